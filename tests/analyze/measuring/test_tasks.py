@@ -162,19 +162,6 @@ def test_delta_stored_itself_and_bfloat16() -> None:
         np.testing.assert_allclose(values[:, index], expected, rtol=1e-5)
 
 
-def test_js_alone_of_bfloat16_and_a_factor_is_one_pass_with_the_same_bits(
-    make_small: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = make_small(dtype="bfloat16").run
-    among = compute(measure(run, ("base_norm", "js")))
-    monkeypatch.delattr("lorascope.analyze.measuring.tasks.row_tiles")
-    alone = compute(measure(run))
-    assert alone[0].tobytes() == among[1].tobytes()
-    for index, path in enumerate(run.component_paths):  # of what the run holds, rounded to bfloat16
-        expected = softmax_js(run.base(path).values, run.delta(path).values)
-        np.testing.assert_allclose(alone[0][:, index], expected, rtol=1e-5)
-
-
 def test_the_difference_of_a_pair(make_small: Any) -> None:
     small = make_small(stream="pair")
     np.testing.assert_allclose(compute(measure(small.run))[0], small.js(), rtol=1e-4)

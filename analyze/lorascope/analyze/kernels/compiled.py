@@ -2,16 +2,12 @@
 
 from collections.abc import Callable, Set
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
 from numba.extending import intrinsic
 
-_FILES = [(path.name, path.stat()) for path in sorted(Path(__file__).parent.glob("*.py"))]
-_STAMP = tuple((name, found.st_size, found.st_mtime_ns) for name, found in _FILES)
-"""What a change of any file of kernels changes."""
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # No `reassoc`: TwoSum and the rounding by a magic number are sums whose order is the point. No `ninf`: a
@@ -25,11 +21,12 @@ def compiled(fastmath: Set[str] = frozenset(), *, inline: bool = False) -> Calla
     """A decorator: compiled at the first call, without the interpreter lock, with these fast-math flags."""
 
     def compile_lazily(function: _Function) -> _Function:
-        kernel: Any = numba.njit(nogil=True, error_model="numpy", fastmath=set(fastmath), forceinline=inline)(function)
+        kernel = numba.njit(nogil=True, error_model="numpy", fastmath=set(fastmath), forceinline=inline)(function)
+        # Kept on disk: numba checks the time and size of the function's own file and the processor's name and features.
+        # Therefore a file of kernels holds all that goes into them, but for what stands here: after a change of this
+        # one, clear their cache.
         with suppress(RuntimeError):  # numba finds no folder to write to: compile in each process, then
             kernel.enable_caching()
-            # numba itself compares the function's own file alone, but kernels call those of other files
-            kernel._cache._cache_file._source_stamp = _STAMP
         return cast(_Function, kernel)
 
     return compile_lazily

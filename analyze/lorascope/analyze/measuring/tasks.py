@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels.factored import jensen_shannon_factor_rows
 from .measures import MEASURES, Measure, resolve
-from .sources import GROUP_BYTES, Source, group_sizes, read_factors, weights_of
+from .sources import GROUP_BYTES, Source, group_sizes, read_factors
 from .tiles import row_tiles
 
 
@@ -66,15 +65,7 @@ def measure_block(sources: Any, rows: Any, *, measures: Sequence[Measure], outpu
         return np.full((len(outputs), len(sources), length), np.nan, np.float32)
     factors = read_factors(sources, row)
     out = np.empty((len(sources), len(outputs), length), np.float32)  # a component's values side by side
-    js_alone = tuple(measures) == (MEASURES["js"],)
     for column, source, factor in zip(out, sources, factors, strict=True):
-        if js_alone and factor is not None and source.base.dtype_logical == "bfloat16":
-            # the bits are those of the tiles below, without what Python does between them
-            weights = weights_of(source)
-            jensen_shannon_factor_rows(
-                source.base.read_stored(row), factor, weights.lora_B_T, weights.scaling, weights.bias, column[0]
-            )
-            continue
         for tile in row_tiles(source, row, factor):
             found = _values(measures, tile.base, tile.delta, source.component)
             for place, name in enumerate(outputs):
