@@ -170,11 +170,11 @@ from lorascope.stores import create_run
 from lorascope.stores.places.remote import ObjectPlace
 url, spec, tables, weights = pickle.load(sys.stdin.buffer)
 write = ObjectPlace.write
-def slow(place, key, content):
+def slow(place, key, *pieces):
     if key.endswith("ce/c.0"):
         print("there", flush=True)
         time.sleep(600)
-    write(place, key, content)
+    write(place, key, *pieces)
 ObjectPlace.write = slow
 create_run(url, spec, tables=tables, weights=weights)
 """
