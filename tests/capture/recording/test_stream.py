@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import BigBirdConfig, BigBirdForMaskedLM
+from transformers import BigBirdConfig, BigBirdForMaskedLM, XLNetConfig, XLNetLMHeadModel
 
 from lorascope.capture import CaptureError, CaptureProgress, attach_adapter
 from lorascope.capture.adapters.components import find_components
+from lorascope.capture.adapters.preflight import inspect
 from lorascope.capture.buffers.rows import RowQueue, row_spans
 from lorascope.capture.recording.forward import PROBE_TOKENS, forward_seconds, probe, probe_samples
 from lorascope.capture.recording.hooks import Recorder
 from lorascope.capture.recording.reduce import Reducer
 from lorascope.capture.recording.stream import Streamed, stream_states
-from lorascope.capture.samples.batches import plan_batches
+from lorascope.capture.samples.batches import pad, plan_batches
 from lorascope.capture.samples.encode import encode_items
 from lorascope.capture.samples.encoded import EncodedSample
 from lorascope.capture.samples.items import TextItem
@@ -262,7 +263,7 @@ def test_probe_tells_types_and_keeps_nothing(job: Job) -> None:
     assert set(dtypes.values()) == {torch.float32}
 
 
-@pytest.mark.parametrize(("n_tokens", "lengths"), [(90, [16, 16]), (7, [4, 3]), (4, [2, 2]), (3, [3]), (1, [1])])
+@pytest.mark.parametrize(("n_tokens", "lengths"), [(90, [16, 16]), (7, [4, 3]), (5, [3, 2]), (4, [4]), (1, [1])])
 def test_a_probe_takes_the_first_tokens_in_two_sequences(job: Job, n_tokens: int, lengths: list[int]) -> None:
     whole = job.samples[0]
     sample = dataclasses.replace(whole, token_ids=whole.token_ids[:n_tokens], roles=whole.roles[:n_tokens])
@@ -270,6 +271,19 @@ def test_a_probe_takes_the_first_tokens_in_two_sequences(job: Job, n_tokens: int
     assert [len(one.token_ids) for one in found] == [len(one.roles) for one in found] == lengths
     np.testing.assert_array_equal(np.concatenate([one.token_ids for one in found]), whole.token_ids[: sum(lengths)])
     probe(job.model, job.recorder(), found, CPU)
+
+
+@pytest.mark.parametrize("n_tokens", [3, 4, 5, 6])
+def test_a_probe_of_few_tokens_finds_them_in_another_order(job: Job, n_tokens: int) -> None:
+    """XLNet puts out (position, sequence), which of two sequences of two tokens looks like the batch's own layout."""
+    model = XLNetLMHeadModel(XLNetConfig(vocab_size=4096, d_model=16, n_layer=1, n_head=2, d_inner=16))
+    adapted: Any = get_peft_model(model, LoraConfig(target_modules=["layer_1"], init_lora_weights=False)).eval()
+    whole = job.samples[0]
+    sample = dataclasses.replace(whole, token_ids=whole.token_ids[:n_tokens], roles=whole.roles[:n_tokens])
+    input_ids, attention_mask = pad(probe_samples(adapted, sample))
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+    (problem,) = inspect(adapted, ("default",), probe=inputs).problems
+    assert problem.kind == "order"
 
 
 def test_an_encoder_that_attends_by_length_is_probed_with_the_whole_sample(job: Job) -> None:

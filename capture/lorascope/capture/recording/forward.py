@@ -23,12 +23,13 @@ PROBE_TOKENS = 32
 def probe_samples(model: Any, sample: EncodedSample) -> list[EncodedSample]:
     """What passes a model before a capture: the sample's first tokens as two sequences, or all of it.
 
-    Two sequences, the second of them padded where the tokens are odd, tell the layout of a layer's output apart. Of an
+    Two sequences, the second of them padded where the tokens are odd, tell the layout of a layer's output apart, if
+    each has more than two tokens: (position, sequence) of two by two would pass for (sequence, position). Of an
     encoder and its kin the whole sample passes: by a batch's length they choose how they attend, some of them (BigBird)
     once and for all, and what looks at a sequence as a whole may take no batch.
     """
     n_tokens = min(len(sample.token_ids), PROBE_TOKENS)
-    if n_tokens < 4 or not is_causal(model) or is_encoder_kin(model):
+    if n_tokens < 5 or not is_causal(model) or is_encoder_kin(model):
         return [sample]
     half = -(-n_tokens // 2)
     plain = dataclasses.replace(sample, choices=(), targets=None)

@@ -22,7 +22,9 @@ VERSION = 1
 """Version of recipes; raised when the same settings come to mean other numbers."""
 PLACES = {"model", "adapter", "data", "examples", "out"}
 """Settings of a capture that say where things lie; what lies there is in the recipe by its content."""
-NO_NUMBER = {"score_base", "queue", "overfill", "trust_remote_code", "device", "device_map", "codec"}
+NO_NUMBER = frozenset(
+    {"score_base", "queue", "overfill", "trust_remote_code", "device", "device_map", "codec", "measure_overhead"}
+)
 """Settings of a capture that shape no number."""
 
 
