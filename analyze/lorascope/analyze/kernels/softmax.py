@@ -730,7 +730,6 @@ def _narrow_rows(base: Any, delta: Any, out: Any) -> None:
                 _single_rows(base[row : row + 1], delta[row : row + 1], out[row : row + 1])
 
 
-@compiled()
 def jensen_shannon_rows(
     base: Float32[np.ndarray, "row feature"],
     delta: Float32[np.ndarray, "row feature"],
@@ -740,10 +739,9 @@ def jensen_shannon_rows(
 
     A row that holds NaN or infinity gets NaN, and no other row does.
     """
-    if base.shape[1] <= _NARROW_WIDTH and base.shape[1] % _LANES == 0:
-        _narrow_rows(base, delta, out)
-    else:
-        _single_rows(base, delta, out)
+    # Not compiled itself, so that who has no narrow rows doesn't wait until their lanes are.
+    is_narrow = base.shape[1] <= _NARROW_WIDTH and base.shape[1] % _LANES == 0
+    (_narrow_rows if is_narrow else _single_rows)(base, delta, out)
 
 
 @compiled(EXACT, inline=True)
