@@ -14,8 +14,8 @@ import torch
 import triton
 import triton.language as tl
 
-_BLOCK_VALUES = 4096
-"""Values that a program holds at a time: 32 for each of its threads."""
+_BLOCK_VALUES = 2048
+"""Values that a program holds at a time: 16 for each of its threads."""
 _WARPS = 4
 _OPTIONS = {"num_warps": _WARPS, "enable_fp_fusion": True}
 """Fusion is asked for by name, as triton's default changes. Two-float sums only add, so that it can't reach them."""
@@ -49,12 +49,12 @@ _A0, _A1, _A2, _A3, _A4 = _constants(
     *(0.1250000034923854, 0.00978927944108635, 0.000226716442445125, 2.1216993234057776e-06),
     -1.0473193582304973e-10,
 )
-_B1, _B2, _B3, _B4 = _constants(
-    0.20331444295606, 0.013338896995917553, 0.00033634249320420144, 3.004555172233222e-06
-)
+_B1, _B2, _B3, _B4 = _constants(0.20331444295606, 0.013338896995917553, 0.00033634249320420144, 3.004555172233222e-06)
 # (cosh(d) - 1)/d^2 and (sinh(d) - d)/d^3 in u for |d| <= 1: relative errors 4e-9 and 1e-9
 _C0, _C1, _C2, _C3 = _constants(0.49999999789511679, 0.041666735124420649, 0.0013885436331653682, 2.5355876298351787e-5)
-_S0, _S1, _S2, _S3 = _constants(0.16666666647271275, 0.0083333395983673708, 0.00019838122712079239, 2.8061417147971808e-6)
+_S0, _S1, _S2, _S3 = _constants(
+    0.16666666647271275, 0.0083333395983673708, 0.00019838122712079239, 2.8061417147971808e-6
+)
 
 
 class Measured(NamedTuple):
@@ -94,11 +94,11 @@ def _two_sum(a, b):
 
 
 @triton.jit
-def _add(high, low, values):
-    # Eight neighbours, which one thread holds, are added in float32; these sums to two floats.
-    eighths = tl.sum(tl.reshape(values, (high.shape[0], high.shape[1], 8)), 2)
-    high, rest = _two_sum(high, eighths)
-    return high, low + rest
+def _add(total, values):
+    # Eight neighbours, which one thread holds, are added in float32, and these sums to two floats.
+    eighths = tl.sum(tl.reshape(values, (total[0].shape[0], total[0].shape[1], 8)), 2)
+    high, low = _two_sum(total[0], eighths)
+    return high, total[1] + low
 
 
 @triton.jit
@@ -113,8 +113,8 @@ def _largest(found, values):
 
 
 @triton.jit
-def _total(high, low):
-    return tl.sum(high.to(tl.float64) + low.to(tl.float64), 1)
+def _total(total):
+    return tl.sum(total[0].to(tl.float64) + total[1].to(tl.float64), 1)
 
 
 @triton.jit
@@ -152,10 +152,10 @@ def _scale(largest):
 
 
 @triton.jit
-def _series(d, KL: tl.constexpr):
+def _series(d, IS_KL: tl.constexpr):
     # |d| <= 1: g(d), or exp(d) - 1 - d
     u = d * d
-    if KL:
+    if IS_KL:
         even = ((_C3 * u + _C2) * u + _C1) * u + _C0
         found = u * (even + d * (((_S3 * u + _S2) * u + _S1) * u + _S0))
     else:
@@ -177,203 +177,227 @@ def _g(d):
 
 
 @triton.jit
-def _inside(features, WIDTH: tl.constexpr, FEATURES: tl.constexpr):
-    # a constant where blocks fill the row, which leaves no trace in the code
-    return tl.full(features.shape, 1, tl.int1) if WIDTH % FEATURES == 0 else features < WIDTH
-
-
-@triton.jit
 def _rows_at(pointer, stride, row, features, inside):
     return tl.load(pointer + row * stride + features, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def _delta_at(source, x, row, features, inside, SIZE: tl.constexpr):
-    # Delta, or with SIZE the magnitudes of its terms added up: of a factor, given, or what the output differs by.
-    base_stride, output, output_stride, given, given_stride, weight, feature_stride, rank_stride, bias, scaling, RANK = source
+def _block(base, stride, row, start, WIDTH: tl.constexpr, FEATURES: tl.constexpr):
+    features = start + tl.arange(0, FEATURES)[None, :]
+    # Where blocks fill the row this is a constant, which leaves no trace in the code.
+    inside = tl.full((1, FEATURES), 1, tl.int1) if WIDTH % FEATURES == 0 else features < WIDTH
+    return _rows_at(base, stride, row, features, inside), features, inside
+
+
+@triton.jit
+def _delta_at(source, x, row, features, inside, IS_SIZE: tl.constexpr = False):
+    # delta, or what its terms' magnitudes add up to: made of a factor, given, or what the output differs by
+    output, output_stride, given, given_stride, weight, bias, scaling, WIDTH, RANK = source
     if weight is not None:
         delta = tl.zeros_like(x)
         for r in range(RANK):
             z = tl.load(given + row * given_stride + r).to(tl.float32)
-            b = tl.load(weight + r * rank_stride + features * feature_stride, mask=inside, other=0.0)
-            delta = tl.fma(tl.broadcast_to(tl.abs(z) if SIZE else z, x.shape), tl.broadcast_to(tl.abs(b) if SIZE else b, x.shape), delta)
+            b = tl.load(weight + r * WIDTH + features, mask=inside, other=0.0)
+            delta += tl.abs(z) * tl.abs(b) if IS_SIZE else z * b
         if bias is not None:
             offset = tl.load(bias + features, mask=inside, other=0.0)
-            delta += tl.abs(offset) if SIZE else offset
-        delta *= scaling
-        delta = tl.abs(delta) if SIZE else delta
+            delta += tl.abs(offset) if IS_SIZE else offset
+        delta = tl.abs(delta * scaling) if IS_SIZE else delta * scaling
     elif given is not None:
         delta = _rows_at(given, given_stride, row, features, inside)
-        delta = tl.abs(x) + 2.0 * tl.abs(delta) if SIZE else delta
+        delta = tl.abs(x) + 2.0 * tl.abs(delta) if IS_SIZE else delta
     else:
         delta = _rows_at(output, output_stride, row, features, inside) - x
     return delta
 
 
 @triton.jit
-def _excess(source, base, row, rounding, eps, smallest, WIDTH: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr):
-    worst = tl.zeros((TOKENS, FEATURES // 8), tl.int32)
-    output, kind = source[1], source[1].dtype.element_ty
+def _minus_top(x, top, IS_ROUNDED: tl.constexpr):
+    # Short types leave float32 room for the difference; where they don't, it is off by 6e-8 of itself.
+    if IS_ROUNDED:
+        high, low = _two_sum(x, -top)
+    else:
+        high, low = x - top, 0.0
+    return tl.maximum(high, _FLUSH), low
+
+
+@triton.jit
+def _scan(base, stride, row, WIDTH: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr):
+    # the largest of each row (token, 1), one feature that has it, and the largest magnitude (token,)
+    top = tl.full((TOKENS, FEATURES // 8), float("-inf"), tl.float32)
+    magnitude, at = tl.zeros(top.shape, tl.int32), tl.zeros(top.shape, tl.int32)
     for start in range(0, WIDTH, FEATURES):
-        features = start + tl.arange(0, FEATURES)[None, :]
-        inside = _inside(features, WIDTH, FEATURES)
-        x = _rows_at(base, source[0], row, features, inside)
-        out = _rows_at(output, source[2], row, features, inside)
-        delta = _delta_at(source, x, row, features, inside, False)
-        size = _delta_at(source, x, row, features, inside, True)
+        x, features, inside = _block(base, stride, row, start, WIDTH, FEATURES)
+        magnitude = _largest(magnitude, x)
+        highest = tl.max(tl.reshape(tl.where(inside, x, float("-inf")), (TOKENS, FEATURES // 8, 8)), 2)
+        at = tl.where(highest > top, start, at)
+        top = tl.maximum(top, highest)
+    highest = tl.max(top, 1)[:, None]
+    group = tl.where(top == highest, at + tl.arange(0, FEATURES // 8)[None, :] * 8, 0)
+    features = tl.max(group, 1)[:, None] + tl.arange(0, 8)[None, :]
+    x = _rows_at(base, stride, row, features, features < WIDTH)
+    at = tl.max(tl.where((x == highest) & (features < WIDTH), features, 0), 1)[:, None]
+    return highest, at, tl.max(magnitude, 1).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _second_normaliser(
+    source, base, stride, row, second, WIDTH: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr
+):
+    # the sum of exp(base + delta - second), and the largest of what is exponentiated
+    high = second.to(tl.float32)
+    low = (second - high).to(tl.float32)[:, None]
+    nothing = tl.zeros((TOKENS, FEATURES // 8), tl.float32)
+    total = nothing, nothing
+    most = tl.full((TOKENS, FEATURES), float("-inf"), tl.float32)
+    for start in range(0, WIDTH, FEATURES):
+        x, features, inside = _block(base, stride, row, start, WIDTH, FEATURES)
+        both, both_low = _two_sum(x, _delta_at(source, x, row, features, inside))
+        c, c_low = _two_sum(both, -high[:, None])
+        most = tl.where(inside, tl.maximum(most, c), most)
+        weight = _exp(tl.minimum(tl.maximum(c, _FLUSH), _OVERFLOW), c_low + (both_low - low))
+        total = _add(total, tl.where(inside, weight, 0.0))
+    return _total(total), tl.max(most, 1)
+
+
+@triton.jit
+def _terms(
+    source, base, stride, row, top, centre, scale, IS_SMALL: tl.constexpr, IS_KL: tl.constexpr,
+    WIDTH: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
+):  # fmt: skip
+    # the divergence times the first normaliser (and 2, if it is JS), and the squares of delta times a scale
+    high = centre.to(tl.float32)[:, None]
+    low = (centre[:, None] - high).to(tl.float32)
+    nothing = tl.zeros((TOKENS, FEATURES // 8), tl.float32)
+    terms, squares = (nothing, nothing), (nothing, nothing)
+    for start in range(0, WIDTH, FEATURES):
+        x, features, inside = _block(base, stride, row, start, WIDTH, FEATURES)
+        delta = _delta_at(source, x, row, features, inside)
+        b, b_low = _minus_top(x, top, (base.dtype.element_ty == tl.float32) | (not IS_SMALL))
+        p = _exp(b, b_low)
+        if IS_SMALL:
+            d = (delta - high) - low
+            term = _series(d, IS_KL) * (p if IS_KL else p * tl.exp2(d * _LOG2_E) + p)
+        else:
+            d, d_low = _two_sum(delta, -high)
+            h, h_low = _two_sum(x - top, d)
+            q = _exp(tl.minimum(tl.maximum(h, _FLUSH), _OVERFLOW), h_low + b_low + (d_low - low))
+            if IS_KL:
+                term = tl.where(tl.abs(d) <= _SERIES_END, p * _series(d, IS_KL), (q - p) - p * d)
+            else:
+                term = (p + q) * _g(d)
+        terms = _add(terms, tl.where(inside, term, 0.0))
+        if not IS_KL:
+            squares = _add(squares, (delta * scale) * (delta * scale))
+    return _total(terms), _total(squares)
+
+
+@triton.jit
+def _excess(
+    source, base, stride, output, row, rounding, eps, smallest,
+    WIDTH: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
+):  # fmt: skip
+    worst = tl.zeros((TOKENS, FEATURES // 8), tl.int32)
+    for start in range(0, WIDTH, FEATURES):
+        x, features, inside = _block(base, stride, row, start, WIDTH, FEATURES)
+        out = _rows_at(output, source[1], row, features, inside)
+        delta = _delta_at(source, x, row, features, inside)
         both, low = _two_sum(x, delta)
-        overflows = (_is_finite(both.to(kind).to(tl.float32)) | _is_finite(out)) == 0
-        overflows = (overflows & _is_finite(delta)) | (_is_finite(x) == 0)
+        is_finite = _is_finite(both.to(output.dtype.element_ty).to(tl.float32)) | _is_finite(out)
+        overflows = ((is_finite == 0) & _is_finite(delta)) | (_is_finite(x) == 0)
+        size = _delta_at(source, x, row, features, inside, IS_SIZE=True)
         allowed = eps * (tl.abs(x) + tl.abs(delta)) + rounding * size + smallest
-        worst = _largest(worst, tl.where(overflows, 0.0, tl.abs((out - both) - low) / allowed))
+        worst = _largest(worst, tl.where(overflows, 0.0, ((out - both) - low) / allowed))
     return tl.max(worst, 1).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def _kernel(
-    found, base, base_stride, output, output_stride, given, given_stride, weight, feature_stride, rank_stride, bias,
-    rows, ids, n_tokens, scaling, rounding, eps, smallest, prove_every,
-    WIDTH: tl.constexpr, RANK: tl.constexpr, KL: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
+    found, base, base_stride, output, output_stride, given, given_stride, weight, bias, rows, ids,
+    n_tokens, scaling, rounding, eps, smallest, prove_every,
+    WIDTH: tl.constexpr, RANK: tl.constexpr, IS_KL: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
 ):  # fmt: skip
-    token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
-    row = tl.minimum(token, n_tokens - 1).to(tl.int64)  # the last ones are measured again, and not stored
-    if rows is not None:
-        row = tl.load(rows + row)
-    row = row[:, None]
-    source = (base_stride, output, output_stride, given, given_stride, weight, feature_stride, rank_stride, bias, scaling, RANK)
-    nothing, no_size = tl.zeros((TOKENS, FEATURES // 8), tl.float32), tl.zeros((TOKENS, FEATURES // 8), tl.int32)
+    token = tl.minimum(tl.program_id(0) * TOKENS + tl.arange(0, TOKENS), n_tokens - 1)  # the last may come repeatedly
+    row = (token.to(tl.int64) if rows is None else tl.load(rows + token))[:, None]
+    source = (output, output_stride, given, given_stride, weight, bias, scaling, WIDTH, RANK)
+    nothing = tl.zeros((TOKENS, FEATURES // 8), tl.float32)
 
-    # the largest of base, where it is, and what delta is there: no delta that matters is many deviations from that
-    top, at, magnitude = tl.full((TOKENS, FEATURES), float("-inf"), tl.float32), tl.zeros((TOKENS, FEATURES), tl.int32), no_size
+    # Changes are taken from delta at the top, from which none that matters is many standard deviations away.
+    top, at, magnitude = _scan(base, base_stride, row, WIDTH, TOKENS, FEATURES)
+    shift = _delta_at(source, _rows_at(base, base_stride, row, at, at >= 0), row, at, at >= 0)
+    scale = _scale(magnitude)[:, None]
+    weights, change, depth, squares = (nothing, nothing), (nothing, nothing), (nothing, nothing), (nothing, nothing)
+    swallowed = nothing
+    reach = tl.zeros((TOKENS, FEATURES // 8), tl.int32)
     for start in range(0, WIDTH, FEATURES):
-        features = start + tl.arange(0, FEATURES)[None, :]
-        inside = _inside(features, WIDTH, FEATURES)
-        x = _rows_at(base, base_stride, row, features, inside)
-        magnitude = _largest(magnitude, x)
-        is_higher = (x > top) & inside
-        top, at = tl.where(is_higher, x, top), tl.where(is_higher, features, at)
-    highest = tl.max(top, 1)[:, None]
-    place = tl.max(tl.where(top == highest, at, 0), 1)[:, None]
-    top, magnitude = highest, tl.max(magnitude, 1).to(tl.float32, bitcast=True)
-    shift = _delta_at(source, _rows_at(base, base_stride, row, place, place >= 0), row, place, place >= 0, False)
-
-    # sums of base's weights exp(b), of what delta changes them by, and for the entropy
-    weights, weights_low, change, change_low, depth, depth_low = nothing, nothing, nothing, nothing, nothing, nothing
-    squares, squares_low, swallowed, reach = nothing, nothing, nothing, no_size
-    base_scale = _scale(magnitude)[:, None]
-    for start in range(0, WIDTH, FEATURES):
-        features = start + tl.arange(0, FEATURES)[None, :]
-        inside = _inside(features, WIDTH, FEATURES)
-        x = _rows_at(base, base_stride, row, features, inside)
-        delta = _delta_at(source, x, row, features, inside, False)
-        b, low = _two_sum(x, -top)
-        b = tl.maximum(b, _FLUSH)
+        x, features, inside = _block(base, base_stride, row, start, WIDTH, FEATURES)
+        delta = _delta_at(source, x, row, features, inside)
+        b, low = _minus_top(x, top, base.dtype.element_ty == tl.float32)
         e = tl.where(inside, _exp(b, low), 0.0)
         a = tl.where(inside, delta - shift, 0.0)
-        weights, weights_low = _add(weights, weights_low, e)
-        change, change_low = _add(change, change_low, e * _expm1(a))
+        weights = _add(weights, e)
+        change = _add(change, e * _expm1(a))
         reach = _largest(reach, a)
-        if not KL:
-            depth, depth_low = _add(depth, depth_low, e * b)
-            scaled = x * base_scale
-            squares, squares_low = _add(squares, squares_low, scaled * scaled)
-            if output is not None:
-                out = _rows_at(output, output_stride, row, features, inside)
-            else:
+        if not IS_KL:
+            depth = _add(depth, e * b)
+            squares = _add(squares, (x * scale) * (x * scale))
+            if output is None:
                 out = (x + delta).to(base.dtype.element_ty).to(tl.float32)
-            is_swallowed = ((out == x) & (delta != 0.0)).to(tl.float32)
+            else:
+                out = _rows_at(output, output_stride, row, features, inside)
+            is_swallowed = tl.where((out == x) & (delta != 0.0), 1.0, 0.0)
             swallowed += tl.sum(tl.reshape(is_swallowed, (TOKENS, FEATURES // 8, 8)), 2)
-    normaliser = _total(weights, weights_low)
-    ratio = _total(change, change_low) / normaliser
+    normaliser, ratio = _total(weights), _total(change)
+    ratio /= normaliser
     reach = tl.max(reach, 1).to(tl.float32, bitcast=True)
 
     # log(Zq/Zp), from the change where it is small and else from both normalisers
-    first, delta_there = tl.sum(top, 1).to(tl.float64), tl.sum(shift, 1).to(tl.float64)
+    first, shift = tl.sum(top, 1).to(tl.float64), tl.sum(shift, 1).to(tl.float64)
     is_near = (tl.abs(ratio) <= _NEAR) & (reach <= _REACH)
-    centre = delta_there + _log1p(ratio)
-    if tl.min(is_near.to(tl.int32), 0) == 0:
-        second, again = first + delta_there, True
-        while again:
-            second_high = second.to(tl.float32)
-            second_low = (second - second_high).to(tl.float32)[:, None]
-            total, total_low, most = nothing, nothing, tl.full((TOKENS, FEATURES), float("-inf"), tl.float32)
-            for start in range(0, WIDTH, FEATURES):
-                features = start + tl.arange(0, FEATURES)[None, :]
-                inside = _inside(features, WIDTH, FEATURES)
-                x = _rows_at(base, base_stride, row, features, inside)
-                both, both_low = _two_sum(x, _delta_at(source, x, row, features, inside, False))
-                c, low = _two_sum(both, -second_high[:, None])
-                most = tl.where(inside, tl.maximum(most, c), most)
-                e = _exp(tl.minimum(tl.maximum(c, _FLUSH), _OVERFLOW), low + (both_low - second_low))
-                total, total_low = _add(total, total_low, tl.where(inside, e, 0.0))
-            above = tl.max(most, 1)
-            again = tl.max((above > _OVERFLOW).to(tl.int32), 0) > 0
-            wide = second - first + tl.log(_total(total, total_low) / normaliser)
-            second = tl.where(above > _OVERFLOW, second + above.to(tl.float64), second)
-        centre = tl.where(is_near, centre, wide)
+    centre = shift + _log1p(ratio)
+    second, again = first + shift, tl.min(is_near.to(tl.int32), 0) == 0
+    while again:
+        total, most = _second_normaliser(source, base, base_stride, row, second, WIDTH, TOKENS, FEATURES)
+        centre = tl.where(is_near, centre, second - first + tl.log(total / normaliser))
+        second += tl.where(most > _OVERFLOW, most, 0.0).to(tl.float64)
+        again = tl.max((most > _OVERFLOW).to(tl.int32), 0) > 0
 
-    # terms of the divergence, times the first normaliser
-    centre_high = centre.to(tl.float32)
-    centre_low = (centre - centre_high).to(tl.float32)[:, None]
-    furthest = reach + tl.abs(centre - delta_there).to(tl.float32)
-    delta_magnitude = reach + tl.abs(tl.sum(shift, 1))
+    is_far = (reach + tl.abs(centre - shift).to(tl.float32) <= _SERIES_END) == 0
+    delta_magnitude = reach + tl.abs(shift).to(tl.float32)
     delta_scale = _scale(delta_magnitude)[:, None]
-    delta_squares, delta_squares_low, terms, terms_low = nothing, nothing, nothing, nothing
-    is_small = tl.max((furthest <= _SERIES_END).to(tl.int32) ^ 1, 0) == 0
-    for start in range(0, WIDTH, FEATURES):
-        features = start + tl.arange(0, FEATURES)[None, :]
-        inside = _inside(features, WIDTH, FEATURES)
-        x = _rows_at(base, base_stride, row, features, inside)
-        delta = _delta_at(source, x, row, features, inside, False)
-        b, low = _two_sum(x, -top)
-        if is_small:
-            d = (delta - centre_high[:, None]) - centre_low
-            p = _exp(tl.maximum(b, _FLUSH), low)
-            term = _series(d, KL) * (p if KL else p * tl.exp2(d * _LOG2_E) + p)
-        else:
-            d, d_low = _two_sum(delta, -centre_high[:, None])
-            h, h_low = _two_sum(b, d)
-            p = _exp(tl.maximum(b, _FLUSH), low)
-            q = _exp(tl.minimum(tl.maximum(h, _FLUSH), _OVERFLOW), h_low + low + (d_low - centre_low))
-            if KL:
-                term = tl.where(tl.abs(d) <= _SERIES_END, p * _series(d, KL), (q - p) - p * d)
-            else:
-                term = (p + q) * _g(d)
-        terms, terms_low = _add(terms, terms_low, tl.where(inside, term, 0.0))
-        if not KL:
-            scaled = delta * delta_scale
-            delta_squares, delta_squares_low = _add(delta_squares, delta_squares_low, scaled * scaled)
-    divergence = _total(terms, terms_low) / normaliser
-
-    is_stored = token < n_tokens
-    base_is_finite = _is_finite(magnitude)
-    are_finite = base_is_finite & _is_finite(delta_magnitude)
-    found += token
-    if KL:
-        tl.store(found, tl.where(are_finite, divergence, _NONE).to(tl.float32), mask=is_stored)
-        if ids is not None:
-            place = tl.load(ids + tl.minimum(token, n_tokens - 1))[:, None]
-            x = _rows_at(base, base_stride, row, place, place >= 0)
-            delta = tl.sum(_delta_at(source, x, row, place, place >= 0, False), 1).to(tl.float64)
-            nll = tl.log(normaliser) - (tl.sum(x, 1).to(tl.float64) - first)
-            tl.store(found + n_tokens, tl.where(base_is_finite, nll, _NONE).to(tl.float32), mask=is_stored)
-            nll -= delta - centre
-            tl.store(found + 2 * n_tokens, tl.where(are_finite, nll, _NONE).to(tl.float32), mask=is_stored)
+    if tl.max(is_far.to(tl.int32), 0) == 0:
+        terms, delta_squares = _terms(
+            source, base, base_stride, row, top, centre, delta_scale, True, IS_KL, WIDTH, TOKENS, FEATURES
+        )
     else:
-        norm = tl.sqrt(_total(squares, squares_low)) / tl.sum(base_scale, 1)
-        delta_norm = tl.sqrt(_total(delta_squares, delta_squares_low)) / tl.sum(delta_scale, 1)
-        effective_width = normaliser * tl.exp(-_total(depth, depth_low) / normaliser)
-        tl.store(found, tl.where(are_finite, 0.5 * divergence, _NONE).to(tl.float32), mask=is_stored)
-        tl.store(found + n_tokens, tl.where(base_is_finite, norm, _NONE).to(tl.float32), mask=is_stored)
-        delta_is_finite = _is_finite(delta_magnitude)
-        tl.store(found + 2 * n_tokens, tl.where(delta_is_finite, delta_norm, _NONE).to(tl.float32), mask=is_stored)
-        tl.store(found + 3 * n_tokens, tl.where(base_is_finite, effective_width, _NONE).to(tl.float32), mask=is_stored)
-        tl.store(found + 4 * n_tokens, tl.sum(swallowed, 1) / WIDTH, mask=is_stored)
-        if output is not None and (weight is not None or given is not None):
-            excess = tl.zeros((TOKENS,), tl.float32)
-            if tl.program_id(0) % prove_every == 0:
-                excess = _excess(source, base, row, rounding, eps, smallest, WIDTH, TOKENS, FEATURES)
-            tl.store(found + 5 * n_tokens, excess, mask=is_stored)
+        terms, delta_squares = _terms(
+            source, base, base_stride, row, top, centre, delta_scale, False, IS_KL, WIDTH, TOKENS, FEATURES
+        )
+
+    base_is_finite, delta_is_finite = _is_finite(magnitude), _is_finite(delta_magnitude)
+    divergence = tl.where(base_is_finite & delta_is_finite, terms / normaliser, _NONE)
+    found += token
+    if IS_KL:
+        tl.store(found, divergence.to(tl.float32))
+        if ids is not None:
+            at = tl.load(ids + token)[:, None]
+            x = _rows_at(base, base_stride, row, at, at >= 0)
+            delta = tl.sum(_delta_at(source, x, row, at, at >= 0), 1).to(tl.float64)
+            nll = tl.where(base_is_finite, tl.log(normaliser) + (first - tl.sum(x, 1).to(tl.float64)), _NONE)
+            tl.store(found + n_tokens, nll.to(tl.float32))
+            tl.store(found + 2 * n_tokens, tl.where(delta_is_finite, nll + (centre - delta), _NONE).to(tl.float32))
+    else:
+        norm = tl.sqrt(_total(squares)) / tl.sum(scale, 1)
+        delta_norm = tl.sqrt(delta_squares) / tl.sum(delta_scale, 1)
+        effective_width = normaliser * tl.exp(-_total(depth) / normaliser)
+        tl.store(found, (0.5 * divergence).to(tl.float32))
+        tl.store(found + n_tokens, tl.where(base_is_finite, norm, _NONE).to(tl.float32))
+        tl.store(found + 2 * n_tokens, tl.where(delta_is_finite, delta_norm, _NONE).to(tl.float32))
+        tl.store(found + 3 * n_tokens, tl.where(base_is_finite, effective_width, _NONE).to(tl.float32))
+        tl.store(found + 4 * n_tokens, tl.sum(swallowed, 1) / WIDTH)
+        if output is not None and given is not None and tl.program_id(0) % prove_every == 0:
+            excess = _excess(source, base, base_stride, output, row, rounding, eps, smallest, WIDTH, TOKENS, FEATURES)
+            tl.store(found + 5 * n_tokens, excess)
 
 
 def measure_factor(
@@ -394,15 +418,16 @@ def measure_factor(
     base, output
         (row, feature), in the layer's own types; without output, `swallowed` is that of the sum in base's type.
     factor, weight, bias
-        z (row, rank) in its own type, B (feature, rank) and its bias (feature,) in float32. B is read fastest as the
-        transpose of a contiguous tensor.
+        z (row, rank) in its own type, the transpose of B (rank, feature) and its bias (feature,), contiguous float32.
     rows
         Indices of the rows that are measured, int64; all of them by default.
     prove_every
         One program in so many compares the output with base + delta, with what the layer's rounding allows.
     """
     rounding = torch.finfo(factor.dtype).eps * (factor.shape[-1] + 4)
-    return _measure(base, output, factor, weight, bias, rows, scaling=scaling, rounding=rounding, prove_every=prove_every)
+    return _measure(
+        base, output, factor, weight, bias, rows, scaling=scaling, rounding=rounding, prove_every=prove_every
+    )
 
 
 def measure_delta(
@@ -461,11 +486,11 @@ def _run(
     if n_tokens:
         _kernel[(triton.cdiv(n_tokens, tokens),)](
             *(found, base, strides[0], output, strides[1], given, strides[2]),
-            *(weight, *((0, 0) if weight is None else weight.stride()), bias),
-            *(rows, ids, n_tokens, scaling, rounding, kind.eps, smallest, prove_every),
+            *(weight, bias, rows, ids),
+            *(n_tokens, scaling, rounding, kind.eps, smallest, prove_every),
             WIDTH=width,
-            RANK=0 if weight is None else weight.shape[1],
-            KL=is_kl,
+            RANK=0 if weight is None else weight.shape[0],
+            IS_KL=is_kl,
             TOKENS=tokens,
             FEATURES=features,
             **_OPTIONS,
