@@ -26,7 +26,7 @@ def _constants(*values: float) -> tuple[tl.constexpr, ...]:
     return tuple(tl.constexpr(float(np.float32(value))) for value in values)
 
 
-_NONE = tl.constexpr(float("nan"))
+_NONE = tl.constexpr(math.nan)
 _INFINITE = tl.constexpr(0x7F800000)  # bits of infinity; NaN's are larger
 _LOG2_E, _LN2, _LN2_LOW = _constants(math.log2(math.e), math.log(2), math.log(2) - float(np.float32(math.log(2))))
 _FLUSH = tl.constexpr(-104.0)  # exp of it is zero in float32
@@ -40,6 +40,7 @@ _T0, _T1, _T2, _T3, _T4, _T5 = _constants(
     *(0.50000013549297, 0.16666652873718, 0.041662266177128, 0.0083339379410367, 0.0014098673181793),
     0.00019918297473699,
 )
+_ODD3, _ODD5, _ODD7, _ODD9, _ODD11, _ODD13 = _constants(*(1 / n for n in range(3, 15, 2)))
 # g(d)/d^2 in u = d^2 for |d| <= 1, and as a quotient for |d| <= 8: relative errors 3e-8
 _H0, _H1, _H2, _H3, _H4 = _constants(
     *(0.12499999694273563, -0.015624847422540203, 0.0017348804933492968, -0.00018093983584957843),
@@ -114,7 +115,7 @@ def _largest(found, values):
 
 @triton.jit
 def _total(total):
-    return tl.sum(total[0].to(tl.float64) + total[1].to(tl.float64), 1)
+    return tl.sum(total[0].to(tl.float64) + total[1].to(tl.float64), 1).to(tl.float32)
 
 
 @triton.jit
@@ -134,9 +135,10 @@ def _expm1(a):
 
 @triton.jit
 def _log1p(x):
-    # float64; what rounding takes from 1 + x is put back
-    u = 1.0 + x
-    return tl.where(u == 1.0, x, tl.log(u) * (x / (u - 1.0)))
+    # 2 atanh(v) for |x| <= 1/2; the next term is 1e-8 of it
+    v = x / (2.0 + x)
+    u = v * v
+    return 2.0 * v * (((((((_ODD13 * u + _ODD11) * u + _ODD9) * u + _ODD7) * u + _ODD5) * u + _ODD3) * u) + 1.0)
 
 
 @triton.jit
@@ -242,11 +244,9 @@ def _scan(base, stride, row, WIDTH: tl.constexpr, TOKENS: tl.constexpr, FEATURES
 
 @triton.jit
 def _second_normaliser(
-    source, base, stride, row, second, WIDTH: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr
+    source, base, stride, row, high, low, WIDTH: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr
 ):
-    # the sum of exp(base + delta - second), and the largest of what is exponentiated
-    high = second.to(tl.float32)
-    low = (second - high).to(tl.float32)[:, None]
+    # the sum of exp(base + delta - (high + low)), and the largest of what is exponentiated
     nothing = tl.zeros((TOKENS, FEATURES // 8), tl.float32)
     total = nothing, nothing
     most = tl.full((TOKENS, FEATURES), float("-inf"), tl.float32)
@@ -255,19 +255,18 @@ def _second_normaliser(
         both, both_low = _two_sum(x, _delta_at(source, x, row, features, inside))
         c, c_low = _two_sum(both, -high[:, None])
         most = tl.where(inside, tl.maximum(most, c), most)
-        weight = _exp(tl.minimum(tl.maximum(c, _FLUSH), _OVERFLOW), c_low + (both_low - low))
+        weight = _exp(tl.minimum(tl.maximum(c, _FLUSH), _OVERFLOW), c_low + (both_low - low[:, None]))
         total = _add(total, tl.where(inside, weight, 0.0))
     return _total(total), tl.max(most, 1)
 
 
 @triton.jit
 def _terms(
-    source, base, stride, row, top, centre, scale, IS_SMALL: tl.constexpr, IS_KL: tl.constexpr,
+    source, base, stride, row, top, high, low, scale, IS_SMALL: tl.constexpr, IS_KL: tl.constexpr,
     WIDTH: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
 ):  # fmt: skip
-    # the divergence times the first normaliser (and 2, if it is JS), and the squares of delta times a scale
-    high = centre.to(tl.float32)[:, None]
-    low = (centre[:, None] - high).to(tl.float32)
+    # the divergence times the first normaliser (and 2, if it is JS), and the squares of delta times a scale;
+    # high + low is log(Zq/Zp)
     nothing = tl.zeros((TOKENS, FEATURES // 8), tl.float32)
     terms, squares = (nothing, nothing), (nothing, nothing)
     for start in range(0, WIDTH, FEATURES):
@@ -351,49 +350,57 @@ def _kernel(
     ratio /= normaliser
     reach = tl.max(reach, 1).to(tl.float32, bitcast=True)
 
-    # log(Zq/Zp), from the change where it is small and else from both normalisers
-    first, shift = tl.sum(top, 1).to(tl.float64), tl.sum(shift, 1).to(tl.float64)
+    # log(Zq/Zp) in two floats, from the change where it is small and else from both normalisers
     is_near = (tl.abs(ratio) <= _NEAR) & (reach <= _REACH)
-    centre = shift + _log1p(ratio)
-    second, again = first + shift, tl.min(is_near.to(tl.int32), 0) == 0
+    first, shift = tl.sum(top, 1), tl.sum(shift, 1)
+    centre, centre_low = _two_sum(shift, _log1p(ratio))
+    second, second_low = _two_sum(first, shift)
+    again = tl.min(is_near.to(tl.int32), 0) == 0
     while again:
-        total, most = _second_normaliser(source, base, base_stride, row, second, WIDTH, TOKENS, FEATURES)
-        centre = tl.where(is_near, centre, second - first + tl.log(total / normaliser))
-        second += tl.where(most > _OVERFLOW, most, 0.0).to(tl.float64)
-        again = tl.max((most > _OVERFLOW).to(tl.int32), 0) > 0
+        total, most = _second_normaliser(source, base, base_stride, row, second, second_low, WIDTH, TOKENS, FEATURES)
+        wide = (second.to(tl.float64) - first.to(tl.float64)) + second_low.to(tl.float64)
+        wide += tl.log(total.to(tl.float64) / normaliser.to(tl.float64))
+        centre = tl.where(is_near, centre, wide.to(tl.float32))
+        centre_low = tl.where(is_near, centre_low, (wide - centre.to(tl.float64)).to(tl.float32))
+        is_over = most > _OVERFLOW
+        second, second_low = tl.where(is_over, second + most, second), tl.where(is_over, 0.0, second_low)
+        again = tl.max(is_over.to(tl.int32), 0) > 0
 
-    is_far = (reach + tl.abs(centre - shift).to(tl.float32) <= _SERIES_END) == 0
-    delta_magnitude = reach + tl.abs(shift).to(tl.float32)
+    is_far = (reach + tl.abs(centre - shift) <= _SERIES_END) == 0
+    delta_magnitude = reach + tl.abs(shift)
     delta_scale = _scale(delta_magnitude)[:, None]
+    centre, centre_low = centre[:, None], centre_low[:, None]
     if tl.max(is_far.to(tl.int32), 0) == 0:
         terms, delta_squares = _terms(
-            source, base, base_stride, row, top, centre, delta_scale, True, IS_KL, WIDTH, TOKENS, FEATURES
+            source, base, base_stride, row, top, centre, centre_low, delta_scale, True, IS_KL, WIDTH, TOKENS, FEATURES
         )
     else:
         terms, delta_squares = _terms(
-            source, base, base_stride, row, top, centre, delta_scale, False, IS_KL, WIDTH, TOKENS, FEATURES
+            source, base, base_stride, row, top, centre, centre_low, delta_scale, False, IS_KL, WIDTH, TOKENS, FEATURES
         )
 
     base_is_finite, delta_is_finite = _is_finite(magnitude), _is_finite(delta_magnitude)
     divergence = tl.where(base_is_finite & delta_is_finite, terms / normaliser, _NONE)
     found += token
     if IS_KL:
-        tl.store(found, divergence.to(tl.float32))
+        tl.store(found, divergence)
         if ids is not None:
             at = tl.load(ids + token)[:, None]
             x = _rows_at(base, base_stride, row, at, at >= 0)
-            delta = tl.sum(_delta_at(source, x, row, at, at >= 0), 1).to(tl.float64)
-            nll = tl.where(base_is_finite, tl.log(normaliser) + (first - tl.sum(x, 1).to(tl.float64)), _NONE)
-            tl.store(found + n_tokens, nll.to(tl.float32))
-            tl.store(found + 2 * n_tokens, tl.where(delta_is_finite, nll + (centre - delta), _NONE).to(tl.float32))
+            delta = tl.sum(_delta_at(source, x, row, at, at >= 0), 1)
+            log_ratio = (delta.to(tl.float64) - tl.sum(centre, 1).to(tl.float64)) - tl.sum(centre_low, 1).to(tl.float64)
+            nll = tl.log(normaliser.to(tl.float64)) + (first.to(tl.float64) - tl.sum(x, 1).to(tl.float64))
+            tl.store(found + n_tokens, tl.where(base_is_finite, nll, _NONE).to(tl.float32))
+            nll = tl.where(base_is_finite & delta_is_finite, nll - log_ratio, _NONE)
+            tl.store(found + 2 * n_tokens, nll.to(tl.float32))
     else:
         norm = tl.sqrt(_total(squares)) / tl.sum(scale, 1)
         delta_norm = tl.sqrt(delta_squares) / tl.sum(delta_scale, 1)
-        effective_width = normaliser * tl.exp(-_total(depth) / normaliser)
-        tl.store(found, (0.5 * divergence).to(tl.float32))
-        tl.store(found + n_tokens, tl.where(base_is_finite, norm, _NONE).to(tl.float32))
-        tl.store(found + 2 * n_tokens, tl.where(delta_is_finite, delta_norm, _NONE).to(tl.float32))
-        tl.store(found + 3 * n_tokens, tl.where(base_is_finite, effective_width, _NONE).to(tl.float32))
+        effective_width = normaliser * tl.exp2(_total(depth) / normaliser * -_LOG2_E)
+        tl.store(found, 0.5 * divergence)
+        tl.store(found + n_tokens, tl.where(base_is_finite, norm, _NONE))
+        tl.store(found + 2 * n_tokens, tl.where(delta_is_finite, delta_norm, _NONE))
+        tl.store(found + 3 * n_tokens, tl.where(base_is_finite, effective_width, _NONE))
         tl.store(found + 4 * n_tokens, tl.sum(swallowed, 1) / WIDTH)
         if output is not None and given is not None and tl.program_id(0) % prove_every == 0:
             excess = _excess(source, base, base_stride, output, row, rounding, eps, smallest, WIDTH, TOKENS, FEATURES)
