@@ -156,15 +156,17 @@ def _block(base, stride, row, start, WIDTH: tl.constexpr, FEATURES: tl.constexpr
 
 
 @triton.jit
-def _delta_at(source, x, row, features, inside, IS_SIZE: tl.constexpr = False):
+def _delta_at(source, x, row, features, inside, WIDTH: tl.constexpr, RANK: tl.constexpr, IS_SIZE: tl.constexpr = False):
     # delta, or what its terms' magnitudes add up to: made of a factor, given, or what the output differs by
-    output, output_stride, given, given_stride, weight, bias, scaling, WIDTH, RANK = source
+    output, output_stride, given, given_stride, weight, bias, scaling = source
     if weight is not None:
         delta = tl.zeros_like(x)
-        for r in range(RANK):
-            z = tl.load(given + row * given_stride + r).to(tl.float32)
-            b = tl.load(weight + r * WIDTH + features, mask=inside, other=0.0)
-            delta += tl.abs(z) * tl.abs(b) if IS_SIZE else z * b
+        STEP: tl.constexpr = 16 if RANK % 16 == 0 else (8 if RANK % 8 == 0 else 1)
+        for start in range(0, RANK, STEP):
+            for step in tl.static_range(STEP):  # with fixed offsets, for which no address is computed
+                z = tl.load(given + row * given_stride + start + step).to(tl.float32)
+                b = tl.load(weight + start * WIDTH + features + step * WIDTH, mask=inside, other=0.0)
+                delta += tl.abs(z) * tl.abs(b) if IS_SIZE else z * b
         if bias is not None:
             offset = tl.load(bias + features, mask=inside, other=0.0)
             delta += tl.abs(offset) if IS_SIZE else offset
@@ -208,7 +210,16 @@ def _scan(base, stride, row, WIDTH: tl.constexpr, TOKENS: tl.constexpr, FEATURES
 
 @triton.jit
 def _second_normaliser(
-    source, base, stride, row, high, low, WIDTH: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr
+    source,
+    base,
+    stride,
+    row,
+    high,
+    low,
+    WIDTH: tl.constexpr,
+    RANK: tl.constexpr,
+    TOKENS: tl.constexpr,
+    FEATURES: tl.constexpr,
 ):
     # the sum of exp(base + delta - (high + low)), and the largest of what is exponentiated
     nothing = tl.zeros((TOKENS, FEATURES // 8), tl.float32)
@@ -216,7 +227,7 @@ def _second_normaliser(
     most = tl.full((TOKENS, FEATURES), float("-inf"), tl.float32)
     for start in range(0, WIDTH, FEATURES):
         x, features, inside = _block(base, stride, row, start, WIDTH, FEATURES)
-        both, both_low = _two_sum(x, _delta_at(source, x, row, features, inside))
+        both, both_low = _two_sum(x, _delta_at(source, x, row, features, inside, WIDTH, RANK))
         c, c_low = _two_sum(both, -high[:, None])
         most = tl.where(inside, tl.maximum(most, c), most)
         weight = _exp(tl.minimum(tl.maximum(c, _FLUSH), _OVERFLOW), c_low + (both_low - low[:, None]))
@@ -227,7 +238,7 @@ def _second_normaliser(
 @triton.jit
 def _terms(
     source, base, stride, row, top, high, low, scale, IS_SMALL: tl.constexpr, IS_KL: tl.constexpr,
-    WIDTH: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
+    WIDTH: tl.constexpr, RANK: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
 ):  # fmt: skip
     # the divergence times the first normaliser (and 2, if it is JS), and the squares of delta times a scale;
     # high + low is log(Zq/Zp)
@@ -235,7 +246,7 @@ def _terms(
     terms, squares = (nothing, nothing), (nothing, nothing)
     for start in range(0, WIDTH, FEATURES):
         x, features, inside = _block(base, stride, row, start, WIDTH, FEATURES)
-        delta = _delta_at(source, x, row, features, inside)
+        delta = _delta_at(source, x, row, features, inside, WIDTH, RANK)
         b, b_low = _minus_top(x, top, (base.dtype.element_ty == tl.float32) | (not IS_SMALL))
         p = _exp(b, b_low)
         if IS_SMALL:
@@ -258,17 +269,17 @@ def _terms(
 @triton.jit
 def _excess(
     source, base, stride, output, row, rounding, eps, smallest,
-    WIDTH: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
+    WIDTH: tl.constexpr, RANK: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
 ):  # fmt: skip
     worst = tl.zeros((TOKENS, FEATURES // 8), tl.int32)
     for start in range(0, WIDTH, FEATURES):
         x, features, inside = _block(base, stride, row, start, WIDTH, FEATURES)
         out = _rows_at(output, source[1], row, features, inside)
-        delta = _delta_at(source, x, row, features, inside)
+        delta = _delta_at(source, x, row, features, inside, WIDTH, RANK)
         both, low = _two_sum(x, delta)
         is_finite = _is_finite(both.to(output.dtype.element_ty).to(tl.float32)) | _is_finite(out)
         overflows = ((is_finite == 0) & _is_finite(delta)) | (_is_finite(x) == 0)
-        size = _delta_at(source, x, row, features, inside, IS_SIZE=True)
+        size = _delta_at(source, x, row, features, inside, WIDTH, RANK, IS_SIZE=True)
         allowed = eps * (tl.abs(x) + tl.abs(delta)) + rounding * size + smallest
         worst = _largest(worst, tl.where(overflows, 0.0, ((out - both) - low) / allowed))
     return tl.max(worst, 1).to(tl.float32, bitcast=True)
@@ -282,19 +293,19 @@ def measure_rows(
 ):  # fmt: skip
     token = tl.minimum(tl.program_id(0) * TOKENS + tl.arange(0, TOKENS), n_tokens - 1)  # the last may come repeatedly
     row = (token.to(tl.int64) if rows is None else tl.load(rows + token))[:, None]
-    source = (output, output_stride, given, given_stride, weight, bias, scaling, WIDTH, RANK)
+    source = (output, output_stride, given, given_stride, weight, bias, scaling)
     nothing = tl.zeros((TOKENS, FEATURES // 8), tl.float32)
 
     # Changes are taken from delta at the top, from which none that matters is many standard deviations away.
     top, at, magnitude = _scan(base, base_stride, row, WIDTH, TOKENS, FEATURES)
-    shift = _delta_at(source, _rows_at(base, base_stride, row, at, at >= 0), row, at, at >= 0)
+    shift = _delta_at(source, _rows_at(base, base_stride, row, at, at >= 0), row, at, at >= 0, WIDTH, RANK)
     scale = _scale(magnitude)[:, None]
     weights, change, depth, squares = (nothing, nothing), (nothing, nothing), (nothing, nothing), (nothing, nothing)
     swallowed = nothing
     reach = tl.zeros((TOKENS, FEATURES // 8), tl.int32)
     for start in range(0, WIDTH, FEATURES):
         x, features, inside = _block(base, base_stride, row, start, WIDTH, FEATURES)
-        delta = _delta_at(source, x, row, features, inside)
+        delta = _delta_at(source, x, row, features, inside, WIDTH, RANK)
         b, low = _minus_top(x, top, base.dtype.element_ty == tl.float32)
         e = tl.where(inside, _exp(b, low), 0.0)
         a = tl.where(inside, delta - shift, 0.0)
@@ -321,7 +332,9 @@ def measure_rows(
     second, second_low = _two_sum(first, shift)
     again = tl.min(is_near.to(tl.int32), 0) == 0
     while again:
-        total, most = _second_normaliser(source, base, base_stride, row, second, second_low, WIDTH, TOKENS, FEATURES)
+        total, most = _second_normaliser(
+            source, base, base_stride, row, second, second_low, WIDTH, RANK, TOKENS, FEATURES
+        )
         wide = (second.to(tl.float64) - first.to(tl.float64)) + second_low.to(tl.float64)
         wide += tl.log(total.to(tl.float64) / normaliser.to(tl.float64))
         centre = tl.where(is_near, centre, wide.to(tl.float32))
@@ -336,11 +349,37 @@ def measure_rows(
     centre, centre_low = centre[:, None], centre_low[:, None]
     if tl.max(is_far.to(tl.int32), 0) == 0:
         terms, delta_squares = _terms(
-            source, base, base_stride, row, top, centre, centre_low, delta_scale, True, IS_KL, WIDTH, TOKENS, FEATURES
+            source,
+            base,
+            base_stride,
+            row,
+            top,
+            centre,
+            centre_low,
+            delta_scale,
+            True,
+            IS_KL,
+            WIDTH,
+            RANK,
+            TOKENS,
+            FEATURES,
         )
     else:
         terms, delta_squares = _terms(
-            source, base, base_stride, row, top, centre, centre_low, delta_scale, False, IS_KL, WIDTH, TOKENS, FEATURES
+            source,
+            base,
+            base_stride,
+            row,
+            top,
+            centre,
+            centre_low,
+            delta_scale,
+            False,
+            IS_KL,
+            WIDTH,
+            RANK,
+            TOKENS,
+            FEATURES,
         )
 
     base_is_finite, delta_is_finite = _is_finite(magnitude), _is_finite(delta_magnitude)
@@ -351,7 +390,7 @@ def measure_rows(
         if ids is not None:
             at = tl.load(ids + token)[:, None]
             x = _rows_at(base, base_stride, row, at, at >= 0)
-            delta = tl.sum(_delta_at(source, x, row, at, at >= 0), 1)
+            delta = tl.sum(_delta_at(source, x, row, at, at >= 0, WIDTH, RANK), 1)
             log_ratio = (delta.to(tl.float64) - tl.sum(centre, 1).to(tl.float64)) - tl.sum(centre_low, 1).to(tl.float64)
             nll = tl.log(normaliser.to(tl.float64)) + (first.to(tl.float64) - tl.sum(x, 1).to(tl.float64))
             tl.store(found + n_tokens, tl.where(base_is_finite, nll, _NONE).to(tl.float32))
@@ -367,5 +406,7 @@ def measure_rows(
         tl.store(found + 3 * n_tokens, tl.where(base_is_finite, effective_width, _NONE))
         tl.store(found + 4 * n_tokens, tl.sum(swallowed, 1) / WIDTH)
         if output is not None and given is not None and tl.program_id(0) % prove_every == 0:
-            excess = _excess(source, base, base_stride, output, row, rounding, eps, smallest, WIDTH, TOKENS, FEATURES)
+            excess = _excess(
+                source, base, base_stride, output, row, rounding, eps, smallest, WIDTH, RANK, TOKENS, FEATURES
+            )
             tl.store(found + 5 * n_tokens, excess)
