@@ -315,10 +315,12 @@ def measure_rows(
         if not IS_KL:
             depth = _add(depth, e * b)
             squares = _add(squares, (x * scale) * (x * scale))
-            if output is None:
-                out = (x + delta).to(base.dtype.element_ty).to(tl.float32)
-            else:
+            if output is not None:
                 out = _rows_at(output, output_stride, row, features, inside)
+            elif base.dtype.element_ty == tl.float32:
+                out = x + delta
+            else:
+                out = (x + delta).to(base.dtype.element_ty, fp_downcast_rounding="rtne").to(tl.float32)
             is_swallowed = tl.where((out == x) & (delta != 0.0), 1.0, 0.0)
             swallowed += tl.sum(tl.reshape(is_swallowed, (TOKENS, FEATURES // 8, 8)), 2)
     normaliser, ratio = _total(weights), _total(change)
@@ -336,7 +338,7 @@ def measure_rows(
             source, base, base_stride, row, second, second_low, WIDTH, RANK, TOKENS, FEATURES
         )
         wide = (second.to(tl.float64) - first.to(tl.float64)) + second_low.to(tl.float64)
-        wide += tl.log(total.to(tl.float64) / normaliser.to(tl.float64))
+        wide += tl.log(total.to(tl.float64)) - tl.log(normaliser.to(tl.float64))
         centre = tl.where(is_near, centre, wide.to(tl.float32))
         centre_low = tl.where(is_near, centre_low, (wide - centre.to(tl.float64)).to(tl.float32))
         is_over = most > _OVERFLOW
