@@ -315,12 +315,10 @@ def measure_rows(
         if not IS_KL:
             depth = _add(depth, e * b)
             squares = _add(squares, (x * scale) * (x * scale))
-            if output is not None:
-                out = _rows_at(output, output_stride, row, features, inside)
-            elif base.dtype.element_ty == tl.float32:
-                out = x + delta
+            if output is None:
+                out = (x + delta).to(base.dtype.element_ty).to(tl.float32)
             else:
-                out = (x + delta).to(base.dtype.element_ty, fp_downcast_rounding="rtne").to(tl.float32)
+                out = _rows_at(output, output_stride, row, features, inside)
             is_swallowed = tl.where((out == x) & (delta != 0.0), 1.0, 0.0)
             swallowed += tl.sum(tl.reshape(is_swallowed, (TOKENS, FEATURES // 8, 8)), 2)
     normaliser, ratio = _total(weights), _total(change)
