@@ -4,7 +4,8 @@ The kernel is compiled for cards that aren't there, and its machine code read: r
 that a value takes on the usual path (deltas that change no logarithm by more than 1). Nothing here is measured. An
 estimate is what the busiest part of the card allows if it never pauses: the schedulers (128 lanes a clock and SM), the
 float32 pipe, the integer and compare pipe, the special-function units, or the memory, of which every tensor is read
-once. Beside it Liger's JSD kernel, compiled and counted likewise where `liger-kernel` is installed; it starts from
+once. Left out: how few warps fit beside each other with so many registers, and the caches, from which base comes three
+times and B, 4 bytes a rank and feature, twice for every program. Beside it Liger's JSD kernel, compiled and counted likewise where `liger-kernel` is installed; it starts from
 log-probabilities, which two softmaxes have to write first.
 
 Cards: SMs, clocks and memory are those of NVIDIA's data sheets (A100 SXM 80 GB, H100 SXM, B200); lanes a clock those
@@ -29,12 +30,14 @@ from lorascope.capture.recording.fused import OPTIONS, block_shape
 from lorascope.capture.recording.row_kernel import measure_rows
 
 WIDTHS = (576, 2048, 4096, 14336)
-RANKS = (8, 16, 64)
+RANKS = (16, 64)
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 
 
 class Card(NamedTuple):
+    """What a card can do."""
+
     name: str
     n_sm: int
     clock_ghz: float
@@ -51,13 +54,13 @@ CARDS = {
 }
 FLOAT = {"FADD", "FMUL", "FFMA", "FADD2", "FMUL2", "FFMA2"}
 SPECIAL = {"MUFU", "F2F", "I2F", "F2I"}
-INTEGER = {
-    *("IADD3", "LOP3", "SHF", "ISETP", "VIMNMX", "VIMNMX3", "IMNMX", "PRMT", "SEL", "LEA", "P2R", "I2FP", "F2FP")
-}
-INTEGER |= {"FMNMX", "FMNMX3", "FSETP", "FSEL", "VIADD", "VIADDMNMX"}
+INTEGER = {*("IADD3", "LOP3", "SHF", "ISETP", "VIMNMX", "VIMNMX3", "IMNMX", "PRMT", "SEL", "LEA", "P2R", "I2FP")}
+INTEGER |= {"F2FP", "FMNMX", "FMNMX3", "FSETP", "FSEL", "VIADD", "VIADDMNMX"}
 
 
 class Loop(NamedTuple):
+    """Places of a loop's first and last instruction."""
+
     first: int
     last: int
 
@@ -75,6 +78,7 @@ class Machine:
 
     @property
     def spills(self) -> int:
+        """Instructions that move registers to local memory or back."""
         return sum(name in {"LDL", "STL"} for name in self.instructions)
 
     @property
@@ -85,6 +89,7 @@ class Machine:
         return [loop for loop in top if any(name in {"MUFU", "FMNMX", "FMNMX3"} for name in self.names(loop))]
 
     def names(self, loop: Loop) -> tuple[str, ...]:
+        """Names of a loop's instructions, in order."""
         return self.instructions[loop.first : loop.last + 1]
 
     def count(self, loop: Loop, rank_values: int) -> Counter[str]:
@@ -185,14 +190,20 @@ def liger(arch: int, width: int) -> tuple[Machine, dict[str, float]]:
     types |= {name: "i32" for name in _jsd_kernel.arg_names if name.endswith("_stride")} | {"label_ptr": "*i64"}
     types |= {"n_non_ignore": "i32", "n_cols": "i32"}
     constants = {"beta": 0.5, "ignore_index": -100, "BLOCK_SIZE": size, "HAS_LABEL": False}
-    machine = compiled(_jsd_kernel, types, constants, arch, {"num_warps": n_warps}, {*types} - {"n_non_ignore"})
+    machine = compiled(
+        _jsd_kernel,
+        types,
+        constants,
+        arch,
+        {"num_warps": n_warps, "enable_fp_fusion": True},
+        {*types} - {"n_non_ignore"},
+    )
     return machine, _by_kind(Counter(machine.instructions), width / (32 * n_warps))
 
 
 def rows(arch: int) -> Iterator[tuple[str, int, Machine, dict[str, float], float]]:
     """What is compared: (name, width, machine code, instructions a value, bytes a value)."""
     for width in WIDTHS:
-        tokens, _ = block_shape(width)
         yield "delta given", width, (m := compile_rows(arch, width)), counts_a_value(m, width, 0), 2 + 2 + 4
         m = compile_rows(arch, width, given=None)
         yield "output - base", width, m, counts_a_value(m, width, 0), 2 + 2

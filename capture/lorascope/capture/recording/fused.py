@@ -13,9 +13,9 @@ from .row_kernel import measure_rows
 
 _BLOCK_VALUES = 2048
 """Values that a program holds at a time: 16 for each of its threads, in registers."""
-OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
-"""How the kernel is compiled. Fusion is named because triton's default changes; sums in two floats only add, so that
-it can't reach them."""
+OPTIONS = {"num_warps": 4, "maxnreg": 255, "enable_fp_fusion": True}
+"""How the kernel is compiled: with the most registers, or else the assembler spills a few for room that isn't needed,
+and with fusion, which is named because triton's default changes. Sums in two floats only add: it can't reach them."""
 
 
 class Measured(NamedTuple):
@@ -111,7 +111,7 @@ def compare_logits(
 
 def block_shape(width: int) -> tuple[int, int]:
     """Tokens and features that a program holds at a time: the features that waste least beyond a row's end."""
-    features = min((256, 128, 64), key=lambda size: -(-width // size) * size)
+    features = min((512, 256, 128, 64), key=lambda size: -(-width // size) * size)
     return _BLOCK_VALUES // features, features
 
 

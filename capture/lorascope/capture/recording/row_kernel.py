@@ -161,9 +161,10 @@ def _delta_at(source, x, row, features, inside, WIDTH: tl.constexpr, RANK: tl.co
     output, output_stride, given, given_stride, weight, bias, scaling = source
     if weight is not None:
         delta = tl.zeros_like(x)
-        STEP: tl.constexpr = 16 if RANK % 16 == 0 else (8 if RANK % 8 == 0 else 1)
+        # As many steps at fixed offsets, for which no address is computed, as registers are left for.
+        STEP: tl.constexpr = 16 if RANK % 16 == 0 and features.shape[1] == 512 else (8 if RANK % 8 == 0 else 1)
         for start in range(0, RANK, STEP):
-            for step in tl.static_range(STEP):  # with fixed offsets, for which no address is computed
+            for step in tl.static_range(STEP):
                 z = tl.load(given + row * given_stride + start + step).to(tl.float32)
                 b = tl.load(weight + start * WIDTH + features + step * WIDTH, mask=inside, other=0.0)
                 delta += tl.abs(z) * tl.abs(b) if IS_SIZE else z * b
@@ -291,6 +292,7 @@ def measure_rows(
     n_tokens, scaling, rounding, eps, smallest, prove_every,
     WIDTH: tl.constexpr, RANK: tl.constexpr, IS_KL: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
 ):  # fmt: skip
+    """Fill `found` (measure, token), float32, with the measures that `fused` names; rows' last axes are contiguous."""
     token = tl.minimum(tl.program_id(0) * TOKENS + tl.arange(0, TOKENS), n_tokens - 1)  # the last may come repeatedly
     row = (token.to(tl.int64) if rows is None else tl.load(rows + token))[:, None]
     source = (output, output_stride, given, given_stride, weight, bias, scaling)
