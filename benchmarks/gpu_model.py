@@ -5,8 +5,8 @@ that a value takes on the usual path (deltas that change no logarithm by more th
 estimate is what the busiest part of the card allows if it never pauses: the schedulers (128 lanes a clock and SM), the
 float32 pipe, the integer and compare pipe, the special-function units, or the memory, of which every tensor is read
 once. Left out: how few warps fit beside each other with so many registers, and the caches, from which base comes three
-times and B, 4 bytes a rank and feature, twice for every program. Beside it Liger's JSD kernel, compiled and counted likewise where `liger-kernel` is installed; it starts from
-log-probabilities, which two softmaxes have to write first.
+times and B, 4 bytes a rank and feature, twice for every program. Beside it Liger's JSD kernel, compiled and counted
+likewise where `liger-kernel` is installed; it starts from log-probabilities, which two softmaxes have to write first.
 
 Cards: SMs, clocks and memory are those of NVIDIA's data sheets (A100 SXM 80 GB, H100 SXM, B200); lanes a clock those
 of the CUDA C++ Programming Guide, "Arithmetic Instructions", by compute capability.
@@ -159,9 +159,10 @@ def counts_a_value(machine: Machine, width: int, rank: int) -> dict[str, float]:
     tokens, features = block_shape(width)
     n_values = tokens * features // (32 * OPTIONS["num_warps"])  # of a thread, a turn
     n_turns = -(-width // features)
-    scan, sums, _, *others = machine.outer
+    scans = [loop for loop in machine.outer if "MUFU" not in machine.names(loop)]  # none if its few turns are unrolled
+    sums, _, *others = [loop for loop in machine.outer if loop not in scans]
     terms = min(others[:2], key=lambda loop: loop.last - loop.first)  # the other one takes deltas of any size
-    turn = sum((machine.count(loop, rank * n_values) for loop in (scan, sums, terms)), Counter())
+    turn = sum((machine.count(loop, rank * n_values) for loop in (*scans, sums, terms)), Counter())
     in_loops = {place for loop in machine.outer for place in range(loop.first, loop.last + 1)}
     once = Counter(name for place, name in enumerate(machine.instructions) if place not in in_loops)
     total = Counter({name: n_turns * n for name, n in turn.items()}) + once

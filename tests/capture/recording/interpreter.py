@@ -1,7 +1,8 @@
-"""Runs functions of `fused` and `reduce` in triton's interpreter, which needs a process of its own: it is chosen at import.
+"""Runs functions of `fused` and `reduce` in triton's interpreter, which is chosen at import and so needs a process.
 
 Reads pickled (name, arguments, keywords) from its standard input and writes the results as dictionaries of tensors.
-It drops bits where a card rounds to bfloat16, which is mended here. With the argument `rough`, exponentials are off by up to 2^-22 of themselves, as those of a GPU may be.
+The interpreter drops bits where a card rounds to bfloat16; that is mended here. With the argument `rough`,
+exponentials are off by up to 2^-22 of themselves, as those of a card may be.
 """
 
 import os

@@ -176,16 +176,17 @@ def test_excess_is_that_of_the_reference(run: Run, dtype: torch.dtype) -> None:
     for change in (1.0, 1.5):
         output = (base + delta * change).to(dtype)
         size = factor_size(z, weight, None, 2.0)
-        expected = [excess(*one, n_roundings=8, dtype=dtype) for one in zip(*_tokens(base, delta, size, output))]
+        each = (tensor[:, None] for tensor in (base, delta, size, output))
+        expected = excess(*each, n_roundings=8, dtype=dtype)
         found = run("measure_factor", base, z, weight.T.contiguous(), scaling=2.0, output=output)["excess"]
         assert ((found > 1) == (change > 1)).all()
         # Two sums of delta in float32 differ by less than what is allowed to the layer's, in proportion of the types.
         atol = torch.finfo(torch.float32).eps / torch.finfo(dtype).eps
-        np.testing.assert_allclose(found, torch.stack(expected), rtol=1e-5, atol=atol)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=atol)
     given = run("measure_delta", base, delta, output=output, dtype=dtype)["excess"]
     size = base.float().abs() + 2 * delta.abs()
-    expected = [excess(*one, n_roundings=4, dtype=dtype) for one in zip(*_tokens(base, delta, size, output))]
-    assert_close(given, torch.stack(expected), rtol=1e-5)
+    each = (tensor[:, None] for tensor in (base, delta, size, output))
+    assert_close(given, excess(*each, n_roundings=4, dtype=dtype), rtol=1e-5)
 
 
 def test_excess_of_what_is_not_finite(run: Run) -> None:
@@ -236,10 +237,6 @@ def test_logits_of_a_vocabulary(run: Run, width: int) -> None:
         assert_close(found[name], torch.nn.functional.cross_entropy(logits.double(), ids, reduction="none"), name=name)
 
 
-def _tokens(*tensors: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
-    return [torch.split(tensor, 1) for tensor in tensors]
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
@@ -254,7 +251,6 @@ def test_compiled_kernel_spills_nothing(model: ModuleType, arch: int, rank: int,
     machine = model.compile_rows(arch, 4096, rank=rank, given=given)
     assert machine.spills == 0
     assert machine.local_bytes == 0
-    assert machine.registers <= 255
     counts = model.counts_a_value(machine, 4096, rank)
     estimate = min(model.rates(counts, 4, arch).values())
-    assert estimate >= {80: 40, 90: 150, 100: 150}[arch]
+    assert estimate >= {80: 60, 90: 150, 100: 150}[arch]
