@@ -130,8 +130,8 @@ def test_rough_exponentials_are_enough(rough: Run, dtype: torch.dtype) -> None:
 
 
 def test_deltas_that_move_everything(run: Run) -> None:
-    base = torch.tensor([[0.0, 500.0], [-800.0, 0.0], [0.0, 0.0], [5.0, 5.0]])
-    delta = torch.tensor([[1000.0, 0.0], [805.0, 0.0], [1e-8, -1e-8], [3.0, 3.0]])
+    base = torch.tensor([[0.0, 500.0], [-800.0, 0.0], [0.0, 0.0], [5.0, 5.0], [-0.01, 0.1]])
+    delta = torch.tensor([[1000.0, 0.0], [805.0, 0.0], [1e-8, -1e-8], [3.0, 3.0], [54.44596, 332.13733]])
     assert_close(run("measure_delta", base, delta)["js"], jensen_shannon(base, delta))
 
 

@@ -256,7 +256,9 @@ def _terms(
         else:
             d, d_low = _two_sum(delta, -high)
             h, h_low = _two_sum(x - top, d)
-            q = _exp(tl.minimum(tl.maximum(h, _FLUSH), _OVERFLOW), h_low + b_low + (d_low - low))
+            d_low -= low
+            q = _exp(tl.minimum(tl.maximum(h, _FLUSH), _OVERFLOW), h_low + b_low + d_low)
+            d += d_low
             if IS_KL:
                 term = tl.where(tl.abs(d) <= _SERIES_END, p * _series(d, IS_KL), (q - p) - p * d)
             else:
