@@ -99,7 +99,7 @@ class Machine:
             if inner != loop and loop.first <= inner.first and inner.last <= loop.last:
                 turn = Counter(self.names(inner))
                 for name in turn:
-                    total[name] += round(turn[name] * (rank_values / turn["FFMA"] - 1))
+                    total[name] += round(turn[name] * (rank_values / (turn["FFMA"] + 2 * turn["FFMA2"]) - 1))
         return total
 
 

@@ -162,7 +162,7 @@ def _delta_at(source, x, row, features, inside, WIDTH: tl.constexpr, RANK: tl.co
     if weight is not None:
         delta = tl.zeros_like(x)
         # As many steps at fixed offsets, for which no address is computed, as registers are left for.
-        STEP: tl.constexpr = 16 if RANK % 16 == 0 and features.shape[1] == 512 else (8 if RANK % 8 == 0 else 1)
+        STEP: tl.constexpr = 8 if RANK % 8 == 0 else 1
         for start in range(0, RANK, STEP):
             for step in tl.static_range(STEP):
                 z = tl.load(given + row * given_stride + start + step).to(tl.float32)
