@@ -4,6 +4,7 @@ import math
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
@@ -102,10 +103,15 @@ def reduce_tokens(base: torch.Tensor, delta: torch.Tensor, *, threads: ThreadPoo
     ----------
     base, delta
         Shape (token, feature). In host memory they are taken as float32 and go through the kernels that analysis runs
-        on stored states; on another device the same is computed in torch, in float64.
+        on stored states; on a GPU through the kernel of `fused`, and on another device, or where triton is missing, the
+        same is computed in torch, in float64.
     threads
         Threads that take tiles of tokens in host memory beside this one.
     """
+    if _has_kernel(base.device):
+        from .fused import measure_delta  # imports triton
+
+        return Reduced(*measure_delta(base, delta)[:4])
     if base.device.type != "cpu":
         return _reduce_in_torch(base, delta)
     base, delta = base.float().contiguous(), delta.float().contiguous()
@@ -124,6 +130,11 @@ def other_threads() -> ThreadPoolExecutor | None:
     """Threads beside this one, together as many as torch uses; None where this one is alone."""
     n_others = torch.get_num_threads() - 1
     return ThreadPoolExecutor(n_others, "lorascope-reduce") if n_others > 0 else None
+
+
+def _has_kernel(device: torch.device) -> bool:
+    """Whether triton, which comes with torch's CUDA builds, can measure on this device."""
+    return device.type == "cuda" and torch.version.cuda is not None and find_spec("triton") is not None
 
 
 class Reducer:

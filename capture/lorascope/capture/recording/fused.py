@@ -1,0 +1,152 @@
+"""What is measured of tokens on a GPU, in one launch from the tensors that the layer made.
+
+The float64 functions of `reduce` and `sink` are its reference, and what devices without triton use. Needs triton, which
+comes with torch's CUDA builds: imported only where that was found.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from .row_kernel import measure_rows
+
+_BLOCK_VALUES = 2048
+"""Values that a program holds at a time: 16 for each of its threads, in registers."""
+OPTIONS = {"num_warps": 4, "maxnreg": 255, "enable_fp_fusion": True}
+"""How the kernel is compiled: with the most registers, or else the assembler spills a few for room that isn't needed,
+and with fusion, which is named because triton's default changes. Sums in two floats only add: it can't reach them."""
+
+
+class Measured(NamedTuple):
+    """Measures of tokens at one component, float32 (token,) each; NaN where what they are of isn't finite."""
+
+    js: torch.Tensor
+    """JS(softmax(base), softmax(base + delta)), nats."""
+    base_norm: torch.Tensor
+    """Euclidean norm of base."""
+    delta_norm: torch.Tensor
+    """Euclidean norm of delta."""
+    effective_width: torch.Tensor
+    """exp of the entropy of softmax(base)."""
+    swallowed: torch.Tensor
+    """Share of features whose output is the base although delta isn't zero."""
+    excess: torch.Tensor
+    """Largest |output - (base + delta)| over what rounding allows, as in `sink.excess`; 0 where it isn't proved."""
+
+
+class Compared(NamedTuple):
+    """What two rows of logits say, float32 (token,) each, in nats."""
+
+    kl: torch.Tensor
+    """KL(softmax(base) || softmax(adapted))."""
+    base_nll: torch.Tensor
+    """Negative log-likelihood of the token's id by base."""
+    adapted_nll: torch.Tensor
+    """The same by adapted."""
+
+
+class _Settings(NamedTuple):
+    scaling: float = 1.0
+    rounding: float = 0.0
+    """What the layer's rounding of delta may come to, over the magnitudes of its terms."""
+    prove_every: int = 1
+    is_kl: bool = False
+
+
+def measure_factor(
+    base: torch.Tensor,
+    factor: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    *,
+    scaling: float,
+    output: torch.Tensor | None = None,
+    rows: torch.Tensor | None = None,
+    prove_every: int = 1,
+) -> Measured:
+    """Measures of base and delta = scaling (z B^T + bias), formed in float32 as `sites.Addition.delta` does.
+
+    Parameters
+    ----------
+    base, output
+        (row, feature), in the layer's own types; without output, `swallowed` is that of the sum in base's type.
+    factor, weight, bias
+        z (row, rank) in its own type, the transpose of B (rank, feature) and its bias (feature,), contiguous float32.
+    rows
+        Indices of the rows that are measured, int64; all of them by default.
+    prove_every
+        One program in so many compares the output with base + delta, with what the layer's rounding allows.
+    """
+    rounding = torch.finfo(factor.dtype).eps * (factor.shape[-1] + 4)
+    settings = _Settings(scaling, rounding, prove_every)
+    return Measured(*_run(base, output, factor, weight, bias, rows, settings=settings))
+
+
+def measure_delta(
+    base: torch.Tensor,
+    delta: torch.Tensor,
+    *,
+    output: torch.Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+    rows: torch.Tensor | None = None,
+    prove_every: int = 1,
+) -> Measured:
+    """Measures of base and a delta (row, feature) that a branch of the layer computed in `dtype`."""
+    settings = _Settings(1.0, 4 * torch.finfo(dtype).eps, prove_every)
+    return Measured(*_run(base, output, delta, None, None, rows, settings=settings))
+
+
+def measure_difference(base: torch.Tensor, output: torch.Tensor, *, rows: torch.Tensor | None = None) -> Measured:
+    """Measures of base and delta = output - base; nothing is proved."""
+    return Measured(*_run(base, output, None, None, None, rows, settings=_Settings()))
+
+
+def compare_logits(
+    base: torch.Tensor, adapted: torch.Tensor, *, rows: torch.Tensor | None = None, ids: torch.Tensor | None = None
+) -> Compared:
+    """KL of two tensors of logits (row, token id), and what either says of the ids (token,), NaN without them."""
+    return Compared(*_run(base, adapted, None, None, None, rows, ids, settings=_Settings(is_kl=True))[:3])
+
+
+def block_shape(width: int) -> tuple[int, int]:
+    """Tokens and features that a program holds at a time: the features that waste least beyond a row's end."""
+    features = min((512, 256, 128, 64), key=lambda size: -(-width // size) * size)
+    return _BLOCK_VALUES // features, features
+
+
+def _run(
+    base: torch.Tensor,
+    output: torch.Tensor | None,
+    given: torch.Tensor | None,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    rows: torch.Tensor | None,
+    ids: torch.Tensor | None = None,
+    *,
+    settings: _Settings,
+) -> torch.Tensor:
+    n_tokens, width = len(base) if rows is None else len(rows), base.shape[1]
+    found = torch.full((6, n_tokens), math.nan if settings.is_kl else 0.0, dtype=torch.float32, device=base.device)
+    tokens, features = block_shape(width)
+    eps, smallest = _rounding(base.dtype if output is None else output.dtype)
+    strides = [0 if tensor is None else tensor.stride(0) for tensor in (base, output, given)]
+    assert all(tensor is None or tensor.stride(-1) == 1 for tensor in (base, output, given)) or width == 1
+    if n_tokens:
+        measure_rows[(-(-n_tokens // tokens),)](
+            *(found, base, strides[0], output, strides[1], given, strides[2], weight, bias, rows, ids, n_tokens),
+            *(settings.scaling, settings.rounding, eps, smallest, settings.prove_every),
+            WIDTH=width,
+            RANK=0 if weight is None else weight.shape[0],
+            IS_KL=settings.is_kl,
+            TOKENS=tokens,
+            FEATURES=features,
+            **OPTIONS,
+        )
+    return found
+
+
+def _rounding(dtype: torch.dtype) -> tuple[float, float]:
+    """Spacing at 1 and smallest step; below float32's normal numbers a device may round to zero."""
+    kind, least = torch.finfo(dtype), torch.finfo(torch.float32).smallest_normal
+    return kind.eps, max(kind.smallest_normal * kind.eps, least)

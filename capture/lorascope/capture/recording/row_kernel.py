@@ -1,0 +1,416 @@
+# mypy: ignore-errors
+# Kernels have no types to check: triton compiles them from their text.
+"""A kernel over rows of two softmaxes, for triton: divergences, norms, effective widths and the proof of a sum.
+
+A program takes some tokens through their features in blocks, three times: the largest of base; sums of the softmaxes'
+weights; terms of the divergence. Delta is formed anew each time and never written. Arithmetic is float32, with sums in
+two floats. The formulas are those of `analyze.kernels.softmax`, which `docs/js-kernel.md` derives.
+"""
+
+import math
+
+import numpy as np
+import triton
+import triton.language as tl
+
+
+def _constants(*values: float) -> tuple[tl.constexpr, ...]:
+    return tuple(tl.constexpr(float(np.float32(value))) for value in values)
+
+
+_NONE = tl.constexpr(math.nan)
+_INFINITE = tl.constexpr(0x7F800000)  # bits of infinity; NaN's are larger
+_LOG2_E, _LN2, _LN2_LOW = _constants(math.log2(math.e), math.log(2), math.log(2) - float(np.float32(math.log(2))))
+_FLUSH = tl.constexpr(-104.0)  # exp of it is zero in float32
+_REACH = tl.constexpr(40.0)  # a delta this far from the shift may lift a weight out of the range of float32
+_OVERFLOW = tl.constexpr(60.0)  # sums of exp of less fit into float32
+_NEAR = tl.constexpr(0.5)  # a larger change of the normaliser is taken from the two normalisers
+_SERIES_END = tl.constexpr(1.0)
+_RATIONAL_END = tl.constexpr(8.0)
+# expm1(a)/a - 1 over a for |a| <= 3/4: relative error 1.2e-7
+_T0, _T1, _T2, _T3, _T4, _T5 = _constants(
+    *(0.50000013549297, 0.16666652873718, 0.041662266177128, 0.0083339379410367, 0.0014098673181793),
+    0.00019918297473699,
+)
+_ODD3, _ODD5, _ODD7, _ODD9, _ODD11, _ODD13 = _constants(*(1 / n for n in range(3, 15, 2)))
+# g(d)/d^2 in u = d^2 for |d| <= 1, and as a quotient for |d| <= 8: relative errors 3e-8
+_H0, _H1, _H2, _H3, _H4 = _constants(
+    *(0.12499999694273563, -0.015624847422540203, 0.0017348804933492968, -0.00018093983584957843),
+    1.4984207514031818e-05,
+)
+_A0, _A1, _A2, _A3, _A4 = _constants(
+    *(0.1250000034923854, 0.00978927944108635, 0.000226716442445125, 2.1216993234057776e-06),
+    -1.0473193582304973e-10,
+)
+_B1, _B2, _B3, _B4 = _constants(0.20331444295606, 0.013338896995917553, 0.00033634249320420144, 3.004555172233222e-06)
+# (cosh(d) - 1)/d^2 and (sinh(d) - d)/d^3 in u for |d| <= 1: relative errors 4e-9 and 1e-9
+_C0, _C1, _C2, _C3 = _constants(0.49999999789511679, 0.041666735124420649, 0.0013885436331653682, 2.5355876298351787e-5)
+_S0, _S1, _S2, _S3 = _constants(
+    0.16666666647271275, 0.0083333395983673708, 0.00019838122712079239, 2.8061417147971808e-6
+)
+
+
+@triton.jit
+def _two_sum(a, b):
+    # a + b, and what rounding takes from it
+    high = a + b
+    back = high - a
+    return high, (a - (high - back)) + (b - back)
+
+
+@triton.jit
+def _add(total, values):
+    # Eight neighbours, which one thread holds, are added in float32, and these sums to two floats.
+    eighths = tl.sum(tl.reshape(values, (total[0].shape[0], total[0].shape[1], 8)), 2)
+    high, low = _two_sum(total[0], eighths)
+    return high, total[1] + low
+
+
+@triton.jit
+def _size(values):
+    # bits of the magnitudes, which sort as these do: infinity's are larger than any number's, and NaN's still larger
+    return values.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+
+
+@triton.jit
+def _largest(found, values):
+    return tl.maximum(found, tl.max(tl.reshape(_size(values), (found.shape[0], found.shape[1], 8)), 2))
+
+
+@triton.jit
+def _total(total):
+    return tl.sum(total[0].to(tl.float64) + total[1].to(tl.float64), 1).to(tl.float32)
+
+
+@triton.jit
+def _exp(high, low):
+    # exp(high + low) = 2^t (1 + rest) where a fused multiply-add leaves the rest exact
+    t = high * _LOG2_E
+    rest = tl.fma(t, tl.full(t.shape, -_LN2_LOW, tl.float32), tl.fma(t, tl.full(t.shape, -_LN2, tl.float32), high))
+    power = tl.exp2(t)
+    return power * (rest + low) + power
+
+
+@triton.jit
+def _expm1(a):
+    series = a * ((((((_T5 * a + _T4) * a + _T3) * a + _T2) * a + _T1) * a + _T0) * a) + a
+    return tl.where(tl.abs(a) <= 0.75, series, tl.exp2(a * _LOG2_E) - 1.0)
+
+
+@triton.jit
+def _log1p(x):
+    # 2 atanh(v) for |x| <= 1/2; the next term is 1e-8 of it
+    v = x / (2.0 + x)
+    u = v * v
+    return 2.0 * v * (((((((_ODD13 * u + _ODD11) * u + _ODD9) * u + _ODD7) * u + _ODD5) * u + _ODD3) * u) + 1.0)
+
+
+@triton.jit
+def _is_finite(x):
+    return _size(x) < _INFINITE
+
+
+@triton.jit
+def _scale(largest):
+    # the power of two that takes values up to `largest` to about 1, so that no square leaves the range
+    exponent = tl.minimum(tl.maximum(_size(largest) >> 23, 1), 253)
+    return ((254 - exponent) << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _series(d, IS_KL: tl.constexpr):
+    # |d| <= 1: g(d), or exp(d) - 1 - d
+    u = d * d
+    if IS_KL:
+        even = ((_C3 * u + _C2) * u + _C1) * u + _C0
+        found = u * (even + d * (((_S3 * u + _S2) * u + _S1) * u + _S0))
+    else:
+        found = u * ((((_H4 * u + _H3) * u + _H2) * u + _H1) * u + _H0)
+    return found
+
+
+@triton.jit
+def _g(d):
+    a = tl.abs(d)
+    near = tl.minimum(a, _RATIONAL_END)
+    u = near * near
+    above = (((_A4 * u + _A3) * u + _A2) * u + _A1) * u + _A0
+    below = (((_B4 * u + _B3) * u + _B2) * u + _B1) * u + 1.0
+    t = tl.exp2(a * -_LOG2_E)
+    # ln 2 - log(1 + t) - a t/(1 + t); the next term is 3e-10. Where exp(-a) is zero, a may be infinite.
+    tail = _LN2 - tl.where(t > 0.0, t * ((1.0 + a) - t * (0.5 + a)), 0.0)
+    return tl.where(a <= _RATIONAL_END, u * (above / below), tail)
+
+
+@triton.jit
+def _rows_at(pointer, stride, row, features, inside):
+    return tl.load(pointer + row * stride + features, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _block(base, stride, row, start, WIDTH: tl.constexpr, FEATURES: tl.constexpr):
+    features = start + tl.arange(0, FEATURES)[None, :]
+    # Where blocks fill the row this is a constant, which leaves no trace in the code.
+    inside = tl.full((1, FEATURES), 1, tl.int1) if WIDTH % FEATURES == 0 else features < WIDTH
+    return _rows_at(base, stride, row, features, inside), features, inside
+
+
+@triton.jit
+def _delta_at(source, x, row, features, inside, WIDTH: tl.constexpr, RANK: tl.constexpr, IS_SIZE: tl.constexpr = False):
+    # delta, or what its terms' magnitudes add up to: made of a factor, given, or what the output differs by
+    output, output_stride, given, given_stride, weight, bias, scaling = source
+    if weight is not None:
+        delta = tl.zeros_like(x)
+        # As many steps at fixed offsets, for which no address is computed, as registers are left for.
+        STEP: tl.constexpr = 8 if RANK % 8 == 0 else 1
+        for start in range(0, RANK, STEP):
+            for step in tl.static_range(STEP):
+                z = tl.load(given + row * given_stride + start + step).to(tl.float32)
+                b = tl.load(weight + start * WIDTH + features + step * WIDTH, mask=inside, other=0.0)
+                delta += tl.abs(z) * tl.abs(b) if IS_SIZE else z * b
+        if bias is not None:
+            offset = tl.load(bias + features, mask=inside, other=0.0)
+            delta += tl.abs(offset) if IS_SIZE else offset
+        delta = tl.abs(delta * scaling) if IS_SIZE else delta * scaling
+    elif given is not None:
+        delta = _rows_at(given, given_stride, row, features, inside)
+        delta = tl.abs(x) + 2.0 * tl.abs(delta) if IS_SIZE else delta
+    else:
+        delta = _rows_at(output, output_stride, row, features, inside) - x
+    return delta
+
+
+@triton.jit
+def _minus_top(x, top, IS_ROUNDED: tl.constexpr):
+    # Short types leave float32 room for the difference; where they don't, it is off by 6e-8 of itself.
+    if IS_ROUNDED:
+        high, low = _two_sum(x, -top)
+    else:
+        high, low = x - top, 0.0
+    return tl.maximum(high, _FLUSH), low
+
+
+@triton.jit
+def _scan(base, stride, row, WIDTH: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr):
+    # the largest of each row (token, 1), one feature that has it, and the largest magnitude (token,)
+    top = tl.full((TOKENS, FEATURES // 8), float("-inf"), tl.float32)
+    magnitude, at = tl.zeros(top.shape, tl.int32), tl.zeros(top.shape, tl.int32)
+    for start in range(0, WIDTH, FEATURES):
+        x, features, inside = _block(base, stride, row, start, WIDTH, FEATURES)
+        magnitude = _largest(magnitude, x)
+        highest = tl.max(tl.reshape(tl.where(inside, x, float("-inf")), (TOKENS, FEATURES // 8, 8)), 2)
+        at = tl.where(highest > top, start, at)
+        top = tl.maximum(top, highest)
+    highest = tl.max(top, 1)[:, None]
+    group = tl.where(top == highest, at + tl.arange(0, FEATURES // 8)[None, :] * 8, 0)
+    features = tl.max(group, 1)[:, None] + tl.arange(0, 8)[None, :]
+    x = _rows_at(base, stride, row, features, features < WIDTH)
+    at = tl.max(tl.where((x == highest) & (features < WIDTH), features, 0), 1)[:, None]
+    return highest, at, tl.max(magnitude, 1).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _second_normaliser(
+    source,
+    base,
+    stride,
+    row,
+    high,
+    low,
+    WIDTH: tl.constexpr,
+    RANK: tl.constexpr,
+    TOKENS: tl.constexpr,
+    FEATURES: tl.constexpr,
+):
+    # the sum of exp(base + delta - (high + low)), and the largest of what is exponentiated
+    nothing = tl.zeros((TOKENS, FEATURES // 8), tl.float32)
+    total = nothing, nothing
+    most = tl.full((TOKENS, FEATURES), float("-inf"), tl.float32)
+    for start in range(0, WIDTH, FEATURES):
+        x, features, inside = _block(base, stride, row, start, WIDTH, FEATURES)
+        both, both_low = _two_sum(x, _delta_at(source, x, row, features, inside, WIDTH, RANK))
+        c, c_low = _two_sum(both, -high[:, None])
+        most = tl.where(inside, tl.maximum(most, c), most)
+        weight = _exp(tl.minimum(tl.maximum(c, _FLUSH), _OVERFLOW), c_low + (both_low - low[:, None]))
+        total = _add(total, tl.where(inside, weight, 0.0))
+    return _total(total), tl.max(most, 1)
+
+
+@triton.jit
+def _terms(
+    source, base, stride, row, top, high, low, scale, IS_SMALL: tl.constexpr, IS_KL: tl.constexpr,
+    WIDTH: tl.constexpr, RANK: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
+):  # fmt: skip
+    # the divergence times the first normaliser (and 2, if it is JS), and the squares of delta times a scale;
+    # high + low is log(Zq/Zp)
+    nothing = tl.zeros((TOKENS, FEATURES // 8), tl.float32)
+    terms, squares = (nothing, nothing), (nothing, nothing)
+    for start in range(0, WIDTH, FEATURES):
+        x, features, inside = _block(base, stride, row, start, WIDTH, FEATURES)
+        delta = _delta_at(source, x, row, features, inside, WIDTH, RANK)
+        b, b_low = _minus_top(x, top, (base.dtype.element_ty == tl.float32) | (not IS_SMALL))
+        p = _exp(b, b_low)
+        if IS_SMALL:
+            d = (delta - high) - low
+            term = _series(d, IS_KL) * (p if IS_KL else p * tl.exp2(d * _LOG2_E) + p)
+        else:
+            d, d_low = _two_sum(delta, -high)
+            h, h_low = _two_sum(x - top, d)
+            d_low -= low
+            q = _exp(tl.minimum(tl.maximum(h, _FLUSH), _OVERFLOW), h_low + b_low + d_low)
+            d += d_low
+            if IS_KL:
+                term = tl.where(tl.abs(d) <= _SERIES_END, p * _series(d, IS_KL), (q - p) - p * d)
+            else:
+                term = (p + q) * _g(d)
+        terms = _add(terms, tl.where(inside, term, 0.0))
+        if not IS_KL:
+            squares = _add(squares, (delta * scale) * (delta * scale))
+    return _total(terms), _total(squares)
+
+
+@triton.jit
+def _excess(
+    source, base, stride, output, row, rounding, eps, smallest,
+    WIDTH: tl.constexpr, RANK: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
+):  # fmt: skip
+    worst = tl.zeros((TOKENS, FEATURES // 8), tl.int32)
+    for start in range(0, WIDTH, FEATURES):
+        x, features, inside = _block(base, stride, row, start, WIDTH, FEATURES)
+        out = _rows_at(output, source[1], row, features, inside)
+        delta = _delta_at(source, x, row, features, inside, WIDTH, RANK)
+        both, low = _two_sum(x, delta)
+        is_finite = _is_finite(both.to(output.dtype.element_ty).to(tl.float32)) | _is_finite(out)
+        overflows = ((is_finite == 0) & _is_finite(delta)) | (_is_finite(x) == 0)
+        size = _delta_at(source, x, row, features, inside, WIDTH, RANK, IS_SIZE=True)
+        allowed = eps * (tl.abs(x) + tl.abs(delta)) + rounding * size + smallest
+        worst = _largest(worst, tl.where(overflows, 0.0, ((out - both) - low) / allowed))
+    return tl.max(worst, 1).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def measure_rows(
+    found, base, base_stride, output, output_stride, given, given_stride, weight, bias, rows, ids,
+    n_tokens, scaling, rounding, eps, smallest, prove_every,
+    WIDTH: tl.constexpr, RANK: tl.constexpr, IS_KL: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
+):  # fmt: skip
+    """Fill `found` (measure, token), float32, with the measures that `fused` names; rows' last axes are contiguous."""
+    token = tl.minimum(tl.program_id(0) * TOKENS + tl.arange(0, TOKENS), n_tokens - 1)  # the last may come repeatedly
+    row = (token.to(tl.int64) if rows is None else tl.load(rows + token))[:, None]
+    source = (output, output_stride, given, given_stride, weight, bias, scaling)
+    nothing = tl.zeros((TOKENS, FEATURES // 8), tl.float32)
+
+    # Changes are taken from delta at the top, from which none that matters is many standard deviations away.
+    top, at, magnitude = _scan(base, base_stride, row, WIDTH, TOKENS, FEATURES)
+    shift = _delta_at(source, _rows_at(base, base_stride, row, at, at >= 0), row, at, at >= 0, WIDTH, RANK)
+    scale = _scale(magnitude)[:, None]
+    weights, change, depth, squares = (nothing, nothing), (nothing, nothing), (nothing, nothing), (nothing, nothing)
+    swallowed = nothing
+    reach = tl.zeros((TOKENS, FEATURES // 8), tl.int32)
+    for start in range(0, WIDTH, FEATURES):
+        x, features, inside = _block(base, base_stride, row, start, WIDTH, FEATURES)
+        delta = _delta_at(source, x, row, features, inside, WIDTH, RANK)
+        b, low = _minus_top(x, top, base.dtype.element_ty == tl.float32)
+        e = tl.where(inside, _exp(b, low), 0.0)
+        a = tl.where(inside, delta - shift, 0.0)
+        weights = _add(weights, e)
+        change = _add(change, e * _expm1(a))
+        reach = _largest(reach, a)
+        if not IS_KL:
+            depth = _add(depth, e * b)
+            squares = _add(squares, (x * scale) * (x * scale))
+            if output is None:
+                out = (x + delta).to(base.dtype.element_ty).to(tl.float32)
+            else:
+                out = _rows_at(output, output_stride, row, features, inside)
+            is_swallowed = tl.where((out == x) & (delta != 0.0), 1.0, 0.0)
+            swallowed += tl.sum(tl.reshape(is_swallowed, (TOKENS, FEATURES // 8, 8)), 2)
+    normaliser, ratio = _total(weights), _total(change)
+    ratio /= normaliser
+    reach = tl.max(reach, 1).to(tl.float32, bitcast=True)
+
+    # log(Zq/Zp) in two floats, from the change where it is small and else from both normalisers
+    is_near = (tl.abs(ratio) <= _NEAR) & (reach <= _REACH)
+    first, shift = tl.sum(top, 1), tl.sum(shift, 1)
+    centre, centre_low = _two_sum(shift, _log1p(ratio))
+    second, second_low = _two_sum(first, shift)
+    again = tl.min(is_near.to(tl.int32), 0) == 0
+    while again:
+        total, most = _second_normaliser(
+            source, base, base_stride, row, second, second_low, WIDTH, RANK, TOKENS, FEATURES
+        )
+        wide = (second.to(tl.float64) - first.to(tl.float64)) + second_low.to(tl.float64)
+        wide += tl.log(total.to(tl.float64)) - tl.log(normaliser.to(tl.float64))
+        centre = tl.where(is_near, centre, wide.to(tl.float32))
+        centre_low = tl.where(is_near, centre_low, (wide - centre.to(tl.float64)).to(tl.float32))
+        is_over = most > _OVERFLOW
+        second, second_low = tl.where(is_over, second + most, second), tl.where(is_over, 0.0, second_low)
+        again = tl.max(is_over.to(tl.int32), 0) > 0
+
+    is_far = (reach + tl.abs(centre - shift) <= _SERIES_END) == 0
+    delta_magnitude = reach + tl.abs(shift)
+    delta_scale = _scale(delta_magnitude)[:, None]
+    centre, centre_low = centre[:, None], centre_low[:, None]
+    if tl.max(is_far.to(tl.int32), 0) == 0:
+        terms, delta_squares = _terms(
+            source,
+            base,
+            base_stride,
+            row,
+            top,
+            centre,
+            centre_low,
+            delta_scale,
+            True,
+            IS_KL,
+            WIDTH,
+            RANK,
+            TOKENS,
+            FEATURES,
+        )
+    else:
+        terms, delta_squares = _terms(
+            source,
+            base,
+            base_stride,
+            row,
+            top,
+            centre,
+            centre_low,
+            delta_scale,
+            False,
+            IS_KL,
+            WIDTH,
+            RANK,
+            TOKENS,
+            FEATURES,
+        )
+
+    base_is_finite, delta_is_finite = _is_finite(magnitude), _is_finite(delta_magnitude)
+    divergence = tl.where(base_is_finite & delta_is_finite, terms / normaliser, _NONE)
+    found += token
+    if IS_KL:
+        tl.store(found, divergence)
+        if ids is not None:
+            at = tl.load(ids + token)[:, None]
+            x = _rows_at(base, base_stride, row, at, at >= 0)
+            delta = tl.sum(_delta_at(source, x, row, at, at >= 0, WIDTH, RANK), 1)
+            log_ratio = (delta.to(tl.float64) - tl.sum(centre, 1).to(tl.float64)) - tl.sum(centre_low, 1).to(tl.float64)
+            nll = tl.log(normaliser.to(tl.float64)) + (first.to(tl.float64) - tl.sum(x, 1).to(tl.float64))
+            tl.store(found + n_tokens, tl.where(base_is_finite, nll, _NONE).to(tl.float32))
+            nll = tl.where(base_is_finite & delta_is_finite, nll - log_ratio, _NONE)
+            tl.store(found + 2 * n_tokens, nll.to(tl.float32))
+    else:
+        norm = tl.sqrt(_total(squares)) / tl.sum(scale, 1)
+        delta_norm = tl.sqrt(delta_squares) / tl.sum(delta_scale, 1)
+        effective_width = normaliser * tl.exp2(_total(depth) / normaliser * -_LOG2_E)
+        tl.store(found, 0.5 * divergence)
+        tl.store(found + n_tokens, tl.where(base_is_finite, norm, _NONE))
+        tl.store(found + 2 * n_tokens, tl.where(delta_is_finite, delta_norm, _NONE))
+        tl.store(found + 3 * n_tokens, tl.where(base_is_finite, effective_width, _NONE))
+        tl.store(found + 4 * n_tokens, tl.sum(swallowed, 1) / WIDTH)
+        if output is not None and given is not None and tl.program_id(0) % prove_every == 0:
+            excess = _excess(
+                source, base, base_stride, output, row, rounding, eps, smallest, WIDTH, RANK, TOKENS, FEATURES
+            )
+            tl.store(found + 5 * n_tokens, excess)

@@ -1,0 +1,256 @@
+"""Numbers of the GPU kernel in triton's interpreter, and its machine code for cards that aren't here."""
+
+import math
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+
+from lorascope.capture.recording.forward import kl_divergence
+from lorascope.capture.recording.reduce import _reduce_in_torch, jensen_shannon
+from lorascope.capture.recording.sink import _swallowed_share, excess, factor_size
+
+from ...printed import benchmark
+
+pytest.importorskip("triton", reason="the GPU kernel needs triton, which is on PyPI for Linux on x86-64")
+
+TYPES = [torch.float32, torch.bfloat16, torch.float16]
+Run = Callable[..., dict[str, torch.Tensor]]
+
+
+@contextmanager
+def interpreter(*args: str) -> Iterator[Run]:
+    command = [sys.executable, Path(__file__).with_name("interpreter.py"), *args]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def run(name: str, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+            pickle.dump((name, args, kwargs), process.stdin)
+            process.stdin.flush()
+            return pickle.load(process.stdout)
+
+        yield run
+        process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    with interpreter() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def rough() -> Iterator[Run]:
+    with interpreter("rough") as found:
+        yield found
+
+
+def states(n_tokens: int, width: int, dtype: torch.dtype, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Base with spreads from 0.1 to 30, and deltas with spreads from 3e-8, where JS is about 1e-16, to 100."""
+    generator = torch.Generator().manual_seed(seed)
+    base = torch.randn(n_tokens, width, generator=generator) * torch.logspace(-1, 1.5, n_tokens)[:, None]
+    delta = torch.randn(n_tokens, width, generator=generator) * 10 ** (torch.arange(n_tokens)[:, None] % 7 * 1.6 - 7.5)
+    return base.to(dtype), delta
+
+
+def by_mpmath(base: torch.Tensor, delta: torch.Tensor) -> tuple[float, float]:
+    """JS and KL of one token."""
+    with mpmath.workdps(60):
+        x, y = [mpmath.mpf(v) for v in base.tolist()], [mpmath.mpf(v) for v in delta.tolist()]
+        first, second = [mpmath.exp(v) for v in x], [mpmath.exp(a + b) for a, b in zip(x, y, strict=True)]
+        p, q = ([v / mpmath.fsum(one) for v in one] for one in (first, second))
+        m = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
+        kl, *halves = (
+            mpmath.fsum(a * mpmath.log(a / b) for a, b in zip(*two, strict=True)) for two in ((p, q), (p, m), (q, m))
+        )
+        return float(mpmath.fsum(halves) / 2), float(kl)
+
+
+def assert_close(found: torch.Tensor, expected: Any, *, rtol: float = 1e-6, name: str = "") -> None:
+    np.testing.assert_allclose(found.double(), expected, rtol=rtol, atol=0, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("width", [2, 65, 200])
+def test_divergences_are_those_of_mpmath(run: Run, dtype: torch.dtype, width: int) -> None:
+    base, delta = states(7, width, dtype)
+    expected = np.array([by_mpmath(*token) for token in zip(base, delta, strict=True)])
+    assert expected[:, 0].min() < 1e-14
+    assert_close(run("measure_delta", base, delta)["js"], expected[:, 0])
+    adapted = (base.double() + delta).to(dtype)
+    expected = np.array([by_mpmath(*token) for token in zip(base, adapted.double() - base.double(), strict=True)])
+    assert_close(run("measure_difference", base, adapted)["js"], expected[:, 0])
+    assert_close(run("compare_logits", base, adapted)["kl"], expected[:, 1])
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("width", [1, 3, 64, 257, 4096, pytest.param(14336, marks=pytest.mark.slow)])
+def test_measures_are_those_of_the_reference(run: Run, dtype: torch.dtype, width: int) -> None:
+    base, delta = states(9, width, dtype, seed=1)
+    output = (base + delta).to(dtype)
+    found = run("measure_delta", base, delta, output=output)
+    assert_close(found["js"], jensen_shannon(base, delta))
+    reference = _reduce_in_torch(base, delta)
+    for name in ("base_norm", "delta_norm", "effective_width"):
+        assert_close(found[name], getattr(reference, name), name=name)
+    assert torch.equal(found["swallowed"], _swallowed_share(base, delta, output))
+    assert torch.equal(run("measure_delta", base, delta)["swallowed"], found["swallowed"])
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize(("width", "rank"), [(1, 1), (70, 3), (576, 8), (576, 16), (129, 64), (64, 512)])
+def test_delta_is_formed_of_a_factor(run: Run, dtype: torch.dtype, width: int, rank: int) -> None:
+    generator = torch.Generator().manual_seed(rank)
+    base = torch.randn(5, width, generator=generator).to(dtype) * 3
+    z = (torch.randn(5, rank, generator=generator) * torch.logspace(-7, 1, 5)[:, None]).to(torch.float32)
+    weight, bias = torch.randn(width, rank, generator=generator), torch.randn(width, generator=generator) * 1e-9
+    delta = 0.5 * (z.double() @ weight.double().T + bias.double())
+    found = run("measure_factor", base, z, weight.T.contiguous(), bias, scaling=0.5)
+    # A sum of `rank` products is off by `rank` roundings of its terms at most, by their root as a rule.
+    rtol = 1e-6 if rank <= 16 else 1e-6 + 2 * 6e-8 * math.sqrt(rank)
+    assert_close(found["js"], jensen_shannon(base.double(), delta), rtol=rtol)
+    assert_close(found["delta_norm"], torch.linalg.vector_norm(delta, dim=-1), rtol=rtol)
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_rough_exponentials_are_enough(rough: Run, dtype: torch.dtype) -> None:
+    for width in (2, 576):
+        base, delta = states(7, width, dtype, seed=2)
+        assert_close(rough("measure_delta", base, delta)["js"], jensen_shannon(base, delta))
+
+
+def test_deltas_that_move_everything(run: Run) -> None:
+    base = torch.tensor([[0.0, 500.0], [-800.0, 0.0], [0.0, 0.0], [5.0, 5.0], [-0.01, 0.1]])
+    delta = torch.tensor([[1000.0, 0.0], [805.0, 0.0], [1e-8, -1e-8], [3.0, 3.0], [54.44596, 332.13733]])
+    assert_close(run("measure_delta", base, delta)["js"], jensen_shannon(base, delta))
+
+
+def test_no_delta_no_divergence(run: Run) -> None:
+    base = torch.randn(3, 100)
+    found = run("measure_factor", base, torch.randn(3, 4), torch.zeros(4, 100), scaling=2.0, output=base)
+    assert (found["js"] == 0).all()
+    assert (found["delta_norm"] == 0).all()
+    assert (found["excess"] == 0).all()
+
+
+@pytest.mark.parametrize("what", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_told(run: Run, what: float) -> None:
+    base, delta = torch.randn(4, 100), torch.randn(4, 100)
+    base[1, 70], delta[2, 99] = what, what
+    found = run("measure_delta", base, delta)
+    for name, expected in (
+        ("js", [False, True, True, False]),
+        ("base_norm", [False, True, False, False]),
+        ("effective_width", [False, True, False, False]),
+        ("delta_norm", [False, False, True, False]),
+    ):
+        assert torch.isnan(found[name]).tolist() == expected, name
+    assert torch.isnan(run("compare_logits", base, base + delta)["kl"]).tolist() == [False, True, True, False]
+
+
+@pytest.mark.parametrize("largest", [1e-30, 1e30])
+def test_norms_leave_no_range(run: Run, largest: float) -> None:
+    base, delta = torch.full((1, 100), largest), torch.full((1, 100), -largest)
+    found = run("measure_delta", base, delta)
+    assert_close(found["base_norm"], [10 * base[0, 0].item()])
+    assert_close(found["delta_norm"], [10 * base[0, 0].item()])
+    assert found["js"].item() == 0
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_excess_is_that_of_the_reference(run: Run, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(4)
+    base = torch.randn(3, 100, generator=generator).to(dtype)
+    z, weight = torch.randn(3, 4, generator=generator).to(dtype), torch.randn(100, 4, generator=generator)
+    delta = 2 * (z.float() @ weight.T)
+    for change in (1.0, 1.5):
+        output = (base + delta * change).to(dtype)
+        size = factor_size(z, weight, None, 2.0)
+        each = (tensor[:, None] for tensor in (base, delta, size, output))
+        expected = excess(*each, n_roundings=8, dtype=dtype)
+        found = run("measure_factor", base, z, weight.T.contiguous(), scaling=2.0, output=output)["excess"]
+        assert ((found > 1) == (change > 1)).all()
+        # Two sums of delta in float32 differ by less than what is allowed to the layer's, in proportion of the types.
+        atol = torch.finfo(torch.float32).eps / torch.finfo(dtype).eps
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=atol)
+    given = run("measure_delta", base, delta, output=output, dtype=dtype)["excess"]
+    size = base.float().abs() + 2 * delta.abs()
+    each = (tensor[:, None] for tensor in (base, delta, size, output))
+    assert_close(given, excess(*each, n_roundings=4, dtype=dtype), rtol=1e-5)
+
+
+def test_excess_of_what_is_not_finite(run: Run) -> None:
+    base, delta = torch.ones(5, 10, dtype=torch.float16), torch.ones(5, 10)
+    output = (base + delta).half()
+    base[0, 1], output[1, 2], delta[2, 3] = math.inf, math.nan, math.nan
+    base[3, 4], delta[3, 4], output[3, 4] = 6e4, 6e4, math.inf
+    found = run("measure_delta", base, delta, output=output)["excess"]
+    assert found[[0, 3, 4]].tolist() == [0, 0, 0]
+    assert torch.isnan(found[[1, 2]]).all()
+
+
+def test_only_some_programs_prove(run: Run) -> None:
+    base, delta = torch.zeros(100, 64), torch.ones(100, 64)
+    found = run("measure_delta", base, delta, output=base, prove_every=3)["excess"]
+    assert (found[:32] > 1).all()
+    assert (found[32:96] == 0).all()
+    assert (found[96:] > 1).all()
+
+
+def test_reductions_on_a_device_are_those_of_the_kernel(run: Run) -> None:
+    base, delta = states(5, 70, torch.bfloat16)
+    found, expected = run("reduce_tokens", base, delta), run("measure_delta", base, delta)
+    for name in found:
+        assert torch.equal(found[name], expected[name]), name
+
+
+def test_rows_and_strides(run: Run) -> None:
+    base, delta = states(7, 128, torch.bfloat16)
+    rows = torch.tensor([5, 0, 5])
+    whole, chosen = run("measure_delta", base, delta), run("measure_delta", base, delta, rows=rows)
+    for name in whole:
+        assert torch.equal(chosen[name], whole[name][rows]), name
+    wide = torch.cat([base, base], dim=1)[:, :128]
+    assert torch.equal(run("measure_delta", wide, delta)["js"], whole["js"])
+    assert len(run("measure_delta", base[:0], delta[:0])["js"]) == 0
+
+
+@pytest.mark.parametrize("width", [100, pytest.param(128256, marks=pytest.mark.slow)])
+def test_logits_of_a_vocabulary(run: Run, width: int) -> None:
+    base = torch.randn(2, width, generator=torch.Generator().manual_seed(5)) * 3
+    adapted = base + torch.randn(2, width) * torch.tensor([[1e-3], [1.0]])
+    ids = torch.tensor([7, width - 1])
+    found = run("compare_logits", base, adapted, ids=ids)
+    flat = torch.arange(2)
+    assert_close(found["kl"], kl_divergence(base[None].double(), adapted[None].double(), flat))
+    for name, logits in (("base_nll", base), ("adapted_nll", adapted)):
+        assert_close(found[name], torch.nn.functional.cross_entropy(logits.double(), ids, reduction="none"), name=name)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton")))
+        yield benchmark("gpu_model")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [80, 90, 100])
+@pytest.mark.parametrize(("rank", "given"), [(16, "bf16"), (0, "fp32")], ids=["factor", "delta"])
+def test_compiled_kernel_spills_nothing(model: ModuleType, arch: int, rank: int, given: str) -> None:
+    machine = model.compile_rows(arch, 4096, rank=rank, given=given)
+    assert machine.spills == 0
+    assert machine.local_bytes == 0
+    counts = model.counts_a_value(machine, 4096, rank)
+    estimate = min(model.rates(counts, 4, arch).values())
+    assert estimate >= {80: 60, 90: 150, 100: 150}[arch]
