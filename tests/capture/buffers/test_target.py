@@ -177,6 +177,8 @@ def test_nothing_is_kept_of_a_pass_to_nowhere() -> None:
     target.flush()
     assert torch.equal(target.take(output), output[:9])  # the last one is padding
     assert torch.equal(target.take_measured(output), output[:7])
+
+
 def test_a_stage_within_another_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.0, 3.0, 7.0, 15.0, 31.0])  # as stages begin and end
     monkeypatch.setattr(target_module.time, "perf_counter", lambda: next(clock))
