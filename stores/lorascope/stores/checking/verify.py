@@ -133,9 +133,8 @@ def _check_static(run: Run, level: Level, pool: Executor) -> tuple[int, list[Pro
     tasks = [(array, index) for array in once for index in range(array.n_chunks)]
 
     def check(task: tuple[StoredArray, int], decode: bool) -> Chunk:
-        return read_chunk(run.place, *task, version=run.format_version, decode=decode)._replace(
-            block=None
-        )  # looked at, not kept
+        found = read_chunk(run.place, *task, version=run.format_version, decode=decode)
+        return found._replace(block=None)  # looked at, not kept
 
     decode, expected = level != "digests", run.attributes["static_digest"]
     found, n_chunks, differs = _check_all(check, tasks, decode, expected, pool)
