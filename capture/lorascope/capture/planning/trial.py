@@ -5,18 +5,25 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
-from lorascope.stores import RunSpec, create_run, open_place
-from lorascope.stores.format.spec import Codec
+from lorascope.stores import RowWritten, RunSpec, RunWriter, create_run, open_place
+from lorascope.stores.format.encode import ChunkEncoder
+from lorascope.stores.format.spec import FORMAT_VERSION, Codec
+from lorascope.stores.reading.digests import chunk_digest
+from lorascope.stores.reading.read import open_group
+from lorascope.stores.writing.write import collect
 
 from ..adapters.adapter import attach_adapters
 from ..adapters.components import LoraComponent, chosen_components
 from ..adapters.passes import evaluating
+from ..buffers.copies import Chosen, copier_for
 from ..config import CaptureConfig
 from ..load import Loaded, load_base
 from ..models.device import input_device
@@ -32,6 +39,8 @@ from .estimate import estimate
 
 TRIAL_TOKENS = 1024
 """Tokens after which no further sample is added to a trial, or half of the data's; they take seconds."""
+ENCODED_BYTES = 2**26
+"""About as many bytes of a row are encoded once more, by themselves, to see what that takes."""
 
 
 def run_trial(
@@ -40,11 +49,12 @@ def run_trial(
     skip: Sequence[str],
     device: torch.device,
     codecs: Sequence[Codec],
-) -> dict[Codec, Streamed]:
+) -> dict[Codec | Literal["none"], Streamed]:
     """Load the model and capture the first few of these samples by each codec, beside `out`; see `try_codecs`.
 
     Components at the paths in `skip` are left out. Beside what such a capture measures, `load_seconds` says how long
-    loading took. Raises what `capture` raises of the model and its adapters.
+    loading took. Where states are kept, `none` has what a capture without them measures. Raises what `capture` raises
+    of the model and its adapters.
     """
     start = time.perf_counter()
     model, tokenizer = load_base(config, device)
@@ -55,13 +65,38 @@ def run_trial(
     with evaluating(adapted):
         components = chosen_components(adapted, loaded.adapters, config.component, skip=skip)
         dtypes = probe(adapted, Recorder(adapted, components, stream=config.stream), samples[:1], place)  # warms up too
-        found = try_codecs(
-            dataclasses.replace(config, measure_overhead=True), loaded, samples, components, dtypes, codecs
-        )
+        config = dataclasses.replace(config, measure_overhead=True)
+        found = try_ways(config, loaded, samples, components, dtypes, codecs)
     return {
-        codec: streamed._replace(measured={**streamed.measured, "load_seconds": load_seconds})
-        for codec, streamed in found.items()
+        way: streamed._replace(measured={**streamed.measured, "load_seconds": load_seconds})
+        for way, streamed in found.items()
     }
+
+
+def try_ways(
+    config: CaptureConfig,
+    loaded: Loaded,
+    samples: Sequence[EncodedSample],
+    components: Mapping[str, Sequence[LoraComponent]],
+    dtypes: Mapping[str, torch.dtype],
+    codecs: Sequence[Codec],
+    *,
+    n_tokens: int | None = None,
+) -> dict[Codec | Literal["none"], Streamed]:
+    """What `try_codecs` gives, and under `none` the same without states unless the capture has none anyway.
+
+    Beside what such a capture measures stands what the disk and the way off the device take by themselves.
+    """
+    given = (loaded, samples, components, dtypes)
+    found: dict[Codec | Literal["none"], Streamed] = {**try_codecs(config, *given, codecs, n_tokens=n_tokens)}
+    if config.states != "none":
+        without = dataclasses.replace(config, states="none", budget=None)
+        found["none"] = try_codecs(without, *given, codecs[-1:], n_tokens=n_tokens)[codecs[-1]]
+    sizes = [one.measured["stored_bytes"] // one.measured["chunks"] for one in found.values()]
+    rates = {"disk_bytes_per_second": disk_rate(config.out, max(sizes))}
+    if loaded.device.type == "cuda":
+        rates["copy_bytes_per_second"] = copy_rate(loaded.device)
+    return {way: one._replace(measured={**one.measured, **rates}) for way, one in found.items()}
 
 
 def try_codecs(
@@ -71,10 +106,17 @@ def try_codecs(
     components: Mapping[str, Sequence[LoraComponent]],
     dtypes: Mapping[str, torch.dtype],
     codecs: Sequence[Codec],
+    *,
+    n_tokens: int | None = None,
 ) -> dict[Codec, Streamed]:
-    """What capturing the first few of these samples measures by each codec, in a place that is gone afterwards."""
+    """What capturing the first few of these samples measures by each codec, in a place that is gone afterwards.
+
+    They have `n_tokens`, or as many as a trial has. Beside the rest, `encoder_seconds_per_byte` has the processor's
+    time for a byte in memory, measured when nothing else was at work.
+    """
     totals = np.cumsum([len(sample.token_ids) for sample in samples])
-    few = samples[: int(np.searchsorted(totals, min(TRIAL_TOKENS, totals[-1] / 2))) + 1]
+    enough = min(TRIAL_TOKENS, totals[-1] / 2) if n_tokens is None else min(n_tokens, totals[-1])
+    few = samples[: int(np.searchsorted(totals, enough)) + 1]
     if config.states != "all":
         reduce_tokens(torch.ones(1, 8), torch.ones(1, 8))  # compiles its kernels
     prepared = settle(config, loaded.model, few, components, dtypes, loaded.device)
@@ -84,8 +126,74 @@ def try_codecs(
     for codec in codecs:
         spec = dataclasses.replace(prepared.spec, codec=codec)
         with _beside(config.out) as out, create_run(out, spec, tables=tables, weights=weights) as writer:
-            found[codec] = fill_rows(prepared, loaded, writer, every)
+            kept = _KeepsSome(writer)
+            streamed = fill_rows(prepared, loaded, kept, every)
+            more = {"encoder_seconds_per_byte": _encoder_seconds(out, kept.blocks), "chunks": kept.n_chunks}
+            found[codec] = streamed._replace(measured={**streamed.measured, **more})
     return found
+
+
+class _KeepsSome:
+    """A run's writer that keeps some blocks of the first row, so that encoding can be measured by itself."""
+
+    def __init__(self, writer: RunWriter) -> None:
+        self._writer = writer
+        self.row_arrays = writer.row_arrays
+        self.blocks: dict[str, np.ndarray] = {}
+        self.n_chunks = 0
+
+    def write_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> RowWritten:
+        self.n_chunks += len(blocks)
+        if not row:
+            step = 1 + sum(block.nbytes for block in blocks.values()) // ENCODED_BYTES
+            self.blocks = {path: block.copy() for path, block in list(blocks.items())[::step]}
+        return self._writer.write_row(row, blocks)
+
+
+def _encoder_seconds(out: str, blocks: Mapping[str, np.ndarray]) -> float:
+    """Seconds of the processor for a byte of these blocks of a run: compression, checksums and digests."""
+    metadata = open_group(out)[1].arrays
+    encoder = ChunkEncoder({path: metadata[path] for path in blocks})
+
+    def encode() -> None:
+        for path, block in blocks.items():
+            chunk_digest(FORMAT_VERSION, *encoder.encode(path, block))
+
+    start = time.process_time()
+    with ThreadPoolExecutor(1) as thread:  # as for rows: in the main thread Blosc would begin threads of its own
+        thread.submit(encode).result()
+    return (time.process_time() - start) / sum(block.nbytes for block in blocks.values())
+
+
+def disk_rate(out: str, file_bytes: int, *, seconds: float = 0.5) -> float:
+    """Bytes a second that the place of a run takes in such files, each flushed, by as many threads as write rows."""
+    block, written = memoryview(np.random.default_rng(0).bytes(max(file_bytes, 1))), 0
+    with _beside(out) as beside, ThreadPoolExecutor() as threads:
+        place = open_place(beside)
+        place.write("zarr.json", b"{}")
+
+        def write(index: int) -> None:
+            place.write(f"{index}/c", block)
+            place.flush(str(index))
+
+        start = time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            collect([threads.submit(write, written + index) for index in range(2 * threads._max_workers)])
+            written += 2 * threads._max_workers
+        return written * len(block) / (time.perf_counter() - start)
+
+
+def copy_rate(device: torch.device, *, n_bytes: int = 2**28) -> float:
+    """Bytes a second from a device into the host's memory, by a capture's copier with nothing else to do."""
+    output = torch.ones(16, n_bytes // 16, dtype=torch.uint8, device=device)
+    place = torch.empty(output.shape, dtype=output.dtype, pin_memory=device.type == "cuda")
+    copier, chosen = copier_for(device), Chosen(np.arange(16))
+    for _ in range(2):  # the first one warms up
+        start = time.perf_counter()
+        copier.copy(output, chosen, place)
+        copier.mark()()
+        taken = time.perf_counter() - start
+    return n_bytes / taken
 
 
 def seconds_a_token(trials: Mapping[Codec, Streamed]) -> dict[Codec, float]:
