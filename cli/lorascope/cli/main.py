@@ -34,6 +34,7 @@ COMMANDS = {
     "fit": "Fit a scaling law of MIUB in model size, LoRA rank and data size, and test the fit.",
     "compare": "Compare how well MIUB, cross-entropy and other metrics predict accuracy.",
     "study": "Train, capture and measure a grid of adapters from one file: the paper's experiment on your model.",
+    "selftest": "Check on this machine that captures are right, and measure how fast they are.",
     "adapter": "Compare LoRA adapters by their weights: size and rank of each layer's change, without model or data.",
     "report": "One self-contained HTML page about a run, or one that compares several.",
 }

@@ -71,8 +71,8 @@ class Costs:
 
 def costs_of(tried: Streamed, device: torch.device) -> Costs:
     """Costs by what a trial on this device measured (`try_ways`)."""
-    measured, stages = tried.measured, tried.measured["stages"]
-    forward = measured["bare_seconds"] / measured["bare_tokens"]
+    measured, alone = tried.measured, tried.measured["alone"]
+    stages, forward = alone["stages"], measured["bare_seconds"] / measured["bare_tokens"]
     hooked = sum(stages[name] for name in ("forward", "reduce", "logits")) / tried.tokens
     raw, stored = (measured[name] / tried.tokens for name in ("raw_bytes", "stored_bytes"))
     on_host = device.type == "cpu"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Literal
 
 import numpy as np
@@ -22,23 +23,26 @@ from lorascope.stores.writing.write import collect
 
 from ..adapters.adapter import attach_adapters
 from ..adapters.components import LoraComponent, chosen_components
-from ..adapters.passes import evaluating
+from ..adapters.passes import evaluating, passes_of
 from ..buffers.copies import Chosen, copier_for
 from ..config import CaptureConfig
 from ..load import Loaded, load_base
 from ..models.device import input_device
 from ..prepare import settle
-from ..recording.forward import probe
+from ..recording.forward import forward_seconds, probe
 from ..recording.hooks import Recorder
 from ..recording.reduce import reduce_tokens
 from ..recording.stream import Streamed
 from ..run_model import fill_rows
+from ..samples.batches import plan_batches
 from ..samples.encoded import EncodedSample
 from ..samples.tables import make_tables
 from .estimate import estimate
 
 TRIAL_TOKENS = 1024
 """Tokens after which no further sample is added to a trial, or half of the data's; they take seconds."""
+BARE_SECONDS = 1.0
+"""About how long bare passes are measured."""
 ENCODED_BYTES = 2**26
 """About as many bytes of a row are encoded once more, by themselves, to see what that takes."""
 
@@ -65,7 +69,6 @@ def run_trial(
     with evaluating(adapted):
         components = chosen_components(adapted, loaded.adapters, config.component, skip=skip)
         dtypes = probe(adapted, Recorder(adapted, components, stream=config.stream), samples[:1], place)  # warms up too
-        config = dataclasses.replace(config, measure_overhead=True)
         found = try_ways(config, loaded, samples, components, dtypes, codecs)
     return {
         way: streamed._replace(measured={**streamed.measured, "load_seconds": load_seconds})
@@ -85,15 +88,17 @@ def try_ways(
 ) -> dict[Codec | Literal["none"], Streamed]:
     """What `try_codecs` gives, and under `none` the same without states unless the capture has none anyway.
 
-    Beside what such a capture measures stands what the disk and the way off the device take by themselves.
+    Beside what such a capture measures stands what bare passes, the disk and the way off the device take by themselves.
     """
     given = (loaded, samples, components, dtypes)
     found: dict[Codec | Literal["none"], Streamed] = {**try_codecs(config, *given, codecs, n_tokens=n_tokens)}
     if config.states != "none":
         without = dataclasses.replace(config, states="none", budget=None)
         found["none"] = try_codecs(without, *given, codecs[-1:], n_tokens=n_tokens)[codecs[-1]]
-    sizes = [one.measured["stored_bytes"] // one.measured["chunks"] for one in found.values()]
-    rates = {"disk_bytes_per_second": disk_rate(config.out, max(sizes))}
+    n_chunks = 1 + sum(len(parts) for parts in components.values())
+    row_bytes = max(one.measured["stored_bytes"] // one.measured["rows"] for one in found.values())
+    rates = _bare_passes(config, loaded, samples)
+    rates |= {"disk_bytes_per_second": disk_rate(config.out, row_bytes // n_chunks)}
     if loaded.device.type == "cuda":
         rates["copy_bytes_per_second"] = copy_rate(loaded.device)
     return {way: one._replace(measured={**one.measured, **rates}) for way, one in found.items()}
@@ -111,8 +116,8 @@ def try_codecs(
 ) -> dict[Codec, Streamed]:
     """What capturing the first few of these samples measures by each codec, in a place that is gone afterwards.
 
-    They have `n_tokens`, or as many as a trial has. Beside the rest, `encoder_seconds_per_byte` has the processor's
-    time for a byte in memory, measured when nothing else was at work.
+    They have `n_tokens`, or as many as a trial has. Beside the rest, `alone` has what the same passes measure where
+    nothing is encoded or written, and `encoder_seconds_per_byte` the processor's time for a byte in memory.
     """
     totals = np.cumsum([len(sample.token_ids) for sample in samples])
     enough = min(TRIAL_TOKENS, totals[-1] / 2) if n_tokens is None else min(n_tokens, totals[-1])
@@ -123,31 +128,45 @@ def try_codecs(
     tables = make_tables(few, prepared.plan, [""] * prepared.plan.n_tokens, None, None)
     weights, every = prepared.weights(loaded.model), np.ones(prepared.spec.n_rows, np.bool_)
     found: dict[Codec, Streamed] = {}
+    alone: Streamed | None = None
     for codec in codecs:
         spec = dataclasses.replace(prepared.spec, codec=codec)
         with _beside(config.out) as out, create_run(out, spec, tables=tables, weights=weights) as writer:
-            kept = _KeepsSome(writer)
-            streamed = fill_rows(prepared, loaded, kept, every)
-            more = {"encoder_seconds_per_byte": _encoder_seconds(out, kept.blocks), "chunks": kept.n_chunks}
+            if alone is None:
+                kept = _WritesNothing(writer)
+                alone = fill_rows(prepared, loaded, kept, every)
+            streamed = fill_rows(prepared, loaded, writer, every)
+            more = {"alone": alone.measured, "encoder_seconds_per_byte": _encoder_seconds(out, kept.blocks)}
             found[codec] = streamed._replace(measured={**streamed.measured, **more})
     return found
 
 
-class _KeepsSome:
-    """A run's writer that keeps some blocks of the first row, so that encoding can be measured by itself."""
+def _bare_passes(config: CaptureConfig, loaded: Loaded, samples: Sequence[EncodedSample]) -> dict[str, float]:
+    """Seconds and tokens, padding included, of passes over the first batch without hooks: the median of a second."""
+    lengths = [len(sample.token_ids) for sample in samples]
+    batch = plan_batches(lengths, batch_tokens=config.batch_tokens)[0]
+    seconds: list[float] = []
+    while sum(seconds) < BARE_SECONDS:
+        spent = 0.0
+        for pass_ in passes_of(config.stream, loaded.adapters):
+            with pass_.enabled(loaded.model):
+                spent += forward_seconds(loaded.model, samples[batch], loaded.device)
+        seconds.append(spent)
+    return {"bare_seconds": median(seconds), "bare_tokens": len(lengths[batch]) * max(lengths[batch])}
+
+
+class _WritesNothing:
+    """Stands where a run's writer does, and keeps some blocks of the first row."""
 
     def __init__(self, writer: RunWriter) -> None:
-        self._writer = writer
         self.row_arrays = writer.row_arrays
         self.blocks: dict[str, np.ndarray] = {}
-        self.n_chunks = 0
 
     def write_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> RowWritten:
-        self.n_chunks += len(blocks)
         if not row:
             step = 1 + sum(block.nbytes for block in blocks.values()) // ENCODED_BYTES
             self.blocks = {path: block.copy() for path, block in list(blocks.items())[::step]}
-        return self._writer.write_row(row, blocks)
+        return RowWritten(row, 0, 0, 0.0, 0.0)
 
 
 def _encoder_seconds(out: str, blocks: Mapping[str, np.ndarray]) -> float:

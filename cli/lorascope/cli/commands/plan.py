@@ -32,8 +32,8 @@ def plan(
     config
         A TOML file of the settings of the capture; see `lorascope capture --help`.
     probe
-        Load the model and measure how many tokens a second model, measuring, copies, encoders and disk can do. With --no-probe, the model's weights aren't
-        needed.
+        Load the model and measure how many tokens a second model, measuring, copies, encoders and disk can do. With
+        --no-probe, the model's weights aren't needed.
     as_json
         Print one JSON object and nothing else: `ok`, `fits` (`disk`, `device`, `host` -> `parts`, `needed_bytes`,
         `free_bytes`, `fits`), `problems`, `notes`, `remarks`, `ways_to_fit`, `tokens`, counts (`n_tokens`, `n_rows`,
@@ -97,7 +97,8 @@ def _verdict(made: "Plan") -> Iterator[str]:
         yield f"By role: {', '.join(f'{n} {role}' for role, n in made.roles.items())}"
     if made.trial is not None:
         parts = ", ".join(f"{stage} {format_duration(seconds)}" for stage, seconds in made.seconds.items() if seconds)
-        yield f"About {format_duration(sum(made.seconds.values()))} ({parts}), by a trial of {made.trial.tokens} tokens."
+        total = format_duration(sum(made.seconds.values()))
+        yield f"About {total} ({parts}), by a trial of {made.trial.tokens} tokens."
     if len(made.codec_seconds) > 1:
         yield _codec_line(made)
 
