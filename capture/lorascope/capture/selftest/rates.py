@@ -24,7 +24,7 @@ from ..recording.hooks import Recorder
 SECONDS = 6.0
 """About how long each way of capturing is measured."""
 MOST_TOKENS = 2**15
-NAMES = {"raw": "`--codec raw`", "none": "`--states none`", "default": "default"}
+NAMES = {"raw": "`--codec raw`", "none": "`--states none`", "default": "capture"}
 
 
 class Rate(NamedTuple):
@@ -35,6 +35,10 @@ class Rate(NamedTuple):
     unit: str
     """`tokens/s` or `B/s`."""
     limit: str
+    of_bare: float | None = None
+    """Over the bare pass's."""
+    expected: float | None = None
+    """What the stages by themselves add up to, as in `plan`."""
 
 
 def measure_rates(config: CaptureConfig, device: torch.device) -> Iterator[Rate]:
@@ -59,11 +63,8 @@ def measure_rates(config: CaptureConfig, device: torch.device) -> Iterator[Rate]
             measured = {**first.measured, **steady.measured}
             costs = costs_of(steady._replace(measured=measured), loaded.device)
             rate = steady.tokens / measured["seconds"]
-            limit = f"{costs.limit}; {rate * bare:.0%} of the bare pass; {1 / costs.seconds:.0f} by stages"
-            yield Rate(f"capture, {NAMES[way]}", rate, "tokens/s", limit)
+            yield Rate(NAMES[way], rate, "tokens/s", costs.limit, rate * bare, 1 / costs.seconds)
     off_device = measured.get("copy_bytes_per_second") or measured["raw_bytes"] / measured["alone"]["stages"]["copy"]
-    yield Rate(
-        "device to host", off_device, "B/s", "the link" if device.type == "cuda" else "memory: nothing leaves it"
-    )
+    yield Rate("device to host", off_device, "B/s", "the link" if device.type == "cuda" else "the memory")
     yield Rate("encoder, one core", 1 / measured["encoder_seconds_per_byte"], "B/s", "the core")
-    yield Rate("disk, each file flushed", measured["disk_bytes_per_second"], "B/s", "the disk")
+    yield Rate("disk, flushed", measured["disk_bytes_per_second"], "B/s", "the disk")

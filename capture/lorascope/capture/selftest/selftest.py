@@ -13,6 +13,7 @@ import torch
 from lorascope.stores.size import format_size
 
 from ..config import CaptureConfig
+from ..inputs import require_inputs
 from ..models.device import named_device, require_device
 from ..planning.bottleneck import n_cores
 from ..planning.memory import free_host_bytes
@@ -42,8 +43,7 @@ class Selftest:
 
 def selftest(
     *,
-    model: str | None = None,
-    adapter: str | None = None,
+    model: tuple[str, str] | None = None,
     device: str = "auto",
     out: str | Path = ".",
     progress: Callable[[str], None] = lambda what: None,
@@ -52,8 +52,8 @@ def selftest(
 
     Parameters
     ----------
-    model, adapter
-        As for `CaptureConfig`; without them a tiny model is made.
+    model
+        A model and its adapter, as in `CaptureConfig`; without it a tiny one is made.
     device
         Where the model runs.
     out
@@ -64,24 +64,22 @@ def selftest(
     Raises
     ------
     ValueError
-        If only one of model and adapter is given, or the device isn't here.
+        If the device isn't here.
     Exception
         What `capture` raises of a model and its adapter.
     """
-    if (model is None) != (adapter is None):
-        raise ValueError("`model` and `adapter` belong together; give both or neither")
     where = require_device(named_device(device))
     with tempfile.TemporaryDirectory(prefix=".lorascope-selftest-", dir=out) as name:
         folder = Path(name)
         write_text(folder / "sums.txt")
-        tested = (model, adapter) if model and adapter else map(str, write_model(folder))
-        named = dict(zip(("model", "adapter"), tested, strict=True))
+        source, adapter = model or map(str, write_model(folder))
         data, run = str(folder / "sums.txt"), str(folder / "run.zarr")
-        config = CaptureConfig(**named, data=(data,), out=run, device=device, score=False)  # type: ignore[arg-type]
+        config = CaptureConfig(model=source, adapter=(adapter,), data=(data,), out=run, device=device, score=False)
+        require_inputs(config)
         checks = tuple(_checks(config, where, progress))
         progress(STAGES[2])
         rates = tuple(measure_rates(config, where))
-    return Selftest(machine=_machine(where, out, model), checks=checks, rates=rates)
+    return Selftest(machine=_machine(where, out, source if model else None), checks=checks, rates=rates)
 
 
 def _checks(config: CaptureConfig, device: torch.device, progress: Callable[[str], None]) -> Iterator[Check]:

@@ -10,6 +10,7 @@ from lorascope.stores.size import format_size
 from ..screen import progress_bar, say
 
 if TYPE_CHECKING:
+    from lorascope.capture.selftest.rates import Rate
     from lorascope.capture.selftest.selftest import Selftest
 
 MARKS = {True: "ok", False: "FAILED", None: ""}
@@ -45,8 +46,7 @@ def selftest(
     quiet_libraries()
     with progress_bar("selftest") as update:
         found = test(
-            model=model,
-            adapter=adapter,
+            model=(model, adapter) if model and adapter else None,
             device=device,
             out=out,
             progress=lambda stage: update(STAGES.index(stage), len(STAGES), stage),
@@ -64,13 +64,15 @@ def _lines(found: "Selftest") -> Iterator[str]:
     yield from _table(
         ("check", "found", "allowed", ""), [(c.what, c.found, c.allowed, MARKS[c.ok]) for c in found.checks]
     )
-    rates = [(one.what, _rate(one.value, one.unit), one.limit) for one in found.rates]
-    yield from _table(("rate", "", "limited by"), rates)
-    yield from _table(("machine", ""), list(found.machine.items()))
+    yield from _table(("rate", "", "of bare", "foreseen", "bound by"), [_cells(rate) for rate in found.rates])
+    yield ""
+    yield from (f"- {what}: {told}" for what, told in found.machine.items())
 
 
-def _rate(value: float, unit: str) -> str:
-    return f"{format_size(value)}/s" if unit == "B/s" else f"{format_number(value)} {unit}"
+def _cells(rate: "Rate") -> tuple[str, ...]:
+    value = f"{format_size(rate.value)}/s" if rate.unit == "B/s" else f"{format_number(rate.value)} {rate.unit}"
+    share = "" if rate.of_bare is None else f"{rate.of_bare:.0%}"
+    return rate.what, value, share, "" if rate.expected is None else format_number(rate.expected), rate.limit
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
