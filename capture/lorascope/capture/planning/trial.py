@@ -174,14 +174,14 @@ def _encoder_seconds(out: str, blocks: Mapping[str, np.ndarray]) -> float:
     metadata = open_group(out)[1].arrays
     encoder = ChunkEncoder({path: metadata[path] for path in blocks})
 
-    def encode() -> None:
+    def encode() -> float:
+        start = time.thread_time()
         for path, block in blocks.items():
             chunk_digest(FORMAT_VERSION, *encoder.encode(path, block))
+        return time.thread_time() - start
 
-    start = time.process_time()
     with ThreadPoolExecutor(1) as thread:  # as for rows: in the main thread Blosc would begin threads of its own
-        thread.submit(encode).result()
-    return (time.process_time() - start) / sum(block.nbytes for block in blocks.values())
+        return thread.submit(encode).result() / sum(block.nbytes for block in blocks.values())
 
 
 def disk_rate(out: str, file_bytes: int, *, seconds: float = 0.5) -> float:
@@ -224,7 +224,7 @@ def codecs_to_try(config: CaptureConfig, spec: RunSpec, free_bytes: int | None) 
     """The codecs between which a trial may choose, in its order: the raw one, and what is asked for or the default.
 
     Raw is left out where there is nothing to gain by it or no room for it: without states, and where the run is to have
-    a certain size or raw wouldn't fit into the free bytes. What is cold at first counts against it.
+    a certain size or raw wouldn't fit into the free bytes.
     """
     if config.codec == "raw":
         return "raw", "default"

@@ -89,7 +89,9 @@ def _checks(config: CaptureConfig, device: torch.device, progress: Callable[[str
     progress(STAGES[1])
     few = dataclasses.replace(config, js_share=1.0, window_tokens=128, limit=2)
     yield from check_capture(few, device)
-    yield check_ranks(few, torch.cuda.device_count() if device.type == "cuda" else 1)
+    yield check_ranks(
+        dataclasses.replace(few, device="auto"), torch.cuda.device_count() if device.type == "cuda" else 1
+    )
 
 
 def _machine(device: torch.device, out: str | Path, model: str | None) -> dict[str, str]:
