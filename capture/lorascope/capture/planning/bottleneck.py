@@ -58,15 +58,15 @@ class Costs:
         """The stage that takes most of what there is least of."""
         if self.disk >= self.seconds:
             return "disk"
-        beside: dict[Stage, float] = {"forward": self.forward, "measuring": self.measuring}
-        chain = self.forward + self.measuring
-        if self.n_threads:
-            beside = {stage: each * self.n_threads for stage, each in (beside | {"copies": self.copies}).items()}
-            busy = (chain + self.copies) * self.n_threads + self.encoders
-            beside |= {"encoders": self.encoders} if busy / self.n_cores >= self.seconds else {}
-        elif chain < self.seconds:
-            beside = {"copies": self.copies, "encoders": self.encoders / self.n_cores}
-        return max(beside, key=beside.__getitem__)
+        chain: dict[Stage, float] = {"forward": self.forward, "measuring": self.measuring}
+        if not self.n_threads:
+            if sum(chain.values()) < self.seconds:
+                return "copies" if self.copies >= self.seconds else "encoders"
+            return max(chain, key=chain.__getitem__)
+        chain["copies"] = self.copies
+        longest = max(chain, key=chain.__getitem__)
+        waits = sum(chain.values()) >= self.seconds  # for the pass alone: the encoders have cores left
+        return longest if waits or chain[longest] * self.n_threads >= self.encoders else "encoders"
 
 
 def costs_of(tried: Streamed, device: torch.device) -> Costs:
@@ -92,13 +92,17 @@ def ways(costs: Costs, others: Mapping[str, Costs]) -> dict[str, Costs]:
 
     `others` has the costs of captures that were tried, by option.
     """
-    kept = {stage: SHARE * getattr(costs, stage) for stage in ("measuring", "copies", "encoders", "disk")}
-    twice = {"n_cores": 2 * costs.n_cores, "n_threads": 2 * costs.n_threads}
-    if costs.n_threads == costs.n_cores:  # a pass that takes all cores takes more of them
-        twice |= {stage: getattr(costs, stage) / 2 for stage in ("forward", "measuring", "copies")}
-    else:
-        twice["n_threads"] = costs.n_threads
-    found = {f"--tokens share:{SHARE:g}": replace(costs, **kept), **others, "twice the cores": replace(costs, **twice)}
+    fewer = replace(
+        costs,
+        measuring=SHARE * costs.measuring,
+        copies=SHARE * costs.copies,
+        encoders=SHARE * costs.encoders,
+        disk=SHARE * costs.disk,
+    )
+    n = 2 if costs.n_threads == costs.n_cores else 1  # a pass that takes all cores takes more of them
+    more = replace(costs, n_cores=2 * costs.n_cores, n_threads=n * costs.n_threads)
+    more = replace(more, forward=costs.forward / n, measuring=costs.measuring / n, copies=costs.copies / n)
+    found = {f"--tokens share:{SHARE:g}": fewer, **others, "twice the cores": more}
     better = {way: one for way, one in found.items() if costs.seconds > WORTH * one.seconds}
     return dict(sorted(better.items(), key=lambda item: item[1].seconds))
 
