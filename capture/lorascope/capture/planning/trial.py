@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -91,7 +91,7 @@ def try_ways(
     Beside what such a capture measures stands what bare passes, the disk and the way off the device take by themselves.
     """
     given = (loaded, samples, components, dtypes)
-    found: dict[Codec | Literal["none"], Streamed] = {**try_codecs(config, *given, codecs, n_tokens=n_tokens)}
+    found: dict[Any, Streamed] = {**try_codecs(config, *given, codecs, n_tokens=n_tokens)}
     if config.states != "none":
         without = dataclasses.replace(config, states="none", budget=None)
         found["none"] = try_codecs(without, *given, codecs[-1:], n_tokens=n_tokens)[codecs[-1]]

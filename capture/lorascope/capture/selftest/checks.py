@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import multiprocessing
+from torch.multiprocessing.spawn import spawn
 
 from lorascope.stores import Run, open_run, verify
 
@@ -73,7 +73,7 @@ def check_capture(config: CaptureConfig, device: torch.device) -> Iterator[Check
     run = capture(config)
     problems = verify(run.path).problems
     yield Check("a capture, verified", f"{len(problems)} problems", "0", not problems)
-    again = reforward(run.path, 1, overrides={"device": "cpu"})
+    again = reforward(config.out, 1, overrides={"device": "cpu"})
     equal = f"{again.n_equal} of {again.n_vectors} vectors equal"
     if device.type == "cpu":
         yield Check("captured again", equal, "all, bit for bit", again.n_equal == again.n_vectors)
@@ -100,7 +100,7 @@ def check_ranks(config: CaptureConfig, n: int) -> Check:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(_capture_rank, (ranked, n, port), nprocs=n)
+    spawn(_capture_rank, (ranked, n, port), nprocs=n)  # type: ignore[no-untyped-call]  # torch's own
     one, many = open_run(alone.out), open_run(ranked.out)
     n_differ = sum(not np.array_equal(one.digest(row), many.digest(row)) for row in range(one.n_rows))
     return Check(f"{n} ranks against one process", f"{n_differ} of {one.n_rows} rows differ", "0", n_differ == 0)
