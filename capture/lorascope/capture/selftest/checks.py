@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import spawn
 
 from lorascope.stores import Run, open_run, verify
 
-from ..buffers.copies import Chosen, Copier, StreamCopier
+from ..buffers.copies import Chosen, Copier, copier_for
 from ..capture import capture
 from ..config import CaptureConfig
 from ..recording.reduce import jensen_shannon, reduce_tokens
@@ -52,7 +52,7 @@ def check_copies(device: torch.device, copier: Copier | None = None) -> Check:
     """Copies beside work that overwrites what they copy, against synchronous ones; a copier may be given."""
     if device.type != "cuda" and copier is None:
         return Check("copies under load", "nothing to copy on a CPU", "", None)
-    copier = copier or StreamCopier(in_flight_bytes=2**26)
+    copier = copier or copier_for(device)
     chosen = Chosen(np.concatenate([np.arange(900), np.arange(1000, 1900)]))
     size = 4096 if device.type == "cuda" else 64
     load, places, expected = torch.ones(size, size, device=device), [], []
