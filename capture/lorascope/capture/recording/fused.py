@@ -4,6 +4,7 @@ The float64 functions of `reduce` and `sink` are its reference, and what devices
 comes with torch's CUDA builds: imported only where that was found.
 """
 
+from contextlib import AbstractContextManager
 from itertools import chain
 from typing import NamedTuple
 
@@ -46,16 +47,15 @@ class _Settings(NamedTuple):
 
 def measure_sum(total: Sum, rows: torch.Tensor | None, *, prove_every: int = 1) -> Measured:
     """Measures of a sum's tokens, or of those at `rows`; what a layer put out, other than a difference, is proved."""
-    if total.given is None:
-        assert total.output is not None
-        return measure_difference(total.base, total.output, rows=rows)
+    base, given, output = total.base, total.given, total.output
+    if given is None:
+        assert output is not None
+        return measure_difference(base, output, rows=rows)
     if not total.is_factored:
-        kind = {"dtype": total.dtype, "output": total.output}
-        return measure_delta(total.base, total.given, rows=rows, prove_every=prove_every, **kind)
-    weight, bias = total.addition.on(total.base.device)
-    scaling = total.addition.component.scaling
-    chosen = {"rows": rows, "prove_every": prove_every}
-    return measure_factor(total.base, total.given, weight.T, bias, scaling=scaling, output=total.output, **chosen)
+        return measure_delta(base, given, output=output, dtype=total.dtype, rows=rows, prove_every=prove_every)
+    weight, bias = total.addition.on(base.device)
+    weight, scaling = weight.T.contiguous(), total.addition.component.scaling
+    return measure_factor(base, given, weight, bias, scaling=scaling, output=output, rows=rows, prove_every=prove_every)
 
 
 def measure_factor(
@@ -117,7 +117,7 @@ def token_nll(logits: torch.Tensor, rows: torch.Tensor, ids: torch.Tensor) -> to
     found = torch.empty(len(rows), dtype=torch.float32, device=logits.device)
     tokens, features = block_shape(logits.shape[1])
     if len(rows):
-        with torch.cuda.device_of(logits):
+        with _device_of(logits):
             nll_rows[(-(-len(rows) // tokens),)](
                 *(found, logits, logits.stride(0), rows, ids, len(rows)),
                 WIDTH=logits.shape[1],
@@ -151,7 +151,7 @@ def _run(
     tensors = [None if tensor is None else _by_rows(tensor) for tensor in (base, output, given)]
     strided = [(tensor, 0 if tensor is None else tensor.stride(0)) for tensor in tensors]
     if n_tokens:
-        with torch.cuda.device_of(base):  # triton launches on the current device, wherever its arguments are
+        with _device_of(base):
             measure_rows[(-(-n_tokens // tokens),)](
                 *(found, *chain.from_iterable(strided), weight, bias, rows, n_tokens),
                 *(settings.scaling, settings.rounding, eps, smallest, settings.prove_every),
@@ -163,6 +163,11 @@ def _run(
                 **OPTIONS,
             )
     return found
+
+
+def _device_of(tensor: torch.Tensor) -> AbstractContextManager[None]:
+    """Triton launches on the current device, wherever its arguments are."""
+    return torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call]  # torch's own
 
 
 def _by_rows(tensor: torch.Tensor) -> torch.Tensor:

@@ -107,8 +107,13 @@ class Recorder:
     @contextmanager
     def recording(self, target: BatchTarget, pass_: Pass) -> Iterator[None]:
         """One forward pass into `target`; raises `CaptureError` unless all is as planned."""
-        kind = {"is_pair": self._stream == "pair", "keep_states": self.keep_states}
-        sink = Sink(target=target, **kind, reducer=self._reducer, threads=self._threads)
+        sink = Sink(
+            target=target,
+            is_pair=self._stream == "pair",
+            keep_states=self.keep_states,
+            reducer=self._reducer,
+            threads=self._threads,
+        )
         self._pass = pass_
         self._taker = (BaseTaker if pass_.name == "base" else AdaptedTaker)(sink, self._held)
         self._fired.clear()
