@@ -11,6 +11,7 @@ import torch
 
 from lorascope.capture.recording.forward import kl_divergence, negative_log_likelihood
 
+from ...printed import benchmark
 from .test_fused import Run, interpreter
 
 PLAIN = {"target_modules": ["embed_tokens", "q_proj", "down_proj"]}
@@ -91,3 +92,14 @@ def test_logits_of_a_batch(run: Run) -> None:
     np.testing.assert_allclose(
         run("by_kernel", "kl_divergence", *logits, flat), kl_divergence(*logits, flat), rtol=1e-6
     )
+
+
+@pytest.mark.parametrize(("states", "n_gathers"), [("default", 2), ("none", 0)])
+def test_a_component_takes_one_launch_beside_what_is_stored(states: str, n_gathers: int) -> None:
+    found, components = benchmark("gpu_launches").count(states, 900)
+    n_values = 900 * sum(component.d_out for component in components)
+    counts = {name: n / len(components) for name, n in found.launches.items()}
+    assert (counts.pop("kernel"), counts.pop("index_select", 0)) == (1, n_gathers)
+    del counts["to the host"]
+    assert sum(counts.values()) < 1  # a few a batch
+    assert 4 < found.bytes["kernel"] / n_values < 4.3  # base and output, bfloat16; z and B

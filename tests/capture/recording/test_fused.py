@@ -24,6 +24,9 @@ from ...printed import benchmark
 
 pytest.importorskip("triton", reason="the GPU kernel needs triton, which is on PyPI for Linux on x86-64")
 
+from lorascope.capture.recording.fused import OPTIONS, block_shape
+from lorascope.capture.recording.row_kernel import nll_rows
+
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
 Run = Callable[..., Any]
 
@@ -263,3 +266,13 @@ def test_compiled_kernel_spills_nothing(model: ModuleType, arch: int, rank: int,
     if arch == 90:  # whose card the bar is set for
         counts = model.counts_a_value(machine, 4096, rank)
         assert min(model.rates(counts, 4, arch).values()) >= 150
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [80, 90, 100])
+def test_compiled_kernel_of_logits_spills_nothing(model: ModuleType, arch: int) -> None:
+    types = {"found": "*fp32", "logits": "*bf16", "rows": "*i64", "ids": "*i64", "stride": "i32", "n_tokens": "i32"}
+    tokens, features = block_shape(128256)
+    constants = {"WIDTH": 128256, "TOKENS": tokens, "FEATURES": features}
+    machine = model.compiled(nll_rows, types, constants, arch, OPTIONS, {"found", "logits", "stride", "rows", "ids"})
+    assert machine.spills == machine.local_bytes == 0

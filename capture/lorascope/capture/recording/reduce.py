@@ -3,7 +3,7 @@
 import math
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -127,9 +127,12 @@ def other_threads() -> ThreadPoolExecutor | None:
     return ThreadPoolExecutor(n_others, "lorascope-reduce") if n_others > 0 else None
 
 
+@cache
 def has_kernel(device: torch.device) -> bool:
     """Whether triton, which comes with torch's CUDA builds, can measure on this device."""
-    return device.type == "cuda" and torch.version.cuda is not None and find_spec("triton") is not None
+    if device.type != "cuda" or torch.version.cuda is None or find_spec("triton") is None:
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)  # older ones don't know bfloat16
 
 
 class Reducer:
