@@ -114,7 +114,8 @@ class Sink:
             self._measure_at_once(site, total, self.target.rows(total.base.device, measured=self.reducer is None))
             return
         if not self.is_pair and self.reducer is not None:
-            self._reduce(site, total.of(self.target.take))
+            needed = total if total.given is None else replace(total, output=None)
+            self._reduce(site, needed.of(self.target.take))
         if total.given is None and self.reducer is not None:
             return
         chosen = total.of(self.target.take_measured)
