@@ -57,7 +57,7 @@ def test_both_ways_agree(run: Run, name: str, stream: str, dtype: torch.dtype, i
             np.testing.assert_allclose(measured, values, rtol=1e-6, atol=0, err_msg=key)
     assert (worst > 0) == (off > 0) == (stream != "base")
     assert max(worst, off) <= 1
-    if not is_reduced or every == 1:  # the same tokens are proved
+    if dtype == torch.bfloat16 and not is_reduced:  # the same tokens are proved
         # Two float32 sums of delta are apart by less than what is allowed to the layer's.
         assert abs(worst - off) <= torch.finfo(torch.float32).eps / torch.finfo(dtype).eps
 
