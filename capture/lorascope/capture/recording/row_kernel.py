@@ -415,11 +415,11 @@ def nll_rows(
     """Fill `found` (token,), float32, with the negative logarithms of softmaxes of `rows` at `ids`."""
     token = tl.minimum(tl.program_id(0) * TOKENS + tl.arange(0, TOKENS), n_tokens - 1)
     row, at = tl.load(rows + token)[:, None], tl.load(ids + token)[:, None]
-    top, _, magnitude = _scan(logits, stride, row, WIDTH, TOKENS, FEATURES)
+    top, _first, magnitude = _scan(logits, stride, row, WIDTH, TOKENS, FEATURES)
     nothing = tl.zeros((TOKENS, FEATURES // 8), tl.float32)
     weights = nothing, nothing
     for start in range(0, WIDTH, FEATURES):
-        x, _, inside = _block(logits, stride, row, start, WIDTH, FEATURES)
+        x, _features, inside = _block(logits, stride, row, start, WIDTH, FEATURES)
         # Minus infinity, as of what can't come, has no difference from the top.
         high, low = _minus_top(tl.maximum(x, top + 2.0 * _FLUSH), top, logits.dtype.element_ty == tl.float32)
         weights = _add(weights, tl.where(inside, _exp(high, low), 0.0))
