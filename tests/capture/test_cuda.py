@@ -55,8 +55,13 @@ def test_layers_on_the_host_are_copied_at_once() -> None:
 
 def test_device_reduces_to_the_same_as_the_host() -> None:
     base, delta = torch.randn(300, 576) * 5, torch.randn(300, 576) * 0.1
-    for here, there in zip(reduce_tokens(base, delta), reduce_tokens(base.to(CUDA), delta.to(CUDA)), strict=True):
-        torch.testing.assert_close(there.cpu(), here, rtol=2e-6, atol=1e-12)
+    pytest.importorskip("triton")
+    from lorascope.capture.recording.fused import measure_delta
+
+    there = base.to(CUDA), delta.to(CUDA)
+    for found in (reduce_tokens(*there), measure_delta(*there)[:4]):
+        for one, expected in zip(found, reduce_tokens(base, delta), strict=True):
+            torch.testing.assert_close(one.cpu(), expected, rtol=2e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("states", ["all", "sample", "none"])

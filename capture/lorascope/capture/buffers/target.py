@@ -1,5 +1,6 @@
 """Where one batch's states go: which of its padded tokens are captured, their places in the rows, and the time."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -82,6 +83,11 @@ class BatchTarget:
     def take_measured(self, output: torch.Tensor) -> torch.Tensor:
         """Outputs of the measured tokens (measured token, feature), a copy on the device of `output`."""
         return self._measured.copy(output)
+
+    def rows(self, device: torch.device, *, measured: bool) -> torch.Tensor | None:
+        """Index of the captured or measured tokens on a device, int64; None where these are all tokens of the batch."""
+        chosen = self._measured if measured else self._captured
+        return None if len(chosen) == math.prod(self.shape) else chosen.index(device)
 
     def put(self, path: str, output: torch.Tensor, columns: slice | None = None) -> None:
         """Copy the captured tokens of an output (flat token, feature) into the row array at `path`, or `columns` of it.
