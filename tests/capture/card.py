@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import count
 from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
@@ -24,7 +24,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from lorascope.capture.buffers import row_buffer
+from lorascope.capture.buffers.copies import Chosen, StreamCopier
 from lorascope.capture.buffers.row_buffer import RowBuffer
+from lorascope.capture.buffers.target import BatchTarget
 
 T = torch.Tensor
 _MOVES = {T.to, T.cpu, T.cuda}
@@ -46,6 +48,11 @@ class OnCard(T):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _call(func, args, kwargs or {})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> T:
+        if id(self) not in memo:
+            memo[id(self)] = _like(self, _put(_plain(self).detach().clone(), self.where))
+        return memo[id(self)]  # type: ignore[no-any-return]
 
 
 class _First(OnCard):
@@ -79,6 +86,11 @@ def _put(tensor: T, device: Any) -> T:
     placed = _plain(tensor).as_subclass(_KINDS[torch.device("cuda", device.index or 0)])
     placed.made = next(_clock)
     return placed
+
+
+def _like(tensor: T, placed: T) -> T:
+    """A parameter if the tensor is one."""
+    return torch.nn.Parameter(placed, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else placed
 
 
 def _call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -129,18 +141,22 @@ def _move(func: Any, tensor: T, *args: Any, **kwargs: Any) -> T:
         return _put(_plain(tensor).to(dtype, copy=True), device)
 
 
-def to_card(model: Any, device: Callable[[str], int]) -> None:
-    """Put a model's weights on devices, by the names of its modules; its layers move what comes in, as accelerate does."""
+def on_card(tensor: T, index: int = 0) -> T:
+    """A tensor as one of a device; it keeps its memory."""
+    return _put(tensor, torch.device("cuda", index))
+
+
+def spread(model: Any, device: Callable[[str], int] = lambda name: 0) -> Any:
+    """The model, its weights on devices by the names of its modules, which move what comes in, as accelerate does."""
     for name, module in model.named_modules():
         where = torch.device("cuda", device(name))
         for held in (module._parameters, module._buffers):
             for key, tensor in held.items():
                 if tensor is not None:
-                    placed = _put(tensor.detach(), where)
-                    is_parameter = isinstance(tensor, torch.nn.Parameter)
-                    held[key] = torch.nn.Parameter(placed, requires_grad=False) if is_parameter else placed
+                    held[key] = _like(tensor, _put(tensor.detach(), where))
         if name:
             module.register_forward_pre_hook(_mover(where), with_kwargs=True, prepend=True)
+    return model
 
 
 def _mover(where: torch.device) -> Any:
@@ -177,11 +193,14 @@ class _Stream:
             Card.now.pass_time()
             return self.n_done >= number
 
-        return SimpleNamespace(query=query, synchronize=lambda: self.run(number))
+        def synchronize() -> None:
+            assert Card.now.go.wait(60)
+            self.run(number)
+
+        return SimpleNamespace(query=query, synchronize=synchronize)
 
     def run(self, number: int) -> None:
         with Card.now.lock, torch.inference_mode():
-            Card.now.n_waits += self.n_done < number
             while self.n_done < number:
                 place, values = self.jobs.popleft()
                 place.copy_(values)
@@ -193,14 +212,19 @@ class Card:
 
     now: ClassVar["Card"]
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int = 0) -> None:
         self.lock = threading.RLock()
+        self.go = threading.Event()
+        """No copy is done before it is set, as it is from the beginning."""
+        self.go.set()
         self.streams: list[_Stream] = []
         self.registered: dict[int, int] = {}
         """Where registered memory begins -> bytes."""
         self.may_register = True
         self.faults: list[str] = []
-        self.n_copied = self.n_registered = self.n_waits = 0
+        self.most_registered = self.n_copied = 0
+        self.outputs: list[T] = []
+        """What layers of the batch under way have put out."""
         self._random = random.Random(seed)
         self._share = (0.0, 0.1, 0.6)[seed % 3]
         """How often something is done before it is waited for."""
@@ -209,6 +233,8 @@ class Card:
     def pass_time(self) -> None:
         """Let some streams go on."""
         with self.lock:
+            if not self.go.is_set():
+                return
             for stream in self._random.sample(self.streams, len(self.streams)):
                 while stream.jobs and self._random.random() < self._share:
                     stream.run(stream.n_done + 1)
@@ -249,8 +275,8 @@ class Card:
             return 2  # cudaErrorMemoryAllocation
         if first % mmap.PAGESIZE or n_bytes % 4096 or flags != 1:
             self.fault("registered otherwise than as whole pages for every device")
-        self.n_registered += 1
         self.registered[first] = n_bytes
+        self.most_registered = max(self.most_registered, sum(self.registered.values()))
         return 0
 
     def unregister(self, first: int) -> int:
@@ -286,43 +312,62 @@ class Card:
             if any(first <= job.place.data_ptr() < first + n_bytes for job in jobs):
                 self.fault(f"{what} before it is copied")
 
+    def reuse_outputs(self) -> None:
+        """The pass is over, and the allocator gives the memory of its layers' outputs to others."""
+        for output in self.outputs:
+            self._poison(output)
+        self.outputs.clear()
+
     def _poison(self, values: T) -> None:
         with self.lock, torch.inference_mode():
             values.fill_(torch.nan)
 
 
 @pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Card]:
-    """Two devices that aren't there; the parameter, if any, seeds their delays."""
-    Card.now = made = Card(getattr(request, "param", 0))
-    cudart = SimpleNamespace(cudaHostRegister=made.register, cudaHostUnregister=made.unregister)
+def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Card]]:
+    """Makes devices that aren't there, their delays by a seed; the latest made are torch's."""
+
+    def make(seed: int = 0) -> Card:
+        Card.now = made = Card(seed)
+        cudart = SimpleNamespace(cudaHostRegister=made.register, cudaHostUnregister=made.unregister)
+        monkeypatch.setattr(torch.cuda, "stream", made.stream)
+        monkeypatch.setattr(torch.cuda, "cudart", lambda: cudart)
+        monkeypatch.setattr(row_buffer, "mmap", SimpleNamespace(**vars(mmap) | {"mmap": made.make_memory}))
+        return made
+
+    make()
     stands_in = {
         "Stream": _Stream,
-        "stream": made.stream,
         "current_stream": lambda device: None,
-        "device": lambda device: torch.no_grad(),
-        "cudart": lambda: cudart,
+        "device": lambda device: nullcontext(),
         "synchronize": lambda device: None,
         "get_device_name": lambda device: "stand-in",
         "get_device_capability": lambda device: (0, 0),
     }
     for name, value in stands_in.items():
         monkeypatch.setattr(torch.cuda, name, value)
-    monkeypatch.setattr(
-        row_buffer, "mmap", SimpleNamespace(**vars(mmap) | {"mmap": made.make_memory})
-    )
-    begin, blocks = RowBuffer.begin, RowBuffer.blocks
+    begin, blocks, copy, flush = RowBuffer.begin, RowBuffer.blocks, StreamCopier.copy, BatchTarget.flush
 
     def watched_begin(buffer: RowBuffer) -> None:
-        made.watch(buffer, "begun")
+        Card.now.watch(buffer, "begun")
         buffer.memory.fill_(0xFF)
         begin(buffer)
 
     def watched_blocks(buffer: RowBuffer, n_tokens: int) -> Any:
-        made.watch(buffer, "read")
+        Card.now.watch(buffer, "read")
         return blocks(buffer, n_tokens)
+
+    def watched_copy(copier: StreamCopier, output: T, chosen: Chosen, place: T) -> None:
+        copy(copier, output, chosen, place)
+        Card.now.outputs.append(_plain(output))
+
+    def watched_flush(target: BatchTarget) -> None:
+        Card.now.reuse_outputs()
+        flush(target)
 
     monkeypatch.setattr(RowBuffer, "begin", watched_begin)
     monkeypatch.setattr(RowBuffer, "blocks", watched_blocks)
+    monkeypatch.setattr(StreamCopier, "copy", watched_copy)
+    monkeypatch.setattr(BatchTarget, "flush", watched_flush)
     with _Mode():
-        yield made
+        yield make
