@@ -107,7 +107,9 @@ def _call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if kwargs.get("device") is not None:
         device, kwargs = torch.device(kwargs["device"]), {**kwargs, "device": "cpu"}
     elif found and func not in {T.__getitem__, T.copy_, T.__setitem__}:
-        strangers = [t for t in tree_leaves((args, kwargs)) if isinstance(t, T) and not isinstance(t, OnCard) and t.ndim]
+        strangers = [
+            t for t in tree_leaves((args, kwargs)) if isinstance(t, T) and not isinstance(t, OnCard) and t.ndim
+        ]
         if len(found) > 1 or strangers:
             raise RuntimeError(f"{func}: expected all tensors to be on the same device, but found at least two")
     with torch._C.DisableTorchFunctionSubclass():

@@ -7,9 +7,10 @@ import copy
 import logging
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -181,6 +182,18 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
+class Impatient(ThreadPoolExecutor):
+    """Isn't waited for, as if the user pressed Ctrl-C once more."""
+
+    left: ClassVar[list[ThreadPoolExecutor]] = []
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=self in self.left, cancel_futures=cancel_futures)
+        if self not in self.left:
+            self.left.append(self)
+            raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("way", ["pass", "writer", "interrupt", "signal", "interrupt-twice"])
 def test_what_ends_a_capture_leaves_whole_rows_and_no_memory_registered(
@@ -197,17 +210,13 @@ def test_what_ends_a_capture_leaves_whole_rows_and_no_memory_registered(
     with monkeypatch.context() as patched:
         if way == "writer":
             fails_to_write(patched)
-        if way == "interrupt-twice":  # while rows are waited for
-            shutdown = rows.ThreadPoolExecutor.shutdown
-
-            def impatient(threads: Any, **options: Any) -> None:
-                shutdown(threads, wait=False, **options)
-                raise KeyboardInterrupt
-
-            patched.setattr(rows.ThreadPoolExecutor, "shutdown", impatient)
+        if way == "interrupt-twice":
+            patched.setattr(rows, "ThreadPoolExecutor", Impatient)
         with pytest.raises(kind):
             go("run", n_devices=2, **options)
     devices.check()
+    for threads in Impatient.left:
+        threads.shutdown()
     begun = open_run(tmp_path / "run")
     assert not begun.finished
     go("whole", lambda device: DirectCopier(), n_devices=2)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lorascope.capture.buffers.row_buffer import RowBuffer
+from lorascope.capture.buffers.row_buffer import RowBuffer, array_bytes, buffer_bytes
 from lorascope.capture.buffers.rows import QUEUE_BYTES, RowQueue, queue_bytes_needed, row_spans
 from lorascope.capture.errors import CaptureError
 from lorascope.stores.format.spec import ROW_TOKENS
@@ -252,13 +252,13 @@ def test_row_that_a_pass_did_not_fill_is_not_written(spoil: Callable[[Any], None
 
 def test_blocks_begin_at_pages() -> None:
     """Where a direct write takes them without a copy."""
-    blocks = RowBuffer(ARRAYS, pinned=False).blocks(ROW_TOKENS)
+    blocks = RowBuffer(ARRAYS).blocks(ROW_TOKENS)
     assert {block.ctypes.data % 4096 for block in blocks.values()} == {0}
     assert {path: (block.shape, block.dtype) for path, block in blocks.items()} == ARRAYS
 
 
 def test_tokens_that_come_twice_or_not_at_all_are_caught_at_once() -> None:
-    buffer = RowBuffer(ARRAYS, pinned=False)
+    buffer = RowBuffer(ARRAYS)
     buffer.begin()
     buffer.claim("states/a/base", slice(0, 3), slice(0, 10))
     with pytest.raises(CaptureError, match="'states/a/base' comes for tokens 0 to 10 of a row after 10 of its tokens"):
@@ -277,7 +277,20 @@ def test_memory_is_known_beforehand_and_held() -> None:
             fill(rows, row * ROW_TOKENS, ROW_TOKENS)
             held = {id(buffer): buffer for buffer in (*rows._open.values(), *rows._free)}
             assert rows._held_bytes <= rows.n_bytes
-            assert sum(buffer.n_bytes for buffer in held.values()) <= rows._held_bytes
+            assert sum(buffer.memory.nbytes for buffer in held.values()) <= rows._held_bytes
+
+
+def test_memory_that_is_foreseen_is_what_the_buffers_hold() -> None:
+    """Of arrays that don't fill their pages, too."""
+    arrays: Any = {"states/a/base": ((ROW_TOKENS, 3), np.dtype("uint16")), "tokens/nll": ((100,), np.dtype("float32"))}
+    size = buffer_bytes(map(array_bytes, arrays.values()))
+    assert size == 2 * 4096 + 4096
+    writer = FakeWriter(3 * ROW_TOKENS)
+    writer.row_arrays = lambda row: arrays  # type: ignore[method-assign]
+    with make(writer) as rows:
+        assert rows.n_bytes == 3 * size
+        buffers = [rows._wait_for_buffer(row) for row in range(3)]
+        assert rows._held_bytes == sum(buffer.memory.nbytes for buffer in buffers) == rows.n_bytes
 
 
 def test_rows_without_states_take_less_memory_and_free_buffers_make_room() -> None:

@@ -215,7 +215,7 @@ def copier_for(device: torch.device) -> Copier:
 
 
 def _forget_error(device: torch.device) -> None:
-    """Have CUDA report what it remembers of a call that failed, and so forget it: else the next kernel would raise it."""
+    """Have CUDA report, and so forget, the error of a call that failed: the next kernel would be blamed for it."""
     try:
         torch.zeros(1, device=device)
     except RuntimeError as error:

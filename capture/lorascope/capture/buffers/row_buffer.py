@@ -94,11 +94,6 @@ class RowBuffer:
                     f"{width}, by (first, last) column: {filled or 'nothing'}"
                 )
 
-    def complete(self) -> None:
-        """Wait for the copies into this row."""
-        if self.wait is not None:
-            self.wait()
-
     def blocks(self, n_tokens: int) -> dict[str, np.ndarray]:
         """The first n_tokens of every block."""
         return {path: array[:n_tokens] for path, array in self._arrays.items()}

@@ -200,7 +200,8 @@ class RowQueue:
             return None
         tokens = self._row_tokens(row)
         try:
-            buffer.complete()
+            if buffer.wait is not None:
+                buffer.wait()
             written = self._writer.write_row(row, buffer.blocks(tokens.stop - tokens.start))
         except BaseException:
             self._failed = True

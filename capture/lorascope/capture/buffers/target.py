@@ -129,9 +129,8 @@ class BatchTarget:
         width = places[0][1].shape[1:].numel()
         block = _side_by_side(columns, width).to(places[0][1].dtype)
         if measured and not self.measured.all():
-            block = block.new_full((len(self.flat), width), torch.nan).index_copy_(
-                0, torch.from_numpy(np.flatnonzero(self.measured)).to(block.device), block
-            )
+            index = Chosen(np.flatnonzero(self.measured)).index(block.device)
+            block = block.new_full((len(self.flat), width), torch.nan).index_copy_(0, index, block)
         for source, place in places:
             self.copier.send(block[source].view(place.shape), place)
 
