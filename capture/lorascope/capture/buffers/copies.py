@@ -189,8 +189,9 @@ class StreamCopier:
     def unpin(self, memory: torch.Tensor) -> None:
         """Unregister what was registered."""
         if self._pinned.pop(memory.data_ptr(), None) is not None:
-            # Its code tells of errors of earlier work only, which whoever waited for that work has raised.
-            torch.cuda.cudart().cudaHostUnregister(memory.data_ptr())
+            with torch.cuda.device(self._device):
+                # Its code tells of errors of earlier work only, which whoever waited for that work has raised.
+                torch.cuda.cudart().cudaHostUnregister(memory.data_ptr())
 
     def close(self) -> None:
         """Wait for every copy, also into rows that nobody will write, and unregister all memory."""
