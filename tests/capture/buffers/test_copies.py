@@ -72,7 +72,7 @@ def test_layers_that_a_device_map_left_on_the_host_are_copied_at_once() -> None:
     assert torch.equal(place, output[:4])
 
 
-@pytest.mark.parametrize("limit", [0, 250, 2**30], ids=["one at a time", "some in flight", "all in flight"])
+@pytest.mark.parametrize("limit", [0, 1000, 2**30], ids=["one at a time", "some in flight", "all in flight"])
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16], ids=str)
 def test_copies_hold_what_was_put_out_though_the_pass_goes_on(
     limit: int, stored: torch.dtype, card: Callable[..., Card]

@@ -7,11 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from lorascope.capture.buffers.copies import StreamCopier
 from lorascope.capture.buffers.row_buffer import RowBuffer, array_bytes, buffer_bytes
 from lorascope.capture.buffers.rows import QUEUE_BYTES, RowQueue, queue_bytes_needed, row_spans
 from lorascope.capture.errors import CaptureError
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.writing.write import RowWritten
+
+from ..card import Card, card
+
+__all__ = ["card"]
 
 ARRAYS: dict[str, Any] = {
     "states/a/base": ((ROW_TOKENS, 3), np.dtype("float32")),
@@ -293,15 +298,19 @@ def test_memory_that_is_foreseen_is_what_the_buffers_hold() -> None:
         assert rows._held_bytes == sum(buffer.memory.nbytes for buffer in buffers) == rows.n_bytes
 
 
-def test_rows_without_states_take_less_memory_and_free_buffers_make_room() -> None:
-    writer = FakeWriter(6 * ROW_TOKENS, stateless=frozenset({1, 2, 4}))
+def test_rows_without_states_take_less_memory_and_free_buffers_make_room(card: Callable[..., Card]) -> None:
+    writer, devices = FakeWriter(6 * ROW_TOKENS, stateless=frozenset({1, 2, 4})), card()
     writer.go.set()
-    with make(writer, queue_bytes=ROW_BYTES) as rows:  # room for one row with states, and for none beside it
+    copier = StreamCopier(torch.device("cuda:0"))
+    # Room for one row with states, and for none beside it.
+    with make(writer, queue_bytes=ROW_BYTES, copier=copier) as rows:
         assert rows.n_bytes == ROW_BYTES
         for row in range(6):
             fill(rows, row * ROW_TOKENS, ROW_TOKENS)
             assert rows._held_bytes <= ROW_BYTES
         rows.drain()
+    devices.check()
+    assert devices.most_registered == ROW_BYTES
     assert [len(writer.rows[row]) for row in range(6)] == [4, 2, 2, 4, 2, 4]
     assert writer.rows[5]["states/a/base"][7, 0] == 5 * ROW_TOKENS + 7
 
