@@ -36,14 +36,14 @@ _clock = count(1)
 class OnCard(T):
     """A tensor on a device that isn't there; operations with tensors elsewhere are refused, as torch does."""
 
-    where: ClassVar[torch.device]
+    on: ClassVar[torch.device]
     made = 0
     """When it was last written, by the clock of all operations."""
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]  # torch's is no property to mypy
         """The device that it would be on."""
-        return self.where
+        return self.on
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -51,19 +51,19 @@ class OnCard(T):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> T:
         if id(self) not in memo:
-            memo[id(self)] = _like(self, _put(_plain(self).detach().clone(), self.where))
+            memo[id(self)] = _like(self, _put(_plain(self).detach().clone(), self.on))
         return memo[id(self)]  # type: ignore[no-any-return]
 
 
 class _First(OnCard):
-    where = torch.device("cuda:0")
+    on = torch.device("cuda:0")
 
 
 class _Second(OnCard):
-    where = torch.device("cuda:1")
+    on = torch.device("cuda:1")
 
 
-_KINDS: dict[torch.device, type[OnCard]] = {kind.where: kind for kind in (_First, _Second)}
+_KINDS: dict[torch.device, type[OnCard]] = {kind.on: kind for kind in (_First, _Second)}
 
 
 class _Mode(TorchFunctionMode):
@@ -103,7 +103,7 @@ def _call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if func is T.numpy and isinstance(args[0], OnCard):
         raise TypeError("can't convert cuda tensor to numpy")
     found = {type(t) for t in tree_leaves((args, kwargs)) if isinstance(t, OnCard)}
-    device = next(iter(found)).where if found else torch.device("cpu")
+    device = next(iter(found)).on if found else torch.device("cpu")
     if kwargs.get("device") is not None:
         device, kwargs = torch.device(kwargs["device"]), {**kwargs, "device": "cpu"}
     elif found and func not in {T.__getitem__, T.copy_, T.__setitem__}:
