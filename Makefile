@@ -56,6 +56,7 @@ bench: .venv/installed .venv-peers/installed .venv-bmi/installed .venv-harness/i
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fixed.py
 	$(BIN)/python benchmarks/stages.py
 	$(BIN)/python benchmarks/gpu_model.py
+	$(BIN)/python benchmarks/gpu_launches.py
 	$(BIN)/python benchmarks/peers.py
 	.venv-harness/bin/python benchmarks/harness.py
 	$(BIN)/python benchmarks/training.py

@@ -91,7 +91,7 @@ def pass_row(folder: Path, way: str, blocks: Mapping[str, np.ndarray]) -> Passed
     encoder = ChunkEncoder({path: array.metadata for path, (array, _) in arrays.items()})
     for path in blocks:
         place.write(f"{path}/zarr.json", b"{}")
-    row = RowBuffer({path: (block.shape, block.dtype) for path, block in blocks.items()}, pinned=False)
+    row = RowBuffer({path: (block.shape, block.dtype) for path, block in blocks.items()})
     fill(row, blocks)  # buffers go round: only the first row's memory is new
     with spending(spent, "copy"):
         fill(row, blocks)

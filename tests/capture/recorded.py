@@ -10,6 +10,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from lorascope.capture.adapters.components import LoraComponent, find_components
+from lorascope.capture.buffers.target import Meter
 from lorascope.capture.models.weights import plain_path
 from lorascope.capture.recording.hooks import Recorder
 
@@ -24,12 +25,16 @@ class Kept:
         self.arrays: dict[str, torch.Tensor] = {}
         self.factors: dict[tuple[str, int], torch.Tensor] = {}
         self.measured: dict[tuple[str, int], torch.Tensor] = {}
+        self.meter = Meter()
 
     def take(self, output: torch.Tensor) -> torch.Tensor:
         return output
 
     def take_measured(self, output: torch.Tensor) -> torch.Tensor:
         return output.index_select(0, self.measured_tokens)
+
+    def rows(self, device: torch.device, *, measured: bool) -> torch.Tensor | None:
+        return self.measured_tokens if measured and len(self.measured_tokens) < len(self.flat) else None
 
     def put(self, path: str, output: torch.Tensor, columns: slice | None = None) -> None:
         if columns is None:
@@ -38,9 +43,8 @@ class Kept:
         else:
             self.factors[path, columns.start] = output.clone()
 
-    def put_values(self, path: str, values: torch.Tensor, column: int, *, measured: bool) -> None:
-        assert measured
-        assert values.shape == self.measured_tokens.shape
+    def put_values(self, path: str, values: torch.Tensor, column: int, *, measured: bool = False) -> None:
+        assert values.shape == (self.measured_tokens if measured else self.flat).shape
         self.measured[path, column] = values.clone()
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora.aqlm import AqlmLoraLinear
 from peft.tuners.lora.config import ArrowConfig, BdLoraConfig, KasaConfig, MontecloraConfig, VeloraConfig
 from torch import nn
 
@@ -168,6 +169,19 @@ def adapted_inputs(model: Any, paths: list[str]) -> dict[str, torch.Tensor]:
     for handle in handles:
         handle.remove()
     return seen
+
+
+def test_layer_that_adds_to_its_base_in_place(tiny_model: Any) -> None:
+    """AQLM's does; here over plain weights."""
+    model = adapt(tiny_model, target_modules=["q_proj"])
+    expected = record(model, INPUTS)
+    for layer in lora_layers(model).values():
+        layer.__class__ = AqlmLoraLinear
+    found = record(model, INPUTS)
+    assert found.recorder.worst_excess == expected.recorder.worst_excess > 0
+    for name in ("arrays", "measured"):
+        values = getattr(found.kept, name)
+        assert all(torch.equal(values[key], one) for key, one in getattr(expected.kept, name).items())
 
 
 def test_arrow_routes_between_adapters(tiny_model: Any) -> None:

@@ -169,7 +169,7 @@ def _capture(
                     )
             if state != "finished":
                 # Before anything is scored or written.
-                sizes = estimate(prepared.spec).row_sizes(pinned=loaded.device.type == "cuda")
+                sizes = estimate(prepared.spec).row_sizes()
                 queue_bytes_needed(sizes, row_spans(prepared.plan.starts, prepared.batches), config.queue_bytes)
                 with _open_writer(prepared, loaded, state, ranks, progress) as writer:
                     _fill(prepared, loaded, writer, ranks, progress)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from .buffers.copies import copier_for
 from .buffers.rows import RowQueue, RowWriter, row_spans
 from .load import Loaded
 from .prepare import Prepared
@@ -103,7 +104,7 @@ def fill_rows(
         spans=row_spans(plan.starts, prepared.batches),
         queue_bytes=queue_bytes,
         wanted=wanted,
-        pinned=loaded.device.type == "cuda",
+        copier=copier_for(loaded.device),
     ) as rows:
         return stream_states(
             loaded.model,

@@ -7,11 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from lorascope.capture.buffers.row_buffer import RowBuffer
+from lorascope.capture.buffers.copies import StreamCopier
+from lorascope.capture.buffers.row_buffer import RowBuffer, array_bytes, buffer_bytes
 from lorascope.capture.buffers.rows import QUEUE_BYTES, RowQueue, queue_bytes_needed, row_spans
 from lorascope.capture.errors import CaptureError
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.writing.write import RowWritten
+
+from ..card import Card, card
+
+__all__ = ["card"]
 
 ARRAYS: dict[str, Any] = {
     "states/a/base": ((ROW_TOKENS, 3), np.dtype("float32")),
@@ -252,13 +257,13 @@ def test_row_that_a_pass_did_not_fill_is_not_written(spoil: Callable[[Any], None
 
 def test_blocks_begin_at_pages() -> None:
     """Where a direct write takes them without a copy."""
-    blocks = RowBuffer(ARRAYS, pinned=False).blocks(ROW_TOKENS)
+    blocks = RowBuffer(ARRAYS).blocks(ROW_TOKENS)
     assert {block.ctypes.data % 4096 for block in blocks.values()} == {0}
     assert {path: (block.shape, block.dtype) for path, block in blocks.items()} == ARRAYS
 
 
 def test_tokens_that_come_twice_or_not_at_all_are_caught_at_once() -> None:
-    buffer = RowBuffer(ARRAYS, pinned=False)
+    buffer = RowBuffer(ARRAYS)
     buffer.begin()
     buffer.claim("states/a/base", slice(0, 3), slice(0, 10))
     with pytest.raises(CaptureError, match="'states/a/base' comes for tokens 0 to 10 of a row after 10 of its tokens"):
@@ -277,18 +282,35 @@ def test_memory_is_known_beforehand_and_held() -> None:
             fill(rows, row * ROW_TOKENS, ROW_TOKENS)
             held = {id(buffer): buffer for buffer in (*rows._open.values(), *rows._free)}
             assert rows._held_bytes <= rows.n_bytes
-            assert sum(buffer.n_bytes for buffer in held.values()) <= rows._held_bytes
+            assert sum(buffer.memory.nbytes for buffer in held.values()) <= rows._held_bytes
 
 
-def test_rows_without_states_take_less_memory_and_free_buffers_make_room() -> None:
-    writer = FakeWriter(6 * ROW_TOKENS, stateless=frozenset({1, 2, 4}))
+def test_memory_that_is_foreseen_is_what_the_buffers_hold() -> None:
+    """Of arrays that don't fill their pages, too."""
+    arrays: Any = {"states/a/base": ((ROW_TOKENS, 3), np.dtype("uint16")), "tokens/nll": ((100,), np.dtype("float32"))}
+    size = buffer_bytes(map(array_bytes, arrays.values()))
+    assert size == 2 * 4096 + 4096
+    writer = FakeWriter(3 * ROW_TOKENS)
+    writer.row_arrays = lambda row: arrays  # type: ignore[method-assign]
+    with make(writer) as rows:
+        assert rows.n_bytes == 3 * size
+        buffers = [rows._wait_for_buffer(row) for row in range(3)]
+        assert rows._held_bytes == sum(buffer.memory.nbytes for buffer in buffers) == rows.n_bytes
+
+
+def test_rows_without_states_take_less_memory_and_free_buffers_make_room(card: Callable[..., Card]) -> None:
+    writer, devices = FakeWriter(6 * ROW_TOKENS, stateless=frozenset({1, 2, 4})), card()
     writer.go.set()
-    with make(writer, queue_bytes=ROW_BYTES) as rows:  # room for one row with states, and for none beside it
+    copier = StreamCopier(torch.device("cuda:0"))
+    # Room for one row with states, and for none beside it.
+    with make(writer, queue_bytes=ROW_BYTES, copier=copier) as rows:
         assert rows.n_bytes == ROW_BYTES
         for row in range(6):
             fill(rows, row * ROW_TOKENS, ROW_TOKENS)
             assert rows._held_bytes <= ROW_BYTES
         rows.drain()
+    devices.check()
+    assert devices.most_registered == ROW_BYTES
     assert [len(writer.rows[row]) for row in range(6)] == [4, 2, 2, 4, 2, 4]
     assert writer.rows[5]["states/a/base"][7, 0] == 5 * ROW_TOKENS + 7
 

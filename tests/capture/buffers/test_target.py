@@ -1,6 +1,7 @@
 """Outputs of a batch into rows, also where copies come late, as they do from a GPU."""
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,17 @@ import pytest
 import torch
 
 from lorascope.capture.buffers import target as target_module
-from lorascope.capture.buffers.copies import Chosen, Copier, DirectCopier
+from lorascope.capture.buffers.copies import DirectCopier, StreamCopier
 from lorascope.capture.buffers.rows import RowQueue
 from lorascope.capture.buffers.target import BatchTarget, Meter, nowhere
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.writing.write import RowWritten
 
+from ..card import Card, card, on_card
+
+__all__ = ["card"]
+
+CUDA = torch.device("cuda:0")
 BASE, FACTOR, JS = "states/a/base", "adapters/x/factor", "adapters/x/js"
 ARRAYS: dict[str, Any] = {
     BASE: ((ROW_TOKENS, 3), np.dtype("float32")),
@@ -21,40 +27,6 @@ ARRAYS: dict[str, Any] = {
     JS: ((ROW_TOKENS, 4), np.dtype("float32")),
     "tokens/nll": ((ROW_TOKENS,), np.dtype("float32")),
 }
-
-
-class LateCopier:
-    """Copies as a device's side stream does: not before it is let, in order, in a thread that nobody waits for.
-
-    What was chosen is gathered when it is asked for, and nothing is in host memory until then.
-    """
-
-    def __init__(self) -> None:
-        self.go = threading.Event()
-        self.n_copied = 0
-        self._steps: list[tuple[torch.Tensor, torch.Tensor, threading.Event]] = []
-
-    def copy(self, output: torch.Tensor, chosen: Chosen, place: torch.Tensor) -> None:
-        self._send(chosen.copy(output).to(place.dtype), place)
-
-    def fetch(self, values: torch.Tensor) -> torch.Tensor:
-        return self._send(values, torch.full_like(values, torch.nan))
-
-    def _send(self, source: torch.Tensor, host: torch.Tensor) -> torch.Tensor:
-        before = self._steps[-1][2] if self._steps else self.go
-        self._steps.append((source, host, threading.Event()))
-
-        def later(done: threading.Event = self._steps[-1][2]) -> None:
-            before.wait()
-            host.copy_(source)
-            self.n_copied += 1
-            done.set()
-
-        threading.Thread(target=later).start()
-        return host
-
-    def mark(self) -> Any:
-        return self._steps[-1][2].wait
 
 
 class Writer:
@@ -74,10 +46,10 @@ def queue(writer: Writer, n_rows: int = 2, **options: Any) -> RowQueue:
     return RowQueue(writer, n_tokens=writer.n_tokens, spans=[range(n_rows)], **options)
 
 
-def run_batch(rows: RowQueue, first: int, output: torch.Tensor, flat: np.ndarray, copier: Copier) -> None:
+def run_batch(rows: RowQueue, first: int, output: torch.Tensor, flat: np.ndarray) -> None:
     """One batch of two components of 2 and 3 factor columns, which fire in the wrong order."""
     measured = np.arange(len(flat)) % 3 == 0
-    target = BatchTarget((2, len(output) // 2), flat, measured, rows.take(first, len(flat)), copier)
+    target = BatchTarget((2, len(output) // 2), flat, measured, rows.take(first, len(flat)), rows.copier)
     target.put(BASE, output)
     target.put(FACTOR, output[:, :3] * 10, slice(2, 5))
     target.put(FACTOR, output[:, :2] * 20, slice(0, 2))
@@ -92,21 +64,24 @@ def run_batch(rows: RowQueue, first: int, output: torch.Tensor, flat: np.ndarray
 @pytest.mark.parametrize("late", [False, True], ids=["direct", "late"])
 @pytest.mark.parametrize("batch", [700, 3000])
 @pytest.mark.parametrize("selection", ["padded", "strided"])
-def test_every_number_lands_under_its_token(late: bool, batch: int, selection: str) -> None:
+def test_every_number_lands_under_its_token(late: bool, batch: int, selection: str, card: Callable[..., Card]) -> None:
     n_tokens = 2 * ROW_TOKENS + 40
     states = torch.randn(n_tokens, 3, generator=torch.Generator().manual_seed(0))
-    writer, copier = Writer(n_tokens), LateCopier() if late else DirectCopier()
+    writer, copier, devices = Writer(n_tokens), StreamCopier(CUDA) if late else DirectCopier(), card()
     if late:
-        threading.Timer(0.1, copier.go.set).start()  # type: ignore[union-attr]
-    with queue(writer, 3) as rows:
+        devices.go.clear()
+        threading.Timer(0.1, devices.go.set).start()
+    with queue(writer, 3, copier=copier) as rows:
         for first in range(0, n_tokens, batch):
             part = states[first : first + batch]
             n = len(part)
             flat = np.arange(n) * 2 if selection == "strided" else np.arange(n) + 9 * (np.arange(n) >= n // 2)
             output = torch.full((int(flat[-1]) + 2, 3), torch.nan)
             output[torch.from_numpy(flat)] = part
-            run_batch(rows, first, output, flat, copier)
+            run_batch(rows, first, on_card(output) if late else output, flat)
         rows.drain()
+    devices.check()
+    assert (devices.n_copied > 0) == late
     whole = {path: np.concatenate([writer.rows[row][path] for row in range(3)]) for path in ARRAYS}
     expected = states.numpy()
     np.testing.assert_array_equal(whole[BASE], expected)
@@ -118,28 +93,33 @@ def test_every_number_lands_under_its_token(late: bool, batch: int, selection: s
     assert np.isnan(whole[JS][:, [0, 2]]).all()
 
 
-def test_row_is_not_written_before_its_last_copy_is_done() -> None:
-    writer, copier = Writer(ROW_TOKENS), LateCopier()
-    with queue(writer, 1) as rows:
-        run_batch(rows, 0, torch.randn(ROW_TOKENS, 3), np.arange(ROW_TOKENS), copier)
+def test_row_is_not_written_before_its_last_copy_is_done(card: Callable[..., Card]) -> None:
+    writer, devices = Writer(ROW_TOKENS), card()
+    devices.go.clear()
+    with queue(writer, 1, copier=StreamCopier(CUDA)) as rows:
+        run_batch(rows, 0, on_card(torch.randn(ROW_TOKENS, 3)), np.arange(ROW_TOKENS))
         threading.Event().wait(0.2)
-        assert (writer.rows, copier.n_copied) == ({}, 0)  # the pass has gone on, and nothing is on its way to the disk
-        copier.go.set()
+        assert writer.rows == {}  # the pass has gone on, and nothing is on its way to the disk
+        devices.go.set()
         rows.drain()
-    assert copier.n_copied == 4  # base, and factor, js and nll each together
+    devices.check()
+    assert devices.n_copied == 4  # base, and factor, js and nll each together
     assert sorted(writer.rows) == [0]
 
 
-def test_buffer_is_not_used_again_before_its_row_is_written() -> None:
-    writer, copier = Writer(3 * ROW_TOKENS), LateCopier()
+def test_buffer_is_not_used_again_before_its_row_is_written(card: Callable[..., Card]) -> None:
+    writer, devices = Writer(3 * ROW_TOKENS), card()
+    devices.go.clear()
     states = torch.randn(3 * ROW_TOKENS, 3)
     row_bytes = ROW_TOKENS * 4 * (3 + 5 + 4 + 1)
-    with queue(writer, 1, queue_bytes=row_bytes) as rows:  # a single buffer
-        threading.Timer(0.2, copier.go.set).start()
+    with queue(writer, 1, queue_bytes=row_bytes, copier=StreamCopier(CUDA)) as rows:  # a single buffer
+        threading.Timer(0.2, devices.go.set).start()
         for row in range(3):
             output = states[row * ROW_TOKENS : (row + 1) * ROW_TOKENS].clone()
-            run_batch(rows, row * ROW_TOKENS, output, np.arange(ROW_TOKENS), copier)
+            run_batch(rows, row * ROW_TOKENS, on_card(output), np.arange(ROW_TOKENS))
         rows.drain()
+    devices.check()
+    assert devices.most_registered == row_bytes
     for row in range(3):
         np.testing.assert_array_equal(writer.rows[row][BASE], states[row * ROW_TOKENS : (row + 1) * ROW_TOKENS])
 
@@ -162,7 +142,7 @@ def test_arrays_that_a_row_does_not_hold_are_passed_over() -> None:
     writer = Writer(8)
     writer.row_arrays = lambda row: {"tokens/nll": ARRAYS["tokens/nll"]}  # type: ignore[method-assign]
     with queue(writer, 1) as rows:
-        run_batch(rows, 0, torch.randn(8, 3), np.arange(8), DirectCopier())
+        run_batch(rows, 0, torch.randn(8, 3), np.arange(8))
         rows.drain()
     assert writer.rows[0].keys() == {"tokens/nll"}
 

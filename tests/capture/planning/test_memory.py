@@ -63,16 +63,16 @@ def test_what_the_device_holds() -> None:
 
 def test_rows_without_states_take_less() -> None:
     estimated = estimate(dataclasses.replace(make_spec(), states="sample", state_rows=(True,) + (False,) * 9))
-    assert estimated.row_sizes() == [sum(estimated.row_arrays)] + [sum(estimated.bare_row_arrays)] * 9
+    sizes = buffer_bytes(estimated.row_arrays), buffer_bytes(estimated.bare_row_arrays)
+    assert estimated.row_sizes() == [sizes[0]] + [sizes[1]] * 9
     assert sum(estimated.bare_row_arrays) < sum(estimated.row_arrays)
 
 
-def test_page_locked_rows_are_counted_as_torch_takes_them() -> None:
-    """It makes each page-locked array a power of two (torch's `CachingHostAllocator`)."""
-    assert buffer_bytes([0, 1, 3, 4, 1000], pinned=True) == 0 + 1 + 4 + 4 + 1024
+def test_rows_are_counted_in_whole_pages() -> None:
+    """Each array begins at a page; no more is taken, be it page-locked or not."""
+    assert buffer_bytes([0, 1, 4096, 4097]) == 0 + 4096 + 4096 + 8192
     estimated = estimate(make_spec())
-    pinned = buffer_bytes(estimated.row_arrays, pinned=True)
-    assert estimated.row_sizes(pinned=True)[0] == pinned > sum(estimated.row_arrays)
+    assert estimated.row_sizes()[0] == buffer_bytes(estimated.row_arrays)
 
 
 def test_free_memory_is_the_least_of_what_machine_and_groups_allow(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from lorascope.capture import CaptureConfig, capture, load_model
+from lorascope.capture.buffers import row_buffer
 from lorascope.capture.planning.meta import load_on_meta
 from lorascope.capture.planning.plan import Plan, _scored_tokens, plan
 from lorascope.capture.prepare import encode_files, read_files
@@ -205,11 +206,30 @@ def test_a_model_of_8_billion_weights_is_planned_without_them(tmp_path: Path, ti
     assert (device.what, host.what) == ("device", "host")
     n_adapter = sum(4 * (c.d_in + c.d_out) for c in spec.components)
     assert device.parts["weights"] == pytest.approx(2 * 8_030_261_248 + 4 * n_adapter, rel=1e-3)
-    assert host.parts["row buffers"] in [n * made.estimate.row_sizes(pinned=True)[0] for n in (1, 2, 3)]
+    assert host.parts["row buffers"] in [n * made.estimate.row_sizes()[0] for n in (1, 2, 3)]
     assert made.trial is None
     assert "the model's weights aren't there, so neither whether they are whole nor any time is known" in made.remarks
     if not torch.cuda.is_available():
         assert device.free_bytes is None
+
+
+@pytest.mark.parametrize("states", ["all", "sample", "none"])
+def test_rows_take_the_memory_that_was_planned(
+    config: Callable[..., CaptureConfig], text: Path, states: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    pages = row_buffer._pages
+
+    def count(n_bytes: int) -> torch.Tensor:
+        made.append(n_bytes)
+        return pages(n_bytes)
+
+    monkeypatch.setattr(row_buffer, "_pages", count)
+    settings = config(data=str(text), window_tokens=128, states=states, states_share=0.5)
+    planned = plan(settings, probe=False).fit[-1].parts["row buffers"]
+    run = capture(settings)
+    assert run.attributes["measured"]["buffer_bytes"] == planned
+    assert 0 < sum(made) <= planned
 
 
 def test_too_little_space_says_what_would_fit(

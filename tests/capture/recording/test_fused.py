@@ -18,13 +18,17 @@ import torch
 from lorascope.capture.recording.forward import kl_divergence
 from lorascope.capture.recording.reduce import _reduce_in_torch, jensen_shannon
 from lorascope.capture.recording.sink import _swallowed_share, excess, factor_size
+from lorascope.capture.samples.scoring import token_nll
 
 from ...printed import benchmark
 
 pytest.importorskip("triton", reason="the GPU kernel needs triton, which is on PyPI for Linux on x86-64")
 
+from lorascope.capture.recording.fused import OPTIONS, block_shape
+from lorascope.capture.recording.row_kernel import nll_rows
+
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
-Run = Callable[..., dict[str, torch.Tensor]]
+Run = Callable[..., Any]
 
 
 @contextmanager
@@ -90,7 +94,7 @@ def test_divergences_are_those_of_mpmath(run: Run, dtype: torch.dtype, width: in
     adapted = (base.double() + delta).to(dtype)
     expected = np.array([by_mpmath(*token) for token in zip(base, adapted.double() - base.double(), strict=True)])
     assert_close(run("measure_difference", base, adapted)["js"], expected[:, 0])
-    assert_close(run("compare_logits", base, adapted)["kl"], expected[:, 1])
+    assert_close(run("kl_divergence", base, adapted, torch.arange(7)), expected[:, 1])
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
@@ -155,7 +159,7 @@ def test_what_is_not_finite_is_told(run: Run, what: float) -> None:
         ("delta_norm", [False, False, True, False]),
     ):
         assert torch.isnan(found[name]).tolist() == expected, name
-    assert torch.isnan(run("compare_logits", base, base + delta)["kl"]).tolist() == [False, True, True, False]
+    assert torch.isnan(run("kl_divergence", base, base + delta, torch.arange(4))).tolist() == [False, True, True, False]
 
 
 @pytest.mark.parametrize("largest", [1e-30, 1e30])
@@ -207,13 +211,6 @@ def test_only_some_programs_prove(run: Run) -> None:
     assert (found[96:] > 1).all()
 
 
-def test_reductions_on_a_device_are_those_of_the_kernel(run: Run) -> None:
-    base, delta = states(5, 70, torch.bfloat16)
-    found, expected = run("reduce_tokens", base, delta), run("measure_delta", base, delta)
-    for name in found:
-        assert torch.equal(found[name], expected[name]), name
-
-
 def test_rows_and_strides(run: Run) -> None:
     base, delta = states(7, 128, torch.bfloat16)
     rows = torch.tensor([5, 0, 5])
@@ -226,15 +223,30 @@ def test_rows_and_strides(run: Run) -> None:
 
 
 @pytest.mark.parametrize("width", [100, pytest.param(128256, marks=pytest.mark.slow)])
-def test_logits_of_a_vocabulary(run: Run, width: int) -> None:
-    base = torch.randn(2, width, generator=torch.Generator().manual_seed(5)) * 3
-    adapted = base + torch.randn(2, width) * torch.tensor([[1e-3], [1.0]])
-    ids = torch.tensor([7, width - 1])
-    found = run("compare_logits", base, adapted, ids=ids)
-    flat = torch.arange(2)
-    assert_close(found["kl"], kl_divergence(base[None].double(), adapted[None].double(), flat))
-    for name, logits in (("base_nll", base), ("adapted_nll", adapted)):
-        assert_close(found[name], torch.nn.functional.cross_entropy(logits.double(), ids, reduction="none"), name=name)
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_logits_of_a_vocabulary(run: Run, dtype: torch.dtype, width: int) -> None:
+    base = torch.randn(3, width, generator=torch.Generator().manual_seed(5)) * 3
+    adapted = (base + torch.randn(3, width) * torch.tensor([[1e-3], [1.0], [10.0]])).to(dtype)
+    base = base.to(dtype)
+    rows, ids = torch.tensor([2, 0, 2, 1]), torch.tensor([7, width - 1, 0, 3])
+    found = run("kl_divergence", base, adapted, rows)
+    assert_close(found, kl_divergence(base[None].double(), adapted[None].double(), rows))
+    for logits in (base, adapted):
+        expected = torch.nn.functional.cross_entropy(logits.double()[rows], ids, reduction="none")
+        assert_close(run("token_nll", logits, rows, ids), expected)
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_tokens_that_cannot_come(run: Run, dtype: torch.dtype) -> None:
+    """Some models give them a logit of minus infinity."""
+    logits = torch.randn(5, 70, generator=torch.Generator().manual_seed(6)).to(dtype)
+    logits[0, 3:] = logits[1, 5] = logits[4] = -math.inf
+    logits[2, 9], logits[3, 9] = math.nan, math.inf
+    rows, ids = torch.arange(5), torch.tensor([1, 5, 0, 0, 0])
+    found, expected = run("token_nll", logits, rows, ids), token_nll(logits.double(), rows, ids)
+    assert_close(found, expected)
+    assert torch.isnan(found).tolist() == [False, False, True, True, True]
+    assert found[1] == math.inf
 
 
 @pytest.fixture(scope="module")
@@ -254,3 +266,13 @@ def test_compiled_kernel_spills_nothing(model: ModuleType, arch: int, rank: int,
     if arch == 90:  # whose card the bar is set for
         counts = model.counts_a_value(machine, 4096, rank)
         assert min(model.rates(counts, 4, arch).values()) >= 150
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [80, 90, 100])
+def test_compiled_kernel_of_logits_spills_nothing(model: ModuleType, arch: int) -> None:
+    types = {"found": "*fp32", "logits": "*bf16", "rows": "*i64", "ids": "*i64", "stride": "i32", "n_tokens": "i32"}
+    tokens, features = block_shape(128256)
+    constants = {"WIDTH": 128256, "TOKENS": tokens, "FEATURES": features}
+    machine = model.compiled(nll_rows, types, constants, arch, OPTIONS, {"found", "logits", "stride", "rows", "ids"})
+    assert machine.spills == machine.local_bytes == 0

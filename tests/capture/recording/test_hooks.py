@@ -12,7 +12,7 @@ from lorascope.capture.adapters.passes import Pass, passes_of
 from lorascope.capture.adapters.refusal import lora_layers
 from lorascope.capture.errors import CaptureError
 from lorascope.capture.recording.hooks import Recorder
-from lorascope.capture.recording.reduce import jensen_shannon
+from lorascope.capture.recording.reduce import Reduced, jensen_shannon, reduce_tokens
 from lorascope.capture.recording.sink import PROVED_TOKENS, excess, proved
 
 from ..recorded import Kept, adapt, axis, outputs_of, record, starts, stir
@@ -73,24 +73,25 @@ def test_proofs_of_the_base_stream_run_each_adapter(tiny_model: Any) -> None:
 @pytest.mark.parametrize(
     "options", [{}, {"use_dora": True}, {"modules_to_save": ["lm_head"]}], ids=["plain", "dora", "saved"]
 )
-def test_reducer_sees_base_and_delta(tiny_model: Any, stream: str, options: dict[str, Any]) -> None:
+def test_reducer_sees_the_measures_of_base_and_delta(tiny_model: Any, stream: str, options: dict[str, Any]) -> None:
     model = adapt(tiny_model, **options)
-    seen: dict[tuple[int, str], tuple[torch.Tensor, torch.Tensor]] = {}
+    seen: dict[tuple[int, str], Reduced] = {}
 
-    def reduce(_: Any, index: int, adapter: str, base: torch.Tensor, delta: torch.Tensor) -> None:
+    def reduce(_: Any, index: int, adapter: str, reduced: Reduced) -> None:
         assert (index, adapter) not in seen
-        seen[index, adapter] = base.clone(), delta.clone()
+        seen[index, adapter] = reduced
 
     found = record(model, INPUTS, stream=stream, reducer=reduce)
     paths = axis(found.components)
     assert set(seen) == {(index, "default") for index in range(len(paths))}
     for index, path in enumerate(paths):
-        base, delta = seen[index, "default"]
-        assert torch.equal(base, found.kept.arrays[f"states/{path}/base"])
+        base = found.kept.arrays[f"states/{path}/base"]
         if stream == "pair":
-            torch.testing.assert_close(base + delta, found.kept.arrays[f"states/{path}/adapted"])
+            delta = found.kept.arrays[f"states/{path}/adapted"] - base
         else:
-            torch.testing.assert_close(delta, found.delta(model, "default", path), rtol=0, atol=0)
+            delta = found.delta(model, "default", path)
+        for measure, expected in zip(seen[index, "default"], reduce_tokens(base, delta), strict=True):
+            assert torch.equal(measure, expected)
     assert {name.rsplit("/", 1)[1] for name, _ in found.kept.measured} <= {"swallowed"}
 
 

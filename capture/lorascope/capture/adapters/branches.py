@@ -35,6 +35,12 @@ def delta_source(module: Any, adapter: str) -> DeltaSource:
     return "factor" if name == "NoneType" or name in IN_FACTOR_FORM else "difference"
 
 
+def adds_in_place(module: Any, adapter: str) -> bool:
+    """Whether PEFT may add to the frozen layer's own output, of which nothing is left then."""
+    names = {type(module.lora_variant.get(adapter)).__name__, type(module).__name__}
+    return delta_source(module, adapter) == "difference" or bool(names & {"BdLoraLinearVariant", "AqlmLoraLinear"})
+
+
 def effective_scaling(module: Any, adapter: str) -> float:
     """What B A x is multiplied by: the module's own scaling, times what a scaled embedding puts on all it adds."""
     if not isinstance(module, LoraLayer):

@@ -1,5 +1,6 @@
 """How states leave the device: what is chosen of a layer's output, and the copies of it into host memory."""
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from itertools import pairwise
@@ -8,9 +9,14 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from lorascope.stores.size import format_size
+
 IN_FLIGHT_BYTES = 2**30
 """Most device memory that waits for its copy; beyond it the forward pass waits."""
 Wait = Callable[[], None]
+_LOG = logging.getLogger(__name__)
+_PORTABLE = 1
+"""`cudaHostRegisterPortable`: page-locked for every device, as a model may be spread over several."""
 _RUN_TOKENS = 8
 """Mean length of runs above which copying run by run beats a gather."""
 
@@ -49,12 +55,24 @@ class Copier(Protocol):
         """Copy the chosen tokens of an output (flat token, feature) into host memory, cast to its type."""
         ...
 
-    def fetch(self, values: torch.Tensor) -> torch.Tensor:
-        """Host memory that holds `values` once a later mark is reached; nobody else may write to `values`."""
+    def send(self, values: torch.Tensor, place: torch.Tensor) -> None:
+        """Copy values into host memory of their shape and type; nobody may write to them any more."""
         ...
 
     def mark(self) -> Wait:
         """The point after every copy so far: a wait until it is reached, from any thread."""
+        ...
+
+    def pin(self, memory: torch.Tensor) -> None:
+        """Make host memory ready for copies."""
+        ...
+
+    def unpin(self, memory: torch.Tensor) -> None:
+        """Take back what `pin` did, before the memory goes; all copies into it are done."""
+        ...
+
+    def close(self) -> None:
+        """Wait for every copy, and unpin all memory."""
         ...
 
 
@@ -71,43 +89,71 @@ class DirectCopier:
         else:
             place.copy_(chosen.copy(output))
 
-    def fetch(self, values: torch.Tensor) -> torch.Tensor:
-        """`values` itself if it is in host memory."""
-        return values.cpu()
+    def send(self, values: torch.Tensor, place: torch.Tensor) -> None:
+        """A plain copy."""
+        place.copy_(values)
 
     def mark(self) -> Wait:
         """Nothing is ever left to wait for."""
         return lambda: None
 
+    def pin(self, memory: torch.Tensor) -> None:
+        """Any memory will do."""
+
+    def unpin(self, memory: torch.Tensor) -> None:
+        """Nothing was done."""
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
 
 class StreamCopier:
-    """Copies from CUDA devices on a stream of their own, beside the forward pass, into pinned memory.
+    """Copies from CUDA devices on a stream of their own, beside the forward pass, into page-locked memory.
 
     What is chosen is gathered and cast on the pass's own stream, so that whatever later changes the output comes too
     late. The gathered tensor is held until its copy is done: before that the allocator could give its memory away.
+
+    Notes
+    -----
+    Host memory is registered with CUDA rather than allocated by torch, which rounds what it page-locks up to a power
+    of two. `copy_(non_blocking=True)` is one `cudaMemcpyAsync` where types agree and both sides are contiguous, and
+    whether the host waits is CUDA's to say: not for registered memory. Torch's caching allocator records events for its
+    own blocks only and lets other memory pass (`CachingHostAllocatorImpl.record_event`), so nobody but the copier
+    knows when a copy into it is done.
     """
 
-    def __init__(self, *, in_flight_bytes: int = IN_FLIGHT_BYTES) -> None:
+    def __init__(self, device: torch.device, *, in_flight_bytes: int = IN_FLIGHT_BYTES) -> None:
+        self._device = device
         self._limit = in_flight_bytes
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
         self._held: deque[tuple[torch.cuda.Event, torch.Tensor]] = deque()
         self._held_bytes = 0
+        self._pinned: dict[int, torch.Tensor] = {}
+        self._may_pin = True
         self._direct = DirectCopier()
 
     def copy(self, output: torch.Tensor, chosen: Chosen, place: torch.Tensor) -> None:
         """Gather now, copy beside the pass; layers that a device map left on the host are copied at once."""
         if output.device.type == "cuda":
-            self._send(chosen.copy(output).to(place.dtype), place)
+            self.send(chosen.copy(output).to(place.dtype), place)
         else:
             self._direct.copy(output, chosen, place)
 
-    def fetch(self, values: torch.Tensor) -> torch.Tensor:
-        """Pinned memory that is being filled."""
-        if values.device.type != "cuda":
-            return values
-        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-        self._send(values, host)
-        return host
+    def send(self, values: torch.Tensor, place: torch.Tensor) -> None:
+        """Copy beside the pass, after all that it was asked for so far."""
+        device = values.device
+        if device.type != "cuda":
+            self._direct.send(values, place)
+            return
+        if device not in self._streams:
+            self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's own
+        stream = self._streams[device]
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):
+            place.copy_(values, non_blocking=True)
+            self._held.append((stream.record_event(), values))
+        self._held_bytes += values.nbytes
+        self._release()
 
     def mark(self) -> Wait:
         """An event on every device's stream."""
@@ -119,29 +165,62 @@ class StreamCopier:
 
         return wait
 
-    def _send(self, source: torch.Tensor, host: torch.Tensor) -> None:
-        device = source.device
-        if device not in self._streams:
-            self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's own
-        stream = self._streams[device]
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
-            host.copy_(source, non_blocking=True)
-            self._held.append((stream.record_event(), source))
-        self._held_bytes += source.nbytes
-        self._release()
+    def pin(self, memory: torch.Tensor) -> None:
+        """Register whole pages with CUDA; where it refuses, copies are slower and the pass waits for them.
+
+        That is logged, once, as a warning.
+        """
+        if not self._may_pin:
+            return
+        with torch.cuda.device(self._device):  # else a context would be made on the first one
+            code = int(torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.nbytes, _PORTABLE))
+            if code == 0:
+                self._pinned[memory.data_ptr()] = memory
+                return
+            self._may_pin = False
+            _forget_error(self._device)
+        _LOG.warning(
+            "CUDA can't page-lock %s of host memory for rows (error %d), so that the forward pass waits for every "
+            "copy; a smaller `queue` may help, or a higher limit of the container",
+            format_size(memory.nbytes),
+            code,
+        )
+
+    def unpin(self, memory: torch.Tensor) -> None:
+        """Unregister what was registered."""
+        if self._pinned.pop(memory.data_ptr(), None) is not None:
+            with torch.cuda.device(self._device):
+                # Its code tells of errors of earlier work only, which whoever waited for that work has raised.
+                torch.cuda.cudart().cudaHostUnregister(memory.data_ptr())
+
+    def close(self) -> None:
+        """Wait for every copy, also into rows that nobody will write, and unregister all memory."""
+        try:
+            self.mark()()
+        finally:
+            self._held.clear()
+            for memory in list(self._pinned.values()):
+                self.unpin(memory)
 
     def _release(self) -> None:
         """Let go of what is copied; wait for the oldest copies while too much is held."""
         while self._held and (self._held_bytes > self._limit or _is_over(self._held[0][0])):
-            event, source = self._held.popleft()
+            event, values = self._held.popleft()
             event.synchronize()
-            self._held_bytes -= source.nbytes
+            self._held_bytes -= values.nbytes
 
 
 def copier_for(device: torch.device) -> Copier:
     """The copier for a model on this device."""
-    return StreamCopier() if device.type == "cuda" else DirectCopier()
+    return StreamCopier(device) if device.type == "cuda" else DirectCopier()
+
+
+def _forget_error(device: torch.device) -> None:
+    """Have CUDA report, and so forget, the error of a call that failed: the next kernel would be blamed for it."""
+    try:
+        torch.zeros(1, device=device)
+    except RuntimeError as error:
+        _LOG.debug("CUDA said: %s", error)
 
 
 def _is_over(event: torch.cuda.Event) -> bool:

@@ -1,7 +1,8 @@
 """One row in memory, and the account of what has been filled of it."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+import mmap
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +17,9 @@ RowArrays = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 """Path -> (shape of a full row, dtype)."""
 
 
-def buffer_bytes(sizes: Iterable[int], *, pinned: bool) -> int:
-    """Memory that arrays of these bytes take: torch makes every page-locked one a power of two."""
-    return sum(1 << (size - 1).bit_length() if pinned and size else size for size in sizes)
+def buffer_bytes(sizes: Iterable[int]) -> int:
+    """Memory that arrays of these bytes take in one piece, each from the start of a page on."""
+    return sum(map(_whole_pages, sizes))
 
 
 def array_bytes(array: tuple[tuple[int, ...], np.dtype[Any]]) -> int:
@@ -33,28 +34,27 @@ class RowBuffer:
     It keeps account of what was filled: nothing else tells a block that a pass left out from an earlier row's.
     """
 
-    def __init__(self, arrays: RowArrays, *, pinned: bool) -> None:
-        self.n_bytes = buffer_bytes(map(array_bytes, arrays.values()), pinned=pinned)
-        """Bytes of memory that the buffer holds."""
+    def __init__(self, arrays: RowArrays) -> None:
+        sizes = {path: array_bytes(array) for path, array in arrays.items()}
+        self.memory = _pages(buffer_bytes(sizes.values()))
+        """All blocks, uint8 (byte,): whole pages of the system, and nobody else's."""
         self.tensors: dict[str, torch.Tensor] = {}
         self._arrays: dict[str, np.ndarray] = {}
+        start = 0
         for path, (shape, dtype) in arrays.items():
             # Zarr holds bfloat16 as uint16; no other array of a row is uint16.
             logical = torch.bfloat16 if dtype == np.uint16 else getattr(torch, dtype.name)
-            tensor = torch.empty(shape, dtype=logical, pin_memory=True) if pinned else _page_aligned(shape, logical)
-            self.tensors[path] = tensor
-            self._arrays[path] = (
-                tensor.view(torch.int16).numpy().view(np.uint16) if dtype == np.uint16 else tensor.numpy()
-            )
+            block = self.memory[start : start + sizes[path]]
+            self.tensors[path] = block.view(logical).view(shape)
+            self._arrays[path] = block.numpy().view(dtype).reshape(shape)
+            start += _whole_pages(sizes[path])
         self._filled: dict[str, dict[tuple[int, int], int]] = {}
-        self._later: list[Callable[[], None]] = []
         self.wait: Wait | None = None
         """Returns once all copies into this row are done."""
 
     def begin(self) -> None:
         """Forget the row before. What is measured of some tokens only becomes NaN; all else must be filled."""
         self._filled = {path: {} for path in self.tensors if not _is_measured(path)}
-        self._later = []
         self.wait = None
         for path, tensor in self.tensors.items():
             if _is_measured(path):
@@ -79,10 +79,6 @@ class RowBuffer:
             filled[key] = tokens.stop
         return self.tensors.get(path)
 
-    def later(self, step: Callable[[], None]) -> None:
-        """Leave a step for when the copies into this row are done."""
-        self._later.append(step)
-
     def check(self, row: int, n_tokens: int) -> None:
         """Raise `CaptureError` unless every array was filled once for every token, in all its columns."""
         for path, filled in self._filled.items():
@@ -97,14 +93,6 @@ class RowBuffer:
                     f"row {row} isn't written: its {n_tokens} tokens of {path!r} were filled up to column {stop} of "
                     f"{width}, by (first, last) column: {filled or 'nothing'}"
                 )
-
-    def complete(self) -> None:
-        """Wait for the copies into this row, then take the steps left for it."""
-        if self.wait is not None:
-            self.wait()
-        for step in self._later:
-            step()
-        self._later = []
 
     def blocks(self, n_tokens: int) -> dict[str, np.ndarray]:
         """The first n_tokens of every block."""
@@ -125,12 +113,16 @@ class Segment(NamedTuple):
         return self.buffer.claim(path, columns, self.target)
 
 
-def _page_aligned(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """An uninitialised tensor from the start of a page on, as page-locked ones are: it is written without a copy."""
-    n_bytes = math.prod(shape) * dtype.itemsize
-    memory = torch.empty(n_bytes + BLOCK_BYTES, dtype=torch.uint8)
-    start = -memory.data_ptr() % BLOCK_BYTES
-    return memory[start : start + n_bytes].view(dtype).view(shape)
+def _whole_pages(n_bytes: int) -> int:
+    return -(-n_bytes // BLOCK_BYTES) * BLOCK_BYTES
+
+
+def _pages(n_bytes: int) -> torch.Tensor:
+    """Memory of its own, uint8 (byte,), from the start of a page on: it is written without a copy, and can be pinned.
+
+    It goes back to the system with the last tensor of it.
+    """
+    return torch.frombuffer(mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype=torch.uint8)
 
 
 def _is_measured(path: str) -> bool:

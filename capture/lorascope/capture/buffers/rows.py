@@ -12,6 +12,7 @@ import numpy as np
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.writing.write import RowWritten
 
+from .copies import Copier, DirectCopier
 from .row_buffer import RowArrays, RowBuffer, Segment, array_bytes, buffer_bytes
 
 QUEUE_BYTES = 4 * 2**30
@@ -50,8 +51,8 @@ class RowQueue:
         Most bytes of row buffers; None for 4 GiB, or what one batch fills and a row ahead of it if that is more.
     wanted
         Bool (row,): rows to write; None for all. Tokens of others get no place.
-    pinned
-        Whether buffers are page-locked, for copies from a GPU beside its work.
+    copier
+        What copies into the rows; it is closed when they are.
 
     Raises
     ------
@@ -67,14 +68,15 @@ class RowQueue:
         spans: Sequence[range],
         queue_bytes: int | None = None,
         wanted: np.ndarray | None = None,
-        pinned: bool = False,
+        copier: Copier | None = None,
     ) -> None:
+        self.copier: Copier = copier or DirectCopier()
+        """What copies into the rows."""
         self._writer = writer
         self._n_tokens = n_tokens
-        self._pinned = pinned
         n_rows = -(-n_tokens // ROW_TOKENS)
         self._wanted = np.ones(n_rows, np.bool_) if wanted is None else wanted.copy()
-        sizes = [self._bytes(writer.row_arrays(row)) if self._wanted[row] else 0 for row in range(n_rows)]
+        sizes = [_bytes(writer.row_arrays(row)) if self._wanted[row] else 0 for row in range(n_rows)]
         self.n_bytes = queue_bytes_needed(sizes, spans, queue_bytes)
         """Most bytes that the buffers hold together."""
         self._held_bytes = 0
@@ -97,7 +99,10 @@ class RowQueue:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # On an error the rows being written are finished and no other begun: what is committed stays whole.
-        self._threads.shutdown(cancel_futures=error is not None)
+        try:
+            self._threads.shutdown(cancel_futures=error is not None)
+        finally:
+            self.copier.close()
 
     def wants(self, start: int, n_tokens: int) -> bool:
         """Whether any of these tokens lies in a row that is to be written."""
@@ -167,16 +172,17 @@ class RowQueue:
             if buffer.tensors.keys() == arrays.keys():
                 self._free.remove(buffer)
                 return buffer
-        size = self._bytes(arrays)
+        size = _bytes(arrays)
         while self._free and self._held_bytes + size > self.n_bytes:
-            self._held_bytes -= self._free.pop(0).n_bytes
+            memory = self._free.pop(0).memory
+            self.copier.unpin(memory)
+            self._held_bytes -= memory.nbytes
         if self._held_bytes + size > self.n_bytes:
             return None
-        self._held_bytes += size
-        return RowBuffer(arrays, pinned=self._pinned)
-
-    def _bytes(self, arrays: RowArrays) -> int:
-        return buffer_bytes(map(array_bytes, arrays.values()), pinned=self._pinned)
+        buffer = RowBuffer(arrays)
+        self.copier.pin(buffer.memory)
+        self._held_bytes += buffer.memory.nbytes
+        return buffer
 
     def _collect(self, futures: Iterable[Future[RowWritten | None]], *, wait: bool = False) -> None:
         for future in [future for future in futures if wait or future.done()]:
@@ -194,7 +200,8 @@ class RowQueue:
             return None
         tokens = self._row_tokens(row)
         try:
-            buffer.complete()
+            if buffer.wait is not None:
+                buffer.wait()
             written = self._writer.write_row(row, buffer.blocks(tokens.stop - tokens.start))
         except BaseException:
             self._failed = True
@@ -208,6 +215,10 @@ class RowQueue:
     def _tell(self, _: Future[RowWritten | None]) -> None:
         with self._changed:
             self._changed.notify_all()
+
+
+def _bytes(arrays: RowArrays) -> int:
+    return buffer_bytes(map(array_bytes, arrays.values()))
 
 
 def row_spans(starts: np.ndarray, batches: Sequence[slice]) -> list[range]:

@@ -1,10 +1,11 @@
 """Where one batch's states go: which of its padded tokens are captured, their places in the rows, and the time."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -49,8 +50,8 @@ class Meter:
 class BatchTarget:
     """Takes the outputs of a batch's passes, flattened over (sequence, position), into the rows of its tokens.
 
-    Wide arrays are copied as they come. Narrow ones, of which each component fills a few columns, are gathered on the
-    device, and leave it together in `flush`.
+    Wide arrays are copied as they come. Narrow ones, of which each component fills a few columns, are put together on
+    the device, and leave it in `flush`.
     """
 
     shape: tuple[int, int]
@@ -66,9 +67,9 @@ class BatchTarget:
     _captured: Chosen = field(init=False)
     _measured: Chosen = field(init=False)
     _parts: list[Chosen] = field(init=False)
-    _columns: dict[tuple[str, bool, torch.device], list[tuple[int, torch.Tensor]]] = field(default_factory=dict)
-    """(path, whether of measured tokens only, device) -> first column and values (token, column) so far, which stay on
-    their device until the pass is over."""
+    _columns: dict[tuple[str, bool], list[tuple[int, torch.Tensor]]] = field(default_factory=dict)
+    """(path, whether of measured tokens only) -> first column and values (token, column) so far, which stay on their
+    device until the passes are over."""
 
     def __post_init__(self) -> None:
         self._captured = Chosen(self.flat)
@@ -82,6 +83,11 @@ class BatchTarget:
     def take_measured(self, output: torch.Tensor) -> torch.Tensor:
         """Outputs of the measured tokens (measured token, feature), a copy on the device of `output`."""
         return self._measured.copy(output)
+
+    def rows(self, device: torch.device, *, measured: bool) -> torch.Tensor | None:
+        """Index of the captured or measured tokens on a device, int64; None where these are all tokens of the batch."""
+        chosen = self._measured if measured else self._captured
+        return None if len(chosen) == math.prod(self.shape) else chosen.index(device)
 
     def put(self, path: str, output: torch.Tensor, columns: slice | None = None) -> None:
         """Copy the captured tokens of an output (flat token, feature) into the row array at `path`, or `columns` of it.
@@ -109,7 +115,7 @@ class BatchTarget:
     def flush(self) -> None:
         """Send what was gathered to its rows, and mark the point at which all of the batch's copies are done."""
         with self.meter.timed("copy"):
-            for (path, measured, _), columns in self._columns.items():
+            for (path, measured), columns in self._columns.items():
                 self._send(path, columns, measured=measured)
             self._columns.clear()
             wait = self.copier.mark()
@@ -121,23 +127,18 @@ class BatchTarget:
         return any([segment.claim(path, columns) is not None for segment in self.segments])  # noqa: C419 (claim them all)
 
     def _add(self, path: str, start: int, values: torch.Tensor, *, measured: bool) -> None:
-        self._columns.setdefault((path, measured, values.device), []).append((start, values))
+        self._columns.setdefault((path, measured), []).append((start, values))
 
     def _send(self, path: str, columns: Sequence[tuple[int, torch.Tensor]], *, measured: bool) -> None:
-        places = torch.cat([torch.arange(start, start + values.shape[1]) for start, values in columns])
-        dtype = next(s.buffer.tensors[path].dtype for s in self.segments if path in s.buffer.tensors)
-        host = self.copier.fetch(torch.cat([values for _, values in columns], dim=1).to(dtype))
-        for segment in self.segments:
-            if path not in segment.buffer.tensors:
-                continue
-            array = segment.buffer.tensors[path][segment.target]
-            source = segment.source
-            tokens: slice | torch.Tensor = slice(None)
-            if measured:
-                tokens = torch.from_numpy(np.flatnonzero(self.measured[source]))
-                first = int(self.measured[: source.start].sum())
-                source = slice(first, first + len(tokens))
-            segment.buffer.later(partial(_scatter, array, tokens, places, host[source]))
+        """Put columns together and copy them; NaN, where the array may lack values, is what none brings."""
+        places = [(s.source, s.buffer.tensors[path][s.target]) for s in self.segments if path in s.buffer.tensors]
+        width = places[0][1].shape[1:].numel()
+        block = _side_by_side(columns, width).to(places[0][1].dtype)
+        if measured and not self.measured.all():
+            index = Chosen(np.flatnonzero(self.measured)).index(block.device)
+            block = block.new_full((len(self.flat), width), torch.nan).index_copy_(0, index, block)
+        for source, place in places:
+            self.copier.send(block[source].view(place.shape), place)
 
 
 def flat_places(positions: Sequence[np.ndarray], width: int) -> np.ndarray:
@@ -152,14 +153,13 @@ def nowhere(lengths: Sequence[int], n_measured: int) -> BatchTarget:
     return BatchTarget((len(lengths), width), flat, np.arange(len(flat)) < n_measured, ())
 
 
-def _scatter(array: torch.Tensor, tokens: slice | torch.Tensor, columns: torch.Tensor, values: torch.Tensor) -> None:
-    """Put values (token, column) into an array (token, column), or (token,) if there is one column."""
-    array = array.reshape(len(array), -1) if array.ndim == 1 else array
-    first = int(columns[0])
-    neighbours = slice(first, first + len(columns))
-    if torch.equal(columns, torch.arange(neighbours.start, neighbours.stop)):  # as most often; much faster
-        array[tokens, neighbours] = values
-    elif isinstance(tokens, slice):
-        array[tokens, columns] = values
-    else:
-        array[tokens[:, None], columns] = values
+def _side_by_side(columns: Sequence[tuple[int, torch.Tensor]], width: int) -> torch.Tensor:
+    """Values (token, column) of the columns from 0 to width, on the device of the first that came; NaN in the gaps."""
+    like, stop = columns[0][1], 0
+    parts = []
+    for start, values in [*sorted(columns, key=itemgetter(0)), (width, like[:, :0])]:
+        if start > stop:
+            parts.append(like.new_full((len(like), start - stop), torch.nan))
+        parts.append(values.to(like.device))
+        stop = start + values.shape[1]
+    return torch.cat(parts, dim=1)

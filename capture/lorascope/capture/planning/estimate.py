@@ -82,9 +82,9 @@ class Estimate(NamedTuple):
     bare_row_arrays: tuple[int, ...]
     """Bytes of each array of a row without states."""
 
-    def row_sizes(self, *, pinned: bool = False) -> list[int]:
+    def row_sizes(self) -> list[int]:
         """Memory that a buffer of each row takes."""
-        whole, bare = (buffer_bytes(sizes, pinned=pinned) for sizes in (self.row_arrays, self.bare_row_arrays))
+        whole, bare = map(buffer_bytes, (self.row_arrays, self.bare_row_arrays))
         kept = self.spec.state_rows or (True,) * self.spec.n_rows
         return [whole if has_states else bare for has_states in kept]
 

@@ -245,7 +245,7 @@ def _fit(
     on_device = device_needs(settled.spec, weights=weights, batch_tokens=batch_tokens, vocabulary=vocabulary)
     n_threads = min(32, (os.cpu_count() or 1) + 4)  # of a ThreadPoolExecutor, by default
     on_host = {
-        "row buffers": queue_bytes_needed(estimated.row_sizes(pinned=device.type == "cuda"), spans, config.queue_bytes),
+        "row buffers": queue_bytes_needed(estimated.row_sizes(), spans, config.queue_bytes),
         "encoding": n_threads * 2 * max(estimated.row_arrays),  # a chunk and what becomes of it
     }
     if device.type == "cpu":  # where states are copied at once

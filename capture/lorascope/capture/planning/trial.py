@@ -25,6 +25,7 @@ from ..adapters.adapter import attach_adapters
 from ..adapters.components import LoraComponent, chosen_components
 from ..adapters.passes import evaluating, passes_of
 from ..buffers.copies import Chosen, copier_for
+from ..buffers.row_buffer import RowBuffer
 from ..config import CaptureConfig
 from ..load import Loaded, load_base
 from ..models.device import input_device
@@ -204,14 +205,18 @@ def disk_rate(out: str, file_bytes: int, *, seconds: float = 0.5) -> float:
 
 def copy_rate(device: torch.device, *, n_bytes: int = 2**28) -> float:
     """Bytes a second from a device into the host's memory, by a capture's copier with nothing else to do."""
-    output = torch.ones(16, n_bytes // 16, dtype=torch.uint8, device=device)
-    place = torch.empty(output.shape, dtype=output.dtype, pin_memory=device.type == "cuda")
-    copier, chosen = copier_for(device), Chosen(np.arange(16))
-    for _ in range(2):  # the first one warms up
-        start = time.perf_counter()
-        copier.copy(output, chosen, place)
-        copier.mark()()
-        taken = time.perf_counter() - start
+    output, chosen = torch.ones(16, n_bytes // 16, dtype=torch.uint8, device=device), Chosen(np.arange(16))
+    buffer = RowBuffer({"bytes": (tuple(output.shape), np.dtype(np.uint8))})
+    copier = copier_for(device)
+    copier.pin(buffer.memory)
+    try:
+        for _ in range(2):  # the first one warms up
+            start = time.perf_counter()
+            copier.copy(output, chosen, buffer.tensors["bytes"])
+            copier.mark()()
+            taken = time.perf_counter() - start
+    finally:
+        copier.close()
     return n_bytes / taken
 
 

@@ -15,6 +15,7 @@ from ..samples.batches import pad
 from ..samples.encoded import EncodedSample
 from ..samples.scoring import logit_parts, token_nll
 from .hooks import Recorder
+from .reduce import has_kernel
 
 PROBE_TOKENS = 32
 """Most tokens of which a probe proves that a layer's output is its base plus delta: more would show nothing else."""
@@ -92,8 +93,14 @@ def negative_log_likelihood(
     flat = flat_places(positions, logits.shape[1])
     ids = np.concatenate([sample.token_ids[chosen] for sample, chosen in zip(samples, positions, strict=True)])
     is_first = np.concatenate(positions) == 0
-    before, own, first = (torch.from_numpy(values).to(logits.device) for values in (flat - 1, ids, is_first))
-    return token_nll(logits.flatten(0, 1), before.clamp_(min=0), own).masked_fill_(first, torch.nan)
+    before, own, first = (
+        torch.from_numpy(values).to(logits.device, non_blocking=True)
+        for values in (np.maximum(flat - 1, 0), ids, is_first)
+    )
+    nll = token_nll
+    if has_kernel(logits.device):
+        from .fused import token_nll as nll  # imports triton
+    return nll(logits.flatten(0, 1), before, own).masked_fill_(first, torch.nan)
 
 
 def kl_divergence(base: torch.Tensor, adapted: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
@@ -111,6 +118,10 @@ def kl_divergence(base: torch.Tensor, adapted: torch.Tensor, flat: torch.Tensor)
     sum_i p_i (log p_i - log q_i) in float64: what is left of differences that nearly cancel is good to about 1e-13.
     """
     base, adapted = base.flatten(0, 1), adapted.flatten(0, 1)
+    if has_kernel(base.device):
+        from . import fused  # imports triton
+
+        return fused.kl_divergence(base, adapted, flat)
     kl = torch.empty(len(flat), dtype=torch.float32, device=base.device)
     for part in logit_parts(len(flat), base):
         log_p = base.index_select(0, flat[part]).double().log_softmax(-1)

@@ -4,12 +4,14 @@ The float64 functions of `reduce` and `sink` are its reference, and what devices
 comes with torch's CUDA builds: imported only where that was found.
 """
 
-import math
+from contextlib import AbstractContextManager
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 
-from .row_kernel import measure_rows
+from .row_kernel import measure_rows, nll_rows
+from .sums import Sum
 
 _BLOCK_VALUES = 2048
 """Values that a program holds at a time: 16 for each of its threads, in registers."""
@@ -35,23 +37,25 @@ class Measured(NamedTuple):
     """Largest |output - (base + delta)| over what rounding allows, as in `sink.excess`; 0 where it isn't proved."""
 
 
-class Compared(NamedTuple):
-    """What two rows of logits say, float32 (token,) each, in nats."""
-
-    kl: torch.Tensor
-    """KL(softmax(base) || softmax(adapted))."""
-    base_nll: torch.Tensor
-    """Negative log-likelihood of the token's id by base."""
-    adapted_nll: torch.Tensor
-    """The same by adapted."""
-
-
 class _Settings(NamedTuple):
     scaling: float = 1.0
     rounding: float = 0.0
     """What the layer's rounding of delta may come to, over the magnitudes of its terms."""
     prove_every: int = 1
     is_kl: bool = False
+
+
+def measure_sum(total: Sum, rows: torch.Tensor | None, *, prove_every: int = 1) -> Measured:
+    """Measures of a sum's tokens, or of those at `rows`; what a layer put out, other than a difference, is proved."""
+    base, given, output = total.base, total.given, total.output
+    if given is None:
+        assert output is not None
+        return measure_difference(base, output, rows=rows)
+    if not total.is_factored:
+        return measure_delta(base, given, output=output, dtype=total.dtype, rows=rows, prove_every=prove_every)
+    weight, bias = total.addition.on(base.device)
+    weight, scaling = weight.T.contiguous(), total.addition.component.scaling
+    return measure_factor(base, given, weight, bias, scaling=scaling, output=output, rows=rows, prove_every=prove_every)
 
 
 def measure_factor(
@@ -102,11 +106,26 @@ def measure_difference(base: torch.Tensor, output: torch.Tensor, *, rows: torch.
     return Measured(*_run(base, output, None, None, None, rows, settings=_Settings()))
 
 
-def compare_logits(
-    base: torch.Tensor, adapted: torch.Tensor, *, rows: torch.Tensor | None = None, ids: torch.Tensor | None = None
-) -> Compared:
-    """KL of two tensors of logits (row, token id), and what either says of the ids (token,), NaN without them."""
-    return Compared(*_run(base, adapted, None, None, None, rows, ids, settings=_Settings(is_kl=True))[:3])
+def kl_divergence(base: torch.Tensor, adapted: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """KL(softmax(base) || softmax(adapted)) of these rows of logits (row, token id), nats, float32 (token,)."""
+    return _run(base, adapted, None, None, None, rows, settings=_Settings(is_kl=True))[0]
+
+
+def token_nll(logits: torch.Tensor, rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood of each of these tokens, as `samples.scoring.token_nll`."""
+    logits = _by_rows(logits)
+    found = torch.empty(len(rows), dtype=torch.float32, device=logits.device)
+    tokens, features = block_shape(logits.shape[1])
+    if len(rows):
+        with _device_of(logits):
+            nll_rows[(-(-len(rows) // tokens),)](
+                *(found, logits, logits.stride(0), rows, ids, len(rows)),
+                WIDTH=logits.shape[1],
+                TOKENS=tokens,
+                FEATURES=features,
+                **OPTIONS,
+            )
+    return found
 
 
 def block_shape(width: int) -> tuple[int, int]:
@@ -122,28 +141,38 @@ def _run(
     weight: torch.Tensor | None,
     bias: torch.Tensor | None,
     rows: torch.Tensor | None,
-    ids: torch.Tensor | None = None,
     *,
     settings: _Settings,
 ) -> torch.Tensor:
     n_tokens, width = len(base) if rows is None else len(rows), base.shape[1]
-    found = torch.full((6, n_tokens), math.nan if settings.is_kl else 0.0, dtype=torch.float32, device=base.device)
+    found = torch.empty((1 if settings.is_kl else 6, n_tokens), dtype=torch.float32, device=base.device)
     tokens, features = block_shape(width)
     eps, smallest = _rounding(base.dtype if output is None else output.dtype)
-    strides = [0 if tensor is None else tensor.stride(0) for tensor in (base, output, given)]
-    assert all(tensor is None or tensor.stride(-1) == 1 for tensor in (base, output, given)) or width == 1
+    tensors = [None if tensor is None else _by_rows(tensor) for tensor in (base, output, given)]
+    strided = [(tensor, 0 if tensor is None else tensor.stride(0)) for tensor in tensors]
     if n_tokens:
-        measure_rows[(-(-n_tokens // tokens),)](
-            *(found, base, strides[0], output, strides[1], given, strides[2], weight, bias, rows, ids, n_tokens),
-            *(settings.scaling, settings.rounding, eps, smallest, settings.prove_every),
-            WIDTH=width,
-            RANK=0 if weight is None else weight.shape[0],
-            IS_KL=settings.is_kl,
-            TOKENS=tokens,
-            FEATURES=features,
-            **OPTIONS,
-        )
+        with _device_of(base):
+            measure_rows[(-(-n_tokens // tokens),)](
+                *(found, *chain.from_iterable(strided), weight, bias, rows, n_tokens),
+                *(settings.scaling, settings.rounding, eps, smallest, settings.prove_every),
+                WIDTH=width,
+                RANK=0 if weight is None else weight.shape[0],
+                IS_KL=settings.is_kl,
+                TOKENS=tokens,
+                FEATURES=features,
+                **OPTIONS,
+            )
     return found
+
+
+def _device_of(tensor: torch.Tensor) -> AbstractContextManager[None]:
+    """Triton launches on the current device, wherever its arguments are."""
+    return torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call]  # torch's own
+
+
+def _by_rows(tensor: torch.Tensor) -> torch.Tensor:
+    """The same, or a copy where a row's values aren't neighbours, which layers put out seldom."""
+    return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
 
 
 def _rounding(dtype: torch.dtype) -> tuple[float, float]:

@@ -20,7 +20,8 @@ from ..adapters.components import LoraComponent
 from ..adapters.passes import Pass, passes_of
 from ..buffers.target import BatchTarget
 from ..errors import CaptureError
-from .sink import ReduceStates, Sink
+from .reduce import other_threads
+from .sink import Sink, TakeReduced
 from .sites import Site, make_sites
 from .takers import AdaptedTaker, BaseTaker, Call
 
@@ -43,10 +44,8 @@ class Recorder:
     keep_states
         Whether base, factor and delta are stored; may be set between batches.
     reducer
-        Called once a batch for every component and adapter, with the target and tensors on the device that are valid
-        during the call and not to be changed: base of the captured tokens in the layer's own type, and delta in
-        float32. In `pair` they are the base pass's output and what the adapted pass's differs from it. With a reducer
-        no js is measured here.
+        Called once a batch for every component and adapter, with the target and what is measured of base and delta of
+        the captured tokens. In `pair` these are the base pass's output and what the adapted pass's differs from it.
 
     Raises
     ------
@@ -67,7 +66,7 @@ class Recorder:
         stream: str = "adapted",
         factor_start: Mapping[str, Sequence[int]] | None = None,
         keep_states: bool = True,
-        reducer: ReduceStates | None = None,
+        reducer: TakeReduced | None = None,
     ) -> None:
         self.passes: tuple[Pass, ...] = passes_of(stream, list(components))
         self.keep_states = keep_states
@@ -80,6 +79,7 @@ class Recorder:
         self._stream = stream
         self._sites = make_sites(model, components, factor_start)
         self._reducer = reducer
+        self._threads = None if reducer is None else other_threads()
         self._held: dict[int, torch.Tensor] = {}
         self._pass = self.passes[0]
         self._taker: BaseTaker | AdaptedTaker | None = None
@@ -107,7 +107,13 @@ class Recorder:
     @contextmanager
     def recording(self, target: BatchTarget, pass_: Pass) -> Iterator[None]:
         """One forward pass into `target`; raises `CaptureError` unless all is as planned."""
-        sink = Sink(target=target, is_pair=self._stream == "pair", keep_states=self.keep_states, reducer=self._reducer)
+        sink = Sink(
+            target=target,
+            is_pair=self._stream == "pair",
+            keep_states=self.keep_states,
+            reducer=self._reducer,
+            threads=self._threads,
+        )
         self._pass = pass_
         self._taker = (BaseTaker if pass_.name == "base" else AdaptedTaker)(sink, self._held)
         self._fired.clear()
@@ -209,11 +215,11 @@ def _check_layout(site: Site, what: str, shape: tuple[int, int], output: Any) ->
 
 
 def _to_host(values: Any) -> list[float]:
-    """Scalars from any devices, with one copy a device."""
-    scalars = list(values)
+    """The largest of each of these, which may lie on several devices, NaN if any is; with one copy a device."""
+    tensors = list(values)
     found: dict[int, float] = {}
-    for device in {scalar.device for scalar in scalars}:
-        places = [place for place, scalar in enumerate(scalars) if scalar.device == device]
-        together = torch.stack([scalars[place].double() for place in places]).tolist()
+    for device in {tensor.device for tensor in tensors}:
+        places = [place for place, tensor in enumerate(tensors) if tensor.device == device]
+        together = torch.stack([tensors[place] for place in places]).reshape(len(places), -1).amax(1).tolist()
         found |= dict(zip(places, together, strict=True))
-    return [found[place] for place in range(len(scalars))]
+    return [found[place] for place in range(len(tensors))]

@@ -1,7 +1,6 @@
 """MIUB of a model as it stands, in memory: one pass over a few samples, of which nothing is stored."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from ..samples.batches import pad, plan_batches
 from ..samples.encoded import EncodedSample
 from .forward import negative_log_likelihood
 from .hooks import Recorder
-from .reduce import other_threads, reduce_tokens
+from .reduce import Reduced
 
 LAYER, KIND = "miub_layer_", "miub_kind_"
 """How the names of its parts begin."""
@@ -48,10 +47,10 @@ def measure_miub(model: Any, samples: Sequence[EncodedSample], *, batch_tokens: 
     batches = plan_batches([len(sample.token_ids) for sample in by_length], batch_tokens=batch_tokens)
     found: dict[int, torch.Tensor] = {}
     js, ce = [], []
-    with evaluating(model), other_threads() or nullcontext() as threads:
+    with evaluating(model):
 
-        def take(_: BatchTarget, index: int, adapter: str, base: torch.Tensor, delta: torch.Tensor) -> None:
-            found[index] = reduce_tokens(base, delta, threads=threads).js
+        def take(_: BatchTarget, index: int, adapter: str, reduced: Reduced) -> None:
+            found[index] = reduced.js
 
         recorder = Recorder(model, {adapter: components}, keep_states=False, reducer=take)
         (pass_,) = recorder.passes

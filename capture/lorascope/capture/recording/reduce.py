@@ -3,7 +3,7 @@
 import math
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -103,15 +103,10 @@ def reduce_tokens(base: torch.Tensor, delta: torch.Tensor, *, threads: ThreadPoo
     ----------
     base, delta
         Shape (token, feature). In host memory they are taken as float32 and go through the kernels that analysis runs
-        on stored states; on a GPU through the kernel of `fused`, and on another device, or where triton is missing, the
-        same is computed in torch, in float64.
+        on stored states; elsewhere the same is computed in torch, in float64.
     threads
         Threads that take tiles of tokens in host memory beside this one.
     """
-    if _has_kernel(base.device):
-        from .fused import measure_delta  # imports triton
-
-        return Reduced(*measure_delta(base, delta)[:4])
     if base.device.type != "cpu":
         return _reduce_in_torch(base, delta)
     base, delta = base.float().contiguous(), delta.float().contiguous()
@@ -132,35 +127,35 @@ def other_threads() -> ThreadPoolExecutor | None:
     return ThreadPoolExecutor(n_others, "lorascope-reduce") if n_others > 0 else None
 
 
-def _has_kernel(device: torch.device) -> bool:
+@cache
+def has_kernel(device: torch.device) -> bool:
     """Whether triton, which comes with torch's CUDA builds, can measure on this device."""
-    return device.type == "cuda" and torch.version.cuda is not None and find_spec("triton") is not None
+    if device.type != "cuda" or torch.version.cuda is None or find_spec("triton") is None:
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)  # older ones don't know bfloat16
 
 
 class Reducer:
-    """Reduces every component of a batch in the middle of its pass, and puts the measures into the rows.
+    """Puts the measures of every component, taken in the middle of a batch's pass, into the rows.
 
-    A `Recorder` calls it with the captured tokens of each adapter and component.
+    A `Recorder` calls it with those of the captured tokens of each adapter and component.
     """
 
     def __init__(self) -> None:
-        self._threads = other_threads()
         self._target: BatchTarget | None = None
         self._reduced: set[int] = set()
 
-    def __call__(self, target: BatchTarget, index: int, adapter: str, base: torch.Tensor, delta: torch.Tensor) -> None:
-        """Take base and delta (captured token, feature) of the component at `index` of the component axis."""
+    def __call__(self, target: BatchTarget, index: int, adapter: str, found: Reduced) -> None:
+        """Take the measures of the component at `index` of the component axis."""
         if target is not self._target:  # another batch
             self._target = target
             self._reduced.clear()
-        with target.meter.timed("reduce"):
-            found = reduce_tokens(base, delta, threads=self._threads)
-            target.put_values(f"adapters/{adapter}/js", found.js, index)
-            target.put_values(f"adapters/{adapter}/delta_norm", found.delta_norm, index)
-            if index not in self._reduced:  # the base is the same to every adapter
-                self._reduced.add(index)
-                target.put_values("reductions/base_norm", found.base_norm, index)
-                target.put_values("reductions/effective_width", found.effective_width, index)
+        target.put_values(f"adapters/{adapter}/js", found.js, index)
+        target.put_values(f"adapters/{adapter}/delta_norm", found.delta_norm, index)
+        if index not in self._reduced:  # the base is the same to every adapter
+            self._reduced.add(index)
+            target.put_values("reductions/base_norm", found.base_norm, index)
+            target.put_values("reductions/effective_width", found.effective_width, index)
 
 
 def _reduce_tiles(base: np.ndarray, delta: np.ndarray, found: np.ndarray, tiles: deque[slice]) -> None:

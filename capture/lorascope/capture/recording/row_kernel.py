@@ -288,9 +288,9 @@ def _excess(
     return tl.max(worst, 1).to(tl.float32, bitcast=True)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_tokens", "prove_every"])
 def measure_rows(
-    found, base, base_stride, output, output_stride, given, given_stride, weight, bias, rows, ids,
+    found, base, base_stride, output, output_stride, given, given_stride, weight, bias, rows,
     n_tokens, scaling, rounding, eps, smallest, prove_every,
     WIDTH: tl.constexpr, RANK: tl.constexpr, IS_KL: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
 ):  # fmt: skip
@@ -391,15 +391,6 @@ def measure_rows(
     found += token
     if IS_KL:
         tl.store(found, divergence)
-        if ids is not None:
-            at = tl.load(ids + token)[:, None]
-            x = _rows_at(base, base_stride, row, at, at >= 0)
-            delta = tl.sum(_delta_at(source, x, row, at, at >= 0, WIDTH, RANK), 1)
-            log_ratio = (delta.to(tl.float64) - tl.sum(centre, 1).to(tl.float64)) - tl.sum(centre_low, 1).to(tl.float64)
-            nll = tl.log(normaliser.to(tl.float64)) + (first.to(tl.float64) - tl.sum(x, 1).to(tl.float64))
-            tl.store(found + n_tokens, tl.where(base_is_finite, nll, _NONE).to(tl.float32))
-            nll = tl.where(base_is_finite & delta_is_finite, nll - log_ratio, _NONE)
-            tl.store(found + 2 * n_tokens, nll.to(tl.float32))
     else:
         norm = tl.sqrt(_total(squares)) / tl.sum(scale, 1)
         delta_norm = tl.sqrt(delta_squares) / tl.sum(delta_scale, 1)
@@ -409,8 +400,30 @@ def measure_rows(
         tl.store(found + 2 * n_tokens, tl.where(delta_is_finite, delta_norm, _NONE))
         tl.store(found + 3 * n_tokens, tl.where(base_is_finite, effective_width, _NONE))
         tl.store(found + 4 * n_tokens, tl.sum(swallowed, 1) / WIDTH)
+        excess = tl.zeros((TOKENS,), tl.float32)
         if output is not None and given is not None and tl.program_id(0) % prove_every == 0:
             excess = _excess(
                 source, base, base_stride, output, row, rounding, eps, smallest, WIDTH, RANK, TOKENS, FEATURES
             )
-            tl.store(found + 5 * n_tokens, excess)
+        tl.store(found + 5 * n_tokens, excess)
+
+
+@triton.jit(do_not_specialize=["n_tokens"])
+def nll_rows(
+    found, logits, stride, rows, ids, n_tokens, WIDTH: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr
+):
+    """Fill `found` (token,), float32, with the negative logarithms of softmaxes of `rows` at `ids`."""
+    token = tl.minimum(tl.program_id(0) * TOKENS + tl.arange(0, TOKENS), n_tokens - 1)
+    row, at = tl.load(rows + token)[:, None], tl.load(ids + token)[:, None]
+    top, _first, magnitude = _scan(logits, stride, row, WIDTH, TOKENS, FEATURES)
+    nothing = tl.zeros((TOKENS, FEATURES // 8), tl.float32)
+    weights = nothing, nothing
+    for start in range(0, WIDTH, FEATURES):
+        x, _features, inside = _block(logits, stride, row, start, WIDTH, FEATURES)
+        # Minus infinity, as of what can't come, has no difference from the top.
+        high, low = _minus_top(tl.maximum(x, top + 2.0 * _FLUSH), top, logits.dtype.element_ty == tl.float32)
+        weights = _add(weights, tl.where(inside, _exp(high, low), 0.0))
+    own = _rows_at(logits, stride, row, at, at >= 0)
+    nll = tl.log(_total(weights).to(tl.float64)) + tl.sum(top.to(tl.float64) - own.to(tl.float64), 1)
+    is_told = (magnitude == magnitude) & _is_finite(tl.sum(top, 1))
+    tl.store(found + token, tl.where(is_told, nll, _NONE).to(tl.float32))

@@ -1,38 +1,29 @@
-"""Where the tensors of one pass go: rows, measurements, a reducer, and the proof that base plus delta is the output."""
+"""Where the tensors of one pass go: rows, measurements, a reducer, and the proof that base plus delta is the output.
+
+A GPU measures a sum by the kernel of `fused`, in one launch; what has no such kernel by the float64 functions below,
+some components together.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from ..buffers.target import BatchTarget
-from .reduce import jensen_shannon, part_values
+from .reduce import Reduced, has_kernel, jensen_shannon, part_values, reduce_tokens
 from .sites import Addition, Site
+from .sums import Sum
 
-ReduceStates = Callable[[BatchTarget, int, str, torch.Tensor, torch.Tensor], None]
-"""Takes (target, place on the component axis, adapter, base, delta) of a batch's captured tokens, (token, feature)."""
+TakeReduced = Callable[[BatchTarget, int, str, Reduced], None]
+"""Takes (target, place on the component axis, adapter, measures) of a batch's captured tokens."""
 Work = Callable[..., torch.Tensor]
 Done = Callable[[torch.Tensor], None]
 PROVED_TOKENS = 256
 """Most tokens of a pass that are proved, evenly spaced among the measured: whatever else changes a layer's output
 changes it for most tokens."""
-
-
-class Sum(NamedTuple):
-    """A base and what is added to it, for some tokens."""
-
-    base: torch.Tensor
-    """(token, feature), in the layer's own type."""
-    delta: torch.Tensor
-    """Float32, same shape."""
-    size: torch.Tensor
-    """Same shape: magnitudes of the terms of delta, added up."""
-    n_roundings: int
-    """How often a partial sum of delta may have been rounded otherwise than the layer did."""
-    dtype: torch.dtype
-    """Type in which the layer computes delta."""
 
 
 class _Gathered:
@@ -76,77 +67,136 @@ class Sink:
     is_pair: bool
     """Whether base and delta are those of two passes: then only the second pass can measure and reduce."""
     keep_states: bool
-    reducer: ReduceStates | None
+    reducer: TakeReduced | None
+    threads: ThreadPoolExecutor | None = None
+    """Beside this one, for what is reduced in host memory."""
     excess: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Component path -> how far its output was from base + delta, over what is allowed; on its device."""
+    """Component path -> how far its output was from base + delta, over what is allowed; on its device, one value or
+    one a token."""
     _gathered: _Gathered = field(default_factory=_Gathered)
 
     def finish(self) -> None:
         """The pass is over: measure and prove what still waits."""
         self._gathered.finish()
 
-    def take_state(self, site: Site, name: str, output: torch.Tensor) -> torch.Tensor:
-        """Store an output of a component, as `base` or `adapted`; returns a copy of its measured tokens."""
+    def take_state(self, site: Site, name: str, output: torch.Tensor) -> None:
+        """Store an output of a component, as `base` or `adapted`."""
         if self.keep_states:
             self.target.put(f"states/{site.path}/{name}", output)
-        return self.target.take_measured(output)
 
-    def take_factor(self, site: Site, addition: Addition, base: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-        """Store an adapter's factor, or the delta that it makes where that isn't larger; returns its measured tokens.
-
-        Base and delta go to the reducer, while nothing has changed the base in place.
-        """
+    def take_factor(self, addition: Addition, factor: torch.Tensor) -> None:
+        """Store an adapter's factor, or the delta that it makes where that isn't larger."""
         if self.keep_states and addition.start >= 0:
             columns = slice(addition.start, addition.start + factor.shape[-1])
             self.target.put(f"adapters/{addition.adapter}/factor", factor, columns)
         elif self.keep_states:
-            self.target.put(_delta_path(addition), addition.delta(factor))
-        if self.reducer is not None and not self.is_pair:
-            delta = addition.delta(self.target.take(factor))
-            self.reducer(self.target, site.index, addition.adapter, self.target.take(base), delta)
-        return self.target.take_measured(factor)
+            self.take_delta(addition, addition.delta(factor))
 
-    def take_delta(self, site: Site, addition: Addition, base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-        """Store an adapter's delta, and hand it to the reducer with its base; returns its measured tokens."""
+    def take_delta(self, addition: Addition, delta: torch.Tensor) -> None:
+        """Store an adapter's delta."""
         if self.keep_states:
-            self.target.put(_delta_path(addition), delta)
-        if self.reducer is not None and not self.is_pair:
-            self.reducer(self.target, site.index, addition.adapter, self.target.take(base), self.target.take(delta))
-        return self.target.take_measured(delta)
+            self.target.put(f"adapters/{addition.adapter}/delta/{addition.component.path}", delta)
 
-    def measure(self, site: Site, addition: Addition, base: torch.Tensor, delta: torch.Tensor) -> None:
-        """Store js of the measured tokens; with a reducer it is the reducer's to do, over all captured tokens."""
-        if self.reducer is None and not self.is_pair:
-            self._measure(jensen_shannon, "js", site, addition, base, delta)
+    def take_difference(self, total: Sum) -> None:
+        """Store what an output differs by from its base, as delta."""
+        if self.keep_states:
+            self.take_delta(total.addition, total.delta)
 
-    def measure_swallowed(
-        self, site: Site, addition: Addition, base: torch.Tensor, delta: torch.Tensor, output: torch.Tensor
-    ) -> None:
-        """Store the share of features in which rounding leaves nothing of delta, of the measured tokens."""
-        self._measure(_swallowed_share, "swallowed", site, addition, base, delta, output)
+    def measure(self, site: Site, total: Sum) -> None:
+        """Store what a sum of all tokens says of the measured ones, and prove it if the layer added what is given.
+
+        That is js, unless a pair's two passes have it, and the share that rounding swallows of what is given. With a
+        reducer js and the other measures are its own, of all captured tokens.
+        """
+        if total.given is None and self.is_pair:
+            return
+        if has_kernel(total.base.device):
+            self._measure_at_once(site, total, self.target.rows(total.base.device, measured=self.reducer is None))
+            return
+        if not self.is_pair and self.reducer is not None:
+            needed = total if total.given is None else replace(total, output=None)
+            self._reduce(site, needed.of(self.target.take))
+        if total.given is None and self.reducer is not None:
+            return
+        chosen = total.of(self.target.take_measured)
+        delta = chosen.delta
+        if chosen.given is not None:
+            output = (chosen.base + delta).to(chosen.base.dtype) if chosen.output is None else chosen.output
+            self._measure(_swallowed_share, "swallowed", site, total.addition, chosen.base, delta, output)
+            if chosen.output is not None:
+                self._prove(site, chosen, delta)
+        if not self.is_pair and self.reducer is None:
+            self._measure(jensen_shannon, "js", site, total.addition, chosen.base, delta)
 
     def hold(self, base: torch.Tensor) -> torch.Tensor:
         """What the adapted pass of a pair needs of the base pass: a copy, since the model may go on to change it."""
-        return self.target.take_measured(base) if self.reducer is None else self.target.take(base).clone()
+        if self.reducer is None:
+            return self.target.take_measured(base)
+        taken = self.target.take(base)
+        is_view = taken.untyped_storage().data_ptr() == base.untyped_storage().data_ptr()
+        return taken.clone() if is_view else taken
 
-    def finish_pair(self, site: Site, addition: Addition, held: torch.Tensor, output: torch.Tensor) -> None:
-        """Store the adapted output of a pair, and measure or reduce what it differs by from the base pass's."""
-        measured = self.take_state(site, "adapted", output)
-        if self.reducer is not None:
-            delta = self.target.take(output).float() - held.float()
-            self.reducer(self.target, site.index, addition.adapter, held, delta)
+    def finish_pair(self, site: Site, total: Sum) -> None:
+        """Store the adapted output of a pair, and measure or reduce what it differs by from the base that was held."""
+        assert total.output is not None
+        self.take_state(site, "adapted", total.output)
+        take = self.target.take_measured if self.reducer is None else self.target.take
+        chosen = replace(total, output=take(total.output))
+        if has_kernel(chosen.base.device):
+            self._measure_at_once(site, chosen, None)
+        elif self.reducer is not None:
+            self._reduce(site, chosen)
         else:
-            self._measure(jensen_shannon, "js", site, addition, held, measured.float() - held.float())
+            self._measure(jensen_shannon, "js", site, total.addition, chosen.base, chosen.delta)
 
-    def prove(self, site: Site, total: Sum, output: torch.Tensor) -> None:
-        """Compare tokens of a layer's output with their sum; nothing waits for the result here."""
-        done = partial(self.excess.__setitem__, site.path)
-        self._gathered.add(excess, done, *total[:3], output, n_roundings=total.n_roundings, dtype=total.dtype)
+    def take_proved(self, output: torch.Tensor) -> torch.Tensor:
+        """Those of an output's measured tokens that are proved, a copy."""
+        rows = self.target.rows(output.device, measured=True)
+        return output[:: _proof_step(len(output))].clone() if rows is None else output.index_select(0, proved(rows))
 
     def prove_equal(self, site: Site, base: torch.Tensor, output: torch.Tensor) -> None:
         """Adapters that are off leave nothing: the output is the base, bit for bit."""
         differ = (output != base) & ~(torch.isnan(output) & torch.isnan(base))
         self.excess[site.path] = torch.where(differ.any(), torch.inf, 0.0)
+
+    def _measure_at_once(self, site: Site, total: Sum, rows: torch.Tensor | None) -> None:
+        """All that is asked of these rows, or of all, by the kernel."""
+        from .fused import measure_sum  # imports triton
+
+        with self.target.meter.timed("reduce"):
+            n_tokens = len(total.base) if rows is None else len(rows)
+            found = measure_sum(total, rows, prove_every=_proof_step(n_tokens))
+            adapter, is_measured = total.addition.adapter, self.reducer is None
+            if total.given is None or not self.is_pair:
+                if self.reducer is not None:
+                    self.reducer(self.target, site.index, adapter, Reduced(*found[:4]))
+                else:
+                    self.target.put_values(f"adapters/{adapter}/js", found.js, site.index, measured=True)
+            if total.given is not None:
+                path = f"adapters/{adapter}/swallowed"
+                self.target.put_values(path, found.swallowed, site.index, measured=is_measured)
+                if total.output is not None and n_tokens:
+                    self.excess[site.path] = found.excess
+
+    def _reduce(self, site: Site, chosen: Sum) -> None:
+        assert self.reducer is not None
+        with self.target.meter.timed("reduce"):
+            found = reduce_tokens(chosen.base, chosen.delta, threads=self.threads)
+            self.reducer(self.target, site.index, chosen.addition.adapter, found)
+
+    def _prove(self, site: Site, chosen: Sum, delta: torch.Tensor) -> None:
+        """Compare tokens of a layer's output with their sum; nothing waits for the result here."""
+        assert chosen.given is not None
+        assert chosen.output is not None
+        base, delta, output = proved(chosen.base), proved(delta), proved(chosen.output)
+        if chosen.is_factored:
+            weights = chosen.addition.on(base.device)
+            size = factor_size(proved(chosen.given), *weights, chosen.addition.component.scaling)
+            n_roundings = chosen.given.shape[-1] + 4
+        else:
+            size, n_roundings = base.float().abs() + 2 * delta.abs(), 4
+        done = partial(self.excess.__setitem__, site.path)
+        self._gathered.add(excess, done, base, delta, size, output, n_roundings=n_roundings, dtype=chosen.dtype)
 
     def _measure(self, work: Work, name: str, site: Site, addition: Addition, *tensors: torch.Tensor) -> None:
         """Store one value a measured token, of one component and adapter."""
@@ -154,9 +204,13 @@ class Sink:
         self._gathered.add(work, partial(self.target.put_values, path, column=column, measured=True), *tensors)
 
 
+def _proof_step(n_tokens: int) -> int:
+    return max(1, -(-n_tokens // PROVED_TOKENS))
+
+
 def proved(measured: torch.Tensor) -> torch.Tensor:
     """The measured tokens (token, feature) that are proved; a copy, unless they are all of them."""
-    return measured[:: max(1, -(-len(measured) // PROVED_TOKENS))].contiguous()
+    return measured[:: _proof_step(len(measured))].contiguous()
 
 
 def excess(
@@ -170,8 +224,18 @@ def excess(
 ) -> torch.Tensor:
     """Largest |output - (base + delta)| over what rounding allows, on the device; NaN if either side is.
 
-    The tensors are those of a `Sum`, and the layer's output. The result is a scalar for tensors of (token, feature);
-    of each first index for those with further axes before these two.
+    Tensors of (token, feature) give a scalar; those with further axes before these two a value of each first index.
+
+    Parameters
+    ----------
+    base, delta, output
+        Base in the layer's own type, delta float32, and what the layer put out.
+    size
+        Magnitudes of the terms of delta, added up.
+    n_roundings
+        How often a partial sum of delta may have been rounded otherwise than the layer did.
+    dtype
+        Type in which the layer computes delta.
 
     Notes
     -----
@@ -210,7 +274,3 @@ def _swallowed_share(base: torch.Tensor, delta: torch.Tensor, output: torch.Tens
     """Share of features whose output is the base although delta isn't zero, float32 (token,)."""
     swallowed = (output == base).logical_and_(delta != 0)
     return (torch.count_nonzero(swallowed, dim=-1) / base.shape[-1]).float()
-
-
-def _delta_path(addition: Addition) -> str:
-    return f"adapters/{addition.adapter}/delta/{addition.component.path}"

@@ -24,10 +24,10 @@ class Addition:
     bias: torch.Tensor | None = None
 
     def on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """B and its bias on this device, where they stay."""
+        """B and its bias on this device, where they stay; on a GPU with B's columns contiguous, as its kernel reads."""
         assert self.weight is not None
         if self.weight.device != device:
-            self.weight = self.weight.to(device)
+            self.weight = self.weight.T.contiguous().to(device).T
             self.bias = self.bias if self.bias is None else self.bias.to(device)
         return self.weight, self.bias
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from ..adapters.passes import Pass
-from ..buffers.copies import Copier, copier_for
 from ..buffers.rows import RowQueue
 from ..buffers.target import BatchTarget, Meter, flat_places
 from ..samples.encoded import EncodedSample
@@ -108,7 +107,7 @@ def stream_states(
         If the disk is full or fails.
     """
     passes = recorder.passes
-    stream = _Stream(model, recorder, samples, plan, rows, device, copier_for(device))
+    stream = _Stream(model, recorder, samples, plan, rows, device)
     todo = [index for index, batch in enumerate(batches) if rows.wants(*_tokens(plan, batch))]
     # In parts of about equal length; after each a bare pass may be measured.
     n_parts = min(_MOST_BARE_PASSES if measure_overhead else 1, -(-len(todo) // _BATCHES_A_BARE_PASS))
@@ -159,7 +158,6 @@ class _Stream:
     plan: TokenPlan
     rows: RowQueue
     device: torch.device
-    copier: Copier
     meter: Meter = field(default_factory=Meter)
     tokens: int = 0
     seconds_apart: float = 0.0
@@ -174,7 +172,7 @@ class _Stream:
         samples, positions = self.samples[batch], self.plan.positions[batch]
         shape = _shape(samples)
         measured = self.plan.measured[self.plan.starts[batch.start] : self.plan.starts[batch.stop]]
-        target = BatchTarget(shape, flat_places(positions, shape[1]), measured, segments, self.copier, self.meter)
+        target = BatchTarget(shape, flat_places(positions, shape[1]), measured, segments, self.rows.copier, self.meter)
         logits: dict[str, torch.Tensor | None] = {}
         for pass_ in self.recorder.passes:
             # Walking over all modules to switch them takes as long as a small batch on a fast device.

@@ -15,9 +15,10 @@ from torch.multiprocessing.spawn import spawn
 from lorascope.stores import Run, open_run, verify
 
 from ..buffers.copies import Chosen, Copier, copier_for
+from ..buffers.row_buffer import RowBuffer
 from ..capture import capture
 from ..config import CaptureConfig
-from ..recording.reduce import jensen_shannon, reduce_tokens
+from ..recording.reduce import has_kernel, jensen_shannon, reduce_tokens
 from ..reforward import reforward
 
 WIDTHS = (64, 576, 4096, 14336)
@@ -36,6 +37,9 @@ class Check(NamedTuple):
 
 def check_measuring(device: torch.device) -> Check:
     """JS as captures measure it on this device against the float64 functions there: widths, types, sizes of delta."""
+    measure = reduce_tokens
+    if has_kernel(device):
+        from ..recording.fused import measure_delta as measure  # imports triton
     worst, n_tokens = 0.0, 9
     generator = torch.Generator().manual_seed(0)
     for width, dtype in product(WIDTHS, (torch.float32, torch.bfloat16, torch.float16)):
@@ -43,8 +47,8 @@ def check_measuring(device: torch.device) -> Check:
         base = (torch.randn(n_tokens, width, generator=generator) * spread).to(device, dtype)
         sizes = 10 ** (torch.arange(n_tokens)[:, None] % 7 * 1.6 - 7.5)  # from JS of about 1e-16 to ln 2
         delta = (torch.randn(n_tokens, width, generator=generator) * sizes).to(device)
-        worst = max(worst, _worst(reduce_tokens(base, delta).js, jensen_shannon(base, delta)))
-    by = "Triton" if device.type == "cuda" else "numba"
+        worst = max(worst, _worst(measure(base, delta).js, jensen_shannon(base, delta)))
+    by = "Triton" if has_kernel(device) else "numba" if device.type == "cpu" else "torch"
     return Check(f"JS by {by}, relative error", f"{worst:.1e}", "1.0e-06", worst <= 1e-6)
 
 
@@ -55,15 +59,20 @@ def check_copies(device: torch.device, copier: Copier | None = None) -> Check:
     copier = copier or copier_for(device)
     chosen = Chosen(np.concatenate([np.arange(900), np.arange(1000, 1900)]))
     size = 4096 if device.type == "cuda" else 64
-    load, places, expected = torch.ones(size, size, device=device), [], []
-    for _ in range(N_COPIES):
-        output = torch.randn(2000, 512, device=device)
-        expected.append(chosen.copy(output))
-        places.append(torch.empty(expected[-1].shape, pin_memory=device.type == "cuda"))
-        torch.mm(load, load)  # the copy is asked for before the device gets there
-        copier.copy(output, chosen, places[-1])
-        output.fill_(math.nan)  # as a later layer may
-    copier.mark()()
+    load, expected = torch.ones(size, size, device=device), []
+    buffer = RowBuffer({str(n): ((len(chosen), 512), np.dtype(np.float32)) for n in range(N_COPIES)})
+    places = list(buffer.tensors.values())
+    copier.pin(buffer.memory)
+    try:
+        for place in places:
+            output = torch.randn(2000, 512, device=device)
+            expected.append(chosen.copy(output))
+            torch.mm(load, load)  # the copy is asked for before the device gets there
+            copier.copy(output, chosen, place)
+            output.fill_(math.nan)  # as a later layer may
+        copier.mark()()
+    finally:
+        copier.close()
     n_wrong = sum(not torch.equal(place, one.cpu()) for place, one in zip(places, expected, strict=True))
     return Check("copies under load", f"{n_wrong} of {N_COPIES} differ", "0", n_wrong == 0)
 

@@ -81,9 +81,9 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 
 def sealed(document: Mapping[str, Any]) -> bytes:
-    """Content of the root's `zarr.json`, with a `root_digest` of all of it."""
+    """Content of the root's `zarr.json` on one line, with a `root_digest` of all of it."""
     mark = secrets.token_hex(32)  # stands nowhere else
-    content = json.dumps({**document, "attributes": {**document["attributes"], "root_digest": mark}}, indent=2)
+    content = json.dumps({**document, "attributes": {**document["attributes"], "root_digest": mark}})
     digest = hashlib.sha256(content.replace(mark, ZEROS).encode()).hexdigest()
     return content.replace(mark, digest).encode()
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -139,8 +140,8 @@ def _refuse_used(place: Place) -> None:
 
 
 def _require_readable_root(documents: Mapping[str, bytes]) -> None:
-    """Raise unless the root, with all these documents set in by three levels, is one that is read again."""
-    n_bytes = sum(100 + len(key) + len(content) + 6 * content.count(b"\n") for key, content in documents.items())
+    """Raise unless the root, with all these documents in it, is one that is read again."""
+    n_bytes = sum(100 + len(key) + len(re.sub(rb"\n *", b" ", content)) for key, content in documents.items())
     if n_bytes > MAX_BYTES - ROOM_BYTES or len(documents) > MAX_NODES:
         raise StoreError(
             f"{len(documents)} arrays and groups take {format_size(n_bytes)} of metadata, where at most {MAX_NODES} in "
@@ -152,7 +153,7 @@ def _with_writer(root: bytes) -> bytes:
     """The root of a run that this process sets up, which it names; when it is set up, that goes."""
     document = json.loads(root)
     document["attributes"][SET_UP_BY] = this_process()._asdict()
-    return json.dumps(document, indent=2).encode()
+    return json.dumps(document).encode()
 
 
 def _require_own(place: Place, root: bytes) -> None:
