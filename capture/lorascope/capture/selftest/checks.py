@@ -37,9 +37,6 @@ class Check(NamedTuple):
 
 def check_measuring(device: torch.device) -> Check:
     """JS as captures measure it on this device against the float64 functions there: widths, types, sizes of delta."""
-    measure = reduce_tokens
-    if has_kernel(device):
-        from ..recording.fused import measure_delta as measure  # imports triton
     worst, n_tokens = 0.0, 9
     generator = torch.Generator().manual_seed(0)
     for width, dtype in product(WIDTHS, (torch.float32, torch.bfloat16, torch.float16)):
@@ -47,7 +44,7 @@ def check_measuring(device: torch.device) -> Check:
         base = (torch.randn(n_tokens, width, generator=generator) * spread).to(device, dtype)
         sizes = 10 ** (torch.arange(n_tokens)[:, None] % 7 * 1.6 - 7.5)  # from JS of about 1e-16 to ln 2
         delta = (torch.randn(n_tokens, width, generator=generator) * sizes).to(device)
-        worst = max(worst, _worst(measure(base, delta).js, jensen_shannon(base, delta)))
+        worst = max(worst, _worst(_js(base, delta), jensen_shannon(base, delta)))
     by = "Triton" if has_kernel(device) else "numba" if device.type == "cpu" else "torch"
     return Check(f"JS by {by}, relative error", f"{worst:.1e}", "1.0e-06", worst <= 1e-6)
 
@@ -124,6 +121,15 @@ def allowed_difference(run: Run) -> float:
     eps = max(torch.finfo(getattr(torch, dtype)).eps for dtype in run.components["dtype"].values.tolist())
     sums = torch.finfo(torch.float32).eps * math.sqrt(run.components["d_in"].values.max())
     return max(eps, sums) * math.sqrt(len(run.component_paths))
+
+
+def _js(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    """As a capture on this device measures it."""
+    if has_kernel(base.device):
+        from ..recording.fused import measure_delta  # imports triton
+
+        return measure_delta(base, delta).js
+    return reduce_tokens(base, delta).js
 
 
 def _worst(found: torch.Tensor, expected: torch.Tensor) -> float:
