@@ -68,7 +68,7 @@ def test_the_verdict_comes_first_and_tables_fit_the_width(
     assert any(line.startswith("  ok  adapter 'default'") for line in lines)
     assert any(
         re.match(
-            r"About [\d.]+ (s|min|h) \(load .*, score .*, capture .*\), by a trial of \d+ tokens; the slowest is: ",
+            r"About [\d.]+ (s|min|h) \(load .*, score .*, capture .*\), by a trial of \d+ tokens\.$",
             line,
         )
         for line in lines
@@ -76,13 +76,16 @@ def test_the_verdict_comes_first_and_tables_fit_the_width(
     titles = [next(i for i, line in enumerate(lines) if line.startswith(title)) for title in TITLES]
     assert titles == sorted(titles)
     assert all(len(line) <= width for line in lines[: titles[-1]] if line.startswith("│"))
-    for row in ("base", "factor", "in all", "row buffers", "weights"):
+    assert re.search(
+        r"^Together about [\d.]+ tokens/s, bound by: (forward|measuring|copies|encoders|disk)\.", out, re.M
+    )
+    for row in ("disk", "base", "factor", "in all", "row buffers", "weights"):
         assert re.search(rf"│ +{row} ", out), row
     assert "without the adapter" not in out  # which `--no-score-base` leaves out
     assert not (folder / "run.zarr").exists()
 
 
-TITLES = ("What would be stored", "Memory", "Notes")
+TITLES = ("Tokens a second", "What would be stored", "Memory", "Notes")
 
 
 @pytest.mark.parametrize(

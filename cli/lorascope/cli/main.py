@@ -29,6 +29,7 @@ COMMANDS = {
     "verify": "Check a run: checksums, decoding, and whether its numbers look right.",
     "pull": "Copy part of a run, local or remote, into a smaller one: some components, samples or tokens.",
     "compact": "Compress a run that was captured with --codec raw.",
+    "selftest": "Check on this machine that captures are right, and measure how fast they are.",
     "miub": "MIUB: how much the adapter changes, by component and in total (arXiv 2501.03152).",
     "mi": "Estimate the mutual information of base and LoRA states by component, with errors and verdicts.",
     "fit": "Fit a scaling law of MIUB in model size, LoRA rank and data size, and test the fit.",

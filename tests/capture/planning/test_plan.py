@@ -99,6 +99,9 @@ def test_a_trial_gives_the_time(config: Callable[..., CaptureConfig], tmp_path: 
     assert made.seconds["capture"] > made.trial.measured["seconds"]  # of which a part was tried
     assert json.loads(json.dumps(made.as_dict()))["seconds"] == made.seconds
     assert made.codec_seconds.keys() == {"raw", "default"}
+    assert made.costs is not None
+    assert all(rate > 0 for rate in made.as_dict()["bottleneck"]["stages"].values())
+    assert made.costs.disk > 0
     assert made.codec_seconds["default"] == made.seconds["capture"]
     assert plan(config(limit=3, score=False)).seconds["score"] == 0
 

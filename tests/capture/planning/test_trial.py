@@ -34,7 +34,9 @@ def test_a_trial_measures_and_leaves_nothing_behind(
     settings: dict[str, Any], samples: list[EncodedSample], tmp_path: Path, options: dict[str, Any], row_bytes: int
 ) -> None:
     before = sorted(tmp_path.rglob("*"))
-    (found,) = trial.run_trial(CaptureConfig(**settings, **options), samples, (), torch.device("cpu"), ["raw"]).values()
+    tried = trial.run_trial(CaptureConfig(**settings, **options), samples, (), torch.device("cpu"), ["raw"])
+    assert [*tried] == (["raw"] if "states" in options else ["raw", "none"])
+    found = tried["raw"]
     assert sorted(tmp_path.rglob("*")) == before
     lengths = [len(sample.token_ids) for sample in samples]
     n_tried = int(np.searchsorted(np.cumsum(lengths), sum(lengths) / 2)) + 1

@@ -21,7 +21,8 @@ CGROUPS = Path("/sys/fs/cgroup")
 def device_needs(spec: RunSpec, *, weights: int, batch_tokens: int, vocabulary: int) -> dict[str, int]:
     """Bytes that the device holds while the largest batch, of so many padded tokens with so many logits each, passes.
 
-    Kernels' own workspaces, the allocator's slack and what CUDA itself takes (about half a gigabyte) aren't counted.
+    Measuring is counted as by the float64 functions, which take more than the kernel that most cards use. Kernels' own
+    workspaces, the allocator's slack and what CUDA itself takes (about half a gigabyte) aren't counted.
     """
     cuda = torch.device("cuda")
     itemsize = max(DTYPES[c.dtype][0].itemsize for c in spec.components)

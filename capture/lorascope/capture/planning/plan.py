@@ -24,6 +24,8 @@ from ..models.model import is_causal
 from ..prepare import Prepared, data_notes, encode_files, read_files, settle
 from ..recording.stream import Streamed
 from ..samples.encoded import EncodedSample, count_roles
+from . import bottleneck
+from .bottleneck import Costs
 from .estimate import Estimate, estimate, ways_to_fit
 from .memory import device_needs, free_device_bytes, free_host_bytes
 from .meta import MetaModel, attach_on_meta, load_on_meta, meta_inputs, output_dtypes
@@ -81,6 +83,10 @@ class Plan:
     """Seconds of the capture by codec, as the trial tells: of `raw` and of a compressed run; empty without a trial."""
     seconds: Mapping[str, float]
     """Seconds of `load`, as measured, and of `score` (with answers) and `capture`, from the trial; else empty."""
+    costs: Costs | None
+    """What each stage takes for a token, from the trial; None where there was none."""
+    faster: Mapping[str, Costs]
+    """What would make the capture faster -> the costs with it."""
 
     @property
     def spec(self) -> RunSpec:
@@ -118,7 +124,8 @@ class Plan:
             **{name: getattr(estimated, name) for name in ("n_arrays", "n_files", "raw_bytes", "stored_bytes")},
             "needed_bytes": estimated.needed_bytes,
             "parts": [part._asdict() for part in estimated.parts],
-            "trial": trial and {"tokens": trial.tokens, "bottleneck": trial.bottleneck, **trial.measured},
+            "trial": trial and {"tokens": trial.tokens, **trial.measured},
+            "bottleneck": self.costs and bottleneck.as_dict(self.costs, self.faster),
             "seconds": dict(self.seconds),
             "codec": spec.codec,
             "codec_seconds": dict(self.codec_seconds),
@@ -176,13 +183,14 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     padded = [len(lengths[batch]) * max(lengths[batch]) for batch in settled.batches]
     fit = _fit(settled, model, estimated, max(padded), device)
     may_try = probe and loaded.has_weights and not problems and all(one.fits for one in fit)
-    trial, seconds, codec_seconds = None, {}, {}
+    trial, seconds, codec_seconds, costs, faster = None, {}, {}, None, {}
     if may_try:
         codecs = codecs_to_try(config, settled.spec, fit[0].free_bytes)
         trials = run_trial(settled.config, samples, preflight.skipped, device, codecs)
         # Token by token as in the trial.
-        codec_seconds = {codec: each * sum(padded) for codec, each in seconds_a_token(trials).items()}
-        if config.codec == "auto" and min(trials, key=codec_seconds.__getitem__) == "raw":
+        by_codec = {codec: trials[codec] for codec in codecs}
+        codec_seconds = {codec: each * sum(padded) for codec, each in seconds_a_token(by_codec).items()}
+        if config.codec == "auto" and min(codecs, key=codec_seconds.__getitem__) == "raw":
             settled = settled._replace(spec=dataclasses.replace(settled.spec, codec="raw"))
             estimated = estimate(settled.spec, **tables)
             fit = _fit(settled, model, estimated, max(padded), device)
@@ -191,6 +199,10 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         seconds["load"] = times["load_seconds"]
         seconds["score"] = times["bare_seconds"] / times["bare_tokens"] * n_scored
         seconds["capture"] = codec_seconds[settled.spec.codec]
+        options: dict[Any, str] = {"none": "--states none", "raw": "--codec raw"}
+        others = {options[way]: bottleneck.costs_of(one, device) for way, one in trials.items() if way in options}
+        costs = bottleneck.costs_of(trial, device)
+        faster = bottleneck.ways(costs, others)
     return Plan(
         config=settled.config,
         n_samples=len(samples),
@@ -206,6 +218,8 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         trial=trial,
         codec_seconds=codec_seconds,
         seconds=seconds,
+        costs=costs,
+        faster=faster,
     )
 
 

@@ -5,33 +5,47 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from lorascope.stores import RunSpec, create_run, open_place
-from lorascope.stores.format.spec import Codec
+from lorascope.stores import RowWritten, RunSpec, RunWriter, create_run, open_place
+from lorascope.stores.format.encode import ChunkEncoder
+from lorascope.stores.format.spec import FORMAT_VERSION, Codec
+from lorascope.stores.reading.digests import chunk_digest
+from lorascope.stores.reading.read import open_group
+from lorascope.stores.writing.write import collect
 
 from ..adapters.adapter import attach_adapters
 from ..adapters.components import LoraComponent, chosen_components
-from ..adapters.passes import evaluating
+from ..adapters.passes import evaluating, passes_of
+from ..buffers.copies import Chosen, copier_for
+from ..buffers.row_buffer import RowBuffer
 from ..config import CaptureConfig
 from ..load import Loaded, load_base
 from ..models.device import input_device
 from ..prepare import settle
-from ..recording.forward import probe
+from ..recording.forward import forward_seconds, probe
 from ..recording.hooks import Recorder
 from ..recording.reduce import reduce_tokens
 from ..recording.stream import Streamed
 from ..run_model import fill_rows
+from ..samples.batches import plan_batches
 from ..samples.encoded import EncodedSample
 from ..samples.tables import make_tables
 from .estimate import estimate
 
 TRIAL_TOKENS = 1024
 """Tokens after which no further sample is added to a trial, or half of the data's; they take seconds."""
+BARE_SECONDS = 1.0
+"""About how long bare passes are measured."""
+ENCODED_BYTES = 2**26
+"""About as many bytes of a row are encoded once more, by themselves, to see what that takes."""
 
 
 def run_trial(
@@ -40,11 +54,12 @@ def run_trial(
     skip: Sequence[str],
     device: torch.device,
     codecs: Sequence[Codec],
-) -> dict[Codec, Streamed]:
+) -> dict[Codec | Literal["none"], Streamed]:
     """Load the model and capture the first few of these samples by each codec, beside `out`; see `try_codecs`.
 
     Components at the paths in `skip` are left out. Beside what such a capture measures, `load_seconds` says how long
-    loading took. Raises what `capture` raises of the model and its adapters.
+    loading took. Where states are kept, `none` has what a capture without them measures. Raises what `capture` raises
+    of the model and its adapters.
     """
     start = time.perf_counter()
     model, tokenizer = load_base(config, device)
@@ -55,13 +70,39 @@ def run_trial(
     with evaluating(adapted):
         components = chosen_components(adapted, loaded.adapters, config.component, skip=skip)
         dtypes = probe(adapted, Recorder(adapted, components, stream=config.stream), samples[:1], place)  # warms up too
-        found = try_codecs(
-            dataclasses.replace(config, measure_overhead=True), loaded, samples, components, dtypes, codecs
-        )
+        found = try_ways(config, loaded, samples, components, dtypes, codecs)
     return {
-        codec: streamed._replace(measured={**streamed.measured, "load_seconds": load_seconds})
-        for codec, streamed in found.items()
+        way: streamed._replace(measured={**streamed.measured, "load_seconds": load_seconds})
+        for way, streamed in found.items()
     }
+
+
+def try_ways(
+    config: CaptureConfig,
+    loaded: Loaded,
+    samples: Sequence[EncodedSample],
+    components: Mapping[str, Sequence[LoraComponent]],
+    dtypes: Mapping[str, torch.dtype],
+    codecs: Sequence[Codec],
+    *,
+    n_tokens: int | None = None,
+) -> dict[Codec | Literal["none"], Streamed]:
+    """What `try_codecs` gives, and under `none` the same without states unless the capture has none anyway.
+
+    Beside what such a capture measures stands what bare passes, the disk and the way off the device take by themselves.
+    """
+    given = (loaded, samples, components, dtypes)
+    found: dict[Any, Streamed] = {**try_codecs(config, *given, codecs, n_tokens=n_tokens)}
+    if config.states != "none":
+        without = dataclasses.replace(config, states="none", budget=None)
+        found["none"] = try_codecs(without, *given, codecs[-1:], n_tokens=n_tokens)[codecs[-1]]
+    n_chunks = 1 + sum(len(parts) for parts in components.values())
+    row_bytes = max(one.measured["stored_bytes"] // one.measured["rows"] for one in found.values())
+    rates = _bare_passes(config, loaded, samples)
+    rates |= {"disk_bytes_per_second": disk_rate(config.out, row_bytes // n_chunks)}
+    if loaded.device.type == "cuda":
+        rates["copy_bytes_per_second"] = copy_rate(loaded.device)
+    return {way: one._replace(measured={**one.measured, **rates}) for way, one in found.items()}
 
 
 def try_codecs(
@@ -71,21 +112,112 @@ def try_codecs(
     components: Mapping[str, Sequence[LoraComponent]],
     dtypes: Mapping[str, torch.dtype],
     codecs: Sequence[Codec],
+    *,
+    n_tokens: int | None = None,
 ) -> dict[Codec, Streamed]:
-    """What capturing the first few of these samples measures by each codec, in a place that is gone afterwards."""
+    """What capturing the first few of these samples measures by each codec, in a place that is gone afterwards.
+
+    They have `n_tokens`, or as many as a trial has. Beside the rest, `alone` has what the same passes measure where
+    nothing is encoded or written, and `encoder_seconds_per_byte` the processor's time for a byte in memory.
+    """
     totals = np.cumsum([len(sample.token_ids) for sample in samples])
-    few = samples[: int(np.searchsorted(totals, min(TRIAL_TOKENS, totals[-1] / 2))) + 1]
+    enough = min(TRIAL_TOKENS, totals[-1] / 2) if n_tokens is None else min(n_tokens, totals[-1])
+    few = samples[: int(np.searchsorted(totals, enough)) + 1]
     if config.states != "all":
         reduce_tokens(torch.ones(1, 8), torch.ones(1, 8))  # compiles its kernels
     prepared = settle(config, loaded.model, few, components, dtypes, loaded.device)
     tables = make_tables(few, prepared.plan, [""] * prepared.plan.n_tokens, None, None)
     weights, every = prepared.weights(loaded.model), np.ones(prepared.spec.n_rows, np.bool_)
     found: dict[Codec, Streamed] = {}
+    alone: Streamed | None = None
     for codec in codecs:
         spec = dataclasses.replace(prepared.spec, codec=codec)
         with _beside(config.out) as out, create_run(out, spec, tables=tables, weights=weights) as writer:
-            found[codec] = fill_rows(prepared, loaded, writer, every)
+            if alone is None:
+                kept = _WritesNothing(writer)
+                alone = fill_rows(prepared, loaded, kept, every)
+            streamed = fill_rows(prepared, loaded, writer, every)
+            more = {"alone": alone.measured, "encoder_seconds_per_byte": _encoder_seconds(out, kept.blocks)}
+            found[codec] = streamed._replace(measured={**streamed.measured, **more})
     return found
+
+
+def _bare_passes(config: CaptureConfig, loaded: Loaded, samples: Sequence[EncodedSample]) -> dict[str, float]:
+    """Seconds and tokens, padding included, of passes over the first batch without hooks: the median of a second."""
+    lengths = [len(sample.token_ids) for sample in samples]
+    batch = plan_batches(lengths, batch_tokens=config.batch_tokens)[0]
+    seconds: list[float] = []
+    while sum(seconds) < BARE_SECONDS:
+        spent = 0.0
+        for pass_ in passes_of(config.stream, loaded.adapters):
+            with pass_.enabled(loaded.model):
+                spent += forward_seconds(loaded.model, samples[batch], loaded.device)
+        seconds.append(spent)
+    return {"bare_seconds": median(seconds), "bare_tokens": len(lengths[batch]) * max(lengths[batch])}
+
+
+class _WritesNothing:
+    """Stands where a run's writer does, and keeps some blocks of the first row."""
+
+    def __init__(self, writer: RunWriter) -> None:
+        self.row_arrays = writer.row_arrays
+        self.blocks: dict[str, np.ndarray] = {}
+
+    def write_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> RowWritten:
+        if not row:
+            step = 1 + sum(block.nbytes for block in blocks.values()) // ENCODED_BYTES
+            self.blocks = {path: block.copy() for path, block in list(blocks.items())[::step]}
+        return RowWritten(row, 0, 0, 0.0, 0.0)
+
+
+def _encoder_seconds(out: str, blocks: Mapping[str, np.ndarray]) -> float:
+    """Seconds of the processor for a byte of these blocks of a run: compression, checksums and digests."""
+    metadata = open_group(out)[1].arrays
+    encoder = ChunkEncoder({path: metadata[path] for path in blocks})
+
+    def encode() -> float:
+        start = time.thread_time()
+        for path, block in blocks.items():
+            chunk_digest(FORMAT_VERSION, *encoder.encode(path, block))
+        return time.thread_time() - start
+
+    with ThreadPoolExecutor(1) as thread:  # as for rows: in the main thread Blosc would begin threads of its own
+        return thread.submit(encode).result() / sum(block.nbytes for block in blocks.values())
+
+
+def disk_rate(out: str, file_bytes: int, *, seconds: float = 0.5) -> float:
+    """Bytes a second that the place of a run takes in such files, each flushed, by as many threads as write rows."""
+    block, written = memoryview(np.random.default_rng(0).bytes(max(file_bytes, 1))), 0
+    with _beside(out) as beside, ThreadPoolExecutor() as threads:
+        place = open_place(beside)
+        place.write("zarr.json", b"{}")
+
+        def write(index: int) -> None:
+            place.write(f"{index}/c", block)
+            place.flush(str(index))
+
+        start = time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            collect([threads.submit(write, written + index) for index in range(2 * threads._max_workers)])
+            written += 2 * threads._max_workers
+        return written * len(block) / (time.perf_counter() - start)
+
+
+def copy_rate(device: torch.device, *, n_bytes: int = 2**28) -> float:
+    """Bytes a second from a device into the host's memory, by a capture's copier with nothing else to do."""
+    output, chosen = torch.ones(16, n_bytes // 16, dtype=torch.uint8, device=device), Chosen(np.arange(16))
+    buffer = RowBuffer({"bytes": (tuple(output.shape), np.dtype(np.uint8))})
+    copier = copier_for(device)
+    copier.pin(buffer.memory)
+    try:
+        for _ in range(2):  # the first one warms up
+            start = time.perf_counter()
+            copier.copy(output, chosen, buffer.tensors["bytes"])
+            copier.mark()()
+            taken = time.perf_counter() - start
+    finally:
+        copier.close()
+    return n_bytes / taken
 
 
 def seconds_a_token(trials: Mapping[Codec, Streamed]) -> dict[Codec, float]:
@@ -97,7 +229,7 @@ def codecs_to_try(config: CaptureConfig, spec: RunSpec, free_bytes: int | None) 
     """The codecs between which a trial may choose, in its order: the raw one, and what is asked for or the default.
 
     Raw is left out where there is nothing to gain by it or no room for it: without states, and where the run is to have
-    a certain size or raw wouldn't fit into the free bytes. What is cold at first counts against it.
+    a certain size or raw wouldn't fit into the free bytes.
     """
     if config.codec == "raw":
         return "raw", "default"

@@ -1,12 +1,12 @@
 """`lorascope plan`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from lorascope.analyze.format import format_duration
+from lorascope.analyze.format import format_duration, format_number
 from lorascope.capture.config import CaptureConfig
 from lorascope.capture.inputs import require_inputs
 from lorascope.stores.size import format_size
@@ -15,6 +15,7 @@ from ..screen import aside, note, print_table, say, write_json
 
 if TYPE_CHECKING:
     from lorascope.capture import Plan
+    from lorascope.capture.planning.bottleneck import Costs
 
 
 def plan(
@@ -31,13 +32,14 @@ def plan(
     config
         A TOML file of the settings of the capture; see `lorascope capture --help`.
     probe
-        Load the model and measure the speed of model, copies and disk. With --no-probe, the model's weights aren't
-        needed.
+        Load the model and measure how many tokens a second model, measuring, copies, encoders and disk can do. With
+        --no-probe, the model's weights aren't needed.
     as_json
         Print one JSON object and nothing else: `ok`, `fits` (`disk`, `device`, `host` -> `parts`, `needed_bytes`,
         `free_bytes`, `fits`), `problems`, `notes`, `remarks`, `ways_to_fit`, `tokens`, counts (`n_tokens`, `n_rows`,
         `n_components`, `n_all_tokens`, `n_samples`, `n_batches`, `n_arrays`, `n_files`), `raw_bytes`, `stored_bytes`,
-        `needed_bytes`, `parts` of the run, `trial` (null without one), `seconds` by stage, `codec`,
+        `needed_bytes`, `parts` of the run, `trial` (null without one), `bottleneck` (likewise: tokens a
+        second by stage and together, `limit`, `ways` -> the same with them), `seconds` by stage, `codec`,
         `codec_seconds` (of the capture, by codec), and `settings`.
     """
     require_inputs(settings, weights=False)
@@ -54,6 +56,10 @@ def plan(
         return 0 if made.ok else 1
     for line in _verdict(made):
         say(line)
+    if made.costs is not None:
+        rates = [(stage, format_number(each)) for stage, each in made.costs.rates.items()]
+        print_table("Tokens a second", ["each stage by itself", "tokens/s"], rates)
+        say(_bound(made.costs, made.faster))
     total = made.estimate
     parts = [(p.name, p.n_arrays, p.n_chunks + p.n_arrays, p.raw_bytes, p.stored_bytes) for p in total.parts]
     parts.append(("in all", total.n_arrays, total.n_files, total.raw_bytes, total.stored_bytes))
@@ -91,10 +97,8 @@ def _verdict(made: "Plan") -> Iterator[str]:
         yield f"By role: {', '.join(f'{n} {role}' for role, n in made.roles.items())}"
     if made.trial is not None:
         parts = ", ".join(f"{stage} {format_duration(seconds)}" for stage, seconds in made.seconds.items() if seconds)
-        yield (
-            f"About {format_duration(sum(made.seconds.values()))} ({parts}), by a trial of {made.trial.tokens} tokens; "
-            f"the slowest is: {made.trial.bottleneck}."
-        )
+        total = format_duration(sum(made.seconds.values()))
+        yield f"About {total} ({parts}), by a trial of {made.trial.tokens} tokens."
     if len(made.codec_seconds) > 1:
         yield _codec_line(made)
 
@@ -107,3 +111,13 @@ def _codec_line(made: "Plan") -> str:
     if raw < compressed:
         return f"The capture by codec: {times}. Raw is faster here: `--codec raw`, and a later `lorascope compact`."
     return f"The capture by codec: {times}. Compressing is no slower here."
+
+
+def _bound(costs: "Costs", faster: Mapping[str, "Costs"]) -> str:
+    """How fast all stages are together, which one holds them up, and what would move it."""
+    line = f"Together about {format_number(1 / costs.seconds)} tokens/s, bound by: {costs.limit}."
+    told = [
+        f"{f'`{way}`' if way.startswith('-') else way} {format_number(1 / one.seconds)}, then bound by {one.limit}"
+        for way, one in faster.items()
+    ]
+    return f"{line} Faster: {'; '.join(told)}." if told else line

@@ -1,0 +1,1 @@
+"""Whether captures on this machine are right, and how fast they are."""

@@ -1,0 +1,145 @@
+"""What must hold on any machine: measures are those of their reference, copies bring what was there, runs are alike."""
+
+import dataclasses
+import math
+import os
+import socket
+from collections.abc import Iterator
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.multiprocessing.spawn import spawn
+
+from lorascope.stores import Run, open_run, verify
+
+from ..buffers.copies import Chosen, Copier, copier_for
+from ..buffers.row_buffer import RowBuffer
+from ..capture import capture
+from ..config import CaptureConfig
+from ..recording.reduce import has_kernel, jensen_shannon, reduce_tokens
+from ..reforward import reforward
+
+WIDTHS = (64, 576, 4096, 14336)
+N_COPIES = 32
+
+
+class Check(NamedTuple):
+    """One thing that was looked at."""
+
+    what: str
+    found: str
+    allowed: str
+    ok: bool | None
+    """None where there is nothing to check on this machine."""
+
+
+def check_measuring(device: torch.device) -> Check:
+    """JS as captures measure it on this device against the float64 functions there: widths, types, sizes of delta."""
+    worst, n_tokens = 0.0, 9
+    generator = torch.Generator().manual_seed(0)
+    for width, dtype in product(WIDTHS, (torch.float32, torch.bfloat16, torch.float16)):
+        spread = torch.logspace(-1, 1.5, n_tokens)[:, None]
+        base = (torch.randn(n_tokens, width, generator=generator) * spread).to(device, dtype)
+        sizes = 10 ** (torch.arange(n_tokens)[:, None] % 7 * 1.6 - 7.5)  # from JS of about 1e-16 to ln 2
+        delta = (torch.randn(n_tokens, width, generator=generator) * sizes).to(device)
+        worst = max(worst, _worst(_js(base, delta), jensen_shannon(base, delta)))
+    by = "Triton" if has_kernel(device) else "numba" if device.type == "cpu" else "torch"
+    return Check(f"JS by {by}, relative error", f"{worst:.1e}", "1.0e-06", worst <= 1e-6)
+
+
+def check_copies(device: torch.device, copier: Copier | None = None) -> Check:
+    """Copies beside work that overwrites what they copy, against synchronous ones; a copier may be given."""
+    if device.type != "cuda" and copier is None:
+        return Check("copies under load", "nothing to copy on a CPU", "", None)
+    copier = copier or copier_for(device)
+    chosen = Chosen(np.concatenate([np.arange(900), np.arange(1000, 1900)]))
+    size = 4096 if device.type == "cuda" else 64
+    load, expected = torch.ones(size, size, device=device), []
+    buffer = RowBuffer({str(n): ((len(chosen), 512), np.dtype(np.float32)) for n in range(N_COPIES)})
+    places = list(buffer.tensors.values())
+    copier.pin(buffer.memory)
+    try:
+        for place in places:
+            output = torch.randn(2000, 512, device=device)
+            expected.append(chosen.copy(output))
+            torch.mm(load, load)  # the copy is asked for before the device gets there
+            copier.copy(output, chosen, place)
+            output.fill_(math.nan)  # as a later layer may
+        copier.mark()()
+    finally:
+        copier.close()
+    n_wrong = sum(not torch.equal(place, one.cpu()) for place, one in zip(places, expected, strict=True))
+    return Check("copies under load", f"{n_wrong} of {N_COPIES} differ", "0", n_wrong == 0)
+
+
+def check_capture(config: CaptureConfig, device: torch.device) -> Iterator[Check]:
+    """The run that this config makes on the device: sound, as the CPU computes it, and measured as it is stored."""
+    run = capture(config)
+    problems = verify(run.path).problems
+    yield Check("a capture, verified", f"{len(problems)} problems", "0", not problems)
+    again = reforward(config.out, 1, overrides={"device": "cpu"})
+    equal = f"{again.n_equal} of {again.n_vectors} vectors equal"
+    if device.type == "cpu":
+        yield Check("captured again", equal, "all, bit for bit", again.n_equal == again.n_vectors)
+    else:
+        allowed = allowed_difference(run)
+        found = f"{again.worst:.1e}; {equal}"
+        yield Check("on the CPU, of the norm", found, f"{allowed:.1e}", again.worst <= allowed and not again.problems)
+    worst, js = 0.0, run.js().values
+    for index, path in enumerate(run.component_paths):
+        base, delta = (torch.from_numpy(one(path).values) for one in (run.base, run.delta))
+        worst = max(worst, _worst(torch.from_numpy(js[:, index]), jensen_shannon(base, delta)))
+    # Beside the kernel's, delta's rounding, a sum of so many float32 products; JS goes with its square.
+    bound = 1e-6 + 2 * 2**-24 * math.sqrt(run.adapter()["rank"].values.max())
+    yield Check("its JS by its states, relative", f"{worst:.1e}", f"{bound:.1e}", worst <= bound)
+
+
+def check_ranks(config: CaptureConfig, n: int) -> Check:
+    """Whether n processes, one a device, write the rows that one process writes."""
+    if n < 2:
+        return Check("ranks over several devices", "there is one device", "", None)
+    config = dataclasses.replace(config, states="none", limit=n * 1024 // config.window_tokens)
+    alone, ranked = (dataclasses.replace(config, out=f"{config.out}.{name}") for name in ("alone", "ranks"))
+    capture(alone)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    spawn(_capture_rank, (ranked, n, port), nprocs=n)  # type: ignore[no-untyped-call]  # torch's own
+    one, many = open_run(alone.out), open_run(ranked.out)
+    n_differ = sum(not np.array_equal(one.digest(row), many.digest(row)) for row in range(one.n_rows))
+    return Check(f"{n} ranks against one process", f"{n_differ} of {one.n_rows} rows differ", "0", n_differ == 0)
+
+
+def allowed_difference(run: Run) -> float:
+    """Largest ||difference|| / ||vector|| of a state that another order of summation explains, on another device.
+
+    A layer's sum of K float32 products is off by about eps sqrt(K) of its size, and one rounded to a shorter type by a
+    unit of that; what n layers in a row add is independent, so it grows with sqrt(n). TF32 is off, as in torch.
+    """
+    eps = max(torch.finfo(getattr(torch, dtype)).eps for dtype in run.components["dtype"].values.tolist())
+    sums = torch.finfo(torch.float32).eps * math.sqrt(run.components["d_in"].values.max())
+    return max(eps, sums) * math.sqrt(len(run.component_paths))
+
+
+def _js(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    """As a capture on this device measures it."""
+    if has_kernel(base.device):
+        from ..recording.fused import measure_delta  # imports triton
+
+        return measure_delta(base, delta).js
+    return reduce_tokens(base, delta).js
+
+
+def _worst(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest difference over what was expected; infinite where either isn't a number."""
+    off = ((found.double() - expected).abs() / expected.abs()).masked_fill(found.double() == expected, 0)
+    return float(off.nan_to_num(math.inf).max())
+
+
+def _capture_rank(rank: int, config: CaptureConfig, n: int, port: int) -> None:
+    """One of n processes on this machine that share a capture."""
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in names.items()}
+    capture(config)

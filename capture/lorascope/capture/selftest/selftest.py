@@ -1,0 +1,110 @@
+"""The selftest: on whatever machine it is run, whether captures are right there, and how fast."""
+
+import dataclasses
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from lorascope.stores.size import format_size
+
+from ..config import CaptureConfig
+from ..inputs import require_inputs
+from ..models.device import named_device, require_device
+from ..planning.bottleneck import n_cores
+from ..planning.memory import free_host_bytes
+from ..provenance import device_description
+from .checks import Check, check_capture, check_copies, check_measuring, check_ranks
+from .inputs import write_model, write_text
+from .rates import Rate, measure_rates
+
+STAGES = ("measuring, and copies", "captures, compared", "rates")
+"""What a selftest does, in its order."""
+VERSIONS = ("lorascope", "torch", "transformers", "peft", "numpy", "zarr", "numcodecs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selftest:
+    """What a selftest found on this machine."""
+
+    machine: dict[str, str]
+    checks: tuple[Check, ...]
+    rates: tuple[Rate, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no check failed."""
+        return all(check.ok is not False for check in self.checks)
+
+
+def selftest(
+    *,
+    model: tuple[str, str] | None = None,
+    device: str = "auto",
+    out: str | Path = ".",
+    progress: Callable[[str], None] = lambda what: None,
+) -> Selftest:
+    """Check and measure captures on this machine; takes about two minutes with the tiny model, and leaves nothing.
+
+    Parameters
+    ----------
+    model
+        A model and its adapter, as in `CaptureConfig`; without it a tiny one is made.
+    device
+        Where the model runs.
+    out
+        Folder on the disk that is measured.
+    progress
+        Told what begins.
+
+    Raises
+    ------
+    ValueError
+        If the device isn't here.
+    Exception
+        What `capture` raises of a model and its adapter.
+    """
+    where = require_device(named_device(device))
+    with tempfile.TemporaryDirectory(prefix=".lorascope-selftest-", dir=out) as name:
+        folder = Path(name)
+        write_text(folder / "sums.txt")
+        source, adapter = model or map(str, write_model(folder))
+        data, run = str(folder / "sums.txt"), str(folder / "run.zarr")
+        config = CaptureConfig(model=source, adapter=(adapter,), data=(data,), out=run, device=device, score=False)
+        require_inputs(config)
+        checks = tuple(_checks(config, where, progress))
+        progress(STAGES[2])
+        rates = tuple(measure_rates(config, where))
+    return Selftest(machine=_machine(where, out, source if model else None), checks=checks, rates=rates)
+
+
+def _checks(config: CaptureConfig, device: torch.device, progress: Callable[[str], None]) -> Iterator[Check]:
+    progress(STAGES[0])
+    yield check_measuring(device)
+    yield check_copies(device)
+    progress(STAGES[1])
+    few = dataclasses.replace(config, js_share=1.0, window_tokens=128, limit=2)
+    yield from check_capture(few, device)
+    yield check_ranks(
+        dataclasses.replace(few, device="auto"), torch.cuda.device_count() if device.type == "cuda" else 1
+    )
+
+
+def _machine(device: torch.device, out: str | Path, model: str | None) -> dict[str, str]:
+    """What the numbers depend on; of the model's place its last name alone."""
+    described, cuda = device_description(device), device.type == "cuda"
+    memory = f"{format_size(free_host_bytes() or 0)} of the host free"
+    if cuda:
+        memory += f", {format_size(torch.cuda.get_device_properties(device).total_memory)} on the device"
+    return {
+        "versions": ", ".join(f"{name} {version(name)}" for name in VERSIONS) + f", Python {platform.python_version()}",
+        "device": f"{described['name']}{f' x {torch.cuda.device_count()}, CUDA {torch.version.cuda}' if cuda else ''}",
+        "cores": f"{n_cores()}, torch uses {torch.get_num_threads()}",
+        "memory": memory,
+        "disk": f"`{out}`",
+        "model": "a tiny one, float32" if model is None else Path(model).name,
+    }

@@ -1,0 +1,49 @@
+"""`lorascope selftest` on the tiny model that it makes: a table to paste, and an exit code."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from .called import call, flat
+
+pytestmark = pytest.mark.torch
+if importlib.util.find_spec("torch") is None:
+    pytest.skip("needs lorascope[capture]", allow_module_level=True)
+
+from lorascope.capture.planning import trial  # noqa: E402
+from lorascope.capture.selftest import checks, rates, selftest  # noqa: E402
+
+
+@pytest.mark.usefixtures("wide")
+def test_a_sound_machine(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(rates, "SECONDS", 0.1)
+    monkeypatch.setattr(trial, "BARE_SECONDS", 0.1)
+    code, out, _ = call("selftest", capsys, "--device", "cpu", "--out", tmp_path, "--traceback")
+    assert code == 0
+    assert out.startswith("**All 4 checks passed**\n")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("|")]
+    found = {row[0]: row[1:] for row in rows}
+    assert found["captured again"][2] == "ok"
+    assert found["copies under load"] == ["nothing to copy on a CPU", "", ""]
+    for what in ("bare pass", "`--states none`", "`--codec raw`", "capture", "device to host", "disk, flushed"):
+        assert float(found[what][0].split()[0]) > 0, what
+    assert f"- disk: `{tmp_path}`" in out
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_check_that_fails_is_exit_code_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    right = checks.reduce_tokens
+    monkeypatch.setattr(checks, "reduce_tokens", lambda *given: right(*given)._replace(js=right(*given).js * 1.001))
+    monkeypatch.setattr(selftest, "measure_rates", lambda *_: ())
+    code, out, _ = call("selftest", capsys, "--device", "cpu", "--out", tmp_path)
+    assert code == 1
+    assert out.startswith("**1 of 4 checks FAILED**\n")
+    assert "| 1.0e-03 | 1.0e-06 | FAILED |" in flat(out)
+
+
+def test_a_model_goes_with_its_adapter(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = call("selftest", capsys, "--model", "x")
+    assert (code, err) == (2, "lorascope: error: `--model` and `--adapter` belong together; give both or neither\n")
