@@ -24,9 +24,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from lorascope.capture.buffers import row_buffer
-from lorascope.capture.buffers.copies import Chosen, StreamCopier
+from lorascope.capture.buffers.copies import StreamCopier
 from lorascope.capture.buffers.row_buffer import RowBuffer
 from lorascope.capture.buffers.target import BatchTarget
+from lorascope.capture.recording.reduce import has_kernel
 
 T = torch.Tensor
 _MOVES = {T.to, T.cpu, T.cuda}
@@ -299,9 +300,14 @@ class Card:
         weakref.finalize(memory, lambda: first in self.registered and self.fault("freed while registered"))
         return memory
 
-    def watch(self, buffer: RowBuffer, what: str) -> None:
-        """A row buffer is about to be begun or read."""
-        self._require_idle(buffer.memory.data_ptr(), buffer.memory.nbytes, what)
+    def begin(self, buffer: RowBuffer) -> None:
+        """Nothing that a row buffer is begun with may end up in a row."""
+        self.require_idle(buffer.memory, "begun")
+        buffer.memory.fill_(0xFF)
+
+    def require_idle(self, memory: T, what: str) -> None:
+        """Copies into this memory must be done."""
+        self._require_idle(memory.data_ptr(), memory.nbytes, what)
 
     def _require_idle(self, first: int, n_bytes: int, what: str) -> None:
         with self.lock:
@@ -343,28 +349,21 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Card]]:
     }
     for name, value in stands_in.items():
         monkeypatch.setattr(torch.cuda, name, value)
-    begin, blocks, copy, flush = RowBuffer.begin, RowBuffer.blocks, StreamCopier.copy, BatchTarget.flush
 
-    def watched_begin(buffer: RowBuffer) -> None:
-        Card.now.watch(buffer, "begun")
-        buffer.memory.fill_(0xFF)
-        begin(buffer)
+    def before(kind: type, name: str, what: Callable[..., Any]) -> None:
+        method = getattr(kind, name)
 
-    def watched_blocks(buffer: RowBuffer, n_tokens: int) -> Any:
-        Card.now.watch(buffer, "read")
-        return blocks(buffer, n_tokens)
+        def both(*args: Any) -> Any:
+            what(*args)
+            return method(*args)
 
-    def watched_copy(copier: StreamCopier, output: T, chosen: Chosen, place: T) -> None:
-        copy(copier, output, chosen, place)
-        Card.now.outputs.append(_plain(output))
+        monkeypatch.setattr(kind, name, both)
 
-    def watched_flush(target: BatchTarget) -> None:
-        Card.now.reuse_outputs()
-        flush(target)
-
-    monkeypatch.setattr(RowBuffer, "begin", watched_begin)
-    monkeypatch.setattr(RowBuffer, "blocks", watched_blocks)
-    monkeypatch.setattr(StreamCopier, "copy", watched_copy)
-    monkeypatch.setattr(BatchTarget, "flush", watched_flush)
+    before(RowBuffer, "begin", lambda buffer: Card.now.begin(buffer))
+    before(RowBuffer, "blocks", lambda buffer, _: Card.now.require_idle(buffer.memory, "read"))
+    before(StreamCopier, "copy", lambda _, output, *__: Card.now.outputs.append(_plain(output)))
+    before(BatchTarget, "flush", lambda _: Card.now.reuse_outputs())
+    has_kernel.cache_clear()  # which a card of this capability has none for
     with _Mode():
         yield make
+    has_kernel.cache_clear()
