@@ -14,6 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import count
 from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
@@ -21,7 +22,6 @@ from typing import Any, ClassVar, NamedTuple
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from lorascope.capture.buffers import row_buffer
 from lorascope.capture.buffers.copies import StreamCopier
@@ -30,7 +30,9 @@ from lorascope.capture.buffers.target import BatchTarget
 from lorascope.capture.recording.reduce import has_kernel
 
 T = torch.Tensor
-_MOVES = {T.to, T.cpu, T.cuda}
+_MOVES = {T.to, T.cpu}
+_ANYWHERE = {T.__getitem__, T.__setitem__, T.copy_}
+"""What takes tensors of different devices."""
 _clock = count(1)
 
 
@@ -48,25 +50,18 @@ class OnCard(T):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _call(func, args, kwargs or {})
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> T:
-        if id(self) not in memo:
-            memo[id(self)] = _like(self, _put(_plain(self).detach().clone(), self.on))
-        return memo[id(self)]  # type: ignore[no-any-return]
+        return _call(func, types, args, kwargs or {})
 
 
 # Of one name, since a run's provenance has what kinds of tensors the weights are.
-_KINDS: dict[torch.device, type[OnCard]] = {
-    device: type("OnCard", (OnCard,), {"on": device}) for device in (torch.device("cuda:0"), torch.device("cuda:1"))
-}
+_KINDS: list[type[OnCard]] = [type("OnCard", (OnCard,), {"on": torch.device("cuda", index)}) for index in (0, 1)]
 
 
 class _Mode(TorchFunctionMode):
     """Catches what makes tensors on a device from none that are there."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _call(func, args, kwargs or {})
+        return _call(func, types, args, kwargs or {})
 
 
 def _plain(tensor: T) -> T:
@@ -74,56 +69,49 @@ def _plain(tensor: T) -> T:
         return tensor.as_subclass(T)
 
 
-def _put(tensor: T, device: Any) -> T:
-    """The same memory as a tensor of this device."""
-    device = torch.device(device)
+def _put(tensor: T, device: torch.device) -> T:
+    """The same memory as a tensor of this device, written just now."""
     if device.type != "cuda":
         return _plain(tensor)
-    placed = _plain(tensor).as_subclass(_KINDS[torch.device("cuda", device.index or 0)])
+    placed = tensor if isinstance(tensor, OnCard) else tensor.as_subclass(_KINDS[device.index or 0])
     placed.made = next(_clock)
     return placed
 
 
-def _like(tensor: T, placed: T) -> T:
-    """A parameter if the tensor is one."""
-    return torch.nn.Parameter(placed, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else placed
-
-
-def _call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+def _call(func: Any, types: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if func in _MOVES:
-        return _move(func, *args, **kwargs)
-    if func is T.copy_ and not isinstance(args[0], OnCard) and isinstance(args[1], OnCard):
+        return _move(*args, **kwargs)
+    devices = {kind.on for kind in types if issubclass(kind, OnCard)}
+    if func is T.copy_ and not isinstance(args[0], OnCard) and devices:
         return Card.now.copy_out(*args, **kwargs)
     if func is T.is_cuda.__get__:
-        return isinstance(args[0], OnCard)
-    if func is T.numpy and isinstance(args[0], OnCard):
+        return bool(devices)
+    if func is T.numpy and devices:
         raise TypeError("can't convert cuda tensor to numpy")
-    found = {type(t) for t in tree_leaves((args, kwargs)) if isinstance(t, OnCard)}
-    device = next(iter(found)).on if found else torch.device("cpu")
     if kwargs.get("device") is not None:
-        device, kwargs = torch.device(kwargs["device"]), {**kwargs, "device": "cpu"}
-    elif found and func not in {T.__getitem__, T.copy_, T.__setitem__}:
-        strangers = [
-            t for t in tree_leaves((args, kwargs)) if isinstance(t, T) and not isinstance(t, OnCard) and t.ndim
-        ]
-        if len(found) > 1 or strangers:
+        devices, kwargs = {torch.device(kwargs["device"])}, {**kwargs, "device": "cpu"}
+    elif devices and func not in _ANYWHERE:
+        tensors: list[T] = []
+        _map(tensors.append, (args, kwargs))
+        if len(devices) > 1 or any(not isinstance(tensor, OnCard) and tensor.ndim for tensor in tensors):
             raise RuntimeError(f"{func}: expected all tensors to be on the same device, but found at least two")
     with torch._C.DisableTorchFunctionSubclass():
         result = func(*args, **kwargs)
-    if device.type != "cuda":
-        return result
-    return tree_map_only(T, lambda t: _touch(t) if isinstance(t, OnCard) else _put(t, device), result)
+    return _map(partial(_put, device=devices.pop()), result) if devices else result
 
 
-def _touch(tensor: OnCard) -> OnCard:
-    tensor.made = next(_clock)
-    return tensor
+def _map(change: Callable[[T], Any], values: Any) -> Any:
+    """Every tensor within lists, tuples and dictionaries changed."""
+    if isinstance(values, T):
+        return change(values)
+    if isinstance(values, tuple | list):
+        return type(values)([_map(change, value) for value in values])
+    return {key: _map(change, value) for key, value in values.items()} if type(values) is dict else values
 
 
-def _move(func: Any, tensor: T, *args: Any, **kwargs: Any) -> T:
-    """`to`, `cpu` and `cuda`: the tensor itself where nothing changes, other memory on another device."""
-    device = {T.cpu: torch.device("cpu"), T.cuda: torch.device("cuda:0")}.get(func, tensor.device)
-    dtype = tensor.dtype
+def _move(tensor: T, *args: Any, copy: bool = False, **kwargs: Any) -> T:
+    """`to` and, without a device, `cpu`: the tensor itself where nothing changes, else other memory."""
+    device, dtype = tensor.device if args or kwargs else torch.device("cpu"), tensor.dtype
     for value in (*args, *kwargs.values()):
         if isinstance(value, T):
             device, dtype = value.device, value.dtype
@@ -133,10 +121,9 @@ def _move(func: Any, tensor: T, *args: Any, **kwargs: Any) -> T:
             device = torch.device(value)
     if device.type == "cuda":
         device = torch.device("cuda", device.index or 0)
-    if (device, dtype) == (tensor.device, tensor.dtype) and not kwargs.get("copy"):
+    if (device, dtype) == (tensor.device, tensor.dtype) and not copy:
         return tensor
-    with torch._C.DisableTorchFunctionSubclass():
-        return _put(_plain(tensor).to(dtype, copy=True), device)
+    return _put(_plain(tensor).to(dtype, copy=True), device)
 
 
 def on_card(tensor: T, index: int = 0) -> T:
@@ -151,7 +138,8 @@ def spread(model: Any, device: Callable[[str], int] = lambda name: 0) -> Any:
         for held in (module._parameters, module._buffers):
             for key, tensor in held.items():
                 if tensor is not None:
-                    held[key] = _like(tensor, _put(tensor.detach(), where))
+                    placed = _put(tensor.detach(), where)
+                    held[key] = placed if held is module._buffers else torch.nn.Parameter(placed, requires_grad=False)
         if name:
             module.register_forward_pre_hook(_mover(where), with_kwargs=True, prepend=True)
     return model
@@ -159,7 +147,7 @@ def spread(model: Any, device: Callable[[str], int] = lambda name: 0) -> Any:
 
 def _mover(where: torch.device) -> Any:
     def move(module: Any, args: Any, kwargs: Any) -> Any:
-        return tree_map_only(T, lambda t: t.to(where), (args, kwargs))
+        return _map(lambda tensor: tensor.to(where), (args, kwargs))
 
     return move
 
