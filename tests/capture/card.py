@@ -17,7 +17,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import count
 from types import SimpleNamespace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -141,20 +141,12 @@ def spread(model: Any, device: Callable[[str], int] = lambda name: 0) -> Any:
                     placed = _put(tensor.detach(), where)
                     held[key] = placed if held is module._buffers else torch.nn.Parameter(placed, requires_grad=False)
         if name:
-            module.register_forward_pre_hook(_mover(where), with_kwargs=True, prepend=True)
+            module.register_forward_pre_hook(partial(_bring, where), with_kwargs=True, prepend=True)
     return model
 
 
-def _mover(where: torch.device) -> Any:
-    def move(module: Any, args: Any, kwargs: Any) -> Any:
-        return _map(lambda tensor: tensor.to(where), (args, kwargs))
-
-    return move
-
-
-class _Job(NamedTuple):
-    place: T
-    values: T
+def _bring(where: torch.device, module: Any, args: Any, kwargs: Any) -> Any:
+    return _map(lambda tensor: tensor.to(where), (args, kwargs))
 
 
 class _Stream:
@@ -162,7 +154,8 @@ class _Stream:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.jobs: deque[_Job] = deque()
+        self.jobs: deque[tuple[T, T]] = deque()
+        """(place, values) of the copies that wait."""
         self.n_asked = self.n_done = 0
         self.seen = 0
         """By the clock, up to when it has waited for the pass's own stream."""
@@ -250,7 +243,7 @@ class Card:
                 stream.run(stream.n_asked)  # CUDA itself copies so from and to memory that isn't page-locked
                 return place.copy_(hidden)
             place.fill_(torch.nan)
-            stream.jobs.append(_Job(place, hidden))
+            stream.jobs.append((place, hidden))
             stream.n_asked += 1
         weakref.finalize(values, self._poison, hidden)
         self.pass_time()
@@ -269,7 +262,7 @@ class Card:
         if first not in self.registered:
             self.fault("unregistered, but not registered")
             return 1
-        self._require_idle(first, self.registered.pop(first), "unregistered")
+        self.require_idle(first, self.registered.pop(first), "unregistered")
         return 0
 
     def fault(self, words: str) -> None:
@@ -290,17 +283,17 @@ class Card:
 
     def begin(self, buffer: RowBuffer) -> None:
         """Nothing that a row buffer is begun with may end up in a row."""
-        self.require_idle(buffer.memory, "begun")
+        self.watch(buffer, "begun")
         buffer.memory.fill_(0xFF)
 
-    def require_idle(self, memory: T, what: str) -> None:
-        """Copies into this memory must be done."""
-        self._require_idle(memory.data_ptr(), memory.nbytes, what)
+    def watch(self, buffer: RowBuffer, what: str) -> None:
+        self.require_idle(buffer.memory.data_ptr(), buffer.memory.nbytes, what)
 
-    def _require_idle(self, first: int, n_bytes: int, what: str) -> None:
+    def require_idle(self, first: int, n_bytes: int, what: str) -> None:
+        """Copies into this memory must be done."""
         with self.lock:
-            jobs = [job for stream in self.streams for job in stream.jobs]
-            if any(first <= job.place.data_ptr() < first + n_bytes for job in jobs):
+            places = [place.data_ptr() for stream in self.streams for place, _ in stream.jobs]
+            if any(first <= place < first + n_bytes for place in places):
                 self.fault(f"{what} before it is copied")
 
     def reuse_outputs(self) -> None:
@@ -348,7 +341,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Card]]:
         monkeypatch.setattr(kind, name, both)
 
     before(RowBuffer, "begin", lambda buffer: Card.now.begin(buffer))
-    before(RowBuffer, "blocks", lambda buffer, _: Card.now.require_idle(buffer.memory, "read"))
+    before(RowBuffer, "blocks", lambda buffer, _: Card.now.watch(buffer, "read"))
     before(StreamCopier, "copy", lambda _, output, *__: Card.now.outputs.append(_plain(output)))
     before(BatchTarget, "flush", lambda _: Card.now.reuse_outputs())
     has_kernel.cache_clear()  # which a card of this capability has none for
