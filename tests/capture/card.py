@@ -14,22 +14,25 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import count
 from types import SimpleNamespace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from lorascope.capture.buffers import row_buffer
-from lorascope.capture.buffers.copies import Chosen, StreamCopier
+from lorascope.capture.buffers.copies import StreamCopier
 from lorascope.capture.buffers.row_buffer import RowBuffer
 from lorascope.capture.buffers.target import BatchTarget
+from lorascope.capture.recording.reduce import has_kernel
 
 T = torch.Tensor
-_MOVES = {T.to, T.cpu, T.cuda}
+_MOVES = {T.to, T.cpu}
+_ANYWHERE = {T.__getitem__, T.__setitem__, T.copy_}
+"""What takes tensors of different devices."""
 _clock = count(1)
 
 
@@ -47,25 +50,18 @@ class OnCard(T):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _call(func, args, kwargs or {})
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> T:
-        if id(self) not in memo:
-            memo[id(self)] = _like(self, _put(_plain(self).detach().clone(), self.on))
-        return memo[id(self)]  # type: ignore[no-any-return]
+        return _call(func, types, args, kwargs or {})
 
 
 # Of one name, since a run's provenance has what kinds of tensors the weights are.
-_KINDS: dict[torch.device, type[OnCard]] = {
-    device: type("OnCard", (OnCard,), {"on": device}) for device in (torch.device("cuda:0"), torch.device("cuda:1"))
-}
+_KINDS: list[type[OnCard]] = [type("OnCard", (OnCard,), {"on": torch.device("cuda", index)}) for index in (0, 1)]
 
 
 class _Mode(TorchFunctionMode):
     """Catches what makes tensors on a device from none that are there."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _call(func, args, kwargs or {})
+        return _call(func, types, args, kwargs or {})
 
 
 def _plain(tensor: T) -> T:
@@ -73,56 +69,49 @@ def _plain(tensor: T) -> T:
         return tensor.as_subclass(T)
 
 
-def _put(tensor: T, device: Any) -> T:
-    """The same memory as a tensor of this device."""
-    device = torch.device(device)
+def _put(tensor: T, device: torch.device) -> T:
+    """The same memory as a tensor of this device, written just now."""
     if device.type != "cuda":
         return _plain(tensor)
-    placed = _plain(tensor).as_subclass(_KINDS[torch.device("cuda", device.index or 0)])
+    placed = tensor if isinstance(tensor, OnCard) else tensor.as_subclass(_KINDS[device.index or 0])
     placed.made = next(_clock)
     return placed
 
 
-def _like(tensor: T, placed: T) -> T:
-    """A parameter if the tensor is one."""
-    return torch.nn.Parameter(placed, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else placed
-
-
-def _call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+def _call(func: Any, types: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if func in _MOVES:
-        return _move(func, *args, **kwargs)
-    if func is T.copy_ and not isinstance(args[0], OnCard) and isinstance(args[1], OnCard):
+        return _move(*args, **kwargs)
+    devices = {kind.on for kind in types if issubclass(kind, OnCard)}
+    if func is T.copy_ and not isinstance(args[0], OnCard) and devices:
         return Card.now.copy_out(*args, **kwargs)
     if func is T.is_cuda.__get__:
-        return isinstance(args[0], OnCard)
-    if func is T.numpy and isinstance(args[0], OnCard):
+        return bool(devices)
+    if func is T.numpy and devices:
         raise TypeError("can't convert cuda tensor to numpy")
-    found = {type(t) for t in tree_leaves((args, kwargs)) if isinstance(t, OnCard)}
-    device = next(iter(found)).on if found else torch.device("cpu")
     if kwargs.get("device") is not None:
-        device, kwargs = torch.device(kwargs["device"]), {**kwargs, "device": "cpu"}
-    elif found and func not in {T.__getitem__, T.copy_, T.__setitem__}:
-        strangers = [
-            t for t in tree_leaves((args, kwargs)) if isinstance(t, T) and not isinstance(t, OnCard) and t.ndim
-        ]
-        if len(found) > 1 or strangers:
+        devices, kwargs = {torch.device(kwargs["device"])}, {**kwargs, "device": "cpu"}
+    elif devices and func not in _ANYWHERE:
+        tensors: list[T] = []
+        _map(tensors.append, (args, kwargs))
+        if len(devices) > 1 or any(not isinstance(tensor, OnCard) and tensor.ndim for tensor in tensors):
             raise RuntimeError(f"{func}: expected all tensors to be on the same device, but found at least two")
     with torch._C.DisableTorchFunctionSubclass():
         result = func(*args, **kwargs)
-    if device.type != "cuda":
-        return result
-    return tree_map_only(T, lambda t: _touch(t) if isinstance(t, OnCard) else _put(t, device), result)
+    return _map(partial(_put, device=devices.pop()), result) if devices else result
 
 
-def _touch(tensor: OnCard) -> OnCard:
-    tensor.made = next(_clock)
-    return tensor
+def _map(change: Callable[[T], Any], values: Any) -> Any:
+    """Every tensor within lists, tuples and dictionaries changed."""
+    if isinstance(values, T):
+        return change(values)
+    if isinstance(values, tuple | list):
+        return type(values)([_map(change, value) for value in values])
+    return {key: _map(change, value) for key, value in values.items()} if type(values) is dict else values
 
 
-def _move(func: Any, tensor: T, *args: Any, **kwargs: Any) -> T:
-    """`to`, `cpu` and `cuda`: the tensor itself where nothing changes, other memory on another device."""
-    device = {T.cpu: torch.device("cpu"), T.cuda: torch.device("cuda:0")}.get(func, tensor.device)
-    dtype = tensor.dtype
+def _move(tensor: T, *args: Any, copy: bool = False, **kwargs: Any) -> T:
+    """`to` and, without a device, `cpu`: the tensor itself where nothing changes, else other memory."""
+    device, dtype = tensor.device if args or kwargs else torch.device("cpu"), tensor.dtype
     for value in (*args, *kwargs.values()):
         if isinstance(value, T):
             device, dtype = value.device, value.dtype
@@ -132,10 +121,9 @@ def _move(func: Any, tensor: T, *args: Any, **kwargs: Any) -> T:
             device = torch.device(value)
     if device.type == "cuda":
         device = torch.device("cuda", device.index or 0)
-    if (device, dtype) == (tensor.device, tensor.dtype) and not kwargs.get("copy"):
+    if (device, dtype) == (tensor.device, tensor.dtype) and not copy:
         return tensor
-    with torch._C.DisableTorchFunctionSubclass():
-        return _put(_plain(tensor).to(dtype, copy=True), device)
+    return _put(_plain(tensor).to(dtype, copy=True), device)
 
 
 def on_card(tensor: T, index: int = 0) -> T:
@@ -150,22 +138,15 @@ def spread(model: Any, device: Callable[[str], int] = lambda name: 0) -> Any:
         for held in (module._parameters, module._buffers):
             for key, tensor in held.items():
                 if tensor is not None:
-                    held[key] = _like(tensor, _put(tensor.detach(), where))
+                    placed = _put(tensor.detach(), where)
+                    held[key] = placed if held is module._buffers else torch.nn.Parameter(placed, requires_grad=False)
         if name:
-            module.register_forward_pre_hook(_mover(where), with_kwargs=True, prepend=True)
+            module.register_forward_pre_hook(partial(_bring, where), with_kwargs=True, prepend=True)
     return model
 
 
-def _mover(where: torch.device) -> Any:
-    def move(module: Any, args: Any, kwargs: Any) -> Any:
-        return tree_map_only(T, lambda t: t.to(where), (args, kwargs))
-
-    return move
-
-
-class _Job(NamedTuple):
-    place: T
-    values: T
+def _bring(where: torch.device, module: Any, args: Any, kwargs: Any) -> Any:
+    return _map(lambda tensor: tensor.to(where), (args, kwargs))
 
 
 class _Stream:
@@ -173,7 +154,8 @@ class _Stream:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.jobs: deque[_Job] = deque()
+        self.jobs: deque[tuple[T, T]] = deque()
+        """(place, values) of the copies that wait."""
         self.n_asked = self.n_done = 0
         self.seen = 0
         """By the clock, up to when it has waited for the pass's own stream."""
@@ -261,7 +243,7 @@ class Card:
                 stream.run(stream.n_asked)  # CUDA itself copies so from and to memory that isn't page-locked
                 return place.copy_(hidden)
             place.fill_(torch.nan)
-            stream.jobs.append(_Job(place, hidden))
+            stream.jobs.append((place, hidden))
             stream.n_asked += 1
         weakref.finalize(values, self._poison, hidden)
         self.pass_time()
@@ -280,7 +262,7 @@ class Card:
         if first not in self.registered:
             self.fault("unregistered, but not registered")
             return 1
-        self._require_idle(first, self.registered.pop(first), "unregistered")
+        self.require_idle(first, self.registered.pop(first), "unregistered")
         return 0
 
     def fault(self, words: str) -> None:
@@ -299,14 +281,19 @@ class Card:
         weakref.finalize(memory, lambda: first in self.registered and self.fault("freed while registered"))
         return memory
 
-    def watch(self, buffer: RowBuffer, what: str) -> None:
-        """A row buffer is about to be begun or read."""
-        self._require_idle(buffer.memory.data_ptr(), buffer.memory.nbytes, what)
+    def begin(self, buffer: RowBuffer) -> None:
+        """Nothing that a row buffer is begun with may end up in a row."""
+        self.watch(buffer, "begun")
+        buffer.memory.fill_(0xFF)
 
-    def _require_idle(self, first: int, n_bytes: int, what: str) -> None:
+    def watch(self, buffer: RowBuffer, what: str) -> None:
+        self.require_idle(buffer.memory.data_ptr(), buffer.memory.nbytes, what)
+
+    def require_idle(self, first: int, n_bytes: int, what: str) -> None:
+        """Copies into this memory must be done."""
         with self.lock:
-            jobs = [job for stream in self.streams for job in stream.jobs]
-            if any(first <= job.place.data_ptr() < first + n_bytes for job in jobs):
+            places = [place.data_ptr() for stream in self.streams for place, _ in stream.jobs]
+            if any(first <= place < first + n_bytes for place in places):
                 self.fault(f"{what} before it is copied")
 
     def reuse_outputs(self) -> None:
@@ -343,28 +330,21 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Card]]:
     }
     for name, value in stands_in.items():
         monkeypatch.setattr(torch.cuda, name, value)
-    begin, blocks, copy, flush = RowBuffer.begin, RowBuffer.blocks, StreamCopier.copy, BatchTarget.flush
 
-    def watched_begin(buffer: RowBuffer) -> None:
-        Card.now.watch(buffer, "begun")
-        buffer.memory.fill_(0xFF)
-        begin(buffer)
+    def before(kind: type, name: str, what: Callable[..., Any]) -> None:
+        method = getattr(kind, name)
 
-    def watched_blocks(buffer: RowBuffer, n_tokens: int) -> Any:
-        Card.now.watch(buffer, "read")
-        return blocks(buffer, n_tokens)
+        def both(*args: Any) -> Any:
+            what(*args)
+            return method(*args)
 
-    def watched_copy(copier: StreamCopier, output: T, chosen: Chosen, place: T) -> None:
-        copy(copier, output, chosen, place)
-        Card.now.outputs.append(_plain(output))
+        monkeypatch.setattr(kind, name, both)
 
-    def watched_flush(target: BatchTarget) -> None:
-        Card.now.reuse_outputs()
-        flush(target)
-
-    monkeypatch.setattr(RowBuffer, "begin", watched_begin)
-    monkeypatch.setattr(RowBuffer, "blocks", watched_blocks)
-    monkeypatch.setattr(StreamCopier, "copy", watched_copy)
-    monkeypatch.setattr(BatchTarget, "flush", watched_flush)
+    before(RowBuffer, "begin", lambda buffer: Card.now.begin(buffer))
+    before(RowBuffer, "blocks", lambda buffer, _: Card.now.watch(buffer, "read"))
+    before(StreamCopier, "copy", lambda _, output, *__: Card.now.outputs.append(_plain(output)))
+    before(BatchTarget, "flush", lambda _: Card.now.reuse_outputs())
+    has_kernel.cache_clear()  # which a card of this capability has none for
     with _Mode():
         yield make
+    has_kernel.cache_clear()

@@ -21,15 +21,15 @@ from lorascope.capture import CaptureProgress, attach_adapter, run_model
 from lorascope.capture.buffers import rows
 from lorascope.capture.buffers.copies import IN_FLIGHT_BYTES, DirectCopier, StreamCopier
 from lorascope.capture.errors import Interrupted
-from lorascope.stores import open_run, verify
+from lorascope.stores import open_run
 from lorascope.stores.writing.write import RunWriter
 
 from .card import Card, card, spread
 
 __all__ = ["card"]
 
-PATIENCE_SECONDS = 100
-"""After which a test has hung."""
+PATIENCE_SECONDS = 600
+"""After which a test has hung, also on a machine that has other things to do."""
 NARROW = 30_000
 """Bytes in flight that a few layers fill, so that the pass waits for copies again and again."""
 
@@ -72,8 +72,8 @@ def go(
                 )
         spread(model, lambda name: int(n_devices > 1 and ".1." in f"{name}."))
         monkeypatch.setattr(run_model, "copier_for", copier)
-        options = {"data": (str(text),), "window_tokens": 200, "batch_tokens": 400, "score": False, **settings}
-        return make(out, model=spoil(model), progress=progress, **options)
+        options = {"data": (str(text),), "window_tokens": 200, "batch_tokens": 400, "js_share": 0.1, "score": False}
+        return make(out, model=spoil(model), progress=progress, **options | settings)
 
     return run
 
@@ -87,42 +87,51 @@ MODES: dict[str, dict[str, Any]] = {
     "pair-none": {"stream": "pair", "states": "none"},
     "two-adapters": {"stream": "base"},
     "some-tokens": {"tokens": "share:0.4"},
-    "few-measured": {"js_share": 0.1},
+    "all-measured": {"js_share": 1.0},
     "narrowed": {"store": "bf16"},
 }
 
 
+@pytest.fixture(scope="module")
+def known() -> dict[str, Any]:
+    """Mode -> what a run holds whose copies were done at once."""
+    return {}
+
+
+@pytest.fixture
+def expected(known: dict[str, Any], go: Any, content: Any, tmp_path: Path) -> Callable[[str], Any]:
+    """Finds what a run of a mode has to hold."""
+
+    def find(mode: str) -> Any:
+        if mode not in known:
+            go("direct", lambda device: DirectCopier(), **MODES[mode])
+            known[mode] = content(tmp_path / "direct")
+        return known[mode]
+
+    return find
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_late_copies_change_no_byte(
-    mode: str, card: Callable[..., Card], go: Any, content: Any, tmp_path: Path
+    mode: str, card: Callable[..., Card], go: Any, expected: Any, content: Any, tmp_path: Path
 ) -> None:
-    go("direct", lambda device: DirectCopier(), **MODES[mode])
-    expected = content(tmp_path / "direct")
-    for seed, n_devices, limit in ((0, 1, IN_FLIGHT_BYTES), (1, 2, NARROW), (2, 2, IN_FLIGHT_BYTES)):
+    for seed, n_devices, limit in ((0, 2, IN_FLIGHT_BYTES), (1, 1, NARROW)):
         devices = card(seed)
         run = go(f"late{seed}", partial(StreamCopier, in_flight_bytes=limit), n_devices=n_devices, **MODES[mode])
         devices.check()
         # Narrow arrays leave by the first device, and without states there are no others.
         assert {s.device.index for s in devices.streams} == set(range(1 if "none" in mode else n_devices))
-        assert content(tmp_path / f"late{seed}") == expected
         assert 0 < devices.most_registered <= run.attributes["measured"]["buffer_bytes"]
-    assert verify(run.path).ok
+        assert content(tmp_path / f"late{seed}") == expected(mode)
 
 
-@pytest.mark.parametrize("n_devices", [1, 2])
 def test_memory_that_cannot_be_registered_is_said_once_and_costs_time_only(
-    n_devices: int,
-    card: Callable[..., Card],
-    go: Any,
-    content: Any,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    card: Callable[..., Card], go: Any, expected: Any, content: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    go("direct", lambda device: DirectCopier())
     devices = card(0)
     devices.may_register = False
     with caplog.at_level(logging.WARNING):
-        go("late", n_devices=n_devices)
+        go("late", n_devices=2)
     (said,) = caplog.messages
     assert re.fullmatch(
         r"CUDA can't page-lock [\d.]+ MB of host memory for rows \(error 2\), so that the forward pass waits for every "
@@ -131,7 +140,7 @@ def test_memory_that_cannot_be_registered_is_said_once_and_costs_time_only(
     )
     devices.check()
     assert devices.most_registered == 0
-    assert content(tmp_path / "late") == content(tmp_path / "direct")
+    assert content(tmp_path / "late") == expected("default")
 
 
 def stop_in_a_pass(model: Any) -> Any:
@@ -185,10 +194,18 @@ class Impatient(ThreadPoolExecutor):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("way", ["pass", "writer", "interrupt", "signal", "interrupt-twice"])
+@pytest.mark.parametrize(
+    ("way", "seed"), [("pass", 0), ("writer", 1), ("interrupt", 2), ("signal", 1), ("interrupt-twice", 0)]
+)
 def test_what_ends_a_capture_leaves_whole_rows_and_no_memory_registered(
-    way: str, seed: int, card: Callable[..., Card], go: Any, content: Any, tmp_path: Path, monkeypatch: Any
+    way: str,
+    seed: int,
+    card: Callable[..., Card],
+    go: Any,
+    expected: Any,
+    content: Any,
+    tmp_path: Path,
+    monkeypatch: Any,
 ) -> None:
     devices = card(seed)
     kind, options = {
@@ -208,12 +225,9 @@ def test_what_ends_a_capture_leaves_whole_rows_and_no_memory_registered(
     devices.check()
     for threads in Impatient.left:
         threads.shutdown()
-    begun = open_run(tmp_path / "run")
+    run, whole = tmp_path / "run", expected("default")
+    begun = open_run(run)
     assert not begun.finished
-    go("whole", lambda device: DirectCopier(), n_devices=2)
-    whole = content(tmp_path / "whole")
-    for row in begun.committed_rows.nonzero()[0]:
-        assert begun.digest(row).tobytes() == open_run(tmp_path / "whole").digest(row).tobytes()
     go("run", n_devices=2)
     devices.check()
-    assert content(tmp_path / "run") == whole
+    assert content(run) == whole

@@ -135,6 +135,18 @@ def test_row_that_repeats_another_is_found(make_run: Any) -> None:
     assert [(p.kind, p.message) for p in problems] == [("repeated", f"row 1 of {BASE!r} equals row 0 byte for byte")]
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_rows_of_nothing_but_zero_and_nan_may_repeat(make_run: Any, share: float) -> None:
+    """As where no rounding swallows anything, and some components aren't adapted."""
+    run = make_run()
+    path = "adapters/default/swallowed"
+    for row in range(3):
+        block = np.full_like(run.blocks[row][path], share)
+        block[:, 0] = np.nan
+        rewrite(run, row, path, block)
+    assert {p.kind for p in verify(run.path).problems} == (set() if share == 0 else {"repeated"})
+
+
 def test_unknown_level_and_no_run(make_run: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`level` is 'all'; allowed are"):
         verify(make_run().path, level="all")  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -173,7 +173,7 @@ class StreamCopier:
         if not self._may_pin:
             return
         with torch.cuda.device(self._device):  # else a context would be made on the first one
-            code = int(torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.nbytes, _PORTABLE))
+            code = int(_runtime().cudaHostRegister(memory.data_ptr(), memory.nbytes, _PORTABLE))
             if code == 0:
                 self._pinned[memory.data_ptr()] = memory
                 return
@@ -191,7 +191,7 @@ class StreamCopier:
         if self._pinned.pop(memory.data_ptr(), None) is not None:
             with torch.cuda.device(self._device):
                 # Its code tells of errors of earlier work only, which whoever waited for that work has raised.
-                torch.cuda.cudart().cudaHostUnregister(memory.data_ptr())
+                _runtime().cudaHostUnregister(memory.data_ptr())
 
     def close(self) -> None:
         """Wait for every copy, also into rows that nobody will write, and unregister all memory."""
@@ -213,6 +213,10 @@ class StreamCopier:
 def copier_for(device: torch.device) -> Copier:
     """The copier for a model on this device."""
     return StreamCopier(device) if device.type == "cuda" else DirectCopier()
+
+
+def _runtime() -> Any:
+    return torch.cuda.cudart()  # type: ignore[no-untyped-call]  # torch's own
 
 
 def _forget_error(device: torch.device) -> None:
