@@ -70,10 +70,9 @@ class CountingCopier(DirectCopier):
         """Gather and cast, as on the device, and go no further."""
         self.count.add("to the host", chosen.copy(output).to(place.dtype).nbytes)  # which are counted themselves
 
-    def fetch(self, values: torch.Tensor) -> torch.Tensor:
-        """The values themselves."""
+    def send(self, values: torch.Tensor, place: torch.Tensor) -> None:
+        """Nothing but the count."""
         self.count.add("to the host", values.nbytes)
-        return values
 
 
 def model() -> Any:
@@ -94,7 +93,7 @@ def target(components: Any, states: str, n_captured: int, count: Count) -> Batch
     if states != "none":
         arrays |= {f"states/{c.path}/base": ((n_captured, c.d_out), np.dtype("u2")) for c in components}
         arrays["adapters/default/factor"] = ((n_captured, n * RANK), f4)
-    row = RowBuffer(arrays, pinned=False)
+    row = RowBuffer(arrays)
     row.begin()
     flat = np.arange(math.prod(SHAPE))[-n_captured:]
     segment = Segment(row, slice(0, n_captured), slice(0, n_captured))

@@ -36,6 +36,9 @@ class Kept:
     def rows(self, device: torch.device, *, measured: bool) -> torch.Tensor | None:
         return self.measured_tokens if measured and len(self.measured_tokens) < len(self.flat) else None
 
+    def measured_of(self, values: torch.Tensor) -> torch.Tensor:
+        return self.take_measured(values)
+
     def put(self, path: str, output: torch.Tensor, columns: slice | None = None) -> None:
         if columns is None:
             assert path not in self.arrays, f"{path} is put twice"

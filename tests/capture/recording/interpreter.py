@@ -46,6 +46,17 @@ def by_kernel(name, *args):
     return getattr(forward, name)(*args)
 
 
+def with_tf32(name, *args, **kwargs):
+    """What a function of `fused` gives where TF32 is on."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        return getattr(fused, name)(*args, **kwargs)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def record_by_both(dtype, adapters, *, spoil=None, is_reduced=False, **options):
     """What a recorder finds of one batch by the float64 functions, and by the kernel."""
     sys.path.insert(0, str(Path(__file__).parents[3]))

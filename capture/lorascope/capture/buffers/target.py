@@ -66,6 +66,8 @@ class BatchTarget:
     meter: Meter = field(default_factory=Meter)
     _captured: Chosen = field(init=False)
     _measured: Chosen = field(init=False)
+    _among: Chosen = field(init=False)
+    """The measured tokens among the captured ones."""
     _parts: list[Chosen] = field(init=False)
     _columns: dict[tuple[str, bool], list[tuple[int, torch.Tensor]]] = field(default_factory=dict)
     """(path, whether of measured tokens only) -> first column and values (token, column) so far, which stay on their
@@ -74,6 +76,7 @@ class BatchTarget:
     def __post_init__(self) -> None:
         self._captured = Chosen(self.flat)
         self._measured = Chosen(self.flat[self.measured])
+        self._among = Chosen(np.flatnonzero(self.measured))
         self._parts = [Chosen(self.flat[segment.source]) for segment in self.segments]
 
     def take(self, output: torch.Tensor) -> torch.Tensor:
@@ -88,6 +91,10 @@ class BatchTarget:
         """Index of the captured or measured tokens on a device, int64; None where these are all tokens of the batch."""
         chosen = self._measured if measured else self._captured
         return None if len(chosen) == math.prod(self.shape) else chosen.index(device)
+
+    def measured_of(self, values: torch.Tensor) -> torch.Tensor:
+        """Those of values (captured token,) that are of measured tokens."""
+        return values if self.measured.all() else self._among.copy(values)
 
     def put(self, path: str, output: torch.Tensor, columns: slice | None = None) -> None:
         """Copy the captured tokens of an output (flat token, feature) into the row array at `path`, or `columns` of it.
@@ -135,7 +142,7 @@ class BatchTarget:
         width = places[0][1].shape[1:].numel()
         block = _side_by_side(columns, width).to(places[0][1].dtype)
         if measured and not self.measured.all():
-            index = Chosen(np.flatnonzero(self.measured)).index(block.device)
+            index = self._among.index(block.device)
             block = block.new_full((len(self.flat), width), torch.nan).index_copy_(0, index, block)
         for source, place in places:
             self.copier.send(block[source].view(place.shape), place)

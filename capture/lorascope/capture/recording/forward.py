@@ -94,8 +94,7 @@ def negative_log_likelihood(
     ids = np.concatenate([sample.token_ids[chosen] for sample, chosen in zip(samples, positions, strict=True)])
     is_first = np.concatenate(positions) == 0
     before, own, first = (
-        torch.from_numpy(values).to(logits.device, non_blocking=True)
-        for values in (np.maximum(flat - 1, 0), ids, is_first)
+        torch.from_numpy(values).to(logits.device) for values in (np.maximum(flat - 1, 0), ids, is_first)
     )
     nll = token_nll
     if has_kernel(logits.device):

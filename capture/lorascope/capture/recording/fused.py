@@ -19,6 +19,10 @@ OPTIONS = {"num_warps": 4, "maxnreg": 255, "enable_fp_fusion": True}
 """How the kernel is compiled: with the most registers, or else the assembler spills a few for room that isn't needed,
 and with fusion, which is named because triton's default changes. Sums in two floats only add: it can't reach them."""
 
+_TF32 = 2 * 2**-10
+"""What the layer's product of z and B may be off by where TF32 is on, over the magnitudes of its terms: it cuts both to
+10 bits, and the kernel doesn't."""
+
 
 class Measured(NamedTuple):
     """Measures of tokens at one component, float32 (token,) each; NaN where what they are of isn't finite."""
@@ -83,6 +87,8 @@ def measure_factor(
         One program in so many compares the output with base + delta, with what the layer's rounding allows.
     """
     rounding = torch.finfo(factor.dtype).eps * (factor.shape[-1] + 4)
+    if factor.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
+        rounding += _TF32
     settings = _Settings(scaling, rounding, prove_every)
     return Measured(*_run(base, output, factor, weight, bias, rows, settings=settings))
 

@@ -166,15 +166,15 @@ class Sink:
         with self.target.meter.timed("reduce"):
             n_tokens = len(total.base) if rows is None else len(rows)
             found = measure_sum(total, rows, prove_every=_proof_step(n_tokens))
-            adapter, is_measured = total.addition.adapter, self.reducer is None
+            adapter = total.addition.adapter
             if total.given is None or not self.is_pair:
                 if self.reducer is not None:
                     self.reducer(self.target, site.index, adapter, Reduced(*found[:4]))
                 else:
                     self.target.put_values(f"adapters/{adapter}/js", found.js, site.index, measured=True)
             if total.given is not None:
-                path = f"adapters/{adapter}/swallowed"
-                self.target.put_values(path, found.swallowed, site.index, measured=is_measured)
+                swallowed = found.swallowed if self.reducer is None else self.target.measured_of(found.swallowed)
+                self.target.put_values(f"adapters/{adapter}/swallowed", swallowed, site.index, measured=True)
                 if total.output is not None and n_tokens:
                     self.excess[site.path] = found.excess
 
@@ -205,7 +205,8 @@ class Sink:
 
 
 def _proof_step(n_tokens: int) -> int:
-    return max(1, -(-n_tokens // PROVED_TOKENS))
+    """One in so many tokens is proved: odd, since of windows of even length it would else be the same positions."""
+    return -(-n_tokens // PROVED_TOKENS) | 1
 
 
 def proved(measured: torch.Tensor) -> torch.Tensor:
