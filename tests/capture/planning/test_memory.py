@@ -1,4 +1,5 @@
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -41,7 +42,8 @@ def make_spec(
 
 
 def test_what_the_device_holds() -> None:
-    needs = device_needs(make_spec(), weights=1010, batch_tokens=7, vocabulary=11)
+    needs_of = partial(device_needs, has_kernel=False)
+    needs = needs_of(make_spec(), weights=1010, batch_tokens=7, vocabulary=11)
     assert needs == {
         "weights": 1010,
         "outputs of a layer": 7 * 2 * 300,
@@ -49,16 +51,29 @@ def test_what_the_device_holds() -> None:
         "measuring js": 7 * 200 * (10 + 12 * 8) + 7 * 900 * (6 * 2 + 16),
         "states under way": 7 * 900 * 2 + 7 * 6 * 4 * 3 * 4,
     }
-    bare = device_needs(make_spec(kl=True), weights=0, batch_tokens=7, vocabulary=11)
+    bare = needs_of(make_spec(kl=True), weights=0, batch_tokens=7, vocabulary=11)
     assert bare["logits"] == 7 * 11 * (2 * 2 + 40)
     assert "states under way" not in bare
-    pair = device_needs(make_spec("pair"), weights=0, batch_tokens=7, vocabulary=11)
+    pair = needs_of(make_spec("pair"), weights=0, batch_tokens=7, vocabulary=11)
     assert pair["logits"] == 7 * 11 * (2 * 2 + 8)
     assert pair["base of a pair"] == 7 * 900 * 2
-    wide = device_needs(make_spec(width=10**6), weights=0, batch_tokens=100, vocabulary=11)
+    wide = needs_of(make_spec(width=10**6), weights=0, batch_tokens=100, vocabulary=11)
     assert wide["states under way"] == IN_FLIGHT_BYTES + 100 * 6 * 4 * 3 * 4
-    many = device_needs(make_spec(), weights=0, batch_tokens=2**14, vocabulary=2**17)
+    many = needs_of(make_spec(), weights=0, batch_tokens=2**14, vocabulary=2**17)
     assert many["logits"] == 2**14 * 2**17 * 2 + part_logits(torch.device("cuda")) * 8
+
+
+def test_the_kernel_holds_nothing_but_its_results() -> None:
+    spec = make_spec(kl=True)
+    spec = dataclasses.replace(spec, adapters=(*spec.adapters, dataclasses.replace(spec.adapters[0], name="other")))
+    sizes = {"weights": 1010, "batch_tokens": 7, "vocabulary": 11}
+    needs, others = (device_needs(spec, **sizes, has_kernel=has_kernel) for has_kernel in (True, False))
+    assert needs["logits"] == 7 * 11 * 2 * 2
+    assert needs["measuring js"] == 7 * 6 * 2 * 24
+    changed = {"logits", "measuring js"}
+    assert {what: size for what, size in needs.items() if what not in changed} == {
+        what: size for what, size in others.items() if what not in changed
+    }
 
 
 def test_rows_without_states_take_less() -> None:

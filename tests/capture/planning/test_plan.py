@@ -211,6 +211,18 @@ def test_a_model_of_8_billion_weights_is_planned_without_them(tmp_path: Path, ti
     assert "the model's weights aren't there, so neither whether they are whole nor any time is known" in made.remarks
     if not torch.cuda.is_available():
         assert device.free_bytes is None
+        # By the kernel, as most cards do.
+        assert device.parts["measuring js"] / (224 * 24) == device.parts["outputs of a layer"] / (2 * 43_008)
+
+
+@pytest.mark.parametrize("by_kernel", [False, True])
+def test_memory_is_that_of_how_a_device_measures(
+    config: Callable[..., CaptureConfig], monkeypatch: pytest.MonkeyPatch, by_kernel: bool
+) -> None:
+    monkeypatch.setattr("lorascope.capture.planning.plan.is_here", lambda device: True)
+    monkeypatch.setattr("lorascope.capture.planning.plan.has_kernel", lambda device: by_kernel)
+    _, device, _ = plan(config(device="cuda"), probe=False).fit
+    assert (device.parts["measuring js"] % (14 * 24) == 0) == by_kernel
 
 
 @pytest.mark.parametrize("states", ["all", "sample", "none"])

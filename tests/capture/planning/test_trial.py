@@ -47,7 +47,35 @@ def test_a_trial_measures_and_leaves_nothing_behind(
     assert measured["raw_bytes"] % sum(lengths) == 0
     assert measured["raw_bytes"] / sum(lengths) == pytest.approx(row_bytes, rel=0.5)
     assert all(measured[name] > 0 for name in ("stored_bytes", "seconds", "bare_seconds"))
+    assert measured["bare_tokens"] == found.tokens  # of the same batches
     assert found.bottleneck in {"forward", "copy", "encode", "disk"}
+
+
+@pytest.mark.parametrize(("device", "states", "n"), [("cpu", "all", 1), ("cpu", "none", 2), ("cuda", "all", 2)])
+def test_compilation_is_no_part_of_what_is_measured(
+    settings: dict[str, Any],
+    samples: list[EncodedSample],
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    states: Any,
+    n: int,
+) -> None:
+    """Where something may compile, rows are filled once more before what writes nothing is timed."""
+    fills: list[bool] = []
+    fill, try_codecs = trial.fill_rows, trial.try_codecs
+
+    def count(prepared: Any, loaded: Any, writer: Any, wanted: np.ndarray) -> Any:
+        fills.append(isinstance(writer, trial._WritesNothing))
+        return fill(prepared, loaded._replace(device=torch.device("cpu")), writer, wanted)
+
+    def elsewhere(config: CaptureConfig, loaded: Any, *given: Any) -> Any:
+        return try_codecs(config, loaded._replace(device=torch.device(device)), *given)
+
+    monkeypatch.setattr(trial, "fill_rows", count)
+    monkeypatch.setattr(trial, "try_ways", elsewhere)
+    config = CaptureConfig(**settings, states=states)
+    trial.run_trial(config, samples, (), torch.device("cpu"), ["zstd", "raw"])
+    assert fills == [True] * n + [False, False]
 
 
 def test_no_more_samples_are_tried_than_needed(

@@ -1,7 +1,7 @@
 """Runs functions of `fused` in triton's interpreter, which is chosen at import and so needs a process.
 
 Reads pickled (name, arguments, keywords) from its standard input and writes the results, named tuples as dictionaries;
-two of them are defined here.
+three of them are defined here.
 The interpreter drops bits where a card rounds to bfloat16; that is mended here. With the argument `rough`,
 exponentials are off by up to 2^-22 of themselves, as those of a card may be.
 """
@@ -96,6 +96,29 @@ def record_by_both(dtype, adapters, *, spoil=None, is_reduced=False, **options):
         except CaptureError as error:
             found.append(({}, str(error)))
     return found
+
+
+def check_kernel(widths, spoilt=None, factor=1.0):
+    """What the selftest says of the kernel where one of the measures, or the divergence of logits, is spoilt."""
+    import torch
+
+    from lorascope.capture.selftest import checks
+
+    checks.WIDTHS = widths
+    name = spoilt if spoilt in ("kl_divergence", "token_nll") else "measure_factor"
+    right = getattr(fused, name)
+
+    def wrong(*args, **kwargs):
+        found = right(*args, **kwargs)
+        if name == "measure_factor" and spoilt is not None:
+            return found._replace(**{spoilt: getattr(found, spoilt) * factor})
+        return found * factor if spoilt is not None else found
+
+    setattr(fused, name, wrong)
+    try:
+        return checks.check_kernel(torch.device("cpu"))
+    finally:
+        setattr(fused, name, right)
 
 
 answers = sys.stdout.buffer

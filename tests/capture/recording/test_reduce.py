@@ -1,6 +1,8 @@
 import math
+import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import mpmath
@@ -13,7 +15,13 @@ from hypothesis import strategies as st
 from lorascope.analyze.measuring.measures import MEASURES
 from lorascope.analyze.qualify import qualify
 from lorascope.capture.recording import reduce as module
-from lorascope.capture.recording.reduce import _reduce_in_torch, _reduce_tiles, jensen_shannon, reduce_tokens
+from lorascope.capture.recording.reduce import (
+    _reduce_in_torch,
+    _reduce_tiles,
+    has_kernel,
+    jensen_shannon,
+    reduce_tokens,
+)
 
 
 def states(n_tokens: int, width: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -158,3 +166,32 @@ def test_what_is_not_finite_is_nan(bad: float, where: str) -> None:
 def test_any_floating_type_is_taken() -> None:
     js = jensen_shannon(torch.ones(2, 3, dtype=torch.bfloat16), torch.ones(2, 3))
     assert (js.dtype, js.shape) == (torch.float64, (2,))
+
+
+def test_a_kernel_that_cannot_be_launched_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on an image without a C compiler, with which triton compiles its launcher."""
+    gpu, ones, launches = torch.device("cuda", 7), torch.ones, []
+
+    def launch(base: torch.Tensor, output: torch.Tensor) -> None:
+        launches.append((base.shape, output.shape))
+        if len(launches) == 1:
+            raise RuntimeError("Failed to find C compiler.\nPlease specify via CC")
+
+    monkeypatch.setitem(sys.modules, "lorascope.capture.recording.fused", SimpleNamespace(measure_difference=launch))  # type: ignore[arg-type]  # a stand-in
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 7)
+    monkeypatch.setattr(torch, "ones", lambda *shape, device: ones(*shape))
+    monkeypatch.setattr(module, "find_spec", lambda name: True)
+    has_kernel.cache_clear()
+    assert [has_kernel(device) for device in (gpu, gpu, torch.device("cuda"))] == [False] * 3
+    assert launches == [((1, 2), (1, 2))]
+    assert [record.getMessage() for record in caplog.records] == [
+        "triton can't measure on cuda:7 (RuntimeError: Failed to find C compiler. Please specify via CC), so that "
+        "torch's float64 functions do, much more slowly; triton needs a C compiler and Python's headers"
+    ]
+    has_kernel.cache_clear()
+    assert has_kernel(gpu)
+    has_kernel.cache_clear()

@@ -1,19 +1,25 @@
 """Each check of the selftest can fail; that they hold here, the command shows."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from lorascope.capture.buffers.copies import Chosen, DirectCopier
 from lorascope.capture.config import CaptureConfig
+from lorascope.capture.reforward import TOLERANCE
 from lorascope.capture.selftest import checks
 from lorascope.capture.selftest.inputs import write_model, write_text
 
 CPU = torch.device("cpu")
+Run = Callable[..., Any]
+SHAPE = {"dtype": "bfloat16", "d_in": 4096}
 
 
 class LateCopier(DirectCopier):
@@ -46,6 +52,40 @@ def test_measures_that_are_off_are_found(
     assert checks.check_measuring(CPU).ok is False
 
 
+@pytest.fixture(scope="module")
+def by_kernel() -> Iterator[Run]:
+    pytest.importorskip("triton", reason="the GPU kernel needs triton, which is on PyPI for Linux on x86-64")
+    from ..recording.test_fused import interpreter
+
+    with interpreter() as run:
+        yield run
+
+
+@pytest.mark.parametrize("widths", [(64,), pytest.param((130, 576, 4096), marks=pytest.mark.slow)], ids=str)
+def test_the_kernel_holds(by_kernel: Run, widths: tuple[int, ...]) -> None:
+    check = by_kernel("check_kernel", widths)
+    assert check["ok"], check
+
+
+@pytest.mark.parametrize(
+    ("measure", "factor"),
+    [
+        *((name, 1 + 3e-6) for name in ("js", "base_norm", "delta_norm", "effective_width", "swallowed")),
+        *((name, 1 + 3e-6) for name in ("kl_divergence", "token_nll")),
+        *(("excess", factor) for factor in (0.0, 1e4, math.nan)),
+    ],
+)
+def test_a_kernel_that_is_off_is_found(by_kernel: Run, measure: str, factor: float) -> None:
+    """Also one that misses what a layer put out wrongly, or refuses what it put out rightly."""
+    assert by_kernel("check_kernel", (64,), measure, factor)["ok"] is False
+
+
+def test_where_the_kernel_runs_it_is_what_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "has_kernel", lambda device: True)
+    monkeypatch.setattr(checks, "check_kernel", lambda device: ("looked at", device))
+    assert checks.check_measuring(CPU) == ("looked at", CPU)
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> CaptureConfig:
     model, adapter = map(str, write_model(tmp_path))
@@ -62,6 +102,12 @@ def test_another_device_may_differ_by_rounding_alone(config: CaptureConfig, monk
     assert found.allowed == f"{2**-23 * math.sqrt(768 * 28):.1e}"
     monkeypatch.setattr(checks, "allowed_difference", lambda run: -1.0)
     assert [check.ok for check in checks.check_capture(config, gpu)] == [True, False, True]
+
+
+def test_no_more_is_allowed_than_a_reforward_takes() -> None:
+    components = {name: SimpleNamespace(values=np.array([value] * 224)) for name, value in SHAPE.items()}
+    run: Any = SimpleNamespace(components=components)
+    assert checks.allowed_difference(run) == TOLERANCE["bfloat16"] < 2**-7 * math.sqrt(224)
 
 
 @pytest.mark.slow

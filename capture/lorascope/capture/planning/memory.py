@@ -16,21 +16,45 @@ from ..samples.scoring import part_logits
 
 CGROUPS = Path("/sys/fs/cgroup")
 """Where Linux says what a container or a job may take."""
+KERNEL_BYTES = 24
+"""What the kernel finds of a token at a component, six float32 values, which stay until the batch is over."""
 
 
-def device_needs(spec: RunSpec, *, weights: int, batch_tokens: int, vocabulary: int) -> dict[str, int]:
+def device_needs(
+    spec: RunSpec, *, weights: int, batch_tokens: int, vocabulary: int, has_kernel: bool
+) -> dict[str, int]:
     """Bytes that the device holds while the largest batch, of so many padded tokens with so many logits each, passes.
 
-    Measuring is counted as by the float64 functions, which take more than the kernel that most cards use. Kernels' own
-    workspaces, the allocator's slack and what CUDA itself takes (about half a gigabyte) aren't counted.
+    Measuring is counted as by the kernel, which keeps nothing beside its results (of logits a few bytes a token, left
+    out here), or else as by the float64 functions. Kernels' own workspaces, the allocator's slack and what CUDA itself
+    takes (about half a gigabyte) aren't counted.
     """
-    cuda = torch.device("cuda")
     itemsize = max(DTYPES[c.dtype][0].itemsize for c in spec.components)
     states = batch_tokens * sum(c.d_out * DTYPES[c.dtype][0].itemsize for c in spec.components)
     by_layer: dict[int, int] = defaultdict(int)
     for component in spec.components:
         by_layer[component.layer] += component.d_out
     n_logits = batch_tokens * vocabulary
+    softmax, measuring = 0, batch_tokens * len(spec.components) * len(spec.adapters) * KERNEL_BYTES
+    if not has_kernel:
+        softmax, measuring = _float64_needs(spec, batch_tokens, n_logits, itemsize)
+    needs = {
+        "weights": weights,
+        "outputs of a layer": batch_tokens * itemsize * max(by_layer.values()),
+        "logits": n_logits * itemsize * (2 if spec.stream == "pair" or spec.kl else 1) + softmax,
+        "measuring js": measuring,
+    }
+    if spec.states != "none":
+        ranks = sum(rank for a in spec.adapters for rank, has in zip(a.rank, a.factored, strict=True) if has)
+        needs["states under way"] = min(states, IN_FLIGHT_BYTES) + batch_tokens * ranks * 3 * 4  # factors, and copies
+    if spec.stream == "pair":
+        needs["base of a pair"] = states
+    return needs
+
+
+def _float64_needs(spec: RunSpec, batch_tokens: int, n_logits: int, itemsize: int) -> tuple[int, int]:
+    """What the float64 functions hold of logits, and of components."""
+    cuda = torch.device("cuda")
     # nll takes float32 and the log softmax; KL float64, with the log softmax, of both sides, and a product.
     softmax = min(n_logits, part_logits(cuda)) * (40 if spec.kl else 8)
     n_widest = batch_tokens * max(component.d_out for component in spec.components)
@@ -39,18 +63,7 @@ def device_needs(spec: RunSpec, *, weights: int, batch_tokens: int, vocabulary: 
     # js has a dozen float64 temporaries of a part, and takes base and delta. Gathered are, besides, the layer's output
     # and the sizes of delta's terms.
     measuring = n_widest * (itemsize + 8) + min(n_widest, part_values(cuda)) * 12 * 8
-    needs = {
-        "weights": weights,
-        "outputs of a layer": batch_tokens * itemsize * max(by_layer.values()),
-        "logits": n_logits * itemsize * (2 if spec.stream == "pair" or spec.kl else 1) + softmax,
-        "measuring js": measuring + n_waiting * (6 * itemsize + 16),
-    }
-    if spec.states != "none":
-        ranks = sum(rank for a in spec.adapters for rank, has in zip(a.rank, a.factored, strict=True) if has)
-        needs["states under way"] = min(states, IN_FLIGHT_BYTES) + batch_tokens * ranks * 3 * 4  # factors, and copies
-    if spec.stream == "pair":
-        needs["base of a pair"] = states
-    return needs
+    return softmax, measuring + n_waiting * (6 * itemsize + 16)
 
 
 def free_device_bytes(device: torch.device) -> int | None:

@@ -19,9 +19,10 @@ from ..adapters.training_record import base_notes
 from ..buffers.rows import queue_bytes_needed, row_spans
 from ..config import CaptureConfig
 from ..inputs import require_inputs
-from ..models.device import named_device
+from ..models.device import is_here, named_device
 from ..models.model import is_causal
 from ..prepare import Prepared, data_notes, encode_files, read_files, settle
+from ..recording.reduce import has_kernel
 from ..recording.stream import Streamed
 from ..samples.encoded import EncodedSample, count_roles
 from . import bottleneck
@@ -242,7 +243,10 @@ def _fit(
     base, spans = model.get_base_model(), row_spans(settled.plan.starts, settled.batches)
     vocabulary = base.config.get_text_config().vocab_size if is_causal(model) else 0
     weights = base.get_memory_footprint()  # shared ones once; the adapters' are within it
-    on_device = device_needs(settled.spec, weights=weights, batch_tokens=batch_tokens, vocabulary=vocabulary)
+    by_kernel = not is_here(device) or has_kernel(device)  # elsewhere as most cards do
+    on_device = device_needs(
+        settled.spec, weights=weights, batch_tokens=batch_tokens, vocabulary=vocabulary, has_kernel=by_kernel
+    )
     n_threads = min(32, (os.cpu_count() or 1) + 4)  # of a ThreadPoolExecutor, by default
     on_host = {
         "row buffers": queue_bytes_needed(estimated.row_sizes(), spans, config.queue_bytes),

@@ -32,7 +32,6 @@ from ..models.device import input_device
 from ..prepare import settle
 from ..recording.forward import forward_seconds, probe
 from ..recording.hooks import Recorder
-from ..recording.reduce import reduce_tokens
 from ..recording.stream import Streamed
 from ..run_model import fill_rows
 from ..samples.batches import plan_batches
@@ -98,7 +97,7 @@ def try_ways(
         found["none"] = try_codecs(without, *given, codecs[-1:], n_tokens=n_tokens)[codecs[-1]]
     n_chunks = 1 + sum(len(parts) for parts in components.values())
     row_bytes = max(one.measured["stored_bytes"] // one.measured["rows"] for one in found.values())
-    rates = _bare_passes(config, loaded, samples)
+    rates = _bare_passes(config, loaded, _tried(samples, n_tokens))
     rates |= {"disk_bytes_per_second": disk_rate(config.out, row_bytes // n_chunks)}
     if loaded.device.type == "cuda":
         rates["copy_bytes_per_second"] = copy_rate(loaded.device)
@@ -120,11 +119,7 @@ def try_codecs(
     They have `n_tokens`, or as many as a trial has. Beside the rest, `alone` has what the same passes measure where
     nothing is encoded or written, and `encoder_seconds_per_byte` the processor's time for a byte in memory.
     """
-    totals = np.cumsum([len(sample.token_ids) for sample in samples])
-    enough = min(TRIAL_TOKENS, totals[-1] / 2) if n_tokens is None else min(n_tokens, totals[-1])
-    few = samples[: int(np.searchsorted(totals, enough)) + 1]
-    if config.states != "all":
-        reduce_tokens(torch.ones(1, 8), torch.ones(1, 8))  # compiles its kernels
+    few = _tried(samples, n_tokens)
     prepared = settle(config, loaded.model, few, components, dtypes, loaded.device)
     tables = make_tables(few, prepared.plan, [""] * prepared.plan.n_tokens, None, None)
     weights, every = prepared.weights(loaded.model), np.ones(prepared.spec.n_rows, np.bool_)
@@ -135,6 +130,8 @@ def try_codecs(
         with _beside(config.out) as out, create_run(out, spec, tables=tables, weights=weights) as writer:
             if alone is None:
                 kept = _WritesNothing(writer)
+                if loaded.device.type == "cuda" or config.states != "all":
+                    fill_rows(prepared, loaded, kept, every)  # triton or numba compile what measures
                 alone = fill_rows(prepared, loaded, kept, every)
             streamed = fill_rows(prepared, loaded, writer, every)
             more = {"alone": alone.measured, "encoder_seconds_per_byte": _encoder_seconds(out, kept.blocks)}
@@ -142,18 +139,26 @@ def try_codecs(
     return found
 
 
-def _bare_passes(config: CaptureConfig, loaded: Loaded, samples: Sequence[EncodedSample]) -> dict[str, float]:
-    """Seconds and tokens, padding included, of passes over the first batch without hooks: the median of a second."""
-    lengths = [len(sample.token_ids) for sample in samples]
-    batch = plan_batches(lengths, batch_tokens=config.batch_tokens)[0]
+def _tried(samples: Sequence[EncodedSample], n_tokens: int | None) -> Sequence[EncodedSample]:
+    """The first few samples: with so many tokens, or as many as a trial has."""
+    totals = np.cumsum([len(sample.token_ids) for sample in samples])
+    enough = min(TRIAL_TOKENS, totals[-1] / 2) if n_tokens is None else min(n_tokens, totals[-1])
+    return samples[: int(np.searchsorted(totals, enough)) + 1]
+
+
+def _bare_passes(config: CaptureConfig, loaded: Loaded, few: Sequence[EncodedSample]) -> dict[str, float]:
+    """Seconds and tokens, padding included, of passes over a trial's batches without hooks: the median of a second."""
+    lengths = [len(sample.token_ids) for sample in few]
+    batches = plan_batches(lengths, batch_tokens=config.batch_tokens)
     seconds: list[float] = []
     while sum(seconds) < BARE_SECONDS:
         spent = 0.0
         for pass_ in passes_of(config.stream, loaded.adapters):
             with pass_.enabled(loaded.model):
-                spent += forward_seconds(loaded.model, samples[batch], loaded.device)
+                spent += sum(forward_seconds(loaded.model, few[batch], loaded.device) for batch in batches)
         seconds.append(spent)
-    return {"bare_seconds": median(seconds), "bare_tokens": len(lengths[batch]) * max(lengths[batch])}
+    n_tokens = sum(len(lengths[batch]) * max(lengths[batch]) for batch in batches)
+    return {"bare_seconds": median(seconds), "bare_tokens": n_tokens}
 
 
 class _WritesNothing:

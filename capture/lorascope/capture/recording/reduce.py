@@ -1,5 +1,6 @@
 """What is measured of a token at a component: js, and where its states aren't kept norms and effective width."""
 
+import logging
 import math
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import torch
 
 from ..buffers.target import BatchTarget
 
+_LOG = logging.getLogger(__name__)
 _TILE_VALUES = 2**16
 """Values that go through all kernels before the next ones do: small enough to stay in a core's cache meanwhile."""
 _PART_VALUES = {"cpu": 2**17}
@@ -129,10 +131,28 @@ def other_threads() -> ThreadPoolExecutor | None:
 
 @cache
 def has_kernel(device: torch.device) -> bool:
-    """Whether triton, which comes with torch's CUDA builds, can measure on this device."""
+    """Whether triton, which comes with torch's CUDA builds, can measure on this device: a tiny launch tells.
+
+    Where that fails, a warning says why, once.
+    """
     if device.type != "cuda" or torch.version.cuda is None or find_spec("triton") is None:
         return False
-    return torch.cuda.get_device_capability(device) >= (8, 0)  # older ones don't know bfloat16
+    if torch.cuda.get_device_capability(device) < (8, 0):  # older ones don't know bfloat16
+        return False
+    if device.index is None:  # by any name it is tried once
+        return has_kernel(torch.device("cuda", torch.cuda.current_device()))
+    try:
+        from .fused import measure_difference  # imports triton
+
+        measure_difference(*torch.ones(2, 1, 2, device=device))
+    except Exception as error:  # triton's own, a compiler's, the system's
+        _LOG.warning(
+            "triton can't measure on %s (%s: %s), so that torch's float64 functions do, much more slowly; triton needs "
+            "a C compiler and Python's headers",
+            *(device, type(error).__name__, " ".join(str(error).split())),
+        )
+        return False
+    return True
 
 
 class Reducer:

@@ -19,9 +19,10 @@ from ..buffers.row_buffer import RowBuffer
 from ..capture import capture
 from ..config import CaptureConfig
 from ..recording.reduce import has_kernel, jensen_shannon, reduce_tokens
-from ..reforward import reforward
+from ..reforward import TOLERANCE, reforward
 
 WIDTHS = (64, 576, 4096, 14336)
+N_TOKENS = 9
 N_COPIES = 32
 
 
@@ -36,17 +37,46 @@ class Check(NamedTuple):
 
 
 def check_measuring(device: torch.device) -> Check:
-    """JS as captures measure it on this device against the float64 functions there: widths, types, sizes of delta."""
-    worst, n_tokens = 0.0, 9
-    generator = torch.Generator().manual_seed(0)
-    for width, dtype in product(WIDTHS, (torch.float32, torch.bfloat16, torch.float16)):
-        spread = torch.logspace(-1, 1.5, n_tokens)[:, None]
-        base = (torch.randn(n_tokens, width, generator=generator) * spread).to(device, dtype)
-        sizes = 10 ** (torch.arange(n_tokens)[:, None] % 7 * 1.6 - 7.5)  # from JS of about 1e-16 to ln 2
-        delta = (torch.randn(n_tokens, width, generator=generator) * sizes).to(device)
-        worst = max(worst, _worst(_js(base, delta), jensen_shannon(base, delta)))
-    by = "Triton" if has_kernel(device) else "numba" if device.type == "cpu" else "torch"
+    """What captures measure on this device against float64 functions there: widths, types, sizes of delta."""
+    if has_kernel(device):
+        return check_kernel(device)
+    worst = 0.0
+    for base, sizes, generator in _bases(device):
+        delta = (torch.randn(base.shape, generator=generator) * sizes).to(device)
+        worst = max(worst, _worst(reduce_tokens(base, delta).js, jensen_shannon(base, delta)))
+    by = "numba" if device.type == "cpu" else "torch"
     return Check(f"JS by {by}, relative error", f"{worst:.1e}", "1.0e-06", worst <= 1e-6)
+
+
+def check_kernel(device: torch.device) -> Check:
+    """Every measure that the kernel takes, and whether it tells a wrong output of a layer from a right one."""
+    from ..recording import fused  # imports triton
+
+    worst, excess, missed = 0.0, 0.0, 0
+    rows = torch.arange(N_TOKENS - 1, 0, -1, device=device)
+    for base, sizes, generator in _bases(device):
+        # Of so few bits that delta is exact in float32: where it is large, its rounding would show in JS.
+        shapes = (N_TOKENS, 8), (8, base.shape[1])
+        factor, weight = ((torch.randn(shape, generator=generator) * 16).round() / 16 for shape in shapes)
+        factor, weight = (factor * sizes).to(device), weight.to(device)
+        delta = factor.double() @ weight.double() / 2
+        output = (base + delta).to(base.dtype)
+        found = fused.measure_factor(base, factor, weight, scaling=0.5, output=output, rows=rows)
+        reference = reduce_tokens(base, delta)._replace(js=jensen_shannon(base, delta))
+        expected = {**reference._asdict(), "swallowed": ((output == base) & (delta != 0)).double().mean(-1)}
+        worst = max(worst, *(_worst(getattr(found, name), of_all[rows]) for name, of_all in expected.items()))
+        excess = max(excess, float(found.excess.nan_to_num(math.inf).max()))
+        output[rows[0], -1] += 1 + output[rows[0], -1].abs()
+        wrong = fused.measure_factor(base, factor, weight, scaling=0.5, output=output, rows=rows)
+        missed += not float(wrong.excess.max()) > 1
+        large = (sizes.flatten() > 0.01).nonzero().flatten().to(device)  # float64's KL is off by about 1e-13
+        log_p, log_q = (logits[large].double().log_softmax(-1) for logits in (base, output))
+        kl = (log_p.exp() * (log_p - log_q)).sum(-1)
+        worst = max(worst, _worst(fused.kl_divergence(base, output, large), kl))
+        worst = max(worst, _worst(fused.token_nll(output, large, torch.zeros_like(large)), -log_q[:, 0]))
+    what = f"{worst:.1e}; outputs off by up to {excess:.1f} of rounding, {missed} wrong ones missed"
+    ok = worst <= 1e-6 and excess <= 1 and not missed
+    return Check("measures by Triton, relative error", what, "1.0e-06; 1, none", ok)
 
 
 def check_copies(device: torch.device, copier: Copier | None = None) -> Check:
@@ -116,20 +146,23 @@ def allowed_difference(run: Run) -> float:
     """Largest ||difference|| / ||vector|| of a state that another order of summation explains, on another device.
 
     A layer's sum of K float32 products is off by about eps sqrt(K) of its size, and one rounded to a shorter type by a
-    unit of that; what n layers in a row add is independent, so it grows with sqrt(n). TF32 is off, as in torch.
+    unit of that; what n layers in a row add is independent, so it grows with sqrt(n). TF32 is off, as in torch. It is
+    never more than `reforward` takes for rounding.
     """
-    eps = max(torch.finfo(getattr(torch, dtype)).eps for dtype in run.components["dtype"].values.tolist())
+    dtypes = run.components["dtype"].values.tolist()
+    eps = max(torch.finfo(getattr(torch, dtype)).eps for dtype in dtypes)
     sums = torch.finfo(torch.float32).eps * math.sqrt(run.components["d_in"].values.max())
-    return max(eps, sums) * math.sqrt(len(run.component_paths))
+    return min(max(eps, sums) * math.sqrt(len(dtypes)), max(TOLERANCE[dtype] for dtype in dtypes))
 
 
-def _js(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-    """As a capture on this device measures it."""
-    if has_kernel(base.device):
-        from ..recording.fused import measure_delta  # imports triton
-
-        return measure_delta(base, delta).js
-    return reduce_tokens(base, delta).js
+def _bases(device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Generator]]:
+    """Bases of several widths and types, sizes (token, 1) of deltas beside them, and what else is drawn from."""
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.logspace(-1, 1.5, N_TOKENS)[:, None]
+    # Powers of two, from 3e-8 to 128: JS from about 1e-16 to ln 2.
+    sizes = torch.tensor([[2.0 ** round(5.3 * (token % 7) - 25)] for token in range(N_TOKENS)])
+    for width, dtype in product(WIDTHS, (torch.float32, torch.bfloat16, torch.float16)):
+        yield (torch.randn(N_TOKENS, width, generator=generator) * spread).to(device, dtype), sizes, generator
 
 
 def _worst(found: torch.Tensor, expected: torch.Tensor) -> float:
