@@ -47,3 +47,12 @@ def test_a_check_that_fails_is_exit_code_1(
 def test_a_model_goes_with_its_adapter(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = call("selftest", capsys, "--model", "x")
     assert (code, err) == (2, "lorascope: error: `--model` and `--adapter` belong together; give both or neither\n")
+
+
+def test_a_place_that_is_no_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = call("selftest", capsys, "--out", tmp_path / "none")
+    assert code == 2
+    assert (
+        f"`--out` is '{tmp_path / 'none'}', which is no folder; name one on the disk that runs are to lie on"
+        in flat(err)
+    )

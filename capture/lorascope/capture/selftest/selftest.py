@@ -64,11 +64,13 @@ def selftest(
     Raises
     ------
     ValueError
-        If the device isn't here.
+        If the device isn't here, or `out` is no folder.
     Exception
         What `capture` raises of a model and its adapter.
     """
     where = require_device(named_device(device))
+    if not Path(out).is_dir():
+        raise ValueError(f"`out` is {str(out)!r}, which is no folder; name one on the disk that runs are to lie on")
     with tempfile.TemporaryDirectory(prefix=".lorascope-selftest-", dir=out) as name:
         folder = Path(name)
         write_text(folder / "sums.txt")
