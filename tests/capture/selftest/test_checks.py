@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from lorascope.capture.buffers.copies import Chosen, DirectCopier
+from lorascope.capture.capture import capture
 from lorascope.capture.config import CaptureConfig
 from lorascope.capture.reforward import TOLERANCE
 from lorascope.capture.selftest import checks
@@ -117,3 +118,12 @@ def test_two_ranks_write_what_one_process_writes(config: CaptureConfig) -> None:
 
 def test_without_a_second_device_there_are_no_ranks_to_check() -> None:
     assert checks.check_ranks(None, 1).ok is None  # type: ignore[arg-type]  # not looked at
+
+
+def test_js_may_differ_by_what_rounding_of_delta_explains(config: CaptureConfig) -> None:
+    run = capture(config)
+    js = torch.from_numpy(run.js().values).double()
+    off = [checks._js_off(run, path, js[:, index]) for index, path in enumerate(run.component_paths)]
+    spoilt = [checks._js_off(run, path, 1.001 * js[:, index]) for index, path in enumerate(run.component_paths)]
+    assert 0 < max(off) < 1 < min(spoilt)
+    assert checks._js_off(run, run.component_paths[0], js[:, 0] * torch.nan) > 1
