@@ -93,7 +93,7 @@ class BatchTarget:
         return None if len(chosen) == math.prod(self.shape) else chosen.index(device)
 
     def measured_of(self, values: torch.Tensor) -> torch.Tensor:
-        """Those of values (captured token,) that are of measured tokens."""
+        """Values (measured token,) out of values (captured token,)."""
         return values if self.measured.all() else self._among.copy(values)
 
     def put(self, path: str, output: torch.Tensor, columns: slice | None = None) -> None:

@@ -26,7 +26,7 @@ class Costs:
     """What hooks, js, reductions and logits add to the pass."""
     copies: float
     encoders: float
-    """Of one core; the threads that encode take all of them."""
+    """Processor seconds of encoding; the threads that do it take all cores."""
     disk: float
     n_cores: int
     n_threads: int

@@ -177,7 +177,7 @@ def _device_of(tensor: torch.Tensor) -> AbstractContextManager[None]:
 
 
 def _by_rows(tensor: torch.Tensor) -> torch.Tensor:
-    """The same, or a copy where a row's values aren't neighbours, which layers put out seldom."""
+    """The tensor itself, or a copy where a row's values aren't neighbours, which layers put out seldom."""
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
 
 

@@ -150,7 +150,7 @@ class Sink:
             self._measure(jensen_shannon, "js", site, total.addition, chosen.base, chosen.delta)
 
     def take_proved(self, output: torch.Tensor) -> torch.Tensor:
-        """Those of an output's measured tokens that are proved, a copy."""
+        """A copy of the measured tokens of an output (token, feature) that are proved."""
         rows = self.target.rows(output.device, measured=True)
         return output[:: _proof_step(len(output))].clone() if rows is None else output.index_select(0, proved(rows))
 

@@ -18,7 +18,7 @@ class Sum:
     given: torch.Tensor | None = None
     """What delta is known by: z (token, rank), or delta itself, float32; None where it is what output differs by."""
     output: torch.Tensor | None = None
-    """Of the layer, as base; None where it didn't add."""
+    """What the layer put out, as base; None where it didn't add."""
     dtype: torch.dtype = torch.float32
     """Type in which the layer computed delta."""
 

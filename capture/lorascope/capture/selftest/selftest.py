@@ -19,8 +19,8 @@ from ..planning.bottleneck import n_cores
 from ..planning.memory import free_host_bytes
 from ..provenance import device_description
 from .checks import Check, check_capture, check_copies, check_measuring, check_ranks
-from .inputs import write_model, write_text
 from .rates import Rate, measure_rates
+from .tiny_model import write_model, write_text
 
 STAGES = ("measuring, and copies", "captures, compared", "rates")
 """What a selftest does, in its order."""
