@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from lorascope.analyze import jensen_shannon
-from lorascope.analyze.kernels.softmax import effective_width_rows
 from lorascope.analyze.measuring.measures import MEASURES
 from lorascope.stores.format.widen import widen_block
 from lorascope.stores.reading.rows import delta_block
@@ -21,11 +20,11 @@ from lorascope.stores.reading.rows import delta_block
 GOLDEN = Path(__file__).parents[3] / "view" / "test" / "golden.json"
 MOST_BYTES = 200_000
 ABOUT = (
-    "Inputs and Python's answers, made by tests/analyze/viewing/test_golden.py. Each array is {dtype, shape, base64} of "
-    "its little-endian bytes in C order. `bfloat16`: bits -> values, exact. `delta`: scaling * (z B^T + bias), float32; "
-    "expected within 1e-6 of sum |terms|. `js`: base, delta (token, feature) -> js_float64 (relative 1e-12 or better), "
-    "js and js_permuted (Python's float32 kernels, relative 1e-6), effective_width, base_norm, delta_norm and "
-    "delta_ratio (float32, relative 1e-6); permuted delta is delta[:, permutation]. `scores`: z rotation^T, float64."
+    "Inputs and Python's answers, made by tests/analyze/viewing/test_golden.py. Each array is {dtype, shape, base64}: "
+    "its little-endian bytes in C order. `bfloat16`: bits -> values, exact. `delta`: scaling * (z B^T + bias), "
+    "float32, within 1e-6 of the sum of |terms|. `js`: base, delta (token, feature) -> js_float64, within 1e-14 of the "
+    "true value; js, js_permuted, effective_width, base_norm, delta_norm and delta_ratio, float32, within 1e-6; all "
+    "relative. The delta of js_permuted is delta[:, permutation]. `scores`: z rotation^T, float64."
 )
 Arrays = dict[str, np.ndarray]
 
