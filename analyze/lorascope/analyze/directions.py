@@ -238,7 +238,7 @@ def _settled(rotation: np.ndarray, share: np.ndarray, vector: np.ndarray, top: n
 
 
 def _in_order(function: Callable[[int], Result], rows: Sequence[int], n_workers: int) -> Iterator[Result]:
-    """What a function gives for each row, in the order of rows, from threads that are ahead by no more than one each."""
+    """What a function gives for each row, in the order of rows, from threads that run ahead by few rows."""
     waiting: deque[Future[Result]] = deque()
     with one_blas_thread(), ThreadPoolExecutor(n_workers, thread_name_prefix="lorascope-directions") as pool:
         try:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lorascope.analyze import jensen_shannon
-from lorascope.analyze.measuring.measures import MEASURES
+from lorascope.analyze.measuring.measures import MEASURES, feature_permutation
 from lorascope.stores.format.widen import widen_block
 from lorascope.stores.reading.rows import delta_block
 
@@ -124,7 +124,7 @@ def cases() -> dict[str, dict[str, Arrays]]:
             name: {
                 "base": np.array(base, np.float32),
                 "delta": np.array(delta, np.float32),
-                "permutation": _permutation(np.shape(base)[1]),
+                "permutation": np.random.default_rng(np.shape(base)[1]).permutation(np.shape(base)[1]).astype(np.int32),
             }
             for name, (base, delta) in pairs.items()
         },
@@ -133,10 +133,6 @@ def cases() -> dict[str, dict[str, Arrays]]:
             "rank 8": {"z": normal(3, 8), "rotation": normal(8, 8)},
         },
     }
-
-
-def _permutation(width: int) -> np.ndarray:
-    return np.random.default_rng(width).permutation(width).astype(np.int32)
 
 
 def golden() -> dict[str, Any]:
@@ -181,7 +177,7 @@ def test_answers_are_those_of_python(kind: str, name: str) -> None:
 def test_permutations_are_those_of_the_measure() -> None:
     for case in COMMITTED["js"].values():
         width = case["inputs"]["base"]["shape"][1]
-        np.testing.assert_array_equal(unpacked(case["inputs"]["permutation"]), _permutation(width))
+        np.testing.assert_array_equal(unpacked(case["inputs"]["permutation"]), feature_permutation(width))
 
 
 if __name__ == "__main__":
