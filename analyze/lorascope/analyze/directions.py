@@ -182,7 +182,7 @@ def rotate(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rotation (direction, rank), share (direction,) and vector (direction, feature), as in `Directions`."""
     if not np.isfinite(lora_b_t).all():
-        return tuple(np.full(shape, np.nan, np.float32) for shape in (gram.shape, len(gram), lora_b_t.shape))
+        return np.full(gram.shape, np.nan, np.float32), np.full(len(gram), np.nan), np.full_like(lora_b_t, np.nan)
     q, r = np.linalg.qr(scaling * lora_b_t.T.astype(np.float64))
     energy, w = np.linalg.eigh(r @ gram @ r.T)
     energy, w = np.maximum(energy[::-1], 0), w[:, ::-1]
