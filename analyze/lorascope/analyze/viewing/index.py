@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -141,17 +141,11 @@ def _make(
     shutil.rmtree(scratch)
 
 
-class _Measured(NamedTuple):
-    """Js of an adapter's components, on disk."""
+def _js(run: Run, adapter: str, scratch: Path, n_workers: int | None, progress: Progress) -> xr.Dataset:
+    """`js` (token, component), on disk: from states, by way of `scratch`, where the run keeps all; else the capture's.
 
-    values: xr.Dataset
-    """`js` (token, component), and of tokens what reductions ask for."""
-    components: np.ndarray
-    """Places of these components in the run."""
-
-
-def _js(run: Run, adapter: str, scratch: Path, n_workers: int | None, progress: Progress) -> _Measured:
-    """Js by token: computed from states into `scratch` where the run keeps those of all tokens, else the capture's."""
+    Beside it is what reductions ask for, and the `place` of each component in the run.
+    """
     touched = np.flatnonzero(run.adapter(adapter)["rank"].values > 0)
     if keeps_all_states(run):
         options: dict[str, Any] = {"adapter": adapter, "components": None, "scheduler": None}
@@ -159,17 +153,17 @@ def _js(run: Run, adapter: str, scratch: Path, n_workers: int | None, progress: 
     else:
         js = run.js(adapter).variable[:, touched]
     tokens = {"counted": ("token", run.committed.values), "weight": ("token", token_weights(run))}
-    return _Measured(xr.Dataset({"js": js}, coords=tokens), touched)
+    return xr.Dataset({"js": js}, coords={**tokens, "place": ("component", touched)})
 
 
-def _write_js(group: zarr.Group, run: Run, measured: _Measured) -> dict[str, float]:
+def _write_js(group: zarr.Group, run: Run, measured: xr.Dataset) -> dict[str, float]:
     """Write js where the run keeps none of all tokens, and miub; returns the quantiles that colours stand for."""
-    js, n_components = measured.values["js"].variable, len(run)
+    js, n_components = measured["js"].variable, len(run)
     stored = None
     if keeps_all_states(run):
         sizes = {"token": run.n_tokens, "component": n_components}
         stored = _create(group, "js", sizes, "float32", chunks=(CHUNK_TOKENS, n_components))
-    sums = SampleSums(measured.values, run, "mean", unit="nat")
+    sums = SampleSums(measured, run, "mean", unit="nat")
     step = -(-js.size // SCALE_VALUES)
     seen = np.empty((-(-run.n_tokens // step), js.shape[1]), np.float32)
     for tokens, block in token_blocks(js):
@@ -177,10 +171,10 @@ def _write_js(group: zarr.Group, run: Run, measured: _Measured) -> dict[str, flo
         seen[-(-tokens.start // step) : -(-tokens.stop // step)] = block[-tokens.start % step :: step]
         if stored is not None:
             whole = np.full((len(block), n_components), np.nan, np.float32)
-            whole[:, measured.components] = block
+            whole[:, measured["place"].values] = block
             stored[tokens] = whole
     miub = sums.values().sum(axis=1)
-    miub[~usable_samples(measured.values, run, "mean")] = np.nan
+    miub[~usable_samples(measured, run, "mean")] = np.nan
     _create(group, "miub", {"sample": len(miub)}, "float64")[:] = miub
     is_there = np.isfinite(seen)
     by_token = seen.sum(axis=1, where=is_there, dtype=np.float64)
@@ -191,9 +185,7 @@ def _quantile(values: np.ndarray) -> float:
     return float(np.quantile(values, SCALE_LEVEL, overwrite_input=True)) if values.size else 0.0
 
 
-def _write_directions(
-    group: zarr.Group, run: Run, adapter: str, n_workers: int | None, progress: Progress
-) -> int:
+def _write_directions(group: zarr.Group, run: Run, adapter: str, n_workers: int | None, progress: Progress) -> int:
     """Write rotation, share and top tokens of each component that has a factor; returns how many tokens they are of."""
     sources = [one for one in sources_of(run, adapter) if one.delta.lora_B is not None] if run.has_states else []
     places = [run.component_paths.index(one.component) for one in sources]
@@ -201,9 +193,9 @@ def _write_directions(
     found: list[Directions] = []
     if sources and state_rows(sources[0]):
         found = directions_of(sources, n_workers=n_workers, progress=progress)
-    one, sizes = (1, rank, rank), {"component": len(run), "direction": rank}
+    sizes = {"component": len(run), "direction": rank}
     for name, axis, dtype, fill, chunks in (
-        ("rotation", {"rank": rank}, "float32", np.nan, one),
+        ("rotation", {"rank": rank}, "float32", np.nan, (1, rank, rank)),
         ("share", {}, "float32", np.nan, (len(run), rank)),
         ("top_token", {"top": N_TOP}, "int64", -1, (1, rank, N_TOP)),
         ("top_score", {"top": N_TOP}, "float32", np.nan, (1, rank, N_TOP)),
@@ -225,7 +217,7 @@ def _create(
     fill: float = np.nan,
     chunks: tuple[int, ...] | None = None,
 ) -> zarr.Array[Any]:
-    """A new array of the group, by default of one chunk; encoded as those of runs are, so that one reader reads both."""
+    """A new array of the group, by default of one chunk; encoded as those of runs are."""
     shape = tuple(sizes.values())
     return group.create_array(
         name,
