@@ -1,0 +1,57 @@
+/** What all parts of the page share. */
+
+import type { AdapterView, Data, Manifest, Run, Tokens } from "../data/types.ts";
+import type { Grid } from "./select.ts";
+import type { PALETTE, Ramp } from "./scale.ts";
+import type { View } from "./state.ts";
+
+export interface App {
+  data: Data;
+  manifest: Manifest;
+  view: View;
+  /** Under the cursor: position in the sequence and layer, or -1. */
+  hovered: { token: number; layer: number };
+  /** Captured positions of the first pane's sample, once read. */
+  positions: Int32Array;
+  /** The strongest colours over all panes. */
+  scale: { js: number; token: number };
+  ramp: Ramp;
+  palette: (typeof PALETTE)["light" | "dark"];
+  run(place: number): Promise<Run>;
+  /** Change the view and show it; `step` makes an entry in the browser's history. */
+  go(change: Partial<View>, step?: boolean): void;
+  /** Show the view as it is. */
+  refresh(): void;
+  hover(token: number, layer: number): void;
+  /** Select the captured token so many further. */
+  move(by: number): void;
+}
+
+/** A sample of a run and adapter, as a pane shows it. */
+export interface Shown {
+  run: Run;
+  place: number;
+  adapter: AdapterView;
+  sample: number;
+  tokens: Tokens;
+  grid: Grid;
+  /** By component, 1 if chosen. */
+  mask: Uint8Array;
+  byToken: Float64Array;
+  byLayer: Float64Array;
+}
+
+export const ROLES = ["prompt", "choice", "answer", "generated", "text", "system", "user", "assistant", "tool", "template"];
+/** Roles of what the model is to say. */
+export const SAID = new Set([2, 3, 7]);
+
+/** Place of a position among captured tokens; -1 where it wasn't captured. */
+export function placeOf(positions: Int32Array, position: number): number {
+  let [low, high] = [0, positions.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (positions[middle]! < position) low = middle + 1;
+    else high = middle;
+  }
+  return positions[low] === position ? low : -1;
+}
