@@ -1,9 +1,9 @@
 /** What all parts of the page share. */
 
-import type { AdapterView, Data, Manifest, Run, Tokens } from "../data/types.ts";
-import type { Grid } from "./select.ts";
-import type { PALETTE, Ramp } from "./scale.ts";
-import type { View } from "./state.ts";
+import type { AdapterView, Data, Manifest, Run, Tokens } from "../data/types";
+import type { Grid } from "./select";
+import type { PALETTE, Ramp } from "./scale";
+import type { View } from "./state";
 
 export interface App {
   data: Data;

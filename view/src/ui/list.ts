@@ -1,11 +1,11 @@
 /** The list of samples: search, order, and rows of which only those in sight exist. */
 
-import type { AdapterView, Run } from "../data/types.ts";
-import type { App } from "./app.ts";
-import { alertLine, eachFrame, el, oneLine } from "./dom.ts";
-import { ceChange, isWhole, listed, outcome } from "./order.ts";
-import { num, signed } from "./scale.ts";
-import { SHOWS, SORTS, type Show, type Sort } from "./state.ts";
+import type { AdapterView, Run } from "../data/types";
+import type { App } from "./app";
+import { alertLine, eachFrame, el, oneLine } from "./dom";
+import { ceChange, isWhole, listed, outcome } from "./order";
+import { num, signed } from "./scale";
+import { SHOWS, SORTS, type Show, type Sort } from "./state";
 
 const ROW = 52;
 const SIGNS: Record<Show, string> = {

@@ -1,7 +1,7 @@
 /** Which samples are listed, and in which order. */
 
-import type { Run, Samples } from "../data/types.ts";
-import type { Show, Sort, View } from "./state.ts";
+import type { Run, Samples } from "../data/types";
+import type { Show, Sort, View } from "./state";
 
 const ORDER: Show[] = ["became-wrong", "became-right", "stayed-wrong", "wrong", "stayed-right", "right", "all"];
 const ROW = 1024;

@@ -1,6 +1,6 @@
 /** Which components are looked at, and sums of js over them. */
 
-import type { Component } from "../data/types.ts";
+import type { Component } from "../data/types";
 
 /** Components by layer (rows) and kind (columns). */
 export interface Grid {

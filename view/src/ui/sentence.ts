@@ -1,8 +1,8 @@
 /** The sample as running text, each token tinted by its js. */
 
-import { placeOf, ROLES, SAID, type App, type Shown } from "./app.ts";
-import { el, oneLine, visible } from "./dom.ts";
-import { num, step, topOf } from "./scale.ts";
+import { placeOf, ROLES, SAID, type App, type Shown } from "./app";
+import { el, oneLine, visible } from "./dom";
+import { num, step, topOf } from "./scale";
 
 export function sentence(app: App) {
   const root = el("div", { class: "sentence", role: "listbox", "aria-orientation": "horizontal", "aria-label": "Tokens of the sample", dir: "auto" });

@@ -1,0 +1,153 @@
+/** One run and adapter: the sample's sentence, ribbon and map, and the panel of a component. */
+
+import type { Run } from "../data/types";
+import { placeOf, type App, type Shown } from "./app";
+import { cellPanel } from "./cell";
+import { alertLine, el, loader, oneLine } from "./dom";
+import { componentMap } from "./map";
+import { isWhole, outcome, twin } from "./order";
+import { ribbon } from "./ribbon";
+import { num, share, ticks, topOf } from "./scale";
+import { chosen, grid, sums, type Grid } from "./select";
+import { sentence } from "./sentence";
+import { MOST_PANES, SHOWS } from "./state";
+
+export type Pane = ReturnType<typeof pane>;
+
+export function pane(app: App, at: number) {
+  const parts = { sentence: sentence(app), ribbon: ribbon(app), map: componentMap(app), cell: cellPanel(app) };
+  const [bar, notes, about] = [el("div", { class: "bar" }), el("div"), el("div", { class: "about" })];
+  const legends = { token: legend("token"), layer: legend("layer"), component: legend("component") };
+  const [line, body] = [el("div"), el("div", { class: "body" },
+    el("div", { class: "reading" }, about, heading("Tokens", legends.token.root), parts.sentence.root, heading("Layers by token", legends.layer.root), parts.ribbon.root),
+    el("div", { class: "looking" }, heading("Layers by kind", legends.component.root), parts.map.root, parts.cell.root))];
+  const root = el("section", { class: "pane", "aria-label": `Pane ${at + 1}` }, bar, notes, line, body);
+  const load = loader(line, body);
+  let [key, filtered] = ["", ""];
+  let shown: Shown | null = null;
+  let opened: { run: Run; grid: Grid } | null = null;
+
+  async function read(): Promise<Shown> {
+    const { run: of, adapter: name } = app.view.panes[at]!;
+    const run = await app.run(of);
+    if (opened?.run !== run) opened = { run, grid: grid(run.components) };
+    const place = name ? run.adapters.findIndex((each) => each.name === name) : 0;
+    const adapter = run.adapters[place];
+    if (!adapter) throw new Error(`The run ${run.name} has no adapter ${name}; it has ${run.adapters.map((each) => each.name).join(", ")}.`);
+    const first = await app.run(app.view.panes[0]!.run);
+    if (app.view.sample >= first.samples.n) throw new Error(`The run ${first.name} has ${first.samples.n} samples; there is none at place ${app.view.sample}.`);
+    const sample = twin(first, app.view.sample, run);
+    if (sample < 0) throw new Error(`The run ${run.name} doesn't have this sample.`);
+    const tokens = await app.data.tokens(run, place, sample);
+    return { run, place, adapter, sample, tokens, grid: opened.grid, mask: new Uint8Array(), byToken: new Float64Array(), byLayer: new Float64Array() };
+  }
+
+  function update(): void {
+    const of = app.view.panes[at]!;
+    const next = JSON.stringify([of, app.view.panes[0], app.view.sample]);
+    if (next === key) return draw();
+    key = next;
+    shown = null;
+    void load(read(), (found) => {
+      [shown, filtered] = [found, "\0"];
+      if (at) return draw();
+      app.positions = found.tokens.position;
+      const token = app.view.offset < 0 ? app.view.token : (found.tokens.position[app.view.offset] ?? -1);
+      app.go({ offset: -1, token });
+    });
+    void app.run(of.run).then(top, () => top(null));
+  }
+
+  /** What is said of the run, and the choice of run and adapter. */
+  function top(run: Run | null): void {
+    const { panes } = app.view;
+    const change = (change: Partial<(typeof panes)[0]>) => app.go({ panes: panes.map((each, i) => (i === at ? { ...each, ...change } : each)), direction: -1 }, true);
+    const runs = app.manifest.runs.map(({ name }, i) => [String(i), name] as const);
+    const adapters = run?.adapters.map(({ name }) => [name, name] as const) ?? [];
+    bar.replaceChildren(
+      choice("Run", runs, String(panes[at]!.run), (value) => change({ run: Number(value), adapter: "" })),
+      choice("Adapter", adapters, panes[at]!.adapter || (adapters[0]?.[0] ?? ""), (value) => change({ adapter: value })),
+      panes.length > 1 ? el("button", { class: "plain", "aria-label": `Close pane ${at + 1}`, click: () => app.go({ panes: panes.filter((_, i) => i !== at) }, true) }, "✕") : "",
+      !at && panes.length < MOST_PANES && (runs.length > 1 || adapters.length > 1) ? el("button", { class: "compare", click: () => app.go({ panes: [...panes, another(run)] }, true) }, "Compare") : "");
+    const said = run ? [
+      !run.finished && `This run isn't finished: ${run.nCommittedRows} of ${run.nRows} rows are committed. Samples that aren't wholly there are marked.`,
+      run.states === "none" && "This run keeps no states: there are js and other numbers by token, but no directions and no features.",
+      run.states === "sample" && "This run keeps the states of some rows only; features are shown for their tokens.",
+    ].filter(Boolean) as string[] : [];
+    notes.replaceChildren(...said.map((text) => el("p", { class: "notice" }, text)));
+  }
+
+  /** The next adapter that no pane shows, else the next run. */
+  function another(run: Run | null): { run: number; adapter: string } {
+    const { panes } = app.view;
+    const free = (of: number, name: string) => !panes.some((each) => each.run === of && (each.adapter || run?.adapters[0]?.name) === name);
+    const adapter = run?.adapters.find(({ name }) => free(run.place, name));
+    const other = app.manifest.runs.findIndex((_, i) => !panes.some((each) => each.run === i));
+    return adapter ? { run: run!.place, adapter: adapter.name } : { run: Math.max(0, other), adapter: "" };
+  }
+
+  function draw(): void {
+    if (!shown) return;
+    const { tokens, run, sample, adapter } = shown;
+    if (filtered !== app.view.filter) {
+      filtered = app.view.filter;
+      const mask = chosen(run.components, filtered);
+      shown = { ...shown, mask, ...sums(tokens.js, tokens.n, shown.grid, mask) };
+      facts(about, run, sample, adapter.miub[sample]!, tokens.n);
+    }
+    parts.sentence.update(shown);
+    parts.ribbon.update(shown);
+    parts.map.update(shown);
+    parts.cell.update(shown);
+    const n = shown.mask.reduce((sum, each) => sum + each, 0);
+    legends.token.update(app, topOf(app.scale, n, shown.mask.length));
+    legends.layer.update(app, parts.ribbon.topOf());
+    legends.component.update(app, app.scale.js);
+  }
+
+  const paint = () => [parts.sentence, parts.ribbon, parts.map].forEach((part) => shown && part.paint());
+
+  return { root, update, paint, shown: () => shown, place: () => (shown ? placeOf(shown.tokens.position, app.view.token) : -1) };
+}
+
+const heading = (text: string, legend: HTMLElement) => el("header", { class: "part" }, el("h2", {}, text), legend);
+
+function facts(root: HTMLElement, run: Run, sample: number, miub: number, n: number): void {
+  const { id, dataset, split, prompt, length, ce, baseCe } = run.samples;
+  const is = outcome(run.samples, sample);
+  const of = [dataset, split, prompt].map((column) => oneLine(column[sample]!)).filter(Boolean).join(" · ");
+  const numbers: [string, string][] = [
+    ["MIUB", `${num(miub)} nats`],
+    ["CE", Number.isNaN(ce[sample]!) ? "" : `${Number.isNaN(baseCe[sample] ?? NaN) ? "" : `${num(baseCe[sample]!)} → `}${num(ce[sample]!)} nats a token`],
+    ["answer", is === "all" ? "" : SHOWS[is]],
+    ["tokens", n === length[sample] ? String(n) : `${n} of ${length[sample]}`],
+  ];
+  root.replaceChildren(el("h1", {}, oneLine(id[sample]!)), el("p", { class: "quiet" }, of),
+    el("ul", {}, ...numbers.filter(([, value]) => value).map(([name, value]) => el("li", {}, el("span", { class: "quiet" }, name), ` ${value}`))),
+    !run.finished && !isWhole(run, sample) ? alertLine("This sample isn't wholly there: tokens of rows that aren't committed have no numbers.") : "");
+}
+
+function choice(label: string, options: (readonly [string, string])[], value: string, change: (value: string) => void): HTMLElement {
+  if (options.length < 2) return el("span", { class: "one" }, el("span", { class: "quiet" }, label), ` ${oneLine(options[0]?.[1] ?? "")}`);
+  const select = el("select", { change: () => change(select.value) }, ...options.map(([of, text]) => el("option", { value: of }, oneLine(text))));
+  select.value = value;
+  return el("label", { class: "one" }, el("span", { class: "quiet" }, label), " ", select);
+}
+
+/** The colours with ticks in nats; their distance is that of the square root of js. */
+function legend(of: string) {
+  const [colors, marks] = [el("i"), el("span", { class: "marks" })];
+  const root = el("span", { class: "legend", title: "Colour is even in the square root of js, from 0 to a high quantile over the run; all panes share it." },
+    el("span", { class: "quiet" }, `js of a ${of}, nats`), el("span", { class: "scale", "aria-hidden": "true" }, colors, marks));
+  let now = "";
+  return { root, update({ ramp }: App, top: number): void {
+    if (now === `${top}${ramp.fill[255]}`) return;
+    now = `${top}${ramp.fill[255]}`;
+    colors.style.background = `linear-gradient(to right, ${ramp.fill.filter((_, i) => i % 15 === 0).join(", ")})`;
+    marks.replaceChildren(...ticks(top).map((value) => {
+      const mark = el("span", {}, value === top ? `${num(value, 2)}+` : num(value, 1));
+      mark.style.left = `${100 * share(value, top)}%`;
+      return mark;
+    }));
+  } };
+}
