@@ -34,8 +34,8 @@ function start(manifest: App["manifest"]): void {
     },
     go(change, step = false) {
       app.view = { ...app.view, ...change };
-      const address = format(app.view);
-      if (address !== (location.hash || "#")) history[step ? "pushState" : "replaceState"](null, "", address);
+      if (step) write("pushState");
+      else later ??= setTimeout(() => write("replaceState"), 150); // browsers refuse a hundred a second
       refresh();
     },
     refresh: () => refresh(),
@@ -49,6 +49,13 @@ function start(manifest: App["manifest"]): void {
       const next = now < 0 ? 0 : Math.max(0, Math.min(app.positions.length - 1, now + by));
       if (app.positions.length) app.go({ token: app.positions[next]!, offset: -1 });
     },
+  };
+  let later: ReturnType<typeof setTimeout> | undefined;
+  const write = (how: "pushState" | "replaceState") => {
+    clearTimeout(later);
+    later = undefined;
+    const address = format(app.view);
+    if (address !== (location.hash || "#")) history[how](null, "", address);
   };
   const paint = eachFrame(() => panes.forEach((each) => each.paint()));
 
@@ -107,7 +114,7 @@ function start(manifest: App["manifest"]): void {
     }
   }
 
-  addEventListener("popstate", () => { app.view = parse(location.hash); refresh(); });
+  addEventListener("popstate", () => { clearTimeout(later); later = undefined; app.view = parse(location.hash); refresh(); });
   systemDark.addEventListener("change", refresh);
   addEventListener("keydown", (event) => {
     if (keys.open || event.ctrlKey || event.metaKey || event.altKey) return;

@@ -1,8 +1,9 @@
 /** What all parts of the page share. */
 
 import type { AdapterView, Data, Manifest, Run, Tokens } from "../data/types";
+import { oneLine } from "./dom";
 import type { Grid } from "./select";
-import type { PALETTE, Ramp } from "./scale";
+import { num, type PALETTE, type Ramp } from "./scale";
 import type { View } from "./state";
 
 export interface App {
@@ -55,3 +56,13 @@ export function placeOf(positions: Int32Array, position: number): number {
   }
   return positions[low] === position ? low : -1;
 }
+
+/** What stands for a token: its text, or its id where the run keeps no text. */
+export const textOf = ({ text, tokenId }: Tokens, at: number) => text[at] || `[${tokenId[at]}]`;
+
+/** A token within a line of ours. */
+export const named = (tokens: Tokens, at: number) =>
+  `“${oneLine(textOf(tokens, at)).trim()}”, position ${tokens.position[at]}, ${ROLES[tokens.role[at]!] ?? "no role"}`;
+
+/** Js within a line of ours. */
+export const told = (js: number) => (Number.isNaN(js) ? "no js here" : `js ${num(js)} nats`);

@@ -1,7 +1,7 @@
 /** A component at a token: numbers, directions, features, and where else a direction acts. */
 
 import type { Cell, Context, Direction } from "../data/types";
-import { placeOf, type App, type Shown } from "./app";
+import { named, placeOf, type App, type Shown } from "./app";
 import { el, loader, oneLine } from "./dom";
 import { num, signed } from "./scale";
 import { format } from "./state";
@@ -13,6 +13,7 @@ export function cellPanel(app: App) {
     el("header", {}, title, el("button", { class: "quiet plain", "aria-label": "Close the component", click: () => app.go({ component: "", direction: -1 }, true) }, "✕")), line, body);
   const load = loader(line, body);
   let key = "";
+  let asked = false;
   let last: Cell | null = null;
 
   function update(shown: Shown): void {
@@ -26,14 +27,16 @@ export function cellPanel(app: App) {
     if (!path) return;
     if (next === key) return last ? draw(shown, last) : undefined;
     [key, last] = [next, null];
-    const named = token < 0 ? "" : `${oneLine(tokens.text[token] || `[${tokens.tokenId[token]}]`).trim()} · position ${tokens.position[token]}${position < 0 ? ", where its js is largest" : ""}`;
+    const where = token < 0 ? "" : `${named(tokens, token)}${position < 0 ? ", where its js is largest" : ""}`;
     const failed = component < 0 ? `This run has no component ${oneLine(path)}.` : token < 0 ? "This token was not captured here." : "";
     const loading = failed ? Promise.reject(new Error(failed)) : app.data.cell(run, place, tokens.start + token, component);
     void load(loading, (cell) => {
-      title.replaceChildren(el("b", {}, oneLine(path)), el("span", { class: "quiet" }, named));
+      title.replaceChildren(el("b", {}, oneLine(path)), el("span", { class: "quiet" }, where));
       draw(shown, (last = cell));
+      if (asked && root.getBoundingClientRect().top > 0.75 * innerHeight) root.scrollIntoView();
+      asked = false;
     });
-    if (body.hidden || !body.childNodes.length) title.replaceChildren(el("b", {}, oneLine(path)), el("span", { class: "quiet" }, named));
+    if (body.hidden || !body.childNodes.length) title.replaceChildren(el("b", {}, oneLine(path)), el("span", { class: "quiet" }, where));
   }
 
   function draw(shown: Shown, cell: Cell): void {
@@ -47,7 +50,10 @@ export function cellPanel(app: App) {
     body.querySelectorAll<HTMLElement>(".direction")[focused]?.focus();
   }
 
-  return { root, update };
+  /** Bring the panel in sight once it is read. */
+  const ask = () => void (asked = true);
+
+  return { root, update, ask };
 }
 
 function strongest({ tokens, mask }: Shown, component: number): number {

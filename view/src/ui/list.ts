@@ -17,11 +17,11 @@ export function sampleList(app: App) {
   const search = el("input", { type: "search", placeholder: "Search text and ids  /", "aria-label": "Search text and ids", id: "search" });
   const sort = chooser("Order", SORTS, (value) => app.go({ sort: value as Sort }, true));
   const show = chooser("Show", SHOWS, (value) => app.go({ show: value as Show }, true));
-  const count = el("p", { class: "count", role: "status" });
+  const count = el("p", { role: "status" });
   const rows = el("div", { class: "rows", role: "presentation" });
   const box = el("div", { class: "box", role: "listbox", tabindex: 0, "aria-label": "Samples" }, rows);
   const root = el("aside", { id: "list", "aria-label": "Samples" },
-    el("div", { class: "tools" }, search, el("div", { class: "pair" }, sort, show), count), box);
+    el("div", { class: "tools" }, search, sort, show, el("div", { class: "count" }, count, el("span", {}, "MIUB, nats"))), box);
 
   let shown: { run: Run; adapter: AdapterView } | null = null;
   let [order, several, most, key, at] = [[] as number[], [] as ("dataset" | "split" | "prompt")[], 0, "", -1];
@@ -64,8 +64,8 @@ export function sampleList(app: App) {
       el("span", { class: "id" }, oneLine(run.samples.id[sample]!)),
       el("span", { class: "number", title: "MIUB, nats" }, num(miub)), bar,
       el("span", { class: "about" },
+        !whole && el("b", { title: "Not every row of it is committed" }, "incomplete"),
         is !== "all" && el("b", { class: is.endsWith("right") ? "good" : "bad" }, `${SIGNS[is]} ${SHOWS[is].replace(" with adapter", "")}`),
-        !whole && el("b", {}, "not wholly there"),
         ...several.map((name) => el("span", {}, oneLine(run.samples[name][sample]!)))),
       Number.isNaN(change) ? el("span") : el("span", { class: "number quiet", title: "Change of cross-entropy, nats a token" }, `CE ${signed(change)}`));
     made.style.top = `${place * ROW}px`;

@@ -1,19 +1,19 @@
 /** Layer by kind, for one token or the mean over the sample's. */
 
-import { placeOf, type App, type Shown } from "./app";
+import { named, placeOf, told, type App, type Shown } from "./app";
 import { eachFrame, el, oneLine, outline, sized } from "./dom";
 import { rowHeight } from "./layout";
-import { num, step } from "./scale";
+import { step } from "./scale";
 import { byComponent, patternOf } from "./select";
 
-const ROOM = 420;
+const ROOM = 336;
 
 export function componentMap(app: App) {
-  const heading = el("p", { class: "quiet of" });
+  const heading = el("p", { class: "readout" });
   const canvas = el("canvas", { tabindex: 0, role: "application", "aria-roledescription": "heat map", "aria-label": "Js by layer and kind; arrows move, Enter opens the component" });
   const [kinds, layers] = [el("div", { class: "kinds" }), el("div", { class: "layers" })];
   const readout = el("p", { class: "readout", role: "status" });
-  const root = el("div", { class: "map" }, heading, el("div", { class: "frame" }, kinds, layers, canvas), readout);
+  const root = el("div", { class: "map" }, heading, readout, el("div", { class: "frame" }, kinds, layers, canvas));
   let shown: Shown | null = null;
   let values: Float64Array = new Float64Array();
   let [column, row] = [1, 1];
@@ -71,7 +71,7 @@ export function componentMap(app: App) {
     readout.textContent = cell < 0 ? "Choose a cell to look into a component."
       : first === undefined ? "There is no such component."
         : `${more.length ? `${more.length + 1} components` : oneLine(run.components[first]!.path)}: `
-          + (Number.isNaN(value(cell)) ? "no js here" : `js ${num(value(cell))} nats`) + (mask[first] ? "" : " · left out by the filter");
+          + told(value(cell)) + (mask[first] ? "" : " · left out by the filter");
   }
 
   const draw = eachFrame(() => {
@@ -125,7 +125,7 @@ export function componentMap(app: App) {
     if (drawn !== String(token)) values = byComponent(tokens.js, tokens.n, shown.mask.length, token);
     drawn = String(token);
     heading.textContent = token < 0 ? `Mean over the ${tokens.n} tokens`
-      : `Token ${oneLine(tokens.text[token] || `[${tokens.tokenId[token]}]`).trim()} at position ${tokens.position[token]}`;
+      : `${named(tokens, token)}`;
     say();
     draw();
   }

@@ -3,7 +3,7 @@
 import type { Run } from "../data/types";
 import { placeOf, type App, type Shown } from "./app";
 import { cellPanel } from "./cell";
-import { alertLine, el, loader, oneLine } from "./dom";
+import { el, loader, oneLine } from "./dom";
 import { componentMap } from "./map";
 import { isWhole, outcome, twin } from "./order";
 import { ribbon } from "./ribbon";
@@ -55,7 +55,8 @@ export function pane(app: App, at: number) {
       const token = app.view.offset < 0 ? app.view.token : (found.tokens.position[app.view.offset] ?? -1);
       app.go({ offset: -1, token });
     });
-    void app.run(of.run).then(top, () => top(null));
+    const told = (run: Run | null) => key === next && top(run);
+    void app.run(of.run).then(told, () => told(null));
   }
 
   /** What is said of the run, and the choice of run and adapter. */
@@ -124,10 +125,11 @@ function facts(root: HTMLElement, run: Run, sample: number, miub: number, n: num
   ];
   root.replaceChildren(el("h1", {}, oneLine(id[sample]!)), el("p", { class: "quiet" }, of),
     el("ul", {}, ...numbers.filter(([, value]) => value).map(([name, value]) => el("li", {}, el("span", { class: "quiet" }, name), ` ${value}`))),
-    !run.finished && !isWhole(run, sample) ? alertLine("This sample isn't wholly there: tokens of rows that aren't committed have no numbers.") : "");
+    !run.finished && !isWhole(run, sample) ? el("p", { class: "notice" }, "This sample isn't wholly there: tokens of rows that aren't committed have no numbers.") : "");
 }
 
 function choice(label: string, options: (readonly [string, string])[], value: string, change: (value: string) => void): HTMLElement {
+  if (!options.length) return el("span");
   if (options.length < 2) return el("span", { class: "one" }, el("span", { class: "quiet" }, label), ` ${oneLine(options[0]?.[1] ?? "")}`);
   const select = el("select", { change: () => change(select.value) }, ...options.map(([of, text]) => el("option", { value: of }, oneLine(text))));
   select.value = value;

@@ -74,13 +74,13 @@ export function topOf(scale: { js: number; token: number }, n: number, all: numb
   return scale.js * (scale.token / scale.js) ** (Math.log(Math.min(n, all)) / Math.log(all));
 }
 
-/** Nought, the top and round values between, at least a fifth of the scale apart. */
+/** Nought, the top and round values between, at least three tenths of the scale apart. */
 export function ticks(top: number): number[] {
   const found = [top];
   for (let power = Math.floor(Math.log10(top)); power > -12 && top > 0; power--) {
     for (const round of [5, 2, 1]) {
       const value = Number(`${round}e${power}`);
-      if (share(value, top) < share(found[0]!, top) - 0.2 && share(value, top) > 0.2) found.unshift(value);
+      if (share(value, top) < share(found[0]!, top) - 0.3 && share(value, top) > 0.25) found.unshift(value);
     }
   }
   return [0, ...found];

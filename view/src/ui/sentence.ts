@@ -1,13 +1,14 @@
 /** The sample as running text, each token tinted by its js. */
 
-import { placeOf, ROLES, SAID, type App, type Shown } from "./app";
-import { el, oneLine, visible } from "./dom";
+import { named, placeOf, ROLES, SAID, textOf, told, type App, type Shown } from "./app";
+import { el, visible } from "./dom";
 import { num, step, topOf } from "./scale";
 
 export function sentence(app: App) {
   const root = el("div", { class: "sentence", role: "listbox", "aria-orientation": "horizontal", "aria-label": "Tokens of the sample", dir: "auto" });
   let shown: Shown | null = null;
   let spans: HTMLElement[] = [];
+  let tinted = { top: 0, ramp: app.ramp };
   let marked: [HTMLElement | undefined, HTMLElement | undefined] = [undefined, undefined];
 
   const tokenOf = (event: Event) => {
@@ -41,10 +42,10 @@ export function sentence(app: App) {
           (roles.size > 1 || SAID.has(role)) && el("span", { class: "tag", "aria-hidden": "true" }, name)));
       }
       const missing = tokens.position[at]! - expected;
-      const text = run.hasText ? tokens.text[at]! : `[${tokens.tokenId[at]}]`;
-      const span = el("span", { role: "option", class: "t", "data-at": at, tabindex: -1 }, ...pieces(text));
+      const [, space, text] = /^( (?=\S))?([^]*)$/.exec(textOf(tokens, at))!; // a space before a word isn't tinted, or it would hang on lines' ends
+      const span = el("span", { role: "option", class: "t", "data-at": at, tabindex: -1 }, ...pieces(text!));
       spans.push(span);
-      groups.at(-1)!.append(...(missing > 0 ? [gap(missing)] : []), span);
+      groups.at(-1)!.append(...(missing > 0 ? [gap(missing)] : []), space ?? "", span);
       expected = tokens.position[at]! + 1;
     }
     const left = run.samples.length[sample]! - expected;
@@ -56,16 +57,17 @@ export function sentence(app: App) {
 
   function update(next: Shown): void {
     if (shown?.tokens !== next.tokens) fill(next);
-    shown = next;
     const { tokens, mask, byToken } = next;
     const top = topOf(app.scale, mask.reduce((sum, each) => sum + each, 0), mask.length);
+    const isTinted = shown?.byToken === byToken && top === tinted.top && app.ramp === tinted.ramp;
+    [shown, tinted] = [next, { top, ramp: app.ramp }];
+    if (isTinted) return paint();
     spans.forEach((span, at) => {
       const shade = step(byToken[at]!, top);
       span.style.backgroundColor = shade < 0 ? "" : app.ramp.fill[shade]!;
       span.style.color = shade < 0 ? "" : app.ramp.ink[shade]!;
       span.classList.toggle("unknown", shade < 0);
-      const label = `${oneLine(tokens.text[at] || `[${tokens.tokenId[at]}]`)} · position ${tokens.position[at]}, ${ROLES[tokens.role[at]!] ?? "no role"}: `
-        + `js ${num(byToken[at]!)} nats, nll ${num(tokens.nll[at]!)} nats`;
+      const label = `${named(tokens, at)}: ${told(byToken[at]!)}, nll ${num(tokens.nll[at]!)} nats`;
       span.title = label;
       span.setAttribute("aria-label", label);
     });
