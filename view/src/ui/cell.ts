@@ -13,7 +13,7 @@ export function cellPanel(app: App) {
     el("header", {}, title, el("button", { class: "quiet plain", "aria-label": "Close the component", click: () => app.go({ component: "", direction: -1 }, true) }, "✕")), line, body);
   const load = loader(line, body);
   let key = "";
-  let asked = false;
+  let [before, asked] = [app.view.component, false];
   let last: Cell | null = null;
 
   function update(shown: Shown): void {
@@ -24,6 +24,8 @@ export function cellPanel(app: App) {
     const picked = placeOf(tokens.position, position);
     const token = position < 0 ? strongest(shown, component) : picked;
     const next = JSON.stringify([run.place, adapter.name, sample, token, path]);
+    asked ||= path !== before; // the panel of a component that was chosen here is brought in sight
+    before = path;
     if (!path) return;
     if (next === key) return last ? draw(shown, last) : undefined;
     [key, last] = [next, null];
@@ -50,10 +52,7 @@ export function cellPanel(app: App) {
     body.querySelectorAll<HTMLElement>(".direction")[focused]?.focus();
   }
 
-  /** Bring the panel in sight once it is read. */
-  const ask = () => void (asked = true);
-
-  return { root, update, ask };
+  return { root, update };
 }
 
 function strongest({ tokens, mask }: Shown, component: number): number {
