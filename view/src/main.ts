@@ -67,11 +67,11 @@ function start(manifest: App["manifest"]): void {
     el("dl", {}, ...KEYS.map(([key, does]) => el("div", {}, el("dt", {}, ...key.split("  ").map((each) => el("kbd", {}, each))), el("dd", {}, does)))),
     el("form", { method: "dialog" }, el("button", {}, "Close")));
   const theme = el("button", { class: "plain", "aria-label": "Light or dark", title: "Light or dark", click: () => app.go({ theme: isDark() ? "light" : "dark" }) }, "◐");
-  const main = el("main");
+  const [model, main] = [el("span", { class: "model quiet" }), el("main")];
   document.body.append(
     el("header", { id: "top" },
       el("button", { class: "drawer", "aria-controls": "list", click: () => document.body.classList.toggle("listing") }, "Samples"),
-      el("strong", {}, "lorascope"), el("span", { class: "model quiet" }),
+      el("strong", {}, "lorascope"), model,
       el("label", { class: "filter" }, el("span", { class: "quiet" }, "Components"), filter, patterns, n), theme,
       el("button", { class: "plain", "aria-label": "Keys", title: "Keys (?)", click: () => keys.showModal() }, "?")),
     list.root, main, keys);
@@ -100,7 +100,8 @@ function start(manifest: App["manifest"]): void {
   }
 
   function about(run: Run): void {
-    document.querySelector(".model")!.textContent = run.model;
+    model.textContent = run.model.split("/").slice(-2).join("/");
+    model.title = run.model;
     document.title = `${run.samples.id[app.view.sample] ?? run.name} · lorascope`;
     if (filter.value !== app.view.filter) filter.value = app.view.filter;
     const mask = chosen(run.components, app.view.filter);

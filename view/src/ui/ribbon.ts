@@ -9,7 +9,7 @@ const GUTTER = 30;
 const FONT = "11px system-ui, sans-serif";
 /** Pixels that the longest text of a token may take. */
 const LONGEST = 76;
-const ROOM = 300;
+const ROOM = 270;
 
 export function ribbon(app: App) {
   const canvas = el("canvas", { tabindex: 0, role: "application", "aria-roledescription": "heat map", "aria-label": "Js by layer and token; arrows move, Enter opens the layer's strongest component" });

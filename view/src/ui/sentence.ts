@@ -31,7 +31,7 @@ export function sentence(app: App) {
   /** New tokens. */
   function fill({ tokens, run, sample }: Shown): void {
     const groups: HTMLElement[] = [];
-    const roles = new Set(tokens.role);
+    const [several, seen] = [new Set(tokens.role).size > 1, new Set<number>()];
     spans = [];
     let expected = 0;
     for (let at = 0; at < tokens.n; at++) {
@@ -39,7 +39,8 @@ export function sentence(app: App) {
       if (!at || role !== tokens.role[at - 1]) {
         const name = ROLES[role] ?? "no role";
         groups.push(el("span", { role: "group", class: `role ${name}`, "aria-label": name },
-          (roles.size > 1 || SAID.has(role)) && el("span", { class: "tag", "aria-hidden": "true" }, name)));
+          (SAID.has(role) || role > 4 || (several && !seen.has(role))) && el("span", { class: "tag", "aria-hidden": "true" }, name)));
+        seen.add(role);
       }
       const missing = tokens.position[at]! - expected;
       const [, space, text] = /^( (?=\S))?([^]*)$/.exec(textOf(tokens, at))!; // a space before a word isn't tinted, or it would hang on lines' ends
