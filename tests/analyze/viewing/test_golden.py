@@ -13,19 +13,18 @@ import numpy as np
 import pytest
 
 from lorascope.analyze import jensen_shannon
-from lorascope.analyze.kernels.softmax import effective_width_rows
-from lorascope.analyze.measuring.measures import MEASURES
+from lorascope.analyze.measuring.measures import MEASURES, feature_permutation
 from lorascope.stores.format.widen import widen_block
 from lorascope.stores.reading.rows import delta_block
 
 GOLDEN = Path(__file__).parents[3] / "view" / "test" / "golden.json"
 MOST_BYTES = 200_000
 ABOUT = (
-    "Inputs and Python's answers, made by tests/analyze/viewing/test_golden.py. Each array is {dtype, shape, base64} of "
-    "its little-endian bytes in C order. `bfloat16`: bits -> values, exact. `delta`: scaling * (z B^T + bias), float32; "
-    "expected within 1e-6 of sum |terms|. `js`: base, delta (token, feature) -> js_float64 (relative 1e-12 or better), "
-    "js and js_permuted (Python's float32 kernels, relative 1e-6), effective_width, base_norm, delta_norm and "
-    "delta_ratio (float32, relative 1e-6); permuted delta is delta[:, permutation]. `scores`: z rotation^T, float64."
+    "Inputs and Python's answers, made by tests/analyze/viewing/test_golden.py. Each array is {dtype, shape, base64}: "
+    "its little-endian bytes in C order. `bfloat16`: bits -> values, exact. `delta`: scaling * (z B^T + bias), "
+    "float32, within 1e-6 of the sum of |terms|. `js`: base, delta (token, feature) -> js_float64, within 1e-14 of the "
+    "true value; js, js_permuted, effective_width, base_norm, delta_norm and delta_ratio, float32, within 1e-6; all "
+    "relative. The delta of js_permuted is delta[:, permutation]. `scores`: z rotation^T, float64."
 )
 Arrays = dict[str, np.ndarray]
 
@@ -125,7 +124,7 @@ def cases() -> dict[str, dict[str, Arrays]]:
             name: {
                 "base": np.array(base, np.float32),
                 "delta": np.array(delta, np.float32),
-                "permutation": _permutation(np.shape(base)[1]),
+                "permutation": np.random.default_rng(np.shape(base)[1]).permutation(np.shape(base)[1]).astype(np.int32),
             }
             for name, (base, delta) in pairs.items()
         },
@@ -134,10 +133,6 @@ def cases() -> dict[str, dict[str, Arrays]]:
             "rank 8": {"z": normal(3, 8), "rotation": normal(8, 8)},
         },
     }
-
-
-def _permutation(width: int) -> np.ndarray:
-    return np.random.default_rng(width).permutation(width).astype(np.int32)
 
 
 def golden() -> dict[str, Any]:
@@ -182,7 +177,7 @@ def test_answers_are_those_of_python(kind: str, name: str) -> None:
 def test_permutations_are_those_of_the_measure() -> None:
     for case in COMMITTED["js"].values():
         width = case["inputs"]["base"]["shape"][1]
-        np.testing.assert_array_equal(unpacked(case["inputs"]["permutation"]), _permutation(width))
+        np.testing.assert_array_equal(unpacked(case["inputs"]["permutation"]), feature_permutation(width))
 
 
 if __name__ == "__main__":

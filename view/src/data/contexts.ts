@@ -21,10 +21,10 @@ async function readContext(run: Opened, token: number): Promise<Context> {
     tokenTexts(run, start, stop).then(async (found) => found ?? Array.from(await column("token_id"), (id) => `${id} `)),
   ]);
   // An ellipsis stands for tokens that were not captured.
-  const joined = (from: number, to: number) =>
-    text.slice(from, to).map((one, i) => (from + i > 0 && position[from + i]! !== position[from + i - 1]! + 1 ? `…${one}` : one)).join("");
+  const gapAfter = (i: number) => (i + 1 < text.length && position[i + 1] !== position[i]! + 1 ? "…" : "");
+  const joined = (from: number, to: number) => text.slice(from, to).map((one, i) => one + gapAfter(from + i)).join("");
   const at = token - start;
-  return { token, sample, before: joined(0, at), text: text[at]!, after: joined(at + 1, text.length) };
+  return { token, sample, before: joined(0, at), text: text[at]!, after: gapAfter(at) + joined(at + 1, text.length) };
 }
 
 /** The first sample that ends after the token. */
