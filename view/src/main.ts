@@ -3,18 +3,18 @@
 import { data } from "./data";
 import type { Run } from "./data/types";
 import { placeOf, type App } from "./ui/app";
-import { alertLine, eachFrame, el } from "./ui/dom";
+import { alertLine, eachFrame, el, span } from "./ui/dom";
 import { sampleList } from "./ui/list";
 import { pane, type Pane } from "./ui/pane";
 import { PALETTE, ramp } from "./ui/scale";
 import { chosen } from "./ui/select";
 import { format, parse, type View } from "./ui/state";
 
-const KEYS: [string, string][] = [
-  ["j  k", "next, previous sample (arrows in the list)"], ["←  →", "previous, next token"],
-  ["↑  ↓", "layers, in the ribbon and the map"], ["←  →", "kinds, in the map"], ["Enter", "open the component of the cell"],
-  ["/", "search samples"], ["f", "choose components"], ["Esc", "close the component, then let go of the token"], ["?", "these keys"],
-];
+const KEYS = [
+  ["j  k", "next, previous sample; arrows in the list"], ["←  →", "previous, next token; kinds, in the map"],
+  ["↑  ↓", "layers, in the ribbon and the map"], ["Enter", "open the component of the cell"], ["/", "search samples"],
+  ["f", "choose components"], ["Esc", "close the component, then let go of the token"], ["?", "these keys"],
+] as const;
 const systemDark = matchMedia("(prefers-color-scheme: dark)");
 
 function start(manifest: App["manifest"]): void {
@@ -27,7 +27,8 @@ function start(manifest: App["manifest"]): void {
     run(place) {
       const known = runs.get(place);
       if (known) return known;
-      const run = place < manifest.runs.length ? data.open(place) : Promise.reject(new Error(`There is no run at place ${place} of this page.`));
+      const isThere = place < manifest.runs.length;
+      const run = isThere ? data.open(place) : Promise.reject(new Error(`There is no run at place ${place} of this page.`));
       runs.set(place, run);
       run.then((found) => { opened.set(place, found); refresh(); }, () => {});
       return run;
@@ -38,16 +39,10 @@ function start(manifest: App["manifest"]): void {
       else later ??= setTimeout(() => write("replaceState"), 150); // browsers refuse a hundred a second
       refresh();
     },
-    refresh: () => refresh(),
     hover(token, layer) {
       if (token === app.hovered.token && layer === app.hovered.layer) return;
       app.hovered = { token, layer };
       paint();
-    },
-    move(by) {
-      const now = placeOf(app.positions, app.view.token);
-      const next = now < 0 ? 0 : Math.max(0, Math.min(app.positions.length - 1, now + by));
-      if (app.positions.length) app.go({ token: app.positions[next]!, offset: -1 });
     },
   };
   let later: ReturnType<typeof setTimeout> | undefined;
@@ -60,20 +55,24 @@ function start(manifest: App["manifest"]): void {
   const paint = eachFrame(() => panes.forEach((each) => each.paint()));
 
   const list = sampleList(app);
-  const filter = el("input", { id: "filter", type: "search", list: "patterns", placeholder: "all components, or *.q_proj", "aria-label": "Components to look at, as a pattern", spellcheck: "false", autocomplete: "off" });
-  filter.addEventListener("input", () => app.go({ filter: filter.value }));
+  const filter = el("input", {
+    id: "filter", type: "search", list: "patterns", placeholder: "all components, or *.q_proj", spellcheck: "false",
+    "aria-label": "Components to look at, as a pattern", autocomplete: "off", input: () => app.go({ filter: filter.value }),
+  });
   const [patterns, n] = [el("datalist", { id: "patterns" }), el("span", { class: "quiet", role: "status" })];
   const keys = el("dialog", { "aria-label": "Keys" }, el("h2", {}, "Keys"),
-    el("dl", {}, ...KEYS.map(([key, does]) => el("div", {}, el("dt", {}, ...key.split("  ").map((each) => el("kbd", {}, each))), el("dd", {}, does)))),
+    el("dl", {}, ...KEYS.map(([key, does]) =>
+      el("div", {}, el("dt", {}, ...key.split("  ").map((each) => el("kbd", {}, each))), el("dd", {}, does)))),
     el("form", { method: "dialog" }, el("button", {}, "Close")));
-  const theme = el("button", { class: "plain", "aria-label": "Light or dark", title: "Light or dark", click: () => app.go({ theme: isDark() ? "light" : "dark" }) }, "◐");
+  const button = (text: string, title: string, click: () => void) =>
+    el("button", { class: "plain", "aria-label": title, title, click }, text);
   const [model, main] = [el("span", { class: "model quiet" }), el("main")];
   document.body.append(
     el("header", { id: "top" },
-      el("button", { class: "drawer", "aria-controls": "list", click: () => document.body.classList.toggle("listing") }, "Samples"),
+      el("button", { class: "drawer", click: () => document.body.classList.toggle("listing") }, "Samples"),
       el("strong", {}, "lorascope"), model,
-      el("label", { class: "filter" }, el("span", { class: "quiet" }, "Components"), filter, patterns, n), theme,
-      el("button", { class: "plain", "aria-label": "Keys", title: "Keys (?)", click: () => keys.showModal() }, "?")),
+      el("label", { class: "filter" }, span("quiet", "Components"), filter, patterns, n),
+      button("◐", "Light or dark", () => app.go({ theme: isDark() ? "light" : "dark" })), button("?", "Keys", () => keys.showModal())),
     list.root, main, keys);
 
   const isDark = () => (app.view.theme ? app.view.theme === "dark" : systemDark.matches);
@@ -88,10 +87,11 @@ function start(manifest: App["manifest"]): void {
       main.replaceChildren(...panes.map(({ root }) => root));
       main.dataset.panes = String(panes.length);
     }
-    const adapters = view.panes.flatMap(({ run, adapter }) => opened.get(run)?.adapters.filter((each, i) => (adapter ? each.name === adapter : !i)) ?? []);
-    app.scale = { js: Math.max(0, ...adapters.map(({ scale }) => scale.js)), token: Math.max(0, ...adapters.map(({ scale }) => scale.token)) };
-    const run = opened.get(view.panes[0]!.run);
-    const adapter = run?.adapters.find(({ name }) => name === view.panes[0]!.adapter) ?? run?.adapters[0];
+    const adapters = view.panes.map(({ run, adapter }) =>
+      opened.get(run)?.adapters.find(({ name }, i) => (adapter ? name === adapter : !i)));
+    const most = (of: "js" | "token") => Math.max(0, ...adapters.map((each) => each?.scale[of] ?? 0));
+    app.scale = { js: most("js"), token: most("token") };
+    const [run, adapter] = [opened.get(view.panes[0]!.run), adapters[0]];
     if (run && adapter) {
       list.update({ run, adapter });
       about(run);
@@ -115,7 +115,12 @@ function start(manifest: App["manifest"]): void {
     }
   }
 
-  addEventListener("popstate", () => { clearTimeout(later); later = undefined; app.view = parse(location.hash); refresh(); });
+  addEventListener("popstate", () => {
+    clearTimeout(later);
+    later = undefined;
+    app.view = parse(location.hash);
+    refresh();
+  });
   systemDark.addEventListener("change", refresh);
   addEventListener("keydown", (event) => {
     if (keys.open || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -123,7 +128,8 @@ function start(manifest: App["manifest"]): void {
     if (event.key === "Escape") return escape(inside);
     if (inside.matches("input, select, textarea")) return;
     const does: Record<string, () => void> = {
-      j: () => list.step(1), k: () => list.step(-1), ArrowLeft: () => app.move(-1), ArrowRight: () => app.move(1), f: () => filter.focus(), "?": () => keys.showModal(),
+      "j": () => list.step(1), "k": () => list.step(-1), "ArrowLeft": () => move(-1), "ArrowRight": () => move(1),
+      "f": () => filter.focus(), "?": () => keys.showModal(),
       "/": () => { document.body.classList.add("listing"); list.focusSearch(); },
     };
     if (event.defaultPrevented || !does[event.key]) return;
@@ -136,6 +142,13 @@ function start(manifest: App["manifest"]): void {
     if (document.body.classList.contains("listing")) document.body.classList.remove("listing");
     else if (app.view.component) app.go({ component: "", direction: -1 }, true);
     else app.go({ token: -1, layer: -1, offset: -1 } satisfies Partial<View>, true);
+  }
+
+  /** Select the captured token so many further. */
+  function move(by: number): void {
+    const now = placeOf(app.positions, app.view.token);
+    const token = app.positions[now < 0 ? 0 : Math.max(0, Math.min(app.positions.length - 1, now + by))];
+    if (token !== undefined) app.go({ token, offset: -1 });
   }
 
   refresh();

@@ -74,7 +74,7 @@ test("sums leave out what isn't there, and are NaN where nothing is", () => {
 });
 
 for (const theme of ["light", "dark"] as const) {
-  test(`colours are even in lightness and carry text, ${theme}`, () => {
+  test(`colours go steadily away from the page and carry text, ${theme}`, () => {
     const { fill, ink } = ramp(theme);
     const ofPage = fill.map((color) => contrast(color, PALETTE[theme].page));
     for (let i = 1; i < fill.length; i++) assert.ok(ofPage[i]! >= ofPage[i - 1]! - 0.02, `step ${i}`);
@@ -113,7 +113,7 @@ test("columns of the ribbon", () => {
   assert.deepEqual([columns(1000, 5, 30).width, columns(1000, 50, 30).width, columns(1000, 5000, 30).width, columns(300, 0, 30).width], [26, 19, 14, 26]);
   const across = { gutter: 30, width: 10, n: 100 };
   assert.deepEqual([inSight(across, 0, 130), inSight(across, 15, 130), inSight(across, 990, 130)], [[0, 10], [1, 12], [99, 100]]);
-  assert.deepEqual([columnAt(across, 29, 0), columnAt(across, 30, 0), columnAt(across, 45, 20), columnAt(across, 45, 990), columnAt(across, 60, 995)], [-1, 0, 3, -1, -1].map((each, i) => (i === 3 ? -1 : each)));
+  assert.deepEqual([columnAt(across, 29, 0), columnAt(across, 30, 0), columnAt(across, 45, 20), columnAt(across, 45, 990)], [-1, 0, 3, -1]);
   assert.deepEqual([scrollTo(across, 0, 50, 130), scrollTo(across, 7, 0, 130), scrollTo(across, 20, 0, 130)], [0, 0, 110]);
   assert.deepEqual([rowHeight(270, 30, 4, 14), rowHeight(270, 2, 4, 14), rowHeight(270, 126, 4, 14), rowHeight(270, 0, 4, 14)], [9, 14, 4, 14]);
 });

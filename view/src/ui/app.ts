@@ -21,11 +21,7 @@ export interface App {
   run(place: number): Promise<Run>;
   /** Change the view and show it; `step` makes an entry in the browser's history. */
   go(change: Partial<View>, step?: boolean): void;
-  /** Show the view as it is. */
-  refresh(): void;
   hover(token: number, layer: number): void;
-  /** Select the captured token so many further. */
-  move(by: number): void;
 }
 
 /** A sample of a run and adapter, as a pane shows it. */
@@ -42,7 +38,8 @@ export interface Shown {
   byLayer: Float64Array;
 }
 
-export const ROLES = ["prompt", "choice", "answer", "generated", "text", "system", "user", "assistant", "tool", "template"];
+const ROLES = ["prompt", "choice", "answer", "generated", "text", "system", "user", "assistant", "tool", "template"];
+export const roleOf = ({ role }: Tokens, at: number) => ROLES[role[at]!] ?? "no role";
 /** Roles of what the model is to say. */
 export const SAID = new Set([2, 3, 7]);
 
@@ -62,7 +59,7 @@ export const textOf = ({ text, tokenId }: Tokens, at: number) => text[at] || `[$
 
 /** A token within a line of ours. */
 export const named = (tokens: Tokens, at: number) =>
-  `“${oneLine(textOf(tokens, at)).trim()}”, position ${tokens.position[at]}, ${ROLES[tokens.role[at]!] ?? "no role"}`;
+  `“${oneLine(textOf(tokens, at)).trim()}”, position ${tokens.position[at]}, ${roleOf(tokens, at)}`;
 
 /** Js within a line of ours. */
 export const told = (js: number) => (Number.isNaN(js) ? "no js here" : `js ${num(js)} nats`);

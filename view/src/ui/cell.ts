@@ -1,8 +1,8 @@
 /** A component at a token: numbers, directions, features, and where else a direction acts. */
 
-import type { Cell, Context, Direction } from "../data/types";
+import type { Cell, Context, Direction, Run } from "../data/types";
 import { named, placeOf, type App, type Shown } from "./app";
-import { el, loader, oneLine } from "./dom";
+import { el, loader, oneLine, span } from "./dom";
 import { num, signed } from "./scale";
 import { format } from "./state";
 
@@ -10,7 +10,9 @@ export function cellPanel(app: App) {
   const title = el("h3");
   const [line, body] = [el("div"), el("div")];
   const root = el("section", { class: "cell", "aria-label": "Component", hidden: true },
-    el("header", {}, title, el("button", { class: "quiet plain", "aria-label": "Close the component", click: () => app.go({ component: "", direction: -1 }, true) }, "✕")), line, body);
+    el("header", {}, title, el("button", { class: "plain", "aria-label": "Close the component", click: () => close() }, "✕")),
+    line, body);
+  const close = () => app.go({ component: "", direction: -1 }, true);
   const load = loader(line, body);
   let key = "";
   let [before, asked] = [app.view.component, false];
@@ -30,15 +32,17 @@ export function cellPanel(app: App) {
     if (next === key) return last ? draw(shown, last) : undefined;
     [key, last] = [next, null];
     const where = token < 0 ? "" : `${named(tokens, token)}${position < 0 ? ", where its js is largest" : ""}`;
-    const failed = component < 0 ? `This run has no component ${oneLine(path)}.` : token < 0 ? "This token was not captured here." : "";
-    const loading = failed ? Promise.reject(new Error(failed)) : app.data.cell(run, place, tokens.start + token, component);
-    void load(loading, (cell) => {
-      title.replaceChildren(el("b", {}, oneLine(path)), el("span", { class: "quiet" }, where));
+    const name = () => title.replaceChildren(el("b", {}, oneLine(path)), span("quiet", where));
+    const missing = component < 0 ? `This run has no component ${oneLine(path)}.` : "This token wasn't captured here.";
+    const isThere = component >= 0 && token >= 0;
+    const cell = isThere ? app.data.cell(run, place, tokens.start + token, component) : Promise.reject(new Error(missing));
+    void load(cell, (cell) => {
+      name();
       draw(shown, (last = cell));
       if (asked && root.getBoundingClientRect().top > 0.75 * innerHeight) root.scrollIntoView();
       asked = false;
     });
-    if (body.hidden || !body.childNodes.length) title.replaceChildren(el("b", {}, oneLine(path)), el("span", { class: "quiet" }, where));
+    if (body.hidden || !isThere || !body.childNodes.length) name();
   }
 
   function draw(shown: Shown, cell: Cell): void {
@@ -65,15 +69,16 @@ function strongest({ tokens, mask }: Shown, component: number): number {
 }
 
 function numbers(cell: Cell): Node[] {
+  const norms = `${num(cell.deltaNorm)} / ${num(cell.baseNorm)}`;
   const rows: [string, string, string, string][] = [
     ["js", num(cell.js), "nats", "How far the adapter moves this layer's output: 0 if not at all, at most 0.693."],
     ["js, features permuted", num(cell.jsPermuted), "nats", "The null: the same delta with its features shuffled."],
-    ["|delta| / |base|", num(cell.ratio), "", `Length of the change against the output's own: ${num(cell.deltaNorm)} / ${num(cell.baseNorm)}.`],
-    ["effective width", num(cell.effectiveWidth), "features", "Over how many features softmax(base) spreads: exp of its entropy."],
+    ["|delta| / |base|", num(cell.ratio), "", `Length of the change against the output's own: ${norms}.`],
+    ["effective width", num(cell.effectiveWidth), "features", "How many features softmax(base) spreads over: exp of its entropy."],
   ];
   return [
     el("dl", {}, ...rows.map(([name, value, unit, what]) => el("div", {},
-      el("dt", {}, name), el("dd", { class: "value" }, value, " ", el("small", {}, unit)), el("dd", { class: "what" }, what)))),
+      el("dt", {}, name), el("dd", { class: "value" }, value, el("small", {}, ` ${unit}`)), el("dd", { class: "what" }, what)))),
     ...(cell.without ? [el("p", { class: "note" }, oneLine(cell.without))] : []),
   ];
 }
@@ -87,20 +92,19 @@ function bar(value: number, most: number): HTMLElement {
 
 function directions(app: App, shown: Shown, cell: Cell): Node[] {
   const heading = el("h4", {}, "Directions of delta");
-  if (!cell.directions?.length) return [heading, el("p", { class: "note" }, oneLine(cell.withoutDirections ?? "There are none."))];
-  const all = cell.directions;
+  const all = cell.directions ?? [];
+  if (!all.length) return [heading, el("p", { class: "note" }, oneLine(cell.withoutDirections ?? "There are none."))];
   const most = Math.max(...all.map(({ score }) => Math.abs(score) || 0));
   const strongest = all.findIndex(({ score }) => Math.abs(score) === most);
   const chosen = app.view.direction in all ? app.view.direction : Math.max(0, strongest);
-  const rows = all.map(({ score, share }, at) =>
-    el("button", {
-      class: "direction", "aria-pressed": String(at === chosen), click: () => app.go({ direction: at }, true),
-      "aria-label": `Direction ${at + 1}: score ${signed(score)}, ${percent(share)} of delta squared over the run`,
-    }, el("span", {}, String(at + 1)), bar(score, most), el("span", {}, signed(score)), el("span", { class: "quiet" }, percent(share))));
+  const rows = all.map(({ score, share }, at) => el("button", {
+    class: "direction", "aria-pressed": String(at === chosen), click: () => app.go({ direction: at }, true),
+  }, span("", String(at + 1)), bar(score, most), span("", signed(score)), span("quiet", percent(share))));
   return [
     heading,
-    el("p", { class: "quiet" }, "Delta's own singular directions over the run. Bar: this token's coordinate, in units of delta; right: share of |delta|² over the run."),
-    el("div", { class: "directions" }, ...rows),
+    el("p", { class: "quiet" }, "Delta's own singular directions over the run: this token's coordinate along each, in delta's units, "
+      + "and the direction's share of |delta|² over the run."),
+    el("div", { class: "directions", role: "group", "aria-label": "Direction, coordinate, share" }, ...rows),
     el("h4", {}, `Where direction ${chosen + 1} acts most`),
     contexts(app, shown, all[chosen]!),
   ];
@@ -113,26 +117,29 @@ function contexts(app: App, { run }: Shown, { top }: Direction): HTMLElement {
   const root = el("div", {}, line, list);
   if (!top.length) return el("p", { class: "note" }, "No token of the run is known for it.");
   void loader(line, list)(app.data.contexts(run, top.map(({ token }) => token)), (found) =>
-    list.replaceChildren(...found.map((context, at) => el("li", {},
-      el("a", { href: linkTo(app, run.place, context, run.samples.start[context.sample]!), title: `Sample ${oneLine(run.samples.id[context.sample] ?? "")}` },
-        el("span", { class: "number" }, signed(top[at]!.score)),
-        el("span", { class: "text", dir: "auto" }, oneLine(context.before), el("mark", {}, oneLine(context.text)), oneLine(context.after)))))));
+    list.replaceChildren(...found.map((context, at) => el("li", {}, link(app, run, context, signed(top[at]!.score))))));
   return root;
 }
 
-/** The same view of another token; a pane of another run comes first, so that its samples are listed. */
-function linkTo({ view }: App, run: number, { sample, token }: Context, start: number): string {
-  const panes = [...view.panes].sort((a, b) => Number(b.run === run) - Number(a.run === run));
-  return format({ ...view, panes: view.panes[0]!.run === run ? view.panes : panes, sample, token: -1, offset: token - start });
+/** To the same view of another token; a pane of another run comes first there, so that its samples are listed. */
+function link({ view }: App, run: Run, { sample, token, before, text, after }: Context, score: string): HTMLElement {
+  const sorted = [...view.panes].sort((a, b) => Number(b.run === run.place) - Number(a.run === run.place));
+  const panes = view.panes[0]!.run === run.place ? view.panes : sorted;
+  const href = format({ ...view, panes, sample, token: -1, offset: token - run.samples.start[sample]! });
+  return el("a", { href, title: `Sample ${oneLine(run.samples.id[sample] ?? "")}` },
+    span("number", score),
+    el("span", { class: "text", dir: "auto" }, oneLine(before), el("mark", {}, oneLine(text)), oneLine(after)));
 }
 
 function features(cell: Cell): Node[] {
   if (!cell.features.length) return [];
   const most = Math.max(...cell.features.map(({ delta }) => Math.abs(delta)));
-  const head = ["feature", "base", "delta", ""].map((name) => el("th", { scope: "col" }, name));
+  const head = ["feature", "base", "delta"].map((name) => el("th", { scope: "col" }, name));
+  const row = (...cells: Node[]) => el("tr", {}, ...cells);
+  const data = (content: Node | string) => el("td", {}, content);
   return [
     el("h4", {}, "Features that move most"),
-    el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...cell.features.map(({ feature, base, delta }) =>
-      el("tr", {}, el("td", {}, String(feature)), el("td", {}, num(base)), el("td", {}, signed(delta)), el("td", {}, bar(delta, most)))))),
+    el("table", {}, el("thead", {}, row(...head, el("td"))), el("tbody", {}, ...cell.features.map(({ feature, base, delta }) =>
+      row(data(String(feature)), data(num(base)), data(signed(delta)), data(bar(delta, most)))))),
   ];
 }

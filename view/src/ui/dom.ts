@@ -15,6 +15,8 @@ export function el<K extends keyof HTMLElementTagNameMap>(
   return made;
 }
 
+export const span = (name: string, ...children: Child[]) => el("span", { class: name }, ...children);
+
 const SIGNS: [RegExp, (letter: string) => string][] = [
   [/[\0-\x08\x0b-\x1f]/g, (letter) => String.fromCharCode(0x2400 + letter.charCodeAt(0))],
   [/[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g,
@@ -27,9 +29,8 @@ export const visible = (text: string) => SIGNS.reduce((now, [of, sign]) => now.r
 /** On one line: for labels. */
 export const oneLine = (text: string) => visible(text).replace(/\n/g, "↵").replace(/\t/g, "⇥");
 
-export const named = (error: unknown) => (error instanceof Error ? error.message : String(error));
-
-export const alertLine = (error: unknown) => el("p", { role: "alert", class: "alert" }, visible(named(error)));
+export const alertLine = (error: unknown) =>
+  el("p", { role: "alert", class: "alert" }, visible(error instanceof Error ? error.message : String(error)));
 
 const PATIENCE = 150;
 
@@ -45,7 +46,8 @@ export function loader(line: HTMLElement, body: HTMLElement) {
       line.replaceChildren(...(content ? [content] : []));
       body.hidden = !!content;
     };
-    const timer = setTimeout(() => mine === turn && say(el("p", { class: "loading", role: "status" }, "Loading…")), PATIENCE);
+    const waiting = el("p", { class: "loading", role: "status" }, "Loading…");
+    const timer = setTimeout(() => mine === turn && say(waiting), PATIENCE);
     try {
       const value = await promise;
       if (mine !== turn) return;
@@ -67,6 +69,9 @@ export function eachFrame<A extends unknown[]>(call: (...given: A) => void): (..
     latest = given;
   };
 }
+
+export const heatMap = (label: string) =>
+  el("canvas", { tabindex: 0, role: "application", "aria-roledescription": "heat map", "aria-label": label });
 
 /** A canvas of so many CSS pixels, cleared, at the screen's own resolution. */
 export function sized(canvas: HTMLCanvasElement, width: number, height: number): CanvasRenderingContext2D {

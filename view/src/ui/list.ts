@@ -2,26 +2,27 @@
 
 import type { AdapterView, Run } from "../data/types";
 import type { App } from "./app";
-import { alertLine, eachFrame, el, oneLine } from "./dom";
+import { alertLine, eachFrame, el, oneLine, span } from "./dom";
 import { ceChange, isWhole, listed, outcome } from "./order";
 import { num, signed } from "./scale";
 import { SHOWS, SORTS, type Show, type Sort } from "./state";
 
 const ROW = 52;
 const SIGNS: Record<Show, string> = {
-  "all": "", "became-right": "✗→✓", "became-wrong": "✓→✗", "stayed-right": "✓", "stayed-wrong": "✗", "right": "✓", "wrong": "✗",
+  "all": "", "became-right": "✗→✓", "became-wrong": "✓→✗", "stayed-right": "✓", "stayed-wrong": "✗",
+  "right": "✓", "wrong": "✗",
 };
 const SETTLED = 300;
 
 export function sampleList(app: App) {
-  const search = el("input", { type: "search", placeholder: "Search text and ids  /", "aria-label": "Search text and ids", id: "search" });
+  const search = el("input", { type: "search", placeholder: "Search text and ids  /", "aria-label": "Search text and ids" });
   const sort = chooser("Order", SORTS, (value) => app.go({ sort: value as Sort }, true));
   const show = chooser("Show", SHOWS, (value) => app.go({ show: value as Show }, true));
   const count = el("p", { role: "status" });
   const rows = el("div", { class: "rows", role: "presentation" });
   const box = el("div", { class: "box", role: "listbox", tabindex: 0, "aria-label": "Samples" }, rows);
   const root = el("aside", { id: "list", "aria-label": "Samples" },
-    el("div", { class: "tools" }, search, sort, show, el("div", { class: "count" }, count, el("span", {}, "MIUB, nats"))), box);
+    el("div", { class: "tools" }, search, sort, show, el("div", { class: "count" }, count, span("", "MIUB, nats"))), box);
 
   let shown: { run: Run; adapter: AdapterView } | null = null;
   let [order, several, most, key, at] = [[] as number[], [] as ("dataset" | "split" | "prompt")[], 0, "", -1];
@@ -58,16 +59,17 @@ export function sampleList(app: App) {
     const bar = el("i", { class: "bar" });
     bar.style.setProperty("--share", String(most > 0 && miub > 0 ? miub / most : 0));
     const made = el("div", {
-      class: "row", role: "option", id: `sample-${sample}`, "data-sample": sample, "aria-selected": String(sample === app.view.sample),
-      "aria-setsize": order.length, "aria-posinset": place + 1,
+      class: "row", role: "option", id: `sample-${sample}`, "data-sample": sample,
+      "aria-selected": String(sample === app.view.sample), "aria-setsize": order.length, "aria-posinset": place + 1,
     },
-      el("span", { class: "id" }, oneLine(run.samples.id[sample]!)),
+      span("id", oneLine(run.samples.id[sample]!)),
       el("span", { class: "number", title: "MIUB, nats" }, num(miub)), bar,
-      el("span", { class: "about" },
+      span("about",
         !whole && el("b", { title: "Not every row of it is committed" }, "incomplete"),
-        is !== "all" && el("b", { class: is.endsWith("right") ? "good" : "bad" }, `${SIGNS[is]} ${SHOWS[is].replace(" with adapter", "")}`),
-        ...several.map((name) => el("span", {}, oneLine(run.samples[name][sample]!)))),
-      Number.isNaN(change) ? el("span") : el("span", { class: "number quiet", title: "Change of cross-entropy, nats a token" }, `CE ${signed(change)}`));
+        is !== "all" && el("b", { class: is.endsWith("right") ? "good" : "bad" }, `${SIGNS[is]} ${is.replace("-", " ")}`),
+        ...several.map((name) => span("", oneLine(run.samples[name][sample]!)))),
+      !Number.isNaN(change)
+        && el("span", { class: "number quiet", title: "Change of cross-entropy, nats a token" }, `CE ${signed(change)}`));
     made.style.top = `${place * ROW}px`;
     return made;
   }
@@ -100,7 +102,8 @@ export function sampleList(app: App) {
       update();
     };
     timer = setTimeout(() => {
-      app.data.search(run, words, eachFrame((share) => mine.said !== "" && settle(` · reading texts: ${Math.round(share * 100)} %`)), signal)
+      const progress = (share: number) => mine.said !== "" && settle(` · reading texts: ${Math.round(share * 100)} %`);
+      app.data.search(run, words, eachFrame(progress), signal)
         .then((hits) => { mine.hits = hits; settle(""); }, (error) => signal.aborted || settle(alertLine(error)));
     }, SETTLED);
   }
@@ -109,7 +112,8 @@ export function sampleList(app: App) {
   function update(next = shown): void {
     if (!next) return;
     const { view } = app;
-    if (shown?.run !== next.run) several = (["dataset", "split", "prompt"] as const).filter((name) => new Set(next.run.samples[name]).size > 1);
+    const isSeveral = (name: (typeof several)[0]) => new Set(next.run.samples[name]).size > 1;
+    if (shown?.run !== next.run) several = (["dataset", "split", "prompt"] as const).filter(isSeveral);
     shown = next;
     if (search.value !== view.search) search.value = view.search;
     [sort.querySelector("select")!.value, show.querySelector("select")!.value] = [view.sort, view.show];
@@ -123,7 +127,8 @@ export function sampleList(app: App) {
       at = -1;
     }
     const all = next.run.samples.n;
-    count.replaceChildren(`${order.length === all ? "" : `${order.length.toLocaleString("en")} of `}${all.toLocaleString("en")} samples`, inText.said);
+    const of = order.length === all ? "" : `${order.length.toLocaleString("en")} of `;
+    count.replaceChildren(`${of}${all.toLocaleString("en")} samples`, inText.said);
     const place = order.indexOf(view.sample);
     box.setAttribute("aria-activedescendant", place < 0 ? "" : `sample-${view.sample}`);
     rows.style.height = `${order.length * ROW}px`;
@@ -140,5 +145,5 @@ export function sampleList(app: App) {
 function chooser(label: string, options: Record<string, string>, change: (value: string) => void): HTMLElement {
   const select = el("select", { "aria-label": label, title: label, change: () => change(select.value) },
     ...Object.entries(options).map(([value, text]) => el("option", { value }, text)));
-  return el("label", {}, el("span", { class: "quiet" }, label), select);
+  return el("label", {}, span("quiet", label), select);
 }

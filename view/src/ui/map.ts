@@ -1,7 +1,7 @@
 /** Layer by kind, for one token or the mean over the sample's. */
 
 import { named, placeOf, told, type App, type Shown } from "./app";
-import { eachFrame, el, oneLine, outline, sized } from "./dom";
+import { eachFrame, el, heatMap, oneLine, outline, sized } from "./dom";
 import { rowHeight } from "./layout";
 import { step } from "./scale";
 import { byComponent, patternOf } from "./select";
@@ -10,7 +10,7 @@ const ROOM = 336;
 
 export function componentMap(app: App) {
   const heading = el("p", { class: "readout" });
-  const canvas = el("canvas", { tabindex: 0, role: "application", "aria-roledescription": "heat map", "aria-label": "Js by layer and kind; arrows move, Enter opens the component" });
+  const canvas = heatMap("Js by layer and kind; arrows move, Enter opens the component");
   const [kinds, layers] = [el("div", { class: "kinds" }), el("div", { class: "layers" })];
   const readout = el("p", { class: "readout", role: "status" });
   const root = el("div", { class: "map" }, heading, readout, el("div", { class: "frame" }, kinds, layers, canvas));
@@ -58,10 +58,10 @@ export function componentMap(app: App) {
   /** Open the strongest component of a cell, at the token that is chosen, else where it is strongest. */
   function open(cell: number): void {
     if (!shown || cell < 0) return;
-    const [first, ...more] = shown.grid.members[cell]!;
-    if (first === undefined) return;
-    const best = more.reduce((most, each) => (values[each]! > (values[most] || 0) ? each : most), first);
-    app.go({ component: shown.run.components[best]!.path, layer: shown.run.components[best]!.layer, direction: -1 }, true);
+    const best = [...shown.grid.members[cell]!].sort((a, b) => (values[b] || 0) - (values[a] || 0))[0];
+    if (best === undefined) return;
+    const { path, layer } = shown.run.components[best]!;
+    app.go({ component: path, layer, direction: -1 }, true);
   }
 
   function say(): void {
@@ -93,9 +93,11 @@ export function componentMap(app: App) {
     });
     context.globalAlpha = 1;
     const layer = grid.layers.indexOf(app.hovered.layer >= 0 ? app.hovered.layer : app.view.layer);
-    if (layer >= 0) outline(context, [0.5, layer * row - 0.5, column * n() - 2, row], { ink: app.palette.quiet, page: app.palette.page }, 1);
+    const { quiet, page } = app.palette;
+    if (layer >= 0) outline(context, [0.5, layer * row - 0.5, column * n() - 2, row], { ink: quiet, page }, 1);
     for (const [cell, weight] of [[chosenCell(), 2], [cursor, 1]] as const) {
-      if (cell >= 0) outline(context, [(cell % n()) * column + 0.5, Math.floor(cell / n()) * row + 0.5, column - 2, row - 2], app.palette, weight);
+      const [x, y] = [(cell % n()) * column + 0.5, Math.floor(cell / n()) * row + 0.5];
+      if (cell >= 0) outline(context, [x, y, column - 2, row - 2], app.palette, weight);
     }
   });
   new ResizeObserver(draw).observe(root);
@@ -103,18 +105,23 @@ export function componentMap(app: App) {
   /** Labels, which choose their components. */
   function label(next: Shown): void {
     const { components } = next.run;
-    const button = (text: string, pattern: string, apart: boolean) =>
-      el("button", { class: apart ? "" : "bare", "data-pattern": pattern, title: `Only ${pattern.length > 60 ? text : pattern}`, click: () => app.go({ filter: app.view.filter === pattern ? "" : pattern }, true) }, oneLine(text));
-    kinds.replaceChildren(...next.grid.kinds.map((kind) => button(kind, patternOf(components, { kind }), true)));
+    const button = (text: string, pattern: string, isBare = false) => el("button", {
+      class: isBare && "bare", "data-pattern": pattern, title: `Only ${pattern.length > 60 ? text : pattern}`,
+      click: () => app.go({ filter: app.view.filter === pattern ? "" : pattern }, true),
+    }, oneLine(text));
+    kinds.replaceChildren(...next.grid.kinds.map((kind) => button(kind, patternOf(components, { kind }))));
     const apart = next.grid.layers.length > 32 ? 5 : 1;
-    layers.replaceChildren(...next.grid.layers.map((layer, place) => button(String(layer), patternOf(components, { layer }), place % apart === 0)));
+    layers.replaceChildren(...next.grid.layers.map((layer, place) =>
+      button(String(layer), patternOf(components, { layer }), place % apart > 0)));
   }
 
   function update(next: Shown): void {
     if (shown?.grid !== next.grid) [cursor] = [-1, label(next)];
     shown = next;
     drawn = "";
-    for (const each of root.querySelectorAll<HTMLElement>("[data-pattern]")) each.setAttribute("aria-pressed", String(each.dataset.pattern === app.view.filter));
+    for (const each of root.querySelectorAll<HTMLElement>("[data-pattern]")) {
+      each.setAttribute("aria-pressed", String(each.dataset.pattern === app.view.filter));
+    }
     paint();
   }
 

@@ -1,9 +1,9 @@
 /** One run and adapter: the sample's sentence, ribbon and map, and the panel of a component. */
 
 import type { Run } from "../data/types";
-import { placeOf, type App, type Shown } from "./app";
+import type { App, Shown } from "./app";
 import { cellPanel } from "./cell";
-import { el, loader, oneLine } from "./dom";
+import { el, loader, oneLine, span } from "./dom";
 import { componentMap } from "./map";
 import { isWhole, outcome, twin } from "./order";
 import { ribbon } from "./ribbon";
@@ -12,6 +12,8 @@ import { chosen, grid, sums, type Grid } from "./select";
 import { sentence } from "./sentence";
 import { MOST_PANES, SHOWS } from "./state";
 
+const NOTHING = { mask: new Uint8Array(), byToken: new Float64Array(), byLayer: new Float64Array() };
+
 export type Pane = ReturnType<typeof pane>;
 
 export function pane(app: App, at: number) {
@@ -19,7 +21,8 @@ export function pane(app: App, at: number) {
   const [bar, notes, about] = [el("div", { class: "bar" }), el("div"), el("div", { class: "about" })];
   const legends = { token: legend("token"), layer: legend("layer"), component: legend("component") };
   const [line, body] = [el("div"), el("div", { class: "body" },
-    el("div", { class: "reading" }, about, heading("Tokens", legends.token.root), parts.sentence.root, heading("Layers by token", legends.layer.root), parts.ribbon.root),
+    el("div", { class: "reading" }, about, heading("Tokens", legends.token.root), parts.sentence.root,
+      heading("Layers by token", legends.layer.root), parts.ribbon.root),
     el("div", { class: "looking" }, heading("Layers by kind", legends.component.root), parts.map.root, parts.cell.root))];
   const root = el("section", { class: "pane", "aria-label": `Pane ${at + 1}` }, bar, notes, line, body);
   const load = loader(line, body);
@@ -28,18 +31,21 @@ export function pane(app: App, at: number) {
   let opened: { run: Run; grid: Grid } | null = null;
 
   async function read(): Promise<Shown> {
-    const { run: of, adapter: name } = app.view.panes[at]!;
+    const { view } = app;
+    const { run: of, adapter: name } = view.panes[at]!;
     const run = await app.run(of);
     if (opened?.run !== run) opened = { run, grid: grid(run.components) };
     const place = name ? run.adapters.findIndex((each) => each.name === name) : 0;
     const adapter = run.adapters[place];
-    if (!adapter) throw new Error(`The run ${run.name} has no adapter ${name}; it has ${run.adapters.map((each) => each.name).join(", ")}.`);
-    const first = await app.run(app.view.panes[0]!.run);
-    if (app.view.sample >= first.samples.n) throw new Error(`The run ${first.name} has ${first.samples.n} samples; there is none at place ${app.view.sample}.`);
-    const sample = twin(first, app.view.sample, run);
+    const there = run.adapters.map((each) => each.name).join(", ");
+    if (!adapter) throw new Error(`The run ${run.name} has no adapter ${name}; it has ${there}.`);
+    const first = await app.run(view.panes[0]!.run);
+    const { n } = first.samples;
+    if (view.sample >= n) throw new Error(`The run ${first.name} has ${n} samples; there is none at place ${view.sample}.`);
+    const sample = twin(first, view.sample, run);
     if (sample < 0) throw new Error(`The run ${run.name} doesn't have this sample.`);
     const tokens = await app.data.tokens(run, place, sample);
-    return { run, place, adapter, sample, tokens, grid: opened.grid, mask: new Uint8Array(), byToken: new Float64Array(), byLayer: new Float64Array() };
+    return { run, place, adapter, sample, tokens, grid: opened.grid, ...NOTHING };
   }
 
   function update(): void {
@@ -62,27 +68,30 @@ export function pane(app: App, at: number) {
   /** What is said of the run, and the choice of run and adapter. */
   function top(run: Run | null): void {
     const { panes } = app.view;
-    const change = (change: Partial<(typeof panes)[0]>) => app.go({ panes: panes.map((each, i) => (i === at ? { ...each, ...change } : each)), direction: -1 }, true);
+    const go = (panes: App["view"]["panes"]) => app.go({ panes, direction: -1 }, true);
+    const change = (to: Partial<(typeof panes)[0]>) => go(panes.map((each, i) => (i === at ? { ...each, ...to } : each)));
+    const close = () => go(panes.filter((_, i) => i !== at));
+    const isRoom = !at && panes.length < MOST_PANES && (app.manifest.runs.length > 1 || (run?.adapters.length ?? 0) > 1);
     const runs = app.manifest.runs.map(({ name }, i) => [String(i), name] as const);
     const adapters = run?.adapters.map(({ name }) => [name, name] as const) ?? [];
     bar.replaceChildren(
       choice("Run", runs, String(panes[at]!.run), (value) => change({ run: Number(value), adapter: "" })),
-      choice("Adapter", adapters, panes[at]!.adapter || (adapters[0]?.[0] ?? ""), (value) => change({ adapter: value })),
-      panes.length > 1 ? el("button", { class: "plain", "aria-label": `Close pane ${at + 1}`, click: () => app.go({ panes: panes.filter((_, i) => i !== at) }, true) }, "✕") : "",
-      !at && panes.length < MOST_PANES && (runs.length > 1 || adapters.length > 1) ? el("button", { class: "compare", click: () => app.go({ panes: [...panes, another(run)] }, true) }, "Compare") : "");
-    const said = run ? [
-      !run.finished && `This run isn't finished: ${run.nCommittedRows} of ${run.nRows} rows are committed. Samples that aren't wholly there are marked.`,
-      run.states === "none" && "This run keeps no states: there are js and other numbers by token, but no directions and no features.",
-      run.states === "sample" && "This run keeps the states of some rows only; features are shown for their tokens.",
-    ].filter(Boolean) as string[] : [];
-    notes.replaceChildren(...said.map((text) => el("p", { class: "notice" }, text)));
+      choice("Adapter", adapters, panes[at]!.adapter || (adapters[0]?.[0] ?? ""), (adapter) => change({ adapter })),
+      panes.length > 1 ? el("button", { class: "plain", "aria-label": `Close pane ${at + 1}`, click: close }, "✕") : "",
+      isRoom ? el("button", { class: "compare", click: () => go([...panes, another(run)]) }, "Compare") : "");
+    const rows = `${run?.nCommittedRows} of ${run?.nRows} rows`;
+    notes.replaceChildren(...[
+      run?.finished === false && `This run isn't finished: ${rows} are committed. Samples that aren't wholly there are marked.`,
+      run?.states === "none" && "This run keeps no states: there are js and norms by token, but no directions and no features.",
+      run?.states === "sample" && "This run keeps the states of some rows only; features are shown for their tokens.",
+    ].flatMap((text) => (text ? [el("p", { class: "notice" }, text)] : [])));
   }
 
   /** The next adapter that no pane shows, else the next run. */
   function another(run: Run | null): { run: number; adapter: string } {
     const { panes } = app.view;
-    const free = (of: number, name: string) => !panes.some((each) => each.run === of && (each.adapter || run?.adapters[0]?.name) === name);
-    const adapter = run?.adapters.find(({ name }) => free(run.place, name));
+    const shownOf = panes.filter((each) => each.run === run?.place).map((each) => each.adapter || run?.adapters[0]?.name);
+    const adapter = run?.adapters.find(({ name }) => !shownOf.includes(name));
     const other = app.manifest.runs.findIndex((_, i) => !panes.some((each) => each.run === i));
     return adapter ? { run: run!.place, adapter: adapter.name } : { run: Math.max(0, other), adapter: "" };
   }
@@ -108,7 +117,7 @@ export function pane(app: App, at: number) {
 
   const paint = () => [parts.sentence, parts.ribbon, parts.map].forEach((part) => shown && part.paint());
 
-  return { root, update, paint, shown: () => shown, place: () => (shown ? placeOf(shown.tokens.position, app.view.token) : -1) };
+  return { root, update, paint };
 }
 
 const heading = (text: string, legend: HTMLElement) => el("header", { class: "part" }, el("h2", {}, text), legend);
@@ -117,37 +126,41 @@ function facts(root: HTMLElement, run: Run, sample: number, miub: number, n: num
   const { id, dataset, split, prompt, length, ce, baseCe } = run.samples;
   const is = outcome(run.samples, sample);
   const of = [dataset, split, prompt].map((column) => oneLine(column[sample]!)).filter(Boolean).join(" · ");
+  const before = Number.isNaN(baseCe[sample]!) ? "" : `${num(baseCe[sample]!)} → `;
   const numbers: [string, string][] = [
     ["MIUB", `${num(miub)} nats`],
-    ["CE", Number.isNaN(ce[sample]!) ? "" : `${Number.isNaN(baseCe[sample] ?? NaN) ? "" : `${num(baseCe[sample]!)} → `}${num(ce[sample]!)} nats a token`],
+    ["CE", Number.isNaN(ce[sample]!) ? "" : `${before}${num(ce[sample]!)} nats a token`],
     ["answer", is === "all" ? "" : SHOWS[is]],
     ["tokens", n === length[sample] ? String(n) : `${n} of ${length[sample]}`],
   ];
   root.replaceChildren(el("h1", {}, oneLine(id[sample]!)), el("p", { class: "quiet" }, of),
-    el("ul", {}, ...numbers.filter(([, value]) => value).map(([name, value]) => el("li", {}, el("span", { class: "quiet" }, name), ` ${value}`))),
-    !run.finished && !isWhole(run, sample) ? el("p", { class: "notice" }, "This sample isn't wholly there: tokens of rows that aren't committed have no numbers.") : "");
+    el("ul", {}, ...numbers.flatMap(([name, value]) => (value ? [el("li", {}, span("quiet", name), ` ${value}`)] : []))));
+  if (run.finished || isWhole(run, sample)) return;
+  root.append(el("p", { class: "notice" }, "This sample isn't wholly there: tokens of rows that aren't committed have no numbers."));
 }
 
-function choice(label: string, options: (readonly [string, string])[], value: string, change: (value: string) => void): HTMLElement {
+function choice(
+  label: string, options: (readonly [string, string])[], value: string, change: (value: string) => void,
+): HTMLElement {
   if (!options.length) return el("span");
-  if (options.length < 2) return el("span", { class: "one" }, el("span", { class: "quiet" }, label), ` ${oneLine(options[0]?.[1] ?? "")}`);
-  const select = el("select", { change: () => change(select.value) }, ...options.map(([of, text]) => el("option", { value: of }, oneLine(text))));
+  const select = el("select", { change: () => change(select.value) },
+    ...options.map(([of, text]) => el("option", { value: of }, oneLine(text))));
   select.value = value;
-  return el("label", { class: "one" }, el("span", { class: "quiet" }, label), " ", select);
+  return el("label", { class: "one" }, span("quiet", label), " ", options.length > 1 ? select : oneLine(options[0]![1]));
 }
 
 /** The colours with ticks in nats; their distance is that of the square root of js. */
 function legend(of: string) {
   const [colors, marks] = [el("i"), el("span", { class: "marks" })];
-  const root = el("span", { class: "legend", title: "Colour is even in the square root of js, from 0 to a high quantile over the run; all panes share it." },
-    el("span", { class: "quiet" }, `js of a ${of}, nats`), el("span", { class: "scale", "aria-hidden": "true" }, colors, marks));
+  const title = "Colour is even in the square root of js, from 0 to a high quantile over the run; all panes share it.";
+  const root = el("span", { class: "legend", title }, span("quiet", `js of a ${of}, nats`), span("scale", colors, marks));
   let now = "";
   return { root, update({ ramp }: App, top: number): void {
     if (now === `${top}${ramp.fill[255]}`) return;
     now = `${top}${ramp.fill[255]}`;
     colors.style.background = `linear-gradient(to right, ${ramp.fill.filter((_, i) => i % 15 === 0).join(", ")})`;
     marks.replaceChildren(...ticks(top).map((value) => {
-      const mark = el("span", {}, value === top ? `${num(value, 2)}+` : num(value, 1));
+      const mark = span("", value === top ? `${num(value, 2)}+` : num(value, 1));
       mark.style.left = `${100 * share(value, top)}%`;
       return mark;
     }));

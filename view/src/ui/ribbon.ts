@@ -1,18 +1,19 @@
 /** Layer by token: js summed over the chosen components of a layer. Only what is in sight is drawn. */
 
 import { named, placeOf, SAID, textOf, told, type App, type Shown } from "./app";
-import { eachFrame, el, oneLine, outline, sized } from "./dom";
+import { eachFrame, el, heatMap, oneLine, outline, sized } from "./dom";
 import { columnAt, columns, inSight, rowHeight, scrollTo, type Columns } from "./layout";
 import { num, step, topOf } from "./scale";
 
 const GUTTER = 30;
+const NOWHERE = { token: -1, layer: -1 };
 const FONT = "11px system-ui, sans-serif";
 /** Pixels that the longest text of a token may take. */
 const LONGEST = 76;
 const ROOM = 270;
 
 export function ribbon(app: App) {
-  const canvas = el("canvas", { tabindex: 0, role: "application", "aria-roledescription": "heat map", "aria-label": "Js by layer and token; arrows move, Enter opens the layer's strongest component" });
+  const canvas = heatMap("Js by layer and token; arrows move, Enter opens the layer's strongest component");
   const spacer = el("div", { class: "spacer" }, canvas);
   const box = el("div", { class: "scroll" }, spacer);
   const readout = el("p", { class: "readout", role: "status" });
@@ -26,7 +27,7 @@ export function ribbon(app: App) {
     const { left, top: above } = canvas.getBoundingClientRect();
     const column = columnAt(across, event.clientX - left, box.scrollLeft);
     const layer = Math.floor((event.clientY - above - strip) / row);
-    return { token: column < 0 ? -1 : shown!.tokens.position[column]!, layer: column < 0 ? -1 : shown!.grid.layers[layer] ?? -1 };
+    return column < 0 ? NOWHERE : { token: shown!.tokens.position[column]!, layer: shown!.grid.layers[layer] ?? -1 };
   };
   canvas.addEventListener("pointermove", (event) => {
     if (event.pointerType !== "mouse" || !shown) return;
@@ -47,10 +48,12 @@ export function ribbon(app: App) {
       app.go({ layer: layers[next]! });
     } else if (event.key === "Enter" && now >= 0) {
       const place = Math.max(0, placeOf(shown.tokens.position, app.view.token));
-      const there = members.slice(now * kinds.length, (now + 1) * kinds.length).flat().filter((each) => shown!.mask[each]);
-      const value = (component: number) => shown!.tokens.js[place * shown!.mask.length + component] || 0;
-      const best = there.reduce((most, each) => (value(each) > value(most) ? each : most), there[0]!);
-      if (best !== undefined) app.go({ component: shown.run.components[best]!.path, token: shown.tokens.position[place] ?? -1, direction: -1 }, true);
+      const { mask, run: { components }, tokens: { js, position } } = shown;
+      const there = members.slice(now * kinds.length, (now + 1) * kinds.length).flat().filter((each) => mask[each]);
+      const value = (component: number) => js[place * mask.length + component] || 0;
+      const best = there.sort((a, b) => value(b) - value(a))[0];
+      if (best === undefined) return;
+      app.go({ component: components[best]!.path, token: position[place] ?? -1, direction: -1 }, true);
     } else return;
     event.preventDefault();
   });
@@ -104,7 +107,8 @@ export function ribbon(app: App) {
       context.restore();
     }
     const selected = layers.indexOf(app.view.layer);
-    if (selected >= 0) outline(context, [GUTTER - 1, strip + selected * row - 0.5, x(tokens.n) - GUTTER + 1, row], { ink: quiet, page }, 1);
+    const along: [number, number, number, number] = [GUTTER - 1, strip + selected * row - 0.5, x(tokens.n) - GUTTER + 1, row];
+    if (selected >= 0) outline(context, along, { ink: quiet, page }, 1);
     if (picked >= 0) outline(context, [x(picked) - 0.5, strip - 1, across.width, high + 1], { ink, page });
     if (over >= 0) outline(context, [x(over) - 0.5, strip - 0.5, across.width, high], { ink, page }, 1);
     context.restore();
@@ -138,7 +142,9 @@ export function ribbon(app: App) {
     const picked = placeOf(shown.tokens.position, app.view.token);
     const place = app.hovered.token >= 0 ? placeOf(shown.tokens.position, app.hovered.token) : picked;
     const layer = app.hovered.token >= 0 ? app.hovered.layer : app.view.layer;
-    readout.textContent = place < 0 ? "Point at a token or a cell, or use the arrow keys." : line(shown, place, layer);
+    const { token } = app.view;
+    const otherwise = token < 0 ? "Point at a token or a cell, or use the arrow keys." : `Position ${token} wasn't captured here.`;
+    readout.textContent = place < 0 ? otherwise : line(shown, place, layer);
     draw();
   }
 
@@ -148,7 +154,8 @@ export function ribbon(app: App) {
 function line({ tokens, grid: { layers }, byToken, byLayer }: Shown, place: number, layer: number): string {
   const row = layers.indexOf(layer);
   const js = told(row < 0 ? byToken[place]! : byLayer[place * layers.length + row]!);
-  return `${named(tokens, place)} · ${row < 0 ? "all layers" : `layer ${layer}`}: ${js} · nll ${num(tokens.nll[place]!)} nats`;
+  const of = row < 0 ? "all layers" : `layer ${layer}`;
+  return `${named(tokens, place)} · ${of}: ${js} · nll ${num(tokens.nll[place]!)} nats`;
 }
 
 /** Texts of the tokens, cut to the room that there is at most, and the height that they need. */

@@ -1,10 +1,10 @@
 /** Colours of js, ticks, and numbers as text. */
 
 const STEPS = 256;
-/** Lightness, chroma and hue (OKLCH) from nothing to the most; lightness changes evenly. */
+/** From nothing to the most: lightness of OKLCH in even steps, within one hue. */
 const STOPS = {
-  light: [[0.985, 0.012, 75], [0.777, 0.145, 60], [0.568, 0.165, 45], [0.36, 0.105, 40]],
-  dark: [[0.215, 0.012, 50], [0.455, 0.11, 42], [0.695, 0.165, 52], [0.935, 0.075, 85]],
+  light: "fff9f1 ffe3cb ffcda3 fcb67a f99e4c eb8a3c de762b d06217 c14e00 aa4300 943804 7e2e06 682408",
+  dark: "1e1815 372219 512b1c 6c351e 883e1f 9f4c21 b85b23 d16a24 ea7a25 f2964f f8b171 fdcc91 ffe6b0",
 } as const;
 export const PALETTE = {
   light: { page: "#ffffff", ink: "#1f2328", quiet: "#5b636c", line: "#d9dde2", missing: "#e3e3e3" },
@@ -18,27 +18,12 @@ export interface Ramp {
   ink: string[];
 }
 
-type Rgb = [number, number, number];
-
-function srgb([l, a, b]: Rgb): Rgb {
-  const [x, y, z] = [l + 0.3963377774 * a + 0.2158037573 * b, l - 0.1055613458 * a - 0.0638541728 * b,
-    l - 0.0894841775 * a - 1.291485548 * b].map((each) => each ** 3) as Rgb;
-  const linear: Rgb = [4.0767416621 * x - 3.3077115913 * y + 0.2309699292 * z,
-    -1.2684380046 * x + 2.6097574011 * y - 0.3413193965 * z, -0.0041960863 * x - 0.7034186147 * y + 1.707614701 * z];
-  return linear.map((each) => {
-    const inside = Math.min(1, Math.max(0, each));
-    return Math.round(255 * (inside <= 0.0031308 ? 12.92 * inside : 1.055 * inside ** (1 / 2.4) - 0.055));
-  }) as Rgb;
-}
-
-const hex = (rgb: Rgb) => `#${rgb.map((each) => each.toString(16).padStart(2, "0")).join("")}`;
+const channels = (color: string) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
 
 /** Relative luminance of `#rrggbb`, WCAG 2.2. */
 export function luminance(color: string): number {
-  const [r, g, b] = [1, 3, 5].map((at) => {
-    const value = parseInt(color.slice(at, at + 2), 16) / 255;
-    return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
-  }) as Rgb;
+  const [r, g, b] = channels(color).map((value) =>
+    value <= 10 ? value / 255 / 12.92 : ((value / 255 + 0.055) / 1.055) ** 2.4) as [number, number, number];
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 }
 
@@ -48,12 +33,11 @@ export function contrast(one: string, other: string): number {
 }
 
 export function ramp(theme: "light" | "dark"): Ramp {
-  const stops = STOPS[theme].map(([l, c, h]) =>
-    [l, c * Math.cos((h * Math.PI) / 180), c * Math.sin((h * Math.PI) / 180)] as Rgb);
+  const stops = STOPS[theme].split(" ").map((color) => channels(`#${color}`));
   const fill = Array.from({ length: STEPS }, (_, step) => {
     const at = (step / (STEPS - 1)) * (stops.length - 1);
-    const below = Math.min(stops.length - 2, Math.floor(at));
-    return hex(srgb(stops[below]!.map((each, i) => each + (at - below) * (stops[below + 1]![i]! - each)) as Rgb));
+    const [one, next] = [stops[Math.floor(at)]!, stops[Math.ceil(at)]!];
+    return `#${one.map((each, i) => Math.round(each + (at % 1) * (next[i]! - each)).toString(16).padStart(2, "0")).join("")}`;
   });
   const ink = fill.map((color) =>
     contrast(color, PALETTE[theme].ink) >= 4.5 ? PALETTE[theme].ink
@@ -68,7 +52,7 @@ export const share = (value: number, top: number) => Math.sqrt(Math.min(1, Math.
 export const step = (value: number, top: number) =>
   Number.isNaN(value) ? -1 : Math.round(share(value, top) * (STEPS - 1));
 
-/** Nats of the strongest colour for a sum over `n` of `all` components: a power of n between those for one and for all. */
+/** Nats of the strongest colour for a sum over `n` of `all` components: by a power of n between those for one and all. */
 export function topOf(scale: { js: number; token: number }, n: number, all: number): number {
   if (n <= 1 || all <= 1) return scale.js;
   return scale.js * (scale.token / scale.js) ** (Math.log(Math.min(n, all)) / Math.log(all));

@@ -23,7 +23,7 @@ export function grid(components: Component[]): Grid {
   return { layers, kinds, cell, members };
 }
 
-/** Whether a name fits a pattern of `*`, `?`, `[abc]` and `[!abc]`, as Python's `fnmatchcase`, without its backtracking. */
+/** Whether a name fits a pattern of `*`, `?`, `[abc]` and `[!abc]`, as Python's `fnmatchcase`; never slow. */
 export function fits(name: string, pattern: string): boolean {
   const parts = pattern.match(/\[!?\]?[^\]]*\]|[^]/gu) ?? [];
   const letters = [...name];

@@ -1,11 +1,13 @@
 /** The sample as running text, each token tinted by its js. */
 
-import { named, placeOf, ROLES, SAID, textOf, told, type App, type Shown } from "./app";
+import { named, placeOf, roleOf, SAID, textOf, told, type App, type Shown } from "./app";
 import { el, visible } from "./dom";
 import { num, step, topOf } from "./scale";
 
 export function sentence(app: App) {
-  const root = el("div", { class: "sentence", role: "listbox", "aria-orientation": "horizontal", "aria-label": "Tokens of the sample", dir: "auto" });
+  const root = el("div", {
+    class: "sentence", role: "listbox", "aria-orientation": "horizontal", "aria-label": "Tokens of the sample", dir: "auto",
+  });
   let shown: Shown | null = null;
   let spans: HTMLElement[] = [];
   let tinted = { top: 0, ramp: app.ramp };
@@ -15,17 +17,17 @@ export function sentence(app: App) {
     const at = (event.target as Element).closest<HTMLElement>("[data-at]")?.dataset.at;
     return at ? shown!.tokens.position[Number(at)]! : -1;
   };
-  root.addEventListener("click", (event) => {
+  const choose = (event: Event) => {
     const token = tokenOf(event);
     if (token >= 0) app.go({ token, offset: -1 }, true);
-  });
+  };
+  root.addEventListener("click", choose);
   root.addEventListener("pointerover", (event) => event.pointerType === "mouse" && app.hover(tokenOf(event), -1));
   root.addEventListener("pointerleave", () => app.hover(-1, -1));
   root.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" && event.key !== " ") return;
     event.preventDefault();
-    const token = tokenOf(event);
-    if (token >= 0) app.go({ token, offset: -1 }, true);
+    choose(event);
   });
 
   /** New tokens. */
@@ -37,13 +39,15 @@ export function sentence(app: App) {
     for (let at = 0; at < tokens.n; at++) {
       const role = tokens.role[at]!;
       if (!at || role !== tokens.role[at - 1]) {
-        const name = ROLES[role] ?? "no role";
+        const name = roleOf(tokens, at);
+        const isTold = SAID.has(role) || role > 4 || (several && !seen.has(role));
         groups.push(el("span", { role: "group", class: `role ${name}`, "aria-label": name },
-          (SAID.has(role) || role > 4 || (several && !seen.has(role))) && el("span", { class: "tag", "aria-hidden": "true" }, name)));
+          isTold && el("span", { class: "tag", "aria-hidden": "true" }, name)));
         seen.add(role);
       }
       const missing = tokens.position[at]! - expected;
-      const [, space, text] = /^( (?=\S))?([^]*)$/.exec(textOf(tokens, at))!; // a space before a word isn't tinted, or it would hang on lines' ends
+      // a space before a word isn't tinted: it would hang on the ends of lines
+      const [, space, text] = /^( (?=\S))?([^]*)$/.exec(textOf(tokens, at))!;
       const span = el("span", { role: "option", class: "t", "data-at": at, tabindex: -1 }, ...pieces(text!));
       spans.push(span);
       groups.at(-1)!.append(...(missing > 0 ? [gap(missing)] : []), space ?? "", span);
@@ -99,11 +103,12 @@ export function sentence(app: App) {
   return { root, update, paint };
 }
 
-const gap = (n: number) =>
-  el("span", { class: "gap", role: "option", "aria-disabled": "true" }, `${n.toLocaleString("en")} token${n > 1 ? "s" : ""} not captured`);
+const gap = (n: number) => el("span", { class: "gap", role: "option", "aria-disabled": "true" },
+  `${n.toLocaleString("en")} token${n > 1 ? "s" : ""} not captured`);
 
 /** Text with its line breaks, tabs and runs of spaces marked; what is marked is still copied as it is. */
 function pieces(text: string): (Node | string)[] {
-  return visible(text).split(/(\n|\t|^ $| (?= )|(?<= ) )/).filter(Boolean).map((piece) =>
-    /^\s$/.test(piece) ? el("span", { class: "space", "data-sign": { "\n": "↵", "\t": "⇥" }[piece] ?? "·" }, piece) : piece);
+  const marked = (piece: string) => el("span", { class: "space", "data-sign": { "\n": "↵", "\t": "⇥" }[piece] ?? "·" }, piece);
+  return visible(text).split(/(\n|\t|^ $| (?= )|(?<= ) )/).filter(Boolean)
+    .map((piece) => (/^\s$/.test(piece) ? marked(piece) : piece));
 }
