@@ -12,8 +12,8 @@ import { format, parse, type View } from "./ui/state";
 
 const KEYS = [
   ["j  k", "next, previous sample; arrows in the list"], ["←  →", "previous, next token; kinds, in the map"],
-  ["↑  ↓", "layers, in the ribbon and the map"], ["Enter", "open the component of the cell"], ["/", "search samples"],
-  ["f", "choose components"], ["Esc", "close the component, then let go of the token"], ["?", "these keys"],
+  ["↑  ↓", "layers, in the ribbon and the map"], ["Enter", "open the component of the cell"],
+  ["/", "search samples"], ["f", "choose components"], ["Esc", "close the component, then let go of the token"], ["?", "these keys"],
 ] as const;
 const systemDark = matchMedia("(prefers-color-scheme: dark)");
 
@@ -27,8 +27,8 @@ function start(manifest: App["manifest"]): void {
     run(place) {
       const known = runs.get(place);
       if (known) return known;
-      const isThere = place < manifest.runs.length;
-      const run = isThere ? data.open(place) : Promise.reject(new Error(`There is no run at place ${place} of this page.`));
+      const missing = new Error(`There is no run at place ${place} of this page.`);
+      const run = place < manifest.runs.length ? data.open(place) : Promise.reject(missing);
       runs.set(place, run);
       run.then((found) => { opened.set(place, found); refresh(); }, () => {});
       return run;
@@ -57,7 +57,8 @@ function start(manifest: App["manifest"]): void {
   const list = sampleList(app);
   const filter = el("input", {
     id: "filter", type: "search", list: "patterns", placeholder: "all components, or *.q_proj", spellcheck: "false",
-    "aria-label": "Components to look at, as a pattern", autocomplete: "off", input: () => app.go({ filter: filter.value }),
+    "aria-label": "Components to look at, as a pattern", autocomplete: "off",
+    input: () => app.go({ filter: filter.value }),
   });
   const [patterns, n] = [el("datalist", { id: "patterns" }), el("span", { class: "quiet", role: "status" })];
   const keys = el("dialog", { "aria-label": "Keys" }, el("h2", {}, "Keys"),
@@ -72,7 +73,8 @@ function start(manifest: App["manifest"]): void {
       el("button", { class: "drawer", click: () => document.body.classList.toggle("listing") }, "Samples"),
       el("strong", {}, "lorascope"), model,
       el("label", { class: "filter" }, span("quiet", "Components"), filter, patterns, n),
-      button("◐", "Light or dark", () => app.go({ theme: isDark() ? "light" : "dark" })), button("?", "Keys", () => keys.showModal())),
+      button("◐", "Light or dark", () => app.go({ theme: isDark() ? "light" : "dark" })),
+      button("?", "Keys", () => keys.showModal())),
     list.root, main, keys);
 
   const isDark = () => (app.view.theme ? app.view.theme === "dark" : systemDark.matches);

@@ -10,7 +10,7 @@ export function cellPanel(app: App) {
   const title = el("h3");
   const [line, body] = [el("div"), el("div")];
   const root = el("section", { class: "cell", "aria-label": "Component", hidden: true },
-    el("header", {}, title, el("button", { class: "plain", "aria-label": "Close the component", click: () => close() }, "✕")),
+    el("header", {}, title, el("button", { class: "plain", "aria-label": "Close", click: () => close() }, "✕")),
     line, body);
   const close = () => app.go({ component: "", direction: -1 }, true);
   const load = loader(line, body);
@@ -35,8 +35,8 @@ export function cellPanel(app: App) {
     const name = () => title.replaceChildren(el("b", {}, oneLine(path)), span("quiet", where));
     const missing = component < 0 ? `This run has no component ${oneLine(path)}.` : "This token wasn't captured here.";
     const isThere = component >= 0 && token >= 0;
-    const cell = isThere ? app.data.cell(run, place, tokens.start + token, component) : Promise.reject(new Error(missing));
-    void load(cell, (cell) => {
+    const read = () => app.data.cell(run, place, tokens.start + token, component);
+    void load(isThere ? read() : Promise.reject(new Error(missing)), (cell) => {
       name();
       draw(shown, (last = cell));
       if (asked && root.getBoundingClientRect().top > 0.75 * innerHeight) root.scrollIntoView();
@@ -74,11 +74,12 @@ function numbers(cell: Cell): Node[] {
     ["js", num(cell.js), "nats", "How far the adapter moves this layer's output: 0 if not at all, at most 0.693."],
     ["js, features permuted", num(cell.jsPermuted), "nats", "The null: the same delta with its features shuffled."],
     ["|delta| / |base|", num(cell.ratio), "", `Length of the change against the output's own: ${norms}.`],
-    ["effective width", num(cell.effectiveWidth), "features", "How many features softmax(base) spreads over: exp of its entropy."],
+    ["effective width", num(cell.effectiveWidth), "features", "How many features softmax(base) spreads over."],
   ];
   return [
     el("dl", {}, ...rows.map(([name, value, unit, what]) => el("div", {},
-      el("dt", {}, name), el("dd", { class: "value" }, value, el("small", {}, ` ${unit}`)), el("dd", { class: "what" }, what)))),
+      el("dt", {}, name), el("dd", { class: "value" }, value, el("small", {}, ` ${unit}`)),
+      el("dd", { class: "what" }, what)))),
     ...(cell.without ? [el("p", { class: "note" }, oneLine(cell.without))] : []),
   ];
 }
@@ -102,8 +103,8 @@ function directions(app: App, shown: Shown, cell: Cell): Node[] {
   }, span("", String(at + 1)), bar(score, most), span("", signed(score)), span("quiet", percent(share))));
   return [
     heading,
-    el("p", { class: "quiet" }, "Delta's own singular directions over the run: this token's coordinate along each, in delta's units, "
-      + "and the direction's share of |delta|² over the run."),
+    el("p", { class: "quiet" }, "Delta's own singular directions over the run: this token's coordinate along each, "
+      + "in delta's units, and the direction's share of |delta|² over the run."),
     el("div", { class: "directions", role: "group", "aria-label": "Direction, coordinate, share" }, ...rows),
     el("h4", {}, `Where direction ${chosen + 1} acts most`),
     contexts(app, shown, all[chosen]!),
@@ -139,7 +140,7 @@ function features(cell: Cell): Node[] {
   const data = (content: Node | string) => el("td", {}, content);
   return [
     el("h4", {}, "Features that move most"),
-    el("table", {}, el("thead", {}, row(...head, el("td"))), el("tbody", {}, ...cell.features.map(({ feature, base, delta }) =>
-      row(data(String(feature)), data(num(base)), data(signed(delta)), data(bar(delta, most)))))),
+    el("table", {}, el("thead", {}, row(...head, el("td"))), el("tbody", {}, ...cell.features.map((each) =>
+      row(...[String(each.feature), num(each.base), signed(each.delta), bar(each.delta, most)].map(data))))),
   ];
 }

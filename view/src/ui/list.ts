@@ -15,14 +15,15 @@ const SIGNS: Record<Show, string> = {
 const SETTLED = 300;
 
 export function sampleList(app: App) {
-  const search = el("input", { type: "search", placeholder: "Search text and ids  /", "aria-label": "Search text and ids" });
+  const [label, title] = ["Search text and ids", "Change of cross-entropy, nats a token"];
+  const search = el("input", { type: "search", placeholder: `${label}  /`, "aria-label": label });
   const sort = chooser("Order", SORTS, (value) => app.go({ sort: value as Sort }, true));
   const show = chooser("Show", SHOWS, (value) => app.go({ show: value as Show }, true));
   const count = el("p", { role: "status" });
   const rows = el("div", { class: "rows", role: "presentation" });
   const box = el("div", { class: "box", role: "listbox", tabindex: 0, "aria-label": "Samples" }, rows);
   const root = el("aside", { id: "list", "aria-label": "Samples" },
-    el("div", { class: "tools" }, search, sort, show, el("div", { class: "count" }, count, span("", "MIUB, nats"))), box);
+    el("div", { class: "tools" }, search, sort, show, span("count", count, span("", "MIUB, nats"))), box);
 
   let shown: { run: Run; adapter: AdapterView } | null = null;
   let [order, several, most, key, at] = [[] as number[], [] as ("dataset" | "split" | "prompt")[], 0, "", -1];
@@ -66,10 +67,9 @@ export function sampleList(app: App) {
       el("span", { class: "number", title: "MIUB, nats" }, num(miub)), bar,
       span("about",
         !whole && el("b", { title: "Not every row of it is committed" }, "incomplete"),
-        is !== "all" && el("b", { class: is.endsWith("right") ? "good" : "bad" }, `${SIGNS[is]} ${is.replace("-", " ")}`),
+        is !== "all" && span(is.endsWith("right") ? "good" : "bad", `${SIGNS[is]} ${is.replace("-", " ")}`),
         ...several.map((name) => span("", oneLine(run.samples[name][sample]!)))),
-      !Number.isNaN(change)
-        && el("span", { class: "number quiet", title: "Change of cross-entropy, nats a token" }, `CE ${signed(change)}`));
+      !Number.isNaN(change) && el("span", { class: "number quiet", title }, `CE ${signed(change)}`));
     made.style.top = `${place * ROW}px`;
     return made;
   }

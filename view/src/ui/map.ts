@@ -94,7 +94,7 @@ export function componentMap(app: App) {
     context.globalAlpha = 1;
     const layer = grid.layers.indexOf(app.hovered.layer >= 0 ? app.hovered.layer : app.view.layer);
     const { quiet, page } = app.palette;
-    if (layer >= 0) outline(context, [0.5, layer * row - 0.5, column * n() - 2, row], { ink: quiet, page }, 1);
+    if (layer >= 0) outline(context, [0.5, layer * row - 1.5, column * n() - 2, row + 2], { ink: quiet, page }, 1);
     for (const [cell, weight] of [[chosenCell(), 2], [cursor, 1]] as const) {
       const [x, y] = [(cell % n()) * column + 0.5, Math.floor(cell / n()) * row + 0.5];
       if (cell >= 0) outline(context, [x, y, column - 2, row - 2], app.palette, weight);

@@ -23,7 +23,8 @@ export function pane(app: App, at: number) {
   const [line, body] = [el("div"), el("div", { class: "body" },
     el("div", { class: "reading" }, about, heading("Tokens", legends.token.root), parts.sentence.root,
       heading("Layers by token", legends.layer.root), parts.ribbon.root),
-    el("div", { class: "looking" }, heading("Layers by kind", legends.component.root), parts.map.root, parts.cell.root))];
+    el("div", { class: "looking" },
+      heading("Layers by kind", legends.component.root), parts.map.root, parts.cell.root))];
   const root = el("section", { class: "pane", "aria-label": `Pane ${at + 1}` }, bar, notes, line, body);
   const load = loader(line, body);
   let [key, filtered] = ["", ""];
@@ -41,7 +42,7 @@ export function pane(app: App, at: number) {
     if (!adapter) throw new Error(`The run ${run.name} has no adapter ${name}; it has ${there}.`);
     const first = await app.run(view.panes[0]!.run);
     const { n } = first.samples;
-    if (view.sample >= n) throw new Error(`The run ${first.name} has ${n} samples; there is none at place ${view.sample}.`);
+    if (view.sample >= n) throw new Error(`The run ${first.name} has ${n} samples, none of them at place ${view.sample}.`);
     const sample = twin(first, view.sample, run);
     if (sample < 0) throw new Error(`The run ${run.name} doesn't have this sample.`);
     const tokens = await app.data.tokens(run, place, sample);
@@ -69,20 +70,20 @@ export function pane(app: App, at: number) {
   function top(run: Run | null): void {
     const { panes } = app.view;
     const go = (panes: App["view"]["panes"]) => app.go({ panes, direction: -1 }, true);
-    const change = (to: Partial<(typeof panes)[0]>) => go(panes.map((each, i) => (i === at ? { ...each, ...to } : each)));
+    const change = (to: object) => go(panes.map((each, i) => (i === at ? { ...each, ...to } : each)));
     const close = () => go(panes.filter((_, i) => i !== at));
-    const isRoom = !at && panes.length < MOST_PANES && (app.manifest.runs.length > 1 || (run?.adapters.length ?? 0) > 1);
     const runs = app.manifest.runs.map(({ name }, i) => [String(i), name] as const);
     const adapters = run?.adapters.map(({ name }) => [name, name] as const) ?? [];
+    const isRoom = !at && panes.length < MOST_PANES && runs.length + adapters.length > 2;
     bar.replaceChildren(
       choice("Run", runs, String(panes[at]!.run), (value) => change({ run: Number(value), adapter: "" })),
       choice("Adapter", adapters, panes[at]!.adapter || (adapters[0]?.[0] ?? ""), (adapter) => change({ adapter })),
-      panes.length > 1 ? el("button", { class: "plain", "aria-label": `Close pane ${at + 1}`, click: close }, "✕") : "",
+      panes.length > 1 ? el("button", { class: "plain", "aria-label": "Close this pane", click: close }, "✕") : "",
       isRoom ? el("button", { class: "compare", click: () => go([...panes, another(run)]) }, "Compare") : "");
     const rows = `${run?.nCommittedRows} of ${run?.nRows} rows`;
     notes.replaceChildren(...[
-      run?.finished === false && `This run isn't finished: ${rows} are committed. Samples that aren't wholly there are marked.`,
-      run?.states === "none" && "This run keeps no states: there are js and norms by token, but no directions and no features.",
+      run?.finished === false && `This run isn't finished: ${rows} are committed. Incomplete samples are marked.`,
+      run?.states === "none" && "This run keeps no states: there are numbers by token, but no directions and no features.",
       run?.states === "sample" && "This run keeps the states of some rows only; features are shown for their tokens.",
     ].flatMap((text) => (text ? [el("p", { class: "notice" }, text)] : [])));
   }
@@ -90,8 +91,9 @@ export function pane(app: App, at: number) {
   /** The next adapter that no pane shows, else the next run. */
   function another(run: Run | null): { run: number; adapter: string } {
     const { panes } = app.view;
-    const shownOf = panes.filter((each) => each.run === run?.place).map((each) => each.adapter || run?.adapters[0]?.name);
-    const adapter = run?.adapters.find(({ name }) => !shownOf.includes(name));
+    const isShown = (name: string, i: number) =>
+      panes.some((each) => each.run === run?.place && (each.adapter ? each.adapter === name : !i));
+    const adapter = run?.adapters.find(({ name }, i) => !isShown(name, i));
     const other = app.manifest.runs.findIndex((_, i) => !panes.some((each) => each.run === i));
     return adapter ? { run: run!.place, adapter: adapter.name } : { run: Math.max(0, other), adapter: "" };
   }
@@ -134,9 +136,10 @@ function facts(root: HTMLElement, run: Run, sample: number, miub: number, n: num
     ["tokens", n === length[sample] ? String(n) : `${n} of ${length[sample]}`],
   ];
   root.replaceChildren(el("h1", {}, oneLine(id[sample]!)), el("p", { class: "quiet" }, of),
-    el("ul", {}, ...numbers.flatMap(([name, value]) => (value ? [el("li", {}, span("quiet", name), ` ${value}`)] : []))));
+    el("ul", {}, ...numbers.filter(([, value]) => value)
+      .map(([name, value]) => el("li", {}, span("quiet", name), ` ${value}`))));
   if (run.finished || isWhole(run, sample)) return;
-  root.append(el("p", { class: "notice" }, "This sample isn't wholly there: tokens of rows that aren't committed have no numbers."));
+  root.append(el("p", { class: "notice" }, "This sample is incomplete: tokens of rows that aren't committed have no numbers."));
 }
 
 function choice(
@@ -146,14 +149,16 @@ function choice(
   const select = el("select", { change: () => change(select.value) },
     ...options.map(([of, text]) => el("option", { value: of }, oneLine(text))));
   select.value = value;
-  return el("label", { class: "one" }, span("quiet", label), " ", options.length > 1 ? select : oneLine(options[0]![1]));
+  const shown = options.length > 1 ? select : oneLine(options[0]![1]);
+  return el("label", { class: "one" }, span("quiet", label), " ", shown);
 }
 
 /** The colours with ticks in nats; their distance is that of the square root of js. */
 function legend(of: string) {
   const [colors, marks] = [el("i"), el("span", { class: "marks" })];
   const title = "Colour is even in the square root of js, from 0 to a high quantile over the run; all panes share it.";
-  const root = el("span", { class: "legend", title }, span("quiet", `js of a ${of}, nats`), span("scale", colors, marks));
+  const root = el("span", { class: "legend", title },
+    span("quiet", `js of a ${of}, nats`), span("scale", colors, marks));
   let now = "";
   return { root, update({ ramp }: App, top: number): void {
     if (now === `${top}${ramp.fill[255]}`) return;

@@ -20,6 +20,8 @@ export function ribbon(app: App) {
   const root = el("div", { class: "ribbon" }, readout, box);
   let shown: Shown | null = null;
   let labels: string[] = [];
+  /** By layer: components that are looked at. */
+  let chosenIn: number[] = [];
   let [across, row]: [Columns, number] = [{ gutter: GUTTER, width: 1, n: 0 }, 1];
   let [top, chosen, strip] = [0, -1, 0];
 
@@ -85,6 +87,7 @@ export function ribbon(app: App) {
     context.clip();
     for (let column = first; column < last; column++) {
       for (let layer = 0; layer < layers.length; layer++) {
+        if (!chosenIn[layer]) continue;
         const shade = step(byLayer[column * layers.length + layer]!, top);
         context.fillStyle = shade < 0 ? missing : app.ramp.fill[shade]!;
         context.fillRect(x(column), strip + layer * row, across.width - 1, row - (row > 6 ? 1 : 0));
@@ -107,8 +110,8 @@ export function ribbon(app: App) {
       context.restore();
     }
     const selected = layers.indexOf(app.view.layer);
-    const along: [number, number, number, number] = [GUTTER - 1, strip + selected * row - 0.5, x(tokens.n) - GUTTER + 1, row];
-    if (selected >= 0) outline(context, along, { ink: quiet, page }, 1);
+    const [above, along] = [strip + selected * row - 2, x(tokens.n) - GUTTER + 1];
+    if (selected >= 0) outline(context, [GUTTER - 1, above, along, row + 3], { ink: quiet, page }, 1);
     if (picked >= 0) outline(context, [x(picked) - 0.5, strip - 1, across.width, high + 1], { ink, page });
     if (over >= 0) outline(context, [x(over) - 0.5, strip - 0.5, across.width, high], { ink, page }, 1);
     context.restore();
@@ -131,9 +134,10 @@ export function ribbon(app: App) {
       [labels, strip] = axis(next, canvas.getContext("2d")!);
     }
     shown = next;
-    const all = next.mask.length;
-    const there = next.mask.reduce((sum, each) => sum + each, 0);
-    top = topOf(app.scale, there / Math.max(1, next.grid.layers.length), all);
+    const { layers, kinds, members } = next.grid;
+    const inLayer = (at: number) => members.slice(at * kinds.length, (at + 1) * kinds.length).flat();
+    chosenIn = layers.map((_, at) => inLayer(at).filter((each) => next.mask[each]).length);
+    top = topOf(app.scale, Math.max(...chosenIn), next.mask.length);
     paint();
   }
 
@@ -143,8 +147,8 @@ export function ribbon(app: App) {
     const place = app.hovered.token >= 0 ? placeOf(shown.tokens.position, app.hovered.token) : picked;
     const layer = app.hovered.token >= 0 ? app.hovered.layer : app.view.layer;
     const { token } = app.view;
-    const otherwise = token < 0 ? "Point at a token or a cell, or use the arrow keys." : `Position ${token} wasn't captured here.`;
-    readout.textContent = place < 0 ? otherwise : line(shown, place, layer);
+    readout.textContent = place >= 0 ? line(shown, place, layer)
+      : token >= 0 ? `Position ${token} wasn't captured here.` : "Point at a token or a cell, or use the arrow keys.";
     draw();
   }
 

@@ -37,7 +37,8 @@ export function ramp(theme: "light" | "dark"): Ramp {
   const fill = Array.from({ length: STEPS }, (_, step) => {
     const at = (step / (STEPS - 1)) * (stops.length - 1);
     const [one, next] = [stops[Math.floor(at)]!, stops[Math.ceil(at)]!];
-    return `#${one.map((each, i) => Math.round(each + (at % 1) * (next[i]! - each)).toString(16).padStart(2, "0")).join("")}`;
+    const mixed = one.map((each, i) => Math.round(each + (at % 1) * (next[i]! - each)));
+    return `#${mixed.map((each) => each.toString(16).padStart(2, "0")).join("")}`;
   });
   const ink = fill.map((color) =>
     contrast(color, PALETTE[theme].ink) >= 4.5 ? PALETTE[theme].ink
@@ -52,7 +53,7 @@ export const share = (value: number, top: number) => Math.sqrt(Math.min(1, Math.
 export const step = (value: number, top: number) =>
   Number.isNaN(value) ? -1 : Math.round(share(value, top) * (STEPS - 1));
 
-/** Nats of the strongest colour for a sum over `n` of `all` components: by a power of n between those for one and all. */
+/** Nats of the strongest colour for a sum over `n` of `all` components: a power of n from that for one to that for all. */
 export function topOf(scale: { js: number; token: number }, n: number, all: number): number {
   if (n <= 1 || all <= 1) return scale.js;
   return scale.js * (scale.token / scale.js) ** (Math.log(Math.min(n, all)) / Math.log(all));

@@ -6,7 +6,7 @@ import { num, step, topOf } from "./scale";
 
 export function sentence(app: App) {
   const root = el("div", {
-    class: "sentence", role: "listbox", "aria-orientation": "horizontal", "aria-label": "Tokens of the sample", dir: "auto",
+    class: "sentence", role: "listbox", "aria-orientation": "horizontal", "aria-label": "Tokens", dir: "auto",
   });
   let shown: Shown | null = null;
   let spans: HTMLElement[] = [];
@@ -108,7 +108,8 @@ const gap = (n: number) => el("span", { class: "gap", role: "option", "aria-disa
 
 /** Text with its line breaks, tabs and runs of spaces marked; what is marked is still copied as it is. */
 function pieces(text: string): (Node | string)[] {
-  const marked = (piece: string) => el("span", { class: "space", "data-sign": { "\n": "↵", "\t": "⇥" }[piece] ?? "·" }, piece);
+  const sign = (piece: string) => ({ "\n": "↵", "\t": "⇥" })[piece] ?? "·";
+  const marked = (piece: string) => el("span", { class: "space", "data-sign": sign(piece) }, piece);
   return visible(text).split(/(\n|\t|^ $| (?= )|(?<= ) )/).filter(Boolean)
     .map((piece) => (/^\s$/.test(piece) ? marked(piece) : piece));
 }
