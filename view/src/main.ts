@@ -13,7 +13,8 @@ import { format, parse, type View } from "./ui/state";
 const KEYS = [
   ["j  k", "next, previous sample; arrows in the list"], ["←  →", "previous, next token; kinds, in the map"],
   ["↑  ↓", "layers, in the ribbon and the map"], ["Enter", "open the component of the cell"],
-  ["/", "search samples"], ["f", "choose components"], ["Esc", "close the component, then let go of the token"], ["?", "these keys"],
+  ["/", "search samples"], ["f", "choose components"],
+  ["Esc", "close the component, then let go of the token"], ["?", "these keys"],
 ] as const;
 const systemDark = matchMedia("(prefers-color-scheme: dark)");
 

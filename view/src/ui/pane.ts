@@ -42,7 +42,7 @@ export function pane(app: App, at: number) {
     if (!adapter) throw new Error(`The run ${run.name} has no adapter ${name}; it has ${there}.`);
     const first = await app.run(view.panes[0]!.run);
     const { n } = first.samples;
-    if (view.sample >= n) throw new Error(`The run ${first.name} has ${n} samples, none of them at place ${view.sample}.`);
+    if (view.sample >= n) throw new Error(`The run ${first.name} has ${n} samples, none at place ${view.sample}.`);
     const sample = twin(first, view.sample, run);
     if (sample < 0) throw new Error(`The run ${run.name} doesn't have this sample.`);
     const tokens = await app.data.tokens(run, place, sample);
@@ -83,7 +83,7 @@ export function pane(app: App, at: number) {
     const rows = `${run?.nCommittedRows} of ${run?.nRows} rows`;
     notes.replaceChildren(...[
       run?.finished === false && `This run isn't finished: ${rows} are committed. Incomplete samples are marked.`,
-      run?.states === "none" && "This run keeps no states: there are numbers by token, but no directions and no features.",
+      run?.states === "none" && "This run keeps no states: there are no directions and no features.",
       run?.states === "sample" && "This run keeps the states of some rows only; features are shown for their tokens.",
     ].flatMap((text) => (text ? [el("p", { class: "notice" }, text)] : [])));
   }
@@ -139,7 +139,7 @@ function facts(root: HTMLElement, run: Run, sample: number, miub: number, n: num
     el("ul", {}, ...numbers.filter(([, value]) => value)
       .map(([name, value]) => el("li", {}, span("quiet", name), ` ${value}`))));
   if (run.finished || isWhole(run, sample)) return;
-  root.append(el("p", { class: "notice" }, "This sample is incomplete: tokens of rows that aren't committed have no numbers."));
+  root.append(el("p", { class: "notice" }, "This sample is incomplete: rows that aren't committed have no numbers."));
 }
 
 function choice(

@@ -53,7 +53,7 @@ export const share = (value: number, top: number) => Math.sqrt(Math.min(1, Math.
 export const step = (value: number, top: number) =>
   Number.isNaN(value) ? -1 : Math.round(share(value, top) * (STEPS - 1));
 
-/** Nats of the strongest colour for a sum over `n` of `all` components: a power of n from that for one to that for all. */
+/** Nats of the strongest colour for a sum over `n` of `all` components, between those for one and all. */
 export function topOf(scale: { js: number; token: number }, n: number, all: number): number {
   if (n <= 1 || all <= 1) return scale.js;
   return scale.js * (scale.token / scale.js) ** (Math.log(Math.min(n, all)) / Math.log(all));
