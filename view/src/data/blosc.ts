@@ -5,6 +5,8 @@ import { decodeLz4 } from "./lz4";
 
 const HEADER_BYTES = 16;
 const LZ4 = 1, ZSTD = 4;
+/** fzstd asks whether its output == 1, for which an array is written out as text unless it has a value. */
+const PLAIN = { value: () => 0 };
 
 /** Bytes `start` to `stop` (by default all) of a container that must announce `size` of them; throws Error. */
 export function decodeBlosc(container: Uint8Array, size: number, start = 0, stop = size): Uint8Array {
@@ -40,7 +42,7 @@ export function decodeBlosc(container: Uint8Array, size: number, start = 0, stop
       if (n > container.length - at - 4) throw new Error("its Blosc header is broken");
       const [stored, target] = [container.subarray(at + 4, at + 4 + n), decoded.subarray(i * part, (i + 1) * part)];
       if (n === part) target.set(stored);
-      else if (flags >> 5 === ZSTD) decodeZstd(stored, target);
+      else if (flags >> 5 === ZSTD) decodeZstd(stored, Object.defineProperty(target, "valueOf", PLAIN));
       else if (flags >> 5 === LZ4) decodeLz4(stored, target);
       else throw new Error("its compressor is none of the format's");
       at += 4 + n;
