@@ -34,18 +34,9 @@ export async function readInto<T extends { set(values: ArrayLike<number>, at: nu
   return out;
 }
 
-/** What `take` makes of the chunks of text that hold entries `start` to `stop`, in order. */
-export async function readTexts<T>(
-  store: Store, path: string, n: number, start: number, stop: number, take: (chunk: TextChunk, from: number, to: number) => T,
-): Promise<T[]> {
-  const chunk = chunkShape(await store.array(path, [n], "string"))[0]!;
-  return await Promise.all(
-    parts(chunk, start, stop).map(async ({ place, from, to }) => take((await store.chunk(path, [place])) as TextChunk, from, to)),
-  );
-}
-
 /** Texts `start` to `stop` of a column of `n`. */
 export async function texts(store: Store, path: string, n: number, start = 0, stop = n): Promise<string[]> {
-  const each = (chunk: TextChunk, from: number, to: number) => Array.from({ length: to - from }, (_, i) => chunk.at(from + i));
-  return (await readTexts(store, path, n, start, stop, each)).flat();
+  const chunk = chunkShape(await store.array(path, [n], "string"))[0]!;
+  const slices = parts(chunk, start, stop).map(async ({ place, from, to }) => ((await store.chunk(path, [place])) as TextChunk).slice(from, to));
+  return ([] as string[]).concat(...(await Promise.all(slices)));
 }

@@ -1,0 +1,1 @@
+import { registry } from "zarrita"; import {decompress} from "fzstd"; console.log(registry, decompress, "x</script> $&")
