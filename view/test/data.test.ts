@@ -261,7 +261,7 @@ test("an object that may be absent counts as absent where a bucket says 403", as
 });
 
 for (const [name, content, message] of [
-  ["isn't there", undefined, /can't read http:.*view\.json: this page is served by `lorascope view`/],
+  ["isn't there", undefined, /can't read http:.*view\.json: `lorascope view`, or any web server/],
   ["isn't JSON", "<html>", /view\.json isn't a manifest/],
   ["is of another version", '{"format": "lorascope.view", "format_version": 2, "runs": []}', /view\.json isn't a manifest/],
   ["has no such run", '{"format": "lorascope.view", "format_version": 1, "runs": []}', /view\.json has no run 0; it has 0/],

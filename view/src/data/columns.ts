@@ -20,7 +20,8 @@ function parts(chunk: number, start: number, stop: number): { place: number; fro
  * entry asked for) are left as they are. `shape` and `type` are what the array must have.
  */
 export async function readInto<T extends { set(values: ArrayLike<number>, at: number): void }>(
-  out: T, store: Store, path: string, type: Type, shape: readonly number[], start = 0, stop = shape[0]!, isThere = (_entry: number) => true,
+  out: T, store: Store, path: string, type: Type, shape: readonly number[],
+  start = 0, stop = shape[0]!, isThere = (_entry: number) => true,
 ): Promise<T> {
   const chunk = chunkShape(await store.array(path, shape, type));
   const width = chunk.slice(1).reduce((product, n) => product * n, 1);
@@ -28,7 +29,8 @@ export async function readInto<T extends { set(values: ArrayLike<number>, at: nu
     parts(chunk[0]!, start, stop).filter(({ at }) => isThere(at)).map(async ({ place, from, to, at }) => {
       const values = (await store.chunk(path, [place, ...chunk.slice(1).fill(0)])) as Numbers;
       const part = values.subarray(from * width, to * width);
-      out.set(part instanceof BigInt64Array || part instanceof BigUint64Array ? Array.from(part, Number) : part, (at - start) * width);
+      const isWide = part instanceof BigInt64Array || part instanceof BigUint64Array;
+      out.set(isWide ? Array.from(part, Number) : part, (at - start) * width);
     }),
   );
   return out;
@@ -37,6 +39,8 @@ export async function readInto<T extends { set(values: ArrayLike<number>, at: nu
 /** Texts `start` to `stop` of a column of `n`. */
 export async function texts(store: Store, path: string, n: number, start = 0, stop = n): Promise<string[]> {
   const chunk = chunkShape(await store.array(path, [n], "string"))[0]!;
-  const slices = parts(chunk, start, stop).map(async ({ place, from, to }) => ((await store.chunk(path, [place])) as TextChunk).slice(from, to));
+  const slices = parts(chunk, start, stop).map(async ({ place, from, to }) => {
+    return ((await store.chunk(path, [place])) as TextChunk).slice(from, to);
+  });
   return ([] as string[]).concat(...(await Promise.all(slices)));
 }

@@ -15,7 +15,8 @@ async function readContext(run: Opened, token: number): Promise<Context> {
   const sample = sampleOf(run.samples.stop, token);
   const start = Math.max(run.samples.start[sample] ?? token, token - N_AROUND);
   const stop = Math.min(run.samples.stop[sample] ?? token + 1, token + N_AROUND + 1);
-  const column = (name: string) => readInto(new Int32Array(stop - start), run.store, `tokens/${name}`, "int32", [run.nTokens], start, stop);
+  const column = (name: string) =>
+    readInto(new Int32Array(stop - start), run.store, `tokens/${name}`, "int32", [run.nTokens], start, stop);
   const [position, text] = await Promise.all([
     column("position"),
     tokenTexts(run, start, stop).then(async (found) => found ?? Array.from(await column("token_id"), (id) => `${id} `)),

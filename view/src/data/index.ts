@@ -33,13 +33,17 @@ export function dataAt(base: string): Data {
 async function readManifest(base: string): Promise<Manifest> {
   const url = new URL("view.json", base);
   const response = await fetch(url, { cache: "no-cache" }).catch(() => undefined);
-  if (!response?.ok) throw new DataError(`can't read ${url.href}: this page is served by \`lorascope view\`, or any web server of a bundle, not opened as a file`);
+  if (!response?.ok) {
+    const advice = "`lorascope view`, or any web server where a bundle lies, serves this page; as a file it can't be opened";
+    throw new DataError(`can't read ${url.href}: ${advice}`);
+  }
   const found = (await response.json().catch(() => undefined)) as Manifest | undefined;
   if (found?.format !== "lorascope.view" || found.format_version !== 1 || !Array.isArray(found.runs)) {
     throw new DataError(`${url.href} isn't a manifest of this page's version; make the bundle again`);
   }
   const absolute = (address: unknown) => new URL(String(address), base).href;
-  return { ...found, runs: found.runs.map(({ name, run, index }) => ({ name: String(name), run: absolute(run), index: absolute(index) })) };
+  const runs = found.runs.map(({ name, run, index }) => ({ name: String(name), run: absolute(run), index: absolute(index) }));
+  return { ...found, runs };
 }
 
 export const data: Data = dataAt(globalThis.document?.baseURI ?? "http://localhost/");

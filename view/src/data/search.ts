@@ -7,7 +7,9 @@ const N_AT_ONCE = 65_536; // tokens: a chunk of text
 const TEXTS = new WeakMap<Opened, string[]>();
 
 /** Samples whose captured text holds each of the words, in any case. */
-export async function searchSamples(run: Opened, words: string, progress: (share: number) => void, signal: AbortSignal): Promise<Set<number>> {
+export async function searchSamples(
+  run: Opened, words: string, progress: (share: number) => void, signal: AbortSignal,
+): Promise<Set<number>> {
   const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
   const found = new Set<number>();
   (await sampleTexts(run, progress, signal)).forEach((text, sample) => {

@@ -11,7 +11,8 @@ export class TextChunk {
   /** Throws Error unless the bytes hold so many texts. */
   constructor(bytes: Uint8Array, length: number) {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-    if (bytes.length < 4 + 4 * length || view.getUint32(0, true) !== length) throw new Error(`it doesn't hold ${length} texts`);
+    const isThere = bytes.length >= 4 + 4 * length && view.getUint32(0, true) === length;
+    if (!isThere) throw new Error(`it doesn't hold ${length} texts`);
     this.#bytes = bytes;
     this.#starts = new Uint32Array(length + 1);
     let at = 4;
@@ -26,7 +27,8 @@ export class TextChunk {
 
   /** Bytes of texts that a Blosc container announces; throws Error above the format's limit. */
   static sizeIn(container: Uint8Array): number {
-    const announced = container.length < 8 ? 0 : new DataView(container.buffer, container.byteOffset).getUint32(4, true);
+    const view = new DataView(container.buffer, container.byteOffset, container.length);
+    const announced = container.length < 8 ? 0 : view.getUint32(4, true);
     if (announced > MAX_BYTES) throw new Error(`it announces ${announced} bytes of text`);
     return announced;
   }

@@ -20,7 +20,7 @@ export async function readTokens(run: Opened, adapter: number, sample: number): 
   return { start, n, position, tokenId, role, text: text ?? Array.from(tokenId, String), nll, js };
 }
 
-/** Js of tokens by component, nats: from the view index where that has it, else the capture's own; NaN where none is. */
+/** Js of tokens by component, nats: the view index's where it has it, else the capture's own; NaN where none is. */
 export async function readJs(run: Opened, adapter: number, start: number, stop: number): Promise<Float32Array> {
   const path = `adapters/${run.adapters[adapter]!.name}/js`, nComponents = run.components.length;
   const store = (await run.index.node(path)) ? run.index : run.store;
