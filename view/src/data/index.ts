@@ -1,7 +1,7 @@
 /** What the page reads: `Data`, by the addresses in view.json. */
 
 import { readCell } from "./cell";
-import { readContexts } from "./contexts";
+import { readContext } from "./contexts";
 import { openRun, type Opened } from "./runs";
 import { searchSamples } from "./search";
 import { readTokens } from "./tokens";
@@ -24,7 +24,7 @@ export function dataAt(base: string): Data {
     },
     tokens: (run, adapter, sample) => readTokens(opened(run), adapter, sample),
     cell: (run, adapter, token, component) => readCell(opened(run), adapter, token, component),
-    contexts: (run, tokens) => readContexts(opened(run), tokens),
+    contexts: (run, tokens) => Promise.all(tokens.map((token) => readContext(opened(run), token))),
     search: (run, words, progress, signal) => searchSamples(opened(run), words, progress, signal),
   };
   return data;
@@ -34,16 +34,17 @@ async function readManifest(base: string): Promise<Manifest> {
   const url = new URL("view.json", base);
   const response = await fetch(url, { cache: "no-cache" }).catch(() => undefined);
   if (!response?.ok) {
-    const advice = "`lorascope view`, or any web server where a bundle lies, serves this page; as a file it can't be opened";
+    const advice = "`lorascope view`, or any web server where a bundle lies, serves this page; a file isn't enough";
     throw new DataError(`can't read ${url.href}: ${advice}`);
   }
   const found = (await response.json().catch(() => undefined)) as Manifest | undefined;
-  if (found?.format !== "lorascope.view" || found.format_version !== 1 || !Array.isArray(found.runs)) {
+  const { format, format_version: version, runs } = found ?? {};
+  if (format !== "lorascope.view" || version !== 1 || !Array.isArray(runs)) {
     throw new DataError(`${url.href} isn't a manifest of this page's version; make the bundle again`);
   }
   const absolute = (address: unknown) => new URL(String(address), base).href;
-  const runs = found.runs.map(({ name, run, index }) => ({ name: String(name), run: absolute(run), index: absolute(index) }));
-  return { ...found, runs };
+  const known = runs.map(({ name, run, index }) => ({ name: String(name), run: absolute(run), index: absolute(index) }));
+  return { format, format_version: version, runs: known };
 }
 
 export const data: Data = dataAt(globalThis.document?.baseURI ?? "http://localhost/");

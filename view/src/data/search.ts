@@ -1,7 +1,7 @@
 /** Words in the texts of samples. */
 
 import type { Opened } from "./runs";
-import { tokenTexts } from "./tokens";
+import { readTexts } from "./tokens";
 
 const N_AT_ONCE = 65_536; // tokens: a chunk of text
 const TEXTS = new WeakMap<Opened, string[]>();
@@ -27,7 +27,7 @@ async function sampleTexts(run: Opened, progress: (share: number) => void, signa
   for (let first = 0, next = 0; first < n; first = next) {
     while (next < n && (next === first || stop[next]! - start[first]! <= N_AT_ONCE)) next++;
     signal.throwIfAborted();
-    const from = start[first]!, text = (await tokenTexts(run, from, stop[next - 1]!)) ?? [];
+    const from = start[first]!, text = (await readTexts(run, from, stop[next - 1]!)) ?? [];
     for (let i = first; i < next; i++) all.push(text.slice(start[i]! - from, stop[i]! - from).join("").toLowerCase());
     progress(next / n);
     await new Promise((resolve) => setTimeout(resolve)); // the page may paint
