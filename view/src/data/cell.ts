@@ -67,7 +67,8 @@ async function fromStates(place: Place): Promise<Measured> {
 
 /** What the capture measured where it kept no states; NaN where it didn't. */
 async function fromReductions({ run, adapter, token, component, root }: Place): Promise<Measured> {
-  const n = run.components.length, part = { shape: [run.nTokens, n], start: token, stop: token + 1, isThere: run.committed };
+  const n = run.components.length, shape = [run.nTokens, n];
+  const part = { shape, start: token, stop: token + 1, isThere: run.committed };
   const reduction = async (path: string) => {
     const values = new Float32Array(n).fill(NaN);
     return ((await run.store.node(path)) ? await readInto(values, run.store, path, part) : values)[component]!;
@@ -114,7 +115,8 @@ async function readZ({ run, adapter, token, component, root, rank }: Place): Pro
   const start = run.factors[adapter]!.start[component]!, path = `${root}/factor`;
   if (start < 0) return null;
   const nColumns = (await run.store.node(path))?.shape?.[1] ?? 0;
-  const [length, width] = chunkShape(await run.store.array(path, [run.nTokens, nColumns], "float32")) as [number, number];
+  const node = await run.store.array(path, [run.nTokens, nColumns], "float32");
+  const [length, width] = chunkShape(node) as [number, number];
   const values = Array.from({ length: rank }, async (_, i) => {
     const chunk = await run.store.chunk(path, [Math.floor(token / length), Math.floor((start + i) / width)]);
     return Number((chunk as Numbers)[(token % length) * width + ((start + i) % width)]);
@@ -137,8 +139,9 @@ async function readDirections(place: Place): Promise<Direction[] | string> {
     read(new Float32Array(most * most), "rotation", most), read(new Float32Array(most), "share"),
     read(new Float64Array(most * nTop), "top_token", nTop), read(new Float32Array(most * nTop), "top_score", nTop),
   ]);
-  const topOf = (direction: number) =>
-    Array.from({ length: nTop }, (_, i) => ({ token: topToken[direction * nTop + i]!, score: topScore[direction * nTop + i]! }));
+  const top = Array.from(topToken, (token, i) => ({ token, score: topScore[i]! }));
   const scores = [...scoresOf(z, rotation, most).subarray(0, z.length)];
-  return scores.map((score, i) => ({ share: share[i]!, score, top: topOf(i).filter(({ token }) => token >= 0) }));
+  return scores.map((score, i) => {
+    return { share: share[i]!, score, top: top.slice(i * nTop, (i + 1) * nTop).filter(({ token }) => token >= 0) };
+  });
 }

@@ -33,7 +33,8 @@ export function numbersOf(type: NumberType, bytes: Uint8Array): Numbers {
 export function checked(bytes: Uint8Array): Uint8Array {
   const content = bytes.subarray(0, Math.max(bytes.length - 4, 0));
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  if (bytes.length < 4 || crc32c(content) !== view.getUint32(content.length, true)) throw new Error("its checksum is wrong");
+  const isIntact = bytes.length >= 4 && crc32c(content) === view.getUint32(content.length, true);
+  if (!isIntact) throw new Error("its checksum is wrong");
   return content;
 }
 

@@ -42,7 +42,9 @@ export async function texts(store: Store, path: string, n: number, start = 0, st
 }
 
 /** Which chunk, from where to where in it, and at which entry that begins. */
-function pieces(length: number, start: number, stop: number): { place: number; from: number; to: number; at: number }[] {
+type Piece = { place: number; from: number; to: number; at: number };
+
+function pieces(length: number, start: number, stop: number): Piece[] {
   const first = Math.floor(start / length), n = stop > start ? Math.ceil(stop / length) - first : 0;
   return Array.from({ length: n }, (_, i) => {
     const place = first + i, begin = place * length;

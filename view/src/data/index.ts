@@ -1,33 +1,30 @@
 /** What the page reads: `Data`, by the addresses in view.json. */
 
+import { Cache } from "./cache";
 import { readCell } from "./cell";
 import { readContext } from "./contexts";
 import { openRun, type Opened } from "./runs";
 import { searchSamples } from "./search";
 import { readTokens } from "./tokens";
-import { type Data, DataError, type Manifest, type Run } from "./types";
+import { type Data, DataError, type Manifest } from "./types";
 
-/** Reads of what lies beside `base`, the page's address. */
+/** Reads of what lies beside `base`, the page's address; every `Run` that they are given comes from its `open`. */
 export function dataAt(base: string): Data {
-  let manifest: Promise<Manifest> | undefined;
-  const runs = new Map<number, Promise<Run>>();
-  const opened = (run: Run) => run as Opened;
-  const data: Data = {
-    manifest: () => (manifest ??= readManifest(base)),
-    async open(place) {
-      const { runs: named } = await data.manifest();
-      if (!named[place]) throw new DataError(`view.json has no run ${place}; it has ${named.length}`);
-      let run = runs.get(place);
-      if (!run) runs.set(place, (run = openRun(place, named[place])));
-      run.catch(() => runs.delete(place));
-      return await run;
-    },
-    tokens: (run, adapter, sample) => readTokens(opened(run), adapter, sample),
-    cell: (run, adapter, token, component) => readCell(opened(run), adapter, token, component),
-    contexts: (run, tokens) => Promise.all(tokens.map((token) => readContext(opened(run), token))),
-    search: (run, words, progress, signal) => searchSamples(opened(run), words, progress, signal),
+  const opened = new Cache(Infinity);
+  const manifest = () => opened.get("view.json", () => readManifest(base), () => 0);
+  const openPlace = async (place: number) => {
+    const { runs } = await manifest();
+    if (!runs[place]) throw new DataError(`view.json has no run ${place}; it has ${runs.length}`);
+    return await openRun(place, runs[place]);
   };
-  return data;
+  return {
+    manifest,
+    open: (place) => opened.get(`run ${place}`, () => openPlace(place), () => 0),
+    tokens: readTokens,
+    cell: readCell,
+    contexts: (run: Opened, tokens: number[]) => Promise.all(tokens.map((token) => readContext(run, token))),
+    search: searchSamples,
+  };
 }
 
 async function readManifest(base: string): Promise<Manifest> {
@@ -37,14 +34,13 @@ async function readManifest(base: string): Promise<Manifest> {
     const advice = "`lorascope view`, or any web server where a bundle lies, serves this page; a file isn't enough";
     throw new DataError(`can't read ${url.href}: ${advice}`);
   }
-  const found = (await response.json().catch(() => undefined)) as Manifest | undefined;
-  const { format, format_version: version, runs } = found ?? {};
+  const { format, format_version: version, runs } = (await response.json().catch(() => ({}))) as Partial<Manifest>;
   if (format !== "lorascope.view" || version !== 1 || !Array.isArray(runs)) {
     throw new DataError(`${url.href} isn't a manifest of this page's version; make the bundle again`);
   }
   const absolute = (address: unknown) => new URL(String(address), base).href;
-  const known = runs.map(({ name, run, index }) => ({ name: String(name), run: absolute(run), index: absolute(index) }));
-  return { format, format_version: version, runs: known };
+  const named = runs.map(({ name, run, index }) => [String(name), absolute(run), absolute(index)] as const);
+  return { format, format_version: version, runs: named.map(([name, run, index]) => ({ name, run, index })) };
 }
 
 export const data: Data = dataAt(globalThis.document?.baseURI ?? "http://localhost/");

@@ -32,7 +32,8 @@ export async function openRun(place: number, { name, run, index: beside }: Manif
   const index = new Store(beside, `the view index of ${name}`, "run `lorascope view` again");
   const [found, indexed] = await Promise.all([store.attributes(), index.attributes()]);
   const root = checkedRoot(found, name);
-  if (indexed.format !== "lorascope.view" || indexed.format_version !== 1 || indexed.static_digest !== root.static_digest) {
+  const isView = indexed.format === "lorascope.view" && indexed.format_version === 1;
+  if (!isView || indexed.static_digest !== root.static_digest) {
     throw new DataError(`${index.name} is of another run or version; ${index.repair}`);
   }
   const { n_tokens: nTokens, n_rows: nRows, stream, states, finished } = root;
@@ -72,7 +73,7 @@ function checkedRoot(found: Record<string, unknown>, name: string): Root {
   if (typeof static_digest !== "string") {
     throw new DataError(`${name} is still being set up, or its set-up was interrupted; it has no rows yet`);
   }
-  const isKnown = ["adapted", "base", "pair"].includes(stream as string) && ["all", "sample", "none"].includes(states as string);
+  const isKnown = /^(adapted|base|pair)$/.test(String(stream)) && /^(all|sample|none)$/.test(String(states));
   const isSized = Number.isSafeInteger(n_tokens) && n_rows === Math.ceil((n_tokens as number) / ROW_TOKENS);
   const isNamed = Array.isArray(adapters) && adapters.length > 0 && adapters.every((one) => NAME.test(one));
   if (!isKnown || !isSized || !isNamed) {
@@ -92,7 +93,8 @@ async function readComponents(store: Store): Promise<Component[]> {
   const n = await lengthOf(store, "components/path");
   const number = (name: string) => readInto(new Int32Array(n), store, `components/${name}`);
   const [path, kind, layer, dIn, dOut] = await Promise.all([
-    texts(store, "components/path", n), texts(store, "components/kind", n), number("layer"), number("d_in"), number("d_out"),
+    texts(store, "components/path", n), texts(store, "components/kind", n),
+    number("layer"), number("d_in"), number("d_out"),
   ]);
   const bad = path.find((one) => !NAME.test(one));
   if (bad !== undefined) throw new DataError(`${store.name} has a component ${JSON.stringify(bad)}, which is no name`);
@@ -109,7 +111,8 @@ async function readSamples(store: Store, nTokens: number): Promise<Samples> {
   const [id, dataset, split, prompt, length, start, stop, ce, baseCe, correct, baseCorrect] = await Promise.all([
     text("id"), text("dataset"), text("split"), text("prompt"), readInto(new Int32Array(n), store, "samples/length"),
     place("token_start"), place("token_stop"),
-    score(reals(), "ce"), score(reals(), "base_ce", true), score(flags(), "correct"), score(flags(), "base_correct", true),
+    score(reals(), "ce"), score(reals(), "base_ce", true),
+    score(flags(), "correct"), score(flags(), "base_correct", true),
   ]);
   const isPlaced = (i: number) => (stop[i - 1] ?? 0) <= start[i]! && start[i]! <= stop[i]! && stop[i]! <= nTokens;
   const lost = start.findIndex((_, i) => !isPlaced(i));

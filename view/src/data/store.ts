@@ -45,11 +45,12 @@ export function chunkShape(node: Node): number[] {
 }
 
 /** Whether an array's chunks are as the format has them; its shape and type are known to be. */
-function hasItsChunks({ shape, data_type: type, chunk_grid: grid, codecs, chunk_key_encoding: keys }: Partial<Node>): boolean {
-  const chunk = grid?.configuration?.chunk_shape ?? [], shard = codecs?.[0]?.configuration;
-  const isWhole = (n: number, axis: number) => axis === 0 || shard?.chunk_shape !== undefined || n === shape![axis];
-  if (chunk.length !== shape!.length || !chunk.every((n, axis) => Number.isInteger(n) && n > 0 && isWhole(n, axis))) return false;
-  if (type === "string" ? chunk[0]! > MAX_TEXTS : sizeOf(type!, chunk) >= MAX_CHUNK_BYTES) return false;
+function hasItsChunks({ shape = [], data_type: type = "", codecs, ...node }: Partial<Node>): boolean {
+  const chunk = node.chunk_grid?.configuration?.chunk_shape ?? [], keys = node.chunk_key_encoding;
+  const shard = codecs?.[0]?.configuration, isSharded = shard?.chunk_shape !== undefined;
+  const isWhole = (n: number, axis: number) => n > 0 && (axis === 0 || isSharded || n === shape[axis]);
+  if (chunk.length !== shape.length || !chunk.every((n, axis) => Number.isInteger(n) && isWhole(n, axis))) return false;
+  if (type === "string" ? chunk[0]! > MAX_TEXTS : sizeOf(type, chunk) >= MAX_CHUNK_BYTES) return false;
   if (keys?.name !== "default" || keys.configuration?.separator !== ".") return false;
   return (shard?.codecs ?? codecs)?.at(-1)?.name === "crc32c";
 }
