@@ -197,7 +197,7 @@ for (const [name, change, message] of [
   ["an index of another version", (_: Group, index: Group) => attributes({ format_version: 2 })(index), /index of mine is of another run or version/],
   ["an index without scales", (_: Group, index: Group) => index.group("adapters/a", {}), /the view index of mine has no scale; run `lorascope view` again/],
   ["no array of components", (run: Group) => delete run.nodes["components/path"], /mine has no array components\/path; run `lorascope verify` on it/],
-  ["a component's name with a path", (run: Group) => run.array("components/path", ["m.0", "../../x"]), /a component of mine has a name/],
+  ["a component's name with a path", (run: Group) => run.array("components/path", ["m.0", "../../x"]), /mine has a component "..\/..\/x", which is no name/],
   ["a sample outside the tokens", (run: Group) => run.array("samples/token_stop", BigInt64Array.of(3n, 6n)), /sample 1 of mine has no place on the token axis/],
   ["samples that overlap", (run: Group) => run.array("samples/token_start", BigInt64Array.of(0n, 2n)), /sample 1 of mine has no place/],
   ["an array of another type", (run: Group) => run.array("samples/ce", Float32Array.of(1, 2)), /array samples\/ce of mine isn't as its format asks for/],
@@ -261,7 +261,7 @@ test("an object that may be absent counts as absent where a bucket says 403", as
 });
 
 for (const [name, content, message] of [
-  ["isn't there", undefined, /can't read http:.*view\.json: this page is served by `lorascope view`/],
+  ["isn't there", undefined, /can't read http:.*view\.json: `lorascope view`, or any web server/],
   ["isn't JSON", "<html>", /view\.json isn't a manifest/],
   ["is of another version", '{"format": "lorascope.view", "format_version": 2, "runs": []}', /view\.json isn't a manifest/],
   ["has no such run", '{"format": "lorascope.view", "format_version": 1, "runs": []}', /view\.json has no run 0; it has 0/],

@@ -25,7 +25,7 @@ export function makeRun({ states = "all", stream = "adapted", finished = true, c
   const byRow = (width: number): [number[], number[]] => [[N_TOKENS, width], [1024, width]];
   const run = new Group({
     format: "lorascope.run", format_version: 2, stream, states, n_tokens: N_TOKENS, n_rows: 1, adapters: ["a"], finished,
-    static_digest: "d".repeat(64), provenance: { settings: { model: "tiny" } },
+    static_digest: "d".repeat(64), provenance: { model: { name: "tiny" } },
   });
   run
     .array("rows/digest", new Uint8Array(32).fill(committed ? 7 : 0), [1, 32])
