@@ -46,11 +46,12 @@ export function sentence(app: App) {
         seen.add(role);
       }
       const missing = tokens.position[at]! - expected;
-      // a space before a word isn't tinted: it would hang on the ends of lines
-      const [, space, text] = /^( (?=\S))?([^]*)$/.exec(textOf(tokens, at))!;
-      const span = el("span", { role: "option", class: "t", "data-at": at, tabindex: -1 }, ...pieces(text!));
+      // a space before a word and the breaks after it stand beside what is tinted, which would else hang on ends of lines
+      const [, space, text, breaks] = /^( (?=\S))?([^]*?)(\n*)$/.exec(textOf(tokens, at))!;
+      const span = el("span", { role: "option", class: "t", "data-at": at, tabindex: -1 },
+        ...pieces(text!), ...[...breaks!].map(() => el("span", { class: "space", "data-sign": "↵" })));
       spans.push(span);
-      groups.at(-1)!.append(...(missing > 0 ? [gap(missing)] : []), space ?? "", span);
+      groups.at(-1)!.append(...(missing > 0 ? [gap(missing)] : []), space ?? "", span, breaks!);
       expected = tokens.position[at]! + 1;
     }
     const left = run.samples.length[sample]! - expected;
