@@ -1,0 +1,145 @@
+/** Runs, opened: what is known of them before any token is looked at. */
+
+import { readInto, texts } from "./columns";
+import { Store } from "./store";
+import { type AdapterView, type Component, DataError, type Manifest, type Run, type Samples } from "./types";
+
+const NAME = /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$/; // so that no path leaves the run
+const ROW_TOKENS = 1024;
+
+/** A run with what its tokens are read from. */
+export interface Opened extends Run {
+  store: Store;
+  index: Store;
+  /** By adapter, of each component. */
+  factors: { scaling: Float64Array; start: Float64Array }[];
+}
+
+/** The root attributes of a run that the page asks for. */
+interface Root {
+  static_digest: string;
+  stream: Run["stream"];
+  states: Run["states"];
+  n_tokens: number;
+  n_rows: number;
+  adapters: string[];
+  finished: boolean;
+  provenance?: { model?: { name?: unknown } };
+}
+
+export async function openRun(place: number, { name, run, index: beside }: Manifest["runs"][number]): Promise<Opened> {
+  const store = new Store(run, name, "run `lorascope verify` on it");
+  const index = new Store(beside, `the view index of ${name}`, "run `lorascope view` again");
+  const [found, indexed] = await Promise.all([store.attributes(), index.attributes()]);
+  const root = checkedRoot(found, name);
+  const isView = indexed.format === "lorascope.view" && indexed.format_version === 1;
+  if (!isView || indexed.static_digest !== root.static_digest) {
+    throw new DataError(`${index.name} is of another run or version; ${index.repair}`);
+  }
+  const { n_tokens: nTokens, n_rows: nRows, stream, states, finished } = root;
+  const [components, samples, committed, kept, text] = await Promise.all([
+    readComponents(store),
+    readSamples(store, nTokens),
+    finished ? new Uint8Array(nRows).fill(1) : readCommitted(store, nRows),
+    states === "sample" ? readInto(new Uint8Array(nRows), store, "rows/states") : null,
+    store.node("tokens/text"),
+  ]);
+  const adapters = await Promise.all(
+    root.adapters.map((adapter) => readAdapter(store, index, adapter, components.length, samples.n)),
+  );
+  const isCommitted = (token: number) => committed[Math.floor(token / ROW_TOKENS)] === 1;
+  const keeps = (token: number) => (kept ? kept[Math.floor(token / ROW_TOKENS)] === 1 : states === "all");
+  return {
+    place, name, stream, states, finished, nTokens, nRows, components, samples, store, index,
+    nCommittedRows: committed.reduce((sum, one) => sum + one, 0),
+    committed: isCommitted,
+    hasStates: (token) => isCommitted(token) && keeps(token),
+    model: String(root.provenance?.model?.name ?? ""),
+    adapters: adapters.map(([view]) => view),
+    factors: adapters.map(([, factors]) => factors),
+    hasText: text !== undefined,
+  };
+}
+
+function checkedRoot(found: Record<string, unknown>, name: string): Root {
+  const { format, format_version: version, static_digest, stream, states, n_tokens, n_rows, adapters } = found;
+  if (format !== "lorascope.run") {
+    throw new DataError(`${name} isn't a run: its format is ${JSON.stringify(format)}, not "lorascope.run"`);
+  }
+  if (version !== 1 && version !== 2) {
+    const advice = "this page reads 1 and 2, so view it with a newer lorascope";
+    throw new DataError(`${name} has format version ${JSON.stringify(version)}; ${advice}`);
+  }
+  if (typeof static_digest !== "string") {
+    throw new DataError(`${name} is still being set up, or its set-up was interrupted; it has no rows yet`);
+  }
+  const isKnown = /^(adapted|base|pair)$/.test(String(stream)) && /^(all|sample|none)$/.test(String(states));
+  const isSized = Number.isSafeInteger(n_tokens) && n_rows === Math.ceil((n_tokens as number) / ROW_TOKENS);
+  const isNamed = Array.isArray(adapters) && adapters.length > 0 && adapters.every((one) => NAME.test(one));
+  if (!isKnown || !isSized || !isNamed) {
+    throw new DataError(`the attributes of ${name} aren't as its format asks for; run \`lorascope verify\` on it`);
+  }
+  return found as unknown as Root;
+}
+
+/** By row, 1 where it is committed; in a finished run all are. */
+async function readCommitted(store: Store, nRows: number): Promise<Uint8Array> {
+  const digests = await readInto(new Uint8Array(nRows * 32), store, "rows/digest", { shape: [nRows, 32] });
+  const isCommitted = (row: number) => digests.subarray(row * 32, (row + 1) * 32).some((byte) => byte !== 0);
+  return Uint8Array.from({ length: nRows }, (_, row) => Number(isCommitted(row)));
+}
+
+async function readComponents(store: Store): Promise<Component[]> {
+  const n = await lengthOf(store, "components/path");
+  const number = (name: string) => readInto(new Int32Array(n), store, `components/${name}`);
+  const [path, kind, layer, dIn, dOut] = await Promise.all([
+    texts(store, "components/path", n), texts(store, "components/kind", n),
+    number("layer"), number("d_in"), number("d_out"),
+  ]);
+  const bad = path.find((one) => !NAME.test(one));
+  if (bad !== undefined) throw new DataError(`${store.name} has a component ${JSON.stringify(bad)}, which is no name`);
+  return path.map((one, i) => ({ path: one, kind: kind[i]!, layer: layer[i]!, dIn: dIn[i]!, dOut: dOut[i]! }));
+}
+
+async function readSamples(store: Store, nTokens: number): Promise<Samples> {
+  const n = await lengthOf(store, "samples/id");
+  const text = (name: string) => texts(store, `samples/${name}`, n);
+  const place = (name: string) => readInto(new Float64Array(n), store, `samples/${name}`, { type: "int64" });
+  const score = async <T extends Int8Array | Float64Array>(out: T, name: string, isOptional = false) =>
+    isOptional && !(await store.node(`samples/${name}`)) ? out : readInto(out, store, `samples/${name}`);
+  const [reals, flags] = [() => new Float64Array(n).fill(NaN), () => new Int8Array(n).fill(-1)];
+  const [id, dataset, split, prompt, length, start, stop, ce, baseCe, correct, baseCorrect] = await Promise.all([
+    text("id"), text("dataset"), text("split"), text("prompt"), readInto(new Int32Array(n), store, "samples/length"),
+    place("token_start"), place("token_stop"),
+    score(reals(), "ce"), score(reals(), "base_ce", true),
+    score(flags(), "correct"), score(flags(), "base_correct", true),
+  ]);
+  const isPlaced = (i: number) => (stop[i - 1] ?? 0) <= start[i]! && start[i]! <= stop[i]! && stop[i]! <= nTokens;
+  const lost = start.findIndex((_, i) => !isPlaced(i));
+  if (lost >= 0) throw new DataError(`sample ${lost} of ${store.name} has no place on the token axis; ${store.repair}`);
+  return { n, id, dataset, split, prompt, length, start, stop, ce, baseCe, correct, baseCorrect };
+}
+
+async function lengthOf(store: Store, path: string): Promise<number> {
+  const n = (await store.node(path))?.shape?.[0];
+  if (!Number.isSafeInteger(n)) throw new DataError(`${store.name} has no array ${path}; ${store.repair}`);
+  return n!;
+}
+
+async function readAdapter(
+  store: Store, index: Store, name: string, n: number, nSamples: number,
+): Promise<[AdapterView, Opened["factors"][number]]> {
+  const root = `adapters/${name}`;
+  const [rank, scaling, start, miub, group] = await Promise.all([
+    readInto(new Int32Array(n), store, `${root}/rank`),
+    readInto(new Float64Array(n), store, `${root}/scaling`),
+    readInto(new Float64Array(n), store, `${root}/factor_start`, { type: "int64" }),
+    readInto(new Float64Array(nSamples), index, `${root}/miub`),
+    index.node(root),
+  ]);
+  const scale = group?.attributes?.scale as AdapterView["scale"] | undefined;
+  if (typeof scale?.js !== "number" || typeof scale.token !== "number") {
+    throw new DataError(`${index.name} has no scale; ${index.repair}`);
+  }
+  return [{ name, rank: rank.map((one) => Math.max(one, 0)), miub, scale }, { scaling, start }];
+}

@@ -1,0 +1,195 @@
+/** A Zarr group behind a web address. */
+
+import * as zarr from "zarrita";
+import { decodeBlosc } from "./blosc";
+import { Cache } from "./cache";
+import { checked, type Numbers, numbersOf, type NumberType, sizeOf } from "./codecs";
+import type { TextChunk } from "./text";
+import { DataError } from "./types";
+
+const MIB = 1024 ** 2;
+const MAX_ROOT_BYTES = 32 * MIB, MAX_NODE_BYTES = MIB / 4, MAX_CHUNK_BYTES = 2048 * MIB;
+const MAX_TEXT_BYTES = 64 * MIB, MAX_TEXTS = 65_536;
+/** Compressed chunks of states and decoded ones of everything else, of all runs. */
+const CACHE = new Cache(64 * MIB);
+/** What may be absent: nodes, digests of rows that aren't committed, and scores that the first writers left empty. */
+const OPTIONAL = /\/zarr\.json$|^\/rows\/digest\/c\.|^\/samples\/base_\w+\/c\./;
+
+/** Metadata of an array as the format has it, or of a group. */
+interface Node {
+  node_type: "array" | "group";
+  attributes: Record<string, unknown>;
+  consolidated_metadata?: { metadata?: Record<string, Node> };
+  shape: number[];
+  data_type: string;
+  chunk_grid: { configuration: { chunk_shape: number[] } };
+  chunk_key_encoding: { name: string; configuration: { separator: string } };
+  codecs: { name: string; configuration?: { chunk_shape?: number[]; codecs?: { name: string }[] } }[];
+}
+type Range = zarr.RangeQuery;
+export type Chunk = Numbers | TextChunk;
+
+function partOf(whole: Uint8Array, range: Range): Uint8Array {
+  if ("suffixLength" in range) return whole.subarray(-range.suffixLength);
+  return whole.subarray(range.offset, range.offset + range.length);
+}
+
+function headerOf(range: Range): string {
+  if ("suffixLength" in range) return `bytes=-${range.suffixLength}`;
+  return `bytes=${range.offset}-${range.offset + range.length - 1}`;
+}
+
+/** Shape of what is decoded at once: a chunk, or an inner chunk of a shard. */
+export function chunkShape(node: Node): number[] {
+  return node.codecs[0]?.configuration?.chunk_shape ?? node.chunk_grid.configuration.chunk_shape;
+}
+
+/** Whether an array's chunks are as the format has them; its shape and type are known to be. */
+function hasItsChunks({ shape = [], data_type: type = "", codecs, ...node }: Partial<Node>): boolean {
+  const chunk = node.chunk_grid?.configuration?.chunk_shape ?? [], keys = node.chunk_key_encoding;
+  const shard = codecs?.[0]?.configuration, isSharded = shard?.chunk_shape !== undefined;
+  const isWhole = (n: number, axis: number) => n > 0 && (axis === 0 || isSharded || n === shape[axis]);
+  if (chunk.length !== shape.length || !chunk.every((n, axis) => Number.isInteger(n) && isWhole(n, axis))) return false;
+  if (type === "string" ? chunk[0]! > MAX_TEXTS : sizeOf(type, chunk) >= MAX_CHUNK_BYTES) return false;
+  if (keys?.name !== "default" || keys.configuration?.separator !== ".") return false;
+  return (shard?.codecs ?? codecs)?.at(-1)?.name === "crc32c";
+}
+
+async function reached<T>(url: URL, answer: Promise<T>): Promise<T> {
+  try {
+    return await answer;
+  } catch {
+    const advice = "see whether its server runs and, if it isn't this page's, lets other origins read (CORS)";
+    throw new DataError(`can't reach ${url.href}: ${advice}`);
+  }
+}
+
+export class Store implements zarr.AsyncReadable {
+  #nodes = new Map<string, Node>();
+  #arrays = new Map<string, Promise<zarr.Array<zarr.DataType, Store>>>();
+  #isConsolidated = false;
+  #knowsRanges = true;
+
+  /** `repair` says what to do about a broken chunk. */
+  constructor(readonly url: string, readonly name: string, readonly repair: string) {}
+
+  /** The root's attributes, with which every node's metadata comes. */
+  async attributes(): Promise<Record<string, unknown>> {
+    const bytes = await this.#request("/zarr.json", MAX_ROOT_BYTES);
+    const root = bytes && this.#parse("/zarr.json", bytes);
+    if (root?.node_type !== "group") throw new DataError(`there is no Zarr group at ${this.url}`);
+    const nodes = root.consolidated_metadata?.metadata;
+    this.#isConsolidated = nodes !== undefined;
+    this.#nodes = new Map(Object.entries(nodes ?? {}).map(([path, node]) => [`/${path}`, node]));
+    return root.attributes;
+  }
+
+  /** A node's metadata; undefined where there is no such node. */
+  async node(path: string): Promise<Node | undefined> {
+    if (this.#isConsolidated || this.#nodes.has(`/${path}`)) return this.#nodes.get(`/${path}`);
+    const bytes = await this.#request(`/${path}/zarr.json`, MAX_NODE_BYTES);
+    if (!bytes) return undefined;
+    const node = this.#parse(`/${path}/zarr.json`, bytes);
+    this.#nodes.set(`/${path}`, node);
+    return node;
+  }
+
+  /** The metadata of an array that must be there, with this shape and one of these types. */
+  async array(path: string, shape: readonly number[], ...types: string[]): Promise<Node> {
+    const node = await this.node(path);
+    if (node?.node_type !== "array") throw new DataError(`${this.name} has no array ${path}; ${this.repair}`);
+    const isAsked = types.includes(node.data_type) && JSON.stringify(node.shape) === JSON.stringify(shape);
+    if (!isAsked || !hasItsChunks(node)) {
+      throw new DataError(`array ${path} of ${this.name} isn't as its format asks for; ${this.repair}`);
+    }
+    return node;
+  }
+
+  /** One chunk, or inner chunk of a shard, decoded whole. */
+  chunk(path: string, place: number[]): Promise<Chunk> {
+    const read = async () => {
+      let array = this.#arrays.get(path);
+      if (!array) array = zarr.open.v3(zarr.root(this as Store).resolve(path), { kind: "array" });
+      this.#arrays.set(path, array);
+      return (await (await array).getChunk(place)).data as unknown as Chunk;
+    };
+    const size = (chunk: Chunk) => chunk.byteLength;
+    return CACHE.get(`${this.url} ${path} ${place}`, () => this.#telling(path, place, read), size);
+  }
+
+  /** The numbers of one token, of whose chunk no more is decoded than the blocks that hold them. */
+  async row(path: string, node: Node, token: number): Promise<Numbers> {
+    const shape = node.chunk_grid.configuration.chunk_shape, type = node.data_type as NumberType;
+    const place = shape.map((n, axis) => (axis === 0 ? Math.floor(token / n) : 0));
+    const key: zarr.AbsolutePath = `/${path}/c.${place.join(".")}`;
+    return await this.#telling(path, place, async () => {
+      const content = await this.#kept(key, checked);
+      const size = sizeOf(type, shape), width = size / shape[0]!, start = (token % shape[0]!) * width;
+      const isPlain = !node.codecs.some(({ name }) => name === "blosc");
+      if (isPlain && content.length !== size) throw new Error(`it holds ${content.length} bytes`);
+      const part = isPlain ? content.slice(start, start + width) : decodeBlosc(content, size, start, start + width);
+      return numbersOf(type, part);
+    });
+  }
+
+  /** For zarrita: a chunk, or a node's metadata as text. */
+  async get(key: zarr.AbsolutePath): Promise<Uint8Array | undefined> {
+    const end = key.lastIndexOf("/"), node = await this.node(key.slice(1, end));
+    if (key.endsWith("/zarr.json")) return node && new TextEncoder().encode(JSON.stringify(node));
+    const { data_type: type, chunk_grid: grid } = node!;
+    const decoded = type === "string" ? MAX_TEXT_BYTES : sizeOf(type, grid.configuration.chunk_shape);
+    return await this.#request(key, decoded * 1.02 + 1024); // headers, checksums and a shard's index take less
+  }
+
+  /** For zarrita: part of a shard. */
+  async getRange(key: zarr.AbsolutePath, range: Range): Promise<Uint8Array | undefined> {
+    if (this.#knowsRanges) return await this.#request(key, MAX_CHUNK_BYTES, range);
+    return partOf(await this.#kept(key, (whole) => whole), range); // the server sends shards whole
+  }
+
+  /** A chunk that isn't decoded whole, kept as it is for its other parts once `check` has seen it. */
+  #kept(key: zarr.AbsolutePath, check: (bytes: Uint8Array) => Uint8Array): Promise<Uint8Array> {
+    const read = async () => check((await this.get(key))!);
+    return CACHE.get(`${this.url} ${key}`, read, (bytes) => bytes.length);
+  }
+
+  async #request(key: string, limit: number, range?: Range): Promise<Uint8Array | undefined> {
+    const url = new URL(key.slice(1), this.url);
+    // Browsers keep files, but a root changes while its run is captured.
+    const cache = key === "/zarr.json" ? "no-cache" : "default";
+    const response = await reached(url, fetch(url, { cache, headers: range ? { Range: headerOf(range) } : {} }));
+    if (Number(response.headers.get("Content-Length")) > limit) {
+      throw new DataError(`${key.slice(1)} of ${this.name} is larger than its format allows; ${this.repair}`);
+    }
+    const bytes = new Uint8Array(await reached(url, response.arrayBuffer()));
+    // A bucket whose objects can't be listed says 403 of what isn't there.
+    if (response.status === 404 || (response.status === 403 && OPTIONAL.test(key))) {
+      if (OPTIONAL.test(key)) return undefined;
+      throw new DataError(`chunk ${key.slice(1)} of ${this.name} is missing; ${this.repair}`);
+    }
+    if (!response.ok) throw new DataError(`${url.href} answers ${response.status} ${response.statusText}`);
+    if (!range || response.status === 206) return bytes;
+    this.#knowsRanges = false;
+    return partOf(bytes, range);
+  }
+
+  #parse(key: string, bytes: Uint8Array): Node {
+    try {
+      return JSON.parse(new TextDecoder().decode(bytes)) as Node;
+    } catch {
+      throw new DataError(`${key.slice(1)} of ${this.name} isn't JSON; ${this.repair}`);
+    }
+  }
+
+  /** What `read` gives; what it finds wrong is told with the chunk's name. */
+  async #telling<T>(path: string, place: number[], read: () => Promise<T>): Promise<T> {
+    try {
+      return await read();
+    } catch (error) {
+      const cause = zarr.isZarritaError(error) && error.cause instanceof Error ? error.cause : (error as Error);
+      if (cause instanceof DataError) throw cause;
+      const chunk = `${path}/c.${place.join(".")}`;
+      throw new DataError(`chunk ${chunk} of ${this.name} is broken: ${cause.message}; ${this.repair}`);
+    }
+  }
+}

@@ -1,0 +1,39 @@
+/** A sample's tokens. */
+
+import { readInto, texts } from "./columns";
+import type { Opened } from "./runs";
+import type { Tokens } from "./types";
+
+export async function readTokens(run: Opened, adapter: number, sample: number): Promise<Tokens> {
+  const start = run.samples.start[sample]!, stop = run.samples.stop[sample]!, n = stop - start;
+  const [position, tokenId, role, nll, js, text] = await Promise.all([
+    readColumn(run, new Int32Array(n), "position", start),
+    readColumn(run, new Int32Array(n), "token_id", start),
+    readColumn(run, new Int8Array(n), "role", start),
+    readColumn(run, new Float32Array(n).fill(NaN), "nll", start, run.committed),
+    readJs(run, adapter, start, stop),
+    readTexts(run, start, stop),
+  ]);
+  return { start, n, position, tokenId, role, text: text ?? Array.from(tokenId, String), nll, js };
+}
+
+/** A column of the table of tokens from `start` on, as far as `out` reaches. */
+export async function readColumn<T extends Int8Array | Int32Array | Float32Array>(
+  run: Opened, out: T, name: string, start: number, isThere?: (token: number) => boolean,
+): Promise<T> {
+  const part = { shape: [run.nTokens], start, stop: start + out.length, isThere };
+  return await readInto(out, run.store, `tokens/${name}`, part);
+}
+
+/** Texts of tokens; null where the run has none. */
+export async function readTexts(run: Opened, start: number, stop: number): Promise<string[] | null> {
+  return run.hasText ? await texts(run.store, "tokens/text", run.nTokens, start, stop) : null;
+}
+
+/** Js of tokens by component, nats: the view index's where it has it, else the capture's own; NaN where none is. */
+export async function readJs(run: Opened, adapter: number, start: number, stop: number): Promise<Float32Array> {
+  const path = `adapters/${run.adapters[adapter]!.name}/js`, n = run.components.length;
+  const js = new Float32Array((stop - start) * n).fill(NaN), part = { shape: [run.nTokens, n], start, stop };
+  if (await run.index.node(path)) return await readInto(js, run.index, path, part);
+  return await readInto(js, run.store, path, { ...part, isThere: run.committed });
+}
