@@ -1,1 +1,0 @@
-import { registry } from "zarrita"; import {decompress} from "fzstd"; console.log(registry, decompress, "x</script> $&")
