@@ -17,6 +17,8 @@ from .shelf import Shelf
 
 HEIGHT_PIXELS = 760
 """Height of the page in a notebook's cell."""
+STOP_SECONDS = 0.1
+"""How often a server looks whether it is to end."""
 
 _views: dict[tuple[object, ...], "View"] = {}
 """Those that run in this process, so that a cell that is run again starts no second server."""
@@ -28,7 +30,7 @@ class View:
     def __init__(self, server: ViewServer) -> None:
         self.url = server.url
         self._server = server
-        threading.Thread(target=server.serve_forever, daemon=True, name="lorascope-view").start()
+        threading.Thread(target=server.serve_forever, args=(STOP_SECONDS,), daemon=True, name="lorascope-view").start()
 
     def __repr__(self) -> str:
         return f"<View {self.url}{' (stopped)' if self._server.stopped else ''}>"
