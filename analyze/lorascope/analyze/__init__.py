@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from . import report as report
     from .adapters.adapter import adapter_report
     from .compare_runs import paired, side_by_side
+    from .directions import directions
     from .groups import group_by, to_dataframe
     from .information.bound import js_lower_bound, js_upper_bound
     from .jensen_shannon import jensen_shannon
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "adapter_report",
     "compare_metrics",
+    "directions",
     "export_pairs",
     "fit_report",
     "fit_scaling_law",

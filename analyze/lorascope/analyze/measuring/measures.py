@@ -72,13 +72,16 @@ def _js(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=32)
-def _permutation(width: int) -> np.ndarray:
-    # One permutation for all tokens and runs, so that the null is as reproducible as the measure.
+def feature_permutation(width: int) -> np.ndarray:
+    """Places that `js_permuted` takes the features of delta from.
+
+    One permutation for all tokens and runs, so that the null is as reproducible as the measure.
+    """
     return np.random.default_rng(width).permutation(width)
 
 
 def _js_permuted(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    return _js(base, np.take(delta, _permutation(delta.shape[1]), axis=1))  # 5 times as fast as delta[:, order]
+    return _js(base, np.take(delta, feature_permutation(delta.shape[1]), axis=1))  # 5 times as fast as delta[:, order]
 
 
 def _js_delta_alone(base: np.ndarray, delta: np.ndarray) -> np.ndarray:

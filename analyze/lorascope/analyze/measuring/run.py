@@ -177,11 +177,16 @@ def _identity(run: Run, adapter: str | None, names: Sequence[str | Measure]) -> 
     """Everything that decides the numbers of a result."""
     return {
         "static_digest": run.attributes["static_digest"],
-        "rows": sha256(b"".join(run.digest(row).tobytes() for row in range(run.n_rows))).hexdigest(),
+        "rows": rows_digest(run),
         "adapter": adapter or run.adapters[0],
         "measures": [name if isinstance(name, str) else str(uuid.uuid4()) for name in names],  # yours may change
         "lorascope": version("lorascope"),
     }
+
+
+def rows_digest(run: Run) -> str:
+    """Which rows are committed, and what they hold, as one SHA-256 in hexadecimal."""
+    return sha256(b"".join(run.digest(row).tobytes() for row in range(run.n_rows))).hexdigest()
 
 
 def _dataset(

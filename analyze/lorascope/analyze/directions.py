@@ -1,0 +1,253 @@
+"""Directions in which an adapter moves a component: the right singular vectors of its delta over a run's tokens."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+import dask.system
+import numpy as np
+import xarray as xr
+from jaxtyping import Float32, Float64, Int64, UInt64
+
+from lorascope.stores import StoreError
+from lorascope.stores.format.spec import ROW_TOKENS
+from lorascope.stores.progress import Progress
+from lorascope.stores.reading.read import RunLike, as_run
+
+from .kernels.linear import delta_rows
+from .measuring.sources import Source, read_factors, weights_of
+from .threads import one_blas_thread
+from .tree import run_attributes
+
+N_TOP = 10
+NEGLIGIBLE = 1e-13
+"""Share of the strongest direction's |delta|² below which a direction is none: rounding of the factor has as much."""
+LAST_TOKEN = np.uint64(2**32 - 1)
+"""More than any token's number: a key holds 32 bits of it."""
+Result = TypeVar("Result")
+
+
+class Directions(NamedTuple):
+    """Directions of one component, by descending share; where there are fewer than ranks, the last are zero."""
+
+    rotation: Float32[np.ndarray, "direction rank"]
+    """Coordinates of delta along the directions are `rotation @ z`; NaN where lora_B isn't finite."""
+    share: Float64[np.ndarray, " direction"]
+    vector: Float32[np.ndarray, "direction feature"]
+    top_token: Int64[np.ndarray, "direction top"]
+    top_score: Float32[np.ndarray, "direction top"]
+    n_not_finite: int
+
+
+def directions(
+    run: RunLike,
+    component: str,
+    *,
+    adapter: str | None = None,
+    n_top: int = N_TOP,
+    n_workers: int | None = None,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Singular directions of a component's delta over the tokens with states, and the tokens at which each acts most.
+
+    PEFT's own basis of z = A x is arbitrary: any invertible matrix can be moved between A and B. These directions
+    aren't: they are the right singular vectors of delta (token, feature).
+
+    Parameters
+    ----------
+    run
+        An open run or its path or url, finished or not; tokens that aren't committed, or keep no states, are left out.
+    component
+        Its path.
+    adapter
+        Name of the adapter; not needed if there is only one.
+    n_top
+        Tokens that are kept of each direction.
+    n_workers
+        Threads; by default one a processor. No number depends on it.
+    progress
+        Called with (rows read, rows in all); every row is read twice.
+
+    Returns
+    -------
+    xarray.Dataset
+        By `direction`, in descending order of `share`, which is that of the summed |delta|²:
+
+        `rotation` (direction, rank), float32: `rotation @ z` are the scores of a token, the coordinates of its delta
+        along the directions, in the units of delta. `vector` (direction, feature): the directions themselves, of length
+        1. `top_token` and `top_score` (direction, top): numbers and scores of the tokens with the largest |score|,
+        equal ones in the tokens' order; -1 and NaN where fewer than `n_top` have one other than 0. The first is
+        positive, which settles the sign of a direction.
+
+        A direction without delta, as where lora_B has a lower rank, is zero and has no tokens. So are those whose share
+        is less than 1e-13 of the largest. Directions with equal shares are determined only together.
+
+        Attributes: provenance, `n_tokens` that were used, and `n_not_finite` of them that were left out, since their z
+        isn't finite.
+
+    Raises
+    ------
+    StoreError
+        If delta isn't kept as a factor, as with DoRA or in a run of stream `pair`, the adapter leaves the component
+        alone, no row with states is committed yet, or a chunk is broken.
+    ValueError
+        If `n_top` or `n_workers` isn't a whole number of at least 1.
+
+    Notes
+    -----
+    With delta = s Z B^T, s B = Q R and Z^T Z summed over rows in float64, the eigenvectors W of R Z^T Z R^T give
+    rotation = W^T R and vector = W^T Q^T. A bias of lora_B isn't in it: it moves all tokens by the same.
+    """
+    for name, value in (("n_top", n_top), ("n_workers", n_workers)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"`{name}` is {value!r}; it must be a whole number of at least 1")
+    run = as_run(run)
+    delta = run.delta_source(component, adapter)
+    if delta.lora_B is None:
+        why = "stream 'pair'" if run.stream == "pair" else "its delta is stored itself"
+        raise StoreError(f"component {component!r} has no directions in this run ({why}); only a factor gives them")
+    source = Source(component, run.base_rows(component), delta, str(run.attributes["static_digest"]))
+    rows = state_rows(source)
+    if not rows:
+        raise StoreError(f"no row with states of {run.place.name!r} is committed yet; capture more of it")
+    (found,) = directions_of([source], n_top=n_top, n_workers=n_workers, progress=progress)
+    variables = {
+        name: (("direction", *axis), getattr(found, name), {"long_name": text, "units": "1"})
+        for name, axis, text in (
+            ("rotation", ["rank"], "rotation @ z: coordinates of delta along the directions"),
+            ("share", [], "share of the direction in the summed |delta|²"),
+            ("vector", ["feature"], "right singular vectors of delta"),
+            ("top_token", ["top"], "tokens with the largest |score|"),
+            ("top_score", ["top"], "coordinate of these tokens' delta along the direction"),
+        )
+    }
+    counts = {"n_tokens": sum(map(source.base.n_tokens, rows)), "n_not_finite": found.n_not_finite}
+    return xr.Dataset(variables, attrs={"component": component, **run_attributes(run, adapter), **counts})
+
+
+def directions_of(
+    sources: Sequence[Source], *, n_top: int = N_TOP, n_workers: int | None = None, progress: Progress | None = None
+) -> list[Directions]:
+    """Directions of components of one adapter that have a factor, from two trips through the rows with states.
+
+    In memory are the factors of as many rows as there are workers; see `directions`.
+    """
+    rows, n_done = state_rows(sources[0]), 0
+
+    def by_row(function: Callable[[int], Result]) -> Iterator[Result]:
+        nonlocal n_done
+        for found in _in_order(function, rows, n_workers or dask.system.CPU_COUNT):
+            yield found
+            n_done += 1
+            if progress is not None:
+                progress(n_done, 2 * len(rows))
+
+    def factors(row: int) -> list[np.ndarray]:
+        return [factor for factor in read_factors(sources, row) if factor is not None]
+
+    weights = [weights_of(source) for source in sources]
+    ranks = [len(one.lora_B_T) for one in weights]
+    grams, n_not_finite = [np.zeros((rank, rank)) for rank in ranks], np.zeros(len(sources), np.int64)
+    for found in by_row(lambda row: [gram(z) for z in factors(row)]):
+        for total, (one, _) in zip(grams, found, strict=True):
+            total += one
+        n_not_finite += [n for _, n in found]
+    rotated = [rotate(one, w.lora_B_T, float(w.scaling)) for one, w in zip(grams, weights, strict=True)]
+    tops = [np.zeros((len(rotation), n_top), np.uint64) for rotation, _, _ in rotated]
+
+    def row_keys(row: int) -> list[np.ndarray]:
+        first = row * ROW_TOKENS
+        return [keys(scores(z, one[0]), first, n_top) for z, one in zip(factors(row), rotated, strict=True)]
+
+    for row in by_row(row_keys):
+        tops = [largest(np.concatenate(both, axis=1), n_top) for both in zip(tops, row, strict=True)]
+    return [_settled(*one, top, int(n)) for one, top, n in zip(rotated, tops, n_not_finite, strict=True)]
+
+
+def state_rows(source: Source) -> list[int]:
+    """Rows whose states are there to be read."""
+    return [row for row in range(source.base.n_rows) if source.base.is_committed(row)]
+
+
+def gram(z: Float32[np.ndarray, "token rank"]) -> tuple[Float64[np.ndarray, "rank rank"], int]:
+    """Z^T Z over tokens whose z is finite, and how many others there are."""
+    is_finite = np.isfinite(z).all(axis=1)
+    wide = (z if is_finite.all() else z[is_finite]).astype(np.float64)
+    return wide.T @ wide, int((~is_finite).sum())
+
+
+def rotate(
+    gram: Float64[np.ndarray, "rank rank"], lora_b_t: Float32[np.ndarray, "rank feature"], scaling: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rotation (direction, rank), share (direction,) and vector (direction, feature), as in `Directions`."""
+    if not np.isfinite(lora_b_t).all():
+        return np.full(gram.shape, np.nan, np.float32), np.full(len(gram), np.nan), np.full_like(lora_b_t, np.nan)
+    q, r = np.linalg.qr(scaling * lora_b_t.T.astype(np.float64))
+    energy, w = np.linalg.eigh(r @ gram @ r.T)
+    energy, w = np.maximum(energy[::-1], 0), w[:, ::-1]
+    w = np.where(energy > NEGLIGIBLE * energy[0], w, 0)
+    share = energy / energy.sum() if energy[0] > 0 else energy
+    return (w.T @ r).astype(np.float32), share, (w.T @ q.T).astype(np.float32)
+
+
+def scores(
+    z: Float32[np.ndarray, "token rank"], rotation: Float32[np.ndarray, "direction rank"]
+) -> Float32[np.ndarray, "direction token"]:
+    """Coordinates of delta along directions; equal z have equal ones, to the last bit. NaN where z isn't finite."""
+    out = np.empty((len(z), len(rotation)), np.float32)
+    delta_rows(z, np.ascontiguousarray(rotation.T), np.float32(1), np.empty(0, np.float32), out)
+    out[~np.isfinite(z).all(axis=1)] = np.nan
+    return np.ascontiguousarray(out.T)
+
+
+def keys(
+    scores: Float32[np.ndarray, "direction token"], first_token: int, n: int
+) -> UInt64[np.ndarray, "direction top"]:
+    """The n largest keys: 31 bits of |score|, 32 of how early the token is, and the sign. 0 where there are fewer.
+
+    They order tokens as `Directions` does, in whatever order they are compared: of NaN and 0 there is none.
+    """
+    bits = scores.view(np.uint32).astype(np.uint64)
+    early = LAST_TOKEN - np.arange(first_token, first_token + scores.shape[1], dtype=np.uint64)
+    made = (bits & 0x7FFFFFFF) << 33 | early << 1 | bits >> 31
+    made[~(np.abs(scores) > 0)] = 0
+    return largest(made, n)
+
+
+def largest(keys: UInt64[np.ndarray, "direction key"], n: int) -> UInt64[np.ndarray, "direction top"]:
+    """The n largest of each direction, in descending order, filled up with 0."""
+    most = np.partition(keys, keys.shape[1] - n, axis=1)[:, -n:] if keys.shape[1] > n else keys
+    return np.pad(np.sort(most, axis=1)[:, ::-1], ((0, 0), (0, n - most.shape[1])))
+
+
+def tokens_and_scores(
+    keys: UInt64[np.ndarray, "direction top"],
+) -> tuple[Int64[np.ndarray, "direction top"], Float32[np.ndarray, "direction top"]]:
+    """Tokens and scores out of their keys; -1 and NaN where there is none."""
+    bits = (keys >> 33 | (keys & 1) << 31).astype(np.uint32)
+    tokens = (LAST_TOKEN - (keys >> 1 & LAST_TOKEN)).astype(np.int64)
+    return np.where(keys > 0, tokens, -1), np.where(keys > 0, bits.view(np.float32), np.float32(np.nan))
+
+
+def _settled(rotation: np.ndarray, share: np.ndarray, vector: np.ndarray, top: np.ndarray, n: int) -> Directions:
+    """Directions with the sign that makes the largest |score| positive."""
+    token, score = tokens_and_scores(top)
+    sign = np.where(score[:, :1] < 0, np.float32(-1), np.float32(1))
+    return Directions(rotation * sign, share, vector * sign, token, score * sign, n)
+
+
+def _in_order(function: Callable[[int], Result], rows: Sequence[int], n_workers: int) -> Iterator[Result]:
+    """What a function gives for each row, in the order of rows, from threads that run ahead by few rows."""
+    waiting: deque[Future[Result]] = deque()
+    with one_blas_thread(), ThreadPoolExecutor(n_workers, thread_name_prefix="lorascope-directions") as pool:
+        try:
+            for row in rows:
+                waiting.append(pool.submit(function, row))
+                if len(waiting) > 2 * n_workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for one in waiting:
+                one.cancel()

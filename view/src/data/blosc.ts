@@ -1,0 +1,86 @@
+/** Blosc 1 containers: blocks of zstd or LZ4, each shuffled by byte or by bit, of which any range can be decoded. */
+
+import { decompress as decodeZstd } from "fzstd";
+import { decodeLz4 } from "./lz4";
+
+const HEADER_BYTES = 16;
+const LZ4 = 1, ZSTD = 4;
+
+/** Bytes `start` to `stop` (by default all) of a container that must announce `size` of them; throws Error. */
+export function decodeBlosc(container: Uint8Array, size: number, start = 0, stop = size): Uint8Array {
+  const view = new DataView(container.buffer, container.byteOffset, container.length);
+  if (container.length < HEADER_BYTES || view.getUint32(12, true) !== container.length) throw new Error("it is cut off");
+  const [version, flags, itemSize] = [container[0]!, container[2]!, container[3]!];
+  const [announced, blockSize] = [view.getUint32(4, true), view.getUint32(8, true)];
+  if (version !== 2 || itemSize === 0) throw new Error("its Blosc header is broken");
+  if (announced !== size) throw new Error(`it announces ${announced} bytes instead of ${size}`);
+  if (flags & 2) { // not compressed
+    if (container.length !== HEADER_BYTES + size) throw new Error("it is cut off");
+    return container.subarray(HEADER_BYTES + start, HEADER_BYTES + stop);
+  }
+  const nBlocks = Math.ceil(size / blockSize);
+  if (!(HEADER_BYTES + 4 * nBlocks <= container.length)) throw new Error("its Blosc header is broken");
+  const out = new Uint8Array(stop - start);
+  for (let block = Math.floor(start / blockSize); block * blockSize < stop; block++) {
+    const first = block * blockSize, length = Math.min(blockSize, size - first);
+    const decoded = decodeBlock(view.getUint32(HEADER_BYTES + 4 * block, true), length);
+    const [from, to] = [Math.max(start, first), Math.min(stop, first + length)];
+    out.set(decoded.subarray(from - first, to - first), from - start);
+  }
+  return out;
+
+  function decodeBlock(at: number, length: number): Uint8Array {
+    // By default each byte of the items was compressed on its own, but for a shorter last block.
+    const isSplit = !(flags & 16) && itemSize <= 16 && blockSize / itemSize >= 128 && length === blockSize;
+    const nParts = isSplit ? itemSize : 1, part = length / nParts;
+    const decoded = new Uint8Array(length);
+    for (let i = 0; i < nParts; i++) {
+      if (!(at >= HEADER_BYTES && at + 4 <= container.length)) throw new Error("its Blosc header is broken");
+      const n = view.getUint32(at, true);
+      if (n > container.length - at - 4) throw new Error("its Blosc header is broken");
+      const [stored, target] = [container.subarray(at + 4, at + 4 + n), decoded.subarray(i * part, (i + 1) * part)];
+      if (n === part) target.set(stored);
+      else if (flags >> 5 === ZSTD) decodeZstd(stored, target);
+      else if (flags >> 5 === LZ4) decodeLz4(stored, target);
+      else throw new Error("its compressor is none of the format's");
+      at += 4 + n;
+    }
+    if (flags & 1 && itemSize > 1) return unshuffleBytes(decoded, itemSize);
+    return flags & 4 && Math.floor(length / itemSize) % 8 === 0 ? unshuffleBits(decoded, itemSize) : decoded;
+  }
+}
+
+/** Items of which first all first bytes were stored, then all second ones; what is left over stayed where it was. */
+function unshuffleBytes(shuffled: Uint8Array, itemSize: number): Uint8Array {
+  const out = shuffled.slice(), n = Math.floor(out.length / itemSize);
+  for (let byte = 0; byte < itemSize; byte++) {
+    for (let i = 0, from = byte * n, to = byte; i < n; i++, to += itemSize) out[to] = shuffled[from + i]!;
+  }
+  return out;
+}
+
+/** The same by bit: first all lowest bits of the first bytes, eight items to a byte. */
+function unshuffleBits(shuffled: Uint8Array, itemSize: number): Uint8Array {
+  const out = shuffled.slice(), n = Math.floor(out.length / itemSize / 8);
+  for (let byte = 0; byte < itemSize; byte++) {
+    for (let i = 0, from = byte * 8 * n, to = byte; i < n; i++, from++) {
+      // Eight rows of eight bits, transposed in three steps of ever larger squares (Warren, Hacker's Delight, 7-3).
+      let x = shuffled[from]! | (shuffled[from + n]! << 8) | (shuffled[from + 2 * n]! << 16) | (shuffled[from + 3 * n]! << 24);
+      let y = shuffled[from + 4 * n]! | (shuffled[from + 5 * n]! << 8) | (shuffled[from + 6 * n]! << 16) | (shuffled[from + 7 * n]! << 24);
+      let t = (x ^ (x >>> 7)) & 0x00aa00aa;
+      x ^= t ^ (t << 7);
+      t = (y ^ (y >>> 7)) & 0x00aa00aa;
+      y ^= t ^ (t << 7);
+      t = (x ^ (x >>> 14)) & 0x0000cccc;
+      x ^= t ^ (t << 14);
+      t = (y ^ (y >>> 14)) & 0x0000cccc;
+      y ^= t ^ (t << 14);
+      t = (x ^ (y << 4)) & 0xf0f0f0f0;
+      x ^= t;
+      y ^= t >>> 4;
+      for (let k = 0; k < 4; k++, to += itemSize) out[to] = x >>> (8 * k);
+      for (let k = 0; k < 4; k++, to += itemSize) out[to] = y >>> (8 * k);
+    }
+  }
+  return out;
+}

@@ -1,0 +1,65 @@
+/** The codecs of the format, in place of zarrita's own: sizes are checked, checksums compared, and what is missing told. */
+
+import { registry } from "zarrita";
+import { decodeBlosc } from "./blosc";
+import { crc32c } from "./crc32c";
+import { TextChunk } from "./text";
+
+/** Bits of float16, which not every browser has numbers of, are kept as they are. */
+const TYPES = {
+  int8: Int8Array, uint8: Uint8Array, int16: Int16Array, uint16: Uint16Array, float16: Uint16Array, int32: Int32Array,
+  float32: Float32Array, int64: BigInt64Array, uint64: BigUint64Array, float64: Float64Array,
+} as const;
+export type NumberType = keyof typeof TYPES;
+export type Numbers = InstanceType<(typeof TYPES)[NumberType]>;
+
+const MISSING = 2n ** 64n - 1n; // in a shard's index
+
+/** Bytes of so many numbers; throws Error if the type is none of the format's. */
+export function sizeOf(type: string, shape: readonly number[]): number {
+  const numbers = TYPES[type as NumberType];
+  if (!numbers) throw new Error(`its type is ${JSON.stringify(type)}`);
+  return shape.reduce((product, n) => product * n, numbers.BYTES_PER_ELEMENT);
+}
+
+/** Little-endian bytes as numbers. */
+export function numbersOf(type: NumberType, bytes: Uint8Array): Numbers {
+  const aligned = bytes.byteOffset % TYPES[type].BYTES_PER_ELEMENT ? bytes.slice() : bytes;
+  return new TYPES[type](aligned.buffer as ArrayBuffer, aligned.byteOffset, aligned.length / TYPES[type].BYTES_PER_ELEMENT);
+}
+
+/** The bytes before the checksum, once it is known to be theirs; throws Error. */
+export function checked(bytes: Uint8Array): Uint8Array {
+  const content = bytes.subarray(0, Math.max(bytes.length - 4, 0));
+  if (bytes.length < 4 || crc32c(content) !== new DataView(bytes.buffer, bytes.byteOffset + content.length).getUint32(0, true)) {
+    throw new Error("its checksum is wrong");
+  }
+  return content;
+}
+
+interface Meta {
+  dataType: string;
+  shape: number[];
+}
+type Decode = (bytes: Uint8Array, meta: Meta) => unknown;
+
+function register(name: string, kind: "array_to_bytes" | "bytes_to_bytes", decode: Decode, computeEncodedSize = (n: number) => n): void {
+  const fromConfig = (configuration: { endian?: string } | undefined, meta: Meta) => {
+    if (configuration?.endian === "big") throw new Error("its bytes are big-endian");
+    return { kind, decode: (bytes: Uint8Array) => decode(bytes, meta), computeEncodedSize };
+  };
+  registry.set(name, async () => ({ fromConfig }) as never);
+}
+
+registry.clear();
+register("crc32c", "bytes_to_bytes", checked, (n) => n + 4);
+register("blosc", "bytes_to_bytes", (bytes, { dataType, shape }) =>
+  decodeBlosc(bytes, dataType === "string" ? TextChunk.sizeIn(bytes) : sizeOf(dataType, shape)),
+);
+register("vlen-utf8", "array_to_bytes", (bytes, { shape }) => ({ data: new TextChunk(bytes, shape[0]!), shape, stride: [1] }));
+register("bytes", "array_to_bytes", (bytes, { dataType, shape }) => {
+  if (bytes.length !== sizeOf(dataType, shape)) throw new Error(`it holds ${bytes.length} bytes`);
+  const data = numbersOf(dataType as NumberType, bytes);
+  if (data instanceof BigUint64Array && data.includes(MISSING)) throw new Error("its shard lacks an inner chunk");
+  return { data, shape, stride: shape.map((_, axis) => shape.slice(axis + 1).reduce((product, n) => product * n, 1)) };
+});
