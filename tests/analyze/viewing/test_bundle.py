@@ -15,7 +15,8 @@ from urllib.parse import urljoin
 import numpy as np
 import pytest
 
-from lorascope.analyze.viewing import write_bundle
+from lorascope.analyze.measuring.run import rows_digest
+from lorascope.analyze.viewing import bundle, write_bundle
 from lorascope.analyze.viewing.page import page
 from lorascope.stores import StoreError, open_place, open_run, verify
 
@@ -51,26 +52,25 @@ def test_with_its_runs_it_needs_nothing_beside_it(run: Path, two_adapters: Path,
     (run / "notes.txt").write_text("ours")
     (run / ".c.0.0.0badcafe.partial").write_text("half")
     told: list[tuple[int, int]] = []
-    bundle = write_bundle(
-        [run, open_run(other)],
-        tmp_path / "out",
-        with_runs=True,
-        progress=lambda done, total, part="": told.append((done, total)),
-    )
+
+    def tell(done: int, total: int, part: str = "") -> None:
+        told.append((done, total))
+
+    written = write_bundle([run, open_run(other)], tmp_path / "out", with_runs=True, progress=tell)
     (run / "notes.txt").unlink()
     (run / ".c.0.0.0badcafe.partial").unlink()
-    assert files_of(bundle / "runs/0") == files_of(run)
-    assert files_of(bundle / "runs/1") == files_of(other)
-    assert verify(bundle / "runs/0").ok
-    assert {path.name for path in bundle.iterdir()} == {"index.html", "view.json", "runs", "indexes"}
-    assert (bundle / "index.html").read_bytes() == page()
+    assert files_of(written / "runs/0") == files_of(run)
+    assert files_of(written / "runs/1") == files_of(other)
+    assert verify(written / "runs/0").ok
+    assert {path.name for path in written.iterdir()} == {"index.html", "view.json", "runs", "indexes"}
+    assert (written / "index.html").read_bytes() == page()
     assert told[-1] == (len(files_of(other)),) * 2
-    entries = json.loads((bundle / "view.json").read_text())["runs"]
+    entries = json.loads((written / "view.json").read_text())["runs"]
     assert [(one["name"], one["run"], one["index"]) for one in entries] == [
         ("a #1%.zarr", "runs/0/", "indexes/0/"),
         ("b.zarr", "runs/1/", "indexes/1/"),
     ]
-    assert json.loads((bundle / "indexes/1/zarr.json").read_text())["attributes"]["format"] == "lorascope.view"
+    assert json.loads((written / "indexes/1/zarr.json").read_text())["attributes"]["format"] == "lorascope.view"
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
@@ -91,9 +91,7 @@ def fetch(url: str) -> bytes:
 
 
 def test_what_it_cannot_point_at_is_refused_before_any_work(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"can't point at `.*a #1%.zarr`: that doesn't lie below `.*elsewhere`; name a f"
-    ):
+    with pytest.raises(ValueError, match=r"can't point at `.*#1%.zarr`: that doesn't lie below `.*elsewhere`; name"):
         write_bundle(run, tmp_path / "elsewhere/out")
     with pytest.raises(ValueError, match="`runs` is empty"):
         write_bundle([], tmp_path / "out")
@@ -145,8 +143,6 @@ def test_a_run_that_is_finished_while_it_is_copied(
     unfinished: Path, many_rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = shutil.copytree(unfinished, tmp_path / "run.zarr")
-    from lorascope.analyze.viewing import bundle
-
     copy = bundle._copy
 
     def finish_and_copy(*given: Any, **options: Any) -> None:
@@ -158,21 +154,22 @@ def test_a_run_that_is_finished_while_it_is_copied(
     copied = open_run(tmp_path / "out/runs/0")
     assert not copied.finished
     assert copied.committed_rows.tolist() == [True, False, True]
+    index = json.loads((tmp_path / "out/indexes/0/zarr.json").read_text())["attributes"]
+    assert index["rows"] == rows_digest(copied)
 
 
 def test_runs_in_an_object_store(run: Path, s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # where indexes of remote runs go
-    urls = [f"{s3.prefix}/x/r8.zarr", f"{s3.prefix}/y/r8 2.zarr"]
+    urls = [f"{s3.prefix}/x/r8.zarr", f"{s3.prefix}/y/r8.zarr"]
     for url in urls:
         upload(run, url)
     write_bundle(urls[0], tmp_path / "copied", with_runs=True)
     assert files_of(tmp_path / "copied/runs/0") == files_of(run)
-    for runs, addresses in ((urls[:1], ["../r8.zarr/"]), (urls, ["../x/r8.zarr/", "../y/r8%202.zarr/"])):
+    for runs, addresses in ((urls[:1], ["../r8.zarr/"]), (urls, ["../x/r8.zarr/", "../y/r8.zarr/"])):
         out = write_bundle(runs, tmp_path / f"out{len(runs)}")
         assert [one["run"] for one in json.loads((out / "view.json").read_text())["runs"]] == addresses
     with pytest.raises(ValueError, match="can't point at `s3://.*`: that doesn't lie below"):
         write_bundle([run, urls[0]], tmp_path / "mixed")
-    open_place("s3://bucket2/none")  # a place is no request
     urllib.request.urlopen(urllib.request.Request(f"{s3.url}/bucket2", method="PUT")).close()
     upload(run, "s3://bucket2/r8.zarr")
     with pytest.raises(ValueError, match="that doesn't lie in one bucket with the others"):

@@ -11,7 +11,7 @@ from lorascope.stores import Run, StoreError, open_place, verify
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run, open_checked, open_group
-from lorascope.stores.reading.root import read_root
+from lorascope.stores.reading.root import Root, read_root
 
 from .index import view_index
 from .page import INDEX, MANIFEST, RUN, manifest, page
@@ -59,16 +59,18 @@ def write_bundle(
     opened = [as_run(one) for one in ([runs] if isinstance(runs, RunLike) else runs)]
     if not opened:
         raise ValueError("`runs` is empty; name one run or several")
+    held = [open_group(run.path) for run in opened]  # anew, and once for index and copy: a run may be growing
+    opened = [open_checked(*one) for one in held]
     addresses = [RUN.format(place) for place in range(len(opened))] if with_runs else [*_pointers(opened, folder)]
     indexes = [view_index(run, progress=progress) for run in opened]
     with atomic_write(folder) as partial:
         partial.mkdir()
         (partial / "index.html").write_bytes(page())
         (partial / MANIFEST).write_bytes(manifest(opened, addresses))
-        for place, (run, index) in enumerate(zip(opened, indexes, strict=True)):
+        for place, (run, index, (_, root)) in enumerate(zip(opened, indexes, held, strict=True)):
             _copy(Shelf.of(read_root(open_place(index))), partial / INDEX.format(place), progress)
             if with_runs:
-                _copy_run(run, partial / RUN.format(place), progress)
+                _copy_run(run, root, partial / RUN.format(place), progress)
     return folder
 
 
@@ -89,16 +91,14 @@ def _pointers(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         yield f"../{quote(path.relative_to(home).as_posix())}/"
 
 
-def _copy_run(run: Run, into: Path, progress: Progress | None) -> None:
-    """Copy a run as it is now: one that isn't finished may grow meanwhile, and may have since it was opened."""
-    place, root = open_group(run.path)
-    now = open_checked(place, root)
-    digests = now.arrays["rows/digest"]
-    _copy(Shelf.of(root), into, progress, but={digests.key(row) for row in (~now.committed_rows).nonzero()[0].tolist()})
+def _copy_run(run: Run, root: Root, into: Path, progress: Progress | None) -> None:
+    """Copy a run as it was when it was opened: other rows' digests stay behind, and what the root says by now."""
+    others = (~run.committed_rows).nonzero()[0].tolist()
+    _copy(Shelf.of(root), into, progress, but={run.arrays["rows/digest"].key(row) for row in others})
     (into / "zarr.json").write_bytes(root.content)
     problems = verify(into, level="digests").problems
     if problems:
-        raise StoreError(f"`{place.name}` can't be copied whole: {problems[0].message}; run `lorascope verify`")
+        raise StoreError(f"`{run.place.name}` can't be copied whole: {problems[0].message}; run `lorascope verify`")
 
 
 def _copy(shelf: Shelf, into: Path, progress: Progress | None, but: Collection[str] = ()) -> None:
