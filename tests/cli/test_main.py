@@ -18,7 +18,8 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
 
 
 @pytest.mark.parametrize(
-    "command", [None, "info", "verify", "miub", "mi", "fit", "compare", "report", "demo", "capture", "plan", "finetune"]
+    "command",
+    [None, "info", "verify", "miub", "mi", "fit", "compare", "report", "view", "demo", "capture", "plan", "finetune"],
 )
 def test_help_explains(capsys: pytest.CaptureFixture[str], command: str | None) -> None:
     words = [command, "--help"] if command else ["--help"]
@@ -36,7 +37,7 @@ def test_help_explains(capsys: pytest.CaptureFixture[str], command: str | None) 
 def mistakes(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
     return {
         "no such command": (["frobnicate"], "no command 'frobnicate'; there are demo, finetune, plan, capture"),
-        "nearly a command": (["mibu"], "study, adapter, report; did you mean 'miub'?"),
+        "nearly a command": (["mibu"], "study, adapter, report, view; did you mean 'miub'?"),
         "no such option": (["verify", "--deep", "x"], "--deep"),
         "no run named": (["miub"], "`runs` is empty; name one run or several"),
         "no run there": (["miub", tmp_path / "nothing"], "doesn't exist; name a run that"),

@@ -27,7 +27,7 @@ CASES = {
     **{
         " ".join([command, *more]): ([command, "no.zarr", *more], "`no.zarr` doesn't exist; name a run")
         for command, *more in (
-            *(["miub"], ["mi"], ["info"], ["report"], ["verify"], ["verify", "--reforward", "2"]),
+            *(["miub"], ["mi"], ["info"], ["report"], ["view"], ["verify"], ["verify", "--reforward", "2"]),
             *(["pull", "o.zarr"], ["compact", "o.zarr"]),
         )
     },

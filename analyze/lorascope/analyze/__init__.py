@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .scores import scores_table
     from .stats.metrics import compare_metrics
     from .stats.trends import trend_tests
+    from .viewing.view import view
 
 __all__ = [
     "adapter_report",
@@ -58,6 +59,7 @@ __all__ = [
     "to_dataframe",
     "token_measure",
     "trend_tests",
+    "view",
 ]
 
 import_on_demand(__name__)

@@ -1,1 +1,6 @@
-"""The page of `lorascope view`: any run in a browser, from static files."""
+"""The page that looks into runs: what it is given, and who gives it."""
+
+from .bundle import write_bundle
+from .view import View, view
+
+__all__ = ["View", "view", "write_bundle"]

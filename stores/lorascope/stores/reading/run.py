@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -20,6 +20,9 @@ from .digests import read_digests
 from .glance import html_of
 from .labels import lazy_text, role_names, token_coordinates, token_places, tokens_of
 from .rows import DeltaSource, RowArray, read_once
+
+if TYPE_CHECKING:
+    from lorascope.analyze.viewing.view import View
 
 Samples = str | Sequence[str] | None
 """Ids of the samples whose tokens are wanted; None for all."""
@@ -64,6 +67,12 @@ class Run:
 
     def _repr_html_(self) -> str:
         return html_of(self)
+
+    def view(self) -> "View":
+        """The page that looks into this run, in a notebook's cell; see `lorascope.analyze.view`."""
+        from lorascope.analyze.viewing.view import view
+
+        return view(self)
 
     def __getitem__(self, component: str) -> xr.Dataset:
         """`base`, `delta` and `lora` of a component, lazy, float32 (token, feature); one left alone has only `base`."""

@@ -1,0 +1,116 @@
+"""The page and what it needs, as plain files for any web server or bucket."""
+
+import os
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+from lorascope.analyze.targets import refuse_elsewhere
+from lorascope.stores import Run, StoreError, open_place, verify
+from lorascope.stores.places.atomic_write import atomic_write
+from lorascope.stores.progress import Progress
+from lorascope.stores.reading.read import RunLike, as_run, open_checked, open_group
+from lorascope.stores.reading.root import Root, read_root
+
+from .index import view_index
+from .page import INDEX, MANIFEST, RUN, manifest, page
+from .shelf import Shelf
+
+N_THREADS = 8
+"""Chunks that are copied at once: each mostly waits for a disk, or for an object store."""
+
+
+def write_bundle(
+    runs: RunLike | Sequence[RunLike],
+    bundle: str | Path,
+    *,
+    with_runs: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Write the page about a run, or several, as a folder of plain files that any web server gives out; returns it.
+
+    Parameters
+    ----------
+    runs
+        An open run or its path or url, finished or not; or several.
+    bundle
+        The folder, new or empty.
+    with_runs
+        Whether the runs' own Zarr is copied into it: all committed rows, checked by their digests. Otherwise the page
+        points at where each run lies as seen from the bundle, so that both have to be served together: of a run in
+        a folder, the bundle must be beside it; beside a run in an object store, it has to be put.
+    progress
+        Called with (tasks done, tasks in all) of what is computed, and (files done, files in all) of what is copied.
+
+    Raises
+    ------
+    ValueError
+        If `runs` is empty, or not all of them lie where a pointer can lead to.
+    FileExistsError
+        If there is something in the folder.
+    StoreError
+        If there is no run, or one of its chunks is broken.
+    """
+    folder = Path(bundle)
+    refuse_elsewhere(folder, "bundle")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"`bundle` is {str(bundle)!r}, which is there and isn't empty; name a new folder")
+    opened = [as_run(one) for one in ([runs] if isinstance(runs, RunLike) else runs)]
+    if not opened:
+        raise ValueError("`runs` is empty; name one run or several")
+    held = [open_group(run.path) for run in opened]  # anew, and once for index and copy: a run may be growing
+    opened = [open_checked(*one) for one in held]
+    addresses = [RUN.format(place) for place in range(len(opened))] if with_runs else [*_pointers(opened, folder)]
+    indexes = [view_index(run, progress=progress) for run in opened]
+    with atomic_write(folder) as partial:
+        partial.mkdir()
+        (partial / "index.html").write_bytes(page())
+        (partial / MANIFEST).write_bytes(manifest(opened, addresses))
+        for place, (run, index, (_, root)) in enumerate(zip(opened, indexes, held, strict=True)):
+            _copy(Shelf.of(read_root(open_place(index))), partial / INDEX.format(place), progress)
+            if with_runs:
+                _copy_run(run, root, partial / RUN.format(place), progress)
+    return folder
+
+
+def _pointers(runs: Sequence[Run], folder: Path) -> Iterator[str]:
+    """Each run's address relative to the page; of runs in one bucket as if the folder lay there, above all of them."""
+    paths = [PurePosixPath(run.path if run.place.remote else os.path.abspath(run.path)) for run in runs]
+    in_bucket = all(run.place.remote for run in runs)
+    home = PurePosixPath(os.path.abspath(folder)).parent
+    if in_bucket:
+        home = PurePosixPath(os.path.commonpath([path.parent for path in paths]))
+    for run, path in zip(runs, paths, strict=True):
+        if not path.is_relative_to(home) or (in_bucket and len(home.parts) < 2):  # of a scheme and a bucket
+            where = "in one bucket with the others" if in_bucket else f"below `{home}`"
+            raise ValueError(
+                f"`bundle` is {str(folder)!r}, which can't point at `{run.place.name}`: that doesn't lie {where}; name "
+                "a folder beside it, or have it copied by `with_runs`"
+            )
+        yield f"../{quote(path.relative_to(home).as_posix())}/"
+
+
+def _copy_run(run: Run, root: Root, into: Path, progress: Progress | None) -> None:
+    """Copy a run as it was when it was opened: other rows' digests stay behind, and what the root says by now."""
+    others = (~run.committed_rows).nonzero()[0].tolist()
+    _copy(Shelf.of(root), into, progress, but={run.arrays["rows/digest"].key(row) for row in others})
+    (into / "zarr.json").write_bytes(root.content)
+    problems = verify(into, level="digests").problems
+    if problems:
+        raise StoreError(f"`{run.place.name}` can't be copied whole: {problems[0].message}; run `lorascope verify`")
+
+
+def _copy(shelf: Shelf, into: Path, progress: Progress | None, but: Collection[str] = ()) -> None:
+    """Copy all that is part of a store, but for some keys."""
+
+    def copy(key: str) -> None:
+        file = into / key
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(shelf.read(key))
+
+    keys = [key for key, _ in shelf.place.sizes() if shelf.limit(key) is not None and key not in but]
+    with ThreadPoolExecutor(N_THREADS, thread_name_prefix="lorascope-bundle") as pool:
+        for done, _ in enumerate(pool.map(copy, keys), 1):
+            if progress is not None:
+                progress(done, len(keys))

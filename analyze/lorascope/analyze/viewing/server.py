@@ -1,0 +1,171 @@
+"""A static server of the page and of named runs: to this machine, to who knows the address, and nothing else."""
+
+import logging
+import os
+import re
+import secrets
+import socketserver
+from collections.abc import Mapping
+from functools import partial
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+
+from lorascope.stores import StoreError
+from lorascope.stores.visible import one_line
+
+from .shelf import Shelf
+
+HTML, JSON, BYTES = "text/html; charset=utf-8", "application/json", "application/octet-stream"
+IDLE_SECONDS = 60.0
+"""A connection that says nothing for so long, or takes nothing, is closed."""
+OURS = (None, "none", "same-origin")
+"""What browsers say in `Sec-Fetch-Site` of requests by the page, or by who typed the address."""
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+}
+KEPT = {"Cache-Control": "private, max-age=3600"}
+"""Said of chunks that won't change."""
+ABSENT = (FileNotFoundError, NotADirectoryError)
+
+_logger = logging.getLogger(__name__)
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+
+
+class Answer(NamedTuple):
+    """What a request gets."""
+
+    status: HTTPStatus
+    content: bytes
+    content_type: str = "text/plain; charset=utf-8"
+    headers: Mapping[str, str] = {}
+
+
+class ViewServer(ThreadingHTTPServer):
+    """Gives out some documents, and stores below a prefix each, on 127.0.0.1 alone.
+
+    Every address begins with a secret: on a machine that people share, anybody may connect to anybody's port, and would
+    read through this server what they may not read on the disk.
+    """
+
+    allow_reuse_address = os.name == "posix"  # elsewhere it would let others take the port over
+    request_queue_size = 128
+
+    def __init__(self, documents: Mapping[str, tuple[bytes, str]], shelves: Mapping[str, Shelf], port: int) -> None:
+        self.documents, self.shelves = documents, shelves
+        self.secret = secrets.token_urlsafe(16)
+        self.stopped = False
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.hosts = tuple([f"{name}:{self.server_port}"] for name in ("127.0.0.1", "localhost"))
+        self.url = f"http://127.0.0.1:{self.server_port}/{self.secret}/"
+
+    def server_bind(self) -> None:
+        """As for any TCP server: HTTPServer's own asks the network for this machine's name."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_port = self.server_address[1]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that hung up."""
+        _logger.debug("a request wasn't answered to its end", exc_info=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: ViewServer
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "lorascope", ""
+    timeout = IDLE_SECONDS
+    disable_nagle_algorithm = True
+    wbufsize = -1  # headers leave together with what follows
+
+    def do_GET(self) -> None:
+        answer = self._answer()
+        self.send_response(answer.status)
+        length = str(len(answer.content))
+        headers = {"Content-Type": answer.content_type, "Content-Length": length, "Cache-Control": "no-cache"}
+        for name, value in {**headers, **answer.headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(answer.content)
+
+    do_HEAD = do_GET  # noqa: N815 (its name there)
+
+    def end_headers(self) -> None:
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        super().end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        _logger.debug("%s", one_line(format % args))
+
+    def _answer(self) -> Answer:
+        """What this request gets; whatever is wrong with it, or with what it asks for, is an answer too."""
+        path, secret = self.path.partition("?")[0], f"/{self.server.secret}/"
+        key = path[len(secret) :]
+        if self.server.stopped or self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
+            self.close_connection = True  # what follows would be a body
+            return _said(HTTPStatus.BAD_REQUEST, "no request with a body is answered, and none after the end")
+        if self.headers.get_all("Host") not in self.server.hosts:
+            known = " and ".join(host for (host,) in self.server.hosts)
+            return _said(HTTPStatus.FORBIDDEN, f"only {known} are answered; forward a port under its own number")
+        if not secrets.compare_digest(path[: len(secret)].encode(), secret.encode()):
+            return _said(HTTPStatus.NOT_FOUND, "nothing is here; open the whole address that lorascope printed")
+        opened = key == "" and self.headers.get("Sec-Fetch-Mode") == "navigate"
+        if not opened and self.headers.get("Sec-Fetch-Site") not in OURS:
+            return _said(HTTPStatus.FORBIDDEN, "other sites may open the page, and read nothing")
+        try:
+            return self._given(key)
+        except ABSENT:
+            return _said(HTTPStatus.NOT_FOUND, "there is no such part of a run")
+        except StoreError as error:
+            return _said(HTTPStatus.FORBIDDEN, str(error))
+        except OSError as error:  # an object store, or a disk, that fails
+            return _said(HTTPStatus.BAD_GATEWAY, str(error))
+
+    def _given(self, key: str) -> Answer:
+        if key in self.server.documents:
+            return Answer(HTTPStatus.OK, *self.server.documents[key])
+        prefix = next((prefix for prefix in self.server.shelves if key.startswith(prefix)), None)
+        if prefix is None:
+            raise FileNotFoundError
+        shelf, key = self.server.shelves[prefix], key.removeprefix(prefix)
+        is_node = key.endswith("zarr.json")
+        headers = {"Accept-Ranges": "bytes"} | (KEPT if shelf.lasting and not is_node else {})
+        given = partial(Answer, content_type=JSON if is_node else BYTES)
+        if self.command == "HEAD":
+            return given(HTTPStatus.OK, b"", headers=headers | {"Content-Length": str(shelf.size(key))})
+        if "Range" in self.headers and "If-Range" not in self.headers:
+            size = shelf.size(key)
+            asked = byte_range(self.headers["Range"], size)
+            if asked is not None and not asked:
+                unmet = {"Content-Range": f"bytes */{size}"}
+                return Answer(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, b"", headers=unmet)
+            if asked is not None:
+                content = shelf.read_part(key, asked.start, asked.stop)
+                told = f"bytes {asked.start}-{asked.start + len(content) - 1}/{size}"
+                return given(HTTPStatus.PARTIAL_CONTENT, content, headers=headers | {"Content-Range": told})
+        return given(HTTPStatus.OK, shelf.read(key), headers=headers)
+
+
+def byte_range(header: str, size: int) -> range | None:
+    """Bytes that a `Range` asks for of so many; empty where none of these is there, None where all are to be given.
+
+    That is so of what isn't a single range of bytes (RFC 9110, 14.2).
+
+    Examples
+    --------
+    >>> byte_range("bytes=2-5", 100), byte_range("bytes=-8", 100), byte_range("bytes=100-", 100)
+    (range(2, 6), range(92, 100), range(100, 100))
+    """
+    found = _RANGE.fullmatch(header)
+    first, last = found.groups() if found else ("", "")
+    if not first:
+        return range(max(size - int(last), 0), size) if last else None
+    start, stop = int(first), min(int(last or size) + 1, size)
+    return None if last and int(last) < start else range(start, max(start, stop))
+
+
+def _said(status: HTTPStatus, message: str) -> Answer:
+    return Answer(status, f"{message}\n".encode(errors="backslashreplace"))

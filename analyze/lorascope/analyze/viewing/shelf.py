@@ -1,0 +1,79 @@
+"""What may be given out of a store: its own nodes and chunks, by the names and sizes that its metadata allow."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from lorascope.stores import Place, StoreError
+from lorascope.stores.format.stored_array import StoredArray
+from lorascope.stores.json_document import MAX_BYTES
+from lorascope.stores.places.regular_file import require_size
+from lorascope.stores.reading.root import MAX_NODE_BYTES, Root, own_paths
+
+_CHUNK = re.compile(r"(.+)/c((?:\.[0-9]{1,9})+)")
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A Zarr store of which nothing is given out but itself."""
+
+    place: Place
+    nodes: frozenset[str]
+    """Keys of the metadata of every node."""
+    arrays: Mapping[str, StoredArray]
+    lasting: bool = False
+    """Whether its chunks won't change."""
+
+    @classmethod
+    def of(cls, root: Root, *, lasting: bool = False) -> Self:
+        """The store of this root; raises StoreError where metadata below it can't be read."""
+        paths = own_paths(root.place) if root.nodes is None else root.nodes
+        arrays = {path: StoredArray.from_metadata(path, found) for path, found in root.arrays.items()}
+        return cls(root.place, frozenset(["zarr.json", *(f"{path}/zarr.json" for path in paths)]), arrays, lasting)
+
+    def limit(self, key: str) -> int | None:
+        """Bytes that this key can have; None where it names no part of the store."""
+        if key in self.nodes:
+            return MAX_BYTES if key == "zarr.json" else MAX_NODE_BYTES
+        found = _CHUNK.fullmatch(key)
+        if found is None or found[1] not in self.arrays:
+            return None
+        array = self.arrays[found[1]]
+        return array.max_bytes if found[2].count(".") == len(array.shape) else None
+
+    def size(self, key: str) -> int:
+        """Bytes of a key.
+
+        Raises
+        ------
+        FileNotFoundError, NotADirectoryError
+            If it names no part of the store, or nothing is there.
+        StoreError
+            If it is a link that leads out of the store, or no regular file, or has more bytes than it can have.
+        """
+        at_most, found = self._require(key), self.place.size(key)
+        if found is None:
+            raise FileNotFoundError(f"{key!r} isn't there")
+        require_size(key, found, at_most)
+        return found
+
+    def read(self, key: str) -> bytes:
+        """All bytes of a key; raises as `size`."""
+        return self.place.read(key, at_most=self._require(key))
+
+    def read_part(self, key: str, start: int, stop: int) -> bytes:
+        """Bytes start to stop of a key; raises as `size`."""
+        return self.place.read_part(key, start, stop, at_most=self._require(key))
+
+    def _require(self, key: str) -> int:
+        at_most = self.limit(key)
+        if at_most is None:
+            raise FileNotFoundError(f"{key!r} is no part of the store")
+        if isinstance(self.place.path, Path):  # the folder itself may be a link
+            folder, file = map(os.path.realpath, (self.place.path, self.place.path / key))
+            if not Path(file).is_relative_to(folder):
+                raise StoreError(f"{key!r} is a link that leads out of the store")
+        return at_most

@@ -1,0 +1,105 @@
+"""A server of the page that runs beside other work, such as a notebook's."""
+
+import threading
+from collections.abc import Sequence
+from html import escape
+from typing import Self
+
+from lorascope.stores import open_place
+from lorascope.stores.progress import Progress
+from lorascope.stores.reading.read import RunLike, as_run
+from lorascope.stores.reading.root import read_root
+
+from .index import view_index
+from .page import INDEX, MANIFEST, RUN, manifest, page
+from .server import HTML, JSON, ViewServer
+from .shelf import Shelf
+
+HEIGHT_PIXELS = 760
+"""Height of the page in a notebook's cell."""
+STOP_SECONDS = 0.1
+"""How often a server looks whether it is to end."""
+
+_views: dict[tuple[object, ...], "View"] = {}
+"""Those that run in this process, so that a cell that is run again starts no second server."""
+
+
+class View:
+    """The page about some runs, given out until it is stopped; made by `view`."""
+
+    def __init__(self, server: ViewServer) -> None:
+        self.url = server.url
+        self._server = server
+        threading.Thread(target=server.serve_forever, args=(STOP_SECONDS,), daemon=True, name="lorascope-view").start()
+
+    def __repr__(self) -> str:
+        return f"<View {self.url}{' (stopped)' if self._server.stopped else ''}>"
+
+    def _repr_html_(self) -> str:
+        style = f"width:100%;height:{HEIGHT_PIXELS}px;border:0"
+        return f'<iframe src="{escape(self.url)}" title="lorascope" style="{style}"></iframe>'
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Give out nothing any more; a second time changes nothing."""
+        if not self._server.stopped:
+            self._server.stopped = True
+            self._server.shutdown()
+            self._server.server_close()
+
+
+def view(runs: RunLike | Sequence[RunLike], *, port: int = 0, progress: Progress | None = None) -> View:
+    """The page that looks into a run, or several, served in the background; in a notebook's cell, the page itself.
+
+    What the page needs and a run doesn't hold is computed once, into a result beside the run. A process serves the same
+    runs once, however often it is asked. The server answers this machine alone, so that in a notebook that runs
+    elsewhere, as on a JupyterHub, the cell stays empty.
+
+    Parameters
+    ----------
+    runs
+        An open run or its path or url, finished or not; or several.
+    port
+        Number of the port; by default any that is free.
+    progress
+        Called with (tasks done, tasks in all) of what is computed, for each run anew.
+
+    Returns
+    -------
+    View
+        Its `url` is secret: whoever on this machine has it can read the runs. `stop()`, or the end of a `with` block,
+        ends it.
+
+    Raises
+    ------
+    ValueError
+        If `runs` is empty.
+    StoreError
+        If there is no run, or one of its chunks is broken.
+    OSError
+        If the port is taken.
+    """
+    opened = [as_run(one) for one in ([runs] if isinstance(runs, RunLike) else runs)]
+    if not opened:
+        raise ValueError("`runs` is empty; name one run or several")
+    indexes = [view_index(run, progress=progress) for run in opened]
+    pairs = list(zip(opened, indexes, strict=True))
+    key = (port, *((index.resolve(), run.attributes["static_digest"], run.finished) for run, index in pairs))
+    if key in _views and not _views[key]._server.stopped:
+        return _views[key]
+    addresses = [RUN.format(place) for place in range(len(opened))]
+    documents = {"": (page(), HTML), MANIFEST: (manifest(opened, addresses), JSON)}
+    shelves = {}
+    for place, (run, index) in enumerate(pairs):
+        for address, path in ((RUN, run.path), (INDEX, index)):  # opened anew: a run's own place keeps chunks in memory
+            shelves[address.format(place)] = Shelf.of(read_root(open_place(path)), lasting=run.finished)
+    try:
+        _views[key] = View(ViewServer(documents, shelves, port))
+    except OSError as error:
+        raise OSError(f"`port` is {port}, which can't be had ({error.strerror}); name another, or none") from error
+    return _views[key]

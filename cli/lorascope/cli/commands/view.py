@@ -1,0 +1,83 @@
+"""`lorascope view`."""
+
+import os
+import threading
+import webbrowser
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from lorascope.stores.reading.there import require_store
+from lorascope.stores.size import format_size
+
+from ..screen import progress_bar, say
+
+IN_TERMINAL = ("www-browser", "links", "elinks", "lynx", "w3m")
+"""Browsers that would take this terminal over, and run no script."""
+
+
+def view(
+    run: str,
+    /,
+    *more: str,
+    bundle: Path | None = None,
+    with_run: bool = False,
+    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 0,
+    browser: bool = True,
+) -> None:
+    """Look into a run in a browser: every sample, token, layer and rank direction; or several runs side by side.
+
+    What the page needs and a run doesn't hold is computed once, into a result beside the run (or here, for a remote
+    one): its name with .view.zarr instead of .zarr. The page is served to this machine alone until Ctrl-C.
+
+    Parameters
+    ----------
+    run
+        Folder or url of the run.
+    more
+        Further runs, to be looked at beside the first.
+    bundle
+        Write the page to this new folder, as plain files for any web server or bucket, and serve nothing. It points
+        at the run beside it, so put both in one place.
+    with_run
+        Copy the runs into the bundle, so that it needs nothing beside it.
+    port
+        Number of the port; by default any that is free.
+    browser
+        Open a browser. With --no-browser, only the address is printed.
+    """
+    runs = [require_store(one) for one in (run, *more)]
+    if with_run and bundle is None:
+        raise ValueError("`with_run` says what a bundle holds; name its folder by `bundle`")
+
+    from lorascope.analyze import viewing
+    from lorascope.stores import open_place
+
+    with progress_bar("view") as update:
+        if bundle is not None:
+            viewing.write_bundle(runs, bundle, with_runs=with_run, progress=update)
+        else:
+            shown = viewing.view(runs, port=port, progress=update)
+    if bundle is not None:
+        sizes = dict(open_place(bundle).sizes())
+        copied = sum(n_bytes for key, n_bytes in sizes.items() if key.startswith("runs/"))
+        say(f"bundle: {bundle}, {format_size(sum(sizes.values()))}, of which the runs are {format_size(copied)}")
+        if not with_run:
+            say("it reads the runs from where they lie beside it: serve both together")
+        return
+    with suppress(KeyboardInterrupt), shown:
+        say(f"view: {shown.url} (until Ctrl-C; whoever has this address on this machine can read the runs)")
+        if browser:
+            threading.Thread(target=_open, args=(shown.url,), daemon=True).start()
+        threading.Event().wait()
+
+
+def _open(url: str) -> None:
+    """Open a browser where there is one; never fails."""
+    with suppress(webbrowser.Error, OSError):
+        found = webbrowser.get()
+        if "BROWSER" in os.environ or getattr(found, "name", "") not in IN_TERMINAL:
+            found.open(url)

@@ -1,0 +1,176 @@
+"""The page and what it needs as plain files: whole, or not at all."""
+
+import http.server
+import json
+import shutil
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+import numpy as np
+import pytest
+
+from lorascope.analyze.measuring.run import rows_digest
+from lorascope.analyze.viewing import bundle, write_bundle
+from lorascope.analyze.viewing.page import page
+from lorascope.stores import StoreError, open_place, open_run, verify
+
+CHUNK = "states/model.layers.0.mlp.up_proj/base/c.1.0"
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {key: (folder / key).read_bytes() for key, _ in open_place(folder).sizes()}
+
+
+def upload(run: Path, url: str) -> None:
+    for key, content in files_of(run).items():
+        open_place(url).write(key, content)
+
+
+@contextmanager
+def static(folder: Path) -> Iterator[str]:
+    """Python's own static server on a folder, quietly."""
+    handler = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,)).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture
+def run(many_rows: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(many_rows, tmp_path / "a #1%.zarr")
+
+
+def test_with_its_runs_it_needs_nothing_beside_it(run: Path, two_adapters: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(two_adapters, tmp_path / "b.zarr")
+    (run / "notes.txt").write_text("ours")
+    (run / ".c.0.0.0badcafe.partial").write_text("half")
+    told: list[tuple[int, int]] = []
+
+    def tell(done: int, total: int, part: str = "") -> None:
+        told.append((done, total))
+
+    written = write_bundle([run, open_run(other)], tmp_path / "out", with_runs=True, progress=tell)
+    (run / "notes.txt").unlink()
+    (run / ".c.0.0.0badcafe.partial").unlink()
+    assert files_of(written / "runs/0") == files_of(run)
+    assert files_of(written / "runs/1") == files_of(other)
+    assert verify(written / "runs/0").ok
+    assert {path.name for path in written.iterdir()} == {"index.html", "view.json", "runs", "indexes"}
+    assert (written / "index.html").read_bytes() == page()
+    assert told[-1] == (len(files_of(other)),) * 2
+    entries = json.loads((written / "view.json").read_text())["runs"]
+    assert [(one["name"], one["run"], one["index"]) for one in entries] == [
+        ("a #1%.zarr", "runs/0/", "indexes/0/"),
+        ("b.zarr", "runs/1/", "indexes/1/"),
+    ]
+    assert json.loads((written / "indexes/1/zarr.json").read_text())["attributes"]["format"] == "lorascope.view"
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_without_them_it_points_at_them_from_where_it_lies(run: Path, tmp_path: Path) -> None:
+    deeper = shutil.copytree(run, tmp_path / "x/y/run.zarr")
+    write_bundle([run, deeper], tmp_path / "out")
+    with static(tmp_path) as root:
+        at = f"{root}out/"
+        for entry, source in zip(json.loads(fetch(f"{at}view.json"))["runs"], (run, deeper), strict=True):
+            assert fetch(urljoin(at, entry["run"]) + CHUNK) == (source / CHUNK).read_bytes()
+            assert fetch(urljoin(at, entry["index"]) + "zarr.json")
+        assert fetch(at) == page()
+
+
+def fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return bytes(answer.read())
+
+
+def test_what_it_cannot_point_at_is_refused_before_any_work(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"can't point at `.*#1%.zarr`: that doesn't lie below `.*elsewhere`; name"):
+        write_bundle(run, tmp_path / "elsewhere/out")
+    with pytest.raises(ValueError, match="`runs` is empty"):
+        write_bundle([], tmp_path / "out")
+    with pytest.raises(ValueError, match="a result goes to a folder of this machine"):
+        write_bundle(run, "s3://bucket/out")
+    with pytest.raises(ValueError, match="inside the store"):
+        write_bundle(run, run / "out")
+    assert [path.name for path in tmp_path.iterdir()] == [run.name]
+
+
+def test_a_folder_that_holds_something_is_left_alone(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    write_bundle(run, tmp_path / "out")
+    before = files_of(tmp_path / "out")
+    (tmp_path / "file").touch()
+    for name in ("out", "file"):
+        with pytest.raises(FileExistsError, match="which is there and isn't empty; name a new folder"):
+            write_bundle(run, tmp_path / name)
+    assert files_of(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("how", ["missing", "changed", "linked"])
+def test_of_a_broken_run_nothing_is_left(run: Path, tmp_path: Path, how: str) -> None:
+    write_bundle(run, tmp_path / "before", with_runs=True)
+    content = bytearray((run / CHUNK).read_bytes())
+    (run / CHUNK).unlink()
+    if how == "linked":
+        (tmp_path / "away").write_bytes(content)
+        (run / CHUNK).symlink_to(tmp_path / "away")
+    elif how == "changed":
+        content[len(content) // 2] ^= 1
+        (run / CHUNK).write_bytes(content)
+    said = "leads out of the store" if how == "linked" else "can't be copied whole: .*; run `lorascope verify`"
+    with pytest.raises(StoreError, match=said):
+        write_bundle(run, tmp_path / "out", with_runs=True)
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+
+
+def test_an_unfinished_run_is_copied_as_it_is(unfinished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(unfinished, tmp_path / "run.zarr")
+    (run / CHUNK).write_bytes(b"half")  # of the row that isn't committed
+    write_bundle(run, tmp_path / "out", with_runs=True)
+    copied = open_run(tmp_path / "out/runs/0")
+    assert copied.committed_rows.tolist() == [True, False, True]
+    np.testing.assert_array_equal(copied.js().values, open_run(run).js().values)
+
+
+def test_a_run_that_is_finished_while_it_is_copied(
+    unfinished: Path, many_rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(unfinished, tmp_path / "run.zarr")
+    copy = bundle._copy
+
+    def finish_and_copy(*given: Any, **options: Any) -> None:
+        shutil.copytree(many_rows, run, dirs_exist_ok=True)
+        copy(*given, **options)
+
+    monkeypatch.setattr(bundle, "_copy", finish_and_copy)
+    write_bundle(run, tmp_path / "out", with_runs=True)
+    copied = open_run(tmp_path / "out/runs/0")
+    assert not copied.finished
+    assert copied.committed_rows.tolist() == [True, False, True]
+    index = json.loads((tmp_path / "out/indexes/0/zarr.json").read_text())["attributes"]
+    assert index["rows"] == rows_digest(copied)
+
+
+def test_runs_in_an_object_store(run: Path, s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where indexes of remote runs go
+    urls = [f"{s3.prefix}/x/r8.zarr", f"{s3.prefix}/y/r8.zarr"]
+    for url in urls:
+        upload(run, url)
+    write_bundle(urls[0], tmp_path / "copied", with_runs=True)
+    assert files_of(tmp_path / "copied/runs/0") == files_of(run)
+    for runs, addresses in ((urls[:1], ["../r8.zarr/"]), (urls, ["../x/r8.zarr/", "../y/r8.zarr/"])):
+        out = write_bundle(runs, tmp_path / f"out{len(runs)}")
+        assert [one["run"] for one in json.loads((out / "view.json").read_text())["runs"]] == addresses
+    with pytest.raises(ValueError, match="can't point at `s3://.*`: that doesn't lie below"):
+        write_bundle([run, urls[0]], tmp_path / "mixed")
+    urllib.request.urlopen(urllib.request.Request(f"{s3.url}/bucket2", method="PUT")).close()
+    upload(run, "s3://bucket2/r8.zarr")
+    with pytest.raises(ValueError, match="that doesn't lie in one bucket with the others"):
+        write_bundle([urls[0], "s3://bucket2/r8.zarr"], tmp_path / "two")

@@ -1,0 +1,75 @@
+"""The page in a notebook: one server a run, until it is stopped."""
+
+import json
+import shutil
+import socket
+import urllib.error
+import urllib.request
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from lorascope.analyze import view
+from lorascope.stores import open_run
+
+
+@pytest.fixture
+def run(many_rows: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(many_rows, tmp_path / "run.zarr")
+
+
+def get(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return bytes(answer.read())
+
+
+def test_a_run_shows_itself_in_a_cell(run: Path) -> None:
+    opened = open_run(run)
+    with opened.view() as shown:
+        frames: list[dict[str, str | None]] = []
+        parser = HTMLParser()
+        parser.handle_starttag = lambda tag, attrs: frames.append(dict(attrs))  # type: ignore[method-assign]
+        parser.feed(shown._repr_html_())
+        assert [(frame["src"], frame["title"]) for frame in frames] == [(shown.url, "lorascope")]
+        entry = json.loads(get(f"{shown.url}view.json"))["runs"][0]
+        assert get(f"{shown.url}{entry['run']}zarr.json") == (run / "zarr.json").read_bytes()
+        index = json.loads(get(f"{shown.url}{entry['index']}zarr.json"))
+        assert index["attributes"]["format"] == "lorascope.view"
+        assert shown.url in repr(shown)
+    assert "stopped" in repr(shown)
+
+
+def test_a_process_has_one_server_for_the_same_runs(run: Path, two_adapters: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(two_adapters, tmp_path / "other.zarr")
+    first, again, both = view(run), view(open_run(str(run))), view([run, other])
+    assert first is again
+    assert both.url != first.url
+    assert len(json.loads(get(f"{both.url}view.json"))["runs"]) == 2
+    first.stop()
+    first.stop()
+    with pytest.raises(urllib.error.URLError):
+        get(first.url)
+    anew = view(run)
+    assert get(anew.url) == get(both.url)
+    shutil.rmtree(run)
+    shutil.copytree(two_adapters, run)  # another run at the same place
+    with view(run) as changed:
+        assert changed.url != anew.url
+        assert get(f"{changed.url}runs/0/adapters/a/zarr.json")
+    for one in (anew, both):
+        one.stop()
+
+
+def test_only_this_machine_reaches_it(run: Path) -> None:
+    with view(run) as shown:
+        assert shown._server.server_address[0] == "127.0.0.1"
+
+
+def test_mistakes_are_said(run: Path) -> None:
+    with pytest.raises(ValueError, match="`runs` is empty; name one run or several"):
+        view([])
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=rf"`port` is {port}, which can't be had \(.*\); name another, or none"):
+            view(run, port=port)
