@@ -6,6 +6,7 @@ import { type AdapterView, type Component, DataError, type Manifest, type Run, t
 
 const NAME = /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$/; // so that no path leaves the run
 const ROW_TOKENS = 1024;
+const MAX_TOKENS = 2 ** 31, MAX_SAMPLES = 2 ** 24, MAX_COMPONENTS = 16_384; // announced lengths take memory
 
 /** A run with what its tokens are read from. */
 export interface Opened extends Run {
@@ -74,7 +75,7 @@ function checkedRoot(found: Record<string, unknown>, name: string): Root {
     throw new DataError(`${name} is still being set up, or its set-up was interrupted; it has no rows yet`);
   }
   const isKnown = /^(adapted|base|pair)$/.test(String(stream)) && /^(all|sample|none)$/.test(String(states));
-  const isSized = Number.isSafeInteger(n_tokens) && n_rows === Math.ceil((n_tokens as number) / ROW_TOKENS);
+  const isSized = isCount(n_tokens, MAX_TOKENS) && n_rows === Math.ceil(n_tokens / ROW_TOKENS);
   const isNamed = Array.isArray(adapters) && adapters.length > 0 && adapters.every((one) => NAME.test(one));
   if (!isKnown || !isSized || !isNamed) {
     throw new DataError(`the attributes of ${name} aren't as its format asks for; run \`lorascope verify\` on it`);
@@ -90,7 +91,7 @@ async function readCommitted(store: Store, nRows: number): Promise<Uint8Array> {
 }
 
 async function readComponents(store: Store): Promise<Component[]> {
-  const n = await lengthOf(store, "components/path");
+  const n = await lengthOf(store, "components/path", MAX_COMPONENTS);
   const number = (name: string) => readInto(new Int32Array(n), store, `components/${name}`);
   const [path, kind, layer, dIn, dOut] = await Promise.all([
     texts(store, "components/path", n), texts(store, "components/kind", n),
@@ -102,7 +103,7 @@ async function readComponents(store: Store): Promise<Component[]> {
 }
 
 async function readSamples(store: Store, nTokens: number): Promise<Samples> {
-  const n = await lengthOf(store, "samples/id");
+  const n = await lengthOf(store, "samples/id", MAX_SAMPLES);
   const text = (name: string) => texts(store, `samples/${name}`, n);
   const place = (name: string) => readInto(new Float64Array(n), store, `samples/${name}`, { type: "int64" });
   const score = async <T extends Int8Array | Float64Array>(out: T, name: string, isOptional = false) =>
@@ -120,10 +121,14 @@ async function readSamples(store: Store, nTokens: number): Promise<Samples> {
   return { n, id, dataset, split, prompt, length, start, stop, ce, baseCe, correct, baseCorrect };
 }
 
-async function lengthOf(store: Store, path: string): Promise<number> {
+function isCount(n: unknown, most: number): n is number {
+  return Number.isInteger(n) && (n as number) >= 0 && (n as number) <= most;
+}
+
+async function lengthOf(store: Store, path: string, most: number): Promise<number> {
   const n = (await store.node(path))?.shape?.[0];
-  if (!Number.isSafeInteger(n)) throw new DataError(`${store.name} has no array ${path}; ${store.repair}`);
-  return n!;
+  if (!isCount(n, most)) throw new DataError(`${store.name} has no array ${path} of at most ${most}; ${store.repair}`);
+  return n;
 }
 
 async function readAdapter(

@@ -81,7 +81,7 @@ export class Store implements zarr.AsyncReadable {
     const nodes = root.consolidated_metadata?.metadata;
     this.#isConsolidated = nodes !== undefined;
     this.#nodes = new Map(Object.entries(nodes ?? {}).map(([path, node]) => [`/${path}`, node]));
-    return root.attributes;
+    return root.attributes ?? {};
   }
 
   /** A node's metadata; undefined where there is no such node. */
