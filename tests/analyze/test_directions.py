@@ -35,7 +35,7 @@ def of_arrays(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Directions]:
         monkeypatch.setattr(module, "weights_of", lambda source: weights)
         monkeypatch.setattr(module, "read_factors", lambda sources, row: [z[row * ROW_TOKENS : (row + 1) * ROW_TOKENS]])
         base = SimpleNamespace(n_rows=-(-len(z) // ROW_TOKENS), is_committed=lambda row: True)
-        source: Any = SimpleNamespace(base=base)
+        source: Any = SimpleNamespace(base=base, delta=SimpleNamespace(rows=z))
         return directions_of([source], **options)[0]
 
     return found
@@ -117,7 +117,7 @@ def test_a_direction_without_delta_is_zero(of_arrays: Callable[..., Directions])
     np.testing.assert_allclose(found.share, share[:4], atol=1e-7)
     np.testing.assert_array_equal(found.top_token[:3], top[:3])
     assert not found.rotation[3].any()
-    assert not found.vector[3].any()
+    assert not found.axes[3].any()
     assert (found.top_token[3] == -1).all()
     assert np.isnan(found.top_score[3]).all()
 
@@ -134,7 +134,7 @@ def test_zero_delta_has_no_directions(of_arrays: Callable[..., Directions], what
 
 def test_a_single_token_and_a_single_feature(of_arrays: Callable[..., Directions]) -> None:
     found = of_arrays(np.float32([[-3]]), np.float32([[2]]), 0.5)
-    assert (found.rotation.item(), found.share.item(), found.vector.item()) == (-1, 1, -1)
+    assert (found.rotation.item(), found.share.item(), abs(found.axes.item())) == (-1, 1, 1)
     assert (found.top_token[0, 0], found.top_score[0, 0]) == (0, 3)
     assert (found.top_token[0, 1:] == -1).all()
 
@@ -216,10 +216,11 @@ def test_large_numbers_of_tokens_keep_their_order() -> None:
 def test_rotations_keep_what_delta_is(seed: int, rank: int, width: int, scaling: float) -> None:
     """|delta|² of every token is that of its scores; also where lora_B has fewer features than ranks."""
     z, lora_b = normal(30, rank, seed=seed), normal(width, rank, seed=seed + 1)
-    rotation, share, vector = rotate(gram(z)[0], np.ascontiguousarray(lora_b.T), scaling)
+    q, r = np.linalg.qr(scaling * lora_b.astype(np.float64))
+    rotation, share, axes = rotate(gram(z)[0], r)
     delta = scaling * z.astype(np.float64) @ lora_b.T
     size = np.abs(delta).max()
-    np.testing.assert_allclose(z @ rotation.T @ vector, delta, atol=1e-5 * size)
+    np.testing.assert_allclose(z @ rotation.T @ axes @ q.T, delta, atol=1e-5 * size)
     assert share.sum() == pytest.approx(1)
     assert (np.diff(share) <= 0).all()
 

@@ -34,7 +34,8 @@ class Directions(NamedTuple):
     rotation: Float32[np.ndarray, "direction rank"]
     """Coordinates of delta along the directions are `rotation @ z`; NaN where lora_B isn't finite."""
     share: Float64[np.ndarray, " direction"]
-    vector: Float32[np.ndarray, "direction feature"]
+    axes: Float64[np.ndarray, "direction basis"]
+    """Their coordinates in the orthonormal basis of features that `basis` gives."""
     top_token: Int64[np.ndarray, "direction top"]
     top_score: Float32[np.ndarray, "direction top"]
     n_not_finite: int
@@ -112,8 +113,9 @@ def directions(
     if not rows:
         raise StoreError(f"no row with states of {run.place.name!r} is committed yet; capture more of it")
     (found,) = directions_of([source], n_top=n_top, n_workers=n_workers, progress=progress)
+    values = found._asdict() | {"vector": (found.axes @ basis(source)[0].T).astype(np.float32)}
     variables = {
-        name: (("direction", *axis), getattr(found, name), {"long_name": text, "units": "1"})
+        name: (("direction", *axis), values[name], {"long_name": text, "units": "1"})
         for name, axis, text in (
             ("rotation", ["rank"], "rotation @ z: coordinates of delta along the directions"),
             ("share", [], "share of the direction in the summed |delta|²"),
@@ -131,7 +133,7 @@ def directions_of(
 ) -> list[Directions]:
     """Directions of components of one adapter that have a factor, from two trips through the rows with states.
 
-    In memory are the factors of as many rows as there are workers; see `directions`.
+    In memory are the factors of as many rows as there are workers, and few weights; see `directions`.
     """
     rows, n_done = state_rows(sources[0]), 0
 
@@ -146,14 +148,13 @@ def directions_of(
     def factors(row: int) -> list[np.ndarray]:
         return [factor for factor in read_factors(sources, row) if factor is not None]
 
-    weights = [weights_of(source) for source in sources]
-    ranks = [len(one.lora_B_T) for one in weights]
+    ranks = [source.delta.rows.shape[1] for source in sources]
     grams, n_not_finite = [np.zeros((rank, rank)) for rank in ranks], np.zeros(len(sources), np.int64)
     for found in by_row(lambda row: [gram(z) for z in factors(row)]):
         for total, (one, _) in zip(grams, found, strict=True):
             total += one
         n_not_finite += [n for _, n in found]
-    rotated = [rotate(one, w.lora_B_T, float(w.scaling)) for one, w in zip(grams, weights, strict=True)]
+    rotated = [rotate(one, basis(source)[1]) for one, source in zip(grams, sources, strict=True)]
     tops = [np.zeros((len(rotation), n_top), np.uint64) for rotation, _, _ in rotated]
 
     def row_keys(row: int) -> list[np.ndarray]:
@@ -177,18 +178,24 @@ def gram(z: Float32[np.ndarray, "token rank"]) -> tuple[Float64[np.ndarray, "ran
     return wide.T @ wide, int((~is_finite).sum())
 
 
+def basis(source: Source) -> tuple[Float64[np.ndarray, "feature basis"], Float64[np.ndarray, "basis rank"]]:
+    """An orthonormal basis Q of what a component's delta can be, and R of scaling * lora_B = Q R."""
+    weights = weights_of(source)
+    q, r = np.linalg.qr(float(weights.scaling) * weights.lora_B_T.T.astype(np.float64))
+    return q, r
+
+
 def rotate(
-    gram: Float64[np.ndarray, "rank rank"], lora_b_t: Float32[np.ndarray, "rank feature"], scaling: float
+    gram: Float64[np.ndarray, "rank rank"], r: Float64[np.ndarray, "basis rank"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rotation (direction, rank), share (direction,) and vector (direction, feature), as in `Directions`."""
-    if not np.isfinite(lora_b_t).all():
-        return np.full(gram.shape, np.nan, np.float32), np.full(len(gram), np.nan), np.full_like(lora_b_t, np.nan)
-    q, r = np.linalg.qr(scaling * lora_b_t.T.astype(np.float64))
+    """Rotation (direction, rank), share (direction,) and axes (direction, basis), as in `Directions`."""
+    if not np.isfinite(r).all():
+        return np.full(r.shape, np.nan, np.float32), np.full(len(r), np.nan), np.full((len(r), len(r)), np.nan)
     energy, w = np.linalg.eigh(r @ gram @ r.T)
-    energy, w = np.maximum(energy[::-1], 0), w[:, ::-1]
-    w = np.where(energy > NEGLIGIBLE * energy[0], w, 0)
+    energy, axes = np.maximum(energy[::-1], 0), w.T[::-1]
+    axes = np.where(energy[:, None] > NEGLIGIBLE * energy[0], axes, 0)
     share = energy / energy.sum() if energy[0] > 0 else energy
-    return (w.T @ r).astype(np.float32), share, (w.T @ q.T).astype(np.float32)
+    return (axes @ r).astype(np.float32), share, axes
 
 
 def scores(
@@ -230,11 +237,11 @@ def tokens_and_scores(
     return np.where(keys > 0, tokens, -1), np.where(keys > 0, bits.view(np.float32), np.float32(np.nan))
 
 
-def _settled(rotation: np.ndarray, share: np.ndarray, vector: np.ndarray, top: np.ndarray, n: int) -> Directions:
+def _settled(rotation: np.ndarray, share: np.ndarray, axes: np.ndarray, top: np.ndarray, n: int) -> Directions:
     """Directions with the sign that makes the largest |score| positive."""
     token, score = tokens_and_scores(top)
     sign = np.where(score[:, :1] < 0, np.float32(-1), np.float32(1))
-    return Directions(rotation * sign, share, vector * sign, token, score * sign, n)
+    return Directions(rotation * sign, share, axes * sign, token, score * sign, n)
 
 
 def _in_order(function: Callable[[int], Result], rows: Sequence[int], n_workers: int) -> Iterator[Result]:

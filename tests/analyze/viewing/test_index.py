@@ -51,7 +51,7 @@ def test_it_holds_js_and_miub_of_the_run(run: Run) -> None:
     np.testing.assert_array_equal(found["miub"][:], result["samples/miub"].values)
     js = result["tokens/js"].values.astype(np.float64)
     scale = {"js": np.quantile(js, 0.995), "token": np.quantile(js.sum(axis=1), 0.995)}
-    assert found.attrs["scale"] == pytest.approx(scale, rel=1e-12)
+    assert found.attrs["scale"] == pytest.approx(scale, rel=1e-6)
     assert found.attrs["n_state_tokens"] == run.n_tokens
     assert sorted(os.listdir(path.parent)) == ["run.view.zarr", "run.zarr"]
 
@@ -179,16 +179,17 @@ def test_what_is_not_finite_is_nan_and_not_in_the_scale(make_small: Callable[...
     assert np.argwhere(np.isnan(js)).tolist() == [[3, 0]]
     np.testing.assert_array_equal(found["miub"][:], miub(run)["samples/miub"].values)
     scale = {"js": np.nanquantile(js, 0.995), "token": np.quantile(np.nansum(js, axis=1), 0.995)}
-    assert found.attrs["scale"] == pytest.approx(scale, rel=1e-12)
+    assert found.attrs["scale"] == pytest.approx(scale, rel=1e-6)
 
 
 def test_the_scale_is_of_evenly_spaced_tokens(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SCALE_VALUES", 3000)  # of 10,000
+    monkeypatch.setattr(module, "SCALE_VALUES", 4000)  # of 10,000: every third token
     monkeypatch.setattr("lorascope.analyze.reduce.CHUNK_TOKENS", 256)
     found = group(view_index(run))["adapters/default"]
-    js = miub(run)["tokens/js"].values.astype(np.float64)[::4]
-    np.testing.assert_array_equal(found["js"][::4], js)
-    assert found.attrs["scale"]["token"] == pytest.approx(np.quantile(js.sum(axis=1), 0.995), rel=1e-12)
+    js = miub(run)["tokens/js"].values.astype(np.float64)[::3]
+    np.testing.assert_array_equal(found["js"][::3], js)
+    scale = {"js": np.quantile(js, 0.995), "token": np.quantile(js.sum(axis=1), 0.995)}
+    assert found.attrs["scale"] == pytest.approx(scale, rel=1e-6)
 
 
 def test_an_index_is_made_once(run: Run) -> None:
