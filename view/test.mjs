@@ -19,4 +19,5 @@ await build({
   sourcemap: "inline",
 });
 const files = names.map((name) => `build/test/${name.replace(/ts$/, "mjs")}`);
-process.exit(spawnSync(process.execPath, ["--test", "--enable-source-maps", ...process.argv.slice(2), ...files], { cwd: HERE, stdio: "inherit" }).status ?? 1);
+const options = ["--test", "--enable-source-maps", ...process.argv.slice(2)];
+process.exit(spawnSync(process.execPath, [...options, ...files], { cwd: HERE, stdio: "inherit" }).status ?? 1);

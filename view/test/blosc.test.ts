@@ -27,7 +27,12 @@ described.forEach((one, i) => {
     assert.equal(crc32c(containers[i]!), one.crc32c);
     const expected = plain(one.kind, one.n, one.seed);
     assert.deepEqual(decodeBlosc(containers[i]!, one.n), expected);
-    for (const [start, stop] of [[0, 1], [one.n - 1, one.n], [one.n >> 2, one.n >> 1], [one.n >> 1, one.n >> 1]] as const) {
+    for (const [start, stop] of [
+      [0, 1],
+      [one.n - 1, one.n],
+      [one.n >> 2, one.n >> 1],
+      [one.n >> 1, one.n >> 1],
+    ] as const) {
       assert.deepEqual(decodeBlosc(containers[i]!, one.n, start, stop), expected.subarray(start, stop));
     }
   });
@@ -38,18 +43,29 @@ test("every kind of container is among them", () => {
   for (const flag of [1, 2, 4, 16]) {
     assert.ok(flags.some((one) => one & flag) && flags.some((one) => !(one & flag)), `flag ${flag}`);
   }
-  assert.ok(containers.some((one) => new DataView(one.buffer).getUint32(8, true) < new DataView(one.buffer).getUint32(4, true)));
+  assert.ok(
+    containers.some((one) => new DataView(one.buffer).getUint32(8, true) < new DataView(one.buffer).getUint32(4, true)),
+  );
 });
 
 test("a part decodes no more than the blocks that hold it", () => {
   const view = (container: Uint8Array) => new DataView(container.buffer);
-  const i = containers.findIndex((one) => !(one[2]! & 2) && view(one).getUint32(4, true) > 2 * view(one).getUint32(8, true));
+  const i = containers.findIndex(
+    (one) => !(one[2]! & 2) && view(one).getUint32(4, true) > 2 * view(one).getUint32(8, true),
+  );
   const broken = containers[i]!.slice();
-  const [blockSize, first, second] = [8, 16, 20].map((at) => view(broken).getUint32(at, true)) as [number, number, number];
+  const [blockSize, first, second] = [8, 16, 20].map((at) => view(broken).getUint32(at, true)) as [
+    number,
+    number,
+    number,
+  ];
   broken.fill(0xff, first, second);
   const { n, seed, kind } = described[i]!;
   assert.throws(() => decodeBlosc(broken, n, 0, 10), /is broken/);
-  assert.deepEqual(decodeBlosc(broken, n, blockSize, blockSize + 9), plain(kind, n, seed).subarray(blockSize, blockSize + 9));
+  assert.deepEqual(
+    decodeBlosc(broken, n, blockSize, blockSize + 9),
+    plain(kind, n, seed).subarray(blockSize, blockSize + 9),
+  );
 });
 
 test("crc32c has the check value of its definition, and any length", () => {

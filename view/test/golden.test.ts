@@ -67,7 +67,10 @@ for (const [name, { inputs, answers }] of cases("js")) {
       const js = jensenShannon(base, delta);
       const found = {
         js,
-        js_permuted: jensenShannon(base, Float32Array.from(order, (i) => delta[i]!)),
+        js_permuted: jensenShannon(
+          base,
+          Float32Array.from(order, (i) => delta[i]!),
+        ),
         effective_width: effectiveWidth(base),
         base_norm: baseNorm,
         delta_norm: deltaNorm,
@@ -98,8 +101,24 @@ test("js is symmetric, bounded by ln 2 and blind to a constant", () => {
   const js = jensenShannon(base, delta);
   assert.ok(js > 0 && js < Math.LN2);
   const other = base.map((x, i) => x + delta[i]!);
-  close(jensenShannon(other, base.map((x, i) => x - other[i]!)), js, 1e-5, "swapped");
-  close(jensenShannon(base, delta.map((x) => x + 2)), js, 1e-5, "shifted");
+  close(
+    jensenShannon(
+      other,
+      base.map((x, i) => x - other[i]!),
+    ),
+    js,
+    1e-5,
+    "swapped",
+  );
+  close(
+    jensenShannon(
+      base,
+      delta.map((x) => x + 2),
+    ),
+    js,
+    1e-5,
+    "shifted",
+  );
 });
 
 test("float16 holds zeros, subnormals, numbers, infinities and NaN", () => {

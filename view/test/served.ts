@@ -5,10 +5,17 @@ import { crc32c } from "../src/data/crc32c";
 
 let nServed = 0;
 
-type Values = Int8Array | Uint8Array | Int16Array | Uint16Array | Int32Array | Float32Array | Float64Array | BigInt64Array;
+type Values =
+  Int8Array | Uint8Array | Int16Array | Uint16Array | Int32Array | Float32Array | Float64Array | BigInt64Array;
 const TYPES: [unknown, string][] = [
-  [Int8Array, "int8"], [Uint8Array, "uint8"], [Int16Array, "int16"], [Uint16Array, "uint16"], [Int32Array, "int32"],
-  [Float32Array, "float32"], [Float64Array, "float64"], [BigInt64Array, "int64"],
+  [Int8Array, "int8"],
+  [Uint8Array, "uint8"],
+  [Int16Array, "int16"],
+  [Uint16Array, "uint16"],
+  [Int32Array, "int32"],
+  [Float32Array, "float32"],
+  [Float64Array, "float64"],
+  [BigInt64Array, "int64"],
 ];
 
 /** Bytes with their checksum. */
@@ -46,17 +53,26 @@ export class Group {
   }
 
   array(path: string, values: Values | string[], shape = [values.length], chunk = shape, more: object = {}): this {
-    const type = Array.isArray(values) ? "string" : TYPES.find(([kind]) => values instanceof (kind as typeof Int8Array))![1];
+    const type = Array.isArray(values)
+      ? "string"
+      : TYPES.find(([kind]) => values instanceof (kind as typeof Int8Array))![1];
     const bytes = { name: type === "string" ? "vlen-utf8" : "bytes", configuration: { endian: "little" } };
     this.nodes[path] = {
-      zarr_format: 3, node_type: "array", shape, data_type: type, attributes: {}, fill_value: type === "string" ? "" : 0,
+      zarr_format: 3,
+      node_type: "array",
+      shape,
+      data_type: type,
+      attributes: {},
+      fill_value: type === "string" ? "" : 0,
       chunk_grid: { name: "regular", configuration: { chunk_shape: chunk } },
       chunk_key_encoding: { name: "default", configuration: { separator: "." } },
-      codecs: [bytes, { name: "crc32c" }], ...more,
+      codecs: [bytes, { name: "crc32c" }],
+      ...more,
     };
     const width = shape.slice(1).reduce((product, n) => product * n, 1);
     for (let i = 0; i * chunk[0]! < Math.max(shape[0]!, 1); i++) {
-      const from = i * chunk[0]! * width, n = chunk[0]! * width;
+      const from = i * chunk[0]! * width,
+        n = chunk[0]! * width;
       let encoded: Uint8Array;
       if (Array.isArray(values)) encoded = encodedTexts(values.slice(from, from + n), n);
       else {
@@ -71,16 +87,22 @@ export class Group {
 
   /** (row, column) float32 in shards of 1024 rows, with inner chunks so many columns wide. */
   sharded(path: string, values: Float32Array, [n, columns]: [number, number], width: number): this {
-    const nInner = Math.ceil(columns / width), shard = [1024, nInner * width];
+    const nInner = Math.ceil(columns / width),
+      shard = [1024, nInner * width];
     const inner = [{ name: "bytes", configuration: { endian: "little" } }, { name: "crc32c" }];
     const configuration = { chunk_shape: [1024, width], codecs: inner, index_codecs: inner, index_location: "end" };
-    this.array(path, new Float32Array(0), [0, columns], shard, { shape: [n, columns], codecs: [{ name: "sharding_indexed", configuration }] });
+    this.array(path, new Float32Array(0), [0, columns], shard, {
+      shape: [n, columns],
+      codecs: [{ name: "sharding_indexed", configuration }],
+    });
     for (let row = 0; row * 1024 < n; row++) {
-      const index = new BigUint64Array(2 * nInner), parts: Uint8Array[] = [];
+      const index = new BigUint64Array(2 * nInner),
+        parts: Uint8Array[] = [];
       for (let k = 0; k < nInner; k++) {
         const part = new Float32Array(1024 * width);
         for (let i = 0; i < 1024 && row * 1024 + i < n; i++) {
-          for (let j = 0; j < width && k * width + j < columns; j++) part[i * width + j] = values[(row * 1024 + i) * columns + k * width + j]!;
+          for (let j = 0; j < width && k * width + j < columns; j++)
+            part[i * width + j] = values[(row * 1024 + i) * columns + k * width + j]!;
         }
         index.set([BigInt(parts.reduce((sum, { length }) => sum + length, 0)), BigInt(part.byteLength + 4)], 2 * k);
         parts.push(summed(new Uint8Array(part.buffer)));
@@ -92,7 +114,12 @@ export class Group {
 
   get(key: string): Uint8Array | undefined {
     if (key !== "zarr.json") return this.files.get(key);
-    const document = { zarr_format: 3, node_type: "group", attributes: this.attributes, consolidated_metadata: { metadata: this.nodes } };
+    const document = {
+      zarr_format: 3,
+      node_type: "group",
+      attributes: this.attributes,
+      consolidated_metadata: { metadata: this.nodes },
+    };
     return new TextEncoder().encode(JSON.stringify(document));
   }
 }
@@ -126,9 +153,13 @@ export function serve(
     const whole = prefix === undefined ? undefined : places[prefix]!.get(path.slice(prefix.length));
     if (!whole) return new Response("not here", { status: 404 });
     const [, from, to] = /^bytes=(\d*)-(\d*)$/.exec(range ?? "") ?? [];
-    const part = !range || !ranges ? whole : from ? whole.slice(Number(from), Number(to) + 1) : whole.slice(-Number(to));
+    const part =
+      !range || !ranges ? whole : from ? whole.slice(Number(from), Number(to) + 1) : whole.slice(-Number(to));
     served.bytes += part.length;
-    return new Response(part as BodyInit, { status: range && ranges ? 206 : 200, headers: { "Content-Length": String(part.length) } });
+    return new Response(part as BodyInit, {
+      status: range && ranges ? 206 : 200,
+      headers: { "Content-Length": String(part.length) },
+    });
   };
   return served;
 }

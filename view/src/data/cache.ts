@@ -1,43 +1,32 @@
 /** What was read last, shared by all who ask for it, up to a number of bytes. */
 
-interface Entry {
-  value: Promise<unknown>;
-  bytes: number;
-}
-
-/** Forgets what was used least recently; what is still being read counts as nothing and stays. */
+/** Forgets what was used least recently; what is still being read counts as nothing. A failure isn't kept. */
 export class Cache {
-  #entries = new Map<string, Entry>();
+  #entries = new Map<string, { value: Promise<unknown>; bytes: number }>();
   #bytes = 0;
 
   constructor(readonly limitBytes: number) {}
 
-  /** What `load` gives, once for all who ask while it is kept; a failure isn't kept. */
+  /** What `load` gives, called once for all who ask while it is kept. */
   get<T>(key: string, load: () => Promise<T>, bytesOf: (value: T) => number): Promise<T> {
-    const known = this.#entries.get(key);
-    if (known) {
-      this.#entries.delete(key); // and to the end, which is the youngest
-      this.#entries.set(key, known);
-      return known.value as Promise<T>;
+    let entry = this.#entries.get(key) as { value: Promise<T>; bytes: number } | undefined;
+    this.#entries.delete(key); // and to the end, which is the youngest
+    if (!entry) {
+      const created = (entry = { value: load(), bytes: 0 });
+      created.value.then(
+        (value) => this.#grow(created, bytesOf(value)),
+        () => this.#entries.delete(key),
+      );
     }
-    const value = load();
-    const entry = { value, bytes: 0 };
     this.#entries.set(key, entry);
-    value.then(
-      (loaded) => {
-        this.#bytes += entry.bytes = bytesOf(loaded);
-        this.#shrink();
-      },
-      () => this.#entries.delete(key),
-    );
-    return value;
+    return entry.value;
   }
 
-  #shrink(): void {
+  #grow(entry: { bytes: number }, bytes: number): void {
+    this.#bytes += entry.bytes = bytes;
     for (const [key, { bytes }] of this.#entries) {
       if (this.#bytes <= this.limitBytes) return;
-      if (bytes === 0) continue;
-      this.#entries.delete(key);
+      if (bytes > 0) this.#entries.delete(key);
       this.#bytes -= bytes;
     }
   }

@@ -12,118 +12,136 @@ import type { Cell, Direction } from "./types";
 
 const N_FEATURES = 10;
 
+/** Which cell, and whose. */
+interface Place {
+  run: Opened;
+  adapter: number;
+  token: number;
+  component: number;
+  /** Of the component. */
+  path: string;
+  dOut: number;
+  /** Of the adapter's arrays. */
+  root: string;
+  rank: number;
+}
+
 export async function readCell(run: Opened, adapter: number, token: number, component: number): Promise<Cell> {
-  const without = !run.committed(token)
-    ? "the token's row is not captured yet"
-    : run.adapters[adapter]!.rank[component] === 0
-      ? "the adapter leaves this component alone"
-      : run.hasStates(token) ? null : run.states === "none" ? "the run keeps no states" : "the token's row keeps no states";
+  const { path, dOut } = run.components[component]!, { name, rank } = run.adapters[adapter]!;
+  const place = { run, adapter, token, component, path, dOut, root: `adapters/${name}`, rank: rank[component]! };
+  const without = reasonWithout(place);
   const [measured, found] = await Promise.all([
-    without === null ? fromStates(run, adapter, token, component) : fromReductions(run, adapter, token, component),
-    without === null ? readDirections(run, adapter, token, component) : without,
+    without === null ? fromStates(place) : fromReductions(place),
+    without === null ? readDirections(place) : without,
   ]);
-  const directions = typeof found === "string" ? { directions: null, withoutDirections: found } : { directions: found, withoutDirections: null };
-  return { token, component, ratio: measured.deltaNorm / measured.baseNorm, without, ...measured, ...directions };
+  const [directions, withoutDirections] = typeof found === "string" ? [null, found] : [found, null];
+  const ratio = measured.deltaNorm / measured.baseNorm;
+  return { token, component, ratio, without, ...measured, directions, withoutDirections };
+}
+
+function reasonWithout({ run, token, rank }: Place): string | null {
+  if (!run.committed(token)) return "the token's row is not captured yet";
+  if (rank === 0) return "the adapter leaves this component alone";
+  if (run.hasStates(token)) return null;
+  return run.states === "none" ? "the run keeps no states" : "the token's row keeps no states";
 }
 
 type Measured = Pick<Cell, "js" | "baseNorm" | "deltaNorm" | "effectiveWidth" | "jsPermuted" | "features">;
 
-async function fromStates(run: Opened, adapter: number, token: number, component: number): Promise<Measured> {
-  const { dOut } = run.components[component]!;
+async function fromStates(place: Place): Promise<Measured> {
   const [base, delta, order] = await Promise.all([
-    readState(run, "base", token, component),
-    readDelta(run, adapter, token, component),
-    readInto(new Int32Array(dOut), run.index, `permutation/${dOut}`, "int32", [dOut]),
+    readState(place, "base"),
+    readDelta(place),
+    readInto(new Int32Array(place.dOut), place.run.index, `permutation/${place.dOut}`),
   ]);
-  const features = Array.from(delta, (_, feature) => feature).sort((a, b) => Math.abs(delta[b]!) - Math.abs(delta[a]!));
+  const features = [...delta.keys()].sort((a, b) => Math.abs(delta[b]!) - Math.abs(delta[a]!)).slice(0, N_FEATURES);
   return {
     js: jensenShannon(base, delta),
     baseNorm: norm(base),
     deltaNorm: norm(delta),
     effectiveWidth: effectiveWidth(base),
     jsPermuted: jensenShannon(base, Float32Array.from(order, (feature) => delta[feature]!)),
-    features: features.slice(0, N_FEATURES).map((feature) => ({ feature, base: base[feature]!, delta: delta[feature]! })),
+    features: features.map((feature) => ({ feature, base: base[feature]!, delta: delta[feature]! })),
   };
 }
 
 /** What the capture measured where it kept no states; NaN where it didn't. */
-async function fromReductions(run: Opened, adapter: number, token: number, component: number): Promise<Measured> {
-  const n = run.components.length;
+async function fromReductions({ run, adapter, token, component, root }: Place): Promise<Measured> {
+  const n = run.components.length, shape = [run.nTokens, n];
+  const part = { shape, start: token, stop: token + 1, isThere: run.committed };
   const reduction = async (path: string) => {
     const values = new Float32Array(n).fill(NaN);
-    if (await run.store.node(path)) await readInto(values, run.store, path, "float32", [run.nTokens, n], token, token + 1, run.committed);
-    return values[component]!;
+    return ((await run.store.node(path)) ? await readInto(values, run.store, path, part) : values)[component]!;
   };
   const [js, baseNorm, deltaNorm, width] = await Promise.all([
-    readJs(run, adapter, token, token + 1).then((values) => values[component]!),
-    reduction("reductions/base_norm"),
-    reduction(`adapters/${run.adapters[adapter]!.name}/delta_norm`),
+    readJs(run, adapter, token, token + 1), reduction("reductions/base_norm"), reduction(`${root}/delta_norm`),
     reduction("reductions/effective_width"),
   ]);
-  return { js, baseNorm, deltaNorm, effectiveWidth: width, jsPermuted: NaN, features: [] };
+  return { js: js[component]!, baseNorm, deltaNorm, effectiveWidth: width, jsPermuted: NaN, features: [] };
 }
 
-/** Base or adapted of one token, float32 by feature. */
-async function readState(run: Opened, name: "base" | "adapted", token: number, component: number): Promise<Float32Array> {
-  const { path, dOut } = run.components[component]!;
-  return await readRow(run, `states/${path}/${name}`, token, dOut, ["float32", "float16", "uint16"]);
+function readState(place: Place, name: "base" | "adapted"): Promise<Float32Array> {
+  return readRow(place, `states/${place.path}/${name}`, "float32", "float16", "uint16");
 }
 
-async function readRow(run: Opened, path: string, token: number, width: number, types: string[]): Promise<Float32Array> {
-  const node = await run.store.array(path, [run.nTokens, width], ...types);
+/** One token of an array (token, feature), float32. */
+async function readRow({ run, token, dOut }: Place, path: string, ...types: string[]): Promise<Float32Array> {
+  const node = await run.store.array(path, [run.nTokens, dOut], ...types);
   const values = await run.store.row(path, node, token);
   if (values instanceof Float32Array) return values;
   return node.data_type === "float16" ? widenFloat16(values as Uint16Array) : widenBfloat16(values as Uint16Array);
 }
 
-/** What the adapter adds to one token, float32 by feature; of a `pair` run all that it changes, adapted - base. */
-async function readDelta(run: Opened, adapter: number, token: number, component: number): Promise<Float32Array> {
+/** What the adapter adds, float32 by feature; in a `pair` run all that it changes, adapted - base. */
+async function readDelta(place: Place): Promise<Float32Array> {
+  const { run, adapter, component, path, dOut, root, rank } = place;
   if (run.stream === "pair") {
-    const [base, adapted] = await Promise.all([readState(run, "base", token, component), readState(run, "adapted", token, component)]);
+    const [base, adapted] = await Promise.all([readState(place, "base"), readState(place, "adapted")]);
     return adapted.map((value, feature) => value - base[feature]!);
   }
-  const { path, dOut } = run.components[component]!, root = `adapters/${run.adapters[adapter]!.name}`;
-  const z = await readZ(run, adapter, token, component);
-  if (!z) return await readRow(run, `${root}/delta/${path}`, token, dOut, ["float32"]);
-  const hasBias = await run.store.node(`${root}/lora_bias/${path}`);
-  const [B, bias] = await Promise.all([
-    readInto(new Float32Array(dOut * z.length), run.store, `${root}/lora_B/${path}`, "float32", [dOut, z.length]),
-    hasBias && readInto(new Float32Array(dOut), run.store, `${root}/lora_bias/${path}`, "float32", [dOut]),
-  ]);
-  return deltaOf(z, B, run.parts[adapter]!.scaling[component]!, bias);
+  const z = await readZ(place);
+  if (!z) return await readRow(place, `${root}/delta/${path}`, "float32");
+  const bias = `${root}/lora_bias/${path}`, hasBias = await run.store.node(bias);
+  return deltaOf(
+    z,
+    await readInto(new Float32Array(dOut * rank), run.store, `${root}/lora_B/${path}`, { shape: [dOut, rank] }),
+    run.factors[adapter]!.scaling[component]!,
+    hasBias && (await readInto(new Float32Array(dOut), run.store, bias)),
+  );
 }
 
-/** z of one token; null where the component has no factor. */
-async function readZ(run: Opened, adapter: number, token: number, component: number): Promise<Float32Array | null> {
-  const { name, rank } = run.adapters[adapter]!, start = run.parts[adapter]!.factorStart[component]!;
+/** z = A x; null where the component has no factor. */
+async function readZ({ run, adapter, token, component, root, rank }: Place): Promise<Float32Array | null> {
+  const start = run.factors[adapter]!.start[component]!, path = `${root}/factor`;
   if (start < 0) return null;
-  const path = `adapters/${name}/factor`, nColumns = (await run.store.node(path))?.shape?.[1] ?? 0;
-  const [nRows, width] = chunkShape(await run.store.array(path, [run.nTokens, nColumns], "float32")) as [number, number];
-  const columns = Array.from({ length: rank[component]! }, (_, i) => start + i);
-  const values = columns.map(async (column) => {
-    const chunk = (await run.store.chunk(path, [Math.floor(token / nRows), Math.floor(column / width)])) as Numbers;
-    return chunk[(token % nRows) * width + (column % width)] as number;
+  const nColumns = (await run.store.node(path))?.shape?.[1] ?? 0;
+  const node = await run.store.array(path, [run.nTokens, nColumns], "float32");
+  const [length, width] = chunkShape(node) as [number, number];
+  const values = Array.from({ length: rank }, async (_, i) => {
+    const chunk = await run.store.chunk(path, [Math.floor(token / length), Math.floor((start + i) / width)]);
+    return Number((chunk as Numbers)[(token % length) * width + ((start + i) % width)]);
   });
   return Float32Array.from(await Promise.all(values));
 }
 
 /** The component's singular directions, or why there are none. */
-async function readDirections(run: Opened, adapter: number, token: number, component: number): Promise<Direction[] | string> {
-  const z = await readZ(run, adapter, token, component);
-  if (!z || run.stream === "pair") return "this component's delta is not kept as a factor, so it has no rank directions";
-  const root = `adapters/${run.adapters[adapter]!.name}`, n = run.components.length;
-  const [, most = 0, nTop = 0] = (await run.index.node(`${root}/top_token`))?.shape ?? [];
-  const of = <T extends Float32Array | Float64Array>(out: T, name: string, type: "float32" | "int64", ...axes: number[]) =>
-    readInto(out, run.index, `${root}/${name}`, type, [n, ...axes], component, component + 1);
+async function readDirections(place: Place): Promise<Direction[] | string> {
+  const { run, component, root } = place;
+  const z = run.stream === "pair" ? null : await readZ(place);
+  if (!z) return "this component's delta is not kept as a factor, so it has no rank directions";
+  const [n = 0, most = 0, nTop = 0] = (await run.index.node(`${root}/top_token`))?.shape ?? [];
+  const read = <T extends Float32Array | Float64Array>(out: T, name: string, ...axes: number[]) => {
+    const type = out instanceof Float64Array ? ("int64" as const) : undefined;
+    const part = { shape: [n, most, ...axes], type, start: component, stop: component + 1 };
+    return readInto(out, run.index, `${root}/${name}`, part);
+  };
   const [rotation, share, topToken, topScore] = await Promise.all([
-    of(new Float32Array(most * most), "rotation", "float32", most, most),
-    of(new Float32Array(most), "share", "float32", most),
-    of(new Float64Array(most * nTop), "top_token", "int64", most, nTop),
-    of(new Float32Array(most * nTop), "top_score", "float32", most, nTop),
+    read(new Float32Array(most * most), "rotation", most), read(new Float32Array(most), "share"),
+    read(new Float64Array(most * nTop), "top_token", nTop), read(new Float32Array(most * nTop), "top_score", nTop),
   ]);
-  return Array.from(scoresOf(z, rotation, most).subarray(0, z.length), (score, direction) => ({
-    share: share[direction]!,
-    score,
-    top: Array.from({ length: nTop }, (_, i) => ({ token: topToken[direction * nTop + i]!, score: topScore[direction * nTop + i]! })).filter(({ token }) => token >= 0),
-  }));
+  const top = Array.from(topToken, (token, i) => ({ token, score: topScore[i]! }));
+  const scores = [...scoresOf(z, rotation, most).subarray(0, z.length)];
+  return scores.map((score, i) => {
+    return { share: share[i]!, score, top: top.slice(i * nTop, (i + 1) * nTop).filter(({ token }) => token >= 0) };
+  });
 }

@@ -1,4 +1,4 @@
-/** The codecs of the format, in place of zarrita's own: sizes are checked, checksums compared, and what is missing told. */
+/** The format's codecs in place of zarrita's: sizes are checked, checksums compared, and what is missing is told. */
 
 import { registry } from "zarrita";
 import { decodeBlosc } from "./blosc";
@@ -25,15 +25,16 @@ export function sizeOf(type: string, shape: readonly number[]): number {
 /** Little-endian bytes as numbers. */
 export function numbersOf(type: NumberType, bytes: Uint8Array): Numbers {
   const aligned = bytes.byteOffset % TYPES[type].BYTES_PER_ELEMENT ? bytes.slice() : bytes;
-  return new TYPES[type](aligned.buffer as ArrayBuffer, aligned.byteOffset, aligned.length / TYPES[type].BYTES_PER_ELEMENT);
+  const n = aligned.length / TYPES[type].BYTES_PER_ELEMENT;
+  return new TYPES[type](aligned.buffer as ArrayBuffer, aligned.byteOffset, n);
 }
 
 /** The bytes before the checksum, once it is known to be theirs; throws Error. */
 export function checked(bytes: Uint8Array): Uint8Array {
   const content = bytes.subarray(0, Math.max(bytes.length - 4, 0));
-  if (bytes.length < 4 || crc32c(content) !== new DataView(bytes.buffer, bytes.byteOffset + content.length).getUint32(0, true)) {
-    throw new Error("its checksum is wrong");
-  }
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const isIntact = bytes.length >= 4 && crc32c(content) === view.getUint32(content.length, true);
+  if (!isIntact) throw new Error("its checksum is wrong");
   return content;
 }
 
@@ -41,22 +42,26 @@ interface Meta {
   dataType: string;
   shape: number[];
 }
+type Kind = "array_to_bytes" | "bytes_to_bytes";
 type Decode = (bytes: Uint8Array, meta: Meta) => unknown;
 
-function register(name: string, kind: "array_to_bytes" | "bytes_to_bytes", decode: Decode, computeEncodedSize = (n: number) => n): void {
+function register(name: string, kind: Kind, decode: Decode): void {
   const fromConfig = (configuration: { endian?: string } | undefined, meta: Meta) => {
     if (configuration?.endian === "big") throw new Error("its bytes are big-endian");
+    const computeEncodedSize = (n: number) => (name === "crc32c" ? n + 4 : n);
     return { kind, decode: (bytes: Uint8Array) => decode(bytes, meta), computeEncodedSize };
   };
   registry.set(name, async () => ({ fromConfig }) as never);
 }
 
 registry.clear();
-register("crc32c", "bytes_to_bytes", checked, (n) => n + 4);
+register("crc32c", "bytes_to_bytes", checked);
 register("blosc", "bytes_to_bytes", (bytes, { dataType, shape }) =>
   decodeBlosc(bytes, dataType === "string" ? TextChunk.sizeIn(bytes) : sizeOf(dataType, shape)),
 );
-register("vlen-utf8", "array_to_bytes", (bytes, { shape }) => ({ data: new TextChunk(bytes, shape[0]!), shape, stride: [1] }));
+register("vlen-utf8", "array_to_bytes", (bytes, { shape }) => {
+  return { data: new TextChunk(bytes, shape[0]!), shape, stride: [1] };
+});
 register("bytes", "array_to_bytes", (bytes, { dataType, shape }) => {
   if (bytes.length !== sizeOf(dataType, shape)) throw new Error(`it holds ${bytes.length} bytes`);
   const data = numbersOf(dataType as NumberType, bytes);

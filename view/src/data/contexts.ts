@@ -1,24 +1,19 @@
 /** Tokens somewhere in a run, with the text around them. */
 
-import { readInto } from "./columns";
 import type { Opened } from "./runs";
-import { tokenTexts } from "./tokens";
+import { readColumn, readTexts } from "./tokens";
 import type { Context } from "./types";
 
 const N_AROUND = 8;
 
-export async function readContexts(run: Opened, tokens: number[]): Promise<Context[]> {
-  return await Promise.all(tokens.map((token) => readContext(run, token)));
-}
-
-async function readContext(run: Opened, token: number): Promise<Context> {
+export async function readContext(run: Opened, token: number): Promise<Context> {
   const sample = sampleOf(run.samples.stop, token);
   const start = Math.max(run.samples.start[sample] ?? token, token - N_AROUND);
   const stop = Math.min(run.samples.stop[sample] ?? token + 1, token + N_AROUND + 1);
-  const column = (name: string) => readInto(new Int32Array(stop - start), run.store, `tokens/${name}`, "int32", [run.nTokens], start, stop);
+  const column = (name: string) => readColumn(run, new Int32Array(stop - start), name, start);
   const [position, text] = await Promise.all([
     column("position"),
-    tokenTexts(run, start, stop).then(async (found) => found ?? Array.from(await column("token_id"), (id) => `${id} `)),
+    readTexts(run, start, stop).then(async (found) => found ?? Array.from(await column("token_id"), (id) => `${id} `)),
   ]);
   // An ellipsis stands for tokens that were not captured.
   const gapAfter = (i: number) => (i + 1 < text.length && position[i + 1] !== position[i]! + 1 ? "…" : "");

@@ -6,121 +6,145 @@ import { type AdapterView, type Component, DataError, type Manifest, type Run, t
 
 const NAME = /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$/; // so that no path leaves the run
 const ROW_TOKENS = 1024;
+const MAX_TOKENS = 2 ** 31, MAX_SAMPLES = 2 ** 24, MAX_COMPONENTS = 16_384; // announced lengths take memory
 
 /** A run with what its tokens are read from. */
 export interface Opened extends Run {
   store: Store;
   index: Store;
   /** By adapter, of each component. */
-  parts: { scaling: Float64Array; factorStart: Float64Array }[];
+  factors: { scaling: Float64Array; start: Float64Array }[];
 }
 
-export async function openRun(place: number, { name, run, index }: Manifest["runs"][number]): Promise<Opened> {
+/** The root attributes of a run that the page asks for. */
+interface Root {
+  static_digest: string;
+  stream: Run["stream"];
+  states: Run["states"];
+  n_tokens: number;
+  n_rows: number;
+  adapters: string[];
+  finished: boolean;
+  provenance?: { model?: { name?: unknown } };
+}
+
+export async function openRun(place: number, { name, run, index: beside }: Manifest["runs"][number]): Promise<Opened> {
   const store = new Store(run, name, "run `lorascope verify` on it");
-  const beside = new Store(index, `the view index of ${name}`, "run `lorascope view` again");
-  const [found, indexed] = await Promise.all([store.attributes(), beside.attributes()]);
-  checkRun(found, name);
-  checkIndex(indexed, found, name);
-  const { n_tokens: nTokens, n_rows: nRows, states, finished } = found as { n_tokens: number; n_rows: number; states: Run["states"]; finished: boolean };
+  const index = new Store(beside, `the view index of ${name}`, "run `lorascope view` again");
+  const [found, indexed] = await Promise.all([store.attributes(), index.attributes()]);
+  const root = checkedRoot(found, name);
+  const isView = indexed.format === "lorascope.view" && indexed.format_version === 1;
+  if (!isView || indexed.static_digest !== root.static_digest) {
+    throw new DataError(`${index.name} is of another run or version; ${index.repair}`);
+  }
+  const { n_tokens: nTokens, n_rows: nRows, stream, states, finished } = root;
   const [components, samples, committed, kept, text] = await Promise.all([
     readComponents(store),
     readSamples(store, nTokens),
-    // When a run is finished, all of its rows are committed.
     finished ? new Uint8Array(nRows).fill(1) : readCommitted(store, nRows),
-    states === "sample" ? readInto(new Uint8Array(nRows), store, "rows/states", "uint8", [nRows]) : new Uint8Array(nRows).fill(Number(states === "all")),
+    states === "sample" ? readInto(new Uint8Array(nRows), store, "rows/states") : null,
     store.node("tokens/text"),
   ]);
-  const adapters = await Promise.all((found.adapters as string[]).map((adapter) => readAdapter(store, beside, adapter, components.length, samples.n)));
-  const row = (token: number) => Math.floor(token / ROW_TOKENS);
+  const adapters = await Promise.all(
+    root.adapters.map((adapter) => readAdapter(store, index, adapter, components.length, samples.n)),
+  );
+  const isCommitted = (token: number) => committed[Math.floor(token / ROW_TOKENS)] === 1;
+  const keeps = (token: number) => (kept ? kept[Math.floor(token / ROW_TOKENS)] === 1 : states === "all");
   return {
-    place, name, nTokens, nRows, states, finished, components, samples, store, index: beside,
-    stream: found.stream as Run["stream"],
+    place, name, stream, states, finished, nTokens, nRows, components, samples, store, index,
     nCommittedRows: committed.reduce((sum, one) => sum + one, 0),
-    committed: (token) => committed[row(token)] === 1,
-    hasStates: (token) => committed[row(token)] === 1 && kept[row(token)] === 1,
-    model: modelOf(found.provenance),
-    adapters: adapters.map(({ view }) => view),
-    parts: adapters.map(({ parts }) => parts),
+    committed: isCommitted,
+    hasStates: (token) => isCommitted(token) && keeps(token),
+    model: String(root.provenance?.model?.name ?? ""),
+    adapters: adapters.map(([view]) => view),
+    factors: adapters.map(([, factors]) => factors),
     hasText: text !== undefined,
   };
 }
 
-function checkRun(found: Record<string, unknown>, name: string): void {
-  const { format, format_version: version, stream, states, n_tokens, n_rows, adapters } = found;
-  if (format !== "lorascope.run") throw new DataError(`${name} isn't a run: its format is ${JSON.stringify(format)}, not "lorascope.run"`);
+function checkedRoot(found: Record<string, unknown>, name: string): Root {
+  const { format, format_version: version, static_digest, stream, states, n_tokens, n_rows, adapters } = found;
+  if (format !== "lorascope.run") {
+    throw new DataError(`${name} isn't a run: its format is ${JSON.stringify(format)}, not "lorascope.run"`);
+  }
   if (version !== 1 && version !== 2) {
-    throw new DataError(`${name} has format version ${JSON.stringify(version)}; this page reads 1 and 2, so make it with a newer lorascope`);
+    const advice = "this page reads 1 and 2, so view it with a newer lorascope";
+    throw new DataError(`${name} has format version ${JSON.stringify(version)}; ${advice}`);
   }
-  if (typeof found.static_digest !== "string") throw new DataError(`${name} is still being set up, or its set-up was interrupted; it has no rows yet`);
-  const isWhole =
-    ["adapted", "base", "pair"].includes(stream as string) && ["all", "sample", "none"].includes(states as string) &&
-    Number.isSafeInteger(n_tokens) && n_rows === Math.ceil((n_tokens as number) / ROW_TOKENS) &&
-    Array.isArray(adapters) && adapters.length > 0 && adapters.every((adapter) => typeof adapter === "string" && NAME.test(adapter));
-  if (!isWhole) throw new DataError(`the attributes of ${name} aren't as its format asks for; run \`lorascope verify\` on it`);
-}
-
-function checkIndex(indexed: Record<string, unknown>, found: Record<string, unknown>, name: string): void {
-  if (indexed.format !== "lorascope.view" || indexed.format_version !== 1 || indexed.static_digest !== found.static_digest) {
-    throw new DataError(`the view index of ${name} is of another run or version; run \`lorascope view\` again`);
+  if (typeof static_digest !== "string") {
+    throw new DataError(`${name} is still being set up, or its set-up was interrupted; it has no rows yet`);
   }
+  const isKnown = /^(adapted|base|pair)$/.test(String(stream)) && /^(all|sample|none)$/.test(String(states));
+  const isSized = isCount(n_tokens, MAX_TOKENS) && n_rows === Math.ceil(n_tokens / ROW_TOKENS);
+  const isNamed = Array.isArray(adapters) && adapters.length > 0 && adapters.every((one) => NAME.test(one));
+  if (!isKnown || !isSized || !isNamed) {
+    throw new DataError(`the attributes of ${name} aren't as its format asks for; run \`lorascope verify\` on it`);
+  }
+  return found as unknown as Root;
 }
 
-function modelOf(provenance: unknown): string {
-  const { model, settings } = (provenance ?? {}) as { model?: { name?: unknown }; settings?: { model?: unknown } };
-  return [settings?.model, model?.name].find((name) => typeof name === "string") as string | undefined ?? "";
-}
-
-/** By row, 1 where it is committed. */
+/** By row, 1 where it is committed; in a finished run all are. */
 async function readCommitted(store: Store, nRows: number): Promise<Uint8Array> {
-  const digests = await readInto(new Uint8Array(nRows * 32), store, "rows/digest", "uint8", [nRows, 32]);
-  return Uint8Array.from({ length: nRows }, (_, row) => Number(digests.subarray(row * 32, (row + 1) * 32).some((byte) => byte !== 0)));
+  const digests = await readInto(new Uint8Array(nRows * 32), store, "rows/digest", { shape: [nRows, 32] });
+  const isCommitted = (row: number) => digests.subarray(row * 32, (row + 1) * 32).some((byte) => byte !== 0);
+  return Uint8Array.from({ length: nRows }, (_, row) => Number(isCommitted(row)));
 }
 
 async function readComponents(store: Store): Promise<Component[]> {
-  const n = await lengthOf(store, "components/path");
-  const column = (name: string) => readInto(new Int32Array(n), store, `components/${name}`, "int32", [n]);
+  const n = await lengthOf(store, "components/path", MAX_COMPONENTS);
+  const number = (name: string) => readInto(new Int32Array(n), store, `components/${name}`);
   const [path, kind, layer, dIn, dOut] = await Promise.all([
-    texts(store, "components/path", n), texts(store, "components/kind", n), column("layer"), column("d_in"), column("d_out"),
+    texts(store, "components/path", n), texts(store, "components/kind", n),
+    number("layer"), number("d_in"), number("d_out"),
   ]);
-  if (!path.every((one) => NAME.test(one))) throw new DataError(`a component of ${store.name} has a name that its format doesn't allow`);
+  const bad = path.find((one) => !NAME.test(one));
+  if (bad !== undefined) throw new DataError(`${store.name} has a component ${JSON.stringify(bad)}, which is no name`);
   return path.map((one, i) => ({ path: one, kind: kind[i]!, layer: layer[i]!, dIn: dIn[i]!, dOut: dOut[i]! }));
 }
 
 async function readSamples(store: Store, nTokens: number): Promise<Samples> {
-  const n = await lengthOf(store, "samples/id");
+  const n = await lengthOf(store, "samples/id", MAX_SAMPLES);
   const text = (name: string) => texts(store, `samples/${name}`, n);
-  const real = (name: string, type: "float64" | "int64" = "float64") => readInto(new Float64Array(n).fill(NaN), store, `samples/${name}`, type, [n]);
-  const score = (name: string) => readInto(new Int8Array(n).fill(-1), store, `samples/${name}`, "int8", [n]);
-  const [hasBaseCe, hasBaseCorrect] = await Promise.all(["base_ce", "base_correct"].map((name) => store.node(`samples/${name}`)));
+  const place = (name: string) => readInto(new Float64Array(n), store, `samples/${name}`, { type: "int64" });
+  const score = async <T extends Int8Array | Float64Array>(out: T, name: string, isOptional = false) =>
+    isOptional && !(await store.node(`samples/${name}`)) ? out : readInto(out, store, `samples/${name}`);
+  const [reals, flags] = [() => new Float64Array(n).fill(NaN), () => new Int8Array(n).fill(-1)];
   const [id, dataset, split, prompt, length, start, stop, ce, baseCe, correct, baseCorrect] = await Promise.all([
-    text("id"), text("dataset"), text("split"), text("prompt"),
-    readInto(new Int32Array(n), store, "samples/length", "int32", [n]),
-    real("token_start", "int64"), real("token_stop", "int64"),
-    real("ce"), hasBaseCe ? real("base_ce") : new Float64Array(n).fill(NaN),
-    score("correct"), hasBaseCorrect ? score("base_correct") : new Int8Array(n).fill(-1),
+    text("id"), text("dataset"), text("split"), text("prompt"), readInto(new Int32Array(n), store, "samples/length"),
+    place("token_start"), place("token_stop"),
+    score(reals(), "ce"), score(reals(), "base_ce", true),
+    score(flags(), "correct"), score(flags(), "base_correct", true),
   ]);
-  for (let i = 0, before = 0; i < n; before = stop[i]!, i++) {
-    if (!(before <= start[i]! && start[i]! <= stop[i]! && stop[i]! <= nTokens)) throw new DataError(`sample ${i} of ${store.name} has no place on the token axis; ${store.repair}`);
-  }
+  const isPlaced = (i: number) => (stop[i - 1] ?? 0) <= start[i]! && start[i]! <= stop[i]! && stop[i]! <= nTokens;
+  const lost = start.findIndex((_, i) => !isPlaced(i));
+  if (lost >= 0) throw new DataError(`sample ${lost} of ${store.name} has no place on the token axis; ${store.repair}`);
   return { n, id, dataset, split, prompt, length, start, stop, ce, baseCe, correct, baseCorrect };
 }
 
-async function lengthOf(store: Store, path: string): Promise<number> {
-  const n = (await store.node(path))?.shape?.[0];
-  if (!Number.isSafeInteger(n)) throw new DataError(`${store.name} has no array ${path}; ${store.repair}`);
-  return n!;
+function isCount(n: unknown, most: number): n is number {
+  return Number.isInteger(n) && (n as number) >= 0 && (n as number) <= most;
 }
 
-async function readAdapter(store: Store, index: Store, name: string, n: number, nSamples: number): Promise<{ view: AdapterView; parts: Opened["parts"][number] }> {
+async function lengthOf(store: Store, path: string, most: number): Promise<number> {
+  const n = (await store.node(path))?.shape?.[0];
+  if (!isCount(n, most)) throw new DataError(`${store.name} has no array ${path} of at most ${most}; ${store.repair}`);
+  return n;
+}
+
+async function readAdapter(
+  store: Store, index: Store, name: string, n: number, nSamples: number,
+): Promise<[AdapterView, Opened["factors"][number]]> {
   const root = `adapters/${name}`;
-  const [rank, scaling, factorStart, miub, group] = await Promise.all([
-    readInto(new Int32Array(n), store, `${root}/rank`, "int32", [n]),
-    readInto(new Float64Array(n), store, `${root}/scaling`, "float64", [n]),
-    readInto(new Float64Array(n), store, `${root}/factor_start`, "int64", [n]),
-    readInto(new Float64Array(nSamples), index, `${root}/miub`, "float64", [nSamples]),
+  const [rank, scaling, start, miub, group] = await Promise.all([
+    readInto(new Int32Array(n), store, `${root}/rank`),
+    readInto(new Float64Array(n), store, `${root}/scaling`),
+    readInto(new Float64Array(n), store, `${root}/factor_start`, { type: "int64" }),
+    readInto(new Float64Array(nSamples), index, `${root}/miub`),
     index.node(root),
   ]);
   const scale = group?.attributes?.scale as AdapterView["scale"] | undefined;
-  if (typeof scale?.js !== "number" || typeof scale.token !== "number") throw new DataError(`${index.name} has no scale; ${index.repair}`);
-  return { view: { name, rank: rank.map((one) => Math.max(one, 0)), miub, scale }, parts: { scaling, factorStart } };
+  if (typeof scale?.js !== "number" || typeof scale.token !== "number") {
+    throw new DataError(`${index.name} has no scale; ${index.repair}`);
+  }
+  return [{ name, rank: rank.map((one) => Math.max(one, 0)), miub, scale }, { scaling, start }];
 }

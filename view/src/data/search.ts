@@ -1,13 +1,15 @@
 /** Words in the texts of samples. */
 
-import { readTexts } from "./columns";
 import type { Opened } from "./runs";
+import { readTexts } from "./tokens";
 
 const N_AT_ONCE = 65_536; // tokens: a chunk of text
 const TEXTS = new WeakMap<Opened, string[]>();
 
 /** Samples whose captured text holds each of the words, in any case. */
-export async function searchSamples(run: Opened, words: string, progress: (share: number) => void, signal: AbortSignal): Promise<Set<number>> {
+export async function searchSamples(
+  run: Opened, words: string, progress: (share: number) => void, signal: AbortSignal,
+): Promise<Set<number>> {
   const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
   const found = new Set<number>();
   (await sampleTexts(run, progress, signal)).forEach((text, sample) => {
@@ -25,10 +27,8 @@ async function sampleTexts(run: Opened, progress: (share: number) => void, signa
   for (let first = 0, next = 0; first < n; first = next) {
     while (next < n && (next === first || stop[next]! - start[first]! <= N_AT_ONCE)) next++;
     signal.throwIfAborted();
-    for (let i = first; i < next; i++) {
-      const parts = run.hasText ? await readTexts(run.store, "tokens/text", run.nTokens, start[i]!, stop[i]!, (chunk, from, to) => chunk.joined(from, to)) : [];
-      all.push(parts.join("").toLowerCase());
-    }
+    const from = start[first]!, text = (await readTexts(run, from, stop[next - 1]!)) ?? [];
+    for (let i = first; i < next; i++) all.push(text.slice(start[i]! - from, stop[i]! - from).join("").toLowerCase());
     progress(next / n);
     await new Promise((resolve) => setTimeout(resolve)); // the page may paint
   }

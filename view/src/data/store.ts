@@ -8,7 +8,8 @@ import type { TextChunk } from "./text";
 import { DataError } from "./types";
 
 const MIB = 1024 ** 2;
-const MAX_ROOT_BYTES = 32 * MIB, MAX_NODE_BYTES = MIB / 4, MAX_CHUNK_BYTES = 2048 * MIB, MAX_TEXT_BYTES = 64 * MIB;
+const MAX_ROOT_BYTES = 32 * MIB, MAX_NODE_BYTES = MIB / 4, MAX_CHUNK_BYTES = 2048 * MIB;
+const MAX_TEXT_BYTES = 64 * MIB, MAX_TEXTS = 65_536;
 /** Compressed chunks of states and decoded ones of everything else, of all runs. */
 const CACHE = new Cache(64 * MIB);
 /** What may be absent: nodes, digests of rows that aren't committed, and scores that the first writers left empty. */
@@ -18,6 +19,7 @@ const OPTIONAL = /\/zarr\.json$|^\/rows\/digest\/c\.|^\/samples\/base_\w+\/c\./;
 interface Node {
   node_type: "array" | "group";
   attributes: Record<string, unknown>;
+  consolidated_metadata?: { metadata?: Record<string, Node> };
   shape: number[];
   data_type: string;
   chunk_grid: { configuration: { chunk_shape: number[] } };
@@ -28,7 +30,13 @@ type Range = zarr.RangeQuery;
 export type Chunk = Numbers | TextChunk;
 
 function partOf(whole: Uint8Array, range: Range): Uint8Array {
-  return "suffixLength" in range ? whole.subarray(-range.suffixLength) : whole.subarray(range.offset, range.offset + range.length);
+  if ("suffixLength" in range) return whole.subarray(-range.suffixLength);
+  return whole.subarray(range.offset, range.offset + range.length);
+}
+
+function headerOf(range: Range): string {
+  if ("suffixLength" in range) return `bytes=-${range.suffixLength}`;
+  return `bytes=${range.offset}-${range.offset + range.length - 1}`;
 }
 
 /** Shape of what is decoded at once: a chunk, or an inner chunk of a shard. */
@@ -36,16 +44,24 @@ export function chunkShape(node: Node): number[] {
   return node.codecs[0]?.configuration?.chunk_shape ?? node.chunk_grid.configuration.chunk_shape;
 }
 
-function isStoredAsAsked(node: Partial<Node>): boolean {
-  const { shape = [], data_type = "", codecs, chunk_key_encoding: keys } = node;
-  const chunk = node.chunk_grid?.configuration?.chunk_shape ?? [];
-  const isSharded = codecs?.[0]?.configuration?.chunk_shape !== undefined;
-  const isWhole = chunk.every((n, axis) => Number.isInteger(n) && n > 0 && (axis === 0 || isSharded || n === shape[axis]));
-  const isSmall = data_type === "string" ? chunk[0]! <= 65_536 : sizeOf(data_type, chunk) < MAX_CHUNK_BYTES;
-  return (
-    chunk.length === shape.length && isWhole && isSmall && keys?.name === "default" && keys.configuration?.separator === "." &&
-    (codecs?.[0]?.configuration?.codecs ?? codecs)?.at(-1)?.name === "crc32c"
-  );
+/** Whether an array's chunks are as the format has them; its shape and type are known to be. */
+function hasItsChunks({ shape = [], data_type: type = "", codecs, ...node }: Partial<Node>): boolean {
+  const chunk = node.chunk_grid?.configuration?.chunk_shape ?? [], keys = node.chunk_key_encoding;
+  const shard = codecs?.[0]?.configuration, isSharded = shard?.chunk_shape !== undefined;
+  const isWhole = (n: number, axis: number) => n > 0 && (axis === 0 || isSharded || n === shape[axis]);
+  if (chunk.length !== shape.length || !chunk.every((n, axis) => Number.isInteger(n) && isWhole(n, axis))) return false;
+  if (type === "string" ? chunk[0]! > MAX_TEXTS : sizeOf(type, chunk) >= MAX_CHUNK_BYTES) return false;
+  if (keys?.name !== "default" || keys.configuration?.separator !== ".") return false;
+  return (shard?.codecs ?? codecs)?.at(-1)?.name === "crc32c";
+}
+
+async function reached<T>(url: URL, answer: Promise<T>): Promise<T> {
+  try {
+    return await answer;
+  } catch {
+    const advice = "see whether its server runs and, if it isn't this page's, lets other origins read (CORS)";
+    throw new DataError(`can't reach ${url.href}: ${advice}`);
+  }
 }
 
 export class Store implements zarr.AsyncReadable {
@@ -62,10 +78,10 @@ export class Store implements zarr.AsyncReadable {
     const bytes = await this.#request("/zarr.json", MAX_ROOT_BYTES);
     const root = bytes && this.#parse("/zarr.json", bytes);
     if (root?.node_type !== "group") throw new DataError(`there is no Zarr group at ${this.url}`);
-    const nodes = (root as { consolidated_metadata?: { metadata?: Record<string, Node> } }).consolidated_metadata?.metadata;
+    const nodes = root.consolidated_metadata?.metadata;
     this.#isConsolidated = nodes !== undefined;
     this.#nodes = new Map(Object.entries(nodes ?? {}).map(([path, node]) => [`/${path}`, node]));
-    return root.attributes;
+    return root.attributes ?? {};
   }
 
   /** A node's metadata; undefined where there is no such node. */
@@ -82,7 +98,8 @@ export class Store implements zarr.AsyncReadable {
   async array(path: string, shape: readonly number[], ...types: string[]): Promise<Node> {
     const node = await this.node(path);
     if (node?.node_type !== "array") throw new DataError(`${this.name} has no array ${path}; ${this.repair}`);
-    if (!types.includes(node.data_type) || JSON.stringify(node.shape) !== JSON.stringify(shape) || !isStoredAsAsked(node)) {
+    const isAsked = types.includes(node.data_type) && JSON.stringify(node.shape) === JSON.stringify(shape);
+    if (!isAsked || !hasItsChunks(node)) {
       throw new DataError(`array ${path} of ${this.name} isn't as its format asks for; ${this.repair}`);
     }
     return node;
@@ -90,24 +107,28 @@ export class Store implements zarr.AsyncReadable {
 
   /** One chunk, or inner chunk of a shard, decoded whole. */
   chunk(path: string, place: number[]): Promise<Chunk> {
-    return CACHE.get(`${this.url} ${path} ${place}`, async () => {
+    const read = async () => {
       let array = this.#arrays.get(path);
-      if (!array) this.#arrays.set(path, (array = zarr.open.v3(zarr.root(this as Store).resolve(path), { kind: "array" })));
-      return await this.#telling(path, place, async () => (await (await array).getChunk(place)).data as unknown as Chunk);
-    }, (chunk) => chunk.byteLength);
+      if (!array) array = zarr.open.v3(zarr.root(this as Store).resolve(path), { kind: "array" });
+      this.#arrays.set(path, array);
+      return (await (await array).getChunk(place)).data as unknown as Chunk;
+    };
+    const size = (chunk: Chunk) => chunk.byteLength;
+    return CACHE.get(`${this.url} ${path} ${place}`, () => this.#telling(path, place, read), size);
   }
 
-  /** The numbers of one token in a chunk that is mostly not wanted: no more of it is decoded than the blocks around them. */
+  /** The numbers of one token, of whose chunk no more is decoded than the blocks that hold them. */
   async row(path: string, node: Node, token: number): Promise<Numbers> {
     const shape = node.chunk_grid.configuration.chunk_shape, type = node.data_type as NumberType;
     const place = shape.map((n, axis) => (axis === 0 ? Math.floor(token / n) : 0));
     const key: zarr.AbsolutePath = `/${path}/c.${place.join(".")}`;
     return await this.#telling(path, place, async () => {
-      const content = await CACHE.get(`${this.url} ${key}`, async () => checked((await this.get(key))!), (bytes) => bytes.length);
+      const content = await this.#kept(key, checked);
       const size = sizeOf(type, shape), width = size / shape[0]!, start = (token % shape[0]!) * width;
-      if (node.codecs.some(({ name }) => name === "blosc")) return numbersOf(type, decodeBlosc(content, size, start, start + width));
-      if (content.length !== size) throw new Error(`it holds ${content.length} bytes`);
-      return numbersOf(type, content.slice(start, start + width));
+      const isPlain = !node.codecs.some(({ name }) => name === "blosc");
+      if (isPlain && content.length !== size) throw new Error(`it holds ${content.length} bytes`);
+      const part = isPlain ? content.slice(start, start + width) : decodeBlosc(content, size, start, start + width);
+      return numbersOf(type, part);
     });
   }
 
@@ -115,31 +136,32 @@ export class Store implements zarr.AsyncReadable {
   async get(key: zarr.AbsolutePath): Promise<Uint8Array | undefined> {
     const end = key.lastIndexOf("/"), node = await this.node(key.slice(1, end));
     if (key.endsWith("/zarr.json")) return node && new TextEncoder().encode(JSON.stringify(node));
-    const decoded = node && node.data_type !== "string" ? sizeOf(node.data_type, node.chunk_grid.configuration.chunk_shape) : MAX_TEXT_BYTES;
+    const { data_type: type, chunk_grid: grid } = node!;
+    const decoded = type === "string" ? MAX_TEXT_BYTES : sizeOf(type, grid.configuration.chunk_shape);
     return await this.#request(key, decoded * 1.02 + 1024); // headers, checksums and a shard's index take less
   }
 
   /** For zarrita: part of a shard. */
   async getRange(key: zarr.AbsolutePath, range: Range): Promise<Uint8Array | undefined> {
     if (this.#knowsRanges) return await this.#request(key, MAX_CHUNK_BYTES, range);
-    // The server sends shards whole, so each is kept for its other parts.
-    const whole = await CACHE.get(`${this.url} ${key}`, async () => (await this.get(key))!, (bytes) => bytes.length);
-    return partOf(whole, range);
+    return partOf(await this.#kept(key, (whole) => whole), range); // the server sends shards whole
+  }
+
+  /** A chunk that isn't decoded whole, kept as it is for its other parts once `check` has seen it. */
+  #kept(key: zarr.AbsolutePath, check: (bytes: Uint8Array) => Uint8Array): Promise<Uint8Array> {
+    const read = async () => check((await this.get(key))!);
+    return CACHE.get(`${this.url} ${key}`, read, (bytes) => bytes.length);
   }
 
   async #request(key: string, limit: number, range?: Range): Promise<Uint8Array | undefined> {
     const url = new URL(key.slice(1), this.url);
-    const wanted = range && ("suffixLength" in range ? `-${range.suffixLength}` : `${range.offset}-${range.offset + range.length - 1}`);
-    let response: Response, bytes: Uint8Array;
-    try {
-      // What a run's root says changes while it is captured, and browsers may keep files.
-      response = await fetch(url, wanted ? { headers: { Range: `bytes=${wanted}` } } : limit === MAX_ROOT_BYTES ? { cache: "no-cache" } : {});
-      if (Number(response.headers.get("Content-Length")) > limit) throw new DataError(`${key} of ${this.name} is larger than its format allows`);
-      bytes = new Uint8Array(await response.arrayBuffer());
-    } catch (error) {
-      if (error instanceof DataError) throw error;
-      throw new DataError(`can't reach ${url.href}: see whether its server runs and, if it isn't this page's, lets other origins read (CORS)`);
+    // Browsers keep files, but a root changes while its run is captured.
+    const cache = key === "/zarr.json" ? "no-cache" : "default";
+    const response = await reached(url, fetch(url, { cache, headers: range ? { Range: headerOf(range) } : {} }));
+    if (Number(response.headers.get("Content-Length")) > limit) {
+      throw new DataError(`${key.slice(1)} of ${this.name} is larger than its format allows; ${this.repair}`);
     }
+    const bytes = new Uint8Array(await reached(url, response.arrayBuffer()));
     // A bucket whose objects can't be listed says 403 of what isn't there.
     if (response.status === 404 || (response.status === 403 && OPTIONAL.test(key))) {
       if (OPTIONAL.test(key)) return undefined;
@@ -166,7 +188,8 @@ export class Store implements zarr.AsyncReadable {
     } catch (error) {
       const cause = zarr.isZarritaError(error) && error.cause instanceof Error ? error.cause : (error as Error);
       if (cause instanceof DataError) throw cause;
-      throw new DataError(`chunk ${path}/c.${place.join(".")} of ${this.name} is broken: ${cause.message}; ${this.repair}`);
+      const chunk = `${path}/c.${place.join(".")}`;
+      throw new DataError(`chunk ${chunk} of ${this.name} is broken: ${cause.message}; ${this.repair}`);
     }
   }
 }

@@ -1,7 +1,7 @@
 /** A chunk of texts, as Zarr's `vlen-utf8` codec writes it: how many, then of each its length and UTF-8. */
 
 const MAX_BYTES = 64 * 1024 ** 2;
-const UTF8 = new TextDecoder();
+const UTF8 = new TextDecoder("utf-8", { ignoreBOM: true });
 
 export class TextChunk {
   readonly #bytes: Uint8Array;
@@ -11,7 +11,8 @@ export class TextChunk {
   /** Throws Error unless the bytes hold so many texts. */
   constructor(bytes: Uint8Array, length: number) {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-    if (bytes.length < 4 + 4 * length || view.getUint32(0, true) !== length) throw new Error(`it doesn't hold ${length} texts`);
+    const isThere = bytes.length >= 4 + 4 * length && view.getUint32(0, true) === length;
+    if (!isThere) throw new Error(`it doesn't hold ${length} texts`);
     this.#bytes = bytes;
     this.#starts = new Uint32Array(length + 1);
     let at = 4;
@@ -26,7 +27,8 @@ export class TextChunk {
 
   /** Bytes of texts that a Blosc container announces; throws Error above the format's limit. */
   static sizeIn(container: Uint8Array): number {
-    const announced = container.length < 8 ? 0 : new DataView(container.buffer, container.byteOffset).getUint32(4, true);
+    const view = new DataView(container.buffer, container.byteOffset, container.length);
+    const announced = container.length < 8 ? 0 : view.getUint32(4, true);
     if (announced > MAX_BYTES) throw new Error(`it announces ${announced} bytes of text`);
     return announced;
   }
@@ -35,18 +37,18 @@ export class TextChunk {
     return this.#bytes.length + this.#starts.byteLength;
   }
 
-  at(i: number): string {
-    return UTF8.decode(this.#bytes.subarray(this.#starts[i], this.#starts[i + 1]! - 4));
-  }
-
-  /** Texts `start` to `stop` in one. */
-  joined(start: number, stop: number): string {
-    const parts = new Uint8Array(Math.max(this.#starts[stop]! - this.#starts[start]! - 4 * (stop - start), 0));
-    for (let i = start, to = 0; i < stop; i++) {
-      const part = this.#bytes.subarray(this.#starts[i], this.#starts[i + 1]! - 4);
-      parts.set(part, to);
-      to += part.length;
-    }
-    return UTF8.decode(parts);
+  /** Texts `start` to `stop`. */
+  slice(start: number, stop: number): string[] {
+    const ends = (i: number): [number, number] => [this.#starts[start + i]!, this.#starts[start + i + 1]! - 4];
+    const n = stop - start, bytes = new Uint8Array(this.#starts[stop]! - this.#starts[start]! - 4 * n);
+    let at = 0;
+    for (let i = 0; i < n; i++) for (let [k, end] = ends(i); k < end; k++) bytes[at++] = this.#bytes[k]!;
+    // Where all is ASCII, decoded at once, each text lies where its bytes do.
+    const whole = UTF8.decode(bytes), isAscii = whole.length === bytes.length;
+    at = 0;
+    return Array.from({ length: n }, (_, i) => {
+      const [k, end] = ends(i);
+      return isAscii ? whole.slice(at, (at += end - k)) : UTF8.decode(this.#bytes.subarray(k, end));
+    });
   }
 }

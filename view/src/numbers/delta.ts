@@ -11,7 +11,8 @@ export function deltaOf(z: Float32Array, B: Float32Array, scaling: number, bias?
 
 /** rotation z by direction, for the first `z.length` of `stride` entries of each of its rows. */
 export function scoresOf(z: Float32Array, rotation: Float32Array, stride = z.length): Float64Array {
-  return Float64Array.from({ length: rotation.length / stride }, (_, direction) => dot(rotation, direction * stride, z));
+  const n = rotation.length / stride;
+  return Float64Array.from({ length: n }, (_, direction) => dot(rotation, direction * stride, z));
 }
 
 function dot(rows: Float32Array, start: number, z: Float32Array): number {

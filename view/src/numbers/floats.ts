@@ -9,7 +9,9 @@ export function widenBfloat16(bits: Uint16Array): Float32Array {
 export function widenFloat16(bits: Uint16Array): Float32Array {
   return Float32Array.from(bits, (half) => {
     const [exponent, fraction] = [(half >> 10) & 31, half & 1023];
-    const size = exponent === 31 ? (fraction ? NaN : Infinity) : exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24;
+    let size = (1 + fraction / 1024) * 2 ** (exponent - 15);
+    if (exponent === 0) size = fraction * 2 ** -24;
+    if (exponent === 31) size = fraction ? NaN : Infinity;
     return half >> 15 ? -size : size;
   });
 }

@@ -1,0 +1,45 @@
+"""The page's own tests, its types, and that its sources give the committed file; skipped where Node isn't there."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+VIEW = Path(__file__).parents[2] / "view"
+PAGE = VIEW.parent / "analyze" / "lorascope" / "analyze" / "viewing" / "page.html"
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    """Node, with the packages of the lock file beside the page's sources."""
+    found = shutil.which("node")
+    if found is None:
+        pytest.skip("no Node on this machine: `node`")
+    installed = VIEW / "node_modules" / ".package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < (VIEW / "package-lock.json").stat().st_mtime:
+        if shutil.which("npm") is None:
+            pytest.skip("no npm on this machine to install the page's packages: `npm`")
+        ran("npm", "ci", "--no-audit", "--no-fund")
+    return found
+
+
+def ran(*command: str) -> str:
+    done = subprocess.run(command, cwd=VIEW, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_units(node: str) -> None:
+    assert "# fail 0" in ran(node, "test.mjs", "--test-reporter=tap")
+
+
+def test_types(node: str) -> None:
+    ran(node, "node_modules/typescript/bin/tsc", "--noEmit")
+
+
+def test_a_build_gives_the_committed_page(node: str, tmp_path: Path) -> None:
+    ran(node, "build.mjs", str(tmp_path / "page.html"))
+    assert (tmp_path / "page.html").read_bytes() == PAGE.read_bytes(), (
+        "run `npm run build` in view/ and commit the page"
+    )

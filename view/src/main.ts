@@ -1,0 +1,160 @@
+/** The page: what its parts share, the address, and the keyboard. */
+
+import { data } from "./data";
+import type { Run } from "./data/types";
+import { placeOf, type App } from "./ui/app";
+import { alertLine, eachFrame, el, span } from "./ui/dom";
+import { sampleList } from "./ui/list";
+import { pane, type Pane } from "./ui/pane";
+import { PALETTE, ramp } from "./ui/scale";
+import { chosen } from "./ui/select";
+import { format, parse, type View } from "./ui/state";
+
+const KEYS = [
+  ["j  k", "next, previous sample; arrows in the list"], ["←  →", "previous, next token; kinds, in the map"],
+  ["↑  ↓", "layers, in the ribbon and the map"], ["Enter", "open the component of the cell"],
+  ["/", "search samples"], ["f", "choose components"],
+  ["Esc", "close the component, then let go of the token"], ["?", "these keys"],
+] as const;
+const systemDark = matchMedia("(prefers-color-scheme: dark)");
+
+function start(manifest: App["manifest"]): void {
+  const runs = new Map<number, Promise<Run>>();
+  const opened = new Map<number, Run>();
+  let panes: Pane[] = [];
+  const app: App = {
+    data, manifest, view: parse(location.hash), hovered: { token: -1, layer: -1 }, positions: new Int32Array(),
+    scale: { js: 0, token: 0 }, ramp: ramp("light"), palette: PALETTE.light,
+    run(place) {
+      const known = runs.get(place);
+      if (known) return known;
+      const missing = new Error(`There is no run at place ${place} of this page.`);
+      const run = place < manifest.runs.length ? data.open(place) : Promise.reject(missing);
+      runs.set(place, run);
+      run.then((found) => { opened.set(place, found); refresh(); }, () => {});
+      return run;
+    },
+    go(change, step = false) {
+      app.view = { ...app.view, ...change };
+      if (step) write("pushState");
+      else later ??= setTimeout(() => write("replaceState"), 150); // browsers refuse a hundred a second
+      refresh();
+    },
+    hover(token, layer) {
+      if (token === app.hovered.token && layer === app.hovered.layer) return;
+      app.hovered = { token, layer };
+      paint();
+    },
+  };
+  let later: ReturnType<typeof setTimeout> | undefined;
+  const write = (how: "pushState" | "replaceState") => {
+    clearTimeout(later);
+    later = undefined;
+    const address = format(app.view);
+    if (address !== (location.hash || "#")) history[how](null, "", address);
+  };
+  const paint = eachFrame(() => panes.forEach((each) => each.paint()));
+
+  const list = sampleList(app);
+  const filter = el("input", {
+    id: "filter", type: "search", list: "patterns", placeholder: "all components, or *.q_proj", spellcheck: "false",
+    "aria-label": "Components to look at, as a pattern", autocomplete: "off",
+    input: () => app.go({ filter: filter.value }),
+  });
+  const [patterns, n] = [el("datalist", { id: "patterns" }), el("span", { class: "quiet", role: "status" })];
+  const keys = el("dialog", { "aria-label": "Keys" }, el("h2", {}, "Keys"),
+    el("dl", {}, ...KEYS.map(([key, does]) =>
+      el("div", {}, el("dt", {}, ...key.split("  ").map((each) => el("kbd", {}, each))), el("dd", {}, does)))),
+    el("form", { method: "dialog" }, el("button", {}, "Close")));
+  const button = (text: string, title: string, click: () => void) =>
+    el("button", { class: "plain", "aria-label": title, title, click }, text);
+  const [model, main] = [el("span", { class: "model quiet" }), el("main")];
+  document.body.append(
+    el("header", { id: "top" },
+      el("button", { class: "drawer", click: () => document.body.classList.toggle("listing") }, "Samples"),
+      el("strong", {}, "lorascope"), model,
+      el("label", { class: "filter" }, span("quiet", "Components"), filter, patterns, n),
+      button("◐", "Light or dark", () => app.go({ theme: isDark() ? "light" : "dark" })),
+      button("?", "Keys", () => keys.showModal())),
+    list.root, main, keys);
+
+  const isDark = () => (app.view.theme ? app.view.theme === "dark" : systemDark.matches);
+
+  function refresh(): void {
+    const { view } = app;
+    const name = isDark() ? "dark" : "light";
+    document.documentElement.dataset.theme = name;
+    if (app.palette !== PALETTE[name]) [app.palette, app.ramp] = [PALETTE[name], ramp(name)];
+    if (panes.length !== view.panes.length) {
+      panes = view.panes.map((_, at) => panes[at] ?? pane(app, at));
+      main.replaceChildren(...panes.map(({ root }) => root));
+      main.dataset.panes = String(panes.length);
+    }
+    const adapters = view.panes.map(({ run, adapter }) =>
+      opened.get(run)?.adapters.find(({ name }, i) => (adapter ? name === adapter : !i)));
+    const most = (of: "js" | "token") => Math.max(0, ...adapters.map((each) => each?.scale[of] ?? 0));
+    app.scale = { js: most("js"), token: most("token") };
+    const [run, adapter] = [opened.get(view.panes[0]!.run), adapters[0]];
+    if (run && adapter) {
+      list.update({ run, adapter });
+      about(run);
+    }
+    panes.forEach((each) => each.update());
+  }
+
+  function about(run: Run): void {
+    model.textContent = run.model.split("/").slice(-2).join("/");
+    model.title = run.model;
+    document.title = `${run.samples.id[app.view.sample] ?? run.name} · lorascope`;
+    if (filter.value !== app.view.filter) filter.value = app.view.filter;
+    const mask = chosen(run.components, app.view.filter);
+    const there = mask.reduce((sum, each) => sum + each, 0);
+    n.textContent = there === mask.length ? `all ${there}` : `${there} of ${mask.length}`;
+    filter.setAttribute("aria-invalid", String(!there));
+    if (patterns.dataset.run !== String(run.place)) {
+      patterns.dataset.run = String(run.place);
+      const kinds = [...new Set(run.components.map(({ kind }) => `*.${kind}`))];
+      patterns.replaceChildren(...kinds.map((value) => el("option", { value })));
+    }
+  }
+
+  addEventListener("popstate", () => {
+    clearTimeout(later);
+    later = undefined;
+    app.view = parse(location.hash);
+    refresh();
+  });
+  systemDark.addEventListener("change", refresh);
+  addEventListener("keydown", (event) => {
+    if (keys.open || event.ctrlKey || event.metaKey || event.altKey) return;
+    const inside = event.target as HTMLElement;
+    if (event.key === "Escape") return escape(inside);
+    if (inside.matches("input, select, textarea")) return;
+    const does: Record<string, () => void> = {
+      "j": () => list.step(1), "k": () => list.step(-1), "ArrowLeft": () => move(-1), "ArrowRight": () => move(1),
+      "f": () => filter.focus(), "?": () => keys.showModal(),
+      "/": () => { document.body.classList.add("listing"); list.focusSearch(); },
+    };
+    if (event.defaultPrevented || !does[event.key]) return;
+    event.preventDefault();
+    does[event.key]!();
+  });
+
+  function escape(inside: HTMLElement): void {
+    if (inside.matches("input")) return inside.blur();
+    if (document.body.classList.contains("listing")) document.body.classList.remove("listing");
+    else if (app.view.component) app.go({ component: "", direction: -1 }, true);
+    else app.go({ token: -1, layer: -1, offset: -1 } satisfies Partial<View>, true);
+  }
+
+  /** Select the captured token so many further. */
+  function move(by: number): void {
+    const now = placeOf(app.positions, app.view.token);
+    const token = app.positions[now < 0 ? 0 : Math.max(0, Math.min(app.positions.length - 1, now + by))];
+    if (token !== undefined) app.go({ token, offset: -1 });
+  }
+
+  refresh();
+}
+
+data.manifest().then(start).catch((error: unknown) => document.body.append(el("main", {}, alertLine(error))));

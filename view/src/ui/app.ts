@@ -1,0 +1,65 @@
+/** What all parts of the page share. */
+
+import type { AdapterView, Data, Manifest, Run, Tokens } from "../data/types";
+import { oneLine } from "./dom";
+import type { Grid } from "./select";
+import { num, type PALETTE, type Ramp } from "./scale";
+import type { View } from "./state";
+
+export interface App {
+  data: Data;
+  manifest: Manifest;
+  view: View;
+  /** Under the cursor: position in the sequence and layer, or -1. */
+  hovered: { token: number; layer: number };
+  /** Captured positions of the first pane's sample, once read. */
+  positions: Int32Array;
+  /** The strongest colours over all panes. */
+  scale: { js: number; token: number };
+  ramp: Ramp;
+  palette: (typeof PALETTE)["light" | "dark"];
+  run(place: number): Promise<Run>;
+  /** Change the view and show it; `step` makes an entry in the browser's history. */
+  go(change: Partial<View>, step?: boolean): void;
+  hover(token: number, layer: number): void;
+}
+
+/** A sample of a run and adapter, as a pane shows it. */
+export interface Shown {
+  run: Run;
+  place: number;
+  adapter: AdapterView;
+  sample: number;
+  tokens: Tokens;
+  grid: Grid;
+  /** By component, 1 if chosen. */
+  mask: Uint8Array;
+  byToken: Float64Array;
+  byLayer: Float64Array;
+}
+
+const ROLES = ["prompt", "choice", "answer", "generated", "text", "system", "user", "assistant", "tool", "template"];
+export const roleOf = ({ role }: Tokens, at: number) => ROLES[role[at]!] ?? "no role";
+/** Roles of what the model is to say. */
+export const SAID = new Set([2, 3, 7]);
+
+/** Place of a position among captured tokens; -1 where it wasn't captured. */
+export function placeOf(positions: Int32Array, position: number): number {
+  let [low, high] = [0, positions.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (positions[middle]! < position) low = middle + 1;
+    else high = middle;
+  }
+  return positions[low] === position ? low : -1;
+}
+
+/** What stands for a token: its text, or its id where the run keeps no text. */
+export const textOf = ({ text, tokenId }: Tokens, at: number) => text[at] || `[${tokenId[at]}]`;
+
+/** A token within a line of ours. */
+export const named = (tokens: Tokens, at: number) =>
+  `“${oneLine(textOf(tokens, at)).trim()}”, position ${tokens.position[at]}, ${roleOf(tokens, at)}`;
+
+/** Js within a line of ours. */
+export const told = (js: number) => (Number.isNaN(js) ? "no js here" : `js ${num(js)} nats`);

@@ -1,0 +1,116 @@
+/** The sample as running text, each token tinted by its js. */
+
+import { named, placeOf, roleOf, SAID, textOf, told, type App, type Shown } from "./app";
+import { el, visible } from "./dom";
+import { num, step, topOf } from "./scale";
+
+export function sentence(app: App) {
+  const root = el("div", {
+    class: "sentence", role: "listbox", "aria-orientation": "horizontal", "aria-label": "Tokens", dir: "auto",
+  });
+  let shown: Shown | null = null;
+  let spans: HTMLElement[] = [];
+  let tinted = { top: 0, ramp: app.ramp };
+  let marked: [HTMLElement | undefined, HTMLElement | undefined] = [undefined, undefined];
+
+  const tokenOf = (event: Event) => {
+    const at = (event.target as Element).closest<HTMLElement>("[data-at]")?.dataset.at;
+    return at ? shown!.tokens.position[Number(at)]! : -1;
+  };
+  const choose = (event: Event) => {
+    const token = tokenOf(event);
+    if (token >= 0) app.go({ token, offset: -1 }, true);
+  };
+  root.addEventListener("click", choose);
+  root.addEventListener("pointerover", (event) => event.pointerType === "mouse" && app.hover(tokenOf(event), -1));
+  root.addEventListener("pointerleave", () => app.hover(-1, -1));
+  root.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    choose(event);
+  });
+
+  /** New tokens. */
+  function fill({ tokens, run, sample }: Shown): void {
+    const groups: HTMLElement[] = [];
+    const [several, seen] = [new Set(tokens.role).size > 1, new Set<number>()];
+    spans = [];
+    let expected = 0;
+    for (let at = 0; at < tokens.n; at++) {
+      const role = tokens.role[at]!;
+      if (!at || role !== tokens.role[at - 1]) {
+        const name = roleOf(tokens, at);
+        const isTold = SAID.has(role) || role > 4 || (several && !seen.has(role));
+        groups.push(el("span", { role: "group", class: `role ${name}`, "aria-label": name },
+          isTold && el("span", { class: "tag", "aria-hidden": "true" }, name)));
+        seen.add(role);
+      }
+      const missing = tokens.position[at]! - expected;
+      // a space before a word and the breaks after it stand beside what is tinted, which would else hang on ends of lines
+      const [, space, text, breaks] = /^( (?=\S))?([^]*?)(\n*)$/.exec(textOf(tokens, at))!;
+      const span = el("span", { role: "option", class: "t", "data-at": at, tabindex: -1 },
+        ...pieces(text!), ...[...breaks!].map(() => el("span", { class: "space", "data-sign": "↵" })));
+      spans.push(span);
+      groups.at(-1)!.append(...(missing > 0 ? [gap(missing)] : []), space ?? "", span, breaks!);
+      expected = tokens.position[at]! + 1;
+    }
+    const left = run.samples.length[sample]! - expected;
+    root.replaceChildren(...groups, ...(left > 0 ? [gap(left)] : []),
+      ...(tokens.n ? [] : [el("p", { class: "quiet" }, "No token of this sample was captured.")]));
+    marked = [undefined, undefined];
+    root.scrollTop = 0;
+  }
+
+  function update(next: Shown): void {
+    if (shown?.tokens !== next.tokens) fill(next);
+    const { tokens, mask, byToken } = next;
+    const top = topOf(app.scale, mask.reduce((sum, each) => sum + each, 0), mask.length);
+    const isTinted = shown?.byToken === byToken && top === tinted.top && app.ramp === tinted.ramp;
+    [shown, tinted] = [next, { top, ramp: app.ramp }];
+    if (isTinted) return paint();
+    spans.forEach((span, at) => {
+      const shade = step(byToken[at]!, top);
+      span.style.backgroundColor = shade < 0 ? "" : app.ramp.fill[shade]!;
+      span.style.color = shade < 0 ? "" : app.ramp.ink[shade]!;
+      span.classList.toggle("unknown", shade < 0);
+      const label = `${named(tokens, at)}: ${told(byToken[at]!)}, nll ${num(tokens.nll[at]!)} nats`;
+      span.title = label;
+      span.setAttribute("aria-label", label);
+    });
+    paint();
+  }
+
+  /** What is chosen and under the cursor. */
+  function paint(): void {
+    if (!shown) return;
+    const { position } = shown.tokens;
+    const [chosen, over] = [spans[placeOf(position, app.view.token)], spans[placeOf(position, app.hovered.token)]];
+    const stop = chosen ?? spans[0];
+    const held = marked[0] ?? spans[0];
+    held?.setAttribute("tabindex", "-1");
+    stop?.setAttribute("tabindex", "0");
+    marked[0]?.setAttribute("aria-selected", "false");
+    marked[1]?.classList.remove("over");
+    chosen?.setAttribute("aria-selected", "true");
+    over?.classList.add("over");
+    if (chosen && chosen !== marked[0]) {
+      if (root.contains(document.activeElement)) chosen.focus({ preventScroll: true });
+      const [box, place] = [root.getBoundingClientRect(), chosen.getBoundingClientRect()];
+      if (place.top < box.top || place.bottom > box.bottom) root.scrollTop += place.top - box.top - box.height / 2;
+    }
+    marked = [chosen, over];
+  }
+
+  return { root, update, paint };
+}
+
+const gap = (n: number) => el("span", { class: "gap", role: "option", "aria-disabled": "true" },
+  `${n.toLocaleString("en")} token${n > 1 ? "s" : ""} not captured`);
+
+/** Text with its line breaks, tabs and runs of spaces marked; what is marked is still copied as it is. */
+function pieces(text: string): (Node | string)[] {
+  const sign = (piece: string) => ({ "\n": "↵", "\t": "⇥" })[piece] ?? "·";
+  const marked = (piece: string) => el("span", { class: "space", "data-sign": sign(piece) }, piece);
+  return visible(text).split(/(\n|\t|^ $| (?= )|(?<= ) )/).filter(Boolean)
+    .map((piece) => (/^\s$/.test(piece) ? marked(piece) : piece));
+}
