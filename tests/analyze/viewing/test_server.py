@@ -1,5 +1,6 @@
 """What the server gives out, and above all what it doesn't, by raw requests."""
 
+import logging
 import os
 import shutil
 import socket
@@ -259,7 +260,9 @@ def test_a_connection_serves_many_requests_and_odd_ones_end_it_in_words(given: G
     assert reply(given.send(f"GET /{secret}/ HTTP/1.0\r\n\r\n".encode())).status == 403
 
 
-def test_a_client_that_hangs_up_is_no_news(given: Given, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_client_that_hangs_up_is_no_news(
+    given: Given, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     port, secret = given.server.server_port, given.server.secret
     others = {*threading.enumerate()}
     given.server.documents = {"": (bytes(50_000_000), "text/plain")}
@@ -272,6 +275,10 @@ def test_a_client_that_hangs_up_is_no_news(given: Given, capfd: pytest.CaptureFi
     for one in {*threading.enumerate()} - others:
         one.join(30)
     assert capfd.readouterr() == ("", "")
+    assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
+    given.server.documents = {"": ()}  # type: ignore[dict-item]  # a mistake of ours is told
+    assert given.send(f"GET /{secret}/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()) == b""
+    assert [record.levelname for record in caplog.records if record.exc_info][-1] == "ERROR"
 
 
 def test_many_at_once_get_what_they_asked_for(given: Given) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import socketserver
+import sys
 from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
@@ -67,8 +68,9 @@ class ViewServer(ThreadingHTTPServer):
         self.server_port = self.server_address[1]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that hung up."""
-        _logger.debug("a request wasn't answered to its end", exc_info=True)
+        """Say nothing of a client that hung up; whatever else goes wrong is a mistake of ours."""
+        level = logging.DEBUG if isinstance(sys.exception(), OSError) else logging.ERROR
+        _logger.log(level, "a request wasn't answered to its end", exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
