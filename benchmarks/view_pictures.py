@@ -12,16 +12,13 @@ from playwright.sync_api import sync_playwright
 from lorascope.analyze import view
 
 FOLDER = Path("docs/view")
-DESKTOP, PHONE = (1440, 900), (390, 844)
-TOKEN, COMPONENT = "sample=1&token=40", "component=model.layers.13.self_attn.q_proj"
+DESKTOP, TALL, PHONE = (1440, 900), (1440, 1560), (390, 844)
+TOKEN, COMPONENT = "sample=1&token=38", "component=model.layers.13.self_attn.q_proj"
 PICTURES = {
-    "sample": (DESKTOP, "light", "sample=1"),
-    "cell": (DESKTOP, "light", f"{TOKEN}&{COMPONENT}"),
-    "compare": (DESKTOP, "light", f"panes=0,1&{TOKEN}"),
-    "dark": (DESKTOP, "dark", f"{TOKEN}&{COMPONENT}"),
+    "sample": (DESKTOP, "light", f"{TOKEN}&{COMPONENT}"),
+    "cell": (TALL, "light", f"{TOKEN}&{COMPONENT}"),
+    "compare": (DESKTOP, "dark", f"panes=0,1&{TOKEN}"),
     "phone": (PHONE, "dark", TOKEN),
-    "phone-light": (PHONE, "light", f"{TOKEN}&{COMPONENT}"),
-    "samples-phone": (PHONE, "light", "sort=-miub"),
 }
 """Name -> size, scheme, and what stands in the address."""
 
@@ -41,12 +38,9 @@ def main() -> None:
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
             page.goto(f"{shown.url}#{address}")
             page.wait_for_load_state("networkidle")
-            if name == "samples-phone":
-                page.get_by_role("button", name="Samples").click()
-            elif width == DESKTOP[0] and "component" in address:
-                page.get_by_role("heading", name="Directions").first.scroll_into_view_if_needed()
-            page.wait_for_timeout(300)
-            page.screenshot(path=arguments.out / f"{name}.png")
+            page.wait_for_timeout(500)
+            panel = page.locator("section.cell").first
+            (panel if name == "cell" else page).screenshot(path=arguments.out / f"{name}.png")
             page.close()
         browser.close()
 
