@@ -91,7 +91,8 @@ def whole(words: list[str]) -> list[str]:
 
 def is_run(words: list[str]) -> bool:
     """Whether a command of lorascope is run and not only parsed."""
-    return not any(mark in word for word in words for mark in ONLY_PARSED)
+    is_server = words[0] == "view" and "--bundle" not in words
+    return not is_server and not any(mark in word for word in words for mark in ONLY_PARSED)
 
 
 def captured(text: str) -> set[str]:
