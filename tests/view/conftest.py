@@ -50,7 +50,7 @@ TEXTS = (
     "]]>-->",
     "\t\t",
 )
-NAMES = ("__proto__", "constructor.prototype", "-", "x" * 255)
+NAMES = ("__proto__", "constructor.prototype", "_", "x" * 255)
 """Of components."""
 
 
