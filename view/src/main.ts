@@ -6,9 +6,9 @@ import { placeOf, type App } from "./ui/app";
 import { alertLine, eachFrame, el, span } from "./ui/dom";
 import { sampleList } from "./ui/list";
 import { pane, type Pane } from "./ui/pane";
-import { PALETTE, ramp } from "./ui/scale";
-import { chosen } from "./ui/select";
-import { format, parse, type View } from "./ui/state";
+import { PALETTE, ramp, topOf } from "./ui/scale";
+import { counts } from "./ui/select";
+import { format, NO_LAYER, parse, type View } from "./ui/state";
 
 const KEYS = [
   ["j  k", "next, previous sample; arrows in the list"], ["←  →", "previous, next token; kinds, in the map"],
@@ -23,8 +23,8 @@ function start(manifest: App["manifest"]): void {
   const opened = new Map<number, Run>();
   let panes: Pane[] = [];
   const app: App = {
-    data, manifest, view: parse(location.hash), hovered: { token: -1, layer: -1 }, positions: new Int32Array(),
-    scale: { js: 0, token: 0 }, ramp: ramp("light"), palette: PALETTE.light,
+    data, manifest, view: parse(location.hash), hovered: { token: -1, layer: NO_LAYER }, positions: new Int32Array(),
+    scale: { js: 0, layer: 0, token: 0 }, ramp: ramp("light"), palette: PALETTE.light,
     run(place) {
       const known = runs.get(place);
       if (known) return known;
@@ -61,7 +61,7 @@ function start(manifest: App["manifest"]): void {
     "aria-label": "Components to look at, as a pattern", autocomplete: "off",
     input: () => app.go({ filter: filter.value }),
   });
-  const [patterns, n] = [el("datalist", { id: "patterns" }), el("span", { class: "quiet", role: "status" })];
+  const [patterns, many] = [el("datalist", { id: "patterns" }), el("span", { class: "quiet", role: "status" })];
   const keys = el("dialog", { "aria-label": "Keys" }, el("h2", {}, "Keys"),
     el("dl", {}, ...KEYS.map(([key, does]) =>
       el("div", {}, el("dt", {}, ...key.split("  ").map((each) => el("kbd", {}, each))), el("dd", {}, does)))),
@@ -73,7 +73,7 @@ function start(manifest: App["manifest"]): void {
     el("header", { id: "top" },
       el("button", { class: "drawer", click: () => document.body.classList.toggle("listing") }, "Samples"),
       el("strong", {}, "lorascope"), model,
-      el("label", { class: "filter" }, span("quiet", "Components"), filter, patterns, n),
+      el("label", { class: "filter" }, span("quiet", "Components"), filter, patterns, many),
       button("◐", "Light or dark", () => app.go({ theme: isDark() ? "light" : "dark" })),
       button("?", "Keys", () => keys.showModal())),
     list.root, main, keys);
@@ -93,7 +93,10 @@ function start(manifest: App["manifest"]): void {
     const adapters = view.panes.map(({ run, adapter }) =>
       opened.get(run)?.adapters.find(({ name }, i) => (adapter ? name === adapter : !i)));
     const most = (of: "js" | "token") => Math.max(0, ...adapters.map((each) => each?.scale[of] ?? 0));
-    app.scale = { js: most("js"), token: most("token") };
+    const [all, runs] = [{ js: most("js"), token: most("token") }, view.panes.map(({ run }) => opened.get(run))];
+    const n = runs.flatMap((run) => (run ? [counts(run.components, view.filter)] : []));
+    const top = (of: "n" | "inLayer") => Math.max(0, ...n.map((each) => topOf(all, each[of], each.all)));
+    app.scale = { js: all.js, layer: top("inLayer"), token: top("n") };
     const [run, adapter] = [opened.get(view.panes[0]!.run), adapters[0]];
     if (run && adapter) {
       list.update({ run, adapter });
@@ -107,10 +110,9 @@ function start(manifest: App["manifest"]): void {
     model.title = run.model;
     document.title = `${run.samples.id[app.view.sample] ?? run.name} · lorascope`;
     if (filter.value !== app.view.filter) filter.value = app.view.filter;
-    const mask = chosen(run.components, app.view.filter);
-    const there = mask.reduce((sum, each) => sum + each, 0);
-    n.textContent = there === mask.length ? `all ${there}` : `${there} of ${mask.length}`;
-    filter.setAttribute("aria-invalid", String(!there));
+    const { n, all } = counts(run.components, app.view.filter);
+    many.textContent = n === all ? `all ${all}` : `${n} of ${all}`;
+    filter.setAttribute("aria-invalid", String(!n));
     if (patterns.dataset.run !== String(run.place)) {
       patterns.dataset.run = String(run.place);
       const kinds = [...new Set(run.components.map(({ kind }) => `*.${kind}`))];
@@ -127,6 +129,7 @@ function start(manifest: App["manifest"]): void {
   systemDark.addEventListener("change", refresh);
   addEventListener("keydown", (event) => {
     if (keys.open || event.ctrlKey || event.metaKey || event.altKey) return;
+    app.hover(-1, NO_LAYER); // who takes to keys looks at what they choose, not at where the mouse was left
     const inside = event.target as HTMLElement;
     if (event.key === "Escape") return escape(inside);
     if (inside.matches("input, select, textarea")) return;
@@ -144,7 +147,7 @@ function start(manifest: App["manifest"]): void {
     if (inside.matches("input")) return inside.blur();
     if (document.body.classList.contains("listing")) document.body.classList.remove("listing");
     else if (app.view.component) app.go({ component: "", direction: -1 }, true);
-    else app.go({ token: -1, layer: -1, offset: -1 } satisfies Partial<View>, true);
+    else app.go({ token: -1, layer: NO_LAYER, offset: -1 } satisfies Partial<View>, true);
   }
 
   /** Select the captured token so many further. */

@@ -8,7 +8,7 @@ import { oneLine } from "../src/ui/dom";
 import { columnAt, columns, inSight, rowHeight, scrollTo } from "../src/ui/layout";
 import { ceChange, isWhole, listed, outcome, twin } from "../src/ui/order";
 import { contrast, num, PALETTE, ramp, share, signed, step, ticks, topOf } from "../src/ui/scale";
-import { byComponent, chosen, fits, grid, patternOf, sums } from "../src/ui/select";
+import { byComponent, chosen, counts, fits, grid, patternOf, sums } from "../src/ui/select";
 import { format, MOST_PANES, parse, type View } from "../src/ui/state";
 
 const USUAL = parse("");
@@ -37,6 +37,7 @@ test("a view survives its address", () => {
     /^#panes=0:default,2&sample=41&token=7&offset=3&layer=0&component=model\.layers\.3\.self_attn\.q_proj&/,
   );
   assert.equal(format(USUAL), "#");
+  assert.equal(parse("#layer=-1").layer, -1);
   assert.equal(parse(format({ ...USUAL, search: "\ud800" })).search, "\ufffd");
 });
 
@@ -104,6 +105,8 @@ test("components by layer and kind, and what chooses them", () => {
     ],
   );
   assert.deepEqual(found.members, [[0], [1], [], [2], [], [3]]);
+  assert.deepEqual(counts(COMPONENTS, ""), { all: 4, n: 4, inLayer: 2 });
+  assert.deepEqual(counts(COMPONENTS, "*.up"), { all: 4, n: 2, inLayer: 1 });
   assert.equal(patternOf(COMPONENTS, { layer: 1 }), "*.1.*");
   assert.equal(patternOf(COMPONENTS, { kind: "up" }), "*.up");
   const odd = [component(1, "up"), { ...component(2, "1"), path: "m.2.1.x" }];
@@ -157,7 +160,7 @@ test("the scale is that of the square root, and says so by its ticks", () => {
   );
   assert.deepEqual([step(NaN, 1), step(0, 1), step(1, 1)], [-1, 0, 255]);
   assert.deepEqual(ticks(0.012), [0, 0.001, 0.005, 0.012]);
-  assert.deepEqual(ticks(0), [0, 0]);
+  assert.deepEqual([ticks(0), topOf({ js: 0, token: 0 }, 3, 7)], [[0], 0]);
   for (const top of [1e-5, 3.3e-4, 0.5, 1, 7.7]) {
     const places = ticks(top).map((value) => share(value, top));
     for (let i = 1; i < places.length; i++) assert.ok(places[i]! - places[i - 1]! >= 0.25, `${top}`);

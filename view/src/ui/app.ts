@@ -10,12 +10,12 @@ export interface App {
   data: Data;
   manifest: Manifest;
   view: View;
-  /** Under the cursor: position in the sequence and layer, or -1. */
+  /** Under the cursor: position in the sequence or -1, and layer or `NO_LAYER`. */
   hovered: { token: number; layer: number };
   /** Captured positions of the first pane's sample, once read. */
   positions: Int32Array;
-  /** The strongest colours over all panes. */
-  scale: { js: number; token: number };
+  /** Nats of the strongest colours, shared by all panes: of a component, and of all chosen ones of a layer or token. */
+  scale: { js: number; layer: number; token: number };
   ramp: Ramp;
   palette: (typeof PALETTE)["light" | "dark"];
   run(place: number): Promise<Run>;

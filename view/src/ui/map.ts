@@ -5,6 +5,7 @@ import { eachFrame, el, heatMap, oneLine, outline, sized } from "./dom";
 import { rowHeight } from "./layout";
 import { step } from "./scale";
 import { byComponent, patternOf } from "./select";
+import { NO_LAYER } from "./state";
 
 const ROOM = 336;
 
@@ -92,7 +93,7 @@ export function componentMap(app: App) {
       context.fillRect(x, y, column - 1, row - 1);
     });
     context.globalAlpha = 1;
-    const layer = grid.layers.indexOf(app.hovered.layer >= 0 ? app.hovered.layer : app.view.layer);
+    const layer = grid.layers.indexOf(app.hovered.layer > NO_LAYER ? app.hovered.layer : app.view.layer);
     const { quiet, page } = app.palette;
     if (layer >= 0) outline(context, [0.5, layer * row - 1.5, column * n() - 2, row + 2], { ink: quiet, page }, 1);
     for (const [cell, weight] of [[chosenCell(), 2], [cursor, 1]] as const) {

@@ -7,7 +7,7 @@ import { el, loader, oneLine, span } from "./dom";
 import { componentMap } from "./map";
 import { isWhole, outcome, twin } from "./order";
 import { ribbon } from "./ribbon";
-import { num, share, ticks, topOf } from "./scale";
+import { num, share, ticks } from "./scale";
 import { chosen, grid, sums, type Grid } from "./select";
 import { sentence } from "./sentence";
 import { MOST_PANES, SHOWS } from "./state";
@@ -27,7 +27,7 @@ export function pane(app: App, at: number) {
       heading("Layers by kind", legends.component.root), parts.map.root, parts.cell.root))];
   const root = el("section", { class: "pane", "aria-label": `Pane ${at + 1}` }, bar, notes, line, body);
   const load = loader(line, body);
-  let [key, filtered] = ["", ""];
+  let [key, filtered, topped] = ["", "", ""];
   let shown: Shown | null = null;
   let opened: { run: Run; grid: Grid } | null = null;
 
@@ -50,7 +50,12 @@ export function pane(app: App, at: number) {
   }
 
   function update(): void {
-    const of = app.view.panes[at]!;
+    const of = app.view.panes[at]!, all = JSON.stringify(app.view.panes);
+    if (all !== topped) {
+      topped = all;
+      const told = (run: Run | null) => all === topped && top(run);
+      void app.run(of.run).then(told, () => told(null));
+    }
     const next = JSON.stringify([of, app.view.panes[0], app.view.sample]);
     if (next === key) return draw();
     key = next;
@@ -62,8 +67,6 @@ export function pane(app: App, at: number) {
       const token = app.view.offset < 0 ? app.view.token : (found.tokens.position[app.view.offset] ?? -1);
       app.go({ offset: -1, token });
     });
-    const told = (run: Run | null) => key === next && top(run);
-    void app.run(of.run).then(told, () => told(null));
   }
 
   /** What is said of the run, and the choice of run and adapter. */
@@ -75,11 +78,14 @@ export function pane(app: App, at: number) {
     const runs = app.manifest.runs.map(({ name }, i) => [String(i), name] as const);
     const adapters = run?.adapters.map(({ name }) => [name, name] as const) ?? [];
     const isRoom = !at && panes.length < MOST_PANES && runs.length + adapters.length > 2;
+    const controls = () => [...bar.querySelectorAll<HTMLElement>("select, button")];
+    const focused = controls().indexOf(document.activeElement as HTMLElement);
     bar.replaceChildren(
       choice("Run", runs, String(panes[at]!.run), (value) => change({ run: Number(value), adapter: "" })),
       choice("Adapter", adapters, panes[at]!.adapter || (adapters[0]?.[0] ?? ""), (adapter) => change({ adapter })),
       panes.length > 1 ? el("button", { class: "plain", "aria-label": "Close this pane", click: close }, "✕") : "",
       isRoom ? el("button", { class: "compare", click: () => go([...panes, another(run)]) }, "Compare") : "");
+    controls()[focused]?.focus();
     const rows = `${run?.nCommittedRows} of ${run?.nRows} rows`;
     notes.replaceChildren(...[
       run?.finished === false && `This run isn't finished: ${rows} are committed. Incomplete samples are marked.`,
@@ -111,9 +117,8 @@ export function pane(app: App, at: number) {
     parts.ribbon.update(shown);
     parts.map.update(shown);
     parts.cell.update(shown);
-    const n = shown.mask.reduce((sum, each) => sum + each, 0);
-    legends.token.update(app, topOf(app.scale, n, shown.mask.length));
-    legends.layer.update(app, parts.ribbon.topOf());
+    legends.token.update(app, app.scale.token);
+    legends.layer.update(app, app.scale.layer);
     legends.component.update(app, app.scale.js);
   }
 
@@ -165,7 +170,7 @@ function legend(of: string) {
     now = `${top}${ramp.fill[255]}`;
     colors.style.background = `linear-gradient(to right, ${ramp.fill.filter((_, i) => i % 15 === 0).join(", ")})`;
     marks.replaceChildren(...ticks(top).map((value) => {
-      const mark = span("", value === top ? `${num(value, 2)}+` : num(value, 1));
+      const mark = span("", value && value === top ? `${num(value, 2)}+` : num(value, 1));
       mark.style.left = `${100 * share(value, top)}%`;
       return mark;
     }));

@@ -3,10 +3,11 @@
 import { named, placeOf, SAID, textOf, told, type App, type Shown } from "./app";
 import { eachFrame, el, heatMap, oneLine, outline, sized } from "./dom";
 import { columnAt, columns, inSight, rowHeight, scrollTo, type Columns } from "./layout";
-import { num, step, topOf } from "./scale";
+import { num, step } from "./scale";
+import { NO_LAYER } from "./state";
 
 const GUTTER = 30;
-const NOWHERE = { token: -1, layer: -1 };
+const NOWHERE = { token: -1, layer: NO_LAYER };
 const FONT = "11px system-ui, sans-serif";
 /** Pixels that the longest text of a token may take. */
 const LONGEST = 76;
@@ -23,23 +24,24 @@ export function ribbon(app: App) {
   /** By layer: components that are looked at. */
   let chosenIn: number[] = [];
   let [across, row]: [Columns, number] = [{ gutter: GUTTER, width: 1, n: 0 }, 1];
-  let [top, chosen, strip] = [0, -1, 0];
+  let [chosen, strip] = [-1, 0];
 
   const at = (event: MouseEvent) => {
     const { left, top: above } = canvas.getBoundingClientRect();
     const column = columnAt(across, event.clientX - left, box.scrollLeft);
     const layer = Math.floor((event.clientY - above - strip) / row);
-    return column < 0 ? NOWHERE : { token: shown!.tokens.position[column]!, layer: shown!.grid.layers[layer] ?? -1 };
+    if (column < 0) return NOWHERE;
+    return { token: shown!.tokens.position[column]!, layer: shown!.grid.layers[layer] ?? NO_LAYER };
   };
   canvas.addEventListener("pointermove", (event) => {
     if (event.pointerType !== "mouse" || !shown) return;
     const { token, layer } = at(event);
     app.hover(token, layer);
   });
-  canvas.addEventListener("pointerleave", () => app.hover(-1, -1));
+  canvas.addEventListener("pointerleave", () => app.hover(-1, NO_LAYER));
   canvas.addEventListener("click", (event) => {
     const { token, layer } = at(event);
-    if (token >= 0) app.go({ token, offset: -1, layer: layer < 0 ? app.view.layer : layer }, true);
+    if (token >= 0) app.go({ token, offset: -1, layer: layer === NO_LAYER ? app.view.layer : layer }, true);
   });
   canvas.addEventListener("keydown", (event) => {
     if (!shown) return;
@@ -88,7 +90,7 @@ export function ribbon(app: App) {
     for (let column = first; column < last; column++) {
       for (let layer = 0; layer < layers.length; layer++) {
         if (!chosenIn[layer]) continue;
-        const shade = step(byLayer[column * layers.length + layer]!, top);
+        const shade = step(byLayer[column * layers.length + layer]!, app.scale.layer);
         context.fillStyle = shade < 0 ? missing : app.ramp.fill[shade]!;
         context.fillRect(x(column), strip + layer * row, across.width - 1, row - (row > 6 ? 1 : 0));
       }
@@ -137,7 +139,6 @@ export function ribbon(app: App) {
     const { layers, kinds, members } = next.grid;
     const inLayer = (at: number) => members.slice(at * kinds.length, (at + 1) * kinds.length).flat();
     chosenIn = layers.map((_, at) => inLayer(at).filter((each) => next.mask[each]).length);
-    top = topOf(app.scale, Math.max(...chosenIn), next.mask.length);
     paint();
   }
 
@@ -152,7 +153,7 @@ export function ribbon(app: App) {
     draw();
   }
 
-  return { root, update, paint, topOf: () => top };
+  return { root, update, paint };
 }
 
 function line({ tokens, grid: { layers }, byToken, byLayer }: Shown, place: number, layer: number): string {

@@ -55,12 +55,13 @@ export const step = (value: number, top: number) =>
 
 /** Nats of the strongest colour for a sum over `n` of `all` components, between those for one and all. */
 export function topOf(scale: { js: number; token: number }, n: number, all: number): number {
-  if (n <= 1 || all <= 1) return scale.js;
+  if (n <= 1 || all <= 1 || !scale.js) return scale.js;
   return scale.js * (scale.token / scale.js) ** (Math.log(Math.min(n, all)) / Math.log(all));
 }
 
 /** Nought, the top and round values between, at least three tenths of the scale apart. */
 export function ticks(top: number): number[] {
+  if (!top) return [0];
   const found = [top];
   for (let power = Math.floor(Math.log10(top)); power > -12 && top > 0; power--) {
     for (const round of [5, 2, 1]) {

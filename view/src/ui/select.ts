@@ -63,6 +63,14 @@ export function chosen(components: Component[], filter: string): Uint8Array {
   return Uint8Array.from(components, (component) => Number(!patterns.length || fitting(component)));
 }
 
+/** Of how many components all are, are chosen, and are chosen in the layer with the most. */
+export function counts(components: Component[], filter: string): { all: number; n: number; inLayer: number } {
+  const mask = chosen(components, filter), inLayer = new Map<number, number>();
+  components.forEach(({ layer }, at) => inLayer.set(layer, (inLayer.get(layer) ?? 0) + mask[at]!));
+  const n = mask.reduce((sum, each) => sum + each, 0);
+  return { all: mask.length, n, inLayer: Math.max(0, ...inLayer.values()) };
+}
+
 /** A pattern that fits the components of a layer, or of a kind, and no others; else their paths. */
 export function patternOf(components: Component[], of: { layer: number } | { kind: string }): string {
   const wanted = (each: Component) => ("layer" in of ? each.layer === of.layer : each.kind === of.kind);

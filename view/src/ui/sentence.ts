@@ -2,7 +2,8 @@
 
 import { named, placeOf, roleOf, SAID, textOf, told, type App, type Shown } from "./app";
 import { el, visible } from "./dom";
-import { num, step, topOf } from "./scale";
+import { num, step } from "./scale";
+import { NO_LAYER } from "./state";
 
 export function sentence(app: App) {
   const root = el("div", {
@@ -22,8 +23,8 @@ export function sentence(app: App) {
     if (token >= 0) app.go({ token, offset: -1 }, true);
   };
   root.addEventListener("click", choose);
-  root.addEventListener("pointerover", (event) => event.pointerType === "mouse" && app.hover(tokenOf(event), -1));
-  root.addEventListener("pointerleave", () => app.hover(-1, -1));
+  root.addEventListener("pointerover", (event) => event.pointerType === "mouse" && app.hover(tokenOf(event), NO_LAYER));
+  root.addEventListener("pointerleave", () => app.hover(-1, NO_LAYER));
   root.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" && event.key !== " ") return;
     event.preventDefault();
@@ -63,8 +64,7 @@ export function sentence(app: App) {
 
   function update(next: Shown): void {
     if (shown?.tokens !== next.tokens) fill(next);
-    const { tokens, mask, byToken } = next;
-    const top = topOf(app.scale, mask.reduce((sum, each) => sum + each, 0), mask.length);
+    const { tokens, byToken } = next, top = app.scale.token;
     const isTinted = shown?.byToken === byToken && top === tinted.top && app.ramp === tinted.ramp;
     [shown, tinted] = [next, { top, ramp: app.ramp }];
     if (isTinted) return paint();

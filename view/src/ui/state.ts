@@ -30,6 +30,7 @@ export interface View {
   token: number;
   /** Place among the sample's captured tokens, where the position isn't known yet, or -1. */
   offset: number;
+  /** Or `NO_LAYER`. */
   layer: number;
   /** Path, or empty. */
   component: string;
@@ -43,9 +44,11 @@ export interface View {
 }
 
 export const MOST_PANES = 4;
+/** -1 is the layer of components that lie outside of all. */
+export const NO_LAYER = -2;
 const LONGEST = 4096;
 const NOTHING: View = {
-  panes: [{ run: 0, adapter: "" }], sample: 0, token: -1, offset: -1, layer: -1, component: "", direction: -1,
+  panes: [{ run: 0, adapter: "" }], sample: 0, token: -1, offset: -1, layer: NO_LAYER, component: "", direction: -1,
   filter: "", sort: "run", show: "all", search: "", theme: "",
 };
 
@@ -75,7 +78,7 @@ export function parse(hash: string): View {
     sample: number("sample", 0),
     token: number("token", -1),
     offset: number("offset", -1),
-    layer: number("layer", -1),
+    layer: given.get("layer") === "-1" ? -1 : number("layer", NO_LAYER),
     component: given.get("component") ?? "",
     direction: number("direction", -1),
     filter: given.get("filter") ?? "",

@@ -1,0 +1,467 @@
+"""The page in a real browser, clicked through as a user would: what it shows is what Python computes."""
+
+import re
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lorascope.analyze import directions, measure_run, miub
+from lorascope.analyze.viewing import write_bundle
+
+from ..analyze.conftest import Small
+from ..analyze.viewing.test_bundle import static
+from .conftest import N_SAMPLES, N_TOKENS, Look
+from .seen import agrees, click_map, expect, listed, number, shown, state, sums
+
+pytestmark = pytest.mark.slow
+
+Q, UP = "model.layers.1.q_proj", "model.layers.0.up_proj"
+TOP = "adapters/default"
+
+
+def test_samples_are_found_by_id_and_by_text(look: Callable[..., Look], served: Callable[..., str]) -> None:
+    one = look(served("main", "two"))
+    search, count = one.page.get_by_label("Search text and ids"), one.page.locator(".count [role=status]")
+    for words, ids in (
+        ("ITEM-7", [7, *range(70, 80)]),
+        ("w1239  W1220", [61]),
+        ("w1239 w1240", []),
+        ("w999", [49]),
+        ("item-11", [11, *range(110, 120)]),
+    ):
+        search.fill(words)
+        expect(count).to_have_text(f"{len(ids)} of {N_SAMPLES} samples")
+        assert list(listed(one).values()) == [f"item-{i}" for i in ids]
+        assert one.address() == f"search={words}"
+    search.fill("")
+    expect(count).to_have_text(f"{N_SAMPLES} samples")
+
+
+def test_each_order_and_each_filter(look: Callable[..., Look], served: Callable[..., str], main: Small) -> None:
+    samples = main.run.samples
+    ids, moved = samples["id"].values, miub(main.run)["samples/miub"].values
+    change = (samples["ce"] - samples["base_ce"]).values
+    now, before = samples["correct"].values, samples["base_correct"].values
+    outcome = np.select([(now == 0) & (before == 1), (now == 1) & (before == 0), now == 0], [0, 1, 2], 3)
+    one = look(served("main", "two"))
+    order, show = one.page.get_by_label("Order", exact=True), one.page.get_by_label("Show", exact=True)
+    for label, key in (
+        ("MIUB, largest first", -moved),
+        ("MIUB, smallest first", moved),
+        ("CE, most raised first", -change),
+        ("CE, most lowered first", change),
+        ("right or wrong", outcome),
+        ("order in the run", np.arange(N_SAMPLES)),
+    ):
+        order.select_option(label)
+        expected = ids[np.argsort(key, kind="stable")]
+        for end, at in (("Home", 0), ("End", -1)):
+            one.page.get_by_role("listbox", name="Samples").press(end)
+            expect(one.page.locator("h1")).to_have_text(expected[at])
+            found = listed(one)
+            assert len(found) > 10
+            assert list(found.values()) == expected[list(found)].tolist(), label
+    for label, kept in (
+        ("became right", outcome == 1),
+        ("became wrong", outcome == 0),
+        ("stayed right", outcome == 3),
+        ("stayed wrong", outcome == 2),
+        ("right with adapter", now == 1),
+        ("wrong with adapter", now == 0),
+    ):
+        assert kept.any()
+        show.select_option(label)
+        expect(one.page.locator(".count [role=status]")).to_have_text(f"{kept.sum()} of {N_SAMPLES} samples")
+        found = listed(one)
+        assert list(found.values()) == ids[kept][list(found)].tolist()
+    row = one.page.locator(".row").first
+    sample = int(row.get_attribute("data-sample"))
+    texts = row.locator(".number").all_inner_texts()
+    assert agrees(texts[0], moved[sample])
+    assert agrees(texts[1].removeprefix("CE "), change[sample], sign=True)
+
+
+def test_a_token_by_click_and_by_keys(look: Callable[..., Look], served: Callable[..., str], main: Small) -> None:
+    one = look(served("main", "two"), view="sample=3")
+    js = measure_run(main.run, ("js",))["js"].values[60:80]
+    found = one.page.locator(".t")
+    assert found.all_inner_texts() == [f"w{token}" for token in range(60, 80)]
+    assert all(agrees(text, value) for text, value in zip(sums(one), js.sum(axis=1), strict=True))
+    assert one.page.locator(".gap").all_inner_texts() == ["2 tokens not captured"]
+    answer = one.page.get_by_role("group", name="answer")
+    assert answer.locator(".t").all_inner_texts() == ["w78", "w79"]
+    assert answer.locator(".tag").is_visible()
+    readout = one.page.locator(".ribbon .readout")
+    found.nth(4).click()
+    for press, position in ((None, 6), ("ArrowRight", 7), ("ArrowRight", 8), ("ArrowLeft", 7)):
+        if press:
+            one.page.keyboard.press(press)
+        assert one.address() == f"sample=3&token={position}"
+        token = position - 2
+        expect(one.page.locator(".t[aria-selected=true]")).to_have_text(f"w{60 + token}")
+        expect(one.page.locator(".map .readout").first).to_contain_text(f"“w{60 + token}”, position {position}, prompt")
+        nll = float(main.run.tokens["nll"].values[60 + token])
+        assert agrees(re.search(r"all layers: js (\S+) nats", readout.inner_text())[1], js[token].sum())  # type: ignore[index]
+        assert agrees(re.search(r"nll (\S+) nats", readout.inner_text())[1], nll)  # type: ignore[index]
+    found.nth(10).focus()
+    one.page.keyboard.press("Enter")
+    assert one.address() == "sample=3&token=12"
+    one.page.keyboard.press("Escape")
+    assert one.address() == "sample=3"
+
+
+def test_a_cell_of_the_ribbon(look: Callable[..., Look], served: Callable[..., str], main: Small) -> None:
+    one = look(served("main", "two"), view="sample=3")
+    js = measure_run(main.run, ("js",))["js"]
+    canvas, readout = one.page.locator(".ribbon canvas"), one.page.locator(".ribbon .readout")
+    box = canvas.bounding_box()
+    for layer, row in ((1, 2), (0, 1), (-1, 0)):
+        at = {"x": 30 + (row + 5.5) * (box["width"] - 31) / N_TOKENS, "y": box["height"] - 2 - 14 * (2.5 - row)}
+        token = row + 5
+        canvas.hover(position=at)
+        value = js.values[60 + token, js["layer"].values == layer].sum()
+        expect(readout).to_contain_text(f"“w{60 + token}”, position {token + 2}, prompt · layer {layer}: js ")
+        assert agrees(re.search(r": js (\S+) nats", readout.inner_text())[1], value)  # type: ignore[index]
+        canvas.click(position=at)
+        assert one.address() == f"sample=3&token={token + 2}&layer={layer}"
+    canvas.press("Enter")
+    expect(one.page.locator(".cell h3 b")).to_have_text("lm_head")
+    canvas.press("ArrowDown")
+    assert "&layer=0&" in one.address()
+
+
+@pytest.mark.parametrize("kind", ["main", "two", "branch", "pair", "bfloat16"])
+def test_a_cell_of_the_map_shows_what_python_computes(
+    look: Callable[..., Look], served: Callable[..., str], made: Callable[[str], Small], kind: str
+) -> None:
+    run, adapter = made(kind).run, "b" if kind == "two" else "default"
+    pane = {"main": "0", "two": "1:b"}.get(kind, "0")
+    one = look(
+        served("main", "two") if kind in ("main", "two") else served(kind), view=f"panes={pane}&sample=70&token=9"
+    )
+    click_map(one, 1, 1 if kind == "main" else 0, (4, 3) if kind == "main" else (3, 2))
+    token, cell = 1407, one.page.locator(".cell")
+    assert cell.locator("h3").inner_text() == f"{UP}\n“w{token}”, position 9, prompt"
+    options = {"adapter": adapter, "components": [UP]}
+    names = ("js", "js_permuted", "delta_ratio", "effective_width", "delta_norm", "base_norm")
+    expected = {name: float(values[token, 0]) for name, values in measure_run(run, names, **options).items()}
+    for text, name in zip(cell.locator(".value").all_inner_texts(), names, strict=False):
+        assert agrees(text.split()[0], expected[name]), name
+    norms = re.search(r"own: (\S+) / (\S+)\.", cell.inner_text())
+    assert norms is not None
+    assert all(agrees(*pair) for pair in zip(norms.groups(), [expected[name] for name in names[4:]], strict=True))
+    states = {name: values.values[0] for name, values in run.take([token], **options)[UP].items()}
+    rows = [row.split("\t") for row in cell.locator("tbody").inner_text().split("\n")]
+    rows = [row[:3] for row in rows if row[0]]
+    features = np.argsort(-np.abs(states["delta"]), kind="stable")[:10]
+    assert [row[0] for row in rows] == [str(feature) for feature in features]
+    for (_, base, delta), feature in zip(rows, features, strict=True):
+        assert agrees(base, states["base"][feature], within=1e-9)
+        assert agrees(delta, states["delta"][feature], sign=True, within=1e-6)
+    if kind in ("branch", "pair"):
+        assert "this component's delta is not kept as a factor" in cell.locator(".note").inner_text()
+        return
+    found = directions(run, UP, adapter=adapter)
+    z = run.factor(UP, adapter=adapter).values[token].astype(np.float64)
+    scores = found["rotation"].values.astype(np.float64) @ z
+    for at, button in enumerate(cell.locator(".direction").all()):
+        texts = [text for text in button.inner_text().split("\n") if text]
+        assert texts[0] == str(at + 1)
+        assert agrees(texts[1], scores[at], sign=True, within=1e-6 * np.abs(scores).max())
+        assert texts[2] == f"{100 * found['share'].values[at]:.1f} %"
+        button.click()
+        links = cell.locator(".contexts a")
+        expect(cell.locator("h4").nth(1)).to_have_text(f"Where direction {at + 1} acts most")
+        expect(links.first).to_contain_text(shown(float(found["top_score"].values[at, 0]), sign=True))
+        for link, top, score in zip(
+            links.all(), *(found[name].values[at] for name in ("top_token", "top_score")), strict=True
+        ):
+            assert agrees(link.locator(".number").inner_text(), score, sign=True)
+            assert link.locator("mark").inner_text().strip() == f"w{top}"
+            place = f"offset={top % N_TOKENS}&" if top % N_TOKENS else "offset=0&"
+            assert place in link.get_attribute("href")
+
+
+def test_where_a_direction_acts_most_is_a_link_to_that_token(
+    look: Callable[..., Look], served: Callable[..., str], main: Small
+) -> None:
+    one = look(served("main", "two"), view=f"sample=3&token=9&component={Q}&direction=1")
+    top = directions(main.run, Q)["top_token"].values[1]
+    scores = directions(main.run, Q)["top_score"].values[1]
+    before = one.page.locator(".body").inner_text()
+    one.page.locator(".contexts a").nth(2).click()
+    token = int(top[2])
+    expect(one.page.locator("h1")).to_have_text(f"item-{token // N_TOKENS}")
+    expect(one.page.locator(".t[aria-selected=true]")).to_have_text(f"w{token}")
+    assert one.address() == f"sample={token // N_TOKENS}&token={token % N_TOKENS + 2}&component={Q}&direction=1"
+    pressed = one.page.locator(".direction[aria-pressed=true]").inner_text().split("\n")
+    assert pressed[0] == "2"
+    assert agrees(pressed[1], float(scores[2]), sign=True, within=1e-6 * abs(float(scores[2])))
+    one.page.go_back()
+    expect(one.page.locator("h1")).to_have_text("item-3")
+    expect(one.page.locator(".contexts a")).to_have_count(10)
+    assert one.page.locator(".body").inner_text() == before
+
+
+def test_a_pattern_chooses_components(look: Callable[..., Look], served: Callable[..., str], main: Small) -> None:
+    one = look(served("main", "two"), view="sample=3")
+    box, count = one.page.locator("#filter"), one.page.locator(".filter [role=status]")
+    for pattern in ("*.q_proj", "model.layers.1.*", "*.[qd]*_proj lm_head", UP):
+        box.fill(pattern)
+        js = measure_run(main.run, ("js",), components=pattern.split())["js"].values[60:80]
+        expect(count).to_have_text(f"{js.shape[1]} of 7")
+        assert all(agrees(text, value) for text, value in zip(sums(one), js.sum(axis=1), strict=True)), pattern
+    box.fill("nothing*")
+    expect(count).to_have_text("0 of 7")
+    assert box.get_attribute("aria-invalid") == "true"
+    assert one.page.locator(".t.unknown").count() == N_TOKENS
+    one.page.get_by_role("button", name="down_proj").click()
+    assert one.address() == "sample=3&filter=*.down_proj"
+    expect(count).to_have_text("2 of 7")
+
+
+def test_adapters_and_runs_side_by_side_on_one_scale(
+    look: Callable[..., Look], served: Callable[..., str], main: Small, made: Callable[[str], Small]
+) -> None:
+    one = look(served("main", "two"), view="panes=1&sample=3&token=5")
+    alone = one.page.locator(".marks").all_inner_texts()
+    one.page.get_by_role("button", name="Compare").click()
+    expect(one.page.locator(".pane")).to_have_count(2)
+    assert one.address() == "panes=1,1:b&sample=3&token=5"
+    one.page.get_by_role("button", name="Compare").click()
+    expect(one.page.locator(".pane h1")).to_have_text(["item-3"] * 3)
+    assert one.address() == "panes=1,1:b,0&sample=3&token=5"
+    two, js, tints = made("two").run, [], []
+    for pane, (run, adapter) in zip(
+        one.page.locator(".pane").all(), ((two, "a"), (two, "b"), (main.run, None)), strict=True
+    ):
+        js.append(measure_run(run, ("js",), adapter=adapter)["js"].values)
+        found = pane.locator(".t")
+        expect(found).to_have_count(N_TOKENS)
+        expect(pane.locator(".t[aria-selected=true]")).to_have_text("w63")
+        labels = found.evaluate_all("all => all.map((each) => [each.ariaLabel, each.style.backgroundColor])")
+        for (label, _), value in zip(labels, js[-1][60:80].sum(axis=1), strict=True):
+            assert agrees(re.search(r"js (\S+) nats", label)[1], value)  # type: ignore[index]
+        tints.append([[int(each) for each in re.findall(r"\d+", color)] for _, color in labels])
+    marks = [pane.locator(".marks").all_inner_texts() for pane in one.page.locator(".pane").all()]
+    assert marks[0] == marks[1] == marks[2] != alone
+    top = max(float(np.quantile(each.astype(np.float64).sum(axis=1), 0.995)) for each in js)
+    assert number(marks[0][0].split("\n")[-1]) == pytest.approx(top, rel=0.05)  # two digits
+    gradient = one.page.locator(".scale i").first.evaluate("each => each.style.background")
+    stops = np.array(re.findall(r"rgb\((\d+), (\d+), (\d+)\)", gradient), float)
+    for values, colors in zip(js, tints, strict=True):
+        at = np.sqrt(np.minimum(1, values[60:80].sum(axis=1) / top)) * (len(stops) - 1)
+        expected = np.stack([np.interp(at, np.arange(len(stops)), channel) for channel in stops.T], axis=1)
+        np.testing.assert_allclose(colors, expected, atol=6)
+    one.page.locator(".pane").nth(2).locator(".t").nth(8).click()
+    expect(one.page.locator(".t[aria-selected=true]")).to_have_text(["w68"] * 3)
+    one.page.get_by_role("button", name="Close this pane").nth(1).click()
+    assert one.address() == "panes=1,0&sample=3&token=10"
+    one.page.get_by_label("Adapter").first.select_option("b")
+    assert one.address() == "panes=1:b,0&sample=3&token=10"
+
+
+def test_a_link_opened_anew_shows_the_same_and_back_leads_back(
+    look: Callable[..., Look], served: Callable[..., str]
+) -> None:
+    one = look(served("main", "two"))
+    steps = [state(one)]
+    for act in (
+        lambda: one.page.get_by_label("Order", exact=True).select_option("MIUB, largest first"),
+        lambda: one.page.get_by_label("Show", exact=True).select_option("right with adapter"),
+        lambda: one.page.locator(".row").nth(3).click(),
+        lambda: one.page.locator(".t").nth(7).click(),
+        lambda: click_map(one, 2, 2),
+        lambda: one.page.locator(".direction").last.click(),
+        lambda: one.page.get_by_role("button", name="q_proj").click(),
+    ):
+        act()
+        steps.append(state(one))
+        assert steps[-1] != steps[-2]
+    one.page.get_by_role("button", name="Light or dark").click()
+    one.page.get_by_label("Search text and ids").fill("item-1")
+    expect(one.page.locator(".count [role=status]")).to_contain_text(f" of {N_SAMPLES} samples")
+    last = state(one)
+    assert one.page.url.count("&") == 9
+    assert state(look(one.page.url.partition("#")[0], view=one.page.url.partition("#")[2])) == last
+    one.page.get_by_label("Search text and ids").fill("")
+    one.page.get_by_role("button", name="Light or dark").click()
+    one.page.wait_for_timeout(200)
+    for expected in reversed(steps[:-1]):
+        one.page.go_back()
+        now = state(one)
+        one.page.wait_for_timeout(50)
+        assert now[1:] == expected[1:]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_phone_scrolls_down_alone(look: Callable[..., Look], served: Callable[..., str], theme: str) -> None:
+    options = {"viewport": {"width": 390, "height": 844}, "color_scheme": theme, "has_touch": True, "is_mobile": True}
+    one = look(served("main", "two"), view=f"token=9&component={Q}", **options)
+    wide = "() => [document.documentElement.scrollWidth, document.body.scrollWidth]"
+    background = "() => getComputedStyle(document.body).backgroundColor"
+    assert one.page.evaluate(background) == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 18, 18)"}[theme]
+    assert one.page.evaluate(wide) == [390, 390]
+    right = "() => Math.max(...[...document.querySelectorAll('body *')].map((e) => e.getBoundingClientRect().right))"
+    assert one.page.evaluate(right) <= 390 + 17  # a canvas within its own scroller
+    samples = one.page.get_by_role("listbox", name="Samples")
+    expect(samples).to_be_hidden()
+    one.page.get_by_role("button", name="Samples").tap()
+    expect(samples).to_be_visible()
+    assert one.page.evaluate(wide) == [390, 390]
+    one.page.locator(".row").nth(4).tap()
+    expect(samples).to_be_hidden()
+    expect(one.page.locator("h1")).to_have_text("item-4")
+    one.page.locator(".t").nth(2).tap()
+    expect(one.page.locator(".t[aria-selected=true]")).to_have_text("w82")
+    one.page.get_by_role("button", name="Compare").tap()
+    expect(one.page.locator("h1")).to_have_count(2)
+    assert one.page.evaluate(wide) == [390, 390]
+    one.page.get_by_role("button", name="Light or dark").tap()
+    assert one.page.evaluate(background) == {"dark": "rgb(255, 255, 255)", "light": "rgb(18, 18, 18)"}[theme]
+
+
+FOCUS = """() => {
+    const [at, style] = [document.activeElement, getComputedStyle(document.activeElement)];
+    const name = at.ariaLabel || at.labels?.[0]?.innerText || at.innerText || at.className;
+    return [at.tagName.toLowerCase(), name.split(":")[0], style.outlineStyle, parseFloat(style.outlineWidth)];
+}"""
+
+
+def test_the_keyboard_alone_reaches_everything(look: Callable[..., Look], served: Callable[..., str]) -> None:
+    one = look(served("main", "two"), view="sample=3")
+    press = one.page.keyboard.press
+    names = []
+    for _ in range(40):
+        press("Tab")
+        tag, name, style, width = one.page.evaluate(FOCUS)
+        if tag == "body":
+            break
+        names.append(name.strip().split("\n")[0].strip())
+        assert (style, width >= 2) == ("solid", True), names
+    for name in ("Components to look at, as a pattern", "Light or dark", "Keys", "Search text and ids", "Samples"):
+        assert name in names
+    wanted = ["Order", "Show", "Samples", "Run", "Compare", "“w60”, position 2, prompt", "q_proj", "lm_head", "0", "1"]
+    assert [name for name in names if name in wanted] == wanted[:8] + ["-1", *wanted[8:]][1:], names
+    press("/")
+    one.page.keyboard.type("item-7")
+    expect(one.page.locator(".count [role=status]")).to_have_text(f"11 of {N_SAMPLES} samples")
+    press("Escape")
+    press("j")
+    expect(one.page.locator("h1")).to_have_text("item-7")
+    press("j")
+    expect(one.page.locator("h1")).to_have_text("item-70")
+    press("ArrowRight")
+    assert one.address() == "sample=70&token=2&search=item-7"
+    one.page.locator(".t[tabindex='0']").focus()
+    press("ArrowRight")
+    assert one.page.evaluate(FOCUS)[1] == "“w1401”, position 3, prompt"
+    one.page.locator(".map canvas").focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowRight", "Enter"):
+        press(key)
+    expect(one.page.locator(".cell h3 b")).to_have_text(UP)
+    one.page.locator(".direction").nth(0).focus()
+    press("Tab")
+    press("Enter")
+    expect(one.page.locator(".direction").nth(1)).to_have_attribute("aria-pressed", "true")
+    expect(one.page.locator(".direction").nth(1)).to_be_focused()
+    expect(one.page.locator(".contexts a")).to_have_count(10)
+    press("Tab")
+    press("Enter")
+    expect(one.page.locator("h1")).not_to_have_text("item-70")
+    press("Escape")
+    expect(one.page.locator(".cell")).to_be_hidden()
+    press("f")
+    one.page.keyboard.type("*.q_proj")
+    expect(one.page.locator(".filter [role=status]")).to_have_text("2 of 7")
+    press("Escape")
+    press("?")
+    expect(one.page.get_by_role("dialog", name="Keys")).to_be_visible()
+    press("Escape")
+    expect(one.page.get_by_role("dialog", name="Keys")).to_be_hidden()
+    adapter = look(served("main", "two"), view="panes=1")
+    adapter.page.get_by_label("Adapter").focus()
+    adapter.page.keyboard.press("b")
+    assert adapter.address() == "panes=1:b"
+    expect(adapter.page.get_by_label("Adapter")).to_be_focused()
+
+
+def test_roles_and_names_for_a_screen_reader(look: Callable[..., Look], served: Callable[..., str]) -> None:
+    one = look(served("main", "two"), view=f"sample=3&token=9&component={Q}")
+    role = one.page.get_by_role
+    expect(role("listbox", name="Samples").get_by_role("option", selected=True)).to_contain_text("item-3")
+    listbox = role("listbox", name="Samples")
+    assert listbox.get_attribute("aria-activedescendant") == "sample-3"
+    tokens = role("listbox", name="Tokens")
+    expect(tokens.get_by_role("option", selected=True)).to_have_accessible_name(
+        re.compile("“w67”, position 9, prompt: js ")
+    )
+    expect(role("group", name="answer").get_by_role("option")).to_have_count(2)
+    for name in ("Js by layer and token; arrows", "Js by layer and kind; arrows"):
+        expect(role("application", name=name)).to_be_visible()
+    panel = role("region", name="Component")
+    expect(panel.get_by_role("heading", level=3)).to_contain_text(Q)
+    expect(panel.get_by_role("group", name="Direction, coordinate, share").get_by_role("button")).to_have_count(2)
+    assert panel.get_by_role("columnheader").all_inner_texts()[:3] == ["feature", "base", "delta"]
+    expect(panel.get_by_role("button", name="Close")).to_be_visible()
+    snapshot = one.page.locator("body").aria_snapshot()
+    assert not re.search(r"- (button|textbox|combobox|searchbox|link|listbox|img)( \[|:|$)", snapshot, re.MULTILINE)
+
+
+def test_only_what_is_looked_at_is_read(look: Callable[..., Look], served: Callable[..., str]) -> None:
+    one = look(served("main", "two"))
+    assert not [each for each in one.requests if "states/" in each or "runs/1" in each or "permutation" in each]
+    first = len(one.requests)
+    assert first < 40
+    one.page.locator(".row").nth(1).click()
+    expect(one.page.locator("h1")).to_have_text("item-1")
+    assert one.requests[first:] == []
+    one = look(one.home, view="sample=0")
+    first = len(one.requests)
+    one.page.evaluate("location.hash = '#sample=60'")  # tokens 1200 to 1219
+    expect(one.page.locator("h1")).to_have_text("item-60")
+    assert sorted(one.requests[first:]) == ["indexes/0/adapters/default/js/c.4.0", "runs/0/tokens/nll/c.1"]
+    first = len(one.requests)
+    click_map(one, 1, 1)
+    expect(one.page.locator(".contexts a")).to_have_count(10)
+    component = 1  # up_proj of layer 0
+    assert sorted(set(one.requests[first:])) == [
+        *(f"indexes/0/{TOP}/{name}/c.{component}.0.0" for name in ("rotation",)),
+        f"indexes/0/{TOP}/share/c.0.0",
+        f"indexes/0/{TOP}/top_score/c.{component}.0.0",
+        f"indexes/0/{TOP}/top_token/c.{component}.0.0",
+        "indexes/0/permutation/40/c.0",
+        f"runs/0/{TOP}/factor/c.1.0",
+        f"runs/0/{TOP}/lora_B/{UP}/c.0.0",
+        f"runs/0/states/{UP}/base/c.1.0",
+    ]
+    assert len(one.requests) - first <= 9  # a shard's index and one of its chunks are read apart
+    one = look(one.home, view="panes=0&sample=0")
+    one.page.get_by_label("Search text and ids").fill("w2399")
+    expect(one.page.locator(".count [role=status]")).to_have_text(f"1 of {N_SAMPLES} samples")
+    assert one.requests.count("runs/0/tokens/text/c.0") == 1
+
+
+def test_a_bundle_shows_the_same_from_a_web_server_and_a_bucket(
+    look: Callable[..., Look], served: Callable[..., str], main: Small, tmp_path: Path, s3: Any
+) -> None:
+    view = f"sample=70&token=9&component={UP}&direction=1"
+    expected = state(look(served("main"), view=view))
+    assert "w1407" in expected[1]
+    folder = write_bundle(main.run, tmp_path / "bundle", with_runs=True)
+    with static(folder) as url:
+        assert state(look(url, view=view)) == expected
+    bucket = s3.prefix.replace("s3://", f"{s3.url}/")
+    for file in filter(Path.is_file, folder.rglob("*")):
+        kind = {"index.html": "text/html"}.get(file.name, "application/octet-stream")
+        address = f"{bucket}/{file.relative_to(folder).as_posix()}"
+        headers = {"Content-Type": kind, "x-amz-acl": "public-read"}
+        put = urllib.request.Request(address, file.read_bytes(), headers, method="PUT")
+        urllib.request.urlopen(put).close()
+    one = look(f"{bucket}/", page="index.html", view=view)
+    assert state(one) == expected
+    assert f"runs/0/{TOP}/factor/c.1.0" in one.requests

@@ -1,0 +1,208 @@
+"""Runs that lack something, are broken or hostile, and other origins: what the page tells, and what it never does."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ..analyze.conftest import Small
+from ..analyze.viewing.test_bundle import static
+from ..stores.on_disk import damage
+from .conftest import BAD, N_TOKENS, NAMES, Look
+from .seen import NONE, agrees, click_map, expect, listed, sums
+
+pytestmark = pytest.mark.slow
+
+TOP, Q, UP = "adapters/default", "model.layers.1.q_proj", "model.layers.0.up_proj"
+
+
+def test_an_unfinished_run_says_so_and_what_is_not_committed_is_not_read(
+    look: Callable[..., Look], served: Callable[..., str], growing: Any
+) -> None:
+    one = look(served(growing), is_broken=True)
+    notice = "This run isn't finished: 2 of 3 rows are committed. Incomplete samples are marked."
+    expect(one.page.locator(".notice")).to_have_text(notice)
+    assert one.page.locator(".row b").count() == 3
+    assert [row.inner_text().split("\n")[1] for row in one.page.locator(".row").all()].count(NONE) == 3
+    for sample, n_known, n in ((1, 324, 400), (2, 0, 900), (3, 12, 60)):
+        one.page.locator(f"#sample-{sample}").click()
+        expect(one.page.locator(".about .notice")).to_contain_text("This sample is incomplete")
+        assert one.page.locator(".t").count() == n
+        assert one.page.locator(".t:not(.unknown)").count() == n_known
+    one.page.locator("#sample-2").click()
+    one.page.locator(".t").nth(5).click()
+    click_map(one, 0, 0, (2, 2))
+    expect(one.page.locator(".cell .note").first).to_have_text("the token's row is not captured yet")
+    assert one.page.locator(".cell .value").all_inner_texts()[0] == f"{NONE} nats"
+    of_rows = [each for each in one.requests if re.search(r"runs/0/.*(nll|js|states|factor|delta).*/c\.", each)]
+    assert any("/c.0" in each for each in of_rows)
+    assert not [each for each in of_rows if re.search(r"/c\.1\b", each)]
+    assert set(one.missing) == {"runs/0/rows/digest/c.1.0"}
+
+
+@pytest.mark.parametrize(("kind", "token"), [("none", 9), ("sample", 1207), ("sample", 9)])
+def test_a_run_without_states_shows_what_was_measured(
+    look: Callable[..., Look], served: Callable[..., str], made: Callable[[str], Small], kind: str, token: int
+) -> None:
+    small = made(kind)
+    one = look(served(kind), view=f"sample={token // N_TOKENS}&token={token % N_TOKENS + 2}&component={UP}")
+    told = {"none": "keeps no states", "sample": "keeps the states of some rows only"}[kind]
+    expect(one.page.locator(".notice")).to_contain_text(told)
+    js = small.js()
+    assert all(agrees(*each) for each in zip(sums(one), js[token - token % N_TOKENS :].sum(axis=1)[:20], strict=True))
+    values = [text.split()[0] for text in one.page.locator(".cell .value").all_inner_texts()]
+    base, delta = small.base[UP][token], small.delta[UP][token]
+    assert agrees(values[0], js[token, small.run.component_paths.index(UP)])
+    assert agrees(values[2], float(np.linalg.norm(delta) / np.linalg.norm(base)))
+    p = np.exp(base - base.max()) / np.exp(base - base.max()).sum()
+    assert agrees(values[3], float(np.exp(-(p * np.log(p)).sum())))
+    is_there = kind == "sample" and token < 1024
+    assert (values[1] == NONE) is not is_there
+    assert one.page.locator(".cell tbody tr").count() == 10 * is_there
+    assert one.page.locator(".direction").count() == 2 * is_there
+    if not is_there:
+        why = {"none": "the run keeps no states", "sample": "the token's row keeps no states"}[kind]
+        expect(one.page.locator(".cell .note")).to_have_text([why, why])
+        assert not [each for each in one.requests if "/states/model" in each or "/factor/" in each]
+
+
+CELL = f"sample=3&token=9&component={UP}"
+VERIFY, AGAIN = "run `lorascope verify` on it", "run `lorascope view` again"
+WRONG, CUT = "is broken: its checksum is wrong", "is broken: "
+
+
+@pytest.mark.parametrize(
+    ("key", "how", "part", "told"),
+    [
+        (f"broken.zarr/states/{UP}/base/c.0.0", "flip", ".cell", f"of broken.zarr {WRONG}; {VERIFY}"),
+        (f"broken.zarr/states/{UP}/base/c.0.0", "missing", ".cell", f"of broken.zarr is missing; {VERIFY}"),
+        (f"broken.zarr/{TOP}/factor/c.0.0", "truncated", ".cell", f"of broken.zarr {CUT}"),
+        (f"broken.zarr/{TOP}/lora_B/{UP}/c.0.0", "flip", ".cell", f"of broken.zarr {WRONG}; {VERIFY}"),
+        (
+            f"broken.view.zarr/{TOP}/top_token/c.1.0.0",
+            "flip",
+            ".cell",
+            f"the view index of broken.zarr {WRONG}; {AGAIN}",
+        ),
+        (f"broken.view.zarr/{TOP}/js/c.0.0", "flip", ".pane", f"the view index of broken.zarr {WRONG}; {AGAIN}"),
+        (f"broken.view.zarr/{TOP}/js/c.0.0", "missing", ".pane", f"the view index of broken.zarr is missing; {AGAIN}"),
+        ("broken.zarr/tokens/nll/c.0", "truncated", ".pane", f"of broken.zarr {WRONG}; {VERIFY}"),
+        ("broken.zarr/tokens/text/c.0", "flip", ".pane", f"of broken.zarr {WRONG}; {VERIFY}"),
+        ("broken.zarr/samples/id/c.0", "flip", "main", f"of broken.zarr {WRONG}; {VERIFY}"),
+    ],
+)
+def test_a_broken_chunk_is_told_where_it_matters_and_the_rest_works(
+    look: Callable[..., Look], served: Callable[..., str], broken: Path, key: str, how: str, part: str, told: str
+) -> None:
+    damage(broken.parent / key, how)
+    one = look(served(broken), view=CELL, is_broken=True)
+    alert = one.page.locator(f"{part} [role=alert]")
+    expect(alert).to_contain_text(f"chunk {key.partition('/')[2]} of")
+    expect(alert).to_contain_text(told)
+    expect(one.page.locator("[role=alert]")).to_have_count(1)
+    if part == "main":
+        return
+    expect(one.page.locator(".row").first).to_contain_text("item-0")
+    if part == ".cell":
+        assert one.page.locator(".t").count() == N_TOKENS
+        assert one.page.locator(".cell .value:visible, .cell tr:visible").count() == 0
+        one.go(CELL.replace(UP, Q) if "factor" not in key else CELL.replace("=3", "=60"))
+    elif "text" in key:
+        one.page.get_by_label("Search text and ids").fill("item-7")
+        expect(one.page.locator(".count [role=alert]")).to_contain_text(told)
+        assert list(listed(one).values())[:2] == ["item-7", "item-70"]
+        return
+    else:
+        assert one.page.locator(".sentence:visible, canvas:visible").count() == 0
+        one.page.get_by_role("listbox", name="Samples").press("End")
+        expect(one.page.locator("h1")).to_have_text("item-119")
+    expect(one.page.locator("[role=alert]")).to_have_count(0)
+    expect(one.page.locator(".contexts a")).to_have_count(10)
+
+
+def test_a_hostile_run_is_only_text(look: Callable[..., Look], served: Callable[..., str], hostile: Path) -> None:
+    one = look(served(hostile))
+    everything = "() => document.body.textContent"
+
+    def harmless() -> None:
+        of = "script, style, img, svg, b, iframe, object, embed, base, form:not([method=dialog]), [onerror], [onload]"
+        assert one.page.locator(f"body :is({of})").count() == one.page.locator("body > script, .cell h3 > b").count()
+        assert one.page.locator("script").count() == 1
+        text = one.page.evaluate(everything)
+        assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2028\ufeff]", text.partition("⟨")[2] and text)
+        assert one.page.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0
+
+    harmless()
+    expect(one.page.locator("h1")).to_contain_text(f"{BAD}⟨202E⟩␇")
+    assert BAD in one.page.locator(".row .id").first.inner_text()
+    assert one.page.locator(".model").inner_text() in BAD
+    found = one.page.locator(".t").all_inner_texts()
+    assert found[0] == BAD
+    assert found[1:3] == ["⟨202E⟩evil", "␀␛[31m"]
+    one.page.get_by_label("Search text and ids").fill("<IMG src=x")
+    expect(one.page.locator(".count [role=status]")).to_have_text("12 samples")
+    one.page.get_by_role("button", name="Compare").click()
+    expect(one.page.locator("h1")).to_have_count(2)
+    assert one.address().startswith("panes=0,0:constructor&")
+    for kind in range(4):
+        canvas = one.page.locator(".map canvas").first
+        box = canvas.bounding_box()
+        canvas.click(position={"x": (kind + 0.5) * box["width"] / 4, "y": (kind + 0.5) * box["height"] / 4})
+        one.settle()
+        expect(one.page.locator(".cell .contexts a")).to_have_count(20)
+        assert one.page.locator(".cell h3 b").first.inner_text() == NAMES[kind]
+        harmless()
+    one.page.locator(".kinds button").nth(3).click()
+    expect(one.page.locator(".filter [role=status]")).to_have_text("1 of 4")
+    one.page.locator(".contexts a").nth(5).click()
+    one.settle()
+    harmless()
+    one.go("panes=0:<img src=x onerror=alert(1)>&component=<img src=x onerror=alert(1)>&token=3&search=<b>")
+    expect(one.page.locator(".cell [role=alert]")).to_contain_text(
+        "This run has no component <img src=x onerror=alert(1)>."
+    )
+    harmless()
+    one = look(one.home, view=f"token=2&component={NAMES[3]}", viewport={"width": 390, "height": 844})
+    expect(one.page.locator(".contexts a")).to_have_count(10)
+    harmless()
+
+
+def test_an_adapter_that_changes_nothing(look: Callable[..., Look], served: Callable[..., str], zero: Path) -> None:
+    one = look(served(zero), view=f"token=3&component={UP}")
+    assert sums(one) == ["0"] * one.page.locator(".t").count()
+    assert one.page.locator(".marks").all_inner_texts() == ["0", "0", "0"]
+    values = [text.split()[0] for text in one.page.locator(".cell .value").all_inner_texts()]
+    assert values[:3] == ["0", "0", "0"]
+    expect(one.page.locator(".cell .note")).to_have_text("No token of the run is known for it.")
+
+
+def test_another_origin_may_show_the_page_and_read_nothing(
+    browser: Any, served: Callable[..., str], tmp_path: Path
+) -> None:
+    url, chunk = served("main", "two"), "runs/0/tokens/text/c.0"
+    (tmp_path / "index.html").write_text("<!doctype html><title>another</title>")
+    with static(tmp_path) as another:
+        page = browser.new_context().new_page()
+        page.goto(another)
+        tried = "([url, options]) => fetch(url, options).then((r) => `${r.type} ${r.status}`, (e) => e.name)"
+        for address in (url, f"{url}view.json", f"{url}{chunk}"):
+            assert page.evaluate(tried, [address, {}]) == "TypeError"
+            assert page.evaluate(tried, [address, {"mode": "no-cors"}]) == "TypeError"
+        loaded = """([tag, url]) => new Promise((done) => {
+            const made = document.createElement(tag);
+            [made.onload, made.onerror, made.src] = [() => done("loaded"), () => done("refused"), url];
+            document.body.append(made);
+        })"""
+        assert page.evaluate(loaded, ["script", f"{url}view.json"]) == "refused"
+        assert page.evaluate(loaded, ["img", f"{url}{chunk}"]) == "refused"
+        with page.expect_response(f"{url}{chunk}") as answer:
+            page.evaluate(loaded, ["iframe", f"{url}{chunk}"])
+        assert answer.value.status == 403
+        page.evaluate(loaded, ["iframe", url])
+        shown = page.frames[-1]
+        expect(shown.locator("h1")).to_have_text("item-0")
+        assert page.evaluate("() => [...document.querySelectorAll('iframe')].at(-1).contentDocument") is None
+        page.context.close()
