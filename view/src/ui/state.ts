@@ -43,7 +43,7 @@ export interface View {
 }
 
 export const MOST_PANES = 4;
-const LONGEST = 4096;
+const LONGEST = 2 ** 20; // a filter may name thousands of components
 const NOTHING: View = {
   panes: [{ run: 0, adapter: "" }], sample: 0, token: -1, offset: -1, layer: -1, component: "", direction: -1,
   filter: "", sort: "run", show: "all", search: "", theme: "",
