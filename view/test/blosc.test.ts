@@ -132,3 +132,15 @@ test("a container that announces more or fewer bytes than its zstd block holds i
     }
   }
 });
+
+for (const [what, i, changes] of [
+  ["32,512 sequences, each up to 128 kB long", 17, { 222: 255, 258: 251 }],
+  ["weights that take no bits", 28, { 47: 254 }],
+] as const) {
+  test(`a few bytes of zstd can't keep the page busy: ${what}`, () => {
+    const began = performance.now();
+    const changed = Object.assign(containers[i]!.slice(), changes);
+    assert.throws(() => decodeBlosc(changed, described[i]!.n), /invalid zstd data/);
+    assert.ok(performance.now() - began < 300);
+  });
+}

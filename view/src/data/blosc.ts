@@ -5,21 +5,11 @@ import { decodeLz4 } from "./lz4";
 
 const HEADER_BYTES = 16;
 const LZ4 = 1, ZSTD = 4;
-/** fzstd asks whether its output == 1, for which an array is written out as text unless it has a value. */
+/**
+ * fzstd throws unless it fills its output, see plugins.mjs. It asks whether that == 1, for which an array is written out
+ * as text unless it has a value.
+ */
 const PLAIN = { value: () => 0 };
-
-/** Fills `out`; throws Error unless the frame holds exactly that much. */
-function fillFromZstd(frame: Uint8Array, out: Uint8Array): void {
-  // fzstd doesn't tell how much it wrote: the last byte, and one after it, tell by what they were before
-  const n = out.length, room = Object.defineProperty(new Uint8Array(n + 1), "valueOf", PLAIN);
-  for (let before = 0; before < 2; before++) {
-    room.fill(before, n - 1);
-    decodeZstd(frame, room);
-    if (room[n] !== before) break;
-    if (room[n - 1] !== before) return out.set(room.subarray(0, n));
-  }
-  throw new Error("its zstd frame is broken");
-}
 
 /** Bytes `start` to `stop` (by default all) of a container that must announce `size` of them; throws Error. */
 export function decodeBlosc(container: Uint8Array, size: number, start = 0, stop = size): Uint8Array {
@@ -55,7 +45,7 @@ export function decodeBlosc(container: Uint8Array, size: number, start = 0, stop
       if (n > container.length - at - 4) throw new Error("its Blosc header is broken");
       const [stored, target] = [container.subarray(at + 4, at + 4 + n), decoded.subarray(i * part, (i + 1) * part)];
       if (n === part) target.set(stored);
-      else if (flags >> 5 === ZSTD) fillFromZstd(stored, target);
+      else if (flags >> 5 === ZSTD) decodeZstd(stored, Object.defineProperty(target, "valueOf", PLAIN));
       else if (flags >> 5 === LZ4) decodeLz4(stored, target);
       else throw new Error("its compressor is none of the format's");
       at += 4 + n;
