@@ -2,8 +2,8 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Component, Run, Samples } from "../src/data/types";
-import { placeOf } from "../src/ui/app";
+import type { Component, Run, Samples, Tokens } from "../src/data/types";
+import { placeOf, textOf } from "../src/ui/app";
 import { oneLine } from "../src/ui/dom";
 import { columnAt, columns, inSight, rowHeight, scrollTo } from "../src/ui/layout";
 import { ceChange, isWhole, listed, outcome, twin } from "../src/ui/order";
@@ -297,4 +297,11 @@ test("a filter that names each of thousands of components is quick, and survives
   assert.equal(chosen(components, filter).filter(Boolean).length, 1500);
   assert.ok(performance.now() - began < 500);
   assert.deepEqual(parse(format({ ...USUAL, filter, theme: "dark" })), { ...USUAL, filter, theme: "dark" });
+});
+
+test("no text is longer than can be read", () => {
+  const line = oneLine("\n".repeat(1_000_000));
+  assert.deepEqual([line.length, line.at(-1)], [4097, "…"]);
+  assert.equal(textOf({ text: ["x".repeat(5000)], tokenId: [7] } as unknown as Tokens, 0).length, 4097);
+  assert.equal(textOf({ text: [""], tokenId: [7] } as unknown as Tokens, 0), "[7]");
 });
