@@ -496,6 +496,14 @@ test("a server that sends more than it announces, or says nothing of it, is told
   assert.ok(sent < 2 ** 21);
 });
 
+test("a long answer of a server that fails is told as what it is", async () => {
+  const answer = (path: string) =>
+    path.endsWith("ce/c.0") ? new Response("x".repeat(99_999), { status: 503, statusText: "busy" }) : undefined;
+  const { run, index } = makeRun();
+  const { base } = serve({ "view.json": manifest("mine"), "runs/0/": run, "indexes/0/": index }, { answer });
+  await refused(dataAt(base).open(0), /ce\/c\.0 answers 503 busy/);
+});
+
 test("an object that may be absent counts as absent where a bucket says 403", async () => {
   const answer = (path: string) => (/base_ce\/c|digest/.test(path) ? new Response("", { status: 403 }) : undefined);
   const { run } = await opened(

@@ -174,14 +174,14 @@ export class Store implements zarr.AsyncReadable {
     // What browsers keep of a server that says nothing of it may be of another run, which lay there before.
     const options: RequestInit = { cache: "no-cache", headers: range ? { Range: headerOf(range) } : {} };
     const response = await reached(url, fetch(url, options));
-    const bytes = await reached(url, bodyOf(response, limit));
-    if (!bytes) throw new DataError(`${key.slice(1)} of ${this.name} is larger than its format allows; ${this.repair}`);
     // A bucket whose objects can't be listed says 403 of what isn't there.
     if (response.status === 404 || (response.status === 403 && OPTIONAL.test(key))) {
       if (OPTIONAL.test(key)) return undefined;
       throw new DataError(`chunk ${key.slice(1)} of ${this.name} is missing; ${this.repair}`);
     }
     if (!response.ok) throw new DataError(`${url.href} answers ${response.status} ${response.statusText}`);
+    const bytes = await reached(url, bodyOf(response, limit));
+    if (!bytes) throw new DataError(`${key.slice(1)} of ${this.name} is larger than its format allows; ${this.repair}`);
     if (!range || response.status === 206) return bytes;
     this.#knowsRanges = false;
     return partOf(bytes, range);
