@@ -174,6 +174,7 @@ export class Store implements zarr.AsyncReadable {
     // What browsers keep of a server that says nothing of it may be of another run, which lay there before.
     const options: RequestInit = { cache: "no-cache", headers: range ? { Range: headerOf(range) } : {} };
     const response = await reached(url, fetch(url, options));
+    if (!response.ok) void response.body?.cancel();
     // A bucket whose objects can't be listed says 403 of what isn't there.
     if (response.status === 404 || (response.status === 403 && OPTIONAL.test(key))) {
       if (OPTIONAL.test(key)) return undefined;
