@@ -5,6 +5,7 @@ import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
+import { withBounds } from "./plugins.mjs";
 
 const HERE = import.meta.dirname;
 const LIMIT_BYTES = 150_000; // gzipped: what a first look may load beside the run itself
@@ -31,7 +32,7 @@ const { outputFiles, metafile } = await build({
   legalComments: "none",
   metafile: true,
   write: false,
-  plugins: [withoutNumcodecs],
+  plugins: [withBounds, withoutNumcodecs],
 });
 const [script, style] = [".js", ".css"].map((end) => outputFiles.find(({ path }) => path.endsWith(end)).text.trim());
 

@@ -3,6 +3,7 @@
 import { spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { build } from "esbuild";
+import { withBounds } from "./plugins.mjs";
 
 const HERE = import.meta.dirname;
 const names = readdirSync(`${HERE}/test`).filter((name) => name.endsWith(".test.ts"));
@@ -16,6 +17,7 @@ await build({
   target: "es2022",
   outExtension: { ".js": ".mjs" },
   external: ["numcodecs/*"],
+  plugins: [withBounds],
   sourcemap: "inline",
 });
 const files = names.map((name) => `build/test/${name.replace(/ts$/, "mjs")}`);

@@ -31,7 +31,7 @@ function start(manifest: App["manifest"]): void {
       const missing = new Error(`There is no run at place ${place} of this page.`);
       const run = place < manifest.runs.length ? data.open(place) : Promise.reject(missing);
       runs.set(place, run);
-      run.then((found) => { opened.set(place, found); refresh(); }, () => {});
+      run.then((found) => { opened.set(place, found); refresh(); }, () => runs.delete(place));
       return run;
     },
     go(change, step = false) {
@@ -98,6 +98,7 @@ function start(manifest: App["manifest"]): void {
     const top = (of: "n" | "inLayer") => Math.max(0, ...n.map((each) => topOf(all, each[of], each.all)));
     app.scale = { js: all.js, layer: top("inLayer"), token: top("n") };
     const [run, adapter] = [opened.get(view.panes[0]!.run), adapters[0]];
+    list.root.inert = !run || !adapter; // it may still be of another run
     if (run && adapter) {
       list.update({ run, adapter });
       about(run);

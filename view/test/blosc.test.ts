@@ -114,3 +114,33 @@ test("an LZ4 match may repeat what it writes", () => {
   decodeLz4(Uint8Array.of(0x26, 1, 2, 2, 0, 0), out);
   assert.deepEqual([...out], [1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2]);
 });
+
+test("a container that announces more or fewer bytes than its zstd block holds is refused", () => {
+  const isWhole = (one: Uint8Array) => {
+    const [size, block] = [4, 8].map((at) => new DataView(one.buffer).getUint32(at, true)) as [number, number];
+    return one[2]! >> 5 === 4 && !(one[2]! & 2) && one[2]! & 16 && block >= size;
+  };
+  const whole = containers.filter(isWhole);
+  assert.ok(whole.length > 2);
+  for (const one of whole) {
+    const size = new DataView(one.buffer).getUint32(4, true);
+    for (const announced of [size + 1, size + 4096, size - 1]) {
+      const changed = one.slice();
+      new DataView(changed.buffer).setUint32(4, announced, true);
+      new DataView(changed.buffer).setUint32(8, announced, true);
+      assert.throws(() => decodeBlosc(changed, announced), `${announced} instead of ${size}`);
+    }
+  }
+});
+
+for (const [what, i, changes] of [
+  ["32,512 sequences, each up to 128 kB long", 17, { 222: 255, 258: 251 }],
+  ["weights that take no bits", 28, { 47: 254 }],
+] as const) {
+  test(`a few bytes of zstd can't keep the page busy: ${what}`, () => {
+    const began = performance.now();
+    const changed = Object.assign(containers[i]!.slice(), changes);
+    assert.throws(() => decodeBlosc(changed, described[i]!.n), /invalid zstd data/);
+    assert.ok(performance.now() - began < 300);
+  });
+}

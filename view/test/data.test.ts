@@ -444,6 +444,11 @@ for (const [name, change, message] of [
     },
     /factor\/c\.0\.0 of mine is broken: its shard lacks an inner chunk; run `lorascope verify`/,
   ],
+  ...[[0, 2], [1024, -2], [1e-9, 2], [1000, 2], [1024, 3], [1024], "12"].map((inner) => [
+    `an inner chunk of ${JSON.stringify(inner)}`,
+    (run: Group) => (run.nodes["adapters/a/factor"].codecs[0].configuration.chunk_shape = inner),
+    /array adapters\/a\/factor of mine isn't as its format asks for/,
+  ]),
   [
     "a missing shard",
     (run: Group) => run.files.delete("adapters/a/factor/c.0.0"),
@@ -478,6 +483,25 @@ test("a server that can't be reached, or refuses, is told; what failed is asked 
   await refused(data.tokens(run, 0, 0), /http:.* answers 403 Forbidden/);
   answer = () => undefined;
   assert.equal((await data.tokens(run, 0, 0)).n, 3);
+});
+
+test("a server that sends more than it announces, or says nothing of it, is told", async () => {
+  let sent = 0;
+  const endless = () =>
+    new ReadableStream({ pull: (to) => to.enqueue(new Uint8Array(65_536).fill((sent += 65_536) % 7)) });
+  const answer = (path: string) => (path.endsWith("ce/c.0") ? new Response(endless()) : undefined);
+  const { run, index } = makeRun();
+  const { base } = serve({ "view.json": manifest("mine"), "runs/0/": run, "indexes/0/": index }, { answer });
+  await refused(dataAt(base).open(0), /ce\/c\.0 of mine is larger than its format allows/);
+  assert.ok(sent < 2 ** 21);
+});
+
+test("a long answer of a server that fails is told as what it is", async () => {
+  const answer = (path: string) =>
+    path.endsWith("ce/c.0") ? new Response("x".repeat(99_999), { status: 503, statusText: "busy" }) : undefined;
+  const { run, index } = makeRun();
+  const { base } = serve({ "view.json": manifest("mine"), "runs/0/": run, "indexes/0/": index }, { answer });
+  await refused(dataAt(base).open(0), /ce\/c\.0 answers 503 busy/);
 });
 
 test("an object that may be absent counts as absent where a bucket says 403", async () => {

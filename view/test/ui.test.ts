@@ -2,13 +2,13 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Component, Run, Samples } from "../src/data/types";
-import { placeOf } from "../src/ui/app";
+import type { Component, Run, Samples, Tokens } from "../src/data/types";
+import { placeOf, textOf } from "../src/ui/app";
 import { oneLine } from "../src/ui/dom";
 import { columnAt, columns, inSight, rowHeight, scrollTo } from "../src/ui/layout";
 import { ceChange, isWhole, listed, outcome, twin } from "../src/ui/order";
 import { contrast, num, PALETTE, ramp, share, signed, step, ticks, topOf } from "../src/ui/scale";
-import { byComponent, chosen, counts, fits, grid, patternOf, sums } from "../src/ui/select";
+import { byComponent, chosen, counts, fits, grid, patternOf, strongestOf, sums } from "../src/ui/select";
 import { format, MOST_PANES, parse, type View } from "../src/ui/state";
 
 const USUAL = parse("");
@@ -282,4 +282,29 @@ test("the same sample in another run is found by all that names it", () => {
     [0, 1, 3].map((each) => twin(run(), each, other)),
     [2, -1, 0],
   );
+});
+
+test("of several components in one cell, the strongest of those that are looked at stands for them", () => {
+  const js = Float32Array.of(3, NaN, 2, 5);
+  assert.equal(strongestOf([0, 1, 2], Uint8Array.of(1, 1, 1, 1), js), 0);
+  assert.equal(strongestOf([0, 1, 2], Uint8Array.of(0, 1, 1, 1), js), 2);
+  assert.equal(strongestOf([0, 2], Uint8Array.of(0, 1, 0, 1), js), 0);
+  assert.equal(strongestOf([], Uint8Array.of(1, 1, 1, 1), js), undefined);
+});
+
+test("a filter that names each of thousands of components is quick, and survives its address", () => {
+  const many = Array.from({ length: 3000 }, (_, i) => `model.layers.${i % 40}.mlp.experts.${i}.down_proj`);
+  const components = many.map((path) => ({ path, kind: "down_proj", layer: 0, dIn: 1, dOut: 1 }));
+  const filter = many.filter((_, i) => i % 2).join(" ");
+  const began = performance.now();
+  assert.equal(chosen(components, filter).filter(Boolean).length, 1500);
+  assert.ok(performance.now() - began < 500);
+  assert.deepEqual(parse(format({ ...USUAL, filter, theme: "dark" })), { ...USUAL, filter, theme: "dark" });
+});
+
+test("no text is longer than can be read", () => {
+  const line = oneLine("\n".repeat(1_000_000));
+  assert.deepEqual([line.length, line.at(-1)], [4097, "…"]);
+  assert.equal(textOf({ text: ["x".repeat(5000)], tokenId: [7] } as unknown as Tokens, 0).length, 4097);
+  assert.equal(textOf({ text: [""], tokenId: [7] } as unknown as Tokens, 0), "[7]");
 });

@@ -5,7 +5,10 @@ import { decodeLz4 } from "./lz4";
 
 const HEADER_BYTES = 16;
 const LZ4 = 1, ZSTD = 4;
-/** fzstd asks whether its output == 1, for which an array is written out as text unless it has a value. */
+/**
+ * fzstd throws unless it fills its output, see plugins.mjs. It asks whether that == 1, for which an array is written out
+ * as text unless it has a value.
+ */
 const PLAIN = { value: () => 0 };
 
 /** Bytes `start` to `stop` (by default all) of a container that must announce `size` of them; throws Error. */

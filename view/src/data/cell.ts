@@ -129,7 +129,8 @@ async function readDirections(place: Place): Promise<Direction[] | string> {
   const { run, component, root } = place;
   const z = run.stream === "pair" ? null : await readZ(place);
   if (!z) return "this component's delta is not kept as a factor, so it has no rank directions";
-  const [n = 0, most = 0, nTop = 0] = (await run.index.node(`${root}/top_token`))?.shape ?? [];
+  const n = run.components.length, most = Math.max(...run.adapters[place.adapter]!.rank);
+  const nTop = (await run.index.node(`${root}/top_token`))?.shape?.[2] ?? 0;
   const read = <T extends Float32Array | Float64Array>(out: T, name: string, ...axes: number[]) => {
     const type = out instanceof Float64Array ? ("int64" as const) : undefined;
     const part = { shape: [n, most, ...axes], type, start: component, stop: component + 1 };

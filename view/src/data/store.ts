@@ -47,9 +47,12 @@ export function chunkShape(node: Node): number[] {
 /** Whether an array's chunks are as the format has them; its shape and type are known to be. */
 function hasItsChunks({ shape = [], data_type: type = "", codecs, ...node }: Partial<Node>): boolean {
   const chunk = node.chunk_grid?.configuration?.chunk_shape ?? [], keys = node.chunk_key_encoding;
-  const shard = codecs?.[0]?.configuration, isSharded = shard?.chunk_shape !== undefined;
-  const isWhole = (n: number, axis: number) => n > 0 && (axis === 0 || isSharded || n === shape[axis]);
+  const shard = codecs?.[0]?.configuration, inner = shard?.chunk_shape;
+  const isWhole = (n: number, axis: number) => n > 0 && (axis === 0 || inner !== undefined || n === shape[axis]);
   if (chunk.length !== shape.length || !chunk.every((n, axis) => Number.isInteger(n) && isWhole(n, axis))) return false;
+  const isPart = (n: number, axis: number) => Number.isInteger(n) && n > 0 && chunk[axis]! % n === 0;
+  const isShard = codecs?.[0]?.name === "sharding_indexed" && Array.isArray(inner) && inner.length === chunk.length;
+  if (inner !== undefined && !(isShard && inner.every(isPart))) return false;
   if (type === "string" ? chunk[0]! > MAX_TEXTS : sizeOf(type, chunk) >= MAX_CHUNK_BYTES) return false;
   if (keys?.name !== "default" || keys.configuration?.separator !== ".") return false;
   return (shard?.codecs ?? codecs)?.at(-1)?.name === "crc32c";
@@ -62,6 +65,18 @@ async function reached<T>(url: URL, answer: Promise<T>): Promise<T> {
     const advice = "see whether its server runs and, if it isn't this page's, lets other origins read (CORS)";
     throw new DataError(`can't reach ${url.href}: ${advice}`);
   }
+}
+
+/** What a server sends, as far as it isn't longer than allowed: it may be packed, and its announced length that. */
+async function bodyOf(response: Response, limit: number): Promise<Uint8Array | undefined> {
+  const parts: Uint8Array[] = [], reader = response.body?.getReader();
+  let n = 0;
+  const isLong = Number(response.headers.get("Content-Length")) > limit;
+  for (let part; !isLong && n <= limit && (part = (await reader?.read())?.value); n += part.length) parts.push(part);
+  if (isLong || n > limit) return void reader?.cancel();
+  const whole = new Uint8Array(n);
+  for (const part of parts.reverse()) whole.set(part, (n -= part.length));
+  return whole;
 }
 
 export class Store implements zarr.AsyncReadable {
@@ -111,6 +126,7 @@ export class Store implements zarr.AsyncReadable {
       let array = this.#arrays.get(path);
       if (!array) array = zarr.open.v3(zarr.root(this as Store).resolve(path), { kind: "array" });
       this.#arrays.set(path, array);
+      array.catch(() => this.#arrays.delete(path));
       return (await (await array).getChunk(place)).data as unknown as Chunk;
     };
     const size = (chunk: Chunk) => chunk.byteLength;
@@ -155,19 +171,18 @@ export class Store implements zarr.AsyncReadable {
 
   async #request(key: string, limit: number, range?: Range): Promise<Uint8Array | undefined> {
     const url = new URL(key.slice(1), this.url);
-    // Browsers keep files, but a root changes while its run is captured.
-    const cache = key === "/zarr.json" ? "no-cache" : "default";
-    const response = await reached(url, fetch(url, { cache, headers: range ? { Range: headerOf(range) } : {} }));
-    if (Number(response.headers.get("Content-Length")) > limit) {
-      throw new DataError(`${key.slice(1)} of ${this.name} is larger than its format allows; ${this.repair}`);
-    }
-    const bytes = new Uint8Array(await reached(url, response.arrayBuffer()));
+    // What browsers keep of a server that says nothing of it may be of another run, which lay there before.
+    const options: RequestInit = { cache: "no-cache", headers: range ? { Range: headerOf(range) } : {} };
+    const response = await reached(url, fetch(url, options));
+    if (!response.ok) void response.body?.cancel();
     // A bucket whose objects can't be listed says 403 of what isn't there.
     if (response.status === 404 || (response.status === 403 && OPTIONAL.test(key))) {
       if (OPTIONAL.test(key)) return undefined;
       throw new DataError(`chunk ${key.slice(1)} of ${this.name} is missing; ${this.repair}`);
     }
     if (!response.ok) throw new DataError(`${url.href} answers ${response.status} ${response.statusText}`);
+    const bytes = await reached(url, bodyOf(response, limit));
+    if (!bytes) throw new DataError(`${key.slice(1)} of ${this.name} is larger than its format allows; ${this.repair}`);
     if (!range || response.status === 206) return bytes;
     this.#knowsRanges = false;
     return partOf(bytes, range);

@@ -1,7 +1,7 @@
 /** What all parts of the page share. */
 
 import type { AdapterView, Data, Manifest, Run, Tokens } from "../data/types";
-import { oneLine } from "./dom";
+import { cut, oneLine } from "./dom";
 import type { Grid } from "./select";
 import { num, type PALETTE, type Ramp } from "./scale";
 import type { View } from "./state";
@@ -55,7 +55,7 @@ export function placeOf(positions: Int32Array, position: number): number {
 }
 
 /** What stands for a token: its text, or its id where the run keeps no text. */
-export const textOf = ({ text, tokenId }: Tokens, at: number) => text[at] || `[${tokenId[at]}]`;
+export const textOf = ({ text, tokenId }: Tokens, at: number) => cut(text[at]!) || `[${tokenId[at]}]`;
 
 /** A token within a line of ours. */
 export const named = (tokens: Tokens, at: number) =>

@@ -123,13 +123,17 @@ function contexts(app: App, { run }: Shown, { top }: Direction): HTMLElement {
 }
 
 /** To the same view of another token; a pane of another run comes first there, so that its samples are listed. */
-function link({ view }: App, run: Run, { sample, token, before, text, after }: Context, score: string): HTMLElement {
-  const sorted = [...view.panes].sort((a, b) => Number(b.run === run.place) - Number(a.run === run.place));
-  const panes = view.panes[0]!.run === run.place ? view.panes : sorted;
-  const href = format({ ...view, panes, sample, token: -1, offset: token - run.samples.start[sample]! });
-  return el("a", { href, title: `Sample ${oneLine(run.samples.id[sample] ?? "")}` },
+function link(app: App, run: Run, { sample, token, before, text, after }: Context, score: string): HTMLElement {
+  const href = () => {
+    const { panes } = app.view, isFirst = panes[0]!.run === run.place;
+    const sorted = [...panes].sort((a, b) => Number(b.run === run.place) - Number(a.run === run.place));
+    return format({ ...app.view, panes: isFirst ? panes : sorted, sample, token: -1, offset: token - run.samples.start[sample]! });
+  };
+  const title = `Sample ${oneLine(run.samples.id[sample] ?? "")}`;
+  const made: HTMLAnchorElement = el("a", { href: href(), title, click: () => (made.href = href()) }, // order or colours may have changed
     span("number", score),
     el("span", { class: "text", dir: "auto" }, oneLine(before), el("mark", {}, oneLine(text)), oneLine(after)));
+  return made;
 }
 
 function features(cell: Cell): Node[] {

@@ -26,11 +26,15 @@ const SIGNS: [RegExp, (letter: string) => string][] = [
 /** Control characters and what turns the direction of writing, as signs; line breaks and tabs stay. */
 export const visible = (text: string) => SIGNS.reduce((now, [of, sign]) => now.replace(of, sign), text);
 
+const LONGEST = 4096;
+/** No more than can be read: a megabyte of text, or of line breaks, takes a page minutes to lay out. */
+export const cut = (text: string) => (text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text);
+
 /** On one line: for labels. */
-export const oneLine = (text: string) => visible(text).replace(/\n/g, "↵").replace(/\t/g, "⇥");
+export const oneLine = (text: string) => visible(cut(text)).replace(/\n/g, "↵").replace(/\t/g, "⇥");
 
 export const alertLine = (error: unknown) =>
-  el("p", { role: "alert", class: "alert" }, visible(error instanceof Error ? error.message : String(error)));
+  el("p", { role: "alert", class: "alert" }, visible(cut(error instanceof Error ? error.message : String(error))));
 
 const PATIENCE = 150;
 

@@ -4,7 +4,7 @@ import { named, placeOf, told, type App, type Shown } from "./app";
 import { eachFrame, el, heatMap, oneLine, outline, sized } from "./dom";
 import { rowHeight } from "./layout";
 import { step } from "./scale";
-import { byComponent, patternOf } from "./select";
+import { byComponent, patternOf, strongestOf } from "./select";
 import { NO_LAYER } from "./state";
 
 const ROOM = 336;
@@ -21,10 +21,7 @@ export function componentMap(app: App) {
   let [cursor, drawn] = [-1, ""];
 
   const n = () => shown!.grid.kinds.length;
-  const value = (cell: number) => {
-    const there = shown!.grid.members[cell]!.map((each) => values[each]!).filter((each) => !Number.isNaN(each));
-    return there.length ? there.reduce((sum, each) => sum + each, 0) : NaN;
-  };
+  const best = (cell: number) => strongestOf(shown!.grid.members[cell] ?? [], shown!.mask, values);
   const at = (event: MouseEvent) => {
     const { left, top } = canvas.getBoundingClientRect();
     const [x, y] = [Math.floor((event.clientX - left) / column), Math.floor((event.clientY - top) / row)];
@@ -56,23 +53,23 @@ export function componentMap(app: App) {
     draw();
   }
 
-  /** Open the strongest component of a cell, at the token that is chosen, else where it is strongest. */
+  /** Open a cell's component, at the token that is chosen, else where it is strongest. */
   function open(cell: number): void {
-    if (!shown || cell < 0) return;
-    const best = [...shown.grid.members[cell]!].sort((a, b) => (values[b] || 0) - (values[a] || 0))[0];
-    if (best === undefined) return;
-    const { path, layer } = shown.run.components[best]!;
+    const component = shown ? best(cell) : undefined;
+    if (component === undefined) return;
+    const { path, layer } = shown!.run.components[component]!;
     app.go({ component: path, layer, direction: -1 }, true);
   }
 
   function say(): void {
     const cell = cursor >= 0 ? cursor : chosenCell();
     const { grid, run, mask } = shown!;
-    const [first, ...more] = cell < 0 ? [] : grid.members[cell]!;
+    const [component, n] = [best(cell), grid.members[cell]?.length];
     readout.textContent = cell < 0 ? "Choose a cell to look into a component."
-      : first === undefined ? "There is no such component."
-        : `${more.length ? `${more.length + 1} components` : oneLine(run.components[first]!.path)}: `
-          + told(value(cell)) + (mask[first] ? "" : " · left out by the filter");
+      : component === undefined ? "There is no such component."
+        : `${oneLine(run.components[component]!.path)}: ${told(values[component]!)}`
+          + (n === 1 ? "" : ` · the strongest of ${n}; a filter shows others`)
+          + (mask[component] ? "" : " · left out by the filter");
   }
 
   const draw = eachFrame(() => {
@@ -86,7 +83,7 @@ export function componentMap(app: App) {
     layers.style.setProperty("--row", `${row}px`);
     grid.members.forEach((members, cell) => {
       if (!members.length) return;
-      const shade = step(value(cell), app.scale.js);
+      const shade = step(values[best(cell)!]!, app.scale.js);
       const [x, y] = [(cell % n()) * column, Math.floor(cell / n()) * row];
       context.globalAlpha = members.some((each) => mask[each]) ? 1 : 0.15;
       context.fillStyle = shade < 0 ? app.palette.missing : app.ramp.fill[shade]!;

@@ -62,17 +62,21 @@ export function pane(app: App, at: number) {
     shown = null;
     void load(read(), (found) => {
       [shown, filtered] = [found, "\0"];
-      if (at) return draw();
-      app.positions = found.tokens.position;
-      const token = app.view.offset < 0 ? app.view.token : (found.tokens.position[app.view.offset] ?? -1);
-      app.go({ offset: -1, token });
+      if (!at) app.positions = found.tokens.position;
+      draw();
     });
   }
 
   /** What is said of the run, and the choice of run and adapter. */
   function top(run: Run | null): void {
     const { panes } = app.view;
-    const go = (panes: App["view"]["panes"]) => app.go({ panes, direction: -1 }, true);
+    const go = async (next: App["view"]["panes"]) => {
+      const [from, to] = [panes, next].map((each) => app.run(each[0]!.run));
+      // the sample stays, where another run comes first
+      const { sample } = app.view;
+      const same = await Promise.all([from, to]).then(([a, b]) => twin(a!, sample, b!), () => sample);
+      app.go({ panes: next, direction: -1, ...(same < 0 ? { sample: 0, token: -1 } : { sample: same }) }, true);
+    };
     const change = (to: object) => go(panes.map((each, i) => (i === at ? { ...each, ...to } : each)));
     const close = () => go(panes.filter((_, i) => i !== at));
     const runs = app.manifest.runs.map(({ name }, i) => [String(i), name] as const);
@@ -107,6 +111,8 @@ export function pane(app: App, at: number) {
   function draw(): void {
     if (!shown) return;
     const { tokens, run, sample, adapter } = shown;
+    const { offset } = app.view;
+    if (!at && offset >= 0) return app.go({ offset: -1, token: tokens.position[offset] ?? -1 });
     if (filtered !== app.view.filter) {
       filtered = app.view.filter;
       const mask = chosen(run.components, filtered);

@@ -4,6 +4,7 @@ import { named, placeOf, SAID, textOf, told, type App, type Shown } from "./app"
 import { eachFrame, el, heatMap, oneLine, outline, sized } from "./dom";
 import { columnAt, columns, inSight, rowHeight, scrollTo, type Columns } from "./layout";
 import { num, step } from "./scale";
+import { strongestOf } from "./select";
 import { NO_LAYER } from "./state";
 
 const GUTTER = 30;
@@ -53,9 +54,8 @@ export function ribbon(app: App) {
     } else if (event.key === "Enter" && now >= 0) {
       const place = Math.max(0, placeOf(shown.tokens.position, app.view.token));
       const { mask, run: { components }, tokens: { js, position } } = shown;
-      const there = members.slice(now * kinds.length, (now + 1) * kinds.length).flat().filter((each) => mask[each]);
-      const value = (component: number) => js[place * mask.length + component] || 0;
-      const best = there.sort((a, b) => value(b) - value(a))[0];
+      const there = members.slice(now * kinds.length, (now + 1) * kinds.length).flat();
+      const best = strongestOf(there, mask, js.subarray(place * mask.length));
       if (best === undefined) return;
       app.go({ component: components[best]!.path, token: position[place] ?? -1, direction: -1 }, true);
     } else return;

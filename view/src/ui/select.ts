@@ -58,9 +58,9 @@ function fitsOne(letter: string, part: string): boolean {
 
 /** 1 for each component that any of the patterns (apart by space or comma) is or fits; all without a pattern. */
 export function chosen(components: Component[], filter: string): Uint8Array {
-  const patterns = filter.split(/[\s,]+/).filter(Boolean);
-  const fitting = ({ path }: Component) => patterns.some((pattern) => pattern === path || fits(path, pattern));
-  return Uint8Array.from(components, (component) => Number(!patterns.length || fitting(component)));
+  const names = new Set(filter.split(/[\s,]+/).filter(Boolean)), patterns = [...names].filter((each) => /[*?[]/.test(each));
+  const fitting = ({ path }: Component) => names.has(path) || patterns.some((pattern) => fits(path, pattern));
+  return Uint8Array.from(components, (component) => Number(!names.size || fitting(component)));
 }
 
 /** Of how many components all are, are chosen, and are chosen in the layer with the most. */
@@ -94,6 +94,12 @@ export function sums(js: Float32Array, n: number, { cell, layers, kinds }: Grid,
     }
   }
   return { byToken, byLayer };
+}
+
+/** The component with the largest js, of those that are looked at if any is; undefined if there is none at all. */
+export function strongestOf(all: number[], mask: Uint8Array, js: ArrayLike<number>): number | undefined {
+  const there = all.filter((each) => mask[each]);
+  return (there.length ? there : all).slice().sort((a, b) => (js[b]! || 0) - (js[a]! || 0))[0];
 }
 
 /** Of one token, or the mean over all (-1): js by component; NaN where it isn't there. */

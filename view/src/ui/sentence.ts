@@ -48,11 +48,14 @@ export function sentence(app: App) {
       }
       const missing = tokens.position[at]! - expected;
       // a space before a word and the breaks after it stand beside what is tinted, which would else hang on ends of lines
-      const [, space, text, breaks] = /^( (?=\S))?([^]*?)(\n*)$/.exec(textOf(tokens, at))!;
+      const whole = textOf(tokens, at), start = /^ \S/.test(whole) ? 1 : 0;
+      let end = whole.length;
+      while (whole[end - 1] === "\n") end--;
+      const breaks = whole.slice(end);
       const span = el("span", { role: "option", class: "t", "data-at": at, tabindex: -1 },
-        ...pieces(text!), ...[...breaks!].map(() => el("span", { class: "space", "data-sign": "↵" })));
+        ...pieces(whole.slice(start, end)), ...[...breaks].map(() => el("span", { class: "space", "data-sign": "↵" })));
       spans.push(span);
-      groups.at(-1)!.append(...(missing > 0 ? [gap(missing)] : []), space ?? "", span, breaks!);
+      groups.at(-1)!.append(...(missing > 0 ? [gap(missing)] : []), whole.slice(0, start), span, breaks);
       expected = tokens.position[at]! + 1;
     }
     const left = run.samples.length[sample]! - expected;

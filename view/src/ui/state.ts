@@ -46,7 +46,7 @@ export interface View {
 export const MOST_PANES = 4;
 /** -1 is the layer of components that lie outside of all. */
 export const NO_LAYER = -2;
-const LONGEST = 4096;
+const LONGEST = 2 ** 20; // a filter may name thousands of components
 const NOTHING: View = {
   panes: [{ run: 0, adapter: "" }], sample: 0, token: -1, offset: -1, layer: NO_LAYER, component: "", direction: -1,
   filter: "", sort: "run", show: "all", search: "", theme: "",
