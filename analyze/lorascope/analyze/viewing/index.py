@@ -89,7 +89,8 @@ def index_path(run: Run) -> Path:
     """Where the view index of a run lies."""
     if isinstance(run.path, Path):
         place = Path(os.path.abspath(run.path))  # links aren't followed: they may lead where nothing can be written
-        return place.with_name(f"{place.name.removesuffix('.zarr')}.view.zarr")
+        name = place.name.removesuffix(".zarr")
+        return place.with_name(f"{name}.view{place.name[len(name) :]}")  # that of `x` isn't that of `x.zarr` beside it
     name = run.path.rstrip("/").rpartition("/")[2].removesuffix(".zarr")
     return Path.cwd() / f"{name}-{sha256(run.path.encode()).hexdigest()[:8]}.view.zarr"
 
@@ -110,8 +111,9 @@ def _make(
 ) -> None:
     """Write the index to a folder beside its name, which takes its place; js lies there too until that is done."""
     scratch = target.with_name(f".{target.name}.unfinished")
-    partial = scratch / "index.zarr"
-    shutil.rmtree(partial, ignore_errors=True)
+    partial, older = scratch / "index.zarr", scratch / "older.zarr"
+    for left in (partial, older):
+        shutil.rmtree(left, ignore_errors=True)
 
     def told(what: str) -> Progress:
         def tell(done: int, total: int, part: str = what) -> None:
@@ -135,8 +137,8 @@ def _make(
         n_tokens = _write_directions(group, run, name, n_workers, told(f"directions{of}"))
         group.attrs.update({"scale": scale, "n_state_tokens": n_tokens})
     _consolidate(partial)
-    if target.exists():
-        shutil.rmtree(target)
+    if os.path.lexists(target):  # moved first: one that is half deleted would be nobody's
+        target.rename(older)
     partial.rename(target)
     shutil.rmtree(scratch)
 
