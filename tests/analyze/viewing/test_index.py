@@ -129,6 +129,19 @@ def test_each_adapter_has_its_part(two_adapters: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(found[f"adapters/{name}/top_token"][0], one["top_token"])
 
 
+@pytest.mark.parametrize("states", ["all", "none"])
+def test_an_adapter_may_leave_every_component_alone(
+    tmp_path: Path, states: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = open_run(write_run(tmp_path / "run.zarr", adapters=("a", "b"), idle="b"))
+    monkeypatch.setitem(run.attributes, "states", states)
+    found = group(view_index(run))["adapters/b"]
+    assert found["rotation"].shape == (4, 0, 0)
+    assert found.attrs["scale"] == {"js": 0, "token": 0}
+    assert ("js" in found) == (states == "all")
+    assert states == "none" or np.isnan(found["js"][:]).all()
+
+
 @pytest.mark.parametrize("states", ["none", "sample"])
 def test_js_of_the_capture_is_not_written_again(make_small: Callable[..., Small], tmp_path: Path, states: str) -> None:
     rows = {"state_rows": (False, True)} if states == "sample" else {}
@@ -274,8 +287,11 @@ def test_another_process_may_have_made_it_meanwhile(run: Run, monkeypatch: pytes
 def test_a_folder_that_cant_be_written_to_is_refused_with_a_way(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("os.access", lambda path, mode: False)
-        with pytest.raises(PermissionError, match=r"can't be written to; .* `ln -s .*run.zarr` makes one"):
+        with pytest.raises(PermissionError, match=r"can't be written to; .* `ln -s /.*run.zarr` makes one"):
             view_index(run)
+        monkeypatch.chdir(run.path.parent)
+        with pytest.raises(PermissionError, match=r"`ln -s /.*run.zarr` makes one"):  # it may be called elsewhere
+            view_index(run.path.name)
     elsewhere = run.path.parent / "mine"
     elsewhere.mkdir()
     (elsewhere / "linked").symlink_to(run.path)
@@ -310,6 +326,10 @@ def test_that_of_a_remote_run_lies_in_the_current_folder(
         for key, _ in open_place(many_rows).sizes():
             remote.write(key, (many_rows / key).read_bytes())
     monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda path, mode: False)
+        with pytest.raises(PermissionError, match="can't be written to; change to a folder of yours"):
+            view_index(f"{s3.prefix}/one/run.zarr")
     paths = [view_index(f"{s3.prefix}/{place}/run.zarr") for place in ("one", "other")]
     assert len(set(paths)) == 2
     assert {path.parent for path in paths} == {tmp_path}

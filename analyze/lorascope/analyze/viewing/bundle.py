@@ -60,7 +60,7 @@ def write_bundle(
     if not opened:
         raise ValueError("`runs` is empty; name one run or several")
     if any(Path(os.path.abspath(folder)).is_relative_to(index_path(run)) for run in opened):
-        raise FileExistsError(f"`bundle` is {str(bundle)!r}, where the index beside a run is to be; name another folder")
+        raise FileExistsError(f"`bundle` is {str(bundle)!r}, where the index beside a run is to be; name another")
     held = [open_group(run.path) for run in opened]  # anew, and once for index and copy: a run may be growing
     opened = [open_checked(*one) for one in held]
     addresses = [RUN.format(place) for place in range(len(opened))] if with_runs else [*_pointers(opened, folder)]
