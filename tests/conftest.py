@@ -31,9 +31,17 @@ STOPS = (700, 1100, 2000, 2060, 2500)
 
 
 def write_run(
-    path: Path, *, rows: tuple[int, ...] = (0, 1, 2), adapters: tuple[str, ...] = ("default",), sample: str = "s"
+    path: Path,
+    *,
+    rows: tuple[int, ...] = (0, 1, 2),
+    adapters: tuple[str, ...] = ("default",),
+    idle: str | None = None,
+    sample: str = "s",
 ) -> Path:
-    """Four components, one of them with its delta stored; five samples on 2500 tokens, some across rows."""
+    """Four components, one of them with its delta stored; five samples on 2500 tokens, some across rows.
+
+    The adapter `idle` leaves all components alone.
+    """
     rng = np.random.default_rng(7)
     components = tuple(
         Component(
@@ -49,7 +57,10 @@ def write_run(
     )
     kept = (True, True, False, True)
     named = tuple(
-        Adapter(name=name, rank=(4, 2, 3, 4), scaling=(2.0, 1.0, 0.5, 2.0), factored=kept) for name in adapters
+        Adapter(name=name, rank=(4, 2, 3, 4), scaling=(2.0, 1.0, 0.5, 2.0), factored=kept)
+        if name != idle
+        else Adapter(name=name, rank=(0,) * 4, scaling=(0.0,) * 4, factored=(False,) * 4)
+        for name in adapters
     )
     n = len(STOPS)
     spec = RunSpec(
@@ -92,7 +103,7 @@ def write_run(
         f"adapters/{adapter.name}/lora_B/{c.path}": rng.normal(size=(c.d_out, rank), scale=0.3).astype(np.float32)
         for adapter in named
         for c, rank, kept in zip(components, adapter.rank, adapter.factored, strict=True)
-        if kept
+        if kept and rank
     }
     with create_run(path, spec, tables=tables, weights=weights) as writer:
         for row in range(spec.n_rows):

@@ -28,10 +28,11 @@ def refuse_elsewhere(target: Path, option: str) -> None:
     """Raise, naming the option, unless this is a place of this machine outside of stores where things can be made."""
     if "://" in str(target) or ":/" in target.as_posix()[1:]:
         raise ValueError(f"`{option}` is {str(target)!r}; a result goes to a folder of this machine")
-    inside = next((folder for folder in target.absolute().parents if (folder / "zarr.json").exists()), None)
+    folders = Path(os.path.abspath(target)).parents  # without the `..` that may lead out of a store
+    inside = next((folder for folder in folders if (folder / "zarr.json").exists()), None)
     if inside is not None:
         raise ValueError(f"`{option}` is {str(target)!r}, inside the store `{inside}`; name a place outside of it")
-    parent = next(folder for folder in target.absolute().parents if folder.exists())
+    parent = next(folder for folder in folders if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         what = "can't be written to" if parent.is_dir() else "is a file"
         raise PermissionError(f"`{target}` can't be made: `{parent}` {what}; name another place")

@@ -107,10 +107,26 @@ def test_a_folder_that_holds_something_is_left_alone(run: Path, tmp_path: Path) 
     write_bundle(run, tmp_path / "out")
     before = files_of(tmp_path / "out")
     (tmp_path / "file").touch()
-    for name in ("out", "file"):
-        with pytest.raises(FileExistsError, match="which is there and isn't empty; name a new folder"):
+    (tmp_path / "empty").mkdir()
+    for name, target in (("link", "empty"), ("dangling", "nowhere")):
+        (tmp_path / name).symlink_to(tmp_path / target)
+    for name in ("out", "file", "link", "dangling"):
+        with pytest.raises(FileExistsError, match="which is there and no empty folder; name a new one"):
             write_bundle(run, tmp_path / name)
     assert files_of(tmp_path / "out") == before
+
+
+def test_it_takes_no_index_s_place(run: Path, tmp_path: Path) -> None:
+    for name in ("a #1%.view.zarr", "a #1%.view.zarr/look"):
+        with pytest.raises(FileExistsError, match="where the index beside a run is to be"):
+            write_bundle(run, tmp_path / name, with_runs=True)
+    assert [path.name for path in tmp_path.iterdir()] == [run.name]
+
+
+def test_a_run_may_be_where_one_is(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run)
+    write_bundle(".", "../look")
+    assert json.loads((tmp_path / "look/view.json").read_text())["runs"][0]["run"] == "../a%20%231%25.zarr/"
 
 
 @pytest.mark.parametrize("how", ["missing", "changed", "linked"])

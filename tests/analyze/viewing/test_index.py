@@ -129,6 +129,19 @@ def test_each_adapter_has_its_part(two_adapters: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(found[f"adapters/{name}/top_token"][0], one["top_token"])
 
 
+@pytest.mark.parametrize("states", ["all", "none"])
+def test_an_adapter_may_leave_every_component_alone(
+    tmp_path: Path, states: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = open_run(write_run(tmp_path / "run.zarr", adapters=("a", "b"), idle="b"))
+    monkeypatch.setitem(run.attributes, "states", states)
+    found = group(view_index(run))["adapters/b"]
+    assert found["rotation"].shape == (4, 0, 0)
+    assert found.attrs["scale"] == {"js": 0, "token": 0}
+    assert ("js" in found) == (states == "all")
+    assert states == "none" or np.isnan(found["js"][:]).all()
+
+
 @pytest.mark.parametrize("states", ["none", "sample"])
 def test_js_of_the_capture_is_not_written_again(make_small: Callable[..., Small], tmp_path: Path, states: str) -> None:
     rows = {"state_rows": (False, True)} if states == "sample" else {}
@@ -199,6 +212,12 @@ def test_an_index_is_made_once(run: Run) -> None:
     assert (path / "zarr.json").stat().st_mtime_ns == before
 
 
+def test_two_runs_beside_each_other_have_one_each(run: Run, two_adapters: Path) -> None:
+    other = shutil.copytree(two_adapters, run.path.with_suffix(""))
+    assert [group(view_index(one)).attrs["adapters"] for one in (run, other)] == [["default"], ["a", "b"]]
+    assert group(index_path(run)).attrs["adapters"] == ["default"]
+
+
 def test_one_of_a_run_that_has_grown_is_made_anew(tmp_path: Path) -> None:
     for rows in ((0, 2), (0, 1, 2)):
         run = open_run(write_run(tmp_path / "run.zarr", rows=rows))
@@ -225,6 +244,34 @@ def test_what_was_stopped_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     assert sorted(os.listdir(path.parent)) == ["run.view.zarr", "run.zarr"]
 
 
+def test_an_older_one_is_never_left_half_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    view_index(write_run(tmp_path / "run.zarr", rows=(0, 2)))
+    shutil.rmtree(tmp_path / "run.zarr")
+    run = open_run(write_run(tmp_path / "run.zarr"))
+
+    def stop(path: Path, **_: Any) -> None:
+        if path.exists():
+            (path / "zarr.json").unlink(missing_ok=True)
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", stop)
+        with pytest.raises(Stopped):
+            view_index(run)
+    np.testing.assert_array_equal(group(view_index(run))["adapters/default/js"][:], miub(run)["tokens/js"].values)
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_link_in_its_place_is_replaced(tmp_path: Path, leads: bool) -> None:
+    path = view_index(write_run(tmp_path / "run.zarr", rows=(0, 2)))
+    path.rename(tmp_path / "away")
+    path.symlink_to(tmp_path / ("away" if leads else "nowhere"))
+    shutil.rmtree(tmp_path / "run.zarr")
+    run = write_run(tmp_path / "run.zarr")
+    assert group(view_index(run))["adapters/default"].attrs["n_state_tokens"] == 2500
+    assert sorted(os.listdir(tmp_path)) == ["away", "run.view.zarr", "run.zarr"]
+
+
 def test_one_process_at_a_time(run: Run) -> None:
     with file_lock(index_path(run)), pytest.raises(HeldError, match=r"run.view.zarr` is being written by"):
         view_index(run)
@@ -240,13 +287,16 @@ def test_another_process_may_have_made_it_meanwhile(run: Run, monkeypatch: pytes
 def test_a_folder_that_cant_be_written_to_is_refused_with_a_way(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("os.access", lambda path, mode: False)
-        with pytest.raises(PermissionError, match=r"can't be written to; .* `ln -s .*run.zarr` makes one"):
+        with pytest.raises(PermissionError, match=r"can't be written to; .* `ln -s /.*run.zarr` makes one"):
             view_index(run)
+        monkeypatch.chdir(run.path.parent)
+        with pytest.raises(PermissionError, match=r"`ln -s /.*run.zarr` makes one"):  # it may be called elsewhere
+            view_index(run.path.name)
     elsewhere = run.path.parent / "mine"
     elsewhere.mkdir()
     (elsewhere / "linked").symlink_to(run.path)
-    assert view_index(elsewhere / "linked") == elsewhere / "linked.view.zarr"
-    made = shutil.copytree(elsewhere / "linked.view.zarr", index_path(run))
+    assert view_index(elsewhere / "linked") == elsewhere / "linked.view"
+    made = shutil.copytree(elsewhere / "linked.view", index_path(run))
     monkeypatch.setattr("os.access", lambda path, mode: False)
     assert view_index(run) == made  # one that is there needs no writing
 
@@ -276,6 +326,10 @@ def test_that_of_a_remote_run_lies_in_the_current_folder(
         for key, _ in open_place(many_rows).sizes():
             remote.write(key, (many_rows / key).read_bytes())
     monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda path, mode: False)
+        with pytest.raises(PermissionError, match="can't be written to; change to a folder of yours"):
+            view_index(f"{s3.prefix}/one/run.zarr")
     paths = [view_index(f"{s3.prefix}/{place}/run.zarr") for place in ("one", "other")]
     assert len(set(paths)) == 2
     assert {path.parent for path in paths} == {tmp_path}

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lorascope.analyze import view
+from lorascope.analyze.measuring.run import rows_digest
 from lorascope.stores import open_run
 
 
@@ -59,6 +60,15 @@ def test_a_process_has_one_server_for_the_same_runs(run: Path, two_adapters: Pat
         assert get(f"{changed.url}runs/0/adapters/a/zarr.json")
     for one in (anew, both):
         one.stop()
+
+
+def test_a_run_that_has_grown_since_it_was_opened(unfinished: Path, many_rows: Path, tmp_path: Path) -> None:
+    run = open_run(shutil.copytree(unfinished, tmp_path / "run.zarr"))
+    assert not run.committed_rows.all()
+    shutil.copytree(many_rows, tmp_path / "run.zarr", dirs_exist_ok=True)
+    with run.view() as shown:
+        index = json.loads(get(f"{shown.url}indexes/0/zarr.json"))
+    assert index["attributes"]["rows"] == rows_digest(open_run(run.path))
 
 
 def test_only_this_machine_reaches_it(run: Path) -> None:

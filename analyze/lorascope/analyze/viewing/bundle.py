@@ -13,7 +13,7 @@ from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run, open_checked, open_group
 from lorascope.stores.reading.root import Root, read_root
 
-from .index import view_index
+from .index import index_path, view_index
 from .page import INDEX, MANIFEST, RUN, manifest, page
 from .shelf import Shelf
 
@@ -48,17 +48,19 @@ def write_bundle(
     ValueError
         If `runs` is empty, or not all of them lie where a pointer can lead to.
     FileExistsError
-        If there is something in the folder.
+        If something else than an empty folder is there, or the view index of a run is to be.
     StoreError
         If there is no run, or one of its chunks is broken.
     """
     folder = Path(bundle)
     refuse_elsewhere(folder, "bundle")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"`bundle` is {str(bundle)!r}, which is there and isn't empty; name a new folder")
+    if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"`bundle` is {str(bundle)!r}, which is there and no empty folder; name a new one")
     opened = [as_run(one) for one in ([runs] if isinstance(runs, RunLike) else runs)]
     if not opened:
         raise ValueError("`runs` is empty; name one run or several")
+    if any(Path(os.path.abspath(folder)).is_relative_to(index_path(run)) for run in opened):
+        raise FileExistsError(f"`bundle` is {str(bundle)!r}, where the index beside a run is to be; name another")
     held = [open_group(run.path) for run in opened]  # anew, and once for index and copy: a run may be growing
     opened = [open_checked(*one) for one in held]
     addresses = [RUN.format(place) for place in range(len(opened))] if with_runs else [*_pointers(opened, folder)]

@@ -75,9 +75,10 @@ def view_index(run: RunLike, *, n_workers: int | None = None, progress: Progress
     if _is_there(target, identity):
         return target
     if not os.access(target.parent, os.W_OK):
+        link = f"view the run through a link in a folder of yours, as `ln -s {os.path.abspath(run.path)}` makes one"
         raise PermissionError(
-            f"`{target}` can't be made: `{target.parent}` can't be written to; view the run through a link in a folder "
-            f"of yours, as `ln -s {run.place.name}` makes one"
+            f"`{target}` can't be made: `{target.parent}` can't be written to; "
+            f"{'change to a folder of yours' if run.place.remote else link}"
         )
     with file_lock(target):
         if not _is_there(target, identity):  # another one may just have made it
@@ -89,7 +90,8 @@ def index_path(run: Run) -> Path:
     """Where the view index of a run lies."""
     if isinstance(run.path, Path):
         place = Path(os.path.abspath(run.path))  # links aren't followed: they may lead where nothing can be written
-        return place.with_name(f"{place.name.removesuffix('.zarr')}.view.zarr")
+        name = place.name.removesuffix(".zarr")
+        return place.with_name(f"{name}.view{place.name[len(name) :]}")  # that of `x` isn't that of `x.zarr` beside it
     name = run.path.rstrip("/").rpartition("/")[2].removesuffix(".zarr")
     return Path.cwd() / f"{name}-{sha256(run.path.encode()).hexdigest()[:8]}.view.zarr"
 
@@ -110,8 +112,9 @@ def _make(
 ) -> None:
     """Write the index to a folder beside its name, which takes its place; js lies there too until that is done."""
     scratch = target.with_name(f".{target.name}.unfinished")
-    partial = scratch / "index.zarr"
-    shutil.rmtree(partial, ignore_errors=True)
+    partial, older = scratch / "index.zarr", scratch / "older.zarr"
+    for left in (partial, older):
+        shutil.rmtree(left, ignore_errors=True)
 
     def told(what: str) -> Progress:
         def tell(done: int, total: int, part: str = what) -> None:
@@ -135,8 +138,8 @@ def _make(
         n_tokens = _write_directions(group, run, name, n_workers, told(f"directions{of}"))
         group.attrs.update({"scale": scale, "n_state_tokens": n_tokens})
     _consolidate(partial)
-    if target.exists():
-        shutil.rmtree(target)
+    if os.path.lexists(target):  # moved first: one that is half deleted would be nobody's
+        target.rename(older)
     partial.rename(target)
     shutil.rmtree(scratch)
 
@@ -147,7 +150,7 @@ def _js(run: Run, adapter: str, scratch: Path, n_workers: int | None, progress: 
     Beside it is what reductions ask for, and the `place` of each component in the run.
     """
     touched = np.flatnonzero(run.adapter(adapter)["rank"].values > 0)
-    if keeps_all_states(run):
+    if keeps_all_states(run) and touched.size:
         options: dict[str, Any] = {"adapter": adapter, "components": None, "scheduler": None}
         js = measure_unsaved(run, ("js",), scratch, **options, n_workers=n_workers, progress=progress)["js"].variable
     else:
@@ -164,7 +167,7 @@ def _write_js(group: zarr.Group, run: Run, measured: xr.Dataset) -> dict[str, fl
         sizes = {"token": run.n_tokens, "component": n_components}
         stored = _create(group, "js", sizes, "float32", chunks=(CHUNK_TOKENS, n_components))
     sums = SampleSums(measured, run, "mean", unit="nat")
-    step = -(-js.size // SCALE_VALUES)
+    step = max(1, -(-js.size // SCALE_VALUES))
     seen = np.empty((-(-run.n_tokens // step), js.shape[1]), np.float32)
     for tokens, block in token_blocks(js):
         sums.add(tokens, block)
@@ -187,9 +190,10 @@ def _quantile(values: np.ndarray) -> float:
 
 def _write_directions(group: zarr.Group, run: Run, adapter: str, n_workers: int | None, progress: Progress) -> int:
     """Write rotation, share and top tokens of each component that has a factor; returns how many tokens they are of."""
-    sources = [one for one in sources_of(run, adapter) if one.delta.lora_B is not None] if run.has_states else []
-    places = [run.component_paths.index(one.component) for one in sources]
     rank = int(run.adapter(adapter)["rank"].values.max())
+    sources = sources_of(run, adapter) if run.has_states and rank else []
+    sources = [one for one in sources if one.delta.lora_B is not None]
+    places = [run.component_paths.index(one.component) for one in sources]
     found: list[Directions] = []
     if sources and state_rows(sources[0]):
         found = directions_of(sources, n_workers=n_workers, progress=progress)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Self
 
-from lorascope.stores import open_place
+from lorascope.stores import Run, open_place
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 from lorascope.stores.reading.root import read_root
@@ -84,7 +84,8 @@ def view(runs: RunLike | Sequence[RunLike], *, port: int = 0, progress: Progress
     OSError
         If the port is taken.
     """
-    opened = [as_run(one) for one in ([runs] if isinstance(runs, RunLike) else runs)]
+    named = [runs] if isinstance(runs, RunLike) else runs
+    opened = [as_run(one.path if isinstance(one, Run) else one) for one in named]  # anew: a run may have grown
     if not opened:
         raise ValueError("`runs` is empty; name one run or several")
     indexes = [view_index(run, progress=progress) for run in opened]
