@@ -54,8 +54,8 @@ def give() -> Iterator[Callable[..., Given]]:
     """Has a store given out below `runs/0/`, beside a page."""
     running: list[View] = []
 
-    def start(path: Path | str, *, lasting: bool = True) -> Given:
-        shelf = Shelf.of(read_root(open_place(path)), lasting=lasting)
+    def start(path: Path | str) -> Given:
+        shelf = Shelf.of(read_root(open_place(path)))
         server = ViewServer({"": PAGE}, {"runs/0/": shelf}, 0)
         running.append(View(server))
         return Given(Path(path), server)

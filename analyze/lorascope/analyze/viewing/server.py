@@ -27,8 +27,6 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
 }
-KEPT = {"Cache-Control": "private, max-age=3600"}
-"""Said of chunks that won't change."""
 ABSENT = (FileNotFoundError, NotADirectoryError)
 
 _logger = logging.getLogger(__name__)
@@ -134,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise FileNotFoundError
         shelf, key = self.server.shelves[prefix], key.removeprefix(prefix)
         is_node = key.endswith("zarr.json")
-        headers = {"Accept-Ranges": "bytes"} | (KEPT if shelf.lasting and not is_node else {})
+        headers = {"Accept-Ranges": "bytes"}
         given = partial(Answer, content_type=JSON if is_node else BYTES)
         if self.command == "HEAD":
             return given(HTTPStatus.OK, b"", headers=headers | {"Content-Length": str(shelf.size(key))})

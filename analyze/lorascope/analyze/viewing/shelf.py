@@ -24,15 +24,13 @@ class Shelf:
     nodes: frozenset[str]
     """Keys of the metadata of every node."""
     arrays: Mapping[str, StoredArray]
-    lasting: bool = False
-    """Whether its chunks won't change."""
 
     @classmethod
-    def of(cls, root: Root, *, lasting: bool = False) -> Self:
+    def of(cls, root: Root) -> Self:
         """The store of this root; raises StoreError where metadata below it can't be read."""
         paths = own_paths(root.place) if root.nodes is None else root.nodes
         arrays = {path: StoredArray.from_metadata(path, found) for path, found in root.arrays.items()}
-        return cls(root.place, frozenset(["zarr.json", *(f"{path}/zarr.json" for path in paths)]), arrays, lasting)
+        return cls(root.place, frozenset(["zarr.json", *(f"{path}/zarr.json" for path in paths)]), arrays)
 
     def limit(self, key: str) -> int | None:
         """Bytes that this key can have; None where it names no part of the store."""

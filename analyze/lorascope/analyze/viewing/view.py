@@ -98,7 +98,7 @@ def view(runs: RunLike | Sequence[RunLike], *, port: int = 0, progress: Progress
     shelves = {}
     for place, (run, index) in enumerate(pairs):
         for address, path in ((RUN, run.path), (INDEX, index)):  # opened anew: a run's own place keeps chunks in memory
-            shelves[address.format(place)] = Shelf.of(read_root(open_place(path)), lasting=run.finished)
+            shelves[address.format(place)] = Shelf.of(read_root(open_place(path)))
     try:
         _views[key] = View(ViewServer(documents, shelves, port))
     except OSError as error:
