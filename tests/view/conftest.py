@@ -18,7 +18,7 @@ from lorascope.stores import Component
 from ..analyze.conftest import Small, write_small
 
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
 N_SAMPLES, N_TOKENS = 120, 20
 WORDS = tuple(f" w{token}" for token in range(N_SAMPLES * N_TOKENS))
 KINDS: dict[str, dict[str, Any]] = {
@@ -207,9 +207,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path,
             word=TEXTS,
             sample_id=f"{BAD}\u202e\x07{'x' * 3000}",
-            dataset=BAD,
+            dataset=f"{BAD}\u2066",
             adapters=("__proto__", "constructor"),
-            attributes={"provenance": {"model": {"name": BAD}}},
+            attributes={"provenance": {"model": {"name": f"{BAD}\u202e"}}},
         )
     return path
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .conftest import Look
+from .conftest import PATIENCE_MS, Look
 
 NONE, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
@@ -75,10 +75,14 @@ STATE = """() => [
 ]"""
 
 
-def state(look: Look) -> list[str]:
-    """All that is seen, with the mouse out of the way."""
+def state(look: Look, *, but: list[str] | None = None) -> list[str]:
+    """All that is seen once it rests, with the mouse out of the way; waits for another state than the one given."""
     look.page.mouse.move(700, 5)
-    look.settle()
-    expect(look.page.locator(".cell:visible .contexts:empty")).to_have_count(0)
-    look.page.wait_for_timeout(250)
-    return look.page.evaluate(STATE)  # type: ignore[no-any-return]
+    last, now = None, but
+    for _ in range(PATIENCE_MS // 100):
+        look.settle()
+        last, now = now, look.page.evaluate(STATE)
+        if now == last and now != but:
+            return now
+        look.page.wait_for_timeout(100)
+    raise AssertionError(f"nothing changed, or it never rested: {now}")

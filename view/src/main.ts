@@ -3,7 +3,7 @@
 import { data } from "./data";
 import type { Run } from "./data/types";
 import { placeOf, type App } from "./ui/app";
-import { alertLine, eachFrame, el, span } from "./ui/dom";
+import { alertLine, eachFrame, el, oneLine, span } from "./ui/dom";
 import { sampleList } from "./ui/list";
 import { pane, type Pane } from "./ui/pane";
 import { PALETTE, ramp, topOf } from "./ui/scale";
@@ -21,7 +21,7 @@ const systemDark = matchMedia("(prefers-color-scheme: dark)");
 function start(manifest: App["manifest"]): void {
   const runs = new Map<number, Promise<Run>>();
   const opened = new Map<number, Run>();
-  let panes: Pane[] = [];
+  const panes: Pane[] = [];
   const app: App = {
     data, manifest, view: parse(location.hash), hovered: { token: -1, layer: NO_LAYER }, positions: new Int32Array(),
     scale: { js: 0, layer: 0, token: 0 }, ramp: ramp("light"), palette: PALETTE.light,
@@ -85,11 +85,8 @@ function start(manifest: App["manifest"]): void {
     const name = isDark() ? "dark" : "light";
     document.documentElement.dataset.theme = name;
     if (app.palette !== PALETTE[name]) [app.palette, app.ramp] = [PALETTE[name], ramp(name)];
-    if (panes.length !== view.panes.length) {
-      panes = view.panes.map((_, at) => panes[at] ?? pane(app, at));
-      main.replaceChildren(...panes.map(({ root }) => root));
-      main.dataset.panes = String(panes.length);
-    }
+    panes.splice(view.panes.length).forEach(({ root }) => root.remove());
+    for (let at = panes.length; at < view.panes.length; at++) main.append((panes[at] = pane(app, at)).root);
     const adapters = view.panes.map(({ run, adapter }) =>
       opened.get(run)?.adapters.find(({ name }, i) => (adapter ? name === adapter : !i)));
     const most = (of: "js" | "token") => Math.max(0, ...adapters.map((each) => each?.scale[of] ?? 0));
@@ -107,9 +104,9 @@ function start(manifest: App["manifest"]): void {
   }
 
   function about(run: Run): void {
-    model.textContent = run.model.split("/").slice(-2).join("/");
-    model.title = run.model;
-    document.title = `${run.samples.id[app.view.sample] ?? run.name} · lorascope`;
+    model.textContent = oneLine(run.model.split("/").slice(-2).join("/"));
+    model.title = oneLine(run.model);
+    document.title = `${oneLine(run.samples.id[app.view.sample] ?? run.name)} · lorascope`;
     if (filter.value !== app.view.filter) filter.value = app.view.filter;
     const { n, all } = counts(run.components, app.view.filter);
     many.textContent = n === all ? `all ${all}` : `${n} of ${all}`;

@@ -82,14 +82,13 @@ export function pane(app: App, at: number) {
     const runs = app.manifest.runs.map(({ name }, i) => [String(i), name] as const);
     const adapters = run?.adapters.map(({ name }) => [name, name] as const) ?? [];
     const isRoom = !at && panes.length < MOST_PANES && runs.length + adapters.length > 2;
-    const controls = () => [...bar.querySelectorAll<HTMLElement>("select, button")];
-    const focused = controls().indexOf(document.activeElement as HTMLElement);
+    const held = bar.querySelector<HTMLElement>(":focus")?.getAttribute("name");
     bar.replaceChildren(
       choice("Run", runs, String(panes[at]!.run), (value) => change({ run: Number(value), adapter: "" })),
       choice("Adapter", adapters, panes[at]!.adapter || (adapters[0]?.[0] ?? ""), (adapter) => change({ adapter })),
-      panes.length > 1 ? el("button", { class: "plain", "aria-label": "Close this pane", click: close }, "✕") : "",
-      isRoom ? el("button", { class: "compare", click: () => go([...panes, another(run)]) }, "Compare") : "");
-    controls()[focused]?.focus();
+      panes.length > 1 ? el("button", { class: "plain", name: "close", "aria-label": "Close this pane", click: close }, "✕") : "",
+      isRoom ? el("button", { class: "compare", name: "compare", click: () => go([...panes, another(run)]) }, "Compare") : "");
+    if (held) bar.querySelector<HTMLElement>(`[name="${held}"]`)?.focus();
     const rows = `${run?.nCommittedRows} of ${run?.nRows} rows`;
     notes.replaceChildren(...[
       run?.finished === false && `This run isn't finished: ${rows} are committed. Incomplete samples are marked.`,
@@ -157,7 +156,7 @@ function choice(
   label: string, options: (readonly [string, string])[], value: string, change: (value: string) => void,
 ): HTMLElement {
   if (!options.length) return el("span");
-  const select = el("select", { change: () => change(select.value) },
+  const select = el("select", { name: label, change: () => change(select.value) },
     ...options.map(([of, text]) => el("option", { value: of }, oneLine(text))));
   select.value = value;
   const shown = options.length > 1 ? select : oneLine(options[0]![1]);
