@@ -10,9 +10,9 @@ machine's memory.
 """
 
 import argparse
+import json
 import random
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from chromium import WIDTH, Chromium, Tab, chromium
 from memory import status_bytes
-from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, ViewportSize, sync_playwright
 from rounds import print_table, spread, stored_bytes, write_json
 from view_runs import N_LAYERS, WIDTHS, write_run
 
@@ -39,8 +39,6 @@ PATHS = [f"model.layers.{layer}.{kind}" for layer in range(N_LAYERS) for kind in
 WIDE = {"model.layers.0.mlp.gate_proj": 14_336, "model.layers.0.mlp.down_proj": 4096}
 BY_WIDTH = {192: "self_attn.k_proj", 576: "self_attn.q_proj", 1536: "mlp.up_proj", 4096: "mlp.down_proj"}
 BY_WIDTH = {f"{width}": f"model.layers.0.{kind}" for width, kind in {**BY_WIDTH, 14_336: "mlp.gate_proj"}.items()}
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-VIEWPORT: ViewportSize = {"width": 1440, "height": 900}
 ROW_PIXELS = 52
 """Height of a sample in the list."""
 N_PICKED = 5
@@ -56,16 +54,13 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, help="where the runs are written, or lie; a temporary folder if not given")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        parser.error("no Chromium on the path; on Debian: apt-get install chromium")
     with ExitStack() as stack:
         folder = arguments.runs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         runs = {name: prepared(folder / f"{name}.zarr") for name in ("large", "whole")}
         urls = {name: stack.enter_context(served(folder / f"{name}.zarr")) for name in runs}
-        playwright = stack.enter_context(sync_playwright())
-        browser = stack.enter_context(playwright.chromium.launch(executable_path=chromium, args=FLAGS))
-        print(f"Chromium {browser.version}, headless, drawing by the processor, {VIEWPORT['width']} pixels wide")
+        browser = stack.enter_context(chromium())
+        version = browser.send("Browser.getVersion")["product"]
+        print(f"{version}, headless, drawing by the processor, {WIDTH} pixels wide")
         bench = Bench(browser, runs, urls, arguments.rounds, arguments.visits)
         write_json(arguments.json, {part: PARTS[part](bench) for part in arguments.parts})
 
@@ -73,7 +68,7 @@ def main() -> None:
 class Bench(NamedTuple):
     """What is measured, and how often."""
 
-    browser: Browser
+    browser: Chromium
     runs: Mapping[str, Run]
     urls: Mapping[str, str]
     n_rounds: int
@@ -84,9 +79,11 @@ class Bench(NamedTuple):
 
         @contextmanager
         def opened() -> Iterator[Callable[[], Shown]]:
-            with self.browser.new_context(viewport=VIEWPORT) as context:
-                context.add_init_script(MARKS)
-                yield partial(Shown, context, self.urls[name], self.runs[name])
+            context = self.browser.send("Target.createBrowserContext")["browserContextId"]
+            try:
+                yield partial(Shown, self.browser, context, self.urls[name], self.runs[name])
+            finally:
+                self.browser.send("Target.disposeBrowserContext", browserContextId=context)
 
         return opened
 
@@ -133,60 +130,67 @@ class Done(NamedTuple):
 class Shown:
     """A page that shows a run, driven as a user would."""
 
-    def __init__(self, context: BrowserContext, url: str, run: Run) -> None:
-        self.page: Page = context.new_page()
+    def __init__(self, browser: Chromium, context: str, url: str, run: Run) -> None:
+        self.tab = Tab(browser, context, MARKS)
         self.run, self.url, self.at = run, url, 0
-        self.page.goto(url)
+        self.tab.send("Page.navigate", url=url)
         self.started = self._done()
 
-    def act(self, names: list[str], action: Callable[[], object]) -> Done:
+    def act(self, names: Sequence[str], action: Callable[[], object]) -> Done:
         """Do something, until the named parts are drawn anew."""
         self._settle()
-        self.page.evaluate("names => bench.arm(names)", names)
+        self.tab.js(f"bench.arm({json.dumps(names)})")
         action()
         return self._done()
 
     def sample(self, sample: int) -> Done:
         """A click on a sample in the list, until its ribbon is drawn."""
-        self.page.evaluate(f"document.querySelector('.box').scrollTop = {ROW_PIXELS * sample}")
+        self.tab.js(f"document.querySelector('.box').scrollTop = {ROW_PIXELS * sample}")
         self._settle()
         self.at = sample
-        return self.act(["sentence", "ribbon"], self.page.locator(f"#sample-{sample}").click)
+        return self.act(("sentence", "ribbon"), lambda: self.tab.click(f"#sample-{sample}"))
 
     def cell(self, path: str) -> Done:
         """A click on a component in the map, until its numbers, and then the contexts of a direction, are drawn."""
         layer, kind = divmod(PATHS.index(path), len(WIDTHS))
-        canvas = self.page.locator(".map canvas")
-        canvas.scroll_into_view_if_needed()
-        box = canvas.bounding_box()
-        assert box is not None
-        width, height = box["width"] / len(WIDTHS), box["height"] / N_LAYERS
-        where: Any = {"x": (kind + 0.5) * width, "y": (layer + 0.5) * height}
-        return self.act(self._parts, lambda: canvas.click(position=where))
+        where = (kind + 0.5) / len(WIDTHS), (layer + 0.5) / N_LAYERS
+        return self.act(self._parts, lambda: self.tab.click(".map canvas", *where))
 
     def token(self, place: int) -> Done:
         """A click on a token of the sentence, while a component is open."""
-        return self.act(self._parts, self.page.locator(f".sentence .t >> nth={place}").click)
+        return self.act(self._parts, lambda: self.tab.click(f".t[data-at='{place}']"))
+
+    def search(self, words: str) -> Done:
+        """Words put into the field of the search, until the samples that hold them are listed."""
+        self.tab.js("document.querySelector('#list [type=search]').select()")
+        return self.act(("found",), lambda: self.tab.send("Input.insertText", text=words))
+
+    def sort(self, by: str) -> Done:
+        """Another order of the list."""
+        field = "document.querySelector('#list select')"
+        return self.act(
+            ("rows",), lambda: self.tab.js(f"{field}.value = '{by}', {field}.dispatchEvent(new Event('change'))")
+        )
 
     def close_cell(self) -> None:
-        """Press Escape."""
-        self.page.keyboard.press("Escape")
+        """A click on the sign that closes the component."""
+        self.tab.click(".cell [aria-label=Close]")
         self._settle()
 
     @property
-    def _parts(self) -> list[str]:
+    def _parts(self) -> tuple[str, ...]:
         row = int(self.run.samples["token_start"][self.at]) // ROW_TOKENS
-        return ["numbers", "contexts"] if self.run.state_rows[row] else ["numbers"]
+        return ("numbers", "contexts") if self.run.state_rows[row] else ("numbers",)
 
     def _settle(self) -> None:
         """Let a frame pass, and what is to be done in it."""
-        self.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestIdleCallback(done)))")
+        self.tab.js("new Promise((done) => requestAnimationFrame(() => requestIdleCallback(() => done())))")
 
     def _done(self) -> Done:
-        self.page.evaluate("bench.finished")
-        alerts = self.page.locator(".alert").all_inner_texts()
+        self.tab.js("bench.finished")
+        alerts = self.tab.js("[...document.querySelectorAll('.alert')].map((each) => each.textContent)")
         assert not alerts, alerts
-        marks, start, requests = self.page.evaluate("[bench.marks, bench.start, bench.requests()]")
+        marks, start, requests = self.tab.js("[bench.marks, bench.start, bench.requests()]")
         reads = [(name.removeprefix(self.url), end - start, n) for name, begin, end, n in requests if begin >= start]
         return Done(marks, reads)
 
@@ -199,7 +203,7 @@ def measure_start(open_context: Opener, n: int) -> dict[str, list[Done]]:
             for case in ("cold", "warm"):
                 shown = show()
                 found[case].append(shown.started)
-                shown.page.close()
+                shown.tab.close()
     return found
 
 
@@ -209,8 +213,9 @@ def measure_samples(open_context: Opener, n: int, js_tokens: int) -> dict[str, l
     for _ in range(n):
         with open_context() as show:
             shown = show()
-            chunks, picked = {0}, []
-            for sample in chance.sample(range(1, len(_lengths(shown.run))), min(len(_lengths(shown.run)) - 1, 200)):
+            chunks, picked = _chunks(shown.run, 0, js_tokens), []
+            n_samples = len(shown.run.samples["id"])
+            for sample in chance.sample(range(n_samples), min(n_samples, 200)):
                 mine = _chunks(shown.run, sample, js_tokens)
                 if len(picked) < N_PICKED and not mine & chunks:
                     picked, chunks = [*picked, sample], chunks | mine
@@ -224,7 +229,7 @@ def measure_samples(open_context: Opener, n: int, js_tokens: int) -> dict[str, l
             found["page opened again"] += [shown.sample(sample) for sample in picked]
         with open_context() as show:
             shown = show()
-            longest = np.argsort(_lengths(shown.run))[::-1][:N_PICKED]
+            longest = np.argsort(np.subtract(*_places(shown.run)))[:N_PICKED]
             found["longest, not read before"] += [shown.sample(int(sample)) for sample in longest if sample]
     return found
 
@@ -264,34 +269,29 @@ def measure_list(open_context: Opener, n: int) -> dict[str, list[Done]]:
     for _ in range(n):
         with open_context() as show:
             shown = show()
-            search, order = shown.page.locator("#list [type=search]"), shown.page.locator("#list select >> nth=0")
-            for case, word in zip(("search, texts not read before", "search again"), _rare(shown.run), strict=True):
-                found[case].append(shown.act(["found"], partial(search.fill, word)))
-            shown.act(["rows"], partial(search.fill, ""))
-            found["sort"] += [
-                shown.act(["rows"], partial(order.select_option, by)) for by in ("-miub", "ce", "outcome")
-            ]
+            first, second = _rare(shown.run)
+            found["sort"] += [shown.sort(by) for by in ("-miub", "ce", "outcome")]
+            found["search, texts not read before"].append(shown.search(first))
+            found["search again"].append(shown.search(second))
     return found
 
 
-def measure_memory(browser: Browser, url: str, run: Run, n: int) -> list[tuple[str, dict[str, int]]]:
-    """Bytes of the page's process: an empty page, the first sample, after so many samples, after so many cells."""
-    session, chance = browser.new_browser_cdp_session(), random.Random(1)
-    with browser.new_context(viewport=VIEWPORT) as context:
-        context.add_init_script(MARKS)
-        empty = context.new_page()
-        empty.goto("about:blank")
-        found = [("an empty page", process_bytes(session, empty))]
-        empty.close()
-        shown = Shown(context, url, run)
+def measure_memory(open_context: Opener, n: int) -> list[tuple[str, dict[str, int]]]:
+    """Bytes of the page's process: an empty page, the first sample, after so many samples, and so many cells."""
+    chance, found = random.Random(1), []
+    with open_context() as show:
+        shown = show()
+        run = shown.run
 
         def note(what: str) -> None:
-            found.append((what, process_bytes(session, shown.page)))
-            context.new_cdp_session(shown.page).send("HeapProfiler.collectGarbage")
-            found.append((f"{what}, garbage collected", process_bytes(session, shown.page)))
+            found.append((what, process_bytes(shown.tab)))
 
+        shown.tab.send("Page.navigate", url="about:blank")
+        note("an empty page")
+        shown.tab.close()
+        shown = show()
         note("the first sample")
-        for sample in chance.sample(range(len(_lengths(run))), n):
+        for sample in chance.sample(range(1, len(run.samples["id"])), n):
             shown.sample(sample)
         note(f"after {n} samples")
         cells = [(int(row), path) for row in np.flatnonzero(run.state_rows) for path in PATHS]
@@ -301,45 +301,49 @@ def measure_memory(browser: Browser, url: str, run: Run, n: int) -> list[tuple[s
             shown.cell(path)
             shown.close_cell()
         note(f"and after {n} cells")
-        shown.act(["found"], lambda: shown.page.locator("#list [type=search]").fill(_rare(run)[0]))
+        shown.search(_rare(run)[0])
         note("and after a search")
+        shown.tab.send("HeapProfiler.collectGarbage")
+        note("and without garbage")
     return found
 
 
-def process_bytes(session: CDPSession, page: Page) -> dict[str, int]:
+def process_bytes(tab: Tab) -> dict[str, int]:
     """Memory of the process that draws a page: of the renderers, the one that is busy when the page is."""
 
     def seconds() -> dict[int, float]:
-        every = session.send("SystemInfo.getProcessInfo")["processInfo"]
+        every = tab.browser.send("SystemInfo.getProcessInfo")["processInfo"]
         return {each["id"]: each["cpuTime"] for each in every if each["type"] == "renderer"}
 
     before = seconds()
-    page.evaluate("for (const start = performance.now(); performance.now() < start + 400;);")
+    tab.js("for (const start = performance.now(); performance.now() < start + 400;);")
     pid, busy = max(((pid, now - before.get(pid, 0)) for pid, now in seconds().items()), key=lambda each: each[1])
-    assert busy > 0.2, busy
+    assert busy > 0.1, busy
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     pss = next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
     return {"pss": pss, "rss": status_bytes(pid, "VmRSS"), "peak": status_bytes(pid, "VmHWM")}
 
 
-def _lengths(run: Run) -> np.ndarray:
-    return np.asarray(run.samples["token_stop"] - run.samples["token_start"])
+def _places(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Of each sample, its first token and its last."""
+    return run.samples["token_start"].values, run.samples["token_stop"].values - 1
+
+
+def _chunks(run: Run, sample: int, tokens: int) -> set[int]:
+    """Chunks of so many tokens that hold a sample's."""
+    first, last = (int(each[sample]) // tokens for each in _places(run))
+    return set(range(first, last + 1))
+
+
+def _within(run: Run, row: int) -> int:
+    """The last sample that lies wholly in a row."""
+    first, last = (each // ROW_TOKENS for each in _places(run))
+    return int(np.flatnonzero((first == row) & (last == row))[-1])
 
 
 def _rare(run: Run) -> list[str]:
     """Two long words of the run's text."""
     return [text.strip() for text in run.tokens["text"][:10_000].values if len(text) > 10][:2]
-
-
-def _chunks(run: Run, sample: int, tokens: int) -> set[int]:
-    """Chunks of so many tokens that hold a sample's."""
-    start, stop = (int(run.samples[name][sample]) for name in ("token_start", "token_stop"))
-    return set(range(start // tokens, (stop - 1) // tokens + 1))
-
-
-def _within(run: Run, row: int) -> int:
-    """The first sample that lies wholly in a row."""
-    return next(sample for sample in range(len(_lengths(run))) if _chunks(run, sample, ROW_TOKENS) == {row})
 
 
 def start(bench: Bench) -> Any:
@@ -395,7 +399,7 @@ def lists(bench: Bench) -> Any:
 
 
 def memory(bench: Bench) -> Any:
-    found = measure_memory(bench.browser, bench.urls["large"], bench.runs["large"], bench.n_visits)
+    found = measure_memory(bench.opener("large"), bench.n_visits)
     rows = [[what, *(f"{sizes[name] / 1e6:.0f}" for name in ("pss", "rss", "peak"))] for what, sizes in found]
     columns = ("`large`", "PSS, MB", "RSS, MB", "highest RSS, MB")
     print_table("Memory of the page's process; bar: 300 MB", columns, rows)

@@ -36,9 +36,13 @@ function check() {
 bench.arm = (names, fromInput = true) => {
   Object.assign(bench, { armed: names, wanted: names.length, marks: {}, drawn: 0, start: fromInput ? NaN : 0 });
   bench.old = Object.fromEntries(Object.entries(parts).map(([name, part]) => [name, fromInput && part()]));
-  bench.finished = new Promise((resolve) => (bench.finish = resolve));
+  bench.finished = new Promise((resolve, reject) => {
+    bench.finish = resolve;
+    setTimeout(() => reject(new Error(`not drawn in time: ${bench.armed}`)), 30_000);
+  });
 };
-bench.requests = () => performance.getEntries().filter(({ entryType }) => /navigation|resource/.test(entryType)).map(
+const requests = () => ["navigation", "resource"].flatMap((type) => performance.getEntriesByType(type));
+bench.requests = () => requests().map(
   ({ name, startTime, responseEnd, transferSize }) => [name, startTime, responseEnd, transferSize]);
 for (const type of ["click", "input", "change"]) {
   addEventListener(type, ({ timeStamp }) => { if (Number.isNaN(bench.start)) bench.start = timeStamp; }, true);

@@ -1,6 +1,6 @@
 /** Layer by token: js summed over the chosen components of a layer. Only what is in sight is drawn. */
 
-import { named, placeOf, SAID, textOf, told, type App, type Shown } from "./app";
+import { named, placeOf, SAID, told, type App, type Shown } from "./app";
 import { eachFrame, el, heatMap, oneLine, outline, sized } from "./dom";
 import { columnAt, columns, inSight, rowHeight, scrollTo, type Columns } from "./layout";
 import { num, step, topOf } from "./scale";
@@ -175,5 +175,5 @@ function axis({ tokens }: Shown, context: CanvasRenderingContext2D): [string[], 
     most = Math.max(most, context.measureText(text).width);
     return text;
   };
-  return [Array.from({ length: tokens.n }, (_, at) => cut(textOf(tokens, at))), Math.ceil(most) + 14];
+  return [tokens.text.map(cut), Math.ceil(most) + 14];
 }
