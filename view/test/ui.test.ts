@@ -305,6 +305,5 @@ test("a filter that names each of thousands of components is quick, and survives
 test("no text is longer than can be read", () => {
   const line = oneLine("\n".repeat(1_000_000));
   assert.deepEqual([line.length, line.at(-1)], [4097, "…"]);
-  assert.equal(textOf({ text: ["x".repeat(5000)], tokenId: [7] } as unknown as Tokens, 0).length, 4097);
-  assert.equal(textOf({ text: [""], tokenId: [7] } as unknown as Tokens, 0), "[7]");
+  assert.equal(textOf({ text: ["x".repeat(5000)] } as unknown as Tokens, 0).length, 4097);
 });

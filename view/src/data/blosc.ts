@@ -5,6 +5,7 @@ import { decodeLz4 } from "./lz4";
 
 const HEADER_BYTES = 16;
 const LZ4 = 1, ZSTD = 4;
+const BLOCK = new Uint8Array(512 * 1024);
 /**
  * fzstd throws unless it fills its output, see plugins.mjs. It asks whether that == 1, for which an array is written out
  * as text unless it has a value.
@@ -28,17 +29,21 @@ export function decodeBlosc(container: Uint8Array, size: number, start = 0, stop
   const out = new Uint8Array(stop - start);
   for (let block = Math.floor(start / blockSize); block * blockSize < stop; block++) {
     const first = block * blockSize, length = Math.min(blockSize, size - first);
-    const decoded = decodeBlock(view.getUint32(HEADER_BYTES + 4 * block, true), length);
     const [from, to] = [Math.max(start, first), Math.min(stop, first + length)];
-    out.set(decoded.subarray(from - first, to - first), from - start);
+    const isWhole = to - from === length;
+    const target = isWhole ? out.subarray(from - start, to - start) : new Uint8Array(length);
+    decodeBlock(view.getUint32(HEADER_BYTES + 4 * block, true), target);
+    if (!isWhole) out.set(target.subarray(from - first, to - first), from - start);
   }
   return out;
 
-  function decodeBlock(at: number, length: number): Uint8Array {
+  function decodeBlock(at: number, out: Uint8Array): void {
+    const length = out.length;
     // By default each byte of the items was compressed on its own, but for a shorter last block.
     const isSplit = !(flags & 16) && itemSize <= 16 && blockSize / itemSize >= 128 && length === blockSize;
     const nParts = isSplit ? itemSize : 1, part = length / nParts;
-    const decoded = new Uint8Array(length);
+    const byBit = (flags & 4) > 0 && Math.floor(length / itemSize) % 8 === 0, byByte = (flags & 1) > 0 && itemSize > 1;
+    const decoded = byBit || byByte ? scratch(length) : out;
     for (let i = 0; i < nParts; i++) {
       if (!(at >= HEADER_BYTES && at + 4 <= container.length)) throw new Error("its Blosc header is broken");
       const n = view.getUint32(at, true);
@@ -50,23 +55,29 @@ export function decodeBlosc(container: Uint8Array, size: number, start = 0, stop
       else throw new Error("its compressor is none of the format's");
       at += 4 + n;
     }
-    if (flags & 1 && itemSize > 1) return unshuffleBytes(decoded, itemSize);
-    return flags & 4 && Math.floor(length / itemSize) % 8 === 0 ? unshuffleBits(decoded, itemSize) : decoded;
+    if (byByte) unshuffleBytes(decoded, itemSize, out);
+    else if (byBit) unshuffleBits(decoded, itemSize, out);
   }
+}
+
+/** Room for a block that is to be unshuffled, all zeros; the same each time, where it is one of the format's size. */
+function scratch(length: number): Uint8Array {
+  return length > BLOCK.length ? new Uint8Array(length) : BLOCK.subarray(0, length).fill(0);
 }
 
 /** Items of which first all first bytes were stored, then all second ones; what is left over stayed where it was. */
-function unshuffleBytes(shuffled: Uint8Array, itemSize: number): Uint8Array {
-  const out = shuffled.slice(), n = Math.floor(out.length / itemSize);
+function unshuffleBytes(shuffled: Uint8Array, itemSize: number, out: Uint8Array): void {
+  const n = Math.floor(out.length / itemSize);
+  out.set(shuffled.subarray(n * itemSize), n * itemSize);
   for (let byte = 0; byte < itemSize; byte++) {
     for (let i = 0, from = byte * n, to = byte; i < n; i++, to += itemSize) out[to] = shuffled[from + i]!;
   }
-  return out;
 }
 
 /** The same by bit: first all lowest bits of the first bytes, eight items to a byte. */
-function unshuffleBits(shuffled: Uint8Array, itemSize: number): Uint8Array {
-  const out = shuffled.slice(), n = Math.floor(out.length / itemSize / 8);
+function unshuffleBits(shuffled: Uint8Array, itemSize: number, out: Uint8Array): void {
+  const n = Math.floor(out.length / itemSize / 8);
+  out.set(shuffled.subarray(8 * n * itemSize), 8 * n * itemSize);
   for (let byte = 0; byte < itemSize; byte++) {
     for (let i = 0, from = byte * 8 * n, to = byte; i < n; i++, from++) {
       // Eight rows of eight bits, transposed in three steps of ever larger squares (Warren, Hacker's Delight, 7-3).
@@ -88,5 +99,4 @@ function unshuffleBits(shuffled: Uint8Array, itemSize: number): Uint8Array {
       for (let k = 0; k < 4; k++, to += itemSize) out[to] = y >>> (8 * k);
     }
   }
-  return out;
 }

@@ -87,7 +87,7 @@ function readState(place: Place, name: "base" | "adapted"): Promise<Float32Array
 /** One token of an array (token, feature), float32. */
 async function readRow({ run, token, dOut }: Place, path: string, ...types: string[]): Promise<Float32Array> {
   const node = await run.store.array(path, [run.nTokens, dOut], ...types);
-  const values = await run.store.row(path, node, token);
+  const values = await run.store.rows(path, node, token);
   if (values instanceof Float32Array) return values;
   return node.data_type === "float16" ? widenFloat16(values as Uint16Array) : widenBfloat16(values as Uint16Array);
 }

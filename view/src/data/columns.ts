@@ -21,10 +21,13 @@ interface Part {
 export async function readInto<T extends Out>(out: T, store: Store, path: string, part: Part = {}): Promise<T> {
   const { shape = [out.length], start = 0, stop = shape[0]!, isThere = () => true } = part;
   const type = part.type ?? out.constructor.name.replace("Array", "").toLowerCase();
-  const [length, ...rest] = chunkShape(await store.array(path, shape, type)) as [number, ...number[]];
+  const node = await store.array(path, shape, type);
+  const [length, ...rest] = chunkShape(node) as [number, ...number[]];
   const width = rest.reduce((product, n) => product * n, 1);
   const some = pieces(length, start, stop).filter(({ at }) => isThere(at)).map(async ({ place, from, to, at }) => {
-    const values = ((await store.chunk(path, [place, ...rest.fill(0)])) as Numbers).subarray(from * width, to * width);
+    const isPart = width > 1 && to - from < length; // wide rows are in several blocks
+    const values = isPart ? await store.rows(path, node, at, to - from)
+      : ((await store.chunk(path, [place, ...rest.fill(0)])) as Numbers).subarray(from * width, to * width);
     const isWide = values instanceof BigInt64Array || values instanceof BigUint64Array;
     out.set(isWide ? Array.from(values, Number) : values, (at - start) * width);
   });

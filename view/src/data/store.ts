@@ -133,17 +133,18 @@ export class Store implements zarr.AsyncReadable {
     return CACHE.get(`${this.url} ${path} ${place}`, () => this.#telling(path, place, read), size);
   }
 
-  /** The numbers of one token, of whose chunk no more is decoded than the blocks that hold them. */
-  async row(path: string, node: Node, token: number): Promise<Numbers> {
+  /** The numbers of tokens of one chunk, of which no more is decoded than the blocks that hold them. */
+  async rows(path: string, node: Node, token: number, n = 1): Promise<Numbers> {
     const shape = node.chunk_grid.configuration.chunk_shape, type = node.data_type as NumberType;
     const place = shape.map((n, axis) => (axis === 0 ? Math.floor(token / n) : 0));
     const key: zarr.AbsolutePath = `/${path}/c.${place.join(".")}`;
     return await this.#telling(path, place, async () => {
       const content = await this.#kept(key, checked);
-      const size = sizeOf(type, shape), width = size / shape[0]!, start = (token % shape[0]!) * width;
+      const size = sizeOf(type, shape), width = size / shape[0]!;
+      const start = (token % shape[0]!) * width, stop = start + n * width;
       const isPlain = !node.codecs.some(({ name }) => name === "blosc");
       if (isPlain && content.length !== size) throw new Error(`it holds ${content.length} bytes`);
-      const part = isPlain ? content.slice(start, start + width) : decodeBlosc(content, size, start, start + width);
+      const part = isPlain ? content.slice(start, stop) : decodeBlosc(content, size, start, stop);
       return numbersOf(type, part);
     });
   }

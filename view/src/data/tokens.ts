@@ -6,15 +6,22 @@ import type { Tokens } from "./types";
 
 export async function readTokens(run: Opened, adapter: number, sample: number): Promise<Tokens> {
   const start = run.samples.start[sample]!, stop = run.samples.stop[sample]!, n = stop - start;
-  const [position, tokenId, role, nll, js, text] = await Promise.all([
+  const [position, role, nll, js, text] = await Promise.all([
     readColumn(run, new Int32Array(n), "position", start),
-    readColumn(run, new Int32Array(n), "token_id", start),
     readColumn(run, new Int8Array(n), "role", start),
     readColumn(run, new Float32Array(n).fill(NaN), "nll", start, run.committed),
     readJs(run, adapter, start, stop),
-    readTexts(run, start, stop),
+    readSigns(run, start, stop),
   ]);
-  return { start, n, position, tokenId, role, text: text ?? Array.from(tokenId, String), nll, js };
+  return { start, n, position, role, text, nll, js };
+}
+
+/** Texts of tokens, or their ids in brackets where there is none. */
+async function readSigns(run: Opened, start: number, stop: number): Promise<string[]> {
+  const text = (await readTexts(run, start, stop)) ?? new Array<string>(stop - start).fill("");
+  if (text.every(Boolean)) return text;
+  const id = await readColumn(run, new Int32Array(stop - start), "token_id", start);
+  return text.map((one, i) => one || `[${id[i]}]`);
 }
 
 /** A column of the table of tokens from `start` on, as far as `out` reaches. */

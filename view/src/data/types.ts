@@ -74,9 +74,9 @@ export interface Tokens {
   start: number;
   n: number;
   position: Int32Array;
-  tokenId: Int32Array;
   /** 0 prompt, 1 choice, 2 answer, 3 generated, 4 text, 5 system, 6 user, 7 assistant, 8 tool, 9 template. */
   role: Int8Array;
+  /** Its id in brackets where there is no text. */
   text: string[];
   /** Negative log-likelihood, nats; NaN at position 0 and where the row is not committed. */
   nll: Float32Array;

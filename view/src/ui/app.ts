@@ -54,12 +54,12 @@ export function placeOf(positions: Int32Array, position: number): number {
   return positions[low] === position ? low : -1;
 }
 
-/** What stands for a token: its text, or its id where the run keeps no text. */
-export const textOf = ({ text, tokenId }: Tokens, at: number) => cut(text[at]!) || `[${tokenId[at]}]`;
+/** What stands for a token, as far as it can be read. */
+export const textOf = ({ text }: Tokens, at: number) => cut(text[at]!);
 
 /** A token within a line of ours. */
 export const named = (tokens: Tokens, at: number) =>
-  `“${oneLine(textOf(tokens, at)).trim()}”, position ${tokens.position[at]}, ${roleOf(tokens, at)}`;
+  `“${oneLine(tokens.text[at]!).trim()}”, position ${tokens.position[at]}, ${roleOf(tokens, at)}`;
 
 /** Js within a line of ours. */
 export const told = (js: number) => (Number.isNaN(js) ? "no js here" : `js ${num(js)} nats`);

@@ -176,5 +176,5 @@ function axis({ tokens }: Shown, context: CanvasRenderingContext2D): [string[], 
     most = Math.max(most, context.measureText(text).width);
     return text;
   };
-  return [Array.from({ length: tokens.n }, (_, at) => cut(textOf(tokens, at))), Math.ceil(most) + 14];
+  return [tokens.text.map((_, at) => cut(textOf(tokens, at))), Math.ceil(most) + 14];
 }

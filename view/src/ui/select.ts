@@ -105,11 +105,12 @@ export function strongestOf(all: number[], mask: Uint8Array, js: ArrayLike<numbe
 /** Of one token, or the mean over all (-1): js by component; NaN where it isn't there. */
 export function byComponent(js: Float32Array, n: number, width: number, token: number): Float64Array {
   if (token >= 0) return Float64Array.from(js.subarray(token * width, (token + 1) * width));
-  return Float64Array.from({ length: width }, (_, component) => {
-    let sum = 0, count = 0;
-    for (let each = component; each < n * width; each += width) {
-      if (!Number.isNaN(js[each])) (sum += js[each]!), count++;
+  const sum = new Float64Array(width), count = new Float64Array(width);
+  for (let at = 0; at < n * width; at += width) {
+    for (let component = 0; component < width; component++) {
+      const value = js[at + component]!;
+      if (!Number.isNaN(value)) (sum[component]! += value), count[component]!++;
     }
-    return sum / count;
-  });
+  }
+  return sum.map((each, component) => each / count[component]!);
 }

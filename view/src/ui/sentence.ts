@@ -5,12 +5,16 @@ import { el, visible } from "./dom";
 import { num, step } from "./scale";
 import { NO_LAYER } from "./state";
 
+/** Tokens that are laid out at once, a box full; the others follow once these can be seen. */
+const N_FIRST = 300;
+
 export function sentence(app: App) {
   const root = el("div", {
     class: "sentence", role: "listbox", "aria-orientation": "horizontal", "aria-label": "Tokens", dir: "auto",
   });
   let shown: Shown | null = null;
   let spans: HTMLElement[] = [];
+  let addUpTo = (_stop: number) => {};
   let tinted = { top: 0, ramp: app.ramp };
   let marked: [HTMLElement | undefined, HTMLElement | undefined] = [undefined, undefined];
 
@@ -31,19 +35,18 @@ export function sentence(app: App) {
     choose(event);
   });
 
-  /** New tokens. */
+  /** New tokens: the first at once. */
   function fill({ tokens, run, sample }: Shown): void {
-    const groups: HTMLElement[] = [];
     const [several, seen] = [new Set(tokens.role).size > 1, new Set<number>()];
-    spans = [];
-    let expected = 0;
-    for (let at = 0; at < tokens.n; at++) {
+    let [group, expected] = [root as HTMLElement, 0];
+    const add = (at: number) => {
       const role = tokens.role[at]!;
       if (!at || role !== tokens.role[at - 1]) {
         const name = roleOf(tokens, at);
         const isTold = SAID.has(role) || role > 4 || (several && !seen.has(role));
-        groups.push(el("span", { role: "group", class: `role ${name}`, "aria-label": name },
-          isTold && el("span", { class: "tag", "aria-hidden": "true" }, name)));
+        group = el("span", { role: "group", class: `role ${name}`, "aria-label": name },
+          isTold && el("span", { class: "tag", "aria-hidden": "true" }, name));
+        root.append(group);
         seen.add(role);
       }
       const missing = tokens.position[at]! - expected;
@@ -55,38 +58,53 @@ export function sentence(app: App) {
       const span = el("span", { role: "option", class: "t", "data-at": at, tabindex: -1 },
         ...pieces(whole.slice(start, end)), ...[...breaks].map(() => el("span", { class: "space", "data-sign": "↵" })));
       spans.push(span);
-      groups.at(-1)!.append(...(missing > 0 ? [gap(missing)] : []), whole.slice(0, start), span, breaks);
+      group.append(...(missing > 0 ? [gap(missing)] : []), whole.slice(0, start), span, breaks);
       expected = tokens.position[at]! + 1;
-    }
-    const left = run.samples.length[sample]! - expected;
-    root.replaceChildren(...groups, ...(left > 0 ? [gap(left)] : []),
-      ...(tokens.n ? [] : [el("p", { class: "quiet" }, "No token of this sample was captured.")]));
-    marked = [undefined, undefined];
+      const left = run.samples.length[sample]! - expected;
+      if (at === tokens.n - 1 && left > 0) root.append(gap(left));
+    };
+    addUpTo = (stop) => { while (spans.length < stop) add(spans.length); };
+    [spans, marked] = [[], [undefined, undefined]];
+    root.replaceChildren(...(tokens.n ? [] : [el("p", { class: "quiet" }, "No token of this sample was captured.")]));
     root.scrollTop = 0;
+    addUpTo(Math.min(tokens.n, N_FIRST));
+    if (tokens.n > N_FIRST) requestAnimationFrame(() => setTimeout(() => shown?.tokens === tokens && addOthers()));
+  }
+
+  function addOthers(): void {
+    const first = spans.length;
+    addUpTo(shown!.tokens.n);
+    tint(first);
   }
 
   function update(next: Shown): void {
     if (shown?.tokens !== next.tokens) fill(next);
-    const { tokens, byToken } = next, top = app.scale.token;
+    const { byToken } = next, top = app.scale.token;
     const isTinted = shown?.byToken === byToken && top === tinted.top && app.ramp === tinted.ramp;
     [shown, tinted] = [next, { top, ramp: app.ramp }];
     if (isTinted) return paint();
-    spans.forEach((span, at) => {
-      const shade = step(byToken[at]!, top);
-      span.style.backgroundColor = shade < 0 ? "" : app.ramp.fill[shade]!;
-      span.style.color = shade < 0 ? "" : app.ramp.ink[shade]!;
+    tint(0);
+    paint();
+  }
+
+  function tint(first: number): void {
+    const { tokens, byToken } = shown!;
+    for (let at = first; at < spans.length; at++) {
+      const [span, shade] = [spans[at]!, step(byToken[at]!, tinted.top)];
+      span.style.backgroundColor = shade < 0 ? "" : tinted.ramp.fill[shade]!;
+      span.style.color = shade < 0 ? "" : tinted.ramp.ink[shade]!;
       span.classList.toggle("unknown", shade < 0);
       const label = `${named(tokens, at)}: ${told(byToken[at]!)}, nll ${num(tokens.nll[at]!)} nats`;
       span.title = label;
       span.setAttribute("aria-label", label);
-    });
-    paint();
+    }
   }
 
   /** What is chosen and under the cursor. */
   function paint(): void {
     if (!shown) return;
     const { position } = shown.tokens;
+    if (placeOf(position, app.view.token) >= spans.length) addOthers();
     const [chosen, over] = [spans[placeOf(position, app.view.token)], spans[placeOf(position, app.hovered.token)]];
     const stop = chosen ?? spans[0];
     const held = marked[0] ?? spans[0];

@@ -1,0 +1,57 @@
+// Runs in the page before its own script. Each mark is taken in the browser, once what it stands for has been drawn:
+// after the frame that follows the change, so at most a frame late.
+const bench = (globalThis.bench = { start: 0, marks: {}, armed: [], old: {} });
+performance.setResourceTimingBufferSize(100_000);
+
+const find = (selector) => document.querySelector(selector);
+const parts = {
+  sentence: () => find(".sentence .t"), numbers: () => find(".cell dl"), contexts: () => find(".cell .contexts li"),
+  rows: () => find("#list .rows > *"), status: () => find("#list [role=status]")?.textContent,
+};
+const isNew = (name) => parts[name]() && parts[name]() !== bench.old[name];
+const tests = {
+  sentence: () => isNew("sentence") && parts.sentence().style.backgroundColor !== "",
+  ribbon: () => tests.sentence() && bench.drawn > 0, // counted from where the new sentence is there
+  numbers: () => isNew("numbers") && find(".cell .direction, .cell .note"),
+  contexts: () => isNew("contexts"),
+  rows: () => isNew("rows"),
+  found: () => isNew("status") && / of /.test(parts.status()) && !/reading/.test(parts.status()),
+};
+
+function check() {
+  for (const name of bench.armed.filter((each) => tests[each]())) {
+    bench.armed = bench.armed.filter((each) => each !== name);
+    requestAnimationFrame(() => {
+      const { port1, port2 } = new MessageChannel(); // a task of its own comes after the frame is painted
+      port1.onmessage = () => {
+        bench.marks[name] = performance.now() - bench.start;
+        if (Object.keys(bench.marks).length === bench.wanted) bench.finish();
+      };
+      port2.postMessage(0);
+    });
+  }
+}
+
+/** Wait for these parts to be new; time counts from the next input, or from the navigation's start. */
+bench.arm = (names, fromInput = true) => {
+  Object.assign(bench, { armed: names, wanted: names.length, marks: {}, drawn: 0, start: fromInput ? NaN : 0 });
+  bench.old = Object.fromEntries(Object.entries(parts).map(([name, part]) => [name, fromInput && part()]));
+  bench.finished = new Promise((resolve, reject) => {
+    bench.finish = resolve;
+    setTimeout(() => reject(new Error(`not drawn in time: ${bench.armed}`)), 30_000);
+  });
+};
+const requests = () => ["navigation", "resource"].flatMap((type) => performance.getEntriesByType(type));
+bench.requests = () => requests().map(
+  ({ name, startTime, responseEnd, transferSize }) => [name, startTime, responseEnd, transferSize]);
+for (const type of ["click", "input", "change"]) {
+  addEventListener(type, ({ timeStamp }) => { if (Number.isNaN(bench.start)) bench.start = timeStamp; }, true);
+}
+const { clearRect } = CanvasRenderingContext2D.prototype;
+CanvasRenderingContext2D.prototype.clearRect = function (...area) {
+  if (this.canvas.closest(".ribbon") && tests.sentence()) bench.drawn++;
+  check();
+  return clearRect.apply(this, area);
+};
+bench.arm(["sentence", "ribbon"], false);
+new MutationObserver(check).observe(document, { childList: true, subtree: true, characterData: true });
