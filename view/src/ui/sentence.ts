@@ -68,7 +68,8 @@ export function sentence(app: App) {
     root.replaceChildren(...(tokens.n ? [] : [el("p", { class: "quiet" }, "No token of this sample was captured.")]));
     root.scrollTop = 0;
     addUpTo(Math.min(tokens.n, N_FIRST));
-    if (tokens.n > N_FIRST) requestAnimationFrame(() => setTimeout(() => shown?.tokens === tokens && addOthers()));
+    const others = () => shown?.tokens === tokens && addOthers();
+    if (tokens.n > N_FIRST) requestAnimationFrame(() => requestAnimationFrame(others));
   }
 
   function addOthers(): void {
