@@ -65,6 +65,7 @@ bench: .venv/installed .venv-peers/installed .venv-bmi/installed .venv-harness/i
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/double.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/wide.py
+	$(BIN)/python benchmarks/view.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py --start command --trials 10
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py --signals 20

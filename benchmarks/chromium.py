@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fcntl import F_DUPFD, fcntl
 from typing import Any
 
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
@@ -21,14 +22,16 @@ class Chromium:
     """The browser, as a child of this process."""
 
     def __init__(self, path: str, profile: str) -> None:
-        (read, theirs), (ours, write) = os.pipe(), os.pipe()
-        shell = f'exec "$@" 3<&{ours} 4>&{theirs}'
+        (self._read, out), (into, self._write) = os.pipe(), os.pipe()
+        # Chromium reads 3 and writes 4, which may be pipes of ours.
+        high = [fcntl(each, F_DUPFD, 10) for each in (into, out)]
+        shell = f'exec "$@" 3<&{high[0]} 4>&{high[1]}'
         flags = [*FLAGS, "--remote-debugging-pipe", f"--window-size={WIDTH},{HEIGHT}", f"--user-data-dir={profile}"]
-        command = ["sh", "-c", shell, "sh", path, *flags]
-        self.process = subprocess.Popen(command, pass_fds=(ours, theirs), stderr=subprocess.DEVNULL)
-        os.close(ours)
-        os.close(theirs)
-        self._write, self._read, self._left, self._n = write, read, b"", 0
+        command = ["bash", "-c", shell, "bash", path, *flags]
+        self.process = subprocess.Popen(command, pass_fds=high, stderr=subprocess.DEVNULL)
+        for each in (into, out, *high):
+            os.close(each)
+        self._left, self._n = b"", 0
 
     def send(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
         """What a command gives, once it is done."""
@@ -40,6 +43,11 @@ class Chromium:
         if "error" in answer:
             raise RuntimeError(f"{method}: {answer['error']}")
         return dict(answer["result"])
+
+    def hang_up(self) -> None:
+        """Close the pipes."""
+        os.close(self._read)
+        os.close(self._write)
 
     def _message(self) -> dict[str, Any]:
         while b"\0" not in self._left:
@@ -100,5 +108,6 @@ def chromium() -> Iterator[Chromium]:
         try:
             yield browser
         finally:
-            browser.send("Browser.close")
+            browser.process.terminate()
             browser.process.wait(20)
+            browser.hang_up()

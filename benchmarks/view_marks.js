@@ -1,7 +1,7 @@
 // Runs in the page before its own script. Each mark is taken in the browser, once what it stands for has been drawn:
 // after the frame that follows the change, so at most a frame late.
 const bench = (globalThis.bench = { start: 0, marks: {}, armed: [], old: {} });
-performance.setResourceTimingBufferSize(100_000);
+performance.setResourceTimingBufferSize(10_000);
 
 const find = (selector) => document.querySelector(selector);
 const parts = {
@@ -36,6 +36,7 @@ function check(isInFrame) {
 
 /** Wait for these parts to be new; time counts from the next input, or from the navigation's start. */
 bench.arm = (names, fromInput = true) => {
+  performance.clearResourceTimings();
   Object.assign(bench, { armed: names, wanted: names.length, marks: {}, drawn: 0, start: fromInput ? NaN : 0 });
   bench.old = Object.fromEntries(Object.entries(parts).map(([name, part]) => [name, fromInput && part()]));
   bench.finished = new Promise((resolve, reject) => {

@@ -38,16 +38,17 @@ export async function openRun(place: number, { name, run, index: beside }: Manif
     throw new DataError(`${index.name} is of another run or version; ${index.repair}`);
   }
   const { n_tokens: nTokens, n_rows: nRows, stream, states, finished } = root;
-  const [components, samples, committed, kept, text] = await Promise.all([
-    readComponents(store),
-    readSamples(store, nTokens),
+  const [n, nSamples] = await Promise.all([
+    lengthOf(store, "components/path", MAX_COMPONENTS), lengthOf(store, "samples/id", MAX_SAMPLES),
+  ]);
+  const [components, samples, adapters, committed, kept, text] = await Promise.all([
+    readComponents(store, n),
+    readSamples(store, nSamples, nTokens),
+    Promise.all(root.adapters.map((adapter) => readAdapter(store, index, adapter, n, nSamples))),
     finished ? new Uint8Array(nRows).fill(1) : readCommitted(store, nRows),
     states === "sample" ? readInto(new Uint8Array(nRows), store, "rows/states") : null,
     store.node("tokens/text"),
   ]);
-  const adapters = await Promise.all(
-    root.adapters.map((adapter) => readAdapter(store, index, adapter, components.length, samples.n)),
-  );
   const isCommitted = (token: number) => committed[Math.floor(token / ROW_TOKENS)] === 1;
   const keeps = (token: number) => (kept ? kept[Math.floor(token / ROW_TOKENS)] === 1 : states === "all");
   return {
@@ -90,8 +91,7 @@ async function readCommitted(store: Store, nRows: number): Promise<Uint8Array> {
   return Uint8Array.from({ length: nRows }, (_, row) => Number(isCommitted(row)));
 }
 
-async function readComponents(store: Store): Promise<Component[]> {
-  const n = await lengthOf(store, "components/path", MAX_COMPONENTS);
+async function readComponents(store: Store, n: number): Promise<Component[]> {
   const number = (name: string) => readInto(new Int32Array(n), store, `components/${name}`);
   const [path, kind, layer, dIn, dOut] = await Promise.all([
     texts(store, "components/path", n), texts(store, "components/kind", n),
@@ -102,8 +102,7 @@ async function readComponents(store: Store): Promise<Component[]> {
   return path.map((one, i) => ({ path: one, kind: kind[i]!, layer: layer[i]!, dIn: dIn[i]!, dOut: dOut[i]! }));
 }
 
-async function readSamples(store: Store, nTokens: number): Promise<Samples> {
-  const n = await lengthOf(store, "samples/id", MAX_SAMPLES);
+async function readSamples(store: Store, n: number, nTokens: number): Promise<Samples> {
   const text = (name: string) => texts(store, `samples/${name}`, n);
   const place = (name: string) => readInto(new Float64Array(n), store, `samples/${name}`, { type: "int64" });
   const score = async <T extends Int8Array | Float64Array>(out: T, name: string, isOptional = false) =>

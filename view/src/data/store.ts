@@ -11,7 +11,7 @@ const MIB = 1024 ** 2;
 const MAX_ROOT_BYTES = 32 * MIB, MAX_NODE_BYTES = MIB / 4, MAX_CHUNK_BYTES = 2048 * MIB;
 const MAX_TEXT_BYTES = 64 * MIB, MAX_TEXTS = 65_536;
 /** Compressed chunks of states and decoded ones of everything else, of all runs. */
-const CACHE = new Cache(64 * MIB);
+const CACHE = new Cache(48 * MIB);
 /** What may be absent: nodes, digests of rows that aren't committed, and scores that the first writers left empty. */
 const OPTIONAL = /\/zarr\.json$|^\/rows\/digest\/c\.|^\/samples\/base_\w+\/c\./;
 
