@@ -5,7 +5,7 @@ import { el, visible } from "./dom";
 import { num, step, topOf } from "./scale";
 
 /** Tokens that are laid out at once, a box full; the others follow once these can be seen. */
-const N_FIRST = 300;
+const N_FIRST = 200;
 
 export function sentence(app: App) {
   const root = el("div", {
