@@ -54,6 +54,11 @@ NAMES = ("__proto__", "constructor.prototype", "_", "x" * 255)
 """Of components."""
 
 
+RESTS = """() => ![...document.querySelectorAll(".loading")].some((each) => each.checkVisibility())
+    && !document.querySelector(".count")?.textContent.includes("reading")"""
+"""Whether nothing loads."""
+
+
 @dataclass
 class Look:
     """A page in a window of its own, and what it did."""
@@ -80,7 +85,7 @@ class Look:
     def settle(self) -> None:
         """Wait until something is shown, and nothing loads."""
         self.page.wait_for_selector("h1:visible, [role=alert]")
-        self.page.wait_for_function("() => ![...document.querySelectorAll('.loading')].some((e) => e.offsetParent)")
+        self.page.wait_for_function(RESTS)
 
     home: str = ""
 

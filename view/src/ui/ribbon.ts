@@ -170,10 +170,12 @@ function axis({ tokens }: Shown, context: CanvasRenderingContext2D): [string[], 
   let most = 0;
   const cut = (token: string): string => {
     const letters = [...oneLine(token).trim()].slice(0, 40);
-    const whole = letters.join("");
-    while (letters.length > 1 && context.measureText(letters.join("")).width > LONGEST) letters.pop();
-    const text = letters.length < [...whole].length ? `${letters.join("").slice(0, -1)}…` : whole;
-    most = Math.max(most, context.measureText(text).width);
+    let text = letters.join(""), width = context.measureText(text).width;
+    while (width > LONGEST && letters.pop()) {
+      text = `${letters.join("")}…`;
+      width = context.measureText(text).width;
+    }
+    most = Math.max(most, width);
     return text;
   };
   return [tokens.text.map((_, at) => cut(textOf(tokens, at))), Math.ceil(most) + 14];

@@ -6,7 +6,7 @@ import { num, step } from "./scale";
 import { NO_LAYER } from "./state";
 
 /** Tokens that are laid out at once, a box full; the others follow once these can be seen. */
-const N_FIRST = 300;
+const N_FIRST = 200;
 
 export function sentence(app: App) {
   const root = el("div", {
