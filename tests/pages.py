@@ -91,7 +91,7 @@ def whole(words: list[str]) -> list[str]:
 
 def is_run(words: list[str]) -> bool:
     """Whether a command of lorascope is run and not only parsed."""
-    is_server = words[0] == "view" and "--bundle" not in words
+    is_server = words[:2] == ["lorascope", "view"] and "--bundle" not in words
     return not is_server and not any(mark in word for word in words for mark in ONLY_PARSED)
 
 
