@@ -140,40 +140,40 @@ def directions_of(
 ) -> list[Directions]:
     """Directions of components of one adapter that have a factor, from two trips through the rows with states.
 
-    In memory are the factors of as many rows as there are workers, and few weights; see `directions`.
+    In memory are a few factors for each worker, of a row or of `TASK_BYTES`, and few weights; see `directions`.
     """
     rows, n_done = state_rows(sources[0]), 0
     ranks = [source.delta.rows.shape[1] for source in sources]
-    n_together = max(1, TASK_BYTES // (4 * ROW_TOKENS * sum(ranks)))
-    tasks = [rows[start : start + n_together] for start in range(0, len(rows), n_together)]
+    step = max(1, TASK_BYTES // (4 * ROW_TOKENS * sum(ranks)))
+    tasks = [rows[start : start + step] for start in range(0, len(rows), step)]
 
-    def by_row(function: Callable[[int], Result]) -> Iterator[Result]:
+    def by_task(function: Callable[[Sequence[int]], Result]) -> Iterator[Result]:
         nonlocal n_done
-        for task in in_order(lambda rows: list(map(function, rows)), tasks, n_workers or dask.system.CPU_COUNT):
-            for found in task:
-                yield found
-                n_done += 1
-                if progress is not None:
-                    progress(n_done, 2 * len(rows))
+        for task, found in zip(tasks, in_order(function, tasks, n_workers or dask.system.CPU_COUNT), strict=True):
+            yield found
+            n_done += len(task)
+            if progress is not None:
+                progress(n_done, 2 * len(rows))
 
-    def factors(row: int) -> list[np.ndarray]:
-        return [factor for factor in read_factors(sources, row) if factor is not None]
+    def factors(rows: Sequence[int]) -> list[np.ndarray]:
+        blocks = [[factor for factor in read_factors(sources, row) if factor is not None] for row in rows]
+        return [np.concatenate(each) for each in zip(*blocks, strict=True)]
 
     grams, n_not_finite = [np.zeros((rank, rank)) for rank in ranks], np.zeros(len(sources), np.int64)
-    for found in by_row(lambda row: [gram(z) for z in factors(row)]):
+    for found in by_task(lambda rows: [gram(z) for z in factors(rows)]):
         for total, (one, _) in zip(grams, found, strict=True):
             total += one
         n_not_finite += [n for _, n in found]
     rotated = [rotate(one, basis(source)[1]) for one, source in zip(grams, sources, strict=True)]
     tops = [np.zeros((len(rotation), n_top), np.uint64) for rotation, _, _ in rotated]
 
-    def row_keys(row: int) -> list[np.ndarray]:
-        each = zip(factors(row), rotated, tops, strict=True)
-        return [row_tops(z, one[0], row * ROW_TOKENS, top) for z, one, top in each]
+    def task_tops(rows: Sequence[int]) -> list[np.ndarray]:
+        each = zip(factors(rows), rotated, tops, strict=True)
+        return [new_tops(z, one[0], rows, top) for z, one, top in each]
 
-    for row in by_row(row_keys):
-        for index, found in enumerate(row):
-            if found.size:  # while later rows are held against the ones found so far
+    for new in by_task(task_tops):
+        for index, found in enumerate(new):
+            if found.size:  # later tokens are held against these
                 tops[index] = largest(np.concatenate([tops[index], found], axis=1), n_top)
     return [_settled(*one, top, int(n)) for one, top, n in zip(rotated, tops, n_not_finite, strict=True)]
 
@@ -225,27 +225,27 @@ def scores(
     return np.ascontiguousarray(out.T)
 
 
-def row_tops(
+def new_tops(
     z: Float32[np.ndarray, "token rank"],
     rotation: Float32[np.ndarray, "direction rank"],
-    first_token: int,
+    rows: Sequence[int],
     tops: UInt64[np.ndarray, "direction top"],
 ) -> UInt64[np.ndarray, "direction key"]:
-    """Keys, as many as `tops` at most, of a row's tokens that may come before the last of those; empty without any.
+    """Keys of these rows' tokens, at least of all that come before the last of `tops`, which may be earlier ones.
 
-    |score| is first looked at in a quick product. It and `scores` are off by rank * 2^-24 * sum |z||rotation| at most
-    in whatever order they are added up (Higham 2002, Accuracy and Stability of Numerical Algorithms, eq. 3.5), so that
-    no token is lost, and the result is the same for any earlier `tops`.
+    A quick product says which may. Whatever the order of its sums, it is off by rank * 2^-24 * sum |z||rotation|, so
+    from `scores` by twice that (Higham 2002, Accuracy and Stability of Numerical Algorithms, eq. 3.5): none is lost.
     """
     least = (tops[:, -1] >> 33).astype(np.uint32).view(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         error = 4 * z.shape[1] * EPSILON * np.abs(z).max() * np.abs(rotation).sum(axis=1) + TINY
         is_out = np.abs(rotation @ z.T) < (least - error)[:, None]
-        is_out |= ~rotation.any(axis=1, keepdims=True)  # no direction at all
+    is_out |= ~rotation.any(axis=1, keepdims=True)  # no direction at all
     kept = np.flatnonzero(~is_out.all(axis=0))
     if not len(kept):
         return np.empty((len(tops), 0), np.uint64)
-    return keys(scores(z[kept], rotation), first_token + kept, tops.shape[1])
+    tokens = np.asarray(rows)[kept // ROW_TOKENS] * ROW_TOKENS + kept % ROW_TOKENS
+    return keys(scores(z[kept], rotation), tokens, tops.shape[1])
 
 
 def keys(

@@ -31,7 +31,8 @@ def base_overlap(
     xarray.Dataset
         By `direction`, as in `directions`; NaN for one that is zero. `base_share`: share of the base's centred variance
         along it. `base_overlap`: squared norm of its projection onto the base's first k principal directions.
-        `base_overlap_quantile`: share of random directions with a smaller one, near 0 for an intruder.
+        `base_overlap_quantile`: share of random directions with a smaller one, near 0 for an intruder; NaN if
+        k = d_out.
 
         Attributes: provenance; `n_axes`, which is k, as many as hold 90 % of the base's variance but at most 64;
         `axes_share`, what they hold; `base_share_null` = 1/d_out and `base_overlap_null` = k/d_out, means over random
@@ -133,7 +134,7 @@ def compare_directions(
     drawn = np.array([(frame[:many] ** 2).sum() / few for frame in frames])  # any `many` axes are as good as others
     numbers = {"overlap": overlap, "null_mean": many / width, "null_95": float(np.quantile(drawn, 0.95))}
     numbers["p"] = (1 + int((drawn >= overlap - ROUNDING).sum())) / (n_draws + 1)
-    attributes = {f"other_{key}": value for key, value in run_attributes(runs[1], other_adapter).items()}
-    attributes |= {"component": component, **run_attributes(runs[0], adapter)}
+    theirs = {f"other_{key}": value for key, value in run_attributes(runs[1], other_adapter).items()}
     counts = {"n_directions": len(first), "other_n_directions": len(second), "n_draws": n_draws, "seed": seed}
-    return xr.Dataset({"cosine": ("angle", cosine), **numbers}, attrs=attributes | counts)
+    attributes = {"component": component, **run_attributes(runs[0], adapter), **theirs, **counts}
+    return xr.Dataset({"cosine": ("angle", cosine), **numbers}, attrs=attributes)
