@@ -119,12 +119,14 @@ def require_right(run: Run) -> None:
     values = np.linalg.eigvalsh(root.T @ lora_b.T @ lora_b @ root)
     np.testing.assert_allclose(one["share"], values[::-1] / values.sum(), rtol=1e-9)
     rotation = (one["vector"].values.astype(np.float64) @ lora_b).T
-    scores = [np.abs(z[block].astype(np.float64) @ rotation) for block in blocks]
-    largest = [np.argpartition(-part, N_TOP, axis=0)[:N_TOP] for part in scores]
-    for direction, tokens in enumerate(one["top_token"].values):
-        places = np.concatenate([block.start + part[:, direction] for block, part in zip(blocks, largest, strict=True)])
-        size = np.concatenate([s[part[:, direction], direction] for s, part in zip(scores, largest, strict=True)])
-        np.testing.assert_array_equal(tokens, places[np.argsort(-size, kind="stable")[:N_TOP]])
+    parts = []
+    for block in blocks:
+        size = np.abs(z[block].astype(np.float64) @ rotation)
+        kept = np.argpartition(-size, N_TOP, axis=0)[:N_TOP]
+        parts.append(np.stack([block.start + kept, np.take_along_axis(size, kept, axis=0)]))
+    tokens, size = np.concatenate(parts, axis=1)
+    order = np.argsort(-size, axis=0, kind="stable")[:N_TOP]
+    np.testing.assert_array_equal(one["top_token"].T, np.take_along_axis(tokens, order, axis=0))
 
 
 def table_rows(run: Run, n_threads: int, found: dict[str, list[dict[str, float]]]) -> list[tuple[str, ...]]:
