@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         runs = [prepared(arguments.folder or Path(temporary), round(n / ROW_TOKENS)) for n in arguments.tokens]
-        rows, content = [], {}
+        rows: list[Sequence[str]] = []
+        content: dict[str, Any] = {}
         for run in runs:
             require_right(run)
             for n_threads in arguments.threads:
@@ -90,7 +91,7 @@ JOBS: dict[str, Callable[[Run, int], Any]] = {"reading alone": read_twice, "dire
 
 def measure(job: Callable[[Run, int], Any], run: Run, n_threads: int) -> dict[str, float]:
     before = status_bytes("self", "VmHWM")
-    scores(read_factors(sources_of(run), 0)[0], np.eye(RANK, dtype=np.float32))  # code and BLAS are loaded
+    scores(np.zeros((1, RANK), np.float32), np.eye(RANK, dtype=np.float32))  # code and BLAS are loaded
     _, took = timed(lambda: job(run, n_threads))
     return {
         "seconds": took.wall,
@@ -129,9 +130,9 @@ def require_right(run: Run) -> None:
     np.testing.assert_array_equal(one["top_token"].T, np.take_along_axis(tokens, order, axis=0))
 
 
-def table_rows(run: Run, n_threads: int, found: dict[str, list[dict[str, float]]]) -> list[tuple[str, ...]]:
+def table_rows(run: Run, n_threads: int, found: dict[str, list[dict[str, float]]]) -> list[Sequence[str]]:
     base = [one["seconds"] for one in found["reading alone"]]
-    rows = []
+    rows: list[Sequence[str]] = []
     for name, takes in found.items():
         seconds = [one["seconds"] for one in takes]
         peaks = [one["peak_bytes"] / 2**20 for one in takes]

@@ -28,7 +28,8 @@ TASK_BYTES = 2**20
 LAST_TOKEN = np.uint64(2**32 - 1)
 """More than any token's number: a key holds 32 bits of it."""
 EPSILON, TINY = np.finfo(np.float32).eps, np.finfo(np.float32).tiny
-Task, Result = TypeVar("Task"), TypeVar("Result")
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 class Directions(NamedTuple):
@@ -172,9 +173,9 @@ def directions_of(
         return [new_tops(z, one[0], rows, top) for z, one, top in each]
 
     for new in by_task(task_tops):
-        for index, found in enumerate(new):
-            if found.size:  # later tokens are held against these
-                tops[index] = largest(np.concatenate([tops[index], found], axis=1), n_top)
+        for index, some in enumerate(new):
+            if some.size:  # later tokens are held against these
+                tops[index] = largest(np.concatenate([tops[index], some], axis=1), n_top)
     return [_settled(*one, top, int(n)) for one, top, n in zip(rotated, tops, n_not_finite, strict=True)]
 
 
