@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from . import report as report
     from .adapters.adapter import adapter_report
     from .compare_runs import paired, side_by_side
+    from .contexts import contexts
     from .directions import directions
     from .groups import group_by, to_dataframe
     from .information.bound import js_lower_bound, js_upper_bound
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .measuring.run import measure_run
     from .miub import miub
     from .mutual_information import mutual_information
+    from .overlaps import base_overlap, compare_directions
     from .qualify import qualify
     from .readings import miub_readings
     from .save import open_result, save
@@ -33,7 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "adapter_report",
+    "base_overlap",
+    "compare_directions",
     "compare_metrics",
+    "contexts",
     "directions",
     "export_pairs",
     "fit_report",
