@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .adapters.adapter import adapter_report
     from .compare_runs import paired, side_by_side
     from .directions import directions
+    from .explain import explain
     from .groups import group_by, to_dataframe
     from .information.bound import js_lower_bound, js_upper_bound
     from .jensen_shannon import jensen_shannon
@@ -35,6 +36,7 @@ __all__ = [
     "adapter_report",
     "compare_metrics",
     "directions",
+    "explain",
     "export_pairs",
     "fit_report",
     "fit_scaling_law",

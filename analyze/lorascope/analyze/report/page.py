@@ -78,6 +78,13 @@ def write_report(
     return page
 
 
+def page_beside(run: Run, ending: str) -> Path:
+    """File of a page about a run: beside it, or here if it is remote, its name with this ending instead of .zarr."""
+    # Not with_suffix: of `llama-3.1` it would make `llama-3.html`.
+    place = run.path if isinstance(run.path, Path) else Path(run.path.rstrip("/").rpartition("/")[2])
+    return place.with_name(place.name.removesuffix(".zarr") + ending)
+
+
 def _one(run: Run, qualified: xr.DataTree) -> str:
     """HTML of the page about one run; samples' texts get the room that all else leaves."""
     body = (

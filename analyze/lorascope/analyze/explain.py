@@ -1,0 +1,319 @@
+"""What an adapter learned, as far as a run can tell: where it acts, what matters, directions, words and ranks."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from lorascope.stores import Run, StoreError
+from lorascope.stores.progress import Progress
+from lorascope.stores.reading.read import RunLike, as_run
+
+from .compare_measures import ablation_by_part, compare_measures
+from .directions import basis, directions_of, gram, n_holding, rotate, state_rows
+from .format import format_error, format_number, format_percent
+from .lens import lens
+from .measuring.sources import Source, read_factors, sources_of
+from .qualify import qualify
+
+LEVEL = 0.05
+"""Chance of a claim where there is nothing: above it a sentence says that it can't tell."""
+N_TOP = 10
+"""Tokens of each direction whose texts are counted."""
+DRIVER = ("driver_count", "driver_share", "driver_p")
+
+
+class Explanation(NamedTuple):
+    """Numbers behind the page of `lorascope explain`; None where the run can't give them, for the reason in `why`."""
+
+    qualified: xr.DataTree
+    """What `qualify` returns."""
+    ablation: xr.Dataset | None
+    """By `part`: `kl`, nats a token, and `kl_se`, over samples."""
+    measures: xr.Dataset | None
+    """What `compare_measures` returns."""
+    directions: xr.Dataset | None
+    """What `directions_by_component` returns."""
+    lens: xr.Dataset | None
+    """What `lens` returns."""
+    why: dict[str, str]
+    """Field -> why it is None, in words that end with what to do."""
+
+
+def explain(
+    run: RunLike,
+    *,
+    adapter: str | None = None,
+    model: str | Path | None = None,
+    n_workers: int | None = None,
+    progress: Progress | None = None,
+) -> Explanation:
+    """All that a run can tell of what its adapter learned, each with its error or null.
+
+    Parameters
+    ----------
+    run
+        An open run or its path or url, finished or not.
+    adapter
+        Name of the adapter; not needed if there is only one.
+    model
+        Folder of the model, whose safetensors have the unembedding; not needed if the run keeps it.
+    n_workers
+        Threads; by default one a processor.
+    progress
+        Called with (parts done, parts in all) of each step anew.
+
+    Raises
+    ------
+    StoreError
+        If no sample is wholly committed, or a chunk is broken.
+    """
+    run, why = as_run(run), dict[str, str]()
+    qualified = qualify(run, adapter=adapter, n_workers=n_workers, progress=progress)
+    ablation = measures = by_component = words = None
+    if not has_ablation(run, adapter):
+        why["ablation"] = "nothing was taken out during capture; capture it with `--ablate components`"
+    else:
+        ablation = ablation_by_part(run, adapter)
+        if ablation.attrs["parts"] == "components":
+            measures = compare_measures(run, adapter=adapter, n_workers=n_workers, progress=progress)
+    if run.stream == "pair":
+        why["directions"] = "stream 'pair' keeps the whole change; capture stream 'adapted'"
+    elif not run.has_states:
+        why["directions"] = "the run keeps no states; capture it with `--states all`"
+    elif sources := [source for source in sources_of(run, adapter) if source.delta.lora_B is not None]:
+        by_component = directions_by_component(run, sources, n_workers=n_workers, progress=progress)
+    else:
+        why["directions"] = "no component's delta is kept as a factor, as with DoRA"
+    try:
+        words = lens(run, adapter=adapter, model=model, progress=progress)
+    except StoreError as error:
+        if model is not None:
+            raise
+        why["lens"] = str(error)
+    return Explanation(qualified, ablation, measures, by_component, words, why)
+
+
+def directions_by_component(
+    run: Run, sources: Sequence[Source], *, n_workers: int | None = None, progress: Progress | None = None
+) -> xr.Dataset:
+    """How many directions components use, and what drives each one's first.
+
+    Returns
+    -------
+    xarray.Dataset
+        By `component`, with coordinates `kind` and `layer`: `rank`; `n_90` and `n_99`, directions that hold that share
+        of the summed |delta|², and `n_99_half` (component, half), those of every other row (1,024 tokens), NaN where
+        there is but one; `first_share`, that of the first direction; `token` (component, top), the tokens with its
+        largest |score|, -1 where there are fewer. `driver`, the id of the token that is most over-represented among
+        these, `driver_count` and `driver_share`, how often it occurs among them and its share of all tokens, and
+        `driver_p`: the chance of so many or more if `top` tokens were drawn at random, times the different ids.
+    """
+    found = directions_of(sources, n_top=N_TOP, n_workers=n_workers, progress=progress)
+    halves = _half_counts(sources)
+    there = np.flatnonzero((run.committed & run.with_states).values)
+    of_token = run.tokens["token_id"].values
+    ids, counts = np.unique(of_token[there], return_counts=True)
+    drivers = [_driver(of_token[one.top_token[0][one.top_token[0] >= 0]], ids, counts) for one in found]
+    places = [run.component_paths.index(source.component) for source in sources]
+    by_component = {
+        "rank": [one.rotation.shape[1] for one in found],
+        "n_90": [n_holding(one.share, 0.9) for one in found],
+        "n_99": [n_holding(one.share, 0.99) for one in found],
+        "first_share": [one.share[0] for one in found],
+        **{name: [driver[place] for driver in drivers] for place, name in enumerate(("driver", *DRIVER))},
+    }
+    return xr.Dataset(
+        {name: ("component", np.array(values)) for name, values in by_component.items()}
+        | {"n_99_half": (("component", "half"), halves)}
+        | {"token": (("component", "top"), np.stack([one.top_token[0] for one in found]))},
+        coords={
+            "component": [source.component for source in sources],
+            **{name: ("component", run.components[name].values[places]) for name in ("kind", "layer")},
+        },
+        attrs={"n_tokens": len(there), "n_ids": len(ids)},
+    )
+
+
+def paragraph(run: Run, found: Explanation) -> str:
+    """Where it acts, what matters, which directions, which words, how many ranks: a sentence or two each, as text."""
+    return " ".join((_acts(found), *_matters(found), _directions(run, found), _words(found), _ranks(found)))
+
+
+def chosen_component(found: Explanation) -> str:
+    """The component that is looked into: the one whose ablation costs most, else the one with the largest js."""
+    if found.measures is not None:
+        return str(found.measures["component"].values[found.measures["ablation"].argmax()])
+    means = found.qualified.dataset["js"].fillna(-1)
+    return str(means["component"].values[int(means.argmax())])
+
+
+def chosen_site(found: Explanation) -> str:
+    """Site of the lens that the paragraph is about, chosen without a look at its words.
+
+    The residual difference after the last layer that has one; else the component whose mean delta is the longest.
+    """
+    assert found.lens is not None
+    sites = found.lens["site"].values.tolist()
+    after = [site for site in sites if site.startswith("after layer ")]
+    return after[-1] if after else str(sites[int(found.lens["delta_norm"].argmax())])
+
+
+def promoted(words: xr.Dataset, site: str, side: str = "promoted") -> list[str]:
+    """Tokens that the lens's null doesn't explain at a site, in their order."""
+    at = words.sel(site=site)
+    there = (at[f"{side}_p"] <= LEVEL).values & (at[f"{side}_id"] >= 0).values
+    return [str(text) for text in at[side].values[there]]
+
+
+def quoted(texts: Sequence[str]) -> str:
+    """Tokens in quotes, spaces kept."""
+    return ", ".join(f"“{text}”" for text in texts)
+
+
+def _acts(found: Explanation) -> str:
+    qualified = found.qualified
+    miub, error = float(qualified["miub"]), float(qualified["miub_se"])
+    size = f"MIUB {format_error(miub, error)} nat, {qualified.attrs['n_samples']} samples"
+    if not miub > 0:
+        return f"It moves no layer ({size})."
+    js = qualified.dataset["js"]
+    parts = []
+    for name, noun in (("layer", "layers"), ("kind", "kinds of modules")):
+        sums = js.groupby(name).sum().sortby(name)
+        order = np.argsort(-sums.values, kind="stable")
+        n = int(np.searchsorted(np.cumsum(sums.values[order]) / sums.values.sum(), 0.5)) + 1
+        names = [str(sums[name].values[place]) for place in sorted(order[:n])] if n <= 5 else []
+        said = f"{noun} {', '.join(names)}" if names else f"{n} of its {len(order)} {noun}"
+        parts.append(f"half of the push on the layers' outputs falls on {said}" if not parts else f"half on {said}")
+    if "js_permuted" not in qualified:
+        return f"Where it acts: {parts[0]}, {parts[1]} ({size})."
+    ratio = miub / float(qualified["js_permuted"].sum(skipna=False))
+    null = f"{format_number(ratio)} times what the same change does with its features shuffled"
+    return f"Where it acts: {parts[0]}, {parts[1]} ({size}; {null})."
+
+
+def _matters(found: Explanation) -> Iterator[str]:
+    taken = found.ablation
+    if taken is None:
+        yield f"What matters: can't tell, since {found.why['ablation']}."
+        return
+    top = taken.isel(part=int(taken["kl"].argmax()))
+    kl, error = float(top["kl"]), float(top["kl_se"])
+    rest = f"{taken.attrs['n_tokens']} tokens of {taken.attrs['n_samples']} samples"
+    if not kl > 2 * error:
+        yield f"What matters: can't tell; no part's removal moves the next token by twice its error ({rest})."
+        return
+    share = np.sort(taken["kl"].values)[::-1][:5].sum() / taken["kl"].values.sum()
+    what = {"components": "", "layers": "layer ", "kinds": "all "}[taken.attrs["parts"]]
+    yield (
+        f"What matters: taken out alone, {what}{top['part'].item()} changes the next token most, by a KL of "
+        f"{format_error(kl, error)} nat ({rest}); the five largest of {taken.sizes['part']} {taken.attrs['parts']} hold "
+        f"{format_percent(float(share))} of the sum."
+    )
+    if (measures := found.measures) is not None:
+        js = measures.sel(measure="js")
+        ends = f"{float(js['spearman_low']):.2f} to {float(js['spearman_high']):.2f}"
+        known = measures["spearman"].fillna(-2)
+        best = measures.isel(measure=int(abs(known.where(known > -2, 0)).argmax()))
+        better = ""
+        if best["measure"].item() != "js":
+            better = f"; {best['measure'].item()} ranks them with {float(best['spearman']):.2f}"
+        yield (
+            f"JS ranks the components as ablation does with a rank correlation of {float(js['spearman']):.2f} "
+            f"({ends}){better}."
+        )
+
+
+def _directions(run: Run, found: Explanation) -> str:
+    if found.directions is None:
+        return f"Which directions: can't tell, since {found.why['directions']}."
+    name = chosen_component(found)
+    if name not in found.directions["component"]:
+        return f"Which directions: can't tell for {name}, whose delta is no factor."
+    one = found.directions.sel(component=name)
+    share, rank, p = float(one["first_share"]), int(one["rank"]), float(one["driver_p"])
+    held = (
+        f"Which directions: in {name} the first of {rank} holds {format_percent(share)} of |delta|² (equal ones would "
+        f"hold {format_percent(1 / rank)})"
+    )
+    count, n_top = int(one["driver_count"]), int((one["token"] >= 0).sum())
+    if not p <= LEVEL:
+        return f"{held}; what drives it, can't tell: no token is over-represented among its {n_top} strongest."
+    text = _text_of(run, int(one["driver"]))
+    return (
+        f"{held}, and {count} of its {n_top} strongest tokens are {text}, which is "
+        f"{format_percent(float(one['driver_share']))} of all tokens (p = {format_number(p)})."
+    )
+
+
+def _text_of(run: Run, token_id: int) -> str:
+    if "text" not in run.tokens:
+        return f"token {token_id}"
+    place = int(np.flatnonzero(run.tokens["token_id"].values == token_id)[0])
+    return quoted([str(run.tokens["text"][place].item())])
+
+
+def _words(found: Explanation) -> str:
+    if found.lens is None:
+        return f"Which words: can't tell, since {found.why['lens']}."
+    site, parts = chosen_site(found), []
+    for side in ("promoted", "suppressed"):
+        if texts := promoted(found.lens, site, side)[:N_TOP]:
+            least = float(found.lens[f"{side}_p"].sel(site=site).values[: len(texts)].max())
+            n = int(found.lens[f"n_{side}"].sel(site=site))
+            verb = "promotes" if side == "promoted" else "suppresses"
+            parts.append(f"{verb} {quoted(texts)} ({n} tokens beyond its null, p at most {format_number(least)})")
+    where = f"the mean change {site}" if site.startswith("after") else f"the mean delta of {site}"
+    if not parts:
+        return f"Which words: can't tell; {where} promotes no token beyond the null of its shuffled features."
+    return f"Which words: {where} {' and '.join(parts)}."
+
+
+def _ranks(found: Explanation) -> str:
+    if found.directions is None:
+        return f"How many ranks: can't tell, since {found.why['directions']}."
+    one = found.directions
+    n, rank, halves = int(one["n_99"].sum()), int(one["rank"].sum()), one["n_99_half"].sum("component", skipna=False)
+    error = (
+        f"in two halves of the tokens {int(halves[0])} and {int(halves[1])}"
+        if np.isfinite(halves).all()
+        else "its error can't be told from one row of tokens"
+    )
+    return (
+        f"How many ranks: {n} of {rank} directions hold 99 % of |delta|² on these tokens ({error}); "
+        f"{int(one['n_90'].sum())} hold 90 %."
+    )
+
+
+def _half_counts(sources: Sequence[Source]) -> np.ndarray:
+    """Directions that hold 99 % of |delta|², of every other row: float64 (component, half)."""
+    rows = state_rows(sources[0])
+    if len(rows) < 2:
+        return np.full((len(sources), 2), np.nan)
+    counts = np.empty((len(sources), 2))
+    for half in (0, 1):
+        totals = [np.zeros((source.delta.rows.shape[1],) * 2) for source in sources]
+        for row in rows[half::2]:
+            for total, factor in zip(totals, read_factors(sources, row), strict=True):
+                assert factor is not None
+                total += gram(factor)[0]
+        for place, (total, source) in enumerate(zip(totals, sources, strict=True)):
+            counts[place, half] = n_holding(rotate(total, basis(source)[1])[1], 0.99)
+    return counts
+
+
+def _driver(top: np.ndarray, ids: np.ndarray, counts: np.ndarray) -> tuple[int, int, float, float]:
+    """`driver`, `driver_count`, `driver_share` and `driver_p` of ids of top tokens, given how often each id occurs."""
+    from scipy.stats import hypergeom  # type: ignore[import-untyped]
+
+    if not len(top):
+        return -1, 0, np.nan, np.nan
+    found, n_found = np.unique(top, return_counts=True)
+    of_all, n_tokens = counts[np.searchsorted(ids, found)], int(counts.sum())
+    chances = hypergeom.sf(n_found - 1, n_tokens, of_all, len(top))
+    best = int(np.argmin(chances))
+    p = min(float(chances[best]) * len(ids), 1.0)
+    return int(found[best]), int(n_found[best]), float(of_all[best] / n_tokens), p
