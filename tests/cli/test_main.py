@@ -178,8 +178,9 @@ def test_public_objects_are_those_we_promise() -> None:
     assert names == sorted(set(names))
     assert all(callable(getattr(lorascope.analyze, name)) for name in names)
     assert set(names) >= {
-        "adapter_report", "compare_metrics", "directions", "export_pairs", "fit_report", "fit_scaling_law", "group_by",
-        "identifiability", "jensen_shannon", "js_lower_bound", "js_upper_bound", "measure_information", "measure_run",
+        "adapter_report", "compare_measures", "compare_metrics", "directions", "export_pairs", "fit_report",
+        "fit_scaling_law", "group_by", "identifiability", "jensen_shannon", "js_lower_bound", "js_upper_bound",
+        "measure_information", "measure_run",
         "miub", "miub_readings", "mutual_information", "open_result", "paired", "qualify", "save",
         "scores_table", "side_by_side", "to_dataframe", "token_measure", "trend_tests",
     }  # fmt: skip

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from . import figures as figures
     from . import report as report
     from .adapters.adapter import adapter_report
+    from .compare_measures import compare_measures
     from .compare_runs import paired, side_by_side
     from .directions import directions
     from .explain import explain
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "adapter_report",
+    "compare_measures",
     "compare_metrics",
     "directions",
     "explain",

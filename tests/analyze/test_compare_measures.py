@@ -1,0 +1,110 @@
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata, spearmanr
+
+from lorascope.analyze.compare_measures import MEASURED, correlate, rank_correlation, rank_gap
+from lorascope.analyze.stats.resampling import basic_interval, group_draws, percentile_interval
+
+KINDS = np.repeat([0, 1, 2, 0, 1, 2], 10)
+
+
+def tables_of(seed: int, *, n_samples: int = 12, n: int = 60, noise: float = 0.3, tie: float = 0.6) -> dict[str, Any]:
+    """Positive tables (sample, component), two of which are tied in logarithms, and their true correlation."""
+    rng = np.random.default_rng(seed)
+    first, second = rng.normal(size=(2, n))
+    logs = {"ablation": first, "js": tie * first + np.sqrt(1 - tie**2) * second}
+    logs |= {name: rng.normal(size=n) for name in ("js_permuted", "delta_ratio", "effective_width")}
+    shared = rng.normal(size=(n_samples, 1)) / 2
+    made = {name: np.exp(log + shared + noise * rng.normal(size=(n_samples, n))) for name, log in logs.items()}
+    return {"tables": made, "truth": spearmanr(logs["js"], first)[0]}
+
+
+def found_of(tables: Mapping[str, np.ndarray], n_draws: int = 400, **fixed: np.ndarray) -> Any:
+    n, width = tables["ablation"].shape
+    draws = group_draws(n, n_draws, np.random.default_rng(0)) if n > 1 else None
+    return correlate(tables, {"depth": np.arange(width) // 3.0} | fixed, np.resize(KINDS, width), draws, 0.95)
+
+
+def test_correlations_are_scipys_of_the_means() -> None:
+    tables = tables_of(1)["tables"]
+    found = found_of(tables, weight_norm=np.arange(60.0))
+    means = {name: table.mean(axis=0) for name, table in tables.items()} | {"weight_norm": np.arange(60.0)}
+    means |= {"js_over_permuted": means["js"] / means["js_permuted"], "depth": np.arange(60) // 3}
+    gap = rankdata(means["js"]) - rankdata(means["ablation"])
+    for name in MEASURED:
+        one = found.sel(measure=name)
+        assert float(one["spearman"]) == pytest.approx(spearmanr(means[name], means["ablation"])[0], abs=1e-12)
+        assert float(one["overrated"]) == pytest.approx(spearmanr(means[name], gap)[0], abs=1e-12)
+        np.testing.assert_allclose(one["value"], means[name])
+    np.testing.assert_allclose(found["ablation"], means["ablation"])
+    np.testing.assert_allclose(found["ablation_se"], tables["ablation"].std(axis=0, ddof=1) / np.sqrt(12))
+
+
+def test_partial_takes_off_what_kinds_alone_explain() -> None:
+    rng = np.random.default_rng(2)
+    level = 100.0 * KINDS  # far above what varies within a kind
+    first, second = level + rng.normal(size=(2, 60))
+    whole, partial = (rank_correlation(first[None], second[None], one)[0] for one in (np.zeros(60, int), KINDS))
+    assert whole > 0.85
+    assert abs(partial) < 0.3
+    ranks = np.stack([rankdata(first), rankdata(second)])
+    for kind in range(3):
+        ranks[:, kind == KINDS] -= ranks[:, kind == KINDS].mean(axis=1, keepdims=True)
+    assert partial == pytest.approx(np.corrcoef(ranks)[0, 1])
+
+
+def test_what_does_not_vary_has_no_correlation() -> None:
+    some = np.random.default_rng(3).normal(size=(1, 60))
+    assert np.isnan(rank_correlation(some, np.ones((1, 60)), KINDS))
+    assert np.isnan(rank_correlation(some, KINDS[None].astype(float), KINDS))  # within kinds
+    assert not np.isnan(rank_correlation(some, KINDS[None].astype(float), np.zeros(60, int)))
+
+
+def test_a_measure_that_misleads_is_told() -> None:
+    """Js that grows where few features share the mass, beside an ablation that doesn't."""
+    rng = np.random.default_rng(4)
+    ablation, width = np.exp(rng.normal(size=(2, 60)))
+    rows = np.exp(0.1 * rng.normal(size=(20, 60)))
+    tables = {"ablation": ablation * rows, "js": ablation / width**2, "effective_width": width}
+    tables |= {"delta_ratio": ablation, "js_permuted": np.ones(60)}
+    found = found_of({name: table * np.ones((20, 1)) for name, table in tables.items()})
+    assert float(found["overrated_high"].sel(measure="effective_width")) < -0.5
+    assert float(found["spearman_low"].sel(measure="delta_ratio")) > float(found["spearman_high"].sel(measure="js"))
+    assert rank_gap(tables["js"], ablation)[np.argmin(width)] > 0
+
+
+def test_intervals_cover_the_truth_where_percentiles_do_not() -> None:
+    """Noise of samples takes ranks apart, and a draw has more of it than what it is drawn from."""
+    whole, draws = np.zeros(100, int), group_draws(8, 200, np.random.default_rng(0)).counts / 8
+    within = []
+    for seed in range(100):
+        made = tables_of(seed, n_samples=8, n=100, noise=0.6)
+        js, ablation = (made["tables"][name] for name in ("js", "ablation"))
+        r = float(rank_correlation(js.mean(axis=0)[None], ablation.mean(axis=0)[None], whole)[0])
+        drawn = rank_correlation(draws @ js, draws @ ablation, whole)
+        ends = basic_interval(r, drawn, 0.95), percentile_interval(drawn, 0.95)
+        within.append([low <= made["truth"] <= high for low, high in ends])
+    basic, percentile = np.mean(within, axis=0)
+    print(basic, percentile)
+    assert basic >= 0.85
+    assert percentile < 0.6
+
+
+def test_what_is_not_known_is_nan_and_takes_nothing_along() -> None:
+    tables = {name: table for name, table in tables_of(5)["tables"].items() if name != "js_permuted"}
+    tables["delta_ratio"][3, 4] = np.nan
+    found = found_of(tables)
+    unknown = ["js_permuted", "js_over_permuted", "delta_ratio", "weight_norm"]
+    for name in ("spearman", "spearman_low", "partial_high", "overrated"):
+        assert np.isnan(found[name].sel(measure=unknown)).all()
+        assert np.isfinite(found[name].drop_sel(measure=unknown)).all()
+
+
+def test_one_sample_has_no_intervals() -> None:
+    found = found_of(tables_of(6, n_samples=1)["tables"])
+    assert np.isfinite(found["spearman"].sel(measure=["js", "depth"])).all()
+    assert np.isnan(found["spearman_low"]).all()
+    assert np.isnan(found["ablation_se"]).all()
