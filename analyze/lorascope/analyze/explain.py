@@ -11,12 +11,14 @@ from lorascope.stores import Run, StoreError
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 
-from .compare_measures import ablation_by_part, compare_measures
+from .compare_measures import compare_measures
 from .directions import basis, directions_of, gram, n_holding, rotate, state_rows
 from .format import format_error, format_number, format_percent
 from .lens import lens
 from .measuring.sources import Source, read_factors, sources_of
 from .qualify import qualify
+from .reduce import reduce_tokens, usable_samples
+from .weights import standard_error, token_weights
 
 LEVEL = 0.05
 """Chance of a claim where there is nothing: above it a sentence says that it can't tell."""
@@ -73,12 +75,12 @@ def explain(
     run, why = as_run(run), dict[str, str]()
     qualified = qualify(run, adapter=adapter, n_workers=n_workers, progress=progress)
     ablation = measures = by_component = words = None
-    if not has_ablation(run, adapter):
-        why["ablation"] = "nothing was taken out during capture; capture it with `--ablate components`"
-    else:
+    try:
         ablation = ablation_by_part(run, adapter)
-        if ablation.attrs["parts"] == "components":
-            measures = compare_measures(run, adapter=adapter, n_workers=n_workers, progress=progress)
+    except StoreError as error:
+        why["ablation"] = str(error)
+    if ablation is not None and ablation.attrs["parts"] == "components":
+        measures = compare_measures(run, adapter=adapter, n_workers=n_workers, progress=progress)
     if run.stream == "pair":
         why["directions"] = "stream 'pair' keeps the whole change; capture stream 'adapted'"
     elif not run.has_states:
@@ -94,6 +96,37 @@ def explain(
             raise
         why["lens"] = str(error)
     return Explanation(qualified, ablation, measures, by_component, words, why)
+
+
+def ablation_by_part(run: Run, adapter: str | None = None) -> xr.Dataset:
+    """What taking out each part's delta does to the next token.
+
+    Returns
+    -------
+    xarray.Dataset
+        By `part`: `kl`, KL(adapted || adapted without it) in nats, the mean over samples of means over their tokens,
+        and its standard error `kl_se`. Samples count whose captured tokens were all ablated. Attributes `parts`,
+        `n_samples`, `n_tokens`.
+
+    Raises
+    ------
+    StoreError
+        If the run has no ablation, or no sample was ablated as a whole.
+    """
+    ablation = run.ablation(adapter)
+    labels = {"counted": ("token", run.committed.values), "weight": ("token", token_weights(run))}
+    measured = xr.Dataset({"kl": ablation.rename(part="component")}).assign_coords(labels)
+    by_sample = reduce_tokens(measured, "kl", run)
+    used = usable_samples(measured, run, "mean") & np.isfinite(by_sample).all(axis=1)
+    if not used.any():
+        raise StoreError(f"no sample of {run.place.name!r} was ablated as a whole yet; capture more of it")
+    values = by_sample[used]
+    lengths = (run.samples["token_stop"] - run.samples["token_start"]).values[used]
+    return xr.Dataset(
+        {"kl": ("part", values.mean(axis=0)), "kl_se": ("part", standard_error(values))},
+        coords={"part": ablation["part"].values},
+        attrs={"parts": ablation.attrs["parts"], "n_samples": int(used.sum()), "n_tokens": int(lengths.sum())},
+    )
 
 
 def directions_by_component(

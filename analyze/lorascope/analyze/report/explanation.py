@@ -109,9 +109,7 @@ def _directions(run: Run, found: Explanation) -> str:
         "--truncate` makes such an adapter, and says what it loses."
     )
     columns = ("kind", "components", "rank", "for 90 %", "for 99 %", "range")
-    return section(
-        "directions", title, _first_directions(run, found), table(columns, by_kind, caption=caption)
-    )
+    return section("directions", title, _first_directions(run, found), table(columns, by_kind, caption=caption))
 
 
 def _first_directions(run: Run, found: Explanation) -> str:
@@ -166,7 +164,9 @@ def _words(found: Explanation) -> str:
         "strongest first, and how many there are. “can't tell”: none."
     )
     return section(
-        "lens", title, table(("site", "promotes", "suppresses", "promoted", "suppressed"), rows, n_names=3, caption=caption)
+        "lens",
+        title,
+        table(("site", "promotes", "suppresses", "promoted", "suppressed"), rows, n_names=3, caption=caption),
     )
 
 
