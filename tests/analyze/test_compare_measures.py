@@ -1,12 +1,19 @@
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from scipy.stats import rankdata, spearmanr
 
+from lorascope.analyze import adapter_report, compare_measures
 from lorascope.analyze.compare_measures import MEASURED, correlate, rank_correlation, rank_gap
 from lorascope.analyze.stats.resampling import basic_interval, group_draws, percentile_interval
+from lorascope.stores import Run, StoreError
+
+from .conftest import ABLATED, Small
 
 KINDS = np.repeat([0, 1, 2, 0, 1, 2], 10)
 
@@ -22,7 +29,7 @@ def tables_of(seed: int, *, n_samples: int = 12, n: int = 60, noise: float = 0.3
     return {"tables": made, "truth": spearmanr(logs["js"], first)[0]}
 
 
-def found_of(tables: Mapping[str, np.ndarray], n_draws: int = 400, **fixed: np.ndarray) -> Any:
+def found_of(tables: Mapping[str, np.ndarray], n_draws: int = 100, **fixed: np.ndarray) -> Any:
     n, width = tables["ablation"].shape
     draws = group_draws(n, n_draws, np.random.default_rng(0)) if n > 1 else None
     return correlate(tables, {"depth": np.arange(width) // 3.0} | fixed, np.resize(KINDS, width), draws, 0.95)
@@ -88,7 +95,6 @@ def test_intervals_cover_the_truth_where_percentiles_do_not() -> None:
         ends = basic_interval(r, drawn, 0.95), percentile_interval(drawn, 0.95)
         within.append([low <= made["truth"] <= high for low, high in ends])
     basic, percentile = np.mean(within, axis=0)
-    print(basic, percentile)
     assert basic >= 0.85
     assert percentile < 0.6
 
@@ -108,3 +114,71 @@ def test_one_sample_has_no_intervals() -> None:
     assert np.isfinite(found["spearman"].sel(measure=["js", "depth"])).all()
     assert np.isnan(found["spearman_low"]).all()
     assert np.isnan(found["ablation_se"]).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"is_weighted": True}, {"states": "none"}, {"stream": "pair"}])
+def test_a_runs_numbers_are_means_over_ablated_samples(
+    make_small: Callable[..., Small], options: dict[str, Any]
+) -> None:
+    small = make_small(ablate="components", **options)
+    found = compare_measures(small.run, n_draws=100)
+    used = np.arange(12) % ABLATED == 0
+    js = small.by_sample(small.js())[used]
+    ablation = small.by_sample(small.run.ablation().values)[used]
+    np.testing.assert_allclose(found["value"].sel(measure="js"), js.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found["ablation"], ablation.mean(axis=0), rtol=1e-6)
+    r = spearmanr(js.mean(axis=0), ablation.mean(axis=0))[0]
+    assert float(found["spearman"].sel(measure="js")) == pytest.approx(r)
+    assert (found.attrs["n_samples"], found.attrs["n_draws"]) == (6, 100)
+    assert found.attrs["n_tokens"] == np.isfinite(small.run.ablation().values[:, 0]).sum()
+    assert found["component"].values.tolist() == small.run.component_paths
+    remarks = " ".join(json.loads(found.attrs["remarks"]))
+    assert ("js_permuted isn't known: it takes the states" in remarks) == ("states" in options)
+    assert "weight_norm isn't known: a run doesn't hold lora_A; give the adapter's folder" in remarks
+
+
+def test_an_unfinished_sample_is_left_out(make_small: Callable[..., Small], monkeypatch: pytest.MonkeyPatch) -> None:
+    small = make_small(ablate="components")
+    ablation = small.run.ablation().compute()
+    ablation[small.starts[0], 2] = np.nan
+    monkeypatch.setattr(Run, "ablation", lambda run, adapter=None: ablation.chunk())
+    assert compare_measures(small.run, n_draws=100).attrs["n_samples"] == 5
+    monkeypatch.setattr(Run, "ablation", lambda run, adapter=None: (np.nan * ablation).assign_attrs(ablation.attrs))
+    with pytest.raises(StoreError, match="no sample of 'run.zarr' was ablated as a whole yet; capture more of it"):
+        compare_measures(small.run)
+
+
+def test_runs_that_cannot_be_compared_say_what_they_need(small: Small, make_small: Callable[..., Small]) -> None:
+    with pytest.raises(StoreError, match="holds no ablation; capture it again with `--ablate components`"):
+        compare_measures(small.run)
+    with pytest.raises(StoreError, match="has the ablation of 'layers'; only that of 'components' can be compared"):
+        compare_measures(make_small(ablate="layers").run)
+    with pytest.raises(ValueError, match="`level` is 95; it must lie between 0 and 1"):
+        compare_measures(small.run, level=95)
+
+
+def write_adapter(folder: Path, paths: Sequence[str]) -> None:
+    rng = np.random.default_rng(0)
+    tensors = {
+        f"base_model.model.{path}.lora_{part}.weight": rng.normal(size=shape).astype(np.float32)
+        for path in paths
+        for part, shape in (("A", (2, 8)), ("B", (24, 2)))
+    }
+    save_file(tensors, folder / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 1, "init_lora_weights": True}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+
+
+def test_weights_give_their_norms(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    run = make_small(ablate="components").run
+    write_adapter(tmp_path, run.component_paths)
+    found = compare_measures(run, weights=tmp_path, n_draws=100)
+    norms = adapter_report(tmp_path)["frobenius_norm"].sel(component=run.component_paths)
+    np.testing.assert_array_equal(found["value"].sel(measure="weight_norm"), norms)
+    assert np.isfinite(found["spearman_low"].sel(measure="weight_norm"))
+    assert json.loads(found.attrs["remarks"]) == []
+    write_adapter(tmp_path, run.component_paths[:-1])
+    with pytest.raises(
+        ValueError, match=r"which has none of 'model.layers.1.down_proj'; give the folder of the captured"
+    ):
+        compare_measures(run, weights=tmp_path)

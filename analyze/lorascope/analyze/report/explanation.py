@@ -5,15 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.analyze.directions import contexts
-from lorascope.analyze.explain import Explanation, chosen_component, explain, paragraph, promoted, quoted
+from lorascope.analyze.explain import Explanation, explain
 from lorascope.analyze.format import format_error, format_number, format_percent
 from lorascope.stores import Run
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.reading.read import RunLike, as_run
 
 from . import about_run, sections
+from .ablation import ablation
 from .document import document
 from .markup import contents, escape, notice, section, table
+from .paragraph import chosen_component, paragraph, promoted, quoted
 
 TITLE = "What the adapter learned"
 N_ROWS = 10
@@ -77,15 +79,13 @@ def _matters(run: Run, found: Explanation) -> str:
         for part, kl, error in zip(shown["part"].values, shown["kl"].values, shown["kl_se"].values, strict=True)
     ]
     caption = (
-        f"The {len(rows)} largest of {n_parts} {taken.attrs['parts']}: KL(adapted || adapted without that part's delta) "
-        f"of the next-token distributions, mean over a sample's tokens, ± standard error over "
-        f"{taken.attrs['n_samples']} samples ({taken.attrs['n_tokens']} tokens). Share: of the sum over all parts, which "
-        "needn't be what all of them do together."
+        f"The {len(rows)} largest of {n_parts} {taken.attrs['parts']}: KL(adapted || adapted without that delta) of the "
+        f"next-token distributions, mean over a sample's tokens, ± standard error over "
+        f"{taken.attrs['n_samples']} samples ({taken.attrs['n_tokens']} tokens). Share: of the sum over all parts, "
+        "which needn't be what all of them do together."
     )
-    parts = [table(("part", "KL (nat)", "share"), rows, caption=caption)]
-    if found.measures is not None:
-        parts.append(sections.ablation_against_measures(found.measures))
-    return section("ablation", title, *parts)
+    more = "" if found.measures is None else ablation(found.measures)
+    return section("parts", title, table(("part", "KL (nat)", "share"), rows, caption=caption)) + more
 
 
 def _directions(run: Run, found: Explanation) -> str:

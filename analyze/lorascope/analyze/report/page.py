@@ -6,6 +6,7 @@ from typing import Any
 
 import xarray as xr
 
+from lorascope.analyze.compare_measures import compare_measures
 from lorascope.analyze.qualify import qualify
 from lorascope.analyze.scores import scores
 from lorascope.analyze.sizes import sizes
@@ -15,6 +16,7 @@ from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 
 from . import about_run, sections, tokens
+from .ablation import ablation
 from .comparison import comparison
 from .document import document
 from .markup import contents, escape, notice, section
@@ -72,7 +74,11 @@ def write_report(
         raise ValueError(f"`runs` are {places}; give at least one run, and each once")
     options: dict[str, Any] = {"adapter": adapter, "components": components, "n_workers": n_workers}
     results = [qualify(run, progress=progress, **options) for run in given]
-    text = _one(given[0], results[0]) if len(given) == 1 else comparison(given, results)
+    if len(given) == 1:
+        ablated = _ablation(given[0], adapter, n_workers) if components is None else ""
+        text = _one(given[0], results[0], ablated)
+    else:
+        text = comparison(given, results)
     with atomic_write(page) as partial:
         partial.write_text(text, encoding="utf-8")
     return page
@@ -85,11 +91,21 @@ def page_beside(run: Run, ending: str) -> Path:
     return place.with_name(place.name.removesuffix(".zarr") + ending)
 
 
-def _one(run: Run, qualified: xr.DataTree) -> str:
+def _ablation(run: Run, adapter: str | None, n_workers: int | None) -> str:
+    """The section on ablation, of a run that has that of components; else nothing."""
+    if f"adapters/{adapter or run.adapters[0]}/ablation" not in run.arrays:
+        return ""
+    if run.ablation(adapter).attrs["parts"] != "components":
+        return ""
+    return ablation(compare_measures(run, adapter=adapter, n_workers=n_workers))
+
+
+def _one(run: Run, qualified: xr.DataTree, ablated: str) -> str:
     """HTML of the page about one run; samples' texts get the room that all else leaves."""
     body = (
         sections.headline(run, qualified),
         sections.components(qualified),
+        ablated,
         sections.task_scores(run),
         section("texts", "Token by token", _TEXTS),
         sections.qualifiers(qualified),
