@@ -73,8 +73,8 @@ def made(**values: float) -> xr.Dataset:
 def test_sentences_open_with_the_conclusion_and_its_error() -> None:
     first, second = sentences(made(spearman__js=0.4, spearman__delta_ratio=-0.7, overrated__effective_width=-0.5))
     assert first == (
-        "JS predicts what taking a component out costs with a rank correlation of 0.40 (0.30 to 0.50); the measure that "
-        "predicts it best, |delta| / |base|, with one of -0.70 (-0.80 to -0.60)."
+        "JS predicts what taking a component out costs with a rank correlation of 0.40 (0.30 to 0.50); the measure "
+        "that predicts it best, |delta| / |base|, with one of -0.70 (-0.80 to -0.60)."
     )
     assert second == (
         "Of the 2 components with the largest JS, 0 are among the 2 that cost most; JS overrates components in which "
