@@ -73,15 +73,15 @@ def made(**values: float) -> xr.Dataset:
 def test_sentences_open_with_the_conclusion_and_its_error() -> None:
     first, second = sentences(made(spearman__js=0.4, spearman__delta_ratio=-0.7, overrated__effective_width=-0.5))
     assert first == (
-        "JS goes with what taking a component out costs by a rank correlation of 0.40 (0.30 to 0.50); |delta| / |base| "
-        "does by -0.70 (-0.80 to -0.60)."
+        "JS predicts what taking a component out costs with a rank correlation of 0.40 (0.30 to 0.50); the measure "
+        "that predicts it best, |delta| / |base|, with one of -0.70 (-0.80 to -0.60)."
     )
     assert second == (
-        "Of the 2 components with the largest JS, 0 are among the 2 that cost most; JS overrates components in which few "
-        "huge features hold the softmax's mass (rank correlation -0.50 (-0.60 to -0.40))."
+        "Of the 2 components with the largest JS, 0 are among the 2 that cost most; JS overrates components in which "
+        "few huge features hold the softmax's mass (rank correlation -0.50 (-0.60 to -0.40))."
     )
     first, second = sentences(made(spearman__js=0.9))
-    assert first.endswith("0.90 (0.80 to 1.00), no other measure by more.")
+    assert first.endswith("0.90 (0.80 to 1.00), no other measure with a larger one.")
     assert "can't be told (rank correlation 0.00 (-0.10 to 0.10))" in second
     assert "many features share" in sentences(made(spearman__js=0.9, overrated__effective_width=0.3))[1]
 

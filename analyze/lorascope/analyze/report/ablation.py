@@ -63,9 +63,11 @@ def sentences(comparison: xr.Dataset) -> list[str]:
     known = comparison["spearman"].dropna("measure")
     if "js" not in known["measure"].values:
         return ["Whether JS sees what matters can't be told: JS or ablation isn't finite, or doesn't vary."]
-    js = f"JS goes with what taking a component out costs by a rank correlation of {_interval(comparison, 'js')}"
+    js = f"JS predicts what taking a component out costs with a rank correlation of {_interval(comparison, 'js')}"
     best = str(known["measure"].values[int(np.abs(known.values).argmax())])
-    other = f"; {NAMES[best]} does by {_interval(comparison, best)}" if best != "js" else ", no other measure by more"
+    other = ", no other measure with a larger one"
+    if best != "js":
+        other = f"; the measure that predicts it best, {NAMES[best]}, with one of {_interval(comparison, best)}"
     n_top = max(1, round(SHARE_TOP * comparison.sizes["component"]))
     largest = [set(_order(comparison, name)[:n_top].tolist()) for name in ("js", "ablation")]
     n_shared = len(largest[0] & largest[1])
