@@ -196,7 +196,7 @@ def test_the_largest_scores_are_exact_whatever_the_cuts(values: list[float], n: 
     cuts = data.draw(
         st.lists(st.integers(1, len(values)), max_size=3).map(lambda cuts: sorted({0, *cuts, len(values)}))
     )
-    parts = [keys(scores[:, a:b], a, n) for a, b in itertools.pairwise(cuts)]
+    parts = [keys(scores[:, a:b], np.arange(a, b), n) for a, b in itertools.pairwise(cuts)]
     parts = data.draw(st.permutations(parts))
     tokens, found = tokens_and_scores(largest(np.concatenate(parts, axis=1), n))
     for row, token, score in zip(scores, tokens, found, strict=True):
@@ -207,7 +207,7 @@ def test_the_largest_scores_are_exact_whatever_the_cuts(values: list[float], n: 
 
 
 def test_large_numbers_of_tokens_keep_their_order() -> None:
-    tokens, scores = tokens_and_scores(keys(np.float32([[1, -2, 2]]), 2**32 - 4, 3))
+    tokens, scores = tokens_and_scores(keys(np.float32([[1, -2, 2]]), 2**32 - 4 + np.arange(3), 3))
     assert tokens.tolist() == [[2**32 - 3, 2**32 - 2, 2**32 - 4]]
     assert scores.tolist() == [[-2, 2, 1]]
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .adapters.adapter import adapter_report
     from .compare_measures import compare_measures
     from .compare_runs import paired, side_by_side
+    from .contexts import contexts
     from .directions import directions
     from .explain import explain
     from .groups import group_by, to_dataframe
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from .measuring.run import measure_run
     from .miub import miub
     from .mutual_information import mutual_information
+    from .overlaps import base_overlap, compare_directions
     from .qualify import qualify
     from .readings import miub_readings
     from .save import open_result, save
@@ -35,8 +37,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "adapter_report",
+    "base_overlap",
+    "compare_directions",
     "compare_measures",
     "compare_metrics",
+    "contexts",
     "directions",
     "explain",
     "export_pairs",
