@@ -15,21 +15,21 @@ from .rows import read_once
 
 
 class ChunkedWeight:
-    """A weight that is written once and cut along its first axis; reads like a NumPy array of whole rows, float32."""
+    """A weight that is written once and cut along its first axis; reads like a NumPy array, float32."""
 
     def __init__(self, array: StoredArray, place: Place) -> None:
         self._array, self._place = array, place
         self.shape, self.dtype, self.ndim = array.shape, np.dtype(np.float32), len(array.shape)
 
-    def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
-        """Rows start to stop, of which only the chunks that hold them are read; raises StoreError if one is broken."""
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """What NumPy gives for a key of rows and columns, from the chunks between its first and last row."""
         rows, *columns = key
-        start, stop, _ = rows.indices(self.shape[0])
-        step = self._array.chunks[0]
-        chunks = range(start // step, -(-stop // step))
+        places, step = np.arange(self.shape[0])[rows], self._array.chunks[0]
+        first, last = (places.min() // step, places.max() // step) if places.size else (0, 0)
+        chunks = range(int(first), int(last) + 1)
         found = np.concatenate([read_chosen(self._place, self._array, chunk)[0] for chunk in chunks])
-        block = found[start - chunks.start * step : stop - chunks.start * step]
-        return widen_block(block[:, *columns], str(self._array.attributes["dtype_logical"]))
+        block = found[places - chunks.start * step][..., *columns]
+        return widen_block(block, str(self._array.attributes["dtype_logical"]))
 
 
 def stored_unembedding(arrays: Mapping[str, StoredArray], place: Place) -> xr.Dataset:

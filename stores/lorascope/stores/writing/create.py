@@ -56,8 +56,8 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
         adapter (`base_...`) and of answers (`written...`) may be left out; every other one is needed.
     weights
         `lora_B/<component>` (feature, rank) of each factored component, and `lora_bias/<component>` (feature,) where
-        there is one, under `adapters/<name>/`; `unembedding/weight`, `norm` and `text` where the specification has them,
-        bfloat16 as bits.
+        there is one, under `adapters/<name>/`; `unembedding/weight` (of bfloat16 its bits), `norm` and `text` where the
+        specification has them.
 
     Raises
     ------
