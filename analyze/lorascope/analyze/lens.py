@@ -156,9 +156,9 @@ def lens(
     return xr.Dataset(
         {name: (dims, values, {"long_name": text, "units": "1"}) for name, (dims, values, text) in found.items()},
         {
-            "site": [s.name for s in sites],
-            "kind": ("site", [s.kind for s in sites]),
-            "layer": ("site", [s.layer for s in sites]),
+            "site": np.array([one.name for one in sites], object),
+            "kind": ("site", np.array([one.kind for one in sites], object)),
+            "layer": ("site", [one.layer for one in sites]),
         },
         {
             **run_attributes(run, adapter),
@@ -255,7 +255,7 @@ def _means(
     sources = [Source(path, run.base_rows(path), delta, identity) for path, delta in deltas.items()]
     factored = [source for source in sources if source.delta.lora_B is not None]
     whole = [source for source in sources if source.delta.lora_B is None]
-    sums = {path: _NOTHING for path in paths}
+    sums = dict.fromkeys(paths, _NOTHING)
     n_done, n_all = 0, len(rows) * bool(factored) + len(whole)
 
     def of_row(row: int) -> dict[str, _Sum]:
