@@ -124,10 +124,11 @@ def try_codecs(
     nothing is encoded or written, and `encoder_seconds_per_byte` the processor's time for a byte in memory.
     """
     few = _tried(samples, n_tokens)
-    config = dataclasses.replace(config, ablate=None)  # of few batches one would be most of the trial
+    # Of few batches, an ablation would be most of the trial; the unembedding takes its time whatever the data's length.
+    config = dataclasses.replace(config, ablate=None, unembedding=False)
     prepared = settle(config, loaded.model, few, components, dtypes, loaded.device)
     tables = make_tables(few, prepared.plan, [""] * prepared.plan.n_tokens, None, None)
-    weights, every = prepared.weights(loaded.model), np.ones(prepared.spec.n_rows, np.bool_)
+    weights, every = prepared.weights(loaded.model, loaded.tokenizer), np.ones(prepared.spec.n_rows, np.bool_)
     found: dict[Codec, Streamed] = {}
     alone: Streamed | None = None
     for codec in codecs:
