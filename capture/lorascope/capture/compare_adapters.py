@@ -58,7 +58,7 @@ def compare_adapters(
     batch_tokens
         Largest number of tokens in a batch, with padding.
     window_tokens
-        Tokens in each window that plain text is cut into.
+        Tokens in each window that plain text is cut into; at most the model's context.
     progress
         Called after each batch of each pass with how many of all are done.
 
@@ -133,6 +133,7 @@ def compare_adapters(
 def _encode(model: Any, tokenizer: Any, data: Any, limit: int | None, window_tokens: int) -> list[EncodedSample]:
     is_listed = isinstance(data, list | tuple) and all(isinstance(one, str | Path) for one in data)
     max_length = context_length(model) or sys.maxsize
+    window_tokens = min(window_tokens, max_length)
     samples: list[EncodedSample] = []
     for source in data if is_listed else [data]:
         items = given_items(source)

@@ -46,9 +46,9 @@ def gpt2() -> nn.Module:
 LLAMA = ["q_proj", "v_proj", "up_proj", "down_proj"]
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "plain": (None, {}),
-    "patterns": (None, {"rank_pattern": {"q_proj": 7, r"layers\.1\..*": 3}, "alpha_pattern": {"up_proj": 3}}),
+    "patterns": (None, {"rank_pattern": {"q_proj": 7, r"layers\.1\.mlp\..*": 3}, "alpha_pattern": {"up_proj": 3}}),
     "rslora": (None, {"use_rslora": True, "rank_pattern": {"v_proj": 2}}),
-    "bias": (None, {"lora_bias": True}),
+    "bias": (gpt2, {"target_modules": ["c_attn"], "fan_in_fan_out": True, "lora_bias": True, "use_rslora": True}),
     "orthogonal": (None, {"init_lora_weights": "orthogonal"}),
     "trained head": (None, {"modules_to_save": ["lm_head"]}),
     "Conv1D": (gpt2, {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True}),
@@ -112,7 +112,7 @@ def seeded() -> Any:
         yield
 
 
-@pytest.mark.filterwarnings("error:The following rank_pattern")
+@pytest.mark.filterwarnings("error:The following rank_pattern", "ignore:Adapter .* LoRA tensor.* have invalid shape")
 @pytest.mark.parametrize("share", [0.5, 0.9, 1.0])
 @pytest.mark.parametrize("case", CASES)
 def test_peft_gives_what_base_and_truncated_product_give(

@@ -176,25 +176,23 @@ def _write_weights(
 ) -> list[Truncated]:
     """Write the weights of the truncated adapter; every tensor keeps its key and type."""
     keys = {tensor: key for key, tensor in opened.keys.items()}
-    stored: dict[str, np.ndarray] = {}
+    matches = {key: KEY.fullmatch(key.removeprefix(PREFIX)) for key in opened.keys}
+    biases = {INNER.sub("", found["path"]): key for key, found in matches.items() if found and found["leaf"] == "bias"}
     cut, problems = [], []
     with (folder / WEIGHTS).open("rb") as file:
-        for key, tensor in opened.keys.items():
-            match = KEY.fullmatch(key.removeprefix(PREFIX))
-            if match is None:
-                stored[key] = read_stored(file, tensor)
-            elif match["leaf"] == "bias":  # PEFT multiplies it by the scaling too
-                scaling = scaling_at(opened.settings, INNER.sub("", match["path"]))
-                stored[key] = narrow_stored(
-                    scaling * widen_stored(read_stored(file, tensor), tensor.dtype), tensor.dtype
-                )
+        stored = {key: read_stored(file, opened.keys[key]) for key, found in matches.items() if found is None}
         for done, branch in enumerate(opened.branches, start=1):
             (n_in, *kernel), (n_out, _, *ones) = branch.down.shape[1:], branch.up.shape
+            scaling = scaling_at(opened.settings, branch.path)
             try:
                 A, B = read_factors(file, branch)
-                one = _truncate(B, A, scaling_at(opened.settings, branch.path), share)
+                one = _truncate(B, A, scaling, share)
                 stored[keys[branch.down]] = narrow_stored(one.A.reshape(-1, n_in, *kernel), branch.down.dtype)
                 stored[keys[branch.up]] = narrow_stored(one.B.reshape(n_out, -1, *ones), branch.up.dtype)
+                if key := biases.get(branch.path):  # PEFT multiplies it by the scaling too
+                    dtype = opened.keys[key].dtype
+                    bias = scaling * widen_stored(read_stored(file, opened.keys[key]), dtype)
+                    stored[key] = narrow_stored(bias, dtype)
                 cut.append(one)
             except OverflowError as error:
                 problems.append(Problem(branch.path, "values", f"{error}; take an earlier checkpoint"))
