@@ -62,10 +62,10 @@ def measure(folder: Path, rank: int, limit: int | None) -> Iterator[dict[str, An
             raise SystemExit(f"{out} is there; delete the truncated adapters of an earlier run first")
         found = truncate_adapter(whole, out, share=share)
         folders[f"share_{share}".replace(".", "_")] = out
-        counts[f"share_{share}".replace(".", "_")] = (share, int(found["n_parameters"].sum()), median_rank(found))
-        counts["whole"] = (1.0, int(found["n_parameters_before"].sum()), rank)
+        counts[f"share_{share}".replace(".", "_")] = (share, found.attrs["n_parameters"], median_rank(found))
+        counts["whole"] = (1.0, found.attrs["n_parameters_before"], rank)
     counts = {"base": (0.0, 0, 0), **counts}
-    measured = compare_adapters(model, tokenizer, read_items(facts_path("test")), folders, limit=limit)
+    measured = compare_adapters(model, tokenizer, read_items(facts_path("test"))[:limit], folders)
     first = measured.sel(adapter="whole")
     for name in measured["adapter"].values.tolist():
         share, n_parameters, median = counts[name]

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from lorascope.analyze import adapter_report, truncate_adapter
 from lorascope.analyze.adapters import truncate
-from lorascope.analyze.adapters.factors import narrow_stored, widen_stored
+from lorascope.analyze.adapters.factors import DTYPES, StoredTensor, narrow_factor, read_factor
 
 PREFIX = "base_model.model."
 Q, UP = "model.layers.2.self_attn.q_proj", "model.layers.10.mlp.up_proj"
@@ -63,8 +63,7 @@ def test_the_fewest_directions_that_hold_the_share(tmp_path: Path) -> None:
                 np.testing.assert_allclose(new, best(product(folder, path, SCALING), one), atol=1e-14)
             assert np.linalg.matrix_rank(new) == one
         assert list(found["rank_before"].values) == [4, 4]
-        assert list(found["n_parameters_before"].values) == [4 * 32] * 2
-        assert list(found["n_parameters"].values) == [32 * q, 32 * up]
+        assert (found.attrs["n_parameters_before"], found.attrs["n_parameters"]) == (4 * 64, 32 * (q + up))
         report = adapter_report(tmp_path / f"{share}")
         assert list(report["rank"].values) == [q, up]
         assert list(report["scaling"].values) == [1, 1]
@@ -135,7 +134,7 @@ def test_types_and_other_tensors_stay(tmp_path: Path) -> None:
     assert {key: one.dtype for key, one in new.items()} == {key: one.dtype for key, one in tensors.items()}
     np.testing.assert_array_equal(new[f"{PREFIX}lm_head.weight"], tensors[f"{PREFIX}lm_head.weight"])
     np.testing.assert_array_equal(new[f"{PREFIX}{UP}.lora_B.bias"], SCALING * np.arange(20))
-    assert list(found["n_parameters"].values) == [2 * 32, 2 * 32 + 20]
+    assert found.attrs["n_parameters"] == 2 * 32 + 2 * 32 + 20
 
 
 def test_convolutions_keep_their_kernels(tmp_path: Path) -> None:
@@ -153,17 +152,21 @@ def test_convolutions_keep_their_kernels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "n_bits"), [("BF16", 8), ("F16", 11), ("F32", 24)])
-def test_rounded_to_the_nearest(dtype: str, n_bits: int) -> None:
+def test_rounded_to_the_nearest(tmp_path: Path, dtype: str, n_bits: int) -> None:
     values = np.random.default_rng(0).normal(size=1000)
-    back = widen_stored(narrow_stored(values, dtype), dtype)
-    assert 0.4 < (np.abs(back - values) / 2.0 ** np.floor(np.log2(np.abs(values)))).max() * 2**n_bits <= 1
     ties = np.array([1 + 2.0**-n_bits, 1 + 3 * 2.0**-n_bits, -1.0, 0.0])
-    expected = [1, 1 + 2.0 ** (2 - n_bits), -1, 0]
-    np.testing.assert_array_equal(widen_stored(narrow_stored(ties, dtype), dtype), expected)
+    stored = narrow_factor(np.append(ties, values), dtype)
+    assert stored.dtype == DTYPES[dtype][1]
+    (tmp_path / "bits").write_bytes(stored.tobytes())
+    with (tmp_path / "bits").open("rb") as file:
+        back = read_factor(file, StoredTensor(dtype, stored.shape, 0))[:, 0]
+    np.testing.assert_array_equal(back[:4], [1, 1 + 2.0 ** (2 - n_bits), -1, 0])
+    off = np.abs(back[4:] - values) / 2.0 ** np.floor(np.log2(np.abs(values)))
+    assert 0.4 < off.max() * 2**n_bits <= 1
 
 
 def test_bfloat16_is_written_as_such(tmp_path: Path) -> None:
-    bits = {key: narrow_stored(one, "BF16") for key, one in factors(Q, decay=0.5).items()}
+    bits = {key: narrow_factor(one, "BF16") for key, one in factors(Q, decay=0.5).items()}
     folder = write(tmp_path / "lora", {})
     specs = {
         key: TensorSpec(dtype="bfloat16", shape=one.shape, data_ptr=one.ctypes.data, data_len=one.nbytes)
@@ -185,7 +188,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(truncate, "_new_settings", killed)  # after the weights are written
+        patch.setattr(truncate, "_settings_of", killed)  # after the weights are written
         with pytest.raises(KeyboardInterrupt):
             truncate_adapter(folder, tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["lora"]
@@ -210,14 +213,17 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "extra", "words"),
     [
-        ({"use_dora": True}, {}, "DoRA's magnitude rescales base and change together"),
-        ({}, {f"{Q}.lora_magnitude_vector": np.ones(20)}, "DoRA's magnitude rescales base and change together"),
+        ({"use_dora": True}, {}, "DoRA's magnitudes belong to the whole change"),
+        ({}, {f"{Q}.lora_magnitude_vector": np.ones(20)}, "DoRA's magnitudes belong to the whole change"),
         ({"init_lora_weights": "pissa_niter_4"}, {}, "the init 'pissa_niter_4' changed the base weights"),
         ({"use_qalora": True}, {}, "`use_qalora` of adapter .* is True"),
-        ({}, {f"{Q}.lora_A.bias": np.ones(4)}, "there is a lora_A_bias, which PEFT doesn't make"),
-        ({}, {"lm_head.weight": np.ones(4, np.int32)}, "it is of type 'I32'; allowed are bfloat16, float16"),
-        ({}, {f"{Q}.lora_B.bias": np.full(20, 60000, np.float16)}, "the new weights are beyond float16"),
-        ({"lora_alpha": 1e38}, {}, "the new weights are beyond float16"),
+        ({}, {"lm_head.weight": np.ones(4, np.int32)}, "type 'I32' can't be copied; allowed are BF16, F16, F32, F64"),
+        (
+            {},
+            {f"{Q}.lora_B.bias": np.full(20, 60000, np.float16)},
+            "its truncated weights are beyond the type of the whole ones",
+        ),
+        ({"lora_alpha": 1e38}, {}, "its truncated weights are beyond the type of the whole ones"),
     ],
 )
 def test_refused(tmp_path: Path, config: dict[str, Any], extra: dict[str, np.ndarray], words: str) -> None:

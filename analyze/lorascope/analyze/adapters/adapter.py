@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -16,17 +16,7 @@ from lorascope.stores.adapter_settings import is_residual, patterns_of
 from lorascope.stores.patterns import check_patterns
 from lorascope.stores.progress import Progress
 
-from .factors import (
-    DTYPES,
-    WEIGHTS,
-    Branch,
-    StoredTensor,
-    branch_problems,
-    read_factors,
-    read_keys,
-    require,
-    sort_keys,
-)
+from .factors import DTYPES, WEIGHTS, Branch, branch_problems, read_factor, read_keys, require, sort_keys
 from .settings import rank_at, read_settings, scaling_at
 
 VARIABLES = {
@@ -87,36 +77,6 @@ def adapter_report(path: str | Path, *, progress: Progress | None = None) -> xr.
     effective rank", EUSIPCO, eqs. 2 to 4. Rudelson & Vershynin (2007), J. ACM 54(4) (stable rank).
     """
     folder = Path(path)
-    settings, keys, branches, others = open_adapter(folder)
-    result = _dataset(branches, _measure(folder, branches, settings, progress), settings)
-    own = [tensor for key, tensor in keys.items() if ".lora_" in key]
-    return result.assign_attrs(
-        measure="norms and ranks of s B A, from an adapter's weights alone",
-        adapter=str(folder),
-        file_sha256=weights_sha256(folder),
-        n_parameters=sum(int(np.prod(tensor.shape)) for tensor in own),
-        config=json.dumps(settings),
-        scaling="alpha / sqrt(rank)" if settings.get("use_rslora") else "alpha / rank",
-        remarks=json.dumps(list(_remarks(result, branches, others, settings)), ensure_ascii=False),
-        lorascope=version("lorascope"),
-    )
-
-
-class Opened(NamedTuple):
-    """An adapter's folder whose configuration and weights fit each other; no values are read."""
-
-    settings: dict[str, Any]
-    """Its configuration, as JSON has it."""
-    keys: dict[str, StoredTensor]
-    """Every tensor of its file."""
-    branches: list[Branch]
-    """Its layers, in ascending order."""
-    others: list[str]
-    """Keys that are no LoRA weights, without PEFT's prefix."""
-
-
-def open_adapter(folder: Path) -> Opened:
-    """Read the configuration and names of the weights in an adapter's folder; raises as `adapter_report` does."""
     settings = read_settings(folder)
     keys = read_keys(folder)
     branches, others, problems = sort_keys(keys)
@@ -126,23 +86,20 @@ def open_adapter(folder: Path) -> Opened:
         message = f"there are no LoRA weights among the {len(keys)} tensors of {WEIGHTS!r}; save it again with PEFT"
         problems.append(Problem("", "empty", message))
     require(problems, folder)
-    return Opened(settings, keys, branches, others)
-
-
-def weights_sha256(folder: Path) -> str:
-    """SHA-256 of an adapter's file of weights."""
+    result = _dataset(branches, _measure(folder, branches, settings, progress), settings)
+    own = [tensor for key, tensor in keys.items() if ".lora_" in key]
     with (folder / WEIGHTS).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def component_coords(paths: Sequence[str]) -> dict[str, Any]:
-    """Coordinates of components: their paths, kinds (last names) and layers (-1 outside of one)."""
-    names = [path.split(".") for path in paths]
-    return {
-        "component": np.array(paths, object),
-        "kind": ("component", np.array([name[-1] for name in names], object)),
-        "layer": ("component", [next((int(n) for n in name if n.isdecimal()), -1) for name in names]),
-    }
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return result.assign_attrs(
+        measure="norms and ranks of s B A, from an adapter's weights alone",
+        adapter=str(folder),
+        file_sha256=digest,
+        n_parameters=sum(int(np.prod(tensor.shape)) for tensor in own),
+        config=json.dumps(settings),
+        scaling="alpha / sqrt(rank)" if settings.get("use_rslora") else "alpha / rank",
+        remarks=json.dumps(list(_remarks(result, branches, others, settings)), ensure_ascii=False),
+        lorascope=version("lorascope"),
+    )
 
 
 def _spectrum(
@@ -174,8 +131,10 @@ def _measure(
     found, problems = [], []
     with (folder / WEIGHTS).open("rb") as file:
         for done, branch in enumerate(branches, start=1):
+            A, B = read_factor(file, branch.down), read_factor(file, branch.up)
             try:
-                A, B = read_factors(file, branch)
+                if not (np.isfinite(A).all() and np.isfinite(B).all()):
+                    raise OverflowError("the weights hold NaN or infinite values")
                 found.append(_spectrum(B, A, scaling_at(settings, branch.path)))
             except OverflowError as error:
                 problems.append(Problem(branch.path, "values", f"{error}; take an earlier checkpoint"))
@@ -189,6 +148,7 @@ def _dataset(
     branches: Sequence[Branch], measured: Sequence[Mapping[str, float]], settings: Mapping[str, Any]
 ) -> xr.Dataset:
     paths = [branch.path for branch in branches]
+    names = [path.split(".") for path in paths]
     types = [dict.fromkeys(DTYPES[one.dtype][0] for one in (branch.down, branch.up)) for branch in branches]
     values: dict[str, Any] = {
         "rank": [rank_at(settings, path) for path in paths],
@@ -206,7 +166,11 @@ def _dataset(
             for name, (long_name, units) in VARIABLES.items()
         }
         | {"total_norm": ((), largest * np.sqrt(squares.sum()), total)},
-        coords=component_coords(paths),
+        coords={
+            "component": np.array(paths, object),
+            "kind": ("component", np.array([name[-1] for name in names], object)),
+            "layer": ("component", [next((int(n) for n in name if n.isdecimal()), -1) for name in names]),
+        },
     )
 
 

@@ -93,40 +93,24 @@ def read_keys(folder: Path) -> dict[str, StoredTensor]:
     }
 
 
-def read_factors(
-    file: BinaryIO, branch: Branch
-) -> tuple[Float64[np.ndarray, "rank d_in"], Float64[np.ndarray, "d_out rank"]]:
-    """A and B of a layer as matrices, all axes after the first in one; OverflowError where not all of it is finite."""
-    A, B = (widen_stored(read_stored(file, one), one.dtype) for one in (branch.down, branch.up))
-    if not (np.isfinite(A).all() and np.isfinite(B).all()):
-        raise OverflowError("the weights hold NaN or infinite values")
-    return A.reshape(len(A), -1), B.reshape(len(B), -1)
-
-
-def read_stored(file: BinaryIO, tensor: StoredTensor) -> np.ndarray:
-    """A tensor as it is stored, bfloat16 as its bits."""
-    file.seek(tensor.start)
-    return np.fromfile(file, DTYPES[tensor.dtype][1], count=math.prod(tensor.shape)).reshape(tensor.shape)
-
-
-def widen_stored(values: np.ndarray, dtype: str) -> Float64[np.ndarray, "..."]:
-    """What `read_stored` read, in float64; `dtype` is called as safetensors does."""
+def read_factor(file: BinaryIO, tensor: StoredTensor) -> Float64[np.ndarray, "row column"]:
+    """A tensor's values, all axes after the first in one."""
     from lorascope.stores.format.widen import widen_block  # and xarray, for which no refusal waits
 
-    return (widen_block(values, "bfloat16") if dtype == "BF16" else values).astype(np.float64)
+    name, bits = DTYPES[tensor.dtype]
+    file.seek(tensor.start)
+    values = np.fromfile(file, bits, count=int(np.prod(tensor.shape))).reshape(tensor.shape[0], -1)
+    wide = widen_block(values, "bfloat16") if name == "bfloat16" else values
+    return wide.astype(np.float64)
 
 
-def narrow_stored(values: Float64[np.ndarray, "..."], dtype: str) -> np.ndarray:
-    """Numbers as `read_stored` reads them, rounded to the nearest; OverflowError where one is beyond the type."""
-    with np.errstate(over="ignore"):
-        if dtype == "BF16":
-            bits = values.astype("<f4").view("<u4").astype(np.uint64)
-            stored = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")  # ties go to the even one
-        else:
-            stored = values.astype(DTYPES[dtype][1])
-    if not np.isfinite(widen_stored(stored, dtype)).all():
-        raise OverflowError(f"the new weights are beyond {DTYPES[dtype][0]}")
-    return np.ascontiguousarray(stored)
+def narrow_factor(values: Float64[np.ndarray, "..."], dtype: str) -> np.ndarray:
+    """Numbers as a file stores them, bfloat16 as its bits; FloatingPointError where one is beyond the type."""
+    with np.errstate(over="raise"):
+        if dtype != "BF16":
+            return np.ascontiguousarray(values, DTYPES[dtype][1])
+        bits = np.ascontiguousarray(values, "<f4").view("<u4").astype(np.uint64)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")  # ties go to the even one
 
 
 def sort_keys(keys: Mapping[str, StoredTensor]) -> tuple[list[Branch], list[str], list[Problem]]:

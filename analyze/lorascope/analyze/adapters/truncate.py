@@ -1,12 +1,13 @@
 """A smaller adapter: of each layer's change the directions that hold a share of it, as a folder that PEFT loads."""
 
 import json
+import math
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -16,41 +17,30 @@ from safetensors import TensorSpec, serialize_file
 from lorascope.stores import Problem
 from lorascope.stores.adapter_settings import CONFIG, is_residual
 from lorascope.stores.places.atomic_write import atomic_write
-from lorascope.stores.progress import Progress
 
 from ..targets import refuse_elsewhere
-from .adapter import Opened, component_coords, open_adapter, weights_sha256
+from .adapter import adapter_report
 from .factors import (
     DTYPES,
     INNER,
     KEY,
     PREFIX,
     WEIGHTS,
-    narrow_stored,
-    read_factors,
-    read_stored,
+    Branch,
+    StoredTensor,
+    narrow_factor,
+    read_factor,
+    read_keys,
     require,
-    widen_stored,
+    sort_keys,
 )
-from .settings import rank_at, scaling_at
+from .settings import read_settings, scaling_at
 
 RECORD = "finetune.json"
-"""What `lorascope finetune` leaves beside an adapter; it says among others which layers of the base share weights."""
+"""What `finetune` leaves beside an adapter; among others it says which layers of the base shared weights."""
 
 
-class Truncated(NamedTuple):
-    """One layer's change, cut to fewer directions."""
-
-    A: Float64[np.ndarray, "rank d_in"]
-    B: Float64[np.ndarray, "d_out rank"]
-    """B A is the truncated s B A."""
-    kept: float
-    """Share of the squared Frobenius norm that is left; NaN where the change is zero."""
-
-
-def truncate_adapter(
-    path: str | Path, out: str | Path, *, share: float = 0.99, progress: Progress | None = None
-) -> xr.Dataset:
+def truncate_adapter(path: str | Path, out: str | Path, *, share: float = 0.99) -> xr.Dataset:
     """Write an adapter that keeps of each layer's change s B A the fewest directions that hold a share of it.
 
     Parameters
@@ -58,47 +48,31 @@ def truncate_adapter(
     path
         Folder of the adapter, as `adapter_report` takes it.
     out
-        Folder of the new one, which PEFT and every command here load. It must not be there yet, and appears when it is
-        whole.
+        Folder of the new one, which must not be there; it appears when it is whole.
     share
-        Share of the squared Frobenius norm of s B A that each layer keeps at least, above 0 and at most 1, which keeps
-        all but what is zero to rounding. A layer has at least rank 1.
-    progress
-        Called with (components done, components in all).
+        Share of the squared Frobenius norm of s B A that each layer keeps at least; 1 keeps all but rounding.
 
     Returns
     -------
     xr.Dataset
-        Over `component`, with coordinates `kind` and `layer` as `adapter_report` has them: `rank_before`, `rank`,
-        `kept` (share of the squared norm that is left, before the weights are rounded to their type; NaN where s B A is
-        zero), `n_parameters_before` and `n_parameters` (of A, B and their bias). Attributes name the `adapter`, its
-        weights' SHA-256, `out` and `share`.
+        Over `component`, with the coordinates of `adapter_report`: `rank_before`, `rank` (at least 1), and `kept`, the
+        share of the squared norm that is left before rounding to the tensors' types (NaN where s B A is zero).
+        Attributes: `adapter` and its `file_sha256`, `share`, `n_parameters_before`, `n_parameters`.
 
     Raises
     ------
-    FileExistsError
-        If `out` is there.
-    FileNotFoundError
-        If there is no adapter.
+    FileNotFoundError, FileExistsError
+        If there is no adapter, or `out` is there.
     ValueError
-        If `share` isn't above 0 and at most 1; `adapter_report` would refuse the adapter; it is DoRA's, whose
-        magnitudes rescale base and change together; its init changed the base weights, so that s B A isn't its change
-        of the checkpoint; or new weights are beyond the type of the old.
+        If `share` isn't above 0 and at most 1; `adapter_report` refuses the adapter; it is DoRA's, or its init changed
+        the base weights, so that s B A isn't all of its change; or new weights are beyond their tensor's type.
 
     Notes
     -----
-    The truncated SVD is the best approximation of its rank in the Frobenius norm (Eckart & Young 1936). It is that of
-    the small core between thin QR factors of B and A^T, in float64; B' = U sqrt(S), A' = sqrt(S) V^T, rounded to the
-    types of B and A. The scaling is in B' A' (and in the bias of a lora_B): alpha is each layer's rank, so that PEFT
-    multiplies by one. Ranks other than the most common stand in `rank_pattern` and `alpha_pattern` by whole paths.
-    Convolutions are truncated as matrices (d_out, channels x kernel). Other tensors are copied, and so are the other
-    settings, but for the init, which a trained adapter needs no more and which may not allow the new rank (orthogonal
-    takes even ones). The squared norm weighs every input direction alike; how much a truncation costs on data,
-    `lorascope.capture.compare_adapters` measures.
-
-    References
-    ----------
-    Eckart & Young (1936), Psychometrika 1(3), 211-218.
+    The truncated SVD is the best approximation of its rank in the Frobenius norm (Eckart & Young 1936, Psychometrika
+    1(3)), here of the core between thin QR factors, in float64. B' = U sqrt(S) and A' = sqrt(S) V^T hold the scaling
+    (and so does a lora_B's bias): each layer's alpha is its rank, so that PEFT multiplies by one. A convolution's
+    kernel is a matrix. Other tensors and settings are copied, but for the init, which may not allow the new rank.
     """
     folder, target = Path(path), Path(out)
     if not 0 < share <= 1:
@@ -106,142 +80,106 @@ def truncate_adapter(
     if target.exists() or target.is_symlink():
         raise FileExistsError(f"`out` is {str(target)!r}, which is there already; name a new folder")
     refuse_elsewhere(target, "out")
-    opened = open_adapter(folder)
-    require(_refusals(opened), folder)
+    report = adapter_report(folder)
+    settings, keys = json.loads(report.attrs["config"]), read_keys(folder)
+    branches = sort_keys(keys)[0]
+    require(_refusals(settings, keys, branches), folder)
+    try:
+        stored, ranks, kept = _truncate_all(folder, settings, keys, branches, share)
+    except FloatingPointError as error:
+        message = "its truncated weights are beyond the type of the whole ones; save it in float32 first"
+        raise ValueError(f"adapter {str(folder)!r} can't be truncated: {message}") from error
     with atomic_write(target, flush=True) as partial:
         partial.mkdir()
-        cut = _write_weights(opened, folder, partial / WEIGHTS, share, progress)
-        paths = [branch.path for branch in opened.branches]
-        ranks = [one.A.shape[0] for one in cut]
-        settings = _new_settings(opened.settings, dict(zip(paths, ranks, strict=True)))
+        specs = {
+            key: TensorSpec(
+                dtype=DTYPES[keys[key].dtype][0], shape=one.shape, data_ptr=one.ctypes.data, data_len=one.nbytes
+            )
+            for key, one in stored.items()
+        }
+        serialize_file(specs, partial / WEIGHTS, metadata={"format": "pt"})
         if (folder / RECORD).is_file():
-            (partial / RECORD).write_bytes((folder / RECORD).read_bytes())
-        (partial / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        open_adapter(partial)  # refuses patterns of too many layers: PEFT tries each on each layer
-    return _dataset(opened, cut).assign_attrs(
-        measure="an adapter truncated to a share of each layer's squared Frobenius norm of s B A",
-        adapter=str(folder),
-        file_sha256=weights_sha256(folder),
-        out=str(target),
+            shutil.copyfile(folder / RECORD, partial / RECORD)
+        changed = _settings_of(settings, {branch.path: rank for branch, rank in zip(branches, ranks, strict=True)})
+        (partial / CONFIG).write_text(json.dumps(changed, indent=2) + "\n", encoding="utf-8")
+        read_settings(partial)  # refuses patterns of too many layers: PEFT tries each on each layer
+    found = report[["rank"]].rename(rank="rank_before")
+    found["rank"] = "component", ranks, {"long_name": "rank of the truncated A and B", "units": "1"}
+    found["kept"] = "component", kept, {"long_name": "share of the squared Frobenius norm that is left", "units": "1"}
+    return found.assign_attrs(
+        {name: report.attrs[name] for name in ("adapter", "file_sha256", "lorascope")},
+        measure="ranks of an adapter that was truncated to a share of each layer's squared norm",
         share=share,
-        lorascope=version("lorascope"),
+        n_parameters_before=report.attrs["n_parameters"],
+        n_parameters=sum(one.size for key, one in stored.items() if ".lora_" in key),
     )
 
 
-def _refusals(opened: Opened) -> Iterator[Problem]:
-    """Why this adapter's layers can't be truncated one by one."""
-    settings = opened.settings
+def _refusals(
+    settings: Mapping[str, Any], keys: Mapping[str, StoredTensor], branches: Sequence[Branch]
+) -> Iterator[Problem]:
+    """Why s B A can't be truncated, or a tensor not copied."""
     if is_residual(settings):
-        init = settings.get("init_lora_weights")
-        message = (
-            f"the init {init!r} changed the base weights, and s B A isn't the change of the checkpoint; save it with "
-            "PEFT's `path_initial_model_for_weight_conversion` first"
-        )
-        yield Problem("init_lora_weights", "init", message)
-    for branch in opened.branches:
-        if "magnitude_vector" in branch.beside or settings.get("use_dora"):
-            message = "DoRA's magnitude rescales base and change together, so that s B A alone isn't what is kept"
-            yield Problem(branch.path, "dora", message)
-        elif odd := branch.beside - {"B_bias", "embedding"}:
-            yield Problem(branch.path, "unknown", f"there is a lora_{min(odd)}, which PEFT doesn't make")
-    for key, tensor in opened.keys.items():
+        message = "the init {!r} changed the base weights, so that s B A isn't the change of the checkpoint"
+        yield Problem("init_lora_weights", "init", message.format(settings.get("init_lora_weights")))
+    for branch in branches:
+        if settings.get("use_dora") or "magnitude_vector" in branch.beside:
+            yield Problem(branch.path, "dora", "DoRA's magnitudes belong to the whole change, not to a part of it")
+    for key, tensor in keys.items():
         if tensor.dtype not in DTYPES:
-            allowed = ", ".join(kind for kind, _ in DTYPES.values())
-            yield Problem(key, "dtype", f"it is of type {tensor.dtype!r}; allowed are {allowed}")
+            yield Problem(key, "dtype", f"type {tensor.dtype!r} can't be copied; allowed are {', '.join(DTYPES)}")
+
+
+def _truncate_all(
+    folder: Path,
+    settings: Mapping[str, Any],
+    keys: Mapping[str, StoredTensor],
+    branches: Sequence[Branch],
+    share: float,
+) -> tuple[dict[str, np.ndarray], list[int], list[float]]:
+    """Every tensor of the new file as it is stored, and by branch the rank and the share that is left."""
+    key_of, ranks, kept = {tensor: key for key, tensor in keys.items()}, [], []
+    stored: dict[str, np.ndarray] = {}
+    with (folder / WEIGHTS).open("rb") as file:
+        for key, tensor in keys.items():
+            match = KEY.fullmatch(key.removeprefix(PREFIX))
+            if match is None:
+                file.seek(tensor.start)
+                bits = np.fromfile(file, DTYPES[tensor.dtype][1], count=math.prod(tensor.shape))
+                stored[key] = bits.reshape(tensor.shape)
+            elif match["leaf"] == "bias":  # PEFT multiplies it by the scaling too
+                scaling = scaling_at(settings, INNER.sub("", match["path"]))
+                stored[key] = narrow_factor(scaling * read_factor(file, tensor)[:, 0], tensor.dtype)
+        for path, down, up, _ in branches:
+            B, A, left = _truncate(read_factor(file, up), read_factor(file, down), scaling_at(settings, path), share)
+            stored[key_of[down]] = narrow_factor(A.reshape(-1, *down.shape[1:]), down.dtype)
+            stored[key_of[up]] = narrow_factor(B.reshape(*B.shape, *up.shape[2:]), up.dtype)
+            ranks.append(len(A))
+            kept.append(left)
+    return stored, ranks, kept
 
 
 def _truncate(
     B: Float64[np.ndarray, "d_out rank"], A: Float64[np.ndarray, "rank d_in"], scaling: float, share: float
-) -> Truncated:
-    """The fewest singular directions of scaling * B A that hold this share of its squares."""
+) -> tuple[Float64[np.ndarray, "d_out few"], Float64[np.ndarray, "few d_in"], float]:
+    """B and A of the fewest singular directions of scaling * B A that hold this share of its squares, and theirs."""
     (left, R_B), (right, R_A) = np.linalg.qr(B), np.linalg.qr(A.T)
-    with np.errstate(over="ignore", invalid="ignore"):
-        core = scaling * (R_B @ R_A.T)
-    if not np.isfinite(core).all():
-        raise OverflowError("s B A is beyond float64")
-    U, sigma, V = np.linalg.svd(core, full_matrices=False)
+    U, sigma, V = np.linalg.svd(scaling * (R_B @ R_A.T), full_matrices=False)
     ratios = sigma / (sigma[0] or 1.0)  # so that squares neither overflow nor vanish
-    ratios[ratios < np.finfo(np.float64).eps * max(len(A), *A.shape[1:], len(B))] = 0  # zero to rounding
-    squares = np.square(ratios)
-    left_out = np.append(np.cumsum(squares[::-1])[::-1], 0.0)  # by the rank from 0 on
-    total = left_out[0]
-    rank = max(1, int(np.argmax(left_out <= (1 - share) * total)))
+    ratios[ratios < np.finfo(np.float64).eps * max(*A.shape, *B.shape)] = 0  # zero to rounding
+    lost = np.append(np.cumsum(np.square(ratios)[::-1])[::-1], 0.0)  # by the rank that is left
+    rank = max(1, int(np.argmax(lost <= (1 - share) * lost[0])))
     root = np.sqrt(sigma[:rank])
-    kept = float(1 - left_out[rank] / total) if total else float("nan")
-    return Truncated(root[:, None] * (V[:rank] @ right.T), (left @ U[:, :rank]) * root, kept)
+    kept = float(1 - lost[rank] / lost[0]) if lost[0] else float("nan")
+    return (left @ U[:, :rank]) * root, root[:, None] * (V[:rank] @ right.T), kept
 
 
-def _write_weights(
-    opened: Opened, folder: Path, target: Path, share: float, progress: Progress | None
-) -> list[Truncated]:
-    """Write the weights of the truncated adapter; every tensor keeps its key and type."""
-    keys = {tensor: key for key, tensor in opened.keys.items()}
-    matches = {key: KEY.fullmatch(key.removeprefix(PREFIX)) for key in opened.keys}
-    biases = {INNER.sub("", found["path"]): key for key, found in matches.items() if found and found["leaf"] == "bias"}
-    cut, problems = [], []
-    with (folder / WEIGHTS).open("rb") as file:
-        stored = {key: read_stored(file, opened.keys[key]) for key, found in matches.items() if found is None}
-        for done, branch in enumerate(opened.branches, start=1):
-            (n_in, *kernel), (n_out, _, *ones) = branch.down.shape[1:], branch.up.shape
-            scaling = scaling_at(opened.settings, branch.path)
-            try:
-                A, B = read_factors(file, branch)
-                one = _truncate(B, A, scaling, share)
-                stored[keys[branch.down]] = narrow_stored(one.A.reshape(-1, n_in, *kernel), branch.down.dtype)
-                stored[keys[branch.up]] = narrow_stored(one.B.reshape(n_out, -1, *ones), branch.up.dtype)
-                if key := biases.get(branch.path):  # PEFT multiplies it by the scaling too
-                    dtype = opened.keys[key].dtype
-                    bias = scaling * widen_stored(read_stored(file, opened.keys[key]), dtype)
-                    stored[key] = narrow_stored(bias, dtype)
-                cut.append(one)
-            except OverflowError as error:
-                problems.append(Problem(branch.path, "values", f"{error}; take an earlier checkpoint"))
-            if progress is not None:
-                progress(done, len(opened.branches))
-    require(problems, folder)
-    specs = {
-        key: TensorSpec(
-            dtype=DTYPES[opened.keys[key].dtype][0],
-            shape=values.shape,
-            data_ptr=values.ctypes.data,
-            data_len=values.nbytes,
-        )
-        for key, values in stored.items()
-    }
-    serialize_file(specs, target, metadata={"format": "pt"})
-    return cut
-
-
-def _new_settings(settings: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[str, Any]:
+def _settings_of(settings: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[str, Any]:
     """The configuration of an adapter of these ranks by path, whose scaling is one everywhere."""
     counts = Counter(ranks.values())
     usual = max(counts, key=lambda rank: (counts[rank], rank))
-    # PEFT lets an expression fit the end of a path too, where another layer's may end alike.
+    # Else PEFT would let it fit the end of another layer's path.
     pattern = {f"^{re.escape(path)}": rank for path, rank in ranks.items() if rank != usual}
     unused = {"use_rslora": False, "init_lora_weights": True, "eva_config": None}
-    return {
-        **settings,
-        **{name: value for name, value in unused.items() if name in settings},
-        "r": usual,
-        "lora_alpha": usual,
-        "rank_pattern": pattern,
-        "alpha_pattern": pattern,
-    }
-
-
-def _dataset(opened: Opened, cut: Sequence[Truncated]) -> xr.Dataset:
-    before = np.array([rank_at(opened.settings, branch.path) for branch in opened.branches])
-    after = np.array([one.A.shape[0] for one in cut])
-    widths = np.array([one.A.shape[1] + one.B.shape[0] for one in cut])
-    biases = [one.B.shape[0] * ("B_bias" in branch.beside) for one, branch in zip(cut, opened.branches, strict=True)]
-    values = {
-        "rank_before": (before, "rank of A and B"),
-        "rank": (after, "rank of the truncated A and B"),
-        "kept": (np.array([one.kept for one in cut]), "share of the squared Frobenius norm of s B A that is left"),
-        "n_parameters_before": (before * widths + biases, "numbers in A, B and their bias"),
-        "n_parameters": (after * widths + biases, "numbers in the truncated A, B and their bias"),
-    }
-    return xr.Dataset(
-        {name: ("component", numbers, {"long_name": text, "units": "1"}) for name, (numbers, text) in values.items()},
-        coords=component_coords([branch.path for branch in opened.branches]),
-    )
+    changed = {"r": usual, "lora_alpha": usual, "rank_pattern": pattern, "alpha_pattern": pattern}
+    return {**settings, **{name: value for name, value in unused.items() if name in settings}, **changed}

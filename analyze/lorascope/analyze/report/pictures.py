@@ -54,9 +54,7 @@ def with_pictures(body: str) -> str:
     return _FIGURE.sub(shown, body)
 
 
-def draw(
-    figures: Mapping[str, Mapping[str, Any]], *, kind: Literal["svg", "webp", "png"], width: int
-) -> dict[str, bytes]:
+def draw(figures: Mapping[str, Mapping[str, Any]], *, kind: Literal["svg", "webp"], width: int) -> dict[str, bytes]:
     """Picture of each figure (data and layout) by name; of none without kaleido or a Chrome, which is started once.
 
     All is done by another process, as a browser that dies can leave kaleido waiting for ever.

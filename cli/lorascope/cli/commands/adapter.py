@@ -15,7 +15,7 @@ from lorascope.analyze.targets import RESULTS, TABLES, refuse_target
 from lorascope.stores.names import matching
 
 from ..screen import aside, print_table, progress_bar, say, write_json
-from ..truncation import share_of, write_truncated
+from ..truncation import write_truncated
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
@@ -64,23 +64,18 @@ def adapter(
         With `--truncate`: the base model (a hub id, a local folder, or a .gguf file), on which cross-entropy, accuracy
         and KL divergence of both adapters are measured. Needs torch.
     data
-        With `--model`: what to measure on, in the formats of docs/data.md; data that neither was trained on.
+        What to measure on, in the formats of docs/data.md; the adapter wasn't trained on it.
     limit
-        With `--model`: only so many samples from the start of each file.
+        Measure on only so many items from the start of each file.
     """
     if not paths:
         raise ValueError("`paths` is empty; give one adapter folder or several")
     if truncate is not None:
-        if len(paths) > 1 or component:
-            what = (
-                f"there are {len(paths)}; call it once for each"
-                if len(paths) > 1
-                else "`component` is given; leave it out"
+        if len(paths) > 1 or component or full or as_json:
+            raise ValueError(
+                "`truncate` takes one adapter, and neither `component`, `full` nor `as_json`; leave them out"
             )
-            raise ValueError(f"`truncate` takes one adapter as a whole, and {what}")
-        write_truncated(
-            paths[0], out, share_of(truncate), model=model, data=data, limit=limit, full=full, as_json=as_json
-        )
+        write_truncated(paths[0], out, truncate, model, data, limit)
         return
     if model is not None or data or limit is not None:
         raise ValueError("`model`, `data` and `limit` are for what `truncate` writes; give it too, such as 99%")
