@@ -1,6 +1,7 @@
 """Adapters beside each other on data: against transformers' and torch's own losses, one sample at a time."""
 
 import copy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def folders(tiny_adapter: Path, tmp_path: Path) -> dict[str, Path]:
 def test_each_number_is_that_of_one_sample_alone(
     monkeypatch: pytest.MonkeyPatch, tiny_model: Any, tiny_tokenizer: Any, tiny_items: Any, folders: dict[str, Path]
 ) -> None:
-    monkeypatch.setattr("lorascope.capture.compare_adapters.BATCH_TOKENS", 150)
+    monkeypatch.setattr(sys.modules[compare_adapters.__module__], "BATCH_TOKENS", 150)
     found = compare_adapters(copy.deepcopy(tiny_model), tiny_tokenizer, tiny_items, folders)
     assert found["adapter"].values.tolist() == ["base", "whole", "cut"]
     assert found["sample"].values.tolist() == [f"tiny/{item.id}" for item in tiny_items]

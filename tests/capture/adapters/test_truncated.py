@@ -48,7 +48,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "plain": (None, {}),
     "patterns": (None, {"rank_pattern": {"q_proj": 7, r"layers\.1\.mlp\..*": 3}, "alpha_pattern": {"up_proj": 3}}),
     "rslora": (None, {"use_rslora": True, "rank_pattern": {"v_proj": 2}}),
-    "bias": (gpt2, {"target_modules": ["c_attn"], "fan_in_fan_out": True, "lora_bias": True, "use_rslora": True}),
+    "bias": (gpt2, {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True, "lora_bias": True}),
     "orthogonal": (None, {"init_lora_weights": "orthogonal"}),
     "trained head": (None, {"modules_to_save": ["lm_head"]}),
     "Conv1D": (gpt2, {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True}),
