@@ -40,7 +40,8 @@ def compare_adapters(
     Parameters
     ----------
     model, tokenizer
-        A causal language model of transformers without adapters, as which it is left, and its fast tokenizer.
+        A causal language model of transformers without adapters, as which it is left (but for an init that changes the
+        base), and its fast tokenizer.
     items
         What `read_items` gives; questions are asked with the prompt `main`.
     adapters
