@@ -183,6 +183,7 @@ def test_public_objects_are_those_we_promise() -> None:
         "measure_information", "measure_run",
         "miub", "miub_readings", "mutual_information", "open_result", "paired", "qualify", "save",
         "scores_table", "side_by_side", "to_dataframe", "token_measure", "trend_tests",
+        "truncate_adapter",
     }  # fmt: skip
     assert lorascope.stores.__all__ == [
         "Adapter", "Component", "Place", "Problem", "RowWritten", "Run", "RunSpec", "RunWriter", "StoreError",

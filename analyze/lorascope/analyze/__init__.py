@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from . import figures as figures
     from . import report as report
     from .adapters.adapter import adapter_report
+    from .adapters.truncate import truncate_adapter
     from .compare_measures import compare_measures
     from .compare_runs import paired, side_by_side
     from .contexts import contexts
@@ -71,6 +72,7 @@ __all__ = [
     "to_dataframe",
     "token_measure",
     "trend_tests",
+    "truncate_adapter",
     "view",
 ]
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import dask.system
 import numpy as np
 import xarray as xr
 
@@ -12,7 +13,7 @@ from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 
 from .compare_measures import compare_measures
-from .directions import basis, directions_of, gram, n_holding, rotate, state_rows
+from .directions import basis, directions_of, gram, in_order, n_holding, rotate, state_rows
 from .lens import lens
 from .measuring.sources import Source, read_factors, sources_of
 from .qualify import qualify
@@ -142,7 +143,7 @@ def directions_by_component(
         `driver_p`: the chance of so many or more if `top` tokens were drawn at random, times the different ids.
     """
     found = directions_of(sources, n_top=N_TOP, n_workers=n_workers, progress=progress)
-    halves = _half_counts(sources)
+    halves = _half_counts(sources, n_workers)
     there = np.flatnonzero((run.committed & run.with_states).values)
     of_token = run.tokens["token_id"].values
     ids, counts = np.unique(of_token[there], return_counts=True)
@@ -167,21 +168,24 @@ def directions_by_component(
     )
 
 
-def _half_counts(sources: Sequence[Source]) -> np.ndarray:
+def _half_counts(sources: Sequence[Source], n_workers: int | None) -> np.ndarray:
     """Directions that hold 99 % of |delta|², of every other row: float64 (component, half)."""
     rows = state_rows(sources[0])
     if len(rows) < 2:
         return np.full((len(sources), 2), np.nan)
-    counts = np.empty((len(sources), 2))
-    for half in (0, 1):
-        totals = [np.zeros((source.delta.rows.shape[1],) * 2) for source in sources]
-        for row in rows[half::2]:
-            for total, factor in zip(totals, read_factors(sources, row), strict=True):
-                assert factor is not None
-                total += gram(factor)[0]
-        for place, (total, source) in enumerate(zip(totals, sources, strict=True)):
-            counts[place, half] = n_holding(rotate(total, basis(source)[1])[1], 0.99)
-    return counts
+
+    def grams(row: int) -> list[np.ndarray]:
+        return [gram(factor)[0] for factor in read_factors(sources, row) if factor is not None]
+
+    halves = [[np.zeros((source.delta.rows.shape[1],) * 2) for source in sources] for _ in range(2)]
+    for place, found in enumerate(in_order(grams, rows, n_workers or dask.system.CPU_COUNT)):
+        for total, one in zip(halves[place % 2], found, strict=True):
+            total += one
+    counts = [
+        [n_holding(rotate(total, basis(source)[1])[1], 0.99) for total, source in zip(half, sources, strict=True)]
+        for half in halves
+    ]
+    return np.array(counts, np.float64).T
 
 
 def _driver(top: np.ndarray, ids: np.ndarray, counts: np.ndarray) -> tuple[int, int, float, float]:

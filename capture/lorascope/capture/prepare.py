@@ -19,8 +19,8 @@ from .adapters.training_record import base_notes
 from .config import CaptureConfig
 from .load import Known, Loaded, know
 from .models.model import context_length, is_causal, tokenizer_identity
-from .models.weights import plain_model
 from .models.unembedding import FinalNorm, final_norm, unembedding_kind, unembedding_values
+from .models.weights import plain_model
 from .planning.estimate import choose_share
 from .provenance import data_fingerprint, device_description, library_versions
 from .ranks import Ranks

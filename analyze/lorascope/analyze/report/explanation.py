@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lorascope.analyze.directions import contexts
+from lorascope.analyze.contexts import contexts
 from lorascope.analyze.explain import Explanation, explain
 from lorascope.analyze.format import format_error, format_number, format_percent
 from lorascope.stores import Run
@@ -20,6 +20,8 @@ from .paragraph import chosen_component, paragraph, promoted, quoted
 TITLE = "What the adapter learned"
 N_ROWS = 10
 """Rows of a table that would have one for each component."""
+N_CONTEXTS = 3
+"""Strongest tokens of a direction whose contexts are shown."""
 
 
 def write_explanation(run: RunLike, path: str | Path, **options: Any) -> str:
@@ -79,8 +81,8 @@ def _matters(run: Run, found: Explanation) -> str:
         for part, kl, error in zip(shown["part"].values, shown["kl"].values, shown["kl_se"].values, strict=True)
     ]
     caption = (
-        f"The {len(rows)} largest of {n_parts} {taken.attrs['parts']}: KL(adapted || adapted without that delta) of the "
-        f"next-token distributions, mean over a sample's tokens, ± standard error over "
+        f"The {len(rows)} largest of {n_parts} {taken.attrs['parts']}: KL(adapted || adapted without that delta) of "
+        f"the next-token distributions, mean over a sample's tokens, ± standard error over "
         f"{taken.attrs['n_samples']} samples ({taken.attrs['n_tokens']} tokens). Share: of the sum over all parts, "
         "which needn't be what all of them do together."
     )
@@ -123,7 +125,9 @@ def _first_directions(run: Run, found: Explanation) -> str:
     for name in names:
         one = every.sel(component=name)
         tokens = one["token"].values
-        told = contexts(run, tokens[tokens >= 0][:3])
+        parts = contexts(run, tokens[:N_CONTEXTS], width=4)
+        words = zip(*(parts[part].values for part in ("before", "text", "after")), strict=True)
+        told = [f"{before}[{text}]{after}" for before, text, after in words if text]
         rows.append(
             (
                 name,

@@ -90,8 +90,8 @@ def _matters(found: Explanation) -> Iterator[str]:
     what = {"components": "", "layers": "layer ", "kinds": "all "}[taken.attrs["parts"]]
     yield (
         f"What matters: taken out alone, {what}{top['part'].item()} changes the next token most, by a KL of "
-        f"{format_error(kl, error)} nat ({rest}); the five largest of {taken.sizes['part']} {taken.attrs['parts']} hold "
-        f"{format_percent(float(share))} of the sum."
+        f"{format_error(kl, error)} nat ({rest}); the five largest of {taken.sizes['part']} {taken.attrs['parts']} "
+        f"hold {format_percent(float(share))} of the sum."
     )
     if found.measures is not None:
         yield sentences(found.measures)[0]
