@@ -118,9 +118,9 @@ def _first_directions(run: Run, found: Explanation) -> str:
     """The first direction of some components, and the contexts of its strongest tokens."""
     assert found.directions is not None
     every = found.directions
-    order = every.assign(js=found.qualified.dataset["js"]).sortby("js", ascending=False)["component"].values.tolist()
+    order = found.qualified.dataset["js"].fillna(-1).sortby(-found.qualified.dataset["js"])["component"].values.tolist()
     first = chosen_component(found)
-    names = [name for name in dict.fromkeys((first, *order)) if name in order][:N_ROWS]
+    names = [name for name in dict.fromkeys((first, *order)) if name in every["component"].values][:N_ROWS]
     rows = []
     for name in names:
         one = every.sel(component=name)
@@ -154,7 +154,7 @@ def _words(found: Explanation) -> str:
     if found.lens is None:
         return _missing(found, "lens", title)
     words = found.lens
-    order = words["delta_norm"].argsort().values[::-1]
+    order = words["delta_norm"].values.argsort()[::-1]
     sites = words["site"].values[order].tolist()
     after = [site for site in words["site"].values.tolist() if str(site).startswith("after layer ")]
     shown = (after[::-1] or sites)[:N_ROWS]

@@ -25,9 +25,9 @@ def paragraph(run: Run, found: Explanation) -> str:
 def chosen_component(found: Explanation) -> str:
     """The component that is looked into: the one whose ablation costs most, else the one with the largest js."""
     if found.measures is not None:
-        return str(found.measures["component"].values[found.measures["ablation"].argmax()])
+        return str(found.measures["component"].values[found.measures["ablation"].values.argmax()])
     means = found.qualified.dataset["js"].fillna(-1)
-    return str(means["component"].values[int(means.argmax())])
+    return str(means["component"].values[int(means.values.argmax())])
 
 
 def chosen_site(found: Explanation) -> str:
@@ -38,7 +38,7 @@ def chosen_site(found: Explanation) -> str:
     assert found.lens is not None
     sites = found.lens["site"].values.tolist()
     after = [site for site in sites if site.startswith("after layer ")]
-    return after[-1] if after else str(sites[int(found.lens["delta_norm"].argmax())])
+    return after[-1] if after else str(sites[int(found.lens["delta_norm"].values.argmax())])
 
 
 def promoted(words: xr.Dataset, site: str, side: str = "promoted") -> list[str]:
@@ -80,7 +80,7 @@ def _matters(found: Explanation) -> Iterator[str]:
     if taken is None:
         yield f"What matters: can't tell, since {found.why['ablation']}."
         return
-    top = taken.isel(part=int(taken["kl"].argmax()))
+    top = taken.isel(part=int(taken["kl"].values.argmax()))
     kl, error = float(top["kl"]), float(top["kl_se"])
     rest = f"{taken.attrs['n_tokens']} tokens of {taken.attrs['n_samples']} samples"
     if not kl > 2 * error:
