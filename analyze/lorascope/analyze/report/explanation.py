@@ -6,15 +6,16 @@ from typing import Any
 
 from lorascope.analyze.contexts import contexts
 from lorascope.analyze.explain import Explanation, explain
+from lorascope.analyze.figures import js_figure
 from lorascope.analyze.format import format_error, format_number, format_percent
 from lorascope.stores import Run
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.reading.read import RunLike, as_run
 
-from . import about_run, sections
+from . import about_run
 from .ablation import ablation
 from .document import document
-from .markup import contents, escape, notice, section, table
+from .markup import contents, escape, figure, notice, section, table, with_minus
 from .paragraph import chosen_component, paragraph, promoted, quoted
 
 TITLE = "What the adapter learned"
@@ -25,7 +26,7 @@ N_CONTEXTS = 3
 
 
 def write_explanation(run: RunLike, path: str | Path, **options: Any) -> str:
-    """Write a page that says what an adapter learned; returns the paragraph that it begins with.
+    """Write a page that says what an adapter learned; returns the paragraph at its head in lines.
 
     Nothing in it is fetched from elsewhere. A page that is there already is replaced, and only by a whole one.
 
@@ -50,17 +51,29 @@ def write_explanation(run: RunLike, path: str | Path, **options: Any) -> str:
         raise IsADirectoryError(f"`path` is {str(path)!r}, a folder; name a file, e.g. {str(page / 'explain.html')!r}")
     run = as_run(run)
     found = explain(run, **options)
-    text = paragraph(run, found)
-    body = "".join((sections.components(found.qualified), _matters(run, found), _directions(run, found), _words(found)))
+    told = paragraph(run, found)
+    body = "".join((_acts(found), _matters(run, found), _directions(run, found), _words(found)))
+    opening = " ".join(f"<b>{escape(head)}.</b> {escape(with_minus(text))}" for head, text in told)
     head = (
-        f'<p class="opening">{escape(text)}</p>',
-        *(notice(told) for told in about_run.notices(run, found.qualified)),
+        f'<p class="opening">{opening}</p>',
+        *(notice(one) for one in about_run.notices(run, found.qualified)),
         contents(body),
     )
     with atomic_write(page) as partial:
         whole = document(TITLE, about_run.source(run, found.qualified), "".join((*head, body)))
         partial.write_text(whole, encoding="utf-8")
-    return text
+    return "\n".join(f"{head}. {text}" for head, text in told)
+
+
+def _acts(found: Explanation) -> str:
+    """The heat map of js."""
+    n_samples = found.qualified.attrs["n_samples"]
+    caption = (
+        f"Mean JS of each component in nats, over {n_samples} samples. The colour scale is logarithmic, and its low "
+        "end stands for everything below. Grey: exactly 0, not finite, or no such component. Hover over a cell for its "
+        "name, standard error and what qualifies it."
+    )
+    return section("components", "Where it acts", figure("js-map", js_figure(found.qualified, titled=False), caption))
 
 
 def _missing(found: Explanation, name: str, title: str) -> str:

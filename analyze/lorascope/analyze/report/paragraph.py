@@ -17,9 +17,15 @@ N_WORDS = 8
 """Most tokens that a sentence names."""
 
 
-def paragraph(run: Run, found: Explanation) -> str:
-    """Where it acts, what matters, which directions, which words, how many ranks: a sentence or two each, as text."""
-    return " ".join((_acts(found), *_matters(found), _directions(run, found), _words(found), _ranks(found)))
+def paragraph(run: Run, found: Explanation) -> list[tuple[str, str]]:
+    """A question and its answer in a sentence or two, as plain text: of each of the five."""
+    return [
+        ("Where it acts", _acts(found)),
+        ("What matters", " ".join(_matters(found))),
+        ("Which directions", _directions(run, found)),
+        ("Which words", _words(found)),
+        ("How many ranks", _ranks(found)),
+    ]
 
 
 def chosen_component(found: Explanation) -> str:
@@ -44,7 +50,7 @@ def chosen_site(found: Explanation) -> str:
 def promoted(words: xr.Dataset, site: str, side: str = "promoted") -> list[str]:
     """Tokens that the lens's null doesn't explain at a site, in their order."""
     at = words.sel(site=site)
-    there = (at[f"{side}_p"] <= LEVEL).values & (at[f"{side}_id"] >= 0).values
+    there = (at[f"{side}_p"] <= LEVEL).values
     return [str(text) for text in at[side].values[there]]
 
 
@@ -67,29 +73,29 @@ def _acts(found: Explanation) -> str:
         n = int(np.searchsorted(np.cumsum(sums.values[order]) / sums.values.sum(), 0.5)) + 1
         names = [str(sums[name].values[place]) for place in sorted(order[:n])] if n <= 5 else []
         said = f"{noun} {', '.join(names)}" if names else f"{n} of its {len(order)} {noun}"
-        parts.append(f"half of the push on the layers' outputs falls on {said}" if not parts else f"half on {said}")
+        parts.append(f"Half of the push on the layers' outputs falls on {said}" if not parts else f"half on {said}")
     if "js_permuted" not in qualified:
-        return f"Where it acts: {parts[0]}, {parts[1]} ({size})."
+        return f"{parts[0]}, {parts[1]} ({size})."
     ratio = miub / float(qualified["js_permuted"].sum(skipna=False))
     null = f"{format_number(ratio)} times what the same change does with its features shuffled"
-    return f"Where it acts: {parts[0]}, {parts[1]} ({size}; {null})."
+    return f"{parts[0]}, {parts[1]} ({size}; {null})."
 
 
 def _matters(found: Explanation) -> Iterator[str]:
     taken = found.ablation
     if taken is None:
-        yield f"What matters: can't tell, since {found.why['ablation']}."
+        yield f"Can't tell, since {found.why['ablation']}."
         return
     top = taken.isel(part=int(taken["kl"].values.argmax()))
     kl, error = float(top["kl"]), float(top["kl_se"])
     rest = f"{taken.attrs['n_tokens']} tokens of {taken.attrs['n_samples']} samples"
     if not kl > 2 * error:
-        yield f"What matters: can't tell; no part's removal moves the next token by twice its error ({rest})."
+        yield f"Can't tell: no part's removal moves the next token by twice its error ({rest})."
         return
     share = np.sort(taken["kl"].values)[::-1][:5].sum() / taken["kl"].values.sum()
     what = {"components": "", "layers": "layer ", "kinds": "all "}[taken.attrs["parts"]]
     yield (
-        f"What matters: taken out alone, {what}{top['part'].item()} changes the next token most, by a KL of "
+        f"Taken out alone, {what}{top['part'].item()} changes the next token most, by a KL of "
         f"{format_error(kl, error)} nat ({rest}); the five largest of {taken.sizes['part']} {taken.attrs['parts']} "
         f"hold {format_percent(float(share))} of the sum."
     )
@@ -99,19 +105,19 @@ def _matters(found: Explanation) -> Iterator[str]:
 
 def _directions(run: Run, found: Explanation) -> str:
     if found.directions is None:
-        return f"Which directions: can't tell, since {found.why['directions']}."
+        return f"Can't tell, since {found.why['directions']}."
     name = chosen_component(found)
     if name not in found.directions["component"]:
-        return f"Which directions: can't tell for {name}, whose delta is no factor."
+        return f"Can't tell for {name}, whose delta is no factor."
     one = found.directions.sel(component=name)
     share, rank, p = float(one["first_share"]), int(one["rank"]), float(one["driver_p"])
     held = (
-        f"Which directions: in {name} the first of {rank} holds {format_percent(share)} of |delta|² (equal ones would "
+        f"In {name} the first of {rank} holds {format_percent(share)} of |delta|² (equal ones would "
         f"hold {format_percent(1 / rank)})"
     )
     count, n_top = int(one["driver_count"]), int((one["token"] >= 0).sum())
     if not p <= LEVEL:
-        return f"{held}; what drives it, can't tell: no token is over-represented among its {n_top} strongest."
+        return f"{held}. Can't tell what drives it: no token is over-represented among its {n_top} strongest."
     text = _text_of(run, int(one["driver"]))
     return (
         f"{held}, and {count} of its {n_top} strongest tokens are {text}, which is "
@@ -128,7 +134,7 @@ def _text_of(run: Run, token_id: int) -> str:
 
 def _words(found: Explanation) -> str:
     if found.lens is None:
-        return f"Which words: can't tell, since {found.why['lens']}."
+        return f"Can't tell, since {found.why['lens']}."
     site, parts = chosen_site(found), []
     for side in ("promoted", "suppressed"):
         if texts := promoted(found.lens, site, side)[:N_WORDS]:
@@ -136,15 +142,15 @@ def _words(found: Explanation) -> str:
             n = int(found.lens[f"n_{side}"].sel(site=site))
             verb = "promotes" if side == "promoted" else "suppresses"
             parts.append(f"{verb} {quoted(texts)} ({n} tokens beyond its null, p at most {format_number(least)})")
-    where = f"the mean change {site}" if site.startswith("after") else f"the mean delta of {site}"
+    where = f"The mean change {site}" if site.startswith("after") else f"The mean delta of {site}"
     if not parts:
-        return f"Which words: can't tell; {where} promotes no token beyond the null of its shuffled features."
-    return f"Which words: {where} {' and '.join(parts)}."
+        return f"Can't tell: {where[0].lower()}{where[1:]} promotes no token beyond the null of its shuffled features."
+    return f"{where} {' and '.join(parts)}."
 
 
 def _ranks(found: Explanation) -> str:
     if found.directions is None:
-        return f"How many ranks: can't tell, since {found.why['directions']}."
+        return f"Can't tell, since {found.why['directions']}."
     one = found.directions
     n, rank, halves = int(one["n_99"].sum()), int(one["rank"].sum()), one["n_99_half"].sum("component", skipna=False)
     error = (
@@ -153,6 +159,5 @@ def _ranks(found: Explanation) -> str:
         else "its error can't be told from one row of tokens"
     )
     return (
-        f"How many ranks: {n} of {rank} directions hold 99 % of |delta|² on these tokens ({error}); "
-        f"{int(one['n_90'].sum())} hold 90 %."
+        f"{n} of {rank} directions hold 99 % of |delta|² on these tokens ({error}); {int(one['n_90'].sum())} hold 90 %."
     )
