@@ -31,8 +31,9 @@ def tables_of(seed: int, *, n_samples: int = 12, n: int = 60, noise: float = 0.3
 
 def found_of(tables: Mapping[str, np.ndarray], n_draws: int = 100, **fixed: np.ndarray) -> Any:
     n, width = tables["ablation"].shape
-    draws = group_draws(n, n_draws, np.random.default_rng(0)) if n > 1 else None
-    return correlate(tables, {"depth": np.arange(width) // 3.0} | fixed, np.resize(KINDS, width), draws, 0.95)
+    draws = group_draws(n, n_draws, np.random.default_rng(0))
+    fixed = {"depth": np.arange(width) // 3.0, "weight_norm": np.full(width, np.nan)} | fixed
+    return correlate(tables, fixed, np.resize(KINDS, width), draws, 0.95)
 
 
 def test_correlations_are_scipys_of_the_means() -> None:
@@ -100,8 +101,9 @@ def test_intervals_cover_the_truth_where_percentiles_do_not() -> None:
 
 
 def test_what_is_not_known_is_nan_and_takes_nothing_along() -> None:
-    tables = {name: table for name, table in tables_of(5)["tables"].items() if name != "js_permuted"}
-    tables["delta_ratio"][3, 4] = np.nan
+    tables = tables_of(5)["tables"]
+    tables["js_permuted"][:] = np.nan
+    tables["delta_ratio"][3, 4] = np.inf
     found = found_of(tables)
     unknown = ["js_permuted", "js_over_permuted", "delta_ratio", "weight_norm"]
     for name in ("spearman", "spearman_low", "partial_high", "overrated"):
@@ -132,9 +134,10 @@ def test_a_runs_numbers_are_means_over_ablated_samples(
     assert (found.attrs["n_samples"], found.attrs["n_draws"]) == (6, 100)
     assert found.attrs["n_tokens"] == np.isfinite(small.run.ablation().values[:, 0]).sum()
     assert found["component"].values.tolist() == small.run.component_paths
-    remarks = " ".join(json.loads(found.attrs["remarks"]))
-    assert ("js_permuted isn't known: it takes the states" in remarks) == ("states" in options)
-    assert "weight_norm isn't known: a run doesn't hold lora_A; give the adapter's folder" in remarks
+    unknown = ["js_permuted", "js_over_permuted", "weight_norm"] if "states" in options else ["weight_norm"]
+    assert json.loads(found.attrs["remarks"]) == [
+        f"{name} isn't known or finite at 6 of 6 components, such as model.layers.0.q_proj" for name in unknown
+    ]
 
 
 def test_an_unfinished_sample_is_left_out(make_small: Callable[..., Small], monkeypatch: pytest.MonkeyPatch) -> None:

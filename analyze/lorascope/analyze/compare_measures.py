@@ -1,20 +1,19 @@
 """Which measure of a component predicts what taking out its delta does to the model's next token."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float64, Int64
 
-from lorascope.stores import Run, StoreError
+from lorascope.stores import StoreError
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 
 from .adapters.adapter import adapter_report
 from .measuring.captured import available
-from .measuring.measures import MEASURES
 from .measuring.run import measure_run
 from .reduce import reduce_tokens, usable_samples
 from .stats.resampling import Draws, basic_interval, group_draws, refuse_draws
@@ -22,18 +21,12 @@ from .tree import run_attributes
 from .weights import standard_error
 
 BY_TOKEN = ("js", "delta_ratio", "js_permuted", "effective_width")
-"""Measures of states, means over tokens and samples here."""
-OTHERS = {
-    "js_over_permuted": "js over js_permuted, each a mean over samples",
-    "weight_norm": "Frobenius norm of the change s B A to the layer's weight",
-    "depth": "layer, -1 outside of the layers",
-}
-"""Name of a measure that isn't one of a token -> what it is."""
+"""Measures that are means over tokens and samples here."""
 MEASURED = ("js", "delta_ratio", "js_permuted", "js_over_permuted", "effective_width", "weight_norm", "depth")
-"""Measures in the order of the result."""
+"""All measures, in the order of the result."""
 CORRELATIONS = {
     "spearman": "rank correlation with ablation over components",
-    "partial": "rank correlation with ablation once the means of each kind's ranks are taken off",
+    "partial": "rank correlation with ablation once the mean rank of each kind is taken off",
     "overrated": "rank correlation with how many ranks js puts a component above its place by ablation",
 }
 
@@ -54,16 +47,14 @@ def compare_measures(
     Parameters
     ----------
     run
-        An open run or its path or url, captured with `--ablate components`. Samples count whose captured tokens were
-        all ablated; of these all other numbers are, too.
+        An open run or its path or url, captured with `--ablate components`. All numbers are about the samples whose
+        captured tokens were all ablated.
     adapter
         Name of the adapter; not needed if there is only one.
     weights
         The adapter's PEFT folder, for `weight_norm`: a run doesn't hold lora_A.
-    level
-        Level of the intervals.
-    n_draws, seed
-        Bootstrap draws of samples, and what they begin with. Where fewer draws differ, all are made.
+    level, n_draws, seed
+        Level of intervals; bootstrap draws of samples (all, where fewer differ), and what they begin with.
     n_workers
         Threads; by default one a processor. No number depends on it.
     progress
@@ -72,33 +63,32 @@ def compare_measures(
     Returns
     -------
     xr.Dataset
-        By `measure` (js, delta_ratio, js_permuted, js_over_permuted, effective_width, weight_norm, depth): `spearman`
-        with ablation; `partial`, the same once the mean rank of each kind of module is taken off both sides; and
-        `overrated`, with the rank by js less the rank by ablation, which is positive where the measure is large in
-        components that js puts too high. Each has `_low` and `_high`, the ends of its interval, NaN for one sample.
+        By `measure` (js, delta_ratio, js_permuted, effective_width, their means over tokens and samples;
+        js_over_permuted, a ratio of means; weight_norm, the Frobenius norm of s B A; depth, the layer): `spearman` with
+        ablation; `partial`, once the mean rank of each kind of module is taken off both sides; and `overrated`, with
+        the rank by js less that by ablation, positive where js puts components too high in which the measure is large.
+        Each has `_low` and `_high`, the ends of its interval, NaN for one sample.
 
-        By `component` of those that were ablated: `ablation` in nats, a mean over samples of means over their tokens,
-        and its standard error over samples `ablation_se`. `value` (measure, component) is what was compared. Tokens
-        that were drawn weigh the inverse of their chance.
+        By `component`: `ablation` in nats, mean over samples, and its standard error `ablation_se`. `value` (measure,
+        component) is what was compared. Tokens that were drawn weigh the inverse of their chance.
 
-        A measure that isn't known, or isn't finite somewhere, is NaN in all its correlations, and `remarks` (JSON list
-        of sentences) says why. Other attributes: provenance, `n_samples`, `n_tokens`, `level`, `n_draws`, `seed`.
+        What isn't known or finite makes a measure's correlations NaN; `remarks` (JSON list of sentences) says where.
+        Other attributes: provenance, `n_samples`, `n_tokens`, `level`, `n_draws`, `seed`.
 
     Raises
     ------
     StoreError
-        If the run has no ablation, or one of other parts than components; if no sample was ablated as a whole; or a
+        If the run has no ablation, or that of other parts than components; if no sample was ablated as a whole; or a
         chunk is broken.
     ValueError
         If the adapter's folder lacks a component, or `level`, `n_draws` or `seed` can't be.
 
     Notes
     -----
-    Samples are taken for independent draws of a population, components for all that there are. Each draw of samples
-    gives means, and correlations, on both sides anew. A draw is noisier than what it is drawn from, and noise takes
-    ranks apart: correlations of draws lie below the one found as that lies below the true one. Intervals are therefore
-    the bootstrap's basic ones, within -1 and 1; those of percentiles would lie too low. Of few samples, they are too
-    narrow.
+    Samples are taken for independent draws, components for all that there are; each draw of samples makes both sides
+    anew. A draw is noisier than what it is drawn from, and noise takes ranks apart, so that correlations of draws lie
+    below the one found, as that lies below the true one. Intervals are therefore the bootstrap's basic ones, within -1
+    and 1; percentiles would lie too low. They are too narrow for few samples.
 
     References
     ----------
@@ -112,23 +102,29 @@ def compare_measures(
             f"{run.place.name!r} has the ablation of {ablation.attrs['parts']!r}; only that of 'components' can be "
             "compared with measures of components: capture with `--ablate components`"
         )
-    names, touched = available(run, BY_TOKEN), run.adapter(adapter)["rank"].values > 0
-    paths = [path for path, is_own in zip(run.component_paths, touched, strict=True) if is_own]
-    paths = [path for path in paths if path in set(ablation["part"].values.tolist())]
+    names, parts = available(run, BY_TOKEN), set(ablation["part"].values.tolist())
+    ranks = dict(zip(run.component_paths, run.adapter(adapter)["rank"].values.tolist(), strict=True))
+    paths = [path for path, rank in ranks.items() if rank > 0 and path in parts]
     measured = measure_run(run, names, adapter=adapter, components=paths, n_workers=n_workers, progress=progress)
     measured["ablation"] = (("token", "component"), ablation.sel(part=paths).data)
     tables = {name: reduce_tokens(measured, name, run) for name in ("ablation", *names)}
     used = usable_samples(measured, run, "mean") & np.isfinite(tables["ablation"]).all(axis=1)
     if not used.any():
         raise StoreError(f"no sample of {run.place.name!r} was ablated as a whole yet; capture more of it")
-    tables = {name: np.where(np.isfinite(table[used]), table[used], np.nan) for name, table in tables.items()}
-    fixed = {"depth": measured["layer"].values.astype(np.float64), "weight_norm": _norms(weights, paths)}
+    unknown = np.full(tables["ablation"].shape, np.nan)
+    tables = {name: tables.get(name, unknown)[used] for name in ("ablation", *BY_TOKEN)}
+    fixed = {"weight_norm": _norms(weights, paths), "depth": measured["layer"].values.astype(np.float64)}
     kinds = np.unique(measured["kind"].values.astype(str), return_inverse=True)[1]
-    draws = group_draws(int(used.sum()), n_draws, np.random.default_rng(seed)) if used.sum() > 1 else None
-    remarks = list(_remarks(run, tables, fixed, paths))
+    found = correlate(tables, fixed, kinds, group_draws(int(used.sum()), n_draws, np.random.default_rng(seed)), level)
+    holes = np.isnan(found["value"].transpose("measure", "component").values)
+    remarks = [
+        f"{name} isn't known or finite at {int(hole.sum())} of {len(paths)} components, such as {paths[hole.argmax()]}"
+        for name, hole in zip(MEASURED, holes, strict=True)
+        if hole.any()
+    ]
+    counts = np.bincount(run.read_once("tokens/sample"), minlength=len(used))
     attributes = run_attributes(run, adapter) | {"remarks": json.dumps(remarks), "level": level, "n_draws": n_draws}
-    attributes |= {"seed": seed, "n_samples": int(used.sum()), "n_tokens": _n_tokens(run, used)}
-    found = correlate(tables, fixed, kinds, draws, level)
+    attributes |= {"seed": seed, "n_samples": int(used.sum()), "n_tokens": int(counts[used].sum())}
     return found.assign_coords(measured.drop_dims("token").coords).assign_attrs(attributes)
 
 
@@ -136,53 +132,41 @@ def correlate(
     tables: Mapping[str, Float64[np.ndarray, "sample component"]],
     fixed: Mapping[str, Float64[np.ndarray, " component"]],
     kinds: Int64[np.ndarray, " component"],
-    draws: Draws | None,
+    draws: Draws,
     level: float,
 ) -> xr.Dataset:
-    """`compare_measures` without labels of components: of `ablation` and measures by sample, and of `fixed` ones.
-
-    A measure that is missing is NaN; intervals are, without draws.
-    """
-    n, width = tables["ablation"].shape
-    unknown = np.full(width, np.nan)
+    """`compare_measures` without labels: of ablation and `BY_TOKEN` by sample, and of measures that have no samples."""
+    n = len(tables["ablation"])
 
     def means(counts: np.ndarray) -> dict[str, np.ndarray]:
         shares = counts / counts.sum(axis=1, keepdims=True)
-        found = {name: shares @ table for name, table in tables.items()}
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = found["js"] / found.get("js_permuted", unknown)
-        found["js_over_permuted"] = np.where(np.isfinite(ratio), ratio, np.nan)
-        rest = {name: fixed.get(name, unknown) for name in MEASURED if name not in found}
-        return found | {name: np.broadcast_to(one, (len(counts), width)) for name, one in rest.items()}
+        found = {name: shares @ np.where(np.isfinite(table), table, np.nan) for name, table in tables.items()}
+        permuted = found["js_permuted"]
+        ratio = np.divide(found["js"], permuted, out=np.full(permuted.shape, np.nan), where=permuted > 0)
+        return found | {"js_over_permuted": ratio} | {k: np.broadcast_to(v, ratio.shape) for k, v in fixed.items()}
+
+    def three(found: Mapping[str, np.ndarray]) -> np.ndarray:
+        sides = (found["ablation"], found["ablation"], rank_gap(found["js"], found["ablation"]))
+        groups = (np.zeros_like(kinds), kinds, np.zeros_like(kinds))
+        return np.array(
+            [[rank_correlation(found[m], *one) for one in zip(sides, groups, strict=True)] for m in MEASURED]
+        )
 
     whole = means(np.ones((1, n)))
-    drawn = None if draws is None else means(draws.counts)
-    results: dict[str, list[float]] = {f"{name}{end}": [] for name in CORRELATIONS for end in ("", "_low", "_high")}
-    for measure in MEASURED:
-        found = [float(one[0]) for one in _three(whole, measure, kinds)]
-        some = [np.full(1, np.nan)] * 3 if drawn is None else _three(drawn, measure, kinds)
-        for name, r, by_draw in zip(CORRELATIONS, found, some, strict=True):
-            ends = np.clip(basic_interval(r, by_draw, level, None if draws is None else draws.weights), -1, 1)
-            for end, value in zip(("", "_low", "_high"), (r, *ends.tolist()), strict=True):
-                results[name + end].append(value)
-    texts = {f"{name}{end}": text for name, text in CORRELATIONS.items() for end in ("", "_low", "_high")}
-    result = xr.Dataset({name: ("measure", r, _about(texts[name])) for name, r in results.items()})
-    nats = "KL of next-token distributions with the component's delta and without it, mean over samples"
-    errors = standard_error(tables["ablation"])
-    result["ablation"] = ("component", whole["ablation"][0], _about(nats, "nat"))
-    result["ablation_se"] = ("component", errors, _about("standard error of ablation over samples", "nat"))
+    r, drawn = three(whole)[..., 0], three(means(draws.counts))  # (measure, correlation), and by draw
+    drawn = drawn if n > 1 else np.full_like(drawn, np.nan)
+    ends = [
+        [basic_interval(float(v), d, level, draws.weights) for v, d in zip(*m, strict=True)]
+        for m in zip(r, drawn, strict=True)
+    ]
+    result = xr.Dataset(coords={"measure": list(MEASURED)})
+    for k, (name, text) in enumerate(CORRELATIONS.items()):
+        for end, values in (("", r), ("_low", np.array(ends)[..., 0]), ("_high", np.array(ends)[..., 1])):
+            result[name + end] = ("measure", np.clip(values[:, k], -1, 1), {"long_name": text, "units": "1"})
+    for name, values in (("ablation", whole["ablation"][0]), ("ablation_se", standard_error(tables["ablation"]))):
+        result[name] = ("component", values, {"units": "nat"})
     result["value"] = (("measure", "component"), np.stack([whole[name][0] for name in MEASURED]))
-    described = {name: MEASURES[name].outputs[name]["long_name"] for name in BY_TOKEN} | OTHERS
-    result["description"] = ("measure", np.array([described[name] for name in MEASURED], object))
-    return result.assign_coords(measure=np.array(MEASURED, object)).set_coords("description")
-
-
-def _three(means: Mapping[str, np.ndarray], measure: str, kinds: np.ndarray) -> list[np.ndarray]:
-    """A measure's correlations (draw,), in the order of `CORRELATIONS`."""
-    value, ablation = means[measure], means["ablation"]
-    above = rank_gap(means["js"], ablation)
-    whole = np.zeros_like(kinds)
-    return [rank_correlation(value, *other) for other in ((ablation, whole), (ablation, kinds), (above, whole))]
+    return result
 
 
 def rank_gap(
@@ -223,27 +207,3 @@ def _norms(weights: str | Path | None, paths: list[str]) -> Float64[np.ndarray, 
             f"`weights` is {str(weights)!r}, which has none of {missing[0]!r}; give the folder of the captured adapter"
         )
     return np.asarray(norms.loc[paths], np.float64)
-
-
-def _remarks(
-    run: Run, tables: Mapping[str, np.ndarray], fixed: Mapping[str, np.ndarray], paths: list[str]
-) -> Iterator[str]:
-    """Why a measure has no correlations."""
-    for name in BY_TOKEN:
-        if name not in tables:
-            yield f"{name} isn't known: it takes the states of all tokens, and this run keeps those of {run.states!r}"
-        elif not (finite := np.isfinite(tables[name]).all(axis=0)).all():
-            yield f"{name} isn't finite at {paths[int(np.argmin(finite))]!r}"
-    if "js_permuted" in tables and (still := ~(tables["js_permuted"].sum(axis=0) > 0)).any():
-        yield f"js_over_permuted isn't defined at {paths[int(np.argmax(still))]!r}, where js_permuted is 0 or NaN"
-    if np.isnan(fixed["weight_norm"]).any():
-        yield "weight_norm isn't known: a run doesn't hold lora_A; give the adapter's folder as `weights`"
-
-
-def _n_tokens(run: Run, used: np.ndarray) -> int:
-    """Captured tokens of the samples used."""
-    return int((run.samples["token_stop"].values - run.samples["token_start"].values)[used].sum())
-
-
-def _about(text: str, units: str = "1") -> dict[str, str]:
-    return {"long_name": text, "units": units}

@@ -7,55 +7,30 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 import xarray as xr
 
 from ..format import format_error, format_number
-from .captions import headline, plural, run_name
 from .marks import add_legend, looks, points
 from .scales import value_axis
 from .theme import apply_theme
 
 
-def ablation_figure(comparison: xr.Dataset, measure: str = "js", *, titled: bool = True) -> go.Figure:
-    """Points of ablation's KL over a measure, one a component, a colour a kind of module.
+def ablation_figure(comparison: xr.Dataset, measure: str = "js") -> go.Figure:
+    """Points of ablation's KL in nats (up) over a measure (across), one a component, a colour a kind of module.
 
-    Parameters
-    ----------
-    comparison
-        What `compare_measures` returns.
-    measure
-        One of its measures.
-    titled
-        Write a title above it; the report says the same in its caption.
-
-    Returns
-    -------
-    plotly.graph_objects.Figure
-        The measure across, ablation's KL in nats up; values that aren't finite, or not above 0 on a logarithmic axis,
-        are left out.
+    `comparison` is what `compare_measures` returns, `measure` one of its measures.
     """
     one = comparison.sel(measure=measure)
-    kinds = list(dict.fromkeys(comparison["kind"].values.tolist()))
-    across, up = value_axis(one["value"].values), value_axis(one["ablation"].values)
+    kinds = list(dict.fromkeys(map(str, one["kind"].values)))
     figure, marks = go.Figure(), looks(len(kinds))
     for kind, look in zip(kinds, marks, strict=True):
         part = one.isel(component=np.flatnonzero(one["kind"].values == kind))
+        x, y = part["value"].values, part["ablation"].values
+        costs = map(format_error, y, part["ablation_se"].values)
         texts = [
-            f"<b>{html.escape(str(path))}</b><br>{measure}: {format_number(value)}<br>KL (nat): "
-            f"{format_error(cost, error)}"
-            for path, value, cost, error in zip(
-                part["component"].values,
-                *(part[name].values for name in ("value", "ablation", "ablation_se")),
-                strict=True,
-            )
+            f"<b>{html.escape(str(path))}</b><br>{measure}: {format_number(value)}<br>KL (nat): {cost}"
+            for path, value, cost in zip(part["component"].values, x, costs, strict=True)
         ]
-        figure.add_trace(points(look, str(kind), texts, x=part["value"].values, y=part["ablation"].values))
+        figure.add_trace(points(look, kind, texts, x=x, y=y))
     apply_theme(figure, height=360)
-    figure.update_xaxes(title_text=f"{measure}, mean over samples", **across.layout())
-    figure.update_yaxes(title_text="KL without it (nat)", **up.layout())
-    if titled:
-        r = f"{float(one['spearman']):.2f} [{float(one['spearman_low']):.2f}, {float(one['spearman_high']):.2f}]"
-        headline(
-            figure,
-            f"What taking a component out costs, over {measure}: Spearman {r}",
-            f"{run_name(comparison.attrs)}. Means over {plural(comparison.attrs['n_samples'], 'sample')}.",
-        )
-    add_legend(figure, "kind", list(map(str, kinds)), marks)
+    figure.update_xaxes(title_text=f"{measure}, mean over samples", **value_axis(one["value"].values).layout())
+    figure.update_yaxes(title_text="KL without it (nat)", **value_axis(one["ablation"].values).layout())
+    add_legend(figure, "kind", kinds, marks)
     return figure
