@@ -11,6 +11,7 @@ from lorascope.analyze.format import format_error, format_number, format_percent
 from lorascope.stores import Run
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.reading.read import RunLike, as_run
+from lorascope.stores.visible import one_line
 
 from . import about_run
 from .ablation import ablation
@@ -140,7 +141,7 @@ def _first_directions(run: Run, found: Explanation) -> str:
         tokens = one["token"].values
         parts = contexts(run, tokens[:N_CONTEXTS], width=4)
         words = zip(*(parts[part].values for part in ("before", "text", "after")), strict=True)
-        told = [f"{before}[{text}]{after}" for before, text, after in words if text]
+        told = [one_line(f"{before}[{text}]{after}") for before, text, after in words if text]
         rows.append(
             (
                 name,
@@ -152,7 +153,8 @@ def _first_directions(run: Run, found: Explanation) -> str:
             )
         )
     caption = (
-        "The first direction of the components with the largest JS: the contexts of its three strongest tokens, its "
+        "The first direction of the component that costs most and of those with the largest JS: the contexts of its "
+        "three strongest tokens (of those with id and position in common the first), its "
         "share of the summed |delta|², and what it would be if all directions had an equal one. Same token: how often "
         "the most over-represented token occurs among the strongest, and the chance of that among tokens drawn at "
         f"random, times the {every.attrs['n_ids']} different ones (above 0.05, nothing can be told from it)."
@@ -176,7 +178,7 @@ def _words(found: Explanation) -> str:
         for site in shown
     ]
     caption = (
-        f"Mean change over {words.attrs['n_tokens']} tokens, through the final norm and the unembedding: the tokens "
+        f"Mean change over {int(words['n_tokens'].max())} tokens, through the final norm and the unembedding: tokens "
         "that it promotes and suppresses beyond a null of shuffled features (chance of any such token: 0.05), the "
         "strongest first, and how many there are. “can't tell”: none."
     )

@@ -7,6 +7,7 @@ from typing import Any
 import xarray as xr
 
 from lorascope.analyze.compare_measures import compare_measures
+from lorascope.analyze.explain import ablation_by_part
 from lorascope.analyze.qualify import qualify
 from lorascope.analyze.scores import scores
 from lorascope.analyze.sizes import sizes
@@ -97,6 +98,8 @@ def _ablation(run: Run, adapter: str | None, n_workers: int | None) -> str:
         return ""
     if run.ablation(adapter).attrs["parts"] != "components":
         return ""
+    if ablation_by_part(run, adapter) is None:
+        return section("ablation", "Does JS see what matters?", "<p>No sample was ablated as a whole yet.</p>")
     return ablation(compare_measures(run, adapter=adapter, n_workers=n_workers))
 
 
