@@ -19,7 +19,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
 
 @pytest.mark.parametrize(
     "command",
-    [None, "info", "verify", "miub", "mi", "fit", "compare", "report", "view", "demo", "capture", "plan", "finetune"],
+    [None, "info", "verify", "miub", "mi", "fit", "compare", "report", "explain", "view", "demo", "capture", "plan", "finetune"],
 )
 def test_help_explains(capsys: pytest.CaptureFixture[str], command: str | None) -> None:
     words = [command, "--help"] if command else ["--help"]
@@ -37,7 +37,7 @@ def test_help_explains(capsys: pytest.CaptureFixture[str], command: str | None) 
 def mistakes(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
     return {
         "no such command": (["frobnicate"], "no command 'frobnicate'; there are demo, finetune, plan, capture"),
-        "nearly a command": (["mibu"], "study, adapter, report, view; did you mean 'miub'?"),
+        "nearly a command": (["mibu"], "study, adapter, report, explain, view; did you mean 'miub'?"),
         "no such option": (["verify", "--deep", "x"], "--deep"),
         "no run named": (["miub"], "`runs` is empty; name one run or several"),
         "no run there": (["miub", tmp_path / "nothing"], "doesn't exist; name a run that"),
@@ -178,7 +178,7 @@ def test_public_objects_are_those_we_promise() -> None:
     assert names == sorted(set(names))
     assert all(callable(getattr(lorascope.analyze, name)) for name in names)
     assert set(names) >= {
-        "adapter_report", "compare_measures", "compare_metrics", "directions", "export_pairs", "fit_report",
+        "adapter_report", "compare_measures", "compare_metrics", "directions", "explain", "export_pairs", "fit_report",
         "fit_scaling_law", "group_by", "identifiability", "jensen_shannon", "js_lower_bound", "js_upper_bound",
         "measure_information", "measure_run",
         "miub", "miub_readings", "mutual_information", "open_result", "paired", "qualify", "save",

@@ -67,7 +67,7 @@ def quoted(texts: Sequence[str]) -> str:
 def _acts(qualified: xr.DataTree) -> str:
     miub, error, n = float(qualified["miub"]), float(qualified["miub_se"]), qualified.attrs["n_samples"]
     if not np.isfinite(miub):
-        return f"Can't tell, since {qualified.attrs['n_not_finite']} values of base or delta aren't finite."
+        return f"Can't tell, since some values of base or delta aren't finite ({qualified.attrs['n_not_finite']})."
     told = where(qualified)
     told = told[0].upper() + told[1:]
     if not miub:
