@@ -19,7 +19,10 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
 
 @pytest.mark.parametrize(
     "command",
-    [None, "info", "verify", "miub", "mi", "fit", "compare", "report", "explain", "view", "demo", "capture", "plan", "finetune"],
+    [
+        *(None, "info", "verify", "miub", "mi", "fit", "compare", "report", "explain", "view"),
+        *("demo", "capture", "plan", "finetune"),
+    ],
 )
 def test_help_explains(capsys: pytest.CaptureFixture[str], command: str | None) -> None:
     words = [command, "--help"] if command else ["--help"]
