@@ -1,5 +1,6 @@
 """The page of `lorascope explain`: a paragraph, and the numbers that it is made from."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def write_explanation(run: RunLike, path: str | Path, **options: Any) -> str:
     found = explain(run, **options)
     told = paragraph(run, found)
     body = "".join((_acts(found), _matters(run, found), _directions(run, found), _words(found)))
-    opening = " ".join(f"<b>{escape(head)}.</b> {escape(with_minus(text))}" for head, text in told)
+    opening = " ".join(f"<b>{escape(head)}.</b> {_with_code(text)}" for head, text in told)
     head = (
         f'<p class="opening">{opening}</p>',
         *(notice(one) for one in about_run.notices(run, found.qualified)),
@@ -78,7 +79,12 @@ def _acts(found: Explanation) -> str:
 
 
 def _missing(found: Explanation, name: str, title: str) -> str:
-    return section(name, title, f"<p>Can't tell: {escape(found.why[name])}.</p>")
+    return section(name, title, f"<p>Can't tell, since {_with_code(found.why[name])}.</p>")
+
+
+def _with_code(text: str) -> str:
+    """HTML of a sentence; what stands between backquotes is what one types."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(with_minus(text)))
 
 
 def _matters(run: Run, found: Explanation) -> str:
@@ -114,15 +120,15 @@ def _directions(run: Run, found: Explanation) -> str:
         (
             str(kind),
             str(part.sizes["component"]),
-            *(format_number(float(part[name].median())) for name in ("rank", "n_90", "n_99")),
+            *(f"{float(part[name].median()):g}" for name in ("rank", "n_90", "n_99")),
             f"{int(part['n_99'].min())} to {int(part['n_99'].max())}",
         )
         for kind, part in every.groupby("kind")
     ]
     caption = (
         f"How many directions hold 90 and 99 % of the summed |delta|² over {every.attrs['n_tokens']} tokens, medians "
-        "over components. Fewer than the rank: a smaller one would do for these tokens. `lorascope adapter "
-        "--truncate` makes such an adapter, and says what it loses."
+        "over components. Fewer than the rank: a smaller one would do for these tokens. <code>lorascope adapter "
+        "--truncate</code> makes such an adapter, and says what it loses."
     )
     columns = ("kind", "components", "rank", "for 90 %", "for 99 %", "range")
     return section("directions", title, _first_directions(run, found), table(columns, by_kind, caption=caption))
