@@ -148,7 +148,9 @@ def write_small(
         if ablate is None
         else tuple(c.path for c in components)
         if ablate == "components"
-        else ("0", "1"),
+        else ("0", "1")
+        if ablate == "layers"
+        else tuple(KINDS),
         token_text=token_text,
         attributes=attributes or {},
     )

@@ -83,7 +83,7 @@ def by_component(run: Run) -> xr.Dataset:
 
 
 @pytest.mark.parametrize("options", [{}, {"is_weighted": True}, {"stream": "pair"}], ids=str)
-@pytest.mark.parametrize("parts", ["components", "layers"])
+@pytest.mark.parametrize("parts", ["components", "layers", "kinds"])
 def test_ablation_is_a_mean_over_samples_that_were_ablated(
     make_small: Callable[..., Small], parts: str, options: dict[str, Any]
 ) -> None:
@@ -212,6 +212,10 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "layers": (
         {"ablate": "layers"},
         {MATTERS: "Taken out alone, layer 0 changes the next token most, by a KL of 1.94 ± 0.24 nat (37 tokens of 6 "},
+    ),
+    "kinds": (
+        {"ablate": "kinds"},
+        {MATTERS: "Taken out alone, the kind down_proj changes the next token most, by a KL of "},
     ),
     "pair": ({"stream": "pair"}, {WHICH: PAIR, RANKS: PAIR, WORDS: NO_WORDS}),
     "no states": (

@@ -93,9 +93,10 @@ def _matters(found: Explanation) -> Iterator[str]:
     # The largest one is behind itself by 0 with an error of 0.
     n_equal = int((taken["behind"] <= 2 * taken["behind_se"]).sum()) - 1
     doubt = f", though {n_equal} of the {n - 1} others can't be told from it" if n_equal else ""
-    what = {"components": "", "layers": "layer ", "kinds": "all "}[taken.attrs["parts"]]
+    name = {"components": "", "layers": "layer ", "kinds": "the kind "}[taken.attrs["parts"]] + str(top["part"].item())
+    name = "what is outside of the layers" if name == "layer -1" else name
     yield (
-        f"Taken out alone, {what}{top['part'].item()} changes the next token most, by a KL of "
+        f"Taken out alone, {name} changes the next token most, by a KL of "
         f"{format_error(kl, error)} nat ({rest}){doubt}."
     )
     if n > N_LARGEST:
