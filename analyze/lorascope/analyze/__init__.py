@@ -10,12 +10,16 @@ if TYPE_CHECKING:
     from . import figures as figures
     from . import report as report
     from .adapters.adapter import adapter_report
+    from .adapters.truncate import truncate_adapter
+    from .compare_measures import compare_measures
     from .compare_runs import paired, side_by_side
     from .contexts import contexts
     from .directions import directions
+    from .explain import explain
     from .groups import group_by, to_dataframe
     from .information.bound import js_lower_bound, js_upper_bound
     from .jensen_shannon import jensen_shannon
+    from .lens import lens, save_steering
     from .measure_information import export_pairs, measure_information
     from .measuring.measures import token_measure
     from .measuring.run import measure_run
@@ -37,9 +41,11 @@ __all__ = [
     "adapter_report",
     "base_overlap",
     "compare_directions",
+    "compare_measures",
     "compare_metrics",
     "contexts",
     "directions",
+    "explain",
     "export_pairs",
     "fit_report",
     "fit_scaling_law",
@@ -48,6 +54,7 @@ __all__ = [
     "jensen_shannon",
     "js_lower_bound",
     "js_upper_bound",
+    "lens",
     "measure_information",
     "measure_run",
     "miub",
@@ -58,12 +65,14 @@ __all__ = [
     "paired",
     "qualify",
     "save",
+    "save_steering",
     "save_table",
     "scores_table",
     "side_by_side",
     "to_dataframe",
     "token_measure",
     "trend_tests",
+    "truncate_adapter",
     "view",
 ]
 

@@ -12,12 +12,15 @@ from lorascope.stores.size import parse_size
 
 from .adapters.adapter import adapter_identity, scaling_identity
 from .adapters.components import LoraComponent, chosen_components, factor_weights
+from .adapters.passes import Pass
 from .adapters.preflight import Note, inspect
 from .adapters.refusal import require
 from .adapters.training_record import base_notes
 from .config import CaptureConfig
 from .load import Known, Loaded, know
 from .models.model import context_length, is_causal, tokenizer_identity
+from .models.unembedding import FinalNorm, final_norm, unembedding_kind, unembedding_values
+from .models.weights import plain_model
 from .planning.estimate import choose_share
 from .provenance import data_fingerprint, device_description, library_versions
 from .ranks import Ranks
@@ -63,10 +66,15 @@ class Prepared(NamedTuple):
     spec: RunSpec
     provenance: Callable[[], dict[str, Any]]
     """Gives what shaped the numbers, and what else the run remembers, as JSON values; waits for the weights' hash."""
+    norm: FinalNorm | None = None
+    """The model's, where its unembedding is stored."""
 
-    def weights(self, model: Any) -> dict[str, Any]:
-        """lora_B, and lora_bias where there is one, of every factored component, by their paths in the run."""
-        weights: dict[str, Any] = {}
+    def weights(self, model: Any, tokenizer: Any) -> dict[str, Any]:
+        """lora_B, and lora_bias where there is one, of every factored component, by their paths in the run.
+
+        And the unembedding, where it is stored.
+        """
+        weights: dict[str, Any] = {} if self.norm is None else unembedding_values(model, tokenizer, self.norm)
         for adapter in self.spec.adapters if self.spec.states != "none" else ():
             starts = dict(zip((c.path for c in self.spec.components), adapter.factor_start, strict=True))
             factored = [component for component in self.components[adapter.name] if starts[component.path] >= 0]
@@ -103,6 +111,11 @@ def prepare(config: CaptureConfig, loaded: Loaded, files: Files, ranks: Ranks) -
     recorder = Recorder(loaded.model, components, stream=config.stream)
     dtypes = probe(loaded.model, recorder, probe_samples(loaded.model, samples[0]), loaded.device)
     settled = settle(config, loaded.model, samples, components, dtypes, loaded.device)
+    if (kept := settled.spec.unembedding) is not None:
+        with Pass("base", None).enabled(loaded.model):
+            norm = final_norm(loaded.model, inputs)
+        kept = dataclasses.replace(kept, centred=norm.centred)
+        settled = settled._replace(norm=norm, spec=dataclasses.replace(settled.spec, unembedding=kept))
 
     def provenance() -> dict[str, Any]:
         known = know(loaded)
@@ -125,13 +138,21 @@ def settle(
     """Batches, tokens and specification of a capture of these samples; a budget has chosen its tokens.
 
     The model may be on the meta device; `dtypes` has the type of each component's output. Raises a StoreError if the
-    budget doesn't suffice for a token of each sample, and a ValueError if the selection takes nothing of one.
+    budget doesn't suffice for a token of each sample, and a ValueError if the selection takes nothing of one, or the
+    model has no predictions by which to measure an ablation.
     """
     lengths = [len(sample.token_ids) for sample in samples]
     # Next-token distributions are compared where states aren't all kept, and both models give them.
     kl = config.states != "all" and config.stream != "base" and is_causal(model)
+    if config.ablate and not is_causal(model):
+        raise ValueError(
+            f"`ablate` is {config.ablate!r}, but {type(plain_model(model)).__name__} doesn't foresee the next token, "
+            "and what is measured is how that changes; leave `ablate` out"
+        )
     n_choices = sum(len(sample.choices) for sample in samples)
     counts: dict[str, Any] = {"n_samples": len(samples), "n_choices": n_choices, "kl": kl}
+    if config.unembedding:
+        counts["unembedding"] = unembedding_kind(model)
     if config.budget is not None:
         every = specify(config, components, dtypes, n_tokens=sum(lengths), **counts)
         tokens = choose_share(every, lengths, parse_size(config.budget))
@@ -141,7 +162,8 @@ def settle(
     share = config.js_share
     if share is None:
         share = 1.0 if device.type == "cuda" else CPU_SHARE
-    plan = plan_tokens(samples, batches, config.tokens, js_share=share, kl_share=kl_share, seed=config.seed)
+    shares = {"js_share": share, "kl_share": kl_share, "ablate_share": config.ablate_share if config.ablate else 0.0}
+    plan = plan_tokens(samples, batches, config.tokens, **shares, seed=config.seed)
     spec = specify(config, components, dtypes, n_tokens=plan.n_tokens, **counts)
     return Prepared(config, samples, samples, batches, plan, components, spec, lambda: {"js_share": share})
 
@@ -249,7 +271,7 @@ def _provenance(
         "data": data_fingerprint(settled.samples),
         "data_sources": {name: source for name in config.data if (source := hub_source(name))},
         "prompt": prompts.description(),
-        "settings": dataclasses.asdict(config),
+        "settings": _settings(config),
         "population": population(config.tokens),
         **settled.provenance(),
         "libraries": library_versions(),
@@ -258,3 +280,9 @@ def _provenance(
         "preflight": [note.as_dict() for note in notes],
         "omitted_items": omitted,
     }
+
+
+def _settings(config: CaptureConfig) -> dict[str, Any]:
+    """Settings as a run keeps them; without an ablation they are those of a time before there was one."""
+    found = dataclasses.asdict(config)
+    return found if config.ablate else {name: found[name] for name in found if not name.startswith("ablate")}

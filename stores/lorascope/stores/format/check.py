@@ -12,7 +12,7 @@ from zarr.core.metadata import ArrayV3Metadata
 from ..errors import Problem
 from .codec import codec_problem
 from .layout import MAX_CHUNK_BYTES, TABLE_CHUNK, ArraySpec, array_specs
-from .spec import MAX_COMPONENTS, ROW_TOKENS, STATES, STREAMS, Adapter, Component, RunSpec
+from .spec import MAX_COMPONENTS, ROW_TOKENS, STATES, STREAMS, Adapter, Component, RunSpec, Unembedding
 from .stored_array import StoredArray
 from .tables import SAMPLE_TARGETS, TABLES, TOKEN_TEXT, TOKEN_WEIGHT
 
@@ -20,6 +20,8 @@ Arrays = Mapping[str, ArrayV3Metadata]
 Shaped = ArrayV3Metadata | StoredArray
 BY_COMPONENT = ("lora_B", "lora_bias", "delta")
 """Folders of an adapter that hold one array a component."""
+UNEMBEDDING = ("unembedding/weight", "unembedding/text")
+"""Arrays along the vocabulary, whose length no table tells."""
 MAX_PROBLEMS = 1000
 """Differences that are listed at most."""
 MAX_ADAPTERS = 256
@@ -119,10 +121,16 @@ def _deciding_specs(attributes: Mapping[str, Any], arrays: Arrays) -> list[Array
     if n_components > MAX_COMPONENTS:
         raise ValueError(f"`components` announces {n_components} entries; a run has at most {MAX_COMPONENTS}")
     bare = _run_spec(attributes, arrays, (), tuple(_adapter(name, [], [], []) for name in attributes["adapters"]))
+    if bare.ablate is not None:
+        found = arrays.get(f"adapters/{bare.adapters[0].name}/ablation_part")
+        n_parts = found.shape[0] if found is not None and found.shape else 0
+        if n_parts > MAX_COMPONENTS:
+            raise ValueError(f"`ablation_part` announces {n_parts} entries; a run has at most {MAX_COMPONENTS}")
+        bare = dataclasses.replace(bare, ablation_parts=("",) * n_parts)
     return [
         dataclasses.replace(entry, shape=(n_components,)) if entry.dims == ("component",) else entry
         for entry in array_specs(bare)
-        if entry.dims == ("component",) or entry.path == "rows/states"
+        if entry.dims in (("component",), ("part",)) or entry.path == "rows/states"
     ]
 
 
@@ -145,7 +153,10 @@ def stored_spec(
             raise ValueError(f"`rank` and `factor_start` of adapter {name!r} don't fit each other")
         sources = tuple(read(f"{root}/delta_source").tolist()) if f"{root}/delta_source" in arrays else ()
         adapters.append(dataclasses.replace(adapter, biased=biased, delta_source=sources))
-    return _run_spec(attributes, arrays, components, tuple(adapters))
+    spec = _run_spec(attributes, arrays, components, tuple(adapters))
+    if spec.ablate is None:
+        return spec
+    return dataclasses.replace(spec, ablation_parts=tuple(read(f"adapters/{spec.adapters[0].name}/ablation_part")))
 
 
 def _adapter(name: str, rank: list[int], scaling: list[float], start: list[int]) -> Adapter:
@@ -158,15 +169,33 @@ def _run_spec(
     components: tuple[Component, ...],
     adapters: tuple[Adapter, ...],
 ) -> RunSpec:
+    ablation = arrays.get(f"adapters/{adapters[0].name}/ablation") if len(adapters) == 1 else None
     return RunSpec(
         stream=attributes["stream"],
         states=attributes["states"],
         kl=True,  # whether it is there is seen from the arrays
+        ablate=None if ablation is None else str(ablation.attributes.get("parts", "")),  # type: ignore[arg-type]
         n_tokens=attributes["n_tokens"],
         n_samples=_length(arrays, "samples"),
         n_choices=_length(arrays, "choices"),
         components=components,
         adapters=adapters,
+        unembedding=_unembedding(arrays),
+    )
+
+
+def _unembedding(arrays: Mapping[str, Shaped]) -> Unembedding | None:
+    """What a run says of its unembedding; None where it has none."""
+    if "unembedding/weight" not in arrays:
+        return None
+    weight, norm = arrays["unembedding/weight"], arrays.get("unembedding/norm")
+    if len(weight.shape) != 2:
+        raise ValueError(f"`shape` of 'unembedding/weight' is {weight.shape}; it must be (vocabulary, feature)")
+    return Unembedding(
+        n_vocabulary=weight.shape[0],
+        n_features=weight.shape[1],
+        dtype=str(weight.attributes.get("dtype_logical")),
+        centred=norm is not None and norm.attributes.get("centred") is True,
     )
 
 
@@ -220,7 +249,7 @@ def _other_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
 def _length_problems(arrays: Arrays, others: Arrays, n_objects: Callable[[str], int]) -> Iterator[Problem]:
     """Tables whose chunks aren't all there: without them an announced length is only a number."""
     once = [path for path, found in others.items() if found.attributes.get("written") != "by row"]
-    for path in ("samples/id", "choices/sample", "tokens/sample", "rows/states", *once):
+    for path in ("samples/id", "choices/sample", "tokens/sample", "rows/states", *UNEMBEDDING, *once):
         if path in arrays:
             needed = -(-arrays[path].shape[0] // _chunks(arrays[path])[0])
             found = n_objects(path)
@@ -260,6 +289,7 @@ def _differences(entry: ArraySpec, found: ArrayV3Metadata) -> Iterator[Problem]:
         ("dtype_logical", found.attributes.get("dtype_logical"), entry.attributes.get("dtype_logical")),
         ("dims", found.dimension_names, entry.dims),
         ("written", found.attributes.get("written"), "by row" if entry.by_row else "once"),
+        ("centred", found.attributes.get("centred"), entry.attributes.get("centred")),
         ("separator", getattr(found.chunk_key_encoding, "separator", None), "."),
     ):
         if value != wanted:

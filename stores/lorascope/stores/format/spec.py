@@ -23,6 +23,9 @@ Codec = Literal["default", "zstd", "lz4", "raw"]
 DELTA_SOURCES = ("factor", "branch", "difference", "")
 """Sources of a component's delta: its factor; the adapter's own branch; output less base; nowhere, left alone."""
 STREAMS: tuple[Stream, ...] = ("adapted", "base", "pair")
+Ablate = Literal["components", "layers", "kinds"]
+"""What is taken out of an adapter at a time: one component, all of a layer, or all of a kind."""
+ABLATE: tuple[Ablate, ...] = ("components", "layers", "kinds")
 MAX_COMPONENTS = 16_384
 """Components of a run at most: twenty times as many as the largest models have linear layers."""
 
@@ -120,6 +123,24 @@ class Adapter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unembedding:
+    """The model's final norm and output embedding, as far as they decide how they are stored."""
+
+    n_vocabulary: int
+    """Token ids that the model tells apart."""
+    n_features: int
+    """Width of the residual stream."""
+    dtype: str
+    """Type of the weight: a key of `DTYPES`."""
+    centred: bool
+    """Whether the norm takes the mean over features off, as LayerNorm does and RMSNorm doesn't."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"`dtype` of the unembedding is {self.dtype!r}; allowed are {sorted(DTYPES)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
     """Everything that decides which arrays a run has and how large they are."""
 
@@ -136,9 +157,15 @@ class RunSpec:
     """Which rows keep states, one entry a row; given for `sample` alone."""
     kl: bool = False
     """Whether the divergence of the next-token distributions is kept."""
+    ablate: Ablate | None = None
+    """Which parts the adapter's ablation is kept by; None where it isn't kept."""
+    ablation_parts: tuple[str, ...] = ()
+    """These parts by name: paths of components, numbers of layers, or kinds."""
     codec: Codec = "default"
     token_text: bool = True
     """Whether each token's own text is kept, so that a report needs no tokenizer."""
+    unembedding: Unembedding | None = None
+    """What is kept of the final norm and the output embedding; None for nothing."""
     attributes: Mapping[str, object] = field(default_factory=dict)
     """Further attributes of the root group, such as `provenance`, of which the fingerprint is made."""
 
@@ -155,6 +182,10 @@ class RunSpec:
             raise ValueError(f"`states` is {self.states!r}; allowed are {STATES}")
         if self.state_rows and self.states != "sample":
             raise ValueError(f"`state_rows` goes with states 'sample' alone, not {self.states!r}")
+        if self.ablate is not None and (self.ablate not in ABLATE or len(self.adapters) != 1):
+            raise ValueError(
+                f"`ablate` is {self.ablate!r} of {len(self.adapters)} adapters; allowed are {ABLATE}, of one adapter"
+            )
         _check_unique("component", [c.path for c in self.components])
         _check_unique("adapter", [a.name for a in self.adapters])
         for adapter in self.adapters:

@@ -20,6 +20,7 @@ from .digests import read_digests
 from .glance import html_of
 from .labels import lazy_text, role_names, token_coordinates, token_places, tokens_of
 from .rows import DeltaSource, RowArray, read_once
+from .unembedding import stored_unembedding
 
 if TYPE_CHECKING:
     from lorascope.analyze.viewing.view import View
@@ -317,6 +318,27 @@ class Run:
         with ThreadPoolExecutor(READERS, thread_name_prefix="lorascope-take") as pool:
             return xr.DataTree.from_dict(dict(zip(paths, pool.map(node, paths), strict=True)))
 
+    def unembedding(self) -> xr.Dataset:
+        """What turns the residual stream into logits: the model's final norm and its output embedding.
+
+        Returns
+        -------
+        xarray.Dataset
+            `weight` (vocabulary, feature), float32, lazy, one Dask block a chunk; `norm` (feature), float32, the final
+            norm's weight; `text` (vocabulary), each token id decoded alone. Attribute `centred`: whether the norm takes
+            the mean over features off (LayerNorm) or not (RMSNorm).
+
+        Raises
+        ------
+        StoreError
+            If the run was captured without `--unembedding`, or a chunk is broken.
+        """
+        if "unembedding/weight" not in self.arrays:
+            raise StoreError(
+                f"`{self.place.name}` holds no unembedding; capture with `--unembedding`, or name the model's folder"
+            )
+        return stored_unembedding(self.arrays, self.place)
+
     def js(self, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
         """JS measured during capture, nats (token, component); NaN for tokens on which it wasn't measured."""
         return self.reduction("js", adapter, sample=sample)
@@ -356,6 +378,24 @@ class Run:
             kinds = {name: ("component", self.components[name].values) for name in ("kind", "layer")}
             array = array.assign_coords({"component": list(self.component_paths), **kinds})
             array = array.set_xindex("kind").set_xindex("layer")
+        return self._labelled(array, sample)
+
+    def ablation(self, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
+        """What each part of the adapter changes of what the model says, nats: float32 (token, part), lazy.
+
+        KL(adapted || adapted without this part's delta) of the next-token distributions after each token; NaN in the
+        batches in which it wasn't measured. `parts` says what a part is (`components`, `layers`, `kinds`), the
+        coordinate `part` which one: a component's path, a layer's number, a kind's name. Raises a StoreError if the run
+        holds none.
+        """
+        root = f"adapters/{self._adapter_name(adapter)}"
+        if f"{root}/ablation" not in self.arrays:
+            raise StoreError(f"{self.place.name!r} holds no ablation; capture it again with `--ablate components`")
+        stored = self.arrays[f"{root}/ablation"].attributes
+        attrs = {key: str(stored[key]) for key in ("parts", "units", "long_name") if key in stored}
+        parts = [str(part) for part in self.read_once(f"{root}/ablation_part")]
+        rows = self._rows(f"{root}/ablation").to_dask()
+        array = xr.DataArray(rows, dims=("token", "part"), name="ablation", attrs=attrs, coords={"part": parts})
         return self._labelled(array, sample)
 
     def delta_source(self, component: str, adapter: str | None = None) -> DeltaSource:
