@@ -26,7 +26,11 @@ CASES: dict[str, tuple[str, dict[str, Any], str]] = {
     "GPT-2, Conv1D and embedding": ("gpt2", DECODERS["gpt2"][1], "components"),
     "GPT-NeoX, bias": ("gpt_neox", {"target_modules": "all-linear", "lora_bias": True}, "layers"),
     "Qwen3": ("qwen3", {"target_modules": "all-linear"}, "kinds"),
-    "Phi-3, head": ("phi3", {"target_modules": ["qkv_proj", "gate_up_proj", "down_proj", "lm_head"]}, "components"),
+    "Phi-3, saved head": (
+        "phi3",
+        {"target_modules": ["qkv_proj", "gate_up_proj", "down_proj"], "modules_to_save": ["lm_head"]},
+        "components",
+    ),
     "OPT, everything at once": ("opt", {"target_modules": ["q_proj"]}, "kinds"),
 }
 """Architecture, adapter, and what a part is."""
@@ -55,13 +59,14 @@ def log_probabilities(tiny_items: Any, tiny_tokenizer: Any) -> Callable[[Any], t
 
 
 def without(model: Any, paths: list[str]) -> Any:
-    """The plain model, with PEFT's layers at these paths replaced by the frozen layers that they wrap."""
+    """The plain model, with PEFT's modules at these paths replaced by the frozen ones that they wrap."""
     plain = copy.deepcopy(model.get_base_model())
     for path in paths:
         parent, _, name = path.rpartition(".")
         wrapped = plain.get_submodule(path)
-        setattr(plain.get_submodule(parent), name, wrapped.base_layer)
-        assert not hasattr(plain.get_submodule(path), "lora_A")
+        bare = wrapped.original_module if hasattr(wrapped, "modules_to_save") else wrapped.base_layer
+        setattr(plain.get_submodule(parent), name, bare)
+        assert type(bare).__module__.partition(".")[0] in ("torch", "transformers")
     return plain
 
 
