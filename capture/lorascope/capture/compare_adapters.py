@@ -21,7 +21,7 @@ from .recording.forward import forward, kl_divergence
 from .samples.batches import plan_batches
 from .samples.encode import encode_items
 from .samples.items import Item
-from .samples.scoring import score
+from .samples.scoring import Scores, score
 
 BATCH_TOKENS, WINDOW_TOKENS = 1024, 512
 """Most tokens of a batch, with padding, and of a window of plain text."""
@@ -70,7 +70,8 @@ def compare_adapters(
     batches = plan_batches(n_tokens, batch_tokens=BATCH_TOKENS)
     device, adapted = input_device(model), attach_adapters(model, adapters)
     passes = [Pass("base", None), *(Pass("adapted", name) for name in adapters)]
-    scores, kl = [], []
+    scores: list[Scores] = []
+    kl: list[np.ndarray] = []
 
     def tell() -> None:
         if progress is not None:
