@@ -86,10 +86,10 @@ def test_a_measure_that_misleads_is_told() -> None:
 
 def test_intervals_cover_the_truth_where_percentiles_do_not() -> None:
     """Noise of samples takes ranks apart, and a draw has more of it than what it is drawn from."""
-    whole, draws = np.zeros(100, int), group_draws(8, 200, np.random.default_rng(0)).counts / 8
+    whole, draws = np.zeros(200, int), group_draws(20, 200, np.random.default_rng(0)).counts / 20
     within = []
     for seed in range(100):
-        made = tables_of(seed, n_samples=8, n=100, noise=0.6)
+        made = tables_of(seed, n_samples=20, n=200, noise=0.6)
         js, ablation = (made["tables"][name] for name in ("js", "ablation"))
         r = float(rank_correlation(js.mean(axis=0)[None], ablation.mean(axis=0)[None], whole)[0])
         drawn = rank_correlation(draws @ js, draws @ ablation, whole)
@@ -97,7 +97,7 @@ def test_intervals_cover_the_truth_where_percentiles_do_not() -> None:
         within.append([low <= made["truth"] <= high for low, high in ends])
     basic, percentile = np.mean(within, axis=0)
     assert basic >= 0.85
-    assert percentile < 0.6
+    assert percentile < 0.5
 
 
 def test_what_is_not_known_is_nan_and_takes_nothing_along() -> None:
