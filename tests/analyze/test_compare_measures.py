@@ -133,7 +133,7 @@ def test_a_runs_numbers_are_means_over_ablated_samples(
     assert float(found["spearman"].sel(measure="js")) == pytest.approx(r)
     assert (found.attrs["n_samples"], found.attrs["n_draws"]) == (6, 100)
     assert found.attrs["n_tokens"] == np.isfinite(small.run.ablation().values[:, 0]).sum()
-    assert found["component"].values.tolist() == small.run.component_paths
+    assert tuple(found["component"].values) == small.run.component_paths
     unknown = ["js_permuted", "js_over_permuted", "weight_norm"] if "states" in options else ["weight_norm"]
     assert json.loads(found.attrs["remarks"]) == [
         f"{name} isn't known or finite at 6 of 6 components, such as model.layers.0.q_proj" for name in unknown
@@ -147,7 +147,7 @@ def test_an_unfinished_sample_is_left_out(make_small: Callable[..., Small], monk
     monkeypatch.setattr(Run, "ablation", lambda run, adapter=None: ablation.chunk())
     assert compare_measures(small.run, n_draws=100).attrs["n_samples"] == 5
     monkeypatch.setattr(Run, "ablation", lambda run, adapter=None: (np.nan * ablation).assign_attrs(ablation.attrs))
-    with pytest.raises(StoreError, match="no sample of 'run.zarr' was ablated as a whole yet; capture more of it"):
+    with pytest.raises(StoreError, match="no sample of '.*run.zarr' was ablated as a whole yet; capture more of it"):
         compare_measures(small.run)
 
 
@@ -176,7 +176,7 @@ def test_weights_give_their_norms(make_small: Callable[..., Small], tmp_path: Pa
     run = make_small(ablate="components").run
     write_adapter(tmp_path, run.component_paths)
     found = compare_measures(run, weights=tmp_path, n_draws=100)
-    norms = adapter_report(tmp_path)["frobenius_norm"].sel(component=run.component_paths)
+    norms = adapter_report(tmp_path)["frobenius_norm"].sel(component=list(run.component_paths))
     np.testing.assert_array_equal(found["value"].sel(measure="weight_norm"), norms)
     assert np.isfinite(found["spearman_low"].sel(measure="weight_norm"))
     assert json.loads(found.attrs["remarks"]) == []
