@@ -86,10 +86,10 @@ def test_a_measure_that_misleads_is_told() -> None:
 
 def test_intervals_cover_the_truth_where_percentiles_do_not() -> None:
     """Noise of samples takes ranks apart, and a draw has more of it than what it is drawn from."""
-    whole, draws = np.zeros(100, int), group_draws(8, 200, np.random.default_rng(0)).counts / 8
+    whole, draws = np.zeros(200, int), group_draws(20, 200, np.random.default_rng(0)).counts / 20
     within = []
     for seed in range(100):
-        made = tables_of(seed, n_samples=8, n=100, noise=0.6)
+        made = tables_of(seed, n_samples=20, n=200, noise=0.6)
         js, ablation = (made["tables"][name] for name in ("js", "ablation"))
         r = float(rank_correlation(js.mean(axis=0)[None], ablation.mean(axis=0)[None], whole)[0])
         drawn = rank_correlation(draws @ js, draws @ ablation, whole)
@@ -97,7 +97,7 @@ def test_intervals_cover_the_truth_where_percentiles_do_not() -> None:
         within.append([low <= made["truth"] <= high for low, high in ends])
     basic, percentile = np.mean(within, axis=0)
     assert basic >= 0.85
-    assert percentile < 0.6
+    assert percentile < 0.5
 
 
 def test_what_is_not_known_is_nan_and_takes_nothing_along() -> None:
@@ -133,7 +133,7 @@ def test_a_runs_numbers_are_means_over_ablated_samples(
     assert float(found["spearman"].sel(measure="js")) == pytest.approx(r)
     assert (found.attrs["n_samples"], found.attrs["n_draws"]) == (6, 100)
     assert found.attrs["n_tokens"] == np.isfinite(small.run.ablation().values[:, 0]).sum()
-    assert found["component"].values.tolist() == small.run.component_paths
+    assert tuple(found["component"].values) == small.run.component_paths
     unknown = ["js_permuted", "js_over_permuted", "weight_norm"] if "states" in options else ["weight_norm"]
     assert json.loads(found.attrs["remarks"]) == [
         f"{name} isn't known or finite at 6 of 6 components, such as model.layers.0.q_proj" for name in unknown
@@ -147,7 +147,7 @@ def test_an_unfinished_sample_is_left_out(make_small: Callable[..., Small], monk
     monkeypatch.setattr(Run, "ablation", lambda run, adapter=None: ablation.chunk())
     assert compare_measures(small.run, n_draws=100).attrs["n_samples"] == 5
     monkeypatch.setattr(Run, "ablation", lambda run, adapter=None: (np.nan * ablation).assign_attrs(ablation.attrs))
-    with pytest.raises(StoreError, match="no sample of 'run.zarr' was ablated as a whole yet; capture more of it"):
+    with pytest.raises(StoreError, match="no sample of '.*run.zarr' was ablated as a whole yet; capture more of it"):
         compare_measures(small.run)
 
 
@@ -176,7 +176,7 @@ def test_weights_give_their_norms(make_small: Callable[..., Small], tmp_path: Pa
     run = make_small(ablate="components").run
     write_adapter(tmp_path, run.component_paths)
     found = compare_measures(run, weights=tmp_path, n_draws=100)
-    norms = adapter_report(tmp_path)["frobenius_norm"].sel(component=run.component_paths)
+    norms = adapter_report(tmp_path)["frobenius_norm"].sel(component=list(run.component_paths))
     np.testing.assert_array_equal(found["value"].sel(measure="weight_norm"), norms)
     assert np.isfinite(found["spearman_low"].sel(measure="weight_norm"))
     assert json.loads(found.attrs["remarks"]) == []

@@ -194,7 +194,7 @@ def rank_correlation(
     ranks = (rankdata(one, axis=1) for one in (first, second))
     x, y = (np.round(one - one @ share @ one_hot.T, 9) for one in ranks)  # what is 0 but for rounding is 0
     spread = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
-    return np.divide((x * y).sum(axis=1), spread, out=np.full(len(x), np.nan), where=spread > 0)
+    return np.asarray(np.divide((x * y).sum(axis=1), spread, out=np.full(len(x), np.nan), where=spread > 0))
 
 
 def _norms(weights: str | Path | None, paths: list[str]) -> Float64[np.ndarray, " component"]:
