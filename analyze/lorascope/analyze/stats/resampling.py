@@ -100,8 +100,8 @@ def basic_interval(
 
     Examples
     --------
-    >>> basic_interval(0.8, np.array([0.5, 0.6, 0.7]), 0.5)
-    (0.95, 1.05)
+    >>> basic_interval(0.75, np.array([0.25, 0.5, 0.75]), 0.5)
+    (0.875, 1.125)
     """
     low, high = percentile_interval(values, level, weights)
     return 2 * found - high, 2 * found - low
