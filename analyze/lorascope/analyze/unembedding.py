@@ -119,9 +119,10 @@ def _texts(path: Path, n: int) -> np.ndarray:
     decode = _decoded if "ByteLevel" in str(document.get("decoder")) else _spaced
     texts = np.full(n, "", object)
     try:
-        # Of Unigram a list of pieces and their scores.
-        is_mapping = isinstance(vocabulary, dict)
-        pairs = vocabulary.items() if is_mapping else ((one[0], i) for i, one in enumerate(vocabulary or []))
+        if not isinstance(vocabulary, dict):  # of Unigram pieces and their scores
+            pairs = [(one[0], index) for index, one in enumerate(vocabulary or [])]
+        else:
+            pairs = list(vocabulary.items())
         for piece, index in pairs:
             if 0 <= index < n:
                 texts[index] = decode(piece)
