@@ -2,13 +2,14 @@
 
 import copy
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from lorascope.analyze import truncate_adapter
 from lorascope.capture import AdapterError, compare_adapters, read_items
@@ -59,6 +60,30 @@ def test_the_model_is_given_back_plain(
     assert [name for name, _ in tiny_model.named_modules()] == names
     again = compare_adapters(tiny_model, tiny_tokenizer, tiny_items, {"cut": folders["cut"], "whole": folders["whole"]})
     np.testing.assert_array_equal(again["ce"].sel(adapter=["base", "whole", "cut"]), first["ce"])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_weights_and_flags_are_its_own_again(
+    tiny_model: Any, tiny_tokenizer: Any, tiny_items: Any, tmp_path: Path, *, fails: bool
+) -> None:
+    """Also where an adapter has trained weights in the place of a head, and after an error."""
+    config = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"], init_lora_weights=False)
+    get_peft_model(copy.deepcopy(tiny_model), config).save_pretrained(tmp_path / "head", save_embedding_layers=False)
+    tiny_model.train().requires_grad_(requires_grad=True)
+    modules, parameters = dict(tiny_model.named_modules()), dict(tiny_model.named_parameters())
+
+    def fail(done: int, total: int) -> None:
+        raise OSError("the disk went away")
+
+    with pytest.raises(OSError, match="went away") if fails else nullcontext():
+        compare_adapters(
+            tiny_model, tiny_tokenizer, tiny_items, {"head": tmp_path / "head"}, progress=fail if fails else None
+        )
+    again = dict(tiny_model.named_modules())
+    assert again.keys() == modules.keys()
+    assert all(again[name] is module and module.training for name, module in modules.items())
+    assert all(one is parameters[name] and one.requires_grad for name, one in tiny_model.named_parameters())
+    assert not hasattr(tiny_model, "peft_config")
 
 
 def test_of_texts_nothing_is_a_hit(

@@ -12,14 +12,26 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    NemotronConfig,
+    NemotronForCausalLM,
+    VaultGemmaConfig,
+    VaultGemmaForCausalLM,
+)
 
 from lorascope.analyze import lens, save_steering
 from lorascope.analyze.unembedding import read_unembedding
+from lorascope.capture.models.unembedding import final_norm
 from lorascope.stores import StoreError, open_run
 
-from ..tiny import llama, save_model
-from .models.test_unembedding import CASES, GPT2, NEOX, disturbed
+from ..tiny import SHAPE, llama, save_model
+from .models.test_unembedding import CASES, GPT2, INPUTS, NEOX, disturbed
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")]
 
@@ -124,6 +136,24 @@ def test_a_models_folder_gives_what_a_run_stores(
     assert found.attrs == stored.attrs
 
 
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda n: CohereForCausalLM(CohereConfig(vocab_size=n, **SHAPE)),
+        lambda n: NemotronForCausalLM(NemotronConfig(vocab_size=n, **SHAPE)),
+        lambda n: VaultGemmaForCausalLM(VaultGemmaConfig(vocab_size=n, head_dim=8, **SHAPE)),
+    ],
+    ids=["centred without a bias", "less 1 with a bias", "less 1"],
+)
+def test_norms_that_their_names_do_not_tell(build: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = disturbed(build(len(tiny_tokenizer)), "model.norm")
+    expected, found = final_norm(model, INPUTS), read_unembedding(save_model(tmp_path / "model", model, tiny_tokenizer))
+    np.testing.assert_allclose(found["norm"], expected.weight, rtol=1e-5)
+    assert found.attrs["centred"] == expected.centred
+
+
 def test_pieces_of_other_tokenizers(tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model", tiny_model, tiny_tokenizer)
     pieces = [["<unk>", 0.0], ["▁the", -1.0], ["s", -2.0]]
@@ -155,6 +185,26 @@ def other_text(path: Path) -> None:
     (path.parent / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": "b"}}}))
 
 
+def no_pieces(path: Path) -> None:
+    (path.parent / "tokenizer.json").write_text(json.dumps({"model": {"vocab": [5]}}))
+
+
+def no_file_name(path: Path) -> None:
+    index = path.with_name("model.safetensors.index.json")
+    index.write_text(json.dumps({"weight_map": {"lm_head.weight": "a\0b", "model.norm.weight": path.name}}))
+
+
+def huge(path: Path) -> None:
+    """A sparse file, which takes no place on the disk."""
+    facts = {
+        "model.norm.weight": {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]},
+        "lm_head.weight": {"dtype": "F16", "shape": [2**25, 1], "data_offsets": [2, 2 + 2**26]},
+    }
+    header = json.dumps(facts).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(path, 8 + len(header) + 2 + 2**26)
+
+
 def narrower(path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
@@ -175,6 +225,9 @@ DAMAGE: dict[Callable[[Path], None], str] = {
     elsewhere: "`weight_map` of .* doesn't name a file beside it",
     renamed: "the model's final norm goes by none of norm.weight, .*; capture with `--unembedding` instead",
     other_text: r"isn't a tokenizer's file \(TypeError",
+    no_pieces: r"isn't a tokenizer's file \(TypeError",
+    no_file_name: "`weight_map` of .* doesn't name a file beside it",
+    huge: r"'lm_head.weight' has 33554432 entries; allowed are 16777216",
     narrower: r"the output embedding in .* is \(282, 32\), but its norm \(31,\)",
     other_type: r"'lm_head.weight' is \(282, 32\) of F64; allowed are 2 axes of BF16, F16 or F32",
 }

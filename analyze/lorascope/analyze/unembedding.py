@@ -20,8 +20,15 @@ NORMS = ("norm.weight", "ln_f.weight", "final_layer_norm.weight")
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight")
 HEADS = ("lm_head.weight", "embed_out.weight")
 """Names of the final norm and of the input embedding, each with one of `PREFIXES`, and of the output embedding."""
-LESS_ONE = ("gemma", "gemma2", "gemma3_text")
-"""Types of models that keep the weight of their norms less 1."""
+LESS_ONE = (
+    *("gemma", "gemma2", "gemma3_text", "vaultgemma", "nemotron"),
+    *("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "minimax_m3_vl_text", "muse_spark_text", "step3p5"),
+)
+"""Types of models that keep the weight of their final norm less 1, and"""
+CENTRED = ("cohere", "cohere2")
+"""those whose norm takes the mean off although it has no bias (transformers 5)."""
+MAX_VOCABULARY = 2**24
+"""Most token ids, of which each takes memory; the largest vocabularies in use have a sixtieth."""
 BLOCK = 1024
 """Token ids in one Dask block."""
 
@@ -54,7 +61,9 @@ def read_unembedding(folder: Path) -> xr.Dataset:
     lazy = da.from_array(weight, chunks=(BLOCK, weight.shape[1]), name=False, inline_array=True)
     lazy = lazy.map_blocks(widen_block, dtype, dtype=np.float32)
     values = {"norm": ("feature", widen_block(norm, norm_dtype) + added), "text": ("vocabulary", text)}
-    is_centred = any(name.removesuffix("weight") + "bias" in files for name in norms if name in files)
+    is_centred = config.get("model_type") in CENTRED or any(
+        name.removesuffix("weight") + "bias" in files for name in norms if name in files
+    )
     return xr.Dataset({"weight": (("vocabulary", "feature"), lazy), **values}, attrs={"centred": is_centred})
 
 
@@ -72,9 +81,13 @@ def _files(folder: Path) -> dict[str, Path]:
         path = folder / "model.safetensors"
         return dict.fromkeys(read_tensor_header(path)[0], path)
     names = _object(index).get("weight_map")
-    if not isinstance(names, dict) or any(not isinstance(n, str) or Path(n).name != n for n in names.values()):
+    if not isinstance(names, dict) or not all(map(_is_name, names.values())):
         raise StoreError(f"`weight_map` of `{index}` doesn't name a file beside it for each tensor; copy it again")
     return {name: folder / file for name, file in names.items()}
+
+
+def _is_name(file: Any) -> bool:
+    return isinstance(file, str) and Path(file).name == file and "\0" not in file
 
 
 def _tensor(files: dict[str, Path], names: Iterable[str], what: str, ndim: int) -> tuple[np.ndarray, str]:
@@ -91,6 +104,8 @@ def _tensor(files: dict[str, Path], names: Iterable[str], what: str, ndim: int) 
     shape, kind = tuple(facts["shape"]), facts["dtype"]
     if len(shape) != ndim or 0 in shape or kind not in ("BF16", "F16", "F32"):
         raise StoreError(f"{name!r} is {shape} of {kind}; allowed are {ndim} axes of BF16, F16 or F32")
+    if shape[0] > MAX_VOCABULARY:
+        raise StoreError(f"{name!r} has {shape[0]} entries; allowed are {MAX_VOCABULARY}: look at the model")
     dtype, bits = DTYPES[kind]
     start = first + facts["data_offsets"][0]
     return np.memmap(files[name], np.dtype(bits), "r", start, shape), dtype
@@ -101,21 +116,20 @@ def _texts(path: Path, n: int) -> np.ndarray:
     document = _object(path)
     model, added = document.get("model"), document.get("added_tokens") or []
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    pairs: list[Any]
-    if isinstance(vocabulary, dict):
-        pairs = list(vocabulary.items())
-    else:
-        pairs = [(piece[0], index) for index, piece in enumerate(vocabulary or [])]
     decode = _decoded if "ByteLevel" in str(document.get("decoder")) else _spaced
     texts = np.full(n, "", object)
     try:
+        if not isinstance(vocabulary, dict):  # of Unigram pieces and their scores
+            pairs = [(one[0], index) for index, one in enumerate(vocabulary or [])]
+        else:
+            pairs = list(vocabulary.items())
         for piece, index in pairs:
             if 0 <= index < n:
                 texts[index] = decode(piece)
         for one in added:
             if 0 <= one["id"] < n:
                 texts[one["id"]] = str(one["content"])
-    except (TypeError, KeyError, IndexError, AttributeError) as error:
+    except (TypeError, LookupError, AttributeError) as error:
         raise StoreError(f"`{path}` isn't a tokenizer's file ({error!r}); copy it again") from error
     return texts
 

@@ -145,9 +145,10 @@ def _capture(
     with joined(config.device) as ranks, freed_memory_kept(), _alone_at(config.out, ranks), hashing_beside() as hashing:
         require_device(named_device(config.device, local_rank=ranks.local_rank))
         state = ranks.of_leader(run_state(config.out))
-        stored = open_run(config.out).attributes.get("provenance", {}) if state in {"unfinished", "finished"} else None
+        begun = open_run(config.out) if state in {"unfinished", "finished"} else None
+        stored = None if begun is None else begun.attributes.get("provenance", {})
         config = config if stored is None else with_stored_codec(config, stored)
-        if stored is not None and config.unembedding and not stored.get("settings", {}).get("unembedding"):
+        if begun is not None and config.unembedding and "unembedding/weight" not in begun.arrays:
             raise StoreError(f"`{config.out}` was begun without `unembedding`; leave it out, or name a new folder")
         files = read_files(config, given)
         with one_step(progress, "load model") if model is None else nullcontext():

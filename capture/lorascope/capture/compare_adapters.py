@@ -1,7 +1,8 @@
 """What adapters of one model say to the same data, beside each other: no run is written."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import xarray as xr
 from lorascope.stores.progress import Progress
 
 from .adapters.adapter import attach_adapters
-from .adapters.passes import Pass, alone
+from .adapters.passes import Pass, alone, restoring_modes
 from .buffers.target import flat_places
 from .models.device import input_device
 from .models.model import context_length, is_causal
@@ -68,7 +69,7 @@ def compare_adapters(
     require_known_tokens(model, samples)
     n_tokens = [len(sample.token_ids) for sample in samples]
     batches = plan_batches(n_tokens, batch_tokens=BATCH_TOKENS)
-    device, adapted = input_device(model), attach_adapters(model, adapters)
+    device = input_device(model)
     passes = [Pass("base", None), *(Pass("adapted", name) for name in adapters)]
     scores: list[Scores] = []
     kl: list[np.ndarray] = []
@@ -81,7 +82,8 @@ def compare_adapters(
         with one.enabled(adapted):
             return forward(adapted, samples[batch], device)
 
-    try:
+    with _given_back(model):
+        adapted = attach_adapters(model, adapters)
         with alone(adapted, device):
             for one in passes:
                 with one.enabled(adapted):
@@ -93,8 +95,6 @@ def compare_adapters(
                 values = [kl_divergence(logits, foreseen(one, batch), flat).double().cpu().numpy() for one in passes]
                 kl.append(np.add.reduceat(values, np.cumsum([0, *lengths[:-1]]), axis=1) / lengths)
                 tell()
-    finally:
-        adapted.unload()
     dims, hits = ("adapter", "sample"), np.stack([one.correct for one in scores]).astype(float)
     return xr.Dataset(
         {
@@ -105,3 +105,16 @@ def compare_adapters(
         coords={"adapter": ["base", *adapters], "sample": [f"{one.dataset}/{one.id}" for one in samples]},
         attrs={"measure": "what adapters of one model say to the same samples", "n_tokens": sum(n_tokens)},
     )
+
+
+@contextmanager
+def _given_back(model: Any) -> Iterator[None]:
+    """Afterwards the model has its own modules and flags; PEFT's `unload` would leave trained ones in their place."""
+    own = [(module, dict(module._modules)) for module in model.modules()]
+    try:
+        with restoring_modes(model):
+            yield
+    finally:
+        for module, children in own:
+            module._modules.update(children)
+        vars(model).pop("peft_config", None)

@@ -283,6 +283,10 @@ def _provenance(
 
 
 def _settings(config: CaptureConfig) -> dict[str, Any]:
-    """Settings as a run keeps them; without an ablation they are those of a time before there was one."""
+    """Settings as a run keeps them; where they shape no number, those that older versions don't know stay out.
+
+    Else these would take another fingerprint of the run than is in it.
+    """
     found = dataclasses.asdict(config)
-    return found if config.ablate else {name: found[name] for name in found if not name.startswith("ablate")}
+    later = {"unembedding", *(() if config.ablate else ("ablate", "ablate_share"))}
+    return {name: value for name, value in found.items() if name not in later}

@@ -1,6 +1,7 @@
 """The unembedding in a run is the model's own, on every architecture, and what can't be kept is refused."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from lorascope.capture.models.unembedding import final_norm, unembedding_kind
 from lorascope.stores import StoreError, compact, open_run, pull, verify
 from lorascope.stores.checking.verify import Verdict
 
+from ...stores.on_disk import edit_root
 from ...tiny import SHAPE, llama, save_model
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")]
@@ -130,6 +132,17 @@ def test_blocks_are_chunks_of_the_vocabulary(make: Any, tiny_tokenizer: Any) -> 
     np.testing.assert_array_equal(weight[[2300, 5, 1024]].values, whole[[2300, 5, 1024]])
 
 
+def test_a_run_that_says_nothing_of_its_meaning_is_read(make: Any) -> None:
+    run = make(unembedding=True)
+    edit_root(run.path, consolidated=False)
+    for name, said in (("weight", None), ("text", 5)):
+        file = run.path / "unembedding" / name / "zarr.json"
+        document = json.loads(file.read_text())
+        document["attributes"]["long_name"] = said
+        file.write_text(json.dumps(document))
+    assert open_run(run.path).unembedding().equals(run.unembedding())
+
+
 def test_a_lost_chunk_is_no_fill(make: Any) -> None:
     run = make(model=with_adapter(llama(2500)), unembedding=True)
     (run.path / "unembedding/weight/c.1.0").unlink()
@@ -151,6 +164,8 @@ def test_it_changes_neither_numbers_nor_the_fingerprint(make: Any) -> None:
     runs = make("without.zarr"), make("with.zarr", unembedding=True)
     assert runs[0].attributes["fingerprint"] == runs[1].attributes["fingerprint"]
     assert runs[0].digest(0).tolist() == runs[1].digest(0).tolist()
+    for run in runs:  # older versions, which don't know the setting, would take it into the fingerprint
+        assert "unembedding" not in run.attributes["provenance"]["settings"]
 
 
 def test_the_plan_counts_it(
