@@ -162,8 +162,8 @@ def _first_directions(run: Run, found: Explanation) -> str:
         "The first direction of the component that costs most and of those with the largest JS: the contexts of its "
         "three strongest tokens (of those with id and position in common the first), its "
         "share of the summed |delta|², and what it would be if all directions had an equal one. Same token: how often "
-        "the most over-represented token occurs among the strongest, and the chance of that among tokens drawn at "
-        f"random, times the {every.attrs['n_ids']} different ones (above 0.05, nothing can be told from it)."
+        "the most over-represented token occurs among the strongest, and the share of random mixtures of the "
+        "component's directions, equally scaled, of which that is as true (above 0.05, nothing can be told from it)."
     )
     columns = ("component", "strongest at", "share", "if equal", "same token", "p")
     return table(columns, rows, n_names=2, caption=caption)
