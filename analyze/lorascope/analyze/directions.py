@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import dask.system
@@ -146,12 +147,13 @@ def directions_of(
     In memory are a few factors for each worker, of a row or of `TASK_BYTES`, and few weights; see `directions`.
     """
 
-    def on_trip(trip: int) -> Progress | None:
-        return progress and (lambda n_done, n_rows: progress(trip * n_rows + n_done, 2 * n_rows))
+    def on_trip(trip: int, done: int, total: int, part: str = "") -> None:
+        if progress is not None:
+            progress(trip * total + done, 2 * total, part)
 
     halves = [np.zeros((2, source.delta.rows.shape[1], source.delta.rows.shape[1])) for source in sources]
     n_not_finite, index = np.zeros(len(sources), np.int64), 0
-    for found in _by_task(_grams, sources, n_workers, on_trip(0)):
+    for found in _by_task(_grams, sources, n_workers, partial(on_trip, 0)):
         for row in found:
             for half, (one, _) in zip(halves, row, strict=True):
                 half[index % 2] += one
@@ -161,7 +163,7 @@ def directions_of(
         tuple(rotate(one, basis(source)[1]) for one in (half.sum(axis=0), *half))
         for half, source in zip(halves, sources, strict=True)
     ]
-    tops = strongest(sources, [whole[0] for whole, *_ in rotated], n_top, n_workers, on_trip(1))
+    tops = strongest(sources, [whole[0] for whole, *_ in rotated], n_top, n_workers, partial(on_trip, 1))
     shares = [
         np.stack([one[1] for one in half]) if index > 1 else np.full((2, len(whole[0])), np.nan)
         for whole, *half in rotated
