@@ -124,7 +124,7 @@ def test_counts_of_directions_are_those_of_the_whole_delta_and_of_every_other_ro
     assert found["n_99"].values.tolist() == [4, 4]
     assert found["n_99_half"].values.tolist() == [[3, 4], [4, 4]]
     assert found["kind"].values.tolist() == ["down_proj", "up_proj"]
-    assert found.attrs == {"n_tokens": 2500, "n_ids": 2500}
+    assert found.attrs == {"n_tokens": 2500}
 
 
 def test_a_driver_is_the_token_with_the_smallest_chance_of_all_draws() -> None:

@@ -207,7 +207,7 @@ def directions_by_component(
             "component": [source.component for source in sources],
             **{name: ("component", run.components[name].values[places]) for name in ("kind", "layer")},
         },
-        attrs={"n_tokens": len(there), "n_ids": len(ids)},
+        attrs={"n_tokens": len(there)},
     )
 
 
