@@ -181,6 +181,15 @@ def test_tokens_whose_delta_is_not_finite_are_left_out(model: Path, tmp_path: Pa
     np.testing.assert_allclose(found["delta"][0], np.delete(delta, [5, 50], axis=0).mean(axis=0), atol=1e-6)
 
 
+def test_a_component_that_is_nowhere_finite_costs_the_others_nothing(model: Path, tmp_path: Path) -> None:
+    delta = np.random.default_rng(3).normal(size=(60, WIDTH))
+    deltas = {"layers.0.fc2": delta * np.nan, "layers.1.fc2": delta}
+    found = lens(of_deltas(tmp_path / "run.zarr", deltas), model=model)
+    assert found["site"].values.tolist() == ["layers.1.fc2"]
+    with pytest.raises(StoreError, match="is finite at none of the tokens"):
+        lens(of_deltas(tmp_path / "none.zarr", {"layers.0.fc2": delta * np.nan}), model=model)
+
+
 def test_seeds_and_progress(model: Path, tmp_path: Path) -> None:
     delta = np.random.default_rng(3).normal(size=(60, WIDTH))
     run = of_deltas(tmp_path / "run.zarr", {"layers.0.fc2": delta, "layers.0.q_proj": delta})

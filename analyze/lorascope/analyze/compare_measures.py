@@ -88,7 +88,9 @@ def compare_measures(
     Samples are taken for independent draws, components for all that there are; each draw of samples makes both sides
     anew. A draw is noisier than what it is drawn from, and noise takes ranks apart, so that correlations of draws lie
     below the one found, as that lies below the true one. Intervals are therefore the bootstrap's basic ones, within -1
-    and 1; percentiles would lie too low. They are too narrow for few samples.
+    and 1; percentiles would lie too low. They are still too narrow: of simulated runs with 60 components, 10 to 60
+    samples and logs that vary between samples by 0.5, 95 % ones hold the true correlation in 72 to 89 %; with logs that
+    vary by 1.5, in 47 to 76 % for 10 and 20 samples, and 70 to 86 % for 60.
 
     References
     ----------

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import dask.system
@@ -43,6 +44,8 @@ class Directions(NamedTuple):
     top_token: Int64[np.ndarray, "direction top"]
     top_score: Float32[np.ndarray, "direction top"]
     n_not_finite: int
+    half_share: Float64[np.ndarray, "half direction"]
+    """Shares as every other row has them, each half along its own directions; NaN where there is but one row."""
 
 
 def directions(
@@ -143,40 +146,81 @@ def directions_of(
 
     In memory are a few factors for each worker, of a row or of `TASK_BYTES`, and few weights; see `directions`.
     """
+
+    def on_trip(trip: int, done: int, total: int, part: str = "") -> None:
+        if progress is not None:
+            progress(trip * total + done, 2 * total, part)
+
+    halves = [np.zeros((2, source.delta.rows.shape[1], source.delta.rows.shape[1])) for source in sources]
+    n_not_finite, index = np.zeros(len(sources), np.int64), 0
+    for found in _by_task(_grams, sources, n_workers, partial(on_trip, 0)):
+        for row in found:
+            for half, (one, _) in zip(halves, row, strict=True):
+                half[index % 2] += one
+            n_not_finite += [n for _, n in row]
+            index += 1
+    rotated = [
+        tuple(rotate(one, basis(source)[1]) for one in (half.sum(axis=0), *half))
+        for half, source in zip(halves, sources, strict=True)
+    ]
+    tops = strongest(sources, [whole[0] for whole, *_ in rotated], n_top, n_workers, partial(on_trip, 1))
+    shares = [
+        np.stack([one[1] for one in half]) if index > 1 else np.full((2, len(whole[0])), np.nan)
+        for whole, *half in rotated
+    ]
+    return [
+        _settled(*whole, top, int(n), share)
+        for (whole, *_), top, n, share in zip(rotated, tops, n_not_finite, shares, strict=True)
+    ]
+
+
+def strongest(
+    sources: Sequence[Source],
+    rotations: Sequence[Float32[np.ndarray, "direction rank"]],
+    n_top: int,
+    n_workers: int | None = None,
+    progress: Progress | None = None,
+) -> list[UInt64[np.ndarray, "direction top"]]:
+    """`keys` of the tokens with the largest |score| along some directions of each component, in one trip."""
+    tops = [np.zeros((len(rotation), n_top), np.uint64) for rotation in rotations]
+
+    def task_tops(rows: Sequence[int], factors: Sequence[np.ndarray]) -> list[np.ndarray]:
+        each = zip(factors, rotations, tops, strict=True)
+        return [new_tops(z, rotation, rows, top) for z, rotation, top in each]
+
+    for new in _by_task(task_tops, sources, n_workers, progress):
+        for place, some in enumerate(new):
+            if some.size:  # later tokens are held against these
+                tops[place] = largest(np.concatenate([tops[place], some], axis=1), n_top)
+    return tops
+
+
+def _by_task(
+    function: Callable[[Sequence[int], Sequence[np.ndarray]], Result],
+    sources: Sequence[Source],
+    n_workers: int | None,
+    progress: Progress | None,
+) -> Iterator[Result]:
+    """What a function of rows and of each component's factors gives, for some rows with states after the other."""
     rows, n_done = state_rows(sources[0]), 0
-    ranks = [source.delta.rows.shape[1] for source in sources]
-    step = max(1, TASK_BYTES // (4 * ROW_TOKENS * sum(ranks)))
+    step = max(1, TASK_BYTES // (4 * ROW_TOKENS * sum(source.delta.rows.shape[1] for source in sources)))
     tasks = [rows[start : start + step] for start in range(0, len(rows), step)]
 
-    def by_task(function: Callable[[Sequence[int]], Result]) -> Iterator[Result]:
-        nonlocal n_done
-        for task, found in zip(tasks, in_order(function, tasks, n_workers or dask.system.CPU_COUNT), strict=True):
-            yield found
-            n_done += len(task)
-            if progress is not None:
-                progress(n_done, 2 * len(rows))
+    def of_task(task: Sequence[int]) -> Result:
+        blocks = [[factor for factor in read_factors(sources, row) if factor is not None] for row in task]
+        return function(task, [np.concatenate(each) for each in zip(*blocks, strict=True)])
 
-    def factors(rows: Sequence[int]) -> list[np.ndarray]:
-        blocks = [[factor for factor in read_factors(sources, row) if factor is not None] for row in rows]
-        return [np.concatenate(each) for each in zip(*blocks, strict=True)]
+    for task, found in zip(tasks, in_order(of_task, tasks, n_workers or dask.system.CPU_COUNT), strict=True):
+        yield found
+        n_done += len(task)
+        if progress is not None:
+            progress(n_done, len(rows))
 
-    grams, n_not_finite = [np.zeros((rank, rank)) for rank in ranks], np.zeros(len(sources), np.int64)
-    for found in by_task(lambda rows: [gram(z) for z in factors(rows)]):
-        for total, (one, _) in zip(grams, found, strict=True):
-            total += one
-        n_not_finite += [n for _, n in found]
-    rotated = [rotate(one, basis(source)[1]) for one, source in zip(grams, sources, strict=True)]
-    tops = [np.zeros((len(rotation), n_top), np.uint64) for rotation, _, _ in rotated]
 
-    def task_tops(rows: Sequence[int]) -> list[np.ndarray]:
-        each = zip(factors(rows), rotated, tops, strict=True)
-        return [new_tops(z, one[0], rows, top) for z, one, top in each]
-
-    for new in by_task(task_tops):
-        for index, some in enumerate(new):
-            if some.size:  # later tokens are held against these
-                tops[index] = largest(np.concatenate([tops[index], some], axis=1), n_top)
-    return [_settled(*one, top, int(n)) for one, top, n in zip(rotated, tops, n_not_finite, strict=True)]
+def _grams(rows: Sequence[int], factors: Sequence[np.ndarray]) -> list[list[tuple[np.ndarray, int]]]:
+    """`gram` of each row and component."""
+    starts = range(0, len(rows) * ROW_TOKENS, ROW_TOKENS)
+    return [[gram(z[start : start + ROW_TOKENS]) for z in factors] for start in starts]
 
 
 def n_holding(share: Float64[np.ndarray, " direction"], least: float) -> int:
@@ -278,11 +322,13 @@ def tokens_and_scores(
     return np.where(keys > 0, tokens, -1), np.where(keys > 0, bits.view(np.float32), np.float32(np.nan))
 
 
-def _settled(rotation: np.ndarray, share: np.ndarray, axes: np.ndarray, top: np.ndarray, n: int) -> Directions:
+def _settled(
+    rotation: np.ndarray, share: np.ndarray, axes: np.ndarray, top: np.ndarray, n: int, half_share: np.ndarray
+) -> Directions:
     """Directions with the sign that makes the largest |score| positive."""
     token, score = tokens_and_scores(top)
     sign = np.where(score[:, :1] < 0, np.float32(-1), np.float32(1))
-    return Directions(rotation * sign, share, axes * sign, token, score * sign, n)
+    return Directions(rotation * sign, share, axes * sign, token, score * sign, n, half_share)
 
 
 def in_order(function: Callable[[Task], Result], tasks: Sequence[Task], n_workers: int) -> Iterator[Result]:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import dask.system
 import numpy as np
 import xarray as xr
 
@@ -13,9 +12,9 @@ from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 
 from .compare_measures import compare_measures
-from .directions import basis, directions_of, gram, in_order, n_holding, rotate, state_rows
+from .directions import NEGLIGIBLE, Directions, directions_of, n_holding, strongest, tokens_and_scores
 from .lens import lens
-from .measuring.sources import Source, read_factors, sources_of
+from .measuring.sources import Source, sources_of
 from .qualify import qualify
 from .reduce import reduce_tokens, usable_samples
 from .weights import standard_error, token_weights
@@ -24,7 +23,8 @@ N_TOP = 10
 """Strongest tokens of a direction that are counted, at most."""
 N_KEPT = 100
 """Strongest tokens of a direction among which these are looked for."""
-DRIVER = ("driver_count", "driver_share", "driver_p")
+N_DRAWS = 99
+"""Random mixtures of a component's directions, beside which its first is held."""
 
 
 class Explanation(NamedTuple):
@@ -163,26 +163,42 @@ def directions_by_component(
         there is but one; `first_share`, that of the first direction; `token` (component, top), the tokens with its
         largest |score|, -1 where there are fewer. `driver`, the id of the token that is most over-represented among
         these, `driver_count` and `driver_share`, how often it occurs among them and its share of all tokens, and
-        `driver_p`: the chance of so many or more if `top` tokens were drawn at random, times the different ids.
+        `driver_p`: the share of random directions, itself among them, whose strongest tokens are as much of one id.
+        A random one is a mixture of all of the component's directions, each scaled to the same share. So p says
+        whether the first is more about one token than any of them; most directions have such a token.
 
         Of tokens that have both id and position in common one counts, here and among all: a beginning that samples
         share gives each of them the same delta.
     """
     found = directions_of(sources, n_top=N_KEPT, n_workers=n_workers, progress=progress)
-    halves = _half_counts(sources, n_workers)
+    null = _null_tops(sources, found, n_workers, progress)
     there = np.flatnonzero((run.committed & run.with_states).values)
     of_token = run.tokens["token_id"].values.astype(np.int64)
     place = of_token << 32 | run.tokens["position"].values.astype(np.int64)
     ids, counts = np.unique(np.unique(place[there]) >> 32, return_counts=True)
     tops = [_different(one.top_token[0], place) for one in found]
     drivers = [_driver(of_token[top[top >= 0]], ids, counts) for top in tops]
+    drawn = [
+        [_driver(of_token[(top := _different(one, place))[top >= 0]], ids, counts)[3] for one in draws]
+        for draws in null
+    ]
+    halves = [
+        [n_holding(share, 0.99) if np.isfinite(share).all() else np.nan for share in one.half_share] for one in found
+    ]
     places = [run.component_paths.index(source.component) for source in sources]
     by_component = {
         "rank": [one.rotation.shape[1] for one in found],
         "n_90": [n_holding(one.share, 0.9) for one in found],
         "n_99": [n_holding(one.share, 0.99) for one in found],
         "first_share": [one.share[0] for one in found],
-        **{name: [driver[index] for driver in drivers] for index, name in enumerate(("driver", *DRIVER))},
+        **{
+            name: [one[index] for one in drivers]
+            for index, name in enumerate(("driver", "driver_count", "driver_share"))
+        },
+        "driver_p": [
+            (1 + sum(chance <= own[3] for chance in chances)) / (1 + N_DRAWS) if own[1] else np.nan
+            for own, chances in zip(drivers, drawn, strict=True)
+        ],
     }
     return xr.Dataset(
         {name: ("component", np.array(values)) for name, values in by_component.items()}
@@ -191,7 +207,7 @@ def directions_by_component(
             "component": [source.component for source in sources],
             **{name: ("component", run.components[name].values[places]) for name in ("kind", "layer")},
         },
-        attrs={"n_tokens": len(there), "n_ids": len(ids)},
+        attrs={"n_tokens": len(there)},
     )
 
 
@@ -202,28 +218,23 @@ def _different(tokens: np.ndarray, place: np.ndarray) -> np.ndarray:
     return np.pad(tokens[first], (0, N_TOP - len(first)), constant_values=-1)
 
 
-def _half_counts(sources: Sequence[Source], n_workers: int | None) -> np.ndarray:
-    """Directions that hold 99 % of |delta|², of every other row: float64 (component, half)."""
-    rows = state_rows(sources[0])
-    if len(rows) < 2:
-        return np.full((len(sources), 2), np.nan)
-
-    def grams(row: int) -> list[np.ndarray]:
-        return [gram(factor)[0] for factor in read_factors(sources, row) if factor is not None]
-
-    halves = [[np.zeros((source.delta.rows.shape[1],) * 2) for source in sources] for _ in range(2)]
-    for index, found in enumerate(in_order(grams, rows, n_workers or dask.system.CPU_COUNT)):
-        for total, one in zip(halves[index % 2], found, strict=True):
-            total += one
-    counts = [
-        [n_holding(rotate(total, basis(source)[1])[1], 0.99) for total, source in zip(half, sources, strict=True)]
-        for half in halves
-    ]
-    return np.array(counts, np.float64).T
+def _null_tops(
+    sources: Sequence[Source], found: Sequence[Directions], n_workers: int | None, progress: Progress | None
+) -> list[np.ndarray]:
+    """Strongest tokens (draw, top) of random mixtures of each component's directions, all scaled to equal shares."""
+    rng, mixtures = np.random.default_rng(0), list[np.ndarray]()
+    for one in found:
+        scale = np.divide(1, np.sqrt(one.share), out=np.zeros_like(one.share), where=one.share > NEGLIGIBLE)
+        mixtures.append((rng.standard_normal((N_DRAWS, len(scale))) * scale @ one.rotation).astype(np.float32))
+    return [tokens_and_scores(top)[0] for top in strongest(sources, mixtures, N_KEPT, n_workers, progress)]
 
 
 def _driver(top: np.ndarray, ids: np.ndarray, counts: np.ndarray) -> tuple[int, int, float, float]:
-    """`driver`, `driver_count`, `driver_share` and `driver_p` of ids of top tokens, given how often each id occurs."""
+    """`driver`, `driver_count`, `driver_share` of ids of top tokens, given how often each id occurs; and its chance.
+
+    The chance is that of so many or more if tokens were drawn at random. It ranks; it is no p, since neighbours in
+    meaning cluster along any direction.
+    """
     from scipy.stats import hypergeom  # type: ignore[import-untyped]
 
     if not len(top):
@@ -232,5 +243,4 @@ def _driver(top: np.ndarray, ids: np.ndarray, counts: np.ndarray) -> tuple[int, 
     of_all, n_tokens = counts[np.searchsorted(ids, found)], int(counts.sum())
     chances = hypergeom.sf(n_found - 1, n_tokens, of_all, len(top))
     best = int(np.argmin(chances))
-    p = min(float(chances[best]) * len(ids), 1.0)
-    return int(found[best]), int(n_found[best]), float(of_all[best] / n_tokens), p
+    return int(found[best]), int(n_found[best]), float(of_all[best] / n_tokens), float(chances[best])

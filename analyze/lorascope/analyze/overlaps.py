@@ -102,6 +102,9 @@ def compare_directions(
         exact, max(k, l)/d_out, and `null_95`, the 95 % quantile; `p` = (1 + random ones with no smaller overlap) /
         (n_draws + 1). Attributes: provenance, the other's as `other_...`; k and l; `n_draws`, `seed`.
 
+        Random subspaces have nothing in common. Unrelated adapters of one model have: gradients reach a component along
+        directions that the model prefers, and one seed gives both the same lora_A. A small p alone is no common habit.
+
     Raises
     ------
     StoreError

@@ -1,7 +1,6 @@
 """The page of `lorascope explain`: a paragraph, and the numbers that it is made from."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -162,8 +161,8 @@ def _first_directions(run: Run, found: Explanation) -> str:
         "The first direction of the component that costs most and of those with the largest JS: the contexts of its "
         "three strongest tokens (of those with id and position in common the first), its "
         "share of the summed |delta|², and what it would be if all directions had an equal one. Same token: how often "
-        "the most over-represented token occurs among the strongest, and the chance of that among tokens drawn at "
-        f"random, times the {every.attrs['n_ids']} different ones (above 0.05, nothing can be told from it)."
+        "the most over-represented token occurs among the strongest, and the share of random mixtures of the "
+        "component's directions, equally scaled, of which that is as true (above 0.05, nothing can be told from it)."
     )
     columns = ("component", "strongest at", "share", "if equal", "same token", "p")
     return table(columns, rows, n_names=2, caption=caption)
@@ -175,30 +174,21 @@ def _words(found: Explanation) -> str:
     if found.lens is None:
         return _missing(found, "lens", title)
     words = found.lens
-    order = words["delta_norm"].values.argsort()[::-1]
-    sites = words["site"].values[order].tolist()
-    after = [site for site in words["site"].values.tolist() if str(site).startswith("after layer ")]
-    shown = (after[::-1] or sites)[:N_ROWS]
+    sites = words["site"].values[words["delta_norm"].values.argsort()[::-1]].tolist()
+    after = [site for site in words["site"].values.tolist() if site.startswith("after layer ")]
+    sides = ("promoted", "suppressed")
     rows = [
-        (str(site), *(_told(words, site, side) for side in ("promoted", "suppressed")), *_counts(words, site))
-        for site in shown
+        (
+            site,
+            *(quoted(promoted(words, site, side)) or "can't tell" for side in sides),
+            *(str(int(words[f"n_{side}"].sel(site=site))) for side in sides),
+        )
+        for site in (after[::-1] or sites)[:N_ROWS]
     ]
     caption = (
         f"Mean change over {int(words['n_tokens'].max())} tokens, through the final norm and the unembedding: tokens "
         "that it promotes and suppresses beyond a null of shuffled features (chance of any such token: 0.05), the "
         "strongest first, and how many there are. “can't tell”: none."
     )
-    return section(
-        "lens",
-        title,
-        table(("site", "promotes", "suppresses", "promoted", "suppressed"), rows, n_names=3, caption=caption),
-    )
-
-
-def _told(words: Any, site: str, side: str) -> str:
-    return quoted(promoted(words, site, side)) or "can't tell"
-
-
-def _counts(words: Any, site: str) -> Iterator[str]:
-    for side in ("promoted", "suppressed"):
-        yield str(int(words[f"n_{side}"].sel(site=site)))
+    columns = ("site", "promotes", "suppresses", *sides)
+    return section("lens", title, table(columns, rows, n_names=3, caption=caption))

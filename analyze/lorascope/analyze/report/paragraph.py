@@ -126,11 +126,13 @@ def _directions(run: Run, found: Explanation) -> str:
     )
     count, n_top = int(one["driver_count"]), int((one["token"] >= 0).sum())
     if not p <= LEVEL:
-        return f"{held}. Can't tell what drives it: no token is over-represented among its {n_top} strongest."
+        return (
+            f"{held}. Can't tell what drives it: its {n_top} strongest tokens are as mixed as random directions' are."
+        )
     text = _text_of(run, int(one["driver"]))
     return (
         f"{held}, and {count} of its {n_top} strongest tokens are {text}, which is "
-        f"{format_percent(float(one['driver_share']))} of all (p = {format_number(p)})."
+        f"{format_percent(float(one['driver_share']))} of all (p = {format_number(p)}, beside random directions)."
     )
 
 
