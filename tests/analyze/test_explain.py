@@ -352,9 +352,19 @@ def test_words_are_those_of_the_longest_mean_delta_and_hold_no_markup(
     cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in section(page, "lens").split("<tr>")]
     rows = {row[0].replace("<wbr>", ""): row[1:] for row in cells if row}
     assert list(rows) == ["model.layers.0.mlp.down_proj", "model.layers.0.self_attn.o_proj"]
-    assert rows["model.layers.0.self_attn.o_proj"][2:] == ["0", "0"]
-    (n,) = re.findall(r"\((\d+) tokens beyond its null, p at most 0.0", words)
-    assert rows["model.layers.0.mlp.down_proj"][2] == n
+    assert rows["model.layers.0.self_attn.o_proj"][4:] == ["0", "0"]
+    (n, _) = re.findall(r"; (\d+) beyond the null\)", words)
+    assert rows["model.layers.0.mlp.down_proj"][4] == n != "0"
+
+
+def test_words_within_the_null_are_told_as_such(planted: tuple[Run, Path]) -> None:
+    run, model = planted
+    found = explain(run, model=model)
+    assert found.lens is not None
+    only = found._replace(lens=found.lens.sel(site=["model.layers.0.self_attn.o_proj"]))
+    words = dict(paragraph(run, only))["Which words"]
+    assert words.startswith("Can't tell: with its features shuffled it would move some tokens as far. For what it")
+    assert words.count("; 0 beyond the null)") == 2
 
 
 def test_the_stream_itself_is_the_site_where_it_is_there() -> None:

@@ -17,7 +17,7 @@ from . import about_run
 from .ablation import ablation
 from .document import document
 from .markup import contents, escape, figure, notice, section, table, with_minus
-from .paragraph import chosen_component, paragraph, promoted, quoted
+from .paragraph import chosen_component, first_words, paragraph, quoted
 
 TITLE = "What the adapter learned"
 N_ROWS = 10
@@ -176,19 +176,16 @@ def _words(found: Explanation) -> str:
     words = found.lens
     sites = words["site"].values[words["delta_norm"].values.argsort()[::-1]].tolist()
     after = [site for site in words["site"].values.tolist() if site.startswith("after layer ")]
-    sides = ("promoted", "suppressed")
-    rows = [
-        (
-            site,
-            *(quoted(promoted(words, site, side)) or "can't tell" for side in sides),
-            *(str(int(words[f"n_{side}"].sel(site=site))) for side in sides),
-        )
-        for site in (after[::-1] or sites)[:N_ROWS]
-    ]
+    rows = []
+    for site in (after[::-1] or sites)[:N_ROWS]:
+        sides = [first_words(words, site, side) for side in ("promoted", "suppressed")]
+        cells = zip(*((quoted(texts), format_number(p), str(n)) for texts, p, n in sides), strict=True)
+        rows.append((site, *(cell for pair in cells for cell in pair)))
     caption = (
-        f"Mean change over {int(words['n_tokens'].max())} tokens, through the final norm and the unembedding: tokens "
-        "that it promotes and suppresses beyond a null of shuffled features (chance of any such token: 0.05), the "
-        "strongest first, and how many there are. “can't tell”: none."
+        f"Mean change over {int(words['n_tokens'].max())} tokens, through the final norm and the unembedding: the "
+        "tokens that it promotes and suppresses most. p: of the first of them, the chance that the same change with "
+        "its features shuffled moves some token as far; beyond: tokens with p up to 0.05. The null knows nothing of what "
+        "words have in common, so ten words of one topic may say more than their p."
     )
-    columns = ("site", "promotes", "suppresses", *sides)
+    columns = ("site", "promotes", "suppresses", "p", "p", "beyond", "beyond")
     return section("lens", title, table(columns, rows, n_names=3, caption=caption))

@@ -52,11 +52,10 @@ def chosen_site(found: Explanation) -> str:
     return after[-1] if after else str(sites[int(found.lens["delta_norm"].fillna(-1).values.argmax())])
 
 
-def promoted(words: xr.Dataset, site: str, side: str = "promoted") -> list[str]:
-    """Tokens that the lens's null doesn't explain at a site, in their order."""
+def first_words(words: xr.Dataset, site: str, side: str) -> tuple[list[str], float, int]:
+    """Tokens that a site's mean delta moves most to a side, p of the first, and how many are beyond the null."""
     at = words.sel(site=site)
-    there = (at[f"{side}_p"] <= LEVEL).values
-    return [str(text) for text in at[side].values[there]]
+    return at[side].values[:N_WORDS].tolist(), float(at[f"{side}_p"].values[0]), int(at[f"n_{side}"])
 
 
 def quoted(texts: Sequence[str]) -> str:
@@ -146,18 +145,16 @@ def _text_of(run: Run, token_id: int) -> str:
 def _words(found: Explanation) -> str:
     if found.lens is None:
         return f"Can't tell, since {found.why['lens']}."
-    site, parts = chosen_site(found), list[str]()
-    for side in ("promoted", "suppressed"):
-        if texts := promoted(found.lens, site, side)[:N_WORDS]:
-            least = float(found.lens[f"{side}_p"].sel(site=site).values[: len(texts)].max())
-            n = int(found.lens[f"n_{side}"].sel(site=site))
-            verb = "promotes" if side == "promoted" else "suppresses"
-            many = f"{n} token{'s' if n > 1 else ''} beyond its null, p at most {format_number(least)}"
-            parts.append(f"{verb} {quoted(texts)} ({many})")
+    site, parts, least = chosen_site(found), list[str](), 1.0
+    for side, verb in (("promoted", "promotes"), ("suppressed", "suppresses")):
+        texts, p, n = first_words(found.lens, site, side)
+        parts.append(f"{verb} {quoted(texts)} (the first with p = {format_number(p)}; {n} beyond the null)")
+        least = min(least, p)
     what = f"mean change of the residual stream {site}" if site.startswith("after ") else f"mean delta of {site}"
-    if not parts:
-        return f"Can't tell: the {what} promotes and suppresses no token beyond the null of its shuffled features."
-    return f"The {what} {' and '.join(parts)}."
+    told = f"the {what} {' and '.join(parts)}."
+    if least > LEVEL:
+        return f"Can't tell: with its features shuffled it would move some tokens as far. For what it is worth, {told}"
+    return told[0].upper() + told[1:]
 
 
 def _ranks(found: Explanation) -> str:
