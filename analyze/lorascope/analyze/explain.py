@@ -23,8 +23,8 @@ N_TOP = 10
 """Strongest tokens of a direction that are counted, at most."""
 N_KEPT = 100
 """Strongest tokens of a direction among which these are looked for."""
-N_DRAWS = 99
-"""Random mixtures of a component's directions, beside which its first is held."""
+N_DRAWS = 19
+"""Random mixtures of a component's directions, beside which its first is held: as few as can give a p of 0.05."""
 
 
 class Explanation(NamedTuple):
