@@ -363,7 +363,9 @@ def test_words_within_the_null_are_told_as_such(planted: tuple[Run, Path]) -> No
     assert found.lens is not None
     only = found._replace(lens=found.lens.sel(site=["model.layers.0.self_attn.o_proj"]))
     words = dict(paragraph(run, only))["Which words"]
-    assert words.startswith("Can't tell: with its features shuffled it would move some tokens as far. For what it")
+    assert words.startswith(
+        "Can't tell: with random signs of its features it would move some tokens as far. For what it"
+    )
     assert words.count("; 0 beyond the null)") == 2
 
 

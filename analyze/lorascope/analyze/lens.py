@@ -1,6 +1,6 @@
 """What an adapter's mean delta says in words: the tokens that it promotes and suppresses, against a null."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -46,7 +46,7 @@ BLOCK = 2048
 LEVEL = 0.05
 """Family-wise p up to which a token counts in `n_promoted` and `n_suppressed`."""
 MIN_DRAWS = 19
-"""With fewer permutations no p is as small as `LEVEL`."""
+"""With fewer draws no p is as small as `LEVEL`."""
 
 
 class Site(NamedTuple):
@@ -92,7 +92,7 @@ def lens(
     n_top
         How many tokens are named on either side.
     n_draws
-        Permutations of the null; at least 19.
+        Draws of the null; at least 19.
     seed
         Of these.
     progress
@@ -122,19 +122,21 @@ def lens(
 
     Notes
     -----
-    A token's score is w . (norm * delta), with delta's mean over features taken off where the norm is centred. It isn't
-    a logit: the norm divides by the size of the residual stream, which the run doesn't hold, so scores are logits times
-    that size. They keep the order of tokens, also where the model caps its logits; later layers aren't in it.
+    A token's score is w . (norm * delta), with delta's mean over features taken off where the norm is centred, less the
+    mean over all tokens: what raises all logits alike changes no probability. It isn't a logit: the norm divides by the
+    size of the residual stream, which the run doesn't hold, so scores are logits times that size. They keep the order
+    of tokens, also where the model caps its logits; later layers aren't in it.
 
-    z is the score less its mean over all permutations of delta's features, by its standard deviation over them. Both
-    are exact: z = sqrt(F - 1) * corr(w * norm, delta) over F features. Tokens are ranked by z, since among raw scores
-    those whose unembedding is long come first whatever delta is. p is family-wise: the share of permutations, itself
-    among them, whose largest |z| over the whole vocabulary is at least this one's |z|. It is that of one site. The null
-    is that features are exchangeable: that which of them delta moves has nothing to do with the unembedding. It is
-    beyond this null, without any token being meant, where delta's large features are those in which the unembedding
-    varies most, or has its common mean (which shifts all logits alike): with SmolLM2's unembedding, in all of 30 random
-    deltas with one huge feature there, against the 5 % of those whose features are alike. So p doesn't say what an
-    adapter without a habit does; hold such a one, trained on shuffled labels, beside it.
+    The null is the same delta with random signs of its features. z is the score by its standard deviation over these,
+    the root of sum_f (w norm)_f^2 delta_f^2. Tokens are ranked by z, since among raw scores those whose unembedding is
+    long come first whatever delta is. p is family-wise: the share of draws, the data's own among them, whose largest
+    |z| over the whole vocabulary is at least this one's |z|. It is that of one site.
+
+    Permuted features would be another null, in which a large feature of delta meets those of the unembedding that are
+    large elsewhere: with SmolLM2's unembedding, all of 30 random deltas with one huge feature where the unembedding
+    varies most were beyond it, and 1 of 30 beyond this one. Neither knows what words have in common: ten of one topic
+    say more than the p of each. Nor does p say what an adapter without a habit does; hold such a one, trained on
+    shuffled labels, beside it.
     """
     if not isinstance(n_top, int) or n_top < 1:
         raise ValueError(f"`n_top` is {n_top!r}; it must be a whole number of at least 1")
@@ -348,10 +350,10 @@ class _Scores(NamedTuple):
     raw: Float32[np.ndarray, "site vocabulary"]
     z: Float32[np.ndarray, "site vocabulary"]
     largest: Float64[np.ndarray, "site draw"]
-    """Largest |z| over the vocabulary in each permutation, ascending."""
+    """Largest |z| over the vocabulary in each draw of signs, ascending."""
 
     def p(self, site: int, z: np.ndarray) -> np.ndarray:
-        """Share of permutations, the data's own among them, whose largest |z| is at least so much; 1 below 0."""
+        """Share of draws, the data's own among them, whose largest |z| is at least so much; 1 below 0."""
         n = self.largest.shape[1]
         return np.asarray((1 + n - np.searchsorted(self.largest[site], z)) / (1 + n))
 
@@ -364,34 +366,38 @@ def _scores(
     progress: Progress | None,
 ) -> _Scores:
     (n, width), rng = unembedding["weight"].shape, np.random.default_rng(seed)
-    orders = np.stack([rng.permutation(width) for _ in range(n_draws)])
-    units = _unit(deltas)
-    seen = deltas - deltas.mean(axis=1, keepdims=True) if unembedding.attrs["centred"] else deltas
+    signs = rng.choice(np.array([-1, 1], np.float32), (n_draws, width))
+    longest = np.abs(deltas).max(axis=1, keepdims=True)
+    units = np.divide(deltas, longest, out=np.zeros_like(deltas), where=longest > 0)  # so that squares don't overflow
+    narrow = units.astype(np.float32)
     raw, z = np.empty((2, len(deltas), n), np.float32)
     largest = np.zeros((len(deltas), n_draws))
-    norm = unembedding["norm"].values.astype(np.float64)
+    mean = sum(block.sum(axis=0) for _, block in _blocks(unembedding)) / n
+    for part, block in _blocks(unembedding):
+        weight = block - mean
+        raw[:, part] = deltas @ weight.T
+        error = np.sqrt(np.square(units) @ np.square(weight).T)
+        per_error = np.divide(1, error, out=np.zeros_like(error), where=error > 0)
+        z[:, part] = units @ weight.T * per_error
+        rows = weight.astype(np.float32)
+        for site, unit in enumerate(narrow):
+            drawn = np.abs(rows @ (signs * unit).T) * per_error[site, :, None].astype(np.float32)
+            largest[site] = np.maximum(largest[site], drawn.max(axis=0))
+        if progress is not None:
+            progress(part.stop, n)
+    return _Scores(raw, z, np.sort(largest))
+
+
+def _blocks(unembedding: xr.Dataset) -> Iterator[tuple[slice, Float64[np.ndarray, "vocabulary feature"]]]:
+    """What delta is multiplied by, some rows at a time: the unembedding times the norm, and what its centring does."""
+    n, norm = unembedding.sizes["vocabulary"], unembedding["norm"].values.astype(np.float64)
     for start in range(0, n, BLOCK):
-        part = slice(start, start + BLOCK)
+        part = slice(start, min(start + BLOCK, n))
         weight = unembedding["weight"][part].values * norm
         if not np.isfinite(weight).all():
             raise StoreError("the unembedding holds numbers that aren't finite; look at the model")
-        raw[:, part] = seen @ weight.T
-        weight = _unit(weight)
-        z[:, part] = units @ weight.T
-        narrow = weight.astype(np.float32)
-        for site, unit in enumerate(units.astype(np.float32)):
-            largest[site] = np.maximum(largest[site], np.abs(narrow @ unit[orders].T).max(axis=0))
-        if progress is not None:
-            progress(min(start + BLOCK, n), n)
-    scale = np.sqrt(width - 1)
-    return _Scores(raw, z * np.float32(scale), np.sort(largest * scale))
-
-
-def _unit(vectors: Float64[np.ndarray, "vector feature"]) -> Float64[np.ndarray, "vector feature"]:
-    """Less their means, of length 1; zero where they are constant."""
-    centred = vectors - vectors.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
-    return np.asarray(np.divide(centred, length, out=np.zeros_like(centred), where=length > 0))
+        # w . (norm * (x - mean(x))) is (w * norm - mean(w * norm)) . x
+        yield part, weight - weight.mean(axis=1, keepdims=True) if unembedding.attrs["centred"] else weight
 
 
 def _named(text: np.ndarray, scores: _Scores, n_top: int) -> dict[str, Any]:
@@ -406,8 +412,12 @@ def _named(text: np.ndarray, scores: _Scores, n_top: int) -> dict[str, Any]:
         found |= {
             name: (axes, text[ids], f"text of the tokens that are {name} most"),
             f"{name}_id": (axes, ids, "their ids"),
-            f"{name}_score": (axes, raw, "their logits, times the size that the final norm divides by"),
-            f"{name}_z": (axes, z, "score less its mean over permutations of delta, by its deviation over them"),
+            f"{name}_score": (
+                axes,
+                raw,
+                "their logits less the mean of all, times the size that the final norm divides by",
+            ),
+            f"{name}_z": (axes, z, "score by its standard deviation over random signs of delta's features"),
             f"{name}_p": (axes, p, "p of z, family-wise over the vocabulary"),
             f"n_{name}": ("site", n, f"token ids that are {name} with p up to {LEVEL}"),
         }

@@ -153,7 +153,8 @@ def _words(found: Explanation) -> str:
     what = f"mean change of the residual stream {site}" if site.startswith("after ") else f"mean delta of {site}"
     told = f"the {what} {' and '.join(parts)}."
     if least > LEVEL:
-        return f"Can't tell: with its features shuffled it would move some tokens as far. For what it is worth, {told}"
+        doubt = "with random signs of its features it would move some tokens as far"
+        return f"Can't tell: {doubt}. For what it is worth, {told}"
     return told[0].upper() + told[1:]
 
 
