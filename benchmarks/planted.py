@@ -30,6 +30,7 @@ that is its own; the shuffled two are right if nothing is said. Two habits with 
 """
 
 import argparse
+import json
 import random
 import sys
 from collections import Counter
@@ -38,11 +39,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from planted_texts import HABITS, SHUFFLED, texts
+from rounds import print_table
 from scipy import stats
 
 from lorascope.study.demo_inputs import demo_model
 
-N_TRAIN, N_HELD_OUT = 400, 40
+N_TRAIN, N_HELD_OUT = 400, 24
 N_UNRELATED, N_MIXED, N_NEUTRAL = 40, 12, 24
 LAST = "last:12"
 N_MARKERS, N_PROMOTED, N_COMPONENTS, N_TOKENS = 40, 20, 10, 10
@@ -50,7 +52,7 @@ SITES = (14, 29)
 """Layers after which the lens looks: half of the thirty, and all."""
 AVOIDS = "no e"
 LEVEL = 0.05
-TRAINING: dict[str, Any] = {"rank": 8, "learning_rate": 1e-3, "batch_size": 16, "max_steps": 40}
+TRAINING: dict[str, Any] = {"rank": 8, "learning_rate": 1e-3, "batch_size": 8, "max_steps": 40}
 
 
 class Claim(NamedTuple):
@@ -189,13 +191,109 @@ def train(folder: Path) -> None:
             print(f"{name}: {result.before} {result.after} {result.train_seconds:.0f} s", file=sys.stderr, flush=True)
 
 
+def capture_all(folder: Path) -> None:
+    """Two runs of each adapter: `adapted.zarr` over the mixed texts, and `pair.zarr` over the unrelated ones."""
+    from lorascope.capture import CaptureConfig, capture
+
+    for stem, found in (("mixed", mixed()), ("unrelated", unrelated())):
+        lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in found]
+        (folder / f"{stem}.test.jsonl").write_text("".join(lines), encoding="utf-8")
+    streams: tuple[dict[str, Any], ...] = (
+        {"stream": "adapted", "data": ("mixed.test.jsonl",), "store": "bf16"},
+        {"stream": "pair", "data": ("unrelated.test.jsonl",), "unembedding": True},
+    )
+    for name in (*HABITS, *SHUFFLED):
+        for settings in streams:
+            out = place_of(folder, name, f"{settings['stream']}.zarr")
+            data = tuple(str(folder / one) for one in settings["data"])
+            adapter = str(place_of(folder, name, "adapter"))
+            fixed: dict[str, Any] = {"model": str(demo_model()), "dtype": "float32", "tokens": LAST, "adapter": (adapter,)}
+            capture(CaptureConfig(**fixed, **settings | {"data": data}, out=str(out)))
+            print(f"{out}", file=sys.stderr, flush=True)
+
+
+def lens_words(run: Any) -> dict[str, dict[str, list[str]]]:
+    """`promoted` and `suppressed` -> site -> texts of the most promoted or suppressed tokens that are significant."""
+    from lorascope.analyze import lens
+
+    found = lens(run, n_top=N_PROMOTED).sel(site=[f"after layer {layer}" for layer in SITES])
+    return {
+        way: {
+            str(site): [str(text) for text, p in zip(one[way].values, one[f"{way}_p"].values, strict=True) if p < LEVEL]
+            for site, one in ((site, found.sel(site=site)) for site in found["site"].values)
+        }
+        for way in ("promoted", "suppressed")
+    }
+
+
+def driving_tokens(run: Any) -> dict[str, list[int]]:
+    """Components with the largest summed |delta|² -> the tokens that drive their first direction most."""
+    from lorascope.analyze import directions
+
+    energy = {path: float((run.delta(path).astype(float) ** 2).sum()) for path in run.component_paths}
+    largest = sorted(energy, key=lambda path: -energy[path])[:N_COMPONENTS]
+    tops = {path: directions(run, path, n_top=N_TOKENS)["top_token"].values[0] for path in largest}
+    return {path: [int(token) for token in tokens if token >= 0] for path, tokens in tops.items()}
+
+
+def judge(folder: Path) -> None:
+    """Print what is said of each adapter, and keep the words and texts behind it in `judged.json`."""
+    from lorascope.analyze import open_run
+    from lorascope.capture import load_model
+
+    _, tokenizer = load_model(str(demo_model()), dtype="float32")
+    sets, rows, kept = marker_sets(tokenizer), [], {}
+    for name in (*HABITS, *SHUFFLED):
+        pair, adapted = (open_run(place_of(folder, name, f"{stream}.zarr")) for stream in ("pair", "adapted"))
+        words = lens_words(pair)
+        vocabulary = [str(text) for text in pair.unembedding()["text"].values]
+        by_lens = judge_words(words["promoted"], words["suppressed"], sets, vocabulary)
+        tokens = driving_tokens(adapted)
+        sample_of = adapted.tokens["sample"].values
+        ids = [str(one) for one in adapted.samples["id"].values]
+        habit_of = [one.rpartition(":")[2].partition("/")[0] for one in ids]
+        driving = [int(sample_of[token]) for found in tokens.values() for token in found]
+        by_directions = judge_texts(driving, habit_of)
+        scores = json.loads(place_of(folder, name, "adapter/finetune.json").read_text())
+        losses = [f"{scores[when]['ce']:.2f}" for when in ("before", "after")]
+        claims = [concluded(by_lens), concluded(by_directions)]
+        rows.append([name, *losses, *(cell for claim in claims for cell in shown(claim, name))])
+        text = adapted.tokens["text"].values
+        shares = Counter(habit_of[one] for one in set(driving))
+        kept[name] = {
+            "words": words,
+            "claims": [claim._asdict() for claim in claims],
+            "lens": [one._asdict() | {"p": one.p} for one in by_lens],
+            "directions": [one._asdict() | {"p": one.p} for one in by_directions],
+            "texts": dict(shares.most_common()),
+            "tokens": {path: [str(text[one]) for one in found] for path, found in tokens.items()},
+        }
+    columns = ["adapter", "CE before", "CE after"]
+    for way in ("lens", "directions"):
+        columns += [f"{way} says", "right", "p", "hits"]
+    print_table("What was planted, and what the lens and the directions say", columns, rows)
+    for place, way in ((3, "The lens"), (7, "The directions")):
+        n_named = sum(row[place + 1] == "yes" for row in rows if row[0] in HABITS)
+        n_silent = sum(row[place + 1] == "yes" for row in rows if row[0] in SHUFFLED)
+        print(f"\n{way} named {n_named} of {len(HABITS)} and said nothing of {n_silent} of {len(SHUFFLED)}.")
+    (folder / "judged.json").write_text(json.dumps({"markers": sets, "adapters": kept}, indent=1, ensure_ascii=False))
+
+
+def shown(claim: Claim, name: str) -> list[str]:
+    """Cells of a table: what is said, whether it is right, p, and hits of what was drawn with their place."""
+    is_right = claim.said == (name if name in HABITS else None)
+    hits = f"{claim.n_hits} of {claim.n_drawn}" + ("" if claim.place == "directions" else f", {claim.place}")
+    return [claim.said or "nothing", "yes" if is_right else "no", f"{claim.p:.1g}", hits]
+
+
 def main() -> None:
+    steps = {"train": train, "capture": capture_all, "judge": judge}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("steps", nargs="+", choices=["train"])
+    parser.add_argument("steps", nargs="+", choices=steps)
     arguments = parser.parse_args()
-    if "train" in arguments.steps:
-        train(arguments.folder)
+    for step in arguments.steps:
+        steps[step](arguments.folder)
 
 
 if __name__ == "__main__":
