@@ -207,7 +207,12 @@ def capture_all(folder: Path) -> None:
             out = place_of(folder, name, f"{settings['stream']}.zarr")
             data = tuple(str(folder / one) for one in settings["data"])
             adapter = str(place_of(folder, name, "adapter"))
-            fixed: dict[str, Any] = {"model": str(demo_model()), "dtype": "float32", "tokens": LAST, "adapter": (adapter,)}
+            fixed: dict[str, Any] = {
+                "model": str(demo_model()),
+                "dtype": "float32",
+                "tokens": LAST,
+                "adapter": (adapter,),
+            }
             capture(CaptureConfig(**fixed, **settings | {"data": data}, out=str(out)))
             print(f"{out}", file=sys.stderr, flush=True)
 
