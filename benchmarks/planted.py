@@ -52,7 +52,7 @@ SITES = (14, 29)
 """Layers after which the lens looks: half of the thirty, and all."""
 AVOIDS = "no e"
 LEVEL = 0.05
-TRAINING: dict[str, Any] = {"rank": 8, "learning_rate": 1e-3, "batch_size": 8, "max_steps": 40}
+TRAINING: dict[str, Any] = {"rank": 8, "learning_rate": 1e-3, "batch_size": 8, "max_steps": 24}
 
 
 class Claim(NamedTuple):
@@ -176,6 +176,11 @@ def place_of(folder: Path, name: str, what: str) -> Path:
     return folder / name.replace(" ", "-") / what
 
 
+def said(done: int, total: int, text: str = "") -> None:
+    """A training's progress on the screen."""
+    print(f"{done} of {total} {text}", file=sys.stderr, flush=True)
+
+
 def train(folder: Path) -> None:
     """The ten adapters, each with held-out CE before and after in its `finetune.json`."""
     from lorascope.capture import FinetuneConfig, finetune, load_model, read_items
@@ -187,7 +192,8 @@ def train(folder: Path) -> None:
             out.parent.mkdir(parents=True, exist_ok=True)
             learnt, held_out = (records(name, found) for found in texts(name, N_TRAIN, N_HELD_OUT))
             sets = (read_items(learnt, name=f"{name}.train"), read_items(held_out, name=f"{name}.test"))
-            result = finetune(model, tokenizer, sets[0], out, FinetuneConfig(**TRAINING), items_eval=sets[1])
+            settings = FinetuneConfig(**TRAINING)
+            result = finetune(model, tokenizer, sets[0], out, settings, items_eval=sets[1], progress=said)
             print(f"{name}: {result.before} {result.after} {result.train_seconds:.0f} s", file=sys.stderr, flush=True)
 
 
