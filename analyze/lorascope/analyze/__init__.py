@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .groups import group_by, to_dataframe
     from .information.bound import js_lower_bound, js_upper_bound
     from .jensen_shannon import jensen_shannon
+    from .lens import lens, save_steering
     from .measure_information import export_pairs, measure_information
     from .measuring.measures import token_measure
     from .measuring.run import measure_run
@@ -43,6 +44,7 @@ __all__ = [
     "jensen_shannon",
     "js_lower_bound",
     "js_upper_bound",
+    "lens",
     "measure_information",
     "measure_run",
     "miub",
@@ -53,6 +55,7 @@ __all__ = [
     "paired",
     "qualify",
     "save",
+    "save_steering",
     "save_table",
     "scores_table",
     "side_by_side",

@@ -147,6 +147,8 @@ def _capture(
         state = ranks.of_leader(run_state(config.out))
         stored = open_run(config.out).attributes.get("provenance", {}) if state in {"unfinished", "finished"} else None
         config = config if stored is None else with_stored_codec(config, stored)
+        if stored is not None and config.unembedding and not stored.get("settings", {}).get("unembedding"):
+            raise StoreError(f"`{config.out}` was begun without `unembedding`; leave it out, or name a new folder")
         files = read_files(config, given)
         with one_step(progress, "load model") if model is None else nullcontext():
             loaded = load(config, model, tokenizer, ranks, hashing)
@@ -225,7 +227,7 @@ def _open_writer(
             [[int(t)] for s, p in zip(prepared.samples, prepared.plan.positions, strict=True) for t in s.token_ids[p]]
         )
         tables = make_tables(prepared.samples, prepared.plan, texts, *scores, *answers, scored=prepared.scored)
-        writer = create_run(out, spec, tables=tables, weights=prepared.weights(loaded.model))
+        writer = create_run(out, spec, tables=tables, weights=prepared.weights(loaded.model, loaded.tokenizer))
     ranks.wait()
     return writer
 

@@ -12,12 +12,14 @@ from lorascope.stores.size import parse_size
 
 from .adapters.adapter import adapter_identity, scaling_identity
 from .adapters.components import LoraComponent, chosen_components, factor_weights
+from .adapters.passes import Pass
 from .adapters.preflight import Note, inspect
 from .adapters.refusal import require
 from .adapters.training_record import base_notes
 from .config import CaptureConfig
 from .load import Known, Loaded, know
 from .models.model import context_length, is_causal, tokenizer_identity
+from .models.unembedding import FinalNorm, final_norm, unembedding_kind, unembedding_values
 from .planning.estimate import choose_share
 from .provenance import data_fingerprint, device_description, library_versions
 from .ranks import Ranks
@@ -63,10 +65,15 @@ class Prepared(NamedTuple):
     spec: RunSpec
     provenance: Callable[[], dict[str, Any]]
     """Gives what shaped the numbers, and what else the run remembers, as JSON values; waits for the weights' hash."""
+    norm: FinalNorm | None = None
+    """The model's, where its unembedding is stored."""
 
-    def weights(self, model: Any) -> dict[str, Any]:
-        """lora_B, and lora_bias where there is one, of every factored component, by their paths in the run."""
-        weights: dict[str, Any] = {}
+    def weights(self, model: Any, tokenizer: Any) -> dict[str, Any]:
+        """lora_B, and lora_bias where there is one, of every factored component, by their paths in the run.
+
+        And the unembedding, where it is stored.
+        """
+        weights: dict[str, Any] = {} if self.norm is None else unembedding_values(model, tokenizer, self.norm)
         for adapter in self.spec.adapters if self.spec.states != "none" else ():
             starts = dict(zip((c.path for c in self.spec.components), adapter.factor_start, strict=True))
             factored = [component for component in self.components[adapter.name] if starts[component.path] >= 0]
@@ -103,6 +110,11 @@ def prepare(config: CaptureConfig, loaded: Loaded, files: Files, ranks: Ranks) -
     recorder = Recorder(loaded.model, components, stream=config.stream)
     dtypes = probe(loaded.model, recorder, probe_samples(loaded.model, samples[0]), loaded.device)
     settled = settle(config, loaded.model, samples, components, dtypes, loaded.device)
+    if (kept := settled.spec.unembedding) is not None:
+        with Pass("base", None).enabled(loaded.model):
+            norm = final_norm(loaded.model, inputs)
+        kept = dataclasses.replace(kept, centred=norm.centred)
+        settled = settled._replace(norm=norm, spec=dataclasses.replace(settled.spec, unembedding=kept))
 
     def provenance() -> dict[str, Any]:
         known = know(loaded)
@@ -132,6 +144,8 @@ def settle(
     kl = config.states != "all" and config.stream != "base" and is_causal(model)
     n_choices = sum(len(sample.choices) for sample in samples)
     counts: dict[str, Any] = {"n_samples": len(samples), "n_choices": n_choices, "kl": kl}
+    if config.unembedding:
+        counts["unembedding"] = unembedding_kind(model)
     if config.budget is not None:
         every = specify(config, components, dtypes, n_tokens=sum(lengths), **counts)
         tokens = choose_share(every, lengths, parse_size(config.budget))

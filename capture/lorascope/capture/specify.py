@@ -7,7 +7,7 @@ import torch
 
 from lorascope.stores import Adapter, Component, RunSpec
 from lorascope.stores.format.layout import require_chunks, worth_factoring
-from lorascope.stores.format.spec import DTYPES, ROW_TOKENS
+from lorascope.stores.format.spec import DTYPES, ROW_TOKENS, Unembedding
 
 from .adapters.components import LoraComponent, in_module_order
 from .config import CaptureConfig
@@ -22,12 +22,13 @@ def specify(
     n_samples: int,
     n_choices: int,
     kl: bool = False,
+    unembedding: Unembedding | None = None,
 ) -> RunSpec:
     """The specification of a run; a pure function, so that a plan and every process of a capture agree on it.
 
     `components` has those that each adapter changes, in module order, `dtypes` the type of each one's output by its
-    path; `kl` says whether next-token distributions are compared. Raises a ValueError if a component is too wide for a
-    chunk to hold a row of it.
+    path; `kl` says whether next-token distributions are compared, `unembedding` what is kept of it. Raises a ValueError
+    if a component is too wide for a chunk to hold a row of it.
     """
     union = in_module_order(components)
     stored = tuple(_component(component, dtypes[component.path], narrow=config.store == "bf16") for component in union)
@@ -43,6 +44,7 @@ def specify(
         state_rows=choose_state_rows(n_rows, config.states_share, config.seed) if config.states == "sample" else (),
         codec="default" if config.codec == "auto" else config.codec,  # until a trial has chosen
         kl=kl,
+        unembedding=unembedding,
     )
     require_chunks(spec)
     return spec

@@ -120,9 +120,10 @@ def try_codecs(
     nothing is encoded or written, and `encoder_seconds_per_byte` the processor's time for a byte in memory.
     """
     few = _tried(samples, n_tokens)
+    config = dataclasses.replace(config, unembedding=False)  # takes the same time whatever the data's length
     prepared = settle(config, loaded.model, few, components, dtypes, loaded.device)
     tables = make_tables(few, prepared.plan, [""] * prepared.plan.n_tokens, None, None)
-    weights, every = prepared.weights(loaded.model), np.ones(prepared.spec.n_rows, np.bool_)
+    weights, every = prepared.weights(loaded.model, loaded.tokenizer), np.ones(prepared.spec.n_rows, np.bool_)
     found: dict[Codec, Streamed] = {}
     alone: Streamed | None = None
     for codec in codecs:

@@ -116,6 +116,7 @@ def tables_of(run: Run) -> dict[str, dict[str, np.ndarray]]:
 
 
 def weights_of(run: Run, spec: RunSpec) -> dict[str, np.ndarray]:
-    """Each `lora_B` and `lora_bias` of the specification, of this run or a part of it, by its path in the store."""
-    paths = (entry.path for entry in array_specs(spec) if not entry.by_row)
-    return {path: run.read_once(path) for path in paths if path.split("/")[2:3] in (["lora_B"], ["lora_bias"])}
+    """Each `lora_B` and `lora_bias` of the specification, of this run or a part of it, and the unembedding, by path."""
+    paths = (entry.path.split("/") for entry in array_specs(spec) if not entry.by_row)
+    kept = ("/".join(p) for p in paths if p[0] == "unembedding" or p[2:3] in (["lora_B"], ["lora_bias"]))
+    return {path: run.read_once(path) for path in kept}

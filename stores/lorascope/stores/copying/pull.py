@@ -67,7 +67,8 @@ def pull(
     -----
     Each chunk that is read is checked by its own checksum; a row of which every chunk is read, by its digest too. With
     fewer components most chunks stay where they are, and their row's digest can't be compared: `checked` in the
-    provenance says which it was. Memory holds two rows of the slice at most, and a chunk a thread. A row of a run of
+    provenance says which it was. Memory holds two rows of the slice at most, a chunk a thread, and for a moment the
+    weights, of which an unembedding is the largest. A row of a run of
     states 'sample' keeps its states if all of its tokens had them.
     """
     source = find_run(source)

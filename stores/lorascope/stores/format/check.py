@@ -12,7 +12,7 @@ from zarr.core.metadata import ArrayV3Metadata
 from ..errors import Problem
 from .codec import codec_problem
 from .layout import MAX_CHUNK_BYTES, TABLE_CHUNK, ArraySpec, array_specs
-from .spec import MAX_COMPONENTS, ROW_TOKENS, STATES, STREAMS, Adapter, Component, RunSpec
+from .spec import MAX_COMPONENTS, ROW_TOKENS, STATES, STREAMS, Adapter, Component, RunSpec, Unembedding
 from .stored_array import StoredArray
 from .tables import SAMPLE_TARGETS, TABLES, TOKEN_TEXT, TOKEN_WEIGHT
 
@@ -20,6 +20,8 @@ Arrays = Mapping[str, ArrayV3Metadata]
 Shaped = ArrayV3Metadata | StoredArray
 BY_COMPONENT = ("lora_B", "lora_bias", "delta")
 """Folders of an adapter that hold one array a component."""
+UNEMBEDDING = ("unembedding/weight", "unembedding/text")
+"""Arrays along the vocabulary, whose length no table tells."""
 MAX_PROBLEMS = 1000
 """Differences that are listed at most."""
 MAX_ADAPTERS = 256
@@ -167,6 +169,22 @@ def _run_spec(
         n_choices=_length(arrays, "choices"),
         components=components,
         adapters=adapters,
+        unembedding=_unembedding(arrays),
+    )
+
+
+def _unembedding(arrays: Mapping[str, Shaped]) -> Unembedding | None:
+    """What a run says of its unembedding; None where it has none."""
+    if "unembedding/weight" not in arrays:
+        return None
+    weight, norm = arrays["unembedding/weight"], arrays.get("unembedding/norm")
+    if len(weight.shape) != 2:
+        raise ValueError(f"`shape` of 'unembedding/weight' is {weight.shape}; it must be (vocabulary, feature)")
+    return Unembedding(
+        n_vocabulary=weight.shape[0],
+        n_features=weight.shape[1],
+        dtype=str(weight.attributes.get("dtype_logical")),
+        centred=norm is not None and norm.attributes.get("centred") is True,
     )
 
 
@@ -220,7 +238,7 @@ def _other_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
 def _length_problems(arrays: Arrays, others: Arrays, n_objects: Callable[[str], int]) -> Iterator[Problem]:
     """Tables whose chunks aren't all there: without them an announced length is only a number."""
     once = [path for path, found in others.items() if found.attributes.get("written") != "by row"]
-    for path in ("samples/id", "choices/sample", "tokens/sample", "rows/states", *once):
+    for path in ("samples/id", "choices/sample", "tokens/sample", "rows/states", *UNEMBEDDING, *once):
         if path in arrays:
             needed = -(-arrays[path].shape[0] // _chunks(arrays[path])[0])
             found = n_objects(path)
@@ -260,6 +278,7 @@ def _differences(entry: ArraySpec, found: ArrayV3Metadata) -> Iterator[Problem]:
         ("dtype_logical", found.attributes.get("dtype_logical"), entry.attributes.get("dtype_logical")),
         ("dims", found.dimension_names, entry.dims),
         ("written", found.attributes.get("written"), "by row" if entry.by_row else "once"),
+        ("centred", found.attributes.get("centred"), entry.attributes.get("centred")),
         ("separator", getattr(found.chunk_key_encoding, "separator", None), "."),
     ):
         if value != wanted:

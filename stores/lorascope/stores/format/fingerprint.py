@@ -11,7 +11,7 @@ FREE_SETTINGS = frozenset(
         *("model", "adapter", "data", "prompt", "examples"),  # wherever they lie: their hashes are compared
         *("share", "shared_layers", "share_from"),  # the model's identity says what came of them
         *("out", "device", "device_map", "queue", "overfill", "budget", "trust_remote_code"),
-        "measure_overhead",
+        *("measure_overhead", "unembedding"),
     }
 )
 """Settings of a capture that don't shape its numbers."""

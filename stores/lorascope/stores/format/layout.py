@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .spec import DTYPES, ROW_TOKENS, Adapter, Component, RunSpec
+from .spec import DTYPES, ROW_TOKENS, Adapter, Component, RunSpec, Unembedding
 from .tables import TABLES, TOKEN_TEXT, Column
 
 MAX_CHUNK_BYTES = 2**31 - 1
@@ -137,6 +137,8 @@ def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
         yield from _state_arrays(spec, component)
     for adapter in spec.adapters:
         yield from _adapter_arrays(spec, adapter)
+    if spec.unembedding is not None:
+        yield from _unembedding_arrays(spec.unembedding)
 
 
 def _column(table: str, column: Column, length: int) -> ArraySpec:
@@ -249,6 +251,22 @@ def _delta_arrays(spec: RunSpec, adapter: Adapter, root: str) -> Iterator[ArrayS
         elif rank > 0:
             meaning = "what the adapter adds to the layer's output; scaling is in it"
             yield _by_token(spec, f"{root}/delta/{path}", meaning, feature)
+
+
+def _unembedding_arrays(unembedding: Unembedding) -> Iterator[ArraySpec]:
+    """Weight and norm, and the text of each token id; cut along the vocabulary, so that they are read in parts."""
+    dtype, fill = DTYPES[unembedding.dtype]
+    vocabulary, feature = ("vocabulary", unembedding.n_vocabulary), ("feature", unembedding.n_features)
+    meaning = "output embedding: logits are its product with what the final norm puts out"
+    weight = _weight("unembedding/weight", meaning + BITS_NOTE * (unembedding.dtype == "bfloat16"), vocabulary, feature)
+    types = {"dtype_logical": unembedding.dtype, "source_dtype": unembedding.dtype}
+    chunks = (min(max(unembedding.n_vocabulary, 1), ROW_TOKENS), unembedding.n_features)
+    yield replace(weight, dtype=dtype.name, fill=fill, chunks=chunks, attributes={**weight.attributes, **types})
+    norm = _weight("unembedding/norm", "weight of the final norm", feature)
+    yield replace(norm, attributes={**norm.attributes, "centred": unembedding.centred})
+    meaning = "text of each token id, as the tokenizer decodes it alone"
+    text = Column(name="text", dtype="string", fill="", attributes={"long_name": meaning})
+    yield replace(_column("unembedding", text, unembedding.n_vocabulary), dims=("vocabulary",))
 
 
 def _weight(path: str, meaning: str, *axes: tuple[str, int]) -> ArraySpec:

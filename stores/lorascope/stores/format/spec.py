@@ -120,6 +120,24 @@ class Adapter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unembedding:
+    """The model's final norm and output embedding, as far as they decide how they are stored."""
+
+    n_vocabulary: int
+    """Token ids that the model tells apart."""
+    n_features: int
+    """Width of the residual stream."""
+    dtype: str
+    """Type of the weight: a key of `DTYPES`."""
+    centred: bool
+    """Whether the norm takes the mean over features off, as LayerNorm does and RMSNorm doesn't."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"`dtype` of the unembedding is {self.dtype!r}; allowed are {sorted(DTYPES)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
     """Everything that decides which arrays a run has and how large they are."""
 
@@ -139,6 +157,8 @@ class RunSpec:
     codec: Codec = "default"
     token_text: bool = True
     """Whether each token's own text is kept, so that a report needs no tokenizer."""
+    unembedding: Unembedding | None = None
+    """What is kept of the final norm and the output embedding; None for nothing."""
     attributes: Mapping[str, object] = field(default_factory=dict)
     """Further attributes of the root group, such as `provenance`, of which the fingerprint is made."""
 

@@ -20,6 +20,7 @@ from .digests import read_digests
 from .glance import html_of
 from .labels import lazy_text, role_names, token_coordinates, token_places, tokens_of
 from .rows import DeltaSource, RowArray, read_once
+from .unembedding import stored_unembedding
 
 if TYPE_CHECKING:
     from lorascope.analyze.viewing.view import View
@@ -316,6 +317,27 @@ class Run:
         paths = self.component_paths if components is None else components
         with ThreadPoolExecutor(READERS, thread_name_prefix="lorascope-take") as pool:
             return xr.DataTree.from_dict(dict(zip(paths, pool.map(node, paths), strict=True)))
+
+    def unembedding(self) -> xr.Dataset:
+        """What turns the residual stream into logits: the model's final norm and its output embedding.
+
+        Returns
+        -------
+        xarray.Dataset
+            `weight` (vocabulary, feature), float32, lazy, one Dask block a chunk; `norm` (feature), float32, the final
+            norm's weight; `text` (vocabulary), each token id decoded alone. Attribute `centred`: whether the norm takes
+            the mean over features off (LayerNorm) or not (RMSNorm).
+
+        Raises
+        ------
+        StoreError
+            If the run was captured without `--unembedding`, or a chunk is broken.
+        """
+        if "unembedding/weight" not in self.arrays:
+            raise StoreError(
+                f"`{self.place.name}` holds no unembedding; capture with `--unembedding`, or name the model's folder"
+            )
+        return stored_unembedding(self.arrays, self.place)
 
     def js(self, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
         """JS measured during capture, nats (token, component); NaN for tokens on which it wasn't measured."""

@@ -56,7 +56,8 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
         adapter (`base_...`) and of answers (`written...`) may be left out; every other one is needed.
     weights
         `lora_B/<component>` (feature, rank) of each factored component, and `lora_bias/<component>` (feature,) where
-        there is one, under `adapters/<name>/`.
+        there is one, under `adapters/<name>/`; `unembedding/weight` (of bfloat16 its bits), `norm` and `text` where the
+        specification has them.
 
     Raises
     ------
@@ -308,6 +309,8 @@ def _check_values(specs: list[ArraySpec], values: Mapping[str, Any]) -> None:
     for path, entry in once.items():
         if "/lora_" in path and path not in values:
             raise StoreError(f"weight {path!r} is missing; a factor is of no use without it")
+        if path.startswith("unembedding/") and path not in values:
+            raise StoreError(f"{path!r} is missing; an unembedding is its weight, its norm and its texts")
         if path in values and np.shape(values[path]) != entry.shape:
             raise StoreError(f"{path!r} has shape {np.shape(values[path])}; the run needs {entry.shape}")
 
