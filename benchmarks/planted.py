@@ -35,6 +35,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -200,27 +201,22 @@ def train(folder: Path) -> None:
 def capture_all(folder: Path) -> None:
     """Two runs of each adapter: `adapted.zarr` over the mixed texts, and `pair.zarr` over the unrelated ones."""
     from lorascope.capture import CaptureConfig, capture
+    from lorascope.stores import open_run
 
     for stem, found in (("mixed", mixed()), ("unrelated", unrelated())):
         lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in found]
         (folder / f"{stem}.test.jsonl").write_text("".join(lines), encoding="utf-8")
-    streams: tuple[dict[str, Any], ...] = (
-        {"stream": "adapted", "data": ("mixed.test.jsonl",), "store": "bf16"},
-        {"stream": "pair", "data": ("unrelated.test.jsonl",), "unembedding": True},
-    )
-    for name in (*HABITS, *SHUFFLED):
-        for settings in streams:
-            out = place_of(folder, name, f"{settings['stream']}.zarr")
-            data = tuple(str(folder / one) for one in settings["data"])
-            adapter = str(place_of(folder, name, "adapter"))
-            fixed: dict[str, Any] = {
-                "model": str(demo_model()),
-                "dtype": "float32",
-                "tokens": LAST,
-                "adapter": (adapter,),
-            }
-            capture(CaptureConfig(**fixed, **settings | {"data": data}, out=str(out)))
-            print(f"{out}", file=sys.stderr, flush=True)
+    streams: dict[str, dict[str, Any]] = {
+        "adapted": {"data": ("mixed.test.jsonl",), "store": "bf16"},
+        "pair": {"data": ("unrelated.test.jsonl",), "component": ("*.o_proj", "*.down_proj")},
+    }
+    fixed: dict[str, Any] = {"model": str(demo_model()), "dtype": "float32", "tokens": LAST, "unembedding": True}
+    for name, (stream, settings) in product((*HABITS, *SHUFFLED), streams.items()):
+        adapter, out = place_of(folder, name, "adapter"), place_of(folder, name, f"{stream}.zarr")
+        if adapter.exists() and not (out.exists() and open_run(out).finished):
+            files = {"adapter": (str(adapter),), "data": tuple(str(folder / one) for one in settings["data"])}
+            capture(CaptureConfig(**fixed | settings | files, stream=stream, out=str(out)))
+            print(out, file=sys.stderr, flush=True)
 
 
 def lens_words(run: Any) -> dict[str, dict[str, list[str]]]:
