@@ -233,12 +233,19 @@ def lens_words(run: Any) -> dict[str, dict[str, list[str]]]:
     }
 
 
+def energy(run: Any, path: str) -> float:
+    """Summed |delta|² of a component, from z and lora_B."""
+    weights = run.delta_source(path).weights()
+    z, B = run.factor(path).values.astype(float), float(weights["scaling"]) * weights["lora_B"].astype(float)
+    return float(((z @ (B.T @ B)) * z).sum())
+
+
 def driving_tokens(run: Any) -> dict[str, list[int]]:
     """Components with the largest summed |delta|² -> the tokens that drive their first direction most."""
     from lorascope.analyze import directions
 
-    energy = {path: float((run.delta(path).astype(float) ** 2).sum()) for path in run.component_paths}
-    largest = sorted(energy, key=lambda path: -energy[path])[:N_COMPONENTS]
+    energies = {path: energy(run, path) for path in run.component_paths}
+    largest = sorted(energies, key=lambda path: -energies[path])[:N_COMPONENTS]
     tops = {path: directions(run, path, n_top=N_TOKENS)["top_token"].values[0] for path in largest}
     return {path: [int(token) for token in tokens if token >= 0] for path, tokens in tops.items()}
 
