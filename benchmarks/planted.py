@@ -210,7 +210,13 @@ def capture_all(folder: Path) -> None:
         "adapted": {"data": ("mixed.test.jsonl",), "store": "bf16"},
         "pair": {"data": ("unrelated.test.jsonl",), "component": ("*.o_proj", "*.down_proj")},
     }
-    fixed: dict[str, Any] = {"model": str(demo_model()), "dtype": "float32", "tokens": LAST, "unembedding": True}
+    fixed: dict[str, Any] = {
+        "model": str(demo_model()),
+        "dtype": "float32",
+        "tokens": LAST,
+        "unembedding": True,
+        "score": False,
+    }
     for name, (stream, settings) in product((*HABITS, *SHUFFLED), streams.items()):
         adapter, out = place_of(folder, name, "adapter"), place_of(folder, name, f"{stream}.zarr")
         if adapter.exists() and not (out.exists() and open_run(out).finished):
