@@ -13,12 +13,12 @@ RANK = 8
 SAMPLE_TOKENS = 256
 
 
-def write_run(path: Path, *, width: int, n_components: int, n_rows: int, rank: int = RANK) -> Path:
+def write_run(path: Path, *, width: int, n_components: int, n_rows: int, rank: int = RANK, fresh: bool = False) -> Path:
     """A finished bfloat16 run whose components share one width.
 
     Each feature has a mean and a deviation of its own, as activations have; delta is some 5 % of base. Blocks repeat
     from component to component and from row to row, each time rolled by one token: what is read differs everywhere, and
-    20 GB are written in minutes.
+    20 GB are written in minutes. With `fresh`, no z occurs twice.
     """
     rng = np.random.default_rng(width)
     components = tuple(
@@ -60,7 +60,9 @@ def write_run(path: Path, *, width: int, n_components: int, n_rows: int, rank: i
             blocks: dict[str, np.ndarray] = {
                 key: np.full((ROW_TOKENS, *shape[1:]), np.nan, dtype) for key, (shape, dtype) in small(writer, row)
             }
-            blocks["adapters/default/factor"] = np.roll(factor, row, axis=0)
+            blocks["adapters/default/factor"] = (
+                rng.standard_normal(factor.shape, np.float32) if fresh else np.roll(factor, row, axis=0)
+            )
             for index, component in enumerate(components):
                 blocks[f"states/{component.path}/base"] = np.roll(bits, row + 31 * index, axis=0)
             writer.write_row(row, blocks)

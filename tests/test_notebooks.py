@@ -15,6 +15,7 @@ from .analyze.conftest import write_small
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 SMALL: dict[str, dict[str, Any]] = {
+    "does_miub_matter": {"DRAWS": 100},
     "mi_vs_miub": {
         "COMPONENTS": ["*"],
         "N_SHUFFLES": 1,
@@ -27,7 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "scaling_law": {"WHERE": {}, "OFFSETS": ["sweep"], "DRAWS": 100},
 }
 """Parameters of each notebook beside what it reads."""
-NEED_RUNS = ("mi_vs_miub", "quickstart")
+NEED_RUNS = ("does_miub_matter", "mi_vs_miub", "quickstart")
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("notebooks") / "small" / "run.zarr"
     path.parent.mkdir()
     write_small(path, adapters=("first", "second"), n_samples=40)
+    return path
+
+
+@pytest.fixture(scope="module")
+def ablated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that holds the ablation of its components."""
+    path = tmp_path_factory.mktemp("ablated") / "small" / "run.zarr"
+    path.parent.mkdir()
+    write_small(path, ablate="components", n_samples=40)
     return path
 
 
@@ -70,10 +80,11 @@ def executed(path: Path, folder: Path, parameters: dict[str, Any]) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_run_from_top_to_bottom(path: Path, run: Path, study: Path, tmp_path: Path) -> None:
+def test_notebooks_run_from_top_to_bottom(path: Path, run: Path, ablated: Path, study: Path, tmp_path: Path) -> None:
     folder = tmp_path / "notebooks"
     folder.mkdir()
     read = {"mi_vs_miub": {"RUNS": [str(run)]}, "quickstart": {"RUN": str(run)}, "scaling_law": {"STUDY": str(study)}}
+    read |= {"does_miub_matter": {"RUNS": [str(ablated)]}}
     notebook = executed(path, folder, read.get(path.stem, {}) | SMALL[path.stem])
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
     assert not [output.text for output in outputs if output.output_type == "stream"]  # no warnings either

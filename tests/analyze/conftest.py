@@ -17,6 +17,8 @@ from lorascope.stores.format.layout import array_specs
 NEWER = ("/weight", "/delta_source", "/swallowed", "/delta_norm", "/kl")
 KINDS = {"q_proj": 24, "up_proj": 40, "down_proj": 16}
 SWALLOWED = 0.125
+ABLATED = 2
+"""Every second sample is ablated."""
 
 
 @dataclass
@@ -91,6 +93,7 @@ def write_small(
     n_tokens: int | None = None,
     js_share: float = 0.5,
     kl_share: float | None = None,
+    ablate: Any = None,
     is_weighted: bool = False,
     generated: bool = False,
     chat: bool = False,
@@ -140,6 +143,14 @@ def write_small(
         states=states,
         state_rows=state_rows,
         kl=kl_share is not None,
+        ablate=ablate,
+        ablation_parts=()
+        if ablate is None
+        else tuple(c.path for c in components)
+        if ablate == "components"
+        else ("0", "1")
+        if ablate == "layers"
+        else tuple(KINDS),
         token_text=token_text,
         attributes=attributes or {},
     )
@@ -158,6 +169,10 @@ def write_small(
     fill_states(small, spec, arrays, weights)
     for adapter in spec.adapters:
         fill_measured(small, spec, adapter.name, arrays, rng, js_share=js_share, kl_share=kl_share)
+    if ablate is not None:
+        ablation = arrays[f"adapters/{adapters[0]}/ablation"]
+        ablation[:] = np.exp(ablation)
+        ablation[np.repeat(np.arange(n_samples) % ABLATED != 0, lengths)] = np.nan
     arrays["tokens/nll"] = np.abs(arrays["tokens/nll"])
     if not_finite:
         arrays[f"states/{components[0].path}/base"][3, 1] = np.inf

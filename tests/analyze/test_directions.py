@@ -12,7 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorascope.analyze import directions
-from lorascope.analyze.directions import Directions, directions_of, gram, keys, largest, rotate, tokens_and_scores
+from lorascope.analyze.directions import (
+    Directions,
+    directions_of,
+    gram,
+    keys,
+    largest,
+    n_holding,
+    new_tops,
+    rotate,
+    scores,
+    tokens_and_scores,
+)
 from lorascope.analyze.measuring.sources import Weights
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.format.spec import ROW_TOKENS
@@ -65,11 +76,13 @@ def test_directions_are_right_singular_vectors_of_delta(run: Run, index: int) ->
     np.testing.assert_array_equal(found["top_token"], top[:rank])
     np.testing.assert_allclose(np.abs(found["top_score"]), np.abs(score[:rank]), rtol=1e-5)
     assert (found["top_score"].values[:, 0] > 0).all()
-    scores = z @ found["rotation"].values.T
-    np.testing.assert_allclose(scores, delta @ found["vector"].values.T, atol=1e-4)
-    np.testing.assert_allclose(np.take_along_axis(scores.T, top[:rank], 1), found["top_score"], rtol=1e-4)
+    by_token = (run.factor(path) @ found["rotation"]).transpose("token", "direction")
+    np.testing.assert_allclose(by_token, delta @ found["vector"].values.T, atol=1e-4)
+    np.testing.assert_allclose(np.take_along_axis(by_token.values.T, top[:rank], 1), found["top_score"], rtol=1e-4)
     assert (found.attrs["n_tokens"], found.attrs["n_not_finite"]) == (run.n_tokens, 0)
     assert found.attrs["component"] == path
+    sums = np.cumsum(share)
+    assert (found["n_90"], found["n_99"]) == ((sums < 0.9).sum() + 1, (sums < 0.99).sum() + 1)
     assert dict(found.sizes) == {"direction": rank, "rank": rank, "feature": delta.shape[1], "top": 10}
 
 
@@ -196,7 +209,7 @@ def test_the_largest_scores_are_exact_whatever_the_cuts(values: list[float], n: 
     cuts = data.draw(
         st.lists(st.integers(1, len(values)), max_size=3).map(lambda cuts: sorted({0, *cuts, len(values)}))
     )
-    parts = [keys(scores[:, a:b], a, n) for a, b in itertools.pairwise(cuts)]
+    parts = [keys(scores[:, a:b], np.arange(a, b), n) for a, b in itertools.pairwise(cuts)]
     parts = data.draw(st.permutations(parts))
     tokens, found = tokens_and_scores(largest(np.concatenate(parts, axis=1), n))
     for row, token, score in zip(scores, tokens, found, strict=True):
@@ -206,8 +219,32 @@ def test_the_largest_scores_are_exact_whatever_the_cuts(values: list[float], n: 
         np.testing.assert_array_equal(score, np.append(row[expected], np.full(n - len(expected), np.nan)))
 
 
+@given(st.integers(0, 2**32), st.integers(1, 5), st.sampled_from([1e-20, 1.0, 1e18]), st.booleans())
+def test_a_quick_look_loses_no_token(seed: int, rank: int, size: float, is_finite: bool) -> None:
+    """Scores that differ by a bit or not at all, whose order BLAS need not know."""
+    rng = np.random.default_rng(seed)
+    z = np.float32(size) * np.repeat(normal(40, rank, seed=seed), 60, axis=0)[rng.permutation(2400)]
+    z = np.nextafter(z, np.float32(np.inf), where=rng.random(z.shape) < 0.2, out=z)
+    if not is_finite:
+        z[rng.integers(0, 2400, 3), rng.integers(0, rank, 3)] = np.float32([np.nan, np.inf, -np.inf])
+    rotation = normal(rank, rank, seed=seed + 1)
+    rotation[-1] *= rank % 2
+    tokens = np.arange(2400)
+    exact = keys(scores(z, rotation), tokens, 7)
+    first = keys(scores(z[:ROW_TOKENS], rotation), tokens[:ROW_TOKENS], 7)
+    found = new_tops(z[ROW_TOKENS:], rotation, [1, 2], first)
+    np.testing.assert_array_equal(largest(np.concatenate([first, found], axis=1), 7), exact)
+    assert not new_tops(z[:1] * 0, rotation, [9], np.where(exact > 0, exact, np.uint64(2**40))).size
+
+
+def test_as_many_directions_are_counted_as_hold_a_share() -> None:
+    share = np.array([0.5, 0.25, 0.25, 0])
+    assert [n_holding(share, least) for least in (0.4, 0.5, 0.6, 0.75, 0.76, 1)] == [1, 1, 2, 2, 3, 3]
+    assert n_holding(np.zeros(2), 0.9) == n_holding(np.full(2, np.nan), 0.9) == 0
+
+
 def test_large_numbers_of_tokens_keep_their_order() -> None:
-    tokens, scores = tokens_and_scores(keys(np.float32([[1, -2, 2]]), 2**32 - 4, 3))
+    tokens, scores = tokens_and_scores(keys(np.float32([[1, -2, 2]]), 2**32 - 4 + np.arange(3), 3))
     assert tokens.tolist() == [[2**32 - 3, 2**32 - 2, 2**32 - 4]]
     assert scores.tolist() == [[-2, 2, 1]]
 
@@ -228,7 +265,7 @@ def test_rotations_keep_what_delta_is(seed: int, rank: int, width: int, scaling:
 def test_progress_counts_rows_twice(run: Run) -> None:
     seen: list[tuple[int, int]] = []
     directions(run, run.component_paths[0], progress=lambda done, total, part="": seen.append((done, total)))
-    assert seen == [(i, 6) for i in range(1, 7)]
+    assert seen == [(3, 6), (6, 6)]  # rows of few ranks are read together
 
 
 def test_what_has_no_factor_is_refused(

@@ -133,7 +133,7 @@ def test_raw_scores_favour_long_unembeddings(model: Path) -> None:
 
 SELECTIONS: dict[Any, Callable[[Run], np.ndarray]] = {
     "all": lambda run: np.ones(run.n_tokens, bool),
-    "first:2": lambda run: run.tokens["position"].values < 2,
+    "first:4": lambda run: run.tokens["position"].values < 4,
     "last:1": lambda run: (
         run.tokens["position"].values == run.samples["length"].values[run.tokens["sample"].values] - 1
     ),

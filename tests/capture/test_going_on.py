@@ -115,6 +115,7 @@ def test_interrupted_while_being_set_up(content: Any, go: Any, tmp_path: Path, m
         ({"tokens": "last:5"}, r"settings.tokens: 'all' -> 'last:5'"),
         ({"store": "bf16", "seed": 3}, r"settings.seed: 0 -> 3; settings.store: 'exact' -> 'bf16'"),
         ({"dtype": torch.bfloat16}, r"model.dtype: 'float32' -> 'bfloat16'"),
+        ({"ablate": "kinds"}, r"settings.ablate: nothing -> 'kinds'"),
         ({"component": ("*.q_proj",)}, r"settings.component: \[\] -> \['\*.q_proj'\]"),
     ],
 )
@@ -159,6 +160,7 @@ def test_settings_that_shape_no_number_may_change(go: Any, tmp_path: Path) -> No
     assert go("run.zarr", queue="1 GiB", device="cpu", overfill=True).finished
 
 
+ABLATION = ("--ablate", "kinds", "--ablate-share", "0.5")
 RANKS = """
 import sys
 from lorascope.cli.main import main
@@ -196,7 +198,7 @@ def command(tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, text: Path
 
 def test_three_processes_write_what_one_writes(content: Any, command: Any, tmp_path: Path) -> None:
     for out, n_ranks in (("alone.zarr", 1), ("three.zarr", 3)):
-        done = command(out, n_ranks, "--prompt", "main", "--prompt", "prompt3", "--answer-tokens", "3")
+        done = command(out, n_ranks, "--prompt", "main", "--prompt", "prompt3", "--answer-tokens", "3", *ABLATION)
         assert done.returncode == 0, done.stderr[-3000:]
     assert content(tmp_path / "alone.zarr") == content(tmp_path / "three.zarr")
     measured = json.loads((tmp_path / "three.zarr/zarr.json").read_text())["attributes"]["measured"]

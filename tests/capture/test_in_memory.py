@@ -218,6 +218,9 @@ def test_on_a_terminal_there_is_a_bar_a_stage_and_elsewhere_none(
     assert out == ""
     last = [line.rpartition("\r")[2].partition("|")[0] for line in shown.split("\n")]
     assert last == ["score: 100%", "score base: 100%", "capture: 100%", ""]
+    within(tiny_items, "ablated.zarr", score=False, batch_tokens=50, ablate="layers", ablate_share=1.0)
+    ends = [line.rpartition("\r")[2].partition("|")[0] for line in capsys.readouterr().err.split("\n")]
+    assert {"ablate: 100%", "capture: 100%"} <= set(ends)  # side by side, to the end of both
     within(tiny_items, progress=False)
     assert capsys.readouterr() == ("", "")
     monkeypatch.setenv("RANK", "1")

@@ -83,6 +83,7 @@ MODES: dict[str, dict[str, Any]] = {
     "raw": {"codec": "raw"},
     "none": {"states": "none"},
     "sample": {"states": "sample", "states_share": 0.5, "kl_share": 0.5},
+    "ablated": {"ablate": "layers", "ablate_share": 0.5},
     "pair": {"stream": "pair"},
     "pair-none": {"stream": "pair", "states": "none"},
     "two-adapters": {"stream": "base"},

@@ -68,6 +68,13 @@ def test_json_has_everything_under_stable_keys(capsys: pytest.CaptureFixture[str
     assert found["provenance"] == {}
 
 
+def test_an_ablation_is_told(capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path) -> None:
+    run = copied(many_rows, tmp_path / "run.zarr", ablate="layers", ablation_parts=("0", "1"))
+    words = " ".join(told(capsys, run).replace("│", " ").split())
+    assert "ablation of 2 layers" in words
+    assert "ablation" not in told(capsys, many_rows)
+
+
 def test_perplexity_has_an_interval_and_no_change(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
     words = " ".join(told(capsys, many_rows).replace("│", " ").split())
     assert re.search(r"d/test: CE .*? with the adapter: n/a, n = 5", words)

@@ -19,7 +19,10 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
 
 @pytest.mark.parametrize(
     "command",
-    [None, "info", "verify", "miub", "mi", "fit", "compare", "report", "view", "demo", "capture", "plan", "finetune"],
+    [
+        *(None, "info", "verify", "miub", "mi", "fit", "compare", "report", "explain", "view"),
+        *("demo", "capture", "plan", "finetune"),
+    ],
 )
 def test_help_explains(capsys: pytest.CaptureFixture[str], command: str | None) -> None:
     words = [command, "--help"] if command else ["--help"]
@@ -37,7 +40,7 @@ def test_help_explains(capsys: pytest.CaptureFixture[str], command: str | None) 
 def mistakes(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
     return {
         "no such command": (["frobnicate"], "no command 'frobnicate'; there are demo, finetune, plan, capture"),
-        "nearly a command": (["mibu"], "study, adapter, report, view; did you mean 'miub'?"),
+        "nearly a command": (["mibu"], "study, adapter, report, explain, view; did you mean 'miub'?"),
         "no such option": (["verify", "--deep", "x"], "--deep"),
         "no run named": (["miub"], "`runs` is empty; name one run or several"),
         "no run there": (["miub", tmp_path / "nothing"], "doesn't exist; name a run that"),
@@ -178,10 +181,12 @@ def test_public_objects_are_those_we_promise() -> None:
     assert names == sorted(set(names))
     assert all(callable(getattr(lorascope.analyze, name)) for name in names)
     assert set(names) >= {
-        "adapter_report", "compare_metrics", "directions", "export_pairs", "fit_report", "fit_scaling_law", "group_by",
-        "identifiability", "jensen_shannon", "js_lower_bound", "js_upper_bound", "measure_information", "measure_run",
+        "adapter_report", "compare_measures", "compare_metrics", "directions", "explain", "export_pairs", "fit_report",
+        "fit_scaling_law", "group_by", "identifiability", "jensen_shannon", "js_lower_bound", "js_upper_bound",
+        "measure_information", "measure_run",
         "miub", "miub_readings", "mutual_information", "open_result", "paired", "qualify", "save",
         "scores_table", "side_by_side", "to_dataframe", "token_measure", "trend_tests",
+        "truncate_adapter",
     }  # fmt: skip
     assert lorascope.stores.__all__ == [
         "Adapter", "Component", "Place", "Problem", "RowWritten", "Run", "RunSpec", "RunWriter", "StoreError",

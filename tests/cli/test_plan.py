@@ -177,3 +177,10 @@ def test_a_run_that_is_there_is_told(capsys: pytest.CaptureFixture[str], folder:
     capsys.readouterr()
     out = " ".join(run(capsys, arguments)[1].split())
     assert re.search(r"run\.zarr` holds [\d.]+ .B already: capture goes on with it if it is the same capture", out)
+
+
+def test_an_ablation_is_announced(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    code, out, _ = run(capsys, words(folder, "--ablate", "kinds", "--ablate-share", "1", "--limit", "3"))
+    assert code == 0
+    assert re.search(r"Ablation of 7 kinds: 7 passes more, in 1 of 1 batch \(\d+ tokens\)", out)
+    assert re.search(r"About .*, ablate .* by a trial of", out)

@@ -89,7 +89,7 @@ def make_blocks(writer: RunWriter, row: int, rng: np.random.Generator) -> dict[s
         name = path.rpartition("/")[2]
         if name in ("js", "swallowed"):
             values = np.abs(values) % np.float32(0.69)
-        if name in ("nll", "kl", "base_norm", "delta_norm", "effective_width"):
+        if name in ("nll", "kl", "ablation", "base_norm", "delta_norm", "effective_width"):
             values = 1 + np.abs(values)
         blocks[path] = (values.view(np.uint32) >> 16).astype(np.uint16) if dtype == np.uint16 else values.astype(dtype)
     return blocks

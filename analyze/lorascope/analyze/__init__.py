@@ -10,8 +10,12 @@ if TYPE_CHECKING:
     from . import figures as figures
     from . import report as report
     from .adapters.adapter import adapter_report
+    from .adapters.truncate import truncate_adapter
+    from .compare_measures import compare_measures
     from .compare_runs import paired, side_by_side
+    from .contexts import contexts
     from .directions import directions
+    from .explain import explain
     from .groups import group_by, to_dataframe
     from .information.bound import js_lower_bound, js_upper_bound
     from .jensen_shannon import jensen_shannon
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from .measuring.run import measure_run
     from .miub import miub
     from .mutual_information import mutual_information
+    from .overlaps import base_overlap, compare_directions
     from .qualify import qualify
     from .readings import miub_readings
     from .save import open_result, save
@@ -34,8 +39,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "adapter_report",
+    "base_overlap",
+    "compare_directions",
+    "compare_measures",
     "compare_metrics",
+    "contexts",
     "directions",
+    "explain",
     "export_pairs",
     "fit_report",
     "fit_scaling_law",
@@ -62,6 +72,7 @@ __all__ = [
     "to_dataframe",
     "token_measure",
     "trend_tests",
+    "truncate_adapter",
     "view",
 ]
 

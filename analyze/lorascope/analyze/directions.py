@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import dask.system
 import numpy as np
@@ -23,8 +23,12 @@ from .tree import run_attributes
 N_TOP = 10
 NEGLIGIBLE = 1e-13
 """Share of the strongest direction's |delta|² below which a direction is none: rounding of the factor has as much."""
+TASK_BYTES = 2**20
+"""Of z in one task: handing a task to a thread takes as long as reading a row of few ranks."""
 LAST_TOKEN = np.uint64(2**32 - 1)
 """More than any token's number: a key holds 32 bits of it."""
+EPSILON, TINY = np.finfo(np.float32).eps, np.finfo(np.float32).tiny
+Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
@@ -79,7 +83,8 @@ def directions(
         along the directions, in the units of delta. `vector` (direction, feature): the directions themselves, of length
         1. `top_token` and `top_score` (direction, top): numbers and scores of the tokens with the largest |score|,
         equal ones in the tokens' order; -1 and NaN where fewer than `n_top` have one other than 0. The first is
-        positive, which settles the sign of a direction.
+        positive, which settles the sign of a direction. `n_90` and `n_99`: how many directions, the first ones, hold
+        90 % and 99 % of the summed |delta|²; 0 where it is zero or not finite.
 
         A direction without delta, as where lora_B has a lower rank, is zero and has no tokens. So are those whose share
         is less than 1e-13 of the largest. Directions with equal shares are determined only together.
@@ -114,7 +119,7 @@ def directions(
         raise StoreError(f"no row with states of {run.place.name!r} is committed yet; capture more of it")
     (found,) = directions_of([source], n_top=n_top, n_workers=n_workers, progress=progress)
     values = found._asdict() | {"vector": (found.axes @ basis(source)[0].T).astype(np.float32)}
-    variables = {
+    variables: dict[str, Any] = {
         name: (("direction", *axis), values[name], {"long_name": text, "units": "1"})
         for name, axis, text in (
             ("rotation", ["rank"], "rotation @ z: coordinates of delta along the directions"),
@@ -124,6 +129,9 @@ def directions(
             ("top_score", ["top"], "coordinate of these tokens' delta along the direction"),
         )
     }
+    for percent in (90, 99):
+        text = f"directions that hold {percent} % of the summed |delta|²"
+        variables[f"n_{percent}"] = ((), n_holding(found.share, percent / 100), {"long_name": text, "units": "1"})
     counts = {"n_tokens": sum(map(source.base.n_tokens, rows)), "n_not_finite": found.n_not_finite}
     return xr.Dataset(variables, attrs={"component": component, **run_attributes(run, adapter), **counts})
 
@@ -133,37 +141,47 @@ def directions_of(
 ) -> list[Directions]:
     """Directions of components of one adapter that have a factor, from two trips through the rows with states.
 
-    In memory are the factors of as many rows as there are workers, and few weights; see `directions`.
+    In memory are a few factors for each worker, of a row or of `TASK_BYTES`, and few weights; see `directions`.
     """
     rows, n_done = state_rows(sources[0]), 0
+    ranks = [source.delta.rows.shape[1] for source in sources]
+    step = max(1, TASK_BYTES // (4 * ROW_TOKENS * sum(ranks)))
+    tasks = [rows[start : start + step] for start in range(0, len(rows), step)]
 
-    def by_row(function: Callable[[int], Result]) -> Iterator[Result]:
+    def by_task(function: Callable[[Sequence[int]], Result]) -> Iterator[Result]:
         nonlocal n_done
-        for found in _in_order(function, rows, n_workers or dask.system.CPU_COUNT):
+        for task, found in zip(tasks, in_order(function, tasks, n_workers or dask.system.CPU_COUNT), strict=True):
             yield found
-            n_done += 1
+            n_done += len(task)
             if progress is not None:
                 progress(n_done, 2 * len(rows))
 
-    def factors(row: int) -> list[np.ndarray]:
-        return [factor for factor in read_factors(sources, row) if factor is not None]
+    def factors(rows: Sequence[int]) -> list[np.ndarray]:
+        blocks = [[factor for factor in read_factors(sources, row) if factor is not None] for row in rows]
+        return [np.concatenate(each) for each in zip(*blocks, strict=True)]
 
-    ranks = [source.delta.rows.shape[1] for source in sources]
     grams, n_not_finite = [np.zeros((rank, rank)) for rank in ranks], np.zeros(len(sources), np.int64)
-    for found in by_row(lambda row: [gram(z) for z in factors(row)]):
+    for found in by_task(lambda rows: [gram(z) for z in factors(rows)]):
         for total, (one, _) in zip(grams, found, strict=True):
             total += one
         n_not_finite += [n for _, n in found]
     rotated = [rotate(one, basis(source)[1]) for one, source in zip(grams, sources, strict=True)]
     tops = [np.zeros((len(rotation), n_top), np.uint64) for rotation, _, _ in rotated]
 
-    def row_keys(row: int) -> list[np.ndarray]:
-        first = row * ROW_TOKENS
-        return [keys(scores(z, one[0]), first, n_top) for z, one in zip(factors(row), rotated, strict=True)]
+    def task_tops(rows: Sequence[int]) -> list[np.ndarray]:
+        each = zip(factors(rows), rotated, tops, strict=True)
+        return [new_tops(z, one[0], rows, top) for z, one, top in each]
 
-    for row in by_row(row_keys):
-        tops = [largest(np.concatenate(both, axis=1), n_top) for both in zip(tops, row, strict=True)]
+    for new in by_task(task_tops):
+        for index, some in enumerate(new):
+            if some.size:  # later tokens are held against these
+                tops[index] = largest(np.concatenate([tops[index], some], axis=1), n_top)
     return [_settled(*one, top, int(n)) for one, top, n in zip(rotated, tops, n_not_finite, strict=True)]
+
+
+def n_holding(share: Float64[np.ndarray, " direction"], least: float) -> int:
+    """How many directions, the first ones, hold at least this share together; 0 where there are none."""
+    return int(np.searchsorted(np.cumsum(share), least)) + 1 if share[0] > 0 else 0
 
 
 def state_rows(source: Source) -> list[int]:
@@ -173,9 +191,9 @@ def state_rows(source: Source) -> list[int]:
 
 def gram(z: Float32[np.ndarray, "token rank"]) -> tuple[Float64[np.ndarray, "rank rank"], int]:
     """Z^T Z over tokens whose z is finite, and how many others there are."""
-    is_finite = np.isfinite(z).all(axis=1)
-    wide = (z if is_finite.all() else z[is_finite]).astype(np.float64)
-    return wide.T @ wide, int((~is_finite).sum())
+    is_finite = np.isfinite(z)
+    wide = (z if is_finite.all() else z[is_finite.all(axis=1)]).astype(np.float64)
+    return wide.T @ wide, len(z) - len(wide)
 
 
 def basis(source: Source) -> tuple[Float64[np.ndarray, "feature basis"], Float64[np.ndarray, "basis rank"]]:
@@ -208,15 +226,38 @@ def scores(
     return np.ascontiguousarray(out.T)
 
 
+def new_tops(
+    z: Float32[np.ndarray, "token rank"],
+    rotation: Float32[np.ndarray, "direction rank"],
+    rows: Sequence[int],
+    tops: UInt64[np.ndarray, "direction top"],
+) -> UInt64[np.ndarray, "direction key"]:
+    """Keys of these rows' tokens, at least of all that come before the last of `tops`, which may be earlier ones.
+
+    A quick product says which may. Whatever the order of its sums, it is off by rank * 2^-24 * sum |z||rotation|, so
+    from `scores` by twice that (Higham 2002, Accuracy and Stability of Numerical Algorithms, eq. 3.5): none is lost.
+    """
+    least = (tops[:, -1] >> 33).astype(np.uint32).view(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = 4 * z.shape[1] * EPSILON * np.abs(z).max() * np.abs(rotation).sum(axis=1) + TINY
+        is_out = np.abs(rotation @ z.T) < (least - error)[:, None]
+    is_out |= ~rotation.any(axis=1, keepdims=True)  # no direction at all
+    kept = np.flatnonzero(~is_out.all(axis=0))
+    if not len(kept):
+        return np.empty((len(tops), 0), np.uint64)
+    tokens = np.asarray(rows)[kept // ROW_TOKENS] * ROW_TOKENS + kept % ROW_TOKENS
+    return keys(scores(z[kept], rotation), tokens, tops.shape[1])
+
+
 def keys(
-    scores: Float32[np.ndarray, "direction token"], first_token: int, n: int
+    scores: Float32[np.ndarray, "direction token"], tokens: Int64[np.ndarray, " token"], n: int
 ) -> UInt64[np.ndarray, "direction top"]:
     """The n largest keys: 31 bits of |score|, 32 of how early the token is, and the sign. 0 where there are fewer.
 
     They order tokens as `Directions` does, in whatever order they are compared: of NaN and 0 there is none.
     """
     bits = scores.view(np.uint32).astype(np.uint64)
-    early = LAST_TOKEN - np.arange(first_token, first_token + scores.shape[1], dtype=np.uint64)
+    early = LAST_TOKEN - tokens.astype(np.uint64)
     made = (bits & 0x7FFFFFFF) << 33 | early << 1 | bits >> 31
     made[~(np.abs(scores) > 0)] = 0
     return largest(made, n)
@@ -244,13 +285,13 @@ def _settled(rotation: np.ndarray, share: np.ndarray, axes: np.ndarray, top: np.
     return Directions(rotation * sign, share, axes * sign, token, score * sign, n)
 
 
-def _in_order(function: Callable[[int], Result], rows: Sequence[int], n_workers: int) -> Iterator[Result]:
-    """What a function gives for each row, in the order of rows, from threads that run ahead by few rows."""
+def in_order(function: Callable[[Task], Result], tasks: Sequence[Task], n_workers: int) -> Iterator[Result]:
+    """What a function gives for each task, in the order of tasks, from threads that run ahead by few of them."""
     waiting: deque[Future[Result]] = deque()
     with one_blas_thread(), ThreadPoolExecutor(n_workers, thread_name_prefix="lorascope-directions") as pool:
         try:
-            for row in rows:
-                waiting.append(pool.submit(function, row))
+            for task in tasks:
+                waiting.append(pool.submit(function, task))
                 if len(waiting) > 2 * n_workers:
                     yield waiting.popleft().result()
             while waiting:

@@ -342,7 +342,7 @@ class _Scores(NamedTuple):
     def p(self, site: int, z: np.ndarray) -> np.ndarray:
         """Share of permutations, the data's own among them, whose largest |z| is at least so much; 1 below 0."""
         n = self.largest.shape[1]
-        return (1 + n - np.searchsorted(self.largest[site], z)) / (1 + n)
+        return np.asarray((1 + n - np.searchsorted(self.largest[site], z)) / (1 + n))
 
 
 def _scores(
@@ -380,7 +380,7 @@ def _unit(vectors: Float64[np.ndarray, "vector feature"]) -> Float64[np.ndarray,
     """Less their means, of length 1; zero where they are constant."""
     centred = vectors - vectors.mean(axis=1, keepdims=True)
     length = np.linalg.norm(centred, axis=1, keepdims=True)
-    return np.divide(centred, length, out=np.zeros_like(centred), where=length > 0)
+    return np.asarray(np.divide(centred, length, out=np.zeros_like(centred), where=length > 0))
 
 
 def _named(text: np.ndarray, scores: _Scores, n_top: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from lorascope.stores.format.layout import goes_with_states
 
 PARTS = ("base", "adapted", "factor", "lora_B", "delta", "js", "reductions", "tables")
 """Parts of a store in the order in which they are listed."""
-REDUCTIONS = ("delta_norm", "swallowed", "kl")
+REDUCTIONS = ("delta_norm", "swallowed", "kl", "ablation")
 """Arrays of an adapter that count as its reductions."""
 
 

@@ -7,6 +7,7 @@ from lorascope.stores.on_demand import import_on_demand
 if TYPE_CHECKING:
     from .adapters.adapter import attach_adapter
     from .capture import capture
+    from .compare_adapters import compare_adapters
     from .config import CaptureConfig, FinetuneConfig
     from .errors import AdapterError, CaptureError, Interrupted
     from .models.model import load_model
@@ -28,6 +29,7 @@ __all__ = [
     "Plan",
     "attach_adapter",
     "capture",
+    "compare_adapters",
     "finetune",
     "jensen_shannon",
     "load_model",

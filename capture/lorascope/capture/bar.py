@@ -9,6 +9,9 @@ from typing import Any
 
 from .recording.stream import CaptureProgress
 
+TOGETHER = {"capture", "ablate"}
+"""Stages that go on side by side."""
+
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[CaptureProgress], None]]:
@@ -23,15 +26,16 @@ def progress_bar() -> Iterator[Callable[[CaptureProgress], None]]:
 
     def show(now: CaptureProgress) -> None:
         if now.stage not in bars:
-            close()  # else the next bar would stand a line below
+            close(beside=now.stage)  # else the next bar would stand a line below
             leave = now.unit != "step"  # nothing is worth keeping of what is one step
             unit = f" {now.unit}s"
             bars[now.stage] = tqdm(total=now.total, desc=now.stage, unit=unit, disable=disable, leave=leave)
         bars[now.stage].update(now.done - bars[now.stage].n)
 
-    def close() -> None:
-        for bar in bars.values():
-            bar.close()
+    def close(beside: str = "") -> None:
+        for stage, bar in bars.items():
+            if not {stage, beside} <= TOGETHER:
+                bar.close()
 
     try:
         yield show

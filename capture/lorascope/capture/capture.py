@@ -264,6 +264,7 @@ def _fill(
 def _add_up(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What every rank measured, as one: the times of the slowest, and bytes added up."""
     longest = max(parts, key=lambda part: float(part["seconds"]))
-    summed = {name: sum(part[name] for part in parts) for name in ("rows", "raw_bytes", "stored_bytes", "buffer_bytes")}
+    names = ("rows", "raw_bytes", "stored_bytes", "buffer_bytes", "ablation_passes")
+    summed = {name: sum(part[name] for part in parts) for name in names if name in longest}
     worst = max(part["worst_excess"] for part in parts)
     return {**longest, **summed, "worst_excess": worst, "ranks": len(parts)}

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
+from lorascope.stores.format.spec import ABLATE
 from lorascope.stores.size import parse_size
 
 from .models.source import check_sharing
@@ -125,6 +126,11 @@ class CaptureConfig:
     """Share of tokens on which js is measured and sums are checked; by default all on a GPU, 1 in 64 on a CPU."""
     kl_share: float = 1 / 64
     """Share of the batches in which KL between base and adapted logits is measured, unless all states are stored."""
+    ablate: Literal["components", "layers", "kinds"] | None = None
+    """Measure what each part of the adapter does to the model's predictions: a pass without each component, layer or
+    kind of components, and KL(adapted || without it), in some batches."""
+    ablate_share: float = 1 / 64
+    """With `ablate`: share of the batches in which it is measured, at least one; each takes a pass for every part."""
     seed: int = 0
     """Seed of the random choice of tokens and batches."""
     queue: str | None = None
@@ -157,7 +163,7 @@ class CaptureConfig:
         for name in ("budget", "queue"):
             if getattr(self, name) is not None:
                 parse_size(getattr(self, name))
-        for name in ("js_share", "kl_share", "states_share"):
+        for name in ("js_share", "kl_share", "ablate_share", "states_share"):
             if (share := getattr(self, name)) is not None and not 0 < share <= 1:
                 raise ValueError(f"`{name}` is {share!r}; it must be above 0 and at most 1")
 
@@ -199,6 +205,13 @@ class CaptureConfig:
             value = getattr(self, one.name)
             if get_origin(one.type) is Literal and value not in get_args(one.type):
                 raise ValueError(f"`{one.name}` is {value!r}; allowed are {', '.join(get_args(one.type))}")
+        if self.ablate is not None and self.ablate not in ABLATE:
+            raise ValueError(f"`ablate` is {self.ablate!r}; allowed are {', '.join(ABLATE)}")
+        if self.ablate is not None and self.stream == "base":
+            raise ValueError(
+                f"`ablate` is {self.ablate!r}, but in stream 'base' no adapter is on, so that none of its parts can be "
+                "left out; take stream 'adapted' or 'pair', or leave `ablate` out"
+            )
         check_sharing(self.share, self.shared_layers, self.share_from)
         if self.budget is not None and self.tokens != "all":
             raise ValueError(f"`budget` chooses the tokens, but `tokens` is {self.tokens!r}; give one of them")

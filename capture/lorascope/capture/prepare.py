@@ -20,6 +20,7 @@ from .config import CaptureConfig
 from .load import Known, Loaded, know
 from .models.model import context_length, is_causal, tokenizer_identity
 from .models.unembedding import FinalNorm, final_norm, unembedding_kind, unembedding_values
+from .models.weights import plain_model
 from .planning.estimate import choose_share
 from .provenance import data_fingerprint, device_description, library_versions
 from .ranks import Ranks
@@ -137,11 +138,17 @@ def settle(
     """Batches, tokens and specification of a capture of these samples; a budget has chosen its tokens.
 
     The model may be on the meta device; `dtypes` has the type of each component's output. Raises a StoreError if the
-    budget doesn't suffice for a token of each sample, and a ValueError if the selection takes nothing of one.
+    budget doesn't suffice for a token of each sample, and a ValueError if the selection takes nothing of one, or the
+    model has no predictions by which to measure an ablation.
     """
     lengths = [len(sample.token_ids) for sample in samples]
     # Next-token distributions are compared where states aren't all kept, and both models give them.
     kl = config.states != "all" and config.stream != "base" and is_causal(model)
+    if config.ablate and not is_causal(model):
+        raise ValueError(
+            f"`ablate` is {config.ablate!r}, but {type(plain_model(model)).__name__} doesn't foresee the next token, "
+            "and what is measured is how that changes; leave `ablate` out"
+        )
     n_choices = sum(len(sample.choices) for sample in samples)
     counts: dict[str, Any] = {"n_samples": len(samples), "n_choices": n_choices, "kl": kl}
     if config.unembedding:
@@ -155,7 +162,8 @@ def settle(
     share = config.js_share
     if share is None:
         share = 1.0 if device.type == "cuda" else CPU_SHARE
-    plan = plan_tokens(samples, batches, config.tokens, js_share=share, kl_share=kl_share, seed=config.seed)
+    shares = {"js_share": share, "kl_share": kl_share, "ablate_share": config.ablate_share if config.ablate else 0.0}
+    plan = plan_tokens(samples, batches, config.tokens, **shares, seed=config.seed)
     spec = specify(config, components, dtypes, n_tokens=plan.n_tokens, **counts)
     return Prepared(config, samples, samples, batches, plan, components, spec, lambda: {"js_share": share})
 
@@ -263,7 +271,7 @@ def _provenance(
         "data": data_fingerprint(settled.samples),
         "data_sources": {name: source for name in config.data if (source := hub_source(name))},
         "prompt": prompts.description(),
-        "settings": dataclasses.asdict(config),
+        "settings": _settings(config),
         "population": population(config.tokens),
         **settled.provenance(),
         "libraries": library_versions(),
@@ -272,3 +280,9 @@ def _provenance(
         "preflight": [note.as_dict() for note in notes],
         "omitted_items": omitted,
     }
+
+
+def _settings(config: CaptureConfig) -> dict[str, Any]:
+    """Settings as a run keeps them; without an ablation they are those of a time before there was one."""
+    found = dataclasses.asdict(config)
+    return found if config.ablate else {name: found[name] for name in found if not name.startswith("ablate")}

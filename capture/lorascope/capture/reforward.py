@@ -27,7 +27,7 @@ TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """Largest ||again - stored|| / ||stored|| of a token's vector, by the type that the layers put out: what another device
 type, another number of threads or another library's order of summation may do over all layers of a deep model. A vector
 of another token or another adapter differs by about 1."""
-MEASURES = {"js", "swallowed", "kl", "nll", "base_norm", "delta_norm", "effective_width"}
+MEASURES = {"js", "swallowed", "kl", "ablation", "nll", "base_norm", "delta_norm", "effective_width"}
 """Arrays that follow from others."""
 
 

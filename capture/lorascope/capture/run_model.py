@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from .adapters.components import adapted_modules, in_module_order, parts_of
 from .buffers.copies import copier_for
 from .buffers.rows import RowQueue, RowWriter, row_spans
 from .load import Loaded
@@ -115,6 +116,17 @@ def fill_rows(
             rows,
             device=loaded.device,
             kl_batches=plan.kl_batches if spec.kl else None,
+            parts=_parts(prepared, loaded),
             measure_overhead=prepared.config.measure_overhead,
             **options,
         )
+
+
+def _parts(prepared: Prepared, loaded: Loaded) -> list[list[Any]]:
+    """PEFT's layers of each part that an ablation leaves out, in the order of the run's parts; empty without one."""
+    if prepared.spec.ablate is None:
+        return []
+    (adapter,) = prepared.components
+    layers = adapted_modules(loaded.model, adapter)
+    parts = parts_of(in_module_order(prepared.components), prepared.spec.ablate)
+    return [[layers[path][1] for path in paths] for paths in parts.values()]

@@ -9,7 +9,7 @@ from lorascope.stores import Adapter, Component, RunSpec
 from lorascope.stores.format.layout import require_chunks, worth_factoring
 from lorascope.stores.format.spec import DTYPES, ROW_TOKENS, Unembedding
 
-from .adapters.components import LoraComponent, in_module_order
+from .adapters.components import LoraComponent, in_module_order, parts_of
 from .config import CaptureConfig
 
 
@@ -44,6 +44,8 @@ def specify(
         state_rows=choose_state_rows(n_rows, config.states_share, config.seed) if config.states == "sample" else (),
         codec="default" if config.codec == "auto" else config.codec,  # until a trial has chosen
         kl=kl,
+        ablate=config.ablate,
+        ablation_parts=tuple(parts_of(union, config.ablate)) if config.ablate else (),
         unembedding=unembedding,
     )
     require_chunks(spec)

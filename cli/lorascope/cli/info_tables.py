@@ -110,6 +110,9 @@ def _rows(run: Run, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         rank = " to ".join(map(str, dict.fromkeys(adapter["rank"])))
         kept = f"{adapter['n_factored']} as factors" if facts["states"] != "none" else "no factors kept"
         yield f"adapter {name}", f"rank {rank} at {adapter['n_touched']} components, {kept}"
+        if f"adapters/{name}/ablation" in run.arrays:
+            parts = run.ablation(name)
+            yield "ablation", f"of {parts.sizes['part']} {parts.attrs['parts']}"
     whole = facts["sizes"][-1]
     yield "size", f"{format_size(whole['stored_bytes'])} on disk, {format_size(whole['raw_bytes'])} in memory"
     for dataset, measure, n, base, adapted, change in scores_table(run)[1]:

@@ -54,6 +54,8 @@ def test_what_the_device_holds() -> None:
     bare = needs_of(make_spec(kl=True), weights=0, batch_tokens=7, vocabulary=11)
     assert bare["logits"] == 7 * 11 * (2 * 2 + 40)
     assert "states under way" not in bare
+    ablated = dataclasses.replace(make_spec(), ablate="kinds", ablation_parts=("q", "k"))
+    assert needs_of(ablated, weights=0, batch_tokens=7, vocabulary=11)["logits"] == bare["logits"]
     pair = needs_of(make_spec("pair"), weights=0, batch_tokens=7, vocabulary=11)
     assert pair["logits"] == 7 * 11 * (2 * 2 + 8)
     assert pair["base of a pair"] == 7 * 900 * 2

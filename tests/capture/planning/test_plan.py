@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import zarr
@@ -57,6 +58,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "base, bfloat16": {"stream": "base", "dtype": "bfloat16", "batch_tokens": 64},
     "states none of some components": {"states": "none", "component": ("*.q_proj", "*.0.*")},
     "states sample, several prompts": {"states": "sample", "states_share": 0.5, "prompt": ("main", "prompt1")},
+    "ablation": {"ablate": "layers", "ablate_share": 0.5, "batch_tokens": 128, "codec": "raw", "score": False},
     "a budget": {"budget": "3MB", "answer_tokens": 4, "score_base": False},
 }
 
@@ -104,6 +106,21 @@ def test_a_trial_gives_the_time(config: Callable[..., CaptureConfig], tmp_path: 
     assert made.costs.disk > 0
     assert made.codec_seconds["default"] == made.seconds["capture"]
     assert plan(config(limit=3, score=False)).seconds["score"] == 0
+
+
+def test_an_ablation_is_told_and_timed(config: Callable[..., CaptureConfig], text: Path) -> None:
+    settings = config(data=str(text), window_tokens=100, batch_tokens=200, ablate="kinds", ablate_share=0.2)
+    made = plan(settings)
+    run = capture(settings)
+    kept = int((~np.isnan(run.ablation().values[:, 0])).sum())
+    n_batches = int(np.ceil(0.2 * made.n_batches))
+    assert made.as_dict()["ablation"] == {"passes": 7 * n_batches, "batches": n_batches, "tokens": kept}
+    assert run.attributes["measured"]["ablation_passes"] == 7 * n_batches
+    assert made.trial is not None
+    assert made.trial.measured["stages"]["ablate"] == 0  # it would be most of a trial
+    each = made.trial.measured["ablation_seconds_per_token"]
+    assert made.seconds["ablate"] == pytest.approx(7 * kept * each)  # all windows but the last are of one length
+    assert plan(config(limit=3), probe=False).ablation == {}
 
 
 @pytest.mark.parametrize("faster", ["raw", "default"])

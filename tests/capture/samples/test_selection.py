@@ -168,13 +168,19 @@ def test_every_batch_has_a_measured_token() -> None:
 
 
 @pytest.mark.parametrize(("share", "n"), [(0.0, 0), (1e-9, 1), (0.1, 2), (0.25, 5), (1.0, 20)])
-def test_batches_for_kl_are_a_seeded_share(share: float, n: int) -> None:
+def test_batches_for_kl_and_ablation_are_seeded_shares(share: float, n: int) -> None:
     many, batches = samples_of(ROLES, 20), [slice(i, i + 1) for i in range(20)]
-    plans = [plan_tokens(many, batches, "all", js_share=0.5, seed=seed, kl_share=share) for seed in (0, 0, 1)]
-    masks = [plan.kl_batches.tolist() for plan in plans]
-    assert sum(masks[0]) == n
-    assert masks[0] == masks[1]
-    assert (masks[0] == masks[2]) is (n in {0, 20})
+    shares = {"js_share": 0.5, "kl_share": share, "ablate_share": share}
+    plans = [plan_tokens(many, batches, "all", seed=seed, **shares) for seed in (0, 0, 1)]
+    for masks in (
+        [plan.kl_batches.tolist() for plan in plans],
+        [plan.ablate_batches.tolist() for plan in plans],
+    ):
+        assert sum(masks[0]) == n
+        assert masks[0] == masks[1]
+        assert (masks[0] == masks[2]) is (n in {0, 20})
+    same = plans[0].kl_batches.tolist() == plans[0].ablate_batches.tolist()
+    assert same is (n in {0, 20})  # each is drawn for itself
 
 
 @pytest.mark.parametrize(

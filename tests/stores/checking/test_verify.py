@@ -74,7 +74,10 @@ def rewrite(run: Any, row: int, path: str, block: np.ndarray) -> None:
 
 
 def test_statistics_find(make_run: Any) -> None:
-    whole, reductions = make_run(), make_run("none.zarr", states="none", kl=True)
+    whole, reductions = (
+        make_run(),
+        make_run("none.zarr", states="none", kl=True, ablate="kinds", ablation_parts=("up_proj", "q_proj")),
+    )
     ours = "adapters/default/"
     for run, path, value, kind, words in (
         (whole, BASE, np.nan, "nan", "token 7 of the row has a NaN, and 1 more"),
@@ -93,6 +96,7 @@ def test_statistics_find(make_run: Any) -> None:
         (reductions, "reductions/effective_width", 0.5, "range", "has a effective width below 1"),
         (reductions, f"{ours}delta_norm", np.nan, "nan", "has a NaN"),
         (reductions, f"{ours}kl", -0.5, "range", "has a negative kl"),
+        (reductions, f"{ours}ablation", -0.5, "range", "has a negative ablation"),
     ):
         block = run.blocks[0][path].copy()
         block[[7, 9]] = value
@@ -107,8 +111,8 @@ def test_statistics_find(make_run: Any) -> None:
 
 
 def test_what_was_not_measured_and_first_tokens_may_be_nan(make_run: Any) -> None:
-    run = make_run(states="none", kl=True)
-    for row, name in ((0, "kl"), (0, "js"), (1, "js"), (0, "swallowed")):
+    run = make_run(states="none", kl=True, ablate="kinds", ablation_parts=("up_proj",))
+    for row, name in ((0, "kl"), (0, "ablation"), (0, "js"), (1, "js"), (0, "swallowed")):
         path = f"adapters/default/{name}"
         rewrite(run, row, path, np.full_like(run.blocks[row][path], np.nan))
     js = run.blocks[2]["adapters/default/js"].copy()

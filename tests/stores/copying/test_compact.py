@@ -33,7 +33,7 @@ def contents(root: Path) -> dict[str, bytes]:
     "options",
     [
         {},
-        {"states": "none", "kl": True},
+        {"states": "none", "kl": True, "ablate": "layers", "ablation_parts": ("0", "1")},
         {"stream": "pair"},
         {"base_ce": [1.0, 2.0], "columns": {"written": [" B.", "ü"], "base_written_correct": [1, 0]}},
     ],

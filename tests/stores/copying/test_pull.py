@@ -164,7 +164,7 @@ def test_unfinished_run_gives_its_whole_samples(unfinished: Path, tmp_path: Path
         {"stream": "base", "adapters": ("one", "two")},
         {"stream": "pair"},
         {"biased": (True, False, False)},
-        {"states": "none", "kl": True},
+        {"states": "none", "kl": True, "ablate": "layers", "ablation_parts": ("0", "1", "2")},
     ],
     ids=["base", "pair", "biased", "none"],
 )
@@ -188,6 +188,9 @@ def test_every_kind_of_run_can_be_pulled(make_run: Any, tmp_path: Path, options:
     assert part.states == made.spec.states
     js = f"adapters/{part.adapters[0]}/js"
     np.testing.assert_array_equal(raw(part.path, js), made.whole(js)[1074:, 1:])
+    if "ablate" in options:  # every part was taken out of the whole model, so all stay
+        assert part.ablation()["part"].values.tolist() == ["0", "1", "2"]
+        np.testing.assert_array_equal(part.ablation().values, made.whole("adapters/default/ablation")[1074:])
 
 
 def sample_run(make_run: Any, path: Path, state_rows: tuple[bool, ...]) -> Any:

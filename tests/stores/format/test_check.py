@@ -75,6 +75,24 @@ def test_what_early_writers_did_not_know_may_be_absent(make_run: Any) -> None:
     assert "text" not in open_run(run.path).tokens
 
 
+def test_ablation_needs_its_parts_and_their_kind(make_run: Any) -> None:
+    root = make_run(ablate="layers", ablation_parts=("0", "1", "2", "-1")).path
+    assert verify(root).ok
+    part, values = (f"adapters/default/{name}" for name in ("ablation_part", "ablation"))
+    with as_it_was(root):
+        edit_array(root, values, attributes={"parts": "heads"})
+        refused(root, "`ablate` is 'heads' of 1 adapters; allowed are")
+    with as_it_was(root):
+        edit_array(root, part, shape=[3])
+        refused(root, f"`shape` of '{values}' is \\(2148, 4\\); it must be \\(2148, 3\\)")
+    with as_it_was(root):
+        edit_array(root, part, shape=[2**40])
+        refused(root, "`ablation_part` announces 1099511627776 entries; a run has at most 16384")
+    edit_root(root, consolidated=False)
+    shutil.rmtree(root / part)
+    refused(root, f"array '{part}' is missing")
+
+
 def test_wrong_source_of_delta_is_named(make_run: Any) -> None:
     run = make_run()
     array = zarr.open_array(run.path / "adapters/default/delta_source", mode="r+")

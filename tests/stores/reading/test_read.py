@@ -382,6 +382,29 @@ def test_reduction_that_was_not_measured(make_run: Any) -> None:
         open_run(run.path).reduction("swallowed")
 
 
+def test_ablation_is_read_back_by_part(make_run: Any) -> None:
+    run = make_run(rows=(0, 2), ablate="kinds", ablation_parts=("q_proj", "up_proj"))
+    found = open_run(run.path).ablation()
+    assert (found.dims, found.dtype, found.name, found.chunks is None) == (
+        ("token", "part"),
+        np.float32,
+        "ablation",
+        False,
+    )
+    assert (found.attrs["parts"], found.attrs["units"], found["part"].values.tolist()) == (
+        "kinds",
+        "nat",
+        ["q_proj", "up_proj"],
+    )
+    whole = run.whole("adapters/default/ablation")
+    whole[1024:2048] = np.nan
+    np.testing.assert_array_equal(found.values, whole)
+    some = open_run(run.path).ablation("default", sample="a")
+    np.testing.assert_array_equal(some.sel(part="up_proj").values, whole[:1074, 1])
+    with pytest.raises(StoreError, match="holds no ablation; capture it again with `--ablate"):
+        open_run(make_run("without.zarr").path).ablation()
+
+
 def test_only_some_rows_keep_states(make_run: Any) -> None:
     run = make_run(states="sample", state_rows=(False, True, False))
     opened = open_run(run.path)

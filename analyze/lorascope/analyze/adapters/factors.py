@@ -104,6 +104,15 @@ def read_factor(file: BinaryIO, tensor: StoredTensor) -> Float64[np.ndarray, "ro
     return wide.astype(np.float64)
 
 
+def narrow_factor(values: Float64[np.ndarray, "..."], dtype: str) -> np.ndarray:
+    """Numbers as a file stores them, bfloat16 as its bits; FloatingPointError where one is beyond the type."""
+    with np.errstate(over="raise"):
+        if dtype != "BF16":
+            return np.ascontiguousarray(values, DTYPES[dtype][1])
+        bits = np.ascontiguousarray(values, "<f4").view("<u4").astype(np.uint64)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")  # ties go to the even one
+
+
 def sort_keys(keys: Mapping[str, StoredTensor]) -> tuple[list[Branch], list[str], list[Problem]]:
     """Branches, layers in the order of their numbers; keys that are no LoRA weights; what is wrong with the rest."""
     layers: dict[str, dict[str, StoredTensor]] = {}

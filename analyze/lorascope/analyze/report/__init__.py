@@ -1,5 +1,6 @@
-"""One self-contained HTML page about a run."""
+"""Self-contained HTML pages about runs."""
 
-from .page import write_report
+from .explanation import write_explanation
+from .page import page_beside, write_report
 
-__all__ = ["write_report"]
+__all__ = ["page_beside", "write_explanation", "write_report"]

@@ -6,6 +6,8 @@ from typing import Any
 
 import xarray as xr
 
+from lorascope.analyze.compare_measures import compare_measures
+from lorascope.analyze.explain import ablation_by_part
 from lorascope.analyze.qualify import qualify
 from lorascope.analyze.scores import scores
 from lorascope.analyze.sizes import sizes
@@ -15,6 +17,7 @@ from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 
 from . import about_run, sections, tokens
+from .ablation import ablation
 from .comparison import comparison
 from .document import document
 from .markup import contents, escape, notice, section
@@ -72,17 +75,40 @@ def write_report(
         raise ValueError(f"`runs` are {places}; give at least one run, and each once")
     options: dict[str, Any] = {"adapter": adapter, "components": components, "n_workers": n_workers}
     results = [qualify(run, progress=progress, **options) for run in given]
-    text = _one(given[0], results[0]) if len(given) == 1 else comparison(given, results)
+    if len(given) == 1:
+        ablated = _ablation(given[0], adapter, n_workers) if components is None else ""
+        text = _one(given[0], results[0], ablated)
+    else:
+        text = comparison(given, results)
     with atomic_write(page) as partial:
         partial.write_text(text, encoding="utf-8")
     return page
 
 
-def _one(run: Run, qualified: xr.DataTree) -> str:
+def page_beside(run: Run, ending: str) -> Path:
+    """File of a page about a run: beside it, or here if it is remote, its name with this ending instead of .zarr."""
+    # Not with_suffix: of `llama-3.1` it would make `llama-3.html`.
+    place = run.path if isinstance(run.path, Path) else Path(run.path.rstrip("/").rpartition("/")[2])
+    return place.with_name(place.name.removesuffix(".zarr") + ending)
+
+
+def _ablation(run: Run, adapter: str | None, n_workers: int | None) -> str:
+    """The section on ablation, of a run that has that of components; else nothing."""
+    if f"adapters/{adapter or run.adapters[0]}/ablation" not in run.arrays:
+        return ""
+    if run.ablation(adapter).attrs["parts"] != "components":
+        return ""
+    if ablation_by_part(run, adapter) is None:
+        return section("ablation", "Does JS see what matters?", "<p>No sample was ablated as a whole yet.</p>")
+    return ablation(compare_measures(run, adapter=adapter, n_workers=n_workers))
+
+
+def _one(run: Run, qualified: xr.DataTree, ablated: str) -> str:
     """HTML of the page about one run; samples' texts get the room that all else leaves."""
     body = (
         sections.headline(run, qualified),
         sections.components(qualified),
+        ablated,
         sections.task_scores(run),
         section("texts", "Token by token", _TEXTS),
         sections.qualifiers(qualified),

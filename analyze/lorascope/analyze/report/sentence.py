@@ -29,7 +29,7 @@ def sentence(qualified: xr.DataTree, found: Sequence[Score]) -> str:
     found
         What `scores` returns of the same run.
     """
-    return f"{_helped(found)}; {_where(qualified)}{_large(qualified)}."
+    return f"{_helped(found)}; {where(qualified)}{large(qualified)}."
 
 
 def _helped(found: Sequence[Score]) -> str:
@@ -85,7 +85,7 @@ def _mean(some: Sequence[Estimate]) -> Estimate:
     return Estimate(*(float(np.mean(values)) for values in zip(*some, strict=True)))
 
 
-def _where(qualified: xr.DataTree) -> str:
+def where(qualified: xr.DataTree) -> str:
     """Which layers and kinds of modules hold half of MIUB."""
     miub, js = float(qualified["miub"]), qualified.dataset["js"].values
     if not math.isfinite(miub):
@@ -139,7 +139,7 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _large(qualified: xr.DataTree) -> str:
+def large(qualified: xr.DataTree) -> str:
     """MIUB beside its null: the same deltas on permuted features."""
     miub = float(qualified["miub"])
     if not miub > 0:

@@ -89,6 +89,24 @@ def percentile_interval(values: np.ndarray, level: float, weights: np.ndarray | 
     return float(low), float(high)
 
 
+def basic_interval(
+    found: float, values: np.ndarray, level: float, weights: np.ndarray | None = None
+) -> tuple[float, float]:
+    """Twice the number found less the ends of `percentile_interval`: right where draws err as the number found does.
+
+    References
+    ----------
+    Davison and Hinkley (1997), Bootstrap Methods and their Application, eq. 5.6.
+
+    Examples
+    --------
+    >>> basic_interval(0.8, np.array([0.5, 0.6, 0.7]), 0.5)
+    (0.95, 1.05)
+    """
+    low, high = percentile_interval(values, level, weights)
+    return 2 * found - high, 2 * found - low
+
+
 def few_groups(what: str, n_groups: int) -> list[str]:
     """A sentence on intervals that rest on groups, such as a bootstrap's, if they are fewer than 20; else none.
 

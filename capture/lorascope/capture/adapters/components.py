@@ -12,6 +12,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from lorascope.stores.format.spec import Ablate
 from lorascope.stores.names import matching
 
 from ..models.weights import plain_path
@@ -102,6 +103,15 @@ def in_module_order(components: Mapping[str, Sequence[LoraComponent]]) -> list[L
     """Every component that any adapter changes, once, in the order of the model's modules: a run's component axis."""
     union = {component.path: component for found in components.values() for component in found}
     return sorted(union.values(), key=lambda component: component.order)
+
+
+def parts_of(components: Iterable[LoraComponent], by: Ablate) -> dict[str, list[str]]:
+    """Name -> paths of the components of each part that an ablation leaves out, in module order."""
+    parts: dict[str, list[str]] = {}
+    for one in components:
+        name = {"components": one.path, "layers": str(one.layer), "kinds": one.kind}[by]
+        parts.setdefault(name, []).append(one.path)
+    return parts
 
 
 def left_out(path: str, module: Any) -> str | None:

@@ -39,6 +39,22 @@ class Pass:
                 layer._disable_adapters, layer._active_adapter = disabled, active
 
 
+@contextmanager
+def silenced(layers: Sequence[Any]) -> Iterator[None]:
+    """These of PEFT's layers act as if they had no adapter, for a while, and all others as before.
+
+    So whatever an adapter does in them is left out exactly: DoRA's scaling, a bias, trained weights in their place.
+    """
+    before = [(layer, layer._disable_adapters) for layer in layers]
+    try:
+        for layer in layers:
+            layer._disable_adapters = True
+        yield
+    finally:
+        for layer, disabled in before:
+            layer._disable_adapters = disabled
+
+
 def passes_of(stream: str, adapters: Sequence[str]) -> tuple[Pass, ...]:
     """The passes of a stream, in their order.
 

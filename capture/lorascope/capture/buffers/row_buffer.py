@@ -127,4 +127,10 @@ def _pages(n_bytes: int) -> torch.Tensor:
 
 def _is_measured(path: str) -> bool:
     """Whether an array may lack values of some tokens or components."""
-    return path.startswith("reductions/") or path.rpartition("/")[2] in {"js", "swallowed", "kl", "delta_norm"}
+    return path.startswith("reductions/") or path.rpartition("/")[2] in {
+        "js",
+        "swallowed",
+        "kl",
+        "ablation",
+        "delta_norm",
+    }

@@ -13,9 +13,10 @@ import torch
 from .copies import Chosen, Copier, DirectCopier
 from .row_buffer import Segment
 
-STAGES = ("forward", "copy", "reduce", "logits", "wait", "encode", "write")
-"""Where time goes: the pass itself; what hooks add, copies of states and their reductions; nll and KL; waiting for a
-free row; and, in threads beside the pass and added up over them, encoding and writing."""
+STAGES = ("forward", "copy", "reduce", "logits", "ablate", "wait", "encode", "write")
+"""Where time goes: the pass itself; what hooks add, copies of states and their reductions; nll and KL; passes without a
+part of the adapter, with their KL; waiting for a free row; and, in threads beside the pass and added up over them,
+encoding and writing."""
 _WAITS_ABOVE = 0.05
 """Share of the pass's time above which waiting for rows is more than jitter."""
 

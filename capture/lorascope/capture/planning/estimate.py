@@ -181,7 +181,9 @@ def _part_of(path: str) -> str:
     first, *rest = path.split("/")
     if first == "states":
         return rest[-1]
-    if first == "reductions" or (first == "adapters" and rest[1] in {"js", "kl", "delta_norm", "swallowed"}):
+    if first == "reductions" or (
+        first == "adapters" and rest[1] in {"js", "kl", "ablation", "delta_norm", "swallowed"}
+    ):
         return "reductions"
     if first == "adapters" and rest[1] in {"factor", "delta"}:
         return rest[1]

@@ -35,13 +35,14 @@ def device_needs(
     for component in spec.components:
         by_layer[component.layer] += component.d_out
     n_logits = batch_tokens * vocabulary
+    has_kl = spec.kl or spec.ablate is not None
     softmax, measuring = 0, batch_tokens * len(spec.components) * len(spec.adapters) * KERNEL_BYTES
     if not has_kernel:
         softmax, measuring = _float64_needs(spec, batch_tokens, n_logits, itemsize)
     needs = {
         "weights": weights,
         "outputs of a layer": batch_tokens * itemsize * max(by_layer.values()),
-        "logits": n_logits * itemsize * (2 if spec.stream == "pair" or spec.kl else 1) + softmax,
+        "logits": n_logits * itemsize * (2 if spec.stream == "pair" or has_kl else 1) + softmax,
         "measuring js": measuring,
     }
     if spec.states != "none":
@@ -56,7 +57,7 @@ def _float64_needs(spec: RunSpec, batch_tokens: int, n_logits: int, itemsize: in
     """What the float64 functions hold of logits, and of components."""
     cuda = torch.device("cuda")
     # nll takes float32 and the log softmax; KL float64, with the log softmax, of both sides, and a product.
-    softmax = min(n_logits, part_logits(cuda)) * (40 if spec.kl else 8)
+    softmax = min(n_logits, part_logits(cuda)) * (40 if spec.kl or spec.ablate else 8)
     n_widest = batch_tokens * max(component.d_out for component in spec.components)
     n_widths = len({(component.d_out, component.dtype) for component in spec.components})
     n_waiting = min(n_widths * part_values(cuda), batch_tokens * sum(component.d_out for component in spec.components))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -83,7 +83,10 @@ class Plan:
     codec_seconds: Mapping[Codec, float]
     """Seconds of the capture by codec, as the trial tells: of `raw` and of a compressed run; empty without a trial."""
     seconds: Mapping[str, float]
-    """Seconds of `load`, as measured, and of `score` (with answers) and `capture`, from the trial; else empty."""
+    """Seconds of `load`, as measured, and of `score` (with answers), `capture` and `ablate`, from the trial; else
+    empty."""
+    ablation: Mapping[str, int]
+    """`passes` without a part of the adapter, in so many `batches` and captured `tokens`; empty without an ablation."""
     costs: Costs | None
     """What each stage takes for a token, from the trial; None where there was none."""
     faster: Mapping[str, Costs]
@@ -128,6 +131,7 @@ class Plan:
             "trial": trial and {"tokens": trial.tokens, **trial.measured},
             "bottleneck": self.costs and bottleneck.as_dict(self.costs, self.faster),
             "seconds": dict(self.seconds),
+            "ablation": dict(self.ablation),
             "codec": spec.codec,
             "codec_seconds": dict(self.codec_seconds),
             "settings": dataclasses.asdict(self.config),
@@ -183,6 +187,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     lengths = [len(sample.token_ids) for sample in samples]
     padded = [len(lengths[batch]) * max(lengths[batch]) for batch in settled.batches]
     fit = _fit(settled, model, estimated, max(padded), device)
+    ablated = np.flatnonzero(settled.plan.ablate_batches).tolist()
     may_try = probe and loaded.has_weights and not problems and all(one.fits for one in fit)
     trial, seconds, codec_seconds, costs, faster = None, {}, {}, None, {}
     if may_try:
@@ -200,6 +205,9 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         seconds["load"] = times["load_seconds"]
         seconds["score"] = times["bare_seconds"] / times["bare_tokens"] * n_scored
         seconds["capture"] = codec_seconds[settled.spec.codec]
+        if settled.spec.ablate:
+            n_passing = len(settled.spec.ablation_parts) * sum(padded[batch] for batch in ablated)
+            seconds["ablate"] = times["ablation_seconds_per_token"] * n_passing
         options: dict[Any, str] = {"none": "--states none", "raw": "--codec raw"}
         others = {options[way]: bottleneck.costs_of(one, device) for way, one in trials.items() if way in options}
         costs = bottleneck.costs_of(trial, device)
@@ -219,9 +227,19 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         trial=trial,
         codec_seconds=codec_seconds,
         seconds=seconds,
+        ablation=_ablation(settled, ablated),
         costs=costs,
         faster=faster,
     )
+
+
+def _ablation(settled: Prepared, batches: Sequence[int]) -> dict[str, int]:
+    """How many passes an ablation takes, in how many batches and captured tokens."""
+    if settled.spec.ablate is None:
+        return {}
+    starts = settled.plan.starts
+    n_tokens = sum(int(starts[one.stop] - starts[one.start]) for one in map(settled.batches.__getitem__, batches))
+    return {"passes": len(settled.spec.ablation_parts) * len(batches), "batches": len(batches), "tokens": n_tokens}
 
 
 def _scored_tokens(sample: EncodedSample, config: CaptureConfig) -> int:

@@ -26,11 +26,12 @@ from ..adapters.components import LoraComponent, chosen_components
 from ..adapters.passes import evaluating, passes_of
 from ..buffers.copies import Chosen, copier_for
 from ..buffers.row_buffer import RowBuffer
+from ..buffers.target import flat_places
 from ..config import CaptureConfig
 from ..load import Loaded, load_base
 from ..models.device import input_device
-from ..prepare import settle
-from ..recording.forward import forward_seconds, probe
+from ..prepare import Prepared, settle
+from ..recording.forward import forward, forward_seconds, kl_divergence, probe
 from ..recording.hooks import Recorder
 from ..recording.stream import Streamed
 from ..run_model import fill_rows
@@ -99,6 +100,9 @@ def try_ways(
     row_bytes = max(one.measured["stored_bytes"] // one.measured["rows"] for one in found.values())
     rates = _bare_passes(config, loaded, _tried(samples, n_tokens))
     rates |= {"disk_bytes_per_second": disk_rate(config.out, row_bytes // n_chunks)}
+    if config.ablate:
+        prepared = settle(config, loaded.model, _tried(samples, n_tokens), components, dtypes, loaded.device)
+        rates["ablation_seconds_per_token"] = _ablation_seconds(prepared, loaded)
     if loaded.device.type == "cuda":
         rates["copy_bytes_per_second"] = copy_rate(loaded.device)
     return {way: one._replace(measured={**one.measured, **rates}) for way, one in found.items()}
@@ -120,7 +124,8 @@ def try_codecs(
     nothing is encoded or written, and `encoder_seconds_per_byte` the processor's time for a byte in memory.
     """
     few = _tried(samples, n_tokens)
-    config = dataclasses.replace(config, unembedding=False)  # takes the same time whatever the data's length
+    # Of few batches, an ablation would be most of the trial; the unembedding takes its time whatever the data's length.
+    config = dataclasses.replace(config, ablate=None, unembedding=False)
     prepared = settle(config, loaded.model, few, components, dtypes, loaded.device)
     tables = make_tables(few, prepared.plan, [""] * prepared.plan.n_tokens, None, None)
     weights, every = prepared.weights(loaded.model, loaded.tokenizer), np.ones(prepared.spec.n_rows, np.bool_)
@@ -160,6 +165,23 @@ def _bare_passes(config: CaptureConfig, loaded: Loaded, few: Sequence[EncodedSam
         seconds.append(spent)
     n_tokens = sum(len(lengths[batch]) * max(lengths[batch]) for batch in batches)
     return {"bare_seconds": median(seconds), "bare_tokens": n_tokens}
+
+
+def _ablation_seconds(prepared: Prepared, loaded: Loaded) -> float:
+    """Seconds for a token that passes, padding included, of one more pass of the first batch and its KL."""
+    batch, (pass_, *_) = prepared.batches[0], passes_of("adapted", loaded.adapters)
+    samples = prepared.samples[batch]
+    shape = len(samples), max(len(sample.token_ids) for sample in samples)
+    flat = torch.from_numpy(flat_places(prepared.plan.positions[batch], shape[1])).to(loaded.device)
+    with pass_.enabled(loaded.model):
+        adapted = forward(loaded.model, samples, loaded.device)
+        assert adapted is not None
+        for _ in range(2):  # the first one warms up
+            start = time.perf_counter()
+            without = forward(loaded.model, samples, loaded.device)
+            assert without is not None
+            kl_divergence(adapted, without, flat).cpu()
+    return (time.perf_counter() - start) / (shape[0] * shape[1])
 
 
 class _WritesNothing:

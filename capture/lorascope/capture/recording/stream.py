@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..adapters.passes import Pass
+from ..adapters.passes import Pass, silenced
 from ..buffers.rows import RowQueue
 from ..buffers.target import BatchTarget, Meter, flat_places
 from ..samples.encoded import EncodedSample
@@ -29,11 +29,13 @@ class CaptureProgress(NamedTuple):
     """How far a capture is."""
 
     stage: str
-    """`load model`, `check`, `answer`, `answer base`, `score`, `score base`, `hash weights`, `set up` or `capture`."""
+    """`load model`, `check`, `answer`, `answer base`, `score`, `score base`, `hash weights`, `set up`, `capture` or,
+    within it, `ablate`."""
     done: int
     total: int
     unit: str
-    """`choice` for scores, `sample` where there are no choices, `token` for states; `step` for a stage that is one."""
+    """`choice` for scores, `sample` where there are no choices, `token` for states, `pass` for an ablation; `step` for
+    a stage that is one."""
     stored_bytes: int = 0
     """Bytes on disk so far."""
     waits_for: str = "forward"
@@ -59,8 +61,9 @@ class Streamed(NamedTuple):
 
     measured: dict[str, Any]
     """What a run keeps of it, as JSON values: seconds from the first batch to the last row on the disk, in all (without
-    the bare passes) and by stage; rows and bytes; and, where it was asked for, `bare_seconds` and `bare_tokens` of bare
-    passes, taken in between, and `overhead`, the time over theirs, token by token, NaN where there were none."""
+    the bare passes) and by stage; rows and bytes; of an ablation `ablation_passes`, whose time is the stage `ablate`;
+    and, where it was asked for, `bare_seconds` and `bare_tokens` of bare passes, taken in between, and `overhead`, the
+    time but for the ablation's over theirs, token by token, NaN where there were none."""
     tokens: int
     """Tokens that passed, padding included; batches without a token of a wanted row don't."""
     stopped: bool
@@ -79,6 +82,7 @@ def stream_states(
     *,
     device: torch.device,
     kl_batches: np.ndarray | None = None,
+    parts: Sequence[Sequence[Any]] = (),
     measure_overhead: bool = False,
     stop: Callable[[], bool] = lambda: False,
     progress: Report = None,
@@ -90,13 +94,16 @@ def stream_states(
     kl_batches
         Bool (batch,): those whose KL of base and adapted logits is measured, at the cost of a pass without the adapter
         unless the recorder makes one anyway.
+    parts
+        PEFT's layers of each part of the adapter that is left out in turn in the plan's `ablate_batches`, at the cost
+        of a pass for each, with hooks that record nothing; a model without logits has none.
     measure_overhead
         Whether a few batches pass once more without hooks.
     stop
         Asked before each batch. Once it says so, rows that aren't begun are no longer wanted: the batches with the
         missing tokens of those that are still pass, and then it returns.
     progress
-        Called after every batch.
+        Called after every batch, and in stage `ablate` after every pass without a part.
 
     Raises
     ------
@@ -107,8 +114,9 @@ def stream_states(
         If the disk is full or fails.
     """
     passes = recorder.passes
-    stream = _Stream(model, recorder, samples, plan, rows, device)
     todo = [index for index, batch in enumerate(batches) if rows.wants(*_tokens(plan, batch))]
+    n_ablations = len(parts) * int(plan.ablate_batches[todo].sum())
+    stream = _Stream(model, recorder, samples, plan, rows, device, parts, n_ablations, progress)
     # In parts of about equal length; after each a bare pass may be measured.
     n_parts = min(_MOST_BARE_PASSES if measure_overhead else 1, -(-len(todo) // _BATCHES_A_BARE_PASS))
     bounds = [len(todo) * part // n_parts for part in range(n_parts + 1)] if n_parts else []
@@ -123,7 +131,8 @@ def stream_states(
                     rows.begin_no_more()
                 first, n_tokens = _tokens(plan, batches[index])
                 if rows.wants(first, n_tokens):
-                    stream.capture(batches[index], kl=kl_batches is not None and bool(kl_batches[index]))
+                    kl = kl_batches is not None and bool(kl_batches[index])
+                    stream.capture(batches[index], kl=kl, ablate=n_ablations > 0 and bool(plan.ablate_batches[index]))
                     if progress is not None:
                         now = (rows.stored_bytes, stream.meter.bottleneck())
                         progress(CaptureProgress("capture", first + n_tokens, plan.n_tokens, "token", *now))
@@ -141,9 +150,12 @@ def stream_states(
         "buffer_bytes": rows.n_bytes,
         "worst_excess": recorder.worst_excess,
     }
+    if parts:
+        measured["ablation_passes"] = stream.ablations
     if measure_overhead:
         bare = stream.bare_seconds / stream.bare_tokens if stream.bare_tokens else math.nan
-        measured["overhead"] = seconds / stream.tokens / bare if stream.tokens else math.nan
+        own = seconds - stream.meter.seconds["ablate"]
+        measured["overhead"] = own / stream.tokens / bare if stream.tokens else math.nan
         measured |= {"bare_seconds": stream.bare_seconds, "bare_tokens": stream.bare_tokens}
     return Streamed(measured, stream.tokens, stopped, stream.meter.bottleneck())
 
@@ -158,6 +170,12 @@ class _Stream:
     plan: TokenPlan
     rows: RowQueue
     device: torch.device
+    parts: Sequence[Sequence[Any]]
+    n_ablations: int
+    """Passes without a part, in all."""
+    progress: Report
+    ablations: int = 0
+    """Those that are done."""
     meter: Meter = field(default_factory=Meter)
     tokens: int = 0
     seconds_apart: float = 0.0
@@ -165,7 +183,7 @@ class _Stream:
     bare_seconds: float = 0.0
     bare_tokens: int = 0
 
-    def capture(self, batch: slice, *, kl: bool) -> None:
+    def capture(self, batch: slice, *, kl: bool, ablate: bool) -> None:
         """One batch: all of its passes into the rows of its tokens."""
         with self.meter.timed("wait"):
             segments = self.rows.take(*_tokens(self.plan, batch))
@@ -181,6 +199,10 @@ class _Stream:
                 logits[pass_.name] = forward(self.model, samples, self.device)
         with self.meter.timed("logits"):
             self._put_logits(logits, samples, positions, target, kl=kl)
+        found = logits.pop(self.recorder.passes[-1].name)
+        logits.clear()  # of a base pass, before there are others
+        if ablate and found is not None:
+            self._ablate(found, samples, target)
         target.flush()
         self.rows.put()
         self.tokens += math.prod(shape)
@@ -224,6 +246,27 @@ class _Stream:
             assert base is not None
             flat = torch.from_numpy(target.flat).to(found.device)
             target.put_values(f"adapters/{last.adapter}/kl", kl_divergence(base, found, flat))
+
+    def _ablate(self, adapted: torch.Tensor, samples: Sequence[EncodedSample], target: BatchTarget) -> None:
+        """KL(adapted || without a part) of every captured token, for each part in turn; no pass is recorded."""
+        last = self.recorder.passes[-1]
+        flat = torch.from_numpy(target.flat).to(adapted.device)
+        with last.enabled(self.model):
+            for column, layers in enumerate(self.parts):
+                with self.meter.timed("ablate"):
+                    with silenced(layers):
+                        without = forward(self.model, samples, self.device)
+                    assert without is not None
+                    target.put_values(
+                        f"adapters/{last.adapter}/ablation", kl_divergence(adapted, without, flat), column
+                    )
+                    del without  # before there is another
+                    if self.device.type == "cuda":  # else only the launches would be timed and told
+                        torch.cuda.synchronize(self.device)
+                self.ablations += 1
+                if self.progress is not None:
+                    now = (self.rows.stored_bytes, self.meter.bottleneck())
+                    self.progress(CaptureProgress("ablate", self.ablations, self.n_ablations, "pass", *now))
 
     def _base_logits(self, samples: Sequence[EncodedSample]) -> torch.Tensor | None:
         with Pass("base", None).enabled(self.model), self.meter.timed("forward"):

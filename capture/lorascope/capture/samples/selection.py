@@ -50,6 +50,8 @@ class TokenPlan(NamedTuple):
     """Float32 (token,): inverse of the chance with which a token was taken of its sample; see `select_tokens`."""
     kl_batches: np.ndarray
     """Bool (batch,): batches whose next-token distributions are compared with the base model's."""
+    ablate_batches: np.ndarray
+    """Bool (batch,): batches that pass once more without each part of the adapter."""
 
     @property
     def n_tokens(self) -> int:
@@ -65,6 +67,7 @@ def plan_tokens(
     js_share: float,
     seed: int,
     kl_share: float = 0.0,
+    ablate_share: float = 0.0,
 ) -> TokenPlan:
     """The token plan of these samples.
 
@@ -79,8 +82,8 @@ def plan_tokens(
     seed
         Draws tokens and batches. A sample's tokens depend on nothing else but the sample: neither on its place among
         the samples nor on how many there are.
-    kl_share
-        Share of the batches in `kl_batches`: at least one, or none where it is 0.
+    kl_share, ablate_share
+        Share of the batches in `kl_batches` and `ablate_batches`: at least one, or none where it is 0.
 
     Raises
     ------
@@ -107,6 +110,7 @@ def plan_tokens(
         measured=measured,
         weights=np.concatenate([weights for _, weights in selected]),
         kl_batches=_seeded_share(len(batches), kl_share, np.random.default_rng([seed, 1])),
+        ablate_batches=_seeded_share(len(batches), ablate_share, np.random.default_rng([seed, 2])),
     )
 
 

@@ -15,6 +15,7 @@ from lorascope.analyze.targets import RESULTS, TABLES, refuse_target
 from lorascope.stores.names import matching
 
 from ..screen import aside, print_table, progress_bar, say, write_json
+from ..truncation import write_truncated
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
@@ -27,12 +28,19 @@ def adapter(
     full: bool = False,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
     out: Path | None = None,
+    truncate: str | None = None,
+    model: str | None = None,
+    data: tuple[str, ...] = (),
+    limit: int | None = None,
 ) -> None:
     """Compare LoRA adapters by their weights: size and rank of each layer's change. Needs no data, model or torch.
 
     Norms are Frobenius norms of s B A, the change of a layer's weight. The effective rank is exp of the entropy of its
     singular values, scaled to add up to one (Roy & Vetterli 2007). The stable rank is its squared Frobenius norm
     divided by its squared spectral norm. Several adapters are shown in one table.
+
+    `--truncate 99% --out NEW` writes a smaller adapter: of each layer's change it keeps the fewest singular directions
+    that hold so much of its squared Frobenius norm. With `--model` and `--data` both are measured on held-out data.
 
     Parameters
     ----------
@@ -49,10 +57,28 @@ def adapter(
         `dtype`, `frobenius_norm`, `effective_rank`, `stable_rank`, `share`.
     out
         Save the numbers of all components here: a folder ending in .zarr or a file ending in .nc, of one adapter; or a
-        file ending in .csv, .parquet or .json, of all.
+        file ending in .csv, .parquet or .json, of all. With `--truncate`, the folder of the new adapter.
+    truncate
+        Share of each layer's squared norm to keep, such as 99% or 0.99; takes one adapter.
+    model
+        With `--truncate`: the base model (a hub id, a local folder, or a .gguf file), on which cross-entropy, accuracy
+        and KL divergence of both adapters are measured. Needs torch.
+    data
+        What to measure on, in the formats of docs/data.md; the adapter wasn't trained on it.
+    limit
+        Measure on only so many items from the start of each file.
     """
     if not paths:
         raise ValueError("`paths` is empty; give one adapter folder or several")
+    if truncate is not None:
+        if len(paths) > 1 or component or full or as_json:
+            raise ValueError(
+                "`truncate` takes one adapter, and neither `component`, `full` nor `as_json`; leave them out"
+            )
+        write_truncated(paths[0], out, truncate, model, data, limit)
+        return
+    if model is not None or data or limit is not None:
+        raise ValueError("`model`, `data` and `limit` are for what `truncate` writes; give it too, such as 99%")
     if out is not None:
         if len(paths) > 1 and out.suffix in RESULTS:
             raise ValueError(

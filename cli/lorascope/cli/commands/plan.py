@@ -40,7 +40,8 @@ def plan(
         `n_components`, `n_all_tokens`, `n_samples`, `n_batches`, `n_arrays`, `n_files`), `raw_bytes`, `stored_bytes`,
         `needed_bytes`, `parts` of the run, `trial` (null without one), `bottleneck` (likewise: tokens a
         second by stage and together, `limit`, `ways` -> the same with them), `seconds` by stage, `codec`,
-        `codec_seconds` (of the capture, by codec), and `settings`.
+        `codec_seconds` (of the capture, by codec), `ablation` (`passes`, `batches`, `tokens`; {} without),
+        and `settings`.
     """
     require_inputs(settings, weights=False)
     say(f"loading {settings.model}", to=aside)
@@ -95,6 +96,11 @@ def _verdict(made: "Plan") -> Iterator[str]:
     )
     if len(made.roles) > 1:
         yield f"By role: {', '.join(f'{n} {role}' for role, n in made.roles.items())}"
+    if n := made.ablation:
+        yield (
+            f"Ablation of {len(spec.ablation_parts)} {spec.ablate}: {n['passes']} passes more, in {n['batches']} of "
+            f"{batches} ({n['tokens']} tokens)"
+        )
     if made.trial is not None:
         parts = ", ".join(f"{stage} {format_duration(seconds)}" for stage, seconds in made.seconds.items() if seconds)
         total = format_duration(sum(made.seconds.values()))

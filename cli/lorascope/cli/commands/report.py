@@ -40,15 +40,11 @@ def report(
     for one in (run, *more):
         require_store(one)
 
-    from lorascope.analyze.report import write_report
+    from lorascope.analyze.report import page_beside, write_report
     from lorascope.stores import open_run
 
     opened = [open_run(one) for one in (run, *more)]
-    first = opened[0].path
-    # Not with_suffix: of `llama-3.1` it would make `llama-3.html`.
-    place = Path(first if isinstance(first, Path) else first.rstrip("/").rpartition("/")[2])
-    ending = "-compared.html" if more else ".html"
-    page = out if out is not None else place.with_name(place.name.removesuffix(".zarr") + ending)
+    page = out if out is not None else page_beside(opened[0], "-compared.html" if more else ".html")
     refuse_elsewhere(page, "out")  # before the work, not after it
     with progress_bar("report") as update:
         options: dict[str, Any] = {"adapter": adapter, "components": component or None, "n_workers": workers}

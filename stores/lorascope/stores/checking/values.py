@@ -14,13 +14,14 @@ LN2 = float(np.log(2)) * (1 + 1e-6)
 RANGES = {
     "js": (0.0, LN2, "js outside of [0, ln 2]"),
     "kl": (-1e-5, np.inf, "negative kl"),
+    "ablation": (-1e-5, np.inf, "negative ablation"),
     "swallowed": (0.0, 1.0, "share of swallowed features outside of [0, 1]"),
     "base_norm": (0.0, np.inf, "negative norm"),
     "delta_norm": (0.0, np.inf, "negative norm"),
     "effective_width": (1 - 1e-3, np.inf, "effective width below 1"),
 }
 """Last name of an array of reductions -> (lowest, largest, what a value outside is)."""
-MAY_BE_NAN = frozenset({"js", "kl", "swallowed"})
+MAY_BE_NAN = frozenset({"js", "kl", "ablation", "swallowed"})
 """Reductions that are measured on a share of the tokens only."""
 MIN_VECTOR_BYTES = 12
 """Vectors of fewer bytes may be equal by chance."""

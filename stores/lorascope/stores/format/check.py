@@ -121,10 +121,16 @@ def _deciding_specs(attributes: Mapping[str, Any], arrays: Arrays) -> list[Array
     if n_components > MAX_COMPONENTS:
         raise ValueError(f"`components` announces {n_components} entries; a run has at most {MAX_COMPONENTS}")
     bare = _run_spec(attributes, arrays, (), tuple(_adapter(name, [], [], []) for name in attributes["adapters"]))
+    if bare.ablate is not None:
+        found = arrays.get(f"adapters/{bare.adapters[0].name}/ablation_part")
+        n_parts = found.shape[0] if found is not None and found.shape else 0
+        if n_parts > MAX_COMPONENTS:
+            raise ValueError(f"`ablation_part` announces {n_parts} entries; a run has at most {MAX_COMPONENTS}")
+        bare = dataclasses.replace(bare, ablation_parts=("",) * n_parts)
     return [
         dataclasses.replace(entry, shape=(n_components,)) if entry.dims == ("component",) else entry
         for entry in array_specs(bare)
-        if entry.dims == ("component",) or entry.path == "rows/states"
+        if entry.dims in (("component",), ("part",)) or entry.path == "rows/states"
     ]
 
 
@@ -147,7 +153,10 @@ def stored_spec(
             raise ValueError(f"`rank` and `factor_start` of adapter {name!r} don't fit each other")
         sources = tuple(read(f"{root}/delta_source").tolist()) if f"{root}/delta_source" in arrays else ()
         adapters.append(dataclasses.replace(adapter, biased=biased, delta_source=sources))
-    return _run_spec(attributes, arrays, components, tuple(adapters))
+    spec = _run_spec(attributes, arrays, components, tuple(adapters))
+    if spec.ablate is None:
+        return spec
+    return dataclasses.replace(spec, ablation_parts=tuple(read(f"adapters/{spec.adapters[0].name}/ablation_part")))
 
 
 def _adapter(name: str, rank: list[int], scaling: list[float], start: list[int]) -> Adapter:
@@ -160,10 +169,12 @@ def _run_spec(
     components: tuple[Component, ...],
     adapters: tuple[Adapter, ...],
 ) -> RunSpec:
+    ablation = arrays.get(f"adapters/{adapters[0].name}/ablation") if len(adapters) == 1 else None
     return RunSpec(
         stream=attributes["stream"],
         states=attributes["states"],
         kl=True,  # whether it is there is seen from the arrays
+        ablate=None if ablation is None else str(ablation.attributes.get("parts", "")),  # type: ignore[arg-type]
         n_tokens=attributes["n_tokens"],
         n_samples=_length(arrays, "samples"),
         n_choices=_length(arrays, "choices"),

@@ -221,6 +221,18 @@ def _adapter_arrays(spec: RunSpec, adapter: Adapter) -> Iterator[ArraySpec]:
             "KL(base || adapted); NaN where it wasn't measured"
         )
         yield _by_token(spec, f"{root}/kl", meaning, units="nat")
+    if spec.ablate is not None:
+        meaning = (
+            "Kullback-Leibler divergence of the next-token distribution without one part's delta from the adapted "
+            "one, KL(adapted || ablated); NaN where it wasn't measured"
+        )
+        axis = ("part", len(spec.ablation_parts))
+        yield _by_token(spec, f"{root}/ablation", meaning, axis, units="nat", parts=spec.ablate)
+        meaning = (
+            "what is left out: a component's path, a layer's number, or a kind's name, as `parts` of ablation says"
+        )
+        column = Column(name="ablation_part", dtype="string", fill="", attributes={"long_name": meaning})
+        yield replace(_column(root, column, len(spec.ablation_parts)), dims=("part",))
     if spec.states != "none":
         yield from _delta_arrays(spec, adapter, root)
 

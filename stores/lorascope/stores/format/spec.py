@@ -23,6 +23,9 @@ Codec = Literal["default", "zstd", "lz4", "raw"]
 DELTA_SOURCES = ("factor", "branch", "difference", "")
 """Sources of a component's delta: its factor; the adapter's own branch; output less base; nowhere, left alone."""
 STREAMS: tuple[Stream, ...] = ("adapted", "base", "pair")
+Ablate = Literal["components", "layers", "kinds"]
+"""What is taken out of an adapter at a time: one component, all of a layer, or all of a kind."""
+ABLATE: tuple[Ablate, ...] = ("components", "layers", "kinds")
 MAX_COMPONENTS = 16_384
 """Components of a run at most: twenty times as many as the largest models have linear layers."""
 
@@ -154,6 +157,10 @@ class RunSpec:
     """Which rows keep states, one entry a row; given for `sample` alone."""
     kl: bool = False
     """Whether the divergence of the next-token distributions is kept."""
+    ablate: Ablate | None = None
+    """Which parts the adapter's ablation is kept by; None where it isn't kept."""
+    ablation_parts: tuple[str, ...] = ()
+    """These parts by name: paths of components, numbers of layers, or kinds."""
     codec: Codec = "default"
     token_text: bool = True
     """Whether each token's own text is kept, so that a report needs no tokenizer."""
@@ -175,6 +182,10 @@ class RunSpec:
             raise ValueError(f"`states` is {self.states!r}; allowed are {STATES}")
         if self.state_rows and self.states != "sample":
             raise ValueError(f"`state_rows` goes with states 'sample' alone, not {self.states!r}")
+        if self.ablate is not None and (self.ablate not in ABLATE or len(self.adapters) != 1):
+            raise ValueError(
+                f"`ablate` is {self.ablate!r} of {len(self.adapters)} adapters; allowed are {ABLATE}, of one adapter"
+            )
         _check_unique("component", [c.path for c in self.components])
         _check_unique("adapter", [a.name for a in self.adapters])
         for adapter in self.adapters:

@@ -380,6 +380,24 @@ class Run:
             array = array.set_xindex("kind").set_xindex("layer")
         return self._labelled(array, sample)
 
+    def ablation(self, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
+        """What each part of the adapter changes of what the model says, nats: float32 (token, part), lazy.
+
+        KL(adapted || adapted without this part's delta) of the next-token distributions after each token; NaN in the
+        batches in which it wasn't measured. `parts` says what a part is (`components`, `layers`, `kinds`), the
+        coordinate `part` which one: a component's path, a layer's number, a kind's name. Raises a StoreError if the run
+        holds none.
+        """
+        root = f"adapters/{self._adapter_name(adapter)}"
+        if f"{root}/ablation" not in self.arrays:
+            raise StoreError(f"{self.place.name!r} holds no ablation; capture it again with `--ablate components`")
+        stored = self.arrays[f"{root}/ablation"].attributes
+        attrs = {key: str(stored[key]) for key in ("parts", "units", "long_name") if key in stored}
+        parts = [str(part) for part in self.read_once(f"{root}/ablation_part")]
+        rows = self._rows(f"{root}/ablation").to_dask()
+        array = xr.DataArray(rows, dims=("token", "part"), name="ablation", attrs=attrs, coords={"part": parts})
+        return self._labelled(array, sample)
+
     def delta_source(self, component: str, adapter: str | None = None) -> DeltaSource:
         """Arrays and weights that `delta` is made from, to be read a row at a time in any thread or process.
 

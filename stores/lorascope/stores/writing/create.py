@@ -296,6 +296,8 @@ def _spec_values(spec: RunSpec) -> dict[str, Any]:
         root = f"adapters/{adapter.name}"
         values |= {f"{root}/{name}": getattr(adapter, name) for name in ("rank", "scaling", "factor_start")}
         values[f"{root}/delta_source"] = adapter.sources
+        if spec.ablate is not None:
+            values[f"{root}/ablation_part"] = spec.ablation_parts
     return values
 
 

@@ -1,0 +1,185 @@
+"""A smaller adapter: of each layer's change the directions that hold a share of it, as a folder that PEFT loads."""
+
+import json
+import math
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float64
+from safetensors import TensorSpec, serialize_file
+
+from lorascope.stores import Problem
+from lorascope.stores.adapter_settings import CONFIG, is_residual
+from lorascope.stores.places.atomic_write import atomic_write
+
+from ..targets import refuse_elsewhere
+from .adapter import adapter_report
+from .factors import (
+    DTYPES,
+    INNER,
+    KEY,
+    PREFIX,
+    WEIGHTS,
+    Branch,
+    StoredTensor,
+    narrow_factor,
+    read_factor,
+    read_keys,
+    require,
+    sort_keys,
+)
+from .settings import read_settings, scaling_at
+
+RECORD = "finetune.json"
+"""What `finetune` leaves beside an adapter; among others it says which layers of the base shared weights."""
+
+
+def truncate_adapter(path: str | Path, out: str | Path, *, share: float = 0.99) -> xr.Dataset:
+    """Write an adapter that keeps of each layer's change s B A the fewest directions that hold a share of it.
+
+    Parameters
+    ----------
+    path
+        Folder of the adapter, as `adapter_report` takes it.
+    out
+        Folder of the new one, which must not be there; it appears when it is whole.
+    share
+        Share of the squared Frobenius norm of s B A that each layer keeps at least; 1 keeps all but rounding.
+
+    Returns
+    -------
+    xr.Dataset
+        Over `component`, with the coordinates of `adapter_report`: `rank_before`, `rank` (at least 1), and `kept`, the
+        share of the squared norm that is left before rounding to the tensors' types (NaN where s B A is zero).
+        Attributes: `adapter` and its `file_sha256`, `share`, `n_parameters_before`, `n_parameters`.
+
+    Raises
+    ------
+    FileNotFoundError, FileExistsError
+        If there is no adapter, or `out` is there.
+    ValueError
+        If `share` isn't above 0 and at most 1; `adapter_report` refuses the adapter; it is DoRA's, or its init changed
+        the base weights, so that s B A isn't all of its change; or new weights are beyond their tensor's type.
+
+    Notes
+    -----
+    The truncated SVD is the best approximation of its rank in the Frobenius norm (Eckart & Young 1936, Psychometrika
+    1(3)), here of the core between thin QR factors, in float64. B' = U sqrt(S) and A' = sqrt(S) V^T hold the scaling
+    (and so does a lora_B's bias): each layer's alpha is its rank, so that PEFT multiplies by one. A convolution's
+    kernel is a matrix. Other tensors and settings are copied, but for the init, which may not allow the new rank.
+    """
+    folder, target = Path(path), Path(out)
+    if not 0 < share <= 1:
+        raise ValueError(f"`share` is {share!r}; it must be above 0 and at most 1, such as 0.99")
+    if target.exists() or target.is_symlink():
+        raise FileExistsError(f"`out` is {str(target)!r}, which is there already; name a new folder")
+    refuse_elsewhere(target, "out")
+    report = adapter_report(folder)
+    settings, keys = json.loads(report.attrs["config"]), read_keys(folder)
+    branches = sort_keys(keys)[0]
+    require(_refusals(settings, keys, branches), folder)
+    try:
+        stored, ranks, kept = _truncate_all(folder, settings, keys, branches, share)
+    except FloatingPointError as error:
+        message = "its truncated weights are beyond the type of the whole ones; save it in float32 first"
+        raise ValueError(f"adapter {str(folder)!r} can't be truncated: {message}") from error
+    with atomic_write(target, flush=True) as partial:
+        partial.mkdir()
+        specs = {
+            key: TensorSpec(
+                dtype=DTYPES[keys[key].dtype][0], shape=one.shape, data_ptr=one.ctypes.data, data_len=one.nbytes
+            )
+            for key, one in stored.items()
+        }
+        serialize_file(specs, partial / WEIGHTS, metadata={"format": "pt"})
+        if (folder / RECORD).is_file():
+            shutil.copyfile(folder / RECORD, partial / RECORD)
+        changed = _settings_of(settings, {branch.path: rank for branch, rank in zip(branches, ranks, strict=True)})
+        (partial / CONFIG).write_text(json.dumps(changed, indent=2) + "\n", encoding="utf-8")
+        read_settings(partial)  # refuses patterns of too many layers: PEFT tries each on each layer
+    found = report[["rank"]].rename(rank="rank_before")
+    found["rank"] = "component", ranks, {"long_name": "rank of the truncated A and B", "units": "1"}
+    found["kept"] = "component", kept, {"long_name": "share of the squared Frobenius norm that is left", "units": "1"}
+    return found.assign_attrs(
+        {name: report.attrs[name] for name in ("adapter", "file_sha256", "lorascope")},
+        measure="ranks of an adapter that was truncated to a share of each layer's squared norm",
+        share=share,
+        n_parameters_before=report.attrs["n_parameters"],
+        n_parameters=sum(one.size for key, one in stored.items() if ".lora_" in key),
+    )
+
+
+def _refusals(
+    settings: Mapping[str, Any], keys: Mapping[str, StoredTensor], branches: Sequence[Branch]
+) -> Iterator[Problem]:
+    """Why s B A can't be truncated, or a tensor not copied."""
+    if is_residual(settings):
+        message = "the init {!r} changed the base weights, so that s B A isn't the change of the checkpoint"
+        yield Problem("init_lora_weights", "init", message.format(settings.get("init_lora_weights")))
+    for branch in branches:
+        if settings.get("use_dora") or "magnitude_vector" in branch.beside:
+            yield Problem(branch.path, "dora", "DoRA's magnitudes belong to the whole change, not to a part of it")
+    for key, tensor in keys.items():
+        if tensor.dtype not in DTYPES:
+            yield Problem(key, "dtype", f"type {tensor.dtype!r} can't be copied; allowed are {', '.join(DTYPES)}")
+
+
+def _truncate_all(
+    folder: Path,
+    settings: Mapping[str, Any],
+    keys: Mapping[str, StoredTensor],
+    branches: Sequence[Branch],
+    share: float,
+) -> tuple[dict[str, np.ndarray], list[int], list[float]]:
+    """Every tensor of the new file as it is stored, and by branch the rank and the share that is left."""
+    key_of, ranks, kept = {tensor: key for key, tensor in keys.items()}, [], []
+    stored: dict[str, np.ndarray] = {}
+    with (folder / WEIGHTS).open("rb") as file:
+        for key, tensor in keys.items():
+            match = KEY.fullmatch(key.removeprefix(PREFIX))
+            if match is None:
+                file.seek(tensor.start)
+                bits = np.fromfile(file, DTYPES[tensor.dtype][1], count=math.prod(tensor.shape))
+                stored[key] = bits.reshape(tensor.shape)
+            elif match["leaf"] == "bias":  # PEFT multiplies it by the scaling too
+                scaling = scaling_at(settings, INNER.sub("", match["path"]))
+                stored[key] = narrow_factor(scaling * read_factor(file, tensor)[:, 0], tensor.dtype)
+        for path, down, up, _ in branches:
+            B, A, left = _truncate(read_factor(file, up), read_factor(file, down), scaling_at(settings, path), share)
+            stored[key_of[down]] = narrow_factor(A.reshape(-1, *down.shape[1:]), down.dtype)
+            stored[key_of[up]] = narrow_factor(B.reshape(*B.shape, *up.shape[2:]), up.dtype)
+            ranks.append(len(A))
+            kept.append(left)
+    return stored, ranks, kept
+
+
+def _truncate(
+    B: Float64[np.ndarray, "d_out rank"], A: Float64[np.ndarray, "rank d_in"], scaling: float, share: float
+) -> tuple[Float64[np.ndarray, "d_out few"], Float64[np.ndarray, "few d_in"], float]:
+    """B and A of the fewest singular directions of scaling * B A that hold this share of its squares, and theirs."""
+    (left, R_B), (right, R_A) = np.linalg.qr(B), np.linalg.qr(A.T)
+    U, sigma, V = np.linalg.svd(scaling * (R_B @ R_A.T), full_matrices=False)
+    ratios = sigma / (sigma[0] or 1.0)  # so that squares neither overflow nor vanish
+    ratios[ratios < np.finfo(np.float64).eps * max(*A.shape, *B.shape)] = 0  # zero to rounding
+    lost = np.append(np.cumsum(np.square(ratios)[::-1])[::-1], 0.0)  # by the rank that is left
+    rank = max(1, int(np.argmax(lost <= (1 - share) * lost[0])))
+    root = np.sqrt(sigma[:rank])
+    kept = float(1 - lost[rank] / lost[0]) if lost[0] else float("nan")
+    return (left @ U[:, :rank]) * root, root[:, None] * (V[:rank] @ right.T), kept
+
+
+def _settings_of(settings: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[str, Any]:
+    """The configuration of an adapter of these ranks by path, whose scaling is one everywhere."""
+    counts = Counter(ranks.values())
+    usual = max(counts, key=lambda rank: (counts[rank], rank))
+    # Else PEFT would let it fit the end of another layer's path.
+    pattern = {f"^{re.escape(path)}": rank for path, rank in ranks.items() if rank != usual}
+    unused = {"use_rslora": False, "init_lora_weights": True, "eva_config": None}
+    changed = {"r": usual, "lora_alpha": usual, "rank_pattern": pattern, "alpha_pattern": pattern}
+    return {**settings, **{name: value for name, value in unused.items() if name in settings}, **changed}

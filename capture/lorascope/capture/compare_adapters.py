@@ -1,0 +1,107 @@
+"""What adapters of one model say to the same data, beside each other: no run is written."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from lorascope.stores.progress import Progress
+
+from .adapters.adapter import attach_adapters
+from .adapters.passes import Pass, alone
+from .buffers.target import flat_places
+from .models.device import input_device
+from .models.model import context_length, is_causal
+from .prepare import require_known_tokens
+from .recording.forward import forward, kl_divergence
+from .samples.batches import plan_batches
+from .samples.encode import encode_items
+from .samples.items import Item
+from .samples.scoring import Scores, score
+
+BATCH_TOKENS, WINDOW_TOKENS = 1024, 512
+"""Most tokens of a batch, with padding, and of a window of plain text."""
+
+
+def compare_adapters(
+    model: Any,
+    tokenizer: Any,
+    items: Sequence[Item],
+    adapters: Mapping[str, str | Path],
+    *,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Cross-entropy, hits and KL divergence by sample: of a model without adapters, and with each of them.
+
+    Parameters
+    ----------
+    model, tokenizer
+        A causal language model of transformers without adapters, as which it is left (but for an init that changes the
+        base), and its fast tokenizer.
+    items
+        What `read_items` gives; questions are asked with the prompt `main`.
+    adapters
+        Name -> folder. The first is the one that the others are held against.
+    progress
+        Called with how many passes and batches are done, and how many there are.
+
+    Returns
+    -------
+    xr.Dataset
+        Over `adapter` (`base`, then as given) and `sample`: `ce` in nat/token and `correct` (NaN for text) as `score`
+        has them, and `kl`, the mean over a sample's tokens of KL(first adapter || this one) of the distributions of
+        the next token, in nat. All pass in the same batches, so differences are paired by sample.
+
+    Raises
+    ------
+    AdapterError, ValueError
+        If an adapter doesn't fit the model, the model isn't causal, or the items can't be encoded.
+    """
+    if not is_causal(model):
+        raise ValueError(f"the model is a {type(model).__name__}; only causal ones foresee the next token")
+    length = context_length(model) or sys.maxsize
+    samples = encode_items(items, tokenizer, max_length=length, window_tokens=min(WINDOW_TOKENS, length))
+    require_known_tokens(model, samples)
+    n_tokens = [len(sample.token_ids) for sample in samples]
+    batches = plan_batches(n_tokens, batch_tokens=BATCH_TOKENS)
+    device, adapted = input_device(model), attach_adapters(model, adapters)
+    passes = [Pass("base", None), *(Pass("adapted", name) for name in adapters)]
+    scores: list[Scores] = []
+    kl: list[np.ndarray] = []
+
+    def tell() -> None:
+        if progress is not None:
+            progress(len(scores) + len(kl), len(passes) + len(batches))
+
+    def foreseen(one: Pass, batch: slice) -> Any:
+        with one.enabled(adapted):
+            return forward(adapted, samples[batch], device)
+
+    try:
+        with alone(adapted, device):
+            for one in passes:
+                with one.enabled(adapted):
+                    scores.append(score(adapted, samples, batch_tokens=BATCH_TOKENS))
+                tell()
+            for batch in batches:
+                logits, lengths = foreseen(passes[1], batch), n_tokens[batch]
+                flat = torch.from_numpy(flat_places([np.arange(n) for n in lengths], logits.shape[1])).to(device)
+                values = [kl_divergence(logits, foreseen(one, batch), flat).double().cpu().numpy() for one in passes]
+                kl.append(np.add.reduceat(values, np.cumsum([0, *lengths[:-1]]), axis=1) / lengths)
+                tell()
+    finally:
+        adapted.unload()
+    dims, hits = ("adapter", "sample"), np.stack([one.correct for one in scores]).astype(float)
+    return xr.Dataset(
+        {
+            "ce": (dims, np.stack([one.ce for one in scores]), {"units": "nat/token"}),
+            "correct": (dims, np.where(hits < 0, np.nan, hits), {"units": "1"}),
+            "kl": (dims, np.concatenate(kl, axis=1), {"units": "nat"}),
+        },
+        coords={"adapter": ["base", *adapters], "sample": [f"{one.dataset}/{one.id}" for one in samples]},
+        attrs={"measure": "what adapters of one model say to the same samples", "n_tokens": sum(n_tokens)},
+    )

@@ -1,0 +1,151 @@
+"""`lorascope adapter --truncate`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from lorascope.cli.main import main
+
+from ..tiny import byte_tokenizer, llama, save_model
+
+pytestmark = pytest.mark.usefixtures("wide")
+KINDS = {"q_proj": 32, "up_proj": 64}
+
+
+def write(folder: Path, *, n_layers: int = 2) -> Path:
+    """Of four equal values each up_proj needs all at 99 %; the squares of q_proj fall by 100, so that it needs one."""
+    rng = np.random.default_rng(0)
+    tensors: dict[str, Any] = {}
+    for layer in range(n_layers):
+        for kind, n_out in KINDS.items():
+            A, B = (np.linalg.qr(rng.normal(size=(n, 4)))[0] for n in (32, n_out))
+            sizes = 0.3 * (0.1 if kind == "q_proj" else 1.0) ** np.arange(4)
+            path = f"base_model.model.model.layers.{layer}.{'self_attn' if kind == 'q_proj' else 'mlp'}.{kind}"
+            tensors[f"{path}.lora_A.weight"] = np.ascontiguousarray(A.T, np.float32)
+            tensors[f"{path}.lora_B.weight"] = np.ascontiguousarray(B * sizes, np.float32)
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": list(KINDS), "task_type": "CAUSAL_LM"}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    assert main(["adapter", *map(str, words)]) == 0
+    return capsys.readouterr().out
+
+
+def cells(out: str, first: str) -> list[str]:
+    (row,) = [line for line in out.splitlines() if line.startswith(f"│ {first} ")]
+    return [cell.strip() for cell in row.strip("│").split("│")]
+
+
+@pytest.mark.parametrize("share", ["99%", "0.99", "99 %", ".99"])
+def test_ranks_and_parameters(capsys: pytest.CaptureFixture[str], tmp_path: Path, share: str) -> None:
+    lora, new = write(tmp_path / "lora"), tmp_path / "new"
+    out = told(capsys, lora, "--truncate", share, "--out", new)
+    assert cells(out, "q_proj") == ["q_proj", "2", "4", "1", "1 to 1"]
+    assert cells(out, "up_proj") == ["up_proj", "2", "4", "4", "4 to 4"]
+    assert f"{lora}: 1,280 parameters -> {new}: 896, 70.0 %\n" in out
+    shown = told(capsys, new)
+    assert f"{new}: 4 components, rank 1 to 4, scaling 1 (alpha / rank), 896 parameters in float32" in shown
+    assert cells(shown, "q_proj")[4] == "1.00 of 1"
+
+
+@pytest.mark.torch
+def test_measured_on_data(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer()
+    model = save_model(tmp_path / "model", llama(len(tokenizer)), tokenizer)
+    rows = [{"id": f"q{i}", "question": f"{i} + 1?", "choices": [str(i + 1), "no"], "answer": 0} for i in range(6)]
+    (tmp_path / "some.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "some.txt").write_text("the question and the answer")
+    words = ["--model", model, "--data", tmp_path / "some.jsonl", "--limit", 4]
+    out = told(capsys, write(tmp_path / "lora"), "--truncate=60%", "--out", tmp_path / "new", *words)
+    assert "On 4 samples, " in out
+    assert [cells(out, name)[0] for name in ("base", "whole", "truncated")] == ["base", "whole", "truncated"]
+    assert cells(out, "whole")[3] == "0 ± 0"
+    assert " ± " in cells(out, "truncated")[3]
+    assert "truncated - whole, by sample: CE " in out
+    words = ["--model", model, "--data", tmp_path / "some.txt"]
+    out = told(capsys, tmp_path / "lora", "--truncate=60%", "--out", tmp_path / "again", *words)
+    assert cells(out, "truncated")[2] == "n/a"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["{lora}", "--truncate=99%"], "`--out` is None; with `--truncate` it names the new adapter's folder"),
+        (
+            ["{lora}", "--truncate=99%", "--out=x.nc"],
+            "`--out` is 'x.nc'; with `--truncate` it names the new adapter's folder",
+        ),
+        *(
+            (
+                ["{lora}", f"--truncate={share}", "--out={new}"],
+                f"`--truncate` is '{share}'; give a share above 0 and at most 1, such as 99% or 0.99",
+            )
+            for share in ("99", "0%", "101%", "much", "1e-2")
+        ),
+        *(
+            (
+                ["{lora}", *more, "--truncate=99%", "--out={new}"],
+                "`--truncate` takes one adapter, and neither `--component`, `--full` nor `--json`; leave them out",
+            )
+            for more in (["{lora}"], ["--component=*.q_proj"], ["--full"], ["--json"])
+        ),
+        (
+            ["{lora}", "--truncate=99%", "--out={lora}"],
+            "`--out` is '{lora}', which is there already; name a new folder",
+        ),
+        *(
+            (
+                ["{lora}", "--truncate=99%", "--out={new}", *more],
+                "`--model` and `--data` go together, and a `--limit` of at least 1 with them; give both or none",
+            )
+            for more in (["--model=x"], ["--data=x"], ["--limit=3"], ["--model=x", "--data=y", "--limit=0"])
+        ),
+        (
+            ["{lora}", "--data=x"],
+            "`--model`, `--data` and `--limit` are for what `--truncate` writes; give it too, such as 99%",
+        ),
+    ],
+)
+def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str], message: str) -> None:
+    places = {"lora": str(write(tmp_path / "lora")), "new": str(tmp_path / "new")}
+    assert main(["adapter", *(word.format(**places) for word in words)]) == 2
+    assert capsys.readouterr().err == f"lorascope: error: {message.format(**places)}\n"
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_isnt_there_is_told_before_anything_is_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "some.txt").write_text("text")
+    words = ["adapter", str(write(tmp_path / "lora")), "--truncate=99%", "--out", str(tmp_path / "new")]
+    for more, message in (
+        (
+            ["--model", "./no.gguf", "--data", str(tmp_path / "some.txt")],
+            "`--model` is './no.gguf', which doesn't exist",
+        ),
+        (["--model", "owner/name", "--data", "./x.jsonl"], "data file './x.jsonl' doesn't exist"),
+    ):
+        assert main([*words, *more]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "new").exists()
+
+
+def test_without_torch_the_extra_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").touch()
+    (tmp_path / "some.txt").write_text("text")
+    code = "import sys; sys.modules['torch'] = None; from lorascope.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    new, more = str(tmp_path / "new"), [f"--model={tmp_path / 'model.gguf'}", f"--data={tmp_path / 'some.txt'}"]
+    line = [sys.executable, "-c", code, "adapter", str(write(tmp_path / "lora")), "--truncate=99%", "--out", new]
+    done = subprocess.run([*line, *more], capture_output=True, text=True, check=False)
+    message = "this needs torch, which isn't installed; `pip install 'lorascope[capture]'` brings it"
+    assert (done.returncode, done.stderr) == (2, f"lorascope: error: {message}\n")
+    assert not Path(new).exists()
+    assert subprocess.run(line, capture_output=True, check=False).returncode == 0
