@@ -271,7 +271,7 @@ def judge(folder: Path) -> None:
         tokens = driving_tokens(adapted)
         sample_of = adapted.tokens["sample"].values
         ids = [str(one) for one in adapted.samples["id"].values]
-        habit_of = [one.rpartition(":")[2].partition("/")[0] for one in ids]
+        habit_of = [one.partition("/")[0] for one in ids]
         driving = [int(sample_of[token]) for found in tokens.values() for token in found]
         by_directions = judge_texts(driving, habit_of)
         scores = json.loads(place_of(folder, name, "adapter/finetune.json").read_text())
