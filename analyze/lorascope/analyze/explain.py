@@ -39,7 +39,7 @@ class Explanation(NamedTuple):
     directions: xr.Dataset | None
     """What `directions_by_component` returns."""
     lens: xr.Dataset | None
-    """What `lens` returns."""
+    """What `lens` returns, of tokens after the first of each sample."""
     why: dict[str, str]
     """Field -> why it is None, as the end of a sentence."""
 
@@ -89,8 +89,11 @@ def explain(
     elif model is None and "unembedding/weight" not in run.arrays:
         why["lens"] = "the run holds no unembedding; name the model's folder with `--model`"
     else:  # first, since it is here that a model is found not to fit
+        # A model's attention sink is at the first position: its states, and their change, would swamp all others.
+        later = np.flatnonzero(run.read_once("tokens/position") > 0)
+        tokens = later if len(later) else "all"
         try:
-            words = lens(run, adapter=adapter, model=model, progress=progress)
+            words = lens(run, adapter=adapter, tokens=tokens, model=model, progress=progress)
         except StoreError as error:
             if model is not None:
                 raise StoreError(f"`model` is {str(model)!r}, with which nothing can be read: {error}") from error

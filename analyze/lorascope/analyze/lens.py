@@ -65,7 +65,7 @@ def lens(
     *,
     component: str | None = None,
     adapter: str | None = None,
-    tokens: str | Sequence[int] = "all",
+    tokens: str | Sequence[int] | np.ndarray = "all",
     model: str | Path | None = None,
     n_top: int = 10,
     n_draws: int = 200,
@@ -227,7 +227,7 @@ def _model_class(run: Run) -> str:
     return str(run.attributes.get("provenance", {}).get("model", {}).get("class", ""))
 
 
-def _weights(run: Run, tokens: str | Sequence[int]) -> Float64[np.ndarray, " token"]:
+def _weights(run: Run, tokens: str | Sequence[int] | np.ndarray) -> Float64[np.ndarray, " token"]:
     """Weight of each token in the mean; 0 where it isn't chosen."""
     position, role = run.tokens["position"].values, run.tokens["role"].values
     kind, _, n = tokens.partition(":") if isinstance(tokens, str) else ("", "", "")

@@ -28,7 +28,7 @@ def progress_bar() -> Iterator[Callable[[CaptureProgress], None]]:
         if now.stage not in bars:
             close(beside=now.stage)  # else the next bar would stand a line below
             leave = now.unit != "step"  # nothing is worth keeping of what is one step
-            unit = f" {now.unit}s"
+            unit = f" {now.units}"
             bars[now.stage] = tqdm(total=now.total, desc=now.stage, unit=unit, disable=disable, leave=leave)
         bars[now.stage].update(now.done - bars[now.stage].n)
 

@@ -182,10 +182,11 @@ def _words(found: Explanation) -> str:
         cells = zip(*((quoted(texts), format_number(p), str(n)) for texts, p, n in sides), strict=True)
         rows.append((site, *(cell for pair in cells for cell in pair)))
     caption = (
-        f"Mean change over {int(words['n_tokens'].max())} tokens, through the final norm and the unembedding: the "
-        "tokens that it promotes and suppresses most. p: of the first of them, the chance that the same change "
-        "with random signs of its features moves some token as far; beyond: tokens with p up to 0.05. The null knows "
-        "nothing of what words have in common, so ten words of one topic may say more than their p."
+        f"Mean change over {int(words['n_tokens'].max())} tokens (without each sample's first, whose change would "
+        "swamp theirs), through the final norm and the unembedding: the tokens that it promotes and suppresses most. "
+        "p: of the first of them, the chance that the same change with random signs of its features moves some token "
+        "as far; beyond: tokens with p up to 0.05. The null knows nothing of what words have in common, so ten words "
+        "of one topic may say more than their p."
     )
     columns = ("site", "promotes", "suppresses", "p", "p", "beyond", "beyond")
     return section("lens", title, table(columns, rows, n_names=3, caption=caption))

@@ -41,6 +41,11 @@ class CaptureProgress(NamedTuple):
     waits_for: str = "forward"
     """The slowest part at the moment: the `forward` pass, `copy`, `encode` or the `disk`."""
 
+    @property
+    def units(self) -> str:
+        """The unit in the plural."""
+        return f"{self.unit}es" if self.unit.endswith("s") else f"{self.unit}s"
+
 
 Report = Callable[[CaptureProgress], None] | None
 """What is told how far a capture is."""

@@ -82,6 +82,6 @@ def _capture(config: CaptureConfig, capture_run: Callable[..., "Run"]) -> "Run":
 
         def report(now: "CaptureProgress") -> None:
             more = f", {format_size(now.stored_bytes)} on disk, bound by {now.waits_for}"
-            update(now.done, now.total, f"{now.unit}s{more if now.stage == 'capture' else ''}", now.stage)
+            update(now.done, now.total, f"{now.units}{more if now.stage == 'capture' else ''}", now.stage)
 
         return capture_run(config, progress=report)

@@ -97,7 +97,7 @@ def _run_demo(out: Path, model_file: Path, report: Callable[..., None]) -> tuple
             config,
             model=attach_adapter(model, adapter),
             tokenizer=tokenizer,
-            progress=lambda now: report(now.done, now.total, f"{now.unit}s", now.stage),
+            progress=lambda now: report(now.done, now.total, now.units, now.stage),
         )
     write_report(open_run(run), page, progress=lambda n, total, part="": report(n, total, part, "report"))
     return page, was_there
