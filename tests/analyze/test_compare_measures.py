@@ -103,12 +103,28 @@ def test_intervals_cover_the_truth_where_percentiles_do_not() -> None:
 def test_what_is_not_known_is_nan_and_takes_nothing_along() -> None:
     tables = tables_of(5)["tables"]
     tables["js_permuted"][:] = np.nan
-    tables["delta_ratio"][3, 4] = np.inf
     found = found_of(tables)
-    unknown = ["js_permuted", "js_over_permuted", "delta_ratio", "weight_norm"]
+    unknown = ["js_permuted", "js_over_permuted", "weight_norm"]
     for name in ("spearman", "spearman_low", "partial_high", "overrated"):
         assert np.isnan(found[name].sel(measure=unknown)).all()
         assert np.isfinite(found[name].drop_sel(measure=unknown)).all()
+
+
+def test_a_component_at_which_a_measure_is_not_known_is_left_out_of_its_correlations() -> None:
+    tables = tables_of(3)["tables"]
+    tables["js_permuted"][:, 4] = 0  # js over it isn't known
+    tables["delta_ratio"][3, 7] = np.inf
+    found = found_of(tables)
+    means = {name: table.mean(axis=0) for name, table in tables.items()}
+    for name, values, out in (
+        ("js_over_permuted", means["js"] / np.maximum(means["js_permuted"], 1e-9), 4),
+        ("delta_ratio", means["delta_ratio"], 7),
+    ):
+        expected = spearmanr(np.delete(values, out), np.delete(means["ablation"], out))[0]
+        assert float(found["spearman"].sel(measure=name)) == pytest.approx(expected, abs=1e-12)
+        assert np.isfinite(found["overrated_low"].sel(measure=name))
+    whole = spearmanr(means["js"], means["ablation"])[0]
+    assert float(found["spearman"].sel(measure="js")) == pytest.approx(whole, abs=1e-12)
 
 
 def test_one_sample_has_no_intervals() -> None:
@@ -136,7 +152,8 @@ def test_a_runs_numbers_are_means_over_ablated_samples(
     assert tuple(found["component"].values) == small.run.component_paths
     unknown = ["js_permuted", "js_over_permuted", "weight_norm"] if "states" in options else ["weight_norm"]
     assert json.loads(found.attrs["remarks"]) == [
-        f"{name} isn't known or finite at 6 of 6 components, such as model.layers.0.q_proj" for name in unknown
+        f"{name} leaves out 6 of 6 components, where it isn't known or finite, such as model.layers.0.q_proj"
+        for name in unknown
     ]
 
 

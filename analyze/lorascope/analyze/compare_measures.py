@@ -24,6 +24,8 @@ BY_TOKEN = ("js", "delta_ratio", "js_permuted", "effective_width")
 """Measures that are means over tokens and samples here."""
 MEASURED = ("js", "delta_ratio", "js_permuted", "js_over_permuted", "effective_width", "weight_norm", "depth")
 """All measures, in the order of the result."""
+MIN_COMPONENTS = 3
+"""Components below which a rank correlation says nothing."""
 CORRELATIONS = {
     "spearman": "rank correlation with ablation over components",
     "partial": "rank correlation with ablation once the mean rank of each kind is taken off",
@@ -72,7 +74,8 @@ def compare_measures(
         By `component`: `ablation` in nats, mean over samples, and its standard error `ablation_se`. `value` (measure,
         component) is what was compared. Tokens that were drawn weigh the inverse of their chance.
 
-        What isn't known or finite makes a measure's correlations NaN; `remarks` (JSON list of sentences) says where.
+        Components at which a measure isn't known or finite are left out of its correlations, which are NaN if fewer
+        than three remain; `remarks` (JSON list of sentences) says how many.
         Other attributes: provenance, `n_samples`, `n_tokens`, `level`, `n_draws`, `seed`.
 
     Raises
@@ -120,7 +123,8 @@ def compare_measures(
     found = correlate(tables, fixed, kinds, group_draws(int(used.sum()), n_draws, np.random.default_rng(seed)), level)
     holes = np.isnan(found["value"].transpose("measure", "component").values)
     remarks = [
-        f"{name} isn't known or finite at {int(hole.sum())} of {len(paths)} components, such as {paths[hole.argmax()]}"
+        f"{name} leaves out {int(hole.sum())} of {len(paths)} components, where it isn't known or finite, such as "
+        f"{paths[hole.argmax()]}"
         for name, hole in zip(MEASURED, holes, strict=True)
         if hole.any()
     ]
@@ -147,15 +151,15 @@ def correlate(
         ratio = np.divide(found["js"], permuted, out=np.full(permuted.shape, np.nan), where=permuted > 0)
         return found | {"js_over_permuted": ratio} | {k: np.broadcast_to(v, ratio.shape) for k, v in fixed.items()}
 
+    whole, by_draw = means(np.ones((1, n))), means(draws.counts)
+    known = {m: np.isfinite(whole[m][0]) & np.isfinite(by_draw[m]).all(axis=0) for m in MEASURED}
+
     def three(found: Mapping[str, np.ndarray]) -> np.ndarray:
-        sides = (found["ablation"], found["ablation"], rank_gap(found["js"], found["ablation"]))
-        groups = (np.zeros_like(kinds), kinds, np.zeros_like(kinds))
         return np.array(
-            [[rank_correlation(found[m], *one) for one in zip(sides, groups, strict=True)] for m in MEASURED]
+            [_three(*(found[name][:, known[m]] for name in (m, "js", "ablation")), kinds[known[m]]) for m in MEASURED]
         )
 
-    whole = means(np.ones((1, n)))
-    r, drawn = three(whole)[..., 0], three(means(draws.counts))  # (measure, correlation), and by draw
+    r, drawn = three(whole)[..., 0], three(by_draw)  # (measure, correlation), and by draw
     drawn = drawn if n > 1 else np.full_like(drawn, np.nan)
     ends = [
         [basic_interval(float(v), d, level, draws.weights) for v, d in zip(*m, strict=True)]
@@ -169,6 +173,15 @@ def correlate(
         result[name] = ("component", values, {"units": "nat"})
     result["value"] = (("measure", "component"), np.stack([whole[name][0] for name in MEASURED]))
     return result
+
+
+def _three(value: np.ndarray, js: np.ndarray, ablation: np.ndarray, kinds: np.ndarray) -> list[np.ndarray]:
+    """A measure's correlations (draw,), in the order of `CORRELATIONS`, over the components where it is known."""
+    if value.shape[1] < MIN_COMPONENTS:
+        return [np.full(len(value), np.nan)] * len(CORRELATIONS)
+    kinds, one = np.unique(kinds, return_inverse=True)[1], np.zeros_like(kinds)
+    sides = ((ablation, one), (ablation, kinds), (rank_gap(js, ablation), one))
+    return [rank_correlation(value, *side) for side in sides]
 
 
 def rank_gap(
