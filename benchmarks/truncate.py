@@ -135,7 +135,8 @@ def curve(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
                 showlegend=name == "ce_lost",
                 **panel,
             )
-    figure.update_xaxes(title_text="parameters kept (%)", rangemode="tozero")
+    figure.update_xaxes(title_text="parameters kept (%)", range=[0, 115])
+    figure.update_yaxes(type="log", exponentformat="power", dtick=2, **panels[1])
     figure.add_hline(y=0, line={"color": "#999", "width": 1, "dash": "dot"}, **panels[0])
     figure.update_layout(showlegend=True, legend=BELOW, margin_b=50)
     return figure
