@@ -155,9 +155,8 @@ def correlate(
     known = {m: np.isfinite(whole[m][0]) & np.isfinite(by_draw[m]).all(axis=0) for m in MEASURED}
 
     def three(found: Mapping[str, np.ndarray]) -> np.ndarray:
-        return np.array(
-            [_three(*(found[name][:, known[m]] for name in (m, "js", "ablation")), kinds[known[m]]) for m in MEASURED]
-        )
+        js, ablation = found["js"], found["ablation"]
+        return np.array([_three(found[m][:, at], js[:, at], ablation[:, at], kinds[at]) for m, at in known.items()])
 
     r, drawn = three(whole)[..., 0], three(by_draw)  # (measure, correlation), and by draw
     drawn = drawn if n > 1 else np.full_like(drawn, np.nan)
