@@ -188,5 +188,5 @@ def _words(found: Explanation) -> str:
         "as far; beyond: tokens with p up to 0.05. The null knows nothing of what words have in common, so ten words "
         "of one topic may say more than their p."
     )
-    columns = ("site", "promotes", "suppresses", "p", "p", "beyond", "beyond")
+    columns = ("site", "promotes", "suppresses", "p promoted", "p suppressed", "beyond", "beyond")
     return section("lens", title, table(columns, rows, n_names=3, caption=caption))
