@@ -76,13 +76,13 @@ def test_sentences_open_with_the_conclusion_and_its_error() -> None:
         "that predicts it best, |delta| / |base|, with one of -0.70 (-0.80 to -0.60)."
     )
     assert second == (
-        "Of the 2 components with the largest JS, 0 are among the 2 that cost most; JS overrates components in which "
-        "few huge features hold the softmax's mass (rank correlation -0.50 (-0.60 to -0.40))."
+        "Of the 2 components with the largest JS, 0 are among the 2 that cost most; the fewer features share the "
+        "softmax's mass, the more JS overrates a component (rank correlation -0.50 (-0.60 to -0.40))."
     )
     first, second = sentences(made(spearman__js=0.9))
     assert first.endswith("0.90 (0.80 to 1.00), no other measure with a larger one.")
-    assert "can't be told (rank correlation 0.00 (-0.10 to 0.10))" in second
-    assert "many features share" in sentences(made(spearman__js=0.9, overrated__effective_width=0.3))[1]
+    assert "neither rises nor falls with its effective width (rank correlation 0.00 (-0.10 to 0.10))" in second
+    assert "the more features share" in sentences(made(spearman__js=0.9, overrated__effective_width=0.3))[1]
 
 
 def test_what_is_not_known_is_said() -> None:

@@ -67,10 +67,11 @@ def sentences(comparison: xr.Dataset) -> list[str]:
     n = max(1, comparison.sizes["component"] // 10)
     n_shared = int((np.maximum(*_places(comparison)) <= n).sum())
     low, high = (float(comparison[f"overrated_{end}"].sel(measure="effective_width")) for end in ("low", "high"))
-    why = "whether JS overrates components with few huge features can't be told"
+    why = "how far JS puts a component too high neither rises nor falls with its effective width"
     if high < 0 or low > 0:
-        which = "few huge features hold" if high < 0 else "many features share"
-        why = f"JS overrates components in which {which} the softmax's mass"
+        why = (
+            f"the {'more' if low > 0 else 'fewer'} features share the softmax's mass, the more JS overrates a component"
+        )
     return [
         f"JS predicts what taking a component out costs with a rank correlation of {_interval(comparison, 'js')}"
         f"{other if best != 'js' else ', no other measure with a larger one'}.",
