@@ -147,9 +147,9 @@ def directions_of(
     In memory are a few factors for each worker, of a row or of `TASK_BYTES`, and few weights; see `directions`.
     """
 
-    def on_trip(trip: int, done: int, total: int, part: str = "") -> None:
+    def on_trip(trip: int, done: int, total: int, _: str = "") -> None:
         if progress is not None:
-            progress(trip * total + done, 2 * total, part)
+            progress(trip * total + done, 2 * total)
 
     halves = [np.zeros((2, source.delta.rows.shape[1], source.delta.rows.shape[1])) for source in sources]
     n_not_finite, index = np.zeros(len(sources), np.int64), 0
