@@ -25,7 +25,7 @@ N_TOP = 10
 NEGLIGIBLE = 1e-13
 """Share of the strongest direction's |delta|² below which a direction is none: rounding of the factor has as much."""
 TASK_BYTES = 2**20
-"""Of z in one task: handing a task to a thread takes as long as reading a row of few ranks."""
+"""Bytes of z that one task reads: handing a task to a thread takes as long as reading a row of few ranks."""
 LAST_TOKEN = np.uint64(2**32 - 1)
 """More than any token's number: a key holds 32 bits of it."""
 EPSILON, TINY = np.finfo(np.float32).eps, np.finfo(np.float32).tiny

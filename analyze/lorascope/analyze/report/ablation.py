@@ -5,7 +5,7 @@ import json
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.figures.ablation import ablation_figure
+from lorascope.analyze.figures.ablation_figures import ablation_figure
 from lorascope.analyze.format import format_error, format_number
 from lorascope.analyze.stats.resampling import few_groups
 

@@ -20,9 +20,9 @@ from .weights import plain_model, plain_path
 N_LAST = 16
 """Outputs that are kept before the output embedding's: between it and the final norm is little, such as a dropout."""
 MAGNITUDE = 64.0
-"""Of the features of a probe vector: beside its square a norm's epsilon is lost in rounding, and float16 holds it."""
+"""Size of a probe vector's features: beside its square a norm's epsilon is lost in rounding, and float16 holds it."""
 LEAST_COSINE = 0.99
-"""Of a norm's output and what its weight gives of its input, for each token."""
+"""Cosine of a norm's output and what its weight gives of its input, which each token has at least."""
 
 
 class FinalNorm(NamedTuple):
