@@ -275,10 +275,10 @@ def test_a_link_opened_anew_shows_the_same_and_back_leads_back(
     for act in (
         lambda: one.page.get_by_label("Order", exact=True).select_option("MIUB, largest first"),
         lambda: one.page.get_by_label("Show", exact=True).select_option("right with adapter"),
-        lambda: one.page.locator(".row").nth(3).click(),
+        lambda: one.page.locator(f".row[aria-posinset='{min(listed(one)) + 8}']").click(),  # in sight
         lambda: one.page.locator(".t").nth(7).click(),
         lambda: click_map(one, 2, 2),
-        lambda: one.page.locator(".direction").last.click(),
+        lambda: one.page.locator(".direction[aria-pressed=false]").click(),
         lambda: one.page.get_by_role("button", name="q_proj").click(),
     ):
         act()
