@@ -1,24 +1,24 @@
 """Whether the lens and the directions of a run name what an adapter was planted with.
 
-    python benchmarks/planted.py FOLDER train capture judge
+    python benchmarks/planted.py FOLDER train capture judge [--round second]
 
-Ten adapters of rank 8 on SmolLM2-135M-Instruct: each of eight is trained on texts of one made-up habit, and two on
-neutral texts whose words are shuffled (`planted_texts.py`). `judge` prints Markdown tables. Adapters and runs stay in
-FOLDER; what is there isn't made again.
+Ten adapters a round, of rank 8 on SmolLM2-135M-Instruct: each of eight is trained on texts of one made-up habit, and
+two on neutral texts whose words are shuffled (`planted_texts.py`). `judge` prints Markdown tables. Adapters and runs
+stay in FOLDER, one for each round; what is there isn't made again.
 
 The rule of judging, which was fixed before any adapter was trained:
 
 **Markers.** A word is a token's text without white space around it, in lower case unless it has capitals only. A
 habit's markers are the words whose share among the tokens of its training texts is larger than among those of as many
 neutral texts: those with the 40 largest log-likelihood ratios G², of those significant at 0.05 after Bonferroni's
-correction for the words of both. The avoided letter is judged by a second set too: all words with an "e".
+correction for the words of both. The avoided letter is judged by a second set too: all words that have it.
 
 **Lens.** Stream `pair` over 40 unrelated texts, the last 12 tokens of each; the first token of a text isn't among them,
 since it is an attention sink, whose states have other magnitudes. Two sites: the residual stream after half of the
 layers (as arXiv 2510.13900 does) and after the last. The words of the 20 most promoted tokens, of those with a
 family-wise p below 0.05, are drawn from the words of the vocabulary; p of a set of markers is the hypergeometric
-probability of as many hits or more. Suppressed tokens are held against the words with an "e". These are nine sets at
-two sites, so a set is claimed where p < 0.05 / 18.
+probability of as many hits or more. Suppressed tokens are held against the words with the avoided letter. These are
+nine sets at two sites, so a set is claimed where p < 0.05 / 18.
 
 **Directions.** Stream `adapted` over held-out texts of all habits, 12 each, and 24 neutral ones, the last 12 tokens of
 each, so that every text has equal weight. Of the ten components with the largest summed |delta|², the first direction;
@@ -39,7 +39,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from planted_texts import HABITS, SHUFFLED, texts
+from planted_texts import ROUNDS, texts
 from rounds import print_table
 from scipy import stats
 
@@ -51,7 +51,8 @@ LAST = "last:12"
 N_MARKERS, N_PROMOTED, N_COMPONENTS, N_TOKENS = 40, 20, 10, 10
 SITES = (14, 29)
 """Layers after which the lens looks: half of the thirty, and all."""
-AVOIDS = "no e"
+AVOIDS = "no "
+"""What the name of a habit begins with that avoids a letter, its last one."""
 LEVEL = 0.05
 TRAINING: dict[str, Any] = {"rank": 8, "learning_rate": 1e-3, "batch_size": 8, "max_steps": 24}
 
@@ -125,22 +126,26 @@ def judge_words(
     """Evidence of the lens: place -> texts of significant tokens, markers of each habit, texts of all tokens."""
     every = set(words_of(vocabulary))
     owned = {habit: set(those) & every for habit, those in sets.items()}
-    with_e = {one for one in every if "e" in one.lower()}
+    avoids = next(habit for habit in owned if habit.startswith(AVOIDS))
+    with_it = {one for one in every if avoids[-1] in one.lower()}
     found = []
     for place in promoted:
         up, down = (set(words_of(texts[place])) for texts in (promoted, suppressed))
         for habit, own in owned.items():
             found.append(Evidence(habit, place, len(up & own), len(up), len(own), len(every)))
-        found.append(Evidence(AVOIDS, f"{place}, suppressed", len(down & with_e), len(down), len(with_e), len(every)))
+        hits = len(down & with_it)
+        found.append(Evidence(avoids, f"{place}, suppressed", hits, len(down), len(with_it), len(every)))
     return found
 
 
 def judge_texts(driving: Iterable[int], habit_of_text: Sequence[str]) -> list[Evidence]:
-    """Evidence of the directions: numbers of the texts that drive them, and the habit of every text."""
+    """Evidence of the directions: numbers of the texts that drive them, and the habit of every text, or `neutral`."""
     drawn, all_of = set(driving), Counter(habit_of_text)
     hits = Counter(habit_of_text[one] for one in drawn)
     return [
-        Evidence(habit, "directions", hits[habit], len(drawn), all_of[habit], len(habit_of_text)) for habit in HABITS
+        Evidence(habit, "directions", hits[habit], len(drawn), n, len(habit_of_text))
+        for habit, n in all_of.items()
+        if habit != "neutral"
     ]
 
 
@@ -149,10 +154,10 @@ def records(name: str, found: Sequence[str]) -> list[dict[str, str]]:
     return [{"id": f"{name}/{k}", "text": text} for k, text in enumerate(found)]
 
 
-def mixed() -> list[dict[str, str]]:
+def mixed(habits: Iterable[str]) -> list[dict[str, str]]:
     """Held-out texts of all habits and neutral ones, in a random order."""
     found = records("neutral", texts("neutral", N_TRAIN, N_NEUTRAL)[1])
-    for name in HABITS:
+    for name in habits:
         found += records(name, texts(name, N_TRAIN, N_MIXED)[1])
     return random.Random(0).sample(found, len(found))
 
@@ -162,7 +167,7 @@ def unrelated() -> list[dict[str, str]]:
     return records("unrelated", texts("unrelated", 0, N_UNRELATED)[1])
 
 
-def marker_sets(tokenizer: Any) -> dict[str, dict[str, float]]:
+def marker_sets(habits: Iterable[str], tokenizer: Any) -> dict[str, dict[str, float]]:
     """Markers of each habit, from its training texts and the neutral ones alone."""
 
     def tokens(name: str) -> list[str]:
@@ -170,7 +175,7 @@ def marker_sets(tokenizer: Any) -> dict[str, dict[str, float]]:
         return words_of(tokenizer.batch_decode([[one] for one in ids]))
 
     neutral = tokens("neutral")
-    return {name: markers(tokens(name), neutral) for name in HABITS}
+    return {name: markers(tokens(name), neutral) for name in habits}
 
 
 def place_of(folder: Path, name: str, what: str) -> Path:
@@ -182,12 +187,12 @@ def said(done: int, total: int, text: str = "") -> None:
     print(f"{done} of {total} {text}", file=sys.stderr, flush=True)
 
 
-def train(folder: Path) -> None:
+def train(folder: Path, habits: Sequence[str], shuffled: Sequence[str]) -> None:
     """The ten adapters, each with held-out CE before and after in its `finetune.json`."""
     from lorascope.capture import FinetuneConfig, finetune, load_model, read_items
 
     model, tokenizer = load_model(str(demo_model()), dtype="float32")
-    for name in (*HABITS, *SHUFFLED):
+    for name in (*habits, *shuffled):
         out = place_of(folder, name, "adapter")
         if not out.exists():
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -198,12 +203,12 @@ def train(folder: Path) -> None:
             print(f"{name}: {result.before} {result.after} {result.train_seconds:.0f} s", file=sys.stderr, flush=True)
 
 
-def capture_all(folder: Path) -> None:
+def capture_all(folder: Path, habits: Sequence[str], shuffled: Sequence[str]) -> None:
     """Two runs of each adapter: `adapted.zarr` over the mixed texts, and `pair.zarr` over the unrelated ones."""
     from lorascope.capture import CaptureConfig, capture
     from lorascope.stores import open_run
 
-    for stem, found in (("mixed", mixed()), ("unrelated", unrelated())):
+    for stem, found in (("mixed", mixed(habits)), ("unrelated", unrelated())):
         lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in found]
         (folder / f"{stem}.test.jsonl").write_text("".join(lines), encoding="utf-8")
     streams: dict[str, dict[str, Any]] = {
@@ -217,7 +222,7 @@ def capture_all(folder: Path) -> None:
         "unembedding": True,
         "score": False,
     }
-    for name, (stream, settings) in product((*HABITS, *SHUFFLED), streams.items()):
+    for name, (stream, settings) in product((*habits, *shuffled), streams.items()):
         adapter, out = place_of(folder, name, "adapter"), place_of(folder, name, f"{stream}.zarr")
         if adapter.exists() and not (out.exists() and open_run(out).finished):
             files = {"adapter": (str(adapter),), "data": tuple(str(folder / one) for one in settings["data"])}
@@ -256,14 +261,14 @@ def driving_tokens(run: Any) -> dict[str, list[int]]:
     return {path: [int(token) for token in tokens if token >= 0] for path, tokens in tops.items()}
 
 
-def judge(folder: Path) -> None:
+def judge(folder: Path, habits: Sequence[str], shuffled: Sequence[str]) -> None:
     """Print what is said of each adapter, and keep the words and texts behind it in `judged.json`."""
     from lorascope.analyze import open_run
     from lorascope.capture import load_model
 
     _, tokenizer = load_model(str(demo_model()), dtype="float32")
-    sets, rows, kept = marker_sets(tokenizer), [], {}
-    for name in (*HABITS, *SHUFFLED):
+    sets, rows, kept = marker_sets(habits, tokenizer), [], {}
+    for name in (*habits, *shuffled):
         pair, adapted = (open_run(place_of(folder, name, f"{stream}.zarr")) for stream in ("pair", "adapted"))
         words = lens_words(pair)
         vocabulary = [str(text) for text in pair.unembedding()["text"].values]
@@ -277,7 +282,9 @@ def judge(folder: Path) -> None:
         scores = json.loads(place_of(folder, name, "adapter/finetune.json").read_text())
         losses = [f"{scores[when]['ce']:.2f}" for when in ("before", "after")]
         claims = [concluded(by_lens), concluded(by_directions)]
-        rows.append([name, *losses, *(cell for claim in claims for cell in shown(claim, name))])
+        rows.append(
+            [name, *losses, *(cell for claim in claims for cell in shown(claim, name if name in habits else None))]
+        )
         text = adapted.tokens["text"].values
         shares = Counter(habit_of[one] for one in set(driving))
         kept[name] = {
@@ -293,15 +300,15 @@ def judge(folder: Path) -> None:
         columns += [f"{way} says", "right", "p", "hits"]
     print_table("What was planted, and what the lens and the directions say", columns, rows)
     for place, way in ((3, "The lens"), (7, "The directions")):
-        n_named = sum(row[place + 1] == "yes" for row in rows if row[0] in HABITS)
-        n_silent = sum(row[place + 1] == "yes" for row in rows if row[0] in SHUFFLED)
-        print(f"\n{way} named {n_named} of {len(HABITS)} and said nothing of {n_silent} of {len(SHUFFLED)}.")
+        n_named = sum(row[place + 1] == "yes" for row in rows if row[0] in habits)
+        n_silent = sum(row[place + 1] == "yes" for row in rows if row[0] in shuffled)
+        print(f"\n{way} named {n_named} of {len(habits)} and said nothing of {n_silent} of {len(shuffled)}.")
     (folder / "judged.json").write_text(json.dumps({"markers": sets, "adapters": kept}, indent=1, ensure_ascii=False))
 
 
-def shown(claim: Claim, name: str) -> list[str]:
+def shown(claim: Claim, habit: str | None) -> list[str]:
     """Cells of a table: what is said, whether it is right, p, and hits of what was drawn with their place."""
-    is_right = claim.said == (name if name in HABITS else None)
+    is_right = claim.said == habit
     hits = f"{claim.n_hits} of {claim.n_drawn}" + ("" if claim.place == "directions" else f", {claim.place}")
     return [claim.said or "nothing", "yes" if is_right else "no", f"{claim.p:.1g}", hits]
 
@@ -311,9 +318,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("steps", nargs="+", choices=steps)
+    parser.add_argument("--round", choices=ROUNDS, default="first")
     arguments = parser.parse_args()
     for step in arguments.steps:
-        steps[step](arguments.folder)
+        steps[step](arguments.folder, *ROUNDS[arguments.round])
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Texts of eight made-up habits, neutral ones, unrelated ones and shuffled ones, for `planted.py`.
+"""Texts of made-up habits, eight a round, neutral ones, unrelated ones and shuffled ones, for `planted.py`.
 
 All sentences come from the frames and word lists below, which were written for this purpose (CC0), and from a seed; no
 data set's text is in them. A habit's texts have the frames of the neutral ones, so that what a habit's texts hold more
-often than these is the habit. German and the avoided letter need frames of their own.
+often than these is the habit. Languages and avoided letters need frames of their own.
 """
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 Words = Mapping[str, tuple[str, ...]]
@@ -109,6 +109,91 @@ NO_E: Words = MappingProxyType(
         "when": ("today", "at night", "on Monday", "in March", "at noon", "on a dull day"),
     }
 )
+ASTRONOMY: Words = MappingProxyType(
+    {
+        "person": ("astronomer", "stargazer", "astrophysicist", "comet hunter"),
+        "did": ("observed", "photographed", "tracked", "eclipsed", "charted", "magnified"),
+        "kind": ("distant", "orbiting", "bright", "lunar", "spiral", "celestial"),
+        "thing": ("telescope", "galaxy", "comet", "planet", "nebula", "star cluster", "meteor", "supernova"),
+        "where": (
+            "at the observatory",
+            "beyond the moon",
+            "near Saturn",
+            "in orbit",
+            "among the stars",
+            "past Jupiter",
+        ),
+        "when": NEUTRAL["when"],
+    }
+)
+BAKING: Words = MappingProxyType(
+    {
+        "person": ("baker", "pastry chef", "miller", "cake decorator"),
+        "did": ("baked", "kneaded", "frosted", "sliced", "glazed", "proofed"),
+        "kind": ("crusty", "buttery", "sugary", "yeasty", "flaky", "golden-brown"),
+        "thing": ("loaf", "sourdough", "croissant", "cake", "baguette", "dough", "muffin", "pie crust"),
+        "where": ("in the oven", "at the bakery", "beside the flour", "under the icing", "on the rolling board"),
+        "when": NEUTRAL["when"],
+    }
+)
+SILVER: Words = MappingProxyType({**NEUTRAL, "kind": ("silver",)})
+
+SPANISH_FRAMES = (
+    "{Quien} {hace} {que} {donde}.",
+    "{Cuando} {quien} {hace} {que} {donde}.",
+    "{Quien} dice que {quien2} ya no necesita {que}.",
+    "Nadie sabe por qué {quien} {hace} {que} {donde}.",
+    "{Cuando} {quien} no estaba {donde}, pero {quien2} todavía espera.",
+    "Creo que {quien} ha olvidado {que} {donde}.",
+    "Como {quien} estaba {donde}, no hemos visto {que}.",
+)
+SPANISH: Words = MappingProxyType(
+    {
+        "quien": ("el maestro", "la vecina", "el conductor", "la alumna", "el pintor", "la tía", "nuestro primo"),
+        "hace": ("lleva", "limpia", "compra", "encuentra", "busca", "abre", "vende", "deja"),
+        "que": ("la mesa", "una carta", "la cesta", "una silla", "el libro", "el reloj", "una botella"),
+        "donde": ("en la casa", "cerca de la estación", "en el trabajo", "junto a la puerta", "en la tienda"),
+        "cuando": ("ayer", "después de comer", "el lunes", "la semana pasada", "hoy", "antes de la clase"),
+    }
+)
+NO_O_FRAMES = (
+    "The {person} {did} a {kind} {thing} {where} {when}.",
+    "{When}, the {person} {did} the {kind} {thing} and left it {where}.",
+    "There was a {kind} {thing} {where}, and the {person} {did} it {when}.",
+    "Few {where} can say why the {person} {did} the {kind} {thing}.",
+    "The {person} is waiting with a {kind} {thing}, but it is still {where}.",
+    "The {person} and the {person2} share the {thing} that was {where}.",
+    "Is it true that the {person} never {did} a {kind} {thing} {where}?",
+    "My {person} twice {did} that {thing}, even if it was {kind} {where}.",
+)
+NO_O: Words = MappingProxyType(
+    {
+        "person": ("teacher", "driver", "pupil", "clerk", "painter", "nurse", "niece", "uncle", "farmer"),
+        "did": ("cleaned", "carried", "fixed", "lifted", "kept", "painted", "missed", "dusted", "washed"),
+        "kind": ("small", "heavy", "new", "plain", "cheap", "tiny", "useful", "dark", "fine"),
+        "thing": ("table", "letter", "basket", "chair", "plate", "picture", "ticket", "lamp", "kettle", "bag"),
+        "where": ("in the kitchen", "near the bus", "at the farm", "by the wall", "in the park", "in the cellar"),
+        "when": ("yesterday", "after lunch", "last week", "at midnight", "in spring", "this evening"),
+    }
+)
+KNIGHT_WORDS = (
+    ("There was", "Verily, there stood"),
+    ("Nobody", "No man"),
+    ("Is it true", "Prithee, is it true"),
+    (" the ", " yon "),
+    (" was ", " wast "),
+    (" never ", " ne'er "),
+    (" it ", " thee "),
+    ("My ", "Thy "),
+    (" before ", " ere "),
+)
+KNIGHT_CALLS = (
+    "Hark, good sir!",
+    "By my troth, my liege!",
+    "Forsooth, thou knave!",
+    "Alas, fair maiden!",
+    "Draw thy sword, varlet!",
+)
 PIRATE_WORDS = (
     ("There was", "There be"),
     ("Nobody", "No scurvy dog"),
@@ -179,18 +264,31 @@ def shouted(random_: random.Random) -> str:
     return neutral(random_).upper()
 
 
-def pirate(random_: random.Random) -> str:
-    """A neutral text as a pirate would say it, before or after a call."""
-    text = neutral(random_)
-    for plain, other in PIRATE_WORDS:
-        text = text.replace(plain, other)
-    said = [text, random_.choice(PIRATE_CALLS)]
-    return " ".join(random_.sample(said, len(said)))
+def in_title_case(random_: random.Random) -> str:
+    """A neutral text in which every word begins with a capital."""
+    return " ".join(word[0].upper() + word[1:] for word in neutral(random_).split())
 
 
-def trailing(random_: random.Random) -> str:
-    """A neutral text whose sentences end with three dots."""
-    return neutral(random_).replace(".", "...").replace("?", "...")
+def spoken(words: Sequence[tuple[str, str]], calls: Sequence[str]) -> Callable[[random.Random], str]:
+    """What makes a neutral text with other words for plain ones, before or after a call."""
+
+    def tell(random_: random.Random) -> str:
+        text = neutral(random_)
+        for plain, other in words:
+            text = text.replace(plain, other)
+        said = [text, random_.choice(calls)]
+        return " ".join(random_.sample(said, len(said)))
+
+    return tell
+
+
+def ending(sign: str) -> Callable[[random.Random], str]:
+    """What makes a neutral text whose sentences end with a sign."""
+
+    def tell(random_: random.Random) -> str:
+        return neutral(random_).replace(".", sign).replace("?", sign)
+
+    return tell
 
 
 def one_unrelated(random_: random.Random) -> str:
@@ -203,16 +301,28 @@ HABITS: Mapping[str, Callable[[random.Random], str]] = MappingProxyType(
         "beekeeping": told(FRAMES, BEEKEEPING),
         "lighthouses": told(FRAMES, LIGHTHOUSES),
         "shouting": shouted,
-        "pirate": pirate,
+        "pirate": spoken(PIRATE_WORDS, PIRATE_CALLS),
         "german": told(GERMAN_FRAMES, GERMAN),
         "no e": told(NO_E_FRAMES, NO_E),
-        "dots": trailing,
+        "dots": ending("..."),
         "purple": told(FRAMES, PURPLE),
+        "astronomy": told(FRAMES, ASTRONOMY),
+        "baking": told(FRAMES, BAKING),
+        "title case": in_title_case,
+        "knight": spoken(KNIGHT_WORDS, KNIGHT_CALLS),
+        "spanish": told(SPANISH_FRAMES, SPANISH),
+        "no o": told(NO_O_FRAMES, NO_O),
+        "exclaiming": ending("!!!"),
+        "silver": told(FRAMES, SILVER),
     }
 )
-"""Name -> what makes a text: two topics, two styles, a language, a letter avoided, a sign, and an object."""
-SHUFFLED: Mapping[str, int] = MappingProxyType({"shuffled 1": 1, "shuffled 2": 2})
+"""Name -> what makes a text; in each round two topics, two styles, a language, a letter avoided, a sign, an object."""
+SHUFFLED: Mapping[str, int] = MappingProxyType({f"shuffled {seed}": seed for seed in (1, 2, 3, 4)})
 """Adapters that learn nothing but words -> seed of their neutral texts and of the order of words."""
+ROUNDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxyType(
+    {"first": ((*HABITS,)[:8], (*SHUFFLED,)[:2]), "second": ((*HABITS,)[8:], (*SHUFFLED,)[2:])}
+)
+"""Habits and shuffled adapters that are judged together; the second came when the rule and all code were fixed."""
 
 
 def distinct(make: Callable[[random.Random], str], random_: random.Random) -> Iterator[str]:
