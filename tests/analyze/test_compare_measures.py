@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from scipy.stats import rankdata, spearmanr
 
 from lorascope.analyze import adapter_report, compare_measures
-from lorascope.analyze.compare_measures import MEASURED, correlate, rank_correlation, rank_gap
+from lorascope.analyze.compare_measures import MEASURED, correlate, rank_correlation
 from lorascope.analyze.stats.resampling import basic_interval, group_draws, percentile_interval
 from lorascope.stores import Run, StoreError
 
@@ -41,11 +41,9 @@ def test_correlations_are_scipys_of_the_means() -> None:
     found = found_of(tables, weight_norm=np.arange(60.0))
     means = {name: table.mean(axis=0) for name, table in tables.items()} | {"weight_norm": np.arange(60.0)}
     means |= {"js_over_permuted": means["js"] / means["js_permuted"], "depth": np.arange(60) // 3}
-    gap = rankdata(means["js"]) - rankdata(means["ablation"])
     for name in MEASURED:
         one = found.sel(measure=name)
         assert float(one["spearman"]) == pytest.approx(spearmanr(means[name], means["ablation"])[0], abs=1e-12)
-        assert float(one["overrated"]) == pytest.approx(spearmanr(means[name], gap)[0], abs=1e-12)
         np.testing.assert_allclose(one["value"], means[name])
     np.testing.assert_allclose(found["ablation"], means["ablation"])
     np.testing.assert_allclose(found["ablation_se"], tables["ablation"].std(axis=0, ddof=1) / np.sqrt(12))
@@ -79,9 +77,7 @@ def test_a_measure_that_misleads_is_told() -> None:
     tables = {"ablation": ablation * rows, "js": ablation / width**2, "effective_width": width}
     tables |= {"delta_ratio": ablation, "js_permuted": np.ones(60)}
     found = found_of({name: table * np.ones((20, 1)) for name, table in tables.items()})
-    assert float(found["overrated_high"].sel(measure="effective_width")) < -0.5
     assert float(found["spearman_low"].sel(measure="delta_ratio")) > float(found["spearman_high"].sel(measure="js"))
-    assert rank_gap(tables["js"], ablation)[np.argmin(width)] > 0
 
 
 def test_intervals_cover_the_truth_where_percentiles_do_not() -> None:
@@ -105,7 +101,7 @@ def test_what_is_not_known_is_nan_and_takes_nothing_along() -> None:
     tables["js_permuted"][:] = np.nan
     found = found_of(tables)
     unknown = ["js_permuted", "js_over_permuted", "weight_norm"]
-    for name in ("spearman", "spearman_low", "partial_high", "overrated"):
+    for name in ("spearman", "spearman_low", "partial_high"):
         assert np.isnan(found[name].sel(measure=unknown)).all()
         assert np.isfinite(found[name].drop_sel(measure=unknown)).all()
 
@@ -122,7 +118,7 @@ def test_a_component_at_which_a_measure_is_not_known_is_left_out_of_its_correlat
     ):
         expected = spearmanr(np.delete(values, out), np.delete(means["ablation"], out))[0]
         assert float(found["spearman"].sel(measure=name)) == pytest.approx(expected, abs=1e-12)
-        assert np.isfinite(found["overrated_low"].sel(measure=name))
+        assert np.isfinite(found["partial_low"].sel(measure=name))
     whole = spearmanr(means["js"], means["ablation"])[0]
     assert float(found["spearman"].sel(measure="js")) == pytest.approx(whole, abs=1e-12)
 

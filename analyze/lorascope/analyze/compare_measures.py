@@ -29,7 +29,6 @@ MIN_COMPONENTS = 3
 CORRELATIONS = {
     "spearman": "rank correlation with ablation over components",
     "partial": "rank correlation with ablation once the mean rank of each kind is taken off",
-    "overrated": "rank correlation with how many ranks js puts a component above its place by ablation",
 }
 
 
@@ -67,9 +66,8 @@ def compare_measures(
     xr.Dataset
         By `measure` (js, delta_ratio, js_permuted, effective_width, their means over tokens and samples;
         js_over_permuted, a ratio of means; weight_norm, the Frobenius norm of s B A; depth, the layer): `spearman` with
-        ablation; `partial`, once the mean rank of each kind of module is taken off both sides; and `overrated`, with
-        the rank by js less that by ablation, positive where js puts components too high in which the measure is large.
-        Each has `_low` and `_high`, the ends of its interval, NaN for one sample.
+        ablation, and `partial`, once the mean rank of each kind of module is taken off both sides. Each has `_low` and
+        `_high`, the ends of its interval, NaN for one sample.
 
         By `component`: `ablation` in nats, mean over samples, and its standard error `ablation_se`. `value` (measure,
         component) is what was compared. Tokens that were drawn weigh the inverse of their chance.
@@ -154,11 +152,11 @@ def correlate(
     whole, by_draw = means(np.ones((1, n))), means(draws.counts)
     known = {m: np.isfinite(whole[m][0]) & np.isfinite(by_draw[m]).all(axis=0) for m in MEASURED}
 
-    def three(found: Mapping[str, np.ndarray]) -> np.ndarray:
-        js, ablation = found["js"], found["ablation"]
-        return np.array([_three(found[m][:, at], js[:, at], ablation[:, at], kinds[at]) for m, at in known.items()])
+    def both(found: Mapping[str, np.ndarray]) -> np.ndarray:
+        ablation = found["ablation"]
+        return np.array([_both(found[m][:, at], ablation[:, at], kinds[at]) for m, at in known.items()])
 
-    r, drawn = three(whole)[..., 0], three(by_draw)  # (measure, correlation), and by draw
+    r, drawn = both(whole)[..., 0], both(by_draw)  # (measure, correlation), and by draw
     drawn = drawn if n > 1 else np.full_like(drawn, np.nan)
     ends = [
         [basic_interval(float(v), d, level, draws.weights) for v, d in zip(*m, strict=True)]
@@ -174,22 +172,12 @@ def correlate(
     return result
 
 
-def _three(value: np.ndarray, js: np.ndarray, ablation: np.ndarray, kinds: np.ndarray) -> list[np.ndarray]:
+def _both(value: np.ndarray, ablation: np.ndarray, kinds: np.ndarray) -> list[np.ndarray]:
     """A measure's correlations (draw,), in the order of `CORRELATIONS`, over the components where it is known."""
     if value.shape[1] < MIN_COMPONENTS:
         return [np.full(len(value), np.nan)] * len(CORRELATIONS)
-    kinds, one = np.unique(kinds, return_inverse=True)[1], np.zeros_like(kinds)
-    sides = ((ablation, one), (ablation, kinds), (rank_gap(js, ablation), one))
-    return [rank_correlation(value, *side) for side in sides]
-
-
-def rank_gap(
-    first: Float64[np.ndarray, "*draw component"], second: Float64[np.ndarray, "*draw component"]
-) -> np.ndarray:
-    """How many ranks components (last axis) lie higher in the first than in the second; NaN where one isn't known."""
-    from scipy.stats import rankdata  # type: ignore[import-untyped]  # a quarter of a second
-
-    return np.asarray(rankdata(first, axis=-1) - rankdata(second, axis=-1))
+    kinds = np.unique(kinds, return_inverse=True)[1]
+    return [rank_correlation(value, ablation, groups) for groups in (np.zeros_like(kinds), kinds)]
 
 
 def rank_correlation(
@@ -201,7 +189,7 @@ def rank_correlation(
 
     It is NaN where a value is, or where nothing varies within groups.
     """
-    from scipy.stats import rankdata
+    from scipy.stats import rankdata  # type: ignore[import-untyped]  # a quarter of a second
 
     one_hot = np.eye(groups.max() + 1)[groups]
     share = one_hot / one_hot.sum(axis=0)

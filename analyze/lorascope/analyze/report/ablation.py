@@ -39,11 +39,10 @@ def ablation(comparison: xr.Dataset) -> str:
     ]
     caption = (
         "Rank correlation with ablation's KL over components; within kinds, once the mean rank of each kind of module "
-        "is taken off; with overrating, that with how many ranks JS puts a component above its place by ablation. In "
-        f"brackets {100 * attrs['level']:g} % intervals over samples."
+        f"is taken off. In brackets {100 * attrs['level']:g} % intervals over samples."
     )
     rows = [
-        [NAMES[name], *(_interval(comparison, name, kind) for kind in ("spearman", "partial", "overrated"))]
+        [NAMES[name], *(_interval(comparison, name, kind) for kind in ("spearman", "partial"))]
         for name in comparison["measure"].values.tolist()
     ]
     points = "Each point is a component; hover over it for its name."
@@ -51,7 +50,7 @@ def ablation(comparison: xr.Dataset) -> str:
         "ablation",
         "Does JS see what matters?",
         *(f"<p>{escape(with_minus(text))}</p>" for text in (*sentences(comparison), " ".join(notes))),
-        table(["measure", "Spearman", "within kinds", "with overrating"], rows, caption=caption),
+        table(["measure", "Spearman", "within kinds"], rows, caption=caption),
         figure("ablation-scatter", ablation_figure(comparison), points),
         _overrated(comparison),
     )
@@ -66,17 +65,10 @@ def sentences(comparison: xr.Dataset) -> list[str]:
     other = f"; the measure that predicts it best, {NAMES[best]}, with one of {_interval(comparison, best)}"
     n = max(1, comparison.sizes["component"] // 10)
     n_shared = int((np.maximum(*_places(comparison)) <= n).sum())
-    low, high = (float(comparison[f"overrated_{end}"].sel(measure="effective_width")) for end in ("low", "high"))
-    why = "how far JS puts a component too high neither rises nor falls with its effective width"
-    if high < 0 or low > 0:
-        why = (
-            f"the {'more' if low > 0 else 'fewer'} features share the softmax's mass, the more JS overrates a component"
-        )
     return [
         f"JS predicts what taking a component out costs with a rank correlation of {_interval(comparison, 'js')}"
         f"{other if best != 'js' else ', no other measure with a larger one'}.",
-        f"Of the {n} components with the largest JS, {n_shared} are among the {n} that cost most; {why} (rank "
-        f"correlation {_interval(comparison, 'effective_width', 'overrated')}).",
+        f"Of the {n} components with the largest JS, {n_shared} are among the {n} that cost most.",
     ]
 
 
