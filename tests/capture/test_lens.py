@@ -13,20 +13,16 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import (
-    CohereConfig,
-    CohereForCausalLM,
+    AutoConfig,
+    AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
-    NemotronConfig,
-    NemotronForCausalLM,
-    VaultGemmaConfig,
-    VaultGemmaForCausalLM,
 )
 
 from lorascope.analyze import lens, save_steering
-from lorascope.analyze.unembedding import read_unembedding
+from lorascope.analyze.unembedding import CENTRED, LESS_ONE, PLAIN, read_unembedding
 from lorascope.capture.models.unembedding import final_norm
 from lorascope.stores import StoreError, open_run
 
@@ -136,22 +132,26 @@ def test_a_models_folder_gives_what_a_run_stores(
     assert found.attrs == stored.attrs
 
 
-@pytest.mark.parametrize(
-    "build",
-    [
-        lambda n: CohereForCausalLM(CohereConfig(vocab_size=n, **SHAPE)),
-        lambda n: NemotronForCausalLM(NemotronConfig(vocab_size=n, **SHAPE)),
-        lambda n: VaultGemmaForCausalLM(VaultGemmaConfig(vocab_size=n, head_dim=8, **SHAPE)),
-    ],
-    ids=["centred without a bias", "less 1 with a bias", "less 1"],
-)
-def test_norms_that_their_names_do_not_tell(build: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
+SMALL = SHAPE | {"head_dim": 8, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "pad_token_id": 0}
+"""Names of GPT-2 among them; a type's settings take those that they know."""
+FINAL = {**dict.fromkeys(["gpt2", "gpt_bigcode"], "transformer.ln_f"), "gpt_neox": "gpt_neox.final_layer_norm"}
+"""Type -> its final norm, where that has another name than that of most."""
+
+
+@pytest.mark.parametrize("kind", [*PLAIN, *LESS_ONE, *CENTRED])
+def test_a_folder_of_each_known_type_gives_the_norm_that_its_model_has(
+    tiny_tokenizer: Any, tmp_path: Path, kind: str
+) -> None:
+    plain, n = AutoConfig.for_model(kind).to_dict(), len(tiny_tokenizer)
+    settings = {name: value for name, value in (SMALL | {"vocab_size": n}).items() if name in plain}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = disturbed(build(len(tiny_tokenizer)), "model.norm")
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings))
+        model = disturbed(model.float(), FINAL.get(kind, "model.norm"))
     expected, found = final_norm(model, INPUTS), read_unembedding(save_model(tmp_path / "model", model, tiny_tokenizer))
-    np.testing.assert_allclose(found["norm"], expected.weight, rtol=1e-5)
+    np.testing.assert_allclose(found["norm"], expected.weight, rtol=1e-4)
     assert found.attrs["centred"] == expected.centred
+    np.testing.assert_array_equal(found["weight"], model.get_output_embeddings().weight.detach())
 
 
 def test_pieces_of_other_tokenizers(tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
@@ -179,6 +179,10 @@ def elsewhere(path: Path) -> None:
 def renamed(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content.replace(b"model.norm.weight", b"model.form.weight"))
+
+
+def other_kind(path: Path) -> None:
+    (path.parent / "config.json").write_text(json.dumps({"model_type": "persimmon"}))
 
 
 def other_text(path: Path) -> None:
@@ -224,6 +228,7 @@ DAMAGE: dict[Callable[[Path], None], str] = {
     pipe: "is a named pipe, not a file",
     elsewhere: "`weight_map` of .* doesn't name a file beside it",
     renamed: "the model's final norm goes by none of norm.weight, .*; capture with `--unembedding` instead",
+    other_kind: "is of type 'persimmon', whose final norm isn't known; capture with `--unembedding` instead",
     other_text: r"isn't a tokenizer's file \(TypeError",
     no_pieces: r"isn't a tokenizer's file \(TypeError",
     no_file_name: "`weight_map` of .* doesn't name a file beside it",

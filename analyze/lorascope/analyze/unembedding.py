@@ -20,13 +20,29 @@ NORMS = ("norm.weight", "ln_f.weight", "final_layer_norm.weight")
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight")
 HEADS = ("lm_head.weight", "embed_out.weight")
 """Names of the final norm and of the input embedding, each with one of `PREFIXES`, and of the output embedding."""
-LESS_ONE = (
-    *("gemma", "gemma2", "gemma3_text", "vaultgemma", "nemotron"),
-    *("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "minimax_m3_vl_text", "muse_spark_text", "step3p5"),
+PLAIN = (
+    *("llama", "mistral", "ministral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "phi3", "phimoe"),
+    *(
+        "smollm3",
+        "granite",
+        "granitemoe",
+        "olmo2",
+        "olmo3",
+        "olmoe",
+        "starcoder2",
+        "stablelm",
+        "glm",
+        "glm4",
+        "gpt_oss",
+    ),
+    *("gpt2", "gpt_bigcode", "gpt_neox", "helium", "exaone4", "seed_oss", "ernie4_5", "hunyuan_v1_dense", "arcee"),
+    *("apertus", "minimax", "jetmoe"),
 )
-"""Types of models that keep the weight of their final norm less 1, and"""
+"""Types of models that keep their final norm's weight as it is, and whose norm takes the mean off if it has a bias,"""
+LESS_ONE = ("gemma", "gemma2", "gemma3_text", "vaultgemma", "nemotron")
+"""those that keep it less 1, and"""
 CENTRED = ("cohere", "cohere2")
-"""those whose norm takes the mean off although it has no bias (transformers 5)."""
+"""those whose norm takes the mean off although it has no bias. Each was held against its norm's output."""
 MAX_VOCABULARY = 2**24
 """Most token ids, of which each takes memory; the largest vocabularies in use have a sixtieth."""
 BLOCK = 1024
@@ -36,7 +52,7 @@ BLOCK = 1024
 def read_unembedding(folder: Path) -> xr.Dataset:
     """`weight`, `norm` and `text` as `Run.unembedding` gives them, from `*.safetensors` and `tokenizer.json`.
 
-    Known are the names of Llama and its kin, Gemma, GPT-2 and GPT-NeoX. A text isn't always what the tokenizer would
+    A text isn't always what the tokenizer would
     decode: of pieces that begin with `▁` the space is kept.
 
     Raises
@@ -44,11 +60,17 @@ def read_unembedding(folder: Path) -> xr.Dataset:
     FileNotFoundError
         If `config.json`, `tokenizer.json` or the weights aren't there.
     StoreError
-        If a file is no regular one or damaged, no tensor has one of these names, or they don't fit each other.
+        If the model's type isn't in `PLAIN`, `LESS_ONE` or `CENTRED`, a file is no regular one or damaged, a tensor
+        isn't there under a known name, or they don't fit each other.
     """
     import dask.array as da
 
-    config, files = _object(folder / "config.json"), _files(folder)
+    config = _object(folder / "config.json")
+    kind = config.get("model_type")
+    if kind not in (*PLAIN, *LESS_ONE, *CENTRED):
+        why = f"of type {kind!r}, whose final norm isn't known"
+        raise StoreError(f"the model in `{folder}` is {why}; capture with `--unembedding` instead")
+    files = _files(folder)
     inputs = [prefix + name for prefix in PREFIXES for name in EMBEDDINGS]
     is_tied = config.get("tie_word_embeddings") is True or not any(name in files for name in HEADS)
     weight, dtype = _tensor(files, inputs if is_tied else HEADS, "output embedding", 2)
@@ -57,11 +79,11 @@ def read_unembedding(folder: Path) -> xr.Dataset:
     if norm.shape != weight.shape[1:]:
         raise StoreError(f"the output embedding in `{folder}` is {weight.shape}, but its norm {norm.shape}; look at it")
     text = _texts(folder / "tokenizer.json", len(weight))
-    added = np.float32(config.get("model_type") in LESS_ONE)
+    added = np.float32(kind in LESS_ONE)
     lazy = da.from_array(weight, chunks=(BLOCK, weight.shape[1]), name=False, inline_array=True)
     lazy = lazy.map_blocks(widen_block, dtype, dtype=np.float32)
     values = {"norm": ("feature", widen_block(norm, norm_dtype) + added), "text": ("vocabulary", text)}
-    is_centred = config.get("model_type") in CENTRED or any(
+    is_centred = kind in CENTRED or any(
         name.removesuffix("weight") + "bias" in files for name in norms if name in files
     )
     return xr.Dataset({"weight": (("vocabulary", "feature"), lazy), **values}, attrs={"centred": is_centred})
