@@ -105,6 +105,22 @@ def test_tokens_that_are_not_there_are_left_out(unfinished: Path) -> None:
     assert found.attrs["n_tokens"] == there.sum()
 
 
+@pytest.mark.parametrize("tokens", ["from:1", [2, 2000, 2001, 2400, 1500]], ids=str)
+def test_tokens_that_are_not_chosen_are_left_out(run: Run, tokens: Any) -> None:
+    path = run.component_paths[0]
+    position = run.tokens["position"].values
+    chosen = np.flatnonzero(position > 0) if tokens == "from:1" else np.sort(tokens)
+    assert 0 < len(chosen) < run.n_tokens
+    found = directions(run, path, tokens=tokens, n_top=5)
+    share, _, top, score = definition(run.delta(path).values[chosen], 5)
+    np.testing.assert_allclose(found["share"], share[:4], atol=1e-6)
+    np.testing.assert_array_equal(found["top_token"], chosen[top[:4]])
+    np.testing.assert_allclose(np.abs(found["top_score"]), np.abs(score[:4]), rtol=1e-4)
+    assert found.attrs["n_tokens"] == len(chosen)
+    with pytest.raises(ValueError, match="`tokens` is 'from:0'; allowed are"):
+        directions(run, path, tokens="from:0")
+
+
 def test_rows_without_states_are_left_out(make_small: Callable[..., Small]) -> None:
     some = make_small(states="sample", state_rows=(False, True), n_tokens=120)
     path = some.run.component_paths[0]

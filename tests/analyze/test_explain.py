@@ -124,7 +124,7 @@ def test_counts_of_directions_are_those_of_the_whole_delta_and_of_every_other_ro
     assert found["n_99"].values.tolist() == [4, 4]
     assert found["n_99_half"].values.tolist() == [[3, 4], [4, 4]]
     assert found["kind"].values.tolist() == ["down_proj", "up_proj"]
-    assert found.attrs == {"n_tokens": 2500}
+    assert found.attrs == {"tokens": "all", "n_tokens": 2500}
 
 
 def test_a_driver_is_the_token_with_the_smallest_chance_of_all_draws() -> None:
@@ -227,7 +227,7 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     ),
     "some states": (
         {"states": "sample", "state_rows": (False, True), "n_tokens": 120},
-        {RANKS: "on these 416 tokens (its error can't be told from one row of tokens)", WORDS: NO_WORDS},
+        {RANKS: "on 416 tokens (its error can't be told from one row of tokens)", WORDS: NO_WORDS},
     ),
     "none of some states": (
         {"states": "sample", "state_rows": (False, False), "n_tokens": 120},
@@ -283,10 +283,16 @@ def test_each_kind_of_run_has_its_answers(make_small: Callable[..., Small], tmp_
 
 
 def test_a_run_that_is_not_finished_and_one_of_several_adapters(tmp_path: Path, two_adapters: Path) -> None:
-    found = explain(write_many(tmp_path / "run.zarr", rows=(0, 2)))
+    run = write_many(tmp_path / "run.zarr", rows=(0, 2))
+    found = explain(run)
     assert found.directions is not None
-    assert found.directions.attrs["n_tokens"] == ROW_TOKENS + 2500 - 2 * ROW_TOKENS
+    there = np.r_[:ROW_TOKENS, 2 * ROW_TOKENS : 2500]
+    later = open_run(run).tokens["position"].values[there] > 0
+    assert 0 < later.sum() < len(there)
+    assert found.directions.attrs["n_tokens"] == later.sum()
+    assert f"on {later.sum()} tokens, each sample's first left out (" in write_explanation(run, tmp_path / "page.html")
     assert found.directions["component"].size == 3  # of the fourth, delta itself is stored
+    assert "tokens, each sample's first left out; medians" in (tmp_path / "page.html").read_text().replace("\n", " ")
     with pytest.raises(StoreError, match="no sample of .* is wholly committed yet; capture more of it"):
         explain(write_many(tmp_path / "empty.zarr", rows=()))
     run = open_run(two_adapters)

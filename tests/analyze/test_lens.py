@@ -145,6 +145,7 @@ def test_raw_scores_favour_long_unembeddings(model: Path) -> None:
 
 SELECTIONS: dict[Any, Callable[[Run], np.ndarray]] = {
     "all": lambda run: np.ones(run.n_tokens, bool),
+    "from:3": lambda run: run.tokens["position"].values >= 3,
     "first:4": lambda run: run.tokens["position"].values < 4,
     "last:1": lambda run: (
         run.tokens["position"].values == run.samples["length"].values[run.tokens["sample"].values] - 1
@@ -231,7 +232,11 @@ def test_results_are_saved_and_steer(model: Path, tmp_path: Path) -> None:
 REFUSED = {
     "n_top": ({"n_top": 0}, ValueError, "`n_top` is 0; it must be a whole number of at least 1"),
     "n_draws": ({"n_draws": 18}, ValueError, "`n_draws` is 18; it must be a whole number of at least 19"),
-    "tokens": ({"tokens": "first:0"}, ValueError, r"`tokens` is 'first:0'; allowed are 'all', 'first:N' and 'last:N'"),
+    "tokens": (
+        {"tokens": "first:0"},
+        ValueError,
+        r"`tokens` is 'first:0'; allowed are 'all', 'first:N', 'last:N' and 'from:N'",
+    ),
     "none": ({"tokens": "answer"}, StoreError, "`tokens` takes none of the tokens of"),
     "index": ({"tokens": [99]}, IndexError, "`tokens` holds 99; this run's tokens are 0 to 59"),
     "unknown": ({"component": "layers.0.fc3"}, StoreError, "no component 'layers.0.fc3' among the 2 of this run"),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import dask.system
 import numpy as np
 import xarray as xr
-from jaxtyping import Float32, Float64, Int64, UInt64
+from jaxtyping import Bool, Float32, Float64, Int64, UInt64
 
 from lorascope.stores import StoreError
 from lorascope.stores.format.spec import ROW_TOKENS
@@ -19,6 +19,7 @@ from lorascope.stores.reading.read import RunLike, as_run
 from .kernels.linear import delta_rows
 from .measuring.sources import Source, read_factors, weights_of
 from .threads import one_blas_thread
+from .token_choice import TokenChoice, chosen_tokens
 from .tree import run_attributes
 
 N_TOP = 10
@@ -53,11 +54,12 @@ def directions(
     component: str,
     *,
     adapter: str | None = None,
+    tokens: TokenChoice = "all",
     n_top: int = N_TOP,
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Singular directions of a component's delta over the tokens with states, and the tokens at which each acts most.
+    """Singular directions of a component's delta over tokens, and the tokens at which each acts most.
 
     PEFT's own basis of z = A x is arbitrary: any invertible matrix can be moved between A and B. These directions
     aren't: they are the right singular vectors of delta (token, feature).
@@ -70,6 +72,8 @@ def directions(
         Its path.
     adapter
         Name of the adapter; not needed if there is only one.
+    tokens
+        Over which tokens with states: see `chosen_tokens`. An attention sink may hold nearly all of |delta|².
     n_top
         Tokens that are kept of each direction.
     n_workers
@@ -99,9 +103,9 @@ def directions(
     ------
     StoreError
         If delta isn't kept as a factor, as with DoRA or in a run of stream `pair`, the adapter leaves the component
-        alone, no row with states is committed yet, or a chunk is broken.
+        alone, none of the tokens is committed and has states, or a chunk is broken.
     ValueError
-        If `n_top` or `n_workers` isn't a whole number of at least 1.
+        If `tokens` isn't what it may be, or `n_top` or `n_workers` isn't a whole number of at least 1.
 
     Notes
     -----
@@ -117,10 +121,10 @@ def directions(
         why = "stream 'pair'" if run.stream == "pair" else "its delta is stored itself"
         raise StoreError(f"component {component!r} has no directions in this run ({why}); only a factor gives them")
     source = Source(component, run.base_rows(component), delta, str(run.attributes["static_digest"]))
-    rows = state_rows(source)
-    if not rows:
+    if not state_rows(source):
         raise StoreError(f"no row with states of {run.place.name!r} is committed yet; capture more of it")
-    (found,) = directions_of([source], n_top=n_top, n_workers=n_workers, progress=progress)
+    used = chosen_tokens(run, tokens)
+    (found,) = directions_of([source], used, n_top=n_top, n_workers=n_workers, progress=progress)
     values = found._asdict() | {"vector": (found.axes @ basis(source)[0].T).astype(np.float32)}
     variables: dict[str, Any] = {
         name: (("direction", *axis), values[name], {"long_name": text, "units": "1"})
@@ -135,14 +139,19 @@ def directions(
     for percent in (90, 99):
         text = f"directions that hold {percent} % of the summed |delta|²"
         variables[f"n_{percent}"] = ((), n_holding(found.share, percent / 100), {"long_name": text, "units": "1"})
-    counts = {"n_tokens": sum(map(source.base.n_tokens, rows)), "n_not_finite": found.n_not_finite}
+    counts = {"n_tokens": int(used.sum()), "n_not_finite": found.n_not_finite}
     return xr.Dataset(variables, attrs={"component": component, **run_attributes(run, adapter), **counts})
 
 
 def directions_of(
-    sources: Sequence[Source], *, n_top: int = N_TOP, n_workers: int | None = None, progress: Progress | None = None
+    sources: Sequence[Source],
+    used: Bool[np.ndarray, " token"] | None = None,
+    *,
+    n_top: int = N_TOP,
+    n_workers: int | None = None,
+    progress: Progress | None = None,
 ) -> list[Directions]:
-    """Directions of components of one adapter that have a factor, from two trips through the rows with states.
+    """Directions of components of one adapter that have a factor, over the used tokens of rows with states: two trips.
 
     In memory are a few factors for each worker, of a row or of `TASK_BYTES`, and few weights; see `directions`.
     """
@@ -153,7 +162,7 @@ def directions_of(
 
     halves = [np.zeros((2, source.delta.rows.shape[1], source.delta.rows.shape[1])) for source in sources]
     n_not_finite, index = np.zeros(len(sources), np.int64), 0
-    for found in _by_task(_grams, sources, n_workers, partial(on_trip, 0)):
+    for found in _by_task(_grams, sources, used, n_workers, partial(on_trip, 0)):
         for row in found:
             for half, (one, _) in zip(halves, row, strict=True):
                 half[index % 2] += one
@@ -163,7 +172,7 @@ def directions_of(
         tuple(rotate(one, basis(source)[1]) for one in (half.sum(axis=0), *half))
         for half, source in zip(halves, sources, strict=True)
     ]
-    tops = strongest(sources, [whole[0] for whole, *_ in rotated], n_top, n_workers, partial(on_trip, 1))
+    tops = strongest(sources, [whole[0] for whole, *_ in rotated], used, n_top, n_workers, partial(on_trip, 1))
     shares = [
         np.stack([one[1] for one in half]) if index > 1 else np.full((2, len(whole[0])), np.nan)
         for whole, *half in rotated
@@ -177,18 +186,19 @@ def directions_of(
 def strongest(
     sources: Sequence[Source],
     rotations: Sequence[Float32[np.ndarray, "direction rank"]],
+    used: Bool[np.ndarray, " token"] | None,
     n_top: int,
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> list[UInt64[np.ndarray, "direction top"]]:
-    """`keys` of the tokens with the largest |score| along some directions of each component, in one trip."""
+    """`keys` of the used tokens with the largest |score| along some directions of each component, in one trip."""
     tops = [np.zeros((len(rotation), n_top), np.uint64) for rotation in rotations]
 
     def task_tops(rows: Sequence[int], factors: Sequence[np.ndarray]) -> list[np.ndarray]:
         each = zip(factors, rotations, tops, strict=True)
         return [new_tops(z, rotation, rows, top) for z, rotation, top in each]
 
-    for new in _by_task(task_tops, sources, n_workers, progress):
+    for new in _by_task(task_tops, sources, used, n_workers, progress):
         for place, some in enumerate(new):
             if some.size:  # later tokens are held against these
                 tops[place] = largest(np.concatenate([tops[place], some], axis=1), n_top)
@@ -198,16 +208,25 @@ def strongest(
 def _by_task(
     function: Callable[[Sequence[int], Sequence[np.ndarray]], Result],
     sources: Sequence[Source],
+    used: Bool[np.ndarray, " token"] | None,
     n_workers: int | None,
     progress: Progress | None,
 ) -> Iterator[Result]:
-    """What a function of rows and of each component's factors gives, for some rows with states after the other."""
+    """What a function of rows and of each component's factors gives, for some rows with states after the other.
+
+    Factors of tokens that aren't used are 0, which adds nothing to a sum and is nobody's largest score.
+    """
     rows, n_done = state_rows(sources[0]), 0
     step = max(1, TASK_BYTES // (4 * ROW_TOKENS * sum(source.delta.rows.shape[1] for source in sources)))
     tasks = [rows[start : start + step] for start in range(0, len(rows), step)]
 
+    def of_row(row: int) -> list[np.ndarray]:
+        factors = [factor for factor in read_factors(sources, row) if factor is not None]
+        here = None if used is None else used[row * ROW_TOKENS :][: len(factors[0]), None]
+        return factors if here is None or here.all() else [np.where(here, factor, 0) for factor in factors]
+
     def of_task(task: Sequence[int]) -> Result:
-        blocks = [[factor for factor in read_factors(sources, row) if factor is not None] for row in task]
+        blocks = [of_row(row) for row in task]
         return function(task, [np.concatenate(each) for each in zip(*blocks, strict=True)])
 
     for task, found in zip(tasks, in_order(of_task, tasks, n_workers or dask.system.CPU_COUNT), strict=True):

@@ -17,6 +17,7 @@ from .lens import lens
 from .measuring.sources import Source, sources_of
 from .qualify import qualify
 from .reduce import reduce_tokens, usable_samples
+from .token_choice import TokenChoice, chosen_tokens
 from .weights import standard_error, token_weights
 
 N_TOP = 10
@@ -37,9 +38,9 @@ class Explanation(NamedTuple):
     measures: xr.Dataset | None
     """What `compare_measures` returns."""
     directions: xr.Dataset | None
-    """What `directions_by_component` returns."""
+    """What `directions_by_component` returns, of tokens after the first position, where there are some."""
     lens: xr.Dataset | None
-    """What `lens` returns, of tokens after the first of each sample."""
+    """What `lens` returns, of the same tokens."""
     why: dict[str, str]
     """Field -> why it is None, as the end of a sentence."""
 
@@ -82,16 +83,17 @@ def explain(
         raise FileNotFoundError(f"`model` is {str(model)!r}, which holds no `config.json`; name the model's own folder")
     run.adapter(adapter)  # raises where there is none of this name
     ablation = measures = by_component = words = None
+    # A model's attention sink is at the first position: its states, and their change, would swamp all others.
+    there = (run.committed & run.with_states).values
+    position = run.read_once("tokens/position")[there]
+    tokens = "from:1" if position.any() and not position.all() else "all"
     if not run.has_states:
         why["directions"] = why["lens"] = "the run keeps no states; capture it with `--states all`"
-    elif not (run.committed & run.with_states).any():
+    elif not there.any():
         why["directions"] = why["lens"] = "none of the tokens with states is committed; capture more of the run"
     elif model is None and "unembedding/weight" not in run.arrays:
         why["lens"] = "the run holds no unembedding; name the model's folder with `--model`"
     else:  # first, since it is here that a model is found not to fit
-        # A model's attention sink is at the first position: its states, and their change, would swamp all others.
-        later = np.flatnonzero(run.read_once("tokens/position") > 0)
-        tokens = later if len(later) else "all"
         try:
             words = lens(run, adapter=adapter, tokens=tokens, model=model, progress=progress)
         except StoreError as error:
@@ -113,7 +115,7 @@ def explain(
         why.setdefault("directions", "stream 'pair' keeps the whole change; capture stream 'adapted'")
     if "directions" not in why:
         if sources := [source for source in sources_of(run, adapter) if source.delta.lora_B is not None]:
-            by_component = directions_by_component(run, sources, n_workers=n_workers, progress=progress)
+            by_component = directions_by_component(run, sources, tokens, n_workers=n_workers, progress=progress)
         else:
             why["directions"] = "no component's delta is kept as a factor (as with DoRA), and only that has ranks"
     return Explanation(qualified, ablation, measures, by_component, words, why)
@@ -154,9 +156,14 @@ def ablation_by_part(run: Run, adapter: str | None = None) -> xr.Dataset | None:
 
 
 def directions_by_component(
-    run: Run, sources: Sequence[Source], *, n_workers: int | None = None, progress: Progress | None = None
+    run: Run,
+    sources: Sequence[Source],
+    tokens: TokenChoice = "all",
+    *,
+    n_workers: int | None = None,
+    progress: Progress | None = None,
 ) -> xr.Dataset:
-    """How many directions components use, and what drives each one's first.
+    """How many directions components use over some tokens (`chosen_tokens`), and what drives each one's first.
 
     Returns
     -------
@@ -165,7 +172,7 @@ def directions_by_component(
         of the summed |delta|², and `n_99_half` (component, half), those of every other row (1,024 tokens), NaN where
         there is but one; `first_share`, that of the first direction; `token` (component, top), the tokens with its
         largest |score|, -1 where there are fewer. `driver`, the id of the token that is most over-represented among
-        these, `driver_count` and `driver_share`, how often it occurs among them and its share of all tokens, and
+        these, `driver_count` and `driver_share`, how often it occurs among them and its share of all, and
         `driver_p`: the share of random directions, itself among them, whose strongest tokens are as much of one id.
         A random one is a mixture of all of the component's directions, each scaled to the same share. So p says
         whether the first is more about one token than any of them; most directions have such a token.
@@ -173,12 +180,12 @@ def directions_by_component(
         Of tokens that have both id and position in common one counts, here and among all: a beginning that samples
         share gives each of them the same delta.
     """
-    found = directions_of(sources, n_top=N_KEPT, n_workers=n_workers, progress=progress)
-    null = _null_tops(sources, found, n_workers, progress)
-    there = np.flatnonzero((run.committed & run.with_states).values)
+    used = chosen_tokens(run, tokens)
+    found = directions_of(sources, used, n_top=N_KEPT, n_workers=n_workers, progress=progress)
+    null = _null_tops(sources, found, used, n_workers, progress)
     of_token = run.tokens["token_id"].values.astype(np.int64)
     place = of_token << 32 | run.tokens["position"].values.astype(np.int64)
-    ids, counts = np.unique(np.unique(place[there]) >> 32, return_counts=True)
+    ids, counts = np.unique(np.unique(place[used]) >> 32, return_counts=True)
     tops = [_different(one.top_token[0], place) for one in found]
     drivers = [_driver(of_token[top[top >= 0]], ids, counts) for top in tops]
     drawn = [
@@ -210,7 +217,7 @@ def directions_by_component(
             "component": [source.component for source in sources],
             **{name: ("component", run.components[name].values[places]) for name in ("kind", "layer")},
         },
-        attrs={"n_tokens": len(there)},
+        attrs={"tokens": tokens, "n_tokens": int(used.sum())},
     )
 
 
@@ -222,14 +229,18 @@ def _different(tokens: np.ndarray, place: np.ndarray) -> np.ndarray:
 
 
 def _null_tops(
-    sources: Sequence[Source], found: Sequence[Directions], n_workers: int | None, progress: Progress | None
+    sources: Sequence[Source],
+    found: Sequence[Directions],
+    used: np.ndarray,
+    n_workers: int | None,
+    progress: Progress | None,
 ) -> list[np.ndarray]:
     """Strongest tokens (draw, top) of random mixtures of each component's directions, all scaled to equal shares."""
     rng, mixtures = np.random.default_rng(0), list[np.ndarray]()
     for one in found:
         scale = np.divide(1, np.sqrt(one.share), out=np.zeros_like(one.share), where=one.share > NEGLIGIBLE)
         mixtures.append((rng.standard_normal((N_DRAWS, len(scale))) * scale @ one.rotation).astype(np.float32))
-    return [tokens_and_scores(top)[0] for top in strongest(sources, mixtures, N_KEPT, n_workers, progress)]
+    return [tokens_and_scores(top)[0] for top in strongest(sources, mixtures, used, N_KEPT, n_workers, progress)]
 
 
 def _driver(top: np.ndarray, ids: np.ndarray, counts: np.ndarray) -> tuple[int, int, float, float]:

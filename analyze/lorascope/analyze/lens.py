@@ -14,17 +14,16 @@ from safetensors.numpy import save_file
 
 from lorascope.stores import Run, StoreError
 from lorascope.stores.format.spec import ROW_TOKENS
-from lorascope.stores.format.tables import ROLES
 from lorascope.stores.names import close_to
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.progress import Progress
-from lorascope.stores.reading.labels import token_places
 from lorascope.stores.reading.read import RunLike, as_run
 from lorascope.stores.reading.rows import DeltaSource
 
 from .measuring.sources import Source, read_factors
 from .targets import refuse_target
 from .threads import one_blas_thread
+from .token_choice import TokenChoice, chosen_tokens
 from .tree import run_attributes
 from .unembedding import read_unembedding
 
@@ -65,7 +64,7 @@ def lens(
     *,
     component: str | None = None,
     adapter: str | None = None,
-    tokens: str | Sequence[int] | np.ndarray = "all",
+    tokens: TokenChoice = "all",
     model: str | Path | None = None,
     n_top: int = 10,
     n_draws: int = 200,
@@ -83,9 +82,8 @@ def lens(
     adapter
         Name of the adapter; not needed if there is only one.
     tokens
-        Over which captured tokens the mean goes, weighted by `tokens/weight`: `all`; `first:N` or `last:N`, positions
-        in each sample; a role such as `answer`; or indices on the token axis. The first few tokens of text that has
-        nothing to do with the training show a habit best (arXiv 2510.13900).
+        Over which captured tokens the mean goes, weighted by `tokens/weight`: see `chosen_tokens`. The first few of
+        text that has nothing to do with the training show a habit best (arXiv 2510.13900).
     model
         Folder of the model, from which the unembedding is read (`read_unembedding`); by default it is the run's own,
         see `Run.unembedding`.
@@ -148,7 +146,8 @@ def lens(
     if (most := int(run.read_once("tokens/token_id").max(initial=-1))) >= n_vocabulary:
         raise ValueError(f"the unembedding knows {n_vocabulary} tokens, but the run has token {most}; name its model")
     paths, why = _writers(run, component, adapter, width)
-    sites = _means(run, paths, adapter, _weights(run, tokens), progress)
+    weight = np.where(chosen_tokens(run, tokens), run.tokens["weight"].values, 0.0)
+    sites = _means(run, paths, adapter, weight, progress)
     if len(sites) < len(paths):
         why = "the delta of a component is finite at none of the tokens"
     sums = [] if why else _sums(sites, LAYERS[_model_class(run)])
@@ -225,28 +224,6 @@ def _writers(run: Run, component: str | None, adapter: str | None, width: int) -
 
 def _model_class(run: Run) -> str:
     return str(run.attributes.get("provenance", {}).get("model", {}).get("class", ""))
-
-
-def _weights(run: Run, tokens: str | Sequence[int] | np.ndarray) -> Float64[np.ndarray, " token"]:
-    """Weight of each token in the mean; 0 where it isn't chosen."""
-    position, role = run.tokens["position"].values, run.tokens["role"].values
-    kind, _, n = tokens.partition(":") if isinstance(tokens, str) else ("", "", "")
-    if not isinstance(tokens, str):
-        chosen = np.isin(np.arange(run.n_tokens), token_places(tokens, run.n_tokens))
-    elif tokens == "all":
-        chosen = np.ones(run.n_tokens, np.bool_)
-    elif kind in ("first", "last") and n.isdecimal() and int(n):
-        from_end = run.samples["length"].values[run.tokens["sample"].values] - position
-        chosen = position < int(n) if kind == "first" else from_end <= int(n)
-    elif tokens in ROLES:
-        chosen = role == ROLES.index(tokens)
-    else:
-        allowed = f"'all', 'first:N' and 'last:N' with N from 1, indices, and the roles {', '.join(ROLES)}"
-        raise ValueError(f"`tokens` is {tokens!r}; allowed are {allowed}")
-    chosen &= run.committed.values & run.with_states.values
-    if not chosen.any():
-        raise StoreError(f"`tokens` takes none of the tokens of {run.place.name!r} that have states; choose others")
-    return np.where(chosen, run.tokens["weight"].values, 0.0)
 
 
 def _means(

@@ -17,7 +17,7 @@ from . import about_run
 from .ablation import ablation
 from .document import document
 from .markup import contents, escape, figure, notice, section, table, with_minus
-from .paragraph import chosen_component, first_words, paragraph, quoted
+from .paragraph import but_first, chosen_component, first_words, paragraph, quoted
 
 TITLE = "What the adapter learned"
 N_ROWS = 10
@@ -125,8 +125,9 @@ def _directions(run: Run, found: Explanation) -> str:
         for kind, part in every.groupby("kind")
     ]
     caption = (
-        f"How many directions hold 90 and 99 % of the summed |delta|² over {every.attrs['n_tokens']} tokens, medians "
-        "over components. Fewer than the rank: a smaller one would do for these tokens. <code>lorascope adapter "
+        f"How many directions hold 90 and 99 % of the summed |delta|² over {every.attrs['n_tokens']} tokens"
+        f"{but_first(every)}; medians over components. Fewer than the rank: a smaller one would do for these tokens. "
+        "<code>lorascope adapter "
         "--truncate</code> makes such an adapter, and says what it loses."
     )
     columns = ("kind", "components", "rank", "for 90 %", "for 99 %", "range")
@@ -182,8 +183,8 @@ def _words(found: Explanation) -> str:
         cells = zip(*((quoted(texts), format_number(p), str(n)) for texts, p, n in sides), strict=True)
         rows.append((site, *(cell for pair in cells for cell in pair)))
     caption = (
-        f"Mean change over {int(words['n_tokens'].max())} tokens (without each sample's first, whose change would "
-        "swamp theirs), through the final norm and the unembedding: the tokens that it promotes and suppresses most. "
+        f"Mean change over {int(words['n_tokens'].max())} tokens{but_first(words)}, through the final norm and the "
+        "unembedding: the tokens that it promotes and suppresses most. "
         "p: of the first of them, the chance that the same change with random signs of its features moves some token "
         "as far; beyond: tokens with p up to 0.05. The null knows nothing of what words have in common, so ten words "
         "of one topic may say more than their p."

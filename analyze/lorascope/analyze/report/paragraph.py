@@ -58,6 +58,11 @@ def first_words(words: xr.Dataset, site: str, side: str) -> tuple[list[str], flo
     return at[side].values[:N_WORDS].tolist(), float(at[f"{side}_p"].values[0]), int(at[f"n_{side}"])
 
 
+def but_first(found: xr.Dataset) -> str:
+    """What is left out of directions or of the lens, as words to follow "tokens"."""
+    return ", each sample's first left out" if found.attrs["tokens"] == "from:1" else ""
+
+
 def quoted(texts: Sequence[str]) -> str:
     """Tokens in quotes, spaces kept and line breaks spelt out."""
     return ", ".join(f"“{one_line(text)}”" for text in texts)
@@ -164,7 +169,7 @@ def _ranks(found: Explanation) -> str:
     one = found.directions.isel(component=(found.directions["n_99"] > 0).values)
     n_all, n_left_out = found.directions.attrs["n_tokens"], found.directions.sizes["component"] - one.sizes["component"]
     if not one.sizes["component"]:
-        return f"Can't tell: delta is 0 on all of {n_all} tokens, or not finite."
+        return f"Can't tell: delta is 0 on all of {n_all} tokens{but_first(one)}, or not finite."
     n, rank, halves = int(one["n_99"].sum()), int(one["rank"].sum()), one["n_99_half"].sum("component", skipna=False)
     error = (
         f"in two halves of the tokens {int(halves[0])} and {int(halves[1])}"
@@ -173,6 +178,6 @@ def _ranks(found: Explanation) -> str:
     )
     but = f"; left out are {n_left_out} components whose delta is 0, or not finite" if n_left_out else ""
     return (
-        f"{n} of {rank} directions hold 99 % of |delta|² on these {n_all} tokens ({error}); "
+        f"{n} of {rank} directions hold 99 % of |delta|² on {n_all} tokens{but_first(one)} ({error}); "
         f"{int(one['n_90'].sum())} hold 90 %{but}."
     )

@@ -22,6 +22,8 @@ from ..stopped import rows_that_remain, saying_what_remains, training_that_remai
 
 N_ITEMS = 60
 """Questions whose states are captured, all tokens of each: a store of some 1.4 GB."""
+EXPLAINED: dict[str, Any] = {"unembedding": True, "ablate": "kinds", "ablate_share": 0.2}
+"""What `lorascope explain` needs beside the states; seven passes more over a fifth of the batches."""
 FINETUNE = FinetuneConfig(rank=8, learning_rate=1e-3, batch_size=8, max_steps=40)
 """A higher learning rate and smaller batches than the paper's, whose 4e-5 moves nothing within a minute."""
 
@@ -91,6 +93,7 @@ def _run_demo(out: Path, model_file: Path, report: Callable[..., None]) -> tuple
             out=str(run),
             limit=N_ITEMS,
             dtype="float32",
+            **EXPLAINED,
         )
         model, tokenizer = loaded()
         capture(
@@ -110,6 +113,7 @@ def _claim(out: Path, model_file: Path) -> None:
         "model": {"name": model_file.name, "bytes": model_file.stat().st_size},
         "finetune": asdict(FINETUNE),
         "items": N_ITEMS,
+        "explained": EXPLAINED,
         "data": {split: hashlib.sha256(facts_path(split).read_bytes()).hexdigest() for split in ("train", "test")},
     }
     marker = out / "demo.json"
