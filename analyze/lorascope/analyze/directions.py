@@ -73,7 +73,9 @@ def directions(
     adapter
         Name of the adapter; not needed if there is only one.
     tokens
-        Over which tokens with states: see `chosen_tokens`. An attention sink may hold nearly all of |delta|².
+        Over which tokens with states: `all`; `first:N`, `last:N` or `from:N`, by position in each sample; a role such
+        as `answer`; or indices on the token axis. `from:1` leaves position 0 out, often an attention sink, whose delta
+        may hold nearly all of |delta|².
     n_top
         Tokens that are kept of each direction.
     n_workers

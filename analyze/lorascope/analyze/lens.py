@@ -82,8 +82,8 @@ def lens(
     adapter
         Name of the adapter; not needed if there is only one.
     tokens
-        Over which captured tokens the mean goes, weighted by `tokens/weight`: see `chosen_tokens`. The first few of
-        text that has nothing to do with the training show a habit best (arXiv 2510.13900).
+        Over which captured tokens the mean goes, weighted by `tokens/weight`; as those of `directions`. The first few
+        of text that has nothing to do with the training show a habit best (arXiv 2510.13900).
     model
         Folder of the model, from which the unembedding is read (`read_unembedding`); by default it is the run's own,
         see `Run.unembedding`.

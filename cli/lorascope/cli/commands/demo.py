@@ -21,7 +21,7 @@ from ..screen import progress_bar, say
 from ..stopped import rows_that_remain, saying_what_remains, training_that_remains
 
 N_ITEMS = 60
-"""Questions whose states are captured, all tokens of each: a store of some 1.4 GB."""
+"""Questions whose states are captured, all tokens of each: a store of some 1.3 GB."""
 EXPLAINED: dict[str, Any] = {"unembedding": True, "ablate": "kinds", "ablate_share": 0.2}
 """What `lorascope explain` needs beside the states; seven passes more over a fifth of the batches."""
 FINETUNE = FinetuneConfig(rank=8, learning_rate=1e-3, batch_size=8, max_steps=40)
