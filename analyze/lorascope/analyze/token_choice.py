@@ -41,7 +41,7 @@ def chosen_tokens(run: Run, tokens: TokenChoice) -> Bool[np.ndarray, " token"]:
     else:
         allowed = f"'all', 'first:N', 'last:N' and 'from:N' with N from 1, indices, and the roles {', '.join(ROLES)}"
         raise ValueError(f"`tokens` is {tokens!r}; allowed are {allowed}")
-    chosen = chosen & run.committed.values & run.with_states.values
-    if not chosen.any():
+    found: np.ndarray = chosen & run.committed.values & run.with_states.values
+    if not found.any():
         raise StoreError(f"`tokens` takes none of the tokens of {run.place.name!r} that have states; choose others")
-    return chosen
+    return found
