@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -117,6 +118,10 @@ def test_tokens_that_are_not_chosen_are_left_out(run: Run, tokens: Any) -> None:
     np.testing.assert_array_equal(found["top_token"], chosen[top[:4]])
     np.testing.assert_allclose(np.abs(found["top_score"]), np.abs(score[:4]), rtol=1e-4)
     assert found.attrs["n_tokens"] == len(chosen)
+    assert found.attrs["tokens"] == (tokens if tokens == "from:1" else "5 chosen")
+    whole = directions(run, path)
+    for every in (f"first:{2**40}", f"last:{2**40}"):
+        xr.testing.assert_equal(directions(run, path, tokens=every), whole)
     with pytest.raises(ValueError, match="`tokens` is 'from:0'; allowed are"):
         directions(run, path, tokens="from:0")
 

@@ -125,6 +125,9 @@ def test_counts_of_directions_are_those_of_the_whole_delta_and_of_every_other_ro
     assert found["n_99_half"].values.tolist() == [[3, 4], [4, 4]]
     assert found["kind"].values.tolist() == ["down_proj", "up_proj"]
     assert found.attrs == {"tokens": "all", "n_tokens": 2500}
+    first = directions_by_component(run, sources_of(run), np.arange(500))  # of one row, which has no halves
+    assert np.isnan(first["n_99_half"]).all()
+    assert first.attrs == {"tokens": "500 chosen", "n_tokens": 500}
 
 
 def test_a_driver_is_the_token_with_the_smallest_chance_of_all_draws() -> None:
@@ -196,7 +199,7 @@ ACTS, MATTERS, WHICH, WORDS, RANKS = (
     "How many ranks",
 )
 NO_ABLATION = "Can't tell, since the run holds no ablation; capture it with `--ablate components`."
-NO_WORDS = "Can't tell, since the run holds no unembedding; name the model's folder with `--model`."
+NO_WORDS = "the run holds no unembedding; capture it with `--unembedding`, or name the model's folder with `--model`."
 NO_STATES = "Can't tell, since the run keeps no states; capture it with `--states all`."
 PAIR = "Can't tell, since stream 'pair' keeps the whole change; capture stream 'adapted'."
 NO_FACTOR = "Can't tell, since no component's delta is kept as a factor (as with DoRA), and only that has ranks."
@@ -290,9 +293,9 @@ def test_a_run_that_is_not_finished_and_one_of_several_adapters(tmp_path: Path, 
     later = open_run(run).tokens["position"].values[there] > 0
     assert 0 < later.sum() < len(there)
     assert found.directions.attrs["n_tokens"] == later.sum()
-    assert f"on {later.sum()} tokens, each sample's first left out (" in write_explanation(run, tmp_path / "page.html")
+    assert f"on {later.sum()} tokens, position 0 left out (" in write_explanation(run, tmp_path / "page.html")
     assert found.directions["component"].size == 3  # of the fourth, delta itself is stored
-    assert "tokens, each sample's first left out; medians" in (tmp_path / "page.html").read_text().replace("\n", " ")
+    assert "tokens, position 0 left out; medians" in (tmp_path / "page.html").read_text().replace("\n", " ")
     with pytest.raises(StoreError, match="no sample of .* is wholly committed yet; capture more of it"):
         explain(write_many(tmp_path / "empty.zarr", rows=()))
     run = open_run(two_adapters)

@@ -132,9 +132,12 @@ def test_a_models_folder_gives_what_a_run_stores(
     assert found.attrs == stored.attrs
 
 
-SMALL = SHAPE | {"head_dim": 8, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "pad_token_id": 0}
+SMALL = SHAPE | {"head_dim": 8, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "rotary_dim": 8}
 """Names of GPT-2 among them; a type's settings take those that they know."""
-FINAL = {**dict.fromkeys(["gpt2", "gpt_bigcode"], "transformer.ln_f"), "gpt_neox": "gpt_neox.final_layer_norm"}
+FINAL = {
+    **dict.fromkeys(["gpt2", "gpt_bigcode", "gpt_neo", "gptj", "codegen"], "transformer.ln_f"),
+    "gpt_neox": "gpt_neox.final_layer_norm",
+}
 """Type -> its final norm, where that has another name than that of most."""
 
 
@@ -143,7 +146,7 @@ def test_a_folder_of_each_known_type_gives_the_norm_that_its_model_has(
     tiny_tokenizer: Any, tmp_path: Path, kind: str
 ) -> None:
     plain, n = AutoConfig.for_model(kind).to_dict(), len(tiny_tokenizer)
-    settings = {name: value for name, value in (SMALL | {"vocab_size": n}).items() if name in plain}
+    settings = {name: value for name, value in (SMALL | {"vocab_size": n, "pad_token_id": 0}).items() if name in plain}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings))

@@ -19,7 +19,7 @@ from lorascope.stores.reading.read import RunLike, as_run
 from .kernels.linear import delta_rows
 from .measuring.sources import Source, read_factors, weights_of
 from .threads import one_blas_thread
-from .token_choice import TokenChoice, chosen_tokens
+from .token_choice import TokenChoice, chosen_tokens, told_choice
 from .tree import run_attributes
 
 N_TOP = 10
@@ -46,7 +46,7 @@ class Directions(NamedTuple):
     top_score: Float32[np.ndarray, "direction top"]
     n_not_finite: int
     half_share: Float64[np.ndarray, "half direction"]
-    """Shares as every other row has them, each half along its own directions; NaN where there is but one row."""
+    """Shares as every other row with used tokens has them, each half along its own directions; NaN if it is but one."""
 
 
 def directions(
@@ -81,7 +81,7 @@ def directions(
     n_workers
         Threads; by default one a processor. No number depends on it.
     progress
-        Called with (rows read, rows in all); every row is read twice.
+        Called with (rows read, rows in all); every row with chosen tokens is read twice.
 
     Returns
     -------
@@ -98,15 +98,15 @@ def directions(
         A direction without delta, as where lora_B has a lower rank, is zero and has no tokens. So are those whose share
         is less than 1e-13 of the largest. Directions with equal shares are determined only together.
 
-        Attributes: provenance, `n_tokens` that were used, and `n_not_finite` of them that were left out, since their z
-        isn't finite.
+        Attributes: provenance, `tokens` and `n_tokens` that were used, and `n_not_finite` of them that were left out,
+        since their z isn't finite.
 
     Raises
     ------
     StoreError
         If delta isn't kept as a factor, as with DoRA or in a run of stream `pair`, the adapter leaves the component
         alone, none of the tokens is committed and has states, or a chunk is broken.
-    ValueError
+    ValueError, IndexError
         If `tokens` isn't what it may be, or `n_top` or `n_workers` isn't a whole number of at least 1.
 
     Notes
@@ -141,7 +141,7 @@ def directions(
     for percent in (90, 99):
         text = f"directions that hold {percent} % of the summed |delta|²"
         variables[f"n_{percent}"] = ((), n_holding(found.share, percent / 100), {"long_name": text, "units": "1"})
-    counts = {"n_tokens": int(used.sum()), "n_not_finite": found.n_not_finite}
+    counts = {"tokens": told_choice(tokens), "n_tokens": int(used.sum()), "n_not_finite": found.n_not_finite}
     return xr.Dataset(variables, attrs={"component": component, **run_attributes(run, adapter), **counts})
 
 
@@ -214,11 +214,13 @@ def _by_task(
     n_workers: int | None,
     progress: Progress | None,
 ) -> Iterator[Result]:
-    """What a function of rows and of each component's factors gives, for some rows with states after the other.
+    """What a function of rows and of each component's factors gives, for some rows with used tokens after the other.
 
     Factors of tokens that aren't used are 0, which adds nothing to a sum and is nobody's largest score.
     """
     rows, n_done = state_rows(sources[0]), 0
+    if used is not None:
+        rows = [row for row in rows if used[row * ROW_TOKENS :][:ROW_TOKENS].any()]
     step = max(1, TASK_BYTES // (4 * ROW_TOKENS * sum(source.delta.rows.shape[1] for source in sources)))
     tasks = [rows[start : start + step] for start in range(0, len(rows), step)]
 

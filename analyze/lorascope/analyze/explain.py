@@ -17,7 +17,7 @@ from .lens import lens
 from .measuring.sources import Source, sources_of
 from .qualify import qualify
 from .reduce import reduce_tokens, usable_samples
-from .token_choice import TokenChoice, chosen_tokens
+from .token_choice import TokenChoice, chosen_tokens, told_choice
 from .weights import standard_error, token_weights
 
 N_TOP = 10
@@ -38,7 +38,7 @@ class Explanation(NamedTuple):
     measures: xr.Dataset | None
     """What `compare_measures` returns."""
     directions: xr.Dataset | None
-    """What `directions_by_component` returns, of tokens after the first position, where there are some."""
+    """What `directions_by_component` returns, of tokens after position 0, where there are some."""
     lens: xr.Dataset | None
     """What `lens` returns, of the same tokens."""
     why: dict[str, str]
@@ -83,7 +83,7 @@ def explain(
         raise FileNotFoundError(f"`model` is {str(model)!r}, which holds no `config.json`; name the model's own folder")
     run.adapter(adapter)  # raises where there is none of this name
     ablation = measures = by_component = words = None
-    # A model's attention sink is at the first position: its states, and their change, would swamp all others.
+    # A model's attention sink is at position 0: of some components its delta is far larger than all others.
     there = (run.committed & run.with_states).values
     position = run.read_once("tokens/position")[there]
     tokens = "from:1" if position.any() and not position.all() else "all"
@@ -92,7 +92,9 @@ def explain(
     elif not there.any():
         why["directions"] = why["lens"] = "none of the tokens with states is committed; capture more of the run"
     elif model is None and "unembedding/weight" not in run.arrays:
-        why["lens"] = "the run holds no unembedding; name the model's folder with `--model`"
+        why["lens"] = (
+            "the run holds no unembedding; capture it with `--unembedding`, or name the model's folder with `--model`"
+        )
     else:  # first, since it is here that a model is found not to fit
         try:
             words = lens(run, adapter=adapter, tokens=tokens, model=model, progress=progress)
@@ -217,7 +219,7 @@ def directions_by_component(
             "component": [source.component for source in sources],
             **{name: ("component", run.components[name].values[places]) for name in ("kind", "layer")},
         },
-        attrs={"tokens": tokens, "n_tokens": int(used.sum())},
+        attrs={"tokens": told_choice(tokens), "n_tokens": int(used.sum())},
     )
 
 

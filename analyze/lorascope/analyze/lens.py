@@ -23,7 +23,7 @@ from lorascope.stores.reading.rows import DeltaSource
 from .measuring.sources import Source, read_factors
 from .targets import refuse_target
 from .threads import one_blas_thread
-from .token_choice import TokenChoice, chosen_tokens
+from .token_choice import TokenChoice, chosen_tokens, told_choice
 from .tree import run_attributes
 from .unembedding import read_unembedding
 
@@ -169,7 +169,7 @@ def lens(
         },
         {
             **run_attributes(run, adapter),
-            "tokens": tokens if isinstance(tokens, str) else f"{len(tokens)} chosen",
+            "tokens": told_choice(tokens),
             "unembedding": "the run's own" if model is None else str(model),
             "n_draws": n_draws,
             "seed": seed,

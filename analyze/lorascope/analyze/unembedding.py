@@ -22,21 +22,9 @@ HEADS = ("lm_head.weight", "embed_out.weight")
 """Names of the final norm and of the input embedding, each with one of `PREFIXES`, and of the output embedding."""
 PLAIN = (
     *("llama", "mistral", "ministral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "phi3", "phimoe"),
-    *(
-        "smollm3",
-        "granite",
-        "granitemoe",
-        "olmo2",
-        "olmo3",
-        "olmoe",
-        "starcoder2",
-        "stablelm",
-        "glm",
-        "glm4",
-        "gpt_oss",
-    ),
-    *("gpt2", "gpt_bigcode", "gpt_neox", "helium", "exaone4", "seed_oss", "ernie4_5", "hunyuan_v1_dense", "arcee"),
-    *("apertus", "minimax", "jetmoe"),
+    *("smollm3", "granite", "granitemoe", "olmo2", "olmo3", "olmoe", "starcoder2", "stablelm", "glm", "glm4"),
+    *("gpt_oss", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "codegen", "helium", "exaone4", "seed_oss"),
+    *("ernie4_5", "hunyuan_v1_dense", "arcee", "apertus", "minimax", "jetmoe"),
 )
 """Types of models that keep their final norm's weight as it is, and whose norm takes the mean off if it has a bias,"""
 LESS_ONE = ("gemma", "gemma2", "gemma3_text", "vaultgemma", "nemotron")
@@ -52,8 +40,7 @@ BLOCK = 1024
 def read_unembedding(folder: Path) -> xr.Dataset:
     """`weight`, `norm` and `text` as `Run.unembedding` gives them, from `*.safetensors` and `tokenizer.json`.
 
-    A text isn't always what the tokenizer would
-    decode: of pieces that begin with `▁` the space is kept.
+    A text isn't always what the tokenizer would decode: of pieces that begin with `▁` the space is kept.
 
     Raises
     ------

@@ -127,8 +127,7 @@ def _directions(run: Run, found: Explanation) -> str:
     caption = (
         f"How many directions hold 90 and 99 % of the summed |delta|² over {every.attrs['n_tokens']} tokens"
         f"{but_first(every)}; medians over components. Fewer than the rank: a smaller one would do for these tokens. "
-        "<code>lorascope adapter "
-        "--truncate</code> makes such an adapter, and says what it loses."
+        "<code>lorascope adapter --truncate</code> makes such an adapter, and says what it loses."
     )
     columns = ("kind", "components", "rank", "for 90 %", "for 99 %", "range")
     return section("directions", title, _first_directions(run, found), table(columns, by_kind, caption=caption))
@@ -160,10 +159,10 @@ def _first_directions(run: Run, found: Explanation) -> str:
         )
     caption = (
         "The first direction of the component that costs most and of those with the largest JS: the contexts of its "
-        "three strongest tokens (of those with id and position in common the first), its "
-        "share of the summed |delta|², and what it would be if all directions had an equal one. Same token: how often "
-        "the most over-represented token occurs among the strongest, and the share of random mixtures of the "
-        "component's directions, equally scaled, of which that is as true (above 0.05, nothing can be told from it)."
+        "three strongest tokens (of those with id and position in common the first), its share of the summed |delta|²"
+        f"{but_first(every)}, and what it would be if all directions had an equal one. Same token: how often the most "
+        "over-represented token occurs among the strongest, and the share of random mixtures of the component's "
+        "directions, equally scaled, of which that is as true (above 0.05, nothing can be told from it)."
     )
     columns = ("component", "strongest at", "share", "if equal", "same token", "p")
     return table(columns, rows, n_names=2, caption=caption)
@@ -184,10 +183,9 @@ def _words(found: Explanation) -> str:
         rows.append((site, *(cell for pair in cells for cell in pair)))
     caption = (
         f"Mean change over {int(words['n_tokens'].max())} tokens{but_first(words)}, through the final norm and the "
-        "unembedding: the tokens that it promotes and suppresses most. "
-        "p: of the first of them, the chance that the same change with random signs of its features moves some token "
-        "as far; beyond: tokens with p up to 0.05. The null knows nothing of what words have in common, so ten words "
-        "of one topic may say more than their p."
+        "unembedding: the tokens that it promotes and suppresses most. p: of the first of them, the chance that the "
+        "same change with random signs of its features moves some token as far; beyond: tokens with p up to 0.05. The "
+        "null knows nothing of what words have in common, so ten words of one topic may say more than their p."
     )
     columns = ("site", "promotes", "suppresses", "p promoted", "p suppressed", "beyond", "beyond")
     return section("lens", title, table(columns, rows, n_names=3, caption=caption))

@@ -60,7 +60,7 @@ def first_words(words: xr.Dataset, site: str, side: str) -> tuple[list[str], flo
 
 def but_first(found: xr.Dataset) -> str:
     """What is left out of directions or of the lens, as words to follow "tokens"."""
-    return ", each sample's first left out" if found.attrs["tokens"] == "from:1" else ""
+    return ", position 0 left out" if found.attrs["tokens"] == "from:1" else ""
 
 
 def quoted(texts: Sequence[str]) -> str:
@@ -125,8 +125,8 @@ def _directions(run: Run, found: Explanation) -> str:
     if not share > 0:
         return f"Can't tell: delta of {name} is 0, or not finite."
     held = (
-        f"In {name} the first of {rank} holds {format_percent(share)} of |delta|² (equal ones would "
-        f"hold {format_percent(1 / rank)})"
+        f"In {name} the first of {rank} holds {format_percent(share)} of |delta|²{but_first(one)} (equal "
+        f"ones would hold {format_percent(1 / rank)})"
     )
     count, n_top = int(one["driver_count"]), int((one["token"] >= 0).sum())
     if not p <= LEVEL:
