@@ -123,9 +123,11 @@ def directions(
         why = "stream 'pair'" if run.stream == "pair" else "its delta is stored itself"
         raise StoreError(f"component {component!r} has no directions in this run ({why}); only a factor gives them")
     source = Source(component, run.base_rows(component), delta, str(run.attributes["static_digest"]))
-    if not state_rows(source):
+    rows = state_rows(source)
+    if not rows:
         raise StoreError(f"no row with states of {run.place.name!r} is committed yet; capture more of it")
-    used = chosen_tokens(run, tokens)
+    used = None if isinstance(tokens, str) and tokens == "all" else chosen_tokens(run, tokens)
+    n_tokens = sum(map(source.base.n_tokens, rows)) if used is None else int(used.sum())
     (found,) = directions_of([source], used, n_top=n_top, n_workers=n_workers, progress=progress)
     values = found._asdict() | {"vector": (found.axes @ basis(source)[0].T).astype(np.float32)}
     variables: dict[str, Any] = {
@@ -141,7 +143,7 @@ def directions(
     for percent in (90, 99):
         text = f"directions that hold {percent} % of the summed |delta|²"
         variables[f"n_{percent}"] = ((), n_holding(found.share, percent / 100), {"long_name": text, "units": "1"})
-    counts = {"tokens": told_choice(tokens), "n_tokens": int(used.sum()), "n_not_finite": found.n_not_finite}
+    counts = {"tokens": told_choice(tokens), "n_tokens": n_tokens, "n_not_finite": found.n_not_finite}
     return xr.Dataset(variables, attrs={"component": component, **run_attributes(run, adapter), **counts})
 
 
