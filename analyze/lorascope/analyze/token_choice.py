@@ -14,7 +14,7 @@ TokenChoice: TypeAlias = str | Sequence[int] | np.ndarray
 
 
 def chosen_tokens(run: Run, tokens: TokenChoice) -> Bool[np.ndarray, " token"]:
-    """Those of the chosen tokens that are committed and have states.
+    """A mask of the tokens that are chosen, committed and have states.
 
     Chosen are `all`; `first:N`, `last:N` or `from:N`, by position in each sample; those of a role such as `answer`; or
     indices on the token axis.
