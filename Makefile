@@ -28,7 +28,7 @@ test: .venv/installed view/node_modules/installed
 
 # Analysis must work without torch, and with the newest zarr, which needs a newer Python than the oldest we support. What can
 # differ there runs there: imports, Zarr, compiled kernels, the command line; not statistics, copies and what processes do.
-NEWEST_TESTS := tests/stores tests/analyze/kernels tests/analyze/test_no_torch.py tests/cli \
+NEWEST_TESTS := tests/stores tests/kernels tests/analyze/test_no_torch.py tests/cli \
 	$(addprefix --ignore=tests/,stores/copying stores/reading/test_state.py \
 	$(addprefix cli/test_,fit.py compare.py mi.py one_writer.py refused_early.py stopped.py))
 test-newest: .venv-newest/installed

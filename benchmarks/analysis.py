@@ -24,7 +24,7 @@ from synthetic import write_run
 
 from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.measuring.sources import GROUP_BYTES, group_sizes, read_factors, sources_of
-from lorascope.analyze.miub import miub
+from lorascope.analyze.miub.miub import miub
 from lorascope.stores import Run, open_run
 from lorascope.stores.allocator import freed_memory_kept
 from lorascope.stores.format.spec import ROW_TOKENS
@@ -293,7 +293,7 @@ def measure_once(path: str, out: str) -> dict[str, Any]:
 
 def warm_up() -> None:
     """Compiled code comes from its cache before anything is timed."""
-    from lorascope.analyze.jensen_shannon import jensen_shannon
+    from lorascope.analyze.measuring.jensen_shannon import jensen_shannon
 
     jensen_shannon(np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32))
 

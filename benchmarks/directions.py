@@ -21,7 +21,7 @@ from memory import status_bytes
 from rounds import print_table, ratios, spread, stored_bytes, take_turns, timed, write_json
 from synthetic import write_run
 
-from lorascope.analyze.directions import TASK_BYTES, directions, in_order, scores
+from lorascope.analyze.directions.directions import TASK_BYTES, directions, in_order, scores
 from lorascope.analyze.measuring.sources import read_factors, sources_of
 from lorascope.stores import Run, open_run
 from lorascope.stores.format.spec import ROW_TOKENS

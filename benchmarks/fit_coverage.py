@@ -18,10 +18,10 @@ import pandas as pd
 from scipy import stats
 
 from lorascope.analyze import fit_scaling_law
-from lorascope.analyze.scaling.laws import LawName
-from lorascope.analyze.scaling.profile import Interval, profile, threshold
-from lorascope.analyze.scaling.result import ScalingFit
-from lorascope.analyze.scaling.solve import least_squares
+from lorascope.analyze.fits.laws import LawName
+from lorascope.analyze.fits.profile import Interval, profile, threshold
+from lorascope.analyze.fits.result import ScalingFit
+from lorascope.analyze.fits.solve import least_squares
 
 COUNTS = Path(__file__).parent / "fit_coverage.json"
 LEVEL = 0.95

@@ -26,8 +26,8 @@ from checks import (
     step_verdicts,
 )
 
-from lorascope.analyze.format import format_number
-from lorascope.analyze.stats.summary import Verdict
+from lorascope.analyze.fits.summary import Verdict
+from lorascope.analyze.results.format import format_number
 from lorascope.study.paper_tables import paper_table
 
 WEIGHTED = ("CE", "MIUB")

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from averages import AVERAGE, HALF_UNITS, wide_table
 
-from lorascope.analyze.format import format_number
-from lorascope.analyze.stats.summary import Verdict, Word
+from lorascope.analyze.fits.summary import Verdict, Word
+from lorascope.analyze.results.format import format_number
 from lorascope.study.paper_tables import paper_table
 
 ORDER = {"rank": ("r32", "r128", "r512"), "size": ("share8", "share4", "share2", "share1")}

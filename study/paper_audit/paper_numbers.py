@@ -13,8 +13,8 @@ import pandas as pd
 from audit import audit_paper
 
 from lorascope.analyze import compare_metrics, fit_scaling_law, trend_tests
-from lorascope.analyze.scaling.laws import LawName
-from lorascope.analyze.scaling.refits import cross_validate
+from lorascope.analyze.fits.laws import LawName
+from lorascope.analyze.fits.refits import cross_validate
 from lorascope.study import paper_study
 from lorascope.study.named import CellSet
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lorascope.analyze import miub
-from lorascope.analyze.scores import scores
+from lorascope.analyze.results.scores import scores
 from lorascope.capture import CaptureConfig, FinetuneConfig, attach_adapter, capture, finetune, plan, read_items
 from lorascope.capture.reforward import reforward
 from lorascope.capture.samples.encode import encode_items

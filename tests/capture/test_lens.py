@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from lorascope.analyze import lens, save_steering
-from lorascope.analyze.unembedding import CENTRED, LESS_ONE, PLAIN, read_unembedding
+from lorascope.analyze.words.unembedding import CENTRED, LESS_ONE, PLAIN, read_unembedding
 from lorascope.capture.models.unembedding import final_norm
 from lorascope.stores import StoreError, open_run
 

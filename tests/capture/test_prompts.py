@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lorascope.analyze import group_by, miub
-from lorascope.analyze.compare_runs import paired
-from lorascope.analyze.scores import scores
+from lorascope.analyze.miub.compare_runs import paired
+from lorascope.analyze.results.scores import scores
 from lorascope.capture import CaptureConfig, CaptureProgress, capture
 from lorascope.capture.reforward import reforward
 from lorascope.capture.samples.generate import parse_choice

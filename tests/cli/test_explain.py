@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ..analyze.test_lens import write_model
+from ..analyze.words.test_lens import write_model
 from .called import call
 
 pytestmark = pytest.mark.usefixtures("wide")

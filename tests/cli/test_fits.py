@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lorascope.analyze.stats.summary import Summary, Table, Verdict
+from lorascope.analyze.fits.summary import Summary, Table, Verdict
 from lorascope.cli import fits
 from lorascope.cli.fits import chosen_groups, deliver, refuse_out, rows_where
 

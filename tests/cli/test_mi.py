@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import measure_information, open_result
-from lorascope.analyze.format import format_number
+from lorascope.analyze.results.format import format_number
 from lorascope.cli import screen
 from lorascope.cli.information_tables import _held, _quartiles, _shortened
 from lorascope.cli.main import main

@@ -11,7 +11,7 @@ import xarray as xr
 
 from lorascope.analyze import group_by, to_dataframe
 from lorascope.analyze import miub as miub_of
-from lorascope.analyze.format import format_error
+from lorascope.analyze.results.format import format_error
 from lorascope.stores import open_run
 
 from ..analyze.conftest import write_small

@@ -72,7 +72,7 @@ def who(pid: int) -> str:
     [
         ("pull", "os:replace:tokens/nll/c.1"),
         ("compact", "os:replace:zarr.json"),
-        ("miub", "lorascope.analyze.miub:finish"),
+        ("miub", "lorascope.analyze.miub.miub:finish"),
     ],
     ids=lambda value: value.partition(":")[0],
 )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lorascope.analyze.format import format_duration
+from lorascope.analyze.results.format import format_duration
 from lorascope.cli import screen
 from lorascope.cli.commands.plan import _codec_line
 from lorascope.cli.main import main

@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lorascope.analyze.scaling import diagnostics, estimate, identify, laws
-from lorascope.analyze.scaling.fit import fit_scaling_law
-from lorascope.analyze.scaling.identify import identifiability
-from lorascope.analyze.scaling.straight import linear_models
-from lorascope.analyze.stats import resampling, trends
+from lorascope.analyze.fits import diagnostics, estimate, identify, laws, resampling, trends
+from lorascope.analyze.fits.fit import fit_scaling_law
+from lorascope.analyze.fits.identify import identifiability
+from lorascope.analyze.fits.straight import linear_models
 from lorascope.study import paper_study
 from lorascope.study.paper_tables import CHANCE
 

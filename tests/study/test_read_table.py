@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lorascope.analyze.stats.frame import checked
+from lorascope.analyze.fits.frame import checked
 from lorascope.study import read_table as module
 from lorascope.study.read_table import read_table, select_rows
 

@@ -9,33 +9,33 @@ if TYPE_CHECKING:
 
     from . import figures as figures
     from . import report as report
+    from .ablation.compare_measures import compare_measures
     from .adapters.adapter import adapter_report
     from .adapters.truncate import truncate_adapter
-    from .compare_measures import compare_measures
-    from .compare_runs import paired, side_by_side
-    from .contexts import contexts
-    from .directions import directions
-    from .explain import explain
-    from .groups import group_by, to_dataframe
+    from .directions.directions import directions
+    from .directions.overlaps import base_overlap, compare_directions
+    from .fits.fit import fit_report, fit_scaling_law
+    from .fits.identify import identifiability
+    from .fits.metrics import compare_metrics
+    from .fits.trends import trend_tests
     from .information.bound import js_lower_bound, js_upper_bound
-    from .jensen_shannon import jensen_shannon
-    from .lens import lens, save_steering
-    from .measure_information import export_pairs, measure_information
+    from .information.measure_information import export_pairs, measure_information
+    from .information.mutual_information import mutual_information
+    from .measuring.jensen_shannon import jensen_shannon
     from .measuring.measures import token_measure
     from .measuring.run import measure_run
-    from .miub import miub
-    from .mutual_information import mutual_information
-    from .overlaps import base_overlap, compare_directions
-    from .qualify import qualify
-    from .readings import miub_readings
-    from .save import open_result, save
-    from .save_table import save_table
-    from .scaling.fit import fit_report, fit_scaling_law
-    from .scaling.identify import identifiability
-    from .scores import scores_table
-    from .stats.metrics import compare_metrics
-    from .stats.trends import trend_tests
+    from .miub.compare_runs import paired, side_by_side
+    from .miub.groups import group_by, to_dataframe
+    from .miub.miub import miub
+    from .miub.qualify import qualify
+    from .miub.readings import miub_readings
+    from .report.explain import explain
+    from .results.save import open_result, save
+    from .results.save_table import save_table
+    from .results.scores import scores_table
     from .viewing.view import view
+    from .words.contexts import contexts
+    from .words.lens import lens, save_steering
 
 __all__ = [
     "adapter_report",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorascope.analyze.targets import TABLES, refuse_elsewhere, refuse_target
+from lorascope.analyze.results.targets import TABLES, refuse_elsewhere, refuse_target
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.visible import one_line, visible
 from lorascope.study.named import require_there
@@ -14,7 +14,7 @@ from .screen import aside, console, json_text, progress_bar, say, write_json
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
 
-    from lorascope.analyze.stats.summary import Summary
+    from lorascope.analyze.fits.summary import Summary
 
 Figure = tuple[str, Callable[[], Any]]
 """A name, and what makes a plotly figure or raises ValueError where the result has no such one."""
@@ -102,7 +102,7 @@ def deliver(
     remarked = [one_line(line) for line in (source, *(f"* {note}" for note in (*said, *remarks)))]
     answer = {"study": study, **record, "remarks": list(remarks)}
     if out is not None and out.suffix in TABLES:
-        from lorascope.analyze.save_table import save_table, with_units
+        from lorascope.analyze.results.save_table import save_table, with_units
 
         save_table(with_units(summaries[0].tables[0].rows, {}, {"title": title, **study}), out)
     elif out is not None:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-from lorascope.analyze.save_table import with_units
-from lorascope.analyze.scores import scores, scores_table
-from lorascope.analyze.sizes import sizes
-from lorascope.analyze.stats.record import plain
+from lorascope.analyze.results.record import plain
+from lorascope.analyze.results.save_table import with_units
+from lorascope.analyze.results.scores import scores, scores_table
+from lorascope.analyze.results.sizes import sizes
 from lorascope.stores import Run
 from lorascope.stores.names import matching
 from lorascope.stores.size import format_size

@@ -7,8 +7,8 @@ from itertools import takewhile
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.format import format_error, format_number, format_percent
 from lorascope.analyze.information import VERDICTS
+from lorascope.analyze.results.format import format_error, format_number, format_percent
 from lorascope.stores import Run
 
 from .screen import print_table, say

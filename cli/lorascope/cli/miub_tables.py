@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from lorascope.analyze.compare_runs import paired
-from lorascope.analyze.format import format_error, format_number, format_percent, in_common_power, run_names
-from lorascope.analyze.groups import to_dataframe
-from lorascope.analyze.miub import misfit
-from lorascope.analyze.readings import PRINTED
-from lorascope.analyze.reduce import UNITS
-from lorascope.analyze.save_table import with_units
+from lorascope.analyze.miub.compare_runs import paired
+from lorascope.analyze.miub.groups import to_dataframe
+from lorascope.analyze.miub.miub import misfit
+from lorascope.analyze.miub.readings import PRINTED
+from lorascope.analyze.miub.reduce import UNITS
+from lorascope.analyze.results.format import format_error, format_number, format_percent, in_common_power, run_names
+from lorascope.analyze.results.save_table import with_units
 from lorascope.stores import Run
 
 from .screen import left_out, print_table, say

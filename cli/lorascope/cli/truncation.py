@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lorascope.analyze.format import format_change, format_error, format_percent
-from lorascope.analyze.targets import TABLES
+from lorascope.analyze.results.format import format_change, format_error, format_percent
+from lorascope.analyze.results.targets import TABLES
 
 from .screen import aside, print_table, progress_bar, say
 

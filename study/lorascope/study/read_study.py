@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
-from lorascope.analyze.miub import miub
+from lorascope.analyze.miub.miub import miub
 from lorascope.stores import Run, open_run
 from lorascope.stores.format.spec import FORMAT
 from lorascope.stores.progress import Progress

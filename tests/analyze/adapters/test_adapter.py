@@ -12,7 +12,7 @@ from safetensors import TensorSpec, serialize_file
 from safetensors.numpy import save_file
 
 from lorascope.analyze.adapters.adapter import adapter_report
-from lorascope.analyze.save import save
+from lorascope.analyze.results.save import save
 from lorascope.stores import patterns
 
 PREFIX = "base_model.model."

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.analyze.scaling.fit import fit_scaling_law
-from lorascope.analyze.scaling.result import ScalingFit
-from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
+from lorascope.analyze.fits.fit import fit_scaling_law
+from lorascope.analyze.fits.metrics import MetricComparison, compare_metrics
+from lorascope.analyze.fits.result import ScalingFit
 from lorascope.study.paper_tables import paper_study
 
 ROLES: dict[str, Any] = {"N": "N", "R": "R", "groups": ["dataset"], "offsets": ["sweep"]}

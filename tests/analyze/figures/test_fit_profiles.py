@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from lorascope.analyze.figures.fit_profiles import profile_figure
-from lorascope.analyze.scaling.fit import fit_scaling_law
-from lorascope.analyze.scaling.result import ScalingFit
+from lorascope.analyze.fits.fit import fit_scaling_law
+from lorascope.analyze.fits.result import ScalingFit
 
 from .conftest import ROLES, title_of
 

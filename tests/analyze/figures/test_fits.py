@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 
 from lorascope.analyze.figures.fits import scaling_figure
-from lorascope.analyze.format import format_number
-from lorascope.analyze.scaling.fit import fit_scaling_law
-from lorascope.analyze.scaling.result import ScalingFit
+from lorascope.analyze.fits.fit import fit_scaling_law
+from lorascope.analyze.fits.result import ScalingFit
+from lorascope.analyze.results.format import format_number
 
 from .conftest import ROLES, legend_of, points_of, title_of
 

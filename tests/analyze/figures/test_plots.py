@@ -8,10 +8,10 @@ import xarray as xr
 
 from lorascope.analyze.figures import depth_figure, position_figure, sample_figure, share_figure
 from lorascope.analyze.figures.captions import run_name
-from lorascope.analyze.format import format_power
-from lorascope.analyze.miub import miub
-from lorascope.analyze.qualify import qualify
-from lorascope.analyze.weights import weighted_quantiles
+from lorascope.analyze.miub.miub import miub
+from lorascope.analyze.miub.qualify import qualify
+from lorascope.analyze.results.format import format_power
+from lorascope.analyze.results.weights import weighted_quantiles
 
 from ..conftest import Small
 from .conftest import title_of

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from lorascope.analyze.figures.stats_figures import metrics_figure
-from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
+from lorascope.analyze.fits.metrics import MetricComparison, compare_metrics
 
 from .conftest import HOSTILE, legend_of, points_of, title_of
 

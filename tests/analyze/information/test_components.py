@@ -16,7 +16,7 @@ from lorascope.analyze.information.components import (
 from lorascope.analyze.information.evidence import FIELDS, estimate
 from lorascope.analyze.information.pairs import Settings
 from lorascope.analyze.information.plan import Plan, make_plan
-from lorascope.analyze.jensen_shannon import jensen_shannon
+from lorascope.analyze.measuring.jensen_shannon import jensen_shannon
 from lorascope.analyze.measuring.sources import Source, sources_of
 from lorascope.stores import Run, StoreError, open_run
 

@@ -7,7 +7,7 @@ from scipy.special import digamma
 from sklearn.feature_selection import mutual_info_regression
 
 from lorascope.analyze.information.ksg import extrapolated_ksg, ksg, ksg_ceiling, ksg_local
-from lorascope.analyze.kernels.neighbours import BLOCK
+from lorascope.kernels.neighbours import BLOCK
 
 ROUNDING = 1e-12
 """Local values are sums of four terms below 10, each right to a few 2e-16 of itself: 1e-14, and some room."""

@@ -18,7 +18,7 @@ from lorascope.analyze.measuring import cluster, sources
 from lorascope.analyze.measuring.compute import workers
 from lorascope.analyze.measuring.measures import token_measure
 from lorascope.analyze.measuring.run import measure_run
-from lorascope.analyze.miub import miub
+from lorascope.analyze.miub.miub import miub
 from lorascope.stores import Run, StoreError, open_run
 
 # A cluster's own threads and sockets end a moment after it does.

@@ -14,8 +14,8 @@ from lorascope.analyze.measuring.compute import Workers
 from lorascope.analyze.measuring.measures import token_measure
 from lorascope.analyze.measuring.partial import Partial, partial_path
 from lorascope.analyze.measuring.run import measure_run, measure_unsaved
-from lorascope.analyze.miub import miub
-from lorascope.analyze.save import DONE, open_result
+from lorascope.analyze.miub.miub import miub
+from lorascope.analyze.results.save import DONE, open_result
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.places.file_lock import file_lock
 

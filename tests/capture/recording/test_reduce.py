@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorascope.analyze.measuring.measures import MEASURES
-from lorascope.analyze.qualify import qualify
+from lorascope.analyze.miub.qualify import qualify
 from lorascope.capture.recording import reduce as module
 from lorascope.capture.recording.reduce import (
     _reduce_in_torch,

@@ -7,7 +7,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 import pytest
 
-from lorascope.analyze.format import format_error, format_number, format_percent
+from lorascope.analyze.results.format import format_error, format_number, format_percent
 from lorascope.study import read_units
 from lorascope.study.page.study_page import render_study
 from lorascope.study.page.table_html import anchor, anchors, paper_layout
@@ -15,7 +15,7 @@ from lorascope.study.results.study_results import StudyResults, study_results
 
 from ...analyze.figures.conftest import legend_of
 from ...analyze.figures.test_training_figures import record
-from ...analyze.test_report import EVIL, FETCHING, Page
+from ...analyze.report.test_report import EVIL, FETCHING, Page
 from ..made import make_study, make_unit
 
 SECTIONS = ["tables", "figures", "training", "law", "metrics", "claims", "units"]

@@ -14,11 +14,11 @@ import xarray as xr
 from jaxtyping import Float64
 from safetensors import TensorSpec, serialize_file
 
+from lorascope.analyze.results.targets import refuse_elsewhere
 from lorascope.stores import Problem
 from lorascope.stores.adapter_settings import CONFIG, is_residual
 from lorascope.stores.places.atomic_write import atomic_write
 
-from ..targets import refuse_elsewhere
 from .adapter import adapter_report
 from .factors import (
     DTYPES,

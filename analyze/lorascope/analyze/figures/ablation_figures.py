@@ -6,7 +6,8 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 import xarray as xr
 
-from ..format import format_error, format_number
+from lorascope.analyze.results.format import format_error, format_number
+
 from .marks import add_legend, looks, points
 from .scales import value_axis
 from .theme import apply_theme

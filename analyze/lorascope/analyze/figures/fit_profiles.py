@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
-from ..format import format_number
-from ..scaling.profile import Interval, Profile, interval_text, threshold
-from ..scaling.result import ScalingFit
+from lorascope.analyze.fits.profile import Interval, Profile, interval_text, threshold
+from lorascope.analyze.fits.result import ScalingFit
+from lorascope.analyze.results.format import format_number
+
 from .captions import headline, plural
 from .marks import BLACK, EDGES, Look, points
 from .theme import LINES, small_multiples

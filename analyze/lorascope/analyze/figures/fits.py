@@ -9,8 +9,9 @@ import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
-from ..format import format_number
-from ..scaling.result import ScalingFit
+from lorascope.analyze.fits.result import ScalingFit
+from lorascope.analyze.results.format import format_number
+
 from .captions import headline, plural, shortened
 from .marks import Look, add_legend, line, looks, points
 from .scales import ValueAxis, size_axis, tick_text, value_axis

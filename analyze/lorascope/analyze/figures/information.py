@@ -9,7 +9,8 @@ import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 import xarray as xr
 
-from ..format import format_number
+from lorascope.analyze.results.format import format_number
+
 from ..information.dataset import UNITS
 from .captions import headline, plural, range_of, run_name
 from .marks import BLACK, EDGES, SYMBOLS, Look, add_legend, line, looks, points

@@ -10,8 +10,9 @@ import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 import xarray as xr
 
-from ..format import format_error, format_number, format_percent
-from ..tree import require_result
+from lorascope.analyze.results.format import format_error, format_number, format_percent
+from lorascope.analyze.results.tree import require_result
+
 from .captions import headline, plural, run_name, shortened, tokens_reduced
 from .scales import colorbar, ends
 from .theme import BLUES, COLORS, DIVERGING, MISSING, apply_theme

@@ -10,10 +10,11 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 import xarray as xr
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
-from ..format import format_error, format_number, format_percent, in_common_power
-from ..groups import group_by, to_dataframe
-from ..tree import require_result
-from ..weights import standard_error, weighted_quantiles
+from lorascope.analyze.miub.groups import group_by, to_dataframe
+from lorascope.analyze.results.format import format_error, format_number, format_percent, in_common_power
+from lorascope.analyze.results.tree import require_result
+from lorascope.analyze.results.weights import standard_error, weighted_quantiles
+
 from .captions import headline, plural, range_of, run_name, shortened, tokens_reduced
 from .marks import Look, add_legend, line, looks, points
 from .scales import whole_ticks

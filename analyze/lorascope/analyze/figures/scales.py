@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..format import format_number
+from lorascope.analyze.results.format import format_number
 
 PLOT_WIDTH, CHARACTER = 300.0, 7.5
 """Pixels of a plot on a phone, and of a character of a tick."""

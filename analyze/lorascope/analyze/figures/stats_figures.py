@@ -6,9 +6,10 @@ from collections.abc import Mapping
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
-from ..format import format_number
-from ..stats.metrics import MetricComparison
-from ..stats.resampling import few_groups
+from lorascope.analyze.fits.metrics import MetricComparison
+from lorascope.analyze.fits.resampling import few_groups
+from lorascope.analyze.results.format import format_number
+
 from .captions import headline, plural, shortened
 from .marks import Look, add_legend, line, looks, points
 from .theme import small_multiples

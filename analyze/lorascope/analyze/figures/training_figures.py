@@ -9,7 +9,8 @@ import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
-from ..format import format_number, format_percent
+from lorascope.analyze.results.format import format_number, format_percent
+
 from .captions import headline
 from .maps import heat_map
 from .marks import Look, add_legend, looks, points

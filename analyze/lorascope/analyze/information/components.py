@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Bool
 from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
+from lorascope.kernels.softmax import jensen_shannon_rows
 from lorascope.stores import StoreError
 from lorascope.stores.format.spec import ROW_TOKENS
 
-from ..kernels.softmax import jensen_shannon_rows
 from ..measuring.sources import Source, read_factors
 from ..measuring.tiles import row_tiles
 from .evidence import FIELDS, estimate

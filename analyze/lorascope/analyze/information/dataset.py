@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores import Run
 
 from ..measuring.sources import Source
-from ..tree import run_attributes
 from .bound import js_upper_bound
 from .components import ComponentRecord
 from .estimators import ESTIMATORS, PANEL

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import digamma  # type: ignore[import-untyped]
 
-from ..kernels.neighbours import BLOCK, neighbour_counts, neighbour_counts_of_numbers
+from lorascope.kernels.neighbours import BLOCK, neighbour_counts, neighbour_counts_of_numbers
 
 CERTAIN = 2
 """Standard errors by which nearer neighbours must see more if it is to count."""

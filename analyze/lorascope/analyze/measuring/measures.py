@@ -6,8 +6,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..kernels.linear import argmax_agreement_rows, norm_rows
-from ..kernels.softmax import divergence_rows, effective_width_rows, jensen_shannon_rows
+from lorascope.kernels.linear import argmax_agreement_rows, norm_rows
+from lorascope.kernels.softmax import divergence_rows, effective_width_rows, jensen_shannon_rows
 
 Values = np.ndarray | tuple[np.ndarray, ...]
 Attributes = Mapping[str, str]

@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from ..save import DONE, open_result, packed, save
-from ..tree import CHUNK_COMPONENTS, CHUNK_TOKENS
+from lorascope.analyze.results.save import DONE, open_result, packed, save
+from lorascope.analyze.results.tree import CHUNK_COMPONENTS, CHUNK_TOKENS
 
 IDENTITY = "identity"
 """An attribute of the array `DONE`, since xarray writes those of the root anew."""

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lorascope.analyze.results.tree import CHUNK_COMPONENTS
+from lorascope.analyze.results.weights import token_weights
 from lorascope.stores import Run
 from lorascope.stores.names import matching
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.labels import with_indexes
 from lorascope.stores.reading.read import RunLike, as_run
 
-from ..tree import CHUNK_COMPONENTS
-from ..weights import token_weights
 from .captured import captured_measures, keeps_all_states
 from .compute import Workers, workers
 from .measures import Measure, resolve

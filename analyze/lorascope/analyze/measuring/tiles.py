@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lorascope.kernels.linear import delta_rows, widen_bfloat16_rows
 from lorascope.stores.format.widen import widen_block
 from lorascope.stores.reading.rows import RowArray
 
-from ..kernels.linear import delta_rows, widen_bfloat16_rows
 from .sources import Source, weights_of
 
 TILE_VALUES = 2**16

@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.figures.ablation_figures import ablation_figure
-from lorascope.analyze.format import format_error, format_number
-from lorascope.analyze.stats.resampling import few_groups
+from lorascope.analyze.fits.resampling import few_groups
+from lorascope.analyze.results.format import format_error, format_number
 
 from .markup import escape, figure, section, table, with_minus
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.format import format_number, format_percent
 from lorascope.analyze.measuring.captured import reduction
-from lorascope.analyze.miub import misfit
-from lorascope.analyze.sizes import Size
-from lorascope.analyze.weights import token_weights, weighted_mean
+from lorascope.analyze.miub.miub import misfit
+from lorascope.analyze.results.format import format_number, format_percent
+from lorascope.analyze.results.sizes import Size
+from lorascope.analyze.results.weights import token_weights, weighted_mean
 from lorascope.stores import Run
 from lorascope.stores.size import format_size
 

@@ -6,14 +6,14 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 import xarray as xr
 
-from lorascope.analyze.compare_runs import paired, require_same_tokens, sample_names
 from lorascope.analyze.figures import component_figure
 from lorascope.analyze.figures.marks import EDGES, add_legend, looks, points
 from lorascope.analyze.figures.scales import value_axis, whole_ticks
 from lorascope.analyze.figures.theme import COLORS, apply_theme
-from lorascope.analyze.format import format_change, format_error, format_number, run_names
-from lorascope.analyze.groups import group_by
-from lorascope.analyze.scores import Score, scores, scores_table, shared_scores
+from lorascope.analyze.miub.compare_runs import paired, require_same_tokens, sample_names
+from lorascope.analyze.miub.groups import group_by
+from lorascope.analyze.results.format import format_change, format_error, format_number, run_names
+from lorascope.analyze.results.scores import Score, scores, scores_table, shared_scores
 from lorascope.stores import Run
 
 from .about_run import notices, source

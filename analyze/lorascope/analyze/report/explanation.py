@@ -4,10 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lorascope.analyze.contexts import contexts
-from lorascope.analyze.explain import Explanation, explain
 from lorascope.analyze.figures import js_figure
-from lorascope.analyze.format import format_error, format_number, format_percent
+from lorascope.analyze.results.format import format_error, format_number, format_percent
+from lorascope.analyze.words.contexts import contexts
 from lorascope.stores import Run
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.reading.read import RunLike, as_run
@@ -16,6 +15,7 @@ from lorascope.stores.visible import one_line
 from . import about_run
 from .ablation import ablation
 from .document import document
+from .explain import Explanation, explain
 from .markup import contents, escape, figure, notice, section, table, with_minus
 from .paragraph import but_first, chosen_component, first_words, paragraph, quoted
 

@@ -6,11 +6,10 @@ from typing import Any
 
 import xarray as xr
 
-from lorascope.analyze.compare_measures import compare_measures
-from lorascope.analyze.explain import ablation_by_part
-from lorascope.analyze.qualify import qualify
-from lorascope.analyze.scores import scores
-from lorascope.analyze.sizes import sizes
+from lorascope.analyze.ablation.compare_measures import compare_measures
+from lorascope.analyze.miub.qualify import qualify
+from lorascope.analyze.results.scores import scores
+from lorascope.analyze.results.sizes import sizes
 from lorascope.stores import Run
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.progress import Progress
@@ -20,6 +19,7 @@ from . import about_run, sections, tokens
 from .ablation import ablation
 from .comparison import comparison
 from .document import document
+from .explain import ablation_by_part
 from .markup import contents, escape, notice, section
 from .sentence import sentence
 

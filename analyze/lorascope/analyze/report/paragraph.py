@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.explain import Explanation
-from lorascope.analyze.format import format_error, format_number, format_percent
+from lorascope.analyze.results.format import format_error, format_number, format_percent
 from lorascope.stores import Run
 from lorascope.stores.visible import one_line
 
 from .ablation import sentences
+from .explain import Explanation
 from .sentence import large, where
 
 LEVEL = 0.05

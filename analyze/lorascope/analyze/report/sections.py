@@ -7,10 +7,10 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.figures import component_figure, js_figure, null_figure, share_figure
-from lorascope.analyze.format import format_change, format_error, format_number, format_percent
 from lorascope.analyze.measuring.captured import reduction
-from lorascope.analyze.scores import scores, scores_table
-from lorascope.analyze.weights import is_weighted, token_weights, weighted_mean
+from lorascope.analyze.results.format import format_change, format_error, format_number, format_percent
+from lorascope.analyze.results.scores import scores, scores_table
+from lorascope.analyze.results.weights import is_weighted, token_weights, weighted_mean
 from lorascope.stores import Run
 
 from .markup import escape, figure, folded, section, table, tile

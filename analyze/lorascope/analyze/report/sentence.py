@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.format import format_error, format_number, format_percent
-from lorascope.analyze.scores import Estimate, Score
+from lorascope.analyze.results.format import format_error, format_number, format_percent
+from lorascope.analyze.results.scores import Estimate, Score
 
 FEW = 30
 """Samples below which the sentence warns that its errors are rough."""

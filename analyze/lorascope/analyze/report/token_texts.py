@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.format import format_number
+from lorascope.analyze.results.format import format_number
 from lorascope.stores import Run
 from lorascope.stores.format.tables import ROLES
 from lorascope.stores.visible import visible

@@ -4,8 +4,8 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.figures import position_figure, sample_figure
-from lorascope.analyze.format import format_error, format_number
-from lorascope.analyze.groups import group_by, to_dataframe
+from lorascope.analyze.miub.groups import group_by, to_dataframe
+from lorascope.analyze.results.format import format_error, format_number
 from lorascope.stores import Run
 from lorascope.stores.format.tables import ROLES
 

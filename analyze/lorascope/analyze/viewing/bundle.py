@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
-from lorascope.analyze.targets import refuse_elsewhere
+from lorascope.analyze.results.targets import refuse_elsewhere
 from lorascope.stores import Run, StoreError, open_place, verify
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.progress import Progress

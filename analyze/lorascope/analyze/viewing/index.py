@@ -13,6 +13,9 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from lorascope.analyze.directions.directions import N_TOP, Directions, directions_of, state_rows
+from lorascope.analyze.miub.reduce import SampleSums, token_blocks, usable_samples
+from lorascope.analyze.results.weights import token_weights
 from lorascope.stores import Run
 from lorascope.stores.format.codec import compressors
 from lorascope.stores.json_document import read_json
@@ -20,13 +23,10 @@ from lorascope.stores.places.file_lock import file_lock
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 
-from ..directions import N_TOP, Directions, directions_of, state_rows
 from ..measuring.captured import keeps_all_states
 from ..measuring.measures import feature_permutation
 from ..measuring.run import measure_unsaved, rows_digest
 from ..measuring.sources import sources_of
-from ..reduce import SampleSums, token_blocks, usable_samples
-from ..weights import token_weights
 
 FORMAT, FORMAT_VERSION = "lorascope.view", 1
 CHUNK_TOKENS = 256

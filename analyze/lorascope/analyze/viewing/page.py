@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from importlib.resources import files
 
-from lorascope.analyze.format import run_names
+from lorascope.analyze.results.format import run_names
 from lorascope.stores import Run
 from lorascope.stores.visible import one_line
 

@@ -181,8 +181,8 @@ class Reducer:
 def _reduce_tiles(base: np.ndarray, delta: np.ndarray, found: np.ndarray, tiles: deque[slice]) -> None:
     """Tile by tile while there are any: a thread whose core is busy with something else takes fewer of them."""
     # Here, so that capture with states never waits for numba.
-    from lorascope.analyze.kernels.linear import norm_rows
-    from lorascope.analyze.kernels.softmax import effective_width_rows, jensen_shannon_rows
+    from lorascope.kernels.linear import norm_rows
+    from lorascope.kernels.softmax import effective_width_rows, jensen_shannon_rows
 
     while tiles:
         try:

@@ -4,7 +4,7 @@
 
 A program takes some tokens through their features in blocks, three times: the largest of base; sums of the softmaxes'
 weights; terms of the divergence. Delta is formed anew each time and never written. Arithmetic is float32, with sums in
-two floats. The formulas are those of `analyze.kernels.softmax`, which `docs/js-kernel.md` derives.
+two floats. The formulas are those of `lorascope.kernels.softmax`, which `docs/js-kernel.md` derives.
 """
 
 import math

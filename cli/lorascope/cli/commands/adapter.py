@@ -10,8 +10,8 @@ from cyclopts import Parameter
 
 from lorascope.analyze.adapters.factors import read_keys
 from lorascope.analyze.adapters.settings import read_settings
-from lorascope.analyze.format import format_number, format_percent
-from lorascope.analyze.targets import RESULTS, TABLES, refuse_target
+from lorascope.analyze.results.format import format_number, format_percent
+from lorascope.analyze.results.targets import RESULTS, TABLES, refuse_target
 from lorascope.stores.names import matching
 
 from ..screen import aside, print_table, progress_bar, say, write_json
@@ -92,7 +92,7 @@ def adapter(
     import pandas as pd
 
     from lorascope.analyze.adapters.adapter import adapter_report
-    from lorascope.analyze.save_table import save_table, table_of
+    from lorascope.analyze.results.save_table import save_table, table_of
 
     with progress_bar("adapter") as update:
         reports = [adapter_report(path, progress=partial(update, title=path.name)) for path in paths]

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from lorascope.analyze.format import format_percent
+from lorascope.analyze.results.format import format_percent
 from lorascope.stores.reading.there import require_store
 from lorascope.stores.size import format_size
 

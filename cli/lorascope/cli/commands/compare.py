@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from ..fits import chosen_groups, deliver, refuse_out, rows_where, study_table
 
 if TYPE_CHECKING:
-    from lorascope.analyze.stats.metrics import MetricComparison
+    from lorascope.analyze.fits.metrics import MetricComparison
 
 MOST_DRAWS = 100_000
 """Most random draws and orders; with more a comparison takes minutes and gains no digit."""
@@ -82,7 +82,7 @@ def compare(
     asked = rows_where(where)
     frame = study_table(study, asked, workers)
 
-    from lorascope.analyze.stats.metrics import compare_metrics
+    from lorascope.analyze.fits.metrics import compare_metrics
 
     columns = chosen_groups(frame, groups)
     found = compare_metrics(

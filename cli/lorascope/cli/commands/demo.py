@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lorascope.analyze.format import format_duration
+from lorascope.analyze.results.format import format_duration
 from lorascope.capture.config import CaptureConfig, FinetuneConfig
 from lorascope.capture.training.folder import training_folder
 from lorascope.stores.json_document import read_json

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lorascope.analyze.targets import refuse_elsewhere
+from lorascope.analyze.results.targets import refuse_elsewhere
 from lorascope.stores.reading.there import require_store
 
 from ..screen import progress_bar, say

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from lorascope.analyze.options import Residual
-from lorascope.analyze.scaling.laws import LawName
+from lorascope.analyze.fits.laws import LawName
+from lorascope.analyze.results.options import Residual
 
 from .. import fits
 from ..fits import NONE, listed
@@ -18,9 +18,9 @@ from ..screen import progress_bar
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
 
-    from lorascope.analyze.scaling.fit import FitReport
-    from lorascope.analyze.scaling.result import ScalingFit
-    from lorascope.analyze.stats.trends import TrendResult
+    from lorascope.analyze.fits.fit import FitReport
+    from lorascope.analyze.fits.result import ScalingFit
+    from lorascope.analyze.fits.trends import TrendResult
 
 
 def fit(
@@ -107,7 +107,7 @@ def fit(
     asked = fits.rows_where(where)
     frame = fits.study_table(study, asked, workers)
 
-    from lorascope.analyze.scaling.fit import fit_report, fit_scaling_law
+    from lorascope.analyze.fits.fit import fit_report, fit_scaling_law
 
     sizes: dict[str, str | None] = {}
     for name, column in (("N", N), ("R", R), ("D", D)):
@@ -153,7 +153,7 @@ def _groups(frame: "pd.DataFrame", named: str | None, N: str | None) -> tuple[st
 
 def _trends(frame: "pd.DataFrame", fitted: "ScalingFit") -> tuple[list["TrendResult"], list[str]]:
     """A test along each size of the law, at equal other sizes; and why there is none."""
-    from lorascope.analyze.stats.trends import trend_tests
+    from lorascope.analyze.fits.trends import trend_tests
 
     design, sizes = fitted.design, list(fitted.design.sizes.values())
     found, remarks = [], []

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from lorascope.analyze.targets import TABLES, refuse_target
+from lorascope.analyze.results.targets import TABLES, refuse_target
 from lorascope.stores.reading.there import require_store
 
 from ..screen import aside, say, write_json
@@ -67,7 +67,7 @@ def info(
     else:
         print_facts(opened, facts, component, full=full)
     if out is not None and opened is not None:
-        from lorascope.analyze.save_table import save_table
+        from lorascope.analyze.results.save_table import save_table
 
         save_table(scores_frame(opened), out)
         say(f"scores saved to {out}", to=aside if as_json else None)

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from lorascope.analyze.options import N_SHUFFLES
-from lorascope.analyze.targets import PAIRS, TABLES, refuse_target
+from lorascope.analyze.results.options import N_SHUFFLES
+from lorascope.analyze.results.targets import PAIRS, TABLES, refuse_target
 from lorascope.stores.reading.there import require_store
 
 from ..screen import aside, progress_bar, say, write_json
@@ -94,8 +94,8 @@ def mi(
         refuse_target(out, TABLES)  # before the work, not after it
     run = require_store(run)
 
-    from lorascope.analyze.measure_information import export_pairs, measure_information
-    from lorascope.analyze.save_table import json_of, save_table, table_of
+    from lorascope.analyze.information.measure_information import export_pairs, measure_information
+    from lorascope.analyze.results.save_table import json_of, save_table, table_of
     from lorascope.stores import open_run
 
     from ..information_tables import MOST_NOTES, print_result

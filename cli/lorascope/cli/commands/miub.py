@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from lorascope.analyze.options import KEYS, RUN_KEYS, Reduction, Unit
-from lorascope.analyze.targets import RESULTS, TABLES, refuse_target
+from lorascope.analyze.results.options import KEYS, RUN_KEYS, Reduction, Unit
+from lorascope.analyze.results.targets import RESULTS, TABLES, refuse_target
 from lorascope.stores.names import meant
 from lorascope.stores.reading.there import require_store
 
@@ -95,11 +95,11 @@ def miub(
     target = out if is_result else None
     found = [require_store(run) for run in runs]
 
-    from lorascope.analyze.compare_runs import PAIR_KEYS, side_by_side
-    from lorascope.analyze.groups import group_by as group_by_keys
-    from lorascope.analyze.miub import miub as miub_of
-    from lorascope.analyze.readings import miub_readings
-    from lorascope.analyze.save_table import json_of, save_table, table_of
+    from lorascope.analyze.miub.compare_runs import PAIR_KEYS, side_by_side
+    from lorascope.analyze.miub.groups import group_by as group_by_keys
+    from lorascope.analyze.miub.miub import miub as miub_of
+    from lorascope.analyze.miub.readings import miub_readings
+    from lorascope.analyze.results.save_table import json_of, save_table, table_of
     from lorascope.stores import open_run
 
     from .. import miub_tables

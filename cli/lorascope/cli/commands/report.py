@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lorascope.analyze.targets import refuse_elsewhere
+from lorascope.analyze.results.targets import refuse_elsewhere
 from lorascope.stores.reading.there import require_store
 
 from ..screen import progress_bar, say

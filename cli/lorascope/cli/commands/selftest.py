@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorascope.analyze.format import format_number
+from lorascope.analyze.results.format import format_number
 from lorascope.stores.size import format_size
 
 from ..screen import progress_bar, say

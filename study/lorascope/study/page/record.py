@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from lorascope.analyze.figures.captions import shortened
-from lorascope.analyze.format import format_number
 from lorascope.analyze.report.markup import escape, section, table
+from lorascope.analyze.results.format import format_number
 
 from ..results.study_results import StudyResults
 from ..results.units import UnitResult

@@ -12,7 +12,7 @@ from lorascope.analyze.figures.captions import headline, shortened
 from lorascope.analyze.figures.marks import Look, add_legend, line, looks, points
 from lorascope.analyze.figures.scales import size_axis, value_axis
 from lorascope.analyze.figures.theme import small_multiples
-from lorascope.analyze.format import format_error, format_number
+from lorascope.analyze.results.format import format_error, format_number
 
 from ..results.tables import AVG
 

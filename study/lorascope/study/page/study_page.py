@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.figures import metrics_figure, profile_figure, scaling_figure, training_figure
-from lorascope.analyze.format import format_number, format_percent
+from lorascope.analyze.fits.summary import WORDS
 from lorascope.analyze.report.document import document
 from lorascope.analyze.report.markup import escape, figure, notice, section, tile
-from lorascope.analyze.stats.summary import WORDS
+from lorascope.analyze.results.format import format_number, format_percent
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.visible import visible
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
 
-from lorascope.analyze.format import format_error, format_number, format_power
 from lorascope.analyze.report.markup import escape
+from lorascope.analyze.results.format import format_error, format_number, format_power
 
 from ..results.tables import UNITS
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
-from lorascope.analyze.scores import sample_scores
+from lorascope.analyze.results.scores import sample_scores
 
 from .units import UnitResult
 

@@ -3,8 +3,8 @@
 import math
 from typing import NamedTuple
 
-from lorascope.analyze.format import format_number
-from lorascope.analyze.stats.summary import Word
+from lorascope.analyze.fits.summary import Word
+from lorascope.analyze.results.format import format_number
 
 from .trainings import Spread
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 from scipy import stats  # type: ignore[import-untyped]
 
-from lorascope.analyze.stats.resampling import group_draws, percentile_interval
+from lorascope.analyze.fits.resampling import group_draws, percentile_interval
 
 from .findings import Estimate
 from .trainings import LEVEL, Statistic, Training, between_trainings

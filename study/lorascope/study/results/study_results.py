@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
 
-from lorascope.analyze.scaling.fit import FitReport, fit_report
-from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
+from lorascope.analyze.fits.fit import FitReport, fit_report
+from lorascope.analyze.fits.metrics import MetricComparison, compare_metrics
 
 from .cells import length_cells, prompt_cells, study_cells
 from .paper_claims import paper_claims

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze import miub
-from lorascope.analyze.scores import correct_per_character
+from lorascope.analyze.results.scores import correct_per_character
 from lorascope.stores import Run, verify
 from lorascope.stores.progress import Progress
 

@@ -1,0 +1,1 @@
+"""Singular directions of what an adapter adds to each component, and how they overlap with others."""

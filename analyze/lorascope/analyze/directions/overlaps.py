@@ -1,0 +1,143 @@
+"""How directions of an adapter lie beside others: those in which the base varies, and those of another adapter."""
+
+from collections.abc import Iterator
+
+import dask.system
+import numpy as np
+import xarray as xr
+
+from lorascope.analyze.information.projections import Axes, n_axes_for, principal_axes, project
+from lorascope.analyze.results.tree import run_attributes
+from lorascope.stores.reading.read import RunLike, as_run
+
+from .directions import directions, in_order
+
+BASE_SHARE, MOST_AXES = 0.9, 64
+"""Principal directions of the base that are looked at: those that hold this share of its variance, up to so many."""
+ROUNDING = 1e-6
+"""Overlaps of float32 vectors that differ by less are equal."""
+
+
+def base_overlap(
+    run: RunLike, component: str, *, adapter: str | None = None, n_workers: int | None = None
+) -> xr.Dataset:
+    """Whether the directions of a component's delta are those in which its base varies, or intruders.
+
+    Intruders of Shuttleworth et al. (arXiv 2410.21228) are singular vectors of tuned weights that lie along none of the
+    weights' own. Here both are as they act on data. The base is read three times. Arguments are those of `directions`.
+
+    Returns
+    -------
+    xarray.Dataset
+        By `direction`, as in `directions`; NaN for one that is zero. `base_share`: share of the base's centred variance
+        along it. `base_overlap`: squared norm of its projection onto the base's first k principal directions.
+        `base_overlap_quantile`: share of random directions with a smaller one, near 0 for an intruder; NaN if
+        k = d_out.
+
+        Attributes: provenance; `n_axes`, which is k, as many as hold 90 % of the base's variance but at most 64;
+        `axes_share`, what they hold; `base_share_null` = 1/d_out and `base_overlap_null` = k/d_out, means over random
+        directions; `n_tokens` whose base is finite.
+
+    Raises
+    ------
+    StoreError, ValueError
+        As `directions` does; ValueError also if the base has fewer than two tokens, or all are equal.
+
+    Notes
+    -----
+    A random direction's overlap has the distribution Beta(k/2, (d_out - k)/2). Principal directions come from a random
+    projection with a fixed seed (Halko et al. 2011; see `principal_axes`), in memory of a few times 74 d_out numbers.
+    """
+    from scipy import stats  # type: ignore[import-untyped]  # a quarter of a second
+
+    run = as_run(run)
+    found = directions(run, component, adapter=adapter, n_top=1, n_workers=n_workers)
+    vectors, width = found["vector"].values.astype(np.float64), found.sizes["feature"]
+    base, rows = run.base_rows(component), np.flatnonzero(run.committed_rows & run.state_rows).tolist()
+
+    def blocks() -> Iterator[tuple[np.ndarray]]:
+        for block in in_order(base.read_row, rows, n_workers or dask.system.CPU_COUNT):
+            yield (block[np.isfinite(block).all(axis=1)],)
+
+    (axes,) = principal_axes(blocks, MOST_AXES, names=("base",))
+    k, share = n_axes_for(axes, BASE_SHARE, MOST_AXES)
+    along, n_tokens = np.zeros(len(vectors)), 0
+    for (block,) in blocks():
+        along += (project(block, Axes(axes.mean, vectors.T)) ** 2).sum(axis=0)
+        n_tokens += len(block)
+    overlap = ((vectors @ axes.vectors[:, :k]) ** 2).sum(axis=1)
+    values = {
+        "base_share": (along / (n_tokens - 1) / axes.total_variance, "share of the base's variance along it"),
+        "base_overlap": (overlap, "squared norm of the projection onto the base's principal directions"),
+        "base_overlap_quantile": (stats.beta.cdf(overlap, k / 2, (width - k) / 2), "random ones that overlap less"),
+    }
+    variables = {
+        name: ("direction", np.where(found["share"] > 0, value, np.nan), {"long_name": text, "units": "1"})
+        for name, (value, text) in values.items()
+    }
+    about = {"n_axes": k, "axes_share": share, "base_share_null": 1 / width, "base_overlap_null": k / width}
+    attributes = {"component": component, **run_attributes(run, adapter), **about, "n_tokens": n_tokens}
+    return xr.Dataset(variables, attrs=attributes)
+
+
+def compare_directions(
+    run: RunLike,
+    other: RunLike,
+    component: str,
+    *,
+    adapter: str | None = None,
+    other_adapter: str | None = None,
+    n_draws: int = 200,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Whether two adapters of one model, in one run or two, move a component in the same directions, beside chance.
+
+    Of each, k and l directions are taken: those that hold 99 % of its summed |delta|².
+
+    Returns
+    -------
+    xarray.Dataset
+        `cosine` (angle): those of the min(k, l) principal angles, descending. `overlap`: the mean of their squares, 1
+        if one subspace holds the other, 0 if they are orthogonal. Of `n_draws` random subspaces `null_mean`, which is
+        exact, max(k, l)/d_out, and `null_95`, the 95 % quantile; `p` = (1 + random ones with no smaller overlap) /
+        (n_draws + 1). Attributes: provenance, the other's as `other_...`; k and l; `n_draws`, `seed`.
+
+        Random subspaces have nothing in common. Unrelated adapters of one model have: gradients reach a component along
+        directions that the model prefers, and one seed gives both the same lora_A. A small p alone is no common habit.
+
+    Raises
+    ------
+    StoreError
+        As `directions` does of either.
+    ValueError
+        If models or widths differ, a delta is zero or isn't finite, or `n_draws` isn't a whole number of at least 1.
+
+    References
+    ----------
+    Principal angles: Bjorck & Golub 1973, Mathematics of Computation 27, pp. 579-594.
+    """
+    if not isinstance(n_draws, int) or n_draws < 1:
+        raise ValueError(f"`n_draws` is {n_draws!r}; it must be a whole number of at least 1")
+    runs, adapters = (as_run(run), as_run(other)), (adapter, other_adapter)
+    models = [str(one.attributes.get("provenance", {}).get("model", {}).get("sha256", "")) for one in runs]
+    if all(models) and models[0] != models[1]:
+        hashes = " and ".join(one[:12] for one in models)
+        raise ValueError(f"these runs are of different models (sha256 {hashes}); compare adapters of one model")
+    found = [directions(one, component, adapter=name, n_top=1) for one, name in zip(runs, adapters, strict=True)]
+    width, other_width = (one.sizes["feature"] for one in found)
+    if width != other_width:
+        raise ValueError(f"{component!r} has {width} features in one run, {other_width} in the other: different models")
+    if empty := [one.attrs["adapter"] for one in found if not one["n_99"]]:
+        raise ValueError(f"delta of {component!r} by {empty[0]!r} is zero or isn't finite; it has no directions")
+    first, second = (one["vector"].values[: int(one["n_99"])].astype(np.float64) for one in found)
+    few, many = sorted((len(first), len(second)))
+    cosine = np.minimum(np.linalg.svd(first @ second.T, compute_uv=False), 1)
+    overlap, generator = float((cosine**2).mean()), np.random.default_rng(seed)
+    frames = (np.linalg.qr(generator.standard_normal((width, few))).Q for _ in range(n_draws))
+    drawn = np.array([(frame[:many] ** 2).sum() / few for frame in frames])  # any `many` axes are as good as others
+    numbers = {"overlap": overlap, "null_mean": many / width, "null_95": float(np.quantile(drawn, 0.95))}
+    numbers["p"] = (1 + int((drawn >= overlap - ROUNDING).sum())) / (n_draws + 1)
+    theirs = {f"other_{key}": value for key, value in run_attributes(runs[1], other_adapter).items()}
+    counts = {"n_directions": len(first), "other_n_directions": len(second), "n_draws": n_draws, "seed": seed}
+    attributes = {"component": component, **run_attributes(runs[0], adapter), **theirs, **counts}
+    return xr.Dataset({"cosine": ("angle", cosine), **numbers}, attrs=attributes)

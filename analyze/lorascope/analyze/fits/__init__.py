@@ -1,0 +1,1 @@
+"""Scaling laws and statistics of tables of runs: laws, intervals, tests, resampling."""

@@ -1,0 +1,207 @@
+"""A study's table and a law as arrays, and whether these determine the law's parameters."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+
+from lorascope.analyze.results.options import Residual
+
+from .frame import checked, group_labels
+from .laws import AXES, Column, Law, law_named
+from .solve import Problem, spanned
+
+APART = 1e-9
+"""Singular values of the derivatives, each scaled to length 1, below this share of the largest count as zero."""
+GENERIC = (0.31, 0.47, 0.83, 1.21)
+"""Exponents at which the rank of a design is looked at; any that don't depend on each other would do."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """A table and a law as arrays."""
+
+    law_name: str
+    response: str
+    sizes: Mapping[str, str]
+    """N, R, D and share, as far as the law has them -> column."""
+    references: Mapping[str, float]
+    """N, R, D -> the size whose ratio to itself is 1."""
+    group_columns: tuple[str, ...]
+    offset_columns: tuple[str, ...]
+    residual: Residual
+    limits: Mapping[str, tuple[float, float]]
+    """Exponent -> where it is looked for."""
+    notes: tuple[str, ...]
+    frame: pd.DataFrame
+    groups: np.ndarray
+    """(n,) label of each row's group, whose level it has."""
+    settings: np.ndarray
+    """(n,) label of each row's setting: its sizes and offsets."""
+    levels: np.ndarray
+    """(n, g) 1 where a row has a level or an offset."""
+    level_names: tuple[str, ...]
+    """Levels of groups, and behind them offsets."""
+    logs: Mapping[str, np.ndarray]
+    """What the law's terms are made of: N, R, D, `D/R`, `share` as far as it has them -> (n,), see `laws.Logs`."""
+
+    @property
+    def law(self) -> Law:
+        """The law's form."""
+        return law_named(self.law_name)
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """The terms."""
+        return self.law.terms(self.logs)[0]
+
+    @cached_property
+    def exponents(self) -> tuple[str, ...]:
+        """Names of the exponents, in the order of their places."""
+        return self.law.terms(self.logs)[1]
+
+    @property
+    def bounds(self) -> np.ndarray:
+        """(q, 2) where each exponent is looked for."""
+        return np.array([self.limits[name] for name in self.exponents]).reshape(-1, 2)
+
+    @property
+    def equation(self) -> str:
+        """The law with the terms that are in it."""
+        used = [f"{name}0" if name in AXES else name for name in self.logs]
+        head, *terms = self.law.equation.split(" + ")
+        if self.law_name == "multiplicative":
+            amplitude, *factors = terms[0].split(" ")
+            kept = [one for one in factors if any(name in one for name in used)]
+            return f"{head} + {' '.join([amplitude, *kept])}" if kept else head
+        return " + ".join([head, *(term for term in terms if any(name in term for name in used))])
+
+    @property
+    def parts(self) -> list[str]:
+        """Sizes that the law can be without."""
+        return [name for name in self.logs if name != "D/R"]
+
+    @property
+    def y(self) -> np.ndarray:
+        """(n,) the response, or its logarithm where the law is of that."""
+        values = self.frame[self.response].to_numpy(np.float64)
+        return np.asarray(np.log(values) if self.law.logarithmic else values)
+
+    @property
+    def weights(self) -> np.ndarray:
+        """(n,) by which residuals are multiplied."""
+        return np.ones(len(self.frame)) if self.residual != "relative" else 1 / self.y
+
+    @property
+    def n_groups(self) -> int:
+        """How many of the levels are of groups; those behind them are offsets."""
+        return sum(not name.startswith("offset[") for name in self.level_names)
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """Names of amplitudes and exponents: what all groups share, offsets aside."""
+        return (*(column.amplitude for column in self.columns), *self.exponents)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all parameters: levels, amplitudes, exponents."""
+        return (*self.level_names, *self.term_names)
+
+    @property
+    def problem(self) -> Problem:
+        """Its least squares; of logarithmic residuals those of relative ones, from which the search goes on."""
+        weights = 1 / self.y if self.residual == "log" else self.weights
+        return Problem(self.y, weights, self.levels, self.columns, self.bounds)
+
+    def take(self, rows: np.ndarray) -> "Design":
+        """Some rows, with law, references and names as they are; levels without a row keep their column."""
+        arrays = {name: getattr(self, name)[rows] for name in ("groups", "settings", "levels")}
+        logs = {name: one[rows] for name, one in self.logs.items()}
+        return replace(self, frame=self.frame.iloc[rows], logs=logs, **arrays)
+
+    def without(self, size: str) -> "Design":
+        """The design less all terms of N, R, D or share."""
+        return replace(self, logs={name: one for name, one in self.logs.items() if size not in name.split("/")})
+
+
+def arrays_of(
+    rows: pd.DataFrame, law: str, sizes: Mapping[str, str], references: Mapping[str, float], groups: Sequence[str],
+    offsets: Sequence[str], first: pd.Series,
+) -> dict[str, Any]:  # fmt: skip
+    """The fields of a `Design` that go along its rows; offsets are relative to the values in `first`."""
+    label = group_labels(rows, groups)
+    levels = {f"E[{kind}]" if groups else "E": label == kind for kind in dict.fromkeys(label)}
+    for column in offsets:
+        others = [value for value in dict.fromkeys(rows[column]) if value != first[column]]
+        levels |= {f"offset[{column}={value}]": (rows[column] == value).to_numpy() for value in others}
+    logs = {}
+    for name, column in sizes.items():
+        values = rows[column].to_numpy()
+        logs[name] = values - 1 if name == "share" else np.log(references[name] / values)
+    if law == "as printed":
+        logs["D/R"] = np.log(rows[sizes["D"]] / rows[sizes["R"]]).to_numpy()
+    settings = [[f"{name}={text}" for text in _short(rows[name])] for name in (*sizes.values(), *offsets)]
+    return {
+        "frame": rows, "groups": label, "logs": logs, "level_names": tuple(levels),
+        "levels": np.column_stack(list(levels.values())).astype(np.float64),
+        "settings": np.array([" ".join(row) for row in zip(*settings, strict=True)], dtype=object),
+    }  # fmt: skip
+
+
+def references_of(rows: pd.DataFrame, sizes: Mapping[str, str]) -> dict[str, float]:
+    """The largest N and D, the smallest R."""
+    ends = {"N": "max", "R": "min", "D": "max"}
+    return {name: float(rows[sizes[name]].agg(end)) for name, end in ends.items() if name in sizes}
+
+
+def applied(design: Design, frame: pd.DataFrame) -> Design:
+    """Other rows, whose response isn't looked at, with law, references and levels of a design.
+
+    Raises ValueError if a group or an offset wasn't among the rows of the fit.
+    """
+    numbers, names = list(design.sizes.values()), design.level_names
+    rows, _ = checked(frame, numbers=numbers, positive=numbers, labels=[*design.group_columns, *design.offset_columns])
+    arrays = arrays_of(
+        rows, design.law_name, design.sizes, design.references, design.group_columns, design.offset_columns,
+        design.frame.iloc[0],
+    )  # fmt: skip
+    levels = pd.DataFrame(arrays["levels"], columns=list(arrays["level_names"]))
+    for name in levels.columns.difference(list(names)):
+        raise ValueError(f"{name} isn't among the fit's levels: {', '.join(names)}")
+    levels = levels.reindex(columns=list(names), fill_value=0.0).to_numpy()
+    return replace(design, **arrays | {"levels": levels, "level_names": names})
+
+
+def determined(design: Design, *, spare: int = 1) -> bool:
+    """Whether a law's amplitudes and exponents follow from the settings, whatever the response.
+
+    Levels need only be determined as far as rows like these go; so many cells must be to spare.
+    """
+    terms = [term_derivatives(design.columns, len(design.exponents))] if design.columns else []
+    whole = np.column_stack([spanned(design.levels, APART), *terms])
+    n_parameters = int(whole.shape[1])
+    return len(design.frame) >= n_parameters + spare and rank_of(whole) == n_parameters
+
+
+def term_derivatives(columns: Sequence[Column], n_exponents: int) -> np.ndarray:
+    """(n, p) derivatives of a law by amplitudes and exponents, at amplitudes of 1 and exponents of no meaning."""
+    at = np.array(GENERIC[:n_exponents])
+    slopes = sum(one.centred_slopes(at) for one in columns)
+    return np.column_stack([*(one.centred(at) for one in columns), slopes])
+
+
+def rank_of(columns: np.ndarray) -> int:
+    """Rank of columns (n, p), each scaled to length 1."""
+    s = np.linalg.svd(columns / np.maximum(np.linalg.norm(columns, axis=0), 1e-300), compute_uv=False)
+    return int((s > APART * s[0]).sum())
+
+
+def _short(column: pd.Series) -> list[str]:
+    """Values as text: numbers with six digits, or as many as tell them apart."""
+    if not pd.api.types.is_float_dtype(column):
+        return [str(value) for value in column]
+    short = {value: f"{value:.6g}" for value in column}
+    return [short[value] if len(set(short.values())) == len(short) else repr(float(value)) for value in column]

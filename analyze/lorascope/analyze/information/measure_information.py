@@ -1,0 +1,223 @@
+"""Mutual information of base and lora, component by component of a run."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import dask.config
+import numpy as np
+import xarray as xr
+
+from lorascope.analyze.measuring.compute import workers
+from lorascope.analyze.measuring.sources import TOUCHED, Source, sources_of
+from lorascope.analyze.results.options import N_SHUFFLES
+from lorascope.analyze.results.targets import PAIRS, refuse_target
+from lorascope.analyze.results.threads import keep_one_blas_thread, one_blas_thread
+from lorascope.stores import Run
+from lorascope.stores.names import matching
+from lorascope.stores.places.atomic_write import atomic_write
+from lorascope.stores.progress import Progress
+from lorascope.stores.reading.read import RunLike, as_run
+
+from .components import ComponentPairs, component_pairs, component_record
+from .dataset import component_dataset, provenance
+from .pairs import Settings
+from .plan import Against, Plan, Unit, make_plan
+
+ONE_BY_ONE = {"chunksize": 1}
+"""Setting of Dask's processes: what is handed out together can't be called off."""
+
+
+def measure_information(
+    run: RunLike,
+    *,
+    adapter: str | None = None,
+    components: Sequence[str] | None = None,
+    estimator: str | Sequence[str] = "panel",
+    against: Against = "lora",
+    n_tokens: int = 2000,
+    n_axes: int = 8,
+    share: float = 0.9,
+    k: int = 3,
+    unit: Unit = "nat",
+    n_shuffles: int = N_SHUFFLES,
+    seed: int = 0,
+    scheduler: Any = None,
+    n_workers: int | None = None,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Mutual information of base and lora over tokens, by component and estimator, in nats, with js of the same tokens.
+
+    Parameters
+    ----------
+    run
+        An open run that keeps states, or its path or url, finished or not.
+    adapter
+        Name of the adapter; not needed if there is only one.
+    components
+        Paths of components or patterns, such as `*.q_proj`; by default all that the adapter changes.
+    estimator
+        Names of `ESTIMATORS`, or `panel`; see `mutual_information`.
+    against
+        What base is compared with: `lora`, or `delta` alone.
+    n_tokens
+        Largest number of tokens to use; they are taken evenly from the samples. Repeated states and states that aren't
+        finite are left out.
+    n_axes, share
+        Principal axes of each side, found in all tokens of the run: as many as keep this share of the variance, but at
+        most `n_axes`.
+    k, unit, n_shuffles, seed
+        As in `mutual_information`. Shuffles, halves and parts keep samples whole, and tokens of one sample are no
+        neighbours.
+    scheduler, n_workers
+        Where tasks run; see `miub`. A task is a component.
+    progress
+        Called with (components done, components in all).
+
+    Returns
+    -------
+    xr.Dataset
+        The variables of `mutual_information` over (component, estimator). By component: `js`, the mean over the same
+        tokens of JS(softmax(base), softmax(lora)) over all features, always in nats, and `js_delta_alone`, the same
+        with delta in place of lora; `n_tokens` and `n_samples` of the pairs, `n_repeats` and `n_not_finite` left out;
+        `n_axes_x` and `n_axes_y` of base and of the other side, `share_x` and `share_y`, the variance that they keep;
+        `note`, why values are missing, or nothing; kind, layer, d_in, d_out and rank; with the estimator `classifier`
+        also `js_joint`, what it says of JS(joint, product), in nats; and `singular`, whether whole states are known to
+        share directions, so that their mutual information is infinite where x varies continuously. The attribute
+        `n_prefix_repeats` counts tokens of the run that couldn't be chosen, since an earlier one has the same id after
+        the same ids.
+
+    Raises
+    ------
+    StoreError
+        If the run keeps no states, or a chunk is broken.
+    ValueError
+        If an option isn't allowed, a component isn't known, or the chosen tokens are of fewer than four samples.
+
+    Notes
+    -----
+    lora = base + scaling B A x: outside of B's columns both are equal, so that the mutual information of whole states
+    is infinite wherever the rank is below the width, and what is stored has as many distinct rows as tokens. Every
+    number here is that of a projection, and finite for that reason. It compares components and adapters; it is no
+    property of the model alone.
+
+    `singular` counts directions: where base and delta together see fewer directions of x than each alone, added, they
+    share some exactly. That supposes that x varies continuously; where states are functions of the token id, as of
+    embeddings and of what reads them before any attention, they are discrete, and mutual information is at most the
+    logarithm of the vocabulary. False never means finite: it says that these counts don't show it, as of a run of
+    stream `pair`, whose sides see different x.
+
+    References
+    ----------
+    arXiv 2501.03152, whose table 3 has one such number; Amjad and Geiger 2018, arXiv 1802.09766, on why it is infinite.
+    """
+    run = as_run(run)
+    plan = make_plan(
+        run, estimator=estimator, against=against, n_tokens=n_tokens, n_axes=n_axes, share=share,
+        settings=Settings(k=k, seed=seed), unit=unit, n_shuffles=n_shuffles,
+    )  # fmt: skip
+    sources = _chosen_sources(run, adapter, components)
+    records = _computed(component_record, sources, plan, scheduler, n_workers, progress)
+    return component_dataset(run, adapter, sources, plan, records, unit)
+
+
+def export_pairs(
+    run: RunLike,
+    path: str | Path,
+    *,
+    adapter: str | None = None,
+    components: Sequence[str] | None = None,
+    against: Against = "lora",
+    n_tokens: int = 2000,
+    n_axes: int = 8,
+    share: float = 0.9,
+    seed: int = 0,
+    scheduler: Any = None,
+    n_workers: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, str]:
+    """Write the pairs behind the estimates of `measure_information` as `.npz`; returns what was left out, and why.
+
+    Parameters and errors are those of `measure_information`. `numpy.load(path, allow_pickle=False)` reads the file:
+    `<component>/x` and `<component>/y`, float64 (n, axis); `<component>/sample` and `<component>/token`, int64 (n,);
+    `components`, what stands before these; `about`, JSON: how pairs were made, and under `left_out` what states
+    couldn't be projected. All pairs are in memory together: 8 bytes for each token, axis, side and component.
+
+    Raises
+    ------
+    ValueError
+        If the name ends otherwise or lies inside a store, or no states can be projected.
+    FileExistsError
+        If something of that name is there.
+    PermissionError
+        If nothing can be written there.
+    """
+    run = as_run(run)
+    target = refuse_target(Path(path), PAIRS, option="export")
+    plan = make_plan(
+        run, estimator="panel", against=against, n_tokens=n_tokens, n_axes=n_axes, share=share,
+        settings=Settings(seed=seed), unit="nat", n_shuffles=0,
+    )  # fmt: skip
+    sources = _chosen_sources(run, adapter, components)
+    pairs = _computed(component_pairs, sources, plan, scheduler, n_workers, progress)
+    found = {source.component: one for source, one in zip(sources, pairs, strict=True)}
+    return _write_pairs(target, found, provenance(run, adapter, plan))
+
+
+def _write_pairs(path: Path, found: Mapping[str, ComponentPairs], about: dict[str, Any]) -> dict[str, str]:
+    left_out = {name: pairs.why for name, pairs in found.items() if pairs.why}
+    arrays: dict[str, np.ndarray] = {}
+    for name, one in found.items():
+        if name not in left_out:
+            sides = {"x": one.pairs.x, "y": one.pairs.y, "sample": one.pairs.groups_x, "token": one.tokens}
+            arrays |= {f"{name}/{key}": values for key, values in sides.items()}
+    if not arrays:
+        first, why = next(iter(left_out.items()))
+        raise ValueError(f"no states can be projected; the first are those of {first}: {why}")
+    arrays["components"] = np.array([name for name in found if name not in left_out])
+    arrays["about"] = np.array(json.dumps({**about, "left_out": left_out}))
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    return left_out
+
+
+def _chosen_sources(run: Run, adapter: str | None, components: Sequence[str] | None) -> list[Source]:
+    """The components that are looked at, in the run's order; raises where a pattern fits none."""
+    sources = sources_of(run, adapter)
+    names = [source.component for source in sources]
+    return [sources[place] for place in matching(names, components, of=TOUCHED, option="components")]
+
+
+def _computed(
+    function: Callable[[Source, Plan], Any],
+    sources: Sequence[Source],
+    plan: Plan,
+    scheduler: Any,
+    n_workers: int | None,
+    progress: Progress | None,
+) -> list[Any]:
+    """What `function` gives for each component, one Dask task each."""
+    components = np.empty(len(sources), object)
+    components[:] = list(sources)
+    lazy = da.map_blocks(
+        _one, da.from_array(components, chunks=1), dtype=object, meta=np.empty(0, object), function=function, plan=plan
+    )
+    n_done = 0
+
+    def done() -> None:
+        nonlocal n_done
+        n_done += 1
+        if progress is not None:
+            progress(n_done, len(sources))
+
+    with one_blas_thread(), dask.config.set(ONE_BY_ONE), workers(scheduler, n_workers) as found:
+        return list(found.compute(lazy, done))
+
+
+def _one(sources: np.ndarray, *, function: Callable[[Source, Plan], Any], plan: Plan) -> np.ndarray:
+    keep_one_blas_thread()
+    out = np.empty(1, object)
+    out[0] = function(sources[0], plan)
+    return out

@@ -1,0 +1,1 @@
+"""MIUB: token measures reduced to samples, components, groups and several runs."""

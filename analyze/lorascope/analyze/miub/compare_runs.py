@@ -1,0 +1,251 @@
+"""Several results side by side, and whether two of them differ: paired by sample."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+import xarray as xr
+
+from lorascope.analyze.results.options import RUN_KEYS, SAMPLE_KEYS
+from lorascope.analyze.results.tree import require_result
+from lorascope.analyze.results.weights import standard_error
+
+from .groups import group_by, to_dataframe, tokens_fit
+
+PAIR_KEYS = ("component", "layer", "kind")
+
+
+def side_by_side(results: Sequence[xr.DataTree], by: str | Sequence[str] = ("run",)) -> xr.Dataset:
+    """MIUB of several results in one table, by properties of the runs and by any key of `group_by`.
+
+    Parameters
+    ----------
+    results
+        What `miub` returns, of different runs or adapters, with one reduction and unit, about the same kind of tokens.
+    by
+        Keys of runs (`RUN_KEYS`), followed by any keys of `group_by`. `rank` is the adapter's, or `mixed` if its
+        components have different ranks.
+
+    Returns
+    -------
+    xr.Dataset
+        `miub` over a dimension for each key: where several runs share a group, the mean of theirs. `n_runs` says how
+        many, `n_samples` how many samples they have together. `miub_sd` is their standard deviation (NaN for one);
+        `miub_se` is the standard error over samples of a single run, and over runs (miub_sd / sqrt(n_runs)) of several,
+        which may well share their samples. A group of which one run's value isn't finite is NaN; one that doesn't
+        occur has 0 runs.
+
+    Raises
+    ------
+    ValueError
+        If there is no result, one is given twice, a key isn't known, or units, reductions or, in a mean or sum, the
+        kind of tokens that were captured differ.
+    """
+    _check_alike(results)
+    by = (by,) if isinstance(by, str) else by
+    names = [_name(result) for result in results]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{twice[0]!r} is given twice; give each run and adapter once")
+    table = pd.concat([_rows(result, by) for result in results], ignore_index=True)
+    for key in by:
+        if table[key].map(type).nunique() > 1:  # ranks, some of which are mixed
+            table[key] = table[key].astype(str)
+    rows = [dict(zip(by, group, strict=True)) | _summary(part) for group, part in table.groupby(list(by), sort=False)]
+    whole: xr.Dataset = pd.DataFrame(rows).set_index(list(by)).to_xarray()
+    counts = {name: whole[name].fillna(0).astype(np.int64) for name in ("n_runs", "n_samples")}
+    whole = whole.assign(counts).sel({key: _in_order(table[key].tolist(), key) for key in by}).transpose(*by)
+    for name in ("miub", "miub_se", "miub_sd"):
+        whole[name].attrs["units"] = results[0].attrs["units"]
+    return whole.assign_attrs(_shared(results))
+
+
+def _rows(result: xr.DataTree, by: Sequence[str]) -> Any:
+    """One row for each of the result's groups, with a column for each key."""
+    inner = [key for key in by if key not in RUN_KEYS]
+    if inner:
+        rows = to_dataframe(group_by(result, inner), "group")
+    else:
+        whole = {"miub": float(result["miub"]), "miub_se": float(result["miub_se"])}
+        rows = pd.DataFrame([whole | {"n_samples": result.attrs["n_samples"]}])
+    return rows.assign(**{key: _label(result, key) for key in by if key in RUN_KEYS})
+
+
+def _summary(runs: Any) -> dict[str, float]:
+    """Mean and errors of the rows of one group, one a run."""
+    values = runs["miub"].to_numpy()
+    n = len(values)
+    spread = float(values.std(ddof=1)) if n > 1 else float("nan")
+    error = spread / np.sqrt(n) if n > 1 else float(runs["miub_se"].iloc[0])
+    counts = {"n_runs": n, "n_samples": int(runs["n_samples"].sum())}
+    return {"miub": float(values.mean()), "miub_se": float(error), "miub_sd": spread, **counts}
+
+
+def _in_order(labels: list[Any], key: str) -> list[Any]:
+    """Each once: numbers and buckets of lengths ascending, names as they come."""
+    found = list(dict.fromkeys(labels))
+    if key == "length":
+        return sorted(found, key=lambda label: int(label.partition("-")[0]))
+    return sorted(found) if all(isinstance(label, int | float) for label in found) else found
+
+
+def paired(first: xr.DataTree, second: xr.DataTree, by: Sequence[str] = ()) -> xr.Dataset:
+    """Difference of MIUB between two results, second minus first, over the samples that both have, with tests.
+
+    Parameters
+    ----------
+    first, second
+        What `miub` returns, with one reduction and unit. Samples are matched by data set, split, prompt and id.
+    by
+        Keys of components to group the differences by: any of `component`, `layer` and `kind`.
+
+    Returns
+    -------
+    xr.Dataset
+        `difference`, second minus first, mean over samples; `difference_se`, its standard error; `t` and `p_t` of the
+        paired t-test; `p_wilcoxon` of the signed-rank test, which doesn't assume normal differences; `n_samples`, the
+        number of matched samples. With `by` also `p_adjusted`: p_t after Benjamini and Hochberg's correction over all
+        groups.
+
+    Raises
+    ------
+    ValueError
+        If results aren't alike (see `side_by_side`), fewer than two samples are in both, a name of a sample isn't
+        unique, or a key isn't one of a component's; or if a sample's name stands for other tokens in the other result,
+        which generated ones may be, and those of another tokenizer.
+
+    Notes
+    -----
+    Pairing removes the differences between samples. A component that only one result has counts as 0 in the other.
+    """
+    _check_alike((first, second))
+    if isinstance(by, str) or set(by) - set(PAIR_KEYS):
+        raise ValueError(f"`by` is {by!r}; paired differences go by a sequence of {list(PAIR_KEYS)}")
+    tables = [_by_sample(result, by) for result in (first, second)]
+    shared = tables[0].index.intersection(tables[1].index, sort=False)
+    if len(shared) < 2:
+        raise ValueError(
+            f"{_name(first)!r} and {_name(second)!r} share {len(shared)} whole samples; at least 2 must be in both, by "
+            f"data set, split, prompt and id: {_sources(first)} there, {_sources(second)} here"
+        )
+    require_same_tokens(first, second, shared)
+    groups = tables[0].columns.append(tables[1].columns).drop_duplicates()
+    one, other = (table.loc[shared].reindex(columns=groups, fill_value=0.0) for table in tables)
+    found = pd.DataFrame(_tests((other - one).to_numpy(), adjust=bool(by)), index=groups)
+    orders = {key: _in_order(groups.get_level_values(key).tolist(), key) for key in by}
+    grid: xr.Dataset = found.to_xarray().sel(whole=0, drop=True).sel(orders)
+    if list(by) == ["component"]:  # as maps want it
+        keys = {key: np.concatenate([first[key].values, second[key].values]) for key in PAIR_KEYS}
+        kinds = pd.DataFrame(keys).drop_duplicates("component").set_index("component").loc[orders["component"]]
+        grid = grid.assign_coords({key: ("component", kinds[key].to_numpy()) for key in kinds})
+    return grid.assign(n_samples=len(shared)).assign_attrs(
+        **_shared((first, second)), first=_name(first), second=_name(second)
+    )
+
+
+def _sources(result: xr.DataTree) -> str:
+    """Where a result's samples come from, by data set and split."""
+    samples = result.children["samples"].dataset
+    names = zip(samples["dataset"].values.tolist(), samples["split"].values.tolist(), strict=True)
+    return ", ".join(dict.fromkeys(repr("/".join(filter(None, name))) for name in names))
+
+
+def _check_alike(results: Sequence[xr.DataTree]) -> None:
+    if not results:
+        raise ValueError("`results` is empty; give what `miub` returned for each run")
+    for result in results:
+        require_result(result)
+    for key, what in (("unit", "units"), ("over_tokens", "reductions")):
+        found = {result.attrs[key] for result in results}
+        if len(found) > 1:
+            raise ValueError(f"results of different {what} can't be compared: {sorted(found)}; compute them alike")
+    # What is reduced to its answer or its last token is the same where more was captured.
+    kinds = {result.attrs.get("population", "") for result in results} - {""}
+    if len(kinds) > 1 and results[0].attrs["over_tokens"] in ("mean", "sum"):
+        raise ValueError(
+            f"results about different tokens can't be compared: {', '.join(sorted(kinds))}; capture with one `tokens`, "
+            "or take the reduction 'answer' or 'last' of runs that hold these"
+        )
+
+
+def _label(result: xr.DataTree, key: str) -> Any:
+    if key == "rank":
+        ranks = np.unique(result.dataset["rank"].values)
+        return int(ranks[0]) if len(ranks) == 1 else "mixed"
+    if key == "datasets":
+        return ", ".join(dict.fromkeys(result.children["samples"].dataset["dataset"].values.tolist()))
+    return result.attrs[key]
+
+
+def _shared(results: Sequence[xr.DataTree]) -> dict[str, Any]:
+    return {key: results[0].attrs[key] for key in ("measure", "units", "reduction", "lorascope")}
+
+
+def _name(result: xr.DataTree) -> str:
+    return f"{result.attrs['run']} ({result.attrs['adapter']})"
+
+
+def sample_names(result: xr.DataTree) -> pd.MultiIndex:
+    """(data set, split, prompt, id) of each sample."""
+    table = result.children["samples"].dataset
+    return pd.MultiIndex.from_arrays([table[key].values.astype(str) for key in (*SAMPLE_KEYS[:3], "sample")])
+
+
+def require_same_tokens(first: xr.DataTree, second: xr.DataTree, shared: pd.MultiIndex) -> None:
+    """Raise a ValueError where a sample's name stands for other tokens, as where a line was put into a file.
+
+    Only tokens that both results hold, by one tokenizer, are compared, and none that were generated.
+    """
+    tokenizers = {result.attrs.get("tokenizer") for result in (first, second)}
+    nodes = [result.children["tokens"].dataset for result in (first, second)]
+    if len(tokenizers) > 1 or None in tokenizers or not all("text" in node.coords for node in nodes):
+        return
+    if not (tokens_fit(first) and tokens_fit(second)):
+        return  # samples were chosen, and their tokens can't be told any more
+    places, texts = [], []
+    for result, node in zip((first, second), nodes, strict=True):
+        owners = shared.get_indexer(sample_names(result))[node["sample_of_token"].values]
+        kept = (owners >= 0) & (node["role"].values != "generated")
+        places.append(owners[kept].astype(np.int64) << 32 | node["position"].values[kept])
+        texts.append(node["text"].values[kept])
+    both, *where = np.intersect1d(places[0], places[1], assume_unique=True, return_indices=True)
+    one, other = (text[place] for text, place in zip(texts, where, strict=True))
+    if len(differing := np.flatnonzero(one != other)):
+        at = differing[0]
+        dataset, _, _, name = shared[both[at] >> 32]
+        raise ValueError(
+            f"sample {name!r} of {dataset!r} isn't the same text in both: at position {both[at] & 0xFFFFFFFF} "
+            f"{_name(first)!r} has {one[at]!r}, {_name(second)!r} has {other[at]!r}; pair runs of the same data"
+        )
+
+
+def _by_sample(result: xr.DataTree, by: Sequence[str]) -> pd.DataFrame:
+    """Js of the samples used, by (data set, split, prompt, id), summed over the components of each group."""
+    table = result.children["samples"].dataset
+    used = table["used"].values
+    samples = sample_names(result)[used]
+    if not samples.is_unique:
+        raise ValueError(f"several samples of {_name(result)!r} share a name; pairs need names that are unique")
+    labels = {key: result[key].values for key in by} | {"whole": np.zeros(result.sizes["component"], int)}
+    codes, groups = pd.MultiIndex.from_frame(pd.DataFrame(labels)).factorize()
+    values = table["js"].values[used]
+    sums = [values[:, codes == code].sum(axis=1) for code in range(len(groups))]
+    return pd.DataFrame(np.stack(sums, axis=1), index=samples, columns=groups.set_names([*by, "whole"]))
+
+
+def _tests(differences: np.ndarray, *, adjust: bool) -> dict[str, np.ndarray]:
+    """Tests of differences (pair, group), by group."""
+    from scipy import stats  # type: ignore[import-untyped]  # a quarter of a second, for which nothing else should wait
+
+    mean, error = differences.mean(axis=0), standard_error(differences)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = mean / error
+    p = 2 * stats.t.sf(np.abs(t), len(differences) - 1)
+    can_rank = np.isfinite(differences).all(axis=0) & differences.any(axis=0)
+    ranks = [stats.wilcoxon(one).pvalue if can else np.nan for one, can in zip(differences.T, can_rank, strict=True)]
+    found = {"difference": mean, "difference_se": error, "t": t, "p_t": p, "p_wilcoxon": np.array(ranks)}
+    if adjust:
+        adjusted, known = np.full(p.shape, np.nan), np.isfinite(p)
+        adjusted[known] = stats.false_discovery_control(p[known]) if known.any() else []
+        found["p_adjusted"] = adjusted
+    return found

@@ -1,0 +1,217 @@
+"""MIUB, the paper's eq. 9, over a run: JS by token and component, and what becomes of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lorascope.analyze.measuring.captured import keeps_all_states
+from lorascope.analyze.measuring.partial import finish
+from lorascope.analyze.measuring.run import measure_unsaved
+from lorascope.analyze.results.options import Reduction, Unit
+from lorascope.analyze.results.targets import refuse_target
+from lorascope.analyze.results.tree import result_tree, run_attributes
+from lorascope.analyze.results.weights import is_weighted
+from lorascope.stores import Run, StoreError
+from lorascope.stores.places.file_lock import file_lock
+from lorascope.stores.progress import Progress
+from lorascope.stores.reading.read import RunLike, as_run
+
+from .reduce import UNITS, SampleSums, refuse_unknown, token_blocks, token_sums, usable_samples
+
+MISFIT = 1e-2
+"""Relative difference of js above which stored states aren't those of the capture; rounding comes to 1e-6."""
+LEAST_JS = 1e-24
+"""Nats that differences of a smaller js are taken relative to: the kernel keeps its digits down to here."""
+MEDIAN_VALUES = 2**20
+"""Most differences that their median is taken of: every so many of them; the largest is that of all."""
+
+
+def miub(
+    run: RunLike,
+    *,
+    adapter: str | None = None,
+    components: Sequence[str] | None = None,
+    reduction: Reduction = "mean",
+    unit: Unit = "nat",
+    scheduler: Any = None,
+    n_workers: int | None = None,
+    progress: Progress | None = None,
+    out: str | Path | None = None,
+) -> xr.DataTree:
+    """MIUB of a run in nats, with the JS of every token and component.
+
+    Parameters
+    ----------
+    run
+        An open run or its path or url, finished or not; samples that aren't wholly committed are left out. Where it
+        keeps no states, or not those of all tokens, js is the one measured during capture.
+    adapter
+        Name of the adapter; not needed if there is only one.
+    components
+        Paths of components or patterns, such as `*.q_proj`, to compute MIUB for; by default all that the adapter
+        changes.
+    reduction
+        What becomes of a sample's captured tokens at a component: their `mean` (ours), `sum`, the `last` one, or the
+        mean of those that are the `answer`, in a chat the assistant's that are scored. Mean and sum weigh tokens that
+        were drawn by the inverse of their chance.
+    unit
+        `nat`, `bit`, or `sqrt`: the root of each token's JS in nats. `js` itself always is in nats.
+    scheduler, n_workers
+        Where tasks run: the address of a running `dask.distributed` scheduler, a client, or the name of one of Dask's
+        local schedulers. By default the active client or, without one, as many threads as there are processors. Results
+        don't depend on it.
+    progress
+        Called with (tasks done, tasks in all).
+    out
+        Save the result here: a folder ending in .zarr, or a NetCDF file ending in .nc. `js` is then written component
+        by component and never held in memory as a whole. If the call is stopped, the same call continues it.
+
+    Returns
+    -------
+    xr.DataTree
+        By component, at the root: `js`, a mean over samples, and its `share` of `miub`, their sum. `js_se` and
+        `miub_se` are standard errors, which take samples for independent and nothing else, NaN for one sample.
+
+        In the node `tokens`: `js` (token, component), float32 and always in nats, and `miub` (token,), its sum over
+        components. In the node `samples`: `js` (sample, component), the tokens reduced, and `miub` (sample,), its sum.
+
+        Labels are coordinates: of components `kind`, `layer` and `rank`, of tokens `sample` (an id), `role`,
+        `position` and `text`, of samples `sample`, `dataset`, `split`, `prompt`, `length`, and whether one was `used`.
+        Those of components, and a token's but for its text, have an index: `result["tokens/js"].sel(sample="q03")`.
+
+        A token whose base or delta isn't finite makes all that it enters NaN. Attributes, all at the root, hold
+        reduction, counts, the first value that isn't finite, provenance, whether js comes from `states` or from
+        `capture`, and how far the one written at capture lies from the one computed from states.
+
+    Raises
+    ------
+    StoreError
+        If no sample is wholly committed, or a chunk is broken.
+    ValueError
+        If `reduction` or `unit` isn't one of those, a component isn't known, or the name `out` has another ending.
+    FileExistsError
+        If something of the name `out` is there.
+
+    Notes
+    -----
+    M = (1/N) sum_samples sum_m JS(softmax(h_LLM^m), softmax(h_LoRA^m)). The paper doesn't say how the tokens of a
+    sample are reduced. It calls M an upper bound of a mutual information; that theorem doesn't hold. M is the size of
+    the adapter's change, seen through a softmax: 0 if the adapter does nothing, at most ln 2 a component.
+
+    References
+    ----------
+    Zhang et al., arXiv 2501.03152, eq. 9.
+    """
+    run = as_run(run)
+    refuse_unknown(reduction, unit)
+    if keeps_all_states(run):  # then it is known before the work whether any sample can be reduced
+        known = xr.Dataset(coords=run.token_labels).assign_coords(counted=run.committed.variable)
+        require_samples(known, run, reduction)
+    options: dict[str, Any] = {"adapter": adapter, "components": components, "scheduler": scheduler}
+    options |= {"n_workers": n_workers, "progress": progress}
+    if out is None:
+        return reduce_js(measure_unsaved(run, ("js",), None, **options), run, adapter, reduction=reduction, unit=unit)
+    target = refuse_target(Path(out))
+    with file_lock(target):
+        measured = measure_unsaved(run, ("js",), target, **options)
+        return finish(reduce_js(measured, run, adapter, reduction=reduction, unit=unit), target)
+
+
+def reduce_js(
+    measured: xr.Dataset, run: Run, adapter: str | None = None, *, reduction: Reduction = "mean", unit: Unit = "nat"
+) -> xr.DataTree:
+    """`miub`'s tree from one that holds `js` (token, component); adds which samples were `used`."""
+    used = require_samples(measured, run, reduction)
+    by_sample, by_token, found = _scan(measured, run, adapter, reduction, unit)
+    by_sample[~used] = np.nan
+    units, about = UNITS[unit].symbol, "js, summed over components"
+    tokens = measured[["js"]].assign(miub=("token", by_token, {"long_name": about, "units": units}))
+    js = (("sample", "component"), by_sample, {"long_name": f"{reduction} of js over tokens", "units": units})
+    totals = ("sample", by_sample.sum(axis=1), {"long_name": about, "units": units})
+    labels = {name: ("sample", run.samples[name].values) for name in ("dataset", "split", "prompt", "length")}
+    coords = {"sample": run.samples["id"].values, "used": ("sample", used), **labels}
+    result = result_tree(tokens, xr.Dataset({"js": js, "miub": totals}, coords=coords))
+    weighted = "weighted " if is_weighted(run) and reduction != "last" else ""
+    result.attrs = dict(
+        **miub_attributes(run, adapter, measured),
+        unit=unit,
+        units=units,
+        over_tokens=reduction,
+        reduction=f"tokens: {weighted}{reduction}; components: sum; samples: mean",
+        n_samples=int(used.sum()),
+        n_samples_incomplete=int((~used).sum()),
+        **found,
+    )
+    return result
+
+
+def _scan(
+    measured: xr.Dataset, run: Run, adapter: str | None, reduction: Reduction, unit: Unit
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Js by (sample, component), its sums by token, holes and fidelity, from one trip: js may lie on the disk."""
+    sums, by_token = SampleSums(measured, run, reduction, unit=unit), np.empty(measured.sizes["token"])
+    names, counted, captured = measured["component"].values, measured["counted"].values[:, None], None
+    if keeps_all_states(run):
+        captured = run.js(adapter)[:, [run.component_paths.index(path) for path in names]]
+    step = -(-measured["js"].size // MEDIAN_VALUES)
+    n_not_finite, first, n, largest, some = 0, {}, 0, 0.0, []
+    for tokens, block in token_blocks(measured["js"].variable):
+        sums.add(tokens, block)
+        by_token[tokens] = token_sums(block, unit)
+        holes = np.argwhere(np.isnan(block) & counted[tokens])  # there base or delta isn't finite
+        if len(holes) and not n_not_finite:
+            token, component = holes[0].tolist()
+            first = {"not_finite_token": tokens.start + token, "not_finite_component": str(names[component])}
+        n_not_finite += len(holes)
+        if captured is not None:
+            relative = _difference(block, captured[tokens].values.astype(np.float64))
+            n, largest = n + len(relative), max(largest, float(relative.max(initial=0.0)))
+            some.append(relative[::step])
+    median = float(np.median(np.concatenate(some))) if n else np.nan
+    fidelity = {"fidelity_max": largest if n else np.nan, "fidelity_median": median, "fidelity_n": n}
+    return sums.values(), by_token, {"n_not_finite": n_not_finite, **first, **fidelity}
+
+
+def _difference(block: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """How far js lies from js of the capture, relative, float32: of the values that both have."""
+    shared = np.isfinite(reference) & np.isfinite(block)
+    difference = np.abs(block[shared] - reference[shared])
+    return np.asarray(difference / np.maximum(reference[shared], LEAST_JS), np.float32)
+
+
+def misfit(result: xr.DataTree, run: Run) -> str | None:
+    """What to say where stored states give another js than was measured when they were captured; None where they fit.
+
+    States that were narrowed (`--store bf16`) may differ by as much; of others only rounding is expected.
+    """
+    narrowed = run.attributes.get("provenance", {}).get("settings", {}).get("store") == "bf16"
+    if narrowed or not result.attrs["fidelity_max"] > MISFIT:
+        return None
+    return (
+        f"js from the store is off by {result.attrs['fidelity_max']:.2g} of what was measured during capture, far "
+        "above rounding: these may not be the states that were captured; run `lorascope verify`"
+    )
+
+
+def require_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
+    """Bool (sample,): those that can be reduced; at least one."""
+    used = usable_samples(measured, run, reduction)
+    if used.any():
+        return used
+    if reduction == "answer" and usable_samples(measured, run, "mean").any():
+        raise StoreError(f"no whole sample of {run.place.name!r} has tokens of an answer; take another reduction")
+    raise StoreError(f"no sample of {run.place.name!r} is wholly committed yet; capture more of it")
+
+
+def miub_attributes(run: Run, adapter: str | None, measured: xr.Dataset) -> dict[str, Any]:
+    """Where js comes from, and how much of it there is."""
+    return {
+        "measure": "softmax Jensen-Shannon divergence, arXiv 2501.03152 eq. 9",
+        "n_tokens": int(measured["counted"].sum()),
+        "n_components": measured.sizes["component"],
+        "js_source": "states" if keeps_all_states(run) else "capture",
+        **run_attributes(run, adapter),
+    }

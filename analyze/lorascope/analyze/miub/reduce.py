@@ -1,0 +1,139 @@
+"""From values by token and component to one by sample and component: the reductions the paper may have meant."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float64
+
+from lorascope.analyze.results.options import Reduction
+from lorascope.analyze.results.tree import CHUNK_TOKENS
+from lorascope.stores import Run
+
+REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
+ANSWERS = ("answer", "assistant")
+"""Roles of tokens that the reduction `answer` is over: an answer's; in a chat the assistant's that are scored."""
+
+
+class UnitOf(NamedTuple):
+    """A unit of divergences."""
+
+    symbol: str
+    """Its name beside a number and in `units` attributes."""
+    convert: Callable[[np.ndarray], np.ndarray]
+    """What becomes of a token's divergence in nats."""
+
+
+UNITS: Mapping[str, UnitOf] = {
+    "nat": UnitOf("nat", lambda values: values),
+    "bit": UnitOf("bit", lambda values: values / math.log(2)),
+    "sqrt": UnitOf("nat^0.5", lambda values: np.sqrt(np.maximum(values, 0))),  # js of capture may round to -1e-12
+}
+"""Units by name, as `unit` attributes give it; the root of each token's JS is a metric, the Jensen-Shannon distance
+(Endres and Schindelin 2003, IEEE Trans. Inf. Theory 49(7))."""
+
+
+def refuse_unknown(reduction: str, unit: str) -> None:
+    """Raise ValueError unless there is such a reduction, and such a unit."""
+    for name, value, allowed in (("reduction", reduction, REDUCTIONS), ("unit", unit, tuple(UNITS))):
+        if value not in allowed:
+            raise ValueError(f"`{name}` is {value!r}; allowed are {allowed}")
+
+
+def token_blocks(values: Any) -> Iterator[tuple[slice, np.ndarray]]:
+    """Ranges of tokens and what an array (token, ...) holds there, in memory one range at a time."""
+    for start in range(0, values.shape[0], CHUNK_TOKENS):
+        tokens = slice(start, min(start + CHUNK_TOKENS, values.shape[0]))
+        yield tokens, np.asarray(values[tokens])
+
+
+def token_sums(block: np.ndarray, unit: str) -> Float64[np.ndarray, " token"]:
+    """Js (token, component) in this unit, summed over components."""
+    return np.asarray(UNITS[unit].convert(block.astype(np.float64)).sum(axis=1))
+
+
+def reduce_tokens(
+    measured: xr.Dataset, name: str, run: Run, reduction: Reduction = "mean", *, unit: str = "nat"
+) -> Float64[np.ndarray, "sample component"]:
+    """A measure by sample and component, over the counted tokens; NaN where a sample has none, or one of them is NaN.
+
+    Parameters
+    ----------
+    measured
+        What `measure_run` returns.
+    reduction
+        The `mean` of the sample's captured tokens; their `sum`; the `last` one; the mean of those that are the
+        `answer`, in a chat the assistant's that are scored. Mean and sum weigh tokens that were drawn by the inverse of
+        their chance.
+    unit
+        What each token's value becomes before that; see `UNITS`.
+    """
+    sums = SampleSums(measured, run, reduction, unit=unit)
+    for tokens, block in token_blocks(measured[name].variable):
+        sums.add(tokens, block)
+    return sums.values()
+
+
+class SampleSums:
+    """A reduction over each sample's tokens, fed with ranges of tokens in their order.
+
+    A value whose weight is 0 doesn't count, whatever it is; NaN that counts makes NaN. No number depends on how tokens
+    are cut into ranges but for rounding.
+    """
+
+    def __init__(self, measured: xr.Dataset, run: Run, reduction: Reduction, *, unit: str) -> None:
+        starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
+        self._some = np.flatnonzero(stops > starts)  # a sample of which no token was captured has no value
+        self._starts = starts[self._some]
+        self._weights = measured["weight"].values
+        self._counted = np.where(_wanted(measured, run, reduction), self._weights, 0.0)
+        self._convert = UNITS[unit].convert
+        self._is_sum = reduction == "sum"
+        self._sums = np.zeros((len(self._some), measured.sizes["component"]))
+        self._whole = np.full((len(starts), measured.sizes["component"]), np.nan)
+
+    def add(self, tokens: slice, block: np.ndarray) -> None:
+        """Take in the values (token, component) of a range of tokens."""
+        w = self._counted[tokens, None]
+        terms = np.where(w != 0, self._convert(block.astype(np.float64)), 0.0) * w
+        first = max(int(np.searchsorted(self._starts, tokens.start, side="right")) - 1, 0)
+        last = int(np.searchsorted(self._starts, tokens.stop))
+        edges = np.maximum(self._starts[first:last] - tokens.start, 0)
+        self._sums[first:last] += np.add.reduceat(terms, edges, axis=0)
+
+    def values(self) -> Float64[np.ndarray, "sample component"]:
+        """What every sample was reduced to; NaN where none of its tokens counts."""
+        totals = np.add.reduceat(self._counted, self._starts)[:, None]
+        means = np.divide(self._sums, totals, out=np.full_like(self._sums, np.nan), where=totals > 0)
+        if self._is_sum:
+            means *= np.add.reduceat(self._weights, self._starts)[:, None]
+        self._whole[self._some] = means
+        return self._whole
+
+
+def usable_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
+    """Bool (sample,): all of the sample's tokens lie in committed rows, and what is reduced was measured."""
+    starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
+    some = np.flatnonzero(stops > starts)
+    usable = np.zeros(len(starts), bool)
+    usable[some] = np.logical_and.reduceat(run.committed.values, starts[some])
+    usable[some] &= np.logical_or.reduceat(_wanted(measured, run, reduction), starts[some])
+    return usable
+
+
+def _wanted(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
+    """Bool (token,): tokens that count, before a sample's weights."""
+    wanted = np.asarray(measured["counted"].values)
+    starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
+    if reduction == "answer":
+        answers = np.isin(measured["role"].values, ANSWERS)
+        # In a chat that a prompt begins, what the assistant says there isn't scored: the last `n_targets` tokens are.
+        n_later = np.append(np.cumsum(answers[::-1])[::-1], 0)
+        owner = run.read_once("tokens/sample")
+        n_targets = run.samples.get("n_targets", run.samples["length"]).values
+        return np.asarray(wanted & answers & (n_later[:-1] - n_later[stops[owner]] <= n_targets[owner]))
+    if reduction == "last":
+        return wanted & np.isin(np.arange(len(wanted)), stops[stops > starts] - 1)
+    return wanted

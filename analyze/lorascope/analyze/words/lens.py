@@ -1,0 +1,401 @@
+"""What an adapter's mean delta says in words: the tokens that it promotes and suppresses, against a null."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dask.system
+import numpy as np
+import xarray as xr
+from jaxtyping import Float32, Float64
+from safetensors.numpy import save_file
+
+from lorascope.analyze.directions.token_choice import TokenChoice, chosen_tokens, told_choice
+from lorascope.analyze.measuring.sources import Source, read_factors
+from lorascope.analyze.results.targets import refuse_target
+from lorascope.analyze.results.threads import one_blas_thread
+from lorascope.analyze.results.tree import run_attributes
+from lorascope.stores import Run, StoreError
+from lorascope.stores.format.spec import ROW_TOKENS
+from lorascope.stores.names import close_to
+from lorascope.stores.places.atomic_write import atomic_write
+from lorascope.stores.progress import Progress
+from lorascope.stores.reading.read import RunLike, as_run
+from lorascope.stores.reading.rows import DeltaSource
+
+from .unembedding import read_unembedding
+
+WRITERS = frozenset(
+    {"o_proj", "out_proj", "c_proj", "dense", "wo", "down_proj", "dense_4h_to_h", "fc2", "fc_out", "w2"}
+)
+"""Kinds of components whose output is added to the residual stream."""
+LAYERS = {
+    **dict.fromkeys(
+        [f"{name}ForCausalLM" for name in ("Llama", "Mistral", "Qwen2", "Qwen3", "Phi3")],
+        ("self_attn.o_proj", "mlp.down_proj"),
+    ),
+    "GPT2LMHeadModel": ("attn.c_proj", "mlp.c_proj"),
+    "GPTNeoXForCausalLM": ("attention.dense", "mlp.dense_4h_to_h"),
+}
+"""Class of a model whose layers add the outputs of two components to the residual stream as they are -> these two."""
+BLOCK = 2048
+"""Token ids whose unembedding is in memory at once: 64 MiB in float64 at a width of 4096."""
+LEVEL = 0.05
+"""Family-wise p up to which a token counts in `n_promoted` and `n_suppressed`."""
+MIN_DRAWS = 19
+"""With fewer draws no p is as small as `LEVEL`."""
+
+
+class Site(NamedTuple):
+    """A place of which the mean delta is read."""
+
+    name: str
+    kind: str
+    layer: int
+    delta: np.ndarray
+    """Mean delta, float64 (feature,)."""
+    n_tokens: int
+
+
+def lens(
+    run: RunLike,
+    *,
+    component: str | None = None,
+    adapter: str | None = None,
+    tokens: TokenChoice = "all",
+    model: str | Path | None = None,
+    n_top: int = 10,
+    n_draws: int = 200,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """The tokens that the mean delta of a component promotes and suppresses, seen through the model's unembedding.
+
+    Parameters
+    ----------
+    run
+        An open run, or its path or url.
+    component
+        Path of one that writes into the residual stream; by default all of these.
+    adapter
+        Name of the adapter; not needed if there is only one.
+    tokens
+        Over which captured tokens the mean goes, weighted by `tokens/weight`; as those of `directions`. The first few
+        of text that has nothing to do with the training show a habit best (arXiv 2510.13900).
+    model
+        Folder of the model, from which the unembedding is read (`read_unembedding`); by default it is the run's own,
+        see `Run.unembedding`.
+    n_top
+        How many tokens are named on either side.
+    n_draws
+        Draws of the null; at least 19.
+    seed
+        Of these.
+    progress
+        Called with (parts done, parts in all) while deltas are read, then while scores are computed.
+
+    Returns
+    -------
+    xarray.Dataset
+        By `site`: components with a kind out of `WRITERS` and as wide as the stream, in the run's order. In a run of
+        stream `pair`, where delta is adapted - base, also `after layer L`: the sum over all components that wrote up to
+        then, which is the change of the residual stream itself, but for the model's own rounding. That takes a model
+        out of `LAYERS` of which both components of each layer up to L were captured, and the input embedding, if the
+        adapter changes it; attribute `no_sums` says why there is none.
+
+        `promoted_id`, `promoted` (the text), `promoted_score`, `promoted_z`, `promoted_p` (site, top), and the same
+        for `suppressed`; `n_promoted`, `n_suppressed`: token ids with p up to 0.05; `delta` (site, feature), the mean;
+        `delta_norm`, its length; `n_tokens`: how many it is over. Tokens whose delta isn't finite, isn't committed or
+        isn't kept are left out, and components that have no other.
+
+    Raises
+    ------
+    StoreError
+        If the run has no unembedding and no `model` is named, holds no states, or has no such component or token, or
+        none that writes into the stream; or if something that is read is damaged.
+    ValueError
+        If a setting isn't what it may be, or the unembedding doesn't fit the run.
+
+    Notes
+    -----
+    A token's score is w . (norm * delta), with delta's mean over features taken off where the norm is centred, less the
+    mean over all tokens: what raises all logits alike changes no probability. It isn't a logit: the norm divides by the
+    size of the residual stream, which the run doesn't hold, so scores are logits times that size. They keep the order
+    of tokens, also where the model caps its logits; later layers aren't in it.
+
+    The null is the same delta with random signs of its features. z is the score by its standard deviation over these,
+    the root of sum_f (w norm)_f^2 delta_f^2. Tokens are ranked by z, since among raw scores those whose unembedding is
+    long come first whatever delta is. p is family-wise: the share of draws, the data's own among them, whose largest
+    |z| over the whole vocabulary is at least this one's |z|. It is that of one site.
+
+    Permuted features would be another null, in which a large feature of delta meets those of the unembedding that are
+    large elsewhere: with SmolLM2's unembedding, all of 30 random deltas with one huge feature where the unembedding
+    varies most were beyond it, and 1 of 30 beyond this one. Neither knows what words have in common: ten of one topic
+    say more than the p of each. Nor does p say what an adapter without a habit does; hold such a one, trained on
+    shuffled labels, beside it.
+    """
+    if not isinstance(n_top, int) or n_top < 1:
+        raise ValueError(f"`n_top` is {n_top!r}; it must be a whole number of at least 1")
+    if not isinstance(n_draws, int) or n_draws < MIN_DRAWS:
+        raise ValueError(f"`n_draws` is {n_draws!r}; it must be a whole number of at least {MIN_DRAWS}")
+    run = as_run(run)
+    unembedding = run.unembedding() if model is None else read_unembedding(Path(model))
+    n_vocabulary, width = unembedding["weight"].shape
+    if (most := int(run.read_once("tokens/token_id").max(initial=-1))) >= n_vocabulary:
+        raise ValueError(f"the unembedding knows {n_vocabulary} tokens, but the run has token {most}; name its model")
+    paths, why = _writers(run, component, adapter, width)
+    weight = np.where(chosen_tokens(run, tokens), run.tokens["weight"].values, 0.0)
+    sites = _means(run, paths, adapter, weight, progress)
+    if len(sites) < len(paths):
+        why = "the delta of a component is finite at none of the tokens"
+    sums = [] if why else _sums(sites, LAYERS[_model_class(run)])
+    sites = [one for one in sites if one.kind in WRITERS] + sums
+    deltas = np.stack([one.delta for one in sites])
+    scores = _scores(unembedding, deltas, n_draws, seed, progress)
+    found: dict[str, Any] = {
+        **_named(unembedding["text"].values, scores, min(n_top, n_vocabulary)),
+        "delta": (("site", "feature"), deltas.astype(np.float32), "mean delta over tokens"),
+        "delta_norm": ("site", np.linalg.norm(deltas, axis=1), "Euclidean norm of the mean delta"),
+        "n_tokens": ("site", [one.n_tokens for one in sites], "tokens that the mean is over"),
+    }
+    return xr.Dataset(
+        {name: (dims, values, {"long_name": text, "units": "1"}) for name, (dims, values, text) in found.items()},
+        {
+            "site": np.array([one.name for one in sites], object),
+            "kind": ("site", np.array([one.kind for one in sites], object)),
+            "layer": ("site", [one.layer for one in sites]),
+        },
+        {
+            **run_attributes(run, adapter),
+            "tokens": told_choice(tokens),
+            "unembedding": "the run's own" if model is None else str(model),
+            "n_draws": n_draws,
+            "seed": seed,
+            "no_sums": why if sums or why else "not both components of the first layer were captured",
+        },
+    )
+
+
+def save_steering(result: xr.Dataset, path: str | Path) -> Path:
+    """Write what `lens` returns as steering vectors: safetensors, one float32 (feature,) a site; returns the path.
+
+    Added to the residual stream where the site writes, a vector moves it as the adapter does on average. The file's
+    metadata hold the result's attributes.
+
+    Raises
+    ------
+    ValueError
+        If the name doesn't end in `.safetensors`.
+    FileExistsError
+        If something of that name is there.
+    """
+    target = refuse_target(Path(path), {".safetensors": "safetensors"})
+    vectors = {str(name): np.ascontiguousarray(result["delta"].sel(site=name).values) for name in result["site"].values}
+    with atomic_write(target) as partial:
+        save_file(vectors, partial, {str(name): str(value) for name, value in result.attrs.items()})
+    return target
+
+
+def _writers(run: Run, component: str | None, adapter: str | None, width: int) -> tuple[list[str], str]:
+    """Paths of what is read; and why the stream's own difference isn't their sum, or nothing."""
+    table, ranks = run.components, run.adapter(adapter)["rank"].values
+    wide = table.isel(component=(ranks > 0) & (table["d_out"].values == width))
+    is_writer = np.isin(wide["kind"].values, list(WRITERS))
+    writers = wide["path"].values[is_writer].tolist()
+    if component is not None and component in run and component not in writers:
+        raise StoreError(
+            f"component {component!r} doesn't write into the residual stream{close_to(component, writers)}"
+        )
+    if not writers:
+        kinds = ", ".join(sorted(WRITERS))
+        raise StoreError(f"no component of {run.place.name!r} is {width} wide and of one of the kinds {kinds}")
+    if component is not None:
+        run.delta_source(component, adapter)  # raises where there is none of this name
+        return [component], "one component was asked for"
+    if run.stream != "pair":
+        return writers, f"stream {run.stream!r} has no pass without the adapter to compare with"
+    name = _model_class(run)
+    if name not in LAYERS:
+        return writers, f"how the layers of a {name or 'model'} add up isn't known"
+    return wide["path"].values[is_writer | (wide["layer"].values < 0)].tolist(), ""
+
+
+def _model_class(run: Run) -> str:
+    return str(run.attributes.get("provenance", {}).get("model", {}).get("class", ""))
+
+
+def _means(
+    run: Run,
+    paths: Sequence[str],
+    adapter: str | None,
+    weight: Float64[np.ndarray, " token"],
+    progress: Progress | None,
+) -> list[Site]:
+    """Mean delta of each component where it is finite; of those with a factor, nothing else is read."""
+    deltas = {path: run.delta_source(path, adapter) for path in paths}
+    rows = np.unique(np.flatnonzero(weight) // ROW_TOKENS).tolist()
+    identity = str(run.attributes["static_digest"])
+    sources = [Source(path, run.base_rows(path), delta, identity) for path, delta in deltas.items()]
+    factored = [source for source in sources if source.delta.lora_B is not None]
+    whole = [source for source in sources if source.delta.lora_B is None]
+    sums = dict.fromkeys(paths, _NOTHING)
+    n_done, n_all = 0, len(rows) * bool(factored) + len(whole)
+
+    def of_row(row: int) -> dict[str, _Sum]:
+        found = zip(factored, read_factors(factored, row), strict=True)
+        return {source.component: _sum(z, weight, row) for source, z in found if z is not None}
+
+    def of_component(source: Source) -> dict[str, _Sum]:
+        total = _NOTHING
+        for row in rows:
+            total += _sum(_difference(source.delta, row), weight, row)
+        return {source.component: total}
+
+    with one_blas_thread(), ThreadPoolExecutor(dask.system.CPU_COUNT, thread_name_prefix="lorascope-lens") as pool:
+        for found in chain(pool.map(of_row, rows if factored else []), pool.map(of_component, whole)):
+            for path, one in found.items():
+                sums[path] += one
+            n_done += 1
+            if progress is not None:
+                progress(n_done, n_all)
+    facts = run.components.set_index(component="path").sel(component=list(paths))
+    named = zip(paths, facts["kind"].values.tolist(), facts["layer"].values.tolist(), strict=True)
+    sites = [
+        Site(path, kind, layer, _mean(sums[path], deltas[path]), sums[path].n)
+        for path, kind, layer in named
+        if sums[path].n
+    ]
+    if not any(site.kind in WRITERS for site in sites):
+        raise StoreError(f"delta of {paths[0]!r} or any other is finite at none of the tokens; look at the run")
+    return sites
+
+
+class _Sum(NamedTuple):
+    """Weighted sum of rows, their weights' and their number."""
+
+    total: np.ndarray | float
+    weight: float
+    n: int
+
+    def __add__(self, other: tuple[Any, ...]) -> "_Sum":
+        return _Sum(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+_NOTHING = _Sum(0.0, 0.0, 0)
+
+
+def _difference(delta: DeltaSource, row: int) -> np.ndarray:
+    rows = delta.rows.read_row(row)
+    return rows if delta.base is None else rows - delta.base.read_row(row)
+
+
+def _sum(block: Float32[np.ndarray, "token column"], weight: Float64[np.ndarray, " all"], row: int) -> _Sum:
+    """Over the tokens of a row that have a weight and are finite."""
+    own = weight[row * ROW_TOKENS :][: len(block)]
+    own = np.where(np.isfinite(block).all(axis=1), own, 0)
+    kept = own > 0
+    return _Sum(own[kept] @ block[kept].astype(np.float64), float(own.sum()), int(kept.sum()))
+
+
+def _mean(total: _Sum, delta: DeltaSource) -> Float64[np.ndarray, " feature"]:
+    mean = np.asarray(total.total) / total.weight
+    if weights := delta.weights():
+        mean = weights["lora_B"].astype(np.float64) @ mean
+        mean = float(weights["scaling"]) * (mean if weights["bias"] is None else mean + weights["bias"])
+    return mean
+
+
+def _sums(sites: Sequence[Site], parts: tuple[str, str]) -> list[Site]:
+    """The stream's own mean difference after each layer, as long as both components of every layer before are there."""
+    before = [site for site in sites if site.layer < 0]
+    total = np.sum([site.delta for site in before], axis=0)
+    sums: list[Site] = []
+    for layer in range(1 + max(site.layer for site in sites)):
+        own = [site for site in sites if site.layer == layer and site.name.endswith(parts)]
+        if len(own) < len(parts):
+            break
+        total = total + own[0].delta + own[1].delta
+        sums.append(Site(f"after layer {layer}", "", layer, total, min(site.n_tokens for site in sites)))
+    return sums
+
+
+class _Scores(NamedTuple):
+    """What the unembedding makes of each site's mean delta."""
+
+    raw: Float32[np.ndarray, "site vocabulary"]
+    z: Float32[np.ndarray, "site vocabulary"]
+    largest: Float64[np.ndarray, "site draw"]
+    """Largest |z| over the vocabulary in each draw of signs, ascending."""
+
+    def p(self, site: int, z: np.ndarray) -> np.ndarray:
+        """Share of draws, the data's own among them, whose largest |z| is at least so much; 1 below 0."""
+        n = self.largest.shape[1]
+        return np.asarray((1 + n - np.searchsorted(self.largest[site], z)) / (1 + n))
+
+
+def _scores(
+    unembedding: xr.Dataset,
+    deltas: Float64[np.ndarray, "site feature"],
+    n_draws: int,
+    seed: int,
+    progress: Progress | None,
+) -> _Scores:
+    (n, width), rng = unembedding["weight"].shape, np.random.default_rng(seed)
+    signs = rng.choice(np.array([-1, 1], np.float32), (n_draws, width))
+    longest = np.abs(deltas).max(axis=1, keepdims=True)
+    units = np.divide(deltas, longest, out=np.zeros_like(deltas), where=longest > 0)  # so that squares don't overflow
+    narrow = units.astype(np.float32)
+    raw, z = np.empty((2, len(deltas), n), np.float32)
+    largest = np.zeros((len(deltas), n_draws))
+    mean = sum(block.sum(axis=0) for _, block in _blocks(unembedding)) / n
+    for part, block in _blocks(unembedding):
+        weight = block - mean
+        raw[:, part] = deltas @ weight.T
+        error = np.sqrt(np.square(units) @ np.square(weight).T)
+        per_error = np.divide(1, error, out=np.zeros_like(error), where=error > 0)
+        z[:, part] = units @ weight.T * per_error
+        rows = weight.astype(np.float32)
+        for site, unit in enumerate(narrow):
+            drawn = np.abs(rows @ (signs * unit).T) * per_error[site, :, None].astype(np.float32)
+            largest[site] = np.maximum(largest[site], drawn.max(axis=0))
+        if progress is not None:
+            progress(part.stop, n)
+    return _Scores(raw, z, np.sort(largest))
+
+
+def _blocks(unembedding: xr.Dataset) -> Iterator[tuple[slice, Float64[np.ndarray, "vocabulary feature"]]]:
+    """What delta is multiplied by, some rows at a time: the unembedding times the norm, and what its centring does."""
+    n, norm = unembedding.sizes["vocabulary"], unembedding["norm"].values.astype(np.float64)
+    for start in range(0, n, BLOCK):
+        part = slice(start, min(start + BLOCK, n))
+        weight = unembedding["weight"][part].values * norm
+        if not np.isfinite(weight).all():
+            raise StoreError("the unembedding holds numbers that aren't finite; look at the model")
+        # w . (norm * (x - mean(x))) is (w * norm - mean(w * norm)) . x
+        yield part, weight - weight.mean(axis=1, keepdims=True) if unembedding.attrs["centred"] else weight
+
+
+def _named(text: np.ndarray, scores: _Scores, n_top: int) -> dict[str, Any]:
+    """The first tokens on either side, and how many there are beyond chance."""
+    found: dict[str, Any] = {}
+    for name, sign in (("promoted", 1), ("suppressed", -1)):
+        ids = np.stack([np.argsort(-sign * z, kind="stable")[:n_top] for z in scores.z])
+        raw, z = (np.take_along_axis(one, ids, axis=1) for one in (scores.raw, scores.z))
+        p = np.stack([scores.p(site, sign * one) for site, one in enumerate(z)])
+        n = [int((scores.p(site, sign * one) <= LEVEL).sum()) for site, one in enumerate(scores.z)]
+        axes = ("site", "top")
+        found |= {
+            name: (axes, text[ids], f"text of the tokens that are {name} most"),
+            f"{name}_id": (axes, ids, "their ids"),
+            f"{name}_score": (
+                axes,
+                raw,
+                "their logits less the mean of all, times the size that the final norm divides by",
+            ),
+            f"{name}_z": (axes, z, "score by its standard deviation over random signs of delta's features"),
+            f"{name}_p": (axes, p, "p of z, family-wise over the vocabulary"),
+            f"n_{name}": ("site", n, f"token ids that are {name} with p up to {LEVEL}"),
+        }
+    return found

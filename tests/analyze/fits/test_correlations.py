@@ -1,0 +1,177 @@
+"""Correlations within groups against scipy, statsmodels and published numbers."""
+
+import doctest
+import math
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy import stats
+
+from lorascope.analyze.fits import correlations as module
+from lorascope.analyze.fits.correlations import (
+    beyond_setting,
+    centred,
+    concordance,
+    mean_spearman,
+    permutation_p,
+    pooled_pearson,
+    swapped_concordance,
+    williams,
+)
+from lorascope.analyze.fits.resampling import group_swaps
+
+NAN = np.nan
+
+
+def tables(seed: int, *, n_lacking: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Two tables (6, 5) that have effects of groups and settings in common, with gaps."""
+    rng = np.random.default_rng(seed)
+    effects = 10 * rng.normal(size=(6, 1)) + 10 * rng.normal(size=5)
+    x = effects + rng.normal(size=(6, 5))
+    y = effects + rng.normal(size=(6, 5)) + x
+    lacking = rng.permutation(30)[:n_lacking]
+    x.flat[lacking] = y.flat[lacking] = NAN
+    return x, y
+
+
+def dummies(values: np.ndarray, axis: int) -> np.ndarray:
+    """Indicators (cell, code) of the groups or settings of the cells there are, the first setting left out."""
+    codes = np.argwhere(np.isfinite(values))[:, axis]
+    return pd.get_dummies(codes, drop_first=axis == 1).to_numpy(float)
+
+
+def test_by_hand() -> None:
+    x = np.array([[1.0, 2, 3, NAN], [10, 20, 30, 40], [7, 7, NAN, NAN]])
+    np.testing.assert_array_equal(centred(x), [[-1, 0, 1, NAN], [-15, -5, 5, 15], [0, 0, NAN, NAN]])
+    assert not centred(np.array([[0.1, 0.1, 0.1]])).any()  # whose mean is not 0.1 in float64
+    y = np.array([[2.0, 1, 0, NAN], [4, 3, 2, 1], [1, 2, NAN, NAN]])
+    assert pooled_pearson(x, y) == pytest.approx(-52 / math.sqrt(502 * 7.5))
+    assert mean_spearman(x, y) == pytest.approx(-1)
+    assert np.isnan(pooled_pearson(x[2:], y[2:])).all()
+    assert math.isnan(mean_spearman(x[2:], y[2:]))
+
+
+def test_draws_count_groups() -> None:
+    x, y = tables(0)
+    counts = np.array([[1, 1, 1, 1, 1, 1], [0, 3, 0, 1, 0, 2]])
+    wanted = [pooled_pearson(*(np.repeat(one, times, axis=0) for one in (x, y)))[0] for times in counts]
+    np.testing.assert_allclose(pooled_pearson(x, y, counts), wanted)
+
+
+@pytest.mark.parametrize("n_lacking", [0, 7])
+@pytest.mark.parametrize("seed", range(3))
+def test_pooled_is_the_partial_correlation_of_a_regression_on_groups(seed: int, n_lacking: int) -> None:
+    x, y = tables(seed, n_lacking=n_lacking)
+    there = np.isfinite(x)
+    fit = sm.OLS(y[there], np.column_stack([x[there], dummies(x, 0)])).fit()
+    (r,) = pooled_pearson(x, y)
+    assert r == pytest.approx(fit.tvalues[0] / math.sqrt(fit.tvalues[0] ** 2 + fit.df_resid))
+
+
+@pytest.mark.parametrize("n_lacking", [0, 7])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_left_beyond_the_setting_is_that_of_a_regression(seed: int, n_lacking: int) -> None:
+    x, y = tables(seed, n_lacking=n_lacking)
+    there = np.isfinite(x)
+    fit = sm.OLS(y[there], np.column_stack([x[there], dummies(x, 0), dummies(x, 1)])).fit()
+    partial = pooled_pearson(beyond_setting(x), beyond_setting(y))
+    assert partial == pytest.approx(fit.tvalues[0] / math.sqrt(fit.tvalues[0] ** 2 + fit.df_resid))
+    moved = x + np.arange(6)[:, None] - 3 * np.arange(5) ** 2
+    assert pooled_pearson(beyond_setting(moved), beyond_setting(y)) == pytest.approx(partial)
+
+
+def test_nothing_is_left_beyond_the_setting() -> None:
+    told = 1000 * np.arange(4)[:, None] + 0.1 * np.arange(5) ** 2
+    assert not beyond_setting(told).any()
+    assert not beyond_setting(np.ones((4, 5))).any()
+    apart = np.array([[1.0, 4, 9, NAN, NAN, NAN], [NAN, NAN, NAN, 1, 3, 7]])  # settings link no groups
+    assert not np.nan_to_num(beyond_setting(apart)).any()
+
+
+@given(st.lists(st.lists(st.integers(-4, 4), min_size=4, max_size=4), min_size=2, max_size=4))
+def test_mean_spearman_is_scipys(values: list[list[int]]) -> None:
+    x = np.array(values, np.float64)
+    y = np.random.default_rng(0).normal(size=x.shape).round(0)
+    both = [(a, b) for a, b in zip(x, y, strict=True) if np.ptp(a) and np.ptp(b)]
+    assume(both)
+    assert mean_spearman(x, y) == pytest.approx(np.mean([stats.spearmanr(a, b).statistic for a, b in both]))
+
+
+def test_williams_published_example() -> None:
+    """Of `psych::r.test(103, 0.4, 0.5, 0.1)`, whose manual prints t = -0.89 with p = 0.37."""
+    t, p_value = williams(0.4, 0.5, 0.1, 103)
+    assert (round(t, 4), round(p_value, 4)) == (-0.8913, 0.3749)
+    assert williams(0.5, 0.4, 0.1, 103)[0] == -t
+
+
+def test_williams_holds_its_level() -> None:
+    """Three normal columns, the first correlated alike with the others."""
+    rng, n = np.random.default_rng(0), 20
+    cov = np.array([[1, 0.5, 0.5], [0.5, 1, 0.6], [0.5, 0.6, 1]])
+    p = []
+    for _ in range(1500):
+        r = np.corrcoef(rng.multivariate_normal(np.zeros(3), cov, size=n).T)
+        p.append(williams(r[0, 1], r[0, 2], r[1, 2], n)[1])
+    assert np.mean(np.array(p) <= 0.05) == pytest.approx(0.05, abs=2.6 * math.sqrt(0.05 * 0.95 / 1500))
+
+
+def test_williams_of_two_columns_that_are_one() -> None:
+    assert all(map(math.isnan, williams(0.5, 0.5, 1.0, 20)))
+
+
+@given(st.integers(2, 5), st.integers(3, 6), st.integers(0, 999))
+def test_concordance_is_that_of_friedman(n_groups: int, n_settings: int, seed: int) -> None:
+    values = np.random.default_rng(seed).integers(0, 6, size=(n_groups, n_settings)).astype(float)
+    assume((np.ptp(values, axis=1) > 0).any())
+    (found,) = concordance(values)
+    chi2 = stats.friedmanchisquare(*values.T).statistic
+    assert found == pytest.approx(chi2 / (n_groups * (n_settings - 1)), abs=1e-9)
+    assert concordance(np.exp(values / 3.0) + 7) == pytest.approx(found)
+    assert 0 <= found <= 1 + 1e-12
+
+
+def test_concordance_of_draws_is_that_of_the_drawn_tables() -> None:
+    values = np.random.default_rng(0).normal(size=(4, 6))
+    values[1, 2] = NAN  # a setting that isn't common counts nowhere
+    counts = np.array([[1, 1, 1, 1], [2, 0, 1, 1], [0, 0, 0, 4]])
+    whole = np.delete(values, 2, axis=1)
+    wanted = [concordance(np.repeat(whole, times, axis=0))[0] for times in counts]
+    np.testing.assert_allclose(concordance(values, counts), wanted)
+    assert wanted[2] == pytest.approx(1)
+    for none in (np.arange(4.0).reshape(2, 2), np.ones((2, 3))):
+        assert np.isnan(concordance(none)).all()
+
+
+def test_examples() -> None:
+    assert doctest.testmod(module).failed == 0
+
+
+def test_swapped_concordance_is_exact_and_begins_with_what_was_found() -> None:
+    rng = np.random.default_rng(0)
+    a, b = np.arange(5) + 0.3 * rng.normal(size=(4, 5)), rng.normal(size=(4, 5))
+    found = swapped_concordance(a, b, group_swaps(4, 100, rng))
+    assert len(found) == 2**4
+    assert found[0] == pytest.approx(concordance(a)[0] - concordance(b)[0])
+    by_hand = []
+    for swap in product((False, True), repeat=4):
+        first, second = (np.where(np.array(swap)[:, None], one, other) for one, other in ((b, a), (a, b)))
+        by_hand.append(concordance(first)[0] - concordance(second)[0])
+    np.testing.assert_allclose(sorted(found), sorted(by_hand), atol=1e-12)
+    np.testing.assert_allclose(sorted(found), sorted(-found), atol=1e-12)
+
+
+def test_random_swaps_of_many_groups_agree_with_all_of_them() -> None:
+    rng = np.random.default_rng(1)
+    a, b = np.arange(5) + rng.normal(size=(2, 8, 5))
+    exact, random = (permutation_p(swapped_concordance(a, b, group_swaps(8, n, rng))) for n in (2**8, 200))
+    assert abs(random - exact) < 4 * np.sqrt(exact * (1 - exact) / 200)
+
+
+def test_two_settings_have_no_concordance_to_swap() -> None:
+    table = np.array([[1.0, 2.0], [2.0, 1.0]])
+    assert np.isnan(swapped_concordance(table, table, np.zeros((1, 2), bool))).all()

@@ -1,0 +1,202 @@
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+
+from lorascope.analyze.fits.design import Design, determined
+from lorascope.analyze.fits.estimate import Estimate, estimate
+from lorascope.analyze.fits.refits import cross_validate, held_out, influence
+
+from .simulated import simulate_study
+
+DesignOf = Callable[..., Design]
+PaperCells = Callable[[str], pd.DataFrame]
+TRUTH = {"A": 1.0, "alpha": 0.5, "B": 0.8, "beta": 0.6, "slope_N": 0.3, "slope_R": 0.2}
+
+
+def study(law: str = "additive", **options: Any) -> pd.DataFrame:
+    given: dict[str, Any] = {
+        "N": (1e8, 5e8, 2e9, 1e10),
+        "R": (4.0, 16.0, 64.0),
+        "groups": {"a": 1.5, "b": 2.5, "c": 2.0},
+    }
+    return simulate_study(TRUTH, law=law, **{**given, **options}, noise=0.02, random=np.random.default_rng(0))
+
+
+def split(errors: pd.DataFrame, kind: str) -> pd.DataFrame:
+    return (
+        errors[errors["split"] == kind].assign(row=lambda rows: rows["row"].astype(int)).set_index("row").sort_index()
+    )
+
+
+def said(found: Estimate, rows: pd.DataFrame, *, level: str | None = None) -> np.ndarray:
+    """(n,) what the printed parameters of an additive law say of rows; `level` in place of the groups'."""
+    values = found.values
+    levels = rows["group"].map(lambda group: values[level or f"E[{group}]"]).to_numpy(np.float64)
+    sizes = found.design.references
+    n, r = (sizes["N"] / rows["N"]) ** values["alpha"], (sizes["R"] / rows["R"]) ** values["beta"]
+    return np.asarray(levels + values["A"] * n + values["B"] * r)
+
+
+@pytest.mark.parametrize("law", ["log", "log-log"])
+def test_single_cells_of_a_straight_law_are_press(design_of: DesignOf, law: str) -> None:
+    frame = study(law)
+    found = estimate(design_of(frame, law=law, residuals="absolute"))
+    cells = split(held_out(found), "cell")
+    for design, column in ((found.design, "error"), (found.design.without("N").without("R"), "error_plain")):
+        x = np.column_stack([design.levels, *(one.printed(np.zeros(0)) for one in design.columns)])
+        peer = sm.OLS(design.y, x).fit()
+        press = peer.resid / (1 - peer.get_influence().hat_matrix_diag)
+        np.testing.assert_allclose(cells[column], press, rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(cells["observed"] - cells["predicted"], cells["error"], rtol=1e-12)
+    np.testing.assert_array_equal(cells["observed"], found.design.y)
+
+
+@pytest.mark.parametrize("residuals", ["relative", "log"])
+def test_settings_held_out_are_those_of_refits(design_of: DesignOf, residuals: str) -> None:
+    frame = study()
+    errors = held_out(estimate(design_of(frame, residuals=residuals)))
+    settings = split(errors, "setting")
+    assert len(settings) == 36
+    for (n, r), rows in frame.groupby(["N", "R"]):
+        again = estimate(design_of(frame.drop(index=rows.index), residuals=residuals))
+        predicted = said(again, rows)
+        np.testing.assert_allclose(settings.loc[rows.index, "predicted"], predicted, rtol=1e-5)
+        rest = np.log(rows["y"] / predicted) if residuals == "log" else 1 - predicted / rows["y"]
+        np.testing.assert_allclose(settings.loc[rows.index, "error"], rest, rtol=1e-3, atol=1e-6)
+        assert set(settings.loc[rows.index, "held_out"]) == {f"N={n:.6g} R={r:.6g}"}
+
+
+def test_a_group_held_out_gets_its_level_from_its_other_cells(design_of: DesignOf) -> None:
+    frame = study()
+    groups = split(held_out(estimate(design_of(frame))), "group")
+    assert len(groups) == 36
+    for name, rows in frame.groupby("group"):
+        again = estimate(design_of(frame.drop(index=rows.index)))
+        terms = said(again, rows, level=next(iter(again.values))) - next(iter(again.values.values()))
+        for k, label in enumerate(rows.index):
+            rest, weights = (rows["y"] - terms).drop(label), (rows["y"] ** -2.0).drop(label)
+            predicted = terms[k] + np.average(rest, weights=weights)
+            assert groups.loc[label, "predicted"] == pytest.approx(predicted, rel=1e-6)
+            own, weights = rows["y"].drop(label), (rows["y"] ** -2.0).drop(label)
+            level = np.average(own, weights=weights)
+            assert groups.loc[label, "error_plain"] == pytest.approx(1 - level / rows["y"][label], rel=1e-9)
+        assert set(groups.loc[rows.index, "held_out"]) == {name}
+
+
+def test_larger_sizes_are_predicted_from_smaller_ones(design_of: DesignOf) -> None:
+    frame = study(N=(1e8, 3e8, 1e9, 3e9, 1e10), R=(4.0, 16.0, 64.0))
+    errors = held_out(estimate(design_of(frame)))
+    ordered = split(errors, "ordered N")
+    assert set(ordered["held_out"]) == {"1e+09", "3e+09", "1e+10"}
+    for size in (1e9, 3e9, 1e10):
+        rows, smaller = frame[frame["N"] == size], frame[frame["N"] < size]
+        if size == 1e9:  # two sizes don't tell an exponent
+            assert ordered.loc[rows.index, ["predicted", "error", "error_plain"]].isna().all(axis=None)
+            continue
+        predicted = said(estimate(design_of(smaller)), rows)
+        np.testing.assert_allclose(ordered.loc[rows.index, "predicted"], predicted, rtol=1e-4)
+    ranks = split(errors, "ordered R")
+    assert set(ranks["held_out"]) == {"64"}
+    assert ranks["error"].isna().all()
+
+
+def test_smaller_sizes_that_do_not_vary_otherwise(design_of: DesignOf) -> None:
+    """In a cross, ranks vary at the largest N only: smaller ones tell of N alone, and predict cells of that rank."""
+    frame = study(N=(1e8, 3e8, 1e9, 3e9, 1e10), layout="cross")
+    ordered = split(held_out(estimate(design_of(frame))), "ordered N")
+    largest = frame[frame["N"] == 1e10]
+    same = largest.index[largest["R"] == 4]
+    assert ordered.loc[same, "error"].notna().all()
+    assert ordered.loc[largest.index.difference(same), "error"].isna().all()
+    smaller = frame[frame["N"] < 1e10]
+    again = estimate(design_of(smaller, R=None))
+    values = again.values
+    term = values["A"] * (again.design.references["N"] / 1e10) ** values["alpha"]
+    predicted = [values[f"E[{group}]"] + term for group in frame.loc[same, "group"]]
+    np.testing.assert_allclose(ordered.loc[same, "predicted"], predicted, rtol=1e-5)
+
+
+def test_the_papers_splits(design_of: DesignOf, paper_cells: PaperCells) -> None:
+    found = estimate(design_of(paper_cells("Phi3"), response="MIUB", groups=["dataset"], offsets=["sweep"]))
+    errors = held_out(found)
+    table = cross_validate(errors).set_index("split")
+    assert list(table.index) == ["cell", "setting", "group", "ordered N", "ordered R"]
+    assert table.loc["cell", ["n", "n_undetermined"]].tolist() == [35, 0]
+    assert table.loc["setting", ["n", "n_undetermined"]].tolist() == [20, 15]  # each rank is needed
+    assert table.loc["group", ["n", "n_undetermined"]].tolist() == [35, 0]
+    assert table.loc["ordered R", ["n", "n_undetermined"]].tolist() == [0, 5]
+    assert table.loc["ordered R", ["rmse", "mae", "bias", "rmse_plain"]].isna().all()
+    undetermined = errors[errors["error"].isna()]
+    assert undetermined[["predicted", "error_plain"]].isna().all(axis=None)
+
+
+def test_summary_of_errors_by_hand() -> None:
+    errors = pd.DataFrame(
+        {
+            "split": ["setting", "setting", "setting", "cell", "cell"],
+            "error": [3.0, -4.0, math.nan, math.nan, math.nan],
+            "error_plain": [1.0, 1.0, 7.0, 1.0, 1.0],
+        }
+    )
+    table = cross_validate(errors).set_index("split")
+    assert list(table.index) == ["setting", "cell"]
+    assert table.loc["setting"].tolist() == pytest.approx([2, 1, math.sqrt(12.5), 3.5, -0.5, 1.0])
+    assert table.loc["cell", ["n", "n_undetermined"]].tolist() == [0, 2]
+    assert table.loc["cell", ["rmse", "mae", "bias", "rmse_plain"]].isna().all()
+
+
+# Influence.
+
+
+@pytest.mark.parametrize("options", [{}, {"law": "multiplicative"}], ids=str)
+def test_influence_is_that_of_refits(design_of: DesignOf, options: dict[str, Any]) -> None:
+    frame = study(groups={"a": 1.5, "b": 2.5}, R=(4.0, 16.0, 64.0), N=(1e8, 1e9, 1e10))
+    found = estimate(design_of(frame, **options))
+    table = influence(found, held_out(found))
+    names = [name for name in found.values if name in ("A", "B", "alpha", "beta")]
+    assert (table["pull"].diff().dropna() <= 0).all()
+    for row in table.to_dict(orient="records"):
+        cell = int(row["row"])
+        again = estimate(design_of(frame.drop(index=cell), **options))
+        for name in names:
+            assert row[f"d_{name}"] == pytest.approx(again.values[name] - found.values[name], rel=1e-3, abs=1e-6)
+        law = again.values
+        x, z = 1e10 / frame["N"][cell], 4 / frame["R"][cell]
+        terms = law["A"] * x ** law["alpha"] * (z ** law["beta"] if "B" not in law else 1)
+        f = law[f"E[{frame['group'][cell]}]"] + terms + (law["B"] * z ** law["beta"] if "B" in law else 0)
+        assert row["left_out_residual"] == pytest.approx(1 - f / frame["y"][cell], rel=1e-4, abs=1e-7)
+        assert row["pull"] == pytest.approx(max(abs(row[f"d_{name}"]) / found.standard_errors[name] for name in names))
+        assert row["residual"] == pytest.approx(found.residuals[cell], rel=1e-9)
+        assert (row["group"], row["setting"]) == (frame["group"][cell], found.design.settings[cell])
+
+
+def test_influence_of_a_regression_is_cooks(design_of: DesignOf) -> None:
+    frame = study("log")
+    found = estimate(design_of(frame, law="log", residuals="absolute"))
+    table = (
+        influence(found, held_out(found)).assign(row=lambda rows: rows["row"].astype(int)).set_index("row").sort_index()
+    )
+    columns = {one.amplitude: one.printed(np.zeros(0)) for one in found.design.columns}
+    x = np.column_stack([found.design.levels, *columns.values()])
+    peer = sm.OLS(found.design.y, x).fit().get_influence()
+    bread = np.linalg.inv(x.T @ x)
+    moved = -(bread @ x.T * (peer.resid / (1 - peer.hat_matrix_diag))).T
+    np.testing.assert_allclose(table[["d_slope_N", "d_slope_R"]], moved[:, 3:], rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(table["left_out_residual"], peer.resid / (1 - peer.hat_matrix_diag), rtol=1e-8)
+
+
+def test_a_cell_without_which_the_law_is_not_determined(design_of: DesignOf) -> None:
+    frame = study(groups={"a": 1.5}, N=(1e8, 1e9, 1e10), R=())
+    frame = pd.concat([frame, frame.iloc[:2].assign(y=lambda rows: rows["y"] * 1.01, repeat=1)], ignore_index=True)
+    found = estimate(design_of(frame, repeat="repeat"))
+    table = influence(found, held_out(found)).set_index("row")
+    assert not determined(found.design.take(np.array([0, 1, 3, 4])), spare=0)  # the third size is gone
+    last = table.loc["2"]
+    assert last[["d_A", "d_alpha", "left_out_residual", "pull"]].isna().all()
+    assert table.index[-1] == "2"
+    assert table.drop(index="2").notna().all(axis=None)

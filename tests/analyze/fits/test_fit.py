@@ -1,0 +1,293 @@
+import doctest
+import json
+import math
+import re
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from scipy import stats
+
+from lorascope.analyze.fits import fit as module
+from lorascope.analyze.fits.design import applied
+from lorascope.analyze.fits.diagnostics import search_notes
+from lorascope.analyze.fits.estimate import automatic_delta, estimate
+from lorascope.analyze.fits.fit import fit_scaling_law
+from lorascope.analyze.fits.result import IntervalKind, ScalingFit
+from lorascope.analyze.results.record import data_hash
+
+from .conftest import DesignOf
+from .simulated import simulate_study
+
+TRUTH = {"A": 1.0, "alpha": 0.5, "B": 0.8, "beta": 0.6, "slope_N": 0.3, "slope_R": 0.2}
+SIZES: dict[str, Any] = {"N": (1e8, 5e8, 2e9, 1e10), "R": (4.0, 16.0, 64.0)}
+
+
+def study(law: str = "additive", **options: Any) -> pd.DataFrame:
+    given: dict[str, Any] = {**SIZES, "groups": {"a": 1.5, "b": 2.5}, "noise": 0.01, "random": np.random.default_rng(0)}
+    return simulate_study(TRUTH, law=law, **{**given, **options})
+
+
+def fitted(frame: pd.DataFrame, **options: Any) -> ScalingFit:
+    roles = {axis: axis for axis in ("N", "R", "D") if axis in frame}
+    return fit_scaling_law(frame, "y", **{**roles, "groups": ["group"], "n_starts": 0, **options})
+
+
+def test_example_runs() -> None:
+    found = doctest.testmod(module)
+    assert found.failed == 0
+    assert found.attempted >= 4
+
+
+def test_names_of_statsmodels() -> None:
+    frame = study()
+    fit = fitted(frame)
+    assert list(fit.params.index) == list(fit.bse.index) == ["E[a]", "E[b]", "A", "B", "alpha", "beta"]
+    assert (fit.nobs, fit.df_resid) == (24, 18)
+    assert fit.ssr == pytest.approx((fit.resid**2).sum())
+    assert fit.sigma == pytest.approx(math.sqrt(fit.ssr / 18))
+    np.testing.assert_allclose(fit.resid, 1 - fit.fittedvalues / frame["y"], rtol=1e-9, atol=1e-14)
+    assert list(fit.resid.index) == list(fit.fittedvalues.index) == list(frame.index)
+    for name in ("A", "B", "alpha", "beta"):
+        assert abs(fit.params[name] - TRUTH[name]) < 5 * fit.bse[name]
+    shuffled = frame.sample(frac=1, random_state=0)
+    np.testing.assert_allclose(fitted(shuffled).resid[frame.index], fit.resid, rtol=1e-5, atol=1e-9)
+
+
+# Huber's loss.
+
+
+@pytest.mark.parametrize("residuals", ["relative", "log", "absolute"])
+def test_huber_by_itself_is_1_345_standard_deviations_of_least_squares(residuals: str) -> None:
+    frame = study()
+    fit = fitted(frame, residuals=residuals, huber="auto")
+    assert fit.estimate.delta == pytest.approx(
+        automatic_delta(fitted(frame, residuals=residuals).resid.to_numpy()), rel=1e-6
+    )
+    assert not fit.is_least_squares
+    assert fit.provenance["settings"]["huber"] == "auto"
+    assert fit.provenance["settings"]["huber_delta"] == fit.estimate.delta
+    again = fitted(frame, residuals=residuals, huber=fit.estimate.delta)
+    np.testing.assert_allclose(again.params, fit.params, rtol=1e-5)
+
+
+# Intervals.
+
+
+def test_kinds_of_intervals() -> None:
+    fit = fitted(study())
+    for kind in get_args(IntervalKind):
+        table = fit.conf_int(kind)
+        assert (table["low"] < table["high"]).all()
+        assert {"A", "B", "alpha", "beta"} <= set(table.index)
+    assert list(fit.conf_int("F").columns) == ["low", "high", "low_open", "high_open", "in_parts"]
+    pd.testing.assert_frame_equal(fit.conf_int(), fit.conf_int("F"))
+    assert list(fit.conf_int("bootstrap").columns) == ["low", "high", "low_open", "high_open"]
+    assert list(fit.conf_int("wald").columns) == ["low", "high"]
+    assert set(fit.conf_int("wald").index) == set(fit.params.index)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({}, "hdi", "`kind` is 'hdi'; it is one of ['F', 'wald', 'bootstrap']"),
+        ({"huber": 0.01}, "F", "this fit has no F intervals: they need least squares, and profiles"),
+        ({"huber": 0.01}, "wald", "this fit has no wald intervals"),
+        ({"residuals": "log"}, "F", "this fit has no F intervals"),
+        ({"groups": [], "repeat": "group"}, "bootstrap", "a bootstrap over groups needs at least two groups"),
+    ],
+)
+def test_intervals_that_are_none(options: dict[str, Any], kind: Any, words: str) -> None:
+    fit = fitted(study(), **options)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        fit.conf_int(kind)
+
+
+@pytest.mark.parametrize("law", ["additive", "log", "log-log", "multiplicative"])
+def test_a_law_without_noise_gives_its_parameters_back(law: str) -> None:
+    fit = fitted(study(law, noise=0), law=law)
+    for name in fit.design.term_names:
+        assert fit.params[name] == pytest.approx(TRUTH[name], rel=1e-6)
+    assert not fit.has_profiles
+    assert fit.profiles == {}
+    with pytest.raises(ValueError, match="this fit has no F intervals: they need least squares, and profiles"):
+        fit.conf_int()
+
+
+# Predictions.
+
+
+NEW = pd.DataFrame({"group": ["a", "b", "b"], "N": [2e9, 1e11, 1e8], "R": [32.0, 2.0, 1024.0]}, index=["x", "y", "z"])
+
+
+def columns_of(fit: ScalingFit, rows: pd.DataFrame) -> np.ndarray:
+    design = applied(fit.design, rows)
+    return np.column_stack([design.levels, *(one.printed(np.zeros(0)) for one in design.columns)])
+
+
+@pytest.mark.parametrize("law", ["log", "log-log"])
+@pytest.mark.parametrize("level", [0.95, 0.6])
+def test_predictions_of_a_straight_law_are_those_of_a_regression(law: str, level: float) -> None:
+    frame = study(law)
+    fit = fitted(frame, law=law, residuals="absolute", level=level)
+    peer = sm.OLS(fit.design.y, columns_of(fit, frame)).fit().get_prediction(columns_of(fit, NEW))
+    expected = peer.summary_frame(alpha=1 - level)[["mean", "mean_ci_lower", "mean_ci_upper"]]
+    table = fit.predict(NEW)
+    np.testing.assert_allclose(table, np.exp(expected) if law == "log-log" else expected, rtol=1e-9)
+    assert list(table.index) == list(NEW.index)
+
+
+@pytest.mark.parametrize("residuals", ["relative", "absolute", "log"])
+def test_predictions_of_a_curved_law_by_the_delta_method(residuals: str) -> None:
+    fit = fitted(study(), residuals=residuals)
+    table, values = fit.predict(NEW), fit.params
+    terms = values["A"] * (1e10 / NEW["N"]) ** values["alpha"] + values["B"] * (4 / NEW["R"]) ** values["beta"]
+    np.testing.assert_allclose(table["mean"], NEW["group"].map({"a": values["E[a]"], "b": values["E[b]"]}) + terms)
+    half = stats.t.ppf(0.975, fit.df_resid) * fit.estimate.prediction_errors(applied(fit.design, NEW))
+    if residuals == "log":
+        np.testing.assert_allclose(np.log(table["high"] / table["mean"]), half / table["mean"], rtol=1e-9)
+        np.testing.assert_allclose(np.log(table["mean"] / table["low"]), half / table["mean"], rtol=1e-9)
+    else:
+        np.testing.assert_allclose(table["high"] - table["mean"], half, rtol=1e-9)
+        np.testing.assert_allclose(table["mean"] - table["low"], half, rtol=1e-9)
+    pd.testing.assert_frame_equal(fit.predict(), fit.predict(study()))
+
+
+def test_no_interval_of_a_logarithm_below_zero_or_with_hubers_loss() -> None:
+    fit = fitted(study("log", R=()), law="log", residuals="log")
+    table = fit.predict(pd.DataFrame({"group": ["a", "a"], "N": [1e10, 1e14]}))
+    assert table.iloc[0].notna().all()
+    assert table["mean"].iloc[1] < 0
+    assert table[["low", "high"]].iloc[1].isna().all()
+    assert fitted(study(), huber=0.01).predict()[["low", "high"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"group": "c"}, "E[c] isn't among the fit's levels: E[a], E[b]"),
+        ({"N": -1.0}, "column 'N' is -1 in row 0; it must be above zero"),
+        ({"R": math.nan}, "column 'R' is empty in row 0"),
+        ({"N": "large"}, "column 'N' holds 'large' in row 0, where a number belongs"),
+    ],
+)
+def test_rows_that_are_not_predicted(row: dict[str, Any], words: str) -> None:
+    fit = fitted(study())
+    with pytest.raises(ValueError, match=re.escape(words)):
+        fit.predict(pd.DataFrame([{"group": "a", "N": 1e9, "R": 8.0, **row}]))
+    with pytest.raises(ValueError, match="the table has no column 'R'; it has 'group', 'N'"):
+        fit.predict(pd.DataFrame([{"group": "a", "N": 1e9}]))
+
+
+# Linear models.
+
+
+@pytest.mark.parametrize("law", ["additive", "multiplicative"])
+def test_a_law_that_is_not_linear(law: str) -> None:
+    with pytest.raises(ValueError, match=f"the law '{law}' isn't linear; take 'log-log' or 'log'"):
+        fitted(study(), law=law).linear_models()
+
+
+# Notes.
+
+
+def test_notes(design_of: DesignOf) -> None:
+    assert fitted(study()).notes == ()
+    frame = study().assign(D=5.0)
+    frame.loc[4, "y"] = math.nan
+    design = design_of(frame, bounds={"alpha": (0.02, 0.25)})
+    notes = (*design.notes, *search_notes(estimate(design)))
+    assert notes[:4] == (
+        "1 of 24 rows without a value in 'y' are left out",
+        "'D' is 5 in every row: C (D0/D)^gamma is part of the level",
+        "settings that other groups have are missing in 1 of 2 groups",
+        "alpha is at an end of its range, 0.02 to 0.25: it isn't an estimate",
+    )
+    assert notes[4].startswith("relative residuals divide by the observed response; with as much noise, sigma 0.0")
+
+
+# Settings.
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"level": 95}, "`level` is 95; it lies between 0 and 1, such as 0.95"),
+        ({"level": 1.0}, "`level` is 1.0; it lies between 0 and 1, such as 0.95"),
+        ({"level": 0.0}, "`level` is 0.0; it lies between 0 and 1, such as 0.95"),
+        ({"n_starts": -1}, "`n_starts` is -1; it is a whole number, 0 or more"),
+        ({"n_starts": 2.5}, "`n_starts` is 2.5; it is a whole number, 0 or more"),
+        ({"n_starts": True}, "`n_starts` is True; it is a whole number, 0 or more"),
+        ({"huber": 0.0}, "`huber` is 0.0; give 'auto', or a number above zero in units of the residuals"),
+        ({"huber": -1e-3}, "`huber` is -0.001; give 'auto', or a number above zero in units of the residuals"),
+        ({"huber": "mad"}, "`huber` is 'mad'; give 'auto', or a number above zero in units of the residuals"),
+        ({"huber": True}, "`huber` is True; give 'auto', or a number above zero in units of the residuals"),
+        ({"huber": math.nan}, "`huber` is nan; give 'auto', or a number above zero in units of the residuals"),
+        ({"law": "cubic"}, "`law` is 'cubic'; it is one of"),
+    ],
+)
+def test_settings_that_are_not_allowed(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        fitted(study(), **options)
+
+
+def test_delta_of_residuals_that_are_zero() -> None:
+    """Half of the cells lie on the law to the last digit."""
+    frame = study("log", R=(), groups={"a": 3.0}, noise=0)
+    with pytest.raises(ValueError, match="half of the residuals are 0, so that no `huber` delta follows from them"):
+        fitted(frame.assign(y=lambda rows: rows["expected"]), law="log", huber="auto", residuals="absolute")
+
+
+# Records.
+
+
+def test_provenance() -> None:
+    frame = study().assign(more="?")
+    fit = fitted(frame, seed=7)
+    record = fit.provenance
+    assert record["data_sha256"] == data_hash(fit.design.frame)
+    assert record["n_rows"] == 24
+    assert {"numpy", "scipy", "pandas", "lorascope"} <= set(record["versions"])
+    settings = record["settings"]
+    assert settings["bounds"] == {"alpha": [0.02, 25.0], "beta": [-1.5, 12.0]}
+    assert settings["references"] == {"N": 1e10, "R": 4.0}
+    assert (settings["response"], settings["N"], settings["R"], settings["D"]) == ("y", "N", "R", None)
+    assert (settings["groups"], settings["offsets"], settings["law"]) == (["group"], [], "additive")
+    assert (settings["residuals"], settings["huber"], settings["level"]) == ("relative", None, 0.95)
+    assert (settings["seed"], settings["n_starts"], settings["share"], settings["repeat"]) == (7, 0, None, None)
+    assert fitted(frame.drop(columns="more")).provenance["data_sha256"] == record["data_sha256"]
+    changed = frame.assign(y=frame["y"].where(frame.index != 3, frame["y"] * (1 + 1e-15)))
+    assert (changed["y"] != frame["y"]).sum() == 1
+    assert fitted(changed).provenance["data_sha256"] != record["data_sha256"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"law": "log"}, {"huber": 0.01}, {"residuals": "log"}, {"groups": []}],
+    ids=str,
+)
+def test_json(options: dict[str, Any]) -> None:
+    frame = study()
+    fit = fitted(frame, **options, **({"repeat": "group"} if "groups" in options else {}))
+    record = json.loads(json.dumps(fit.to_dict(), allow_nan=False))
+    assert record == fit.to_dict()
+    for name, value in fit.params.items():
+        assert record["params"][name] == value  # full precision
+    assert record["nobs"] == 24
+    assert len(record["verdicts"]) == len(fit.verdicts)
+    assert [row["axis"] for row in record["axis_tests"]] == ["N", "R"]
+    assert record["intervals"] == {name: one.interval._asdict() for name, one in fit.profiles.items()}
+    assert (not record["intervals"]) == bool({"huber", "residuals"} & set(options))
+    assert record["huber_delta"] == (0.01 if "huber" in options else "inf")
+    assert record["provenance"]["data_sha256"] == fit.provenance["data_sha256"]
+
+
+def test_the_law_of_shared_layers_has_no_identifiability_of_sizes() -> None:
+    frame = study().rename(columns={"N": "share"}).assign(share=lambda rows: (1e10 / rows["share"]).round())
+    fit = fitted(frame, R="R", law="share", share="share")
+    assert fit.identifiability is None
+    assert json.dumps(fit.to_dict(), allow_nan=False)
+    assert "slope_share" in fit.params
+    assert fitted(study()).identifiability is not None

@@ -1,0 +1,209 @@
+import json
+import math
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lorascope.analyze.fits.fit import FitReport, fit_report, fit_scaling_law
+from lorascope.analyze.fits.refits import cross_validate
+from lorascope.analyze.fits.resampling import few_groups
+from lorascope.analyze.fits.summary import WORDS
+from lorascope.study.paper_tables import paper_study
+
+from .simulated import simulate_study
+
+TRUTH = {"A": 1.0, "alpha": 0.5, "B": 0.8, "beta": 0.6, "slope_N": 0.3, "slope_R": 0.2}
+PARTS = ["held out", "laws", "bootstrap"]
+
+
+def study(law: str = "additive", **options: Any) -> pd.DataFrame:
+    given: dict[str, Any] = {
+        "N": (1e8, 5e8, 2e9, 1e10), "R": (4.0, 16.0, 64.0), "groups": {"a": 1.5, "b": 2.5}, "noise": 0.01,
+        "random": np.random.default_rng(0),
+    }  # fmt: skip
+    return simulate_study(TRUTH, law=law, **{**given, **options})
+
+
+def reported(frame: pd.DataFrame, **options: Any) -> FitReport:
+    return fit_report(frame, "y", "N", "R" if "R" in frame else None, groups=["group"], **{"n_starts": 2, **options})
+
+
+@pytest.fixture(scope="module")
+def told() -> list[tuple[int, int, str]]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def paper(told: list[tuple[int, int, str]]) -> FitReport:
+    """Of the paper's cells of Phi3."""
+    cells = paper_study(once=True)
+    return fit_report(
+        cells[cells["model"] == "Phi3"], "MIUB", N="N", R="R", groups=["dataset"], offsets=["sweep"], share="share",
+        n_starts=4, seed=3, progress=lambda done, n, part='': told.append((done, n, part)),
+    )  # fmt: skip
+
+
+def test_fit_is_the_one_asked_for(paper: FitReport) -> None:
+    cells = paper_study(once=True)
+    cells = cells[cells["model"] == "Phi3"]
+    fit = fit_scaling_law(
+        cells, "MIUB", N="N", R="R", groups=["dataset"], offsets=["sweep"], share="share", n_starts=4, seed=3
+    )
+    pd.testing.assert_series_equal(paper.fit.params, fit.params)
+    assert paper.fit.provenance == fit.provenance
+    pd.testing.assert_frame_equal(paper.held_out, fit.held_out())
+    assert paper.bootstrap is not None
+    pd.testing.assert_frame_equal(paper.bootstrap.values, fit.bootstrap(seed=3).values)
+
+
+def test_progress_is_told_to_the_end(paper: FitReport, told: list[tuple[int, int, str]]) -> None:
+    assert list(dict.fromkeys(part for _, _, part in told)) == PARTS
+    for part in PARTS:
+        own = [(done, n) for done, n, one in told if one == part]
+        assert own[-1] == (own[0][1], own[0][1])
+    assert {part: n for _, n, part in told} == {"held out": 35 + 7 + 5 + 2 + 1, "laws": 6, "bootstrap": 126}
+
+
+def test_rivals_on_the_same_cells(paper: FitReport) -> None:
+    laws = paper.laws.set_index("law")
+    assert list(laws.index) == ["share", "multiplicative", "additive", "log-log", "log"]
+    assert paper.laws["d_AICc"].iloc[0] == 0
+    assert paper.laws["d_AICc"].is_monotonic_increasing
+    np.testing.assert_allclose(laws["d_AICc"], laws["AICc"] - laws["AICc"].min())
+    own, errors = laws.loc["additive"], cross_validate(paper.held_out).set_index("split")
+    assert (own["AICc"], own["BIC"], own["sigma"]) == (paper.fit.criteria.aicc, paper.fit.criteria.bic, paper.fit.sigma)
+    for split in ("cell", "setting", "group"):
+        assert own[f"rmse_{split}"] == errors.loc[split, "rmse"]
+    cells = paper_study(once=True)
+    alone = fit_scaling_law(
+        cells[cells["model"] == "Phi3"], "MIUB", N="N", R="R", groups=["dataset"], offsets=["sweep"], law="log-log"
+    )
+    assert laws.loc["log-log", "AICc"] == pytest.approx(alone.criteria.aicc, rel=1e-12)
+    assert laws.loc["log-log", "lack_of_fit_p"] == pytest.approx(alone.lack_of_fit["p"].iloc[0], rel=1e-9, abs=0)
+    assert laws.loc["log-log", "rmse_cell"] == pytest.approx(
+        cross_validate(alone.held_out()).set_index("split").loc["cell", "rmse"], rel=1e-9
+    )
+
+
+def test_refused_laws_are_named(paper: FitReport) -> None:
+    assert list(paper.refused) == ["as printed"]
+    assert paper.refused["as printed"].startswith("the law 'as printed' has a term of D/R, which needs `R` and `D`")
+    assert "'as printed' is left out: the law 'as printed' has a term of D/R" in paper.summary().text(
+        full=True, width=400
+    )
+    two = study(N=(1e8, 1e10), R=(4.0, 64.0), n_repeats=3)
+    found = reported(two, law="log", repeat="repeat")
+    assert set(found.refused) == {"additive", "as printed"}
+    assert "need three levels" in found.refused["additive"]
+    assert set(found.laws["law"]) == {"log", "log-log", "multiplicative"}
+
+
+@pytest.mark.parametrize(("law", "other"), [("additive", "multiplicative"), ("multiplicative", "additive")])
+def test_laws_that_are_one_with_one_size(law: Any, other: str) -> None:
+    found = reported(study("log", R=()), law=law)
+    assert found.refused[other] == f"with one size it is the law {law!r}"
+    assert sorted(found.laws["law"]) == sorted([law, "log", "log-log"])
+
+
+@pytest.mark.parametrize("law", ["additive", "log-log"])
+def test_a_law_through_every_cell(law: Any) -> None:
+    found = reported(study(law, R=(), noise=0), law=law)
+    assert "no profile intervals" in found.summary().text(full=True)
+    assert json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_words_of_the_verdicts(paper: FitReport) -> None:
+    found = {one.claim: one for one in paper.verdicts}
+    assert {one.word for one in paper.verdicts} <= set(WORDS)
+    assert tuple(paper.verdicts[: len(paper.fit.verdicts)]) == paper.fit.verdicts
+    words = {
+        "MIUB falls as N grows": "supported",
+        "MIUB falls as R grows": "not identified",
+        "under this law, these data determine beta": "not identified",
+        "settings follow E + A (N0/N)^alpha + B (R0/R)^beta as closely as cells of one setting follow each other": (
+            "contradicted"
+        ),
+        "of the laws looked at, 'additive' describes these cells best": "contradicted",
+    }
+    for claim, word in words.items():
+        assert found[claim].word == word, claim
+    own = paper.laws.set_index("law")["AICc"]
+    because = found["of the laws looked at, 'additive' describes these cells best"].because
+    assert because == f"AICc {own['additive']:.2f} against {own['share']:.2f} of 'share', n = 35"
+
+
+@pytest.mark.parametrize(
+    ("own", "rival", "word"),
+    [
+        (-20.0, -17.9, "supported"),
+        (-20.0, -18.1, "not identified"),
+        (-17.9, -20.0, "contradicted"),
+        (-19.0, -20.0, "not identified"),
+    ],
+)
+def test_best_law_by_more_than_two(paper: FitReport, own: float, rival: float, word: str) -> None:
+    laws = pd.DataFrame({"law": ["additive", "log", "share"], "AICc": [own, rival, math.nan]})
+    laws = laws.sort_values("AICc", ignore_index=True)
+    found = [one for one in replace(paper, laws=laws).verdicts if one.claim.startswith("of the laws looked at")]
+    assert [one.word for one in found] == [word]
+    assert found[0].because == f"AICc {own:.2f} against {rival:.2f} of 'log', n = 35"
+
+
+def test_all_of_it_in_print(paper: FitReport) -> None:
+    summary = paper.summary()
+    assert [table.title for table in summary.tables] == [
+        "parameters",
+        "what each size adds to the others",
+        "residuals by setting",
+        "levels of groups",
+        "laws on the same cells",
+        "cells held out",
+        "cells that pull most",
+        "bootstrap over groups",
+    ]
+    text = summary.text(full=True, width=300)
+    for words in ("cells held out", "ordered N", "not identified", "contradicted"):
+        assert words in text
+    few = few_groups("the bootstrap", 5)
+    assert f"95 % percentiles of all 126 draws; {few[0]}." in text
+
+
+def test_all_of_it_as_json(paper: FitReport) -> None:
+    record = json.loads(json.dumps(paper.to_dict(), allow_nan=False))
+    assert record == paper.to_dict()
+    assert record["refused_laws"] == paper.refused
+    assert [row["law"] for row in record["laws"]] == list(paper.laws["law"])
+    assert record["bootstrap"]["n_draws"] == 126
+    assert record["bootstrap"]["is_exact"] is True
+    assert record["bootstrap"]["notes"] == few_groups("the bootstrap", record["bootstrap"]["n_groups"]) != []
+    assert paper.bootstrap is not None
+    assert record["bootstrap"]["intervals"]["alpha"] == paper.bootstrap.intervals(0.95).loc["alpha"].to_dict()
+    assert len(record["held_out_cells"]) == len(paper.held_out)
+    assert len(record["influence"]) == 35
+    assert len(record["verdicts"]) == len(paper.verdicts)
+
+
+def test_one_group() -> None:
+    found = reported(study(groups={"a": 1.5}, R=()), n_draws=5)
+    assert found.bootstrap is None
+    assert "bootstrap over groups" not in [table.title for table in found.summary().tables]
+    assert found.to_dict()["bootstrap"] is None
+    assert "rmse_group" not in found.laws
+
+
+@pytest.mark.parametrize("n_draws", [0, 2001])
+def test_draws_that_are_not_allowed(n_draws: int) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"`n_draws` is {n_draws}; it lies between 1 and 2000")):
+        reported(study(), n_draws=n_draws)
+
+
+def test_a_response_below_zero_has_no_logarithms() -> None:
+    frame = study("log", N=(1e8, 1e9, 1e10), R=()).assign(y=lambda rows: rows["y"] - 2.0)
+    assert (frame["y"] < 0).any()
+    found = reported(frame, law="log", residuals="absolute")
+    assert "it must be above zero" in found.refused["log-log"]
+    assert json.dumps(found.to_dict(), allow_nan=False)

@@ -1,0 +1,130 @@
+import re
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lorascope.analyze.fits.frame import checked, group_labels
+
+TABLE = pd.DataFrame(
+    {"model": ["a", "a", "b"], "seed": [1, 2, 1], "N": [1, 2, 3], "loss": [0.5, 0.25, -1.0], "note": ["", None, "x"]},
+    index=[7, 8, 9],
+)
+
+
+def test_what_was_asked_for_comes_back() -> None:
+    found = checked(TABLE, numbers=["N", "loss"], positive=["N"], labels=["model", "seed"])
+    assert found.left_out == ()
+    assert found.frame.columns.tolist() == ["N", "loss", "model", "seed"]
+    assert found.frame.index.tolist() == [7, 8, 9]
+    assert (found.frame[["N", "loss"]].dtypes == np.float64).all()
+    assert found.frame["seed"].tolist() == ["1", "2", "1"]
+    assert found.frame["loss"].tolist() == TABLE["loss"].tolist()
+
+
+def test_the_table_given_stays_as_it_was() -> None:
+    before = TABLE.copy(deep=True)
+    found = checked(TABLE, numbers=["N"], labels=["model"])
+    found.frame["N"] = 0.0
+    pd.testing.assert_frame_equal(TABLE, before)
+
+
+def test_rows_without_a_value_are_left_out_and_counted() -> None:
+    table = TABLE.assign(loss=[np.nan, 1.0, 2.0], PPL=[1.0, None, 3.0])
+    found = checked(table, numbers=["N", "loss", "PPL"], may_lack=["loss", "PPL"])
+    assert found.frame.index.tolist() == [9]
+    assert found.left_out == ("2 of 3 rows without a value in 'loss', 'PPL' are left out",)
+    assert checked(TABLE, numbers=["loss"], may_lack=["loss"]).left_out == ()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1, 2, 3],
+        np.array([1, 2, 3], np.float32),
+        pd.array([1, 2, 3], "Int64"),
+        [1, np.int8(2), Fraction(3)],
+        [True + 0, 2.0, 3],
+    ],
+)
+def test_every_kind_of_number_becomes_float64(values: Any) -> None:
+    found = checked(TABLE.assign(x=values), numbers=["x"]).frame["x"]
+    assert found.dtype == np.float64
+    assert found.tolist() == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "words"),
+    [
+        ({}, {"numbers": ["PPL"]}, "the table has no column 'PPL'; it has 'model', 'seed', 'N', 'loss', 'note'"),
+        ({}, {"numbers": [], "labels": ["family"]}, "the table has no column 'family'"),
+        ({"N": ["1", 2, 3]}, {"numbers": ["N"]}, "column 'N' holds '1' in row 7, where a number belongs"),
+        ({"N": [1, True, 3]}, {"numbers": ["N"]}, "column 'N' holds True in row 8, where a number belongs"),
+        (
+            {"N": [1, 2, Decimal(3)]},
+            {"numbers": ["N"]},
+            "column 'N' holds Decimal('3') in row 9, where a number belongs",
+        ),
+        ({"N": [1, np.nan, 3]}, {"numbers": ["N"]}, "column 'N' is empty in row 8; fill it in or drop the row"),
+        ({"N": [None, None, 3]}, {"numbers": ["N"]}, "column 'N' is empty in rows 7, 8; fill it in or drop the row"),
+        ({"N": [1, np.inf, 3]}, {"numbers": ["N"]}, "column 'N' is inf in row 8; numbers must be finite"),
+        (
+            {"N": [1, 0, -2]},
+            {"numbers": ["N"], "positive": ["N"]},
+            "column 'N' is 0 in rows 8, 9; it must be above zero",
+        ),
+        (
+            {"note": ["x", None, "y"]},
+            {"numbers": ["N"], "labels": ["note"]},
+            "column 'note' is empty in row 8; fill it in or drop the row",
+        ),
+        ({"N": np.nan}, {"numbers": ["N"], "may_lack": ["N"]}, "no row of the table has a value in 'N'"),
+    ],
+)
+def test_tables_that_cannot_be_used(change: dict[str, Any], options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        checked(TABLE.assign(**change), **options)
+
+
+def test_no_rows_and_no_columns() -> None:
+    with pytest.raises(ValueError, match="the table has no rows"):
+        checked(TABLE.iloc[:0], numbers=["N"])
+    with pytest.raises(ValueError, match="the table has no column 'N'; it has none"):
+        checked(pd.DataFrame(), numbers=["N"])
+
+
+def test_two_columns_of_one_name() -> None:
+    table = pd.DataFrame([[1, 2]], columns=["N", "N"])
+    with pytest.raises(ValueError, match="the table has 2 columns 'N'; it has 'N', 'N'"):
+        checked(table, numbers=["N"])
+
+
+@pytest.mark.parametrize("thing", [[1, 2], {"N": [1]}, TABLE["N"]])
+def test_no_frame(thing: Any) -> None:
+    words = f"`frame` is a {type(thing).__name__}; give a pandas DataFrame, one row a cell"
+    with pytest.raises(TypeError, match=words):
+        checked(thing, numbers=["N"])
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=9))
+def test_finite_numbers_come_back_as_they_are(values: list[float]) -> None:
+    assert checked(pd.DataFrame({"x": values}), numbers=["x"]).frame["x"].tolist() == values
+
+
+def test_group_labels() -> None:
+    assert group_labels(TABLE, ["model", "seed"]).tolist() == ["a/1", "a/2", "b/1"]
+    assert group_labels(TABLE, ["model"]).tolist() == ["a", "a", "b"]
+    assert group_labels(TABLE, []).tolist() == ["", "", ""]
+    with pytest.raises(ValueError, match="would both be called 'a/b/c'; write one of them without a slash"):
+        group_labels(pd.DataFrame({"x": ["a", "a/b"], "y": ["b/c", "c"]}), ["x", "y"])
+
+
+def test_whole_numbers_beyond_floating_point_ones() -> None:
+    frame = pd.DataFrame({"n": [1, 10**400]}, dtype=object)
+    with pytest.raises(ValueError, match="column 'n' holds a whole number above 10.308, which is too large"):
+        checked(frame, numbers=["n"])

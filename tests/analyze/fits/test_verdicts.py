@@ -1,0 +1,136 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lorascope.analyze.fits.design import Design
+from lorascope.analyze.fits.diagnostics import axis_tests, lack_of_fit, verdicts
+from lorascope.analyze.fits.estimate import Estimate, estimate
+from lorascope.analyze.fits.profile import Interval, interval_text, profiles
+from lorascope.analyze.fits.summary import WORDS, Verdict
+from lorascope.analyze.results.format import format_number
+
+from .simulated import simulate_study
+
+DesignOf = Callable[..., Design]
+PaperCells = Callable[[str], pd.DataFrame]
+TRUTH = {"A": 1.0, "alpha": 0.5, "B": 0.8, "beta": 0.6, "slope_N": 0.3, "slope_R": 0.2}
+
+
+def study(law: str = "additive", truth: dict[str, float] | None = None, **options: Any) -> pd.DataFrame:
+    given: dict[str, Any] = {
+        "N": (1e8, 5e8, 2e9, 1e10), "R": (4.0, 16.0, 64.0), "groups": {"a": 1.5, "b": 2.5}, "noise": 0.01,
+        "random": np.random.default_rng(0),
+    }  # fmt: skip
+    return simulate_study(truth or TRUTH, law=law, **{**given, **options})
+
+
+def said(found: Estimate, intervals: dict[str, Interval] | None = None, level: float = 0.95) -> dict[str, Verdict]:
+    if intervals is None:
+        intervals = {name: one.interval for name, one in profiles(found, level).items()}
+    every = verdicts(found, intervals, axis_tests(found), lack_of_fit(found), level)
+    assert all(one.word in WORDS for one in every)
+    return {one.claim: one for one in every}
+
+
+def test_a_study_that_says_it_all(design_of: DesignOf) -> None:
+    found = said(estimate(design_of(study())))
+    assert list(found) == [
+        "y falls as N grows",
+        "y falls as R grows",
+        "under this law, these data determine alpha",
+        "under this law, these data determine beta",
+        "settings follow E + A (N0/N)^alpha + B (R0/R)^beta as closely as cells of one setting follow each other",
+    ]
+    assert [one.word for one in found.values()][:4] == ["supported"] * 4
+    assert list(found.values())[4].word != "contradicted"
+
+
+def test_because_holds_the_numbers(design_of: DesignOf) -> None:
+    fit = estimate(design_of(study()))
+    found = said(fit)
+    row = axis_tests(fit).iloc[0]
+    change = fit.values["A"] * (1 - 100 ** fit.values["alpha"])  # from N0/N = 100 to 1
+    because = found["y falls as N grows"].because
+    assert because.startswith(f"from the smallest to the largest N it changes by {change:.2f} of y; F(2, 18) = ")
+    assert f"F(2, 18) = {format_number(row['F'])}, p = {format_number(row['p'])}, n = 24" in because
+    low, high, *_ = profiles(fit, 0.95)["alpha"].interval
+    expected = f"alpha = {fit.values['alpha']:.3f}, 95 % profile interval by F {low:.3f} to {high:.3f}, n = 24"
+    assert found["under this law, these data determine alpha"].because == expected
+
+
+@pytest.mark.parametrize("law", ["additive", "multiplicative", "log", "log-log"])
+def test_a_response_that_rises_contradicts(design_of: DesignOf, law: str) -> None:
+    rising = {"A": -0.5, "alpha": 0.1, "B": -0.3, "beta": 0.3, "slope_N": -0.1, "slope_R": -0.1}
+    if law == "log-log":
+        rising |= {"alpha": -0.1, "beta": -0.3}
+    frame = study(law, rising, groups={"a": 5.5, "b": 6.5})
+    found = said(estimate(design_of(frame, law=law)), {})
+    for size in ("N", "R"):
+        assert frame.groupby(size)["y"].mean().is_monotonic_increasing
+        assert found[f"y falls as {size} grows"].word == "contradicted"
+
+
+def test_a_size_that_does_nothing_is_not_identified(design_of: DesignOf) -> None:
+    frame = study(truth={**TRUTH, "B": 1e-9})
+    found = said(estimate(design_of(frame)), {})
+    assert found["y falls as R grows"].word == "not identified"
+    assert found["y falls as N grows"].word == "supported"
+
+
+@pytest.mark.parametrize(
+    ("interval", "word", "words"),
+    [
+        (Interval(0.4, 0.6, False, False, False), "supported", "interval by F 0.400 to 0.600, n = 24"),
+        (Interval(-0.6, -0.4, False, False, False), "supported", "interval by F -0.600 to -0.400, n = 24"),
+        (Interval(-0.1, 0.6, False, False, False), "not identified", "0 included: its term may be a logarithm as well"),
+        (Interval(0.02, 0.6, True, False, False), "not identified", "interval by F (open) to 0.600, n = 24"),
+        (Interval(0.4, 25.0, False, True, False), "not identified", "interval by F 0.400 to (open), n = 24"),
+        (Interval(0.02, 25.0, True, True, False), "not identified", "by F (open) to (open), n = 24"),
+    ],
+)
+def test_exponents_by_their_intervals(design_of: DesignOf, interval: Interval, word: str, words: str) -> None:
+    found = said(estimate(design_of(study())), {"alpha": interval, "beta": interval})
+    for name in ("alpha", "beta"):
+        one = found[f"under this law, these data determine {name}"]
+        assert one.word == word
+        assert one.because.endswith(words)
+
+
+def test_a_form_that_does_not_fit_contradicts(design_of: DesignOf, paper_cells: PaperCells) -> None:
+    options: dict[str, Any] = {"response": "MIUB", "groups": ["dataset"]}
+    form = "settings follow E + A (N0/N)^alpha + B (R0/R)^beta as closely as cells of one setting follow each other"
+    phi = said(estimate(design_of(paper_cells("Phi3"), **options, offsets=["sweep"])), {})[form]
+    assert phi.word == "contradicted"
+    assert phi.because == (
+        "lack of fit F(1, 24) = 42.1, p = 1.04·10⁻⁶, against free effects of 7 settings, AIC of the law 33.5 above "
+        "theirs, n = 35"
+    )
+    llama = said(estimate(design_of(paper_cells("LLaMA3"), **options)), {})[form]
+    assert (llama.word, llama.because[:29]) == ("not identified", "lack of fit F(1, 20) = 1.22, ")
+
+
+def test_a_form_that_cannot_be_tested_is_not_identified(design_of: DesignOf) -> None:
+    found = said(estimate(design_of(study(groups={"a": 1.5}))), {})
+    one = found[
+        "settings follow E + A (N0/N)^alpha + B (R0/R)^beta as closely as cells of one setting follow each other"
+    ]
+    assert one.word == "not identified"
+    assert one.because.startswith("no setting was measured in several groups or several times")
+
+
+def test_shared_layers_make_it_rise(design_of: DesignOf, paper_cells: PaperCells) -> None:
+    cells = paper_cells("Phi3")
+    fit = estimate(design_of(cells, response="MIUB", groups=["dataset"], offsets=["sweep"], law="share", share="share"))
+    found = said(fit, {})
+    one = found["MIUB rises as share grows"]
+    assert one.word == "supported"
+    assert f"from the smallest to the largest share it changes by {7 * fit.values['slope_share']:.3g}" in one.because
+
+
+def test_texts_of_intervals() -> None:
+    assert interval_text((0.2, 0.51234, False, False)) == "0.2000 to 0.5123"
+    assert interval_text(Interval(0.2, 0.5, True, False, False), 3) == "(open) to 0.500"
+    assert interval_text(Interval(0.2, 0.5, False, True, True)) == "0.2000 to (open), in parts"

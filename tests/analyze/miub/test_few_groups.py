@@ -1,0 +1,43 @@
+"""Every interval that rests on groups says so in one sentence if they are few, and only then."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lorascope.analyze import compare_metrics, fit_scaling_law
+from lorascope.analyze.fits.result import ScalingFit
+
+Said = Callable[[pd.DataFrame], Iterable[str]]
+
+
+def study(n_groups: int) -> pd.DataFrame:
+    """Four sizes a group, the response a power of them with noise, accuracy and cross-entropy beside it."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"N": np.tile([1e8, 1e9, 1e10, 1e11], n_groups), "group": np.repeat(range(n_groups), 4)})
+    y, accuracy, ce = rng.normal(size=(3, len(frame)))
+    return frame.assign(setting=frame["N"], y=frame["N"] ** 0.1 * np.exp(0.01 * y), ACC=0.5 + 0.01 * accuracy, CE=ce)
+
+
+def fitted(frame: pd.DataFrame) -> ScalingFit:
+    return fit_scaling_law(frame, "y", N="N", groups=["group"], law="log-log")
+
+
+def compared(frame: pd.DataFrame) -> Iterable[str]:
+    return compare_metrics(frame, metrics=["CE"], groups=["group"], n_draws=100).notes
+
+
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        (lambda frame: fitted(frame).linear_models().notes, "CR1"),
+        (lambda frame: fitted(frame).bootstrap(n_draws=3).notes, "the bootstrap"),
+        (compared, "the bootstrap"),
+    ],
+    ids=["CR1", "bootstrap", "comparison of metrics"],
+)
+def test_few_groups_are_said(said: Said, what: str) -> None:
+    words = f"{what} rests on 19 groups: with fewer than 20, its intervals can be too narrow"
+    assert [one for one in said(study(19)) if "rests on" in one] == [words]
+    assert [one for one in said(study(20)) if "rests on" in one] == []

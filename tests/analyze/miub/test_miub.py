@@ -1,0 +1,155 @@
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from lorascope.analyze import miub
+from lorascope.analyze.miub.miub import misfit
+from lorascope.analyze.results.save import open_result, save
+from lorascope.stores import Run, StoreError, open_run
+
+
+@pytest.fixture(scope="module")
+def run(many_rows: Path) -> Run:
+    return open_run(many_rows)
+
+
+def definition(run: Run, reduction: str) -> np.ndarray:
+    """Eq. 9 by hand in float64, sample by sample; returns (sample,)."""
+    totals = []
+    for start, stop in zip(run.samples["token_start"].values, run.samples["token_stop"].values, strict=True):
+        total = 0.0
+        for path in run.component_paths:
+            base = run.base(path)[start:stop].values.astype(np.float64)
+            lora = base + run.delta(path)[start:stop].values
+            p, q = (np.exp(x - x.max(-1, keepdims=True)) for x in (base, lora))
+            p, q = (x / x.sum(-1, keepdims=True) for x in (p, q))
+            m = (p + q) / 2
+            js = ((p * np.log(p / m) + q * np.log(q / m)) / 2).sum(-1)
+            total += {"mean": js.mean(), "sum": js.sum(), "last": js[-1]}[reduction]
+        totals.append(total)
+    return np.array(totals)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "last"])
+def test_miub_is_equation_9(run: Run, reduction: Any) -> None:
+    result = miub(run, reduction=reduction)
+    expected = definition(run, reduction)
+    np.testing.assert_allclose(result["samples/miub"].values, expected, rtol=1e-5)
+    assert float(result["miub"]) == pytest.approx(expected.mean(), rel=1e-5)
+    assert float(result["miub_se"]) == pytest.approx(expected.std(ddof=1) / np.sqrt(len(expected)), rel=1e-4)
+    np.testing.assert_allclose(result["samples/js"].sum("component").values, result["samples/miub"].values, rtol=1e-12)
+    assert result.attrs["reduction"] == f"tokens: {reduction}; components: sum; samples: mean"
+    units = {one.attrs["units"] for node in result.subtree for name, one in node.data_vars.items() if name != "share"}
+    assert units == {"nat"}
+
+
+def test_attributes_say_what_was_counted(run: Run) -> None:
+    attrs = miub(run).attrs
+    assert attrs["n_tokens"] == run.n_tokens
+    assert attrs["n_components"] == len(run.component_paths)
+    assert attrs["n_samples"] == run.samples.sizes["sample"]
+    assert (attrs["n_samples_incomplete"], attrs["n_not_finite"]) == (0, 0)
+    assert attrs["run_fingerprint"] == run.attributes["fingerprint"]
+
+
+def test_fidelity_compares_with_js_at_capture(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    captured = miub(run)["tokens/js"].values.astype(np.float64)
+    monkeypatch.setattr(Run, "js", lambda self, adapter: xr.DataArray(captured, dims=("token", "component")))
+    captured[0, 0] *= 1.5
+    captured[1:, 1] = np.nan
+    attrs = miub(run).attrs
+    assert attrs["fidelity_max"] == pytest.approx(1 / 3)
+    assert attrs["fidelity_median"] == 0
+    assert attrs["fidelity_n"] == captured.size - (len(captured) - 1)
+    captured[:] = np.nan
+    attrs = miub(run).attrs
+    assert np.isnan(attrs["fidelity_max"])
+    assert attrs["fidelity_n"] == 0
+
+
+def test_js_is_scanned_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For its reduction, its holes and its fidelity: it may lie on the disk."""
+    module = import_module("lorascope.analyze.miub.miub")
+    scanned: list[tuple[int, ...]] = []
+    original = module.token_blocks
+    monkeypatch.setattr(module, "token_blocks", lambda values: scanned.append(values.shape) or original(values))
+    miub(run)
+    assert scanned == [(run.n_tokens, len(run.component_paths))]
+
+
+@pytest.mark.parametrize(
+    ("off", "store", "said"), [(0.02, "exact", True), (0.005, "exact", False), (0.1, "bf16", False)]
+)
+def test_states_that_are_not_those_of_the_capture_are_told(off: float, store: str, said: bool) -> None:
+    result = xr.DataTree(xr.Dataset(attrs={"fidelity_max": off}))
+    run_like = type("R", (), {"attributes": {"provenance": {"settings": {"store": store}}}})()
+    text = misfit(result, run_like)
+    assert (text is not None) == said
+    assert text is None or f"is off by {off:.2g} of what was measured during capture" in text
+    assert misfit(xr.DataTree(xr.Dataset(attrs={"fidelity_max": np.nan})), run_like) is None
+
+
+def test_incomplete_samples_are_left_out(unfinished: Path) -> None:
+    run = open_run(unfinished)
+    result = miub(run)
+    whole = [
+        bool(run.committed[start:stop].all())
+        for start, stop in zip(run.samples["token_start"].values, run.samples["token_stop"].values, strict=True)
+    ]
+    assert 0 < sum(whole) < len(whole)
+    np.testing.assert_array_equal(np.isfinite(result["samples/miub"].values), whole)
+    assert float(result["miub"]) == pytest.approx(np.nanmean(result["samples/miub"].values))
+    assert result.attrs["n_samples"] == sum(whole)
+    assert result.attrs["n_samples_incomplete"] == len(whole) - sum(whole)
+
+
+def test_run_with_nothing_whole_is_refused(nothing_committed: Path) -> None:
+    with pytest.raises(StoreError, match="no sample of .* is wholly committed yet"):
+        miub(open_run(nothing_committed))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_named_and_never_averaged_away(
+    run: Run, monkeypatch: pytest.MonkeyPatch, bad: float
+) -> None:
+    from lorascope.stores.reading.rows import RowArray
+
+    path = run.component_paths[2]
+    original = RowArray.read_stored
+
+    def poisoned(self: RowArray, row: int) -> np.ndarray:
+        block = original(self, row)
+        if row == 1 and self._array.path == f"states/{path}/base":
+            block = block.copy()
+            block[5, 3] = bad
+        return block
+
+    monkeypatch.setattr(RowArray, "read_stored", poisoned)
+    result = miub(run)
+    assert result.attrs["n_not_finite"] == 1
+    assert (result.attrs["not_finite_token"], result.attrs["not_finite_component"]) == (1024 + 5, path)
+    sample = int(run.tokens["sample"].values[1024 + 5])
+    assert np.isnan(result["samples/miub"].values[sample])
+    assert np.isfinite(np.delete(result["samples/miub"].values, sample)).all()
+    assert np.isnan(float(result["miub"]))
+
+
+@pytest.mark.parametrize("name", ["result.zarr", "result.nc"])
+def test_results_save_and_come_back(run: Run, tmp_path: Path, name: str) -> None:
+    result = miub(run)
+    path = save(result, tmp_path / "new" / name)
+    with open_result(path) as back:
+        xr.testing.assert_identical(back.load(), result)
+        assert back["tokens/js"].sel(sample="s3").equals(result["tokens/js"].sel(sample="s3"))
+    assert [p.name for p in path.parent.iterdir()] == [name]
+    with pytest.raises(FileExistsError, match="is there already"):
+        save(result, path)
+
+
+def test_unknown_suffix_is_refused(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"its name must end in .zarr \(Zarr\) or .nc \(NetCDF\)"):
+        save(xr.Dataset(), tmp_path / "result.csv")

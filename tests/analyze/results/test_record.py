@@ -1,0 +1,118 @@
+import enum
+import json
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lorascope.analyze.results.record import data_hash, plain, provenance, to_json
+
+TABLE = pd.DataFrame({"dataset": ["a", "b"], "loss": [0.1, 1 / 3]})
+
+
+class Pair(NamedTuple):
+    left: float
+    right: Any
+
+
+@dataclass(frozen=True)
+class Fit:
+    slope: float
+    pairs: tuple[Pair, ...] = ()
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        (True, True),
+        (3, 3),
+        (0.1, 0.1),
+        ("text", "text"),
+        (math.nan, None),
+        (math.inf, "inf"),
+        (-math.inf, "-inf"),
+        (np.float64(0.1), 0.1),
+        (np.float64("nan"), None),
+        (np.float32("-inf"), "-inf"),
+        (np.int64(3), 3),
+        (np.bool_(True), True),
+        (np.array(2.5), 2.5),
+        (np.array([[1.0, np.nan], [np.inf, 2.0]]), [[1.0, None], ["inf", 2.0]]),
+        ([1, (2, [3.0])], [1, [2, [3.0]]]),
+        pytest.param({"b", "a", "c"}, ["a", "b", "c"], id="set"),
+        (range(3), [0, 1, 2]),
+        ({"a": {1: math.nan}}, {"a": {"1": None}}),
+        (OrderedDict(x=np.int8(1)), {"x": 1}),
+        (Pair(1.0, math.inf), {"left": 1.0, "right": "inf"}),
+        (Fit(2.0, (Pair(1.0, None),)), {"slope": 2.0, "pairs": [{"left": 1.0, "right": None}]}),
+        (pd.DataFrame({"a": [1, 2], "b": [np.nan, 0.5]}), [{"a": 1, "b": None}, {"a": 2, "b": 0.5}]),
+        (pd.Series([1.0, np.nan], index=["x", 2]), {"x": 1.0, "2": None}),
+        (pd.Index([1, 2]), [1, 2]),
+        (pd.NA, None),
+        (pd.NaT, None),
+        (pd.Timestamp("2025-01-06"), "2025-01-06 00:00:00"),
+        (PurePosixPath("a/b"), "a/b"),
+        (Colour.RED, "Colour.RED"),
+    ],
+    ids=repr,
+)
+def test_plain_values(value: Any, expected: Any) -> None:
+    found = plain(value)
+    assert found == expected
+    assert type(found) is type(expected)
+    json.dumps(found, allow_nan=False)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=9))
+def test_whatever_json_has_comes_back(value: Any) -> None:
+    assert plain(plain(value)) == plain(value)
+    assert json.loads(to_json(value)) == plain(value)
+
+
+def test_json_is_indented_and_keeps_every_digit() -> None:
+    assert to_json({"a": 1 / 3, "b": "ü"}) == '{\n  "a": 0.3333333333333333,\n  "b": "ü"\n}\n'
+
+
+def test_hash_of_a_table_is_pinned() -> None:
+    assert data_hash(TABLE) == "e2eb58412ea7d378add3a6934fed9c132af437fc01dd7dd6b0dbed79d41b3123"
+
+
+def test_hash_does_not_see_the_index() -> None:
+    named = TABLE.set_axis(["x", "y"])
+    named.index.name = "row"
+    named.attrs["source"] = "elsewhere"
+    assert data_hash(named) == data_hash(TABLE)
+
+
+@given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=5), st.data())
+def test_hash_differs_with_any_value(values: list[float], data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(values) - 1))
+    changed = values.copy()
+    changed[place] = data.draw(st.floats(allow_nan=False).filter(lambda one: one != values[place]))
+    first, second = (data_hash(pd.DataFrame({"x": one})) for one in (values, changed))
+    assert first != second
+    for other in (TABLE.rename(columns={"loss": "CE"}), TABLE.iloc[::-1], TABLE.assign(dataset=["a,0.1", "b"])):
+        assert data_hash(other) != data_hash(TABLE)
+
+
+def test_provenance_names_versions_rows_and_settings() -> None:
+    found = provenance(TABLE, {"delta": np.float64(0.1), "blocks": ("a", "b")})
+    assert found["data_sha256"] == data_hash(TABLE)
+    assert found["n_rows"] == 2
+    assert found["settings"] == {"delta": 0.1, "blocks": ["a", "b"]}
+    assert set(found["versions"]) == {"lorascope", "numpy", "scipy", "pandas", "statsmodels"}
+    assert found["versions"]["numpy"] == version("numpy")
+    assert json.loads(to_json(found)) == found
