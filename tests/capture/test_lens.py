@@ -1,9 +1,6 @@
-"""The lens on captured runs: the stream's own difference, and the unembedding out of a model's folder."""
+"""The lens on captured runs: after a layer it reads the stream's own difference."""
 
-import json
-import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +9,12 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-)
+from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from lorascope.analyze import lens, save_steering
-from lorascope.analyze.words.unembedding import CENTRED, LESS_ONE, PLAIN, read_unembedding
-from lorascope.capture.models.unembedding import final_norm
-from lorascope.stores import StoreError, open_run
 
-from ..tiny import SHAPE, llama, save_model
-from .models.test_unembedding import CASES, GPT2, INPUTS, NEOX, disturbed
+from ..tiny import llama
+from .models.test_unembedding import GPT2, NEOX
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")]
 
@@ -104,157 +91,3 @@ def test_torch_reads_the_steering_vectors(make: Any, tmp_path: Path) -> None:
     assert list(vectors) == sorted(found["site"].values)
     for site in found["site"].values:
         np.testing.assert_array_equal(vectors[site].numpy(), found["delta"].sel(site=site).values)
-
-
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("shard", ["1GB", "10KB"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_models_folder_gives_what_a_run_stores(
-    make: Any, tiny_tokenizer: Any, tmp_path: Path, name: str, shard: str, dtype: torch.dtype
-) -> None:
-    build, _, norm, _ = CASES[name]
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = disturbed(build(len(tiny_tokenizer)), norm).to(dtype)
-        folder = tmp_path / "model"
-        model.save_pretrained(folder, max_shard_size=shard)
-        tiny_tokenizer.save_pretrained(folder)
-        run = make(
-            model=get_peft_model(model, LoraConfig(r=2, target_modules="all-linear")), unembedding=True, allow_zero=True
-        )
-    assert (folder / "model.safetensors.index.json").exists() == (shard == "10KB")
-    stored, found = run.unembedding(), read_unembedding(folder)
-    np.testing.assert_array_equal(found["weight"].values, stored["weight"].values)
-    rounding = {torch.float32: 1e-6, torch.bfloat16: 2**-7}[dtype]
-    most = np.abs(stored["norm"].values).max()
-    np.testing.assert_allclose(found["norm"].values, stored["norm"].values, atol=rounding * most)
-    assert found["text"].values.tolist() == stored["text"].values.tolist()
-    assert found.attrs == stored.attrs
-
-
-SMALL = SHAPE | {"head_dim": 8, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "rotary_dim": 8}
-"""Names of GPT-2 among them; a type's settings take those that they know."""
-FINAL = {
-    **dict.fromkeys(["gpt2", "gpt_bigcode", "gpt_neo", "gptj", "codegen"], "transformer.ln_f"),
-    "gpt_neox": "gpt_neox.final_layer_norm",
-}
-"""Type -> its final norm, where that has another name than that of most."""
-
-
-@pytest.mark.parametrize("kind", [*PLAIN, *LESS_ONE, *CENTRED])
-def test_a_folder_of_each_known_type_gives_the_norm_that_its_model_has(
-    tiny_tokenizer: Any, tmp_path: Path, kind: str
-) -> None:
-    plain, n = AutoConfig.for_model(kind).to_dict(), len(tiny_tokenizer)
-    settings = {name: value for name, value in (SMALL | {"vocab_size": n, "pad_token_id": 0}).items() if name in plain}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings))
-        model = disturbed(model.float(), FINAL.get(kind, "model.norm"))
-    expected, found = final_norm(model, INPUTS), read_unembedding(save_model(tmp_path / "model", model, tiny_tokenizer))
-    np.testing.assert_allclose(found["norm"], expected.weight, rtol=1e-4)
-    assert found.attrs["centred"] == expected.centred
-    np.testing.assert_array_equal(found["weight"], model.get_output_embeddings().weight.detach())
-
-
-def test_pieces_of_other_tokenizers(tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
-    folder = save_model(tmp_path / "model", tiny_model, tiny_tokenizer)
-    pieces = [["<unk>", 0.0], ["▁the", -1.0], ["s", -2.0]]
-    document = {"model": {"vocab": pieces}, "added_tokens": [{"id": 3, "content": "<end>"}], "decoder": None}
-    (folder / "tokenizer.json").write_text(json.dumps(document))
-    assert read_unembedding(folder)["text"].values[:5].tolist() == ["<unk>", " the", "s", "<end>", ""]
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def pipe(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-def elsewhere(path: Path) -> None:
-    index = path.with_name("model.safetensors.index.json")
-    index.write_text(json.dumps({"weight_map": {"lm_head.weight": "../model.safetensors"}}))
-
-
-def renamed(path: Path) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content.replace(b"model.norm.weight", b"model.form.weight"))
-
-
-def other_kind(path: Path) -> None:
-    (path.parent / "config.json").write_text(json.dumps({"model_type": "persimmon"}))
-
-
-def other_text(path: Path) -> None:
-    (path.parent / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": "b"}}}))
-
-
-def no_pieces(path: Path) -> None:
-    (path.parent / "tokenizer.json").write_text(json.dumps({"model": {"vocab": [5]}}))
-
-
-def no_file_name(path: Path) -> None:
-    index = path.with_name("model.safetensors.index.json")
-    index.write_text(json.dumps({"weight_map": {"lm_head.weight": "a\0b", "model.norm.weight": path.name}}))
-
-
-def huge(path: Path) -> None:
-    """A sparse file, which takes no place on the disk."""
-    facts = {
-        "model.norm.weight": {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]},
-        "lm_head.weight": {"dtype": "F16", "shape": [2**25, 1], "data_offsets": [2, 2 + 2**26]},
-    }
-    header = json.dumps(facts).encode()
-    path.write_bytes(len(header).to_bytes(8, "little") + header)
-    os.truncate(path, 8 + len(header) + 2 + 2**26)
-
-
-def narrower(path: Path) -> None:
-    from safetensors.numpy import load_file, save_file
-
-    tensors = load_file(path)
-    save_file({**tensors, "model.norm.weight": tensors["model.norm.weight"][:-1]}, path)
-
-
-def other_type(path: Path) -> None:
-    from safetensors.numpy import load_file, save_file
-
-    tensors = load_file(path)
-    save_file({**tensors, "lm_head.weight": tensors["lm_head.weight"].astype(np.float64)}, path)
-
-
-DAMAGE: dict[Callable[[Path], None], str] = {
-    cut: "is damaged: .*; copy the model again",
-    pipe: "is a named pipe, not a file",
-    elsewhere: "`weight_map` of .* doesn't name a file beside it",
-    renamed: "the model's final norm goes by none of norm.weight, .*; capture with `--unembedding` instead",
-    other_kind: "is of type 'persimmon', whose final norm isn't known; capture with `--unembedding` instead",
-    other_text: r"isn't a tokenizer's file \(TypeError",
-    no_pieces: r"isn't a tokenizer's file \(TypeError",
-    no_file_name: "`weight_map` of .* doesn't name a file beside it",
-    huge: r"'lm_head.weight' has 33554432 entries; allowed are 16777216",
-    narrower: r"the output embedding in .* is \(282, 32\), but its norm \(31,\)",
-    other_type: r"'lm_head.weight' is \(282, 32\) of F64; allowed are 2 axes of BF16, F16 or F32",
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
-def test_a_damaged_folder_is_refused_in_one_line(
-    tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path, damage: Callable[[Path], None]
-) -> None:
-    folder = save_model(tmp_path / "model", tiny_model, tiny_tokenizer)
-    damage(folder / "model.safetensors")
-    with pytest.raises(StoreError, match=DAMAGE[damage]) as caught:
-        read_unembedding(folder)
-    assert "\n" not in str(caught.value)
-
-
-def test_the_lens_is_the_same_from_a_folder(make: Any, tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
-    folder = save_model(tmp_path / "model", tiny_model, tiny_tokenizer)
-    run = make(unembedding=True)
-    ours, theirs = lens(run), lens(open_run(run.path), model=folder)
-    assert ours.equals(theirs)
-    assert theirs.attrs["unembedding"] == str(folder)

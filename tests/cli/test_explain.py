@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from ..analyze.words.test_lens import write_model
 from .called import call
 
 pytestmark = pytest.mark.usefixtures("wide")
@@ -26,24 +25,17 @@ def test_a_paragraph_and_a_page_beside_the_run(
     assert sorted(path.name for path in tmp_path.iterdir()) == [page.name, run.name]
 
 
-def test_options_reach_it(
-    capsys: pytest.CaptureFixture[str], two_adapters: Path, many_rows: Path, tmp_path: Path
-) -> None:
+def test_options_reach_it(capsys: pytest.CaptureFixture[str], two_adapters: Path, tmp_path: Path) -> None:
     out = tmp_path / "pages/mine.html"
     code, said, _ = call("explain", capsys, two_adapters, "--adapter", "b", "--out", out, "--workers", 1)
     assert code == 0
     assert said.endswith(f"page: {out}\n")
     assert "the page is about <b>b</b>" in out.read_text()
-    model = write_model(tmp_path / "model", 24, 3000)  # as wide as the first layer's down_proj
-    code, said, _ = call("explain", capsys, many_rows, "--model", model, "--out", out)
-    assert code == 0
-    assert "the mean delta of model.layers.0.mlp.down_proj " in said.lower()
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["{run}", "--model", "{tmp}/none"], "`--model` is '{tmp}/none', which holds no `config.json`; name the"),
         (["{run}", "--out", "{run}/page.html"], "`--out` is '{run}/page.html', inside the store `{run}`; name a"),
         (["{run}", "--out", "s3://bucket/page.html"], "a result goes to a folder of this machine"),
         (["{run}", "--out", "{tmp}"], "a folder; name a file, e.g."),

@@ -18,9 +18,8 @@ from lorascope.stores import Adapter, Component, Run, RunSpec, StoreError, creat
 from lorascope.stores.format.spec import ROW_TOKENS
 
 from ...conftest import write_run as write_many
-from ...stored import sample_tables, store_states
+from ...stored import make_unembedding, sample_tables, store_states
 from ..conftest import ABLATED, Small
-from ..words.test_lens import write_model
 from .test_report import EVIL, FETCHING, Page, page_of, section
 
 WIDTH, RANK = 16, 4
@@ -199,7 +198,7 @@ ACTS, MATTERS, WHICH, WORDS, RANKS = (
     "How many ranks",
 )
 NO_ABLATION = "Can't tell, since the run holds no ablation; capture it with `--ablate components`."
-NO_WORDS = "the run holds no unembedding; capture it with `--unembedding`, or name the model's folder with `--model`."
+NO_WORDS = "the run holds no unembedding; capture it with `--unembedding`."
 NO_STATES = "Can't tell, since the run keeps no states; capture it with `--states all`."
 PAIR = "Can't tell, since stream 'pair' keeps the whole change; capture stream 'adapted'."
 NO_FACTOR = "Can't tell, since no component's delta is kept as a factor (as with DoRA), and only that has ranks."
@@ -319,33 +318,24 @@ def test_no_sample_that_was_ablated_takes_no_page_down(
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run whose down_proj adds what the unembedding of token 5 is like, and that token's text is hostile."""
     folder = tmp_path_factory.mktemp("planted")
     width = 300
-    model = write_model(folder / "model", width, 400)
-    tokenizer = model / "tokenizer.json"
-    # A quotation mark, a line break and an escape of a terminal, as JSON has them.
-    evil = (EVIL + "\n\x1b[31m").replace('"', '\\"').replace("\n", "\\n").replace("\x1b", "\\u001b")
-    tokenizer.write_text(tokenizer.read_text().replace('"word5"', f'"{evil}"'))
-    from safetensors.numpy import load_file
-
-    weights = load_file(model / "model.safetensors")
-    row = weights["lm_head.weight"][5] * weights["model.norm.weight"]
+    unembedding = make_unembedding(width, 400)
+    unembedding["text"][5] = EVIL + "\n\x1b[31m"  # a line break and an escape of a terminal
+    row = unembedding["weight"].values[5] * unembedding["norm"].values
     rng = np.random.default_rng(6)
     deltas = {
         "model.layers.0.self_attn.o_proj": rng.normal(size=(60, width)),
         "model.layers.0.mlp.down_proj": rng.normal(size=(60, width)) + 60 * row / np.linalg.norm(row),
     }
     states = {name: (rng.normal(size=delta.shape), delta) for name, delta in deltas.items()}
-    return store_states(folder / "run.zarr", states, lengths=[30, 30], datasets=[EVIL, EVIL]), model
+    return store_states(folder / "run.zarr", states, lengths=[30, 30], datasets=[EVIL, EVIL], unembedding=unembedding)
 
 
-def test_words_are_those_of_the_longest_mean_delta_and_hold_no_markup(
-    planted: tuple[Run, Path], tmp_path: Path
-) -> None:
-    run, model = planted
-    told = write_explanation(run, tmp_path / "page.html", model=model)
+def test_words_are_those_of_the_longest_mean_delta_and_hold_no_markup(planted: Run, tmp_path: Path) -> None:
+    told = write_explanation(planted, tmp_path / "page.html")
     (words,) = [line for line in told.split("\n") if line.startswith("Which words. ")]
     spelt = EVIL + r"\n\x1b[31m"
     assert f"The mean delta of model.layers.0.mlp.down_proj promotes “{spelt}”, " in words
@@ -366,12 +356,11 @@ def test_words_are_those_of_the_longest_mean_delta_and_hold_no_markup(
     assert rows["model.layers.0.mlp.down_proj"][4] == n != "0"
 
 
-def test_words_within_the_null_are_told_as_such(planted: tuple[Run, Path]) -> None:
-    run, model = planted
-    found = explain(run, model=model)
+def test_words_within_the_null_are_told_as_such(planted: Run) -> None:
+    found = explain(planted)
     assert found.lens is not None
     only = found._replace(lens=found.lens.sel(site=["model.layers.0.self_attn.o_proj"]))
-    words = dict(paragraph(run, only))["Which words"]
+    words = dict(paragraph(planted, only))["Which words"]
     assert words.startswith(
         "Can't tell: with random signs of its features it would move some tokens as far. For what it"
     )
@@ -384,20 +373,6 @@ def test_the_stream_itself_is_the_site_where_it_is_there() -> None:
     found = Explanation(xr.DataTree(), None, None, None, lens, {})
     assert chosen_site(found) == "after layer 1"
     assert chosen_site(found._replace(lens=lens.isel(site=[0, 1]))) == "b.down_proj"
-
-
-def test_a_model_that_does_not_fit_is_refused(make_small: Callable[..., Small], tmp_path: Path) -> None:
-    run = make_small().run
-    wrong, few = write_model(tmp_path / "wrong", 17, 200), write_model(tmp_path / "few", 16, 2)
-    with pytest.raises(
-        StoreError, match=r"`model` is .*wrong', with which nothing can be read: no component .* 17 wide"
-    ):
-        explain(run, model=wrong)
-    with pytest.raises(ValueError, match="the unembedding knows 2 tokens, but the run has token 172"):
-        explain(run, model=few)
-    with pytest.raises(FileNotFoundError, match=r"`model` is '.*none', which holds no `config.json`; name the model's"):
-        explain(run, model=tmp_path / "none")
-    assert explain(make_small(states="none").run, model=few).why["lens"].startswith("the run keeps no states")
 
 
 def test_tables_hold_the_numbers(make_small: Callable[..., Small], tmp_path: Path) -> None:

@@ -1,5 +1,4 @@
 import itertools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,64 +6,37 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from scipy import stats
 
 from lorascope.analyze import lens, open_result, save, save_steering
 from lorascope.analyze.words.lens import _scores
-from lorascope.stores import Run, StoreError
+from lorascope.stores import Run, StoreError, open_run
 
-from ...stored import store_states
+from ...stored import make_unembedding, store_states
 from ..conftest import Small
 
 WIDTH, N = 400, 700
 
 
-def write_model(folder: Path, width: int, n: int, *, bias: bool = False, seed: int = 0) -> Path:
-    """A model's folder as far as the lens reads it; rows of the unembedding are of very different lengths."""
-    rng = np.random.default_rng(seed)
-    tensors = {
-        "lm_head.weight": rng.normal(size=(n, width)) * rng.gamma(1.0, size=(n, 1)),
-        "model.norm.weight": rng.uniform(0.2, 3, width),
-    }
-    tensors |= {"model.norm.bias": rng.normal(size=width)} if bias else {}
-    folder.mkdir()
-    save_file({name: one.astype(np.float32) for name, one in tensors.items()}, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    vocabulary = {f"word{index}": index for index in range(n)}
-    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}, "added_tokens": []}))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("lens") / "model", WIDTH, N)
-
-
-def of_deltas(path: Path, deltas: dict[str, np.ndarray], **more: Any) -> Run:
+def of_deltas(path: Path, deltas: dict[str, np.ndarray], unembedding: xr.Dataset | None = None) -> Run:
     rng = np.random.default_rng(1)
     n_tokens = len(next(iter(deltas.values())))
+    unembedding = make_unembedding(WIDTH, N) if unembedding is None else unembedding
     states = {name: (rng.normal(size=delta.shape), delta) for name, delta in deltas.items()}
-    return store_states(path, states, lengths=[n_tokens // 2, n_tokens - n_tokens // 2], **more)
+    return store_states(path, states, lengths=[n_tokens // 2, n_tokens - n_tokens // 2], unembedding=unembedding)
 
 
-def unembedding(width: int, n: int, *, centred: bool, seed: int = 0) -> xr.Dataset:
-    rng = np.random.default_rng(seed)
-    weight = (rng.normal(size=(n, width)) * rng.gamma(1.0, size=(n, 1)) + 0.3).astype(np.float32)
-    values = {"weight": (("vocabulary", "feature"), weight), "norm": ("feature", rng.uniform(0.2, 3, width))}
-    return xr.Dataset(values, attrs={"centred": centred})
-
-
-def test_planted_tokens_come_first(model: Path, tmp_path: Path) -> None:
-    weights = load_file(model / "model.safetensors")
-    seen = weights["lm_head.weight"] * weights["model.norm.weight"]
+def test_planted_tokens_come_first(tmp_path: Path) -> None:
+    unembedding = make_unembedding(WIDTH, N)
+    seen = unembedding["weight"].values * unembedding["norm"].values
     seen /= np.linalg.norm(seen, axis=1, keepdims=True)
     rng = np.random.default_rng(2)
     planted, against = [17, 333, 600], [4, 555]
     direction = seen[planted].sum(axis=0) - seen[against].sum(axis=0)
     deltas = direction + rng.normal(size=(400, WIDTH))  # of one token alone, noise hides it
     run = of_deltas(tmp_path / "run.zarr", {"model.layers.0.self_attn.o_proj": deltas})
-    found = lens(run, model=model, n_top=3).isel(site=0)
+    found = lens(run, n_top=3).isel(site=0)
     assert set(found["promoted_id"].values.tolist()) == set(planted)
     assert set(found["promoted"].values.tolist()) == {f"word{index}" for index in planted}
     assert set(found["suppressed_id"].values[:2].tolist()) == set(against)
@@ -77,7 +49,7 @@ def test_planted_tokens_come_first(model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("centred", [False, True])
 def test_z_is_that_of_all_signs(centred: bool) -> None:
-    given = unembedding(6, 9, centred=centred)
+    given = make_unembedding(6, 9, centred=centred, shift=0.3)
     delta = np.random.default_rng(4).normal(size=6) + 1
     w, g = given["weight"].values.astype(float), given["norm"].values
 
@@ -94,7 +66,7 @@ def test_z_is_that_of_all_signs(centred: bool) -> None:
 
 
 def test_p_is_the_share_of_draws_with_as_large_a_z_anywhere() -> None:
-    given, n_draws = unembedding(WIDTH, 300, centred=False), 60
+    given, n_draws = make_unembedding(WIDTH, 300, shift=0.3), 60
     deltas = np.random.default_rng(5).normal(size=(2, WIDTH))
     found = _scores(given, deltas, n_draws, 7, None)
     draws = np.random.default_rng(7).choice(np.array([-1, 1], np.float32), (n_draws, WIDTH))
@@ -107,7 +79,7 @@ def test_p_is_the_share_of_draws_with_as_large_a_z_anywhere() -> None:
 
 
 def test_a_huge_feature_names_no_token() -> None:
-    given = unembedding(WIDTH, 400, centred=False)
+    given = make_unembedding(WIDTH, 400, shift=0.3)
     given["weight"][:, 3] *= 30
     deltas = np.random.default_rng(3).normal(size=(40, WIDTH))
     deltas[:, 3] = 200
@@ -121,21 +93,21 @@ def test_random_deltas_name_a_token_no_more_often_than_p_says(heavy: bool) -> No
     n = 600
     rng = np.random.default_rng(8)
     deltas = rng.standard_t(2.0, size=(n, WIDTH)) if heavy else rng.normal(size=(n, WIDTH))
-    found = _scores(unembedding(WIDTH, 400, centred=False), deltas, 99, 9, None)
+    found = _scores(make_unembedding(WIDTH, 400, shift=0.3), deltas, 99, 9, None)
     smallest = np.array([found.p(site, np.abs(z)).min() for site, z in enumerate(found.z)])
     assert stats.binom(n, 0.05).ppf(0.0005) <= (smallest <= 0.05).sum() <= stats.binom(n, 0.05).ppf(0.9995)
 
 
-def test_no_delta_names_nothing(model: Path, tmp_path: Path) -> None:
+def test_no_delta_names_nothing(tmp_path: Path) -> None:
     run = of_deltas(tmp_path / "run.zarr", {"model.layers.0.mlp.down_proj": np.zeros((40, WIDTH))})
-    found = lens(run, model=model)
+    found = lens(run)
     assert (found["promoted_p"].values == 1).all()
     assert not found["n_promoted"].any()
     assert not found["n_suppressed"].any()
 
 
-def test_raw_scores_favour_long_unembeddings(model: Path) -> None:
-    given = unembedding(WIDTH, 2000, centred=False)
+def test_raw_scores_favour_long_unembeddings() -> None:
+    given = make_unembedding(WIDTH, 2000, shift=0.3)
     length = np.linalg.norm(given["weight"].values * given["norm"].values, axis=1)
     found = _scores(given, np.random.default_rng(6).normal(size=(50, WIDTH)), 19, 0, None)
     longest = length > np.quantile(length, 0.9)
@@ -158,11 +130,11 @@ SELECTIONS: dict[Any, Callable[[Run], np.ndarray]] = {
 @pytest.mark.parametrize("options", [{}, {"factored": False}, {"is_weighted": True}, {"stream": "pair"}], ids=str)
 @pytest.mark.parametrize("tokens", SELECTIONS)
 def test_means_go_over_the_tokens_that_are_asked_for(
-    make_small: Callable[..., Small], tmp_path: Path, options: Any, tokens: Any
+    make_small: Callable[..., Small], monkeypatch: pytest.MonkeyPatch, options: Any, tokens: Any
 ) -> None:
     small = make_small(**options)
-    folder = write_model(tmp_path / "model", 16, int(small.run.tokens["token_id"].max()) + 1)
-    found = lens(small.run, model=folder, tokens=tokens)
+    monkeypatch.setattr(Run, "unembedding", lambda run: make_unembedding(16, 200))
+    found = lens(small.run, tokens=tokens)
     assert found["site"].values.tolist() == [f"model.layers.{layer}.down_proj" for layer in (0, 1)]
     assert found["layer"].values.tolist() == [0, 1]
     chosen = SELECTIONS[tokens](small.run)
@@ -172,52 +144,52 @@ def test_means_go_over_the_tokens_that_are_asked_for(
     assert (found["n_tokens"] == chosen.sum()).all()
 
 
-def test_rows_that_are_not_there_are_left_out(unfinished: Path, many_rows: Path, tmp_path: Path) -> None:
-    from lorascope.stores import open_run
-
-    folder = write_model(tmp_path / "model", 24, 2500)
+def test_rows_that_are_not_there_are_left_out(
+    unfinished: Path, many_rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "unembedding", lambda run: make_unembedding(24, 200))
     run, whole = open_run(unfinished), open_run(many_rows)
     path = "model.layers.0.mlp.down_proj"
-    found = lens(run, model=folder, component=path)
+    found = lens(run, component=path)
     kept = run.committed.values
     assert 0 < kept.sum() < run.n_tokens
     assert found["n_tokens"].item() == kept.sum()
     np.testing.assert_allclose(found["delta"][0], whole.delta(path).values[kept].mean(axis=0), rtol=1e-4, atol=1e-6)
 
 
-def test_tokens_whose_delta_is_not_finite_are_left_out(model: Path, tmp_path: Path) -> None:
+def test_tokens_whose_delta_is_not_finite_are_left_out(tmp_path: Path) -> None:
     delta = np.random.default_rng(3).normal(size=(60, WIDTH))
     delta[[5, 50], 3] = np.nan, np.inf
     run = of_deltas(tmp_path / "run.zarr", {"layers.0.fc2": delta})
-    found = lens(run, model=model)
+    found = lens(run)
     assert found["n_tokens"].item() == 58
     np.testing.assert_allclose(found["delta"][0], np.delete(delta, [5, 50], axis=0).mean(axis=0), atol=1e-6)
 
 
-def test_a_component_that_is_nowhere_finite_costs_the_others_nothing(model: Path, tmp_path: Path) -> None:
+def test_a_component_that_is_nowhere_finite_costs_the_others_nothing(tmp_path: Path) -> None:
     delta = np.random.default_rng(3).normal(size=(60, WIDTH))
     deltas = {"layers.0.fc2": delta * np.nan, "layers.1.fc2": delta}
-    found = lens(of_deltas(tmp_path / "run.zarr", deltas), model=model)
+    found = lens(of_deltas(tmp_path / "run.zarr", deltas))
     assert found["site"].values.tolist() == ["layers.1.fc2"]
     with pytest.raises(StoreError, match="is finite at none of the tokens"):
-        lens(of_deltas(tmp_path / "none.zarr", {"layers.0.fc2": delta * np.nan}), model=model)
+        lens(of_deltas(tmp_path / "none.zarr", {"layers.0.fc2": delta * np.nan}))
 
 
-def test_seeds_and_progress(model: Path, tmp_path: Path) -> None:
+def test_seeds_and_progress(tmp_path: Path) -> None:
     delta = np.random.default_rng(3).normal(size=(60, WIDTH))
     run = of_deltas(tmp_path / "run.zarr", {"layers.0.fc2": delta, "layers.0.q_proj": delta})
     seen: list[tuple[int, int]] = []
-    found = lens(run, model=model, progress=lambda *parts: seen.append(parts))
+    found = lens(run, progress=lambda *parts: seen.append(parts))
     assert seen == [(1, 1), (N, N)]
-    assert found.identical(lens(run, model=model))
-    assert not found["promoted_p"].equals(lens(run, model=model, seed=1)["promoted_p"])
+    assert found.identical(lens(run))
+    assert not found["promoted_p"].equals(lens(run, seed=1)["promoted_p"])
     assert found["site"].values.tolist() == ["layers.0.fc2"]  # q_proj is as wide, but doesn't write
     assert found.attrs["no_sums"] == "stream 'adapted' has no pass without the adapter to compare with"
 
 
-def test_results_are_saved_and_steer(model: Path, tmp_path: Path) -> None:
+def test_results_are_saved_and_steer(tmp_path: Path) -> None:
     delta = np.random.default_rng(3).normal(size=(60, WIDTH))
-    found = lens(of_deltas(tmp_path / "run.zarr", {"layers.0.fc2": delta, "layers.1.fc2": -delta}), model=model)
+    found = lens(of_deltas(tmp_path / "run.zarr", {"layers.0.fc2": delta, "layers.1.fc2": -delta}))
     assert open_result(save(found, tmp_path / "lens.zarr")).to_dataset().equals(found)
     path = save_steering(found, tmp_path / "steer.safetensors")
     vectors = load_file(path)
@@ -241,28 +213,25 @@ REFUSED = {
     "index": ({"tokens": [99]}, IndexError, "`tokens` holds 99; this run's tokens are 0 to 59"),
     "unknown": ({"component": "layers.0.fc3"}, StoreError, "no component 'layers.0.fc3' among the 2 of this run"),
     "reader": ({"component": "layers.0.q_proj"}, StoreError, "'layers.0.q_proj' doesn't write into the residual"),
-    "no model": ({"model": None}, StoreError, "holds no unembedding; capture with `--unembedding`, or name the"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_can_not_be_read_is_refused(model: Path, tmp_path: Path, case: str) -> None:
+def test_what_can_not_be_read_is_refused(tmp_path: Path, case: str) -> None:
     options, kind, words = REFUSED[case]
     delta = np.random.default_rng(3).normal(size=(60, WIDTH))
     run = of_deltas(tmp_path / "run.zarr", {"layers.0.fc2": delta, "layers.0.q_proj": delta})
     with pytest.raises(kind, match=words):
-        lens(run, **{"model": model, **options})
+        lens(run, **options)
 
 
-def test_another_model_is_refused(tmp_path: Path) -> None:
-    run = of_deltas(tmp_path / "run.zarr", {"layers.0.fc2": np.ones((60, WIDTH))})
-    with pytest.raises(ValueError, match="the unembedding knows 40 tokens, but the run has token 59; name its model"):
-        lens(run, model=write_model(tmp_path / "short", WIDTH, 40))
+def test_an_unembedding_that_can_not_be_used_is_refused(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="holds no unembedding; capture with `--unembedding`"):
+        lens(make_small().run)
+    deltas, unembedding = {"layers.0.fc2": np.ones((60, WIDTH))}, make_unembedding(WIDTH - 1, N)
     with pytest.raises(StoreError, match="no component of .* is 399 wide and of one of the kinds c_proj, dense"):
-        lens(run, model=write_model(tmp_path / "narrow", 399, N))
-    folder = write_model(tmp_path / "broken", WIDTH, N)
-    tensors = load_file(folder / "model.safetensors")
-    tensors["lm_head.weight"][3, 4] = np.nan
-    save_file(tensors, folder / "model.safetensors")
+        lens(of_deltas(tmp_path / "narrow.zarr", deltas, unembedding))
+    unembedding = make_unembedding(WIDTH, N)
+    unembedding["weight"][3, 4] = np.nan
     with pytest.raises(StoreError, match="the unembedding holds numbers that aren't finite"):
-        lens(run, model=folder)
+        lens(of_deltas(tmp_path / "broken.zarr", deltas, unembedding))

@@ -154,7 +154,7 @@ def test_a_lost_chunk_is_no_fill(make: Any) -> None:
 
 def test_a_run_without_says_what_to_do(make: Any) -> None:
     run = make()
-    with pytest.raises(StoreError, match=r"holds no unembedding; capture with `--unembedding`, or name the model's"):
+    with pytest.raises(StoreError, match=r"holds no unembedding; capture with `--unembedding`"):
         run.unembedding()
     with pytest.raises(StoreError, match=r"was begun without `unembedding`; leave it out, or name a new folder"):
         make(unembedding=True)

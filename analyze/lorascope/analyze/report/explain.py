@@ -1,7 +1,6 @@
 """What an adapter learned, as far as a run can tell: where it acts, what matters, directions, words and ranks."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -55,7 +54,6 @@ def explain(
     run: RunLike,
     *,
     adapter: str | None = None,
-    model: str | Path | None = None,
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> Explanation:
@@ -67,8 +65,6 @@ def explain(
         An open run or its path or url, finished or not.
     adapter
         Name of the adapter; not needed if there is only one.
-    model
-        Folder of the model, whose safetensors have the unembedding; not needed if the run keeps it.
     n_workers
         Threads; by default one a processor.
     progress
@@ -77,16 +73,9 @@ def explain(
     Raises
     ------
     StoreError
-        If no sample is wholly committed, the adapter touches no component, a chunk is broken, or `model` fits no
-        component.
-    ValueError
-        If `model` has fewer tokens than the run.
-    FileNotFoundError
-        If `model` is no folder of a model.
+        If no sample is wholly committed, the adapter touches no component, or a chunk is broken.
     """
     run, why = as_run(run), dict[str, str]()
-    if model is not None and not (Path(model) / "config.json").is_file():
-        raise FileNotFoundError(f"`model` is {str(model)!r}, which holds no `config.json`; name the model's own folder")
     run.adapter(adapter)  # raises where there is none of this name
     ablation = measures = by_component = words = None
     # A model's attention sink is at position 0: of some components its delta is far larger than all others.
@@ -97,16 +86,12 @@ def explain(
         why["directions"] = why["lens"] = "the run keeps no states; capture it with `--states all`"
     elif not there.any():
         why["directions"] = why["lens"] = "none of the tokens with states is committed; capture more of the run"
-    elif model is None and "unembedding/weight" not in run.arrays:
-        why["lens"] = (
-            "the run holds no unembedding; capture it with `--unembedding`, or name the model's folder with `--model`"
-        )
-    else:  # first, since it is here that a model is found not to fit
+    elif "unembedding/weight" not in run.arrays:
+        why["lens"] = "the run holds no unembedding; capture it with `--unembedding`"
+    else:
         try:
-            words = lens(run, adapter=adapter, tokens=tokens, model=model, progress=progress)
+            words = lens(run, adapter=adapter, tokens=tokens, progress=progress)
         except StoreError as error:
-            if model is not None:
-                raise StoreError(f"`model` is {str(model)!r}, with which nothing can be read: {error}") from error
             why["lens"] = str(error)
     qualified = qualify(run, adapter=adapter, n_workers=n_workers, progress=progress)
     if run.stream == "base":

@@ -25,8 +25,6 @@ from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 from lorascope.stores.reading.rows import DeltaSource
 
-from .unembedding import read_unembedding
-
 WRITERS = frozenset(
     {"o_proj", "out_proj", "c_proj", "dense", "wo", "down_proj", "dense_4h_to_h", "fc2", "fc_out", "w2"}
 )
@@ -65,7 +63,6 @@ def lens(
     component: str | None = None,
     adapter: str | None = None,
     tokens: TokenChoice = "all",
-    model: str | Path | None = None,
     n_top: int = 10,
     n_draws: int = 200,
     seed: int = 0,
@@ -84,9 +81,6 @@ def lens(
     tokens
         Over which captured tokens the mean goes, weighted by `tokens/weight`; as those of `directions`. The first few
         of text that has nothing to do with the training show a habit best (arXiv 2510.13900).
-    model
-        Folder of the model, from which the unembedding is read (`read_unembedding`); by default it is the run's own,
-        see `Run.unembedding`.
     n_top
         How many tokens are named on either side.
     n_draws
@@ -113,10 +107,10 @@ def lens(
     Raises
     ------
     StoreError
-        If the run has no unembedding and no `model` is named, holds no states, or has no such component or token, or
-        none that writes into the stream; or if something that is read is damaged.
+        If the run was captured without `--unembedding` or holds no states, if it has no such component or token, or
+        none that writes into the stream, or if something that is read is damaged.
     ValueError
-        If a setting isn't what it may be, or the unembedding doesn't fit the run.
+        If a setting isn't what it may be.
 
     Notes
     -----
@@ -141,10 +135,8 @@ def lens(
     if not isinstance(n_draws, int) or n_draws < MIN_DRAWS:
         raise ValueError(f"`n_draws` is {n_draws!r}; it must be a whole number of at least {MIN_DRAWS}")
     run = as_run(run)
-    unembedding = run.unembedding() if model is None else read_unembedding(Path(model))
+    unembedding = run.unembedding()
     n_vocabulary, width = unembedding["weight"].shape
-    if (most := int(run.read_once("tokens/token_id").max(initial=-1))) >= n_vocabulary:
-        raise ValueError(f"the unembedding knows {n_vocabulary} tokens, but the run has token {most}; name its model")
     paths, why = _writers(run, component, adapter, width)
     weight = np.where(chosen_tokens(run, tokens), run.tokens["weight"].values, 0.0)
     sites = _means(run, paths, adapter, weight, progress)
@@ -170,7 +162,6 @@ def lens(
         {
             **run_attributes(run, adapter),
             "tokens": told_choice(tokens),
-            "unembedding": "the run's own" if model is None else str(model),
             "n_draws": n_draws,
             "seed": seed,
             "no_sums": why if sums or why else "not both components of the first layer were captured",

@@ -12,7 +12,6 @@ def explain(
     run: str,
     /,
     *,
-    model: Path | None = None,
     out: Path | None = None,
     adapter: str | None = None,
     workers: int | None = None,
@@ -27,8 +26,6 @@ def explain(
     ----------
     run
         Folder or url of the run.
-    model
-        Folder of the model, whose safetensors have the unembedding; not needed if the run keeps it.
     out
         File of the page; by default beside the run (or here, for a remote one): its name with -explained.html instead
         of .zarr.
@@ -46,6 +43,6 @@ def explain(
     page = out if out is not None else page_beside(opened, "-explained.html")
     refuse_elsewhere(page, "out")  # before the work, not after it
     with progress_bar("explain") as update:
-        text = write_explanation(opened, page, adapter=adapter, model=model, n_workers=workers, progress=update)
+        text = write_explanation(opened, page, adapter=adapter, n_workers=workers, progress=update)
     say(text)
     say(f"page: {page}")

@@ -334,9 +334,7 @@ class Run:
             If the run was captured without `--unembedding`, or a chunk is broken.
         """
         if "unembedding/weight" not in self.arrays:
-            raise StoreError(
-                f"`{self.place.name}` holds no unembedding; capture with `--unembedding`, or name the model's folder"
-            )
+            raise StoreError(f"`{self.place.name}` holds no unembedding; capture with `--unembedding`")
         return stored_unembedding(self.arrays, self.place)
 
     def js(self, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
