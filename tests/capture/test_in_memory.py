@@ -24,9 +24,9 @@ from lorascope.capture import (
     load_model,
     read_items,
 )
-from lorascope.capture.bar import progress_bar
-from lorascope.capture.given import named_data
+from lorascope.capture.recording.progress import progress_bar
 from lorascope.capture.reforward import reforward
+from lorascope.capture.settling.in_memory import named_data
 from lorascope.cli.main import main
 from lorascope.stores import Run, StoreError
 

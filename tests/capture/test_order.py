@@ -17,10 +17,11 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from lorascope.capture import CaptureProgress, attach_adapter, run_model
+from lorascope.capture import CaptureProgress, attach_adapter
 from lorascope.capture.buffers import rows
 from lorascope.capture.buffers.copies import IN_FLIGHT_BYTES, DirectCopier, StreamCopier
 from lorascope.capture.errors import Interrupted
+from lorascope.capture.recording import run_model
 from lorascope.stores import open_run
 from lorascope.stores.writing.write import RunWriter
 

@@ -11,8 +11,8 @@ pytestmark = pytest.mark.torch
 if importlib.util.find_spec("torch") is None:
     pytest.skip("needs lorascope[capture]", allow_module_level=True)
 
-from lorascope.capture.planning import trial  # noqa: E402
 from lorascope.capture.selftest import checks, rates, selftest  # noqa: E402
+from lorascope.capture.settling import trial  # noqa: E402
 
 
 @pytest.mark.usefixtures("wide")

@@ -26,23 +26,23 @@ from lorascope.stores.places.file_lock import run_lock
 from lorascope.stores.reading.read import missing_chunks
 
 from .adapters.passes import alone
-from .bar import progress_bar
 from .buffers.rows import queue_bytes_needed, row_spans
-from .codec import with_stored_codec, with_tried_codec
 from .config import CaptureConfig
 from .errors import Interrupted, listening
-from .given import Given, settings_of
-from .hashes import hashing_beside
-from .inputs import require_inputs
-from .load import Loaded, load
 from .models.device import named_device, require_device
-from .planning.estimate import estimate, require_space
-from .prepare import Prepared, prepare, read_files
-from .ranks import Ranks, joined
+from .models.hashes import hashing_beside
+from .recording.progress import progress_bar
+from .recording.ranks import Ranks, joined
+from .recording.run_model import all_answers, all_scores, fill_rows
 from .recording.stream import CaptureProgress, one_step
-from .resume import require_same
-from .run_model import all_answers, all_scores, fill_rows
 from .samples.tables import make_tables
+from .settling.codec import with_stored_codec, with_tried_codec
+from .settling.estimate import estimate, require_space
+from .settling.in_memory import Given, settings_of
+from .settling.inputs import require_inputs
+from .settling.load import Loaded, load
+from .settling.prepare import Prepared, prepare, read_files
+from .settling.resume import require_same
 
 ProgressCallback = Callable[[CaptureProgress], None]
 

@@ -17,12 +17,12 @@ from .adapters.passes import Pass, alone, restoring_modes
 from .buffers.target import flat_places
 from .models.device import input_device
 from .models.model import context_length, is_causal
-from .prepare import require_known_tokens
 from .recording.forward import forward, kl_divergence
 from .samples.batches import plan_batches
 from .samples.encode import encode_items
 from .samples.items import Item
 from .samples.scoring import Scores, score
+from .settling.prepare import require_known_tokens
 
 BATCH_TOKENS, WINDOW_TOKENS = 1024, 512
 """Most tokens of a batch, with padding, and of a window of plain text."""

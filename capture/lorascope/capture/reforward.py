@@ -14,14 +14,14 @@ from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.format.widen import widen_block
 
 from .adapters.passes import alone
-from .given import named_data
-from .inputs import require_inputs, settings_of_run
-from .load import load
-from .prepare import prepare, read_files
-from .ranks import ALONE
+from .recording.ranks import ALONE
+from .recording.run_model import fill_rows
 from .recording.stream import CaptureProgress
-from .resume import require_same
-from .run_model import fill_rows
+from .settling.in_memory import named_data
+from .settling.inputs import require_inputs, settings_of_run
+from .settling.load import load
+from .settling.prepare import prepare, read_files
+from .settling.resume import require_same
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """Largest ||again - stored|| / ||stored|| of a token's vector, by the type that the layers put out: what another device

@@ -29,7 +29,7 @@ def write_truncated(
     if (model is None) != (not data) or (limit is not None and (limit < 1 or not data)):
         raise ValueError("`model` and `data` go together, and a `limit` of at least 1 with them; give both or none")
     if model is not None:
-        from lorascope.capture.inputs import require_training_inputs
+        from lorascope.capture.settling.inputs import require_training_inputs
 
         require_training_inputs(model=model, data=data, out=out)
         from lorascope.capture import compare_adapters, load_model, read_items  # torch is missed before we write

@@ -6,9 +6,9 @@ import torch
 
 from lorascope.capture.buffers.copies import IN_FLIGHT_BYTES
 from lorascope.capture.buffers.row_buffer import buffer_bytes
-from lorascope.capture.planning.estimate import estimate
 from lorascope.capture.planning.memory import device_needs, free_device_bytes, free_host_bytes, job_groups
 from lorascope.capture.samples.scoring import part_logits
+from lorascope.capture.settling.estimate import estimate
 from lorascope.stores import Adapter, Component, RunSpec
 from lorascope.stores.format.spec import ROW_TOKENS
 

@@ -18,10 +18,10 @@ from lorascope.capture import CaptureConfig, capture, load_model
 from lorascope.capture.buffers import row_buffer
 from lorascope.capture.planning.meta import load_on_meta
 from lorascope.capture.planning.plan import Plan, _scored_tokens, plan
-from lorascope.capture.prepare import encode_files, read_files
 from lorascope.capture.samples.items import ChoiceItem
 from lorascope.capture.samples.prompt import read_template, render
 from lorascope.capture.samples.sources import read_items
+from lorascope.capture.settling.prepare import encode_files, read_files
 from lorascope.capture.training.trainer import lora_targets
 from lorascope.stores import StoreError, open_place, verify
 
@@ -129,7 +129,7 @@ def test_auto_takes_the_codec_that_is_faster(
 ) -> None:
     """In the plan and in the capture; a capture that goes on keeps it, whatever a later trial would say."""
     times = {"raw": 2.0, "default": 2.0, faster: 1.0}
-    for module in ("lorascope.capture.planning.plan", "lorascope.capture.codec"):
+    for module in ("lorascope.capture.planning.plan", "lorascope.capture.settling.codec"):
         monkeypatch.setattr(f"{module}.seconds_a_token", lambda trials: {codec: times[codec] for codec in trials})
     settings = config(limit=3, codec="auto", score=False)
     made = plan(settings)

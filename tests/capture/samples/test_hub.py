@@ -9,10 +9,10 @@ import datasets
 import pytest
 
 from lorascope.capture import CaptureConfig
-from lorascope.capture.prepare import read_files
 from lorascope.capture.samples.hub import KNOWN_SETS, hub_source, parse_reference
 from lorascope.capture.samples.items import ChoiceItem, TextItem
 from lorascope.capture.samples.sources import read_items
+from lorascope.capture.settling.prepare import read_files
 
 Rows = Sequence[Mapping[str, Any]]
 PIQA = [

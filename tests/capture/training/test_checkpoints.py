@@ -252,7 +252,7 @@ def test_other_data_or_base_weights_are_refused(
 def test_other_libraries_and_numeric_settings_are_refused(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     train("out", stop=5)
     with monkeypatch.context() as patch:
-        patch.setattr("lorascope.capture.provenance.version", lambda name: "0.1")
+        patch.setattr("lorascope.capture.settling.provenance.version", lambda name: "0.1")
         with pytest.raises(StoreError, match="was another: libraries.accelerate: .* -> '0.1'; libraries.lorascope: "):
             train("out")
     with monkeypatch.context() as patch:

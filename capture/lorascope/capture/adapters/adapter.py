@@ -22,8 +22,8 @@ from lorascope.stores.adapter_settings import CONFIG
 from lorascope.stores.tensor_file import read_tensor_header
 
 from ..errors import AdapterError
-from ..hashes import hash_tensors
 from ..models.device import execution_device, hidden_device_map, is_offloaded
+from ..models.hashes import hash_tensors
 from ..models.sharing import sharing_of
 from ..models.weights import plain_path
 from .files import require_settings, weights_file

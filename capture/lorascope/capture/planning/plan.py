@@ -18,19 +18,19 @@ from ..adapters.preflight import Note, inspect
 from ..adapters.training_record import base_notes
 from ..buffers.rows import queue_bytes_needed, row_spans
 from ..config import CaptureConfig
-from ..inputs import require_inputs
 from ..models.device import is_here, named_device
 from ..models.model import is_causal
-from ..prepare import Prepared, data_notes, encode_files, read_files, settle
 from ..recording.reduce import has_kernel
 from ..recording.stream import Streamed
 from ..samples.encoded import EncodedSample, count_roles
-from . import bottleneck
-from .bottleneck import Costs
-from .estimate import Estimate, estimate, ways_to_fit
+from ..settling import costs as bottleneck
+from ..settling.costs import Costs
+from ..settling.estimate import Estimate, estimate, ways_to_fit
+from ..settling.inputs import require_inputs
+from ..settling.prepare import Prepared, data_notes, encode_files, read_files, settle
+from ..settling.trial import codecs_to_try, run_trial, seconds_a_token
 from .memory import device_needs, free_device_bytes, free_host_bytes
 from .meta import MetaModel, attach_on_meta, load_on_meta, meta_inputs, output_dtypes
-from .trial import codecs_to_try, run_trial, seconds_a_token
 
 
 class Fit(NamedTuple):

@@ -13,13 +13,13 @@ from ..adapters.adapter import attach_adapters
 from ..adapters.components import chosen_components
 from ..adapters.passes import evaluating
 from ..config import CaptureConfig
-from ..load import Loaded, load_base
 from ..models.device import input_device
-from ..planning.bottleneck import costs_of
-from ..planning.trial import try_codecs, try_ways
-from ..prepare import encode_files, read_files
 from ..recording.forward import probe, probe_samples
 from ..recording.hooks import Recorder
+from ..settling.costs import costs_of
+from ..settling.load import Loaded, load_base
+from ..settling.prepare import encode_files, read_files
+from ..settling.trial import try_codecs, try_ways
 
 SECONDS = 6.0
 """About how long each way of capturing is measured."""

@@ -13,11 +13,11 @@ import torch
 from lorascope.stores.size import format_size
 
 from ..config import CaptureConfig
-from ..inputs import require_inputs
 from ..models.device import named_device, require_device
-from ..planning.bottleneck import n_cores
 from ..planning.memory import free_host_bytes
-from ..provenance import device_description
+from ..settling.costs import n_cores
+from ..settling.inputs import require_inputs
+from ..settling.provenance import device_description
 from .checks import Check, check_capture, check_copies, check_measuring, check_ranks
 from .rates import Rate, measure_rates
 from .tiny_model import write_model, write_text

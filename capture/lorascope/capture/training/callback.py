@@ -12,12 +12,12 @@ from transformers import Trainer, TrainerCallback
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from ..adapters.preflight import require_adapter
-from ..given import given_items
 from ..models.model import context_length
 from ..recording.miub import measure_miub
 from ..samples.encode import encode_items
 from ..samples.encoded import EncodedSample
 from ..samples.items import Item
+from ..settling.in_memory import given_items
 
 
 class MiubCallback(TrainerCallback):

@@ -18,7 +18,7 @@ from lorascope.stores.places.atomic_write import atomic_write, flush_to_disk
 from lorascope.stores.progress import Progress
 from lorascope.stores.visible import visible
 
-from ..resume import require_same
+from ..settling.resume import require_same
 from .folder import WHOLE, last_checkpoint, training_folder
 
 SECONDS = 300.0

@@ -20,13 +20,13 @@ from lorascope.stores.progress import Progress
 from ..adapters.adapter import adapter_identity
 from ..adapters.training_record import RECORD
 from ..config import FinetuneConfig
-from ..inputs import refuse_used
 from ..models.model import model_identity
-from ..provenance import data_fingerprint, device_description, library_versions
 from ..samples.encode import encode_items
 from ..samples.encoded import EncodedSample
 from ..samples.items import Item
 from ..samples.scoring import score
+from ..settling.inputs import refuse_used
+from ..settling.provenance import data_fingerprint, device_description, library_versions
 from .callback import MiubCallback, stated_context
 from .checkpoints import going_on
 from .trainer import TrainingStep, new_adapter, train, untouched

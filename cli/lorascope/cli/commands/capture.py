@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from lorascope.analyze.results.format import format_duration, format_number
 from lorascope.capture.config import CaptureConfig
-from lorascope.capture.inputs import require_inputs
+from lorascope.capture.settling.inputs import require_inputs
 from lorascope.stores.size import format_size
 
 from ..screen import aside, note, progress_bar, say
@@ -47,7 +47,7 @@ def capture(
 
     with saying_what_remains(partial(rows_that_remain, settings.out)):
         from lorascope.capture import capture as capture_run
-        from lorascope.capture.resume import COMPARED
+        from lorascope.capture.settling.resume import COMPARED
         from lorascope.stores import run_state
 
         from ..quiet import quiet_libraries

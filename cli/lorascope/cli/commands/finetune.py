@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from lorascope.capture.config import FinetuneConfig
-from lorascope.capture.inputs import require_training_inputs
+from lorascope.capture.settling.inputs import require_training_inputs
 
 from ..screen import progress_bar, say
 from ..stopped import saying_what_remains, training_that_remains

@@ -8,14 +8,14 @@ from cyclopts import Parameter
 
 from lorascope.analyze.results.format import format_duration, format_number
 from lorascope.capture.config import CaptureConfig
-from lorascope.capture.inputs import require_inputs
+from lorascope.capture.settling.inputs import require_inputs
 from lorascope.stores.size import format_size
 
 from ..screen import aside, note, print_table, say, write_json
 
 if TYPE_CHECKING:
     from lorascope.capture import Plan
-    from lorascope.capture.planning.bottleneck import Costs
+    from lorascope.capture.settling.costs import Costs
 
 
 def plan(

@@ -133,7 +133,7 @@ def _summary(run: str, verdict: "Verdict") -> str:
 
 def _require_inputs(run: str, overrides: dict[str, Any]) -> None:
     """Raise unless model, adapters and data are there; of a run that can't be read, `verify` says more."""
-    from lorascope.capture.inputs import require_inputs, settings_of_run
+    from lorascope.capture.settling.inputs import require_inputs, settings_of_run
     from lorascope.stores import open_run
 
     config = None

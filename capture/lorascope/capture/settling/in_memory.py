@@ -8,15 +8,15 @@ from typing import Any
 
 from lorascope.stores.names import meant
 
-from .config import CaptureConfig
+from ..config import CaptureConfig
+from ..models.device import input_device
+from ..models.model import DTYPES
+from ..models.sharing import sharing_of
+from ..models.weights import base_tensors, plain_model
+from ..samples.items import Item
+from ..samples.sources import read_items
 from .inputs import IN_MEMORY
 from .load import captured_adapters
-from .models.device import input_device
-from .models.model import DTYPES
-from .models.sharing import sharing_of
-from .models.weights import base_tensors, plain_model
-from .samples.items import Item
-from .samples.sources import read_items
 
 Given = Mapping[str, Sequence[Item]]
 """Name of data in memory -> its items."""

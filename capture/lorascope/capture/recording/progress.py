@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .recording.stream import CaptureProgress
+from .stream import CaptureProgress
 
 TOGETHER = {"capture", "ablate"}
 """Stages that go on side by side."""

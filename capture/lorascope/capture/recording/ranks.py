@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from lorascope.stores.signals import answering
 
-from .models.device import named_device, require_device
+from ..models.device import named_device, require_device
 
 _PATIENCE = timedelta(days=30)
 """How long a rank that is done waits for the others; one that died is noticed at once."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from lorascope.capture.planning.bottleneck import Costs, as_dict, ways
+from lorascope.capture.settling.costs import Costs, as_dict, ways
 
 DEVICE = Costs(forward=4.0, measuring=1.0, copies=2.0, encoders=8.0, disk=3.0, n_cores=4, n_threads=0)
 HOST = replace(DEVICE, n_threads=4)

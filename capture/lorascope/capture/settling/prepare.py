@@ -10,33 +10,33 @@ import torch
 from lorascope.stores import RunSpec
 from lorascope.stores.size import parse_size
 
-from .adapters.adapter import adapter_identity, scaling_identity
-from .adapters.components import LoraComponent, chosen_components, factor_weights
-from .adapters.passes import Pass
-from .adapters.preflight import Note, inspect
-from .adapters.refusal import require
-from .adapters.training_record import base_notes
-from .config import CaptureConfig
+from ..adapters.adapter import adapter_identity, scaling_identity
+from ..adapters.components import LoraComponent, chosen_components, factor_weights
+from ..adapters.passes import Pass
+from ..adapters.preflight import Note, inspect
+from ..adapters.refusal import require
+from ..adapters.training_record import base_notes
+from ..config import CaptureConfig
+from ..models.model import context_length, is_causal, tokenizer_identity
+from ..models.unembedding import FinalNorm, final_norm, unembedding_kind, unembedding_values
+from ..models.weights import plain_model
+from ..recording.forward import probe, probe_samples
+from ..recording.hooks import Recorder
+from ..recording.ranks import Ranks
+from ..samples.batches import pad, plan_batches
+from ..samples.chats import special_text, special_tokens
+from ..samples.encode import encode_items
+from ..samples.encoded import EncodedSample
+from ..samples.generate import generate, generation_batches
+from ..samples.hub import hub_source
+from ..samples.items import ChatItem, ChoiceItem, Item
+from ..samples.prompt import Prompts, read_prompts
+from ..samples.selection import TokenPlan, plan_tokens, population
+from ..samples.sources import read_item_files
+from .estimate import choose_share
 from .load import Known, Loaded, know
-from .models.model import context_length, is_causal, tokenizer_identity
-from .models.unembedding import FinalNorm, final_norm, unembedding_kind, unembedding_values
-from .models.weights import plain_model
-from .planning.estimate import choose_share
 from .provenance import data_fingerprint, device_description, library_versions
-from .ranks import Ranks
-from .recording.forward import probe, probe_samples
-from .recording.hooks import Recorder
-from .samples.batches import pad, plan_batches
-from .samples.chats import special_text, special_tokens
-from .samples.encode import encode_items
-from .samples.encoded import EncodedSample
-from .samples.generate import generate, generation_batches
-from .samples.hub import hub_source
-from .samples.items import ChatItem, ChoiceItem, Item
-from .samples.prompt import Prompts, read_prompts
-from .samples.selection import TokenPlan, plan_tokens, population
-from .samples.sources import read_item_files
-from .specify import specify
+from .run_spec import specify
 
 CPU_SHARE = 1 / 64
 """Share of tokens whose js is measured and whose sums are checked on a CPU: about 2 % of the forward pass's time."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import zarr
 
-from lorascope.capture.planning.estimate import SHARE_STEPS, choose_share, estimate, require_space, ways_to_fit
+from lorascope.capture.settling.estimate import SHARE_STEPS, choose_share, estimate, require_space, ways_to_fit
 from lorascope.stores import Adapter, Component, RunSpec, StoreError, create_run
 from lorascope.stores.format.layout import array_specs
 from lorascope.stores.format.spec import ROW_TOKENS

@@ -7,18 +7,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .adapters.components import adapted_modules, in_module_order, parts_of
-from .buffers.copies import copier_for
-from .buffers.rows import RowQueue, RowWriter, row_spans
-from .load import Loaded
-from .prepare import Prepared
+from ..adapters.components import adapted_modules, in_module_order, parts_of
+from ..buffers.copies import copier_for
+from ..buffers.rows import RowQueue, RowWriter, row_spans
+from ..samples.encoded import EncodedSample
+from ..samples.generate import Answer, generation_batches, write_answers
+from ..samples.scoring import Scores, join_scores, score, score_batches
+from ..settling.load import Loaded
+from ..settling.prepare import Prepared
+from .hooks import Recorder
 from .ranks import Ranks
-from .recording.hooks import Recorder
-from .recording.reduce import Reducer
-from .recording.stream import CaptureProgress, Report, Streamed, stream_states
-from .samples.encoded import EncodedSample
-from .samples.generate import Answer, generation_batches, write_answers
-from .samples.scoring import Scores, join_scores, score, score_batches
+from .reduce import Reducer
+from .stream import CaptureProgress, Report, Streamed, stream_states
 
 T = TypeVar("T")
 

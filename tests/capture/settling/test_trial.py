@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from lorascope.capture.config import CaptureConfig
-from lorascope.capture.planning import trial
 from lorascope.capture.samples.encode import encode_items
 from lorascope.capture.samples.encoded import EncodedSample
+from lorascope.capture.settling import trial
 from lorascope.stores import Component, RunSpec, open_place
 
 from ...tiny import save_model

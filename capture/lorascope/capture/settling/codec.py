@@ -9,11 +9,11 @@ import torch
 from lorascope.stores import open_place
 from lorascope.stores.format.spec import Codec
 
-from .config import CaptureConfig
+from ..config import CaptureConfig
+from ..recording.ranks import Ranks
 from .load import Loaded
-from .planning.trial import codecs_to_try, seconds_a_token, try_codecs
 from .prepare import Prepared
-from .ranks import Ranks
+from .trial import codecs_to_try, seconds_a_token, try_codecs
 
 
 def with_stored_codec(config: CaptureConfig, provenance: Mapping[str, Any]) -> CaptureConfig:

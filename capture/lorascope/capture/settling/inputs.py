@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.stores.errors import StoreError
 
-from .adapters.files import require_settings, weights_file
-from .config import CaptureConfig
-from .models.source import locate
-from .samples.prompt import read_template
-from .samples.sources import require_data
+from ..adapters.files import require_settings, weights_file
+from ..config import CaptureConfig
+from ..models.source import locate
+from ..samples.prompt import read_template
+from ..samples.sources import require_data
 
 IN_MEMORY = "(in memory)"
 """Ends what the settings of a capture name and no file holds."""

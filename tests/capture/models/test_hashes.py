@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from lorascope.capture.hashes import hash_at_once, hash_tensors, hashing_beside
+from lorascope.capture.models.hashes import hash_at_once, hash_tensors, hashing_beside
 
 
 def test_tensor_hash_is_by_name_not_by_order() -> None:

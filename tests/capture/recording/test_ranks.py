@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lorascope.capture.ranks import ALONE, joined, split_evenly
+from lorascope.capture.recording.ranks import ALONE, joined, split_evenly
 
 
 @pytest.mark.parametrize(("n", "parts"), [(0, 3), (1, 3), (7, 3), (9, 3), (5, 1), (2, 5)])

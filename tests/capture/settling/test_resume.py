@@ -2,7 +2,7 @@
 
 import pytest
 
-from lorascope.capture.resume import differences, require_same
+from lorascope.capture.settling.resume import differences, require_same
 from lorascope.stores import StoreError
 
 IDENTITY = {"model": {"sha256": "ab"}, "settings": {"tokens": "all", "data_limit": None, "adapter": ("one",)}}

@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 import torch
 from peft import PeftModel
 
-from .adapters.adapter import adapter_identity, attach_adapters, read_adapter
-from .adapters.preflight import require_adapter
-from .adapters.refusal import is_residual, require
-from .adapters.training_record import RECORD, Training, read_training, say_sharing
-from .config import CaptureConfig
-from .hashes import Hash, hash_at_once
-from .models.device import input_device, named_device
-from .models.model import hash_weights, load_model, model_identity
-from .models.sharing import sharing_of
-from .ranks import Ranks
+from ..adapters.adapter import adapter_identity, attach_adapters, read_adapter
+from ..adapters.preflight import require_adapter
+from ..adapters.refusal import is_residual, require
+from ..adapters.training_record import RECORD, Training, read_training, say_sharing
+from ..config import CaptureConfig
+from ..models.device import input_device, named_device
+from ..models.hashes import Hash, hash_at_once
+from ..models.model import hash_weights, load_model, model_identity
+from ..models.sharing import sharing_of
+from ..recording.ranks import Ranks
 
 
 class Loaded(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lorascope.capture import CaptureConfig
-from lorascope.capture.codec import with_stored_codec
+from lorascope.capture.settling.codec import with_stored_codec
 
 
 @pytest.mark.parametrize(

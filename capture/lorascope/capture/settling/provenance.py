@@ -12,7 +12,7 @@ import torch
 
 from lorascope.stores.format.fingerprint import canonical
 
-from .samples.encoded import EncodedSample
+from ..samples.encoded import EncodedSample
 
 LIBRARIES = (
     "torch",

@@ -28,17 +28,17 @@ from ..buffers.copies import Chosen, copier_for
 from ..buffers.row_buffer import RowBuffer
 from ..buffers.target import flat_places
 from ..config import CaptureConfig
-from ..load import Loaded, load_base
 from ..models.device import input_device
-from ..prepare import Prepared, settle
 from ..recording.forward import forward, forward_seconds, kl_divergence, probe
 from ..recording.hooks import Recorder
+from ..recording.run_model import fill_rows
 from ..recording.stream import Streamed
-from ..run_model import fill_rows
 from ..samples.batches import plan_batches
 from ..samples.encoded import EncodedSample
 from ..samples.tables import make_tables
 from .estimate import estimate
+from .load import Loaded, load_base
+from .prepare import Prepared, settle
 
 TRIAL_TOKENS = 1024
 """Tokens after which no further sample is added to a trial, or half of the data's; they take seconds."""

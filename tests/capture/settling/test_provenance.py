@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from lorascope.capture import provenance
-from lorascope.capture.provenance import (
+from lorascope.capture.samples.encoded import EncodedChoice, EncodedSample
+from lorascope.capture.settling import provenance
+from lorascope.capture.settling.provenance import (
     data_fingerprint,
     device_description,
     library_versions,
 )
-from lorascope.capture.samples.encoded import EncodedChoice, EncodedSample
 
 
 def sample() -> EncodedSample:
