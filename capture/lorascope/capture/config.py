@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from lorascope.stores.format.spec import ABLATE
+from lorascope.stores.reading.token_choice import parse_choice
 from lorascope.stores.size import parse_size
 
 from .models.source import check_sharing
-from .samples.selection import check_selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +88,8 @@ class CaptureConfig:
     where the disk is faster than the encoder; `lorascope compact` can compress the run later. `auto` tries `default`
     and `raw` on a few samples and takes the faster one."""
     tokens: str = "all"
-    """Which tokens to keep: `all`; by role `prompt`, `choice`, `answer`, `generated` or `assistant`; `last:N`,
-    `every:K` or `share:P`."""
+    """Which tokens to keep: `all`; by role `prompt`, `choice`, `answer`, `generated` or `assistant`; by place in the
+    sequence `first:N`, `last:N` or `from:N`; drawn at random `every:K` or `share:P`."""
     budget: str | None = None
     """Largest size of the run, such as `50GB`: keeps as many tokens as fit, chosen at random; `tokens` must be
     `all`."""
@@ -200,7 +200,7 @@ class CaptureConfig:
             )
 
     def _check_choices(self) -> None:
-        check_selection(self.tokens)
+        parse_choice(self.tokens)
         for one in fields(self):
             value = getattr(self, one.name)
             if get_origin(one.type) is Literal and value not in get_args(one.type):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lorascope.capture.samples.encoded import EncodedSample
-from lorascope.capture.samples.selection import TokenPlan, check_selection, plan_tokens, population, select_tokens
+from lorascope.capture.samples.selection import TokenPlan, plan_tokens
 
 ROLES = np.array([0, 0, 1, 1, 0, 2, 2], dtype=np.uint8)
 GENERATED = np.array([0, 1, 0, 3, 3, 3], dtype=np.uint8)
@@ -26,89 +26,6 @@ def samples_of(roles: np.ndarray, n: int) -> list[EncodedSample]:
 
 def plan_of(samples: list[EncodedSample], selection: str, **options: Any) -> TokenPlan:
     return plan_tokens(samples, [slice(0, len(samples))], selection, **{"js_share": 1.0, "seed": 0, **options})
-
-
-@pytest.mark.parametrize(
-    ("selection", "positions"),
-    [
-        ("all", [0, 1, 2, 3, 4, 5, 6]),
-        ("prompt", [0, 1, 2, 3, 4]),
-        ("choice", [2, 3]),
-        ("answer", [5, 6]),
-        ("generated", []),
-        ("last:3", [4, 5, 6]),
-        ("last:99999999999999999999", [0, 1, 2, 3, 4, 5, 6]),
-        ("share:1", [0, 1, 2, 3, 4, 5, 6]),
-    ],
-)
-def test_selections_that_draw_nothing_weigh_one(selection: str, positions: list[int]) -> None:
-    found = select_tokens(ROLES, selection, np.random.default_rng(0))
-    assert found.positions.tolist() == positions
-    assert found.weights.tolist() == [1.0] * len(positions)
-    assert found.weights.dtype == np.float32
-
-
-def test_generated_tokens_are_a_role() -> None:
-    found = [select_tokens(GENERATED, name, np.random.default_rng(0)).positions for name in ("generated", "prompt")]
-    assert [positions.tolist() for positions in found] == [[3, 4, 5], [0, 1, 2]]
-
-
-@pytest.mark.parametrize(
-    "selection",
-    [
-        *("some", "", "all ", "last", "last:0", "last:-1", "every:1.5"),
-        *("share:", "share:0", "share:1.1", "share:nan", "share:x"),
-    ],
-)
-def test_unknown_selection_is_refused(selection: str) -> None:
-    for check in (check_selection, population, lambda name: select_tokens(ROLES, name, np.random.default_rng(0))):
-        with pytest.raises(ValueError, match=f"`tokens` is {selection!r}; allowed are 'all', 'prompt', .*'share:P'"):
-            check(selection)
-
-
-def test_a_selection_that_was_meant_is_named() -> None:
-    with pytest.raises(ValueError, match=r"; did you mean 'assistant'\?"):
-        check_selection("assistint")
-
-
-@pytest.mark.parametrize(
-    ("selection", "n", "counts"), [("every:4", 14, {3, 4}), ("every:4", 3, {1}), ("every:4", 8, {2})]
-)
-def test_every_takes_a_stride_from_a_drawn_start(selection: str, n: int, counts: set[int]) -> None:
-    roles = np.zeros(n, np.uint8)
-    starts = set()
-    for seed in range(50):
-        positions, weights = select_tokens(roles, selection, np.random.default_rng(seed))
-        assert set(np.diff(positions)) <= {4}
-        assert positions[0] < 4
-        assert positions[-1] >= n - 4
-        assert weights.tolist() == [np.float32(n / len(positions))] * len(positions)
-        assert len(positions) in counts
-        starts.add(int(positions[0]))
-    assert starts == set(range(min(n, 4)))
-
-
-@pytest.mark.parametrize(
-    ("share", "n", "m"),
-    [("0.1", 44, 4), ("0.1", 46, 5), ("0.5", 5, 2), ("0.01", 7, 1), ("0.999", 7, 7)],
-)
-def test_share_is_exact_and_has_at_least_one(share: str, n: int, m: int) -> None:
-    positions, weights = select_tokens(np.zeros(n, np.uint8), f"share:{share}", np.random.default_rng(3))
-    assert len(set(positions.tolist())) == len(positions) == m
-    assert (np.diff(positions) > 0).all()
-    assert weights.tolist() == [np.float32(n / m)] * m
-
-
-def test_strides_have_the_exact_expectation() -> None:
-    # Every start with its chance m / n, and K doesn't divide n: weighted means and sums are unbiased.
-    values = np.random.default_rng(0).normal(size=14)
-    means, sums = 0.0, 0.0
-    for anchor in range(14):
-        generator = type("G", (), {"integers": lambda self, n, anchor=anchor: anchor})()
-        positions, weights = select_tokens(np.zeros(14, np.uint8), "every:4", generator)  # type: ignore[arg-type]
-        sums += float((weights * values[positions]).sum()) / 14
-        means += float((weights * values[positions]).sum() / weights.sum()) / 14
-    assert (means, sums) == (pytest.approx(values.mean(), rel=1e-6), pytest.approx(values.sum(), rel=1e-6))
 
 
 def test_plan_is_a_flat_axis() -> None:
@@ -181,15 +98,3 @@ def test_batches_for_kl_and_ablation_are_seeded_shares(share: float, n: int) -> 
         assert (masks[0] == masks[2]) is (n in {0, 20})
     same = plans[0].kl_batches.tolist() == plans[0].ablate_batches.tolist()
     assert same is (n in {0, 20})  # each is drawn for itself
-
-
-@pytest.mark.parametrize(
-    ("selection", "words"),
-    [
-        ("every:3", "all tokens"),
-        ("prompt", "the tokens of the prompt, its choices included"),
-        ("last:5", "the last 5 tokens of each sequence"),
-    ],
-)
-def test_selections_state_what_they_are_about(selection: str, words: str) -> None:
-    assert population(selection) == words

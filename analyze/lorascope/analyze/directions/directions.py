@@ -18,9 +18,9 @@ from lorascope.kernels.linear import delta_rows
 from lorascope.stores import StoreError
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.progress import Progress
+from lorascope.stores.reading.chosen_tokens import chosen_tokens
 from lorascope.stores.reading.read import RunLike, as_run
-
-from .token_choice import TokenChoice, chosen_tokens, told_choice
+from lorascope.stores.reading.token_choice import TokenChoice, describe_choice
 
 N_TOP = 10
 NEGLIGIBLE = 1e-13
@@ -74,8 +74,8 @@ def directions(
         Name of the adapter; not needed if there is only one.
     tokens
         Over which tokens with states: `all`; `first:N`, `last:N` or `from:N`, by position in each sample; a role such
-        as `answer`; or indices on the token axis. `from:1` leaves position 0 out, often an attention sink, whose delta
-        may hold nearly all of |delta|².
+        as `answer`; `every:K` or `share:P`, drawn from each sample; or indices on the token axis. `from:1` leaves
+        position 0 out, often an attention sink, whose delta may hold nearly all of |delta|².
     n_top
         Tokens that are kept of each direction.
     n_workers
@@ -126,7 +126,7 @@ def directions(
     rows = state_rows(source)
     if not rows:
         raise StoreError(f"no row with states of {run.place.name!r} is committed yet; capture more of it")
-    used = None if isinstance(tokens, str) and tokens == "all" else chosen_tokens(run, tokens)
+    used = None if isinstance(tokens, str) and tokens == "all" else chosen_tokens(run, tokens) > 0
     n_tokens = sum(map(source.base.n_tokens, rows)) if used is None else int(used.sum())
     (found,) = directions_of([source], used, n_top=n_top, n_workers=n_workers, progress=progress)
     values = found._asdict() | {"vector": (found.axes @ basis(source)[0].T).astype(np.float32)}
@@ -143,7 +143,7 @@ def directions(
     for percent in (90, 99):
         text = f"directions that hold {percent} % of the summed |delta|²"
         variables[f"n_{percent}"] = ((), n_holding(found.share, percent / 100), {"long_name": text, "units": "1"})
-    counts = {"tokens": told_choice(tokens), "n_tokens": n_tokens, "n_not_finite": found.n_not_finite}
+    counts = {"tokens": describe_choice(tokens), "n_tokens": n_tokens, "n_not_finite": found.n_not_finite}
     return xr.Dataset(variables, attrs={"component": component, **run_attributes(run, adapter), **counts})
 
 

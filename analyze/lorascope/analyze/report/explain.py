@@ -15,7 +15,6 @@ from lorascope.analyze.directions.directions import (
     strongest,
     tokens_and_scores,
 )
-from lorascope.analyze.directions.token_choice import TokenChoice, chosen_tokens, told_choice
 from lorascope.analyze.measuring.sources import Source, sources_of
 from lorascope.analyze.miub.qualify import qualify
 from lorascope.analyze.miub.reduce import reduce_tokens, usable_samples
@@ -23,7 +22,9 @@ from lorascope.analyze.results.weights import standard_error, token_weights
 from lorascope.analyze.words.lens import lens
 from lorascope.stores import Run, StoreError
 from lorascope.stores.progress import Progress
+from lorascope.stores.reading.chosen_tokens import chosen_tokens
 from lorascope.stores.reading.read import RunLike, as_run
+from lorascope.stores.reading.token_choice import TokenChoice, describe_choice
 
 N_TOP = 10
 """Strongest tokens of a direction that are counted, at most."""
@@ -173,7 +174,7 @@ def directions_by_component(
         Of tokens that have both id and position in common one counts, here and among all: a beginning that samples
         share gives each of them the same delta.
     """
-    used = chosen_tokens(run, tokens)
+    used = chosen_tokens(run, tokens) > 0
     found = directions_of(sources, used, n_top=N_KEPT, n_workers=n_workers, progress=progress)
     null = _null_tops(sources, found, used, n_workers, progress)
     of_token = run.tokens["token_id"].values.astype(np.int64)
@@ -210,7 +211,7 @@ def directions_by_component(
             "component": [source.component for source in sources],
             **{name: ("component", run.components[name].values[places]) for name in ("kind", "layer")},
         },
-        attrs={"tokens": told_choice(tokens), "n_tokens": int(used.sum())},
+        attrs={"tokens": describe_choice(tokens), "n_tokens": int(used.sum())},
     )
 
 

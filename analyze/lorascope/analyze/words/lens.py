@@ -12,7 +12,6 @@ import xarray as xr
 from jaxtyping import Float32, Float64
 from safetensors.numpy import save_file
 
-from lorascope.analyze.directions.token_choice import TokenChoice, chosen_tokens, told_choice
 from lorascope.analyze.measuring.sources import Source, read_factors
 from lorascope.analyze.results.targets import refuse_target
 from lorascope.analyze.results.threads import one_blas_thread
@@ -22,8 +21,10 @@ from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.names import close_to
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.progress import Progress
+from lorascope.stores.reading.chosen_tokens import chosen_tokens
 from lorascope.stores.reading.read import RunLike, as_run
 from lorascope.stores.reading.rows import DeltaSource
+from lorascope.stores.reading.token_choice import TokenChoice, describe_choice
 
 WRITERS = frozenset(
     {"o_proj", "out_proj", "c_proj", "dense", "wo", "down_proj", "dense_4h_to_h", "fc2", "fc_out", "w2"}
@@ -138,7 +139,8 @@ def lens(
     unembedding = run.unembedding()
     n_vocabulary, width = unembedding["weight"].shape
     paths, why = _writers(run, component, adapter, width)
-    weight = np.where(chosen_tokens(run, tokens), run.tokens["weight"].values, 0.0)
+    chosen = chosen_tokens(run, tokens, seed=seed)
+    weight = np.where(chosen > 0, chosen * run.tokens["weight"].values, 0.0)
     sites = _means(run, paths, adapter, weight, progress)
     if len(sites) < len(paths):
         why = "the delta of a component is finite at none of the tokens"
@@ -161,7 +163,7 @@ def lens(
         },
         {
             **run_attributes(run, adapter),
-            "tokens": told_choice(tokens),
+            "tokens": describe_choice(tokens),
             "n_draws": n_draws,
             "seed": seed,
             "no_sums": why if sums or why else "not both components of the first layer were captured",

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from lorascope.stores import RunSpec
+from lorascope.stores.reading.token_choice import population
 from lorascope.stores.size import parse_size
 
 from ..adapters.adapter import adapter_identity, scaling_identity
@@ -31,7 +32,7 @@ from ..samples.generate import generate, generation_batches
 from ..samples.hub import hub_source
 from ..samples.items import ChatItem, ChoiceItem, Item
 from ..samples.prompt import Prompts, read_prompts
-from ..samples.selection import TokenPlan, plan_tokens, population
+from ..samples.selection import TokenPlan, plan_tokens
 from ..samples.sources import read_item_files
 from .estimate import choose_share
 from .load import Known, Loaded, know
