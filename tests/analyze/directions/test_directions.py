@@ -1,4 +1,3 @@
-import itertools
 import shutil
 from collections.abc import Callable
 from importlib import import_module
@@ -17,13 +16,8 @@ from lorascope.analyze.directions.directions import (
     Directions,
     directions_of,
     gram,
-    keys,
-    largest,
     n_holding,
-    new_tops,
     rotate,
-    scores,
-    tokens_and_scores,
 )
 from lorascope.analyze.measuring.sources import Weights
 from lorascope.stores import Run, StoreError, open_run
@@ -220,54 +214,10 @@ def test_the_order_of_tokens_changes_their_numbers_alone(of_arrays: Callable[...
     np.testing.assert_allclose(moved.rotation, found.rotation, rtol=1e-5)
 
 
-@given(
-    st.lists(st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.5, -3e38, 1e-45, np.nan, np.inf, -np.inf]), min_size=1),
-    st.integers(1, 12),
-    st.data(),
-)
-def test_the_largest_scores_are_exact_whatever_the_cuts(values: list[float], n: int, data: Any) -> None:
-    scores = np.float32([values, values[::-1]])
-    cuts = data.draw(
-        st.lists(st.integers(1, len(values)), max_size=3).map(lambda cuts: sorted({0, *cuts, len(values)}))
-    )
-    parts = [keys(scores[:, a:b], np.arange(a, b), n) for a, b in itertools.pairwise(cuts)]
-    parts = data.draw(st.permutations(parts))
-    tokens, found = tokens_and_scores(largest(np.concatenate(parts, axis=1), n))
-    for row, token, score in zip(scores, tokens, found, strict=True):
-        some = [i for i in range(len(row)) if abs(row[i]) > 0]
-        expected = sorted(some, key=lambda i: (-abs(row[i]), i))[:n]
-        assert token.tolist() == expected + [-1] * (n - len(expected))
-        np.testing.assert_array_equal(score, np.append(row[expected], np.full(n - len(expected), np.nan)))
-
-
-@given(st.integers(0, 2**32), st.integers(1, 5), st.sampled_from([1e-20, 1.0, 1e18]), st.booleans())
-def test_a_quick_look_loses_no_token(seed: int, rank: int, size: float, is_finite: bool) -> None:
-    """Scores that differ by a bit or not at all, whose order BLAS need not know."""
-    rng = np.random.default_rng(seed)
-    z = np.float32(size) * np.repeat(normal(40, rank, seed=seed), 60, axis=0)[rng.permutation(2400)]
-    z = np.nextafter(z, np.float32(np.inf), where=rng.random(z.shape) < 0.2, out=z)
-    if not is_finite:
-        z[rng.integers(0, 2400, 3), rng.integers(0, rank, 3)] = np.float32([np.nan, np.inf, -np.inf])
-    rotation = normal(rank, rank, seed=seed + 1)
-    rotation[-1] *= rank % 2
-    tokens = np.arange(2400)
-    exact = keys(scores(z, rotation), tokens, 7)
-    first = keys(scores(z[:ROW_TOKENS], rotation), tokens[:ROW_TOKENS], 7)
-    found = new_tops(z[ROW_TOKENS:], rotation, [1, 2], first)
-    np.testing.assert_array_equal(largest(np.concatenate([first, found], axis=1), 7), exact)
-    assert not new_tops(z[:1] * 0, rotation, [9], np.where(exact > 0, exact, np.uint64(2**40))).size
-
-
 def test_as_many_directions_are_counted_as_hold_a_share() -> None:
     share = np.array([0.5, 0.25, 0.25, 0])
     assert [n_holding(share, least) for least in (0.4, 0.5, 0.6, 0.75, 0.76, 1)] == [1, 1, 2, 2, 3, 3]
     assert n_holding(np.zeros(2), 0.9) == n_holding(np.full(2, np.nan), 0.9) == 0
-
-
-def test_large_numbers_of_tokens_keep_their_order() -> None:
-    tokens, scores = tokens_and_scores(keys(np.float32([[1, -2, 2]]), 2**32 - 4 + np.arange(3), 3))
-    assert tokens.tolist() == [[2**32 - 3, 2**32 - 2, 2**32 - 4]]
-    assert scores.tolist() == [[-2, 2, 1]]
 
 
 @given(st.integers(0, 2**32), st.integers(1, 6), st.integers(1, 6), st.floats(1e-3, 1e3))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import dask.system
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool, Float32, Float64, Int64, UInt64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from lorascope.analyze.measuring.sources import Source, read_factors, weights_of
 from lorascope.analyze.results.threads import one_blas_thread
@@ -22,14 +22,13 @@ from lorascope.stores.reading.chosen_tokens import chosen_tokens
 from lorascope.stores.reading.read import RunLike, as_run
 from lorascope.stores.reading.token_choice import TokenChoice, describe_choice
 
+from .top_tokens import TopTokens, larger_tokens, largest, no_tokens, settled
+
 N_TOP = 10
 NEGLIGIBLE = 1e-13
 """Share of the strongest direction's |delta|² below which a direction is none: rounding of the factor has as much."""
 TASK_BYTES = 2**20
 """Bytes of z that one task reads: handing a task to a thread takes as long as reading a row of few ranks."""
-LAST_TOKEN = np.uint64(2**32 - 1)
-"""More than any token's number: a key holds 32 bits of it."""
-EPSILON, TINY = np.finfo(np.float32).eps, np.finfo(np.float32).tiny
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -194,19 +193,18 @@ def strongest(
     n_top: int,
     n_workers: int | None = None,
     progress: Progress | None = None,
-) -> list[UInt64[np.ndarray, "direction top"]]:
-    """`keys` of the used tokens with the largest |score| along some directions of each component, in one trip."""
-    tops = [np.zeros((len(rotation), n_top), np.uint64) for rotation in rotations]
+) -> list[TopTokens]:
+    """The used tokens with the largest |score| along some directions of each component, in one trip."""
+    tops = [no_tokens(len(rotation), n_top) for rotation in rotations]
 
-    def task_tops(rows: Sequence[int], factors: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def task_tops(rows: Sequence[int], factors: Sequence[np.ndarray]) -> list[TopTokens]:
+        tokens = (np.asarray(rows)[:, None] * ROW_TOKENS + np.arange(ROW_TOKENS)).ravel()
         each = zip(factors, rotations, tops, strict=True)
-        return [new_tops(z, rotation, rows, top) for z, rotation, top in each]
+        return [larger_tokens(top, scores(z, rotation), tokens[: len(z)]) for z, rotation, top in each]
 
-    for new in _by_task(task_tops, sources, used, n_workers, progress):
-        for place, some in enumerate(new):
-            if some.size:  # later tokens are held against these
-                tops[place] = largest(np.concatenate([tops[place], some], axis=1), n_top)
-    return tops
+    for later in _by_task(task_tops, sources, used, n_workers, progress):
+        tops = [largest(top, some) if some.token.size else top for top, some in zip(tops, later, strict=True)]
+    return [settled(top) for top in tops]
 
 
 def _by_task(
@@ -295,65 +293,12 @@ def scores(
     return np.ascontiguousarray(out.T)
 
 
-def new_tops(
-    z: Float32[np.ndarray, "token rank"],
-    rotation: Float32[np.ndarray, "direction rank"],
-    rows: Sequence[int],
-    tops: UInt64[np.ndarray, "direction top"],
-) -> UInt64[np.ndarray, "direction key"]:
-    """Keys of these rows' tokens, at least of all that come before the last of `tops`, which may be earlier ones.
-
-    A quick product says which may. Whatever the order of its sums, it is off by rank * 2^-24 * sum |z||rotation|, so
-    from `scores` by twice that (Higham 2002, Accuracy and Stability of Numerical Algorithms, eq. 3.5): none is lost.
-    """
-    least = (tops[:, -1] >> 33).astype(np.uint32).view(np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        error = 4 * z.shape[1] * EPSILON * np.abs(z).max() * np.abs(rotation).sum(axis=1) + TINY
-        is_out = np.abs(rotation @ z.T) < (least - error)[:, None]
-    is_out |= ~rotation.any(axis=1, keepdims=True)  # no direction at all
-    kept = np.flatnonzero(~is_out.all(axis=0))
-    if not len(kept):
-        return np.empty((len(tops), 0), np.uint64)
-    tokens = np.asarray(rows)[kept // ROW_TOKENS] * ROW_TOKENS + kept % ROW_TOKENS
-    return keys(scores(z[kept], rotation), tokens, tops.shape[1])
-
-
-def keys(
-    scores: Float32[np.ndarray, "direction token"], tokens: Int64[np.ndarray, " token"], n: int
-) -> UInt64[np.ndarray, "direction top"]:
-    """The n largest keys: 31 bits of |score|, 32 of how early the token is, and the sign. 0 where there are fewer.
-
-    They order tokens as `Directions` does, in whatever order they are compared: of NaN and 0 there is none.
-    """
-    bits = scores.view(np.uint32).astype(np.uint64)
-    early = LAST_TOKEN - tokens.astype(np.uint64)
-    made = (bits & 0x7FFFFFFF) << 33 | early << 1 | bits >> 31
-    made[~(np.abs(scores) > 0)] = 0
-    return largest(made, n)
-
-
-def largest(keys: UInt64[np.ndarray, "direction key"], n: int) -> UInt64[np.ndarray, "direction top"]:
-    """The n largest of each direction, in descending order, filled up with 0."""
-    most = np.partition(keys, keys.shape[1] - n, axis=1)[:, -n:] if keys.shape[1] > n else keys
-    return np.pad(np.sort(most, axis=1)[:, ::-1], ((0, 0), (0, n - most.shape[1])))
-
-
-def tokens_and_scores(
-    keys: UInt64[np.ndarray, "direction top"],
-) -> tuple[Int64[np.ndarray, "direction top"], Float32[np.ndarray, "direction top"]]:
-    """Tokens and scores out of their keys; -1 and NaN where there is none."""
-    bits = (keys >> 33 | (keys & 1) << 31).astype(np.uint32)
-    tokens = (LAST_TOKEN - (keys >> 1 & LAST_TOKEN)).astype(np.int64)
-    return np.where(keys > 0, tokens, -1), np.where(keys > 0, bits.view(np.float32), np.float32(np.nan))
-
-
 def _settled(
-    rotation: np.ndarray, share: np.ndarray, axes: np.ndarray, top: np.ndarray, n: int, half_share: np.ndarray
+    rotation: np.ndarray, share: np.ndarray, axes: np.ndarray, top: TopTokens, n: int, half_share: np.ndarray
 ) -> Directions:
     """Directions with the sign that makes the largest |score| positive."""
-    token, score = tokens_and_scores(top)
-    sign = np.where(score[:, :1] < 0, np.float32(-1), np.float32(1))
-    return Directions(rotation * sign, share, axes * sign, token, score * sign, n, half_share)
+    sign = np.where(top.score[:, :1] < 0, np.float32(-1), np.float32(1))
+    return Directions(rotation * sign, share, axes * sign, top.token, top.score * sign, n, half_share)
 
 
 def in_order(function: Callable[[Task], Result], tasks: Sequence[Task], n_workers: int) -> Iterator[Result]:

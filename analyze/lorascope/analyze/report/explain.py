@@ -13,7 +13,6 @@ from lorascope.analyze.directions.directions import (
     directions_of,
     n_holding,
     strongest,
-    tokens_and_scores,
 )
 from lorascope.analyze.measuring.sources import Source, sources_of
 from lorascope.analyze.miub.qualify import qualify
@@ -234,7 +233,7 @@ def _null_tops(
     for one in found:
         scale = np.divide(1, np.sqrt(one.share), out=np.zeros_like(one.share), where=one.share > NEGLIGIBLE)
         mixtures.append((rng.standard_normal((N_DRAWS, len(scale))) * scale @ one.rotation).astype(np.float32))
-    return [tokens_and_scores(top)[0] for top in strongest(sources, mixtures, used, N_KEPT, n_workers, progress)]
+    return [top.token for top in strongest(sources, mixtures, used, N_KEPT, n_workers, progress)]
 
 
 def _driver(top: np.ndarray, ids: np.ndarray, counts: np.ndarray) -> tuple[int, int, float, float]:
