@@ -85,7 +85,7 @@ def test_several_side_by_side(capsys: pytest.CaptureFixture[str], tmp_path: Path
     out = told(capsys, one, two)
     assert out.count("total norm") == 2
     assert cells(out, "q_proj") == [["q_proj", "9.90", "19.8"]]
-    assert cells(out, "up_proj") == [["up_proj", "9.90", "-"]]
+    assert cells(out, "up_proj") == [["up_proj", "9.90", "n/a"]]
     assert cells(out, "model.") == []
     out = told(capsys, one, two, "--full")
     assert cells(out, "q_proj") == [["q_proj", "9.90", "19.8"], ["q_proj", "2.00", "2.00"]]

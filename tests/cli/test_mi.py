@@ -8,7 +8,7 @@ import xarray as xr
 from lorascope.analyze import measure_information, open_result
 from lorascope.analyze.results.format import format_number
 from lorascope.cli import screen
-from lorascope.cli.information_tables import _held, _quartiles, _shortened
+from lorascope.cli.commands.mi import _claims, _quartiles, _shortened
 from lorascope.cli.main import main
 from lorascope.stores import Run, open_run
 
@@ -78,15 +78,16 @@ def test_all_that_qualifies_numbers_is_told_in_full(capsys: pytest.CaptureFixtur
     assert "no shuffles: no p, and the bias of noise curves isn't taken off" in out
 
 
-def test_a_screen_has_ten_components(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    sides = np.random.default_rng(0).normal(size=(2, 240, 4))
-    states = {f"m.{i}": (sides[0], sides[1] * (i + 1)) for i in range(12)}
-    store_states(tmp_path / "run.zarr", states, lengths=[12] * 20)
-    words = (tmp_path / "run.zarr", "--estimator", "gaussian", *QUICK)
+def test_a_screen_has_the_largest_components(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, some: Path
+) -> None:
+    monkeypatch.setattr(screen, "TOP", 2)
+    monkeypatch.setattr(screen, "MOST_ROWS", 2)
+    words = (some, "--estimator", "gaussian", *QUICK)
     _, out, _ = run(capsys, *words)
-    assert "mutual information of base and lora, by gaussian: the 10 largest of 12 components" in out
-    assert out.count("│ 2+2 │") == 10
-    assert run(capsys, *words, "--full")[1].count("│ 2+2 │") == 12
+    assert "mutual information of base and lora, by gaussian, the 2 largest of 3 (--full or --out: all)" in out
+    assert out.count("│ 2+2 │") == 2
+    assert run(capsys, *words, "--full")[1].count("│ 2+2 │") == 3
 
 
 @pytest.mark.parametrize("words", [(), ("--bound",), ("--against", "delta", "--component", "*.1?.*.[qd]*", "--bound")])
@@ -127,7 +128,8 @@ def test_bound_compares_miub_with_mutual_information(
     assert code == 0
     assert "MIUB ≥ MI, the paper's claim, fails in 2, open in 0, holds in 1" in out
     assert "true of every pair are JS(P,Q) ≤ MI/2 and MI ≥ Xi (docs/mi-and-js.md)" in out
-    assert "┃ MIUB ┃ MI (nat) ┃ (P,Q) ┃ Xi ┃ ≥ MI ┃" in out
+    assert "by panel (nat) ┏" in out
+    assert "┃ MIUB ┃ MI ┃ (P,Q) ┃ Xi ┃ ≥ MI ┃" in out
     result = measure_information(opened, estimator=("panel", "classifier"), n_shuffles=3)
     for name in ("js", "js_joint"):
         assert all(f"│ {format_number(value)} │" in out for value in result[name].values)
@@ -167,7 +169,7 @@ def test_whether_the_bound_holds(known: dict[str, float], word: str) -> None:
         coords={"component": ["m.a"], "estimator": ["panel", "classifier"]},
         attrs={"against": "lora"},
     )
-    assert _held(result).tolist() == [word]
+    assert _claims(result).tolist() == [word]
 
 
 def test_unfinished_runs_and_tokens_that_arent_finite(

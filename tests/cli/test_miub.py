@@ -1,6 +1,5 @@
 import json
 import re
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import xarray as xr
 from lorascope.analyze import group_by, to_dataframe
 from lorascope.analyze import miub as miub_of
 from lorascope.analyze.results.format import format_error
+from lorascope.cli import screen
 from lorascope.stores import open_run
 
 from ..analyze.conftest import write_small
@@ -31,15 +31,15 @@ def test_the_conclusion_comes_first_and_the_rest_by_full(capsys: pytest.CaptureF
     assert "fidelity: no token's js was measured during capture" in out
     assert "MIUB by kind, layer" in out
     assert out.count("down_proj") >= 4
-    assert "JS by component, all 4" in out
+    assert "JS by component ┏" in out
 
 
 def test_long_tables_are_cut(
     capsys: pytest.CaptureFixture[str], many_rows: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_module("lorascope.cli.miub_tables"), "TOP", 3)
+    for name in ("TOP", "MOST_ROWS"):
+        monkeypatch.setattr(screen, name, 3)
     assert "JS by component, the 3 largest of 4 (--full or --out: all)" in run(capsys, many_rows)[1]
-    monkeypatch.setattr(import_module("lorascope.cli.miub_tables"), "MOST_ROWS", 3)
     _, out, _ = run(capsys, many_rows, "--group-by", "component")
     assert "MIUB by component, the 3 largest of 4 (--full or --out: all)" in out
 
@@ -56,7 +56,7 @@ def test_which_tokens_moved_most(
     assert [row["miub"] for row in rows] == sorted((row["miub"] for row in rows), reverse=True)
     assert pd.read_csv(tmp_path / "texts.csv", keep_default_na=False)["text"].tolist() == [row["text"] for row in rows]
     for name, value in (("TOP", 2), ("MOST_ROWS", 2)):
-        monkeypatch.setattr(import_module("lorascope.cli.miub_tables"), name, value)
+        monkeypatch.setattr(screen, name, value)
     _, out, _ = run(capsys, run_path, "--group-by", "text")
     assert f"MIUB by text, the 2 largest of {len(rows)} (--full or --out: all)" in out
     assert [repr(row["text"]) in out for row in rows] == [True] * 2 + [False] * 3

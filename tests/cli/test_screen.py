@@ -1,11 +1,15 @@
 import doctest
+import re
 import subprocess
 import sys
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from lorascope.cli import screen
-from lorascope.cli.screen import note, print_table, progress_bar, say
+from lorascope.cli.screen import note, print_frame, progress_bar, say
 from lorascope.stores import visible as visible_module
 from lorascope.stores.visible import one_line, visible
 
@@ -59,12 +63,42 @@ def test_an_answer_that_nobody_reads_is_no_error(closed: str, what: str) -> None
     assert (found.stdout, found.stderr) == ("", "")
 
 
-def test_print_table(capsys: pytest.CaptureFixture[str]) -> None:
-    print_table(f"1 {HOSTILE}", [f"2 {HOSTILE}", "[b]"], [(f"3 {HOSTILE}", "x\ny")])
+def test_no_name_in_a_table_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.DataFrame({"0": [f"3 {HOSTILE}"], "[b]": ["x\ny"]}, dtype=object)
+    print_frame(frame, f"1 {HOSTILE}", names={"0": f"2 {HOSTILE}"})
     out = capsys.readouterr().out
     assert all(f"{number} {SHOWN}" in out for number in (1, 2, 3))
     assert "[b]" in out
     assert "\x1b" not in out
+
+
+def printed(capsys: pytest.CaptureFixture[str], *args: Any, **options: Any) -> tuple[str, list[list[str]]]:
+    """Title of a table, and the texts of its cells, the head first."""
+    print_frame(*args, **options)
+    title, *lines = capsys.readouterr().out.splitlines()
+    return title.strip(), [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in lines if line[0] in "│┃"]
+
+
+def test_errors_stand_behind_their_values_in_a_common_power_of_ten(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.DataFrame({"kind": ["q", "k"], "js": [0.00123, 0.00031], "js_se": [0.00002, np.nan], "n": [4, 5]})
+    frame.attrs["units"] = {"js": "nat", "js_se": "nat"}
+    title, cells = printed(capsys, frame, "JS", names={"n": "samples"})
+    assert title == "JS"
+    assert cells == [["kind", "js (10⁻³ nat)", "samples"], ["q", "1.230 ± 0.020", "4"], ["k", "0.310", "5"]]
+    title, cells = printed(capsys, frame.assign(sd=[0.0001, 0.002]), "JS", units={"js": "nat", "sd": "nat"})
+    assert title == "JS (10⁻³ nat)"  # one power for both, said once
+    assert cells == [["kind", "js", "n", "sd"], ["q", "1.230 ± 0.020", "4", "0.100"], ["k", "0.310", "5", "2.00"]]
+
+
+def test_of_a_long_table_the_largest_rows_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.DataFrame({"x": np.arange(33.0)})
+    title, cells = printed(capsys, frame, "X", largest="x")
+    assert title == "X, the 20 largest of 33 (--full or --out: all)"
+    assert [cells[1], cells[-1], len(cells)] == [["32.0"], ["13.0"], 21]
+    for options in ({"largest": "x", "full": True}, {}):
+        title, cells = printed(capsys, frame, "X", **options)
+        assert (title, len(cells)) == ("X", 34)
+    assert len(printed(capsys, frame[:32], "X", largest="x")[1]) == 33
 
 
 def progressed(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from lorascope.analyze.results.format import format_error, format_number, in_common_power
 from lorascope.stores.visible import COMMANDS, visible
 
 if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped]
+
     from lorascope.stores import Run
 
 NARROWEST, USUAL = 20, 80
 """A terminal that claims fewer columns than the first doesn't know; it is taken to have the second."""
+MOST_ROWS, TOP = 32, 20
+"""Rows of the longest table that is printed whole, and how many are printed of a longer one."""
 LOG_SECONDS = 30.0
 """Time between two lines of progress where no terminal is: so much of a log is read, and short work leaves none."""
 
@@ -85,16 +90,75 @@ def left_out(n_samples: int, run: "Run") -> str:
     return f"{n_samples} samples aren't wholly captured yet"
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on the terminal; numbers, that is columns whose first cell begins with a digit or sign, to the right."""
-    cells = [[visible(str(cell)) for cell in row] for row in rows]
-    table = Table(title=Text(visible(title)), title_justify="left", header_style="bold")
-    for index, column in enumerate(columns):
-        numeric = bool(cells) and cells[0][index][:1] in set("0123456789-+.n")
-        table.add_column(Text(visible(column)), justify="right" if numeric else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*map(Text, row))
+def print_frame(
+    frame: "pd.DataFrame | Sequence[Mapping[str, Any]]",
+    title: str,
+    *,
+    units: Mapping[str, str] | None = None,
+    names: Mapping[str, str] | None = None,
+    largest: str = "",
+    full: bool = False,
+) -> None:
+    """Print a table that fits a screen: values with their standard errors, in a unit that lets them be compared.
+
+    Parameters
+    ----------
+    frame
+        The table, or its rows as column -> value, whose text may also be the name of a file that is no UTF-8. A column
+        `x_se` is the standard error of `x`, and stands behind it. Text is printed as it is.
+    title
+        What stands above the table.
+    units
+        Column -> unit; by default those of `frame.attrs["units"]`. Columns of one unit get one power of ten. A unit of
+        every column of floats stands in the title, else units stand in the heads of columns.
+    names
+        Column -> head of the column, where that isn't the column's name.
+    largest
+        Of a table of more than `MOST_ROWS` rows, the `TOP` rows where this column is largest are printed.
+    full
+        Print all rows.
+    """
+    import pandas as pd
+
+    if not isinstance(frame, pd.DataFrame):
+        frame = pd.DataFrame(frame, dtype=object)
+    units = frame.attrs.get("units", {}) if units is None else units
+    shown = frame
+    if largest and not full and len(frame) > MOST_ROWS:
+        shown = frame.nlargest(TOP, largest)
+        title = f"{title}, the {TOP} largest of {len(frame)} (--full or --out: all)"
+    columns = [name for name in frame.columns if not (name.endswith("_se") and name[:-3] in frame.columns)]
+    floats = [name for name in columns if frame[name].dtype.kind == "f"]
+    powers = {
+        unit: in_common_power(shown[[name for name in floats if units.get(name) == unit]].to_numpy().ravel(), unit)
+        for unit in {units[name] for name in floats if name in units}
+    }
+    shared = len(floats) > 1 and len({units.get(name) for name in floats}) == 1 and units.get(floats[0])
+    heading = f"{title} ({powers[shared][1]})" if shared else title
+    table = Table(header_style="bold")
+    cells = []
+    for name in columns:
+        scale, unit = powers.get(units.get(name, ""), (1.0, units.get(name, "")))
+        head = (names or {}).get(name, name) + (f" ({unit})" if unit and not shared else "")
+        texts = _cells(shown, name, scale)
+        numeric = frame[name].dtype.kind in "iuf" or bool(texts and texts[0][:1] in set("0123456789-+."))
+        table.add_column(Text(visible(head)), justify="right" if numeric else "left", overflow="fold")
+        cells.append(texts)
+    for row in zip(*cells, strict=True):
+        table.add_row(*(Text(visible(text)) for text in row))
+    console.print(Text(visible(heading), style="italic"))
     console.print(table)
+
+
+def _cells(frame: "pd.DataFrame", name: str, scale: float) -> list[str]:
+    """The texts of a column."""
+    values = frame[name]
+    if f"{name}_se" in frame.columns:
+        return list(map(format_error, scale * values, scale * frame[f"{name}_se"]))
+    if values.dtype.kind == "f":
+        return [format_number(scale * value) for value in values]
+    known = ["" if value is None else value for value in values]
+    return [format_number(value) if isinstance(value, float) else str(value) for value in known]
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """`lorascope adapter`."""
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,12 +11,11 @@ from cyclopts import Parameter
 
 from lorascope.analyze.adapters.factors import read_keys
 from lorascope.analyze.adapters.settings import read_settings
-from lorascope.analyze.results.format import format_number, format_percent
+from lorascope.analyze.results.format import format_change, format_number, format_percent
 from lorascope.analyze.results.targets import RESULTS, TABLES, refuse_target
 from lorascope.stores.names import matching
 
-from ..screen import aside, print_table, progress_bar, say, write_json
-from ..truncation import write_truncated
+from ..screen import aside, print_frame, progress_bar, say, write_json
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
@@ -75,7 +75,7 @@ def adapter(
             raise ValueError(
                 "`truncate` takes one adapter, and neither `component`, `full` nor `as_json`; leave them out"
             )
-        write_truncated(paths[0], out, truncate, model, data, limit)
+        _truncate(paths[0], out, truncate, model, data, limit)
         return
     if model is not None or data or limit is not None:
         raise ValueError("`model`, `data` and `limit` are for what `truncate` writes; give it too, such as 99%")
@@ -131,6 +131,8 @@ def _print(
     counts: Sequence[int], *, full: bool,
 ) -> None:  # fmt: skip
     """Each adapter in a line, `counts` being how many components it has in all, and tables of the chosen ones."""
+    import pandas as pd
+
     for path, report, frame, n in zip(paths, reports, frames, counts, strict=True):
         if frame.empty:
             say(f"{path}: changes none of these components")
@@ -148,36 +150,107 @@ def _print(
     for key in ("kind", "component") if full else ("kind",):
         if len(reports) == 1:
             title = f"Norm of s B A by {key}, its effective and stable rank{' (medians)' if key == 'kind' else ''}"
-            columns = [key, "n", "norm", "range", "effective", "stable", "share"]
-            print_table(title, columns, [_row(str(name), part) for name, part in frames[0].groupby(key, sort=False)])
-        else:
-            for name, title in [("frobenius_norm", "Norm of s B A"), ("effective_rank", "Effective rank")][: 1 + full]:
-                print_table(f"{title} by {key}", [key, *labels], _beside(frames, key, name))
+            print_frame([_row(key, str(name), part) for name, part in frames[0].groupby(key, sort=False)], title)
+            continue
+        for column, title in [("frobenius_norm", "Norm of s B A"), ("effective_rank", "Effective rank")][: 1 + full]:
+            medians = [frame.groupby(key, sort=False)[column].median() for frame in frames]
+            print_frame(
+                pd.concat(medians, axis=1, keys=map(str, range(len(frames)))).reset_index(),
+                f"{title} by {key}",
+                names={str(number): label for number, label in enumerate(labels)},
+            )
     if len(reports) == 1:
         say("share: the part of the squared total norm that these layers hold")
 
 
-def _row(name: str, part: "pd.DataFrame") -> tuple[str, ...]:
+def _row(key: str, name: str, part: "pd.DataFrame") -> dict[str, Any]:
+    """A row of the table: sizes and ranks of some layers' changes."""
     norms = part["frobenius_norm"]
-    return (
-        name,
-        str(len(part)),
-        format_number(norms.median()),
-        f"{format_number(norms.min())} to {format_number(norms.max())}" if len(norms) > 1 else "",
-        f"{format_number(part['effective_rank'].median())} of {_range(part['rank'])}",
-        format_number(part["stable_rank"].median()),
-        format_percent(float(part["share"].sum(min_count=1))),
-    )
-
-
-def _beside(frames: Sequence["pd.DataFrame"], key: str, name: str) -> Iterator[tuple[str, ...]]:
-    """A row for each kind or component that any of the adapters has, in the model's order: the median of its values."""
-    columns = [frame.groupby(key, sort=False)[name].median() for frame in frames]
-    for group in dict.fromkeys(group for column in columns for group in column.index):
-        yield str(group), *(format_number(column[group]) if group in column.index else "-" for column in columns)
+    return {
+        key: name,
+        "n": len(part),
+        "norm": norms.median(),
+        "range": f"{format_number(norms.min())} to {format_number(norms.max())}" if len(norms) > 1 else "",
+        "effective": f"{format_number(part['effective_rank'].median())} of {_range(part['rank'])}",
+        "stable": part["stable_rank"].median(),
+        "share": format_percent(float(part["share"].sum(min_count=1))),
+    }
 
 
 def _range(values: "pd.Series") -> str:
     """One number where all agree, else the least and the most."""
     least, most = f"{values.min():.4g}", f"{values.max():.4g}"
     return least if least == most else f"{least} to {most}"
+
+
+def _truncate(
+    path: Path, out: Path | None, text: str, model: str | None, data: Sequence[str], limit: int | None
+) -> None:
+    """Write the truncated adapter, and measure it where there are a model and data."""
+    number = re.fullmatch(r"(\d*\.?\d+) ?(%?)", text.strip())
+    share = float(number[1]) / (100 if number[2] else 1) if number else 0.0
+    if not 0 < share <= 1:
+        raise ValueError(f"`truncate` is {text!r}; give a share above 0 and at most 1, such as 99% or 0.99")
+    if out is None or out.suffix in TABLES:
+        raise ValueError(f"`out` is {out and str(out)!r}; with `truncate` it names the new adapter's folder")
+    if (model is None) != (not data) or (limit is not None and (limit < 1 or not data)):
+        raise ValueError("`model` and `data` go together, and a `limit` of at least 1 with them; give both or none")
+    if model is not None:
+        from lorascope.capture.settling.inputs import require_training_inputs
+
+        require_training_inputs(model=model, data=data, out=out)
+        from lorascope.capture import compare_adapters, load_model, read_items  # torch is missed before we write
+
+        from ..quiet import quiet_libraries
+    from lorascope.analyze.adapters.truncate import truncate_adapter
+
+    truncated = truncate_adapter(path, out, share=share)
+    before, after = (truncated.attrs[name] for name in ("n_parameters_before", "n_parameters"))
+    rows = [
+        {
+            "kind": kind,
+            "n": len(part),
+            "before": f"{part['rank_before'].median():g}",
+            "rank": f"{part['rank'].median():g}",
+            "range": f"{part['rank'].min()} to {part['rank'].max()}",
+        }
+        for kind, part in truncated[["rank_before", "rank"]].to_dataframe().groupby("kind", sort=False)
+    ]
+    print_frame(rows, f"Ranks (medians) that keep {100 * share:g} % of each squared norm")
+    say(f"{path}: {before:,} parameters -> {out}: {after:,}, {format_percent(after / before)}")
+    if model is not None:
+        quiet_libraries()
+        say(f"loading {model}", to=aside)
+        base, tokenizer = load_model(model, device="auto")
+        items = [item for place in data for item in read_items(place)[:limit]]
+        with progress_bar("measure") as update:
+            measured = compare_adapters(base, tokenizer, items, {"whole": path, "truncated": out}, progress=update)
+        _print_measured(measured)
+
+
+def _print_measured(measured: "xr.Dataset") -> None:
+    """CE, accuracy and KL of each adapter; what the truncated one lost."""
+    import pandas as pd
+
+    adapters = {name: measured.sel(adapter=name) for name in measured["adapter"].values.tolist()}
+    measures = {"ce": ("CE", 1, "nat/token"), "correct": ("accuracy", 100, "%"), "kl": ("KL from the whole", 1, "nat")}
+    columns = [column for measure in measures for column in (measure, f"{measure}_se")]
+    rows = [
+        [name, *(n for measure, (_, scale, _) in measures.items() for n in _mean(scale * values[measure]))]
+        for name, values in adapters.items()
+    ]
+    print_frame(
+        pd.DataFrame(rows, columns=["adapter", *columns]),
+        f"On {measured.sizes['sample']} samples, {measured.attrs['n_tokens']:,} tokens (means ± standard errors)",
+        units={measure: unit for measure, (_, _, unit) in measures.items()},
+        names={measure: head for measure, (head, _, _) in measures.items()},
+    )
+    lost = adapters["truncated"] - adapters["whole"]
+    ce, accuracy = format_change(*_mean(lost["ce"])), format_change(*_mean(100 * lost["correct"]))
+    say(f"truncated - whole, by sample: CE {ce} nat/token, accuracy {accuracy} points")
+
+
+def _mean(values: "xr.DataArray") -> tuple[float, float]:
+    """Mean over samples and its standard error; NaN where there are too few."""
+    known = values.dropna("sample")
+    return float(known.mean()), float(known.std(ddof=1)) / known.size**0.5 if known.size > 1 else float("nan")

@@ -1,20 +1,28 @@
 """`lorascope miub`."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from lorascope import analyze, stores
+from lorascope.analyze.results.format import format_error, format_number, format_percent, run_names
 from lorascope.analyze.results.options import KEYS, RUN_KEYS, Reduction, Unit
 from lorascope.analyze.results.targets import RESULTS, TABLES, refuse_target
 from lorascope.stores.names import meant
 from lorascope.stores.reading.there import require_store
 
-from ..screen import aside, progress_bar, say, write_json
+from ..screen import aside, left_out, print_frame, progress_bar, say, write_json
 from ..stopped import components_that_remain, saying_what_remains
+
+if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped]
+    import xarray as xr
+
+    from lorascope.stores import Run
 
 
 def miub(
@@ -81,9 +89,9 @@ def miub(
     keys = _keys(group_by, n, several_adapters=len(adapter) > 1)
     if not runs:
         raise ValueError("`runs` is empty; name one run or several")
-    is_result = out is not None and out.suffix in RESULTS
-    for name, given in (("out` ending in `.zarr` or `.nc", is_result), ("paper", paper)):
-        if given and n > 1:
+    result_path = out if out is not None and out.suffix in RESULTS else None
+    for name, is_asked in (("out` ending in `.zarr` or `.nc", result_path is not None), ("paper", paper)):
+        if is_asked and n > 1:
             raise ValueError(f"`{name}` takes one run and one adapter, and there are {n}; call it once for each")
     changed = {"out": out, "group_by": group_by, "over_components": over_components != "sum"}
     changed |= {"reduction": reduction != "mean", "unit": unit != "nat"}
@@ -92,58 +100,50 @@ def miub(
         raise ValueError(f"`paper` goes without `{name}`: it shows every reduction and unit, and saves nothing")
     if out is not None:
         refuse_target(out, TABLES)  # before the work, not after it
-    target = out if is_result else None
-    found = [require_store(run) for run in runs]
-
-    from lorascope.analyze.miub.compare_runs import PAIR_KEYS, side_by_side
-    from lorascope.analyze.miub.groups import group_by as group_by_keys
-    from lorascope.analyze.miub.miub import miub as miub_of
-    from lorascope.analyze.miub.readings import miub_readings
-    from lorascope.analyze.results.save_table import json_of, save_table, table_of
-    from lorascope.stores import open_run
-
-    from .. import miub_tables
-
+    pairs = [(run, name) for run in map(stores.open_run, map(require_store, runs)) for name in adapter or (None,)]
     options: dict[str, Any] = {"components": component or None, "scheduler": scheduler, "n_workers": workers}
-    pairs = [(run, name) for run in map(open_run, found) for name in adapter or (None,)]
     if paper:
         with progress_bar("paper") as update:
-            readings = miub_readings(pairs[0][0], adapter=pairs[0][1], progress=update, **options)
+            readings = analyze.miub_readings(pairs[0][0], adapter=pairs[0][1], progress=update, **options)
         if as_json:
+            from lorascope.analyze.results.save_table import json_of, table_of
+
             write_json(json_of(table_of(readings)))
         else:
-            miub_tables.print_readings(readings)
+            _print_readings(readings)
         return 0
-    options |= {"reduction": reduction, "unit": unit, "out": target}
-    saying = nullcontext() if target is None else saying_what_remains(partial(components_that_remain, target))
-    with saying, progress_bar("miub") as update:
-        titles = [f"{Path(run.place.name).name} {name or ''}".rstrip() for run, name in pairs]
-        results = [
-            miub_of(run, adapter=name, progress=partial(update, title=title), **options)
-            for (run, name), title in zip(pairs, titles, strict=True)
-        ]
-    grouped = side_by_side(results, keys) if n > 1 else None
-    if keys and grouped is None:
-        grouped = group_by_keys(results[0], keys, over_components=over_components)
-    by_component = miub_tables.components_table(results[0])
-    table = by_component if grouped is None else miub_tables.groups_table(grouped)
+    options |= {"reduction": reduction, "unit": unit, "out": result_path}
+    results = []
+    stopping: AbstractContextManager[None] = nullcontext()
+    if result_path is not None:
+        stopping = saying_what_remains(partial(components_that_remain, result_path))
+    with stopping, progress_bar("miub") as update:
+        for run, adapter_name in pairs:
+            title = f"{Path(run.place.name).name} {adapter_name or ''}".rstrip()
+            results.append(analyze.miub(run, adapter=adapter_name, progress=partial(update, title=title), **options))
+    table = _groups_frame(results, keys, over_components) if keys else _components_frame(results[0])
+    tests, why_unpaired = _pairs(results)
     if as_json:
-        write_json(miub_tables.answer(results, table))
+        totals = [
+            {"miub": float(total["miub"]), "miub_se": float(total["miub_se"]), **total.attrs} for total in results
+        ]
+        paired = [{**test.attrs, **{name: test[name].item() for name in test.data_vars}} for test in tests]
+        more = {"not_paired": why_unpaired} if why_unpaired else {}
+        write_json({"results": totals, "units": table.attrs["units"], "rows": table, "paired": paired, **more})
     else:
-        if n > 1:
-            miub_tables.print_pairs(results)
+        _print_pairs(tests, why_unpaired)
         for result, (run, _) in zip(results, pairs, strict=True):
-            miub_tables.print_conclusion(result, run, full=full, name=f"{run.place.name}: " if n > 1 else "")
+            _print_conclusion(result, run, full=full, name=f"{run.place.name}: " if n > 1 else "")
         inner = [key for key in keys if key != "run"]
-        if n > 1 and len(inner) < len(keys) and inner and set(inner) <= set(PAIR_KEYS):
-            miub_tables.print_differences(results, table, inner, full=full)
-        elif grouped is not None:
-            miub_tables.print_groups(table, keys, full=full)
+        if n > 1 and len(inner) < len(keys) and inner and set(inner) <= {"component", "layer", "kind"}:
+            _print_differences(results, table, inner, is_paired=not why_unpaired, full=full)
+        elif keys:
+            _print_groups(table, keys, full=full)
         if n == 1 and (full or not keys):
-            miub_tables.print_components(by_component, float(results[0]["miub"]), full=full)
+            _print_components(results[0], full=full)
     if out is not None:
-        if not is_result:
-            save_table(table, out)
+        if result_path is None:
+            analyze.save_table(table, out)
         say(f"saved to {out}", to=aside if as_json else None)
     return int(any(result.attrs["n_not_finite"] for result in results))
 
@@ -161,3 +161,153 @@ def _keys(group_by: str, n: int, *, several_adapters: bool) -> tuple[str, ...]:
     if n > 1 and not set(keys) & set(RUN_KEYS):
         return ("run", *(("adapter",) if several_adapters else ()), *keys)
     return keys
+
+
+def _components_frame(result: "xr.DataTree") -> "pd.DataFrame":
+    """Js of each component, in the run's order."""
+    from lorascope.analyze.results.save_table import with_units
+
+    units = result.attrs["units"]
+    return with_units(analyze.to_dataframe(result), {"js": units, "js_se": units}, result.attrs)
+
+
+def _groups_frame(results: "Sequence[xr.DataTree]", keys: Sequence[str], over_components: str) -> "pd.DataFrame":
+    """MIUB of each group that occurs; by the texts of tokens, which have no order of their own, the largest first."""
+    from lorascope.analyze.results.save_table import with_units
+
+    if len(results) > 1:
+        groups = analyze.side_by_side(results, keys)
+    else:
+        groups = analyze.group_by(results[0], keys, over_components=over_components)
+    units, frame = groups.attrs["units"], analyze.to_dataframe(groups, "group")
+    if "text" in frame:
+        frame = frame.sort_values("miub", ascending=False, kind="stable", ignore_index=True)
+    return with_units(frame, dict.fromkeys(("miub", "miub_se", "miub_sd"), units), groups.attrs)
+
+
+def _pairs(results: "Sequence[xr.DataTree]") -> tuple[list["xr.Dataset"], str]:
+    """How each result differs from the first one, and why that is unknown; one of the two is empty."""
+    try:
+        return [analyze.paired(results[0], other) for other in results[1:]], ""
+    except ValueError as error:
+        return [], str(error)
+
+
+def _print_conclusion(result: "xr.DataTree", run: "Run", *, full: bool, name: str = "") -> None:
+    """MIUB of a run with its error, and what it rests on."""
+    from lorascope.analyze.miub.miub import misfit
+
+    attrs = result.attrs
+    say(
+        f"{name}MIUB {format_error(float(result['miub']), float(result['miub_se']))} {attrs['units']} "
+        f"({attrs['reduction']}; {attrs['n_samples']} samples, {attrs['n_tokens']} tokens, "
+        f"{attrs['n_components']} components)"
+    )
+    if attrs["n_samples_incomplete"]:
+        say(f"{left_out(attrs['n_samples_incomplete'], run)} and are left out")
+    if attrs["js_source"] == "capture":
+        stored = "no states" if run.states == "none" else "states of some rows only"
+        say(f"js is that of the capture itself: the run keeps {stored}, from which it could be computed again")
+    if message := misfit(result, run):
+        say(message)
+    if attrs["n_not_finite"]:
+        token = attrs["not_finite_token"]
+        sample = str(run.samples["id"].values[run.tokens["sample"].values[token]])
+        say(
+            f"{attrs['n_not_finite']} values aren't finite, the first at token {token} (sample {sample!r}, position "
+            f"{int(run.tokens['position'].values[token])}) of {attrs['not_finite_component']}; what they enter is NaN"
+        )
+    if full and attrs["fidelity_n"]:
+        say(
+            f"fidelity: js from the store against js during capture differs by {attrs['fidelity_median']:.2g} (median) "
+            f"and {attrs['fidelity_max']:.2g} (largest), relative, over {attrs['fidelity_n']} values"
+        )
+    elif full and attrs["js_source"] == "states":
+        say("fidelity: no token's js was measured during capture, so there is nothing to compare with")
+
+
+def _print_pairs(tests: "Sequence[xr.Dataset]", why_unpaired: str) -> None:
+    """How results differ from the first one, paired by sample."""
+    if why_unpaired:
+        say(f"not paired: {why_unpaired}")
+    for test in tests:
+        p_t, p_ranks = (format_number(float(test[name]), digits=2) for name in ("p_t", "p_wilcoxon"))
+        difference = format_error(float(test["difference"]), float(test["difference_se"]))
+        say(
+            f"{test.attrs['second']} less {test.attrs['first']}: {difference} {test.attrs['units']}, paired by "
+            f"{int(test['n_samples'])} samples, p = {p_t} (t), {p_ranks} (Wilcoxon)"
+        )
+
+
+def _print_components(result: "xr.DataTree", *, full: bool) -> None:
+    """Js of components, the largest first, and their shares of MIUB."""
+    frame, total = _components_frame(result), float(result["miub"])
+    shares = [format_percent(js / total) if total > 0 else "-" for js in frame["js"]]
+    table = frame[["component", "js", "js_se"]].assign(share=shares).sort_values("js", ascending=False, kind="stable")
+    print_frame(table, "JS by component", names={"share": "share of MIUB"}, largest="js", full=full)
+
+
+def _print_groups(frame: "pd.DataFrame", keys: Sequence[str], *, full: bool) -> None:
+    """MIUB by the keys of `group_by`."""
+    counts = ["n_samples", "n_tokens", "n_components"]
+    if "n_runs" in frame:
+        counts = ["n_runs", "miub_sd"] if (frame["n_runs"] > 1).any() else []
+    columns = [*keys, "miub", "miub_se", *(name for name in counts if name in frame)]
+    shown = frame[columns].copy()
+    if "run" in keys:
+        runs = list(dict.fromkeys(frame["run"]))
+        shown["run"] = frame["run"].map(dict(zip(runs, run_names(runs), strict=True)))
+    if "text" in keys:
+        shown["text"] = frame["text"].map(repr)  # a space is part of a token's text
+    names = {"miub": "MIUB", "miub_sd": "sd of runs", **{name: name[2:] for name in counts if name[:2] == "n_"}}
+    print_frame(shown, f"MIUB by {', '.join(keys)}", names=names, largest="miub", full=full)
+
+
+def _print_differences(
+    results: "Sequence[xr.DataTree]", frame: "pd.DataFrame", keys: Sequence[str], *, is_paired: bool, full: bool
+) -> None:
+    """MIUB of each run by keys of components, a column a run, and how the others differ from the first, by sample."""
+    import pandas as pd
+
+    runs = list(dict.fromkeys(frame["run"]))
+    heads, index = run_names(runs), list(keys)
+    parts = [frame[frame["run"] == run].set_index(index)[["miub", "miub_se"]] for run in runs]
+    for name, other in zip(heads[1:], results[1:], strict=True) if is_paired else ():
+        test = analyze.paired(results[0], other, keys)  # of samples that both have, so that columns may differ by more
+        heads.append(f"{name} less {heads[0]}, {int(test['n_samples'])} pairs")
+        parts.append(analyze.to_dataframe(test, " ".join(keys)).set_index(index)[["difference", "difference_se"]])
+    columns = [str(number) for number in range(len(parts))]
+    whole = pd.concat(
+        [part.set_axis([name, f"{name}_se"], axis=1) for name, part in zip(columns, parts, strict=True)], axis=1
+    )
+    units = dict.fromkeys(columns, frame.attrs["units"]["miub"])
+    print_frame(
+        whole.reset_index(), f"MIUB by {', '.join(keys)}", units=units, names=dict(zip(columns, heads, strict=True)),
+        largest="0", full=full,
+    )  # fmt: skip
+
+
+def _print_readings(cells: "xr.Dataset") -> None:
+    """MIUB under every reading of the paper's equation, compared with the paper's numbers."""
+    from lorascope.analyze.miub.readings import PRINTED
+    from lorascope.analyze.miub.reduce import UNITS
+
+    attrs = cells.attrs
+    models = "; ".join(f"{name} {low} to {high} over {m} layers" for name, (low, high, m) in PRINTED.items())
+    say(
+        "size alone can't tell which reading of eq. 9 the paper used, and its models and data are others than this "
+        f"run's: its table 1 has {attrs['printed_low']:.1f} to {attrs['printed_high']:.1f} per component ({models}), "
+        f"where a mean over tokens can reach ln 2 = 0.693 nat; this run has {attrs['n_components']} components and "
+        f"{attrs['n_tokens']} tokens in {attrs['n_samples']} samples"
+    )
+    table = cells.to_dataframe().reset_index()
+    table["unit"] = [UNITS[unit].symbol for unit in table["unit"]]
+    table["MIUB"] = [f"{value:.4g} ± {error:.1g}" for value, error in zip(table["miub"], table["miub_se"], strict=True)]
+    ratios = [(format_number(low, digits=2), format_number(high, digits=2))
+              for low, high in zip(table["times_low"], table["times_high"], strict=True)]  # fmt: skip
+    table["times as large"] = [" to ".join(ratio) for ratio in ratios]
+    print_frame(
+        table[["states", "tokens", "unit", "MIUB", "times as large"]],
+        "MIUB under each reading of eq. 9, and how many times as large the paper's values per component are",
+        names={"states": "against"},
+    )

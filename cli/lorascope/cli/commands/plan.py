@@ -11,7 +11,7 @@ from lorascope.capture.config import CaptureConfig
 from lorascope.capture.settling.inputs import require_inputs
 from lorascope.stores.size import format_size
 
-from ..screen import aside, note, print_table, say, write_json
+from ..screen import aside, note, print_frame, say, write_json
 
 if TYPE_CHECKING:
     from lorascope.capture import Plan
@@ -58,16 +58,23 @@ def plan(
     for line in _verdict(made):
         say(line)
     if made.costs is not None:
-        rates = [(stage, format_number(each)) for stage, each in made.costs.rates.items()]
-        print_table("Tokens a second", ["each stage by itself", "tokens/s"], rates)
+        rates = [{"each stage by itself": stage, "tokens/s": rate} for stage, rate in made.costs.rates.items()]
+        print_frame(rates, "Tokens a second")
         say(_bound(made.costs, made.faster))
     total = made.estimate
     parts = [(p.name, p.n_arrays, p.n_chunks + p.n_arrays, p.raw_bytes, p.stored_bytes) for p in total.parts]
     parts.append(("in all", total.n_arrays, total.n_files, total.raw_bytes, total.stored_bytes))
-    cells = [(name, str(arrays), str(files), *map(format_size, sizes)) for name, arrays, files, *sizes in parts]
-    print_table("What would be stored", ["part", "arrays", "files", "in memory", "on disk"], cells)
-    memory = [(one.what, what, format_size(size)) for one in made.fit[1:] for what, size in one.parts.items()]
-    print_table("Memory", ["where", "what", "size"], memory)
+    rows = [
+        {"part": name, "arrays": arrays, "files": files, "in memory": format_size(raw), "on disk": format_size(stored)}
+        for name, arrays, files, raw, stored in parts
+    ]
+    print_frame(rows, "What would be stored")
+    memory = [
+        {"where": fit.what, "what": what, "size": format_size(size)}
+        for fit in made.fit[1:]
+        for what, size in fit.parts.items()
+    ]
+    print_frame(memory, "Memory")
     say("Notes")
     for line in (*(note(one.message, one.places) for one in made.notes), *made.remarks):
         say(f"  - {line}")

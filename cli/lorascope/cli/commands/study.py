@@ -12,7 +12,7 @@ from lorascope.stores.size import format_size
 from lorascope.study.grid import Unit, chosen_units, units_of
 from lorascope.study.settings import read_settings
 
-from ..screen import print_table, progress_bar, say, write_json
+from ..screen import print_frame, progress_bar, say, write_json
 from ..stopped import GOES_ON, saying_what_remains
 
 THERE = "there already"
@@ -60,9 +60,13 @@ def plan(
         ]
         write_json({"units": units, "notes": notes, "results": settings.results, "work": settings.work})
         return
-    times = ["" if one.seconds is None else format_duration(one.seconds) for one in planned]
-    rows = [(one.unit.name, *map(format_number, one.tokens), time) for one, time in zip(planned, times, strict=True)]
-    print_table("Units", ["unit", "tokens trained", "scored", "captured", "time"], rows)
+    rows = [
+        {"unit": unit.unit.name, "tokens trained": format_number(unit.tokens.trained),
+         "scored": format_number(unit.tokens.scored), "captured": format_number(unit.tokens.captured),
+         "time": "" if unit.seconds is None else format_duration(unit.seconds)}
+        for unit in planned
+    ]  # fmt: skip
+    print_frame(rows, "Units")
     for note in notes:
         say(f"note: {note}")
     if probe:
@@ -137,13 +141,12 @@ def status(study: Path, /, *, as_json: Annotated[bool, Parameter(name="--json")]
 
     found = study_status(read_settings(study))
     n_left = sum(one.state != "done" for one in found)
-    columns, rows = ("unit", "state", "detail"), [(one.unit.name, one.state, one.detail) for one in found]
+    units = [{"unit": status.unit.name, "state": status.state, "detail": status.detail} for status in found]
     if as_json:
-        units = [dict(zip(columns, row, strict=True)) for row in rows]
         write_json({"n_units": len(found), "n_done": len(found) - n_left, "units": units})
     else:
         say(f"{len(found) - n_left} of {len(found)} units done")
-        print_table("Units", columns, rows)
+        print_frame(units, "Units")
     return int(n_left > 0)
 
 

@@ -11,7 +11,7 @@ from cyclopts.types import NonNegativeInt
 from lorascope.stores.errors import StoreError
 from lorascope.stores.reading.there import require_store
 
-from ..screen import print_table, progress_bar, say, write_json
+from ..screen import print_frame, progress_bar, say, write_json
 
 if TYPE_CHECKING:
     from lorascope.capture.reforward import Reforwarded
@@ -109,7 +109,7 @@ def verify(
         return 1 if problems else 0
     if problems:
         shown, rest = problems[:MOST_SHOWN], Counter(problem.kind for problem in problems[MOST_SHOWN:])
-        print_table("Problems", ["kind", "what"], [(problem.kind, problem.message) for problem in shown])
+        print_frame([{"kind": problem.kind, "what": problem.message} for problem in shown], "Problems")
         if rest:
             lines.insert(0, f"and {rest.total()} more: {', '.join(f'{n} {kind}' for kind, n in rest.items())}")
     for line in lines:
