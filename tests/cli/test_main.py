@@ -185,7 +185,7 @@ def test_public_objects_are_those_we_promise() -> None:
         "fit_scaling_law", "group_by", "identifiability", "jensen_shannon", "js_lower_bound", "js_upper_bound",
         "measure_information", "measure_run",
         "miub", "miub_readings", "mutual_information", "open_result", "paired", "qualify", "save",
-        "scores_table", "side_by_side", "to_dataframe", "token_measure", "trend_tests",
+        "scores_table", "to_dataframe", "token_measure", "trend_tests",
         "truncate_adapter",
     }  # fmt: skip
     assert lorascope.stores.__all__ == [

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .measuring.jensen_shannon import jensen_shannon
     from .measuring.measures import token_measure
     from .measuring.run import measure_run
-    from .miub.compare_runs import paired, side_by_side
+    from .miub.compare_runs import paired
     from .miub.groups import group_by, to_dataframe
     from .miub.miub import miub
     from .miub.qualify import qualify
@@ -68,7 +68,6 @@ __all__ = [
     "save_steering",
     "save_table",
     "scores_table",
-    "side_by_side",
     "to_dataframe",
     "token_measure",
     "trend_tests",

@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from lorascope.analyze.miub.compare_runs import paired, side_by_side
+from lorascope.analyze.miub.compare_runs import group_runs, paired
 from lorascope.analyze.miub.miub import miub
 from lorascope.analyze.results.tree import result_tree
 
@@ -34,15 +34,15 @@ def with_labels(result: xr.DataTree, **labels: Any) -> xr.DataTree:
     return found
 
 
-def test_runs_side_by_side(base: xr.DataTree) -> None:
+def test_runs_by_their_properties(base: xr.DataTree) -> None:
     results = [
         like(base, run=run, rank=rank, seed=seed) for run, rank, seed in (("a", 8, 1), ("b", 16, 2), ("c", 8, 3))
     ]
-    table = side_by_side(results)
+    table = group_runs(results)
     assert table["run"].values.tolist() == ["a", "b", "c"]
     np.testing.assert_allclose(table["miub"], [float(r["miub"]) for r in results])
     np.testing.assert_allclose(table["miub_se"], [float(r["miub_se"]) for r in results])
-    ranks = side_by_side(results, ["rank"])
+    ranks = group_runs(results, ["rank"])
     pair = [float(results[0]["miub"]), float(results[2]["miub"])]
     assert ranks["rank"].values.tolist() == [8, 16]
     assert ranks["n_runs"].values.tolist() == [2, 1]
@@ -58,9 +58,9 @@ def test_what_isnt_finite_is_never_averaged_away(base: xr.DataTree) -> None:
     bad["samples/js"].values[0] = np.nan
     bad["miub"] = bad["miub"] * np.nan
     good = like(base, run="good", rank=8, seed=2)
-    assert np.isnan(side_by_side([bad, good], ["rank"])["miub"].values).all()
-    assert np.isnan(side_by_side([bad, good], ["rank", "kind"])["miub"].values).all()
-    table = side_by_side([bad, good])
+    assert np.isnan(group_runs([bad, good], ["rank"])["miub"].values).all()
+    assert np.isnan(group_runs([bad, good], ["rank", "kind"])["miub"].values).all()
+    table = group_runs([bad, good])
     assert np.isnan(table["miub"].values).tolist() == [True, False]
     assert table["n_runs"].values.tolist() == [1, 1]
 
@@ -69,7 +69,7 @@ def test_groups_that_one_run_lacks(base: xr.DataTree) -> None:
     one = like(base, run="one", rank=8, seed=1)
     two = like(base, run="two", rank=8, seed=2)
     one, two = (with_labels(r, length=("sample", [50] * 6 + [n] * 6)) for r, n in ((one, 1050), (two, 150)))
-    table = side_by_side([one, two], ["length"])
+    table = group_runs([one, two], ["length"])
     assert table["length"].values.tolist() == ["1-100", "101-200", "1001-1100"]
     assert table["n_runs"].values.tolist() == [2, 1, 1]
     assert np.isfinite(table["miub_se"].values).all()
@@ -77,9 +77,9 @@ def test_groups_that_one_run_lacks(base: xr.DataTree) -> None:
 
 def test_nothing_and_the_same_twice_are_refused(base: xr.DataTree) -> None:
     with pytest.raises(ValueError, match="`results` is empty"):
-        side_by_side([])
+        group_runs([])
     with pytest.raises(ValueError, match="is given twice; give each run and adapter once"):
-        side_by_side([base, base])
+        group_runs([base, base])
 
 
 def test_pairs_by_keys_whose_combinations_only_one_result_has(base: xr.DataTree) -> None:
@@ -185,7 +185,7 @@ def test_means_over_other_kinds_of_tokens_are_not_compared(make_small: Any, redu
     """Where all tokens were captured of one run and the answers alone of the other."""
     runs = [make_small(attributes={"provenance": {"population": one}}).run for one in ("all tokens", "the answer's")]
     results = [miub(run, reduction=reduction) for run in runs]
-    for compare in (lambda: paired(*results), lambda: side_by_side(results)):
+    for compare in (lambda: paired(*results), lambda: group_runs(results)):
         if reduction in ("answer", "last"):
             assert compare().attrs["units"] == "nat"
             continue

@@ -16,7 +16,7 @@ EDGES = {"left": "triangle-left", "right": "triangle-right", "down": "triangle-d
 """Side of an axis -> symbol of what lies beyond it."""
 DASHES = ("solid", "dash", "dot", "dashdot")
 ORDERED = ("rank", "length", "layer", "position")
-"""Keys of `group_by` and `side_by_side` whose values have an order."""
+"""Keys of `group_by` and `group_runs` whose values have an order."""
 LENGTHS = (24, 36, 54)
 """Characters that names are cut to: the first of these that tells them apart is taken."""
 

@@ -1,4 +1,4 @@
-"""Several results side by side, and whether two of them differ: paired by sample."""
+"""Several results in one table, and the paired test of two of them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,16 +16,15 @@ from .groups import group_by, to_dataframe, tokens_fit
 PAIR_KEYS = ("component", "layer", "kind")
 
 
-def side_by_side(results: Sequence[xr.DataTree], by: str | Sequence[str] = ("run",)) -> xr.Dataset:
-    """MIUB of several results in one table, by properties of the runs and by any key of `group_by`.
+def group_runs(results: Sequence[xr.DataTree], by: str | Sequence[str] = ("run",)) -> xr.Dataset:
+    """MIUB of several results by properties of the runs (`RUN_KEYS`) and any keys of `group_by`.
 
     Parameters
     ----------
     results
         What `miub` returns, of different runs or adapters, with one reduction and unit, about the same kind of tokens.
     by
-        Keys of runs (`RUN_KEYS`), followed by any keys of `group_by`. `rank` is the adapter's, or `mixed` if its
-        components have different ranks.
+        The keys. `rank` is the adapter's, or `mixed` if its components have different ranks.
 
     Returns
     -------
@@ -43,50 +42,49 @@ def side_by_side(results: Sequence[xr.DataTree], by: str | Sequence[str] = ("run
         kind of tokens that were captured differ.
     """
     _check_alike(results)
-    by = (by,) if isinstance(by, str) else by
+    by = [by] if isinstance(by, str) else list(by)
     names = [_name(result) for result in results]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"{twice[0]!r} is given twice; give each run and adapter once")
-    table = pd.concat([_rows(result, by) for result in results], ignore_index=True)
+    table = pd.concat([_run_rows(result, by) for result in results], ignore_index=True)
     for key in by:
         if table[key].map(type).nunique() > 1:  # ranks, some of which are mixed
             table[key] = table[key].astype(str)
-    rows = [dict(zip(by, group, strict=True)) | _summary(part) for group, part in table.groupby(list(by), sort=False)]
-    whole: xr.Dataset = pd.DataFrame(rows).set_index(list(by)).to_xarray()
-    counts = {name: whole[name].fillna(0).astype(np.int64) for name in ("n_runs", "n_samples")}
-    whole = whole.assign(counts).sel({key: _in_order(table[key].tolist(), key) for key in by}).transpose(*by)
+    groups = table.groupby(by, sort=False)
+    n_runs, error = groups.size(), groups["miub_se"].first()
+    spread = groups["miub"].agg(lambda values: values.std(skipna=False))
+    columns = {
+        "miub": groups["miub"].agg(lambda values: values.mean(skipna=False)),
+        "miub_se": error.where(n_runs == 1, spread / np.sqrt(n_runs)),
+        "miub_sd": spread,
+        "n_runs": n_runs,
+        "n_samples": groups["n_samples"].sum(),
+    }
+    grid: xr.Dataset = pd.DataFrame(columns).to_xarray()
+    counts = {name: grid[name].fillna(0).astype(np.int64) for name in ("n_runs", "n_samples")}
+    grid = grid.assign(counts).sel({key: _in_order(table[key].tolist(), key) for key in by}).transpose(*by)
     for name in ("miub", "miub_se", "miub_sd"):
-        whole[name].attrs["units"] = results[0].attrs["units"]
-    return whole.assign_attrs(_shared(results))
+        grid[name].attrs["units"] = results[0].attrs["units"]
+    return grid.assign_attrs(_shared(results))
 
 
-def _rows(result: xr.DataTree, by: Sequence[str]) -> Any:
-    """One row for each of the result's groups, with a column for each key."""
+def _run_rows(result: xr.DataTree, by: Sequence[str]) -> pd.DataFrame:
+    """MIUB of one result, a row for each of its groups, with a column for each key."""
     inner = [key for key in by if key not in RUN_KEYS]
     if inner:
         rows = to_dataframe(group_by(result, inner), "group")
     else:
-        whole = {"miub": float(result["miub"]), "miub_se": float(result["miub_se"])}
-        rows = pd.DataFrame([whole | {"n_samples": result.attrs["n_samples"]}])
+        rows = pd.DataFrame([{name: float(result[name]) for name in ("miub", "miub_se")}])
+        rows["n_samples"] = result.attrs["n_samples"]
     return rows.assign(**{key: _label(result, key) for key in by if key in RUN_KEYS})
 
 
-def _summary(runs: Any) -> dict[str, float]:
-    """Mean and errors of the rows of one group, one a run."""
-    values = runs["miub"].to_numpy()
-    n = len(values)
-    spread = float(values.std(ddof=1)) if n > 1 else float("nan")
-    error = spread / np.sqrt(n) if n > 1 else float(runs["miub_se"].iloc[0])
-    counts = {"n_runs": n, "n_samples": int(runs["n_samples"].sum())}
-    return {"miub": float(values.mean()), "miub_se": float(error), "miub_sd": spread, **counts}
-
-
 def _in_order(labels: list[Any], key: str) -> list[Any]:
-    """Each once: numbers and buckets of lengths ascending, names as they come."""
-    found = list(dict.fromkeys(labels))
+    """The different labels: numbers and ranges of lengths ascending, names in the order of their first occurrence."""
+    distinct = list(dict.fromkeys(labels))
     if key == "length":
-        return sorted(found, key=lambda label: int(label.partition("-")[0]))
-    return sorted(found) if all(isinstance(label, int | float) for label in found) else found
+        return sorted(distinct, key=lambda label: int(label.partition("-")[0]))
+    return sorted(distinct) if all(isinstance(label, int | float) for label in distinct) else distinct
 
 
 def paired(first: xr.DataTree, second: xr.DataTree, by: Sequence[str] = ()) -> xr.Dataset:
@@ -110,7 +108,7 @@ def paired(first: xr.DataTree, second: xr.DataTree, by: Sequence[str] = ()) -> x
     Raises
     ------
     ValueError
-        If results aren't alike (see `side_by_side`), fewer than two samples are in both, a name of a sample isn't
+        If results aren't alike (see `group_runs`), fewer than two samples are in both, a name of a sample isn't
         unique, or a key isn't one of a component's; or if a sample's name stands for other tokens in the other result,
         which generated ones may be, and those of another tokenizer.
 

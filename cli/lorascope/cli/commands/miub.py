@@ -173,10 +173,11 @@ def _components_frame(result: "xr.DataTree") -> "pd.DataFrame":
 
 def _groups_frame(results: "Sequence[xr.DataTree]", keys: Sequence[str], over_components: str) -> "pd.DataFrame":
     """MIUB of each group that occurs; by the texts of tokens, which have no order of their own, the largest first."""
+    from lorascope.analyze.miub.compare_runs import group_runs
     from lorascope.analyze.results.save_table import with_units
 
     if len(results) > 1:
-        groups = analyze.side_by_side(results, keys)
+        groups = group_runs(results, keys)
     else:
         groups = analyze.group_by(results[0], keys, over_components=over_components)
     units, frame = groups.attrs["units"], analyze.to_dataframe(groups, "group")
