@@ -23,11 +23,12 @@ from rounds import Took, print_table, ratios, spread, stored_bytes, take_turns, 
 from synthetic import write_run
 
 from lorascope.analyze.measuring.run import measure_run
-from lorascope.analyze.measuring.sources import GROUP_BYTES, group_sizes, read_factors, sources_of
+from lorascope.analyze.measuring.sources import GROUP_BYTES, sources_of
 from lorascope.analyze.miub.miub import miub
 from lorascope.stores import Run, open_run
 from lorascope.stores.allocator import freed_memory_kept
 from lorascope.stores.format.spec import ROW_TOKENS
+from lorascope.stores.reading.source import group_sizes, read_factors
 
 SHAPES = {576: 112, 4096: 28}
 """Width -> components; with 8 rows some 1.3 and 1.9 GB of bfloat16."""

@@ -21,10 +21,12 @@ from memory import status_bytes
 from rounds import print_table, ratios, spread, stored_bytes, take_turns, timed, write_json
 from synthetic import write_run
 
-from lorascope.analyze.directions.directions import TASK_BYTES, directions, in_order, scores
-from lorascope.analyze.measuring.sources import read_factors, sources_of
+from lorascope.analyze.directions.directions import TASK_BYTES, directions, scores
+from lorascope.analyze.measuring.sources import sources_of
 from lorascope.stores import Run, open_run
 from lorascope.stores.format.spec import ROW_TOKENS
+from lorascope.stores.reading.source import read_factors
+from lorascope.stores.reading.walk import in_order
 
 RANK, WIDTH, N_TOP = 16, 32, 10
 
@@ -83,7 +85,7 @@ def read_twice(run: Run, n_threads: int) -> None:
             read_factors(sources, row)
 
     for _ in range(2):
-        list(in_order(read, tasks, n_threads))
+        list(in_order(read, tasks, n_threads=n_threads))
 
 
 JOBS: dict[str, Callable[[Run, int], Any]] = {"reading alone": read_twice, "directions": found_by}

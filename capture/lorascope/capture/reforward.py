@@ -1,17 +1,16 @@
 """The last level of checking a run: its model computes some of its rows again, and they are compared."""
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from lorascope.stores import Problem, RowWritten, Run, StoreError, open_run
-from lorascope.stores.copying.copy_rows import read_source_row
 from lorascope.stores.format.fingerprint import identity
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.format.widen import widen_block
+from lorascope.stores.reading.walk import stored_rows
 
 from .adapters.passes import alone
 from .recording.ranks import ALONE
@@ -131,7 +130,6 @@ class _Comparer:
 
     def __init__(self, run: Run, found: Reforwarded) -> None:
         self._run = run
-        self._pool = ThreadPoolExecutor()
         self._tolerance = max(TOLERANCE[dtype] for dtype in run.components["dtype"].values.tolist())
         self._found = found
 
@@ -140,7 +138,7 @@ class _Comparer:
         return {array.path: ((ROW_TOKENS, *array.shape[1:]), array.dtype) for array in arrays}
 
     def write_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> RowWritten:
-        stored = read_source_row(self._run, row, blocks, self._pool)
+        ((_, stored),) = stored_rows(self._run, [row], blocks)
         for path, block in blocks.items():
             logical = str(self._run.arrays[path].attributes.get("dtype_logical", block.dtype.name))
             again, kept = (widen_block(one, logical).reshape(len(one), -1) for one in (block, stored[path]))

@@ -17,8 +17,9 @@ from lorascope.analyze.information.evidence import FIELDS, estimate
 from lorascope.analyze.information.pairs import Settings
 from lorascope.analyze.information.plan import Plan, make_plan
 from lorascope.analyze.measuring.jensen_shannon import jensen_shannon
-from lorascope.analyze.measuring.sources import Source, sources_of
+from lorascope.analyze.measuring.sources import sources_of
 from lorascope.stores import Run, StoreError, open_run
+from lorascope.stores.reading.source import Source
 
 from ...stored import store_states
 

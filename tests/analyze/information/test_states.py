@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from lorascope.analyze.information.components import component_blocks
 from lorascope.analyze.information.plan import choose_tokens
-from lorascope.analyze.measuring.sources import Source, sources_of
+from lorascope.analyze.measuring.sources import sources_of
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.reading import rows as reading
+from lorascope.stores.reading.source import Source
 
 RUNS: dict[str, dict[str, Any]] = {
     "factor": {},

@@ -13,10 +13,11 @@ from lorascope.analyze.measuring import tiles
 from lorascope.analyze.measuring.compute import workers
 from lorascope.analyze.measuring.measures import MEASURES, Measure, resolve, token_measure
 from lorascope.analyze.measuring.run import measure_run
-from lorascope.analyze.measuring.sources import group_sizes, sources_of
+from lorascope.analyze.measuring.sources import sources_of
 from lorascope.analyze.measuring.tasks import measure_sources
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.reading.rows import RowArray
+from lorascope.stores.reading.source import group_sizes
 
 GOLDEN = Path(__file__).parents[2] / "stores" / "golden" / "v1.zarr"
 

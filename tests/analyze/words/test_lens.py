@@ -207,7 +207,7 @@ REFUSED = {
     "tokens": (
         {"tokens": "first:0"},
         ValueError,
-        "`tokens` is 'first:0'; allowed are 'all', 'prompt', ",
+        r"`tokens` is 'first:0'; allowed are 'all', 'prompt', .*'first:N', 'last:N', 'from:N' and 'every:K'",
     ),
     "none": ({"tokens": "answer"}, StoreError, "`tokens` takes none of the tokens of"),
     "index": ({"tokens": [99]}, IndexError, "`tokens` holds 99; this run's tokens are 0 to 59"),

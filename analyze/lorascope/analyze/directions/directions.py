@@ -1,8 +1,6 @@
 """Directions in which an adapter moves a component: the right singular vectors of its delta over a run's tokens."""
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,8 +9,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from lorascope.analyze.measuring.sources import Source, read_factors, weights_of
-from lorascope.analyze.results.threads import one_blas_thread
+from lorascope.analyze.measuring.sources import weights_of
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.kernels.linear import delta_rows
 from lorascope.stores import StoreError
@@ -20,7 +17,9 @@ from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.chosen_tokens import chosen_tokens
 from lorascope.stores.reading.read import RunLike, as_run
+from lorascope.stores.reading.source import Source, read_factors
 from lorascope.stores.reading.token_choice import TokenChoice, describe_choice
+from lorascope.stores.reading.walk import in_order
 
 from .top_tokens import TopTokens, larger_tokens, largest, no_tokens, settled
 
@@ -29,7 +28,6 @@ NEGLIGIBLE = 1e-13
 """Share of the strongest direction's |delta|² below which a direction is none: rounding of the factor has as much."""
 TASK_BYTES = 2**20
 """Bytes of z that one task reads: handing a task to a thread takes as long as reading a row of few ranks."""
-Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
@@ -117,11 +115,10 @@ def directions(
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"`{name}` is {value!r}; it must be a whole number of at least 1")
     run = as_run(run)
-    delta = run.delta_source(component, adapter)
-    if delta.lora_B is None:
+    source = run.source(component, adapter)
+    if source.delta.lora_B is None:
         why = "stream 'pair'" if run.stream == "pair" else "its delta is stored itself"
         raise StoreError(f"component {component!r} has no directions in this run ({why}); only a factor gives them")
-    source = Source(component, run.base_rows(component), delta, str(run.attributes["static_digest"]))
     rows = state_rows(source)
     if not rows:
         raise StoreError(f"no row with states of {run.place.name!r} is committed yet; capture more of it")
@@ -233,7 +230,7 @@ def _by_task(
         blocks = [of_row(row) for row in task]
         return function(task, [np.concatenate(each) for each in zip(*blocks, strict=True)])
 
-    for task, found in zip(tasks, in_order(of_task, tasks, n_workers or dask.system.CPU_COUNT), strict=True):
+    for task, found in zip(tasks, in_order(of_task, tasks, n_threads=n_workers or dask.system.CPU_COUNT), strict=True):
         yield found
         n_done += len(task)
         if progress is not None:
@@ -299,19 +296,3 @@ def _settled(
     """Directions with the sign that makes the largest |score| positive."""
     sign = np.where(top.score[:, :1] < 0, np.float32(-1), np.float32(1))
     return Directions(rotation * sign, share, axes * sign, top.token, top.score * sign, n, half_share)
-
-
-def in_order(function: Callable[[Task], Result], tasks: Sequence[Task], n_workers: int) -> Iterator[Result]:
-    """What a function gives for each task, in the order of tasks, from threads that run ahead by few of them."""
-    waiting: deque[Future[Result]] = deque()
-    with one_blas_thread(), ThreadPoolExecutor(n_workers, thread_name_prefix="lorascope-directions") as pool:
-        try:
-            for task in tasks:
-                waiting.append(pool.submit(function, task))
-                if len(waiting) > 2 * n_workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for one in waiting:
-                one.cancel()

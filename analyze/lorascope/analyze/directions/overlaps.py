@@ -9,8 +9,9 @@ import xarray as xr
 from lorascope.analyze.information.projections import Axes, n_axes_for, principal_axes, project
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores.reading.read import RunLike, as_run
+from lorascope.stores.reading.walk import in_order
 
-from .directions import directions, in_order
+from .directions import directions
 
 BASE_SHARE, MOST_AXES = 0.9, 64
 """Principal directions of the base that are looked at: those that hold this share of its variance, up to so many."""
@@ -56,7 +57,7 @@ def base_overlap(
     base, rows = run.base_rows(component), np.flatnonzero(run.committed_rows & run.state_rows).tolist()
 
     def blocks() -> Iterator[tuple[np.ndarray]]:
-        for block in in_order(base.read_row, rows, n_workers or dask.system.CPU_COUNT):
+        for block in in_order(base.read_row, rows, n_threads=n_workers or dask.system.CPU_COUNT):
             yield (block[np.isfinite(block).all(axis=1)],)
 
     (axes,) = principal_axes(blocks, MOST_AXES, names=("base",))

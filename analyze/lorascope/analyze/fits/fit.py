@@ -10,8 +10,8 @@ import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.results.options import Residual
 from lorascope.analyze.results.record import plain, provenance
-from lorascope.analyze.results.threads import one_blas_thread
 from lorascope.stores.progress import Progress
+from lorascope.stores.threads import one_blas_thread
 
 from .estimate import automatic_delta, estimate
 from .laws import LawName

@@ -10,8 +10,8 @@ import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.results.format import format_number
 from lorascope.analyze.results.record import plain
-from lorascope.analyze.results.threads import one_blas_thread
 from lorascope.stores.progress import Progress
+from lorascope.stores.threads import one_blas_thread
 
 from .design import Design, applied
 from .diagnostics import Criteria, axis_tests, criteria, lack_of_fit, residuals_by_setting, search_notes, verdicts

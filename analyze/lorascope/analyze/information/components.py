@@ -10,8 +10,8 @@ from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 from lorascope.kernels.softmax import jensen_shannon_rows
 from lorascope.stores import StoreError
 from lorascope.stores.format.spec import ROW_TOKENS
+from lorascope.stores.reading.source import Source, read_factors
 
-from ..measuring.sources import Source, read_factors
 from ..measuring.tiles import row_tiles
 from .evidence import FIELDS, estimate
 from .pairs import LEAST_GROUPS, Pairs, refuse_unusable, repeats

@@ -8,8 +8,8 @@ import xarray as xr
 
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores import Run
+from lorascope.stores.reading.source import Source
 
-from ..measuring.sources import Source
 from .bound import js_upper_bound
 from .components import ComponentRecord
 from .estimators import ESTIMATORS, PANEL

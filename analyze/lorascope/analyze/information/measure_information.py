@@ -11,15 +11,16 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.measuring.compute import workers
-from lorascope.analyze.measuring.sources import TOUCHED, Source, sources_of
+from lorascope.analyze.measuring.sources import TOUCHED, sources_of
 from lorascope.analyze.results.options import N_SHUFFLES
 from lorascope.analyze.results.targets import PAIRS, refuse_target
-from lorascope.analyze.results.threads import keep_one_blas_thread, one_blas_thread
 from lorascope.stores import Run
 from lorascope.stores.names import matching
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
+from lorascope.stores.reading.source import Source
+from lorascope.stores.threads import keep_one_blas_thread, one_blas_thread
 
 from .components import ComponentPairs, component_pairs, component_record
 from .dataset import component_dataset, provenance

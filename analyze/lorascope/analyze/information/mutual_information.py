@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.results.options import N_SHUFFLES
-from lorascope.analyze.results.threads import one_blas_thread
 from lorascope.stores.progress import Progress
+from lorascope.stores.threads import one_blas_thread
 
 from .dataset import information_dataset
 from .estimators import check_settings, refuse_unless_whole, resolve_estimators

@@ -18,12 +18,13 @@ from lorascope.stores.names import matching
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.labels import with_indexes
 from lorascope.stores.reading.read import RunLike, as_run
+from lorascope.stores.reading.source import Source, group_sizes
 
 from .captured import captured_measures, keeps_all_states
 from .compute import Workers, workers
 from .measures import Measure, resolve
 from .partial import open_partial
-from .sources import GROUP_BYTES, TOUCHED, Source, group_sizes, sources_of
+from .sources import GROUP_BYTES, TOUCHED, sources_of
 from .tasks import measure_sources
 
 BATCH_TASKS = 32

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from lorascope.stores.reading.source import Source, group_sizes, read_factors
+
 from .measures import MEASURES, Measure, resolve
-from .sources import GROUP_BYTES, Source, group_sizes, read_factors
+from .sources import GROUP_BYTES
 from .tiles import row_tiles
 
 

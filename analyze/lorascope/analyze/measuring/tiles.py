@@ -8,8 +8,9 @@ import numpy as np
 from lorascope.kernels.linear import delta_rows, widen_bfloat16_rows
 from lorascope.stores.format.widen import widen_block
 from lorascope.stores.reading.rows import RowArray
+from lorascope.stores.reading.source import Source
 
-from .sources import Source, weights_of
+from .sources import weights_of
 
 TILE_VALUES = 2**16
 """Values of a tile: 256 KiB each of base and delta, which the second-level cache of one core holds."""

@@ -14,7 +14,7 @@ from lorascope.analyze.directions.directions import (
     n_holding,
     strongest,
 )
-from lorascope.analyze.measuring.sources import Source, sources_of
+from lorascope.analyze.measuring.sources import sources_of
 from lorascope.analyze.miub.qualify import qualify
 from lorascope.analyze.miub.reduce import reduce_tokens, usable_samples
 from lorascope.analyze.results.weights import standard_error, token_weights
@@ -23,6 +23,7 @@ from lorascope.stores import Run, StoreError
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.chosen_tokens import chosen_tokens
 from lorascope.stores.reading.read import RunLike, as_run
+from lorascope.stores.reading.source import Source
 from lorascope.stores.reading.token_choice import TokenChoice, describe_choice
 
 N_TOP = 10

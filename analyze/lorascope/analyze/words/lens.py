@@ -12,9 +12,7 @@ import xarray as xr
 from jaxtyping import Float32, Float64
 from safetensors.numpy import save_file
 
-from lorascope.analyze.measuring.sources import Source, read_factors
 from lorascope.analyze.results.targets import refuse_target
-from lorascope.analyze.results.threads import one_blas_thread
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores import Run, StoreError
 from lorascope.stores.format.spec import ROW_TOKENS
@@ -24,7 +22,9 @@ from lorascope.stores.progress import Progress
 from lorascope.stores.reading.chosen_tokens import chosen_tokens
 from lorascope.stores.reading.read import RunLike, as_run
 from lorascope.stores.reading.rows import DeltaSource
+from lorascope.stores.reading.source import Source, read_factors
 from lorascope.stores.reading.token_choice import TokenChoice, describe_choice
+from lorascope.stores.threads import one_blas_thread
 
 WRITERS = frozenset(
     {"o_proj", "out_proj", "c_proj", "dense", "wo", "down_proj", "dense_4h_to_h", "fc2", "fc_out", "w2"}
@@ -227,10 +227,9 @@ def _means(
     progress: Progress | None,
 ) -> list[Site]:
     """Mean delta of each component where it is finite; of those with a factor, nothing else is read."""
-    deltas = {path: run.delta_source(path, adapter) for path in paths}
+    sources = [run.source(path, adapter) for path in paths]
+    deltas = {source.component: source.delta for source in sources}
     rows = np.unique(np.flatnonzero(weight) // ROW_TOKENS).tolist()
-    identity = str(run.attributes["static_digest"])
-    sources = [Source(path, run.base_rows(path), delta, identity) for path, delta in deltas.items()]
     factored = [source for source in sources if source.delta.lora_B is not None]
     whole = [source for source in sources if source.delta.lora_B is None]
     sums = dict.fromkeys(paths, _NOTHING)

@@ -25,8 +25,11 @@ TOKEN_COLUMNS = ("sample", "position", "token_id")
 class Looked(NamedTuple):
     """Findings in one chunk of a row, small whatever its size."""
 
+    path: str
     key: str
     problems: list[Problem]
+    mark: int | None
+    """`RepeatedRows.mark_of` its block."""
     labels: np.ndarray | None
     """`vector_labels` of a chunk of states; None for another array's."""
     sketch: Sketch | None
@@ -73,20 +76,20 @@ class RowStatistics:
         """Findings in one chunk of a row, its block as stored."""
         names = path.split("/")
         if path not in self._known:  # a newer writer's
-            return Looked(key, [], None, None)
+            return Looked(path, key, [], None, None, None)
         tokens = self._tokens.read(row)
         wide = widen_block(block, self._logical[path])
         untouched = self._untouched[names[1]] if names[0] == "adapters" else None
         problems = list(value_problems(key, wide, row=row, position=tokens.position, untouched=untouched))
-        problems += self._repeated.check(path, row, block)
+        mark = self._repeated.mark_of(block)
         problems += self._shifts(path, row, wide, tokens.token_id)
         tolerance = REDUCTION_TOLERANCE if names[-1] in RANGES and names[0] != "states" else STATE_TOLERANCE
         if any(problem.kind == "blank" for problem in problems):  # told once; it is like nothing else
-            return Looked(key, problems, None, None)
+            return Looked(path, key, problems, mark, None, None)
         labels = vector_labels(block) if names[0] == "states" else None
         if path in self._rounded:
-            return Looked(key, problems, labels, None)
-        return Looked(key, problems, labels, sketch(wide.reshape(len(wide), -1), tolerance))
+            return Looked(path, key, problems, mark, labels, None)
+        return Looked(path, key, problems, mark, labels, sketch(wide.reshape(len(wide), -1), tolerance))
 
     def _shifts(self, path: str, row: int, wide: np.ndarray, token_id: np.ndarray) -> Iterator[Problem]:
         """Shifts of what follows from the token alone: the first layer's vectors, and its factors."""
@@ -102,6 +105,7 @@ class RowStatistics:
         """Problems of a row, from what `look` made of its arrays."""
         for one in looked.values():
             yield from one.problems
+            yield from self._repeated.check(one.path, row, one.mark)
         tokens = self._tokens.read(row)
         for name, window in self._windows.items():
             paths = [path for component in self._components if (path := f"states/{component}/{name}") in looked]

@@ -169,11 +169,17 @@ class RepeatedRows:
         self._seen = {path: np.zeros(n_rows, np.int64) for path in paths}
         self._tokens = ids_and_positions
 
-    def check(self, path: str, row: int, block: np.ndarray) -> Iterator[Problem]:
-        """Compare with the rows before."""
+    @staticmethod
+    def mark_of(block: np.ndarray) -> int | None:
+        """Mark that equal blocks share; None where nothing in a block tells rows apart (see `value_problems`)."""
         if block.size < 2 or (block == block.flat[0]).all() or (_is_blank(block[0]) and _is_blank(block)):
-            return  # nothing in it tells rows apart, and `value_problems` has its own words for it
-        mark = hash(np.ascontiguousarray(block).tobytes())
+            return None
+        return hash(np.ascontiguousarray(block).tobytes())
+
+    def check(self, path: str, row: int, mark: int | None) -> Iterator[Problem]:
+        """Compare a row with those before, by the marks of its blocks; rows come in ascending order."""
+        if mark is None:
+            return
         seen = self._seen[path]
         equal = np.flatnonzero(seen == mark)
         seen[row] = mark

@@ -1,9 +1,9 @@
 """Checking a run against itself: digests, then decoding, then what the numbers look like."""
 
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from ..reading.digests import combine
 from ..reading.read import find_layout_problems, open_group, run_of
 from ..reading.run import Run
 from ..reading.there import find_run
+from ..reading.walk import in_order, walk_chunks
 from .metadata import metadata_problems, untold
 from .row_statistics import Looked, RowStatistics
 
@@ -98,88 +99,92 @@ def verify(
         rows = np.flatnonzero(run.committed_rows)
     except StoreError as error:
         return Verdict(level, run.n_rows, 0, 0, (Problem("rows/digest", "decode", str(error)), *problems))
-    part = None
+    chosen = None
     if components is not None:
         part = {run.component_paths[place] for place in matching(run.component_paths, components, of="of this run")}
+        by_row = (path for path, array in run.arrays.items() if array.by_row)
+        chosen = {path for path in by_row if (component := component_of(path)) is None or component in part}
     problems += [problem for path, one in root.arrays.items() for problem in settings_problems(path, one)]
-    with ThreadPoolExecutor(max_workers=4, thread_name_prefix="lorascope-verify") as pool:
-        n_chunks, broken = _check_static(run, level, pool)
+    n_chunks, broken = _check_static(run, decode=level != "digests")
+    problems += broken
+    for row in run.lost_rows.tolist():
+        key = run.arrays["rows/digest"].key(row)
+        lost = f"row {row} of a finished run has no digest; {key!r} was lost, and the row can't be read without it"
+        problems.append(Problem(f"row {row}", "missing", lost))
+    if not len(rows):
+        message = f"none of {run.n_rows} rows is committed; there is nothing to check"
+        problems.append(Problem("rows", "nothing", message))
+    # With a table that can't be read, which tokens may be equal isn't known.
+    sound = not any(problem.place.startswith(NEEDED) for problem in broken)
+    statistics = RowStatistics(run) if level == "statistics" and sound else None
+    for n_checked, broken in _check_rows(
+        run, rows.tolist(), chosen, decode=level != "digests", statistics=statistics, progress=progress
+    ):
+        n_chunks += n_checked
         problems += broken
-        for row in run.lost_rows.tolist():
-            key = run.arrays["rows/digest"].key(row)
-            lost = f"row {row} of a finished run has no digest; {key!r} was lost, and the row can't be read without it"
-            problems.append(Problem(f"row {row}", "missing", lost))
-        if not len(rows):
-            message = f"none of {run.n_rows} rows is committed; there is nothing to check"
-            problems.append(Problem("rows", "nothing", message))
-        # With a table that can't be read, which tokens may be equal isn't known.
-        sound = not any(problem.place.startswith(NEEDED) for problem in broken)
-        statistics = RowStatistics(run) if level == "statistics" and sound else None
-        for done, row in enumerate(rows.tolist(), 1):
-            n_checked, broken = _check_row(run, row, part, decode=level != "digests", statistics=statistics, pool=pool)
-            n_chunks += n_checked
-            problems += broken
-            if progress is not None:
-                progress(done, len(rows))
     if statistics is not None:
         problems += statistics.finish()
     n_pairs = 0 if statistics is None else statistics.n_pairs
     return Verdict(level, run.n_rows, len(rows), n_chunks, tuple(problems), n_pairs, untold(root))
 
 
-def _check_static(run: Run, level: Level, pool: Executor) -> tuple[int, list[Problem]]:
+def _check_static(run: Run, *, decode: bool) -> tuple[int, list[Problem]]:
     """(chunks that were read, problems) of everything that is written once."""
     once = [array for path, array in run.arrays.items() if not array.by_row and path != "rows/digest"]
-    tasks = [(array, index) for array in once for index in range(array.n_chunks)]
 
-    def check(task: tuple[StoredArray, int], decode: bool) -> Chunk:
-        found = read_chunk(run.place, *task, version=run.format_version, decode=decode)
-        return found._replace(block=None)  # looked at, not kept
+    def read(decode: bool) -> list[Chunk]:
+        tasks = ((array, index) for array in once for index in range(array.n_chunks))
+        return list(in_order(partial(_read_static, run, decode), tasks, n_bytes=lambda task: task[0].max_bytes))
 
-    decode, expected = level != "digests", run.attributes["static_digest"]
-    found, n_chunks, differs = _check_all(check, tasks, decode, expected, pool)
+    chunks = read(decode)
+    differs = _digest(chunks) != bytes.fromhex(run.attributes["static_digest"])
+    if differs and not decode:  # to say where
+        chunks = read(True)
+    found = [chunk.problem for chunk in chunks if chunk.problem is not None]
     # Early writers made base scores without a chunk where they weren't asked for.
-    problems = [one for one in found if not (one.kind == "missing" and is_base_score(one.place))]
+    problems = [problem for problem in found if not (problem.kind == "missing" and is_base_score(problem.place))]
     if differs:
         problems.append(Problem("tables", "digest", "tables or weights aren't what was written: their digest differs"))
-    return n_chunks, problems
+    return sum(chunk.part is not None for chunk in chunks), problems
 
 
-def _check_row(
-    run: Run, row: int, part: Collection[str] | None, *, decode: bool, statistics: RowStatistics | None, pool: Executor
-) -> tuple[int, list[Problem]]:
-    """(chunks that were looked for, problems) of a row, with `part` of these components alone.
+def _read_static(run: Run, decode: bool, task: tuple[StoredArray, int]) -> Chunk:
+    chunk = read_chunk(run.place, *task, version=run.format_version, decode=decode)
+    return chunk._replace(block=None)  # looked at, not kept
 
-    With statistics, rows are checked in ascending order.
-    """
-    seen: dict[str, Looked] = {}
 
-    def check(path: str, decode: bool) -> Chunk:
-        chunk = read_chunk(run.place, run.arrays[path], row, version=run.format_version, decode=decode)
+def _check_rows(
+    run: Run,
+    rows: Sequence[int],
+    paths: Collection[str] | None,
+    *,
+    decode: bool,
+    statistics: RowStatistics | None,
+    progress: Progress | None,
+) -> Iterator[tuple[int, list[Problem]]]:
+    """(chunks that were looked for, problems) of each committed row; of these arrays alone, where they are named."""
+
+    def look(row: int, path: str, chunk: Chunk) -> tuple[Chunk, Looked | None]:
+        looked = None
         if statistics is not None and chunk.block is not None:
-            seen[path] = statistics.look(path, chunk.key, row, chunk.block)
-        return chunk._replace(block=None)  # small, whatever the chunk's size
+            looked = statistics.look(path, chunk.key, row, chunk.block)
+        return chunk._replace(block=None), looked  # small, whatever the chunk's size
 
-    paths, expected = run.row_paths(row), bytes(run.digest(row)).hex()
-    if part is None:
-        problems, n_chunks, differs = _check_all(check, paths, decode, expected, pool)
-    else:  # a digest is that of all chunks
-        paths = [path for path in paths if (one := component_of(path)) is None or one in part]
-        problems, n_chunks, differs = _check_all(check, paths, True, None, pool)
-    if differs and n_chunks == len(paths):
-        problems.append(Problem(f"row {row}", "digest", f"row {row} isn't what was committed: its digest differs"))
-    if statistics is not None:
-        problems += statistics.compare(row, {path: seen[path] for path in paths if path in seen})
-    return len(paths), problems
+    # A row's digest is that of all its chunks: where some are left out, each one's own checksum is compared.
+    decode = decode or paths is not None
+    for row, results in walk_chunks(run, rows, look, paths=paths, decode=decode, progress=progress):
+        chunks, looked = [chunk for chunk, _ in results], [one for _, one in results if one is not None]
+        differs = paths is None and _digest(chunks) != bytes(run.digest(row))
+        if differs and not decode:  # to say where
+            chunks = [chunk for chunk, _ in next(walk_chunks(run, [row], look, decode=True))[1]]
+        problems = [chunk.problem for chunk in chunks if chunk.problem is not None]
+        if differs and all(chunk.part is not None for chunk in chunks):
+            problems.append(Problem(f"row {row}", "digest", f"row {row} isn't what was committed: its digest differs"))
+        if statistics is not None:
+            problems += statistics.compare(row, {one.path: one for one in looked})
+        yield len(chunks), problems
 
 
-def _check_all(
-    check: Callable[[Any, bool], Chunk], tasks: Sequence[Any], decode: bool, expected: str | None, pool: Executor
-) -> tuple[list[Problem], int, bool]:
-    """Problems of chunks, how many are there, and whether their digest isn't as expected: then all are decoded."""
-    found = list(pool.map(lambda task: check(task, decode), tasks))
-    parts = [(chunk.key, chunk.part) for chunk in found if chunk.part is not None]
-    differs = expected is not None and combine(parts).hex() != expected
-    if differs and not decode:  # to say where
-        found = list(pool.map(lambda task: check(task, True), tasks))
-    return [chunk.problem for chunk in found if chunk.problem is not None], len(parts), differs
+def _digest(chunks: Sequence[Chunk]) -> bytes:
+    """Digest of all of these chunks that are there."""
+    return combine((chunk.key, chunk.part) for chunk in chunks if chunk.part is not None)

@@ -1,7 +1,6 @@
 """A slice of a run, and moving its rows into another run, whose rows are cut anew."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,13 +9,9 @@ from ..errors import StoreError
 from ..format.spec import ROW_TOKENS
 from ..names import matching
 from ..progress import Progress
-from ..reading.chunks import read_chunk
-from ..reading.digests import combine
 from ..reading.run import Run
+from ..reading.walk import stored_rows
 from ..writing.write import RunWriter
-
-N_THREADS = 8
-"""Threads that read chunks at once: each mostly waits for a disk or a network."""
 
 
 class Slice(NamedTuple):
@@ -90,49 +85,28 @@ def copy_rows(
     columns = _columns(run, part, writer)
     committed = writer.committed_rows
     rows_of_tokens = part.tokens // ROW_TOKENS
-    rows = np.unique(rows_of_tokens).tolist()
+    rows = np.unique(rows_of_tokens)
+    bounds = np.searchsorted(rows_of_tokens, [rows, rows + 1]).T
+    places = {row: (first, stop) for row, (first, stop) in zip(rows.tolist(), bounds.tolist(), strict=True)}
+    targets = {
+        row: [t for t in range(first // ROW_TOKENS, -(-stop // ROW_TOKENS)) if not committed[t]]
+        for row, (first, stop) in places.items()
+    }
+    missing = [row for row in places if targets[row]]
     filling: dict[int, dict[str, np.ndarray]] = {}
-    with ThreadPoolExecutor(max_workers=N_THREADS, thread_name_prefix="lorascope-copy") as pool:
-        for done, row in enumerate(rows, 1):
-            first, stop = np.searchsorted(rows_of_tokens, [row, row + 1]).tolist()
-            targets = [t for t in range(first // ROW_TOKENS, -(-stop // ROW_TOKENS)) if not committed[t]]
-            found = read_source_row(run, row, columns, pool) if targets else {}
-            for target in targets:
-                bounds = writer.row_tokens(target)
-                tokens = part.tokens[max(first, bounds.start) : min(stop, bounds.stop)] - row * ROW_TOKENS
-                if target not in filling:
-                    filling[target] = _empty(writer, target, run)
-                start = max(first - bounds.start, 0)
-                _move(found, filling[target], columns, tokens, start)
-                if start + len(tokens) == bounds.stop - bounds.start:
-                    commit(target, filling.pop(target))
-            if progress is not None:
-                progress(done, len(rows))
-
-
-def read_source_row(run: Run, row: int, wanted: Collection[str], pool: Executor) -> dict[str, np.ndarray]:
-    """Path -> (token, ...) of one committed row as stored, of the wanted arrays that it has, read side by side.
-
-    Each chunk's own checksum is checked; where all of the row is read, its digest too.
-
-    Raises
-    ------
-    StoreError
-        If a chunk is missing or broken, or the row isn't what was committed.
-    """
-    there = run.row_paths(row)
-    paths = [path for path in there if path in wanted]
-    version = run.format_version
-    found = pool.map(lambda path: read_chunk(run.place, run.arrays[path], row, version=version, decode=True), paths)
-    chunks = list(found)
-    wrong = [chunk.problem.message for chunk in chunks if chunk.problem is not None]
-    parts = [(chunk.key, chunk.part) for chunk in chunks if chunk.part is not None]
-    if not wrong and len(paths) == len(there) and combine(parts) != bytes(run.digest(row)):
-        wrong = ["its digest differs from what was committed"]
-    if wrong:
-        raise StoreError(f"row {row} of `{run.place.name}` can't be copied: {wrong[0]}; run `lorascope verify`")
-    # A chunk that was decoded has a block, or a problem.
-    return {path: chunk.block for path, chunk in zip(paths, chunks, strict=True) if chunk.block is not None}
+    for done, (row, blocks) in enumerate(stored_rows(run, missing, columns), 1 + len(places) - len(missing)):
+        first, stop = places[row]
+        for target in targets[row]:
+            within = writer.row_tokens(target)
+            tokens = part.tokens[max(first, within.start) : min(stop, within.stop)] - row * ROW_TOKENS
+            if target not in filling:
+                filling[target] = _empty(writer, target, run)
+            start = max(first - within.start, 0)
+            _move(blocks, filling[target], columns, tokens, start)
+            if start + len(tokens) == within.stop - within.start:
+                commit(target, filling.pop(target))
+        if progress is not None:
+            progress(done, len(places))
 
 
 def _columns(run: Run, part: Slice, writer: RunWriter) -> dict[str, np.ndarray | None]:

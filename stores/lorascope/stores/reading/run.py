@@ -1,7 +1,6 @@
 """A run that is open: its tables as xarray datasets, its states as lazy float32 arrays."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,9 @@ from .digests import read_digests
 from .glance import html_of
 from .labels import lazy_text, role_names, token_coordinates, token_places, tokens_of
 from .rows import DeltaSource, RowArray, read_once
+from .source import Source
 from .unembedding import stored_unembedding
+from .walk import walk_rows
 
 if TYPE_CHECKING:
     from lorascope.analyze.viewing.view import View
@@ -30,8 +31,6 @@ Samples = str | Sequence[str] | None
 ADAPTER_REDUCTIONS = ("js", "swallowed", "delta_norm", "kl")
 BASE_REDUCTIONS = ("base_norm", "effective_width")
 """Reductions by token that are numbers of base alone, whatever the adapter."""
-READERS = 8
-"""Components that `Run.take` reads at once: each mostly waits for the disk, or for an object store."""
 
 
 class Run:
@@ -305,18 +304,31 @@ class Run:
         if isinstance(components, str):
             raise ValueError(f"`components` is {components!r}; it must be a sequence of paths: [{components!r}]")
         places = token_places(tokens, self.n_tokens)
+        chosen = np.isin(np.arange(self.n_tokens), places)
         ranks = self.adapter(adapter)["rank"].values
-
-        def node(path: str) -> xr.Dataset:
-            found = {"base": self.base_rows(path).take(places)}
+        states: dict[str, dict[str, np.ndarray]] = {}
+        touched = []
+        for path in self.component_paths if components is None else components:
             if ranks[self._component_index(path)] > 0:
-                found["delta"] = self.delta_source(path, adapter).take(places)
-            arrays = {name: (("token", "feature"), block) for name, block in found.items()}
-            return xr.Dataset(arrays, coords={"token": places})
-
-        paths = self.component_paths if components is None else components
-        with ThreadPoolExecutor(READERS, thread_name_prefix="lorascope-take") as pool:
-            return xr.DataTree.from_dict(dict(zip(paths, pool.map(node, paths), strict=True)))
+                source = self.source(path, adapter)
+                shape = (len(places), source.base.shape[1])
+                states[path] = {name: np.full(shape, np.nan, np.float32) for name in ("base", "delta")}
+                touched.append(source)
+            else:
+                states[path] = {"base": self.base_rows(path).take(places)}
+        for block in walk_rows(touched, ("base", "delta"), tokens=chosen):
+            here = np.isin(places, block.tokens)
+            order = np.searchsorted(block.tokens, places[here])
+            for name, values in (("base", block.base), ("delta", block.delta)):
+                for path, state in values.items():
+                    states[path][name][here] = state[order]
+        nodes = {
+            path: xr.Dataset(
+                {name: (("token", "feature"), values) for name, values in arrays.items()}, coords={"token": places}
+            )
+            for path, arrays in states.items()
+        }
+        return xr.DataTree.from_dict(nodes)
 
     def unembedding(self) -> xr.Dataset:
         """What turns the residual stream into logits: the model's final norm and its output embedding.
@@ -414,6 +426,11 @@ class Run:
             scaling=float(self.adapter(name)["scaling"].values[self._component_index(component)]),
             bias=partial(read_once, self.arrays[bias], self.place) if bias in self.arrays else None,
         )
+
+    def source(self, component: str, adapter: str | None = None) -> Source:
+        """Base and delta of a component that the adapter touches, for `walk_rows` and for tasks elsewhere."""
+        delta = self.delta_source(component, adapter)
+        return Source(component, self.base_rows(component), delta, str(self.attributes["static_digest"]))
 
     def base_rows(self, component: str) -> RowArray:
         """`base`, to be read a row at a time in any thread or process."""

@@ -1,0 +1,62 @@
+"""One component of a run as something to read row by row, apart from the run itself."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..format.spec import ROW_TOKENS
+from .rows import DeltaSource, RowArray
+
+
+class Source(NamedTuple):
+    """One component of a run, ready to be read in any thread, process or machine; a few kB to send there."""
+
+    component: str
+    base: RowArray
+    delta: DeltaSource
+    identity: str
+    """Digest of everything that was written when the run was set up, weights too."""
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Source) and self._key() == other._key()
+
+    def _key(self) -> tuple[str, str, str]:
+        return self.identity, self.delta.rows.path, self.component
+
+
+def base_bytes(source: Source) -> int:
+    """Bytes of a full row of the component's base in float32."""
+    return 4 * ROW_TOKENS * source.base.shape[1]
+
+
+def group_sizes(
+    sources: Sequence[Source], group_bytes: int, row_bytes: Callable[[Source], int] = base_bytes
+) -> list[int]:
+    """Numbers of neighbouring components to put together so that a row of each group has about `group_bytes`."""
+    sizes, size = [0], 0
+    for source in sources:
+        sizes[-1] += 1
+        size += row_bytes(source)
+        if size >= group_bytes:
+            sizes.append(0)
+            size = 0
+    return [n for n in sizes if n]
+
+
+def read_factors(sources: Sequence[Source], row: int) -> list[np.ndarray | None]:
+    """Factors of a committed row, float32 (token, rank), contiguous; None for a component that has none.
+
+    Factors of components side by side lie in one piece of the store, which is read once.
+    """
+    factored = [index for index, source in enumerate(sources) if source.delta.lora_B is not None]
+    factors: list[np.ndarray | None] = [None] * len(sources)
+    if factored:
+        first = sources[factored[0]].delta.rows
+        blocks = first.read_columns(row, [sources[index].delta.rows.columns for index in factored])
+        for index, block in zip(factored, blocks, strict=True):
+            factors[index] = np.ascontiguousarray(block)
+    return factors
