@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,7 @@ def test_what_is_not_finite_is_nan_and_not_in_the_scale(make_small: Callable[...
 
 def test_the_scale_is_of_evenly_spaced_tokens(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SCALE_VALUES", 4000)  # of 10,000: every third token
-    monkeypatch.setattr("lorascope.analyze.miub.reduce.CHUNK_TOKENS", 256)
+    monkeypatch.setattr(import_module("lorascope.analyze.miub.reduce"), "CHUNK_TOKENS", 256)
     found = group(view_index(run))["adapters/default"]
     js = miub(run)["tokens/js"].values.astype(np.float64)[::3]
     np.testing.assert_array_equal(found["js"][::3], js)

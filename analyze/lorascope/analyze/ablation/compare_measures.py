@@ -117,8 +117,10 @@ def compare_measures(
     tables = {name: tables.get(name, unknown)[used] for name in ("ablation", *BY_TOKEN)}
     fixed = {"weight_norm": _norms(weights, paths), "depth": measured["layer"].values.astype(np.float64)}
     kinds = np.unique(measured["kind"].values.astype(str), return_inverse=True)[1]
-    found = correlate(tables, fixed, kinds, group_draws(int(used.sum()), n_draws, np.random.default_rng(seed)), level)
-    holes = np.isnan(found["value"].transpose("measure", "component").values)
+    correlations = correlate(
+        tables, fixed, kinds, group_draws(int(used.sum()), n_draws, np.random.default_rng(seed)), level
+    )
+    holes = np.isnan(correlations["value"].transpose("measure", "component").values)
     remarks = [
         f"{name} leaves out {int(hole.sum())} of {len(paths)} components, where it isn't known or finite, such as "
         f"{paths[hole.argmax()]}"
@@ -128,7 +130,7 @@ def compare_measures(
     counts = np.bincount(run.read_once("tokens/sample"), minlength=len(used))
     attributes = run_attributes(run, adapter) | {"remarks": json.dumps(remarks), "level": level, "n_draws": n_draws}
     attributes |= {"seed": seed, "n_samples": int(used.sum()), "n_tokens": int(counts[used].sum())}
-    return found.assign_coords(measured.drop_dims("token").coords).assign_attrs(attributes)
+    return correlations.assign_coords(measured.drop_dims("token").coords).assign_attrs(attributes)
 
 
 def correlate(
@@ -143,10 +145,10 @@ def correlate(
 
     def means(counts: np.ndarray) -> dict[str, np.ndarray]:
         shares = counts / counts.sum(axis=1, keepdims=True)
-        found = {name: shares @ np.where(np.isfinite(table), table, np.nan) for name, table in tables.items()}
-        permuted = found["js_permuted"]
-        ratio = np.divide(found["js"], permuted, out=np.full(permuted.shape, np.nan), where=permuted > 0)
-        return found | {"js_over_permuted": ratio} | {k: np.broadcast_to(v, ratio.shape) for k, v in fixed.items()}
+        values = {name: shares @ np.where(np.isfinite(table), table, np.nan) for name, table in tables.items()}
+        permuted = values["js_permuted"]
+        ratio = np.divide(values["js"], permuted, out=np.full(permuted.shape, np.nan), where=permuted > 0)
+        return values | {"js_over_permuted": ratio} | {k: np.broadcast_to(v, ratio.shape) for k, v in fixed.items()}
 
     whole, by_draw = means(np.ones((1, n))), means(draws.counts)
     known = {m: np.isfinite(whole[m][0]) & np.isfinite(by_draw[m]).all(axis=0) for m in MEASURED}
@@ -192,8 +194,8 @@ def rank_correlation(
 
     one_hot = np.eye(groups.max() + 1)[groups]
     share = one_hot / one_hot.sum(axis=0)
-    ranks = (rankdata(one, axis=1) for one in (first, second))
-    x, y = (np.round(one - one @ share @ one_hot.T, 9) for one in ranks)  # what is 0 but for rounding is 0
+    ranks = (rankdata(side, axis=1) for side in (first, second))
+    x, y = (np.round(rank - rank @ share @ one_hot.T, 9) for rank in ranks)  # what is 0 but for rounding is 0
     spread = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
     return np.asarray(np.divide((x * y).sum(axis=1), spread, out=np.full(len(x), np.nan), where=spread > 0))
 

@@ -128,20 +128,20 @@ def _measure(
     folder: Path, branches: Sequence[Branch], settings: Mapping[str, Any], progress: Progress | None
 ) -> list[dict[str, float]]:
     """Norm and ranks of s B A of each branch."""
-    found, problems = [], []
+    spectra, problems = [], []
     with (folder / WEIGHTS).open("rb") as file:
         for done, branch in enumerate(branches, start=1):
             A, B = read_factor(file, branch.down), read_factor(file, branch.up)
             try:
                 if not (np.isfinite(A).all() and np.isfinite(B).all()):
                     raise OverflowError("the weights hold NaN or infinite values")
-                found.append(_spectrum(B, A, scaling_at(settings, branch.path)))
+                spectra.append(_spectrum(B, A, scaling_at(settings, branch.path)))
             except OverflowError as error:
                 problems.append(Problem(branch.path, "values", f"{error}; take an earlier checkpoint"))
             if progress is not None:
                 progress(done, len(branches))
     require(problems, folder)
-    return found
+    return spectra
 
 
 def _dataset(
@@ -149,12 +149,12 @@ def _dataset(
 ) -> xr.Dataset:
     paths = [branch.path for branch in branches]
     names = [path.split(".") for path in paths]
-    types = [dict.fromkeys(DTYPES[one.dtype][0] for one in (branch.down, branch.up)) for branch in branches]
+    types = [dict.fromkeys(DTYPES[factor.dtype][0] for factor in (branch.down, branch.up)) for branch in branches]
     values: dict[str, Any] = {
         "rank": [rank_at(settings, path) for path in paths],
         "scaling": [scaling_at(settings, path) for path in paths],
         "dtype": np.array([", ".join(names) for names in types], object),
-        **{name: np.array([one[name] for one in measured]) for name in measured[0]},
+        **{name: np.array([spectrum[name] for spectrum in measured]) for name in measured[0]},
     }
     largest = values["frobenius_norm"].max() or 1.0  # so that squares don't overflow
     squares = np.square(values["frobenius_norm"] / largest)

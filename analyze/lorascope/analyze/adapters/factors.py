@@ -147,8 +147,8 @@ def sort_keys(keys: Mapping[str, StoredTensor]) -> tuple[list[Branch], list[str]
         elif {"A", "B"} <= parts.keys():
             branches.append(Branch(path, parts["A"], parts["B"], frozenset(parts) - {"A", "B"}))
         else:
-            there = ", ".join(sorted(parts))
-            problems.append(Problem(path, "missing", f"lora_A and lora_B belong together, and there is only {there}"))
+            present = ", ".join(sorted(parts))
+            problems.append(Problem(path, "missing", f"lora_A and lora_B belong together, and there is only {present}"))
     return branches, sorted(others), problems
 
 

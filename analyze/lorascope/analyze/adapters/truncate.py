@@ -85,7 +85,7 @@ def truncate_adapter(path: str | Path, out: str | Path, *, share: float = 0.99) 
     branches = sort_keys(keys)[0]
     require(_refusals(settings, keys, branches), folder)
     try:
-        stored, ranks, kept = _truncate_all(folder, settings, keys, branches, share)
+        stored, ranks, shares_left = _truncate_all(folder, settings, keys, branches, share)
     except FloatingPointError as error:
         message = "its truncated weights are beyond the type of the whole ones; save it in float32 first"
         raise ValueError(f"adapter {str(folder)!r} can't be truncated: {message}") from error
@@ -93,9 +93,12 @@ def truncate_adapter(path: str | Path, out: str | Path, *, share: float = 0.99) 
         partial.mkdir()
         specs = {
             key: TensorSpec(
-                dtype=DTYPES[keys[key].dtype][0], shape=one.shape, data_ptr=one.ctypes.data, data_len=one.nbytes
+                dtype=DTYPES[keys[key].dtype][0],
+                shape=tensor.shape,
+                data_ptr=tensor.ctypes.data,
+                data_len=tensor.nbytes,
             )
-            for key, one in stored.items()
+            for key, tensor in stored.items()
         }
         serialize_file(specs, partial / WEIGHTS, metadata={"format": "pt"})
         if (folder / RECORD).is_file():
@@ -103,15 +106,19 @@ def truncate_adapter(path: str | Path, out: str | Path, *, share: float = 0.99) 
         changed = _settings_of(settings, {branch.path: rank for branch, rank in zip(branches, ranks, strict=True)})
         (partial / CONFIG).write_text(json.dumps(changed, indent=2) + "\n", encoding="utf-8")
         read_settings(partial)  # refuses patterns of too many layers: PEFT tries each on each layer
-    found = report[["rank"]].rename(rank="rank_before")
-    found["rank"] = "component", ranks, {"long_name": "rank of the truncated A and B", "units": "1"}
-    found["kept"] = "component", kept, {"long_name": "share of the squared Frobenius norm that is left", "units": "1"}
-    return found.assign_attrs(
+    result = report[["rank"]].rename(rank="rank_before")
+    result["rank"] = "component", ranks, {"long_name": "rank of the truncated A and B", "units": "1"}
+    result["kept"] = (
+        "component",
+        shares_left,
+        {"long_name": "share of the squared Frobenius norm that is left", "units": "1"},
+    )
+    return result.assign_attrs(
         {name: report.attrs[name] for name in ("adapter", "file_sha256", "lorascope")},
         measure="ranks of an adapter that was truncated to a share of each layer's squared norm",
         share=share,
         n_parameters_before=report.attrs["n_parameters"],
-        n_parameters=sum(one.size for key, one in stored.items() if ".lora_" in key),
+        n_parameters=sum(tensor.size for key, tensor in stored.items() if ".lora_" in key),
     )
 
 
@@ -138,7 +145,7 @@ def _truncate_all(
     share: float,
 ) -> tuple[dict[str, np.ndarray], list[int], list[float]]:
     """Every tensor of the new file as it is stored, and by branch the rank and the share that is left."""
-    key_of, ranks, kept = {tensor: key for key, tensor in keys.items()}, [], []
+    key_of, ranks, shares_left = {tensor: key for key, tensor in keys.items()}, [], []
     stored: dict[str, np.ndarray] = {}
     with (folder / WEIGHTS).open("rb") as file:
         for key, tensor in keys.items():
@@ -155,8 +162,8 @@ def _truncate_all(
             stored[key_of[down]] = narrow_factor(A.reshape(-1, *down.shape[1:]), down.dtype)
             stored[key_of[up]] = narrow_factor(B.reshape(*B.shape, *up.shape[2:]), up.dtype)
             ranks.append(len(A))
-            kept.append(left)
-    return stored, ranks, kept
+            shares_left.append(left)
+    return stored, ranks, shares_left
 
 
 def _truncate(
@@ -170,8 +177,8 @@ def _truncate(
     lost = np.append(np.cumsum(np.square(ratios)[::-1])[::-1], 0.0)  # by the rank that is left
     rank = max(1, int(np.argmax(lost <= (1 - share) * lost[0])))
     root = np.sqrt(sigma[:rank])
-    kept = float(1 - lost[rank] / lost[0]) if lost[0] else float("nan")
-    return (left @ U[:, :rank]) * root, root[:, None] * (V[:rank] @ right.T), kept
+    share_left = float(1 - lost[rank] / lost[0]) if lost[0] else float("nan")
+    return (left @ U[:, :rank]) * root, root[:, None] * (V[:rank] @ right.T), share_left
 
 
 def _settings_of(settings: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[str, Any]:

@@ -94,8 +94,8 @@ def js_lower_bound(js: Values) -> Values:
         slope = a * (x + np.log1p(a)) / 2
         missing = np.where(j < LN2 / 2, j - _extremal_js(x), left - rest)
         x = x + np.log1p(missing / rest) * left / slope
-    found: Values = _plain(np.where(j < LN2, x, np.inf))
-    return found
+    bound: Values = _plain(np.where(j < LN2, x, np.inf))
+    return bound
 
 
 def js_upper_bound(mi: Values) -> Values:
@@ -121,15 +121,15 @@ def js_upper_bound(mi: Values) -> Values:
     J(mi) of `js_lower_bound`, whose notes prove it. It is never above mi ln(2)/2, let alone mi/2.
     """
     x = _in_range("mi", mi, 0.0, np.inf, "0 nats and above, infinity too")
-    found: Values = _plain(np.minimum(_extremal_js(np.minimum(x, FARTHEST)), LN2))
-    return found
+    bound: Values = _plain(np.minimum(_extremal_js(np.minimum(x, FARTHEST)), LN2))
+    return bound
 
 
 def _extremal_js(x: np.ndarray) -> np.ndarray:
     """J(x): JS in nats of a distribution that is 0 or exp(x) times another, relative to which it has KL x."""
-    a, gone = np.exp(-x), -np.expm1(-x)
+    a, rest = np.exp(-x), -np.expm1(-x)
     # ln 2 - ((1 + a) ln(1 + a) + a x)/2, rearranged so that nothing but terms of the size of x remain where it is small
-    return np.asarray((gone * LN2 - (1 + a) * np.log1p(-gone / 2) - a * x) / 2)
+    return np.asarray((rest * LN2 - (1 + a) * np.log1p(-rest / 2) - a * x) / 2)
 
 
 def discrete_dependence(joint: np.ndarray) -> Dependence:

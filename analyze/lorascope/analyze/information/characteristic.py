@@ -53,14 +53,14 @@ def characteristic_directions(x: np.ndarray, y: np.ndarray, *, seed: int = 0) ->
     rng = np.random.default_rng(seed)
     waves = [_waves(side.shape[1], rng) for side in (x, y)]
     some = rng.permutation(len(x))[:MOST_ROWS]
-    climbed = sorted(_maxima(x[some], y[some], waves, N_STARTS, is_sure=False), key=lambda one: -one[0])
-    kept: list[np.ndarray] = []
-    for _, found in climbed:
-        if not any(_are_alike(found, other, x.shape[1]) for other in kept):
-            kept.append(_refined(x, y, found))
+    climbed = sorted(_maxima(x[some], y[some], waves, N_STARTS, is_sure=False), key=lambda maximum: -maximum[0])
+    distinct: list[np.ndarray] = []
+    for _, directions in climbed:
+        if not any(_are_alike(directions, other, x.shape[1]) for other in distinct):
+            distinct.append(_refined(x, y, directions))
     is_sure = climbed[0][0] > 2 * CHANCE / len(some)  # a climb adds to what was by chance
-    while is_sure and len(kept) < MOST_PAIRS:
-        pairs = np.stack(kept, axis=1)
+    while is_sure and len(distinct) < MOST_PAIRS:
+        pairs = np.stack(distinct, axis=1)
         rests = [_rest(along) for along in (pairs[: x.shape[1]], pairs[x.shape[1] :])]
         if not all(rest.any() for rest in rests):
             break
@@ -70,8 +70,8 @@ def characteristic_directions(x: np.ndarray, y: np.ndarray, *, seed: int = 0) ->
         if not more:
             break
         turned = np.split(_refined(of_x, of_y, more[0][1]), [x.shape[1]])
-        kept.append(np.concatenate([rest @ along for rest, along in zip(rests, turned, strict=True)]))
-    pairs = np.stack(kept, axis=1)
+        distinct.append(np.concatenate([rest @ along for rest, along in zip(rests, turned, strict=True)]))
+    pairs = np.stack(distinct, axis=1)
     return pairs[: x.shape[1]], pairs[x.shape[1] :]
 
 
@@ -139,8 +139,8 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 def _climb(x: np.ndarray, y: np.ndarray, start: np.ndarray, steps: int) -> tuple[float, np.ndarray]:
     """The squared covariance at a maximum near the start, and where that is."""
-    found = minimize(_less, start, (x, y), jac=True, method="L-BFGS-B", options={"maxiter": steps})
-    return -float(found.fun), np.asarray(found.x)
+    optimum = minimize(_less, start, (x, y), jac=True, method="L-BFGS-B", options={"maxiter": steps})
+    return -float(optimum.fun), np.asarray(optimum.x)
 
 
 def _less(both: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
@@ -154,6 +154,6 @@ def _less(both: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[float, np.nda
     return -float((covariance**2).sum()), -2 / len(x) * np.concatenate(slopes)
 
 
-def _are_alike(one: np.ndarray, other: np.ndarray, d: int) -> bool:
+def _are_alike(first: np.ndarray, second: np.ndarray, d: int) -> bool:
     """Whether both directions of a pair are about those of another."""
-    return all(abs(float(_unit(one[side]) @ _unit(other[side]))) > ALIKE for side in (slice(d), slice(d, None)))
+    return all(abs(float(_unit(first[side]) @ _unit(second[side]))) > ALIKE for side in (slice(d), slice(d, None)))

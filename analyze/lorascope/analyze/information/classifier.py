@@ -96,9 +96,9 @@ def _least_groups(labels: np.ndarray, first: np.ndarray) -> int:
 
 def _coordinates(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Canonical pairs, found on some rows, and a pair of norms, which tell a shared scale, as Student's."""
-    kept = [_principal(side, rows) for side in (x, y)]
-    axes = canonical_axes(kept[0][rows], kept[1][rows], N_PAIRS, ridge=RIDGE)
-    u, v = (project(side, along) for side, along in zip(kept, axes, strict=True))
+    sides = [_principal(side, rows) for side in (x, y)]
+    axes = canonical_axes(sides[0][rows], sides[1][rows], N_PAIRS, ridge=RIDGE)
+    u, v = (project(side, along) for side, along in zip(sides, axes, strict=True))
     if x.shape[1] == y.shape[1] == 1:
         return u, v
     norms = [

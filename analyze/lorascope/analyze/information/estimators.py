@@ -131,12 +131,12 @@ def resolve_estimators(estimator: str | Sequence[str]) -> tuple[str, ...]:
     """
     if not isinstance(estimator, Sequence):
         raise ValueError(f"`estimator` is {estimator!r}; give a name, or a list of names")
-    given = (estimator,) if isinstance(estimator, str) else tuple(estimator)
-    unknown = [name for name in given if name not in SETS and name not in ESTIMATORS]
-    if unknown or not given:
+    requested = (estimator,) if isinstance(estimator, str) else tuple(estimator)
+    unknown = [name for name in requested if name not in SETS and name not in ESTIMATORS]
+    if unknown or not requested:
         allowed = ", ".join((*SETS, *ESTIMATORS))
         raise ValueError(f"`estimator` names {repr(unknown[0]) if unknown else 'nothing'}; allowed are {allowed}")
-    names = [member for name in given for member in SETS.get(name, (name,))]
+    names = [member for name in requested for member in SETS.get(name, (name,))]
     return tuple(dict.fromkeys(names))
 
 
@@ -145,27 +145,27 @@ def evaluate(pairs: Pairs, names: Sequence[str], settings: Settings, *, strict: 
 
     The panel is its members' largest. Unless it is to be strict, what an estimator refuses is NaN.
     """
-    given = {"values": pairs}
+    seen_pairs = {"values": pairs}
     seen = {ESTIMATORS[name].sees for name in names if name in ESTIMATORS}
     if seen != {"values"}:
         sides, seeds = (pairs.x, pairs.y), (2 * settings.seed, 2 * settings.seed + 1)
         scores = [normal_scores(side, seed=seed) for side, seed in zip(sides, seeds, strict=True)]
-        given["scores"] = pairs._replace(x=scores[0], y=scores[1])
+        seen_pairs["scores"] = pairs._replace(x=scores[0], y=scores[1])
         if "tempered" in seen:
             x, y = (tempered(*side, seed=seed) for *side, seed in zip(sides, scores, seeds, strict=True))
-            given["tempered"] = pairs._replace(x=x, y=y)
-    found = dict.fromkeys(names, math.nan)
+            seen_pairs["tempered"] = pairs._replace(x=x, y=y)
+    values = dict.fromkeys(names, math.nan)
     for name in names:
         if name == "panel":
             continue
         try:
-            found[name] = ESTIMATORS[name].function(given[ESTIMATORS[name].sees], settings)
+            values[name] = ESTIMATORS[name].function(seen_pairs[ESTIMATORS[name].sees], settings)
         except ValueError:
             if strict:
                 raise
     if "panel" in names:
-        found["panel"] = float(np.max([found[name] for name in PANEL]))
-    return np.array([found[name] for name in names])
+        values["panel"] = float(np.max([values[name] for name in PANEL]))
+    return np.array([values[name] for name in names])
 
 
 def ceilings(pairs: Pairs, names: Sequence[str], settings: Settings) -> np.ndarray:

@@ -79,15 +79,15 @@ def estimate(
     jobs: list[Callable[[], Pairs]] = [lambda: pairs, *nulls]
     jobs += [partial(pairs.take, rows) for parts in cuts.values() for rows in parts]
 
-    def one(place: int) -> np.ndarray:
+    def evaluate_job(place: int) -> np.ndarray:
         # The first is the whole, whose mistakes are the user's. What an estimator refuses of a shuffle or a part, which
         # may hold ties or a constant column that the whole doesn't, is NaN.
         return evaluate(jobs[place](), names, settings, strict=not place)
 
     values = []
     with ThreadPoolExecutor(n_workers) as pool:
-        for found in pool.map(one, range(len(jobs))):  # pairs are made when their turn comes: few lie in memory
-            values.append(found)
+        for row in pool.map(evaluate_job, range(len(jobs))):  # pairs are made when their turn comes: few lie in memory
+            values.append(row)
             if progress is not None:
                 progress(len(values), len(jobs))
     edges = np.cumsum([1, n_shuffles, *map(len, cuts.values())])[:-1]
@@ -226,7 +226,7 @@ def _verdicts(names: Sequence[str], at: dict[str, np.ndarray], pairs: Pairs, set
     if effective_rows(pairs) < FEWEST * n:
         return [float(VERDICTS.index("serial"))] * len(names)
     sees_all = (settings.k / n) ** (1 / d) <= RESOLUTION
-    found, members = {}, {}
+    words, members = {}, {}
     for place, name in enumerate(names):
         fields = {field: float(at[field][place]) for field in VERDICT_FIELDS}
         if name in PANEL:
@@ -239,12 +239,12 @@ def _verdicts(names: Sequence[str], at: dict[str, np.ndarray], pairs: Pairs, set
                 says = "assumes Gaussian"
             elif says == "ok" and not sees_all:
                 says = "lower bound only"
-            found[name] = verdict(says, **fields)
+            words[name] = verdict(says, **fields)
     if "panel" in names:
         place = names.index("panel")
         own = verdict("ok", **{field: float(at[field][place]) for field in VERDICT_FIELDS} | {"null_mean": math.nan})
-        found |= panel_verdicts(members, {name: found[name] for name in PANEL}, own)
-    return [float(VERDICTS.index(found[name])) for name in names]
+        words |= panel_verdicts(members, {name: words[name] for name in PANEL}, own)
+    return [float(VERDICTS.index(words[name])) for name in names]
 
 
 def verdict(
@@ -310,9 +310,9 @@ def panel_verdicts(
     value, error = members[best]
     near = AGREEMENT + (0.0 if math.isnan(error) else 2 * error)
     far = [name for name in members if not value - members[name][0] <= near and name != best]
-    found = {name: "lower bound only" for name in far if verdicts[name] == "ok"}
+    corrected = {name: "lower bound only" for name in far if verdicts[name] == "ok"}
     for word in (verdicts[best], own):
         if word not in ("ok", "lower bound only"):
-            return {**found, "panel": word}
+            return {**corrected, "panel": word}
     is_ok = any(verdicts[name] == "ok" and name not in far for name in members)
-    return {**found, "panel": "ok" if is_ok else "lower bound only"}
+    return {**corrected, "panel": "ok" if is_ok else "lower bound only"}

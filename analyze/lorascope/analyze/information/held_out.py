@@ -63,7 +63,7 @@ def quadratic_cca_ksg(scores: Pairs, settings: Settings) -> float:
 
     def along(fitted: Pairs) -> tuple[np.ndarray, np.ndarray]:
         axes = _refined(fitted, canonical_axes(fitted.x, fitted.y, N_JOINT, ridge=RIDGE), ridge=RIDGE)
-        u, v = (project(side, found) for side, found in zip((features.x, features.y), axes, strict=True))
+        u, v = (project(side, along_side) for side, along_side in zip((features.x, features.y), axes, strict=True))
         return normal_scores(u), normal_scores(v)
 
     return _along(features, settings, along, n_joint=N_JOINT, is_summed=False)
@@ -123,39 +123,39 @@ def _along(pairs: Pairs, settings: Settings, along: _Directions, *, n_joint: int
     first = halves(pairs.groups_x, seed=settings.seed)
     groups = pairs.groups_x, pairs.groups_y
     most = ksg_ceiling(len(pairs.x), settings.k)
-    found = []
+    of_halves = []
     for fitted in (first, ~first):
         u, v = along(pairs.take(fitted))
         rest = np.flatnonzero(~fitted)
 
-        def told(x: np.ndarray, y: np.ndarray, rows: np.ndarray = rest) -> float:
+        def information(x: np.ndarray, y: np.ndarray, rows: np.ndarray = rest) -> float:
             return extrapolated_ksg(x, y, k=settings.k, groups=groups, rows=rows)
 
-        values = [told(u[:, :m], v[:, :m]) for m in range(1, min(n_joint, u.shape[1]) + 1)]
+        values = [information(u[:, :m], v[:, :m]) for m in range(1, min(n_joint, u.shape[1]) + 1)]
         if is_summed:
             is_seen = [len(rest) * covariance(u[rest, j], v[rest, j]) > CHANCE for j in range(u.shape[1])]
-            values.append(_summed(u[:, is_seen], v[:, is_seen], told, most) if sum(is_seen) > 1 else values[0])
-        found.append(values)
-    n_kinds = max(map(len, found))  # halves may find different numbers of pairs
-    means = np.mean([values[:-1] + values[-1:] * (n_kinds - len(values) + 1) for values in found], axis=0)
+            values.append(_summed(u[:, is_seen], v[:, is_seen], information, most) if sum(is_seen) > 1 else values[0])
+        of_halves.append(values)
+    n_kinds = max(map(len, of_halves))  # halves may find different numbers of pairs
+    means = np.mean([values[:-1] + values[-1:] * (n_kinds - len(values) + 1) for values in of_halves], axis=0)
     return min(float(means.max()), max(float(means[0]), most))
 
 
-def _summed(u: np.ndarray, v: np.ndarray, told: Callable[[np.ndarray, np.ndarray], float], most: float) -> float:
+def _summed(u: np.ndarray, v: np.ndarray, information: Callable[[np.ndarray, np.ndarray], float], most: float) -> float:
     """Sum over pairs of what each tells, less what its directions tell about those of earlier ones, until it is `most`.
 
     I(U; V) = sum I(u_j; v_j) + T(pairs) - T(U) - T(V), where T, total correlation, is the sum over j of what the j-th
     tells about those before it. T(pairs) is at least 0, and left out. A cluster, a scale or a direction that two pairs
     share is so counted once; what neighbours don't see of T, such as a parity of many, is counted too often.
     """
-    each = np.array([told(u[:, [j]], v[:, [j]]) for j in range(u.shape[1])])
-    kept: list[int] = []
+    each = np.array([information(u[:, [j]], v[:, [j]]) for j in range(u.shape[1])])
+    counted: list[int] = []
     total = 0.0
     for j in np.argsort(-each, kind="stable"):
         if total >= most or each[j] < LEAST:
             break
-        shared = sum(max(told(side[:, [j]], side[:, kept]), 0.0) for side in (u, v)) if kept else 0.0
+        shared = sum(max(information(side[:, [j]], side[:, counted]), 0.0) for side in (u, v)) if counted else 0.0
         if each[j] - shared >= LEAST:
-            kept.append(int(j))
+            counted.append(int(j))
             total += float(each[j]) - shared
     return total

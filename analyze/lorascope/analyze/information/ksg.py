@@ -117,8 +117,8 @@ def _group_mates(groups_x: np.ndarray, groups_y: np.ndarray) -> np.ndarray:
     """How many pairs share a group with each, itself included, int64 (n,)."""
     in_x, in_y = np.bincount(groups_x)[groups_x], np.bincount(groups_y)[groups_y]
     both = groups_x * (groups_y.max() + 1) + groups_y
-    found, inverse = np.unique(both, return_inverse=True)
-    return np.asarray(in_x + in_y - np.bincount(inverse, minlength=len(found))[inverse])
+    distinct, inverse = np.unique(both, return_inverse=True)
+    return np.asarray(in_x + in_y - np.bincount(inverse, minlength=len(distinct))[inverse])
 
 
 def _counts(

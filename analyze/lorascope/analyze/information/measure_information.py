@@ -213,8 +213,8 @@ def _computed(
         if progress is not None:
             progress(n_done, len(sources))
 
-    with one_blas_thread(), dask.config.set(ONE_BY_ONE), workers(scheduler, n_workers) as found:
-        return list(found.compute(lazy, done))
+    with one_blas_thread(), dask.config.set(ONE_BY_ONE), workers(scheduler, n_workers) as pool:
+        return list(pool.compute(lazy, done))
 
 
 def _one(sources: np.ndarray, *, function: Callable[[Source, Plan], Any], plan: Plan) -> np.ndarray:

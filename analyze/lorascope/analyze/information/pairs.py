@@ -118,19 +118,19 @@ def _numbers(side: Any, name: str) -> np.ndarray:
 def _labels(groups: Any, n: int) -> np.ndarray:
     if groups is None:
         return np.arange(n)
-    given = np.asarray(groups)
-    if given.shape != (n,):
-        raise ValueError(f"`groups` has shape {given.shape}; it must be ({n},), a label for each row")
-    if given.dtype.kind in ("f", "O") and any(label != label for label in given):
+    raw = np.asarray(groups)
+    if raw.shape != (n,):
+        raise ValueError(f"`groups` has shape {raw.shape}; it must be ({n},), a label for each row")
+    if raw.dtype.kind in ("f", "O") and any(label != label for label in raw):
         raise ValueError("`groups` holds NaN; every row needs a label")
     try:
-        found, labels = np.unique(given, return_inverse=True)
+        distinct, labels = np.unique(raw, return_inverse=True)
     except TypeError as error:
         raise ValueError(
             f"`groups` holds labels that can't be compared with each other ({error}); give one type"
         ) from error
-    if len(found) < LEAST_GROUPS:
-        what = "all rows are of one group" if len(found) == 1 else f"there are {len(found)} groups"
+    if len(distinct) < LEAST_GROUPS:
+        what = "all rows are of one group" if len(distinct) == 1 else f"there are {len(distinct)} groups"
         raise ValueError(
             f"{what}; halves, shuffles and errors need at least {LEAST_GROUPS}: give more, or leave `groups` out where "
             "rows are independent of each other"

@@ -69,17 +69,17 @@ def choose_tokens(run: Run, n_tokens: int, *, seed: int) -> tuple[np.ndarray, np
     repeats look like perfect dependence. Prefixes are known where a sample's captured positions run from 0 without a
     gap; other tokens are kept. Weights of tokens (`run.tokens["weight"]`) play no part.
     """
-    there = run.committed.values & run.with_states.values
-    if not there.any():
+    usable = run.committed.values & run.with_states.values
+    if not usable.any():
         raise StoreError(f"no committed row of {run.place.name!r} keeps states; there are no tokens to choose from")
-    repeats = _repeats(run, there)
-    candidates = np.flatnonzero(there & ~repeats)
+    repeats = _repeats(run, usable)
+    candidates = np.flatnonzero(usable & ~repeats)
     labels = np.asarray(run.tokens["sample"].values[candidates])
     chosen = _spread(labels, n_tokens, np.random.default_rng(seed))
     return candidates[chosen], labels[chosen], int(repeats.sum())
 
 
-def _repeats(run: Run, there: np.ndarray) -> np.ndarray:
+def _repeats(run: Run, usable: np.ndarray) -> np.ndarray:
     """Bool (token,): tokens `there` that repeat an earlier one of them, prefix and all."""
     starts = run.samples["token_start"].values
     samples, positions, ids = (run.tokens[name].values for name in ("sample", "position", "token_id"))
@@ -92,8 +92,8 @@ def _repeats(run: Run, there: np.ndarray) -> np.ndarray:
         tokens = starts[alike] + place
         keys = prefixes * (int(ids.max()) + 1) + ids[tokens]
         _, prefixes, counts = np.unique(keys, return_inverse=True, return_counts=True)
-        kept = np.flatnonzero(there[tokens])
-        later = np.delete(kept, np.unique(prefixes[kept], return_index=True)[1])
+        candidates = np.flatnonzero(usable[tokens])
+        later = np.delete(candidates, np.unique(prefixes[candidates], return_index=True)[1])
         repeats[tokens[later]] = True
         place += 1
         shared = (counts[prefixes] > 1) & (n_known[alike] > place)

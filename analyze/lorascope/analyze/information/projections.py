@@ -240,8 +240,8 @@ def _axes(product: _Product, name: str, n_axes: int) -> Axes:
 def _nystrom(product: np.ndarray, gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvectors (feature, axis) and eigenvalues of C Q (Q'C Q)^-1 Q'C, without directions that don't vary."""
     values, turns = np.linalg.eigh(gram)
-    kept = values > VARIANCE_TOLERANCE * values[-1]
-    vectors, roots, _ = np.linalg.svd(product @ (turns[:, kept] / np.sqrt(values[kept])), full_matrices=False)
+    varies = values > VARIANCE_TOLERANCE * values[-1]
+    vectors, roots, _ = np.linalg.svd(product @ (turns[:, varies] / np.sqrt(values[varies])), full_matrices=False)
     return vectors, roots**2
 
 
@@ -260,10 +260,10 @@ def _whitening(side: np.ndarray, name: str, ridge: float) -> tuple[np.ndarray, n
         raise ValueError(f"`{name}` is the same in all {len(side)} samples; it correlates with nothing")
     scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=varies)
     scores, values, directions = np.linalg.svd(centred * scale, full_matrices=False)
-    kept = values > SINGULAR_TOLERANCE * values[0]
-    damped = np.sqrt(values[kept] ** 2 + len(side) * ridge)
-    white = scale[:, None] * directions[kept].T / damped * np.sqrt(len(side) - 1)
-    return white, scores[:, kept] * (values[kept] / damped)
+    is_real = values > SINGULAR_TOLERANCE * values[0]
+    damped = np.sqrt(values[is_real] ** 2 + len(side) * ridge)
+    white = scale[:, None] * directions[is_real].T / damped * np.sqrt(len(side) - 1)
+    return white, scores[:, is_real] * (values[is_real] / damped)
 
 
 def _half_of(sizes: np.ndarray) -> list[int]:

@@ -54,18 +54,18 @@ def refined(
     whites = _white(x, ridge), _white(y, ridge)
     rows = [white for white, _, _ in whites]
     starts = [to @ side for (_, _, to), side in zip(whites, (a, b), strict=True)]
-    found = [np.zeros((len(side), 0)) for side in starts]
+    directions = [np.zeros((len(side), 0)) for side in starts]
     is_open = True
     for j in range(a.shape[1]):
-        before = [side if is_apart else side[:, :0] for side in found]
+        before = [side if is_apart else side[:, :0] for side in directions]
         pair = [_unit(side[:, j], done) for side, done in zip(starts, before, strict=True)]
         if is_open:
             widths = [min(SMOOTHING, radians / max(float(np.linalg.norm(side[:, j])), 1e-300)) for side in starts]
             pair, is_open = _turned(rows, pair, before, widths)
-        found = [np.column_stack([side, one]) for side, one in zip(found, pair, strict=True)]
+        directions = [np.column_stack([side, direction]) for side, direction in zip(directions, pair, strict=True)]
     turned_a, turned_b = (
         back @ (side * np.linalg.norm(start, axis=0))
-        for (_, back, _), side, start in zip(whites, found, starts, strict=True)
+        for (_, back, _), side, start in zip(whites, directions, starts, strict=True)
     )
     return turned_a, turned_b
 
@@ -76,8 +76,8 @@ def _white(x: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray, np.ndar
     covariance = centred.T @ centred / len(x)
     scale = np.sqrt(np.maximum(np.diag(covariance), 1e-300))
     variances, axes = np.linalg.eigh(covariance / scale[:, None] / scale)
-    kept = variances > SMALLEST * variances[-1]
-    roots, axes = np.sqrt(variances[kept] + ridge), axes[:, kept]
+    varies = variances > SMALLEST * variances[-1]
+    roots, axes = np.sqrt(variances[varies] + ridge), axes[:, varies]
     back = axes / roots / scale[:, None]
     return centred @ back, back, (axes * roots).T * scale
 
@@ -98,17 +98,17 @@ def _turned(
     places = np.arange(SIDE) * CELL
     kernels = [np.exp(-((places - places[:, None]) ** 2) / (2 * width**2)) for width in widths]
     at, share = start, 1.0
-    first, *slopes = _told(rows[0] @ at[0], rows[1] @ at[1], kernels)
+    first, *slopes = _density_information(rows[0] @ at[0], rows[1] @ at[1], kernels)
     value, by_chance = first, sum(map(len, start)) / len(rows[0]) / 2
     for _ in range(STEPS):
         tried = []
-        for side, one, slope, done in zip(rows, at, slopes, before, strict=True):
+        for side, direction, slope, done in zip(rows, at, slopes, before, strict=True):
             step = side.T @ slope / max(float(slope @ slope), 1e-300)
-            tried.append(_unit(one + share * (step - one * (one @ step)), done))
-        told, *new_slopes = _told(rows[0] @ tried[0], rows[1] @ tried[1], kernels)
-        if told > value:
-            is_little = told - value < by_chance / 4
-            at, value, slopes, share = tried, told, new_slopes, min(1.5 * share, LONGEST)
+            tried.append(_unit(direction + share * (step - direction * (direction @ step)), done))
+        information, *new_slopes = _density_information(rows[0] @ tried[0], rows[1] @ tried[1], kernels)
+        if information > value:
+            is_little = information - value < by_chance / 4
+            at, value, slopes, share = tried, information, new_slopes, min(1.5 * share, LONGEST)
             if is_little:
                 break
         elif (share := share / 3) < SHORTEST:
@@ -117,7 +117,9 @@ def _turned(
     return (at if is_more else start), is_more
 
 
-def _told(u: np.ndarray, v: np.ndarray, kernels: list[np.ndarray]) -> tuple[float, np.ndarray, np.ndarray]:
+def _density_information(
+    u: np.ndarray, v: np.ndarray, kernels: list[np.ndarray]
+) -> tuple[float, np.ndarray, np.ndarray]:
     """Mean over rows of the logarithm of the ratio of densities, and its slopes along u and v, float64 (n,)."""
     at = [np.clip((side + REACH) / CELL, 0, SIDE - 1.001) for side in (u, v)]
     below = [place.astype(np.int64) for place in at]

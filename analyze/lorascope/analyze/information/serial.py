@@ -34,7 +34,7 @@ def _autocorrelation(side: np.ndarray) -> np.ndarray:
     """At lags 1 to n / 4, the largest size over columns, 0 where that may be chance, float64 (lag,)."""
     n = len(side)
     spectrum = rfft(side - side.mean(axis=0), 2 * n, axis=0)
-    found = irfft(np.abs(spectrum) ** 2, axis=0)[: n // 4 + 1]
-    largest = np.abs(found[1:] / found[0]).max(axis=1)
-    least = (np.sqrt(2 * np.log(found[1:].size)) + CHANCE) / np.sqrt(n)
+    covariances = irfft(np.abs(spectrum) ** 2, axis=0)[: n // 4 + 1]
+    largest = np.abs(covariances[1:] / covariances[0]).max(axis=1)
+    least = (np.sqrt(2 * np.log(covariances[1:].size)) + CHANCE) / np.sqrt(n)
     return np.asarray(np.where(largest < least, 0.0, largest))

@@ -46,7 +46,7 @@ def captured_measures(run: Run, names: tuple[str, ...], adapter: str | None) -> 
     def take(name: str) -> np.ndarray:
         if name == "delta_ratio":
             return norm_ratio(take("delta_norm"), take("base_norm"))
-        found = run.js(adapter) if name == "js" else run.reduction(name, None if name == "base_norm" else adapter)
-        return np.asarray(found.values)
+        values = run.js(adapter) if name == "js" else run.reduction(name, None if name == "base_norm" else adapter)
+        return np.asarray(values.values)
 
     return [take(name)[:, touched] for name in names]

@@ -60,8 +60,8 @@ def workers(scheduler: Any = None, n_workers: int | None = None) -> Iterator[Wor
         if n_workers is not None:
             message = f"`n_workers` is {n_workers}; a cluster has the workers that it was started with: leave it out"
             raise ValueError(message)
-        with cluster_workers(client) as found:
-            yield found
+        with cluster_workers(client) as cluster:
+            yield cluster
         return
     name = scheduler or dask.config.get("scheduler", None) or "threads"
     if not isinstance(name, str) or name not in dask.base.named_schedulers:
@@ -84,12 +84,12 @@ def _local(name: str, n_workers: int | None) -> Callable[[Any, Callable[[], None
     options = {"scheduler": name, **({} if n_workers is None else {"num_workers": n_workers})}
 
     def compute(array: Any, done: Callable[[], None]) -> np.ndarray:
-        def tell(key: Any, *_: Any) -> None:
+        def count_block(key: Any, *_: Any) -> None:
             if key[0] == array.name:
                 done()
 
         blocks = array.to_delayed().ravel()  # of a whole array Dask would rename the task that makes its only block
-        with dask.config.set(options), Callback(posttask=tell):
+        with dask.config.set(options), Callback(posttask=count_block):
             values = dask.base.compute(*blocks)
         return assemble(array, zip((block.key for block in blocks), values, strict=True))
 

@@ -80,7 +80,7 @@ def _labelled(base: xr.DataArray, delta: xr.DataArray) -> xr.DataArray:
         )
     feature = base.dims[-1]
     dtype = np.float64 if np.float64 in (base.dtype.type, delta.dtype.type) else np.float32
-    found: xr.DataArray = xr.apply_ufunc(
+    js: xr.DataArray = xr.apply_ufunc(
         jensen_shannon,
         base,
         delta,
@@ -89,7 +89,7 @@ def _labelled(base: xr.DataArray, delta: xr.DataArray) -> xr.DataArray:
         output_dtypes=[dtype],
         join="exact",
     )
-    return found.rename("js").assign_attrs(long_name="Jensen-Shannon divergence of two softmaxes", units="nat")
+    return js.rename("js").assign_attrs(long_name="Jensen-Shannon divergence of two softmaxes", units="nat")
 
 
 def _check(base: np.ndarray, delta: np.ndarray) -> None:

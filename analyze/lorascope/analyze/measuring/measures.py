@@ -93,8 +93,8 @@ def _effective_width(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
 
 
 def _divergences(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
-    found = _filled(divergence_rows, 4, base, delta)
-    return (*found, np.exp(found[3]))
+    values = _filled(divergence_rows, 4, base, delta)
+    return (*values, np.exp(values[3]))
 
 
 def _argmax_agreement(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
@@ -167,16 +167,16 @@ def resolve(names: Sequence[str | Measure]) -> tuple[tuple[Measure, ...], dict[s
     """
     if isinstance(names, str | Measure) or not names:
         raise ValueError(f"`names` is {names!r}; give a sequence of at least one name, such as ('js',)")
-    wanted: dict[str, Measure] = {}
+    by_name: dict[str, Measure] = {}
     for asked in names:
         if isinstance(asked, str) and asked not in MEASURES:
             raise ValueError(f"no measure {asked!r}; there are {sorted(MEASURES)}")
-        found = {asked: MEASURES[asked]} if isinstance(asked, str) else dict.fromkeys(asked.outputs, asked)
-        for name, measure in found.items():
+        outputs = {asked: MEASURES[asked]} if isinstance(asked, str) else dict.fromkeys(asked.outputs, asked)
+        for name, measure in outputs.items():
             if MEASURES.get(name, measure) is not measure or name in TAKEN:
                 raise ValueError(f"a measure can't be called {name!r}, as something else is; give it another name")
-            if name in wanted:
+            if name in by_name:
                 raise ValueError(f"measure {name!r} is asked for twice; name each once")
-            wanted[name] = measure
-    measures = tuple({id(measure): measure for measure in wanted.values()}.values())
-    return measures, {name: measure.outputs[name] for name, measure in wanted.items()}
+            by_name[name] = measure
+    measures = tuple({id(measure): measure for measure in by_name.values()}.values())
+    return measures, {name: measure.outputs[name] for name, measure in by_name.items()}

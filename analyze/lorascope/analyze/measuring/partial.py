@@ -72,10 +72,10 @@ def open_partial(
     """
     path = partial_path(target)
     try:
-        found = zarr.open_group(path, mode="r", use_consolidated=False)[DONE].attrs[IDENTITY]
+        stored_identity = zarr.open_group(path, mode="r", use_consolidated=False)[DONE].attrs[IDENTITY]
     except (OSError, KeyError, ValueError):  # nothing, or not set up to its end
-        found = None
-    if found != json.loads(json.dumps(identity)):
+        stored_identity = None
+    if stored_identity != json.loads(json.dumps(identity)):
         if path.exists():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         _create(path, identity, attributes, shape)

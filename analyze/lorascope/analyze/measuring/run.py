@@ -113,7 +113,7 @@ def measure_unsaved(
         blocks = _computed([every[place] for place in chosen], names, done, scheduler, n_workers, progress)
     else:
         columns = captured_measures(run, tuple(measures), adapter)
-        captured = {name: one[:, chosen] for name, one in zip(measures, columns, strict=True)}
+        captured = {name: column[:, chosen] for name, column in zip(measures, columns, strict=True)}
         if partial is None:
             return _dataset(run, table, captured, measures)
         blocks = [(slice(None), captured)]
@@ -122,11 +122,11 @@ def measure_unsaved(
             partial.write(part, values)
         stored = partial.open()
         return _dataset(run, table, {name: stored[name].variable for name in measures}, measures)
-    held = {name: np.full(shape, np.nan, np.float32) for name in measures}
+    in_memory = {name: np.full(shape, np.nan, np.float32) for name in measures}
     for part, values in blocks:
         for name, block in values.items():
-            held[name][:, part] = block
-    return _dataset(run, table, held, measures)
+            in_memory[name][:, part] = block
+    return _dataset(run, table, in_memory, measures)
 
 
 def _computed(
@@ -139,9 +139,9 @@ def _computed(
 ) -> Iterator[tuple[slice, Mapping[str, np.ndarray]]]:
     """Which components, and their measures (token, component), of those that aren't done: a batch at a time."""
     outputs = resolve(names)[1]
-    with workers(scheduler, n_workers) as found:
-        group_bytes = GROUP_BYTES * _together(sources, found)
-        cut = _batches(sources, group_bytes=group_bytes, n_threads=found.n_threads, n_outputs=len(outputs))
+    with workers(scheduler, n_workers) as pool:
+        group_bytes = GROUP_BYTES * _together(sources, pool)
+        cut = _batches(sources, group_bytes=group_bytes, n_threads=pool.n_threads, n_outputs=len(outputs))
         batches = [batch for batch in cut if not done[batch].all()]
         n_groups = sum(len(group_sizes(sources[batch], group_bytes)) for batch in batches)
         count, total = itertools.count(1), n_groups * sources[0].base.n_rows
@@ -152,23 +152,23 @@ def _computed(
 
         for batch in batches:
             array = measure_sources(sources[batch], names, group_bytes=group_bytes)
-            values = found.compute(array, one_more).transpose(0, 2, 1)
+            values = pool.compute(array, one_more).transpose(0, 2, 1)
             yield batch, dict(zip(outputs, values, strict=True))
 
 
-def _together(sources: Sequence[Source], found: Workers) -> int:
+def _together(sources: Sequence[Source], pool: Workers) -> int:
     """How many times `GROUP_BYTES` a task is to have: as much as is allowed, as long as every worker has a queue."""
     n_tasks = len(group_sizes(sources, GROUP_BYTES)) * sources[0].base.n_rows
-    return max(1, min(found.most_together, n_tasks // (BATCH_TASKS * found.n_threads)))
+    return max(1, min(pool.most_together, n_tasks // (BATCH_TASKS * pool.n_threads)))
 
 
 def _batches(sources: Sequence[Source], *, group_bytes: int, n_threads: int, n_outputs: int) -> list[slice]:
     """Neighbours that are computed together: whole chunks of the result where that is no more than `BATCH_BYTES`."""
     rows = sources[0].base
     group = max(group_sizes(sources, group_bytes))
-    wanted = -(-BATCH_TASKS * n_threads * group // rows.n_rows)
+    n_components = -(-BATCH_TASKS * n_threads * group // rows.n_rows)
     most = max(1, BATCH_BYTES // (4 * n_outputs * rows.shape[0]))
-    size = min(-(-wanted // CHUNK_COMPONENTS) * CHUNK_COMPONENTS, most)
+    size = min(-(-n_components // CHUNK_COMPONENTS) * CHUNK_COMPONENTS, most)
     if size > CHUNK_COMPONENTS:
         size -= size % CHUNK_COMPONENTS
     return [slice(start, min(start + size, len(sources))) for start in range(0, len(sources), size)]

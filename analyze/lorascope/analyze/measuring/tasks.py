@@ -69,21 +69,21 @@ def measure_block(sources: Any, rows: Any, *, measures: Sequence[Measure], outpu
     out = np.empty((len(sources), len(outputs), length), np.float32)  # a component's values side by side
     for column, source, factor in zip(out, sources, factors, strict=True):
         for tile in row_tiles(source, row, factor):
-            found = _values(measures, tile.base, tile.delta, source.component)
+            values = _values(measures, tile.base, tile.delta, source.component)
             for place, name in enumerate(outputs):
-                column[place, tile.tokens] = found[name]
+                column[place, tile.tokens] = values[name]
     return np.ascontiguousarray(out.transpose(1, 0, 2))
 
 
 def _values(
     measures: Sequence[Measure], base: np.ndarray, delta: np.ndarray, component: str
 ) -> Mapping[str, np.ndarray]:
-    found: dict[str, np.ndarray] = {}
+    by_name: dict[str, np.ndarray] = {}
     for measure in measures:
         ours = MEASURES.keys() >= measure.outputs.keys()
-        values = measure.function(base, delta) if ours else _own_values(measure, base, delta, component)
-        found |= zip(measure.outputs, values if isinstance(values, tuple) else (values,), strict=True)
-    return found
+        output = measure.function(base, delta) if ours else _own_values(measure, base, delta, component)
+        by_name |= zip(measure.outputs, output if isinstance(output, tuple) else (output,), strict=True)
+    return by_name
 
 
 def _own_values(measure: Measure, base: np.ndarray, delta: np.ndarray, component: str) -> tuple[np.ndarray, ...]:

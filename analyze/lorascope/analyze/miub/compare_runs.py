@@ -128,10 +128,10 @@ def paired(first: xr.DataTree, second: xr.DataTree, by: Sequence[str] = ()) -> x
         )
     require_same_tokens(first, second, shared)
     groups = tables[0].columns.append(tables[1].columns).drop_duplicates()
-    one, other = (table.loc[shared].reindex(columns=groups, fill_value=0.0) for table in tables)
-    found = pd.DataFrame(_tests((other - one).to_numpy(), adjust=bool(by)), index=groups)
+    before, after = (table.loc[shared].reindex(columns=groups, fill_value=0.0) for table in tables)
+    tests = pd.DataFrame(_tests((after - before).to_numpy(), adjust=bool(by)), index=groups)
     orders = {key: _in_order(groups.get_level_values(key).tolist(), key) for key in by}
-    grid: xr.Dataset = found.to_xarray().sel(whole=0, drop=True).sel(orders)
+    grid: xr.Dataset = tests.to_xarray().sel(whole=0, drop=True).sel(orders)
     if list(by) == ["component"]:  # as maps want it
         keys = {key: np.concatenate([first[key].values, second[key].values]) for key in PAIR_KEYS}
         kinds = pd.DataFrame(keys).drop_duplicates("component").set_index("component").loc[orders["component"]]
@@ -154,9 +154,9 @@ def _check_alike(results: Sequence[xr.DataTree]) -> None:
     for result in results:
         require_result(result)
     for key, what in (("unit", "units"), ("over_tokens", "reductions")):
-        found = {result.attrs[key] for result in results}
-        if len(found) > 1:
-            raise ValueError(f"results of different {what} can't be compared: {sorted(found)}; compute them alike")
+        values = {result.attrs[key] for result in results}
+        if len(values) > 1:
+            raise ValueError(f"results of different {what} can't be compared: {sorted(values)}; compute them alike")
     # What is reduced to its answer or its last token is the same where more was captured.
     kinds = {result.attrs.get("population", "") for result in results} - {""}
     if len(kinds) > 1 and results[0].attrs["over_tokens"] in ("mean", "sum"):
@@ -203,17 +203,17 @@ def require_same_tokens(first: xr.DataTree, second: xr.DataTree, shared: pd.Mult
     places, texts = [], []
     for result, node in zip((first, second), nodes, strict=True):
         owners = shared.get_indexer(sample_names(result))[node["sample_of_token"].values]
-        kept = (owners >= 0) & (node["role"].values != "generated")
-        places.append(owners[kept].astype(np.int64) << 32 | node["position"].values[kept])
-        texts.append(node["text"].values[kept])
+        compared = (owners >= 0) & (node["role"].values != "generated")
+        places.append(owners[compared].astype(np.int64) << 32 | node["position"].values[compared])
+        texts.append(node["text"].values[compared])
     both, *where = np.intersect1d(places[0], places[1], assume_unique=True, return_indices=True)
-    one, other = (text[place] for text, place in zip(texts, where, strict=True))
-    if len(differing := np.flatnonzero(one != other)):
+    text, other = (text[place] for text, place in zip(texts, where, strict=True))
+    if len(differing := np.flatnonzero(text != other)):
         at = differing[0]
         dataset, _, _, name = shared[both[at] >> 32]
         raise ValueError(
             f"sample {name!r} of {dataset!r} isn't the same text in both: at position {both[at] & 0xFFFFFFFF} "
-            f"{_name(first)!r} has {one[at]!r}, {_name(second)!r} has {other[at]!r}; pair runs of the same data"
+            f"{_name(first)!r} has {text[at]!r}, {_name(second)!r} has {other[at]!r}; pair runs of the same data"
         )
 
 
@@ -240,10 +240,12 @@ def _tests(differences: np.ndarray, *, adjust: bool) -> dict[str, np.ndarray]:
         t = mean / error
     p = 2 * stats.t.sf(np.abs(t), len(differences) - 1)
     can_rank = np.isfinite(differences).all(axis=0) & differences.any(axis=0)
-    ranks = [stats.wilcoxon(one).pvalue if can else np.nan for one, can in zip(differences.T, can_rank, strict=True)]
-    found = {"difference": mean, "difference_se": error, "t": t, "p_t": p, "p_wilcoxon": np.array(ranks)}
+    ranks = [
+        stats.wilcoxon(column).pvalue if can else np.nan for column, can in zip(differences.T, can_rank, strict=True)
+    ]
+    tests = {"difference": mean, "difference_se": error, "t": t, "p_t": p, "p_wilcoxon": np.array(ranks)}
     if adjust:
         adjusted, known = np.full(p.shape, np.nan), np.isfinite(p)
         adjusted[known] = stats.false_discovery_control(p[known]) if known.any() else []
-        found["p_adjusted"] = adjusted
-    return found
+        tests["p_adjusted"] = adjusted
+    return tests

@@ -89,7 +89,7 @@ def group_by(result: xr.DataTree, by: str | Sequence[str], *, over_components: s
         {
             "miub": (dims, mean.reshape(shape), {"long_name": f"js; {about}", "units": units}),
             "miub_se": (dims, error.reshape(shape), {"long_name": "standard error over samples", "units": units}),
-            **{name: (dims, np.broadcast_to(one, count.shape).reshape(shape)) for name, one in counts.items()},
+            **{name: (dims, np.broadcast_to(n, count.shape).reshape(shape)) for name, n in counts.items()},
         },
         coords={key: _named(key, values) for key, values in names.items()},
         attrs={**result.attrs, "reduction": about},
@@ -123,13 +123,15 @@ def to_dataframe(result: xr.Dataset | xr.DataTree, per: str = "component") -> An
         frame = result.to_dataframe().reset_index()
         return frame[frame["n_samples"] > 0].reset_index(drop=True)
     nodes = [result] if isinstance(result, xr.Dataset) else [node.to_dataset() for node in result.subtree]
-    dims = {" ".join(map(str, one.dims)): node for node in nodes for one in node.data_vars.values() if one.dims}
+    dims = {
+        " ".join(map(str, values.dims)): node for node in nodes for values in node.data_vars.values() if values.dims
+    }
     if per not in dims:
         raise ValueError(f"`per` is {per!r}; this result holds numbers per {sorted(dims)}")
-    kept = [name for name, values in dims[per].data_vars.items() if " ".join(map(str, values.dims)) == per]
-    table = dims[per][kept]  # to xarray, a label with an index is no column
+    columns = [name for name, values in dims[per].data_vars.items() if " ".join(map(str, values.dims)) == per]
+    table = dims[per][columns]  # to xarray, a label with an index is no column
     frame = table.drop_indexes(set(table.xindexes) - set(table.dims)).to_dataframe().reset_index()
-    return frame[[name for name in frame if name not in kept] + kept]
+    return frame[[name for name in frame if name not in columns] + columns]
 
 
 class _Codes(NamedTuple):
@@ -174,9 +176,9 @@ def _codes(columns: Mapping[str, np.ndarray], n: int) -> _Codes:
     codes, size = np.zeros(n, np.int64), 1
     for key, values in columns.items():
         buckets = np.maximum(values - 1, 0) // LENGTH_TOKENS if key == "length" else values
-        found, names = pd.factorize(buckets, sort=key not in UNSORTED)
+        codes_of_key, names = pd.factorize(buckets, sort=key not in UNSORTED)
         labels[key] = names.tolist()
-        codes, size = codes * len(names) + found, size * len(names)
+        codes, size = codes * len(names) + codes_of_key, size * len(names)
     return _Codes(labels, codes, size)
 
 
@@ -200,9 +202,9 @@ def _token_means(
         # What doesn't count may be NaN.
         np.add.at(sums, places, _over_components(np.where(w > 0, values, 0.0), parts, how) * w)
         totals = np.bincount(places, weights[span])
-        there = totals > 0
-        sample, group = np.divmod(cells[there], tokens.n)
-        yield groups[sample] * tokens.n + group, sums[there] / totals[there, None]
+        occurs = totals > 0
+        sample, group = np.divmod(cells[occurs], tokens.n)
+        yield groups[sample] * tokens.n + group, sums[occurs] / totals[occurs, None]
 
 
 def _over_components(values: np.ndarray, parts: _Codes, how: str) -> np.ndarray:

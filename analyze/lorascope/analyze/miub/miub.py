@@ -125,7 +125,7 @@ def reduce_js(
 ) -> xr.DataTree:
     """`miub`'s tree from one that holds `js` (token, component); adds which samples were `used`."""
     used = require_samples(measured, run, reduction)
-    by_sample, by_token, found = _scan(measured, run, adapter, reduction, unit)
+    by_sample, by_token, diagnostics = _scan(measured, run, adapter, reduction, unit)
     by_sample[~used] = np.nan
     units, about = UNITS[unit].symbol, "js, summed over components"
     tokens = measured[["js"]].assign(miub=("token", by_token, {"long_name": about, "units": units}))
@@ -143,7 +143,7 @@ def reduce_js(
         reduction=f"tokens: {weighted}{reduction}; components: sum; samples: mean",
         n_samples=int(used.sum()),
         n_samples_incomplete=int((~used).sum()),
-        **found,
+        **diagnostics,
     )
     return result
 

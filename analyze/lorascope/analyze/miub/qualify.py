@@ -72,16 +72,16 @@ def qualify(
 
 
 def _qualifiers(measured: xr.Dataset, run: Run, used: np.ndarray) -> dict[str, xr.DataArray]:
-    found = {}
+    qualifiers = {}
     if "js_permuted" in measured:
         permuted = reduce_tokens(measured, "js_permuted", run)[used].mean(axis=0)
-        found["js_permuted"] = _named(permuted, "js_permuted", "reduced like js")
+        qualifiers["js_permuted"] = _named(permuted, "js_permuted", "reduced like js")
     counted = measured["counted"].values
     weights = measured["weight"].values[counted]
     for name in [name for name in ("effective_width", "delta_ratio") if name in measured]:
         medians = [_median(column, weights) for column in measured[name].values[counted].T]
-        found[name] = _named(np.array(medians), name, "median over tokens")
-    return found
+        qualifiers[name] = _named(np.array(medians), name, "median over tokens")
+    return qualifiers
 
 
 def _median(values: np.ndarray, weights: np.ndarray) -> float:

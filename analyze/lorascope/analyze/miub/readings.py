@@ -71,12 +71,12 @@ def miub_readings(
             cells[:, i, j, k] = values.mean(), standard_error(values)
     per_component = cells[0] / measured.sizes["component"]
     low, high = (end(value / m for *values, m in PRINTED.values() for value in values) for end in (min, max))
-    found = {"miub": cells[0], "miub_se": cells[1], "per_component": per_component}
+    values_by_name = {"miub": cells[0], "miub_se": cells[1], "per_component": per_component}
     with np.errstate(divide="ignore"):
-        found |= {"times_low": low / per_component, "times_high": high / per_component}
+        values_by_name |= {"times_low": low / per_component, "times_high": high / per_component}
     dims = ("states", "tokens", "unit")
     return xr.Dataset(
-        {name: (dims, values) for name, values in found.items()},
+        {name: (dims, values) for name, values in values_by_name.items()},
         coords={"states": list(STATES), "tokens": list(TOKENS), "unit": list(UNITS)},
         attrs={**miub_attributes(run, adapter, measured), "printed_low": low, "printed_high": high}
         | {"n_samples": int(require_samples(measured, run, "mean").sum())},

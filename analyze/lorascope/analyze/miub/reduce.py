@@ -125,7 +125,7 @@ def usable_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.n
 
 def _wanted(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
     """Bool (token,): tokens that count, before a sample's weights."""
-    wanted = np.asarray(measured["counted"].values)
+    counts = np.asarray(measured["counted"].values)
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
     if reduction == "answer":
         answers = np.isin(measured["role"].values, ANSWERS)
@@ -133,7 +133,7 @@ def _wanted(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
         n_later = np.append(np.cumsum(answers[::-1])[::-1], 0)
         owner = run.read_once("tokens/sample")
         n_targets = run.samples.get("n_targets", run.samples["length"]).values
-        return np.asarray(wanted & answers & (n_later[:-1] - n_later[stops[owner]] <= n_targets[owner]))
+        return np.asarray(counts & answers & (n_later[:-1] - n_later[stops[owner]] <= n_targets[owner]))
     if reduction == "last":
-        return wanted & np.isin(np.arange(len(wanted)), stops[stops > starts] - 1)
-    return wanted
+        return counts & np.isin(np.arange(len(counts)), stops[stops > starts] - 1)
+    return counts

@@ -35,17 +35,17 @@ def plain(value: Any) -> Any:
     if isinstance(value, pd.DataFrame):
         value = value.to_dict(orient="records")
     elif dataclasses.is_dataclass(value):
-        value = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     elif hasattr(value, "_asdict"):
         value = value._asdict()
     elif isinstance(value, np.ndarray | np.generic | pd.Index):
         value = value.tolist()
     if isinstance(value, Mapping | pd.Series):
-        return {str(key): plain(one) for key, one in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, set | frozenset):
         value = sorted(value, key=repr)
     if isinstance(value, list | tuple | range):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     if value is None or isinstance(value, str | int | float | bool):

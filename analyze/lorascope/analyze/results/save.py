@@ -63,7 +63,11 @@ def packed(result: xr.Dataset | xr.DataTree) -> xr.DataTree:
 
 
 def _packed(dataset: xr.Dataset) -> xr.Dataset:
-    for name in [str(name) for name, one in dataset.coords.items() if one.dims == ("token",) and one.dtype == object]:
+    for name in [
+        str(name)
+        for name, coordinate in dataset.coords.items()
+        if coordinate.dims == ("token",) and coordinate.dtype == object
+    ]:
         table = f"{name}_{LABELS}"
         codes, labels = pd.factorize(dataset[name].values)
         columns = {name: ("token", codes.astype(np.int32), {LABELS: table}), table: (table, labels)}
@@ -72,12 +76,16 @@ def _packed(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _unpacked(dataset: xr.Dataset) -> xr.Dataset:
-    texts = {name: one.astype(object) for name, one in dataset.variables.items() if one.dtype.kind in "TU"}
+    texts = {
+        name: variable.astype(object) for name, variable in dataset.variables.items() if variable.dtype.kind in "TU"
+    }
     dataset = dataset.assign_coords({name: texts[name] for name in dataset.coords if name in texts})
     dataset = dataset.assign({name: texts[name] for name in dataset.data_vars if name in texts})
-    tables = {str(name): one.attrs[LABELS] for name, one in dataset.coords.items() if LABELS in one.attrs}
+    tables = {
+        str(name): variable.attrs[LABELS] for name, variable in dataset.coords.items() if LABELS in variable.attrs
+    }
     labels = {name: dataset[table].values[dataset[name].values] for name, table in tables.items()}
-    plain = {str(name): one.values for name, one in dataset.coords.items() if one.dims == ("token",)}
+    plain = {str(name): variable.values for name, variable in dataset.coords.items() if variable.dims == ("token",)}
     labels |= {name: plain[name] for name in TOKEN_INDEXES if name in plain and name not in labels}
     dataset = dataset.drop_vars([*tables.values(), *labels]).assign_coords(token_coordinates(labels))
     return with_indexes(dataset)

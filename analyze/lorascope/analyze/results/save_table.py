@@ -18,16 +18,20 @@ from .targets import RESULTS, TABLES, refuse_target
 def table_of(result: xr.Dataset) -> pd.DataFrame:
     """A dataset as one table: its dimensions and coordinates as columns, its attributes and units under `attrs`."""
     frame = result.to_dataframe().reset_index()
-    units = {str(name): str(one.attrs["units"]) for name, one in result.variables.items() if "units" in one.attrs}
+    units = {
+        str(name): str(variable.attrs["units"])
+        for name, variable in result.variables.items()
+        if "units" in variable.attrs
+    }
     return with_units(frame, units, result.attrs)
 
 
 def with_units(frame: pd.DataFrame, units: Mapping[str, str], about: Mapping[Any, Any]) -> pd.DataFrame:
     """The table with the unit of each of its columns that has one, and what else is to be known, under `attrs`."""
-    found = frame.copy()
-    kept = {name: unit for name, unit in units.items() if name in frame.columns and unit not in ("", "1")}
-    found.attrs = {**plain(about), "units": kept}
-    return found
+    table = frame.copy()
+    own_units = {name: unit for name, unit in units.items() if name in frame.columns and unit not in ("", "1")}
+    table.attrs = {**plain(about), "units": own_units}
+    return table
 
 
 def save_table(table: pd.DataFrame | xr.Dataset, path: str | Path) -> Path:

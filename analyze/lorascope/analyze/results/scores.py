@@ -79,17 +79,21 @@ def shared_scores(first: Run, second: Run) -> list[Score]:
     where these aren't unique.
     """
     names = [run.samples[["dataset", "split", "prompt", "id"]].to_dataframe() for run in (first, second)]
-    one, other = (pd.MultiIndex.from_frame(frame.astype(str)) for frame in names)
-    if not (one.is_unique and other.is_unique):
+    first_names, second_names = (pd.MultiIndex.from_frame(frame.astype(str)) for frame in names)
+    if not (first_names.is_unique and second_names.is_unique):
         return []
-    places = one.get_indexer(other)
+    places = first_names.get_indexer(second_names)
     both, table = first.samples.isel(sample=places[places >= 0]), second.samples.isel(sample=places >= 0)
-    kept = table[[name for name in ("dataset", "split", "prompt", "answer", "length", "n_targets") if name in table]]
+    compared = table[
+        [name for name in ("dataset", "split", "prompt", "answer", "length", "n_targets") if name in table]
+    ]
     for name, unknown in {"correct": -1, "written_correct": -1, "ce": np.nan}.items():
         if name in table and name in both:
-            kept[f"base_{name}"] = ("sample", both[name].values)
-            kept[name] = table[name].where(_is_scored(both[name].values), unknown)
-    return [score for name, part in _datasets(kept) for score in sample_scores(name, part) if score.measure != "PPL"]
+            compared[f"base_{name}"] = ("sample", both[name].values)
+            compared[name] = table[name].where(_is_scored(both[name].values), unknown)
+    return [
+        score for name, part in _datasets(compared) for score in sample_scores(name, part) if score.measure != "PPL"
+    ]
 
 
 def scores_table(run: RunLike) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -114,7 +118,9 @@ def format_perplexity(ppl: Estimate) -> str:
 
 def _datasets(samples: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
     datasets, splits = samples["dataset"].values, samples["split"].values
-    names = np.array([f"{one}/{split}" if split else one for one, split in zip(datasets, splits, strict=True)])
+    names = np.array(
+        [f"{dataset}/{split}" if split else dataset for dataset, split in zip(datasets, splits, strict=True)]
+    )
     for name in dict.fromkeys(names.tolist()):
         table = samples.isel(sample=np.flatnonzero(names == name))
         prompts = table["prompt"].values
@@ -140,8 +146,14 @@ def sample_scores(name: str, table: xr.Dataset) -> Iterator[Score]:
     """What `scores` says of some samples under the name of a data set; `table` holds rows of `Run.samples`."""
     if "written_correct" in table and "written_prediction" in table:
         wrote, names = table["written_correct"] >= 0, ("", "base_")
-        found = {f"{name}not_read": table.get(f"{name}written_prediction") for name in names}
-        table = table.assign({name: (one < 0).where(wrote, -1) for name, one in found.items() if one is not None})
+        predictions = {f"{name}not_read": table.get(f"{name}written_prediction") for name in names}
+        table = table.assign(
+            {
+                name: (prediction < 0).where(wrote, -1)
+                for name, prediction in predictions.items()
+                if prediction is not None
+            }
+        )
     for column, measure in _ACCURACIES.items():
         if column not in table:
             continue
@@ -172,8 +184,8 @@ def _scored(table: xr.Dataset, column: str) -> tuple[np.ndarray, np.ndarray]:
     """(with, without) the adapter, float64 (sample,), of the samples that were scored; NaN where one wasn't."""
     adapted = table[column].values
     base = table[f"base_{column}"].values if f"base_{column}" in table else np.full(len(adapted), np.nan)
-    kept = _is_scored(adapted)
-    return adapted[kept].astype(np.float64), np.where(_is_scored(base), base, np.nan)[kept].astype(np.float64)
+    is_scored = _is_scored(adapted)
+    return adapted[is_scored].astype(np.float64), np.where(_is_scored(base), base, np.nan)[is_scored].astype(np.float64)
 
 
 def _proportion(values: np.ndarray) -> Estimate:

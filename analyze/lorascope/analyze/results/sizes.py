@@ -30,8 +30,8 @@ def sizes(run: Run) -> list[Size]:
     for path, array in run.arrays.items():
         share = 1.0
         if array.by_row:  # tokens of which it holds values
-            kept = committed & run.with_states.values if goes_with_states(path) else committed
-            share = int(kept.sum()) / run.n_tokens
+            holds_values = committed & run.with_states.values if goes_with_states(path) else committed
+            share = int(holds_values.sum()) / run.n_tokens
         raw[_part(path)] = raw.get(_part(path), 0) + round(math.prod(array.shape) * array.dtype.itemsize * share)
     stored: dict[str, int] = {}
     for path, n_bytes in run.place.sizes():

@@ -36,15 +36,15 @@ def result_tree(tokens: xr.Dataset, samples: xr.Dataset) -> xr.DataTree:
     values, totals = samples["js"].values[used], samples["miub"].values[used]
     means = values.mean(axis=0)
     share = means / means.sum() if means.sum() > 0 else np.full_like(means, np.nan)
-    found = {
+    values_by_name = {
         "miub": ((), totals.mean(), "MIUB: samples/miub, mean over samples", units),
         "miub_se": ((), standard_error(totals), "standard error of miub over samples", units),
         "js": ("component", means, "samples/js, mean over samples", units),
         "js_se": ("component", standard_error(values), "standard error of js over samples", units),
         "share": ("component", share, "js / miub", "1"),
     }
-    root = tokens.drop_vars([name for name, one in tokens.variables.items() if "token" in one.dims])
-    for name, (dims, numbers, long_name, symbol) in found.items():
+    root = tokens.drop_vars([name for name, variable in tokens.variables.items() if "token" in variable.dims])
+    for name, (dims, numbers, long_name, symbol) in values_by_name.items():
         root[name] = (dims, numbers, {"long_name": long_name, "units": symbol})
     own = [name for name in root.coords if name not in root.xindexes]  # a child has only those of the root's with one
     return xr.DataTree.from_dict({"/": root, "tokens": tokens.drop_vars(own), "samples": samples})

@@ -101,10 +101,10 @@ def _is_there(target: Path, identity: Mapping[str, Any]) -> bool:
     if not target.exists():
         return False
     root = read_json(target / "zarr.json") if (target / "zarr.json").exists() else None
-    found = root.get("attributes") if isinstance(root, dict) else None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    attributes = root.get("attributes") if isinstance(root, dict) else None
+    if not isinstance(attributes, dict) or attributes.get("format") != FORMAT:
         raise FileExistsError(f"`{target}` is where the view's index is to be, and is none; move it elsewhere")
-    return all(found.get(name) == value for name, value in identity.items())
+    return all(attributes.get(name) == value for name, value in identity.items())
 
 
 def _make(
@@ -116,7 +116,7 @@ def _make(
     for left in (partial, older):
         shutil.rmtree(left, ignore_errors=True)
 
-    def told(what: str) -> Progress:
+    def progress_of(what: str) -> Progress:
         def tell(done: int, total: int, part: str = what) -> None:
             if progress is not None:
                 progress(done, total, part)
@@ -133,9 +133,9 @@ def _make(
     for name in run.adapters:
         group = adapters.create_group(name)
         of = f" of {name}" if len(run.adapters) > 1 else ""
-        measured = _js(run, name, scratch / f"{name}.zarr", n_workers, told(f"js{of}"))
+        measured = _js(run, name, scratch / f"{name}.zarr", n_workers, progress_of(f"js{of}"))
         scale = _write_js(group, run, measured)
-        n_tokens = _write_directions(group, run, name, n_workers, told(f"directions{of}"))
+        n_tokens = _write_directions(group, run, name, n_workers, progress_of(f"directions{of}"))
         group.attrs.update({"scale": scale, "n_state_tokens": n_tokens})
     _consolidate(partial)
     if os.path.lexists(target):  # moved first: one that is half deleted would be nobody's
@@ -192,8 +192,8 @@ def _write_directions(group: zarr.Group, run: Run, adapter: str, n_workers: int 
     """Write rotation, share and top tokens of each component that has a factor; returns how many tokens they are of."""
     rank = int(run.adapter(adapter)["rank"].values.max())
     sources = sources_of(run, adapter) if run.has_states and rank else []
-    sources = [one for one in sources if one.delta.lora_B is not None]
-    places = [run.component_paths.index(one.component) for one in sources]
+    sources = [source for source in sources if source.delta.lora_B is not None]
+    places = [run.component_paths.index(source.component) for source in sources]
     found: list[Directions] = []
     if sources and state_rows(sources[0]):
         found = directions_of(sources, n_workers=n_workers, progress=progress)
@@ -239,7 +239,7 @@ def _create(
 def _consolidate(path: Path) -> None:
     """Put the metadata of every node into the root's, as Zarr does; Zarr's own function warns."""
     root = path / "zarr.json"
-    nodes = {one.parent.relative_to(path).as_posix(): json.loads(one.read_text()) for one in path.rglob("zarr.json")}
+    nodes = {node.parent.relative_to(path).as_posix(): json.loads(node.read_text()) for node in path.rglob("zarr.json")}
     document = nodes.pop(".")
     table = {"kind": "inline", "must_understand": False, "metadata": dict(sorted(nodes.items()))}
     root.write_text(json.dumps({**document, "consolidated_metadata": table}))

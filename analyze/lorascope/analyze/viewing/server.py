@@ -133,9 +133,9 @@ class _Handler(BaseHTTPRequestHandler):
         shelf, key = self.server.shelves[prefix], key.removeprefix(prefix)
         is_node = key.endswith("zarr.json")
         headers = {"Accept-Ranges": "bytes"}
-        given = partial(Answer, content_type=JSON if is_node else BYTES)
+        answer = partial(Answer, content_type=JSON if is_node else BYTES)
         if self.command == "HEAD":
-            return given(HTTPStatus.OK, b"", headers=headers | {"Content-Length": str(shelf.size(key))})
+            return answer(HTTPStatus.OK, b"", headers=headers | {"Content-Length": str(shelf.size(key))})
         if "Range" in self.headers and "If-Range" not in self.headers:
             size = shelf.size(key)
             asked = byte_range(self.headers["Range"], size)
@@ -144,9 +144,9 @@ class _Handler(BaseHTTPRequestHandler):
                 return Answer(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, b"", headers=unmet)
             if asked is not None:
                 content = shelf.read_part(key, asked.start, asked.stop)
-                told = f"bytes {asked.start}-{asked.start + len(content) - 1}/{size}"
-                return given(HTTPStatus.PARTIAL_CONTENT, content, headers=headers | {"Content-Range": told})
-        return given(HTTPStatus.OK, shelf.read(key), headers=headers)
+                content_range = f"bytes {asked.start}-{asked.start + len(content) - 1}/{size}"
+                return answer(HTTPStatus.PARTIAL_CONTENT, content, headers=headers | {"Content-Range": content_range})
+        return answer(HTTPStatus.OK, shelf.read(key), headers=headers)
 
 
 def byte_range(header: str, size: int) -> range | None:
@@ -159,8 +159,8 @@ def byte_range(header: str, size: int) -> range | None:
     >>> byte_range("bytes=2-5", 100), byte_range("bytes=-8", 100), byte_range("bytes=100-", 100)
     (range(2, 6), range(92, 100), range(100, 100))
     """
-    found = _RANGE.fullmatch(header)
-    first, last = found.groups() if found else ("", "")
+    match = _RANGE.fullmatch(header)
+    first, last = match.groups() if match else ("", "")
     if not first:
         return range(max(size - int(last), 0), size) if last else None
     start, stop = int(first), min(int(last or size) + 1, size)

@@ -29,18 +29,18 @@ class Shelf:
     def of(cls, root: Root) -> Self:
         """The store of this root; raises StoreError where metadata below it can't be read."""
         paths = own_paths(root.place) if root.nodes is None else root.nodes
-        arrays = {path: StoredArray.from_metadata(path, found) for path, found in root.arrays.items()}
+        arrays = {path: StoredArray.from_metadata(path, metadata) for path, metadata in root.arrays.items()}
         return cls(root.place, frozenset(["zarr.json", *(f"{path}/zarr.json" for path in paths)]), arrays)
 
     def limit(self, key: str) -> int | None:
         """Bytes that this key can have; None where it names no part of the store."""
         if key in self.nodes:
             return MAX_BYTES if key == "zarr.json" else MAX_NODE_BYTES
-        found = _CHUNK.fullmatch(key)
-        if found is None or found[1] not in self.arrays:
+        chunk = _CHUNK.fullmatch(key)
+        if chunk is None or chunk[1] not in self.arrays:
             return None
-        array = self.arrays[found[1]]
-        return array.max_bytes if found[2].count(".") == len(array.shape) else None
+        array = self.arrays[chunk[1]]
+        return array.max_bytes if chunk[2].count(".") == len(array.shape) else None
 
     def size(self, key: str) -> int:
         """Bytes of a key.
@@ -52,11 +52,11 @@ class Shelf:
         StoreError
             If it is a link that leads out of the store, or no regular file, or has more bytes than it can have.
         """
-        at_most, found = self._require(key), self.place.size(key)
-        if found is None:
+        most, n_bytes = self._require(key), self.place.size(key)
+        if n_bytes is None:
             raise FileNotFoundError(f"{key!r} isn't there")
-        require_size(key, found, at_most)
-        return found
+        require_size(key, n_bytes, most)
+        return n_bytes
 
     def read(self, key: str) -> bytes:
         """All bytes of a key; raises as `size`."""

@@ -85,7 +85,7 @@ def view(runs: RunLike | Sequence[RunLike], *, port: int = 0, progress: Progress
         If the port is taken.
     """
     named = [runs] if isinstance(runs, RunLike) else runs
-    opened = [as_run(one.path if isinstance(one, Run) else one) for one in named]  # anew: a run may have grown
+    opened = [as_run(run.path if isinstance(run, Run) else run) for run in named]  # anew: a run may have grown
     if not opened:
         raise ValueError("`runs` is empty; name one run or several")
     indexes = [view_index(run, progress=progress) for run in opened]
