@@ -1,0 +1,106 @@
+"""Check the words of names and docstrings: `words.py [FOLDER...]` lists findings, `words.py --counts` counts them.
+
+A name is a noun that says what it holds, no participle that leaves the reader to guess of what. The first line of a
+public docstring makes sense to somebody who sees it alone: it has a subject, or starts with a verb.
+"""
+
+import ast
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+ROOMS = [f"{room}/lorascope" for room in ("stores", "capture", "analyze", "study", "cli")]
+NAMES = {
+    "one": "what it is one of, such as `sample`", "found": "what was found, such as `tokens`", "kept": "`stored`, ...",
+    "given": "what was given, such as `options`", "wanted": "`expected`, ...", "held": "what is held", "seen": "a noun",
+    "there": "`existing`, ...", "told": "`reported`", "said": "`message`", "untold": "`uncovered`", "heard": "a noun",
+    "gone": "`missing`, ...", "begun": "`started`",
+}  # fmt: skip
+"""Name that says too little -> what to write instead."""
+PARTS = ("told", "said", "untold", "gone", "begun", "heard")
+"""Words that aren't the first or last part of a name either, such as `told_choice`."""
+PHRASES = ("but_first", "going_on", "n_before_own", "in_words")
+"""Names whose grammar is that of a sentence."""
+FIRST = re.compile(
+    r"(Of|That|Those|These|The same|Whose|What|Which|Who|Where|How|As|And|But|For|There|It|They|Is|Has|To)\b"
+    r"|[a-z]\w* [a-z]"
+)
+"""Beginnings of a docstring's first line that leave the subject to the reader."""
+
+
+class Finding(NamedTuple):
+    """A name or a first line that isn't plain."""
+
+    path: Path
+    line: int
+    kind: str
+    message: str
+
+
+def names_in(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and name of everything that the module gives a name to."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id if isinstance(node, ast.Name) else node.attr
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.alias) and node.asname:
+            yield node.lineno, node.asname
+
+
+def first_lines(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
+    """Line, name and first line of every public docstring, those below constants and fields among them."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        name = getattr(node, "name", "module")
+        if not name.startswith("_") and (text := ast.get_docstring(node)):
+            yield getattr(node, "lineno", 1), name, text.partition("\n")[0]
+        if name.startswith("_") or not isinstance(node, ast.Module | ast.ClassDef):
+            continue
+        for target, below in zip(node.body, node.body[1:], strict=False):
+            named = target.targets[0] if isinstance(target, ast.Assign) else getattr(target, "target", None)
+            is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+            if isinstance(named, ast.Name) and is_text and not named.id.startswith("_"):
+                yield below.lineno, named.id, str(below.value.value).partition("\n")[0]
+
+
+def findings(path: Path) -> Iterator[Finding]:
+    """What isn't plain in a file, its own name among it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for line, name in [(1, path.stem), *names_in(tree)]:
+        word = name.strip("_").lower()
+        ends = {word.split("_")[0], word.split("_")[-1]}
+        if word in NAMES or word in PHRASES or ends & {*PARTS}:
+            better = NAMES.get(word) or next((NAMES[part] for part in PARTS if part in ends), "a noun")
+            yield Finding(path, line, "name", f"`{name}`: write {better}")
+    for line, name, text in first_lines(tree):
+        if FIRST.match(text):
+            yield Finding(path, line, "docstring", f"`{name}`: {text[:40]!r} needs a subject, or a verb")
+
+
+def main(words: list[str]) -> int:
+    """List findings of folders and return 1 if there are any; with `--counts` print how many each room has."""
+    counting = "--counts" in words
+    folders = [ROOT / word for word in words if word != "--counts"] or [ROOT / room for room in ROOMS]
+    files = sorted(path for folder in folders for path in (folder.rglob("*.py") if folder.is_dir() else [folder]))
+    every = [finding for path in files for finding in findings(path)]
+    if counting:
+        counts = Counter((str(f.path.parent.relative_to(ROOT)), f.kind) for f in every)
+        counts += Counter(("in all", f.kind) for f in every)
+        for room in sorted({room for room, _ in counts}):
+            print(f"{room:45} {counts[room, 'name']:4} names {counts[room, 'docstring']:4} docstrings")
+        return 0
+    for finding in every:
+        print(f"{finding.path.relative_to(ROOT)}:{finding.line}: {finding.message}")
+    return int(bool(every))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
