@@ -45,7 +45,7 @@ def test_their_numbers_are_those_of_a_capture_of_all(make: Any, adapted: Any, ti
 def test_what_no_adapter_or_not_every_adapter_changes_is_refused(make: Any, adapted: Any) -> None:
     with pytest.raises(
         StoreError,
-        match="`component` names 'layers.1.q_proj', which fits none of the 14 that the adapter changes; did you mean "
+        match="'layers.1.q_proj' fits none of the 14 components that the adapter changes; did you mean "
         r"'model.layers.1.self_attn.q_proj'",
     ):
         make(component="layers.1.q_proj")

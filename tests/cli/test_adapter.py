@@ -118,11 +118,11 @@ def test_saved(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) ->
         ([], "`paths` is empty; give one adapter folder or several"),
         (
             ["{lora}", "{lora}", "--out", "x.nc"],
-            "`--out` ending in `.zarr` or `.nc` takes one adapter, and there are 2; call it once for each",
+            "`--out` ending in `.zarr` or `.nc` takes one adapter of the 2; call it for each alone",
         ),
         (
             ["{lora}", "--out", "x.txt"],
-            "`--out` is 'x.txt'; its name must end in .csv (CSV), .parquet (Parquet), .json (JSON), .zarr (Zarr) or "
+            "`out` is 'x.txt'; its name must end in .csv (CSV), .parquet (Parquet), .json (JSON), .zarr (Zarr) or "
             ".nc (NetCDF)",
         ),
         (["nowhere"], "adapter 'nowhere' is not there; give a local folder that PEFT saved"),

@@ -65,7 +65,7 @@ def test_a_file_has_the_settings_and_the_command_line_goes_first(
         ),
         (FILE + "[more]\nx = 1", "has 'more', which is no setting of `{command}`"),
         (FILE + "config = 'x'", "has 'config', which is no setting of `{command}`"),
-        ("\ufeff" + FILE + "limit = 0", "`--limit` is 0; give at least 1"),
+        ("\ufeff" + FILE + "limit = 0", "`limit` is 0; give at least 1"),
         *[
             (FILE.replace(f"{key} = ", f"{key} = {value} # ") if key in FILE else FILE + f"{key} = {value}", said)
             for key, value, said in (

@@ -36,10 +36,10 @@ def test_options_reach_it(capsys: pytest.CaptureFixture[str], two_adapters: Path
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["{run}", "--out", "{run}/page.html"], "`--out` is '{run}/page.html', inside the store `{run}`; name a"),
+        (["{run}", "--out", "{run}/page.html"], "`out` is '{run}/page.html', inside the store `{run}`; name a"),
         (["{run}", "--out", "s3://bucket/page.html"], "a result goes to a folder of this machine"),
         (["{run}", "--out", "{tmp}"], "a folder; name a file, e.g."),
-        (["{run}", "--adapter", "c", "--out", "{tmp}/page.html"], "`--adapter` is 'c'; this run holds ['default']"),
+        (["{run}", "--adapter", "c", "--out", "{tmp}/page.html"], "`adapter` is 'c'; this run holds ['default']"),
         (["{tmp}/none"], "`{tmp}/none` doesn't exist; name a run that `lorascope capture` wrote"),
     ],
 )

@@ -36,10 +36,10 @@ def test_examples() -> None:
 def test_where() -> None:
     assert rows_where(["model=Phi3", "R=8, 32"]) == {"model": ("Phi3",), "R": ("8", "32")}
     for wrong, message in (
-        (["model"], "`where` is 'model'; write it as name=value"),
-        (["=x"], "`where` is '=x'"),
-        (["model="], "`where` is 'model='"),
-        (["a=1", "a=2"], r"`where` is \['a=1', 'a=2'\]; name each column once, its values with commas between"),
+        (["model"], "`--where` is 'model'; write it as name=value"),
+        (["=x"], "`--where` is '=x'"),
+        (["model="], "`--where` is 'model='"),
+        (["a=1", "a=2"], r"`--where` is \['a=1', 'a=2'\]; name each column once, its values with commas between"),
     ):
         with pytest.raises(ValueError, match=message):
             rows_where(wrong)
@@ -130,7 +130,7 @@ def test_places_for_results(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "zarr.json").touch()
     for place, kind, message in (
-        (tmp_path, FileExistsError, "`out` is '.*', which is there already; give a new or empty folder"),
+        (tmp_path, FileExistsError, "`--out` is '.*', which is there already; give a new or empty folder"),
         (tmp_path / "file", FileExistsError, "which is there already"),
         (tmp_path / "link", FileExistsError, "which is there already"),
         (tmp_path / "file" / "x", PermissionError, "can't be made"),

@@ -192,15 +192,15 @@ def test_unfinished_runs_and_tokens_that_arent_finite(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--workers", 0], "`--workers` is 0; it must be a whole number of at least 1"),
+        (["--workers", 0], "the number of workers is 0; give a whole number of at least 1"),
         (["--bound", "--unit", "bit"], "`--bound` compares nats with nats, and `--unit` is 'bit'; leave it out"),
         (["--export", "p.npz", "--bound"], "`--export` writes pairs and estimates nothing; leave `--bound` out"),
         (["--export", "p.npz", "--k", 5, "--full"], "estimates nothing; leave `--full`, `--k` out"),
         (["--export", "p.npz", "--out", "r.nc"], "estimates nothing; leave `--out` out"),
-        (["--export", "p.npy"], "`--export` is 'p.npy'; its name must end in .npz"),
+        (["--export", "p.npy"], "`export` is 'p.npy'; its name must end in .npz"),
         (["--out", "r.txt"], ".zarr (Zarr) or .nc (NetCDF)"),
         (["--against", "base"], 'Invalid value "base" for --against'),
-        (["--component", "q_prj"], "`--component` names 'q_prj', which fits none of the 3 that the adapter touches"),
+        (["--component", "q_prj"], "'q_prj' fits none of the 3 components that the adapter touches"),
     ],
 )
 def test_mistakes_are_one_line(

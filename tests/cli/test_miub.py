@@ -175,10 +175,10 @@ def test_no_scheduler_there(capsys: pytest.CaptureFixture[str], many_rows: Path,
     assert code == 2
     assert "no Dask scheduler answers at 'tcp://127.0.0.1:1'" in err
     code, _, err = run(capsys, many_rows, "--scheduler", "slurm")
-    assert "`--scheduler` is 'slurm'; give an address such as 'tcp://host:8786'" in err
+    assert "`scheduler` is 'slurm'; give an address such as 'tcp://host:8786'" in err
     code, _, err = run(capsys, many_rows, "--workers", "-1")
     assert code == 2
-    assert "`--workers` is -1; it must be a whole number of at least 1" in err
+    assert "the number of workers is -1; give a whole number of at least 1" in err
 
 
 @pytest.mark.parametrize("name", ["m.zarr", "m.nc"])

@@ -142,8 +142,8 @@ def test_what_doesnt_fit_is_exit_code_1(
     [
         (["--budget", "12 apples"], "cpu", "is no size; give a number and a unit"),
         (["--budget", "1kB"], "cpu", "but a run of one token of each of 6 samples needs"),
-        (["--tokens", "first"], "cpu", "`--tokens` is 'first'"),
-        ([], "tpu9", "`--device` is 'tpu9'"),
+        (["--tokens", "first"], "cpu", "`tokens` is 'first'"),
+        ([], "tpu9", "`device` is 'tpu9'"),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -35,6 +35,6 @@ def test_samples_by_name_of_an_unfinished_run(
 def test_mistake_is_one_line(capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path) -> None:
     assert main(["pull", str(many_rows), str(tmp_path / "out.zarr"), "--component", "q_proj"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("lorascope: error: `--component` names 'q_proj', which fits none of the")
+    assert error.startswith("lorascope: error: 'q_proj' fits none of the")
     assert error.count("\n") == 1
     assert not (tmp_path / "out.zarr").exists()

@@ -42,7 +42,7 @@ CASES = {
         f"{command} --{option} {value}": (made_of([command], CAPTURE, **{option: value}), message)
         for command in ("capture", "plan")
         for option, value, message in (
-            ("model", "./no", "`--model` is './no', which doesn't exist"),
+            ("model", "./no", "`model` is './no', which doesn't exist"),
             ("model", "adapter", "a folder with an adapter"),
             ("adapter", "no", "adapter 'no' is not there"),
             ("adapter", "bare", "adapter 'bare' has no 'adapter_model.safetensors'"),
@@ -56,7 +56,7 @@ CASES = {
         )
     },
     "capture examples": (made_of(["capture"], CAPTURE, prompt="prompt1", examples="no.jsonl"), "'no.jsonl' doesn't"),
-    "finetune model": (made_of(["finetune"], TRAIN, model="./no"), "`--model` is './no', which doesn't exist"),
+    "finetune model": (made_of(["finetune"], TRAIN, model="./no"), "`model` is './no', which doesn't exist"),
     "finetune data": (made_of(["finetune"], TRAIN, data="no.jsonl"), "data file 'no.jsonl' doesn't exist"),
     "finetune held_out": (made_of(["finetune"], TRAIN, **{"held-out": "no.jsonl"}), "data file 'no.jsonl' doesn't"),
     "finetune out": (made_of(["finetune"], TRAIN, out="model"), "is there already"),

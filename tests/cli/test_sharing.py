@@ -37,7 +37,7 @@ def test_from_training_to_a_check(
             1,
             "NO adapter 'default': it was trained on a model",
         ),
-        (["finetune", *model, "--out", "b", *share[:2]], 2, "`--shared-layers` is 16, but the model, a Llama"),
+        (["finetune", *model, "--out", "b", *share[:2]], 2, "`shared_layers` is 16, but the model, a Llama"),
     ]
     for words, code, said in steps:
         found = main(words)

@@ -167,7 +167,7 @@ def test_a_study_says_what_is_done(
 def test_measuring_miub_without_held_out_items_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = lorascope(capsys, "finetune", *MODEL, *FINE, "--miub-every", "2", "--out", "refused")
     assert code == 2
-    assert "`--miub-every` is 2, but there are no held-out items to measure MIUB on; give some" in err
+    assert "`miub_every` is 2, but there are no held-out items to measure MIUB on; give some" in err
     assert not (folder / "refused").exists()
 
 
@@ -177,8 +177,8 @@ def test_measuring_miub_without_held_out_items_is_refused(folder: Path, capsys: 
         (["--adapter", "nowhere"], "adapter 'nowhere' is not there; give a local folder"),
         (["--adapter", "model"], "is no adapter folder"),
         (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
-        (["--tokens", "first"], "`--tokens` is 'first'; allowed are 'all', 'prompt'"),
-        (["--adapter", "empty", "--device", "tpu9"], "`--device` is 'tpu9'; allowed are"),
+        (["--tokens", "first"], "`tokens` is 'first'; allowed are 'all', 'prompt'"),
+        (["--adapter", "empty", "--device", "tpu9"], "`device` is 'tpu9'; allowed are"),
         (["--out", "sums.train.jsonl"], "is a file"),
     ],
 )

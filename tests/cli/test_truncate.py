@@ -101,7 +101,7 @@ def test_measured_on_data(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
         ),
         (
             ["{lora}", "--truncate=99%", "--out={lora}"],
-            "`--out` is '{lora}', which is there already; name a new folder",
+            "`out` is '{lora}', which is there already; name a new folder",
         ),
         *(
             (
@@ -129,7 +129,7 @@ def test_what_isnt_there_is_told_before_anything_is_written(capsys: pytest.Captu
     for more, message in (
         (
             ["--model", "./no.gguf", "--data", str(tmp_path / "some.txt")],
-            "`--model` is './no.gguf', which doesn't exist",
+            "`model` is './no.gguf', which doesn't exist",
         ),
         (["--model", "owner/name", "--data", "./x.jsonl"], "data file './x.jsonl' doesn't exist"),
     ):

@@ -108,8 +108,8 @@ def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], run: Path, tm
         (run, "--port", "65536"): 'Invalid value "65536" for --port. Must be <= 65535',
         (run, "--bundle", tmp_path / "new", "--port", "80"): "`--port` is 80, and with `--bundle` nothing is served",
         (run, "--bundle", tmp_path): "is there and no empty folder; name a new one",
-        (run, "--bundle", "s3://b/x"): "`--bundle` is 's3:/b/x'; a result goes to a folder of this machine",
-        (run, "--bundle", tmp_path / "x/y"): "name a folder beside it, or have it copied by `--with-run`",
+        (run, "--bundle", "s3://b/x"): "`bundle` is 's3:/b/x'; a result goes to a folder of this machine",
+        (run, "--bundle", tmp_path / "x/y"): "name a folder beside it, or have it copied by `with_runs`",
         (run, tmp_path / "none"): "doesn't exist; name a run that `lorascope capture` wrote",
     }.items():
         code, out, err = call("view", capsys, *words)

@@ -42,12 +42,12 @@ def test_patterns_fit_whole_names_in_the_order_of_the_names() -> None:
 @pytest.mark.parametrize(
     ("patterns", "said"),
     [
-        (["*.up_proj", "model.layers.3.q_proj"], "`component` names 'model.layers.3.q_proj', which fits none of the 8 "
+        (["*.up_proj", "model.layers.3.q_proj"], "'model.layers.3.q_proj' fits none of the 8 "
          "here; did you mean 'model.layers.3.self_attn.q_proj'\\?"),
         (["*.qproj"], r"fits none of the 8 here; did you mean '\*.q_proj'\?"),
         (["x"], "fits none of the 8 here; the first is 'model.layers.3.mlp.up_proj'"),
-        ([], r"`component` is \[\]; it must be a list of names or patterns"),
-        ("*.up_proj", "must be a list of names or patterns"),
+        ([], r"\[\] is no list of names or patterns of here; give one, or leave it out for all"),
+        ("*.up_proj", "is no list of names or patterns"),
     ],
 )  # fmt: skip
 def test_a_pattern_that_fits_nothing_is_one_line(patterns: list[str], said: str) -> None:

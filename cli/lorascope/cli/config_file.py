@@ -20,7 +20,7 @@ def refuse_fractions(app: App, commands: tuple[str, ...], arguments: ArgumentCol
     for one in arguments:
         for token in one.tokens:
             if int in (one.hint, *get_args(one.hint)) and "." in token.value:
-                raise ValueError(f"`{one.field_info.name}` is {token.value}; give a whole number")
+                raise ValueError(f"`{one.name}` is {token.value}; give a whole number")
 
 
 def settings_of_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -38,11 +38,11 @@ def settings_of_file(app: App, commands: tuple[str, ...], arguments: ArgumentCol
         return
     path = Path(named.tokens[0].value)
     if not path.is_file():
-        raise FileNotFoundError(f"`config` is {str(path)!r}, and there is no such file; name a TOML file")
+        raise FileNotFoundError(f"`--config` is {str(path)!r}, and there is no such file; name a TOML file")
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        raise ValueError(f"`config` is {str(path)!r}, which isn't TOML: {error}; correct it") from error
+        raise ValueError(f"`--config` is {str(path)!r}, which isn't TOML: {error}; correct it") from error
     settings = [one for one in arguments if one.name.startswith("--") and one is not named]
     allowed = {one.name[2:].replace("-", "_"): one.hint for one in settings}
     for key, value in found.items():

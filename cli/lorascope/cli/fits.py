@@ -44,17 +44,17 @@ def rows_where(where: Sequence[str]) -> dict[str, tuple[str, ...]]:
     for one in where:
         name, _, values = (side.strip() for side in one.partition("="))
         if not name or not values:
-            raise ValueError(f"`where` is {one!r}; write it as name=value")
+            raise ValueError(f"`--where` is {one!r}; write it as name=value")
         found[name] = tuple(value.strip() for value in values.split(","))
     if len(found) < len(where):
-        raise ValueError(f"`where` is {list(where)}; name each column once, its values with commas between")
+        raise ValueError(f"`--where` is {list(where)}; name each column once, its values with commas between")
     return found
 
 
 def study_table(study: Sequence[str], where: Mapping[str, Sequence[str]], workers: int | None) -> "pd.DataFrame":
     """What `read_study` returns, a bar for each run drawn beside the answer."""
     if workers is not None and workers < 1:
-        raise ValueError(f"`workers` is {workers}; give at least 1")
+        raise ValueError(f"`--workers` is {workers}; give at least 1")
     require_there(study)
 
     from lorascope.study.read_study import read_study
@@ -80,7 +80,7 @@ def refuse_out(out: Path | None) -> None:
         refuse_target(out, TABLES)
         return
     if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
-        raise FileExistsError(f"`out` is {str(out)!r}, which is there already; give a new or empty folder")
+        raise FileExistsError(f"`--out` is {str(out)!r}, which is there already; give a new or empty folder")
     refuse_elsewhere(out, "out")
 
 

@@ -1,7 +1,6 @@
 """The command `lorascope`: parses, calls one function, reports; a mistake by the user is one line and exit code 2."""
 
 import os
-import re
 import shlex
 import signal
 import sys
@@ -54,10 +53,10 @@ EXTRAS = {
 """Module -> the extra of lorascope that brings it."""
 
 
-def _told(default: Any) -> str | None:
-    """What help says of a default: nothing where it is empty or no."""
-    told = ", ".join(default) if isinstance(default, tuple) else default
-    return None if told in (None, "") or told is False else str(told)
+def _show_default(default: Any) -> str | None:
+    """Text of a default in the help: none where it is empty or no."""
+    text = ", ".join(default) if isinstance(default, tuple) else default
+    return None if text in (None, "") or text is False else str(text)
 
 
 app = App(
@@ -66,7 +65,7 @@ app = App(
     "Capture once, on the machine with the model; analyse again and again, without it.",
     help_epilogue="Add --traceback to any command to see where an error came from.",
     version=version("lorascope"),
-    default_parameter=Parameter(negative_iterable=(), negative_none=(), show_default=_told),
+    default_parameter=Parameter(negative_iterable=(), negative_none=(), show_default=_show_default),
     result_action="return_value",
     config=(refuse_fractions, settings_of_file),
     console=console,
@@ -105,15 +104,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if traceback:
             raise
         what = "there isn't memory enough" if isinstance(error, MemoryError) else "something is nested too deep"
-        said = " ".join(str(error).split())
-        return _fail(f"{what} for `lorascope {shlex.join(words)}`{f': {said}' if said else ''}")
+        message = " ".join(str(error).split())
+        return _fail(f"{what} for `lorascope {shlex.join(words)}`{f': {message}' if message else ''}")
     except (CycloptsError, ValueError, ArithmeticError, OSError, RuntimeError) as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             return 0
         if traceback:
             raise
-        said = _as_typed(" ".join(str(error).split()), words) or type(error).__name__
-        return _fail(said + (_option_meant(error) if isinstance(error, UnknownOptionError) else ""))
+        message = " ".join(str(error).split()) or type(error).__name__
+        return _fail(message + (_option_meant(error) if isinstance(error, UnknownOptionError) else ""))
     except KeyboardInterrupt as error:
         message = str(error) or "interrupted; what was finished until then is whole"
         return _fail(message, code=getattr(error, "exit_code", 130))
@@ -146,23 +145,11 @@ def _nobody_reads() -> bool:
     return False
 
 
-def _as_typed(message: str, words: Sequence[str]) -> str:
-    """The message with options as they are typed, such as `--workers` for a function's `n_workers`.
-
-    Data and runs have such names too. So in a message that doesn't begin with an option, only its own name with `_` is.
-    """
-    arguments = app.parse_commands(words)[1][-1].assemble_argument_collection(parse_docstring=False)
-    options = {one.field_info.name: one.name for one in arguments if one.name.startswith("--")}
-    typed = {form.format(name): option for form in ("{}s", "n_{}", "{}") for name, option in options.items()}
-    first = re.match(r"`(\w+)`", message)
-    known = typed if first and first[1] in typed else [name for name in options if "_" in name]
-    return re.sub(r"`(\w+)`", lambda found: f"`{typed[found[1]]}`" if found[1] in known else found[0], message)
-
-
 def _option_meant(error: UnknownOptionError) -> str:
     """The end of an error about an unknown option: one that has its word, as `--group-by` has `--by`'s."""
     word = (error.token.keyword or error.token.value).strip("-")
-    close = [name for one in error.argument_collection for name in one.names if word in name.strip("-").split("-")]
+    names = [name for argument in error.argument_collection for name in argument.names]
+    close = [name for name in names if word in name.strip("-").split("-")]
     return f" Did you mean {close[0]}?" if close and "Did you mean" not in str(error) else ""
 
 

@@ -11,9 +11,7 @@ MOST_NAMED = 3
 """Names that a suggestion holds: more don't help who reads it."""
 
 
-def matching(
-    names: Sequence[str], patterns: Sequence[str] | None, *others: Sequence[str], of: str, option: str = "component"
-) -> list[int]:
+def matching(names: Sequence[str], patterns: Sequence[str] | None, *others: Sequence[str], of: str) -> list[int]:
     """Places of the names that any of the patterns is or fits, such as `*.q_proj`, ascending; all without patterns.
 
     Parameters
@@ -21,9 +19,7 @@ def matching(
     others
         Other names of the same things.
     of
-        What names these are, as an error says: "that the adapter touches".
-    option
-        What the patterns were given as.
+        What names these are, as an error says: "components that the adapter touches".
 
     Raises
     ------
@@ -33,7 +29,7 @@ def matching(
     if patterns is None:
         return list(range(len(names)))
     if isinstance(patterns, str) or not patterns:
-        raise StoreError(f"`{option}` is {patterns!r}; it must be a list of names or patterns, or left out for all")
+        raise StoreError(f"{patterns!r} is no list of names or patterns of {of}; give one, or leave it out for all")
     kept: set[int] = set()
     for pattern in patterns:
         fits = {
@@ -44,7 +40,7 @@ def matching(
         if not fits:
             mended = _mended(pattern, names)
             hint = f"; did you mean {mended!r}?" if mended else close_to(pattern, names)
-            raise StoreError(f"`{option}` names {pattern!r}, which fits none of the {len(names)} {of}{hint}")
+            raise StoreError(f"{pattern!r} fits none of the {len(names)} {of}{hint}")
         kept |= fits
     return sorted(kept)
 

@@ -149,10 +149,10 @@ def test_one_component_without_values_leaves_the_others_as_they_are(tmp_path: Pa
 def test_mistakes_come_before_the_work(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs_module, "component_blocks", None)
     for options, words in (
-        ({"components": ["nope"]}, "`components` names 'nope'"),
+        ({"components": ["nope"]}, "'nope' fits none of the"),
         ({"unit": "dit"}, "`unit` is 'dit'"),
         ({"n_tokens": 1}, "of 1 samples;"),
-        ({"n_workers": 0}, "`n_workers` is 0"),
+        ({"n_workers": 0}, "the number of workers is 0"),
         ({"scheduler": "slurm"}, "`scheduler` is 'slurm'"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -159,7 +159,7 @@ def test_schedulers_that_arent_there(
 
 def test_a_cluster_has_the_workers_it_has(two_workers: Any) -> None:
     address = two_workers.scheduler_address
-    with pytest.raises(ValueError, match="`n_workers` is 3; a cluster has the workers"), workers(address, 3):
+    with pytest.raises(ValueError, match="3 workers are asked for; a cluster has those"), workers(address, 3):
         pass
 
 

@@ -240,13 +240,16 @@ def test_older_run_without_the_newest_arrays(tmp_path: Path) -> None:
 
 def test_what_cannot_be_pulled(unfinished: Path, tmp_path: Path) -> None:
     cases: tuple[tuple[dict[str, Any], str], ...] = (
-        ({"components": ["q_prj"]}, "`components` names 'q_prj', which fits none of the 4 components of the run"),
-        ({"components": []}, r"`components` is \[\]; it must be a list of names or patterns, or left out for all"),
-        ({"components": "*"}, "`components` is '\\*'; it must be a list of names or patterns"),
-        ({"samples": ["x"]}, "`samples` names 'x', which fits none of the"),
+        ({"components": ["q_prj"]}, "'q_prj' fits none of the 4 components of the run"),
+        (
+            {"components": []},
+            r"\[\] is no list of names or patterns of components of the run; give one, or leave it out for all",
+        ),
+        ({"components": "*"}, "'\\*' is no list of names or patterns"),
+        ({"samples": ["x"]}, "'x' fits none of the"),
         ({"samples": ["s1", "s2"]}, "none of the 2 samples asked for is wholly committed"),
         ({"samples": 0}, "`samples` is 0; give at least 1, or names"),
-        ({"adapters": ["other"]}, "`adapters` names 'other', which fits none of the 1 adapters of the run; the first"),
+        ({"adapters": ["other"]}, "'other' fits none of the 1 adapters of the run; the first"),
         ({"token_share": 0.0}, "`token_share` is 0.0; give a share above 0 and at most 1"),
         ({"token_share": 1.5}, "`token_share` is 1.5"),
     )

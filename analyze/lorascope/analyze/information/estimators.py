@@ -185,4 +185,5 @@ def check_settings(settings: Settings, unit: str, n_shuffles: int) -> None:
 def refuse_unless_whole(name: str, value: object, least: int) -> None:
     """Raise ValueError unless this is a whole number of at least so much."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise ValueError(f"`{name}` is {value!r}; give a whole number of at least {least}")
+        named = f"the number of {name[2:]}" if name.startswith("n_") else f"`{name}`"
+        raise ValueError(f"{named} is {value!r}; give a whole number of at least {least}")

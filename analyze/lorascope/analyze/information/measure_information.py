@@ -188,7 +188,7 @@ def _chosen_sources(run: Run, adapter: str | None, components: Sequence[str] | N
     """The components that are looked at, in the run's order; raises where a pattern fits none."""
     sources = sources_of(run, adapter)
     names = [source.component for source in sources]
-    return [sources[place] for place in matching(names, components, of=TOUCHED, option="components")]
+    return [sources[place] for place in matching(names, components, of=TOUCHED)]
 
 
 def _computed(

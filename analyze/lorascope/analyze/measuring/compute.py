@@ -51,14 +51,16 @@ def workers(scheduler: Any = None, n_workers: int | None = None) -> Iterator[Wor
         If `scheduler` is none of these, `n_workers` isn't a whole number of at least 1, or is given for a cluster.
     """
     if n_workers is not None and (not isinstance(n_workers, int) or n_workers < 1):
-        raise ValueError(f"`n_workers` is {n_workers!r}; it must be a whole number of at least 1")
+        raise ValueError(f"the number of workers is {n_workers!r}; give a whole number of at least 1")
     address = isinstance(scheduler, str) and "://" in scheduler
     client = scheduler if address or hasattr(scheduler, "persist") else _active_client() if scheduler is None else None
     if client is not None:
         from .cluster import cluster_workers
 
         if n_workers is not None:
-            message = f"`n_workers` is {n_workers}; a cluster has the workers that it was started with: leave it out"
+            message = (
+                f"{n_workers} workers are asked for; a cluster has those that it was started with: leave the number out"
+            )
             raise ValueError(message)
         with cluster_workers(client) as cluster:
             yield cluster

@@ -99,7 +99,7 @@ def measure_unsaved(
     measures = resolve(names)[1]
     table = run.components.assign(run.adapter(adapter))
     table = table.isel(component=np.flatnonzero(table["rank"].values > 0))
-    chosen = matching(table["path"].values.tolist(), components, of=TOUCHED, option="components")
+    chosen = matching(table["path"].values.tolist(), components, of=TOUCHED)
     table = table.isel(component=chosen)
     shape = (run.n_tokens, len(chosen))
     partial = None

@@ -8,7 +8,7 @@ import numpy as np
 from lorascope.stores import Run, StoreError
 from lorascope.stores.reading.source import Source
 
-TOUCHED = "that the adapter touches"
+TOUCHED = "components that the adapter touches"
 """Components of which some can be chosen, as an error calls them."""
 GROUP_BYTES = 16 * 2**20
 """Least bytes of float32 base in one task: below that Dask's own time shows."""

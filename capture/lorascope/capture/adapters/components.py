@@ -79,7 +79,7 @@ def chosen_components(
     """
     found = {name: find_components(model, name, skip=skip) for name in adapters}
     paths = [component.path for component in in_module_order(found)]
-    kept = {paths[place] for place in matching(paths, patterns or None, of="that the adapter changes")}
+    kept = {paths[place] for place in matching(paths, patterns or None, of="components that the adapter changes")}
     chosen = {name: [one for one in components if one.path in kept] for name, components in found.items()}
     for name, components in chosen.items():
         if not components:

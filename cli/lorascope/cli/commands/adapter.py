@@ -73,16 +73,16 @@ def adapter(
     if truncate is not None:
         if len(paths) > 1 or component or full or as_json:
             raise ValueError(
-                "`truncate` takes one adapter, and neither `component`, `full` nor `as_json`; leave them out"
+                "`--truncate` takes one adapter, and neither `--component`, `--full` nor `--json`; leave them out"
             )
         _truncate(paths[0], out, truncate, model, data, limit)
         return
     if model is not None or data or limit is not None:
-        raise ValueError("`model`, `data` and `limit` are for what `truncate` writes; give it too, such as 99%")
+        raise ValueError("`--model`, `--data` and `--limit` are for what `--truncate` writes; give it too, such as 99%")
     if out is not None:
         if len(paths) > 1 and out.suffix in RESULTS:
             raise ValueError(
-                f"`out` ending in `.zarr` or `.nc` takes one adapter, and there are {len(paths)}; call it once for each"
+                f"`--out` ending in `.zarr` or `.nc` takes one adapter of the {len(paths)}; call it for each alone"
             )
         refuse_target(out, TABLES)  # before the work, not after it
     for path in paths:
@@ -98,7 +98,7 @@ def adapter(
         reports = [adapter_report(path, progress=partial(update, title=path.name)) for path in paths]
     names = [report["component"].values.tolist() for report in reports]
     every = list(dict.fromkeys(name for one in names for name in one))
-    chosen = {every[place] for place in matching(every, component or None, of="that the adapters change")}
+    chosen = {every[place] for place in matching(every, component or None, of="components that the adapters change")}
     reports = [
         report.isel(component=[name in chosen for name in one]) for report, one in zip(reports, names, strict=True)
     ]
@@ -190,11 +190,13 @@ def _truncate(
     number = re.fullmatch(r"(\d*\.?\d+) ?(%?)", text.strip())
     share = float(number[1]) / (100 if number[2] else 1) if number else 0.0
     if not 0 < share <= 1:
-        raise ValueError(f"`truncate` is {text!r}; give a share above 0 and at most 1, such as 99% or 0.99")
+        raise ValueError(f"`--truncate` is {text!r}; give a share above 0 and at most 1, such as 99% or 0.99")
     if out is None or out.suffix in TABLES:
-        raise ValueError(f"`out` is {out and str(out)!r}; with `truncate` it names the new adapter's folder")
+        raise ValueError(f"`--out` is {out and str(out)!r}; with `--truncate` it names the new adapter's folder")
     if (model is None) != (not data) or (limit is not None and (limit < 1 or not data)):
-        raise ValueError("`model` and `data` go together, and a `limit` of at least 1 with them; give both or none")
+        raise ValueError(
+            "`--model` and `--data` go together, and a `--limit` of at least 1 with them; give both or none"
+        )
     if model is not None:
         from lorascope.capture.settling.inputs import require_training_inputs
 

@@ -78,7 +78,7 @@ def compare(
     """
     refuse_out(out)
     if n_draws > MOST_DRAWS:
-        raise ValueError(f"`n_draws` is {n_draws}; give at most {MOST_DRAWS}")
+        raise ValueError(f"`--n-draws` is {n_draws}; give at most {MOST_DRAWS}")
     asked = rows_where(where)
     frame = study_table(study, asked, workers)
 

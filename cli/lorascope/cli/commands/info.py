@@ -93,7 +93,7 @@ def _print_facts(run: "Run", facts: Mapping[str, Any], patterns: Sequence[str], 
 
 
 def _chosen(run: "Run", patterns: Sequence[str]) -> list[int]:
-    return matching(run.component_paths, patterns or None, of="of this run")
+    return matching(run.component_paths, patterns or None, of="components of this run")
 
 
 def _facts(run: "Run", patterns: Sequence[str]) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def mi(
         Write the projected pairs to this file, ending in .npz, for other software; nothing is estimated.
     """
     if bound and unit != "nat":
-        raise ValueError(f"`bound` compares nats with nats, and `unit` is {unit!r}; leave it out")
+        raise ValueError(f"`--bound` compares nats with nats, and `--unit` is {unit!r}; leave it out")
     if out is not None:
         refuse_target(out, TABLES)  # before the work, not after it
     run = require_store(run)
@@ -149,9 +149,9 @@ def mi(
 def _refuse_unused(**options: object) -> None:
     """Raise where an export has options of estimates."""
     defaults = inspect.signature(mi).parameters
-    unused = [f"`{name}`" for name, value in options.items() if value != defaults[name].default]
+    unused = [f"`--{name.removeprefix('as_')}`" for name, value in options.items() if value != defaults[name].default]
     if unused:
-        raise ValueError(f"`export` writes pairs and estimates nothing; leave {', '.join(unused)} out")
+        raise ValueError(f"`--export` writes pairs and estimates nothing; leave {', '.join(unused)} out")
 
 
 def _print(result: "xr.Dataset", run: "Run", *, bound: bool, full: bool) -> None:

@@ -90,17 +90,20 @@ def miub(
     if not runs:
         raise ValueError("`runs` is empty; name one run or several")
     result_path = out if out is not None and out.suffix in RESULTS else None
-    for name, is_asked in (("out` ending in `.zarr` or `.nc", result_path is not None), ("paper", paper)):
+    for name, is_asked in (("--out` ending in `.zarr` or `.nc", result_path is not None), ("--paper", paper)):
         if is_asked and n > 1:
             raise ValueError(f"`{name}` takes one run and one adapter, and there are {n}; call it once for each")
     changed = {"out": out, "group_by": group_by, "over_components": over_components != "sum"}
     changed |= {"reduction": reduction != "mean", "unit": unit != "nat"}
     if paper and any(changed.values()):
         name = next(name for name in changed if changed[name])
-        raise ValueError(f"`paper` goes without `{name}`: it shows every reduction and unit, and saves nothing")
+        raise ValueError(
+            f"`--paper` goes without `--{name.replace('_', '-')}`: it shows every reduction and unit, and saves nothing"
+        )
     if out is not None:
         refuse_target(out, TABLES)  # before the work, not after it
-    pairs = [(run, name) for run in map(stores.open_run, map(require_store, runs)) for name in adapter or (None,)]
+    paths = [require_store(run) for run in runs]  # before anything heavy is imported
+    pairs = [(run, name) for run in map(stores.open_run, paths) for name in adapter or (None,)]
     options: dict[str, Any] = {"components": component or None, "scheduler": scheduler, "n_workers": workers}
     if paper:
         with progress_bar("paper") as update:
@@ -155,9 +158,9 @@ def _keys(group_by: str, n: int, *, several_adapters: bool) -> tuple[str, ...]:
     for key in keys:
         if key not in allowed:
             words = f"allowed are {', '.join(allowed)}, with commas between{meant(key, allowed)}"
-            raise ValueError(f"`group_by` names {key!r}; {words}")
+            raise ValueError(f"`--group-by` names {key!r}; {words}")
     if len(set(keys)) < len(keys):
-        raise ValueError(f"`group_by` is {group_by!r}; name each key once")
+        raise ValueError(f"`--group-by` is {group_by!r}; name each key once")
     if n > 1 and not set(keys) & set(RUN_KEYS):
         return ("run", *(("adapter",) if several_adapters else ()), *keys)
     return keys

@@ -36,7 +36,7 @@ def selftest(
         Folder on the disk that runs are to lie on.
     """
     if (model is None) != (adapter is None):
-        raise ValueError("`model` and `adapter` belong together; give both or neither")
+        raise ValueError("`--model` and `--adapter` belong together; give both or neither")
 
     from lorascope.capture.selftest.selftest import STAGES
     from lorascope.capture.selftest.selftest import selftest as test

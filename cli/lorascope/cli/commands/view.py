@@ -51,9 +51,9 @@ def view(
     """
     runs = [require_store(one) for one in (run, *more)]
     if with_run and bundle is None:
-        raise ValueError("`with_run` says what a bundle holds; name its folder by `bundle`")
+        raise ValueError("`--with-run` says what a bundle holds; name its folder by `--bundle`")
     if bundle is not None and port:
-        raise ValueError(f"`port` is {port}, and with `bundle` nothing is served; leave one of them out")
+        raise ValueError(f"`--port` is {port}, and with `--bundle` nothing is served; leave one of them out")
 
     from lorascope.analyze import viewing
     from lorascope.stores import open_place

@@ -101,7 +101,10 @@ def verify(
         return Verdict(level, run.n_rows, 0, 0, (Problem("rows/digest", "decode", str(error)), *problems))
     chosen = None
     if components is not None:
-        part = {run.component_paths[place] for place in matching(run.component_paths, components, of="of this run")}
+        part = {
+            run.component_paths[place]
+            for place in matching(run.component_paths, components, of="components of this run")
+        }
         by_row = (path for path, array in run.arrays.items() if array.by_row)
         chosen = {path for path in by_row if (component := component_of(path)) is None or component in part}
     problems += [problem for path, one in root.arrays.items() for problem in settings_problems(path, one)]

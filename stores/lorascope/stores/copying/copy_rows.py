@@ -54,10 +54,8 @@ def select(
         raise ValueError(f"`token_share` is {token_share!r}; give a share above 0 and at most 1")
     if isinstance(samples, int) and samples < 1:
         raise ValueError(f"`samples` is {samples}; give at least 1, or names")
-    chosen_components = np.array(
-        matching(run.component_paths, components, of="components of the run", option="components")
-    )
-    chosen_adapters = np.array(matching(run.adapters, adapters, of="adapters of the run", option="adapters"))
+    chosen_components = np.array(matching(run.component_paths, components, of="components of the run"))
+    chosen_adapters = np.array(matching(run.adapters, adapters, of="adapters of the run"))
     chosen, n_incomplete = _samples(run, samples)
     tokens, n_tokens, weight = _tokens(run, chosen, token_share, seed)
     return Slice(
@@ -163,7 +161,7 @@ def _samples(run: Run, samples: Sequence[str] | int | None) -> tuple[np.ndarray,
         # One item is a sample for each of the prompts that it was asked with.
         full = [f"{dataset}/{name}" for dataset, name in zip(run.samples["dataset"].values, ids, strict=True)]
         prompted = [f"{prompt}/{name}" for prompt, name in zip(run.samples["prompt"].values, full, strict=True)]
-        asked = np.array(matching(ids, samples, full, prompted, of="samples of the run", option="samples"))
+        asked = np.array(matching(ids, samples, full, prompted, of="samples of the run"))
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
     bounds = np.append(starts, run.n_tokens)
     if starts[:1].any() or not np.array_equal(bounds[1:], stops) or (starts > stops).any():
