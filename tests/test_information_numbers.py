@@ -11,6 +11,8 @@ from lorascope.analyze.information.pairs import Settings, check_pairs
 from .printed import benchmark
 from .said.page import ROOT
 
+pytestmark = pytest.mark.slow
+
 RESULTS = json.loads((ROOT / "benchmarks" / "information_tasks.json").read_text())
 TASKS = {task.name: task for task in benchmark("information_tasks").tasks()}
 

@@ -11,6 +11,8 @@ from statsmodels.distributions.copula import api as copulas
 
 from .printed import benchmark
 
+pytestmark = pytest.mark.slow
+
 information_tasks = benchmark("information_tasks")
 sources = sys.modules["information_sources"]  # those that the tasks are made of, not a second copy
 maps = sys.modules["information_maps"]

@@ -12,6 +12,8 @@ from scipy import special, stats
 
 from .test_information_tasks import information_tasks, same_within_error
 
+pytestmark = pytest.mark.slow
+
 continuous = sys.modules["information_sources_continuous"]
 discrete = sys.modules["information_sources_discrete"]
 

@@ -12,6 +12,8 @@ from lorascope.study import paper_study
 
 from .analyze.conftest import write_small
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 SMALL: dict[str, dict[str, Any]] = {

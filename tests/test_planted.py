@@ -9,6 +9,8 @@ import pytest
 
 from .printed import benchmark
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:

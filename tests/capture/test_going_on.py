@@ -196,6 +196,7 @@ def command(tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, text: Path
     return run
 
 
+@pytest.mark.slow
 def test_three_processes_write_what_one_writes(content: Any, command: Any, tmp_path: Path) -> None:
     for out, n_ranks in (("alone.zarr", 1), ("three.zarr", 3)):
         done = command(out, n_ranks, "--prompt", "main", "--prompt", "prompt3", "--answer-tokens", "3", *ABLATION)
@@ -205,6 +206,7 @@ def test_three_processes_write_what_one_writes(content: Any, command: Any, tmp_p
     assert (measured["ranks"], measured["rows"]) == (3, open_run(tmp_path / "three.zarr").n_rows)
 
 
+@pytest.mark.slow
 def test_ranks_end_with_the_refusal_of_the_first(command: Any, tmp_path: Path) -> None:
     with file_lock(tmp_path / "run.zarr"):
         done = command("run.zarr", 2)

@@ -25,6 +25,7 @@ from lorascope.capture.recording import run_model
 from lorascope.stores import open_run
 from lorascope.stores.writing.write import RunWriter
 
+from ..marks import slow_but
 from .card import Card, card, spread
 
 __all__ = ["card"]
@@ -113,7 +114,7 @@ def expected(known: dict[str, Any], go: Any, content: Any, tmp_path: Path) -> Ca
     return find
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", slow_but(MODES, "default", "none", "sample", "pair"))
 def test_late_copies_change_no_byte(
     mode: str, card: Callable[..., Card], go: Any, expected: Any, content: Any, tmp_path: Path
 ) -> None:
@@ -196,6 +197,7 @@ class Impatient(ThreadPoolExecutor):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "seed"), [("pass", 0), ("writer", 1), ("interrupt", 2), ("signal", 1), ("interrupt-twice", 0)]
 )

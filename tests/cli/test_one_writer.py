@@ -71,8 +71,8 @@ def who(pid: int) -> str:
     ("command", "where"),
     [
         ("pull", "os:replace:tokens/nll/c.1"),
-        ("compact", "os:replace:zarr.json"),
-        ("miub", "lorascope.analyze.miub.miub:finish"),
+        pytest.param("compact", "os:replace:zarr.json", marks=pytest.mark.slow),
+        pytest.param("miub", "lorascope.analyze.miub.miub:finish", marks=pytest.mark.slow),
     ],
     ids=lambda value: value.partition(":")[0],
 )

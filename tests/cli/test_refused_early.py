@@ -9,11 +9,17 @@ import pytest
 
 HEAVY = ("torch", "transformers", "peft", "xarray", "pandas", "dask", "numba", "scipy", "statsmodels")
 RUN = """
-import sys
+import contextlib, io, json, sys
 from lorascope.cli.main import main
-code = main(sys.argv[2:])
-print(code, sorted(set(sys.argv[1].split(",")) & set(sys.modules)))
+heavy, answers = set(sys.argv[1].split(",")), []
+for words in json.load(sys.stdin):
+    before, err = set(sys.modules), io.StringIO()
+    with contextlib.redirect_stderr(err):
+        code = main(words)
+    answers.append([code, err.getvalue(), sorted(heavy & set(sys.modules) - before)])
+json.dump(answers, sys.stdout)
 """
+"""One process for all calls; a call is charged with what it was the first to import."""
 CAPTURE = {"--model": "model", "--adapter": "adapter", "--data": "d.jsonl", "--out": "o.zarr"}
 TRAIN = {"--model": "model", "--data": "d.jsonl", "--out": "o"}
 
@@ -92,22 +98,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def called(folder: Path, words: list[str], heavy: str = ",".join(HEAVY)) -> tuple[str, str]:
-    line = [sys.executable, "-c", RUN, heavy, *words]
-    done = subprocess.run(line, capture_output=True, text=True, cwd=folder, check=True)
-    return done.stdout, done.stderr
+def called(folder: Path, calls: list[list[str]], heavy: str = ",".join(HEAVY)) -> list[tuple[int, str, list[str]]]:
+    """Exit code, message and heavy imports of each call."""
+    line = [sys.executable, "-c", RUN, heavy]
+    done = subprocess.run(line, input=json.dumps(calls), capture_output=True, text=True, cwd=folder, check=True)
+    return [tuple(answer) for answer in json.loads(done.stdout)]
+
+
+@pytest.fixture(scope="module")
+def answers(folder: Path) -> dict[str, tuple[int, str, list[str]]]:
+    """Case -> its answer."""
+    return dict(zip(CASES, called(folder, [words for words, _ in CASES.values()]), strict=True))
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_wrong_path_is_refused_before_heavy_imports(folder: Path, name: str) -> None:
-    words, message = CASES[name]
-    out, err = called(folder, words)
+def test_a_wrong_path_is_refused_before_heavy_imports(
+    answers: dict[str, tuple[int, str, list[str]]], name: str
+) -> None:
+    code, err, heavy = answers[name]
     assert err.startswith("lorascope: error: ")
     assert err.count("\n") == 1
-    assert message in err
-    assert out == "2 []\n"
+    assert CASES[name][1] in err
+    assert (code, heavy) == (2, [])
 
 
 def test_the_check_can_fail(folder: Path) -> None:
-    out, _ = called(folder, ["info", "run.zarr"], "xarray,zarr")
-    assert out == "2 ['xarray', 'zarr']\n"
+    calls = [["info", "no.zarr"], ["info", "run.zarr"]]
+    found = called(folder, calls, "xarray,zarr")
+    assert [answer[0] for answer in found] == [2, 2]
+    assert [answer[2] for answer in found] == [[], ["xarray", "zarr"]]

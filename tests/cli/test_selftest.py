@@ -15,6 +15,7 @@ from lorascope.capture.selftest import checks, rates, selftest  # noqa: E402
 from lorascope.capture.settling import trial  # noqa: E402
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("wide")
 def test_a_sound_machine(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(rates, "SECONDS", 0.1)

@@ -24,7 +24,9 @@ def run(many_rows: Path, tmp_path: Path) -> Path:
     return shutil.copytree(many_rows, tmp_path / "run.zarr")
 
 
-@pytest.mark.parametrize(("stop", "words"), [(signal.SIGINT, []), (signal.SIGTERM, ["--no-browser"])])
+@pytest.mark.parametrize(
+    ("stop", "words"), [(signal.SIGINT, []), pytest.param(signal.SIGTERM, ["--no-browser"], marks=pytest.mark.slow)]
+)
 def test_it_serves_until_it_is_stopped(run: Path, tmp_path: Path, stop: signal.Signals, words: list[str]) -> None:
     opened = tmp_path / "opened"
     browser = tmp_path / "browser"

@@ -15,10 +15,9 @@ from lorascope.analyze.viewing import write_bundle
 
 from ..analyze.conftest import Small
 from ..analyze.viewing.test_bundle import static
+from ..marks import slow_but
 from .conftest import N_SAMPLES, N_TOKENS, Look
 from .seen import agrees, click_map, expect, listed, number, shown, state, sums
-
-pytestmark = pytest.mark.slow
 
 Q, UP = "model.layers.1.q_proj", "model.layers.0.up_proj"
 TOP = "adapters/default"
@@ -42,6 +41,7 @@ def test_samples_are_found_by_id_and_by_text(look: Callable[..., Look], served: 
     expect(count).to_have_text(f"{N_SAMPLES} samples")
 
 
+@pytest.mark.slow
 def test_each_order_and_each_filter(look: Callable[..., Look], served: Callable[..., str], main: Small) -> None:
     samples = main.run.samples
     ids, moved = samples["id"].values, miub(main.run)["samples/miub"].values
@@ -135,7 +135,7 @@ def test_a_cell_of_the_ribbon(look: Callable[..., Look], served: Callable[..., s
     assert "&layer=0&" in one.address()
 
 
-@pytest.mark.parametrize("kind", ["main", "two", "branch", "pair", "bfloat16"])
+@pytest.mark.parametrize("kind", slow_but(["main", "two", "branch", "pair", "bfloat16"], "main"))
 def test_a_cell_of_the_map_shows_what_python_computes(
     look: Callable[..., Look], served: Callable[..., str], made: Callable[[str], Small], kind: str
 ) -> None:
@@ -187,6 +187,7 @@ def test_a_cell_of_the_map_shows_what_python_computes(
             assert place in link.get_attribute("href")
 
 
+@pytest.mark.slow
 def test_where_a_direction_acts_most_is_a_link_to_that_token(
     look: Callable[..., Look], served: Callable[..., str], main: Small
 ) -> None:
@@ -208,6 +209,7 @@ def test_where_a_direction_acts_most_is_a_link_to_that_token(
     assert one.page.locator(".body").inner_text() == before
 
 
+@pytest.mark.slow
 def test_a_pattern_chooses_components(look: Callable[..., Look], served: Callable[..., str], main: Small) -> None:
     one = look(served("main", "two"), view="sample=3")
     box, count = one.page.locator("#filter"), one.page.locator(".filter [role=status]")
@@ -267,6 +269,7 @@ def test_adapters_and_runs_side_by_side_on_one_scale(
     assert one.address() == "panes=1:b,0&sample=3&token=10"
 
 
+@pytest.mark.slow
 def test_a_link_opened_anew_shows_the_same_and_back_leads_back(
     look: Callable[..., Look], served: Callable[..., str]
 ) -> None:
@@ -297,6 +300,7 @@ def test_a_link_opened_anew_shows_the_same_and_back_leads_back(
         assert state(one, but=later) == earlier
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_phone_scrolls_down_alone(look: Callable[..., Look], served: Callable[..., str], theme: str) -> None:
     options = {"viewport": {"width": 390, "height": 844}, "color_scheme": theme, "has_touch": True, "is_mobile": True}
@@ -331,6 +335,7 @@ FOCUS = """() => {
 }"""
 
 
+@pytest.mark.slow
 def test_the_keyboard_alone_reaches_everything(look: Callable[..., Look], served: Callable[..., str]) -> None:
     one = look(served("main", "two"), view="sample=3")
     press = one.page.keyboard.press
@@ -389,6 +394,7 @@ def test_the_keyboard_alone_reaches_everything(look: Callable[..., Look], served
     expect(adapter.page.get_by_label("Adapter")).to_be_focused()
 
 
+@pytest.mark.slow
 def test_roles_and_names_for_a_screen_reader(look: Callable[..., Look], served: Callable[..., str]) -> None:
     one = look(served("main", "two"), view=f"sample=3&token=9&component={Q}")
     role = one.page.get_by_role
@@ -411,6 +417,7 @@ def test_roles_and_names_for_a_screen_reader(look: Callable[..., Look], served: 
     assert not re.search(r"- (button|textbox|combobox|searchbox|link|listbox|img)( \[|:|$)", snapshot, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_only_what_is_looked_at_is_read(look: Callable[..., Look], served: Callable[..., str]) -> None:
     one = look(served("main", "two"))
     assert not [each for each in one.requests if "states/" in each or "runs/1" in each or "permutation" in each]
@@ -445,6 +452,7 @@ def test_only_what_is_looked_at_is_read(look: Callable[..., Look], served: Calla
     assert one.requests.count("runs/0/tokens/text/c.0") == 1
 
 
+@pytest.mark.slow
 def test_a_bundle_shows_the_same_from_a_web_server_and_a_bucket(
     look: Callable[..., Look], served: Callable[..., str], main: Small, tmp_path: Path, s3: Any
 ) -> None:

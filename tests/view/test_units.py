@@ -34,10 +34,12 @@ def test_units(node: str) -> None:
     assert "# fail 0" in ran(node, "test.mjs", "--test-reporter=tap")
 
 
+@pytest.mark.slow
 def test_types(node: str) -> None:
     ran(node, "node_modules/typescript/bin/tsc", "--noEmit")
 
 
+@pytest.mark.slow
 def test_a_build_gives_the_committed_page(node: str, tmp_path: Path) -> None:
     ran(node, "build.mjs", str(tmp_path / "page.html"))
     assert (tmp_path / "page.html").read_bytes() == PAGE.read_bytes(), (

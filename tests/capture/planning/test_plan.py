@@ -25,6 +25,8 @@ from lorascope.capture.settling.prepare import encode_files, read_files
 from lorascope.capture.training.trainer import lora_targets
 from lorascope.stores import StoreError, open_place, verify
 
+from ...marks import slow_but
+
 
 @pytest.fixture
 def config(
@@ -63,7 +65,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", list(SETTINGS))
+@pytest.mark.parametrize("name", slow_but(SETTINGS, "last tokens, raw", "a budget"))
 def test_counts_are_those_of_the_capture(
     config: Callable[..., CaptureConfig], text: Path, data: Path, name: str
 ) -> None:
@@ -91,6 +93,7 @@ def test_counts_are_those_of_the_capture(
         assert stored < 3_000_000
 
 
+@pytest.mark.slow
 def test_a_trial_gives_the_time(config: Callable[..., CaptureConfig], tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     made = plan(config(limit=3))
@@ -108,6 +111,7 @@ def test_a_trial_gives_the_time(config: Callable[..., CaptureConfig], tmp_path: 
     assert plan(config(limit=3, score=False)).seconds["score"] == 0
 
 
+@pytest.mark.slow
 def test_an_ablation_is_told_and_timed(config: Callable[..., CaptureConfig], text: Path) -> None:
     settings = config(data=str(text), window_tokens=100, batch_tokens=200, ablate="kinds", ablate_share=0.2)
     made = plan(settings)
@@ -123,6 +127,7 @@ def test_an_ablation_is_told_and_timed(config: Callable[..., CaptureConfig], tex
     assert plan(config(limit=3), probe=False).ablation == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("faster", ["raw", "default"])
 def test_auto_takes_the_codec_that_is_faster(
     config: Callable[..., CaptureConfig], monkeypatch: pytest.MonkeyPatch, faster: str

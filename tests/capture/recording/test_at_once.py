@@ -12,6 +12,7 @@ import torch
 from lorascope.capture.recording.forward import kl_divergence, negative_log_likelihood
 from lorascope.capture.recording.sink import _proof_step
 
+from ...marks import slow_but
 from ...printed import benchmark
 from .test_fused import Run, interpreter
 
@@ -43,7 +44,7 @@ def run() -> Iterator[Run]:
     ],
     ids=["all measured", "some measured", "none", "none, some measured"],
 )
-@pytest.mark.parametrize(("name", "stream"), [*STREAMS, ("saved", "pair"), ("two", "base")])
+@pytest.mark.parametrize(("name", "stream"), slow_but([*STREAMS, ("saved", "pair"), ("two", "base")], *STREAMS[:2]))
 def test_both_ways_agree(run: Run, name: str, stream: str, dtype: torch.dtype, is_reduced: bool, every: int) -> None:
     options = {"stream": stream, "is_reduced": is_reduced, "every": every}
     (expected, worst), (found, off) = run("record_by_both", dtype, ADAPTERS[name], **options)

@@ -20,6 +20,7 @@ from lorascope.capture.recording.reduce import _reduce_in_torch, jensen_shannon
 from lorascope.capture.recording.sink import _swallowed_share, excess, factor_size
 from lorascope.capture.samples.scoring import token_nll
 
+from ...marks import slow_but
 from ...printed import benchmark
 
 pytest.importorskip("triton", reason="the GPU kernel needs triton, which is on PyPI for Linux on x86-64")
@@ -98,7 +99,7 @@ def test_divergences_are_those_of_mpmath(run: Run, dtype: torch.dtype, width: in
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
-@pytest.mark.parametrize("width", [1, 3, 64, 257, 4096, pytest.param(14336, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("width", slow_but([1, 3, 64, 257, 4096, 14336], 1, 3, 64, 257))
 def test_measures_are_those_of_the_reference(run: Run, dtype: torch.dtype, width: int) -> None:
     base, delta = states(9, width, dtype, seed=1)
     output = (base + delta).to(dtype)
@@ -112,7 +113,9 @@ def test_measures_are_those_of_the_reference(run: Run, dtype: torch.dtype, width
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
-@pytest.mark.parametrize(("width", "rank"), [(1, 1), (70, 3), (576, 8), (576, 16), (129, 64), (64, 512)])
+@pytest.mark.parametrize(
+    ("width", "rank"), slow_but([(1, 1), (70, 3), (576, 8), (576, 16), (129, 64), (64, 512)], (1, 1), (70, 3))
+)
 def test_delta_is_formed_of_a_factor(run: Run, dtype: torch.dtype, width: int, rank: int) -> None:
     generator = torch.Generator().manual_seed(rank)
     base = torch.randn(5, width, generator=generator).to(dtype) * 3
@@ -126,6 +129,7 @@ def test_delta_is_formed_of_a_factor(run: Run, dtype: torch.dtype, width: int, r
     assert_close(found["delta_norm"], torch.linalg.vector_norm(delta, dim=-1), rtol=rtol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 def test_rough_exponentials_are_enough(rough: Run, dtype: torch.dtype) -> None:
     for width in (2, 576):
@@ -222,7 +226,7 @@ def test_rows_and_strides(run: Run) -> None:
     assert len(run("measure_delta", base[:0], delta[:0])["js"]) == 0
 
 
-@pytest.mark.parametrize("width", [100, pytest.param(128256, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("width", slow_but([100, 128256], 100))
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 def test_logits_of_a_vocabulary(run: Run, dtype: torch.dtype, width: int) -> None:
     base = torch.randn(3, width, generator=torch.Generator().manual_seed(5)) * 3
@@ -257,6 +261,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", [80, 90, 100])
 @pytest.mark.parametrize(("rank", "given"), [(16, "bf16"), (0, "fp32")], ids=["factor", "delta"])
 def test_compiled_kernel_spills_nothing(model: ModuleType, arch: int, rank: int, given: str) -> None:
@@ -268,6 +273,7 @@ def test_compiled_kernel_spills_nothing(model: ModuleType, arch: int, rank: int,
         assert min(model.rates(counts, 4, arch).values()) >= 150
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", [80, 90, 100])
 def test_compiled_kernel_of_logits_spills_nothing(model: ModuleType, arch: int) -> None:

@@ -43,6 +43,7 @@ def test_a_copy_that_comes_too_late_is_found() -> None:
     assert checks.check_copies(CPU).ok is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [lambda js: js * (1 + 2e-6), lambda js: js * torch.nan], ids=["off", "no number"])
 def test_measures_that_are_off_are_found(
     monkeypatch: pytest.MonkeyPatch, wrong: Callable[[torch.Tensor], torch.Tensor]

@@ -363,6 +363,7 @@ def test_under_autocast_base_is_the_layers_own_and_delta_is_not_rounded(
     assert measured(trainer)[-1]["miub"] == pytest.approx(np.mean(totals), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_checkpointed_and_compiled_trainings_are_measured(train: Train, tiny_items: Any, tiny_tokenizer: Any) -> None:
     """torch.compile wraps the model, and its hooks fire all the same; tracing it is what takes the time."""
     small = llama(len(tiny_tokenizer), num_hidden_layers=1)

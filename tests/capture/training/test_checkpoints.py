@@ -92,7 +92,7 @@ def require_same(one: FinetuneResult, other: FinetuneResult) -> None:
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-@pytest.mark.parametrize("stops", [(2,), (3, 4, 6)])
+@pytest.mark.parametrize("stops", [(2,), pytest.param((3, 4, 6), marks=pytest.mark.slow)])
 def test_a_training_that_was_stopped_ends_as_if_it_had_not_been(
     train: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str], stops: tuple[int, ...]
 ) -> None:
@@ -114,6 +114,7 @@ def test_a_training_that_was_stopped_ends_as_if_it_had_not_been(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["adapter", "name"])
 def test_stopped_while_a_checkpoint_is_written_it_goes_on_from_the_one_before(
     train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
@@ -194,6 +195,7 @@ finetune(model, tokenizer, items, sys.argv[3], FinetuneConfig(**json.loads(sys.a
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_loses_no_step_before_its_last_checkpoint(
     tiny_model: Any, tiny_tokenizer: Any, data: Path, tmp_path: Path
 ) -> None:
@@ -214,6 +216,7 @@ def test_a_process_that_is_killed_loses_no_step_before_its_last_checkpoint(
     require_same(whole, gone_on)
 
 
+@pytest.mark.slow
 def test_time_of_the_steps_that_count_is_told(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = itertools.count()
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
@@ -301,6 +304,7 @@ def test_damaged_checkpoints_are_one_line_and_stay(train: Any, tmp_path: Path) -
             path.write_bytes(kept)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_costs_the_checkpoint_and_not_the_training(
     train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,6 +327,7 @@ def test_a_disk_that_is_full_costs_the_checkpoint_and_not_the_training(
     require_same(whole, gone_on)
 
 
+@pytest.mark.slow
 def test_what_was_stopped_before_its_first_checkpoint_is_no_obstacle(train: Any, tmp_path: Path) -> None:
     train("out", stop=3)
     shutil.rmtree(training_folder(tmp_path / "out/out") / "checkpoint-2")

@@ -33,6 +33,7 @@ def found_in(path: Path) -> list[str]:
         return [str(error)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [None, (0,)], ids=["finished", "unfinished"])
 def test_a_bit_flipped_anywhere_is_found(make_run: Any, rows: Any) -> None:
     root = make_run(n_tokens=1100, states="sample", state_rows=(True, False), kl=True, rows=rows).path

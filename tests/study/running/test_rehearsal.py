@@ -21,6 +21,7 @@ from lorascope.study.settings import read_settings  # noqa: E402
 Write = Callable[[dict[str, Any]], Path]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given",
     [

@@ -149,6 +149,7 @@ def test_results_are_those_of_the_runs(write: Write, grid: dict[str, Any]) -> No
         assert total == pytest.approx(float(result["miub"].values[rows].mean()), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_results_name_no_place_and_other_settings_are_refused(
     write: Write, grid: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,6 +176,7 @@ def test_results_name_no_place_and_other_settings_are_refused(
     assert results(path)["share1-r2-s0-facts.nc"].identical(before["share1-r2-s0-facts.nc"])
 
 
+@pytest.mark.slow
 def test_plan_counts_what_passes_and_keeps_nothing(
     write: Write, grid: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,6 +63,7 @@ def test_a_folder_without_a_recipe_is_nobodys(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_what_another_process_has_just_made_isnt_made_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was done between the first look and the lock."""
     real, n_looks = steps.is_done, []
@@ -81,6 +82,7 @@ def test_what_another_process_has_just_made_isnt_made_again(path: Path, monkeypa
     assert len(n_looks) == 2
 
 
+@pytest.mark.slow
 def test_results_have_their_name_only_once_they_were_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*_: Any, **__: Any) -> None:
         raise Killed
@@ -100,6 +102,7 @@ def test_results_have_their_name_only_once_they_were_read_again(path: Path, monk
     assert len(list(results.iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_two_studies_may_have_one_folder_of_work(write: Write, path: Path, tmp_path: Path) -> None:
     """One that is done deletes what is its own alone."""
     change(path, "tasks:", "work: shared\ntasks:")
@@ -117,6 +120,7 @@ def test_two_studies_may_have_one_folder_of_work(write: Write, path: Path, tmp_p
         assert run_study(third) == ["another process works on it"]
 
 
+@pytest.mark.slow
 def test_estimates_never_stand_beside_results_of_other_runs(path: Path) -> None:
     information = "information: {components: '*.0.self_attn.o_proj', tokens: 60, shuffles: 2}\n"
     path.write_text(path.read_text() + "capture: {states_share: 0.9}\n" + information)
