@@ -36,7 +36,7 @@ COMMANDS = {
     "study": "Train, capture and measure a grid of adapters from one file: the paper's experiment on your model.",
     "adapter": "Compare LoRA adapters by their weights: size and rank of each layer's change, without model or data.",
     "report": "One self-contained HTML page about a run, or one that compares several.",
-    "explain": "What the adapter learned: one page that begins with a paragraph.",
+    "explain": "What the adapter did and learned, in a paragraph.",
     "view": "Look into a run in a browser: every sample, token, layer and rank direction.",
 }
 STUDY_COMMANDS = {

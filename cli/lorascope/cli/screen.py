@@ -74,6 +74,11 @@ def say(text: str, *, to: Console | None = None) -> None:
     (to or console).print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
 
+def print_text(text: str) -> None:
+    """Sentences on the terminal, broken between words at its width."""
+    console.print(visible(text), markup=False, highlight=False)
+
+
 def note(message: str, places: Sequence[object]) -> str:
     """A finding with the first three of its places in brackets, and how many more there are."""
     shown = ", ".join(map(str, places[:3])) + (f" and {len(places) - 3} more" if len(places) > 3 else "")

@@ -1,6 +1,6 @@
-"""Self-contained HTML pages about runs."""
+"""The report: one self-contained HTML page about a run or several, and the paragraph that it opens with."""
 
-from .explanation import write_explanation
 from .page import page_beside, write_report
+from .paragraph import paragraph
 
-__all__ = ["page_beside", "write_explanation", "write_report"]
+__all__ = ["page_beside", "paragraph", "write_report"]

@@ -1,22 +1,16 @@
-"""The sections of the page about the record itself: what must be known first, size, fidelity, provenance."""
+"""What stands above the numbers of a page: the names of model, adapter and data, and what must be known first."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.measuring.captured import reduction
 from lorascope.analyze.miub.miub import misfit
-from lorascope.analyze.results.format import format_number, format_percent
-from lorascope.analyze.results.sizes import Size
-from lorascope.analyze.results.weights import token_weights, weighted_mean
 from lorascope.stores import Run
-from lorascope.stores.size import format_size
 
-from .markup import escape, folded, section, table
+from .markup import escape
 
 
 def source(run: Run, qualified: xr.DataTree) -> str:
@@ -90,80 +84,3 @@ def notices(run: Run, qualified: xr.DataTree) -> Iterator[str]:
         )
     if len(run.adapters) > 1:
         yield f"This run holds {len(run.adapters)} adapters; the page is about <b>{escape(attrs['adapter'])}</b>."
-
-
-def record(run: Run, qualified: xr.DataTree, parts: Sequence[Size]) -> str:
-    """Size, fidelity and provenance, each in a line that unfolds."""
-    return section("record", "The record", _store(run, parts), _fidelity(run, qualified), _provenance(run))
-
-
-def _store(run: Run, parts: Sequence[Size]) -> str:
-    """What the run takes on disk."""
-    rows = [(size.part, format_size(size.raw_bytes), format_size(size.stored_bytes)) for size in parts]
-    caption = (
-        "In memory: values of committed tokens before compression. On disk: files with their metadata. factor is z "
-        "= A x, from which delta = scaling * B z follows exactly."
-    )
-    stored = parts[-1].stored_bytes
-    each = format_size(stored / int(run.committed.sum()))
-    line = f"<b>Store:</b> {format_size(stored)} on disk, {each} a captured token"
-    return folded("store", line, table(("part", "in memory", "on disk"), rows, caption=caption))
-
-
-def _fidelity(run: Run, qualified: xr.DataTree) -> str:
-    """How far the record can be trusted: js at capture against js from the store, and what rounding swallowed."""
-    attrs, line = qualified.attrs, "not compared"
-    if attrs["js_source"] == "states" and attrs["fidelity_n"]:
-        line = f"JS of the store is that of the capture within {format_number(attrs['fidelity_max'])}"
-    texts = (_fidelity_text(qualified), _swallowed_text(run, attrs["adapter"]))
-    return folded("fidelity", f"<b>Fidelity:</b> {line}", *(f"<p>{text}</p>" for text in texts))
-
-
-def _fidelity_text(qualified: xr.DataTree) -> str:
-    attrs = qualified.attrs
-    if attrs["js_source"] == "capture":
-        return "JS is the one measured during capture; it isn't computed again from states and compared."
-    if not attrs["fidelity_n"]:
-        return "No token's JS was measured during capture, so there is nothing to compare with."
-    return (
-        "JS computed from the store differs from JS measured in memory during capture by "
-        f"{format_number(attrs['fidelity_median'])} (median) and {format_number(attrs['fidelity_max'])} (largest), "
-        f"relative, over {attrs['fidelity_n']} values."
-    )
-
-
-def _swallowed_text(run: Run, adapter: str) -> str:
-    measured = reduction(run, "swallowed", adapter)
-    shares = {}
-    if measured is not None:
-        weights, columns = token_weights(run), zip(run.component_paths, measured.values.T, strict=True)
-        known = {path: (column, np.isfinite(column)) for path, column in columns}
-        shares = {
-            path: weighted_mean(one[there], weights[there]) for path, (one, there) in known.items() if there.any()
-        }
-    if not shares:
-        return "This run doesn't know which share of features the layers' own rounding swallowed."
-    largest, mean = max(shares, key=lambda path: shares[path]), float(np.mean(list(shares.values())))
-    dtypes = ", ".join(dict.fromkeys(run.components["dtype"].values.tolist()))
-    return (
-        f"The layers put their output out in {escape(dtypes)}. In that type, base + delta rounds back to base in "
-        f"{format_percent(mean)} of features (mean over {len(shares)} components; at most "
-        f"{format_percent(shares[largest])}, in {escape(largest)}): there the model itself doesn't feel the "
-        "adapter. JS here is that of base + delta before this rounding."
-    )
-
-
-def _provenance(run: Run) -> str:
-    """Everything that the run says about itself."""
-    rows = [("path", run.path), *_flat(run.attributes)]
-    line = f"<b>Provenance:</b> model, adapter, data, settings and libraries, {len(rows)} entries"
-    return folded("provenance", line, table(("what", "value"), rows, n_names=2))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{name}.")
-        else:
-            yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,26 +1,22 @@
-"""The page that compares runs: what each did, MIUB with paired differences, depth, maps on one scale, scores."""
+"""The page that compares runs: what each did, MIUB and scores with paired differences, maps on one scale."""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 import xarray as xr
 
 from lorascope.analyze.figures import component_figure
-from lorascope.analyze.figures.marks import EDGES, add_legend, looks, points
-from lorascope.analyze.figures.scales import value_axis, whole_ticks
-from lorascope.analyze.figures.theme import COLORS, apply_theme
+from lorascope.analyze.figures.theme import COLORS
 from lorascope.analyze.miub.compare_runs import paired, require_same_tokens, sample_names
-from lorascope.analyze.miub.groups import group_by
 from lorascope.analyze.results.format import format_change, format_error, format_number, run_names
 from lorascope.analyze.results.scores import Score, scores, scores_table, shared_scores
 from lorascope.stores import Run
 
 from .about_run import notices, source
 from .document import document
+from .helped import helped, scores_caption
 from .markup import contents, escape, figure, notice, section, table
-from .sections import scores_caption
-from .sentence import compared, sentence
+from .paragraph import where_it_acts
 
 TITLE = "Adapters compared, layer by layer"
 
@@ -28,35 +24,20 @@ TITLE = "Adapters compared, layer by layer"
 def comparison(runs: Sequence[Run], results: Sequence[xr.DataTree]) -> str:
     """HTML of the page, complete in itself, of runs and what `qualify` made of each."""
     names = run_names([str(run.path) for run in runs])
-    shared = [_shared((runs[0], one), (results[0], other)) for one, other in zip(runs[1:], results[1:], strict=True)]
     body = (
-        section("runs", "What each adapter did", *_each(names, runs, results)),
         section("miub", "MIUB", _miub_table(names, results)),
-        section("scores", "Did they help?", _paired_scores(names, shared), _scores(names, runs)),
-        section("depth", "By layer", _depth(names, results)),
+        section("scores", "Do they help?", _paired_scores(names, runs, results), _scores(names, runs)),
         section("maps", "Where they act", *_maps(names, results)),
     )
-    subtitle = f"{len(runs)} runs · {' · '.join(names)}"
-    opening = " ".join(compared((names[0], name), own) for name, own in zip(names[1:], shared, strict=True))
-    head = f'<p class="opening">{escape(opening)}</p>{contents("".join(body))}'
-    return document(TITLE, subtitle, head + "".join(body))
+    head = "".join((*_opening(names, runs, results), contents("".join(body))))
+    return document(TITLE, f"{len(runs)} runs · {' · '.join(names)}", head + "".join(body))
 
 
-def _shared(runs: tuple[Run, Run], results: tuple[xr.DataTree, xr.DataTree]) -> list[Score]:
-    """Scores on the samples that both hold; none where a name stands for other texts, no CE of other tokens."""
-    names = [sample_names(result) for result in results]
-    try:
-        require_same_tokens(*results, names[0].intersection(names[1], sort=False))
-    except ValueError:  # the table of MIUB says so
-        return []
-    alike = results[0].attrs.get("tokenizer") == results[1].attrs.get("tokenizer")
-    return [score for score in shared_scores(*runs) if alike or score.measure != "CE"]
-
-
-def _each(names: Sequence[str], runs: Sequence[Run], results: Sequence[xr.DataTree]) -> Iterator[str]:
+def _opening(names: Sequence[str], runs: Sequence[Run], results: Sequence[xr.DataTree]) -> Iterator[str]:
+    """What each adapter did, and what must be known of each run first."""
     for name, run, result in zip(names, runs, results, strict=True):
         yield f'<h3>{escape(name)}</h3><p class="subtitle">{escape(source(run, result))}</p>'
-        yield f"<p>{escape(sentence(result, scores(run)))}</p>"
+        yield f'<p class="opening">{escape(helped(scores(run)))} {escape(where_it_acts(result))}</p>'
         yield from map(notice, notices(run, result))
 
 
@@ -88,15 +69,28 @@ def _difference(first: xr.DataTree, second: xr.DataTree) -> tuple[str, str, str,
     return format_change(value, error), str(int(found["n_samples"])), format_number(p), ""
 
 
-def _paired_scores(names: Sequence[str], shared: Sequence[Sequence[Score]]) -> str:
+def _paired_scores(names: Sequence[str], runs: Sequence[Run], results: Sequence[xr.DataTree]) -> str:
+    """Scores of each run less those of the first, on the samples that both hold."""
     rows = [
         (name, score.dataset, f"{score.measure} ({score.unit})", score.n, format_error(*score.base),
          format_error(*score.adapted), format_change(*score.change))
-        for name, own in zip(names[1:], shared, strict=True) for score in own
+        for name, run, result in zip(names[1:], runs[1:], results[1:], strict=True)
+        for score in _shared_scores((runs[0], run), (results[0], result))
     ]  # fmt: skip
     columns = ("run", "data set", "measure", "samples", names[0], "this run", f"less {names[0]}")
     caption = "Both with their adapter, on the samples that they share; the difference's error is that of pairs."
-    return table(columns, rows, n_names=3, caption=caption) if rows else ""
+    return table(columns, rows, n_names=3, caption=caption) if rows else "<p>No two runs share scored samples.</p>"
+
+
+def _shared_scores(runs: tuple[Run, Run], results: tuple[xr.DataTree, xr.DataTree]) -> list[Score]:
+    """Scores on the samples that both hold; none where a name stands for other texts, no CE of other tokens."""
+    names = [sample_names(result) for result in results]
+    try:
+        require_same_tokens(*results, names[0].intersection(names[1], sort=False))
+    except ValueError:  # the table of MIUB says so
+        return []
+    alike = results[0].attrs.get("tokenizer") == results[1].attrs.get("tokenizer")
+    return [score for score in shared_scores(*runs) if alike or score.measure != "CE"]
 
 
 def _scores(names: Sequence[str], runs: Sequence[Run]) -> str:
@@ -106,37 +100,6 @@ def _scores(names: Sequence[str], runs: Sequence[Run]) -> str:
     without = f"<p>Not scored: {escape(unscored)}.</p>" if unscored else ""
     caption = f"All samples of each run. {scores_caption([row[1:] for row in rows])}"
     return without + (table(("run", *found[0][1]), rows, n_names=3, caption=caption) if rows else "")
-
-
-def _depth(names: Sequence[str], results: Sequence[xr.DataTree]) -> str:
-    inside = [result for result in results if (result.dataset["layer"].values >= 0).any()]
-    if len(inside) < len(results):
-        return "<p>Not every run has components in layers, so there is no depth to draw.</p>"
-    caption = "JS of each layer: sum over its components, mean over samples, bars of a standard error; triangles are 0."
-    return figure("depth-figure", _depth_figure(names, results), caption)
-
-
-def _depth_figure(names: Sequence[str], results: Sequence[xr.DataTree]) -> go.Figure:
-    plot, marks = go.Figure(), looks(len(names))
-    every = [group_by(result, ["layer"]) for result in results]
-    inside = [grouped.isel(layer=np.flatnonzero(grouped["layer"].values >= 0)) for grouped in every]
-    values = np.concatenate([grouped["miub"].values for grouped in inside])
-    axis, last = value_axis(values, is_log=bool((values > 0).any())), max(int(one["layer"].max()) for one in inside)
-    for name, grouped, look in zip(names, inside, marks, strict=True):
-        layers, js, error = (grouped[key].values for key in ("layer", "miub", "miub_se"))
-        texts = [
-            f"{escape(name)}, layer {layer}: {format_error(*pair)} nat"
-            for layer, *pair in zip(layers, js, error, strict=True)
-        ]
-        y = axis.inside(js)
-        bars = {"array": error, "arrayminus": np.minimum(error, y - axis.low), "width": 0, "thickness": 1.5}
-        shown = {"mode": "lines+markers", "marker": {"symbol": np.where(js < axis.low, EDGES["down"], look.symbol)}}
-        plot.add_trace(points(look, name, texts, size=5, x=layers, y=y, error_y=bars, **shown))
-    apply_theme(plot, height=320)
-    plot.update_xaxes(title_text="layer", range=[-0.5, last + 0.5], **whole_ticks(0, last))
-    plot.update_yaxes(title_text="JS (nat)", **axis.layout())
-    add_legend(plot, "run", names, marks, mode="lines+markers")
-    return plot
 
 
 def _maps(names: Sequence[str], results: Sequence[xr.DataTree]) -> Iterator[str]:

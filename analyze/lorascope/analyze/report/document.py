@@ -12,9 +12,6 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # plotl
 from .markup import escape, figure, section
 from .pictures import with_pictures
 
-SCRIPTS = ("figures.js", "report.js")
-"""What a page runs beside Plotly, in this order."""
-
 
 def document(title: str, subtitle: str, body: str) -> str:
     """A page with these titles (text), whose content is `body` (HTML) and a line on what made it.
@@ -22,7 +19,7 @@ def document(title: str, subtitle: str, body: str) -> str:
     Figures are drawn by the page's script; where kaleido and a Chrome are installed, each has a picture as well.
     """
     # A closing tag inside of a string would end the script; this spelling means the same in JavaScript.
-    scripts = [code.replace("</script", "<\\/script") for code in (get_plotlyjs(), *map(_resource, SCRIPTS))]
+    scripts = [code.replace("</script", "<\\/script") for code in (get_plotlyjs(), _resource("figures.js"))]
     header = f'<header><h1>{escape(title)}</h1><p class="subtitle">{escape(subtitle)}</p></header>'
     footer = f"<footer>lorascope {escape(version('lorascope'))} · nothing here is fetched from elsewhere</footer>"
     return (
@@ -45,8 +42,8 @@ def render_figures(title: str, subtitle: str, figures: Iterable[tuple[str, Any]]
         Their names, each with a plotly figure, or with words where there is none.
     """
     parts = []
-    for place, (name, one) in enumerate(figures):
-        part = f"<p>{escape(one)}</p>" if isinstance(one, str) else figure(f"figure-{place}", one, "")
+    for place, (name, plot) in enumerate(figures):
+        part = f"<p>{escape(plot)}</p>" if isinstance(plot, str) else figure(f"figure-{place}", plot, "")
         parts.append(section(f"section-{place}", name, part))
     return document(title, subtitle, "".join(parts))
 

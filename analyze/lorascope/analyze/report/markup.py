@@ -91,6 +91,11 @@ def _cell(kind: str, value: object) -> str:
     return escape(value).replace(".", ".<wbr>") if kind == "name" else escape(with_minus(str(value)))
 
 
+def with_code(text: str) -> str:
+    """HTML of plain text; what stands between backquotes is what one types."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(with_minus(text)))
+
+
 def with_minus(text: str) -> str:
     """Numbers with a minus sign in place of the hyphen that a terminal takes."""
     return re.sub(r"(?<![\w.])-(?=[\d∞])", "\N{MINUS SIGN}", text)

@@ -4,29 +4,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import xarray as xr
-
-from lorascope.analyze.ablation.compare_measures import compare_measures
 from lorascope.analyze.miub.qualify import qualify
-from lorascope.analyze.results.scores import scores
-from lorascope.analyze.results.sizes import sizes
 from lorascope.stores import Run
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 
-from . import about_run, sections, tokens
-from .ablation import ablation
+from . import about_run
+from .acts import acts
 from .comparison import comparison
 from .document import document
-from .explain import ablation_by_part
-from .markup import contents, escape, notice, section
-from .sentence import sentence
+from .explain import Explanation, explain
+from .helped import scores_section
+from .learned import directions_and_words, ranks
+from .markup import contents, escape, notice, with_code
+from .matters import matters
+from .paragraph import paragraph
+from .samples import samples
+from .trust import trust
 
-TITLE = "What the adapter changed, layer by layer"
-MOST_BYTES = 8_000_000
-"""Size of a page that samples' texts and values by component are cut to; figures and tables are there in any case."""
-_TEXTS = "<!-- texts -->"
+TITLE = "What the adapter did and learned"
 
 
 def write_report(
@@ -35,12 +32,14 @@ def write_report(
     *,
     adapter: str | None = None,
     components: Sequence[str] | None = None,
+    view_page: str | None = None,
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Write one HTML page about a run, or one that compares several; returns its path.
 
-    Nothing in it is fetched from elsewhere. A page that is there already is replaced, and only by a whole one.
+    The page about a run opens with what `paragraph` says. Nothing in it is fetched from elsewhere. A page that is there
+    already is replaced, and only by a whole one.
 
     Parameters
     ----------
@@ -52,10 +51,13 @@ def write_report(
         Name of the adapter; may be left out where there is one.
     components
         Paths of components or patterns, such as `*.q_proj`, that the page is to be about; by default all.
+    view_page
+        Address of the page of `lorascope view` as seen from this one, to which samples are to link; by default the page
+        says by which command it is opened.
     n_workers
         Threads; by default one a processor.
     progress
-        Called with (tasks done, tasks in all), for each run anew.
+        Called with (tasks done, tasks in all) of each step anew.
 
     Raises
     ------
@@ -69,17 +71,16 @@ def write_report(
     page = Path(path)
     if page.is_dir():
         raise IsADirectoryError(f"`path` is {str(path)!r}, a folder; name a file, e.g. {str(page / 'report.html')!r}")
-    given = [as_run(one) for one in ([runs] if isinstance(runs, RunLike) else runs)]
-    places = [str(run.path) for run in given]
-    if not given or len(set(places)) < len(places):
+    opened = [as_run(run) for run in ([runs] if isinstance(runs, RunLike) else runs)]
+    places = [str(run.path) for run in opened]
+    if not opened or len(set(places)) < len(places):
         raise ValueError(f"`runs` are {places}; give at least one run, and each once")
     options: dict[str, Any] = {"adapter": adapter, "components": components, "n_workers": n_workers}
-    results = [qualify(run, progress=progress, **options) for run in given]
-    if len(given) == 1:
-        ablated = _ablation(given[0], adapter, n_workers) if components is None else ""
-        text = _one(given[0], results[0], ablated)
+    options["progress"] = progress
+    if len(opened) == 1:
+        text = _report(opened[0], explain(opened[0], **options), view_page)
     else:
-        text = comparison(given, results)
+        text = comparison(opened, [qualify(run, **options) for run in opened])
     with atomic_write(page) as partial:
         partial.write_text(text, encoding="utf-8")
     return page
@@ -92,34 +93,23 @@ def page_beside(run: Run, ending: str) -> Path:
     return place.with_name(place.name.removesuffix(".zarr") + ending)
 
 
-def _ablation(run: Run, adapter: str | None, n_workers: int | None) -> str:
-    """The section on ablation, of a run that has that of components; else nothing."""
-    if f"adapters/{adapter or run.adapters[0]}/ablation" not in run.arrays:
-        return ""
-    if run.ablation(adapter).attrs["parts"] != "components":
-        return ""
-    if ablation_by_part(run, adapter) is None:
-        return section("ablation", "Does JS see what matters?", "<p>No sample was ablated as a whole yet.</p>")
-    return ablation(compare_measures(run, adapter=adapter, n_workers=n_workers))
-
-
-def _one(run: Run, qualified: xr.DataTree, ablated: str) -> str:
-    """HTML of the page about one run; samples' texts get the room that all else leaves."""
-    body = (
-        sections.headline(run, qualified),
-        sections.components(qualified),
-        ablated,
-        sections.task_scores(run),
-        section("texts", "Token by token", _TEXTS),
-        sections.qualifiers(qualified),
-        tokens.across_samples(qualified),
-        tokens.across_tokens(run, qualified),
-        about_run.record(run, qualified, sizes(run)),
+def _report(run: Run, explanation: Explanation, view_page: str | None) -> str:
+    """HTML of the page about one run."""
+    qualified = explanation.qualified
+    body = "".join(
+        (
+            acts(run, qualified),
+            matters(explanation),
+            directions_and_words(run, explanation),
+            ranks(explanation),
+            scores_section(run),
+            samples(run, qualified, view_page),
+            trust(run, qualified),
+        )
     )
-    head = (
-        f'<p class="opening">{escape(sentence(qualified, scores(run)))}</p>',
-        *(notice(text) for text in about_run.notices(run, qualified)),
-        contents("".join(body)),
+    answers = paragraph(run, explanation)
+    opening = "".join(
+        f'<p class="opening"><b>{escape(question)}</b> {with_code(answer)}</p>' for question, answer in answers
     )
-    page = document(TITLE, about_run.source(run, qualified), "".join((*head, *body)))
-    return page.replace(_TEXTS, tokens.token_texts(run, qualified, MOST_BYTES - len(page.encode())))
+    notices = "".join(map(notice, about_run.notices(run, qualified)))
+    return document(TITLE, about_run.source(run, qualified), f"{opening}{notices}{contents(body)}{body}")

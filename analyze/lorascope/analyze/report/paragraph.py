@@ -1,183 +1,226 @@
-"""What an adapter learned, in a paragraph: each sentence with its error or null, and "can't tell" where that is so."""
+"""What an adapter did and learned, in a paragraph: each sentence with its error or null, or "can't tell" and why."""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import xarray as xr
 
+from lorascope.analyze.measuring.captured import reduction
 from lorascope.analyze.results.format import format_error, format_number, format_percent
+from lorascope.analyze.results.scores import scores
+from lorascope.analyze.results.weights import token_weights, weighted_mean
 from lorascope.stores import Run
 from lorascope.stores.visible import one_line
 
-from .ablation import sentences
 from .explain import Explanation
-from .sentence import large, where
+from .helped import helped
+from .main_places import main_places, than_shuffled
+from .matters import prediction
 
 LEVEL = 0.05
-"""Chance of a claim where there is nothing: above it a sentence says that it can't tell."""
+"""Largest p with which a sentence claims something; above it the sentence says that it can't tell."""
+NO_BREAK = "\N{NO-BREAK SPACE}"
 N_WORDS = 8
 """Most tokens that a sentence names."""
 N_LARGEST = 5
-"""Parts whose share of the sum of all is told."""
+"""Number of the largest parts whose share of the sum is reported."""
 
 
-def paragraph(run: Run, found: Explanation) -> list[tuple[str, str]]:
-    """A question and its answer in a sentence or two, as plain text in one line: of each of the five."""
+def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:
+    """Six questions about an adapter, each with its answer in a few sentences of plain text in one line.
+
+    Parameters
+    ----------
+    run
+        The run that was explained.
+    explanation
+        What `explain` returned.
+    """
     answers = {
-        "Where it acts": _acts(found.qualified),
-        "What matters": " ".join(_matters(found)),
-        "Which directions": _directions(run, found),
-        "Which words": _words(found),
-        "How many ranks": _ranks(found),
+        "Does it help?": helped(scores(run)),
+        "Where does it act?": f"{where_it_acts(explanation.qualified)} {_effect(explanation.qualified)}".strip(),
+        "What matters?": " ".join(_matters(run, explanation)),
+        "Which directions?": _directions(run, explanation),
+        "Which words?": _words(explanation),
+        "How many ranks?": _ranks(explanation),
     }
     return [(question, one_line(answer)) for question, answer in answers.items()]
 
 
-def chosen_component(found: Explanation) -> str:
-    """The component that is looked into: the one whose ablation costs most, else the one with the largest js."""
-    if found.measures is not None:
-        return str(found.measures["component"].values[found.measures["ablation"].values.argmax()])
-    means = found.qualified.dataset["js"].fillna(-1)
-    return str(means["component"].values[int(means.values.argmax())])
+def main_component(explanation: Explanation) -> str:
+    """The component whose directions are shown: whose removal costs most, else the one with the largest js."""
+    if explanation.measures is not None:
+        costs = explanation.measures["ablation"].values
+        return str(explanation.measures["component"].values[costs.argmax()])
+    js = explanation.qualified.dataset["js"].fillna(-1)
+    return str(js["component"].values[int(js.values.argmax())])
 
 
-def chosen_site(found: Explanation) -> str:
+def main_site(lens: xr.Dataset) -> str:
     """Site of the lens that the paragraph is about, chosen without a look at its words.
 
-    The residual difference after the last layer that has one; else the component whose mean delta is the longest.
+    The change of the residual stream after the last layer that has one; else the component whose mean delta is the
+    longest.
     """
-    assert found.lens is not None
-    sites = found.lens["site"].values.tolist()
+    sites = lens["site"].values.tolist()
     after = [site for site in sites if site.startswith("after layer ")]
-    return after[-1] if after else str(sites[int(found.lens["delta_norm"].fillna(-1).values.argmax())])
+    return after[-1] if after else str(sites[int(lens["delta_norm"].fillna(-1).values.argmax())])
 
 
-def first_words(words: xr.Dataset, site: str, side: str) -> tuple[list[str], float, int]:
-    """Tokens that a site's mean delta moves most to a side, p of the first, and how many are beyond the null."""
-    at = words.sel(site=site)
-    return at[side].values[:N_WORDS].tolist(), float(at[f"{side}_p"].values[0]), int(at[f"n_{side}"])
+def top_words(lens: xr.Dataset, site: str, side: str) -> tuple[str, float, int]:
+    """Tokens that a site's mean delta moves most to a side, p of the first, and how many have a p up to 0.05."""
+    row = lens.sel(site=site)
+    return quoted(row[side].values[:N_WORDS].tolist()), float(row[f"{side}_p"].values[0]), int(row[f"n_{side}"])
 
 
-def but_first(found: xr.Dataset) -> str:
-    """What is left out of directions or of the lens, as words to follow "tokens"."""
-    return ", position 0 left out" if found.attrs["tokens"] == "from:1" else ""
+def over_tokens(result: xr.Dataset, n_tokens: int) -> str:
+    """The tokens that directions or the lens are about, and which were left out, as words."""
+    return f"{n_tokens} tokens{', without the first of each sample' if result.attrs['tokens'] == 'from:1' else ''}"
 
 
 def quoted(texts: Sequence[str]) -> str:
-    """Tokens in quotes, spaces kept and line breaks spelt out."""
-    return ", ".join(f"“{one_line(text)}”" for text in texts)
+    """Tokens in quotes, line breaks spelt out; no-break spaces, as a browser would join or break others."""
+    return ", ".join(f"“{one_line(text).replace(' ', NO_BREAK)}”" for text in texts)
 
 
-def _acts(qualified: xr.DataTree) -> str:
-    miub, error, n = float(qualified["miub"]), float(qualified["miub_se"]), qualified.attrs["n_samples"]
+def where_it_acts(qualified: xr.DataTree) -> str:
+    """Where an adapter acts and whether that is much, from what `qualify` returns; plain text."""
+    miub = float(qualified["miub"])
     if not np.isfinite(miub):
-        return f"Can't tell, since some values of base or delta aren't finite ({qualified.attrs['n_not_finite']})."
-    told = where(qualified)
-    told = told[0].upper() + told[1:]
+        return f"Can't tell, since {qualified.attrs['n_not_finite']} values of base or delta aren't finite."
     if not miub:
-        return f"{told} in any of {_samples(n)}."
-    return f"{told}; MIUB is {format_error(miub, error)} nat over {_samples(n)}{large(qualified)}."
+        return f"Nowhere: it changes no module's output, in any of {_samples(qualified.attrs['n_samples'])}."
+    return f"{main_places(qualified)} {than_shuffled(qualified)}"
+
+
+def _effect(qualified: xr.DataTree) -> str:
+    """What the effect is whose shares `where_it_acts` reports, and its size."""
+    miub, error = float(qualified["miub"]), float(qualified["miub_se"])
+    if not miub > 0:
+        return ""
+    return (
+        "The effect on a module is how far its output, read as probabilities, is from what it would be without the "
+        "adapter (Jensen-Shannon divergence, JS; the sum over all modules is called MIUB and is "
+        f"{format_error(miub, error)} nat over {_samples(qualified.attrs['n_samples'])})."
+    )
 
 
 def _samples(n: int) -> str:
-    return "one sample, from which no error can be told" if n == 1 else f"{n} samples"
+    return "one sample, which gives no error" if n == 1 else f"{n} samples"
 
 
-def _matters(found: Explanation) -> Iterator[str]:
-    taken = found.ablation
-    if taken is None:
-        yield f"Can't tell, since {found.why['ablation']}."
-        return
-    top = taken.isel(part=int(taken["kl"].values.argmax()))
-    kl, error, n = float(top["kl"]), float(top["kl_se"]), taken.sizes["part"]
-    rest = f"{taken.attrs['n_tokens']} tokens of {_samples(taken.attrs['n_samples'])}"
-    if not kl > 2 * error:
-        yield f"Can't tell: no part's removal is known to move the next token by twice its error ({rest})."
-        return
-    # The largest one is behind itself by 0 with an error of 0.
-    n_equal = int((taken["behind"] <= 2 * taken["behind_se"]).sum()) - 1
-    doubt = f", though {n_equal} of the {n - 1} others can't be told from it" if n_equal else ""
-    name = {"components": "", "layers": "layer ", "kinds": "the kind "}[taken.attrs["parts"]] + str(top["part"].item())
-    name = "what is outside of the layers" if name == "layer -1" else name
-    yield (
-        f"Taken out alone, {name} changes the next token most, by a KL of "
-        f"{format_error(kl, error)} nat ({rest}){doubt}."
-    )
-    if n > N_LARGEST:
-        share = float(np.sort(taken["kl"].values)[-N_LARGEST:].sum() / taken["kl"].values.sum())
+def _matters(run: Run, explanation: Explanation) -> Iterator[str]:
+    moved = reduction(run, "kl", explanation.qualified.attrs["adapter"])
+    known = np.empty(0, int) if moved is None else np.flatnonzero(np.isfinite(moved.values))
+    if moved is not None and len(known):
+        mean = weighted_mean(moved.values[known], token_weights(run)[known])
         yield (
-            f"The {N_LARGEST} largest of {n} {taken.attrs['parts']} hold {format_percent(share)} of the sum (equal "
-            f"ones would hold {format_percent(N_LARGEST / n)})."
+            "The whole adapter changes the model's prediction of the next token by a Kullback-Leibler divergence (KL) "
+            f"of {format_number(mean)} nat (0 would be no change; mean over {len(known)} tokens)."
         )
-    if found.measures is not None:
-        is_known = bool(np.isfinite(found.measures["spearman"].sel(measure="js")))
-        yield sentences(found.measures)[0] if is_known else "Can't tell whether JS sees what matters: it has no ranks."
-
-
-def _directions(run: Run, found: Explanation) -> str:
-    if found.directions is None:
-        return f"Can't tell, since {found.why['directions']}."
-    name = chosen_component(found)
-    if name not in found.directions["component"]:
-        return f"Can't tell for {name}, whose delta is no factor."
-    one = found.directions.sel(component=name)
-    share, rank, p = float(one["first_share"]), int(one["rank"]), float(one["driver_p"])
-    if not share > 0:
-        return f"Can't tell: delta of {name} is 0, or not finite."
-    held = (
-        f"In {name} the first of {rank} holds {format_percent(share)} of |delta|²{but_first(one)} (equal "
-        f"ones would hold {format_percent(1 / rank)})"
+    ablation = explanation.ablation
+    if ablation is None:
+        yield f"Can't tell which part matters, since {explanation.reasons['ablation']}."
+        return
+    top = ablation.isel(part=int(ablation["kl"].values.argmax()))
+    kl, error, n = float(top["kl"]), float(top["kl_se"]), ablation.sizes["part"]
+    tokens = f"{ablation.attrs['n_tokens']} tokens of {_samples(ablation.attrs['n_samples'])}"
+    if not kl > 2 * error:
+        yield f"Can't tell which part matters: no removal moves the next token by more than twice its error ({tokens})."
+        return
+    parts = ablation.attrs["parts"]
+    part = str(top["part"].item())
+    name = {"components": part, "layers": f"layer {part}", "kinds": f"modules named {part}"}[parts]
+    name = "modules outside of the layers" if name == "layer -1" else name
+    yield (
+        f"The adapter's part in {name} matters most: taking it out changes the prediction of the next token further "
+        f"than taking out any other (Kullback-Leibler divergence, KL, {format_error(kl, error)} nat over {tokens}; 0 "
+        "would be no change)."
     )
-    count, n_top = int(one["driver_count"]), int((one["token"] >= 0).sum())
+    # The largest one is behind itself by 0 with an error of 0.
+    n_equal = int((ablation["behind"] <= 2 * ablation["behind_se"]).sum()) - 1
+    if n_equal:
+        others = f"One other {parts[:-1]} is" if n_equal == 1 else f"{n_equal} other {parts} are"
+        yield f"{others} not significantly smaller (within twice the error of the difference)."
+    if n > N_LARGEST:
+        share = float(np.sort(ablation["kl"].values)[-N_LARGEST:].sum() / ablation["kl"].values.sum())
+        yield (
+            f"The {N_LARGEST} largest of the {n} {parts} hold {format_percent(share)} of the sum "
+            f"({format_percent(N_LARGEST / n)} if all were equal)."
+        )
+    if explanation.measures is not None:
+        yield prediction(explanation.measures)
+
+
+def _directions(run: Run, explanation: Explanation) -> str:
+    if explanation.directions is None:
+        return f"Can't tell, since {explanation.reasons['directions']}."
+    name = main_component(explanation)
+    if name not in explanation.directions["component"]:
+        return f"Can't tell for {name}, whose delta isn't kept as a factor."
+    row = explanation.directions.sel(component=name)
+    share, rank, p = float(row["first_share"]), int(row["rank"]), float(row["driver_p"])
+    if not share > 0:
+        return f"Can't tell, since what the adapter adds to {name} is 0, or not finite."
+    why = "whose removal costs most" if explanation.measures is not None else "where it acts most"
+    first = (
+        f"What the adapter adds in {name}, {why}, lies along at most {rank} directions, its rank. The strongest one "
+        f"holds {format_percent(share)} of it ({format_percent(1 / rank)} if all were equal; squared length, over "
+        f"{over_tokens(row, explanation.directions.attrs['n_tokens'])})."
+    )
+    count, n_top = int(row["driver_count"]), int((row["token"] >= 0).sum())
     if not p <= LEVEL:
         return (
-            f"{held}. Can't tell what drives it: its {n_top} strongest tokens are as mixed as random directions' are."
+            f"{first} Can't tell which token drives this direction: the {n_top} tokens at which it is strongest are as "
+            f"mixed as those of random directions (p = {format_number(p)})."
         )
-    text = _text_of(run, int(one["driver"]))
     return (
-        f"{held}, and {count} of its {n_top} strongest tokens are {text}, which is "
-        f"{format_percent(float(one['driver_share']))} of all (p = {format_number(p)}, beside random directions)."
+        f"{first} This direction is driven by the token {_text_of(run, int(row['driver']))}: of the {n_top} places at "
+        f"which it is strongest, {count} have this token ({format_percent(float(row['driver_share']))} of all places "
+        f"do; p = {format_number(p)}, compared with random directions)."
     )
 
 
 def _text_of(run: Run, token_id: int) -> str:
     if "text" not in run.tokens:
-        return f"token {token_id}"
+        return f"with id {token_id}"
     place = int(np.flatnonzero(run.tokens["token_id"].values == token_id)[0])
     return quoted([str(run.tokens["text"][place].item())])
 
 
-def _words(found: Explanation) -> str:
-    if found.lens is None:
-        return f"Can't tell, since {found.why['lens']}."
-    site, parts, least = chosen_site(found), list[str](), 1.0
-    for side, verb in (("promoted", "promotes"), ("suppressed", "suppresses")):
-        texts, p, n = first_words(found.lens, site, side)
-        parts.append(f"{verb} {quoted(texts)} (the first with p = {format_number(p)}; {n} beyond the null)")
-        least = min(least, p)
-    what = f"mean change of the residual stream {site}" if site.startswith("after ") else f"mean delta of {site}"
-    told = f"the {what} {' and '.join(parts)}."
-    if least > LEVEL:
-        doubt = "with random signs of its features it would move some tokens as far"
-        return f"Can't tell: {doubt}. For what it is worth, {told}"
-    return told[0].upper() + told[1:]
-
-
-def _ranks(found: Explanation) -> str:
-    if found.directions is None:
-        return f"Can't tell, since {found.why['directions']}."
-    one = found.directions.isel(component=(found.directions["n_99"] > 0).values)
-    n_all, n_left_out = found.directions.attrs["n_tokens"], found.directions.sizes["component"] - one.sizes["component"]
-    if not one.sizes["component"]:
-        return f"Can't tell: delta is 0 on all of {n_all} tokens{but_first(one)}, or not finite."
-    n, rank, halves = int(one["n_99"].sum()), int(one["rank"].sum()), one["n_99_half"].sum("component", skipna=False)
-    error = (
-        f"in two halves of the tokens {int(halves[0])} and {int(halves[1])}"
-        if np.isfinite(halves).all()
-        else "its error can't be told from one row of tokens"
+def _words(explanation: Explanation) -> str:
+    if explanation.lens is None:
+        return f"Can't tell, since {explanation.reasons['lens']}."
+    site = main_site(explanation.lens)
+    (more, p_more, n_more), (less, p_less, n_less) = (
+        top_words(explanation.lens, site, side) for side in ("promoted", "suppressed")
     )
-    but = f"; left out are {n_left_out} components whose delta is 0, or not finite" if n_left_out else ""
+    what = f"to the residual stream {site}" if site.startswith("after ") else f"in {site}"
+    doubt = "Can't tell: the same change with random signs would move some token as far. For what it is worth: "
     return (
-        f"{n} of {rank} directions hold 99 % of |delta|² on {n_all} tokens{but_first(one)} ({error}); "
-        f"{int(one['n_90'].sum())} hold 90 %{but}."
+        f"{doubt if min(p_more, p_less) > LEVEL else ''}What the adapter adds {what}, on average, makes these next "
+        f"tokens more likely: {more} ({n_more} tokens significantly, the first with p = {format_number(p_more)}); and "
+        f"these less likely: {less} ({n_less} tokens, the first with p = {format_number(p_less)}). This reads what is "
+        "added straight through the model's output layer, as if no layer came between; p compares it with the same "
+        "change with random signs."
+    )
+
+
+def _ranks(explanation: Explanation) -> str:
+    if explanation.directions is None:
+        return f"Can't tell, since {explanation.reasons['directions']}."
+    directions = explanation.directions.isel(component=(explanation.directions["n_99"] > 0).values)
+    tokens = over_tokens(directions, directions.attrs["n_tokens"])
+    n_zero = explanation.directions.sizes["component"] - directions.sizes["component"]
+    if not directions.sizes["component"]:
+        return f"Can't tell, since what the adapter adds is 0 or not finite on all of {tokens}."
+    n_99, n_90, rank = (int(directions[name].sum()) for name in ("n_99", "n_90", "rank"))
+    halves = directions["n_99_half"].sum("component", skipna=False)
+    error = "too few tokens for an error"
+    if np.isfinite(halves).all():
+        error = f"{int(halves[0])} and {int(halves[1])} in two halves of the tokens"
+    zero = f" {n_zero} components are left out, where it is 0 or not finite." if n_zero else ""
+    return (
+        f"Of the {rank} directions that the adapter has in all modules, {n_99} hold 99 % of what it adds ({error}) and "
+        f"{n_90} hold 90 % (squared length, over {tokens}).{zero}"
     )

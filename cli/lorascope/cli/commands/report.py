@@ -21,6 +21,8 @@ def report(
 ) -> None:
     """One self-contained HTML page about a run, or one that compares several.
 
+    The page about a run opens with the paragraph of `lorascope explain`.
+
     Parameters
     ----------
     run
@@ -37,13 +39,12 @@ def report(
     workers
         Threads; by default one a processor.
     """
-    for one in (run, *more):
-        require_store(one)
+    places = [require_store(path) for path in (run, *more)]
 
     from lorascope.analyze.report import page_beside, write_report
     from lorascope.stores import open_run
 
-    opened = [open_run(one) for one in (run, *more)]
+    opened = [open_run(place) for place in places]
     page = out if out is not None else page_beside(opened[0], "-compared.html" if more else ".html")
     refuse_elsewhere(page, "out")  # before the work, not after it
     with progress_bar("report") as update:

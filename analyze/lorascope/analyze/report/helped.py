@@ -1,0 +1,81 @@
+"""Whether an adapter answers better than the model without it: a sentence, and the table of all scores."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from lorascope.analyze.results.format import format_error
+from lorascope.analyze.results.scores import Estimate, Score, scores_table
+from lorascope.stores import Run
+
+from .markup import section, table
+
+FEW = 30
+"""Samples below which the sentence warns that its errors are rough."""
+CAPTIONS = {
+    "ACC": "ACC: items whose right choice has the highest log-likelihood, ± binomial standard error",
+    "ACC per token": "ACC per token: the same with log-likelihoods divided by the number of tokens",
+    "ACC per character": "ACC per character: the same, divided by the number of characters",
+    "ACC by generation": "ACC by generation: items whose right choice is read in what the model wrote",
+    "not read": "not read: items in whose answer none could be read, which count as wrong",
+    "CE": "CE: cross-entropy, the mean negative log-likelihood of {}, ± standard error over samples",
+    "PPL": "PPL: perplexity exp(CE), in brackets exp(CE ± standard error)",
+}
+"""Measure -> what the caption of a table of scores says of it."""
+_MEASURES = {"ACC": ("accuracy", " %"), "CE": ("the loss", " nat per token")}
+
+
+def helped(scores: Sequence[Score]) -> str:
+    """How accuracy and loss change with the adapter, from what `scores` returns; plain text."""
+    measures = {name: [score for score in scores if score.measure == name] for name in _MEASURES}
+    changes = [_change(*_MEASURES[name], own) for name, own in measures.items() if own]
+    if not changes:
+        return "Can't tell, since nothing was scored."
+    counts = {score.dataset: score.n for own in measures.values() for score in own}
+    n = sum(counts.values())
+    few = f" (few: errors are rough below {FEW})" if n < FEW else ""
+    samples = f"{n} sample{'' if n == 1 else 's'}{few} of {_datasets(counts)}"
+    return f"With the adapter {' and '.join(changes)}, on {samples}; ± is one standard error."
+
+
+def _change(what: str, unit: str, scores: Sequence[Score]) -> str:
+    base, adapted, change = (_mean([getattr(score, key) for score in scores]) for key in ("base", "adapted", "change"))
+    if math.isnan(base.value):
+        return f"{what} is {format_error(*adapted)}{unit} (without it, it wasn't measured)"
+    ends = f"from {format_error(*base)} to {format_error(*adapted)}{unit}"
+    if change.value == 0 and not change.error > 0:
+        return f"{what} stays at {format_error(*adapted)}{unit}"
+    if math.isnan(change.error):
+        return f"{what} goes {ends} (of one sample, without an error)"
+    if abs(change.value) <= 2 * change.error:
+        return f"{what} doesn't change significantly ({ends}, by less than twice the error of the change)"
+    return f"{what} {'rises' if change.value > 0 else 'falls'} ({ends})"
+
+
+def scores_section(run: Run) -> str:
+    """HTML of the section with all scores of a run."""
+    columns, rows = scores_table(run)
+    content = "<p>This run wasn't scored.</p>"
+    if rows:
+        content = table(columns, rows, n_names=2, caption=scores_caption(rows))
+    return section("scores", "Does it help?", content)
+
+
+def scores_caption(rows: Sequence[Sequence[str]]) -> str:
+    """What stands below rows of `scores_table`: what their measures are, and no other ones."""
+    measures = [row[1].split(" (")[0] for row in rows]
+    of = ["an item's right answer"] * (measures.count("CE") > measures.count("PPL"))
+    of += ["a text's or chat's tokens that are to be predicted"] * ("PPL" in measures)
+    sentences = [text.format(" or of ".join(of)) for name, text in CAPTIONS.items() if name in measures]
+    sentences += ["The change's error is that of paired differences"] * any("±" in row[-1] for row in rows)
+    return f"{'. '.join(sentences)}."
+
+
+def _datasets(counts: dict[str, int]) -> str:
+    return next(iter(counts)) if len(counts) == 1 else f"{len(counts)} data sets or prompts (means over them)"
+
+
+def _mean(estimates: Sequence[Estimate]) -> Estimate:
+    """Mean over data sets; its error is at most the mean of theirs, however they depend on each other."""
+    return Estimate(*(float(np.mean(values)) for values in zip(*estimates, strict=True)))
