@@ -51,9 +51,9 @@ def test_demo_from_nothing_to_a_report_and_again(
     assert (len(run.component_paths), run.samples.sizes["sample"]) == (210, 6)
     assert run.n_tokens == int(run.samples["length"].sum())  # whole questions
     assert verify(run.path).ok
-    found = explain(run)  # all that it can tell
-    assert found.why == {}
-    assert found.ablation.attrs["parts"] == "kinds"
+    explanation = explain(run)  # all that it can tell
+    assert explanation.reasons == {}
+    assert explanation.ablation.attrs["parts"] == "kinds"
     result = miub(run)
     assert 0 < float(result["miub"]) < 210 * np.log(2)
     assert result.attrs["fidelity_max"] < 1e-5

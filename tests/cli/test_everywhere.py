@@ -21,7 +21,7 @@ RUNS: dict[str, list[str]] = {
     "mi": ["--tokens", "60", "--shuffles", "0", "--axes", "2", "--estimator", "gaussian"],
     "pull": ["{tmp}/part.zarr"],
     "report": ["--out", "{tmp}/page.html"],
-    "explain": ["--out", "{tmp}/page.html"],
+    "explain": [],
     "view": ["--with-run", "--bundle", "{tmp}/page"],
 }
 """Command that takes a run -> the words after it."""

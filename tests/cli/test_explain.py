@@ -1,45 +1,45 @@
 """`lorascope explain`."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from .called import call
+from lorascope.cli import screen
 
-pytestmark = pytest.mark.usefixtures("wide")
-QUESTIONS = ["Where it acts. ", "What matters. ", "Which directions. ", "Which words. ", "How many ranks. "]
+from .called import call, flat
+
+QUESTIONS = [
+    "Does it help? ",
+    "Where does it act? ",
+    "What matters? ",
+    "Which directions? ",
+    "Which words? ",
+    "How many ranks? ",
+]
 
 
-def test_a_paragraph_and_a_page_beside_the_run(
-    capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path
+def test_the_paragraph_is_broken_between_words(
+    capsys: pytest.CaptureFixture[str], many_rows: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = shutil.copytree(many_rows, tmp_path / "llama-3.1[b].zarr")
-    code, out, err = call("explain", capsys, run)
+    monkeypatch.setattr(screen.console, "width", 80)
+    code, out, err = call("explain", capsys, many_rows)
     assert (code, err) == (0, "")
-    *paragraph, last = out.splitlines()
-    assert [line.startswith(question) for line, question in zip(paragraph, QUESTIONS, strict=True)] == [True] * 5
-    page = tmp_path / "llama-3.1[b]-explained.html"
-    assert last == f"page: {page}"
-    assert page.read_text().startswith("<!DOCTYPE html>")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [page.name, run.name]
+    assert max(map(len, out.splitlines())) <= 80
+    answers = [flat(answer) for answer in out.strip().split("\n\n")]
+    assert [answer.startswith(question) for answer, question in zip(answers, QUESTIONS, strict=True)] == [True] * 6
 
 
-def test_options_reach_it(capsys: pytest.CaptureFixture[str], two_adapters: Path, tmp_path: Path) -> None:
-    out = tmp_path / "pages/mine.html"
-    code, said, _ = call("explain", capsys, two_adapters, "--adapter", "b", "--out", out, "--workers", 1)
-    assert code == 0
-    assert said.endswith(f"page: {out}\n")
-    assert "the page is about <b>b</b>" in out.read_text()
+@pytest.mark.usefixtures("wide")
+def test_options_reach_it(capsys: pytest.CaptureFixture[str], two_adapters: Path) -> None:
+    answers = [call("explain", capsys, two_adapters, "--adapter", name, "--workers", 1)[1] for name in ("a", "b")]
+    assert answers[0] != answers[1]
 
 
+@pytest.mark.usefixtures("wide")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["{run}", "--out", "{run}/page.html"], "`out` is '{run}/page.html', inside the store `{run}`; name a"),
-        (["{run}", "--out", "s3://bucket/page.html"], "a result goes to a folder of this machine"),
-        (["{run}", "--out", "{tmp}"], "a folder; name a file, e.g."),
-        (["{run}", "--adapter", "c", "--out", "{tmp}/page.html"], "`adapter` is 'c'; this run holds ['default']"),
+        (["{run}", "--adapter", "c"], "`adapter` is 'c'; this run holds ['default']"),
         (["{tmp}/none"], "`{tmp}/none` doesn't exist; name a run that `lorascope capture` wrote"),
     ],
 )
@@ -50,4 +50,3 @@ def test_mistakes_are_one_line(
     code, out, err = call("explain", capsys, *(word.format(**named) for word in words))
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message.format(**named) in err
-    assert list(tmp_path.iterdir()) == []

@@ -100,7 +100,7 @@ def test_report_is_written_beside_the_run(capsys: pytest.CaptureFixture[str], ma
     code, out, _ = run(capsys, "report", dotted, copy)
     assert code == 0
     assert str(tmp_path / "llama-3.1[b]-compared.html") in out
-    assert "What each adapter did" in (tmp_path / "llama-3.1[b]-compared.html").read_text()
+    assert "Where they act" in (tmp_path / "llama-3.1[b]-compared.html").read_text()
     code, _, err = run(capsys, "report", copy, tmp_path / "none")
     assert code == 2
     assert "doesn't exist" in err

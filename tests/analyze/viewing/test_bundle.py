@@ -62,9 +62,11 @@ def test_with_its_runs_it_needs_nothing_beside_it(run: Path, two_adapters: Path,
     assert files_of(written / "runs/0") == files_of(run)
     assert files_of(written / "runs/1") == files_of(other)
     assert verify(written / "runs/0").ok
-    assert {path.name for path in written.iterdir()} == {"index.html", "view.json", "runs", "indexes"}
+    reports = {"report-0-default.html", "report-1-a.html", "report-1-b.html"}
+    assert {path.name for path in written.iterdir()} == {"index.html", "view.json", "runs", "indexes", *reports}
+    assert 'href="index.html#panes=1:b&amp;sample=' in (written / "report-1-b.html").read_text()
     assert (written / "index.html").read_bytes() == page()
-    assert told[-1] == (len(files_of(other)),) * 2
+    assert (len(files_of(other)),) * 2 in told
     entries = json.loads((written / "view.json").read_text())["runs"]
     assert [(one["name"], one["run"], one["index"]) for one in entries] == [
         ("a #1%.zarr", "runs/0/", "indexes/0/"),
@@ -83,6 +85,7 @@ def test_without_them_it_points_at_them_from_where_it_lies(run: Path, tmp_path: 
             assert fetch(urljoin(at, entry["run"]) + CHUNK) == (source / CHUNK).read_bytes()
             assert fetch(urljoin(at, entry["index"]) + "zarr.json")
         assert fetch(at) == page()
+        assert b"2 runs" in fetch(f"{at}report.html")
 
 
 def fetch(url: str) -> bytes:

@@ -187,6 +187,6 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     make_unit(tmp_path, model=EVIL, sets=(EVIL,), task=EVIL, name="odd", libraries={EVIL: EVIL}, prompts=("main", EVIL))
     make_unit(tmp_path, model=EVIL, sets=(EVIL,), task=EVIL, name="other", rank=32)
     page = page_of(render_study(study_results(read_units(tmp_path)), source=EVIL), tmp_path)
-    assert len(page.scripts) == 3
+    assert len(page.scripts) == 2
     assert not [tag for tag, _ in page.tags if tag == "img"]
     assert EVIL in page.text

@@ -52,8 +52,8 @@ def write_report(
     components
         Paths of components or patterns, such as `*.q_proj`, that the page is to be about; by default all.
     view_page
-        Address of the page of `lorascope view` as seen from this one, to which samples are to link; by default the page
-        says by which command it is opened.
+        Address of the page of `lorascope view` as seen from this one, to which samples link, such as
+        `index.html#panes=0:NAME` for one of several adapters; by default the page says by which command it is opened.
     n_workers
         Threads; by default one a processor.
     progress

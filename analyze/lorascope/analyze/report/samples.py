@@ -87,7 +87,8 @@ def _sample(run: Run, qualified: xr.DataTree, index: int, top: float, view_page:
     keys = ("dataset", "id", "prompt") if several else ("dataset", "id")
     title = escape(" · ".join(str(run.samples[key].values[index]) for key in keys))
     if view_page is not None:
-        title = f'<a href="{escape(view_page)}#sample={index}">{title}</a>'
+        address = f"{view_page}{'&' if '#' in view_page else '#'}sample={index}"
+        title = f'<a href="{escape(address)}">{title}</a>'
     miub = format_number(float(qualified.children["samples"].dataset["miub"].values[index]))
     answers = _answers(run, index)
     below = f'<p class="picked">{escape(answers)}</p>' if answers else ""

@@ -1,4 +1,4 @@
-"""The page and what it needs, as plain files for any web server or bucket."""
+"""The page and what it needs, with a report beside it, as plain files for any web server or bucket."""
 
 import os
 from collections.abc import Collection, Iterator, Sequence
@@ -29,6 +29,10 @@ def write_bundle(
     progress: Progress | None = None,
 ) -> Path:
     """Write the page about a run, or several, as a folder of plain files that any web server gives out; returns it.
+
+    The report lies beside the page as `report.html`, and its samples link to the page. Where a run has several
+    adapters, there is a report of each run and adapter, such as `report-0-NAME.html`; there is none unless each run has
+    a wholly committed sample.
 
     Parameters
     ----------
@@ -73,7 +77,30 @@ def write_bundle(
             _copy(Shelf.of(read_root(open_place(index))), partial / INDEX.format(place), progress)
             if with_runs:
                 _copy_run(run, root, partial / RUN.format(place), progress)
+        _write_reports(opened, partial, progress)
     return folder
+
+
+def _write_reports(runs: Sequence[Run], folder: Path, progress: Progress | None) -> None:
+    """Write a report of the runs, or one of each run and adapter where a run has several adapters."""
+    from lorascope.analyze.report import write_report  # plotly, which the page's server does without
+
+    if not all(map(_has_whole_sample, runs)):
+        return
+    if all(len(run.adapters) == 1 for run in runs):
+        write_report(runs, folder / "report.html", view_page="index.html", progress=progress)
+        return
+    for place, run in enumerate(runs):
+        for name in run.adapters:
+            page = f"index.html#panes={place}:{name}"
+            file = folder / f"report-{place}-{name}.html"
+            write_report(run, file, adapter=name, view_page=page, progress=progress)
+
+
+def _has_whole_sample(run: Run) -> bool:
+    committed, samples = run.committed.values, run.samples
+    spans = zip(samples["token_start"].values, samples["token_stop"].values, strict=True)
+    return any(committed[start:stop].all() for start, stop in spans if stop > start)
 
 
 def _pointers(runs: Sequence[Run], folder: Path) -> Iterator[str]:

@@ -1,0 +1,155 @@
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy import stats
+
+from lorascope.analyze.directions.drivers import _driver, directions_by_component
+from lorascope.analyze.measuring.sources import sources_of
+from lorascope.stores import Adapter, Component, Run, RunSpec, create_run, open_run
+from lorascope.stores.format.spec import ROW_TOKENS
+
+from ...stored import sample_tables
+
+WIDTH, RANK = 16, 4
+
+
+def write_factors(
+    path: Path, factors: dict[str, np.ndarray], *, lengths: Sequence[int], ids: np.ndarray | None = None
+) -> Run:
+    """A finished run of these z (token, rank) by component; B has orthonormal columns, so that |delta| is |z|."""
+    rng = np.random.default_rng(0)
+    components = tuple(
+        Component(
+            path=name,
+            kind=name.rpartition(".")[2],
+            layer=0,
+            d_in=WIDTH,
+            d_out=WIDTH,
+            dtype="float32",
+            stored_dtype="float32",
+        )
+        for name in factors
+    )
+    n, ranks = len(components), tuple(z.shape[1] for z in factors.values())
+    spec = RunSpec(
+        stream="adapted",
+        components=components,
+        adapters=(Adapter(name="default", rank=ranks, scaling=(1.0,) * n, factored=(True,) * n),),
+        n_tokens=sum(lengths),
+        n_samples=len(lengths),
+        n_choices=0,
+        attributes={"provenance": {}},
+    )
+    tables = sample_tables(lengths, ["made"] * len(lengths))
+    if ids is not None:
+        tables["tokens"]["token_id"] = ids
+    tables["tokens"]["text"] = [f" t{index}" for index in np.asarray(tables["tokens"]["token_id"])]
+    weights = {
+        f"adapters/default/lora_B/{name}": np.linalg.qr(rng.normal(size=(WIDTH, rank)))[0].astype(np.float32)
+        for name, rank in zip(factors, ranks, strict=True)
+    }
+    whole = np.concatenate(list(factors.values()), axis=1).astype(np.float32)
+    with pytest.MonkeyPatch.context() as patch, create_run(path, spec, tables=tables, weights=weights) as writer:
+        patch.setattr("os.fsync", lambda descriptor: None)  # the slowest part, and no test cuts the power
+        for row in range(spec.n_rows):
+            tokens = writer.row_tokens(row)
+            blocks = {
+                key: np.full((tokens.stop - tokens.start, *shape[1:]), np.nan, dtype)
+                for key, (shape, dtype) in writer.row_arrays(row).items()
+            }
+            for key in [key for key in blocks if key.startswith("states/")]:
+                blocks[key] = rng.normal(size=blocks[key].shape).astype(np.float32)
+            blocks["adapters/default/factor"] = whole[tokens]
+            writer.write_row(row, blocks)
+        writer.finish({})
+    return open_run(path)
+
+
+def by_component(run: Run) -> xr.Dataset:
+    return directions_by_component(run, [source for source in sources_of(run) if source.delta.lora_B is not None])
+
+
+def test_counts_of_directions_are_those_of_the_whole_delta_and_of_every_other_row(tmp_path: Path) -> None:
+    """Of three rows the second has a direction that the others lack."""
+    rng = np.random.default_rng(3)
+    lengths = [500] * 5
+    steep, level = rng.normal(size=(2, 2500, RANK))
+    steep *= [1, 0.4, 0.15, 0.01]
+    steep[ROW_TOKENS : 2 * ROW_TOKENS, 3] *= 30
+    run = write_factors(tmp_path / "run.zarr", {"a.down_proj": steep, "a.up_proj": level}, lengths=lengths)
+    result = by_component(run)
+    halves = np.arange(2500) // ROW_TOKENS % 2
+
+    def counted(delta: np.ndarray, least: float) -> int:
+        squares = np.linalg.svd(delta.astype(np.float64), compute_uv=False)[:RANK] ** 2
+        return int((np.cumsum(squares) / squares.sum() < least).sum()) + 1
+
+    for name in run.component_paths:
+        delta, row = run.delta(name).values, result.sel(component=name)
+        assert (int(row["n_90"]), int(row["n_99"])) == (counted(delta, 0.9), counted(delta, 0.99))
+        assert row["n_99_half"].values.tolist() == [counted(delta[halves == half], 0.99) for half in (0, 1)]
+        squares = np.linalg.svd(delta, compute_uv=False)[:RANK] ** 2
+        assert float(row["first_share"]) == pytest.approx(squares[0] / squares.sum(), rel=1e-5)
+    assert result["n_99"].values.tolist() == [4, 4]
+    assert result["n_99_half"].values.tolist() == [[3, 4], [4, 4]]
+    assert result["kind"].values.tolist() == ["down_proj", "up_proj"]
+    assert result.attrs == {"tokens": "all", "n_tokens": 2500}
+    first = directions_by_component(run, sources_of(run), np.arange(500))  # of one row, which has no halves
+    assert np.isnan(first["n_99_half"]).all()
+    assert first.attrs == {"tokens": "500 chosen", "n_tokens": 500}
+
+
+def test_a_driver_is_the_token_with_the_smallest_chance_of_all_draws() -> None:
+    population = np.repeat([2, 5, 9], [5, 3, 2])
+    ids, counts = np.unique(population, return_counts=True)
+    draws = list(itertools.combinations(population.tolist(), 4))
+    for top in (np.array([5, 5, 9, 5]), np.array([9, 9, 2, 2]), np.array([2, 5, 2, 9])):
+        chances = {i: np.mean([draw.count(i) >= (top == i).sum() for draw in draws]) for i in np.unique(top).tolist()}
+        best = min(chances, key=lambda i: chances[i])
+        driver, count, share, chance = _driver(top, ids, counts)
+        assert (driver, count, share) == (best, (top == best).sum(), (population == best).mean())
+        assert chance == pytest.approx(chances[best])
+    assert _driver(np.empty(0, np.int64), ids, counts)[:2] == (-1, 0)
+
+
+def test_random_directions_of_tokens_that_cluster_have_a_driver_no_more_often_than_p_says(tmp_path: Path) -> None:
+    """Tokens of one id have alike z, so that along any direction few ids hold the extremes."""
+    rng = np.random.default_rng(1)
+    ids = rng.zipf(1.5, 2000) % 200
+    factors = {
+        f"{n}.down_proj": rng.normal(size=(200, RANK))[ids] + 0.1 * rng.normal(size=(2000, RANK)) for n in range(60)
+    }
+    run = write_factors(tmp_path / "run.zarr", factors, lengths=[100] * 20, ids=ids)
+    n_driven = int((by_component(run)["driver_p"] <= 0.05).sum())
+    assert n_driven <= stats.binom(60, 0.05).ppf(0.999)
+
+
+def test_a_planted_token_drives_and_a_shared_beginning_does_not(tmp_path: Path) -> None:
+    """Two components: one acts at id 7, wherever it stands; one at the first token, the same in all samples."""
+    rng = np.random.default_rng(4)
+    lengths, starts = [30] * 20, np.arange(20) * 30
+    ids = rng.integers(100, 150, 600)
+    ids[starts] = 3
+    places = starts + rng.integers(1, 30, 20)
+    ids[places] = 7
+    first, second = 0.1 * rng.normal(size=(2, 600, WIDTH))
+    first[places, 0] += 5 + rng.random(20)
+    second[starts] = 4 * np.eye(WIDTH)[0]
+    run = write_factors(tmp_path / "run.zarr", {"a.down_proj": first, "a.up_proj": second}, lengths=lengths, ids=ids)
+    result = by_component(run)
+    planted, shared = (result.sel(component=name) for name in run.component_paths)
+    scores = first @ np.linalg.svd(first)[2][0]
+    strongest = np.argsort(-np.abs(scores), kind="stable")
+    different = list(dict.fromkeys(zip(ids[strongest], strongest % 30, strict=True)))[:10]
+    assert [(ids[token], token % 30) for token in planted["token"].values] == different
+    n_different = len(set(zip(ids.tolist(), (np.arange(600) % 30).tolist(), strict=True)))
+    n_planted = len({place % 30 for place in places.tolist()})
+    assert (int(planted["driver"]), int(planted["driver_count"])) == (7, 10)
+    assert float(planted["driver_share"]) == pytest.approx(n_planted / n_different)
+    assert float(planted["driver_p"]) <= 0.05
+    assert ids[shared["token"].values].tolist().count(3) == 1
+    assert float(shared["driver_p"]) > 0.05

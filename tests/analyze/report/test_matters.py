@@ -1,0 +1,88 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from lorascope.analyze import compare_measures, explain
+from lorascope.analyze.ablation.compare_measures import MEASURED
+from lorascope.analyze.report.matters import prediction
+
+from ..conftest import Small
+from .test_report import SECTIONS, Page, page_of, section
+
+
+@pytest.fixture(scope="module")
+def ablated(make_small: Callable[..., Small]) -> Small:
+    return make_small(ablate="components")
+
+
+@pytest.fixture(scope="module")
+def page(ablated: Small, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return page_of(ablated.run, tmp_path_factory.mktemp("report"))
+
+
+def rows_of(page: Page, place: int) -> list[list[str]]:
+    """Cells of a table of the section, by row."""
+    table = section(page, "ablation").split("<table")[place].replace("<wbr>", "")
+    return [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in table.split("<tr>")[2:]]
+
+
+def test_the_table_of_parts(ablated: Small, page: Page) -> None:
+    ablation = explain(ablated.run).ablation
+    assert ablation is not None
+    rows = [
+        re.findall(r"<td[^>]*>(.*?)</td>", row) for row in section(page, "ablation").split("<table")[1].split("<tr>")
+    ]
+    shares = {row[0]: row[2] for row in rows}
+    kl = ablation["kl"].to_series().sort_values(ascending=False)
+    assert shares == {name: f"{100 * value / kl.sum():.1f} %" for name, value in kl.items()}
+
+
+def test_the_table_of_measures(ablated: Small, page: Page) -> None:
+    assert [str(attrs["id"]) for tag, attrs in page.tags if tag == "section"] == SECTIONS
+    comparison = compare_measures(ablated.run)
+    rows = [
+        re.findall(r"<td[^>]*>(.*?)</td>", row) for row in section(page, "ablation").split("<table")[2].split("<tr>")
+    ]
+    shown = {row[0]: row[1].replace("\N{MINUS SIGN}", "-") for row in rows}
+    assert len(shown) == len(MEASURED)
+    r, low, high = (float(comparison[f"spearman{end}"].sel(measure="js")) for end in ("", "_low", "_high"))
+    assert shown["JS"] == f"{r:.2f} ({low:.2f} to {high:.2f})"
+    assert shown["norm of s B A"] == "n/a"
+    assert "The bootstrap rests on 6 groups" in page.text
+    texts = [text for trace in page.data["ablation-scatter"]["data"] for text in trace["text"]]
+    assert sorted(text.split("</b>")[0].removeprefix("<b>") for text in texts) == sorted(ablated.run.component_paths)
+
+
+def test_other_runs_have_no_measures(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    page = page_of(make_small(ablate="layers").run, tmp_path)
+    assert section(page, "ablation").count("<table") == 1
+    assert "ablation-scatter" not in page.data
+
+
+def made(**values: float) -> xr.Dataset:
+    """A comparison of measures with correlations of 0, but for some."""
+    comparison = xr.Dataset(
+        {
+            f"spearman{end}": ("measure", np.full(len(MEASURED), shift))
+            for end, shift in (("", 0.0), ("_low", -0.1), ("_high", 0.1))
+        },
+        coords={"measure": list(MEASURED)},
+    )
+    for measure, value in values.items():
+        for end, shift in (("", 0.0), ("_low", -0.1), ("_high", 0.1)):
+            comparison[f"spearman{end}"].loc[{"measure": measure}] = value + shift
+    return comparison
+
+
+def test_how_well_js_predicts() -> None:
+    assert prediction(made(js=0.4, delta_ratio=-0.7)) == (
+        "JS predicts what removing a component costs with a rank correlation of 0.40 (0.30 to 0.50) (1 would be the "
+        "same order, 0 no relation); the best predictor is |delta| / |base|, with -0.70 (-0.80 to -0.60)."
+    )
+    assert prediction(made(js=0.9)).endswith("; no other measure has a larger one.")
+    unknown = "Whether JS predicts what a removal costs can't be told: JS isn't finite, or doesn't vary."
+    assert prediction(made(js=np.nan)) == unknown

@@ -1,0 +1,245 @@
+"""What the report opens with: the answers of each kind of run, and the words of a planted one."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from lorascope.analyze import explain
+from lorascope.analyze.report import paragraph
+from lorascope.analyze.report.paragraph import main_component, main_site
+from lorascope.analyze.results.format import format_number
+from lorascope.stores import Run, StoreError, open_run
+from lorascope.stores.format.spec import ROW_TOKENS
+
+from ...conftest import write_run as write_many
+from ...stored import make_unembedding, store_states
+from ..conftest import Small
+from ..directions.test_drivers import write_factors
+from .test_report import EVIL
+
+HELPS, ACTS, MATTERS, DIRECTIONS, WORDS, RANKS = QUESTIONS = (
+    "Does it help?",
+    "Where does it act?",
+    "What matters?",
+    "Which directions?",
+    "Which words?",
+    "How many ranks?",
+)
+NO_ABLATION = "Can't tell which part matters, since the run holds no ablation; capture it with `--ablate components`."
+NO_WORDS = "Can't tell, since the run holds no unembedding; capture it with `--unembedding`."
+NO_STATES = "Can't tell, since the run keeps no states; capture it with `--states all`."
+PAIR = "Can't tell, since stream 'pair' keeps the whole change; capture stream 'adapted'."
+NO_FACTOR = "Can't tell, since no component's delta is kept as a factor (as with DoRA), and only that has ranks."
+NONE_COMMITTED = "Can't tell, since none of the tokens with states is committed; capture more of the run."
+CHOSEN = "since it is only known of all components, and some were chosen."
+KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "plain": (
+        {},
+        {
+            HELPS: "With the adapter accuracy ",
+            ACTS: "is called MIUB and is 0.484 ± 0.025 nat over 12 samples).",
+            MATTERS: NO_ABLATION,
+        },
+    ),
+    "not scored": ({"is_scored": False}, {HELPS: "Can't tell, since nothing was scored."}),
+    "components": (
+        {"ablate": "components"},
+        {
+            MATTERS: "The adapter's part in model.layers.0.down_proj matters most: taking it out changes the "
+            "prediction of the next token further than taking out any other (Kullback-Leibler divergence, KL, 4.1 ± "
+            "1.5 nat over 37 tokens of 6 samples; 0 would be no change). 3 other components are not significantly "
+            "smaller (within twice the error of the difference). The 5 largest of the 6 components hold 92.2 % of the sum "
+            "(83.3 % if all were equal). JS predicts what removing a component costs with ",
+            DIRECTIONS: "in model.layers.0.down_proj, whose removal costs most, lies along at most 2 directions",
+        },
+    ),
+    "layers": (
+        {"ablate": "layers"},
+        {MATTERS: "part in layer 0 matters most: taking it out"},
+    ),
+    "kinds": (
+        {"ablate": "kinds"},
+        {MATTERS: "part in modules named down_proj matters most", DIRECTIONS: ", where it acts most, lies along"},
+    ),
+    "pair": ({"stream": "pair"}, {DIRECTIONS: PAIR, RANKS: PAIR, WORDS: NO_WORDS}),
+    "no states": (
+        {"states": "none"},
+        {
+            ACTS: "Whether that is much isn't known, since a comparison needs the states",
+            DIRECTIONS: NO_STATES,
+            WORDS: NO_STATES,
+            RANKS: NO_STATES,
+        },
+    ),
+    "some states": (
+        {"states": "sample", "state_rows": (False, True), "n_tokens": 120},
+        {RANKS: "(too few tokens for an error) and ", DIRECTIONS: "over 416 tokens", WORDS: NO_WORDS},
+    ),
+    "none of some states": (
+        {"states": "sample", "state_rows": (False, False), "n_tokens": 120},
+        {DIRECTIONS: NONE_COMMITTED, WORDS: NONE_COMMITTED, RANKS: NONE_COMMITTED},
+    ),
+    "DoRA": ({"factored": False}, {DIRECTIONS: NO_FACTOR, RANKS: NO_FACTOR}),
+    "nothing changed": (
+        {"zero": True},
+        {
+            ACTS: "Nowhere: it changes no module's output, in any of 12 samples.",
+            DIRECTIONS: "Can't tell, since what the adapter adds to model.layers.0.q_proj is 0, or not finite.",
+            RANKS: "Can't tell, since what the adapter adds is 0 or not finite on all of 73 tokens.",
+        },
+    ),
+    "nothing changed, ablated": (
+        {"zero": True, "ablate": "components"},
+        {MATTERS: "Whether JS predicts what a removal costs can't be told: JS isn't finite, or doesn't vary."},
+    ),
+    "not finite": (
+        {"not_finite": True},
+        {ACTS: "Can't tell, since 1 values of base or delta aren't finite."},
+    ),
+    "outside": ({"outside": True}, {ACTS: "It acts most in layers 0 and 1 (83.2 % of its effect)"}),
+    "one sample": (
+        {"n_samples": 1, "ablate": "components"},
+        {
+            ACTS: "MIUB and is 0.436 nat over one sample, which gives no error).",
+            MATTERS: "Can't tell which part matters: no removal moves the next token by more than twice its error (7 "
+            "tokens of one sample, which gives no error).",
+            DIRECTIONS: "the 7 tokens at which it is strongest are as mixed as",
+        },
+    ),
+}
+
+
+def answers_of(run: Any, **options: Any) -> dict[str, str]:
+    return dict(paragraph(open_run(run) if isinstance(run, Path) else run, explain(run, **options)))
+
+
+@pytest.mark.parametrize("name", KINDS_OF_RUNS)
+def test_each_kind_of_run_has_its_answers(make_small: Callable[..., Small], name: str) -> None:
+    options, expected = KINDS_OF_RUNS[name]
+    answers = answers_of(make_small(**options).run)
+    assert tuple(answers) == QUESTIONS
+    assert {question: words for question, words in expected.items() if words not in answers[question]} == {}
+
+
+def test_divergence_of_the_next_token_weighs_drawn_tokens(make_small: Callable[..., Small]) -> None:
+    for is_weighted in (False, True):
+        small = make_small(is_weighted=is_weighted, kl_share=0.6)
+        kl = small.run.reduction("kl").values.astype(float)
+        known = np.isfinite(kl)
+        mean = np.average(kl[known], weights=small.weight[known] if is_weighted else None)
+        expected = f"(KL) of {format_number(mean)} nat (0 would be no change; mean over {known.sum()} tokens)."
+        assert expected in answers_of(small.run)[MATTERS]
+
+
+def test_some_components_alone(small: Small, make_small: Callable[..., Small]) -> None:
+    for run in (small.run, make_small(ablate="components").run):
+        explanation = explain(run, components=["*.up_proj"])
+        assert explanation.directions is not None
+        assert explanation.directions["component"].values.tolist() == [f"model.layers.{n}.up_proj" for n in (0, 1)]
+        answers = dict(paragraph(run, explanation))
+        assert CHOSEN in answers[MATTERS]
+        assert CHOSEN in answers[WORDS]
+
+
+def test_a_run_that_is_not_finished_and_one_of_several_adapters(tmp_path: Path, two_adapters: Path) -> None:
+    path = write_many(tmp_path / "run.zarr", rows=(0, 2))
+    explanation = explain(path)
+    assert explanation.directions is not None
+    committed = np.r_[:ROW_TOKENS, 2 * ROW_TOKENS : 2500]
+    n_later = int((open_run(path).tokens["position"].values[committed] > 0).sum())
+    assert 0 < n_later < len(committed)
+    assert explanation.directions.attrs["n_tokens"] == n_later
+    assert f"over {n_later} tokens, without the first of each sample)" in answers_of(path)[RANKS]
+    assert explanation.directions["component"].size == 3  # of the fourth, delta itself is stored
+    with pytest.raises(StoreError, match="no sample of .* is wholly committed yet; capture more of it"):
+        explain(write_many(tmp_path / "empty.zarr", rows=()))
+    run = open_run(two_adapters)
+    with pytest.raises(StoreError, match="`adapter` isn't given, and this run holds several"):
+        explain(run)
+    for name in run.adapters:
+        explanation = explain(run, adapter=name)
+        assert explanation.qualified.attrs["adapter"] == name
+        assert explanation.reasons["ablation"].startswith("stream 'base' has no pass with the adapter; ")
+
+
+def test_no_sample_that_was_ablated_is_a_reason(
+    make_small: Callable[..., Small], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_small(ablate="components").run
+    ablation = run.ablation().compute()
+    monkeypatch.setattr(Run, "ablation", lambda run, adapter=None: (np.nan * ablation).assign_attrs(ablation.attrs))
+    expected = "Can't tell which part matters, since no sample was ablated as a whole yet; capture more of the run."
+    assert answers_of(run)[MATTERS] == expected
+
+
+def test_a_planted_token_drives_the_first_direction(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    ids, places = rng.integers(100, 150, 600), np.arange(20) * 30 + rng.integers(1, 30, 20)
+    ids[places] = 7
+    factor = 0.1 * rng.normal(size=(600, 16))
+    factor[places, 0] += 5 + rng.random(20)
+    run = write_factors(tmp_path / "run.zarr", {"a.down_proj": factor}, lengths=[30] * 20, ids=ids)
+    answer = answers_of(run)[DIRECTIONS]
+    assert answer.startswith(
+        "What the adapter adds in a.down_proj, where it acts most, lies along at most 16 directions"
+    )
+    assert "driven by the token “\u00a0t7”: of the 10 places at which it is strongest, 10 have this token (" in answer
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run whose down_proj adds what the unembedding of token 5 is like, and that token's text is hostile."""
+    folder = tmp_path_factory.mktemp("planted")
+    width = 300
+    unembedding = make_unembedding(width, 400)
+    unembedding["text"][5] = EVIL + "\n\x1b[31m"  # a line break and an escape of a terminal
+    row = unembedding["weight"].values[5] * unembedding["norm"].values
+    rng = np.random.default_rng(6)
+    deltas = {
+        "model.layers.0.self_attn.o_proj": rng.normal(size=(60, width)),
+        "model.layers.0.mlp.down_proj": rng.normal(size=(60, width)) + 60 * row / np.linalg.norm(row),
+    }
+    states = {name: (rng.normal(size=delta.shape), delta) for name, delta in deltas.items()}
+    return store_states(folder / "run.zarr", states, lengths=[30, 30], datasets=[EVIL, EVIL], unembedding=unembedding)
+
+
+def test_words_are_those_of_the_longest_mean_delta(planted: Run) -> None:
+    explanation = explain(planted)
+    assert explanation.lens is not None
+    words = dict(paragraph(planted, explanation))[WORDS]
+    spelt = (EVIL + r"\n\x1b[31m").replace(" ", "\u00a0")
+    assert words.startswith(
+        "What the adapter adds in model.layers.0.mlp.down_proj, on average, makes these next tokens more likely: "
+        f"“{spelt}”, "
+    )
+    n = int(explanation.lens.sel(site="model.layers.0.mlp.down_proj")["n_promoted"])
+    assert n > 0
+    assert f"({n} tokens significantly, the first with p = 0.00498)" in words
+    only = explanation._replace(lens=explanation.lens.sel(site=["model.layers.0.self_attn.o_proj"]))
+    words = dict(paragraph(planted, only))[WORDS]
+    doubt = "Can't tell: the same change with random signs would move some token as far. For what it is worth: "
+    assert words.startswith(
+        f"{doubt}What the adapter adds in model.layers.0.self_attn.o_proj, on average, makes these "
+    )
+    assert words.count("(0 tokens") == 2
+
+
+def test_the_stream_itself_is_the_site_where_it_is_known() -> None:
+    sites = ["a.down_proj", "b.down_proj", "after layer 0", "after layer 1"]
+    lens = xr.Dataset({"delta_norm": ("site", [np.nan, 9.0, 1.0, 2.0])}, {"site": sites})
+    assert main_site(lens) == "after layer 1"
+    assert main_site(lens.isel(site=[0, 1])) == "b.down_proj"
+
+
+def test_the_main_component_is_the_one_whose_removal_costs_most(make_small: Callable[..., Small]) -> None:
+    explanation = explain(make_small(ablate="components").run)
+    assert explanation.ablation is not None
+    kl = explanation.ablation["kl"]
+    assert main_component(explanation) == str(kl["part"].values[kl.values.argmax()])
+    js = explanation.qualified["js"]
+    largest = str(js["component"].values[js.values.argmax()])
+    assert main_component(explanation._replace(measures=None)) == largest
