@@ -52,8 +52,8 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
             MATTERS: "The adapter's part in model.layers.0.down_proj matters most: taking it out changes the "
             "prediction of the next token further than taking out any other (Kullback-Leibler divergence, KL, 4.1 ± "
             "1.5 nat over 37 tokens of 6 samples; 0 would be no change). 3 other components are not significantly "
-            "smaller (within twice the error of the difference). The 5 largest of the 6 components hold 92.2 % of the sum "
-            "(83.3 % if all were equal). JS predicts what removing a component costs with ",
+            "smaller (within twice the error of the difference). The 5 largest of the 6 components hold 92.2 % of the "
+            "sum (83.3 % if all were equal). JS predicts what removing a component costs with ",
             DIRECTIONS: "in model.layers.0.down_proj, whose removal costs most, lies along at most 2 directions",
         },
     ),

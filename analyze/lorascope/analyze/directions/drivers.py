@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.measuring.sources import Source
 from lorascope.stores import Run
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.chosen_tokens import chosen_tokens
+from lorascope.stores.reading.source import Source
 from lorascope.stores.reading.token_choice import TokenChoice, describe_choice
 
 from .directions import NEGLIGIBLE, Directions, directions_of, n_holding, strongest
