@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 N_QUESTIONS = 40
-COMMANDS = ("capture", "pull", "compact", "study run")
+COMMANDS = ("capture", "pull", "study run")
 """Commands that write what must survive a kill."""
 STUDY = """
 model: inputs/model
@@ -51,8 +51,8 @@ def prepare_command(command: str, folder: Path, n_characters: int) -> tuple[list
         file = folder / "study.yaml"
         file.write_text(STUDY)
         return ["study", "run", str(file)], folder / "study"
-    source = make_run(folder / "inputs", n_characters, *(("--codec", "raw") if command == "compact" else ()))
-    return [command, str(source), str(out), *(("--token-share", "0.9") if command == "pull" else ())], out
+    source = make_run(folder / "inputs", n_characters)
+    return [command, str(source), str(out), "--tokens", "share:0.9"], out
 
 
 def main() -> None:

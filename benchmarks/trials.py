@@ -16,7 +16,6 @@ COPY = ("set-up", "chunk write", "digest write", "finish")
 TARGETS = {
     "capture": ("scoring", "forward", *COPY),
     "pull": COPY,
-    "compact": COPY,
     "study run": tuple(phases.STUDY_STEPS.values()),
 }
 """Command -> phases of it that are waited for."""

@@ -86,7 +86,7 @@ def test_a_folder_that_holds_one_run_is_taken_for_it(
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("command", [*RUNS, "compact"])
+@pytest.mark.parametrize("command", [*RUNS])
 def test_of_several_runs_in_a_folder_none_is_taken(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
 ) -> None:

@@ -90,7 +90,7 @@ TITLES = ("Tokens a second", "What would be stored", "Memory", "Notes")
 
 @pytest.mark.parametrize(
     ("raw", "said"),
-    [(60.0, "Raw is faster here: `--codec raw`, and a later `lorascope compact`."), (120.0, "no slower here.")],
+    [(60.0, "Raw is faster here: `--codec raw`, and a later `lorascope pull`."), (120.0, "no slower here.")],
 )
 def test_it_says_which_codec_is_faster(raw: float, said: str) -> None:
     made: Any = SimpleNamespace(codec_seconds={"raw": raw, "zstd": 90.0})

@@ -34,7 +34,7 @@ CASES = {
         " ".join([command, *more]): ([command, "no.zarr", *more], "`no.zarr` doesn't exist; name a run")
         for command, *more in (
             *(["miub"], ["mi"], ["info"], ["report"], ["view"], ["verify"], ["verify", "--reforward", "2"]),
-            *(["explain"], ["pull", "o.zarr"], ["compact", "o.zarr"]),
+            *(["explain"], ["pull", "o.zarr"]),
         )
     },
     "second run": (["miub", "run.zarr", "no.zarr"], "`no.zarr` doesn't exist"),

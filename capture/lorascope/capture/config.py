@@ -85,7 +85,7 @@ class CaptureConfig:
     """With `states` = `sample`: share of the rows (of 1024 tokens) that store base and delta."""
     codec: Literal["default", "auto", "zstd", "lz4", "raw"] = "default"
     """`default` compresses by type (`lz4` for float32, `zstd` for the others), `raw` not at all: larger, and faster
-    where the disk is faster than the encoder; `lorascope compact` can compress the run later. `auto` tries `default`
+    where the disk is faster than the encoder; `lorascope pull` can compress the run later. `auto` tries `default`
     and `raw` on a few samples and takes the faster one."""
     tokens: str = "all"
     """Which tokens to keep: `all`; by role `prompt`, `choice`, `answer`, `generated` or `assistant`; by place in the

@@ -6,7 +6,6 @@ from .on_demand import import_on_demand
 
 if TYPE_CHECKING:
     from .checking.verify import Verdict, verify
-    from .copying.compact import compact
     from .copying.pull import pull
     from .errors import Problem, StoreError
     from .format.spec import Adapter, Component, RunSpec
@@ -30,7 +29,6 @@ __all__ = [
     "StoreError",
     "Verdict",
     "clear_torn",
-    "compact",
     "create_run",
     "open_place",
     "open_run",

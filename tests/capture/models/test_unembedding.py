@@ -24,7 +24,7 @@ from transformers import (
 
 from lorascope.capture import CaptureConfig, plan
 from lorascope.capture.models.unembedding import final_norm, unembedding_kind
-from lorascope.stores import StoreError, compact, open_run, pull, verify
+from lorascope.stores import StoreError, open_run, pull, verify
 from lorascope.stores.checking.verify import Verdict
 
 from ...stores.on_disk import edit_root
@@ -118,7 +118,7 @@ def test_logits_are_what_it_makes_of_the_residual_stream(tiny_model: Any) -> Non
 def test_copies_keep_it(make: Any, tmp_path: Path) -> None:
     run = make(unembedding=True, codec="raw", dtype=torch.bfloat16)
     slim = pull(run.path, tmp_path / "part.zarr", components=["*.o_proj"], samples=2)
-    small = compact(run.path, tmp_path / "small.zarr")
+    small = pull(run.path, tmp_path / "small.zarr")
     for copy in (slim, small):
         assert copy.unembedding().identical(run.unembedding())
 

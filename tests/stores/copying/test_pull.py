@@ -1,5 +1,10 @@
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +17,7 @@ import zarr
 from lorascope.stores import Run, StoreError, create_run, open_run, verify
 from lorascope.stores.copying.copy_rows import select
 from lorascope.stores.copying.pull import pull
+from lorascope.stores.places.folder import FolderPlace
 
 from ..on_disk import edit_root
 
@@ -45,11 +51,10 @@ def test_everything_is_equal_bit_for_bit(many_rows: Path, tmp_path: Path) -> Non
     assert step["checked"] == "digest of every row"
 
 
-@pytest.mark.parametrize("share", [None, 0.1])
-def test_sample_without_captured_tokens_is_taken_as_it_is(make_run: Any, share: float | None) -> None:
+@pytest.mark.parametrize(("tokens", "n_kept"), [("all", 100), ("share:0.1", 10)])
+def test_sample_without_captured_tokens_is_taken_as_it_is(make_run: Any, tokens: str, n_kept: int) -> None:
     run = make_run(n_tokens=100, columns={"token_start": [0, 0], "token_stop": [0, 100]})
-    part = select(open_run(run.path), components=None, samples=None, token_share=share, seed=0, adapters=None)
-    n_kept = 100 if share is None else 10
+    part = select(open_run(run.path), components=None, samples=None, tokens=tokens, seed=0, adapters=None)
     assert (part.samples.tolist(), part.n_tokens.tolist()) == ([0, 1], [0, n_kept])
     assert part.weight.tolist() == [100 / n_kept] * n_kept
 
@@ -60,7 +65,7 @@ def test_sample_without_captured_tokens_is_taken_as_it_is(make_run: Any, share: 
 def test_samples_that_do_not_follow_each_other_are_refused(make_run: Any, starts: list[int], stops: list[int]) -> None:
     run = make_run(n_tokens=100, columns={"token_start": starts, "token_stop": stops})
     with pytest.raises(StoreError, match="don't follow each other along its 100 tokens; their `token_start` and"):
-        select(open_run(run.path), components=None, samples=None, token_share=None, seed=0, adapters=None)
+        select(open_run(run.path), components=None, samples=None, tokens="all", seed=0, adapters=None)
 
 
 def test_fewer_components_keep_their_bits(many_rows: Path, tmp_path: Path) -> None:
@@ -113,13 +118,13 @@ def test_samples_move_together_with_their_tokens(many_rows: Path, tmp_path: Path
 
 def test_share_of_tokens_is_seeded_by_sample_and_weighted(many_rows: Path, tmp_path: Path) -> None:
     source = open_run(many_rows)
-    pulled = pull(many_rows, tmp_path / "a.zarr", token_share=0.05, seed=1)
-    alone = pull(many_rows, tmp_path / "b.zarr", token_share=0.05, seed=1, samples=["s2"])
-    other = pull(many_rows, tmp_path / "c.zarr", token_share=0.05, seed=2)
+    pulled = pull(many_rows, tmp_path / "a.zarr", tokens="share:0.05", seed=1)
+    alone = pull(many_rows, tmp_path / "b.zarr", tokens="share:0.05", seed=1, samples=["s2"])
+    other = pull(many_rows, tmp_path / "c.zarr", tokens="share:0.05", seed=2)
     sound(tmp_path / "a.zarr")
     lengths = (source.samples["token_stop"] - source.samples["token_start"]).values
     kept = (pulled.samples["token_stop"] - pulled.samples["token_start"]).values
-    assert kept.tolist() == np.ceil(lengths * 0.05).tolist()
+    assert kept.tolist() == np.round(lengths * 0.05).tolist()
     weight = pulled.tokens["weight"].values
     np.testing.assert_allclose(np.bincount(pulled.tokens["sample"].values, weight), lengths, rtol=1e-6)
     mine = pulled.tokens["token_id"].values[pulled.tokens["sample"].values == 2]
@@ -133,8 +138,8 @@ def test_share_of_tokens_is_seeded_by_sample_and_weighted(many_rows: Path, tmp_p
 
 
 def test_weights_multiply_down_a_chain_whose_steps_are_kept(many_rows: Path, tmp_path: Path) -> None:
-    pull(many_rows, tmp_path / "a.zarr", token_share=0.5)
-    twice = pull(tmp_path / "a.zarr", tmp_path / "b.zarr", token_share=0.1, samples=2)
+    pull(many_rows, tmp_path / "a.zarr", tokens="share:0.5")
+    twice = pull(tmp_path / "a.zarr", tmp_path / "b.zarr", tokens="share:0.1", samples=2)
     sums = np.bincount(twice.tokens["sample"].values, twice.tokens["weight"].values)
     np.testing.assert_allclose(sums, [700, 400], rtol=1e-6)
     first, second = twice.attributes["provenance"]["copied"]
@@ -144,7 +149,7 @@ def test_weights_multiply_down_a_chain_whose_steps_are_kept(many_rows: Path, tmp
     assert (first["source"], first["tokens"]) == (str(many_rows), [1250, 2500])
     assert second["fingerprint"] == open_run(tmp_path / "a.zarr").attributes["fingerprint"]
     assert second["selection"] == {
-        "components": None, "samples": 2, "token_share": 0.1, "seed": 0, "adapters": None,
+        "components": None, "samples": 2, "tokens": "share:0.1", "seed": 0, "adapters": None, "codec": "default",
     }  # fmt: skip
     assert len({run.attributes["fingerprint"] for run in (source, open_run(tmp_path / "a.zarr"), twice)}) == 3
 
@@ -223,7 +228,7 @@ def test_row_keeps_states_only_if_all_its_tokens_had_them(make_run: Any, tmp_pat
     np.testing.assert_array_equal(
         raw(tmp_path / "part.zarr", base), np.concatenate([made.blocks[1][base][50:], made.blocks[2][base]])
     )
-    mixed = pull(source, tmp_path / "mixed.zarr", token_share=0.5)
+    mixed = pull(source, tmp_path / "mixed.zarr", tokens="share:0.5")
     assert sound(tmp_path / "mixed.zarr").state_rows.tolist() == [False, True]
     assert np.isfinite(mixed.reduction("delta_norm").values).all()
     assert whole.states == mixed.states == "sample"
@@ -250,8 +255,9 @@ def test_what_cannot_be_pulled(unfinished: Path, tmp_path: Path) -> None:
         ({"samples": ["s1", "s2"]}, "none of the 2 samples asked for is wholly committed"),
         ({"samples": 0}, "`samples` is 0; give at least 1, or names"),
         ({"adapters": ["other"]}, "'other' fits none of the 1 adapters of the run; the first"),
-        ({"token_share": 0.0}, "`token_share` is 0.0; give a share above 0 and at most 1"),
-        ({"token_share": 1.5}, "`token_share` is 1.5"),
+        ({"tokens": "share:0"}, "`tokens` is 'share:0'; allowed are 'all', .* or 'share:P' with P above 0"),
+        ({"tokens": "tool"}, "`tokens` takes none of the tokens of .* that can be chosen"),
+        ({"codec": "gzip"}, "`codec` is 'gzip'; allowed are 'default', 'zstd', 'lz4', 'raw'"),
     )
     for options, words in cases:
         with pytest.raises(ValueError, match=words):
@@ -345,3 +351,68 @@ def test_no_run_takes_its_own_slice_in(many_rows: Path) -> None:
         with pytest.raises(StoreError, match="lies within the run"):
             pull(many_rows, out)
     assert {file: file.stat().st_mtime_ns for file in many_rows.rglob("*")} == before
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    """Every file of a run but its weights of tokens, which runs of the fixture lack, and the root's attributes."""
+    found = {file.relative_to(root).as_posix(): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+    document = json.loads(found.pop("zarr.json"))
+    document["consolidated_metadata"]["metadata"].pop("tokens/weight", None)
+    found = {key: content for key, content in found.items() if not key.startswith("tokens/weight/")}
+    return {**found, "root": json.dumps(document["consolidated_metadata"]).encode()}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"states": "none", "kl": True, "ablate": "layers", "ablation_parts": ("0", "1")},
+        {"stream": "pair"},
+        {"base_ce": [1.0, 2.0], "columns": {"written": [" B.", "ü"], "base_written_correct": [1, 0]}},
+    ],
+    ids=["all", "none", "pair", "columns"],
+)
+def test_a_whole_raw_run_becomes_what_a_capture_without_raw_writes(
+    make_run: Any, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    source, direct = make_run("raw.zarr", codec="raw", **options), make_run("zstd.zarr", **options)
+    before = files_of(source.path)
+    run = pull(source.path, tmp_path / "out.zarr")
+    assert files_of(tmp_path / "out.zarr") == files_of(direct.path)
+    assert files_of(source.path) == before
+    (step,) = run.attributes["provenance"]["copied"]
+    assert (step["how"], step["source"]) == ("compact", str(source.path))
+    assert run.attributes["fingerprint"] == open_run(source.path).attributes["fingerprint"]
+    back = pull(run.path, tmp_path / "back.zarr", codec="raw")
+    assert files_of(tmp_path / "back.zarr") == files_of(source.path)
+    assert len(back.attributes["provenance"]["copied"]) == 2
+
+
+def test_what_is_read_back_otherwise_is_not_finished(
+    make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = make_run(), tmp_path / "out.zarr"
+    write = FolderPlace.write
+    key = "states/model.layers.1.mlp.up_proj/base/c.1.0"
+
+    def spoil(self: FolderPlace, name: str, *pieces: bytes | memoryview) -> None:
+        write(self, name, *pieces)
+        if name == key and self.path == out:
+            write(self, name, b"".join(pieces)[:-1])
+
+    monkeypatch.setattr(FolderPlace, "write", spoil)
+    with pytest.raises(StoreError, match=f"isn't what was written to it: '{key}' can't be decoded.*; delete it and"):
+        pull(source.path, out)
+    assert not open_run(out).finished
+
+
+@pytest.mark.parametrize("key", ["zarr.json", "tokens/nll/c.0", "rows/digest/c.0.0"])
+def test_killed_anywhere_it_goes_on_to_the_same_bytes(make_run: Any, tmp_path: Path, key: str) -> None:
+    source, direct = make_run("raw.zarr", codec="raw"), make_run("zstd.zarr")
+    out, script = tmp_path / "out.zarr", "import sys; from lorascope.stores import pull; pull(*sys.argv[1:])"
+    with subprocess.Popen([sys.executable, "-c", script, source.path, out]) as process:
+        while not (out / key).exists() and process.poll() is None:
+            time.sleep(0.001)
+        os.kill(process.pid, signal.SIGKILL)
+    pull(source.path, out)
+    assert files_of(out) == files_of(direct.path)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from lorascope.stores import StoreError, compact, pull
+from lorascope.stores import StoreError, pull
 from lorascope.stores.places.file_lock import HeldError, file_lock, run_lock
 from lorascope.stores.places.holder import Holder, holder_of, may_live, this_process
 
@@ -65,14 +65,13 @@ def ask(target: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("how", ["lock", "link", "pull", "compact"])
+@pytest.mark.parametrize("how", ["lock", "link", "pull"])
 def test_who_is_refused_learns_who_holds_it(make_run: Any, tmp_path: Path, how: str) -> None:
     source, out = make_run("raw.zarr", codec="raw", n_tokens=1100).path, tmp_path / "out.zarr"
     if how == "link":
         out.symlink_to(tmp_path / "elsewhere")
     attempts: dict[str, Callable[[], Any]] = {
         "pull": lambda: pull(source, out, samples=1),
-        "compact": lambda: compact(source, out),
     }
     attempt = attempts.get(how, lambda: ask(out))
     held = tmp_path / "elsewhere" if how == "link" else out

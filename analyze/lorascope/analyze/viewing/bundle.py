@@ -1,17 +1,17 @@
 """The page and what it needs, with a report beside it, as plain files for any web server or bucket."""
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from lorascope.analyze.results.targets import refuse_elsewhere
-from lorascope.stores import Run, StoreError, open_place, verify
+from lorascope.stores import Run, open_place, open_run, pull
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.progress import Progress
-from lorascope.stores.reading.read import RunLike, as_run, open_checked, open_group
-from lorascope.stores.reading.root import Root, read_root
+from lorascope.stores.reading.read import RunLike, as_run
+from lorascope.stores.reading.root import read_root
 
 from .index import index_path, view_index
 from .page import INDEX, MANIFEST, RUN, manifest, page
@@ -41,11 +41,11 @@ def write_bundle(
     bundle
         The folder, new or empty.
     with_runs
-        Whether the runs' own Zarr is copied into it: all committed rows, checked by their digests. Otherwise the page
+        Whether the runs are copied into it, by `pull`: of an unfinished run its whole samples. Otherwise the page
         points at where each run lies as seen from the bundle, so that both have to be served together: of a run in
         a folder, the bundle must be beside it; beside a run in an object store, it has to be put.
     progress
-        Called with (tasks done, tasks in all) of what is computed, and (files done, files in all) of what is copied.
+        Called with (tasks done, tasks in all) of what is computed, and (rows or files done, in all) of what is copied.
 
     Raises
     ------
@@ -65,19 +65,22 @@ def write_bundle(
         raise ValueError("`runs` is empty; name one run or several")
     if any(Path(os.path.abspath(folder)).is_relative_to(index_path(run)) for run in opened):
         raise FileExistsError(f"`bundle` is {str(bundle)!r}, where the index beside a run is to be; name another")
-    held = [open_group(run.path) for run in opened]  # anew, and once for index and copy: a run may be growing
-    opened = [open_checked(*one) for one in held]
     addresses = [RUN.format(place) for place in range(len(opened))] if with_runs else [*_pointers(opened, folder)]
-    indexes = [view_index(run, progress=progress) for run in opened]
     with atomic_write(folder) as partial:
         partial.mkdir()
+        reported: list[Run] = []
+        for place, (run, address) in enumerate(zip(opened, addresses, strict=True)):
+            shown = pull(run.path, partial / address, progress=progress) if with_runs else open_run(run.path)
+            reported.append(run if run.finished else shown)  # of an unfinished run the copy has fewer samples
+            index, into = view_index(shown, progress=progress), partial / INDEX.format(place)
+            if with_runs:
+                into.parent.mkdir(exist_ok=True)
+                index.rename(into)
+            else:
+                _copy(Shelf.of(read_root(open_place(index))), into, progress)
         (partial / "index.html").write_bytes(page())
         (partial / MANIFEST).write_bytes(manifest(opened, addresses))
-        for place, (run, index, (_, root)) in enumerate(zip(opened, indexes, held, strict=True)):
-            _copy(Shelf.of(read_root(open_place(index))), partial / INDEX.format(place), progress)
-            if with_runs:
-                _copy_run(run, root, partial / RUN.format(place), progress)
-        _write_reports(opened, partial, progress)
+        _write_reports(reported, partial, progress)
     return folder
 
 
@@ -120,25 +123,15 @@ def _pointers(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         yield f"../{quote(path.relative_to(home).as_posix())}/"
 
 
-def _copy_run(run: Run, root: Root, into: Path, progress: Progress | None) -> None:
-    """Copy a run as it was when it was opened: other rows' digests stay behind, and what the root says by now."""
-    others = (~run.committed_rows).nonzero()[0].tolist()
-    _copy(Shelf.of(root), into, progress, but={run.arrays["rows/digest"].key(row) for row in others})
-    (into / "zarr.json").write_bytes(root.content)
-    problems = verify(into, level="digests").problems
-    if problems:
-        raise StoreError(f"`{run.place.name}` can't be copied whole: {problems[0].message}; run `lorascope verify`")
-
-
-def _copy(shelf: Shelf, into: Path, progress: Progress | None, but: Collection[str] = ()) -> None:
-    """Copy all that is part of a store, but for some keys."""
+def _copy(shelf: Shelf, into: Path, progress: Progress | None) -> None:
+    """Copy all that is part of a store."""
 
     def copy(key: str) -> None:
         file = into / key
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(shelf.read(key))
 
-    keys = [key for key, _ in shelf.place.sizes() if shelf.limit(key) is not None and key not in but]
+    keys = [key for key, _ in shelf.place.sizes() if shelf.limit(key) is not None]
     with ThreadPoolExecutor(N_THREADS, thread_name_prefix="lorascope-bundle") as pool:
         for done, _ in enumerate(pool.map(copy, keys), 1):
             if progress is not None:

@@ -122,7 +122,7 @@ def _codec_line(made: "Plan") -> str:
     ((name, compressed),) = ((codec, seconds) for codec, seconds in made.codec_seconds.items() if codec != "raw")
     times = f"raw {format_duration(raw)}, compressed (codec {name}) {format_duration(compressed)}"
     if raw < compressed:
-        return f"The capture by codec: {times}. Raw is faster here: `--codec raw`, and a later `lorascope compact`."
+        return f"The capture by codec: {times}. Raw is faster here: `--codec raw`, and a later `lorascope pull`."
     return f"The capture by codec: {times}. Compressing is no slower here."
 
 

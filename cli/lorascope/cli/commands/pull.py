@@ -1,6 +1,7 @@
 """`lorascope pull`."""
 
 from functools import partial
+from typing import Literal
 
 from lorascope.stores.reading.there import require_store
 from lorascope.stores.size import format_size
@@ -16,11 +17,14 @@ def pull(
     *,
     component: tuple[str, ...] = (),
     samples: tuple[str, ...] = (),
-    token_share: float | None = None,
+    tokens: str = "all",
     seed: int = 0,
     adapter: tuple[str, ...] = (),
+    codec: Literal["default", "zstd", "lz4", "raw"] = "default",
 ) -> None:
-    """Copy part of a run, local or remote, into a smaller one. Copies whole samples only, with exactly the same values.
+    """Copy a run or a part of it, local or remote. Copies whole samples only, with exactly the same values.
+
+    The copy is read back and compared with its digests. A run that was captured with --codec raw is compressed.
 
     If it is interrupted, run the same command again to continue.
 
@@ -29,18 +33,21 @@ def pull(
     source
         Folder or url of the run, finished or not.
     out
-        Folder or url of the slice, new or empty.
+        Folder or url of the copy, new or empty.
     component
         A component's name or a pattern, e.g. 'model.layers.3.*'; may be given several times; by default all.
     samples
         A number, to take that many from the start; or an id, 'data set/id', 'prompt/data set/id' or a pattern of these;
         repeat the option for more; by default all.
-    token_share
-        Share of each sample's tokens to draw at random. Weights are adjusted, so weighted means stay unbiased.
+    tokens
+        Tokens of each sample to take: 'all'; a role, such as 'answer'; 'first:N', 'last:N' or 'from:N'; 'every:K' or
+        'share:P', drawn at random with weights adjusted, so weighted means stay unbiased.
     seed
         Seed of the draw.
     adapter
         An adapter's name or a pattern; by default all.
+    codec
+        Compression of the copy: by type, all by one, or none ('raw').
     """
     source = require_store(source)
 
@@ -55,19 +62,21 @@ def pull(
             out,
             components=component or None,
             samples=int(samples[0]) if a_number else samples or None,
-            token_share=token_share,
+            tokens=tokens,
             seed=seed,
             adapters=adapter or None,
+            codec=codec,
             progress=update,
         )
     step = run.attributes["provenance"]["copied"][-1]
     kept = ", ".join(f"{step[what][0]} of {step[what][1]} {what}" for what in ("components", "samples", "tokens"))
     if was_finished:
         say(f"already complete: {kept} in {run.place.name}; nothing was copied")
-        say("the same slice was asked for, of a source of the same fingerprint and digests of rows and tables")
+        say("the same was asked for, of a source of the same fingerprint and digests of rows and tables")
         return
-    size = sum(n_bytes for _, n_bytes in open_place(out).sizes())
-    say(f"{kept}: {format_size(size)} in {run.place.name}; checked by the {step['checked']}")
+    before, after = (sum(n_bytes for _, n_bytes in open_place(path).sizes()) for path in (source, out))
+    say(f"{kept}: {format_size(after)} of {format_size(before)} in {run.place.name}")
+    say(f"the source was checked by the {step['checked']}, the copy was read back and compared")
     if step["samples_incomplete"]:
         say(f"{left_out(step['samples_incomplete'], open_run(source))} and were left out")
     n_lost = int((run.states == "sample") * (~run.state_rows).sum())

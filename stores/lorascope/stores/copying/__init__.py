@@ -1,1 +1,1 @@
-"""A run into another: `pull` a part of it, `compact` it."""
+"""A run into another, whole or in part: `pull`."""

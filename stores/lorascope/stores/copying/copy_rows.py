@@ -1,6 +1,6 @@
 """A slice of a run, and moving its rows into another run, whose rows are cut anew."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,9 @@ from ..errors import StoreError
 from ..format.spec import ROW_TOKENS
 from ..names import matching
 from ..progress import Progress
+from ..reading.chosen_tokens import chosen_tokens
 from ..reading.run import Run
+from ..reading.token_choice import parse_choice
 from ..reading.walk import stored_rows
 from ..writing.write import RunWriter
 
@@ -37,35 +39,37 @@ def select(
     *,
     components: Sequence[str] | None,
     samples: Sequence[str] | int | None,
-    token_share: float | None,
+    tokens: str,
     seed: int,
     adapters: Sequence[str] | None,
 ) -> Slice:
-    """The slice of a run that names, patterns and a share ask for.
+    """The slice of a run that names, patterns and a choice of tokens ask for.
 
     Raises
     ------
     StoreError
         If a name or pattern fits nothing, or no sample that was asked for is wholly committed.
     ValueError
-        If `token_share` isn't in (0, 1], or a number of samples is below 1.
+        If `tokens` isn't a choice of tokens, or a number of samples is below 1.
     """
-    if token_share is not None and not 0 < token_share <= 1:
-        raise ValueError(f"`token_share` is {token_share!r}; give a share above 0 and at most 1")
+    parse_choice(tokens)
     if isinstance(samples, int) and samples < 1:
         raise ValueError(f"`samples` is {samples}; give at least 1, or names")
     chosen_components = np.array(matching(run.component_paths, components, of="components of the run"))
     chosen_adapters = np.array(matching(run.adapters, adapters, of="adapters of the run"))
     chosen, n_incomplete = _samples(run, samples)
-    tokens, n_tokens, weight = _tokens(run, chosen, token_share, seed)
+    starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
+    of_sample = np.repeat(np.arange(len(starts)), stops - starts)
+    weight = chosen_tokens(run, tokens, np.isin(of_sample, chosen), seed=seed)
+    places = np.flatnonzero(weight)
     return Slice(
         components=chosen_components,
         adapters=tuple(run.adapters[index] for index in chosen_adapters),
         samples=chosen,
         n_samples_incomplete=n_incomplete,
-        tokens=tokens,
-        n_tokens=n_tokens,
-        weight=weight,
+        tokens=places,
+        n_tokens=np.bincount(of_sample[places], minlength=len(starts))[chosen],
+        weight=weight[places],
     )
 
 
@@ -73,12 +77,11 @@ def copy_rows(
     run: Run,
     part: Slice,
     writer: RunWriter,
-    commit: Callable[[int, Mapping[str, np.ndarray]], object],
     progress: Progress | None,
 ) -> None:
     """Copy every token of the slice whose row isn't committed yet.
 
-    Each row of the source is read once for it; `commit` takes the index and the blocks of each row that is full.
+    Each row of the source is read once.
     """
     columns = _columns(run, part, writer)
     committed = writer.committed_rows
@@ -102,7 +105,7 @@ def copy_rows(
             start = max(first - within.start, 0)
             _move(blocks, filling[target], columns, tokens, start)
             if start + len(tokens) == within.stop - within.start:
-                commit(target, filling.pop(target))
+                writer.write_row(target, filling.pop(target))
         if progress is not None:
             progress(done, len(places))
 
@@ -180,16 +183,3 @@ def _samples(run: Run, samples: Sequence[str] | int | None) -> tuple[np.ndarray,
     if isinstance(samples, int):
         return chosen[:samples], 0
     return chosen, int((~whole).sum())
-
-
-def _tokens(run: Run, chosen: np.ndarray, share: float | None, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    starts, stops = run.samples["token_start"].values[chosen], run.samples["token_stop"].values[chosen]
-    parts, weights = [], []
-    for sample, start, stop in zip(chosen.tolist(), starts.tolist(), stops.tolist(), strict=True):
-        n_all = stop - start
-        n_kept = n_all if share is None else int(np.ceil(share * n_all))
-        # Each sample has a generator of its own, so that which tokens it keeps doesn't depend on what else is taken.
-        drawn = np.random.default_rng([seed, sample]).permutation(n_all)[:n_kept]
-        parts.append(start + np.sort(drawn))
-        weights.append(np.full(n_kept, n_all / max(n_kept, 1)))  # a sample may have no tokens
-    return np.concatenate(parts), np.array([len(part) for part in parts]), np.concatenate(weights)

@@ -1,4 +1,4 @@
-"""Copying a slice of a run: some components, some samples, some of their tokens, into a small run for the laptop."""
+"""Copying a run, or a part of it: some components, some samples, some of their tokens, in another encoding."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..format.spec import ROW_TOKENS, Adapter, RunSpec
+from ..checking.verify import verify
+from ..errors import StoreError
+from ..format.spec import CODECS, ROW_TOKENS, Adapter, Codec, RunSpec
 from ..places.file_lock import run_lock
 from ..progress import Progress
 from ..reading.read import open_checked, open_group, open_run
@@ -23,71 +25,87 @@ def pull(
     *,
     components: Sequence[str] | None = None,
     samples: Sequence[str] | int | None = None,
-    token_share: float | None = None,
+    tokens: str = "all",
     seed: int = 0,
     adapters: Sequence[str] | None = None,
+    codec: Codec = "default",
     progress: Progress | None = None,
 ) -> Run:
-    """Copy part of a run, finished or not, into a smaller, finished run.
+    """Copy a run or a part of it, finished or not, into a finished run; the source doesn't change.
 
-    Only samples that are wholly committed are copied, and all copied values are exactly those of the source. If it is
-    interrupted, the same call continues it.
+    Only samples that are wholly committed are copied, and all copied values are exactly those of the source. What was
+    written is read back and compared with its digests before the copy counts as finished. If it is interrupted, the
+    same call continues it.
 
     Parameters
     ----------
     source
         Folder or url of the run.
     out
-        Folder or url of the slice, new or empty.
+        Folder or url of the copy, new or empty.
     components
         Names, or patterns such as `model.layers.3.*`, of the components to take; by default all.
     samples
         Ids or patterns of ids, which may follow `data set/` or `prompt/data set/`; or a number, to take that many from
         the start; by default all. An id alone takes the item with every prompt that it was asked with.
-    token_share
-        Share of each sample's tokens to draw, without replacement, at least one of each; `tokens/weight` grows so that
-        weighted means and sums over tokens stay unbiased.
+    tokens
+        Tokens to take of each sample, in the words of `capture --tokens`: `all`, a role, `first:N`, `last:N`, `from:N`,
+        `every:K` or `share:P`. The last two draw at random, and `tokens/weight` grows so that weighted means and sums
+        over tokens stay unbiased.
     seed
         Seed of the draw; a sample's tokens don't depend on the other samples.
     adapters
         Names or patterns; by default all.
+    codec
+        Compression of the copy: `default` (by type), `zstd`, `lz4`, or `raw` for none.
     progress
         Called with (rows of the source done, rows in all).
 
     Raises
     ------
     StoreError
-        If a name fits nothing, no sample is whole, a chunk of the source is broken, or something else is at `out`.
+        If a name fits nothing, no sample is whole, a chunk of the source is broken, something else is at `out`, or
+        what was written isn't what is read back.
     ValueError
-        If `token_share` isn't in (0, 1], or a number of samples is below 1.
+        If `tokens` or `codec` isn't known, or a number of samples is below 1.
     FileExistsError
-        If another process writes the slice.
+        If another process writes the copy.
 
     Notes
     -----
     Each chunk that is read is checked by its own checksum; a row of which every chunk is read, by its digest too. With
     fewer components most chunks stay where they are, and their row's digest can't be compared: `checked` in the
-    provenance says which it was. Memory holds two rows of the slice at most, a chunk a thread, and for a moment the
-    weights, of which an unembedding is the largest. A row of a run of
-    states 'sample' keeps its states if all of its tokens had them.
+    provenance says which it was. Memory holds two rows of the copy at most, rows of the source as `stored_rows` reads
+    them ahead, and for a moment the weights, of which an unembedding is the largest. A row of a run of states 'sample'
+    keeps its states if all of its tokens had them.
+
+    A copy of a whole run has its fingerprint: it is that run in another encoding. That of a part has one of its own.
     """
+    if codec not in CODECS:
+        raise ValueError(f"`codec` is {codec!r}; allowed are {', '.join(map(repr, CODECS))}")
     source = find_run(source)
     run = open_checked(*open_group(source))
-    part = select(run, components=components, samples=samples, token_share=token_share, seed=seed, adapters=adapters)
+    part = select(run, components=components, samples=samples, tokens=tokens, seed=seed, adapters=adapters)
     asked = {
         "components": None if components is None else list(components),
         "samples": samples if samples is None or isinstance(samples, int) else list(samples),
-        "token_share": token_share,
-        "seed": seed if token_share is not None else None,
+        "tokens": tokens,
+        "seed": seed,
         "adapters": None if adapters is None else list(adapters),
+        "codec": codec,
     }
-    spec = replace(_spec(run, part), attributes=_attributes(run, part, asked))
+    spec = replace(_spec(run, part), codec=codec, attributes=_attributes(run, part, asked))
     with run_lock(out):
         target = copy_target(source, out, spec, tables=_tables(run, part), weights=weights_of(run, spec))
         if isinstance(target, Run):
             return target
         with target as writer:
-            copy_rows(run, part, writer, writer.write_row, progress)
+            copy_rows(run, part, writer, progress)
+            problems = verify(out, level="digests").problems
+            if problems:
+                raise StoreError(
+                    f"`{out}` isn't what was written to it: {problems[0].message}; delete it and copy anew, elsewhere"
+                )
             writer.finish({})
         return open_run(out)
 
@@ -99,7 +117,6 @@ def _spec(run: Run, part: Slice) -> RunSpec:
     state_rows = tuple(bool(with_states[row * ROW_TOKENS : (row + 1) * ROW_TOKENS].all()) for row in range(n_rows))
     return replace(
         whole,
-        codec="default",
         components=tuple(whole.components[index] for index in part.components),
         adapters=tuple(_adapter(one, part) for one in whole.adapters if one.name in part.adapters),
         n_tokens=len(part.tokens),
@@ -133,18 +150,23 @@ def _tables(run: Run, part: Slice) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _attributes(run: Run, part: Slice, asked: Mapping[str, Any]) -> dict[str, Any]:
+    counts = {
+        "components": [len(part.components), len(run.component_paths)],
+        "samples": [len(part.samples), run.samples.sizes["sample"]],
+        "tokens": [len(part.tokens), run.n_tokens],
+    }
     all_read = len(part.components) == len(run.component_paths) and part.adapters == run.adapters
+    is_whole = run.finished and part.adapters == run.adapters and all(n == n_all for n, n_all in counts.values())
     attributes = add_step(
         run,
-        "pull",
+        "compact" if is_whole else "pull",  # the format's words for a whole run in another encoding, and a part of it
         np.unique(part.tokens // ROW_TOKENS).tolist(),
         finished=run.finished,
         checked="digest of every row" if all_read else "checksum of every chunk",
         selection=dict(asked),
-        components=[len(part.components), len(run.component_paths)],
-        samples=[len(part.samples), run.samples.sizes["sample"]],
         samples_incomplete=part.n_samples_incomplete,
-        tokens=[len(part.tokens), run.n_tokens],
+        **counts,
     )
-    attributes.pop("measured", None)  # what the capture took, not this
+    if not is_whole:
+        attributes.pop("measured", None)  # what the capture took, not this
     return attributes

@@ -20,6 +20,7 @@ States = Literal["all", "sample", "none"]
 STATES: tuple[States, ...] = ("all", "sample", "none")
 Codec = Literal["default", "zstd", "lz4", "raw"]
 """How a run is compressed: by the type of each array, as `compressors` says; all by one; or not at all."""
+CODECS: tuple[Codec, ...] = ("default", "zstd", "lz4", "raw")
 DELTA_SOURCES = ("factor", "branch", "difference", "")
 """Sources of a component's delta: its factor; the adapter's own branch; output less base; nowhere, left alone."""
 STREAMS: tuple[Stream, ...] = ("adapted", "base", "pair")
