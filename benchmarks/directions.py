@@ -21,12 +21,12 @@ from memory import status_bytes
 from rounds import print_table, ratios, spread, stored_bytes, take_turns, timed, write_json
 from synthetic import write_run
 
-from lorascope.analyze.directions.directions import TASK_BYTES, directions, scores
+from lorascope.analyze.directions.directions import directions
+from lorascope.analyze.directions.top_tokens import scores
 from lorascope.analyze.measuring.sources import sources_of
 from lorascope.stores import Run, open_run
 from lorascope.stores.format.spec import ROW_TOKENS
-from lorascope.stores.reading.source import read_factors
-from lorascope.stores.reading.walk import in_order
+from lorascope.stores.reading.walk import walk_rows
 
 RANK, WIDTH, N_TOP = 16, 32, 10
 
@@ -77,15 +77,9 @@ def found_by(run: Run, n_threads: int) -> xr.Dataset:
 
 def read_twice(run: Run, n_threads: int) -> None:
     """Read as `directions` reads, and do nothing with it."""
-    sources, n = sources_of(run), TASK_BYTES // (4 * ROW_TOKENS * RANK)
-    tasks = [range(start, min(start + n, run.n_rows)) for start in range(0, run.n_rows, n)]
-
-    def read(rows: range) -> None:
-        for row in rows:
-            read_factors(sources, row)
-
     for _ in range(2):
-        list(in_order(read, tasks, n_threads=n_threads))
+        for _ in walk_rows(sources_of(run), ["factor"], n_threads=n_threads):
+            pass
 
 
 JOBS: dict[str, Callable[[Run, int], Any]] = {"reading alone": read_twice, "directions": found_by}

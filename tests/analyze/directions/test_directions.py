@@ -12,13 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorascope.analyze import directions
-from lorascope.analyze.directions.directions import (
-    Directions,
-    directions_of,
-    gram,
-    n_holding,
-    rotate,
-)
+from lorascope.analyze.directions.decomposition import Directions, directions_of, gram, n_holding, rotate
 from lorascope.analyze.measuring.sources import Weights
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.format.spec import ROW_TOKENS
@@ -35,16 +29,19 @@ def run(many_rows: Path) -> Run:
 def of_arrays(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Directions]:
     """Directions of one component whose z, B and scaling are given, row by row as from a run."""
 
-    def found(z: np.ndarray, lora_b: np.ndarray, scaling: float = 1.0, **options: Any) -> Directions:
-        module = import_module("lorascope.analyze.directions.directions")
+    def decompose(z: np.ndarray, lora_b: np.ndarray, scaling: float = 1.0, **options: Any) -> Directions:
         weights = Weights(np.ascontiguousarray(lora_b.T), np.empty(0, np.float32), np.float32(scaling))
+        rows = [z[start : start + ROW_TOKENS] for start in range(0, len(z), ROW_TOKENS)]
+        module = import_module("lorascope.analyze.directions.decomposition")
         monkeypatch.setattr(module, "weights_of", lambda source: weights)
-        monkeypatch.setattr(module, "read_factors", lambda sources, row: [z[row * ROW_TOKENS : (row + 1) * ROW_TOKENS]])
-        base = SimpleNamespace(n_rows=-(-len(z) // ROW_TOKENS), is_committed=lambda row: True)
-        source: Any = SimpleNamespace(base=base, delta=SimpleNamespace(rows=z))
+        monkeypatch.setattr("lorascope.stores.reading.walk.read_factors", lambda sources, row: [rows[row]])
+        base = SimpleNamespace(
+            n_rows=len(rows), is_committed=lambda row: True, n_tokens=lambda row: len(rows[row]), shape=lora_b.shape
+        )
+        source: Any = SimpleNamespace(component="made", base=base, delta=SimpleNamespace(rows=z))
         return directions_of([source], **options)[0]
 
-    return found
+    return decompose
 
 
 def normal(*shape: int, seed: int = 3) -> np.ndarray:

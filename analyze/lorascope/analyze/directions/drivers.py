@@ -11,7 +11,8 @@ from lorascope.stores.reading.chosen_tokens import chosen_tokens
 from lorascope.stores.reading.source import Source
 from lorascope.stores.reading.token_choice import TokenChoice, describe_choice
 
-from .directions import NEGLIGIBLE, Directions, directions_of, n_holding, strongest
+from .decomposition import NEGLIGIBLE, Directions, directions_of, n_holding
+from .top_tokens import strongest
 
 N_TOP = 10
 """Strongest tokens of a direction among which the most over-represented one is looked for."""

@@ -1,15 +1,14 @@
-"""How directions of an adapter lie beside others: those in which the base varies, and those of another adapter."""
+"""Overlaps of an adapter's directions with those in which the base varies, and with another adapter's."""
 
 from collections.abc import Iterator
 
-import dask.system
 import numpy as np
 import xarray as xr
 
 from lorascope.analyze.information.projections import Axes, n_axes_for, principal_axes, project
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores.reading.read import RunLike, as_run
-from lorascope.stores.reading.walk import in_order
+from lorascope.stores.reading.walk import walk_rows
 
 from .directions import directions
 
@@ -52,13 +51,14 @@ def base_overlap(
     from scipy import stats  # type: ignore[import-untyped]  # a quarter of a second
 
     run = as_run(run)
-    found = directions(run, component, adapter=adapter, n_top=1, n_workers=n_workers)
-    vectors, width = found["vector"].values.astype(np.float64), found.sizes["feature"]
-    base, rows = run.base_rows(component), np.flatnonzero(run.committed_rows & run.state_rows).tolist()
+    result = directions(run, component, adapter=adapter, n_top=1, n_workers=n_workers)
+    vectors, width = result["vector"].values.astype(np.float64), result.sizes["feature"]
+    source = run.source(component, adapter)
 
     def blocks() -> Iterator[tuple[np.ndarray]]:
-        for block in in_order(base.read_row, rows, n_threads=n_workers or dask.system.CPU_COUNT):
-            yield (block[np.isfinite(block).all(axis=1)],)
+        for row in walk_rows([source], ["base"], n_threads=n_workers):
+            base = row.base[component]
+            yield (base[np.isfinite(base).all(axis=1)],)
 
     (axes,) = principal_axes(blocks, MOST_AXES, names=("base",))
     k, share = n_axes_for(axes, BASE_SHARE, MOST_AXES)
@@ -73,7 +73,7 @@ def base_overlap(
         "base_overlap_quantile": (stats.beta.cdf(overlap, k / 2, (width - k) / 2), "random ones that overlap less"),
     }
     variables = {
-        name: ("direction", np.where(found["share"] > 0, value, np.nan), {"long_name": text, "units": "1"})
+        name: ("direction", np.where(result["share"] > 0, value, np.nan), {"long_name": text, "units": "1"})
         for name, (value, text) in values.items()
     }
     about = {"n_axes": k, "axes_share": share, "base_share_null": 1 / width, "base_overlap_null": k / width}
@@ -91,7 +91,7 @@ def compare_directions(
     n_draws: int = 200,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Whether two adapters of one model, in one run or two, move a component in the same directions, beside chance.
+    """Whether two adapters of one model move a component in the same directions, compared with chance; one run or two.
 
     Of each, k and l directions are taken: those that hold 99 % of its summed |delta|².
 
@@ -120,17 +120,17 @@ def compare_directions(
     if not isinstance(n_draws, int) or n_draws < 1:
         raise ValueError(f"`n_draws` is {n_draws!r}; it must be a whole number of at least 1")
     runs, adapters = (as_run(run), as_run(other)), (adapter, other_adapter)
-    models = [str(one.attributes.get("provenance", {}).get("model", {}).get("sha256", "")) for one in runs]
+    models = [str(opened.attributes.get("provenance", {}).get("model", {}).get("sha256", "")) for opened in runs]
     if all(models) and models[0] != models[1]:
-        hashes = " and ".join(one[:12] for one in models)
+        hashes = " and ".join(sha256[:12] for sha256 in models)
         raise ValueError(f"these runs are of different models (sha256 {hashes}); compare adapters of one model")
-    found = [directions(one, component, adapter=name, n_top=1) for one, name in zip(runs, adapters, strict=True)]
-    width, other_width = (one.sizes["feature"] for one in found)
+    both = [directions(opened, component, adapter=name, n_top=1) for opened, name in zip(runs, adapters, strict=True)]
+    width, other_width = (result.sizes["feature"] for result in both)
     if width != other_width:
         raise ValueError(f"{component!r} has {width} features in one run, {other_width} in the other: different models")
-    if empty := [one.attrs["adapter"] for one in found if not one["n_99"]]:
+    if empty := [result.attrs["adapter"] for result in both if not result["n_99"]]:
         raise ValueError(f"delta of {component!r} by {empty[0]!r} is zero or isn't finite; it has no directions")
-    first, second = (one["vector"].values[: int(one["n_99"])].astype(np.float64) for one in found)
+    first, second = (result["vector"].values[: int(result["n_99"])].astype(np.float64) for result in both)
     few, many = sorted((len(first), len(second)))
     cosine = np.minimum(np.linalg.svd(first @ second.T, compute_uv=False), 1)
     overlap, generator = float((cosine**2).mean()), np.random.default_rng(seed)

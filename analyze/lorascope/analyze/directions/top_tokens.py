@@ -1,9 +1,15 @@
-"""Tokens with the largest scores along directions, kept while later and later tokens are seen."""
+"""Tokens with the largest scores along directions, out of one walk over a run's rows."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
+
+from lorascope.kernels.linear import delta_rows
+from lorascope.stores.progress import Progress
+from lorascope.stores.reading.source import Source
+from lorascope.stores.reading.walk import RowBlock, walk_rows
 
 
 class TopTokens(NamedTuple):
@@ -11,6 +17,41 @@ class TopTokens(NamedTuple):
 
     token: Int64[np.ndarray, "direction top"]
     score: Float32[np.ndarray, "direction top"]
+
+
+def strongest(
+    sources: Sequence[Source],
+    rotations: Sequence[Float32[np.ndarray, "direction rank"]],
+    used: Bool[np.ndarray, " token"] | None,
+    n_top: int,
+    n_workers: int | None = None,
+    progress: Progress | None = None,
+) -> list[TopTokens]:
+    """The used tokens with the largest |score| along some directions of each component; -1 and NaN where too few."""
+    names = [source.component for source in sources]
+    rotation_of = dict(zip(names, rotations, strict=True))
+    tops = {name: no_tokens(len(rotation), n_top) for name, rotation in rotation_of.items()}
+
+    def row_tops(block: RowBlock) -> dict[str, TopTokens]:
+        return {
+            name: larger_tokens(tops[name], scores(z, rotation_of[name]), block.tokens)
+            for name, z in block.factor.items()
+        }
+
+    walk = walk_rows(sources, ["factor"], tokens=used, function=row_tops, n_threads=n_workers, progress=progress)
+    for later in walk:
+        tops |= {name: largest(tops[name], tokens) for name, tokens in later.items() if tokens.token.size}
+    return [settled(tops[name]) for name in names]
+
+
+def scores(
+    z: Float32[np.ndarray, "token rank"], rotation: Float32[np.ndarray, "direction rank"]
+) -> Float32[np.ndarray, "direction token"]:
+    """Coordinates of delta along directions; equal z have equal ones, to the last bit. NaN where z isn't finite."""
+    out = np.empty((len(z), len(rotation)), np.float32)
+    delta_rows(z, np.ascontiguousarray(rotation.T), np.float32(1), np.empty(0, np.float32), out)
+    out[~np.isfinite(z).all(axis=1)] = np.nan
+    return np.ascontiguousarray(out.T)
 
 
 def no_tokens(n_directions: int, n: int) -> TopTokens:

@@ -9,10 +9,10 @@ from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
 from lorascope.kernels.softmax import jensen_shannon_rows
 from lorascope.stores import StoreError
-from lorascope.stores.format.spec import ROW_TOKENS
-from lorascope.stores.reading.source import Source, read_factors
+from lorascope.stores.reading.source import Source
+from lorascope.stores.reading.walk import walk_rows
 
-from ..measuring.tiles import row_tiles
+from ..measuring.tiles import factor_delta
 from .evidence import FIELDS, estimate
 from .pairs import LEAST_GROUPS, Pairs, refuse_unusable, repeats
 from .plan import Plan
@@ -68,33 +68,27 @@ class _States(NamedTuple):
 
 
 def component_blocks(source: Source, tokens: Bool[np.ndarray, " token"] | None = None) -> Iterator[_States]:
-    """States of a component's committed rows, one row after the other, without tokens that aren't finite.
+    """States of a component, one committed row after the other, without tokens that aren't finite.
 
-    `tokens` says which of the run's tokens are wanted, by default all: a row that holds none is neither read nor
-    returned. Raises StoreError if a chunk is missing, empty or broken.
+    `tokens` is a mask of the run's tokens, by default all: rows without a chosen one aren't read. Raises StoreError if
+    a chunk is missing, empty or broken.
     """
-    wanted = np.ones(source.base.shape[0], bool) if tokens is None else tokens
-    for row in np.unique(np.flatnonzero(wanted) // ROW_TOKENS).tolist():
-        if source.base.is_committed(row):
-            yield _row_states(source, row, wanted)
-
-
-def _row_states(source: Source, row: int, wanted: np.ndarray) -> _States:
-    (factor,) = read_factors([source], row)
-    with np.errstate(over="ignore", invalid="ignore"):  # tokens that aren't finite are dropped here
-        (tile,) = row_tiles(source, row, factor, whole=True)
-        finite = np.isfinite(tile.base + tile.delta).all(axis=1)
-    kept = np.flatnonzero(wanted[row * ROW_TOKENS :][: len(tile.base)] & finite)
-    return _States(row * ROW_TOKENS + kept, tile.base[kept], tile.delta[kept])
+    name, is_factored = source.component, source.delta.lora_B is not None
+    for block in walk_rows([source], ("base", "factor" if is_factored else "delta"), tokens=tokens, n_threads=1):
+        base = block.base[name]
+        with np.errstate(over="ignore", invalid="ignore"):  # tokens that aren't finite are dropped here
+            delta = factor_delta(source, block.factor[name]) if is_factored else block.delta[name]
+            finite = np.isfinite(base + delta).all(axis=1)
+        yield _States(block.tokens[finite], base[finite], delta[finite])
 
 
 def component_pairs(source: Source, plan: Plan) -> ComponentPairs:
     """The pairs that estimates of a component are made of, or why there are none: three trips through its states."""
 
     def chosen() -> Iterator[_States]:
-        wanted = np.zeros(source.base.shape[0], np.bool_)
-        wanted[plan.tokens] = True
-        return component_blocks(source, wanted)
+        mask = np.zeros(source.base.shape[0], np.bool_)
+        mask[plan.tokens] = True
+        return component_blocks(source, mask)
 
     try:
         axes = principal_axes(
@@ -169,32 +163,32 @@ def _in_sd(values: np.ndarray) -> np.ndarray:
 
 def component_record(source: Source, plan: Plan) -> ComponentRecord:
     """The record of a component; states that can't be estimated from give NaN and a note that says why."""
-    found = component_pairs(source, plan)
-    fields, note = np.full((len(plan.names), len(FIELDS)), np.nan), found.why
-    n_samples = len(np.unique(found.pairs.groups_x))
+    component = component_pairs(source, plan)
+    fields, note = np.full((len(plan.names), len(FIELDS)), np.nan), component.why
+    n_samples = len(np.unique(component.pairs.groups_x))
     try:
         if n_samples < LEAST_GROUPS:
             raise ValueError(
-                f"the {len(found.tokens)} tokens that are left are of {n_samples} samples; halves, shuffles and "
+                f"the {len(component.tokens)} tokens that are left are of {n_samples} samples; halves, shuffles and "
                 f"errors need at least {LEAST_GROUPS}"
             )
-        refuse_unusable(found.pairs)
-        fields = estimate(found.pairs, plan.names, plan.settings, n_shuffles=plan.n_shuffles)
+        refuse_unusable(component.pairs)
+        fields = estimate(component.pairs, plan.names, plan.settings, n_shuffles=plan.n_shuffles)
     except ValueError as error:
         note = note or str(error)  # what an estimator says of its arrays, said of a component
         for theirs, ours in (("`x`", "`base`"), ("`y`", f"`{plan.against}`"), (" groups", " samples")):
             note = note.replace(theirs, ours)
-    js = [np.nan, np.nan] if found.why else found.js.mean(axis=0, dtype=np.float64).tolist()
+    js = [np.nan, np.nan] if component.why else component.js.mean(axis=0, dtype=np.float64).tolist()
     columns = {
         "js": js[0],
         "js_delta_alone": js[1],
-        "n_tokens": len(found.tokens),
+        "n_tokens": len(component.tokens),
         "n_samples": n_samples,
-        "n_repeats": found.n_repeats,
-        "n_not_finite": found.n_not_finite,
-        "n_axes_x": found.pairs.x.shape[1],
-        "n_axes_y": found.pairs.y.shape[1],
-        "share_x": found.shares[0],
-        "share_y": found.shares[1],
+        "n_repeats": component.n_repeats,
+        "n_not_finite": component.n_not_finite,
+        "n_axes_x": component.pairs.x.shape[1],
+        "n_axes_y": component.pairs.y.shape[1],
+        "share_x": component.shares[0],
+        "share_y": component.shares[1],
     }
     return ComponentRecord(fields, note, columns)

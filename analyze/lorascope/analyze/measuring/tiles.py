@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float32
 
 from lorascope.kernels.linear import delta_rows, widen_bfloat16_rows
 from lorascope.stores.format.widen import widen_block
@@ -29,8 +30,8 @@ class Tile(NamedTuple):
     """Float32 (token, feature) of delta."""
 
 
-def row_tiles(source: Source, row: int, factor: np.ndarray | None, *, whole: bool = False) -> Iterator[Tile]:
-    """Base and delta of a committed row in tiles, or as one; no number depends on where they are cut.
+def row_tiles(source: Source, row: int, factor: np.ndarray | None) -> Iterator[Tile]:
+    """Base and delta of a committed row in tiles; no number depends on where they are cut.
 
     `factor` is the row's (token, rank), None where the component is stored otherwise.
 
@@ -40,12 +41,22 @@ def row_tiles(source: Source, row: int, factor: np.ndarray | None, *, whole: boo
         If a chunk is missing, empty or broken.
     """
     n_tokens, width = source.base.n_tokens(row), source.base.shape[1]
-    step = n_tokens if whole else min(max(1, TILE_VALUES // width), n_tokens)
+    step = min(max(1, TILE_VALUES // width), n_tokens)
     base, delta = _widened(source.base, row, step), _deltas(source, row, factor, step)
     for start in range(0, n_tokens, step):
         tokens = slice(start, min(start + step, n_tokens))
         block = base(tokens)
         yield Tile(tokens, block, delta(tokens, block))
+
+
+def factor_delta(
+    source: Source, factor: Float32[np.ndarray, "token rank"], out: np.ndarray | None = None
+) -> np.ndarray:
+    """Delta of tokens, float32 (token, feature), from their factors: the same to the last bit as in a tile."""
+    weights = weights_of(source)
+    out = np.empty((len(factor), weights.lora_B_T.shape[1]), np.float32) if out is None else out
+    delta_rows(factor, weights.lora_B_T, weights.scaling, weights.bias, out)
+    return out
 
 
 def _widened(rows: RowArray, row: int, step: int) -> Callable[[slice], np.ndarray]:
@@ -68,12 +79,9 @@ def _deltas(source: Source, row: int, factor: np.ndarray | None, step: int) -> _
         stored = _widened(delta.rows, row, step)
         is_difference = delta.base is not None  # of the outputs with the adapter and without
         return lambda tokens, base: stored(tokens) - base if is_difference else stored(tokens)
-    weights = weights_of(source)
-    scratch = np.empty((step, weights.lora_B_T.shape[1]), np.float32)
+    scratch = np.empty((step, source.base.shape[1]), np.float32)
 
     def multiply(tokens: slice, base: np.ndarray) -> np.ndarray:
-        out = scratch[: tokens.stop - tokens.start]
-        delta_rows(factor[tokens], weights.lora_B_T, weights.scaling, weights.bias, out)
-        return out
+        return factor_delta(source, factor[tokens], scratch[: tokens.stop - tokens.start])
 
     return multiply

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from lorascope.analyze.directions.directions import N_TOP, Directions, directions_of, state_rows
+from lorascope.analyze.directions.decomposition import N_TOP, Directions, directions_of, state_rows
 from lorascope.analyze.miub.reduce import SampleSums, token_blocks, usable_samples
 from lorascope.analyze.results.weights import token_weights
 from lorascope.stores import Run

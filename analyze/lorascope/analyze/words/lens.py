@@ -1,12 +1,10 @@
 """What an adapter's mean delta says in words: the tokens that it promotes and suppresses, against a null."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import dask.system
 import numpy as np
 import xarray as xr
 from jaxtyping import Float32, Float64
@@ -15,16 +13,14 @@ from safetensors.numpy import save_file
 from lorascope.analyze.results.targets import refuse_target
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores import Run, StoreError
-from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.names import close_to
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.chosen_tokens import chosen_tokens
 from lorascope.stores.reading.read import RunLike, as_run
 from lorascope.stores.reading.rows import DeltaSource
-from lorascope.stores.reading.source import Source, read_factors
 from lorascope.stores.reading.token_choice import TokenChoice, describe_choice
-from lorascope.stores.threads import one_blas_thread
+from lorascope.stores.reading.walk import RowBlock, walk_rows
 
 WRITERS = frozenset(
     {"o_proj", "out_proj", "c_proj", "dense", "wo", "down_proj", "dense_4h_to_h", "fc2", "fc_out", "w2"}
@@ -87,7 +83,7 @@ def lens(
     n_draws
         Draws of the null; at least 19.
     seed
-        Of these.
+        Seed of the random draws.
     progress
         Called with (parts done, parts in all) while deltas are read, then while scores are computed.
 
@@ -145,21 +141,21 @@ def lens(
     if len(sites) < len(paths):
         why = "the delta of a component is finite at none of the tokens"
     sums = [] if why else _sums(sites, LAYERS[_model_class(run)])
-    sites = [one for one in sites if one.kind in WRITERS] + sums
-    deltas = np.stack([one.delta for one in sites])
+    sites = [site for site in sites if site.kind in WRITERS] + sums
+    deltas = np.stack([site.delta for site in sites])
     scores = _scores(unembedding, deltas, n_draws, seed, progress)
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         **_named(unembedding["text"].values, scores, min(n_top, n_vocabulary)),
         "delta": (("site", "feature"), deltas.astype(np.float32), "mean delta over tokens"),
         "delta_norm": ("site", np.linalg.norm(deltas, axis=1), "Euclidean norm of the mean delta"),
-        "n_tokens": ("site", [one.n_tokens for one in sites], "tokens that the mean is over"),
+        "n_tokens": ("site", [site.n_tokens for site in sites], "tokens that the mean is over"),
     }
     return xr.Dataset(
-        {name: (dims, values, {"long_name": text, "units": "1"}) for name, (dims, values, text) in found.items()},
+        {name: (dims, numbers, {"long_name": text, "units": "1"}) for name, (dims, numbers, text) in values.items()},
         {
-            "site": np.array([one.name for one in sites], object),
-            "kind": ("site", np.array([one.kind for one in sites], object)),
-            "layer": ("site", [one.layer for one in sites]),
+            "site": np.array([site.name for site in sites], object),
+            "kind": ("site", np.array([site.kind for site in sites], object)),
+            "layer": ("site", [site.layer for site in sites]),
         },
         {
             **run_attributes(run, adapter),
@@ -227,72 +223,38 @@ def _means(
     progress: Progress | None,
 ) -> list[Site]:
     """Mean delta of each component where it is finite; of those with a factor, nothing else is read."""
-    sources = [run.source(path, adapter) for path in paths]
-    deltas = {source.component: source.delta for source in sources}
-    rows = np.unique(np.flatnonzero(weight) // ROW_TOKENS).tolist()
-    factored = [source for source in sources if source.delta.lora_B is not None]
-    whole = [source for source in sources if source.delta.lora_B is None]
-    sums = dict.fromkeys(paths, _NOTHING)
-    n_done, n_all = 0, len(rows) * bool(factored) + len(whole)
-
-    def of_row(row: int) -> dict[str, _Sum]:
-        found = zip(factored, read_factors(factored, row), strict=True)
-        return {source.component: _sum(z, weight, row) for source, z in found if z is not None}
-
-    def of_component(source: Source) -> dict[str, _Sum]:
-        total = _NOTHING
-        for row in rows:
-            total += _sum(_difference(source.delta, row), weight, row)
-        return {source.component: total}
-
-    with one_blas_thread(), ThreadPoolExecutor(dask.system.CPU_COUNT, thread_name_prefix="lorascope-lens") as pool:
-        for found in chain(pool.map(of_row, rows if factored else []), pool.map(of_component, whole)):
-            for path, one in found.items():
-                sums[path] += one
-            n_done += 1
-            if progress is not None:
-                progress(n_done, n_all)
+    sources = {path: run.source(path, adapter) for path in paths}
+    sums: dict[str, np.ndarray] = {}
+    for kind in ("factor", "delta"):
+        some = [source for source in sources.values() if (source.delta.lora_B is None) == (kind == "delta")]
+        row_sums = partial(_row_sums, kind=kind, weight=weight)
+        for row in walk_rows(some, [kind], tokens=weight > 0, function=row_sums, progress=progress):
+            sums |= {path: sums.get(path, 0) + row_sum for path, row_sum in row.items()}
     facts = run.components.set_index(component="path").sel(component=list(paths))
     named = zip(paths, facts["kind"].values.tolist(), facts["layer"].values.tolist(), strict=True)
     sites = [
-        Site(path, kind, layer, _mean(sums[path], deltas[path]), sums[path].n)
+        Site(path, kind, layer, _mean(sums[path], sources[path].delta), int(sums[path][-1]))
         for path, kind, layer in named
-        if sums[path].n
+        if path in sums and sums[path][-1]
     ]
     if not any(site.kind in WRITERS for site in sites):
         raise StoreError(f"delta of {paths[0]!r} or any other is finite at none of the tokens; look at the run")
     return sites
 
 
-class _Sum(NamedTuple):
-    """Weighted sum of rows, their weights' and their number."""
-
-    total: np.ndarray | float
-    weight: float
-    n: int
-
-    def __add__(self, other: tuple[Any, ...]) -> "_Sum":
-        return _Sum(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
-
-
-_NOTHING = _Sum(0.0, 0.0, 0)
+def _row_sums(block: RowBlock, *, kind: str, weight: Float64[np.ndarray, " token"]) -> dict[str, np.ndarray]:
+    """By component, over the row's tokens that are finite: the weighted sum by column, of the weights, and a count."""
+    sums = {}
+    for path, values in getattr(block, kind).items():
+        is_finite = np.isfinite(values).all(axis=1)
+        own = weight[block.tokens[is_finite]]
+        sums[path] = np.concatenate([own @ values[is_finite].astype(np.float64), [own.sum(), len(own)]])
+    return sums
 
 
-def _difference(delta: DeltaSource, row: int) -> np.ndarray:
-    rows = delta.rows.read_row(row)
-    return rows if delta.base is None else rows - delta.base.read_row(row)
-
-
-def _sum(block: Float32[np.ndarray, "token column"], weight: Float64[np.ndarray, " all"], row: int) -> _Sum:
-    """Over the tokens of a row that have a weight and are finite."""
-    own = weight[row * ROW_TOKENS :][: len(block)]
-    own = np.where(np.isfinite(block).all(axis=1), own, 0)
-    kept = own > 0
-    return _Sum(own[kept] @ block[kept].astype(np.float64), float(own.sum()), int(kept.sum()))
-
-
-def _mean(total: _Sum, delta: DeltaSource) -> Float64[np.ndarray, " feature"]:
-    mean = np.asarray(total.total) / total.weight
+def _mean(sums: Float64[np.ndarray, " column"], delta: DeltaSource) -> Float64[np.ndarray, " feature"]:
+    """Mean delta out of the sums of `_row_sums`."""
+    mean: np.ndarray = sums[:-2] / sums[-2]
     if weights := delta.weights():
         mean = weights["lora_B"].astype(np.float64) @ mean
         mean = float(weights["scaling"]) * (mean if weights["bias"] is None else mean + weights["bias"])

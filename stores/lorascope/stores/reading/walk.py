@@ -301,7 +301,8 @@ class _Group:
                 block.delta[name] = _widened(source.delta.rows, row, chosen)
                 if source.delta.base is not None:  # `rows` are adapted
                     base = block.base[name] if name in block.base else _widened(source.delta.base, row, chosen)
-                    block.delta[name] = block.delta[name] - base
+                    with np.errstate(invalid="ignore"):  # infinity on both sides is NaN
+                        block.delta[name] = block.delta[name] - base
         return block
 
     def _weights_of(self, source: Source) -> dict[str, Any]:
