@@ -27,7 +27,7 @@ def get(url: str) -> bytes:
 
 def test_a_run_shows_itself_in_a_cell(run: Path) -> None:
     opened = open_run(run)
-    with opened.view() as shown:
+    with view(opened) as shown:
         frames: list[dict[str, str | None]] = []
         parser = HTMLParser()
         parser.handle_starttag = lambda tag, attrs: frames.append(dict(attrs))  # type: ignore[method-assign]
@@ -66,7 +66,7 @@ def test_a_run_that_has_grown_since_it_was_opened(unfinished: Path, many_rows: P
     run = open_run(shutil.copytree(unfinished, tmp_path / "run.zarr"))
     assert not run.committed_rows.all()
     shutil.copytree(many_rows, tmp_path / "run.zarr", dirs_exist_ok=True)
-    with run.view() as shown:
+    with view(run) as shown:
         index = json.loads(get(f"{shown.url}indexes/0/zarr.json"))
     assert index["attributes"]["rows"] == rows_digest(open_run(run.path))
 

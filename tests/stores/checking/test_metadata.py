@@ -140,15 +140,15 @@ def test_every_node_may_be_gone_at_once(make_run: Any) -> None:
 
 
 def test_of_older_runs_is_said_what_can_not_be_told(make_run: Any, tmp_path: Path) -> None:
-    assert verify(make_run("new.zarr").path).untold == ()
+    assert verify(make_run("new.zarr").path).uncovered == ()
     golden = verify(GOLDEN)
     assert golden.ok
-    assert golden.untold == (OLDER,)
+    assert golden.uncovered == (OLDER,)
     run = make_run(rows=(0, 1, 2))
     edit_root(run.path, root_digest=None, metadata_digest=None)
-    assert verify(run.path).untold == (OLDER,)
+    assert verify(run.path).uncovered == (OLDER,)
     go_on(run.path, run)  # a newer writer that goes on with it gives its root a digest
-    assert (verify(run.path).ok, verify(run.path).untold) == (True, (OLDER,))
+    assert (verify(run.path).ok, verify(run.path).uncovered) == (True, (OLDER,))
     change(run.path / "zarr.json", '"small"', '"large"')
     assert found_in(run.path) == ["zarr.json"]
 

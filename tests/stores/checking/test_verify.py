@@ -132,6 +132,31 @@ def test_stale_vector_under_another_token_is_found(make_run: Any) -> None:
     assert [p.kind for p in verify(run.path).problems] == ["repeated"]
 
 
+def test_a_vector_left_over_from_the_row_before_is_found(make_run: Any) -> None:
+    run = make_run()
+    block = run.blocks[1][BASE].copy()
+    block[700:720] = run.blocks[0][BASE][700:720]
+    rewrite(run, 1, BASE, block)
+    assert [(p.place, p.kind) for p in verify(run.path).problems] == [(f"{BASE}/c.1.0", "repeated")]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (BASE, np.nan, "row 2 is blank, all NaN"),
+        (BASE, 0.0, "row 2 is blank, all zero"),
+        (BASE, 3.0, "row 2 is blank, one value in all features of a token"),
+        ("adapters/default/factor", np.nan, "row 2 is blank, all NaN"),
+    ],
+)
+def test_a_blank_row_is_one_problem(make_run: Any, path: str, value: float, message: str) -> None:
+    run = make_run()
+    rewrite(run, 2, path, np.full_like(run.blocks[2][path], value))
+    assert [(p.place, p.message) for p in verify(run.path).problems] == [
+        (f"{path}/c.2.0", f"'{path}/c.2.0': {message}")
+    ]
+
+
 def test_row_that_repeats_another_is_found(make_run: Any) -> None:
     run = make_run()
     rewrite(run, 1, BASE, run.blocks[0][BASE])

@@ -1,6 +1,6 @@
 """`lorascope explain`."""
 
-from lorascope.stores.reading.there import require_store
+from lorascope.stores.reading.require_run import require_store
 
 from ..screen import print_text, progress_bar
 

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from lorascope import analyze, stores
 from lorascope.analyze.results.targets import TABLES, refuse_target
 from lorascope.stores.names import matching
-from lorascope.stores.reading.there import require_store
+from lorascope.stores.reading.require_run import require_store
 from lorascope.stores.size import format_size
 
 from ..screen import aside, note, print_frame, say, write_json

@@ -13,7 +13,7 @@ from lorascope import analyze, stores
 from lorascope.analyze.results.format import format_number, format_percent
 from lorascope.analyze.results.options import N_SHUFFLES
 from lorascope.analyze.results.targets import PAIRS, TABLES, refuse_target
-from lorascope.stores.reading.there import require_store
+from lorascope.stores.reading.require_run import require_store
 
 from ..screen import aside, print_frame, progress_bar, say, write_json
 

@@ -13,7 +13,7 @@ from lorascope.analyze.results.format import format_error, format_number, format
 from lorascope.analyze.results.options import KEYS, RUN_KEYS, Reduction, Unit
 from lorascope.analyze.results.targets import RESULTS, TABLES, refuse_target
 from lorascope.stores.names import meant
-from lorascope.stores.reading.there import require_store
+from lorascope.stores.reading.require_run import require_store
 
 from ..screen import aside, left_out, print_frame, progress_bar, say, write_json
 from ..stopped import components_that_remain, saying_what_remains

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Literal
 
-from lorascope.stores.reading.there import require_store
+from lorascope.stores.reading.require_run import require_store
 from lorascope.stores.size import format_size
 
 from ..screen import left_out, progress_bar, say

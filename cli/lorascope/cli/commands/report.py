@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.analyze.results.targets import refuse_elsewhere
-from lorascope.stores.reading.there import require_store
+from lorascope.stores.reading.require_run import require_store
 
 from ..screen import progress_bar, say
 

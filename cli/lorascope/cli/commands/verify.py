@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt
 
 from lorascope.stores.errors import StoreError
-from lorascope.stores.reading.there import require_store
+from lorascope.stores.reading.require_run import require_store
 
 from ..screen import print_frame, progress_bar, say, write_json
 
@@ -51,8 +51,8 @@ def verify(
         times; by default all. Digests of rows are of all components; checksums of chunks stand in for them.
     level
         How much to check; each level includes those before it. `digests` reads every chunk and compares checksums,
-        `decode` decompresses it, `statistics` looks for NaN, Inf, zero, constant, blank, repeated and shifted vectors
-        and rows.
+        `decode` decompresses it, `statistics` looks for NaN, Inf, zero, constant, blank, repeated vectors and
+        rows.
     reforward
         Also load the model and compute this many random samples again (needs torch).
     model
@@ -74,9 +74,9 @@ def verify(
         With --reforward: chooses the samples.
     as_json
         Print one JSON object and nothing else: `run`, `sound`, `level`, `n_rows`, `n_committed`, `n_chunks` (checked),
-        `n_pairs` (of tokens that follow the same sequence, compared), `problems` (all of them: `place`, `kind`,
-        `message`), `untold` (sentences on what no digest covers), `reforward` (null without --reforward and where the
-        run is broken; else `samples`, `n_tokens`, `n_vectors`, `n_equal`, `worst`).
+        `problems` (all of them: `place`, `kind`, `message`), `uncovered` (sentences on what no digest covers),
+        `reforward` (null without --reforward and where the run is broken; else `samples`, `n_tokens`, `n_vectors`,
+        `n_equal`, `worst`).
     """
     named = {"model": model, "adapter": adapter, "data": data, "prompt": prompt, "examples": examples}
     given = {**named, "device": device, "trust_remote_code": trust_remote_code}
@@ -93,7 +93,7 @@ def verify(
     with progress_bar("verify") as update:
         verdict = verify_run(run, level=level, components=component or None, progress=update)
     problems, again = list(verdict.problems), None
-    lines = [_summary(run, verdict), *verdict.untold]
+    lines = [_summary(run, verdict), *verdict.uncovered]
     if component:
         lines.append(f"of components that fit {', '.join(component)}: by the checksum of every chunk")
     if reforward and problems:
@@ -120,15 +120,10 @@ def verify(
 def _summary(run: str, verdict: "Verdict") -> str:
     n_problems = len(verdict.problems)
     state = "sound" if verdict.ok else f"{n_problems} problem{'s' if n_problems > 1 else ''}"
-    line = (
+    return (
         f"{run}: {state} by {CHECKED[verdict.level]}; {verdict.n_committed} of {verdict.n_rows} rows committed, "
         f"{verdict.n_chunks} chunks checked"
     )
-    if verdict.level != "statistics" or not verdict.n_chunks or not verdict.ok:
-        return line
-    if not verdict.n_pairs:
-        return f"{line}; no two tokens follow the same sequence, so a shift shows in the first layer at most"
-    return f"{line}; {verdict.n_pairs} pairs of tokens that follow the same sequence compared"
 
 
 def _require_inputs(run: str, overrides: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from lorascope.stores.reading.there import require_store
+from lorascope.stores.reading.require_run import require_store
 from lorascope.stores.size import format_size
 
 from ..screen import progress_bar, say

@@ -27,7 +27,7 @@ def metadata_problems(root: Root) -> list[Problem]:
     return problems + _node_problems(root)
 
 
-def untold(root: Root) -> tuple[str, ...]:
+def uncovered(root: Root) -> tuple[str, ...]:
     """What no digest of this run covers, in a sentence; nothing for a run of today."""
     return () if "metadata_digest" in root.attributes else (OLDER,)
 

@@ -17,11 +17,11 @@ from ..progress import Progress
 from ..reading.chunks import Chunk, read_chunk
 from ..reading.digests import combine
 from ..reading.read import find_layout_problems, open_group, run_of
+from ..reading.require_run import find_run
 from ..reading.run import Run
-from ..reading.there import find_run
 from ..reading.walk import in_order, walk_chunks
-from .metadata import metadata_problems, untold
-from .row_statistics import Looked, RowStatistics
+from .metadata import metadata_problems, uncovered
+from .row_statistics import ChunkFindings, RowStatistics
 
 Level = Literal["digests", "decode", "statistics"]
 NEEDED = ("tokens/sample/", "tokens/position/", "tokens/token_id/", "components/", "adapters/")
@@ -38,10 +38,7 @@ class Verdict(NamedTuple):
     n_chunks: int
     """Chunks that were checked."""
     problems: tuple[Problem, ...]
-    n_pairs: int = 0
-    """Pairs of tokens after the same sequence, whose vectors must agree: at level `statistics`, what a shift is told
-    by. Few samples, or a run that holds only their ends, may have none."""
-    untold: tuple[str, ...] = ()
+    uncovered: tuple[str, ...] = ()
     """What no digest of this run covers, a sentence each: its writer was older than the digest that would."""
 
     @property
@@ -65,10 +62,10 @@ def verify(
         Folder or url of the run.
     level
         `digests` reads every chunk's bytes; `decode` decompresses them; `statistics` looks for NaN, Inf, tokens whose
-        vector is zero or constant and rows that are blank; one vector under different tokens, and rows that repeat
-        another one; and, where tokens occur more than once, vectors that stand beside other tokens than their own.
+        vector is zero or constant and rows that are blank, one vector under different tokens, and rows that repeat
+        another one. Whether vectors are those of their tokens only the model can tell (`lorascope verify --reforward`).
     components
-        Paths or patterns of the components whose states and deltas are looked at, by default all. Where
+        Paths or patterns of the components whose states and deltas are findings at, by default all. Where
         they are given, a row's digest isn't compared: every chunk is decoded instead, which compares its own checksum.
     progress
         Called with (rows done, rows in all).
@@ -125,10 +122,7 @@ def verify(
     ):
         n_chunks += n_checked
         problems += broken
-    if statistics is not None:
-        problems += statistics.finish()
-    n_pairs = 0 if statistics is None else statistics.n_pairs
-    return Verdict(level, run.n_rows, len(rows), n_chunks, tuple(problems), n_pairs, untold(root))
+    return Verdict(level, run.n_rows, len(rows), n_chunks, tuple(problems), uncovered(root))
 
 
 def _check_static(run: Run, *, decode: bool) -> tuple[int, list[Problem]]:
@@ -153,7 +147,7 @@ def _check_static(run: Run, *, decode: bool) -> tuple[int, list[Problem]]:
 
 def _read_static(run: Run, decode: bool, task: tuple[StoredArray, int]) -> Chunk:
     chunk = read_chunk(run.place, *task, version=run.format_version, decode=decode)
-    return chunk._replace(block=None)  # looked at, not kept
+    return chunk._replace(block=None)  # findings at, not kept
 
 
 def _check_rows(
@@ -165,18 +159,18 @@ def _check_rows(
     statistics: RowStatistics | None,
     progress: Progress | None,
 ) -> Iterator[tuple[int, list[Problem]]]:
-    """(chunks that were looked for, problems) of each committed row; of these arrays alone, where they are named."""
+    """(chunks that were findings for, problems) of each committed row; of these arrays alone, where they are named."""
 
-    def look(row: int, path: str, chunk: Chunk) -> tuple[Chunk, Looked | None]:
-        looked = None
+    def look(row: int, path: str, chunk: Chunk) -> tuple[Chunk, ChunkFindings | None]:
+        findings = None
         if statistics is not None and chunk.block is not None:
-            looked = statistics.look(path, chunk.key, row, chunk.block)
-        return chunk._replace(block=None), looked  # small, whatever the chunk's size
+            findings = statistics.look(path, chunk.key, row, chunk.block)
+        return chunk._replace(block=None), findings  # small, whatever the chunk's size
 
     # A row's digest is that of all its chunks: where some are left out, each one's own checksum is compared.
     decode = decode or paths is not None
     for row, results in walk_chunks(run, rows, look, paths=paths, decode=decode, progress=progress):
-        chunks, looked = [chunk for chunk, _ in results], [one for _, one in results if one is not None]
+        chunks, findings = [chunk for chunk, _ in results], [one for _, one in results if one is not None]
         differs = paths is None and _digest(chunks) != bytes(run.digest(row))
         if differs and not decode:  # to say where
             chunks = [chunk for chunk, _ in next(walk_chunks(run, [row], look, decode=True))[1]]
@@ -184,7 +178,7 @@ def _check_rows(
         if differs and all(chunk.part is not None for chunk in chunks):
             problems.append(Problem(f"row {row}", "digest", f"row {row} isn't what was committed: its digest differs"))
         if statistics is not None:
-            problems += statistics.compare(row, {one.path: one for one in looked})
+            problems += statistics.compare(row, {one.path: one for one in findings})
         yield len(chunks), problems
 
 

@@ -13,8 +13,8 @@ from ..format.spec import CODECS, ROW_TOKENS, Adapter, Codec, RunSpec
 from ..places.file_lock import run_lock
 from ..progress import Progress
 from ..reading.read import open_checked, open_group, open_run
+from ..reading.require_run import find_run
 from ..reading.run import Run
-from ..reading.there import find_run
 from .copy_rows import Slice, copy_rows, select
 from .copy_target import add_step, copy_target, spec_of, tables_of, weights_of
 

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from .atomic_write import PARTIAL, atomic_write, flush_to_disk
-from .in_words import writing_in_words
+from .os_errors import explain_write_errors
 from .regular_file import open_regular, read_regular
 
 DIRECT_BYTES = 64 * 1024
@@ -81,7 +81,7 @@ class FolderPlace:
         return f"{found.st_dev} {found.st_ino} {found.st_mtime_ns}"
 
     def write(self, key: str, *pieces: bytes | memoryview) -> None:
-        with writing_in_words(self.path, key):
+        with explain_write_errors(self.path, key):
             self._make_folder(key)
             with atomic_write(self.path / key, make_folder=False) as partial:
                 _write_durably(partial, [memoryview(piece).cast("B") for piece in pieces])
@@ -95,7 +95,7 @@ class FolderPlace:
                 (self.path / folder).mkdir(exist_ok=True)
 
     def flush(self, folder: str) -> None:
-        with writing_in_words(self.path, folder or "zarr.json"):
+        with explain_write_errors(self.path, folder or "zarr.json"):
             flush_to_disk(self.path / folder)
             if not folder:
                 flush_to_disk(self.path.absolute().parent)

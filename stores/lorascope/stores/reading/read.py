@@ -9,11 +9,11 @@ from ..format.check import is_base_score, layout_problems
 from ..format.stored_array import StoredArray
 from ..places.place import Place, cached, open_place
 from .chunks import ABSENT
+from .require_run import find_run, no_store
 from .root import Root, read_root
 from .rows import read_once
 from .run import Run
 from .state import refuse_unknown
-from .there import find_run, no_store
 
 RunLike = Run | str | Path
 """An open run, or where one is stored."""

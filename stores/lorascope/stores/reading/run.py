@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -22,9 +22,6 @@ from .rows import DeltaSource, RowArray, read_once
 from .source import Source
 from .unembedding import stored_unembedding
 from .walk import walk_rows
-
-if TYPE_CHECKING:
-    from lorascope.analyze.viewing.view import View
 
 Samples = str | Sequence[str] | None
 """Ids of the samples whose tokens are wanted; None for all."""
@@ -67,12 +64,6 @@ class Run:
 
     def _repr_html_(self) -> str:
         return html_of(self)
-
-    def view(self) -> "View":
-        """The page that looks into this run, in a notebook's cell; see `lorascope.analyze.view`."""
-        from lorascope.analyze.viewing.view import view
-
-        return view(self)
 
     def __getitem__(self, component: str) -> xr.Dataset:
         """`base`, `delta` and `lora` of a component, lazy, float32 (token, feature); one left alone has only `base`."""

@@ -13,7 +13,7 @@ from ..format.encode import ChunkEncoder
 from ..format.fingerprint import sealed, with_fingerprint
 from ..format.layout import chunk_key, goes_with_states
 from ..format.spec import ROW_TOKENS
-from ..places.in_words import gone
+from ..places.os_errors import deleted_message
 from ..places.place import Place
 from ..reading.digests import chunk_digest, combine, read_digests
 from ..reading.root import read_root, require_sealed
@@ -189,7 +189,7 @@ class RunWriter:
         if mark is not None and mark == self._root_mark:
             return
         if mark is None:
-            raise FileNotFoundError(gone(self.place.name))
+            raise FileNotFoundError(deleted_message(self.place.name))
         if (root_attributes(self.place) or {}).get("static_digest") != self._static_digest:
             raise StoreError(
                 f"another run took the place of `{self.place.name}` while it was written; move that one away and put "

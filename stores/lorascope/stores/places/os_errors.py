@@ -1,4 +1,4 @@
-"""What a disk fails with, in one line that names the run and the file, and says how to go on."""
+"""Errors of the operating system as sentences that name the run and the file, and say how to go on."""
 
 import errno
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def writing_in_words(run: Path, key: str) -> Iterator[None]:
+def explain_write_errors(run: Path, key: str) -> Iterator[None]:
     """Whatever happens to a file of a run while it is written, as an error of the same kind in one line.
 
     Raises
@@ -22,13 +22,13 @@ def writing_in_words(run: Path, key: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _said(run, key, error) from error
+        raise _explained(run, key, error) from error
 
 
-def _said(run: Path, key: str, error: OSError) -> OSError:
+def _explained(run: Path, key: str, error: OSError) -> OSError:
     if isinstance(error, FileNotFoundError):
         if key != "zarr.json" and not (run / "zarr.json").exists():
-            return FileNotFoundError(gone(str(run)))
+            return FileNotFoundError(deleted_message(str(run)))
         return FileNotFoundError(
             f"{key!r} of `{run}` was taken away while it was written, by another process that writes there or by hand; "
             "let nobody else write there, and the same command goes on"
@@ -38,15 +38,15 @@ def _said(run: Path, key: str, error: OSError) -> OSError:
             f"{key!r} of `{run}` is a folder, where a file is to be; move it away, and the same command goes on"
         )
     mend = "free some space" if error.errno in _FULL else "mend that"
-    said = type(error)(
+    explained = type(error)(
         f"{key!r} of `{run}` can't be written ({error.strerror or error}); {mend}, and the same command goes on"
     )
-    said.errno = error.errno
-    return said
+    explained.errno = error.errno
+    return explained
 
 
-def gone(run: str) -> str:
-    """What to say of a run that isn't there any more."""
+def deleted_message(run: str) -> str:
+    """The sentence about a run whose folder was deleted or moved away."""
     return (
         f"`{run}` was deleted or moved away while it was written; put it back and the same command goes on, or delete "
         "what is left of it and the same command begins anew"
