@@ -40,8 +40,8 @@ def engine() -> None:
 
     study = simulated(DESIGNS[0], 0)
     start = time.process_time()
-    fit = fit_scaling_law(study, "y", N="N", R="R", n_starts=0)
-    own = fit.conf_int("F")
+    fit = fit_scaling_law(study, "y", N="N", R="R")
+    own = fit.conf_int()
     ours = time.process_time() - start
     x, z, y = study["N"].max() / study["N"], study["R"].min() / study["R"], study["y"]
 

@@ -31,7 +31,7 @@ def test_tables_are_those_of_the_counts(script: ModuleType) -> None:
 def test_what_is_counted_is_the_interval_that_is_shown(script: ModuleType, place: int) -> None:
     design = script.DESIGNS[place]
     study, axes = script.simulated(design, 1), {axis: axis for axis in design.sizes}
-    options: dict[str, Any] = {**axes, "groups": ["group"], "n_starts": 0}
+    options: dict[str, Any] = {**axes, "groups": ["group"]}
     fit = fit_scaling_law(study, "y", **options)
     for name in fit.design.exponents:
         low, high, low_open, high_open = fit.conf_int().loc[name, ["low", "high", "low_open", "high_open"]]

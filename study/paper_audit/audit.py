@@ -26,7 +26,7 @@ from checks import (
     step_verdicts,
 )
 
-from lorascope.analyze.fits.summary import Verdict
+from lorascope.analyze.fits.verdicts import Verdict
 from lorascope.analyze.results.format import format_number
 from lorascope.study.paper_tables import paper_table
 

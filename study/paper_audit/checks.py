@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from averages import AVERAGE, HALF_UNITS, wide_table
 
-from lorascope.analyze.fits.summary import Verdict, Word
+from lorascope.analyze.fits.verdicts import Verdict, Word
 from lorascope.analyze.results.format import format_number
 from lorascope.study.paper_tables import paper_table
 

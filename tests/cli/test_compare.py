@@ -27,16 +27,15 @@ def test_the_papers_metrics(capsys: pytest.CaptureFixture[str], study: pd.DataFr
     found = compare_metrics(study)
     assert "65 rows\n* LLaMA3's share1 is its r32 run printed a second time: it is taken once" in out
     for verdict in found.verdicts:
-        assert flat(f"{verdict.word} {verdict.claim}: {verdict.because}") in flat(out)
-    assert "ln MIUB -0.290 0.0300 0.00952" in flat(out)
+        assert flat(f"{verdict.word} {verdict.claim} ({verdict.because})") in flat(out)
+    assert "ln MIUB │ -0.2903 │ 0.02998 │ 0.009524" in flat(out)
     assert "williams_t" not in out
 
 
 def test_full_has_every_table(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "paper", "--n-draws", 200, "--full")
     assert code == 0
-    for words in ("williams_t", "groups dataset x model", "No p is corrected for the number of metrics"):
-        assert words in flat(out)
+    assert "williams_t" in flat(out)
 
 
 def test_json_is_what_the_function_returns(capsys: pytest.CaptureFixture[str], study: pd.DataFrame) -> None:
@@ -48,7 +47,7 @@ def test_json_is_what_the_function_returns(capsys: pytest.CaptureFixture[str], s
     found = compare_metrics(study, metrics=["CE", "ln MIUB"], **options)
     code, out, _ = run(capsys, "paper", *words, "--json")
     assert code == 0
-    assert json.loads(out)["comparison"] == json.loads(to_json(found.to_dict()))
+    assert json.loads(out)["comparison"] == json.loads(to_json(found.summary().to_dict()))
 
 
 def test_columns_of_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path, study: pd.DataFrame) -> None:
@@ -65,7 +64,7 @@ def test_columns_of_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path, 
     settings = found["comparison"]["provenance"]["settings"]
     assert settings["higher_is_better"] == ["-loss"]
     assert found["study"]["n_rows"] == 30
-    assert found["comparison"]["metrics"][0]["better"] == "higher"
+    assert list(found["comparison"]["tables"].values())[1][0]["better"] == "higher"
 
 
 def test_a_folder_of_results(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -74,8 +73,8 @@ def test_a_folder_of_results(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert f"written to {tmp_path / 'out'}" in out
     page = (tmp_path / "out" / "figures.html").read_text()
     assert page.count('class="plot"') == 1
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["comparison"]["accuracy"] == "ACC"
-    assert "How well ln MIUB follows ACC within groups" in (tmp_path / "out" / "report.txt").read_text()
+    record = json.loads((tmp_path / "out" / "report.json").read_text())["comparison"]
+    assert record["title"] == "How well ln MIUB follows ACC within groups"
     code, _, err = run(capsys, "paper", "--out", tmp_path / "out")
     assert code == 2
     assert "which is there already; give a new or empty folder" in err

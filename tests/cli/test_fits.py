@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lorascope.analyze.fits.summary import Summary, Table, Verdict
+from lorascope.analyze.fits.verdicts import Summary, Verdict
 from lorascope.cli import fits
 from lorascope.cli.fits import chosen_groups, deliver, refuse_out, rows_where
 
@@ -21,12 +21,11 @@ def delivered(out: Path | None = None, *, as_json: bool = False, **more: Any) ->
     frame.attrs = {"source": f"s {HOSTILE}", "notes": [f"n {HOSTILE}"]}
     # As objects: with pyarrow beside it, pandas' own strings take no halves of characters.
     columns = pd.Index([f"c {HOSTILE}", "x"], dtype=object)
-    table = Table("t", pd.DataFrame([[f"v {HOSTILE}", 0.1]], columns=columns, dtype=object), note=f"note {HOSTILE}")
+    rows = pd.DataFrame([[f"v {HOSTILE}", 0.1]], columns=columns, dtype=object)
     verdicts = [Verdict(HOSTILE, "supported", "x")]
-    summaries = [Summary(f"title {HOSTILE}", {"fact": HOSTILE}, [table], verdicts, [HOSTILE]), Summary("second")]
-    record = {"fit": {"value": 0.1, "name": HOSTILE}}
+    summary = Summary(f"title {HOSTILE}", verdicts, {f"t {HOSTILE}": rows, "second": rows}, [f"note {HOSTILE}"], {})
     remarks = [f"r {HOSTILE}"]
-    deliver("T", frame, {"model": ["Phi3"]}, summaries, record, as_json=as_json, out=out, remarks=remarks, **more)
+    deliver("fit", frame, {"model": ["Phi3"]}, summary, as_json=as_json, out=out, remarks=remarks, **more)
 
 
 def test_examples() -> None:
@@ -63,19 +62,20 @@ def test_names_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     delivered(as_json=True)
     text = capsys.readouterr().out
     assert "\\u001b[2J" in text
-    assert json.loads(text)["fit"] == {"value": 0.1, "name": HOSTILE}
+    assert json.loads(text)["fit"]["title"] == f"title {HOSTILE}"
+    assert json.loads(text)["fit"]["tables"]["second"] == [{f"c {HOSTILE}": f"v {HOSTILE}", "x": 0.1}]
     assert json.loads(text)["remarks"] == [f"r {HOSTILE}"]
 
 
-def test_the_short_form_is_the_first_summary_without_its_facts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_short_form_has_the_first_table_alone(capsys: pytest.CaptureFixture[str]) -> None:
     delivered()
     short = capsys.readouterr().out
-    assert "fact" not in short
+    assert "note" not in short
     assert "second" not in short
     assert short.splitlines()[-1] == "--full shows all tables and remarks"
     delivered(full=True)
     full = capsys.readouterr().out
-    assert "fact" in full
+    assert "note" in full
     assert "second" in full
     assert "--full" not in full
 
@@ -89,14 +89,10 @@ def test_a_folder_of_results(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     printed, err = capsys.readouterr()
     assert (out / "report.json").read_text() == printed
     assert err == f"written to {out}\n"
-    text = (out / "report.txt").read_text()
-    assert text.startswith("T\n")
-    assert SHOWN in text
-    assert not set("\x1b\x9b\u202e\ud800") & set(text)
     page = (out / "figures.html").read_text()
     assert f"s {SHOWN}: 2 rows where model=Phi3" in page
     assert "<h2>first &lt;one&gt;</h2><p>there is &lt;none&gt;</p>" in page
-    assert sorted(path.name for path in out.iterdir()) == ["figures.html", "report.json", "report.txt"]
+    assert sorted(path.name for path in out.iterdir()) == ["figures.html", "report.json"]
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -108,17 +104,14 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_are_no_lines_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_are_no_lines_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     evil = "<b>\n# x"
     frame = pd.DataFrame({"x": [1, 2]})
     frame.attrs = {"source": evil, "notes": [evil]}
-    summary = Summary(
-        evil, {evil: evil}, [Table(evil, pd.DataFrame({evil: [evil]}), evil)], [Verdict(evil, "supported", evil)]
-    )
-    out = tmp_path / "out"
-    deliver(evil, frame, {evil: [evil]}, [summary], {}, as_json=False, out=out, full=True, remarks=[evil])
-    for text in (capsys.readouterr().out, (out / "report.txt").read_text()):
-        assert not any(line.strip().startswith("# x") for line in text.splitlines())
+    rows = pd.DataFrame({evil: [evil]})
+    summary = Summary(evil, [Verdict(evil, "supported", evil)], {evil: rows}, [evil], {})
+    deliver("fit", frame, {evil: [evil]}, summary, as_json=False, out=None, full=True, remarks=[evil])
+    assert not any(line.strip().startswith("# x") for line in capsys.readouterr().out.splitlines())
 
 
 def test_places_for_results(tmp_path: Path) -> None:

@@ -81,7 +81,6 @@ def metrics() -> Iterator[Saying]:
     without = "without collapsed"
     yield said("without {} cells of LLaMA3 {:.3f} against {:.3f},", collapsed, *of("Pearson", without))
     yield said("p = {:.2f}; mean rank correlations {:.3f} and {:.3f}", p_of(without), *of("mean Spearman"))
-    yield said("Kendall's W {:.2f} against {:.2f}", *of("concordance W"))
     (shared, shared_p), (strict, strict_p) = ([of(r), of(f"p of {r} by t")] for r in ("partial r", "strict r"))
     assert (
         cell("| cells | LLaMA3 r32 = share1 | metric", "effects of settings by", "as printed", "once", "CE") == "model"
@@ -91,19 +90,20 @@ def metrics() -> Iterator[Saying]:
     yield said(
         "CE: {:.2f}, p = {}, and {:.2f}, p = {:.3f}.", shared[1], exponent(shared_p[1], 0), strict[1], strict_p[1]
     )
-    claim = "ln MIUB orders settings more alike from group to group than CE"
-    because = cell("| cells | collapsed below", "because", "as printed", "", claim)
-    yield said("lies between {:.2f} and {:.2f}", *map(float, because.partition("[")[2].partition("]")[0].split(",")))
 
 
 def eq_8() -> Iterator[Saying]:
-    header = "| cells | model | n | df |"
-    found = []
-    for model, cells in paper_study(once=True).groupby("model", sort=False):
-        df = len(cells) - (cells["dataset"].nunique() + cells["setting"].nunique() - 1)  # of free effects
-        law_df, f = (number(header, name, "as printed", str(model)) for name in ("df", "F lack of fit"))
-        found += [int(law_df) - df, df, f]
-    yield said("lack of fit F({}, {}) = {:.0f} and F({}, {}) = {:.1f}", *found)
+    criteria = (
+        number("| model | law | parameters", "AICc", model, law)
+        for model, rival in (("Phi3", "share"), ("LLaMA3", "multiplicative"))
+        for law in ("additive", rival)
+    )
+    words = (
+        "AICc {:.1f} against {:.1f} of a straight line in how many layers share their weights; LLaMA3: {:.1f} against"
+    )
+    values = list(criteria)
+    yield said(words, *values[:3])
+    yield said("{:.1f} against {:.1f} of the multiplicative law", *values[2:])
     alpha = [number("| cells | model | parameter", "estimate", "as printed", model, "alpha") for model in MODELS]
     words = "the exponent of N is {:.1f} and {:.1f}, from {:.2f} and {:.2f} decades"
     yield said(words, *alpha, *decades().loc[list(MODELS)])

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from .directions.directions import directions
     from .directions.overlaps import base_overlap, compare_directions
     from .fits.fit import fit_report, fit_scaling_law
-    from .fits.identify import identifiability
     from .fits.metrics import compare_metrics
-    from .fits.trends import trend_tests
     from .information.bound import js_lower_bound, js_upper_bound
     from .information.measure_information import export_pairs, measure_information
     from .information.mutual_information import mutual_information
@@ -50,7 +48,6 @@ __all__ = [
     "fit_report",
     "fit_scaling_law",
     "group_by",
-    "identifiability",
     "jensen_shannon",
     "js_lower_bound",
     "js_upper_bound",
@@ -70,7 +67,6 @@ __all__ = [
     "scores_table",
     "to_dataframe",
     "token_measure",
-    "trend_tests",
     "truncate_adapter",
     "view",
 ]

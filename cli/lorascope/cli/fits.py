@@ -1,4 +1,4 @@
-"""What `fit` and `compare` share: options of columns and rows, and results on the terminal, as text or in a folder."""
+"""Shared by `fit` and `compare`: options of columns and rows, and results on the terminal, as text or in a folder."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,21 +9,19 @@ from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.visible import one_line, visible
 from lorascope.study.named import require_there
 
-from .screen import aside, console, json_text, progress_bar, say, write_json
+from .screen import aside, console, json_text, print_frame, progress_bar, say, write_json
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
 
-    from lorascope.analyze.fits.summary import Summary
+    from lorascope.analyze.fits.verdicts import Summary
 
 Figure = tuple[str, Callable[[], Any]]
-"""A name, and what makes a plotly figure or raises ValueError where the result has no such one."""
-PAGE_WIDTH = 120
-"""Characters of a line of a report that is written to a file."""
+"""A name, and a function that makes a plotly figure or raises ValueError if the result has none."""
 GROUPS = ("dataset", "split", "prompt", "model")
-"""Columns of which those that vary tell groups apart, where nothing else is said."""
+"""Columns that define groups by default, if they vary."""
 NONE = "none"
-"""The word for no column."""
+"""Word for no column."""
 
 
 def listed(text: str) -> tuple[str, ...]:
@@ -39,20 +37,20 @@ def listed(text: str) -> tuple[str, ...]:
 
 
 def rows_where(where: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Column -> values of which a row must hold one, from `column=value,value`."""
-    found = {}
-    for one in where:
-        name, _, values = (side.strip() for side in one.partition("="))
+    """Column -> values of which a row must have one, from `column=value,value`."""
+    conditions = {}
+    for condition in where:
+        name, _, values = (side.strip() for side in condition.partition("="))
         if not name or not values:
-            raise ValueError(f"`--where` is {one!r}; write it as name=value")
-        found[name] = tuple(value.strip() for value in values.split(","))
-    if len(found) < len(where):
+            raise ValueError(f"`--where` is {condition!r}; write it as name=value")
+        conditions[name] = tuple(value.strip() for value in values.split(","))
+    if len(conditions) < len(where):
         raise ValueError(f"`--where` is {list(where)}; name each column once, its values with commas between")
-    return found
+    return conditions
 
 
 def study_table(study: Sequence[str], where: Mapping[str, Sequence[str]], workers: int | None) -> "pd.DataFrame":
-    """What `read_study` returns, a bar for each run drawn beside the answer."""
+    """The table of a study, with a progress bar while runs are read."""
     if workers is not None and workers < 1:
         raise ValueError(f"`--workers` is {workers}; give at least 1")
     require_there(study)
@@ -66,14 +64,14 @@ def study_table(study: Sequence[str], where: Mapping[str, Sequence[str]], worker
 
 
 def chosen_groups(frame: "pd.DataFrame", named: str | None) -> tuple[str, ...]:
-    """Columns that tell groups apart: those named, or by default those of `GROUPS` that vary in the table."""
+    """Columns that define groups: those named, or by default those of `GROUPS` that vary in the table."""
     if named is not None:
         return listed(named)
     return tuple(name for name in GROUPS if name in frame.columns and frame[name].nunique() > 1)
 
 
 def refuse_out(out: Path | None) -> None:
-    """Raise unless a table or a folder of results may be written here: before the work, not after it."""
+    """Raise before the work begins unless a table or a folder of results may be written here."""
     if out is None:
         return
     if out.suffix in TABLES:
@@ -85,42 +83,45 @@ def refuse_out(out: Path | None) -> None:
 
 
 def deliver(
-    title: str, frame: "pd.DataFrame", where: Mapping[str, Sequence[str]], summaries: Sequence["Summary"],
-    record: Mapping[str, Any], *, as_json: bool, out: Path | None, full: bool = False, remarks: Sequence[str] = (),
-    figures: Sequence[Figure] = (),
+    name: str, frame: "pd.DataFrame", where: Mapping[str, Sequence[str]], summary: "Summary", *, as_json: bool,
+    out: Path | None, full: bool = False, remarks: Sequence[str] = (), figures: Sequence[Figure] = (),
 ) -> None:  # fmt: skip
-    """Write what was found in a table to a folder or as a table if one is named, and print it, as JSON or as text.
+    """Write a result to a folder or as a table if one is named, and print it as JSON or as text.
 
-    The text is the first summary's short form, or with `full` everything; `record` is name -> result as JSON has it,
-    `remarks` what was assumed or couldn't be computed.
+    `name` is that of the result in JSON; `remarks` are sentences on assumptions. The text has verdicts and the first
+    table, or with `full` all tables and notes.
     """
-    said: list[str] = list(frame.attrs.get("notes", ()))
-    study = {"source": str(frame.attrs.get("source", "")), "where": {name: list(one) for name, one in where.items()},
-             "n_rows": len(frame), "notes": said}  # fmt: skip
-    asked = " and ".join(f"{name}={','.join(values)}" for name, values in where.items())
-    source = f"{study['source']}: {len(frame)} rows{f' where {asked}' if asked else ''}"
-    remarked = [one_line(line) for line in (source, *(f"* {note}" for note in (*said, *remarks)))]
-    answer = {"study": study, **record, "remarks": list(remarks)}
+    notes: list[str] = list(frame.attrs.get("notes", ()))
+    study = {
+        "source": str(frame.attrs.get("source", "")),
+        "where": {key: list(values) for key, values in where.items()},
+        "n_rows": len(frame),
+        "notes": notes,
+    }
+    conditions = " and ".join(f"{key}={','.join(values)}" for key, values in where.items())
+    source = f"{study['source']}: {len(frame)} rows{f' where {conditions}' if conditions else ''}"
+    answer = {"study": study, name: summary.to_dict(), "remarks": list(remarks)}
     if out is not None and out.suffix in TABLES:
         from lorascope.analyze.results.save_table import save_table, with_units
 
-        save_table(with_units(summaries[0].tables[0].rows, {}, {"title": title, **study}), out)
+        first = next(iter(summary.tables.values()))
+        save_table(with_units(first, {}, {"title": summary.title, **study}), out)
     elif out is not None:
         with atomic_write(out.absolute()) as folder:
             folder.mkdir()
-            parts = [one_line(title), *(visible(one.text(full=True, width=PAGE_WIDTH)) for one in summaries)]
-            whole = "\n\n".join([*parts, "\n".join(remarked)])
-            (folder / "report.txt").write_text(f"{whole}\n", encoding="utf-8")
             (folder / "report.json").write_text(json_text(answer), encoding="utf-8")
             if figures:
-                (folder / "figures.html").write_text(_page(title, source, figures), encoding="utf-8")
+                (folder / "figures.html").write_text(_page(summary.title, source, figures), encoding="utf-8")
     if as_json:
         write_json(answer)
     else:
-        for summary in summaries if full else summaries[:1]:
-            say(f"{summary.text(full=full, width=console.width)}\n")
-        for line in remarked:
-            say(line)
+        say(one_line(summary.title))
+        for verdict in summary.verdicts:
+            say(one_line(f"{verdict.word:<14}  {verdict.claim} ({verdict.because})"))
+        for title, rows in list(summary.tables.items())[: None if full else 1]:
+            print_frame(rows, title, full=True)
+        for line in (source, *(f"* {note}" for note in (*notes, *(summary.notes if full else ()), *remarks))):
+            say(one_line(line))
         if not full:
             say("--full shows all tables and remarks")
     if out is not None:

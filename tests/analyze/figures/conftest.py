@@ -43,7 +43,7 @@ def phi(study: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.fixture(scope="session")
 def phi_fit(phi: pd.DataFrame) -> ScalingFit:
-    return fit_scaling_law(phi, "MIUB", **ROLES, n_starts=0)
+    return fit_scaling_law(phi, "MIUB", **ROLES)
 
 
 @pytest.fixture(scope="session")

@@ -58,8 +58,6 @@ def expected(
     axes = [axis for axis in ("N", "R", "D") if axis in settings]
     own = references or {axis: settings[axis].min() if axis == "R" else settings[axis].max() for axis in axes}
     logs = {axis: np.log(own[axis] / settings[axis].to_numpy()) for axis in axes}
-    if law == "as printed":
-        logs["D/R"] = np.log(settings["D"] / settings["R"]).to_numpy()
     columns, exponents = law_named(law).terms(logs)
     at = np.array([parameters[name] for name in exponents])
     values = parameters["E"] + sum(parameters[one.amplitude] * one.printed(at) for one in columns)

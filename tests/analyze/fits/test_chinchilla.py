@@ -74,7 +74,7 @@ def peer() -> tuple[float, np.ndarray]:
 
 @cache
 def fitted() -> ScalingFit:
-    return fit_scaling_law(runs(), "loss", N="N", D="D", residuals="log", huber=DELTA, n_starts=4)
+    return fit_scaling_law(runs(), "loss", N="N", D="D", residuals="log", huber=DELTA)
 
 
 def test_optimum_is_the_described_ones() -> None:
@@ -96,9 +96,3 @@ def test_optimum_is_near_the_truth() -> None:
     assert params["E"] == pytest.approx(TRUTH["E"], rel=0.03)
     assert params["alpha"] == pytest.approx(TRUTH["alpha"], rel=0.1)
     assert params["gamma"] == pytest.approx(TRUTH["beta"], rel=0.1)
-
-
-def test_random_starts_are_told_of() -> None:
-    search = fitted().estimate.search
-    assert search.n_starts == 4
-    assert 0 <= search.share_of_starts <= 1

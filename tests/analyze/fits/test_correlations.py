@@ -2,28 +2,14 @@
 
 import doctest
 import math
-from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from hypothesis import assume, given
-from hypothesis import strategies as st
-from scipy import stats
 
 from lorascope.analyze.fits import correlations as module
-from lorascope.analyze.fits.correlations import (
-    beyond_setting,
-    centred,
-    concordance,
-    mean_spearman,
-    permutation_p,
-    pooled_pearson,
-    swapped_concordance,
-    williams,
-)
-from lorascope.analyze.fits.resampling import group_swaps
+from lorascope.analyze.fits.correlations import beyond_setting, centred, pooled_pearson, williams
 
 NAN = np.nan
 
@@ -51,9 +37,7 @@ def test_by_hand() -> None:
     assert not centred(np.array([[0.1, 0.1, 0.1]])).any()  # whose mean is not 0.1 in float64
     y = np.array([[2.0, 1, 0, NAN], [4, 3, 2, 1], [1, 2, NAN, NAN]])
     assert pooled_pearson(x, y) == pytest.approx(-52 / math.sqrt(502 * 7.5))
-    assert mean_spearman(x, y) == pytest.approx(-1)
     assert np.isnan(pooled_pearson(x[2:], y[2:])).all()
-    assert math.isnan(mean_spearman(x[2:], y[2:]))
 
 
 def test_draws_count_groups() -> None:
@@ -93,15 +77,6 @@ def test_nothing_is_left_beyond_the_setting() -> None:
     assert not np.nan_to_num(beyond_setting(apart)).any()
 
 
-@given(st.lists(st.lists(st.integers(-4, 4), min_size=4, max_size=4), min_size=2, max_size=4))
-def test_mean_spearman_is_scipys(values: list[list[int]]) -> None:
-    x = np.array(values, np.float64)
-    y = np.random.default_rng(0).normal(size=x.shape).round(0)
-    both = [(a, b) for a, b in zip(x, y, strict=True) if np.ptp(a) and np.ptp(b)]
-    assume(both)
-    assert mean_spearman(x, y) == pytest.approx(np.mean([stats.spearmanr(a, b).statistic for a, b in both]))
-
-
 def test_williams_published_example() -> None:
     """Of `psych::r.test(103, 0.4, 0.5, 0.1)`, whose manual prints t = -0.89 with p = 0.37."""
     t, p_value = williams(0.4, 0.5, 0.1, 103)
@@ -124,54 +99,5 @@ def test_williams_of_two_columns_that_are_one() -> None:
     assert all(map(math.isnan, williams(0.5, 0.5, 1.0, 20)))
 
 
-@given(st.integers(2, 5), st.integers(3, 6), st.integers(0, 999))
-def test_concordance_is_that_of_friedman(n_groups: int, n_settings: int, seed: int) -> None:
-    values = np.random.default_rng(seed).integers(0, 6, size=(n_groups, n_settings)).astype(float)
-    assume((np.ptp(values, axis=1) > 0).any())
-    (found,) = concordance(values)
-    chi2 = stats.friedmanchisquare(*values.T).statistic
-    assert found == pytest.approx(chi2 / (n_groups * (n_settings - 1)), abs=1e-9)
-    assert concordance(np.exp(values / 3.0) + 7) == pytest.approx(found)
-    assert 0 <= found <= 1 + 1e-12
-
-
-def test_concordance_of_draws_is_that_of_the_drawn_tables() -> None:
-    values = np.random.default_rng(0).normal(size=(4, 6))
-    values[1, 2] = NAN  # a setting that isn't common counts nowhere
-    counts = np.array([[1, 1, 1, 1], [2, 0, 1, 1], [0, 0, 0, 4]])
-    whole = np.delete(values, 2, axis=1)
-    wanted = [concordance(np.repeat(whole, times, axis=0))[0] for times in counts]
-    np.testing.assert_allclose(concordance(values, counts), wanted)
-    assert wanted[2] == pytest.approx(1)
-    for none in (np.arange(4.0).reshape(2, 2), np.ones((2, 3))):
-        assert np.isnan(concordance(none)).all()
-
-
 def test_examples() -> None:
     assert doctest.testmod(module).failed == 0
-
-
-def test_swapped_concordance_is_exact_and_begins_with_what_was_found() -> None:
-    rng = np.random.default_rng(0)
-    a, b = np.arange(5) + 0.3 * rng.normal(size=(4, 5)), rng.normal(size=(4, 5))
-    found = swapped_concordance(a, b, group_swaps(4, 100, rng))
-    assert len(found) == 2**4
-    assert found[0] == pytest.approx(concordance(a)[0] - concordance(b)[0])
-    by_hand = []
-    for swap in product((False, True), repeat=4):
-        first, second = (np.where(np.array(swap)[:, None], one, other) for one, other in ((b, a), (a, b)))
-        by_hand.append(concordance(first)[0] - concordance(second)[0])
-    np.testing.assert_allclose(sorted(found), sorted(by_hand), atol=1e-12)
-    np.testing.assert_allclose(sorted(found), sorted(-found), atol=1e-12)
-
-
-def test_random_swaps_of_many_groups_agree_with_all_of_them() -> None:
-    rng = np.random.default_rng(1)
-    a, b = np.arange(5) + rng.normal(size=(2, 8, 5))
-    exact, random = (permutation_p(swapped_concordance(a, b, group_swaps(8, n, rng))) for n in (2**8, 200))
-    assert abs(random - exact) < 4 * np.sqrt(exact * (1 - exact) / 200)
-
-
-def test_two_settings_have_no_concordance_to_swap() -> None:
-    table = np.array([[1.0, 2.0], [2.0, 1.0]])
-    assert np.isnan(swapped_concordance(table, table, np.zeros((1, 2), bool))).all()

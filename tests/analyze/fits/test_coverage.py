@@ -20,7 +20,7 @@ DesignOf = Callable[..., Design]
 TRUTH = {"A": 1.0, "B": 1.0, "alpha": 0.5, "beta": 0.5}
 N_STUDIES = 200
 PHI3 = (2_235_546_624, 2_462_051_328, 2_915_060_736, 3_821_079_552)
-NO_TESTS, NO_LACK = pd.DataFrame(), pd.DataFrame([{"p": math.nan, "note": "not looked at"}])
+NO_TESTS = pd.DataFrame()
 FIVE = {f"set{k}": 1500.0 + 20 * k for k in range(5)}
 
 
@@ -102,7 +102,7 @@ def straight(seed: int) -> pd.DataFrame:
 
 
 def word(found: Estimate, name: str, own: Interval) -> str:
-    every = verdicts(found, {name: own}, NO_TESTS, NO_LACK, 0.95)
+    every = verdicts(found, {name: own}, NO_TESTS, 0.95)
     return next(one.word for one in every if one.claim == f"under this law, these data determine {name}")
 
 

@@ -83,7 +83,6 @@ SIZES = {"N": (1e9, 3e9, 1e10, 3e10), "R": (8.0, 32.0, 128.0), "D": (1e3, 1e4, 1
     [
         ("additive", "NRD", "E + A (N0/N)^alpha + B (R0/R)^beta + C (D0/D)^gamma"),
         ("additive", "R", "E + B (R0/R)^beta"),
-        ("as printed", "NRD", "E + A (N0/N)^alpha + B (R0/R)^beta + C (D/R)^alpha"),
         ("log", "NR", "E + slope_N ln(N0/N) + slope_R ln(R0/R)"),
         ("log-log", "DN", "ln y = E + alpha ln(N0/N) + gamma ln(D0/D)"),
         ("multiplicative", "NRD", "E + A (N0/N)^alpha (R0/R)^beta (D0/D)^gamma"),
@@ -111,12 +110,6 @@ def test_the_papers_designs(design_of: DesignOf, paper_cells: PaperCells) -> Non
     alone = design_of(phi[phi["sweep"] == "size"], **{**options, "offsets": []}, law="share", share="share")
     assert alone.names[5:] == ("slope_share",)  # the rank doesn't vary
     assert alone.notes == ("'R' is 32 in every row: B (R0/R)^beta is part of the level",)
-
-
-def test_term_of_data_per_rank_has_no_reference(design_of: DesignOf) -> None:
-    frame = study(D=SIZES["D"])
-    column = design_of(frame, law="as printed").columns[2]
-    np.testing.assert_allclose(column.printed(np.array([0.3, 0.2])), (frame["D"] / frame["R"]) ** 0.3, rtol=1e-12)
 
 
 def test_exponents_are_held_where_powers_stay_finite(design_of: DesignOf) -> None:
@@ -217,7 +210,6 @@ def test_tables_that_are_none(design_of: DesignOf) -> None:
         ({"groups": "group"}, "`groups` is 'group'; give a sequence of columns, which"),
         ({"offsets": "sweep"}, "`offsets` is 'sweep'; give a sequence of columns, which"),
         ({"N": None, "R": None}, "a law needs at least one of `N`, `R` and `D`: the column of each size"),
-        ({"law": "as printed"}, "the law 'as printed' has a term of D/R, which needs `R` and `D`; or take 'additive'"),
         ({"law": "share"}, "the law 'share' needs `share`: the column of how many layers share their weights"),
         ({"N": "R"}, "column 'R' is given two roles; each column has one"),
         ({"groups": ["N"]}, "column 'N' is given two roles; each column has one"),

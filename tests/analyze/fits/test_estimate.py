@@ -51,27 +51,6 @@ def test_printed_values_give_back_the_fit(design_of: DesignOf, law: str) -> None
     assert list(found.values) == list(found.design.names)
 
 
-def test_law_as_printed_and_offsets(design_of: DesignOf) -> None:
-    truth = {**TRUTH, "C": -0.05, "alpha": 0.3}
-    frame = simulate_study(
-        truth, **SIZES, D=(1e3, 1e4, 1e5), groups=GROUPS, law="as printed", noise=0.001, random=np.random.default_rng(0)
-    )
-    frame["sweep"] = np.where(np.arange(len(frame)) % 3, "x", "y")
-    frame.loc[frame["sweep"] == "x", "y"] += 0.25
-    found = estimate(design_of(frame, law="as printed", offsets=["sweep"]))
-    values = found.values
-    levels = frame["group"].map({"a": values["E[a]"], "b": values["E[b]"]})
-    levels = levels + np.where(frame["sweep"] == "x", values["offset[sweep=x]"], 0)
-    fitted = (
-        levels + values["A"] * (1e10 / frame["N"]) ** values["alpha"] + values["B"] * (4 / frame["R"]) ** values["beta"]
-        + values["C"] * (frame["D"] / frame["R"]) ** values["alpha"]
-    )  # fmt: skip
-    np.testing.assert_allclose(found.fitted, fitted, rtol=1e-9)
-    for name in ("A", "alpha", "B", "beta", "C"):
-        assert values[name] == pytest.approx(truth[name], rel=0.05)
-    assert values["offset[sweep=x]"] == pytest.approx(0.25, abs=0.002)
-
-
 # Standard errors.
 
 
@@ -140,21 +119,6 @@ def test_unit_of_the_response(design_of: DesignOf, law: str, c: float, residuals
         assert other.standard_errors[name] == pytest.approx(error, rel=1e-4, abs=0), name
 
 
-# How far the search can be trusted.
-
-
-def test_a_search_and_its_random_starts(design_of: DesignOf) -> None:
-    design = design_of(study())
-    one, again = (estimate(design, n_starts=10, random=np.random.default_rng(0)).search for _ in range(2))
-    assert one == again
-    assert (one.converged, one.at_bound, one.n_starts) == (True, (), 10)
-    assert 0.5 <= one.share_of_starts <= 1
-    assert one.share_of_starts * 10 == pytest.approx(round(one.share_of_starts * 10))
-    alone = estimate(design).search
-    assert alone.n_starts == 0
-    assert math.isnan(alone.share_of_starts)
-
-
 def test_residuals_of_a_law_below_zero_are_infinite(design_of: DesignOf) -> None:
     design = design_of(study(), residuals="log")
     said = design.y.copy()
@@ -164,3 +128,12 @@ def test_residuals_of_a_law_below_zero_are_infinite(design_of: DesignOf) -> None
     np.testing.assert_array_equal(np.delete(found, [3, 5]), 0)
     relative = design_of(study())
     np.testing.assert_allclose(residuals_of(relative, said)[[3, 5]], [1, 1 + 1 / design.y[5]])
+
+
+def test_offsets_shift_all_groups(design_of: DesignOf) -> None:
+    frame = study(noise=0.001)
+    frame["sweep"] = np.where(np.arange(len(frame)) % 3, "x", "y")
+    frame.loc[frame["sweep"] == "x", "y"] += 0.25
+    found = estimate(design_of(frame, offsets=["sweep"]))
+    assert found.values["offset[sweep=x]"] == pytest.approx(0.25, abs=0.002)
+    assert (found.search.converged, found.search.at_bound) == (True, ())

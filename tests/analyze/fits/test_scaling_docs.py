@@ -12,12 +12,3 @@ def test_the_table_of_laws_is_that_of_the_code() -> None:
     rows = re.findall(r"^\| `([^`]+)` \| ([^|]+) \| ([^|]+) \|$", PAGE, flags=re.MULTILINE)
     said = {name: equation.strip() for name, equation, _ in rows if name in LAWS}
     assert said == {name: law.equation for name, law in LAWS.items()}
-
-
-def test_its_kinds_of_intervals_are_those_of_a_fit() -> None:
-    from typing import get_args
-
-    from lorascope.analyze.fits.result import IntervalKind
-
-    section = PAGE.partition("## Intervals that may be open")[2].partition("\n## ")[0]
-    assert re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE) == list(get_args(IntervalKind))

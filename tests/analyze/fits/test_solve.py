@@ -99,8 +99,6 @@ def test_the_lower_of_two_valleys(slope: float, lowest: float) -> None:
     found = least_squares(problem)
     assert found.exponents[0] == pytest.approx(lowest, abs=1e-4)
     assert found.ssr <= dense.min()
-    starts = [np.array([sign * 3 * np.sign(slope)]) for sign in (1, -1)]
-    assert list(least_squares(problem, starts).reached) == [True, False]  # one search goes into the other valley
 
 
 # Bounds, held exponents, starts.
@@ -141,7 +139,6 @@ def test_starts_beside_a_grid(design_of: DesignOf) -> None:
     problem = design_of(study(3)).problem
     starts = [np.array(start) for start in ([0.3, 0.3], [2.0, -1.0], [99.0, -99.0])]  # outside of the bounds, too
     best, again = least_squares(problem), least_squares(problem, starts, grid="coarse")
-    assert again.reached.all()
     assert again.ssr == pytest.approx(best.ssr, rel=1e-10)
     both = least_squares(problem.fix(0, 0.9).fix(1, 0.4))
     assert both.ssr == pytest.approx(plain_ssr(problem, np.array([0.9, 0.4])), rel=1e-10)

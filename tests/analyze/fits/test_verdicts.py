@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from lorascope.analyze.fits.design import Design
-from lorascope.analyze.fits.diagnostics import axis_tests, lack_of_fit, verdicts
+from lorascope.analyze.fits.diagnostics import axis_tests, verdicts
 from lorascope.analyze.fits.estimate import Estimate, estimate
 from lorascope.analyze.fits.profile import Interval, interval_text, profiles
-from lorascope.analyze.fits.summary import WORDS, Verdict
+from lorascope.analyze.fits.verdicts import WORDS, Summary, Verdict, is_small
 from lorascope.analyze.results.format import format_number
 
 from .simulated import simulate_study
@@ -30,7 +30,7 @@ def study(law: str = "additive", truth: dict[str, float] | None = None, **option
 def said(found: Estimate, intervals: dict[str, Interval] | None = None, level: float = 0.95) -> dict[str, Verdict]:
     if intervals is None:
         intervals = {name: one.interval for name, one in profiles(found, level).items()}
-    every = verdicts(found, intervals, axis_tests(found), lack_of_fit(found), level)
+    every = verdicts(found, intervals, axis_tests(found), level)
     assert all(one.word in WORDS for one in every)
     return {one.claim: one for one in every}
 
@@ -42,10 +42,8 @@ def test_a_study_that_says_it_all(design_of: DesignOf) -> None:
         "y falls as R grows",
         "under this law, these data determine alpha",
         "under this law, these data determine beta",
-        "settings follow E + A (N0/N)^alpha + B (R0/R)^beta as closely as cells of one setting follow each other",
     ]
-    assert [one.word for one in found.values()][:4] == ["supported"] * 4
-    assert list(found.values())[4].word != "contradicted"
+    assert {one.word for one in found.values()} == {"supported"}
 
 
 def test_because_holds_the_numbers(design_of: DesignOf) -> None:
@@ -99,28 +97,6 @@ def test_exponents_by_their_intervals(design_of: DesignOf, interval: Interval, w
         assert one.because.endswith(words)
 
 
-def test_a_form_that_does_not_fit_contradicts(design_of: DesignOf, paper_cells: PaperCells) -> None:
-    options: dict[str, Any] = {"response": "MIUB", "groups": ["dataset"]}
-    form = "settings follow E + A (N0/N)^alpha + B (R0/R)^beta as closely as cells of one setting follow each other"
-    phi = said(estimate(design_of(paper_cells("Phi3"), **options, offsets=["sweep"])), {})[form]
-    assert phi.word == "contradicted"
-    assert phi.because == (
-        "lack of fit F(1, 24) = 42.1, p = 1.04·10⁻⁶, against free effects of 7 settings, AIC of the law 33.5 above "
-        "theirs, n = 35"
-    )
-    llama = said(estimate(design_of(paper_cells("LLaMA3"), **options)), {})[form]
-    assert (llama.word, llama.because[:29]) == ("not identified", "lack of fit F(1, 20) = 1.22, ")
-
-
-def test_a_form_that_cannot_be_tested_is_not_identified(design_of: DesignOf) -> None:
-    found = said(estimate(design_of(study(groups={"a": 1.5}))), {})
-    one = found[
-        "settings follow E + A (N0/N)^alpha + B (R0/R)^beta as closely as cells of one setting follow each other"
-    ]
-    assert one.word == "not identified"
-    assert one.because.startswith("no setting was measured in several groups or several times")
-
-
 def test_shared_layers_make_it_rise(design_of: DesignOf, paper_cells: PaperCells) -> None:
     cells = paper_cells("Phi3")
     fit = estimate(design_of(cells, response="MIUB", groups=["dataset"], offsets=["sweep"], law="share", share="share"))
@@ -134,3 +110,21 @@ def test_texts_of_intervals() -> None:
     assert interval_text((0.2, 0.51234, False, False)) == "0.2000 to 0.5123"
     assert interval_text(Interval(0.2, 0.5, True, False, False), 3) == "(open) to 0.500"
     assert interval_text(Interval(0.2, 0.5, False, True, True)) == "0.2000 to (open), in parts"
+
+
+def test_the_text_of_a_summary_has_verdicts_and_the_first_table() -> None:
+    rows = pd.DataFrame({"name": ["alpha"], "value": [1.23456]})
+    verdicts = [Verdict("it falls", "supported", "4 of 4")]
+    summary = Summary("A fit", verdicts, {"slopes": rows, "more": rows}, ["one row left out"], {"seed": 7})
+    lines = str(summary).split("\n")
+    assert lines[:4] == ["A fit", "supported: it falls (4 of 4)", "", "slopes"]
+    assert lines[-1].split() == ["alpha", "1.235"]
+    record = summary.to_dict()
+    assert record["tables"]["more"] == [{"name": "alpha", "value": 1.23456}]  # full precision
+    assert (record["notes"], record["provenance"]) == (["one row left out"], {"seed": 7})
+    assert record["verdicts"] == [{"claim": "it falls", "word": "supported", "because": "4 of 4"}]
+
+
+@pytest.mark.parametrize(("p_value", "counts"), [(0.05, True), (0.05 + 1e-13, True), (0.0501, False), (np.nan, False)])
+def test_p_values_that_count(p_value: float, counts: bool) -> None:
+    assert is_small(p_value, 0.95) == counts

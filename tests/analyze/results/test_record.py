@@ -113,6 +113,6 @@ def test_provenance_names_versions_rows_and_settings() -> None:
     assert found["data_sha256"] == data_hash(TABLE)
     assert found["n_rows"] == 2
     assert found["settings"] == {"delta": 0.1, "blocks": ["a", "b"]}
-    assert set(found["versions"]) == {"lorascope", "numpy", "scipy", "pandas", "statsmodels"}
+    assert set(found["versions"]) == {"lorascope", "numpy", "scipy", "pandas"}
     assert found["versions"]["numpy"] == version("numpy")
     assert json.loads(to_json(found)) == found

@@ -9,7 +9,7 @@ import xarray as xr
 from scipy import stats  # type: ignore[import-untyped]
 
 from lorascope.analyze import save
-from lorascope.analyze.fits.summary import Verdict
+from lorascope.analyze.fits.verdicts import Verdict
 from lorascope.study import read_units, study_cells
 from lorascope.study.results.claims import CLAIMS
 from lorascope.study.results.paper_claims import paper_claims

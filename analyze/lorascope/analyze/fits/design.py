@@ -1,4 +1,4 @@
-"""A study's table and a law as arrays, and whether these determine the law's parameters."""
+"""A study's table and a law as arrays, and whether the settings determine the law's parameters."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from .solve import Problem, spanned
 APART = 1e-9
 """Singular values of the derivatives, each scaled to length 1, below this share of the largest count as zero."""
 GENERIC = (0.31, 0.47, 0.83, 1.21)
-"""Exponents at which the rank of a design is looked at; any that don't depend on each other would do."""
+"""Exponents at which the rank of a design is computed; any that don't depend on each other would do."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Design:
     law_name: str
     response: str
     sizes: Mapping[str, str]
-    """N, R, D and share, as far as the law has them -> column."""
+    """N, R, D and share, where the law has them -> column."""
     references: Mapping[str, float]
     """N, R, D -> the size whose ratio to itself is 1."""
     group_columns: tuple[str, ...]
     offset_columns: tuple[str, ...]
     residual: Residual
     limits: Mapping[str, tuple[float, float]]
-    """Exponent -> where it is looked for."""
+    """Exponent -> smallest and largest value that is searched."""
     notes: tuple[str, ...]
     frame: pd.DataFrame
     groups: np.ndarray
@@ -46,7 +46,7 @@ class Design:
     level_names: tuple[str, ...]
     """Levels of groups, and behind them offsets."""
     logs: Mapping[str, np.ndarray]
-    """What the law's terms are made of: N, R, D, `D/R`, `share` as far as it has them -> (n,), see `laws.Logs`."""
+    """Sizes of the law's terms: N, R, D, share -> (n,), see `laws.Logs`."""
 
     @property
     def law(self) -> Law:
@@ -60,12 +60,12 @@ class Design:
 
     @cached_property
     def exponents(self) -> tuple[str, ...]:
-        """Names of the exponents, in the order of their places."""
+        """Names of the exponents, in the order of their positions."""
         return self.law.terms(self.logs)[1]
 
     @property
     def bounds(self) -> np.ndarray:
-        """(q, 2) where each exponent is looked for."""
+        """(q, 2) range of each exponent."""
         return np.array([self.limits[name] for name in self.exponents]).reshape(-1, 2)
 
     @property
@@ -75,14 +75,9 @@ class Design:
         head, *terms = self.law.equation.split(" + ")
         if self.law_name == "multiplicative":
             amplitude, *factors = terms[0].split(" ")
-            kept = [one for one in factors if any(name in one for name in used)]
-            return f"{head} + {' '.join([amplitude, *kept])}" if kept else head
+            powers = [factor for factor in factors if any(name in factor for name in used)]
+            return f"{head} + {' '.join([amplitude, *powers])}" if powers else head
         return " + ".join([head, *(term for term in terms if any(name in term for name in used))])
-
-    @property
-    def parts(self) -> list[str]:
-        """Sizes that the law can be without."""
-        return [name for name in self.logs if name != "D/R"]
 
     @property
     def y(self) -> np.ndarray:
@@ -92,17 +87,17 @@ class Design:
 
     @property
     def weights(self) -> np.ndarray:
-        """(n,) by which residuals are multiplied."""
+        """(n,) weights of the residuals."""
         return np.ones(len(self.frame)) if self.residual != "relative" else 1 / self.y
 
     @property
     def n_groups(self) -> int:
-        """How many of the levels are of groups; those behind them are offsets."""
+        """Number of levels of groups; the levels after them are offsets."""
         return sum(not name.startswith("offset[") for name in self.level_names)
 
     @property
     def term_names(self) -> tuple[str, ...]:
-        """Names of amplitudes and exponents: what all groups share, offsets aside."""
+        """Names of amplitudes and exponents, which all groups share."""
         return (*(column.amplitude for column in self.columns), *self.exponents)
 
     @property
@@ -112,26 +107,26 @@ class Design:
 
     @property
     def problem(self) -> Problem:
-        """Its least squares; of logarithmic residuals those of relative ones, from which the search goes on."""
+        """The least-squares problem; for residuals of the logarithm that of relative ones, where the search begins."""
         weights = 1 / self.y if self.residual == "log" else self.weights
         return Problem(self.y, weights, self.levels, self.columns, self.bounds)
 
     def take(self, rows: np.ndarray) -> "Design":
         """Some rows, with law, references and names as they are; levels without a row keep their column."""
         arrays = {name: getattr(self, name)[rows] for name in ("groups", "settings", "levels")}
-        logs = {name: one[rows] for name, one in self.logs.items()}
+        logs = {name: values[rows] for name, values in self.logs.items()}
         return replace(self, frame=self.frame.iloc[rows], logs=logs, **arrays)
 
     def without(self, size: str) -> "Design":
-        """The design less all terms of N, R, D or share."""
-        return replace(self, logs={name: one for name, one in self.logs.items() if size not in name.split("/")})
+        """The design without the terms of N, R, D or share."""
+        return replace(self, logs={name: values for name, values in self.logs.items() if name != size})
 
 
 def arrays_of(
-    rows: pd.DataFrame, law: str, sizes: Mapping[str, str], references: Mapping[str, float], groups: Sequence[str],
+    rows: pd.DataFrame, sizes: Mapping[str, str], references: Mapping[str, float], groups: Sequence[str],
     offsets: Sequence[str], first: pd.Series,
 ) -> dict[str, Any]:  # fmt: skip
-    """The fields of a `Design` that go along its rows; offsets are relative to the values in `first`."""
+    """The fields of a `Design` by row; offsets are relative to the values in `first`."""
     label = group_labels(rows, groups)
     levels = {f"E[{kind}]" if groups else "E": label == kind for kind in dict.fromkeys(label)}
     for column in offsets:
@@ -141,8 +136,6 @@ def arrays_of(
     for name, column in sizes.items():
         values = rows[column].to_numpy()
         logs[name] = values - 1 if name == "share" else np.log(references[name] / values)
-    if law == "as printed":
-        logs["D/R"] = np.log(rows[sizes["D"]] / rows[sizes["R"]]).to_numpy()
     settings = [[f"{name}={text}" for text in _short(rows[name])] for name in (*sizes.values(), *offsets)]
     return {
         "frame": rows, "groups": label, "logs": logs, "level_names": tuple(levels),
@@ -158,15 +151,14 @@ def references_of(rows: pd.DataFrame, sizes: Mapping[str, str]) -> dict[str, flo
 
 
 def applied(design: Design, frame: pd.DataFrame) -> Design:
-    """Other rows, whose response isn't looked at, with law, references and levels of a design.
+    """A design of other rows, whose response isn't used, with the law, references and levels of a fit.
 
     Raises ValueError if a group or an offset wasn't among the rows of the fit.
     """
     numbers, names = list(design.sizes.values()), design.level_names
     rows, _ = checked(frame, numbers=numbers, positive=numbers, labels=[*design.group_columns, *design.offset_columns])
     arrays = arrays_of(
-        rows, design.law_name, design.sizes, design.references, design.group_columns, design.offset_columns,
-        design.frame.iloc[0],
+        rows, design.sizes, design.references, design.group_columns, design.offset_columns, design.frame.iloc[0],
     )  # fmt: skip
     levels = pd.DataFrame(arrays["levels"], columns=list(arrays["level_names"]))
     for name in levels.columns.difference(list(names)):
@@ -176,31 +168,22 @@ def applied(design: Design, frame: pd.DataFrame) -> Design:
 
 
 def determined(design: Design, *, spare: int = 1) -> bool:
-    """Whether a law's amplitudes and exponents follow from the settings, whatever the response.
+    """Whether the settings determine a law's amplitudes and exponents, with `spare` cells more than parameters.
 
-    Levels need only be determined as far as rows like these go; so many cells must be to spare.
+    Levels and offsets may overlap: predictions of the same rows don't depend on how they are divided.
     """
-    terms = [term_derivatives(design.columns, len(design.exponents))] if design.columns else []
-    whole = np.column_stack([spanned(design.levels, APART), *terms])
-    n_parameters = int(whole.shape[1])
-    return len(design.frame) >= n_parameters + spare and rank_of(whole) == n_parameters
-
-
-def term_derivatives(columns: Sequence[Column], n_exponents: int) -> np.ndarray:
-    """(n, p) derivatives of a law by amplitudes and exponents, at amplitudes of 1 and exponents of no meaning."""
-    at = np.array(GENERIC[:n_exponents])
-    slopes = sum(one.centred_slopes(at) for one in columns)
-    return np.column_stack([*(one.centred(at) for one in columns), slopes])
-
-
-def rank_of(columns: np.ndarray) -> int:
-    """Rank of columns (n, p), each scaled to length 1."""
-    s = np.linalg.svd(columns / np.maximum(np.linalg.norm(columns, axis=0), 1e-300), compute_uv=False)
-    return int((s > APART * s[0]).sum())
+    at, columns = np.array(GENERIC[: len(design.exponents)]), [spanned(design.levels, APART)]
+    if design.columns:  # derivatives by amplitudes and exponents, at amplitudes of 1
+        columns += [np.column_stack([term.centred(at) for term in design.columns])]
+        columns += [np.sum([term.centred_slopes(at) for term in design.columns], axis=0)]
+    jacobian = np.column_stack(columns)
+    n_parameters = int(jacobian.shape[1])
+    s = np.linalg.svd(jacobian / np.maximum(np.linalg.norm(jacobian, axis=0), 1e-300), compute_uv=False)
+    return len(design.frame) >= n_parameters + spare and int((s > APART * s[0]).sum()) == n_parameters
 
 
 def _short(column: pd.Series) -> list[str]:
-    """Values as text: numbers with six digits, or as many as tell them apart."""
+    """Values as text: numbers with six digits, or all digits where six don't distinguish them."""
     if not pd.api.types.is_float_dtype(column):
         return [str(value) for value in column]
     short = {value: f"{value:.6g}" for value in column}

@@ -1,4 +1,4 @@
-"""A study's table, checked once, where it enters: columns that are there, numbers that are numbers, rows told apart."""
+"""Checks of a study's table where it enters: required columns exist, and their numbers are finite."""
 
 from collections.abc import Iterable, Sequence
 from numbers import Real
@@ -35,7 +35,7 @@ def checked(
     numbers, positive
         Columns that must hold finite numbers, and those of them that must be above zero.
     labels
-        Columns whose values only tell rows apart.
+        Columns whose values only distinguish rows.
     may_lack
         Columns of numbers where an empty value means that this row wasn't measured: it is left out, and counted.
 
@@ -48,26 +48,26 @@ def checked(
     """
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(f"`frame` is a {type(frame).__name__}; give a pandas DataFrame, one row a cell")
-    wanted = [*numbers, *labels]
-    if twice := [name for name in wanted if wanted.count(name) > 1]:
+    columns = [*numbers, *labels]
+    if twice := [name for name in columns if columns.count(name) > 1]:
         raise ValueError(f"column {twice[0]!r} is given two roles; each column has one")
-    for name in wanted:
+    for name in columns:
         if (n := int((frame.columns == name).sum())) != 1:
-            there = ", ".join(repr(str(one)) for one in frame.columns) or "none"
-            raise ValueError(f"the table has {n or 'no'} column{'s' * (n > 1)} {name!r}; it has {there}")
+            existing = ", ".join(repr(str(column)) for column in frame.columns) or "none"
+            raise ValueError(f"the table has {n or 'no'} column{'s' * (n > 1)} {name!r}; it has {existing}")
     empty = frame[list(may_lack)].isna().any(axis=1) if may_lack else pd.Series(False, index=frame.index)
-    rows = frame.loc[~empty, wanted].copy()
-    lacking = f"a value in {_listed(may_lack)}"
+    rows = frame.loc[~empty, columns].copy()
+    required = f"a value in {_listed(may_lack)}"
     if rows.empty:
-        raise ValueError(f"no row of the table has {lacking}" if len(frame) else "the table has no rows")
-    for name in wanted:
+        raise ValueError(f"no row of the table has {required}" if len(frame) else "the table has no rows")
+    for name in columns:
         if rows[name].isna().any():
             raise ValueError(
                 f"column {name!r} is empty in {_rows(rows.index[rows[name].isna()])}; fill it in or drop the row"
             )
         rows[name] = _numbers(rows[name], name, name in positive) if name in numbers else rows[name].astype(str)
-    said = f"{int(empty.sum())} of {len(frame)} rows without {lacking} are left out"
-    return Cells(rows, (said,) if empty.any() else ())
+    note = f"{int(empty.sum())} of {len(frame)} rows without {required} are left out"
+    return Cells(rows, (note,) if empty.any() else ())
 
 
 def group_labels(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
@@ -112,9 +112,9 @@ def some_of(names: Iterable[object]) -> str:
     >>> some_of("abcde")
     "'a', 'b', 'c' and 2 more"
     """
-    said = [repr(name) for name in names]
-    more = f" and {len(said) - MOST_NAMED} more" if len(said) > MOST_NAMED else ""
-    return ", ".join(said[:MOST_NAMED]) + more
+    quoted = [repr(name) for name in names]
+    more = f" and {len(quoted) - MOST_NAMED} more" if len(quoted) > MOST_NAMED else ""
+    return ", ".join(quoted[:MOST_NAMED]) + more
 
 
 def _rows(labels: Any) -> str:

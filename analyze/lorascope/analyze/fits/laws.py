@@ -1,7 +1,7 @@
-"""The laws: their terms, as columns of a linear model once exponents are given.
+"""Scaling laws as columns of a linear model, for given exponents.
 
-A power x**e comes as (x**e - 1) / e: the constant goes to the level of its group, so that the column stays well away
-from a constant while e goes to 0, where it becomes ln x. What is printed is turned back into A * x**e.
+A power x**e is written as (x**e - 1) / e: the constant goes to the level of its group, so that the column doesn't
+become constant as e goes to 0, where it is ln x. Results are turned back into A * x**e.
 """
 
 import math
@@ -11,11 +11,11 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-LawName = Literal["additive", "as printed", "log", "log-log", "multiplicative", "share"]
+LawName = Literal["additive", "log", "log-log", "multiplicative", "share"]
 Logs = Mapping[str, np.ndarray]
-"""N, R, D: (n,) ln(reference / size), of those in use; `D/R`: ln(D / R); `share`: layers that share weights, less 1."""
+"""N, R, D: (n,) ln(reference / size) of the sizes in use; `share`: layers that share weights, less 1."""
 Term = tuple[str, list[np.ndarray], tuple[str, ...]]
-"""Amplitude, what it is a product of, and names of the exponents."""
+"""Name of the amplitude, the logarithms that the term is a power of, and the names of their exponents."""
 SMALL = 1e-3
 """Arguments below which the derivative's series to the fifth term is exact to 1e-15."""
 LEAST = 1e-290
@@ -32,7 +32,7 @@ class Axis(NamedTuple):
 AXES: Mapping[str, Axis] = {"N": Axis("A", "alpha"), "R": Axis("B", "beta"), "D": Axis("C", "gamma")}
 """Parameters of the model, LoRA rank, size of the data set."""
 BOUNDS: Mapping[str, tuple[float, float]] = {"alpha": (0.02, 25.0), "beta": (-1.5, 12.0), "gamma": (0.02, 25.0)}
-"""Where exponents are looked for, unless told otherwise."""
+"""Exponent -> smallest and largest value that is searched."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Column:
     """amplitude * prod_j x_j**exponents[j], or, without exponents, amplitude * ln x."""
 
     amplitude: str
-    """Name of what it is multiplied with."""
+    """Name of the factor in front of the term."""
     log_x: np.ndarray
     """(n, j) ln x_j."""
     exponents: tuple[int, ...] = ()
-    """(j,) places of its exponents among the law's."""
+    """(j,) positions of its exponents among the law's."""
 
     def centred(self, exponents: np.ndarray) -> np.ndarray:
         """(..., n) the term at exponents (..., q), less 1; a single power over its exponent."""
@@ -54,8 +54,8 @@ class Column:
         if len(self.exponents) > 1:
             return np.asarray(grown)
         e = exponents[..., self.exponents[0], None]
-        none = np.abs(e) < LEAST
-        return np.where(none, self.log_x[:, 0], grown / np.where(none, 1, e))
+        is_zero = np.abs(e) < LEAST
+        return np.where(is_zero, self.log_x[:, 0], grown / np.where(is_zero, 1, e))
 
     def centred_slopes(self, exponents: np.ndarray) -> np.ndarray:
         """(n, q) derivatives of `centred` by the exponents (q,)."""
@@ -101,21 +101,18 @@ class Law(NamedTuple):
     """Whether it is a law of the logarithm of the response."""
 
     def terms(self, logs: Logs) -> tuple[tuple[Column, ...], tuple[str, ...]]:
-        """Columns, and the names of their exponents in the order of their places."""
-        parts = self.parts(logs)
-        names = tuple(dict.fromkeys(name for *_, exponents in parts for name in exponents))
-        places = [tuple(map(names.index, exponents)) for *_, exponents in parts]
-        columns = [Column(one, np.stack(x, axis=1), own) for (one, x, _), own in zip(parts, places, strict=True)]
+        """Columns, and the names of their exponents in the order of their positions."""
+        terms = self.parts(logs)
+        names = tuple(dict.fromkeys(name for *_, exponents in terms for name in exponents))
+        columns = [
+            Column(amplitude, np.stack(log_x, axis=1), tuple(map(names.index, exponents)))
+            for amplitude, log_x, exponents in terms
+        ]
         return tuple(columns), names
 
 
 def _powers(logs: Logs) -> list[Term]:
-    return [(one.amplitude, [logs[name]], (one.exponent,)) for name, one in AXES.items() if name in logs]
-
-
-def _as_printed(logs: Logs) -> list[Term]:
-    ratio: list[Term] = [("C", [logs["D/R"]], ("alpha",))] if "D/R" in logs else []
-    return [*(term for term in _powers(logs) if term[0] != "C"), *ratio]
+    return [(axis.amplitude, [logs[name]], (axis.exponent,)) for name, axis in AXES.items() if name in logs]
 
 
 def _multiplicative(logs: Logs) -> list[Term]:
@@ -131,9 +128,6 @@ LAWS: Mapping[str, Law] = {
     "additive": Law(
         "E + A (N0/N)^alpha + B (R0/R)^beta + C (D0/D)^gamma", _powers, "arXiv 2501.03152, eq. 8 as its text means it"
     ),
-    "as printed": Law(
-        "E + A (N0/N)^alpha + B (R0/R)^beta + C (D/R)^alpha", _as_printed, "arXiv 2501.03152, eq. 8 as it is printed"
-    ),
     "log": Law(
         "E + slope_N ln(N0/N) + slope_R ln(R0/R) + slope_D ln(D0/D)",
         lambda logs: [(f"slope_{name}", [logs[name]], ()) for name in AXES if name in logs],
@@ -141,7 +135,7 @@ LAWS: Mapping[str, Law] = {
     ),
     "log-log": Law(
         "ln y = E + alpha ln(N0/N) + beta ln(R0/R) + gamma ln(D0/D)",
-        lambda logs: [(one.exponent, [logs[name]], ()) for name, one in AXES.items() if name in logs],
+        lambda logs: [(axis.exponent, [logs[name]], ()) for name, axis in AXES.items() if name in logs],
         "a pure power law, without a floor",
         logarithmic=True,
     ),
@@ -157,7 +151,7 @@ LAWS: Mapping[str, Law] = {
 
 
 def law_named(name: str) -> Law:
-    """One of `LAWS`; raises ValueError if there is none of this name."""
+    """The law of this name; raises ValueError if there is none."""
     if name not in LAWS:
         raise ValueError(f"`law` is {name!r}; it is one of {list(get_args(LawName))}")
     return LAWS[name]

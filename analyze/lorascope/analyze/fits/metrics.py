@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -10,93 +10,38 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.results.format import format_number
-from lorascope.analyze.results.record import plain, provenance
+from lorascope.analyze.results.record import provenance
 
-from .correlations import (
-    beyond_setting,
-    concordance,
-    freedom_left,
-    mean_spearman,
-    permutation_p,
-    permuted_pearson,
-    pooled_pearson,
-    r_p,
-    swapped_concordance,
-    williams,
-)
+from .correlations import beyond_setting, freedom_left, permutation_p, permuted_pearson, pooled_pearson, r_p, williams
 from .frame import group_labels
-from .resampling import (
-    Draws,
-    few_groups,
-    group_draws,
-    group_swaps,
-    percentile_interval,
-    refuse_draws,
-    setting_orders,
-)
+from .resampling import Draws, few_groups, group_draws, percentile_interval, refuse_draws, setting_orders
 from .study_cells import comparable, read_cells
-from .summary import Summary, Table, Verdict, Word, is_small
+from .verdicts import Summary, Verdict, Word, is_small
 
 EXACT_DRAWS = 100_000
-"""Draws of groups up to which all of them are taken, whatever `n_draws` is: 10 groups have 92,378."""
-COLUMNS = (
-    "p: of n_effective independent cells; low, high: bootstrap over groups; permutation_p: labels of settings "
-    "permuted, alike in all groups. partial_r: given group and setting; partial_t_p: by Student's t. strict_r: the "
-    "same, settings having effects of their own in each value of the column strict_by, if that makes it less sure. "
-    "concordance: Kendall's W of the metric."
-)
-PAIR_COLUMNS = (
-    "Agreement: the correlation, turned so that higher is better. williams_p: of n_effective independent cells; low, "
-    "high: bootstrap over groups; permutation_p: labels of settings permuted. concordance: Kendall's W; concordance_p: "
-    "of their difference, by swaps of ranks between the metrics within groups. No p is corrected for the number of "
-    "metrics."
-)
-BRIEF = ["cells", "metric", "pearson", "p", "permutation_p", "partial_r", "partial_p", "concordance"]
-"""Columns of `metrics` that the short form shows; the first one only where there are two sets of cells."""
+"""Draws of groups up to which all of them are made, whatever `n_draws` is: 10 groups have 92,378."""
 
 
 class _Claim(NamedTuple):
-    """A claim on a row of `metrics` or `pairs`, which is spoken for by small p-values and an interval above 0."""
+    """A claim on a row of `metrics` or `pairs`; small p-values and intervals on one side of 0 decide it."""
 
-    words: str
+    sentence: str
+    value: str
+    """Column of the number that is printed; its interval's columns end in `low` and `high`."""
     tests: tuple[str, ...]
-    """Columns of p-values."""
+    """Columns of p-values, the largest of which decides."""
     intervals: tuple[str, ...]
-    """Beginnings of the names of columns of intervals, all of which must lie on one side."""
-    because: str
-    stricter: str = ""
-    """What follows where settings have effects by a column."""
+    """Prefixes of columns of intervals, all of which must lie on one side; the last one is printed."""
 
 
 CLAIMS = (
-    _Claim(
-        "{metric} follows accuracy within groups",
-        ("p", "permutation_p"),
-        ("",),
-        "r = {pearson} [{low}, {high}], p = {p} for {n_effective} effective cells, {permutation_p} by labels of "
-        "settings",
-    ),
-    _Claim(
-        "{first} follows accuracy more closely than {second}",
-        ("williams_p", "permutation_p"),
-        ("",),
-        "agreement {agreement_first} against {agreement_second}, difference {difference} [{low}, {high}], Williams' p "
-        "= {williams_p} for {n_effective} effective cells, {permutation_p} by labels of settings",
-    ),
+    _Claim("{metric} follows accuracy within groups", "pearson", ("p", "permutation_p"), ("",)),
+    _Claim("{first} follows accuracy more closely than {second}", "difference", ("williams_p", "permutation_p"), ("",)),
     _Claim(
         "{metric} adds to knowing the setting, with the sign it promises",
+        "strict_r",
         ("partial_p", "strict_p"),
         ("partial_", "strict_"),
-        "partial r = {partial_r} [{partial_low}, {partial_high}], p = {partial_p} by labels of settings, {partial_t_p} "
-        "by t",
-        "; with effects of settings by {strict_by} {strict_r} [{strict_low}, {strict_high}], p = {strict_p} by t",
-    ),
-    _Claim(
-        "{first} orders settings more alike from group to group than {second}",
-        ("concordance_p",),
-        ("concordance_",),
-        "Kendall's W {concordance_first} against {concordance_second}, difference {concordance_difference} "
-        "[{concordance_low}, {concordance_high}], p = {concordance_p} by swaps within groups",
     ),
 )
 
@@ -108,32 +53,34 @@ class MetricComparison:
     accuracy: str
     """Column of accuracy."""
     metrics: pd.DataFrame
-    """A row a set of cells and metric: its correlations with accuracy as they come, negative where lower is better."""
+    """A row for each set of cells and metric: its correlations with accuracy, negative where lower is better.
+
+    `p`: Student's t of `n_effective` independent cells. `low`, `high`: bootstrap over groups. `permutation_p`: labels
+    of settings permuted in all groups alike. `partial_r`: given group and setting, with `partial_t_p` by Student's t.
+    `strict_r`: the same with effects of settings in each value of the column `strict_by`, if that is less sure."""
     pairs: pd.DataFrame
-    """A row a set of cells and two metrics: correlations turned so that higher is better, their difference and tests of
-    it; without columns where there is one metric."""
+    """A row for each set of cells and two metrics: agreement (correlations turned so that higher is better), their
+    difference, its bootstrap interval, Williams' t and p, and p by permuted labels of settings. No p is corrected for
+    the number of metrics. It has no columns if there is one metric."""
     verdicts: tuple[Verdict, ...]
     notes: tuple[str, ...]
-    """Sentences on rows and groups that were left out, and on what p-values and intervals rest on."""
+    """Sentences on rows and groups that were left out, and on limits of p-values and intervals."""
     provenance: Mapping[str, Any]
     """Settings, versions and a hash of the rows used."""
     cells: pd.DataFrame
-    """Accuracy and the metrics of all cells compared, under (group, setting); `to_dict` leaves them out."""
+    """Accuracy and the metrics of all cells compared, indexed by (group, setting)."""
 
     def summary(self) -> Summary:
-        """What `print` and a notebook show."""
-        title = "Correlation with accuracy, values centred within groups"
-        brief = self.metrics[BRIEF[self.metrics["cells"].nunique() == 1 :]]
-        tables = [Table(title, brief, digits=3), Table(title, self.metrics, COLUMNS)]
-        tables += [Table("Which metric agrees more with accuracy", self.pairs, PAIR_COLUMNS)] if len(self.pairs) else []
-        facts = {"groups": " x ".join(self.provenance["settings"]["groups"])}
-        name = f"How well {self.metrics['metric'].iloc[0]} follows {self.accuracy} within groups"
-        return Summary(name, facts, tables, self.verdicts, self.notes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON has it, at full precision; NaN is null."""
-        names = [one.name for one in fields(self) if one.name != "cells"]
-        return {"result": "metric comparison", **{name: plain(getattr(self, name)) for name in names}}
+        """Verdicts and tables to print."""
+        brief = ["cells", "metric", "pearson", "p", "permutation_p", "partial_r", "partial_p"]
+        tables = {
+            "correlation with accuracy, values centred within groups": self.metrics[brief],
+            "the same with intervals and partial correlations": self.metrics,
+            "agreement with accuracy by pair of metrics": self.pairs,
+        }
+        title = f"How well {self.metrics['metric'].iloc[0]} follows {self.accuracy} within groups"
+        tables = {name: rows for name, rows in tables.items() if len(rows)}
+        return Summary(title, self.verdicts, tables, self.notes, self.provenance)
 
 
 def compare_metrics(
@@ -149,22 +96,21 @@ def compare_metrics(
     seed: int = 0,
     level: float = 0.95,
 ) -> MetricComparison:
-    """Compare how well metrics predict accuracy within groups; the first metric is compared with the others.
+    """Compare how well metrics predict accuracy within groups; verdicts compare the first metric with the others.
 
     Parameters
     ----------
     frame
-        A row a cell: one setting of one group.
+        A row for each cell, a setting of a group.
     accuracy
         Column of shares from 0 to 1.
     metrics
         Columns, first the one whose claim is tested; `ln CE` is the natural logarithm of the column `CE`, or a column
         of that name as it is if there is one. Rows in which one is empty are left out.
     groups
-        Columns that together define a group. Cells are compared only within groups, and groups count as independent.
+        Columns that together define a group. Cells are compared only within groups, which count as independent.
     setting
-        Column that names a cell in its group; the same name in two groups means the same setting, and what settings do
-        in all groups alike counts once.
+        Column that names a cell in its group; the same name in two groups means the same setting.
     higher_is_better
         Metrics of which high values should go with high accuracy; for all other metrics low values should.
     collapsed_below
@@ -186,54 +132,51 @@ def compare_metrics(
 
     Notes
     -----
-    A metric follows accuracy if its pooled correlation has the promised sign, the p of both Student's t and permuted
-    labels of settings are at most 1 - level, and the bootstrap's interval leaves 0 out. It does so more closely than
-    another if that holds of their difference, with Williams' t. It adds to the setting if it holds of its partial
-    correlation given group and setting, without t, and if Student's t and the interval say the same where settings have
-    effects of their own in each value of a column of `groups`, such as in each model: a setting that harms one model
-    alone would else count for the metric that it harms too. Of several columns the one with the largest p decides.
+    A metric follows accuracy if its pooled correlation has the promised sign, the p-values of both Student's t and
+    permuted labels of settings are at most 1 - level, and the bootstrap's interval leaves 0 out. It follows accuracy
+    more closely than another metric if this is so for their difference, with Williams' t. It adds to the setting if the
+    partial correlation given group and setting has a small p by permuted labels, and if Student's t and the interval
+    agree where settings have effects of their own in each value of a column of `groups`, such as in each model. A
+    setting that harms one model alone would otherwise count for the metric. Of several columns the one with the largest
+    p decides. A verdict has the largest p of its tests; its word must be the same for both sets of cells.
 
-    What k settings do in all groups alike is k values, not as many as there are cells: permuted labels see that, t and
-    draws of groups don't; that some settings vary more than others draws of groups see, and permuted labels don't. A
-    metric orders settings more alike if the bootstrap's interval of the difference of Kendall's W leaves 0 out and its
-    p over swaps of ranks within groups is at most 1 - level: draws repeat groups, which alone makes W larger. A word
-    that isn't the same for both sets of cells becomes `not identified`. Pooled correlations weigh cells by their
-    distance from the group's mean, so that one group may rule them; `mean_spearman` doesn't.
+    Effects of k settings in all groups are k values, not as many as there are cells. Permuted labels account for that,
+    t and draws of groups don't; draws of groups account for settings that vary more than others, and permuted labels
+    don't. Pooled correlations weigh cells by their distance from the group's mean, so that one group may dominate.
 
     Examples
     --------
     >>> from lorascope.study.paper_tables import paper_study
-    >>> found = compare_metrics(paper_study(once=True))
-    >>> found.metrics[["metric", "pearson"]].round(3).values.tolist()
+    >>> comparison = compare_metrics(paper_study(once=True))
+    >>> comparison.metrics[["metric", "pearson"]].round(3).values.tolist()
     [['ln MIUB', -0.29], ['CE', -0.098], ['ln CE', -0.046]]
     """
     metrics, groups, higher = (
-        (one,) if isinstance(one, str) else tuple(dict.fromkeys(one)) for one in (metrics, groups, higher_is_better)
+        (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
+        for names in (metrics, groups, higher_is_better)
     )
     refuse_draws(n_draws, seed, level)
     if collapsed_below is not None and not 0 < collapsed_below <= 1:
         raise ValueError(f"`collapsed_below` is {collapsed_below!r}; accuracy is a share above 0, at most 1")
     if unknown := [name for name in higher if name not in metrics]:
         raise ValueError(f"`higher_is_better` names {unknown[0]!r}, which isn't among the metrics {list(metrics)}")
-    (rows, left_out), table = read_cells(frame, accuracy, metrics, groups, setting)
+    (rows, rows_left_out), table = read_cells(frame, accuracy, metrics, groups, setting)
     cells, lone = comparable(table, "all")
-    sets, notes = {"all": cells}, [*left_out, *lone]
+    sets, notes = {"all": cells}, [*rows_left_out, *lone]
     if collapsed_below is not None:
-        kept, name = table[table[accuracy] >= collapsed_below], f"{accuracy} >= {collapsed_below:g}"
-        sets[name], lone = comparable(kept, name)
-        out = f"{len(table) - len(kept)} of {len(table)} cells are left out of the cells {name!r}"
-        notes += [
-            out + ", chosen by what is to be predicted, which bends correlations" * (len(kept) < len(table)),
-            *lone,
-        ]
+        above, name = table[table[accuracy] >= collapsed_below], f"{accuracy} >= {collapsed_below:g}"
+        sets[name], lone = comparable(above, name)
+        left_out = f"{len(table) - len(above)} of {len(table)} cells are left out of the cells {name!r}"
+        bias = ", chosen by what is to be predicted, which bends correlations" * (len(above) < len(table))
+        notes += [left_out + bias, *lone]
     members = rows[list(groups)].groupby(group_labels(rows, groups)).first()
-    resampled = [_resampled(name, one, members, n_draws, seed, level) for name, one in sets.items()]
-    if (least := 1 / len(resampled[0].orders)) > 1 - level:  # of so few settings all orders are there
+    resampled = [_resampled(name, cells, members, n_draws, seed, level) for name, cells in sets.items()]
+    if (least := 1 / len(resampled[0].orders)) > 1 - level:  # so few settings have all their orders
         notes.append(f"labels of settings have {1 / least:.0f} orders: no p by them can be below {least:.3g}")
-    notes += few_groups("the bootstrap", min(len(one.accuracy) for one in resampled))
+    notes += few_groups("the bootstrap", min(len(tables.accuracy) for tables in resampled))
     signs = {name: 1 if name in higher else -1 for name in metrics}
-    of_metric = [_metric_row(one, name, sign) for one in resampled for name, sign in signs.items()]
-    of_pair = [_pair_row(one, *pair, signs) for one in resampled for pair in combinations(metrics, 2)]
+    of_metric = [_metric_row(tables, name, sign) for tables in resampled for name, sign in signs.items()]
+    of_pair = [_pair_row(tables, *pair, signs) for tables in resampled for pair in combinations(metrics, 2)]
     settings = {
         "accuracy": accuracy, "metrics": metrics, "groups": groups, "setting": setting, "higher_is_better": higher,
         "collapsed_below": collapsed_below, "n_draws": n_draws, "seed": seed, "level": level,
@@ -250,19 +193,18 @@ def compare_metrics(
 
 
 class _Resampled(NamedTuple):
-    """A set of cells as tables (group, setting), with draws of groups, orders of settings and swaps within groups."""
+    """A set of cells as tables (group, setting), with draws of groups and orders of settings."""
 
     name: str
     n_cells: int
     n_effective: int
-    """Cells, less groups, plus 1: what a correlation of values centred by group is worth."""
+    """Cells less groups plus 1: the number of independent cells with as many degrees of freedom."""
     accuracy: np.ndarray
     metrics: dict[str, np.ndarray]
     draws: Draws
     sets: dict[str, np.ndarray]
-    """Column of groups -> which of its values each group has, integers (group,)."""
+    """Column of groups -> integers (group,) that number its values."""
     orders: np.ndarray
-    swaps: np.ndarray
     level: float
 
     def ends(self, values: np.ndarray, prefix: str = "") -> dict[str, float]:
@@ -274,26 +216,27 @@ class _Resampled(NamedTuple):
 def _resampled(
     name: str, cells: pd.DataFrame, members: pd.DataFrame, n_draws: int, seed: int, level: float
 ) -> _Resampled:
+    """Tables of a set of cells; `members` has the values of the columns of groups by group."""
     accuracy, *metrics = (column.unstack() for _, column in cells.items())
-    (n, n_settings), (first, second, third) = accuracy.shape, (np.random.default_rng(seed) for _ in range(3))
+    n, n_settings = accuracy.shape
     n_all = math.comb(2 * n - 1, n)
     return _Resampled(
         name,
         len(cells),
         len(cells) - n + 1,
         accuracy.to_numpy(),
-        {key: one.to_numpy() for key, one in zip(cells.columns[1:], metrics, strict=True)},
-        group_draws(n, n_all if n_all <= EXACT_DRAWS else n_draws, first),
-        {str(key): pd.factorize(one)[0] for key, one in members.loc[accuracy.index].items()},
-        setting_orders(n_settings, n_draws, second),
-        group_swaps(n, n_draws, third),
+        {key: table.to_numpy() for key, table in zip(cells.columns[1:], metrics, strict=True)},
+        group_draws(n, n_all if n_all <= EXACT_DRAWS else n_draws, np.random.default_rng(seed)),
+        {str(key): pd.factorize(column)[0] for key, column in members.loc[accuracy.index].items()},
+        setting_orders(n_settings, n_draws, np.random.default_rng(seed)),
         level,
     )
 
 
 def _metric_row(resampled: _Resampled, name: str, sign: int) -> dict[str, Any]:
+    """Correlations of a metric with accuracy."""
     x, y, counts = resampled.metrics[name], resampled.accuracy, resampled.draws.counts
-    r, a, b = float(pooled_pearson(x, y)[0]), beyond_setting(x), beyond_setting(y)
+    r = float(pooled_pearson(x, y)[0])
     partials = {key: _partial(resampled, name, sets) for key, sets in {"": None, **resampled.sets}.items()}
     strict = max(partials, key=lambda key: np.nan_to_num(partials[key]["t_p"], nan=-1))  # the first of equal ones
     return {
@@ -306,18 +249,15 @@ def _metric_row(resampled: _Resampled, name: str, sign: int) -> dict[str, Any]:
         **resampled.ends(pooled_pearson(x, y, counts)),
         "p": r_p(r, resampled.n_effective - 2),
         "permutation_p": permutation_p(permuted_pearson(x, y, resampled.orders)),
-        "mean_spearman": mean_spearman(x, y),
         **{f"partial_{key}": value for key, value in partials[""].items()},
-        "partial_p": permutation_p(permuted_pearson(a, b, resampled.orders)),
+        "partial_p": permutation_p(permuted_pearson(beyond_setting(x), beyond_setting(y), resampled.orders)),
         "strict_by": strict,
         **{f"strict_{key.removeprefix('t_')}": value for key, value in partials[strict].items()},
-        "n_common": int(np.isfinite(x).all(axis=0).sum()),
-        "concordance": float(concordance(x)[0]),
     }
 
 
 def _partial(resampled: _Resampled, name: str, sets: np.ndarray | None) -> dict[str, float]:
-    """A metric's partial correlation with accuracy given group and setting, with its interval and p of Student's t."""
+    """Partial correlation of a metric with accuracy given group and setting, its interval and p of Student's t."""
     x, y = resampled.metrics[name], resampled.accuracy
     a, b = beyond_setting(x, sets), beyond_setting(y, sets)
     r = float(pooled_pearson(a, b)[0])
@@ -326,11 +266,11 @@ def _partial(resampled: _Resampled, name: str, sets: np.ndarray | None) -> dict[
 
 
 def _pair_row(resampled: _Resampled, first: str, second: str, signs: Mapping[str, int]) -> dict[str, Any]:
+    """Agreement of two metrics with accuracy, and tests of their difference."""
     y, counts, orders = resampled.accuracy, resampled.draws.counts, resampled.orders
     a, b = (signs[name] * resampled.metrics[name] for name in (first, second))
     r_first, r_second, r_both = (float(pooled_pearson(*pair)[0]) for pair in ((a, y), (b, y), (a, b)))
     t, p_value = williams(r_first, r_second, r_both, resampled.n_effective)
-    w_first, w_second = (float(concordance(one)[0]) for one in (a, b))
     return {
         "cells": resampled.name,
         "first": first,
@@ -344,38 +284,45 @@ def _pair_row(resampled: _Resampled, first: str, second: str, signs: Mapping[str
         "williams_t": t,
         "williams_p": p_value,
         "permutation_p": permutation_p(permuted_pearson(a, y, orders) - permuted_pearson(b, y, orders)),
-        "concordance_first": w_first,
-        "concordance_second": w_second,
-        "concordance_difference": w_first - w_second,
-        **resampled.ends(concordance(a, counts) - concordance(b, counts), "concordance_"),
-        "concordance_p": permutation_p(swapped_concordance(a, b, resampled.swaps)),
     }
 
 
 def _verdicts(
     of_metric: Sequence[dict[str, Any]], of_pair: Sequence[dict[str, Any]], level: float
 ) -> Iterator[Verdict]:
-    """One for each claim and metric, or pair: its words must be the same for all sets of cells."""
+    """A verdict for each claim and metric, or pair; its word must be the same for all sets of cells."""
     for claim in CLAIMS:
-        found: dict[str, list[dict[str, Any]]] = {}
-        for row in of_metric if "{metric}" in claim.words else of_pair:
-            found.setdefault(claim.words.format_map(row), []).append(row)
-        for words, rows in found.items():
-            said = {_word(row, claim, level) for row in rows}
-            because = []
-            for row in rows:
-                texts = {key: format_number(one) if isinstance(one, float) else one for key, one in row.items()}
-                words_of = claim.because + (claim.stricter if row.get("strict_by") else "")
-                because.append(f"{row['cells']}: " * (len(rows) > 1) + words_of.format_map(texts))
-            yield Verdict(words, said.pop() if len(said) == 1 else "not identified", "; ".join(because))
+        by_sentence: dict[str, list[dict[str, Any]]] = {}
+        for row in of_metric if "{metric}" in claim.sentence else of_pair:
+            by_sentence.setdefault(claim.sentence.format_map(row), []).append(row)
+        for sentence, rows in by_sentence.items():
+            words = {_word(row, claim, level) for row in rows}
+            because = "; ".join(f"{row['cells']}: " * (len(rows) > 1) + _because(row, claim) for row in rows)
+            yield Verdict(sentence, words.pop() if len(words) == 1 else "not identified", because)
+
+
+def _because(row: Mapping[str, Any], claim: _Claim) -> str:
+    """The claim's number with its interval and the largest p."""
+    value, low, high = (format_number(row[name]) for name in (claim.value, *_ends(claim.intervals[-1])))
+    return f"{value} [{low}, {high}], p = {format_number(_largest_p(row, claim))}, n = {row['n_effective']}"
 
 
 def _word(row: Mapping[str, Any], claim: _Claim, level: float) -> Word:
-    low = float(np.min([row[f"{name}low"] for name in claim.intervals]))
-    high = float(np.max([row[f"{name}high"] for name in claim.intervals]))
-    if row.get("better") == "lower":  # of a correlation as it comes
+    low, high = (
+        float(limit([row[_ends(prefix)[place]] for prefix in claim.intervals]))
+        for place, limit in enumerate((np.min, np.max))
+    )
+    if row.get("better") == "lower":  # a correlation as it is computed
         low, high = -high, -low
-    # Williams' p is NaN where two columns are one, which tells nothing; Python's `max` would lose it in second place.
-    if not is_small(float(np.max([row[name] for name in claim.tests])), level):
+    if not is_small(_largest_p(row, claim), level):
         return "not identified"
     return "supported" if low > 0 else "contradicted" if high < 0 else "not identified"
+
+
+def _largest_p(row: Mapping[str, Any], claim: _Claim) -> float:
+    """NaN if any is: Williams' p is, where two columns are one."""
+    return float(np.max([row[name] for name in claim.tests]))
+
+
+def _ends(prefix: str) -> tuple[str, str]:
+    return f"{prefix}low", f"{prefix}high"

@@ -1,4 +1,4 @@
-"""Profile intervals: how far a parameter can go while all others make up for it; an end may be open.
+"""Profile intervals: how far a parameter can go while all others adapt; an end may be open.
 
 Least squares with a spread that isn't known: minus twice the log-likelihood, spread profiled out, is n ln(SSR) and a
 constant. Bates, Watts (1988), Nonlinear Regression Analysis, section 6.1; Venzon, Moolgavkar (1988), Appl. Stat. 37.
@@ -17,30 +17,30 @@ from .estimate import Estimate
 from .solve import Problem, Solution, exponent_grid, least_squares
 
 N_STEPS = 30
-"""Steps outwards, each half as long again as the one before, before an end counts as open."""
+"""Number of steps outwards, each 1.5 times the one before, after which an end counts as open."""
 N_LOOKS = 19
-"""Values of an exponent over its whole range at which is looked for further valleys."""
+"""Number of values over the whole range of an exponent, so that no further valley is missed."""
 EXACT = 1e-10
-"""Relative accuracy to which an end is found."""
+"""Relative accuracy of an interval's ends."""
 ZERO = 1e-8
-"""Exponents closer to 0 have amplitudes of which nothing can be said."""
+"""Exponents closer to 0 have amplitudes that are practically infinite."""
 
 
 class Interval(NamedTuple):
-    """Values that the data don't speak against."""
+    """Values of a parameter that the data don't exclude."""
 
     low: float
-    """The lowest; where open, as far as was looked."""
+    """The lowest value; if open, the lowest one searched."""
     high: float
     low_open: bool
-    """Whether the end lies beyond what is allowed or was looked at."""
+    """Whether the end lies beyond what is allowed or was searched."""
     high_open: bool
     in_parts: bool
-    """Whether some values inside are spoken against: the ends are the outermost."""
+    """Whether some values inside are excluded: the ends are the outermost."""
 
 
 class Profile(NamedTuple):
-    """The least sum of squares over everything else, for values of one parameter."""
+    """The least sum of squares over all other parameters, for values of one parameter."""
 
     name: str
     values: np.ndarray
@@ -51,7 +51,7 @@ class Profile(NamedTuple):
 
 
 def interval_text(interval: Sequence[Any], digits: int = 4) -> str:
-    """Low, high, whether each is open, and, if known, whether it is in parts, in words: `(open) to 0.5`."""
+    """An interval (low, high, whether each is open, whether it is in parts) in words: `(open) to 0.5`."""
     low, high, low_open, high_open = interval[:4]
     ends = ["(open)" if is_open else format_number(end, digits=digits)
             for end, is_open in ((low, low_open), (high, high_open))]  # fmt: skip
@@ -59,7 +59,7 @@ def interval_text(interval: Sequence[Any], digits: int = 4) -> str:
 
 
 def threshold(ssr: float, df: int, level: float) -> float:
-    """Sum of squares up to which a value of one parameter is in its interval.
+    """Largest sum of squares of a value inside the interval of a parameter.
 
     (SSR - least SSR) is at most the quantile of F with 1 and df, times the least SSR over df.
     """
@@ -72,80 +72,83 @@ def profiles(fit: Estimate, level: float) -> dict[str, Profile]:
     """Profile of each amplitude, slope and exponent of a least-squares fit."""
     design, exponents = fit.design, fit.parts[2]
     limit = threshold(fit.ssr, fit.df, level)
-    found = {name: profile(fit, name, limit) for name in design.exponents}
+    of_exponents = {name: profile(fit, name, limit) for name in design.exponents}
     amplitudes = {}
     for column in design.columns:
         powers = column.exponents if len(column.exponents) == 1 else ()
         if any(abs(float(exponents[power])) < ZERO for power in powers):  # its amplitude is infinite
             continue
-        one = profile(fit, column.amplitude, limit)
-        # As a power becomes a constant, its amplitude goes to infinity on one side and comes back on the other: what is
-        # allowed has two branches that meet there, and neither end of one of them bounds it.
-        exponents_allowed = [found[design.exponents[power]].interval for power in powers]
-        if any(own.low <= 0 <= own.high for own in exponents_allowed):
-            one = one._replace(interval=one.interval._replace(low_open=True, high_open=True))
-        amplitudes[column.amplitude] = one
-    return amplitudes | found
+        of_amplitude = profile(fit, column.amplitude, limit)
+        # As a power becomes a constant, its amplitude goes to infinity on one side and comes back on the other: its
+        # values have two branches that meet there, and neither end of one of them bounds it.
+        exponent_intervals = [of_exponents[design.exponents[power]].interval for power in powers]
+        if any(interval.low <= 0 <= interval.high for interval in exponent_intervals):
+            interval = of_amplitude.interval._replace(low_open=True, high_open=True)
+            of_amplitude = of_amplitude._replace(interval=interval)
+        amplitudes[column.amplitude] = of_amplitude
+    return amplitudes | of_exponents
 
 
 def profile(fit: Estimate, name: str, limit: float) -> Profile:
     """The profile of an amplitude or exponent, and its interval by a limit of the sum of squares."""
     design, problem, value, error = fit.design, fit.design.problem, fit.values[name], fit.standard_errors[name]
     is_exponent = name in design.exponents
-    place = (design.exponents if is_exponent else design.term_names).index(name)
-    most = 2.0 if is_exponent else 10 * max(abs(value), 1e-9)  # a first step is a standard error, where that is of use
+    position = (design.exponents if is_exponent else design.term_names).index(name)
+    most = 2.0 if is_exponent else 10 * max(abs(value), 1e-9)  # the first step is a standard error, if that is useful
     step = min(max(error, 1e-6 * max(abs(value), 1e-3)), most) if math.isfinite(error) else most / 10
-    seen: dict[float, Solution] = {}
+    solutions: dict[float, Solution] = {}
 
     def solve(at: float) -> Solution:
-        if at not in seen:
-            begin = seen[min(seen, key=lambda one: abs(one - at))].exponents if seen else fit.parts[2]
-            held = problem.fix(place, at) if is_exponent else _with_known(problem, place, at)
-            seen[at] = least_squares(held, [begin], grid="coarse")
-        return seen[at]
+        if at not in solutions:
+            nearest = min(solutions, key=lambda other: abs(other - at)) if solutions else None
+            start = fit.parts[2] if nearest is None else solutions[nearest].exponents
+            restricted = problem.fix(position, at) if is_exponent else _with_known(problem, position, at)
+            solutions[at] = least_squares(restricted, [start], grid="coarse")
+        return solutions[at]
 
-    bounds, coarse, own = (-math.inf, math.inf), np.zeros(0), list[int]()
+    bounds, coarse, own_exponents = (-math.inf, math.inf), np.zeros(0), list[int]()
     if is_exponent:
-        bounds = (float(problem.bounds[place, 0]), float(problem.bounds[place, 1]))
-        coarse = exponent_grid(*bounds, N_LOOKS)  # so that no further valley stays unseen
+        bounds = (float(problem.bounds[position, 0]), float(problem.bounds[position, 1]))
+        coarse = exponent_grid(*bounds, N_LOOKS)
     else:
-        own += problem.columns[place].exponents
+        own_exponents += problem.columns[position].exponents
     inside = {at: solve(at).ssr for at in map(float, coarse)}
     allowed = [value, *(at for at, ssr in inside.items() if ssr <= limit)]
     low, low_open = _end(solve, min(allowed), -step, bounds[0], limit)
     high, high_open = _end(solve, max(allowed), step, bounds[1], limit)
-    # an end that only stands where it does because an exponent of the term can go no further is open
+    # An end is open as well if it only exists because an exponent of the term is at its bound.
     low_open, high_open = (
-        is_open or bool(solve(end).at_bound[own].any()) for end, is_open in ((low, low_open), (high, high_open))
+        is_open or bool(solve(end).at_bound[own_exponents].any())
+        for end, is_open in ((low, low_open), (high, high_open))
     )
     in_parts = any(low < at < high and ssr > limit for at, ssr in inside.items())
     interval = Interval(low, high, low_open, high_open, in_parts)
-    values = np.array(sorted(seen))
-    return Profile(name, values, np.array([seen[at].ssr for at in values]), interval)
+    values = np.array(sorted(solutions))
+    return Profile(name, values, np.array([solutions[at].ssr for at in values]), interval)
 
 
-def _with_known(problem: Problem, place: int, amplitude: float) -> Problem:
-    """The problem with the printed amplitude of one column held."""
-    rest = problem.columns[:place] + problem.columns[place + 1 :]
-    return replace(problem, columns=rest, known=(*problem.known, (problem.columns[place], amplitude)))
+def _with_known(problem: Problem, position: int, amplitude: float) -> Problem:
+    """The problem with the printed amplitude of one column fixed."""
+    rest = problem.columns[:position] + problem.columns[position + 1 :]
+    return replace(problem, columns=rest, known=(*problem.known, (problem.columns[position], amplitude)))
 
 
 def _end(
-    solve: Callable[[float], Solution], begin: float, step: float, bound: float, limit: float
+    solve: Callable[[float], Solution], start: float, step: float, bound: float, limit: float
 ) -> tuple[float, bool]:
     """Where the sum of squares crosses the limit on one side, and whether it never does."""
     from scipy import optimize
 
-    inner = begin
+    inner = start
     for k in range(N_STEPS):
         outer = inner + step * 1.5**k
         if (outer - bound) * math.copysign(1, step) >= 0:
             outer = bound
         if solve(outer).ssr > limit:
-            found = optimize.brentq(
+            end = optimize.brentq(
                 lambda at: math.log(solve(at).ssr / limit), inner, outer, rtol=EXACT, xtol=EXACT * abs(step)
             )
-            return float(found), False
+            return float(end), False
         if outer == bound:
             return bound, True
         inner = outer

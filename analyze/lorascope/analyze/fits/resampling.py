@@ -1,7 +1,7 @@
-"""Draws of whole groups, orders of settings, swaps within groups, and percentile intervals, for every room."""
+"""Bootstrap draws of groups, orders of settings, and intervals from draws."""
 
 import math
-from itertools import combinations_with_replacement, permutations, product
+from itertools import combinations_with_replacement, permutations
 from numbers import Integral
 from typing import NamedTuple
 
@@ -20,14 +20,14 @@ class Draws(NamedTuple):
     counts: np.ndarray
     """Integers (draw, group): how often a group was drawn; each row sums to the number of groups."""
     weights: np.ndarray | None
-    """Probabilities (draw,), which sum to 1, where every possible draw is there; None for random draws, all alike."""
+    """Probabilities (draw,), which sum to 1, if all possible draws were made; None for random draws."""
 
 
 def group_draws(n_groups: int, n_draws: int, rng: np.random.Generator) -> Draws:
-    """Draws of as many groups as there are, with replacement: all that differ if `n_draws` allows it, else random ones.
+    """Draws of as many groups as there are, with replacement: all different ones if these are few, else `n_draws`.
 
-    Items of a test set count as groups of one. Of G groups there are C(2G - 1, G) different draws: 126 for 5, 1,716 for
-    7, 92,378 for 10. One with counts c has the multinomial probability G!/(c_1! ... c_G!) G^-G.
+    Of G groups there are C(2G - 1, G) different draws: 126 for 5, 1,716 for 7, 92,378 for 10. Counts c have the
+    multinomial probability G!/(c_1! ... c_G!) G^-G.
 
     References
     ----------
@@ -43,34 +43,22 @@ def group_draws(n_groups: int, n_draws: int, rng: np.random.Generator) -> Draws:
         raise ValueError(f"`n_groups` is {n_groups!r} and `n_draws` is {n_draws!r}; both must be at least 1")
     if math.comb(2 * n_groups - 1, n_groups) > n_draws:
         return Draws(rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_draws), None)
-    drawn = combinations_with_replacement(range(n_groups), n_groups)
-    counts = np.stack([np.bincount(one, minlength=n_groups) for one in drawn])
+    draws = combinations_with_replacement(range(n_groups), n_groups)
+    counts = np.stack([np.bincount(draw, minlength=n_groups) for draw in draws])
     weights = np.exp(-gammaln(counts + 1).sum(axis=1))
     return Draws(counts, weights / weights.sum())
 
 
 def setting_orders(n_settings: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Integers (order, setting), the first of which leaves settings as they are: all orders, or `n_draws` random ones.
-
-    Random are those beside the first where there are more than `n_draws` orders in all, such as 40,320 of 8 settings.
-    """
+    """Integers (order, setting): all orders, or `n_draws` random ones; the first order leaves settings as they are."""
     if math.factorial(n_settings) <= n_draws:
         return np.array(list(permutations(range(n_settings))))
-    as_it_is = np.arange(n_settings)
-    return np.vstack([as_it_is, rng.permuted(np.tile(as_it_is, (n_draws, 1)), axis=1)])
-
-
-def group_swaps(n_groups: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Bool (swap, group), the first of which is all False: all 2^n, or that one and `n_draws` random ones."""
-    if 2**n_groups <= n_draws:
-        return np.array(list(product((False, True), repeat=n_groups)))
-    swaps = rng.random((n_draws + 1, n_groups)) < 0.5
-    swaps[0] = False
-    return swaps
+    unchanged = np.arange(n_settings)
+    return np.vstack([unchanged, rng.permuted(np.tile(unchanged, (n_draws, 1)), axis=1)])
 
 
 def percentile_interval(values: np.ndarray, level: float, weights: np.ndarray | None = None) -> tuple[float, float]:
-    """Ends of the central share `level` of a number (draw,) over the bootstrap draws that define it; NaN if none does.
+    """Ends of the central share `level` of a number (draw,) over bootstrap draws, without NaN; NaN if all are.
 
     With the weights of `Draws` an end is the least value at which the cumulated probability reaches its share; without,
     quantiles are interpolated linearly.
@@ -90,9 +78,9 @@ def percentile_interval(values: np.ndarray, level: float, weights: np.ndarray | 
 
 
 def basic_interval(
-    found: float, values: np.ndarray, level: float, weights: np.ndarray | None = None
+    estimate: float, values: np.ndarray, level: float, weights: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """Twice the number found less the ends of `percentile_interval`: right where draws err as the number found does.
+    """Twice the estimate less the ends of `percentile_interval`: right if draws err as the estimate does.
 
     References
     ----------
@@ -104,11 +92,11 @@ def basic_interval(
     (0.875, 1.125)
     """
     low, high = percentile_interval(values, level, weights)
-    return 2 * found - high, 2 * found - low
+    return 2 * estimate - high, 2 * estimate - low
 
 
 def few_groups(what: str, n_groups: int) -> list[str]:
-    """A sentence on intervals that rest on groups, such as a bootstrap's, if they are fewer than 20; else none.
+    """A sentence on intervals of `what`, such as a bootstrap, if groups are fewer than 20; else none.
 
     References
     ----------
@@ -116,8 +104,8 @@ def few_groups(what: str, n_groups: int) -> list[str]:
 
     Examples
     --------
-    >>> few_groups("CR1", 5), few_groups("CR1", 20)
-    (['CR1 rests on 5 groups: with fewer than 20, its intervals can be too narrow'], [])
+    >>> few_groups("the bootstrap", 5), few_groups("the bootstrap", 20)
+    (['the bootstrap rests on 5 groups: with fewer than 20, its intervals can be too narrow'], [])
     """
     if n_groups >= FEW_GROUPS:
         return []
@@ -125,7 +113,7 @@ def few_groups(what: str, n_groups: int) -> list[str]:
 
 
 def refuse_draws(n_draws: int, seed: int, level: float) -> None:
-    """Raise ValueError unless a test can be made of these."""
+    """Raise ValueError unless these are a number of draws, a seed and a confidence level."""
     for name, value, least in (("n_draws", n_draws, FEWEST_DRAWS), ("seed", seed, 0)):
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
             raise ValueError(f"`{name}` is {value!r}; it must be a whole number of at least {least}")

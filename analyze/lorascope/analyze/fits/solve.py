@@ -1,6 +1,6 @@
-"""Least squares of a law by variable projection: exponents on a grid, then polished; everything linear solved exactly.
+"""Least squares of a law by variable projection: exponents are searched, everything linear is solved exactly.
 
-Golub, Pereyra (1973), SIAM J. Numer. Anal. 10, 413; Kaufman (1975), BIT 15, 49, whose gradient is the exact one.
+Golub, Pereyra (1973), SIAM J. Numer. Anal. 10, 413; Kaufman (1975), BIT 15, 49, whose gradient is exact.
 """
 
 import math
@@ -17,15 +17,15 @@ Grid = Literal["fine", "coarse"]
 Optimum = tuple[np.ndarray, float, bool]
 """Where a loss is least, the loss, and whether the search ended by itself."""
 N_GRID: Mapping[Grid, Mapping[int, int]] = {"fine": {1: 241, 2: 45, 3: 19}, "coarse": {1: 41, 2: 13, 3: 7}}
-"""Number of exponents -> grid points for each: of a first search, and of one that has a good start."""
+"""Kind of search -> number of exponents -> grid points for each; a search with a good start is coarse."""
 N_POLISHED: Mapping[Grid, int] = {"fine": 4, "coarse": 2}
-"""Local minima of the grid from which a search goes on."""
+"""Kind of search -> number of local minima of the grid that are polished."""
 SPREAD = 0.5
-"""Exponents below it are spaced evenly, those above it by their logarithm."""
+"""Exponents below it are spaced evenly on a grid, larger ones by their logarithm."""
 RANK = 1e-12
 """Singular values below this share of the largest count as zero."""
 AT_BOUND = 1e-6
-"""Share of its range within which an exponent counts as being at its bound."""
+"""An exponent this near to an end of its range, as a share of the range, counts as being at its bound."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Problem:
     weights: np.ndarray
     """(n,)"""
     levels: np.ndarray
-    """(n, g) columns of groups and offsets; the constant lies in their span."""
+    """(n, g) columns of groups and offsets; their span contains the constant."""
     columns: tuple[Column, ...]
     bounds: np.ndarray
     """(q, 2) of exponents; a fixed one has two equal ends."""
     known: tuple[tuple[Column, float], ...] = ()
-    """Printed terms of a given amplitude."""
+    """Printed terms whose amplitude is fixed."""
 
     @cached_property
     def basis(self) -> np.ndarray:
@@ -51,13 +51,13 @@ class Problem:
 
     @property
     def free(self) -> np.ndarray:
-        """Places of exponents that aren't fixed."""
+        """Positions of exponents that aren't fixed."""
         return np.flatnonzero(self.bounds[:, 0] < self.bounds[:, 1])
 
-    def fix(self, place: int, value: float) -> "Problem":
-        """The problem with one exponent held."""
+    def fix(self, position: int, value: float) -> "Problem":
+        """The problem with one exponent fixed."""
         bounds = self.bounds.copy()
-        bounds[place] = value
+        bounds[position] = value
         return replace(self, bounds=bounds)
 
     def at_bound(self, exponents: np.ndarray) -> np.ndarray:
@@ -70,16 +70,16 @@ class Problem:
         """(..., n, k) columns at exponents (..., q), weighted."""
         if not self.columns:
             return np.zeros((*exponents.shape[:-1], len(self.target), 0))
-        terms = np.stack([one.centred(exponents) for one in self.columns], axis=-1)
+        terms = np.stack([column.centred(exponents) for column in self.columns], axis=-1)
         return np.asarray(terms * self.weights[:, None])
 
-    def wanted(self, exponents: np.ndarray) -> np.ndarray:
-        """(n,) weighted target less what is known."""
+    def unknown(self, exponents: np.ndarray) -> np.ndarray:
+        """(n,) weighted target less the known terms."""
         known = sum(amplitude * column.printed(exponents) for column, amplitude in self.known)
         return np.asarray(self.weights * (self.target - known))
 
     def across(self, columns: np.ndarray) -> np.ndarray:
-        """What of columns (..., n, k) the levels leave."""
+        """Columns (..., n, k) less their projection on the levels."""
         return np.asarray(columns - self.basis @ (self.basis.T @ columns))
 
 
@@ -91,17 +91,15 @@ class Solution(NamedTuple):
     coefficients: np.ndarray
     """(k,) of the columns."""
     levels: np.ndarray
-    """(g,) of the levels: of least norm where they overlap."""
+    """(g,) coefficients of the levels, of least norm where these overlap."""
     ssr: float
     at_bound: np.ndarray
     """(q,) whether a free exponent lies at an end of its range."""
     converged: bool
-    reached: np.ndarray
-    """(start,) whether the search from each of the further starts ended here."""
 
 
 def spanned(columns: np.ndarray, least: float) -> np.ndarray:
-    """(n, rank) an orthonormal basis of what columns span, singular values below a share of the largest left out."""
+    """(n, rank) an orthonormal basis of the span of columns, without singular values below a share of the largest."""
     u, s, _ = np.linalg.svd(columns, full_matrices=False)
     return np.asarray(u[:, s > least * s[:1].sum()])
 
@@ -110,10 +108,10 @@ def slopes(
     levels: np.ndarray, columns: Sequence[Column], coefficients: np.ndarray, exponents: np.ndarray
 ) -> np.ndarray:
     """(n, p) derivatives of a law by levels, coefficients (k,) and exponents (q,)."""
-    own = np.zeros((len(levels), len(exponents)))
-    for coefficient, one in zip(coefficients, columns, strict=True):
-        own += coefficient * one.centred_slopes(exponents)
-    return np.column_stack([levels, *(one.centred(exponents) for one in columns), own])
+    by_exponents = np.zeros((len(levels), len(exponents)))
+    for coefficient, column in zip(coefficients, columns, strict=True):
+        by_exponents += coefficient * column.centred_slopes(exponents)
+    return np.column_stack([levels, *(column.centred(exponents) for column in columns), by_exponents])
 
 
 def exponent_grid(low: float, high: float, n: int) -> np.ndarray:
@@ -126,28 +124,29 @@ def exponent_grid(low: float, high: float, n: int) -> np.ndarray:
 def least_squares(problem: Problem, starts: Sequence[np.ndarray] = (), *, grid: Grid = "fine") -> Solution:
     """The least sum of squares, from the lowest minima of a grid over the exponents and from further starts (q,)."""
     if not len(problem.free):
-        return _finished(problem, problem.bounds[:, 0].copy(), True, np.ones(len(starts), bool))
-    ends = [_polished(problem, np.clip(one, *problem.bounds.T)) for one in (*starts, *_grid_minima(problem, grid))]
-    exponents, loss, converged = min(ends, key=lambda end: end[1])
-    reached = np.array([end[1] <= loss * (1 + 1e-8) for end in ends[: len(starts)]], bool)
-    return _finished(problem, exponents, converged, reached)
+        return _finished(problem, problem.bounds[:, 0].copy(), True)
+    optima = [
+        _polished(problem, np.clip(start, *problem.bounds.T)) for start in (*starts, *_grid_minima(problem, grid))
+    ]
+    exponents, _, converged = min(optima, key=lambda optimum: optimum[1])
+    return _finished(problem, exponents, converged)
 
 
 def search(
-    residuals: Callable[[np.ndarray], np.ndarray], moved: Callable[[np.ndarray], np.ndarray], begin: np.ndarray,
+    residuals: Callable[[np.ndarray], np.ndarray], jacobian: Callable[[np.ndarray], np.ndarray], start: np.ndarray,
     bounds: np.ndarray, *, delta: float = math.inf, **options: Any,
 ) -> Optimum:  # fmt: skip
-    """The least loss, half of squares or Huber's, of residuals with derivatives `moved`, within bounds (p, 2)."""
+    """The least loss, half the sum of squares or Huber's, of residuals with their Jacobian, within bounds (p, 2)."""
     from scipy import optimize  # type: ignore[import-untyped]
 
-    unit = float(np.abs(residuals(begin)).max()) or 1.0  # tolerances are absolute
+    unit = float(np.abs(residuals(start)).max()) or 1.0  # tolerances are absolute
     is_huber = math.isfinite(delta)
-    done: Any = optimize.least_squares(
-        lambda at: residuals(at) / unit, begin, jac=lambda at: moved(at) / unit, bounds=bounds.T,
+    optimum: Any = optimize.least_squares(
+        lambda at: residuals(at) / unit, start, jac=lambda at: jacobian(at) / unit, bounds=bounds.T,
         loss="huber" if is_huber else "linear", f_scale=delta / unit if is_huber else 1.0,
         **{"method": "dogbox", "xtol": 1e-14, "ftol": 1e-15, "gtol": 1e-15, **options},
     )  # fmt: skip
-    return done.x, float(done.cost) * unit**2, bool(done.status > 0)
+    return optimum.x, float(optimum.cost) * unit**2, bool(optimum.status > 0)
 
 
 def _grid_minima(problem: Problem, grid: Grid) -> list[np.ndarray]:
@@ -160,70 +159,71 @@ def _grid_minima(problem: Problem, grid: Grid) -> list[np.ndarray]:
     u, s, _ = np.linalg.svd(columns / _lengths(columns, whole)[:, None, :], full_matrices=False)
     bases = u * (s > RANK**0.5 * s[:, :1])[:, None, :]  # zeros where columns depend on each other
     each = points if problem.known else points[:1]
-    rest = problem.across(np.stack([problem.wanted(point) for point in each])[..., None])
-    kept = np.matmul(bases.transpose(0, 2, 1), rest)
-    ssr = (rest**2).sum(axis=(1, 2)) - (kept**2).sum(axis=(1, 2))
+    rest = problem.across(np.stack([problem.unknown(point) for point in each])[..., None])
+    explained = np.matmul(bases.transpose(0, 2, 1), rest)
+    ssr = (rest**2).sum(axis=(1, 2)) - (explained**2).sum(axis=(1, 2))
     return list(points[minima(ssr.reshape([len(axis) for axis in axes]))[: N_POLISHED[grid]]])
 
 
 def minima(values: np.ndarray) -> np.ndarray:
-    """Flat places of the local minima of values on a grid, the lowest first; neighbours share an edge."""
+    """Flat indices of the local minima of values on a grid, the lowest first; neighbours share an edge."""
     from scipy import ndimage
 
     cross = ndimage.generate_binary_structure(values.ndim, 1)
-    places = np.flatnonzero(values == ndimage.minimum_filter(values, footprint=cross, mode="nearest"))
-    return np.asarray(places[np.argsort(values.ravel()[places], kind="stable")])
+    indices = np.flatnonzero(values == ndimage.minimum_filter(values, footprint=cross, mode="nearest"))
+    return np.asarray(indices[np.argsort(values.ravel()[indices], kind="stable")])
 
 
-def _polished(problem: Problem, begin: np.ndarray) -> Optimum:
-    """The least half sum of squares from exponents (q,) to begin with."""
+def _polished(problem: Problem, start: np.ndarray) -> Optimum:
+    """The local minimum of half the sum of squares from starting exponents (q,)."""
     free = problem.free
 
-    def whole(some: np.ndarray) -> np.ndarray:
-        exponents = begin.astype(np.float64)
-        exponents[free] = some
+    def all_exponents(values: np.ndarray) -> np.ndarray:
+        exponents = start.astype(np.float64)
+        exponents[free] = values
         return exponents
 
-    at, loss, converged = search(
-        lambda some: _solve_linear(problem, whole(some))[0],
-        lambda some: _projected_slopes(problem, whole(some))[:, free],
-        begin[free], problem.bounds[free], x_scale=np.maximum(np.abs(begin[free]), 0.1), xtol=1e-12, max_nfev=200,
+    values, loss, converged = search(
+        lambda values: _solve_linear(problem, all_exponents(values))[0],
+        lambda values: _projected_slopes(problem, all_exponents(values))[:, free],
+        start[free], problem.bounds[free], x_scale=np.maximum(np.abs(start[free]), 0.1), xtol=1e-12, max_nfev=200,
     )  # fmt: skip
-    return whole(at), loss, converged
+    return all_exponents(values), loss, converged
 
 
 def _solve_linear(problem: Problem, exponents: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weighted residuals (n,), coefficients (k,) and an orthonormal basis (n, k) of the columns across the levels."""
-    wanted = problem.across(problem.wanted(exponents)[:, None])[:, 0]
+    target = problem.across(problem.unknown(exponents)[:, None])[:, 0]
     whole = problem.weighted(exponents)
     columns = problem.across(whole)
     sizes = _lengths(columns, whole)
     u, s, vt = np.linalg.svd(columns / sizes, full_matrices=False)
-    keep = s > RANK * s[:1].sum()
-    u, s, vt = u[:, keep], s[keep], vt[keep]
-    part = u.T @ wanted
-    return wanted - u @ part, (vt.T @ (part / s)) / sizes, u
+    is_used = s > RANK * s[:1].sum()
+    u, s, vt = u[:, is_used], s[is_used], vt[is_used]
+    part = u.T @ target
+    return target - u @ part, (vt.T @ (part / s)) / sizes, u
 
 
 def _lengths(columns: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """(..., k) of columns across the levels; infinite where the levels hold all but a rounding of the whole ones."""
-    left = np.linalg.norm(columns, axis=-2)
-    return np.where(left > RANK * np.linalg.norm(whole, axis=-2), left, np.inf)
+    """(..., k) lengths of projected columns; infinite where only rounding is left of the whole column."""
+    lengths = np.linalg.norm(columns, axis=-2)
+    return np.where(lengths > RANK * np.linalg.norm(whole, axis=-2), lengths, np.inf)
 
 
 def _projected_slopes(problem: Problem, exponents: np.ndarray) -> np.ndarray:
     """(n, q) Kaufman's Jacobian of the residuals."""
     _, coefficients, u = _solve_linear(problem, exponents)
-    moved = slopes(problem.levels, problem.columns, coefficients, exponents)[:, -len(exponents) :]
+    derivatives = slopes(problem.levels, problem.columns, coefficients, exponents)[:, -len(exponents) :]
     for column, amplitude in problem.known:
-        moved += amplitude * column.printed_slopes(exponents)
-    moved = problem.across(problem.weights[:, None] * moved)
-    return np.asarray(u @ (u.T @ moved) - moved)
+        derivatives += amplitude * column.printed_slopes(exponents)
+    derivatives = problem.across(problem.weights[:, None] * derivatives)
+    return np.asarray(u @ (u.T @ derivatives) - derivatives)
 
 
-def _finished(problem: Problem, exponents: np.ndarray, converged: bool, reached: np.ndarray) -> Solution:
+def _finished(problem: Problem, exponents: np.ndarray, converged: bool) -> Solution:
+    """The solution at given exponents."""
     residuals, coefficients, _ = _solve_linear(problem, exponents)
-    rest = problem.wanted(exponents) - problem.weighted(exponents) @ coefficients
+    rest = problem.unknown(exponents) - problem.weighted(exponents) @ coefficients
     levels = np.linalg.lstsq(problem.weights[:, None] * problem.levels, rest, rcond=RANK)[0]
     ssr = float((residuals**2).sum())
-    return Solution(exponents, coefficients, levels, ssr, problem.at_bound(exponents), converged, reached)
+    return Solution(exponents, coefficients, levels, ssr, problem.at_bound(exponents), converged)

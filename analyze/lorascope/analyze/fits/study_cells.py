@@ -1,4 +1,4 @@
-"""The cells that metrics are compared on: a study's table, checked, by group and setting."""
+"""Cells by group and setting on which metrics are compared, checked."""
 
 from collections.abc import Sequence
 
@@ -9,21 +9,21 @@ from .correlations import centred
 from .frame import Cells, checked, group_labels, some_of
 
 LOG = "ln "
-"""Beginning of the name of a metric that is the natural logarithm of a column."""
+"""Prefix of a metric that is the natural logarithm of a column."""
 LEAST_EFFECTIVE = 4
-"""Fewest cells, less groups, plus 1, that a comparison takes: with fewer, Williams' t has no degree of freedom."""
+"""Fewest cells, less groups, plus 1: with fewer, Williams' t has no degree of freedom."""
 
 
 def read_cells(
     frame: pd.DataFrame, accuracy: str, metrics: Sequence[str], groups: Sequence[str], setting: str
 ) -> tuple[Cells, pd.DataFrame]:
-    """The rows of a table that can be compared; and accuracy and metrics, by their names, under (group, setting).
+    """Rows of a table that can be compared, and its accuracy and metrics indexed by (group, setting).
 
     Raises TypeError or ValueError as `checked`; ValueError also if accuracy isn't between 0 and 1, a group has a
     setting twice, a metric is accuracy itself, or no column is named.
     """
-    for option, named in (("metrics", metrics), ("groups", groups)):
-        if not named:
+    for option, columns in (("metrics", metrics), ("groups", groups)):
+        if not columns:
             raise ValueError(f"`{option}` is empty; name at least one column, which varies")
     sources = {name: name if name in getattr(frame, "columns", ()) else name.removeprefix(LOG) for name in metrics}
     if own := [name for name, column in sources.items() if accuracy in (name, column)]:
@@ -50,7 +50,7 @@ def read_cells(
 
 
 def comparable(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Cells under (group, setting) without groups of a single one, and a sentence on these.
+    """Cells of groups that have several, and a sentence on the other groups.
 
     Raises ValueError if too little is left to compare; `name` says which cells of a study these are.
     """
@@ -70,5 +70,5 @@ def comparable(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, tuple[str,
     for key, column in cells.items():
         if not np.nan_to_num(centred(column.unstack().to_numpy())).any():
             raise ValueError(f"{key!r} is the same in all cells of each group{of}; there is nothing to correlate")
-    said = f"of the cells {name!r}, {some_of(lone)} {'have' if len(lone) > 1 else 'has'} a single one: left out"
-    return cells, (said,) if lone else ()
+    note = f"of the cells {name!r}, {some_of(lone)} {'have' if len(lone) > 1 else 'has'} a single one: left out"
+    return cells, (note,) if lone else ()

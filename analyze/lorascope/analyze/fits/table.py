@@ -1,4 +1,4 @@
-"""From a study's table to a design: what it can't tell is refused here, in words."""
+"""A design made of a study's table; a table that can't determine the law is refused."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -14,33 +14,34 @@ from .laws import AXES, BOUNDS, Column, law_named
 from .solve import spanned
 
 CONSTANT = 1e-12
-"""Share of the response below which differences are nothing but rounding."""
+"""Differences below this share of the response are rounding."""
 LARGEST = 1e100
-"""Size of a response above which, and below the inverse of which, sums of squares can't be computed."""
+"""Largest response, and the inverse of the smallest, whose sums of squares can be computed."""
 LARGEST_POWER = 250.0
-"""Logarithm of the largest power of a size that a search may meet: exponents are held below it."""
+"""Logarithm of the largest power of a size that a search may compute; it limits the exponents."""
 
 
 def make_design(
     frame: pd.DataFrame, response: str, N: str | None, R: str | None, D: str | None, *, groups: Sequence[str],
     offsets: Sequence[str], share: str | None, repeat: str | None, law: str, residuals: Any,
 ) -> Design:  # fmt: skip
-    """See `fit_scaling_law`."""
-    chosen = law_named(law)
+    """The design of a law on the rows of a table; see `fit_scaling_law`."""
+    form = law_named(law)
     roles = {axis: name for axis, name in (("N", N), ("R", R), ("D", D)) if name is not None}
     if residuals not in get_args(Residual):
         raise ValueError(f"`residuals` is {residuals!r}; it is one of {list(get_args(Residual))}")
-    for name, given in (("groups", groups), ("offsets", offsets)):
-        if isinstance(given, str) or not isinstance(given, Sequence):
-            raise ValueError(f"`{name}` is {given!r}; give a sequence of columns, which may be empty")
+    for name, option in (("groups", groups), ("offsets", offsets)):
+        if isinstance(option, str) or not isinstance(option, Sequence):
+            raise ValueError(f"`{name}` is {option!r}; give a sequence of columns, which may be empty")
     if law == "share" and share is None:
         raise ValueError("the law 'share' needs `share`: the column of how many layers share their weights")
     if law != "share":
         share = None
-        refuse_sizes(roles, law)
+        if not roles:
+            raise ValueError("a law needs at least one of `N`, `R` and `D`: the column of each size that was varied")
     numbers = [response, *roles.values(), *([share] if share else [])]
     columns = [*numbers, *groups, *offsets, *([repeat] if repeat else [])]
-    positive = numbers if chosen.logarithmic or residuals != "absolute" else numbers[1:]
+    positive = numbers if form.logarithmic or residuals != "absolute" else numbers[1:]
     rows, left_out = checked(
         frame, numbers=numbers, positive=positive, labels=columns[len(numbers) :], may_lack=[response]
     )
@@ -49,39 +50,31 @@ def make_design(
     sizes, dropped = _sizes_in_use(rows, roles, law)
     sizes |= {"share": share} if share else {}
     references = references_of(rows, sizes)
-    arrays = arrays_of(rows, law, sizes, references, groups, offsets, rows.iloc[0])
-    limits, narrowed = _exponent_bounds(*chosen.terms(arrays["logs"]))
+    arrays = arrays_of(rows, sizes, references, groups, offsets, rows.iloc[0])
+    limits, narrowed = _exponent_bounds(*form.terms(arrays["logs"]))
     lacking = (pd.crosstab(arrays["groups"], arrays["settings"]) == 0).any(axis=1)
-    holes = [f"settings that other groups have are missing in {int(lacking.sum())} of {len(lacking)} groups"]
+    gaps = [f"settings that other groups have are missing in {int(lacking.sum())} of {len(lacking)} groups"]
     design = Design(
         law_name=law, response=response, sizes=sizes, references=references, group_columns=tuple(groups),
-        offset_columns=tuple(offsets), residual="absolute" if chosen.logarithmic else residuals, limits=limits,
-        notes=(*left_out, *dropped, *narrowed, *(holes if lacking.any() else ())), **arrays,
+        offset_columns=tuple(offsets), residual="absolute" if form.logarithmic else residuals, limits=limits,
+        notes=(*left_out, *dropped, *narrowed, *(gaps if lacking.any() else ())), **arrays,
     )  # fmt: skip
     _refuse_undetermined(design)
     return design
 
 
-def refuse_sizes(roles: Mapping[str, str], law: str) -> None:
-    """Raise if no size is given, or not those that the law is about."""
-    if not roles:
-        raise ValueError("a law needs at least one of `N`, `R` and `D`: the column of each size that was varied")
-    if law == "as printed" and not {"R", "D"} <= roles.keys():
-        raise ValueError("the law 'as printed' has a term of D/R, which needs `R` and `D`; or take 'additive'")
-
-
 def _refuse_repeated(rows: pd.DataFrame, response: str) -> None:
-    again = rows[rows.duplicated(keep=False)]
-    if len(again):
-        same = again.index[(again == again.iloc[0]).all(axis=1)]
+    repeated = rows[rows.duplicated(keep=False)]
+    if len(repeated):
+        same = repeated.index[(repeated == repeated.iloc[0]).all(axis=1)]
         raise ValueError(
-            f"rows {', '.join(map(str, same))} are the same, {response!r} = {again[response].iloc[0]:g} included: "
+            f"rows {', '.join(map(str, same))} are the same, {response!r} = {repeated[response].iloc[0]:g} included: "
             "one run twice? drop one, or name the column that tells repeats apart as `repeat`"
         )
 
 
 def _refuse_response(values: np.ndarray, response: str, groups: np.ndarray, *, is_grouped: bool) -> None:
-    """Raise if a response is of a size that can't be squared, or doesn't vary within groups."""
+    """Raise if a response can't be squared, or doesn't vary within groups."""
     largest = float(np.abs(values).max())
     for end in (largest, float(values.min())):
         if end > 0 and not 1 / LARGEST <= end <= LARGEST:
@@ -92,38 +85,38 @@ def _refuse_response(values: np.ndarray, response: str, groups: np.ndarray, *, i
 
 
 def _sizes_in_use(rows: pd.DataFrame, roles: Mapping[str, str], law: str) -> tuple[dict[str, str], list[str]]:
-    """N, R and D of more than one level, and a sentence on each that has just one."""
-    used, said = {}, []
+    """Columns of N, R and D that have several levels, and a sentence on each that has just one."""
+    used, notes = {}, []
     for axis, column in roles.items():
         if axis == "N" and law == "share":
             continue
-        if law == "as printed" or rows[column].nunique() > 1:
+        if rows[column].nunique() > 1:
             used[axis] = column
         else:
             term = f"{AXES[axis].amplitude} ({axis}0/{axis})^{AXES[axis].exponent}"
-            said.append(f"{column!r} is {rows[column].iloc[0]:g} in every row: {term} is part of the level")
+            notes.append(f"{column!r} is {rows[column].iloc[0]:g} in every row: {term} is part of the level")
     if not used and law != "share":
         sizes = ", ".join(f"{column!r} = {rows[column].iloc[0]:g}" for column in roles.values())
         raise ValueError(f"no size varies ({sizes}); a law needs a column with at least three levels")
-    return used, said
+    return used, notes
 
 
 def _exponent_bounds(
     columns: Sequence[Column], exponents: Sequence[str]
 ) -> tuple[dict[str, tuple[float, float]], list[str]]:
-    """Where exponents are looked for, and a sentence on each whose powers can't be computed as far as others'."""
-    ends, said = {}, []
-    for place, name in enumerate(exponents):
-        widest = max(float(np.abs(one.log_x).max()) for one in columns if place in one.exponents)
+    """Range of each exponent, and a sentence on each whose powers can't be computed in all of its range."""
+    ends, notes = {}, []
+    for position, name in enumerate(exponents):
+        widest = max(float(np.abs(column.log_x).max()) for column in columns if position in column.exponents)
         most = LARGEST_POWER / max(widest, 1e-9)
         low, high = ends[name] = (max(BOUNDS[name][0], -most), min(BOUNDS[name][1], most))
         if ends[name] != BOUNDS[name]:
-            said.append(f"{name} is looked for from {low:.3g} to {high:.3g} only: powers beyond it can't be computed")
-    return ends, said
+            notes.append(f"{name} is searched from {low:.3g} to {high:.3g} only: powers beyond it can't be computed")
+    return ends, notes
 
 
 def _refuse_undetermined(design: Design) -> None:
-    """Raise where `determined` is False, with the reason."""
+    """Raise if the settings don't determine the law, with the reason."""
     n, n_levels, names = len(design.frame), len(design.level_names), ", ".join(design.term_names)
     if n <= len(design.names):
         raise ValueError(

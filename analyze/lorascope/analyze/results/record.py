@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-SHAPING = ("lorascope", "numpy", "scipy", "pandas", "statsmodels")
+SHAPING = ("lorascope", "numpy", "scipy", "pandas")
 """Packages whose versions may move a number."""
 
 

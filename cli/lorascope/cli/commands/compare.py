@@ -35,7 +35,7 @@ def compare(
     """Compare how well MIUB, cross-entropy and other metrics predict accuracy, within groups of a study.
 
     It prints correlations with accuracy, what each metric adds if the setting is known, and tests of the differences
-    between metrics; these take into account that all metrics come from the same cells.
+    between metrics, which come from the same cells.
 
     Parameters
     ----------
@@ -70,32 +70,32 @@ def compare(
     full
         Print all tables and remarks, not only the verdicts.
     as_json
-        Print one JSON object and nothing else: `study` (`source`, `where`, `n_rows`, `notes`), `comparison`, every
-        number at full precision, and `remarks`.
+        Print one JSON object and nothing else: `study` (`source`, `where`, `n_rows`, `notes`), `comparison`
+        (`verdicts`, `tables`, `notes`, `provenance`), every number at full precision, and `remarks`.
     out
-        Write report.txt, report.json and figures.html to this folder, new or empty; or the first table alone, to a name
+        Write report.json and figures.html to this folder, new or empty; or the first table alone, to a name
         ending in .csv, .parquet, .json, .nc or .zarr.
     """
     refuse_out(out)
     if n_draws > MOST_DRAWS:
         raise ValueError(f"`--n-draws` is {n_draws}; give at most {MOST_DRAWS}")
-    asked = rows_where(where)
-    frame = study_table(study, asked, workers)
+    conditions = rows_where(where)
+    frame = study_table(study, conditions, workers)
 
     from lorascope.analyze.fits.metrics import compare_metrics
 
     columns = chosen_groups(frame, groups)
-    found = compare_metrics(
+    comparison = compare_metrics(
         frame, accuracy, metric, groups=columns, setting=setting, higher_is_better=higher_is_better,
         collapsed_below=collapsed_below, n_draws=n_draws, seed=seed, level=level,
     )  # fmt: skip
     deliver(
-        f"Metrics and {accuracy}", frame, asked, [found.summary()], {"comparison": found.to_dict()}, as_json=as_json,
-        out=out, full=full, figures=[("Correlation with accuracy", lambda: _figure(found))],
+        "comparison", frame, conditions, comparison.summary(), as_json=as_json, out=out, full=full,
+        figures=[("Correlation with accuracy", lambda: _figure(comparison))],
     )  # fmt: skip
 
 
-def _figure(found: "MetricComparison") -> Any:
+def _figure(comparison: "MetricComparison") -> Any:
     from lorascope.analyze.figures import metrics_figure  # plotly, for which no other output waits
 
-    return metrics_figure(found)
+    return metrics_figure(comparison)

@@ -8,7 +8,9 @@ from typing import Any
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.figures import metrics_figure, profile_figure, scaling_figure, training_figure
-from lorascope.analyze.fits.summary import WORDS
+from lorascope.analyze.fits.fit import FitReport
+from lorascope.analyze.fits.metrics import MetricComparison
+from lorascope.analyze.fits.verdicts import WORDS
 from lorascope.analyze.report.document import document
 from lorascope.analyze.report.markup import escape, figure, notice, section, tile
 from lorascope.analyze.results.format import format_number, format_percent
@@ -233,10 +235,15 @@ def _claims(study: StudyResults) -> Iterator[str]:
         yield f"<details><summary>{_counts(own['verdict'])}</summary>{verdict_list(verdicts)}</details>"
 
 
-def _summary(result: Any) -> str:
-    """Verdicts of a fit or comparison, and behind a click all that it prints."""
-    numbers = f"<details><summary>all numbers</summary><pre>{escape(result.summary())}</pre></details>"
-    return verdict_list(result.verdicts) + numbers
+def _summary(result: FitReport | MetricComparison) -> str:
+    """Verdicts of a fit or comparison, and behind a click its tables and notes."""
+    summary = result.summary()
+    tables = "".join(
+        f"<h4>{escape(title)}</h4><pre>{escape(rows.to_string(index=False, float_format=format_number))}</pre>"
+        for title, rows in summary.tables.items()
+    )
+    notes = "".join(f"<li>{escape(note)}</li>" for note in summary.notes)
+    return f"{verdict_list(summary.verdicts)}<details><summary>all numbers</summary>{tables}<ul>{notes}</ul></details>"
 
 
 def _try_figure(name: str, make: Callable[[], Any]) -> str:

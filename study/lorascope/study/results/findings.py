@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from lorascope.analyze.fits.summary import Word
+from lorascope.analyze.fits.verdicts import Word
 from lorascope.analyze.results.format import format_number
 
 from .trainings import Spread

@@ -7,7 +7,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 from scipy import stats  # type: ignore[import-untyped]
 
-from lorascope.analyze.fits.summary import Word
+from lorascope.analyze.fits.verdicts import Word
 from lorascope.analyze.results.format import format_number, format_percent
 
 from .findings import Finding, lacking, plural

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 from scipy import stats  # type: ignore[import-untyped]
 
-from lorascope.analyze.fits.summary import Verdict
+from lorascope.analyze.fits.verdicts import Verdict
 
 from .cells import first_length
 from .claims import PROMPT, PROMPTS, RANK, SIZE, TEXT, TUNING, Claim, log_ratio
