@@ -21,7 +21,7 @@ LAW = {"alpha": 1.5, "beta": 0.5}
 def test_the_law_behind_the_results_is_found(units: list[UnitResult]) -> None:
     law = study_law(study_cells(units))
     assert not isinstance(law, str)
-    intervals = law.fit.conf_int("F")
+    intervals = law.fit.conf_int()
     for name, truth in LAW.items():
         assert intervals.loc[name, "low"] < truth < intervals.loc[name, "high"]
     assert list(law.fit.design.group_columns) == ["dataset"]
