@@ -28,7 +28,7 @@ def test_the_papers_metrics(capsys: pytest.CaptureFixture[str], study: pd.DataFr
     assert "65 rows\n* LLaMA3's share1 is its r32 run printed a second time: it is taken once" in out
     for verdict in found.verdicts:
         assert flat(f"{verdict.word} {verdict.claim} ({verdict.because})") in flat(out)
-    assert "ln MIUB │ -0.2903 │ 0.02998 │ 0.009524" in flat(out)
+    assert "ln MIUB │ -0.290 │ 0.0300 │ 0.00952" in flat(out)
     assert "williams_t" not in out
 
 

@@ -109,7 +109,7 @@ def test_names_are_no_lines_of_their_own(capsys: pytest.CaptureFixture[str]) -> 
     frame = pd.DataFrame({"x": [1, 2]})
     frame.attrs = {"source": evil, "notes": [evil]}
     rows = pd.DataFrame({evil: [evil]})
-    summary = Summary(evil, [Verdict(evil, "supported", evil)], {evil: rows}, [evil], {})
+    summary = Summary(evil, [Verdict(evil, "supported", evil)], {"t": rows}, [evil], {})
     deliver("fit", frame, {evil: [evil]}, summary, as_json=False, out=None, full=True, remarks=[evil])
     assert not any(line.strip().startswith("# x") for line in capsys.readouterr().out.splitlines())
 
