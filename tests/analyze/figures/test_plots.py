@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from lorascope.analyze.figures import depth_figure, position_figure, sample_figure, share_figure
+from lorascope.analyze.figures import depth_figure, position_figure, sample_figure
 from lorascope.analyze.figures.captions import run_name
 from lorascope.analyze.miub.miub import miub
 from lorascope.analyze.miub.qualify import qualify
@@ -22,31 +22,16 @@ def qualified(small: Small) -> xr.DataTree:
     return qualify(small.run)
 
 
-def test_share_curve_ends_at_one(qualified: xr.DataTree) -> None:
-    figure = share_figure(qualified)
-    even, line, mark = figure.data
-    shares = np.sort(qualified["share"].values)[::-1]
-    np.testing.assert_allclose(line.y, np.cumsum(shares))
-    assert (mark.x[0], mark.y[0]) == (5, pytest.approx(shares[:5].sum()))
-    assert even.y[-1] == 1
-    texts = [note.text for note in figure.layout.annotations]
-    assert texts == [f"5 largest: {100 * shares[:5].sum():.1f} %", "equal shares"]
-
-
 def test_position_figure_shows_quantiles_and_counts(small: Small, qualified: xr.DataTree) -> None:
     position, total = qualified["tokens/position"].values, small.js().sum(axis=1)
-    origin = np.where(np.arange(len(position)) % 2, 2.0, np.nan)
-    for start in (None, origin):
-        figure = position_figure(qualified, origin=start, label="<b>place")
-        median = next(trace for trace in figure.data if trace.name == "median")
-        places = position if start is None else position - start
-        assert list(median.x) == sorted(set(places[np.isfinite(places)].tolist()))
-        for x, y, n in zip(median.x, median.y, figure.data[-1].y, strict=True):
-            assert y == pytest.approx(np.median(total[places == x]), rel=1e-5)
-            assert n == (places == x).sum()
-        assert figure.layout.xaxis2.title.text == "&lt;b&gt;place"
-        counted = f"n = {sum(figure.data[-1].y)} tokens of 12 samples."
-        assert f"{run_name(qualified.attrs)}. Median and bands over tokens; {counted}" in title_of(figure)
+    figure = position_figure(qualified)
+    median = next(trace for trace in figure.data if trace.name == "median")
+    assert list(median.x) == sorted(set(position.tolist()))
+    for x, y, n in zip(median.x, median.y, figure.data[-1].y, strict=True):
+        assert y == pytest.approx(np.median(total[position == x]), rel=1e-5)
+        assert n == (position == x).sum()
+    counted = f"n = {len(position)} tokens of 12 samples."
+    assert f"{run_name(qualified.attrs)}. Median and bands over tokens; {counted}" in title_of(figure)
 
 
 def test_positions_weigh_their_tokens(make_small: Callable[..., Small]) -> None:
@@ -135,17 +120,16 @@ def test_other_results_are_refused(result: xr.DataTree, make_small: Callable[...
 def test_histogram_marks_mean_and_error(small: Small, result: xr.DataTree) -> None:
     expected = small.by_sample(small.js()).sum(axis=1)
     error = expected.std(ddof=1) / np.sqrt(12)
-    for titled in (True, False):
-        figure = sample_figure(result, titled=titled)
-        box, bars = figure.data
-        np.testing.assert_allclose(bars.x, expected, rtol=1e-5)
-        band = next(shape for shape in figure.layout.shapes if shape.type == "rect")
-        np.testing.assert_allclose([band.x0, band.x1], expected.mean() + error * np.array([-1, 1]), rtol=1e-5)
-        assert title_of(figure).startswith("MIUB by sample: " if titled else "None")
-        assert figure.layout.xaxis2.title.text == "MIUB of a sample (nat)"
-        assert box.boxpoints == "all"
-        assert list(box.text) == [f"item-{i}" for i in range(12)]
-    assert "Dashed: mean; grey: ± standard error; n = 12 samples. Mean over tokens." in title_of(sample_figure(result))
+    figure = sample_figure(result)
+    box, bars = figure.data
+    np.testing.assert_allclose(bars.x, expected, rtol=1e-5)
+    band = next(shape for shape in figure.layout.shapes if shape.type == "rect")
+    np.testing.assert_allclose([band.x0, band.x1], expected.mean() + error * np.array([-1, 1]), rtol=1e-5)
+    assert title_of(figure).startswith("MIUB by sample: ")
+    assert figure.layout.xaxis2.title.text == "MIUB of a sample (nat)"
+    assert box.boxpoints == "all"
+    assert list(box.text) == [f"item-{i}" for i in range(12)]
+    assert "Dashed: mean; grey: ± standard error; n = 12 samples. Mean over tokens." in title_of(figure)
 
 
 def test_names_of_samples_are_escaped(make_small: Callable[..., Small]) -> None:

@@ -1,4 +1,4 @@
-"""What taking each part of an adapter out costs, over samples."""
+"""The cost of taking each part of an adapter out, over samples."""
 
 import numpy as np
 import xarray as xr
@@ -9,7 +9,7 @@ from lorascope.stores import Run
 
 
 def ablation_by_part(run: Run, adapter: str | None = None) -> xr.Dataset | None:
-    """What taking out each part's delta does to the next token; None if no sample was ablated as a whole yet.
+    """Average what taking out each part's delta does to the next token; None if no sample was ablated as a whole yet.
 
     Returns
     -------

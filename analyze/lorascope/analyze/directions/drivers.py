@@ -1,4 +1,4 @@
-"""How many directions each component uses, and which token drives its first one."""
+"""The number of directions that each component uses, and the token that drives its first one."""
 
 from collections.abc import Sequence
 

@@ -4,7 +4,7 @@ from .fit_profiles import profile_figure
 from .fits import scaling_figure
 from .information import bound_figure, estimates_figure
 from .maps import component_figure, js_figure, null_figure
-from .plots import depth_figure, position_figure, sample_figure, share_figure
+from .plots import depth_figure, position_figure, sample_figure
 from .stats_figures import metrics_figure
 from .training_figures import training_figure
 
@@ -20,6 +20,5 @@ __all__ = [
     "profile_figure",
     "sample_figure",
     "scaling_figure",
-    "share_figure",
     "training_figure",
 ]

@@ -18,11 +18,11 @@ def ablation_figure(comparison: xr.Dataset, measure: str = "js") -> go.Figure:
 
     `comparison` is what `compare_measures` returns, `measure` one of its measures.
     """
-    one = comparison.sel(measure=measure)
-    kinds = list(dict.fromkeys(map(str, one["kind"].values)))
+    values = comparison.sel(measure=measure)
+    kinds = list(dict.fromkeys(map(str, values["kind"].values)))
     figure, marks = go.Figure(), looks(len(kinds))
     for kind, look in zip(kinds, marks, strict=True):
-        part = one.isel(component=np.flatnonzero(one["kind"].values == kind))
+        part = values.isel(component=np.flatnonzero(values["kind"].values == kind))
         x, y = part["value"].values, part["ablation"].values
         costs = map(format_error, y, part["ablation_se"].values)
         texts = [
@@ -31,7 +31,7 @@ def ablation_figure(comparison: xr.Dataset, measure: str = "js") -> go.Figure:
         ]
         figure.add_trace(points(look, kind, texts, x=x, y=y))
     apply_theme(figure, height=360)
-    figure.update_xaxes(title_text=f"{measure}, mean over samples", **value_axis(one["value"].values).layout())
-    figure.update_yaxes(title_text="KL without it (nat)", **value_axis(one["ablation"].values).layout())
+    figure.update_xaxes(title_text=f"{measure}, mean over samples", **value_axis(values["value"].values).layout())
+    figure.update_yaxes(title_text="KL without it (nat)", **value_axis(values["ablation"].values).layout())
     add_legend(figure, "kind", kinds, marks)
     return figure

@@ -1,4 +1,4 @@
-"""What stands above a figure: its title, and what its numbers rest on."""
+"""The text above a figure: its title, and what its numbers rest on."""
 
 import html
 import re
@@ -69,7 +69,7 @@ def run_name(attributes: Mapping[str, Any]) -> str:
 
 
 def tokens_reduced(attributes: Mapping[str, Any]) -> str:
-    """How a result's tokens were reduced, as a sentence, from its attributes."""
+    """A sentence on how a result's tokens were reduced, from its attributes."""
     how = attributes["reduction"].split(";")[0].removeprefix("tokens: ")
     return f"{how[0].upper()}{how[1:]} over tokens." if how.endswith(("mean", "sum")) else f"Tokens: {how}."
 

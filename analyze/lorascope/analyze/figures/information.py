@@ -1,4 +1,4 @@
-"""Figures of mutual information: MIUB beside it, and estimators beside each other."""
+"""Figures of mutual information: compared with MIUB, and by estimator."""
 
 import html
 from collections.abc import Sequence
@@ -111,14 +111,14 @@ def estimates_figure(result: xr.Dataset) -> go.Figure:
     if not result.sizes["component"]:
         raise ValueError("none of the result's components lies in a layer, so there is no depth to draw")
     names = sorted(map(str, result["estimator"].values), key=lambda name: name == "panel")  # in front of its members
-    found = [_known(result, name) for name in names]
-    axis = value_axis(pd.concat(found)[["value", "low", "high"]].to_numpy(), is_log=False)
+    tables = [_known(result, name) for name in names]
+    axis = value_axis(pd.concat(tables)[["value", "low", "high"]].to_numpy(), is_log=False)
     layers = np.unique(result["layer"].values)
     marks = [Look(LINES[k % len(LINES)], SYMBOLS[k % len(SYMBOLS)]) for k in range(len(names))]
     marks = [BLACK if name == "panel" else look for name, look in zip(names, marks, strict=True)]
     figure = go.Figure()
     apply_theme(figure, height=420)
-    for k, (name, values, look) in enumerate(zip(names, found, marks, strict=True)):
+    for k, (name, values, look) in enumerate(zip(names, tables, marks, strict=True)):
         shift = 0.0 if name == "panel" else 0.6 * ((k + 0.5) / (len(names) - ("panel" in names)) - 0.5)
         medians = values.groupby("layer")["value"].median()
         figure.add_trace(line(look, name, width=1.2, x=medians.index + shift, y=axis.inside(medians.to_numpy())))
@@ -130,9 +130,9 @@ def estimates_figure(result: xr.Dataset) -> go.Figure:
     headline(
         figure,
         "Mutual information (MI) by estimator and layer",
-        f"{run_name(result.attrs)}. {_counted(result, found)} Bars: 95\u00a0% intervals.",
+        f"{run_name(result.attrs)}. {_counted(result, tables)} Bars: 95\u00a0% intervals.",
         "Lines: medians of layers.",
-        *_footnotes(figure, result, found),
+        *_footnotes(figure, result, tables),
         f"{plural(n_outside, 'component')} outside of the layers left out." if n_outside else "",
     )
     add_legend(figure, "estimator", names, marks)
@@ -149,11 +149,11 @@ def _refuse_other(result: xr.Dataset) -> None:
 
 def _known(result: xr.Dataset, estimator: str) -> pd.DataFrame:
     """The components with a value of this estimator, and without a note, by their index; numbers are in nats."""
-    one = result.sel(estimator=estimator)
-    columns: dict[str, Any] = {name: one[name].values for name in ("component", "kind", "layer", "verdict")}
-    columns["js"] = one["js" if result.attrs["against"] == "lora" else "js_delta_alone"].values
-    columns |= {name: one[name].values / UNITS[result.attrs["units"]] for name in ("value", "low", "high")}
-    return pd.DataFrame(columns)[~np.isnan(one["value"].values) & (one["note"].values == "")]
+    values = result.sel(estimator=estimator)
+    columns: dict[str, Any] = {name: values[name].values for name in ("component", "kind", "layer", "verdict")}
+    columns["js"] = values["js" if result.attrs["against"] == "lora" else "js_delta_alone"].values
+    columns |= {name: values[name].values / UNITS[result.attrs["units"]] for name in ("value", "low", "high")}
+    return pd.DataFrame(columns)[~np.isnan(values["value"].values) & (values["note"].values == "")]
 
 
 def _drawn(values: pd.DataFrame, group: str, look: Look, estimator: str, axis: ValueAxis) -> go.Scatter:
@@ -164,8 +164,8 @@ def _drawn(values: pd.DataFrame, group: str, look: Look, estimator: str, axis: V
     texts = []
     for row in values.itertuples():
         span = f"{format_number(row.low)} to {format_number(row.high)} nat" if row.low <= row.high else "not known"
-        found = f"<b>{html.escape(str(row.component))}</b><br>{html.escape(estimator)}: {format_number(row.value)} nat"
-        texts.append(f"{found}, {row.verdict}<br>95 %: {span}<br>JS: {format_number(row.js)} nat")
+        value = f"<b>{html.escape(str(row.component))}</b><br>{html.escape(estimator)}: {format_number(row.value)} nat"
+        texts.append(f"{value}, {row.verdict}<br>95 %: {span}<br>JS: {format_number(row.js)} nat")
     with np.errstate(invalid="ignore"):  # infinite values
         ends = {"array": values["high"] - values["value"], "arrayminus": values["value"] - values["low"]}
     bars = {"type": "data", **ends, "color": look.color, "width": 0, "thickness": 1.2}
@@ -173,16 +173,16 @@ def _drawn(values: pd.DataFrame, group: str, look: Look, estimator: str, axis: V
     return points(look, group, texts, size=7, y=y, error_y=bars, marker={"symbol": symbols})
 
 
-def _counted(result: xr.Dataset, found: Sequence[pd.DataFrame]) -> str:
-    """How many components, and tokens of each."""
-    places = pd.concat(found).index.unique()
+def _counted(result: xr.Dataset, tables: Sequence[pd.DataFrame]) -> str:
+    """Numbers of components, and of tokens of each."""
+    places = pd.concat(tables).index.unique()
     return f"{plural(len(places), 'component')}, {range_of(result['n_tokens'].values[places], 'token')} each."
 
 
-def _footnotes(figure: go.Figure, result: xr.Dataset, found: Sequence[pd.DataFrame]) -> list[str]:
-    """What markers mean, of those that occur, and how much isn't drawn."""
+def _footnotes(figure: go.Figure, result: xr.Dataset, tables: Sequence[pd.DataFrame]) -> list[str]:
+    """Meanings of the markers that occur, and the number of values that aren't drawn."""
     symbols = {str(symbol) for trace in figure.data for symbol in np.ravel(trace.marker.symbol)}
-    said = ["Hollow: saturated or undersampled."] if any(symbol.endswith("-open") for symbol in symbols) else []
-    said += ["Triangles: beyond the axis."] if symbols & set(EDGES.values()) else []
-    n_unknown = result.sizes["component"] * len(found) - sum(map(len, found))
-    return [*said, f"{plural(n_unknown, 'value')} not known, left out."] if n_unknown else said
+    notes = ["Hollow: saturated or undersampled."] if any(symbol.endswith("-open") for symbol in symbols) else []
+    notes += ["Triangles: beyond the axis."] if symbols & set(EDGES.values()) else []
+    n_unknown = result.sizes["component"] * len(tables) - sum(map(len, tables))
+    return [*notes, f"{plural(n_unknown, 'value')} not known, left out."] if n_unknown else notes

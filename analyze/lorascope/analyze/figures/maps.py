@@ -193,20 +193,20 @@ def _hover(values: xr.DataArray, members: list[int], notes: Sequence[str], label
 
 
 def _notes(result: xr.DataTree) -> list[str]:
-    """What is shown beside each component's js."""
+    """Lines to hover over with each component's js and what qualifies it."""
     lines, units, table = [], html.escape(result.attrs["units"]), result.to_dataset()
     for index in range(table.sizes["component"]):
-        one = table.isel(component=index)
+        row = table.isel(component=index)
         parts = [
-            f"mean JS ({units}): {format_error(float(one['js']), float(one['js_se']))}",
-            f"share of MIUB {format_percent(float(one['share']))}",
+            f"mean JS ({units}): {format_error(float(row['js']), float(row['js_se']))}",
+            f"share of MIUB {format_percent(float(row['share']))}",
         ]
-        if "js_permuted" in one:
-            parts.append(f"JS of permuted delta {format_number(float(one['js_permuted']))} nat")
-        if "effective_width" in one:
-            parts.append(f"effective width {format_number(float(one['effective_width']))} of {int(one['d_out'])}")
-            parts.append(f"|delta| / |base| {format_number(float(one['delta_ratio']))}")
-        if "delta_source" in one.coords and one["delta_source"].item() == "difference":
+        if "js_permuted" in row:
+            parts.append(f"JS of permuted delta {format_number(float(row['js_permuted']))} nat")
+        if "effective_width" in row:
+            parts.append(f"effective width {format_number(float(row['effective_width']))} of {int(row['d_out'])}")
+            parts.append(f"|delta| / |base| {format_number(float(row['delta_ratio']))}")
+        if "delta_source" in row.coords and row["delta_source"].item() == "difference":
             parts.append("delta is a difference of outputs")
         lines.append("<br>".join(parts))
     return lines

@@ -22,19 +22,19 @@ LENGTHS = (24, 36, 54)
 
 
 class Look(NamedTuple):
-    """How one group is drawn."""
+    """Colour, symbol and dash of a group."""
 
     color: str = INK
     symbol: str = "circle"
     dash: str = "solid"
 
     def marker(self, size: float, *, hollow: bool = False) -> dict[str, Any]:
-        """What plotly is told of its points."""
+        """Plotly's options of its points."""
         return {"color": self.color, "symbol": f"{self.symbol}-open" if hollow else self.symbol, "size": size}
 
 
 BLACK = Look("#222", "diamond")
-"""How means and estimates stand out from their groups."""
+"""Look of means and estimates, which stand out from their groups."""
 
 
 def looks(n: int, key: str | None = None) -> list[Look]:

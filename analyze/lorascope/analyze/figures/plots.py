@@ -1,4 +1,4 @@
-"""Figures of a run: components by size, depth, samples, and positions in the sequence."""
+"""Figures of a run over depth, samples, and positions in the sequence."""
 
 import html
 import math
@@ -11,12 +11,12 @@ import xarray as xr
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
 from lorascope.analyze.miub.groups import group_by, to_dataframe
-from lorascope.analyze.results.format import format_error, format_number, format_percent, in_common_power
+from lorascope.analyze.results.format import format_error, format_number, in_common_power
 from lorascope.analyze.results.tree import require_result
 from lorascope.analyze.results.weights import standard_error, weighted_quantiles
 
 from .captions import headline, plural, range_of, run_name, shortened, tokens_reduced
-from .marks import Look, add_legend, line, looks, points
+from .marks import Look, add_legend, looks, points
 from .scales import whole_ticks
 from .theme import BELOW, COLORS, INK, apply_theme
 
@@ -26,45 +26,7 @@ N_POINTS = 300
 """Most samples that are all drawn; of more only those outside of the whiskers are."""
 
 
-def share_figure(result: xr.DataTree) -> go.Figure:
-    """Curve of how few components hold MIUB: the share of the n largest, over n, with the five largest marked.
-
-    The steeper it begins, the fewer components the adapter acts in; dotted is what equal shares would give.
-
-    Parameters
-    ----------
-    result
-        What `miub` or `qualify` returns.
-
-    Returns
-    -------
-    plotly.graph_objects.Figure
-        Number of components across, their share of MIUB up.
-    """
-    require_result(result)
-    shares = np.nan_to_num(np.sort(result.dataset["share"].values)[::-1])
-    counts, cumulative = np.arange(1, len(shares) + 1), np.cumsum(shares)
-    five = min(5, len(shares))
-    figure = go.Figure()
-    figure.add_trace(line(Look("#999", dash="dot"), "", width=1, x=counts, y=counts / len(counts)))
-    texts = [f"the {n} largest: {format_percent(float(share))}" for n, share in zip(counts, cumulative, strict=True)]
-    figure.add_trace(points(Look(), "", texts, x=counts, y=cumulative, mode="lines"))
-    text = f"{five} largest: {format_percent(float(cumulative[five - 1]))}"
-    figure.add_trace(points(Look(), "", [text], size=9, x=[five], y=[cumulative[five - 1]]))
-    apply_theme(figure, height=302)
-    said = {"showarrow": False, "xanchor": "left", "bgcolor": "white"}
-    figure.add_annotation(x=five, y=cumulative[five - 1], xshift=8, text=text, **said)
-    figure.add_annotation(x=0.6 * len(shares), y=0.6, yshift=-12, text="equal shares", **said)
-    figure.update_xaxes(title_text="components, from the largest", rangemode="tozero")
-    figure.update_yaxes(title_text="share of MIUB", range=[0, 1.03], tickformat=".0%")
-    figure.update_layout(margin_t=40)
-    headline(figure, "Share of MIUB in the largest components")
-    return figure
-
-
-def position_figure(
-    result: xr.DataTree, *, origin: np.ndarray | None = None, label: str = "position in the sequence"
-) -> go.Figure:
+def position_figure(result: xr.DataTree) -> go.Figure:
     """Median and bands of the tokens' JS, in the result's unit, over their positions, and how many tokens are there.
 
     The line is the median over tokens at a position, the bands hold their middle half and eight in ten. JS of a token
@@ -74,11 +36,6 @@ def position_figure(
     ----------
     result
         What `miub` or `qualify` returns.
-    origin
-        Position (token,) that is to count as 0, float64; a token where it is NaN is left out. By default the start of
-        the sequence.
-    label
-        What the positions count; plain text.
 
     Returns
     -------
@@ -87,9 +44,9 @@ def position_figure(
     """
     require_result(result)
     by_token, units = result.children["tokens"].dataset, html.escape(result.attrs["units"])
-    at = by_token["position"].values - (0.0 if origin is None else origin)
-    columns = {"at": at, "js": by_token["miub"].values, "weight": by_token["weight"].values}
-    tokens = pd.DataFrame(columns).replace([np.inf, -np.inf], np.nan).dropna().astype({"at": int}).groupby("at")
+    columns = {"at": by_token["position"], "js": by_token["miub"], "weight": by_token["weight"]}
+    table = pd.DataFrame({name: values.values for name, values in columns.items()})
+    tokens = table[np.isfinite(table["js"])].groupby("at")
     x, n = tokens.size().index.to_numpy(), tokens.size().to_numpy()
     quantiles = [weighted_quantiles(part["js"].to_numpy(), part["weight"].to_numpy(), LEVELS) for _, part in tokens]
     low, first, median, third, high = np.reshape(quantiles, (-1, len(LEVELS))).T
@@ -107,11 +64,12 @@ def position_figure(
     figure.add_bar(x=x, y=n, marker_color="#9a9a9a", showlegend=False, hovertemplate=hover, row=2, col=1)
     apply_theme(figure, height=380)
     figure.update_layout(showlegend=True, legend=BELOW, bargap=0.1, margin_b=50)
-    figure.update_xaxes(title_text=html.escape(label), row=2, col=1)
+    figure.update_xaxes(title_text="position in the sequence", row=2, col=1)
     figure.update_yaxes(title_text=f"JS of a token ({units})", title_standoff=8, rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title_text="tokens", nticks=3, row=2, col=1)
     counted = f"n\u00a0=\u00a0{plural(int(n.sum()), 'token')} of {plural(result.attrs['n_samples'], 'sample')}"
-    headline(figure, f"JS by {label}", f"{run_name(result.dataset.attrs)}. Median and bands over tokens; {counted}.")
+    note = f"{run_name(result.dataset.attrs)}. Median and bands over tokens; {counted}."
+    headline(figure, "JS by position in the sequence", note)
     return figure
 
 
@@ -144,12 +102,12 @@ def depth_figure(result: xr.DataTree, *, by: str | None = None) -> go.Figure:
         raise ValueError(
             "none of the result's components lies in a layer, so there is no depth to draw; see `js_figure`"
         )
-    there = [""] if by is None else [one for one in grouped[by].values.tolist() if (inside[by] == one).any()]
-    names, marks = list(map(str, there)), looks(len(there), by)
+    values = [""] if by is None else [value for value in grouped[by].values.tolist() if (inside[by] == value).any()]
+    names, marks = list(map(str, values)), looks(len(values), by)
     factor, power = in_common_power(inside["miub"], units)
     figure = go.Figure()
-    for one, name, look in zip(there, names, marks, strict=True):
-        part = inside if by is None else inside[inside[by] == one]
+    for value, name, look in zip(values, names, marks, strict=True):
+        part = inside if by is None else inside[inside[by] == value]
         where = f", {shortened(name)}" if name else ""
         texts = [
             f"layer {row.layer}{where}: {format_error(row.miub, row.miub_se)} {units}, n = {row.n_samples}"
@@ -175,7 +133,7 @@ def depth_figure(result: xr.DataTree, *, by: str | None = None) -> go.Figure:
     return figure
 
 
-def sample_figure(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
+def sample_figure(result: xr.DataTree) -> go.Figure:
     """Histogram of MIUB by sample, in the result's unit, over the samples used, with its mean and standard error.
 
     Every sample is a point above, with its name to hover over. Samples that aren't finite are left out, and the figure
@@ -185,8 +143,6 @@ def sample_figure(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
     ----------
     result
         What `miub` or `qualify` returns.
-    titled
-        Write a title above it; the report says the same in its caption.
 
     Returns
     -------
@@ -221,15 +177,14 @@ def sample_figure(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
         figure.add_vline(x=mean, line={"color": "#222", "width": 1.5, "dash": "dash"}, row=2, col=1, **text)
     if error > 0:
         figure.add_vrect(x0=mean - error, x1=mean + error, fillcolor="#222", opacity=0.15, line_width=0, row=2, col=1)
-    if titled:
-        attrs = result.dataset.attrs
-        n_unused, n_bad = int((~used).sum()), int((used & ~finite).sum())
-        headline(
-            figure,
-            f"MIUB by sample: {format_error(mean, error)} {units}",
-            f"{run_name(attrs)}. Dashed: mean; grey: ± standard error; n\u00a0=\u00a0{plural(len(values), 'sample')}.",
-            tokens_reduced(attrs),
-            f"{plural(n_unused, 'sample')} not whole or not measured, left out." if n_unused else "",
-            f"{plural(n_bad, 'sample')} not finite, left out." if n_bad else "",
-        )
+    attrs = result.dataset.attrs
+    n_unused, n_bad = int((~used).sum()), int((used & ~finite).sum())
+    headline(
+        figure,
+        f"MIUB by sample: {format_error(mean, error)} {units}",
+        f"{run_name(attrs)}. Dashed: mean; grey: ± standard error; n\u00a0=\u00a0{plural(len(values), 'sample')}.",
+        tokens_reduced(attrs),
+        f"{plural(n_unused, 'sample')} not whole or not measured, left out." if n_unused else "",
+        f"{plural(n_bad, 'sample')} not finite, left out." if n_bad else "",
+    )
     return figure

@@ -43,7 +43,7 @@ def colorbar(low: float, high: float, is_log: bool) -> dict[str, Any]:
 
 
 def whole_ticks(low: int, high: int) -> dict[str, Any]:
-    """What makes an axis show whole numbers: plotly's own ticks, as many as fit a width, do from ten on."""
+    """Options by which an axis shows whole numbers: plotly's own ticks, as many as fit a width, do from ten on."""
     return {"dtick": 1} if high - low < 10 else {}
 
 
@@ -68,7 +68,7 @@ class ValueAxis(NamedTuple):
         return np.asarray(np.clip(values, self.low, self.high))
 
     def layout(self) -> dict[str, Any]:
-        """What plotly is told of it."""
+        """Plotly's options of it."""
         if not self.is_log:
             return {"range": [self.low, self.high], "nticks": 6}
         return {"type": "log", "range": [math.log10(self.low), math.log10(self.high)], "exponentformat": "power"}
@@ -96,17 +96,17 @@ def size_axis(sizes: np.ndarray) -> dict[str, Any]:
     room = 0.07 * (high - low) or 0.2
     texts = [tick_text(level) for level in levels]
     apart = max(map(len, texts)) * CHARACTER / PLOT_WIDTH * (high - low + 2 * room)
-    kept, places = [0], np.log10(levels)
+    labelled, places = [0], np.log10(levels)
     for k in range(1, len(places) - 1):  # the ends come first
-        if places[k] - places[kept[-1]] >= apart and places[-1] - places[k] >= apart:
-            kept.append(k)
-    kept.append(len(places) - 1)
-    marked = range(len(levels)) if len(levels) <= MOST_MARKED else kept
+        if places[k] - places[labelled[-1]] >= apart and places[-1] - places[k] >= apart:
+            labelled.append(k)
+    labelled.append(len(places) - 1)
+    marked = range(len(levels)) if len(levels) <= MOST_MARKED else labelled
     return {
         "type": "log",
         "range": [low - room, high + room],
         "tickvals": [float(levels[k]) for k in marked],
-        "ticktext": [texts[k] if k in kept else "" for k in marked],
+        "ticktext": [texts[k] if k in labelled else "" for k in marked],
     }
 
 

@@ -1,4 +1,4 @@
-"""What all figures share: colours, type, margins, and how panels stand beside each other."""
+"""Common look of all figures: colours, type, margins, and panels side by side."""
 
 from collections.abc import Sequence
 
@@ -23,9 +23,9 @@ LINE = 14
 AXIS = 52
 """Pixels of a panel's ticks and the title of its axis."""
 BELOW = {"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom", "x": 0.01, "xref": "container"}
-"""Where legends stand."""
+"""Place of legends."""
 CORNER = {"x": 0, "y": 1, "xref": "x domain", "yref": "y domain", "xanchor": "left", "yanchor": "bottom"}
-"""Where a panel's title stands."""
+"""Place of a panel's title."""
 
 
 def apply_theme(figure: go.Figure, *, height: int) -> None:

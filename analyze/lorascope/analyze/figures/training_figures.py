@@ -1,4 +1,4 @@
-"""A figure of a training: MIUB, in all and by layer, beside the loss."""
+"""A figure of a training: MIUB, in all and by layer, with the loss."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -47,8 +47,8 @@ def training_figure(record: Mapping[str, Any]) -> go.Figure:
     ValueError
         If there is no training, or MIUB wasn't measured in one.
     """
-    is_one = "log_history" in record or isinstance(record.get("steps"), Sequence)
-    trainings = {name: _read(name, one) for name, one in ({"": record} if is_one else record).items()}
+    is_single = "log_history" in record or isinstance(record.get("steps"), Sequence)
+    trainings = {name: _read(name, part) for name, part in ({"": record} if is_single else record).items()}
     if not trainings:
         raise ValueError("`record` is empty; give what a training left, or several of these by name")
     only = next(iter(trainings.values())) if len(trainings) == 1 else None
@@ -57,21 +57,21 @@ def training_figure(record: Mapping[str, Any]) -> go.Figure:
     whole = n_rows * PANEL + (n_rows - 1) * GAP
     figure = make_subplots(rows=n_rows, cols=1, shared_xaxes=True, vertical_spacing=GAP / whole)
     marks = looks(len(trainings))
-    for (name, one), look in zip(trainings.items(), marks, strict=True):
-        figure.add_trace(_line(name, one, "miub", look, "MIUB", "nat"), row=1, col=1)
-        figure.add_trace(_line(name, one, "loss", look, "loss", "nat/token", thin=True), row=2, col=1)
-        if one["ce"].notna().any():
-            figure.add_trace(_line(name, one, "ce", look, "CE", "nat/token"), row=2, col=1)
+    for (name, training), look in zip(trainings.items(), marks, strict=True):
+        figure.add_trace(_line(name, training, "miub", look, "MIUB", "nat"), row=1, col=1)
+        figure.add_trace(_line(name, training, "loss", look, "loss", "nat/token", thin=True), row=2, col=1)
+        if training["ce"].notna().any():
+            figure.add_trace(_line(name, training, "ce", look, "CE", "nat/token"), row=2, col=1)
     apply_theme(figure, height=whole + 70)
     if only is not None and layers:
         _add_layers(figure, only.loc[only["miub"].notna(), ["step", *layers]])
-    last = max(int(one["step"].max()) for one in trainings.values())
+    last = max(int(training["step"].max()) for training in trainings.values())
     room = max(0.02 * last, 0.5)
     figure.update_xaxes(range=[-room, last + room], **whole_ticks(0, last))
     figure.update_xaxes(title_text="optimiser steps", row=n_rows, col=1)
     figure.update_yaxes(title_text="MIUB (nat)", rangemode="tozero", exponentformat="power", nticks=5, row=1, col=1)
     figure.update_yaxes(title_text="loss, CE (nat/token)", nticks=5, row=2, col=1)
-    shares = pd.concat([one["miub_share"].dropna().tail(1) for one in trainings.values()])
+    shares = pd.concat([training["miub_share"].dropna().tail(1) for training in trainings.values()])
     most = f"Measuring took {'up to ' if only is None else ''}{format_percent(shares.max())} of the training."
     headline(
         figure,
@@ -85,19 +85,19 @@ def training_figure(record: Mapping[str, Any]) -> go.Figure:
 
 
 def _read(name: str, record: Mapping[str, Any]) -> pd.DataFrame:
-    """What a Trainer logged, or `finetune.json`, by step: `COLUMNS` and MIUB of each layer."""
+    """Table of a Trainer's log, or of `finetune.json`, by step: `COLUMNS` and MIUB of each layer."""
     if "log_history" in record:
-        found = pd.DataFrame(record["log_history"])
+        table = pd.DataFrame(record["log_history"])
     else:
         losses = pd.DataFrame({"loss": [step["loss"] for step in record["steps"]]}).rename_axis("step").reset_index()
         curve = record.get("miub") or {"steps": [], "layers": [], "share": np.nan}
         measured = pd.DataFrame(curve["steps"], columns=["step", "miub", "ce"]).assign(miub_share=curve["share"])
         layers = [f"{LAYER}{layer}" for layer in curve["layers"]]
         measured[layers] = [point["layers"] for point in curve["steps"]]
-        found = pd.concat([losses.assign(step=losses["step"] + 1), measured])
-    found = found.reindex(columns=[*COLUMNS, *(key for key in found if key.startswith(LAYER))]).astype(float)
-    if found["miub"].notna().any():
-        return found
+        table = pd.concat([losses.assign(step=losses["step"] + 1), measured])
+    table = table.reindex(columns=[*COLUMNS, *(key for key in table if key.startswith(LAYER))]).astype(float)
+    if table["miub"].notna().any():
+        return table
     raise ValueError(
         f"the record{f' of {name!r}' if name else ''} holds no MIUB; fine-tune with `miub_every`, or give the "
         "Trainer a `MiubCallback`"
@@ -118,10 +118,8 @@ def _line(
 
 def _add_layers(figure: go.Figure, by_layer: pd.DataFrame) -> None:
     """A heat map in the third panel: a column a measurement, as wide as it is far from its neighbours."""
-    steps, layers = (
-        by_layer["step"].astype(int).tolist(),
-        [int(key.removeprefix(LAYER)) for key in by_layer.columns[1:]],
-    )
+    steps = by_layer["step"].astype(int).tolist()
+    layers = [int(key.removeprefix(LAYER)) for key in by_layer.columns[1:]]
     values = by_layer.iloc[:, 1:].to_numpy().T
     is_log = bool((values > 0).any())
     powers = np.full(values.shape, np.nan)

@@ -1,4 +1,4 @@
-"""What stands above the numbers of a page: the names of model, adapter and data, and what must be known first."""
+"""The lines above the numbers of a page: the names of model, adapter and data, and what must be known first."""
 
 from collections.abc import Iterator
 from pathlib import PurePath
@@ -27,20 +27,20 @@ def source(run: Run, qualified: xr.DataTree) -> str:
 
 
 def _adapter(sources: Any, name: str) -> str:
-    """Where the page's adapter came from, of what the settings name; its own name where they don't tell."""
-    named = list(map(str, sources)) if isinstance(sources, list | tuple) else [str(sources)] if sources else []
-    own = [source.removeprefix(f"{name}=") for source in named if len(named) == 1 or source.startswith(f"{name}=")]
+    """Source of the page's adapter, of those that the settings name; its own name where they don't name it."""
+    names = list(map(str, sources)) if isinstance(sources, list | tuple) else [str(sources)] if sources else []
+    own = [source.removeprefix(f"{name}=") for source in names if len(names) == 1 or source.startswith(f"{name}=")]
     return _name(own[0]) if own else name
 
 
 def _name(source: str) -> str:
-    """A hub id or relative path whole, of an absolute path the end; all of it stands in the provenance."""
+    """A hub id or relative path; of an absolute path its end, since the whole path stands in the provenance."""
     path = PurePath(source)
     return "/".join(path.parts[1:][-2:]) if path.is_absolute() else source
 
 
 def notices(run: Run, qualified: xr.DataTree) -> Iterator[str]:
-    """What must be known before any number."""
+    """Warnings that must be read before any number; HTML."""
     attrs = qualified.attrs
     if len(run.lost_rows):
         yield (
@@ -70,10 +70,10 @@ def notices(run: Run, qualified: xr.DataTree) -> Iterator[str]:
     if float(qualified["miub"]) == 0:
         yield "<b>MIUB is 0:</b> the adapter changes nothing (its B is zero), so there are no shares to show."
     if attrs["js_source"] == "capture":
-        n_kept = int((run.committed & run.with_states).sum())
-        kept = f"the states of {n_kept} tokens" if n_kept else "no states"
+        n_states = int((run.committed & run.with_states).sum())
+        states = f"the states of {n_states} tokens" if n_states else "no states"
         yield (
-            f"<b>This run keeps {kept}.</b> JS is the one measured during capture, on {attrs['n_tokens']} of "
+            f"<b>This run keeps {states}.</b> JS is the one measured during capture, on {attrs['n_tokens']} of "
             f"{run.n_tokens} tokens; what needs states is left out."
         )
     sources = qualified.dataset["delta_source"].values if "delta_source" in qualified.coords else np.empty(0, object)

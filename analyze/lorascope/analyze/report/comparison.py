@@ -62,11 +62,11 @@ def _miub_table(names: Sequence[str], results: Sequence[xr.DataTree]) -> str:
 def _difference(first: xr.DataTree, second: xr.DataTree) -> tuple[str, str, str, str]:
     """The difference, its pairs and p, and why there are none."""
     try:
-        found = paired(first, second)
+        test = paired(first, second)
     except ValueError as why:
         return "not paired", "", "", str(why)
-    value, error, p = (float(found[key]) for key in ("difference", "difference_se", "p_t"))
-    return format_change(value, error), str(int(found["n_samples"])), format_number(p), ""
+    value, error, p = (float(test[key]) for key in ("difference", "difference_se", "p_t"))
+    return format_change(value, error), str(int(test["n_samples"])), format_number(p), ""
 
 
 def _paired_scores(names: Sequence[str], runs: Sequence[Run], results: Sequence[xr.DataTree]) -> str:
@@ -94,12 +94,12 @@ def _shared_scores(runs: tuple[Run, Run], results: tuple[xr.DataTree, xr.DataTre
 
 
 def _scores(names: Sequence[str], runs: Sequence[Run]) -> str:
-    found = [(name, *scores_table(run)) for name, run in zip(names, runs, strict=True)]
-    rows = [(name, *row) for name, _, rows in found for row in rows]
-    unscored = ", ".join(name for name, _, rows in found if not rows)
+    tables = [(name, *scores_table(run)) for name, run in zip(names, runs, strict=True)]
+    rows = [(name, *row) for name, _, rows in tables for row in rows]
+    unscored = ", ".join(name for name, _, rows in tables if not rows)
     without = f"<p>Not scored: {escape(unscored)}.</p>" if unscored else ""
     caption = f"All samples of each run. {scores_caption([row[1:] for row in rows])}"
-    return without + (table(("run", *found[0][1]), rows, n_names=3, caption=caption) if rows else "")
+    return without + (table(("run", *tables[0][1]), rows, n_names=3, caption=caption) if rows else "")
 
 
 def _maps(names: Sequence[str], results: Sequence[xr.DataTree]) -> Iterator[str]:

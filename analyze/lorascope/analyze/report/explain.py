@@ -1,4 +1,4 @@
-"""What a run can tell of its adapter: where it acts, what matters, which directions and words, how many ranks."""
+"""The numbers that say what an adapter learned: where it acts, what matters, directions, words and ranks."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,15 +20,15 @@ class Explanation(NamedTuple):
     """Numbers behind the report; a field is None where the run can't give it, for the reason in `reasons`."""
 
     qualified: xr.DataTree
-    """What `qualify` returns."""
+    """Result of `qualify`."""
     ablation: xr.Dataset | None
-    """What `ablation_by_part` returns."""
+    """Result of `ablation_by_part`."""
     measures: xr.Dataset | None
-    """What `compare_measures` returns; None without a reason where other parts than components were ablated."""
+    """Result of `compare_measures`; None without a reason where other parts than components were ablated."""
     directions: xr.Dataset | None
-    """What `directions_by_component` returns, of the tokens after position 0, where there are some."""
+    """Result of `directions_by_component`, of the tokens after position 0, where there are some."""
     lens: xr.Dataset | None
-    """What `lens` returns, of the same tokens."""
+    """Result of `lens`, of the same tokens."""
     reasons: dict[str, str]
     """Name of a field that is None -> the reason, as the end of a sentence that begins with "Can't tell, since"."""
 

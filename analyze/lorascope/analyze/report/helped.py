@@ -27,7 +27,7 @@ _MEASURES = {"ACC": ("accuracy", " %"), "CE": ("the loss", " nat per token")}
 
 
 def helped(scores: Sequence[Score]) -> str:
-    """How accuracy and loss change with the adapter, from what `scores` returns; plain text."""
+    """Say how accuracy and loss change with the adapter, from what `scores` returns."""
     measures = {name: [score for score in scores if score.measure == name] for name in _MEASURES}
     changes = [_change(*_MEASURES[name], own) for name, own in measures.items() if own]
     if not changes:
@@ -63,7 +63,7 @@ def scores_section(run: Run) -> str:
 
 
 def scores_caption(rows: Sequence[Sequence[str]]) -> str:
-    """What stands below rows of `scores_table`: what their measures are, and no other ones."""
+    """The caption of rows of `scores_table`: what their measures are, and no other ones."""
     measures = [row[1].split(" (")[0] for row in rows]
     of = ["an item's right answer"] * (measures.count("CE") > measures.count("PPL"))
     of += ["a text's or chat's tokens that are to be predicted"] * ("PPL" in measures)

@@ -1,4 +1,4 @@
-"""Which layers and kinds of modules an adapter acts most in, and whether that is much, in a sentence or two."""
+"""Sentences on the layers and kinds of modules in which an adapter acts most, and on whether that is much."""
 
 from collections.abc import Mapping, Sequence
 

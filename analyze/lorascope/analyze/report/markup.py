@@ -9,7 +9,7 @@ from typing import Any
 from lorascope.stores.visible import visible
 
 NEEDS_SCRIPT = "<noscript>This figure needs JavaScript.</noscript>"
-"""What stands in the place of a figure that isn't drawn; `with_pictures` puts a picture there where it can."""
+"""Placeholder of a figure that isn't drawn; `with_pictures` replaces it by a picture where it can."""
 
 
 def escape(value: object) -> str:
@@ -66,13 +66,13 @@ def tile(label: str, value: str, note: str) -> str:
 
 def contents(body: str) -> str:
     """Links to the sections of a page's body."""
-    found = re.findall(r'<section id="([^"]*)"><h2>(.*?)</h2>', body)
-    links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title in found)
+    sections = re.findall(r'<section id="([^"]*)"><h2>(.*?)</h2>', body)
+    links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title in sections)
     return f'<nav class="contents" aria-label="Contents"><ul>{links}</ul></nav>'
 
 
 def folded(name: str, summary: str, *parts: str) -> str:
-    """What is told in one line (HTML), and more of it behind a click."""
+    """A line (HTML) with more of it behind a click."""
     return f'<details id="{escape(name)}"><summary>{summary}</summary>{"".join(parts)}</details>'
 
 

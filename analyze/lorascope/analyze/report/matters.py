@@ -71,7 +71,7 @@ def _measures(comparison: xr.Dataset) -> str:
 
 
 def prediction(comparison: xr.Dataset) -> str:
-    """How well JS predicts what removing a component costs, and whether another measure does better; plain text."""
+    """Say how well JS predicts what removing a component costs, and whether another measure does better."""
     known = comparison["spearman"].dropna("measure")
     if "js" not in known["measure"].values:
         return "Whether JS predicts what a removal costs can't be told: JS isn't finite, or doesn't vary."

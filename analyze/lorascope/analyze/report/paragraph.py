@@ -1,4 +1,4 @@
-"""What an adapter did and learned, in a paragraph: each sentence with its error or null, or "can't tell" and why."""
+"""A paragraph on what an adapter did and learned: each sentence with its error or null, or "can't tell" and why."""
 
 from collections.abc import Iterator, Sequence
 
@@ -84,7 +84,7 @@ def quoted(texts: Sequence[str]) -> str:
 
 
 def where_it_acts(qualified: xr.DataTree) -> str:
-    """Where an adapter acts and whether that is much, from what `qualify` returns; plain text."""
+    """Say where an adapter acts and whether that is much, from what `qualify` returns."""
     miub = float(qualified["miub"])
     if not np.isfinite(miub):
         return f"Can't tell, since {qualified.attrs['n_not_finite']} values of base or delta aren't finite."

@@ -28,11 +28,11 @@ _DRAW = """
 import json, sys
 from pathlib import Path
 from kaleido import write_fig_from_object_sync
-wanted = json.loads(Path(sys.argv[1]).read_text())
-for error in write_fig_from_object_sync(wanted, kopts={"mathjax": False}):  # which it would fetch
+jobs = json.loads(Path(sys.argv[1]).read_text())
+for error in write_fig_from_object_sync(jobs, kopts={"mathjax": False}):  # which it would fetch
     sys.stderr.write(f"{error}\\n")
 """
-"""Draws what it can, and tells of the rest."""
+"""Script that draws the figures it can, and reports the others."""
 _logger = logging.getLogger(__name__)
 
 
@@ -42,16 +42,16 @@ def with_pictures(body: str) -> str:
     Without kaleido (plotly's exporter) or a Chrome it stays as it is; so do figures that can't be drawn, or whose
     picture is too large.
     """
-    figures = {found[2]: json.loads(found[4]) for found in _FIGURE.finditer(body)}
+    figures = {match[2]: json.loads(match[4]) for match in _FIGURE.finditer(body)}
     pictures = draw(figures, kind="svg", width=WIDTH) if figures else {}
 
-    def shown(found: re.Match[str]) -> str:
-        if found[2] not in pictures or len(pictures[found[2]]) > MOST_BYTES:
-            return found[0]
-        source = f"data:image/svg+xml;base64,{base64.b64encode(pictures[found[2]]).decode()}"
-        return f'{found[1]}<noscript><img src="{source}" alt="{escape(found[2])}"></noscript>{found[3]}'
+    def with_picture(match: re.Match[str]) -> str:
+        if match[2] not in pictures or len(pictures[match[2]]) > MOST_BYTES:
+            return match[0]
+        source = f"data:image/svg+xml;base64,{base64.b64encode(pictures[match[2]]).decode()}"
+        return f'{match[1]}<noscript><img src="{source}" alt="{escape(match[2])}"></noscript>{match[3]}'
 
-    return _FIGURE.sub(shown, body)
+    return _FIGURE.sub(with_picture, body)
 
 
 def draw(figures: Mapping[str, Mapping[str, Any]], *, kind: Literal["svg", "webp"], width: int) -> dict[str, bytes]:
@@ -61,18 +61,18 @@ def draw(figures: Mapping[str, Mapping[str, Any]], *, kind: Literal["svg", "webp
     """
     if find_spec("kaleido") is None:
         return {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        paths = {one: folder / f"{place}.{kind}" for place, one in enumerate(figures)}
-        wanted = [
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        paths = {name: folder / f"{place}.{kind}" for place, name in enumerate(figures)}
+        jobs = [
             {
                 "fig": figure,
-                "path": str(paths[one]),
+                "path": str(paths[name]),
                 "opts": {"format": kind, "width": width, "height": figure["layout"]["height"]},
             }
-            for one, figure in figures.items()
+            for name, figure in figures.items()
         ]
-        (folder / "figures.json").write_text(json.dumps(wanted))
+        (folder / "figures.json").write_text(json.dumps(jobs))
         command = [sys.executable, "-P", "-c", _DRAW, str(folder / "figures.json")]
         seconds = START_SECONDS + FIGURE_SECONDS * len(figures)
         try:
@@ -82,4 +82,4 @@ def draw(figures: Mapping[str, Mapping[str, Any]], *, kind: Literal["svg", "webp
             reason = str(error)
         if reason:
             _logger.info("figures without pictures: %s", reason)
-        return {one: path.read_bytes() for one, path in paths.items() if path.is_file()}
+        return {name: path.read_bytes() for name, path in paths.items() if path.is_file()}

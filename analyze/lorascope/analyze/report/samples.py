@@ -143,7 +143,7 @@ def _text(token: object) -> str:
 
 
 def heat(value: float, top: float) -> int:
-    """How strongly a token is coloured, in percent, for a value from 0 to `top` or above."""
+    """Strength of a token's colour in percent, for a value from 0 to `top` or above."""
     return round(100 * min(value / top, 1.0)) if top > 0 and value > 0 else 0
 
 

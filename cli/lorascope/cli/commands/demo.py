@@ -23,7 +23,7 @@ from ..stopped import rows_that_remain, saying_what_remains, training_that_remai
 N_ITEMS = 60
 """Questions whose states are captured, all tokens of each: a store of some 1.3 GB."""
 EXPLAINED: dict[str, Any] = {"unembedding": True, "ablate": "kinds", "ablate_share": 0.2}
-"""What `lorascope explain` needs beside the states: the ablation takes seven passes more over one batch."""
+"""Settings by which the report has all its answers: the ablation takes seven passes more over one batch."""
 FINETUNE = FinetuneConfig(rank=8, learning_rate=1e-3, batch_size=8, max_steps=40)
 """A higher learning rate and smaller batches than the paper's, whose 4e-5 moves nothing within a minute."""
 

@@ -12,7 +12,7 @@ def explain(
     adapter: str | None = None,
     workers: int | None = None,
 ) -> None:
-    """What the adapter did and learned, in a paragraph; `lorascope report` opens with it and has the numbers behind it.
+    """Say what the adapter did and learned, in a paragraph, with which `lorascope report` opens.
 
     Whether it helps, where it acts, what matters when it is taken out, which directions, which words, how many ranks:
     each with its error or null, or "can't tell" with the reason. Most is known of a run of `lorascope capture --ablate

@@ -40,8 +40,8 @@ def view(
     more
         Further runs, to be looked at beside the first.
     bundle
-        Write the page to this new folder, as plain files for any web server or bucket, and serve nothing. It points
-        at the run beside it, so put both in one place.
+        Write the page and the report to this new folder, as plain files for any web server or bucket, and serve
+        nothing. The page points at the run beside it, so put both in one place.
     with_run
         Copy the runs into the bundle, so that it needs nothing beside it.
     port
@@ -49,7 +49,7 @@ def view(
     browser
         Open a browser. With --no-browser, only the address is printed.
     """
-    runs = [require_store(one) for one in (run, *more)]
+    runs = [require_store(path) for path in (run, *more)]
     if with_run and bundle is None:
         raise ValueError("`--with-run` says what a bundle holds; name its folder by `--bundle`")
     if bundle is not None and port:
@@ -80,6 +80,6 @@ def view(
 def _open(url: str) -> None:
     """Open a browser where there is one; never fails."""
     with suppress(webbrowser.Error, OSError):
-        found = webbrowser.get()
-        if "BROWSER" in os.environ or getattr(found, "name", "") not in IN_TERMINAL:
-            found.open(url)
+        browser = webbrowser.get()
+        if "BROWSER" in os.environ or getattr(browser, "name", "") not in IN_TERMINAL:
+            browser.open(url)
