@@ -33,9 +33,7 @@ def rows_of(page: Page, place: int) -> list[list[str]]:
 def test_the_table_of_parts(ablated: Small, page: Page) -> None:
     ablation = explain(ablated.run).ablation
     assert ablation is not None
-    rows = [
-        re.findall(r"<td[^>]*>(.*?)</td>", row) for row in section(page, "ablation").split("<table")[1].split("<tr>")
-    ]
+    rows = rows_of(page, 1)
     shares = {row[0]: row[2] for row in rows}
     kl = ablation["kl"].to_series().sort_values(ascending=False)
     assert shares == {name: f"{100 * value / kl.sum():.1f} %" for name, value in kl.items()}
@@ -44,9 +42,7 @@ def test_the_table_of_parts(ablated: Small, page: Page) -> None:
 def test_the_table_of_measures(ablated: Small, page: Page) -> None:
     assert [str(attrs["id"]) for tag, attrs in page.tags if tag == "section"] == SECTIONS
     comparison = compare_measures(ablated.run)
-    rows = [
-        re.findall(r"<td[^>]*>(.*?)</td>", row) for row in section(page, "ablation").split("<table")[2].split("<tr>")
-    ]
+    rows = rows_of(page, 2)
     shown = {row[0]: row[1].replace("\N{MINUS SIGN}", "-") for row in rows}
     assert len(shown) == len(MEASURED)
     r, low, high = (float(comparison[f"spearman{end}"].sel(measure="js")) for end in ("", "_low", "_high"))

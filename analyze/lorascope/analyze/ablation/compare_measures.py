@@ -39,6 +39,7 @@ def compare_measures(
     level: float = 0.95,
     n_draws: int = 2000,
     seed: int = 0,
+    measured: xr.Dataset | None = None,
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
@@ -55,6 +56,8 @@ def compare_measures(
         The adapter's PEFT folder, for `weight_norm`: a run doesn't hold lora_A.
     level, n_draws, seed
         Level of intervals; bootstrap draws of samples (all, where fewer differ), and what they begin with.
+    measured
+        What `measure_run` returned of all of `BY_TOKEN` that the run has, so that nothing is computed again.
     n_workers
         Threads; by default one a processor. No number depends on it.
     progress
@@ -107,8 +110,11 @@ def compare_measures(
     names, parts = available(run, BY_TOKEN), set(ablation["part"].values.tolist())
     ranks = dict(zip(run.component_paths, run.adapter(adapter)["rank"].values.tolist(), strict=True))
     paths = [path for path, rank in ranks.items() if rank > 0 and path in parts]
-    measured = measure_run(run, names, adapter=adapter, components=paths, n_workers=n_workers, progress=progress)
-    measured["ablation"] = (("token", "component"), ablation.sel(part=paths).data)
+    if measured is None:
+        measured = measure_run(run, names, adapter=adapter, components=paths, n_workers=n_workers, progress=progress)
+    elif measured["component"].values.tolist() != paths:
+        measured = measured.sel(component=paths)
+    measured = measured.assign(ablation=(("token", "component"), ablation.sel(part=paths).data))
     tables = {name: reduce_tokens(measured, name, run) for name in ("ablation", *names)}
     used = usable_samples(measured, run, "mean") & np.isfinite(tables["ablation"]).all(axis=1)
     if not used.any():

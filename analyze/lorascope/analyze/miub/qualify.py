@@ -26,6 +26,7 @@ def qualify(
     *,
     adapter: str | None = None,
     components: Sequence[str] | None = None,
+    measured: xr.Dataset | None = None,
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.DataTree:
@@ -39,6 +40,8 @@ def qualify(
         Name of the adapter; may be left out where there is one.
     components
         Paths of components or patterns, such as `*.q_proj`; by default all that the adapter touches.
+    measured
+        What `measure_run` returned of js and all of `QUALIFIERS` that the run has, so that nothing is computed again.
     n_workers
         Threads; by default one a processor.
     progress
@@ -62,9 +65,10 @@ def qualify(
     capture, and js_permuted is missing. Means and medians over tokens are weighted.
     """
     run = as_run(run)
-    names = available(run, ("js", *QUALIFIERS))
-    options: dict[str, Any] = {"adapter": adapter, "components": components, "n_workers": n_workers}
-    measured = measure_run(run, names, progress=progress, **options)
+    if measured is None:
+        names = available(run, ("js", *QUALIFIERS))
+        options: dict[str, Any] = {"adapter": adapter, "components": components, "n_workers": n_workers}
+        measured = measure_run(run, names, progress=progress, **options)
     result = reduce_js(measured, run, adapter)
     used = result.children["samples"].dataset["used"].values
     result.update({name: values.variable for name, values in _qualifiers(measured, run, used).items()})

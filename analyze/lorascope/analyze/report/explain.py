@@ -1,15 +1,17 @@
 """The numbers that say what an adapter learned: where it acts, what matters, directions, words and ranks."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import xarray as xr
 
 from lorascope.analyze.ablation.by_part import ablation_by_part
 from lorascope.analyze.ablation.compare_measures import compare_measures
 from lorascope.analyze.directions.drivers import directions_by_component
+from lorascope.analyze.measuring.captured import available
+from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.measuring.sources import sources_of
-from lorascope.analyze.miub.qualify import qualify
+from lorascope.analyze.miub.qualify import QUALIFIERS, qualify
 from lorascope.analyze.words.lens import lens
 from lorascope.stores import Run, StoreError
 from lorascope.stores.progress import Progress
@@ -63,7 +65,10 @@ def explain(
         If no sample is wholly committed, the adapter touches no component, or a chunk is broken.
     """
     run = as_run(run)
-    qualified = qualify(run, adapter=adapter, components=components, n_workers=n_workers, progress=progress)
+    names = available(run, ("js", *QUALIFIERS))
+    options: dict[str, Any] = {"adapter": adapter, "n_workers": n_workers, "progress": progress}
+    measured = measure_run(run, names, components=components, **options)
+    qualified = qualify(run, adapter=adapter, measured=measured)
     reasons = _reasons(run, adapter)
     if components is not None:
         reasons |= dict.fromkeys(("ablation", "lens"), "it is only known of all components, and some were chosen")
@@ -73,7 +78,8 @@ def explain(
         if ablation is None:
             reasons["ablation"] = "no sample was ablated as a whole yet; capture more of the run"
         elif ablation.attrs["parts"] == "components":
-            measures = compare_measures(run, adapter=adapter, n_workers=n_workers, progress=progress)
+            measures = compare_measures(run, adapter=adapter, measured=measured)
+    del measured  # js and its qualifiers of each token and component
     # A model's attention sink is at position 0: of some components its delta is far larger than all others.
     position = run.read_once("tokens/position")[(run.committed & run.with_states).values]
     tokens = "from:1" if position.any() and not position.all() else "all"
