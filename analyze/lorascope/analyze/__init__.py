@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from .miub.compare_runs import paired
     from .miub.groups import group_by, to_dataframe
     from .miub.miub import miub
+    from .miub.paper_readings import miub_readings
     from .miub.qualify import qualify
-    from .miub.readings import miub_readings
     from .report.explain import explain
     from .results.save import open_result, save
     from .results.save_table import save_table

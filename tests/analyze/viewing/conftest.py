@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
+from lorascope.analyze.viewing.served_store import ServedStore
 from lorascope.analyze.viewing.server import ViewServer
-from lorascope.analyze.viewing.shelf import Shelf
 from lorascope.analyze.viewing.view import View
 from lorascope.stores import open_place
 from lorascope.stores.reading.root import read_root
@@ -55,8 +55,8 @@ def give() -> Iterator[Callable[..., Given]]:
     running: list[View] = []
 
     def start(path: Path | str) -> Given:
-        shelf = Shelf.of(read_root(open_place(path)))
-        server = ViewServer({"": PAGE}, {"runs/0/": shelf}, 0)
+        store = ServedStore.of(read_root(open_place(path)))
+        server = ViewServer({"": PAGE}, {"runs/0/": store}, 0)
         running.append(View(server))
         return Given(Path(path), server)
 

@@ -159,9 +159,9 @@ def correlate(
     whole, by_draw = means(np.ones((1, n))), means(draws.counts)
     known = {m: np.isfinite(whole[m][0]) & np.isfinite(by_draw[m]).all(axis=0) for m in MEASURED}
 
-    def both(found: Mapping[str, np.ndarray]) -> np.ndarray:
-        ablation = found["ablation"]
-        return np.array([_both(found[m][:, at], ablation[:, at], kinds[at]) for m, at in known.items()])
+    def both(means_by_measure: Mapping[str, np.ndarray]) -> np.ndarray:
+        ablation = means_by_measure["ablation"]
+        return np.array([_both(means_by_measure[m][:, at], ablation[:, at], kinds[at]) for m, at in known.items()])
 
     r, drawn = both(whole)[..., 0], both(by_draw)  # (measure, correlation), and by draw
     drawn = drawn if n > 1 else np.full_like(drawn, np.nan)

@@ -177,7 +177,7 @@ def _dataset(
 def _remarks(
     result: xr.Dataset, branches: Sequence[Branch], others: Sequence[str], settings: Mapping[str, Any]
 ) -> Iterator[str]:
-    """What a reader of these numbers should know."""
+    """Remarks for a reader of these numbers."""
     n, n_zero = len(branches), int((result["frobenius_norm"].values == 0).sum())
     if n_zero == n:
         yield "untrained: s B A is zero in every component, as before the first step"

@@ -23,9 +23,9 @@ DTYPES = {
     "F32": ("float32", "<f4"),
     "F64": ("float64", "<f8"),
 }
-"""What safetensors calls a type that can be measured -> its usual name, and how its bytes are read."""
+"""Types that can be measured: name in safetensors -> usual name, and how the bytes are read."""
 PREFIX = "base_model.model."
-"""What PEFT puts before the plain model's own names."""
+"""Prefix that PEFT puts before the plain model's own names."""
 KEY = re.compile(
     r"(?P<path>.+?)\.lora_(?P<part>A|B|embedding_A|embedding_B|magnitude_vector)"
     r"(?:\.(?!(?:weight|bias)$)(?P<adapter>[^.]+))?(?:\.(?P<leaf>weight|bias))?"
@@ -42,17 +42,17 @@ MAX_FACTOR = 2**27
 
 
 class StoredTensor(NamedTuple):
-    """Where a tensor lies in its file, and what it is."""
+    """Type, shape and place of a tensor in its file."""
 
     dtype: str
-    """As safetensors calls it, e.g. `BF16`."""
+    """Name of the type in safetensors, e.g. `BF16`."""
     shape: tuple[int, ...]
     start: int
     """Its first byte in the file."""
 
 
 class Branch(NamedTuple):
-    """What the adapter adds to one layer: A (rank, d_in) and B (d_out, rank), with 1 or more kernel axes in a conv."""
+    """Factors of one layer: A (rank, d_in) and B (d_out, rank), with 1 or more kernel axes in a convolution."""
 
     path: str
     """Module path in the plain model, as in runs."""
@@ -153,7 +153,7 @@ def sort_keys(keys: Mapping[str, StoredTensor]) -> tuple[list[Branch], list[str]
 
 
 def branch_problems(branch: Branch, settings: Mapping[str, Any]) -> Iterator[Problem]:
-    """What keeps one layer's factors from being multiplied, or from being what the configuration says."""
+    """Reasons why one layer's factors can't be multiplied, or aren't what the configuration says."""
     for name, tensor in (("lora_A", branch.down), ("lora_B", branch.up)):
         if tensor.dtype not in DTYPES:
             allowed = ", ".join(kind for kind, _ in DTYPES.values())

@@ -39,7 +39,7 @@ def rank_at(settings: Mapping[str, Any], path: str) -> int:
 
 
 def scaling_at(settings: Mapping[str, Any], path: str) -> float:
-    """What B A is multiplied by at a module of this path: alpha / rank, or alpha / sqrt(rank) with rsLoRA."""
+    """Factor of B A at a module of this path: alpha / rank, or alpha / sqrt(rank) with rsLoRA."""
     rank, alpha = rank_at(settings, path), _matched(settings, "alpha_pattern", path, settings["lora_alpha"])
     return float(alpha / math.sqrt(rank) if settings.get("use_rslora") else alpha / rank)
 

@@ -37,7 +37,7 @@ from .factors import (
 from .settings import read_settings, scaling_at
 
 RECORD = "finetune.json"
-"""What `finetune` leaves beside an adapter; among others it says which layers of the base shared weights."""
+"""File that `finetune` leaves beside an adapter; it says among others which layers of the base shared weights."""
 
 
 def truncate_adapter(path: str | Path, out: str | Path, *, share: float = 0.99) -> xr.Dataset:
@@ -125,7 +125,7 @@ def truncate_adapter(path: str | Path, out: str | Path, *, share: float = 0.99) 
 def _refusals(
     settings: Mapping[str, Any], keys: Mapping[str, StoredTensor], branches: Sequence[Branch]
 ) -> Iterator[Problem]:
-    """Why s B A can't be truncated, or a tensor not copied."""
+    """Reasons why s B A can't be truncated, or a tensor not copied."""
     if is_residual(settings):
         message = "the init {!r} changed the base weights, so that s B A isn't the change of the checkpoint"
         yield Problem("init_lora_weights", "init", message.format(settings.get("init_lora_weights")))

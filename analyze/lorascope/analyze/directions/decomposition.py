@@ -90,7 +90,7 @@ def _signed(
 
 
 def n_holding(share: Float64[np.ndarray, " direction"], least: float) -> int:
-    """How many directions, the first ones, hold at least this share together; 0 where there are none."""
+    """Number of leading directions that hold at least this share together; 0 where there are none."""
     return int(np.searchsorted(np.cumsum(share), least)) + 1 if share[0] > 0 else 0
 
 

@@ -21,7 +21,7 @@ ROUNDING = 1e-6
 def base_overlap(
     run: RunLike, component: str, *, adapter: str | None = None, n_workers: int | None = None
 ) -> xr.Dataset:
-    """Whether the directions of a component's delta are those in which its base varies, or intruders.
+    """Overlap of the directions of a component's delta with those in which its base varies; low for intruders.
 
     Intruders of Shuttleworth et al. (arXiv 2410.21228) are singular vectors of tuned weights that lie along none of the
     weights' own. Here both are as they act on data. The base is read three times. Arguments are those of `directions`.
@@ -91,7 +91,7 @@ def compare_directions(
     n_draws: int = 200,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Whether two adapters of one model move a component in the same directions, compared with chance; one run or two.
+    """Overlap of the directions of two adapters of one model at a component, compared with random directions.
 
     Of each, k and l directions are taken: those that hold 99 % of its summed |delta|².
 

@@ -62,14 +62,14 @@ def no_tokens(n_directions: int, n: int) -> TopTokens:
 def larger_tokens(
     tops: TopTokens, scores: Float32[np.ndarray, "direction token"], tokens: Int64[np.ndarray, " token"]
 ) -> TopTokens:
-    """Those of some tokens that have a larger |score| along any direction than the last of `tops`; NaN counts as 0."""
+    """Tokens with a larger |score| along any direction than the last of `tops`; NaN counts as 0."""
     scores = np.where(np.isnan(scores), np.float32(0), scores)
     columns = np.flatnonzero((np.abs(scores) > np.abs(tops.score[:, -1:])).any(axis=0))
     return TopTokens(np.broadcast_to(tokens[columns], (len(scores), len(columns))), scores[:, columns])
 
 
 def largest(tops: TopTokens, later: TopTokens) -> TopTokens:
-    """As many tokens as `tops` has, out of these and of tokens that all come later: of equal scores the first."""
+    """The largest of `tops` and of tokens that all come later, as many as `tops` has: of equal scores the first."""
     token, score = (np.concatenate(both, axis=1) for both in zip(tops, later, strict=True))
     order = np.argsort(-np.abs(score), axis=1, kind="stable")[:, : tops.token.shape[1]]
     return TopTokens(np.take_along_axis(token, order, 1), np.take_along_axis(score, order, 1))

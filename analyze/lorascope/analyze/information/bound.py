@@ -10,12 +10,12 @@ from scipy.special import k0e, xlog1py  # type: ignore[import-untyped]
 Values = TypeVar("Values", float, np.ndarray)
 
 ROUNDING = 1e-12
-"""How far an argument may lie outside of its range; it then counts as the end of the range."""
+"""Distance from its range up to which an argument counts as the end of the range."""
 MASS_ROUNDING = 1e-9
-"""How far the sum of a table of probabilities may lie from 1."""
+"""Distance from 1 up to which a table of probabilities may sum."""
 LN2 = math.log(2)
 LN2_REST = 2.3190468138462996e-17
-"""What the float64 `LN2` leaves out of ln 2."""
+"""Difference between ln 2 and the float64 `LN2`."""
 STEPS = 5
 """Newton steps of `js_lower_bound`: four bring every js that was tried to its last digits, near ln 2 too."""
 FARTHEST = 800.0
@@ -31,7 +31,7 @@ SPACING = 1 / 16
 
 
 class Dependence(NamedTuple):
-    """How far a joint distribution P lies from the product Q of its marginals, in nats."""
+    """Distances in nats of a joint distribution P from the product Q of its marginals."""
 
     mutual_information: float
     """KL(P || Q)."""

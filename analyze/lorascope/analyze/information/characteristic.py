@@ -155,5 +155,5 @@ def _less(both: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[float, np.nda
 
 
 def _are_alike(first: np.ndarray, second: np.ndarray, d: int) -> bool:
-    """Whether both directions of a pair are about those of another."""
+    """Tell whether both directions of a pair are about those of another."""
     return all(abs(float(_unit(first[side]) @ _unit(second[side]))) > ALIKE for side in (slice(d), slice(d, None)))

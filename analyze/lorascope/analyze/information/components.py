@@ -39,7 +39,7 @@ class ComponentPairs(NamedTuple):
     n_not_finite: int
     """Tokens left out for NaN or infinity."""
     why: str = ""
-    """Why there are no pairs, where states can't be projected."""
+    """Reason why there are no pairs, where states can't be projected."""
 
 
 class ComponentRecord(NamedTuple):
@@ -48,9 +48,9 @@ class ComponentRecord(NamedTuple):
     fields: np.ndarray
     """Float64 (estimator, field) in nats; NaN where the states can't be estimated from."""
     note: str
-    """Why values are missing, or nothing."""
+    """Reason why values are missing, or nothing."""
     columns: dict[str, float]
-    """By name what `measure_information` returns of a component beside estimates."""
+    """Values of the component beside its estimates, by their names in the result of `measure_information`."""
 
 
 class _States(NamedTuple):
@@ -63,7 +63,7 @@ class _States(NamedTuple):
     delta: np.ndarray
 
     def other(self, plan: Plan) -> np.ndarray:
-        """What base is compared with."""
+        """The side that base is compared with."""
         return self.base + self.delta if plan.against == "lora" else self.delta
 
 
@@ -135,7 +135,7 @@ def _projected(states: _States, axes: list[Axes], plan: Plan) -> tuple[np.ndarra
 
 
 def _near_repeats(pairs: Pairs, js: np.ndarray) -> np.ndarray:
-    """Whether a pair is an earlier one but for rounding, with the same two js, bool (n,).
+    """Tell which pairs are an earlier one but for rounding, with the same two js, bool (n,).
 
     Along few axes different states may come near each other; js is of all features, and tells them apart.
     Tokens of one id have the same states wherever no attention came before, and in float32 they differ by the batch

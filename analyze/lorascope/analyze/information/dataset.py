@@ -18,7 +18,7 @@ from .pairs import Settings
 from .plan import Against, Plan, Unit
 
 UNITS: dict[str, float] = {"nat": 1.0, "bit": 1 / np.log(2)}
-"""How many of each a nat is."""
+"""Number of each unit in a nat."""
 
 COLUMNS = {
     "js": ("mean over tokens of JS(softmax(base), softmax(lora))", "nat"),
@@ -73,7 +73,7 @@ def information_dataset(
 def component_dataset(
     run: Run, adapter: str | None, sources: Sequence[Source], plan: Plan, records: Sequence[ComponentRecord], unit: Unit
 ) -> xr.Dataset:
-    """What `measure_information` returns, from a record for each component."""
+    """Dataset of `measure_information`, made of a record for each component."""
     fields = np.array([record.fields for record in records])
     result = information_dataset(
         fields, plan.names, plan.settings, unit=unit, n_shuffles=plan.n_shuffles, dims=["component"]
@@ -118,7 +118,7 @@ def is_singular(
 
 
 def provenance(run: Run, adapter: str | None, plan: Plan) -> dict[str, Any]:
-    """Where states come from, and how pairs were made of them."""
+    """Attributes that say where states come from, and how pairs were made of them."""
     return {
         **run_attributes(run, adapter),
         "against": plan.against,

@@ -26,7 +26,7 @@ from .pairs import Pairs, Settings
 
 
 class Estimator(NamedTuple):
-    """How a number is made of pairs, and what it can say."""
+    """One way to make a number of pairs, and what that number can say."""
 
     function: Callable[[Pairs, Settings], float]
     long_name: str
@@ -34,7 +34,7 @@ class Estimator(NamedTuple):
     """The best verdict it can get. `ok`: right for enough data; `lower bound only`: blind to some dependence, at most
     the truth but for noise; `assumes Gaussian`: neither, unless the data are."""
     sees: Literal["values", "scores", "tempered"] = "values"
-    """What it is given of pairs: values, normal scores, or scores only where tails are heavy."""
+    """Form in which pairs reach it: values, normal scores, or scores only where tails are heavy."""
     ceiling: Callable[[Pairs, Settings], float] | None = None
     """The most it can give for so many pairs, nats; None where nothing holds it down."""
     bias: Callable[[int, int, int], float] | None = None
@@ -42,7 +42,7 @@ class Estimator(NamedTuple):
     checked_up_to: Callable[[int], float] | None = None
     """n -> nats up to which its rows can speak against it; above, it assumes Gaussian. None where nothing is."""
     null_is_bias: bool = False
-    """Whether what it gives after shuffles is taken off as its bias."""
+    """Whether its mean over shuffles is taken off as its bias."""
 
 
 def _gaussian(pairs: Pairs, settings: Settings) -> float:

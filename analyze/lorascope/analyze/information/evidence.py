@@ -38,7 +38,7 @@ VERDICT_FIELDS = ("value", "se", "low", "high", "half", "quarter", "eighth", "ce
 LEVEL = 0.95
 """Level of confidence of the intervals."""
 VERDICTS = ("ok", "lower bound only", "saturated", "undersampled", "biased", "assumes Gaussian", "serial")
-"""What an estimate is called; `verdict` has the rules."""
+"""Words for how far an estimate can be believed; `verdict` has the rules."""
 
 NEAR_CEILING = 0.8
 """Share of its ceiling at which an estimate says that there is much, not how much."""
@@ -127,7 +127,7 @@ def _parts(pairs: Pairs, n: int, rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def _suffices(part: Pairs, k: int) -> bool:
-    """Whether there are enough rows of enough groups, and no constant column.
+    """Tell whether there are enough rows of enough groups, and no constant column.
 
     Halves differ by at most the largest group; even in the smaller one, its rows must find k rows of other groups.
     """
@@ -185,7 +185,7 @@ def _fields(
 
 
 def _bonus_of_the_largest(ladder: dict[int, np.ndarray], members: list[int]) -> float:
-    """How far the largest of several members lies above their largest mean, for their noise alone, nats.
+    """Nats by which noise alone lifts the largest of several members above their largest mean.
 
     It falls as the root of the rows. Of the n parts of 1/n of the rows, the mean of the largest has the bonus of that
     many rows, and the largest mean that of all rows: they differ by root n - 1 times what all rows have.
@@ -200,7 +200,7 @@ def _bonus_of_the_largest(ladder: dict[int, np.ndarray], members: list[int]) -> 
 
 
 def _bias_left(at: dict[str, np.ndarray]) -> np.ndarray:
-    """What more rows would still add or take, if that falls as the root of the rows, float64 (estimator,)."""
+    """Nats that more rows would still add or take, if bias falls as the root of the rows, float64 (estimator,)."""
     smaller, times = (at["half"], 2) if np.isnan(at["quarter"]).all() else (at["quarter"], 4)
     with np.errstate(invalid="ignore"):  # infinite estimates
         left = (at["value"] - smaller) / (math.sqrt(times) - 1)

@@ -20,7 +20,7 @@ SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 HEAVY = 9.0
 """Mean fourth power of a standardised column, 3 of a normal one, above which its tails are heavy: of an exponential."""
 JITTER = 1e-9
-"""Standard deviations of noise by which ties are told apart."""
+"""Standard deviations of the noise that breaks ties."""
 SHARED = 1e-12
 """A direction whose 1 - rho^2 is below this counts as shared exactly: float64 can't tell it from 0."""
 

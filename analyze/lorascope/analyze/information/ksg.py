@@ -114,7 +114,7 @@ def _labels(groups: _Groups, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _group_mates(groups_x: np.ndarray, groups_y: np.ndarray) -> np.ndarray:
-    """How many pairs share a group with each, itself included, int64 (n,)."""
+    """Number of pairs that share a group with each, itself included, int64 (n,)."""
     in_x, in_y = np.bincount(groups_x)[groups_x], np.bincount(groups_y)[groups_y]
     both = groups_x * (groups_y.max() + 1) + groups_y
     distinct, inverse = np.unique(both, return_inverse=True)

@@ -199,7 +199,7 @@ def _computed(
     n_workers: int | None,
     progress: Progress | None,
 ) -> list[Any]:
-    """What `function` gives for each component, one Dask task each."""
+    """Results of `function` for each component, one Dask task each."""
     components = np.empty(len(sources), object)
     components[:] = list(sources)
     lazy = da.map_blocks(

@@ -30,7 +30,7 @@ class Pairs(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What estimators can be told."""
+    """Settings of estimators."""
 
     k: int = 3
     """Nearest neighbours."""
@@ -53,7 +53,7 @@ def check_pairs(x: Any, y: Any, groups: Any = None) -> Pairs:
 
 
 def least_rows(pairs: Pairs) -> int:
-    """How many rows an estimate of this many dimensions needs: directions are found on half of them."""
+    """Number of rows that an estimate of this many dimensions needs: directions are found on half of them."""
     return max(LEAST_PAIRS, 2 * int(pairs.x.shape[1] + pairs.y.shape[1] + 3))
 
 
@@ -81,7 +81,7 @@ def refuse_unusable(pairs: Pairs) -> None:
 
 
 def repeats(pairs: Pairs) -> np.ndarray:
-    """Whether a pair equals an earlier one in all its numbers, bool (n,)."""
+    """Tell which pairs equal an earlier one in all their numbers, bool (n,)."""
     both = np.ascontiguousarray(np.concatenate([pairs.x, pairs.y], axis=1))
     rows = both.view(np.dtype((np.void, both.dtype.itemsize * both.shape[1]))).ravel()
     again = np.ones(len(rows), np.bool_)

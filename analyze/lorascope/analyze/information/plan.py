@@ -15,7 +15,7 @@ Unit = Literal["nat", "bit"]
 
 
 class Plan(NamedTuple):
-    """What is done with each component: small, for it goes to every task."""
+    """Settings of what is done with each component; small, since it goes to every task."""
 
     tokens: np.ndarray
     """Int64 (token,), ascending: places of the chosen tokens."""
@@ -80,7 +80,7 @@ def choose_tokens(run: Run, n_tokens: int, *, seed: int) -> tuple[np.ndarray, np
 
 
 def _repeats(run: Run, usable: np.ndarray) -> np.ndarray:
-    """Bool (token,): tokens `there` that repeat an earlier one of them, prefix and all."""
+    """Bool (token,): usable tokens that repeat an earlier one of them, prefix and all."""
     starts = run.samples["token_start"].values
     samples, positions, ids = (run.tokens[name].values for name in ("sample", "position", "token_id"))
     # Positions of a sample ascend, so that one equal to its place says that none before it is missing.

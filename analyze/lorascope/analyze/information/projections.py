@@ -147,7 +147,7 @@ def canonical_axes(
 
 
 def halves(groups: Shaped[np.ndarray, " sample"], *, seed: int) -> Bool[np.ndarray, " sample"]:
-    """Which samples are in the first half: groups stay whole, and halves are as equal as groups allow.
+    """Bool by sample, True in the first half: groups stay whole, and halves are as equal as groups allow.
 
     Solves the subset sum exactly, in time that grows with groups times samples. Groups, at least two, are tried in the
     order of the seed: another one finds other halves, where there are several.
@@ -163,7 +163,7 @@ def halves(groups: Shaped[np.ndarray, " sample"], *, seed: int) -> Bool[np.ndarr
 
 
 class _Sketch:
-    """How many tokens, their mean, and C Omega."""
+    """Number of tokens, their mean, and C Omega."""
 
     def __init__(self, n_columns: int, generator: np.random.Generator) -> None:
         self.n_tokens, self._n_columns, self._generator = 0, n_columns, generator
@@ -267,7 +267,7 @@ def _whitening(side: np.ndarray, name: str, ridge: float) -> tuple[np.ndarray, n
 
 
 def _half_of(sizes: np.ndarray) -> list[int]:
-    """Which of these add up to half of all, or to as little less as can be: the subset sum by dynamic programming."""
+    """Places of sizes that add up to half of all, or to as little less as can be: a subset sum."""
     half = int(sizes.sum()) // 2
     if (sizes == sizes[0]).all():
         return list(range(half // int(sizes[0])))

@@ -13,7 +13,7 @@ FEWEST = 0.9
 
 
 def effective_rows(pairs: Pairs) -> float:
-    """As many independent rows as have correlations between the sides that scatter as those of these rows.
+    """Number of independent rows whose correlations between the sides would scatter as much as those of these rows.
 
     n / (1 + 2 sum_h r_x(h) r_y(h)), with r the largest autocorrelation of a side's normal scores at lag h, over lags up
     to n / 4 where neither side's may be chance. Where rows have groups, these say what depends on what: all count.

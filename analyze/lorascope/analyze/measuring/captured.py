@@ -1,4 +1,8 @@
-"""What capture measured itself, for runs that keep no states, or not all: js and what qualifies it, by token."""
+"""Measures that capture took of each token, for runs that keep no states, or not all.
+
+A measure is a number by token. The format calls those that a run stores `reductions`, since each reduces a token's
+features to a number; in Python, a reduction is what becomes of a sample's tokens (`Reduction`), and these are measures.
+"""
 
 import numpy as np
 import xarray as xr
@@ -12,12 +16,12 @@ TAKEN = ("js", "effective_width", "base_norm", "delta_norm", "delta_ratio")
 
 
 def keeps_all_states(run: Run) -> bool:
-    """Whether measures can be computed from the states of every token; else they are those of capture."""
+    """Tell whether measures can be computed from the states of every token; else those of capture are used."""
     return run.states == "all"
 
 
-def reduction(run: Run, name: str, adapter: str | None = None) -> xr.DataArray | None:
-    """What capture measured under this name, lazy, by token (and component); None where the run doesn't hold it."""
+def captured_measure(run: Run, name: str, adapter: str | None = None) -> xr.DataArray | None:
+    """A measure that capture took, lazy, by token (and component); None where the run doesn't hold it."""
     run.adapter(adapter)  # an adapter that isn't there is a mistake, not a missing measure
     try:
         return run.reduction(name, adapter)

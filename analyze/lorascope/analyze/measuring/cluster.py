@@ -18,7 +18,7 @@ from .compute import Workers, assemble
 TIMEOUT_SECONDS = 10
 PROTOCOLS = ("tcp", "tls", "ucx", "ws", "wss", "inproc")
 MOST_TOGETHER = 8
-"""How many groups of components one task may take: it costs the scheduler about a millisecond, whatever is in it."""
+"""Most groups of components in one task: each task costs the scheduler about a millisecond, whatever is in it."""
 _log = logging.getLogger(__name__)
 
 

@@ -18,19 +18,19 @@ LOCAL = ("threads", "processes", "synchronous")
 
 
 class Workers(NamedTuple):
-    """What computes an array."""
+    """Threads, processes or a cluster that compute arrays."""
 
     compute: Callable[[Any, Callable[[], None]], np.ndarray]
     """(array, what to call when a task is done) -> the array's values."""
     n_threads: int
     """Tasks that it does at a time."""
     most_together: int = 1
-    """How many times as large as on this machine's threads tasks may be: each costs a scheduler of its own time."""
+    """Most groups of components in one task; more than 1 where each task costs a scheduler time of its own."""
 
 
 @contextmanager
 def workers(scheduler: Any = None, n_workers: int | None = None) -> Iterator[Workers]:
-    """Who computes arrays, while this lasts.
+    """Open the workers that compute arrays, and close them at the end of the block.
 
     Parameters
     ----------

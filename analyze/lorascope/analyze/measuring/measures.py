@@ -61,7 +61,7 @@ def token_measure(*, long_name: str, units: str, **attributes: str) -> Callable[
 
 
 def _filled(kernel: Callable[..., None], n: int, *blocks: np.ndarray) -> tuple[np.ndarray, ...]:
-    """What a kernel writes of blocks (token, feature), n arrays float32 (token,)."""
+    """Values that a kernel writes from blocks (token, feature): n arrays float32 (token,)."""
     out = tuple(np.empty(len(blocks[0]), np.float32) for _ in range(n))
     kernel(*blocks, *out)
     return out

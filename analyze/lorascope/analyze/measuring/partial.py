@@ -16,7 +16,7 @@ from lorascope.analyze.results.tree import CHUNK_COMPONENTS, CHUNK_TOKENS
 IDENTITY = "identity"
 """An attribute of the array `DONE`, since xarray writes those of the root anew."""
 NODE = "tokens"
-"""Where in the result the measures are to be."""
+"""Node of the result that the measures belong to."""
 
 
 class Partial:
@@ -57,7 +57,7 @@ def open_partial(
     attributes: Mapping[str, Mapping[str, str]],
     shape: tuple[int, int],
 ) -> Partial:
-    """What was computed already for the result `target`, or a new one where nothing was or it was something else.
+    """Open what was computed already for the result `target`; start anew where nothing, or something else, was.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def open_partial(
 
 
 def finish(result: xr.DataTree, target: Path) -> xr.DataTree:
-    """Make the part that was written beside `target` the result itself; returns it as it is on disk.
+    """Turn the unfinished part beside `target` into the result itself; returns the result as it is on disk.
 
     Raises what `save` raises.
     """
@@ -109,7 +109,7 @@ def finish(result: xr.DataTree, target: Path) -> xr.DataTree:
 
 
 def partial_path(target: Path) -> Path:
-    """Where a result lies until it is whole."""
+    """Path of a result until it is whole."""
     return target.with_name(f".{target.name}.unfinished")
 
 

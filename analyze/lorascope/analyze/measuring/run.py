@@ -22,10 +22,10 @@ from lorascope.stores.reading.source import Source, group_sizes
 
 from .captured import captured_measures, keeps_all_states
 from .compute import Workers, workers
+from .lazy_measures import measure_sources
 from .measures import Measure, resolve
 from .partial import open_partial
 from .sources import GROUP_BYTES, TOUCHED, sources_of
-from .tasks import measure_sources
 
 BATCH_TASKS = 32
 """Least tasks for each worker in a batch, at whose end a worker waits for at most one."""
@@ -95,7 +95,7 @@ def measure_unsaved(
     n_workers: int | None,
     progress: Progress | None,
 ) -> xr.Dataset:
-    """`measure_run`, whose values, with a target, lie beside it until `finish` makes a result of them."""
+    """`measure_run`, but with a target the values stay in its unfinished part until `finish` makes a result of them."""
     measures = resolve(names)[1]
     table = run.components.assign(run.adapter(adapter))
     table = table.isel(component=np.flatnonzero(table["rank"].values > 0))
@@ -137,7 +137,7 @@ def _computed(
     n_workers: int | None,
     progress: Progress | None,
 ) -> Iterator[tuple[slice, Mapping[str, np.ndarray]]]:
-    """Which components, and their measures (token, component), of those that aren't done: a batch at a time."""
+    """Components that aren't done yet and their measures (token, component), a batch at a time."""
     outputs = resolve(names)[1]
     with workers(scheduler, n_workers) as pool:
         group_bytes = GROUP_BYTES * _together(sources, pool)
@@ -157,7 +157,7 @@ def _computed(
 
 
 def _together(sources: Sequence[Source], pool: Workers) -> int:
-    """How many times `GROUP_BYTES` a task is to have: as much as is allowed, as long as every worker has a queue."""
+    """Size of a task in `GROUP_BYTES`: as large as is allowed, as long as every worker has a queue."""
     n_tasks = len(group_sizes(sources, GROUP_BYTES)) * sources[0].base.n_rows
     return max(1, min(pool.most_together, n_tasks // (BATCH_TASKS * pool.n_threads)))
 
@@ -186,7 +186,7 @@ def _identity(run: Run, adapter: str | None, names: Sequence[str | Measure]) -> 
 
 
 def rows_digest(run: Run) -> str:
-    """Which rows are committed, and what they hold, as one SHA-256 in hexadecimal."""
+    """SHA-256 in hexadecimal of which rows are committed, and what they hold."""
     return sha256(b"".join(run.digest(row).tobytes() for row in range(run.n_rows))).hexdigest()
 
 

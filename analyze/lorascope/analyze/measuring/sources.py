@@ -15,7 +15,7 @@ GROUP_BYTES = 16 * 2**20
 
 
 class Weights(NamedTuple):
-    """What turns a component's factor into its delta."""
+    """Weights that turn a component's factor into its delta."""
 
     lora_B_T: np.ndarray  # noqa: N815 (PEFT's name)
     """Float32 (rank, feature), contiguous."""

@@ -142,7 +142,7 @@ def paired(first: xr.DataTree, second: xr.DataTree, by: Sequence[str] = ()) -> x
 
 
 def _sources(result: xr.DataTree) -> str:
-    """Where a result's samples come from, by data set and split."""
+    """Data sets and splits of a result's samples, as a list in words."""
     samples = result.children["samples"].dataset
     names = zip(samples["dataset"].values.tolist(), samples["split"].values.tolist(), strict=True)
     return ", ".join(dict.fromkeys(repr("/".join(filter(None, name))) for name in names))

@@ -165,7 +165,7 @@ def _check(result: xr.DataTree, by: Sequence[str], over_components: str) -> None
 
 
 def tokens_fit(result: xr.DataTree) -> bool:
-    """Whether every token's sample is still at the place that the token names."""
+    """Tell whether every token's sample is still at the place that the token names."""
     ids, by_token = result.children["samples"].dataset["sample"].values, result.children["tokens"].dataset
     owners = by_token["sample_of_token"].values
     return not len(owners) or bool(owners.max() < len(ids) and (ids[owners] == by_token["sample"].values).all())

@@ -176,14 +176,14 @@ def _scan(
 
 
 def _difference(block: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """How far js lies from js of the capture, relative, float32: of the values that both have."""
+    """Relative differences of js from js of the capture, float32, where both are known."""
     shared = np.isfinite(reference) & np.isfinite(block)
     difference = np.abs(block[shared] - reference[shared])
     return np.asarray(difference / np.maximum(reference[shared], LEAST_JS), np.float32)
 
 
 def misfit(result: xr.DataTree, run: Run) -> str | None:
-    """What to say where stored states give another js than was measured when they were captured; None where they fit.
+    """A warning where stored states give another js than was measured at their capture; None where they agree.
 
     States that were narrowed (`--store bf16`) may differ by as much; of others only rounding is expected.
     """
@@ -207,7 +207,7 @@ def require_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.
 
 
 def miub_attributes(run: Run, adapter: str | None, measured: xr.Dataset) -> dict[str, Any]:
-    """Where js comes from, and how much of it there is."""
+    """Attributes that say where js comes from and how many tokens and components it covers."""
     return {
         "measure": "softmax Jensen-Shannon divergence, arXiv 2501.03152 eq. 9",
         "n_tokens": int(measured["counted"].sum()),

@@ -30,7 +30,7 @@ def qualify(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.DataTree:
-    """MIUB of a run in nats, by sample, component and token, with its null and other context for each component.
+    """MIUB of a run in nats with its null and other context by component, by sample, component and token.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def _qualifiers(measured: xr.Dataset, run: Run, used: np.ndarray) -> dict[str, x
 
 
 def _median(values: np.ndarray, weights: np.ndarray) -> float:
-    """NaN where there is no value, or one of them is NaN."""
+    """Weighted median; NaN where there is no value, or one of them is NaN."""
     return np.nan if np.isnan(values).any() or not len(values) else float(weighted_quantiles(values, weights, [0.5])[0])
 
 

@@ -21,9 +21,9 @@ class UnitOf(NamedTuple):
     """A unit of divergences."""
 
     symbol: str
-    """Its name beside a number and in `units` attributes."""
+    """Name of the unit beside a number and in `units` attributes."""
     convert: Callable[[np.ndarray], np.ndarray]
-    """What becomes of a token's divergence in nats."""
+    """Conversion of a token's divergence from nats."""
 
 
 UNITS: Mapping[str, UnitOf] = {
@@ -104,7 +104,7 @@ class SampleSums:
         self._sums[first:last] += np.add.reduceat(terms, edges, axis=0)
 
     def values(self) -> Float64[np.ndarray, "sample component"]:
-        """What every sample was reduced to; NaN where none of its tokens counts."""
+        """Reduced values of every sample; NaN where none of its tokens counts."""
         totals = np.add.reduceat(self._counted, self._starts)[:, None]
         means = np.divide(self._sums, totals, out=np.full_like(self._sums, np.nan), where=totals > 0)
         if self._is_sum:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.measuring.captured import reduction
+from lorascope.analyze.measuring.captured import captured_measure
 from lorascope.analyze.results.format import format_error, format_number, format_percent
 from lorascope.analyze.results.scores import scores
 from lorascope.analyze.results.weights import token_weights, weighted_mean
@@ -110,7 +110,7 @@ def _samples(n: int) -> str:
 
 
 def _matters(run: Run, explanation: Explanation) -> Iterator[str]:
-    moved = reduction(run, "kl", explanation.qualified.attrs["adapter"])
+    moved = captured_measure(run, "kl", explanation.qualified.attrs["adapter"])
     known = np.empty(0, int) if moved is None else np.flatnonzero(np.isfinite(moved.values))
     if moved is not None and len(known):
         mean = weighted_mean(moved.values[known], token_weights(run)[known])

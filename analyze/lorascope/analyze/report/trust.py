@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.figures import null_figure
-from lorascope.analyze.measuring.captured import reduction
+from lorascope.analyze.measuring.captured import captured_measure
 from lorascope.analyze.results.format import format_number, format_percent
 from lorascope.analyze.results.weights import is_weighted, token_weights, weighted_mean
 from lorascope.stores import Run
@@ -94,7 +94,7 @@ def _fidelity_text(qualified: xr.DataTree) -> str:
 
 def _swallowed_text(run: Run, adapter: str) -> str:
     """Share of features in which the layers' own rounding swallows the adapter's change."""
-    measured, weights, shares = reduction(run, "swallowed", adapter), token_weights(run), dict[str, float]()
+    measured, weights, shares = captured_measure(run, "swallowed", adapter), token_weights(run), dict[str, float]()
     if measured is not None:
         for path, column in zip(run.component_paths, measured.values.T, strict=True):
             known = np.isfinite(column)

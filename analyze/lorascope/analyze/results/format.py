@@ -90,7 +90,7 @@ def format_duration(seconds: float) -> str:
 
 
 def in_common_power(values: Iterable[float], unit: str) -> tuple[float, str]:
-    """What to multiply a column of numbers by, so that they compare at a glance, and the unit that they have then.
+    """Factor and unit with which a column of numbers can be compared at a glance.
 
     Examples
     --------

@@ -3,17 +3,17 @@
 from typing import Literal
 
 Reduction = Literal["mean", "sum", "last", "answer"]
-"""What becomes of a sample's tokens at a component."""
+"""How the numbers of a sample's tokens become one number at a component."""
 Unit = Literal["nat", "bit", "sqrt"]
 """Units of js; `sqrt` is the root of nats."""
 Residual = Literal["relative", "log", "absolute"]
-"""What a fit of a scaling law makes small."""
+"""Differences that a fit of a scaling law makes small."""
 N_SHUFFLES = 19
 """Shuffles of the null by default: p can be 0.05."""
 SAMPLE_KEYS = ("dataset", "split", "prompt", "length")
 COMPONENT_KEYS = ("component", "layer", "kind", "rank")
 TOKEN_KEYS = ("role", "position", "text")
 KEYS = (*SAMPLE_KEYS, *COMPONENT_KEYS, *TOKEN_KEYS)
-"""What `group_by` takes a result apart by."""
+"""Keys by which `group_by` takes a result apart."""
 RUN_KEYS = ("run", "model", "adapter", "rank", "stream", "datasets")
-"""What tells several results apart."""
+"""Keys that tell several results apart."""

@@ -16,7 +16,7 @@ SHAPING = ("lorascope", "numpy", "scipy", "pandas")
 
 
 def provenance(frame: pd.DataFrame, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a result was made of: versions, settings, and a hash of the rows that were used."""
+    """Versions, settings and a hash of the rows that a result was made of."""
     return {
         "data_sha256": data_hash(frame),
         "n_rows": len(frame),

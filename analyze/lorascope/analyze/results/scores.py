@@ -31,7 +31,7 @@ class Estimate(NamedTuple):
 
 
 class Score(NamedTuple):
-    """How well one data set is answered, without and with the adapter."""
+    """Score of one data set, without and with the adapter."""
 
     dataset: str
     """Data set, and its split after a slash where it has one; then its prompt, where the run has several for it."""
@@ -143,7 +143,7 @@ def correct_per_character(run: Run, loglik: str) -> np.ndarray:
 
 
 def sample_scores(name: str, table: xr.Dataset) -> Iterator[Score]:
-    """What `scores` says of some samples under the name of a data set; `table` holds rows of `Run.samples`."""
+    """Scores of some samples under the name of a data set; `table` holds rows of `Run.samples`."""
     if "written_correct" in table and "written_prediction" in table:
         wrote, names = table["written_correct"] >= 0, ("", "base_")
         predictions = {f"{name}not_read": table.get(f"{name}written_prediction") for name in names}
@@ -189,7 +189,7 @@ def _scored(table: xr.Dataset, column: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _proportion(values: np.ndarray) -> Estimate:
-    """In percent, with its binomial standard error."""
+    """Proportion in percent, with its binomial standard error."""
     share = values.mean()
     return Estimate(float(100 * share), float(100 * np.sqrt(share * (1 - share) / len(values))))
 

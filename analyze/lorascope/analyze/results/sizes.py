@@ -9,12 +9,12 @@ from lorascope.stores.format.layout import goes_with_states
 
 PARTS = ("base", "adapted", "factor", "lora_B", "delta", "js", "reductions", "tables")
 """Parts of a store in the order in which they are listed."""
-REDUCTIONS = ("delta_norm", "swallowed", "kl", "ablation")
-"""Arrays of an adapter that count as its reductions."""
+STORED_MEASURES = ("delta_norm", "swallowed", "kl", "ablation")
+"""Measures of an adapter that capture took, counted as the part `reductions`; see `measuring/captured.py`."""
 
 
 class Size(NamedTuple):
-    """What one part of a store takes."""
+    """Bytes of one part of a store."""
 
     part: str
     raw_bytes: int
@@ -47,6 +47,6 @@ def _part(path: str) -> str:
         return "reductions"
     if names[0] not in {"states", "adapters"} or len(names) < 3:
         return "tables"
-    if names[2] in REDUCTIONS:
+    if names[2] in STORED_MEASURES:
         return "reductions"
     return {"lora_bias": "lora_B"}.get(names[2], names[2] if names[2] in PARTS else "tables")

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 RESULTS = {".zarr": "Zarr", ".nc": "NetCDF"}
-"""What names of results end in, and what that is."""
+"""Endings of result names, and their formats."""
 TABLES = {".csv": "CSV", ".parquet": "Parquet", ".json": "JSON", **RESULTS}
-"""What names of tables end in."""
+"""Endings of table names, and their formats."""
 PAIRS = {".npz": "NumPy"}
-"""What names of exported pairs end in."""
+"""Endings of names of exported pairs, and their formats."""
 
 
 def refuse_target(target: Path, formats: Mapping[str, str] = RESULTS, *, option: str = "out") -> Path:

@@ -51,7 +51,7 @@ def result_tree(tokens: xr.Dataset, samples: xr.Dataset) -> xr.DataTree:
 
 
 def run_attributes(run: Run, adapter: str | None) -> dict[str, str]:
-    """What a result is of."""
+    """Attributes that name the run, adapter, model and version behind a result."""
     provenance = run.attributes.get("provenance", {})
     return {
         "stream": run.stream,

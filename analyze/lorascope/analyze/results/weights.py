@@ -15,7 +15,7 @@ def token_weights(run: Run) -> Float64[np.ndarray, " token"]:
 
 
 def is_weighted(run: Run) -> bool:
-    """Whether any token stands for more than itself."""
+    """Tell whether any token stands for more than itself."""
     return bool((token_weights(run) != 1).any())
 
 

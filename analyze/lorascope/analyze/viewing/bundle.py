@@ -15,7 +15,7 @@ from lorascope.stores.reading.root import read_root
 
 from .index import index_path, view_index
 from .page import INDEX, MANIFEST, RUN, manifest, page
-from .shelf import Shelf
+from .served_store import ServedStore
 
 N_THREADS = 8
 """Chunks that are copied at once: each mostly waits for a disk, or for an object store."""
@@ -60,7 +60,7 @@ def write_bundle(
     refuse_elsewhere(folder, "bundle")
     if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"`bundle` is {str(bundle)!r}, which is there and no empty folder; name a new one")
-    opened = [as_run(one) for one in ([runs] if isinstance(runs, RunLike) else runs)]
+    opened = [as_run(run) for run in ([runs] if isinstance(runs, RunLike) else runs)]
     if not opened:
         raise ValueError("`runs` is empty; name one run or several")
     if any(Path(os.path.abspath(folder)).is_relative_to(index_path(run)) for run in opened):
@@ -77,7 +77,7 @@ def write_bundle(
                 into.parent.mkdir(exist_ok=True)
                 index.rename(into)
             else:
-                _copy(Shelf.of(read_root(open_place(index))), into, progress)
+                _copy(ServedStore.of(read_root(open_place(index))), into, progress)
         (partial / "index.html").write_bytes(page())
         (partial / MANIFEST).write_bytes(manifest(opened, addresses))
         _write_reports(reported, partial, progress)
@@ -123,15 +123,15 @@ def _pointers(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         yield f"../{quote(path.relative_to(home).as_posix())}/"
 
 
-def _copy(shelf: Shelf, into: Path, progress: Progress | None) -> None:
+def _copy(store: ServedStore, into: Path, progress: Progress | None) -> None:
     """Copy all that is part of a store."""
 
     def copy(key: str) -> None:
         file = into / key
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(shelf.read(key))
+        file.write_bytes(store.read(key))
 
-    keys = [key for key, _ in shelf.place.sizes() if shelf.limit(key) is not None]
+    keys = [key for key, _ in store.place.sizes() if store.limit(key) is not None]
     with ThreadPoolExecutor(N_THREADS, thread_name_prefix="lorascope-bundle") as pool:
         for done, _ in enumerate(pool.map(copy, keys), 1):
             if progress is not None:

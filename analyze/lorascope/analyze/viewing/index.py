@@ -87,7 +87,7 @@ def view_index(run: RunLike, *, n_workers: int | None = None, progress: Progress
 
 
 def index_path(run: Run) -> Path:
-    """Where the view index of a run lies."""
+    """Path of the view index of a run."""
     if isinstance(run.path, Path):
         place = Path(os.path.abspath(run.path))  # links aren't followed: they may lead where nothing can be written
         name = place.name.removesuffix(".zarr")
@@ -97,7 +97,7 @@ def index_path(run: Run) -> Path:
 
 
 def _is_there(target: Path, identity: Mapping[str, Any]) -> bool:
-    """Whether the index is there and of the run as it is now; raises if something else is there."""
+    """Tell whether the index is there and fits the run as it is now; raises if something else is there."""
     if not target.exists():
         return False
     root = read_json(target / "zarr.json") if (target / "zarr.json").exists() else None
@@ -117,11 +117,11 @@ def _make(
         shutil.rmtree(left, ignore_errors=True)
 
     def progress_of(what: str) -> Progress:
-        def tell(done: int, total: int, part: str = what) -> None:
+        def report_part(done: int, total: int, part: str = what) -> None:
             if progress is not None:
                 progress(done, total, part)
 
-        return tell
+        return report_part
 
     attributes = {"adapters": list(run.adapters), "n_tokens": run.n_tokens, "lorascope": version("lorascope")}
     root = zarr.create_group(partial, zarr_format=3, attributes={**identity, **attributes})
@@ -194,9 +194,9 @@ def _write_directions(group: zarr.Group, run: Run, adapter: str, n_workers: int 
     sources = sources_of(run, adapter) if run.has_states and rank else []
     sources = [source for source in sources if source.delta.lora_B is not None]
     places = [run.component_paths.index(source.component) for source in sources]
-    found: list[Directions] = []
+    of_components: list[Directions] = []
     if sources and state_rows(sources[0]):
-        found = directions_of(sources, n_workers=n_workers, progress=progress)
+        of_components = directions_of(sources, n_workers=n_workers, progress=progress)
     sizes = {"component": len(run), "direction": rank}
     for name, axis, dtype, fill, chunks in (
         ("rotation", {"rank": rank}, "float32", np.nan, (1, rank, rank)),
@@ -205,7 +205,7 @@ def _write_directions(group: zarr.Group, run: Run, adapter: str, n_workers: int 
         ("top_score", {"top": N_TOP}, "float32", np.nan, (1, rank, N_TOP)),
     ):
         values = np.full([*sizes.values(), *axis.values()], fill, dtype)
-        for place, directions in zip(places, found, strict=False):
+        for place, directions in zip(places, of_components, strict=False):
             block = getattr(directions, name)
             values[place][tuple(map(slice, block.shape))] = block
         _create(group, name, sizes | axis, dtype, fill=fill, chunks=chunks)[...] = values

@@ -10,7 +10,7 @@ from lorascope.stores.visible import one_line
 
 MANIFEST = "view.json"
 RUN, INDEX = "runs/{}/", "indexes/{}/"
-"""Where the Zarr of a run and of its view index lie beside the page, by the run's place in the manifest."""
+"""Addresses of a run's Zarr and of its view index relative to the page, by the run's place in the manifest."""
 
 
 def page() -> bytes:

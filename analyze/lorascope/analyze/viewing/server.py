@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 from lorascope.stores import StoreError
 from lorascope.stores.visible import one_line
 
-from .shelf import Shelf
+from .served_store import ServedStore
 
 HTML, JSON, BYTES = "text/html; charset=utf-8", "application/json", "application/octet-stream"
 IDLE_SECONDS = 60.0
 """A connection that says nothing for so long, or takes nothing, is closed."""
 OURS = (None, "none", "same-origin")
-"""What browsers say in `Sec-Fetch-Site` of requests by the page, or by who typed the address."""
+"""Values of `Sec-Fetch-Site` in requests by the page, or by somebody who typed the address."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -34,7 +34,7 @@ _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 class Answer(NamedTuple):
-    """What a request gets."""
+    """Status, content and headers of an answer."""
 
     status: HTTPStatus
     content: bytes
@@ -52,8 +52,10 @@ class ViewServer(ThreadingHTTPServer):
     allow_reuse_address = os.name == "posix"  # elsewhere it would let others take the port over
     request_queue_size = 128
 
-    def __init__(self, documents: Mapping[str, tuple[bytes, str]], shelves: Mapping[str, Shelf], port: int) -> None:
-        self.documents, self.shelves = documents, shelves
+    def __init__(
+        self, documents: Mapping[str, tuple[bytes, str]], stores: Mapping[str, ServedStore], port: int
+    ) -> None:
+        self.documents, self.stores = documents, stores
         self.secret = secrets.token_urlsafe(16)
         self.stopped = False
         super().__init__(("127.0.0.1", port), _Handler)
@@ -61,7 +63,7 @@ class ViewServer(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}/{self.secret}/"
 
     def server_bind(self) -> None:
-        """As for any TCP server: HTTPServer's own asks the network for this machine's name."""
+        """Bind as any TCP server does: HTTPServer's own method asks the network for this machine's name."""
         socketserver.TCPServer.server_bind(self)
         self.server_port = self.server_address[1]
 
@@ -101,52 +103,52 @@ class _Handler(BaseHTTPRequestHandler):
         _logger.debug("%s", one_line(format % args))
 
     def _answer(self) -> Answer:
-        """What this request gets; whatever is wrong with it, or with what it asks for, is an answer too."""
+        """Answer to this request; whatever is wrong with it, or with what it asks for, is an answer too."""
         path, secret = self.path.partition("?")[0], f"/{self.server.secret}/"
         key = path[len(secret) :]
         if self.server.stopped or self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
             self.close_connection = True  # what follows would be a body
-            return _said(HTTPStatus.BAD_REQUEST, "no request with a body is answered, and none after the end")
+            return _message(HTTPStatus.BAD_REQUEST, "no request with a body is answered, and none after the end")
         if self.headers.get_all("Host") not in self.server.hosts:
             known = " and ".join(host for (host,) in self.server.hosts)
-            return _said(HTTPStatus.FORBIDDEN, f"only {known} are answered; forward a port under its own number")
+            return _message(HTTPStatus.FORBIDDEN, f"only {known} are answered; forward a port under its own number")
         if not secrets.compare_digest(path[: len(secret)].encode(), secret.encode()):
-            return _said(HTTPStatus.NOT_FOUND, "nothing is here; open the whole address that lorascope printed")
+            return _message(HTTPStatus.NOT_FOUND, "nothing is here; open the whole address that lorascope printed")
         opened = key == "" and self.headers.get("Sec-Fetch-Mode") == "navigate"
         if not opened and self.headers.get("Sec-Fetch-Site") not in OURS:
-            return _said(HTTPStatus.FORBIDDEN, "other sites may open the page, and read nothing")
+            return _message(HTTPStatus.FORBIDDEN, "other sites may open the page, and read nothing")
         try:
-            return self._given(key)
+            return self._respond(key)
         except ABSENT:
-            return _said(HTTPStatus.NOT_FOUND, "there is no such part of a run")
+            return _message(HTTPStatus.NOT_FOUND, "there is no such part of a run")
         except StoreError as error:
-            return _said(HTTPStatus.FORBIDDEN, str(error))
+            return _message(HTTPStatus.FORBIDDEN, str(error))
         except OSError as error:  # an object store, or a disk, that fails
-            return _said(HTTPStatus.BAD_GATEWAY, str(error))
+            return _message(HTTPStatus.BAD_GATEWAY, str(error))
 
-    def _given(self, key: str) -> Answer:
+    def _respond(self, key: str) -> Answer:
         if key in self.server.documents:
             return Answer(HTTPStatus.OK, *self.server.documents[key])
-        prefix = next((prefix for prefix in self.server.shelves if key.startswith(prefix)), None)
+        prefix = next((prefix for prefix in self.server.stores if key.startswith(prefix)), None)
         if prefix is None:
             raise FileNotFoundError
-        shelf, key = self.server.shelves[prefix], key.removeprefix(prefix)
+        store, key = self.server.stores[prefix], key.removeprefix(prefix)
         is_node = key.endswith("zarr.json")
         headers = {"Accept-Ranges": "bytes"}
         answer = partial(Answer, content_type=JSON if is_node else BYTES)
         if self.command == "HEAD":
-            return answer(HTTPStatus.OK, b"", headers=headers | {"Content-Length": str(shelf.size(key))})
+            return answer(HTTPStatus.OK, b"", headers=headers | {"Content-Length": str(store.size(key))})
         if "Range" in self.headers and "If-Range" not in self.headers:
-            size = shelf.size(key)
+            size = store.size(key)
             asked = byte_range(self.headers["Range"], size)
             if asked is not None and not asked:
                 unmet = {"Content-Range": f"bytes */{size}"}
                 return Answer(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, b"", headers=unmet)
             if asked is not None:
-                content = shelf.read_part(key, asked.start, asked.stop)
+                content = store.read_part(key, asked.start, asked.stop)
                 content_range = f"bytes {asked.start}-{asked.start + len(content) - 1}/{size}"
                 return answer(HTTPStatus.PARTIAL_CONTENT, content, headers=headers | {"Content-Range": content_range})
-        return answer(HTTPStatus.OK, shelf.read(key), headers=headers)
+        return answer(HTTPStatus.OK, store.read(key), headers=headers)
 
 
 def byte_range(header: str, size: int) -> range | None:
@@ -167,5 +169,5 @@ def byte_range(header: str, size: int) -> range | None:
     return None if last and int(last) < start else range(start, max(start, stop))
 
 
-def _said(status: HTTPStatus, message: str) -> Answer:
+def _message(status: HTTPStatus, message: str) -> Answer:
     return Answer(status, f"{message}\n".encode(errors="backslashreplace"))

@@ -12,16 +12,16 @@ from lorascope.stores.reading.root import read_root
 
 from .index import view_index
 from .page import INDEX, MANIFEST, RUN, manifest, page
+from .served_store import ServedStore
 from .server import HTML, JSON, ViewServer
-from .shelf import Shelf
 
 HEIGHT_PIXELS = 760
 """Height of the page in a notebook's cell."""
 STOP_SECONDS = 0.1
-"""How often a server looks whether it is to end."""
+"""Seconds between two looks of a server at whether it is to end."""
 
 _views: dict[tuple[object, ...], "View"] = {}
-"""Those that run in this process, so that a cell that is run again starts no second server."""
+"""Views that run in this process, so that a cell that is run again starts no second server."""
 
 
 class View:
@@ -95,12 +95,12 @@ def view(runs: RunLike | Sequence[RunLike], *, port: int = 0, progress: Progress
         return _views[key]
     addresses = [RUN.format(place) for place in range(len(opened))]
     documents = {"": (page(), HTML), MANIFEST: (manifest(opened, addresses), JSON)}
-    shelves = {}
+    stores = {}
     for place, (run, index) in enumerate(pairs):
         for address, path in ((RUN, run.path), (INDEX, index)):  # opened anew: a run's own place keeps chunks in memory
-            shelves[address.format(place)] = Shelf.of(read_root(open_place(path)))
+            stores[address.format(place)] = ServedStore.of(read_root(open_place(path)))
     try:
-        _views[key] = View(ViewServer(documents, shelves, port))
+        _views[key] = View(ViewServer(documents, stores, port))
     except OSError as error:
         raise OSError(f"`port` is {port}, which can't be had ({error.strerror}); name another, or none") from error
     return _views[key]

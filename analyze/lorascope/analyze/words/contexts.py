@@ -11,7 +11,7 @@ from lorascope.stores.reading.read import RunLike, as_run
 
 
 def contexts(run: RunLike, tokens: Any, *, width: int = 8) -> xr.Dataset:
-    """Text of tokens, and of so many before and after them in the same sample; only chunks that hold some are read.
+    """Text of tokens and of `width` tokens before and after them in the same sample.
 
     Parameters
     ----------
@@ -26,30 +26,30 @@ def contexts(run: RunLike, tokens: Any, *, width: int = 8) -> xr.Dataset:
         gives their ids. IndexError if it has no such token, StoreError if a chunk is missing or broken.
     """
     run, tokens = as_run(run), xr.DataArray(tokens)
-    wanted = tokens.values.ravel()
-    if len(outside := wanted[(wanted < -1) | (wanted >= run.n_tokens)]):
+    flat = tokens.values.ravel()
+    if len(outside := flat[(flat < -1) | (flat >= run.n_tokens)]):
         raise IndexError(f"`tokens` holds {int(outside[0])}; this run's tokens are 0 to {run.n_tokens - 1}, -1 is none")
     start, stop = (np.append(run.read_once(f"samples/token_{end}"), -1) for end in ("start", "stop"))
-    sample = np.where(wanted < 0, -1, np.searchsorted(stop[:-1], wanted, side="right"))
-    places = wanted[:, None] + np.arange(-width, width + 1)
-    there = (places >= start[sample, None]) & (places < stop[sample, None])
-    pieces = np.full((len(wanted), 2, places.shape[1]), "", object)  # each word, and what follows it
-    pieces[:, 0][there] = _column(run, "text" if "tokens/text" in run.arrays else "token_id", places[there])
-    position = np.where(there, 0, -1)
-    position[there] = _column(run, "position", places[there])
-    pieces[:, 1, :-1][there[:, :-1] & there[:, 1:] & (np.diff(position) > 1)] = "…"
-    words = pieces.transpose(0, 2, 1).reshape(len(wanted), 2 * places.shape[1])
+    sample = np.where(flat < 0, -1, np.searchsorted(stop[:-1], flat, side="right"))
+    places = flat[:, None] + np.arange(-width, width + 1)
+    inside = (places >= start[sample, None]) & (places < stop[sample, None])
+    pieces = np.full((len(flat), 2, places.shape[1]), "", object)  # each word, and what follows it
+    pieces[:, 0][inside] = _column(run, "text" if "tokens/text" in run.arrays else "token_id", places[inside])
+    position = np.where(inside, 0, -1)
+    position[inside] = _column(run, "position", places[inside])
+    pieces[:, 1, :-1][inside[:, :-1] & inside[:, 1:] & (np.diff(position) > 1)] = "…"
+    words = pieces.transpose(0, 2, 1).reshape(len(flat), 2 * places.shape[1])
     parts = {"before": slice(2 * width), "text": slice(2 * width, 2 * width + 1), "after": slice(2 * width + 1, None)}
-    texts = {name: np.array(["".join(one) for one in words[:, part]], object) for name, part in parts.items()}
-    return xr.Dataset({name: tokens.copy(data=found.reshape(tokens.shape)) for name, found in texts.items()})
+    texts = {name: np.array(["".join(row) for row in words[:, part]], object) for name, part in parts.items()}
+    return xr.Dataset({name: tokens.copy(data=values.reshape(tokens.shape)) for name, values in texts.items()})
 
 
 def _column(run: Run, name: str, places: np.ndarray) -> np.ndarray:
-    """What a column of tokens holds at some places, from the chunks that hold them; ids as text."""
+    """Values of a column of tokens at some places, read from the chunks that hold them; ids as text."""
     array = run.arrays[f"tokens/{name}"]
     chunks, offsets = np.divmod(places, array.chunks[0])
-    found = np.empty(len(places), object)
+    values = np.empty(len(places), object)
     for chunk in np.unique(chunks).tolist():
         here = chunks == chunk
-        found[here] = read_chosen(run.place, array, chunk)[0][offsets[here]]
-    return np.array([f"{token} " for token in found], object) if name == "token_id" else found
+        values[here] = read_chosen(run.place, array, chunk)[0][offsets[here]]
+    return np.array([f"{token} " for token in values], object) if name == "token_id" else values

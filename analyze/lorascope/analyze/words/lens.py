@@ -65,7 +65,7 @@ def lens(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """The tokens that the mean delta of a component promotes and suppresses, seen through the model's unembedding.
+    """Tokens that the mean delta of a component promotes and suppresses, seen through the model's unembedding.
 
     Parameters
     ----------
@@ -243,7 +243,7 @@ def _means(
 
 
 def _row_sums(block: RowBlock, *, kind: str, weight: Float64[np.ndarray, " token"]) -> dict[str, np.ndarray]:
-    """By component, over the row's tokens that are finite: the weighted sum by column, of the weights, and a count."""
+    """Weighted sum by column over the row's finite tokens, then the sum of weights and the number of tokens."""
     sums = {}
     for path, values in getattr(block, kind).items():
         is_finite = np.isfinite(values).all(axis=1)
@@ -276,7 +276,7 @@ def _sums(sites: Sequence[Site], parts: tuple[str, str]) -> list[Site]:
 
 
 class _Scores(NamedTuple):
-    """What the unembedding makes of each site's mean delta."""
+    """Scores of the vocabulary for each site's mean delta."""
 
     raw: Float32[np.ndarray, "site vocabulary"]
     z: Float32[np.ndarray, "site vocabulary"]
@@ -320,7 +320,7 @@ def _scores(
 
 
 def _blocks(unembedding: xr.Dataset) -> Iterator[tuple[slice, Float64[np.ndarray, "vocabulary feature"]]]:
-    """What delta is multiplied by, some rows at a time: the unembedding times the norm, and what its centring does."""
+    """Blocks of what delta is multiplied by: the unembedding times the norm, centred where the norm centres."""
     n, norm = unembedding.sizes["vocabulary"], unembedding["norm"].values.astype(np.float64)
     for start in range(0, n, BLOCK):
         part = slice(start, min(start + BLOCK, n))
@@ -333,14 +333,14 @@ def _blocks(unembedding: xr.Dataset) -> Iterator[tuple[slice, Float64[np.ndarray
 
 def _named(text: np.ndarray, scores: _Scores, n_top: int) -> dict[str, Any]:
     """The first tokens on either side, and how many there are beyond chance."""
-    found: dict[str, Any] = {}
+    variables: dict[str, Any] = {}
     for name, sign in (("promoted", 1), ("suppressed", -1)):
         ids = np.stack([np.argsort(-sign * z, kind="stable")[:n_top] for z in scores.z])
-        raw, z = (np.take_along_axis(one, ids, axis=1) for one in (scores.raw, scores.z))
-        p = np.stack([scores.p(site, sign * one) for site, one in enumerate(z)])
-        n = [int((scores.p(site, sign * one) <= LEVEL).sum()) for site, one in enumerate(scores.z)]
+        raw, z = (np.take_along_axis(values, ids, axis=1) for values in (scores.raw, scores.z))
+        p = np.stack([scores.p(site, sign * top_z) for site, top_z in enumerate(z)])
+        n = [int((scores.p(site, sign * all_z) <= LEVEL).sum()) for site, all_z in enumerate(scores.z)]
         axes = ("site", "top")
-        found |= {
+        variables |= {
             name: (axes, text[ids], f"text of the tokens that are {name} most"),
             f"{name}_id": (axes, ids, "their ids"),
             f"{name}_score": (
@@ -352,4 +352,4 @@ def _named(text: np.ndarray, scores: _Scores, n_top: int) -> dict[str, Any]:
             f"{name}_p": (axes, p, "p of z, family-wise over the vocabulary"),
             f"n_{name}": ("site", n, f"token ids that are {name} with p up to {LEVEL}"),
         }
-    return found
+    return variables

@@ -293,7 +293,7 @@ def _print_differences(
 
 def _print_readings(cells: "xr.Dataset") -> None:
     """MIUB under every reading of the paper's equation, compared with the paper's numbers."""
-    from lorascope.analyze.miub.readings import PRINTED
+    from lorascope.analyze.miub.paper_readings import PRINTED
     from lorascope.analyze.miub.reduce import UNITS
 
     attrs = cells.attrs

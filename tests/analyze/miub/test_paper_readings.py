@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lorascope.analyze.miub.miub import miub
-from lorascope.analyze.miub.readings import PRINTED, miub_readings
+from lorascope.analyze.miub.paper_readings import PRINTED, miub_readings
 
 from ..conftest import divergence
 

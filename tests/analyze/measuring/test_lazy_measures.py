@@ -11,10 +11,10 @@ import pytest
 
 from lorascope.analyze.measuring import tiles
 from lorascope.analyze.measuring.compute import workers
+from lorascope.analyze.measuring.lazy_measures import measure_sources
 from lorascope.analyze.measuring.measures import MEASURES, Measure, resolve, token_measure
 from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.measuring.sources import sources_of
-from lorascope.analyze.measuring.tasks import measure_sources
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.reading.rows import RowArray
 from lorascope.stores.reading.source import group_sizes

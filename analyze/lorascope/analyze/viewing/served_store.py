@@ -17,8 +17,8 @@ _CHUNK = re.compile(r"(.+)/c((?:\.[0-9]{1,9})+)")
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """A Zarr store of which nothing is given out but itself."""
+class ServedStore:
+    """A Zarr store of which only its own nodes and chunks are served."""
 
     place: Place
     nodes: frozenset[str]
