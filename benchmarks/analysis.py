@@ -265,7 +265,7 @@ def scale(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "MB/s of disk",
         "GB/s decoded",
         "peak MiB",
-        "of it not imports, MiB",
+        "without imports, MiB",
     )
     print_table(f"`miub` with --out, {arguments.threads} threads, width {SCALE_WIDTH}", columns, rows)
     return content

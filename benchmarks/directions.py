@@ -55,7 +55,7 @@ def main() -> None:
                 found = take_turns(jobs, arguments.rounds)
                 content[f"{run.n_tokens} tokens, {n_threads} threads"] = found
                 rows += table_rows(run, n_threads, found)
-    columns = ("tokens", "threads", "", "s", "/ reading", "million tokens/s", "peak MiB", "of it not imports, MiB")
+    columns = ("tokens", "threads", "", "s", "/ reading", "million tokens/s", "peak MiB", "without imports, MiB")
     print_table(f"rank {RANK}, the {N_TOP} first tokens of each direction; two trips", columns, rows)
     write_json(arguments.json, content)
 
