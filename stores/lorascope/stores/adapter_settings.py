@@ -1,4 +1,4 @@
-"""How a LoRA adapter was set up: PEFT's `adapter_config.json`, read without PEFT, by one rule for every room."""
+"""Settings of a LoRA adapter: PEFT's `adapter_config.json`, read without PEFT, by one rule for every room."""
 
 import re
 import reprlib
@@ -49,8 +49,8 @@ def read_adapter_settings(folder: Path) -> dict[str, Any]:
     if not isinstance(settings, dict) or "peft_type" not in settings:
         raise ValueError(f"{str(path)!r} is no PEFT configuration: it holds no object with `peft_type`")
     if settings["peft_type"] != "LORA":
-        found = reprlib.repr(settings["peft_type"])
-        raise ValueError(f"`peft_type` {where} is {found}; only 'LORA' can be measured")
+        peft_type = reprlib.repr(settings["peft_type"])
+        raise ValueError(f"`peft_type` {where} is {peft_type}; only 'LORA' can be measured")
     if "r" not in settings or "lora_alpha" not in settings:
         raise ValueError(f"{str(path)!r} lacks `r` or `lora_alpha`; save the adapter again with PEFT")
     for name in ("rank_pattern", "alpha_pattern"):

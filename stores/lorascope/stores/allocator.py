@@ -19,11 +19,11 @@ def freed_memory_kept() -> Iterator[None]:
     A page that the system hands out anew is cleared and mapped at its first use, which for blocks of several megabytes
     takes a good part of the time in which they are filled. Elsewhere than under glibc nothing happens.
     """
-    kept = keep_freed_memory()
+    is_set = keep_freed_memory()
     try:
         yield
     finally:
-        if kept:
+        if is_set:
             usual_memory()
 
 

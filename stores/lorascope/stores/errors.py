@@ -16,9 +16,9 @@ class Problem:
     """One problem that a check found."""
 
     place: str
-    """Where it is: a chunk's key, a row or an array; a module's path, a key of an adapter's file, or the adapter."""
+    """Place of the problem: a chunk's key, row or array; a module's path, a key of an adapter's file, the adapter."""
     kind: str
-    """What it is, in one word: missing, empty, digest, decode, nan, zero, repeated; merged, disabled, shape ..."""
+    """Kind of problem, in one word: missing, empty, digest, decode, nan, zero, repeated; merged, disabled, shape ..."""
     message: str
     """The finding as a sentence."""
 

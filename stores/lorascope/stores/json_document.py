@@ -17,7 +17,7 @@ MAX_CONTAINERS = 2**20
 
 
 def read_json(path: Path) -> Any:
-    """What the JSON file at `path` holds.
+    """Value that the JSON file at `path` holds.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(content: bytes, name: str) -> Any:
-    """What JSON holds.
+    """Value that JSON holds.
 
     Raises
     ------

@@ -30,7 +30,7 @@ def matching(names: Sequence[str], patterns: Sequence[str] | None, *others: Sequ
         return list(range(len(names)))
     if isinstance(patterns, str) or not patterns:
         raise StoreError(f"{patterns!r} is no list of names or patterns of {of}; give one, or leave it out for all")
-    kept: set[int] = set()
+    places: set[int] = set()
     for pattern in patterns:
         fits = {
             place
@@ -41,14 +41,14 @@ def matching(names: Sequence[str], patterns: Sequence[str] | None, *others: Sequ
             mended = _mended(pattern, names)
             hint = f"; did you mean {mended!r}?" if mended else close_to(pattern, names)
             raise StoreError(f"{pattern!r} fits none of the {len(names)} {of}{hint}")
-        kept |= fits
-    return sorted(kept)
+        places |= fits
+    return sorted(places)
 
 
 def _mended(pattern: str, names: Sequence[str]) -> str:
     """The pattern with a last part that names have, such as `*.q_proj` for `*.qproj`, where that fits any."""
     head, dot, last = pattern.rpartition(".")
-    kinds = list(dict.fromkeys(one.rpartition(".")[2] for one in names))
+    kinds = list(dict.fromkeys(name.rpartition(".")[2] for name in names))
     mended = head + dot + next(iter(difflib.get_close_matches(last, kinds, 1)), last)
     return mended if any(fnmatchcase(name, mended) for name in names) else ""
 
@@ -75,9 +75,9 @@ def close_names(name: str, names: Sequence[str], n: int = MOST_NAMED) -> list[st
     >>> close_names("model.layers.3.q_proj", names), close_names("q_proj", names)
     (['model.layers.3.self_attn.q_proj'], ['model.layers.3.self_attn.q_proj', 'model.layers.4.self_attn.q_proj'])
     """
-    kinds = list(dict.fromkeys(one.rpartition(".")[2] for one in names))
+    kinds = list(dict.fromkeys(name.rpartition(".")[2] for name in names))
     last = name.rpartition(".")[2]
     kind = last if last in kinds else next(iter(difflib.get_close_matches(last, kinds, 1)), None)
-    same = [one for one in names if one.rpartition(".")[2] == kind]
-    exact = [one for one in same if re.findall(r"\d+", one) == re.findall(r"\d+", name)]
+    same = [other for other in names if other.rpartition(".")[2] == kind]
+    exact = [other for other in same if re.findall(r"\d+", other) == re.findall(r"\d+", name)]
     return (exact or same)[:n] or difflib.get_close_matches(name, names, n)

@@ -13,8 +13,8 @@ def import_on_demand(package: str) -> None:
     source = Path(str(sys.modules[package].__file__)).read_text(encoding="utf-8")
     checked = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
     imports = [node for block in checked for node in block.body if isinstance(node, ast.ImportFrom)]
-    homes = {one.name: f"{'.' * node.level}{node.module or one.name}" for node in imports for one in node.names}
-    modules = {one.name for node in imports if node.module is None for one in node.names}
+    homes = {alias.name: f"{'.' * node.level}{node.module or alias.name}" for node in imports for alias in node.names}
+    modules = {alias.name for node in imports if node.module is None for alias in node.names}
 
     class OnDemand(ModuleType):
         def __getattr__(self, name: str) -> Any:

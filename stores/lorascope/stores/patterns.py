@@ -35,7 +35,7 @@ class Pattern(NamedTuple):
     """An expression, and how it is used."""
 
     what: str
-    """What an error calls it, as a sentence begins: "`target_modules` is '.*'"."""
+    """Beginning of an error about it: "`target_modules` is '.*'"."""
     text: str
     """The expression as `re` gets it."""
     whole: bool = False
@@ -59,7 +59,7 @@ def check_patterns(patterns: Iterable[Pattern], names: Collection[str]) -> None:
     if not tried:
         return
     command = [sys.executable, "-I", "-S", "-c", _TRY]
-    task = json.dumps([MAX_SECONDS, [(one.text, one.whole) for one in tried], list(names)])
+    task = json.dumps([MAX_SECONDS, [(pattern.text, pattern.whole) for pattern in tried], list(names)])
     done = subprocess.run(command, input=task, capture_output=True, text=True, check=False)  # noqa: S603  # our own
     if done.returncode:
         last = tried[int(done.stdout.split()[-1]) if done.stdout else -1].what

@@ -8,13 +8,13 @@ from typing import Any
 
 @contextmanager
 def answering(handler: Any, *signals: signal.Signals) -> Iterator[None]:
-    """These signals call `handler` meanwhile; outside of the main thread, where Python hears none, nothing changes."""
+    """Have these signals call `handler` meanwhile; outside of the main thread, where Python hears none, do nothing."""
     try:
-        before = {one: signal.signal(one, handler) for one in signals}
+        before = {number: signal.signal(number, handler) for number in signals}
     except ValueError:  # "signal only works in main thread"
         before = {}
     try:
         yield
     finally:
-        for one, usual in before.items():
-            signal.signal(one, usual)
+        for number, usual in before.items():
+            signal.signal(number, usual)

@@ -23,10 +23,10 @@ def parse_size(size: str | int) -> int:
     >>> parse_size("1.5GB"), parse_size("200 MiB"), parse_size(4096)
     (1500000000, 209715200, 4096)
     """
-    found = _SIZE.fullmatch(size.strip()) if isinstance(size, str) else None
-    if isinstance(size, str) and (found is None or found[2] not in UNITS):
+    match = _SIZE.fullmatch(size.strip()) if isinstance(size, str) else None
+    if isinstance(size, str) and (match is None or match[2] not in UNITS):
         raise ValueError(f"{size!r} is no size; give a number and a unit, one of {', '.join(UNITS)}, such as '50GB'")
-    value = float(found[1]) * UNITS[found[2]] if found else size
+    value = float(match[1]) * UNITS[match[2]] if match else size
     if value == math.inf:
         raise ValueError(f"{shorten(str(size), 40)!r} is more than any machine has; give a size below it")
     n_bytes = int(value)

@@ -1,4 +1,4 @@
-"""What a file of safetensors says of its tensors, as far as it can be trusted before any of them is read."""
+"""Header of a file of safetensors, as far as it can be trusted before any of them is read."""
 
 from pathlib import Path
 from typing import Any

@@ -14,7 +14,7 @@ def visible(text: str) -> str:
     >>> print(visible("\x1b[2Jgone\r"))
     \x1b[2Jgone\r
     """
-    return COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return COMMANDS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def one_line(text: str) -> str:

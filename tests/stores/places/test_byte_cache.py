@@ -179,7 +179,7 @@ def test_memory_is_bounded_and_the_latest_used_stay() -> None:
         get(key)
         get(0)
         assert cache.n_bytes <= cache.max_bytes
-        assert cache.n_bytes == sum(ENTRY_BYTES + len(one or b"") for one in cache._kept.values())
+        assert cache.n_bytes == sum(ENTRY_BYTES + len(one or b"") for one in cache._entries.values())
     assert fetched == list(range(40))
     get(39)
     get(1)

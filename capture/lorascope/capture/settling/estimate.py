@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from lorascope.stores import RunSpec, StoreError
-from lorascope.stores.format.check import is_answer, is_without_adapter
 from lorascope.stores.format.codec import compressor
 from lorascope.stores.format.layout import ArraySpec, array_specs, goes_with_states
 from lorascope.stores.format.spec import ROW_TOKENS
+from lorascope.stores.format.tables import is_answer, is_without_adapter
 from lorascope.stores.size import format_size
 
 from ..buffers.row_buffer import buffer_bytes

@@ -28,7 +28,7 @@ def metadata_problems(root: Root) -> list[Problem]:
 
 
 def uncovered(root: Root) -> tuple[str, ...]:
-    """What no digest of this run covers, in a sentence; nothing for a run of today."""
+    """Sentences on what no digest of this run covers; none for a run of today."""
     return () if "metadata_digest" in root.attributes else (OLDER,)
 
 
@@ -53,7 +53,7 @@ def _node_problems(root: Root) -> list[Problem]:
         return []
     contents = read_documents(root.place, paths)
     in_root = nodes or {}
-    problems = [one for path in in_root for one in _own_problems(path, contents[path], in_root[path])]
+    problems = [problem for path in in_root for problem in _own_problems(path, contents[path], in_root[path])]
     parts = ((f"{path}/zarr.json", sha256(own).digest()) for path, own in contents.items() if isinstance(own, bytes))
     if not problems and expected is not None and combine(parts).hex() != expected:
         problems.append(

@@ -1,4 +1,4 @@
-"""How the numbers of a run's rows look, each row by itself and compared with the others."""
+"""Checks of the numbers in a run's rows, each row by itself and compared with the others."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import Problem
-from ..format.check import stored_spec
 from ..format.layout import array_specs
 from ..format.spec import ROW_TOKENS
+from ..format.stored_spec import stored_spec
 from ..format.widen import widen_block
 from ..reading.run import Run
 from .values import RepeatedRows, VectorWindow, value_problems, vector_labels
@@ -69,7 +69,11 @@ class RowStatistics:
         token_id = self._tokens.read(row).token_id
         for name, window in self._windows.items():
             paths = [path for component in self._components if (path := f"states/{component}/{name}") in findings]
-            labels = {findings[path].key: found for path in paths if (found := findings[path].labels) is not None}
+            labels = {
+                findings[path].key: chunk_labels
+                for path in paths
+                if (chunk_labels := findings[path].labels) is not None
+            }
             if labels:
                 yield from window.check(labels, token_id)
 

@@ -1,4 +1,4 @@
-"""What no sound capture writes: NaN, Inf, zero, constant, out of range, blank; vectors and rows of other tokens."""
+"""Values that no sound capture writes: NaN, Inf, zero, constant, out of range, blank; vectors of other tokens."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -120,7 +120,7 @@ class VectorWindow:
     def check(self, labels: Mapping[str, np.ndarray], ids: np.ndarray) -> Iterator[Problem]:
         """Problems of a row, by `vector_labels` of each component in order, under the keys of their chunks."""
         before, self._before = self._before, (ids, labels)
-        by_array = {_array(key): found for key, found in before[1].items()} if before else {}
+        by_array = {_array(key): labels_before for key, labels_before in before[1].items()} if before else {}
         joined = {
             key: np.concatenate([by_array[_array(key)], label]) if _array(key) in by_array else label
             for key, label in labels.items()
@@ -166,7 +166,7 @@ class RepeatedRows:
     """Finds rows whose block equals that of another one though other tokens stand in it; 8 bytes a chunk."""
 
     def __init__(self, paths: list[str], n_rows: int, ids_and_positions: Callable[[int], np.ndarray]) -> None:
-        self._seen = {path: np.zeros(n_rows, np.int64) for path in paths}
+        self._marks = {path: np.zeros(n_rows, np.int64) for path in paths}
         self._tokens = ids_and_positions
 
     @staticmethod
@@ -180,9 +180,9 @@ class RepeatedRows:
         """Compare a row with those before, by the marks of its blocks; rows come in ascending order."""
         if mark is None:
             return
-        seen = self._seen[path]
-        equal = np.flatnonzero(seen == mark)
-        seen[row] = mark
+        marks = self._marks[path]
+        equal = np.flatnonzero(marks == mark)
+        marks[row] = mark
         if not len(equal):
             return
         if not np.array_equal(self._tokens(int(equal[0])), self._tokens(row)):

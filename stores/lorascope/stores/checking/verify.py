@@ -8,10 +8,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..errors import Problem, StoreError
-from ..format.check import is_base_score
 from ..format.codec import settings_problems
 from ..format.layout import component_of
 from ..format.stored_array import StoredArray
+from ..format.tables import is_base_score
 from ..names import matching
 from ..progress import Progress
 from ..reading.chunks import Chunk, read_chunk
@@ -39,7 +39,7 @@ class Verdict(NamedTuple):
     """Chunks that were checked."""
     problems: tuple[Problem, ...]
     uncovered: tuple[str, ...] = ()
-    """What no digest of this run covers, a sentence each: its writer was older than the digest that would."""
+    """Sentences on what no digest of this run covers: its writer was older than the digest that would."""
 
     @property
     def ok(self) -> bool:
@@ -104,7 +104,7 @@ def verify(
         }
         by_row = (path for path, array in run.arrays.items() if array.by_row)
         chosen = {path for path in by_row if (component := component_of(path)) is None or component in part}
-    problems += [problem for path, one in root.arrays.items() for problem in settings_problems(path, one)]
+    problems += [problem for path, metadata in root.arrays.items() for problem in settings_problems(path, metadata)]
     n_chunks, broken = _check_static(run, decode=level != "digests")
     problems += broken
     for row in run.lost_rows.tolist():
@@ -137,9 +137,9 @@ def _check_static(run: Run, *, decode: bool) -> tuple[int, list[Problem]]:
     differs = _digest(chunks) != bytes.fromhex(run.attributes["static_digest"])
     if differs and not decode:  # to say where
         chunks = read(True)
-    found = [chunk.problem for chunk in chunks if chunk.problem is not None]
+    broken = [chunk.problem for chunk in chunks if chunk.problem is not None]
     # Early writers made base scores without a chunk where they weren't asked for.
-    problems = [problem for problem in found if not (problem.kind == "missing" and is_base_score(problem.place))]
+    problems = [problem for problem in broken if not (problem.kind == "missing" and is_base_score(problem.place))]
     if differs:
         problems.append(Problem("tables", "digest", "tables or weights aren't what was written: their digest differs"))
     return sum(chunk.part is not None for chunk in chunks), problems
@@ -170,7 +170,7 @@ def _check_rows(
     # A row's digest is that of all its chunks: where some are left out, each one's own checksum is compared.
     decode = decode or paths is not None
     for row, results in walk_chunks(run, rows, look, paths=paths, decode=decode, progress=progress):
-        chunks, findings = [chunk for chunk, _ in results], [one for _, one in results if one is not None]
+        chunks, findings = [chunk for chunk, _ in results], [chunk for _, chunk in results if chunk is not None]
         differs = paths is None and _digest(chunks) != bytes(run.digest(row))
         if differs and not decode:  # to say where
             chunks = [chunk for chunk, _ in next(walk_chunks(run, [row], look, decode=True))[1]]
@@ -178,7 +178,7 @@ def _check_rows(
         if differs and all(chunk.part is not None for chunk in chunks):
             problems.append(Problem(f"row {row}", "digest", f"row {row} isn't what was committed: its digest differs"))
         if statistics is not None:
-            problems += statistics.compare(row, {one.path: one for one in findings})
+            problems += statistics.compare(row, {chunk.path: chunk for chunk in findings})
         yield len(chunks), problems
 
 

@@ -112,10 +112,10 @@ def copy_rows(
 
 def _columns(run: Run, part: Slice, writer: RunWriter) -> dict[str, np.ndarray | None]:
     """Arrays of the source that the slice takes -> their columns that it takes; None for all."""
-    wanted = {path for row in range(writer.n_rows) for path in writer.row_arrays(row)}
+    paths = {path for row in range(writer.n_rows) for path in writer.row_arrays(row)}
     whole = len(part.components) == len(run.component_paths)
     columns: dict[str, np.ndarray | None] = {}
-    for path in sorted(wanted & run.arrays.keys()):
+    for path in sorted(paths & run.arrays.keys()):
         columns[path] = None
         if run.arrays[path].dims == ("token", "component") and not whole:
             columns[path] = part.components
@@ -139,7 +139,7 @@ def _empty(writer: RunWriter, row: int, source: Run) -> dict[str, np.ndarray]:
 
 
 def _move(
-    found: Mapping[str, np.ndarray],
+    blocks: Mapping[str, np.ndarray],
     into: dict[str, np.ndarray],
     columns: Mapping[str, np.ndarray | None],
     tokens: np.ndarray,
@@ -147,12 +147,12 @@ def _move(
 ) -> None:
     """Put these tokens of a source's row into a row of the slice, from `start` on."""
     for path in columns.keys() & into.keys():
-        kept = columns[path]
-        if np.array_equal(tokens, np.arange(len(into[path]))) and len(found[path]) == len(tokens) and kept is None:
-            into[path] = found[path]  # the row as it was: no second copy of it
+        chosen = columns[path]
+        if np.array_equal(tokens, np.arange(len(into[path]))) and len(blocks[path]) == len(tokens) and chosen is None:
+            into[path] = blocks[path]  # the row as it was: no second copy of it
         else:
-            values = found[path][tokens]
-            into[path][start : start + len(tokens)] = values if kept is None else values[:, kept]
+            values = blocks[path][tokens]
+            into[path][start : start + len(tokens)] = values if chosen is None else values[:, chosen]
 
 
 def _samples(run: Run, samples: Sequence[str] | int | None) -> tuple[np.ndarray, int]:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import StoreError
-from ..format.check import stored_spec
 from ..format.fingerprint import step_identity
 from ..format.layout import array_specs
 from ..format.spec import RunSpec
+from ..format.stored_spec import stored_spec
 from ..format.tables import TOKEN_TEXT
 from ..places.place import open_place
 from ..reading.digests import combine
@@ -58,11 +58,11 @@ def copy_target(
         clear_torn(out)
     if state in ("absent", "torn"):
         return create_run(out, spec, tables=tables, weights=weights)
-    there = open_run(out)
-    if last_step(there.attributes) != last_step(spec.attributes):
-        raise StoreError(f"`{there.place.name}` holds another run; name a new folder, or delete this one first")
-    if there.finished:
-        return there
+    existing = open_run(out)
+    if last_step(existing.attributes) != last_step(spec.attributes):
+        raise StoreError(f"`{existing.place.name}` holds another run; name a new folder, or delete this one first")
+    if existing.finished:
+        return existing
     writer = resume_run(out)
     writer.sweep()
     return writer
@@ -98,7 +98,9 @@ def spec_of(run: Run) -> RunSpec:
     fused = [tuple(map(tuple, json.loads(text or "[]"))) for text in run.components["fused"].values]
     return replace(
         spec,
-        components=tuple(replace(one, fused=ranges) for one, ranges in zip(spec.components, fused, strict=True)),
+        components=tuple(
+            replace(component, fused=ranges) for component, ranges in zip(spec.components, fused, strict=True)
+        ),
         state_rows=tuple(run.state_rows.tolist()) if spec.states == "sample" else (),
         kl=any(f"adapters/{name}/kl" in run.arrays for name in run.adapters),
         codec="default" if run.arrays["tokens/nll"].compressed else "raw",
@@ -118,5 +120,5 @@ def tables_of(run: Run) -> dict[str, dict[str, np.ndarray]]:
 def weights_of(run: Run, spec: RunSpec) -> dict[str, np.ndarray]:
     """Each `lora_B` and `lora_bias` of the specification, of this run or a part of it, and the unembedding, by path."""
     paths = (entry.path.split("/") for entry in array_specs(spec) if not entry.by_row)
-    kept = ("/".join(p) for p in paths if p[0] == "unembedding" or p[2:3] in (["lora_B"], ["lora_bias"]))
-    return {path: run.read_once(path) for path in kept}
+    weights = ("/".join(p) for p in paths if p[0] == "unembedding" or p[2:3] in (["lora_B"], ["lora_bias"]))
+    return {path: run.read_once(path) for path in weights}

@@ -118,7 +118,7 @@ def _spec(run: Run, part: Slice) -> RunSpec:
     return replace(
         whole,
         components=tuple(whole.components[index] for index in part.components),
-        adapters=tuple(_adapter(one, part) for one in whole.adapters if one.name in part.adapters),
+        adapters=tuple(_adapter(adapter, part) for adapter in whole.adapters if adapter.name in part.adapters),
         n_tokens=len(part.tokens),
         n_samples=len(part.samples),
         n_choices=int(np.isin(run.choices["sample"].values, part.samples).sum()),
@@ -128,10 +128,10 @@ def _spec(run: Run, part: Slice) -> RunSpec:
 
 def _adapter(adapter: Adapter, part: Slice) -> Adapter:
     columns = {name: getattr(adapter, name) for name in ("rank", "scaling", "factored", "biased", "delta_source")}
-    kept: dict[str, Any] = {
+    chosen: dict[str, Any] = {
         name: tuple(values[index] for index in part.components) for name, values in columns.items() if values
     }
-    return replace(adapter, **kept)
+    return replace(adapter, **chosen)
 
 
 def _tables(run: Run, part: Slice) -> dict[str, dict[str, np.ndarray]]:
@@ -139,8 +139,8 @@ def _tables(run: Run, part: Slice) -> dict[str, dict[str, np.ndarray]]:
     samples = {name: values[part.samples] for name, values in tables["samples"].items()}
     stops = np.cumsum(part.n_tokens)
     samples |= {"token_start": stops - part.n_tokens, "token_stop": stops}
-    kept = np.isin(tables["choices"]["sample"], part.samples)
-    choices = {name: values[kept] for name, values in tables["choices"].items()}
+    in_part = np.isin(tables["choices"]["sample"], part.samples)
+    choices = {name: values[in_part] for name, values in tables["choices"].items()}
     tokens = {name: values[part.tokens] for name, values in tables["tokens"].items()}
     for table in (choices, tokens):
         table["sample"] = np.searchsorted(part.samples, table["sample"])

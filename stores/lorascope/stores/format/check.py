@@ -1,6 +1,5 @@
 """Whether a run is laid out as the format says: every difference as a `Problem`, without touching a disk."""
 
-import dataclasses
 import math
 import reprlib
 from collections.abc import Callable, Iterator, Mapping
@@ -12,12 +11,10 @@ from zarr.core.metadata import ArrayV3Metadata
 from ..errors import Problem
 from .codec import codec_problem
 from .layout import MAX_CHUNK_BYTES, TABLE_CHUNK, ArraySpec, array_specs
-from .spec import MAX_COMPONENTS, ROW_TOKENS, STATES, STREAMS, Adapter, Component, RunSpec, Unembedding
-from .stored_array import StoredArray
-from .tables import SAMPLE_TARGETS, TABLES, TOKEN_TEXT, TOKEN_WEIGHT
+from .spec import ROW_TOKENS, STATES, STREAMS, RunSpec
+from .stored_spec import deciding_specs, stored_spec
 
 Arrays = Mapping[str, ArrayV3Metadata]
-Shaped = ArrayV3Metadata | StoredArray
 BY_COMPONENT = ("lora_B", "lora_bias", "delta")
 """Folders of an adapter that hold one array a component."""
 UNEMBEDDING = ("unembedding/weight", "unembedding/text")
@@ -28,7 +25,6 @@ MAX_ADAPTERS = 256
 """Adapters of a run at most."""
 OBJECTS = ("settings", "model", "adapters", "libraries", "omitted_items")
 """Parts of the provenance that are objects, where they are."""
-OPTIONAL = (TOKEN_TEXT.name, TOKEN_WEIGHT.name, "delta_source", "swallowed", "delta_norm", "kl")
 
 
 def layout_problems(
@@ -58,7 +54,7 @@ def layout_problems(
     """
     problems = [*_attribute_problems(attributes), *_record_problems(attributes)]
     try:
-        problems = problems or list(_array_problems(_deciding_specs(attributes, arrays), arrays))
+        problems = problems or list(_array_problems(deciding_specs(attributes, arrays), arrays))
         if problems:
             return problems
         spec, known = stored_spec(attributes, arrays, read), set()
@@ -67,7 +63,7 @@ def layout_problems(
             problems += _array_problems([entry], arrays)
             if len(problems) >= MAX_PROBLEMS:  # there may be any number of arrays that aren't there
                 return problems
-        others = {path: found for path, found in arrays.items() if path not in known}
+        others = {path: metadata for path, metadata in arrays.items() if path not in known}
         problems += _owner_problems(spec, others)
         return problems or list(_other_problems(spec, others)) or list(_length_problems(arrays, others, n_objects))
     except ValueError as error:  # a specification or a table that can't be is the finding
@@ -93,129 +89,42 @@ def _attribute_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
         if name not in attributes:
             yield Problem(name, "missing", f"attribute `{name}` is missing; it must be {allowed}")
         elif not good:
-            found = reprlib.repr(attributes[name])
-            yield Problem(name, "attribute", f"attribute `{name}` is {found}; it must be {allowed}")
+            text = reprlib.repr(attributes[name])
+            yield Problem(name, "attribute", f"attribute `{name}` is {text}; it must be {allowed}")
 
 
 def _record_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
     """What a run says of itself may be anything, but what its readers take for an object is one."""
-    found = {name: attributes[name] for name in ("provenance", "measured") if name in attributes}
-    provenance = found.get("provenance")
+    objects = {name: attributes[name] for name in ("provenance", "measured") if name in attributes}
+    provenance = objects.get("provenance")
     if isinstance(provenance, dict):
-        found |= {f"provenance.{name}": provenance[name] for name in OBJECTS if provenance.get(name) is not None}
+        objects |= {f"provenance.{name}": provenance[name] for name in OBJECTS if provenance.get(name) is not None}
         for name in ("copied", "preflight"):
             listed = provenance.get(name)
             if isinstance(listed, list):
-                found |= {f"provenance.{name}[{index}]": one for index, one in enumerate(listed)}
+                objects |= {f"provenance.{name}[{index}]": entry for index, entry in enumerate(listed)}
             elif listed is not None:
                 message = f"attribute `provenance.{name}` is {reprlib.repr(listed)}; it must be a list of objects"
                 yield Problem(f"provenance.{name}", "attribute", message)
-    for name, value in found.items():
+    for name, value in objects.items():
         if not isinstance(value, dict):
             yield Problem(name, "attribute", f"attribute `{name}` is {reprlib.repr(value)}; it must be an object")
-
-
-def _deciding_specs(attributes: Mapping[str, Any], arrays: Arrays) -> list[ArraySpec]:
-    """The arrays along the component axis, and the rows' own, whose values decide which others there are."""
-    n_components = _length(arrays, "components")
-    if n_components > MAX_COMPONENTS:
-        raise ValueError(f"`components` announces {n_components} entries; a run has at most {MAX_COMPONENTS}")
-    bare = _run_spec(attributes, arrays, (), tuple(_adapter(name, [], [], []) for name in attributes["adapters"]))
-    if bare.ablate is not None:
-        found = arrays.get(f"adapters/{bare.adapters[0].name}/ablation_part")
-        n_parts = found.shape[0] if found is not None and found.shape else 0
-        if n_parts > MAX_COMPONENTS:
-            raise ValueError(f"`ablation_part` announces {n_parts} entries; a run has at most {MAX_COMPONENTS}")
-        bare = dataclasses.replace(bare, ablation_parts=("",) * n_parts)
-    return [
-        dataclasses.replace(entry, shape=(n_components,)) if entry.dims == ("component",) else entry
-        for entry in array_specs(bare)
-        if entry.dims in (("component",), ("part",)) or entry.path == "rows/states"
-    ]
-
-
-def stored_spec(
-    attributes: Mapping[str, Any], arrays: Mapping[str, Shaped], read: Callable[[str], np.ndarray]
-) -> RunSpec:
-    """The specification that a run's own tables give it, as far as they decide which arrays there are."""
-    names = ("path", "kind", "layer", "d_in", "d_out", "dtype", "stored_dtype")
-    columns = {name: read(f"components/{name}").tolist() for name in names}
-    components = tuple(
-        Component(**dict(zip(names, values, strict=True))) for values in zip(*columns.values(), strict=True)
-    )
-    adapters = []
-    for name in attributes["adapters"]:
-        root = f"adapters/{name}"
-        rank, scaling, start = (read(f"{root}/{key}").tolist() for key in ("rank", "scaling", "factor_start"))
-        adapter = _adapter(name, rank, scaling, start)
-        biased = tuple(f"{root}/lora_bias/{component.path}" in arrays for component in components)
-        if min(rank, default=0) < 0 or list(adapter.factor_start) != start:
-            raise ValueError(f"`rank` and `factor_start` of adapter {name!r} don't fit each other")
-        sources = tuple(read(f"{root}/delta_source").tolist()) if f"{root}/delta_source" in arrays else ()
-        adapters.append(dataclasses.replace(adapter, biased=biased, delta_source=sources))
-    spec = _run_spec(attributes, arrays, components, tuple(adapters))
-    if spec.ablate is None:
-        return spec
-    return dataclasses.replace(spec, ablation_parts=tuple(read(f"adapters/{spec.adapters[0].name}/ablation_part")))
-
-
-def _adapter(name: str, rank: list[int], scaling: list[float], start: list[int]) -> Adapter:
-    return Adapter(name=name, rank=tuple(rank), scaling=tuple(scaling), factored=tuple(s >= 0 for s in start))
-
-
-def _run_spec(
-    attributes: Mapping[str, Any],
-    arrays: Mapping[str, Shaped],
-    components: tuple[Component, ...],
-    adapters: tuple[Adapter, ...],
-) -> RunSpec:
-    ablation = arrays.get(f"adapters/{adapters[0].name}/ablation") if len(adapters) == 1 else None
-    return RunSpec(
-        stream=attributes["stream"],
-        states=attributes["states"],
-        kl=True,  # whether it is there is seen from the arrays
-        ablate=None if ablation is None else str(ablation.attributes.get("parts", "")),  # type: ignore[arg-type]
-        n_tokens=attributes["n_tokens"],
-        n_samples=_length(arrays, "samples"),
-        n_choices=_length(arrays, "choices"),
-        components=components,
-        adapters=adapters,
-        unembedding=_unembedding(arrays),
-    )
-
-
-def _unembedding(arrays: Mapping[str, Shaped]) -> Unembedding | None:
-    """What a run says of its unembedding; None where it has none."""
-    if "unembedding/weight" not in arrays:
-        return None
-    weight, norm = arrays["unembedding/weight"], arrays.get("unembedding/norm")
-    if len(weight.shape) != 2:
-        raise ValueError(f"`shape` of 'unembedding/weight' is {weight.shape}; it must be (vocabulary, feature)")
-    return Unembedding(
-        n_vocabulary=weight.shape[0],
-        n_features=weight.shape[1],
-        dtype=str(weight.attributes.get("dtype_logical")),
-        centred=norm is not None and norm.attributes.get("centred") is True,
-    )
-
-
-def _length(arrays: Mapping[str, Shaped], table: str) -> int:
-    """Entries of a table, by the first of its columns that is there."""
-    shapes = (arrays[path].shape for column in TABLES[table] if (path := f"{table}/{column.name}") in arrays)
-    return next((shape[0] for shape in shapes if shape), 0)
 
 
 def _array_problems(specs: Iterator[ArraySpec] | list[ArraySpec], arrays: Arrays) -> Iterator[Problem]:
     for entry in specs:
         if entry.path in arrays:
             yield from _differences(entry, arrays[entry.path])
-        elif not may_be_absent(entry.path):
+        elif not entry.optional:
             yield Problem(entry.path, "missing", f"array {entry.path!r} is missing")
 
 
 def _owner_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
     """Arrays of an adapter that isn't listed, or of a component that isn't in the table."""
-    adapters, components = {one.name for one in spec.adapters}, {one.path for one in spec.components}
+    adapters, components = (
+        {adapter.name for adapter in spec.adapters},
+        {component.path for component in spec.components},
+    )
     for path in others:
         folder, *below = path.split("/")
         if folder == "adapters" and (len(below) < 2 or below[0] not in adapters):
@@ -232,14 +141,18 @@ def _owner_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
 
 def _other_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
     """Arrays that this version doesn't know, as a newer writer of the format may add them, and can't be read safely."""
-    for path, found in others.items():
-        by_row = found.attributes.get("written") == "by row"
-        if not found.shape or (by_row and found.shape[0] != spec.n_tokens):
-            yield Problem(path, "shape", f"`shape` of {path!r} is {found.shape}; its first axis must be its entries'")
+    for path, metadata in others.items():
+        by_row = metadata.attributes.get("written") == "by row"
+        if not metadata.shape or (by_row and metadata.shape[0] != spec.n_tokens):
+            yield Problem(
+                path, "shape", f"`shape` of {path!r} is {metadata.shape}; its first axis must be its entries'"
+            )
             continue
-        entry = ArraySpec(path=path, shape=found.shape, chunks=found.shape, dtype="", fill=0, dims=(), by_row=by_row)
-        yield from _encoding_problems(entry, found)
-        dtype = found.data_type.to_native_dtype()
+        entry = ArraySpec(
+            path=path, shape=metadata.shape, chunks=metadata.shape, dtype="", fill=0, dims=(), by_row=by_row
+        )
+        yield from _encoding_problems(entry, metadata)
+        dtype = metadata.data_type.to_native_dtype()
         if dtype.kind not in ("biuf" if by_row else "biufT"):
             yield Problem(
                 path, "dtype", f"`dtype` of {path!r} is {dtype}; it must be a number{'' if by_row else ' or text'}"
@@ -248,93 +161,69 @@ def _other_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
 
 def _length_problems(arrays: Arrays, others: Arrays, n_objects: Callable[[str], int]) -> Iterator[Problem]:
     """Tables whose chunks aren't all there: without them an announced length is only a number."""
-    once = [path for path, found in others.items() if found.attributes.get("written") != "by row"]
+    once = [path for path, metadata in others.items() if metadata.attributes.get("written") != "by row"]
     for path in ("samples/id", "choices/sample", "tokens/sample", "rows/states", *UNEMBEDDING, *once):
         if path in arrays:
             needed = -(-arrays[path].shape[0] // _chunks(arrays[path])[0])
-            found = n_objects(path)
-            if found < needed:
-                message = f"{path!r} announces {arrays[path].shape[0]} entries, but has {found} of {needed} chunks"
+            n_chunks = n_objects(path)
+            if n_chunks < needed:
+                message = f"{path!r} announces {arrays[path].shape[0]} entries, but has {n_chunks} of {needed} chunks"
                 yield Problem(path, "missing", message)
 
 
-def may_be_absent(path: str) -> bool:
-    """Whether a run may do without this array: it wasn't asked for, or older writers didn't know it."""
-    folder, _, name = path.rpartition("/")
-    if folder == "tokens" or (folder.startswith("adapters/") and folder.count("/") == 1):
-        return name in OPTIONAL
-    once_unknown = path == f"samples/{SAMPLE_TARGETS.name}"
-    return once_unknown or folder == "reductions" or is_without_adapter(path) or is_answer(path)
-
-
-def is_base_score(path: str) -> bool:
-    """Whether this is a column of scores without the adapter."""
-    return is_without_adapter(path) and not is_answer(path)
-
-
-def is_without_adapter(path: str) -> bool:
-    """Whether this is a column of what was found without the adapter: scores or answers."""
-    return path.startswith(("samples/base_", "choices/base_"))
-
-
-def is_answer(path: str) -> bool:
-    """Whether this is a column of the model's own answers, with or without the adapter."""
-    return path.startswith(("samples/written", "samples/base_written"))
-
-
-def _differences(entry: ArraySpec, found: ArrayV3Metadata) -> Iterator[Problem]:
-    for what, value, wanted in (
-        ("shape", found.shape, entry.shape),
-        ("dtype", str(found.data_type.to_json(zarr_format=3)), entry.dtype),
-        ("dtype_logical", found.attributes.get("dtype_logical"), entry.attributes.get("dtype_logical")),
-        ("dims", found.dimension_names, entry.dims),
-        ("written", found.attributes.get("written"), "by row" if entry.by_row else "once"),
-        ("centred", found.attributes.get("centred"), entry.attributes.get("centred")),
-        ("separator", getattr(found.chunk_key_encoding, "separator", None), "."),
+def _differences(entry: ArraySpec, stored: ArrayV3Metadata) -> Iterator[Problem]:
+    for what, value, expected in (
+        ("shape", stored.shape, entry.shape),
+        ("dtype", str(stored.data_type.to_json(zarr_format=3)), entry.dtype),
+        ("dtype_logical", stored.attributes.get("dtype_logical"), entry.attributes.get("dtype_logical")),
+        ("dims", stored.dimension_names, entry.dims),
+        ("written", stored.attributes.get("written"), "by row" if entry.by_row else "once"),
+        ("centred", stored.attributes.get("centred"), entry.attributes.get("centred")),
+        ("separator", getattr(stored.chunk_key_encoding, "separator", None), "."),
     ):
-        if value != wanted:
-            yield Problem(entry.path, what, f"`{what}` of {entry.path!r} is {value!r}; it must be {wanted!r}")
-    if found.fill_value != entry.fill and not (_is_nan(found.fill_value) and _is_nan(entry.fill)):
-        message = f"fill value of {entry.path!r} is {found.fill_value!r}; it must be {entry.fill!r}"
+        if value != expected:
+            yield Problem(entry.path, what, f"`{what}` of {entry.path!r} is {value!r}; it must be {expected!r}")
+    if stored.fill_value != entry.fill and not (_is_nan(stored.fill_value) and _is_nan(entry.fill)):
+        message = f"fill value of {entry.path!r} is {stored.fill_value!r}; it must be {entry.fill!r}"
         yield Problem(entry.path, "fill", message)
-    yield from _encoding_problems(entry, found)
+    yield from _encoding_problems(entry, stored)
 
 
-def _encoding_problems(entry: ArraySpec, found: ArrayV3Metadata) -> Iterator[Problem]:
+def _encoding_problems(entry: ArraySpec, stored: ArrayV3Metadata) -> Iterator[Problem]:
     """What would make decoding a chunk more than undoing the format's own codecs in bounded memory."""
-    strange = codec_problem(found)
+    strange = codec_problem(stored)
     if strange is not None:
         message = f"{entry.path!r} can't be decoded: {strange}, which this format doesn't have"
         yield Problem(entry.path, "codecs", message)
-    if not _chunks_fit(entry, found):
+    if not _chunks_fit(entry, stored):
         message = (
-            f"chunks of {entry.path!r} are {_chunks(found)}; only the first axis may be cut, rows by {ROW_TOKENS}, "
+            f"chunks of {entry.path!r} are {_chunks(stored)}; only the first axis may be cut, rows by {ROW_TOKENS}, "
             f"tables by {ROW_TOKENS} at least and {TABLE_CHUNK} at most, and none may hold 2 GiB"
         )
         yield Problem(entry.path, "chunks", message)
 
 
-def _chunks(found: ArrayV3Metadata) -> tuple[int, ...]:
+def _chunks(stored: ArrayV3Metadata) -> tuple[int, ...]:
     """Entries of a stored object along each axis: of a shard where there are shards."""
-    return tuple(getattr(found.chunk_grid, "chunk_shape", ()))
+    return tuple(getattr(stored.chunk_grid, "chunk_shape", ()))
 
 
-def _chunks_fit(entry: ArraySpec, found: ArrayV3Metadata) -> bool:
+def _chunks_fit(entry: ArraySpec, stored: ArrayV3Metadata) -> bool:
     """One stored object a row, so that a row's digest knows the keys, and whole entries in every other array."""
-    chunks = _chunks(found)
-    n_bytes = math.prod(chunks) * (getattr(found.data_type, "item_size", None) or 1)
-    inner = getattr(found.codecs[0], "chunk_shape", None)
-    if len(chunks) != len(found.shape) or n_bytes > MAX_CHUNK_BYTES:
+    chunks = _chunks(stored)
+    n_bytes = math.prod(chunks) * (getattr(stored.data_type, "item_size", None) or 1)
+    inner = getattr(stored.codecs[0], "chunk_shape", None)
+    if len(chunks) != len(stored.shape) or n_bytes > MAX_CHUNK_BYTES:
         return False
     if inner is not None and not (
         entry.by_row and len(inner) == len(chunks) == 2 and inner[0] == chunks[0] and inner[1]
     ):
         return False
     width = 1 if inner is None else inner[1]  # a shard is filled up to whole inner chunks
-    whole = all(n <= c < n + width and c % width == 0 for c, n in zip(chunks[1:], found.shape[1:], strict=True))
+    whole = all(n <= c < n + width and c % width == 0 for c, n in zip(chunks[1:], stored.shape[1:], strict=True))
     if entry.by_row or entry.path == "rows/digest":
         return whole and chunks[0] == (ROW_TOKENS if entry.by_row else 1)
-    fewest = min(found.shape[0], ROW_TOKENS)  # a table of tiny chunks would be any number of them
+    fewest = min(stored.shape[0], ROW_TOKENS)  # a table of tiny chunks would be any number of them
     return whole and max(fewest, 1) <= chunks[0] <= max(entry.chunks[0], TABLE_CHUNK)
 
 

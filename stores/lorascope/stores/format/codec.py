@@ -1,4 +1,4 @@
-"""How chunks are compressed, and which compression is taken from a store."""
+"""Compression of chunks, and which compression is taken from a store."""
 
 import reprlib
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ LZ4_BLOCK_BYTES = 128 * 1024
 
 
 def compressor(dtype: str, codec: Codec = "default") -> Literal["zstd", "lz4", "raw"]:
-    """What an array of this dtype is compressed with: by default LZ4 for float32, zstd for everything else.
+    """Name of the compressor of an array of this dtype: by default LZ4 for float32, zstd for everything else.
 
     LZ4 takes half of the processor time of zstd, for 6 % more bytes of float32 states and 16 % of bfloat16 ones. Texts
     and bytes, of which nothing can be shuffled, always are zstd's.
@@ -49,7 +49,7 @@ def compressors(dtype: str, codec: Codec = "default") -> tuple[Any, ...]:
 
 
 def codec_problem(metadata: ArrayV3Metadata) -> str | None:
-    """How an array's encoding differs from those that the format knows; None for one of the format.
+    """Difference of an array's encoding from those that the format knows; None for one of the format.
 
     Nothing else is ever decoded: a store may name any codec that is installed here, unpickling ones included.
     """
@@ -90,11 +90,11 @@ def settings_problems(path: str, metadata: ArrayV3Metadata) -> Iterator[Problem]
     dtype = metadata.data_type.to_native_dtype()
     name: Any = next((codec["configuration"]["cname"] for codec in codecs if codec["name"] == "blosc"), "raw")
     ours = compressors("string" if dtype.kind == "T" else dtype.name, name)
-    wanted = {codec["name"]: codec.get("configuration", {}) for codec in (one.to_dict() for one in ours)}
+    own_settings = {codec["name"]: codec.get("configuration", {}) for codec in (codec.to_dict() for codec in ours)}
     if dtype.kind != "T" and dtype.itemsize > 1:
-        wanted["bytes"] = {"endian": "little"}
+        own_settings["bytes"] = {"endian": "little"}
     for codec in codecs:
-        found, expected = dict(codec.get("configuration") or {}), wanted.get(codec["name"], {})
-        if found != expected:
-            message = f"codec {codec['name']!r} of {path!r} has the settings {found}; they must be {expected}"
+        settings, expected = dict(codec.get("configuration") or {}), own_settings.get(codec["name"], {})
+        if settings != expected:
+            message = f"codec {codec['name']!r} of {path!r} has the settings {settings}; they must be {expected}"
             yield Problem(path, "codec", message)

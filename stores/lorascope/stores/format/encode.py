@@ -28,9 +28,9 @@ class ChunkEncoder:
     """
 
     def __init__(self, metadata: Mapping[str, ArrayV3Metadata]) -> None:
-        self.arrays = {path: StoredArray.from_metadata(path, one) for path, one in metadata.items()}
+        self.arrays = {path: StoredArray.from_metadata(path, array) for path, array in metadata.items()}
         """Path -> array."""
-        self._blosc = {path: _blosc_settings(one) for path, one in metadata.items()}
+        self._blosc = {path: _blosc_settings(array) for path, array in metadata.items()}
 
     def encode(self, path: str, block: np.ndarray) -> Pieces:
         """A chunk along the first axis of an array, a shard if it has these; a short block is filled up."""
@@ -54,9 +54,9 @@ def _blosc_settings(metadata: ArrayV3Metadata) -> tuple[Any, ...] | None:
     codecs: Any = metadata.codecs
     for codec in codecs[0].codecs if isinstance(codecs[0], ShardingCodec) else codecs:
         if isinstance(codec, BloscCodec):
-            found: Any = codec.to_dict()["configuration"]
-            shuffle = SHUFFLES[found["shuffle"]]
-            return found["cname"].encode(), found["clevel"], shuffle, found["blocksize"], found["typesize"]
+            settings: Any = codec.to_dict()["configuration"]
+            shuffle = SHUFFLES[settings["shuffle"]]
+            return settings["cname"].encode(), settings["clevel"], shuffle, settings["blocksize"], settings["typesize"]
     return None
 
 

@@ -1,4 +1,4 @@
-"""What identifies a run: the SHA-256 of its root's metadata, and of what shaped its numbers."""
+"""Identity of a run: the SHA-256 of its root's metadata, and of what shaped its numbers."""
 
 import hashlib
 import json
@@ -49,17 +49,17 @@ def run_fingerprint(provenance: Any) -> str:
 
 def with_fingerprint(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Root attributes with the fingerprint of their provenance, if they have one; raises as `run_fingerprint`."""
-    found = {"fingerprint": run_fingerprint(attributes["provenance"])} if "provenance" in attributes else {}
-    return {**attributes, **found}
+    added = {"fingerprint": run_fingerprint(attributes["provenance"])} if "provenance" in attributes else {}
+    return {**attributes, **added}
 
 
 def step_identity(step: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a copying step decides what was copied."""
+    """Entries of a copying step that decide what was copied."""
     return {key: value for key, value in step.items() if key not in ELSEWHERE}
 
 
 def identity(provenance: Any) -> dict[str, Any]:
-    """What of a run's provenance shapes its numbers: the same for two attempts at one capture.
+    """Entries of a run's provenance that shape its numbers: the same for two attempts at one capture.
 
     Left out are names and places of files, whose content is hashed; the number of threads and the device's name, within
     one type of device, since another node may go on with a run; and times.

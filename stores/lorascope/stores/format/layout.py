@@ -67,6 +67,8 @@ class ArraySpec:
     attributes: Mapping[str, object] = field(default_factory=dict)
     by_row: bool = False
     """Written row by row and covered by the rows' digests; else written once, when the run is set up."""
+    optional: bool = False
+    """Whether a run may do without it, since it wasn't asked for or older writers didn't know it."""
 
 
 def worth_factoring(*, rank: int, d_out: int, itemsize: int) -> bool:
@@ -127,12 +129,12 @@ def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
                 yield _column(table, column, length)
     if spec.states == "sample":
         meaning = "1 where the row keeps states, factor and delta; 0 where it keeps reductions alone"
-        kept = Column(name="states", dtype="uint8", fill=0, attributes={"long_name": meaning})
-        yield _column("rows", kept, spec.n_rows)
+        column = Column(name="states", dtype="uint8", fill=0, attributes={"long_name": meaning})
+        yield _column("rows", column, spec.n_rows)
     if spec.states != "all":
-        yield _by_component(spec, "reductions/base_norm", "Euclidean norm of base")
+        yield _by_component(spec, "reductions/base_norm", "Euclidean norm of base", optional=True)
         meaning = "exp of the entropy, in nats, of softmax(base): how many features share its mass"
-        yield _by_component(spec, "reductions/effective_width", meaning)
+        yield _by_component(spec, "reductions/effective_width", meaning, optional=True)
     for component in spec.components if spec.states != "none" else ():
         yield from _state_arrays(spec, component)
     for adapter in spec.adapters:
@@ -152,6 +154,7 @@ def _column(table: str, column: Column, length: int) -> ArraySpec:
         dims=(table.removesuffix("s"),),
         attributes=dict(column.attributes),
         by_row=column.by_row,
+        optional=column.optional,
     )
 
 
@@ -164,6 +167,7 @@ def _by_token(
     fill: int | float = np.nan,
     shards: tuple[int, ...] | None = None,
     inner: int | None = None,
+    optional: bool = False,
     **attributes: object,
 ) -> ArraySpec:
     """Values for each token, along an axis of so many entries where one is given, written row by row."""
@@ -178,6 +182,7 @@ def _by_token(
         dims=("token", *(name for name, _ in axis)),
         attributes={"long_name": meaning, **attributes},
         by_row=True,
+        optional=optional,
     )
 
 
@@ -209,18 +214,19 @@ def _adapter_arrays(spec: RunSpec, adapter: Adapter) -> Iterator[ArraySpec]:
     root = f"adapters/{adapter.name}"
     for name, dtype, fill, meaning in ADAPTER_COLUMNS:
         attributes = {"long_name": meaning, "component_axis": COMPONENT_AXIS}
-        column = Column(name=name, dtype=dtype, fill=fill, attributes=attributes)
+        optional = name == "delta_source"
+        column = Column(name=name, dtype=dtype, fill=fill, attributes=attributes, optional=optional)
         yield replace(_column(root, column, len(spec.components)), dims=("component",))
     for name, units, meaning in ADAPTER_REDUCTIONS:
-        yield _by_component(spec, f"{root}/{name}", meaning, units=units)
+        yield _by_component(spec, f"{root}/{name}", meaning, units=units, optional=name == "swallowed")
     if spec.states != "all":
-        yield _by_component(spec, f"{root}/delta_norm", "Euclidean norm of delta")
+        yield _by_component(spec, f"{root}/delta_norm", "Euclidean norm of delta", optional=True)
     if spec.kl:
         meaning = (
             "Kullback-Leibler divergence of the next-token distribution with the adapter from the one without, "
             "KL(base || adapted); NaN where it wasn't measured"
         )
-        yield _by_token(spec, f"{root}/kl", meaning, units="nat")
+        yield _by_token(spec, f"{root}/kl", meaning, units="nat", optional=True)
     if spec.ablate is not None:
         meaning = (
             "Kullback-Leibler divergence of the next-token distribution without one part's delta from the adapted "

@@ -19,13 +19,13 @@ Stream = Literal["adapted", "base", "pair"]
 States = Literal["all", "sample", "none"]
 STATES: tuple[States, ...] = ("all", "sample", "none")
 Codec = Literal["default", "zstd", "lz4", "raw"]
-"""How a run is compressed: by the type of each array, as `compressors` says; all by one; or not at all."""
+"""Compression of a run: by the type of each array, as `compressors` says; all by one; or not at all."""
 CODECS: tuple[Codec, ...] = ("default", "zstd", "lz4", "raw")
 DELTA_SOURCES = ("factor", "branch", "difference", "")
 """Sources of a component's delta: its factor; the adapter's own branch; output less base; nowhere, left alone."""
 STREAMS: tuple[Stream, ...] = ("adapted", "base", "pair")
 Ablate = Literal["components", "layers", "kinds"]
-"""What is taken out of an adapter at a time: one component, all of a layer, or all of a kind."""
+"""Part that is taken out of an adapter at a time: one component, all of a layer, or all of a kind."""
 ABLATE: tuple[Ablate, ...] = ("components", "layers", "kinds")
 MAX_COMPONENTS = 16_384
 """Components of a run at most: twenty times as many as the largest models have linear layers."""
@@ -88,8 +88,8 @@ class Adapter:
 
     def __post_init__(self) -> None:
         _check_name("adapter", self.name)
-        given = tuple("branch" if source == "difference" else source for source in self.delta_source)
-        if given and given != self._derived_sources:
+        sources = tuple("branch" if source == "difference" else source for source in self.delta_source)
+        if sources and sources != self._derived_sources:
             raise ValueError(
                 f"`delta_source` of adapter {self.name!r} must give one of {DELTA_SOURCES} for each component: "
                 "'factor' where `factored`, '' where `rank` is 0"
@@ -112,15 +112,15 @@ class Adapter:
         """First column of each component's z in the packed factor; -1 where delta is stored instead."""
         starts, column = [], 0
         for rank, factored in zip(self.rank, self.factored, strict=True):
-            kept = factored and rank > 0
-            starts.append(column if kept else -1)
-            column += rank * kept
+            is_stored = factored and rank > 0
+            starts.append(column if is_stored else -1)
+            column += rank * is_stored
         return tuple(starts)
 
     @property
     def n_factors(self) -> int:
         """Columns of the packed factor: the ranks of all factored components added up."""
-        return sum(rank * kept for rank, kept in zip(self.rank, self.factored, strict=True))
+        return sum(rank * factored for rank, factored in zip(self.rank, self.factored, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,18 +155,18 @@ class RunSpec:
     states: States = "all"
     """`all` keeps base and delta of every row, `sample` of `state_rows`; the others keep reductions by token alone."""
     state_rows: tuple[bool, ...] = ()
-    """Which rows keep states, one entry a row; given for `sample` alone."""
+    """Mask of the rows that keep states; empty but for states `sample`."""
     kl: bool = False
     """Whether the divergence of the next-token distributions is kept."""
     ablate: Ablate | None = None
-    """Which parts the adapter's ablation is kept by; None where it isn't kept."""
+    """Parts that the adapter's ablation is kept by; None where it isn't kept."""
     ablation_parts: tuple[str, ...] = ()
-    """These parts by name: paths of components, numbers of layers, or kinds."""
+    """Names of these parts: paths of components, numbers of layers, or kinds."""
     codec: Codec = "default"
     token_text: bool = True
     """Whether each token's own text is kept, so that a report needs no tokenizer."""
     unembedding: Unembedding | None = None
-    """What is kept of the final norm and the output embedding; None for nothing."""
+    """Final norm and output embedding, where they are kept."""
     attributes: Mapping[str, object] = field(default_factory=dict)
     """Further attributes of the root group, such as `provenance`, of which the fingerprint is made."""
 

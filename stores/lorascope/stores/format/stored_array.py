@@ -35,7 +35,7 @@ _decoding_text = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class StoredArray:
-    """What reading an array's chunks takes, with codecs that are known to be the format's; small to pickle."""
+    """Description of an array, enough to read its chunks, of codecs known to be the format's; small to pickle."""
 
     path: str
     shape: tuple[int, ...]
@@ -44,7 +44,7 @@ class StoredArray:
     part_width: int | None
     """Columns of an inner chunk, where each object is a shard of several side by side."""
     dtype: np.dtype[Any]
-    """As it is stored, little-endian: bits of bfloat16 are uint16."""
+    """Stored type, little-endian: bits of bfloat16 are uint16."""
     compressed: bool
     fill: Any
     dims: tuple[str | None, ...]
@@ -177,8 +177,8 @@ def shard_index(tail: bytes) -> list[tuple[int, int] | None]:
 
     Raises ValueError unless its checksum is right.
     """
-    found = unsealed(tail).view("<u8").reshape(-1, 2).tolist()
-    return [None if start == n_bytes == ABSENT else (start, start + n_bytes) for start, n_bytes in found]
+    entries = unsealed(tail).view("<u8").reshape(-1, 2).tolist()
+    return [None if start == n_bytes == ABSENT else (start, start + n_bytes) for start, n_bytes in entries]
 
 
 def _decompressed(body: np.ndarray, n_bytes: int) -> np.ndarray:

@@ -9,7 +9,7 @@ ROLES = (
     *("prompt", "choice", "answer", "generated", "text"),
     *("system", "user", "assistant", "tool", "template"),  # of a chat
 )
-"""What a token is there for; its number in `tokens/role` is its place here."""
+"""Purposes of a token; a role's number in `tokens/role` is its place here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,46 +22,53 @@ class Column:
     attributes: Mapping[str, object] = field(default_factory=dict)
     by_row: bool = False
     """Measured by the forward pass and so written row by row; else known before it."""
+    optional: bool = False
+    """Whether a run may do without it, since it wasn't asked for or older writers didn't know it."""
 
 
-def _text(name: str, meaning: str) -> Column:
-    return Column(name=name, dtype="string", fill="", attributes={"long_name": meaning})
+def _text(name: str, meaning: str, *, optional: bool = False) -> Column:
+    return Column(name=name, dtype="string", fill="", attributes={"long_name": meaning}, optional=optional)
 
 
-def _count(name: str, meaning: str, dtype: str = "int32") -> Column:
-    return Column(name=name, dtype=dtype, fill=-1, attributes={"long_name": meaning})
+def _count(name: str, meaning: str, dtype: str = "int32", *, optional: bool = False) -> Column:
+    return Column(name=name, dtype=dtype, fill=-1, attributes={"long_name": meaning}, optional=optional)
 
 
 def _real(name: str, meaning: str, units: str) -> Column:
-    return Column(name=name, dtype="float64", fill=np.nan, attributes={"long_name": meaning, "units": units})
+    optional = name.startswith("base_")  # early writers had no scores without the adapter
+    attributes = {"long_name": meaning, "units": units}
+    return Column(name=name, dtype="float64", fill=np.nan, attributes=attributes, optional=optional)
 
 
 def _scores(prefix: str, which: str) -> tuple[Column, ...]:
+    best = "choice with the highest log-likelihood"
+    counts = (
+        ("prediction", f"{best} {which}; -1 for text", "int16"),
+        ("prediction_per_token", f"{best} per token {which}; -1 for text", "int16"),
+        ("correct", "1 where prediction is the answer, 0 where not, -1 for text", "int8"),
+        ("correct_per_token", "the same for prediction_per_token", "int8"),
+    )
     return (
-        _count(f"{prefix}prediction", f"choice with the highest log-likelihood {which}; -1 for text", "int16"),
-        _count(
-            f"{prefix}prediction_per_token",
-            f"choice with the highest log-likelihood per token {which}; -1 for text",
-            "int16",
-        ),
-        _count(f"{prefix}correct", "1 where prediction is the answer, 0 where not, -1 for text", "int8"),
-        _count(f"{prefix}correct_per_token", "the same for prediction_per_token", "int8"),
+        *(_count(prefix + name, meaning, dtype, optional=bool(prefix)) for name, meaning, dtype in counts),
         _real(f"{prefix}ce", f"mean negative log-likelihood of the answer's tokens {which}", "nat/token"),
     )
 
 
 def _answers(prefix: str, which: str) -> tuple[Column, ...]:
+    text = f"what the model {which} wrote greedily as its answer; empty for text"
+    choice = "choice that was read in it; -1 where none was, and for text"
+    correct = "1 where written_prediction is the answer, 0 where not, -1 for text"
     return (
-        _text(f"{prefix}written", f"what the model {which} wrote greedily as its answer; empty for text"),
-        _count(f"{prefix}written_prediction", "choice that was read in it; -1 where none was, and for text", "int16"),
-        _count(
-            f"{prefix}written_correct", "1 where written_prediction is the answer, 0 where not, -1 for text", "int8"
-        ),
+        _text(f"{prefix}written", text, optional=True),
+        _count(f"{prefix}written_prediction", choice, "int16", optional=True),
+        _count(f"{prefix}written_correct", correct, "int8", optional=True),
     )
 
 
-SAMPLE_TARGETS = _count("n_targets", "tokens that `ce` is the mean over: the answer's, a text's or the assistant's")
-TOKEN_TEXT = _text("text", "the token's own text, as the tokenizer decodes it alone")
+_N_TARGETS = _count(
+    "n_targets", "tokens that `ce` is the mean over: the answer's, a text's or the assistant's", optional=True
+)
+TOKEN_TEXT = _text("text", "the token's own text, as the tokenizer decodes it alone", optional=True)
 TOKEN_WEIGHT = Column(
     name="weight",
     dtype="float32",
@@ -71,6 +78,7 @@ TOKEN_WEIGHT = Column(
         "that are weighted by it are unbiased",
         "units": "1",
     },
+    optional=True,
 )
 
 TABLES: Mapping[str, tuple[Column, ...]] = {
@@ -81,7 +89,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         _text("prompt", "name of the prompt, or `text`"),
         _count("length", "tokens of the whole sequence that the model read"),
         _count("answer", "index of the right choice; -1 for text", "int16"),
-        SAMPLE_TARGETS,
+        _N_TARGETS,
         *_scores("", "with the adapter"),
         *_scores("base_", "without the adapter"),
         *_answers("", "with the adapter"),
@@ -138,3 +146,18 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
     ),
 }
 """Table -> its columns, in the order of the specification."""
+
+
+def is_without_adapter(path: str) -> bool:
+    """Whether a path is of a column about the model without the adapter: its scores or answers."""
+    return path.startswith(("samples/base_", "choices/base_"))
+
+
+def is_answer(path: str) -> bool:
+    """Whether a path is of a column of the model's own answers, with or without the adapter."""
+    return path.startswith(("samples/written", "samples/base_written"))
+
+
+def is_base_score(path: str) -> bool:
+    """Whether a path is of a column of scores without the adapter, which early writers made without a chunk."""
+    return is_without_adapter(path) and not is_answer(path)

@@ -1,1 +1,1 @@
-"""Where a run lies: a folder, or an object store."""
+"""Places of runs: a folder, or an object store."""

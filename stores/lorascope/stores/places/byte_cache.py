@@ -22,7 +22,7 @@ class ByteCache:
         self.largest_bytes = max_bytes // LARGEST_SHARE
         """Bytes of the largest object that is still kept."""
         self.n_bytes = 0
-        self._kept: OrderedDict[Hashable, bytes | None] = OrderedDict()
+        self._entries: OrderedDict[Hashable, bytes | None] = OrderedDict()
         self._asked: dict[Hashable, Future[bytes | None]] = {}
         self._lock = threading.Lock()
 
@@ -34,9 +34,9 @@ class ByteCache:
         """
         while True:
             with self._lock:
-                if key in self._kept:
-                    self._kept.move_to_end(key)
-                    return self._kept[key]
+                if key in self._entries:
+                    self._entries.move_to_end(key)
+                    return self._entries[key]
                 asked = self._asked.get(key)
                 if asked is None:
                     mine = self._asked[key] = Future()
@@ -63,7 +63,7 @@ class ByteCache:
         """Forget a key, also one that is being fetched."""
         with self._lock:
             self._asked.pop(key, None)
-            if key in self._kept:
+            if key in self._entries:
                 self._drop(key)
 
     def _settle(self, key: Hashable, asked: Future[bytes | None], *content: bytes | None) -> None:
@@ -72,14 +72,14 @@ class ByteCache:
             if self._asked.get(key) is not asked:
                 return
             del self._asked[key]
-            for one in content:
-                self.n_bytes += _entry_bytes(one)
-                while self._kept and self.n_bytes > self.max_bytes:
-                    self._drop(next(iter(self._kept)))
-                self._kept[key] = one
+            for entry in content:
+                self.n_bytes += _entry_bytes(entry)
+                while self._entries and self.n_bytes > self.max_bytes:
+                    self._drop(next(iter(self._entries)))
+                self._entries[key] = entry
 
     def _drop(self, key: Hashable) -> None:
-        self.n_bytes -= _entry_bytes(self._kept.pop(key))
+        self.n_bytes -= _entry_bytes(self._entries.pop(key))
 
 
 def _entry_bytes(content: bytes | None) -> int:

@@ -52,7 +52,7 @@ def file_lock(target: Path) -> Iterator[None]:
     made = [folder for folder in path.parents if not os.path.lexists(folder)]
     descriptor = None
     try:
-        descriptor = _held(path, target)
+        descriptor = _locked_file(path, target)
         yield
     finally:
         if descriptor is not None:
@@ -70,7 +70,7 @@ def run_lock(path: str | Path) -> AbstractContextManager[None]:
     return file_lock(place.path) if isinstance(place.path, Path) else nullcontext()
 
 
-def _held(path: Path, target: Path) -> int | None:
+def _locked_file(path: Path, target: Path) -> int | None:
     """Descriptor of the lock's file, locked and naming this process; None where there can be none."""
     attempts = count()
     while True:

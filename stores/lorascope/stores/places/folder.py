@@ -75,10 +75,10 @@ class FolderPlace:
 
     def mark(self, key: str) -> str | None:
         try:
-            found = (self.path / key).stat()
+            status = (self.path / key).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return f"{found.st_dev} {found.st_ino} {found.st_mtime_ns}"
+        return f"{status.st_dev} {status.st_ino} {status.st_mtime_ns}"
 
     def write(self, key: str, *pieces: bytes | memoryview) -> None:
         with explain_write_errors(self.path, key):
@@ -110,8 +110,8 @@ class FolderPlace:
                 folder.rmdir()
 
     def free_bytes(self) -> int | None:
-        there = next(folder for folder in (self.path.absolute(), *self.path.absolute().parents) if folder.is_dir())
-        return shutil.disk_usage(there).free
+        folder = next(parent for parent in (self.path.absolute(), *self.path.absolute().parents) if parent.is_dir())
+        return shutil.disk_usage(folder).free
 
 
 def _write_durably(file: Path, pieces: list[memoryview]) -> None:

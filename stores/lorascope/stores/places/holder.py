@@ -1,4 +1,4 @@
-"""Which process writes at a place, as others are told of it."""
+"""Process that writes at a place, as others read of it."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ class Holder(NamedTuple):
     since: str
     """Time in UTC, to the minute."""
     machine: str
-    """What makes process numbers unique: the machine's boot and its namespace of processes; empty where nobody says."""
+    """Scope of process numbers: the machine's boot and its namespace of processes; empty where nobody says."""
     started: str
     """When the process began, in the kernel's own count; empty where nobody says."""
 

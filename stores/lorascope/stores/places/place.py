@@ -1,4 +1,4 @@
-"""Where a run lies: a folder on this machine, or a prefix in an object store. Nothing is ever written by halves."""
+"""Places of runs: folders of this machine, or prefixes in an object store. Nothing is ever written by halves."""
 
 import uuid
 from collections.abc import Iterable, Iterator
@@ -44,7 +44,7 @@ class Place(Protocol):
         """Bytes of a key; None where there is none."""
 
     def mark(self, key: str) -> str | None:
-        """What tells a key's content from whatever takes its place; None where there is none."""
+        """Mark that tells a key's content from whatever takes its place; None where there is none."""
 
     def sizes(self, folder: str = "") -> Iterator[tuple[str, int]]:
         """Every key at and below a folder with its bytes; temporary files are passed over."""

@@ -30,12 +30,12 @@ def open_regular(path: Path, *, at_most: int) -> BinaryIO:
         If it isn't a regular file, or has more than `at_most` bytes.
     """
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
             raise FileNotFoundError(errno.ENOENT, error.strerror, str(path)) from error
         raise
-    _require_regular(path, found, at_most)  # opening a device may already do something
+    _require_regular(path, status, at_most)  # opening a device may already do something
     file = os.fdopen(os.open(path, os.O_RDONLY | _UNBLOCKED), "rb")
     try:
         _require_regular(path, os.fstat(file.fileno()), at_most)  # another one may lie there by now
@@ -60,8 +60,8 @@ def require_size(name: str, n_bytes: int, at_most: int) -> None:
         )
 
 
-def _require_regular(path: Path, found: os.stat_result, at_most: int) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        kind = next((name for is_kind, name in KINDS if is_kind(found.st_mode)), "no regular file")
+def _require_regular(path: Path, status: os.stat_result, at_most: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((name for is_kind, name in KINDS if is_kind(status.st_mode)), "no regular file")
         raise StoreError(f"`{path}` is {kind}, not a file; put the file back")
-    require_size(str(path), found.st_size, at_most)
+    require_size(str(path), status.st_size, at_most)

@@ -35,7 +35,7 @@ class ObjectPlace:
     path: str
     remote: ClassVar[bool] = True
     opened: str | None = None
-    """Where chunks are kept in memory once they are read, tells this opening from others; None where none is kept."""
+    """Name of this opening, under which chunks stay in memory once they are read; None where none does."""
 
     def __reduce__(self) -> tuple[type["ObjectPlace"], tuple[str, str | None]]:
         return ObjectPlace, (self.path, self.opened)
@@ -52,16 +52,16 @@ class ObjectPlace:
         return self.path
 
     def read(self, key: str, *, at_most: int) -> bytes:
-        content = self._kept(key, at_most)
+        content = self._cached(key, at_most)
         if content is not None:
             return content
         with _named(self.path):
-            found = self._store.get(key)
-            require_size(f"{self.path}/{key}", found.meta["size"], at_most)  # its body isn't taken yet
-            return bytes(found.bytes())
+            answer = self._store.get(key)
+            require_size(f"{self.path}/{key}", answer.meta["size"], at_most)  # its body isn't taken yet
+            return bytes(answer.bytes())
 
     def read_part(self, key: str, start: int, stop: int, *, at_most: int) -> bytes:
-        content = self._kept(key, at_most)
+        content = self._cached(key, at_most)
         if content is not None:
             return content[start:stop]
         try:
@@ -77,7 +77,7 @@ class ObjectPlace:
 
     def size(self, key: str) -> int | None:
         try:
-            content = self._kept(key, process_cache().largest_bytes)
+            content = self._cached(key, process_cache().largest_bytes)
             if content is not None:
                 return len(content)
             with _named(self.path):
@@ -88,12 +88,12 @@ class ObjectPlace:
     def mark(self, key: str) -> str | None:
         try:
             with _named(self.path):
-                found = self._store.head(key)
+                answer = self._store.head(key)
         except FileNotFoundError:
             return None
-        return str(found["e_tag"] or (found["last_modified"], found["size"]))
+        return str(answer["e_tag"] or (answer["last_modified"], answer["size"]))
 
-    def _kept(self, key: str, at_most: int) -> bytes | None:
+    def _cached(self, key: str, at_most: int) -> bytes | None:
         """All bytes of a chunk, kept from now on; None for another key, or where they are too many to be kept."""
         if self.opened is None or not _never_changes(key):
             return None
@@ -101,8 +101,8 @@ class ObjectPlace:
 
         def fetch() -> bytes | None:
             with _named(self.path):
-                found = self._store.get(key)
-                return bytes(found.bytes()) if found.meta["size"] <= min(at_most, cache.largest_bytes) else None
+                answer = self._store.get(key)
+                return bytes(answer.bytes()) if answer.meta["size"] <= min(at_most, cache.largest_bytes) else None
 
         return cache.get((self.opened, key), fetch)
 

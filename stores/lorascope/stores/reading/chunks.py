@@ -65,8 +65,8 @@ def read_chosen(
     try:
         if array.part_width is None:
             whole = array.decode_part(_present(place.read(key, at_most=array.max_bytes), key))
-            return [whole[:, one] for one in columns] if whole.ndim > 1 else [whole]
-        return _read_shard(place, array, key, [range(*one.indices(array.shape[1])) for one in columns])
+            return [whole[:, span] for span in columns] if whole.ndim > 1 else [whole]
+        return _read_shard(place, array, key, [range(*span.indices(array.shape[1])) for span in columns])
     except ABSENT:
         raise StoreError(f"chunk {key!r} is missing; run `lorascope verify`") from None
     except StoreError:
@@ -79,16 +79,16 @@ def _read_shard(place: Place, array: StoredArray, key: str, spans: Sequence[rang
     """Each span of columns, from the inner chunks that hold it; each of these is read once."""
     assert array.part_width is not None
     width = array.part_width
-    wanted = sorted({part for span in spans for part in range(span.start // width, -(-span.stop // width))})
-    places = _shard_places(place, array, key, wanted)
+    needed = sorted({part for span in spans for part in range(span.start // width, -(-span.stop // width))})
+    places = _shard_places(place, array, key, needed)
     parts = {
         part: array.decode_part(_present(place.read_part(key, start, stop, at_most=array.max_bytes), key))
-        for part, (start, stop) in zip(wanted, places, strict=True)
+        for part, (start, stop) in zip(needed, places, strict=True)
     }
     return [_columns(parts, span, width) for span in spans]
 
 
-def _shard_places(place: Place, array: StoredArray, key: str, wanted: Sequence[int]) -> list[tuple[int, int]]:
+def _shard_places(place: Place, array: StoredArray, key: str, parts: Sequence[int]) -> list[tuple[int, int]]:
     """(first byte, byte after the last) of inner chunks, by the index that closes the shard."""
     assert array.part_width is not None
     size = place.size(key) or 0
@@ -100,15 +100,15 @@ def _shard_places(place: Place, array: StoredArray, key: str, wanted: Sequence[i
         index = shard_index(tail)
     except ValueError as error:
         raise ValueError(f"of its index, {error}") from error
-    found = []
-    for part in wanted:
-        one = index[part]
-        if one is None:  # it was lost: parts of nothing but fill are written too
+    bounds = []
+    for part in parts:
+        span = index[part]
+        if span is None:  # it was lost: parts of nothing but fill are written too
             raise ValueError(f"part {part} of it is missing")
-        if one[1] > size:
+        if span[1] > size:
             raise ValueError("a part of it lies beyond its end")
-        found.append(one)
-    return found
+        bounds.append(span)
+    return bounds
 
 
 def _columns(parts: dict[int, np.ndarray], span: range, width: int) -> np.ndarray:

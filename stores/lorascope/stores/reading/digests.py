@@ -43,8 +43,8 @@ def read_digests(array: StoredArray, place: Place) -> np.ndarray:
         If the file of one is broken.
     """
     digests = np.zeros(array.shape, np.uint8)
-    found = map(_digest_row, place.keys(array.path))
-    rows = [row for row in found if row is not None and row < len(digests)]
+    listed = map(_digest_row, place.keys(array.path))
+    rows = [row for row in listed if row is not None and row < len(digests)]
     with ThreadPoolExecutor(N_THREADS if place.remote else 1) as pool:
         for row, digest in zip(rows, pool.map(lambda row: _read_digest(array, place, row), rows), strict=True):
             digests[row] = digest

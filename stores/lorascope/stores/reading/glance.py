@@ -1,4 +1,4 @@
-"""What a notebook shows of a run: a few lines of HTML in the notebook's own colours."""
+"""Display of a run in a notebook: a few lines of HTML in the notebook's own colours."""
 
 import html
 from collections import Counter
@@ -34,8 +34,8 @@ def _rows(run: "Run") -> Iterator[tuple[str, str]]:
     yield "adapters" if len(ranks) > 1 else "adapter", ", ".join(f"{n} ({_ranks(r)})" for n, r in ranks.items())
     datasets = run.samples["dataset"].values.tolist()
     yield "data", ", ".join(f"{name}: {n} samples" for name, n in Counter(datasets).items())
-    kept = {"all": "all states kept", "sample": "states of some rows kept", "none": "no states kept"}[run.states]
-    yield "tokens", f"{run.n_tokens}; stream {run.stream}, {kept}"
+    states = {"all": "all states kept", "sample": "states of some rows kept", "none": "no states kept"}[run.states]
+    yield "tokens", f"{run.n_tokens}; stream {run.stream}, {states}"
     kinds = Counter(run.components["kind"].values.tolist())
     yield "components", f"{len(run)}: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items())
     if isinstance(run.place.path, Path):  # elsewhere every key would have to be listed over a network

@@ -32,11 +32,11 @@ class LazyText(BackendArray):
     @cached_property
     def _values(self) -> np.ndarray:
         texts = self._read()
-        found, known = np.empty(len(texts), object), dict[str, str]()
+        objects, known = np.empty(len(texts), object), dict[str, str]()
         for start in range(0, len(texts), 2**16):  # each text once: there are some thousands of them
             part = texts[start : start + 2**16].tolist()
-            found[start : start + len(part)] = [known.setdefault(text, text) for text in part]
-        return found
+            objects[start : start + len(part)] = [known.setdefault(text, text) for text in part]
+        return objects
 
 
 def token_coordinates(columns: Mapping[str, Any]) -> xr.Coordinates:
@@ -75,7 +75,7 @@ def with_indexes(dataset: xr.Dataset) -> xr.Dataset:
     return dataset
 
 
-def tokens_of(samples: xr.Dataset, wanted: str | Sequence[str]) -> slice | np.ndarray:
+def tokens_of(samples: xr.Dataset, names: str | Sequence[str]) -> slice | np.ndarray:
     """Places of the tokens of these samples, by their ids, in the order in which they are named.
 
     Raises
@@ -84,20 +84,22 @@ def tokens_of(samples: xr.Dataset, wanted: str | Sequence[str]) -> slice | np.nd
         If there is no sample of this id, or several: of two data sets, say, or of one that was asked with two prompts.
     """
     ids, places = samples["id"].values, []
-    if not isinstance(wanted, Iterable):
-        raise TypeError(f"`sample` is {wanted!r}; give the id of a sample, a text, or several")
-    for name in [wanted] if isinstance(wanted, str) else wanted:
-        found = np.flatnonzero(ids == name)
-        if not len(found):
+    if not isinstance(names, Iterable):
+        raise TypeError(f"`sample` is {names!r}; give the id of a sample, a text, or several")
+    for name in [names] if isinstance(names, str) else names:
+        matches = np.flatnonzero(ids == name)
+        if not len(matches):
             raise StoreError(f"no sample {name!r} among the {len(ids)} of this run{close_to(str(name), ids.tolist())}")
-        if len(found) > 1:  # nothing beside their numbers would tell their tokens apart
-            owners = zip(*(samples[key].values[found].tolist() for key in ("dataset", "split", "prompt")), strict=True)
-            told = "; ".join(", ".join(filter(None, one)) for one in owners)
+        if len(matches) > 1:  # nothing beside their numbers would tell their tokens apart
+            owners = zip(
+                *(samples[key].values[matches].tolist() for key in ("dataset", "split", "prompt")), strict=True
+            )
+            described = "; ".join(", ".join(filter(None, owner)) for owner in owners)
             raise StoreError(
-                f"{len(found)} samples are called {name!r} ({told}); take the tokens of one, `token_start` to "
+                f"{len(matches)} samples are called {name!r} ({described}); take the tokens of one, `token_start` to "
                 "`token_stop` of `run.samples`, by `isel`"
             )
-        places.append(slice(*samples[["token_start", "token_stop"]].isel(sample=found[0]).to_array().values))
+        places.append(slice(*samples[["token_start", "token_stop"]].isel(sample=matches[0]).to_array().values))
     if len(places) == 1:
         return places[0]
     return np.concatenate([np.arange(place.start, place.stop) for place in places] or [np.empty(0, np.intp)])
@@ -105,13 +107,13 @@ def tokens_of(samples: xr.Dataset, wanted: str | Sequence[str]) -> slice | np.nd
 
 def token_places(tokens: Any, n_tokens: int) -> np.ndarray:
     """Places of tokens that are given one by one, checked."""
-    found = np.asarray(tokens)
-    if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+    places = np.asarray(tokens)
+    if places.ndim != 1 or (places.size and places.dtype.kind not in "iu"):
         raise ValueError(
-            f"`tokens` is {found.dtype} of shape {found.shape}; it must be a sequence of integers (of a mask, take "
+            f"`tokens` is {places.dtype} of shape {places.shape}; it must be a sequence of integers (of a mask, take "
             "`numpy.flatnonzero`)"
         )
-    outside = found[(found < 0) | (found >= n_tokens)]
+    outside = places[(places < 0) | (places >= n_tokens)]
     if len(outside):
         raise IndexError(f"`tokens` holds {int(outside[0])}; this run's tokens are 0 to {n_tokens - 1}")
-    return found.astype(np.intp)
+    return places.astype(np.intp)

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import Problem, StoreError
-from ..format.check import is_base_score, layout_problems
+from ..format.check import layout_problems
 from ..format.stored_array import StoredArray
+from ..format.tables import is_base_score
 from ..places.place import Place, cached, open_place
 from .chunks import ABSENT
 from .require_run import find_run, no_store
@@ -55,7 +56,7 @@ def open_checked(place: Place, root: Root) -> Run:
 
 def run_of(place: Place, root: Root) -> Run:
     """The run of this root, whose layout is known to be sound."""
-    arrays = {path: StoredArray.from_metadata(path, found) for path, found in root.arrays.items()}
+    arrays = {path: StoredArray.from_metadata(path, metadata) for path, metadata in root.arrays.items()}
     return Run(place, root.attributes, arrays)
 
 
@@ -107,9 +108,9 @@ def missing_chunks(path: str | Path) -> list[str]:
     run = open_checked(*open_group(path))
     # Before the names: others may be writing. A finished run had every row.
     committed = range(run.n_rows) if run.finished else np.flatnonzero(run.committed_rows).tolist()
-    wanted = {run.arrays[path].key(row) for row in committed for path in ("rows/digest", *run.row_paths(row))}
+    expected = {run.arrays[path].key(row) for row in committed for path in ("rows/digest", *run.row_paths(row))}
     for path, array in run.arrays.items():
         # Early writers left out scores that there weren't.
         if not array.by_row and path != "rows/digest" and not is_base_score(path):
-            wanted |= set(map(array.key, range(array.n_chunks)))
-    return sorted(wanted.difference(run.place.keys()))
+            expected |= set(map(array.key, range(array.n_chunks)))
+    return sorted(expected.difference(run.place.keys()))

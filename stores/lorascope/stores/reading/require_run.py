@@ -11,10 +11,10 @@ APath = TypeVar("APath", bound=str | Path)
 
 def require_store(path: APath) -> APath:
     """The path of the run that is meant, see `find_run`; raises StoreError if a local folder holds no Zarr store."""
-    found = find_run(path)
-    if not ("://" in str(found) or (Path(found) / "zarr.json").exists()):
+    run = find_run(path)
+    if not ("://" in str(run) or (Path(run) / "zarr.json").exists()):
         raise no_store(str(path), nowhere=not Path(path).exists())
-    return found
+    return run
 
 
 def find_run(path: APath) -> APath:
@@ -28,9 +28,9 @@ def find_run(path: APath) -> APath:
     folder = Path(str(path).removeprefix("file://"))
     if "://" in str(folder) or not folder.is_dir() or (folder / "zarr.json").exists():
         return path
-    runs = [one for one in sorted(folder.iterdir()) if _is_run(one)]
+    runs = [run for run in sorted(folder.iterdir()) if _is_run(run)]
     if len(runs) > 1:
-        raise StoreError(f"`{path}` holds {len(runs)} runs: {', '.join(f'`{one.name}`' for one in runs)}; name one")
+        raise StoreError(f"`{path}` holds {len(runs)} runs: {', '.join(f'`{run.name}`' for run in runs)}; name one")
     return type(path)(runs[0]) if runs else path
 
 
@@ -50,6 +50,6 @@ def _is_run(folder: Path) -> bool:
 
 
 def no_store(name: str, *, nowhere: bool) -> StoreError:
-    """What is raised where a run should be and no store is."""
-    found = "doesn't exist" if nowhere else "holds no Zarr store"
-    return StoreError(f"`{name}` {found}; name a run that `lorascope capture` wrote")
+    """Error for a place where a run should be and no store is."""
+    problem = "doesn't exist" if nowhere else "holds no Zarr store"
+    return StoreError(f"`{name}` {problem}; name a run that `lorascope capture` wrote")

@@ -38,8 +38,8 @@ class Root:
     @property
     def attributes(self) -> dict[str, Any]:
         """Attributes of the root group."""
-        found = self.document.get("attributes")
-        return dict(found) if isinstance(found, dict) else {}
+        attributes = self.document.get("attributes")
+        return dict(attributes) if isinstance(attributes, dict) else {}
 
     @cached_property
     def nodes(self) -> Mapping[str, Any] | None:
@@ -102,7 +102,7 @@ def require_sealed(root: Root) -> None:
 
 
 def root_problem(root: Root) -> str | None:
-    """What is wrong with the root's digest; None where it is right, or where the writer was older than it."""
+    """Problem of the root's digest; None where it is right, or where the writer was older than it."""
     attributes = root.attributes
     if "root_digest" not in attributes:
         return "'zarr.json' has lost its `root_digest`" if "metadata_digest" in attributes else None
@@ -150,13 +150,13 @@ def own_paths(place: Place) -> list[str]:
 
 def _own_nodes(place: Place) -> dict[str, Any]:
     """Path -> document of every node, each out of its own file, as where nothing is consolidated."""
-    found: dict[str, Any] = {}
+    nodes: dict[str, Any] = {}
     for path, content in read_documents(place, own_paths(place)).items():
         if isinstance(content, StoreError):
             raise content
         if content is not None:
-            found[path] = parse_json(content, f"{path}/zarr.json")
-    return found
+            nodes[path] = parse_json(content, f"{path}/zarr.json")
+    return nodes
 
 
 def _require_paths(paths: Any) -> None:

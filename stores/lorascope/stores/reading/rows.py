@@ -51,8 +51,8 @@ class RowArray:
         tokens, *rest = key if isinstance(key, tuple) else (key,)
         if not isinstance(tokens, slice) or (tokens.step or 1) < 0:
             places = np.asarray(np.arange(self.shape[0])[tokens])
-            found = self.take(places.ravel())
-            return np.asarray(found[(np.arange(places.size).reshape(places.shape), *rest)])
+            values = self.take(places.ravel())
+            return np.asarray(values[(np.arange(places.size).reshape(places.shape), *rest)])
         start, stop, step = tokens.indices(self.shape[0])
         stop = max(start, stop)
         parts = [self.read_row(row, start, stop) for row in range(start // ROW_TOKENS, -(-stop // ROW_TOKENS))]
@@ -61,12 +61,12 @@ class RowArray:
 
     def take(self, tokens: np.ndarray) -> np.ndarray:
         """Tokens by their places in the run, in any order; of each row that holds some, the whole is read once."""
-        found = np.empty((len(tokens), *self.shape[1:]), self.dtype)
+        values = np.empty((len(tokens), *self.shape[1:]), self.dtype)
         rows, offsets = np.divmod(tokens, ROW_TOKENS)
         for row in np.unique(rows).tolist():
             here = rows == row
-            found[here] = self.read_row(row)[offsets[here]]
-        return found
+            values[here] = self.read_row(row)[offsets[here]]
+        return values
 
     def read_row(self, row: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Tokens start to stop of one row (all of it by default), float32.
@@ -78,10 +78,10 @@ class RowArray:
         """
         offset = row * ROW_TOKENS
         n_tokens = self.n_tokens(row)
-        wanted = slice(max(start - offset, 0), n_tokens if stop is None else min(stop - offset, n_tokens))
+        part = slice(max(start - offset, 0), n_tokens if stop is None else min(stop - offset, n_tokens))
         if not self._committed[row]:
-            return np.full((wanted.stop - wanted.start, *self.shape[1:]), np.nan, self.dtype)
-        return widen_block(self.read_stored(row)[wanted], self.dtype_logical)
+            return np.full((part.stop - part.start, *self.shape[1:]), np.nan, self.dtype)
+        return widen_block(self.read_stored(row)[part], self.dtype_logical)
 
     def read_stored(self, row: int) -> np.ndarray:
         """A committed row as it is stored, of type `dtype_logical`: bfloat16 as uint16; see `read_row`."""
@@ -120,7 +120,7 @@ class RowArray:
 
 
 class DeltaSource(NamedTuple):
-    """What makes a component's delta: its factor and weights, delta itself, or the outputs of two passes."""
+    """Sources of a component's delta: its factor and weights, delta itself, or the outputs of two passes."""
 
     rows: RowArray
     lora_B: Callable[[], np.ndarray] | None = None  # noqa: N815 (PEFT's name)
@@ -129,14 +129,6 @@ class DeltaSource(NamedTuple):
     bias: Callable[[], np.ndarray] | None = None
     base: RowArray | None = None
     """In stream `pair`, where `rows` are adapted, base is subtracted from them."""
-
-    def take(self, tokens: np.ndarray) -> np.ndarray:
-        """Delta of these tokens, read now."""
-        rows = self.rows.take(tokens)
-        if self.base is not None:
-            return np.asarray(rows - self.base.take(tokens))
-        weights = self.weights()
-        return delta_block(rows, **weights) if weights else rows
 
     def to_dask(self) -> Any:
         """Delta as a lazy Dask array, one block a row."""

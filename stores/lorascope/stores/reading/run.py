@@ -8,11 +8,10 @@ import numpy as np
 import xarray as xr
 
 from ..errors import StoreError
-from ..format.check import is_base_score, may_be_absent
 from ..format.layout import BITS_NOTE, goes_with_states
 from ..format.spec import ROW_TOKENS
 from ..format.stored_array import StoredArray
-from ..format.tables import TABLES, TOKEN_WEIGHT
+from ..format.tables import TABLES, TOKEN_WEIGHT, is_base_score
 from ..names import close_to, meant
 from ..places.place import Place
 from .digests import read_digests
@@ -71,7 +70,7 @@ class Run:
         states = [self.base(component)]
         if self.adapter(adapter)["rank"].values[self._component_index(component)] > 0:
             states += [self.delta(component), self.lora(component)]
-        return xr.Dataset({one.name: one for one in states})
+        return xr.Dataset({state.name: state for state in states})
 
     def __len__(self) -> int:
         return len(self.component_paths)
@@ -128,7 +127,9 @@ class Run:
     def row_paths(self, row: int) -> list[str]:
         """Paths of the arrays of which a committed row has a chunk each, states or not."""
         with_states = bool(self.state_rows[row])
-        return [path for path, one in self.arrays.items() if one.by_row and (with_states or not goes_with_states(path))]
+        return [
+            path for path, array in self.arrays.items() if array.by_row and (with_states or not goes_with_states(path))
+        ]
 
     def _by_token(self, rows: np.ndarray, name: str) -> xr.DataArray:
         return xr.DataArray(np.repeat(rows, ROW_TOKENS)[: self.n_tokens], dims="token", name=name)
@@ -245,7 +246,7 @@ class Run:
         return xr.DataArray(values, dims=("feature", "rank"), name="lora_B", attrs={"component": component})
 
     def delta(self, component: str, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
-        """What the adapter adds, scaling * B A x (+ its bias), float32 (token, feature), lazy; see `delta_source`."""
+        """Output of the adapter, scaling * B A x (+ its bias), float32 (token, feature), lazy; see `delta_source`."""
         blocks = self.delta_source(component, adapter).to_dask()
         array = xr.DataArray(blocks, dims=("token", "feature"), name="delta", attrs={"component": component})
         return self._labelled(array, sample, component)
@@ -322,7 +323,7 @@ class Run:
         return xr.DataTree.from_dict(nodes)
 
     def unembedding(self) -> xr.Dataset:
-        """What turns the residual stream into logits: the model's final norm and its output embedding.
+        """Final norm and output embedding of the model, which turn the residual stream into logits.
 
         Returns
         -------
@@ -382,7 +383,7 @@ class Run:
         return self._labelled(array, sample)
 
     def ablation(self, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
-        """What each part of the adapter changes of what the model says, nats: float32 (token, part), lazy.
+        """Change of the model's output without each part of the adapter, nats: float32 (token, part), lazy.
 
         KL(adapted || adapted without this part's delta) of the next-token distributions after each token; NaN in the
         batches in which it wasn't measured. `parts` says what a part is (`components`, `layers`, `kinds`), the
@@ -464,8 +465,8 @@ class Run:
         return None if start < 0 else self._rows(f"adapters/{adapter}/factor", slice(start, start + rank))
 
     def _rows(self, path: str, columns: slice = slice(None)) -> RowArray:
-        there = self.committed_rows & self.state_rows if goes_with_states(path) else self.committed_rows
-        return RowArray(self.arrays[path], place=self.place, committed=there, columns=columns)
+        readable = self.committed_rows & self.state_rows if goes_with_states(path) else self.committed_rows
+        return RowArray(self.arrays[path], place=self.place, committed=readable, columns=columns)
 
     def read_once(self, path: str) -> np.ndarray:
         """Values of an array that is written when the run is set up, by its path in the store."""
@@ -484,10 +485,8 @@ class Run:
         return xr.Variable(array.dims, values, attributes)
 
     def _table(self, table: str) -> xr.Dataset:
-        paths = {column.name: f"{table}/{column.name}" for column in TABLES[table]}
-        return xr.Dataset(
-            {name: self._column(path) for name, path in paths.items() if not may_be_absent(path) or path in self.arrays}
-        )
+        columns = [column for column in TABLES[table] if not column.optional or f"{table}/{column.name}" in self.arrays]
+        return xr.Dataset({column.name: self._column(f"{table}/{column.name}") for column in columns})
 
     def _adapter_name(self, name: str | None) -> str:
         if name is None and len(self.adapters) == 1:

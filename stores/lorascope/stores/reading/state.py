@@ -1,4 +1,4 @@
-"""How far a run has come, from its root alone, and taking away one that was never set up to its end."""
+"""State of a run, from its root alone, and taking away one that was never set up to its end."""
 
 import re
 from collections.abc import Mapping
@@ -103,9 +103,9 @@ def refuse_unknown(place: Place, attributes: Mapping[str, Any]) -> None:
 def root_attributes(place: Place) -> Mapping[str, Any] | None:
     """Attributes of the root; None where nothing lies at all."""
     if isinstance(place.path, Path):
-        there = next(path for path in (place.path.absolute(), *place.path.absolute().parents) if path.exists())
-        if not there.is_dir():
-            below = "is a file" if there == place.path.absolute() else f"lies below `{there}`, a file"
+        existing = next(path for path in (place.path.absolute(), *place.path.absolute().parents) if path.exists())
+        if not existing.is_dir():
+            below = "is a file" if existing == place.path.absolute() else f"lies below `{existing}`, a file"
             raise StoreError(f"`{place.name}` {below}; name a run's folder, or for a new run one that is new or empty")
     try:
         return read_root(place).attributes

@@ -20,13 +20,13 @@ def stored_unembedding(arrays: Mapping[str, StoredArray], place: Place) -> xr.Da
     from dask.array.core import normalize_chunks
 
     stored = {name: arrays[f"unembedding/{name}"] for name in ("weight", "norm", "text")}
-    kept = stored["weight"]
+    weights = stored["weight"]
 
     def read(block_id: tuple[int, int]) -> np.ndarray:
         n = chunks[0][block_id[0]]  # what the last chunk holds beyond is fill
-        return widen_block(read_chosen(place, kept, block_id[0])[0][:n], str(kept.attributes["dtype_logical"]))
+        return widen_block(read_chosen(place, weights, block_id[0])[0][:n], str(weights.attributes["dtype_logical"]))
 
-    chunks = normalize_chunks(kept.chunks, kept.shape)
+    chunks = normalize_chunks(weights.chunks, weights.shape)
     weight = da.map_blocks(read, chunks=chunks, dtype=np.float32, meta=np.empty((0, 0), np.float32))
     values: dict[str, Any] = {name: read_once(stored[name], place) for name in ("norm", "text")}
     values = {"weight": weight, "norm": values["norm"], "text": values["text"].astype(object)}

@@ -16,7 +16,6 @@ from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import MemoryStore
 
 from ..errors import StoreError
-from ..format.check import may_be_absent
 from ..format.codec import compressors
 from ..format.encode import ChunkEncoder
 from ..format.fingerprint import with_fingerprint
@@ -72,7 +71,7 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
     require_chunks(spec)
     values = {**_table_values(spec, tables), **_spec_values(spec), **weights}
     # A column that was left out isn't made, so that one whose chunk is gone was lost.
-    specs = [e for e in array_specs(spec) if e.by_row or e.path in values or not may_be_absent(e.path)]
+    specs = [e for e in array_specs(spec) if e.by_row or e.path in values or not e.optional]
     _check_values(specs, values)
     specs = [_with_texts(e, values[e.path]) if e.dtype == "string" and e.path in values else e for e in specs]
     place.delete(list(place.temporary_files()))
@@ -273,18 +272,18 @@ def _consolidated(node: dict[str, Any], within: Mapping[str, Any]) -> dict[str, 
 
 def _table_values(spec: RunSpec, tables: Tables) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    components = {c.name: [getattr(one, c.name) for one in spec.components] for c in TABLES["components"]}
-    components["fused"] = [json.dumps(one.fused) if one.fused else "" for one in spec.components]
+    components = {c.name: [getattr(component, c.name) for component in spec.components] for c in TABLES["components"]}
+    components["fused"] = [json.dumps(component.fused) if component.fused else "" for component in spec.components]
     for table, columns in TABLES.items():
-        given = components if table == "components" else tables.get(table, {})
+        columns_given = components if table == "components" else tables.get(table, {})
         for column in columns:
             path = f"{table}/{column.name}"
-            needed = not may_be_absent(path) or (column is TOKEN_TEXT and spec.token_text)
-            if column.name in given:
-                values[path] = given[column.name]
+            needed = not column.optional or (column is TOKEN_TEXT and spec.token_text)
+            if column.name in columns_given:
+                values[path] = columns_given[column.name]
             elif needed and not column.by_row:
                 raise StoreError(f"table `{table}` lacks the column {column.name!r}")
-        extra = sorted(set(given) - {column.name for column in columns})
+        extra = sorted(set(columns_given) - {column.name for column in columns})
         if extra:
             raise StoreError(f"table `{table}` has columns that the format doesn't know: {extra}")
     return values

@@ -86,7 +86,7 @@ class RunWriter:
         self._version = version
         self._static_digest = static_digest
         self._root_mark: str | None = None
-        by_row = {path: one for path, one in metadata.items() if one.attributes.get("written") == "by row"}
+        by_row = {path: array for path, array in metadata.items() if array.attributes.get("written") == "by row"}
         self._encoder = ChunkEncoder({**by_row, DIGESTS: metadata[DIGESTS]})
         self._digests = self._encoder.arrays[DIGESTS]
         self._arrays = {path: array for path, array in self._encoder.arrays.items() if path != DIGESTS}
@@ -202,16 +202,16 @@ class RunWriter:
             raise StoreError(f"row {row} doesn't exist; the run has {self.n_rows} rows")
         if row in self._committed:
             raise StoreError(f"row {row} is committed already; a row is written once")
-        wanted = self.row_arrays(row)
-        if blocks.keys() != wanted.keys():
-            wrong = sorted(blocks.keys() ^ wanted.keys())
+        expected = self.row_arrays(row)
+        if blocks.keys() != expected.keys():
+            wrong = sorted(blocks.keys() ^ expected.keys())
             raise StoreError(f"row {row} must bring every array of its own and no other; {wrong[0]!r} differs")
         tokens = self.row_tokens(row)
-        for path, ((_, *rest), dtype) in wanted.items():
+        for path, ((_, *rest), dtype) in expected.items():
             shape = (tokens.stop - tokens.start, *rest)
             if blocks[path].shape != shape or blocks[path].dtype != dtype:
-                found = f"{blocks[path].dtype} {blocks[path].shape}"
-                raise StoreError(f"{path!r} of row {row} is {found}; it must be {dtype} {shape}")
+                stored = f"{blocks[path].dtype} {blocks[path].shape}"
+                raise StoreError(f"{path!r} of row {row} is {stored}; it must be {dtype} {shape}")
 
     def _write_chunk(self, path: str, row: int, block: np.ndarray) -> _Chunk:
         key = chunk_key(path, row, block.ndim)

@@ -1,0 +1,105 @@
+"""The specification of a run, read back from its own attributes and tables."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from zarr.core.metadata import ArrayV3Metadata
+
+from .layout import ArraySpec, array_specs
+from .spec import MAX_COMPONENTS, Adapter, Component, RunSpec, Unembedding
+from .stored_array import StoredArray
+from .tables import TABLES
+
+Shaped = ArrayV3Metadata | StoredArray
+
+
+def stored_spec(
+    attributes: Mapping[str, Any], arrays: Mapping[str, Shaped], read: Callable[[str], np.ndarray]
+) -> RunSpec:
+    """The specification that a run's own tables give it, as far as they decide which arrays there are."""
+    names = ("path", "kind", "layer", "d_in", "d_out", "dtype", "stored_dtype")
+    columns = {name: read(f"components/{name}").tolist() for name in names}
+    components = tuple(
+        Component(**dict(zip(names, values, strict=True))) for values in zip(*columns.values(), strict=True)
+    )
+    adapters = []
+    for name in attributes["adapters"]:
+        root = f"adapters/{name}"
+        rank, scaling, start = (read(f"{root}/{key}").tolist() for key in ("rank", "scaling", "factor_start"))
+        adapter = _adapter(name, rank, scaling, start)
+        biased = tuple(f"{root}/lora_bias/{component.path}" in arrays for component in components)
+        if min(rank, default=0) < 0 or list(adapter.factor_start) != start:
+            raise ValueError(f"`rank` and `factor_start` of adapter {name!r} don't fit each other")
+        sources = tuple(read(f"{root}/delta_source").tolist()) if f"{root}/delta_source" in arrays else ()
+        adapters.append(replace(adapter, biased=biased, delta_source=sources))
+    spec = _run_spec(attributes, arrays, components, tuple(adapters))
+    if spec.ablate is None:
+        return spec
+    return replace(spec, ablation_parts=tuple(read(f"adapters/{spec.adapters[0].name}/ablation_part")))
+
+
+def deciding_specs(attributes: Mapping[str, Any], arrays: Mapping[str, Shaped]) -> list[ArraySpec]:
+    """The arrays along the component axis, and the rows' own, whose values decide which others there are."""
+    n_components = _length(arrays, "components")
+    if n_components > MAX_COMPONENTS:
+        raise ValueError(f"`components` announces {n_components} entries; a run has at most {MAX_COMPONENTS}")
+    bare = _run_spec(attributes, arrays, (), tuple(_adapter(name, [], [], []) for name in attributes["adapters"]))
+    if bare.ablate is not None:
+        parts = arrays.get(f"adapters/{bare.adapters[0].name}/ablation_part")
+        n_parts = parts.shape[0] if parts is not None and parts.shape else 0
+        if n_parts > MAX_COMPONENTS:
+            raise ValueError(f"`ablation_part` announces {n_parts} entries; a run has at most {MAX_COMPONENTS}")
+        bare = replace(bare, ablation_parts=("",) * n_parts)
+    return [
+        replace(entry, shape=(n_components,)) if entry.dims == ("component",) else entry
+        for entry in array_specs(bare)
+        if entry.dims in (("component",), ("part",)) or entry.path == "rows/states"
+    ]
+
+
+def _adapter(name: str, rank: list[int], scaling: list[float], start: list[int]) -> Adapter:
+    return Adapter(name=name, rank=tuple(rank), scaling=tuple(scaling), factored=tuple(s >= 0 for s in start))
+
+
+def _run_spec(
+    attributes: Mapping[str, Any],
+    arrays: Mapping[str, Shaped],
+    components: tuple[Component, ...],
+    adapters: tuple[Adapter, ...],
+) -> RunSpec:
+    ablation = arrays.get(f"adapters/{adapters[0].name}/ablation") if len(adapters) == 1 else None
+    return RunSpec(
+        stream=attributes["stream"],
+        states=attributes["states"],
+        kl=True,  # whether it is there is seen from the arrays
+        ablate=None if ablation is None else str(ablation.attributes.get("parts", "")),  # type: ignore[arg-type]
+        n_tokens=attributes["n_tokens"],
+        n_samples=_length(arrays, "samples"),
+        n_choices=_length(arrays, "choices"),
+        components=components,
+        adapters=adapters,
+        unembedding=_unembedding(arrays),
+    )
+
+
+def _unembedding(arrays: Mapping[str, Shaped]) -> Unembedding | None:
+    """What a run says of its unembedding; None where it has none."""
+    if "unembedding/weight" not in arrays:
+        return None
+    weight, norm = arrays["unembedding/weight"], arrays.get("unembedding/norm")
+    if len(weight.shape) != 2:
+        raise ValueError(f"`shape` of 'unembedding/weight' is {weight.shape}; it must be (vocabulary, feature)")
+    return Unembedding(
+        n_vocabulary=weight.shape[0],
+        n_features=weight.shape[1],
+        dtype=str(weight.attributes.get("dtype_logical")),
+        centred=norm is not None and norm.attributes.get("centred") is True,
+    )
+
+
+def _length(arrays: Mapping[str, Shaped], table: str) -> int:
+    """Entries of a table, by the first of its columns that is there."""
+    shapes = (arrays[path].shape for column in TABLES[table] if (path := f"{table}/{column.name}") in arrays)
+    return next((shape[0] for shape in shapes if shape), 0)
