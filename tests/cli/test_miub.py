@@ -63,7 +63,7 @@ def test_which_tokens_moved_most(
 
 
 def test_some_components_in_another_unit_and_reduction(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
-    options = ("--component", "*.up_proj", "--over-components", "mean", "--unit", "bit", "--reduction", "last")
+    options = ("--component", "*.up_proj", "--unit", "bit", "--reduction", "last")
     code, out, _ = run(capsys, many_rows, *options)
     assert code == 0
     expected = miub_of(open_run(many_rows), components=["*.up_proj"], unit="bit", reduction="last")

@@ -23,7 +23,7 @@ MOST_GROUPS = 10_000_000
 """Groups of a table, those that don't occur among them: some hundred bytes each. Texts by position could be more."""
 
 
-def group_by(result: xr.DataTree, by: str | Sequence[str], *, over_components: str = "sum") -> xr.Dataset:
+def group_by(result: xr.DataTree, by: str | Sequence[str]) -> xr.Dataset:
     """MIUB by groups of samples, components or tokens, with standard errors.
 
     Parameters
@@ -33,9 +33,7 @@ def group_by(result: xr.DataTree, by: str | Sequence[str], *, over_components: s
     by
         One or several of `KEYS`: of samples (`dataset`, `split`, `prompt`, `length` of the whole sequence in hundreds
         of tokens), components (`component`, `layer`, `kind`, `rank`) and tokens (`role`, `position`, `text`). A
-        sample's tokens of one group are reduced to their mean.
-    over_components
-        `sum` (as MIUB) or `mean` over the components of a group.
+        sample's tokens of one group are reduced to their mean; a group's components are summed up, as in MIUB.
 
     Returns
     -------
@@ -47,7 +45,7 @@ def group_by(result: xr.DataTree, by: str | Sequence[str], *, over_components: s
     Raises
     ------
     ValueError
-        If a key or `over_components` isn't one of those, a key is given twice or none, tokens are grouped though the
+        If a key isn't one of those, a key is given twice or none, tokens are grouped though the
         result is no mean over tokens, or there are more than `MOST_GROUPS` groups.
 
     Notes
@@ -56,7 +54,7 @@ def group_by(result: xr.DataTree, by: str | Sequence[str], *, over_components: s
     the error of a mean over samples, where each sample gives one number a group: errors clustered by sample.
     """
     by = (by,) if isinstance(by, str) else tuple(by)
-    _check(result, by, over_components)
+    _check(result, by)
     by_sample, by_token = result.children["samples"].dataset, result.children["tokens"].dataset
     used = np.flatnonzero(by_sample["used"].values)
     samples = _codes({key: by_sample[key].values[used] for key in by if key in SAMPLE_KEYS}, len(used))
@@ -75,24 +73,23 @@ def group_by(result: xr.DataTree, by: str | Sequence[str], *, over_components: s
         counted = by_token["counted"].values & (of_token >= 0)
         codes = of_token[counted] * tokens.n + tokens.codes[counted]
         counts["n_tokens"] = np.bincount(codes, minlength=samples.n * tokens.n)[:, None]
-        cells = partial(_token_means, by_token, result.attrs["unit"], groups, tokens, parts, over_components)
+        cells = partial(_token_means, by_token, result.attrs["unit"], groups, tokens, parts)
     else:
-        values = _over_components(by_sample["js"].values[used], parts, over_components)
+        values = _part_sums(by_sample["js"].values[used], parts)
         cells = partial(iter, [(samples.codes, values)])
     count, mean, error = _moments(cells, samples.n * tokens.n, parts.n)
     names = {**samples.labels, **tokens.labels, **parts.labels}
     dims, shape = tuple(names), [len(values) for values in names.values()]
     counts = {"n_samples": count, **counts}
-    about = result.attrs["reduction"].replace("components: sum", f"components: {over_components}")
-    units = result.attrs["units"]
+    about, units = f"js; {result.attrs['reduction']}", result.attrs["units"]
     grouped = xr.Dataset(
         {
-            "miub": (dims, mean.reshape(shape), {"long_name": f"js; {about}", "units": units}),
+            "miub": (dims, mean.reshape(shape), {"long_name": about, "units": units}),
             "miub_se": (dims, error.reshape(shape), {"long_name": "standard error over samples", "units": units}),
             **{name: (dims, np.broadcast_to(n, count.shape).reshape(shape)) for name, n in counts.items()},
         },
         coords={key: _named(key, values) for key, values in names.items()},
-        attrs={**result.attrs, "reduction": about},
+        attrs=result.attrs,
     )
     return grouped.transpose(*by)
 
@@ -145,14 +142,12 @@ class _Codes(NamedTuple):
     """Places of that product."""
 
 
-def _check(result: xr.DataTree, by: Sequence[str], over_components: str) -> None:
+def _check(result: xr.DataTree, by: Sequence[str]) -> None:
     require_result(result)
     unknown = [key for key in by if key not in KEYS]
     if unknown or not by or len(set(by)) < len(by):
         close = meant(unknown[0], KEYS) if unknown else ""
         raise ValueError(f"`by` is {list(by)}; name one or several of {list(KEYS)}, each once{close}")
-    if over_components not in ("sum", "mean"):
-        raise ValueError(f"`over_components` is {over_components!r}; allowed are 'sum' and 'mean'")
     if set(by) & set(TOKEN_KEYS) and result.attrs["over_tokens"] != "mean":
         raise ValueError(
             f"tokens can't be grouped by {[k for k in by if k in TOKEN_KEYS]} in a result of reduction "
@@ -183,7 +178,7 @@ def _codes(columns: Mapping[str, np.ndarray], n: int) -> _Codes:
 
 
 def _token_means(
-    by_token: xr.Dataset, unit: str, groups: np.ndarray, tokens: _Codes, parts: _Codes, how: str
+    by_token: xr.Dataset, unit: str, groups: np.ndarray, tokens: _Codes, parts: _Codes
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Weighted means of each sample's tokens of one group (cell, component group), and codes of (its group, theirs).
 
@@ -200,20 +195,18 @@ def _token_means(
         w, sums = weights[span, None], np.zeros((len(cells), parts.n))
         values = convert(np.asarray(by_token["js"].variable[span]).astype(np.float64))
         # What doesn't count may be NaN.
-        np.add.at(sums, places, _over_components(np.where(w > 0, values, 0.0), parts, how) * w)
+        np.add.at(sums, places, _part_sums(np.where(w > 0, values, 0.0), parts) * w)
         totals = np.bincount(places, weights[span])
         occurs = totals > 0
         sample, group = np.divmod(cells[occurs], tokens.n)
         yield groups[sample] * tokens.n + group, sums[occurs] / totals[occurs, None]
 
 
-def _over_components(values: np.ndarray, parts: _Codes, how: str) -> np.ndarray:
-    """Float64 (..., component group)."""
-    groups = [values[..., parts.codes == code] for code in range(parts.n)]
+def _part_sums(values: np.ndarray, parts: _Codes) -> np.ndarray:
+    """Sums over the components of each group, float64 (..., component group)."""
     with np.errstate(invalid="ignore"):
-        sums = np.stack([group.sum(axis=-1, dtype=np.float64) for group in groups], axis=-1)
-    counts = np.array([group.shape[-1] for group in groups], np.float64)
-    return sums if how == "sum" else np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+        sums = [values[..., parts.codes == code].sum(axis=-1, dtype=np.float64) for code in range(parts.n)]
+    return np.stack(sums, axis=-1)
 
 
 def _moments(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -32,7 +32,6 @@ def miub(
     reduction: Reduction = "mean",
     unit: Unit = "nat",
     group_by: str = "",
-    over_components: Literal["sum", "mean"] = "sum",
     paper: bool = False,
     full: bool = False,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
@@ -62,8 +61,6 @@ def miub(
         Print MIUB by these keys, separated by commas: dataset, split, prompt, length, component, layer, kind, rank,
         role, position, text (tokens of one text, those that moved most first); for several runs also run, model,
         adapter, stream, datasets.
-    over_components
-        How a group's components are combined: their sum or mean.
     paper
         Print MIUB for every reading of the paper's equation, and how it compares in size with the paper's tables.
     full
@@ -93,8 +90,7 @@ def miub(
     for name, is_asked in (("--out` ending in `.zarr` or `.nc", result_path is not None), ("--paper", paper)):
         if is_asked and n > 1:
             raise ValueError(f"`{name}` takes one run and one adapter, and there are {n}; call it once for each")
-    changed = {"out": out, "group_by": group_by, "over_components": over_components != "sum"}
-    changed |= {"reduction": reduction != "mean", "unit": unit != "nat"}
+    changed = {"out": out, "group_by": group_by, "reduction": reduction != "mean", "unit": unit != "nat"}
     if paper and any(changed.values()):
         name = next(name for name in changed if changed[name])
         raise ValueError(
@@ -124,7 +120,7 @@ def miub(
         for run, adapter_name in pairs:
             title = f"{Path(run.place.name).name} {adapter_name or ''}".rstrip()
             results.append(analyze.miub(run, adapter=adapter_name, progress=partial(update, title=title), **options))
-    table = _groups_frame(results, keys, over_components) if keys else _components_frame(results[0])
+    table = _groups_frame(results, keys) if keys else _components_frame(results[0])
     tests, why_unpaired = _pairs(results)
     if as_json:
         totals = [
@@ -174,15 +170,12 @@ def _components_frame(result: "xr.DataTree") -> "pd.DataFrame":
     return with_units(analyze.to_dataframe(result), {"js": units, "js_se": units}, result.attrs)
 
 
-def _groups_frame(results: "Sequence[xr.DataTree]", keys: Sequence[str], over_components: str) -> "pd.DataFrame":
+def _groups_frame(results: "Sequence[xr.DataTree]", keys: Sequence[str]) -> "pd.DataFrame":
     """MIUB of each group that occurs; by the texts of tokens, which have no order of their own, the largest first."""
     from lorascope.analyze.miub.compare_runs import group_runs
     from lorascope.analyze.results.save_table import with_units
 
-    if len(results) > 1:
-        groups = group_runs(results, keys)
-    else:
-        groups = analyze.group_by(results[0], keys, over_components=over_components)
+    groups = group_runs(results, keys) if len(results) > 1 else analyze.group_by(results[0], keys)
     units, frame = groups.attrs["units"], analyze.to_dataframe(groups, "group")
     if "text" in frame:
         frame = frame.sort_values("miub", ascending=False, kind="stable", ignore_index=True)
