@@ -13,7 +13,7 @@ if importlib.util.find_spec("torch") is None:
     pytest.skip("needs lorascope[capture]", allow_module_level=True)
 
 from lorascope.cli import screen  # noqa: E402
-from lorascope.cli.stopped import GOES_ON  # noqa: E402
+from lorascope.cli.stopped import CONTINUES  # noqa: E402
 from lorascope.study.grid import units_of  # noqa: E402
 
 from ..tiny import save_gguf  # noqa: E402
@@ -58,7 +58,7 @@ def test_from_a_model_to_a_report(folder: Path, capsys: pytest.CaptureFixture[st
         (captured, "already complete: "),
         (["verify", "run.zarr"], "sound by checksums, decoding, statistics"),
         (["verify", "run.zarr", "--reforward", "2"], "2 samples computed again"),
-        (pulled, "small.zarr; checked by the"),
+        (pulled, "small.zarr the source was checked by the"),
         (pulled, "in small.zarr; nothing was copied"),
         (["info", "small.zarr"], "pull"),
         (["miub", "run.zarr", "--out", "result.zarr"], "MIUB"),
@@ -161,7 +161,7 @@ def test_a_study_says_what_is_done(
     assert " s; results" not in out
     n_done = 1
     code, _, err = lorascope(capsys, "study", "run", "study.yaml")
-    assert (code, err) == (130, f"lorascope: error: stopped with 1 of 2 units known to be done; {GOES_ON}\n")
+    assert (code, err) == (130, f"lorascope: error: stopped with 1 of 2 units known to be done; {CONTINUES}\n")
 
 
 def test_measuring_miub_without_held_out_items_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

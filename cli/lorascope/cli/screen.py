@@ -61,7 +61,7 @@ def json_text(value: Any) -> str:
     """A value as JSON, NaN as null; what a terminal would obey is spelt out, which JSON reads alike."""
     from lorascope.analyze.results.record import to_json
 
-    return COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", to_json(value))
+    return COMMANDS.sub(lambda match: f"\\u{ord(match[0]):04x}", to_json(value))
 
 
 def write_json(value: Any) -> None:

@@ -97,15 +97,15 @@ def adapter(
     with progress_bar("adapter") as update:
         reports = [adapter_report(path, progress=partial(update, title=path.name)) for path in paths]
     names = [report["component"].values.tolist() for report in reports]
-    every = list(dict.fromkeys(name for one in names for name in one))
+    every = list(dict.fromkeys(name for paths in names for name in paths))
     chosen = {every[place] for place in matching(every, component or None, of="components that the adapters change")}
     reports = [
-        report.isel(component=[name in chosen for name in one]) for report, one in zip(reports, names, strict=True)
+        report.isel(component=[path in chosen for path in paths]) for report, paths in zip(reports, names, strict=True)
     ]
     frames = [table_of(report.drop_vars("total_norm")) for report in reports]
     labels = _labels(paths)
     if as_json:
-        write_json({"adapters": [_answer(*one) for one in zip(reports, frames, strict=True)]})
+        write_json({"adapters": [_answer(report, frame) for report, frame in zip(reports, frames, strict=True)]})
     else:
         _print(paths, labels, reports, frames, [*map(len, names)], full=full)
     if out is not None:

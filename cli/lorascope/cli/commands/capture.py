@@ -66,14 +66,14 @@ def capture(
         say(f"nothing was captured; the model was loaded to compare, and these are as in the run: {COMPARED}")
         say("stored rows weren't read; `lorascope verify` reads them")
         return
-    for found in run.attributes["provenance"]["preflight"]:
-        say(f"note: {note(found['message'], found['places'])}")
+    for remark in run.attributes["provenance"]["preflight"]:
+        say(f"note: {note(remark['message'], remark['places'])}")
     say(f"{captured}: {run.path}")
     if measured := run.attributes.get("measured"):
-        told = ""
+        overhead = ""
         if "overhead" in measured and measured["seconds"] >= LEAST_SECONDS:
-            told = f", {format_number(measured['overhead'], digits=2)} times a bare forward pass"
-        say(f"{format_size(measured['stored_bytes'])} in {format_duration(measured['seconds'])}{told}")
+            overhead = f", {format_number(measured['overhead'], digits=2)} times a bare forward pass"
+        say(f"{format_size(measured['stored_bytes'])} in {format_duration(measured['seconds'])}{overhead}")
 
 
 def _capture(config: CaptureConfig, capture_run: Callable[..., "Run"]) -> "Run":

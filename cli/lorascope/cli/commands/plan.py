@@ -25,7 +25,7 @@ def plan(
     probe: bool = True,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
-    """How much disk, memory and time a capture will need, and whether it fits; nothing is kept on disk.
+    """Estimate how much disk, memory and time a capture will need, and whether it fits; nothing stays on disk.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def plan(
     ]
     print_frame(memory, "Memory")
     say("Notes")
-    for line in (*(note(one.message, one.places) for one in made.notes), *made.remarks):
+    for line in (*(note(remark.message, remark.places) for remark in made.notes), *made.remarks):
         say(f"  - {line}")
     return 0 if made.ok else 1
 
@@ -85,11 +85,11 @@ def _verdict(made: "Plan") -> Iterator[str]:
     """Whether it fits, and whether the adapters can be captured."""
     spec = made.spec
     yield "It fits." if made.fits else "It doesn't fit."
-    for one in made.fit:
-        free = "nobody knows how much is free" if one.free_bytes is None else f"{format_size(one.free_bytes)} are free"
-        mark = " ?" if one.free_bytes is None else "ok" if one.fits else "NO"
-        yield f"  {mark}  {one.what}: about {format_size(one.needed_bytes)} needed, {free}"
-        for way in made.ways if one.what == "disk" else ():
+    for fit in made.fit:
+        free = "nobody knows how much is free" if fit.free_bytes is None else f"{format_size(fit.free_bytes)} are free"
+        mark = " ?" if fit.free_bytes is None else "ok" if fit.fits else "NO"
+        yield f"  {mark}  {fit.what}: about {format_size(fit.needed_bytes)} needed, {free}"
+        for way in made.ways if fit.what == "disk" else ():
             yield f"      - {way}"
     names = ", ".join(repr(adapter.name) for adapter in spec.adapters)
     if not made.problems:
@@ -129,8 +129,8 @@ def _codec_line(made: "Plan") -> str:
 def _bound(costs: "Costs", faster: Mapping[str, "Costs"]) -> str:
     """How fast all stages are together, which one holds them up, and what would move it."""
     line = f"Together about {format_number(1 / costs.seconds)} tokens/s, bound by: {costs.limit}."
-    told = [
-        f"{f'`{way}`' if way.startswith('-') else way} {format_number(1 / one.seconds)}, then bound by {one.limit}"
-        for way, one in faster.items()
+    ways = [
+        f"{f'`{way}`' if way.startswith('-') else way} {format_number(1 / costs.seconds)}, then bound by {costs.limit}"
+        for way, costs in faster.items()
     ]
-    return f"{line} Faster: {'; '.join(told)}." if told else line
+    return f"{line} Faster: {'; '.join(ways)}." if ways else line

@@ -69,13 +69,13 @@ def pull(
             progress=update,
         )
     step = run.attributes["provenance"]["copied"][-1]
-    kept = ", ".join(f"{step[what][0]} of {step[what][1]} {what}" for what in ("components", "samples", "tokens"))
+    amounts = ", ".join(f"{step[what][0]} of {step[what][1]} {what}" for what in ("components", "samples", "tokens"))
     if was_finished:
-        say(f"already complete: {kept} in {run.place.name}; nothing was copied")
+        say(f"already complete: {amounts} in {run.place.name}; nothing was copied")
         say("the same was asked for, of a source of the same fingerprint and digests of rows and tables")
         return
     before, after = (sum(n_bytes for _, n_bytes in open_place(path).sizes()) for path in (source, out))
-    say(f"{kept}: {format_size(after)} of {format_size(before)} in {run.place.name}")
+    say(f"{amounts}: {format_size(after)} of {format_size(before)} in {run.place.name}")
     say(f"the source was checked by the {step['checked']}, the copy was read back and compared")
     if step["samples_incomplete"]:
         say(f"{left_out(step['samples_incomplete'], open_run(source))} and were left out")

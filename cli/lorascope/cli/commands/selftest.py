@@ -45,28 +45,28 @@ def selftest(
 
     quiet_libraries()
     with progress_bar("selftest") as update:
-        found = test(
+        result = test(
             model=(model, adapter) if model and adapter else None,
             device=device,
             out=out,
             progress=lambda stage: update(STAGES.index(stage), len(STAGES), stage),
         )
-    for line in _lines(found):
+    for line in _lines(result):
         say(line)
-    return 0 if found.ok else 1
+    return 0 if result.ok else 1
 
 
-def _lines(found: "Selftest") -> Iterator[str]:
+def _lines(result: "Selftest") -> Iterator[str]:
     """The verdict, and tables of checks, rates and the machine."""
-    n_checked = sum(check.ok is not None for check in found.checks)
-    n_failed = sum(check.ok is False for check in found.checks)
+    n_checked = sum(check.ok is not None for check in result.checks)
+    n_failed = sum(check.ok is False for check in result.checks)
     yield f"**{f'{n_failed} of {n_checked} checks FAILED' if n_failed else f'All {n_checked} checks passed'}**"
     yield from _table(
-        ("check", "found", "allowed", ""), [(c.what, c.found, c.allowed, MARKS[c.ok]) for c in found.checks]
+        ("check", "found", "allowed", ""), [(c.what, c.found, c.allowed, MARKS[c.ok]) for c in result.checks]
     )
-    yield from _table(("rate", "", "of bare", "foreseen", "bound by"), [_cells(rate) for rate in found.rates])
+    yield from _table(("rate", "", "of bare", "foreseen", "bound by"), [_cells(rate) for rate in result.rates])
     yield ""
-    yield from (f"- {what}: {told}" for what, told in found.machine.items())
+    yield from (f"- {what}: {value}" for what, value in result.machine.items())
 
 
 def _cells(rate: "Rate") -> tuple[str, ...]:

@@ -13,9 +13,9 @@ from lorascope.study.grid import Unit, chosen_units, units_of
 from lorascope.study.settings import read_settings
 
 from ..screen import print_frame, progress_bar, say, write_json
-from ..stopped import GOES_ON, saying_what_remains
+from ..stopped import CONTINUES, saying_what_remains
 
-THERE = "there already"
+ALREADY_DONE = "there already"
 
 
 def plan(
@@ -26,7 +26,7 @@ def plan(
     probe: bool = True,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
-    """What a study will run, and how much time and disk it needs; nothing is kept.
+    """Estimate what a study will run, and how much time and disk it needs; nothing stays on disk.
 
     Parameters
     ----------
@@ -52,11 +52,11 @@ def plan(
 
     quiet_libraries()
     planned = plan_study(settings, only=only, probe=probe)
-    notes = list(dict.fromkeys(note for one in planned for note in one.notes))
+    notes = list(dict.fromkeys(note for unit in planned for note in unit.notes))
     if as_json:
         units = [
-            {"unit": one.unit.name, "tokens": one.tokens, "seconds": one.seconds, "stored_bytes": one.stored_bytes}
-            for one in planned
+            {"unit": p.unit.name, "tokens": p.tokens, "seconds": p.seconds, "stored_bytes": p.stored_bytes}
+            for p in planned
         ]
         write_json({"units": units, "notes": notes, "results": settings.results, "work": settings.work})
         return
@@ -70,9 +70,9 @@ def plan(
     for note in notes:
         say(f"note: {note}")
     if probe:
-        stored = [one.stored_bytes for one in planned]
+        stored = [unit.stored_bytes for unit in planned]
         at_most = format_size(max(stored, default=0) if settings.states == "none" else sum(stored))
-        time = f"about {format_duration(sum(one.seconds or 0 for one in planned))} by a rehearsal"
+        time = f"about {format_duration(sum(unit.seconds or 0 for unit in planned))} by a rehearsal"
         without = "without mutual information and MIUB in training"
         say(f"{len(planned)} units: {time}, {without}; at most {at_most} on the disk")
     say(f"results: {settings.results}; adapters and runs: {settings.work}")
@@ -101,8 +101,8 @@ def run(study: Path, /, *, only: str | None = None, scheduler: str | None = None
     outcomes: Counter[str] = Counter()
 
     def remains() -> str:
-        n_done = outcomes["made"] + outcomes[THERE]
-        return f"stopped with {n_done} of {len(units)} units known to be done; {GOES_ON}"
+        n_done = outcomes["made"] + outcomes[ALREADY_DONE]
+        return f"stopped with {n_done} of {len(units)} units known to be done; {CONTINUES}"
 
     with saying_what_remains(remains), progress_bar("study") as update:
         from lorascope.study.running.run import run_study
@@ -117,7 +117,7 @@ def run(study: Path, /, *, only: str | None = None, scheduler: str | None = None
         for outcome in run_study(settings, tell, only=only, scheduler=scheduler):
             outcomes[outcome.did] += 1
             say(f"{outcome.unit.name}: {outcome.did}" + (f" ({outcome.who})" if outcome.who else ""))
-    if outcomes[THERE] and outcomes.total() == outcomes[THERE]:
+    if outcomes[ALREADY_DONE] and outcomes.total() == outcomes[ALREADY_DONE]:
         say(f"already complete: all {len(units)} units are done, by the same settings, models, data and prompts")
         say(f"nothing was computed; results: {settings.results}")
         return
@@ -139,13 +139,13 @@ def status(study: Path, /, *, as_json: Annotated[bool, Parameter(name="--json")]
     """
     from lorascope.study.status import study_status
 
-    found = study_status(read_settings(study))
-    n_left = sum(one.state != "done" for one in found)
-    units = [{"unit": status.unit.name, "state": status.state, "detail": status.detail} for status in found]
+    statuses = study_status(read_settings(study))
+    n_left = sum(status.state != "done" for status in statuses)
+    units = [{"unit": status.unit.name, "state": status.state, "detail": status.detail} for status in statuses]
     if as_json:
-        write_json({"n_units": len(found), "n_done": len(found) - n_left, "units": units})
+        write_json({"n_units": len(statuses), "n_done": len(statuses) - n_left, "units": units})
     else:
-        say(f"{len(found) - n_left} of {len(found)} units done")
+        say(f"{len(statuses) - n_left} of {len(statuses)} units done")
         print_frame(units, "Units")
     return int(n_left > 0)
 

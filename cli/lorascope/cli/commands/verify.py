@@ -79,8 +79,8 @@ def verify(
         `n_equal`, `worst`).
     """
     named = {"model": model, "adapter": adapter, "data": data, "prompt": prompt, "examples": examples}
-    given = {**named, "device": device, "trust_remote_code": trust_remote_code}
-    overrides: dict[str, Any] = {name: value for name, value in given.items() if value}
+    asked = {**named, "device": device, "trust_remote_code": trust_remote_code}
+    overrides: dict[str, Any] = {name: value for name, value in asked.items() if value}
     if overrides and not reforward:
         name = next(iter(overrides)).replace("_", "-")
         raise ValueError(f"`--{name}` says how to compute samples again; say how many, as in `--reforward 4`")
@@ -103,9 +103,9 @@ def verify(
         problems = again.problems
         lines.append(_compared(again))
     if as_json:
-        found = {**verdict._asdict(), "problems": problems}
+        checked = {**verdict._asdict(), "problems": problems}
         computed = None if again is None else {k: v for k, v in asdict(again).items() if k != "problems"}
-        write_json({"run": run, "sound": not problems, **found, "reforward": computed})
+        write_json({"run": run, "sound": not problems, **checked, "reforward": computed})
         return 1 if problems else 0
     if problems:
         shown, rest = problems[:MOST_SHOWN], Counter(problem.kind for problem in problems[MOST_SHOWN:])
