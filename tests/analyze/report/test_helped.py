@@ -39,7 +39,7 @@ WORDS = {
     "nothing scored": ([], "Can't tell, since nothing was scored."),
     "better": (
         [score()],
-        "With the adapter accuracy rises (from 33.0 ± 4.7 to 66.0 ± 4.7 %), on 100 samples of facts/test; ± is one "
+        "With the adapter, accuracy rises (from 33.0 ± 4.7 to 66.0 ± 4.7 %), on 100 samples of facts/test; ± is one "
         "standard error.",
     ),
     "worse": (
@@ -60,7 +60,7 @@ WORDS = {
     "no change": ([score(adapted=(33.0, 4.7), change=(0.0, 0.0))], "accuracy stays at 33.0 ± 4.7 %, on"),
     "unknown without it": (
         [score(base=UNKNOWN, change=UNKNOWN)],
-        "accuracy is 66.0 ± 4.7 % (without it, it wasn't measured), on",
+        "accuracy is 66.0 ± 4.7 % (not measured without it), on",
     ),
     "both": (
         [score(), score("CE", base=(2.0, 0.1), adapted=(1.0, 0.1), change=(-1.0, 0.1)), score("PPL")],

@@ -40,7 +40,7 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "plain": (
         {},
         {
-            HELPS: "With the adapter accuracy ",
+            HELPS: "With the adapter, accuracy ",
             ACTS: "is called MIUB and is 0.484 ± 0.025 nat over 12 samples).",
             MATTERS: NO_ABLATION,
         },

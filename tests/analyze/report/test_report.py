@@ -322,7 +322,7 @@ def test_nothing_committed_leaves_no_page(nothing_committed: Path, tmp_path: Pat
 
 def test_adapter_that_does_nothing(make_small: Callable[..., Small], tmp_path: Path) -> None:
     page = page_of(make_small(zero=True).run, tmp_path)
-    assert "MIUB is 0: the adapter changes nothing" in page.text
+    assert "Nowhere: it changes no module's output, in any of 12 samples." in page.text
     assert {str(attrs["style"]) for attrs in page.with_class("t")} == {"--js:0%"}
 
 

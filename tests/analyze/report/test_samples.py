@@ -50,12 +50,12 @@ def test_tokens_are_coloured_by_their_js(small: Small, page: Page) -> None:
 def test_samples_link_to_the_page_of_view_where_there_is_one(small: Small) -> None:
     run, qualified = open_run(small.run.path), qualify(small.run)
     alone, beside = samples(run, qualified, None), samples(run, qualified, "index.html")
-    assert f"<code>lorascope view {small.run.path}</code> shows all samples" in alone
+    assert f">lorascope view {small.run.path}</code> shows all samples" in alone
     assert "href" not in alone
     links = re.findall(r'href="([^"]*)"', beside)
     assert links == ["index.html", *(f"index.html#sample={index}" for index in changed_most(qualified))]
     run.path = Path("a folder/$(rm)&.zarr")
-    assert "<code>lorascope view &#x27;a folder/$(rm)&amp;.zarr&#x27;</code>" in samples(run, qualified, None)
+    assert ">lorascope view &#x27;a folder/$(rm)&amp;.zarr&#x27;</code>" in samples(run, qualified, None)
 
 
 def test_of_a_long_sample_the_first_tokens_are_shown(

@@ -10,7 +10,7 @@ import xarray as xr
 from lorascope.analyze.miub.miub import misfit
 from lorascope.stores import Run
 
-from .markup import escape
+from .markup import escape, with_code
 
 
 def source(run: Run, qualified: xr.DataTree) -> str:
@@ -45,10 +45,10 @@ def notices(run: Run, qualified: xr.DataTree) -> Iterator[str]:
     if len(run.lost_rows):
         yield (
             f"<b>{len(run.lost_rows)} rows of this run were lost since it was finished.</b> Samples with tokens in "
-            f"them ({attrs['n_samples_incomplete']}) are left out; `lorascope verify` says what is wrong."
+            f"them ({attrs['n_samples_incomplete']}) are left out; <code>lorascope verify</code> says what is wrong."
         )
     if text := misfit(qualified, run):
-        yield f"<b>The store isn't what was captured:</b> {escape(text)}."
+        yield f"<b>The store isn't what was captured:</b> {with_code(text)}."
     if not run.finished:
         rows, left_out = int(run.committed_rows.sum()), attrs["n_samples_incomplete"]
         yield (
@@ -67,8 +67,6 @@ def notices(run: Run, qualified: xr.DataTree) -> Iterator[str]:
     n, n_all = attrs["n_components"], int((run.adapter(attrs["adapter"])["rank"].values > 0).sum())
     if n < n_all:
         yield f"<b>{n} of {n_all} components were chosen:</b> MIUB, shares and colours are about these alone."
-    if float(qualified["miub"]) == 0:
-        yield "<b>MIUB is 0:</b> the adapter changes nothing (its B is zero), so there are no shares to show."
     if attrs["js_source"] == "capture":
         n_states = int((run.committed & run.with_states).sum())
         states = f"the states of {n_states} tokens" if n_states else "no states"

@@ -51,9 +51,10 @@ def _miub_table(names: Sequence[str], results: Sequence[xr.DataTree]) -> str:
         unpaired += [f"<p><b>{escape(name)}</b> isn't paired with the first run: {escape(why)}.</p>"] if why else []
     columns = ("run", "MIUB (nat)", "samples", "components", f"less {names[0]}", "pairs", "p (t-test)")
     caption = (
-        "MIUB (“mutual information upper bound” in its paper, which it isn't): the adapter's push on the layers' "
-        "outputs; ± standard error over samples. Differences from the first run are those of samples that both runs "
-        "hold, paired by data set, split, prompt and id; a component that only one holds counts as 0 in the other. "
+        "MIUB (“mutual information upper bound” in its paper, which it isn't) is the effect of the adapter on all "
+        "components' outputs together; ± standard error over samples. Differences from the first run are those of "
+        "samples that both runs hold, paired by data set, split, prompt and id; a component that only one holds counts "
+        "as 0 in the other. "
         "Differences are in nats, and p isn't corrected for how many there are."
     )
     return table(columns, rows, caption=caption) + "".join(unpaired)

@@ -36,13 +36,13 @@ def helped(scores: Sequence[Score]) -> str:
     n = sum(counts.values())
     few = f" (few: errors are rough below {FEW})" if n < FEW else ""
     samples = f"{n} sample{'' if n == 1 else 's'}{few} of {_datasets(counts)}"
-    return f"With the adapter {' and '.join(changes)}, on {samples}; ± is one standard error."
+    return f"With the adapter, {' and '.join(changes)}, on {samples}; ± is one standard error."
 
 
 def _change(what: str, unit: str, scores: Sequence[Score]) -> str:
     base, adapted, change = (_mean([getattr(score, key) for score in scores]) for key in ("base", "adapted", "change"))
     if math.isnan(base.value):
-        return f"{what} is {format_error(*adapted)}{unit} (without it, it wasn't measured)"
+        return f"{what} is {format_error(*adapted)}{unit} (not measured without it)"
     ends = f"from {format_error(*base)} to {format_error(*adapted)}{unit}"
     if change.value == 0 and not change.error > 0:
         return f"{what} stays at {format_error(*adapted)}{unit}"

@@ -99,8 +99,9 @@ def _effect(qualified: xr.DataTree) -> str:
     if not miub > 0:
         return ""
     return (
-        "The effect on a module is how far its output, read as probabilities, is from what it would be without the "
-        "adapter (Jensen-Shannon divergence, JS; the sum over all modules is called MIUB and is "
+        "The effect on a module, a layer to which the adapter adds something, is how far its output, read as "
+        "probabilities, is from what it would be without the adapter (Jensen-Shannon divergence, JS; the sum over all "
+        "modules is called MIUB and is "
         f"{format_error(miub, error)} nat over {_samples(qualified.attrs['n_samples'])})."
     )
 

@@ -39,7 +39,7 @@ def samples(run: Run, qualified: xr.DataTree, view_page: str | None) -> str:
     top = strongest(qualified)
     blocks = "".join(_sample(run, qualified, index, top, view_page) for index in shown)
     n = int(qualified.children["samples"].dataset["used"].sum())
-    where = f"<code>lorascope view {escape(shlex.quote(str(run.path)))}</code> shows"
+    where = f'<code class="command">lorascope view {escape(shlex.quote(str(run.path)))}</code> shows'
     if view_page is not None:
         where = f'<a href="{escape(view_page)}">The page of lorascope view</a> shows'
     about = (
