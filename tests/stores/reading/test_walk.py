@@ -11,7 +11,8 @@ import pytest
 from lorascope.stores import StoreError, open_run
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.reading import walk as module
-from lorascope.stores.reading.walk import RowBlock, in_order, stored_rows, walk_chunks, walk_rows
+from lorascope.stores.reading.walk import RowBlock, stored_rows, walk_chunks, walk_rows
+from lorascope.stores.threads import in_order
 
 F32, BF16, F16 = COMPONENTS = tuple(f"model.layers.{i}.mlp.up_proj" for i in range(3))
 
@@ -116,7 +117,7 @@ def test_an_error_ends_the_walk_and_drops_what_has_not_begun() -> None:
     with pytest.raises(ValueError, match="task 3"):
         list(results)
     assert len(begun) < 20
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("lorascope-walk")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("lorascope_")]
 
 
 def test_stored_rows_are_what_was_written_and_checked_by_their_digest(make_run: Any) -> None:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
@@ -12,13 +11,11 @@ from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 from lorascope.stores.reading.root import read_root
+from lorascope.stores.threads import in_order
 
 from .index import index_path, view_index
 from .page import INDEX, MANIFEST, RUN, manifest, page
 from .served_store import ServedStore
-
-N_THREADS = 8
-"""Chunks that are copied at once: each mostly waits for a disk, or for an object store."""
 
 
 def write_bundle(
@@ -132,7 +129,6 @@ def _copy(store: ServedStore, into: Path, progress: Progress | None) -> None:
         file.write_bytes(store.read(key))
 
     keys = [key for key, _ in store.place.sizes() if store.limit(key) is not None]
-    with ThreadPoolExecutor(N_THREADS, thread_name_prefix="lorascope-bundle") as pool:
-        for done, _ in enumerate(pool.map(copy, keys), 1):
-            if progress is not None:
-                progress(done, len(keys))
+    for done, _ in enumerate(in_order(copy, keys), 1):
+        if progress is not None:
+            progress(done, len(keys))

@@ -19,7 +19,8 @@ from ..reading.digests import combine
 from ..reading.read import find_layout_problems, open_group, run_of
 from ..reading.require_run import find_run
 from ..reading.run import Run
-from ..reading.walk import in_order, walk_chunks
+from ..reading.walk import walk_chunks
+from ..threads import in_order
 from .metadata import metadata_problems, uncovered
 from .row_statistics import ChunkFindings, RowStatistics
 

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from blake3 import blake3
@@ -10,6 +9,7 @@ from blake3 import blake3
 from ..errors import StoreError
 from ..format.stored_array import StoredArray
 from ..places.place import Place
+from ..threads import in_order
 
 N_THREADS = 32
 """Digests that are asked for at once: each is a request of its own to an object store."""
@@ -45,9 +45,9 @@ def read_digests(array: StoredArray, place: Place) -> np.ndarray:
     digests = np.zeros(array.shape, np.uint8)
     listed = map(_digest_row, place.keys(array.path))
     rows = [row for row in listed if row is not None and row < len(digests)]
-    with ThreadPoolExecutor(N_THREADS if place.remote else 1) as pool:
-        for row, digest in zip(rows, pool.map(lambda row: _read_digest(array, place, row), rows), strict=True):
-            digests[row] = digest
+    read = in_order(lambda row: _read_digest(array, place, row), rows, n_threads=N_THREADS if place.remote else 1)
+    for row, digest in zip(rows, read, strict=True):
+        digests[row] = digest
     return digests
 
 

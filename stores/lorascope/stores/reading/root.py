@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,6 +13,7 @@ from ..errors import StoreError
 from ..format.fingerprint import is_sealed
 from ..json_document import MAX_BYTES, parse_json
 from ..places.place import Place
+from ..threads import in_order
 
 MAX_NODE_BYTES = 256 * 1024
 """Bytes of a node's own `zarr.json`, which has about 1 kB."""
@@ -121,8 +121,7 @@ def read_documents(place: Place, paths: list[str]) -> dict[str, bytes | StoreErr
         except StoreError as error:
             return error
 
-    with ThreadPoolExecutor(N_THREADS if place.remote else 1, thread_name_prefix="lorascope-metadata") as pool:
-        return dict(zip(paths, pool.map(read, paths), strict=True))
+    return dict(zip(paths, in_order(read, paths, n_threads=N_THREADS if place.remote else 1), strict=True))
 
 
 def parse_nodes(nodes: Mapping[str, Any]) -> dict[str, ArrayV3Metadata]:

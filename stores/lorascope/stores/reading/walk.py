@@ -1,14 +1,11 @@
 """The walk over a run's rows: row after row, read on threads, in order, in a bounded memory.
 
 `walk_rows` gives numbers: base, delta and factors of chosen components and tokens, float32. `stored_rows` gives what is
-stored, for copies, and `walk_chunks` each chunk with its digest and its problem, for checks. All stand on `in_order`.
+stored, for copies, and `walk_chunks` each chunk with its digest and its problem, for checks. All read by `in_order`.
 """
 
-import os
 import threading
-from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
 
@@ -19,7 +16,7 @@ from ..errors import StoreError
 from ..format.spec import ROW_TOKENS
 from ..format.widen import widen_block
 from ..progress import Progress
-from ..threads import one_blas_thread
+from ..threads import MAX_BYTES, in_order
 from .chunks import Chunk, read_chunk
 from .digests import combine
 from .rows import RowArray, delta_block
@@ -28,16 +25,11 @@ from .source import Source, group_sizes, read_factors
 if TYPE_CHECKING:
     from .run import Run
 
-MAX_BYTES = 256 * 2**20
-"""Most bytes of rows that were read, or are being read, before the one that is looked at is done with."""
 GROUP_BYTES = 16 * 2**20
 """Bytes of float32 in a row of neighbouring components from which on no further component is put to them."""
 TASK_BYTES = 2**20
 """Bytes that one task reads at least: handing a task to a thread takes as long as reading a row of few ranks."""
-N_READERS = 8
-"""Threads that read at least: each mostly waits for a disk, or for an object store."""
 
-Task = TypeVar("Task")
 Result = TypeVar("Result")
 Numbers = Literal["base", "delta", "factor"]
 
@@ -229,41 +221,6 @@ def stored_rows(
         if wrong:
             raise StoreError(f"row {row} of `{run.place.name}` can't be copied: {wrong[0]}; run `lorascope verify`")
         yield row, {path: chunk.block for path, chunk in chunks if chunk.block is not None}
-
-
-def in_order(
-    function: Callable[[Task], Result],
-    tasks: Iterable[Task],
-    *,
-    n_threads: int | None = None,
-    n_bytes: Callable[[Task], int] = lambda task: 0,
-    max_bytes: int = MAX_BYTES,
-) -> Iterator[Result]:
-    """Results of a function of each task, in the order of tasks, from threads that run ahead by a bounded amount.
-
-    Threads are ahead by two tasks each, and by tasks of `max_bytes` in all, as `n_bytes` counts a task's. BLAS computes
-    in the thread that calls it while this lasts. The first error ends it, and tasks that have not begun are dropped.
-    """
-    n_threads = max(N_READERS, os.cpu_count() or 1) if n_threads is None else n_threads
-    if n_threads == 1:
-        yield from map(function, tasks)
-        return
-    waiting: deque[tuple[Future[Result], int]] = deque()
-    n_ahead = 0
-    with one_blas_thread(), ThreadPoolExecutor(n_threads, thread_name_prefix="lorascope-walk") as pool:
-        try:
-            for task in tasks:
-                size = n_bytes(task)
-                while waiting and (len(waiting) > 2 * n_threads or n_ahead + size > max_bytes):
-                    yield waiting[0][0].result()
-                    n_ahead -= waiting.popleft()[1]
-                waiting.append((pool.submit(function, task), size))
-                n_ahead += size
-            while waiting:
-                yield waiting.popleft()[0].result()
-        finally:
-            for future, _ in waiting:
-                future.cancel()
 
 
 class _Group:
