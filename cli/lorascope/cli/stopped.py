@@ -47,11 +47,11 @@ def training_that_remains(out: Path) -> str:
 
 def components_that_remain(target: Path) -> str:
     """Describe how far a result on disk has come whose computing was stopped."""
-    from lorascope.analyze.measuring.partial import Partial, partial_path
+    from lorascope.analyze.measuring.unfinished import Unfinished, unfinished_path
 
     if target.exists():
         return f"stopped, but `{target}` is finished"
-    if not partial_path(target).exists():
+    if not unfinished_path(target).exists():
         return f"stopped before anything was written for `{target}`; {RESTARTS}"
-    done = Partial(partial_path(target)).done
+    done = Unfinished(unfinished_path(target)).done
     return f"stopped after {int(done.sum())} of {len(done)} components of `{target}`; {CONTINUES}"

@@ -12,8 +12,8 @@ import xarray as xr
 from lorascope.analyze.measuring import run as module
 from lorascope.analyze.measuring.compute import Workers
 from lorascope.analyze.measuring.measures import token_measure
-from lorascope.analyze.measuring.partial import Partial, partial_path
 from lorascope.analyze.measuring.run import measure_run, measure_unsaved
+from lorascope.analyze.measuring.unfinished import Unfinished, unfinished_path
 from lorascope.analyze.miub.miub import miub
 from lorascope.analyze.results.save import DONE, open_result
 from lorascope.stores import Run, StoreError, open_run
@@ -94,7 +94,7 @@ def test_a_call_that_was_stopped_goes_on(run: Run, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         miub(run, out=target, progress=stop)
     assert not target.exists()
-    done = Partial(partial_path(target)).done
+    done = Unfinished(unfinished_path(target)).done
     assert 0 < done.sum() < len(done)
     result = miub(run, out=target, progress=lambda done, of: seen.append(of))
     assert seen[-1] == total * (~done).sum() / len(done)
@@ -106,7 +106,7 @@ def test_a_call_that_was_stopped_goes_on(run: Run, tmp_path: Path) -> None:
 def test_a_part_that_is_torn_is_computed_again(run: Run, tmp_path: Path, torn: str) -> None:
     target = tmp_path / "result.zarr"
     measure_unsaved(run, ("js",), target, **NOWHERE)
-    path = partial_path(target) / torn
+    path = unfinished_path(target) / torn
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     xr.testing.assert_equal(miub(run, out=target).load(), miub(run))
 
@@ -177,7 +177,7 @@ def test_a_finish_that_was_interrupted_is_only_that(run: Run, tmp_path: Path, mo
             patch.setattr(place, fail)
             with pytest.raises(OSError, match="no space left"):
                 miub(run, out=target)
-        assert Partial(partial_path(target)).done.all()
+        assert Unfinished(unfinished_path(target)).done.all()
     with monkeypatch.context() as patch:
         remove = shutil.rmtree
         patch.setattr("shutil.rmtree", lambda path, **more: fail() if path == target / DONE else remove(path, **more))
@@ -269,7 +269,7 @@ def test_a_process_that_is_killed_loses_nothing_that_was_done(run: Run, tmp_path
     target, calls = tmp_path / "result.zarr", []
     words = [sys.executable, "-c", KILLED, str(run.path), str(target), str(task)]
     assert subprocess.run(words, check=False).returncode == -signal.SIGKILL
-    done = Partial(partial_path(target)).done
+    done = Unfinished(unfinished_path(target)).done
     assert done.sum() == (task - 1) // run.n_rows
     found = miub(run, out=target, progress=lambda number, total: calls.append(total))
     assert calls

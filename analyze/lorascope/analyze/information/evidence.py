@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 from scipy.special import stdtrit  # type: ignore[import-untyped]
 
 from lorascope.stores.progress import Progress
+from lorascope.stores.threads import in_order
 
 from .estimators import ESTIMATORS, PANEL, ceilings, evaluate
 from .pairs import Pairs, Settings, least_rows
@@ -85,11 +85,12 @@ def estimate(
         return evaluate(jobs[place](), names, settings, strict=not place)
 
     values = []
-    with ThreadPoolExecutor(n_workers) as pool:
-        for row in pool.map(evaluate_job, range(len(jobs))):  # pairs are made when their turn comes: few lie in memory
-            values.append(row)
-            if progress is not None:
-                progress(len(values), len(jobs))
+    for row in in_order(
+        evaluate_job, range(len(jobs)), n_threads=n_workers
+    ):  # which makes its pairs: few are in memory
+        values.append(row)
+        if progress is not None:
+            progress(len(values), len(jobs))
     edges = np.cumsum([1, n_shuffles, *map(len, cuts.values())])[:-1]
     (whole,), null, *parts_of_all = np.split(np.array(values), edges)
     return _fields(pairs, names, settings, whole, null, dict(zip(SHARES, parts_of_all, strict=True)))

@@ -24,8 +24,8 @@ from .captured import captured_measures, keeps_all_states
 from .compute import Workers, workers
 from .lazy_measures import measure_sources
 from .measures import Measure, resolve
-from .partial import open_partial
 from .sources import GROUP_BYTES, TOUCHED, sources_of
+from .unfinished import open_unfinished
 
 BATCH_TASKS = 32
 """Least tasks for each worker in a batch, at whose end a worker waits for at most one."""
@@ -102,25 +102,25 @@ def measure_unsaved(
     chosen = matching(table["path"].values.tolist(), components, of=TOUCHED)
     table = table.isel(component=chosen)
     shape = (run.n_tokens, len(chosen))
-    partial = None
+    unfinished = None
     if target is not None:
         identity = _identity(run, adapter, names) | {"components": table["path"].values.tolist()}
-        partial = open_partial(target, identity=identity, attributes=measures, shape=shape)
+        unfinished = open_unfinished(target, identity=identity, attributes=measures, shape=shape)
     blocks: Iterable[tuple[slice, Mapping[str, np.ndarray]]]
     if keeps_all_states(run):
         every = sources_of(run, adapter)
-        done = np.zeros(len(chosen), bool) if partial is None else partial.done
+        done = np.zeros(len(chosen), bool) if unfinished is None else unfinished.done
         blocks = _computed([every[place] for place in chosen], names, done, scheduler, n_workers, progress)
     else:
         columns = captured_measures(run, tuple(measures), adapter)
         captured = {name: column[:, chosen] for name, column in zip(measures, columns, strict=True)}
-        if partial is None:
+        if unfinished is None:
             return _dataset(run, table, captured, measures)
         blocks = [(slice(None), captured)]
-    if partial is not None:
+    if unfinished is not None:
         for part, values in blocks:
-            partial.write(part, values)
-        stored = partial.open()
+            unfinished.write(part, values)
+        stored = unfinished.open()
         return _dataset(run, table, {name: stored[name].variable for name in measures}, measures)
     in_memory = {name: np.full(shape, np.nan, np.float32) for name in measures}
     for part, values in blocks:

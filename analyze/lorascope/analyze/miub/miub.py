@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.measuring.captured import keeps_all_states
-from lorascope.analyze.measuring.partial import finish
 from lorascope.analyze.measuring.run import measure_unsaved
+from lorascope.analyze.measuring.unfinished import finish
 from lorascope.analyze.results.options import Reduction, Unit
 from lorascope.analyze.results.targets import refuse_target
 from lorascope.analyze.results.tree import result_tree, run_attributes

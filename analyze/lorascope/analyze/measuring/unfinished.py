@@ -19,8 +19,8 @@ NODE = "tokens"
 """Node of the result that the measures belong to."""
 
 
-class Partial:
-    """Arrays float32 (token, component), one a measure, and which components are done; made by `open_partial`."""
+class Unfinished:
+    """Arrays float32 (token, component), one a measure, and which components are done; made by `open_unfinished`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,13 +50,13 @@ class Partial:
         return array
 
 
-def open_partial(
+def open_unfinished(
     target: Path,
     *,
     identity: Mapping[str, Any],
     attributes: Mapping[str, Mapping[str, str]],
     shape: tuple[int, int],
-) -> Partial:
+) -> Unfinished:
     """Open what was computed already for the result `target`; start anew where nothing, or something else, was.
 
     Parameters
@@ -70,7 +70,7 @@ def open_partial(
     shape
         (token, component).
     """
-    path = partial_path(target)
+    path = unfinished_path(target)
     try:
         stored_identity = zarr.open_group(path, mode="r", use_consolidated=False)[DONE].attrs[IDENTITY]
     except (OSError, KeyError, ValueError):  # nothing, or not set up to its end
@@ -79,7 +79,7 @@ def open_partial(
         if path.exists():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         _create(path, identity, attributes, shape)
-    return Partial(path)
+    return Unfinished(path)
 
 
 def finish(result: xr.DataTree, target: Path) -> xr.DataTree:
@@ -87,7 +87,7 @@ def finish(result: xr.DataTree, target: Path) -> xr.DataTree:
 
     Raises what `save` raises.
     """
-    partial = partial_path(target)
+    unfinished = unfinished_path(target)
     large = {
         node.path: [name for name, values in node.data_vars.items() if values.dims == ("token", "component")]
         for node in result.subtree
@@ -96,19 +96,19 @@ def finish(result: xr.DataTree, target: Path) -> xr.DataTree:
         for node in packed(result).subtree:
             others = node.to_dataset(inherit=False).drop_vars(large[node.path])
             for name in others.variables:  # xarray would leave an interrupted finish's attributes, such as units
-                shutil.rmtree(partial / node.path.strip("/") / str(name), ignore_errors=True)
-            others.to_zarr(partial, group=node.path, mode="a", zarr_format=3, consolidated=False)
-        partial.rename(target)
+                shutil.rmtree(unfinished / node.path.strip("/") / str(name), ignore_errors=True)
+            others.to_zarr(unfinished, group=node.path, mode="a", zarr_format=3, consolidated=False)
+        unfinished.rename(target)
         shutil.rmtree(target / DONE)  # afterwards: without it what was computed would be taken for nothing
     else:
         for node in result.subtree:
             node.update({name: node.dataset[name].chunk({"token": CHUNK_TOKENS}) for name in large[node.path]})
         save(result, target)
-        shutil.rmtree(partial)
+        shutil.rmtree(unfinished)
     return open_result(target)
 
 
-def partial_path(target: Path) -> Path:
+def unfinished_path(target: Path) -> Path:
     """Path of a result until it is whole."""
     return target.with_name(f".{target.name}.unfinished")
 
