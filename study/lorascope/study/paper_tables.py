@@ -88,22 +88,22 @@ def paper_study(cells: CellSet = "as printed", *, once: bool = False) -> pd.Data
         raise ValueError(f"`cells` is {cells!r}; it is one of {list(get_args(CellSet))}")
     printed = paper_table(1).query("dataset != 'AVG'")
     keys = ["dataset", "model", "setting"]
-    found = printed.pivot(index=keys, columns="metric", values="value")
-    found = found.reindex(pd.MultiIndex.from_frame(printed[keys].drop_duplicates())).reset_index()
-    size = found["setting"].str.startswith("share")
-    share = found["setting"].where(size, "share1")
-    non_embedding = share.map(LAYERS) * found["model"].map(LAYER_PARAMETERS)
+    cells_by_metric = printed.pivot(index=keys, columns="metric", values="value")
+    cells_by_metric = cells_by_metric.reindex(pd.MultiIndex.from_frame(printed[keys].drop_duplicates())).reset_index()
+    size = cells_by_metric["setting"].str.startswith("share")
+    share = cells_by_metric["setting"].where(size, "share1")
+    non_embedding = share.map(LAYERS) * cells_by_metric["model"].map(LAYER_PARAMETERS)
     sizes = {
-        "block": found["dataset"] + "/" + found["model"],
-        "setting": found["setting"],
+        "block": cells_by_metric["dataset"] + "/" + cells_by_metric["model"],
+        "setting": cells_by_metric["setting"],
         "sweep": size.map({True: "size", False: "rank"}),
         "share": share.str.removeprefix("share").astype(int),
         "layers": share.map(LAYERS),
-        "N": non_embedding + found["model"].map(OTHER_PARAMETERS),
+        "N": non_embedding + cells_by_metric["model"].map(OTHER_PARAMETERS),
         "N_non_embedding": non_embedding,
-        "R": found["setting"].where(~size, f"r{REFERENCE_RANK}").str.removeprefix("r").astype(int),
+        "R": cells_by_metric["setting"].where(~size, f"r{REFERENCE_RANK}").str.removeprefix("r").astype(int),
     }
-    study = pd.DataFrame({**found[["dataset", "model"]], **sizes, **found[["ACC", "CE", "MIUB"]]})
+    study = pd.DataFrame({**cells_by_metric[["dataset", "model"]], **sizes, **cells_by_metric[["ACC", "CE", "MIUB"]]})
     if cells == "repaired":
         slipped = (study["block"] == "ARCE/LLaMA3") & study["setting"].isin(["share4", "share2"])
         study.loc[slipped & (study["setting"] == "share4"), ["ACC", "CE"]] = 0.217, 13.645

@@ -27,7 +27,7 @@ COLUMNS = (
 MAY_LACK = {"N": "parameters of the model (N)", "ACC": "accuracy (ACC)", "CE": "cross-entropy (CE)"}
 """Column -> what isn't known where it is empty."""
 KINDS = ("what x feeds the layers (stream)", "which tokens they keep", "whether js is from states or from capture")
-"""What makes MIUB of some runs another quantity than that of others."""
+"""Differences that make MIUB of some runs another quantity than that of others."""
 
 
 def read_study(
@@ -81,15 +81,15 @@ def read_study(
     >>> len(study), study["N"].nunique()
     (20, 4)
     """
-    given = [paths] if isinstance(paths, str | Path) else list(paths)
-    if not given:
+    places = [paths] if isinstance(paths, str | Path) else list(paths)
+    if not places:
         raise ValueError("no study is named; give a table, a folder of runs, runs, or the word 'paper'")
-    asked, tables = dict(where or {}), {str(one): table_of(one) for one in given}
-    whole = [one for one, table in tables.items() if table is not None]
-    if whole and len(given) > 1:
+    asked, tables = dict(where or {}), {str(place): table_of(place) for place in places}
+    whole = [place for place, table in tables.items() if table is not None]
+    if whole and len(places) > 1:
         raise ValueError(f"{whole[0]!r} is a whole table and can't be put together with others; name it alone")
     if not whole:
-        return select_rows(_of_runs(given, n_workers, progress), asked)
+        return select_rows(_of_runs(places, n_workers, progress), asked)
     table = tables[whole[0]]
     return select_rows(read_table(table), asked) if isinstance(table, Path) else _paper(PAPER[str(table)], asked)
 
@@ -105,8 +105,8 @@ def _paper(cells: CellSet, where: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     return study
 
 
-def _of_runs(given: Sequence[str | Path], n_workers: int | None, progress: Progress | None) -> pd.DataFrame:
-    named = [run for one in given for run in _runs_of(one, alone=len(given) == 1)]
+def _of_runs(places: Sequence[str | Path], n_workers: int | None, progress: Progress | None) -> pd.DataFrame:
+    named = [run for source in places for run in _runs_of(source, alone=len(places) == 1)]
     real = [place.rstrip("/") if "://" in place else str(Path(place).resolve()) for _, place in named]
     if twice := [name for (name, _), place in zip(named, real, strict=True) if real.count(place) > 1]:
         raise ValueError(f"run {twice[0]!r} is given twice; give each run once")
@@ -139,15 +139,15 @@ def _of_runs(given: Sequence[str | Path], n_workers: int | None, progress: Progr
     for what, values in kinds.items():
         if len(values) > 1:
             notes[f"runs differ in {what}: {_join(list(values))}; their MIUB isn't one quantity"] = None
-    told = [name for name in ("share", "D") if frame[name].notna().all() and frame[name].nunique() > 1]
+    varying = [name for name in ("share", "D") if frame[name].notna().all() and frame[name].nunique() > 1]
     frame["setting"] = "r" + frame["R"].astype(str)
-    if "share" in told:
+    if "share" in varying:
         frame["setting"] = "share" + frame["share"].astype(str) + " " + frame["setting"]
-    if "D" in told:
+    if "D" in varying:
         frame["setting"] += " d" + frame["D"].astype(int).astype(str)
     known = [name for name in COLUMNS if name == "MIUB" or (name in frame and frame[name].notna().any())]
     frame = frame[known].infer_objects()
-    source = f"{len(named)} run{'s' if len(named) > 1 else ''}: {', '.join(map(str, given))}"
+    source = f"{len(named)} run{'s' if len(named) > 1 else ''}: {', '.join(map(str, places))}"
     frame.attrs = {"source": source, "notes": list(notes)}
     return frame
 
@@ -174,25 +174,25 @@ def _rank(run: Run, adapter: str) -> int:
     ranks = np.unique(run.adapter(adapter)["rank"].values)
     ranks = ranks[ranks > 0]
     if len(ranks) != 1:
-        found = ", ".join(map(str, ranks)) or "none"
+        known = ", ".join(map(str, ranks)) or "none"
         raise ValueError(
-            f"adapter {adapter!r} of `{run.place.name}` has components of ranks {found}; a study has one rank R a run: "
+            f"adapter {adapter!r} of `{run.place.name}` has components of ranks {known}; a study has one rank R a run: "
             "leave this run out, or write a table of your own"
         )
     return int(ranks[0])
 
 
-def _runs_of(one: str | Path, *, alone: bool) -> list[tuple[str, str]]:
+def _runs_of(source: str | Path, *, alone: bool) -> list[tuple[str, str]]:
     """(name, place) of the run at a place, or of those below a folder; short names where it stands alone."""
-    path = Path(one)
-    if "://" in str(one) or is_store(path):
-        return [(str(one), str(one))]
-    found = sorted(_below(path))
-    if not found:
+    path = Path(source)
+    if "://" in str(source) or is_store(path):
+        return [(str(source), str(source))]
+    stores = sorted(_below(path))
+    if not stores:
         raise FileNotFoundError(
             f"`{path}` holds neither {TABLE!r} nor a run; name a folder in which `lorascope capture` wrote runs"
         )
-    return [(place.relative_to(path).as_posix() if alone else str(place), str(place)) for place in found]
+    return [(place.relative_to(path).as_posix() if alone else str(place), str(place)) for place in stores]
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -201,14 +201,14 @@ def _below(folder: Path) -> Iterator[Path]:
     def fail(error: OSError) -> None:
         raise error
 
-    seen = set()
+    visited = set()
     for place, folders, _ in os.walk(folder, onerror=fail, followlinks=True):
         path = Path(place)
-        if path.resolve() in seen or is_store(path):
+        if path.resolve() in visited or is_store(path):
             folders.clear()
-        if path.resolve() not in seen and is_store(path) and _is_run(path):
+        if path.resolve() not in visited and is_store(path) and _is_run(path):
             yield path
-        seen.add(path.resolve())
+        visited.add(path.resolve())
         folders[:] = [name for name in folders if not name.startswith(".")]
 
 

@@ -75,22 +75,22 @@ def select_rows(frame: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.D
     ValueError
         If a column isn't there, it never holds a value, or no row is left.
     """
-    kept = pd.Series(True, index=frame.index)
+    is_chosen = pd.Series(True, index=frame.index)
     for name, values in where.items():
         if name not in frame.columns:
-            there = ", ".join(repr(str(column)) for column in frame.columns)
-            raise ValueError(f"`where` names column {name!r}; the table has {there}")
-        held, wanted = frame[name].map(_label), [_label(value) for value in values]
+            existing = ", ".join(repr(str(column)) for column in frame.columns)
+            raise ValueError(f"`where` names column {name!r}; the table has {existing}")
+        labels, requested = frame[name].map(_label), [_label(value) for value in values]
         for value in values:
-            if _label(value) not in set(held):
-                raise ValueError(f"`where` asks for {name}={value}, which no row has; {name!r} holds {_join(held)}")
-        kept &= held.isin(wanted)
-    if not kept.any():
+            if _label(value) not in set(labels):
+                raise ValueError(f"`where` asks for {name}={value}, which no row has; {name!r} holds {_join(labels)}")
+        is_chosen &= labels.isin(requested)
+    if not is_chosen.any():
         asked = " and ".join(f"{name}={','.join(values)}" for name, values in where.items())
         raise ValueError(f"`where` leaves no row: none has {asked}" if len(frame) else "the table has no rows")
-    found = frame[kept]
-    found.attrs = dict(frame.attrs)
-    return found
+    chosen = frame[is_chosen]
+    chosen.attrs = dict(frame.attrs)
+    return chosen
 
 
 def _delimited(content: str, promised: str) -> pd.DataFrame:
@@ -138,7 +138,7 @@ def _label(value: object) -> str:
         return str(value)
 
 
-def _join(held: pd.Series) -> str:
-    values = [value.removesuffix(".0") for value in dict.fromkeys(held)]
+def _join(labels: pd.Series) -> str:
+    values = [value.removesuffix(".0") for value in dict.fromkeys(labels)]
     more = f" and {len(values) - MOST_NAMED} more" if len(values) > MOST_NAMED else ""
     return ", ".join(values[:MOST_NAMED]) + more

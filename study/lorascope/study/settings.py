@@ -1,4 +1,4 @@
-"""What a study's file says, checked."""
+"""Settings in a study's file, checked."""
 
 import re
 from collections.abc import Hashable, Mapping
@@ -26,7 +26,7 @@ NOT_IN_TRAINING = ("rank", "seed")
 def _listed(value: Any) -> Any:
     """One value is as good as a list of one; YAML's `yes` is no number."""
     values = value if isinstance(value, list | tuple) else [value]
-    if any(isinstance(one, bool) for one in values):
+    if any(isinstance(item, bool) for item in values):
         raise ValueError("true and false (in YAML also yes, no, on, off) are no values here; put words in quotes")
     return values
 
@@ -74,13 +74,13 @@ class Lengths(_Settings):
     buckets: tuple[tuple[int, int], ...] = ((1, 100), (101, 200), (201, 300))
     """Shortest and longest item of each."""
     unit: Literal["tokens", "words", "characters"] = "tokens"
-    """What a length counts, in question and choices."""
+    """Unit of a length, which is that of question and choices."""
     items: int = Field(100, ge=1)
     """Items of a bucket and data set."""
 
 
 class Task(_Settings):
-    """What one adapter of each setting is trained and tested on."""
+    """Data on which one adapter of each setting is trained and tested."""
 
     train: Some[str | Articles]
     """Data sets, pooled."""
@@ -93,7 +93,7 @@ class Task(_Settings):
     prompts: Some[str] = ("main",)
     """Prompts of the test items; the first is that of the lengths."""
     prompt_items: int | None = Field(None, ge=1)
-    """How many of the test items get the prompts after the first; by default all."""
+    """Number of test items that get the prompts after the first; by default all."""
     lengths: Lengths | None = None
     """Buckets of items by length, from all of the test sets."""
     training: dict[str, Any] = {}
@@ -131,13 +131,13 @@ class StudySettings(_Settings):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Type the models run in."""
     device: str = "auto"
-    """Where models run: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` ..."""
+    """Device of the models: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` ..."""
     seed: int = Field(0, ge=0)
     """Seed of the draws of items and of prompts' examples."""
     shared_layers: int = Field(16, ge=2)
-    """How many of the last layers share weights."""
+    """Number of last layers that share weights."""
     share_from: Literal["first", "mean"] = "first"
-    """Where a group of layers has its weights from: its first layer, or the mean of all."""
+    """Source of the weights of a group of layers: its first layer, or the mean of all."""
     training: dict[str, Any] = {}
     """Settings of `FinetuneConfig`, but for rank and seed."""
     capture: dict[str, Any] = {}
@@ -145,9 +145,9 @@ class StudySettings(_Settings):
     information: Information | None = None
     """Estimates of mutual information; by default none."""
     states: Literal["all", "sample", "none"] = "none"
-    """What stays of captured states once a unit's results are verified: all, those of a few samples, or no store."""
+    """Captured states that stay once a unit's results are verified: all, those of a few samples, or no store."""
     folder: Path = Path()
-    """Where the study's file lies; models and folders are taken from here."""
+    """Folder of the study's file; models and folders are taken from here."""
     data: Path = Path()
     """Folder of data files; those that aren't there are looked for beside the study's file, and then by name."""
     out: Path = Path("study")
@@ -173,7 +173,9 @@ class StudySettings(_Settings):
             if wrong := [share for share in part.share if share < 1 or self.shared_layers % share]:
                 raise ValueError(f"`grid` has share {wrong[0]}; give divisors of `shared_layers` {self.shared_layers}")
         for name, values in self.information.where.items() if self.information else ():
-            known = set(self.tasks) if name == "task" else {one for part in self.grid for one in getattr(part, name)}
+            known = (
+                set(self.tasks) if name == "task" else {level for part in self.grid for level in getattr(part, name)}
+            )
             if lacking := [value for value in values if value not in known]:  # nothing would be estimated of it
                 among = ", ".join(map(str, sorted(known)))
                 raise ValueError(f"`information.where` has {name} {lacking[0]!r}, which no unit has; there are {among}")
@@ -199,9 +201,9 @@ def read_settings(path: str | Path) -> StudySettings:
         settings = StudySettings.model_validate(content)
     except ValidationError as error:
         raise ValueError(f"`{path}`: {first_mistake(error)}") from None
-    given, folder = settings.model_fields_set, path.parent
-    out = folder / (settings.out if "out" in given else path.stem)
-    work = folder / settings.work if "work" in given else out / "work"
+    fields, folder = settings.model_fields_set, path.parent
+    out = folder / (settings.out if "out" in fields else path.stem)
+    work = folder / settings.work if "work" in fields else out / "work"
     return settings.model_copy(update={"folder": folder, "data": folder / settings.data, "out": out, "work": work})
 
 
@@ -210,11 +212,11 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """A mapping whose keys differ."""
-        seen: set[str] = set()
+        keys: set[str] = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+            if isinstance(key, yaml.ScalarNode) and key.value in keys:
                 raise yaml.YAMLError(f"line {key.start_mark.line + 1}: {key.value!r} stands there twice; give it once")
-            seen |= {key.value} if isinstance(key, yaml.ScalarNode) and key.value != "<<" else set()
+            keys |= {key.value} if isinstance(key, yaml.ScalarNode) and key.value != "<<" else set()
         return super().construct_mapping(node, deep=deep)
 
 

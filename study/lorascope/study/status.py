@@ -1,4 +1,4 @@
-"""How far a study has got, told from what lies on the disk alone: without torch, models or data."""
+"""Progress of a study, read from the disk alone: without torch, models or data."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from .settings import StudySettings
 
 
 class UnitStatus(NamedTuple):
-    """How far one unit has got."""
+    """Progress of one unit."""
 
     unit: Unit
     state: str
@@ -27,11 +27,11 @@ def study_status(settings: StudySettings) -> list[UnitStatus]:
 def _state(settings: StudySettings, unit: Unit) -> tuple[str, str]:
     if (path := result_path(settings, unit)).exists():
         try:
-            found = read_record(path)
+            record = read_record(path)
         except ValueError as error:
             return "damaged", str(error)
-        other = "" if found.unit.name == unit.name else f", but of unit {found.unit.name!r}"
-        return "done", f"{found.measured:%Y-%m-%d %H:%M} UTC{other}"
+        other = "" if record.unit.name == unit.name else f", but of unit {record.unit.name!r}"
+        return "done", f"{record.measured:%Y-%m-%d %H:%M} UTC{other}"
     if not unit_folder(settings, unit).exists():
         return "not begun", ""
     parts = ["trained" if adapter_path(settings, unit).exists() else "training"]

@@ -51,7 +51,7 @@ def profile_figure(fit: ScalingFit) -> go.Figure:
         )
     limit = float(_height(np.array(threshold(fit.ssr, fit.df_resid, fit.level)), fit))
     top = 1.8 * limit
-    figure, panels = small_multiples([_title(fit, one) for one in fit.profiles.values()], height=170)
+    figure, panels = small_multiples([_title(fit, profile) for profile in fit.profiles.values()], height=170)
     for profile, panel in zip(fit.profiles.values(), panels, strict=True):
         value = float(fit.params[profile.name])
         window = _window(profile, _height(profile.ssr, fit), value)
@@ -64,7 +64,7 @@ def profile_figure(fit: ScalingFit) -> go.Figure:
         figure.update_xaxes(exponentformat="power", nticks=3 if is_long else 4, **panel)
     figure.update_yaxes(range=[-0.08 * top, top])
     figure.update_yaxes(title_text="|t| of the profile", col=1)
-    n_open = sum(any(one.interval[2:4]) for one in fit.profiles.values())
+    n_open = sum(any(profile.interval[2:4]) for profile in fit.profiles.values())
     headline(
         figure,
         f"How far the parameters of {fit.design.response} may go",

@@ -1,4 +1,4 @@
-"""A figure of a fitted law along one of its sizes, the others held."""
+"""A figure of a fitted law along one of its sizes, the others fixed."""
 
 import html
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ N_POINTS = 61
 
 
 class _Series(NamedTuple):
-    """Cells of one group and offset along a size, and what the law says between them."""
+    """Cells of one group and offset along a size, and the law between them."""
 
     group: str
     offset: str
@@ -65,44 +65,44 @@ def scaling_figure(fit: ScalingFit, *, along: str | None = None) -> go.Figure:
     axis = next(iter(sizes)) if along is None else along
     if axis not in sizes:
         raise ValueError(f"`along` is {along!r}; the sizes of this fit are {list(sizes)}")
-    column, cells = sizes[axis], fit.design.frame
-    if cells[column].nunique() < 2:
-        raise ValueError(f"{column!r} is {cells[column].iloc[0]:g} in every cell; there is nothing to draw along it")
-    references = {name: fit.design.references.get(one, 1.0) for one, name in sizes.items() if one != axis}
-    kept = _held(cells, fit.design.groups, column, references)
-    series = list(_series(fit, column, np.flatnonzero(kept)))
-    is_log = all((one.y > 0).all() for one in series)
-    shown = np.concatenate([*(one.y for one in series), *(one.curve["mean"] for one in series)])
+    column, frame = sizes[axis], fit.design.frame
+    if frame[column].nunique() < 2:
+        raise ValueError(f"{column!r} is {frame[column].iloc[0]:g} in every cell; there is nothing to draw along it")
+    references = {name: fit.design.references.get(size, 1.0) for size, name in sizes.items() if size != axis}
+    is_shown = _nearest(frame, fit.design.groups, column, references)
+    series = list(_series(fit, column, np.flatnonzero(is_shown)))
+    is_log = all((part.y > 0).all() for part in series)
+    shown = np.concatenate([*(part.y for part in series), *(part.curve["mean"] for part in series)])
     y_axis = value_axis(shown, is_log=is_log)
-    groups = list(dict.fromkeys(one.group for one in series))
+    groups = list(dict.fromkeys(part.group for part in series))
     marks = dict(zip(groups, looks(len(groups)), strict=True))
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.62, 0.38], vertical_spacing=0.05)
     apply_theme(figure, height=520)
-    for one in series:
-        hollow = one.offset != series[0].offset
-        for trace in _response(fit, one, marks[one.group], y_axis, hollow=hollow):
+    for part in series:
+        hollow = part.offset != series[0].offset
+        for trace in _response(fit, part, marks[part.group], y_axis, hollow=hollow):
             figure.add_trace(trace, row=1, col=1)
-        if len(one.curve):
-            for trace in _exponents(one, marks[one.group], hollow=hollow, is_log=is_log):
+        if len(part.curve):
+            for trace in _exponents(part, marks[part.group], hollow=hollow, is_log=is_log):
                 figure.add_trace(trace, row=2, col=1)
-    figure.update_xaxes(**size_axis(np.concatenate([one.x for one in series])))
+    figure.update_xaxes(**size_axis(np.concatenate([part.x for part in series])))
     figure.update_xaxes(title_text=AXES.get(column, shortened(column)), row=2, col=1)
     response = fit.design.response
     figure.update_yaxes(title_text=AXES.get(response, shortened(response)), row=1, col=1, **y_axis.layout())
     slope = f"d {'ln ' if is_log else ''}{shortened(response, 12)} / d ln {shortened(column, 12)}"
     figure.update_yaxes(title_text=slope, row=2, col=1, zeroline=True, zerolinecolor="#bbb", nticks=5)
-    held = {name: sorted(set(cells[kept][name])) for name in references}
+    fixed = {name: sorted(set(frame[is_shown][name])) for name in references}
     title = f"{fit.design.response} along {column}, and its local exponent"
-    headline(figure, title, *_caption(fit, series, held, int((~kept).sum()), is_log=is_log))
+    headline(figure, title, *_caption(fit, series, fixed, int((~is_shown).sum()), is_log=is_log))
     add_legend(figure, "/".join(fit.design.group_columns), groups, list(marks.values()), mode="lines+markers")
     return figure
 
 
-def _held(frame: pd.DataFrame, groups: np.ndarray, column: str, others: Mapping[str, float]) -> np.ndarray:
+def _nearest(frame: pd.DataFrame, groups: np.ndarray, column: str, others: Mapping[str, float]) -> np.ndarray:
     """(n,) the cells of each group whose other sizes are nearest to their references, where `column` varies."""
-    kept = np.ones(len(frame), bool)
+    is_shown = np.ones(len(frame), bool)
     if not others:
-        return kept
+        return is_shown
     sizes = frame[list(others)].to_numpy()
     distance = np.abs(np.log(sizes / np.array(list(others.values())))).sum(axis=1)
     for group in dict.fromkeys(groups):
@@ -110,8 +110,8 @@ def _held(frame: pd.DataFrame, groups: np.ndarray, column: str, others: Mapping[
         n_levels = frame.iloc[inside].groupby(list(others))[column].transform("nunique").to_numpy()
         inside = inside[n_levels > 1] if (n_levels > 1).any() else inside
         nearest = sizes[inside[distance[inside].argmin()]]
-        kept[groups == group] = (sizes[groups == group] == nearest).all(axis=1)
-    return kept
+        is_shown[groups == group] = (sizes[groups == group] == nearest).all(axis=1)
+    return is_shown
 
 
 def _series(fit: ScalingFit, column: str, places: np.ndarray) -> Iterator[_Series]:
@@ -134,43 +134,43 @@ def _series(fit: ScalingFit, column: str, places: np.ndarray) -> Iterator[_Serie
                 yield _Series(group, offset, places[inside], x, y, curve)
 
 
-def _response(fit: ScalingFit, one: _Series, look: Look, axis: ValueAxis, *, hollow: bool) -> Iterator[go.Scatter]:
+def _response(fit: ScalingFit, part: _Series, look: Look, axis: ValueAxis, *, hollow: bool) -> Iterator[go.Scatter]:
     """The band of the mean, cut at the edges of the axis, the mean, and the cells."""
-    known = one.curve.dropna()
+    known = part.curve.dropna()
     if len(known):
         x = np.concatenate([known["x"], known["x"][::-1]])
         y = axis.inside(np.concatenate([known["high"], known["low"][::-1]]))
-        yield line(look, one.group, width=0, x=x, y=y, fill="toself", fillcolor=look.color, opacity=0.15)
-    if len(one.curve):
-        mean = one.curve["mean"]
-        yield line(look, one.group, x=one.curve["x"], y=mean.where(mean > 0) if axis.is_log else mean)
-    response, rows = html.escape(fit.design.response), one.places
-    numbers = (one.y, fit.fittedvalues.iloc[rows], fit.resid.iloc[rows])
+        yield line(look, part.group, width=0, x=x, y=y, fill="toself", fillcolor=look.color, opacity=0.15)
+    if len(part.curve):
+        mean = part.curve["mean"]
+        yield line(look, part.group, x=part.curve["x"], y=mean.where(mean > 0) if axis.is_log else mean)
+    response, rows = html.escape(fit.design.response), part.places
+    numbers = (part.y, fit.fittedvalues.iloc[rows], fit.resid.iloc[rows])
     texts = [
-        f"{_head(one.group)}{html.escape(str(setting))}<br>{response}: {format_number(y, digits=5)}<br>"
+        f"{_head(part.group)}{html.escape(str(setting))}<br>{response}: {format_number(y, digits=5)}<br>"
         f"law: {format_number(law, digits=5)}<br>residual: {_residual(fit, residual)}"
         for setting, y, law, residual in zip(fit.design.settings[rows], *numbers, strict=True)
     ]
-    yield points(look, one.group, texts, x=one.x, y=one.y, marker=look.marker(7, hollow=hollow))
+    yield points(look, part.group, texts, x=part.x, y=part.y, marker=look.marker(7, hollow=hollow))
 
 
-def _exponents(one: _Series, look: Look, *, hollow: bool, is_log: bool) -> Iterator[go.Scatter]:
+def _exponents(part: _Series, look: Look, *, hollow: bool, is_log: bool) -> Iterator[go.Scatter]:
     """Local exponents: of the law as a line, of cells as points with bars from one size to the next."""
-    mean, x = one.curve["mean"].to_numpy(), one.curve["x"].to_numpy()
+    mean, x = part.curve["mean"].to_numpy(), part.curve["x"].to_numpy()
     mean = np.log(np.where(mean > 0, mean, np.nan)) if is_log else mean
-    yield line(look, one.group, x=x, y=np.gradient(mean, np.log(x), edge_order=2))
-    levels = np.unique(one.x)
-    values = np.log(one.y) if is_log else one.y
-    means = np.array([values[one.x == level].mean() for level in levels])
+    yield line(look, part.group, x=x, y=np.gradient(mean, np.log(x), edge_order=2))
+    levels = np.unique(part.x)
+    values = np.log(part.y) if is_log else part.y
+    means = np.array([values[part.x == level].mean() for level in levels])
     low, high = levels[:-1], levels[1:]
     slopes, middle = np.diff(means) / np.diff(np.log(levels)), np.sqrt(low * high)
     texts = [
-        f"{_head(one.group)}from {tick_text(a)} to {tick_text(b)}: {format_number(slope)}"
+        f"{_head(part.group)}from {tick_text(a)} to {tick_text(b)}: {format_number(slope)}"
         for a, b, slope in zip(low, high, slopes, strict=True)
     ]
     reach = {"type": "data", "array": high - middle, "arrayminus": middle - low}
     bars = {**reach, "color": look.color, "width": 0, "thickness": 1}
-    yield points(look, one.group, texts, x=middle, y=slopes, marker=look.marker(6, hollow=hollow), error_x=bars)
+    yield points(look, part.group, texts, x=middle, y=slopes, marker=look.marker(6, hollow=hollow), error_x=bars)
 
 
 def _residual(fit: ScalingFit, residual: float) -> str:
@@ -184,19 +184,20 @@ def _head(group: str) -> str:
 
 
 def _caption(
-    fit: ScalingFit, series: list[_Series], held: Mapping[str, list[float]], n_elsewhere: int, *, is_log: bool
+    fit: ScalingFit, series: list[_Series], fixed: Mapping[str, list[float]], n_elsewhere: int, *, is_log: bool
 ) -> Iterator[str]:
     """What the figure's numbers rest on, in sentences."""
     parts = [
         f"{name} at {' or '.join(map(tick_text, values[:3]))}{' and others' if len(values) > 3 else ''}"
-        for name, values in held.items()
+        for name, values in fixed.items()
     ]
     at = f", {' and '.join(parts)}" if parts else ""
-    yield f"n\u00a0=\u00a0{plural(sum(len(one.y) for one in series), 'cell')}{at}; {n_elsewhere} elsewhere, not shown."
+    n_shown = plural(sum(len(part.y) for part in series), "cell")
+    yield f"n\u00a0=\u00a0{n_shown}{at}; {n_elsewhere} elsewhere, not shown."
     band = f"bands: {100 * fit.level:g}\u00a0% intervals of its mean by linear theory."
     band = band if fit.is_least_squares else "no bands with Huber's loss."
     yield f"Lines: {fit.design.equation}; {band}"
-    if any(one.offset != series[0].offset for one in series):
-        yield f"Hollow: {' or '.join(dict.fromkeys(one.offset for one in series if one.offset != series[0].offset))}."
+    if others := dict.fromkeys(part.offset for part in series if part.offset != series[0].offset):
+        yield f"Hollow: {' or '.join(others)}."
     scale = "" if is_log else f" of {fit.design.response} itself, which isn't above zero everywhere"
     yield f"Below: slopes{scale} from one size to the next (bars) and of the law; a pure power law would be flat."

@@ -15,7 +15,7 @@ from .marks import Look, add_legend, line, looks, points
 from .theme import small_multiples
 
 SLOPE = Look("#777", dash="dot")
-"""How the pooled slope is drawn."""
+"""Look of the pooled slope."""
 
 
 def metrics_figure(comparison: MetricComparison) -> go.Figure:
@@ -47,7 +47,7 @@ def metrics_figure(comparison: MetricComparison) -> go.Figure:
         figure.add_trace(line(SLOPE, "", x=ends, y=ends * (x @ y) / (x @ x)), **panel)
         for (group, rows), look in zip(by_group, marks, strict=True):
             symbols = np.where(rows[comparison.accuracy] < below, f"{look.symbol}-open", look.symbol)
-            texts = [_text(label, {one: row[one] for one in (name, comparison.accuracy)})
+            texts = [_text(label, {column: row[column] for column in (name, comparison.accuracy)})
                      for label, row in rows.iterrows()]  # fmt: skip
             own = {"x": x[rows.index], "y": y[rows.index], "marker": {"symbol": symbols}}
             figure.add_trace(points(look, group, texts, size=7, **own), **panel)

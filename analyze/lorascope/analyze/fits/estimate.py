@@ -21,7 +21,7 @@ N_STARTS = {1: 9, 2: 5, 3: 3}
 
 
 class Search(NamedTuple):
-    """How the search for the optimum ended."""
+    """Result of the search for the optimum."""
 
     converged: bool
     at_bound: tuple[str, ...]

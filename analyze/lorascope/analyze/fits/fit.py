@@ -141,7 +141,7 @@ class FitReport:
     bootstrap: Bootstrap | None
     """Refits on redrawn groups; None of a single group."""
     held_out: pd.DataFrame
-    """What `ScalingFit.held_out` returns."""
+    """Errors of held-out cells, see `ScalingFit.held_out`."""
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:

@@ -48,7 +48,7 @@ CLAIMS = (
 
 @dataclass(frozen=True, eq=False)
 class MetricComparison:
-    """How well metrics predict accuracy within groups, from `compare_metrics`; all numbers are without unit."""
+    """Comparison of metrics as predictors of accuracy within groups; all numbers are without unit."""
 
     accuracy: str
     """Column of accuracy."""

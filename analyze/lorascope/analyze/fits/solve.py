@@ -15,7 +15,7 @@ from .laws import Column
 
 Grid = Literal["fine", "coarse"]
 Optimum = tuple[np.ndarray, float, bool]
-"""Where a loss is least, the loss, and whether the search ended by itself."""
+"""Parameters with the least loss, the loss, and whether the search converged."""
 N_GRID: Mapping[Grid, Mapping[int, int]] = {"fine": {1: 241, 2: 45, 3: 19}, "coarse": {1: 41, 2: 13, 3: 7}}
 """Kind of search -> number of exponents -> grid points for each; a search with a good start is coarse."""
 N_POLISHED: Mapping[Grid, int] = {"fine": 4, "coarse": 2}
@@ -30,7 +30,7 @@ AT_BOUND = 1e-6
 
 @dataclass(frozen=True)
 class Problem:
-    """min over levels, coefficients and exponents of sum (weights * (target - levels @ e - terms))**2."""
+    """Minimise sum (weights * (target - levels @ e - terms))**2 over levels, coefficients and exponents."""
 
     target: np.ndarray
     """(n,)"""
@@ -84,7 +84,7 @@ class Problem:
 
 
 class Solution(NamedTuple):
-    """Where the sum of squares is least."""
+    """Parameters with the least sum of squares."""
 
     exponents: np.ndarray
     """(q,)"""

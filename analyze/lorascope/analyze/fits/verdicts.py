@@ -12,7 +12,7 @@ from lorascope.analyze.results.record import plain
 Word = Literal["supported", "not identified", "contradicted"]
 WORDS: tuple[str, ...] = get_args(Word)
 ROUNDING = 1e-12
-"""How far a p-value may lie above 1 - level and still count, since 1/20 as a sum isn't 0.05 to the last bit."""
+"""Largest excess of a p-value over 1 - level that still counts, since 1 - 0.95 isn't 0.05 to the last bit."""
 
 
 class Verdict(NamedTuple):

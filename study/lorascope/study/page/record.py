@@ -25,7 +25,7 @@ MEANING = (
 
 
 def notices(study: StudyResults) -> Iterator[str]:
-    """What must be known before any number; HTML."""
+    """Notices that belong before any number; HTML."""
     cells, missing, unplanned = study.tables["study"], study.missing, study.unplanned_units
     if missing:
         n = f"{len(missing)} of {len(study.planned)}"
@@ -59,29 +59,29 @@ def notices(study: StudyResults) -> Iterator[str]:
 
 
 def differing(units: Sequence[UnitResult]) -> Iterator[str]:
-    """What shapes numbers, isn't of the grid, and is one in some units and another in others; HTML."""
-    found: dict[str, dict[str, list[str]]] = {}  # what -> its value, as JSON -> units
+    """Settings, libraries and weights that shape numbers and differ between units unplanned; HTML."""
+    values_of: dict[str, dict[str, list[str]]] = {}  # what -> its value, as JSON -> units
     for unit in units:
         libraries, device, model = (unit.provenance.get(key) or {} for key in ("libraries", "device", "model"))
         about = {**libraries, **{f"device {key}": device.get(key) for key in ("type", "name")}}
         about[f"weights of {unit.model}, share{unit.share}"] = model.get("sha256")
         for step, recipe in unit.recipe.items():
             parts = recipe if isinstance(recipe, Mapping) else {}
-            given = parts["config"] if isinstance(parts.get("config"), Mapping) else {}
-            own = {key: value for key, value in given.items() if key not in MAY_DIFFER}
+            settings = parts["config"] if isinstance(parts.get("config"), Mapping) else {}
+            own = {key: value for key, value in settings.items() if key not in MAY_DIFFER}
             alike = f"{unit.task}, {unit.model}, share{unit.share}, d{unit.train_items or 'all'}"
             about |= {f"settings of {step}, {unit.task}": own}
             about |= {f"{key} of {step}, {alike}": parts[key] for key in parts.keys() - {"config", "information"}}
         for what, value in about.items():
-            found.setdefault(what, {}).setdefault(json.dumps(value, sort_keys=True), []).append(unit.name)
-    for what, values in found.items():
+            values_of.setdefault(what, {}).setdefault(json.dumps(value, sort_keys=True), []).append(unit.name)
+    for what, values in values_of.items():
         if len(values) > 1:
             parted = (f"{shortened(value, 60)} in {_join(names)}" for value, names in values.items())
             yield f"{escape(what)}: {'; '.join(parted)}"
 
 
 def units_section(study: StudyResults) -> str:
-    """What was run, what there wasn't enough of, and a part a unit, to which its numbers link."""
+    """A section with all units: sizes, items that were lacking, and a part for each unit, to which its numbers link."""
     notes = "".join(f"<li>{escape(note)}</li>" for note in dict.fromkeys(n for unit in study.units for n in unit.notes))
     rows = []
     for unit in study.units:

@@ -19,7 +19,7 @@ from ..results.tables import AVG
 AXES = {"ACC": "share", "CE": "nat/token", "PPL": "", "MIUB": "nat"}
 """Metric -> its unit; its name stands above the panel."""
 MEAN = Look("#222222", "diamond", "solid")
-"""How the mean over data sets is drawn."""
+"""Look of the mean over data sets."""
 HEIGHT = 160
 """Pixels of a panel."""
 
@@ -100,7 +100,7 @@ def lengths_figure(table: pd.DataFrame) -> go.Figure:
     for start, symbol, dash in (("r", "circle", "solid"), ("share", "square", "dash")):
         own = [name for name in dict.fromkeys(table["setting"]) if name.startswith(start)]
         looks_of |= {
-            name: Look(one.color, symbol, dash) for name, one in zip(own, looks(len(own), "rank"), strict=True)
+            name: Look(look.color, symbol, dash) for name, look in zip(own, looks(len(own), "rank"), strict=True)
         }
     n = rows["n_items"]
     figure = _figure(
@@ -123,7 +123,7 @@ def _figure(
             shift = 0.5 * (k - (len(marks) - 1) / 2) / max(len(marks), 2) if aside else 0.0
             bars = {"type": "data", "array": own_line["se"].fillna(0), "color": look.color, "thickness": 1, "width": 2}
             if len(own_line):
-                hover, stroke = [_text(one) for one in own_line.itertuples()], 2 if look.color == MEAN.color else 1.25
+                hover, stroke = [_text(row) for row in own_line.itertuples()], 2 if look.color == MEAN.color else 1.25
                 shown: dict[str, Any] = {"mode": "lines+markers", "error_y": bars, "line": {"width": stroke}}
                 trace = points(look, name, hover, x=own_line["x"] + shift, y=own_line["value"], **shown)
                 figure.add_trace(trace, **panel)
@@ -151,8 +151,8 @@ def _lines(rows: pd.DataFrame) -> pd.Series:
     if len(models) < 2:
         return rows["dataset"]
     short = {model: model.rstrip("/").rpartition("/")[2] for model in models}
-    is_told = len(set(short.values())) == len(models)
-    return rows["dataset"] + " · " + (rows["model"].map(short) if is_told else rows["model"])
+    is_distinct = len(set(short.values())) == len(models)
+    return rows["dataset"] + " · " + (rows["model"].map(short) if is_distinct else rows["model"])
 
 
 def _looks(names: Sequence[str]) -> dict[str, Look]:
@@ -160,8 +160,8 @@ def _looks(names: Sequence[str]) -> dict[str, Look]:
     sets = [name for name in dict.fromkeys(names) if not name.startswith(AVG)]
     means = [name for name in dict.fromkeys(names) if name.startswith(AVG)]
     dashes = ("solid", "dash", "dot", "dashdot")
-    found = dict(zip(sets, looks(len(sets)), strict=True))
-    return found | {name: MEAN._replace(dash=dashes[k % 4]) for k, name in enumerate(means)}
+    marks = dict(zip(sets, looks(len(sets)), strict=True))
+    return marks | {name: MEAN._replace(dash=dashes[k % 4]) for k, name in enumerate(means)}
 
 
 def _value_axis(rows: pd.DataFrame) -> dict[str, Any]:

@@ -147,15 +147,15 @@ def _tiles(study: StudyResults) -> Iterator[str]:
     n_items = choices.drop_duplicates(["model", "task", "dataset", "split"])["n_samples"].sum()
     yield tile("test items", str(int(n_items)), f"of {choices['dataset'].nunique()} data sets with choices")
     claims = study.tables["claims"]
-    for one in claims[(claims["number"] == 1) & (claims["unit"] == "%")].itertuples():
-        over = "items" if pd.isna(one.seed_sd) else "items and trainings"
-        ends = f"95 % over {over} {format_number(one.low)} to {format_number(one.high)} %, n = {one.n_items}"
-        name = one.claim.replace(" falls as ", " along ").removesuffix(" grows")
-        yield tile(name, f"{format_number(one.value)} %", ends)
+    for claim in claims[(claims["number"] == 1) & (claims["unit"] == "%")].itertuples():
+        over = "items" if pd.isna(claim.seed_sd) else "items and trainings"
+        ends = f"95 % over {over} {format_number(claim.low)} to {format_number(claim.high)} %, n = {claim.n_items}"
+        name = claim.claim.replace(" falls as ", " along ").removesuffix(" grows")
+        yield tile(name, f"{format_number(claim.value)} %", ends)
     scored = choices[choices["ACC"].notna() & choices["base_ACC"].notna()]
     if len(scored):
         settings = scored.groupby(["model", "task", "dataset", "split", "setting"])[["base_ACC", "ACC"]].mean().mean()
-        without, with_it = (format_percent(float(one)) for one in settings)
+        without, with_it = (format_percent(float(share)) for share in settings)
         yield tile("accuracy", f"{without} → {with_it}", "without → with adapter, mean over settings and data sets")
     yield tile("claims looked at", str(len(claims)), _counts(claims["verdict"]))
 

@@ -27,7 +27,7 @@ def anchors(runs: Sequence[str], first: str) -> str:
     return f'<a href="#{escape(anchor(runs[0]))}">{escape(first)}</a>{others}'
 
 
-def paper_layout(found: pd.DataFrame, key: str, *, caption: str = "") -> str:
+def paper_layout(table: pd.DataFrame, key: str, *, caption: str = "") -> str:
     """One of the paper's tables, models beside each other; what wasn't measured is a dash, and counted below.
 
     Parameters
@@ -39,14 +39,14 @@ def paper_layout(found: pd.DataFrame, key: str, *, caption: str = "") -> str:
     caption
         HTML below it.
     """
-    known = found[found["value"].notna()]
+    known = table[table["value"].notna()]
     columns = list(dict.fromkeys(known[["model", "setting"]].itertuples(index=False, name=None)))
-    columns.sort(key=lambda column: list(dict.fromkeys(found["model"])).index(column[0]))
+    columns.sort(key=lambda column: list(dict.fromkeys(table["model"])).index(column[0]))
     firsts = {k for k in range(1, len(columns)) if columns[k][0] != columns[k - 1][0]}
-    cells = {(row[key], row["metric"], row["model"], row["setting"]): row for row in found.to_dict("records")}
-    powers = {metric: _power(rows["value"].abs(), metric) for metric, rows in found.groupby("metric")}
+    cells = {(row[key], row["metric"], row["model"], row["setting"]): row for row in table.to_dict("records")}
+    powers = {metric: _power(rows["value"].abs(), metric) for metric, rows in table.groupby("metric")}
     body, last = "", None
-    for name, metric in dict.fromkeys(found[[key, "metric"]].itertuples(index=False, name=None)):
+    for name, metric in dict.fromkeys(table[[key, "metric"]].itertuples(index=False, name=None)):
         unit = " ".join(filter(None, (format_power(powers[metric]) if powers[metric] else "", UNITS.get(metric, ""))))
         begins, shown = (' class="begins"', escape(name)) if name != last else ("", "")
         body += f'<tr{begins}><td class="name">{shown}</td>'
@@ -55,13 +55,15 @@ def paper_layout(found: pd.DataFrame, key: str, *, caption: str = "") -> str:
             kind = "number first" if k in firsts else "number"
             body += _cell(cells.get((name, metric, *column)), powers[metric], kind)
         body, last = f"{body}</tr>", name
-    n_empty = len(found) - len(known)
-    empty = f" {n_empty} of {len(found)} cells weren't measured." if n_empty else ""
+    n_empty = len(table) - len(known)
+    empty = f" {n_empty} of {len(table)} cells weren't measured." if n_empty else ""
     head = "".join(f'<th class="number">{escape(setting)}</th>' for _, setting in columns)
     head = f'<tr><th class="name">{escape(key)}</th><th class="name">metric</th>{head}</tr>'
     if firsts:
         names = [model for model, _ in columns]
-        spans = (f'<th class="model" colspan="{names.count(one)}">{escape(one)}</th>' for one in dict.fromkeys(names))
+        spans = (
+            f'<th class="model" colspan="{names.count(model)}">{escape(model)}</th>' for model in dict.fromkeys(names)
+        )
         head = f'<tr><th class="name"></th><th class="name"></th>{"".join(spans)}</tr>{head}'
     whole = f'<table class="linked"><thead>{head}</thead><tbody>{body}</tbody></table>'
     return f'<figure><div class="scroll">{whole}</div><figcaption>{caption}{empty}</figcaption></figure>'
@@ -89,7 +91,7 @@ def _cell(row: Mapping[Any, Any] | None, power: int, kind: str) -> str:
     if row is None or pd.isna(row["value"]):
         return f'<td class="{kind}">-</td>'
     unit = 10.0**power
-    said = [f"n = {row['n_items']} items", f"{row['n_seeds']} seed{'' if row['n_seeds'] == 1 else 's'}"]
+    details = [f"n = {row['n_items']} items", f"{row['n_seeds']} seed{'' if row['n_seeds'] == 1 else 's'}"]
     below = ""
     if pd.notna(row["seed_sd"]):
         below = f'<div class="note">sd {format_number(row["seed_sd"] / unit, digits=2)}</div>'
@@ -99,4 +101,4 @@ def _cell(row: Mapping[Any, Any] | None, power: int, kind: str) -> str:
     if row["metric"] == "MI":
         below += f'<div class="note">{int(row["n_clean"])} of {int(row["n_components"])} ok</div>'
     text = anchors(str(row["runs"]).split(), format_error(float(row["value"]) / unit, float(row["se"]) / unit))
-    return f'<td class="{kind}" title="{escape(", ".join(said))}">{text}{below}</td>'
+    return f'<td class="{kind}" title="{escape(", ".join(details))}">{text}{below}</td>'

@@ -31,7 +31,7 @@ COLUMNS = (
     *("MIUB", "MIUB_se", "n_samples", "n_scored"),
 )
 LACKING = re.compile(r"(.+): \d+ of (\d+) items of (\d+) to (\d+) \w+")
-"""What a unit's notes say of a bucket that isn't full."""
+"""Form of a unit's note on a bucket that isn't full."""
 
 
 def study_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
@@ -69,13 +69,13 @@ def length_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for unit in units:
         samples, notes = unit.samples, filter(None, map(LACKING.fullmatch, unit.notes))
-        wanted = {(note[1], f"{note[3]}-{note[4]}"): int(note[2]) for note in notes}
+        requested = {(note[1], f"{note[3]}-{note[4]}"): int(note[2]) for note in notes}
         is_first, buckets = samples["prompt"].values == unit.first_prompt, samples["bucket"].values
         for bucket in sorted(set(buckets[is_first].tolist()) - {""}, key=first_length):
             for row in _rows(unit, is_first & (buckets == bucket)):
-                n_wanted = wanted.pop((row["dataset"], bucket), row["n_samples"])
+                n_wanted = requested.pop((row["dataset"], bucket), row["n_samples"])
                 rows.append(row | {"bucket": bucket, "n_wanted": n_wanted})
-        for (dataset, bucket), n_wanted in wanted.items():
+        for (dataset, bucket), n_wanted in requested.items():
             splits = samples["split"].values[samples["dataset"].values == dataset].tolist()
             labels = {"dataset": dataset, "split": (splits or [""])[0], "prompt": unit.first_prompt}
             kind = {"first_prompt": True, "is_text": False, "n_samples": 0, "n_scored": 0}
@@ -87,8 +87,8 @@ def length_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
 def cell_values(samples: xr.Dataset, miub: np.ndarray) -> dict[str, Any]:
     """Columns of a cell that are measured: scores of its samples, and the mean of their MIUB, with standard errors."""
     row: dict[str, Any] = {}
-    found = {score.measure: score for score in sample_scores("", samples)}
-    for column, score in ((column, found[measure]) for column, measure in SCORES.items() if measure in found):
+    scores = {score.measure: score for score in sample_scores("", samples)}
+    for column, score in ((column, scores[measure]) for column, measure in SCORES.items() if measure in scores):
         scale = 100.0 if score.unit == "%" else 1.0
         for name, estimate in (("{}", score.adapted), ("base_{}", score.base), ("{}_change", score.change)):
             row[name.format(column)] = estimate.value / scale
@@ -98,7 +98,7 @@ def cell_values(samples: xr.Dataset, miub: np.ndarray) -> dict[str, Any]:
         "MIUB": float(values.mean()) if n else np.nan,
         "MIUB_se": float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan,
         "n_samples": n,
-        "n_scored": max((score.n for score in found.values()), default=0),
+        "n_scored": max((score.n for score in scores.values()), default=0),
     }
 
 

@@ -73,7 +73,7 @@ class Claim(NamedTuple):
     statistic: Statistic
     unit: str
     what: str
-    """What the number is, with names of settings; {settings} and {sets}, how many there are."""
+    """Description of the number, with names of settings; {settings} and {sets} are their numbers."""
     falls: bool = True
     """Whether the claim is that the number lies below 0, or above."""
 

@@ -1,4 +1,4 @@
-"""A claim on a study: a number, its interval over items and trainings, and the word that it decides."""
+"""A claim on a study with its number, the interval over items and trainings, and the word that this decides."""
 
 import math
 from typing import NamedTuple
@@ -21,7 +21,7 @@ class Estimate(NamedTuple):
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The 95 % interval over items and trainings, as far as these are known: what a word rests on.
+        """The 95 % interval over items and, if they are known, trainings, which decides the word.
 
         Both reaches, to either side, are joined as the root of the sum of their squares (Zou and Donner 2008,
         Statistics in Medicine 27, 1693), as items and trainings vary independently.
@@ -33,10 +33,10 @@ class Estimate(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """A claim, what this study says of it, and the number behind that."""
+    """A claim with the word that a study gives it, and the number behind the word."""
 
     number: int
-    """Number of the paper's claim, 0 for what isn't one of them."""
+    """Number of the paper's claim; 0 for fine-tuning, which isn't one of them."""
     claim: str
     verdict: Word
     because: str
@@ -52,36 +52,28 @@ class Finding(NamedTuple):
     """Standard deviation of the number between trainings; NaN where no setting has several seeds."""
 
 
-def decided(number: int, claim: str, found: Estimate, unit: str, what: str, *, falls: bool = True) -> Finding:
-    """A claim that a number, which `what` names, lies below 0, or above unless `falls`: its interval decides."""
-    low, high = found.ends
+def decided(number: int, claim: str, estimate: Estimate, unit: str, what: str, *, falls: bool = True) -> Finding:
+    """Decide a claim that a number, which `what` names, lies below 0, or above it unless `falls`, by its interval."""
+    low, high = estimate.ends
     word: Word = "not identified"
     if high < 0 or low > 0:
         word = "supported" if (high < 0) == falls else "contradicted"
-    in_unit, fewest, most = f" {unit}" if unit else "", found.spread.n_seeds, found.spread.most_seeds
-    is_known, has_spread = math.isfinite(low), math.isfinite(found.spread.sd)
-    because = f"{what} {format_number(found.value)}{_between(low, high) if is_known else ''}{in_unit}, "
-    items = f"{found.n_items} items"
-    because += f"95 % over {items}{' and trainings' * has_spread}; " if is_known else f"no interval of {items}; "
-    if has_spread:
-        because += f"over items alone{_between(found.low, found.high)}; " if is_known else ""
-        seeds = f"{fewest if fewest == most else f'{fewest} to {most}'} seed{'s' * (most > 1)} a setting"
-        seeds += "; one is taken to vary as those of a setting with several do, in percent" if fewest == 1 else ""
-        because += f"trainings differ by {format_number(found.spread.sd)}{in_unit} (sd, {seeds})"
-    else:
-        because += "one seed a setting, whose spread is unknown"
-    return Finding(number, claim, word, because, found.value, low, high, unit, found.n_items, fewest, found.spread.sd)
+    value, spread = format_number(estimate.value), estimate.spread
+    rests = f"{estimate.n_items} items{' and trainings' if math.isfinite(spread.sd) else ', one seed a setting'}"
+    interval = f" [{format_number(low)}, {format_number(high)}]" if math.isfinite(low) else ""
+    because = (
+        f"{what} {value}{interval}{f' {unit}' if unit else ''}, {'95 % over' if interval else 'no interval of'} {rests}"
+    )
+    return Finding(
+        number, claim, word, because, estimate.value, low, high, unit, estimate.n_items, spread.n_seeds, spread.sd
+    )
 
 
 def lacking(number: int, claim: str, why: str) -> Finding:
-    """A claim on which this study has no number."""
+    """A claim for which the study has no number."""
     return Finding(number, claim, "not identified", why)
 
 
 def plural(n: int) -> str:
     """`1 setting`, `2 settings`."""
     return f"{n} setting{'' if n == 1 else 's'}"
-
-
-def _between(low: float, high: float) -> str:
-    return f" [{format_number(low)}, {format_number(high)}]"

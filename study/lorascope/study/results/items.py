@@ -41,8 +41,10 @@ class ItemTable:
 
     @property
     def over_seeds(self) -> np.ndarray:
-        """What each training counts in the mean of each setting, float64 (setting, training)."""
-        counts = np.array([[one.setting == name for one in self.trainings] for name in self.settings], dtype=np.float64)
+        """Weight of each training in the mean of each setting, float64 (setting, training)."""
+        counts = np.array(
+            [[training.setting == name for training in self.trainings] for name in self.settings], dtype=np.float64
+        )
         return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
     def trained(self, counts: Callable[[int], np.ndarray] = lambda n: np.ones((1, n))) -> np.ndarray:
@@ -68,7 +70,7 @@ class ItemTable:
         vary by (n - 1)/n of the variance, and as if it were known: the interval is widened by what Student's t has for
         both (Hesterberg 2015, The American Statistician 69, section 3.2).
         """
-        value, sizes = float(statistic(self.means())[0]), [len(one) for one in self.values.values()]
+        value, sizes = float(statistic(self.means())[0]), [len(items) for items in self.values.values()]
         spread = between_trainings(statistic, self.metrics, self.trained()[..., 0], self.trainings, self.settings)
         if min(sizes) < LEAST_ITEMS or not np.isfinite(value):
             return Estimate(value, np.nan, np.nan, self.n_items, spread)

@@ -31,7 +31,7 @@ class Sweeps(NamedTuple):
     units: Mapping[str, list[UnitResult]]
     """Column -> its units."""
     rows: pd.DataFrame
-    """What `item_rows` returns of them, with their column as `setting`."""
+    """Rows of `item_rows`, with their column as `setting`."""
     of: str
     """` of NAME` where there are several models or tasks to tell apart, else nothing."""
 
@@ -46,7 +46,7 @@ class Sweeps(NamedTuple):
         return table
 
     def test(self, claim: Claim, table: ItemTable | str, **names: str) -> Finding:
-        """What a table says of a claim."""
+        """Test a claim on a table."""
         sentence = claim.sentence.format(of=self.of, **names)
         if isinstance(table, str):
             return lacking(claim.number, sentence, table)
@@ -54,14 +54,14 @@ class Sweeps(NamedTuple):
         sets = f"mean over {n_sets} data sets" if n_sets > 1 else "one data set"
         ends = dict(zip(("first", "second", "last_but_one", "last"), (*settings[:2], *settings[-2:]), strict=False))
         what = claim.what.format(**ends, sets=sets, settings=plural(len(settings)))
-        found = table.estimate(claim.statistic)
-        return decided(claim.number, sentence, found, claim.unit, what, falls=claim.falls)
+        estimate = table.estimate(claim.statistic)
+        return decided(claim.number, sentence, estimate, claim.unit, what, falls=claim.falls)
 
 
 def paper_claims(units: Sequence[UnitResult], cells: pd.DataFrame, compared: Iterable[Verdict] = ()) -> pd.DataFrame:
-    """What this study says of the paper's claims 1 to 7, and, numbered 0, of fine-tuning itself.
+    """The paper's claims 1 to 7 tested on a study, and, numbered 0, fine-tuning itself.
 
-    Each model is looked at for itself, and each task where tasks share data sets.
+    Each model is tested separately, and each task where tasks share data sets.
 
     Parameters
     ----------
@@ -87,29 +87,29 @@ def paper_claims(units: Sequence[UnitResult], cells: pd.DataFrame, compared: Ite
     adapters. A claim is `supported` where the interval leaves 0 out on the claim's side, and `contradicted` where it
     does on the other.
     """
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for sweeps in _sweeps(units, cells):
         if sweeps.rows["is_first"].any():
-            found += [*_choices(sweeps), *_lengths(sweeps), *_prompts(sweeps)]
-        found += [*_texts(sweeps), *information_claims(sweeps.layout, sweeps.units, sweeps.of)]
+            findings += [*_choices(sweeps), *_lengths(sweeps), *_prompts(sweeps)]
+        findings += [*_texts(sweeps), *information_claims(sweeps.layout, sweeps.units, sweeps.of)]
     n_items = int(cells[cells["first_prompt"] & ~cells["is_text"]]["n_scored"].sum())
-    found += [Finding(3, *one, n_items=n_items) for one in compared]
-    return pd.DataFrame(sorted(found, key=lambda one: one.number), columns=Finding._fields)
+    findings += [Finding(3, *verdict, n_items=n_items) for verdict in compared]
+    return pd.DataFrame(sorted(findings, key=lambda finding: finding.number), columns=Finding._fields)
 
 
 def _sweeps(units: Sequence[UnitResult], cells: pd.DataFrame) -> Iterator[Sweeps]:
     apart = ["model"] + (["task"] if cells.groupby("dataset")["task"].nunique().max() > 1 else [])
-    told = [name for name in apart if cells[name].nunique() > 1]
+    distinguished = [name for name in apart if cells[name].nunique() > 1]
     for _, part in cells.groupby(apart, sort=False):
         layout = lay_out(part)
         names = layout.cells.groupby("column")["run"].agg(set)
         own = {column: [unit for unit in units if unit.name in names[column]] for column in layout.columns}
         rows = pd.concat([item_rows(unit).assign(setting=column) for column, some in own.items() for unit in some])
-        yield Sweeps(layout, own, rows, "".join(f" of {part[name].iloc[0]}" for name in told))
+        yield Sweeps(layout, own, rows, "".join(f" of {part[name].iloc[0]}" for name in distinguished))
 
 
 def _choices(sweeps: Sweeps) -> Iterator[Finding]:
-    """What fine-tuning did, and claims 1 to 3, on test items with their first prompt."""
+    """Fine-tuning, and claims 1 to 3, on test items with their first prompt."""
     tested = sweeps.rows[sweeps.rows["is_first"] & (sweeps.rows["in_test"] > 0)]
     for along, metrics, claims in (("", TUNED, TUNING), ("rank", SCORED, RANK), ("model size", SCORED, SIZE)):
         table = sweeps.table(tested, along, metrics)
@@ -120,18 +120,18 @@ def _choices(sweeps: Sweeps) -> Iterator[Finding]:
 
 
 def _every_step(of: str, table: ItemTable | str) -> Finding:
-    """The step that rises most surely decides, if one does; else the one of which it is least sure that it falls."""
+    """Test the step that rises most surely, if a step does; else the step that falls least surely."""
     sentence = f"MIUB{of} falls at every step of model size"
     if isinstance(table, str):
         return lacking(2, sentence, table)
-    found = {
+    estimates = {
         f"{a} to {b}": table.estimate(lambda means, k=k: means["MIUB"][k + 1] - means["MIUB"][k])  # type: ignore[misc]
         for k, (a, b) in enumerate(pairwise(table.settings))
     }
-    rising = [name for name, one in found.items() if one.ends[0] > 0]
-    step = max(rising or found, key=lambda name: found[name].ends[0 if rising else 1])
-    what = f"of {len(found)} steps the one that decides, {step}:"
-    return decided(2, sentence, found[step], "nat", what)
+    rising = [name for name, estimate in estimates.items() if estimate.ends[0] > 0]
+    step = max(rising or estimates, key=lambda name: estimates[name].ends[0 if rising else 1])
+    what = f"of {len(estimates)} steps the one that decides, {step}:"
+    return decided(2, sentence, estimates[step], "nat", what)
 
 
 def _little_and_much(sweeps: Sweeps, tested: pd.DataFrame) -> Finding:
@@ -141,9 +141,9 @@ def _little_and_much(sweeps: Sweeps, tested: pd.DataFrame) -> Finding:
     n = sum(name in sweeps.layout.ranks for name in names)
     if table is None or n < 2 or len(names) - n < 2:
         return lacking(1, sentence, "it takes two ranks and two model sizes")
-    found = table.estimate(lambda means: log_ratio(means["MIUB"][:n]) - log_ratio(means["MIUB"][n:]))
+    estimate = table.estimate(lambda means: log_ratio(means["MIUB"][:n]) - log_ratio(means["MIUB"][n:]))
     what = f"|ln| of {names[n - 1]} over {names[0]} less that of {names[-1]} over {names[n]}:"
-    return decided(1, sentence, found, "", what)
+    return decided(1, sentence, estimate, "", what)
 
 
 def _texts(sweeps: Sweeps) -> Iterator[Finding]:
@@ -176,11 +176,13 @@ def _between(first: ItemTable, last: ItemTable, scale: float) -> Estimate | None
     if not shared:
         return None
     first, last = (
-        replace(one, values={name: one.values[name] for name in shared}, weights={k: one.weights[k] for k in shared})
-        for one in (first, last)
+        replace(
+            table, values={name: table.values[name] for name in shared}, weights={k: table.weights[k] for k in shared}
+        )
+        for table in (first, last)
     )
     items = [scale * table.values[name] @ table.over_seeds.mean(axis=0) for table in (last, first) for name in shared]
-    means, n = np.array([one.mean() for one in items]), np.array([len(one) for one in items])
+    means, n = np.array([values.mean() for values in items]), np.array([len(values) for values in items])
     value, n_items = float(means[: len(shared)].mean() - means[len(shared) :].mean()), int(n.sum())
     spread = Spread()
     if (first.settings, first.trainings) == (last.settings, last.trainings):
@@ -189,7 +191,7 @@ def _between(first: ItemTable, last: ItemTable, scale: float) -> Estimate | None
         spread = between_trainings(difference, ("last", "first"), trained, first.trainings, first.settings)
     if n.min() < 2:
         return Estimate(value, np.nan, np.nan, n_items, spread)
-    parts = np.array([one.var(ddof=1) for one in items]) / n / len(shared) ** 2
+    parts = np.array([values.var(ddof=1) for values in items]) / n / len(shared) ** 2
     # Welch and Satterthwaite's degrees of freedom.
     df = parts.sum() ** 2 / (parts**2 / (n - 1)).sum() if parts.any() else n_items - len(n)
     reach = float(stats.t.ppf((1 + LEVEL) / 2, df) * np.sqrt(parts.sum()))
@@ -216,6 +218,6 @@ def _prompts(sweeps: Sweeps) -> Iterator[Finding]:
         if paired is None:
             yield lacking(7, sentence, "no item has a number under both")
             continue
-        found = paired.estimate(lambda means: np.subtract(*means.values()).mean(axis=0))
+        estimate = paired.estimate(lambda means: np.subtract(*means.values()).mean(axis=0))
         what = f"mean over {plural(len(paired.settings))}:"
-        yield decided(7, sentence, found, "nat", what, falls=False)
+        yield decided(7, sentence, estimate, "nat", what, falls=False)

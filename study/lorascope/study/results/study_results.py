@@ -62,10 +62,10 @@ def study_results(units: Sequence[UnitResult], *, planned: Sequence[str] = ()) -
         raise ValueError(
             f"no results are of this study's units, but of {unplanned[0]!r} and the like; run it, or name its own `out`"
         )
-    seen: dict[object, str] = {}
+    names: dict[object, str] = {}
     for unit in units:  # two of one setting would count as two seeds
         key = (unit.model, unit.share, unit.rank, unit.seed, unit.task, unit.train_items)
-        if (other := seen.setdefault(key, unit.name)) != unit.name:
+        if (other := names.setdefault(key, unit.name)) != unit.name:
             raise ValueError(f"units {other!r} and {unit.name!r} are of one setting and seed; take one of them out")
     cells, lengths = study_cells(units), length_cells(units)
     compared = compared_metrics(cells)
@@ -105,7 +105,7 @@ def study_law(cells: pd.DataFrame) -> FitReport | str:
     frame = rows.astype(dict.fromkeys(sizes, float))
     # A model's own level would take all that N can tell, unless each model has several sizes.
     varies = "N" not in sizes or bool((frame.groupby("model")["N"].nunique() > 1).any())
-    groups = [one for one in ("dataset", "model") if frame[one].nunique() > 1 and (one != "model" or varies)]
+    groups = [name for name in ("dataset", "model") if frame[name].nunique() > 1 and (name != "model" or varies)]
     options: dict[str, Any] = {size: size for size in sizes}
     options |= {"repeat": "seed"} if frame["seed"].nunique() > 1 else {}
     try:

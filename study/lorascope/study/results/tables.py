@@ -76,8 +76,8 @@ def lay_out(cells: pd.DataFrame) -> Layout:
     both = pd.concat([plain, shared], ignore_index=True).assign(column=pd.concat(columns, ignore_index=True))
     return Layout(
         both.assign(label=data_labels(both)).astype({"label": str}),
-        tuple(f"r{one}" for one in sorted(plain["R"].unique().tolist())),
-        tuple(f"share{one}" for one in sorted(shared["share"].unique().tolist(), reverse=True)),
+        tuple(f"r{level}" for level in sorted(plain["R"].unique().tolist())),
+        tuple(f"share{level}" for level in sorted(shared["share"].unique().tolist(), reverse=True)),
         rank,
         tuple(name for name in dict.fromkeys(cells["run"]) if name not in set(both["run"])),
     )
@@ -154,10 +154,10 @@ def lengths_table(cells: pd.DataFrame) -> pd.DataFrame:
     table = _table(layout._replace(cells=own), ["bucket", "label"], ("MIUB", "ACC"))
     # Models count tokens each in its own way, and draw other items by that.
     keys, about = ["label", "model", "bucket"], ["mean_length", "n_wanted"]
-    found = table.drop(columns="bucket").assign(bucket=table["bucket"])
-    found = found.merge(own.drop_duplicates(keys)[keys + about], on=keys, how="left")
-    found.attrs = table.attrs
-    return found.rename(columns={"label": "dataset"})
+    merged = table.drop(columns="bucket").assign(bucket=table["bucket"])
+    merged = merged.merge(own.drop_duplicates(keys)[keys + about], on=keys, how="left")
+    merged.attrs = table.attrs
+    return merged.rename(columns={"label": "dataset"})
 
 
 def information_table(cells: pd.DataFrame, units: Sequence[UnitResult]) -> pd.DataFrame:
@@ -186,13 +186,15 @@ def information_table(cells: pd.DataFrame, units: Sequence[UnitResult]) -> pd.Da
     known = {unit.name: unit.information for unit in units if unit.information is not None}
     layout = lay_out(cells[cells["first_prompt"] & ~cells["is_text"]])
     own = layout.cells[layout.cells["run"].isin(list(known))]
-    ranks, sizes = (tuple(one for one in some if (own["column"] == one).any()) for some in (layout.ranks, layout.sizes))
+    ranks, sizes = (
+        tuple(name for name in columns if (own["column"] == name).any()) for columns in (layout.ranks, layout.sizes)
+    )
     scores = _table(layout._replace(cells=_average(own, "task"), ranks=ranks, sizes=sizes), ["task"], ("ACC", "MIUB"))
     if not known:
         return scores
-    found = pd.concat([_over_components(one).assign(run=name) for name, one in known.items()])
+    numbers = pd.concat([_over_components(information).assign(run=name) for name, information in known.items()])
     runs = own[["task", "model", "column", "run"]].drop_duplicates()
-    estimates = _over_seeds(runs.merge(found, on="run"), ["task", "model", "column", "metric"]).reset_index()
+    estimates = _over_seeds(runs.merge(numbers, on="run"), ["task", "model", "column", "metric"]).reset_index()
     table = pd.concat([scores, estimates.rename(columns={"column": "setting"})], ignore_index=True)
     table.attrs = scores.attrs
     return table
@@ -201,11 +203,11 @@ def information_table(cells: pd.DataFrame, units: Sequence[UnitResult]) -> pd.Da
 def wide(table: pd.DataFrame, key: str) -> pd.DataFrame:
     """The paper's layout of one of these tables: values with a column a setting, empty where nothing was measured."""
     names = [key, "model", "metric"]
-    found = table.pivot(index=names, columns="setting", values="value")
+    values = table.pivot(index=names, columns="setting", values="value")
     order = pd.MultiIndex.from_frame(table[names].drop_duplicates())
-    found = found.reindex(index=order, columns=list(dict.fromkeys(table["setting"]))).reset_index()
-    found.columns.name = None
-    return found
+    values = values.reindex(index=order, columns=list(dict.fromkeys(table["setting"]))).reset_index()
+    values.columns.name = None
+    return values
 
 
 def with_sizes(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
@@ -241,29 +243,29 @@ def _table(layout: Layout, by: Sequence[str], metrics: Sequence[str]) -> pd.Data
 
 def _average(cells: pd.DataFrame, *by: str) -> pd.DataFrame:
     """Means over data sets, each counting the same, by model, column and seed: where all of them are there."""
-    wanted = cells.groupby([*by, "model"])["label"].transform("nunique")
-    groups = cells.assign(wanted=wanted).groupby([*by, "model", "column", "seed"], sort=False)
+    n_datasets = cells.groupby([*by, "model"])["label"].transform("nunique")
+    groups = cells.assign(n_datasets=n_datasets).groupby([*by, "model", "column", "seed"], sort=False)
     how = {"n_samples": "sum", "n_scored": "sum", "run": _joined}
     for name in ("ACC", "CE", "MIUB"):
         how[name] = lambda values: values.mean(skipna=False)
         how[f"{name}_se"] = lambda errors: np.sqrt((errors**2).sum(skipna=False)) / len(errors)
-    found = groups.agg(how)
-    return found[groups["label"].nunique() == groups["wanted"].first()].reset_index()
+    means = groups.agg(how)
+    return means[groups["label"].nunique() == groups["n_datasets"].first()].reset_index()
 
 
 def _over_seeds(numbers: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """Means over seeds and what they rest on; none where a seed has no number."""
     groups = numbers.groupby(list(keys), sort=False)
-    found = groups[["value", "se"]].mean()
-    found["seed_sd"], found["n_items"], found["n_seeds"] = groups["value"].std(), groups["n_items"].min(), groups.size()
-    found["unit"], found["runs"] = found.index.get_level_values("metric").map(UNITS), groups["run"].agg(_joined)
+    means = groups[["value", "se"]].mean()
+    means["seed_sd"], means["n_items"], means["n_seeds"] = groups["value"].std(), groups["n_items"].min(), groups.size()
+    means["unit"], means["runs"] = means.index.get_level_values("metric").map(UNITS), groups["run"].agg(_joined)
     for names, mean in ((("n_components", "n_clean", "n_tokens"), "min"), (("low", "high"), "mean")):
         for name in (name for name in names if name in numbers):
-            found[name] = groups[name].agg(mean)
-    is_lacking = groups["value"].count() < found["n_seeds"]
-    found.loc[is_lacking, ["value", "se", "seed_sd"]] = np.nan
-    found.loc[is_lacking, ["n_items", "n_seeds"]] = 0
-    return found
+            means[name] = groups[name].agg(mean)
+    is_lacking = groups["value"].count() < means["n_seeds"]
+    means.loc[is_lacking, ["value", "se", "seed_sd"]] = np.nan
+    means.loc[is_lacking, ["n_items", "n_seeds"]] = 0
+    return means
 
 
 def _joined(names: pd.Series) -> str:
@@ -277,8 +279,12 @@ def _over_components(information: xr.Dataset) -> pd.DataFrame:
     columns |= {name: panel[name] for name in ("n_tokens", "n_samples") if name in panel}
     frame = pd.DataFrame({name: values.values for name, values in columns.items()})
     frame = frame[np.isfinite(frame[["MI", "js"]].astype(float)).all(axis=1)]
-    found = frame[["MI", "js"]].quantile([0.25, 0.5, 0.75]).T.set_axis(["low", "value", "high"], axis=1)
-    found.loc["js sum", "value"] = frame["js"].sum() if len(frame) else np.nan
+    quartiles = frame[["MI", "js"]].quantile([0.25, 0.5, 0.75]).T.set_axis(["low", "value", "high"], axis=1)
+    quartiles.loc["js sum", "value"] = frame["js"].sum() if len(frame) else np.nan
     counts = {name: frame[name].min() if name in frame and len(frame) else 0 for name in ("n_tokens", "n_samples")}
-    found["n_items"], found["n_tokens"], found["n_components"] = counts["n_samples"], counts["n_tokens"], len(frame)
-    return found.assign(n_clean=frame["is_clean"].sum(), se=np.nan).rename_axis("metric").reset_index()
+    quartiles["n_items"], quartiles["n_tokens"], quartiles["n_components"] = (
+        counts["n_samples"],
+        counts["n_tokens"],
+        len(frame),
+    )
+    return quartiles.assign(n_clean=frame["is_clean"].sum(), se=np.nan).rename_axis("metric").reset_index()

@@ -1,4 +1,4 @@
-"""How a number made of means would lie if the same settings were trained again."""
+"""Spread of a number made of means between trainings of the same settings."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ class Training(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """How a number varies between trainings; NaN where no setting was trained twice."""
+    """Spread of a number between trainings; NaN where no setting was trained twice."""
 
     sd: float = math.nan
     """Standard deviation of the number, in its unit, if each setting is trained once."""
@@ -53,7 +53,7 @@ def between_trainings(
     means, as a share of these. Variances add up, as trainings count as independent, also those of two settings with one
     seed; degrees of freedom as in Welch's test (Satterthwaite 1946, Biometrics Bulletin 2, 110).
     """
-    names = [one.setting for one in trainings]
+    names = [training.setting for training in trainings]
     places = {name: [k for k, other in enumerate(names) if other == name] for name in names}
     means = {name: trained[:, own].mean(axis=1, keepdims=True) for name, own in places.items()}
     seeds = [len(places[name]) for name in settings]

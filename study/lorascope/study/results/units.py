@@ -37,7 +37,7 @@ class Record(BaseModel):
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class UnitResult:
-    """What one adapter of a study came to."""
+    """Results of one adapter of a study."""
 
     name: str
     """Name of its file, without the ending."""
@@ -55,7 +55,7 @@ class UnitResult:
     runs: Mapping[str, Mapping[str, Any]]
     """Name -> fingerprint, counts and provenance."""
     training: Mapping[str, Any]
-    """What the fine-tuning recorded."""
+    """Record of the fine-tuning."""
     notes: tuple[str, ...]
     """Sentences on what there wasn't enough of."""
     information: xr.Dataset | None
@@ -69,17 +69,17 @@ class UnitResult:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """What the first run says of its model, libraries and device."""
-        found = next(iter(self.runs.values()), {}).get("provenance")
-        return found if isinstance(found, Mapping) else {}
+        """Model, libraries and device of the first run."""
+        provenance = next(iter(self.runs.values()), {}).get("provenance")
+        return provenance if isinstance(provenance, Mapping) else {}
 
     @property
     def sizes(self) -> dict[str, int | None]:
         """N, N_non_embedding and D; None for what the runs and the training don't say."""
         model = self.provenance.get("model") or {}
-        found = {"N": model.get("n_parameters"), "N_non_embedding": model.get("n_parameters_non_embedding")}
-        found["D"] = self.training.get("n_samples")
-        return {name: n if type(n) is int and n > 0 else None for name, n in found.items()}
+        sizes = {"N": model.get("n_parameters"), "N_non_embedding": model.get("n_parameters_non_embedding")}
+        sizes["D"] = self.training.get("n_samples")
+        return {name: n if type(n) is int and n > 0 else None for name, n in sizes.items()}
 
 
 def read_units(folder: str | Path) -> list[UnitResult]:
@@ -106,26 +106,28 @@ def read_units(folder: str | Path) -> list[UnitResult]:
     units = [_unit(file) for file in files if not file.name.endswith(INFORMATION)]
     if not units:
         raise FileNotFoundError(f"`{place}` holds no results of a unit; `lorascope study run` makes them")
-    return sorted(units, key=lambda one: (one.model, one.task, -one.share, one.rank, one.train_items or 0, one.seed))
+    return sorted(
+        units, key=lambda unit: (unit.model, unit.task, -unit.share, unit.rank, unit.train_items or 0, unit.seed)
+    )
 
 
-def read_record(file: Path, found: xr.Dataset | None = None) -> Record:
-    """What a file of results says of itself, its arrays unread; raises ValueError if it isn't one, or is damaged."""
+def read_record(file: Path, results: xr.Dataset | None = None) -> Record:
+    """Read the attributes of a file of results, not its arrays; raises ValueError if it isn't one, or is damaged."""
     try:
-        return Record.model_validate((_load(file, arrays=False) if found is None else found).attrs)
+        return Record.model_validate((_load(file, arrays=False) if results is None else results).attrs)
     except ValidationError as error:
         raise _mistake(file, first_mistake(error)) from None
 
 
 def _unit(file: Path) -> UnitResult:
-    found = _load(file)
-    record = read_record(file, found)
+    results = _load(file)
+    record = read_record(file, results)
     _require(file.name == f"{record.unit.name}.nc", file, f"it is of unit {record.unit.name!r} by its own words")
     estimates = file.with_name(f"{record.unit.name}{INFORMATION}")
     return UnitResult(
         **dataclasses.asdict(record.unit),
         **record.model_dump(include={"recipe", "runs", "training", "notes"}),
-        samples=_samples(found, file),
+        samples=_samples(results, file),
         information=_information(estimates, record.runs) if estimates.is_file() else None,
     )
 
@@ -143,34 +145,36 @@ def _load(file: Path, *, arrays: bool = True) -> xr.Dataset:
         raise _mistake(file, " ".join(str(error).split())) from error
 
 
-def _samples(found: xr.Dataset, file: Path) -> xr.Dataset:
+def _samples(results: xr.Dataset, file: Path) -> xr.Dataset:
     """Texts and numbers by sample."""
-    numbers = [str(name) for name, values in found.data_vars.items() if values.dtype.kind in "fiu"]
-    kept = {
-        name: ("sample", found[name].values.astype(np.str_) if name in TEXTS else found[name].values)
+    numbers = [str(name) for name, values in results.data_vars.items() if values.dtype.kind in "fiu"]
+    columns = {
+        name: ("sample", results[name].values.astype(np.str_) if name in TEXTS else results[name].values)
         for name in (*TEXTS, *numbers)
-        if name in found and found[name].dims == ("sample",)
+        if name in results and results[name].dims == ("sample",)
     }
     for name in (*TEXTS, *NUMBERS):
-        _require(name in kept, file, f"it has no {'texts' if name in TEXTS else 'numbers'} {name!r} by sample")
-    _require(found.sizes["sample"] > 0, file, "it holds no sample")
-    _require((units := found["miub"].attrs.get("units")) == "nat", file, f"`miub` is in {units!r}, not in nats")
-    return xr.Dataset(kept)
+        _require(name in columns, file, f"it has no {'texts' if name in TEXTS else 'numbers'} {name!r} by sample")
+    _require(results.sizes["sample"] > 0, file, "it holds no sample")
+    _require((units := results["miub"].attrs.get("units")) == "nat", file, f"`miub` is in {units!r}, not in nats")
+    return xr.Dataset(columns)
 
 
 def _information(file: Path, runs: Mapping[str, Mapping[str, Any]]) -> xr.Dataset:
-    found = _load(file)
+    estimates = _load(file)
     run = str(next(iter(runs.values()), {}).get("fingerprint"))
-    _require(found.attrs.get("fingerprint", run) == run, file, "it is of another run than the results beside it")
+    _require(estimates.attrs.get("fingerprint", run) == run, file, "it is of another run than the results beside it")
     for name in ("value", "verdict"):
-        is_there = name in found and found[name].dims == ("component", "estimator")
+        is_there = name in estimates and estimates[name].dims == ("component", "estimator")
         _require(is_there, file, f"it isn't what `measure_information` returns: it has no {name!r} by component")
-    is_panel = "js" in found and "panel" in found["estimator"].values.tolist()
+    is_panel = "js" in estimates and "panel" in estimates["estimator"].values.tolist()
     _require(is_panel, file, "it has no estimate of the panel beside 'js'")
-    _require("component" in found.indexes, file, "it doesn't name its components")
-    _require(found.indexes["component"].is_unique, file, "it has a component twice")
-    _require((units := found["value"].attrs.get("units")) == "nat", file, f"its values are in {units!r}, not in nats")
-    return found
+    _require("component" in estimates.indexes, file, "it doesn't name its components")
+    _require(estimates.indexes["component"].is_unique, file, "it has a component twice")
+    _require(
+        (units := estimates["value"].attrs.get("units")) == "nat", file, f"its values are in {units!r}, not in nats"
+    )
+    return estimates
 
 
 def _require(is_sound: bool, file: Path, why: str) -> None:

@@ -1,4 +1,4 @@
-"""What the units of a study train and test on: items drawn by seed, and written as files that a capture can read."""
+"""Training and test items of a study's units, drawn by seed and written as files that a capture can read."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunData:
-    """What one run of a unit captures."""
+    """Prompts and items of one run of a unit."""
 
     prompts: tuple[str, ...]
     items: tuple[Item, ...]
@@ -43,13 +43,13 @@ class RunData:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskData:
-    """What a task's units train and test on."""
+    """Training and test items of a task's units."""
 
     train: tuple[Item, ...]
     probe: tuple[Item, ...]
     """Test items on which a training is watched."""
     examples: tuple[Item, ...]
-    """What prompts draw their examples from: the whole training sets."""
+    """Items from which prompts draw their examples: the whole training sets."""
     runs: Mapping[str, RunData]
     """Run's name -> what it captures."""
     tested: frozenset[Key]
@@ -91,8 +91,8 @@ def draw(
     _refuse_leak(train, _flat(whole))
     lengths = _draw_lengths(whole, task, settings.seed, tokenizer, notes)
     tested = frozenset(map(_key, _flat(tests)))
-    wanted = tested | lengths.keys()
-    runs = {TEST_RUN: RunData(prompts=task.prompts[:1], items=tuple(x for x in _flat(whole) if _key(x) in wanted))}
+    chosen = tested | lengths.keys()
+    runs = {TEST_RUN: RunData(prompts=task.prompts[:1], items=tuple(x for x in _flat(whole) if _key(x) in chosen))}
     choices = [items for items in tests if isinstance(items[0], ChoiceItem)]
     if task.prompts[1:] and choices:
         n = task.prompt_items
@@ -111,9 +111,9 @@ def draw(
     )
 
 
-def data_source(one: str | Articles, settings: StudySettings) -> str:
+def data_source(source: str | Articles, settings: StudySettings) -> str:
     """A data set's file, in the study's folder of data or beside its own, or the name by which it is known."""
-    name = one.data if isinstance(one, Articles) else one
+    name = source.data if isinstance(source, Articles) else source
     path = next((path for path in (settings.data / name, settings.folder / name) if path.exists()), None)
     return str(path or name)
 
@@ -144,15 +144,17 @@ def write_files(items: Sequence[Item], folder: Path) -> tuple[str, ...]:
 
 def _read(sets: Sequence[str | Articles], settings: StudySettings, read: Read) -> Iterator[list[Item]]:
     """Items of each data set."""
-    for one in sets:
-        found = read(data_source(one, settings))
-        items: list[Item] = [item for item in found if isinstance(item, ChoiceItem | TextItem)]
+    for source in sets:
+        content = read(data_source(source, settings))
+        items: list[Item] = [item for item in content if isinstance(item, ChoiceItem | TextItem)]
         if not items:
-            raise ValueError(f"`{getattr(one, 'data', one)}` holds neither questions nor a text, which a study is of")
-        if isinstance(one, Articles):
+            raise ValueError(
+                f"`{getattr(source, 'data', source)}` holds neither questions nor a text, which a study is of"
+            )
+        if isinstance(source, Articles):
             if not isinstance(items[0], TextItem):
-                raise ValueError(f"`{one.data}` holds questions, which have no articles; name it without `articles`")
-            items = [pick_articles(items[0], *one.articles)]
+                raise ValueError(f"`{source.data}` holds questions, which have no articles; name it without `articles`")
+            items = [pick_articles(items[0], *source.articles)]
         yield items
 
 
@@ -177,22 +179,22 @@ def _draw_lengths(
         if not choices:
             notes.append(f"{items[0].dataset}: texts have no buckets of length")
             continue
-        given = tokenizer() if asked.unit == "tokens" else None
+        counter = tokenizer() if asked.unit == "tokens" else None
         picked = pick_by_length(
-            choices, buckets=asked.buckets, unit=asked.unit, n=asked.items, seed=seed, tokenizer=given
+            choices, buckets=asked.buckets, unit=asked.unit, n=asked.items, seed=seed, tokenizer=counter
         )
         for (shortest, longest), members in picked.items.items():
             bucket = f"{shortest}-{longest}"
-            drawn |= {_key(item): (bucket, item_length(item, asked.unit, given)) for item in members}
+            drawn |= {_key(item): (bucket, item_length(item, asked.unit, counter)) for item in members}
         notes += missing_words(picked)
     return drawn
 
 
 def _refuse_leak(train: Sequence[Item], test: Sequence[Item]) -> None:
     """Raise a ValueError if a test item is trained on."""
-    seen = {content: item for item in train for content in _contents(item)}
+    trained = {content: item for item in train for content in _contents(item)}
     for item in test:
-        if (other := next((seen[one] for one in _contents(item) if one in seen), None)) is not None:
+        if (other := next((trained[content] for content in _contents(item) if content in trained), None)) is not None:
             raise ValueError(
                 f"item {item.id!r} of {item.dataset!r} is trained on too, as {other.id!r}; results on it would say "
                 "nothing: take it out of the training data"

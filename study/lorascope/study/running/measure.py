@@ -1,4 +1,4 @@
-"""What a unit's runs come to: a small dataset of numbers by sample, for which its states aren't needed any more."""
+"""Results of a unit's runs: a small dataset of numbers by sample, for which its states aren't needed any more."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""What a unit's results depend on, as JSON: the same recipe means the same results, whatever the machine."""
+"""Everything that a unit's results depend on, as JSON: the same recipe means the same results, whatever the machine."""
 
 import dataclasses
 import hashlib
@@ -51,7 +51,7 @@ def recipe_of(unit: Unit, settings: StudySettings, data: TaskData) -> dict[str, 
     for name, run in data.runs.items():
         templates = [read_template(prompt) for prompt in prompt_sources(run.prompts, settings)]
         named = tuple(template.name for template in templates)
-        if twice := [one for one in named if [*names, *named].count(one) > 1]:
+        if twice := [name for name in named if [*names, *named].count(name) > 1]:
             raise ValueError(f"two prompts are named {min(twice)!r}; results would mix them: rename a file")
         names += named
         config = dataclasses.replace(capture_config(unit, settings, data, run=name), prompt=named)
@@ -72,16 +72,16 @@ def recipe_of(unit: Unit, settings: StudySettings, data: TaskData) -> dict[str, 
 
 
 def finetune_config(unit: Unit, settings: StudySettings) -> FinetuneConfig:
-    """How a unit's adapter is trained.
+    """Settings of the training of a unit's adapter.
 
     Raises
     ------
     ValueError
         If a setting isn't known or allowed.
     """
-    given = {**settings.training, **settings.tasks[unit.task].training}
-    _refuse_wrong(given, FinetuneConfig, "training")
-    return FinetuneConfig(**given, rank=unit.rank, seed=unit.seed)
+    options = {**settings.training, **settings.tasks[unit.task].training}
+    _refuse_wrong(options, FinetuneConfig, "training")
+    return FinetuneConfig(**options, rank=unit.rank, seed=unit.seed)
 
 
 def capture_config(
@@ -95,7 +95,7 @@ def capture_config(
     examples: tuple[str, ...] = (),
     out: str = "run.zarr",
 ) -> CaptureConfig:
-    """How one run of a unit is captured, with these places.
+    """Settings of the capture of one run of a unit, with these places.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def capture_config(
 
 
 def information_of(unit: Unit, settings: StudySettings) -> dict[str, Any] | None:
-    """How mutual information of a unit is estimated; None where it isn't."""
+    """Settings of a unit's estimates of mutual information; None where there are none."""
     asked = settings.information
     if asked is None or any(getattr(unit, name) not in values for name, values in asked.where.items()):
         return None
@@ -130,7 +130,7 @@ def information_of(unit: Unit, settings: StudySettings) -> dict[str, Any] | None
 
 
 def model_source(model: str, settings: StudySettings) -> str:
-    """What `load_model` is given for a model of the study's file: folders are taken from where that file lies."""
+    """Argument of `load_model` for a model of the study's file: folders are taken from where that file lies."""
     if model == "demo":
         return str(demo_model())
     path = settings.folder / model
@@ -150,8 +150,8 @@ def _model_content(source: str) -> dict[str, str]:
     if path.is_file():
         return {path.suffix.removeprefix("."): _file_hash(path)}
     if path.is_dir():
-        kept = sorted(file for file in path.iterdir() if file.suffix in {".json", ".safetensors", ".model", ".txt"})
-        return {file.name: _file_hash(file) for file in kept}
+        files = sorted(file for file in path.iterdir() if file.suffix in {".json", ".safetensors", ".model", ".txt"})
+        return {file.name: _file_hash(file) for file in files}
     return {"hub": source}
 
 
@@ -170,10 +170,10 @@ def _not_default(config: Any) -> dict[str, Any]:
     return {name: value for name, default in fields.items() if (value := getattr(config, name)) != default}
 
 
-def _refuse_wrong(given: Mapping[str, Any], kind: type[Any], section: str) -> None:
+def _refuse_wrong(options: Mapping[str, Any], kind: type[Any], section: str) -> None:
     """Raise a ValueError unless these are settings of a stage, each of its type: a word isn't taken for a number."""
     known = get_type_hints(kind)
-    for name, value in given.items():
+    for name, value in options.items():
         if name not in known:
             raise ValueError(f"`{section}` has {name!r}, which is no setting of {kind.__name__}; see docs/studies.md")
         try:

@@ -1,4 +1,4 @@
-"""What a study will take: its tokens are counted, and their price is measured on a rehearsal of one unit."""
+"""Plan of a study: its tokens are counted, and their price is measured on a rehearsal of one unit."""
 
 import dataclasses
 import itertools
@@ -29,7 +29,7 @@ ENDLESS = 2**31
 
 
 class Cost(NamedTuple):
-    """What a unit takes: tokens that pass the model, padding not counted; or seconds for each of these."""
+    """Cost of a unit: tokens that pass the model, padding not counted; or seconds for each of these."""
 
     trained: float
     """Training samples, once for each time that they are trained on."""
@@ -44,7 +44,7 @@ class Cost(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """What a unit will take."""
+    """Planned cost of a unit."""
 
     unit: Unit
     tokens: Cost
@@ -57,7 +57,7 @@ class Planned(NamedTuple):
 
 
 def plan_study(settings: StudySettings, *, only: str | None = None, probe: bool = True) -> list[Planned]:
-    """What the units of a study, or a part of them, will take; with `probe` one of each model and task is rehearsed."""
+    """Plan the units of a study, or a part of them; with `probe` one of each model and task is rehearsed."""
     units, models = chosen_units(units_of(settings), only), Models(settings)
     require_inputs(settings, units, weights=probe)
     data = draw_all(settings, units, models)
@@ -66,8 +66,8 @@ def plan_study(settings: StudySettings, *, only: str | None = None, probe: bool 
     for unit in units:
         tokens, key = count_tokens(unit, settings, data[unit], models), (unit.model, unit.task)
         if probe and key not in prices:
-            alike = [one for one in units if (one.model, one.task) == key]
-            largest = max(alike, key=lambda one: (information_of(one, settings) is not None, one.rank))
+            alike = [other for other in units if (other.model, other.task) == key]
+            largest = max(alike, key=lambda other: (information_of(other, settings) is not None, other.rank))
             prices[key] = rehearse(largest, settings, data[largest], models)
         price, bytes_each = prices.get(key, (None, 0.0))
         seconds = None if price is None else tokens.times(price)
@@ -90,8 +90,8 @@ def count_tokens(unit: Unit, settings: StudySettings, data: TaskData, models: Mo
         config = capture_config(unit, settings, data, run=name)
         for items, prompt in itertools.product(_sets(run.items), map(read_template, config.prompt)):
             how: dict[str, Any] = {"max_length": context, "window_tokens": config.window_tokens, "prompt": prompt}
-            found = encode_items(items, outline.tokenizer, examples=examples, **how)
-            for sample in found[: config.limit]:
+            samples = encode_items(items, outline.tokenizer, examples=examples, **how)
+            for sample in samples[: config.limit]:
                 choices = sum(len(choice.token_ids) for choice in sample.choices)
                 captured += len(sample.token_ids)
                 scored += sample.n_context + choices if choices else len(sample.token_ids)

@@ -19,13 +19,13 @@ StudyReport = Callable[[int, int, Unit, str, int, int, str], None]
 
 
 class Outcome(NamedTuple):
-    """What became of one unit."""
+    """Result of one unit."""
 
     unit: Unit
     did: str
     """`made`, `there already`, or `another process works on it`."""
     who: str = ""
-    """Which process that is, and since when; empty where nobody knows."""
+    """The other process, and since when; empty if unknown."""
 
 
 def run_study(
@@ -76,14 +76,14 @@ def run_study(
 
 
 def draw_all(settings: StudySettings, units: Sequence[Unit], models: Models) -> dict[Unit, TaskData]:
-    """What each unit trains and tests on, drawn once a task, number of items and model: before any work."""
+    """Draw the items of each unit, once a task, number of items and model: before any work."""
     drawn: dict[tuple[str, str, int | None], TaskData] = {}
-    found, read = {}, cache(read_items)  # each file once, and nothing of it is kept afterwards
+    data, read = {}, cache(read_items)  # each file once, and nothing of it is kept afterwards
     for unit in units:
         key = (unit.model, unit.task, unit.train_items)
         if key not in drawn:
             task = settings.tasks[unit.task]
             tokenizer = lambda unit=unit: models.outline(unit).tokenizer  # noqa: E731
             drawn[key] = draw(task, settings, unit.train_items, tokenizer, read)
-        found[unit] = drawn[key]
-    return found
+        data[unit] = drawn[key]
+    return data

@@ -204,12 +204,12 @@ def claim(folder: Path, recipe: Mapping[str, Any]) -> None:
 
 def discard(folder: Path) -> None:
     """Delete a folder: killed meanwhile, no part of it is left under its name."""
-    gone = folder.with_name(f".{folder.name}.discarded")
-    if gone.exists():
-        shutil.rmtree(gone)
+    discarded = folder.with_name(f".{folder.name}.discarded")
+    if discarded.exists():
+        shutil.rmtree(discarded)
     if folder.exists():
-        folder.rename(gone)
-        shutil.rmtree(gone)
+        folder.rename(discarded)
+        shutil.rmtree(discarded)
 
 
 def is_made_by(folder: Path, recipe: Mapping[str, Any]) -> bool:
@@ -247,10 +247,10 @@ def save_whole(result: xr.Dataset, path: Path) -> None:
                 raise OSError(f"`{path}` wouldn't hold what was written; is the disk sound?")
 
 
-def _require_same(stored: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
-    if found := list(differences(stored, wanted)):
-        more = f" and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
+def _require_same(stored: Mapping[str, Any], expected: Mapping[str, Any], path: Path) -> None:
+    if changes := list(differences(stored, expected)):
+        more = f" and {len(changes) - MOST_SHOWN} more" if len(changes) > MOST_SHOWN else ""
         raise ValueError(
-            f"`{path}` was made with other settings ({'; '.join(found[:MOST_SHOWN])}{more}); put them back, name "
+            f"`{path}` was made with other settings ({'; '.join(changes[:MOST_SHOWN])}{more}); put them back, name "
             "another `out`, or delete it"
         )
