@@ -310,7 +310,7 @@ def test_unfinished_run(unfinished: Path, tmp_path: Path) -> None:
     page = page_of(open_run(unfinished), tmp_path)
     assert "This run is unfinished: 2 of 3 rows are committed. 3 samples that aren't wholly captured" in page.text
     assert "This run doesn't know which share of features" in page.text
-    assert "No token's JS was measured during capture" in page.text
+    assert "no token's JS was measured during capture" in page.text
     assert f"[{700 - MOST_TOKENS} more captured tokens]" in page.text
 
 

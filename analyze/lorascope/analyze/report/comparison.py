@@ -9,12 +9,12 @@ from lorascope.analyze.figures import component_figure
 from lorascope.analyze.figures.theme import COLORS
 from lorascope.analyze.miub.compare_runs import paired, require_same_tokens, sample_names
 from lorascope.analyze.results.format import format_change, format_error, format_number, run_names
-from lorascope.analyze.results.scores import Score, scores, scores_table, shared_scores
+from lorascope.analyze.results.scores import Score, scores, shared_scores
 from lorascope.stores import Run
 
 from .about_run import notices, source
 from .document import document
-from .helped import helped, scores_caption
+from .helped import helped
 from .markup import contents, escape, figure, notice, section, table
 from .paragraph import where_it_acts
 
@@ -26,7 +26,7 @@ def comparison(runs: Sequence[Run], results: Sequence[xr.DataTree]) -> str:
     names = run_names([str(run.path) for run in runs])
     body = (
         section("miub", "MIUB", _miub_table(names, results)),
-        section("scores", "Do they help?", _paired_scores(names, runs, results), _scores(names, runs)),
+        section("scores", "Which answers better?", _paired_scores(names, runs, results)),
         section("maps", "Where they act", *_maps(names, results)),
     )
     head = "".join((*_opening(names, runs, results), contents("".join(body))))
@@ -92,15 +92,6 @@ def _shared_scores(runs: tuple[Run, Run], results: tuple[xr.DataTree, xr.DataTre
         return []
     alike = results[0].attrs.get("tokenizer") == results[1].attrs.get("tokenizer")
     return [score for score in shared_scores(*runs) if alike or score.measure != "CE"]
-
-
-def _scores(names: Sequence[str], runs: Sequence[Run]) -> str:
-    tables = [(name, *scores_table(run)) for name, run in zip(names, runs, strict=True)]
-    rows = [(name, *row) for name, _, rows in tables for row in rows]
-    unscored = ", ".join(name for name, _, rows in tables if not rows)
-    without = f"<p>Not scored: {escape(unscored)}.</p>" if unscored else ""
-    caption = f"All samples of each run. {scores_caption([row[1:] for row in rows])}"
-    return without + (table(("run", *tables[0][1]), rows, n_names=3, caption=caption) if rows else "")
 
 
 def _maps(names: Sequence[str], results: Sequence[xr.DataTree]) -> Iterator[str]:

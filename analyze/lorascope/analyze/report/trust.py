@@ -71,25 +71,19 @@ def _what_js_sees(qualified: xr.DataTree) -> Iterator[str]:
 
 
 def _fidelity(run: Run, qualified: xr.DataTree) -> str:
-    """How far the record can be trusted: js at capture against js from the store, and what rounding swallowed."""
-    attrs, line = qualified.attrs, "not compared"
-    if attrs["js_source"] == "states" and attrs["fidelity_n"]:
-        line = f"JS of the store is that of the capture within {format_number(attrs['fidelity_max'])}"
-    texts = (_fidelity_text(qualified), _swallowed_text(run, attrs["adapter"]))
-    return folded("fidelity", f"<b>Fidelity:</b> {line}", *(f"<p>{text}</p>" for text in texts))
-
-
-def _fidelity_text(qualified: xr.DataTree) -> str:
+    """Compare js at capture with js from the store, and say what the layers' rounding swallowed."""
     attrs = qualified.attrs
     if attrs["js_source"] == "capture":
-        return "JS is the one measured during capture; it isn't computed again from states and compared."
-    if not attrs["fidelity_n"]:
-        return "No token's JS was measured during capture, so there is nothing to compare with."
-    return (
-        "JS computed from the store differs from JS measured in memory during capture by "
-        f"{format_number(attrs['fidelity_median'])} (median) and {format_number(attrs['fidelity_max'])} (largest), "
-        f"relative, over {attrs['fidelity_n']} values."
-    )
+        line = "JS is the one measured during capture; it isn't computed again from states and compared."
+    elif not attrs["fidelity_n"]:
+        line = "no token's JS was measured during capture, so there is nothing to compare with."
+    else:
+        line = (
+            "JS computed from the store differs from JS measured in memory during capture by "
+            f"{format_number(attrs['fidelity_median'])} (median) and {format_number(attrs['fidelity_max'])} (largest), "
+            f"relative, over {attrs['fidelity_n']} values."
+        )
+    return folded("fidelity", f"<b>Fidelity:</b> {line}", f"<p>{_swallowed_text(run, attrs['adapter'])}</p>")
 
 
 def _swallowed_text(run: Run, adapter: str) -> str:
