@@ -10,6 +10,8 @@ from functools import cache
 
 import pytest
 
+from .printed import differing, numbers_of, same, script, words
+from .said import study_smollm2
 from .said.page import ROOT, Saying, changed, holds, missing, numbers, plain, problems, quoted, said, unheld
 
 PAGES = {
@@ -72,3 +74,25 @@ def test_an_equation_is_computed_as_printed() -> None:
     assert holds("(ln 2)² = 0.48", {})
     assert not holds("(ln 2)² = 0.49", {})
     assert holds("f(t) = t ln(2t/(1 + t))", {"f(t)": 3 * 0.405465108108, "t": 3.0})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "path"),
+    [("paper-audit.md", "study/paper_audit/paper_numbers.py"), ("study-smollm2.md", "benchmarks/study_numbers.py")],
+)
+def test_a_page_holds_what_its_script_prints(page: str, path: str) -> None:
+    text = script(path).report()
+    assert len(words(numbers_of(page))) > 1000
+    assert differing(numbers_of(page), text) == []
+
+
+def test_the_comparison_can_fail() -> None:
+    assert not same("0.29430", "0.29437")
+    assert not same("open", "1")
+    assert same("1.57720e-14", "1.577201e-14")
+
+
+def test_what_the_text_says_of_the_first_study_is_in_its_numbers() -> None:
+    text = plain((ROOT / "docs/study-smollm2.md").read_text().partition("\n## Numbers\n")[0])
+    assert [saying.text for saying in missing(text, study_smollm2.sayings())] == []

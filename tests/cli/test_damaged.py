@@ -28,22 +28,6 @@ def test_lost_rows_are_not_called_uncaptured(capsys: pytest.CaptureFixture[str],
     assert "1 rows of this run were lost since it was finished." in (tmp_path / "run.html").read_text()
 
 
-@pytest.mark.parametrize("words", [["miub", "--out", "file/x.zarr"], ["report", "--out", "file/x.html"]])
-def test_a_result_that_could_not_be_saved_is_refused_before_the_work(
-    capsys: pytest.CaptureFixture[str],
-    many_rows: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    words: list[str],
-) -> None:
-    (tmp_path / "file").write_text("mine")
-    monkeypatch.chdir(tmp_path)
-    assert main([words[0], str(many_rows), *words[1:]]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert f"`{words[2]}` can't be made: `{tmp_path / 'file'}` is a file; name another place" in err
-
-
 def test_of_many_problems_some_are_shown_and_the_others_counted(
     capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

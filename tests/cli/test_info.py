@@ -157,12 +157,3 @@ def test_runs_that_keep_less(capsys: pytest.CaptureFixture[str], many_rows: Path
     out = told(capsys, run)
     assert ("adapted, sample, in 1 of 2 rows" in out) == (states == "sample")
     assert ("no factors kept" in out) == (states == "none")
-
-
-def test_no_run_is_a_mistake(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["info", str(tmp_path / "nothing")]) == 2
-    assert "doesn't exist; name a run that `lorascope capture` wrote" in capsys.readouterr().err
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other/notes.txt").write_text("mine")
-    assert main(["info", str(tmp_path / "other")]) == 2
-    assert "holds no Zarr store" in capsys.readouterr().err

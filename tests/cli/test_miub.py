@@ -134,12 +134,6 @@ def test_runs_of_other_data_are_shown_unpaired(
     assert "share 0 whole samples" in out
 
 
-def test_processes_give_the_same_screen(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
-    code, out, _ = run(capsys, many_rows, "--scheduler", "synchronous")
-    again = run(capsys, many_rows, "--workers", 2)
-    assert (code, out) == again[:2]
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
