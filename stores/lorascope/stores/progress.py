@@ -1,10 +1,10 @@
-"""Progress of long work, as it is told to whoever waits for it."""
+"""Progress of long work, as a function that the caller passes in."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """A function that is told how far the work is; library code calls it and never draws."""
+    """A function that library code calls as its work goes on; the library itself never draws."""
 
     def __call__(self, done: int, total: int, part: str = "") -> None:
-        """So much of the total is done, of a part of the work where it has several; or what else is told of it."""
+        """Report what is done of the total, of a part of the work where it has several; `part` may also be a notice."""

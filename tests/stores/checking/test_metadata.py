@@ -65,7 +65,7 @@ def test_changed_root_is_found_and_not_gone_on_with(make_run: Any) -> None:
     assert found_in(run.path) == ["zarr.json", "fingerprint"]
     run.writer.write_row(2, run.blocks[2])
     before = (run.path / "zarr.json").read_bytes()
-    words = "can't be gone on with: 'zarr.json' isn't what was written: its digest differs; put that file back, or"
+    words = "can't be resumed: 'zarr.json' isn't what was written: its digest differs; put that file back, or"
     for go_on_with in (lambda: resume_run(run.path), lambda: run.writer.finish({})):
         with pytest.raises(StoreError, match=words):
             go_on_with()

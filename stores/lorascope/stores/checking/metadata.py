@@ -12,8 +12,8 @@ from ..reading.digests import combine
 from ..reading.root import Root, own_paths, read_documents, root_problem
 
 OLDER = (
-    "the root is older than its digest: whether attributes such as parameter counts, weight hashes and settings, and "
-    "metadata that were changed in a node and in the root alike, are those that were written can't be told"
+    "this run was written before roots had a digest, so changes of attributes such as parameter counts, weight hashes "
+    "and settings, and of metadata in a node and in the root alike, can't be found"
 )
 
 

@@ -96,9 +96,7 @@ def require_sealed(root: Root) -> None:
     """Raise StoreError where the root isn't what its writer put there; older ones have no digest that could tell."""
     problem = root_problem(root)
     if problem is not None:
-        raise StoreError(
-            f"`{root.place.name}` can't be gone on with: {problem}; put that file back, or name a new folder"
-        )
+        raise StoreError(f"`{root.place.name}` can't be resumed: {problem}; put that file back, or name a new folder")
 
 
 def root_problem(root: Root) -> str | None:

@@ -1,1 +1,1 @@
-"""A run made or gone on with: whole rows, each committed by its digest."""
+"""Writing a run, new or resumed: whole rows, each committed by its digest."""
