@@ -9,7 +9,7 @@ import pytest
 
 from lorascope.analyze.fits.design import Design, applied, determined
 from lorascope.analyze.fits.laws import BOUNDS
-from lorascope.analyze.fits.table import LARGEST_POWER, make_design
+from lorascope.analyze.fits.table import LARGEST_POWER
 
 from .simulated import simulate_study
 
@@ -155,18 +155,6 @@ def test_cells_without_a_response_drop_out_with_a_note(design_of: DesignOf) -> N
 # What is refused.
 
 
-@pytest.mark.parametrize("name", ["y", "N", "R", "group"])
-def test_a_column_that_is_not_there(design_of: DesignOf, name: str) -> None:
-    words = f"the table has no column {name!r}; it has 'group', 'N'" if name in "yR" else f"no column {name!r}; it has"
-    frame = study().drop(columns=name)
-    refused(design_of, frame, words, N="N", R="R", groups=["group"])
-
-
-def test_a_column_that_is_there_twice(design_of: DesignOf) -> None:
-    frame = pd.concat([study(), study()[["N"]]], axis=1)
-    refused(design_of, frame, "the table has 2 columns 'N'; it has 'group', 'N'", R="R", D=None)
-
-
 @pytest.mark.parametrize(
     ("column", "value", "words"),
     [
@@ -190,16 +178,6 @@ def test_response_below_zero_needs_absolute_residuals(design_of: DesignOf) -> No
     assert design_of(frame, residuals="absolute").y[4] == -0.5
     for options in ({"residuals": "log"}, {"law": "log-log"}, {"law": "log-log", "residuals": "absolute"}):
         refused(design_of, frame, "column 'y' is -0.5 in row 4; it must be above zero", **options)
-
-
-def test_tables_that_are_none(design_of: DesignOf) -> None:
-    with pytest.raises(TypeError, match="`frame` is a dict; give a pandas DataFrame, one row a cell"):
-        make_design(
-            {"y": [1.0]}, "y", "N", None, None, groups=[], offsets=[], share=None, repeat=None, law="log",
-            residuals="relative",
-        )  # fmt: skip
-    refused(design_of, study().iloc[:0], "the table has no rows")
-    refused(design_of, study().assign(y=np.nan), "no row of the table has a value in 'y'")
 
 
 @pytest.mark.parametrize(

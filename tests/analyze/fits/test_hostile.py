@@ -61,17 +61,6 @@ def test_groups_that_only_slashes_tell_apart() -> None:
     assert group_labels(frame.iloc[:1], ["hub", "model"]).tolist() == ["hf/llama/x"]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"groups": None}, "`groups` is None; give a sequence of columns, which may be empty"),
-    ],
-)
-def test_settings_that_are_none(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        fitted(study(), **options)
-
-
 @pytest.mark.parametrize("n_draws", [0, -1, 1.5, True])
 def test_draws_that_are_none(n_draws: Any) -> None:
     with pytest.raises(ValueError, match="`n_draws` is .*; give a whole number of at least 1"):
