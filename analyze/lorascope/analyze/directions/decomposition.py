@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
@@ -13,7 +13,7 @@ from lorascope.stores.progress import Progress
 from lorascope.stores.reading.source import Source
 from lorascope.stores.reading.walk import RowBlock, walk_rows
 
-from .top_tokens import TopTokens, strongest
+from .top_tokens import strongest
 
 N_TOP = 10
 NEGLIGIBLE = 1e-13
@@ -55,10 +55,12 @@ def directions_of(
     ranks = {source.component: source.delta.rows.shape[1] for source in sources}
     halves = {name: np.zeros((2, rank, rank)) for name, rank in ranks.items()}
     n_rows, n_not_finite = Counter[str](), Counter[str]()
-    grams = walk_rows(
-        sources, ["factor"], tokens=used, function=_row_grams, n_threads=n_workers, progress=partial(on_walk, 0)
-    )
-    for row_grams in grams:
+
+    def grams(block: RowBlock) -> dict[str, tuple[np.ndarray, int]]:
+        return {name: gram(z) for name, z in block.factor.items()}
+
+    options: dict[str, Any] = {"tokens": used, "n_threads": n_workers, "progress": partial(on_walk, 0)}
+    for row_grams in walk_rows(sources, ["factor"], function=grams, **options):
         for name, (row_gram, n_broken) in row_grams.items():
             halves[name][n_rows[name] % 2] += row_gram
             n_rows[name] += 1
@@ -70,23 +72,13 @@ def directions_of(
     rotations = [whole[0] for whole, *_ in rotated]
     tops = strongest(sources, rotations, used, n_top, n_workers, partial(on_walk, 1))
     every = []
-    for source, (whole, *parts), top in zip(sources, rotated, tops, strict=True):
-        shares = np.stack([share for _, share, _ in parts])
+    for source, ((rotation, share, axes), *parts), top in zip(sources, rotated, tops, strict=True):
+        shares = np.stack([part[1] for part in parts])
         half_share = shares if n_rows[source.component] > 1 else np.full_like(shares, np.nan)
-        every.append(_signed(*whole, top, n_not_finite[source.component], half_share))
+        sign = np.where(top.score[:, :1] < 0, np.float32(-1), np.float32(1))  # makes the largest |score| positive
+        n_broken = n_not_finite[source.component]
+        every.append(Directions(rotation * sign, share, axes * sign, top.token, top.score * sign, n_broken, half_share))
     return every
-
-
-def _row_grams(block: RowBlock) -> dict[str, tuple[np.ndarray, int]]:
-    return {name: gram(z) for name, z in block.factor.items()}
-
-
-def _signed(
-    rotation: np.ndarray, share: np.ndarray, axes: np.ndarray, top: TopTokens, n: int, half_share: np.ndarray
-) -> Directions:
-    """Directions with the sign that makes the largest |score| positive."""
-    sign = np.where(top.score[:, :1] < 0, np.float32(-1), np.float32(1))
-    return Directions(rotation * sign, share, axes * sign, top.token, top.score * sign, n, half_share)
 
 
 def n_holding(share: Float64[np.ndarray, " direction"], least: float) -> int:
