@@ -1,1 +1,1 @@
-"""What matters for the next token: ablation, and the measures compared with it."""
+"""Importance of components for the next token: ablation, and the measures compared with it."""

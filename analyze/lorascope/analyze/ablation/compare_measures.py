@@ -1,4 +1,4 @@
-"""Which measure of a component predicts what taking out its delta does to the model's next token."""
+"""Comparison of measures: which predicts what taking out a component's delta does to the model's next token."""
 
 import json
 from collections.abc import Mapping

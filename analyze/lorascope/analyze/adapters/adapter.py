@@ -1,4 +1,4 @@
-"""What a LoRA adapter's weights say by themselves: no data, no model, no torch."""
+"""Sizes and ranks of a LoRA adapter's weights, without data, model or torch."""
 
 import hashlib
 import json

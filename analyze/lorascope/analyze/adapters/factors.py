@@ -59,7 +59,7 @@ class Branch(NamedTuple):
     down: StoredTensor
     up: StoredTensor
     beside: frozenset[str]
-    """What else there is: `B_bias`, `magnitude_vector` (DoRA rescales what comes out), or `embedding`."""
+    """Further tensors of the layer: `B_bias`, `magnitude_vector` (DoRA rescales what comes out), or `embedding`."""
 
 
 def read_keys(folder: Path) -> dict[str, StoredTensor]:

@@ -1,4 +1,4 @@
-"""How an adapter was set up, as far as it decides the change of a layer's weight."""
+"""Settings of an adapter, as far as it decides the change of a layer's weight."""
 
 import math
 import re

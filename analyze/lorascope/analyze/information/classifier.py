@@ -1,4 +1,4 @@
-"""How far the joint distribution of two sides lies from the product, by a classifier that tells their rows apart."""
+"""Distance of the joint distribution of two sides from the product, by a classifier that tells their rows apart."""
 
 import math
 from typing import Any
@@ -66,9 +66,9 @@ def classifier_js(
     losses = np.empty(len(x))
     for fitting in (first, ~first):
         own, is_direction = _parted(labels[fitting], seed)
-        directions, seen = np.flatnonzero(fitting)[is_direction], np.flatnonzero(fitting)[~is_direction]
+        directions, training = np.flatnonzero(fitting)[is_direction], np.flatnonzero(fitting)[~is_direction]
         u, v = _coordinates(x, y, directions)
-        model = _fitted(*_features(u[seen], v[seen], own[~is_direction], rng))
+        model = _fitted(*_features(u[training], v[training], own[~is_direction], rng))
         features = _features(u[~fitting], v[~fitting], labels[~fitting], rng)
         joint, product = (model.decision_function(rows) for rows in features)
         joint, product = joint.clip(-most, most), product.clip(-most, most).reshape(-1, N_PARTNERS)

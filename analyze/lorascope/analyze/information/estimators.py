@@ -146,12 +146,12 @@ def evaluate(pairs: Pairs, names: Sequence[str], settings: Settings, *, strict: 
     The panel is its members' largest. Unless it is to be strict, what an estimator refuses is NaN.
     """
     seen_pairs = {"values": pairs}
-    seen = {ESTIMATORS[name].sees for name in names if name in ESTIMATORS}
-    if seen != {"values"}:
+    transforms = {ESTIMATORS[name].sees for name in names if name in ESTIMATORS}
+    if transforms != {"values"}:
         sides, seeds = (pairs.x, pairs.y), (2 * settings.seed, 2 * settings.seed + 1)
         scores = [normal_scores(side, seed=seed) for side, seed in zip(sides, seeds, strict=True)]
         seen_pairs["scores"] = pairs._replace(x=scores[0], y=scores[1])
-        if "tempered" in seen:
+        if "tempered" in transforms:
             x, y = (tempered(*side, seed=seed) for *side, seed in zip(sides, scores, seeds, strict=True))
             seen_pairs["tempered"] = pairs._replace(x=x, y=y)
     values = dict.fromkeys(names, math.nan)

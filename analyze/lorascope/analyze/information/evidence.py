@@ -49,7 +49,7 @@ DRIFT = 0.02
 AGREEMENT = 0.05
 """Nats beyond the noise up to which two members of the panel say the same."""
 FARTHEST = 0.05, 0.1
-"""How far an end of the interval of a value that is `ok` may lie from it: nats, or a share of it, whichever is more."""
+"""Largest distance of an interval's end from a value that is `ok`: nats, or a share of it, whichever is more."""
 RESOLUTION = 0.2
 """Share of the ranks, along every coordinate of both sides, in which k neighbours lie if they are to see everything."""
 

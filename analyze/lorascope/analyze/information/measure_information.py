@@ -163,21 +163,21 @@ def export_pairs(
     )  # fmt: skip
     sources = _chosen_sources(run, adapter, components)
     pairs = _computed(component_pairs, sources, plan, scheduler, n_workers, progress)
-    found = {source.component: one for source, one in zip(sources, pairs, strict=True)}
-    return _write_pairs(target, found, provenance(run, adapter, plan))
+    by_component = {source.component: part for source, part in zip(sources, pairs, strict=True)}
+    return _write_pairs(target, by_component, provenance(run, adapter, plan))
 
 
-def _write_pairs(path: Path, found: Mapping[str, ComponentPairs], about: dict[str, Any]) -> dict[str, str]:
-    left_out = {name: pairs.why for name, pairs in found.items() if pairs.why}
+def _write_pairs(path: Path, by_component: Mapping[str, ComponentPairs], about: dict[str, Any]) -> dict[str, str]:
+    left_out = {name: pairs.why for name, pairs in by_component.items() if pairs.why}
     arrays: dict[str, np.ndarray] = {}
-    for name, one in found.items():
+    for name, part in by_component.items():
         if name not in left_out:
-            sides = {"x": one.pairs.x, "y": one.pairs.y, "sample": one.pairs.groups_x, "token": one.tokens}
+            sides = {"x": part.pairs.x, "y": part.pairs.y, "sample": part.pairs.groups_x, "token": part.tokens}
             arrays |= {f"{name}/{key}": values for key, values in sides.items()}
     if not arrays:
         first, why = next(iter(left_out.items()))
         raise ValueError(f"no states can be projected; the first are those of {first}: {why}")
-    arrays["components"] = np.array([name for name in found if name not in left_out])
+    arrays["components"] = np.array([name for name in by_component if name not in left_out])
     arrays["about"] = np.array(json.dumps({**about, "left_out": left_out}))
     with atomic_write(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
@@ -203,7 +203,12 @@ def _computed(
     components = np.empty(len(sources), object)
     components[:] = list(sources)
     lazy = da.map_blocks(
-        _one, da.from_array(components, chunks=1), dtype=object, meta=np.empty(0, object), function=function, plan=plan
+        _compute_component,
+        da.from_array(components, chunks=1),
+        dtype=object,
+        meta=np.empty(0, object),
+        function=function,
+        plan=plan,
     )
     n_done = 0
 
@@ -217,7 +222,7 @@ def _computed(
         return list(pool.compute(lazy, done))
 
 
-def _one(sources: np.ndarray, *, function: Callable[[Source, Plan], Any], plan: Plan) -> np.ndarray:
+def _compute_component(sources: np.ndarray, *, function: Callable[[Source, Plan], Any], plan: Plan) -> np.ndarray:
     keep_one_blas_thread()
     out = np.empty(1, object)
     out[0] = function(sources[0], plan)

@@ -1,4 +1,4 @@
-"""What is done with each component of a run, and with which tokens: every mistake in words, before any work."""
+"""Plan of what is done with each component of a run, and with which tokens; mistakes are refused before any work."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args

@@ -1,4 +1,4 @@
-"""Where tasks run: threads of this machine, any scheduler of Dask, or a cluster."""
+"""Workers that tasks run on: threads of this machine, any scheduler of Dask, or a cluster."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator

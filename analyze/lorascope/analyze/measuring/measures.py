@@ -1,4 +1,4 @@
-"""What can be measured of a token at a component: names, definitions, units, sources."""
+"""Measures of a token at a component: names, definitions, units, sources."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

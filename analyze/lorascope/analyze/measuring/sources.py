@@ -1,4 +1,4 @@
-"""What a task reads: one component of a run, a row at a time, and the weights that make its delta."""
+"""Sources that a task reads: one component of a run, a row at a time, and the weights that make its delta."""
 
 from functools import lru_cache
 from typing import NamedTuple

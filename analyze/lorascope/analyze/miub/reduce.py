@@ -88,7 +88,7 @@ class SampleSums:
         self._some = np.flatnonzero(stops > starts)  # a sample of which no token was captured has no value
         self._starts = starts[self._some]
         self._weights = measured["weight"].values
-        self._counted = np.where(_wanted(measured, run, reduction), self._weights, 0.0)
+        self._counted = np.where(_counted_tokens(measured, run, reduction), self._weights, 0.0)
         self._convert = UNITS[unit].convert
         self._is_sum = reduction == "sum"
         self._sums = np.zeros((len(self._some), measured.sizes["component"]))
@@ -119,11 +119,11 @@ def usable_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.n
     some = np.flatnonzero(stops > starts)
     usable = np.zeros(len(starts), bool)
     usable[some] = np.logical_and.reduceat(run.committed.values, starts[some])
-    usable[some] &= np.logical_or.reduceat(_wanted(measured, run, reduction), starts[some])
+    usable[some] &= np.logical_or.reduceat(_counted_tokens(measured, run, reduction), starts[some])
     return usable
 
 
-def _wanted(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
+def _counted_tokens(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
     """Bool (token,): tokens that count, before a sample's weights."""
     counts = np.asarray(measured["counted"].values)
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values

@@ -1,1 +1,1 @@
-"""What a result is: labelled arrays with errors, files to keep them in, and how their numbers are printed."""
+"""Results: labelled arrays with errors, files to keep them in, and how their numbers are printed."""

@@ -3,7 +3,7 @@
 from typing import Literal
 
 Reduction = Literal["mean", "sum", "last", "answer"]
-"""How the numbers of a sample's tokens become one number at a component."""
+"""Reductions of a sample's tokens to one number at a component."""
 Unit = Literal["nat", "bit", "sqrt"]
 """Units of js; `sqrt` is the root of nats."""
 Residual = Literal["relative", "log", "absolute"]

@@ -1,4 +1,4 @@
-"""How well the data of a run is answered, with and without the adapter."""
+"""Scores of the answers to a run's data, with and without the adapter."""
 
 import math
 from collections.abc import Iterator

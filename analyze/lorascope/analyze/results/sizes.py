@@ -1,4 +1,4 @@
-"""What a run takes, in memory and on disk."""
+"""Sizes of a run's parts, in memory and on disk."""
 
 import math
 from pathlib import PurePosixPath

@@ -1,4 +1,4 @@
-"""Where a result may be saved, looked at before any work."""
+"""Places where a result may be saved, checked before any work."""
 
 import os
 from collections.abc import Mapping

@@ -168,10 +168,10 @@ def _write_js(group: zarr.Group, run: Run, measured: xr.Dataset) -> dict[str, fl
         stored = _create(group, "js", sizes, "float32", chunks=(CHUNK_TOKENS, n_components))
     sums = SampleSums(measured, run, "mean", unit="nat")
     step = max(1, -(-js.size // SCALE_VALUES))
-    seen = np.empty((-(-run.n_tokens // step), js.shape[1]), np.float32)
+    sampled = np.empty((-(-run.n_tokens // step), js.shape[1]), np.float32)
     for tokens, block in token_blocks(js):
         sums.add(tokens, block)
-        seen[-(-tokens.start // step) : -(-tokens.stop // step)] = block[-tokens.start % step :: step]
+        sampled[-(-tokens.start // step) : -(-tokens.stop // step)] = block[-tokens.start % step :: step]
         if stored is not None:
             whole = np.full((len(block), n_components), np.nan, np.float32)
             whole[:, measured["place"].values] = block
@@ -179,9 +179,9 @@ def _write_js(group: zarr.Group, run: Run, measured: xr.Dataset) -> dict[str, fl
     miub = sums.values().sum(axis=1)
     miub[~usable_samples(measured, run, "mean")] = np.nan
     _create(group, "miub", {"sample": len(miub)}, "float64")[:] = miub
-    is_there = np.isfinite(seen)
-    by_token = seen.sum(axis=1, where=is_there, dtype=np.float64)
-    return {"js": _quantile(seen[is_there]), "token": _quantile(by_token[is_there.any(axis=1)])}
+    is_there = np.isfinite(sampled)
+    by_token = sampled.sum(axis=1, where=is_there, dtype=np.float64)
+    return {"js": _quantile(sampled[is_there]), "token": _quantile(by_token[is_there.any(axis=1)])}
 
 
 def _quantile(values: np.ndarray) -> float:

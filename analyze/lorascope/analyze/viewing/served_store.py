@@ -1,4 +1,4 @@
-"""What may be given out of a store: its own nodes and chunks, by the names and sizes that its metadata allow."""
+"""Files of a store that may be served: its own nodes and chunks, by the names and sizes that its metadata allow."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What an adapter's mean delta says in words: the tokens that it promotes and suppresses, against a null."""
+"""Words of an adapter's mean delta: the tokens that it promotes and suppresses, against a null."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
