@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .read_study import read_study
     from .results.cells import length_cells, prompt_cells, study_cells
     from .results.study_results import study_results
-    from .results.tables import datasets_table, information_table, lengths_table, prompts_table, texts_table, wide
+    from .results.tables import datasets_table, information_table, lengths_table, prompts_table, texts_table
     from .results.units import read_units
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "study_cells",
     "study_results",
     "texts_table",
-    "wide",
     "write_study_report",
 ]
 

@@ -14,7 +14,6 @@ from lorascope.study.results.tables import (
     lengths_table,
     prompts_table,
     texts_table,
-    wide,
 )
 from lorascope.study.results.units import UnitResult
 
@@ -51,16 +50,6 @@ def test_table_1_is_that_of_plain_pandas(study: Path, units: list[UnitResult]) -
         assert row.unit == {"ACC": "share", "CE": "nat/token", "MIUB": "nat"}[row.metric]
 
 
-def test_the_paper_s_layout(units: list[UnitResult]) -> None:
-    table = datasets_table(study_cells(units))
-    laid = wide(table, "dataset")
-    assert laid.columns.tolist() == ["dataset", "model", "metric", *COLUMNS]
-    assert laid["r8"].tolist() == laid["share1"].tolist()
-    cell = table[(table["dataset"] == "arce") & (table["metric"] == "CE") & (table["setting"] == "share2")]
-    assert laid.set_index(["dataset", "metric"]).loc[("arce", "CE"), "share2"] == cell["value"].item()
-    assert len(wide(table.iloc[:0], "dataset")) == 0
-
-
 def test_seeds_are_averaged_and_said(seeds: list[UnitResult]) -> None:
     cells = study_cells(seeds)
     table = datasets_table(cells)
@@ -89,7 +78,6 @@ def test_what_isnt_there_is_empty_and_counted(tmp_path: Path) -> None:
     assert empty["setting"].unique().tolist() == ["r32"]
     assert empty["n_items"].eq(0).all()
     assert len(empty) == 9
-    assert wide(table, "dataset").isna().sum().sum() == 9
 
 
 def test_models_stand_beside_each_other(tmp_path: Path) -> None:

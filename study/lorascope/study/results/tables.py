@@ -200,16 +200,6 @@ def information_table(cells: pd.DataFrame, units: Sequence[UnitResult]) -> pd.Da
     return table
 
 
-def wide(table: pd.DataFrame, key: str) -> pd.DataFrame:
-    """The paper's layout of one of these tables: values with a column a setting, empty where nothing was measured."""
-    names = [key, "model", "metric"]
-    values = table.pivot(index=names, columns="setting", values="value")
-    order = pd.MultiIndex.from_frame(table[names].drop_duplicates())
-    values = values.reindex(index=order, columns=list(dict.fromkeys(table["setting"]))).reset_index()
-    values.columns.name = None
-    return values
-
-
 def with_sizes(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     """A table with the sizes of its settings, from cells that are laid out."""
     sizes = cells.drop_duplicates(["model", "column"])[["model", "column", "N", "N_non_embedding", "share", "R"]]
