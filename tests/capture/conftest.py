@@ -3,7 +3,7 @@
 import copy
 import json
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,16 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def kernel() -> Iterator[Callable[..., Any]]:
+    """Call a function of `fused` by its name in triton's interpreter: one process for all tests."""
+    pytest.importorskip("triton", reason="the GPU kernel needs triton, which is on PyPI for Linux on x86-64")
+    from .recording.test_fused import interpreter
+
+    with interpreter() as run:
+        yield run
 
 
 @pytest.fixture(scope="session")

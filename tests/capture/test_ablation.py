@@ -17,8 +17,9 @@ from lorascope.capture.samples.batches import pad, plan_batches
 from lorascope.capture.samples.encode import encode_items
 from lorascope.stores import Run, open_run, verify
 
+from ..marks import slow_but
 from .recorded import adapt
-from .test_models import BERT, DECODERS
+from .recording.test_models import BERT, DECODERS
 
 BATCH_TOKENS = 300
 CASES: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -70,7 +71,7 @@ def without(model: Any, paths: list[str]) -> Any:
     return plain
 
 
-@pytest.mark.parametrize("stream", ["adapted", "pair"])
+@pytest.mark.parametrize("stream", slow_but(["adapted", "pair"], "adapted"))
 @pytest.mark.parametrize("case", CASES)
 def test_it_is_that_of_models_from_which_the_part_was_removed(
     case: str, stream: str, tiny_items: Any, tiny_tokenizer: Any, log_probabilities: Any, tmp_path: Path
@@ -137,7 +138,7 @@ def test_a_share_of_the_batches_and_nothing_else_changes(go: Any, content: Any, 
     assert run.attributes["provenance"]["settings"]["ablate_share"] == 0.3
 
 
-@pytest.mark.parametrize("stream", ["adapted", "pair"])
+@pytest.mark.parametrize("stream", slow_but(["adapted", "pair"], "adapted"))
 def test_a_capture_that_goes_on_measures_the_same(go: Any, content: Any, tmp_path: Path, stream: str) -> None:
     """Batches lie across rows, and are taken again for what is missing."""
     settings = {"ablate": "kinds", "ablate_share": 0.7, "stream": stream}

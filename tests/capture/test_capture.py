@@ -5,8 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,44 +21,22 @@ from lorascope.capture.samples.batches import pad, plan_batches
 from lorascope.capture.samples.encode import encode_items
 from lorascope.stores import Run, StoreError, open_run, verify
 
-from .recorded import adapt
-
-
-@contextmanager
-def outputs_of(model: Any) -> Iterator[dict[str, torch.Tensor]]:
-    """What each LoRA layer, and each frozen layer in it, puts out: hooks of the test's own."""
-    seen: dict[str, torch.Tensor] = {}
-
-    def keep(name: str) -> Callable[..., None]:
-        return lambda module, args, output: seen.__setitem__(name, output.clone())
-
-    handles = [
-        handle
-        for path, layer in lora_layers(model).items()
-        for handle in (
-            layer.register_forward_hook(keep(path)),
-            layer.base_layer.register_forward_hook(keep(f"{path}/base")),
-        )
-    ]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
+from .recorded import adapt, outputs_of
 
 
 def forward_again(
     model: Any, run: Run, tokenizer: Any, items: Any
-) -> Iterator[tuple[slice, torch.Tensor, dict[str, torch.Tensor], Any]]:
-    """Each batch of the run once more: its place on the token axis, its mask, all outputs, and logits."""
+) -> Iterator[tuple[slice, torch.Tensor, dict[str, torch.Tensor], torch.Tensor]]:
+    """Each batch of the run once more: place on the token axis, mask, outputs of layers and head, and token ids."""
     samples = encode_items(items, tokenizer, max_length=256, window_tokens=64)
     batch_tokens = run.attributes["provenance"]["settings"]["batch_tokens"]
     starts = np.concatenate([[0], run.samples["token_stop"].values])
+    paths = ["lm_head", *(path for layer in lora_layers(model) for path in (layer, f"{layer}.base_layer"))]
     for batch in plan_batches([len(s.token_ids) for s in samples], batch_tokens=batch_tokens):
         input_ids, mask = pad(samples[batch])
-        with outputs_of(model) as seen, torch.inference_mode():
-            logits = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
-        yield slice(int(starts[batch.start]), int(starts[batch.stop])), mask.bool(), seen, (logits, input_ids)
+        inputs: Any = {"input_ids": input_ids, "attention_mask": mask, "use_cache": False}
+        outputs = {path: out.unflatten(0, mask.shape) for path, out in outputs_of(model, inputs, paths).items()}
+        yield slice(int(starts[batch.start]), int(starts[batch.stop])), mask.bool(), outputs, input_ids
 
 
 def test_float32_base_plus_delta_is_the_layers_output_bit_for_bit(
@@ -72,7 +49,7 @@ def test_float32_base_plus_delta_is_the_layers_output_bit_for_bit(
         n_batches += 1
         for path, layer in layers.items():
             base = torch.from_numpy(run.base(path)[tokens].values)
-            assert torch.equal(base, seen[f"{path}/base"][mask])
+            assert torch.equal(base, seen[f"{path}.base_layer"][mask])
             # Rebuilt in the captured batch shape, padding included: a matrix product's bits depend on its shape.
             factor = torch.zeros(*mask.shape, 4)
             factor[mask] = torch.from_numpy(run.factor(path)[tokens].values)
@@ -94,7 +71,7 @@ def test_half_precision_base_is_bit_identical(
     model = attach_adapter(copy.deepcopy(tiny_model).to(dtype), tiny_adapter)
     for tokens, mask, seen, _ in forward_again(model, run, tiny_tokenizer, tiny_items):
         for path in run.component_paths:
-            expected = seen[f"{path}/base"][mask]
+            expected = seen[f"{path}.base_layer"][mask]
             assert expected.dtype == dtype
             assert torch.equal(torch.from_numpy(run.base(path)[tokens].values), expected.float())
             # base + delta, rounded as the layer rounds, is the layer's output; a sum on a tie may fall either way.
@@ -120,8 +97,8 @@ def test_nll_and_token_table_follow_the_models_logits(
     make: Any, adapted: Any, tiny_tokenizer: Any, tiny_items: Any
 ) -> None:
     run = make(batch_tokens=200)
-    for tokens, mask, _, (logits, input_ids) in forward_again(adapted, run, tiny_tokenizer, tiny_items):
-        expected = -torch.log_softmax(logits.double()[:, :-1], -1).gather(-1, input_ids[:, 1:, None])[..., 0]
+    for tokens, mask, seen, input_ids in forward_again(adapted, run, tiny_tokenizer, tiny_items):
+        expected = -torch.log_softmax(seen["lm_head"].double()[:, :-1], -1).gather(-1, input_ids[:, 1:, None])[..., 0]
         whole = torch.full(mask.shape, torch.nan, dtype=torch.float64)
         whole[:, 1:] = expected
         np.testing.assert_allclose(run.tokens["nll"].values[tokens], whole[mask].numpy(), rtol=1e-5, atol=1e-6)
@@ -242,16 +219,11 @@ def test_zero_adapter_is_refused_unless_asked_for(make: Any, adapted: Any, tmp_p
     assert (run.js().values == 0).all()
 
 
-def test_merged_and_disabled_adapters_are_refused(make: Any, adapted: Any, tmp_path: Path) -> None:
+def test_merged_model_is_left_untouched(make: Any, adapted: Any, tmp_path: Path) -> None:
+    """PEFT would unmerge it on the way, with rounding."""
     adapted.base_model.disable_adapter_layers()
     refuse(make, tmp_path, AdapterError, "disabled", model=adapted)
     adapted.base_model.enable_adapter_layers()
-    adapted.merge_adapter()
-    refuse(make, tmp_path, AdapterError, "merged", model=adapted)
-
-
-def test_merged_model_is_left_untouched(make: Any, adapted: Any, tmp_path: Path) -> None:
-    """PEFT would unmerge it on the way, with rounding."""
     adapted.merge_adapter()
     before = {name: parameter.clone() for name, parameter in adapted.named_parameters()}
     refuse(make, tmp_path, AdapterError, "merged", model=adapted, stream="pair")
@@ -327,18 +299,6 @@ def test_queue_too_small_is_refused_before_anything_is_scored(make: Any, tmp_pat
     refuse(make, tmp_path, ValueError, "`queue` is 1000 bytes, but a batch fills", queue="1kB", progress=told)
 
 
-def bypass(layer: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    original = layer.forward
-    layer.forward = lambda x, *args, **kwargs: change(original(x, *args, **kwargs))
-
-
-def test_output_that_is_not_a_number_is_caught(make: Any, adapted: Any) -> None:
-    layers = lora_layers(adapted)
-    bypass(layers["model.layers.1.mlp.down_proj"], lambda out: out * torch.nan)
-    with pytest.raises(CaptureError, match="output of 'model.layers.1.mlp.down_proj' isn't its base plus delta"):
-        make(model=adapted, score=False)
-
-
 def test_layer_that_sees_tokens_in_another_order_is_caught(make: Any, adapted: Any, tmp_path: Path) -> None:
     """Time before batch, as some models have it: every number is right, and would stand under the wrong token."""
     mlp = adapted.base_model.model.model.layers[0].mlp
@@ -370,29 +330,6 @@ def test_layer_that_goes_past_its_modules_is_caught_by_the_probe(make: Any, adap
     refuse(
         make, tmp_path, CaptureError, "hook on the base of 'model.layers.0.mlp.up_proj' fired 0 times", model=adapted
     )
-
-
-def test_layer_that_runs_twice_is_caught_by_the_probe(make: Any, adapted: Any, tmp_path: Path) -> None:
-    layer: Any = lora_layers(adapted)["model.layers.0.mlp.up_proj"]
-    original = layer.forward
-
-    def twice(x: torch.Tensor) -> torch.Tensor:
-        original(x)
-        return original(x)
-
-    layer.forward = twice
-    refuse(make, tmp_path, CaptureError, "fired 2 times in one pass, not once", model=adapted)
-
-
-def test_module_that_stays_in_training_mode_is_caught(make: Any, adapted: Any, tmp_path: Path) -> None:
-    stubborn = adapted.base_model.model.model.layers[0].mlp
-    stubborn.train()
-    stubborn.eval = lambda: stubborn
-    type(stubborn).train = lambda self, mode=True: self
-    try:
-        refuse(make, tmp_path, CaptureError, "stays in training mode after `eval\\(\\)`", model=adapted)
-    finally:
-        del type(stubborn).train
 
 
 @pytest.mark.parametrize(
@@ -433,6 +370,7 @@ KILLED = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_killed_capture_leaves_whole_rows(
     tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, tmp_path: Path
 ) -> None:

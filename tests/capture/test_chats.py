@@ -22,6 +22,7 @@ from lorascope.stores import Run, verify
 from lorascope.stores.format.tables import ROLES
 
 from ..chats import chat_tokenizer
+from ..marks import slow_but
 from ..tiny import llama, save_model
 
 pytestmark = [
@@ -127,7 +128,7 @@ def row_arrays(run: Run) -> dict[str, np.ndarray]:
     return {name: node[...] for name, node in found.members(None) if isinstance(node, zarr.Array) and name not in names}
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", slow_but(PUBLISHED, "llama3"))
 def test_fifty_conversations_from_memory_are_those_of_their_file(name: str, tmp_path: Path) -> None:
     chats, tokenizer = dialogues(50), chat_tokenizer(name)
     tokenizer.chat_template = PUBLISHED[name]

@@ -1,6 +1,7 @@
 """A model whose layers share weights, from its training to its run: what is kept apart, and what can't be mixed up."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,21 +34,30 @@ SHARING: dict[str, Any] = {"share": 2, "shared_layers": 4}
 TRAINING = FinetuneConfig(rank=2, learning_rate=1e-2, batch_size=3, max_steps=3)
 
 
-@pytest.fixture
-def model(tiny_tokenizer: Any, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def model(tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a Llama of 5 layers, of which the last 4 can be shared."""
     tiny = llama(len(tiny_tokenizer), num_hidden_layers=5, intermediate_size=48)
-    return save_model(tmp_path / "model", tiny, tiny_tokenizer)
+    return save_model(tmp_path_factory.mktemp("shared") / "model", tiny, tiny_tokenizer)
+
+
+@pytest.fixture(scope="module")
+def trained() -> dict[str, Path]:
+    """Options of loading -> the adapter that was trained with them, once for all tests."""
+    return {}
 
 
 @pytest.fixture
-def train(model: Path, tiny_items: Any, tmp_path: Path) -> Callable[..., Path]:
+def train(model: Path, trained: dict[str, Path], tiny_items: Any, tmp_path: Path) -> Callable[..., Path]:
     """Folder of an adapter trained on the model as it is loaded with these options."""
 
     def run(name: str = "adapter", **options: Any) -> Path:
-        loaded, tokenizer = load_model(str(model), **options)
-        finetune(loaded, tokenizer, tiny_items, tmp_path / name, TRAINING)
-        return tmp_path / name
+        key = json.dumps(options, sort_keys=True)
+        if key not in trained:
+            loaded, tokenizer = load_model(str(model), **options)
+            trained[key] = model.with_name(f"adapter{len(trained)}")
+            finetune(loaded, tokenizer, tiny_items, trained[key], TRAINING)
+        return Path(shutil.copytree(trained[key], tmp_path / name))
 
     return run
 

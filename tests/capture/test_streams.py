@@ -1,5 +1,6 @@
 """Streams, how much is kept, and generated tokens, through `capture` and against models run on their own."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +16,37 @@ from lorascope.capture.samples.batches import pad, plan_batches
 from lorascope.capture.samples.encode import encode_items
 from lorascope.stores import Run, StoreError, verify
 
+from .recorded import outputs_of
+
 BATCH_TOKENS = 300
 
 
-def outputs(model: Any, modules: dict[str, Any], items: Any, tokenizer: Any) -> tuple[dict[str, Any], torch.Tensor]:
-    """Output of every module by real token, and the logits; hooks of the test's own."""
+def outputs(model: Any, paths: Sequence[str], items: Any, tokenizer: Any) -> dict[str, torch.Tensor]:
+    """Output of every layer, and of the head, by real token."""
     samples = encode_items(items, tokenizer, max_length=256, window_tokens=64)
-    seen: dict[str, list[torch.Tensor]] = {name: [] for name in modules}
-    logits = []
+    parts = []
     for batch in plan_batches([len(s.token_ids) for s in samples], batch_tokens=BATCH_TOKENS):
         input_ids, mask = pad(samples[batch])
-        handles = [
-            module.register_forward_hook(lambda m, a, out, name=name, mask=mask: seen[name].append(out[mask.bool()]))
-            for name, module in modules.items()
-        ]
-        with torch.inference_mode():
-            out = model(input_ids=input_ids, attention_mask=mask, use_cache=False)
-        for handle in handles:
-            handle.remove()
-        logits.append(out.logits[mask.bool()])
-    return {name: torch.cat(parts) for name, parts in seen.items()}, torch.cat(logits)
+        inputs: Any = {"input_ids": input_ids, "attention_mask": mask, "use_cache": False}
+        seen = outputs_of(model, inputs, [*paths, "lm_head"])
+        parts.append({path: output[mask.flatten().bool()] for path, output in seen.items()})
+    return {path: torch.cat([part[path] for part in parts]) for path in parts[0]}
 
 
 @pytest.fixture
-def base_outputs(tiny_model: Any, tiny_items: Any, tiny_tokenizer: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    linear = {n: m for n, m in tiny_model.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head"}
-    return outputs(tiny_model, linear, tiny_items, tiny_tokenizer)
+def base_outputs(tiny_model: Any, adapted: Any, tiny_items: Any, tiny_tokenizer: Any) -> dict[str, torch.Tensor]:
+    return outputs(tiny_model, list(lora_layers(adapted)), tiny_items, tiny_tokenizer)
 
 
 @pytest.fixture
-def adapted_outputs(adapted: Any, tiny_items: Any, tiny_tokenizer: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    return outputs(adapted, dict(lora_layers(adapted)), tiny_items, tiny_tokenizer)
+def adapted_outputs(adapted: Any, tiny_items: Any, tiny_tokenizer: Any) -> dict[str, torch.Tensor]:
+    return outputs(adapted, list(lora_layers(adapted)), tiny_items, tiny_tokenizer)
 
 
 def test_pair_holds_the_true_base_and_the_true_adapted_run(make: Any, base_outputs: Any, adapted_outputs: Any) -> None:
     run: Run = make(stream="pair", batch_tokens=BATCH_TOKENS)
     for path in run.component_paths:
-        base, adapted = base_outputs[0][path], adapted_outputs[0][path]
+        base, adapted = base_outputs[path], adapted_outputs[path]
         assert torch.equal(torch.from_numpy(run.base(path).values), base)
         assert torch.equal(torch.from_numpy(run.adapted(path).values), adapted)
         assert torch.equal(torch.from_numpy(run.lora(path).values), adapted)
@@ -83,7 +78,7 @@ def test_base_stream_takes_the_delta_of_every_adapter_beside_the_base(
     layers = lora_layers(adapted)
     inputs = layer_inputs(tiny_model, run)
     for path in run.component_paths:
-        assert torch.equal(torch.from_numpy(run.base(path).values), base_outputs[0][path])
+        assert torch.equal(torch.from_numpy(run.base(path).values), base_outputs[path])
         for name in run.adapters:
             if name not in layers[path].lora_A:
                 assert run.adapter(name)["rank"].values[run.component_paths.index(path)] == 0
@@ -141,7 +136,7 @@ def test_without_states_the_measures_are_those_of_the_states(make: Any, stream: 
 @pytest.mark.parametrize("stream", ["pair"])
 def test_kl_is_that_of_the_two_models_logits(make: Any, base_outputs: Any, adapted_outputs: Any, stream: str) -> None:
     run: Run = make(stream=stream, states="none", batch_tokens=BATCH_TOKENS, kl_share=1.0)
-    base, adapted = (found[1].double().log_softmax(-1) for found in (base_outputs, adapted_outputs))
+    base, adapted = (seen["lm_head"].double().log_softmax(-1) for seen in (base_outputs, adapted_outputs))
     expected = (base.exp() * (base - adapted)).sum(-1).numpy()
     found = run.reduction("kl").values
     assert found.shape == expected.shape
@@ -203,13 +198,6 @@ def test_budget_chooses_a_share(make: Any, text: Path) -> None:
     assert sum(f.stat().st_size for f in Path(half.path).rglob("*") if f.is_file()) <= 0.7 * size
     assert 0 < half.n_tokens < whole.n_tokens
     assert str(half.attributes["provenance"]["settings"]["tokens"]).startswith("share:0.")
-
-
-def test_codec_raw_holds_the_same(make: Any) -> None:
-    packed, raw = make("packed"), make("raw", codec="raw")
-    for path in packed.component_paths:
-        assert np.array_equal(packed.base(path).values, raw.base(path).values)
-        assert np.array_equal(packed.delta(path).values, raw.delta(path).values)
 
 
 def test_what_can_not_fit_is_refused_before_anything_is_written(

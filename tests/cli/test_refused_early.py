@@ -53,7 +53,7 @@ CASES = {
             ("adapter", "no", "adapter 'no' is not there"),
             ("adapter", "bare", "adapter 'bare' has no 'adapter_model.safetensors'"),
             ("data", "no.jsonl", "data file 'no.jsonl' doesn't exist"),
-            ("data", "keys.jsonl", "keys.jsonl, line 2: the format can't be told: the keys are 'massages'"),
+            ("data", "keys.jsonl", "keys.jsonl, line 2: the format isn't known: the keys are 'massages'"),
             ("data", "half.jsonl", "half.jsonl, line 1: not JSON"),
             ("data", "arc_easy:test@no", "folder 'no' doesn't exist"),
             ("prompt", "no.txt", "prompt file 'no.txt' doesn't exist"),

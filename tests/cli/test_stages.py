@@ -117,7 +117,7 @@ def test_the_reader_of_gguf_files_is_quiet(tmp_path: Path, capfd: pytest.Capture
     [
         (
             ["capture", *MODEL, "--adapter", "empty", "--out", "stopped.zarr"],
-            "lorascope.capture.settling.prepare.read_item_files",
+            "lorascope.capture.settling.data.read_item_files",
             "stopped before anything was written to `stopped.zarr`; the same command begins again",
         ),
         (

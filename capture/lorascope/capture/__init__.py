@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from .errors import AdapterError, CaptureError, Interrupted
     from .models.model import load_model
     from .planning.plan import Plan, plan
+    from .recording.progress import CaptureProgress
     from .recording.reduce import jensen_shannon
-    from .recording.stream import CaptureProgress
     from .samples.sources import read_items
     from .training.callback import MiubCallback
     from .training.finetune import finetune

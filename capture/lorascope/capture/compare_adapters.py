@@ -1,4 +1,4 @@
-"""What adapters of one model say to the same data, beside each other: no run is written."""
+"""Scores of several adapters of one model on the same data, without a run."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,16 +13,15 @@ import xarray as xr
 from lorascope.stores.progress import Progress
 
 from .adapters.adapter import attach_adapters
-from .adapters.passes import Pass, alone, restoring_modes
+from .adapters.passes import Pass, isolated, restoring_modes
 from .buffers.target import flat_places
 from .models.device import input_device
 from .models.model import context_length, is_causal
 from .recording.forward import forward, kl_divergence
 from .samples.batches import plan_batches
-from .samples.encode import encode_items
+from .samples.encode import encode_items, require_known_tokens
 from .samples.items import Item
 from .samples.scoring import Scores, score
-from .settling.prepare import require_known_tokens
 
 BATCH_TOKENS, WINDOW_TOKENS = 1024, 512
 """Most tokens of a batch, with padding, and of a window of plain text."""
@@ -46,7 +45,7 @@ def compare_adapters(
     items
         What `read_items` gives; questions are asked with the prompt `main`.
     adapters
-        Name -> folder. The first is the one that the others are held against.
+        Name -> folder. The others are compared with the first.
     progress
         Called with how many passes and batches are done, and how many there are.
 
@@ -74,41 +73,42 @@ def compare_adapters(
     scores: list[Scores] = []
     kl: list[np.ndarray] = []
 
-    def tell() -> None:
+    def report() -> None:
         if progress is not None:
             progress(len(scores) + len(kl), len(passes) + len(batches))
 
-    def foreseen(one: Pass, batch: slice) -> Any:
-        with one.enabled(adapted):
+    def next_token_logits(pass_: Pass, batch: slice) -> Any:
+        with pass_.enabled(adapted):
             return forward(adapted, samples[batch], device)
 
-    with _given_back(model):
+    with _restored(model):
         adapted = attach_adapters(model, adapters)
-        with alone(adapted, device):
-            for one in passes:
-                with one.enabled(adapted):
+        with isolated(adapted, device):
+            for pass_ in passes:
+                with pass_.enabled(adapted):
                     scores.append(score(adapted, samples, batch_tokens=BATCH_TOKENS))
-                tell()
+                report()
             for batch in batches:
-                logits, lengths = foreseen(passes[1], batch), n_tokens[batch]
-                flat = torch.from_numpy(flat_places([np.arange(n) for n in lengths], logits.shape[1])).to(device)
-                values = [kl_divergence(logits, foreseen(one, batch), flat).double().cpu().numpy() for one in passes]
-                kl.append(np.add.reduceat(values, np.cumsum([0, *lengths[:-1]]), axis=1) / lengths)
-                tell()
-    dims, hits = ("adapter", "sample"), np.stack([one.correct for one in scores]).astype(float)
+                first, lengths = next_token_logits(passes[1], batch), n_tokens[batch]
+                flat = torch.from_numpy(flat_places([np.arange(n) for n in lengths], first.shape[1])).to(device)
+                values = [kl_divergence(first, next_token_logits(pass_, batch), flat).cpu() for pass_ in passes]
+                starts = np.cumsum([0, *lengths[:-1]])
+                kl.append(np.add.reduceat(np.stack(values).astype(float), starts, axis=1) / lengths)
+                report()
+    dims, hits = ("adapter", "sample"), np.stack([part.correct for part in scores]).astype(float)
     return xr.Dataset(
         {
-            "ce": (dims, np.stack([one.ce for one in scores]), {"units": "nat/token"}),
+            "ce": (dims, np.stack([part.ce for part in scores]), {"units": "nat/token"}),
             "correct": (dims, np.where(hits < 0, np.nan, hits), {"units": "1"}),
             "kl": (dims, np.concatenate(kl, axis=1), {"units": "nat"}),
         },
-        coords={"adapter": ["base", *adapters], "sample": [f"{one.dataset}/{one.id}" for one in samples]},
-        attrs={"measure": "what adapters of one model say to the same samples", "n_tokens": sum(n_tokens)},
+        coords={"adapter": ["base", *adapters], "sample": [f"{sample.dataset}/{sample.id}" for sample in samples]},
+        attrs={"measure": "scores of adapters of one model on the same samples", "n_tokens": sum(n_tokens)},
     )
 
 
 @contextmanager
-def _given_back(model: Any) -> Iterator[None]:
+def _restored(model: Any) -> Iterator[None]:
     """Afterwards the model has its own modules and flags; PEFT's `unload` would leave trained ones in their place."""
     own = [(module, dict(module._modules)) for module in model.modules()]
     try:

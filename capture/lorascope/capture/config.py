@@ -73,7 +73,7 @@ class CaptureConfig:
     data: tuple[str, ...]
     """Samples: files (.jsonl, .parquet, .txt), or data sets such as `piqa:validation`; docs/data.md names formats."""
     out: str
-    """Folder of the run, or an `s3://` address; new, or an interrupted run of the same capture, which goes on."""
+    """Folder of the run, or an `s3://` address; new, or an interrupted run of the same capture, which is continued."""
     component: tuple[str, ...] = ()
     """Components to hook and store, by path or pattern, such as `*.q_proj`; by default all that an adapter changes."""
     stream: Literal["adapted", "base", "pair"] = "adapted"
@@ -171,8 +171,8 @@ class CaptureConfig:
     def adapters(self) -> dict[str, str]:
         """Name -> folder of every adapter; one without a name is `default`."""
         # A path may hold a `=` too.
-        found = [re.fullmatch(r"(?:([A-Za-z_]\w*)=(?=.))?(.*)", text) for text in self.adapter]
-        return {one[1] or "default": one[2] for one in found if one is not None}
+        matches = [re.fullmatch(r"(?:([A-Za-z_]\w*)=(?=.))?(.*)", text) for text in self.adapter]
+        return {match[1] or "default": match[2] for match in matches if match is not None}
 
     @property
     def queue_bytes(self) -> int | None:
@@ -201,10 +201,10 @@ class CaptureConfig:
 
     def _check_choices(self) -> None:
         parse_choice(self.tokens)
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if get_origin(one.type) is Literal and value not in get_args(one.type):
-                raise ValueError(f"`{one.name}` is {value!r}; allowed are {', '.join(get_args(one.type))}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if get_origin(field.type) is Literal and value not in get_args(field.type):
+                raise ValueError(f"`{field.name}` is {value!r}; allowed are {', '.join(get_args(field.type))}")
         if self.ablate is not None and self.ablate not in ABLATE:
             raise ValueError(f"`ablate` is {self.ablate!r}; allowed are {', '.join(ABLATE)}")
         if self.ablate is not None and self.stream == "base":

@@ -1,4 +1,4 @@
-"""What ends a capture before its end: a model or adapter that isn't what it should be, SIGINT and SIGTERM."""
+"""Errors of a capture: a model or adapter that can't be measured, and signals that stop it."""
 
 import signal
 from collections.abc import Iterator
@@ -27,13 +27,13 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects of a process that this signal ended."""
+        """Exit code of a process that this signal ended, as shells have it."""
         return 128 + int(self.signal)
 
 
 @contextmanager
 def listening() -> Iterator[list[int]]:
-    """Signals heard meanwhile: the first SIGINT or SIGTERM; the second one raises KeyboardInterrupt.
+    """A list of the signals so far: the first SIGINT or SIGTERM; the second one raises KeyboardInterrupt.
 
     Outside of the main thread Python can't hear signals: there none is.
     """

@@ -12,27 +12,29 @@ from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.format.widen import widen_block
 from lorascope.stores.reading.walk import stored_rows
 
-from .adapters.passes import alone
+from .adapters.passes import isolated
+from .models.device import named_device
+from .recording.progress import CaptureProgress
 from .recording.ranks import ALONE
 from .recording.run_model import fill_rows
-from .recording.stream import CaptureProgress
+from .settling.data import read_data
 from .settling.in_memory import named_data
 from .settling.inputs import require_inputs, settings_of_run
 from .settling.load import load
-from .settling.prepare import prepare, read_files
 from .settling.resume import require_same
+from .settling.settle import settle_loaded
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """Largest ||again - stored|| / ||stored|| of a token's vector, by the type that the layers put out: what another device
 type, another number of threads or another library's order of summation may do over all layers of a deep model. A vector
 of another token or another adapter differs by about 1."""
 MEASURES = {"js", "swallowed", "kl", "ablation", "nll", "base_norm", "delta_norm", "effective_width"}
-"""Arrays that follow from others."""
+"""Arrays that are computed from others."""
 
 
 @dataclass(slots=True)
 class Reforwarded:
-    """What was computed again, and how far it was from what is stored."""
+    """Result of a re-forward: samples that were computed again, and how far they are from what is stored."""
 
     samples: tuple[str, ...]
     """Ids of the samples that were chosen; all tokens of the rows that they lie in were compared."""
@@ -90,19 +92,21 @@ def reforward(
     config = settings_of_run(run, {**(overrides or {}), **({"data": names} if names else {})})
     require_inputs(config, model_given=model is not None, data_given=items is not None, writes=False)
     chosen = _choose(run, k, seed)
-    loaded = load(config, model, tokenizer, ALONE)
-    with alone(loaded.model, loaded.device):
-        prepared = prepare(config, loaded, read_files(config, items), ALONE)
+    data_read = read_data(config.data, config.prompt, config.examples, seed=config.seed, items=items)
+    loaded = load(config, named_device(config.device), model, tokenizer)
+    with isolated(loaded.model, loaded.device):
+        settled = settle_loaded(config, loaded, data_read, ALONE, run.place, "finished")
         stored = identity(run.attributes["provenance"])
         require_same(
             {**stored, "libraries": {}},
-            {**identity(prepared.provenance()), "libraries": {}},
+            {**identity(settled.provenance()), "libraries": {}},
             f"`{path}` was captured from something else",
             "give the model, adapter and data that it was captured from",
         )
-        found = Reforwarded(tuple(str(run.samples["id"].values[index]) for index in chosen))
-        fill_rows(prepared, loaded, _Comparer(run, found), _rows_of(run, chosen), progress=progress)
-    return found
+        compared = Reforwarded(tuple(str(run.samples["id"].values[index]) for index in chosen))
+        comparer, rows = _Comparer(run, compared), _rows_of(run, chosen)
+        fill_rows(settled.layout, loaded.model, loaded.device, comparer, rows, progress=progress)
+    return compared
 
 
 def _choose(run: Run, k: int, seed: int) -> np.ndarray:
@@ -117,21 +121,21 @@ def _choose(run: Run, k: int, seed: int) -> np.ndarray:
 
 def _rows_of(run: Run, samples: np.ndarray) -> np.ndarray:
     """Bool (row,): committed rows with tokens of these samples."""
-    wanted = np.zeros(run.n_rows, dtype=bool)
+    rows = np.zeros(run.n_rows, dtype=bool)
     for start, stop in zip(
         run.samples["token_start"].values[samples], run.samples["token_stop"].values[samples], strict=True
     ):
-        wanted[start // ROW_TOKENS : -(-stop // ROW_TOKENS)] = True
-    return np.asarray(wanted & run.committed_rows)
+        rows[start // ROW_TOKENS : -(-stop // ROW_TOKENS)] = True
+    return np.asarray(rows & run.committed_rows)
 
 
 class _Comparer:
-    """Stands where a run's writer does, and compares rows with what is stored instead of writing them."""
+    """A writer of rows that compares them with what is stored instead of writing them."""
 
-    def __init__(self, run: Run, found: Reforwarded) -> None:
+    def __init__(self, run: Run, result: Reforwarded) -> None:
         self._run = run
         self._tolerance = max(TOLERANCE[dtype] for dtype in run.components["dtype"].values.tolist())
-        self._found = found
+        self._result = result
 
     def row_arrays(self, row: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         arrays = [self._run.arrays[path] for path in self._run.row_paths(row)]
@@ -141,17 +145,17 @@ class _Comparer:
         ((_, stored),) = stored_rows(self._run, [row], blocks)
         for path, block in blocks.items():
             logical = str(self._run.arrays[path].attributes.get("dtype_logical", block.dtype.name))
-            again, kept = (widen_block(one, logical).reshape(len(one), -1) for one in (block, stored[path]))
-            self._compare(path, row, again, kept)
-        self._found.n_tokens += len(next(iter(blocks.values())))
+            again, before = (widen_block(values, logical).reshape(len(values), -1) for values in (block, stored[path]))
+            self._compare(path, row, again, before)
+        self._result.n_tokens += len(next(iter(blocks.values())))
         return RowWritten(row, sum(block.nbytes for block in blocks.values()), 0, 0.0, 0.0)
 
     def _compare(self, path: str, row: int, again: np.ndarray, stored: np.ndarray) -> None:
         """Vectors (token, feature) of one array, both float32."""
         same = (stored == again) | (np.isnan(stored) & np.isnan(again))
         differing = np.flatnonzero(~same.all(axis=1))
-        self._found.n_vectors += len(same)
-        self._found.n_equal += len(same) - len(differing)
+        self._result.n_vectors += len(same)
+        self._result.n_equal += len(same) - len(differing)
         # Measures follow from states; where they are tiny, their own relative difference says nothing.
         if not len(differing) or path.rpartition("/")[2] in MEASURES:
             return
@@ -159,7 +163,7 @@ class _Comparer:
         size = np.linalg.norm(stored[differing].astype(np.float64), axis=1)
         relative = np.divide(off, size, out=np.full_like(off, np.inf), where=size > 0)
         relative[~np.isfinite(relative)] = np.inf
-        self._found.worst = max(self._found.worst, float(relative.max()))
+        self._result.worst = max(self._result.worst, float(relative.max()))
         bad = np.flatnonzero(relative > self._tolerance)
         if len(bad):
             token = row * ROW_TOKENS + int(differing[bad[0]])
@@ -168,4 +172,4 @@ class _Comparer:
                 f"{path!r}: token {token} is off by {relative[bad[0]]:.3g} of its size when it is computed "
                 f"again{more}; rounding explains {self._tolerance:g}"
             )
-            self._found.problems.append(Problem(path, "reforward", message))
+            self._result.problems.append(Problem(path, "reforward", message))

@@ -183,7 +183,7 @@ def test_what_cannot_be_computed_beside_the_base(tiny_model: Any) -> None:
     model.add_adapter("other", lora)
     assert inspect_adapter(model, "default", stream="base", allow_zero=True) == []
     assert [c.delta_source for c in find_components(model, "other")] == ["difference"] * 2
-    message = "the delta of ALoraLinear can't be computed beside the base; capture stream 'adapted' or 'pair'"
+    message = "the delta of ALoraLinear can't be computed in a base pass; capture stream 'adapted' or 'pair'"
     found = inspect_adapter(model, "other", stream="base", allow_zero=True)
     assert {problem.message for problem in found} == {message}
 

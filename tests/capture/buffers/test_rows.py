@@ -102,7 +102,7 @@ def test_only_wanted_rows_are_written_and_whole(batch: int) -> None:
     writer.go.set()
     wanted = np.array([False, True, False, False, True])
     n_placed = 0
-    with make(writer, batch=batch, wanted=wanted) as rows:
+    with make(writer, batch=batch, rows=wanted) as rows:
         for first in range(0, n_tokens, batch):
             n = min(batch, n_tokens - first)
             if rows.wants(first, n):  # a batch that touches no wanted row needn't pass at all

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from lorascope.capture.models.hashes import hash_at_once, hash_tensors, hashing_beside
+from lorascope.capture.models.hashes import hash_at_once, hash_tensors, hashing_in_thread
 
 
 def test_tensor_hash_is_by_name_not_by_order() -> None:
@@ -42,12 +42,12 @@ def test_tensor_without_bytes_is_refused() -> None:
 
 def test_a_hash_beside_is_that_at_once() -> None:
     tensors = {"a": torch.arange(6.0)}
-    with hashing_beside() as begin:
+    with hashing_in_thread() as begin:
         assert begin(tensors)() == hash_at_once(tensors)() == hash_tensors(tensors)
 
 
 def test_what_is_wrong_beside_is_raised_where_the_hash_is_waited_for() -> None:
-    with hashing_beside() as begin:
+    with hashing_in_thread() as begin:
         wait = begin({"a": torch.empty(2, device="meta")})
         with pytest.raises(ValueError, match="tensor 'a' is on the meta device"):
             wait()
@@ -69,7 +69,7 @@ def test_no_thread_outlives_a_block_that_fails() -> None:
             return torch.ones(1)
 
     before = {*threading.enumerate()}
-    with pytest.raises(KeyboardInterrupt), hashing_beside() as begin:  # noqa: PT012 (the thread must have begun)
+    with pytest.raises(KeyboardInterrupt), hashing_in_thread() as begin:  # noqa: PT012 (the thread must have begun)
         begin(Slow())
         assert begun.wait(60)
         threading.Timer(0.2, may_go_on.set).start()  # once the block has ended

@@ -21,7 +21,8 @@ from lorascope.capture.planning.plan import Plan, _scored_tokens, plan
 from lorascope.capture.samples.items import ChoiceItem
 from lorascope.capture.samples.prompt import read_template, render
 from lorascope.capture.samples.sources import read_items
-from lorascope.capture.settling.prepare import encode_files, read_files
+from lorascope.capture.settling import trial
+from lorascope.capture.settling.data import encode_data, read_data
 from lorascope.capture.training.trainer import lora_targets
 from lorascope.stores import StoreError, open_place, verify
 
@@ -104,9 +105,10 @@ def test_a_trial_gives_the_time(config: Callable[..., CaptureConfig], tmp_path: 
     assert made.seconds["capture"] > made.trial.measured["seconds"]  # of which a part was tried
     assert json.loads(json.dumps(made.as_dict()))["seconds"] == made.seconds
     assert made.codec_seconds.keys() == {"raw", "default"}
-    assert made.costs is not None
-    assert all(rate > 0 for rate in made.as_dict()["bottleneck"]["stages"].values())
-    assert made.costs.disk > 0
+    assert made.trials.keys() == {"raw", "default", "none"}
+    bottleneck = made.as_dict()["bottleneck"]
+    assert all(rate > 0 for rate in bottleneck["stages"].values())
+    assert bottleneck["ways"].keys() == made.trials.keys()
     assert made.codec_seconds["default"] == made.seconds["capture"]
     assert plan(config(limit=3, score=False)).seconds["score"] == 0
 
@@ -134,8 +136,14 @@ def test_auto_takes_the_codec_that_is_faster(
 ) -> None:
     """In the plan and in the capture; a capture that goes on keeps it, whatever a later trial would say."""
     times = {"raw": 2.0, "default": 2.0, faster: 1.0}
-    for module in ("lorascope.capture.planning.plan", "lorascope.capture.settling.codec"):
-        monkeypatch.setattr(f"{module}.seconds_a_token", lambda trials: {codec: times[codec] for codec in trials})
+    time_codecs = trial.time_codecs
+
+    def as_if(*inputs: Any) -> Any:
+        """The trial as if a token took these times."""
+        timed = time_codecs(*inputs)
+        return {c: t._replace(measured={**t.measured, "seconds": times[c] * t.tokens}) for c, t in timed.items()}
+
+    monkeypatch.setattr(trial, "time_codecs", as_if)
     settings = config(limit=3, codec="auto", score=False)
     made = plan(settings)
     assert made.spec.codec == made.as_dict()["codec"] == faster
@@ -157,7 +165,9 @@ def test_tokens_of_scores_and_answers_are_counted(config: Callable[..., CaptureC
     def counted(**settings: Any) -> tuple[int, int]:
         """Tokens that pass for scores and answers, and how many samples there are."""
         given = config(**settings)
-        samples, _ = encode_files(given, load_on_meta(given.model).model, tiny_tokenizer, read_files(given))
+        data = read_data(given.data, given.prompt, given.examples, seed=given.seed)
+        model = load_on_meta(given.model).model
+        samples, _ = encode_data(data, model, tiny_tokenizer, window_tokens=given.window_tokens, limit=given.limit)
         return sum(_scored_tokens(sample, given) for sample in samples), len(samples)
 
     def scored(name: str, answer_tokens: int) -> int:
@@ -214,6 +224,7 @@ def write_llama_8b(folder: Path, tokenizer: Any) -> tuple[str, str]:
     return str(folder / "llama"), str(folder / "lora")
 
 
+@pytest.mark.slow
 def test_a_model_of_8_billion_weights_is_planned_without_them(tmp_path: Path, tiny_tokenizer: Any, text: Path) -> None:
     model, adapter = write_llama_8b(tmp_path, tiny_tokenizer)
     made = plan(CaptureConfig(model=model, adapter=adapter, data=str(text), out=str(tmp_path / "run"), device="cuda"))

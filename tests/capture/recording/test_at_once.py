@@ -1,7 +1,6 @@
 """A recorder that measures by the GPU's kernels, here in triton's interpreter, beside one that does by float64."""
 
 import re
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +13,7 @@ from lorascope.capture.recording.sink import _proof_step
 
 from ...marks import slow_but
 from ...printed import benchmark
-from .test_fused import Run, interpreter
+from .test_fused import Run
 
 PLAIN = {"target_modules": ["embed_tokens", "q_proj", "down_proj"]}
 OTHER = {"r": 3, "target_modules": ["q_proj", "up_proj"], "init_lora_weights": False}
@@ -28,12 +27,6 @@ STREAMS = [("plain", "adapted"), ("plain", "pair"), ("DoRA", "adapted"), ("DoRA"
 QUERY = "model.layers.1.self_attn.q_proj"
 
 
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    with interpreter() as found:
-        yield found
-
-
 @pytest.mark.parametrize(
     ("dtype", "is_reduced", "every"),
     [
@@ -45,9 +38,9 @@ def run() -> Iterator[Run]:
     ids=["all measured", "some measured", "none", "none, some measured"],
 )
 @pytest.mark.parametrize(("name", "stream"), slow_but([*STREAMS, ("saved", "pair"), ("two", "base")], *STREAMS[:2]))
-def test_both_ways_agree(run: Run, name: str, stream: str, dtype: torch.dtype, is_reduced: bool, every: int) -> None:
+def test_both_ways_agree(kernel: Run, name: str, stream: str, dtype: torch.dtype, is_reduced: bool, every: int) -> None:
     options = {"stream": stream, "is_reduced": is_reduced, "every": every}
-    (expected, worst), (found, off) = run("record_by_both", dtype, ADAPTERS[name], **options)
+    (expected, worst), (found, off) = kernel("record_by_both", dtype, ADAPTERS[name], **options)
     assert found.keys() == expected.keys()
     for key, values in expected.items():
         if "swallowed" in key[0]:
@@ -73,44 +66,44 @@ def test_both_ways_agree(run: Run, name: str, stream: str, dtype: torch.dtype, i
         ("base", "in place", True, "off by inf times"),
     ],
 )
-def test_both_ways_find_what_is_wrong(run: Run, stream: str, spoil: str, is_reduced: bool, words: str) -> None:
+def test_both_ways_find_what_is_wrong(kernel: Run, stream: str, spoil: str, is_reduced: bool, words: str) -> None:
     given = {"stream": stream, "spoil": spoil, "is_reduced": is_reduced, "every": 3}
-    for measured, error in run("record_by_both", torch.bfloat16, ADAPTERS["plain"], **given):
+    for measured, error in kernel("record_by_both", torch.bfloat16, ADAPTERS["plain"], **given):
         assert measured == {}
         assert re.search(f"output of {QUERY!r} isn't its base plus delta.*{words}", error)
 
 
-def test_every_position_of_a_window_is_proved_somewhere(run: Run) -> None:
+def test_every_position_of_a_window_is_proved_somewhere(kernel: Run) -> None:
     base, window = torch.ones(1024, 64), 64
     output = base.clone()
     output[torch.arange(1024) % window >= 32] += 1  # the second of each window's two programs
     delta = torch.zeros_like(base)
-    assert run("measure_delta", base, delta, output=base, prove_every=_proof_step(1024))["excess"].max() == 0
-    assert run("measure_delta", base, delta, output=output, prove_every=_proof_step(1024))["excess"].max() > 1e6
+    assert kernel("measure_delta", base, delta, output=base, prove_every=_proof_step(1024))["excess"].max() == 0
+    assert kernel("measure_delta", base, delta, output=output, prove_every=_proof_step(1024))["excess"].max() > 1e6
 
 
-def test_a_layer_may_multiply_in_tf32_where_that_is_on(run: Run) -> None:
+def test_a_layer_may_multiply_in_tf32_where_that_is_on(kernel: Run) -> None:
     generator = torch.Generator().manual_seed(0)
     base, factor, weight = (torch.randn(*shape, generator=generator) for shape in ((50, 96), (50, 8), (96, 8)))
     cut = [(values.view(torch.int32) & ~0x1FFF).view(torch.float32) for values in (factor, weight)]
     given = (base, factor, weight.T.contiguous())
     options = {"scaling": 1.0, "output": base + torch.nn.functional.linear(*cut)}
-    assert run("measure_factor", *given, **options)["excess"].max() > 10
-    assert run("with_tf32", "measure_factor", *given, **options)["excess"].max() <= 1
+    assert kernel("measure_factor", *given, **options)["excess"].max() > 10
+    assert kernel("with_tf32", "measure_factor", *given, **options)["excess"].max() <= 1
     wrong = {**options, "output": base + 1.01 * torch.nn.functional.linear(factor, weight)}
-    assert run("with_tf32", "measure_factor", *given, **wrong)["excess"].max() > 1
+    assert kernel("with_tf32", "measure_factor", *given, **wrong)["excess"].max() > 1
 
 
-def test_logits_of_a_batch(run: Run) -> None:
+def test_logits_of_a_batch(kernel: Run) -> None:
     logits = [torch.randn(2, 5, 11, generator=torch.Generator().manual_seed(seed)) * 3 for seed in (0, 1)]
     samples: Any = [SimpleNamespace(token_ids=np.array(ids)) for ids in ([3, 1, 10], [0, 7, 5, 5, 8])]
     positions = [np.array([0, 1, 2]), np.array([0, 1, 4])]
     expected = negative_log_likelihood(logits[0], samples, positions)
-    found = run("by_kernel", "negative_log_likelihood", logits[0], samples, positions)
+    found = kernel("by_kernel", "negative_log_likelihood", logits[0], samples, positions)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     flat = torch.tensor([0, 4, 9])
     np.testing.assert_allclose(
-        run("by_kernel", "kl_divergence", *logits, flat), kl_divergence(*logits, flat), rtol=1e-6
+        kernel("by_kernel", "kl_divergence", *logits, flat), kl_divergence(*logits, flat), rtol=1e-6
     )
 
 

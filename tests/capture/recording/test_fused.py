@@ -49,12 +49,6 @@ def interpreter(*args: str) -> Iterator[Run]:
 
 
 @pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    with interpreter() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def rough() -> Iterator[Run]:
     with interpreter("rough") as found:
         yield found
@@ -87,42 +81,42 @@ def assert_close(found: torch.Tensor, expected: Any, *, rtol: float = 1e-6, name
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize("width", [2, 65, 200])
-def test_divergences_are_those_of_mpmath(run: Run, dtype: torch.dtype, width: int) -> None:
+def test_divergences_are_those_of_mpmath(kernel: Run, dtype: torch.dtype, width: int) -> None:
     base, delta = states(7, width, dtype)
     expected = np.array([by_mpmath(*token) for token in zip(base, delta, strict=True)])
     assert expected[:, 0].min() < 1e-14
-    assert_close(run("measure_delta", base, delta)["js"], expected[:, 0])
+    assert_close(kernel("measure_delta", base, delta)["js"], expected[:, 0])
     adapted = (base.double() + delta).to(dtype)
     expected = np.array([by_mpmath(*token) for token in zip(base, adapted.double() - base.double(), strict=True)])
-    assert_close(run("measure_difference", base, adapted)["js"], expected[:, 0])
-    assert_close(run("kl_divergence", base, adapted, torch.arange(7)), expected[:, 1])
+    assert_close(kernel("measure_difference", base, adapted)["js"], expected[:, 0])
+    assert_close(kernel("kl_divergence", base, adapted, torch.arange(7)), expected[:, 1])
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize("width", slow_but([1, 3, 64, 257, 4096, 14336], 1, 3, 64, 257))
-def test_measures_are_those_of_the_reference(run: Run, dtype: torch.dtype, width: int) -> None:
+def test_measures_are_those_of_the_reference(kernel: Run, dtype: torch.dtype, width: int) -> None:
     base, delta = states(9, width, dtype, seed=1)
     output = (base + delta).to(dtype)
-    found = run("measure_delta", base, delta, output=output)
+    found = kernel("measure_delta", base, delta, output=output)
     assert_close(found["js"], jensen_shannon(base, delta))
     reference = _reduce_in_torch(base, delta)
     for name in ("base_norm", "delta_norm", "effective_width"):
         assert_close(found[name], getattr(reference, name), name=name)
     assert torch.equal(found["swallowed"], _swallowed_share(base, delta, output))
-    assert torch.equal(run("measure_delta", base, delta)["swallowed"], found["swallowed"])
+    assert torch.equal(kernel("measure_delta", base, delta)["swallowed"], found["swallowed"])
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize(
     ("width", "rank"), slow_but([(1, 1), (70, 3), (576, 8), (576, 16), (129, 64), (64, 512)], (1, 1), (70, 3))
 )
-def test_delta_is_formed_of_a_factor(run: Run, dtype: torch.dtype, width: int, rank: int) -> None:
+def test_delta_is_formed_of_a_factor(kernel: Run, dtype: torch.dtype, width: int, rank: int) -> None:
     generator = torch.Generator().manual_seed(rank)
     base = torch.randn(5, width, generator=generator).to(dtype) * 3
     z = (torch.randn(5, rank, generator=generator) * torch.logspace(-7, 1, 5)[:, None]).to(torch.float32)
     weight, bias = torch.randn(width, rank, generator=generator), torch.randn(width, generator=generator) * 1e-9
     delta = 0.5 * (z.double() @ weight.double().T + bias.double())
-    found = run("measure_factor", base, z, weight.T.contiguous(), bias, scaling=0.5)
+    found = kernel("measure_factor", base, z, weight.T.contiguous(), bias, scaling=0.5)
     # A sum of `rank` products is off by `rank` roundings of its terms at most, by their root as a rule.
     rtol = 1e-6 if rank <= 16 else 1e-6 + 2 * 6e-8 * math.sqrt(rank)
     assert_close(found["js"], jensen_shannon(base.double(), delta), rtol=rtol)
@@ -137,25 +131,25 @@ def test_rough_exponentials_are_enough(rough: Run, dtype: torch.dtype) -> None:
         assert_close(rough("measure_delta", base, delta)["js"], jensen_shannon(base, delta))
 
 
-def test_deltas_that_move_everything(run: Run) -> None:
+def test_deltas_that_move_everything(kernel: Run) -> None:
     base = torch.tensor([[0.0, 500.0], [-800.0, 0.0], [0.0, 0.0], [5.0, 5.0], [-0.01, 0.1]])
     delta = torch.tensor([[1000.0, 0.0], [805.0, 0.0], [1e-8, -1e-8], [3.0, 3.0], [54.44596, 332.13733]])
-    assert_close(run("measure_delta", base, delta)["js"], jensen_shannon(base, delta))
+    assert_close(kernel("measure_delta", base, delta)["js"], jensen_shannon(base, delta))
 
 
-def test_no_delta_no_divergence(run: Run) -> None:
+def test_no_delta_no_divergence(kernel: Run) -> None:
     base = torch.randn(3, 100)
-    found = run("measure_factor", base, torch.randn(3, 4), torch.zeros(4, 100), scaling=2.0, output=base)
+    found = kernel("measure_factor", base, torch.randn(3, 4), torch.zeros(4, 100), scaling=2.0, output=base)
     assert (found["js"] == 0).all()
     assert (found["delta_norm"] == 0).all()
     assert (found["excess"] == 0).all()
 
 
 @pytest.mark.parametrize("what", [math.nan, math.inf, -math.inf])
-def test_what_is_not_finite_is_told(run: Run, what: float) -> None:
+def test_what_is_not_finite_is_told(kernel: Run, what: float) -> None:
     base, delta = torch.randn(4, 100), torch.randn(4, 100)
     base[1, 70], delta[2, 99] = what, what
-    found = run("measure_delta", base, delta)
+    found = kernel("measure_delta", base, delta)
     for name, expected in (
         ("js", [False, True, True, False]),
         ("base_norm", [False, True, False, False]),
@@ -163,20 +157,25 @@ def test_what_is_not_finite_is_told(run: Run, what: float) -> None:
         ("delta_norm", [False, False, True, False]),
     ):
         assert torch.isnan(found[name]).tolist() == expected, name
-    assert torch.isnan(run("kl_divergence", base, base + delta, torch.arange(4))).tolist() == [False, True, True, False]
+    assert torch.isnan(kernel("kl_divergence", base, base + delta, torch.arange(4))).tolist() == [
+        False,
+        True,
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("largest", [1e-30, 1e30])
-def test_norms_leave_no_range(run: Run, largest: float) -> None:
+def test_norms_leave_no_range(kernel: Run, largest: float) -> None:
     base, delta = torch.full((1, 100), largest), torch.full((1, 100), -largest)
-    found = run("measure_delta", base, delta)
+    found = kernel("measure_delta", base, delta)
     assert_close(found["base_norm"], [10 * base[0, 0].item()])
     assert_close(found["delta_norm"], [10 * base[0, 0].item()])
     assert found["js"].item() == 0
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
-def test_excess_is_that_of_the_reference(run: Run, dtype: torch.dtype) -> None:
+def test_excess_is_that_of_the_reference(kernel: Run, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(4)
     base = torch.randn(3, 100, generator=generator).to(dtype)
     z, weight = torch.randn(3, 4, generator=generator).to(dtype), torch.randn(100, 4, generator=generator)
@@ -186,70 +185,70 @@ def test_excess_is_that_of_the_reference(run: Run, dtype: torch.dtype) -> None:
         size = factor_size(z, weight, None, 2.0)
         each = (tensor[:, None] for tensor in (base, delta, size, output))
         expected = excess(*each, n_roundings=8, dtype=dtype)
-        found = run("measure_factor", base, z, weight.T.contiguous(), scaling=2.0, output=output)["excess"]
+        found = kernel("measure_factor", base, z, weight.T.contiguous(), scaling=2.0, output=output)["excess"]
         assert ((found > 1) == (change > 1)).all()
         # Two sums of delta in float32 differ by less than what is allowed to the layer's, in proportion of the types.
         atol = torch.finfo(torch.float32).eps / torch.finfo(dtype).eps
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=atol)
-    given = run("measure_delta", base, delta, output=output, dtype=dtype)["excess"]
+    given = kernel("measure_delta", base, delta, output=output, dtype=dtype)["excess"]
     size = base.float().abs() + 2 * delta.abs()
     each = (tensor[:, None] for tensor in (base, delta, size, output))
     assert_close(given, excess(*each, n_roundings=4, dtype=dtype), rtol=1e-5)
 
 
-def test_excess_of_what_is_not_finite(run: Run) -> None:
+def test_excess_of_what_is_not_finite(kernel: Run) -> None:
     base, delta = torch.ones(5, 10, dtype=torch.float16), torch.ones(5, 10)
     output = (base + delta).half()
     base[0, 1], output[1, 2], delta[2, 3] = math.inf, math.nan, math.nan
     base[3, 4], delta[3, 4], output[3, 4] = 6e4, 6e4, math.inf
-    found = run("measure_delta", base, delta, output=output)["excess"]
+    found = kernel("measure_delta", base, delta, output=output)["excess"]
     assert found[[0, 3, 4]].tolist() == [0, 0, 0]
     assert torch.isnan(found[[1, 2]]).all()
 
 
-def test_only_some_programs_prove(run: Run) -> None:
+def test_only_some_programs_prove(kernel: Run) -> None:
     base, delta = torch.zeros(100, 64), torch.ones(100, 64)
-    found = run("measure_delta", base, delta, output=base, prove_every=3)["excess"]
+    found = kernel("measure_delta", base, delta, output=base, prove_every=3)["excess"]
     assert (found[:32] > 1).all()
     assert (found[32:96] == 0).all()
     assert (found[96:] > 1).all()
 
 
-def test_rows_and_strides(run: Run) -> None:
+def test_rows_and_strides(kernel: Run) -> None:
     base, delta = states(7, 128, torch.bfloat16)
     rows = torch.tensor([5, 0, 5])
-    whole, chosen = run("measure_delta", base, delta), run("measure_delta", base, delta, rows=rows)
+    whole, chosen = kernel("measure_delta", base, delta), kernel("measure_delta", base, delta, rows=rows)
     for name in whole:
         assert torch.equal(chosen[name], whole[name][rows]), name
     wide = torch.cat([base, base], dim=1)[:, :128]
-    assert torch.equal(run("measure_delta", wide, delta)["js"], whole["js"])
-    assert len(run("measure_delta", base[:0], delta[:0])["js"]) == 0
+    assert torch.equal(kernel("measure_delta", wide, delta)["js"], whole["js"])
+    assert len(kernel("measure_delta", base[:0], delta[:0])["js"]) == 0
 
 
 @pytest.mark.parametrize(
     ("dtype", "width"),
     slow_but([*((dtype, 100) for dtype in TYPES), (torch.float32, 128256)], *((d, 100) for d in TYPES)),
 )
-def test_logits_of_a_vocabulary(run: Run, dtype: torch.dtype, width: int) -> None:
+def test_logits_of_a_vocabulary(kernel: Run, dtype: torch.dtype, width: int) -> None:
     base = torch.randn(3, width, generator=torch.Generator().manual_seed(5)) * 3
     adapted = (base + torch.randn(3, width) * torch.tensor([[1e-3], [1.0], [10.0]])).to(dtype)
     base = base.to(dtype)
     rows, ids = torch.tensor([2, 0, 2, 1]), torch.tensor([7, width - 1, 0, 3])
-    found = run("kl_divergence", base, adapted, rows)
+    found = kernel("kl_divergence", base, adapted, rows)
     assert_close(found, kl_divergence(base[None].double(), adapted[None].double(), rows))
     for logits in (base, adapted):
         expected = torch.nn.functional.cross_entropy(logits.double()[rows], ids, reduction="none")
-        assert_close(run("token_nll", logits, rows, ids), expected)
+        assert_close(kernel("token_nll", logits, rows, ids), expected)
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
-def test_tokens_that_cannot_come(run: Run, dtype: torch.dtype) -> None:
+def test_tokens_that_cannot_come(kernel: Run, dtype: torch.dtype) -> None:
     """Some models give them a logit of minus infinity."""
     logits = torch.randn(5, 70, generator=torch.Generator().manual_seed(6)).to(dtype)
     logits[0, 3:] = logits[1, 5] = logits[4] = -math.inf
     logits[2, 9], logits[3, 9] = math.nan, math.inf
     rows, ids = torch.arange(5), torch.tensor([1, 5, 0, 0, 0])
-    found, expected = run("token_nll", logits, rows, ids), token_nll(logits.double(), rows, ids)
+    found, expected = kernel("token_nll", logits, rows, ids), token_nll(logits.double(), rows, ids)
     assert_close(found, expected)
     assert torch.isnan(found).tolist() == [False, False, True, True, True]
     assert found[1] == math.inf

@@ -101,10 +101,10 @@ def test_only_the_completion_is_predicted_and_gone_on_from(tokenizers: dict[str,
         assert sample.roles.tolist() == whole.roles.tolist()
         first, second = runs(whole.is_target)
         assert runs(sample.is_target) == [second]
-        assert sample.n_before_own == whole.n_before_own == second[0]
+        assert sample.n_prefix == whole.n_prefix == second[0]
         prompt = tokenizers[name].apply_chat_template(messages[:3], add_generation_prompt=True, return_dict=False)
-        assert sample.token_ids[: sample.n_before_own].tolist() == prompt
-        written = sample.going_on(np.array([7, 8]))
+        assert sample.token_ids[: sample.n_prefix].tolist() == prompt
+        written = sample.continued_with(np.array([7, 8]))
         assert written.token_ids.tolist() == [*prompt, 7, 8]
         assert not written.is_target.any()
         assert first[0] < second[0]

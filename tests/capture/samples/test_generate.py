@@ -171,7 +171,7 @@ def test_refuses_logits_that_are_no_numbers(tiny_model: Any, samples: list[Encod
     others = {token for place, sample in enumerate(samples) if place != 1 for token in sample.token_ids.tolist()}
     broken = next(token for token in prompts_of(samples)[1].tolist() if token not in others)
     tiny_model.model.embed_tokens.weight.data[broken] = torch.nan
-    with pytest.raises(ValueError, match="^sample 'b': what the model writes can't be told, its logits aren't numbers"):
+    with pytest.raises(ValueError, match="^sample 'b': what the model writes isn't known, its logits aren't numbers"):
         generate(tiny_model, samples, n=2, batch_tokens=10_000)
 
 

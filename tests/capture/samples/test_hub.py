@@ -8,11 +8,10 @@ from typing import Any
 import datasets
 import pytest
 
-from lorascope.capture import CaptureConfig
 from lorascope.capture.samples.hub import KNOWN_SETS, hub_source, parse_reference
 from lorascope.capture.samples.items import ChoiceItem, TextItem
 from lorascope.capture.samples.sources import read_items
-from lorascope.capture.settling.prepare import read_files
+from lorascope.capture.settling.data import read_data
 
 Rows = Sequence[Mapping[str, Any]]
 PIQA = [
@@ -216,7 +215,7 @@ def test_names_what_is_not_there(parquet: Callable[..., Path], tmp_path: Path) -
     for name, words in (
         ("piqa:tset", r"^piqa:tset@.*: there is no split 'tset'; there are train$"),
         ("hellaswag:train", "the columns are goal, sol1, sol2, label; needed are ctx, endings, label$"),
-        ("mine:train", "row 0: the format can't be told: the keys are 'goal', .*; known are `messages`; .*"),
+        ("mine:train", "row 0: the format isn't known: the keys are 'goal', .*; known are `messages`; .*"),
     ):
         with pytest.raises(ValueError, match=words):
             read_items(f"{name}@{folder}")
@@ -345,4 +344,4 @@ def test_a_run_from_a_copy_is_the_same(parquet: Callable[..., Path], make: Calla
     assert by_name["data_sources"][name]["hub"] == "allenai/ai2_arc"
     assert by_file["data_sources"] == {}
     with pytest.raises(ValueError, match="item 'Made_7' of 'arc_easy' stands in both"):
-        read_files(CaptureConfig(model="m", adapter="a", data=(name, str(file)), out="o"))
+        read_data((name, str(file)), ("main",), (), seed=0)

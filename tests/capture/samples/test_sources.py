@@ -150,7 +150,7 @@ def test_given_tokens_have_roles_by_their_labels(tiny_tokenizer: Any) -> None:
         [0, 0, 0, 1],
         [0, 1, 0, 1],
     ]
-    assert [sample.n_before_own for sample in samples] == [2, 4, 4, 3, 3]
+    assert [sample.n_prefix for sample in samples] == [2, 4, 4, 3, 3]
     assert {sample.prompt for sample in samples} == {"tokens"}
     for ids, words in (
         (
@@ -203,12 +203,12 @@ def test_a_completion_begins_where_the_tokens_differ(
     [
         (
             [{"instruction": "a", "output": "b"}],
-            "the format can't be told: the keys are 'instruction', 'output'; known are",
+            "the format isn't known: the keys are 'instruction', 'output'; known are",
         ),
         ([{"id": "a", "massages": [ASKED, SAID]}], r"with `labels`; did you mean 'messages'\?"),
         (
             [{"prompt": "a"}],
-            "the format can't be told: the keys are 'prompt'; known are `messages`; `prompt` and `compl",
+            "the format isn't known: the keys are 'prompt'; known are `messages`; `prompt` and `compl",
         ),
         (
             [{"text": "a"}, {"messages": [ASKED, SAID]}],

@@ -1,7 +1,7 @@
 """Each check of the selftest can fail; that they hold here, the command shows."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,7 +39,7 @@ class LateCopier(DirectCopier):
 def test_a_copy_that_comes_too_late_is_found() -> None:
     assert checks.check_copies(CPU, DirectCopier()).ok
     late = checks.check_copies(CPU, LateCopier())
-    assert (late.ok, late.found) == (False, "32 of 32 differ")
+    assert (late.ok, late.result) == (False, "32 of 32 differ")
     assert checks.check_copies(CPU).ok is None
 
 
@@ -54,18 +54,9 @@ def test_measures_that_are_off_are_found(
     assert checks.check_measuring(CPU).ok is False
 
 
-@pytest.fixture(scope="module")
-def by_kernel() -> Iterator[Run]:
-    pytest.importorskip("triton", reason="the GPU kernel needs triton, which is on PyPI for Linux on x86-64")
-    from ..recording.test_fused import interpreter
-
-    with interpreter() as run:
-        yield run
-
-
 @pytest.mark.parametrize("widths", [(64,), pytest.param((130, 576, 4096), marks=pytest.mark.slow)], ids=str)
-def test_the_kernel_holds(by_kernel: Run, widths: tuple[int, ...]) -> None:
-    check = by_kernel("check_kernel", widths)
+def test_the_kernel_holds(kernel: Run, widths: tuple[int, ...]) -> None:
+    check = kernel("check_kernel", widths)
     assert check["ok"], check
 
 
@@ -77,9 +68,9 @@ def test_the_kernel_holds(by_kernel: Run, widths: tuple[int, ...]) -> None:
         *(("excess", factor) for factor in (0.0, 1e4, math.nan)),
     ],
 )
-def test_a_kernel_that_is_off_is_found(by_kernel: Run, measure: str, factor: float) -> None:
+def test_a_kernel_that_is_off_is_found(kernel: Run, measure: str, factor: float) -> None:
     """Also one that misses what a layer put out wrongly, or refuses what it put out rightly."""
-    assert by_kernel("check_kernel", (64,), measure, factor)["ok"] is False
+    assert kernel("check_kernel", (64,), measure, factor)["ok"] is False
 
 
 def test_where_the_kernel_runs_it_is_what_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:

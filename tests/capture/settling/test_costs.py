@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from lorascope.capture.settling.costs import Costs, as_dict, ways
+from lorascope.capture.settling.costs import Costs
 
 DEVICE = Costs(forward=4.0, measuring=1.0, copies=2.0, encoders=8.0, disk=3.0, n_cores=4, n_threads=0)
 HOST = replace(DEVICE, n_threads=4)
@@ -35,17 +35,8 @@ def test_what_there_is_least_of_is_the_limit(
     assert changed.limit == limit
 
 
-def test_ways_are_those_that_help_fastest_first() -> None:
-    slow_disk = replace(DEVICE, disk=40.0)
-    raw, none = replace(slow_disk, encoders=0.5, disk=60.0), replace(DEVICE, copies=0.0, encoders=0.0, disk=0.0)
-    found = ways(slow_disk, {"--codec raw": raw, "--states none": none})
-    assert [(way, one.seconds, one.limit) for way, one in found.items()] == [
-        ("--states none", 5.0, "forward"),
-        ("--tokens share:0.25", 10.0, "disk"),
-    ]
-    assert [*ways(replace(DEVICE, encoders=40.0), {"--codec raw": raw})] == ["--tokens share:0.25", "twice the cores"]
-    assert ways(HOST, {})["twice the cores"].seconds == HOST.seconds / 2
-    told = as_dict(slow_disk, found)
-    assert told["stages"] == {"forward": 0.25, "measuring": 1.0, "copies": 0.5, "encoders": 0.5, "disk": 1 / 40}
-    assert told["limit"] == "disk"
-    assert told["ways"]["--states none"] == {"tokens_per_second": 0.2, "limit": "forward"}
+def test_costs_as_json() -> None:
+    values = replace(DEVICE, disk=40.0).as_dict()
+    assert values["stages"] == {"forward": 0.25, "measuring": 1.0, "copies": 0.5, "encoders": 0.5, "disk": 1 / 40}
+    assert values["limit"] == "disk"
+    assert values["tokens_per_second"] == 1 / 40

@@ -34,7 +34,7 @@ def test_a_trial_measures_and_leaves_nothing_behind(
     settings: dict[str, Any], samples: list[EncodedSample], tmp_path: Path, options: dict[str, Any], row_bytes: int
 ) -> None:
     before = sorted(tmp_path.rglob("*"))
-    tried = trial.run_trial(CaptureConfig(**settings, **options), samples, (), torch.device("cpu"), ["raw"])
+    tried = trial.run_trial(CaptureConfig(**settings, **options), samples, torch.device("cpu"), ["raw"])
     assert [*tried] == (["raw"] if "states" in options else ["raw", "none"])
     found = tried["raw"]
     assert sorted(tmp_path.rglob("*")) == before
@@ -48,7 +48,15 @@ def test_a_trial_measures_and_leaves_nothing_behind(
     assert measured["raw_bytes"] / sum(lengths) == pytest.approx(row_bytes, rel=0.5)
     assert all(measured[name] > 0 for name in ("stored_bytes", "seconds", "bare_seconds"))
     assert measured["bare_tokens"] == found.tokens  # of the same batches
-    assert found.bottleneck in {"forward", "copy", "encode", "disk"}
+    assert found.costs.limit in found.costs.rates
+    assert found.seconds == measured["seconds"] / found.tokens
+    assert found.of_bare == pytest.approx(measured["bare_seconds"] / measured["seconds"])  # of as many tokens
+
+
+def test_a_longer_trial_takes_more_samples(settings: dict[str, Any], samples: list[EncodedSample]) -> None:
+    config = CaptureConfig(**settings, states="none")
+    longer = trial.run_trial(config, samples, torch.device("cpu"), ["default"], seconds=60.0)["default"]
+    assert longer.tokens >= sum(len(sample.token_ids) for sample in samples)
 
 
 @pytest.mark.parametrize(("device", "states", "n"), [("cpu", "all", 1), ("cpu", "none", 2), ("cuda", "all", 2)])
@@ -62,27 +70,28 @@ def test_compilation_is_no_part_of_what_is_measured(
 ) -> None:
     """Where something may compile, rows are filled once more before what writes nothing is timed."""
     fills: list[bool] = []
-    fill, try_codecs = trial.fill_rows, trial.try_codecs
+    fill, time_codecs = trial.fill_rows, trial.time_codecs
 
-    def count(prepared: Any, loaded: Any, writer: Any, wanted: np.ndarray) -> Any:
+    def count(layout: Any, model: Any, device: Any, writer: Any, rows: np.ndarray) -> Any:
         fills.append(isinstance(writer, trial._WritesNothing))
-        return fill(prepared, loaded._replace(device=torch.device("cpu")), writer, wanted)
-
-    def elsewhere(config: CaptureConfig, loaded: Any, *given: Any) -> Any:
-        return try_codecs(config, loaded._replace(device=torch.device(device)), *given)
+        return fill(layout, model, torch.device("cpu"), writer, rows)
 
     monkeypatch.setattr(trial, "fill_rows", count)
-    monkeypatch.setattr(trial, "try_ways", elsewhere)
+    monkeypatch.setattr(
+        trial,
+        "time_codecs",
+        lambda layout, model, _, *inputs: time_codecs(layout, model, torch.device(device), *inputs),
+    )
     config = CaptureConfig(**settings, states=states)
-    trial.run_trial(config, samples, (), torch.device("cpu"), ["zstd", "raw"])
-    assert fills == [True] * n + [False, False]
+    trial.run_trial(config, samples, torch.device("cpu"), ["zstd", "raw"])
+    assert fills[: n + 2] == [True] * n + [False, False]
 
 
 def test_no_more_samples_are_tried_than_needed(
     settings: dict[str, Any], samples: list[EncodedSample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial, "TRIAL_TOKENS", len(samples[0].token_ids) + 1)
-    found = trial.run_trial(CaptureConfig(**settings), samples, (), torch.device("cpu"), ["zstd"])["zstd"]
+    found = trial.run_trial(CaptureConfig(**settings), samples, torch.device("cpu"), ["zstd"])["zstd"]
     assert found.tokens == 2 * max(len(sample.token_ids) for sample in samples[:2])
 
 
@@ -91,7 +100,7 @@ def test_a_trial_leaves_nothing_in_an_object_store(
 ) -> None:
     open_place(s3.prefix).write("other/run.zarr/zarr.json", b"{}")
     config = CaptureConfig(**{**settings, "out": f"{s3.prefix}/other/run.zarr"})
-    found = trial.run_trial(config, samples, (), torch.device("cpu"), ["raw", "default"])
+    found = trial.run_trial(config, samples, torch.device("cpu"), ["raw", "default"])
     assert found["raw"].measured["stored_bytes"] > found["default"].measured["stored_bytes"] > 0
     assert list(open_place(s3.prefix).keys()) == ["other/run.zarr/zarr.json"]
 

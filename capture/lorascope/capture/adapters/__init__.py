@@ -1,1 +1,1 @@
-"""The adapter: attached, refused where it can't be measured, its components and their branches found."""
+"""Adapters: attaching them, refusing those that can't be measured, and finding the layers that they change."""

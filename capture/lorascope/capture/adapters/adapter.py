@@ -1,6 +1,6 @@
-"""Attach a LoRA adapter to a model, and refuse one that isn't what will be measured.
+"""Attach LoRA adapters to a model, and refuse those that can't be measured on it.
 
-Every adapter is held against the model first; one that is refused by then leaves the model as it was.
+Every adapter is compared with the model first; an adapter that is refused then leaves the model as it was.
 """
 
 import warnings
@@ -51,14 +51,14 @@ def attach_adapters(model: nn.Module, folders: Mapping[str, str | Path], *, allo
     """Attach LoRA adapters in folders to a plain model in eval mode; the first of them is active.
 
     The model itself is wrapped, not copied. Adapter weights kept in half precision become float32, PEFT's default. All
-    adapters are held against the model before any of them is attached.
+    adapters are compared with the model before any of them is attached.
 
     Parameters
     ----------
     model
         A model without any adapter; offloaded layers stay so.
     folders
-        What each adapter is called in the model -> folder with `adapter_config.json` and `adapter_model.safetensors`; a
+        Name of each adapter in the model -> folder with `adapter_config.json` and `adapter_model.safetensors`; a
         pickled `adapter_model.bin` isn't read.
     allow_zero
         Whether an adapter that changes nothing (all lora_B zero) is taken.
@@ -72,7 +72,7 @@ def attach_adapters(model: nn.Module, folders: Mapping[str, str | Path], *, allo
     Notes
     -----
     An adapter begun by PiSSA or OLoRA changes the base weights again while it is attached (`is_residual`), so take
-    `model_identity` before if the checkpoint's own hash is wanted; no other adapter can stand beside it.
+    `model_identity` before if the checkpoint's own hash is wanted; it can't be combined with other adapters.
     """
     for name in folders:
         if not name.isidentifier():
@@ -99,14 +99,14 @@ def attach_adapters(model: nn.Module, folders: Mapping[str, str | Path], *, allo
 
 
 def scaling_identity(model: nn.Module, name: str) -> float | dict[str, float]:
-    """What each of an adapter's modules multiplies its branch by, now: one number if they agree, else by module."""
-    held = {path: float(layer.scaling[name]) for path, layer in lora_layers(model).items() if name in layer.scaling}
-    values = set(held.values())
-    return values.pop() if len(values) == 1 else held
+    """Current scaling of an adapter's modules: one number if all agree, else a number by module."""
+    scalings = {path: float(layer.scaling[name]) for path, layer in lora_layers(model).items() if name in layer.scaling}
+    values = set(scalings.values())
+    return values.pop() if len(values) == 1 else scalings
 
 
 def adapter_identity(source: nn.Module | str | Path, name: str = "default") -> dict[str, Any]:
-    """What an adapter is: its configuration, and SHA-256 over its weights as float32.
+    """Identity of an adapter: its configuration, and SHA-256 over its weights as float32.
 
     A folder and a model that it was attached to have one identity, whatever the adapter is called there. `base` says
     whether base states are those of the checkpoint, or of what the adapter's init left of it.
@@ -129,9 +129,9 @@ def adapter_identity(source: nn.Module | str | Path, name: str = "default") -> d
         config: Any = source.peft_config[name]
         tensors = adapter_tensors(source, name)
     else:
-        config, held = read_adapter(source)
+        config, stored = read_adapter(source)
         trained = tuple(config.modules_to_save or ())
-        tensors = {plain_path(key): tensor for key, tensor in held.items() if _is_adapters_own(key, trained)}
+        tensors = {plain_path(key): tensor for key, tensor in stored.items() if _is_adapters_own(key, trained)}
     targets = config.target_modules
     return {
         "peft_type": peft_type(config),
@@ -180,7 +180,7 @@ def read_adapter(path: str | Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]
 def _attach(
     model: Any, folder: str | Path, name: str, config: LoraConfig, tensors: Mapping[str, torch.Tensor]
 ) -> PeftModel:
-    """PEFT's own loading, for a model that stays where it is."""
+    """Attach an adapter by PEFT's own loading, to a model that stays on its devices."""
     offloaded = is_offloaded(model)
     # With offloaded layers PEFT must not draw an init, which would land on the meta device and stay there.
     options: dict[str, Any] = {"adapter_name": name, "torch_device": "cpu", "low_cpu_mem_usage": offloaded}
@@ -218,10 +218,10 @@ def _fill(model: nn.Module, tensors: Mapping[str, torch.Tensor], name: str) -> N
         is_wrapper = isinstance(layer, AuxiliaryTrainingWrapper)
         device = execution_device(layer.original_module if is_wrapper else layer.get_base_layer())
         for module in layer.modules():
-            for local, held in [*module._parameters.items()]:
-                key = keys.get(id(held), "")
+            for local, empty in [*module._parameters.items()]:
+                key = keys.get(id(empty), "")
                 if key in saved:
-                    weight = saved[key].to(device, held.dtype if is_wrapper else torch.float32)
+                    weight = saved[key].to(device, empty.dtype if is_wrapper else torch.float32)
                     module._parameters[local] = nn.Parameter(weight, requires_grad=False)
 
 

@@ -1,4 +1,4 @@
-"""What an adapter adds to one layer, computed the way PEFT does it but without the frozen layer's output.
+"""An adapter's delta at one layer, computed as PEFT does, but without the frozen layer's output.
 
 Which form it takes depends on the layer and on the variant of LoRA:
 
@@ -26,7 +26,7 @@ THROUGH_MAGNITUDE = frozenset({"DoraLinearVariant", "DoraEmbeddingVariant"})
 
 
 def delta_source(module: Any, adapter: str) -> DeltaSource:
-    """In which form this layer's delta can be had."""
+    """The form in which this layer's delta can be computed."""
     if not isinstance(module, LoraLayer):
         return "difference"
     name = type(module.lora_variant.get(adapter)).__name__
@@ -42,7 +42,7 @@ def adds_in_place(module: Any, adapter: str) -> bool:
 
 
 def effective_scaling(module: Any, adapter: str) -> float:
-    """What B A x is multiplied by: the module's own scaling, times what a scaled embedding puts on all it adds."""
+    """Factor that multiplies B A x: the module's own scaling, times the scale of a scaled embedding."""
     if not isinstance(module, LoraLayer):
         return 1.0
     scaling = float(module.scaling[adapter])
@@ -54,7 +54,7 @@ def effective_scaling(module: Any, adapter: str) -> float:
 
 
 def embed_scale(module: Any) -> torch.Tensor | None:
-    """What an embedding multiplies all its rows by (Gemma 3 does), the adapter's included; None where nothing."""
+    """Scale by which an embedding multiplies all its rows (as in Gemma 3), the adapter's included; None without one."""
     if not isinstance(module, Embedding):
         return None
     scale: torch.Tensor | None = module._get_embed_scale()  # type: ignore[no-untyped-call]
@@ -94,7 +94,7 @@ def factor_beside(module: Any, adapter: str, x: torch.Tensor) -> torch.Tensor:
 
 
 def dora_output(module: Any, adapter: str, x: torch.Tensor, base: torch.Tensor) -> Any:
-    """What DoRA's magnitude module puts out for this input and this output of the frozen layer."""
+    """Output of DoRA's magnitude module for this input and this output of the frozen layer."""
     magnitude = module.lora_magnitude_vector[adapter]
     frozen = module.get_base_layer()
     shared = {"scaling": module.scaling[adapter], "base_layer": frozen, "adapter_name": adapter}
@@ -128,7 +128,7 @@ def dora_dtype(output: Any) -> torch.dtype:
 
 
 def replaced_output(module: Any, adapter: str, args: Any, kwargs: Any) -> torch.Tensor:
-    """What a wrapper of trained weights puts out with this adapter's copy of them."""
+    """Output of a wrapper of trained weights with this adapter's copy of them."""
     with Pass("adapted", adapter).enabled(module):
         output: torch.Tensor = module(*args, **kwargs)
     return output

@@ -1,4 +1,4 @@
-"""Which layers an adapter changes, and what each of them is: the components of a run."""
+"""The components of a run: layers that an adapter changes, with their sizes, ranks and kinds."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -41,10 +41,10 @@ class LoraComponent:
     rank: int
     """Rank of the change of weight: min(d_in, d_out) where the adapter keeps trained weights (`modules_to_save`)."""
     scaling: float
-    """What B A x is multiplied by, as the module holds it: rsLoRA, alpha patterns, later rescaling and the scale of a
+    """Factor that multiplies B A x, as the module has it: rsLoRA, alpha patterns, later rescaling and the scale of a
     scaled embedding included."""
     delta_source: DeltaSource
-    """In which form delta can be had: `factor`, whole from the adapter's `branch`, or as a `difference` of outputs."""
+    """Form of delta: `factor`, whole from the adapter's `branch`, or as a `difference` of outputs."""
     biased: bool
     """Whether lora_B has a bias."""
     fused: RowRanges
@@ -77,15 +77,15 @@ def chosen_components(
     ValueError
         If an adapter has no component that fits.
     """
-    found = {name: find_components(model, name, skip=skip) for name in adapters}
-    paths = [component.path for component in in_module_order(found)]
-    kept = {paths[place] for place in matching(paths, patterns or None, of="components that the adapter changes")}
-    chosen = {name: [one for one in components if one.path in kept] for name, components in found.items()}
+    by_adapter = {name: find_components(model, name, skip=skip) for name in adapters}
+    axis = [component.path for component in in_module_order(by_adapter)]
+    paths = {axis[place] for place in matching(axis, patterns or None, of="components that the adapter changes")}
+    chosen = {name: [component for component in own if component.path in paths] for name, own in by_adapter.items()}
     for name, components in chosen.items():
         if not components:
             raise ValueError(
                 f"`component` is {list(patterns)}, and adapter {name!r} changes none of these; leave it out, or name "
-                f"one of its components, such as {found[name][0].path!r}"
+                f"one of its components, such as {by_adapter[name][0].path!r}"
             )
     return chosen
 
@@ -101,21 +101,21 @@ def adapted_modules(model: nn.Module, adapter: str) -> dict[str, tuple[int, Any]
 
 def in_module_order(components: Mapping[str, Sequence[LoraComponent]]) -> list[LoraComponent]:
     """Every component that any adapter changes, once, in the order of the model's modules: a run's component axis."""
-    union = {component.path: component for found in components.values() for component in found}
+    union = {component.path: component for some in components.values() for component in some}
     return sorted(union.values(), key=lambda component: component.order)
 
 
 def parts_of(components: Iterable[LoraComponent], by: Ablate) -> dict[str, list[str]]:
     """Name -> paths of the components of each part that an ablation leaves out, in module order."""
     parts: dict[str, list[str]] = {}
-    for one in components:
-        name = {"components": one.path, "layers": str(one.layer), "kinds": one.kind}[by]
-        parts.setdefault(name, []).append(one.path)
+    for component in components:
+        name = {"components": component.path, "layers": str(component.layer), "kinds": component.kind}[by]
+        parts.setdefault(name, []).append(component.path)
     return parts
 
 
 def left_out(path: str, module: Any) -> str | None:
-    """Why a layer can't be captured although the others can; None where it can.
+    """Reason why a layer can't be captured although the others can; None where it can.
 
     What is stored of the other layers stays true: they are seen in the very pass that runs this one too.
     """

@@ -1,4 +1,4 @@
-"""The two files of an adapter's folder, looked at without torch."""
+"""Checks of the two files in an adapter's folder, without torch."""
 
 import reprlib
 from pathlib import Path
@@ -17,10 +17,10 @@ def require_settings(folder: Path) -> None:
         settings = read_adapter_settings(folder)
     except (FileNotFoundError, ValueError) as error:
         raise AdapterError(str(error)) from error
-    if found := settings.get("layer_replication"):
+    if replication := settings.get("layer_replication"):
         raise AdapterError(
-            f"`layer_replication` of adapter {str(folder)!r} is {reprlib.repr(found)}: it makes another base of the "
-            "model, which can't be captured"
+            f"`layer_replication` of adapter {str(folder)!r} is {reprlib.repr(replication)}: it makes another base of "
+            "the model, which can't be captured"
         )
 
 

@@ -1,4 +1,4 @@
-"""The forward passes of a stream, and the state of model and adapters that each of them needs, put back afterwards."""
+"""The forward passes of a stream, and context managers for the state of model and adapters that each of them needs."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ class Pass:
 
     @contextmanager
     def enabled(self, model: torch.nn.Module) -> Iterator[None]:
-        """Exactly this adapter (or none) acts on the model, for a while; afterwards all is as it was.
+        """Make exactly this adapter (or none) act on the model; afterwards everything is as before.
 
         PEFT's own switches would change `requires_grad` and turn on what was off, so its flags are set themselves.
         """
@@ -41,7 +41,7 @@ class Pass:
 
 @contextmanager
 def silenced(layers: Sequence[Any]) -> Iterator[None]:
-    """These of PEFT's layers act as if they had no adapter, for a while, and all others as before.
+    """Make these layers of PEFT act as if they had no adapter, and all others as before.
 
     So whatever an adapter does in them is left out exactly: DoRA's scaling, a bias, trained weights in their place.
     """
@@ -90,7 +90,7 @@ def restoring_modes(model: torch.nn.Module) -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode for every module, checked; afterwards all modes and requires_grad flags are as they were."""
+    """Put every module into evaluation mode, and check it; afterwards modes and requires_grad flags are as before."""
     with restoring_modes(model):
         model.eval()
         stubborn = [name for name, module in model.named_modules() if module.training]
@@ -103,7 +103,7 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def alone(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
-    """`evaluating`, in the model's own types: neither the caller's autocast nor inference mode reaches what it does."""
+def isolated(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
+    """`evaluating` in the model's own types: without the caller's autocast and inference mode."""
     with evaluating(model), torch.inference_mode(False), torch.autocast(device.type, enabled=False):
         yield

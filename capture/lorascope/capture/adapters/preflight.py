@@ -1,4 +1,4 @@
-"""One readable verdict on adapters that sit in a model, before anything is written: what is wrong, and what to know."""
+"""Checks of adapters in a model before anything is written: problems that prevent a capture, and notes for a reader."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,26 +24,26 @@ from .refusal import adapter_tensors, idle_layers, is_residual, lora_layers, pef
 
 
 class Note(NamedTuple):
-    """Something worth knowing."""
+    """Something that a reader of a run should know."""
 
     kind: str
     """One of `zero`, `residual`, `quantised`, `skipped`, `training`, `base`, `data`."""
     message: str
     places: tuple[str, ...]
-    """Layers or weights that it is true of."""
+    """Layers or weights that it concerns."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The note as JSON has it."""
+        """The note as JSON values."""
         return {"kind": self.kind, "message": self.message, "places": list(self.places)}
 
 
 class Preflight(NamedTuple):
-    """The verdict on a model and its adapters."""
+    """Problems and notes of a model and its adapters."""
 
     problems: tuple[Problem, ...]
-    """What keeps them from being captured; `require` raises one error of all."""
+    """Reasons why they can't be captured; `require` raises one error of all."""
     notes: tuple[Note, ...]
-    """What a reader of the run should know."""
+    """Remarks for a reader of the run."""
     skipped: tuple[str, ...]
     """Paths that a probe found to be without a token axis: to be left out of the components."""
 
@@ -56,7 +56,7 @@ def inspect(
     allow_zero: bool = False,
     probe: Mapping[str, Any] | None = None,
 ) -> Preflight:
-    """The verdict on these adapters of this model; the model is left as it was.
+    """Inspect these adapters of this model; the model is left as it was.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ def inspect_calls(
 
 
 def _model_problems(model: nn.Module) -> Iterator[Problem]:
-    """What is wrong with the model, whatever its adapters are."""
+    """Problems of the model, whatever its adapters are."""
     for path, module in model.named_modules():
         if module._compiled_call_impl is not None or "_orig_mod" in module._modules:
             message = "the model is compiled, and compiled code passes hooks by; capture it as it was before"
@@ -204,7 +204,7 @@ def _model_problems(model: nn.Module) -> Iterator[Problem]:
 
 
 def _layer_problems(path: str, layer: LoraLayer, name: str, stream: str) -> Iterator[Problem]:
-    """What is wrong with one LoRA layer: its state, or what would make what is stored of it wrong."""
+    """Problems of one LoRA layer: its state, or a property that would make its stored arrays wrong."""
     carried = layer._get_available_adapters()
     active = [adapter for adapter in layer.active_adapters if adapter in carried]
     if layer.merged_adapters:
@@ -227,12 +227,12 @@ def _layer_problems(path: str, layer: LoraLayer, name: str, stream: str) -> Iter
         yield Problem(path, "offloaded", message)
     if stream == "base" and source == "difference":
         variant = type(layer.lora_variant[name]).__name__.removesuffix("Variant")
-        message = f"the delta of {variant} can't be computed beside the base; capture stream 'adapted' or 'pair'"
+        message = f"the delta of {variant} can't be computed in a base pass; capture stream 'adapted' or 'pair'"
         yield Problem(path, "variant", message)
 
 
 def _remarks(model: PeftModel, adapters: Sequence[str], *, skipped: Sequence[str]) -> Iterator[Note]:
-    """Notes on adapters that can be captured; what a run's own columns say (`delta_source`, `fused`) isn't repeated."""
+    """Notes on adapters that can be captured, without what a run has as columns (`delta_source`, `fused`)."""
     quantised: dict[str, list[str]] = {}
     for name in adapters:
         config: Any = model.peft_config[name]
@@ -262,7 +262,7 @@ def _remarks(model: PeftModel, adapters: Sequence[str], *, skipped: Sequence[str
 
 
 def _quantised(module: Any) -> str | None:
-    """What keeps a LoRA layer's frozen weights in fewer bits; None where they are plain floating-point numbers."""
+    """Kind of quantised layer or weight under a LoRA layer; None where weights are plain floating-point numbers."""
     if not isinstance(module, LoraLayer):
         return None
     inner: Any = module.get_base_layer()

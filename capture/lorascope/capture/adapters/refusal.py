@@ -1,4 +1,4 @@
-"""What is refused, and how it is said; whether an adapter was made for a model.
+"""Reasons to refuse an adapter: weights that can't be measured, and signs that it was made for another model.
 
 PEFT loads an adapter with `strict=False`: keys that fit nowhere at most warn, and the output stays the base's own. So
 PEFT first adapts a twin of the model on the meta device, which has every name and shape and no numbers.
@@ -27,7 +27,7 @@ from ..models.device import is_offloaded, without_hooks
 from ..models.weights import held_tensors, plain_path
 
 UNREPEATED = ("pissa_niter", "lora_ga")
-"""Inits whose base a load doesn't give back: PEFT draws PiSSA's fast SVD anew and skips LoRA-GA, without a word."""
+"""Inits whose base isn't the same after loading: PEFT draws PiSSA's fast SVD anew and skips LoRA-GA, silently."""
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 """Types of weights that can be measured."""
@@ -65,7 +65,8 @@ def weight_problems(tensors: Mapping[str, torch.Tensor], *, allow_zero: bool) ->
 
     Weights on the meta device have no values, so nothing is wrong with them.
     """
-    if odd := {key: str(one.dtype) for key, one in tensors.items() if ".lora_" in key and one.dtype not in DTYPES}:
+    own = {key: tensor.dtype for key, tensor in tensors.items() if ".lora_" in key}
+    if odd := {key: str(dtype) for key, dtype in own.items() if dtype not in DTYPES}:
         message = f"its weights are of {', '.join(sorted({*odd.values()}))}; allowed are {', '.join(map(str, DTYPES))}"
         return [Problem(key, "dtype", message) for key in odd]
     problems = [
@@ -85,8 +86,8 @@ def idle_layers(tensors: Mapping[str, torch.Tensor]) -> dict[str, bool]:
     idle: dict[str, bool] = {}
     for key, up in tensors.items():
         for part in ("lora_B", "lora_embedding_B"):
-            path, found, rest = key.partition(f".{part}")
-            if found and rest != ".bias":
+            path, separator, rest = key.partition(f".{part}")
+            if separator and rest != ".bias":
                 down, bias = tensors.get(f"{path}.{part[:-1]}A{rest}"), tensors.get(f"{path}.{part}.bias")
                 idle[path] = (_is_zero(up) or _is_zero(down)) and (bias is None or _is_zero(bias))
     return idle
@@ -120,14 +121,14 @@ def init_problems(model: nn.Module, config: LoraConfig, n_adapters: int) -> list
 
 
 def fit_problems(model: nn.Module, config: LoraConfig, tensors: Mapping[str, torch.Tensor], name: str) -> list[Problem]:
-    """Where an adapter's keys and shapes differ from those that PEFT makes for this plain model."""
+    """Differences between an adapter's keys and shapes and those that PEFT makes for this plain model."""
     try:
         names = [*EMBEDDING_LAYER_NAMES, *(path for path, _ in model.named_modules())]
         check_patterns(adapter_settings.patterns_of(vars(config), "of the adapter"), names)
     except ValueError as error:
         return [Problem(CONFIG_NAME, "config", str(error))]
     try:
-        wanted = _wanted_shapes(model, config, name)
+        expected = _wanted_shapes(model, config, name)
     except ValueError as error:
         message = f"it fits no layer of this model: {shorten(first_line(error), 160)}"
         return [Problem("target_modules", "no-layers", message)]
@@ -136,21 +137,21 @@ def fit_problems(model: nn.Module, config: LoraConfig, tensors: Mapping[str, tor
         return [Problem(CONFIG_NAME, "config", message)]
     # PEFT saves the base's embeddings along with an adapter on them, and would load them over the base's own.
     own = held_tensors(model)
-    plain = {key: plain_path(key).replace(".base_layer.", ".") for key in tensors.keys() - wanted.keys()}
+    plain = {key: plain_path(key).replace(".base_layer.", ".") for key in tensors.keys() - expected.keys()}
     copies = {key: own[name] for key, name in plain.items() if name in own}
-    found = {key: tuple(tensor.shape) for key, tensor in tensors.items() if key not in copies}
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items() if key not in copies}
     brought = "it brings base weights that aren't this model's (resized or trained), so it was made for another one"
     missing = "it lacks weights that this model needs, so it was made for another one"
     unexpected = "it holds weights that this model has no place for, so it was made for another one"
     other = "its weights have other shapes than this model's layers"
     return [
         *(Problem(key, "base", brought) for key in sorted(copies) if not _equal(copies[key], tensors[key])),
-        *(Problem(key, "missing", missing) for key in sorted(wanted.keys() - found.keys())),
-        *(Problem(key, "unexpected", unexpected) for key in sorted(found.keys() - wanted.keys())),
+        *(Problem(key, "missing", missing) for key in sorted(expected.keys() - shapes.keys())),
+        *(Problem(key, "unexpected", unexpected) for key in sorted(shapes.keys() - expected.keys())),
         *(
-            Problem(f"{key}: {found[key]}, not {shape}", "shape", other)
-            for key, shape in wanted.items()
-            if key in found and found[key] != shape
+            Problem(f"{key}: {shapes[key]}, not {shape}", "shape", other)
+            for key, shape in expected.items()
+            if key in shapes and shapes[key] != shape
         ),
     ]
 
@@ -178,12 +179,12 @@ def _wanted_shapes(model: nn.Module, config: LoraConfig, name: str) -> dict[str,
 
 
 def _numberless(tensor: torch.Tensor) -> torch.Tensor:
-    """One of the same shape and type on the meta device."""
+    """A tensor of the same shape and type on the meta device."""
     twin = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
     return nn.Parameter(twin, requires_grad=False) if isinstance(tensor, nn.Parameter) else twin
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first, or else its kind."""
+    """First line of an error's message, or else the error's type."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""What an adapter's folder says of its training, and whether that fits the model that it is to be measured on.
+"""Records of training in an adapter's folder, compared with the model that the adapter is measured on.
 
 `finetune.json` came with the adapter, from anywhere: nothing of it is taken that isn't of the type it should be.
 """
@@ -18,20 +18,20 @@ from lorascope.stores.places.regular_file import read_regular
 from .preflight import Note
 
 RECORD = "finetune.json"
-"""The file that `finetune` leaves beside an adapter."""
+"""The file that `finetune` leaves in an adapter's folder."""
 MOST_NAMES, LONGEST_NAME = 1000, 300
 """Names of data sets that a run repeats, and characters of a name."""
 
 
 class Training(NamedTuple):
-    """How an adapter was trained, as far as it is known."""
+    """Record of an adapter's training."""
 
     record: dict[str, Any]
     """`n_samples`, `n_target_tokens`, `n_steps` and the names of the `data`; empty where nothing is known."""
     problems: tuple[Problem, ...]
-    """What keeps the adapter from being measured on this model."""
+    """Reasons why the adapter can't be measured on this model."""
     notes: tuple[Note, ...]
-    """What a reader of the run should know."""
+    """Remarks for a reader of the run."""
     is_proven: bool = False
     """Whether the record has the hash of this very base model."""
 
@@ -39,12 +39,12 @@ class Training(NamedTuple):
 def read_training(
     folder: str | Path, name: str, model: Mapping[str, Any], *, adapter_sha256: str | None = None
 ) -> Training:
-    """What the folder of this adapter says of its training, held against a model.
+    """Record of training in the folder of this adapter, compared with a model.
 
     Parameters
     ----------
     folder
-        The adapter's folder; one that `finetune` didn't write says nothing.
+        The adapter's folder; only `finetune` leaves a record in it.
     name
         The adapter's name in the model.
     model
@@ -73,8 +73,8 @@ def read_training(
     if base is not None and any(base[key] != model[key] for key in ("share", "shared_layers")):
         layers = f" and `shared_layers` {base['shared_layers']}" if base["share"] > 1 else ""
         message = (
-            f"it was trained on a model in which {say_sharing(base)}, but in this one {say_sharing(model)}; load the "
-            f"model with `share` {base['share']}{layers}"
+            f"it was trained on a model in which {describe_sharing(base)}, but in this one {describe_sharing(model)}; "
+            f"load the model with `share` {base['share']}{layers}"
         )
         problems = (Problem(str(folder), "sharing", message),)
     if None not in (adapter_sha256, trained) and adapter_sha256 != trained:
@@ -82,8 +82,8 @@ def read_training(
         return Training({}, problems, (Note("training", message, ()),))
     if base is None or model.get("sha256", base["sha256"]) == base["sha256"]:
         return Training(record, problems, (), is_proven=base is not None and "sha256" in model)
-    here, there = str(model["dtype"]), base["dtype"]
-    types = "" if here == there else f": {shorten(repr(there), 40)} there, {here!r} here"
+    dtype, trained_dtype = str(model["dtype"]), base["dtype"]
+    types = "" if dtype == trained_dtype else f": {shorten(repr(trained_dtype), 40)} there, {dtype!r} here"
     message = f"{name!r} was trained on other base weights than these, by their SHA-256{types}"
     return Training(record, problems, (Note("training", message, ()),))
 
@@ -104,7 +104,7 @@ def base_notes(model: PeftModel, adapters: Iterable[str], captured: str) -> Iter
             yield Note("base", message, (name,))
 
 
-def say_sharing(sharing: Mapping[str, Any]) -> str:
+def describe_sharing(sharing: Mapping[str, Any]) -> str:
     """A model's sharing in words."""
     if sharing["share"] == 1:
         return "no layers share weights"
@@ -112,20 +112,20 @@ def say_sharing(sharing: Mapping[str, Any]) -> str:
 
 
 def _called(model: str) -> set[str]:
-    """What a model may be called in an adapter: by its name, and by its folder, of links where they end too."""
+    """Names of a model in an adapter's configuration: its own, and those of its folder and of links' targets."""
     folders = [place.parent for place in (Path(model), Path(model).resolve()) if place.suffix == ".gguf"]
     return {_last_part(name) for name in (model, str(Path(model).resolve()), *map(str, folders))}
 
 
 def _last_part(name: str) -> str:
-    """What a model is called wherever it lies; the hub's cache names it in a folder above the files."""
+    """Name of a model without its folders; the hub's cache names it in a folder above the files."""
     parts = [part for part in re.split(r"[/\\]", name.strip().casefold()) if part]
     cached = (part.rpartition("--")[2] for part in parts if part.startswith("models--"))
     return next(cached, parts[-1] if parts else "")
 
 
 def _amounts(document: Any) -> dict[str, Any]:
-    """What a run remembers of a record."""
+    """Counts and names of a record that a run keeps."""
     if not isinstance(document, dict):
         raise ValueError(f"it holds a {type(document).__name__}, not an object")
     data, steps = _entry(document, "data", list), _entry(document, "steps", list)
@@ -155,9 +155,9 @@ def _base(document: Mapping[str, Any]) -> dict[str, Any] | None:
 def _entry(document: Mapping[str, Any], key: str, kind: type[Any], *, least: int = 0) -> Any:
     """A value of this type, or a count of at least so many that fits a table of int64."""
     value: Any = document.get(key)
-    found = shorten(repr(value), 40) if key in document else "not there"
+    description = shorten(repr(value), 40) if key in document else "not there"
     if type(value) is not kind:  # a boolean is no count
-        raise ValueError(f"`{key}` is {found}; it should be of type {kind.__name__!r}")
+        raise ValueError(f"`{key}` is {description}; it should be of type {kind.__name__!r}")
     if kind is int and not least <= value < 2**63:
-        raise ValueError(f"`{key}` is {found}; it should be a number from {least} to {2**63 - 1}")
+        raise ValueError(f"`{key}` is {description}; it should be a number from {least} to {2**63 - 1}")
     return value

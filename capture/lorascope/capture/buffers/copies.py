@@ -1,4 +1,4 @@
-"""How states leave the device: what is chosen of a layer's output, and the copies of it into host memory."""
+"""Copies of chosen tokens of a layer's output from the device into host memory."""
 
 import logging
 from collections import deque
@@ -49,7 +49,7 @@ class Chosen:
 
 
 class Copier(Protocol):
-    """Brings tensors into host memory, perhaps later; what it was given may change or go as soon as it returns."""
+    """Copies tensors into host memory, perhaps later; the caller may change or free them at once."""
 
     def copy(self, output: torch.Tensor, chosen: Chosen, place: torch.Tensor) -> None:
         """Copy the chosen tokens of an output (flat token, feature) into host memory, cast to its type."""
@@ -60,7 +60,7 @@ class Copier(Protocol):
         ...
 
     def mark(self) -> Wait:
-        """The point after every copy so far: a wait until it is reached, from any thread."""
+        """A function that waits, in any thread, until every copy so far is done."""
         ...
 
     def pin(self, memory: torch.Tensor) -> None:
@@ -94,7 +94,7 @@ class DirectCopier:
         place.copy_(values)
 
     def mark(self) -> Wait:
-        """Nothing is ever left to wait for."""
+        """A function that returns at once: nothing is ever left to wait for."""
         return lambda: None
 
     def pin(self, memory: torch.Tensor) -> None:
@@ -108,7 +108,7 @@ class DirectCopier:
 
 
 class StreamCopier:
-    """Copies from CUDA devices on a stream of their own, beside the forward pass, into page-locked memory.
+    """Copies from CUDA devices on a separate stream, during the forward pass, into page-locked memory.
 
     What is chosen is gathered and cast on the pass's own stream, so that whatever later changes the output comes too
     late. The gathered tensor is held until its copy is done: before that the allocator could give its memory away.
@@ -133,14 +133,14 @@ class StreamCopier:
         self._direct = DirectCopier()
 
     def copy(self, output: torch.Tensor, chosen: Chosen, place: torch.Tensor) -> None:
-        """Gather now, copy beside the pass; layers that a device map left on the host are copied at once."""
+        """Gather now, copy during the pass; layers that a device map left on the host are copied at once."""
         if output.device.type == "cuda":
             self.send(chosen.copy(output).to(place.dtype), place)
         else:
             self._direct.copy(output, chosen, place)
 
     def send(self, values: torch.Tensor, place: torch.Tensor) -> None:
-        """Copy beside the pass, after all that it was asked for so far."""
+        """Copy during the pass, after all work that was launched so far."""
         device = values.device
         if device.type != "cuda":
             self._direct.send(values, place)

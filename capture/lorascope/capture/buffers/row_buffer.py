@@ -53,7 +53,7 @@ class RowBuffer:
         """Returns once all copies into this row are done."""
 
     def begin(self) -> None:
-        """Forget the row before. What is measured of some tokens only becomes NaN; all else must be filled."""
+        """Forget the row before. Arrays that are measured of some tokens only become NaN; all others must be filled."""
         self._filled = {path: {} for path in self.tensors if not _is_measured(path)}
         self.wait = None
         for path, tensor in self.tensors.items():
@@ -104,9 +104,9 @@ class Segment(NamedTuple):
 
     buffer: RowBuffer
     source: slice
-    """Which of the batch's captured tokens."""
+    """Places among the batch's captured tokens."""
     target: slice
-    """Where in the row."""
+    """Places in the row."""
 
     def claim(self, path: str, columns: slice) -> torch.Tensor | None:
         """The row's array whose columns are about to be filled for these tokens; None if the row doesn't hold it."""
@@ -118,7 +118,7 @@ def _whole_pages(n_bytes: int) -> int:
 
 
 def _pages(n_bytes: int) -> torch.Tensor:
-    """Memory of its own, uint8 (byte,), from the start of a page on: it is written without a copy, and can be pinned.
+    """New memory, uint8 (byte,), from the start of a page on: it is written without a copy, and can be pinned.
 
     It goes back to the system with the last tensor of it.
     """

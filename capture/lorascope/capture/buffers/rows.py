@@ -1,4 +1,4 @@
-"""The way from the forward pass to the disk: rows are filled, handed to the writer when full, and used again."""
+"""The queue of rows between the forward pass and the disk: rows are filled, written when full, and used again."""
 
 import threading
 import time
@@ -22,10 +22,10 @@ _ROWS_AHEAD = 2
 
 
 class RowWriter(Protocol):
-    """Where rows go: a `RunWriter`, or whatever else takes them whole, from several threads."""
+    """Takes whole rows, from several threads: a `RunWriter`, or something that only compares or counts them."""
 
     def row_arrays(self, row: int) -> RowArrays:
-        """What this row brings."""
+        """Shape and type of each array of this row."""
         ...
 
     def write_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> RowWritten:
@@ -34,7 +34,7 @@ class RowWriter(Protocol):
 
 
 class RowQueue:
-    """The bounded way from the forward pass to the disk: row buffers going round within a number of bytes.
+    """Row buffers between the forward pass and the disk, used again and again within a number of bytes.
 
     Tokens come in order. `take` hands out the places of the next tokens and waits while every buffer is full or being
     written: the forward pass waits, and nothing is dropped. `put` tells that they are filled, or will be at their mark.
@@ -42,17 +42,17 @@ class RowQueue:
     Parameters
     ----------
     writer
-        Where rows go.
+        Takes the rows.
     n_tokens
         Length of the token axis.
     spans
         Rows that each batch reaches into (`row_spans`).
     queue_bytes
         Most bytes of row buffers; None for 4 GiB, or what one batch fills and a row ahead of it if that is more.
-    wanted
+    rows
         Bool (row,): rows to write; None for all. Tokens of others get no place.
     copier
-        What copies into the rows; it is closed when they are.
+        Copies into the rows; it is closed when they are.
 
     Raises
     ------
@@ -67,15 +67,15 @@ class RowQueue:
         n_tokens: int,
         spans: Sequence[range],
         queue_bytes: int | None = None,
-        wanted: np.ndarray | None = None,
+        rows: np.ndarray | None = None,
         copier: Copier | None = None,
     ) -> None:
         self.copier: Copier = copier or DirectCopier()
-        """What copies into the rows."""
+        """The copier into the rows."""
         self._writer = writer
         self._n_tokens = n_tokens
         n_rows = -(-n_tokens // ROW_TOKENS)
-        self._wanted = np.ones(n_rows, np.bool_) if wanted is None else wanted.copy()
+        self._wanted = np.ones(n_rows, np.bool_) if rows is None else rows.copy()
         sizes = [_bytes(writer.row_arrays(row)) if self._wanted[row] else 0 for row in range(n_rows)]
         self.n_bytes = queue_bytes_needed(sizes, spans, queue_bytes)
         """Most bytes that the buffers hold together."""
@@ -109,7 +109,7 @@ class RowQueue:
         return bool(self._wanted[start // ROW_TOKENS : -(-(start + n_tokens) // ROW_TOKENS)].any())
 
     def begin_no_more(self) -> None:
-        """From now on, want only those rows of which some tokens are here already."""
+        """Drop all rows of which no token is here yet."""
         begun = [row for row in self._open if self._wanted[row]]
         self._wanted[:] = False
         self._wanted[begun] = True

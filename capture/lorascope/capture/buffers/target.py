@@ -1,4 +1,4 @@
-"""Where one batch's states go: which of its padded tokens are captured, their places in the rows, and the time."""
+"""The target of one batch's states: its captured tokens, their places in the rows, and the time by stage."""
 
 import math
 import time
@@ -14,9 +14,9 @@ from .copies import Chosen, Copier, DirectCopier
 from .row_buffer import Segment
 
 STAGES = ("forward", "copy", "reduce", "logits", "ablate", "wait", "encode", "write")
-"""Where time goes: the pass itself; what hooks add, copies of states and their reductions; nll and KL; passes without a
-part of the adapter, with their KL; waiting for a free row; and, in threads beside the pass and added up over them,
-encoding and writing."""
+"""Stages of which the time is taken: the pass itself; copies of states, and reductions, in hooks; nll and KL; passes
+without a part of the adapter, with their KL; waiting for a free row; and, in other threads and added up over
+them, encoding and writing."""
 _WAITS_ABOVE = 0.05
 """Share of the pass's time above which waiting for rows is more than jitter."""
 
@@ -37,7 +37,7 @@ class Meter:
             self.seconds[stage] += time.perf_counter() - start - (self._passed() - inner)
 
     def bottleneck(self) -> str:
-        """What a faster one of would help most: `forward`, `copy` (reductions included), `encode` or `disk`."""
+        """The stage that limits the capture: `forward`, `copy` (reductions included), `encode` or `disk`."""
         seconds = self.seconds
         if seconds["wait"] > _WAITS_ABOVE * self._passed():
             return "encode" if seconds["encode"] > seconds["write"] else "disk"
@@ -121,7 +121,7 @@ class BatchTarget:
             self._add(path, column, values[:, None], measured=measured)
 
     def flush(self) -> None:
-        """Send what was gathered to its rows, and mark the point at which all of the batch's copies are done."""
+        """Send gathered columns to their rows, and mark the point at which all of the batch's copies are done."""
         with self.meter.timed("copy"):
             for (path, measured), columns in self._columns.items():
                 self._send(path, columns, measured=measured)
@@ -138,7 +138,7 @@ class BatchTarget:
         self._columns.setdefault((path, measured), []).append((start, values))
 
     def _send(self, path: str, columns: Sequence[tuple[int, torch.Tensor]], *, measured: bool) -> None:
-        """Put columns together and copy them; NaN, where the array may lack values, is what none brings."""
+        """Put columns together and copy them; missing columns and tokens are NaN."""
         places = [(s.source, s.buffer.tensors[path][s.target]) for s in self.segments if path in s.buffer.tensors]
         width = places[0][1].shape[1:].numel()
         block = _side_by_side(columns, width).to(places[0][1].dtype)
@@ -155,7 +155,7 @@ def flat_places(positions: Sequence[np.ndarray], width: int) -> np.ndarray:
 
 
 def nowhere(lengths: Sequence[int], n_measured: int) -> BatchTarget:
-    """The target of a pass over sequences of these lengths: nothing is kept, the first so many tokens are measured."""
+    """A target that keeps nothing, for sequences of these lengths; the first `n_measured` tokens are measured."""
     width = max(lengths)
     flat = flat_places([np.arange(length) for length in lengths], width)
     return BatchTarget((len(lengths), width), flat, np.arange(len(flat)) < n_measured, ())

@@ -1,1 +1,1 @@
-"""The model: loaded, identified, its weights whole wherever they lie."""
+"""The model: loading it, identifying it, and reading its weights wherever they are."""

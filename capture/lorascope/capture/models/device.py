@@ -1,4 +1,4 @@
-"""Where a model computes, and where accelerate keeps its weights: on devices, the host or the disk."""
+"""Devices on which a model computes, and places where accelerate keeps its weights."""
 
 import copy
 from collections.abc import Iterator
@@ -38,13 +38,13 @@ def require_device(device: torch.device) -> torch.device:
     """Return the device; raise a ValueError unless torch finds it here."""
     if not is_here(device):
         n = torch.cuda.device_count()
-        found = f"{n} of that kind here, counted from 0" if n else "no CUDA device here; use 'cpu'"
-        raise ValueError(f"`device` is '{device}', but torch finds {found}")
+        available = f"{n} of that kind here, counted from 0" if n else "no CUDA device here; use 'cpu'"
+        raise ValueError(f"`device` is '{device}', but torch finds {available}")
     return device
 
 
 def input_device(model: nn.Module) -> torch.device:
-    """Where token ids have to be for a forward pass.
+    """Device of token ids for a forward pass.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def is_offloaded(model: nn.Module) -> bool:
 
 
 def execution_device(module: nn.Module) -> torch.device | None:
-    """Where a module computes; None for one without weights and hooks."""
+    """Device on which a module computes; None if it has neither weights nor hooks."""
     for hook in _hooks(module):
         if hook.execution_device is not None:
             return torch.device(hook.execution_device)
@@ -84,25 +84,25 @@ def real_tensor(module: nn.Module, name: str, tensor: torch.Tensor) -> torch.Ten
 
 @contextmanager
 def hidden_device_map(model: Any) -> Iterator[None]:
-    """While an adapter is attached: PEFT would spread the model anew, by a map of its own making."""
-    held = getattr(model, "get_base_model", lambda: model)()
-    devices = held.__dict__.pop("hf_device_map", None)
+    """Hide a model's device map while an adapter is attached: PEFT would spread the model anew, by another map."""
+    plain = getattr(model, "get_base_model", lambda: model)()
+    devices = plain.__dict__.pop("hf_device_map", None)
     try:
         yield
     finally:
         if devices is not None:
-            held.hf_device_map = devices
+            plain.hf_device_map = devices
 
 
 def without_hooks(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     """A deep copy of a model that knows nothing of accelerate, whose hooks hold the offloaded weights."""
     names = ("_hf_hook", "_old_forward", "forward")
     hooked = [module.__dict__ for module in model.modules() if "_hf_hook" in module.__dict__]
-    memo.update({id(held[name]): None for held in hooked for name in names if name in held})
+    memo.update({id(attributes[name]): None for attributes in hooked for name in names if name in attributes})
     twin = copy.deepcopy(model, memo)
-    for held in [module.__dict__ for module in twin.modules() if "_hf_hook" in module.__dict__]:
+    for attributes in [module.__dict__ for module in twin.modules() if "_hf_hook" in module.__dict__]:
         for name in names:
-            held.pop(name, None)
+            attributes.pop(name, None)
     return twin
 
 

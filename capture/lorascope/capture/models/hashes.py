@@ -1,4 +1,4 @@
-"""What identifies tensors: SHA-256 over bytes that mean one thing only."""
+"""SHA-256 of tensors."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 from lorascope.stores.format.fingerprint import canonical
 
 Hash = Callable[[Mapping[str, "torch.Tensor"]], Callable[[], str]]
-"""Begins to hash tensors; what comes back waits for their hash and gives it, or raises what `hash_tensors` does."""
+"""Begins to hash tensors; the function that it returns waits for the hash and gives it, or raises as `hash_tensors`."""
 
 
 @contextmanager
-def hashing_beside() -> Iterator[Hash]:
-    """Hash tensors in a thread beside what else is done; with the block it ends, whatever it has left to do."""
+def hashing_in_thread() -> Iterator[Hash]:
+    """A function that hashes tensors in a thread; when the block ends, hashing stops."""
     over = Event()
     with ThreadPoolExecutor(1) as thread:
         try:
@@ -29,8 +29,8 @@ def hashing_beside() -> Iterator[Hash]:
 
 def hash_at_once(tensors: Mapping[str, "torch.Tensor"]) -> Callable[[], str]:
     """Hash tensors before anything else is done."""
-    found = hash_tensors(tensors)
-    return lambda: found
+    sha256 = hash_tensors(tensors)
+    return lambda: sha256
 
 
 def hash_tensors(

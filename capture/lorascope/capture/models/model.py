@@ -1,4 +1,4 @@
-"""Load a language model and its tokenizer, and say which model it is."""
+"""Load a language model and its tokenizer, and identify them."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ CLASSES: dict[str, Any] = {
     "ForTokenClassification": AutoModelForTokenClassification,
     "Model": AutoModel,
 }
-"""End of an architecture's name -> what loads it, the first that fits. Models of a decoder beside an encoder have two
+"""End of an architecture's name -> what loads it, the first that fits. Encoder-decoder models have two
 token axes, and aren't among them."""
 _VOLATILE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
 """Entries of a model's config that say where it came from or how it was loaded, not what it is."""
@@ -132,11 +132,11 @@ def load_model(
 def model_class(config: Any) -> Any:
     """The transformers class that loads a model of this configuration; a ValueError where no class captures it."""
     name = next(iter(config.architectures or ("ForCausalLM",)))
-    for ending, found in CLASSES.items():
+    for ending, auto_class in CLASSES.items():
         if name.endswith(ending) and not getattr(config, "is_encoder_decoder", False):
-            return found
+            return auto_class
     raise ValueError(
-        f"its architecture is {name!r}; allowed are those that end in {list(CLASSES)}, without a decoder beside it"
+        f"its architecture is {name!r}; allowed are those that end in {list(CLASSES)}, and no encoder-decoder models"
     )
 
 
@@ -158,7 +158,7 @@ def is_encoder_kin(model: Any) -> bool:
 
 
 def model_identity(model: nn.Module, source: str, *, sha256: str | None = None) -> dict[str, Any]:
-    """Which base model it is: names, type, size, how layers share weights, and SHA-256 over weights and configuration.
+    """Identity of a base model: names, type, size, sharing of layers, and SHA-256 over weights and configuration.
 
     An adapter doesn't change it, unless the adapter's init changed the base (`is_residual`). Weights that are shared
     count once as parameters, and enter the hash under each of their names.
@@ -195,8 +195,8 @@ def model_identity(model: nn.Module, source: str, *, sha256: str | None = None) 
     }
 
 
-def hash_weights(model: nn.Module, hash_beside: Hash) -> Callable[[], str]:
-    """Begin to hash the base's weights; what comes back gives the hash, SHA-256 in hexadecimal (`model_identity`).
+def hash_weights(model: nn.Module, start_hash: Hash) -> Callable[[], str]:
+    """Begin to hash the base's weights; the function that it returns gives the SHA-256 of `model_identity`.
 
     It is known at once where a pass may change how weights are kept: offloaded and quantised ones, and those of RWKV,
     which rescales some before its first pass.
@@ -204,7 +204,7 @@ def hash_weights(model: nn.Module, hash_beside: Hash) -> Callable[[], str]:
     weights = ReadableWeights(model, base_tensors(model))
     is_plain = all(type(tensor) in {torch.Tensor, nn.Parameter} and not tensor.is_meta for tensor in weights.values())
     is_kept = is_plain and not is_offloaded(model) and not getattr(plain_model(model).config, "rescale_every", 0)
-    return (hash_beside if is_kept else hash_at_once)(weights)
+    return (start_hash if is_kept else hash_at_once)(weights)
 
 
 def _n_parameters(model: Any) -> tuple[int, int]:
@@ -220,7 +220,7 @@ def _n_parameters(model: Any) -> tuple[int, int]:
 
 
 def tokenizer_identity(tokenizer: Any) -> dict[str, str]:
-    """Which tokenizer it is: class, and SHA-256 of all that it does to a text."""
+    """Identity of a tokenizer: class, and SHA-256 of all that it does to a text."""
     content = tokenizer.backend_tokenizer.to_str()
     return {"class": type(tokenizer).__name__, "sha256": hashlib.sha256(content.encode()).hexdigest()}
 
@@ -228,8 +228,8 @@ def tokenizer_identity(tokenizer: Any) -> dict[str, str]:
 def context_length(model: Any) -> int | None:
     """Most tokens that the model was made for; None where its configuration states no limit."""
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
-    found = (getattr(model.config.get_text_config(), name, None) for name in names)
-    return next((length for length in found if isinstance(length, int) and length > 0), None)
+    lengths = (getattr(model.config.get_text_config(), name, None) for name in names)
+    return next((length for length in lengths if isinstance(length, int) and length > 0), None)
 
 
 @contextmanager
@@ -239,8 +239,8 @@ def one_line(what: str) -> Iterator[None]:
         yield
     except Exception as error:  # a malformed file makes transformers raise anything, from KeyError to its own kinds
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["nothing more is said"]
-        said = " ".join(lines) if lines[0].endswith(":") else lines[0]  # after a colon comes the reason
-        raise ValueError(f"{what} can't be loaded: {said} ({type(error).__name__})") from error
+        reason = " ".join(lines) if lines[0].endswith(":") else lines[0]  # after a colon comes the reason
+        raise ValueError(f"{what} can't be loaded: {reason} ({type(error).__name__})") from error
 
 
 def _hash_config(config: Any) -> str:

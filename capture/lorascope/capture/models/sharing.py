@@ -66,8 +66,8 @@ def share_layers(
     groups = [[*layers[start : start + share]] for start in starts]
     for start, group in zip(starts, groups, strict=True):
         for place, layer in enumerate(group):
-            if found := _difference(group[0], layer):
-                raise ValueError(f"layers {start} and {start + place} of `{path}` can't share weights: {found}")
+            if difference := _difference(group[0], layer):
+                raise ValueError(f"layers {start} and {start + place} of `{path}` can't share weights: {difference}")
     for group in groups:
         if share_from == "mean":
             _average(group)
@@ -78,7 +78,7 @@ def share_layers(
 
 
 def sharing_of(model: nn.Module) -> dict[str, int]:
-    """How the model's layers share weights: `share`, the layers of a group, and `shared_layers`, those in groups.
+    """The sharing of a model's layers: `share`, the layers of a group, and `shared_layers`, the layers in groups.
 
     Found from the parameters themselves, not from any setting; of a model under PEFT, from its base. `share` is 1 and
     `shared_layers` 0 where no two layers have all parameters in common.
@@ -89,12 +89,12 @@ def sharing_of(model: nn.Module) -> dict[str, int]:
         If layers are tied in another manner than `share_layers` ties them.
     """
     path, layers = next(_layer_lists(model), ("", []))
-    found: list[set[Any]] = [set() for _ in layers]
+    parameters: list[set[Any]] = [set() for _ in layers]
     for key, tensor in base_tensors(model).items():
         number, _, name = key.removeprefix(f"{path}.").partition(".")
         if key.startswith(f"{path}.") and isinstance(tensor, nn.Parameter):
-            found[int(number)].add((name, id(tensor)))
-    keys = [frozenset(ids or {place}) for place, ids in enumerate(found)]
+            parameters[int(number)].add((name, id(tensor)))
+    keys = [frozenset(ids or {place}) for place, ids in enumerate(parameters)]
     sizes = [len([*group]) for _, group in groupby(keys)]
     tied = [size for size in sizes if size > 1]
     if not tied and len({*keys}) == len(keys):
@@ -129,10 +129,10 @@ def _require_layers(model: nn.Module, shared_layers: int) -> tuple[str, Sequence
         )
     if len(layers) < shared_layers:
         raise ValueError(f"`shared_layers` is {shared_layers}, but the model, a {kind}, has only {len(layers)} layers")
-    found: dict[int, int] = {}
+    owners: dict[int, int] = {}
     for place, layer in enumerate(layers):
         for parameter in layer.parameters():
-            if (first := found.setdefault(id(parameter), place)) != place:
+            if (first := owners.setdefault(id(parameter), place)) != place:
                 raise ValueError(f"layers {first} and {place} of `{path}` share weights already; load the model anew")
     return path, layers
 
@@ -141,28 +141,28 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     return type(tensor) in {torch.Tensor, nn.Parameter} and tensor.is_floating_point()
 
 
-def _difference(one: nn.Module, other: nn.Module) -> str | None:
-    """What keeps a layer from having another one's weights; None where nothing does."""
-    (forms, held), (other_forms, other_held) = map(_forms, (one, other))
+def _difference(layer: nn.Module, other: nn.Module) -> str | None:
+    """Reason why a layer can't have another layer's weights; None where it can."""
+    (forms, tensors), (other_forms, other_tensors) = map(_forms, (layer, other))
     for name in (*forms, *other_forms):
-        first, second = (found.get(name, "nothing") for found in (forms, other_forms))
+        first, second = (known.get(name, "nothing") for known in (forms, other_forms))
         if first != second:
             return f"{name or 'a layer'!r} is {first} in one and {second} in the other"
-    for name, tensor in held.items():
+    for name, tensor in tensors.items():
         # Packed weights that are no parameters, or masks that make a layer what it is.
-        if not _is_plain(tensor) and not tensor.is_meta and not torch.equal(tensor, other_held[name]):
+        if not _is_plain(tensor) and not tensor.is_meta and not torch.equal(tensor, other_tensors[name]):
             return f"the saved buffer {name!r} has no floating-point numbers, and differs"
     return None
 
 
 def _forms(layer: nn.Module) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     """Kind of each module and form of each weight, by path, in words; and the weights."""
-    held = held_tensors(layer)
+    tensors = held_tensors(layer)
     forms = {path: type(module).__qualname__ for path, module in layer.named_modules()}
-    for name, tensor in held.items():
+    for name, tensor in tensors.items():
         dtype = str(tensor.dtype).removeprefix("torch.")
         forms[name] = f"{dtype} of shape {tuple(tensor.shape)} on {tensor.device}"
-    return forms, held
+    return forms, tensors
 
 
 def _average(group: Sequence[nn.Module]) -> None:
@@ -173,8 +173,8 @@ def _average(group: Sequence[nn.Module]) -> None:
         if id(tensor) in done or not _is_plain(tensor):
             continue
         total = tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32), copy=True)
-        for held in others:
-            total += held[name].detach()
+        for tensors in others:
+            total += tensors[name].detach()
         # Not in place: weights may lie in a file that is mapped into memory.
         tensor.data = (total / len(group)).to(tensor.dtype)
         done.add(id(tensor))

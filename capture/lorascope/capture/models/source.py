@@ -1,4 +1,4 @@
-"""Which model is asked for, and whether it is there: told without torch."""
+"""The source of a model, checked without torch."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
 
 
 def locate(source: str, *, weights: bool = True) -> tuple[str, dict[str, Any]]:
-    """What transformers is given for a model's source, once the source is known to be readable, `weights` included."""
+    """Path and options for transformers of a model's source, which is checked to be readable, with `weights` too."""
     path = Path(source).expanduser()
     if path.is_dir():
         what = f"`model` is {str(path)!r}, a folder"

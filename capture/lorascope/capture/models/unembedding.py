@@ -1,4 +1,4 @@
-"""The final norm and the output embedding of a model, found by what they do and not by their names."""
+"""The final norm and the output embedding of a model, recognised by what they compute and not by their names."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -20,18 +20,18 @@ from .weights import plain_model, plain_path
 N_LAST = 16
 """Outputs that are kept before the output embedding's: between it and the final norm is little, such as a dropout."""
 MAGNITUDE = 64.0
-"""Size of a probe vector's features: beside its square a norm's epsilon is lost in rounding, and float16 holds it."""
+"""Size of a probe vector's features: so large that a norm's epsilon is lost in rounding, and within float16."""
 LEAST_COSINE = 0.99
 """Cosine of a norm's output and what its weight gives of its input, which each token has at least."""
 
 
 class FinalNorm(NamedTuple):
-    """What the final norm does but for its division by the size of its input, and its bias."""
+    """The final norm without its division by the size of its input, and without its bias."""
 
     weight: np.ndarray
     """Float32 (feature,)."""
     centred: bool
-    """Whether it takes the mean over features off."""
+    """Whether it subtracts the mean over features."""
 
 
 def unembedding_kind(model: Any) -> Unembedding:
@@ -55,7 +55,7 @@ def unembedding_kind(model: Any) -> Unembedding:
 
 @torch.inference_mode()
 def final_norm(model: Any, inputs: Mapping[str, torch.Tensor]) -> FinalNorm:
-    """The norm whose output the output embedding gets, seen in one pass over these inputs.
+    """The norm that feeds the output embedding, recognised in one pass over these inputs.
 
     Raises
     ------
@@ -67,18 +67,18 @@ def final_norm(model: Any, inputs: Mapping[str, torch.Tensor]) -> FinalNorm:
     A norm's output is linear in its weight. For x whose features are all +c or -c, x and -x give the weight and the
     bias by their difference and sum; x + c/2 tells whether the mean is taken off, and 2x whether the size is.
     """
-    path, module, given, got = _last_before(model, _output_embedding(model), inputs)
-    signs = torch.ones(got.shape[-1], dtype=torch.float64)
+    path, module, inner, outer = _last_before(model, _output_embedding(model), inputs)
+    signs = torch.ones(outer.shape[-1], dtype=torch.float64)
     signs[1::2] = -1
     x = MAGNITUDE * signs
-    rows = torch.stack([x, -x, x + MAGNITUDE / 2, 2 * x])[None].to(given)
+    rows = torch.stack([x, -x, x + MAGNITUDE / 2, 2 * x])[None].to(inner)
     plus, minus, moved, doubled = module(rows)[0].double().cpu()
     weight, bias = (plus - minus) / 2, (plus + minus) / 2
     most = plus.abs().max() / 100
     centred = bool((moved - plus).abs().max() < most)
     weight = weight / _normalised(x[None], centred=centred)[0]
-    expected = weight * _normalised(given.double().cpu(), centred=centred)
-    cosine = torch.cosine_similarity(expected, got.double().cpu() - bias, dim=-1)
+    expected = weight * _normalised(inner.double().cpu(), centred=centred)
+    cosine = torch.cosine_similarity(expected, outer.double().cpu() - bias, dim=-1)
     if (doubled - plus).abs().max() < most and (cosine > LEAST_COSINE).all():
         return FinalNorm(weight.float().numpy(), centred)
     raise ValueError(
@@ -97,7 +97,7 @@ def unembedding_values(model: Any, tokenizer: Any, norm: FinalNorm) -> dict[str,
 
 
 def _output_embedding(model: Any) -> Any:
-    """The base model's own, whatever an adapter puts around it or in its place."""
+    """The base model's own output embedding, whatever an adapter puts around it or in its place."""
     head = plain_model(model).get_output_embeddings() if is_causal(model) else None
     while isinstance(head, BaseTunerLayer | AuxiliaryTrainingWrapper):
         head = head.original_module if isinstance(head, AuxiliaryTrainingWrapper) else head.get_base_layer()
@@ -110,12 +110,13 @@ def _output_embedding(model: Any) -> Any:
 def _last_before(
     model: Any, head: nn.Module, inputs: Mapping[str, torch.Tensor]
 ) -> tuple[str, nn.Module, torch.Tensor, torch.Tensor]:
-    """Path, module, input and output of the last one that put out what the output embedding gets, and changed it."""
+    """Path, module, input and output of the module that makes the output embedding's input."""
     latest: deque[tuple[str, nn.Module, torch.Tensor, torch.Tensor]] = deque(maxlen=N_LAST)
     before: list[Any] = []
 
     def keep(path: str, module: nn.Module, args: Any, output: Any) -> None:
-        if args and all(isinstance(one, torch.Tensor) and one.is_floating_point() for one in (args[0], output)):
+        both = (args[0] if args else None, output)
+        if all(isinstance(tensor, torch.Tensor) and tensor.is_floating_point() for tensor in both):
             latest.append((path, module, args[0], output))
 
     with ExitStack() as hooks:
@@ -128,12 +129,16 @@ def _last_before(
         model(**inputs)
     if len(before) != 1:
         raise ValueError(f"the output embedding runs {len(before)} times in a pass, not once; leave `unembedding` out")
-    wanted, found = before[0]
-    for path, module, given, output in reversed(found):
-        same = given.shape == output.shape and output.numel() == wanted.numel()
-        if same and torch.equal(output.to(wanted).flatten(), wanted.flatten()) and not torch.equal(given, output):
-            return path, module, given, output
-    last = f"the last before it is {found[-1][0]!r}, a {type(found[-1][1]).__name__}" if found else "none is before it"
+    hidden, candidates = before[0]
+    for path, module, entering, output in reversed(candidates):
+        same = entering.shape == output.shape and output.numel() == hidden.numel()
+        if same and torch.equal(output.to(hidden).flatten(), hidden.flatten()) and not torch.equal(entering, output):
+            return path, module, entering, output
+    last = (
+        f"the last before it is {candidates[-1][0]!r}, a {type(candidates[-1][1]).__name__}"
+        if candidates
+        else "none is before it"
+    )
     raise ValueError(
         f"what the output embedding gets is no module's output as it is ({last}), so its norm isn't known; leave "
         "`unembedding` out"

@@ -1,4 +1,4 @@
-"""A model's weights as they are: whole, by the plain model's names, and wherever they are kept."""
+"""A model's weights by the plain model's names, wherever they are kept."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from torch import nn
 from .device import real_tensor
 
 PREFIX = "base_model.model."
-"""What PEFT puts before the plain model's own names."""
+"""Prefix that PEFT adds to the plain model's names."""
 
 
 def plain_path(path: str) -> str:
@@ -53,8 +53,8 @@ def base_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     def is_added(key: str) -> bool:
         return any(within in added for within in accumulate(key.split("."), "{}.{}".format))
 
-    held = {key: tensor for key, tensor in held_tensors(model).items() if not is_added(key)}
-    return {re.sub(r"\.(base_layer|original_module)(?=\.)", "", plain_path(key)): held[key] for key in held}
+    own = {key: tensor for key, tensor in held_tensors(model).items() if not is_added(key)}
+    return {re.sub(r"\.(base_layer|original_module)(?=\.)", "", plain_path(key)): own[key] for key in own}
 
 
 class ReadableWeights(dict[str, torch.Tensor]):
@@ -83,6 +83,6 @@ def _parts(key: str, tensor: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
         names: list[str] = flatten()[0]
         return [part for name in names for part in _parts(f"{key}.{name}", getattr(tensor, name))]
     state, scales = getattr(tensor, "quant_state", None), getattr(tensor, "SCB", None)  # bitsandbytes, 4 and 8 bits
-    beside = {} if state is None else state.as_dict(packed=True)
-    beside |= {} if scales is None else {"SCB": scales}
-    return [(key, tensor), *((f"{key}.{name}", part) for name, part in beside.items())]
+    extra = {} if state is None else state.as_dict(packed=True)
+    extra |= {} if scales is None else {"SCB": scales}
+    return [(key, tensor), *((f"{key}.{name}", part) for name, part in extra.items())]

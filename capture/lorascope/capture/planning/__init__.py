@@ -1,1 +1,1 @@
-"""What a capture would write, need and take, before it starts."""
+"""Plans of captures: disk, memory and time, before a capture starts."""

@@ -1,4 +1,4 @@
-"""What a capture will hold in memory, on the device and on the host, and what is free there."""
+"""Memory that a capture needs on the device and on the host, and memory that is free there."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from ..recording.reduce import part_values
 from ..samples.scoring import part_logits
 
 CGROUPS = Path("/sys/fs/cgroup")
-"""Where Linux says what a container or a job may take."""
+"""Folder in which Linux states the limits of a container or job."""
 KERNEL_BYTES = 24
-"""What the kernel finds of a token at a component, six float32 values, which stay until the batch is over."""
+"""Bytes of the kernel's measures of a token at a component, six float32 values, until the batch is over."""
 
 
 def device_needs(
@@ -25,7 +25,7 @@ def device_needs(
 ) -> dict[str, int]:
     """Bytes that the device holds while the largest batch, of so many padded tokens with so many logits each, passes.
 
-    Measuring is counted as by the kernel, which keeps nothing beside its results (of logits a few bytes a token, left
+    Measuring is counted as by the kernel, which keeps only its results (of logits a few bytes a token, left
     out here), or else as by the float64 functions. Kernels' own workspaces, the allocator's slack and what CUDA itself
     takes (about half a gigabyte) aren't counted.
     """
@@ -54,7 +54,7 @@ def device_needs(
 
 
 def _float64_needs(spec: RunSpec, batch_tokens: int, n_logits: int, itemsize: int) -> tuple[int, int]:
-    """What the float64 functions hold of logits, and of components."""
+    """Bytes that the float64 functions hold of logits, and of components."""
     cuda = torch.device("cuda")
     # nll takes float32 and the log softmax; KL float64, with the log softmax, of both sides, and a product.
     softmax = min(n_logits, part_logits(cuda)) * (40 if spec.kl or spec.ablate else 8)
@@ -68,7 +68,7 @@ def _float64_needs(spec: RunSpec, batch_tokens: int, n_logits: int, itemsize: in
 
 
 def free_device_bytes(device: torch.device) -> int | None:
-    """Free memory of a GPU, of the host for a CPU; None where nobody says, as on a machine without this GPU."""
+    """Free memory of a GPU, of the host for a CPU; None where it isn't known, as on a machine without this GPU."""
     if device.type == "cpu":
         return free_host_bytes()
     if device.type == "cuda" and is_here(device):
@@ -77,16 +77,16 @@ def free_device_bytes(device: torch.device) -> int | None:
 
 
 def free_host_bytes(meminfo: Path = Path("/proc/meminfo"), groups: Sequence[Path] | None = None) -> int | None:
-    """Memory that this process, in these control groups (its own), may still take; None where only Linux would say."""
-    found = []
+    """Memory that this process, in these control groups (its own), may still take; None except on Linux."""
+    limits = []
     if meminfo.is_file():
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+        limits.append(int(lines["MemAvailable"].split()[0]) * 1024)
     for group in job_groups() if groups is None else groups:
         limit, used = group / "memory.max", group / "memory.current"
         if limit.is_file() and limit.read_text().strip() != "max":
-            found.append(max(int(limit.read_text()) - int(used.read_text()), 0))
-    return min(found, default=None)
+            limits.append(max(int(limit.read_text()) - int(used.read_text()), 0))
+    return min(limits, default=None)
 
 
 def job_groups(cgroup: Path = Path("/proc/self/cgroup"), root: Path = CGROUPS) -> tuple[Path, ...]:

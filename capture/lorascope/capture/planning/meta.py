@@ -66,7 +66,7 @@ def load_on_meta(
 def attach_on_meta(
     model: Any, folders: Mapping[str, str], *, allow_zero: bool = False
 ) -> tuple[PeftModel, list[Problem]]:
-    """The model with these adapters (name -> folder) attached, still on the meta device, and what is wrong with them.
+    """The model with these adapters (name -> folder) attached, still on the meta device, and their problems.
 
     Raises an AdapterError if a folder holds no LoRA adapter, or one that fits no layer of this model.
     """
@@ -74,12 +74,12 @@ def attach_on_meta(
     problems: list[Problem] = []
     for name, folder in folders.items():
         configs[name], tensors = read_adapter(folder)
-        found = fit_problems(model, configs[name], tensors, name)
-        require([problem for problem in found if problem.kind in {"no-layers", "config"}], folder)
+        misfits = fit_problems(model, configs[name], tensors, name)
+        require([problem for problem in misfits if problem.kind in {"no-layers", "config"}], folder)
         # An empty module, since this model, unlike the one to come, looks as if it were offloaded.
         problems += init_problems(nn.Module(), configs[name], len(folders))
-        problems += found
-        if not any(problem.kind in {"shape", "unexpected"} for problem in found):  # of any size, and mapped only
+        problems += misfits
+        if not any(problem.kind in {"shape", "unexpected"} for problem in misfits):  # of any size, and mapped only
             problems += weight_problems(tensors, allow_zero=allow_zero)
         problems += read_training(folder, name, sharing_of(model)).problems
     adapted: Any = None
@@ -123,9 +123,9 @@ def meta_inputs(model: PeftModel) -> dict[str, Any] | None:
 def output_dtypes(model: PeftModel, components: Mapping[str, Sequence[LoraComponent]]) -> dict[str, torch.dtype]:
     """Type of each component's output: a linear layer puts out the type of its weights."""
     dtypes: dict[str, torch.dtype] = {}
-    for name, found in components.items():
+    for name, own in components.items():
         modules = adapted_modules(model, name)
-        for component in found:
+        for component in own:
             module: Any = modules[component.path][1]
             inner = getattr(module, "base_layer", None) or module.original_module
             dtypes[component.path] = next(inner.parameters()).dtype

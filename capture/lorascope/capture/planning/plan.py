@@ -1,4 +1,4 @@
-"""Plan: what a capture would store, hold in memory and take in time, before it begins."""
+"""Plans of captures: disk, memory and time, before a capture begins."""
 
 import dataclasses
 import os
@@ -20,28 +20,27 @@ from ..buffers.rows import queue_bytes_needed, row_spans
 from ..config import CaptureConfig
 from ..models.device import is_here, named_device
 from ..models.model import is_causal
+from ..recording.layout import Layout
 from ..recording.reduce import has_kernel
-from ..recording.stream import Streamed
 from ..samples.encoded import EncodedSample, count_roles
-from ..settling import costs as bottleneck
-from ..settling.costs import Costs
+from ..settling.data import data_notes, encode_data, read_data
 from ..settling.estimate import Estimate, estimate, ways_to_fit
 from ..settling.inputs import require_inputs
-from ..settling.prepare import Prepared, data_notes, encode_files, read_files, settle
-from ..settling.trial import codecs_to_try, run_trial, seconds_a_token
+from ..settling.lay_out import lay_out, with_chosen_tokens
+from ..settling.trial import Tried, Way, codecs_to_try, run_trial
 from .memory import device_needs, free_device_bytes, free_host_bytes
 from .meta import MetaModel, attach_on_meta, load_on_meta, meta_inputs, output_dtypes
 
 
 class Fit(NamedTuple):
-    """Whether one thing fits."""
+    """The need for disk or memory, and what is free of it."""
 
     what: str
     """`disk`, `device` or `host`."""
     parts: Mapping[str, int]
-    """What takes how many bytes of it."""
+    """Part -> the bytes that it needs."""
     free_bytes: int | None
-    """None where nobody knows."""
+    """None where it isn't known."""
 
     @property
     def needed_bytes(self) -> int:
@@ -50,13 +49,13 @@ class Fit(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """Whether it does, as far as anybody knows."""
+        """Whether it fits, as far as is known."""
         return self.free_bytes is None or self.needed_bytes <= self.free_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a capture will need: exact counts, and estimates of stored bytes, memory and time."""
+    """Needs of a capture: exact counts, and estimates of stored bytes, memory and time."""
 
     config: CaptureConfig
     """The settings; if there is a budget, with the tokens that it chose."""
@@ -64,8 +63,10 @@ class Plan:
     n_all_tokens: int
     """Tokens that pass the model, captured or not; padding left out."""
     roles: Mapping[str, int]
-    """How many of these each role has, such as `template` for what a chat template adds."""
+    """Role -> how many of these have it, such as `template` for what a chat template adds."""
     n_batches: int
+    n_padded: int
+    """Tokens of all batches, padding included."""
     estimate: Estimate
     """Arrays, files and bytes."""
     fit: tuple[Fit, ...]
@@ -78,34 +79,38 @@ class Plan:
     """Assumptions behind the numbers."""
     ways: tuple[str, ...]
     """What to leave out so that it fits; empty if it fits."""
-    trial: Streamed | None
-    """What a trial on this machine measured; None where there was none."""
-    codec_seconds: Mapping[Codec, float]
-    """Seconds of the capture by codec, as the trial tells: of `raw` and of a compressed run; empty without a trial."""
+    trials: Mapping[Way, Tried]
+    """What a trial measured on this machine, by codec, and under `none` without states; empty without one."""
     seconds: Mapping[str, float]
     """Seconds of `load`, as measured, and of `score` (with answers), `capture` and `ablate`, from the trial; else
     empty."""
     ablation: Mapping[str, int]
     """`passes` without a part of the adapter, in so many `batches` and captured `tokens`; empty without an ablation."""
-    costs: Costs | None
-    """What each stage takes for a token, from the trial; None where there was none."""
-    faster: Mapping[str, Costs]
-    """What would make the capture faster -> the costs with it."""
 
     @property
     def spec(self) -> RunSpec:
-        """What the run would hold."""
+        """The specification of the run."""
         return self.estimate.spec
 
     @property
     def fits(self) -> bool:
-        """Whether disk and memory suffice, as far as anybody knows."""
-        return all(one.fits for one in self.fit)
+        """Whether disk and memory suffice, as far as is known."""
+        return all(need.fits for need in self.fit)
 
     @property
     def ok(self) -> bool:
         """Whether it fits and the adapters have no problem."""
         return self.fits and not self.problems
+
+    @property
+    def trial(self) -> Tried | None:
+        """The trial with the capture's own codec; None where there was none."""
+        return self.trials.get(self.spec.codec)
+
+    @property
+    def codec_seconds(self) -> dict[Codec, float]:
+        """Seconds of the capture by codec, as the trial tells: of `raw` and of a compressed run."""
+        return {way: tried.seconds * self.n_padded for way, tried in self.trials.items() if way != "none"}
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as JSON values."""
@@ -113,7 +118,7 @@ class Plan:
         return {
             "ok": self.ok,
             "fits": {
-                one.what: {**one._asdict(), "needed_bytes": one.needed_bytes, "fits": one.fits} for one in self.fit
+                need.what: {**need._asdict(), "needed_bytes": need.needed_bytes, "fits": need.fits} for need in self.fit
             },
             "problems": [dataclasses.asdict(problem) for problem in self.problems],
             "notes": [note.as_dict() for note in self.notes],
@@ -129,11 +134,12 @@ class Plan:
             "needed_bytes": estimated.needed_bytes,
             "parts": [part._asdict() for part in estimated.parts],
             "trial": trial and {"tokens": trial.tokens, **trial.measured},
-            "bottleneck": self.costs and bottleneck.as_dict(self.costs, self.faster),
+            "bottleneck": trial
+            and {**trial.costs.as_dict(), "ways": {way: tried.costs.as_dict() for way, tried in self.trials.items()}},
             "seconds": dict(self.seconds),
             "ablation": dict(self.ablation),
             "codec": spec.codec,
-            "codec_seconds": dict(self.codec_seconds),
+            "codec_seconds": self.codec_seconds,
             "settings": dataclasses.asdict(self.config),
         }
 
@@ -146,7 +152,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     config
         What to capture, from where and to where.
     probe
-        Whether to load the model and capture a few rows beside `out`, to measure how long that takes. Without it the
+        Whether to load the model and capture a few rows next to `out`, to measure how long that takes. Without it the
         model's weights aren't read, and needn't be there.
 
     Raises
@@ -161,9 +167,11 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         If the model or a data file can't be read, or a sample can't be captured as it is.
     """
     require_inputs(config, weights=False)
-    run_state(config.out)  # refuses what is neither empty nor a run
+    place = open_place(config.out)
+    run_state(place)  # refuses what is neither empty nor a run
+    written_bytes = sum(size for _, size in place.sizes())
     device = named_device(config.device)
-    files = read_files(config)
+    data = read_data(config.data, config.prompt, config.examples, seed=config.seed)
     loaded = load_on_meta(
         config.model,
         dtype=config.dtype,
@@ -171,75 +179,75 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         share=config.share,
         shared_layers=config.shared_layers,
     )
-    scored, _ = encode_files(config, loaded.model, loaded.tokenizer, files)
-    new = np.zeros(config.generate, np.int64)  # as many as a sample may get, which ones nobody knows yet
-    samples = [sample.going_on(new) for sample in scored] if config.generate else scored
+    scored, _ = encode_data(
+        data, loaded.model, loaded.tokenizer, window_tokens=config.window_tokens, limit=config.limit
+    )
+    new = np.zeros(config.generate, np.int64)  # as many as a sample may get, which ones isn't known yet
+    samples = [sample.continued_with(new) for sample in scored] if config.generate else scored
     model, problems = attach_on_meta(loaded.model, config.adapters, allow_zero=config.allow_zero)
     # Whether lora_B is zero was seen in the files.
     names = tuple(config.adapters)
     preflight = inspect(model, names, stream=config.stream, allow_zero=True, probe=meta_inputs(model))
     problems += preflight.problems
     components = chosen_components(model, names, config.component, skip=preflight.skipped)
-    settled = settle(config, model, samples, components, output_dtypes(model, components), device)
+    layout = lay_out(config, model, samples, components, output_dtypes(model, components), device)
+    chosen = with_chosen_tokens(config, layout)
     n_scored = sum(_scored_tokens(sample, config) for sample in scored) if is_causal(model) else 0
     tables = {"base_scores": n_scored > 0 and config.score_base, "answers": config.answer_tokens > 0}
-    estimated = estimate(settled.spec, **tables)
+    estimated = estimate(layout.spec, **tables)
     lengths = [len(sample.token_ids) for sample in samples]
-    padded = [len(lengths[batch]) * max(lengths[batch]) for batch in settled.batches]
-    fit = _fit(settled, model, estimated, max(padded), device)
-    ablated = np.flatnonzero(settled.plan.ablate_batches).tolist()
-    may_try = probe and loaded.has_weights and not problems and all(one.fits for one in fit)
-    trial, seconds, codec_seconds, costs, faster = None, {}, {}, None, {}
-    if may_try:
-        codecs = codecs_to_try(config, settled.spec, fit[0].free_bytes)
-        trials = run_trial(settled.config, samples, preflight.skipped, device, codecs)
-        # Token by token as in the trial.
-        by_codec = {codec: trials[codec] for codec in codecs}
-        codec_seconds = {codec: each * sum(padded) for codec, each in seconds_a_token(by_codec).items()}
-        if config.codec == "auto" and min(codecs, key=codec_seconds.__getitem__) == "raw":
-            settled = settled._replace(spec=dataclasses.replace(settled.spec, codec="raw"))
-            estimated = estimate(settled.spec, **tables)
-            fit = _fit(settled, model, estimated, max(padded), device)
-        trial = trials[settled.spec.codec]
-        times = trial.measured
-        seconds["load"] = times["load_seconds"]
-        seconds["score"] = times["bare_seconds"] / times["bare_tokens"] * n_scored
-        seconds["capture"] = codec_seconds[settled.spec.codec]
-        if settled.spec.ablate:
-            n_passing = len(settled.spec.ablation_parts) * sum(padded[batch] for batch in ablated)
-            seconds["ablate"] = times["ablation_seconds_per_token"] * n_passing
-        options: dict[Any, str] = {"none": "--states none", "raw": "--codec raw"}
-        others = {options[way]: bottleneck.costs_of(one, device) for way, one in trials.items() if way in options}
-        costs = bottleneck.costs_of(trial, device)
-        faster = bottleneck.ways(costs, others)
+    padded = [len(lengths[batch]) * max(lengths[batch]) for batch in layout.batches]
+
+    def needs() -> tuple[Fit, ...]:
+        disk = Fit("disk", {"run": max(estimated.needed_bytes - written_bytes, 0)}, place.free_bytes())
+        free = None if config.device_map else free_device_bytes(device)
+        return disk, *_memory(layout, model, estimated, max(padded), device, free, config.queue_bytes)
+
+    fit = needs()
+    ablated = np.flatnonzero(layout.plan.ablate_batches).tolist()
+    trials: dict[Way, Tried] = {}
+    seconds: dict[str, float] = {}
+    if probe and loaded.has_weights and not problems and all(need.fits for need in fit):
+        codecs = codecs_to_try(config, layout.spec, fit[0].free_bytes)
+        trials = run_trial(chosen, samples, device, codecs, skip=preflight.skipped)
+        if config.codec == "auto" and min(codecs, key=lambda codec: trials[codec].seconds) == "raw":
+            layout = layout._replace(spec=dataclasses.replace(layout.spec, codec="raw"))
+            estimated = estimate(layout.spec, **tables)
+            fit = needs()
+        tried = trials[layout.spec.codec]
+        seconds["load"] = tried.measured["load_seconds"]
+        seconds["score"] = tried.costs.forward * n_scored
+        seconds["capture"] = tried.seconds * sum(padded)  # token by token as in the trial
+        if layout.spec.ablate:
+            n_passing = len(layout.spec.ablation_parts) * sum(padded[batch] for batch in ablated)
+            seconds["ablate"] = tried.measured["ablation_seconds_per_token"] * n_passing
     return Plan(
-        config=settled.config,
+        config=chosen,
         n_samples=len(samples),
         n_all_tokens=sum(lengths),
         roles=count_roles(samples),
-        n_batches=len(settled.batches),
+        n_batches=len(layout.batches),
+        n_padded=sum(padded),
         estimate=estimated,
         fit=fit,
         problems=tuple(problems),
-        notes=(*preflight.notes, *base_notes(model, names, config.model), *data_notes(files, loaded.tokenizer)),
-        remarks=tuple(_remarks(settled, loaded, is_tried=trial is not None)),
-        ways=() if fit[0].fits else tuple(ways_to_fit(settled.spec, fit[0].free_bytes or 0)),
-        trial=trial,
-        codec_seconds=codec_seconds,
+        notes=(*preflight.notes, *base_notes(model, names, config.model), *data_notes(data, loaded.tokenizer)),
+        remarks=tuple(_remarks(chosen, layout.spec.codec, loaded, written_bytes, is_tried=bool(trials))),
+        ways=() if fit[0].fits else tuple(ways_to_fit(layout.spec, fit[0].free_bytes or 0)),
+        trials=trials,
         seconds=seconds,
-        ablation=_ablation(settled, ablated),
-        costs=costs,
-        faster=faster,
+        ablation=_ablation(layout, ablated),
     )
 
 
-def _ablation(settled: Prepared, batches: Sequence[int]) -> dict[str, int]:
-    """How many passes an ablation takes, in how many batches and captured tokens."""
-    if settled.spec.ablate is None:
+def _ablation(layout: Layout, batches: Sequence[int]) -> dict[str, int]:
+    """Number of passes that an ablation takes, and of the batches and captured tokens that it is measured on."""
+    if layout.spec.ablate is None:
         return {}
-    starts = settled.plan.starts
-    n_tokens = sum(int(starts[one.stop] - starts[one.start]) for one in map(settled.batches.__getitem__, batches))
-    return {"passes": len(settled.spec.ablation_parts) * len(batches), "batches": len(batches), "tokens": n_tokens}
+    starts = layout.plan.starts
+    slices = [layout.batches[number] for number in batches]
+    n_tokens = sum(int(starts[batch.stop] - starts[batch.start]) for batch in slices)
+    return {"passes": len(layout.spec.ablation_parts) * len(batches), "batches": len(batches), "tokens": n_tokens}
 
 
 def _scored_tokens(sample: EncodedSample, config: CaptureConfig) -> int:
@@ -251,41 +259,44 @@ def _scored_tokens(sample: EncodedSample, config: CaptureConfig) -> int:
     return n_models * (sample.n_context + sum(len(choice.token_ids) for choice in sample.choices) + answered)
 
 
-def _fit(
-    settled: Prepared, model: Any, estimated: Estimate, batch_tokens: int, device: torch.device
+def _memory(
+    layout: Layout,
+    model: Any,
+    estimated: Estimate,
+    batch_tokens: int,
+    device: torch.device,
+    free_bytes: int | None,
+    queue_bytes: int | None,
 ) -> tuple[Fit, ...]:
-    """Disk, and memory of the largest batch and of the rows; a model on the CPU is in the host's."""
-    config, place = settled.config, open_place(settled.config.out)
-    written = sum(size for _, size in place.sizes())  # of the same capture, interrupted
-    disk = Fit("disk", {"run": max(estimated.needed_bytes - written, 0)}, place.free_bytes())
-    base, spans = model.get_base_model(), row_spans(settled.plan.starts, settled.batches)
+    """Memory of the largest batch, of so many padded tokens, and of the rows; a model on the CPU is in the host's."""
+    base, spans = model.get_base_model(), row_spans(layout.plan.starts, layout.batches)
     vocabulary = base.config.get_text_config().vocab_size if is_causal(model) else 0
     weights = base.get_memory_footprint()  # shared ones once; the adapters' are within it
     by_kernel = not is_here(device) or has_kernel(device)  # elsewhere as most cards do
     on_device = device_needs(
-        settled.spec, weights=weights, batch_tokens=batch_tokens, vocabulary=vocabulary, has_kernel=by_kernel
+        layout.spec, weights=weights, batch_tokens=batch_tokens, vocabulary=vocabulary, has_kernel=by_kernel
     )
     n_threads = min(32, (os.cpu_count() or 1) + 4)  # of a ThreadPoolExecutor, by default
     on_host = {
-        "row buffers": queue_bytes_needed(estimated.row_sizes(), spans, config.queue_bytes),
-        "encoding": n_threads * 2 * max(estimated.row_arrays),  # a chunk and what becomes of it
+        "row buffers": queue_bytes_needed(estimated.row_sizes(), spans, queue_bytes),
+        "encoding": n_threads * 2 * max(estimated.row_arrays),  # a chunk, and the same chunk encoded
     }
     if device.type == "cpu":  # where states are copied at once
         on_device.pop("states under way", None)
-        return disk, Fit("host", on_device | on_host, free_host_bytes())
-    free = None if config.device_map else free_device_bytes(device)
-    return disk, Fit("device", on_device, free), Fit("host", on_host, free_host_bytes())
+        return (Fit("host", on_device | on_host, free_host_bytes()),)
+    return Fit("device", on_device, free_bytes), Fit("host", on_host, free_host_bytes())
 
 
-def _remarks(settled: Prepared, loaded: MetaModel, *, is_tried: bool) -> Iterator[str]:
-    """What stored bytes, memory and time rest on."""
-    config = settled.config
-    if there := sum(size for _, size in open_place(config.out).sizes()):
+def _remarks(
+    config: CaptureConfig, codec: Codec, loaded: MetaModel, written_bytes: int, *, is_tried: bool
+) -> Iterator[str]:
+    """Assumptions behind stored bytes, memory and time."""
+    if written_bytes:
         yield (
-            f"`{config.out}` holds {format_size(there)} already: capture goes on with it if it is the same capture, "
-            "and refuses any other when it begins"
+            f"`{config.out}` holds {format_size(written_bytes)} already: capture continues it if it is the same "
+            "capture, and refuses any other when it begins"
         )
-    if settled.spec.codec != "raw":
+    if codec != "raw":
         yield "stored bytes rest on how well states of SmolLM2-135M compress; other models differ by some percent"
     if loaded.quantized:
         yield "the weights are quantised, but counted as if they weren't: they take less memory than is said here"

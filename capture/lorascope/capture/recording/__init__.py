@@ -1,1 +1,1 @@
-"""One forward pass a batch with hooks on: what they take, what proves it, what becomes of it."""
+"""The pass that captures: hooks, measures, the proof of sums, and the rows that they fill."""

@@ -1,4 +1,4 @@
-"""Forward passes over batches of samples, and what is kept of their logits."""
+"""Forward passes over batches of samples, and measures of their logits."""
 
 import dataclasses
 import inspect
@@ -22,7 +22,7 @@ PROBE_TOKENS = 32
 
 
 def probe_samples(model: Any, sample: EncodedSample) -> list[EncodedSample]:
-    """What passes a model before a capture: the sample's first tokens as two sequences, or all of it.
+    """Sequences for a probe of the model: the sample's first tokens as two sequences, or the whole sample.
 
     Two sequences, the second of them padded where the tokens are odd, tell the layout of a layer's output apart, if
     each has more than two tokens: (position, sequence) of two by two would pass for (sequence, position). Of an

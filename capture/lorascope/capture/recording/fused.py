@@ -1,4 +1,4 @@
-"""What is measured of tokens on a GPU, in one launch from the tensors that the layer made.
+"""Measures of tokens on a GPU, in one launch from the tensors that the layer made.
 
 The float64 functions of `reduce` and `sink` are its reference, and what devices without triton use. Needs triton, which
 comes with torch's CUDA builds: imported only where that was found.
@@ -11,21 +11,21 @@ from typing import NamedTuple
 import torch
 
 from .row_kernel import measure_rows, nll_rows
-from .sums import Sum
+from .sites import Sum
 
 _BLOCK_VALUES = 2048
 """Values that a program holds at a time: 16 for each of its threads, in registers."""
 OPTIONS = {"num_warps": 4, "maxnreg": 255, "enable_fp_fusion": True}
-"""How the kernel is compiled: with the most registers, or else the assembler spills a few for room that isn't needed,
+"""Options of compilation: the most registers, or else the assembler spills a few for room that isn't needed,
 and with fusion, which is named because triton's default changes. Sums in two floats only add: it can't reach them."""
 
 _TF32 = 2 * 2**-10
-"""What the layer's product of z and B may be off by where TF32 is on, over the magnitudes of its terms: it cuts both to
+"""Largest error of the layer's product of z and B where TF32 is on, over the magnitudes of its terms: it cuts both to
 10 bits, and the kernel doesn't."""
 
 
 class Measured(NamedTuple):
-    """Measures of tokens at one component, float32 (token,) each; NaN where what they are of isn't finite."""
+    """Measures of tokens at one component, float32 (token,) each; NaN where base or delta isn't finite."""
 
     js: torch.Tensor
     """JS(softmax(base), softmax(base + delta)), nats."""
@@ -44,22 +44,24 @@ class Measured(NamedTuple):
 class _Settings(NamedTuple):
     scaling: float = 1.0
     rounding: float = 0.0
-    """What the layer's rounding of delta may come to, over the magnitudes of its terms."""
+    """Largest rounding error of the layer's delta, over the magnitudes of its terms."""
     prove_every: int = 1
     is_kl: bool = False
 
 
 def measure_sum(total: Sum, rows: torch.Tensor | None, *, prove_every: int = 1) -> Measured:
     """Measures of a sum's tokens, or of those at `rows`; what a layer put out, other than a difference, is proved."""
-    base, given, output = total.base, total.given, total.output
-    if given is None:
+    base, z_or_delta, output = total.base, total.z_or_delta, total.output
+    if z_or_delta is None:
         assert output is not None
         return measure_difference(base, output, rows=rows)
     if not total.is_factored:
-        return measure_delta(base, given, output=output, dtype=total.dtype, rows=rows, prove_every=prove_every)
+        return measure_delta(base, z_or_delta, output=output, dtype=total.dtype, rows=rows, prove_every=prove_every)
     weight, bias = total.addition.on(base.device)
     weight, scaling = weight.T.contiguous(), total.addition.component.scaling
-    return measure_factor(base, given, weight, bias, scaling=scaling, output=output, rows=rows, prove_every=prove_every)
+    return measure_factor(
+        base, z_or_delta, weight, bias, scaling=scaling, output=output, rows=rows, prove_every=prove_every
+    )
 
 
 def measure_factor(
@@ -120,18 +122,18 @@ def kl_divergence(base: torch.Tensor, adapted: torch.Tensor, rows: torch.Tensor)
 def token_nll(logits: torch.Tensor, rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """Negative log-likelihood of each of these tokens, as `samples.scoring.token_nll`."""
     logits = _by_rows(logits)
-    found = torch.empty(len(rows), dtype=torch.float32, device=logits.device)
+    nll = torch.empty(len(rows), dtype=torch.float32, device=logits.device)
     tokens, features = block_shape(logits.shape[1])
     if len(rows):
         with _device_of(logits):
             nll_rows[(-(-len(rows) // tokens),)](
-                *(found, logits, logits.stride(0), rows, ids, len(rows)),
+                *(nll, logits, logits.stride(0), rows, ids, len(rows)),
                 WIDTH=logits.shape[1],
                 TOKENS=tokens,
                 FEATURES=features,
                 **OPTIONS,
             )
-    return found
+    return nll
 
 
 def block_shape(width: int) -> tuple[int, int]:
@@ -143,7 +145,7 @@ def block_shape(width: int) -> tuple[int, int]:
 def _run(
     base: torch.Tensor,
     output: torch.Tensor | None,
-    given: torch.Tensor | None,
+    z_or_delta: torch.Tensor | None,
     weight: torch.Tensor | None,
     bias: torch.Tensor | None,
     rows: torch.Tensor | None,
@@ -151,15 +153,15 @@ def _run(
     settings: _Settings,
 ) -> torch.Tensor:
     n_tokens, width = len(base) if rows is None else len(rows), base.shape[1]
-    found = torch.empty((1 if settings.is_kl else 6, n_tokens), dtype=torch.float32, device=base.device)
+    measures = torch.empty((1 if settings.is_kl else 6, n_tokens), dtype=torch.float32, device=base.device)
     tokens, features = block_shape(width)
     eps, smallest = _rounding(base.dtype if output is None else output.dtype)
-    tensors = [None if tensor is None else _by_rows(tensor) for tensor in (base, output, given)]
+    tensors = [None if tensor is None else _by_rows(tensor) for tensor in (base, output, z_or_delta)]
     strided = [(tensor, 0 if tensor is None else tensor.stride(0)) for tensor in tensors]
     if n_tokens:
         with _device_of(base):
             measure_rows[(-(-n_tokens // tokens),)](
-                *(found, *chain.from_iterable(strided), weight, bias, rows, n_tokens),
+                *(measures, *chain.from_iterable(strided), weight, bias, rows, n_tokens),
                 *(settings.scaling, settings.rounding, eps, smallest, settings.prove_every),
                 WIDTH=width,
                 RANK=0 if weight is None else weight.shape[0],
@@ -168,11 +170,11 @@ def _run(
                 FEATURES=features,
                 **OPTIONS,
             )
-    return found
+    return measures
 
 
 def _device_of(tensor: torch.Tensor) -> AbstractContextManager[None]:
-    """Triton launches on the current device, wherever its arguments are."""
+    """Make the tensor's device the current one, on which triton launches."""
     return torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call]  # torch's own
 
 

@@ -1,4 +1,4 @@
-"""The hooks of a forward pass: what each component's frozen layer puts out, and what adapters add to it.
+"""The hooks of a forward pass: they take each component's base, and what adapters add to it.
 
 For every LoRA layer PEFT computes `base_layer(x) + lora_B(lora_A(x)) * scaling`. A hook on `base_layer` takes the
 base, one on `lora_A[adapter]` the factor (on DoRA's magnitude module, the whole delta), and one on the layer itself
@@ -20,10 +20,10 @@ from ..adapters.components import LoraComponent
 from ..adapters.passes import Pass, passes_of
 from ..buffers.target import BatchTarget
 from ..errors import CaptureError
+from .hook_actions import AdaptedPassActions, BasePassActions, Call
 from .reduce import other_threads
 from .sink import Sink, TakeReduced
 from .sites import Site, make_sites
-from .takers import AdaptedTaker, BaseTaker, Call
 
 
 class Recorder:
@@ -36,7 +36,7 @@ class Recorder:
     components
         Adapter -> the components that it changes (`find_components`); one adapter, except in stream `base`.
     stream
-        `adapted`: one pass, the adapter on. `base`: one pass, adapters off, every adapter's delta beside the base.
+        `adapted`: one pass, the adapter on. `base`: one pass, adapters off, the base and every adapter's delta.
         `pair`: a base pass, then an adapted one over the same batch.
     factor_start
         Adapter -> first column of each component's z in its packed factor, as `stores.Adapter` has it; None for a
@@ -82,14 +82,14 @@ class Recorder:
         self._threads = None if reducer is None else other_threads()
         self._held: dict[int, torch.Tensor] = {}
         self._pass = self.passes[0]
-        self._taker: BaseTaker | AdaptedTaker | None = None
+        self._actions: BasePassActions | AdaptedPassActions | None = None
         self._fired: Counter[tuple[str, str]] = Counter()
 
     @property
     def proofs(self) -> tuple["Recorder", ...]:
         """Recorders to run over a probe: each proves the branch of one adapter, which stream `base` computes itself."""
-        found = self._components.items() if self._stream == "base" else ()
-        return tuple(Recorder(self._model, {adapter: components}) for adapter, components in found)
+        by_adapter = self._components.items() if self._stream == "base" else ()
+        return tuple(Recorder(self._model, {adapter: components}) for adapter, components in by_adapter)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -115,7 +115,7 @@ class Recorder:
             threads=self._threads,
         )
         self._pass = pass_
-        self._taker = (BaseTaker if pass_.name == "base" else AdaptedTaker)(sink, self._held)
+        self._actions = (BasePassActions if pass_.name == "base" else AdaptedPassActions)(sink, self._held)
         self._fired.clear()
         try:
             yield
@@ -126,27 +126,27 @@ class Recorder:
             self._held.clear()
             raise
         finally:
-            self._taker = None
+            self._actions = None
 
     def _hook(self, what: str, site: Site) -> Any:
         def hook(module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            taker = self._taker
-            if taker is None or what not in _planned(site, self._pass):
+            actions = self._actions
+            if actions is None or what not in _planned(site, self._pass):
                 return
             self._fired[site.path, what] += 1
             if self._fired[site.path, what] > 1:
                 return
-            _check_layout(site, what, taker.sink.target.shape, output)
+            _check_layout(site, what, actions.sink.target.shape, output)
             if what in {"base", "replaced"}:
                 self.dtypes[site.path] = output.dtype
-            self._taker = None  # what the hook itself runs isn't part of the pass
-            getattr(taker, f"take_{what}")(site, Call(args, kwargs, output))
-            self._taker = taker
+            self._actions = None  # what the hook itself runs isn't part of the pass
+            getattr(actions, f"take_{what}")(site, Call(args, kwargs, output))
+            self._actions = actions
 
         return hook
 
     def _check_sums(self, sink: Sink) -> None:
-        """Read how far every sum was off: the one point where the device is waited for."""
+        """Raise unless every sum is right; the only point where the device is waited for."""
         for path, value in zip(sink.excess, _to_host(sink.excess.values()), strict=True):
             self.worst_excess = max(self.worst_excess, value)
             if math.isnan(value):
@@ -174,7 +174,7 @@ class Recorder:
 
 
 def _hooked(site: Site, stream: str) -> dict[str, torch.nn.Module]:
-    """Module by what its hook takes."""
+    """Modules that are hooked, by what the hook takes."""
     if site.is_wrapper:
         return {"replaced": site.module}
     modules = {"base": site.module.base_layer, "output": site.module}
@@ -193,7 +193,7 @@ def _planned(site: Site, pass_: Pass) -> tuple[str, ...]:
 
 
 def _inner(site: Site) -> tuple[str, ...]:
-    """Hooks within the adapter; an embedding's A and B are bare parameters, so its factor is computed beside it."""
+    """Hooks within the adapter; an embedding's A and B are bare parameters, so its factor is computed separately."""
     source = site.additions[0].component.delta_source
     if source == "branch":
         return ("branch",)
@@ -201,25 +201,25 @@ def _inner(site: Site) -> tuple[str, ...]:
 
 
 def _check_layout(site: Site, what: str, shape: tuple[int, int], output: Any) -> None:
-    """Tokens are found by their place: a layer that sees them in another order would put them into wrong rows."""
+    """Raise `CaptureError` unless a layer keeps (sequence, position): tokens are identified by their place."""
     if what == "branch":
         return  # of the same shape as the output, which is checked; an embedding's is a pair of tensors
     if not isinstance(output, torch.Tensor):
         raise CaptureError(f"{what} of {site.path!r} is a {type(output).__name__}, not a tensor")
-    found = tuple(output.shape[:-1])
-    if found not in {shape, (shape[0] * shape[1],)}:
+    layout = tuple(output.shape[:-1])
+    if layout not in {shape, (shape[0] * shape[1],)}:
         raise CaptureError(
-            f"{site.path!r} puts out {found} tokens for a batch of {shape[0]} sequences and {shape[1]} positions; "
+            f"{site.path!r} puts out {layout} tokens for a batch of {shape[0]} sequences and {shape[1]} positions; "
             "only layers that keep (sequence, position) in this order can be captured"
         )
 
 
 def _to_host(values: Any) -> list[float]:
-    """The largest of each of these, which may lie on several devices, NaN if any is; with one copy a device."""
+    """Largest value of each tensor, NaN if any is; tensors may be on several devices, each of which is read once."""
     tensors = list(values)
-    found: dict[int, float] = {}
+    largest: dict[int, float] = {}
     for device in {tensor.device for tensor in tensors}:
         places = [place for place, tensor in enumerate(tensors) if tensor.device == device]
         together = torch.stack([tensors[place] for place in places]).reshape(len(places), -1).amax(1).tolist()
-        found |= dict(zip(places, together, strict=True))
-    return [found[place] for place in range(len(tensors))]
+        largest |= dict(zip(places, together, strict=True))
+    return [largest[place] for place in range(len(tensors))]

@@ -45,18 +45,18 @@ def measure_miub(model: Any, samples: Sequence[EncodedSample], *, batch_tokens: 
     components = find_components(model, adapter)
     by_length = sorted(samples, key=lambda sample: len(sample.token_ids))  # little padding
     batches = plan_batches([len(sample.token_ids) for sample in by_length], batch_tokens=batch_tokens)
-    found: dict[int, torch.Tensor] = {}
+    js_by_component: dict[int, torch.Tensor] = {}
     js, ce = [], []
     with evaluating(model):
 
         def take(_: BatchTarget, index: int, adapter: str, reduced: Reduced) -> None:
-            found[index] = reduced.js
+            js_by_component[index] = reduced.js
 
         recorder = Recorder(model, {adapter: components}, keep_states=False, reducer=take)
         (pass_,) = recorder.passes
         with recorder.attached(), pass_.enabled(model):
             for part in (by_length[batch] for batch in batches):
-                found.clear()
+                js_by_component.clear()
                 # Not in inference mode: what a model keeps of a pass must be of use to the training afterwards.
                 input_ids, attention_mask = (tensor.to(input_device(model)) for tensor in pad(part))
                 flat = flat_places([np.arange(len(sample.token_ids)) for sample in part], input_ids.shape[1])
@@ -67,10 +67,12 @@ def measure_miub(model: Any, samples: Sequence[EncodedSample], *, batch_tokens: 
                         output = model(input_ids=input_ids, attention_mask=attention_mask)
                 except CaptureError:
                     # A js that is NaN is no fault of the measurement: the training has diverged.
-                    if len(found) < len(components) or not any(bool(values.isnan().any()) for values in found.values()):
+                    is_diverged = any(bool(values.isnan().any()) for values in js_by_component.values())
+                    if len(js_by_component) < len(components) or not is_diverged:
                         raise
-                own = torch.stack([found[index].to(found[0].device) for index in range(len(components))])
-                js.append(_sample_means(own.double().cpu().numpy(), [len(sample.token_ids) for sample in part]))
+                in_order = [js_by_component[index].to(js_by_component[0].device) for index in range(len(components))]
+                js_of_batch = torch.stack(in_order)
+                js.append(_sample_means(js_of_batch.double().cpu().numpy(), [len(sample.token_ids) for sample in part]))
                 if is_causal(model):
                     ce.append(_cross_entropies(output.logits, part))
     by_sample = np.concatenate(js, axis=1)

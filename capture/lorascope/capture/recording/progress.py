@@ -1,21 +1,55 @@
-"""The bar of a capture that was called from Python: in a notebook or on a terminal, and nowhere else."""
+"""How far a capture is, and the bar that shows it in a notebook or on a terminal."""
 
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
-from .stream import CaptureProgress
+CONCURRENT_STAGES = {"capture", "ablate"}
+"""Stages whose bars are shown together, because one goes on within the other."""
 
-TOGETHER = {"capture", "ablate"}
-"""Stages that go on side by side."""
+
+class CaptureProgress(NamedTuple):
+    """How far a capture is."""
+
+    stage: str
+    """`load model`, `check`, `answer`, `answer base`, `score`, `score base`, `hash weights`, `set up`, `capture` or,
+    within it, `ablate`."""
+    done: int
+    total: int
+    unit: str
+    """`choice` for scores, `sample` where there are no choices, `token` for states, `pass` for an ablation; `step` for
+    a stage that is one."""
+    stored_bytes: int = 0
+    """Bytes on disk so far."""
+    waits_for: str = "forward"
+    """The slowest part at the moment: the `forward` pass, `copy`, `encode` or the `disk`."""
+
+    @property
+    def units(self) -> str:
+        """The unit in the plural."""
+        return f"{self.unit}es" if self.unit.endswith("s") else f"{self.unit}s"
+
+
+Report = Callable[[CaptureProgress], None] | None
+"""A function that is called with how far a capture is."""
+
+
+@contextmanager
+def one_step(report: Report, stage: str) -> Iterator[None]:
+    """Report that a stage without countable parts begins, and that it is done."""
+    if report is not None:
+        report(CaptureProgress(stage, 0, 1, "step"))
+    yield
+    if report is not None:
+        report(CaptureProgress(stage, 1, 1, "step"))
 
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[CaptureProgress], None]]:
-    """What shows a `CaptureProgress`: tqdm's bar, one a stage; of several processes the first shows it."""
+    """A function that shows a `CaptureProgress` as tqdm's bar, one a stage; of several processes the first shows it."""
     with warnings.catch_warnings():
         # Without ipywidgets a notebook's bar is text, of which nobody has to be warned.
         warnings.filterwarnings("ignore", "IProgress not found")
@@ -26,15 +60,15 @@ def progress_bar() -> Iterator[Callable[[CaptureProgress], None]]:
 
     def show(now: CaptureProgress) -> None:
         if now.stage not in bars:
-            close(beside=now.stage)  # else the next bar would stand a line below
+            close(but=now.stage)  # else the next bar would stand a line below
             leave = now.unit != "step"  # nothing is worth keeping of what is one step
             unit = f" {now.units}"
             bars[now.stage] = tqdm(total=now.total, desc=now.stage, unit=unit, disable=disable, leave=leave)
         bars[now.stage].update(now.done - bars[now.stage].n)
 
-    def close(beside: str = "") -> None:
+    def close(but: str = "") -> None:
         for stage, bar in bars.items():
-            if not {stage, beside} <= TOGETHER:
+            if not {stage, but} <= CONCURRENT_STAGES:
                 bar.close()
 
     try:

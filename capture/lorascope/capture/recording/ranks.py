@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from lorascope.stores.signals import answering
 
-from ..models.device import named_device, require_device
+from ..models.device import require_device
 
 _PATIENCE = timedelta(days=30)
 """How long a rank that is done waits for the others; one that died is noticed at once."""
@@ -54,10 +54,10 @@ class Ranks(NamedTuple):
         return self.gather(value)[0]
 
     def shared(self, items: Sequence[S], batches: Sequence[slice], work: Callable[[Sequence[S]], T]) -> list[T]:
-        """What `work` makes of each rank's part of the items, in order, on every rank; parts end where batches do."""
-        mine = batches[self.share(len(batches))]
-        part = work(items[mine[0].start : mine[-1].stop]) if mine else None
-        return [found for found in self.gather(part) if found is not None]
+        """Results of `work` on each rank's part of the items, in order, on every rank; parts end where batches do."""
+        own = batches[self.share(len(batches))]
+        part = work(items[own[0].start : own[-1].stop]) if own else None
+        return [result for result in self.gather(part) if result is not None]
 
     def wait(self) -> None:
         """Return once every rank is here."""
@@ -68,22 +68,22 @@ ALONE = Ranks(0, 1, 0)
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
+def joined(device: torch.device) -> Iterator[Ranks]:
     """The ranks of torchrun's environment, joined for as long as this lasts; `ALONE` outside of torchrun.
 
     Only small Python objects go between ranks: the states of each go from its memory to the store. Raises a ValueError
-    if `device` is none, or a rank has no GPU of its own.
+    if models run on GPUs and a rank has none of its own.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or dist.is_initialized():  # a caller's own group stays the caller's
-        yield Ranks(dist.get_rank(), dist.get_world_size(), _local_rank()) if dist.is_initialized() else ALONE
+        yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank()) if dist.is_initialized() else ALONE
         return
-    on_gpu = named_device(device).type == "cuda"
+    on_gpu = device.type == "cuda"
     if on_gpu:
-        torch.cuda.set_device(require_device(torch.device("cuda", _local_rank())))
+        torch.cuda.set_device(require_device(torch.device("cuda", local_rank())))
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     try:
-        yield Ranks(dist.get_rank(), size, _local_rank())
+        yield Ranks(dist.get_rank(), size, local_rank())
     finally:
         dist.destroy_process_group()
 
@@ -94,5 +94,6 @@ def split_evenly(n: int, parts: int) -> list[slice]:
     return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]
 
 
-def _local_rank() -> int:
+def local_rank() -> int:
+    """The number of this process on its machine; 0 outside of torchrun."""
     return int(os.environ.get("LOCAL_RANK", "0"))

@@ -1,4 +1,4 @@
-"""What is measured of a token at a component: js, and where its states aren't kept norms and effective width."""
+"""Measures of tokens at a component: js, and where states aren't kept norms and effective width."""
 
 import logging
 import math
@@ -99,7 +99,7 @@ class Reduced(NamedTuple):
 
 
 def reduce_tokens(base: torch.Tensor, delta: torch.Tensor, *, threads: ThreadPoolExecutor | None = None) -> Reduced:
-    """Js, norms and effective width of each token; NaN where what they are of isn't finite.
+    """Js, norms and effective width of each token; NaN where base or delta isn't finite.
 
     Parameters
     ----------
@@ -107,24 +107,24 @@ def reduce_tokens(base: torch.Tensor, delta: torch.Tensor, *, threads: ThreadPoo
         Shape (token, feature). In host memory they are taken as float32 and go through the kernels that analysis runs
         on stored states; elsewhere the same is computed in torch, in float64.
     threads
-        Threads that take tiles of tokens in host memory beside this one.
+        Further threads that take tiles of tokens in host memory.
     """
     if base.device.type != "cpu":
         return _reduce_in_torch(base, delta)
     base, delta = base.float().contiguous(), delta.float().contiguous()
-    found = torch.empty(4, len(base), dtype=torch.float32)
+    measures = torch.empty(4, len(base), dtype=torch.float32)
     step = max(1, _TILE_VALUES // max(1, base.shape[1]))
     tiles = deque(slice(start, start + step) for start in range(0, len(base), step))
-    take = partial(_reduce_tiles, base.numpy(), delta.numpy(), found.numpy(), tiles)
+    take = partial(_reduce_tiles, base.numpy(), delta.numpy(), measures.numpy(), tiles)
     others = [threads.submit(take) for _ in range(min(threads._max_workers, len(tiles) - 1))] if threads else []
     take()
     for other in others:
         other.result()
-    return Reduced(*found)
+    return Reduced(*measures)
 
 
 def other_threads() -> ThreadPoolExecutor | None:
-    """Threads beside this one, together as many as torch uses; None where this one is alone."""
+    """Further threads, with this one as many as torch uses; None if torch uses one."""
     n_others = torch.get_num_threads() - 1
     return ThreadPoolExecutor(n_others, "lorascope-reduce") if n_others > 0 else None
 
@@ -156,7 +156,7 @@ def has_kernel(device: torch.device) -> bool:
 
 
 class Reducer:
-    """Puts the measures of every component, taken in the middle of a batch's pass, into the rows.
+    """Puts the measures of every component into the rows, during a batch's pass.
 
     A `Recorder` calls it with those of the captured tokens of each adapter and component.
     """
@@ -165,21 +165,21 @@ class Reducer:
         self._target: BatchTarget | None = None
         self._reduced: set[int] = set()
 
-    def __call__(self, target: BatchTarget, index: int, adapter: str, found: Reduced) -> None:
+    def __call__(self, target: BatchTarget, index: int, adapter: str, reduced: Reduced) -> None:
         """Take the measures of the component at `index` of the component axis."""
         if target is not self._target:  # another batch
             self._target = target
             self._reduced.clear()
-        target.put_values(f"adapters/{adapter}/js", found.js, index)
-        target.put_values(f"adapters/{adapter}/delta_norm", found.delta_norm, index)
+        target.put_values(f"adapters/{adapter}/js", reduced.js, index)
+        target.put_values(f"adapters/{adapter}/delta_norm", reduced.delta_norm, index)
         if index not in self._reduced:  # the base is the same to every adapter
             self._reduced.add(index)
-            target.put_values("reductions/base_norm", found.base_norm, index)
-            target.put_values("reductions/effective_width", found.effective_width, index)
+            target.put_values("reductions/base_norm", reduced.base_norm, index)
+            target.put_values("reductions/effective_width", reduced.effective_width, index)
 
 
-def _reduce_tiles(base: np.ndarray, delta: np.ndarray, found: np.ndarray, tiles: deque[slice]) -> None:
-    """Tile by tile while there are any: a thread whose core is busy with something else takes fewer of them."""
+def _reduce_tiles(base: np.ndarray, delta: np.ndarray, measures: np.ndarray, tiles: deque[slice]) -> None:
+    """Measure tile after tile until none is left; a thread whose core is busy takes fewer of them."""
     # Here, so that capture with states never waits for numba.
     from lorascope.kernels.linear import norm_rows
     from lorascope.kernels.softmax import effective_width_rows, jensen_shannon_rows
@@ -190,16 +190,16 @@ def _reduce_tiles(base: np.ndarray, delta: np.ndarray, found: np.ndarray, tiles:
         except IndexError:  # another thread took the last one
             return
         x, d = base[tile], delta[tile]
-        jensen_shannon_rows(x, d, found[0, tile])
-        norm_rows(x, d, found[1, tile], found[2, tile], np.empty(len(x), np.float32))
-        effective_width_rows(x, found[3, tile])
+        jensen_shannon_rows(x, d, measures[0, tile])
+        norm_rows(x, d, measures[1, tile], measures[2, tile], np.empty(len(x), np.float32))
+        effective_width_rows(x, measures[3, tile])
 
 
 def _reduce_in_torch(base: torch.Tensor, delta: torch.Tensor) -> Reduced:
     """Measures of each token, part by part: every part takes a dozen float64 temporaries."""
     n_tokens = max(1, part_values(base.device) // max(1, base.shape[1]))
     parts = zip(torch.split(base, n_tokens), torch.split(delta, n_tokens), strict=True)
-    return Reduced(*(torch.cat(found) for found in zip(*(_reduce_part(*part) for part in parts), strict=True)))
+    return Reduced(*(torch.cat(values) for values in zip(*(_reduce_part(*part) for part in parts), strict=True)))
 
 
 def _reduce_part(base: torch.Tensor, delta: torch.Tensor) -> Reduced:

@@ -1,4 +1,4 @@
-"""What a capture has the model do: score choices and write answers, without hooks, and fill rows, with them."""
+"""The model's work in a capture: scoring choices and writing answers, without hooks, and filling rows, with them."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -6,6 +6,7 @@ from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from ..adapters.components import adapted_modules, in_module_order, parts_of
 from ..buffers.copies import copier_for
@@ -13,87 +14,95 @@ from ..buffers.rows import RowQueue, RowWriter, row_spans
 from ..samples.encoded import EncodedSample
 from ..samples.generate import Answer, generation_batches, write_answers
 from ..samples.scoring import Scores, join_scores, score, score_batches
-from ..settling.load import Loaded
-from ..settling.prepare import Prepared
 from .hooks import Recorder
+from .layout import Layout
+from .progress import CaptureProgress, Report
 from .ranks import Ranks
 from .reduce import Reducer
-from .stream import CaptureProgress, Report, Streamed, stream_states
+from .stream import Streamed, stream_states
 
 T = TypeVar("T")
 
 
 def all_scores(
-    prepared: Prepared, loaded: Loaded, ranks: Ranks, progress: Report
-) -> tuple[Scores | None, Scores | None]:
-    """Scores with and without the adapter; each rank scores its part of the batches."""
-    batch_tokens = prepared.config.batch_tokens
-    if not prepared.config.score:
-        return None, None
-    work = partial(score, loaded.model, batch_tokens=batch_tokens)
-    batches = score_batches(prepared.scored, batch_tokens=batch_tokens)
-    names = ("score", "choice" if any(sample.choices for sample in prepared.scored) else "sample")
-    with_adapter, without = _ask(prepared, loaded, ranks, progress, names, prepared.scored, batches, work)
-    return join_scores(with_adapter), None if without is None else join_scores(without)
+    model: Any, samples: Sequence[EncodedSample], ranks: Ranks, progress: Report, *, batch_tokens: int, with_base: bool
+) -> tuple[Scores, Scores | None]:
+    """Scores with the adapter and, if asked for, without it; each rank scores its part of the batches."""
+    work = partial(score, model, batch_tokens=batch_tokens)
+    batches = score_batches(samples, batch_tokens=batch_tokens)
+    unit = "choice" if any(sample.choices for sample in samples) else "sample"
+    adapted, base = _with_and_without(
+        model, ranks, progress, samples, batches, work, stage="score", unit=unit, with_base=with_base
+    )
+    return join_scores(adapted), None if base is None else join_scores(base)
 
 
 def all_answers(
-    prepared: Prepared, loaded: Loaded, ranks: Ranks, progress: Report
-) -> tuple[list[Answer] | None, list[Answer] | None]:
-    """What the model writes with and without the adapter; shared like scores."""
-    n, batch_tokens = prepared.config.answer_tokens, prepared.config.batch_tokens
-    if not n:
-        return None, None
-    asked = [sample for sample in prepared.scored if sample.choices]
-    work = partial(write_answers, loaded.model, loaded.tokenizer, n=n, batch_tokens=batch_tokens)
-    batches = generation_batches(asked, n=n, batch_tokens=batch_tokens)
-    with_adapter, without = _ask(prepared, loaded, ranks, progress, ("answer", "sample"), asked, batches, work)
-    return list(chain.from_iterable(with_adapter)), None if without is None else list(chain.from_iterable(without))
-
-
-def _ask(
-    prepared: Prepared,
-    loaded: Loaded,
+    model: Any,
+    tokenizer: Any,
+    samples: Sequence[EncodedSample],
     ranks: Ranks,
     progress: Report,
-    names: tuple[str, str],
+    *,
+    n: int,
+    batch_tokens: int,
+    with_base: bool,
+) -> tuple[list[Answer], list[Answer] | None]:
+    """The model's own answers of at most n tokens, with the adapter and, if asked for, without it; shared likewise."""
+    questions = [sample for sample in samples if sample.choices]
+    work = partial(write_answers, model, tokenizer, n=n, batch_tokens=batch_tokens)
+    batches = generation_batches(questions, n=n, batch_tokens=batch_tokens)
+    adapted, base = _with_and_without(
+        model, ranks, progress, questions, batches, work, stage="answer", unit="sample", with_base=with_base
+    )
+    return list(chain.from_iterable(adapted)), None if base is None else list(chain.from_iterable(base))
+
+
+def _with_and_without(
+    model: Any,
+    ranks: Ranks,
+    progress: Report,
     samples: Sequence[EncodedSample],
     batches: Sequence[slice],
     work: Callable[..., T],
+    *,
+    stage: str,
+    unit: str,
+    with_base: bool,
 ) -> tuple[list[T], list[T] | None]:
-    """What `work` gives of each rank's part of the samples with the adapter and, where asked for, without it."""
-    stage, unit = names
+    """Results of `work` on each rank's part of the samples, with the adapter and, if asked for, without it."""
 
-    def ask(stage: str) -> list[T]:
+    def run(stage: str) -> list[T]:
         def report(done: int, total: int) -> None:
             if progress is not None:
                 progress(CaptureProgress(stage, done, total, unit))
 
         return ranks.shared(samples, batches, partial(work, progress=report))
 
-    with_adapter = ask(stage)
-    if not prepared.config.score_base:
-        return with_adapter, None
-    with loaded.model.disable_adapter():
-        return with_adapter, ask(f"{stage} base")
+    adapted = run(stage)
+    if not with_base:
+        return adapted, None
+    with model.disable_adapter():
+        return adapted, run(f"{stage} base")
 
 
 def fill_rows(
-    prepared: Prepared,
-    loaded: Loaded,
+    layout: Layout,
+    model: Any,
+    device: torch.device,
     writer: RowWriter,
-    wanted: np.ndarray,
+    rows: np.ndarray,
     queue_bytes: int | None = None,
     **options: Any,
 ) -> Streamed:
-    """Pass every batch with tokens of the wanted rows (row,) and hand these rows to the writer.
+    """Pass every batch with tokens of the chosen rows (row,) and hand these rows to the writer.
 
-    `queue_bytes` is that of `RowQueue`, the options are those of `stream_states`; they say what is raised.
+    `queue_bytes` is that of `RowQueue`; the other options, and what is raised, are those of `stream_states`.
     """
-    spec, plan = prepared.spec, prepared.plan
+    spec, plan = layout.spec, layout.plan
     recorder = Recorder(
-        loaded.model,
-        prepared.components,
+        model,
+        layout.components,
         stream=spec.stream,
         factor_start={adapter.name: adapter.factor_start for adapter in spec.adapters},
         keep_states=spec.states != "none",
@@ -102,31 +111,30 @@ def fill_rows(
     with RowQueue(
         writer,
         n_tokens=plan.n_tokens,
-        spans=row_spans(plan.starts, prepared.batches),
+        spans=row_spans(plan.starts, layout.batches),
         queue_bytes=queue_bytes,
-        wanted=wanted,
-        copier=copier_for(loaded.device),
-    ) as rows:
+        rows=rows,
+        copier=copier_for(device),
+    ) as queue:
         return stream_states(
-            loaded.model,
+            model,
             recorder,
-            prepared.samples,
+            layout.samples,
             plan,
-            prepared.batches,
-            rows,
-            device=loaded.device,
+            layout.batches,
+            queue,
+            device=device,
             kl_batches=plan.kl_batches if spec.kl else None,
-            parts=_parts(prepared, loaded),
-            measure_overhead=prepared.config.measure_overhead,
+            parts=_ablated_layers(layout, model),
             **options,
         )
 
 
-def _parts(prepared: Prepared, loaded: Loaded) -> list[list[Any]]:
+def _ablated_layers(layout: Layout, model: Any) -> list[list[Any]]:
     """PEFT's layers of each part that an ablation leaves out, in the order of the run's parts; empty without one."""
-    if prepared.spec.ablate is None:
+    if layout.spec.ablate is None:
         return []
-    (adapter,) = prepared.components
-    layers = adapted_modules(loaded.model, adapter)
-    parts = parts_of(in_module_order(prepared.components), prepared.spec.ablate)
+    (adapter,) = layout.components
+    layers = adapted_modules(model, adapter)
+    parts = parts_of(in_module_order(layout.components), layout.spec.ablate)
     return [[layers[path][1] for path in paths] for paths in parts.values()]

@@ -1,4 +1,4 @@
-"""Where the tensors of one pass go: rows, measurements, a reducer, and the proof that base plus delta is the output.
+"""The tensors of one pass: into rows, measures and a reducer, and the proof that base plus delta is the output.
 
 A GPU measures a sum by the kernel of `fused`, in one launch; what has no such kernel by the float64 functions below,
 some components together.
@@ -14,8 +14,7 @@ import torch
 
 from ..buffers.target import BatchTarget
 from .reduce import Reduced, has_kernel, jensen_shannon, part_values, reduce_tokens
-from .sites import Addition, Site
-from .sums import Sum
+from .sites import Addition, Site, Sum
 
 TakeReduced = Callable[[BatchTarget, int, str, Reduced], None]
 """Takes (target, place on the component axis, adapter, measures) of a batch's captured tokens."""
@@ -71,12 +70,12 @@ class Sink:
     threads: ThreadPoolExecutor | None = None
     """Beside this one, for what is reduced in host memory."""
     excess: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Component path -> how far its output was from base + delta, over what is allowed; on its device, one value or
+    """Component path -> difference of its output from base + delta, over what is allowed; on its device, one value or
     one a token."""
     _gathered: _Gathered = field(default_factory=_Gathered)
 
     def finish(self) -> None:
-        """The pass is over: measure and prove what still waits."""
+        """Measure and prove what still waits, after the pass."""
         self._gathered.finish()
 
     def take_state(self, site: Site, name: str, output: torch.Tensor) -> None:
@@ -98,29 +97,29 @@ class Sink:
             self.target.put(f"adapters/{addition.adapter}/delta/{addition.component.path}", delta)
 
     def take_difference(self, total: Sum) -> None:
-        """Store what an output differs by from its base, as delta."""
+        """Store the difference of an output from its base, as delta."""
         if self.keep_states:
             self.take_delta(total.addition, total.delta)
 
     def measure(self, site: Site, total: Sum) -> None:
-        """Store what a sum of all tokens says of the measured ones, and prove it if the layer added what is given.
+        """Store the measures of a sum, and prove it if the layer added the delta itself.
 
         That is js, unless a pair's two passes have it, and the share that rounding swallows of what is given. With a
         reducer js and the other measures are its own, of all captured tokens.
         """
-        if total.given is None and self.is_pair:
+        if total.z_or_delta is None and self.is_pair:
             return
         if has_kernel(total.base.device):
             self._measure_at_once(site, total, self.target.rows(total.base.device, measured=self.reducer is None))
             return
         if not self.is_pair and self.reducer is not None:
-            needed = total if total.given is None else replace(total, output=None)
+            needed = total if total.z_or_delta is None else replace(total, output=None)
             self._reduce(site, needed.of(self.target.take))
-        if total.given is None and self.reducer is not None:
+        if total.z_or_delta is None and self.reducer is not None:
             return
         chosen = total.of(self.target.take_measured)
         delta = chosen.delta
-        if chosen.given is not None:
+        if chosen.z_or_delta is not None:
             output = (chosen.base + delta).to(chosen.base.dtype) if chosen.output is None else chosen.output
             self._measure(_swallowed_share, "swallowed", site, total.addition, chosen.base, delta, output)
             if chosen.output is not None:
@@ -128,8 +127,8 @@ class Sink:
         if not self.is_pair and self.reducer is None:
             self._measure(jensen_shannon, "js", site, total.addition, chosen.base, delta)
 
-    def hold(self, base: torch.Tensor) -> torch.Tensor:
-        """What the adapted pass of a pair needs of the base pass: a copy, since the model may go on to change it."""
+    def copy_for_pair(self, base: torch.Tensor) -> torch.Tensor:
+        """Copy of the base for the adapted pass of a pair, since the model may change it later."""
         if self.reducer is None:
             return self.target.take_measured(base)
         taken = self.target.take(base)
@@ -137,7 +136,7 @@ class Sink:
         return taken.clone() if is_view else taken
 
     def finish_pair(self, site: Site, total: Sum) -> None:
-        """Store the adapted output of a pair, and measure or reduce what it differs by from the base that was held."""
+        """Store the adapted output of a pair, and measure or reduce its difference from the base."""
         assert total.output is not None
         self.take_state(site, "adapted", total.output)
         take = self.target.take_measured if self.reducer is None else self.target.take
@@ -155,44 +154,44 @@ class Sink:
         return output[:: _proof_step(len(output))].clone() if rows is None else output.index_select(0, proved(rows))
 
     def prove_equal(self, site: Site, base: torch.Tensor, output: torch.Tensor) -> None:
-        """Adapters that are off leave nothing: the output is the base, bit for bit."""
+        """Prove that adapters that are off add nothing: the output is the base, bit for bit."""
         differ = (output != base) & ~(torch.isnan(output) & torch.isnan(base))
         self.excess[site.path] = torch.where(differ.any(), torch.inf, 0.0)
 
     def _measure_at_once(self, site: Site, total: Sum, rows: torch.Tensor | None) -> None:
-        """All that is asked of these rows, or of all, by the kernel."""
+        """Measure these rows, or all, by the kernel."""
         from .fused import measure_sum  # imports triton
 
         with self.target.meter.timed("reduce"):
             n_tokens = len(total.base) if rows is None else len(rows)
-            found = measure_sum(total, rows, prove_every=_proof_step(n_tokens))
+            measured = measure_sum(total, rows, prove_every=_proof_step(n_tokens))
             adapter = total.addition.adapter
-            if total.given is None or not self.is_pair:
+            if total.z_or_delta is None or not self.is_pair:
                 if self.reducer is not None:
-                    self.reducer(self.target, site.index, adapter, Reduced(*found[:4]))
+                    self.reducer(self.target, site.index, adapter, Reduced(*measured[:4]))
                 else:
-                    self.target.put_values(f"adapters/{adapter}/js", found.js, site.index, measured=True)
-            if total.given is not None:
-                swallowed = found.swallowed if self.reducer is None else self.target.measured_of(found.swallowed)
+                    self.target.put_values(f"adapters/{adapter}/js", measured.js, site.index, measured=True)
+            if total.z_or_delta is not None:
+                swallowed = measured.swallowed if self.reducer is None else self.target.measured_of(measured.swallowed)
                 self.target.put_values(f"adapters/{adapter}/swallowed", swallowed, site.index, measured=True)
                 if total.output is not None and n_tokens:
-                    self.excess[site.path] = found.excess
+                    self.excess[site.path] = measured.excess
 
     def _reduce(self, site: Site, chosen: Sum) -> None:
         assert self.reducer is not None
         with self.target.meter.timed("reduce"):
-            found = reduce_tokens(chosen.base, chosen.delta, threads=self.threads)
-            self.reducer(self.target, site.index, chosen.addition.adapter, found)
+            reduced = reduce_tokens(chosen.base, chosen.delta, threads=self.threads)
+            self.reducer(self.target, site.index, chosen.addition.adapter, reduced)
 
     def _prove(self, site: Site, chosen: Sum, delta: torch.Tensor) -> None:
         """Compare tokens of a layer's output with their sum; nothing waits for the result here."""
-        assert chosen.given is not None
+        assert chosen.z_or_delta is not None
         assert chosen.output is not None
         base, delta, output = proved(chosen.base), proved(delta), proved(chosen.output)
         if chosen.is_factored:
             weights = chosen.addition.on(base.device)
-            size = factor_size(proved(chosen.given), *weights, chosen.addition.component.scaling)
-            n_roundings = chosen.given.shape[-1] + 4
+            size = factor_size(proved(chosen.z_or_delta), *weights, chosen.addition.component.scaling)
+            n_roundings = chosen.z_or_delta.shape[-1] + 4
         else:
             size, n_roundings = base.float().abs() + 2 * delta.abs(), 4
         done = partial(self.excess.__setitem__, site.path)
@@ -205,7 +204,7 @@ class Sink:
 
 
 def _proof_step(n_tokens: int) -> int:
-    """One in so many tokens is proved: odd, since of windows of even length it would else be the same positions."""
+    """Step between proved tokens: odd, or else windows of even length were proved at the same positions."""
     return -(-n_tokens // PROVED_TOKENS) | 1
 
 

@@ -1,7 +1,7 @@
-"""Where hooks go: each component's module, and what every adapter adds there."""
+"""Sites of hooks: each component's module, what every adapter adds there, and the sum of both."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from ..adapters.components import LoraComponent, adapted_modules, in_module_orde
 
 @dataclass(slots=True)
 class Addition:
-    """What one adapter adds to one component."""
+    """One adapter's delta at one component."""
 
     adapter: str
     component: LoraComponent
@@ -37,6 +37,39 @@ class Addition:
             return torch.nn.functional.linear(factor.float(), *self.on(factor.device)).mul_(self.component.scaling)
 
 
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """A layer's base, what an adapter adds to it, and what came out: flat (sequence * position, ...), or some of it."""
+
+    addition: Addition
+    base: torch.Tensor
+    """(token, feature), in the layer's own type."""
+    z_or_delta: torch.Tensor | None = None
+    """z (token, rank), or delta itself, float32; None where delta is the difference of output and base."""
+    output: torch.Tensor | None = None
+    """What the layer put out, as base; None where it didn't add."""
+    dtype: torch.dtype = torch.float32
+    """Type in which the layer computed delta."""
+
+    @property
+    def is_factored(self) -> bool:
+        """Whether delta is made of z."""
+        return self.z_or_delta is not None and self.addition.weight is not None
+
+    @property
+    def delta(self) -> torch.Tensor:
+        """Delta, float32 (token, feature)."""
+        if self.z_or_delta is None:
+            assert self.output is not None
+            return self.output.float() - self.base.float()
+        return self.addition.delta(self.z_or_delta) if self.is_factored else self.z_or_delta
+
+    def of(self, take: Callable[[torch.Tensor], torch.Tensor]) -> "Sum":
+        """The sum of some tokens, which `take` selects."""
+        z_or_delta, output = (None if tensor is None else take(tensor) for tensor in (self.z_or_delta, self.output))
+        return replace(self, base=take(self.base), z_or_delta=z_or_delta, output=output)
+
+
 @dataclass(slots=True)
 class Site:
     """One component's module in the model."""
@@ -50,7 +83,7 @@ class Site:
 
     @property
     def is_wrapper(self) -> bool:
-        """Whether trained weights stand in the place of the base's, so that only whole outputs can be had."""
+        """Whether trained weights replace the base's, so that only whole outputs are known."""
         return not isinstance(self.module, LoraLayer)
 
     @property
@@ -67,9 +100,9 @@ def make_sites(
     """The sites of these components (adapter -> its own), in the order of the component axis."""
     axis = {component.path: index for index, component in enumerate(in_module_order(components))}
     sites: dict[str, Site] = {}
-    for adapter, found in components.items():
+    for adapter, own in components.items():
         modules = adapted_modules(model, adapter)
-        for component in found:
+        for component in own:
             path, module = component.path, modules[component.path][1]
             site = sites.setdefault(path, Site(axis[path], path, module))
             addition = Addition(adapter, component)

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from ..samples.encoded import EncodedSample
 from ..samples.selection import TokenPlan
 from .forward import forward, forward_seconds, kl_divergence, negative_log_likelihood
 from .hooks import Recorder
+from .progress import CaptureProgress, Report
 
 _BATCHES_A_BARE_PASS = 64
 """Batches of which one is passed again without hooks, where the overhead is measured: there it occurs."""
@@ -25,56 +26,18 @@ _MOST_BARE_PASSES = 3
 """Most batches that are passed again, however many there are."""
 
 
-class CaptureProgress(NamedTuple):
-    """How far a capture is."""
-
-    stage: str
-    """`load model`, `check`, `answer`, `answer base`, `score`, `score base`, `hash weights`, `set up`, `capture` or,
-    within it, `ablate`."""
-    done: int
-    total: int
-    unit: str
-    """`choice` for scores, `sample` where there are no choices, `token` for states, `pass` for an ablation; `step` for
-    a stage that is one."""
-    stored_bytes: int = 0
-    """Bytes on disk so far."""
-    waits_for: str = "forward"
-    """The slowest part at the moment: the `forward` pass, `copy`, `encode` or the `disk`."""
-
-    @property
-    def units(self) -> str:
-        """The unit in the plural."""
-        return f"{self.unit}es" if self.unit.endswith("s") else f"{self.unit}s"
-
-
-Report = Callable[[CaptureProgress], None] | None
-"""What is told how far a capture is."""
-
-
-@contextmanager
-def one_step(report: Report, stage: str) -> Iterator[None]:
-    """Say that a stage begins which has no parts to be counted, and that it is done."""
-    if report is not None:
-        report(CaptureProgress(stage, 0, 1, "step"))
-    yield
-    if report is not None:
-        report(CaptureProgress(stage, 1, 1, "step"))
-
-
 class Streamed(NamedTuple):
-    """What a stream of batches took, and whether it went to its end."""
+    """Measurements of a stream of batches, and whether it went to its end."""
 
     measured: dict[str, Any]
-    """What a run keeps of it, as JSON values: seconds from the first batch to the last row on the disk, in all (without
-    the bare passes) and by stage; rows and bytes; of an ablation `ablation_passes`, whose time is the stage `ablate`;
+    """Numbers that a run keeps, as JSON values: seconds from the first batch to the last row on the disk, in all (bare
+    passes left out) and by stage; rows and bytes; of an ablation `ablation_passes`, whose time is the stage `ablate`;
     and, where it was asked for, `bare_seconds` and `bare_tokens` of bare passes, taken in between, and `overhead`, the
     time but for the ablation's over theirs, token by token, NaN where there were none."""
     tokens: int
     """Tokens that passed, padding included; batches without a token of a wanted row don't."""
     stopped: bool
     """Whether it was stopped: rows that had been begun are written, others aren't."""
-    bottleneck: str
-    """What a faster one of would help most (`Meter.bottleneck`)."""
 
 
 def stream_states(
@@ -162,7 +125,7 @@ def stream_states(
         own = seconds - stream.meter.seconds["ablate"]
         measured["overhead"] = own / stream.tokens / bare if stream.tokens else math.nan
         measured |= {"bare_seconds": stream.bare_seconds, "bare_tokens": stream.bare_tokens}
-    return Streamed(measured, stream.tokens, stopped, stream.meter.bottleneck())
+    return Streamed(measured, stream.tokens, stopped)
 
 
 @dataclass(slots=True)
@@ -204,10 +167,10 @@ class _Stream:
                 logits[pass_.name] = forward(self.model, samples, self.device)
         with self.meter.timed("logits"):
             self._put_logits(logits, samples, positions, target, kl=kl)
-        found = logits.pop(self.recorder.passes[-1].name)
+        last_logits = logits.pop(self.recorder.passes[-1].name)
         logits.clear()  # of a base pass, before there are others
-        if ablate and found is not None:
-            self._ablate(found, samples, target)
+        if ablate and last_logits is not None:
+            self._ablate(last_logits, samples, target)
         target.flush()
         self.rows.put()
         self.tokens += math.prod(shape)
@@ -241,16 +204,16 @@ class _Stream:
     ) -> None:
         """The nll of every captured token, NaN where the model has no logits; and KL, where it is asked for."""
         last = self.recorder.passes[-1]
-        found = logits[last.name]
-        if found is None:
+        last_logits = logits[last.name]
+        if last_logits is None:
             target.put_values("tokens/nll", torch.full((len(target.flat),), torch.nan))
             return
-        target.put_values("tokens/nll", negative_log_likelihood(found, samples, positions))
+        target.put_values("tokens/nll", negative_log_likelihood(last_logits, samples, positions))
         if kl and last.name == "adapted":
             base = logits["base"] if "base" in logits else self._base_logits(samples)
             assert base is not None
-            flat = torch.from_numpy(target.flat).to(found.device)
-            target.put_values(f"adapters/{last.adapter}/kl", kl_divergence(base, found, flat))
+            flat = torch.from_numpy(target.flat).to(last_logits.device)
+            target.put_values(f"adapters/{last.adapter}/kl", kl_divergence(base, last_logits, flat))
 
     def _ablate(self, adapted: torch.Tensor, samples: Sequence[EncodedSample], target: BatchTarget) -> None:
         """KL(adapted || without a part) of every captured token, for each part in turn; no pass is recorded."""
@@ -266,7 +229,7 @@ class _Stream:
                         f"adapters/{last.adapter}/ablation", kl_divergence(adapted, without, flat), column
                     )
                     del without  # before there is another
-                    if self.device.type == "cuda":  # else only the launches would be timed and told
+                    if self.device.type == "cuda":  # else only the launches would be timed
                         torch.cuda.synchronize(self.device)
                 self.ablations += 1
                 if self.progress is not None:

@@ -1,1 +1,1 @@
-"""Data to what a model reads: text, tokens with roles, which are kept, batches; their scores and tables."""
+"""Samples: items of data, encoded as tokens with roles, their batches, captured tokens, scores and tables."""

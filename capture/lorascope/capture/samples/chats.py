@@ -1,4 +1,4 @@
-"""Chats in a tokenizer's own template: token ids, and whose each token is, proved against what the template writes."""
+"""Chats in a tokenizer's own template: token ids with roles, checked against the template's text."""
 
 import inspect
 import json
@@ -17,14 +17,14 @@ from .tokens import require_fitting, require_short, require_words
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _STANDS_FOR = re.compile("\ue000lorascope([0-9]+)\ue001")
-"""What stands for a message's content while it is found out where the template puts it."""
+"""Stands for a message's content while the template shows where it puts contents."""
 MARKED = "a template that marks what the assistant says with {% generation %}"
 
 Messages = Sequence[Mapping[str, Any]]
 
 
 class _Span(NamedTuple):
-    """Where in a chat's text the content of a message stands, in characters."""
+    """Span of a message's content in a chat's text, in characters."""
 
     message: int
     start: int
@@ -63,7 +63,7 @@ def encode_chat(
     require_short(tokenizer, item.id, text, max_length)
     marks = _GENERATION.search(template) is not None
     if not marks:
-        _require_said(item, tokenizer, text)
+        _require_plain_turns(item, tokenizer, text)
     spans = _find_contents(item, tokenizer, text, marks=marks)
     encoding = tokenizer.apply_chat_template(
         list(item.messages),
@@ -88,14 +88,14 @@ def encode_chat(
         roles[where[0] : last + 1] = ROLES.index(role)
     if marks:
         roles[np.array(encoding["assistant_masks"]) == 1] = ASSISTANT
-    said = roles == ASSISTANT
+    is_assistant = roles == ASSISTANT
     after_prompt = starts >= max((span.stop for span in spans if span.message < item.n_prompt), default=0)
-    if not (said & after_prompt)[1:].any():
+    if not (is_assistant & after_prompt)[1:].any():
         raise ValueError(
             f"sample {item.id!r}: by the tokenizer's chat template none of its {len(token_ids)} tokens is the "
             "assistant's; give a chat in which the assistant says something, or a template that marks it"
         )
-    targets = said & after_prompt if (said & ~after_prompt).any() else None
+    targets = is_assistant & after_prompt if (is_assistant & ~after_prompt).any() else None
     return EncodedSample.of(item, "chat", token_ids, roles, targets=targets)
 
 
@@ -117,7 +117,7 @@ def _template(item: ChatItem, tokenizer: Any) -> str:
 
 
 def _options(item: ChatItem, tokenizer: Any) -> dict[str, Any]:
-    """What the template is told; nothing by which transformers would take another one, or cut the tokens off."""
+    """Arguments of the template, without those by which transformers would take another one, or cut tokens off."""
     own = inspect.signature(tokenizer.apply_chat_template).parameters.keys() - {"documents"}
     if taken := sorted(own & item.template_options.keys()):
         raise ValueError(
@@ -141,27 +141,29 @@ def _render(item: ChatItem, tokenizer: Any, messages: Messages) -> str:
         ArithmeticError,
         RecursionError,
     ) as error:
-        told = " ".join(str(error).split())
-        raise ValueError(f"sample {item.id!r}: the tokenizer's chat template doesn't take the chat: {told}") from error
+        reason = " ".join(str(error).split())
+        message = f"sample {item.id!r}: the tokenizer's chat template doesn't take the chat: {reason}"
+        raise ValueError(message) from error
     return text
 
 
-def _require_said(item: ChatItem, tokenizer: Any, text: str) -> None:
+def _require_plain_turns(item: ChatItem, tokenizer: Any, text: str) -> None:
     """Raise a ValueError where the template writes more of the assistant's messages than their contents."""
     plain = [
         {"role": "assistant", "content": message["content"] or ""} if message["role"] == "assistant" else message
         for message in item.messages
     ]
-    others = sorted({name for one in item.messages for name in one if one["role"] == "assistant"} - {"role", "content"})
+    keys = {key for message in item.messages for key in message if message["role"] == "assistant"}
+    others = sorted(keys - {"role", "content"})
     if others and _render(item, tokenizer, plain) != text:
         raise ValueError(
             f"sample {item.id!r}: the tokenizer's chat template writes more of the assistant's messages than their "
-            f"`content` ({', '.join(others)}), so that its tokens can't be told; give the tokenizer {MARKED}"
+            f"`content` ({', '.join(others)}), so that its tokens can't be identified; give the tokenizer {MARKED}"
         )
 
 
 def _find_contents(item: ChatItem, tokenizer: Any, text: str, *, marks: bool) -> list[_Span]:
-    """Where each content stands in the chat's text; without the assistant's where the template `marks` them."""
+    """Spans of the contents in the chat's text; without the assistant's where the template `marks` them."""
     contents = {
         number: message["content"]
         for number, message in enumerate(item.messages)
@@ -184,11 +186,11 @@ def _find_contents(item: ChatItem, tokenizer: Any, text: str, *, marks: bool) ->
         trimmed = [trim(content, signs) for trim in trims for signs in (None, "\n")]
         # Some templates write what a tool says as JSON.
         written = (content, *trimmed, json.dumps(content, ensure_ascii=False)[1:-1])
-        found = [one for one in written if place >= 0 and text.startswith(one + after, place)]
-        if not found:
+        matches = [form for form in written if place >= 0 and text.startswith(form + after, place)]
+        if not matches:
             raise ValueError(_unproved(item, number, "changes what"))
-        spans.append(_Span(number, place, place + len(found[0])))
-        place += len(found[0] + after)
+        spans.append(_Span(number, place, place + len(matches[0])))
+        place += len(matches[0] + after)
     if place != len(text):
         raise ValueError(_unproved(item, numbers[-1] if numbers else 0, "changes what"))
     return spans
@@ -199,5 +201,5 @@ def _unproved(item: ChatItem, number: int, what: str) -> str:
     way = f"give the tokenizer {MARKED}" if role == "assistant" else "give it as the template writes it"
     return (
         f"sample {item.id!r}: the tokenizer's chat template {what} message {number} ({role}) says, so that its tokens "
-        f"can't be told; {way}, or leave the item out"
+        f"can't be identified; {way}, or leave the item out"
     )

@@ -1,6 +1,7 @@
 """Encoded samples: token ids and their roles, ready for the model."""
 
 import itertools
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,6 +80,19 @@ def encode_items(
     return samples
 
 
+def require_known_tokens(model: Any, samples: Sequence[EncodedSample]) -> None:
+    """Raise a ValueError if a sample has a token that the model doesn't know."""
+    n_known = getattr(model.config.get_text_config(), "vocab_size", None) or sys.maxsize
+    for sample in samples:
+        sequences = (sample.token_ids, *(choice.token_ids for choice in sample.choices))
+        highest = max(int(ids.max()) for ids in sequences)
+        if highest >= n_known:
+            raise ValueError(
+                f"sample {sample.id!r} has token {highest}, but the model knows {n_known}, from 0; give the tokenizer "
+                "that belongs to the model"
+            )
+
+
 def _encode_choice_items(
     items: Sequence[ChoiceItem], template: Template, examples: Examples | None, tokenizer: Any, max_length: int
 ) -> list[EncodedSample]:
@@ -114,16 +128,16 @@ def _encode_choice_items(
 def _tokenize_answers(tokenizer: Any, cue: str, answers: Sequence[str]) -> list[TokenIds]:
     """Tokens of each answer as it follows the prompt's last words, the cue."""
     texts = [f" {answer}" for answer in answers]
-    found: list[TokenIds | None] = [None] * len(texts)
+    answer_ids: list[TokenIds | None] = [None] * len(texts)
     # Where a tokenizer joins characters across the seam, the answer is read as it follows a line's end; at the start
     # of a text, which comes last, a tokenizer may add a space to the answer's own.
     for before in (cue, "\n", ""):
         anchor = tokenize(tokenizer, [before], special_tokens=False)[0].ids if before else np.empty(0, np.int64)
         whole = tokenize(tokenizer, [before + text for text in texts], special_tokens=False)
         for place, (ids, _, _) in enumerate(whole):
-            if found[place] is None and np.array_equal(ids[: len(anchor)], anchor):
-                found[place] = ids[len(anchor) :]
-    return [ids for ids in found if ids is not None]
+            if answer_ids[place] is None and np.array_equal(ids[: len(anchor)], anchor):
+                answer_ids[place] = ids[len(anchor) :]
+    return [ids for ids in answer_ids if ids is not None]
 
 
 def _encode_text(item: TextItem, tokenizer: Any, *, max_length: int, window_tokens: int) -> list[EncodedSample]:

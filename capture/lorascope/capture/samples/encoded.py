@@ -1,4 +1,4 @@
-"""What comes out of encoding: sequences of token ids, with what each token is to its sample."""
+"""Encoded samples: sequences of token ids, each token with its role."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -74,8 +74,8 @@ class EncodedSample:
         return int(np.argmax(self.is_target))
 
     @property
-    def n_before_own(self) -> int:
-        """Number of tokens that the model goes on from when it writes itself: a whole text, else up to the last turn.
+    def n_prefix(self) -> int:
+        """Number of tokens that the model continues when it writes itself: a whole text, else up to the last turn.
 
         So the answer, the completion, or the assistant's last turn is left out.
         """
@@ -84,9 +84,9 @@ class EncodedSample:
         targets = np.flatnonzero(self.is_target)
         return int(targets[np.flatnonzero(np.diff(targets, prepend=-1) > 1)[-1]])
 
-    def going_on(self, token_ids: TokenIds) -> "EncodedSample":
-        """The sample up to `n_before_own`, and these generated tokens after it."""
-        n = self.n_before_own
+    def continued_with(self, token_ids: TokenIds) -> "EncodedSample":
+        """The sample up to `n_prefix`, and these generated tokens after it."""
+        n = self.n_prefix
         return dataclasses.replace(
             self,
             token_ids=np.concatenate([self.token_ids[:n], token_ids]),

@@ -1,4 +1,4 @@
-"""What the adapted model itself writes after a prompt or a text, greedily decoded, and the choice read in it."""
+"""Texts that the adapted model writes itself after a prompt, greedily decoded, and choices read in them."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ _AFTER = r"(?!\w)(?![+*/^'’-]\w)(?![.,]\d)"  # noqa: RUF001
 
 
 class Answer(NamedTuple):
-    """What a model answers a multiple-choice sample."""
+    """A model's own answer to a multiple-choice sample."""
 
     written: str
     """Its own words, without special tokens."""
@@ -78,7 +78,7 @@ def generate(
     bare = plain_model(model)
     if not (hasattr(bare, "can_generate") and bare.can_generate()):
         raise ValueError(f"a {type(bare).__name__} can't generate text; capture without `generate` and `answer_tokens`")
-    prompts = [sample.token_ids[: sample.n_before_own] for sample in samples]
+    prompts = [sample.token_ids[: sample.n_prefix] for sample in samples]
     context = context_length(bare)
     for sample, prompt in zip(samples, prompts, strict=True):
         if context is not None and len(prompt) + n > context:
@@ -91,15 +91,15 @@ def generate(
     with _greedy(bare, n) as ends:
         for batch in generation_batches(samples, n=n, batch_tokens=batch_tokens):
             written = _continue(bare, prompts[batch], ends, [sample.id for sample in samples[batch]])
-            done += [sample.going_on(new) for sample, new in zip(samples[batch], written, strict=True)]
+            done += [sample.continued_with(new) for sample, new in zip(samples[batch], written, strict=True)]
             if progress is not None:
                 progress(len(done), len(samples))
     return done
 
 
 def generation_batches(samples: Sequence[EncodedSample], *, n: int, batch_tokens: int) -> list[slice]:
-    """Which samples `generate` passes together: a sequence cut between two of these comes to the same batches."""
-    return plan_batches([sample.n_before_own + n for sample in samples], batch_tokens=batch_tokens)
+    """Batches of `generate`: samples that are split between two of them give the same batches."""
+    return plan_batches([sample.n_prefix + n for sample in samples], batch_tokens=batch_tokens)
 
 
 def write_answers(
@@ -111,7 +111,7 @@ def write_answers(
     batch_tokens: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Answer]:
-    """What the model writes after the prompt of each multiple-choice sample, and the choice that is read in it.
+    """The model's own answer after the prompt of each multiple-choice sample, and the choice that is read in it.
 
     Parameters, errors and progress are those of `generate`, whose texts these are; `tokenizer` is the model's.
 
@@ -128,8 +128,8 @@ def write_answers(
     for text, cut, sample in zip(texts, may_go_on, samples, strict=True):
         choices = [choice.text for choice in sample.choices]
         lettered = bool((sample.roles == CHOICE).any())  # the prompt lists them
-        found = -1 if cut and is_cut_short(text, choices) else parse_choice(text, choices, lettered=lettered)
-        answers.append(Answer(text, found))
+        choice = -1 if cut and is_cut_short(text, choices) else parse_choice(text, choices, lettered=lettered)
+        answers.append(Answer(text, choice))
     return answers
 
 
@@ -168,7 +168,7 @@ def parse_choice(text: str, choices: Sequence[str], *, lettered: bool = True) ->
     """
     line = _plain(next((line for line in text.splitlines() if line.strip()), ""))
     texts = [_plain(choice) for choice in choices]
-    places = {one: index for index, one in enumerate(texts) if one and texts.count(one) == 1}
+    places = {words: index for index, words in enumerate(texts) if words and texts.count(words) == 1}
     longest_first = sorted(places, key=len, reverse=True)  # so that none is read within a longer one
     named = re.compile(f"{_BEFORE}(?:{'|'.join(map(re.escape, longest_first))}){_AFTER}" if places else "(?!)")
     if first := named.match(line):
@@ -176,14 +176,14 @@ def parse_choice(text: str, choices: Sequence[str], *, lettered: bool = True) ->
     alone = re.match(r"([a-z])(?:[.):](?!\w)|$)", line) if lettered else None
     if alone and (letter := LETTERS.lower().index(alone[1])) < len(choices):
         return letter
-    found = {places[one] for one in named.findall(line)}
-    return found.pop() if len(found) == 1 else -1
+    chosen = {places[words] for words in named.findall(line)}
+    return chosen.pop() if len(chosen) == 1 else -1
 
 
 def is_cut_short(text: str, choices: Sequence[str]) -> bool:
     """Whether a text that was cut off may be another choice than the one that it is: one begins with the other."""
     line, texts = _plain(text), [_plain(choice) for choice in choices]
-    return line in texts and sum(one.startswith(line) for one in texts) > 1
+    return line in texts and sum(words.startswith(line) for words in texts) > 1
 
 
 @contextmanager
@@ -212,7 +212,7 @@ def _continue(
         broken = logits.isnan().any(dim=1)
         if broken.any():  # the likeliest token would be the first of the vocabulary
             raise ValueError(
-                f"sample {names[int(broken.int().argmax())]!r}: what the model writes can't be told, its logits aren't "
+                f"sample {names[int(broken.int().argmax())]!r}: what the model writes isn't known, its logits aren't "
                 "numbers; in float16 models overflow, so load it in bfloat16 or float32"
             )
         return logits

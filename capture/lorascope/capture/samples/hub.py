@@ -111,10 +111,10 @@ def parse_reference(text: str) -> Reference | None:
     ValueError
         If NAME is a single word that names no set, and no folder is given.
     """
-    found = _REFERENCE.fullmatch(text)
-    if found is None or Path(text).exists():
+    match = _REFERENCE.fullmatch(text)
+    if match is None or Path(text).exists():
         return None
-    name, split, folder = found["name"], found["split"], found["folder"]
+    name, split, folder = match["name"], match["split"], match["folder"]
     first, _, rest = name.partition("/")
     if first in KNOWN_SETS and "/" not in rest:
         known = KNOWN_SETS[first]
@@ -140,12 +140,12 @@ def require_folder(reference: Reference) -> None:
 
 def hub_source(path: str) -> dict[str, str | None] | None:
     """Where the data of this name comes from, as JSON values; None for a file."""
-    found = parse_reference(path)
-    if found is None:
+    reference = parse_reference(path)
+    if reference is None:
         return None
-    source = found.source
-    place = {"hub": source.hub, "config": source.config, "revision": None if found.folder else source.revision}
-    return {**place, "split": found.split, "folder": found.folder}
+    source = reference.source
+    place = {"hub": source.hub, "config": source.config, "revision": None if reference.folder else source.revision}
+    return {**place, "split": reference.split, "folder": reference.folder}
 
 
 def read_rows(reference: Reference) -> list[dict[str, Any]]:
@@ -170,8 +170,8 @@ def read_rows(reference: Reference) -> list[dict[str, Any]]:
     """
     table, known = _load(reference), reference.source
     if not known.columns:
-        kept = [name for name in table.column_names if name in FIELDS]
-        return list(table.select_columns(kept or table.column_names))
+        columns = [name for name in table.column_names if name in FIELDS]
+        return list(table.select_columns(columns or table.column_names))
     _require_columns(reference, table, known.columns)
     if known.text:
         lines = (known.line.format(text or known.blank) for text in _texts(reference, table, known.text))
@@ -216,11 +216,11 @@ def _texts(reference: Reference, table: Any, column: str) -> Iterator[str]:
         yield text
 
 
-def _require_columns(reference: Reference, table: Any, wanted: Sequence[str]) -> None:
-    missing = [name for name in wanted if name not in table.column_names]
+def _require_columns(reference: Reference, table: Any, names: Sequence[str]) -> None:
+    missing = [name for name in names if name not in table.column_names]
     if missing:
-        found = ", ".join(table.column_names)
-        raise ValueError(f"{reference.text}: the columns are {found}; needed are {', '.join(wanted)}")
+        existing = ", ".join(table.column_names)
+        raise ValueError(f"{reference.text}: the columns are {existing}; needed are {', '.join(names)}")
 
 
 def _load(reference: Reference) -> Any:
@@ -244,8 +244,8 @@ def _load(reference: Reference) -> Any:
         splits = datasets.load_dataset(path, **options)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         # The library's own sentence about a file that it can't read says no more than that.
-        told = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
-        message = f"{reference.text}: {' '.join(str(told or error).split())}"
+        cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
+        message = f"{reference.text}: {' '.join(str(cause or error).split())}"
         if isinstance(error, OSError) and not reference.folder:
             message += f"; without the hub give a folder: `{reference.text}@FOLDER`"
         raise (OSError if isinstance(error, OSError) else ValueError)(message) from error

@@ -14,7 +14,7 @@ CHAT_ROLES = ("system", "user", "assistant", "tool")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Named:
-    """What every item has."""
+    """Names that every item has."""
 
     id: str
     """Name of the item, unique within its data set."""
@@ -77,7 +77,7 @@ class ChatItem(_Named):
     tools: tuple[Any, ...] | None = None
     """Tools that the template shows, as JSON schemas; None for none."""
     template_options: Mapping[str, Any] = field(default_factory=dict)
-    """What else the template is told."""
+    """Further arguments of the template."""
 
     def __post_init__(self) -> None:
         _Named.__post_init__(self)
@@ -100,7 +100,7 @@ class ChatItem(_Named):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionItem(_Named):
-    """A text and how it goes on; that is to be predicted."""
+    """A text and its continuation, which is to be predicted."""
 
     prompt: str
     completion: str

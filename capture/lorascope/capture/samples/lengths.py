@@ -24,7 +24,7 @@ class LengthPick(NamedTuple):
 
     dataset: str
     unit: Unit
-    """What lengths count."""
+    """Unit of lengths."""
     n: int
     """How many were asked for of each span."""
     items: dict[tuple[int, int], tuple[Item, ...]]
@@ -106,7 +106,7 @@ def pick_by_length(
     Parameters
     ----------
     items
-        What is drawn from, of one data set.
+        Items of one data set.
     buckets
         Shortest and longest length of each span, in rising order; an item of none of these lengths is left out.
     unit, tokenizer
@@ -131,11 +131,11 @@ def pick_by_length(
         (first, last): [item for item, length in zip(items, lengths, strict=True) if first <= length <= last]
         for first, last in buckets
     }
-    return LengthPick(names[0], unit, n, {span: pick_items(found, n, seed) for span, found in within.items()})
+    return LengthPick(names[0], unit, n, {span: pick_items(fitting, n, seed) for span, fitting in within.items()})
 
 
 def missing_words(pick: LengthPick) -> list[str]:
-    """What there wasn't enough of, one sentence a span: `piqa: 7 of 100 items of 201 to 300 tokens`."""
+    """Spans with too few items, a phrase each: `piqa: 7 of 100 items of 201 to 300 tokens`."""
     return [
         f"{pick.dataset}: {len(items)} of {pick.n} items of {first} to {last} {pick.unit}"
         for (first, last), items in pick.items.items()
@@ -154,7 +154,7 @@ def articles(text: str) -> tuple[str, ...]:
     ValueError
         If there are no such headings, or the text begins before the first.
     """
-    starts = [found.start() for found in _HEADING.finditer(text)]
+    starts = [heading.start() for heading in _HEADING.finditer(text)]
     if not starts:
         raise ValueError("the text has no headings of the first level (` = Title = `); give one in WikiText's form")
     if starts[0]:
@@ -170,7 +170,7 @@ def pick_articles(item: TextItem, first: int, last: int) -> TextItem:
     ValueError
         If the text has no articles (see `articles`), or not as many.
     """
-    found = articles(item.text)
-    if not 1 <= first <= last <= len(found):
-        raise ValueError(f"articles {first} to {last} are asked for; text {item.id!r} has {len(found)}, counted from 1")
-    return dataclasses.replace(item, text="".join(found[first - 1 : last]))
+    parts = articles(item.text)
+    if not 1 <= first <= last <= len(parts):
+        raise ValueError(f"articles {first} to {last} are asked for; text {item.id!r} has {len(parts)}, counted from 1")
+    return dataclasses.replace(item, text="".join(parts[first - 1 : last]))

@@ -1,4 +1,4 @@
-"""What multiple-choice items are asked with: the paper's four prompts, templates of one's own, and drawn examples."""
+"""Prompts of multiple-choice items: the paper's four, templates of one's own, and examples that are drawn."""
 
 import dataclasses
 import hashlib
@@ -17,7 +17,7 @@ from .items import LETTERS, ChoiceItem, Item
 from .sources import read_item_files, read_text
 
 PROMPTS = ("main", "prompt1", "prompt2", "prompt3")
-"""Names of the prompts of arXiv 2501.03152 (figure in section 3.2), each a file beside this one."""
+"""Names of the prompts of arXiv 2501.03152 (figure in section 3.2), each a file in `prompts`."""
 PLACEHOLDERS = ("question", "stem", "example", "negative")
 ASKED = ("question", "stem")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -34,11 +34,11 @@ class Template:
     doesn't, once; `{example}` and `{negative}` at will."""
 
     def __post_init__(self) -> None:
-        found = _PLACEHOLDER.findall(self.text)
-        if unknown := [name for name in found if name not in PLACEHOLDERS]:
+        names = _PLACEHOLDER.findall(self.text)
+        if unknown := [name for name in names if name not in PLACEHOLDERS]:
             allowed = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
             raise ValueError(f"prompt {self.name!r} has the placeholder {{{unknown[0]}}}; allowed are {allowed}")
-        asked = [name for name in found if name in ASKED]
+        asked = [name for name in names if name in ASKED]
         if len(asked) != 1:
             raise ValueError(f"prompt {self.name!r} has {{question}} or {{stem}} {len(asked)} times; give one once")
         if not self.cue:
@@ -128,19 +128,19 @@ def render(template: Template, item: ChoiceItem, drawn: Drawn | None = None) -> 
     'Choose the correct answer for the following question: 2 + 2?\nA. 3\nB. 4\nAnswer:'
     """
     question, spans = _lettered(item)
-    given = {"question": question, "stem": item.question}
+    contents = {"question": question, "stem": item.question}
     if drawn is not None:
-        for name, one, answer in (
+        for name, other, answer in (
             ("example", drawn.example, drawn.example.answer),
             ("negative", drawn.negative, drawn.wrong),
         ):
-            asked = _lettered(one)[0] if template.lists_choices else one.question
-            given[name] = f"{asked}\nAnswer: {one.choices[answer]}"
-    if missing := [name for name in _PLACEHOLDER.findall(template.text) if name not in given]:
+            asked = _lettered(other)[0] if template.lists_choices else other.question
+            contents[name] = f"{asked}\nAnswer: {other.choices[answer]}"
+    if missing := [name for name in _PLACEHOLDER.findall(template.text) if name not in contents]:
         raise ValueError(f"prompt {template.name!r} shows {{{missing[0]}}}, but none is given")
 
     def fill(text: str) -> str:
-        return _PLACEHOLDER.sub(lambda found: given[found[1]], text)
+        return _PLACEHOLDER.sub(lambda match: contents[match[1]], text)
 
     start = len(fill(template.text.partition("{question}")[0])) if template.lists_choices else 0
     listed = tuple((start + first, start + last) for first, last in spans) if template.lists_choices else ()
@@ -181,9 +181,9 @@ class Examples:
             and each other's.
         """
         if item.dataset not in self._pools:
-            held = ", ".join(self._pools)
+            datasets = ", ".join(self._pools)
             raise ValueError(
-                f"`examples` holds none of data set {item.dataset!r}, only of {held}; add a file of its items"
+                f"`examples` holds none of data set {item.dataset!r}, only of {datasets}; add a file of its items"
             )
         pool, questions, has_wrong = self._pools[item.dataset]
         free, drawn = questions != self._questions.get(_question(item), -1), []
@@ -205,7 +205,7 @@ class Examples:
 
 
 class Prompts(NamedTuple):
-    """What the multiple-choice items of a run are asked with, one prompt after the other."""
+    """Prompts of the multiple-choice items of a run."""
 
     templates: tuple[Template, ...]
     examples: Examples | None
@@ -220,12 +220,15 @@ class Prompts(NamedTuple):
 
     def description(self) -> dict[str, Any]:
         """Names, wordings and hashes of what a run's prompts are made of, as JSON values."""
-        wordings = {one.name: {"text": one.text, "sha256": _sha256(one.text.encode())} for one in self.templates}
-        found: dict[str, Any] = {"names": list(wordings), "templates": wordings}
+        wordings = {
+            template.name: {"text": template.text, "sha256": _sha256(template.text.encode())}
+            for template in self.templates
+        }
+        description: dict[str, Any] = {"names": list(wordings), "templates": wordings}
         if self.examples is not None:
             items = [dataclasses.astuple(item) for item in self.examples.items]
-            found["examples"] = {"n_items": len(items), "sha256": _sha256(canonical(items))}
-        return found
+            description["examples"] = {"n_items": len(items), "sha256": _sha256(canonical(items))}
+        return description
 
 
 def read_prompts(names: Sequence[str], example_files: Sequence[str], *, seed: int) -> Prompts:
@@ -240,8 +243,8 @@ def read_prompts(names: Sequence[str], example_files: Sequence[str], *, seed: in
         such a file isn't one of multiple-choice items.
     """
     templates = tuple(read_template(name) for name in names)
-    found = [template.name for template in templates]
-    if twice := [name for name in found if found.count(name) > 1]:
+    prompt_names = [template.name for template in templates]
+    if twice := [name for name in prompt_names if prompt_names.count(name) > 1]:
         raise ValueError(f"`prompt` names {twice[0]!r} twice; give each prompt once")
     shown = [template.name for template in templates if template.shows_examples]
     if not shown:
@@ -273,7 +276,7 @@ def _wrong_answers(item: ChoiceItem) -> list[int]:
 
 
 def _question(item: ChoiceItem) -> str:
-    """What makes a question another one: neither case nor white space; data sets have pools of their own."""
+    """A question without case and runs of white space, by which questions are compared."""
     return " ".join(item.question.split()).casefold()
 
 

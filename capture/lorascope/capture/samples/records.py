@@ -72,25 +72,25 @@ def _fields(record: Any) -> Mapping[str, Any]:
     return record
 
 
-def _from_json(text: str, what: str, wanted: str) -> Any:
+def _from_json(text: str, what: str, advice: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=distinct)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{what} ({error}); {wanted}") from error
+        raise ValueError(f"{what} ({error}); {advice}") from error
 
 
 def _format(fields: Mapping[str, Any]) -> str:
     """The field that tells a record's format; of several formats the one that is nearest to what a model reads."""
-    there = {name for name, value in fields.items() if value is not None}  # tables have null where a row lacks a field
-    for names in (there, set(fields)):
+    filled = {name for name, value in fields.items() if value is not None}  # tables have null where a row lacks a field
+    for names in (filled, set(fields)):
         for name in _MAKERS:
             if name in names and (name != "completion" or "prompt" in names):
                 return name
         if {"question", "answer"} <= names:
             return "choices"
-    found = reprlib.repr(sorted(map(str, fields)))[1:-1] or "none"
+    keys = reprlib.repr(sorted(map(str, fields)))[1:-1] or "none"
     close = next(filter(None, (meant(str(name), FIELDS) for name in fields if name not in FIELDS)), "")
-    raise ValueError(f"the format can't be told: the keys are {found}; known are {KNOWN_FORMATS}{close}")
+    raise ValueError(f"the format isn't known: the keys are {keys}; known are {KNOWN_FORMATS}{close}")
 
 
 def _id(fields: Mapping[str, Any], default: str) -> str:
@@ -122,7 +122,7 @@ _TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     # bool is an int to Python, but no index to whoever wrote the file.
     "answer": (lambda value: type(value) is int, "a whole number, counted from 0"),
 }
-"""What a field must be, and how that is said."""
+"""Check of a field's type, and the type in words."""
 
 
 def _checked(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -136,8 +136,8 @@ def _checked(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _choice_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> ChoiceItem:
-    found = _checked(fields, "question", "choices", "answer")
-    return ChoiceItem(**names, **{**found, "choices": tuple(found["choices"])})
+    checked = _checked(fields, "question", "choices", "answer")
+    return ChoiceItem(**names, **{**checked, "choices": tuple(checked["choices"])})
 
 
 def _text_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> TextItem:
@@ -154,8 +154,8 @@ def _completion_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> Cha
     if _is_text(prompt) and _is_text(completion):
         return CompletionItem(**names, prompt=prompt, completion=completion)
     if not (isinstance(prompt, list) and isinstance(completion, list)):
-        found = f"`prompt` is {reprlib.repr(prompt)} and `completion` {reprlib.repr(completion)}"
-        raise ValueError(f"{found}; give two strings of characters, or two lists of messages")
+        values = f"`prompt` is {reprlib.repr(prompt)} and `completion` {reprlib.repr(completion)}"
+        raise ValueError(f"{values}; give two strings of characters, or two lists of messages")
     first = _messages("prompt", prompt)
     return ChatItem(
         **names,
@@ -166,23 +166,23 @@ def _completion_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> Cha
 
 
 def _template_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What a chat's template is told beside its messages."""
+    """Arguments of a chat's template other than its messages."""
     tools, options = fields.get("tools"), fields.get("chat_template_kwargs") or {}
     if isinstance(tools, str):  # tables keep what has no fixed form as a text
         tools = _from_json(tools, "`tools` is a text that isn't JSON", "give a list of tools")
     if not isinstance(tools, list | None) or not isinstance(options, Mapping):
-        found = f"`tools` is {reprlib.repr(tools)}, `chat_template_kwargs` {reprlib.repr(options)}"
-        raise ValueError(f"{found}; give a list of tools, and an object")
+        values = f"`tools` is {reprlib.repr(tools)}, `chat_template_kwargs` {reprlib.repr(options)}"
+        raise ValueError(f"{values}; give a list of tools, and an object")
     # A table has null where a row lacks an option, which to a template isn't the same.
-    told = {key: one for key, one in options.items() if one is not None}
-    return {"tools": tuple(tools) if tools else None, "template_options": told}
+    template_options = {key: value for key, value in options.items() if value is not None}
+    return {"tools": tuple(tools) if tools else None, "template_options": template_options}
 
 
 def _messages(name: str, value: Any) -> tuple[dict[str, Any], ...]:
     """Messages with their contents as texts, without what is null."""
     if not isinstance(value, list) or not value:
         raise ValueError(f"`{name}` is {reprlib.repr(value)}; give a list of messages with `role` and `content`")
-    found = []
+    messages = []
     for number, message in enumerate(value):
         if not isinstance(message, Mapping) or "role" not in message:
             words = "give an object with `role` and `content`"
@@ -196,9 +196,9 @@ def _messages(name: str, value: Any) -> tuple[dict[str, Any], ...]:
         if isinstance(content, str) and not _is_text(content):
             words = "give a string of characters"
             raise ValueError(f"`{name}[{number}].content` is {reprlib.repr(content)}; {words}")
-        rest = {key: one for key, one in message.items() if one is not None}
-        found.append({**rest, "content": content})
-    return tuple(found)
+        rest = {key: entry for key, entry in message.items() if entry is not None}
+        messages.append({**rest, "content": content})
+    return tuple(messages)
 
 
 def _tokens_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> TokensItem:
@@ -207,20 +207,21 @@ def _tokens_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> TokensI
     for name, values in columns.items():
         is_mask = name in TOKEN_FIELDS[3:]  # of whichever type; other numbers would tell packed sequences apart
         if not isinstance(values, list) or not all(v in (0, 1) if is_mask else type(v) is int for v in values):
-            wanted = "zeros and ones" if is_mask else "whole numbers"
-            raise ValueError(f"`{name}` is {reprlib.repr(values)}; give a list of {wanted}")
+            expected = "zeros and ones" if is_mask else "whole numbers"
+            raise ValueError(f"`{name}` is {reprlib.repr(values)}; give a list of {expected}")
         if len(values) != (n := len(columns["input_ids"])):
             raise ValueError(f"`{name}` has {len(values)} entries where `input_ids` has {n}; give one a token")
     ids = columns["input_ids"]
-    mask = columns.get("attention_mask", [1] * len(ids))
-    kept = [place for place, value in enumerate(mask) if value]
-    if kept and len(kept) != kept[-1] + 1 - kept[0]:
+    attention = columns.get("attention_mask", [1] * len(ids))
+    places = [place for place, value in enumerate(attention) if value]
+    if places and len(places) != places[-1] + 1 - places[0]:
         raise ValueError("`attention_mask` has gaps; give sequences that are padded at one side, one a row")
     positions = columns.get("position_ids", range(len(ids)))
-    if len(fields.get("seq_lengths") or ()) > 1 or any(positions[i] != positions[kept[0]] + i - kept[0] for i in kept):
+    jumps = any(positions[place] != positions[places[0]] + place - places[0] for place in places)
+    if len(fields.get("seq_lengths") or ()) > 1 or jumps:
         raise ValueError("it packs several sequences into one, by its `position_ids` or `seq_lengths`; give one a row")
     labels = columns.get("labels", ids)
-    for place in kept:
+    for place in places:
         if labels[place] not in (IGNORED, ids[place]):
             raise ValueError(
                 f"`labels[{place}]` is {labels[place]} where `input_ids[{place}]` is {ids[place]}; give each token its "
@@ -228,8 +229,8 @@ def _tokens_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> TokensI
             )
     return TokensItem(
         **names,
-        token_ids=tuple(ids[place] for place in kept),
-        targets=tuple(labels[place] != IGNORED and all(one[place] for one in masks) for place in kept),
+        token_ids=tuple(ids[place] for place in places),
+        targets=tuple(labels[place] != IGNORED and all(mask[place] for mask in masks) for place in places),
     )
 
 
@@ -240,4 +241,4 @@ _MAKERS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Item]] = 
     "messages": _chat_item,
     "text": _text_item,
 }
-"""The field that tells a format -> what makes an item of a record's fields and its names."""
+"""Field that identifies a format -> function that makes an item of a record's fields and names."""

@@ -1,4 +1,4 @@
-"""Scores: how likely a model finds each answer, without hooks.
+"""Scores: log-likelihoods of each answer, without hooks.
 
 Likelihoods are taken in parts: a softmax over a vocabulary takes several times the memory of the logits.
 """
@@ -20,11 +20,11 @@ from .batches import pad_tokens, plan_batches
 from .encoded import EncodedSample
 
 _PART_LOGITS = {"cpu": 2**18, "cuda": 2**24}
-"""On a CPU what its cache holds, which is three times as fast; and never all of a batch's."""
+"""Logits worked on at once: on a CPU as many as its cache holds, which is three times as fast."""
 
 
 class Scores(NamedTuple):
-    """What a model says to each sample, and to each choice of all samples, one sample's after the other's."""
+    """A model's scores of each sample, and of each choice of all samples, one sample's after the other's."""
 
     prediction: Int16[np.ndarray, " sample"]
     """Index of the choice with the highest log-likelihood, the first of equals; -1 for text."""
@@ -90,10 +90,10 @@ def score(
 
 
 def score_batches(samples: Sequence[EncodedSample], *, batch_tokens: int) -> list[slice]:
-    """Which samples `score` passes together: a sequence cut between two of these comes to the same batches."""
+    """Batches of `score`: samples that are split between two of them give the same batches."""
     # Each choice counts as if it came with a prompt of its own, padded.
     lengths = [[len(token_ids) for token_ids, _ in _sequences(sample)] for sample in samples]
-    return plan_batches([len(one) * max(one) for one in lengths], batch_tokens=batch_tokens)
+    return plan_batches([len(own) * max(own) for own in lengths], batch_tokens=batch_tokens)
 
 
 def join_scores(parts: Sequence[Scores]) -> Scores:
@@ -183,7 +183,7 @@ def _score_shared(forward: _Forward, samples: Sequence[EncodedSample]) -> list[f
 
 def _loglik(logits: Tensor, rows: Int64[np.ndarray, " position"], token_ids: Int64[np.ndarray, " position"]) -> float:
     """Sum of the tokens' log-likelihoods in nats, each by its row of the logits (row, vocabulary)."""
-    where, ids = (torch.as_tensor(one, device=logits.device) for one in (rows, token_ids))
+    where, ids = (torch.as_tensor(values, device=logits.device) for values in (rows, token_ids))
     return -float(token_nll(logits, where, ids).double().sum())
 
 
@@ -202,8 +202,8 @@ def _collect(samples: Sequence[EncodedSample], logliks: Sequence[Float64[np.ndar
     # Equal choices are as likely; rounding may tell rows of a batch apart.
     logliks = [v[_first_equals(sample)] if sample.choices else v for sample, v in zip(samples, logliks, strict=True)]
     columns = {"ce": np.array([-values[answer] for answer, values in zip(answers, per_token, strict=True)])}
-    for ending, found in (("", logliks), ("_per_token", per_token)):
-        pairs = [*zip(samples, found, strict=True)]
+    for ending, by_sample in (("", logliks), ("_per_token", per_token)):
+        pairs = [*zip(samples, by_sample, strict=True)]
         best = np.array([int(np.argmax(v)) if sample.choices else -1 for sample, v in pairs], dtype=np.int16)
         columns[f"prediction{ending}"] = best
         columns[f"correct{ending}"] = np.where(best < 0, -1, best == answers).astype(np.int8)
@@ -212,9 +212,9 @@ def _collect(samples: Sequence[EncodedSample], logliks: Sequence[Float64[np.ndar
 
 
 def _first_equals(sample: EncodedSample) -> list[int]:
-    """For each choice the first whose tokens are the same."""
-    found: dict[bytes, int] = {}
-    return [found.setdefault(one.token_ids.tobytes(), place) for place, one in enumerate(sample.choices)]
+    """Index of the first choice with the same tokens, for each choice."""
+    firsts: dict[bytes, int] = {}
+    return [firsts.setdefault(choice.token_ids.tobytes(), place) for place, choice in enumerate(sample.choices)]
 
 
 def token_nll(logits: torch.Tensor, rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

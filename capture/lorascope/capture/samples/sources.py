@@ -1,4 +1,4 @@
-"""Where items come from: files, data sets of the hub, and what is in memory already."""
+"""Sources of items: files, data sets of the hub, and data in memory."""
 
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -116,12 +116,12 @@ def read_item_files(setting: str, paths: Sequence[str]) -> dict[str, list[Item]]
     return files
 
 
-def read_text(path: Path, what: str, wanted: str) -> str:
+def read_text(path: Path, what: str, alternatives: str) -> str:
     """Text of a UTF-8 file; errors call it `what`, and say which files are `wanted` instead of one that isn't there."""
     try:
         text = read_regular(path, at_most=MAX_FILE_BYTES).decode("utf-8-sig")  # some editors begin a file with a mark
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{what} {str(path)!r} doesn't exist; name {wanted}") from error
+        raise FileNotFoundError(f"{what} {str(path)!r} doesn't exist; name {alternatives}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: byte {error.start} isn't UTF-8; save the file as UTF-8") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -156,8 +156,8 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
             parquet = pq.ParquetFile(file)
             columns = parquet.schema_arrow.names
             if not set(columns) & set(FIELDS):
-                found = reprlib.repr(columns)[1:-1]
-                raise ValueError(f"the format can't be told: the columns are {found}; known are {KNOWN_FORMATS}")
+                names = reprlib.repr(columns)[1:-1]
+                raise ValueError(f"the format isn't known: the columns are {names}; known are {KNOWN_FORMATS}")
             known = [column for column in columns if column in FIELDS]
             for batch in parquet.iter_batches(_BATCH_ROWS, columns=known):
                 n_bytes += batch.nbytes
@@ -165,36 +165,36 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
                     raise ValueError(f"its rows take more than {format_size(MAX_FILE_BYTES)}; give it in parts")
                 yield from batch.to_pylist()
         except (pa.ArrowException, OSError, ValueError) as error:
-            told = " ".join(str(error).split())
-            raise ValueError(f"{path}: it can't be read as Parquet: {told}") from error
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path}: it can't be read as Parquet: {reason}") from error
 
 
 def _from_memory(source: Iterable[Any], name: str | None) -> list[Item]:
     if isinstance(source, Mapping) or not isinstance(source, Iterable):
-        held = f" with the keys {reprlib.repr(list(source))[1:-1]}" if isinstance(source, Mapping) else ""
+        keys = f" with the keys {reprlib.repr(list(source))[1:-1]}" if isinstance(source, Mapping) else ""
         raise ValueError(
-            f"the data is a {type(source).__name__}{held}; give a path, a list of dictionaries, one split of a "
+            f"the data is a {type(source).__name__}{keys}; give a path, a list of dictionaries, one split of a "
             "data set, or a DataLoader"
         )
     if name:
         dataset, split = _names(name)
     else:  # what a `datasets.Dataset` says of itself
-        told = getattr(getattr(source, "info", None), "dataset_name", None)
-        dataset, split = told if isinstance(told, str) else "data", str(getattr(source, "split", None) or "")
-    records = (record for one in source for record in _unbatched(one))
+        own_name = getattr(getattr(source, "info", None), "dataset_name", None)
+        dataset, split = own_name if isinstance(own_name, str) else "data", str(getattr(source, "split", None) or "")
+    records = (record for element in source for record in _unbatched(element))
     numbered = ((f"item {number}", f"{dataset}:{number}", record) for number, record in enumerate(records))
     return _not_empty(items_of(numbered, source=dataset, dataset=dataset, split=split), dataset, "data")
 
 
-def _unbatched(one: Any) -> Iterator[Any]:
+def _unbatched(element: Any) -> Iterator[Any]:
     """Records of a dictionary: several where its `input_ids` are those of a batch."""
-    if isinstance(one, str):
-        raise ValueError(f"the data gives the text {reprlib.repr(one)}; give a dictionary an item, or one a batch")
-    if not isinstance(one, Mapping):
-        yield one
+    if isinstance(element, str):
+        raise ValueError(f"the data gives the text {reprlib.repr(element)}; give a dictionary an item, or one a batch")
+    if not isinstance(element, Mapping):
+        yield element
         return
     # Tensors and arrays become lists, without a word of which library they are.
-    record = {key: value.tolist() if hasattr(value, "tolist") else value for key, value in one.items()}
+    record = {key: value.tolist() if hasattr(value, "tolist") else value for key, value in element.items()}
     ids = record.get("input_ids")
     if not (isinstance(ids, list) and ids and isinstance(ids[0], list)):
         yield record

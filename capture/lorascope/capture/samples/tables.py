@@ -61,25 +61,27 @@ def make_tables(
     blank = (np.full((4, len(samples)), -1), np.full((1, len(samples)), np.nan), np.full((2, len(owners)), np.nan))
     unscored = Scores(*(column for columns in blank for column in columns))
     # The format leaves out what wasn't asked for without the adapter.
-    for prefix, found, written in (("", scores or unscored, answers), ("base_", base_scores, base_answers)):
-        if found is not None:
-            table |= {prefix + name: getattr(found, name) for name in _SAMPLE_SCORES}
-            choices |= {prefix + name: getattr(found, name) for name in _CHOICE_SCORES}
+    for prefix, sample_scores, written in (("", scores or unscored, answers), ("base_", base_scores, base_answers)):
+        if sample_scores is not None:
+            table |= {prefix + name: getattr(sample_scores, name) for name in _SAMPLE_SCORES}
+            choices |= {prefix + name: getattr(sample_scores, name) for name in _CHOICE_SCORES}
         if written is not None:
             left = iter(written)
             each = [next(left) if sample.choices else None for sample in samples]
             table |= {
-                f"{prefix}written": [one.written if one else "" for one in each],
-                f"{prefix}written_prediction": [one.prediction if one else -1 for one in each],
+                f"{prefix}written": [answer.written if answer else "" for answer in each],
+                f"{prefix}written_prediction": [answer.prediction if answer else -1 for answer in each],
                 f"{prefix}written_correct": [
-                    one.prediction == sample.answer if one else -1 for one, sample in zip(each, samples, strict=True)
+                    answer.prediction == sample.answer if answer else -1
+                    for answer, sample in zip(each, samples, strict=True)
                 ],
             }
+    captured = [*zip(samples, plan.positions, strict=True)]
     tokens = {
         "sample": np.repeat(np.arange(len(samples)), np.diff(plan.starts)),
         "position": np.concatenate(plan.positions),
-        "token_id": np.concatenate([one.token_ids[kept] for one, kept in zip(samples, plan.positions, strict=True)]),
-        "role": np.concatenate([one.roles[kept] for one, kept in zip(samples, plan.positions, strict=True)]),
+        "token_id": np.concatenate([sample.token_ids[positions] for sample, positions in captured]),
+        "role": np.concatenate([sample.roles[positions] for sample, positions in captured]),
         "text": list(texts),
         "weight": plan.weights,
     }

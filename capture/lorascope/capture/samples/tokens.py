@@ -1,4 +1,4 @@
-"""Texts as a tokenizer cuts them, with where in the text each token stands."""
+"""Tokenized texts, with the place of each token in the text."""
 
 import reprlib
 from collections.abc import Sequence
@@ -43,13 +43,13 @@ def tokenize(tokenizer: Any, texts: Sequence[str], *, special_tokens: bool = Tru
         verbose=False,  # texts are cut into windows afterwards, so that their length is nothing to warn of
     )
     columns = (encoding["input_ids"], encoding["offset_mapping"], encoding["special_tokens_mask"])
-    found = []
+    tokenized = []
     for ids, offsets, special in zip(*columns, strict=True):
         is_text = np.flatnonzero(np.array(special) == 0)
         start, stop = (is_text[0], is_text[-1] + 1) if len(is_text) else (len(ids), len(ids))
         places = np.array(offsets[:stop], dtype=np.int64).reshape(stop, 2)
-        found.append(Tokens(np.array(ids[:stop], dtype=np.int64), places, int(start)))
-    return found
+        tokenized.append(Tokens(np.array(ids[:stop], dtype=np.int64), places, int(start)))
+    return tokenized
 
 
 def require_words(text: str) -> None:

@@ -1,1 +1,1 @@
-"""Whether captures on this machine are right, and how fast they are."""
+"""The selftest: checks of captures on this machine, and how fast they are."""

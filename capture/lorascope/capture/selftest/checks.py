@@ -1,4 +1,4 @@
-"""What must hold on any machine: measures are those of their reference, copies bring what was there, runs are alike."""
+"""Checks that must pass on any machine: measures, copies, and runs computed in several ways."""
 
 import dataclasses
 import math
@@ -28,17 +28,17 @@ N_COPIES = 32
 
 
 class Check(NamedTuple):
-    """One thing that was looked at."""
+    """Result of one check."""
 
     what: str
-    found: str
+    result: str
     allowed: str
     ok: bool | None
     """None where there is nothing to check on this machine."""
 
 
 def check_measuring(device: torch.device) -> Check:
-    """What captures measure on this device against float64 functions there: widths, types, sizes of delta."""
+    """Compare a capture's measures on this device with float64 functions: widths, types, sizes of delta."""
     if has_kernel(device):
         return check_kernel(device)
     worst = 0.0
@@ -50,7 +50,7 @@ def check_measuring(device: torch.device) -> Check:
 
 
 def check_kernel(device: torch.device) -> Check:
-    """Every measure that the kernel takes, and whether it tells a wrong output of a layer from a right one."""
+    """Compare every measure of the kernel with float64 functions, and its proof of right and wrong outputs."""
     from ..recording import fused  # imports triton
 
     worst, excess, missed = 0.0, 0.0, 0
@@ -62,11 +62,11 @@ def check_kernel(device: torch.device) -> Check:
         factor, weight = (factor * sizes).to(device), weight.to(device)
         delta = factor.double() @ weight.double() / 2
         output = (base + delta).to(base.dtype)
-        found = fused.measure_factor(base, factor, weight, scaling=0.5, output=output, rows=rows)
+        measured = fused.measure_factor(base, factor, weight, scaling=0.5, output=output, rows=rows)
         reference = reduce_tokens(base, delta)._replace(js=jensen_shannon(base, delta))
         expected = {**reference._asdict(), "swallowed": ((output == base) & (delta != 0)).double().mean(-1)}
-        worst = max(worst, *(_worst(getattr(found, name), of_all[rows]) for name, of_all in expected.items()))
-        excess = max(excess, float(found.excess.nan_to_num(math.inf).max()))
+        worst = max(worst, *(_worst(getattr(measured, name), of_all[rows]) for name, of_all in expected.items()))
+        excess = max(excess, float(measured.excess.nan_to_num(math.inf).max()))
         output[rows[0], -1] += 1 + output[rows[0], -1].abs()
         wrong = fused.measure_factor(base, factor, weight, scaling=0.5, output=output, rows=rows)
         missed += not float(wrong.excess.max()) > 1
@@ -81,7 +81,7 @@ def check_kernel(device: torch.device) -> Check:
 
 
 def check_copies(device: torch.device, copier: Copier | None = None) -> Check:
-    """Copies beside work that overwrites what they copy, against synchronous ones; a copier may be given."""
+    """Compare copies during work that overwrites their source with synchronous ones; a copier may be given."""
     if device.type != "cuda" and copier is None:
         return Check("copies under load", "nothing to copy on a CPU", "", None)
     copier = copier or copier_for(device)
@@ -101,12 +101,12 @@ def check_copies(device: torch.device, copier: Copier | None = None) -> Check:
         copier.mark()()
     finally:
         copier.close()
-    n_wrong = sum(not torch.equal(place, one.cpu()) for place, one in zip(places, expected, strict=True))
+    n_wrong = sum(not torch.equal(place, output.cpu()) for place, output in zip(places, expected, strict=True))
     return Check("copies under load", f"{n_wrong} of {N_COPIES} differ", "0", n_wrong == 0)
 
 
 def check_capture(config: CaptureConfig, device: torch.device) -> Iterator[Check]:
-    """The run that this config makes on the device: sound, as the CPU computes it, and measured as it is stored."""
+    """Check the run that this config makes on the device: verified, computed again, and its JS by its states."""
     run = capture(config)
     problems = verify(run.path).problems
     yield Check("a capture, verified", f"{len(problems)} problems", "0", not problems)
@@ -116,8 +116,8 @@ def check_capture(config: CaptureConfig, device: torch.device) -> Iterator[Check
         yield Check("captured again", equal, "all, bit for bit", again.n_equal == again.n_vectors)
     else:
         allowed = allowed_difference(run)
-        found = f"{again.worst:.1e}; {equal}"
-        yield Check("on the CPU, of the norm", found, f"{allowed:.1e}", again.worst <= allowed and not again.problems)
+        result = f"{again.worst:.1e}; {equal}"
+        yield Check("on the CPU, of the norm", result, f"{allowed:.1e}", again.worst <= allowed and not again.problems)
     worst, js = 0.0, torch.from_numpy(run.js().values)
     for index, path in enumerate(run.component_paths):
         worst = max(worst, _js_off(run, path, js[:, index].double()))
@@ -125,7 +125,7 @@ def check_capture(config: CaptureConfig, device: torch.device) -> Iterator[Check
 
 
 def check_ranks(config: CaptureConfig, n: int) -> Check:
-    """Whether n processes, one a device, write the rows that one process writes."""
+    """Compare the rows of n processes, one a device, with those of one process."""
     if n < 2:
         return Check("ranks over several devices", "there is one device", "", None)
     config = dataclasses.replace(config, states="none", limit=n * 1024 // config.window_tokens)
@@ -135,9 +135,9 @@ def check_ranks(config: CaptureConfig, n: int) -> Check:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     spawn(_capture_rank, (ranked, n, port), nprocs=n)  # type: ignore[no-untyped-call]  # torch's own
-    one, many = open_run(alone.out), open_run(ranked.out)
-    n_differ = sum(not np.array_equal(one.digest(row), many.digest(row)) for row in range(one.n_rows))
-    return Check(f"{n} ranks against one process", f"{n_differ} of {one.n_rows} rows differ", "0", n_differ == 0)
+    single, many = open_run(alone.out), open_run(ranked.out)
+    n_differ = sum(not np.array_equal(single.digest(row), many.digest(row)) for row in range(single.n_rows))
+    return Check(f"{n} ranks against one process", f"{n_differ} of {single.n_rows} rows differ", "0", n_differ == 0)
 
 
 def allowed_difference(run: Run) -> float:
@@ -154,13 +154,13 @@ def allowed_difference(run: Run) -> float:
 
 
 def _js_off(run: Run, path: str, js: torch.Tensor) -> float:
-    """How far JS (token,) of a component is from that of its states, over what rounding allows.
+    """Difference of JS (token,) of a component from that of its states, over what rounding allows.
 
     Two float32 sums make delta, here and in the capture, which differ by e at most. The square root of JS is a metric
     (Endres and Schindelin 2003), so that e moves it by no more than that of JS(q, q'), which is Var_q(e) / 8 where e is
     small. The kernel may be off by 1e-6 of JS, and what is below float32's smallest number is 0.
     """
-    base, delta = (torch.from_numpy(one(path).values) for one in (run.base, run.delta))
+    base, delta = (torch.from_numpy(read(path).values) for read in (run.base, run.delta))
     weights, off = run.delta_source(path).weights(), torch.zeros(())
     if weights:
         factor, lora_b = torch.from_numpy(run.factor(path).values), torch.from_numpy(weights["lora_B"])
@@ -173,7 +173,7 @@ def _js_off(run: Run, path: str, js: torch.Tensor) -> float:
 
 
 def _bases(device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Generator]]:
-    """Bases of several widths and types, sizes (token, 1) of deltas beside them, and what else is drawn from."""
+    """Bases of several widths and types, sizes (token, 1) of deltas for them, and the generator."""
     generator = torch.Generator().manual_seed(0)
     spread = torch.logspace(-1, 1.5, N_TOKENS)[:, None]
     # Powers of two, from 3e-8 to 128: JS from about 1e-16 to ln 2.
@@ -182,10 +182,10 @@ def _bases(device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor, t
         yield (torch.randn(N_TOKENS, width, generator=generator) * spread).to(device, dtype), sizes, generator
 
 
-def _worst(found: torch.Tensor, expected: torch.Tensor) -> float:
+def _worst(values: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest difference over what was expected, or over float32's smallest; infinite where either isn't a number."""
-    off = (found.double() - expected).abs() / expected.abs().clamp(min=torch.finfo(torch.float32).tiny)
-    off = off.masked_fill(found.double() == expected, 0)
+    off = (values.double() - expected).abs() / expected.abs().clamp(min=torch.finfo(torch.float32).tiny)
+    off = off.masked_fill(values.double() == expected, 0)
     return float(off.nan_to_num(math.inf).max())
 
 

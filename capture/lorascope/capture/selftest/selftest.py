@@ -1,9 +1,9 @@
-"""The selftest: on whatever machine it is run, whether captures are right there, and how fast."""
+"""The selftest: checks of captures on the machine that it runs on, and how fast they are."""
 
 import dataclasses
 import platform
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,25 +15,30 @@ from lorascope.stores.size import format_size
 from ..config import CaptureConfig
 from ..models.device import named_device, require_device
 from ..planning.memory import free_host_bytes
+from ..planning.meta import load_on_meta
 from ..settling.costs import n_cores
+from ..settling.data import encode_data, read_data
 from ..settling.inputs import require_inputs
 from ..settling.provenance import device_description
+from ..settling.trial import Tried, Way, run_trial
 from .checks import Check, check_capture, check_copies, check_measuring, check_ranks
-from .rates import Rate, measure_rates
 from .tiny_model import write_model, write_text
 
 STAGES = ("measuring, and copies", "captures, compared", "rates")
-"""What a selftest does, in its order."""
+"""Stages of a selftest, in order."""
+TRIAL_SECONDS = 6.0
+"""About how long each way of capturing is timed."""
 VERSIONS = ("lorascope", "torch", "transformers", "peft", "numpy", "zarr", "numcodecs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selftest:
-    """What a selftest found on this machine."""
+    """Checks and measurements of captures on this machine."""
 
     machine: dict[str, str]
     checks: tuple[Check, ...]
-    rates: tuple[Rate, ...]
+    trials: Mapping[Way, Tried]
+    """How fast captures are, by default, raw and without states: the trial of `plan`, on more samples."""
 
     @property
     def ok(self) -> bool:
@@ -59,7 +64,7 @@ def selftest(
     out
         Folder on the disk that is measured.
     progress
-        Told what begins.
+        Called with the name of each stage as it begins.
 
     Raises
     ------
@@ -80,8 +85,18 @@ def selftest(
         require_inputs(config)
         checks = tuple(_checks(config, where, progress))
         progress(STAGES[2])
-        rates = tuple(measure_rates(config, where))
-    return Selftest(machine=_machine(where, out, source if model else None), checks=checks, rates=rates)
+        trials = time_captures(config, where)
+    return Selftest(machine=_machine(where, out, source if model else None), checks=checks, trials=trials)
+
+
+def time_captures(config: CaptureConfig, device: torch.device) -> dict[Way, Tried]:
+    """A trial of captures by default, raw and without states."""
+    loaded = load_on_meta(config.model)
+    data = read_data(config.data, config.prompt, config.examples, seed=config.seed)
+    samples, _ = encode_data(
+        data, loaded.model, loaded.tokenizer, window_tokens=config.window_tokens, limit=config.limit
+    )
+    return run_trial(config, samples, device, ("raw", "default"), seconds=TRIAL_SECONDS)
 
 
 def _checks(config: CaptureConfig, device: torch.device, progress: Callable[[str], None]) -> Iterator[Check]:
@@ -97,7 +112,7 @@ def _checks(config: CaptureConfig, device: torch.device, progress: Callable[[str
 
 
 def _machine(device: torch.device, out: str | Path, model: str | None) -> dict[str, str]:
-    """What the numbers depend on; of the model's place its last name alone."""
+    """Versions, device, memory and disk that the numbers depend on."""
     described, cuda = device_description(device), device.type == "cuda"
     memory = f"{format_size(free_host_bytes() or 0)} of the host free"
     if cuda:

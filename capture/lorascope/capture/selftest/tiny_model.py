@@ -1,4 +1,4 @@
-"""A tiny model, its adapter and a text, made on the spot: what a machine is tested with where no model is named."""
+"""A tiny model, its adapter and a text, for a selftest without a named model."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a run will take on disk, from its specification alone: no model, no device, no disk."""
+"""Estimated size of a run on disk, from its specification alone."""
 
 import dataclasses
 from bisect import bisect_right
@@ -38,24 +38,24 @@ MARGIN = 0.05
 TEXT_BYTES = 12
 """Mean bytes of a string in a table, its length of 4 bytes included; nothing is known of it before it is written."""
 CHUNK_BYTES = 60
-"""What a chunk holds beside its values: checksum, Blosc's header and its table of blocks."""
+"""Bytes of a chunk other than its values: checksum, Blosc's header and its table of blocks."""
 ARRAY_METADATA_BYTES = 2060
 """Metadata of an array: its own file, and its entry in the metadata of a finished run's root."""
 GROUP_METADATA_BYTES = 80
 BLOCK_BYTES = 4096
-"""What a file of a byte takes on most file systems."""
+"""Bytes that a file of one byte takes on most file systems."""
 SHARE_STEPS = 10_000
 """Shares of tokens are suggested in steps of one over this."""
 
 
 class Part(NamedTuple):
-    """What one part of a run takes."""
+    """Size of one part of a run."""
 
     name: str
     """One of `PARTS`."""
     n_arrays: int
     n_chunks: int
-    """Files, or objects, beside the arrays' metadata."""
+    """Files, or objects, without the arrays' metadata."""
     raw_bytes: int
     """Bytes of the values in memory; strings are estimated."""
     stored_bytes: int
@@ -63,7 +63,7 @@ class Part(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """What a run takes: arrays, chunks and raw bytes as they will be, stored bytes as expected."""
+    """Size of a run: exact numbers of arrays, chunks and raw bytes, and expected stored bytes."""
 
     spec: RunSpec
     parts: tuple[Part, ...]
@@ -85,12 +85,12 @@ class Estimate(NamedTuple):
     def row_sizes(self) -> list[int]:
         """Memory that a buffer of each row takes."""
         whole, bare = map(buffer_bytes, (self.row_arrays, self.bare_row_arrays))
-        kept = self.spec.state_rows or (True,) * self.spec.n_rows
-        return [whole if has_states else bare for has_states in kept]
+        state_rows = self.spec.state_rows or (True,) * self.spec.n_rows
+        return [whole if has_states else bare for has_states in state_rows]
 
 
 def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False) -> Estimate:
-    """What a run with this specification takes; its tables may have scores without the adapter, and answers."""
+    """Estimate the size of a run with this specification; tables may have scores without the adapter, and answers."""
     arrays = [
         entry
         for entry in array_specs(spec)
@@ -99,7 +99,7 @@ def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False) 
     by_part: dict[str, list[ArraySpec]] = {name: [] for name in PARTS}
     for entry in arrays:
         by_part[_part_of(entry.path)].append(entry)
-    parts = tuple(_part(spec, name, found) for name, found in by_part.items() if found)
+    parts = tuple(_part(spec, name, entries) for name, entries in by_part.items() if entries)
     n_groups = len({"/".join(names[:n]) for e in arrays for names in [e.path.split("/")] for n in range(len(names))})
     n_files = sum(part.n_chunks for part in parts) + len(arrays) + n_groups
     metadata = len(arrays) * ARRAY_METADATA_BYTES + n_groups * GROUP_METADATA_BYTES
@@ -121,9 +121,9 @@ def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False) 
 def require_space(
     estimated: Estimate, where: str, free_bytes: int | None, *, written_bytes: int = 0, overfill: bool = False
 ) -> None:
-    """Raise a StoreError that names what would fit, unless the run fits the free space or nobody knows that (None).
+    """Raise a StoreError that names what would fit, unless the run fits the free space or it isn't known (None).
 
-    A run that goes on has written some bytes there already; with `overfill` it may be started all the same.
+    A run that is continued has written some bytes there already; with `overfill` it may be started all the same.
     """
     needed = estimated.needed_bytes - written_bytes
     if overfill or free_bytes is None or needed <= free_bytes:
@@ -136,7 +136,7 @@ def require_space(
 
 
 def ways_to_fit(spec: RunSpec, n_bytes: int) -> list[str]:
-    """What to drop so that a run fits so many bytes, as phrases; fewer components always are the last."""
+    """Ways to make a run fit so many bytes, as phrases; fewer components always are the last."""
     ways = []
     step = _largest_step(lambda step: max(-(-step * spec.n_tokens // SHARE_STEPS), 1), spec, n_bytes)
     if step > 0:
@@ -210,13 +210,13 @@ def _size(spec: RunSpec, part: str, entry: ArraySpec, n_tokens: int, n_rows: int
     raw = prod(shape) * _itemsize(entry)
     whole = n_chunks * prod(chunk) * _itemsize(entry)  # a last chunk is as large as the others
     inner = prod(-(-length // size) for length, size in zip(chunk, entry.chunks, strict=True)) if entry.shards else 0
-    beside = n_chunks * (CHUNK_BYTES + 16 * inner)  # a shard's index: 16 bytes for each of its chunks
+    extra = n_chunks * (CHUNK_BYTES + 16 * inner)  # a shard's index: 16 bytes for each of its chunks
     if spec.codec == "raw":
         # Strings know no empty place: theirs are as long as they are.
-        return n_chunks, raw, (raw if entry.dtype == "string" else whole) + beside
+        return n_chunks, raw, (raw if entry.dtype == "string" else whole) + extra
     logical = str(entry.attributes.get("dtype_logical", entry.dtype))
     ratio = RATIOS.get(part) or STATE_RATIOS[compressor(entry.dtype, spec.codec)][logical]
-    return n_chunks, raw, int(raw * ratio + (whole - raw) * EMPTY_RATIO) + beside
+    return n_chunks, raw, int(raw * ratio + (whole - raw) * EMPTY_RATIO) + extra
 
 
 def _itemsize(entry: ArraySpec) -> int:

@@ -1,4 +1,4 @@
-"""A model and data that are loaded already, in the words of a capture's settings."""
+"""Settings of a capture of a model and data in memory."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from ..samples.sources import read_items
 from .inputs import IN_MEMORY
 from .load import captured_adapters
 
-Given = Mapping[str, Sequence[Item]]
+Items = Mapping[str, Sequence[Item]]
 """Name of data in memory -> its items."""
 LOADING = frozenset(
     {"adapter", "dtype", "device", "device_map", "trust_remote_code", "share", "shared_layers", "share_from"}
@@ -28,8 +28,8 @@ LOADING = frozenset(
 
 def settings_of(
     model: Any, data: Any, out: str | Path, options: Mapping[str, Any]
-) -> tuple[CaptureConfig, Given | None]:
-    """The settings that say what is true of a loaded model and of data (see `named_data`), and the latter's items.
+) -> tuple[CaptureConfig, Items | None]:
+    """Settings that describe a loaded model and data (see `named_data`), and the items of the data.
 
     Raises
     ------
@@ -57,8 +57,8 @@ def settings_of(
     return CaptureConfig(**{**settings, **shared, **options, "data": named, "out": str(out)}), items
 
 
-def named_data(data: Any) -> tuple[tuple[str, ...], Given | None]:
-    """What settings call the data, and its items where they are no files.
+def named_data(data: Any) -> tuple[tuple[str, ...], Items | None]:
+    """Name of the data in the settings, and its items where they are no files.
 
     `data` is whatever `read_items` takes, a list of paths, or items that were read.
 
@@ -71,18 +71,18 @@ def named_data(data: Any) -> tuple[tuple[str, ...], Given | None]:
     """
     if isinstance(data, str | Path):
         return (str(data),), None
-    if isinstance(data, list | tuple) and data and all(isinstance(one, str | Path) for one in data):
+    if isinstance(data, list | tuple) and data and all(isinstance(element, str | Path) for element in data):
         return tuple(map(str, data)), None
-    items = given_items(data)
+    items = items_of(data)
     name = f"{', '.join(dict.fromkeys(item.dataset for item in items))} {IN_MEMORY}"
     return (name,), {name: items}
 
 
-def given_items(data: Any) -> list[Item]:
+def items_of(data: Any) -> list[Item]:
     """Items of data in any form that `named_data` takes; raises likewise."""
     if isinstance(data, list | tuple) and data and isinstance(data[0], str | Path):
         items = [item for path in data for item in read_items(path)]
-    elif isinstance(data, list | tuple) and data and all(isinstance(one, Item) for one in data):
+    elif isinstance(data, list | tuple) and data and all(isinstance(element, Item) for element in data):
         items = [*data]
     else:
         items = [*read_items(data)]

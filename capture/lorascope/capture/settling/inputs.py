@@ -1,4 +1,4 @@
-"""What a stage needs on this machine, looked at before anything heavy is imported; the commands ask first."""
+"""Checks of a stage's inputs and of its output's place, without heavy imports, so that commands check first."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ from ..samples.prompt import read_template
 from ..samples.sources import require_data
 
 IN_MEMORY = "(in memory)"
-"""Ends what the settings of a capture name and no file holds."""
+"""Ends the names of a capture's inputs that were in memory and in no file."""
 
 if TYPE_CHECKING:
     from lorascope.stores import Run
@@ -117,8 +117,8 @@ def settings_of_run(run: "Run", overrides: Mapping[str, Any]) -> CaptureConfig:
     if any(step.get("how") == "pull" for step in provenance.get("copied", [])):
         raise StoreError(f"`{run.path}` was pulled from another run, of which it is a part; compute that one again")
     known = {field.name for field in fields(CaptureConfig)}
-    kept = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-    unknown = sorted(kept.keys() - known)
+    stored = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    unknown = sorted(stored.keys() - known)
     if unknown:
         raise StoreError(f"`{run.path}` was captured with settings that this lorascope doesn't know: {unknown}")
-    return CaptureConfig(**{**kept, **overrides})
+    return CaptureConfig(**{**stored, **overrides})

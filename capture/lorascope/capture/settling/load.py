@@ -10,13 +10,12 @@ from peft import PeftModel
 from ..adapters.adapter import adapter_identity, attach_adapters, read_adapter
 from ..adapters.preflight import require_adapter
 from ..adapters.refusal import is_residual, require
-from ..adapters.training_record import RECORD, Training, read_training, say_sharing
+from ..adapters.training_record import RECORD, Training, describe_sharing, read_training
 from ..config import CaptureConfig
-from ..models.device import input_device, named_device
+from ..models.device import input_device
 from ..models.hashes import Hash, hash_at_once
 from ..models.model import hash_weights, load_model, model_identity
 from ..models.sharing import sharing_of
-from ..recording.ranks import Ranks
 
 
 class Loaded(NamedTuple):
@@ -30,34 +29,21 @@ class Loaded(NamedTuple):
     device: torch.device
     """Where token ids go in."""
     identity: dict[str, Any]
-    """What the base model is (`model_identity`), its hash left empty."""
+    """The identity of the base model (`model_identity`), its hash left empty."""
     weights_hash: Callable[[], str]
     """Waits for the hash of the base's weights and gives it."""
     folders: Mapping[str, str]
     """Adapter -> its folder, where it is known."""
 
-
-class Known(NamedTuple):
-    """What is known of a model once its weights are hashed."""
-
-    identity: dict[str, Any]
-    """What the base model is (`model_identity`)."""
-    training: Mapping[str, Training]
-    """What the adapters' folders say of how they were trained."""
-
-    def is_proven(self, adapter: str) -> bool:
-        """Whether an adapter's record has the hash of this very base model."""
-        return adapter in self.training and self.training[adapter].is_proven
+    def whole_identity(self) -> dict[str, Any]:
+        """The identity of the base model with the hash of its weights, for which this waits."""
+        return {**self.identity, "sha256": self.weights_hash()}
 
 
-def know(loaded: Loaded) -> Known:
-    """Wait for the hash of the base's weights, and hold the adapters' records against it."""
-    identity = {**loaded.identity, "sha256": loaded.weights_hash()}
-    return Known(identity, _training(loaded.model, loaded.folders, identity))
-
-
-def load(config: CaptureConfig, model: Any, tokenizer: Any, ranks: Ranks, hash_beside: Hash = hash_at_once) -> Loaded:
-    """The model that `config` names with its adapters, or the one given, which stays where it is.
+def load(
+    config: CaptureConfig, device: torch.device, model: Any, tokenizer: Any, start_hash: Hash = hash_at_once
+) -> Loaded:
+    """The model that `config` names with its adapters, on this device, or a loaded model, which stays where it is.
 
     Its weights may still be hashed when this returns.
 
@@ -67,34 +53,34 @@ def load(config: CaptureConfig, model: Any, tokenizer: Any, ranks: Ranks, hash_b
         If an adapter doesn't fit the model, was trained on one whose layers share weights otherwise, or is untrained,
         merged or disabled.
     ValueError, FileNotFoundError
-        If the model can't be read, or one that was given shares weights otherwise than `config` says.
+        If the model can't be read, or a loaded one shares weights otherwise than `config` says.
     """
     if model is not None:
         if not hasattr(tokenizer, "is_fast"):
             kind = "missing" if tokenizer is None else f"a {type(tokenizer).__name__}"
             raise ValueError(f"`tokenizer` is {kind}; give the model's own, a fast one of transformers")
-        found = sharing_of(model)
-        wanted = {"share": config.share, "shared_layers": config.shared_layers if config.share > 1 else 0}
-        if found != wanted:
+        sharing = sharing_of(model)
+        expected = {"share": config.share, "shared_layers": config.shared_layers if config.share > 1 else 0}
+        if sharing != expected:
             raise ValueError(
-                f"by `share` and `shared_layers` {say_sharing(wanted)}, but in the model that was given "
-                f"{say_sharing(found)}; give settings that are the model's"
+                f"by `share` and `shared_layers` {describe_sharing(expected)}, but in the model that was given "
+                f"{describe_sharing(sharing)}; give settings that are the model's"
             )
-        identity, weights_hash = model_identity(model, config.model, sha256=""), hash_weights(model, hash_beside)
+        identity, weights_hash = model_identity(model, config.model, sha256=""), hash_weights(model, start_hash)
         names = captured_adapters(model, config.stream, allow_zero=config.allow_zero)
     else:
         settings = [read_adapter(folder)[0] for folder in config.adapters.values()]  # before minutes of loading
-        model, tokenizer = load_base(config, named_device(config.device, local_rank=ranks.local_rank))
+        model, tokenizer = load_base(config, device)
         # Before the adapters: PiSSA and its like change the base weights while they are attached.
         identity = model_identity(model, config.model, sha256="")
-        weights_hash = hash_weights(model, hash_at_once if any(map(is_residual, settings)) else hash_beside)
+        weights_hash = hash_weights(model, hash_at_once if any(map(is_residual, settings)) else start_hash)
         model = attach_adapters(model, config.adapters, allow_zero=config.allow_zero)
         names = tuple(config.adapters)
     folders = dict(config.adapters)
-    if len(folders) == len(names) == 1:  # a model that was given may have another name for its adapter
+    if len(folders) == len(names) == 1:  # a loaded model may have another name for its adapter
         folders = dict(zip(names, folders.values(), strict=True))
     folders = {name: folders[name] for name in names if name in folders}
-    _training(model, folders, {key: value for key, value in identity.items() if key != "sha256"})  # refuses
+    read_trainings(model, folders, {key: value for key, value in identity.items() if key != "sha256"})  # refuses
     return Loaded(model, tokenizer, names, input_device(model), identity, weights_hash, folders)
 
 
@@ -119,12 +105,12 @@ def load_base(config: CaptureConfig, device: torch.device) -> tuple[Any, Any]:
     )
 
 
-def _training(model: Any, folders: Mapping[str, str], identity: Mapping[str, Any]) -> dict[str, Training]:
-    """What each adapter's folder says of its training; what keeps one from being measured is raised."""
-    found = {}
+def read_trainings(model: Any, folders: Mapping[str, str], identity: Mapping[str, Any]) -> dict[str, Training]:
+    """Records of training in the adapters' folders; raises an AdapterError if one forbids measuring on this model."""
+    trainings = {}
     for name, folder in folders.items():
         if Path(folder, RECORD).is_file():
             sha256 = adapter_identity(model, name)["sha256"]
-            found[name] = read_training(folder, name, identity, adapter_sha256=sha256)
-            require(found[name].problems, name)
-    return found
+            trainings[name] = read_training(folder, name, identity, adapter_sha256=sha256)
+            require(trainings[name].problems, name)
+    return trainings

@@ -1,4 +1,4 @@
-"""What shaped a run's numbers: library versions, the device, and fingerprints of data and settings."""
+"""Parts of a run's provenance: library versions, the device, and the fingerprint of data."""
 
 import hashlib
 import platform
@@ -36,7 +36,7 @@ def library_versions() -> dict[str, str]:
 
 
 def device_description(device: str | torch.device) -> dict[str, Any]:
-    """What kind of CPU or CUDA device it is, its name, and the torch settings that decide its rounding."""
+    """Kind and name of a CPU or CUDA device, and the torch settings that decide its rounding."""
     device = torch.device(device)
     backends: Any = torch.backends
     settings = {
@@ -88,7 +88,7 @@ def _version(name: str) -> str:
 
 
 def _cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Model name of the CPU; Linux alone says it in a file."""
+    """Model name of the CPU; only Linux has it in a file."""
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():
             key, _, name = line.partition(":")

@@ -1,4 +1,4 @@
-"""Whether an interrupted run may go on: it must be the same capture in everything that shapes its numbers."""
+"""Comparison of an interrupted run or training with the one that is to continue it."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ COMPARED = (
     "weights of model and adapters, tokenizer, data, prompts, settings that shape numbers, type of device, and "
     f"versions of {', '.join(DECISIVE_LIBRARIES)}"
 )
-"""What the identity of a run holds, in words; see `lorascope.stores.format.fingerprint`."""
+"""The parts of a run's identity, in words; see `lorascope.stores.format.fingerprint`."""
 SHOWN = 6
 """Differences named in an error before the rest is only counted."""
 _ABSENT = object()
@@ -18,7 +18,7 @@ _ABSENT = object()
 
 def require_same(
     stored: Mapping[str, Any],
-    wanted: Mapping[str, Any],
+    expected: Mapping[str, Any],
     what: str,
     advice: str = "repeat the command that began it, or name a new folder",
 ) -> None:
@@ -29,24 +29,24 @@ def require_same(
     StoreError
         If anything differs: each difference as `where: stored -> wanted`.
     """
-    found = list(differences(stored, wanted))
-    if found:
-        more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        raise StoreError(f"{what}: {'; '.join(found[:SHOWN])}{more}; {advice}")
+    differing = list(differences(stored, expected))
+    if differing:
+        more = f", and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+        raise StoreError(f"{what}: {'; '.join(differing[:SHOWN])}{more}; {advice}")
 
 
-def differences(stored: Any, wanted: Any, where: str = "") -> Iterator[str]:
+def differences(stored: Any, expected: Any, where: str = "") -> Iterator[str]:
     """Every place where two trees of JSON values differ, as `where: stored -> wanted`."""
-    if isinstance(stored, Mapping) and isinstance(wanted, Mapping):
-        for key in sorted({*stored, *wanted}):
+    if isinstance(stored, Mapping) and isinstance(expected, Mapping):
+        for key in sorted({*stored, *expected}):
             path = f"{where}.{key}" if where else str(key)
-            yield from differences(stored.get(key, _ABSENT), wanted.get(key, _ABSENT), path)
-    elif _plain(stored) != _plain(wanted):
-        yield f"{where}: {_show(stored)} -> {_show(wanted)}"
+            yield from differences(stored.get(key, _ABSENT), expected.get(key, _ABSENT), path)
+    elif _plain(stored) != _plain(expected):
+        yield f"{where}: {_show(stored)} -> {_show(expected)}"
 
 
 def _plain(value: Any) -> Any:
-    """JSON has lists for tuples."""
+    """The value with lists for tuples, as JSON has it."""
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 

@@ -1,4 +1,4 @@
-"""What a capture will store: a `RunSpec` from components, their output types and the token plan."""
+"""The specification of a run, from components, the types of their outputs and numbers of tokens and samples."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ from ..adapters.components import LoraComponent, in_module_order, parts_of
 from ..config import CaptureConfig
 
 
-def specify(
+def make_run_spec(
     config: CaptureConfig,
     components: Mapping[str, Sequence[LoraComponent]],
     dtypes: Mapping[str, torch.dtype],
@@ -36,7 +36,7 @@ def specify(
     spec = RunSpec(
         stream=config.stream,
         components=stored,
-        adapters=tuple(_adapter(name, found, stored) for name, found in components.items()),
+        adapters=tuple(_adapter(name, own, stored) for name, own in components.items()),
         n_tokens=n_tokens,
         n_samples=n_samples,
         n_choices=n_choices,
@@ -54,10 +54,10 @@ def specify(
 
 def choose_state_rows(n_rows: int, share: float, seed: int) -> tuple[bool, ...]:
     """Which rows keep their states: a seeded share of them, at least one, drawn without replacement."""
-    n_kept = max(1, round(share * n_rows))
-    kept = np.zeros(n_rows, dtype=bool)
-    kept[np.random.default_rng(seed).permutation(n_rows)[:n_kept]] = True
-    return tuple(kept.tolist())
+    n_chosen = max(1, round(share * n_rows))
+    chosen = np.zeros(n_rows, dtype=bool)
+    chosen[np.random.default_rng(seed).permutation(n_rows)[:n_chosen]] = True
+    return tuple(chosen.tolist())
 
 
 def _component(component: LoraComponent, dtype: torch.dtype, *, narrow: bool) -> Component:
@@ -74,23 +74,23 @@ def _component(component: LoraComponent, dtype: torch.dtype, *, narrow: bool) ->
     )
 
 
-def _adapter(name: str, found: Sequence[LoraComponent], stored: Sequence[Component]) -> Adapter:
-    by_path = {component.path: component for component in found}
-    kept = [by_path.get(component.path) for component in stored]
+def _adapter(name: str, components: Sequence[LoraComponent], stored: Sequence[Component]) -> Adapter:
+    by_path = {component.path: component for component in components}
+    on_axis = [by_path.get(component.path) for component in stored]
     factored = tuple(
         c is not None
         and c.delta_source == "factor"
         and worth_factoring(rank=c.rank, d_out=c.d_out, itemsize=DTYPES[s.stored_dtype][0].itemsize)
-        for c, s in zip(kept, stored, strict=True)
+        for c, s in zip(on_axis, stored, strict=True)
     )
     return Adapter(
         name=name,
-        rank=tuple(c.rank if c else 0 for c in kept),
-        scaling=tuple(c.scaling if c else 0.0 for c in kept),
+        rank=tuple(c.rank if c else 0 for c in on_axis),
+        scaling=tuple(c.scaling if c else 0.0 for c in on_axis),
         factored=factored,
-        biased=tuple(c is not None and c.biased and is_kept for c, is_kept in zip(kept, factored, strict=True)),
+        biased=tuple(c is not None and c.biased and has_z for c, has_z in zip(on_axis, factored, strict=True)),
         delta_source=tuple(
-            "" if c is None else "branch" if c.delta_source == "factor" and not is_kept else c.delta_source
-            for c, is_kept in zip(kept, factored, strict=True)
+            "" if c is None else "branch" if c.delta_source == "factor" and not has_z else c.delta_source
+            for c, has_z in zip(on_axis, factored, strict=True)
         ),
     )

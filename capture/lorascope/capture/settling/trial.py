@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 
-from lorascope.stores import RowWritten, RunSpec, RunWriter, create_run, open_place
+from lorascope.stores import Place, RowWritten, RunSpec, RunWriter, create_run, open_place
 from lorascope.stores.format.encode import ChunkEncoder
 from lorascope.stores.format.spec import FORMAT_VERSION, Codec
 from lorascope.stores.reading.digests import chunk_digest
@@ -29,163 +29,268 @@ from ..buffers.row_buffer import RowBuffer
 from ..buffers.target import flat_places
 from ..config import CaptureConfig
 from ..models.device import input_device
-from ..recording.forward import forward, forward_seconds, kl_divergence, probe
+from ..recording.forward import forward, forward_seconds, kl_divergence, probe, probe_samples
 from ..recording.hooks import Recorder
+from ..recording.layout import Layout
 from ..recording.run_model import fill_rows
 from ..recording.stream import Streamed
-from ..samples.batches import plan_batches
 from ..samples.encoded import EncodedSample
 from ..samples.tables import make_tables
+from .costs import Costs, n_cores
 from .estimate import estimate
-from .load import Loaded, load_base
-from .prepare import Prepared, settle
+from .lay_out import lay_out, with_chosen_tokens
+from .load import load_base
 
 TRIAL_TOKENS = 1024
 """Tokens after which no further sample is added to a trial, or half of the data's; they take seconds."""
+MOST_TOKENS = 2**15
+"""Most tokens of a trial that is to last for some seconds."""
 BARE_SECONDS = 1.0
 """About how long bare passes are measured."""
 ENCODED_BYTES = 2**26
 """About as many bytes of a row are encoded once more, by themselves, to see what that takes."""
 
+Way = Codec | Literal["none"]
+"""A way of capturing: with states by some codec, or without states."""
+
+
+class Tried(NamedTuple):
+    """A few samples captured in one way, and each stage of that by itself."""
+
+    tokens: int
+    """Tokens that passed, padding included."""
+    measured: Mapping[str, Any]
+    """Numbers that a run keeps (`Streamed`); `alone`, the same where nothing is encoded or written; `load_seconds`,
+    `bare_seconds` and `bare_tokens` of passes without hooks, rates of disk, encoder and, from a GPU, copies."""
+    costs: Costs
+
+    @property
+    def seconds(self) -> float:
+        """Seconds for each token that passed."""
+        return float(self.measured["seconds"]) / self.tokens
+
+    @property
+    def of_bare(self) -> float:
+        """Tokens a second, over those of the bare pass."""
+        return self.costs.forward / self.seconds
+
 
 def run_trial(
     config: CaptureConfig,
     samples: Sequence[EncodedSample],
-    skip: Sequence[str],
     device: torch.device,
     codecs: Sequence[Codec],
-) -> dict[Codec | Literal["none"], Streamed]:
-    """Load the model and capture the first few of these samples by each codec, beside `out`; see `try_codecs`.
+    *,
+    skip: Sequence[str] = (),
+    seconds: float | None = None,
+) -> dict[Way, Tried]:
+    """Load the model and capture the first few of these samples by each codec and without states, next to `out`.
 
-    Components at the paths in `skip` are left out. Beside what such a capture measures, `load_seconds` says how long
-    loading took. Where states are kept, `none` has what a capture without them measures. Raises what `capture` raises
-    of the model and its adapters.
+    Components at the paths in `skip` are left out. With `seconds`, a second trial takes as many samples as should keep
+    each way busy for so long. Nothing is left on the disk. Raises what `capture` raises of the model and its adapters.
     """
     start = time.perf_counter()
-    model, tokenizer = load_base(config, device)
-    adapted = attach_adapters(model, config.adapters, allow_zero=config.allow_zero)
+    model = attach_adapters(load_base(config, device)[0], config.adapters, allow_zero=config.allow_zero)
     load_seconds = time.perf_counter() - start
-    place = input_device(adapted)
-    loaded = Loaded(adapted, tokenizer, tuple(config.adapters), place, {}, str, {})
-    with evaluating(adapted):
-        components = chosen_components(adapted, loaded.adapters, config.component, skip=skip)
-        dtypes = probe(adapted, Recorder(adapted, components, stream=config.stream), samples[:1], place)  # warms up too
-        found = try_ways(config, loaded, samples, components, dtypes, codecs)
-    return {
-        way: streamed._replace(measured={**streamed.measured, "load_seconds": load_seconds})
-        for way, streamed in found.items()
-    }
+    place = input_device(model)
+    with evaluating(model):
+        components = chosen_components(model, tuple(config.adapters), config.component, skip=skip)
+        recorder = Recorder(model, components, stream=config.stream)
+        dtypes = probe(model, recorder, probe_samples(model, samples[0]), place)  # warms up too
+        tried = try_ways(config, model, first_samples(samples), components, dtypes, place, codecs)
+        if seconds is not None:
+            slowest = max(tried.values(), key=lambda way: way.seconds)
+            raw = max(way.measured["raw_bytes"] / way.tokens for way in tried.values())
+            room = (open_place(config.out).free_bytes() or 2**40) / 2 / raw
+            few = first_samples(samples, int(min(seconds / slowest.seconds, MOST_TOKENS, room)))
+            tried = try_ways(config, model, few, components, dtypes, place, codecs)
+    loading = {"load_seconds": load_seconds}
+    return {way: result._replace(measured={**result.measured, **loading}) for way, result in tried.items()}
 
 
-def try_ways(
-    config: CaptureConfig,
-    loaded: Loaded,
-    samples: Sequence[EncodedSample],
-    components: Mapping[str, Sequence[LoraComponent]],
-    dtypes: Mapping[str, torch.dtype],
-    codecs: Sequence[Codec],
-    *,
-    n_tokens: int | None = None,
-) -> dict[Codec | Literal["none"], Streamed]:
-    """What `try_codecs` gives, and under `none` the same without states unless the capture has none anyway.
+def fastest_codec(config: CaptureConfig, layout: Layout, model: Any, device: torch.device, place: Place) -> Codec:
+    """The codec that captures the first few samples of a layout fastest, where there is a choice.
 
-    Beside what such a capture measures stands what bare passes, the disk and the way off the device take by themselves.
+    `config` has the settings as they were given, with their budget.
     """
-    given = (loaded, samples, components, dtypes)
-    found: dict[Any, Streamed] = {**try_codecs(config, *given, codecs, n_tokens=n_tokens)}
-    if config.states != "none":
-        without = dataclasses.replace(config, states="none", budget=None)
-        found["none"] = try_codecs(without, *given, codecs[-1:], n_tokens=n_tokens)[codecs[-1]]
-    n_chunks = 1 + sum(len(parts) for parts in components.values())
-    row_bytes = max(one.measured["stored_bytes"] // one.measured["rows"] for one in found.values())
-    rates = _bare_passes(config, loaded, _tried(samples, n_tokens))
-    rates |= {"disk_bytes_per_second": disk_rate(config.out, row_bytes // n_chunks)}
-    if config.ablate:
-        prepared = settle(config, loaded.model, _tried(samples, n_tokens), components, dtypes, loaded.device)
-        rates["ablation_seconds_per_token"] = _ablation_seconds(prepared, loaded)
-    if loaded.device.type == "cuda":
-        rates["copy_bytes_per_second"] = copy_rate(loaded.device)
-    return {way: one._replace(measured={**one.measured, **rates}) for way, one in found.items()}
+    codecs = codecs_to_try(config, layout.spec, place.free_bytes())
+    if len(codecs) == 1:
+        return codecs[0]
+    dtypes = {component.path: getattr(torch, component.dtype) for component in layout.spec.components}
+    samples = first_samples(layout.samples)
+    few = _lay_out_few(with_chosen_tokens(config, layout), model, samples, layout.components, dtypes, device)
+    streamed = time_codecs(few, model, device, config.out, codecs)
+    return min(codecs, key=lambda codec: streamed[codec].measured["seconds"] / streamed[codec].tokens)
 
 
-def try_codecs(
-    config: CaptureConfig,
-    loaded: Loaded,
-    samples: Sequence[EncodedSample],
-    components: Mapping[str, Sequence[LoraComponent]],
-    dtypes: Mapping[str, torch.dtype],
-    codecs: Sequence[Codec],
-    *,
-    n_tokens: int | None = None,
-) -> dict[Codec, Streamed]:
-    """What capturing the first few of these samples measures by each codec, in a place that is gone afterwards.
+def codecs_to_try(config: CaptureConfig, spec: RunSpec, free_bytes: int | None) -> tuple[Codec, ...]:
+    """The codecs between which a trial may choose, in its order: the raw one, and what is asked for or the default.
 
-    They have `n_tokens`, or as many as a trial has. Beside the rest, `alone` has what the same passes measure where
-    nothing is encoded or written, and `encoder_seconds_per_byte` the processor's time for a byte in memory.
+    Raw is left out where there is nothing to gain by it or no room for it: without states, and where the run is to have
+    a certain size or raw wouldn't fit into the free bytes.
     """
-    few = _tried(samples, n_tokens)
-    # Of few batches, an ablation would be most of the trial; the unembedding takes its time whatever the data's length.
-    config = dataclasses.replace(config, ablate=None, unembedding=False)
-    prepared = settle(config, loaded.model, few, components, dtypes, loaded.device)
-    tables = make_tables(few, prepared.plan, [""] * prepared.plan.n_tokens, None, None)
-    weights, every = prepared.weights(loaded.model, loaded.tokenizer), np.ones(prepared.spec.n_rows, np.bool_)
-    found: dict[Codec, Streamed] = {}
-    alone: Streamed | None = None
-    for codec in codecs:
-        spec = dataclasses.replace(prepared.spec, codec=codec)
-        with _beside(config.out) as out, create_run(out, spec, tables=tables, weights=weights) as writer:
-            if alone is None:
-                kept = _WritesNothing(writer)
-                if loaded.device.type == "cuda" or config.states != "all":
-                    fill_rows(prepared, loaded, kept, every)  # triton or numba compile what measures
-                alone = fill_rows(prepared, loaded, kept, every)
-            streamed = fill_rows(prepared, loaded, writer, every)
-            more = {"alone": alone.measured, "encoder_seconds_per_byte": _encoder_seconds(out, kept.blocks)}
-            found[codec] = streamed._replace(measured={**streamed.measured, **more})
-    return found
+    if config.codec == "raw":
+        return "raw", "default"
+    raw = estimate(dataclasses.replace(spec, codec="raw")).needed_bytes
+    may_be_raw = config.states != "none" and config.budget is None and (free_bytes is None or raw <= free_bytes)
+    return ("raw", spec.codec) if may_be_raw else (spec.codec,)
 
 
-def _tried(samples: Sequence[EncodedSample], n_tokens: int | None) -> Sequence[EncodedSample]:
-    """The first few samples: with so many tokens, or as many as a trial has."""
+def first_samples(samples: Sequence[EncodedSample], n_tokens: int | None = None) -> Sequence[EncodedSample]:
+    """The first samples of so many tokens, or as many as a short trial has."""
     totals = np.cumsum([len(sample.token_ids) for sample in samples])
     enough = min(TRIAL_TOKENS, totals[-1] / 2) if n_tokens is None else min(n_tokens, totals[-1])
     return samples[: int(np.searchsorted(totals, enough)) + 1]
 
 
-def _bare_passes(config: CaptureConfig, loaded: Loaded, few: Sequence[EncodedSample]) -> dict[str, float]:
+def try_ways(
+    config: CaptureConfig,
+    model: Any,
+    samples: Sequence[EncodedSample],
+    components: Mapping[str, Sequence[LoraComponent]],
+    dtypes: Mapping[str, torch.dtype],
+    device: torch.device,
+    codecs: Sequence[Codec],
+) -> dict[Way, Tried]:
+    """Capture these samples by each codec and, unless the capture has no states anyway, without states."""
+    inputs = (model, samples, components, dtypes, device)
+    layout = _lay_out_few(config, *inputs)
+    timed = time_codecs(layout, model, device, config.out, codecs)
+    streamed: dict[Way, Streamed] = {codec: timed[codec] for codec in codecs}
+    if config.states != "none":
+        bare = _lay_out_few(dataclasses.replace(config, states="none"), *inputs)
+        streamed["none"] = time_codecs(bare, model, device, config.out, codecs[-1:])[codecs[-1]]
+    n_chunks = 1 + sum(len(parts) for parts in components.values())
+    row_bytes = max(result.measured["stored_bytes"] // result.measured["rows"] for result in streamed.values())
+    rates = _bare_passes(layout, model, device)
+    rates |= {"disk_bytes_per_second": disk_rate(config.out, row_bytes // n_chunks)}
+    if config.ablate:
+        rates["ablation_seconds_per_token"] = _ablation_seconds(layout, model, device)
+    if device.type == "cuda":
+        rates["copy_bytes_per_second"] = copy_rate(device)
+    measured = {way: {**result.measured, **rates} for way, result in streamed.items()}
+    return {
+        way: Tried(result.tokens, measured[way], costs_of(measured[way], result.tokens, device))
+        for way, result in streamed.items()
+    }
+
+
+def costs_of(measured: Mapping[str, Any], n_tokens: int, device: torch.device) -> Costs:
+    """Costs of each stage by what a trial measured of a capture on this device."""
+    stages, forward = measured["alone"]["stages"], measured["bare_seconds"] / measured["bare_tokens"]
+    hooked = sum(stages[name] for name in ("forward", "reduce", "logits")) / n_tokens
+    raw, stored = (measured[name] / n_tokens for name in ("raw_bytes", "stored_bytes"))
+    on_host = device.type == "cpu"
+    return Costs(
+        forward=forward,
+        measuring=max(hooked - forward, 0.0),
+        copies=stages["copy"] / n_tokens if on_host else raw / measured["copy_bytes_per_second"],
+        encoders=measured["encoder_seconds_per_byte"] * raw,
+        disk=min(stored, raw) / measured["disk_bytes_per_second"],  # a short row fills its chunks up
+        n_cores=n_cores(),
+        n_threads=min(torch.get_num_threads(), n_cores()) if on_host else 0,
+    )
+
+
+def time_codecs(
+    layout: Layout, model: Any, device: torch.device, out: str, codecs: Sequence[Codec]
+) -> dict[Codec, Streamed]:
+    """Capture a layout by each codec, in a place next to `out` that is deleted afterwards.
+
+    What is measured of each has two entries more: `alone`, the same where nothing is encoded or written, and
+    `encoder_seconds_per_byte`, the processor's time for a byte in memory.
+    """
+    tables = make_tables(layout.samples, layout.plan, [""] * layout.plan.n_tokens, None, None)
+    weights, rows = layout.weights(model), np.ones(layout.spec.n_rows, np.bool_)
+    streamed: dict[Codec, Streamed] = {}
+    alone: Streamed | None = None
+    for codec in codecs:
+        spec = dataclasses.replace(layout.spec, codec=codec)
+        with _temporary_place(out) as trial, create_run(trial, spec, tables=tables, weights=weights) as writer:
+            if alone is None:
+                sink = _WritesNothing(writer)
+                if device.type == "cuda" or spec.states != "all":
+                    fill_rows(layout, model, device, sink, rows)  # triton or numba compile what measures
+                alone = fill_rows(layout, model, device, sink, rows)
+            written = fill_rows(layout, model, device, writer, rows)
+            more = {"alone": alone.measured, "encoder_seconds_per_byte": _encoder_seconds(trial, sink.blocks)}
+            streamed[codec] = written._replace(measured={**written.measured, **more})
+    return streamed
+
+
+def disk_rate(out: str, file_bytes: int, *, seconds: float = 0.5) -> float:
+    """Bytes a second that the place of a run takes in such files, each flushed, by as many threads as write rows."""
+    block, n_written = memoryview(np.random.default_rng(0).bytes(max(file_bytes, 1))), 0
+    with _temporary_place(out) as address, ThreadPoolExecutor() as threads:
+        place = open_place(address)
+        place.write("zarr.json", b"{}")
+
+        def write(index: int) -> None:
+            place.write(f"{index}/c", block)
+            place.flush(str(index))
+
+        start = time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            collect([threads.submit(write, n_written + index) for index in range(2 * threads._max_workers)])
+            n_written += 2 * threads._max_workers
+        return n_written * len(block) / (time.perf_counter() - start)
+
+
+def copy_rate(device: torch.device, *, n_bytes: int = 2**28) -> float:
+    """Bytes a second from a device into the host's memory, by a capture's copier with nothing else to do."""
+    output, chosen = torch.ones(16, n_bytes // 16, dtype=torch.uint8, device=device), Chosen(np.arange(16))
+    buffer = RowBuffer({"bytes": (tuple(output.shape), np.dtype(np.uint8))})
+    copier = copier_for(device)
+    copier.pin(buffer.memory)
+    try:
+        for _ in range(2):  # the first one warms up
+            start = time.perf_counter()
+            copier.copy(output, chosen, buffer.tensors["bytes"])
+            copier.mark()()
+            seconds = time.perf_counter() - start
+    finally:
+        copier.close()
+    return n_bytes / seconds
+
+
+def _lay_out_few(config: CaptureConfig, *inputs: Any) -> Layout:
+    """The layout of a trial: in few batches an ablation would be most of it, and the unembedding takes its own time."""
+    return lay_out(dataclasses.replace(config, ablate=None, unembedding=False), *inputs)
+
+
+def _bare_passes(layout: Layout, model: Any, device: torch.device) -> dict[str, float]:
     """Seconds and tokens, padding included, of passes over a trial's batches without hooks: the median of a second."""
-    lengths = [len(sample.token_ids) for sample in few]
-    batches = plan_batches(lengths, batch_tokens=config.batch_tokens)
     seconds: list[float] = []
     while sum(seconds) < BARE_SECONDS:
         spent = 0.0
-        for pass_ in passes_of(config.stream, loaded.adapters):
-            with pass_.enabled(loaded.model):
-                spent += sum(forward_seconds(loaded.model, few[batch], loaded.device) for batch in batches)
+        for pass_ in passes_of(layout.spec.stream, list(layout.components)):
+            with pass_.enabled(model):
+                spent += sum(forward_seconds(model, layout.samples[batch], device) for batch in layout.batches)
         seconds.append(spent)
-    n_tokens = sum(len(lengths[batch]) * max(lengths[batch]) for batch in batches)
+    lengths = [len(sample.token_ids) for sample in layout.samples]
+    n_tokens = sum(len(lengths[batch]) * max(lengths[batch]) for batch in layout.batches)
     return {"bare_seconds": median(seconds), "bare_tokens": n_tokens}
 
 
-def _ablation_seconds(prepared: Prepared, loaded: Loaded) -> float:
+def _ablation_seconds(layout: Layout, model: Any, device: torch.device) -> float:
     """Seconds for a token that passes, padding included, of one more pass of the first batch and its KL."""
-    batch, (pass_, *_) = prepared.batches[0], passes_of("adapted", loaded.adapters)
-    samples = prepared.samples[batch]
+    batch, (pass_, *_) = layout.batches[0], passes_of("adapted", list(layout.components))
+    samples = layout.samples[batch]
     shape = len(samples), max(len(sample.token_ids) for sample in samples)
-    flat = torch.from_numpy(flat_places(prepared.plan.positions[batch], shape[1])).to(loaded.device)
-    with pass_.enabled(loaded.model):
-        adapted = forward(loaded.model, samples, loaded.device)
+    flat = torch.from_numpy(flat_places(layout.plan.positions[batch], shape[1])).to(device)
+    with pass_.enabled(model):
+        adapted = forward(model, samples, device)
         assert adapted is not None
         for _ in range(2):  # the first one warms up
             start = time.perf_counter()
-            without = forward(loaded.model, samples, loaded.device)
+            without = forward(model, samples, device)
             assert without is not None
             kl_divergence(adapted, without, flat).cpu()
     return (time.perf_counter() - start) / (shape[0] * shape[1])
 
 
 class _WritesNothing:
-    """Stands where a run's writer does, and keeps some blocks of the first row."""
+    """A writer of rows that writes none, and keeps some blocks of the first row."""
 
     def __init__(self, writer: RunWriter) -> None:
         self.row_arrays = writer.row_arrays
@@ -213,62 +318,9 @@ def _encoder_seconds(out: str, blocks: Mapping[str, np.ndarray]) -> float:
         return thread.submit(encode).result() / sum(block.nbytes for block in blocks.values())
 
 
-def disk_rate(out: str, file_bytes: int, *, seconds: float = 0.5) -> float:
-    """Bytes a second that the place of a run takes in such files, each flushed, by as many threads as write rows."""
-    block, written = memoryview(np.random.default_rng(0).bytes(max(file_bytes, 1))), 0
-    with _beside(out) as beside, ThreadPoolExecutor() as threads:
-        place = open_place(beside)
-        place.write("zarr.json", b"{}")
-
-        def write(index: int) -> None:
-            place.write(f"{index}/c", block)
-            place.flush(str(index))
-
-        start = time.perf_counter()
-        while time.perf_counter() - start < seconds:
-            collect([threads.submit(write, written + index) for index in range(2 * threads._max_workers)])
-            written += 2 * threads._max_workers
-        return written * len(block) / (time.perf_counter() - start)
-
-
-def copy_rate(device: torch.device, *, n_bytes: int = 2**28) -> float:
-    """Bytes a second from a device into the host's memory, by a capture's copier with nothing else to do."""
-    output, chosen = torch.ones(16, n_bytes // 16, dtype=torch.uint8, device=device), Chosen(np.arange(16))
-    buffer = RowBuffer({"bytes": (tuple(output.shape), np.dtype(np.uint8))})
-    copier = copier_for(device)
-    copier.pin(buffer.memory)
-    try:
-        for _ in range(2):  # the first one warms up
-            start = time.perf_counter()
-            copier.copy(output, chosen, buffer.tensors["bytes"])
-            copier.mark()()
-            taken = time.perf_counter() - start
-    finally:
-        copier.close()
-    return n_bytes / taken
-
-
-def seconds_a_token(trials: Mapping[Codec, Streamed]) -> dict[Codec, float]:
-    """Seconds that a capture takes for each token that passes, by codec."""
-    return {codec: one.measured["seconds"] / one.tokens for codec, one in trials.items()}
-
-
-def codecs_to_try(config: CaptureConfig, spec: RunSpec, free_bytes: int | None) -> tuple[Codec, ...]:
-    """The codecs between which a trial may choose, in its order: the raw one, and what is asked for or the default.
-
-    Raw is left out where there is nothing to gain by it or no room for it: without states, and where the run is to have
-    a certain size or raw wouldn't fit into the free bytes.
-    """
-    if config.codec == "raw":
-        return "raw", "default"
-    raw = estimate(dataclasses.replace(spec, codec="raw")).needed_bytes
-    may_be_raw = config.states != "none" and config.budget is None and (free_bytes is None or raw <= free_bytes)
-    return ("raw", spec.codec) if may_be_raw else (spec.codec,)
-
-
 @contextmanager
-def _beside(out: str) -> Iterator[str]:
-    """An address on the disk, or in the object store, where a run is to lie; gone afterwards."""
+def _temporary_place(out: str) -> Iterator[str]:
+    """An address on the disk, or in the object store, next to where a run is to be; deleted afterwards."""
     target = open_place(out)
     if target.remote:
         address = f"{target.path}.plan-{uuid.uuid4().hex}"

@@ -1,1 +1,1 @@
-"""An adapter trained, gone on with where it was stopped, and MIUB meanwhile."""
+"""Training of an adapter, with checkpoints and with MIUB during the training."""

@@ -1,4 +1,4 @@
-"""MIUB while an adapter trains: a callback of transformers' Trainer that measures it beside the loss."""
+"""A callback of transformers' Trainer that measures MIUB while an adapter trains."""
 
 import sys
 import time
@@ -17,7 +17,7 @@ from ..recording.miub import measure_miub
 from ..samples.encode import encode_items
 from ..samples.encoded import EncodedSample
 from ..samples.items import Item
-from ..settling.in_memory import given_items
+from ..settling.in_memory import items_of
 
 
 class MiubCallback(TrainerCallback):
@@ -32,7 +32,7 @@ class MiubCallback(TrainerCallback):
     Parameters
     ----------
     items
-        What to measure on: whatever `read_items` takes, a list of paths, items, or samples encoded already. Each costs
+        Items to measure on: whatever `read_items` takes, a list of paths, items, or samples encoded already. Each costs
         a forward pass, so a few of them, which the training doesn't see.
     tokenizer
         The model's fast tokenizer; needed unless samples are encoded already.
@@ -86,10 +86,10 @@ class MiubCallback(TrainerCallback):
         if tokenizer is None and not are_encoded:
             raise ValueError("`tokenizer` is None, but `items` aren't encoded; give the model's fast tokenizer")
         self.samples: Sequence[EncodedSample] = ()
-        """What it is measured on; known once training begins."""
+        """The samples that it is measured on; known once training begins."""
         self.seconds = 0.0
         """Wall time that the measurements of this training took."""
-        self._items: Sequence[Item | EncodedSample] = items if are_encoded else given_items(items)
+        self._items: Sequence[Item | EncodedSample] = items if are_encoded else items_of(items)
         self._tokenizer = tokenizer
         self._every = every
         self._max_length = max_length
@@ -138,9 +138,9 @@ class MiubCallback(TrainerCallback):
 
     def _measure(self, control: Any, model: Any) -> None:
         assert self._trainer is not None
-        start = _settled()
+        start = _synchronized_time()
         logs = measure_miub(_unwrapped(model), self.samples, batch_tokens=self._batch_tokens)
-        now = _settled()
+        now = _synchronized_time()
         self.seconds += now - start
         logs["miub_seconds"] = now - start
         if not self._is_start:  # of no training so far
@@ -164,8 +164,8 @@ def _unwrapped(model: Any) -> Any:
     return extract_model_from_parallel(model, keep_torch_compile=False)
 
 
-def _settled() -> float:
-    """The time, once the devices have done what they were told."""
+def _synchronized_time() -> float:
+    """The time, once the devices have done all their work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()

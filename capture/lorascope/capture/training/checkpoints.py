@@ -1,4 +1,4 @@
-"""Checkpoints of a training: one that was stopped goes on from the last of them, and ends as if it had never been."""
+"""Checkpoints of a training: after a stop it continues from the last one, and ends with the same weights."""
 
 import hashlib
 import json
@@ -28,33 +28,33 @@ RECIPE = "recipe.json"
 
 
 class Checkpoints(TrainerCallback):
-    """Has Trainer write a checkpoint every so often, keeps the newest that is whole, and tells how far it is."""
+    """Has Trainer write a checkpoint every five minutes, keeps the newest whole one, and reports progress."""
 
     def __init__(self, folder: Path, last: Path | None, seconds: float) -> None:
         self.folder = folder
         """Where they go: Trainer's `output_dir`."""
         self.last = last
-        """The one that the training goes on from."""
+        """The checkpoint that the training continues from."""
         self.seconds = seconds
-        """Wall time of the steps when it was last told, with those before it was stopped."""
+        """Wall time of all steps so far, with those before the training was stopped."""
         self.progress: Progress | None = None
-        """Told the number of steps done and of all after each, and its loss; and where it goes on."""
-        self._told = self._saved = 0.0
+        """Called after each step with the number of steps done and of all, and the loss."""
+        self._counted = self._saved = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin to count."""
-        self._told = self._saved = time.perf_counter()
+        self._counted = self._saved = time.perf_counter()
         if self.progress is not None and state.global_step:
             self.progress(state.global_step, state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Ask for one when it is time; not after the last step, from which Trainer would take one more."""
+        """Ask for a checkpoint when it is time; not after the last step, from which Trainer would take one more."""
         self._count()
-        if state.global_step < state.max_steps and self._told - self._saved >= SECONDS:
+        if state.global_step < state.max_steps and self._counted - self._saved >= SECONDS:
             control.should_save = True
 
     def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """Tell of a step, whose loss Trainer logs right after it."""
+        """Report a step, whose loss Trainer logs right after it."""
         if self.progress is not None and "loss" in more["logs"]:
             self.progress(state.global_step, state.max_steps, f"steps, loss {more['logs']['loss']:.4g}")
 
@@ -64,9 +64,9 @@ class Checkpoints(TrainerCallback):
 
     @contextmanager
     def saving(self, step: int) -> Iterator[None]:
-        """What is written in here counts once all of it is on the disk, and only then do older ones go.
+        """Write a checkpoint in this block; it counts once it is on the disk, and only then older ones are deleted.
 
-        Where it can't be written, as on a full disk, the training goes on without it, and says so.
+        Where it can't be written, as on a full disk, the training continues without it, with a warning.
         """
         folder = self.folder / f"checkpoint-{step}"
         try:
@@ -89,17 +89,17 @@ class Checkpoints(TrainerCallback):
                     (other / WHOLE).unlink(missing_ok=True)  # first: half of it must not count
                     shutil.rmtree(other, ignore_errors=True)
         self._count()
-        self._saved = self._told
+        self._saved = self._counted
 
     def _count(self) -> None:
         now = time.perf_counter()
-        self.seconds += now - self._told
-        self._told = now
+        self.seconds += now - self._counted
+        self._counted = now
 
 
 @contextmanager
-def going_on(out: Path, recipe: Mapping[str, Any]) -> Iterator[Checkpoints]:
-    """The checkpoints of a training; they stay when it is stopped and there is one, unless it diverged."""
+def resume(out: Path, recipe: Mapping[str, Any]) -> Iterator[Checkpoints]:
+    """The checkpoints of a training; they stay if the training is stopped after the first one, unless it diverged."""
     folder = training_folder(out)
     names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
     is_ours = folder.is_dir() and (RECIPE in names or all(name.startswith(f".{RECIPE}.") for name in names))
@@ -133,12 +133,12 @@ def going_on(out: Path, recipe: Mapping[str, Any]) -> Iterator[Checkpoints]:
 
 def _checked_seconds(checkpoint: Path) -> float:
     """Wall time up to a checkpoint, whose files are those that were written."""
-    whole, found = _read(checkpoint / WHOLE), _digests(checkpoint)
-    wanted, seconds = whole.get("files"), whole.get("seconds")
-    if not isinstance(wanted, dict) or not isinstance(seconds, float):
+    whole, digests = _read(checkpoint / WHOLE), _digests(checkpoint)
+    expected, seconds = whole.get("files"), whole.get("seconds")
+    if not isinstance(expected, dict) or not isinstance(seconds, float):
         raise _damaged(checkpoint / WHOLE, "it isn't what was written")
-    for name in sorted({*found, *wanted}):
-        if found.get(name) != wanted.get(name):
+    for name in sorted({*digests, *expected}):
+        if digests.get(name) != expected.get(name):
             raise _damaged(checkpoint / name, "it isn't what was written")
     return seconds
 
@@ -153,7 +153,7 @@ def _read(file: Path) -> dict[str, Any]:
 def _damaged(file: Path, reason: str) -> ValueError:
     folder = next(parent for parent in file.parents if parent.name.endswith(".training"))
     return ValueError(
-        f"a training was stopped, but {str(file)!r} can't be used to go on with it: {reason}; delete {str(folder)!r}, "
+        f"a training was stopped, but {str(file)!r} can't be used to continue it: {reason}; delete {str(folder)!r}, "
         "and it begins anew"
     )
 
@@ -164,10 +164,10 @@ def _write(file: Path, content: Mapping[str, Any]) -> None:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """SHA-256, in hexadecimal, of every file of a checkpoint but the one that tells them."""
-    found = {}
+    """SHA-256, in hexadecimal, of every file of a checkpoint but the one that lists them."""
+    digests = {}
     for file in folder.iterdir():
         if file.name != WHOLE and file.is_file():
             with file.open("rb") as stream:
-                found[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return found
+                digests[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return digests

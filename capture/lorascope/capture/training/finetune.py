@@ -28,15 +28,15 @@ from ..samples.scoring import score
 from ..settling.inputs import refuse_used
 from ..settling.provenance import data_fingerprint, device_description, library_versions
 from .callback import MiubCallback, stated_context
-from .checkpoints import going_on
+from .checkpoints import resume
 from .trainer import TrainingStep, new_adapter, train, untouched
 
 MACHINE = ("name", "threads", "instructions")
-"""What of a device's description may change while a training is stopped: another machine may go on."""
+"""Parts of a device's description that may change while a training is stopped: another machine may continue it."""
 
 
 class Evaluation(NamedTuple):
-    """How the model does on held-out samples."""
+    """Scores of the model on held-out samples."""
 
     ce: float
     """Mean over samples of the cross-entropy of the right answer (or the text), nats per token."""
@@ -49,7 +49,7 @@ class Evaluation(NamedTuple):
 
 
 class FinetuneResult(NamedTuple):
-    """What came of a fine-tuning."""
+    """Result of a fine-tuning."""
 
     path: Path
     """Folder of the adapter."""
@@ -121,7 +121,7 @@ def finetune(
     settings, library versions, losses, scores, and which base model it was, with how its layers share weights. It
     appears under its name only when complete.
 
-    Every five minutes a checkpoint is written to `.{name}.training` beside `out`. If the training is stopped, call it
+    Every five minutes a checkpoint is written to `.{name}.training` next to `out`. If the training is stopped, call it
     again with the same arguments: it continues from the checkpoint and ends with the same weights, losses and scores;
     on the same CPU with as many threads, bit for bit. The checkpoint is deleted when the training ends or diverges.
     """
@@ -143,7 +143,7 @@ def finetune(
         model.eval().requires_grad_(False)
         base = model_identity(model, str(getattr(model, "name_or_path", "")))
         recipe = _recipe(config, base, train_samples, eval_samples, next(model.parameters()).device)
-        with going_on(place, recipe) as checkpoints:
+        with resume(place, recipe) as checkpoints:
             checkpoints.progress = progress
             before = _evaluate(model, eval_samples, config)
             with new_adapter(model, config) as peft_model:
@@ -198,7 +198,7 @@ def _recipe(
     held_out: Sequence[EncodedSample] | None,
     device: torch.device,
 ) -> dict[str, Any]:
-    """What shapes a training's numbers, equal for two attempts at one."""
+    """Everything that shapes a training's numbers; equal for two attempts at one training."""
     versions = library_versions()
     return {
         "config": dataclasses.asdict(config),
@@ -214,7 +214,7 @@ def _recipe(
 def _record(
     result: FinetuneResult, recipe: Mapping[str, Any], settings: dict[str, Any], samples: Sequence[EncodedSample]
 ) -> dict[str, Any]:
-    """What `finetune.json` holds."""
+    """Content of `finetune.json`."""
     return {
         "config": recipe["config"],
         "trainer": settings,

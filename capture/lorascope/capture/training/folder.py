@@ -1,4 +1,4 @@
-"""Where the checkpoints of a training lie, told without torch."""
+"""The folder of a training's checkpoints, without torch."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ WHOLE = "whole.json"
 
 
 def training_folder(out: Path) -> Path:
-    """The folder beside an adapter where its checkpoints lie while it trains."""
+    """The folder next to an adapter's that holds its checkpoints during the training."""
     return out.with_name(f".{out.name}.training")
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that says that it is whole."""
+    """The newest whole checkpoint."""
     whole = [marker.parent for marker in folder.glob(f"checkpoint-*/{WHOLE}")]
     return max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)

@@ -1,4 +1,4 @@
-"""A new LoRA adapter, and transformers' Trainer, told what `FinetuneConfig` says and nothing else."""
+"""A new LoRA adapter, and transformers' Trainer with the settings of `FinetuneConfig`."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,7 +55,7 @@ def lora_targets(model: torch.nn.Module) -> list[str]:
 
 @contextmanager
 def untouched(model: Any, seed: int) -> Iterator[None]:
-    """Seeds the global generators, which PEFT and Trainer draw from; puts their states and the model's back."""
+    """Seed the global generators, which PEFT and Trainer draw from; afterwards restore them and the model."""
     settings = dict(vars(model.config))
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - it is the global state that must be kept
     devices = [device for device in {p.device for p in model.parameters()} if device.type == "cuda"]
@@ -98,7 +98,7 @@ def train(
     config: FinetuneConfig,
     probe: MiubCallback | None,
 ) -> tuple[tuple[TrainingStep, ...], dict[str, Any], dict[str, Any] | None]:
-    """The steps taken, what Trainer was told or took by default, and MIUB meanwhile (see `docs/training.md`)."""
+    """Train; returns the steps, Trainer's settings, and MIUB during the training (see `docs/training.md`)."""
     device = next(model.parameters()).device
     micro_batch_size = config.micro_batch_size or config.batch_size
     arguments = TrainingArguments(
@@ -137,15 +137,15 @@ def train(
     names = ("optim", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "lr_scheduler_type")
     # to_dict turns the enumerations among them into plain texts.
     settings = arguments.to_dict()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-    told = {name: settings[name] for name in names} | {"mixed_precision": trainer.accelerator.mixed_precision}
+    used = {name: settings[name] for name in names} | {"mixed_precision": trainer.accelerator.mixed_precision}
     steps = tuple(TrainingStep(*(entry[name] for name in TrainingStep._fields)) for entry in history if "loss" in entry)
-    return steps, told, None if probe is None else _miub_curve(history, probe.samples, checkpoints.seconds)
+    return steps, used, None if probe is None else _miub_curve(history, probe.samples, checkpoints.seconds)
 
 
 def _miub_curve(
     history: Sequence[Mapping[str, Any]], samples: Sequence[EncodedSample], train_seconds: float
 ) -> dict[str, Any]:
-    """What a log says of MIUB, in nats, on these samples: parts of layers and kinds as lists in the order of names."""
+    """MIUB in a log, in nats, on these samples: parts of layers and kinds as lists in the order of names."""
     entries = [entry for entry in history if "miub" in entry]
     layers, kinds = ([key for key in entries[-1] if key.startswith(start)] for start in (LAYER, KIND))
     seconds = sum(entry["miub_seconds"] for entry in entries)

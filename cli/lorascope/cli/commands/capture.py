@@ -41,7 +41,7 @@ def capture(
         or `component = ["*.q_proj"]`; what the command line says goes first.
     """
     require_inputs(settings)
-    leads = os.environ.get("RANK", "0") == "0"  # of several processes one talks
+    leads = os.environ.get("RANK", "0") == "0"  # only one of several processes prints
     if leads:
         say(f"loading {settings.model}", to=aside)
 

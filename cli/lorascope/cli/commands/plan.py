@@ -15,7 +15,7 @@ from ..screen import aside, note, print_frame, say, write_json
 
 if TYPE_CHECKING:
     from lorascope.capture import Plan
-    from lorascope.capture.settling.costs import Costs
+    from lorascope.capture.settling.trial import Tried, Way
 
 
 def plan(
@@ -39,7 +39,7 @@ def plan(
         `free_bytes`, `fits`), `problems`, `notes`, `remarks`, `ways_to_fit`, `tokens`, counts (`n_tokens`, `n_rows`,
         `n_components`, `n_all_tokens`, `n_samples`, `n_batches`, `n_arrays`, `n_files`), `raw_bytes`, `stored_bytes`,
         `needed_bytes`, `parts` of the run, `trial` (null without one), `bottleneck` (likewise: tokens a
-        second by stage and together, `limit`, `ways` -> the same with them), `seconds` by stage, `codec`,
+        second by stage and together, `limit`; `ways` has the same by codec and `none`), `seconds` by stage, `codec`,
         `codec_seconds` (of the capture, by codec), `ablation` (`passes`, `batches`, `tokens`; {} without),
         and `settings`.
     """
@@ -57,10 +57,8 @@ def plan(
         return 0 if made.ok else 1
     for line in _verdict(made):
         say(line)
-    if made.costs is not None:
-        rates = [{"each stage by itself": stage, "tokens/s": rate} for stage, rate in made.costs.rates.items()]
-        print_frame(rates, "Tokens a second")
-        say(_bound(made.costs, made.faster))
+    if made.trials:
+        print_frame(rate_rows(made.trials, made.spec.codec), "Tokens a second")
     total = made.estimate
     parts = [(p.name, p.n_arrays, p.n_chunks + p.n_arrays, p.raw_bytes, p.stored_bytes) for p in total.parts]
     parts.append(("in all", total.n_arrays, total.n_files, total.raw_bytes, total.stored_bytes))
@@ -85,11 +83,13 @@ def _verdict(made: "Plan") -> Iterator[str]:
     """Whether it fits, and whether the adapters can be captured."""
     spec = made.spec
     yield "It fits." if made.fits else "It doesn't fit."
-    for fit in made.fit:
-        free = "nobody knows how much is free" if fit.free_bytes is None else f"{format_size(fit.free_bytes)} are free"
-        mark = " ?" if fit.free_bytes is None else "ok" if fit.fits else "NO"
-        yield f"  {mark}  {fit.what}: about {format_size(fit.needed_bytes)} needed, {free}"
-        for way in made.ways if fit.what == "disk" else ():
+    for need in made.fit:
+        free = "it isn't known how much is free"
+        if need.free_bytes is not None:
+            free = f"{format_size(need.free_bytes)} are free"
+        mark = " ?" if need.free_bytes is None else "ok" if need.fits else "NO"
+        yield f"  {mark}  {need.what}: about {format_size(need.needed_bytes)} needed, {free}"
+        for way in made.ways if need.what == "disk" else ():
             yield f"      - {way}"
     names = ", ".join(repr(adapter.name) for adapter in spec.adapters)
     if not made.problems:
@@ -111,26 +111,22 @@ def _verdict(made: "Plan") -> Iterator[str]:
     if made.trial is not None:
         parts = ", ".join(f"{stage} {format_duration(seconds)}" for stage, seconds in made.seconds.items() if seconds)
         total = format_duration(sum(made.seconds.values()))
-        yield f"About {total} ({parts}), by a trial of {made.trial.tokens} tokens."
-    if len(made.codec_seconds) > 1:
-        yield _codec_line(made)
+        limit = made.trial.costs.limit
+        yield f"About {total} ({parts}), bound by {limit}, by a trial of {made.trial.tokens} tokens."
 
 
-def _codec_line(made: "Plan") -> str:
-    """How long the capture takes raw and compressed, and which is faster."""
-    raw = made.codec_seconds["raw"]
-    ((name, compressed),) = ((codec, seconds) for codec, seconds in made.codec_seconds.items() if codec != "raw")
-    times = f"raw {format_duration(raw)}, compressed (codec {name}) {format_duration(compressed)}"
-    if raw < compressed:
-        return f"The capture by codec: {times}. Raw is faster here: `--codec raw`, and a later `lorascope pull`."
-    return f"The capture by codec: {times}. Compressing is no slower here."
-
-
-def _bound(costs: "Costs", faster: Mapping[str, "Costs"]) -> str:
-    """How fast all stages are together, which one holds them up, and what would move it."""
-    line = f"Together about {format_number(1 / costs.seconds)} tokens/s, bound by: {costs.limit}."
-    ways = [
-        f"{f'`{way}`' if way.startswith('-') else way} {format_number(1 / costs.seconds)}, then bound by {costs.limit}"
-        for way, costs in faster.items()
-    ]
-    return f"{line} Faster: {'; '.join(ways)}." if ways else line
+def rate_rows(trials: Mapping["Way", "Tried"], own: "Way") -> list[dict[str, str]]:
+    """Rows of a trial's table: tokens a second of each stage by itself, and of a whole capture, by way of capturing."""
+    names = {way: f"--codec {way}" for way in trials} | {"none": "--states none", own: "capture"}
+    ways = {names[way]: trials[way] for way in sorted(trials, key=lambda way: (way != own, way == "none"))}
+    by_stage = {name: tried.costs.rates for name, tried in ways.items()}
+    rows: dict[str, dict[str, str]] = {
+        stage: {name: format_number(by_stage[name][stage]) for name in ways} for stage in by_stage["capture"]
+    }
+    rows |= {
+        "expected of all": {name: format_number(1 / tried.costs.seconds) for name, tried in ways.items()},
+        "bound by": {name: tried.costs.limit for name, tried in ways.items()},
+        "as tried": {name: format_number(1 / tried.seconds) for name, tried in ways.items()},
+        "of the bare pass": {name: f"{tried.of_bare:.0%}" for name, tried in ways.items()},
+    }
+    return [{"stage by itself": stage, **row} for stage, row in rows.items()]

@@ -4,13 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorascope.analyze.results.format import format_number
-from lorascope.stores.size import format_size
-
 from ..screen import progress_bar, say
+from .plan import rate_rows
 
 if TYPE_CHECKING:
-    from lorascope.capture.selftest.rates import Rate
     from lorascope.capture.selftest.selftest import Selftest
 
 MARKS = {True: "ok", False: "FAILED", None: ""}
@@ -57,22 +54,18 @@ def selftest(
 
 
 def _lines(result: "Selftest") -> Iterator[str]:
-    """The verdict, and tables of checks, rates and the machine."""
+    """The verdict, and tables of checks, of tokens a second, and of the machine."""
     n_checked = sum(check.ok is not None for check in result.checks)
     n_failed = sum(check.ok is False for check in result.checks)
     yield f"**{f'{n_failed} of {n_checked} checks FAILED' if n_failed else f'All {n_checked} checks passed'}**"
     yield from _table(
-        ("check", "found", "allowed", ""), [(c.what, c.found, c.allowed, MARKS[c.ok]) for c in result.checks]
+        ("check", "found", "allowed", ""), [(c.what, c.result, c.allowed, MARKS[c.ok]) for c in result.checks]
     )
-    yield from _table(("rate", "", "of bare", "foreseen", "bound by"), [_cells(rate) for rate in result.rates])
+    if result.trials:
+        rows = rate_rows(result.trials, "default")
+        yield from _table(list(rows[0]), [list(row.values()) for row in rows])
     yield ""
-    yield from (f"- {what}: {value}" for what, value in result.machine.items())
-
-
-def _cells(rate: "Rate") -> tuple[str, ...]:
-    value = f"{format_size(rate.value)}/s" if rate.unit == "B/s" else f"{format_number(rate.value)} {rate.unit}"
-    share = "" if rate.of_bare is None else f"{rate.of_bare:.0%}"
-    return rate.what, value, share, "" if rate.expected is None else format_number(rate.expected), rate.limit
+    yield from (f"- {what}: {description}" for what, description in result.machine.items())
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

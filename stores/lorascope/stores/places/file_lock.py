@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 
 from .holder import Holder, holder_of, this_process
-from .place import open_place
+from .place import Place, open_place
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -64,7 +64,7 @@ def file_lock(target: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def run_lock(path: str | Path) -> AbstractContextManager[None]:
+def run_lock(path: str | Path | Place) -> AbstractContextManager[None]:
     """`file_lock` of a run's folder; nothing is held of an object store, which has no locks."""
     place = open_place(path)
     return file_lock(place.path) if isinstance(place.path, Path) else nullcontext()

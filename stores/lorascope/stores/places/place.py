@@ -71,8 +71,8 @@ class Place(Protocol):
         """Bytes that may still be written; None where nobody knows."""
 
 
-def open_place(path: str | Path) -> Place:
-    """The place at a path or url; nothing is read yet.
+def open_place(path: str | Path | Place) -> Place:
+    """The place at a path or url, or the place itself; nothing is read yet.
 
     Parameters
     ----------
@@ -85,6 +85,8 @@ def open_place(path: str | Path) -> Place:
     StoreError
         If the url is of an unknown kind, or has credentials in it.
     """
+    if not isinstance(path, str | Path):
+        return path
     if isinstance(path, Path) or "://" not in path:
         return FolderPlace(Path(path))
     scheme, _, rest = path.partition("://")

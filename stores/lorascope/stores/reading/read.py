@@ -20,7 +20,7 @@ RunLike = Run | str | Path
 """An open run, or where one is stored."""
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path | Place) -> Run:
     """The run stored at `path`, finished or not; `path` may also be a local folder that holds one run.
 
     Chunks from an object store are kept in memory (the latest 256 MiB a process), so a chunk that several components
@@ -32,7 +32,7 @@ def open_run(path: str | Path) -> Run:
         If there is no run at `path` or several are in it, it is still being set up, its format is newer than this
         version of lorascope reads, or it isn't laid out as the format says.
     """
-    return open_checked(*_open(cached(open_place(find_run(path)))))
+    return open_checked(*_open(cached(open_place(find_run(path) if isinstance(path, str | Path) else path))))
 
 
 def as_run(run: RunLike) -> Run:
@@ -60,7 +60,7 @@ def run_of(place: Place, root: Root) -> Run:
     return Run(place, root.attributes, arrays)
 
 
-def open_group(path: str | Path) -> tuple[Place, Root]:
+def open_group(path: str | Path | Place) -> tuple[Place, Root]:
     """Place and root of the run at `path`, of a version that we read and set up to the end; raises if not."""
     return _open(open_place(path))
 
@@ -95,7 +95,7 @@ def find_layout_problems(place: Place, root: Root) -> list[Problem]:
     )
 
 
-def missing_chunks(path: str | Path) -> list[str]:
+def missing_chunks(path: str | Path | Place) -> list[str]:
     """Keys of the chunks that the run at `path` lacks, sorted; nothing is read but their names.
 
     Wanted are those of its committed rows, and all of the arrays that are written when a run is set up.

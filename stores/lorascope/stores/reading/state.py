@@ -23,7 +23,7 @@ _OURS = re.compile(
 """Keys that setting a run up writes; a chunk of the root itself isn't one, but no such file is anybody's."""
 
 
-def run_state(path: str | Path) -> RunState:
+def run_state(path: str | Path | Place) -> RunState:
     """State of the run at `path`: absent, torn, unfinished or finished.
 
     Returns
@@ -47,7 +47,7 @@ def run_state(path: str | Path) -> RunState:
     return "finished" if attributes.get("finished") is True else "unfinished"
 
 
-def clear_torn(path: str | Path) -> None:
+def clear_torn(path: str | Path | Place) -> None:
     """Delete a run that was interrupted while it was being set up; may be repeated if it is interrupted itself.
 
     Raises
@@ -56,10 +56,10 @@ def clear_torn(path: str | Path) -> None:
         If it isn't such a run, anything that setting a run up doesn't write lies in its folder, or it lies in an object
         store, which has no locks, and whoever sets it up may still be at it: then nothing is deleted.
     """
-    state = run_state(path)
-    if state != "torn":
-        raise StoreError(f"`{path}` was not interrupted while it was set up but is {state}; nothing was deleted")
     place = open_place(path)
+    state = run_state(place)
+    if state != "torn":
+        raise StoreError(f"`{place.name}` was not interrupted while it was set up but is {state}; nothing was deleted")
     if place.remote:
         _refuse_living(place)
     keys = list(place.keys())

@@ -41,7 +41,9 @@ ROOM_BYTES = 2**20
 Tables = Mapping[str, Mapping[str, Any]]
 
 
-def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapping[str, np.ndarray]) -> RunWriter:
+def create_run(
+    path: str | Path | Place, spec: RunSpec, *, tables: Tables, weights: Mapping[str, np.ndarray]
+) -> RunWriter:
     """Create an empty run on disk, and return the writer of its rows.
 
     Parameters
@@ -110,7 +112,7 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
     )
 
 
-def resume_run(path: str | Path) -> RunWriter:
+def resume_run(path: str | Path | Place) -> RunWriter:
     """Open an unfinished run for writing its missing rows.
 
     Raises
@@ -135,7 +137,7 @@ def resume_run(path: str | Path) -> RunWriter:
 
 
 def _refuse_used(place: Place) -> None:
-    if run_state(place.path) != "absent":
+    if run_state(place) != "absent":
         raise StoreError(f"`{place.name}` holds another run; name a new folder, or delete this one first")
 
 

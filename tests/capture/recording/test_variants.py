@@ -13,7 +13,7 @@ from torch import nn
 from lorascope.capture.adapters.branches import effective_scaling, embed_scale
 from lorascope.capture.adapters.refusal import lora_layers
 
-from .recorded import Recorded, adapt, axis, outputs_of, record
+from ..recorded import Recorded, adapt, axis, outputs_of, record
 
 INPUTS = {"input_ids": torch.arange(3, 17).reshape(2, 7), "attention_mask": torch.ones(2, 7, dtype=torch.long)}
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -30,7 +30,7 @@ from lorascope.capture.settling.in_memory import named_data
 from lorascope.cli.main import main
 from lorascope.stores import Run, StoreError
 
-from ..tiny import byte_tokenizer, llama, save_model
+from ...tiny import byte_tokenizer, llama, save_model
 
 Capture = Callable[..., Run]
 
@@ -200,7 +200,7 @@ def test_other_prompts_are_put_to_the_questions_among_the_items(within: Capture,
 def test_beside_a_config_nothing_else_is_said(adapted: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
     config = CaptureConfig(model="m", adapter=("a",), data=("d.jsonl",), out=str(tmp_path / "run.zarr"))
     for name in ("data", "out", "tokens"):
-        with pytest.raises(TypeError, match=f"`{name}` stands beside a `CaptureConfig`, which says it; set it there"):
+        with pytest.raises(TypeError, match=f"`{name}` is given together with a `CaptureConfig`; set it there"):
             capture(config, model=adapted, tokenizer=tiny_tokenizer, **{name: "x"})
 
 
@@ -240,6 +240,7 @@ model = PeftModel.from_pretrained(base, "adapter")
 """
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_its_bar(
     tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, data: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:

@@ -1,4 +1,4 @@
-"""What is taken at each hook of a pass: one class for a pass with the adapter on, one for a pass with adapters off."""
+"""Actions of the hooks of a pass: a class for passes with the adapter on, and one for passes with adapters off."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -7,8 +7,7 @@ import torch
 
 from ..adapters.branches import adds_in_place, dora_delta, dora_dtype, dora_output, factor_beside, replaced_output
 from .sink import Sink
-from .sites import Addition, Site
-from .sums import Sum
+from .sites import Addition, Site, Sum
 
 
 @dataclass(slots=True)
@@ -27,17 +26,17 @@ class Call:
 
 
 @dataclass(slots=True)
-class BaseTaker:
-    """A pass with adapters off: the true base, and beside it every adapter's delta, or what a pair needs of it."""
+class BasePassActions:
+    """Hook actions in a pass with adapters off: the base and every adapter's delta, or the base of a pair."""
 
     sink: Sink
-    held: dict[int, torch.Tensor]
+    pair_bases: dict[int, torch.Tensor]
     """Component of a pair -> its base, until the adapted pass."""
     seen: dict[int, torch.Tensor] = field(default_factory=dict)
     """Component -> base of the tokens that are proved, a copy."""
 
     def take_base(self, site: Site, call: Call) -> None:
-        """The frozen layer's output."""
+        """Take the frozen layer's output."""
         self._take(site, call.flat)
         self.seen[site.index] = self.sink.take_proved(call.flat)
         if not self.sink.is_pair:
@@ -45,12 +44,12 @@ class BaseTaker:
                 self.sink.measure(site, self._add(site, addition, call))
 
     def take_output(self, site: Site, call: Call) -> None:
-        """The wrapped layer's output, which must be the frozen layer's."""
+        """Take the wrapped layer's output, which must be the frozen layer's."""
         if site.index in self.seen:  # else a hook didn't fire, which is found when the pass is over
             self.sink.prove_equal(site, self.seen.pop(site.index), self.sink.take_proved(call.flat))
 
     def take_replaced(self, site: Site, call: Call) -> None:
-        """The output of a wrapper of trained weights, here the base's own."""
+        """Take the output of a wrapper of trained weights, here the base's own."""
         self._take(site, call.flat)
         if not self.sink.is_pair:
             for addition in site.additions:
@@ -62,7 +61,7 @@ class BaseTaker:
     def _take(self, site: Site, base: torch.Tensor) -> None:
         self.sink.take_state(site, "base", base)
         if self.sink.is_pair:
-            self.held[site.index] = self.sink.hold(base)
+            self.pair_bases[site.index] = self.sink.copy_for_pair(base)
 
     def _add(self, site: Site, addition: Addition, call: Call) -> Sum:
         """One adapter's branch, from the frozen layer's own input."""
@@ -77,17 +76,17 @@ class BaseTaker:
 
 
 @dataclass(slots=True)
-class AdaptedTaker:
-    """A pass with one adapter on; in a pair, the second one."""
+class AdaptedPassActions:
+    """Hook actions in a pass with one adapter on; in a pair, the second pass."""
 
     sink: Sink
-    held: dict[int, torch.Tensor]
+    pair_bases: dict[int, torch.Tensor]
     """Component of a pair -> its base in the base pass."""
     seen: dict[int, Sum] = field(default_factory=dict)
-    """Component -> what was seen of its sum so far, in the layer's own memory."""
+    """Component -> its sum so far, in the layer's own memory."""
 
     def take_base(self, site: Site, call: Call) -> None:
-        """The frozen layer's output, of which PEFT hasn't changed anything yet."""
+        """Take the frozen layer's output, of which PEFT hasn't changed anything yet."""
         (addition,) = site.additions
         self._take(site, call.flat)
         is_lost = adds_in_place(site.module, addition.adapter)
@@ -97,33 +96,34 @@ class AdaptedTaker:
             self.take_factor(site, Call((), {}, factor))
 
     def take_factor(self, site: Site, call: Call) -> None:
-        """z = A x."""
+        """Take z = A x."""
         if site.index in self.seen:
-            total = self.seen[site.index] = replace(self.seen[site.index], given=call.flat, dtype=call.output.dtype)
+            total = replace(self.seen[site.index], z_or_delta=call.flat, dtype=call.output.dtype)
+            self.seen[site.index] = total
             self.sink.take_factor(total.addition, call.flat)
 
     def take_branch(self, site: Site, call: Call) -> None:
-        """What DoRA's magnitude module puts out."""
+        """Take the output of DoRA's magnitude module."""
         if site.index in self.seen:
             total = self.seen[site.index]
             delta = dora_delta(site.module, call.output, total.base)
-            self.seen[site.index] = replace(total, given=delta, dtype=dora_dtype(call.output))
+            self.seen[site.index] = replace(total, z_or_delta=delta, dtype=dora_dtype(call.output))
             self.sink.take_delta(total.addition, delta)
 
     def take_output(self, site: Site, call: Call) -> None:
-        """The wrapped layer's output: the sum."""
+        """Take the wrapped layer's output, the sum."""
         total = self.seen.pop(site.index, None)
         if total is None:
             return  # a hook didn't fire, which is found when the pass is over
         total = replace(total, output=call.flat)
         if total.addition.component.delta_source == "difference":
             self.sink.take_difference(total)
-        if total.given is not None or total.addition.component.delta_source == "difference":
+        if total.z_or_delta is not None or total.addition.component.delta_source == "difference":
             self.sink.measure(site, total)
         self._finish(site, total)
 
     def take_replaced(self, site: Site, call: Call) -> None:
-        """The output of a wrapper of trained weights; the base's own weights are run beside it."""
+        """Take the output of a wrapper of trained weights, and compute that of the base's own."""
         (addition,) = site.additions
         base = site.module.original_module(*call.args, **call.kwargs).flatten(0, -2)
         self._take(site, base)
@@ -139,4 +139,4 @@ class AdaptedTaker:
 
     def _finish(self, site: Site, total: Sum) -> None:
         if self.sink.is_pair:
-            self.sink.finish_pair(site, replace(total, base=self.held.pop(site.index), given=None))
+            self.sink.finish_pair(site, replace(total, base=self.pair_bases.pop(site.index), z_or_delta=None))

@@ -1,11 +1,11 @@
-"""The codec of a capture that goes on; what `auto` takes is tested with the plan that tells it."""
+"""The codec of a capture that goes on; what `auto` takes is tested with the plan that prints it."""
 
 from typing import Any
 
 import pytest
 
 from lorascope.capture import CaptureConfig
-from lorascope.capture.settling.codec import with_stored_codec
+from lorascope.capture.settling.settle import with_stored_codec
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from lorascope.capture.models.model import is_causal
 from lorascope.capture.training.trainer import lora_targets
 from lorascope.stores import verify
 
-from .recorded import adapt, axis, outputs_of, record, stir
+from ..recorded import adapt, axis, outputs_of, record, stir
 
 WIDE: dict[str, Any] = {
     "hidden_size": 32,
