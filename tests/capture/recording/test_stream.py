@@ -126,7 +126,7 @@ def test_rows_that_are_wanted_come_out_as_in_a_whole_run(job: Job) -> None:
     for chosen in ([1], [0, 4]):
         wanted = np.isin(np.arange(5), chosen)
         calls: list[CaptureProgress] = []
-        _, found = run(job, queue={"wanted": wanted}, progress=calls.append)
+        _, found = run(job, queue={"rows": wanted}, progress=calls.append)
         assert sorted(found) == chosen
         assert all(same(found[row], rows[row]) for row in chosen)
         touched = [bool(wanted[span.start : span.stop].any()) for span in row_spans(job.plan.starts, job.batches)]
