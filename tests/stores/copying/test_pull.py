@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numcodecs.blosc  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 import zarr
 
-from lorascope.stores import Run, StoreError, create_run, open_run, verify
+from lorascope.stores import Run, StoreError, create_run, open_run, run_state, verify
 from lorascope.stores.copying.copy_rows import select
 from lorascope.stores.copying.pull import pull
 from lorascope.stores.places.folder import FolderPlace
@@ -389,6 +390,40 @@ def test_what_is_read_back_otherwise_is_not_finished(
     with pytest.raises(StoreError, match=f"isn't what was written to it: '{key}' can't be decoded.*; delete it and"):
         pull(source.path, out)
     assert not open_run(out).finished
+
+
+@pytest.mark.parametrize(
+    ("shape", "key", "state"),
+    [
+        ((1024,), "tokens/nll/c.0", "unfinished"),
+        ((1024, 5), "adapters/default/factor/c.0.0", "unfinished"),
+        (None, "samples/id/c.0", "torn"),
+    ],
+    ids=["row", "shard", "text"],
+)
+def test_what_a_compressor_changed_is_not_written(
+    make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...] | None, key: str, state: str
+) -> None:
+    source, out = make_run("raw.zarr", codec="raw"), tmp_path / "out.zarr"
+    compress = numcodecs.blosc.compress
+
+    def faulty(body: Any, *settings: Any) -> Any:
+        if shape is None and not isinstance(body, np.ndarray):
+            body = bytes(body[:-1]) + bytes([body[-1] ^ 1])
+        elif shape == getattr(body, "shape", None):
+            body = -body
+        return compress(body, *settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(numcodecs.blosc, "compress", faulty)
+        with pytest.raises(
+            StoreError, match=f"a chunk of '{key.rpartition('/')[0]}' was compressed to other values than were given"
+        ):
+            pull(source.path, out)
+    assert run_state(out) == state
+    assert not (out / key).exists()
+    assert not list(out.glob("rows/digest/c.*"))
+    assert pull(source.path, out).finished
 
 
 @pytest.mark.parametrize("key", ["zarr.json", "tokens/nll/c.0", "rows/digest/c.0.0"])

@@ -57,13 +57,13 @@ def copy_target(
     if state == "torn":
         clear_torn(out)
     if state in ("absent", "torn"):
-        return create_run(out, spec, tables=tables, weights=weights)
+        return create_run(out, spec, tables=tables, weights=weights, decode_back=True)
     existing = open_run(out)
     if last_step(existing.attributes) != last_step(spec.attributes):
         raise StoreError(f"`{existing.place.name}` holds another run; name a new folder, or delete this one first")
     if existing.finished:
         return existing
-    writer = resume_run(out)
+    writer = resume_run(out, decode_back=True)
     writer.sweep()
     return writer
 

@@ -33,9 +33,9 @@ def pull(
 ) -> Run:
     """Copy a run or a part of it, finished or not, into a finished run; the source doesn't change.
 
-    Only samples that are wholly committed are copied, and all copied values are exactly those of the source. What was
-    written is read back and compared with its digests before the copy counts as finished. If it is interrupted, the
-    same call continues it.
+    Only samples that are wholly committed are copied, and all copied values are exactly those of the source. Each chunk
+    is decoded again and compared with its values before it is written, and what was written is read back and compared
+    with its digests before the copy counts as finished. If it is interrupted, the same call continues it.
 
     Parameters
     ----------
@@ -64,8 +64,8 @@ def pull(
     Raises
     ------
     StoreError
-        If a name fits nothing, no sample is whole, a chunk of the source is broken, something else is at `out`, or
-        what was written isn't what is read back.
+        If a name fits nothing, no sample is whole, a chunk of the source is broken, something else is at `out`, a
+        compressor changed values, or what was written isn't what is read back.
     ValueError
         If `tokens` or `codec` isn't known, or a number of samples is below 1.
     FileExistsError

@@ -42,7 +42,12 @@ Tables = Mapping[str, Mapping[str, Any]]
 
 
 def create_run(
-    path: str | Path | Place, spec: RunSpec, *, tables: Tables, weights: Mapping[str, np.ndarray]
+    path: str | Path | Place,
+    spec: RunSpec,
+    *,
+    tables: Tables,
+    weights: Mapping[str, np.ndarray],
+    decode_back: bool = False,
 ) -> RunWriter:
     """Create an empty run on disk, and return the writer of its rows.
 
@@ -59,6 +64,8 @@ def create_run(
         `lora_B/<component>` (feature, rank) of each factored component, and `lora_bias/<component>` (feature,) where
         there is one, under `adapters/<name>/`; `unembedding/weight` (of bfloat16 its bits), `norm` and `text` where the
         specification has them.
+    decode_back
+        Whether each chunk, of rows too, is decoded again and compared with its values before it is written.
 
     Raises
     ------
@@ -89,7 +96,7 @@ def create_run(
         entry.path: ArrayV3Metadata.from_dict(json.loads(documents[f"{entry.path}/zarr.json"])) for entry in specs
     }
     once = [entry for entry in specs if not entry.by_row and entry.path in values]
-    encoder = ChunkEncoder({entry.path: arrays[entry.path] for entry in once})
+    encoder = ChunkEncoder({entry.path: arrays[entry.path] for entry in once}, decode_back=decode_back)
     with ThreadPoolExecutor(N_THREADS) as threads:
         collect([threads.submit(place.write, key, content) for key, content in documents.items()])
         written = collect([threads.submit(_write_once, place, encoder, e, values[e.path]) for e in once])
@@ -109,11 +116,12 @@ def create_run(
         state_rows=rows,
         committed=np.zeros(spec.n_rows, bool),
         static_digest=digests["static_digest"],
+        decode_back=decode_back,
     )
 
 
-def resume_run(path: str | Path | Place) -> RunWriter:
-    """Open an unfinished run for writing its missing rows.
+def resume_run(path: str | Path | Place, *, decode_back: bool = False) -> RunWriter:
+    """Open an unfinished run for writing its missing rows; `decode_back` is as in `create_run`.
 
     Raises
     ------
@@ -133,6 +141,7 @@ def resume_run(path: str | Path | Place) -> RunWriter:
         state_rows=run.state_rows,
         committed=run.committed_rows,
         static_digest=run.attributes["static_digest"],
+        decode_back=decode_back,
     )
 
 

@@ -69,6 +69,8 @@ class RunWriter:
         Bool (row,): which rows are there already.
     static_digest
         The run's own: one with another digest that took its place is another run.
+    decode_back
+        Whether each chunk is decoded again and compared with its values before it is written.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class RunWriter:
         state_rows: np.ndarray,
         committed: np.ndarray,
         static_digest: str,
+        decode_back: bool = False,
     ) -> None:
         self.place = place
         self.path = place.path
@@ -87,7 +90,7 @@ class RunWriter:
         self._static_digest = static_digest
         self._root_mark: str | None = None
         by_row = {path: array for path, array in metadata.items() if array.attributes.get("written") == "by row"}
-        self._encoder = ChunkEncoder({**by_row, DIGESTS: metadata[DIGESTS]})
+        self._encoder = ChunkEncoder({**by_row, DIGESTS: metadata[DIGESTS]}, decode_back=decode_back)
         self._digests = self._encoder.arrays[DIGESTS]
         self._arrays = {path: array for path, array in self._encoder.arrays.items() if path != DIGESTS}
         self._state_rows = state_rows
