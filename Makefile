@@ -47,7 +47,7 @@ test-quantised: .venv/quantised/installed
 	OMP_NUM_THREADS=1 PYTHONPATH=.venv/quantised $(BIN)/pytest tests/capture/test_quantised.py -q
 
 # Folders whose names and first lines hold to the list of words; `.ci/words.py --counts` counts what others lack.
-PLAIN := $(addsuffix /lorascope,stores study cli) analyze/lorascope/analyze
+PLAIN := $(addsuffix /lorascope,stores capture study cli) analyze/lorascope/analyze
 lint: .venv/lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

@@ -108,12 +108,12 @@ def compile_rows(
 ) -> Machine:
     """The kernel for base and output of `dtype`, and a factor or delta of type `given` (None: their difference)."""
     tokens, features = block_shape(width)
-    pointers = {"found": "fp32", "base": dtype, "output": dtype, "given": given, "weight": "fp32" if rank else None}
+    pointers = {"result": "fp32", "base": dtype, "output": dtype, "addition": given, "weight": "fp32" if rank else None}
     types = {name: f"*{kind}" for name, kind in pointers.items() if kind}
-    types |= dict.fromkeys(("base_stride", "output_stride", "given_stride", "n_tokens", "prove_every"), "i32")
+    types |= dict.fromkeys(("base_stride", "output_stride", "addition_stride", "n_tokens", "prove_every"), "i32")
     types |= dict.fromkeys(("scaling", "rounding", "eps", "smallest"), "fp32")
     constants = {"WIDTH": width, "RANK": rank, "IS_KL": is_kl, "TOKENS": tokens, "FEATURES": features}
-    aligned = {*pointers, "base_stride", "output_stride", "given_stride"}
+    aligned = {*pointers, "base_stride", "output_stride", "addition_stride"}
     return compiled(measure_rows, types, constants, arch, OPTIONS, aligned)
 
 

@@ -77,7 +77,7 @@ class CaptureConfig:
     component: tuple[str, ...] = ()
     """Components to hook and store, by path or pattern, such as `*.q_proj`; by default all that an adapter changes."""
     stream: Literal["adapted", "base", "pair"] = "adapted"
-    """Which input the layers get: `adapted` (adapter on), `base` (adapter off; for several adapters), `pair` (both)."""
+    """Input of the layers: `adapted` (adapter on), `base` (adapter off; for several adapters), `pair` (both)."""
     states: Literal["all", "sample", "none"] = "all"
     """`all` stores base and delta; `none` only js, norms, effective width and KL of each token; `sample` all in some
     rows."""
@@ -88,7 +88,7 @@ class CaptureConfig:
     where the disk is faster than the encoder; `lorascope pull` can compress the run later. `auto` tries `default`
     and `raw` on a few samples and takes the faster one."""
     tokens: str = "all"
-    """Which tokens to keep: `all`; by role `prompt`, `choice`, `answer`, `generated` or `assistant`; by place in the
+    """Tokens to keep: `all`; by role `prompt`, `choice`, `answer`, `generated` or `assistant`; by place in the
     sequence `first:N`, `last:N` or `from:N`; drawn at random `every:K` or `share:P`."""
     budget: str | None = None
     """Largest size of the run, such as `50GB`: keeps as many tokens as fit, chosen at random; `tokens` must be
@@ -106,15 +106,15 @@ class CaptureConfig:
     share: int = 1
     """Number of neighbouring layers that share one set of base weights; 1 for the model as it is."""
     shared_layers: int = 16
-    """How many of the last layers are in such groups; a multiple of `share`."""
+    """Number of the last layers in such groups; a multiple of `share`."""
     share_from: Literal["first", "mean"] = "first"
-    """Where a group's weights come from: its first layer, or the mean over its layers."""
+    """Source of a group's weights: its first layer, or the mean over its layers."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Type the model runs in: `auto` (the checkpoint's own), `float32`, `float16` or `bfloat16`."""
     store: Literal["exact", "bf16"] = "exact"
     """`exact` stores base in the type of the layer's output, bit for bit; `bf16` rounds it to bfloat16."""
     device: str = "auto"
-    """Where the model runs: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` ...; under torchrun one a rank."""
+    """Device of the model: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` ...; under torchrun one a rank."""
     device_map: str | None = None
     """Spreads a model that is too big for one device: a strategy of accelerate, such as `auto` or `balanced`."""
     batch_tokens: int = 1024

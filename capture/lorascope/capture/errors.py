@@ -37,12 +37,12 @@ def listening() -> Iterator[list[int]]:
 
     Outside of the main thread Python can't hear signals: there none is.
     """
-    heard: list[int] = []
+    signals: list[int] = []
 
     def hear(number: int, frame: FrameType | None) -> None:
-        if heard:  # asked twice, at once
+        if signals:  # asked twice, at once
             raise KeyboardInterrupt
-        heard.append(number)
+        signals.append(number)
 
     with answering(hear, *SIGNALS):
-        yield heard
+        yield signals

@@ -230,8 +230,9 @@ def test_rows_and_strides(kernel: Run) -> None:
     slow_but([*((dtype, 100) for dtype in TYPES), (torch.float32, 128256)], *((d, 100) for d in TYPES)),
 )
 def test_logits_of_a_vocabulary(kernel: Run, dtype: torch.dtype, width: int) -> None:
-    base = torch.randn(3, width, generator=torch.Generator().manual_seed(5)) * 3
-    adapted = (base + torch.randn(3, width) * torch.tensor([[1e-3], [1.0], [10.0]])).to(dtype)
+    generator = torch.Generator().manual_seed(5)
+    base = torch.randn(3, width, generator=generator) * 3
+    adapted = (base + torch.randn(3, width, generator=generator) * torch.tensor([[1e-3], [1.0], [10.0]])).to(dtype)
     base = base.to(dtype)
     rows, ids = torch.tensor([2, 0, 2, 1]), torch.tensor([7, width - 1, 0, 3])
     found = kernel("kl_divergence", base, adapted, rows)

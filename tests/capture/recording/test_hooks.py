@@ -105,8 +105,8 @@ def test_a_pair_holds_no_more_memory_than_its_values(tiny_model: Any, reducer: A
     kept: Any = Kept(tuple(INPUTS["input_ids"].shape), every=7)
     with recorder.attached(), first.enabled(model), recorder.recording(kept, first), torch.inference_mode():
         model(**INPUTS)
-    assert len(recorder._held) == 2
-    assert all(held.untyped_storage().nbytes() == held.nbytes for held in recorder._held.values())
+    assert len(recorder._by_site) == 2
+    assert all(held.untyped_storage().nbytes() == held.nbytes for held in recorder._by_site.values())
 
 
 def test_swallowed_share(tiny_model: Any) -> None:
@@ -233,10 +233,10 @@ def test_a_failed_pair_holds_nothing(tiny_model: Any) -> None:
     with recorder.attached():
         with first.enabled(model), recorder.recording(target, first):
             model(**INPUTS)
-        assert recorder._held != {}
+        assert recorder._by_site != {}
         with pytest.raises(KeyError), second.enabled(model), recorder.recording(target, second):
             raise KeyError
-    assert recorder._held == {}
+    assert recorder._by_site == {}
 
 
 def test_passes_leave_the_model_as_it_was(tiny_model: Any) -> None:

@@ -129,7 +129,7 @@ def test_rows_are_computed_again_from_what_was_given(
         reforward(str(run.path), 3, **again)
     assert main(["verify", str(run.path), "--reforward", "2"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "`--model`, `--adapter`, `--data` of this capture stood in memory; name files that hold the same" in line
+    assert "`model`, `adapter`, `data` of this capture stood in memory; name files that hold the same" in line
 
 
 def test_a_run_of_memory_is_computed_again_from_files_that_hold_the_same(

@@ -194,10 +194,10 @@ def _model_problems(model: nn.Module) -> Iterator[Problem]:
     for path in stubborn:
         message = "a module stays in training mode after `eval()`; dropout would add noise to every delta"
         yield Problem(plain_path(path), "training", message)
-    seen: dict[int, str] = {}
+    first_paths: dict[int, str] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, LoraLayer):
-            first = seen.setdefault(id(module.base_layer), plain_path(path))
+            first = first_paths.setdefault(id(module.base_layer), plain_path(path))
             if first != plain_path(path):
                 message = f"it shares its frozen layer with {first!r}, whose hook can't tell them apart"
                 yield Problem(plain_path(path), "shared", message)

@@ -126,7 +126,7 @@ class StreamCopier:
         self._device = device
         self._limit = in_flight_bytes
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
-        self._held: deque[tuple[torch.cuda.Event, torch.Tensor]] = deque()
+        self._sources: deque[tuple[torch.cuda.Event, torch.Tensor]] = deque()
         self._held_bytes = 0
         self._pinned: dict[int, torch.Tensor] = {}
         self._may_pin = True
@@ -151,7 +151,7 @@ class StreamCopier:
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
             place.copy_(values, non_blocking=True)
-            self._held.append((stream.record_event(), values))
+            self._sources.append((stream.record_event(), values))
         self._held_bytes += values.nbytes
         self._release()
 
@@ -198,14 +198,14 @@ class StreamCopier:
         try:
             self.mark()()
         finally:
-            self._held.clear()
+            self._sources.clear()
             for memory in list(self._pinned.values()):
                 self.unpin(memory)
 
     def _release(self) -> None:
         """Let go of what is copied; wait for the oldest copies while too much is held."""
-        while self._held and (self._held_bytes > self._limit or _is_over(self._held[0][0])):
-            event, values = self._held.popleft()
+        while self._sources and (self._held_bytes > self._limit or _is_over(self._sources[0][0])):
+            event, values = self._sources.popleft()
             event.synchronize()
             self._held_bytes -= values.nbytes
 

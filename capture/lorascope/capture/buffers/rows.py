@@ -75,8 +75,8 @@ class RowQueue:
         self._writer = writer
         self._n_tokens = n_tokens
         n_rows = -(-n_tokens // ROW_TOKENS)
-        self._wanted = np.ones(n_rows, np.bool_) if rows is None else rows.copy()
-        sizes = [_bytes(writer.row_arrays(row)) if self._wanted[row] else 0 for row in range(n_rows)]
+        self._expected = np.ones(n_rows, np.bool_) if rows is None else rows.copy()
+        sizes = [_bytes(writer.row_arrays(row)) if self._expected[row] else 0 for row in range(n_rows)]
         self.n_bytes = queue_bytes_needed(sizes, spans, queue_bytes)
         """Most bytes that the buffers hold together."""
         self._held_bytes = 0
@@ -106,21 +106,21 @@ class RowQueue:
 
     def wants(self, start: int, n_tokens: int) -> bool:
         """Whether any of these tokens lies in a row that is to be written."""
-        return bool(self._wanted[start // ROW_TOKENS : -(-(start + n_tokens) // ROW_TOKENS)].any())
+        return bool(self._expected[start // ROW_TOKENS : -(-(start + n_tokens) // ROW_TOKENS)].any())
 
     def begin_no_more(self) -> None:
         """Drop all rows of which no token is here yet."""
-        begun = [row for row in self._open if self._wanted[row]]
-        self._wanted[:] = False
-        self._wanted[begun] = True
+        started = [row for row in self._open if self._expected[row]]
+        self._expected[:] = False
+        self._expected[started] = True
 
     def take(self, start: int, n_tokens: int) -> list[Segment]:
-        """Places for tokens of the run's axis from `start` on, by wanted row; never before those taken earlier."""
+        """Places for tokens of the run's axis from `start` on, by row; never before those taken earlier."""
         assert start >= self._taken
         self._taken = start + n_tokens
         segments = []
         for row in range(start // ROW_TOKENS, -(-self._taken // ROW_TOKENS)):
-            if self._wanted[row]:
+            if self._expected[row]:
                 first, last = max(start, row * ROW_TOKENS), min(self._taken, (row + 1) * ROW_TOKENS)
                 if row not in self._open:
                     self._open[row] = self._wait_for_buffer(row)

@@ -122,7 +122,7 @@ def _last_before(
     with ExitStack() as hooks:
         for name, module in model.named_modules():
             path = plain_path(name)
-            hook = module.register_forward_hook(lambda *seen, path=path: keep(path, *seen))
+            hook = module.register_forward_hook(lambda *call, path=path: keep(path, *call))
             hooks.callback(hook.remove)
         hook = head.register_forward_pre_hook(lambda _, args: before.append((args[0], [*latest])))
         hooks.callback(hook.remove)

@@ -78,9 +78,9 @@ class Plan:
     remarks: tuple[str, ...]
     """Assumptions behind the numbers."""
     ways: tuple[str, ...]
-    """What to leave out so that it fits; empty if it fits."""
+    """Options that would make it fit; empty if it fits."""
     trials: Mapping[Way, Tried]
-    """What a trial measured on this machine, by codec, and under `none` without states; empty without one."""
+    """Measurements of a trial on this machine, by codec, and under `none` without states; empty without one."""
     seconds: Mapping[str, float]
     """Seconds of `load`, as measured, and of `score` (with answers), `capture` and `ablate`, from the trial; else
     empty."""
@@ -145,7 +145,7 @@ class Plan:
 
 
 def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
-    """How much disk, memory and time a capture will need; nothing stays on disk.
+    """Estimate how much disk, memory and time a capture will need; nothing stays on disk.
 
     Parameters
     ----------

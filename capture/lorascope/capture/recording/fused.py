@@ -34,7 +34,7 @@ class Measured(NamedTuple):
     delta_norm: torch.Tensor
     """Euclidean norm of delta."""
     effective_width: torch.Tensor
-    """exp of the entropy of softmax(base)."""
+    """Exponential of the entropy of softmax(base)."""
     swallowed: torch.Tensor
     """Share of features whose output is the base although delta isn't zero."""
     excess: torch.Tensor

@@ -32,21 +32,21 @@ class BasePassActions:
     sink: Sink
     pair_bases: dict[int, torch.Tensor]
     """Component of a pair -> its base, until the adapted pass."""
-    seen: dict[int, torch.Tensor] = field(default_factory=dict)
+    outputs: dict[int, torch.Tensor] = field(default_factory=dict)
     """Component -> base of the tokens that are proved, a copy."""
 
     def take_base(self, site: Site, call: Call) -> None:
         """Take the frozen layer's output."""
         self._take(site, call.flat)
-        self.seen[site.index] = self.sink.take_proved(call.flat)
+        self.outputs[site.index] = self.sink.take_proved(call.flat)
         if not self.sink.is_pair:
             for addition in site.additions:
                 self.sink.measure(site, self._add(site, addition, call))
 
     def take_output(self, site: Site, call: Call) -> None:
         """Take the wrapped layer's output, which must be the frozen layer's."""
-        if site.index in self.seen:  # else a hook didn't fire, which is found when the pass is over
-            self.sink.prove_equal(site, self.seen.pop(site.index), self.sink.take_proved(call.flat))
+        if site.index in self.outputs:  # else a hook didn't fire, which is found when the pass is over
+            self.sink.prove_equal(site, self.outputs.pop(site.index), self.sink.take_proved(call.flat))
 
     def take_replaced(self, site: Site, call: Call) -> None:
         """Take the output of a wrapper of trained weights, here the base's own."""
@@ -82,7 +82,7 @@ class AdaptedPassActions:
     sink: Sink
     pair_bases: dict[int, torch.Tensor]
     """Component of a pair -> its base in the base pass."""
-    seen: dict[int, Sum] = field(default_factory=dict)
+    sums: dict[int, Sum] = field(default_factory=dict)
     """Component -> its sum so far, in the layer's own memory."""
 
     def take_base(self, site: Site, call: Call) -> None:
@@ -90,29 +90,29 @@ class AdaptedPassActions:
         (addition,) = site.additions
         self._take(site, call.flat)
         is_lost = adds_in_place(site.module, addition.adapter)
-        self.seen[site.index] = Sum(addition, call.flat.clone() if is_lost else call.flat)
+        self.sums[site.index] = Sum(addition, call.flat.clone() if is_lost else call.flat)
         if site.is_embedding and addition.component.delta_source == "factor":
             factor = factor_beside(site.module, addition.adapter, call.args[0])
             self.take_factor(site, Call((), {}, factor))
 
     def take_factor(self, site: Site, call: Call) -> None:
         """Take z = A x."""
-        if site.index in self.seen:
-            total = replace(self.seen[site.index], z_or_delta=call.flat, dtype=call.output.dtype)
-            self.seen[site.index] = total
+        if site.index in self.sums:
+            total = replace(self.sums[site.index], z_or_delta=call.flat, dtype=call.output.dtype)
+            self.sums[site.index] = total
             self.sink.take_factor(total.addition, call.flat)
 
     def take_branch(self, site: Site, call: Call) -> None:
         """Take the output of DoRA's magnitude module."""
-        if site.index in self.seen:
-            total = self.seen[site.index]
+        if site.index in self.sums:
+            total = self.sums[site.index]
             delta = dora_delta(site.module, call.output, total.base)
-            self.seen[site.index] = replace(total, z_or_delta=delta, dtype=dora_dtype(call.output))
+            self.sums[site.index] = replace(total, z_or_delta=delta, dtype=dora_dtype(call.output))
             self.sink.take_delta(total.addition, delta)
 
     def take_output(self, site: Site, call: Call) -> None:
         """Take the wrapped layer's output, the sum."""
-        total = self.seen.pop(site.index, None)
+        total = self.sums.pop(site.index, None)
         if total is None:
             return  # a hook didn't fire, which is found when the pass is over
         total = replace(total, output=call.flat)

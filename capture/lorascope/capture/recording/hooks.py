@@ -80,7 +80,7 @@ class Recorder:
         self._sites = make_sites(model, components, factor_start)
         self._reducer = reducer
         self._threads = None if reducer is None else other_threads()
-        self._held: dict[int, torch.Tensor] = {}
+        self._by_site: dict[int, torch.Tensor] = {}
         self._pass = self.passes[0]
         self._actions: BasePassActions | AdaptedPassActions | None = None
         self._fired: Counter[tuple[str, str]] = Counter()
@@ -115,7 +115,7 @@ class Recorder:
             threads=self._threads,
         )
         self._pass = pass_
-        self._actions = (BasePassActions if pass_.name == "base" else AdaptedPassActions)(sink, self._held)
+        self._actions = (BasePassActions if pass_.name == "base" else AdaptedPassActions)(sink, self._by_site)
         self._fired.clear()
         try:
             yield
@@ -123,7 +123,7 @@ class Recorder:
             sink.finish()
             self._check_sums(sink)
         except BaseException:
-            self._held.clear()
+            self._by_site.clear()
             raise
         finally:
             self._actions = None

@@ -1,4 +1,4 @@
-"""How far a capture is, and the bar that shows it in a notebook or on a terminal."""
+"""Progress of a capture, and the bar that shows it in a notebook or on a terminal."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ CONCURRENT_STAGES = {"capture", "ablate"}
 
 
 class CaptureProgress(NamedTuple):
-    """How far a capture is."""
+    """Progress of a capture."""
 
     stage: str
     """`load model`, `check`, `answer`, `answer base`, `score`, `score base`, `hash weights`, `set up`, `capture` or,

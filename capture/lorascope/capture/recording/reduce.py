@@ -95,7 +95,7 @@ class Reduced(NamedTuple):
     delta_norm: torch.Tensor
     """Euclidean norm of delta."""
     effective_width: torch.Tensor
-    """exp of the entropy of softmax(base)."""
+    """Exponential of the entropy of softmax(base)."""
 
 
 def reduce_tokens(base: torch.Tensor, delta: torch.Tensor, *, threads: ThreadPoolExecutor | None = None) -> Reduced:

@@ -73,8 +73,8 @@ def _size(values):
 
 
 @triton.jit
-def _largest(found, values):
-    return tl.maximum(found, tl.max(tl.reshape(_size(values), (found.shape[0], found.shape[1], 8)), 2))
+def _largest(largest, values):
+    return tl.maximum(largest, tl.max(tl.reshape(_size(values), (largest.shape[0], largest.shape[1], 8)), 2))
 
 
 @triton.jit
@@ -123,10 +123,10 @@ def _series(d, IS_KL: tl.constexpr):
     u = d * d
     if IS_KL:
         even = ((_C3 * u + _C2) * u + _C1) * u + _C0
-        found = u * (even + d * (((_S3 * u + _S2) * u + _S1) * u + _S0))
+        value = u * (even + d * (((_S3 * u + _S2) * u + _S1) * u + _S0))
     else:
-        found = u * ((((_H4 * u + _H3) * u + _H2) * u + _H1) * u + _H0)
-    return found
+        value = u * ((((_H4 * u + _H3) * u + _H2) * u + _H1) * u + _H0)
+    return value
 
 
 @triton.jit
@@ -157,23 +157,23 @@ def _block(base, stride, row, start, WIDTH: tl.constexpr, FEATURES: tl.constexpr
 
 @triton.jit
 def _delta_at(source, x, row, features, inside, WIDTH: tl.constexpr, RANK: tl.constexpr, IS_SIZE: tl.constexpr = False):
-    # delta, or what its terms' magnitudes add up to: made of a factor, given, or what the output differs by
-    output, output_stride, given, given_stride, weight, bias, scaling = source
+    # delta, or what its terms' magnitudes add up to: made of a factor, read, or what the output differs by
+    output, output_stride, addition, addition_stride, weight, bias, scaling = source
     if weight is not None:
         delta = tl.zeros_like(x)
         # As many steps at fixed offsets, for which no address is computed, as registers are left for.
         STEP: tl.constexpr = 8 if RANK % 8 == 0 else 1
         for start in range(0, RANK, STEP):
             for step in tl.static_range(STEP):
-                z = tl.load(given + row * given_stride + start + step).to(tl.float32)
+                z = tl.load(addition + row * addition_stride + start + step).to(tl.float32)
                 b = tl.load(weight + start * WIDTH + features + step * WIDTH, mask=inside, other=0.0)
                 delta += tl.abs(z) * tl.abs(b) if IS_SIZE else z * b
         if bias is not None:
             offset = tl.load(bias + features, mask=inside, other=0.0)
             delta += tl.abs(offset) if IS_SIZE else offset
         delta = tl.abs(delta * scaling) if IS_SIZE else delta * scaling
-    elif given is not None:
-        delta = _rows_at(given, given_stride, row, features, inside)
+    elif addition is not None:
+        delta = _rows_at(addition, addition_stride, row, features, inside)
         delta = tl.abs(x) + 2.0 * tl.abs(delta) if IS_SIZE else delta
     else:
         delta = _rows_at(output, output_stride, row, features, inside) - x
@@ -290,14 +290,14 @@ def _excess(
 
 @triton.jit(do_not_specialize=["n_tokens", "prove_every"])
 def measure_rows(
-    found, base, base_stride, output, output_stride, given, given_stride, weight, bias, rows,
+    result, base, base_stride, output, output_stride, addition, addition_stride, weight, bias, rows,
     n_tokens, scaling, rounding, eps, smallest, prove_every,
     WIDTH: tl.constexpr, RANK: tl.constexpr, IS_KL: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
 ):  # fmt: skip
-    """Fill `found` (measure, token), float32, with the measures that `fused` names; rows' last axes are contiguous."""
+    """Fill `result` (measure, token), float32, with the measures that `fused` names; rows' last axes are contiguous."""
     token = tl.minimum(tl.program_id(0) * TOKENS + tl.arange(0, TOKENS), n_tokens - 1)  # the last may come repeatedly
     row = (token.to(tl.int64) if rows is None else tl.load(rows + token))[:, None]
-    source = (output, output_stride, given, given_stride, weight, bias, scaling)
+    source = (output, output_stride, addition, addition_stride, weight, bias, scaling)
     nothing = tl.zeros((TOKENS, FEATURES // 8), tl.float32)
 
     # Changes are taken from delta at the top, from which none that matters is many standard deviations away.
@@ -388,31 +388,31 @@ def measure_rows(
 
     base_is_finite, delta_is_finite = _is_finite(magnitude), _is_finite(delta_magnitude)
     divergence = tl.where(base_is_finite & delta_is_finite, terms / normaliser, _NONE)
-    found += token
+    result += token
     if IS_KL:
-        tl.store(found, divergence)
+        tl.store(result, divergence)
     else:
         norm = tl.sqrt(_total(squares)) / tl.sum(scale, 1)
         delta_norm = tl.sqrt(delta_squares) / tl.sum(delta_scale, 1)
         effective_width = normaliser * tl.exp2(_total(depth) / normaliser * -_LOG2_E)
-        tl.store(found, 0.5 * divergence)
-        tl.store(found + n_tokens, tl.where(base_is_finite, norm, _NONE))
-        tl.store(found + 2 * n_tokens, tl.where(delta_is_finite, delta_norm, _NONE))
-        tl.store(found + 3 * n_tokens, tl.where(base_is_finite, effective_width, _NONE))
-        tl.store(found + 4 * n_tokens, tl.sum(swallowed, 1) / WIDTH)
+        tl.store(result, 0.5 * divergence)
+        tl.store(result + n_tokens, tl.where(base_is_finite, norm, _NONE))
+        tl.store(result + 2 * n_tokens, tl.where(delta_is_finite, delta_norm, _NONE))
+        tl.store(result + 3 * n_tokens, tl.where(base_is_finite, effective_width, _NONE))
+        tl.store(result + 4 * n_tokens, tl.sum(swallowed, 1) / WIDTH)
         excess = tl.zeros((TOKENS,), tl.float32)
-        if output is not None and given is not None and tl.program_id(0) % prove_every == 0:
+        if output is not None and addition is not None and tl.program_id(0) % prove_every == 0:
             excess = _excess(
                 source, base, base_stride, output, row, rounding, eps, smallest, WIDTH, RANK, TOKENS, FEATURES
             )
-        tl.store(found + 5 * n_tokens, excess)
+        tl.store(result + 5 * n_tokens, excess)
 
 
 @triton.jit(do_not_specialize=["n_tokens"])
 def nll_rows(
-    found, logits, stride, rows, ids, n_tokens, WIDTH: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr
+    result, logits, stride, rows, ids, n_tokens, WIDTH: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr
 ):
-    """Fill `found` (token,), float32, with the negative logarithms of softmaxes of `rows` at `ids`."""
+    """Fill `result` (token,), float32, with the negative logarithms of softmaxes of `rows` at `ids`."""
     token = tl.minimum(tl.program_id(0) * TOKENS + tl.arange(0, TOKENS), n_tokens - 1)
     row, at = tl.load(rows + token)[:, None], tl.load(ids + token)[:, None]
     top, _first, magnitude = _scan(logits, stride, row, WIDTH, TOKENS, FEATURES)
@@ -425,5 +425,5 @@ def nll_rows(
         weights = _add(weights, tl.where(inside, _exp(high, low), 0.0))
     own = _rows_at(logits, stride, row, at, at >= 0)
     nll = tl.log(_total(weights).to(tl.float64)) + tl.sum(top.to(tl.float64) - own.to(tl.float64), 1)
-    is_told = (magnitude == magnitude) & _is_finite(tl.sum(top, 1))
-    tl.store(found + token, tl.where(is_told, nll, _NONE).to(tl.float32))
+    is_known = (magnitude == magnitude) & _is_finite(tl.sum(top, 1))
+    tl.store(result + token, tl.where(is_known, nll, _NONE).to(tl.float32))

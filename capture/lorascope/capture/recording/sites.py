@@ -47,7 +47,7 @@ class Sum:
     z_or_delta: torch.Tensor | None = None
     """z (token, rank), or delta itself, float32; None where delta is the difference of output and base."""
     output: torch.Tensor | None = None
-    """What the layer put out, as base; None where it didn't add."""
+    """Output of the layer in the base pass; None where it didn't add."""
     dtype: torch.dtype = torch.float32
     """Type in which the layer computed delta."""
 

@@ -43,7 +43,7 @@ class EncodedSample:
     token_ids: TokenIds
     """The whole sequence: for a question its prompt's tokens, then the right answer's or the model's own."""
     roles: UInt8[np.ndarray, " position"]
-    """What each token is to the sample: its index in `ROLES`."""
+    """Role of each token in the sample: its index in `ROLES`."""
     choices: tuple[EncodedChoice, ...] = ()
     """The possible answers (choice,); none but for a question."""
     answer: int = -1

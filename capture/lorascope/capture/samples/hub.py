@@ -40,9 +40,9 @@ class HubSet:
     """Number of the first choice."""
     text: str = ""
     line: str = "{}"
-    """How a text stands in the original file."""
+    """Format of a text in the original file."""
     blank: str = ""
-    """What stands there for an empty one."""
+    """Text of the original file for an empty one."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -139,7 +139,7 @@ def require_folder(reference: Reference) -> None:
 
 
 def hub_source(path: str) -> dict[str, str | None] | None:
-    """Where the data of this name comes from, as JSON values; None for a file."""
+    """Source of the data of this name, as JSON values; None for a file."""
     reference = parse_reference(path)
     if reference is None:
         return None

@@ -9,7 +9,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_ID = 1000
 """Characters of an item's name, which messages repeat."""
 CHAT_ROLES = ("system", "user", "assistant", "tool")
-"""Who may speak in a chat."""
+"""Roles of a chat's messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ class ChatItem(_Named):
     messages: tuple[Mapping[str, Any], ...]
     """Turns (message,), each with its `role`, its `content` as a text, and what else the template reads."""
     n_prompt: int = 0
-    """How many of the first messages are the prompt; the assistant's among them aren't to be predicted."""
+    """Number of the first messages that are the prompt; the assistant's among them aren't to be predicted."""
     tools: tuple[Any, ...] | None = None
     """Tools that the template shows, as JSON schemas; None for none."""
     template_options: Mapping[str, Any] = field(default_factory=dict)
@@ -104,7 +104,7 @@ class CompletionItem(_Named):
 
     prompt: str
     completion: str
-    """What follows the prompt, its own white space included."""
+    """Text after the prompt, its own white space included."""
 
     def __post_init__(self) -> None:
         _Named.__post_init__(self)

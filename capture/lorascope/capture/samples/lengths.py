@@ -26,7 +26,7 @@ class LengthPick(NamedTuple):
     unit: Unit
     """Unit of lengths."""
     n: int
-    """How many were asked for of each span."""
+    """Number of items asked for of each span."""
     items: dict[tuple[int, int], tuple[Item, ...]]
     """Shortest and longest length of a span -> those drawn, in the order of the data."""
 

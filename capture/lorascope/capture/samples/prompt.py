@@ -30,7 +30,7 @@ class Template:
     name: str
     """Name of the prompt in the run."""
     text: str
-    """What the model reads, up to where its answer begins: `{question}`, which lists the choices, or `{stem}`, which
+    """Text for the model, up to where its answer begins: `{question}`, which lists the choices, or `{stem}`, which
     doesn't, once; `{example}` and `{negative}` at will."""
 
     def __post_init__(self) -> None:

@@ -38,7 +38,7 @@ class Selftest:
     machine: dict[str, str]
     checks: tuple[Check, ...]
     trials: Mapping[Way, Tried]
-    """How fast captures are, by default, raw and without states: the trial of `plan`, on more samples."""
+    """Rates of captures, by default, raw and without states: the trial of `plan`, on more samples."""
 
     @property
     def ok(self) -> bool:

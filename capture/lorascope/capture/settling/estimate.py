@@ -34,7 +34,7 @@ more of the states of all layers on the demo's questions, 1.156, 1.099 and 1.064
 EMPTY_RATIO = 0.004
 """Stored bytes for one byte that a chunk holds beyond the end of the token axis: one number again and again."""
 MARGIN = 0.05
-"""How far a store may come out larger than expected: layers and data differ in how well they compress."""
+"""Factor by which a store may come out larger than expected: layers and data differ in how well they compress."""
 TEXT_BYTES = 12
 """Mean bytes of a string in a table, its length of 4 bytes included; nothing is known of it before it is written."""
 CHUNK_BYTES = 60

@@ -27,7 +27,7 @@ class Loaded(NamedTuple):
     adapters: tuple[str, ...]
     """Names of the adapters that are captured."""
     device: torch.device
-    """Where token ids go in."""
+    """Device that takes token ids."""
     identity: dict[str, Any]
     """The identity of the base model (`model_identity`), its hash left empty."""
     weights_hash: Callable[[], str]

@@ -53,7 +53,7 @@ def make_run_spec(
 
 
 def choose_state_rows(n_rows: int, share: float, seed: int) -> tuple[bool, ...]:
-    """Which rows keep their states: a seeded share of them, at least one, drawn without replacement."""
+    """Choose the rows that keep their states: a seeded share of them, at least one, drawn without replacement."""
     n_chosen = max(1, round(share * n_rows))
     chosen = np.zeros(n_rows, dtype=bool)
     chosen[np.random.default_rng(seed).permutation(n_rows)[:n_chosen]] = True

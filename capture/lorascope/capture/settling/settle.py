@@ -53,7 +53,7 @@ class Settled:
     """The settings as the run keeps them: with the tokens that a budget and the codec that a trial chose."""
     place: Place
     state: RunState
-    """How far the run at this place is."""
+    """State of the run at this place."""
     ranks: Ranks
     loaded: Loaded
     data: Data
@@ -117,9 +117,9 @@ def settle(
     with joined(device) as ranks, freed_memory_kept(), _locked(place, ranks), hashing_in_thread() as hashing:
         require_device(device)
         state = ranks.of_leader(run_state(place))
-        begun = open_run(place) if state in {"unfinished", "finished"} else None
-        if begun is not None:
-            config = _of_begun_run(config, begun)
+        unfinished = open_run(place) if state in {"unfinished", "finished"} else None
+        if unfinished is not None:
+            config = _of_begun_run(config, unfinished)
         data = read_data(config.data, config.prompt, config.examples, seed=config.seed, items=items)
         with one_step(progress, "load model") if model is None else nullcontext():
             loaded = load(config, device, model, tokenizer, hashing)
@@ -128,10 +128,10 @@ def settle(
                 settled = settle_loaded(config, loaded, data, ranks, place, state)
                 if config.codec == "auto":
                     settled = _with_fastest_codec(settled, config)
-            if begun is not None:
+            if unfinished is not None:
                 with one_step(progress, "hash weights"):
                     expected = settled.provenance()
-                _require_begun_run(settled, begun, expected)
+                _require_begun_run(settled, unfinished, expected)
             yield settled
 
 

@@ -1,4 +1,4 @@
-"""How fast a capture runs here: a trial that passes, measures, encodes and writes a few rows as a capture does."""
+"""The rate of a capture on this machine, by a trial that captures a few rows."""
 
 import dataclasses
 import tempfile

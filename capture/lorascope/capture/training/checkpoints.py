@@ -28,7 +28,7 @@ RECIPE = "recipe.json"
 
 
 class Checkpoints(TrainerCallback):
-    """Has Trainer write a checkpoint every five minutes, keeps the newest whole one, and reports progress."""
+    """Write a checkpoint every five minutes, keep the newest whole one, and report progress."""
 
     def __init__(self, folder: Path, last: Path | None, seconds: float) -> None:
         self.folder = folder
