@@ -1,10 +1,16 @@
 """The page's own tests, its types, and that its sources give the committed file; skipped where Node isn't there."""
 
+import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from lorascope.stores.format.spec import ROW_TOKENS
+from lorascope.stores.format.stored_array import MAX_TEXT_BYTES
+from lorascope.stores.format.tables import ROLES
 
 VIEW = Path(__file__).parents[2] / "view"
 PAGE = VIEW.parent / "analyze" / "lorascope" / "analyze" / "viewing" / "page.html"
@@ -45,3 +51,10 @@ def test_a_build_gives_the_committed_page(node: str, tmp_path: Path) -> None:
     assert (tmp_path / "page.html").read_bytes() == PAGE.read_bytes(), (
         "run `npm run build` in view/ and commit the page"
     )
+
+
+def test_constants_of_the_format_are_pythons() -> None:
+    source = (VIEW / "src" / "data" / "format.ts").read_text()
+    stored = dict(re.findall(r"^export const (\w+) = (.*);$", source, re.MULTILINE))
+    expected = {"ROW_TOKENS": ROW_TOKENS, "ROLES": list(ROLES), "MAX_TEXT_BYTES": MAX_TEXT_BYTES}
+    assert {name: json.loads(re.sub(r"(?<=\d)_(?=\d)", "", value)) for name, value in stored.items()} == expected

@@ -1,11 +1,11 @@
 /** Runs, opened: what is known of them before any token is looked at. */
 
 import { readInto, texts } from "./columns";
+import { ROW_TOKENS } from "./format";
 import { Store } from "./store";
 import { type AdapterView, type Component, DataError, type Manifest, type Run, type Samples } from "./types";
 
 const NAME = /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$/; // so that no path leaves the run
-const ROW_TOKENS = 1024;
 const MAX_TOKENS = 2 ** 31, MAX_SAMPLES = 2 ** 24, MAX_COMPONENTS = 16_384; // announced lengths take memory
 
 /** A run with what its tokens are read from. */

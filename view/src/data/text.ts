@@ -1,6 +1,7 @@
 /** A chunk of texts, as Zarr's `vlen-utf8` codec writes it: how many, then of each its length and UTF-8. */
 
-const MAX_BYTES = 64 * 1024 ** 2;
+import { MAX_TEXT_BYTES } from "./format";
+
 const UTF8 = new TextDecoder("utf-8", { ignoreBOM: true });
 
 export class TextChunk {
@@ -29,7 +30,7 @@ export class TextChunk {
   static sizeIn(container: Uint8Array): number {
     const view = new DataView(container.buffer, container.byteOffset, container.length);
     const announced = container.length < 8 ? 0 : view.getUint32(4, true);
-    if (announced > MAX_BYTES) throw new Error(`it announces ${announced} bytes of text`);
+    if (announced > MAX_TEXT_BYTES) throw new Error(`it announces ${announced} bytes of text`);
     return announced;
   }
 

@@ -1,6 +1,7 @@
 /** What all parts of the page share. */
 
 import type { AdapterView, Data, Manifest, Run, Tokens } from "../data/types";
+import { ROLES } from "../data/format";
 import { cut, oneLine } from "./dom";
 import type { Grid } from "./select";
 import { num, type PALETTE, type Ramp } from "./scale";
@@ -38,10 +39,9 @@ export interface Shown {
   byLayer: Float64Array;
 }
 
-const ROLES = ["prompt", "choice", "answer", "generated", "text", "system", "user", "assistant", "tool", "template"];
 export const roleOf = ({ role }: Tokens, at: number) => ROLES[role[at]!] ?? "no role";
 /** Roles of what the model is to say. */
-export const SAID = new Set([2, 3, 7]);
+export const ANSWER_ROLES = new Set([2, 3, 7]);
 
 /** Place of a position among captured tokens; -1 where it wasn't captured. */
 export function placeOf(positions: Int32Array, position: number): number {

@@ -1,10 +1,10 @@
 /** Which samples are listed, and in which order. */
 
+import { ROW_TOKENS } from "../data/format";
 import type { Run, Samples } from "../data/types";
 import type { Show, Sort, View } from "./state";
 
 const ORDER: Show[] = ["became-wrong", "became-right", "stayed-wrong", "wrong", "stayed-right", "right", "all"];
-const ROW = 1024;
 
 /** Right or wrong, without and with the adapter; `all` where the answers weren't scored. */
 export function outcome({ correct, baseCorrect }: Samples, sample: number): Show {
@@ -20,7 +20,7 @@ export const ceChange = ({ ce, baseCe }: Samples, sample: number) => ce[sample]!
 /** Whether every captured token of a sample is committed. */
 export function isWhole(run: Run, sample: number): boolean {
   const [start, stop] = [run.samples.start[sample]!, run.samples.stop[sample]!];
-  for (let token = start; token < stop; token = (Math.floor(token / ROW) + 1) * ROW) {
+  for (let token = start; token < stop; token = (Math.floor(token / ROW_TOKENS) + 1) * ROW_TOKENS) {
     if (!run.committed(token)) return false;
   }
   return true;

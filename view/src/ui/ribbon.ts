@@ -1,6 +1,6 @@
 /** Layer by token: js summed over the chosen components of a layer. Only what is in sight is drawn. */
 
-import { named, placeOf, SAID, textOf, told, type App, type Shown } from "./app";
+import { named, placeOf, ANSWER_ROLES, textOf, told, type App, type Shown } from "./app";
 import { eachFrame, el, heatMap, oneLine, outline, sized } from "./dom";
 import { columnAt, columns, inSight, rowHeight, scrollTo, type Columns } from "./layout";
 import { num, step } from "./scale";
@@ -94,7 +94,7 @@ export function ribbon(app: App) {
         context.fillStyle = shade < 0 ? missing : app.ramp.fill[shade]!;
         context.fillRect(x(column), strip + layer * row, across.width - 1, row - (row > 6 ? 1 : 0));
       }
-      const said = SAID.has(tokens.role[column]!);
+      const said = ANSWER_ROLES.has(tokens.role[column]!);
       if (said) {
         context.fillStyle = ink;
         context.fillRect(x(column), strip - 5, across.width - 1, 2);

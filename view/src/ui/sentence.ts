@@ -1,6 +1,6 @@
 /** The sample as running text, each token tinted by its js. */
 
-import { named, placeOf, roleOf, SAID, textOf, told, type App, type Shown } from "./app";
+import { named, placeOf, roleOf, ANSWER_ROLES, textOf, told, type App, type Shown } from "./app";
 import { el, visible } from "./dom";
 import { num, step } from "./scale";
 import { NO_LAYER } from "./state";
@@ -43,7 +43,7 @@ export function sentence(app: App) {
       const role = tokens.role[at]!;
       if (!at || role !== tokens.role[at - 1]) {
         const name = roleOf(tokens, at);
-        const isTold = SAID.has(role) || role > 4 || (several && !seen.has(role));
+        const isTold = ANSWER_ROLES.has(role) || role > 4 || (several && !seen.has(role));
         group = el("span", { role: "group", class: `role ${name}`, "aria-label": name },
           isTold && el("span", { class: "tag", "aria-hidden": "true" }, name));
         root.append(group);

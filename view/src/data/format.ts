@@ -1,0 +1,8 @@
+/** Constants of the store's format that Python has too; tests/view/test_units.py compares them. */
+
+/** Tokens of a row, the unit in which a run is written. */
+export const ROW_TOKENS = 1024;
+/** Purposes of a token; a role's number is its place here. */
+export const ROLES = ["prompt", "choice", "answer", "generated", "text", "system", "user", "assistant", "tool", "template"];
+/** Bytes of a chunk of texts, at most. */
+export const MAX_TEXT_BYTES = 67_108_864;
