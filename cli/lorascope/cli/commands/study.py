@@ -8,8 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from lorascope.analyze.results.format import format_duration, format_number
-from lorascope.stores.size import format_size
-from lorascope.study.grid import Unit, chosen_units, units_of
+from lorascope.study.grid import Unit, units_of
 from lorascope.study.settings import read_settings
 
 from ..screen import print_frame, progress_bar, say, write_json
@@ -18,67 +17,45 @@ from ..stopped import CONTINUES, saying_what_remains
 ALREADY_DONE = "there already"
 
 
-def plan(
-    study: Path,
-    /,
-    *,
-    only: str | None = None,
-    probe: bool = True,
-    as_json: Annotated[bool, Parameter(name="--json")] = False,
-) -> None:
-    """Estimate what a study will run, and how much time and disk it needs; nothing stays on disk.
+def plan(study: Path, /, *, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None:
+    """Count the tokens of each unit that a study will run: trained, scored and captured. Needs no weights.
 
     Parameters
     ----------
     study
         The study's YAML file.
-    only
-        i/n: only every n-th unit, starting with the i-th.
-    probe
-        Try one unit of each model and task with a few items, and measure the time. With --no-probe, only tokens are
-        counted.
     as_json
-        Print one JSON object and nothing else: `units` (a list of `unit`, `tokens`: `trained`, `scored` and `captured`,
-        `seconds`, null without a rehearsal, and `stored_bytes`), `notes`, and the folders `results` and `work`.
+        Print one JSON object and nothing else: `units` (a list of `unit` and `tokens`: `trained`, `scored` and
+        `captured`), `notes`, and the folders `results` and `work`.
     """
     from lorascope.study.running.inputs import require_inputs
 
     settings = read_settings(study)
-    require_inputs(settings, chosen_units(units_of(settings), only), weights=probe)
+    require_inputs(settings, units_of(settings), weights=False)
 
-    from lorascope.study.running.rehearsal import plan_study
+    from lorascope.study.running.plan import plan_study
 
     from ..quiet import quiet_libraries
 
     quiet_libraries()
-    planned = plan_study(settings, only=only, probe=probe)
+    planned = plan_study(settings)
     notes = list(dict.fromkeys(note for unit in planned for note in unit.notes))
     if as_json:
-        units = [
-            {"unit": p.unit.name, "tokens": p.tokens, "seconds": p.seconds, "stored_bytes": p.stored_bytes}
-            for p in planned
-        ]
+        units = [{"unit": unit.unit.name, "tokens": unit.tokens._asdict()} for unit in planned]
         write_json({"units": units, "notes": notes, "results": settings.results, "work": settings.work})
         return
     rows = [
         {"unit": unit.unit.name, "tokens trained": format_number(unit.tokens.trained),
-         "scored": format_number(unit.tokens.scored), "captured": format_number(unit.tokens.captured),
-         "time": "" if unit.seconds is None else format_duration(unit.seconds)}
+         "scored": format_number(unit.tokens.scored), "captured": format_number(unit.tokens.captured)}
         for unit in planned
     ]  # fmt: skip
     print_frame(rows, "Units")
     for note in notes:
         say(f"note: {note}")
-    if probe:
-        stored = [unit.stored_bytes for unit in planned]
-        at_most = format_size(max(stored, default=0) if settings.states == "none" else sum(stored))
-        time = f"about {format_duration(sum(unit.seconds or 0 for unit in planned))} by a rehearsal"
-        without = "without mutual information and MIUB in training"
-        say(f"{len(planned)} units: {time}, {without}; at most {at_most} on the disk")
     say(f"results: {settings.results}; adapters and runs: {settings.work}")
 
 
-def run(study: Path, /, *, only: str | None = None, scheduler: str | None = None) -> None:
+def run(study: Path, /, *, scheduler: str | None = None) -> None:
     """Do what is missing of a study: fine-tune, capture and measure every unit of its grid.
 
     If it is killed, run the same command again to continue. Several processes may run one study at the same time.
@@ -87,15 +64,13 @@ def run(study: Path, /, *, only: str | None = None, scheduler: str | None = None
     ----------
     study
         The study's YAML file.
-    only
-        i/n: only every n-th unit, starting with the i-th (from 1); for job arrays.
     scheduler
         Address of a running Dask scheduler; its workers then compute MIUB and mutual information.
     """
     from lorascope.study.running.inputs import require_inputs
 
     settings = read_settings(study)
-    units = chosen_units(units_of(settings), only)
+    units = units_of(settings)
     require_inputs(settings, units)
     began = time.perf_counter()
     outcomes: Counter[str] = Counter()
@@ -114,14 +89,14 @@ def run(study: Path, /, *, only: str | None = None, scheduler: str | None = None
         def tell(number: int, n_units: int, unit: Unit, step: str, done: int, total: int, counted: str) -> None:
             update(done, total, f"{counted}, {number}/{n_units} {unit.name}", step)
 
-        for outcome in run_study(settings, tell, only=only, scheduler=scheduler):
+        for outcome in run_study(settings, tell, scheduler=scheduler):
             outcomes[outcome.did] += 1
             say(f"{outcome.unit.name}: {outcome.did}" + (f" ({outcome.who})" if outcome.who else ""))
     if outcomes[ALREADY_DONE] and outcomes.total() == outcomes[ALREADY_DONE]:
         say(f"already complete: all {len(units)} units are done, by the same settings, models, data and prompts")
         say(f"nothing was computed; results: {settings.results}")
         return
-    counts = ", ".join(f"{n} {did}" for did, n in outcomes.items()) or f"none of them is in part {only}"
+    counts = ", ".join(f"{n} {did}" for did, n in outcomes.items())
     say(f"units: {counts}, in {format_duration(time.perf_counter() - began)}; results: {settings.results}")
     say(f"`lorascope study report {study}` writes tables and figures")
 
