@@ -76,8 +76,8 @@ def made(**values: float) -> xr.Dataset:
 
 def test_how_well_js_predicts() -> None:
     assert prediction(made(js=0.4, delta_ratio=-0.7)) == (
-        "JS predicts what removing a component costs with a rank correlation of 0.40 (0.30 to 0.50) (1 would be the "
-        "same order, 0 no relation); the best predictor is |delta| / |base|, with -0.70 (-0.80 to -0.60)."
+        "JS predicts what removing a component costs with a rank correlation of 0.40 (0.30 to 0.50), where 1 is the "
+        "same order and 0 no relation; the best predictor is |delta| / |base|, with -0.70 (-0.80 to -0.60)."
     )
     assert prediction(made(js=0.9)).endswith("; no other measure has a larger one.")
     unknown = "Whether JS predicts what a removal costs can't be told: JS isn't finite, or doesn't vary."

@@ -14,9 +14,9 @@ from lorascope.stores import Run
 
 from .about_run import notices, source
 from .document import document
-from .helped import helped
+from .helped import choices_each, helped
+from .main_places import where_it_acts
 from .markup import contents, escape, figure, notice, section, table
-from .paragraph import where_it_acts
 
 TITLE = "Adapters compared, layer by layer"
 
@@ -37,7 +37,7 @@ def _opening(names: Sequence[str], runs: Sequence[Run], results: Sequence[xr.Dat
     """What each adapter did, and what must be known of each run first."""
     for name, run, result in zip(names, runs, results, strict=True):
         yield f'<h3>{escape(name)}</h3><p class="subtitle">{escape(source(run, result))}</p>'
-        yield f'<p class="opening">{escape(helped(scores(run)))} {escape(where_it_acts(result))}</p>'
+        yield f'<p class="opening">{escape(helped(scores(run), choices_each(run)))} {escape(where_it_acts(result))}</p>'
         yield from map(notice, notices(run, result))
 
 

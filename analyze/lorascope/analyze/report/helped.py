@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lorascope.analyze.results.format import format_error
+from lorascope.analyze.results.format import format_error, format_percent
 from lorascope.analyze.results.scores import Estimate, Score, scores_table
 from lorascope.stores import Run
 
@@ -26,8 +26,14 @@ CAPTIONS = {
 _MEASURES = {"ACC": ("accuracy", " %"), "CE": ("the loss", " nat per token")}
 
 
-def helped(scores: Sequence[Score]) -> str:
-    """Say how accuracy and loss change with the adapter, from what `scores` returns."""
+def choices_each(run: Run) -> int:
+    """Number of choices of each item, 0 where there are none or items differ in it."""
+    numbers = np.unique(np.unique(run.choices["sample"].values, return_counts=True)[1])
+    return int(numbers[0]) if len(numbers) == 1 else 0
+
+
+def helped(scores: Sequence[Score], n_choices: int = 0) -> str:
+    """Say how accuracy and loss change with the adapter, from what `scores` returns and the choices of each item."""
     measures = {name: [score for score in scores if score.measure == name] for name in _MEASURES}
     changes = [_change(*_MEASURES[name], own) for name, own in measures.items() if own]
     if not changes:
@@ -36,7 +42,10 @@ def helped(scores: Sequence[Score]) -> str:
     n = sum(counts.values())
     few = f" (few: errors are rough below {FEW})" if n < FEW else ""
     samples = f"{n} sample{'' if n == 1 else 's'}{few} of {_datasets(counts)}"
-    return f"With the adapter, {' and '.join(changes)}, on {samples}; ± is one standard error."
+    guess = ""
+    if n_choices and measures["ACC"]:
+        guess = f" Guessing among {n_choices} choices would give {format_percent(1 / n_choices)}."
+    return f"With the adapter, {'; '.join(changes)}. Measured on {samples}; ± is one standard error.{guess}"
 
 
 def _change(what: str, unit: str, scores: Sequence[Score]) -> str:

@@ -80,8 +80,8 @@ def prediction(comparison: xr.Dataset) -> str:
     if best != "js":
         other = f"the best predictor is {NAMES[best]}, with {_interval(comparison, best)}"
     return (
-        f"JS predicts what removing a component costs with a rank correlation of {_interval(comparison, 'js')} (1 "
-        f"would be the same order, 0 no relation); {other}."
+        f"JS predicts what removing a component costs with a rank correlation of {_interval(comparison, 'js')}, "
+        f"where 1 is the same order and 0 no relation; {other}."
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import xarray as xr
 
+from lorascope.analyze.directions.drivers import N_DRAWS
 from lorascope.analyze.measuring.captured import captured_measure
 from lorascope.analyze.results.format import format_error, format_number, format_percent
 from lorascope.analyze.results.scores import scores
@@ -13,8 +14,8 @@ from lorascope.stores import Run
 from lorascope.stores.visible import one_line
 
 from .explain import Explanation
-from .helped import helped
-from .main_places import main_places, than_shuffled
+from .helped import choices_each, helped
+from .main_places import effect, listed
 from .matters import prediction
 
 LEVEL = 0.05
@@ -22,8 +23,10 @@ LEVEL = 0.05
 NO_BREAK = "\N{NO-BREAK SPACE}"
 N_WORDS = 8
 """Most tokens that a sentence names."""
-N_LARGEST = 5
-"""Number of the largest parts whose share of the sum is reported."""
+MOST_EQUAL = 3
+"""Most parts that are named as not significantly behind the largest; more are counted."""
+KL_SCALE = "0 is no change, 0.693 would halve the probability of what was predicted"
+"""What a KL in nats means."""
 
 
 def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:
@@ -37,8 +40,8 @@ def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:
         What `explain` returned.
     """
     answers = {
-        "Does it help?": helped(scores(run)),
-        "Where does it act?": f"{where_it_acts(explanation.qualified)} {_effect(explanation.qualified)}".strip(),
+        "Does it help?": helped(scores(run), choices_each(run)),
+        "Where does it act?": effect(explanation.qualified),
         "What matters?": " ".join(_matters(run, explanation)),
         "Which directions?": _directions(run, explanation),
         "Which words?": _words(explanation),
@@ -83,29 +86,6 @@ def quoted(texts: Sequence[str]) -> str:
     return ", ".join(f"“{one_line(text).replace(' ', NO_BREAK)}”" for text in texts)
 
 
-def where_it_acts(qualified: xr.DataTree) -> str:
-    """Say where an adapter acts and whether that is much, from what `qualify` returns."""
-    miub = float(qualified["miub"])
-    if not np.isfinite(miub):
-        return f"Can't tell, since {qualified.attrs['n_not_finite']} values of base or delta aren't finite."
-    if not miub:
-        return f"Nowhere: it changes no module's output, in any of {_samples(qualified.attrs['n_samples'])}."
-    return f"{main_places(qualified)} {than_shuffled(qualified)}"
-
-
-def _effect(qualified: xr.DataTree) -> str:
-    """What the effect is whose shares `where_it_acts` reports, and its size."""
-    miub, error = float(qualified["miub"]), float(qualified["miub_se"])
-    if not miub > 0:
-        return ""
-    return (
-        "The effect on a module, a layer to which the adapter adds something, is how far its output, read as "
-        "probabilities, is from what it would be without the adapter (Jensen-Shannon divergence, JS; the sum over all "
-        "modules is called MIUB and is "
-        f"{format_error(miub, error)} nat over {_samples(qualified.attrs['n_samples'])})."
-    )
-
-
 def _samples(n: int) -> str:
     return "one sample, which gives no error" if n == 1 else f"{n} samples"
 
@@ -114,41 +94,35 @@ def _matters(run: Run, explanation: Explanation) -> Iterator[str]:
     moved = captured_measure(run, "kl", explanation.qualified.attrs["adapter"])
     known = np.empty(0, int) if moved is None else np.flatnonzero(np.isfinite(moved.values))
     if moved is not None and len(known):
-        mean = weighted_mean(moved.values[known], token_weights(run)[known])
+        mean = format_number(weighted_mean(moved.values[known], token_weights(run)[known]))
         yield (
-            "The whole adapter changes the model's prediction of the next token by a Kullback-Leibler divergence (KL) "
-            f"of {format_number(mean)} nat (0 would be no change; mean over {len(known)} tokens)."
+            "The whole adapter changes the model's predictions of the next token (Kullback-Leibler divergence, KL, "
+            f"{mean} nat over {len(known)} tokens; {KL_SCALE})."
         )
     ablation = explanation.ablation
     if ablation is None:
         yield f"Can't tell which part matters, since {explanation.reasons['ablation']}."
         return
-    top = ablation.isel(part=int(ablation["kl"].values.argmax()))
-    kl, error, n = float(top["kl"]), float(top["kl_se"]), ablation.sizes["part"]
+    top = int(ablation["kl"].values.argmax())
+    kl, error, parts = float(ablation["kl"][top]), float(ablation["kl_se"][top]), ablation.attrs["parts"]
     tokens = f"{ablation.attrs['n_tokens']} tokens of {_samples(ablation.attrs['n_samples'])}"
     if not kl > 2 * error:
         yield f"Can't tell which part matters: no removal moves the next token by more than twice its error ({tokens})."
         return
-    parts = ablation.attrs["parts"]
-    part = str(top["part"].item())
-    name = {"components": part, "layers": f"layer {part}", "kinds": f"modules named {part}"}[parts]
-    name = "modules outside of the layers" if name == "layer -1" else name
+    prefix = {"components": "", "layers": "layer ", "kinds": "modules named "}[parts]
+    names = [f"{prefix}{part}".replace("layer -1", "modules outside of the layers") for part in ablation["part"].values]
     yield (
-        f"The adapter's part in {name} matters most: taking it out changes the prediction of the next token further "
-        f"than taking out any other (Kullback-Leibler divergence, KL, {format_error(kl, error)} nat over {tokens}; 0 "
-        "would be no change)."
+        f"The adapter's part in {names[top]} matters most: without it the prediction of the next token changes most "
+        f"(Kullback-Leibler divergence, KL, {format_error(kl, error)} nat over {tokens}; {KL_SCALE})."
     )
-    # The largest one is behind itself by 0 with an error of 0.
-    n_equal = int((ablation["behind"] <= 2 * ablation["behind_se"]).sum()) - 1
-    if n_equal:
-        others = f"One other {parts[:-1]} is" if n_equal == 1 else f"{n_equal} other {parts} are"
-        yield f"{others} not significantly smaller (within twice the error of the difference)."
-    if n > N_LARGEST:
-        share = float(np.sort(ablation["kl"].values)[-N_LARGEST:].sum() / ablation["kl"].values.sum())
-        yield (
-            f"The {N_LARGEST} largest of the {n} {parts} hold {format_percent(share)} of the sum "
-            f"({format_percent(N_LARGEST / n)} if all were equal)."
-        )
+    is_equal = (ablation["behind"] <= 2 * ablation["behind_se"]).values
+    if equal := [name for place, name in enumerate(names) if is_equal[place] and place != top]:
+        others = listed(equal) if len(equal) <= MOST_EQUAL else f"{len(equal)} other {parts}"
+        yield f"Not significantly behind: {others} (by less than twice the error of the difference)."
+    yield (
+        "This can differ from where it acts, which is about each module's own output. A change of predictions needn't "
+        "be for the worse."
+    )
     if explanation.measures is not None:
         yield prediction(explanation.measures)
 
@@ -164,21 +138,23 @@ def _directions(run: Run, explanation: Explanation) -> str:
     if not share > 0:
         return f"Can't tell, since what the adapter adds to {name} is 0, or not finite."
     why = "whose removal costs most" if explanation.measures is not None else "where it acts most"
+    left_out = " Each sample's first token, where it can be far larger, is left out."
     first = (
-        f"What the adapter adds in {name}, {why}, lies along at most {rank} directions, its rank. The strongest one "
-        f"holds {format_percent(share)} of it ({format_percent(1 / rank)} if all were equal; squared length, over "
-        f"{over_tokens(row, explanation.directions.attrs['n_tokens'])})."
+        f"What the adapter adds in {name}, {why}, is a mix of at most {rank} directions, its rank. The strongest "
+        f"holds {format_percent(share)} of it ({format_percent(1 / rank)} if all were equal; squared length over "
+        f"{explanation.directions.attrs['n_tokens']} tokens)."
+        f"{left_out if explanation.directions.attrs['tokens'] == 'from:1' else ''}"
     )
     count, n_top = int(row["driver_count"]), int((row["token"] >= 0).sum())
     if not p <= LEVEL:
         return (
-            f"{first} Can't tell which token drives this direction: the {n_top} tokens at which it is strongest are as "
-            f"mixed as those of random directions (p = {format_number(p)})."
+            f"{first} Can't tell at which token this direction is strongest: its {n_top} strongest places are as mixed "
+            f"as those of random directions (p = {format_number(p)})."
         )
     return (
-        f"{first} This direction is driven by the token {_text_of(run, int(row['driver']))}: of the {n_top} places at "
-        f"which it is strongest, {count} have this token ({format_percent(float(row['driver_share']))} of all places "
-        f"do; p = {format_number(p)}, compared with random directions)."
+        f"{first} This direction is strongest at the token {_text_of(run, int(row['driver']))} ({count} of its {n_top} "
+        f"strongest places; {format_percent(float(row['driver_share']))} of all). None of {N_DRAWS} random directions "
+        f"is as much about one token (p = {format_number(p)}, the smallest possible)."
     )
 
 
@@ -193,17 +169,21 @@ def _words(explanation: Explanation) -> str:
     if explanation.lens is None:
         return f"Can't tell, since {explanation.reasons['lens']}."
     site = main_site(explanation.lens)
-    (more, p_more, n_more), (less, p_less, n_less) = (
+    (more, _, n_more), (less, _, n_less) = (
         top_words(explanation.lens, site, side) for side in ("promoted", "suppressed")
     )
-    what = f"to the residual stream {site}" if site.startswith("after ") else f"in {site}"
-    doubt = "Can't tell: the same change with random signs would move some token as far. For what it is worth: "
+    null = f"compared with {explanation.lens.attrs['n_draws']} random changes as large"
+    what, why = f"in {site}", f" (the largest average of all {listed(np.unique(explanation.lens['kind']).tolist())})"
+    if site.startswith("after "):
+        what, why = f"to the residual stream {site}", ""
+    if not n_more + n_less:
+        return f"Can't tell: no token stands out in what the adapter adds {what} on average ({null})."
+    first = [("none", "the first")[n] if n < 2 else f"the first {min(n, N_WORDS)}" for n in (n_more, n_less)]
     return (
-        f"{doubt if min(p_more, p_less) > LEVEL else ''}What the adapter adds {what}, on average, makes these next "
-        f"tokens more likely: {more} ({n_more} tokens significantly, the first with p = {format_number(p_more)}); and "
-        f"these less likely: {less} ({n_less} tokens, the first with p = {format_number(p_less)}). This reads what is "
-        "added straight through the model's output layer, as if no layer came between; p compares it with the same "
-        "change with random signs."
+        f"A rough look: {'other modules can outweigh' if why else 'single positions can differ from'} this average "
+        "over all captured positions, so a token pushed away may still be predicted. What it adds "
+        f"{what}{why} pushes the next token towards {more}; and away from {less}. Beyond chance are {first[0]} of the "
+        f"former and {first[1]} of the latter (p up to {LEVEL}, {null})."
     )
 
 
@@ -216,12 +196,13 @@ def _ranks(explanation: Explanation) -> str:
     if not directions.sizes["component"]:
         return f"Can't tell, since what the adapter adds is 0 or not finite on all of {tokens}."
     n_99, n_90, rank = (int(directions[name].sum()) for name in ("n_99", "n_90", "rank"))
-    halves = directions["n_99_half"].sum("component", skipna=False)
+    n, halves = directions.sizes["component"], directions["n_99_half"].sum("component", skipna=False)
     error = "too few tokens for an error"
     if np.isfinite(halves).all():
-        error = f"{int(halves[0])} and {int(halves[1])} in two halves of the tokens"
-    zero = f" {n_zero} components are left out, where it is 0 or not finite." if n_zero else ""
+        error = f"{int(halves[0])} and {int(halves[1])} in halves of the tokens"
+    zero = f" {n_zero} modules are left out, where what is added is 0 or not finite." if n_zero else ""
     return (
-        f"Of the {rank} directions that the adapter has in all modules, {n_99} hold 99 % of what it adds ({error}) and "
-        f"{n_90} hold 90 % (squared length, over {tokens}).{zero}"
+        f"On average {round(n_99 / n, 1):g} of a module's {round(rank / n, 1):g} directions hold 99 % of what is added "
+        f"({n_99} of {rank} in {n} modules; {error}). For 90 %, {n_90} do (squared length over {tokens}).{zero} "
+        "`lorascope adapter --truncate` writes a smaller adapter, chosen by its weights, and can measure the loss."
     )
