@@ -39,7 +39,7 @@ QUICK = {
     "compare": ("--n-draws=100",),
     "finetune": ("--batch-size=2", "--max-steps=2"),
     "fit": ("--quick",),
-    "mi": ("--component=model.layers.1.*", "--shuffles=1", "--tokens=200", "--workers=1"),
+    "mi": ("--component=model.layers.1.*", "--shuffles=1", "--n-tokens=200", "--workers=1"),
     "miub": ("--workers=1",),
     "plan": ("--no-probe",),
 }

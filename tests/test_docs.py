@@ -153,7 +153,7 @@ def for_tables(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
 
 
 def for_pairs(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
-    call("mi runs/demo/run.zarr --tokens 200 --export pairs.npz")
+    call("mi runs/demo/run.zarr --n-tokens 200 --export pairs.npz")
     return {}
 
 

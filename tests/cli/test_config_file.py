@@ -94,7 +94,7 @@ def test_a_mistake_in_it_is_one_line(
     assert said.format(command=command) in err
 
 
-@pytest.mark.parametrize("words", [("plan", "--limit", "2.5"), ("mi", "run", "--tokens", "2.5")])
+@pytest.mark.parametrize("words", [("plan", "--limit", "2.5"), ("mi", "run", "--n-tokens", "2.5")])
 def test_a_fraction_isnt_rounded_to_a_whole_number(capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
     code, _, err = call(words[0], capsys, *words[1:])
     assert (code, err) == (2, f"lorascope: error: `{words[-2]}` is 2.5; give a whole number\n")

@@ -18,7 +18,7 @@ RUNS: dict[str, list[str]] = {
     "info": [],
     "verify": ["--level", "digests"],
     "miub": [],
-    "mi": ["--tokens", "60", "--shuffles", "0", "--axes", "2", "--estimator", "gaussian"],
+    "mi": ["--n-tokens", "60", "--shuffles", "0", "--axes", "2", "--estimator", "gaussian"],
     "pull": ["{tmp}/part.zarr"],
     "report": ["--out", "{tmp}/page.html"],
     "explain": [],

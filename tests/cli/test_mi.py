@@ -15,7 +15,7 @@ from lorascope.stores import Run, open_run
 from ..stored import store_states
 from .called import call, flat
 
-QUICK = ("--tokens", 200, "--shuffles", 1, "--axes", 2)
+QUICK = ("--n-tokens", 200, "--shuffles", 1, "--axes", 2)
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +115,7 @@ def test_components_without_values_are_told(capsys: pytest.CaptureFixture[str], 
 
 
 def test_each_reason_is_told_once(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
-    code, out, _ = run(capsys, many_rows, "--tokens", 12, "--shuffles", 1)
+    code, out, _ = run(capsys, many_rows, "--n-tokens", 12, "--shuffles", 1)
     assert code == 1
     assert "4 of 4 components lack values:" in out
     assert out.count("there are 12 rows for 8 + 8 dimensions; give at least 38, or project to fewer") == 1

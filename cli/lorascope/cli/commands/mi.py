@@ -39,7 +39,7 @@ def mi(
     component: Sequence[str] = (),
     estimator: Sequence[str] = ("panel",),
     against: Literal["lora", "delta"] = "lora",
-    tokens: int = 2000,
+    n_tokens: int = 2000,
     axes: int = 8,
     share: float = 0.9,
     k: int = 3,
@@ -74,7 +74,7 @@ def mi(
         Gaussian, with noise of four sizes; give it again for another one.
     against
         What base is compared with: lora, or delta alone.
-    tokens
+    n_tokens
         Largest number of tokens to use; they are taken evenly from the samples.
     axes
         The most principal axes for each side.
@@ -114,7 +114,7 @@ def mi(
 
     opened = stores.open_run(run)
     options: dict[str, Any] = {
-        "adapter": adapter, "components": component or None, "against": against, "n_tokens": tokens, "n_axes": axes,
+        "adapter": adapter, "components": component or None, "against": against, "n_tokens": n_tokens, "n_axes": axes,
         "share": share, "seed": seed, "scheduler": scheduler, "n_workers": workers,
     }  # fmt: skip
     if export is not None:
