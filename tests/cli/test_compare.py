@@ -94,7 +94,7 @@ def test_a_folder_of_results(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         (["paper", "--setting", "sweep"], "has setting 'rank' twice; average repeated runs"),
         (["paper", "--higher-is-better", "MI"], "`higher_is_better` names 'MI', which isn't among the metrics"),
         (["paper", "--collapsed-below", "2"], "`collapsed_below` is 2.0; accuracy is a share above 0, at most 1"),
-        (["paper", "--n-draws", "3"], "`n_draws` is 3; it must be a whole number of at least 100"),
+        (["paper", "--n-draws", "3"], "`n_draws` is 3; give a whole number of at least 100"),
         (["paper", "--n-draws", "100000000"], "`--n-draws` is 100000000; give at most 100000"),
         (["paper", "--n-draws", "200.5"], "`--n-draws` is 200.5; give a whole number"),
         (["paper", "--workers", "-1"], "`--workers` is -1; give at least 1"),

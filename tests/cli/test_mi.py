@@ -192,7 +192,7 @@ def test_unfinished_runs_and_tokens_that_arent_finite(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--workers", 0], "the number of workers is 0; give a whole number of at least 1"),
+        (["--workers", 0], "`n_workers` is 0; give a whole number of at least 1"),
         (["--bound", "--unit", "bit"], "`--bound` compares nats with nats, and `--unit` is 'bit'; leave it out"),
         (["--export", "p.npz", "--bound"], "`--export` writes pairs and estimates nothing; leave `--bound` out"),
         (["--export", "p.npz", "--k", 5, "--full"], "estimates nothing; leave `--full`, `--k` out"),

@@ -172,7 +172,7 @@ def test_no_scheduler_there(capsys: pytest.CaptureFixture[str], many_rows: Path,
     assert "`scheduler` is 'slurm'; give an address such as 'tcp://host:8786'" in err
     code, _, err = run(capsys, many_rows, "--workers", "-1")
     assert code == 2
-    assert "the number of workers is -1; give a whole number of at least 1" in err
+    assert "`n_workers` is -1; give a whole number of at least 1" in err
 
 
 @pytest.mark.parametrize("name", ["m.zarr", "m.nc"])

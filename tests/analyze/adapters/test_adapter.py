@@ -12,7 +12,6 @@ from safetensors import TensorSpec, serialize_file
 from safetensors.numpy import save_file
 
 from lorascope.analyze.adapters.adapter import adapter_report
-from lorascope.analyze.results.save import save
 from lorascope.stores import patterns
 
 PREFIX = "base_model.model."
@@ -88,16 +87,6 @@ def test_attributes_say_where_it_comes_from(tmp_path: Path) -> None:
     assert json.loads(attrs["config"]) == json.loads((folder / "adapter_config.json").read_text())
     assert (attrs["adapter"], attrs["scaling"]) == (str(folder), "alpha / rank")
     assert (attrs["n_parameters"], attrs["remarks"]) == (4 * 32, "[]")
-
-
-@pytest.mark.parametrize("name", ["result.nc", "result.zarr"])
-def test_can_be_saved_and_read(tmp_path: Path, name: str) -> None:
-    report = adapter_report(write(tmp_path / "lora", factors(Q) | factors(UP)))
-    path = save(report, tmp_path / name)
-    options = {"consolidated": False} if path.suffix == ".zarr" else {}
-    with xr.open_dataset(path, engine="zarr" if options else "netcdf4", **options) as read:
-        xr.testing.assert_equal(read.load(), report)
-        assert read.attrs == report.attrs
 
 
 @pytest.mark.parametrize("size", [1e-150, 1, 1e150])
@@ -295,13 +284,7 @@ def test_configurations_that_are_refused(tmp_path: Path, config: dict[str, Any],
     ("content", "message"),
     [
         (b"{", r"adapter_config.json` isn't JSON: Expecting .*; copy or write it again"),
-        (b"\xff\xfe\xff", r"adapter_config.json` isn't JSON: .*decode"),
-        (
-            b'{"peft_type": "\\ud83d"}',
-            r"adapter_config.json` holds half of a character \(surrogates",
-        ),
         (b"[]", r"adapter_config.json' is no PEFT configuration: it holds no object with `peft_type`"),
-        (b'{"r": 8, "r": 9}', r"adapter_config.json. isn't JSON: 'r' is twice in one object"),
         (b'{"r": 8}', r"it holds no object with `peft_type`"),
         (b'{"peft_type": "LORA", "r": 8}', r"adapter_config.json' lacks `r` or `lora_alpha`; save the adapter again"),
     ],

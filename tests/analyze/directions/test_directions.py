@@ -253,7 +253,7 @@ def test_what_has_no_factor_is_refused(
     with pytest.raises(StoreError, match="states 'none'"):
         directions(make_small(states="none").run, pair.component_paths[0])
     for option in ("n_top", "n_workers"):
-        with pytest.raises(ValueError, match=f"`{option}` is 0; it must be a whole number of at least 1"):
+        with pytest.raises(ValueError, match=f"`{option}` is 0; give a whole number of at least 1"):
             directions(run, run.component_paths[0], **{option: 0})  # type: ignore[arg-type]
 
 

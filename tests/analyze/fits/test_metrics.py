@@ -228,8 +228,8 @@ def test_record_is_json(paper: pd.DataFrame) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"n_draws": 99}, "`n_draws` is 99; it must be a whole number of at least 100"),
-        ({"seed": -1}, "`seed` is -1; it must be a whole number of at least 0"),
+        ({"n_draws": 99}, "`n_draws` is 99; give a whole number of at least 100"),
+        ({"seed": -1}, "`seed` is -1; give a whole number of at least 0"),
         ({"higher_is_better": ["MI"]}, "`higher_is_better` names 'MI', which isn't among the metrics ['ln MIUB',"),
         ({"level": 1.0}, "`level` is 1.0; it must lie between 0 and 1, such as 0.95"),
     ],

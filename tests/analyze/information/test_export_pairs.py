@@ -1,5 +1,4 @@
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import pytest
 from lorascope.analyze.information.components import ComponentPairs
 from lorascope.analyze.information.measure_information import _write_pairs
 from lorascope.analyze.information.pairs import Pairs
-from lorascope.analyze.results.targets import PAIRS, refuse_target
 
 
 def some(n: int = 5, *, seed: int = 0) -> ComponentPairs:
@@ -38,23 +36,3 @@ def test_nothing_to_write_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no states can be projected; the first are those of m\.a: too few"):
         _write_pairs(tmp_path / "p.npz", {"m.a": some()._replace(why="too few")}, {})
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("path", "error", "words"),
-    [
-        ("p.npy", ValueError, "its name must end in .npz"),
-        ("s3://bucket/p.npz", ValueError, "a result goes to a folder of this machine"),
-        ("there.npz", FileExistsError, "is there already; name another, or delete it first"),
-        ("store/p.npz", ValueError, "inside the store"),
-    ],
-)
-def test_names_that_pairs_cant_have(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, error: type[Exception], words: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "there.npz").touch()
-    (tmp_path / "store").mkdir()
-    (tmp_path / "store" / "zarr.json").touch()
-    with pytest.raises(error, match=re.escape(words)):
-        refuse_target(Path(path), PAIRS, option="export")

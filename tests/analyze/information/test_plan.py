@@ -35,8 +35,8 @@ def test_tokens_are_those_of_the_seed(run: Run) -> None:
     [
         ({"estimator": "ksg9"}, "`estimator` names 'ksg9'; allowed are panel, noise, ksg1"),
         ({"against": "base"}, "`against` is 'base'; allowed are 'lora', 'delta'"),
-        ({"n_axes": 0}, "the number of axes is 0; give a whole number of at least 1"),
-        ({"n_tokens": 1.5}, "the number of tokens is 1.5; give a whole number of at least 1"),
+        ({"n_axes": 0}, "`n_axes` is 0; give a whole number of at least 1"),
+        ({"n_tokens": 1.5}, "`n_tokens` is 1.5; give a whole number of at least 1"),
         ({"share": 0.0}, "`share` is 0.0; it must be above 0 and at most 1"),
         ({"share": float("nan")}, "`share` is nan; it must be above 0 and at most 1"),
         ({"unit": "dit"}, "`unit` is 'dit'; allowed are 'nat' and 'bit'"),

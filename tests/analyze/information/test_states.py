@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from lorascope.analyze.information.components import component_blocks
 from lorascope.analyze.information.plan import choose_tokens
 from lorascope.analyze.measuring.sources import sources_of
-from lorascope.stores import Run, StoreError, open_run
+from lorascope.stores import StoreError, open_run
 from lorascope.stores.reading import rows as reading
-from lorascope.stores.reading.source import Source
 
 RUNS: dict[str, dict[str, Any]] = {
     "factor": {},
@@ -25,85 +24,32 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-def source_of(run: Run, component: str) -> Source:
-    (found,) = (source for source in sources_of(run) if source.component == component)
-    return found
-
-
 @pytest.mark.parametrize("name", RUNS)
 def test_states_are_those_of_the_run(make_small: Any, name: str) -> None:
     run = make_small(**RUNS[name]).run
     for source in sources_of(run):
-        blocks = list(component_blocks(source))
-        np.testing.assert_array_equal(blocks[0].tokens, np.arange(run.n_tokens))
-        np.testing.assert_array_equal(blocks[0].base, run.base(source.component).values)
-        expected = run.delta(source.component).values
-        if source.delta.lora_B is None:
-            np.testing.assert_array_equal(blocks[0].delta, expected)
-        else:  # the same product in another order
-            np.testing.assert_allclose(blocks[0].delta, expected, rtol=1e-5, atol=1e-6)
+        (block,) = component_blocks(source)
+        np.testing.assert_array_equal(block.tokens, np.arange(run.n_tokens))
+        np.testing.assert_array_equal(block.base, run.base(source.component).values)
+        # Of a factor it is the same product in another order.
+        np.testing.assert_allclose(block.delta, run.delta(source.component).values, rtol=1e-5, atol=1e-6)
+        for array in (block.base, block.delta):
+            assert (array.dtype, array.flags.c_contiguous, array.flags.writeable) == (np.float32, True, True)
+        assert not np.shares_memory(block.base, block.delta)
 
 
-def test_blocks_are_rows_and_their_arrays_ones_own(many_rows: Path) -> None:
-    run = open_run(many_rows)
-    for source in sources_of(run):
-        blocks = list(component_blocks(source))
-        assert [len(block.tokens) for block in blocks] == [1024, 1024, 452]
-        np.testing.assert_array_equal(np.concatenate([block.tokens for block in blocks]), np.arange(2500))
-        np.testing.assert_array_equal(
-            np.concatenate([block.base for block in blocks]), run.base(source.component).values
-        )
-        expected = run.delta(source.component).values
-        np.testing.assert_allclose(np.concatenate([block.delta for block in blocks]), expected, rtol=1e-5, atol=1e-5)
-        for block in blocks:
-            for array in (block.base, block.delta):
-                assert array.dtype == np.float32
-                assert array.flags.c_contiguous
-                assert array.flags.writeable
-            assert not np.shares_memory(block.base, block.delta)
-
-
-def test_rows_that_arent_committed_are_left_out(unfinished: Path) -> None:
-    run = open_run(unfinished)
-    found = [block.tokens for block in component_blocks(sources_of(run)[0])]
-    np.testing.assert_array_equal(np.concatenate(found), np.flatnonzero(run.committed.values))
-
-
-@pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """What is read of the store while a test runs: (array, row)."""
-    found: list[tuple[str, int]] = []
-    original = reading.read_chosen
-
-    def counted(place: Any, array: Any, row: int, *args: Any) -> Any:
-        found.append((array.path, row))
-        return original(place, array, row, *args)
-
-    monkeypatch.setattr(reading, "read_chosen", counted)
-    return found
-
-
-@pytest.mark.parametrize("name", ["factor", "delta", "pair"])
-def test_each_chunk_is_read_once(make_small: Any, read: list[Any], name: str) -> None:
-    run = make_small(**RUNS[name], n_tokens=120).run
+def test_blocks_are_rows_and_hold_the_chosen_tokens(many_rows: Path, unfinished: Path) -> None:
+    run, chosen = open_run(many_rows), np.zeros(2500, bool)
     source = sources_of(run)[0]
-    read.clear()
-    list(component_blocks(source))
-    by_row = [key for key in read if "lora_B" not in key[0]]
-    assert sorted(by_row) == sorted({(path, row) for path, row in by_row})
-    assert len(by_row) == 2 * 2  # base and the other one, of two rows
-
-
-def test_rows_without_wanted_tokens_are_not_read(many_rows: Path, read: list[Any]) -> None:
-    run = open_run(many_rows)
-    source, wanted = sources_of(run)[0], np.zeros(run.n_tokens, bool)
-    read.clear()
-    assert list(component_blocks(source, wanted)) == []
-    wanted[[5, 2049, 2499]] = True
-    blocks = list(component_blocks(source, wanted))
-    assert {row for path, row in read if "lora_B" not in path} == {0, 2}
+    assert [len(block.tokens) for block in component_blocks(source)] == [1024, 1024, 452]
+    assert list(component_blocks(source, chosen)) == []
+    chosen[[5, 2049, 2499]] = True
+    blocks = list(component_blocks(source, chosen))
     assert [block.tokens.tolist() for block in blocks] == [[5], [2049, 2499]]
     np.testing.assert_array_equal(blocks[1].base, run.base(source.component).values[[2049, 2499]])
+    some = open_run(unfinished)
+    tokens = [block.tokens for block in component_blocks(sources_of(some)[0])]
+    np.testing.assert_array_equal(np.concatenate(tokens), np.flatnonzero(some.committed.values))
 
 
 def test_tokens_that_arent_finite_are_dropped(make_small: Any) -> None:

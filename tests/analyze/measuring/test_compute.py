@@ -147,6 +147,7 @@ def test_memory_of_a_worker_is_kept_and_given_back(monkeypatch: pytest.MonkeyPat
         ({"scheduler": "tcp://127.0.0.1:1"}, OSError, "no Dask scheduler answers at 'tcp://127.0.0.1:1'"),
         ({"scheduler": "http://127.0.0.1:1"}, ValueError, "its address begins with one of"),
         ({"scheduler": "slurm"}, ValueError, "`scheduler` is 'slurm'; give an address"),
+        *[({"n_workers": n}, ValueError, f"`n_workers` is {n!r}; give a whole") for n in (0, -1, 1.5, "2", True)],
     ],
 )
 def test_schedulers_that_arent_there(
@@ -159,7 +160,7 @@ def test_schedulers_that_arent_there(
 
 def test_a_cluster_has_the_workers_it_has(two_workers: Any) -> None:
     address = two_workers.scheduler_address
-    with pytest.raises(ValueError, match="3 workers are asked for; a cluster has those"), workers(address, 3):
+    with pytest.raises(ValueError, match="`n_workers` is 3; a cluster has those"), workers(address, 3):
         pass
 
 

@@ -19,26 +19,9 @@ from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.reading.rows import RowArray
 from lorascope.stores.reading.source import group_sizes
 
+from ..conftest import divergence, softmax, width
+
 GOLDEN = Path(__file__).parents[2] / "stores" / "golden" / "v1.zarr"
-
-
-def softmax(x: np.ndarray) -> np.ndarray:
-    e = np.exp(x - x.max(-1, keepdims=True))
-    return np.asarray(e / e.sum(-1, keepdims=True))
-
-
-def softmax_js(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    """The definition in float64, eq. 3 of the paper."""
-    p, q = softmax(base.astype(np.float64)), softmax(base.astype(np.float64) + delta)
-    m = (p + q) / 2
-    kl = [np.where(x > 0, x * np.log(np.where(x > 0, x, 1) / m), 0).sum(-1) for x in (p, q)]
-    return (kl[0] + kl[1]) / 2
-
-
-def entropy_width(base: np.ndarray) -> np.ndarray:
-    p = np.exp(base.astype(np.float64) - base.max(-1, keepdims=True))
-    p /= p.sum(-1, keepdims=True)
-    return np.exp(-(p * np.log(p)).sum(-1))
 
 
 def compute(array: da.Array, *, scheduler: Any = None, n_workers: int | None = None) -> np.ndarray:
@@ -63,15 +46,15 @@ def definitions(base: np.ndarray, delta: np.ndarray) -> dict[str, np.ndarray]:
     order = np.random.default_rng(delta.shape[1]).permutation(delta.shape[1])
     norms = np.linalg.norm(base, axis=1), np.linalg.norm(delta, axis=1)
     return {
-        "js": softmax_js(base, delta),
-        "js_permuted": softmax_js(base, delta[:, order]),
-        "js_delta_alone": softmax_js(base, delta - base),
+        "js": divergence(base, delta),
+        "js_permuted": divergence(base, delta[:, order]),
+        "js_delta_alone": divergence(base, delta - base),
         "kl_base_lora": (p * np.log(p / q)).sum(-1),
         "kl_lora_base": (q * np.log(q / p)).sum(-1),
         "entropy_base": -(p * np.log(p)).sum(-1),
         "entropy_lora": -(q * np.log(q)).sum(-1),
-        "effective_width": entropy_width(base),
-        "effective_width_lora": entropy_width(base + delta),
+        "effective_width": width(base),
+        "effective_width_lora": width(base + delta),
         "argmax_agreement": (base.argmax(-1) == (base + delta).argmax(-1)).astype(float),
         "base_norm": norms[0],
         "delta_norm": norms[1],
@@ -130,11 +113,11 @@ def test_missing_rows_change_no_other(run: Run, unfinished: Path) -> None:
 
 
 def test_groups_are_neighbours_of_enough_bytes(run: Run) -> None:
-    found = sources_of(run)
-    sizes = group_sizes(found, group_bytes=2 * 4 * 1024 * found[0].base.shape[1])
-    assert sum(sizes) == len(found)
+    sources = sources_of(run)
+    sizes = group_sizes(sources, group_bytes=2 * 4 * 1024 * sources[0].base.shape[1])
+    assert sum(sizes) == len(sources)
     assert len(sizes) > 1
-    assert group_sizes(found, group_bytes=1) == [1] * len(found)
+    assert group_sizes(sources, group_bytes=1) == [1] * len(sources)
     assert group_sizes([], 1) == []
 
 
@@ -159,7 +142,7 @@ def test_delta_stored_itself_and_bfloat16() -> None:
     golden = open_run(GOLDEN)
     values = compute(measure(golden))[0]
     for index, path in enumerate(golden.component_paths):
-        expected = softmax_js(golden.base(path).values, golden.delta(path).values)
+        expected = divergence(golden.base(path).values.astype(np.float64), golden.delta(path).values)
         np.testing.assert_allclose(values[:, index], expected, rtol=1e-5)
 
 

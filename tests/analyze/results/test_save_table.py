@@ -45,8 +45,3 @@ def test_what_is_written_is_read_again(tmp_path: Path, suffix: str) -> None:
     with pytest.raises(FileExistsError, match="is there already"):
         save_table(FRAME, path)
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
-
-
-def test_other_endings_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"must end in \.csv \(CSV\), .* or \.nc \(NetCDF\)"):
-        save_table(FRAME, tmp_path / "table.xlsx")

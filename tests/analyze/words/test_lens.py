@@ -202,8 +202,8 @@ def test_results_are_saved_and_steer(tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "n_top": ({"n_top": 0}, ValueError, "`n_top` is 0; it must be a whole number of at least 1"),
-    "n_draws": ({"n_draws": 18}, ValueError, "`n_draws` is 18; it must be a whole number of at least 19"),
+    "n_top": ({"n_top": 0}, ValueError, "`n_top` is 0; give a whole number of at least 1"),
+    "n_draws": ({"n_draws": 18}, ValueError, "`n_draws` is 18; give a whole number of at least 19"),
     "tokens": (
         {"tokens": "first:0"},
         ValueError,

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lorascope.analyze.results.options import require_whole
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores import StoreError
 from lorascope.stores.progress import Progress
@@ -80,9 +81,9 @@ def directions(
     With delta = s Z B^T, s B = Q R and Z^T Z summed over rows in float64, the eigenvectors W of R Z^T Z R^T give
     rotation = W^T R and vector = W^T Q^T. A bias of lora_B isn't in it: it moves all tokens by the same.
     """
-    for name, value in (("n_top", n_top), ("n_workers", n_workers)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"`{name}` is {value!r}; it must be a whole number of at least 1")
+    require_whole("n_top", n_top)
+    if n_workers is not None:
+        require_whole("n_workers", n_workers)
     run = as_run(run)
     source = run.source(component, adapter)
     if source.delta.lora_B is None:

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.information.projections import Axes, n_axes_for, principal_axes, project
+from lorascope.analyze.results.options import require_whole
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores.reading.read import RunLike, as_run
 from lorascope.stores.reading.walk import walk_rows
@@ -117,8 +118,7 @@ def compare_directions(
     ----------
     Principal angles: Bjorck & Golub 1973, Mathematics of Computation 27, pp. 579-594.
     """
-    if not isinstance(n_draws, int) or n_draws < 1:
-        raise ValueError(f"`n_draws` is {n_draws!r}; it must be a whole number of at least 1")
+    require_whole("n_draws", n_draws)
     runs, adapters = (as_run(run), as_run(other)), (adapter, other_adapter)
     models = [str(opened.attributes.get("provenance", {}).get("model", {}).get("sha256", "")) for opened in runs]
     if all(models) and models[0] != models[1]:

@@ -2,11 +2,12 @@
 
 import math
 from itertools import combinations_with_replacement, permutations
-from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import gammaln  # type: ignore[import-untyped]
+
+from lorascope.analyze.results.options import require_whole
 
 FEWEST_DRAWS = 100
 """Fewest random draws that are worth a p-value or an interval."""
@@ -114,8 +115,7 @@ def few_groups(what: str, n_groups: int) -> list[str]:
 
 def refuse_draws(n_draws: int, seed: int, level: float) -> None:
     """Raise ValueError unless these are a number of draws, a seed and a confidence level."""
-    for name, value, least in (("n_draws", n_draws, FEWEST_DRAWS), ("seed", seed, 0)):
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            raise ValueError(f"`{name}` is {value!r}; it must be a whole number of at least {least}")
+    require_whole("n_draws", n_draws, FEWEST_DRAWS)
+    require_whole("seed", seed, 0)
     if not 0 < level < 1:
         raise ValueError(f"`level` is {level!r}; it must lie between 0 and 1, such as 0.95")

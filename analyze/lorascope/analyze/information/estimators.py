@@ -3,10 +3,11 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from numbers import Integral
 from typing import Literal, NamedTuple
 
 import numpy as np
+
+from lorascope.analyze.results.options import require_whole
 
 from .bound import js_lower_bound
 from .classifier import classifier_js
@@ -177,13 +178,6 @@ def ceilings(pairs: Pairs, names: Sequence[str], settings: Settings) -> np.ndarr
 def check_settings(settings: Settings, unit: str, n_shuffles: int) -> None:
     """Raise ValueError where an option isn't allowed."""
     for name, value, least in (("k", settings.k, 1), ("seed", settings.seed, 0), ("n_shuffles", n_shuffles, 0)):
-        refuse_unless_whole(name, value, least)
+        require_whole(name, value, least)
     if unit not in ("nat", "bit"):
         raise ValueError(f"`unit` is {unit!r}; allowed are 'nat' and 'bit'")
-
-
-def refuse_unless_whole(name: str, value: object, least: int) -> None:
-    """Raise ValueError unless this is a whole number of at least so much."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        named = f"the number of {name[2:]}" if name.startswith("n_") else f"`{name}`"
-        raise ValueError(f"{named} is {value!r}; give a whole number of at least {least}")

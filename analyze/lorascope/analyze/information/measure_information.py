@@ -11,11 +11,9 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.measuring.compute import workers
-from lorascope.analyze.measuring.sources import TOUCHED, sources_of
+from lorascope.analyze.measuring.sources import sources_of
 from lorascope.analyze.results.options import N_SHUFFLES
 from lorascope.analyze.results.targets import PAIRS, refuse_target
-from lorascope.stores import Run
-from lorascope.stores.names import matching
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
@@ -119,7 +117,7 @@ def measure_information(
         run, estimator=estimator, against=against, n_tokens=n_tokens, n_axes=n_axes, share=share,
         settings=Settings(k=k, seed=seed), unit=unit, n_shuffles=n_shuffles,
     )  # fmt: skip
-    sources = _chosen_sources(run, adapter, components)
+    sources = sources_of(run, adapter, components)
     records = _computed(component_record, sources, plan, scheduler, n_workers, progress)
     return component_dataset(run, adapter, sources, plan, records, unit)
 
@@ -161,7 +159,7 @@ def export_pairs(
         run, estimator="panel", against=against, n_tokens=n_tokens, n_axes=n_axes, share=share,
         settings=Settings(seed=seed), unit="nat", n_shuffles=0,
     )  # fmt: skip
-    sources = _chosen_sources(run, adapter, components)
+    sources = sources_of(run, adapter, components)
     pairs = _computed(component_pairs, sources, plan, scheduler, n_workers, progress)
     by_component = {source.component: part for source, part in zip(sources, pairs, strict=True)}
     return _write_pairs(target, by_component, provenance(run, adapter, plan))
@@ -182,13 +180,6 @@ def _write_pairs(path: Path, by_component: Mapping[str, ComponentPairs], about: 
     with atomic_write(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
     return left_out
-
-
-def _chosen_sources(run: Run, adapter: str | None, components: Sequence[str] | None) -> list[Source]:
-    """The components that are looked at, in the run's order; raises where a pattern fits none."""
-    sources = sources_of(run, adapter)
-    names = [source.component for source in sources]
-    return [sources[place] for place in matching(names, components, of=TOUCHED)]
 
 
 def _computed(

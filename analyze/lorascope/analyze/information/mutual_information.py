@@ -7,12 +7,12 @@ import dask.system
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.results.options import N_SHUFFLES
+from lorascope.analyze.results.options import N_SHUFFLES, require_whole
 from lorascope.stores.progress import Progress
 from lorascope.stores.threads import one_blas_thread
 
 from .dataset import information_dataset
-from .estimators import check_settings, refuse_unless_whole, resolve_estimators
+from .estimators import check_settings, resolve_estimators
 from .evidence import estimate
 from .pairs import Settings, check_pairs
 from .plan import Unit
@@ -98,7 +98,7 @@ def mutual_information(
     settings = Settings(k=k, seed=seed)
     check_settings(settings, unit, n_shuffles)
     if n_workers is not None:
-        refuse_unless_whole("n_workers", n_workers, 1)
+        require_whole("n_workers", n_workers)
     pairs = check_pairs(x, y, groups)
     threads = n_workers or dask.system.CPU_COUNT
     with one_blas_thread():

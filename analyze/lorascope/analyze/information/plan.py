@@ -5,9 +5,10 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
+from lorascope.analyze.results.options import require_whole
 from lorascope.stores import Run, StoreError
 
-from .estimators import check_settings, refuse_unless_whole, resolve_estimators
+from .estimators import check_settings, resolve_estimators
 from .pairs import LEAST_GROUPS, Settings
 
 Against = Literal["lora", "delta"]
@@ -43,8 +44,8 @@ def make_plan(
     check_settings(settings, unit, n_shuffles)
     if against not in get_args(Against):
         raise ValueError(f"`against` is {against!r}; allowed are {', '.join(map(repr, get_args(Against)))}")
-    refuse_unless_whole("n_axes", n_axes, 1)
-    refuse_unless_whole("n_tokens", n_tokens, 1)
+    require_whole("n_axes", n_axes)
+    require_whole("n_tokens", n_tokens)
     if not 0 < share <= 1:
         raise ValueError(f"`share` is {share!r}; it must be above 0 and at most 1")
     tokens, samples, n_repeats = choose_tokens(run, int(n_tokens), seed=settings.seed)

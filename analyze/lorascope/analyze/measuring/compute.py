@@ -11,6 +11,7 @@ import dask.system
 import numpy as np
 from dask.callbacks import Callback
 
+from lorascope.analyze.results.options import require_whole
 from lorascope.stores.allocator import freed_memory_kept
 
 LOCAL = ("threads", "processes", "synchronous")
@@ -50,18 +51,15 @@ def workers(scheduler: Any = None, n_workers: int | None = None) -> Iterator[Wor
     ValueError
         If `scheduler` is none of these, `n_workers` isn't a whole number of at least 1, or is given for a cluster.
     """
-    if n_workers is not None and (not isinstance(n_workers, int) or n_workers < 1):
-        raise ValueError(f"the number of workers is {n_workers!r}; give a whole number of at least 1")
+    if n_workers is not None:
+        require_whole("n_workers", n_workers)
     address = isinstance(scheduler, str) and "://" in scheduler
     client = scheduler if address or hasattr(scheduler, "persist") else _active_client() if scheduler is None else None
     if client is not None:
         from .cluster import cluster_workers
 
         if n_workers is not None:
-            message = (
-                f"{n_workers} workers are asked for; a cluster has those that it was started with: leave the number out"
-            )
-            raise ValueError(message)
+            raise ValueError(f"`n_workers` is {n_workers}; a cluster has those that it was started with: leave it out")
         with cluster_workers(client) as cluster:
             yield cluster
         return

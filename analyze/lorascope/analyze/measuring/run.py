@@ -80,20 +80,20 @@ def measure_run(
         If a chunk is broken, capture didn't measure what is asked for and states aren't there, or the adapter touches
         no component.
     """
-    options: dict[str, Any] = {"adapter": adapter, "components": components, "scheduler": scheduler}
-    return measure_unsaved(as_run(run), names, None, n_workers=n_workers, progress=progress, **options)
+    options: dict[str, Any] = {"scheduler": scheduler, "n_workers": n_workers, "progress": progress}
+    return measure_unsaved(as_run(run), names, adapter=adapter, components=components, **options)
 
 
 def measure_unsaved(
     run: Run,
     names: Sequence[str | Measure],
-    target: Path | None,
+    target: Path | None = None,
     *,
-    adapter: str | None,
-    components: Sequence[str] | None,
-    scheduler: Any,
-    n_workers: int | None,
-    progress: Progress | None,
+    adapter: str | None = None,
+    components: Sequence[str] | None = None,
+    scheduler: Any = None,
+    n_workers: int | None = None,
+    progress: Progress | None = None,
 ) -> xr.Dataset:
     """`measure_run`, but with a target the values stay in its unfinished part until `finish` makes a result of them."""
     measures = resolve(names)[1]
@@ -108,9 +108,8 @@ def measure_unsaved(
         unfinished = open_unfinished(target, identity=identity, attributes=measures, shape=shape)
     blocks: Iterable[tuple[slice, Mapping[str, np.ndarray]]]
     if keeps_all_states(run):
-        every = sources_of(run, adapter)
         done = np.zeros(len(chosen), bool) if unfinished is None else unfinished.done
-        blocks = _computed([every[place] for place in chosen], names, done, scheduler, n_workers, progress)
+        blocks = _computed(sources_of(run, adapter, components), names, done, scheduler, n_workers, progress)
     else:
         columns = captured_measures(run, tuple(measures), adapter)
         captured = {name: column[:, chosen] for name, column in zip(measures, columns, strict=True)}

@@ -1,11 +1,13 @@
 """Sources that a task reads: one component of a run, a row at a time, and the weights that make its delta."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from lorascope.stores import Run, StoreError
+from lorascope.stores.names import matching
 from lorascope.stores.reading.source import Source
 
 TOUCHED = "components that the adapter touches"
@@ -24,18 +26,21 @@ class Weights(NamedTuple):
     scaling: np.float32
 
 
-def sources_of(run: Run, adapter: str | None = None) -> list[Source]:
-    """Every component that the adapter touches, in the run's order.
+def sources_of(run: Run, adapter: str | None = None, components: Sequence[str] | None = None) -> list[Source]:
+    """Components that the adapter touches, in the run's order: all, or those of these paths and patterns.
 
     Raises
     ------
     StoreError
         If the run holds no states, or the adapter touches no component.
+    ValueError
+        If a pattern fits none of them.
     """
     ranks = run.adapter(adapter)["rank"].values
-    if not (ranks > 0).any():
+    paths = [path for path, rank in zip(run.component_paths, ranks, strict=True) if rank > 0]
+    if not paths:
         raise StoreError(f"adapter {adapter or run.adapters[0]!r} of {run.place.name!r} touches no component")
-    return [run.source(path, adapter) for path, rank in zip(run.component_paths, ranks, strict=True) if rank > 0]
+    return [run.source(paths[place], adapter) for place in matching(paths, components, of=TOUCHED)]
 
 
 @lru_cache(maxsize=16)  # a batch of components, of which only wide ones with many ranks take much

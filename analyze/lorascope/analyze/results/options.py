@@ -1,5 +1,6 @@
 """Words and numbers that options take, apart from all that computes with them: a command is parsed without that."""
 
+from numbers import Integral
 from typing import Literal
 
 Reduction = Literal["mean", "sum", "last", "answer"]
@@ -17,3 +18,9 @@ KEYS = (*SAMPLE_KEYS, *COMPONENT_KEYS, *TOKEN_KEYS)
 """Keys by which `group_by` takes a result apart."""
 RUN_KEYS = ("run", "model", "adapter", "rank", "stream", "datasets")
 """Keys that tell several results apart."""
+
+
+def require_whole(name: str, value: object, least: int = 1) -> None:
+    """Raise ValueError unless an option is a whole number of at least so much."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"`{name}` is {value!r}; give a whole number of at least {least}")

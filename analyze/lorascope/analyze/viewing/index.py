@@ -151,8 +151,8 @@ def _js(run: Run, adapter: str, scratch: Path, n_workers: int | None, progress: 
     """
     touched = np.flatnonzero(run.adapter(adapter)["rank"].values > 0)
     if keeps_all_states(run) and touched.size:
-        options: dict[str, Any] = {"adapter": adapter, "components": None, "scheduler": None}
-        js = measure_unsaved(run, ("js",), scratch, **options, n_workers=n_workers, progress=progress)["js"].variable
+        options: dict[str, Any] = {"n_workers": n_workers, "progress": progress}
+        js = measure_unsaved(run, ("js",), scratch, adapter=adapter, **options)["js"].variable
     else:
         js = run.js(adapter).variable[:, touched]
     tokens = {"counted": ("token", run.committed.values), "weight": ("token", token_weights(run))}

@@ -10,6 +10,7 @@ import xarray as xr
 from jaxtyping import Float32, Float64
 from safetensors.numpy import save_file
 
+from lorascope.analyze.results.options import require_whole
 from lorascope.analyze.results.targets import refuse_target
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores import Run, StoreError
@@ -127,10 +128,8 @@ def lens(
     say more than the p of each. Nor does p say what an adapter without a habit does; hold such a one, trained on
     shuffled labels, beside it.
     """
-    if not isinstance(n_top, int) or n_top < 1:
-        raise ValueError(f"`n_top` is {n_top!r}; it must be a whole number of at least 1")
-    if not isinstance(n_draws, int) or n_draws < MIN_DRAWS:
-        raise ValueError(f"`n_draws` is {n_draws!r}; it must be a whole number of at least {MIN_DRAWS}")
+    require_whole("n_top", n_top)
+    require_whole("n_draws", n_draws, MIN_DRAWS)
     run = as_run(run)
     unembedding = run.unembedding()
     n_vocabulary, width = unembedding["weight"].shape
