@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.analyze.results.targets import TABLES, refuse_elsewhere, refuse_target
 from lorascope.stores.places.atomic_write import atomic_write
-from lorascope.stores.visible import one_line, visible
+from lorascope.stores.visible import one_line
 from lorascope.study.named import require_there
 
 from .screen import aside, console, json_text, print_frame, progress_bar, say, write_json
@@ -129,12 +129,14 @@ def deliver(
 
 
 def _page(title: str, source: str, figures: Sequence[Figure]) -> str:
-    from lorascope.analyze.report.document import render_figures
+    from lorascope.analyze.report.document import document
+    from lorascope.analyze.report.markup import escape, figure, section
 
-    made: list[tuple[str, Any]] = []
-    for name, make in figures:
+    parts = []
+    for place, (name, make) in enumerate(figures):
         try:
-            made.append((visible(name), make()))
+            part = figure(f"figure-{place}", make(), "")
         except ValueError as error:  # the result has no such figure, and says why
-            made.append((visible(name), visible(str(error))))
-    return render_figures(visible(title), visible(source), made)
+            part = f"<p>{escape(error)}</p>"
+        parts.append(section(f"section-{place}", name, part))
+    return document(title, source, "".join(parts))

@@ -9,24 +9,27 @@ import pytest
 from choreographer.browsers.chromium import Chromium
 
 from lorascope.analyze.report import pictures
-from lorascope.analyze.report.document import render_figures
-from lorascope.analyze.report.markup import NEEDS_SCRIPT
+from lorascope.analyze.report.document import document
+from lorascope.analyze.report.markup import NEEDS_SCRIPT, figure
 
 HOSTILE = "</script><b>x"
 PLOT = go.Figure(go.Scatter(x=[1], y=[2], name=HOSTILE), layout={"height": 300, "title": {"text": "a &lt;title"}})
 
 
+def page_of(*plots: go.Figure) -> str:
+    return document("t", "s", "".join(figure(f"figure-{place}", plot, "") for place, plot in enumerate(plots)))
+
+
 def test_a_page_of_figures() -> None:
-    page = render_figures(f"T {HOSTILE}", f"s {HOSTILE}", [("one", PLOT), (f"two {HOSTILE}", f"why {HOSTILE}")])
+    page = document(f"T {HOSTILE}", f"s {HOSTILE}", figure("figure-0", PLOT, ""))
     assert "<title>T &lt;/script&gt;&lt;b&gt;x</title>" in page
     assert page.count('class="plot"') == 1
-    assert "<h2>two &lt;/script&gt;&lt;b&gt;x</h2><p>why &lt;/script&gt;&lt;b&gt;x</p>" in page
     assert "<b>x" not in page
     assert 'style="height:300px"' in page
 
 
 def test_only_its_own_scripts_may_run() -> None:
-    page = render_figures("t", "s", [])
+    page = page_of()
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
     assert policy is not None
     scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
@@ -53,7 +56,7 @@ def pictured(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_figures_are_pictures_where_scripts_do_not_run() -> None:
     if Chromium.find_browser(skip_local=False) is None:
         pytest.skip("no Chrome")
-    page = render_figures("t", "s", [("one", PLOT), ("two", go.Figure(PLOT).update_layout(height=410)), ("no", "why")])
+    page = page_of(PLOT, go.Figure(PLOT).update_layout(height=410))
     first, second = shown_pictures(page)
     assert 'width="660" height="300"' in first
     assert "a &#60;title" in first
@@ -65,7 +68,7 @@ def test_figures_are_pictures_where_scripts_do_not_run() -> None:
 def test_a_picture_of_thousands_of_points_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = {"figure-0": b"<svg/>", "figure-1": b" " * (pictures.MOST_BYTES + 1)}
     monkeypatch.setattr(pictures, "draw", lambda figures, kind, width: drawn)
-    assert shown_pictures(render_figures("t", "s", [("one", PLOT), ("two", PLOT)])) == ["<svg/>"]
+    assert shown_pictures(page_of(PLOT, PLOT)) == ["<svg/>"]
 
 
 @pytest.mark.usefixtures("pictured")
@@ -90,7 +93,7 @@ def test_without_plotly_s_exporter_figures_say_what_they_need(
         monkeypatch.setenv("BROWSER_PATH", "/no/chrome" if lacking == "a Chrome" else "/bin/false")
         monkeypatch.setattr(pictures, "START_SECONDS", 5.0)  # at times kaleido waits for a browser that is gone
     with caplog.at_level(logging.INFO, "lorascope"):
-        page = render_figures("t", "s", [("one", PLOT)])
+        page = page_of(PLOT)
     assert f">{NEEDS_SCRIPT}</div>" in page
     assert shown_pictures(page) == []
     assert reason in caplog.text

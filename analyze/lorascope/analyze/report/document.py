@@ -2,14 +2,12 @@
 
 import base64
 import hashlib
-from collections.abc import Iterable
 from importlib.metadata import version
 from importlib.resources import files
-from typing import Any
 
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # plotly ships no types
 
-from .markup import escape, figure, section
+from .markup import escape
 from .pictures import with_pictures
 
 
@@ -29,23 +27,6 @@ def document(title: str, subtitle: str, body: str) -> str:
         f"<style>{_resource('style.css')}</style></head><body>{header}{with_pictures(body)}{footer}"
         f"{''.join(f'<script>{code}</script>' for code in scripts)}</body></html>\n"
     )
-
-
-def render_figures(title: str, subtitle: str, figures: Iterable[tuple[str, Any]]) -> str:
-    """HTML of a page with figures, complete in itself.
-
-    Parameters
-    ----------
-    title, subtitle
-        Texts at its head.
-    figures
-        Their names, each with a plotly figure, or with words where there is none.
-    """
-    parts = []
-    for place, (name, plot) in enumerate(figures):
-        part = f"<p>{escape(plot)}</p>" if isinstance(plot, str) else figure(f"figure-{place}", plot, "")
-        parts.append(section(f"section-{place}", name, part))
-    return document(title, subtitle, "".join(parts))
 
 
 def _resource(name: str) -> str:
