@@ -17,6 +17,9 @@ MAX_BYTES = 256 * 2**20
 N_THREADS = 8
 """Threads at least: each mostly waits for a disk, or for an object store."""
 
+N_REQUESTS = 32
+"""Small documents that are asked for at once where each is a request of its own to an object store."""
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 

@@ -124,14 +124,6 @@ def test_what_was_not_measured_and_first_tokens_may_be_nan(make_run: Any) -> Non
     assert verify(run.path).ok
 
 
-def test_stale_vector_under_another_token_is_found(make_run: Any) -> None:
-    run = make_run()
-    block = run.blocks[0][BASE].copy()
-    block[11] = block[10]
-    rewrite(run, 0, BASE, block)
-    assert [p.kind for p in verify(run.path).problems] == ["repeated"]
-
-
 def test_a_vector_left_over_from_the_row_before_is_found(make_run: Any) -> None:
     run = make_run()
     block = run.blocks[1][BASE].copy()

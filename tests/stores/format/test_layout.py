@@ -94,6 +94,7 @@ def test_factor_is_kept_only_where_smaller(rank: int, d_out: int, itemsize: int,
     [
         ({"stream": "both"}, "`stream` is 'both'; allowed are"),
         ({"stream": "pair", "adapters": (ADAPTER, dataclasses.replace(ADAPTER, name="b"))}, "takes one adapter, not 2"),
+        ({"components": (COMPONENT,) * 16_385}, "a run of 16385 components; at most 16384 can be kept"),
         ({"n_tokens": 0}, "`n_tokens` is 0; a run holds at least one token"),
         ({"components": (COMPONENT, COMPONENT)}, "component names must differ"),
         ({"adapters": (ADAPTER, ADAPTER)}, "adapter names must differ; \\['default'\\] stand twice"),

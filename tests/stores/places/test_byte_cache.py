@@ -145,15 +145,6 @@ def test_pickled_places_bring_nothing_and_share_what_they_find(remote: Any, s3: 
     assert requests_of(s3) == {"GET": 4}
 
 
-def test_taking_tokens_is_one_request_a_chunk(remote: Any, s3: Any) -> None:
-    run = open_run(s3.prefix)
-    run.take([0])
-    s3.counted_from_now(lambda index, method: None)
-    tree = run.take([1024, 1030])
-    assert requests_of(s3) == {"GET": 4}  # its weights are kept since the first time
-    np.testing.assert_array_equal(tree[F32]["base"].values, run.base(F32)[[1024, 1030]].values)
-
-
 def test_large_objects_are_read_by_parts_and_not_kept(place: Any, s3: Any, cache: ByteCache) -> None:
     large = bytes(cache.largest_bytes + 1)
     place.write("a/c.1", large)

@@ -70,10 +70,7 @@ def test_who_is_refused_learns_who_holds_it(make_run: Any, tmp_path: Path, how: 
     source, out = make_run("raw.zarr", codec="raw", n_tokens=1100).path, tmp_path / "out.zarr"
     if how == "link":
         out.symlink_to(tmp_path / "elsewhere")
-    attempts: dict[str, Callable[[], Any]] = {
-        "pull": lambda: pull(source, out, samples=1),
-    }
-    attempt = attempts.get(how, lambda: ask(out))
+    attempt: Callable[[], Any] = (lambda: pull(source, out, samples=1)) if how == "pull" else (lambda: ask(out))
     held = tmp_path / "elsewhere" if how == "link" else out
     with started(HOLD, held) as (process, _):
         who = f"process {process.pid} on host {socket.gethostname()} since 2"

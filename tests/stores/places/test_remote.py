@@ -145,19 +145,6 @@ def test_credentials_stay_in_the_environment(make_run: Any, s3: Any) -> None:
     np.testing.assert_array_equal(pickle.loads(lazy)[1].values, open_run(run.path).delta(F32).values)
 
 
-def test_damage_is_found_there_too(make_run: Any, s3: Any) -> None:
-    run = make_run()
-    go_on(s3.prefix, run)
-    place = open_place(s3.prefix)
-    place.delete([f"states/{F32}/base/c.0.0"])
-    place.write(f"states/{BF16}/base/c.0.0", b"")
-    place.write(f"states/{F16}/base/c.0.0", place.read(f"states/{F16}/base/c.0.0", at_most=2**31)[:-9])
-    opened = open_run(s3.prefix)
-    for component, words in ((F32, "is missing"), (BF16, "is empty"), (F16, "is broken")):
-        with pytest.raises(ValueError, match=words):
-            opened.base(component).values
-
-
 def test_attempts_end() -> None:
     """Nobody waits for ever: attempts, each attempt, and all of them together are bounded."""
     assert set(remote.RETRY) == {"max_retries", "backoff", "retry_timeout"}

@@ -1,5 +1,4 @@
 import pickle
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -112,16 +111,3 @@ def test_a_run_is_taken_as_it_is_or_opened(run: Run, many_rows: Path) -> None:
     assert as_run(str(many_rows)).component_paths == run.component_paths
     with pytest.raises(TypeError, match="`run` is 3; give an open run, its path or its url"):
         as_run(3)  # type: ignore[arg-type]
-
-
-def test_a_notebook_shows_what_a_run_is(many_rows: Path, unfinished: Path) -> None:
-    for path, state in ((many_rows, "finished"), (unfinished, "unfinished: ")):
-        run = open_run(path)
-        run.attributes["provenance"] = {"settings": {"model": "<script>model</script>"}}
-        page = run._repr_html_()
-        assert "<script>" not in page
-        for said in (state, "d: 5 samples", "2500; stream adapted", "4: 2 up_proj, 2 down_proj", "rank 2 to 4", " MB"):
-            assert said in page
-        parser = HTMLParser()
-        parser.feed(page)
-        parser.close()

@@ -24,28 +24,35 @@ def assert_is(tree: xr.DataTree, run: Any, tokens: Any, adapter: str | None = No
         assert {array.dims for array in node.data_vars.values()} == {("token", "feature")}
 
 
-@pytest.mark.parametrize("codec", ["default", "zstd", "raw"])
-@pytest.mark.parametrize("biased", [(), (True, False, False)])
-def test_they_are_those_of_the_lazy_arrays(make_run: Any, codec: str, biased: tuple[bool, ...]) -> None:
-    run = open_run(make_run(codec=codec, biased=biased).path)
-    tree = run.take(TOKENS)
+@pytest.mark.parametrize(
+    ("options", "adapter"),
+    [
+        ({}, None),
+        ({"biased": (True, False, False)}, None),
+        ({"codec": "raw"}, None),
+        ({"stream": "pair"}, None),
+        ({"stream": "base", "adapters": ("a", "b")}, "a"),
+        ({"stream": "base", "adapters": ("a", "b")}, "b"),
+    ],
+    ids=["default", "biased", "raw", "pair", "a", "b"],
+)
+def test_they_are_those_of_the_lazy_arrays(make_run: Any, options: dict[str, Any], adapter: str | None) -> None:
+    run = open_run(make_run(**options).path)
+    tree = run.take(TOKENS, adapter=adapter)
     assert tuple(tree.children) == COMPONENTS
     assert tree[F32]["base"]["token"].values.tolist() == TOKENS
-    assert_is(tree, run, TOKENS)
+    assert_is(tree, run, TOKENS, adapter)
+    if run.stream == "pair":  # no product, so delta too bit for bit
+        np.testing.assert_array_equal(tree[BF16]["delta"].values, run.delta(BF16)[TOKENS].values)
+    assert run.take([], adapter=adapter)[BF16]["delta"].shape == (0, 20)
+    assert dict(run.take([1], components=[], adapter=adapter).children) == {}
+    assert tuple(run.take([5], components=[F16, F32], adapter=adapter).children) == (F16, F32)
 
 
 @pytest.mark.parametrize("tokens", [TOKENS, tuple(TOKENS), np.array(TOKENS, np.uint16), xr.DataArray(TOKENS), range(5)])
 def test_any_sequence_of_integers_is_taken(make_run: Any, tokens: Any) -> None:
     run = open_run(make_run().path)
     assert_is(run.take(tokens, components=[BF16]), run, list(np.asarray(tokens)))
-
-
-def test_no_tokens_no_components_and_some_in_their_order(make_run: Any) -> None:
-    run = open_run(make_run().path)
-    tree = run.take([])
-    assert tree[BF16]["base"].shape == tree[BF16]["delta"].shape == (0, 20)
-    assert dict(run.take([1], components=[]).children) == {}
-    assert tuple(run.take([5], components=[F16, F32]).children) == (F16, F32)
 
 
 @pytest.mark.parametrize("name", ["token", "feature", "base", "delta"])
@@ -59,18 +66,6 @@ def test_components_may_have_any_name(make_run: Any, monkeypatch: pytest.MonkeyP
     assert tuple(tree.children) == (name, F16)
     np.testing.assert_array_equal(tree[name]["base"].values, base[TOKENS])
     assert tree[name].dataset["token"].values.tolist() == tree[F16].dataset["token"].values.tolist() == TOKENS
-
-
-def test_pair_and_several_adapters(make_run: Any) -> None:
-    pair = open_run(make_run(stream="pair").path)
-    tree = pair.take(TOKENS)
-    assert_is(tree, pair, TOKENS)
-    np.testing.assert_array_equal(tree[BF16]["delta"].values, pair.delta(BF16)[TOKENS].values)
-    two = open_run(make_run("two.zarr", stream="base", adapters=("a", "b")).path)
-    for adapter in "ab":
-        assert_is(two.take(TOKENS, adapter=adapter), two, TOKENS, adapter)
-    with pytest.raises(StoreError, match="`adapter` isn't given"):
-        two.take([1])
 
 
 def test_component_that_the_adapter_leaves_alone_has_no_delta(make_run: Any) -> None:
@@ -123,6 +118,8 @@ def test_other_mistakes_are_refused(make_run: Any) -> None:
     run = open_run(make_run().path)
     with pytest.raises(ValueError, match=r"`components` is 'x'; it must be a sequence of paths: \['x'\]"):
         run.take([1], components="x")
+    with pytest.raises(StoreError, match="`adapter` isn't given"):
+        open_run(make_run("two.zarr", stream="base", adapters=("a", "b")).path).take([1])
     with pytest.raises(StoreError, match="no component 'x' among the 3"):
         run.take([1], components=["x"])
     with pytest.raises(StoreError, match="captured with states 'none'"):

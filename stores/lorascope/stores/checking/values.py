@@ -28,7 +28,7 @@ MIN_VECTOR_BYTES = 12
 
 
 def value_problems(
-    key: str, block: np.ndarray, *, row: int, position: np.ndarray | None, untouched: np.ndarray | None = None
+    key: str, block: np.ndarray, *, row: int, position: np.ndarray, untouched: np.ndarray | None
 ) -> Iterator[Problem]:
     """Every value of a block that no sound capture writes.
 
@@ -41,15 +41,14 @@ def value_problems(
     row
         Which row it is.
     position
-        Place of each token in its sample, int (token,); None where it isn't known.
+        Place of each token in its sample, int (token,).
     untouched
-        Bool (component,): components that the array's adapter leaves alone, for an array by component.
+        Bool (component,): components that the array's adapter leaves alone; None for an array of no adapter.
     """
     path = key.rpartition("/")[0]
     name = path.rpartition("/")[2]
     if path == "tokens/nll":
-        expected = np.isnan(block) if position is None else position == 0
-        yield from _count(key, "nan", np.isnan(block) & ~expected, "is NaN though a token stands before it")
+        yield from _count(key, "nan", np.isnan(block) & (position != 0), "is NaN though a token stands before it")
         yield from _count(key, "range", (block < -1e-3) | np.isinf(block), "has a nll outside of [0, inf)")
     elif name in RANGES and not path.startswith("states/"):
         yield from _reduction_problems(key, name, block.reshape(len(block), -1), untouched)

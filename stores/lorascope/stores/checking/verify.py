@@ -1,7 +1,6 @@
 """Checking a run against itself: digests, then decoding, then what the numbers look like."""
 
 from collections.abc import Collection, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -66,7 +65,7 @@ def verify(
         vector is zero or constant and rows that are blank, one vector under different tokens, and rows that repeat
         another one. Whether vectors are those of their tokens only the model can tell (`lorascope verify --reforward`).
     components
-        Paths or patterns of the components whose states and deltas are findings at, by default all. Where
+        Paths or patterns of the components whose states and deltas are looked at, by default all. Where
         they are given, a row's digest isn't compared: every chunk is decoded instead, which compares its own checksum.
     progress
         Called with (rows done, rows in all).
@@ -81,8 +80,8 @@ def verify(
 
     Notes
     -----
-    Memory doesn't grow with the run, except for 8 bytes a chunk. The run alone can't show whether another model or
-    other weights made its numbers; to check that, compute samples again (`lorascope verify --reforward`).
+    Memory doesn't grow with the run, except for 8 bytes a chunk and 8 a token. The run alone can't show whether another
+    model or other weights made its numbers; to check that, compute samples again (`lorascope verify --reforward`).
     """
     if level not in LEVELS:
         raise ValueError(f"`level` is {level!r}; allowed are {LEVELS}")
@@ -131,8 +130,12 @@ def _check_static(run: Run, *, decode: bool) -> tuple[int, list[Problem]]:
     once = [array for path, array in run.arrays.items() if not array.by_row and path != "rows/digest"]
 
     def read(decode: bool) -> list[Chunk]:
+        def read_one(task: tuple[StoredArray, int]) -> Chunk:
+            chunk = read_chunk(run.place, *task, version=run.format_version, decode=decode)
+            return chunk._replace(block=None)  # looked at, not kept
+
         tasks = ((array, index) for array in once for index in range(array.n_chunks))
-        return list(in_order(partial(_read_static, run, decode), tasks, n_bytes=lambda task: task[0].max_bytes))
+        return list(in_order(read_one, tasks, n_bytes=lambda task: task[0].max_bytes))
 
     chunks = read(decode)
     differs = _digest(chunks) != bytes.fromhex(run.attributes["static_digest"])
@@ -146,11 +149,6 @@ def _check_static(run: Run, *, decode: bool) -> tuple[int, list[Problem]]:
     return sum(chunk.part is not None for chunk in chunks), problems
 
 
-def _read_static(run: Run, decode: bool, task: tuple[StoredArray, int]) -> Chunk:
-    chunk = read_chunk(run.place, *task, version=run.format_version, decode=decode)
-    return chunk._replace(block=None)  # findings at, not kept
-
-
 def _check_rows(
     run: Run,
     rows: Sequence[int],
@@ -160,7 +158,7 @@ def _check_rows(
     statistics: RowStatistics | None,
     progress: Progress | None,
 ) -> Iterator[tuple[int, list[Problem]]]:
-    """(chunks that were findings for, problems) of each committed row; of these arrays alone, where they are named."""
+    """(chunks that were looked for, problems) of each committed row; of these arrays alone, where they are named."""
 
     def look(row: int, path: str, chunk: Chunk) -> tuple[Chunk, ChunkFindings | None]:
         findings = None
@@ -171,7 +169,7 @@ def _check_rows(
     # A row's digest is that of all its chunks: where some are left out, each one's own checksum is compared.
     decode = decode or paths is not None
     for row, results in walk_chunks(run, rows, look, paths=paths, decode=decode, progress=progress):
-        chunks, findings = [chunk for chunk, _ in results], [chunk for _, chunk in results if chunk is not None]
+        chunks = [chunk for chunk, _ in results]
         differs = paths is None and _digest(chunks) != bytes(run.digest(row))
         if differs and not decode:  # to say where
             chunks = [chunk for chunk, _ in next(walk_chunks(run, [row], look, decode=True))[1]]
@@ -179,7 +177,8 @@ def _check_rows(
         if differs and all(chunk.part is not None for chunk in chunks):
             problems.append(Problem(f"row {row}", "digest", f"row {row} isn't what was committed: its digest differs"))
         if statistics is not None:
-            problems += statistics.compare(row, {chunk.path: chunk for chunk in findings})
+            by_path = {key.rpartition("/")[0]: findings for (key, *_), findings in results if findings is not None}
+            problems += statistics.compare(row, by_path)
         yield len(chunks), problems
 
 

@@ -9,10 +9,7 @@ from blake3 import blake3
 from ..errors import StoreError
 from ..format.stored_array import StoredArray
 from ..places.place import Place
-from ..threads import in_order
-
-N_THREADS = 32
-"""Digests that are asked for at once: each is a request of its own to an object store."""
+from ..threads import N_REQUESTS, in_order
 
 
 def chunk_digest(version: int, *pieces: bytes | memoryview) -> bytes:
@@ -45,7 +42,7 @@ def read_digests(array: StoredArray, place: Place) -> np.ndarray:
     digests = np.zeros(array.shape, np.uint8)
     listed = map(_digest_row, place.keys(array.path))
     rows = [row for row in listed if row is not None and row < len(digests)]
-    read = in_order(lambda row: _read_digest(array, place, row), rows, n_threads=N_THREADS if place.remote else 1)
+    read = in_order(lambda row: _read_digest(array, place, row), rows, n_threads=N_REQUESTS if place.remote else 1)
     for row, digest in zip(rows, read, strict=True):
         digests[row] = digest
     return digests

@@ -32,7 +32,7 @@ def open_run(path: str | Path | Place) -> Run:
         If there is no run at `path` or several are in it, it is still being set up, its format is newer than this
         version of lorascope reads, or it isn't laid out as the format says.
     """
-    return open_checked(*_open(cached(open_place(find_run(path) if isinstance(path, str | Path) else path))))
+    return open_checked(*open_group(cached(open_place(find_run(path) if isinstance(path, str | Path) else path))))
 
 
 def as_run(run: RunLike) -> Run:
@@ -62,10 +62,7 @@ def run_of(place: Place, root: Root) -> Run:
 
 def open_group(path: str | Path | Place) -> tuple[Place, Root]:
     """Place and root of the run at `path`, of a version that we read and set up to the end; raises if not."""
-    return _open(open_place(path))
-
-
-def _open(place: Place) -> tuple[Place, Root]:
+    place = open_place(path)
     try:
         root = read_root(place)
     except ABSENT:

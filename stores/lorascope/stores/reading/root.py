@@ -13,14 +13,12 @@ from ..errors import StoreError
 from ..format.fingerprint import is_sealed
 from ..json_document import MAX_BYTES, parse_json
 from ..places.place import Place
-from ..threads import in_order
+from ..threads import N_REQUESTS, in_order
 
 MAX_NODE_BYTES = 256 * 1024
 """Bytes of a node's own `zarr.json`, which has about 1 kB."""
 MAX_NODES = 2**14
 """Arrays and groups of a run, some three a component: for each of them some kB of memory are taken."""
-N_THREADS = 32
-"""Documents that are asked for at once: each is a request of its own to an object store."""
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, AssertionError)
 """Errors of Zarr, beside its own, for metadata that it can't make sense of."""
 
@@ -119,7 +117,7 @@ def read_documents(place: Place, paths: list[str]) -> dict[str, bytes | StoreErr
         except StoreError as error:
             return error
 
-    return dict(zip(paths, in_order(read, paths, n_threads=N_THREADS if place.remote else 1), strict=True))
+    return dict(zip(paths, in_order(read, paths, n_threads=N_REQUESTS if place.remote else 1), strict=True))
 
 
 def parse_nodes(nodes: Mapping[str, Any]) -> dict[str, ArrayV3Metadata]:

@@ -15,7 +15,6 @@ from ..format.tables import TABLES, TOKEN_WEIGHT, is_base_score
 from ..names import close_to, meant
 from ..places.place import Place
 from .digests import read_digests
-from .glance import html_of
 from .labels import lazy_text, role_names, token_coordinates, token_places, tokens_of
 from .rows import DeltaSource, RowArray, read_once
 from .source import Source
@@ -46,6 +45,8 @@ class Run:
         self.attributes: dict[str, Any] = dict(attributes)
         self.format_version: int = self.attributes["format_version"]
         self.stream: str = self.attributes["stream"]
+        self.states: str = self.attributes["states"]
+        """`all`, `sample` or `none`: which rows keep base and delta."""
         self.adapters: tuple[str, ...] = tuple(self.attributes["adapters"])
         self.finished: bool = self.attributes["finished"]
         self.n_tokens: int = self.attributes["n_tokens"]
@@ -60,9 +61,6 @@ class Run:
             f"<Run {self.place.name!r}: stream {self.stream}, {len(self.component_paths)} components, "
             f"adapters {list(self.adapters)}, {self.n_tokens} tokens, {rows}{state}>"
         )
-
-    def _repr_html_(self) -> str:
-        return html_of(self)
 
     def __getitem__(self, component: str) -> xr.Dataset:
         """`base`, `delta` and `lora` of a component, lazy, float32 (token, feature); one left alone has only `base`."""
@@ -101,11 +99,6 @@ class Run:
     @cached_property
     def _digests(self) -> np.ndarray:
         return read_digests(self.arrays["rows/digest"], self.place)
-
-    @property
-    def states(self) -> str:
-        """`all`, `sample` or `none`: which rows keep base and delta."""
-        return str(self.attributes["states"])
 
     @cached_property
     def state_rows(self) -> np.ndarray:

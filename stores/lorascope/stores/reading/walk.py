@@ -16,7 +16,7 @@ from ..errors import StoreError
 from ..format.spec import ROW_TOKENS
 from ..format.widen import widen_block
 from ..progress import Progress
-from ..threads import MAX_BYTES, in_order
+from ..threads import in_order
 from .chunks import Chunk, read_chunk
 from .digests import combine
 from .rows import RowArray, delta_block
@@ -56,7 +56,6 @@ def walk_rows(
     tokens: Bool[np.ndarray, " token"] | None = ...,
     function: None = ...,
     n_threads: int | None = ...,
-    max_bytes: int = ...,
     progress: Progress | None = ...,
 ) -> Iterator[RowBlock]: ...
 
@@ -69,7 +68,6 @@ def walk_rows(
     tokens: Bool[np.ndarray, " token"] | None = ...,
     function: Callable[[RowBlock], Result],
     n_threads: int | None = ...,
-    max_bytes: int = ...,
     progress: Progress | None = ...,
 ) -> Iterator[Result]: ...
 
@@ -81,7 +79,6 @@ def walk_rows(
     tokens: Bool[np.ndarray, " token"] | None = None,
     function: Callable[[RowBlock], Any] | None = None,
     n_threads: int | None = None,
-    max_bytes: int = MAX_BYTES,
     progress: Progress | None = None,
 ) -> Iterator[Any]:
     """Rows of components, one after the other, or what a function makes of each.
@@ -105,8 +102,6 @@ def walk_rows(
     n_threads
         Threads that read and call the function; by default one a processor, but at least 8. With 1 everything happens
         in the thread that asks. No result depends on it.
-    max_bytes
-        Most bytes of rows in memory, above a row a group of components.
     progress
         Called with (rows done, rows in all), a row counted for each group of components.
 
@@ -142,9 +137,7 @@ def walk_rows(
         return list(blocks if function is None else map(function, blocks))
 
     n_done, n_all = 0, len(rows) * len(groups)
-    for results in in_order(
-        read, tasks(), n_threads=n_threads, n_bytes=lambda task: task[0].row_bytes * len(task[1]), max_bytes=max_bytes
-    ):
+    for results in in_order(read, tasks(), n_threads=n_threads, n_bytes=lambda task: task[0].row_bytes * len(task[1])):
         yield from results
         n_done += len(results)
         if progress is not None:
@@ -158,8 +151,6 @@ def walk_chunks(
     *,
     paths: Container[str] | None = None,
     decode: bool = True,
-    n_threads: int | None = None,
-    max_bytes: int = MAX_BYTES,
     progress: Progress | None = None,
 ) -> Iterator[tuple[int, list[Result]]]:
     """(row, what a function makes of each of its chunks), row after row; chunks are stored as they are.
@@ -175,8 +166,8 @@ def walk_chunks(
         or what is wrong with it: nothing is raised. It is called in the thread that read the chunk.
     paths
         Arrays that are read; by default all that have a chunk in the row.
-    n_threads, max_bytes, progress
-        As those of `walk_rows`; progress counts rows.
+    progress
+        Called with (rows done, rows in all).
     """
 
     def paths_of(row: int) -> list[str]:
@@ -191,9 +182,7 @@ def walk_chunks(
     results = in_order(
         read,
         ((row, path) for row in rows for path in paths_of(row)),
-        n_threads=n_threads,
         n_bytes=lambda task: run.arrays[task[1]].max_bytes,
-        max_bytes=max_bytes,
     )
     for n_done, row in enumerate(rows, 1):
         yield row, list(islice(results, len(paths_of(row))))
@@ -201,9 +190,7 @@ def walk_chunks(
             progress(n_done, len(rows))
 
 
-def stored_rows(
-    run: "Run", rows: Sequence[int], paths: Container[str], *, progress: Progress | None = None
-) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+def stored_rows(run: "Run", rows: Sequence[int], paths: Container[str]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """(row, path -> (token, ...) as stored) of committed rows, one after the other, of those of these arrays they have.
 
     Each chunk's own checksum is checked; where all of a row is read, its digest too.
@@ -213,7 +200,7 @@ def stored_rows(
     StoreError
         If a chunk is missing or broken, or a row isn't what was committed.
     """
-    for row, chunks in walk_chunks(run, rows, lambda row, path, chunk: (path, chunk), paths=paths, progress=progress):
+    for row, chunks in walk_chunks(run, rows, lambda row, path, chunk: (path, chunk), paths=paths):
         wrong = [chunk.problem.message for _, chunk in chunks if chunk.problem is not None]
         parts = [(chunk.key, chunk.part) for _, chunk in chunks if chunk.part is not None]
         if not wrong and len(chunks) == len(run.row_paths(row)) and combine(parts) != bytes(run.digest(row)):
