@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 import zarr
 
-from lorascope.stores import Run, StoreError, create_run, open_run, run_state, verify
+from lorascope.stores import Run, StoreError, open_run, run_state, verify
 from lorascope.stores.copying.copy_rows import select
 from lorascope.stores.copying.pull import pull
 from lorascope.stores.places.folder import FolderPlace
@@ -181,26 +180,9 @@ def test_a_part_of_every_kind_of_run_can_be_pulled(make_run: Any, tmp_path: Path
         np.testing.assert_array_equal(part.ablation().values, made.whole("adapters/default/ablation")[1074:])
 
 
-def sample_run(make_run: Any, path: Path, state_rows: tuple[bool, ...]) -> Any:
-    """A run of states `sample`, of the states of one that has them all."""
-    made = make_run("states.zarr")
-    spec = replace(made.spec, states="sample", state_rows=state_rows)
-    rng = np.random.default_rng(1)
-    with create_run(path, spec, tables=made.tables, weights=made.weights) as writer:
-        for row in range(3):
-            for name, (shape, dtype) in writer.row_arrays(row).items():
-                if name not in made.blocks[row]:
-                    size = (len(made.blocks[row]["tokens/nll"]), *shape[1:])
-                    made.blocks[row][name] = (1 + rng.random(size)).astype(dtype)
-            writer.write_row(row, {name: made.blocks[row][name] for name in writer.row_arrays(row)})
-        writer.finish({})
-    return made
-
-
 def test_row_keeps_states_only_if_all_its_tokens_had_them(make_run: Any, tmp_path: Path) -> None:
-    source = tmp_path / "sample.zarr"
-    made = sample_run(make_run, source, (False, True, True))
-    assert verify(source).ok
+    made = make_run(states="sample", state_rows=(False, True, True))
+    source = made.path
     whole = pull(source, tmp_path / "whole.zarr", components=["*.0.*"])
     assert sound(tmp_path / "whole.zarr").state_rows.tolist() == [False, True, True]
     norms = "reductions/base_norm"

@@ -75,9 +75,6 @@ def test_a_sample_is_found_by_its_id(run: Run) -> None:
 def test_an_unknown_sample_is_refused_with_those_like_it(run: Run, name: str, said: str) -> None:
     with pytest.raises(StoreError, match=f"no sample '{name}' among the 5 of this run; {said}"):
         run.base(UP, sample=["s0", name])
-
-
-def test_a_sample_is_named_by_its_id(run: Run) -> None:
     with pytest.raises(TypeError, match="`sample` is 3; give the id of a sample"):
         run.base(UP, sample=3)  # type: ignore[arg-type]
 

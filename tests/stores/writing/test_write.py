@@ -102,10 +102,10 @@ def test_wrong_tables_and_weights_are_named(make_run: Any, tmp_path: Path) -> No
     samples, strange = run.tables["samples"], {**run.weights, "adapters/other/lora_B/x": np.zeros(2)}
     without = {name: column for name, column in samples.items() if name != "ce"}
     for table, weights, words in (
-        (without, run.weights, "table `samples` lacks the column 'ce'"),
-        ({**samples, "hue": ["a", "b"]}, run.weights, r"table `samples` has columns .* doesn't know: \['hue'\]"),
+        (without, run.weights, "'samples/ce' is missing; give it in the run's tables or weights"),
+        ({**samples, "hue": ["a", "b"]}, run.weights, "no place in this run for 'samples/hue'"),
         ({**samples, "ce": [0.5]}, run.weights, r"'samples/ce' has shape \(1,\); the run needs \(2,\)"),
-        (samples, {}, f"weight 'adapters/default/lora_B/{F32}' is missing"),
+        (samples, {}, f"'adapters/default/lora_B/{F32}' is missing"),
         (samples, strange, "no place in this run for 'adapters/other/lora_B/x'"),
     ):
         with pytest.raises(StoreError, match=words):
@@ -379,59 +379,47 @@ def at_a_chunk(patch: pytest.MonkeyPatch, what: Any) -> None:
     patch.setattr(FolderPlace, "write", write)
 
 
-GONE = (
+MOVED = (
     "^`.*run.zarr` was deleted or moved away while it was written; put it back and the same command goes on, or delete"
 )
+GONE: dict[str, tuple[type[Exception], str]] = {
+    "deleted": (FileNotFoundError, MOVED),
+    "moved": (FileNotFoundError, MOVED),
+    "swapped": (StoreError, "^another run took the place of `.*run.zarr` while it was written; move that"),
+}
 
 
 @pytest.mark.parametrize("step", ["before a row", "in a row", "before the end"])
-@pytest.mark.parametrize("how", ["deleted", "moved"])
-def test_run_that_is_gone_stops_its_writer_and_stays_gone(
+@pytest.mark.parametrize("how", GONE)
+def test_run_that_is_gone_or_another_stops_its_writer(
     make_run: Any, monkeypatch: pytest.MonkeyPatch, how: str, step: str
 ) -> None:
     run, whole = make_run(rows=(0, 1)), make_run("whole.zarr")
-    away = run.path.with_name("away")
-    take = (lambda: shutil.rmtree(run.path)) if how == "deleted" else (lambda: run.path.rename(away))
+    other = make_run("other.zarr", rows=(0, 1), base_ce=[1.0, 2.0])
+    away, before = run.path.with_name("away"), stored(other.path)
+
+    def take() -> None:
+        shutil.rmtree(run.path) if how == "deleted" else run.path.rename(away)
+        if how == "swapped":
+            other.path.rename(run.path)
+
     if step == "before the end":
         run.writer.write_row(2, run.blocks[2])
+    error, words = GONE[how]
     with monkeypatch.context() as patch:
         at_a_chunk(patch, [take] if step == "in a row" else [])
         if step != "in a row":
             take()
-        with pytest.raises(FileNotFoundError, match=GONE):
+        with pytest.raises(error, match=words):
             run.writer.finish({}) if step == "before the end" else run.writer.write_row(2, run.blocks[2])
-    assert not run.path.exists()
-    if how == "moved":
-        away.rename(run.path)
-    go_on(run.path, run)
-    assert stored(run.path) == stored(whole.path)
-
-
-@pytest.mark.parametrize("step", ["before a row", "in a row", "before the end"])
-def test_run_that_another_one_took_the_place_of(make_run: Any, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    run, whole = make_run(rows=(0, 1)), make_run("whole.zarr")
-    other = make_run("other.zarr", rows=(0, 1), base_ce=[1.0, 2.0])
-    before = stored(other.path)
-
-    def swap() -> None:
-        run.path.rename(run.path.with_name("away"))
-        other.path.rename(run.path)
-
-    if step == "before the end":
-        run.writer.write_row(2, run.blocks[2])
-    with monkeypatch.context() as patch:
-        at_a_chunk(patch, [swap] if step == "in a row" else [])
+    assert run.path.exists() == (how == "swapped")
+    if how == "swapped":
+        assert open_run(run.path).committed_rows.tolist() == [True, True, False]
         if step != "in a row":
-            swap()
-        with pytest.raises(
-            StoreError, match="^another run took the place of `.*run.zarr` while it was written; move that"
-        ):
-            run.writer.finish({}) if step == "before the end" else run.writer.write_row(2, run.blocks[2])
-    assert open_run(run.path).committed_rows.tolist() == [True, True, False]
-    if step != "in a row":
-        assert stored(run.path) == before
-    run.path.rename(other.path)
-    run.path.with_name("away").rename(run.path)
+            assert stored(run.path) == before
+        run.path.rename(other.path)
+    if how != "deleted":
+        away.rename(run.path)
     go_on(run.path, run)
     assert stored(run.path) == stored(whole.path)
 

@@ -78,9 +78,10 @@ def create_run(
     place = open_place(path)
     _refuse_used(place)
     require_chunks(spec)
-    values = {**_table_values(spec, tables), **_spec_values(spec), **weights}
-    # A column that was left out isn't made, so that one whose chunk is gone was lost.
-    specs = [e for e in array_specs(spec) if e.by_row or e.path in values or not e.optional]
+    values = _values(spec, tables, weights)
+    # A column that was left out isn't made, so that one whose chunk is gone was lost; text is there if it is specified.
+    made = {*values, f"tokens/{TOKEN_TEXT.name}"}
+    specs = [e for e in array_specs(spec) if e.by_row or e.path in made or not e.optional]
     _check_values(specs, values)
     specs = [_with_texts(e, values[e.path]) if e.dtype == "string" and e.path in values else e for e in specs]
     place.delete(list(place.temporary_files()))
@@ -281,49 +282,34 @@ def _consolidated(node: dict[str, Any], within: Mapping[str, Any]) -> dict[str, 
     return {**node, "consolidated_metadata": table, "node_type": kind}
 
 
-def _table_values(spec: RunSpec, tables: Tables) -> dict[str, Any]:
-    values: dict[str, Any] = {}
+def _values(spec: RunSpec, tables: Tables, weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Path -> values of everything that is written once: what was given, and what the specification says."""
     components = {c.name: [getattr(component, c.name) for component in spec.components] for c in TABLES["components"]}
     components["fused"] = [json.dumps(component.fused) if component.fused else "" for component in spec.components]
-    for table, columns in TABLES.items():
-        columns_given = components if table == "components" else tables.get(table, {})
-        for column in columns:
-            path = f"{table}/{column.name}"
-            needed = not column.optional or (column is TOKEN_TEXT and spec.token_text)
-            if column.name in columns_given:
-                values[path] = columns_given[column.name]
-            elif needed and not column.by_row:
-                raise StoreError(f"table `{table}` lacks the column {column.name!r}")
-        extra = sorted(set(columns_given) - {column.name for column in columns})
-        if extra:
-            raise StoreError(f"table `{table}` has columns that the format doesn't know: {extra}")
-    return values
-
-
-def _spec_values(spec: RunSpec) -> dict[str, Any]:
-    values: dict[str, Any] = {"rows/states": np.array(spec.state_rows, np.uint8)} if spec.states == "sample" else {}
+    columns: Tables = {**tables, "components": components}
+    values: dict[str, Any] = {f"{table}/{name}": columns[table][name] for table in columns for name in columns[table]}
+    if spec.states == "sample":
+        values["rows/states"] = np.array(spec.state_rows, np.uint8)
     for adapter in spec.adapters:
         root = f"adapters/{adapter.name}"
         values |= {f"{root}/{name}": getattr(adapter, name) for name in ("rank", "scaling", "factor_start")}
         values[f"{root}/delta_source"] = adapter.sources
         if spec.ablate is not None:
             values[f"{root}/ablation_part"] = spec.ablation_parts
-    return values
+    return {**values, **weights}
 
 
 def _check_values(specs: list[ArraySpec], values: Mapping[str, Any]) -> None:
-    once = {entry.path: entry for entry in specs if not entry.by_row}
+    once = {entry.path: entry for entry in specs if not entry.by_row and entry.path != "rows/digest"}
     unknown = sorted(set(values) - set(once))
     if unknown:
         raise StoreError(
-            f"no place in this run for {unknown[0]!r} ({len(unknown)} such); check components and adapters"
+            f"no place in this run for {unknown[0]!r} ({len(unknown)} such); check tables, components and adapters"
         )
     for path, entry in once.items():
-        if "/lora_" in path and path not in values:
-            raise StoreError(f"weight {path!r} is missing; a factor is of no use without it")
-        if path.startswith("unembedding/") and path not in values:
-            raise StoreError(f"{path!r} is missing; an unembedding is its weight, its norm and its texts")
-        if path in values and np.shape(values[path]) != entry.shape:
+        if path not in values:
+            raise StoreError(f"{path!r} is missing; give it in the run's tables or weights")
+        if np.shape(values[path]) != entry.shape:
             raise StoreError(f"{path!r} has shape {np.shape(values[path])}; the run needs {entry.shape}")
 
 
