@@ -232,7 +232,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "level": (["paper", "--level", "95"], "`level` is 95.0; it lies between 0 and 1, such as 0.95"),
     "no whole number": (["paper", "--n-draws", "1.5"], "`--n-draws` is 1.5; give a whole number"),
     "url": (["https://example.invalid/x"], "'https://example.invalid/x'; name a folder"),
-    "draws": (["paper", "--n-draws", "0"], "`n_draws` is 0; it lies between 1 and 2000"),
+    "draws": (["paper", "--n-draws", "0"], "`n_draws` is 0; give a whole number of at least 1"),
     "workers": (["paper", "--workers", "0"], "`--workers` is 0; give at least 1"),
     "huber": (["paper", "--huber", "-1"], "`huber` is -1.0; give a number above zero"),
     "out": (["paper", "--out", "{tmp}"], "which is there already; give a new or empty folder"),

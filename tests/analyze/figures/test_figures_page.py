@@ -41,8 +41,8 @@ def test_only_its_own_scripts_may_run() -> None:
 
 def shown_pictures(page: str) -> list[str]:
     """SVG of each picture that a viewer without JavaScript sees."""
-    found = re.findall(r'<noscript><img src="data:image/svg\+xml;base64,([^"]*)" alt="[^"]+"></noscript></div>', page)
-    return [base64.b64decode(one).decode() for one in found]
+    encoded = re.findall(r'<noscript><img src="data:image/svg\+xml;base64,([^"]*)" alt="[^"]+"></noscript></div>', page)
+    return [base64.b64decode(picture).decode() for picture in encoded]
 
 
 @pytest.fixture

@@ -39,9 +39,9 @@ def test_bands_are_those_of_the_mean_cut_at_the_edge(phi_fit: ScalingFit, phi: p
     figure = scaling_figure(phi_fit)
     band = next(trace for trace in figure.data if trace.fill == "toself")
     x = band.x[: len(band.x) // 2]
-    told = phi_fit.predict(pd.DataFrame({"N": x, "R": 32.0, "dataset": "ARCE", "sweep": "size"}))
+    expected = phi_fit.predict(pd.DataFrame({"N": x, "R": 32.0, "dataset": "ARCE", "sweep": "size"}))
     low, high = 10 ** np.array(figure.layout.yaxis.range)
-    np.testing.assert_allclose(band.y, np.clip([*told["high"], *told["low"][::-1]], low, high))
+    np.testing.assert_allclose(band.y, np.clip([*expected["high"], *expected["low"][::-1]], low, high))
     fit = fit_scaling_law(phi, "MIUB", **ROLES, huber=0.01)
     robust = scaling_figure(fit)
     assert not any(trace.fill for trace in robust.data)

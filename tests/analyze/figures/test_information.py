@@ -20,22 +20,22 @@ NAMES = ["gaussian", "ksg1"]
 @pytest.fixture(scope="module")
 def result(small: Small) -> xr.Dataset:
     """Six components, of each an estimate with an interval and one without."""
-    found = measure_information(small.run, estimator=NAMES, n_axes=2, n_shuffles=0)
+    information = measure_information(small.run, estimator=NAMES, n_axes=2, n_shuffles=0)
     ones = np.ones((6, 2))
-    return found.assign(
-        value=(found["value"].dims, ones * [1.0, 2.0]),
-        low=(found["value"].dims, ones * [0.5, np.nan]),
-        high=(found["value"].dims, ones * [1.75, np.nan]),
-        verdict=(found["value"].dims, np.array([["ok", "saturated"]] * 6, object)),
+    return information.assign(
+        value=(information["value"].dims, ones * [1.0, 2.0]),
+        low=(information["value"].dims, ones * [0.5, np.nan]),
+        high=(information["value"].dims, ones * [1.75, np.nan]),
+        verdict=(information["value"].dims, np.array([["ok", "saturated"]] * 6, object)),
         js=("component", np.arange(1, 7) / 4),
     )
 
 
 def changed(result: xr.Dataset, name: str, component: int, value: Any) -> xr.Dataset:
     """A copy with another value of the first estimator, or of the component."""
-    found = result.copy(deep=True)
-    found[name].values[(component, 0) if found[name].ndim == 2 else component] = value
-    return found
+    information = result.copy(deep=True)
+    information[name].values[(component, 0) if information[name].ndim == 2 else component] = value
+    return information
 
 
 def test_bound_figure_puts_mutual_information_over_js(result: xr.Dataset) -> None:
@@ -110,11 +110,11 @@ def test_delta_alone_and_bits(result: xr.Dataset) -> None:
     assert figure.layout.xaxis.title.text == "MIUB: JS of base and delta alone (nat)"
     assert figure.layout.yaxis.title.text == "MI of base and delta (nat)"
     bits = result.assign({key: result[key] / math.log(2) for key in ("value", "low", "high")}).assign_attrs(units="bit")
-    for draw in (lambda found: bound_figure(found, estimator="gaussian"), estimates_figure):
-        for one, same in zip(points_of(draw(bits)), points_of(draw(result)), strict=True):
-            np.testing.assert_allclose(one.x, same.x)
-            np.testing.assert_allclose(one.y, same.y)
-            assert one.text == same.text
+    for draw in (lambda information: bound_figure(information, estimator="gaussian"), estimates_figure):
+        for of_bits, of_nats in zip(points_of(draw(bits)), points_of(draw(result)), strict=True):
+            np.testing.assert_allclose(of_bits.x, of_nats.x)
+            np.testing.assert_allclose(of_bits.y, of_nats.y)
+            assert of_bits.text == of_nats.text
 
 
 def test_estimates_go_by_layer(result: xr.Dataset) -> None:
@@ -144,10 +144,10 @@ def test_the_panel_stands_in_the_middle_in_front(result: xr.Dataset) -> None:
 
 
 def test_components_outside_of_layers(make_small: Callable[..., Small]) -> None:
-    found = measure_information(make_small(outside=True).run, estimator="gaussian", n_axes=2, n_shuffles=0)
-    assert "1 component outside of the layers left out." in title_of(estimates_figure(found))
+    information = measure_information(make_small(outside=True).run, estimator="gaussian", n_axes=2, n_shuffles=0)
+    assert "1 component outside of the layers left out." in title_of(estimates_figure(information))
     with pytest.raises(ValueError, match="none of the result's components lies in a layer"):
-        estimates_figure(found.isel(component=[-1]))
+        estimates_figure(information.isel(component=[-1]))
 
 
 def test_other_results_are_refused(result: xr.Dataset) -> None:

@@ -47,10 +47,10 @@ def test_positions_weigh_their_tokens(make_small: Callable[..., Small]) -> None:
 
 @pytest.fixture(scope="module")
 def result(small: Small) -> xr.DataTree:
-    found = miub(small.run)
-    samples = found["samples"].to_dataset()
-    found["samples"] = xr.DataTree(samples.assign_coords(dataset=("sample", np.array(["a", "b", "<b>"] * 4, object))))
-    return found
+    tree = miub(small.run)
+    samples = tree["samples"].to_dataset()
+    tree["samples"] = xr.DataTree(samples.assign_coords(dataset=("sample", np.array(["a", "b", "<b>"] * 4, object))))
+    return tree
 
 
 def lines_of(figure: Any) -> list[Any]:
@@ -84,8 +84,8 @@ def test_small_values_share_the_power_of_their_axis(result: xr.DataTree) -> None
 
 def test_depth_by_kind(small: Small, result: xr.DataTree) -> None:
     by_sample = small.by_sample(small.js()).mean(axis=0).reshape(2, 3)
-    for found in (result, qualify(small.run)):
-        figure = depth_figure(found, by="kind")
+    for tree in (result, qualify(small.run)):
+        figure = depth_figure(tree, by="kind")
         lines = lines_of(figure)
         assert [line.legendgroup for line in lines] == ["q_proj", "up_proj", "down_proj"]
         np.testing.assert_allclose([line.y for line in lines], by_sample.T, rtol=1e-5)
@@ -133,5 +133,5 @@ def test_histogram_marks_mean_and_error(small: Small, result: xr.DataTree) -> No
 
 
 def test_names_of_samples_are_escaped(make_small: Callable[..., Small]) -> None:
-    found = miub(make_small(sample_id="<a href='https://x.test'>").run)
-    assert "<a" not in str(sample_figure(found).data[0].text)
+    tree = miub(make_small(sample_id="<a href='https://x.test'>").run)
+    assert "<a" not in str(sample_figure(tree).data[0].text)

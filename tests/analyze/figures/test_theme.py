@@ -24,7 +24,7 @@ def luminance(color: str, *, dark: bool) -> float:
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("color", [COLORS[0], BLUES[0], DIVERGING[2]])
 def test_the_palest_cells_are_told_from_page_and_missing(color: str, dark: bool) -> None:
-    own, page, missing = (luminance(one, dark=dark) + 0.05 for one in (color, "#ffffff", MISSING))
+    own, page, missing = (luminance(shade, dark=dark) + 0.05 for shade in (color, "#ffffff", MISSING))
     assert max(own / page, page / own) > 1.2
     assert max(own / missing, missing / own) > 2
 

@@ -78,12 +78,12 @@ def test_miub_stands_above_the_loss_and_above_its_layers() -> None:
 
 
 def test_a_trainers_own_log_gives_the_same_lines() -> None:
-    one, two = training_figure(record()), training_figure({"log_history": log_of(record())})
-    assert len(one.data) == len(two.data)
-    for mine, theirs in zip(one.data, two.data, strict=True):
+    ours, trainer = training_figure(record()), training_figure({"log_history": log_of(record())})
+    assert len(ours.data) == len(trainer.data)
+    for mine, theirs in zip(ours.data, trainer.data, strict=True):
         np.testing.assert_allclose(np.array(mine.x, float), np.array(theirs.x, float))
         assert mine.text == theirs.text
-    assert "Measuring took 12.5 % of the training." in title_of(two)
+    assert "Measuring took 12.5 % of the training." in title_of(trainer)
 
 
 def test_trainings_are_compared_by_name() -> None:

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.analyze.fits.design import Design
-from lorascope.analyze.fits.table import make_design
+from lorascope.analyze.fits.design import Design, make_design
 from lorascope.study.paper_tables import paper_study
 
 DesignOf = Callable[..., Design]

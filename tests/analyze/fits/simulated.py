@@ -60,5 +60,5 @@ def expected(
     logs = {axis: np.log(own[axis] / settings[axis].to_numpy()) for axis in axes}
     columns, exponents = law_named(law).terms(logs)
     at = np.array([parameters[name] for name in exponents])
-    values = parameters["E"] + sum(parameters[one.amplitude] * one.printed(at) for one in columns)
+    values = parameters["E"] + sum(parameters[column.amplitude] * column.printed(at) for column in columns)
     return np.exp(values) if law_named(law).logarithmic else np.asarray(values)

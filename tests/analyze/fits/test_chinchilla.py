@@ -62,14 +62,14 @@ def peer() -> tuple[float, np.ndarray]:
     options: dict[str, Any] = {"ftol": 1e-15, "gtol": 1e-12, "maxiter": 3000, "maxcor": 30}
     ends = [optimize.minimize(summed, start, jac=True, method="L-BFGS-B", options=options) for start in STARTS]
     finest = []
-    for end in sorted(ends, key=lambda one: float(one.fun))[:1]:
+    for end in sorted(ends, key=lambda start: float(start.fun))[:1]:
         at = end.x
         for size in (1e-2, 1e-3):
             simplex = at * (1 + size * np.vstack([np.zeros(5), np.eye(5)]))
             search: dict[str, Any] = {"initial_simplex": simplex, "xatol": 1e-12, "fatol": 1e-16, "maxiter": 1500}
             at = optimize.minimize(lambda p: summed(p)[0], at, method="Nelder-Mead", options=search).x
         finest.append((objective(at)[0], at))
-    return min(finest, key=lambda one: one[0])
+    return min(finest, key=lambda start: start[0])
 
 
 @cache

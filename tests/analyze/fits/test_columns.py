@@ -90,9 +90,9 @@ def test_printed_term_is_the_centred_one_and_a_constant(column: Column, at: np.n
 @columns
 def test_many_exponents_at_once(column: Column, at: np.ndarray) -> None:
     points = at + np.linspace(0, 1, 4)[:, None]
-    found = column.centred(points)
-    assert found.shape == (4, len(LOGS))
-    np.testing.assert_allclose(found, [column.centred(point) for point in points], rtol=1e-13)
+    terms = column.centred(points)
+    assert terms.shape == (4, len(LOGS))
+    np.testing.assert_allclose(terms, [column.centred(point) for point in points], rtol=1e-13)
     assert column.centred(points.reshape(2, 2, -1)).shape == (2, 2, len(LOGS))
 
 

@@ -43,8 +43,8 @@ def test_by_hand() -> None:
 def test_draws_count_groups() -> None:
     x, y = tables(0)
     counts = np.array([[1, 1, 1, 1, 1, 1], [0, 3, 0, 1, 0, 2]])
-    wanted = [pooled_pearson(*(np.repeat(one, times, axis=0) for one in (x, y)))[0] for times in counts]
-    np.testing.assert_allclose(pooled_pearson(x, y, counts), wanted)
+    expected = [pooled_pearson(*(np.repeat(table, times, axis=0) for table in (x, y)))[0] for times in counts]
+    np.testing.assert_allclose(pooled_pearson(x, y, counts), expected)
 
 
 @pytest.mark.parametrize("n_lacking", [0, 7])
@@ -70,8 +70,8 @@ def test_what_is_left_beyond_the_setting_is_that_of_a_regression(seed: int, n_la
 
 
 def test_nothing_is_left_beyond_the_setting() -> None:
-    told = 1000 * np.arange(4)[:, None] + 0.1 * np.arange(5) ** 2
-    assert not beyond_setting(told).any()
+    additive = 1000 * np.arange(4)[:, None] + 0.1 * np.arange(5) ** 2
+    assert not beyond_setting(additive).any()
     assert not beyond_setting(np.ones((4, 5))).any()
     apart = np.array([[1.0, 4, 9, NAN, NAN, NAN], [NAN, NAN, NAN, 1, 3, 7]])  # settings link no groups
     assert not np.nan_to_num(beyond_setting(apart)).any()

@@ -19,12 +19,12 @@ TRUTH = {"A": 1.0, "alpha": 0.5, "B": 0.8, "beta": 0.6, "slope_N": 0.3, "slope_R
 
 
 def study(law: str = "additive", **options: Any) -> pd.DataFrame:
-    given: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "N": (1e8, 5e8, 2e9, 1e10),
         "R": (4.0, 16.0, 64.0),
         "groups": {"a": 1.5, "b": 2.5, "c": 2.0},
     }
-    return simulate_study(TRUTH, law=law, **{**given, **options}, noise=0.02, random=np.random.default_rng(0))
+    return simulate_study(TRUTH, law=law, **{**defaults, **options}, noise=0.02, random=np.random.default_rng(0))
 
 
 def split(errors: pd.DataFrame, kind: str) -> pd.DataFrame:
@@ -33,11 +33,11 @@ def split(errors: pd.DataFrame, kind: str) -> pd.DataFrame:
     )
 
 
-def said(found: Estimate, rows: pd.DataFrame, *, level: str | None = None) -> np.ndarray:
+def law_of(fitted: Estimate, rows: pd.DataFrame, *, level: str | None = None) -> np.ndarray:
     """(n,) what the printed parameters of an additive law say of rows; `level` in place of the groups'."""
-    values = found.values
+    values = fitted.values
     levels = rows["group"].map(lambda group: values[level or f"E[{group}]"]).to_numpy(np.float64)
-    sizes = found.design.references
+    sizes = fitted.design.references
     n, r = (sizes["N"] / rows["N"]) ** values["alpha"], (sizes["R"] / rows["R"]) ** values["beta"]
     return np.asarray(levels + values["A"] * n + values["B"] * r)
 
@@ -45,15 +45,15 @@ def said(found: Estimate, rows: pd.DataFrame, *, level: str | None = None) -> np
 @pytest.mark.parametrize("law", ["log", "log-log"])
 def test_single_cells_of_a_straight_law_are_press(design_of: DesignOf, law: str) -> None:
     frame = study(law)
-    found = estimate(design_of(frame, law=law, residuals="absolute"))
-    cells = split(held_out(found), "cell")
-    for design, column in ((found.design, "error"), (found.design.without("N").without("R"), "error_plain")):
-        x = np.column_stack([design.levels, *(one.printed(np.zeros(0)) for one in design.columns)])
+    fitted = estimate(design_of(frame, law=law, residuals="absolute"))
+    cells = split(held_out(fitted), "cell")
+    for design, column in ((fitted.design, "error"), (fitted.design.without("N").without("R"), "error_plain")):
+        x = np.column_stack([design.levels, *(column.printed(np.zeros(0)) for column in design.columns)])
         peer = sm.OLS(design.y, x).fit()
         press = peer.resid / (1 - peer.get_influence().hat_matrix_diag)
         np.testing.assert_allclose(cells[column], press, rtol=1e-8, atol=1e-12)
     np.testing.assert_allclose(cells["observed"] - cells["predicted"], cells["error"], rtol=1e-12)
-    np.testing.assert_array_equal(cells["observed"], found.design.y)
+    np.testing.assert_array_equal(cells["observed"], fitted.design.y)
 
 
 @pytest.mark.parametrize("residuals", ["relative", "log"])
@@ -64,7 +64,7 @@ def test_settings_held_out_are_those_of_refits(design_of: DesignOf, residuals: s
     assert len(settings) == 36
     for (n, r), rows in frame.groupby(["N", "R"]):
         again = estimate(design_of(frame.drop(index=rows.index), residuals=residuals))
-        predicted = said(again, rows)
+        predicted = law_of(again, rows)
         np.testing.assert_allclose(settings.loc[rows.index, "predicted"], predicted, rtol=1e-5)
         rest = np.log(rows["y"] / predicted) if residuals == "log" else 1 - predicted / rows["y"]
         np.testing.assert_allclose(settings.loc[rows.index, "error"], rest, rtol=1e-3, atol=1e-6)
@@ -77,7 +77,7 @@ def test_a_group_held_out_gets_its_level_from_its_other_cells(design_of: DesignO
     assert len(groups) == 36
     for name, rows in frame.groupby("group"):
         again = estimate(design_of(frame.drop(index=rows.index)))
-        terms = said(again, rows, level=next(iter(again.values))) - next(iter(again.values.values()))
+        terms = law_of(again, rows, level=next(iter(again.values))) - next(iter(again.values.values()))
         for k, label in enumerate(rows.index):
             rest, weights = (rows["y"] - terms).drop(label), (rows["y"] ** -2.0).drop(label)
             predicted = terms[k] + np.average(rest, weights=weights)
@@ -98,7 +98,7 @@ def test_larger_sizes_are_predicted_from_smaller_ones(design_of: DesignOf) -> No
         if size == 1e9:  # two sizes don't tell an exponent
             assert ordered.loc[rows.index, ["predicted", "error", "error_plain"]].isna().all(axis=None)
             continue
-        predicted = said(estimate(design_of(smaller)), rows)
+        predicted = law_of(estimate(design_of(smaller)), rows)
         np.testing.assert_allclose(ordered.loc[rows.index, "predicted"], predicted, rtol=1e-4)
     ranks = split(errors, "ordered R")
     assert set(ranks["held_out"]) == {"64"}
@@ -122,8 +122,8 @@ def test_smaller_sizes_that_do_not_vary_otherwise(design_of: DesignOf) -> None:
 
 
 def test_the_papers_splits(design_of: DesignOf, paper_cells: PaperCells) -> None:
-    found = estimate(design_of(paper_cells("Phi3"), response="MIUB", groups=["dataset"], offsets=["sweep"]))
-    errors = held_out(found)
+    fitted = estimate(design_of(paper_cells("Phi3"), response="MIUB", groups=["dataset"], offsets=["sweep"]))
+    errors = held_out(fitted)
     table = cross_validate(errors).set_index("split")
     assert list(table.index) == ["cell", "setting", "group", "ordered N", "ordered R"]
     assert table.loc["cell", ["n", "n_undetermined"]].tolist() == [35, 0]

@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.analyze.fits.design import Design, applied, determined
+from lorascope.analyze.fits.design import LARGEST_POWER, Design, applied, determined
 from lorascope.analyze.fits.laws import BOUNDS
-from lorascope.analyze.fits.table import LARGEST_POWER
 
 from .simulated import simulate_study
 
@@ -19,11 +18,11 @@ TRUTH = {"A": 1.0, "alpha": 0.4, "B": 0.8, "beta": 0.5, "C": 0.3, "gamma": 0.9, 
 
 
 def study(**options: Any) -> pd.DataFrame:
-    given = {
+    defaults = {
         "N": (1e9, 3e9, 1e10, 3e10), "R": (8.0, 32.0, 128.0), "groups": {"a": 2.0, "b": 3.0}, "noise": 0.01,
         "random": np.random.default_rng(0),
     }  # fmt: skip
-    return simulate_study(TRUTH, **{**given, **options})
+    return simulate_study(TRUTH, **{**defaults, **options})
 
 
 def refused(design_of: DesignOf, frame: pd.DataFrame, words: str, **options: Any) -> None:
@@ -56,7 +55,7 @@ def test_arrays_of_a_study(design_of: DesignOf) -> None:
 
 
 @pytest.mark.parametrize(
-    ("residuals", "law", "kept", "weighted"),
+    ("residuals", "law", "kind", "weighted"),
     [
         ("relative", "additive", "relative", True),
         ("log", "additive", "log", False),
@@ -65,13 +64,13 @@ def test_arrays_of_a_study(design_of: DesignOf) -> None:
         ("log", "log-log", "absolute", False),
     ],
 )
-def test_residuals_and_weights(design_of: DesignOf, residuals: str, law: str, kept: str, weighted: bool) -> None:
+def test_residuals_and_weights(design_of: DesignOf, residuals: str, law: str, kind: str, weighted: bool) -> None:
     frame = study()
     design = design_of(frame, residuals=residuals, law=law)
-    assert design.residual == kept
+    assert design.residual == kind
     np.testing.assert_allclose(design.weights, 1 / frame["y"] if weighted else 1.0)
     np.testing.assert_allclose(design.y, np.log(frame["y"]) if law == "log-log" else frame["y"])
-    searched = 1 / design.y if kept == "log" else design.weights
+    searched = 1 / design.y if kind == "log" else design.weights
     np.testing.assert_array_equal(design.problem.weights, searched)
 
 
@@ -133,7 +132,7 @@ def test_some_rows_keep_names_and_levels(design_of: DesignOf) -> None:
     assert (set(some.groups), len(some.settings)) == ({"b"}, 12)
 
 
-# What is left out, and said.
+# Rows that are left out, and their notes.
 
 
 def test_constant_columns_drop_out_with_a_note(design_of: DesignOf) -> None:
@@ -285,8 +284,8 @@ def test_applied_to_its_own_rows_is_the_same(design_of: DesignOf, paper_cells: P
         again = applied(design, cells)
         np.testing.assert_array_equal(again.levels, design.levels)
         at = np.linspace(0.3, 0.5, len(design.exponents))
-        for one, other in zip(design.columns, again.columns, strict=True):
-            np.testing.assert_array_equal(one.printed(at), other.printed(at))
+        for column, other in zip(design.columns, again.columns, strict=True):
+            np.testing.assert_array_equal(column.printed(at), other.printed(at))
         assert list(again.settings) == list(design.settings)
 
 

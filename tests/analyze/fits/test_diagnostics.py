@@ -10,8 +10,9 @@ import statsmodels.api as sm
 from scipy import stats
 
 from lorascope.analyze.fits.design import Design
-from lorascope.analyze.fits.diagnostics import aicc, axis_tests, f_test
+from lorascope.analyze.fits.diagnostics import axis_tests, f_test
 from lorascope.analyze.fits.estimate import estimate
+from lorascope.analyze.fits.result import ScalingFit
 
 from .simulated import simulate_study
 
@@ -20,12 +21,12 @@ TRUTH = {"A": 1.0, "alpha": 0.5, "B": 0.8, "beta": 0.6, "slope_N": 0.3, "slope_R
 
 
 def study(law: str = "additive", **options: Any) -> pd.DataFrame:
-    given: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "N": (1e8, 1e9, 3e9, 1e10),
         "R": (4.0, 16.0, 64.0),
         "groups": {"a": 1.5, "b": 2.5, "c": 2.0},
     }
-    return simulate_study(TRUTH, law=law, **{**given, **options}, noise=0.02, random=np.random.default_rng(0))
+    return simulate_study(TRUTH, law=law, **{**defaults, **options}, noise=0.02, random=np.random.default_rng(0))
 
 
 def test_f_of_nested_fits() -> None:
@@ -40,7 +41,7 @@ def test_f_of_nested_fits() -> None:
 @pytest.mark.parametrize("law", ["log", "log-log"])
 def test_axis_tests_are_those_of_regressions(design_of: DesignOf, law: str) -> None:
     frame = study(law)
-    found = axis_tests(estimate(design_of(frame, law=law, residuals="absolute"))).set_index("axis")
+    tests = axis_tests(estimate(design_of(frame, law=law, residuals="absolute"))).set_index("axis")
     y = np.log(frame["y"]) if law == "log-log" else frame["y"]
     whole = pd.DataFrame({"N": np.log(frame["N"]), "R": np.log(frame["R"])}).join(
         pd.get_dummies(frame["group"], dtype=float)
@@ -48,7 +49,7 @@ def test_axis_tests_are_those_of_regressions(design_of: DesignOf, law: str) -> N
     full = sm.OLS(y, whole).fit()
     for axis in ("N", "R"):
         f, p, n_more = full.compare_f_test(sm.OLS(y, whole.drop(columns=axis)).fit())
-        row = found.loc[axis]
+        row = tests.loc[axis]
         assert (row["F"], row["n_more"], row["df"]) == pytest.approx((f, n_more, full.df_resid), rel=1e-8)
         assert row["p"] == pytest.approx(p, rel=1e-6, abs=1e-300)
         assert row["ssr_ratio"] == pytest.approx(1 + f * n_more / full.df_resid, rel=1e-8)
@@ -65,19 +66,19 @@ def test_aicc_is_of_the_likelihood_of_the_response(design_of: DesignOf, law: str
     else:
         density = stats.norm.logpdf(y, loc=fitted, scale=spread * (y if residuals == "relative" else 1.0))
     k = len(fit.values) + 1  # the spread counts
-    assert aicc(fit) == pytest.approx(-2 * density.sum() + 2 * k * 36 / (36 - k - 1), rel=1e-10)
+    assert ScalingFit(fit, 0.95, {}).aicc == pytest.approx(-2 * density.sum() + 2 * k * 36 / (36 - k - 1), rel=1e-10)
 
 
 def test_aicc_of_a_straight_law_is_that_of_a_regression(design_of: DesignOf) -> None:
     fit = estimate(design_of(study("log"), law="log", residuals="absolute"))
     columns = [column.printed(np.zeros(0)) for column in fit.design.columns]
     peer = sm.OLS(fit.design.y, np.column_stack([fit.design.levels, *columns])).fit()
-    assert aicc(fit) == pytest.approx(peer.aic + 2 + 2 * 6 * 7 / (36 - 7), rel=1e-10)
+    assert ScalingFit(fit, 0.95, {}).aicc == pytest.approx(peer.aic + 2 + 2 * 6 * 7 / (36 - 7), rel=1e-10)
 
 
 def test_aicc_at_its_limits(design_of: DesignOf) -> None:
     few = estimate(design_of(study(groups={"a": 1.5}, N=(1e8, 5e8, 2e9, 1e10), R=())))
-    assert math.isnan(aicc(few))  # 4 cells, 4 parameters
+    assert math.isnan(ScalingFit(few, 0.95, {}).aicc)  # 4 cells, 4 parameters
     fit = estimate(design_of(study("log"), law="log", residuals="absolute"))
     exact = replace(fit, design=replace(fit.design, frame=fit.design.frame.assign(y=fit.fitted)))
-    assert aicc(exact) == -math.inf
+    assert ScalingFit(exact, 0.95, {}).aicc == -math.inf

@@ -21,34 +21,34 @@ laws = pytest.mark.parametrize("law", LAWS)
 
 
 def study(seed: int = 0, law: str = "additive", **options: Any) -> pd.DataFrame:
-    given: dict[str, Any] = {**SIZES, "groups": GROUPS, "noise": 0.01, "random": np.random.default_rng(seed)}
-    return simulate_study(TRUTH, law=law, **{**given, **options})
+    defaults: dict[str, Any] = {**SIZES, "groups": GROUPS, "noise": 0.01, "random": np.random.default_rng(seed)}
+    return simulate_study(TRUTH, law=law, **{**defaults, **options})
 
 
-def printed(found: Estimate, frame: pd.DataFrame) -> np.ndarray:
+def printed(fit: Estimate, frame: pd.DataFrame) -> np.ndarray:
     """(n,) the law of the printed parameters, by `expected`."""
-    values, refs = found.values, found.design.references
+    values, refs = fit.values, fit.design.references
     parts = np.zeros(len(frame))
     for name in dict.fromkeys(frame["group"]):
         rows = (frame["group"] == name).to_numpy()
         sizes = frame.loc[rows, list(refs)]
-        parts[rows] = expected(sizes, {**values, "E": values[f"E[{name}]"]}, found.design.law_name, refs)
+        parts[rows] = expected(sizes, {**values, "E": values[f"E[{name}]"]}, fit.design.law_name, refs)
     return parts
 
 
 @laws
 def test_printed_values_give_back_the_fit(design_of: DesignOf, law: str) -> None:
     frame = study(law=law)
-    found = estimate(design_of(frame, law=law))
-    values = np.exp(found.fitted) if law == "log-log" else found.fitted
-    np.testing.assert_allclose(printed(found, frame), values, rtol=1e-9)
+    fit = estimate(design_of(frame, law=law))
+    values = np.exp(fit.fitted) if law == "log-log" else fit.fitted
+    np.testing.assert_allclose(printed(fit, frame), values, rtol=1e-9)
     rest = np.log(frame["y"] / values) if law == "log-log" else 1 - values / frame["y"]
-    np.testing.assert_allclose(found.residuals, rest, rtol=1e-9, atol=1e-13)
-    assert found.ssr == pytest.approx((rest**2).sum(), rel=1e-9, abs=0)
-    assert found.loss == pytest.approx(found.ssr / 2, rel=1e-9, abs=0)
-    assert (found.n, found.df) == (40, 40 - len(found.values))
-    assert found.sigma == pytest.approx(math.sqrt(found.ssr / found.df), rel=1e-12)
-    assert list(found.values) == list(found.design.names)
+    np.testing.assert_allclose(fit.residuals, rest, rtol=1e-9, atol=1e-13)
+    assert fit.ssr == pytest.approx((rest**2).sum(), rel=1e-9, abs=0)
+    assert fit.loss == pytest.approx(fit.ssr / 2, rel=1e-9, abs=0)
+    assert (fit.n, fit.df) == (40, 40 - len(fit.values))
+    assert fit.sigma == pytest.approx(math.sqrt(fit.ssr / fit.df), rel=1e-12)
+    assert list(fit.values) == list(fit.design.names)
 
 
 # Standard errors.
@@ -58,12 +58,12 @@ def test_printed_values_give_back_the_fit(design_of: DesignOf, law: str) -> None
 @pytest.mark.parametrize("residuals", ["relative", "log", "absolute"])
 def test_errors_are_those_of_crossed_derivatives(design_of: DesignOf, law: str, residuals: str) -> None:
     frame = study(law=law)
-    found = estimate(design_of(frame, law=law, residuals=residuals))
-    names, at = list(found.values), np.array(list(found.values.values()))
+    fit = estimate(design_of(frame, law=law, residuals=residuals))
+    names, at = list(fit.values), np.array(list(fit.values.values()))
     kind = "log" if law == "log-log" else residuals
 
     def rest(p: np.ndarray) -> np.ndarray:
-        moved = replace(found, parameters=found.parameters)
+        moved = replace(fit, parameters=fit.parameters)
         moved.__dict__["values"] = dict(zip(names, p, strict=True))
         f = printed(moved, frame)
         return np.asarray({"relative": 1 - f / frame["y"], "log": -np.log(f), "absolute": -f}[kind])
@@ -73,33 +73,33 @@ def test_errors_are_those_of_crossed_derivatives(design_of: DesignOf, law: str, 
         step = 1e-4 * np.eye(len(at))[k]
         near, far = ((rest(at + m * step) - rest(at - m * step)) / (2e-4 * m) for m in (1, 2))
         jacobian[:, k] = (4 * near - far) / 3
-    covariance = found.sigma**2 * np.linalg.inv(jacobian.T @ jacobian)
-    np.testing.assert_allclose(list(found.standard_errors.values()), np.sqrt(np.diag(covariance)), rtol=1e-5)
+    covariance = fit.sigma**2 * np.linalg.inv(jacobian.T @ jacobian)
+    np.testing.assert_allclose(list(fit.standard_errors.values()), np.sqrt(np.diag(covariance)), rtol=1e-5)
 
 
 def test_an_exponent_of_zero_has_an_amplitude_without_end(design_of: DesignOf) -> None:
     frame = study(law="log", R=())
     design = design_of(frame, bounds={"alpha": (-1.0, 1.0)})
-    found = replace(estimate(design), parameters=np.array([2.0, 3.0, 0.3, 0.0]))
-    assert found.values == {"E[a]": -math.inf, "E[b]": -math.inf, "A": math.inf, "alpha": 0.0}
+    fit = replace(estimate(design), parameters=np.array([2.0, 3.0, 0.3, 0.0]))
+    assert fit.values == {"E[a]": -math.inf, "E[b]": -math.inf, "A": math.inf, "alpha": 0.0}
     straight = np.where(frame["group"] == "a", 2.0, 3.0) + 0.3 * np.log(1e10 / frame["N"])
-    np.testing.assert_allclose(found.fitted, straight, rtol=1e-14)
-    assert all(math.isnan(error) for error in found.standard_errors.values())
+    np.testing.assert_allclose(fit.fitted, straight, rtol=1e-14)
+    assert all(math.isnan(error) for error in fit.standard_errors.values())
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1e-25, -1e-12, 1e-5, 0.4])
 def test_errors_of_predictions_do_not_mind_an_exponent_of_zero(design_of: DesignOf, alpha: float) -> None:
     design = design_of(study(law="log", R=()), residuals="absolute", bounds={"alpha": (-1.0, 1.0)})
-    found = replace(estimate(design), parameters=np.array([2.0, 3.0, 0.3, alpha]))
+    fit = replace(estimate(design), parameters=np.array([2.0, 3.0, 0.3, alpha]))
     x = np.log(1e10 / design.frame["N"].to_numpy())
     curved = [
         np.expm1(alpha * x) / alpha if alpha else x,
         0.3 * design.columns[0].centred_slopes(np.array([alpha]))[:, 0],
     ]
     jacobian = np.column_stack([design.levels, *curved])
-    covariance = found.sigma**2 * np.linalg.inv(jacobian.T @ jacobian)
+    covariance = fit.sigma**2 * np.linalg.inv(jacobian.T @ jacobian)
     expected_errors = np.sqrt(np.einsum("ni,ij,nj->n", jacobian, covariance, jacobian))
-    np.testing.assert_allclose(found.prediction_errors(design), expected_errors, rtol=1e-7)
+    np.testing.assert_allclose(fit.prediction_errors(design), expected_errors, rtol=1e-7)
 
 
 # What must not matter.
@@ -110,30 +110,30 @@ def test_errors_of_predictions_do_not_mind_an_exponent_of_zero(design_of: Design
 @pytest.mark.parametrize("residuals", ["relative", "absolute", "log"])
 def test_unit_of_the_response(design_of: DesignOf, law: str, c: float, residuals: str) -> None:
     frame = study(law=law)
-    one = estimate(design_of(frame, law=law, residuals=residuals))
+    first = estimate(design_of(frame, law=law, residuals=residuals))
     other = estimate(design_of(frame.assign(y=c * frame["y"]), law=law, residuals=residuals))
-    for name, value in one.values.items():
-        factor = 1 if name in one.design.exponents else c
+    for name, value in first.values.items():
+        factor = 1 if name in first.design.exponents else c
         assert other.values[name] == pytest.approx(factor * value, rel=1e-4, abs=0), name
-        error = factor * one.standard_errors[name]
+        error = factor * first.standard_errors[name]
         assert other.standard_errors[name] == pytest.approx(error, rel=1e-4, abs=0), name
 
 
 def test_residuals_of_a_law_below_zero_are_infinite(design_of: DesignOf) -> None:
     design = design_of(study(), residuals="log")
-    said = design.y.copy()
-    said[[3, 5]] = 0.0, -1.0
-    found = residuals_of(design, said)
-    assert np.isinf(found[[3, 5]]).all()
-    np.testing.assert_array_equal(np.delete(found, [3, 5]), 0)
+    predicted = design.y.copy()
+    predicted[[3, 5]] = 0.0, -1.0
+    fit = residuals_of(design, predicted)
+    assert np.isinf(fit[[3, 5]]).all()
+    np.testing.assert_array_equal(np.delete(fit, [3, 5]), 0)
     relative = design_of(study())
-    np.testing.assert_allclose(residuals_of(relative, said)[[3, 5]], [1, 1 + 1 / design.y[5]])
+    np.testing.assert_allclose(residuals_of(relative, predicted)[[3, 5]], [1, 1 + 1 / design.y[5]])
 
 
 def test_offsets_shift_all_groups(design_of: DesignOf) -> None:
     frame = study(noise=0.001)
     frame["sweep"] = np.where(np.arange(len(frame)) % 3, "x", "y")
     frame.loc[frame["sweep"] == "x", "y"] += 0.25
-    found = estimate(design_of(frame, offsets=["sweep"]))
-    assert found.values["offset[sweep=x]"] == pytest.approx(0.25, abs=0.002)
-    assert (found.search.converged, found.search.at_bound) == (True, ())
+    fit = estimate(design_of(frame, offsets=["sweep"]))
+    assert fit.values["offset[sweep=x]"] == pytest.approx(0.25, abs=0.002)
+    assert (fit.converged, fit.at_bound) == (True, ())

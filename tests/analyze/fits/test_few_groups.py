@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.analyze import compare_metrics, fit_scaling_law
-from lorascope.analyze.fits.result import ScalingFit
+from lorascope.analyze import compare_metrics, fit_report
 
 Notes = Callable[[pd.DataFrame], Iterable[str]]
 
@@ -20,8 +19,8 @@ def study(n_groups: int) -> pd.DataFrame:
     return frame.assign(setting=frame["N"], y=frame["N"] ** 0.1 * np.exp(0.01 * y), ACC=0.5 + 0.01 * accuracy, CE=ce)
 
 
-def fitted(frame: pd.DataFrame) -> ScalingFit:
-    return fit_scaling_law(frame, "y", N="N", groups=["group"], law="log-log")
+def reported(frame: pd.DataFrame) -> Iterable[str]:
+    return fit_report(frame, "y", N="N", groups=["group"], law="log-log", n_draws=3).summary().notes
 
 
 def compared(frame: pd.DataFrame) -> Iterable[str]:
@@ -30,7 +29,7 @@ def compared(frame: pd.DataFrame) -> Iterable[str]:
 
 @pytest.mark.parametrize(
     "notes_of",
-    [lambda frame: fitted(frame).bootstrap(n_draws=3).notes, compared],
+    [reported, compared],
     ids=["bootstrap", "comparison of metrics"],
 )
 def test_few_groups_have_a_note(notes_of: Notes) -> None:

@@ -25,8 +25,13 @@ SIZES: dict[str, Any] = {"N": (1e8, 5e8, 2e9, 1e10), "R": (4.0, 16.0, 64.0)}
 
 
 def study(law: str = "additive", **options: Any) -> pd.DataFrame:
-    given: dict[str, Any] = {**SIZES, "groups": {"a": 1.5, "b": 2.5}, "noise": 0.01, "random": np.random.default_rng(0)}
-    return simulate_study(TRUTH, law=law, **{**given, **options})
+    defaults: dict[str, Any] = {
+        **SIZES,
+        "groups": {"a": 1.5, "b": 2.5},
+        "noise": 0.01,
+        "random": np.random.default_rng(0),
+    }
+    return simulate_study(TRUTH, law=law, **{**defaults, **options})
 
 
 def fitted(frame: pd.DataFrame, **options: Any) -> ScalingFit:
@@ -35,9 +40,9 @@ def fitted(frame: pd.DataFrame, **options: Any) -> ScalingFit:
 
 
 def test_example_runs() -> None:
-    found = doctest.testmod(module)
-    assert found.failed == 0
-    assert found.attempted >= 4
+    results = doctest.testmod(module)
+    assert results.failed == 0
+    assert results.attempted >= 4
 
 
 def test_names_of_statsmodels() -> None:
@@ -82,7 +87,7 @@ NEW = pd.DataFrame({"group": ["a", "b", "b"], "N": [2e9, 1e11, 1e8], "R": [32.0,
 
 def columns_of(fit: ScalingFit, rows: pd.DataFrame) -> np.ndarray:
     design = applied(fit.design, rows)
-    return np.column_stack([design.levels, *(one.printed(np.zeros(0)) for one in design.columns)])
+    return np.column_stack([design.levels, *(column.printed(np.zeros(0)) for column in design.columns)])
 
 
 @pytest.mark.parametrize("law", ["log", "log-log"])

@@ -17,8 +17,8 @@ GROUPS = {"a": 5.0, "b": 6.0, "c": 7.0, "d": 8.0}
 
 
 def study(truth: dict[str, float] = TRUTH, *, seed: int = 1, noise: float = 0.01, **options: Any) -> pd.DataFrame:
-    given = {**SIZES, "groups": GROUPS, **options}
-    return simulate_study(truth, **given, noise=noise, random=np.random.default_rng(seed))
+    defaults = {**SIZES, "groups": GROUPS, **options}
+    return simulate_study(truth, **defaults, noise=noise, random=np.random.default_rng(seed))
 
 
 def fitted(frame: pd.DataFrame, **options: Any) -> Any:
@@ -39,11 +39,11 @@ def test_an_amplitude_is_open_where_its_exponent_may_be_zero() -> None:
         {"A": 3.0, "alpha": 0.5, "B": 1.0, "beta": 0.3}, N=(1e7, 1e8, 1e9, 1e10), R=SIZES["R"],
         groups={"a": 5.0, "b": 6.0, "c": 7.0}, noise=0.02, random=np.random.default_rng(5),
     )  # fmt: skip
-    found = fitted(frame).conf_int()
-    assert found.loc["beta", "low"] < 0 < found.loc["beta", "high"]
-    assert found.loc["B", "low_open"]
-    assert found.loc["B", "high_open"]
-    assert not found.loc["A", ["low_open", "high_open"]].any()  # alpha stays above 0
+    intervals = fitted(frame).conf_int()
+    assert intervals.loc["beta", "low"] < 0 < intervals.loc["beta", "high"]
+    assert intervals.loc["B", "low_open"]
+    assert intervals.loc["B", "high_open"]
+    assert not intervals.loc["A", ["low_open", "high_open"]].any()  # alpha stays above 0
 
 
 def test_sizes_that_differ_in_the_seventh_digit_are_two_settings() -> None:
@@ -53,8 +53,8 @@ def test_sizes_that_differ_in_the_seventh_digit_are_two_settings() -> None:
 
 def test_groups_that_only_slashes_tell_apart() -> None:
     names = {"a": ("hf", "llama/x"), "b": ("hf/llama", "x"), "c": ("c", "c"), "d": ("d", "d")}
-    frame = study().assign(hub=lambda rows: rows["group"].map(lambda one: names[one][0]))
-    frame["model"] = frame["group"].map(lambda one: names[one][1])
+    frame = study().assign(hub=lambda rows: rows["group"].map(lambda name: names[name][0]))
+    frame["model"] = frame["group"].map(lambda name: names[name][1])
     words = "of columns 'hub', 'model' would both be called 'hf/llama/x'; write one of them without a slash"
     with pytest.raises(ValueError, match=words):
         fitted(frame, groups=["hub", "model"])

@@ -14,14 +14,14 @@ Logs = dict[str, np.ndarray]
 
 
 def less(logs: Logs, *names: str) -> Logs:
-    return {name: one for name, one in logs.items() if name not in names}
+    return {name: column for name, column in logs.items() if name not in names}
 
 
 def value(law: LawName, axes: Logs, numbers: dict[str, float]) -> np.ndarray:
     """(n,) the law's terms, of numbers by name."""
     columns, exponents = LAWS[law].terms(axes)
     at = np.array([numbers[name] for name in exponents])
-    return np.sum([numbers[one.amplitude] * one.printed(at) for one in columns], axis=0)
+    return np.sum([numbers[column.amplitude] * column.printed(at) for column in columns], axis=0)
 
 
 NUMBERS = {

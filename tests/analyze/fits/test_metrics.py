@@ -25,31 +25,31 @@ from .conftest import make_study
 PARTS = ("metrics", "pairs")
 
 
-def equal(one: MetricComparison, other: MetricComparison, parts: tuple[str, ...] = PARTS) -> None:
+def equal(first: MetricComparison, second: MetricComparison, parts: tuple[str, ...] = PARTS) -> None:
     for part in parts:
-        pd.testing.assert_frame_equal(getattr(one, part), getattr(other, part))
+        pd.testing.assert_frame_equal(getattr(first, part), getattr(second, part))
 
 
 def test_papers_numbers(paper: pd.DataFrame) -> None:
     """Which `docs/paper-audit.md` quotes, and an independent computation has confirmed."""
-    found = compare_metrics(paper)
-    row = found.metrics.set_index("metric").loc
+    comparison = compare_metrics(paper)
+    row = comparison.metrics.set_index("metric").loc
     assert row["ln MIUB", "pearson"] == pytest.approx(-0.290298, abs=1e-6)
     assert row["CE", "pearson"] == pytest.approx(-0.0977121, abs=1e-7)
     assert row["CE", "partial_r"] == pytest.approx(0.5795, abs=5e-5)
     assert row["CE", "strict_by"] == "model"
     assert row["ln MIUB", "permutation_p"] == pytest.approx(48 / 5040)
-    first = found.pairs.iloc[0]
+    first = comparison.pairs.iloc[0]
     assert (first["williams_t"], first["williams_p"]) == pytest.approx((3.75523, 0.000431962), rel=1e-5)
     assert first["permutation_p"] == pytest.approx(88 / 5040)
-    words = {verdict.claim: verdict.word for verdict in found.verdicts}
+    words = {verdict.claim: verdict.word for verdict in comparison.verdicts}
     assert words["ln MIUB follows accuracy within groups"] == "supported"
     assert words["CE follows accuracy within groups"] == "not identified"
     assert words["ln MIUB follows accuracy more closely than CE"] == "supported"
     assert words["ln MIUB adds to knowing the setting, with the sign it promises"] == "not identified"
     assert words["CE adds to knowing the setting, with the sign it promises"] == "contradicted"
     assert len(words) == 3 + 2 + 3
-    both = {one.claim: one.word for one in compare_metrics(paper, collapsed_below=0.25).verdicts}
+    both = {verdict.claim: verdict.word for verdict in compare_metrics(paper, collapsed_below=0.25).verdicts}
     assert both["ln MIUB follows accuracy more closely than CE"] == "not identified"
 
 
@@ -57,7 +57,7 @@ def test_intervals_are_those_of_drawn_tables(paper: pd.DataFrame) -> None:
     """Groups drawn row by row, the plain way."""
     rng, names = np.random.default_rng(5), paper["block"].unique()
     parts = {
-        name: np.stack([one - one.mean() for one in (np.log(part["MIUB"]), part["ACC"])])
+        name: np.stack([values - values.mean() for values in (np.log(part["MIUB"]), part["ACC"])])
         for name, part in paper.groupby("block")
     }
     drawn = []
@@ -85,17 +85,17 @@ def test_order_of_rows_names_and_units_change_nothing(
     seed: int, n_dropped: int, order: list[int], scale: float
 ) -> None:
     frame = make_study(seed, n_dropped=n_dropped)
-    found = compare_metrics(frame, groups="group", n_draws=300)
+    comparison = compare_metrics(frame, groups="group", n_draws=300)
     moved = frame.loc[[k for k in order if k < len(frame)]]
-    equal(found, compare_metrics(moved, groups=["group"], n_draws=300))
+    equal(comparison, compare_metrics(moved, groups=["group"], n_draws=300))
     renamed = frame.assign(group=frame["group"].map(lambda name: f"z{name}"), CE=scale * frame["CE"])
-    equal(found, compare_metrics(renamed, groups="group", n_draws=300), ("metrics", "pairs"))
+    equal(comparison, compare_metrics(renamed, groups="group", n_draws=300), ("metrics", "pairs"))
 
 
 def test_a_metric_that_follows_is_told_from_one_that_does_not() -> None:
     frame = make_study(1, n_groups=12, n_settings=8, follows=3)
-    found = compare_metrics(frame, metrics=["ln MIUB", "CE"], groups="group", n_draws=1000)
-    words = {verdict.claim: verdict.word for verdict in found.verdicts}
+    comparison = compare_metrics(frame, metrics=["ln MIUB", "CE"], groups="group", n_draws=1000)
+    words = {verdict.claim: verdict.word for verdict in comparison.verdicts}
     assert words["ln MIUB follows accuracy within groups"] == "supported"
     assert words["ln MIUB follows accuracy more closely than CE"] == "supported"
     assert words["ln MIUB adds to knowing the setting, with the sign it promises"] == "supported"
@@ -103,14 +103,14 @@ def test_a_metric_that_follows_is_told_from_one_that_does_not() -> None:
     turned = compare_metrics(frame, metrics=["CE", "ln MIUB"], groups="group", n_draws=1000)
     assert turned.pairs[["first", "second"]].values.tolist() == [["CE", "ln MIUB"]]
     assert "CE follows accuracy more closely than ln MIUB" in [
-        one.claim for one in turned.verdicts if one.word == "contradicted"
+        verdict.claim for verdict in turned.verdicts if verdict.word == "contradicted"
     ]
 
 
 def by_dummies(frame: pd.DataFrame, column: str, *effects: list[str]) -> tuple[np.ndarray, int]:
     """What is left of a column after these effects, and how many of them the cells tell."""
     dummies = [pd.get_dummies(frame[effect].agg("/".join, axis=1)) for effect in effects]
-    design = np.hstack([one.to_numpy(float) for one in dummies])
+    design = np.hstack([indicators.to_numpy(float) for indicators in dummies])
     values = frame[column].to_numpy()
     return values - design @ np.linalg.pinv(design) @ values, int(np.linalg.matrix_rank(design))
 
@@ -135,10 +135,10 @@ def test_settings_that_harm_one_model_alone_are_no_relation() -> None:
         frame = frame.assign(
             ACC=0.5 - 0.1 * harmed + 0.01 * rng.normal(size=36), M=1.0 * harmed + 0.1 * rng.normal(size=36)
         )
-        found = compare_metrics(frame, metrics=["M"], n_draws=720)
-        assert found.metrics["partial_r"].iloc[0] < -0.8
-        assert found.metrics["partial_t_p"].iloc[0] < 1e-6
-        words.append(found.verdicts[1].word == "supported")
+        comparison = compare_metrics(frame, metrics=["M"], n_draws=720)
+        assert comparison.metrics["partial_r"].iloc[0] < -0.8
+        assert comparison.metrics["partial_t_p"].iloc[0] < 1e-6
+        words.append(comparison.verdicts[1].word == "supported")
     assert sum(words) <= 2
 
 
@@ -161,30 +161,32 @@ def shares(relation: float, n_runs: int, n_settings: int) -> pd.Series:
     rows = []
     for seed in range(n_runs):
         frame = with_effects(seed, relation, n_settings)
-        one = compare_metrics(frame, metrics=["M", "CE"], groups="group", n_draws=120)
-        words = [verdict.word == "supported" for verdict in one.verdicts]
-        by_cells = one.metrics["p"].iloc[0] <= 0.05 and one.metrics["high"].iloc[0] < 0
+        comparison = compare_metrics(frame, metrics=["M", "CE"], groups="group", n_draws=120)
+        words = [verdict.word == "supported" for verdict in comparison.verdicts]
+        by_cells = comparison.metrics["p"].iloc[0] <= 0.05 and comparison.metrics["high"].iloc[0] < 0
         rows.append({"follows": words[0], "closer": words[2], "adds": words[3], "follows by cells": by_cells})
     return pd.DataFrame(rows).mean()
 
 
 def test_effects_that_all_groups_share_are_no_relation() -> None:
     """Settings with effects of their own in each column, which groups repeat: cells and groups alone are taken in."""
-    found = shares(0, 100, 5)
-    assert found["follows by cells"] > 0.1
-    assert found[["follows", "closer", "adds"]].max() < 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / 100)
+    comparison = shares(0, 100, 5)
+    assert comparison["follows by cells"] > 0.1
+    assert comparison[["follows", "closer", "adds"]].max() < 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / 100)
 
 
 def test_a_relation_between_effects_is_seen() -> None:
-    found = shares(3, 20, 7)
-    assert found["follows"] > 0.7
-    assert found["closer"] > 0.2
+    comparison = shares(3, 20, 7)
+    assert comparison["follows"] > 0.7
+    assert comparison["closer"] > 0.2
 
 
 def test_a_column_that_is_called_a_logarithm() -> None:
     frame = make_study()
     alone = frame.assign(**{"ln CE": np.log(frame["CE"])}).drop(columns="CE")
-    equal(*(compare_metrics(one, metrics=["ln MIUB", "ln CE"], groups="group", n_draws=100) for one in (frame, alone)))
+    equal(
+        *(compare_metrics(table, metrics=["ln MIUB", "ln CE"], groups="group", n_draws=100) for table in (frame, alone))
+    )
 
 
 def test_the_table_stays_as_it_was() -> None:
@@ -195,26 +197,26 @@ def test_the_table_stays_as_it_was() -> None:
 
 
 def test_one_metric_has_no_pairs() -> None:
-    found = compare_metrics(make_study(), metrics="MIUB", groups="group", n_draws=100)
-    assert found.pairs.empty
-    assert len(found.verdicts) == 2
+    comparison = compare_metrics(make_study(), metrics="MIUB", groups="group", n_draws=100)
+    assert comparison.pairs.empty
+    assert len(comparison.verdicts) == 2
 
 
 def test_a_metric_that_is_another_turned_around_has_no_test() -> None:
     frame = make_study()
-    found = compare_metrics(frame.assign(up=-frame["CE"]), metrics=["CE", "up"], groups="group", n_draws=100)
-    assert math.isnan(found.pairs["williams_t"].iloc[0])
-    assert found.verdicts[2].word == "not identified"
+    comparison = compare_metrics(frame.assign(up=-frame["CE"]), metrics=["CE", "up"], groups="group", n_draws=100)
+    assert math.isnan(comparison.pairs["williams_t"].iloc[0])
+    assert comparison.verdicts[2].word == "not identified"
 
 
 def test_what_prints(paper: pd.DataFrame) -> None:
-    found = compare_metrics(paper, collapsed_below=0.25, n_draws=200)
-    summary = found.summary()
+    comparison = compare_metrics(paper, collapsed_below=0.25, n_draws=200)
+    summary = comparison.summary()
     assert str(summary).startswith("How well ln MIUB follows ACC within groups\n")
-    assert all(verdict.claim in str(summary) for verdict in found.verdicts)
+    assert all(verdict.claim in str(summary) for verdict in comparison.verdicts)
     brief, metrics, pairs = summary.tables.values()
     assert brief.columns.tolist() == ["cells", "metric", "pearson", "p", "permutation_p", "partial_r", "partial_p"]
-    assert (metrics is found.metrics, pairs is found.pairs) == (True, True)
+    assert (metrics is comparison.metrics, pairs is comparison.pairs) == (True, True)
     assert len(compare_metrics(paper, metrics=["CE"], n_draws=100).summary().tables) == 2
 
 
@@ -296,10 +298,10 @@ def test_rules_of_verdicts(table: str, change: dict[str, float], place: int, wor
 
 def test_a_word_must_hold_in_every_set_of_cells() -> None:
     for p_value, word in ((0.2, "not identified"), (0.01, "supported")):
-        found = list(module._verdicts(ROWS, [PAIR, {**PAIR, "cells": "some", "williams_p": p_value}], 0.95))[2]
-        assert found.word == word
-        assert found.because.startswith("all: 0.300 [0.100, 0.400], p = 0.0400")
-        assert "; some: 0.300 [0.100, 0.400], p = " in found.because
+        comparison = list(module._verdicts(ROWS, [PAIR, {**PAIR, "cells": "some", "williams_p": p_value}], 0.95))[2]
+        assert comparison.word == word
+        assert comparison.because.startswith("all: 0.300 [0.100, 0.400], p = 0.0400")
+        assert "; some: 0.300 [0.100, 0.400], p = " in comparison.because
 
 
 def test_import_waits_for_no_distributions() -> None:

@@ -35,17 +35,17 @@ class Search(NamedTuple):
         return np.column_stack([p[2] * n * self.log_n, p[3] * r * self.log_r, n, r, self.levels])
 
     def least(
-        self, held: dict[int, float], begins: list[np.ndarray], *, log: bool = False, **options: Any
+        self, fixed: dict[int, float], begins: list[np.ndarray], *, log: bool = False, **options: Any
     ) -> tuple[float, np.ndarray]:
         """The least cost, of relative or logarithmic residuals, with some parameters held, and the parameters."""
         size = 4 + self.levels.shape[1]
-        free = np.array([k for k in range(size) if k not in held])
+        free = np.array([k for k in range(size) if k not in fixed])
         low, high = np.full(size, -np.inf), np.full(size, np.inf)
         low[:2], high[:2] = (0.02, -1.5), (25.0, 12.0)
 
         def whole(some: np.ndarray) -> np.ndarray:
             p = np.zeros(size)
-            p[list(held)] = list(held.values())
+            p[list(fixed)] = list(fixed.values())
             p[free] = some
             return p
 
@@ -102,18 +102,18 @@ def fit(model: str, **options: Any) -> ScalingFit:
 @models
 def test_estimates_of_eq_8(model: str) -> None:
     ssr, (alpha, beta, a, b, *rest) = best(model)
-    found = fit(model)
-    assert found.ssr == pytest.approx(ssr, rel=1e-8, abs=0)
-    assert found.ssr <= ssr * (1 + 1e-11)
-    assert found.params["alpha"] == pytest.approx(alpha, rel=1e-5)
-    assert found.params["A"] == pytest.approx(a, rel=1e-4)
-    assert found.params["beta"] == pytest.approx(beta, rel=1e-2, abs=1e-3)  # hardly determined
-    assert found.params["B"] == pytest.approx(b, rel=2e-2)
-    assert found.estimate.search.converged
-    assert found.estimate.search.at_bound == ()
+    fitted = fit(model)
+    assert fitted.ssr == pytest.approx(ssr, rel=1e-8, abs=0)
+    assert fitted.ssr <= ssr * (1 + 1e-11)
+    assert fitted.params["alpha"] == pytest.approx(alpha, rel=1e-5)
+    assert fitted.params["A"] == pytest.approx(a, rel=1e-4)
+    assert fitted.params["beta"] == pytest.approx(beta, rel=1e-2, abs=1e-3)  # hardly determined
+    assert fitted.params["B"] == pytest.approx(b, rel=2e-2)
+    assert fitted.estimate.converged
+    assert fitted.estimate.at_bound == ()
     if model == "Phi3":
-        assert found.params["offset[sweep=size]"] == pytest.approx(rest[0], rel=1e-4)
-    np.testing.assert_allclose(found.fittedvalues, search(model).law(best(model)[1]), rtol=1e-6)
+        assert fitted.params["offset[sweep=size]"] == pytest.approx(rest[0], rel=1e-4)
+    np.testing.assert_allclose(fitted.fittedvalues, search(model).law(best(model)[1]), rtol=1e-6)
 
 
 def limit_of(model: str) -> float:
@@ -159,12 +159,12 @@ def test_hubers_loss_of_logarithms(model: str, delta: float) -> None:
             _, at = own.least({}, [at], log=True, loss="huber", f_scale=max(delta, scale))
         ends.append((float(special.huber(delta, np.log(own.y / own.law(at))).sum()), at[0]))
     loss, alpha = min(ends)
-    found = fit(model, residuals="log", huber=delta)
-    assert found.estimate.loss <= loss * (1 + 1e-9)
-    np.testing.assert_allclose(found.resid, np.log(own.y / found.fittedvalues), atol=1e-12)
-    assert found.estimate.loss == pytest.approx(float(special.huber(delta, found.resid).sum()), rel=1e-10, abs=0)
-    assert found.estimate.loss == pytest.approx(loss, rel=1e-6, abs=0)
-    assert found.params["alpha"] == pytest.approx(alpha, rel=1e-3)
+    fitted = fit(model, residuals="log", huber=delta)
+    assert fitted.estimate.loss <= loss * (1 + 1e-9)
+    np.testing.assert_allclose(fitted.resid, np.log(own.y / fitted.fittedvalues), atol=1e-12)
+    assert fitted.estimate.loss == pytest.approx(float(special.huber(delta, fitted.resid).sum()), rel=1e-10, abs=0)
+    assert fitted.estimate.loss == pytest.approx(loss, rel=1e-6, abs=0)
+    assert fitted.params["alpha"] == pytest.approx(alpha, rel=1e-3)
 
 
 @pytest.mark.parametrize(("sweep", "size", "name"), [("size", "N", "alpha"), ("rank", "R", "beta")])
@@ -172,11 +172,11 @@ def test_hubers_loss_of_logarithms(model: str, delta: float) -> None:
 def test_slopes_of_the_sweeps_apart(sweep: str, size: str, name: str, model: str | None) -> None:
     study = paper_study()
     cells = study[(study["sweep"] == sweep) & ((study["model"] == model) | (model is None))]
-    found = fit_scaling_law(cells, "MIUB", **{size: size}, groups=["block"], law="log-log")
+    fitted = fit_scaling_law(cells, "MIUB", **{size: size}, groups=["block"], law="log-log")
     peer = ols(f"np.log(MIUB) ~ C(block) + np.log({size})", cells).fit()
     term = f"np.log({size})"
-    assert found.params[name] == pytest.approx(-peer.params[term], rel=1e-8)
-    assert found.bse[name] == pytest.approx(peer.bse[term], rel=1e-8)
-    assert found.df_resid == peer.df_resid
+    assert fitted.params[name] == pytest.approx(-peer.params[term], rel=1e-8)
+    assert fitted.bse[name] == pytest.approx(peer.bse[term], rel=1e-8)
+    assert fitted.df_resid == peer.df_resid
     low, high = -peer.conf_int().loc[term]
-    assert found.conf_int().loc[name, ["low", "high"]].tolist() == pytest.approx([high, low], rel=1e-6)
+    assert fitted.conf_int().loc[name, ["low", "high"]].tolist() == pytest.approx([high, low], rel=1e-6)

@@ -43,31 +43,31 @@ def test_same_as_joined_tables(lacking: list[int]) -> None:
     frame = frame.sample(frac=1, random_state=1).drop(index=lacking)
     x, y = (frame.pivot(index="group", columns="setting", values=name).to_numpy() for name in "xy")
     orders = setting_orders(4, 24, RNG)
-    found = permuted_pearson(x, y, orders)
-    wanted = [by_merging(frame, {"rstu"[p]: "rstu"[s] for s, p in enumerate(order)}) for order in orders]
-    np.testing.assert_allclose(found, wanted)
-    assert found[0] == pytest.approx(pooled_pearson(x, y))
-    np.testing.assert_allclose(permuted_pearson(y, x, np.argsort(orders, axis=1)), found)
+    r = permuted_pearson(x, y, orders)
+    expected = [by_merging(frame, {"rstu"[p]: "rstu"[s] for s, p in enumerate(order)}) for order in orders]
+    np.testing.assert_allclose(r, expected)
+    assert r[0] == pytest.approx(pooled_pearson(x, y))
+    np.testing.assert_allclose(permuted_pearson(y, x, np.argsort(orders, axis=1)), r)
 
 
 def test_an_order_that_leaves_nothing_counts_as_far() -> None:
     """Groups with settings of their own: only orders that keep a pair of them together tell something."""
     x = np.array([[1.0, 2, NAN, NAN], [NAN, NAN, 1, 3]])
     y = np.array([[0.1, 0.2, NAN, NAN], [NAN, NAN, 0.5, 0.8]])
-    found = permuted_pearson(x, y, setting_orders(4, 24, RNG))
-    assert np.isfinite(found).sum() == 4
-    assert permutation_p(found) == (20 + 2) / 24
+    r = permuted_pearson(x, y, setting_orders(4, 24, RNG))
+    assert np.isfinite(r).sum() == 4
+    assert permutation_p(r) == (20 + 2) / 24
 
 
 def test_a_column_that_is_constant_where_partners_are_left() -> None:
     x, y = np.array([[0.1, 0.1, 0.1], [0.3, 0.7, NAN]]), np.array([[0.3, 0.5, 0.9], [0.2, 0.9, NAN]])
-    found = permuted_pearson(x, y, np.array([[0, 1, 2], [1, 0, 2], [2, 1, 0], [2, 0, 1]]))
-    assert found[0] == pytest.approx(-found[1])
-    assert np.isnan(found[2:]).all()
+    r = permuted_pearson(x, y, np.array([[0, 1, 2], [1, 0, 2], [2, 1, 0], [2, 0, 1]]))
+    assert r[0] == pytest.approx(-r[1])
+    assert np.isnan(r[2:]).all()
 
 
 @pytest.mark.parametrize(
-    ("found", "p"),
+    ("r", "p"),
     [
         ([0.5, -0.5, 0.4, 0.6], 0.75),
         ([0.5, 0.5 - 1e-14, 0.0, 0.1], 0.5),
@@ -76,8 +76,8 @@ def test_a_column_that_is_constant_where_partners_are_left() -> None:
         ([NAN, 0.1], NAN),
     ],
 )
-def test_p(found: list[float], p: float) -> None:
-    assert permutation_p(np.array(found)) == pytest.approx(p, nan_ok=True)
+def test_p(r: list[float], p: float) -> None:
+    assert permutation_p(np.array(r)) == pytest.approx(p, nan_ok=True)
 
 
 def shares(spread: np.ndarray, effects: float, n_runs: int = 300) -> tuple[float, float]:

@@ -36,7 +36,7 @@ def test_one_group_is_drawn_once() -> None:
 
 def test_the_interval_of_all_draws_is_that_of_all_ordered_ones() -> None:
     values = np.array([0.3, 1.1, 2.0, 7.5])
-    means = np.array([values[list(one)].mean() for one in product(range(4), repeat=4)])
+    means = np.array([values[list(order)].mean() for order in product(range(4), repeat=4)])
     expected = np.quantile(means, [0.05, 0.95], method="inverted_cdf")
     counts, weights = group_draws(4, 1000, np.random.default_rng(0))
     assert percentile_interval(counts @ values / 4, 0.9, weights) == pytest.approx(expected, rel=1e-12)

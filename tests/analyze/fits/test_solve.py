@@ -22,8 +22,8 @@ N, R, D = (1e8, 3e8, 1e9, 3e9, 1e10), (4.0, 16.0, 64.0, 256.0), (1e3, 1e4, 1e5, 
 
 
 def study(seed: int, *, truth: dict[str, float] | None = None, **options: Any) -> pd.DataFrame:
-    given = {"N": N, "R": R, "groups": {"a": 1.5, "b": 2.5}, "noise": 0.01}
-    return simulate_study(truth or TRUTH, **{**given, **options}, random=np.random.default_rng(seed))
+    defaults = {"N": N, "R": R, "groups": {"a": 1.5, "b": 2.5}, "noise": 0.01}
+    return simulate_study(truth or TRUTH, **{**defaults, **options}, random=np.random.default_rng(seed))
 
 
 def plain_ssr(problem: Problem, exponents: np.ndarray) -> float:
@@ -83,10 +83,10 @@ def full(design: Design) -> tuple[float, np.ndarray]:
 def test_optimum_is_that_of_all_parameters_at_once(design_of: DesignOf, sizes: dict[str, Any], seed: int) -> None:
     design = design_of(study(seed, **sizes))
     ssr, exponents = full(design)
-    found = least_squares(design.problem)
-    assert found.ssr == pytest.approx(ssr, rel=1e-9)
-    assert found.ssr <= ssr * (1 + 1e-12)
-    np.testing.assert_allclose(found.exponents, exponents, rtol=1e-4)
+    solution = least_squares(design.problem)
+    assert solution.ssr == pytest.approx(ssr, rel=1e-9)
+    assert solution.ssr <= ssr * (1 + 1e-12)
+    np.testing.assert_allclose(solution.exponents, exponents, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("slope", "lowest"), [(0.1, 1.9453), (-0.1, -1.9453)])
@@ -96,9 +96,9 @@ def test_the_lower_of_two_valleys(slope: float, lowest: float) -> None:
     problem = Problem(y, np.ones(9), np.ones((9, 1)), (Column("A", log_x[:, None], (0,)),), np.array([[-8.0, 12.0]]))
     dense = np.array([plain_ssr(problem, np.array([e])) for e in np.arange(-7.95, 8, 0.1)])
     assert ((dense[1:-1] < dense[:-2]) & (dense[1:-1] < dense[2:])).sum() == 2
-    found = least_squares(problem)
-    assert found.exponents[0] == pytest.approx(lowest, abs=1e-4)
-    assert found.ssr <= dense.min()
+    solution = least_squares(problem)
+    assert solution.exponents[0] == pytest.approx(lowest, abs=1e-4)
+    assert solution.ssr <= dense.min()
 
 
 # Bounds, held exponents, starts.
@@ -107,28 +107,28 @@ def test_the_lower_of_two_valleys(slope: float, lowest: float) -> None:
 @pytest.mark.parametrize(("bounds", "end"), [((1.2, 4.0), 0), ((0.02, 0.2), 1)])
 def test_an_exponent_at_its_bound_is_flagged(design_of: DesignOf, bounds: tuple[float, float], end: int) -> None:
     design = design_of(study(0), bounds={"alpha": bounds})
-    found = least_squares(design.problem)
-    assert found.exponents[0] == pytest.approx(bounds[end], rel=1e-12)
-    assert list(found.at_bound) == [True, False]
-    held = least_squares(design_of(study(0)).problem.fix(0, bounds[end]))
-    assert found.ssr == pytest.approx(held.ssr, rel=1e-12)
-    assert not held.at_bound[0]  # a held exponent isn't at a bound
+    solution = least_squares(design.problem)
+    assert solution.exponents[0] == pytest.approx(bounds[end], rel=1e-12)
+    assert list(solution.at_bound) == [True, False]
+    fixed = least_squares(design_of(study(0)).problem.fix(0, bounds[end]))
+    assert solution.ssr == pytest.approx(fixed.ssr, rel=1e-12)
+    assert not fixed.at_bound[0]  # a held exponent isn't at a bound
 
 
 def test_an_exponent_held_stays_and_the_rest_moves(design_of: DesignOf) -> None:
     problem = design_of(study(1)).problem
     best = least_squares(problem)
-    held = least_squares(problem.fix(0, 0.9))
-    assert held.exponents[0] == 0.9
+    fixed = least_squares(problem.fix(0, 0.9))
+    assert fixed.exponents[0] == 0.9
     assert list(problem.fix(0, 0.9).free) == [1]
-    assert held.exponents[1] != pytest.approx(best.exponents[1], rel=1e-3)
+    assert fixed.exponents[1] != pytest.approx(best.exponents[1], rel=1e-3)
     lowest = optimize.minimize_scalar(
         lambda beta: plain_ssr(problem, np.array([0.9, beta])),
         bounds=(-1.5, 3),
         method="bounded",
         options={"xatol": 1e-9},
     )
-    assert held.ssr == pytest.approx(lowest.fun, rel=1e-10)
+    assert fixed.ssr == pytest.approx(lowest.fun, rel=1e-10)
     both = least_squares(problem.fix(0, 0.9).fix(1, 0.4))
     np.testing.assert_array_equal(both.exponents, [0.9, 0.4])
     assert both.ssr == pytest.approx(plain_ssr(problem, both.exponents), rel=1e-10)
@@ -146,11 +146,11 @@ def test_starts_beside_a_grid(design_of: DesignOf) -> None:
 
 def test_nothing_to_search(design_of: DesignOf) -> None:
     design = design_of(study(0), law="log")
-    found = least_squares(design.problem)
+    solution = least_squares(design.problem)
     x = design.weights[:, None] * np.column_stack([design.levels, design.logs["N"], design.logs["R"]])
     beta, ssr, *_ = np.linalg.lstsq(x, design.weights * design.y)
-    np.testing.assert_allclose([*found.levels, *found.coefficients], beta, rtol=1e-10)
-    assert found.ssr == pytest.approx(ssr[0], rel=1e-10)
+    np.testing.assert_allclose([*solution.levels, *solution.coefficients], beta, rtol=1e-10)
+    assert solution.ssr == pytest.approx(ssr[0], rel=1e-10)
     levels = least_squares(design.without("N").without("R").problem)
     by_group = [np.average(design.y[design.groups == g], weights=design.y[design.groups == g] ** -2.0) for g in "ab"]
     np.testing.assert_allclose(levels.levels, by_group, rtol=1e-12)
@@ -163,16 +163,16 @@ def test_columns_that_depend_on_each_other() -> None:
     rng = np.random.default_rng(0)
     log_x = rng.uniform(0, 3, 12)
     y = 2 + 0.5 * np.exp(0.7 * log_x) + rng.normal(size=12) / 10
-    one = Problem(y, np.ones(12), np.ones((12, 1)), (Column("A", log_x[:, None], (0,)),), np.array([[0.02, 5.0]]))
-    single = least_squares(one)
-    twice = replace(one, columns=(one.columns[0], Column("B", log_x[:, None], (0,))))
-    found = least_squares(twice)
-    assert found.ssr == pytest.approx(single.ssr, rel=1e-10)
-    np.testing.assert_allclose(found.coefficients, np.tile(single.coefficients / 2, 2), rtol=1e-6)
+    power = Problem(y, np.ones(12), np.ones((12, 1)), (Column("A", log_x[:, None], (0,)),), np.array([[0.02, 5.0]]))
+    single = least_squares(power)
+    twice = replace(power, columns=(power.columns[0], Column("B", log_x[:, None], (0,))))
+    solution = least_squares(twice)
+    assert solution.ssr == pytest.approx(single.ssr, rel=1e-10)
+    np.testing.assert_allclose(solution.coefficients, np.tile(single.coefficients / 2, 2), rtol=1e-6)
     for nothing in (Column("B", np.zeros(12)[:, None], (0,)), Column("B", np.full((12, 1), 3.0))):  # zero, and a level
-        found = least_squares(replace(one, columns=(one.columns[0], nothing)))
-        assert found.ssr == pytest.approx(single.ssr, rel=1e-10)
-        assert np.isfinite(found.coefficients).all()
+        solution = least_squares(replace(power, columns=(power.columns[0], nothing)))
+        assert solution.ssr == pytest.approx(single.ssr, rel=1e-10)
+        assert np.isfinite(solution.coefficients).all()
 
 
 # Known terms.
@@ -183,12 +183,12 @@ def test_a_known_term_is_taken_off(design_of: DesignOf) -> None:
     best = least_squares(problem)
     a, b = problem.columns
     known = replace(problem, columns=(b,), known=((a, 1.1),))
-    found = least_squares(known)
+    solution = least_squares(known)
     lowest = optimize.minimize(
         lambda e: plain_ssr(known, e), best.exponents, method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-16}
     )
-    assert found.ssr == pytest.approx(lowest.fun, rel=1e-8)
-    np.testing.assert_allclose(found.exponents, lowest.x, rtol=1e-4)
+    assert solution.ssr == pytest.approx(lowest.fun, rel=1e-8)
+    np.testing.assert_allclose(solution.exponents, lowest.x, rtol=1e-4)
     own = best.coefficients[0] * a.per_unit(best.exponents)
     assert least_squares(replace(known, known=((a, own),))).ssr == pytest.approx(best.ssr, rel=1e-10)
 

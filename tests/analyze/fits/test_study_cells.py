@@ -14,10 +14,10 @@ from lorascope.analyze.fits.study_cells import comparable, read_cells
 from .conftest import make_study
 
 
-def read(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]:
-    (rows, notes), table = read_cells(frame, "ACC", ["ln MIUB", "CE"], ["group"], "setting")
-    cells, said = comparable(table, "all")
-    return cells, rows, (*notes, *said)
+def read(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    rows, notes, table = read_cells(frame, "ACC", ["ln MIUB", "CE"], ["group"], "setting")
+    cells, lone = comparable(table, "all")
+    return cells, rows, [*notes, *lone]
 
 
 def test_columns_become_cells() -> None:
@@ -27,7 +27,7 @@ def test_columns_become_cells() -> None:
     pd.testing.assert_series_equal(cells["ACC"], expected["ACC"], check_names=False)
     pd.testing.assert_series_equal(cells["ln MIUB"], np.log(expected["MIUB"]), check_names=False)
     pd.testing.assert_series_equal(cells["CE"], expected["CE"], check_names=False)
-    assert notes == ()
+    assert notes == []
     assert rows.columns.tolist() == ["ACC", "MIUB", "CE", "group", "setting"]
 
 
@@ -37,7 +37,7 @@ def test_rows_without_a_value_are_left_out() -> None:
     cells, rows, notes = read(frame)
     assert len(cells) == len(rows) == 19
     assert ("g0", "s3") not in cells.index
-    assert notes == ("1 of 20 rows without a value in 'ACC', 'MIUB', 'CE' are left out",)
+    assert notes == ["1 of 20 rows without a value in 'ACC', 'MIUB', 'CE' are left out"]
 
 
 def test_a_group_of_one_cell_is_left_out() -> None:
@@ -45,24 +45,24 @@ def test_a_group_of_one_cell_is_left_out() -> None:
     cells, rows, notes = read(frame[(frame["group"] != "g1") | (frame["setting"] == "s2")])
     assert cells.index.get_level_values(0).unique().tolist() == ["g0", "g2", "g3"]
     assert (len(cells), len(rows)) == (15, 16)
-    assert notes == ("of the cells 'all', 'g1' has a single one: left out",)
+    assert notes == ["of the cells 'all', 'g1' has a single one: left out"]
     two = frame[~frame["group"].isin(["g1", "g2"]) | (frame["setting"] == "s2")]
-    assert read(two)[2] == ("of the cells 'all', 'g1', 'g2' have a single one: left out",)
+    assert read(two)[2] == ["of the cells 'all', 'g1', 'g2' have a single one: left out"]
 
 
 def test_collapsed_cells_are_left_out() -> None:
     frame = make_study()
     frame.loc[frame["group"] == "g2", "ACC"] = [0.1, 0.2, 0.05, 0.15, 0.5]
     options: dict[str, Any] = {"metrics": ["ln MIUB", "CE"], "groups": ["group"], "n_draws": 100}
-    found = compare_metrics(frame, collapsed_below=0.2, **options)
-    sizes = found.metrics.drop_duplicates("cells")[["cells", "n_cells", "n_effective"]]
+    comparison = compare_metrics(frame, collapsed_below=0.2, **options)
+    sizes = comparison.metrics.drop_duplicates("cells")[["cells", "n_cells", "n_effective"]]
     assert sizes.values.tolist() == [["all", 20, 17], ["ACC >= 0.2", 17, 14]]
     assert (
         "3 of 20 cells are left out of the cells 'ACC >= 0.2', chosen by what is to be predicted, which bends "
         "correlations"
-    ) in found.notes
-    found = compare_metrics(frame, collapsed_below=0.3, **options)
-    assert "of the cells 'ACC >= 0.3', 'g2' has a single one: left out" in found.notes
+    ) in comparison.notes
+    comparison = compare_metrics(frame, collapsed_below=0.3, **options)
+    assert "of the cells 'ACC >= 0.3', 'g2' has a single one: left out" in comparison.notes
     for above, words in (
         (0.99, "0 groups of the cells 'ACC >= 0.99' with two cells or"),
         (2, "`collapsed_below` is 2; accuracy is a share above 0, at most 1"),

@@ -20,43 +20,43 @@ TRUTH = {"A": 1.0, "alpha": 0.5, "B": 0.8, "beta": 0.6, "slope_N": 0.3, "slope_R
 
 
 def study(law: str = "additive", truth: dict[str, float] | None = None, **options: Any) -> pd.DataFrame:
-    given: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "N": (1e8, 5e8, 2e9, 1e10), "R": (4.0, 16.0, 64.0), "groups": {"a": 1.5, "b": 2.5}, "noise": 0.01,
         "random": np.random.default_rng(0),
     }  # fmt: skip
-    return simulate_study(truth or TRUTH, law=law, **{**given, **options})
+    return simulate_study(truth or TRUTH, law=law, **{**defaults, **options})
 
 
-def said(found: Estimate, intervals: dict[str, Interval] | None = None, level: float = 0.95) -> dict[str, Verdict]:
+def judged(by_claim: Estimate, intervals: dict[str, Interval] | None = None, level: float = 0.95) -> dict[str, Verdict]:
     if intervals is None:
-        intervals = {name: one.interval for name, one in profiles(found, level).items()}
-    every = verdicts(found, intervals, axis_tests(found), level)
-    assert all(one.word in WORDS for one in every)
-    return {one.claim: one for one in every}
+        intervals = {name: verdict.interval for name, verdict in profiles(by_claim, level).items()}
+    every = verdicts(by_claim, intervals, axis_tests(by_claim), level)
+    assert all(verdict.word in WORDS for verdict in every)
+    return {verdict.claim: verdict for verdict in every}
 
 
 def test_a_study_that_says_it_all(design_of: DesignOf) -> None:
-    found = said(estimate(design_of(study())))
-    assert list(found) == [
+    by_claim = judged(estimate(design_of(study())))
+    assert list(by_claim) == [
         "y falls as N grows",
         "y falls as R grows",
         "under this law, these data determine alpha",
         "under this law, these data determine beta",
     ]
-    assert {one.word for one in found.values()} == {"supported"}
+    assert {verdict.word for verdict in by_claim.values()} == {"supported"}
 
 
 def test_because_holds_the_numbers(design_of: DesignOf) -> None:
     fit = estimate(design_of(study()))
-    found = said(fit)
+    by_claim = judged(fit)
     row = axis_tests(fit).iloc[0]
     change = fit.values["A"] * (1 - 100 ** fit.values["alpha"])  # from N0/N = 100 to 1
-    because = found["y falls as N grows"].because
+    because = by_claim["y falls as N grows"].because
     assert because.startswith(f"from the smallest to the largest N it changes by {change:.2f} of y; F(2, 18) = ")
     assert f"F(2, 18) = {format_number(row['F'])}, p = {format_number(row['p'])}, n = 24" in because
     low, high, *_ = profiles(fit, 0.95)["alpha"].interval
     expected = f"alpha = {fit.values['alpha']:.3f}, 95 % profile interval by F {low:.3f} to {high:.3f}, n = 24"
-    assert found["under this law, these data determine alpha"].because == expected
+    assert by_claim["under this law, these data determine alpha"].because == expected
 
 
 @pytest.mark.parametrize("law", ["additive", "multiplicative", "log", "log-log"])
@@ -65,17 +65,17 @@ def test_a_response_that_rises_contradicts(design_of: DesignOf, law: str) -> Non
     if law == "log-log":
         rising |= {"alpha": -0.1, "beta": -0.3}
     frame = study(law, rising, groups={"a": 5.5, "b": 6.5})
-    found = said(estimate(design_of(frame, law=law)), {})
+    by_claim = judged(estimate(design_of(frame, law=law)), {})
     for size in ("N", "R"):
         assert frame.groupby(size)["y"].mean().is_monotonic_increasing
-        assert found[f"y falls as {size} grows"].word == "contradicted"
+        assert by_claim[f"y falls as {size} grows"].word == "contradicted"
 
 
 def test_a_size_that_does_nothing_is_not_identified(design_of: DesignOf) -> None:
     frame = study(truth={**TRUTH, "B": 1e-9})
-    found = said(estimate(design_of(frame)), {})
-    assert found["y falls as R grows"].word == "not identified"
-    assert found["y falls as N grows"].word == "supported"
+    by_claim = judged(estimate(design_of(frame)), {})
+    assert by_claim["y falls as R grows"].word == "not identified"
+    assert by_claim["y falls as N grows"].word == "supported"
 
 
 @pytest.mark.parametrize(
@@ -90,20 +90,22 @@ def test_a_size_that_does_nothing_is_not_identified(design_of: DesignOf) -> None
     ],
 )
 def test_exponents_by_their_intervals(design_of: DesignOf, interval: Interval, word: str, words: str) -> None:
-    found = said(estimate(design_of(study())), {"alpha": interval, "beta": interval})
+    by_claim = judged(estimate(design_of(study())), {"alpha": interval, "beta": interval})
     for name in ("alpha", "beta"):
-        one = found[f"under this law, these data determine {name}"]
-        assert one.word == word
-        assert one.because.endswith(words)
+        verdict = by_claim[f"under this law, these data determine {name}"]
+        assert verdict.word == word
+        assert verdict.because.endswith(words)
 
 
 def test_shared_layers_make_it_rise(design_of: DesignOf, paper_cells: PaperCells) -> None:
     cells = paper_cells("Phi3")
     fit = estimate(design_of(cells, response="MIUB", groups=["dataset"], offsets=["sweep"], law="share", share="share"))
-    found = said(fit, {})
-    one = found["MIUB rises as share grows"]
-    assert one.word == "supported"
-    assert f"from the smallest to the largest share it changes by {7 * fit.values['slope_share']:.3g}" in one.because
+    by_claim = judged(fit, {})
+    verdict = by_claim["MIUB rises as share grows"]
+    assert verdict.word == "supported"
+    assert (
+        f"from the smallest to the largest share it changes by {7 * fit.values['slope_share']:.3g}" in verdict.because
+    )
 
 
 def test_texts_of_intervals() -> None:

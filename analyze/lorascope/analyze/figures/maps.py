@@ -90,7 +90,7 @@ def component_figure(
     *,
     label: str,
     notes: Sequence[str] = (),
-    colors: str | Sequence[str] | None = None,
+    colors: Sequence[str] | None = None,
     limits: tuple[float, float] | None = None,
     note: str = "",
 ) -> go.Figure:
@@ -109,7 +109,7 @@ def component_figure(
         A line of HTML for each component, shown when hovering over it; in place of the value where it begins with
         `label`.
     colors
-        Colours from the least value to the largest, or the name of a plotly scale such as `Viridis`.
+        Colours from the least value to the largest.
     limits
         Values at the ends of the scale, and what lies beyond is drawn like them; a lower one of 0 or less makes the
         scale a linear one. By default the 2 % quantile and the largest value, at most six decades apart; with negative
@@ -171,13 +171,12 @@ def heat_map(
     x: Sequence[Any],
     y: Sequence[Any],
     texts: list[list[str]],
-    colors: str | Sequence[str],
+    colors: Sequence[str],
     ends: tuple[float, float],
     is_log: bool,
 ) -> go.Heatmap:
     """Values (y, x), powers of ten where the scale is logarithmic, with texts to hover over and a colour bar below."""
-    shades = colors if isinstance(colors, str) else list(colors)
-    scale = {"colorscale": shades, "zmin": ends[0], "zmax": ends[1], "colorbar": colorbar(*ends, is_log)}
+    scale = {"colorscale": list(colors), "zmin": ends[0], "zmax": ends[1], "colorbar": colorbar(*ends, is_log)}
     hover = {"text": texts, "hovertemplate": "%{text}<extra></extra>", "hoverongaps": False}
     return go.Heatmap(z=values, x=x, y=y, **scale, **hover)
 

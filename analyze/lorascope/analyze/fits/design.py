@@ -1,9 +1,9 @@
-"""A study's table and a law as arrays, and whether the settings determine the law's parameters."""
+"""A study's table and a law as arrays; a table that can't determine the law is refused."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
@@ -11,13 +11,19 @@ import pandas as pd  # type: ignore[import-untyped]
 from lorascope.analyze.results.options import Residual
 
 from .frame import checked, group_labels
-from .laws import AXES, Column, Law, law_named
+from .laws import AXES, BOUNDS, Column, Law, law_named
 from .solve import Problem, spanned
 
 APART = 1e-9
 """Singular values of the derivatives, each scaled to length 1, below this share of the largest count as zero."""
 GENERIC = (0.31, 0.47, 0.83, 1.21)
 """Exponents at which the rank of a design is computed; any that don't depend on each other would do."""
+CONSTANT = 1e-12
+"""Differences below this share of the response are rounding."""
+LARGEST = 1e100
+"""Largest response, and the inverse of the smallest, whose sums of squares can be computed."""
+LARGEST_POWER = 250.0
+"""Logarithm of the largest power of a size that a search may compute; it limits the exponents."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,11 @@ class Design:
         weights = 1 / self.y if self.residual == "log" else self.weights
         return Problem(self.y, weights, self.levels, self.columns, self.bounds)
 
+    def split(self, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Levels (g,), coefficients of centred columns (k,) and exponents (q,) of all parameters (p,)."""
+        g, k = len(self.level_names), len(self.columns)
+        return parameters[:g], parameters[g : g + k], parameters[g + k :]
+
     def take(self, rows: np.ndarray) -> "Design":
         """Some rows, with law, references and names as they are; levels without a row keep their column."""
         arrays = {name: getattr(self, name)[rows] for name in ("groups", "settings", "levels")}
@@ -122,32 +133,47 @@ class Design:
         return replace(self, logs={name: values for name, values in self.logs.items() if name != size})
 
 
-def arrays_of(
-    rows: pd.DataFrame, sizes: Mapping[str, str], references: Mapping[str, float], groups: Sequence[str],
-    offsets: Sequence[str], first: pd.Series,
-) -> dict[str, Any]:  # fmt: skip
-    """The fields of a `Design` by row; offsets are relative to the values in `first`."""
-    label = group_labels(rows, groups)
-    levels = {f"E[{kind}]" if groups else "E": label == kind for kind in dict.fromkeys(label)}
-    for column in offsets:
-        others = [value for value in dict.fromkeys(rows[column]) if value != first[column]]
-        levels |= {f"offset[{column}={value}]": (rows[column] == value).to_numpy() for value in others}
-    logs = {}
-    for name, column in sizes.items():
-        values = rows[column].to_numpy()
-        logs[name] = values - 1 if name == "share" else np.log(references[name] / values)
-    settings = [[f"{name}={text}" for text in _short(rows[name])] for name in (*sizes.values(), *offsets)]
-    return {
-        "frame": rows, "groups": label, "logs": logs, "level_names": tuple(levels),
-        "levels": np.column_stack(list(levels.values())).astype(np.float64),
-        "settings": np.array([" ".join(row) for row in zip(*settings, strict=True)], dtype=object),
-    }  # fmt: skip
-
-
-def references_of(rows: pd.DataFrame, sizes: Mapping[str, str]) -> dict[str, float]:
-    """The largest N and D, the smallest R."""
+def make_design(
+    frame: pd.DataFrame, *, response: str, N: str | None, R: str | None, D: str | None, groups: Sequence[str],
+    offsets: Sequence[str], share: str | None, repeat: str | None, law: str, residuals: Any,
+) -> Design:  # fmt: skip
+    """The design of a law on the rows of a table; see `fit_scaling_law`."""
+    form = law_named(law)
+    roles = {axis: name for axis, name in (("N", N), ("R", R), ("D", D)) if name is not None}
+    if residuals not in get_args(Residual):
+        raise ValueError(f"`residuals` is {residuals!r}; it is one of {list(get_args(Residual))}")
+    for name, option in (("groups", groups), ("offsets", offsets)):
+        if isinstance(option, str) or not isinstance(option, Sequence):
+            raise ValueError(f"`{name}` is {option!r}; give a sequence of columns, which may be empty")
+    if law == "share" and share is None:
+        raise ValueError("the law 'share' needs `share`: the column of how many layers share their weights")
+    if law != "share":
+        share = None
+        if not roles:
+            raise ValueError("a law needs at least one of `N`, `R` and `D`: the column of each size that was varied")
+    numbers = [response, *roles.values(), *([share] if share else [])]
+    columns = [*numbers, *groups, *offsets, *([repeat] if repeat else [])]
+    positive = numbers if form.logarithmic or residuals != "absolute" else numbers[1:]
+    rows, left_out = checked(
+        frame, numbers=numbers, positive=positive, labels=columns[len(numbers) :], may_lack=[response]
+    )
+    _refuse_repeated(rows.drop(columns=list(offsets)), response)
+    _refuse_response(rows[response].to_numpy(), response, group_labels(rows, groups), is_grouped=bool(groups))
+    sizes, dropped = _sizes_in_use(rows, roles, law)
+    sizes |= {"share": share} if share else {}
     ends = {"N": "max", "R": "min", "D": "max"}
-    return {name: float(rows[sizes[name]].agg(end)) for name, end in ends.items() if name in sizes}
+    references = {axis: float(rows[sizes[axis]].agg(end)) for axis, end in ends.items() if axis in sizes}
+    arrays = _arrays(rows, sizes, references, groups, offsets, rows.iloc[0])
+    limits, narrowed = _exponent_bounds(*form.terms(arrays["logs"]))
+    lacking = (pd.crosstab(arrays["groups"], arrays["settings"]) == 0).any(axis=1)
+    gaps = [f"settings that other groups have are missing in {int(lacking.sum())} of {len(lacking)} groups"]
+    design = Design(
+        law_name=law, response=response, sizes=sizes, references=references, group_columns=tuple(groups),
+        offset_columns=tuple(offsets), residual="absolute" if form.logarithmic else residuals, limits=limits,
+        notes=(*left_out, *dropped, *narrowed, *(gaps if lacking.any() else ())), **arrays,
+    )  # fmt: skip
+    _refuse_undetermined(design)
+    return design
 
 
 def applied(design: Design, frame: pd.DataFrame) -> Design:
@@ -157,7 +183,7 @@ def applied(design: Design, frame: pd.DataFrame) -> Design:
     """
     numbers, names = list(design.sizes.values()), design.level_names
     rows, _ = checked(frame, numbers=numbers, positive=numbers, labels=[*design.group_columns, *design.offset_columns])
-    arrays = arrays_of(
+    arrays = _arrays(
         rows, design.sizes, design.references, design.group_columns, design.offset_columns, design.frame.iloc[0],
     )  # fmt: skip
     levels = pd.DataFrame(arrays["levels"], columns=list(arrays["level_names"]))
@@ -180,6 +206,97 @@ def determined(design: Design, *, spare: int = 1) -> bool:
     n_parameters = int(jacobian.shape[1])
     s = np.linalg.svd(jacobian / np.maximum(np.linalg.norm(jacobian, axis=0), 1e-300), compute_uv=False)
     return len(design.frame) >= n_parameters + spare and int((s > APART * s[0]).sum()) == n_parameters
+
+
+def _arrays(
+    rows: pd.DataFrame, sizes: Mapping[str, str], references: Mapping[str, float], groups: Sequence[str],
+    offsets: Sequence[str], first: pd.Series,
+) -> dict[str, Any]:  # fmt: skip
+    """The fields of a `Design` by row; offsets are relative to the values in `first`."""
+    label = group_labels(rows, groups)
+    levels = {f"E[{kind}]" if groups else "E": label == kind for kind in dict.fromkeys(label)}
+    for column in offsets:
+        others = [value for value in dict.fromkeys(rows[column]) if value != first[column]]
+        levels |= {f"offset[{column}={value}]": (rows[column] == value).to_numpy() for value in others}
+    logs = {}
+    for name, column in sizes.items():
+        values = rows[column].to_numpy()
+        logs[name] = values - 1 if name == "share" else np.log(references[name] / values)
+    settings = [[f"{name}={text}" for text in _short(rows[name])] for name in (*sizes.values(), *offsets)]
+    return {
+        "frame": rows, "groups": label, "logs": logs, "level_names": tuple(levels),
+        "levels": np.column_stack(list(levels.values())).astype(np.float64),
+        "settings": np.array([" ".join(row) for row in zip(*settings, strict=True)], dtype=object),
+    }  # fmt: skip
+
+
+def _refuse_repeated(rows: pd.DataFrame, response: str) -> None:
+    repeated = rows[rows.duplicated(keep=False)]
+    if len(repeated):
+        same = repeated.index[(repeated == repeated.iloc[0]).all(axis=1)]
+        raise ValueError(
+            f"rows {', '.join(map(str, same))} are the same, {response!r} = {repeated[response].iloc[0]:g} included: "
+            "one run twice? drop one, or name the column that tells repeats apart as `repeat`"
+        )
+
+
+def _refuse_response(values: np.ndarray, response: str, groups: np.ndarray, *, is_grouped: bool) -> None:
+    """Raise if a response can't be squared, or doesn't vary within groups."""
+    largest = float(np.abs(values).max())
+    for end in (largest, float(values.min())):
+        if end > 0 and not 1 / LARGEST <= end <= LARGEST:
+            raise ValueError(f"{response!r} holds {end:g}, whose square can't be computed; give it in another unit")
+    if max(float(np.ptp(values[groups == name])) for name in set(groups)) <= CONSTANT * largest:
+        where = "within its groups" if is_grouped else "at all"
+        raise ValueError(f"{response!r} doesn't vary {where}, {values[0]:g} in the first row; there is nothing to fit")
+
+
+def _sizes_in_use(rows: pd.DataFrame, roles: Mapping[str, str], law: str) -> tuple[dict[str, str], list[str]]:
+    """Columns of N, R and D that have several levels, and a sentence on each that has just one."""
+    used, notes = {}, []
+    for axis, column in roles.items():
+        if axis == "N" and law == "share":
+            continue
+        if rows[column].nunique() > 1:
+            used[axis] = column
+        else:
+            term = f"{AXES[axis].amplitude} ({axis}0/{axis})^{AXES[axis].exponent}"
+            notes.append(f"{column!r} is {rows[column].iloc[0]:g} in every row: {term} is part of the level")
+    if not used and law != "share":
+        sizes = ", ".join(f"{column!r} = {rows[column].iloc[0]:g}" for column in roles.values())
+        raise ValueError(f"no size varies ({sizes}); a law needs a column with at least three levels")
+    return used, notes
+
+
+def _exponent_bounds(
+    columns: Sequence[Column], exponents: Sequence[str]
+) -> tuple[dict[str, tuple[float, float]], list[str]]:
+    """Range of each exponent, and a sentence on each whose powers can't be computed in all of its range."""
+    ends, notes = {}, []
+    for position, name in enumerate(exponents):
+        widest = max(float(np.abs(column.log_x).max()) for column in columns if position in column.exponents)
+        most = LARGEST_POWER / max(widest, 1e-9)
+        low, high = ends[name] = (max(BOUNDS[name][0], -most), min(BOUNDS[name][1], most))
+        if ends[name] != BOUNDS[name]:
+            notes.append(f"{name} is searched from {low:.3g} to {high:.3g} only: powers beyond it can't be computed")
+    return ends, notes
+
+
+def _refuse_undetermined(design: Design) -> None:
+    """Raise if the settings don't determine the law, with the reason."""
+    n, n_levels, names = len(design.frame), len(design.level_names), ", ".join(design.term_names)
+    if n <= len(design.names):
+        raise ValueError(
+            f"{n} cells can't determine {len(design.names)} parameters ({n_levels} levels, {names}) and their error; "
+            "measure more cells, or take fewer groups or a law of fewer parameters"
+        )
+    if not determined(design) or spanned(design.levels, APART).shape[1] < n_levels:
+        counts = [f"{column!r} has {design.frame[column].nunique()} levels" for column in design.sizes.values()]
+        raise ValueError(
+            f"the settings don't determine {names} apart ({', '.join(counts)}): exponents need three levels of their "
+            "size, and sizes and `offsets` must vary apart from each other and from the groups; measure more "
+            "settings, leave one out, or take the law 'log' or 'log-log'"
+        )
 
 
 def _short(column: pd.Series) -> list[str]:

@@ -1,4 +1,4 @@
-"""Tests of a fitted law: what each size adds, AICc, and verdicts, each of one number."""
+"""Tests of a fitted law: what each size adds, and verdicts, each of one number."""
 
 import math
 from collections.abc import Mapping
@@ -15,28 +15,8 @@ from .laws import BOUNDS
 from .profile import Interval, interval_text
 from .verdicts import Verdict, Word
 
-DECISIVE = 2.0
-"""Difference of AICc from which one law counts as better than another."""
 NOISY = 0.07
 """Sigma of relative residuals above which weights by the observed response do harm (by simulation: 10 % noise)."""
-
-
-def aicc(fit: Estimate) -> float:
-    """Akaike's information criterion of normal residuals for small samples; NaN where there are too few cells.
-
-    The likelihood is that of the response: twice the sum of ln y is added for relative and logarithmic residuals, so
-    that laws of the same cells compare whatever their residuals. With Huber's loss it is that of the residuals' sum of
-    squares. The spread counts as a parameter.
-
-    References
-    ----------
-    Hurvich and Tsai (1989), Biometrika 76, 297.
-    """
-    n, k = fit.n, len(fit.parameters) + 1
-    relative = fit.design.residual in ("relative", "log") or fit.design.law.logarithmic
-    scale = 2 * float(np.log(fit.design.frame[fit.design.response]).sum()) if relative else 0.0
-    deviance = n * math.log(2 * math.pi * fit.ssr / n) + n + scale if fit.ssr > 0 else -math.inf
-    return deviance + 2 * k + 2 * k * (k + 1) / (n - k - 1) if n > k + 1 else math.nan
 
 
 def f_test(larger: float, smaller: float, n_more: int, df: int) -> tuple[float, float]:
@@ -77,10 +57,10 @@ def verdicts(
 
 def search_notes(fit: Estimate) -> list[str]:
     """Sentences on a search that didn't end well, and on limits of the fit's numbers."""
-    search, notes = fit.search, []
-    if not search.converged:
+    notes = []
+    if not fit.converged:
         notes.append("the search ended before it converged: numbers are what it had reached")
-    for name in search.at_bound:
+    for name in fit.at_bound:
         low, high = fit.design.limits[name]
         notes.append(f"{name} is at an end of its range, {low:g} to {high:g}: it isn't an estimate")
     if fit.design.residual == "relative" and fit.sigma >= NOISY:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,14 +20,6 @@ N_STARTS = {1: 9, 2: 5, 3: 3}
 """Number of exponents -> starts for each, from which losses other than squares of linear residuals are searched."""
 
 
-class Search(NamedTuple):
-    """Result of the search for the optimum."""
-
-    converged: bool
-    at_bound: tuple[str, ...]
-    """Exponents that lie at an end of their range."""
-
-
 @dataclass(frozen=True)
 class Estimate:
     """Parameters of a design's law."""
@@ -39,12 +31,15 @@ class Estimate:
     """Half the sum of squared residuals, or the sum of Huber's losses."""
     delta: float
     """Huber's delta, in units of the residuals; infinite for least squares."""
-    search: Search
+    converged: bool
+    """Whether the search for the optimum did."""
+    at_bound: tuple[str, ...]
+    """Exponents that lie at an end of their range."""
 
     @property
     def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Levels (g,), coefficients of centred columns (k,) and exponents (q,)."""
-        return _parts(self.design, self.parameters)
+        return self.design.split(self.parameters)
 
     @cached_property
     def values(self) -> dict[str, float]:
@@ -113,7 +108,7 @@ class Estimate:
 
     def prediction_errors(self, design: Design) -> np.ndarray:
         """(n,) standard errors of `predicted`, by linear theory."""
-        fitted, rows = (slopes(some.levels, some.columns, *self.parts[1:]) for some in (self.design, design))
+        fitted, rows = (slopes(cells.levels, cells.columns, *self.parts[1:]) for cells in (self.design, design))
         return np.asarray(self.sigma * np.linalg.norm(rows @ self._half(fitted), axis=1))
 
     def _half(self, jacobian: np.ndarray) -> np.ndarray:
@@ -149,16 +144,11 @@ def estimate(
         optima = [_minimise(design, delta, begin, method="trf", max_nfev=300) for begin in begins]
         at, loss, converged = _minimise(design, delta, min(optima, key=lambda optimum: optimum[1])[0])
     at_bound = tuple(design.exponents[k] for k in np.flatnonzero(problem.at_bound(at[len(at) - q :])))
-    return Estimate(design, at, loss, delta, Search(converged, at_bound))
+    return Estimate(design, at, loss, delta, converged, at_bound)
 
 
 def _pack(solution: Solution) -> np.ndarray:
     return np.concatenate([solution.levels, solution.coefficients, solution.exponents])
-
-
-def _parts(design: Design, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    g, k = len(design.level_names), len(design.columns)
-    return parameters[:g], parameters[g : g + k], parameters[g + k :]
 
 
 def _minimise(design: Design, delta: float, start: np.ndarray, **options: Any) -> Optimum:
@@ -167,7 +157,7 @@ def _minimise(design: Design, delta: float, start: np.ndarray, **options: Any) -
     bounds[len(start) - len(design.exponents) :] = design.bounds
 
     def residuals_and_jacobian(parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        levels, coefficients, exponents = _parts(design, parameters)
+        levels, coefficients, exponents = design.split(parameters)
         derivatives = slopes(design.levels, design.columns, coefficients, exponents)
         n_linear = len(levels) + len(coefficients)
         values = derivatives[:, :n_linear] @ parameters[:n_linear]

@@ -12,16 +12,16 @@ from lorascope.analyze.results.record import provenance
 from lorascope.stores.progress import Progress
 from lorascope.stores.threads import one_blas_thread
 
-from .diagnostics import DECISIVE
+from .design import make_design
 from .estimate import estimate
 from .laws import LawName
 from .refits import Bootstrap, cross_validate
+from .resampling import few_groups
 from .result import ScalingFit
-from .table import make_design
 from .verdicts import Summary, Verdict, Word
 
-MOST_DRAWS = 2000
-"""Most draws of a report's bootstrap, as each is a fit."""
+DECISIVE = 2.0
+"""Difference of AICc from which one law counts as better than another."""
 
 
 def fit_scaling_law(
@@ -112,18 +112,12 @@ def fit_scaling_law(
         raise ValueError(f"`level` is {level!r}; it lies between 0 and 1, such as 0.95")
     if huber is not None and (isinstance(huber, bool) or not isinstance(huber, int | float) or not huber > 0):
         raise ValueError(f"`huber` is {huber!r}; give a number above zero in units of the residuals")
-    design = make_design(
-        frame, response, N, R, D, groups=groups, offsets=offsets, share=share, repeat=repeat, law=law,
-        residuals=residuals,
-    )  # fmt: skip
+    roles = {"response": response, "N": N, "R": R, "D": D, "groups": groups, "offsets": offsets, "share": share}
+    options: dict[str, Any] = {**roles, "repeat": repeat, "law": law, "residuals": residuals}
+    design = make_design(frame, **options)
     with one_blas_thread():
         fitted = estimate(design, delta=math.inf if huber is None else float(huber))
-    settings = {
-        "response": response, "N": N, "R": R, "D": D, "groups": list(groups), "offsets": list(offsets), "law": law,
-        "residuals": residuals, "huber": huber,
-        "references": design.references, "bounds": design.limits, "share": share, "repeat": repeat,
-        "level": level,
-    }  # fmt: skip
+    settings = {**options, "huber": huber, "references": design.references, "bounds": design.limits, "level": level}
     return ScalingFit(fitted, level, provenance(design.frame, settings))
 
 
@@ -146,7 +140,15 @@ class FitReport:
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """The fit's verdicts, and one that compares it with the other laws."""
-        return (*self.fit.verdicts, *_comparison(self))
+        name, known = self.fit.design.law_name, self.laws[self.laws["AICc"].notna()].set_index("law")["AICc"]
+        if len(known) < 2 or name not in known.index:
+            return self.fit.verdicts
+        other = known.drop(name)
+        gap = known[name] - other.iloc[0]
+        because = f"AICc {known[name]:.2f} against {other.iloc[0]:.2f} of {other.index[0]!r}, n = {self.fit.nobs}"
+        word: Word = "supported" if gap < -DECISIVE else "contradicted" if gap > DECISIVE else "not identified"
+        claim = f"of the laws looked at, {name!r} describes these cells best"
+        return (*self.fit.verdicts, Verdict(claim, word, because))
 
     def summary(self) -> Summary:
         """The fit's summary, with the other laws, held-out cells and the bootstrap's intervals."""
@@ -155,9 +157,10 @@ class FitReport:
         notes = [*own.notes, *(f"the law {name!r} is left out: {why}" for name, why in self.refused.items())]
         if boot is not None:
             tables["bootstrap over groups"] = boot.intervals(self.fit.level).rename_axis("name").reset_index()
-            draws = f"{'all ' if boot.is_exact else ''}{len(boot.values)} draws of groups"
+            draws = f"{'' if boot.weights is None else 'all '}{len(boot.values)} draws of groups"
             left_out = f", {boot.n_undetermined} left out as undetermined" if boot.n_undetermined else ""
-            notes += [f"bootstrap: {100 * self.fit.level:g} % percentiles of {draws}{left_out}", *boot.notes]
+            notes += [f"bootstrap: {100 * self.fit.level:g} % percentiles of {draws}{left_out}"]
+            notes += few_groups("the bootstrap", boot.n_groups)
         return Summary(own.title, self.verdicts, tables, notes, own.provenance)
 
 
@@ -182,7 +185,7 @@ def fit_report(
     frame, response, N, R, D, law, share
         As for `fit_scaling_law`.
     n_draws
-        Number of bootstrap draws, at most 2000; fewer if there are fewer different ones.
+        Number of bootstrap draws, each of which is a fit; fewer if there are fewer different ones.
     seed
         Seed of random draws.
     progress
@@ -195,10 +198,10 @@ def fit_report(
     TypeError, ValueError
         As `fit_scaling_law`. Other laws that the cells can't determine are left out, and named in `refused`.
     """
-    if not 1 <= n_draws <= MOST_DRAWS:
-        raise ValueError(f"`n_draws` is {n_draws!r}; it lies between 1 and {MOST_DRAWS}")
     sizes: dict[str, Any] = {"N": N, "R": R, "D": D, "share": share}
     fit = fit_scaling_law(frame, response, **sizes, law=law, **options)
+    has_groups = len(set(fit.design.groups)) > 1
+    boot = fit.bootstrap(n_draws=n_draws, seed=seed, progress=progress) if has_groups else None
     errors = fit.held_out(progress=progress)
     rows, refused = [], {}
     names = [name for name in get_args(LawName) if name != "share" or share is not None]
@@ -222,19 +225,4 @@ def fit_report(
             progress(done, len(names), "laws")
     laws = pd.DataFrame(rows)
     laws.insert(4, "d_AICc", laws["AICc"] - laws["AICc"].min())
-    has_groups = len(set(fit.design.groups)) > 1
-    boot = fit.bootstrap(n_draws=n_draws, seed=seed, progress=progress) if has_groups else None
     return FitReport(fit, laws.sort_values("d_AICc", kind="stable", ignore_index=True), refused, boot, errors)
-
-
-def _comparison(report: FitReport) -> list[Verdict]:
-    """Whether the fit's law has the least AICc of the laws that the cells determine."""
-    name = report.fit.design.law_name
-    known = report.laws[report.laws["AICc"].notna()].set_index("law")["AICc"]
-    if len(known) < 2 or name not in known.index:
-        return []
-    other = known.drop(name)
-    gap = known[name] - other.iloc[0]
-    because = f"AICc {known[name]:.2f} against {other.iloc[0]:.2f} of {other.index[0]!r}, n = {report.fit.nobs}"
-    word: Word = "supported" if gap < -DECISIVE else "contradicted" if gap > DECISIVE else "not identified"
-    return [Verdict(f"of the laws looked at, {name!r} describes these cells best", word, because)]

@@ -2,22 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 MOST_NAMED = 3
 """Names that a sentence lists; of the others it gives the number."""
-
-
-class Cells(NamedTuple):
-    """The rows of a table that can be used."""
-
-    frame: pd.DataFrame
-    """The columns asked for, numbers as float64 and labels as text, with the row labels of the table given."""
-    left_out: tuple[str, ...]
-    """A sentence on each kind of row that isn't in it."""
 
 
 def checked(
@@ -27,8 +18,8 @@ def checked(
     positive: Sequence[str] = (),
     labels: Sequence[str] = (),
     may_lack: Sequence[str] = (),
-) -> Cells:
-    """The named columns of a table, every value of them usable.
+) -> tuple[pd.DataFrame, list[str]]:
+    """The named columns of a table, numbers as float64 and labels as text, and a sentence if rows are left out.
 
     Parameters
     ----------
@@ -67,7 +58,7 @@ def checked(
             )
         rows[name] = _numbers(rows[name], name, name in positive) if name in numbers else rows[name].astype(str)
     note = f"{int(empty.sum())} of {len(frame)} rows without {required} are left out"
-    return Cells(rows, (note,) if empty.any() else ())
+    return rows, [note] if empty.any() else []
 
 
 def group_labels(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
@@ -93,10 +84,7 @@ def _numbers(column: pd.Series, name: str, positive: bool) -> pd.Series:
     for place, value in column.items():
         if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
             raise ValueError(f"column {name!r} holds {value!r} in row {place}, where a number belongs")
-    try:
-        values = column.astype(np.float64)
-    except OverflowError:
-        raise ValueError(f"column {name!r} holds a whole number above 10^308, which is too large to compute") from None
+    values = column.astype(np.float64)
     infinite, low = ~np.isfinite(values), (values <= 0) & positive
     for bad, must in ((infinite, "numbers must be finite"), (low, "it must be above zero")):
         if bad.any():

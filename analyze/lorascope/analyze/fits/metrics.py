@@ -22,28 +22,17 @@ EXACT_DRAWS = 100_000
 """Draws of groups up to which all of them are made, whatever `n_draws` is: 10 groups have 92,378."""
 
 
-class _Claim(NamedTuple):
-    """A claim on a row of `metrics` or `pairs`; small p-values and intervals on one side of 0 decide it."""
-
-    sentence: str
-    value: str
-    """Column of the number that is printed; its interval's columns end in `low` and `high`."""
-    tests: tuple[str, ...]
-    """Columns of p-values, the largest of which decides."""
-    intervals: tuple[str, ...]
-    """Prefixes of columns of intervals, all of which must lie on one side; the last one is printed."""
-
-
-CLAIMS = (
-    _Claim("{metric} follows accuracy within groups", "pearson", ("p", "permutation_p"), ("",)),
-    _Claim("{first} follows accuracy more closely than {second}", "difference", ("williams_p", "permutation_p"), ("",)),
-    _Claim(
-        "{metric} adds to knowing the setting, with the sign it promises",
+CLAIMS = {
+    "{metric} follows accuracy within groups": ("pearson", ("p", "permutation_p"), ("",)),
+    "{first} follows accuracy more closely than {second}": ("difference", ("williams_p", "permutation_p"), ("",)),
+    "{metric} adds to knowing the setting, with the sign it promises": (
         "strict_r",
         ("partial_p", "strict_p"),
         ("partial_", "strict_"),
     ),
-)
+}
+"""Claim on a row of `metrics` or `pairs` -> column of its number; p-values, of which the largest decides; prefixes of
+`low` and `high` of intervals, all of which must lie on one side of 0 and of which the last is printed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,9 +149,9 @@ def compare_metrics(
         raise ValueError(f"`collapsed_below` is {collapsed_below!r}; accuracy is a share above 0, at most 1")
     if unknown := [name for name in higher if name not in metrics]:
         raise ValueError(f"`higher_is_better` names {unknown[0]!r}, which isn't among the metrics {list(metrics)}")
-    (rows, rows_left_out), table = read_cells(frame, accuracy, metrics, groups, setting)
+    rows, notes, table = read_cells(frame, accuracy, metrics, groups, setting)
     cells, lone = comparable(table, "all")
-    sets, notes = {"all": cells}, [*rows_left_out, *lone]
+    sets, notes = {"all": cells}, [*notes, *lone]
     if collapsed_below is not None:
         above, name = table[table[accuracy] >= collapsed_below], f"{accuracy} >= {collapsed_below:g}"
         sets[name], lone = comparable(above, name)
@@ -291,38 +280,25 @@ def _verdicts(
     of_metric: Sequence[dict[str, Any]], of_pair: Sequence[dict[str, Any]], level: float
 ) -> Iterator[Verdict]:
     """A verdict for each claim and metric, or pair; its word must be the same for all sets of cells."""
-    for claim in CLAIMS:
+    for claim, (value, tests, prefixes) in CLAIMS.items():
         by_sentence: dict[str, list[dict[str, Any]]] = {}
-        for row in of_metric if "{metric}" in claim.sentence else of_pair:
-            by_sentence.setdefault(claim.sentence.format_map(row), []).append(row)
+        for row in of_metric if "{metric}" in claim else of_pair:
+            by_sentence.setdefault(claim.format_map(row), []).append(row)
         for sentence, rows in by_sentence.items():
-            words = {_word(row, claim, level) for row in rows}
-            because = "; ".join(f"{row['cells']}: " * (len(rows) > 1) + _because(row, claim) for row in rows)
-            yield Verdict(sentence, words.pop() if len(words) == 1 else "not identified", because)
+            words, numbers = set(), []
+            for row in rows:
+                p = float(np.max([row[name] for name in tests]))  # NaN if any is: Williams' p is of two equal columns
+                lows, highs = ([row[f"{prefix}{end}"] for prefix in prefixes] for end in ("low", "high"))
+                sign = -1 if row.get("better") == "lower" else 1  # of a correlation as it is computed
+                words.add(_word(p, sign * np.array([lows, highs]), level))
+                value_text, low, high = map(format_number, (row[value], lows[-1], highs[-1]))
+                number = f"{value_text} [{low}, {high}], p = {format_number(p)}, n = {row['n_effective']}"
+                numbers.append(f"{row['cells']}: {number}" if len(rows) > 1 else number)
+            yield Verdict(sentence, words.pop() if len(words) == 1 else "not identified", "; ".join(numbers))
 
 
-def _because(row: Mapping[str, Any], claim: _Claim) -> str:
-    """The claim's number with its interval and the largest p."""
-    value, low, high = (format_number(row[name]) for name in (claim.value, *_ends(claim.intervals[-1])))
-    return f"{value} [{low}, {high}], p = {format_number(_largest_p(row, claim))}, n = {row['n_effective']}"
-
-
-def _word(row: Mapping[str, Any], claim: _Claim, level: float) -> Word:
-    low, high = (
-        float(limit([row[_ends(prefix)[place]] for prefix in claim.intervals]))
-        for place, limit in enumerate((np.min, np.max))
-    )
-    if row.get("better") == "lower":  # a correlation as it is computed
-        low, high = -high, -low
-    if not is_small(_largest_p(row, claim), level):
+def _word(p: float, ends: np.ndarray, level: float) -> Word:
+    """By a p-value and the ends of intervals, which must all lie on one side of 0."""
+    if not is_small(p, level):
         return "not identified"
-    return "supported" if low > 0 else "contradicted" if high < 0 else "not identified"
-
-
-def _largest_p(row: Mapping[str, Any], claim: _Claim) -> float:
-    """NaN if any is: Williams' p is, where two columns are one."""
-    return float(np.max([row[name] for name in claim.tests]))
-
-
-def _ends(prefix: str) -> tuple[str, str]:
-    return f"{prefix}low", f"{prefix}high"
+    return "supported" if (ends > 0).all() else "contradicted" if (ends < 0).all() else "not identified"

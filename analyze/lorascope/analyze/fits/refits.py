@@ -11,30 +11,23 @@ from lorascope.stores.progress import Progress
 
 from .design import APART, Design, determined
 from .estimate import Estimate, estimate, residuals_of
-from .resampling import few_groups, group_draws, percentile_interval
+from .resampling import group_draws, percentile_interval
 from .solve import spanned
 
 
 class Bootstrap(NamedTuple):
     """Parameters of refits on redrawn groups."""
 
-    is_exact: bool
-    """Whether every possible draw is among them, with its probability as its weight."""
     n_groups: int
     """Number of groups, and of draws of groups each time."""
     values: pd.DataFrame
     """(draw, parameter) of the parameters that all groups share, as the law is printed."""
     weights: np.ndarray | None
-    """(draw,) probabilities that sum to 1; None where all are equal."""
+    """(draw,) probabilities that sum to 1, if every possible draw was made; None for random draws."""
     n_undetermined: int
     """Number of draws left out because they have too few different groups."""
     bounds: Mapping[str, tuple[float, float]]
     """Exponent -> range that was searched."""
-
-    @property
-    def notes(self) -> list[str]:
-        """A sentence on the intervals if groups are few."""
-        return few_groups("the bootstrap", self.n_groups)
 
     def intervals(self, level: float) -> pd.DataFrame:
         """Percentiles of each parameter: `low`, `high`, `low_open`, `high_open` (at a bound of an exponent)."""
@@ -71,9 +64,8 @@ def bootstrap(
         raise ValueError("no draw of groups determines the law; groups need more settings each")
     if weights is not None:
         weights = weights[determined_draws] / weights[determined_draws].sum()
-    n_undetermined = len(counts) - len(values)
     table = pd.DataFrame(values, columns=list(shared))
-    return Bootstrap(weights is not None, len(rows), table, weights, n_undetermined, design.limits)
+    return Bootstrap(len(rows), table, weights, len(counts) - len(values), design.limits)
 
 
 def held_out(fit: Estimate, *, progress: Progress | None = None) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from lorascope.stores.progress import Progress
 from lorascope.stores.threads import one_blas_thread
 
 from .design import Design, applied
-from .diagnostics import aicc, axis_tests, search_notes, verdicts
+from .diagnostics import axis_tests, search_notes, verdicts
 from .estimate import Estimate
 from .profile import Profile, interval_text, profiles
 from .refits import Bootstrap, bootstrap, held_out
@@ -87,8 +87,17 @@ class ScalingFit:
 
     @property
     def aicc(self) -> float:
-        """Akaike's criterion for small samples; it compares laws of the same cells."""
-        return aicc(self.estimate)
+        """Akaike's information criterion for small samples (Hurvich, Tsai 1989, Biometrika 76, 297).
+
+        The likelihood is that of the response: twice the sum of ln y is added for relative and logarithmic residuals,
+        so that laws of the same cells compare whatever their residuals. With Huber's loss it is that of the residuals'
+        sum of squares. The spread counts as a parameter. NaN where there are too few cells.
+        """
+        n, k = self.nobs, len(self.design.names) + 1
+        is_relative = self.design.residual != "absolute" or self.design.law.logarithmic
+        scale = 2 * float(np.log(self.design.frame[self.design.response]).sum()) if is_relative else 0.0
+        deviance = n * math.log(2 * math.pi * self.ssr / n) + n + scale if self.ssr > 0 else -math.inf
+        return deviance + 2 * k + 2 * k * (k + 1) / (n - k - 1) if n > k + 1 else math.nan
 
     @property
     def notes(self) -> tuple[str, ...]:

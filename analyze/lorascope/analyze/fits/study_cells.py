@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from .correlations import centred
-from .frame import Cells, checked, group_labels, some_of
+from .frame import checked, group_labels, some_of
 
 LOG = "ln "
 """Prefix of a metric that is the natural logarithm of a column."""
@@ -16,8 +16,8 @@ LEAST_EFFECTIVE = 4
 
 def read_cells(
     frame: pd.DataFrame, accuracy: str, metrics: Sequence[str], groups: Sequence[str], setting: str
-) -> tuple[Cells, pd.DataFrame]:
-    """Rows of a table that can be compared, and its accuracy and metrics indexed by (group, setting).
+) -> tuple[pd.DataFrame, list[str], pd.DataFrame]:
+    """Rows of a table that can be compared, notes on others, and accuracy and metrics indexed by (group, setting).
 
     Raises TypeError or ValueError as `checked`; ValueError also if accuracy isn't between 0 and 1, a group has a
     setting twice, a metric is accuracy itself, or no column is named.
@@ -30,8 +30,8 @@ def read_cells(
         raise ValueError(f"metric {own[0]!r} is accuracy itself; name what is to predict it")
     columns = [accuracy, *dict.fromkeys(sources.values())]
     logarithms = [column for name, column in sources.items() if name != column]
-    cells = checked(frame, numbers=columns, positive=logarithms, labels=[*groups, setting], may_lack=columns)
-    rows = cells.frame.reset_index(drop=True)
+    rows, notes = checked(frame, numbers=columns, positive=logarithms, labels=[*groups, setting], may_lack=columns)
+    rows = rows.reset_index(drop=True)
     outside = rows.loc[~rows[accuracy].between(0, 1), accuracy]
     if len(outside):
         raise ValueError(
@@ -46,10 +46,10 @@ def read_cells(
             "tells them apart"
         )
     values = {name: rows[column] if name == column else np.log(rows[column]) for name, column in sources.items()}
-    return Cells(rows, cells.left_out), pd.DataFrame({accuracy: rows[accuracy], **values}).set_axis(keys).sort_index()
+    return rows, notes, pd.DataFrame({accuracy: rows[accuracy], **values}).set_axis(keys).sort_index()
 
 
-def comparable(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def comparable(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[str]]:
     """Cells of groups that have several, and a sentence on the other groups.
 
     Raises ValueError if too little is left to compare; `name` says which cells of a study these are.
@@ -71,4 +71,4 @@ def comparable(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, tuple[str,
         if not np.nan_to_num(centred(column.unstack().to_numpy())).any():
             raise ValueError(f"{key!r} is the same in all cells of each group{of}; there is nothing to correlate")
     note = f"of the cells {name!r}, {some_of(lone)} {'have' if len(lone) > 1 else 'has'} a single one: left out"
-    return cells, (note,) if lone else ()
+    return cells, [note] if lone else []
