@@ -11,7 +11,7 @@ import xarray as xr
 from lorascope.stores import Adapter, Component, Run, RunSpec, create_run, open_run
 from lorascope.stores.format.spec import Unembedding
 
-__all__ = ["make_unembedding", "sample_tables", "store_states"]
+__all__ = ["make_unembedding", "sample_tables", "store_factors", "store_states"]
 
 
 def store_states(
@@ -61,12 +61,58 @@ def store_states(
         unembedding=kind,
         attributes={"provenance": dict(provenance or {})},
     )
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        create_run(
-            path, spec, tables=sample_tables(lengths, datasets or ["made"] * len(lengths)), weights=weights
-        ) as writer,
-    ):
+    arrays = {f"states/{name}/base": base for name, (base, _) in states.items()}
+    arrays |= {f"adapters/default/delta/{name}": delta for name, (_, delta) in states.items()}
+    return _stored(path, spec, sample_tables(lengths, datasets or ["made"] * len(lengths)), weights, arrays)
+
+
+def store_factors(
+    path: Path,
+    factors: Mapping[str, np.ndarray],
+    lora_B: Mapping[str, np.ndarray],
+    *,
+    lengths: Sequence[int],
+    bases: Mapping[str, np.ndarray] | None = None,
+    ids: np.ndarray | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Run:
+    """A finished run of these z (token, rank) and B (feature, rank) by component, whose base is 0 unless it is given.
+
+    Where tokens have `ids`, the text of each is ` t` and its id.
+    """
+    components = tuple(
+        Component(
+            path=name, kind=name.rpartition(".")[2], layer=0, d_in=8, d_out=len(lora_B[name]), dtype="float32",
+            stored_dtype="float32",
+        )
+        for name in factors
+    )  # fmt: skip
+    n, ranks = len(components), tuple(z.shape[1] for z in factors.values())
+    spec = RunSpec(
+        stream="adapted",
+        components=components,
+        adapters=(Adapter(name="default", rank=ranks, scaling=(1.0,) * n, factored=(True,) * n),),
+        n_tokens=sum(lengths),
+        n_samples=len(lengths),
+        n_choices=0,
+        token_text=ids is not None,
+        attributes={"provenance": dict(provenance or {})},
+    )
+    tables = sample_tables(lengths, ["made"] * len(lengths))
+    if ids is not None:
+        tables["tokens"] |= {"token_id": ids, "text": [f" t{token_id}" for token_id in ids]}
+    weights = {f"adapters/default/lora_B/{name}": values.astype(np.float32) for name, values in lora_B.items()}
+    arrays = {f"states/{c.path}/base": np.zeros((spec.n_tokens, c.d_out)) for c in components}
+    arrays |= {f"states/{name}/base": base for name, base in (bases or {}).items()}
+    arrays["adapters/default/factor"] = np.concatenate(list(factors.values()), axis=1)
+    return _stored(path, spec, tables, weights, arrays)
+
+
+def _stored(
+    path: Path, spec: RunSpec, tables: Any, weights: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray]
+) -> Run:
+    """The run of these arrays (token, ...); what else it has by token is NaN."""
+    with pytest.MonkeyPatch.context() as patch, create_run(path, spec, tables=tables, weights=weights) as writer:
         patch.setattr("os.fsync", lambda descriptor: None)  # the slowest part, and no test cuts the power
         for row in range(spec.n_rows):
             tokens = writer.row_tokens(row)
@@ -74,10 +120,7 @@ def store_states(
                 key: np.full((tokens.stop - tokens.start, *shape[1:]), np.nan, dtype)
                 for key, (shape, dtype) in writer.row_arrays(row).items()
             }
-            for name, (base, delta) in states.items():
-                blocks[f"states/{name}/base"] = base[tokens].astype(np.float32)
-                blocks[f"adapters/default/delta/{name}"] = delta[tokens].astype(np.float32)
-            writer.write_row(row, blocks)
+            writer.write_row(row, blocks | {key: values[tokens].astype(np.float32) for key, values in arrays.items()})
         writer.finish({})
     return open_run(path)
 

@@ -9,10 +9,10 @@ from scipy import stats
 
 from lorascope.analyze.directions.drivers import _driver, directions_by_component
 from lorascope.analyze.measuring.sources import sources_of
-from lorascope.stores import Adapter, Component, Run, RunSpec, create_run, open_run
+from lorascope.stores import Run
 from lorascope.stores.format.spec import ROW_TOKENS
 
-from ...stored import sample_tables
+from ...stored import store_factors
 
 WIDTH, RANK = 16, 4
 
@@ -20,53 +20,11 @@ WIDTH, RANK = 16, 4
 def write_factors(
     path: Path, factors: dict[str, np.ndarray], *, lengths: Sequence[int], ids: np.ndarray | None = None
 ) -> Run:
-    """A finished run of these z (token, rank) by component; B has orthonormal columns, so that |delta| is |z|."""
+    """A run of these z; B has orthonormal columns, so that |delta| is |z|."""
     rng = np.random.default_rng(0)
-    components = tuple(
-        Component(
-            path=name,
-            kind=name.rpartition(".")[2],
-            layer=0,
-            d_in=WIDTH,
-            d_out=WIDTH,
-            dtype="float32",
-            stored_dtype="float32",
-        )
-        for name in factors
-    )
-    n, ranks = len(components), tuple(z.shape[1] for z in factors.values())
-    spec = RunSpec(
-        stream="adapted",
-        components=components,
-        adapters=(Adapter(name="default", rank=ranks, scaling=(1.0,) * n, factored=(True,) * n),),
-        n_tokens=sum(lengths),
-        n_samples=len(lengths),
-        n_choices=0,
-        attributes={"provenance": {}},
-    )
-    tables = sample_tables(lengths, ["made"] * len(lengths))
-    if ids is not None:
-        tables["tokens"]["token_id"] = ids
-    tables["tokens"]["text"] = [f" t{index}" for index in np.asarray(tables["tokens"]["token_id"])]
-    weights = {
-        f"adapters/default/lora_B/{name}": np.linalg.qr(rng.normal(size=(WIDTH, rank)))[0].astype(np.float32)
-        for name, rank in zip(factors, ranks, strict=True)
-    }
-    whole = np.concatenate(list(factors.values()), axis=1).astype(np.float32)
-    with pytest.MonkeyPatch.context() as patch, create_run(path, spec, tables=tables, weights=weights) as writer:
-        patch.setattr("os.fsync", lambda descriptor: None)  # the slowest part, and no test cuts the power
-        for row in range(spec.n_rows):
-            tokens = writer.row_tokens(row)
-            blocks = {
-                key: np.full((tokens.stop - tokens.start, *shape[1:]), np.nan, dtype)
-                for key, (shape, dtype) in writer.row_arrays(row).items()
-            }
-            for key in [key for key in blocks if key.startswith("states/")]:
-                blocks[key] = rng.normal(size=blocks[key].shape).astype(np.float32)
-            blocks["adapters/default/factor"] = whole[tokens]
-            writer.write_row(row, blocks)
-        writer.finish({})
-    return open_run(path)
+    lora_B = {name: np.linalg.qr(rng.normal(size=(WIDTH, z.shape[1])))[0] for name, z in factors.items()}
+    ids = np.arange(sum(lengths)) if ids is None else ids
+    return store_factors(path, factors, lora_B, lengths=lengths, ids=ids)
 
 
 def by_component(run: Run) -> xr.Dataset:

@@ -7,41 +7,27 @@ import pytest
 from scipy import linalg, stats  # type: ignore[import-untyped]
 
 from lorascope.analyze import base_overlap, compare_directions, directions
-from lorascope.stores import Adapter, Component, Run, RunSpec, StoreError, create_run, open_run
+from lorascope.stores import Run, StoreError, open_run
 
-from ...stored import sample_tables
+from ...stored import store_factors
 
 N_TOKENS = 3000
 
 
 @pytest.fixture
-def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+def stored(tmp_path: Path) -> Callable[..., Run]:
     """A run of one component `a` with this base and B, each column of which moves one token in so many alone."""
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
     def store(lora_b: np.ndarray, base: np.ndarray | None = None, *, model: str = "") -> Run:
-        width, rank = lora_b.shape
-        part = Component(path="a", kind="a", layer=0, d_in=4, d_out=width, dtype="float32", stored_dtype="float32")
-        adapter = Adapter(name="default", rank=(rank,), scaling=(1.0,), factored=(True,))
-        provenance = {"provenance": {"model": {"sha256": model}} if model else {}}
-        spec = RunSpec(
-            stream="adapted", components=(part,), adapters=(adapter,), n_tokens=N_TOKENS, n_samples=1, n_choices=0,
-            token_text=False, attributes=provenance,
-        )  # fmt: skip
-        factor = np.eye(rank, dtype=np.float32)[np.arange(N_TOKENS) % rank]
-        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.zarr"
-        weights = {"adapters/default/lora_B/a": lora_b.astype(np.float32)}
-        with create_run(path, spec, tables=sample_tables([N_TOKENS], ["made"]), weights=weights) as writer:
-            for row in range(spec.n_rows):
-                tokens = writer.row_tokens(row)
-                blocks = {key: np.zeros((tokens.stop - tokens.start, *shape[1:]), dtype)
-                          for key, (shape, dtype) in writer.row_arrays(row).items()}  # fmt: skip
-                blocks["adapters/default/factor"] = factor[tokens]
-                if base is not None:
-                    blocks["states/a/base"] = base[tokens].astype(np.float32)
-                writer.write_row(row, blocks)
-            writer.finish({})
-        return open_run(path)
+        rank = lora_b.shape[1]
+        return store_factors(
+            tmp_path / f"{len(list(tmp_path.iterdir()))}.zarr",
+            {"a": np.eye(rank)[np.arange(N_TOKENS) % rank]},
+            {"a": lora_b},
+            lengths=[N_TOKENS],
+            bases=None if base is None else {"a": base},
+            provenance={"model": {"sha256": model}} if model else None,
+        )
 
     return store
 

@@ -15,23 +15,16 @@ from lorascope.analyze.information.components import (
 )
 from lorascope.analyze.information.evidence import FIELDS, estimate
 from lorascope.analyze.information.pairs import Settings
-from lorascope.analyze.information.plan import Plan, make_plan
+from lorascope.analyze.information.plan import Plan
 from lorascope.analyze.measuring.jensen_shannon import jensen_shannon
 from lorascope.analyze.measuring.sources import sources_of
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.reading.source import Source
 
 from ...stored import store_states
+from .test_plan import plan_of
 
 LENGTHS = [15] * 20
-
-
-def plan_of(run: Run, **options: Any) -> Plan:
-    defaults: dict[str, Any] = {
-        "estimator": "panel", "against": "lora", "n_tokens": 10**6, "n_axes": 4, "share": 1.0,
-        "settings": Settings(seed=3), "unit": "nat", "n_shuffles": 2,
-    }  # fmt: skip
-    return make_plan(run, **{**defaults, **options})
 
 
 def pairs_of(run: Run, component: int = 0, **options: Any) -> ComponentPairs:

@@ -62,9 +62,7 @@ def test_the_same_seed_gives_the_same_numbers_on_any_threads() -> None:
     x, y = pairs(d=2)
     calls: list[tuple[int, int]] = []
     first, second, other = (
-        mutual_information(
-            x, y, n_shuffles=3, seed=seed, n_workers=n_workers, progress=lambda *call: calls.append(call)
-        )
+        mutual_information(x, y, n_shuffles=3, seed=seed, n_workers=n_workers, progress=lambda *at: calls.append(at))
         for seed, n_workers in ((1, 1), (1, 3), (2, 1))
     )
     assert calls == 3 * [(done, 18) for done in range(1, 19)]  # all rows, 3 shuffles, 2 + 4 + 8 parts

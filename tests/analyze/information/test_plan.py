@@ -17,14 +17,14 @@ def run(many_rows: Path) -> Run:
 
 def plan_of(run: Run, **options: Any) -> Plan:
     defaults: dict[str, Any] = {
-        "estimator": "panel", "against": "lora", "n_tokens": 50, "n_axes": 4, "share": 0.9,
+        "estimator": "panel", "against": "lora", "n_tokens": 10**6, "n_axes": 4, "share": 1.0,
         "settings": Settings(seed=3), "unit": "nat", "n_shuffles": 2,
     }  # fmt: skip
     return make_plan(run, **{**defaults, **options})
 
 
 def test_tokens_are_those_of_the_seed(run: Run) -> None:
-    plan = plan_of(run)
+    plan = plan_of(run, n_tokens=50)
     np.testing.assert_array_equal(plan.tokens, choose_tokens(run, 50, seed=3)[0])
     np.testing.assert_array_equal(plan.samples, run.tokens["sample"].values[plan.tokens])
     assert len(plan_of(run, n_tokens=10**6).tokens) == run.n_tokens

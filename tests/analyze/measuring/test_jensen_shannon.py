@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -58,14 +58,9 @@ def test_symmetry(rows):
 
 
 @given(grid_rows(), st.integers(-1024, 1024))
-def test_a_constant_added_to_base_changes_nothing(rows, shift):
+def test_a_constant_added_to_base_or_delta_changes_nothing(rows, shift):
     base, delta = rows
     close(jensen_shannon(base + np.float32(shift / 8), delta), jensen_shannon(base, delta))
-
-
-@given(grid_rows(), st.integers(-1024, 1024))
-def test_a_constant_added_to_delta_changes_nothing(rows, shift):
-    base, delta = rows
     close(jensen_shannon(base, delta + np.float32(shift / 8)), jensen_shannon(base, delta))
 
 
@@ -74,12 +69,6 @@ def test_an_order_of_features_changes_nothing(rows, random):
     order = list(range(rows[0].shape[-1]))
     random.shuffle(order)
     close(jensen_shannon(rows[0][..., order], rows[1][..., order]), jensen_shannon(*rows))
-
-
-@settings(deadline=None)
-@given(grid_rows())
-def test_float64_agrees_with_float32(rows):
-    close(jensen_shannon(*rows), jensen_shannon(*(x.astype(np.float64) for x in rows)))
 
 
 @pytest.mark.parametrize("width", [2, 64, 577, 1536, 4099])

@@ -17,7 +17,7 @@ from lorascope.analyze.results.targets import PAIRS, RESULTS, TABLES, refuse_tar
             "t.xlsx",
             TABLES,
             ValueError,
-            "its name must end in .csv (CSV), .parquet (Parquet), .json (JSON), .zarr (Zarr)",
+            "must end in .csv (CSV), .parquet (Parquet), .json (JSON), .zarr (Zarr)",
         ),
         ("p.npy", PAIRS, ValueError, "its name must end in .npz (NumPy)"),
         ("s3://bucket/r.zarr", RESULTS, ValueError, "a result goes to a folder of this machine"),
