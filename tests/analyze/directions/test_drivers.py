@@ -20,11 +20,12 @@ WIDTH, RANK = 16, 4
 def write_factors(
     path: Path, factors: dict[str, np.ndarray], *, lengths: Sequence[int], ids: np.ndarray | None = None
 ) -> Run:
-    """A run of these z; B has orthonormal columns, so that |delta| is |z|."""
+    """A run of these z and a random base; B has orthonormal columns, so that |delta| is |z|."""
     rng = np.random.default_rng(0)
     lora_B = {name: np.linalg.qr(rng.normal(size=(WIDTH, z.shape[1])))[0] for name, z in factors.items()}
     ids = np.arange(sum(lengths)) if ids is None else ids
-    return store_factors(path, factors, lora_B, lengths=lengths, ids=ids)
+    bases = {name: rng.normal(size=(len(z), WIDTH)) for name, z in factors.items()}
+    return store_factors(path, factors, lora_B, lengths=lengths, bases=bases, ids=ids)
 
 
 def by_component(run: Run) -> xr.Dataset:
