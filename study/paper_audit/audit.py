@@ -1,28 +1,18 @@
-"""The paper's tables held against themselves: `audit_paper`, which docs/paper-audit.md and the notebook read."""
+"""The paper's tables compared with themselves: `audit_paper`, which docs/paper-audit.md and the notebook read."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pandas as pd
-from averages import (
-    AVERAGE,
-    ROUNDING,
-    Slip,
-    averages_of,
-    find_slips,
-    least_miss,
-    plain_misses,
-    weight_ranges,
-    wide_table,
-)
+from averages import AVERAGE, ROUNDING, Slip, averages_of, find_slips, least_miss, plain_misses, wide_table
 from checks import (
-    CEILINGS,
     ceiling_verdicts,
     cells_above_ceilings,
     claimed_ratios,
     excess_verdict,
     prompt_verdicts,
     ratio_verdicts,
-    repeated_runs,
+    repetition_verdict,
     step_verdicts,
 )
 
@@ -36,82 +26,61 @@ WEIGHTED = ("CE", "MIUB")
 
 @dataclass(frozen=True)
 class Audit:
-    """What the paper's tables give away."""
+    """Results of all checks."""
 
     verdicts: tuple[Verdict, ...]
-    findings: tuple[str, ...]
-    """A sentence on each thing that is wrong, with its numbers."""
+    slips: pd.DataFrame
+    """Values that would make averages fit if they were printed in the wrong column; columns as in `Slip`."""
     ratios: pd.DataFrame
-    """Claimed ratios, there and elsewhere."""
+    """Ratios that the paper claims, computed at the place that it names and at all others."""
     ceilings: pd.DataFrame
-    """Cells above a ceiling, counted."""
+    """Counts of cells above a ceiling."""
 
 
 def audit_paper() -> Audit:
-    """Verdicts and findings on tables 1 to 3 of arXiv 2501.03152, from the printed numbers alone.
+    """Verdicts on tables 1 to 3 of arXiv 2501.03152, from the printed numbers alone.
 
     A printed number stands for all that round to it: an average and a weighted mean of its members may differ by half a
     unit of the last decimal of either.
     """
-    averages, found = _averages()
-    same, own_runs = repeated_runs()
-    found += [f"{first} and {second} have the same numbers in all cells" for first, second in same]
-    ratios, above = claimed_ratios(), cells_above_ceilings()
-    second = [*step_verdicts(paper_table(2), ["prompt"]), *prompt_verdicts()]
-    steps, claimed, ceilings = (
-        list(step_verdicts(paper_table(1), ["dataset", "model"])), list(ratio_verdicts(ratios)),
-        list(ceiling_verdicts(above)),
-    )  # fmt: skip
-    tables_2 = [one._replace(claim=f"table 2: {one.claim}") for one in second]
-    found += [f"{one.claim}: {one.because}" for one in (*steps, *tables_2) if one.word == "contradicted"]
-    found += [f"{one.claim}: {one.because}; {CEILINGS[one.claim.split(',')[0]][2]}" for one in ceilings]
-    verdicts = (*averages, own_runs, *steps, *claimed, *ceilings, *tables_2, excess_verdict())
-    return Audit(verdicts, tuple(found), ratios, above)
-
-
-def _averages() -> tuple[list[Verdict], list[str]]:
-    wide = wide_table()
-    metrics = list(dict.fromkeys(wide.index.get_level_values("metric")))
+    wide, ratios, above = wide_table(), claimed_ratios(), cells_above_ceilings()
     models = list(dict.fromkeys(wide.index.get_level_values("model")))
-    wrong = {
-        metric: [int((plain_misses(averages_of(wide, model, (metric,))) > 1 + ROUNDING).sum()) for model in models]
-        for metric in metrics
-    }
-    n_wrong = sum(map(sum, wrong.values()))
-    said = f"{n_wrong} of {len(wide)} differ by more than rounding of average and members allows"
-    by_metric = ", ".join(f"{metric} {sum(some)} of {len(wide) // len(metrics)}" for metric, some in wrong.items())
-    word = "contradicted" if n_wrong else "supported"
-    verdicts = [Verdict(f"{AVERAGE} is the plain mean of its members", word, said)]
-    findings = [f"{AVERAGE} isn't the plain mean of its members: {said} ({by_metric})"]
-    for model in models:
-        averages = averages_of(wide, model, WEIGHTED)
-        miss = least_miss(averages)
-        fits = miss <= 1 + ROUNDING
-        said = (
-            f"the best weights miss {len(averages.printed)} averages by up to {format_number(miss)} times what "
-            "rounding allows"
-        )
-        claim = f"one vector of weights gives {AVERAGE} of {', '.join(WEIGHTED)} of {model}"
-        verdicts.append(Verdict(claim, "supported" if fits else "contradicted", said))
-        if fits:
-            members = [name for name in wide.columns if name != AVERAGE]
-            spans = [_span(*ends) for ends in weight_ranges(averages)]
-            listed = ", ".join(f"{name} {span}" for name, span in zip(members, spans, strict=True))
-            findings.append(f"{model}: {said}, with {listed}")
-            continue
-        findings.append(f"{model}: {said}")
-        slips = [*find_slips(wide, model, "ACC", ()), *find_slips(wide, model, WEIGHTED[0], WEIGHTED[1:])]
-        findings += [_slip(model, one) for one in slips]
-    return verdicts, findings
-
-
-def _slip(model: str, slip: Slip) -> str:
-    return (
-        f"{model} {slip.member}: averages of {slip.metric} fit if what is printed under {slip.source} "
-        f"({slip.printed_source:g}) belongs under {slip.under} (printed: {slip.printed_under:g}); {slip.source} is "
-        f"then {_span(slip.low, slip.high)}"
+    table_2 = (*step_verdicts(paper_table(2), ["prompt"]), *prompt_verdicts())
+    verdicts = (
+        _plain_verdict(wide),
+        *(_weights_verdict(wide, model) for model in models),
+        repetition_verdict(wide),
+        *step_verdicts(paper_table(1), ["dataset", "model"]),
+        *ratio_verdicts(ratios),
+        *ceiling_verdicts(above),
+        *(verdict._replace(claim=f"table 2: {verdict.claim}") for verdict in table_2),
+        excess_verdict(),
     )
+    slips = [slip for model in models for slip in _slips(wide, model)]
+    return Audit(verdicts, pd.DataFrame(slips, columns=Slip._fields), ratios, above)
 
 
-def _span(low: float, high: float) -> str:
-    return f"{format_number(low, digits=4)} to {format_number(high, digits=4)}"
+def _plain_verdict(wide: pd.DataFrame) -> Verdict:
+    pairs = wide.index.droplevel("setting").unique()
+    misses = [miss for model, metric in pairs for miss in plain_misses(averages_of(wide, model, (metric,)))]
+    n_wrong = sum(miss > 1 + ROUNDING for miss in misses)
+    because = f"{n_wrong} of {len(wide)} differ by more than rounding of average and members allows"
+    return Verdict(f"{AVERAGE} is the plain mean of its members", "contradicted" if n_wrong else "supported", because)
+
+
+def _weights_verdict(wide: pd.DataFrame, model: str) -> Verdict:
+    averages = averages_of(wide, model, WEIGHTED)
+    miss = least_miss(averages)
+    because = (
+        f"the best weights miss {len(averages.printed)} averages by up to {format_number(miss)} times what rounding "
+        "allows"
+    )
+    claim = f"one vector of weights gives {AVERAGE} of {', '.join(WEIGHTED)} of {model}"
+    return Verdict(claim, "supported" if miss <= 1 + ROUNDING else "contradicted", because)
+
+
+def _slips(wide: pd.DataFrame, model: str) -> Iterator[Slip]:
+    """Slips of a model whose averages no weights give."""
+    if least_miss(averages_of(wide, model, WEIGHTED)) > 1 + ROUNDING:
+        yield from find_slips(wide, model, "ACC", ())
+        yield from find_slips(wide, model, WEIGHTED[0], WEIGHTED[1:])

@@ -34,13 +34,14 @@ class Averages(NamedTuple):
 
     def without(self, place: int) -> "Averages":
         """All averages but one."""
-        kept = [k for k in range(len(self.printed)) if k != place]
-        return Averages(self.members[kept], self.printed[kept], self.allowed[kept], [self.names[k] for k in kept])
+        rest = [k for k in range(len(self.printed)) if k != place]
+        return Averages(self.members[rest], self.printed[rest], self.allowed[rest], [self.names[k] for k in rest])
 
 
 class Slip(NamedTuple):
     """A value printed in the wrong column, which would explain averages that don't fit."""
 
+    model: str
     member: str
     metric: str
     under: str
@@ -82,25 +83,14 @@ def least_miss(averages: Averages) -> float:
     """
     gaps = averages.gaps()
     sides = np.vstack([gaps, -gaps])
-    found = _solved(
+    solution = _solved(
         np.append(np.zeros(gaps.shape[1]), 1.0),
         A_ub=np.column_stack([sides, -np.ones(len(sides))]),
         b_ub=np.zeros(len(sides)),
         A_eq=np.append(np.ones(gaps.shape[1]), 0.0)[None],
         b_eq=[1.0],
     )
-    return float(found.fun)
-
-
-def weight_ranges(averages: Averages) -> np.ndarray:
-    """Least and largest weight of each member, (member, 2), among all weights that make every average."""
-    gaps = averages.gaps()
-    n = gaps.shape[1]
-    limits = {
-        "A_ub": np.vstack([gaps, -gaps]), "b_ub": np.full(2 * len(gaps), 1 + 2 * ROUNDING), "A_eq": np.ones((1, n)),
-        "b_eq": [1.0],
-    }  # fmt: skip
-    return np.clip([[sign * _solved(sign * one, **limits).fun for sign in (1, -1)] for one in np.eye(n)], 0, 1)
+    return float(solution.fun)
 
 
 def implied_value(averages: Averages, place: int, member: int) -> tuple[float, float]:
@@ -140,7 +130,7 @@ def find_slips(wide: pd.DataFrame, model: str, metric: str, others: tuple[str, .
     averages = averages_of(wide, model, (metric, *others))
     members = [name for name in wide.columns if name != AVERAGE]
     settings = [setting for name, setting in averages.names if name == metric]
-    found = []
+    slips = []
     for k, (under, source) in ((k, pair) for k in range(len(members)) for pair in permutations(settings, 2)):
         a, b = (averages.names.index((metric, setting)) for setting in (under, source))
         moved = averages.members.copy()
@@ -157,13 +147,13 @@ def find_slips(wide: pd.DataFrame, model: str, metric: str, others: tuple[str, .
         else:
             ends = list(implied_value(mended, b, k))
         printed = averages.members[a, k], averages.members[b, k]
-        found.append(Slip(members[k], metric, under, source, *map(float, (*printed, *ends))))
-    return found
+        slips.append(Slip(model, members[k], metric, under, source, *map(float, (*printed, *ends))))
+    return slips
 
 
 def _solved(cost: np.ndarray, **limits: Any) -> Any:
     """SciPy's result of a linear program in variables that aren't negative."""
-    found = linprog(cost, bounds=(0, None), method="highs", **limits)
-    if not found.success:
-        raise RuntimeError(f"the linear program of the weights wasn't solved: {found.message}")
-    return found
+    solution = linprog(cost, bounds=(0, None), method="highs", **limits)
+    if not solution.success:
+        raise RuntimeError(f"the linear program of the weights wasn't solved: {solution.message}")
+    return solution

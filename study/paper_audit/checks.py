@@ -1,4 +1,4 @@
-"""What the paper's tables can be checked for beside their averages: steps, claimed ratios, ceilings, repeated runs."""
+"""Checks of the paper's tables other than of averages: steps, claimed ratios, ceilings, repeated runs."""
 
 import math
 from collections.abc import Iterator
@@ -19,19 +19,12 @@ DIRECTIONS = {"ACC": "rises", "MIUB": "falls"}
 RANKING = ["Prompt1", "Main", "Prompt3", "Prompt2"]
 """Section 4.8: prompts by MIUB, the largest first."""
 CEILINGS = {
-    "CE": (
-        "a mean loss a token",
-        {"Phi3": math.log(32_064), "LLaMA3": math.log(128_256)},
-        "a mean loss a token above ln V is worse than that of taking all V tokens for equally likely",
-    ),
-    "MIUB": (
-        "the sum of JS divergences of eq. 9",
-        {"Phi3": 128 * math.log(2), "LLaMA3": 224 * math.log(2)},
-        "eq. 9 sums a JS divergence, which is at most ln 2, over the linear layers of 32 layers, 4 in each as Phi3 "
-        "fuses them and 7 as LLaMA3 has them",
-    ),
+    # ln V: what taking all V tokens for equally likely would cost.
+    "CE": ("a mean loss a token", {"Phi3": math.log(32_064), "LLaMA3": math.log(128_256)}),
+    # ln 2 a linear layer: in each of 32 layers Phi3 has 4, fused, and LLaMA3 has 7.
+    "MIUB": ("the sum of JS divergences of eq. 9", {"Phi3": 128 * math.log(2), "LLaMA3": 224 * math.log(2)}),
 }
-"""Metric -> how it may be read, its largest value by model under this reading, and why."""
+"""Metric -> a reading of it, and its largest value by model under this reading."""
 
 
 class Claim(NamedTuple):
@@ -66,9 +59,10 @@ def step_verdicts(table: pd.DataFrame, axis: list[str]) -> Iterator[Verdict]:
             steps = np.diff(wide[list(settings)].to_numpy()) * (1 if direction == "rises" else -1)
             inside = steps[own & ~is_average]
             word: Word = "contradicted" if (inside < 0).any() else "supported" if inside.all() else "not identified"
-            said = _counts(inside, direction)
-            said += f"; of averages {_counts(steps[own & is_average], direction)}" if (own & is_average).any() else ""
-            yield Verdict(f"{metric} {direction} at every step of {order}", word, said)
+            because = _counts(inside, direction)
+            if (own & is_average).any():
+                because += f"; of averages {_counts(steps[own & is_average], direction)}"
+            yield Verdict(f"{metric} {direction} at every step of {order}", word, because)
 
 
 def claimed_ratios() -> pd.DataFrame:
@@ -81,11 +75,11 @@ def claimed_ratios() -> pd.DataFrame:
         half = HALF_UNITS[claim.metric]
         for group in dict.fromkeys(wide.index.get_level_values("model")):
             for member in [*members, AVERAGE, "plain mean"]:
-                top, bottom = (wide.loc[(group, claim.metric, one), member] for one in (claim.top, claim.bottom))
+                cells = wide.loc[(group, claim.metric), member]
+                top, bottom = cells[claim.top], cells[claim.bottom]
                 ends = [(top + sign * half) / (bottom - sign * half) for sign in (-1, 1)]
-                value, *ends = ((1 - one if claim.is_decrease else one) for one in (top / bottom, *ends))
-                low, high = sorted(ends)
-                rows.append((claim.words, group, member, value, low, high, claim.value))
+                value, *ends = (1 - ratio if claim.is_decrease else ratio for ratio in (top / bottom, *ends))
+                rows.append((claim.words, group, member, value, *sorted(ends), claim.value))
     return pd.DataFrame(rows, columns=["claim", "group", "member", "value", "low", "high", "claimed"])
 
 
@@ -97,7 +91,7 @@ def ratio_verdicts(ratios: pd.DataFrame) -> Iterator[Verdict]:
         value, low, high = row[["value", "low", "high"]].to_numpy()[0]
         stated = claim.value - claim.unit / 2, claim.value + claim.unit / 2
         decimals = 3 if HALF_UNITS[claim.metric] < 0.01 else 1
-        top, bottom = (f"{wide['Phi3', claim.metric, one]:.{decimals}f}" for one in (claim.top, claim.bottom))
+        top, bottom = (f"{wide['Phi3', claim.metric, setting]:.{decimals}f}" for setting in (claim.top, claim.bottom))
         text = f"{claim.value:.0%}".replace("%", " %") if claim.is_decrease else f"{claim.value:g}"
         word: Word = "supported" if low <= stated[1] and stated[0] <= high else "contradicted"
         what = (
@@ -117,7 +111,7 @@ def cells_above_ceilings() -> pd.DataFrame:
     """Cells of table 1, without averages, above the largest value that a metric can have."""
     table = paper_table(1)
     rows = []
-    for metric, (_, limits, _) in CEILINGS.items():
+    for metric, (_, limits) in CEILINGS.items():
         for model, limit in limits.items():
             own = (table["metric"] == metric) & (table["model"] == model) & (table["dataset"] != AVERAGE)
             values = table.loc[own, "value"]
@@ -128,23 +122,23 @@ def cells_above_ceilings() -> pd.DataFrame:
 
 def ceiling_verdicts(above: pd.DataFrame) -> Iterator[Verdict]:
     """Whether metrics stay within their ceilings, under the reading that gives these."""
-    for metric, (reading, _, _) in CEILINGS.items():
-        said = [
+    for metric, (reading, _) in CEILINGS.items():
+        counts = [
             f"{row.n_above} of {row.n_cells} cells of {row.model} (ceiling {_four(row.ceiling)}, largest "
             f"{_four(row.largest)})"
             for row in above[above["metric"] == metric].itertuples()
         ]
         word: Word = "contradicted" if above.loc[above["metric"] == metric, "n_above"].any() else "supported"
-        yield Verdict(f"{metric}, if it is {reading}, stays within its ceiling", word, f"above it {', '.join(said)}")
+        yield Verdict(f"{metric}, if it is {reading}, stays within its ceiling", word, f"above it {', '.join(counts)}")
 
 
-def repeated_runs() -> tuple[list[tuple[str, str]], Verdict]:
-    """Runs of table 1 that have the same numbers in all cells, and the verdict on them."""
-    runs = wide_table().unstack("metric")
+def repetition_verdict(wide: pd.DataFrame) -> Verdict:
+    """Whether no two runs of table 1 have the same numbers in all cells."""
+    runs = wide.unstack("metric")
     pairs = list(combinations(runs.index, 2))
-    same = [(" ".join(a), " ".join(b)) for a, b in pairs if (runs.loc[a] == runs.loc[b]).all()]
-    said = f"{len(same)} of {len(pairs)} pairs of runs agree in all cells"
-    return same, Verdict("every setting is a run of its own", "contradicted" if same else "supported", said)
+    n_same = sum((runs.loc[a] == runs.loc[b]).all() for a, b in pairs)
+    because = f"{n_same} of {len(pairs)} pairs of runs agree in all cells"
+    return Verdict("every setting is a run of its own", "contradicted" if n_same else "supported", because)
 
 
 def prompt_verdicts() -> Iterator[Verdict]:
@@ -159,10 +153,10 @@ def prompt_verdicts() -> Iterator[Verdict]:
     values = values.loc[[setting for some in ORDER.values() for setting in some]]
     holds = np.all([values[a] > values[b] for a, b in pairwise(RANKING)], axis=0)
     lowest = int((values.idxmin(axis=1) == RANKING[-1]).sum())
-    said = f"in {holds.sum()} of {len(values)} settings ({', '.join(values.index[holds])})"
+    because = f"in {holds.sum()} of {len(values)} settings ({', '.join(values.index[holds])})"
     word = "supported" if holds.all() else "contradicted"
     claim = f"MIUB ranks the prompts {' > '.join(RANKING)} in every setting"
-    yield Verdict(claim, word, f"{said}, and {RANKING[-1]} lowest in {lowest}")
+    yield Verdict(claim, word, f"{because}, and {RANKING[-1]} lowest in {lowest}")
 
 
 def excess_verdict() -> Verdict:
@@ -170,8 +164,8 @@ def excess_verdict() -> Verdict:
     table = paper_table(3).pivot(index="setting", columns="metric", values="value")
     excess = (table["MIUB"] - table["MI"]).dropna()
     listed = ", ".join(f"{value:.3f} ({setting})" for setting, value in excess.items())
-    said = f"by {listed}, give or take 0.001; {', '.join(table.index.difference(excess.index))} can't be read"
-    return Verdict("table 3: MIUB stays above MI", "supported" if (excess > 0).all() else "contradicted", said)
+    because = f"by {listed}, give or take 0.001; {', '.join(table.index.difference(excess.index))} can't be read"
+    return Verdict("table 3: MIUB stays above MI", "supported" if (excess > 0).all() else "contradicted", because)
 
 
 def _counts(steps: np.ndarray, direction: str) -> str:

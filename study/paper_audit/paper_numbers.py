@@ -120,7 +120,7 @@ def eq8_quality() -> Iterator[dict[str, Any]]:
         yield {
             **start, "n": fit.nobs, "df": fit.df_resid, "SSR": fit.ssr, "sigma": fit.sigma,
             "AICc": fit.aicc, "F of N": axes.loc["N", "F"], "F of R": axes.loc["R", "F"], "p of R": axes.loc["R", "p"],
-            **{f"leave {one} out": errors[one] for one in ("cell", "setting", "group")},
+            **{f"leave {split} out": errors[split] for split in ("cell", "setting", "group")},
         }  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def rivals() -> Iterator[dict[str, Any]]:
         for law in laws:
             fit, errors = fitted("as printed", model, law)
             row = {"model": model, "law": law, "parameters": len(fit.params), "sigma": fit.sigma, "AICc": fit.aicc}
-            yield row | {f"leave {one} out": errors[one] for one in ("cell", "setting", "group")}
+            yield row | {f"leave {split} out": errors[split] for split in ("cell", "setting", "group")}
 
 
 def trends() -> Iterator[dict[str, Any]]:
@@ -178,10 +178,10 @@ def page(values: np.ndarray) -> tuple[float, float, str]:
     return statistic, (1 + int((drawn >= statistic).sum())) / (1 + len(drawn)), "permutation"
 
 
-def mean_spearman(found: Any, metric: str) -> float:
+def mean_spearman(comparison: Any, metric: str) -> float:
     """Spearman's correlation of a metric with accuracy within a group, averaged over groups."""
-    by_group = found.cells.groupby(level=0)
-    return float(np.mean([spearmanr(cells[metric], cells[found.accuracy]).statistic for _, cells in by_group]))
+    by_group = comparison.cells.groupby(level=0)
+    return float(np.mean([spearmanr(cells[metric], cells[comparison.accuracy]).statistic for _, cells in by_group]))
 
 
 @cache
@@ -202,15 +202,15 @@ def correlations() -> Iterator[dict[str, Any]]:
         "partial_t_p": "p of partial r by t", "strict_by": "effects of settings by", "strict_r": "strict r",
         "strict_p": "p of strict r by t",
     }  # fmt: skip
-    for start, found in comparisons():
-        for row in found.metrics.to_dict("records"):
-            row["mean_spearman"] = mean_spearman(found, row["metric"])
+    for start, comparison in comparisons():
+        for row in comparison.metrics.to_dict("records"):
+            row["mean_spearman"] = mean_spearman(comparison, row["metric"])
             yield {**start, "metric": row["metric"], **{name: row[old] for old, name in names.items()}}
 
 
 def dependent() -> Iterator[dict[str, Any]]:
-    for start, found in comparisons():
-        for row in found.pairs.to_dict("records"):
+    for start, comparison in comparisons():
+        for row in comparison.pairs.to_dict("records"):
             columns = ["difference", "williams_t", "williams_p", "permutation_p"]
             pair = {"pair": f"{row['first']} - {row['second']}"}
             yield start | pair | {name.replace("_", " "): row[name] for name in columns}
@@ -218,8 +218,8 @@ def dependent() -> Iterator[dict[str, Any]]:
 
 def audit() -> Iterator[dict[str, Any]]:
     """What the tables say of themselves."""
-    for one in audit_paper().verdicts:
-        yield {"claim": one.claim.replace("|", "/"), "verdict": one.word, "because": one.because.replace("|", "/")}
+    for claim, word, because in audit_paper().verdicts:
+        yield {"claim": claim.replace("|", "/"), "verdict": word, "because": because.replace("|", "/")}
 
 
 def ratios() -> Iterator[dict[str, Any]]:
@@ -232,9 +232,9 @@ def verdicts() -> Iterator[dict[str, Any]]:
     """Verdicts of comparisons, with every cell and without collapsed ones."""
     for cells in ("as printed", "repaired"):
         for below in (None, 0.25):
-            for one in compare_metrics(paper_study(cells, once=True), collapsed_below=below).verdicts:
-                start = {"cells": cells, "collapsed below": below or "", "claim": one.claim}
-                yield start | {"verdict": one.word, "because": one.because.replace("|", "/")}
+            for claim, word, because in compare_metrics(paper_study(cells, once=True), collapsed_below=below).verdicts:
+                start = {"cells": cells, "collapsed below": below or "", "claim": claim}
+                yield start | {"verdict": word, "because": because.replace("|", "/")}
 
 
 SECTIONS = {

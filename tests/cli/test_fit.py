@@ -212,7 +212,7 @@ def test_names_that_would_command_the_terminal_are_spelt_out(
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "no study": ([], "no study is named; give a table, a folder of runs, runs, or the word 'paper'"),
-    "nothing there": (["{tmp}/none"], "none` is not there; name a table (.csv, .tsv, .json, .jsonl), a folder of runs"),
+    "nothing there": (["{tmp}/none"], "none` is not there; name a table (.csv, .tsv), a folder of runs"),
     "no table": (["{tmp}/s.txt"], "s.txt` isn't a table that can be read; its name must end in .csv"),
     "no runs": (["{tmp}/empty"], "empty` holds neither 'study.csv' nor a run; name a folder in which"),
     "two tables": (["paper", "{tmp}/s.csv"], "'paper' is a whole table and can't be put together with others"),

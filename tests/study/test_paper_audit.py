@@ -29,37 +29,33 @@ def both() -> pd.DataFrame:
     return pd.concat([drawn("CE"), drawn("MIUB")])
 
 
-def test_weights_behind_averages_are_found() -> None:
-    found = averages.averages_of(both(), "m", ("CE", "MIUB"))
-    assert found.members.shape == (16, 4)
-    assert averages.least_miss(found) <= 1 + averages.ROUNDING
-    low, high = averages.weight_ranges(found).T
-    assert (low <= WEIGHTS + 1e-9).all()
-    assert (high >= WEIGHTS - 1e-9).all()
-    assert (high - low).max() < 0.01
-    assert (averages.plain_misses(found) > 1).all()
+def test_averages_of_one_vector_of_weights_fit() -> None:
+    weighted = averages.averages_of(both(), "m", ("CE", "MIUB"))
+    assert weighted.members.shape == (16, 4)
+    assert averages.least_miss(weighted) <= 1 + averages.ROUNDING
+    assert (averages.plain_misses(weighted) > 1).all()
 
 
 def test_plain_means_miss_nothing() -> None:
-    found = averages.averages_of(drawn("ACC", weights=np.full(4, 0.25)), "m", ("ACC",))
-    assert averages.plain_misses(found).max() <= 1 + averages.ROUNDING
+    plain = averages.averages_of(drawn("ACC", weights=np.full(4, 0.25)), "m", ("ACC",))
+    assert averages.plain_misses(plain).max() <= 1 + averages.ROUNDING
 
 
 def test_the_least_miss_is_that_of_a_grid_of_weights() -> None:
     table = drawn("CE")
     table.iloc[0, 4] += 0.3
-    found = averages.averages_of(table, "m", ("CE",))
+    weighted = averages.averages_of(table, "m", ("CE",))
     grid = RNG.dirichlet(np.ones(4) * 3, size=20_000)
-    least = averages.least_miss(found)
+    least = averages.least_miss(weighted)
     assert least > 1
-    assert least <= np.abs(found.gaps() @ grid.T).max(axis=0).min()
+    assert least <= np.abs(weighted.gaps() @ grid.T).max(axis=0).min()
 
 
 def test_an_implied_value_is_the_one_printed() -> None:
-    found = averages.averages_of(both(), "m", ("CE", "MIUB"))
+    weighted = averages.averages_of(both(), "m", ("CE", "MIUB"))
     for place, member in ((0, 1), (5, 3)):
-        low, high = averages.implied_value(found, place, member)
-        assert low <= found.members[place, member] <= high
+        low, high = averages.implied_value(weighted, place, member)
+        assert low <= weighted.members[place, member] <= high
         assert high - low < 0.2
 
 
@@ -78,10 +74,10 @@ def test_a_slip_is_found(metric: str) -> None:
 
 
 def test_weights_that_none_can_be() -> None:
-    found = averages.averages_of(drawn("CE"), "m", ("CE",))
-    broken = found._replace(printed=found.printed + RNG.normal(size=8))
+    weighted = averages.averages_of(drawn("CE"), "m", ("CE",))
+    broken = weighted._replace(printed=weighted.printed + RNG.normal(size=8))
     with pytest.raises(RuntimeError, match="the linear program of the weights wasn't solved"):
-        averages.weight_ranges(broken)
+        averages.implied_value(broken, 0, 1)
 
 
 def steps_of(values: dict[str, list[float]]) -> dict[str, str]:
@@ -89,12 +85,12 @@ def steps_of(values: dict[str, list[float]]) -> dict[str, str]:
     rows = [("ACC", name, s, y) for name, row in values.items() for s, y in zip(settings, row, strict=True)]
     rows += [("MIUB", name, s, -y) for _, name, s, y in rows]
     table = pd.DataFrame(rows, columns=["metric", "prompt", "setting", "value"])
-    return {one.claim: f"{one.word}: {one.because}" for one in checks.step_verdicts(table, ["prompt"])}
+    return {claim: f"{word}: {because}" for claim, word, because in checks.step_verdicts(table, ["prompt"])}
 
 
 def test_steps() -> None:
-    found = steps_of({"a": [0.1, 0.2, 0.3, 0.1, 0.2, 0.3, 0.4], "b": [0.1, 0.1, 0.3, 0.4, 0.3, 0.2, 0.1]})
-    assert found == {
+    steps = steps_of({"a": [0.1, 0.2, 0.3, 0.1, 0.2, 0.3, 0.4], "b": [0.1, 0.1, 0.3, 0.4, 0.3, 0.2, 0.1]})
+    assert steps == {
         "ACC rises at every step of rank": "not identified: 0 of 4 steps fall, 1 level",
         "MIUB falls at every step of rank": "not identified: 0 of 4 steps rise, 1 level",
         "ACC rises at every step of size": "contradicted: 3 of 6 steps fall",
@@ -106,35 +102,33 @@ def test_steps() -> None:
 
 
 def test_ratios_and_what_rounding_allows() -> None:
-    found = checks.claimed_ratios()
-    row = found[(found["claim"] == "571 times") & (found["group"] == "Phi3") & (found["member"] == "AVG")].iloc[0]
+    ratios = checks.claimed_ratios()
+    row = ratios.query("claim == '571 times' and group == 'Phi3' and member == 'AVG'").iloc[0]
     assert row["low"] == pytest.approx(20.1095 / 0.0355)
     assert row["high"] == pytest.approx(20.1105 / 0.0345)
-    assert len(found) == 2 * 2 * 7
-    other = found.assign(value=600.0, low=590.0, high=610.0)
-    words = [one.word for one in checks.ratio_verdicts(other)]
-    assert words == ["contradicted", "contradicted"]
+    assert len(ratios) == 2 * 2 * 7
+    other = ratios.assign(value=600.0, low=590.0, high=610.0)
+    assert [verdict.word for verdict in checks.ratio_verdicts(other)] == ["contradicted", "contradicted"]
 
 
-def test_papers_findings() -> None:
-    """Each is a sentence with its numbers, which can be counted in the tables; docs/paper-audit.md has the verdicts."""
+def test_verdicts_and_slips_of_the_paper() -> None:
+    """Numbers that can be counted in the tables; docs/paper-audit.md has all verdicts."""
     whole = audit.audit_paper()
-    assert len({one.claim for one in whole.verdicts}) == len(whole.verdicts) == 19
-    assert sum(one.word == "contradicted" for one in whole.verdicts) == 11
-    found = whole.findings
-    for said in (
-        "29 of 42 differ by more than rounding of average and members allows (ACC 2 of 14, CE 13 of 14, MIUB 14 of 14)",
-        "LLaMA3 ARCE: averages of ACC fit if what is printed under share4 (0.901) belongs under share2 (printed: "
-        "0.894); share4 is then 0.2120 to 0.2220",
-        "LLaMA3 ARCE: averages of CE fit if what is printed under share4 (11.594) belongs under share2 (printed: "
-        "13.399); share4 is then 13.63 to 13.66",
-        "LLaMA3 r32 and LLaMA3 share1 have the same numbers in all cells",
-        "MIUB falls at every step of rank: 4 of 20 steps rise",
-    ):
-        assert sum(said in one for one in found) == 1
-    assert sum("averages of" in one for one in found) == 2
+    because = {verdict.claim: verdict.because for verdict in whole.verdicts}
+    assert len(because) == len(whole.verdicts) == 19
+    assert sum(verdict.word == "contradicted" for verdict in whole.verdicts) == 11
+    assert because["AVG is the plain mean of its members"].startswith("29 of 42 differ")
+    assert because["every setting is a run of its own"] == "1 of 91 pairs of runs agree in all cells"
+    assert because["MIUB falls at every step of rank"].startswith("4 of 20 steps rise")
+    names = ["LLaMA3", "ARCE", "share2", "share4"]
+    assert whole.slips[["model", "member", "under", "source"]].values.tolist() == [names, names]
+    expected = {"ACC": [0.894, 0.901, 0.212, 0.222], "CE": [13.399, 11.594, 13.63, 13.66]}
+    for slip in whole.slips.itertuples():
+        assert [slip.printed_under, slip.printed_source, slip.low, slip.high] == pytest.approx(
+            expected[slip.metric], rel=5e-4
+        )
 
 
 def test_ceilings_that_hold() -> None:
     low = checks.cells_above_ceilings().assign(n_above=0)
-    assert [one.word for one in checks.ceiling_verdicts(low)] == ["supported", "supported"]
+    assert [verdict.word for verdict in checks.ceiling_verdicts(low)] == ["supported", "supported"]

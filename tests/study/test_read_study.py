@@ -198,7 +198,7 @@ def test_mistakes(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (
             tmp_path / "no",
             FileNotFoundError,
-            r"`.*no` is not there; name a table \(.csv, .tsv, .json, .jsonl\), a fold",
+            r"`.*no` is not there; name a table \(.csv, .tsv\), a fold",
         ),
         ("papers", FileNotFoundError, r"runs, or 'paper', 'paper:repaired', 'paper:without-collapsed'"),
         (tmp_path / "empty", FileNotFoundError, r"`.*empty` holds neither 'study.csv' nor a run; name a folder in"),

@@ -11,7 +11,7 @@ PAPER: dict[str, CellSet] = {
     "paper:without-collapsed": "without collapsed",
 }
 """Word -> which cells of the paper's table 1."""
-SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
+SUFFIXES = (".csv", ".tsv")
 """Endings of the names of files that hold a table."""
 TABLE = "study.csv"
 """File of a study's folder that is taken in place of its runs."""

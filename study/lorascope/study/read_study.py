@@ -84,14 +84,16 @@ def read_study(
     places = [paths] if isinstance(paths, str | Path) else list(paths)
     if not places:
         raise ValueError("no study is named; give a table, a folder of runs, runs, or the word 'paper'")
-    asked, tables = dict(where or {}), {str(place): table_of(place) for place in places}
+    conditions, tables = dict(where or {}), {str(place): table_of(place) for place in places}
     whole = [place for place, table in tables.items() if table is not None]
     if whole and len(places) > 1:
         raise ValueError(f"{whole[0]!r} is a whole table and can't be put together with others; name it alone")
     if not whole:
-        return select_rows(_of_runs(places, n_workers, progress), asked)
+        return select_rows(_of_runs(places, n_workers, progress), conditions)
     table = tables[whole[0]]
-    return select_rows(read_table(table), asked) if isinstance(table, Path) else _paper(PAPER[str(table)], asked)
+    return (
+        select_rows(read_table(table), conditions) if isinstance(table, Path) else _paper(PAPER[str(table)], conditions)
+    )
 
 
 def _paper(cells: CellSet, where: Mapping[str, Sequence[str]]) -> pd.DataFrame:
@@ -115,13 +117,13 @@ def _of_runs(places: Sequence[str | Path], n_workers: int | None, progress: Prog
     kinds: dict[str, dict[str, None]] = {what: {} for what in KINDS}
     for name, place in named:
 
-        def tell(done: int, total: int, part: str = "", name: str = name) -> None:
+        def update(done: int, total: int, part: str = "", name: str = name) -> None:
             if progress is not None:
                 progress(done, total, name)
 
         run = open_run(place)
         for adapter, rank in {adapter: _rank(run, adapter) for adapter in run.adapters}.items():  # all before any work
-            result = miub(run, adapter=adapter, n_workers=n_workers, progress=tell)
+            result = miub(run, adapter=adapter, n_workers=n_workers, progress=update)
             rows += _rows(run, result, name, adapter, rank)
             if n := result.attrs["n_samples_incomplete"]:
                 notes[f"run {name!r}: {n} samples aren't wholly captured and not in MIUB"] = None

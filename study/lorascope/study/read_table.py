@@ -1,9 +1,7 @@
 """A table from a file, and some of its rows."""
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -11,7 +9,6 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 from pandas.api.types import is_numeric_dtype  # type: ignore[import-untyped]
 
-from lorascope.stores.json_document import distinct
 from lorascope.stores.places.regular_file import read_regular
 
 from .named import SUFFIXES
@@ -28,9 +25,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
     Parameters
     ----------
     path
-        A file ending in .csv, .tsv, .json (a list of objects) or .jsonl (an object a line), in UTF-8. Between cells
-        there are commas, semicolons or tabs, whichever the header has. An empty cell, NA or null is a value that is
-        lacking.
+        A file ending in .csv or .tsv, in UTF-8. Between cells there are commas, semicolons or tabs, whichever the
+        header has. An empty cell or NA is a value that is lacking.
 
     Raises
     ------
@@ -47,20 +43,9 @@ def read_table(path: str | Path) -> pd.DataFrame:
     if not file.is_file():
         raise FileNotFoundError(f"`{file}` {'is no file' if file.exists() else 'is not there'}; name a table")
     try:
-        content = read_regular(file, at_most=MAX_FILE_BYTES).decode(
-            "utf-8-sig"
-        )  # a file of a spreadsheet may begin with a mark
-        if suffix in (".csv", ".tsv"):
-            frame = _delimited(content, "," if suffix == ".csv" else "\t")
-        else:
-            lines = [line for line in content.split("\n") if line.strip()]
-            parse = partial(json.loads, object_pairs_hook=distinct)
-            rows = parse(content) if suffix == ".json" else [parse(line) for line in lines]
-            # Not pandas' own reader, which makes numbers of text and dates of numbers.
-            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-                raise ValueError("it isn't a list of objects, one a row")
-            frame = pd.DataFrame(rows)
-    except (ValueError, RecursionError, csv.Error) as error:
+        content = read_regular(file, at_most=MAX_FILE_BYTES).decode("utf-8-sig")  # a spreadsheet's begins with a mark
+        frame = _delimited(content, "," if suffix == ".csv" else "\t")
+    except (ValueError, csv.Error) as error:
         raise ValueError(f"`{file}` can't be read as a table: {' '.join(str(error).split())}") from error
     frame.index = pd.RangeIndex(1, len(frame) + 1)
     frame.attrs["source"] = str(file)
@@ -86,8 +71,8 @@ def select_rows(frame: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.D
                 raise ValueError(f"`where` asks for {name}={value}, which no row has; {name!r} holds {_join(labels)}")
         is_chosen &= labels.isin(requested)
     if not is_chosen.any():
-        asked = " and ".join(f"{name}={','.join(values)}" for name, values in where.items())
-        raise ValueError(f"`where` leaves no row: none has {asked}" if len(frame) else "the table has no rows")
+        conditions = " and ".join(f"{name}={','.join(values)}" for name, values in where.items())
+        raise ValueError(f"`where` leaves no row: none has {conditions}" if len(frame) else "the table has no rows")
     chosen = frame[is_chosen]
     chosen.attrs = dict(frame.attrs)
     return chosen

@@ -40,7 +40,7 @@ def compare(
     Parameters
     ----------
     study
-        A table (.csv, .tsv, .json, .jsonl), a folder that holds study.csv or runs, several runs, or one of the words
+        A table (.csv, .tsv), a folder that holds study.csv or runs, several runs, or one of the words
         paper, paper:repaired and paper:without-collapsed: table 1 of the paper. MIUB of runs is computed.
     accuracy
         Column of shares from 0 to 1.

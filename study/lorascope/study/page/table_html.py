@@ -28,11 +28,11 @@ def anchors(runs: Sequence[str], first: str) -> str:
 
 
 def paper_layout(table: pd.DataFrame, key: str, *, caption: str = "") -> str:
-    """One of the paper's tables, models beside each other; what wasn't measured is a dash, and counted below.
+    """One of the paper's tables, models side by side; what wasn't measured is a dash, and counted below.
 
     Parameters
     ----------
-    found
+    table
         What `datasets_table`, `prompts_table` or `information_table` returns.
     key
         Column of its rows' names.

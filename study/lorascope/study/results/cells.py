@@ -63,8 +63,8 @@ def prompt_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
 def length_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
     """A row a unit, data set and bucket of lengths, with the first prompt; columns as in `study_cells`.
 
-    Beside them `bucket`, `n_wanted` (items that were asked for) and `mean_length`, in the unit of the buckets. A bucket
-    of which a data set has no item has a row without numbers.
+    Further columns: `bucket`, `n_wanted` (items that were asked for) and `mean_length`, in the unit of the buckets. A
+    bucket of which a data set has no item has a row without numbers.
     """
     rows: list[dict[str, Any]] = []
     for unit in units:

@@ -114,15 +114,15 @@ def item_table(rows: pd.DataFrame, settings: Sequence[str], metrics: Sequence[st
     rows = rows[n_labels == n_labels.groupby(rows["setting"]).transform("max")]
     by_item = rows.pivot(index=["label", "id"], columns=["setting", "seed"], values=[*metrics, "tokens"])
     runs = rows.groupby(["setting", "seed"])["run"].agg(lambda names: " ".join(dict.fromkeys(names)))
-    asked = [key for name in known for key in runs.index if key[0] == name]
+    own = [key for name in known for key in runs.index if key[0] == name]
     others = [key for key in runs.index if key[0] not in known]
     order = pd.MultiIndex.from_frame(rows[rows["setting"] == known[0]][["label", "id"]].drop_duplicates())
     by_item = by_item.reindex(order).astype(np.float64)
-    is_whole = np.isfinite(by_item[_columns(metrics, asked)]).all(axis=1)
+    is_whole = np.isfinite(by_item[_columns(metrics, own)]).all(axis=1)
     by_item = by_item[is_whole]
     if not len(by_item):
         return None
-    trainings = [*asked, *(key for key in others if np.isfinite(by_item[_columns(metrics, [key])]).all(axis=None))]
+    trainings = [*own, *(key for key in others if np.isfinite(by_item[_columns(metrics, [key])]).all(axis=None))]
     values = by_item[_columns(metrics, trainings)]
     weights = pd.concat(
         [

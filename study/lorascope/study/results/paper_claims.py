@@ -200,21 +200,21 @@ def _between(first: ItemTable, last: ItemTable, scale: float) -> Estimate | None
 
 def _prompts(sweeps: Sweeps) -> Iterator[Finding]:
     """Claim 7, on the items that every prompt was put to, and with the paper's order of prompts."""
-    of, asked = sweeps.of, sweeps.rows[sweeps.rows["in_prompts"] > 0]
+    of, rows = sweeps.of, sweeps.rows[sweeps.rows["in_prompts"] > 0]
     prompts = list(dict.fromkeys(sweeps.rows[~sweeps.rows["is_text"]]["prompt"]))
     if len(prompts) < 2:
         yield lacking(7, f"under every prompt MIUB{of} falls with rank and model size", "there is one prompt")
         return
     for along in ("rank", "model size"):
         for name in prompts:
-            table = sweeps.table(asked[asked["prompt"] == name], along, MIUB)
+            table = sweeps.table(rows[rows["prompt"] == name], along, MIUB)
             yield sweeps.test(PROMPT, table, name=name, along=along)
     keys = ["setting", "run", "seed", "label", "id"]
-    by_prompt = asked.drop_duplicates([*keys, "prompt"]).pivot(index=[*keys, "tokens"], columns="prompt", values="MIUB")
+    by_prompt = rows.drop_duplicates([*keys, "prompt"]).pivot(index=[*keys, "tokens"], columns="prompt", values="MIUB")
     for higher, lower in pairwise(name for name in PROMPTS if name in prompts):
         sentence = f"MIUB{of} is higher under {higher} than under {lower}"
-        rows = by_prompt.reindex(columns=[higher, lower]).dropna().reset_index()
-        paired = item_table(rows, sweeps.layout.settings, [higher, lower])
+        pairs = by_prompt.reindex(columns=[higher, lower]).dropna().reset_index()
+        paired = item_table(pairs, sweeps.layout.settings, [higher, lower])
         if paired is None:
             yield lacking(7, sentence, "no item has a number under both")
             continue

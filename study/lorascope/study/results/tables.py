@@ -125,7 +125,7 @@ def prompts_table(cells: pd.DataFrame) -> pd.DataFrame:
 def texts_table(cells: pd.DataFrame) -> pd.DataFrame:
     """The paper's figure 2: MIUB, PPL and CE of each text (`dataset`) against model size, all of one rank.
 
-    With `N`, `N_non_embedding`, `share` and `R`. Where no layers share weights, models stand beside each other.
+    With `N`, `N_non_embedding`, `share` and `R`. Where no layers share weights, models stand side by side.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A study's results, read and checked where they enter: a file a unit, and what was estimated beside it."""
+"""A study's results, read and checked where they enter: a file a unit, and its estimates of mutual information."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -112,7 +112,7 @@ def draw(
 
 
 def data_source(source: str | Articles, settings: StudySettings) -> str:
-    """A data set's file, in the study's folder of data or beside its own, or the name by which it is known."""
+    """A data set's file, in the study's folder of data or that of its YAML file, or its name on a hub."""
     name = source.data if isinstance(source, Articles) else source
     path = next((path for path in (settings.data / name, settings.folder / name) if path.exists()), None)
     return str(path or name)
@@ -172,20 +172,20 @@ def _draw_lengths(
 ) -> dict[Key, tuple[str, int]]:
     """Buckets of the items that are drawn for their length, and their lengths."""
     drawn: dict[Key, tuple[str, int]] = {}
-    if (asked := task.lengths) is None:
+    if (lengths := task.lengths) is None:
         return drawn
     for items in sets:
         choices = [item for item in items if isinstance(item, ChoiceItem)]
         if not choices:
             notes.append(f"{items[0].dataset}: texts have no buckets of length")
             continue
-        counter = tokenizer() if asked.unit == "tokens" else None
+        counter = tokenizer() if lengths.unit == "tokens" else None
         picked = pick_by_length(
-            choices, buckets=asked.buckets, unit=asked.unit, n=asked.items, seed=seed, tokenizer=counter
+            choices, buckets=lengths.buckets, unit=lengths.unit, n=lengths.items, seed=seed, tokenizer=counter
         )
         for (shortest, longest), members in picked.items.items():
             bucket = f"{shortest}-{longest}"
-            drawn |= {_key(item): (bucket, item_length(item, asked.unit, counter)) for item in members}
+            drawn |= {_key(item): (bucket, item_length(item, lengths.unit, counter)) for item in members}
         notes += missing_words(picked)
     return drawn
 

@@ -123,10 +123,10 @@ def capture_config(
 
 def information_of(unit: Unit, settings: StudySettings) -> dict[str, Any] | None:
     """Settings of a unit's estimates of mutual information; None where there are none."""
-    asked = settings.information
-    if asked is None or any(getattr(unit, name) not in values for name, values in asked.where.items()):
+    information = settings.information
+    if information is None or any(getattr(unit, name) not in values for name, values in information.where.items()):
         return None
-    return asked.model_dump(exclude={"where"}, mode="json")
+    return information.model_dump(exclude={"where"}, mode="json")
 
 
 def model_source(model: str, settings: StudySettings) -> str:
@@ -138,9 +138,9 @@ def model_source(model: str, settings: StudySettings) -> str:
 
 
 def prompt_sources(prompts: Sequence[str], settings: StudySettings) -> tuple[str, ...]:
-    """Prompts as `read_template` takes them: files are looked for beside the study's file."""
-    beside = {name: settings.folder / name for name in prompts}
-    return tuple(str(path) if path.is_file() else name for name, path in beside.items())
+    """Prompts as `read_template` takes them: files are looked for in the folder of the study's file."""
+    paths = {name: settings.folder / name for name in prompts}
+    return tuple(str(path) if path.is_file() else name for name, path in paths.items())
 
 
 @cache

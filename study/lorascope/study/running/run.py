@@ -57,10 +57,12 @@ def run_study(settings: StudySettings, report: StudyReport, *, scheduler: str | 
         is_done(settings, unit, recipe_of(unit, settings, data[unit]))
     for number, unit in enumerate(units, start=1):
 
-        def tell(step: str, done: int, total: int, counted: str, number: int = number, unit: Unit = unit) -> None:
+        def update(step: str, done: int, total: int, counted: str, number: int = number, unit: Unit = unit) -> None:
             report(number, len(units), unit, step, done, total, counted)
 
-        work = UnitWork(unit=unit, settings=settings, data=data[unit], models=models, report=tell, scheduler=scheduler)
+        work = UnitWork(
+            unit=unit, settings=settings, data=data[unit], models=models, report=update, scheduler=scheduler
+        )
         try:
             yield Outcome(unit, "made" if work.run() else "there already")
         except HeldError as error:

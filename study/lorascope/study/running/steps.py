@@ -106,13 +106,13 @@ class UnitWork:
                 discard(work)
         return True
 
-    def _teller(self, step: str, counted: str) -> Progress:
-        """What a stage calls with how far it is."""
+    def _progress(self, step: str, counted: str) -> Progress:
+        """A callback that reports a stage's progress."""
 
-        def tell(done: int, total: int, part: str = "") -> None:
+        def update(done: int, total: int, part: str = "") -> None:
             self.report(step, done, total, counted)
 
-        return tell
+        return update
 
     def _train(self) -> dict[str, Any]:
         """The record of the fine-tuning, whose adapter lies there afterwards."""
@@ -124,7 +124,7 @@ class UnitWork:
                 folder,
                 finetune_config(self.unit, self.settings),
                 items_eval=self.data.probe,
-                progress=self._teller("train", "step"),
+                progress=self._progress("train", "step"),
             )
         record: dict[str, Any] = read_json(folder / "finetune.json")
         return record
@@ -132,7 +132,7 @@ class UnitWork:
     def _capture(self, name: str) -> Run:
         """One run, finished."""
 
-        def tell(progress: CaptureProgress) -> None:
+        def update(progress: CaptureProgress) -> None:
             self.report(f"{name}: {progress.stage}", progress.done, progress.total, progress.unit)
 
         place, adapter = run_path(self.settings, self.unit, name), adapter_path(self.settings, self.unit)
@@ -150,7 +150,7 @@ class UnitWork:
         model, tokenizer = self.models.load(self.unit)
         adapted = attach_adapter(model, adapter)
         try:
-            return capture(config, model=adapted, tokenizer=tokenizer, progress=tell)
+            return capture(config, model=adapted, tokenizer=tokenizer, progress=update)
         finally:
             adapted.unload()
 
@@ -158,15 +158,15 @@ class UnitWork:
         """Save results, once the runs are known to be sound; they appear last, and so say that all is done."""
         for run in runs.values():
             require_sound(run)
-        asked = information_of(self.unit, self.settings)
-        if asked is not None:
+        information = information_of(self.unit, self.settings)
+        if information is not None:
             estimates = measure_information(
                 runs[TEST_RUN],
-                components=asked["components"],
-                n_tokens=asked["tokens"],
-                n_shuffles=asked["shuffles"],
+                components=information["components"],
+                n_tokens=information["tokens"],
+                n_shuffles=information["shuffles"],
                 scheduler=self.scheduler,
-                progress=self._teller("information", "component"),
+                progress=self._progress("information", "component"),
             )
             fingerprint = str(runs[TEST_RUN].attributes.get("fingerprint"))
             about = {"model": self.unit.model, "run": f"{self.unit.name}/{TEST_RUN}", "fingerprint": fingerprint}
@@ -178,7 +178,7 @@ class UnitWork:
             runs,
             training,
             scheduler=self.scheduler,
-            progress=self._teller("measure", "task"),
+            progress=self._progress("measure", "task"),
         )
         save_whole(results, result_path(self.settings, self.unit))
 
