@@ -24,7 +24,7 @@ class Averages(NamedTuple):
     printed: np.ndarray
     """(average,)."""
     allowed: np.ndarray
-    """How far rounding of an average and its members lets it lie from their weighted mean, (average,)."""
+    """Largest distance from the weighted mean that rounding of average and members allows, (average,)."""
     names: list[tuple[str, str]]
     """Metric and setting of each average."""
 
@@ -52,7 +52,7 @@ class Slip(NamedTuple):
     printed_source: float
     low: float
     high: float
-    """What the averages leave for the value of `source`."""
+    """Ends of the range that the averages leave for the value of `source`."""
 
 
 def wide_table() -> pd.DataFrame:
@@ -72,7 +72,7 @@ def averages_of(wide: pd.DataFrame, model: str, metrics: tuple[str, ...]) -> Ave
 
 
 def plain_misses(averages: Averages) -> np.ndarray:
-    """How far each average lies from the plain mean, in units of what rounding allows: up to 1 it may be one."""
+    """Distance of each average from the plain mean, in units of what rounding allows: up to 1 it may be one."""
     return np.abs(averages.gaps().mean(axis=1))
 
 

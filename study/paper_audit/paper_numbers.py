@@ -217,7 +217,7 @@ def dependent() -> Iterator[dict[str, Any]]:
 
 
 def audit() -> Iterator[dict[str, Any]]:
-    """What the tables say of themselves."""
+    """Verdicts on the tables, compared with themselves."""
     for claim, word, because in audit_paper().verdicts:
         yield {"claim": claim.replace("|", "/"), "verdict": word, "because": because.replace("|", "/")}
 

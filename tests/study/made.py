@@ -50,7 +50,7 @@ def make_unit(
     name: str | None = None,
     libraries: dict[str, str] | None = None,
     curve: dict[str, Any] | None = None,
-    change: Callable[[xr.Dataset], xr.Dataset] = lambda found: found,
+    change: Callable[[xr.Dataset], xr.Dataset] = lambda results: results,
 ) -> Path:
     """Write one unit's results; an item's numbers go up and down with the item in all settings alike."""
     name = name or "-".join(
@@ -174,7 +174,7 @@ def _information(paths: list[str], js: np.ndarray, random: np.random.Generator) 
     values[-1] = np.nan
     verdicts = np.full((n, 2), "ok", object)
     verdicts[0], verdicts[-1] = "lower bound only", ""
-    found = xr.Dataset(
+    estimates = xr.Dataset(
         {
             "value": (("component", "estimator"), values, {"units": "nat"}),
             "verdict": (("component", "estimator"), verdicts),
@@ -184,7 +184,7 @@ def _information(paths: list[str], js: np.ndarray, random: np.random.Generator) 
         },
         coords={"component": np.array(paths, object), "estimator": np.array(["panel", "ksg"], object)},
     )
-    return found.assign_attrs(run="run.zarr", projection="pca", n_axes=8)
+    return estimates.assign_attrs(run="run.zarr", projection="pca", n_axes=8)
 
 
 def make_study(folder: Path, grid: Iterable[tuple[int, int]] = tuple(GRID), **options: Any) -> Path:

@@ -58,9 +58,9 @@ def test_units_that_would_share_a_file_are_refused(write: Write, content: dict[s
 
 def test_names_are_those_that_a_report_takes(write: Write, content: dict[str, Any]) -> None:
     content |= {"model": ["modèle d'été", "autre"], "grid": [{"rank": 2}, {"rank": 2, "train_items": 4}]}
-    found = names(write(content))
-    assert found[:2] == ["mod-le-d--t--share1-r2-s0-d8-facts", "mod-le-d--t--share1-r2-s0-d4-facts"]
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in found)
+    unit_names = names(write(content))
+    assert unit_names[:2] == ["mod-le-d--t--share1-r2-s0-d8-facts", "mod-le-d--t--share1-r2-s0-d4-facts"]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in unit_names)
     del content["tasks"]["facts"]["train_items"]
     assert "autre-share1-r2-s0-dall-facts" in names(write(content))
     content["tasks"] = {"x" * 200: content["tasks"]["facts"]}

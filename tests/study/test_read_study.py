@@ -47,8 +47,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_folder_of_runs(runs: Path) -> None:
-    told: list[tuple[int, int, str]] = []
-    study = read_study(runs, n_workers=1, progress=lambda *done: told.append(done))
+    reports: list[tuple[int, int, str]] = []
+    study = read_study(runs, n_workers=1, progress=lambda *done: reports.append(done))
     assert study["run"].tolist() == [name for name in ("deep/er/r8", "r2/run.zarr", "r4/run.zarr") for _ in range(2)]
     assert study["dataset"].tolist() == ["one", "two"] * 3
     assert study["R"].tolist() == [8, 8, 2, 2, 4, 4]
@@ -65,7 +65,7 @@ def test_a_folder_of_runs(runs: Path) -> None:
     assert study.attrs["notes"] == [
         "accuracy (ACC): known of no run", "cross-entropy (CE): known of no run",
     ]  # fmt: skip
-    assert {name for _, _, name in told} == {"deep/er/r8", "r2/run.zarr", "r4/run.zarr"}
+    assert {name for _, _, name in reports} == {"deep/er/r8", "r2/run.zarr", "r4/run.zarr"}
 
 
 def test_numbers_are_those_of_miub(runs: Path) -> None:
@@ -80,8 +80,8 @@ def test_numbers_are_those_of_miub(runs: Path) -> None:
 def test_runs_one_by_one_and_folders_of_them(runs: Path) -> None:
     study = read_study([str(runs / "r2/run.zarr"), runs / "deep"])
     assert list(dict.fromkeys(study["run"])) == [str(runs / "r2/run.zarr"), str(runs / "deep" / "er/r8")]
-    one, other = (read_study(runs, where={"R": [rank]}) for rank in ("2", "8"))
-    assert study["MIUB"].tolist() == [*one["MIUB"], *other["MIUB"]]
+    small, large = (read_study(runs, where={"R": [rank]}) for rank in ("2", "8"))
+    assert study["MIUB"].tolist() == [*small["MIUB"], *large["MIUB"]]
 
 
 def test_a_table_in_a_folder_stands_for_its_runs(runs: Path, tmp_path: Path) -> None:
@@ -109,9 +109,9 @@ def test_sizes_and_settings_from_provenance(tmp_path: Path) -> None:
 
 
 def test_what_only_some_runs_know_stays_empty_and_is_said(tmp_path: Path) -> None:
-    one = store(tmp_path / "one.zarr", model={"n_parameters": 7})
+    first = store(tmp_path / "one.zarr", model={"n_parameters": 7})
     other = store(tmp_path / "other.zarr")
-    study = read_study([one, other])
+    study = read_study([first, other])
     assert study["N"].isna().tolist() == [False, False, True, True]
     assert f"parameters of the model (N): known of not every run: {str(other)!r} lacks it" in study.attrs["notes"]
     alone = read_study(other)
@@ -120,12 +120,12 @@ def test_what_only_some_runs_know_stays_empty_and_is_said(tmp_path: Path) -> Non
 
 
 def test_runs_that_measure_different_things_are_said(tmp_path: Path) -> None:
-    one = store(tmp_path / "one.zarr", population="all tokens of each sequence")
+    first = store(tmp_path / "one.zarr", population="all tokens of each sequence")
     other = store(tmp_path / "other.zarr", population="the last 16 tokens of each sequence")
     assert (
         "runs differ in which tokens they keep: 'all tokens of each sequence', 'the last 16 tokens of each sequence'; "
         "their MIUB isn't one quantity"
-    ) in read_study([one, other]).attrs["notes"]
+    ) in read_study([first, other]).attrs["notes"]
 
 
 def test_scores(make_small: Callable[..., Any]) -> None:

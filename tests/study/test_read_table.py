@@ -107,9 +107,9 @@ TABLE = pd.DataFrame(
 def test_rows_by_value(where: dict[str, list[str]], rows: list[int]) -> None:
     table = TABLE.copy()
     table.attrs["source"] = "here"
-    found = select_rows(table, where)
-    assert found.index.tolist() == rows
-    assert found.attrs == {"source": "here"}
+    chosen = select_rows(table, where)
+    assert chosen.index.tolist() == rows
+    assert chosen.attrs == {"source": "here"}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from lorascope.study.results.tables import lay_out, with_sizes
 from lorascope.study.results.units import UnitResult
 
 from ...analyze.figures.conftest import HOSTILE, legend_of, points_of, title_of
-from ..made import make_study, make_unit
+from ..made import make_unit
 
 
 @pytest.fixture(scope="module")
@@ -88,18 +88,6 @@ def test_values_far_apart_are_on_a_logarithmic_axis(cells: pd.DataFrame) -> None
     low, high = (10.0**end for end in axes[0].range)
     assert low < (own["value"] - own["se"]).min()
     assert high > own[own["setting"].isin(["r8", "r32", "r128"])]["value"].max()
-
-
-def test_nothing_to_draw_is_said(tmp_path: Path) -> None:
-    make_study(tmp_path, [(1, 8)], text=False, lengths=False)
-    units = read_units(tmp_path)
-    cells = study_cells(units)
-    with pytest.raises(ValueError, match="no text was measured at a known number of parameters"):
-        text_sizes_figure(texts_table(cells))
-    with pytest.raises(ValueError, match="no items were drawn by their length"):
-        lengths_figure(lengths_table(length_cells(units)))
-    with pytest.raises(ValueError, match="neither rank nor model size varies"):
-        sweeps_figure(with_sizes(datasets_table(cells), lay_out(cells).cells))
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:

@@ -109,9 +109,9 @@ def test_what_must_be_known_comes_first(page: Page) -> None:
 
 
 def test_claims_have_their_words_and_numbers(study: StudyResults, page: Page) -> None:
-    for one in study.tables["claims"].itertuples():
-        assert one.claim in page.text
-        assert one.because in page.text
+    for claim in study.tables["claims"].itertuples():
+        assert claim.claim in page.text
+        assert claim.because in page.text
     words = re.findall(r'<span class="word ([a-z-]+)">', page.source)
     assert set(words) <= {"supported", "not-identified", "contradicted"}
 
@@ -124,6 +124,7 @@ def test_small_studies_have_a_page_that_says_what_they_lack(tmp_path: Path) -> N
         "Table 3: mutual information was estimated of no unit.",
         "No figure: neither rank nor model size varies.",
         "No figure: no items were drawn by their length.",
+        "No figure: no text was measured at a known number of parameters.",
         "Not identified: no size varies",
         "Not compared:",
         "1 of 1",
@@ -148,7 +149,7 @@ def test_seeds_have_links_of_their_own(tmp_path: Path) -> None:
     table = study_results(units).tables["table_1"]
     for sd in table[table["n_seeds"] == 2]["seed_sd"]:
         shown = {format_number(sd / unit, digits=2) for unit in (1, 1e-3, 1e-6)}
-        assert any(f'<div class="note">sd {one}</div>' in source for one in shown)
+        assert any(f'<div class="note">sd {text}</div>' in source for text in shown)
     assert "have one seed" not in source
     assert anchors([], "-") == "-"
 
@@ -158,7 +159,7 @@ def test_how_uneven_numbers_of_seeds_count_is_said(tmp_path: Path) -> None:
     options: dict[str, Any] = {"text": False, "lengths": False, "prompts": ("main",), "informed": False}
     make_study(tmp_path, [(1, 8), (1, 128)], **options)
     for seed in (1, 2):
-        change = lambda found: found.assign(correct=found["correct"] * 0)  # noqa: E731
+        change = lambda results: results.assign(correct=results["correct"] * 0)  # noqa: E731
         make_unit(tmp_path / "results", 1, 128, seed=seed, change=change, **options)
     study = study_results(read_units(tmp_path))
     source = render_study(study)

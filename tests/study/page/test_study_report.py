@@ -40,8 +40,8 @@ def test_tables_and_page(out: Path, tmp_path: Path) -> None:
 
 
 def test_what_must_be_known_first(tmp_path: Path) -> None:
-    def answers(found: xr.Dataset) -> xr.Dataset:
-        return found.assign_attrs(runs=found.attrs["runs"].replace("all tokens", "the tokens of the answer"))
+    def answers(results: xr.Dataset) -> xr.Dataset:
+        return results.assign_attrs(runs=results.attrs["runs"].replace("all tokens", "the tokens of the answer"))
 
     make_study(tmp_path, [(1, 8), (1, 32)], change=answers)
     page = write_study_report(tmp_path, planned=["share1-r8-s0-qa"])[-1].read_text()

@@ -16,9 +16,9 @@ from ..made import SETS, make_study, make_unit, n_parameters
 @cache
 def raw(study: Path, name: str) -> pd.DataFrame:
     """A unit's samples, read without lorascope."""
-    with xr.open_dataset(study / "results" / f"{name}.nc", engine="netcdf4") as found:
-        columns = [key for key, values in found.data_vars.items() if values.dims == ("sample",)]
-        return found[columns].to_dataframe()
+    with xr.open_dataset(study / "results" / f"{name}.nc", engine="netcdf4") as results:
+        columns = [key for key, values in results.data_vars.items() if values.dims == ("sample",)]
+        return results[columns].to_dataframe()
 
 
 @pytest.fixture(scope="module")
@@ -116,10 +116,10 @@ def test_data_sizes_tell_settings_apart_within_a_task(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
 def test_what_isnt_finite_isnt_averaged_away(tmp_path: Path, broken: float) -> None:
-    def break_one(found: xr.Dataset) -> xr.Dataset:
-        values = found["miub"].values.copy()
+    def break_one(results: xr.Dataset) -> xr.Dataset:
+        values = results["miub"].values.copy()
         values[3] = broken
-        return found.assign(miub=("sample", values, {"units": "nat"}))
+        return results.assign(miub=("sample", values, {"units": "nat"}))
 
     make_unit(tmp_path, change=break_one)
     cells = study_cells(read_units(tmp_path))
@@ -128,10 +128,10 @@ def test_what_isnt_finite_isnt_averaged_away(tmp_path: Path, broken: float) -> N
 
 
 def test_written_answers_and_lacking_bases(tmp_path: Path) -> None:
-    def change(found: xr.Dataset) -> xr.Dataset:
-        names = [name for name in found.data_vars if str(name).startswith("base_")]
-        written = np.where(found["answer"] >= 0, np.arange(found.sizes["sample"]) % 2, -1).astype(np.int8)
-        return found.drop_vars(names).assign(
+    def change(results: xr.Dataset) -> xr.Dataset:
+        names = [name for name in results.data_vars if str(name).startswith("base_")]
+        written = np.where(results["answer"] >= 0, np.arange(results.sizes["sample"]) % 2, -1).astype(np.int8)
+        return results.drop_vars(names).assign(
             written_correct=("sample", written), written_prediction=("sample", np.zeros_like(written))
         )
 

@@ -21,7 +21,7 @@ from .test_cells import raw
 
 
 @pytest.fixture(scope="module")
-def found(units: list[UnitResult]) -> pd.DataFrame:
+def findings(units: list[UnitResult]) -> pd.DataFrame:
     return claims_of(units)
 
 
@@ -33,9 +33,9 @@ def claims_of(units: list[UnitResult], compared: Iterable[Verdict] = ()) -> pd.D
     return paper_claims(units, study_cells(units), compared)
 
 
-def of(found: pd.DataFrame, claim: str) -> Any:
-    (one,) = found[found["claim"] == claim].itertuples()
-    return one
+def of(findings: pd.DataFrame, claim: str) -> Any:
+    (finding,) = findings[findings["claim"] == claim].itertuples()
+    return finding
 
 
 def averages(study: Path, share: int, rank: int, where: str = "prompt == 'main' and in_test == 1") -> pd.DataFrame:
@@ -49,55 +49,55 @@ def paired(study: Path, first: tuple[int, int], last: tuple[int, int], column: s
     return differences.mean().mean(), float(np.sqrt((differences.sem() ** 2).sum()) / 3)
 
 
-def test_every_claim_has_its_number_interval_and_n(found: pd.DataFrame) -> None:
-    assert found["number"].is_monotonic_increasing
-    assert set(found["number"]) == set(CLAIMS)
-    assert found.columns[-5:].tolist() == ["high", "unit", "n_items", "n_seeds", "seed_sd"]
-    for one in found.itertuples():
-        assert one.because
-        if np.isfinite(one.value):
-            assert one.low <= one.value <= one.high
-            assert one.unit or "ln" in one.claim
-            assert f"over {one.n_items} items, one seed a setting" in one.because
+def test_every_claim_has_its_number_interval_and_n(findings: pd.DataFrame) -> None:
+    assert findings["number"].is_monotonic_increasing
+    assert set(findings["number"]) == set(CLAIMS)
+    assert findings.columns[-5:].tolist() == ["high", "unit", "n_items", "n_seeds", "seed_sd"]
+    for finding in findings.itertuples():
+        assert finding.because
+        if np.isfinite(finding.value):
+            assert finding.low <= finding.value <= finding.high
+            assert finding.unit or "ln" in finding.claim
+            assert f"over {finding.n_items} items, one seed a setting" in finding.because
 
 
-def test_miub_falls_along_rank_and_size(study: Path, found: pd.DataFrame) -> None:
+def test_miub_falls_along_rank_and_size(study: Path, findings: pd.DataFrame) -> None:
     for claim, first, last in (
         ("MIUB falls as rank grows", (1, 8), (1, 128)),
         ("MIUB falls as model size grows", (8, 8), (1, 8)),
     ):
-        one = of(found, claim)
+        finding = of(findings, claim)
         start = averages(study, *first)["miub"].groupby(level="dataset").mean().mean()
         difference, _ = paired(study, first, last, "miub")
-        assert one.value == pytest.approx(100 * difference / start, rel=1e-9)
+        assert finding.value == pytest.approx(100 * difference / start, rel=1e-9)
         # A ratio's error by the delta method, and Student's t with 69 degrees of freedom; the end of an interval from
         # 1000 draws has a tenth of an error as its own.
         ratio = 1 + difference / start
         parts = averages(study, *last)["miub"] - ratio * averages(study, *first)["miub"]
         error = np.sqrt((parts.groupby(level="dataset").sem() ** 2).sum()) / 3 / start
-        assert (one.high - one.low) / 2 == pytest.approx(199.5 * error, rel=0.12)
-        assert one.verdict == "supported"
+        assert (finding.high - finding.low) / 2 == pytest.approx(199.5 * error, rel=0.12)
+        assert finding.verdict == "supported"
         truth = 100 * (true_miub(*last) / true_miub(*first) - 1)
-        assert one.value == pytest.approx(truth, abs=1.5)
-    one = of(found, "ln MIUB changes less over the ranks than over the model sizes")
+        assert finding.value == pytest.approx(truth, abs=1.5)
+    finding = of(findings, "ln MIUB changes less over the ranks than over the model sizes")
     means = [
         averages(study, *at)["miub"].groupby(level="dataset").mean().mean() for at in ((1, 8), (1, 128), (8, 8), (1, 8))
     ]
     logs = np.abs(np.log([means[1] / means[0], means[3] / means[2]]))
-    assert one.value == pytest.approx(logs[0] - logs[1], rel=1e-9)
-    assert one.verdict == "supported"
+    assert finding.value == pytest.approx(logs[0] - logs[1], rel=1e-9)
+    assert finding.verdict == "supported"
 
 
 def test_a_rise_counts_like_a_fall(tmp_path: Path) -> None:
     """A rise by 100 % is less of a change than a fall by 67 %: to the double, and to a third."""
     for share, rank, times in ((8, 8, 3.0), (1, 8, 1.0), (1, 128, 2.0)):
         by = times / true_miub(share, rank)
-        change = lambda found, by=by: found.assign(miub=found["miub"] * by)  # noqa: E731
+        change = lambda results, by=by: results.assign(miub=results["miub"] * by)  # noqa: E731
         make_unit(tmp_path, share, rank, change=change, **SMALL)  # type: ignore[arg-type]
-    one = of(claims_of(read_units(tmp_path)), "ln MIUB changes less over the ranks than over the model sizes")
-    assert one.value == pytest.approx(np.log(2) - np.log(3), abs=0.02)
-    assert one.verdict == "supported"
-    assert "|ln| of r128 over r8 less that of share1 over share8:" in one.because
+    finding = of(claims_of(read_units(tmp_path)), "ln MIUB changes less over the ranks than over the model sizes")
+    assert finding.value == pytest.approx(np.log(2) - np.log(3), abs=0.02)
+    assert finding.verdict == "supported"
+    assert "|ln| of r128 over r8 less that of share1 over share8:" in finding.because
 
 
 def moved(folder: Path, factors: dict[tuple[int, int], list[float]]) -> pd.DataFrame:
@@ -105,7 +105,7 @@ def moved(folder: Path, factors: dict[tuple[int, int], list[float]]) -> pd.DataF
     for (share, rank), own in factors.items():
         for seed, times in enumerate(own):
             by = times / true_miub(share, rank)
-            change = lambda found, by=by: found.assign(miub=found["miub"] * by)  # noqa: E731
+            change = lambda results, by=by: results.assign(miub=results["miub"] * by)  # noqa: E731
             make_unit(
                 folder, share, rank, seed=seed, noise=0, change=change, **(SMALL | {"prompts": ("main", "prompt1")})
             )  # type: ignore[arg-type]
@@ -117,47 +117,47 @@ def test_claims_are_judged_by_items_and_trainings(tmp_path: Path) -> None:
     claims = ("MIUB falls as rank grows", "under prompt1 MIUB falls with rank")
     for spread, word in ((0.0, "supported"), (0.2, "not identified")):
         factors = {(1, rank): [level * (1 + spread * k) for k in (-1, 0, 1)] for rank, level in ((8, 1.0), (32, 0.95))}
-        found = moved(tmp_path / str(spread), factors)
-        for one in (of(found, claim) for claim in claims):
-            assert (one.verdict, one.n_seeds) == (word, 3)
-            assert one.value == pytest.approx(-5, abs=1)
+        findings = moved(tmp_path / str(spread), factors)
+        for finding in (of(findings, claim) for claim in claims):
+            assert (finding.verdict, finding.n_seeds) == (word, 3)
+            assert finding.value == pytest.approx(-5, abs=1)
             # Seeds differ by 0.01 nat of some 1.2 beside that, see `make_unit`.
-            assert one.seed_sd == pytest.approx(95 * (spread + 0.008) * np.sqrt(2), rel=0.2)
-            assert one.because.endswith(" items and trainings")
+            assert finding.seed_sd == pytest.approx(95 * (spread + 0.008) * np.sqrt(2), rel=0.2)
+            assert finding.because.endswith(" items and trainings")
 
 
 def test_settings_with_one_seed_vary_as_those_with_several(tmp_path: Path) -> None:
     """Sizes have one seed, but for share1; the ranks beside them lend theirs."""
-    found = moved(tmp_path, {(1, 8): [0.8, 1.2], (1, 32): [0.8, 1.2], (1, 128): [2.0], (4, 8): [1.3]})
-    one = of(found, "MIUB falls as model size grows")
-    assert (one.verdict, one.n_seeds) == ("not identified", 1)
+    findings = moved(tmp_path, {(1, 8): [0.8, 1.2], (1, 32): [0.8, 1.2], (1, 128): [2.0], (4, 8): [1.3]})
+    finding = of(findings, "MIUB falls as model size grows")
+    assert (finding.verdict, finding.n_seeds) == ("not identified", 1)
     # 28 % of share1 in share1, with one degree of freedom; 28 % of share4 in share4, with two: r8 and r32.
-    assert one.seed_sd == pytest.approx(100 / 1.3 * 0.283 * np.sqrt(2), rel=0.1)
+    assert finding.seed_sd == pytest.approx(100 / 1.3 * 0.283 * np.sqrt(2), rel=0.1)
 
 
-def test_steps_of_size(study: Path, found: pd.DataFrame) -> None:
-    one = of(found, "MIUB falls at every step of model size")
+def test_steps_of_size(study: Path, findings: pd.DataFrame) -> None:
+    finding = of(findings, "MIUB falls at every step of model size")
     steps = [paired(study, (a, 8), (b, 8), "miub")[0] for a, b in ((8, 4), (4, 2), (2, 1))]
-    assert one.value == pytest.approx(max(steps), rel=1e-9)
-    assert one.verdict == "supported"
-    steeper = of(found, "MIUB falls less at the last step of model size than at the first")
+    assert finding.value == pytest.approx(max(steps), rel=1e-9)
+    assert finding.verdict == "supported"
+    steeper = of(findings, "MIUB falls less at the last step of model size than at the first")
     assert steeper.value == pytest.approx(steps[2] - steps[0], rel=1e-9)
     assert steeper.verdict == "contradicted"  # the law that these results follow bends the other way
-    milder = of(found, "over the model sizes, ln MIUB changes less than ln CE")
+    milder = of(findings, "over the model sizes, ln MIUB changes less than ln CE")
     ends = [averages(study, share, 8)[["miub", "ce"]].groupby(level="dataset").mean().mean() for share in (8, 1)]
     logs = np.abs(np.log(ends[1] / ends[0])).tolist()
     assert milder.value == pytest.approx(logs[0] - logs[1], rel=1e-9)
     assert "|ln| of share1 over share8, MIUB's less CE's:" in milder.because
 
 
-def test_accuracy_is_in_points(study: Path, found: pd.DataFrame) -> None:
-    one = of(found, "ACC rises with rank")
+def test_accuracy_is_in_points(study: Path, findings: pd.DataFrame) -> None:
+    finding = of(findings, "ACC rises with rank")
     difference, error = paired(study, (1, 8), (1, 128), "correct")
-    assert one.value == pytest.approx(100 * difference)
-    assert one.unit == "points"
-    assert (one.high - one.low) / 2 == pytest.approx(196 * error, rel=0.3)
-    assert of(found, "CE rises with rank").value == pytest.approx(0.4)
-    tuned = of(found, "ACC rises with fine-tuning, mean over all settings")
+    assert finding.value == pytest.approx(100 * difference)
+    assert finding.unit == "points"
+    assert (finding.high - finding.low) / 2 == pytest.approx(196 * error, rel=0.3)
+    assert of(findings, "CE rises with rank").value == pytest.approx(0.4)
+    tuned = of(findings, "ACC rises with fine-tuning, mean over all settings")
     gains = [
         (own["correct"] - own["base_correct"]).groupby(level="dataset").mean().mean()
         for own in (averages(study, *key) for key in ((1, 8), (1, 32), (1, 128), (8, 8), (4, 8), (2, 8)))
@@ -172,14 +172,14 @@ def test_metrics_count_for_claim_3(units: list[UnitResult]) -> None:
     without, with_them = (claims_of(units[:1], some).query("number == 3") for some in ((), comparison.verdicts))
     own = with_them[["claim", "verdict", "because"]].to_records(index=False).tolist()
     assert own[: len(without)] == without[["claim", "verdict", "because"]].to_records(index=False).tolist()
-    assert own[len(without) :] == [tuple(one) for one in comparison.verdicts]
+    assert own[len(without) :] == [tuple(verdict) for verdict in comparison.verdicts]
 
 
-def test_texts(study: Path, found: pd.DataFrame) -> None:
-    one = of(found, "MIUB of the text wiki falls as the model grows")
+def test_texts(study: Path, findings: pd.DataFrame) -> None:
+    finding = of(findings, "MIUB of the text wiki falls as the model grows")
     means = [raw(study, f"share{share}-r8-s0-qa").query("answer < 0")["miub"].mean() for share in (8, 1)]
-    assert one.value == pytest.approx(100 * (means[1] / means[0] - 1), rel=1e-9)
-    evenly = of(found, "along model size, steps of ln PPL of the text wiki differ more than those of ln MIUB")
+    assert finding.value == pytest.approx(100 * (means[1] / means[0] - 1), rel=1e-9)
+    evenly = of(findings, "along model size, steps of ln PPL of the text wiki differ more than those of ln MIUB")
     texts = {share: raw(study, f"share{share}-r8-s0-qa").query("answer < 0") for share in (8, 4, 2, 1)}
     ce = [np.average(own["ce"], weights=own["length"] - 1) for own in texts.values()]
     miub = [np.log(own["miub"].mean()) for own in texts.values()]
@@ -187,8 +187,8 @@ def test_texts(study: Path, found: pd.DataFrame) -> None:
     assert evenly.value == pytest.approx(spread[0] - spread[1], rel=1e-9)
 
 
-def test_lengths_are_of_other_items(study: Path, found: pd.DataFrame) -> None:
-    one = of(found, "MIUB falls with the items' length")
+def test_lengths_are_of_other_items(study: Path, findings: pd.DataFrame) -> None:
+    finding = of(findings, "MIUB falls with the items' length")
     value, parts = 0.0, []
     names = [f"share1-r{rank}-s0-qa" for rank in (8, 32, 128)] + [f"share{share}-r8-s0-qa" for share in (8, 4, 2)]
     frames = [raw(study, name).query("prompt == 'main' and bucket != ''") for name in names]
@@ -199,28 +199,28 @@ def test_lengths_are_of_other_items(study: Path, found: pd.DataFrame) -> None:
         parts += zip(groups.sem() ** 2 / 9, groups.size() - 1, strict=True)
     variance = sum(part for part, _ in parts)
     df = variance**2 / sum(part**2 / k for part, k in parts)  # Welch
-    assert one.value == pytest.approx(value, rel=1e-9)
-    assert one.high - one.value == pytest.approx(stats.t.ppf(0.975, df) * np.sqrt(variance), rel=1e-6)
-    assert one.n_items == 35
+    assert finding.value == pytest.approx(value, rel=1e-9)
+    assert finding.high - finding.value == pytest.approx(stats.t.ppf(0.975, df) * np.sqrt(variance), rel=1e-6)
+    assert finding.n_items == 35
 
 
-def test_prompts_in_their_order(found: pd.DataFrame) -> None:
+def test_prompts_in_their_order(findings: pd.DataFrame) -> None:
     for higher, lower in (("prompt1", "main"), ("main", "prompt3"), ("prompt3", "prompt2")):
-        one = of(found, f"MIUB is higher under {higher} than under {lower}")
-        assert one.value == pytest.approx(HIGHER[higher] - HIGHER[lower], abs=0.01)
-        assert one.verdict == "supported"
-        assert one.n_items == 36
-    assert of(found, "under prompt3 MIUB falls with model size").verdict == "supported"
+        finding = of(findings, f"MIUB is higher under {higher} than under {lower}")
+        assert finding.value == pytest.approx(HIGHER[higher] - HIGHER[lower], abs=0.01)
+        assert finding.verdict == "supported"
+        assert finding.n_items == 36
+    assert of(findings, "under prompt3 MIUB falls with model size").verdict == "supported"
 
 
-def test_mutual_information_beside_js(found: pd.DataFrame) -> None:
-    above = of(found, "js lies above MI")
+def test_mutual_information_beside_js(findings: pd.DataFrame) -> None:
+    above = of(findings, "js lies above MI")
     assert above.verdict == "contradicted"  # these estimates are ten times js, and can't lie above the truth
     assert above.because == "MI is above js in 21 of the 21 components, of 21, with a verdict of ok or lower bound only"
-    near = of(found, "MI and js nearly coincide, within 10 %")
+    near = of(findings, "MI and js nearly coincide, within 10 %")
     assert near.verdict == "contradicted"
     assert near.because == "median of MI over js: 10.0, n = 21 components, 18 with a verdict of ok"
-    falls = of(found, "MI falls as rank grows")
+    falls = of(findings, "MI falls as rank grows")
     assert falls.verdict == "supported"
     assert "falls in 6 of the 6 components, of 7, with a verdict of ok at both ends" in falls.because
     assert "sign test p = 0.0312" in falls.because  # 2/2^6
@@ -285,9 +285,9 @@ def test_models_and_tasks_are_told_apart(tmp_path: Path) -> None:
 def test_every_step_must_fall_surely(tmp_path: Path) -> None:
     """A step that falls more, but less surely, decides: the one that falls least says nothing of it."""
 
-    def noisy(found: xr.Dataset) -> xr.Dataset:
-        loud = np.where(np.arange(found.sizes["sample"]) % 2, 20.0, -20.0) - 1.0
-        return found.assign(miub=("sample", found["miub"].values + loud, {"units": "nat"}))
+    def noisy(results: xr.Dataset) -> xr.Dataset:
+        loud = np.where(np.arange(results.sizes["sample"]) % 2, 20.0, -20.0) - 1.0
+        return results.assign(miub=("sample", results["miub"].values + loud, {"units": "nat"}))
 
     for share in (8, 4):
         make_unit(tmp_path, share, **SMALL)  # type: ignore[arg-type]

@@ -13,14 +13,14 @@ from lorascope.study.results.units import UnitResult
 
 def items(units: list[UnitResult], *metrics: str) -> ItemTable | None:
     """Test items by share and rank."""
-    rows = pd.concat([item_rows(one).assign(setting=f"{one.share}/{one.rank}") for one in units])
+    rows = pd.concat([item_rows(unit).assign(setting=f"{unit.share}/{unit.rank}") for unit in units])
     return item_table(rows[rows["is_first"] & (rows["in_test"] > 0)], list(dict.fromkeys(rows["setting"])), metrics)
 
 
 def table_of(*sets: np.ndarray) -> ItemTable:
     """MIUB of data sets, (item, setting), under settings a and b with one seed each."""
-    values = {f"set {k}": one for k, one in enumerate(sets)}
-    weights = {name: np.ones_like(one) for name, one in values.items()}
+    values = {f"set {k}": items for k, items in enumerate(sets)}
+    weights = {name: np.ones_like(items) for name, items in values.items()}
     settings = tuple("ab"[: sets[0].shape[1]])
     return ItemTable(("MIUB",), settings, tuple(Training(name, name) for name in settings), values, weights)
 
@@ -52,21 +52,21 @@ def test_means_over_seeds_and_of_each(seeds: list[UnitResult]) -> None:
     assert table is not None
     cells = study_cells(seeds).query("first_prompt and not is_text and share == 2")
     by_seed = cells.groupby("seed")["MIUB"].mean()
-    own = [k for k, one in enumerate(table.trainings) if one.setting == "2/8"]
+    own = [k for k, training in enumerate(table.trainings) if training.setting == "2/8"]
     assert [table.trainings[k].runs for k in own] == [f"share2-r8-s{seed}-qa" for seed in range(3)]
     assert table.trained()[0, own, 0].tolist() == pytest.approx(by_seed.tolist())
     assert mean(table, "MIUB", "2/8") == pytest.approx(by_seed.mean(), rel=1e-12)
 
 
 def test_other_settings_lend_their_trainings_where_they_have_all_items(seeds: list[UnitResult]) -> None:
-    rows = pd.concat([item_rows(one).assign(setting=f"{one.share}/{one.rank}") for one in seeds])
+    rows = pd.concat([item_rows(unit).assign(setting=f"{unit.share}/{unit.rank}") for unit in seeds])
     rows = rows[rows["is_first"] & (rows["in_test"] > 0)]
     rows = rows[(rows["run"] != "share2-r8-s0-qa") | (rows["id"] != "piqa-3")]
     again = rows[rows["setting"] == "1/8"].assign(setting="shown again")
     table = item_table(pd.concat([rows, again]), ["1/8", "1/128"], ["MIUB"])
     assert table is not None
     assert table.settings == ("1/8", "1/128")
-    names = [one.setting for one in table.trainings]
+    names = [training.setting for training in table.trainings]
     assert names[:6] == ["1/8"] * 3 + ["1/128"] * 3
     assert sorted(set(names[6:])) == ["1/32", "2/8", "4/8", "8/8"]
     assert names.count("2/8") == 2
@@ -74,11 +74,11 @@ def test_other_settings_lend_their_trainings_where_they_have_all_items(seeds: li
 
 
 def test_a_seed_without_a_data_set_of_its_setting_is_left_out(seeds: list[UnitResult]) -> None:
-    first, second, third = (one for one in seeds if (one.share, one.rank) == (1, 8))
+    first, second, third = (unit for unit in seeds if (unit.share, unit.rank) == (1, 8))
     fewer = with_samples(third, third.samples.isel(sample=np.flatnonzero(third.samples["dataset"].values != "arce")))
     table = items([first, second, fewer], "MIUB")
     assert table is not None
-    assert [one.runs for one in table.trainings] == [first.name, second.name]
+    assert [training.runs for training in table.trainings] == [first.name, second.name]
     assert len(table.values) == 3
 
 
@@ -101,12 +101,12 @@ def test_bootstrap_has_the_standard_error_of_paired_differences() -> None:
     random = np.random.default_rng(1)
     level = random.normal(size=400)
     values = np.stack([level, level + 0.1 + 0.3 * random.normal(size=400)], axis=1)
-    found = table_of(values).estimate(gap)
+    estimate = table_of(values).estimate(gap)
     differences = values[:, 1] - values[:, 0]
-    assert found.value == pytest.approx(differences.mean())
+    assert estimate.value == pytest.approx(differences.mean())
     # With 1000 draws a quantile of 97.5 % has an error of about 0.09 standard deviations.
-    assert (found.high - found.low) / 2 == pytest.approx(1.96 * differences.std(ddof=1) / 20, rel=0.12)
-    assert found == table_of(values).estimate(gap)
+    assert (estimate.high - estimate.low) / 2 == pytest.approx(1.96 * differences.std(ddof=1) / 20, rel=0.12)
+    assert estimate == table_of(values).estimate(gap)
 
 
 def test_data_sets_count_the_same() -> None:
@@ -129,8 +129,8 @@ def test_intervals_of_ten_items_hold_what_they_promise() -> None:
     n_missed = 0
     for _ in range(200):
         values = np.stack([np.zeros(10), random.normal(size=10)], axis=1)
-        found = table_of(values).estimate(gap)
-        n_missed += not found.low < 0 < found.high
+        estimate = table_of(values).estimate(gap)
+        n_missed += not estimate.low < 0 < estimate.high
     assert n_missed <= 20  # 5 % of 200, and two standard deviations of that and of draws
 
 

@@ -48,12 +48,12 @@ def test_what_settings_cant_tell_is_said(tmp_path: Path) -> None:
 
 
 def test_metrics_are_compared_over_seeds(seeds: list[UnitResult]) -> None:
-    found = compared_metrics(study_cells(seeds))
-    assert not isinstance(found, str)
-    assert len(found.cells) == 18
+    comparison = compared_metrics(study_cells(seeds))
+    assert not isinstance(comparison, str)
+    assert len(comparison.cells) == 18
     cells = study_cells(seeds)
     own = cells[(cells["dataset"] == "piqa") & (cells["prompt"] == "main") & (cells["setting"] == "share2 r8")]
-    (value,) = [row["ln MIUB"] for (group, setting), row in found.cells.iterrows()
+    (value,) = [row["ln MIUB"] for (group, setting), row in comparison.cells.iterrows()
                 if group.startswith("piqa/") and setting == "share2 r8"]  # fmt: skip
     assert np.exp(value) == pytest.approx(own["MIUB"].mean())
 
@@ -64,27 +64,27 @@ def test_study_csv_is_a_study(tmp_path: Path, units: list[UnitResult]) -> None:
     assert len(table) == 18
     fit = fit_scaling_law(table, "MIUB", "N", "R", groups=["dataset"])
     assert fit.params["beta"] == pytest.approx(LAW["beta"], abs=0.1)
-    found = compare_metrics(table, groups=["dataset"])
-    assert found.metrics["metric"].tolist() == ["ln MIUB", "CE", "ln CE"]
+    comparison = compare_metrics(table, groups=["dataset"])
+    assert comparison.metrics["metric"].tolist() == ["ln MIUB", "CE", "ln CE"]
 
 
 def test_all_of_it(units: list[UnitResult]) -> None:
-    found = study_results(units[:2], planned=[*(unit.name for unit in units), "share1-r512-s0-qa"])
-    assert found.missing == [*(unit.name for unit in units[2:]), "share1-r512-s0-qa"]
-    assert list(found.tables) == [
+    results = study_results(units[:2], planned=[*(unit.name for unit in units), "share1-r512-s0-qa"])
+    assert results.missing == [*(unit.name for unit in units[2:]), "share1-r512-s0-qa"]
+    assert list(results.tables) == [
         "study", "lengths", "table_1", "table_2", "table_3", "figure_2", "figure_3", "claims",
     ]  # fmt: skip
-    assert all(isinstance(table, pd.DataFrame) for table in found.tables.values())
+    assert all(isinstance(table, pd.DataFrame) for table in results.tables.values())
     assert not study_results(units[:1]).missing
 
 
 def test_units_that_differ_in_what_shapes_numbers(tmp_path: Path) -> None:
     def made(share: int, rank: int, libraries: dict[str, str] | None = None, **changes: object) -> None:
-        def change(found: xr.Dataset) -> xr.Dataset:
-            recipe = json.loads(found.attrs["recipe"])
+        def change(results: xr.Dataset) -> xr.Dataset:
+            recipe = json.loads(results.attrs["recipe"])
             recipe["train"] |= {"model": {"a": "b"}, "items": "ff", "sharing": [1]} | changes.get("train", {})
             recipe["main"] = {"config": {}, "items": "01", "templates": {"main": "x"}} | changes.get("main", {})
-            return found.assign_attrs(recipe=json.dumps(recipe))
+            return results.assign_attrs(recipe=json.dumps(recipe))
 
         make_unit(tmp_path, share, rank, change=change, prompts=("main",), libraries=libraries)
 
@@ -97,7 +97,7 @@ def test_units_that_differ_in_what_shapes_numbers(tmp_path: Path) -> None:
     made(1, 32, train={"items": "ee", "config": {"rank": 32}})  # a learning rate by default
     made(1, 64, main={"items": "02", "config": {"window_tokens": 64}, "templates": {"main": "y"}})
     made(1, 128, train={"model": {"a": "c"}, "sharing": [2]}, libraries={"torch": "<2.10>"})
-    said = " ".join(differing(read_units(tmp_path)))
+    message = " ".join(differing(read_units(tmp_path)))
     for what in (
         "items of train, qa, smol, share1, dall: &quot;ff&quot; in share1-r8-s0-qa, share1-r16-s0-qa, share1-r64-s0-qa",
         "settings of train, qa: {&quot;learning_rate&quot;: 4e-05} in share4-r8-s0-qa, share1-r8-s0-qa,",
@@ -110,14 +110,14 @@ def test_units_that_differ_in_what_shapes_numbers(tmp_path: Path) -> None:
         "model of train, qa, smol, share1, dall: ",
         "sharing of train, qa, smol, share1, dall: ",
     ):
-        assert what in said
+        assert what in message
 
 
 def test_results_of_other_units_are_left_out(units: list[UnitResult]) -> None:
-    found = study_results(units[:2], planned=[units[1].name])
-    assert found.unplanned_units == (units[0].name,)
-    assert units[0].name not in set(found.tables["study"]["run"])
-    assert not found.missing
+    results = study_results(units[:2], planned=[units[1].name])
+    assert results.unplanned_units == (units[0].name,)
+    assert units[0].name not in set(results.tables["study"]["run"])
+    assert not results.missing
     with pytest.raises(ValueError, match="no results are of this study's units, but of 'share8-r8-s0-qa' and the like"):
         study_results(units, planned=["other"])
     twice = UnitResult(**vars(units[0]) | {"name": "smol-share8"})  # it would count as two seeds

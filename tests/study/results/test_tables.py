@@ -202,7 +202,7 @@ def test_lengths_are_each_models_own(tmp_path: Path) -> None:
     """Two tokenizers count one item's tokens in two ways."""
     options = {"text": False, "prompts": ("main",), "informed": False}
     make_unit(tmp_path, model="big", **options)  # type: ignore[arg-type]
-    longer = lambda found: found.assign(item_length=found["item_length"] + 7)  # noqa: E731
+    longer = lambda results: results.assign(item_length=results["item_length"] + 7)  # noqa: E731
     make_unit(tmp_path, change=longer, **options)  # type: ignore[arg-type]
-    found = lengths_table(length_cells(read_units(tmp_path))).query("bucket == '1-100' and dataset == 'piqa'")
-    assert found.groupby("model")["mean_length"].first().to_dict() == {"big": 50, "smol": 57}
+    table = lengths_table(length_cells(read_units(tmp_path))).query("bucket == '1-100' and dataset == 'piqa'")
+    assert table.groupby("model")["mean_length"].first().to_dict() == {"big": 50, "smol": 57}

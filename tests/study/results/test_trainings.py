@@ -21,30 +21,30 @@ def gap(means: Means) -> np.ndarray:
 
 def test_a_difference_of_two_settings_is_welchs() -> None:
     a, b = [1.0, 1.2, 1.1], [2.0, 2.6, 2.1, 2.4]
-    found = spread_of({"a": a, "b": b}, gap)
+    spread = spread_of({"a": a, "b": b}, gap)
     ends = stats.ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
-    assert found.reach == pytest.approx((ends.high - ends.low) / 2)
-    assert found.sd == pytest.approx(np.hypot(np.std(a, ddof=1), np.std(b, ddof=1)))
-    assert (found.n_seeds, found.most_seeds) == (3, 4)
+    assert spread.reach == pytest.approx((ends.high - ends.low) / 2)
+    assert spread.sd == pytest.approx(np.hypot(np.std(a, ddof=1), np.std(b, ddof=1)))
+    assert (spread.n_seeds, spread.most_seeds) == (3, 4)
 
 
 def test_a_setting_with_one_seed_varies_as_others_do_in_percent() -> None:
     a, c = np.array([1.0, 1.2, 1.1]), np.array([20.0, 26.0])
-    found = spread_of({"a": a.tolist(), "b": [5.0], "c": c.tolist()}, gap)
+    spread = spread_of({"a": a.tolist(), "b": [5.0], "c": c.tolist()}, gap)
     lent = ((a / a.mean() - 1) ** 2).sum() + ((c / c.mean() - 1) ** 2).sum()
     of_a, of_b = a.var(ddof=1), 25 * lent / 3
-    assert found.sd == pytest.approx(np.sqrt(of_a + of_b))
+    assert spread.sd == pytest.approx(np.sqrt(of_a + of_b))
     total = of_a / 3 + of_b
     freedom = total**2 / ((of_a / 3) ** 2 / 2 + of_b**2 / 3)
-    assert found.reach == pytest.approx(stats.t.ppf(0.975, freedom) * np.sqrt(total))
-    assert (found.n_seeds, found.most_seeds) == (1, 3)
+    assert spread.reach == pytest.approx(stats.t.ppf(0.975, freedom) * np.sqrt(total))
+    assert (spread.n_seeds, spread.most_seeds) == (1, 3)
 
 
 def test_a_training_under_two_settings_lends_once() -> None:
     trainings = [Training("r8", "x"), Training("r8", "y"), Training("share1", "x"), Training("share1", "y")]
     trainings.append(Training("r2", "z"))
-    found = between_trainings(gap, ["MIUB"], np.array([[1.0, 1.2, 1.0, 1.2, 7.0]]), trainings, ["r2", "r2"])
-    assert found.reach == pytest.approx(stats.t.ppf(0.975, 1) * 7 * np.sqrt(2 * 2 * (0.1 / 1.1) ** 2))
+    spread = between_trainings(gap, ["MIUB"], np.array([[1.0, 1.2, 1.0, 1.2, 7.0]]), trainings, ["r2", "r2"])
+    assert spread.reach == pytest.approx(stats.t.ppf(0.975, 1) * 7 * np.sqrt(2 * 2 * (0.1 / 1.1) ** 2))
 
 
 def test_metrics_of_one_training_move_together() -> None:
@@ -59,19 +59,19 @@ def test_metrics_of_one_training_move_together() -> None:
 
 
 def test_settings_on_which_the_number_does_not_depend_dont_count() -> None:
-    found = spread_of(
+    spread = spread_of(
         {"a": [1.0, 1.2], "m": [5.0], "b": [2.0, 2.3]},
         lambda means: gap({"MIUB": means["MIUB"][[0, 2]]}),
         ("a", "m", "b"),
     )
-    assert found == spread_of({"a": [1.0, 1.2], "b": [2.0, 2.3]}, gap)
-    assert found.n_seeds == 2
+    assert spread == spread_of({"a": [1.0, 1.2], "b": [2.0, 2.3]}, gap)
+    assert spread.n_seeds == 2
 
 
 def test_one_seed_everywhere_says_nothing() -> None:
-    found = spread_of({"a": [1.0], "b": [2.0]}, gap)
-    assert np.isnan([found.sd, found.reach]).all()
-    assert (found.n_seeds, found.most_seeds) == (1, 1)
+    spread = spread_of({"a": [1.0], "b": [2.0]}, gap)
+    assert np.isnan([spread.sd, spread.reach]).all()
+    assert (spread.n_seeds, spread.most_seeds) == (1, 1)
 
 
 @pytest.mark.parametrize("seeds", [(3, 3), (3, 1), (2, 2)])
@@ -80,7 +80,7 @@ def test_intervals_hold_what_they_promise(seeds: tuple[int, int]) -> None:
     random, n_missed = np.random.default_rng(0), 0
     for _ in range(400):
         drawn = [level * (1 + 0.05 * random.normal(size=n)) for level, n in zip((1, 10, 3), (*seeds, 3), strict=True)]
-        found = spread_of(dict(zip("abc", map(list, drawn), strict=True)), percent_change)
+        spread = spread_of(dict(zip("abc", map(list, drawn), strict=True)), percent_change)
         value = 100 * (drawn[1].mean() / drawn[0].mean() - 1)
-        n_missed += abs(value - 900) > found.reach
+        n_missed += abs(value - 900) > spread.reach
     assert n_missed <= 20 + 2.6 * np.sqrt(400 * 0.05 * 0.95)

@@ -63,9 +63,9 @@ def test_buckets_are_drawn_from_the_whole_set_and_what_lacks_is_said(write: Writ
         assert (dataset, split) == ("facts", "test")
         assert shortest <= lengths[name] <= longest
         assert length == lengths[name]
-    found = {span: sum(span[0] <= n <= span[1] for n in lengths.values()) for span in map(tuple, buckets)}
-    assert [bucket for bucket, _ in data.lengths.values()].count("13-900") == min(5, found[13, 900])
-    short = [span for span, n in found.items() if n < 5]
+    counts = {span: sum(span[0] <= n <= span[1] for n in lengths.values()) for span in map(tuple, buckets)}
+    assert [bucket for bucket, _ in data.lengths.values()].count("13-900") == min(5, counts[13, 900])
+    short = [span for span, n in counts.items() if n < 5]
     assert len(data.notes) == len(short)
     assert set(ids(data.runs["main"].items)) == {key[2] for key in data.tested | data.lengths.keys()}
 

@@ -36,8 +36,8 @@ def recipe(path: Path) -> dict[str, Any]:
     return recipe_of(unit, settings, data)
 
 
-def changed(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    return [line.partition(":")[0] for line in differences(one, other)]
+def changed(first: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    return [line.partition(":")[0] for line in differences(first, other)]
 
 
 def test_places_and_their_names_are_no_part_of_it(
@@ -71,8 +71,8 @@ def test_what_shapes_a_number_is_a_part_of_it(
 ) -> None:
     content["training"] = {"max_steps": 3}
     first = recipe(write(content))
-    found = changed(first, recipe(write(content | change)))
-    assert set(where) <= {".".join(place.split(".")[:3]) for place in found}
+    changes = changed(first, recipe(write(content | change)))
+    assert set(where) <= {".".join(place.split(".")[:3]) for place in changes}
 
 
 def test_what_items_say_is_a_part_of_it(write: Write, content: dict[str, Any], tmp_path: Path) -> None:
@@ -81,8 +81,8 @@ def test_what_items_say_is_a_part_of_it(write: Write, content: dict[str, Any], t
         shutil.copy(facts_path(name), tmp_path)
     path = tmp_path / "facts.test.jsonl"
     path.write_text(path.read_text().replace("What", "Which"))
-    found = changed(first, recipe(write(content | {"data": "."})))
-    assert sorted(found) == ["main.items", "prompts.items", "train.probe"]
+    changes = changed(first, recipe(write(content | {"data": "."})))
+    assert sorted(changes) == ["main.items", "prompts.items", "train.probe"]
 
 
 def test_a_prompt_beside_the_file_is_found_from_anywhere(
@@ -113,10 +113,10 @@ def test_a_prompt_beside_the_file_is_found_from_anywhere(
     ],
 )
 def test_settings_of_a_wrong_type(
-    write: Write, content: dict[str, Any], section: str, given: dict[str, Any], message: str
+    write: Write, content: dict[str, Any], section: str, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        recipe(write(content | {section: given}))
+        recipe(write(content | {section: options}))
 
 
 def test_two_prompts_of_one_name_are_refused(write: Write, content: dict[str, Any], tmp_path: Path) -> None:

@@ -56,11 +56,11 @@ def grid(content: dict[str, Any], models: Path) -> dict[str, Any]:
 
 def results(path: Path) -> dict[str, xr.Dataset]:
     """Unit or unit's estimates -> what its file holds, but for when it was made and how long that took."""
-    found = {}
+    contents = {}
     for file in sorted((path.parent / "study/results").glob("*.nc")):
         with xr.open_dataset(file) as data:
-            found[file.name] = data.load().drop_attrs()
-    return found
+            contents[file.name] = data.load().drop_attrs()
+    return contents
 
 
 def tables(path: Path) -> dict[str, str]:
@@ -106,10 +106,10 @@ def test_the_whole_grid_and_the_same_tables_after_two_kills(
     assert main(["study", "run", str(paths[1]), "--traceback"]) == 0
     assert main(["study", "status", str(paths[1])]) == 0
 
-    expected, found = results(paths[0]), results(paths[1])
-    assert {unit.name + ".nc" for unit in units} <= expected.keys() == found.keys()
+    expected, continued = results(paths[0]), results(paths[1])
+    assert {unit.name + ".nc" for unit in units} <= expected.keys() == continued.keys()
     for name, result in expected.items():
-        xr.testing.assert_identical(result, found[name])
+        xr.testing.assert_identical(result, continued[name])
     assert tables(paths[0]) == tables(paths[1])
     assert not list((whole / "study").glob("work/*"))  # nor the folder itself, which was made for the lock
     assert "4 of 4 units done" in capsys.readouterr().out

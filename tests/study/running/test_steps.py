@@ -43,15 +43,15 @@ def change(path: Path, old: str, new: str) -> None:
 
 def loaded(path: Path) -> xr.Dataset:
     (file,) = (path.parent / "study/results").glob("*s0-facts.nc")
-    with xr.open_dataset(file) as found:
-        return found.load()
+    with xr.open_dataset(file) as results:
+        return results.load()
 
 
 def test_a_folder_without_a_recipe_is_nobodys(tmp_path: Path) -> None:
     work = tmp_path / "unit"
     (work / "adapter/weights").mkdir(parents=True)
     claim(work, {"train": 1})
-    assert [one.name for one in work.iterdir()] == ["recipe.json"]
+    assert [file.name for file in work.iterdir()] == ["recipe.json"]
     assert is_made_by(work, {"train": 1})
     assert not is_made_by(work, {"train": 2})
     assert not is_made_by(tmp_path, {})
@@ -93,9 +93,13 @@ def test_results_have_their_name_only_once_they_were_read_again(path: Path, monk
         with pytest.raises(Killed):
             run_study(path)
     assert not list(results.glob("*"))
-    other = lambda *given, **how: real(*given, **how).assign(miub=real(*given, **how)["miub"] * 2)  # noqa: E731
+
+    def doubled(*arguments: Any, **options: Any) -> Any:
+        opened = real(*arguments, **options)
+        return opened.assign(miub=opened["miub"] * 2)
+
     with monkeypatch.context() as patch:
-        patch.setattr(steps.xr, "open_dataset", other)
+        patch.setattr(steps.xr, "open_dataset", doubled)
         with pytest.raises(OSError, match="wouldn't hold what was written"):
             run_study(path)
     assert run_study(path) == ["made"]
@@ -110,10 +114,10 @@ def test_two_studies_may_have_one_folder_of_work(write: Write, path: Path, tmp_p
     other = tmp_path / "other.yaml"
     other.write_text(path.read_text().replace("max_steps: 3", "max_steps: 2") + "states: all\n")
     assert run_study(other) == ["made"]
-    kept = sorted(tmp_path.glob("shared/*/*"))
-    assert kept
+    files = sorted(tmp_path.glob("shared/*/*"))
+    assert files
     assert run_study(path) == ["there already"]
-    assert sorted(tmp_path.glob("shared/*/*")) == kept
+    assert sorted(tmp_path.glob("shared/*/*")) == files
     with steps.file_lock(tmp_path / "shared/share1-r2-s0-facts"):
         third = tmp_path / "third.yaml"
         third.write_text(path.read_text())
@@ -127,13 +131,13 @@ def test_estimates_never_stand_beside_results_of_other_runs(path: Path) -> None:
     assert run_study(path) == ["made"]
     results = path.parent / "study/results"
     (estimates,) = results.glob("*.information.nc")
-    kept = estimates.read_bytes()
+    content = estimates.read_bytes()
     estimates.unlink()
     with pytest.raises(ValueError, match=r"information.nc` is missing; put it back, or delete"):
         run_study(path)
     # Results alone were deleted, and estimates aren't asked for any more.
     (results / "share1-r2-s0-facts.nc").unlink()
-    estimates.write_bytes(kept)
+    estimates.write_bytes(content)
     change(path, information, "")
     assert run_study(path) == ["made"]
     assert not estimates.exists()
