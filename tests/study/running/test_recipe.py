@@ -103,7 +103,7 @@ def test_a_prompt_beside_the_file_is_found_from_anywhere(
 
 
 @pytest.mark.parametrize(
-    ("section", "given", "message"),
+    ("section", "options", "message"),
     [
         ("training", {"batch_size": "8"}, "`training.batch_size` is '8': input should be a valid integer"),
         ("training", {"epochs": True}, "`training.epochs` is True: input should be a valid number"),
