@@ -75,8 +75,10 @@ def claimed_ratios() -> pd.DataFrame:
         half = HALF_UNITS[claim.metric]
         for group in dict.fromkeys(wide.index.get_level_values("model")):
             for member in [*members, AVERAGE, "plain mean"]:
-                cells = wide.loc[(group, claim.metric), member]
-                top, bottom = cells[claim.top], cells[claim.bottom]
+                top, bottom = (
+                    wide[member][group, claim.metric, claim.top],
+                    wide[member][group, claim.metric, claim.bottom],
+                )
                 ends = [(top + sign * half) / (bottom - sign * half) for sign in (-1, 1)]
                 value, *ends = (1 - ratio if claim.is_decrease else ratio for ratio in (top / bottom, *ends))
                 rows.append((claim.words, group, member, value, *sorted(ends), claim.value))
