@@ -16,6 +16,7 @@ from ..names import close_to, meant
 from ..places.place import Place
 from .digests import read_digests
 from .labels import lazy_text, role_names, token_coordinates, token_places, tokens_of
+from .notebook import html_of
 from .rows import DeltaSource, RowArray, read_once
 from .source import Source
 from .unembedding import stored_unembedding
@@ -61,6 +62,9 @@ class Run:
             f"<Run {self.place.name!r}: stream {self.stream}, {len(self.component_paths)} components, "
             f"adapters {list(self.adapters)}, {self.n_tokens} tokens, {rows}{state}>"
         )
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
 
     def __getitem__(self, component: str) -> xr.Dataset:
         """`base`, `delta` and `lora` of a component, lazy, float32 (token, feature); one left alone has only `base`."""
