@@ -71,7 +71,7 @@ READERS: dict[str, Reader] = {
     "open_run and parts": read_parts,
     "missing_chunks": lambda run, scratch: missing_chunks(run),
     "`verify`": lambda run, scratch: command(["verify", str(run)]),
-    "`info`": lambda run, scratch: command(["info", str(run), "--full"]),
+    "`info`": lambda run, scratch: command(["info", str(run)]),
     "`info --json`": lambda run, scratch: command(["info", str(run), "--json"]),
     "`miub`": lambda run, scratch: command(["miub", str(run), "--full"]),
     "`pull`": lambda run, scratch: command(["pull", str(run), str(scratch / "part.zarr")]),

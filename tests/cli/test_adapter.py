@@ -4,8 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import xarray as xr
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from lorascope.cli import screen
 from lorascope.cli.main import main
@@ -103,15 +102,6 @@ def test_folders_of_one_name_are_told_apart(capsys: pytest.CaptureFixture[str], 
     assert [line for line in out.splitlines() if "a/end" in line and "b/end" in line]
 
 
-@pytest.mark.parametrize("name", ["norms.nc", "norms.zarr"])
-def test_saved(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
-    out = told(capsys, write(tmp_path / "lora"), "--out", tmp_path / name)
-    assert f"saved to {tmp_path / name}" in out
-    options = {"engine": "zarr", "consolidated": False} if name.endswith("zarr") else {}
-    with xr.open_dataset(tmp_path / name, **options) as read:
-        np.testing.assert_allclose(read["effective_rank"], 2)
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -133,33 +123,3 @@ def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path, words: lis
     assert main(["adapter", *(word.format(lora=lora) for word in words)]) == 2
     err = capsys.readouterr().err
     assert err == f"lorascope: error: {message}\n"
-
-
-def test_names_that_would_command_the_terminal_are_spelt_out(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hostile = "\x1b[2J"
-    monkeypatch.setitem(KINDS, hostile, 4)
-    folder = write(tmp_path / "lora", n_layers=1, kinds=(hostile,))
-    content = json.loads((folder / "adapter_config.json").read_text())
-    (folder / "adapter_config.json").write_text(json.dumps({**content, "init_lora_weights": f"pissa{hostile}"}))
-    extra = np.ones(2, np.float32)
-    tensors = load_file(folder / "adapter_model.safetensors") | {f"x{hostile}": extra}
-    save_file(tensors, folder / "adapter_model.safetensors")
-    out = told(capsys, folder, "--full")
-    assert r"layers.0.\x1b[2J" in out
-    assert r"not measured: x\x1b[2J" in out
-    assert "\x1b" not in out
-
-
-def test_configurations_that_are_refused_are_one_short_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    config = write(tmp_path / "lora") / "adapter_config.json"
-    content = json.loads(config.read_text())
-    for name, value in (("lora_alpha", 10**400), ("alpha_pattern", {"(": 1})):
-        config.write_text(json.dumps({**content, name: value}))
-        assert main(["adapter", str(config.parent), "--out", str(tmp_path / "x.nc")]) == 2
-        _, err = capsys.readouterr()
-        assert err.startswith(f"lorascope: error: `{name}` of adapter ")
-        assert err.count("\n") == 1
-        assert len(err) < 600
-        assert not (tmp_path / "x.nc").exists()

@@ -35,18 +35,6 @@ def test_options_reach_it(capsys: pytest.CaptureFixture[str], two_adapters: Path
     assert answers[0] != answers[1]
 
 
-@pytest.mark.usefixtures("wide")
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["{run}", "--adapter", "c"], "`adapter` is 'c'; this run holds ['default']"),
-        (["{tmp}/none"], "`{tmp}/none` doesn't exist; name a run that `lorascope capture` wrote"),
-    ],
-)
-def test_mistakes_are_one_line(
-    capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path, words: list[str], message: str
-) -> None:
-    named = {"run": many_rows, "tmp": tmp_path}
-    code, out, err = call("explain", capsys, *(word.format(**named) for word in words))
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert message.format(**named) in err
+def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
+    code, out, err = call("explain", capsys, many_rows, "--adapter", "c")
+    assert (code, out, err) == (2, "", "lorascope: error: `adapter` is 'c'; this run holds ['default']\n")

@@ -3,10 +3,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-import xarray as xr
 
 from lorascope.analyze import group_by, to_dataframe
 from lorascope.analyze import miub as miub_of
@@ -137,7 +135,6 @@ def test_runs_of_other_data_are_shown_unpaired(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "`runs` is empty; name one run or several"),
         (
             ["x", "y", "--out", "z.nc"],
             "`--out` ending in `.zarr` or `.nc` takes one run and one adapter, and there are 2; call it once for each",
@@ -150,10 +147,8 @@ def test_runs_of_other_data_are_shown_unpaired(
         (["x", "--group-by", "kind,layers"], "text, with commas between; did you mean 'layer'?"),
         (["x", "--group-by", "layer,layer"], "`--group-by` is 'layer,layer'; name each key once"),
         (["x", "--paper", "--unit", "bit"], "`--paper` goes without `--unit`: it shows every reduction and unit"),
-        (["x", "--paper", "--out", "y.zarr"], "`--paper` goes without `--out`"),
         (["x", "--group-by", "run"], "`--group-by` names 'run'; allowed are dataset,"),
         (["x", "--by", "layer"], "Unknown option: --by. Did you mean --group-by?"),
-        (["x", "--unit", "dit"], 'Invalid value "dit" for --unit'),
     ],
 )
 def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
@@ -170,24 +165,3 @@ def test_no_scheduler_there(capsys: pytest.CaptureFixture[str], many_rows: Path,
     assert "no Dask scheduler answers at 'tcp://127.0.0.1:1'" in err
     code, _, err = run(capsys, many_rows, "--scheduler", "slurm")
     assert "`scheduler` is 'slurm'; give an address such as 'tcp://host:8786'" in err
-    code, _, err = run(capsys, many_rows, "--workers", "-1")
-    assert code == 2
-    assert "`n_workers` is -1; give a whole number of at least 1" in err
-
-
-@pytest.mark.parametrize("name", ["m.zarr", "m.nc"])
-def test_what_is_saved_is_what_is_computed(
-    capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path, name: str
-) -> None:
-    code, out, _ = run(capsys, many_rows, "--out", tmp_path / name, "--workers", 1)
-    assert code == 0
-    assert "saved to" in out
-    options: dict[str, Any] = {"engine": "zarr", "consolidated": False} if name.endswith("zarr") else {}
-    with xr.open_datatree(tmp_path / name, **options) as saved:
-        np.testing.assert_array_equal(saved["tokens/js"], miub_of(open_run(many_rows))["tokens/js"])
-        assert f"MIUB {format_error(float(saved['miub']), float(saved['miub_se']))} nat" in out
-        assert saved["tokens/js"].sizes == {"token": 2500, "component": 4}
-        assert saved["samples/js"].sizes == {"sample": 5, "component": 4}
-    code, _, err = run(capsys, many_rows, "--out", tmp_path / name)
-    assert code == 2
-    assert "is there already" in err

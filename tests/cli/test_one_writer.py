@@ -158,12 +158,7 @@ def test_study(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "data": str(facts_path("train").parent),
         "training": {"learning_rate": 1e-2, "batch_size": 4, "max_steps": 2},
         "tasks": {
-            "facts": {
-                "train": "facts.train.jsonl",
-                "train_items": 8,
-                "test": "facts.test.jsonl",
-                "test_items": 6,
-            }
+            "facts": {"train": "facts.train.jsonl", "train_items": 8, "test": "facts.test.jsonl", "test_items": 6}
         },
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(settings))

@@ -123,8 +123,6 @@ def test_what_doesnt_fit_is_exit_code_1(
 @pytest.mark.parametrize(
     ("more", "device", "message"),
     [
-        (["--budget", "12 apples"], "cpu", "is no size; give a number and a unit"),
-        (["--budget", "1kB"], "cpu", "but a run of one token of each of 6 samples needs"),
         (["--tokens", "first"], "cpu", "`tokens` is 'first'"),
         ([], "tpu9", "`device` is 'tpu9'"),
     ],
@@ -136,20 +134,6 @@ def test_a_mistake_is_one_line(
     assert code == 2
     assert err.removeprefix(f"loading {folder / 'model'}\n").count("\n") == 1
     assert message in err
-
-
-def test_places_that_cannot_be_are_refused_as_by_capture(
-    capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "letter.txt").write_text("mine")
-    for place, message in (
-        (tmp_path / "letter.txt", f"`{tmp_path}/letter.txt` is a file; name another place"),
-        (tmp_path, "isn't empty and holds no run"),
-    ):
-        arguments = [str(place) if word == str(folder / "run.zarr") else word for word in words(folder, "--no-probe")]
-        code, out, err = run(capsys, arguments)
-        assert (code, out) == (2, "")
-        assert message in err
 
 
 def test_a_run_that_is_there_is_told(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:

@@ -32,11 +32,3 @@ def test_samples_by_name_of_an_unfinished_run(
     assert "1 of 5 samples" in text
     assert "2 samples aren't wholly captured yet and were left out" in text
     assert "the source was checked by the digest of every row" in text
-
-
-def test_mistake_is_one_line(capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path) -> None:
-    assert main(["pull", str(many_rows), str(tmp_path / "out.zarr"), "--component", "q_proj"]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("lorascope: error: 'q_proj' fits none of the")
-    assert error.count("\n") == 1
-    assert not (tmp_path / "out.zarr").exists()

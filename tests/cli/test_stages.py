@@ -162,35 +162,3 @@ def test_a_study_says_what_is_done(
     n_done = 1
     code, _, err = lorascope(capsys, "study", "run", "study.yaml")
     assert (code, err) == (130, f"lorascope: error: stopped with 1 of 2 units known to be done; {CONTINUES}\n")
-
-
-def test_measuring_miub_without_held_out_items_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = lorascope(capsys, "finetune", *MODEL, *FINE, "--miub-every", "2", "--out", "refused")
-    assert code == 2
-    assert "`miub_every` is 2, but there are no held-out items to measure MIUB on; give some" in err
-    assert not (folder / "refused").exists()
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--adapter", "nowhere"], "adapter 'nowhere' is not there; give a local folder"),
-        (["--adapter", "model"], "is no adapter folder"),
-        (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
-        (["--tokens", "first"], "`tokens` is 'first'; allowed are 'all', 'prompt'"),
-        (["--adapter", "empty", "--device", "tpu9"], "`device` is 'tpu9'; allowed are"),
-        (["--out", "sums.train.jsonl"], "is a file"),
-    ],
-)
-def test_a_mistake_is_one_line(
-    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
-) -> None:
-    right = {"--model": "model", "--adapter": "model", "--data": "sums.train.jsonl", "--out": "new.zarr"}
-    right |= dict(zip(words[::2], words[1::2], strict=True))
-    code, _, err = lorascope(capsys, "capture", *[word for pair in right.items() for word in pair])
-    assert code == 2
-    err = err.removeprefix("loading model\n")
-    assert err.count("\n") == 1, err
-    assert err.startswith("lorascope: error: ")
-    assert message in err
-    assert not (folder / "new.zarr").exists()

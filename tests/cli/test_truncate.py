@@ -126,16 +126,9 @@ def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path, words: lis
 def test_what_isnt_there_is_told_before_anything_is_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "some.txt").write_text("text")
     words = ["adapter", str(write(tmp_path / "lora")), "--truncate=99%", "--out", str(tmp_path / "new")]
-    for more, message in (
-        (
-            ["--model", "./no.gguf", "--data", str(tmp_path / "some.txt")],
-            "`model` is './no.gguf', which doesn't exist",
-        ),
-        (["--model", "owner/name", "--data", "./x.jsonl"], "data file './x.jsonl' doesn't exist"),
-    ):
-        assert main([*words, *more]) == 2
-        assert message in capsys.readouterr().err
-        assert not (tmp_path / "new").exists()
+    assert main([*words, "--model", "./no.gguf", "--data", str(tmp_path / "some.txt")]) == 2
+    assert "`model` is './no.gguf', which doesn't exist" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_without_torch_the_extra_is_named_before_anything_is_written(tmp_path: Path) -> None:

@@ -32,14 +32,7 @@ def test_it_serves_until_it_is_stopped(run: Path, tmp_path: Path, stop: signal.S
     browser = tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {opened}.part && mv {opened}.part {opened}\nexit 3\n')
     browser.chmod(0o755)
-    line = [
-        sys.executable,
-        "-c",
-        "from lorascope.cli.main import main; raise SystemExit(main())",
-        "view",
-        str(run),
-        *words,
-    ]
+    line = [sys.executable, "-m", "lorascope", "view", str(run), *words]
     serving = subprocess.Popen(
         line,
         stdout=subprocess.PIPE,
@@ -110,10 +103,7 @@ def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], run: Path, tm
         (run, "--with-run"): "`--with-run` says what a bundle holds; name its folder by `--bundle`",
         (run, "--port", "65536"): 'Invalid value "65536" for --port. Must be <= 65535',
         (run, "--bundle", tmp_path / "new", "--port", "80"): "`--port` is 80, and with `--bundle` nothing is served",
-        (run, "--bundle", tmp_path): "is there and no empty folder; name a new one",
-        (run, "--bundle", "s3://b/x"): "`bundle` is 's3:/b/x'; a result goes to a folder of this machine",
         (run, "--bundle", tmp_path / "x/y"): "name a folder beside it, or have it copied by `with_runs`",
-        (run, tmp_path / "none"): "doesn't exist; name a run that `lorascope capture` wrote",
     }.items():
         code, out, err = call("view", capsys, *words)
         assert (code, out, err.count("\n")) == (2, "", 1), words

@@ -51,8 +51,6 @@ def rows_where(where: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 def study_table(study: Sequence[str], where: Mapping[str, Sequence[str]], workers: int | None) -> "pd.DataFrame":
     """The table of a study, with a progress bar while runs are read."""
-    if workers is not None and workers < 1:
-        raise ValueError(f"`--workers` is {workers}; give at least 1")
     require_there(study)
 
     from lorascope.study.read_study import read_study

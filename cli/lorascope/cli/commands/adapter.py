@@ -5,16 +5,15 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any
 
 from lorascope.analyze.adapters.factors import read_keys
 from lorascope.analyze.adapters.settings import read_settings
-from lorascope.analyze.results.format import format_change, format_number, format_percent
+from lorascope.analyze.results.format import format_change, format_number, format_percent, run_names
 from lorascope.analyze.results.targets import RESULTS, TABLES, refuse_target
 from lorascope.stores.names import matching
 
+from ..options import AsJson, Components
 from ..screen import aside, print_frame, progress_bar, say, write_json
 
 if TYPE_CHECKING:
@@ -24,9 +23,9 @@ if TYPE_CHECKING:
 
 def adapter(
     *paths: Path,
-    component: tuple[str, ...] = (),
+    component: Components = (),
     full: bool = False,
-    as_json: Annotated[bool, Parameter(name="--json")] = False,
+    as_json: AsJson = False,
     out: Path | None = None,
     truncate: str | None = None,
     model: str | None = None,
@@ -35,20 +34,10 @@ def adapter(
 ) -> None:
     """Compare LoRA adapters by their weights: size and rank of each layer's change. Needs no data, model or torch.
 
-    Norms are Frobenius norms of s B A, the change of a layer's weight. The effective rank is exp of the entropy of its
-    singular values, scaled to add up to one (Roy & Vetterli 2007). The stable rank is its squared Frobenius norm
-    divided by its squared spectral norm. Several adapters are shown in one table.
-
-    `--truncate 99% --out NEW` writes a smaller adapter: of each layer's change it keeps the fewest singular directions
-    that hold so much of its squared Frobenius norm. With `--model` and `--data` both are measured on held-out data.
-
     Parameters
     ----------
     paths
         Folders with `adapter_config.json` and `adapter_model.safetensors`.
-    component
-        A component's path or a pattern, e.g. '*.q_proj'; may be given several times; by default all. Shares, the number
-        of parameters and the total norm stay those of the whole adapter.
     full
         Also print every component, in the model's order.
     as_json
@@ -56,15 +45,15 @@ def adapter(
         `n_parameters`, `remarks`, `config`, ...), `total_norm`, and `rows`, one for each component: `rank`, `scaling`,
         `dtype`, `frobenius_norm`, `effective_rank`, `stable_rank`, `share`.
     out
-        Save the numbers of all components here: a folder ending in .zarr or a file ending in .nc, of one adapter; or a
-        file ending in .csv, .parquet or .json, of all. With `--truncate`, the folder of the new adapter.
+        Save the numbers here: of one adapter in .zarr or .nc, of all in .csv, .parquet or .json. With `--truncate`, the
+        folder of the new adapter.
     truncate
         Share of each layer's squared norm to keep, such as 99% or 0.99; takes one adapter.
     model
-        With `--truncate`: the base model (a hub id, a local folder, or a .gguf file), on which cross-entropy, accuracy
-        and KL divergence of both adapters are measured. Needs torch.
+        With `--truncate`: the base model (a hub id, a local folder, or a .gguf file) on which both adapters are
+        measured. Needs torch.
     data
-        What to measure on, in the formats of docs/data.md; the adapter wasn't trained on it.
+        With `--truncate`: what to measure on, in the formats of docs/data.md; the adapter wasn't trained on it.
     limit
         Measure on only so many items from the start of each file.
     """
@@ -103,27 +92,20 @@ def adapter(
         report.isel(component=[path in chosen for path in paths]) for report, paths in zip(reports, names, strict=True)
     ]
     frames = [table_of(report.drop_vars("total_norm")) for report in reports]
-    labels = _labels(paths)
+    labels = run_names([str(path.resolve()) for path in paths])
     if as_json:
-        write_json({"adapters": [_answer(report, frame) for report, frame in zip(reports, frames, strict=True)]})
+        texts = [{name: json.loads(report.attrs[name]) for name in ("remarks", "config")} for report in reports]
+        answers = [
+            {"attributes": {**report.attrs, **text}, "total_norm": float(report["total_norm"]), "rows": frame}
+            for report, text, frame in zip(reports, texts, frames, strict=True)
+        ]
+        write_json({"adapters": answers})
     else:
         _print(paths, labels, reports, frames, [*map(len, names)], full=full)
     if out is not None:
         whole = pd.concat([frame.assign(adapter=label) for frame, label in zip(frames, labels, strict=True)])
         save_table(reports[0] if len(reports) == 1 else whole, out)
         say(f"saved to {out}", to=aside if as_json else None)
-
-
-def _labels(paths: Sequence[Path]) -> list[str]:
-    """Names that tell the adapters apart."""
-    names = [path.resolve().name for path in paths]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]
-
-
-def _answer(report: "xr.Dataset", frame: "pd.DataFrame") -> dict[str, Any]:
-    """What `lorascope adapter --json` prints of one adapter."""
-    texts = {name: json.loads(report.attrs[name]) for name in ("remarks", "config")}
-    return {"attributes": {**report.attrs, **texts}, "total_norm": float(report["total_norm"]), "rows": frame}
 
 
 def _print(

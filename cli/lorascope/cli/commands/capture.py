@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -13,6 +12,7 @@ from lorascope.capture.config import CaptureConfig
 from lorascope.capture.settling.inputs import require_inputs
 from lorascope.stores.size import format_size
 
+from ..options import ConfigFile
 from ..screen import aside, note, progress_bar, say
 from ..stopped import rows_that_remain, saying_what_remains
 
@@ -27,19 +27,9 @@ LEAST_SECONDS = 10.0
 def capture(
     settings: Annotated[CaptureConfig, Parameter(name="*")],
     *,
-    config: Path | None = None,  # read by `settings_of_file`
+    config: ConfigFile = None,
 ) -> None:
-    """Run a model with its adapter over data and store base and delta of every LoRA layer.
-
-    Before anything is written, the adapter is checked and every choice is scored. An interrupted run can be opened, and
-    has only complete rows; run the same command again to continue it. Under torchrun, the processes share the rows.
-
-    Parameters
-    ----------
-    config
-        A TOML file of these settings, each under the name of its option with `_` for `-`, such as `batch_tokens = 2048`
-        or `component = ["*.q_proj"]`; what the command line says goes first.
-    """
+    """Run a model with its adapter over data and store base and delta of every LoRA layer."""
     require_inputs(settings)
     leads = os.environ.get("RANK", "0") == "0"  # only one of several processes prints
     if leads:
@@ -62,8 +52,7 @@ def capture(
         f"{run.n_tokens} tokens of {run.samples.sizes['sample']} samples at {len(run.component_paths)} components"
     )
     if was_finished:
-        say(f"already complete: {captured}: {run.path}")
-        say(f"nothing was captured; the model was loaded to compare, and these are as in the run: {COMPARED}")
+        say(f"already complete: {captured}: {run.path}, of the same {COMPARED}")
         say("stored rows weren't read; `lorascope verify` reads them")
         return
     for remark in run.attributes["provenance"]["preflight"]:

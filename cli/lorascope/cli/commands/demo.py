@@ -31,9 +31,6 @@ FINETUNE = FinetuneConfig(rank=8, learning_rate=1e-3, batch_size=8, max_steps=40
 def demo(*, out: Path = Path("runs/demo")) -> None:
     """See it work: fine-tune, capture, analyse and report on a small real model, on this machine.
 
-    It trains an adapter on every linear layer of SmolLM2-135M-Instruct, on a few hundred questions written for
-    lorascope. Nothing is downloaded. If you run it again, it reuses what is there.
-
     Parameters
     ----------
     out

@@ -28,10 +28,6 @@ def finetune(
 ) -> None:
     """Train a LoRA adapter on every linear layer of attention and FFN; the base stays frozen.
 
-    The loss is on answers, completions and what the assistant says alone. Learning rate, batch and optimiser are those
-    of arXiv 2501.03152. If it is stopped or killed, run the same command again: it continues from the last checkpoint,
-    written every five minutes.
-
     Parameters
     ----------
     model

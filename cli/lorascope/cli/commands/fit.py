@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -12,6 +11,7 @@ from lorascope.analyze.results.options import Residual
 
 from .. import fits
 from ..fits import NONE, listed
+from ..options import AsJson, FullTables, Level, ResultsOut, Seed, StudyTables, Where, Workers
 from ..screen import progress_bar
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def fit(
-    *study: str,
+    *study: StudyTables,
     response: str = "MIUB",
     N: Annotated[str | None, Parameter(name="--N")] = None,
     R: Annotated[str | None, Parameter(name="--R")] = None,
@@ -34,28 +34,20 @@ def fit(
     huber: float | None = None,
     share: str | None = None,
     repeat: str | None = None,
-    where: Sequence[str] = (),
-    level: float = 0.95,
+    where: Where = (),
+    level: Level = 0.95,
     n_draws: int = 1000,
-    seed: int = 0,
+    seed: Seed = 0,
     quick: bool = False,
-    full: bool = False,
-    workers: int | None = None,
-    as_json: Annotated[bool, Parameter(name="--json")] = False,
-    out: Path | None = None,
+    full: FullTables = False,
+    workers: Workers = None,
+    as_json: AsJson = False,
+    out: ResultsOut = None,
 ) -> None:
     """Fit a scaling law of MIUB, or of another number, in model size, LoRA rank and data size, and test the fit.
 
-    By default the law is eq. 8 of arXiv 2501.03152 as its text means it, E + A (N0/N)^alpha + B (R0/R)^beta + C
-    (D0/D)^gamma, with a level E for each group. The fit is compared with other laws and tested by a bootstrap over
-    groups and by predictions of held-out cells. Verdicts say what the data support, what they contradict, and what they
-    can't tell.
-
     Parameters
     ----------
-    study
-        A table (.csv, .tsv), a folder that holds study.csv or runs, several runs, or one of the words
-        paper, paper:repaired and paper:without-collapsed: table 1 of the paper. MIUB of runs is computed.
     response
         Column of the number that the law describes.
     N
@@ -65,10 +57,10 @@ def fit(
     D
         Column of the size of the data set; by default D, as above.
     groups
-        Columns that together define a group with its own level, separated by commas, or none for a single level. By
-        default those of dataset, split, prompt and model that vary; model is left out if N varies only between models.
+        Columns that together define a group with its own level, separated by commas, or none; by default those of
+        dataset, split, prompt and model that vary.
     offsets
-        Columns that shift the level of all groups by the same amount, separated by commas, such as the paper's sweep.
+        Columns that shift the level of all groups alike, separated by commas, such as the paper's sweep.
     law
         additive; log: its limit for exponents that go to 0; log-log: a power law without a floor; multiplicative;
         share: linear in how many layers share their weights, in place of N.
@@ -80,26 +72,13 @@ def fit(
         Column of how many layers share their weights, for the law share.
     repeat
         Column that distinguishes repeated runs of a setting, such as their seed.
-    where
-        Only rows with these values, as in 'model=Phi3' or 'R=8,32'; give it again for another column.
-    level
-        Level of confidence of intervals; a test counts where p is at most 1 - level.
     n_draws
         Number of bootstrap draws, if there are too many groups for all draws.
-    seed
-        Seed of the bootstrap.
     quick
         Only the fit and its profile intervals.
-    full
-        Print all tables and remarks.
-    workers
-        Threads that read runs; by default one a processor.
     as_json
         Print one JSON object and nothing else: `study` (`source`, `where`, `n_rows`, `notes`), `fit` (`verdicts`,
         `tables`, `notes`, `provenance`), every number at full precision, and `remarks`.
-    out
-        Write report.json and figures.html to this folder, new or empty; or the first table alone, to a name
-        ending in .csv, .parquet, .json, .nc or .zarr.
     """
     fits.refuse_out(out)
     conditions = fits.rows_where(where)

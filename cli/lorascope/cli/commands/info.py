@@ -4,9 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any
 
 from lorascope import analyze, stores
 from lorascope.analyze.results.targets import TABLES, refuse_target
@@ -14,6 +12,7 @@ from lorascope.stores.names import matching
 from lorascope.stores.reading.require_run import require_store
 from lorascope.stores.size import format_size
 
+from ..options import AsJson, Components, RunPath
 from ..screen import aside, note, print_frame, say, write_json
 
 if TYPE_CHECKING:
@@ -23,23 +22,17 @@ if TYPE_CHECKING:
 
 
 def info(
-    run: str,
+    run: RunPath,
     /,
     *,
-    component: tuple[str, ...] = (),
-    as_json: Annotated[bool, Parameter(name="--json")] = False,
-    full: bool = False,
+    component: Components = (),
+    as_json: AsJson = False,
     out: Path | None = None,
 ) -> None:
     """Show what a run contains, how large it is, and how much of it is done; works while it is being written.
 
     Parameters
     ----------
-    run
-        Folder or url of the run.
-    component
-        A component's path or a pattern, e.g. '*.q_proj': `components` and `adapters` are of those that fit, and a table
-        lists them; may be given several times.
     as_json
         Print one JSON object and nothing else: `run`, `state` ("torn", "unfinished" or "finished"; a torn run has these
         two alone), `format_version`, `stream`, `states`, `fingerprint`, `rows` (`n`, `committed`, `lost`,
@@ -48,10 +41,8 @@ def info(
         `raw_bytes`, `stored_bytes`, the whole run last), `scores` (list of `dataset`, `measure`, `unit`, `n`, and
         `base`, `adapted`, `change`, each [value, standard error], null for what there isn't), `provenance` and
         `measured` (as stored; {} where there is none).
-    full
-        Also print the size of each part, every score, and the notes of the checks before the capture.
     out
-        Save the scores here: a file ending in .csv, .parquet, .json or .nc, or a folder ending in .zarr.
+        Save the scores here: a name ending in .csv, .parquet, .json, .nc or .zarr.
     """
     if out is not None:
         refuse_target(out, TABLES)
@@ -71,13 +62,13 @@ def info(
     elif opened is None:
         say(f"{run}  torn: still being set up, or interrupted then; it holds no row, and its capture can begin again")
     else:
-        _print_facts(opened, facts, component, full=full)
+        _print_facts(opened, facts, component)
     if out is not None and opened is not None:
         analyze.save_table(_scores_frame(opened), out)
         say(f"scores saved to {out}", to=aside if as_json else None)
 
 
-def _print_facts(run: "Run", facts: Mapping[str, Any], patterns: Sequence[str], *, full: bool) -> None:
+def _print_facts(run: "Run", facts: Mapping[str, Any], patterns: Sequence[str]) -> None:
     """The run on the terminal."""
     whole = f"{facts['rows']['committed']} of {facts['rows']['n']} rows are whole"
     damaged = f"finished, but damaged since: {whole}; run `lorascope verify`"
@@ -85,11 +76,14 @@ def _print_facts(run: "Run", facts: Mapping[str, Any], patterns: Sequence[str], 
     say(f"{run.place.name}  {state}")
     rows = [*_about_run(run, facts), *_origin(facts["provenance"])]
     print_frame([{"what": what, "value": value} for what, value in rows], "Run")
+    sizes = [(size["part"], *map(format_size, (size["raw_bytes"], size["stored_bytes"]))) for size in facts["sizes"]]
+    print_frame([dict(zip(("part", "in memory", "on disk"), size, strict=True)) for size in sizes], "Size")
+    columns, scores = analyze.scores_table(run)
+    if scores:
+        print_frame([dict(zip(columns, score, strict=True)) for score in scores], "Scores")
     if patterns:
         table = run.components.isel(component=_chosen(run, patterns)).to_dataframe()
         print_frame(table[["path", "d_in", "d_out", "stored_dtype"]], "Components", names={"path": "component"})
-    if full:
-        _print_rest(run, facts)
 
 
 def _chosen(run: "Run", patterns: Sequence[str]) -> list[int]:
@@ -179,14 +173,8 @@ def _about_run(run: "Run", facts: Mapping[str, Any]) -> Iterator[tuple[str, str]
         if f"adapters/{name}/ablation" in run.arrays:
             parts = run.ablation(name)
             yield "ablation", f"of {parts.sizes['part']} {parts.attrs['parts']}"
-    whole = facts["sizes"][-1]
-    yield "size", f"{format_size(whole['stored_bytes'])} on disk, {format_size(whole['raw_bytes'])} in memory"
-    for dataset, measure, n, base, adapted, change in analyze.scores_table(run)[1]:
-        if measure.split(" (")[0] in ("ACC", "CE", "PPL"):  # the rest under --full
-            changed = f": {change}" if change else ""
-            yield f"{dataset}: {measure}", f"{base} without, {adapted} with the adapter{changed}, n = {n}"
-    if notes := facts["provenance"].get("preflight"):
-        yield "preflight", f"{len(notes)} note{'s' if len(notes) > 1 else ''}, shown by --full"
+    for remark in facts["provenance"].get("preflight") or []:
+        yield "preflight", note(remark.get("message", ""), remark.get("places") or [])
     yield "fingerprint", facts["fingerprint"][:16]
 
 
@@ -212,22 +200,3 @@ def _origin(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "started", str(provenance["started"])
     for step in provenance.get("copied") or []:
         yield step["how"], f"from {step['source']} at {step['time']}"
-
-
-def _print_rest(run: "Run", facts: Mapping[str, Any]) -> None:
-    """Sizes, all scores, and the notes of the checks before the capture."""
-    parts = [
-        {
-            "part": size["part"],
-            "in memory": format_size(size["raw_bytes"]),
-            "on disk": format_size(size["stored_bytes"]),
-        }
-        for size in facts["sizes"]
-    ]
-    print_frame(parts, "Size")
-    columns, rows = analyze.scores_table(run)
-    if rows:
-        print_frame([dict(zip(columns, row, strict=True)) for row in rows], "Scores")
-    if notes := facts["provenance"].get("preflight"):
-        lines = [(str(n.get("kind", "")), note(n.get("message", ""), n.get("places") or [])) for n in notes]
-        print_frame([{"kind": kind, "what": line} for kind, line in lines], "Notes of the preflight")

@@ -5,9 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any, Literal
 
 from lorascope import analyze, stores
 from lorascope.analyze.results.format import format_number, format_percent
@@ -15,6 +13,7 @@ from lorascope.analyze.results.options import N_SHUFFLES
 from lorascope.analyze.results.targets import PAIRS, TABLES, refuse_target
 from lorascope.stores.reading.require_run import require_store
 
+from ..options import AdapterName, AsJson, Components, Scheduler, Workers
 from ..screen import aside, print_frame, progress_bar, say, write_json
 
 if TYPE_CHECKING:
@@ -35,8 +34,8 @@ MOST_NOTES = 3
 def mi(
     run: str,
     *,
-    adapter: str | None = None,
-    component: Sequence[str] = (),
+    adapter: AdapterName = None,
+    component: Components = (),
     estimator: Sequence[str] = ("panel",),
     against: Literal["lora", "delta"] = "lora",
     n_tokens: int = 2000,
@@ -48,26 +47,18 @@ def mi(
     seed: int = 0,
     bound: bool = False,
     full: bool = False,
-    as_json: Annotated[bool, Parameter(name="--json")] = False,
-    workers: int | None = None,
-    scheduler: str | None = None,
+    as_json: AsJson = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     out: Path | None = None,
     export: Path | None = None,
 ) -> int:
     """Estimate the mutual information of base and LoRA states by component, with errors and verdicts.
 
-    The mutual information of whole states is infinite, because an adapter doesn't change most directions. So the
-    command estimates it for a few axes of each side, over tokens, with its null (the value on shuffled data), its error
-    and a verdict.
-
     Parameters
     ----------
     run
         Folder or url of a run that keeps states.
-    adapter
-        Name of the adapter, where the run holds several.
-    component
-        A component's path or a pattern, e.g. '*.q_proj'; may be given several times; by default all.
     estimator
         panel: six estimators that are too low but for noise, and the largest of them; or one of ksg1, ksg_copula,
         gaussian, gaussian_copula, cca_ksg, quadratic_cca_ksg, characteristic_ksg, radial_ksg, classifier; noise:
@@ -96,13 +87,9 @@ def mi(
         Print one JSON object and nothing else: `attributes` (how it was measured), `units` (column -> unit), and
         `rows`, one for each component and estimator: `value`, its error `se`, `low` and `high` of its interval, `p`,
         `verdict`, `js` and all that qualifies them; null for what there isn't, "inf" for an infinity.
-    workers
-        Threads; by default one a processor.
-    scheduler
-        Address of a running Dask scheduler, such as tcp://host:8786; or threads, processes or synchronous.
     out
-        Save all numbers here: a folder ending in .zarr, or a file ending in .nc, .csv, .parquet or .json, with a row
-        for each component and estimator.
+        Save all numbers here, a row for each component and estimator: a name ending in .zarr, .nc, .csv, .parquet or
+        .json.
     export
         Write the projected pairs to this file, ending in .npz, for other software; nothing is estimated.
     """
@@ -245,13 +232,11 @@ def _value_table(panel: "xr.Dataset") -> "pd.DataFrame":
     """Mutual information by one estimator, and what it rests on, by component."""
     import pandas as pd
 
-    columns = {name: panel[name].values for name in ("value", "se", "p", "n_axes_x", "n_axes_y", "n_tokens", "verdict")}
-    table = pd.DataFrame(columns)
-    p = ["n/a" if value != value else f"{value:.2g}" for value in table["p"]]
-    axes = [f"{n_x}+{n_y}" for n_x, n_y in zip(table["n_axes_x"], table["n_axes_y"], strict=True)]
-    verdicts = [SHORT.get(word, word) for word in table["verdict"]]
-    values = table[["value", "se"]].set_axis(["mi", "mi_se"], axis=1)
-    return values.assign(p=p, axes=axes, tokens=table["n_tokens"], verdict=verdicts)
+    p = ["n/a" if value != value else f"{value:.2g}" for value in panel["p"].values]
+    axes = [f"{n_x}+{n_y}" for n_x, n_y in zip(panel["n_axes_x"].values, panel["n_axes_y"].values, strict=True)]
+    verdicts = [SHORT.get(word, word) for word in panel["verdict"].values]
+    columns = {"mi": panel["value"], "mi_se": panel["se"], "p": p, "axes": axes, "tokens": panel["n_tokens"]}
+    return pd.DataFrame({**columns, "verdict": verdicts})
 
 
 def _quartiles(values: "np.ndarray") -> tuple[str, str, str]:

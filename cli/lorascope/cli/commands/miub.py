@@ -1,12 +1,9 @@
 """`lorascope miub`."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any
 
 from lorascope import analyze, stores
 from lorascope.analyze.results.format import format_error, format_number, format_percent, run_names
@@ -15,6 +12,7 @@ from lorascope.analyze.results.targets import RESULTS, TABLES, refuse_target
 from lorascope.stores.names import meant
 from lorascope.stores.reading.require_run import require_store
 
+from ..options import AsJson, Components, Scheduler, Workers
 from ..screen import aside, left_out, print_frame, progress_bar, say, write_json
 from ..stopped import components_that_remain, saying_what_remains
 
@@ -28,33 +26,27 @@ if TYPE_CHECKING:
 def miub(
     *runs: str,
     adapter: Sequence[str] = (),
-    component: Sequence[str] = (),
+    component: Components = (),
     reduction: Reduction = "mean",
     unit: Unit = "nat",
     group_by: str = "",
     paper: bool = False,
     full: bool = False,
-    as_json: Annotated[bool, Parameter(name="--json")] = False,
-    workers: int | None = None,
-    scheduler: str | None = None,
+    as_json: AsJson = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     out: Path | None = None,
 ) -> int:
     """MIUB of a run: how far the adapter moves each layer's softmax away from the frozen base's, in nats.
-
-    MIUB is defined by eq. 9 of arXiv 2501.03152, which calls it a mutual information upper bound. It measures the size
-    of the adapter's change; it is no bound of a mutual information. Errors are standard errors over samples.
 
     Parameters
     ----------
     runs
         Folders or urls of one or several runs; several runs are compared with the first, paired by sample.
     adapter
-        Name of the adapter, where a run holds several; give it again for another one, to be compared with the first.
-    component
-        Paths of components or patterns, such as '*.q_proj', to compute MIUB for; all by default.
+        Name of the adapter, where a run holds several; repeat it to compare others with the first.
     reduction
-        How a sample's captured tokens are reduced: their mean or sum, the last token, or the mean of the answer's
-        tokens.
+        How a sample's tokens are reduced: their mean or sum, the last token, or the mean of the answer's.
     unit
         nat, bit, or sqrt: the root of each token's JS in nats.
     group_by
@@ -72,15 +64,9 @@ def miub(
         (`first`, `second`, `units`, `difference`, `difference_se`, `n_samples`, `p_t`, `p_wilcoxon`; empty for one
         result, and where samples can't be paired, which `not_paired` explains). With --paper: `attributes`, `units`,
         and `rows`, a reading each.
-    workers
-        Threads; by default one a processor.
-    scheduler
-        Address of a running Dask scheduler, such as tcp://host:8786, on whose workers it is computed; or threads,
-        processes or synchronous on this machine.
     out
-        Save token-level js and its reductions here: a folder ending in .zarr, or a NetCDF file ending in .nc. If it is
-        stopped, run the same command again to continue. In a file ending in .csv, .parquet or .json, the table that is
-        printed, whole.
+        Save token-level js and its reductions to a name ending in .zarr or .nc, which the same command continues if it
+        is stopped; or the table that is printed, whole, to one ending in .csv, .parquet or .json.
     """
     n = len(runs) * max(1, len(adapter))
     keys = _keys(group_by, n, several_adapters=len(adapter) > 1)
@@ -113,10 +99,8 @@ def miub(
         return 0
     options |= {"reduction": reduction, "unit": unit, "out": result_path}
     results = []
-    stopping: AbstractContextManager[None] = nullcontext()
-    if result_path is not None:
-        stopping = saying_what_remains(partial(components_that_remain, result_path))
-    with stopping, progress_bar("miub") as update:
+    remains = partial(components_that_remain, result_path) if result_path is not None else str
+    with saying_what_remains(remains), progress_bar("miub") as update:
         for run, adapter_name in pairs:
             title = f"{Path(run.place.name).name} {adapter_name or ''}".rstrip()
             results.append(analyze.miub(run, adapter=adapter_name, progress=partial(update, title=title), **options))
@@ -299,12 +283,12 @@ def _print_readings(cells: "xr.Dataset") -> None:
     )
     table = cells.to_dataframe().reset_index()
     table["unit"] = [UNITS[unit].symbol for unit in table["unit"]]
-    table["MIUB"] = [f"{value:.4g} ± {error:.1g}" for value, error in zip(table["miub"], table["miub_se"], strict=True)]
     ratios = [(format_number(low, digits=2), format_number(high, digits=2))
               for low, high in zip(table["times_low"], table["times_high"], strict=True)]  # fmt: skip
     table["times as large"] = [" to ".join(ratio) for ratio in ratios]
     print_frame(
-        table[["states", "tokens", "unit", "MIUB", "times as large"]],
+        table[["states", "tokens", "unit", "miub", "miub_se", "times as large"]],
         "MIUB under each reading of eq. 9, and how many times as large the paper's values per component are",
-        names={"states": "against"},
+        units={},
+        names={"states": "against", "miub": "MIUB"},
     )

@@ -1,7 +1,6 @@
 """`lorascope plan`."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -11,6 +10,7 @@ from lorascope.capture.config import CaptureConfig
 from lorascope.capture.settling.inputs import require_inputs
 from lorascope.stores.size import format_size
 
+from ..options import ConfigFile
 from ..screen import aside, note, print_frame, say, write_json
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def plan(
     settings: Annotated[CaptureConfig, Parameter(name="*")],
     *,
-    config: Path | None = None,  # read by `settings_of_file`
+    config: ConfigFile = None,
     probe: bool = True,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
@@ -29,8 +29,6 @@ def plan(
 
     Parameters
     ----------
-    config
-        A TOML file of the settings of the capture; see `lorascope capture --help`.
     probe
         Load the model and measure how many tokens a second model, measuring, copies, encoders and disk can do. With
         --no-probe, the model's weights aren't needed.

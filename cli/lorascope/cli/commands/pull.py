@@ -6,6 +6,7 @@ from typing import Literal
 from lorascope.stores.reading.require_run import require_store
 from lorascope.stores.size import format_size
 
+from ..options import Components
 from ..screen import left_out, progress_bar, say
 from ..stopped import rows_that_remain, saying_what_remains
 
@@ -15,7 +16,7 @@ def pull(
     out: str,
     /,
     *,
-    component: tuple[str, ...] = (),
+    component: Components = (),
     samples: tuple[str, ...] = (),
     tokens: str = "all",
     seed: int = 0,
@@ -24,21 +25,15 @@ def pull(
 ) -> None:
     """Copy a run or a part of it, local or remote. Copies whole samples only, with exactly the same values.
 
-    The copy is read back and compared with its digests. A run that was captured with --codec raw is compressed.
-
-    If it is interrupted, run the same command again to continue.
-
     Parameters
     ----------
     source
         Folder or url of the run, finished or not.
     out
         Folder or url of the copy, new or empty.
-    component
-        A component's name or a pattern, e.g. 'model.layers.3.*'; may be given several times; by default all.
     samples
-        A number, to take that many from the start; or an id, 'data set/id', 'prompt/data set/id' or a pattern of these;
-        repeat the option for more; by default all.
+        How many to take from the start; or an id, 'data set/id', 'prompt/data set/id' or a pattern of these; repeat it
+        for more; by default all.
     tokens
         Tokens of each sample to take: 'all'; a role, such as 'answer'; 'first:N', 'last:N' or 'from:N'; 'every:K' or
         'share:P', drawn at random with weights adjusted, so weighted means stay unbiased.
@@ -72,7 +67,6 @@ def pull(
     amounts = ", ".join(f"{step[what][0]} of {step[what][1]} {what}" for what in ("components", "samples", "tokens"))
     if was_finished:
         say(f"already complete: {amounts} in {run.place.name}; nothing was copied")
-        say("the same was asked for, of a source of the same fingerprint and digests of rows and tables")
         return
     before, after = (sum(n_bytes for _, n_bytes in open_place(path).sizes()) for path in (source, out))
     say(f"{amounts}: {format_size(after)} of {format_size(before)} in {run.place.name}")

@@ -18,9 +18,6 @@ def selftest(
 ) -> int:
     """Check on this machine that captures are right, and measure how fast they are; exit code 1 if a check fails.
 
-    Takes about two minutes with a tiny model that is made for it, and leaves nothing behind. It prints Markdown, to be
-    pasted into an issue.
-
     Parameters
     ----------
     model

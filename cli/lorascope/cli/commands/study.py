@@ -3,27 +3,23 @@
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from lorascope.analyze.results.format import format_duration, format_number
 from lorascope.study.grid import Unit, units_of
 from lorascope.study.settings import read_settings
 
+from ..options import AsJson, StudyFile
 from ..screen import print_frame, progress_bar, say, write_json
 from ..stopped import CONTINUES, saying_what_remains
 
 ALREADY_DONE = "there already"
 
 
-def plan(study: Path, /, *, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None:
+def plan(study: StudyFile, /, *, as_json: AsJson = False) -> None:
     """Count the tokens of each unit that a study will run: trained, scored and captured. Needs no weights.
 
     Parameters
     ----------
-    study
-        The study's YAML file.
     as_json
         Print one JSON object and nothing else: `units` (a list of `unit` and `tokens`: `trained`, `scored` and
         `captured`), `notes`, and the folders `results` and `work`.
@@ -55,15 +51,11 @@ def plan(study: Path, /, *, as_json: Annotated[bool, Parameter(name="--json")] =
     say(f"results: {settings.results}; adapters and runs: {settings.work}")
 
 
-def run(study: Path, /, *, scheduler: str | None = None) -> None:
+def run(study: StudyFile, /, *, scheduler: str | None = None) -> None:
     """Do what is missing of a study: fine-tune, capture and measure every unit of its grid.
-
-    If it is killed, run the same command again to continue. Several processes may run one study at the same time.
 
     Parameters
     ----------
-    study
-        The study's YAML file.
     scheduler
         Address of a running Dask scheduler; its workers then compute MIUB and mutual information.
     """
@@ -93,21 +85,19 @@ def run(study: Path, /, *, scheduler: str | None = None) -> None:
             outcomes[outcome.did] += 1
             say(f"{outcome.unit.name}: {outcome.did}" + (f" ({outcome.who})" if outcome.who else ""))
     if outcomes[ALREADY_DONE] and outcomes.total() == outcomes[ALREADY_DONE]:
-        say(f"already complete: all {len(units)} units are done, by the same settings, models, data and prompts")
-        say(f"nothing was computed; results: {settings.results}")
+        done = f"all {len(units)} units are done, by the same settings, models, data and prompts"
+        say(f"already complete: {done}; results: {settings.results}")
         return
     counts = ", ".join(f"{n} {did}" for did, n in outcomes.items())
     say(f"units: {counts}, in {format_duration(time.perf_counter() - began)}; results: {settings.results}")
     say(f"`lorascope study report {study}` writes tables and figures")
 
 
-def status(study: Path, /, *, as_json: Annotated[bool, Parameter(name="--json")] = False) -> int:
+def status(study: StudyFile, /, *, as_json: AsJson = False) -> int:
     """Show which units of a study are done; needs no torch. The exit code is 0 once all units are done, else 1.
 
     Parameters
     ----------
-    study
-        The study's YAML file.
     as_json
         Print one JSON object and nothing else: `n_units`, `n_done`, and `units`, a list of `unit`, `state` and
         `detail`.
@@ -125,13 +115,11 @@ def status(study: Path, /, *, as_json: Annotated[bool, Parameter(name="--json")]
     return int(n_left > 0)
 
 
-def report(study: Path, /, *, out: Path | None = None) -> None:
+def report(study: StudyFile, /, *, out: Path | None = None) -> None:
     """Write a study's tables and figures as one HTML page and as CSV. Needs no torch; units may be missing.
 
     Parameters
     ----------
-    study
-        The study's YAML file.
     out
         File of the page; by default `report.html` in the study's folder of results, beside the CSV files.
     """

@@ -3,14 +3,14 @@
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt
 
 from lorascope.stores.errors import StoreError
 from lorascope.stores.reading.require_run import require_store
 
+from ..options import AsJson, Components, RunPath
 from ..screen import print_frame, progress_bar, say, write_json
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ MOST_SHOWN = 200
 
 
 def verify(
-    run: str,
+    run: RunPath,
     /,
     *,
-    component: tuple[str, ...] = (),
+    component: Components = (),
     level: Literal["digests", "decode", "statistics"] = "statistics",
     reforward: NonNegativeInt = 0,
     model: str | None = None,
@@ -38,26 +38,19 @@ def verify(
     device: str | None = None,
     trust_remote_code: bool = False,
     seed: NonNegativeInt = 0,
-    as_json: Annotated[bool, Parameter(name="--json")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Check a run against itself, and with --reforward against its model; exit code 1 if anything is wrong.
 
     Parameters
     ----------
-    run
-        Folder or url of the run.
-    component
-        A component's path or a pattern, e.g. '*.q_proj', of which states and deltas are looked at; may be given several
-        times; by default all. Digests of rows are of all components; checksums of chunks stand in for them.
     level
-        How much to check; each level includes those before it. `digests` reads every chunk and compares checksums,
-        `decode` decompresses it, `statistics` looks for NaN, Inf, zero, constant, blank, repeated vectors and
-        rows.
+        How much to check, each level with those before it: `digests` (checksums of every chunk), `decode`
+        (decompression), `statistics` (NaN, Inf, zero, constant, blank, repeated vectors and rows).
     reforward
         Also load the model and compute this many random samples again (needs torch).
     model
-        With --reforward: the place of the model, if it has moved. It must be the same model; the same holds for the
-        next four options.
+        With --reforward: the place of the model, if it has moved, as for the next four; it must be the same model.
     adapter
         With --reforward: the adapters, if they have moved.
     data
@@ -78,15 +71,21 @@ def verify(
         `reforward` (null without --reforward and where the run is broken; else `samples`, `n_tokens`, `n_vectors`,
         `n_equal`, `worst`).
     """
-    named = {"model": model, "adapter": adapter, "data": data, "prompt": prompt, "examples": examples}
-    asked = {**named, "device": device, "trust_remote_code": trust_remote_code}
+    asked = {
+        "model": model, "adapter": adapter, "data": data, "prompt": prompt, "examples": examples, "device": device,
+        "trust_remote_code": trust_remote_code,
+    }  # fmt: skip
     overrides: dict[str, Any] = {name: value for name, value in asked.items() if value}
     if overrides and not reforward:
         name = next(iter(overrides)).replace("_", "-")
         raise ValueError(f"`--{name}` says how to compute samples again; say how many, as in `--reforward 4`")
     run = require_store(run)
     if reforward:
-        _require_inputs(run, overrides)  # before all of it is read
+        from lorascope.capture.settling.inputs import require_inputs, settings_of_run
+        from lorascope.stores import open_run
+
+        with suppress(StoreError):  # `verify` says more of a run that can't be read
+            require_inputs(settings_of_run(open_run(run), overrides), writes=False)
 
     from lorascope.stores import verify as verify_run
 
@@ -124,18 +123,6 @@ def _summary(run: str, verdict: "Verdict") -> str:
         f"{run}: {state} by {CHECKED[verdict.level]}; {verdict.n_committed} of {verdict.n_rows} rows committed, "
         f"{verdict.n_chunks} chunks checked"
     )
-
-
-def _require_inputs(run: str, overrides: dict[str, Any]) -> None:
-    """Raise unless model, adapters and data are there; of a run that can't be read, `verify` says more."""
-    from lorascope.capture.settling.inputs import require_inputs, settings_of_run
-    from lorascope.stores import open_run
-
-    config = None
-    with suppress(StoreError):
-        config = settings_of_run(open_run(run), overrides)
-    if config is not None:
-        require_inputs(config, writes=False)
 
 
 def _reforward(run: str, k: int, seed: int, overrides: dict[str, Any]) -> "Reforwarded":

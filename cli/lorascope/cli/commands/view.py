@@ -13,6 +13,7 @@ from cyclopts.validators import Number
 from lorascope.stores.reading.require_run import require_store
 from lorascope.stores.size import format_size
 
+from ..options import RunPath
 from ..screen import progress_bar, say
 
 IN_TERMINAL = ("www-browser", "links", "elinks", "lynx", "w3m")
@@ -20,7 +21,7 @@ IN_TERMINAL = ("www-browser", "links", "elinks", "lynx", "w3m")
 
 
 def view(
-    run: str,
+    run: RunPath,
     /,
     *more: str,
     bundle: Path | None = None,
@@ -30,18 +31,13 @@ def view(
 ) -> None:
     """Look into a run in a browser: every sample, token, layer and rank direction; or several runs side by side.
 
-    What the page needs and a run doesn't hold is computed once, into a result beside the run (or here, for a remote
-    one): its name with .view.zarr instead of .zarr. The page is served to this machine alone until Ctrl-C.
-
     Parameters
     ----------
-    run
-        Folder or url of the run.
     more
         Further runs, to be looked at beside the first.
     bundle
-        Write the page and the report to this new folder, as plain files for any web server or bucket, and serve
-        nothing. The page points at the run beside it, so put both in one place.
+        Write page and report to this new folder, for any web server or bucket, and serve nothing; put it beside the
+        run.
     with_run
         Copy the runs into the bundle, so that it needs nothing beside it.
     port
