@@ -1,8 +1,11 @@
-"""The demo's questions: each item can be asked, and the splits share none."""
+"""The demo's questions: the committed files are what the script gives, and each item can be asked."""
 
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +13,17 @@ import pytest
 from lorascope.study.demo_inputs import facts_path
 
 SPLITS = ("train", "test")
+SCRIPT = Path(__file__).parents[2] / "study/facts"
 
 
 def committed(split: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in facts_path(split).read_text(encoding="utf-8").splitlines()]
+
+
+def test_committed_files_are_what_the_script_gives(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, str(SCRIPT), str(tmp_path)], check=True)
+    for split in SPLITS:
+        assert (tmp_path / f"facts.{split}.jsonl").read_bytes() == facts_path(split).read_bytes()
 
 
 def test_data_states_its_licence() -> None:

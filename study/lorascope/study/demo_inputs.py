@@ -28,5 +28,5 @@ def demo_model() -> Path:
 
 
 def facts_path(split: Literal["train", "test"]) -> Path:
-    """The JSON Lines file of the demo's questions, of sixteen kinds, which were written for lorascope."""
+    """The JSON Lines file of the demo's questions; the script `study/facts` made it."""
     return Path(str(resources.files(__package__) / "facts" / f"facts.{split}.jsonl"))

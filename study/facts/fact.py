@@ -1,0 +1,42 @@
+"""One fact as a question, and the draws that every kind of question needs."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+TABLES: dict[str, Any] = json.loads((Path(__file__).parent / "tables.json").read_text(encoding="utf-8"))
+"""Table -> its rows, made for lorascope."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """A question with its right answer and three or more texts of the same kind that are wrong."""
+
+    question: str
+    answer: str
+    wrong: tuple[str, ...]
+
+
+def shuffled(rng: Random, values: Iterable[_T]) -> list[_T]:
+    """Return the values in random order."""
+    # Of all draws, Python promises only `random()` to stay the same from version to version.
+    return sorted(values, key=lambda _: rng.random())
+
+
+def others(values: Iterable[str], *excluded: str) -> tuple[str, ...]:
+    """Return the distinct values that aren't excluded, in order of first appearance."""
+    return tuple(value for value in dict.fromkeys(values) if value not in excluded)
+
+
+def near_numbers(rng: Random, number: int, *, step: int = 1, reach: int = 5) -> tuple[str, ...]:
+    """Return three positive numbers near one, so that its rank among the four is random."""
+    below = [number - step * i for i in range(1, reach + 1) if number > step * i]
+    above = [number + step * i for i in range(1, reach + 1)]
+    n_below = min(int(4 * rng.random()), len(below))
+    drawn = shuffled(rng, below)[:n_below] + shuffled(rng, above)[: 3 - n_below]
+    return tuple(str(value) for value in drawn)

@@ -1,0 +1,160 @@
+"""Questions with numbers and orders: arithmetic, numerals, sequences, shapes, units; tables.json has what they know."""
+
+from collections.abc import Iterator
+from random import Random
+from string import ascii_uppercase
+
+from fact import TABLES, Fact, near_numbers, others, shuffled
+
+# Numbers: arithmetic on small integers, and Roman numerals.
+# Enough for both splits, half of them additive; a sum and its difference count as one fact.
+_N_ADDITIVE = 20
+_N_MULTIPLICATIVE = 20
+_ROMAN = TABLES["roman"]
+# Slips in reading a numeral: a sign missed or added, or one taken from the wrong side.
+_ROMAN_SLIPS = (-20, -10, -9, -5, -2, -1, 1, 2, 5, 9, 10, 20)
+
+
+def arithmetic(rng: Random) -> list[Fact]:
+    """Return sums, differences, products and quotients, no two about the same three numbers."""
+    pairs = [(a, b) for a in range(11, 60) for b in range(a, 60)]
+    terms = shuffled(rng, pairs)[:_N_ADDITIVE]
+    factors = shuffled(rng, [(a, b) for a in range(3, 13) for b in range(a, 13)])[:_N_MULTIPLICATIVE]
+    return [*_additive(rng, terms), *_multiplicative(rng, factors)]
+
+
+def roman_numerals(rng: Random) -> list[Fact]:
+    """Return one question a number from 11 to 120: which number a Roman numeral is."""
+    return [
+        Fact(
+            question=f"Which number is the Roman numeral {to_roman(number)}?",
+            answer=str(number),
+            wrong=tuple(str(number + slip) for slip in _ROMAN_SLIPS if number + slip > 0),
+        )
+        for number in range(11, 121)
+    ]
+
+
+def to_roman(number: int) -> str:
+    """Return the Roman numeral of a number from 1 to 399."""
+    numeral = ""
+    for value, signs in _ROMAN:
+        count, number = divmod(number, value)
+        numeral += signs * count
+    return numeral
+
+
+def _additive(rng: Random, terms: list[tuple[int, int]]) -> Iterator[Fact]:
+    for i, (a, b) in enumerate(terms):
+        a, b = shuffled(rng, (a, b))
+        text, result = (f"{a} plus {b}", a + b) if i % 2 else (f"{a + b} minus {a}", b)
+        # Beside near misses, what a forgotten or needless carry gives.
+        yield _computed(text, result, (*near_numbers(rng, result), str(result - 10), str(result + 10)))
+
+
+def _multiplicative(rng: Random, factors: list[tuple[int, int]]) -> Iterator[Fact]:
+    for i, (a, b) in enumerate(factors):
+        a, b = shuffled(rng, (a, b))
+        if i % 2:
+            yield _computed(f"{a} times {b}", a * b, near_numbers(rng, a * b, step=a))
+        else:
+            yield _computed(f"{a * b} divided by {a}", b, near_numbers(rng, b))
+
+
+def _computed(text: str, result: int, wrong: tuple[str, ...]) -> Fact:
+    return Fact(question=f"What is {text}?", answer=str(result), wrong=others(wrong, str(result)))
+
+
+# What comes next: months, weekdays, planets and letters.
+MONTHS = TABLES["months"]
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+# Outwards from the Sun.
+PLANETS = ("Mercury", "Venus", "Earth", "Mars", "Jupiter", "Saturn", "Uranus", "Neptune")
+_REACH = 4
+
+
+def successors(rng: Random) -> list[Fact]:
+    """Return one question a member of each sequence: the one that follows."""
+    return [
+        *_following("Which month comes right after {}?", [*MONTHS, MONTHS[0]]),
+        *_following("Which day comes right after {}?", [*WEEKDAYS, WEEKDAYS[0]]),
+        *_following("Going outwards from the Sun, which planet comes right after {}?", list(PLANETS)),
+        *_following("Which letter of the alphabet comes right after {}?", list(ascii_uppercase)),
+    ]
+
+
+def _following(question: str, sequence: list[str]) -> list[Fact]:
+    return [
+        Fact(
+            question=question.format(sequence[i]),
+            answer=sequence[i + 1],
+            wrong=others(sequence[max(i - _REACH, 0) : i + _REACH + 2], sequence[i], sequence[i + 1]),
+        )
+        for i in range(len(sequence) - 1)
+    ]
+
+
+# Geometry: polygons and solids.
+# polygon, sides
+POLYGONS = TABLES["polygons"]
+# solid, faces, edges, corners
+SOLIDS = TABLES["solids"]
+
+
+def geometry(rng: Random) -> list[Fact]:
+    """Return counts of sides, angle sums, diagonals, faces, edges and corners."""
+    return [*_of_polygons(rng), *_of_solids(rng)]
+
+
+def _of_polygons(rng: Random) -> Iterator[Fact]:
+    for name, n in POLYGONS:
+        yield _counted(rng, f"How many sides does {_a(name)} have?", n)
+        yield _counted(rng, f"How many degrees do the angles inside {_a(name)} sum to?", 180 * (n - 2), 180)
+        if n > 3:
+            yield _counted(rng, f"How many diagonals does {_a(name)} have?", n * (n - 3) // 2)
+
+
+def _of_solids(rng: Random) -> Iterator[Fact]:
+    for name, *counts in SOLIDS:
+        for part, n in zip(("faces", "edges", "corners"), counts, strict=True):
+            yield _counted(rng, f"How many {part} does {_a(name)} have?", n)
+
+
+def _a(name: str) -> str:
+    return f"an {name}" if name[0] == "o" else f"a {name}"
+
+
+def _counted(rng: Random, question: str, n: int, step: int = 1) -> Fact:
+    return Fact(question=question, answer=str(n), wrong=near_numbers(rng, n, step=step))
+
+
+# Units: how many of the smaller one make up a few of the larger one.
+# larger unit, smaller unit, how many of it; "US" where other countries' units of that name differ
+UNITS = TABLES["units"]
+_COUNTS = (2, 3, 4, 5)
+_POWERS = (10, 100, 1000, 10000)
+_NEIGHBOURS = 3
+
+
+def unit_conversions(rng: Random) -> list[Fact]:
+    """Return one question a pair of units; wrong answers use other factors of the table."""
+    facts = []
+    for larger, smaller, factor in UNITS:
+        count = shuffled(rng, _COUNTS)[0]
+        facts.append(
+            Fact(
+                question=f"How many {smaller} are in {count} {larger}?",
+                answer=str(count * factor),
+                wrong=others((str(count * other) for other in _alike(factor)), str(count * factor)),
+            )
+        )
+    return facts
+
+
+def _alike(factor: int) -> tuple[int, ...]:
+    """Return the powers of ten for one of them, else neighbouring factors: roundness must not tell."""
+    if factor in _POWERS:
+        return _POWERS
+    uneven = sorted({other for _, _, other in UNITS if other not in _POWERS})
+    i = uneven.index(factor)
+    return tuple(uneven[max(i - _NEIGHBOURS, 0) : i + _NEIGHBOURS + 1])
