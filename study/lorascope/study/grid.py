@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -67,6 +68,22 @@ def units_of(settings: StudySettings) -> list[Unit]:
             model=model, share=share, rank=rank, seed=seed, task=task, train_items=n, name=name
         )
     return sorted(units.values(), key=lambda unit: (models.index(unit.model), unit.share))
+
+
+def chosen_units(units: Sequence[Unit], only: str | None) -> list[Unit]:
+    """The units that `i/n` means: every n-th from the i-th on, counted from 1; all for None.
+
+    Raises
+    ------
+    ValueError
+        If it isn't two whole numbers with 1 <= i <= n.
+    """
+    if only is None:
+        return list(units)
+    first, _, parts = only.partition("/")
+    if not (first.isdecimal() and parts.isdecimal() and 1 <= int(first) <= int(parts)):
+        raise ValueError(f"`only` is {only!r}; give i/n with i from 1 to n, such as 2/8")
+    return list(units[int(first) - 1 :: int(parts)])
 
 
 def result_path(settings: StudySettings, unit: Unit) -> Path:

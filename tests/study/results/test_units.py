@@ -15,17 +15,17 @@ from ..made import GRID, make_study, make_unit, n_parameters
 
 def test_units_come_back_with_all_that_was_written(study: Path) -> None:
     units = read_units(study)
-    assert [unit.name for unit in read_units(study / "results")] == [unit.name for unit in units]
-    assert [(unit.share, unit.rank) for unit in units] == sorted(GRID, key=lambda key: (-key[0], key[1]))
-    unit = next(unit for unit in units if unit.share == 4)
-    with xr.open_dataset(study / "results" / f"{unit.name}.nc", engine="netcdf4") as raw:
-        np.testing.assert_array_equal(unit.samples["miub"], raw["miub"])
-        assert unit.samples["id"].values.tolist() == raw["id"].values.tolist()
-        assert unit.recipe == json.loads(raw.attrs["recipe"])
-    assert unit.first_prompt == "main"
-    assert unit.sizes == {"N": n_parameters(4), "N_non_embedding": n_parameters(4) - 10**7, "D": 600}
+    assert [one.name for one in read_units(study / "results")] == [one.name for one in units]
+    assert [(one.share, one.rank) for one in units] == sorted(GRID, key=lambda key: (-key[0], key[1]))
+    one = next(one for one in units if one.share == 4)
+    with xr.open_dataset(study / "results" / f"{one.name}.nc", engine="netcdf4") as raw:
+        np.testing.assert_array_equal(one.samples["miub"], raw["miub"])
+        assert one.samples["id"].values.tolist() == raw["id"].values.tolist()
+        assert one.recipe == json.loads(raw.attrs["recipe"])
+    assert one.first_prompt == "main"
+    assert one.sizes == {"N": n_parameters(4), "N_non_embedding": n_parameters(4) - 10**7, "D": 600}
     assert [unit.information is not None for unit in units] == [True, False, False, True, False, True]
-    assert unit.notes[0] == "piqa: 5 of 6 items of 101 to 200 tokens"
+    assert one.notes[0] == "piqa: 5 of 6 items of 101 to 200 tokens"
 
 
 def test_what_isnt_whole_is_passed_over(tmp_path: Path) -> None:
@@ -33,30 +33,35 @@ def test_what_isnt_whole_is_passed_over(tmp_path: Path) -> None:
     path.with_name(".share1-r32-s0-qa.nc.partial").write_bytes(b"half")
     path.with_name(".hidden.nc").write_bytes(b"half")
     path.with_name("share1-r32-s0-qa.information.nc").write_bytes(b"of a unit that isn't done")
-    assert [unit.name for unit in read_units(tmp_path)] == [path.stem]
+    assert [one.name for one in read_units(tmp_path)] == [path.stem]
 
 
 def with_attribute(key: str, value: str) -> Callable[[xr.Dataset], xr.Dataset]:
-    return lambda results: results.assign_attrs({key: value})
+    return lambda found: found.assign_attrs({key: value})
 
 
 def with_unit(**changed: object) -> Callable[[xr.Dataset], xr.Dataset]:
-    return lambda results: results.assign_attrs(unit=json.dumps(json.loads(results.attrs["unit"]) | changed))
+    return lambda found: found.assign_attrs(unit=json.dumps(json.loads(found.attrs["unit"]) | changed))
 
 
-def in_bits(results: xr.Dataset) -> xr.Dataset:
-    return results.assign(miub=results["miub"].assign_attrs(units="bit"))
+def in_bits(found: xr.Dataset) -> xr.Dataset:
+    return found.assign(miub=found["miub"].assign_attrs(units="bit"))
 
 
 REFUSED: dict[str, tuple[Callable[[xr.Dataset], xr.Dataset], str]] = {
     "no json": (with_attribute("training", "{"), "`training` is '{': invalid JSON"),
+    "deep json": (with_attribute("recipe", "[" * 1000), "`recipe` .* recursion limit exceeded"),
     "list": (with_attribute("runs", "[]"), "`runs` is .*: input should be a valid dictionary"),
     "no rank": (with_unit(rank=None), "`unit.rank` is None: input should be a valid integer"),
     "rank 0": (with_unit(rank=0), "`unit.rank` is 0: input should be greater than or equal to 1"),
+    "true": (with_unit(share=True), "`unit.share` is True: input should be a valid integer"),
+    "seed": (with_unit(seed=-1), "`unit.seed` is -1: input should be greater"),
     "other name": (with_unit(name="other"), "it is of unit 'other' by its own words"),
     "markup": (with_unit(name='"><script>'), "`unit.name` is .*: string should match pattern"),
-    "column": (lambda results: results.drop_vars("miub"), "it has no 'miub' by sample"),
-    "bits": (in_bits, "`miub` isn't in nats"),
+    "column": (lambda found: found.drop_vars("miub"), "it has no numbers 'miub' by sample"),
+    "texts": (lambda found: found.assign(ce=found["id"]), "it has no numbers 'ce' by sample"),
+    "bits": (in_bits, "`miub` is in 'bit', not in nats"),
+    "empty": (lambda found: found.isel(sample=slice(0)), "holds no sample"),
 }
 
 
@@ -88,6 +93,10 @@ def test_foreign_and_damaged_files(tmp_path: Path) -> None:
 
 def test_large_files_are_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_unit(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "MOST_BYTES", path.stat().st_size - 1)
+        with pytest.raises(ValueError, match="bytes, where results have"):
+            read_units(tmp_path)
     packed = make_unit(tmp_path / "packed").rename(tmp_path / "packed.nc")
     size = packed.stat().st_size
     path.unlink()
@@ -101,11 +110,13 @@ def test_large_files_are_refused_unread(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda results: results.assign_attrs(fingerprint="share1-r8-s0-qa-main-0123456789abcdef"), None),
-        (lambda results: results.assign_attrs(fingerprint="another"), "is of another run than the results beside it"),
-        (lambda results: results.drop_vars("verdict"), "isn't what `measure_information` returns"),
-        (lambda results: results.isel(estimator=[1]), "isn't what `measure_information` returns"),
-        (lambda results: results.assign(value=results["value"].assign_attrs(units="bit")), "values aren't in nats"),
+        (lambda found: found.assign_attrs(fingerprint="share1-r8-s0-qa-main-0123456789abcdef"), None),
+        (lambda found: found.assign_attrs(fingerprint="another"), "is of another run than the results beside it"),
+        (lambda found: found.drop_vars("verdict"), "isn't what `measure_information` returns: it has no 'verdict'"),
+        (lambda found: found.drop_vars("js"), "has no estimate of the panel beside 'js'"),
+        (lambda found: found.isel(estimator=[1]), "has no estimate of the panel beside 'js'"),
+        (lambda found: found.isel(component=[0, 0]), "has a component twice"),
+        (lambda found: found.assign(value=found["value"].assign_attrs(units="bit")), "are in 'bit', not in nats"),
     ],
 )
 def test_other_estimates_are_refused(
@@ -114,9 +125,9 @@ def test_other_estimates_are_refused(
     make_study(tmp_path, [(1, 8)])
     path = tmp_path / "results" / "share1-r8-s0-qa.information.nc"
     with xr.open_dataset(path, engine="netcdf4") as opened:
-        estimates = opened.load()
+        found = opened.load()
     path.unlink()
-    save(change(estimates), path)
+    save(change(found), path)
     if words is None:
         assert read_units(tmp_path)[0].information is not None
         return

@@ -5,7 +5,8 @@ from collections import Counter
 from pathlib import Path
 
 from lorascope.analyze.results.format import format_duration, format_number
-from lorascope.study.grid import Unit, units_of
+from lorascope.stores.size import format_size
+from lorascope.study.grid import Unit, chosen_units, units_of
 from lorascope.study.settings import read_settings
 
 from ..options import AsJson, StudyFile
@@ -15,54 +16,73 @@ from ..stopped import CONTINUES, saying_what_remains
 ALREADY_DONE = "there already"
 
 
-def plan(study: StudyFile, /, *, as_json: AsJson = False) -> None:
-    """Count the tokens of each unit that a study will run: trained, scored and captured. Needs no weights.
+def plan(
+    study: StudyFile, /, *, only: str | None = None, probe: bool = True, as_json: AsJson = False
+) -> None:
+    """Estimate what a study will run, and how much time and disk it needs; nothing stays on disk.
 
     Parameters
     ----------
+    only
+        i/n: only every n-th unit, starting with the i-th.
+    probe
+        Try one unit of each model and task with a few items, and measure the time. With --no-probe, only tokens are
+        counted.
     as_json
-        Print one JSON object and nothing else: `units` (a list of `unit` and `tokens`: `trained`, `scored` and
-        `captured`), `notes`, and the folders `results` and `work`.
+        Print one JSON object and nothing else: `units` (a list of `unit`, `tokens`: `trained`, `scored` and `captured`,
+        `seconds`, null without a rehearsal, and `stored_bytes`), `notes`, and the folders `results` and `work`.
     """
     from lorascope.study.running.inputs import require_inputs
 
     settings = read_settings(study)
-    require_inputs(settings, units_of(settings), weights=False)
+    require_inputs(settings, chosen_units(units_of(settings), only), weights=probe)
 
-    from lorascope.study.running.plan import plan_study
+    from lorascope.study.running.rehearsal import plan_study
 
     from ..quiet import quiet_libraries
 
     quiet_libraries()
-    planned = plan_study(settings)
+    planned = plan_study(settings, only=only, probe=probe)
     notes = list(dict.fromkeys(note for unit in planned for note in unit.notes))
     if as_json:
-        units = [{"unit": unit.unit.name, "tokens": unit.tokens._asdict()} for unit in planned]
+        units = [
+            {"unit": p.unit.name, "tokens": p.tokens, "seconds": p.seconds, "stored_bytes": p.stored_bytes}
+            for p in planned
+        ]
         write_json({"units": units, "notes": notes, "results": settings.results, "work": settings.work})
         return
     rows = [
         {"unit": unit.unit.name, "tokens trained": format_number(unit.tokens.trained),
-         "scored": format_number(unit.tokens.scored), "captured": format_number(unit.tokens.captured)}
+         "scored": format_number(unit.tokens.scored), "captured": format_number(unit.tokens.captured),
+         "time": "" if unit.seconds is None else format_duration(unit.seconds)}
         for unit in planned
     ]  # fmt: skip
     print_frame(rows, "Units")
     for note in notes:
         say(f"note: {note}")
+    if probe:
+        stored = [unit.stored_bytes for unit in planned]
+        at_most = format_size(max(stored, default=0) if settings.states == "none" else sum(stored))
+        time = f"about {format_duration(sum(unit.seconds or 0 for unit in planned))} by a rehearsal"
+        without = "without mutual information and MIUB in training"
+        say(f"{len(planned)} units: {time}, {without}; at most {at_most} on the disk")
     say(f"results: {settings.results}; adapters and runs: {settings.work}")
 
 
-def run(study: StudyFile, /, *, scheduler: str | None = None) -> None:
+def run(study: StudyFile, /, *, only: str | None = None, scheduler: str | None = None) -> None:
     """Do what is missing of a study: fine-tune, capture and measure every unit of its grid.
 
     Parameters
     ----------
+    only
+        i/n: only every n-th unit, starting with the i-th (from 1); for job arrays.
     scheduler
         Address of a running Dask scheduler; its workers then compute MIUB and mutual information.
     """
     from lorascope.study.running.inputs import require_inputs
 
     settings = read_settings(study)
-    units = units_of(settings)
+    units = chosen_units(units_of(settings), only)
     require_inputs(settings, units)
     began = time.perf_counter()
     outcomes: Counter[str] = Counter()
@@ -81,14 +101,14 @@ def run(study: StudyFile, /, *, scheduler: str | None = None) -> None:
         def tell(number: int, n_units: int, unit: Unit, step: str, done: int, total: int, counted: str) -> None:
             update(done, total, f"{counted}, {number}/{n_units} {unit.name}", step)
 
-        for outcome in run_study(settings, tell, scheduler=scheduler):
+        for outcome in run_study(settings, tell, only=only, scheduler=scheduler):
             outcomes[outcome.did] += 1
             say(f"{outcome.unit.name}: {outcome.did}" + (f" ({outcome.who})" if outcome.who else ""))
     if outcomes[ALREADY_DONE] and outcomes.total() == outcomes[ALREADY_DONE]:
         done = f"all {len(units)} units are done, by the same settings, models, data and prompts"
         say(f"already complete: {done}; results: {settings.results}")
         return
-    counts = ", ".join(f"{n} {did}" for did, n in outcomes.items())
+    counts = ", ".join(f"{n} {did}" for did, n in outcomes.items()) or f"none of them is in part {only}"
     say(f"units: {counts}, in {format_duration(time.perf_counter() - began)}; results: {settings.results}")
     say(f"`lorascope study report {study}` writes tables and figures")
 

@@ -16,7 +16,7 @@ from ..settings import first_mistake
 RESULTS = "results"
 """Folder of results in a study's folder."""
 MOST_BYTES = 2**30
-"""Largest size of a file's arrays in memory; results are far smaller."""
+"""Bytes that a file may have, and its arrays in memory: results are small, and what is larger is none."""
 TEXTS = ("id", "dataset", "split", "prompt", "bucket")
 NUMBERS = (
     *("length", "answer", "correct", "correct_per_token", "ce", "miub"),
@@ -133,7 +133,9 @@ def _unit(file: Path) -> UnitResult:
 
 
 def _load(file: Path, *, arrays: bool = True) -> xr.Dataset:
-    """All of a file, if its arrays aren't too large."""
+    """All of a file, if that isn't too much."""
+    n_bytes = file.stat().st_size
+    _require(n_bytes <= MOST_BYTES, file, f"it has {n_bytes} bytes, where results have {MOST_BYTES} at most")
     try:
         with xr.open_dataset(file, engine="netcdf4", cache=False, decode_times=False) as opened:
             if opened.nbytes > MOST_BYTES:
@@ -145,20 +147,33 @@ def _load(file: Path, *, arrays: bool = True) -> xr.Dataset:
 
 def _samples(results: xr.Dataset, file: Path) -> xr.Dataset:
     """Texts and numbers by sample."""
-    samples = results.drop_dims(set(results.sizes) - {"sample"})
-    if lacking := [name for name in (*TEXTS, *NUMBERS) if name not in samples]:
-        raise _mistake(file, f"it has no {lacking[0]!r} by sample")
-    _require(results["miub"].attrs.get("units") == "nat", file, "`miub` isn't in nats")
-    return samples.assign({name: samples[name].astype(np.str_) for name in TEXTS}).drop_attrs()
+    numbers = [str(name) for name, values in results.data_vars.items() if values.dtype.kind in "fiu"]
+    columns = {
+        name: ("sample", results[name].values.astype(np.str_) if name in TEXTS else results[name].values)
+        for name in (*TEXTS, *numbers)
+        if name in results and results[name].dims == ("sample",)
+    }
+    for name in (*TEXTS, *NUMBERS):
+        _require(name in columns, file, f"it has no {'texts' if name in TEXTS else 'numbers'} {name!r} by sample")
+    _require(results.sizes["sample"] > 0, file, "it holds no sample")
+    _require((units := results["miub"].attrs.get("units")) == "nat", file, f"`miub` is in {units!r}, not in nats")
+    return xr.Dataset(columns)
 
 
 def _information(file: Path, runs: Mapping[str, Mapping[str, Any]]) -> xr.Dataset:
     estimates = _load(file)
     run = str(next(iter(runs.values()), {}).get("fingerprint"))
     _require(estimates.attrs.get("fingerprint", run) == run, file, "it is of another run than the results beside it")
-    is_whole = {"value", "verdict", "js", "component"} <= set(estimates.variables)
-    _require(is_whole and "panel" in estimates["estimator"], file, "it isn't what `measure_information` returns")
-    _require(estimates["value"].attrs.get("units") == "nat", file, "its values aren't in nats")
+    for name in ("value", "verdict"):
+        is_there = name in estimates and estimates[name].dims == ("component", "estimator")
+        _require(is_there, file, f"it isn't what `measure_information` returns: it has no {name!r} by component")
+    is_panel = "js" in estimates and "panel" in estimates["estimator"].values.tolist()
+    _require(is_panel, file, "it has no estimate of the panel beside 'js'")
+    _require("component" in estimates.indexes, file, "it doesn't name its components")
+    _require(estimates.indexes["component"].is_unique, file, "it has a component twice")
+    _require(
+        (units := estimates["value"].attrs.get("units")) == "nat", file, f"its values are in {units!r}, not in nats"
+    )
     return estimates
 
 

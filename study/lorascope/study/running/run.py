@@ -7,7 +7,7 @@ from typing import NamedTuple
 from lorascope.capture.samples.sources import read_items
 from lorascope.stores.places.file_lock import HeldError
 
-from ..grid import Unit, units_of
+from ..grid import Unit, chosen_units, units_of
 from ..settings import StudySettings
 from .data import TaskData, draw
 from .inputs import require_inputs
@@ -28,13 +28,21 @@ class Outcome(NamedTuple):
     """The other process, and since when; empty if unknown."""
 
 
-def run_study(settings: StudySettings, report: StudyReport, *, scheduler: str | None = None) -> Iterator[Outcome]:
+def run_study(
+    settings: StudySettings,
+    report: StudyReport,
+    *,
+    only: str | None = None,
+    scheduler: str | None = None,
+) -> Iterator[Outcome]:
     """Do what is missing of a study; yields after each unit.
 
     Parameters
     ----------
     report
         Called on the way.
+    only
+        `i/n`: of the study's units every n-th from the i-th on.
     scheduler
         Where MIUB and mutual information are computed: see `miub`.
 
@@ -49,7 +57,7 @@ def run_study(settings: StudySettings, report: StudyReport, *, scheduler: str | 
     Killed anywhere, the same call goes on: a training from its last checkpoint, a capture after its committed rows.
     Several processes may run one study: each passes over the units that another works on.
     """
-    units = units_of(settings)
+    units = chosen_units(units_of(settings), only)
     require_inputs(settings, units)
     models = Models(settings)
     data = draw_all(settings, units, models)
