@@ -263,7 +263,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize("arch", [80, 90, 100])
 @pytest.mark.parametrize(("rank", "given"), [(16, "bf16"), (0, "fp32")], ids=["factor", "delta"])
 def test_compiled_kernel_spills_nothing(model: ModuleType, arch: int, rank: int, given: str) -> None:
@@ -276,11 +275,10 @@ def test_compiled_kernel_spills_nothing(model: ModuleType, arch: int, rank: int,
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize("arch", [80, 90, 100])
 def test_compiled_kernel_of_logits_spills_nothing(model: ModuleType, arch: int) -> None:
-    types = {"found": "*fp32", "logits": "*bf16", "rows": "*i64", "ids": "*i64", "stride": "i32", "n_tokens": "i32"}
+    types = {"result": "*fp32", "logits": "*bf16", "rows": "*i64", "ids": "*i64", "stride": "i32", "n_tokens": "i32"}
     tokens, features = block_shape(128256)
     constants = {"WIDTH": 128256, "TOKENS": tokens, "FEATURES": features}
-    machine = model.compiled(nll_rows, types, constants, arch, OPTIONS, {"found", "logits", "stride", "rows", "ids"})
+    machine = model.compiled(nll_rows, types, constants, arch, OPTIONS, {"result", "logits", "stride", "rows", "ids"})
     assert machine.spills == machine.local_bytes == 0
