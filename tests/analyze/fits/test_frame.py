@@ -73,6 +73,7 @@ def test_every_kind_of_number_becomes_float64(values: Any) -> None:
         ({"N": [1, np.nan, 3]}, {"numbers": ["N"]}, "column 'N' is empty in row 8; fill it in or drop the row"),
         ({"N": [None, None, 3]}, {"numbers": ["N"]}, "column 'N' is empty in rows 7, 8; fill it in or drop the row"),
         ({"N": [1, np.inf, 3]}, {"numbers": ["N"]}, "column 'N' is inf in row 8; numbers must be finite"),
+        ({"N": [1, 10**400, 3]}, {"numbers": ["N"]}, "column 'N' holds a whole number above 1.8e308"),
         (
             {"N": [1, 0, -2]},
             {"numbers": ["N"], "positive": ["N"]},

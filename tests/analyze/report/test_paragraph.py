@@ -51,7 +51,7 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         {
             MATTERS: "The adapter's part in model.layers.0.down_proj matters most: without it the prediction of the "
             "next token changes most (Kullback-Leibler divergence, KL, 4.1 ± 1.5 nat over 37 tokens of 6 samples; 0 is "
-            "no change, 0.693 would halve the probability of what was predicted). Not significantly behind: "
+            "no change, 0.693 halves the probability of what was predicted, on average). Not significantly behind: "
             "model.layers.1.q_proj, model.layers.1.up_proj and model.layers.1.down_proj (by less than twice the error "
             "of the difference). This can differ from where it acts, which is about each module's own output. A change "
             "of predictions needn't be for the worse. JS predicts what removing a component costs with ",

@@ -84,7 +84,10 @@ def _numbers(column: pd.Series, name: str, positive: bool) -> pd.Series:
     for place, value in column.items():
         if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
             raise ValueError(f"column {name!r} holds {value!r} in row {place}, where a number belongs")
-    values = column.astype(np.float64)
+    try:
+        values = column.astype(np.float64)
+    except OverflowError as error:
+        raise ValueError(f"column {name!r} holds a whole number above 1.8e308; numbers must be finite") from error
     infinite, low = ~np.isfinite(values), (values <= 0) & positive
     for bad, must in ((infinite, "numbers must be finite"), (low, "it must be above zero")):
         if bad.any():

@@ -14,7 +14,7 @@ LARGE = 1.5
 
 
 def effect(qualified: xr.DataTree) -> str:
-    """Where an adapter acts, after what a module and the effect on it are and before how that is measured."""
+    """The answer on where an adapter acts: what a module and its effect are, the places, and how it is measured."""
     miub, error, n = float(qualified["miub"]), float(qualified["miub_se"]), qualified.attrs["n_samples"]
     places = where_it_acts(qualified)
     if not miub > 0:

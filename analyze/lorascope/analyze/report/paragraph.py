@@ -25,8 +25,8 @@ N_WORDS = 8
 """Most tokens that a sentence names."""
 MOST_EQUAL = 3
 """Most parts that are named as not significantly behind the largest; more are counted."""
-KL_SCALE = "0 is no change, 0.693 would halve the probability of what was predicted"
-"""What a KL in nats means."""
+KL_SCALE = "0 is no change, 0.693 halves the probability of what was predicted, on average"
+"""Two values of a KL in nats, for scale; the average is the geometric mean."""
 
 
 def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:

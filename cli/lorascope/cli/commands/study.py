@@ -16,9 +16,7 @@ from ..stopped import CONTINUES, saying_what_remains
 ALREADY_DONE = "there already"
 
 
-def plan(
-    study: StudyFile, /, *, only: str | None = None, probe: bool = True, as_json: AsJson = False
-) -> None:
+def plan(study: StudyFile, /, *, only: str | None = None, probe: bool = True, as_json: AsJson = False) -> None:
     """Estimate what a study will run, and how much time and disk it needs; nothing stays on disk.
 
     Parameters
