@@ -91,7 +91,7 @@ def test_a_bundle_says_what_it_holds(capsys: pytest.CaptureFixture[str], run: Pa
     assert first.startswith(f"bundle: {tmp_path}/beside, ")
     assert first.endswith("MB, of which the runs are 0 B")
     assert (tmp_path / "beside/report.html").is_file()
-    assert second == "it reads the runs from where they lie beside it: serve both together"
+    assert second == "the bundle reads the runs next to it: serve both together"
     code, out, _ = call("view", capsys, run, "--bundle", tmp_path / "whole", "--with-run")
     assert code == 0
     assert out.count("\n") == 1

@@ -30,7 +30,7 @@ Where = Annotated[
     Sequence[str],
     Parameter(help="Only rows with these values, as in 'model=Phi3' or 'R=8,32'; give it again for another column."),
 ]
-Level = Annotated[float, Parameter(help="Level of confidence of intervals; a test counts where p is at most 1 - it.")]
+Level = Annotated[float, Parameter(help="Confidence level of intervals; a test is significant if p <= 1 - level.")]
 Seed = Annotated[int, Parameter(help="Seed of random draws.")]
 FullTables = Annotated[bool, Parameter(help="Print all tables and remarks.")]
 ResultsOut = Annotated[

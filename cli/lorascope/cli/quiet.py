@@ -7,7 +7,7 @@ from transformers.utils import logging
 
 
 def quiet_libraries() -> None:
-    """No loading bars beside ours, and none of the warnings that one library gives another."""
+    """Silence progress bars of other libraries, and the warnings that one library gives another."""
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     # transformers 5.24's reader of .gguf draws tqdm's own bar, which that doesn't reach.
     modeling_gguf_pytorch_utils.tqdm = logging.tqdm  # type: ignore[attr-defined]

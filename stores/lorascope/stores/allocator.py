@@ -28,7 +28,7 @@ def freed_memory_kept() -> Iterator[None]:
 
 
 def keep_freed_memory() -> bool:
-    """Keep freed memory from now on; whether that could be had."""
+    """Keep freed memory in the process from now on; False if the C library doesn't allow it."""
     library = _glibc()
     # Older versions refuse more than the usual; without that threshold the other one would only do harm.
     if library is None or not (library.mallopt(_MMAP_THRESHOLD, _MOST) or library.mallopt(_MMAP_THRESHOLD, _USUAL)):

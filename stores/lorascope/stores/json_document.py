@@ -54,7 +54,7 @@ def parse_json(content: bytes, name: str) -> Any:
 
 
 def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object of these keys and values; a ValueError if a key comes twice, of which each reader takes another."""
+    """A JSON object of these keys and values; raises ValueError if a key comes twice, since readers differ on it."""
     document = dict(pairs)
     if len(document) < len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]

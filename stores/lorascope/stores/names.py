@@ -1,4 +1,4 @@
-"""Names of components: which of them a pattern fits, and which ones somebody may have meant who named none."""
+"""Names of components: which of them a pattern fits, and suggestions for a name that fits none."""
 
 import difflib
 import re

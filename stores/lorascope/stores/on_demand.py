@@ -1,4 +1,4 @@
-"""A package's public objects, each imported when it is first asked for: who wants a constant waits for no torch."""
+"""Lazy imports of a package's public names, so that importing a constant doesn't import torch."""
 
 import ast
 import sys

@@ -118,14 +118,14 @@ def test_a_folder_that_holds_something_is_left_alone(run: Path, tmp_path: Path) 
     for name, target in (("link", "empty"), ("dangling", "nowhere")):
         (tmp_path / name).symlink_to(tmp_path / target)
     for name in ("out", "file", "link", "dangling"):
-        with pytest.raises(FileExistsError, match="which is there and no empty folder; name a new one"):
+        with pytest.raises(FileExistsError, match="which exists and isn't an empty folder; name a new one"):
             write_bundle(run, tmp_path / name)
     assert files_of(tmp_path / "out") == before
 
 
 def test_it_takes_no_index_s_place(run: Path, tmp_path: Path) -> None:
     for name in ("a #1%.view.zarr", "a #1%.view.zarr/look"):
-        with pytest.raises(FileExistsError, match="where the index beside a run is to be"):
+        with pytest.raises(FileExistsError, match="which is reserved for the index of a run"):
             write_bundle(run, tmp_path / name, with_runs=True)
     assert [path.name for path in tmp_path.iterdir()] == [run.name]
 

@@ -81,5 +81,5 @@ def test_mistakes_are_said(run: Path) -> None:
         view([])
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(OSError, match=rf"`port` is {port}, which can't be had \(.*\); name another, or none"):
+        with pytest.raises(OSError, match=rf"`port` is {port}, which can't be opened \(.*\); name another, or leave"):
             view(run, port=port)

@@ -19,7 +19,7 @@ from transformers import (
 
 from lorascope.capture.samples.encode import encode_items
 from lorascope.capture.samples.encoded import CHOICE, GENERATED, PROMPT, EncodedSample
-from lorascope.capture.samples.generate import Answer, generate, is_cut_short, parse_choice, write_answers
+from lorascope.capture.samples.generate import Answer, generate, is_ambiguous_prefix, parse_choice, write_answers
 from lorascope.capture.samples.items import ChoiceItem
 
 N = 8
@@ -305,7 +305,7 @@ def test_traps(text: str, choices: tuple[str, ...], index: int) -> None:
     ],
 )
 def test_what_may_go_on_as_another_choice(text: str, choices: tuple[str, ...], is_short: bool) -> None:
-    assert is_cut_short(text, choices) == is_short
+    assert is_ambiguous_prefix(text, choices) == is_short
 
 
 words = st.lists(st.sampled_from(["iron", "oxide", "gold", "box", "tin"]), min_size=1, max_size=3).map(" ".join)

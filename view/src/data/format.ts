@@ -6,3 +6,7 @@ export const ROW_TOKENS = 1024;
 export const ROLES = ["prompt", "choice", "answer", "generated", "text", "system", "user", "assistant", "tool", "template"];
 /** Bytes of a chunk of texts, at most. */
 export const MAX_TEXT_BYTES = 67_108_864;
+/** Bytes of any chunk, at most. */
+export const MAX_CHUNK_BYTES = 2_147_483_647;
+/** Entries of a chunk of a table. */
+export const TABLE_CHUNK = 65_536;

@@ -4,12 +4,12 @@ import * as zarr from "zarrita";
 import { decodeBlosc } from "./blosc";
 import { Cache } from "./cache";
 import { checked, type Numbers, numbersOf, type NumberType, sizeOf } from "./codecs";
+import { MAX_CHUNK_BYTES, MAX_TEXT_BYTES, TABLE_CHUNK } from "./format";
 import type { TextChunk } from "./text";
 import { DataError } from "./types";
 
 const MIB = 1024 ** 2;
-const MAX_ROOT_BYTES = 32 * MIB, MAX_NODE_BYTES = MIB / 4, MAX_CHUNK_BYTES = 2048 * MIB;
-const MAX_TEXT_BYTES = 64 * MIB, MAX_TEXTS = 65_536;
+const MAX_ROOT_BYTES = 32 * MIB, MAX_NODE_BYTES = MIB / 4;
 /** Compressed chunks of states and decoded ones of everything else, of all runs. */
 const CACHE = new Cache(48 * MIB);
 /** What may be absent: nodes, digests of rows that aren't committed, and scores that the first writers left empty. */
@@ -53,7 +53,7 @@ function hasItsChunks({ shape = [], data_type: type = "", codecs, ...node }: Par
   const isPart = (n: number, axis: number) => Number.isInteger(n) && n > 0 && chunk[axis]! % n === 0;
   const isShard = codecs?.[0]?.name === "sharding_indexed" && Array.isArray(inner) && inner.length === chunk.length;
   if (inner !== undefined && !(isShard && inner.every(isPart))) return false;
-  if (type === "string" ? chunk[0]! > MAX_TEXTS : sizeOf(type, chunk) >= MAX_CHUNK_BYTES) return false;
+  if (type === "string" ? chunk[0]! > TABLE_CHUNK : sizeOf(type, chunk) > MAX_CHUNK_BYTES) return false;
   if (keys?.name !== "default" || keys.configuration?.separator !== ".") return false;
   return (shard?.codecs ?? codecs)?.at(-1)?.name === "crc32c";
 }

@@ -50,7 +50,7 @@ def verdicts(
     """
     names = [name for name in fit.design.term_names if name in BOUNDS and name in intervals]
     return (
-        *(_direction(fit, row, 1 - level) for row in axis_tests.itertuples()),
+        *(_direction_verdict(fit, row, 1 - level) for row in axis_tests.itertuples()),
         *(_exponent(name, fit, intervals[name], level) for name in names),
     )
 
@@ -73,8 +73,8 @@ def search_notes(fit: Estimate) -> list[str]:
     return notes
 
 
-def _direction(fit: Estimate, row: Any, alpha: float) -> Verdict:
-    """Whether the response falls as a size grows; rises, as more layers share their weights."""
+def _direction_verdict(fit: Estimate, row: Any, alpha: float) -> Verdict:
+    """Verdict on the claim that the response falls as a size grows, or rises as more layers share their weights."""
     design, column, is_share = fit.design, fit.design.sizes[row.axis], row.axis == "share"
     sizes = design.frame[column]
     others = {name: design.references.get(axis, 1.0) for axis, name in design.sizes.items()}

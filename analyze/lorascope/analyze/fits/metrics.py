@@ -223,7 +223,7 @@ def _resampled(
 
 
 def _metric_row(resampled: _Resampled, name: str, sign: int) -> dict[str, Any]:
-    """Correlations of a metric with accuracy."""
+    """Row of the table of one metric: its correlations with accuracy, by all tests."""
     x, y, counts = resampled.metrics[name], resampled.accuracy, resampled.draws.counts
     r = float(pooled_pearson(x, y)[0])
     partials = {key: _partial(resampled, name, sets) for key, sets in {"": None, **resampled.sets}.items()}

@@ -24,7 +24,7 @@ def read_cells(
     """
     for option, columns in (("metrics", metrics), ("groups", groups)):
         if not columns:
-            raise ValueError(f"`{option}` is empty; name at least one column, which varies")
+            raise ValueError(f"`{option}` is empty; name at least one column whose values vary")
     sources = {name: name if name in getattr(frame, "columns", ()) else name.removeprefix(LOG) for name in metrics}
     if own := [name for name, column in sources.items() if accuracy in (name, column)]:
         raise ValueError(f"metric {own[0]!r} is accuracy itself; name what is to predict it")

@@ -83,12 +83,12 @@ def principal_axes(sides: Sides, n_axes: int, *, names: Sequence[str] = ("x", "y
     ----------
     Halko, Martinsson & Tropp 2011, SIAM Review 53, arXiv 0909.4061, algorithm 5.5.
     """
-    sketches = _passed(sides, names, lambda: _Sketch(n_axes + N_EXTRA, np.random.default_rng(seed)))
+    sketches = _accumulate(sides, names, lambda: _Sketch(n_axes + N_EXTRA, np.random.default_rng(seed)))
     n_tokens = sketches[0].n_tokens if sketches else 0
     if n_tokens < 2:
         raise ValueError(f"`{names[0]}` has {n_tokens} tokens; a variance needs at least 2")
     made = iter(sketches)
-    products = _passed(sides, names, lambda: _Product(*next(made).result()))
+    products = _accumulate(sides, names, lambda: _Product(*next(made).result()))
     n_found = products[0].n_found if products else 0
     if n_found != n_tokens:
         raise ValueError(
@@ -206,8 +206,8 @@ class _Product:
 _Sum = TypeVar("_Sum", _Sketch, _Product)
 
 
-def _passed(sides: Sides, names: Sequence[str], make: Callable[[], _Sum]) -> list[_Sum]:
-    """Sums over all blocks, one for each side; no block is held while the next is made."""
+def _accumulate(sides: Sides, names: Sequence[str], make: Callable[[], _Sum]) -> list[_Sum]:
+    """One pass over all blocks: a sum (`make`) for each side, to which every block is added."""
     sums: list[_Sum] = []
     for blocks in sides():
         sums = sums or [make() for _ in blocks]
@@ -238,7 +238,7 @@ def _axes(product: _Product, name: str, n_axes: int) -> Axes:
 
 
 def _nystrom(product: np.ndarray, gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvectors (feature, axis) and eigenvalues of C Q (Q'C Q)^-1 Q'C, without directions that don't vary."""
+    """Eigenvectors (feature, axis) and eigenvalues of Nystrom's approximation of C, given C Q and Q'C Q (`gram`)."""
     values, turns = np.linalg.eigh(gram)
     varies = values > VARIANCE_TOLERANCE * values[-1]
     vectors, roots, _ = np.linalg.svd(product @ (turns[:, varies] / np.sqrt(values[varies])), full_matrices=False)

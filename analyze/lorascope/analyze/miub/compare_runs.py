@@ -109,8 +109,8 @@ def paired(first: xr.DataTree, second: xr.DataTree, by: Sequence[str] = ()) -> x
     ------
     ValueError
         If results aren't alike (see `group_runs`), fewer than two samples are in both, a name of a sample isn't
-        unique, or a key isn't one of a component's; or if a sample's name stands for other tokens in the other result,
-        which generated ones may be, and those of another tokenizer.
+        unique, or a key isn't one of a component's; or if a sample has other tokens in the other result, unless they
+        were generated or come from another tokenizer.
 
     Notes
     -----

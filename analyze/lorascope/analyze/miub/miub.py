@@ -73,7 +73,7 @@ def miub(
     -------
     xr.DataTree
         By component, at the root: `js`, a mean over samples, and its `share` of `miub`, their sum. `js_se` and
-        `miub_se` are standard errors, which take samples for independent and nothing else, NaN for one sample.
+        `miub_se` are standard errors, which assume only that samples are independent; NaN for one sample.
 
         In the node `tokens`: `js` (token, component), float32 and always in nats, and `miub` (token,), its sum over
         components. In the node `samples`: `js` (sample, component), the tokens reduced, and `miub` (sample,), its sum.

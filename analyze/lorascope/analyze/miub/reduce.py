@@ -68,7 +68,7 @@ def reduce_tokens(
         `answer`, in a chat the assistant's that are scored. Mean and sum weigh tokens that were drawn by the inverse of
         their chance.
     unit
-        What each token's value becomes before that; see `UNITS`.
+        Unit to which each token's value is converted before it is reduced; see `UNITS`.
     """
     sums = SampleSums(measured, run, reduction, unit=unit)
     for tokens, block in token_blocks(measured[name].variable):

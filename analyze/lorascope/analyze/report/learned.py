@@ -58,7 +58,7 @@ def _first_directions(run: Run, explanation: Explanation, directions: xr.Dataset
         "strongest tokens (in brackets, those with the same id and position once) in their context, and its share of "
         f"the summed |delta|² over {over_tokens(directions, directions.attrs['n_tokens'])}. Same token: how often the "
         "most over-represented token occurs among the strongest ones; p is the share of random directions (mixtures of "
-        "all of the component's, equally scaled) of which that is as true."
+        "all of the component's, equally scaled) whose strongest tokens are as much of one id."
     )
     columns = ("component", "strongest at", "share", "if all were equal", "same token", "p")
     return table(columns, rows, n_names=2, caption=caption)

@@ -57,7 +57,7 @@ def open_result(path: str | Path) -> xr.DataTree:
 
 
 def packed(result: xr.Dataset | xr.DataTree) -> xr.DataTree:
-    """The tree as it is stored."""
+    """The tree with texts by token as codes and a table of labels, as it is saved."""
     tree = xr.DataTree(result) if isinstance(result, xr.Dataset) else result
     return xr.DataTree.from_dict({node.path: _packed(node.to_dataset(inherit=False)) for node in tree.subtree})
 

@@ -12,7 +12,7 @@ from .weights import standard_error
 
 CHUNK_TOKENS = 16_384
 CHUNK_COMPONENTS = 16
-"""A chunk of a result has 1 MB of float32: who reads columns or ranges of tokens reads little more than is wanted."""
+"""Chunks of a result have 1 MB of float32, so that reading a column or a range of tokens loads little else."""
 
 
 def require_result(result: object) -> None:

@@ -56,12 +56,14 @@ def write_bundle(
     folder = Path(bundle)
     refuse_elsewhere(folder, "bundle")
     if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"`bundle` is {str(bundle)!r}, which is there and no empty folder; name a new one")
+        raise FileExistsError(f"`bundle` is {str(bundle)!r}, which exists and isn't an empty folder; name a new one")
     opened = [as_run(run) for run in ([runs] if isinstance(runs, RunLike) else runs)]
     if not opened:
         raise ValueError("`runs` is empty; name one run or several")
     if any(Path(os.path.abspath(folder)).is_relative_to(index_path(run)) for run in opened):
-        raise FileExistsError(f"`bundle` is {str(bundle)!r}, where the index beside a run is to be; name another")
+        raise FileExistsError(
+            f"`bundle` is {str(bundle)!r}, which is reserved for the index of a run; name another folder"
+        )
     addresses = [RUN.format(place) for place in range(len(opened))] if with_runs else [*_pointers(opened, folder)]
     with atomic_write(folder) as partial:
         partial.mkdir()

@@ -103,7 +103,7 @@ def _is_there(target: Path, identity: Mapping[str, Any]) -> bool:
     root = read_json(target / "zarr.json") if (target / "zarr.json").exists() else None
     attributes = root.get("attributes") if isinstance(root, dict) else None
     if not isinstance(attributes, dict) or attributes.get("format") != FORMAT:
-        raise FileExistsError(f"`{target}` is where the view's index is to be, and is none; move it elsewhere")
+        raise FileExistsError(f"`{target}` isn't an index of the view, which is written there; move it elsewhere")
     return all(attributes.get(name) == value for name, value in identity.items())
 
 

@@ -102,5 +102,7 @@ def view(runs: RunLike | Sequence[RunLike], *, port: int = 0, progress: Progress
     try:
         _views[key] = View(ViewServer(documents, stores, port))
     except OSError as error:
-        raise OSError(f"`port` is {port}, which can't be had ({error.strerror}); name another, or none") from error
+        raise OSError(
+            f"`port` is {port}, which can't be opened ({error.strerror}); name another, or leave `port` out"
+        ) from error
     return _views[key]

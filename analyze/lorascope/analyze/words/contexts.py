@@ -28,7 +28,9 @@ def contexts(run: RunLike, tokens: Any, *, width: int = 8) -> xr.Dataset:
     run, tokens = as_run(run), xr.DataArray(tokens)
     flat = tokens.values.ravel()
     if len(outside := flat[(flat < -1) | (flat >= run.n_tokens)]):
-        raise IndexError(f"`tokens` holds {int(outside[0])}; this run's tokens are 0 to {run.n_tokens - 1}, -1 is none")
+        raise IndexError(
+            f"`tokens` holds {int(outside[0])}; this run's tokens are 0 to {run.n_tokens - 1}, and -1 means no token"
+        )
     start, stop = (np.append(run.read_once(f"samples/token_{end}"), -1) for end in ("start", "stop"))
     sample = np.where(flat < 0, -1, np.searchsorted(stop[:-1], flat, side="right"))
     places = flat[:, None] + np.arange(-width, width + 1)

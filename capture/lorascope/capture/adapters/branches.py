@@ -36,7 +36,7 @@ def delta_source(module: Any, adapter: str) -> DeltaSource:
 
 
 def adds_in_place(module: Any, adapter: str) -> bool:
-    """Whether PEFT may add to the frozen layer's own output, of which nothing is left then."""
+    """Whether PEFT may change the frozen layer's output in place, so that base would be lost."""
     names = {type(module.lora_variant.get(adapter)).__name__, type(module).__name__}
     return delta_source(module, adapter) == "difference" or bool(names & {"BdLoraLinearVariant", "AqlmLoraLinear"})
 

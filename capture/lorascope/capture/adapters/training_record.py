@@ -96,7 +96,7 @@ def base_notes(model: PeftModel, adapters: Iterable[str], captured: str) -> Iter
     for name in adapters:
         made_for: Any = getattr(model.peft_config[name], "base_model_name_or_path", None)
         called = _last_part(made_for) if isinstance(made_for, str) else ""
-        if called and captured and called not in _called(captured):
+        if called and captured and called not in _model_names(captured):
             message = (
                 f"{name!r} was made for {made_for[:LONGEST_NAME]!r} by its `base_model_name_or_path`, and {captured!r} "
                 "is captured: layers of another model may have the same shapes"
@@ -111,8 +111,8 @@ def describe_sharing(sharing: Mapping[str, Any]) -> str:
     return f"the last {sharing['shared_layers']} layers share weights in groups of {sharing['share']}"
 
 
-def _called(model: str) -> set[str]:
-    """Names of a model in an adapter's configuration: its own, and those of its folder and of links' targets."""
+def _model_names(model: str) -> set[str]:
+    """All names by which an adapter's configuration may call a model: its own, its folder's, and of links' targets."""
     folders = [place.parent for place in (Path(model), Path(model).resolve()) if place.suffix == ".gguf"]
     return {_last_part(name) for name in (model, str(Path(model).resolve()), *map(str, folders))}
 

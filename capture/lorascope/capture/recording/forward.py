@@ -18,7 +18,7 @@ from .hooks import Recorder
 from .reduce import has_kernel
 
 PROBE_TOKENS = 32
-"""Most tokens of which a probe proves that a layer's output is its base plus delta: more would show nothing else."""
+"""Maximum number of tokens on which a probe checks that output = base + delta; more would show nothing else."""
 
 
 def probe_samples(model: Any, sample: EncodedSample) -> list[EncodedSample]:

@@ -21,7 +21,7 @@ from .reduce import Reduced
 LAYER, KIND = "miub_layer_", "miub_kind_"
 """How the names of its parts begin."""
 PROVED_EVERY = 64
-"""Tokens of which one is compared with base + delta, as in a capture on a CPU."""
+"""One token in this many is compared with base + delta, as in a capture on a CPU."""
 
 
 @torch.no_grad()

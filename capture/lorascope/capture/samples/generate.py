@@ -128,7 +128,7 @@ def write_answers(
     for text, cut, sample in zip(texts, may_go_on, samples, strict=True):
         choices = [choice.text for choice in sample.choices]
         lettered = bool((sample.roles == CHOICE).any())  # the prompt lists them
-        choice = -1 if cut and is_cut_short(text, choices) else parse_choice(text, choices, lettered=lettered)
+        choice = -1 if cut and is_ambiguous_prefix(text, choices) else parse_choice(text, choices, lettered=lettered)
         answers.append(Answer(text, choice))
     return answers
 
@@ -180,8 +180,8 @@ def parse_choice(text: str, choices: Sequence[str], *, lettered: bool = True) ->
     return chosen.pop() if len(chosen) == 1 else -1
 
 
-def is_cut_short(text: str, choices: Sequence[str]) -> bool:
-    """Whether a text that was cut off may be another choice than the one that it is: one begins with the other."""
+def is_ambiguous_prefix(text: str, choices: Sequence[str]) -> bool:
+    """Whether a text that was cut off equals one choice and begins another."""
     line, texts = _plain(text), [_plain(choice) for choice in choices]
     return line in texts and sum(words.startswith(line) for words in texts) > 1
 

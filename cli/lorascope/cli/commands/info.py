@@ -39,8 +39,8 @@ def info(
         `with_states`), `tokens` (`n`, `committed`, `weighted`), `samples`, `choices`, `components` (`n`, `kinds`,
         `dtypes`), `adapters` (name -> `rank` [least, most], `n_touched`, `n_factored`), `sizes` (list of `part`,
         `raw_bytes`, `stored_bytes`, the whole run last), `scores` (list of `dataset`, `measure`, `unit`, `n`, and
-        `base`, `adapted`, `change`, each [value, standard error], null for what there isn't), `provenance` and
-        `measured` (as stored; {} where there is none).
+        `base`, `adapted`, `change`, each [value, standard error], null where a value is not available),
+        `provenance` and `measured` (as stored; {} where there is none).
     out
         Save the scores here: a name ending in .csv, .parquet, .json, .nc or .zarr.
     """

@@ -86,7 +86,7 @@ def mi(
     as_json
         Print one JSON object and nothing else: `attributes` (how it was measured), `units` (column -> unit), and
         `rows`, one for each component and estimator: `value`, its error `se`, `low` and `high` of its interval, `p`,
-        `verdict`, `js` and all that qualifies them; null for what there isn't, "inf" for an infinity.
+        `verdict`, `js` and all that qualifies them; null where a value is not available, "inf" for an infinity.
     out
         Save all numbers here, a row for each component and estimator: a name ending in .zarr, .nc, .csv, .parquet or
         .json.

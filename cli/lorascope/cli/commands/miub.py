@@ -188,7 +188,7 @@ def _print_conclusion(result: "xr.DataTree", run: "Run", *, full: bool, name: st
         say(f"{left_out(attrs['n_samples_incomplete'], run)} and are left out")
     if attrs["js_source"] == "capture":
         stored = "no states" if run.states == "none" else "states of some rows only"
-        say(f"js is that of the capture itself: the run keeps {stored}, from which it could be computed again")
+        say(f"js was measured during capture: the run keeps {stored}, so that it can't be computed again")
     if message := misfit(result, run):
         say(message)
     if attrs["n_not_finite"]:

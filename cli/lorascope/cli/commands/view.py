@@ -64,7 +64,7 @@ def view(
         copied = sum(n_bytes for key, n_bytes in sizes.items() if key.startswith("runs/"))
         say(f"bundle: {bundle}, {format_size(sum(sizes.values()))}, of which the runs are {format_size(copied)}")
         if not with_run:
-            say("it reads the runs from where they lie beside it: serve both together")
+            say("the bundle reads the runs next to it: serve both together")
         return
     with suppress(KeyboardInterrupt), shown:
         say(f"view: {shown.url} (until Ctrl-C; whoever has this address on this machine can read the runs)")

@@ -43,7 +43,8 @@ def copy_target(
 ) -> RunWriter | Run:
     """Writer of the rows that a copy still lacks; the copy itself where it is finished already.
 
-    What is there is taken up only if it is a copy of the same, by the last step of its provenance's `copied`.
+    A copy that was begun is resumed only if it was made from the same source and selection, as the last step of its
+    provenance's `copied` says.
 
     Raises
     ------

@@ -150,7 +150,7 @@ def _never_changes(key: str) -> bool:
 
 
 def _client_options(url: str) -> Any:
-    """Ours, and those of the environment: obstore looks at the environment only where it is given none."""
+    """Our client options and those of the environment, which obstore reads only if it is given none."""
     prefix = PREFIXES[url.partition("://")[0]]
     names = {option: (prefix + option).upper() for option in CLIENT_OPTIONS}
     return {**CLIENT, **{option: os.environ[name] for option, name in names.items() if name in os.environ}}

@@ -18,7 +18,7 @@ def require_store(path: APath) -> APath:
 
 
 def find_run(path: APath) -> APath:
-    """The path itself; or, where it is a local folder that holds one run and is none, that run's.
+    """The path itself, or that of the only run inside it if it is a local folder and not a run.
 
     Raises
     ------

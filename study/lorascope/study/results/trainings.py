@@ -38,18 +38,18 @@ def between_trainings(
     statistic: Statistic, metrics: Sequence[str], trained: np.ndarray, trainings: Sequence[Training],
     settings: Sequence[str],
 ) -> Spread:  # fmt: skip
-    """The spread of a number of the means of `settings`, each a mean over its seeds.
+    """Spread of a statistic of the settings' means between trainings with other seeds.
 
     Parameters
     ----------
     trained
-        Means over items, float64 (metric, training). Trainings of other settings lend what they know of the spread.
+        Means over items, float64 (metric, training). Those of other settings are used to estimate the spread.
 
     Notes
     -----
-    The number is computed with the means of one setting moved by what one of its seeds differs from them, in all
-    metrics at once; the mean square of its changes, of n seeds with n - 1 degrees of freedom, is the variance that this
-    setting brings in. A setting with one seed is moved by what all seeds of settings with several differ from their
+    The statistic is recomputed with one setting's means shifted by the deviation of one of its seeds, in all metrics at
+    once. The mean square of its changes, of n seeds with n - 1 degrees of freedom, is this setting's part of the
+    variance. A setting with one seed is moved by what all seeds of settings with several differ from their
     means, as a share of these. Variances add up, as trainings count as independent, also those of two settings with one
     seed; degrees of freedom as in Welch's test (Satterthwaite 1946, Biometrics Bulletin 2, 110).
     """
