@@ -42,22 +42,23 @@ def model(tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="module")
-def trained() -> dict[str, Path]:
+def adapters_by_options() -> dict[str, Path]:
     """Options of loading -> the adapter that was trained with them, once for all tests."""
     return {}
 
 
 @pytest.fixture
-def train(model: Path, trained: dict[str, Path], tiny_items: Any, tmp_path: Path) -> Callable[..., Path]:
+def train(model: Path, adapters_by_options: dict[str, Path], tiny_items: Any, tmp_path: Path) -> Callable[..., Path]:
     """Folder of an adapter trained on the model as it is loaded with these options."""
 
     def run(name: str = "adapter", **options: Any) -> Path:
-        key = json.dumps(options, sort_keys=True)
-        if key not in trained:
+        key = repr(sorted(options.items()))
+        if key not in adapters_by_options:
             loaded, tokenizer = load_model(str(model), **options)
-            trained[key] = model.with_name(f"adapter{len(trained)}")
-            finetune(loaded, tokenizer, tiny_items, trained[key], TRAINING)
-        return Path(shutil.copytree(trained[key], tmp_path / name))
+            adapter = model.with_name(f"adapter{len(adapters_by_options)}")
+            finetune(loaded, tokenizer, tiny_items, adapter, TRAINING)
+            adapters_by_options[key] = adapter
+        return Path(shutil.copytree(adapters_by_options[key], tmp_path / name))
 
     return run
 

@@ -164,7 +164,7 @@ def test_one_function_makes_a_measure(run: Run) -> None:
 
 
 def test_run_without_states_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(run.attributes, "states", "none")
+    monkeypatch.setattr(run, "states", "none")
     with pytest.raises(StoreError, match="captured with states 'none'"):
         measure(run)
 

@@ -125,7 +125,7 @@ def test_an_adapter_may_leave_every_component_alone(
     tmp_path: Path, states: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = open_run(write_run(tmp_path / "run.zarr", adapters=("a", "b"), idle="b"))
-    monkeypatch.setitem(run.attributes, "states", states)
+    monkeypatch.setattr(run, "states", states)
     found = group(view_index(run))["adapters/b"]
     assert found["rotation"].shape == (4, 0, 0)
     assert found.attrs["scale"] == {"js": 0, "token": 0}
@@ -297,7 +297,7 @@ def test_something_else_is_never_replaced(run: Run, content: str | None) -> None
     target = index_path(run)
     target.mkdir()
     (target / ("mine" if content is None else "zarr.json")).write_text(content or "")
-    with pytest.raises(FileExistsError, match=r"is none; move it elsewhere"):
+    with pytest.raises(FileExistsError, match="an index of the view, which is written there; move it elsewhere"):
         view_index(run)
     assert len(os.listdir(target)) == 1
 
