@@ -46,15 +46,13 @@ test-newest: .venv-newest/installed
 test-quantised: .venv/quantised/installed
 	OMP_NUM_THREADS=1 PYTHONPATH=.venv/quantised $(BIN)/pytest tests/capture/test_quantised.py -q
 
-# Folders whose names and first lines hold to the list of words; `.ci/words.py --counts` counts what others lack.
-PLAIN := $(addsuffix /lorascope,stores capture study cli) analyze/lorascope/analyze
 lint: .venv/lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
-	$(BIN)/python .ci/words.py $(PLAIN)
+	$(BIN)/python .ci/words.py
 
 bench: .venv/installed .venv-peers/installed .venv-bmi/installed .venv-harness/installed .venv/bench
 	$(BIN)/python benchmarks/js_kernel.py

@@ -1,4 +1,4 @@
-"""How kernels are compiled: fast-math flags, a cache on disk, and what numba has no name for."""
+"""Compilation of kernels: fast-math flags, a cache on disk, and what numba has no name for."""
 
 from collections.abc import Callable, Set
 from contextlib import suppress

@@ -99,10 +99,10 @@ def _take_neighbours(of_x: Any, of_y: Any, both: Any, nearest: Any) -> None:
 
 @compiled(SCAN)
 def _count(distances: Any, radius: Any) -> Any:
-    found = np.int64(0)
+    count = np.int64(0)
     for j in range(distances.shape[0]):
-        found += np.int64(distances[j] < radius)
-    return found
+        count += np.int64(distances[j] < radius)
+    return count
 
 
 @compiled(SCAN, inline=True)
@@ -172,7 +172,7 @@ def neighbour_counts(
     counts_y: Any,
     distances: Any,
 ) -> None:
-    """For each point: how many points of other groups lie nearer than the nearest, and the k-th nearest pair, by side.
+    """Counts, by side, of points of other groups nearer than a point's nearest pair, and than its k-th nearest.
 
     Parameters
     ----------
@@ -231,11 +231,11 @@ def _count_along(line: Any, groups_x: Any, groups_y: Any, i: Any, radius: Any) -
         left -= 1
     while right < line.shape[0] and line[right] - line[i] < radius:
         right += 1
-    found = np.int64(0)
+    count = np.int64(0)
     of_x, of_y = groups_x[left:right], groups_y[left:right]
     for j in range(of_x.shape[0]):
-        found += np.int64((of_x[j] != groups_x[i]) & (of_y[j] != groups_y[i]))
-    return found
+        count += np.int64((of_x[j] != groups_x[i]) & (of_y[j] != groups_y[i]))
+    return count
 
 
 @compiled(SCAN)

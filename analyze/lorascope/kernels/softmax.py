@@ -32,7 +32,7 @@ _P0, _P1, _P2, _P3, _P4 = map(
 _Q0, _Q1, _Q2, _Q3, _Q4, _Q5 = map(
     _F, (1.00000007208, 0.999999690184, 0.499988904559, 0.166675781977, 0.0419158775226, 0.00829759471204)
 )
-_ONE = _F(1)
+_F1 = _F(1)
 # expm1(a) = a (1 + a T(a)) for |a| <= 3/4: minimax of the relative error of T; that of expm1 is 1.2e-7.
 _TINY_RATIO = 0.75
 _T0, _T1, _T2, _T3, _T4, _T5 = map(
@@ -180,13 +180,13 @@ def _narrow_parts(a: Any) -> Any:
 @compiled(EXACT, inline=True)
 def _narrow_expm1(a: Any) -> Any:
     part, scale = _narrow_parts(a)
-    return part * scale + (scale - _ONE)
+    return part * scale + (scale - _F1)
 
 
 @compiled(EXACT, inline=True)
 def _tiny_expm1(a: Any) -> Any:
     # |a| <= 3/4
-    return ((((((_T5 * a + _T4) * a + _T3) * a + _T2) * a + _T1) * a + _T0) * a + _ONE) * a
+    return ((((((_T5 * a + _T4) * a + _T3) * a + _T2) * a + _T1) * a + _T0) * a + _F1) * a
 
 
 @compiled(EXACT, inline=True)
@@ -199,7 +199,7 @@ def _tiny_g(d: Any) -> Any:
 def _rational_g(d: Any) -> Any:
     u = d * d
     above = (((_A4 * u + _A3) * u + _A2) * u + _A1) * u + _A0
-    below = (((_B4 * u + _B3) * u + _B2) * u + _B1) * u + _ONE
+    below = (((_B4 * u + _B3) * u + _B2) * u + _B1) * u + _F1
     return u * quotient(above, below)
 
 
@@ -208,7 +208,7 @@ def _g(d: Any) -> Any:
     negative = larger(-abs(d), _TAIL_END)
     part, scale = _expm1_parts(negative, _F(0))
     t = part * scale + scale
-    tail = _LN2 - t * ((_ONE - negative) - t * (_F(0.5) - negative))  # the next term is 3e-10
+    tail = _LN2 - t * ((_F1 - negative) - t * (_F(0.5) - negative))  # the next term is 3e-10
     return _rational_g(larger(negative, -_RATIONAL_END)) if negative > -_RATIONAL_END else tail
 
 
@@ -289,7 +289,7 @@ def _wide_weights(x: Any, delta: Any, top: Any, shift: Any, weight: Any, change:
         a, low = _difference(delta[i], shift)
         part, scale = _expm1_parts(larger(smaller(a, _RATIO_HIGH), _RATIO_LOW), low)
         weight[i] = e
-        change[i] = e * (part * scale + (scale - _ONE))
+        change[i] = e * (part * scale + (scale - _F1))
 
 
 @compiled(EXACT)
@@ -616,12 +616,12 @@ def _add(a: Any, b: Any) -> None:
 def _lane_bounds(x: Any, delta: Any, bounds: Any) -> None:
     # top, -bottom, -low and high, in the first sixteen columns
     _eighth_of_bounds(x, delta, bounds[0], bounds[1], bounds[2], bounds[3])
-    for one in range(4):
+    for bound in range(4):
         n = bounds.shape[1]
         while n > _LANES:
             half = n // (2 * _LANES) * _LANES
             n -= half
-            _keep_larger(bounds[one][:half], bounds[one][n : n + half])
+            _keep_larger(bounds[bound][:half], bounds[bound][n : n + half])
 
 
 @compiled()
@@ -715,7 +715,7 @@ def _narrow_rows(base: Any, delta: Any, out: Any) -> None:
     work = np.empty((7, _LANES * width + 80), np.float32)
     bounds = np.empty((4, 2 * width), np.float32)
     sums = np.empty((3, 2 * width))
-    found = np.empty(_LANES, np.float32)
+    values = np.empty(_LANES, np.float32)
     filled_up = np.zeros((2, _LANES, width), np.float32)
     for start in range(0, n_rows, _LANES):
         n = min(_LANES, n_rows - start)
@@ -723,9 +723,9 @@ def _narrow_rows(base: Any, delta: Any, out: Any) -> None:
         if n < _LANES:
             filled_up[0, :n], filled_up[1, :n] = x, d
             x, d = filled_up[0], filled_up[1]
-        _fast_lanes(x.reshape(-1), d.reshape(-1), work, bounds, sums, found)
+        _fast_lanes(x.reshape(-1), d.reshape(-1), work, bounds, sums, values)
         for row in range(start, start + n):
-            out[row] = found[row - start]
+            out[row] = values[row - start]
             if math.isnan(out[row]):
                 _single_rows(base[row : row + 1], delta[row : row + 1], out[row : row + 1])
 
