@@ -137,7 +137,7 @@ def test_finetune_and_capture(folder: Path, capsys: pytest.CaptureFixture[str]) 
         assert re.search(f"adapter` is being written by {who(pid)}; wait for it, or name another place\n$", err)
     captured = ["capture", *MODEL, "--adapter", "adapter", "--out"]
     assert call(captured[0], capsys, *captured[1:], "alone.zarr")[0] == 0
-    places = ["lorascope.capture.capture:load", "os:replace:tokens/nll/c.1"]
+    places = ["lorascope.capture.settling.settle:load", "os:replace:tokens/nll/c.1"]
     for index, where in enumerate(places):
         out = f"both{index}.zarr"
         with stopped(where, [*captured, out], folder / "log") as pid:
