@@ -43,7 +43,8 @@ def in_order(
     """
     n_threads = max(N_THREADS, os.cpu_count() or 1) if n_threads is None else n_threads
     if n_threads == 1:
-        yield from map(function, tasks)
+        with one_blas_thread():
+            yield from map(function, tasks)
         return
     waiting: deque[tuple[Future[Result], int]] = deque()
     n_ahead = 0
