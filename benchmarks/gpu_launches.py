@@ -20,10 +20,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lorascope.capture.adapters.components import find_components
 from lorascope.capture.buffers.copies import DirectCopier
 from lorascope.capture.buffers.row_buffer import RowBuffer, Segment
 from lorascope.capture.buffers.target import BatchTarget
+from lorascope.capture.models.components import find_components
 from lorascope.capture.recording import fused, sink
 from lorascope.capture.recording.hooks import Recorder
 from lorascope.capture.recording.reduce import Reducer

@@ -9,8 +9,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
-from lorascope.capture.adapters.components import LoraComponent, find_components
 from lorascope.capture.buffers.target import Meter
+from lorascope.capture.models.components import LoraComponent, find_components
 from lorascope.capture.models.weights import plain_path
 from lorascope.capture.recording.hooks import Recorder
 
@@ -71,7 +71,7 @@ class Recorded(NamedTuple):
 
 
 def weights_of(model: Any, component: LoraComponent, adapter: str) -> Any:
-    from lorascope.capture.adapters.components import factor_weights
+    from lorascope.capture.models.components import factor_weights
 
     ((weight, bias),) = factor_weights(model, [component], adapter)
     return torch.from_numpy(weight), None if bias is None else torch.from_numpy(bias)

@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM
 
 from lorascope.capture import CaptureConfig, CaptureProgress, capture
-from lorascope.capture.adapters.passes import silenced
-from lorascope.capture.adapters.refusal import lora_layers
+from lorascope.capture.models.passes import silenced
+from lorascope.capture.models.refusal import lora_layers
 from lorascope.capture.samples.batches import pad, plan_batches
 from lorascope.capture.samples.encode import encode_items
 from lorascope.stores import Run, open_run, verify

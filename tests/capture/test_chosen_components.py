@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from lorascope.capture.adapters.refusal import lora_layers
+from lorascope.capture.models.refusal import lora_layers
 from lorascope.capture.reforward import reforward
 from lorascope.stores import Run, StoreError, verify
 

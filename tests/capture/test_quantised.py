@@ -9,9 +9,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
-from lorascope.capture.adapters.adapter import adapter_identity, attach_adapter
-from lorascope.capture.adapters.preflight import inspect
+from lorascope.capture.models.adapter import adapter_identity, attach_adapter
 from lorascope.capture.models.model import model_identity
+from lorascope.capture.models.preflight import inspect
 
 from .recorded import Kept, axis, outputs_of, record, stir
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from lorascope.capture import CaptureProgress
-from lorascope.capture.adapters.refusal import lora_layers
 from lorascope.capture.errors import Interrupted
+from lorascope.capture.models.refusal import lora_layers
 from lorascope.stores import StoreError, open_run, run_state, verify
 from lorascope.stores.format.fingerprint import sealed
 from lorascope.stores.places.file_lock import file_lock

@@ -10,9 +10,9 @@ from peft import LoraConfig, get_peft_model
 
 from lorascope.analyze import miub
 from lorascope.capture import CaptureConfig, capture, load_model
-from lorascope.capture.adapters.components import find_components
-from lorascope.capture.adapters.refusal import lora_layers
+from lorascope.capture.models.components import find_components
 from lorascope.capture.models.model import model_identity
+from lorascope.capture.models.refusal import lora_layers
 from lorascope.capture.training.trainer import lora_targets
 from lorascope.stores import verify
 

@@ -11,7 +11,7 @@ from peft import LoraConfig
 
 from lorascope.analyze import miub
 from lorascope.capture import jensen_shannon
-from lorascope.capture.adapters.refusal import lora_layers
+from lorascope.capture.models.refusal import lora_layers
 from lorascope.capture.samples.batches import pad, plan_batches
 from lorascope.capture.samples.encode import encode_items
 from lorascope.stores import Run, StoreError, verify

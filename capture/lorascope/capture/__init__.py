@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 from lorascope.stores.on_demand import import_on_demand
 
 if TYPE_CHECKING:
-    from .adapters.adapter import attach_adapter
     from .capture import capture
     from .compare_adapters import compare_adapters
     from .config import CaptureConfig, FinetuneConfig
     from .errors import AdapterError, CaptureError, Interrupted
+    from .models.adapter import attach_adapter
     from .models.model import load_model
     from .planning.plan import Plan, plan
     from .recording.progress import CaptureProgress

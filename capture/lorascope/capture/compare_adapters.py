@@ -12,11 +12,11 @@ import xarray as xr
 
 from lorascope.stores.progress import Progress
 
-from .adapters.adapter import attach_adapters
-from .adapters.passes import Pass, isolated, restoring_modes
 from .buffers.target import flat_places
+from .models.adapter import attach_adapters
 from .models.device import input_device
 from .models.model import context_length, is_causal
+from .models.passes import Pass, isolated, restoring_modes
 from .recording.forward import forward, kl_divergence
 from .samples.batches import plan_batches
 from .samples.encode import encode_items, require_known_tokens

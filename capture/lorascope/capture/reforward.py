@@ -12,10 +12,9 @@ from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.format.widen import widen_block
 from lorascope.stores.reading.walk import stored_rows
 
-from .adapters.passes import isolated
-from .models.device import named_device
+from .models.device import ALONE, named_device
+from .models.passes import isolated
 from .recording.progress import CaptureProgress
-from .recording.ranks import ALONE
 from .recording.run_model import fill_rows
 from .settling.data import read_data
 from .settling.in_memory import named_data

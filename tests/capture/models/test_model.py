@@ -20,8 +20,8 @@ from transformers import (
     T5Config,
 )
 
-from lorascope.capture.adapters.adapter import attach_adapter
-from lorascope.capture.adapters.components import find_components
+from lorascope.capture.models.adapter import attach_adapter
+from lorascope.capture.models.components import find_components
 from lorascope.capture.models.model import load_model, model_class, model_identity
 
 from ...tiny import save_gguf, save_model

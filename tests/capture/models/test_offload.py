@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from lorascope.capture.adapters.adapter import adapter_identity, attach_adapter
-from lorascope.capture.adapters.preflight import inspect
-from lorascope.capture.adapters.refusal import AdapterError
+from lorascope.capture.models.adapter import adapter_identity, attach_adapter
 from lorascope.capture.models.device import execution_device, input_device, is_offloaded
 from lorascope.capture.models.model import load_model, model_identity
+from lorascope.capture.models.preflight import inspect
+from lorascope.capture.models.refusal import AdapterError
 
 from ...tiny import save_model
 from ..recorded import adapt, axis, outputs_of, record

@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, MixtralConfig, MixtralForCausalLM, OPTConfig
 
 from lorascope.capture import load_model
-from lorascope.capture.adapters.adapter import attach_adapters
-from lorascope.capture.adapters.components import find_components
-from lorascope.capture.adapters.refusal import AdapterError
+from lorascope.capture.models.adapter import attach_adapters
+from lorascope.capture.models.components import find_components
+from lorascope.capture.models.refusal import AdapterError
 from lorascope.capture.planning.meta import attach_on_meta, load_on_meta, meta_inputs, output_dtypes
 from lorascope.capture.recording.forward import probe
 from lorascope.capture.recording.hooks import Recorder

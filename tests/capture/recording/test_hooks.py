@@ -7,10 +7,10 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from lorascope.capture.adapters.components import find_components
-from lorascope.capture.adapters.passes import Pass, passes_of
-from lorascope.capture.adapters.refusal import lora_layers
 from lorascope.capture.errors import CaptureError
+from lorascope.capture.models.components import find_components
+from lorascope.capture.models.passes import Pass, passes_of
+from lorascope.capture.models.refusal import lora_layers
 from lorascope.capture.recording.hooks import Recorder
 from lorascope.capture.recording.reduce import Reduced, jensen_shannon, reduce_tokens
 from lorascope.capture.recording.sink import PROVED_TOKENS, excess, proved

@@ -30,9 +30,9 @@ from transformers import (
 )
 
 from lorascope.capture import CaptureConfig, capture
-from lorascope.capture.adapters.preflight import Preflight, inspect
-from lorascope.capture.adapters.refusal import lora_layers
 from lorascope.capture.models.model import is_causal
+from lorascope.capture.models.preflight import Preflight, inspect
+from lorascope.capture.models.refusal import lora_layers
 from lorascope.capture.training.trainer import lora_targets
 from lorascope.stores import verify
 

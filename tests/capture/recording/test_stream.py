@@ -14,9 +14,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import BigBirdConfig, BigBirdForMaskedLM, XLNetConfig, XLNetLMHeadModel
 
 from lorascope.capture import CaptureError, CaptureProgress, attach_adapter
-from lorascope.capture.adapters.components import find_components
-from lorascope.capture.adapters.preflight import inspect
 from lorascope.capture.buffers.rows import RowQueue, row_spans
+from lorascope.capture.models.components import find_components
+from lorascope.capture.models.preflight import inspect
 from lorascope.capture.recording.forward import PROBE_TOKENS, forward_seconds, probe, probe_samples
 from lorascope.capture.recording.hooks import Recorder
 from lorascope.capture.recording.reduce import Reducer

@@ -10,8 +10,8 @@ from peft.tuners.lora.aqlm import AqlmLoraLinear
 from peft.tuners.lora.config import ArrowConfig, BdLoraConfig, KasaConfig, MontecloraConfig, VeloraConfig
 from torch import nn
 
-from lorascope.capture.adapters.branches import effective_scaling, embed_scale
-from lorascope.capture.adapters.refusal import lora_layers
+from lorascope.capture.models.branches import effective_scaling, embed_scale
+from lorascope.capture.models.refusal import lora_layers
 
 from ..recorded import Recorded, adapt, axis, outputs_of, record
 

@@ -1,1 +1,1 @@
-"""The model: loading it, identifying it, and reading its weights wherever they are."""
+"""Models and their adapters: loading and identifying them, refusing what can't be measured, finding adapted layers."""

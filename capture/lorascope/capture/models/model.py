@@ -24,10 +24,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from lorascope.stores.format.fingerprint import fingerprint
 
 from .device import is_offloaded, named_device, require_device
-from .hashes import Hash, hash_at_once, hash_tensors
 from .sharing import share_layers, sharing_of
 from .source import check_sharing, locate
-from .weights import ReadableWeights, base_tensors, plain_model
+from .weights import Hash, ReadableWeights, base_tensors, hash_at_once, hash_tensors, plain_model
 
 DTYPES: dict[str, Any] = {
     "auto": "auto",

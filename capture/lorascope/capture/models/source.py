@@ -1,11 +1,18 @@
-"""The source of a model, checked without torch."""
+"""The source of a model and the two files of an adapter, checked without torch."""
 
 import re
+import reprlib
 from pathlib import Path
 from typing import Any
 
+from lorascope.stores.adapter_settings import read_adapter_settings
+
+from ..errors import AdapterError
+
 MODELS = "a hub id ('owner/name'), a local folder with 'config.json' and safetensors, or a '.gguf' file"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
+WEIGHTS, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
+"""Names that PEFT's `save_pretrained` gives to weights."""
 
 
 def locate(source: str, *, weights: bool = True) -> tuple[str, dict[str, Any]]:
@@ -38,3 +45,25 @@ def check_sharing(share: int, shared_layers: int, share_from: str) -> None:
         raise ValueError(f"`shared_layers` is {shared_layers!r}; give a multiple of `share`, which is {share}")
     if share_from not in ("first", "mean"):
         raise ValueError(f"`share_from` is {share_from!r}; allowed are first, mean")
+
+
+def require_settings(folder: Path) -> None:
+    """Raise AdapterError unless the folder has an adapter's configuration, and a sound one."""
+    try:
+        settings = read_adapter_settings(folder)
+    except (FileNotFoundError, ValueError) as error:
+        raise AdapterError(str(error)) from error
+    if replication := settings.get("layer_replication"):
+        raise AdapterError(
+            f"`layer_replication` of adapter {str(folder)!r} is {reprlib.repr(replication)}: it makes another base of "
+            "the model, which can't be captured"
+        )
+
+
+def weights_file(folder: Path) -> Path:
+    """The file with an adapter's weights; raises AdapterError if the folder has none that is no pickle."""
+    path = folder / WEIGHTS
+    if not path.exists():
+        pickled = f"; {PICKLED!r} is a pickle and isn't read" if (folder / PICKLED).is_file() else ""
+        raise AdapterError(f"adapter {str(folder)!r} has no {path.name!r}{pickled}; save it again with PEFT")
+    return path

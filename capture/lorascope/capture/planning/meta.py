@@ -15,13 +15,13 @@ from transformers import AutoConfig, AutoTokenizer
 
 from lorascope.stores import Problem
 
-from ..adapters.adapter import read_adapter
-from ..adapters.components import LoraComponent, adapted_modules
-from ..adapters.refusal import fit_problems, init_problems, require, weight_problems
-from ..adapters.training_record import read_training
+from ..models.adapter import read_adapter
+from ..models.components import LoraComponent, adapted_modules
 from ..models.model import DTYPES, model_class, one_line
+from ..models.refusal import fit_problems, init_problems, require, weight_problems
 from ..models.sharing import share_layers, sharing_of
 from ..models.source import locate
+from ..models.training_record import read_training
 
 PROBE_TOKENS = 4
 """Tokens of the pass that shows how often each layer runs."""

@@ -13,13 +13,13 @@ from lorascope.stores import Problem, RunSpec, open_place, run_state
 from lorascope.stores.format.spec import Codec
 from lorascope.stores.size import format_size
 
-from ..adapters.components import chosen_components
-from ..adapters.preflight import Note, inspect
-from ..adapters.training_record import base_notes
 from ..buffers.rows import queue_bytes_needed, row_spans
 from ..config import CaptureConfig
+from ..models.components import chosen_components
 from ..models.device import is_here, named_device
 from ..models.model import is_causal
+from ..models.preflight import Note, inspect
+from ..models.training_record import base_notes
 from ..recording.layout import Layout
 from ..recording.reduce import has_kernel
 from ..samples.encoded import EncodedSample, count_roles

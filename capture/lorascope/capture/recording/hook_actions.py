@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ..adapters.branches import adds_in_place, dora_delta, dora_dtype, dora_output, factor_beside, replaced_output
+from ..models.branches import adds_in_place, dora_delta, dora_dtype, dora_output, factor_beside, replaced_output
 from .sink import Sink
 from .sites import Addition, Site, Sum
 

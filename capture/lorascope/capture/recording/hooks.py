@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from ..adapters.components import LoraComponent
-from ..adapters.passes import Pass, passes_of
 from ..buffers.target import BatchTarget
 from ..errors import CaptureError
+from ..models.components import LoraComponent
+from ..models.passes import Pass, passes_of
 from .hook_actions import AdaptedPassActions, BasePassActions, Call
 from .reduce import other_threads
 from .sink import Sink, TakeReduced

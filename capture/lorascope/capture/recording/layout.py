@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from lorascope.stores import RunSpec
 
-from ..adapters.components import LoraComponent, factor_weights
+from ..models.components import LoraComponent, factor_weights
 from ..samples.encoded import EncodedSample
 from ..samples.selection import TokenPlan
 

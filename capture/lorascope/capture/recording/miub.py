@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..adapters.components import find_components
-from ..adapters.passes import evaluating
 from ..buffers.target import BatchTarget, flat_places
 from ..errors import CaptureError
+from ..models.components import find_components
 from ..models.device import input_device
 from ..models.model import is_causal
+from ..models.passes import evaluating
 from ..samples.batches import pad, plan_batches
 from ..samples.encoded import EncodedSample
 from .forward import negative_log_likelihood

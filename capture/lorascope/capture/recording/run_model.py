@@ -8,16 +8,16 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from ..adapters.components import adapted_modules, in_module_order, parts_of
 from ..buffers.copies import copier_for
 from ..buffers.rows import RowQueue, RowWriter, row_spans
+from ..models.components import adapted_modules, in_module_order, parts_of
+from ..models.device import Ranks
 from ..samples.encoded import EncodedSample
 from ..samples.generate import Answer, generation_batches, write_answers
 from ..samples.scoring import Scores, join_scores, score, score_batches
 from .hooks import Recorder
 from .layout import Layout
 from .progress import CaptureProgress, Report
-from .ranks import Ranks
 from .reduce import Reducer
 from .stream import Streamed, stream_states
 

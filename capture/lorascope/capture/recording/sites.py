@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from peft.tuners.lora import Embedding, LoraLayer
 
-from ..adapters.branches import lora_b, lora_bias
-from ..adapters.components import LoraComponent, adapted_modules, in_module_order
+from ..models.branches import lora_b, lora_bias
+from ..models.components import LoraComponent, adapted_modules, in_module_order
 
 
 @dataclass(slots=True)

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..adapters.passes import Pass, silenced
 from ..buffers.rows import RowQueue
 from ..buffers.target import BatchTarget, Meter, flat_places
+from ..models.passes import Pass, silenced
 from ..samples.encoded import EncodedSample
 from ..samples.selection import TokenPlan
 from .forward import forward, forward_seconds, kl_divergence, negative_log_likelihood

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..adapters.preflight import Note
 from ..models.model import context_length
+from ..models.preflight import Note
 from ..samples.chats import special_text, special_tokens
 from ..samples.encode import encode_items
 from ..samples.encoded import EncodedSample

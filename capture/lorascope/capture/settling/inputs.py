@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.stores.errors import StoreError
 
-from ..adapters.files import require_settings, weights_file
 from ..config import CaptureConfig
-from ..models.source import locate
+from ..models.source import locate, require_settings, weights_file
 from ..samples.prompt import read_template
 from ..samples.sources import require_data
 

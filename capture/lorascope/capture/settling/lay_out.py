@@ -8,8 +8,8 @@ import torch
 
 from lorascope.stores.size import parse_size
 
-from ..adapters.components import LoraComponent
 from ..config import CaptureConfig
+from ..models.components import LoraComponent
 from ..models.model import is_causal
 from ..models.unembedding import unembedding_kind
 from ..models.weights import plain_model

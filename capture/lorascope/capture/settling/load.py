@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 import torch
 from peft import PeftModel
 
-from ..adapters.adapter import adapter_identity, attach_adapters, read_adapter
-from ..adapters.preflight import require_adapter
-from ..adapters.refusal import is_residual, require
-from ..adapters.training_record import RECORD, Training, describe_sharing, read_training
 from ..config import CaptureConfig
+from ..models.adapter import adapter_identity, attach_adapters, read_adapter
 from ..models.device import input_device
-from ..models.hashes import Hash, hash_at_once
 from ..models.model import hash_weights, load_model, model_identity
+from ..models.preflight import require_adapter
+from ..models.refusal import is_residual, require
 from ..models.sharing import sharing_of
+from ..models.training_record import RECORD, Training, describe_sharing, read_training
+from ..models.weights import Hash, hash_at_once
 
 
 class Loaded(NamedTuple):

@@ -9,8 +9,8 @@ from lorascope.stores import Adapter, Component, RunSpec
 from lorascope.stores.format.layout import require_chunks, worth_factoring
 from lorascope.stores.format.spec import DTYPES, ROW_TOKENS, Unembedding
 
-from ..adapters.components import LoraComponent, in_module_order, parts_of
 from ..config import CaptureConfig
+from ..models.components import LoraComponent, in_module_order, parts_of
 
 
 def make_run_spec(

@@ -14,22 +14,21 @@ from lorascope.stores.reading.read import missing_chunks
 from lorascope.stores.reading.state import RunState
 from lorascope.stores.reading.token_choice import population
 
-from ..adapters.adapter import adapter_identity, scaling_identity
-from ..adapters.components import chosen_components
-from ..adapters.passes import Pass, isolated
-from ..adapters.preflight import Note, inspect
-from ..adapters.refusal import require
-from ..adapters.training_record import base_notes
 from ..config import CaptureConfig
-from ..models.device import named_device, require_device
-from ..models.hashes import hashing_in_thread
+from ..models.adapter import adapter_identity, scaling_identity
+from ..models.components import chosen_components
+from ..models.device import Ranks, joined, local_rank, named_device, require_device
 from ..models.model import tokenizer_identity
+from ..models.passes import Pass, isolated
+from ..models.preflight import Note, inspect
+from ..models.refusal import require
+from ..models.training_record import base_notes
 from ..models.unembedding import FinalNorm, final_norm, unembedding_values
+from ..models.weights import hashing_in_thread
 from ..recording.forward import probe, probe_samples
 from ..recording.hooks import Recorder
 from ..recording.layout import Layout
 from ..recording.progress import Report, one_step
-from ..recording.ranks import Ranks, joined, local_rank
 from ..samples.batches import pad
 from ..samples.encode import require_known_tokens
 from ..samples.encoded import EncodedSample

@@ -21,14 +21,14 @@ from lorascope.stores.reading.digests import chunk_digest
 from lorascope.stores.reading.read import open_group
 from lorascope.stores.writing.write import collect
 
-from ..adapters.adapter import attach_adapters
-from ..adapters.components import LoraComponent, chosen_components
-from ..adapters.passes import evaluating, passes_of
 from ..buffers.copies import Chosen, copier_for
 from ..buffers.row_buffer import RowBuffer
 from ..buffers.target import flat_places
 from ..config import CaptureConfig
+from ..models.adapter import attach_adapters
+from ..models.components import LoraComponent, chosen_components
 from ..models.device import input_device
+from ..models.passes import evaluating, passes_of
 from ..recording.forward import forward, forward_seconds, kl_divergence, probe, probe_samples
 from ..recording.hooks import Recorder
 from ..recording.layout import Layout

@@ -11,8 +11,8 @@ from accelerate.utils import extract_model_from_parallel  # type: ignore[import-
 from transformers import Trainer, TrainerCallback
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-from ..adapters.preflight import require_adapter
 from ..models.model import context_length
+from ..models.preflight import require_adapter
 from ..recording.miub import measure_miub
 from ..samples.encode import encode_items
 from ..samples.encoded import EncodedSample

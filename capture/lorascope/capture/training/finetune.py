@@ -17,10 +17,10 @@ import torch
 from lorascope.stores.places.file_lock import file_lock
 from lorascope.stores.progress import Progress
 
-from ..adapters.adapter import adapter_identity
-from ..adapters.training_record import RECORD
 from ..config import FinetuneConfig
+from ..models.adapter import adapter_identity
 from ..models.model import model_identity
+from ..models.training_record import RECORD
 from ..samples.encode import encode_items
 from ..samples.encoded import EncodedSample
 from ..samples.items import Item

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.pytorch_utils import Conv1D
 
-from ..adapters.passes import restoring_modes
 from ..config import FinetuneConfig
+from ..models.passes import restoring_modes
 from ..recording.miub import KIND, LAYER
 from ..samples.batches import pad
 from ..samples.encoded import EncodedSample

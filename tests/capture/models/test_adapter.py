@@ -20,8 +20,8 @@ from transformers import (
     Phi3ForCausalLM,
 )
 
-from lorascope.capture.adapters.adapter import adapter_identity, attach_adapter, attach_adapters
-from lorascope.capture.adapters.refusal import AdapterError, is_residual
+from lorascope.capture.models.adapter import adapter_identity, attach_adapter, attach_adapters
+from lorascope.capture.models.refusal import AdapterError, is_residual
 from lorascope.stores import patterns
 
 from ...tiny import llama

@@ -14,13 +14,13 @@ from transformers.pytorch_utils import Conv1D
 
 from lorascope.stores import Problem
 
-from ..models.device import is_offloaded
-from ..models.sharing import sharing_of
-from ..models.weights import plain_path
 from .branches import delta_source
 from .components import adapted_modules, find_components, left_out
+from .device import is_offloaded
 from .passes import evaluating, passes_of, restoring_modes
 from .refusal import adapter_tensors, idle_layers, is_residual, lora_layers, peft_type, require, weight_problems
+from .sharing import sharing_of
+from .weights import plain_path
 
 
 class Note(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 
-from ..errors import CaptureError
+from lorascope.capture.errors import CaptureError
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from lorascope.analyze import truncate_adapter
 from lorascope.capture import attach_adapter
-from lorascope.capture.adapters.refusal import lora_layers
+from lorascope.capture.models.refusal import lora_layers
 
 WEIGHTS = "adapter_model.safetensors"
 TOKENS = torch.arange(8)[None]

@@ -18,13 +18,13 @@ from peft.utils import CONFIG_NAME
 from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from torch import nn
 
+from lorascope.capture.errors import AdapterError
 from lorascope.stores import Problem, adapter_settings
 from lorascope.stores.errors import join_problems
 from lorascope.stores.patterns import check_patterns
 
-from ..errors import AdapterError
-from ..models.device import is_offloaded, without_hooks
-from ..models.weights import held_tensors, plain_path
+from .device import is_offloaded, without_hooks
+from .weights import held_tensors, plain_path
 
 UNREPEATED = ("pissa_niter", "lora_ga")
 """Inits whose base isn't the same after loading: PEFT draws PiSSA's fast SVD anew and skips LoRA-GA, silently."""

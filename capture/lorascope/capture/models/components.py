@@ -15,8 +15,8 @@ from transformers.pytorch_utils import Conv1D
 from lorascope.stores.format.spec import Ablate
 from lorascope.stores.names import matching
 
-from ..models.weights import plain_path
 from .branches import DeltaSource, delta_source, effective_scaling, lora_b, lora_bias
+from .weights import plain_path
 
 RowRanges = tuple[tuple[str, int, int], ...]
 

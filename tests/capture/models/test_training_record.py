@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lorascope.capture.adapters.training_record import Training, base_notes, read_training
+from lorascope.capture.models.training_record import Training, base_notes, read_training
 
 BASE = {"sha256": "a" * 64, "dtype": "float32", "share": 2, "shared_layers": 4}
 RECORD: dict[str, Any] = {

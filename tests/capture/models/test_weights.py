@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from lorascope.capture.models.hashes import hash_at_once, hash_tensors, hashing_in_thread
+from lorascope.capture.models.weights import hash_at_once, hash_tensors, hashing_in_thread
 
 
 def test_tensor_hash_is_by_name_not_by_order() -> None:

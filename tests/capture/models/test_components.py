@@ -22,17 +22,17 @@ from transformers import (
     Phi3Config,
 )
 
-from lorascope.capture.adapters.adapter import attach_adapter
-from lorascope.capture.adapters.branches import lora_b
-from lorascope.capture.adapters.components import (
+from lorascope.capture.models.adapter import attach_adapter
+from lorascope.capture.models.branches import lora_b
+from lorascope.capture.models.components import (
     adapted_modules,
     factor_weights,
     find_components,
     in_module_order,
     left_out,
 )
-from lorascope.capture.adapters.preflight import inspect_adapter
-from lorascope.capture.adapters.refusal import lora_layers
+from lorascope.capture.models.preflight import inspect_adapter
+from lorascope.capture.models.refusal import lora_layers
 
 WORDS = {"vocab_size": 64, "bos_token_id": 0, "eos_token_id": 1}
 SMALL: dict[str, Any] = {

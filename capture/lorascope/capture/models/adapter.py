@@ -17,16 +17,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from lorascope.capture.errors import AdapterError
 from lorascope.stores import StoreError
 from lorascope.stores.adapter_settings import CONFIG
 from lorascope.stores.tensor_file import read_tensor_header
 
-from ..errors import AdapterError
-from ..models.device import execution_device, hidden_device_map, is_offloaded
-from ..models.hashes import hash_tensors
-from ..models.sharing import sharing_of
-from ..models.weights import plain_path
-from .files import require_settings, weights_file
+from .device import execution_device, hidden_device_map, is_offloaded
 from .preflight import inspect_adapter
 from .refusal import (
     adapter_tensors,
@@ -39,7 +35,10 @@ from .refusal import (
     require,
     weight_problems,
 )
+from .sharing import sharing_of
+from .source import require_settings, weights_file
 from .training_record import read_training
+from .weights import hash_tensors, plain_path
 
 
 def attach_adapter(model: nn.Module, path: str | Path, *, name: str = "default", allow_zero: bool = False) -> PeftModel:

@@ -8,8 +8,8 @@ import torch
 from peft import IA3Config, LoraConfig, get_peft_model
 from peft.tuners.lora.config import KasaConfig
 
-from lorascope.capture.adapters.adapter import attach_adapter
-from lorascope.capture.adapters.preflight import (
+from lorascope.capture.models.adapter import attach_adapter
+from lorascope.capture.models.preflight import (
     Note,
     Preflight,
     inspect,
@@ -17,7 +17,7 @@ from lorascope.capture.adapters.preflight import (
     inspect_calls,
     require_adapter,
 )
-from lorascope.capture.adapters.refusal import AdapterError, lora_layers, require
+from lorascope.capture.models.refusal import AdapterError, lora_layers, require
 from lorascope.stores import Problem
 
 PROBE = {"input_ids": torch.arange(3, 9)[None], "attention_mask": torch.ones(1, 6, dtype=torch.long)}

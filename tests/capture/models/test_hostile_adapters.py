@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lorascope.analyze import adapter_report
-from lorascope.capture.adapters.adapter import attach_adapter
+from lorascope.capture.models.adapter import attach_adapter
 from lorascope.stores import patterns
 
 from ...hostile_adapters import HOSTILE

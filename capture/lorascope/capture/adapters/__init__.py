@@ -1,1 +1,0 @@
-"""Adapters: attaching them, refusing those that can't be measured, and finding the layers that they change."""
