@@ -18,10 +18,9 @@ from models import smollm2
 from rounds import print_table, spread, take_turns, timed, write_json
 
 from lorascope.capture import FinetuneConfig, finetune, load_model, read_items
-from lorascope.capture.recording.miub import measure_miub
-from lorascope.capture.samples.batches import pad, plan_batches
 from lorascope.capture.samples.encode import encode_items
-from lorascope.capture.samples.encoded import EncodedSample
+from lorascope.capture.samples.encoded import EncodedSample, pad, plan_batches
+from lorascope.capture.training.callback import measure_miub
 from lorascope.study.demo_inputs import demo_model, facts_path
 
 RANK = 16

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM
 from lorascope.capture import CaptureConfig, CaptureProgress, capture
 from lorascope.capture.models.passes import silenced
 from lorascope.capture.models.refusal import lora_layers
-from lorascope.capture.samples.batches import pad, plan_batches
 from lorascope.capture.samples.encode import encode_items
+from lorascope.capture.samples.encoded import pad, plan_batches
 from lorascope.stores import Run, open_run, verify
 
 from ..marks import slow_but

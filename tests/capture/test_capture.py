@@ -17,8 +17,8 @@ from lorascope.analyze import miub
 from lorascope.capture import AdapterError, CaptureConfig, CaptureError, CaptureProgress, attach_adapter, capture
 from lorascope.capture.models.model import model_identity
 from lorascope.capture.models.refusal import lora_layers
-from lorascope.capture.samples.batches import pad, plan_batches
 from lorascope.capture.samples.encode import encode_items
+from lorascope.capture.samples.encoded import pad, plan_batches
 from lorascope.stores import Run, StoreError, open_run, verify
 
 from .recorded import adapt, outputs_of

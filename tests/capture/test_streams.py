@@ -12,8 +12,8 @@ from peft import LoraConfig
 from lorascope.analyze import miub
 from lorascope.capture import jensen_shannon
 from lorascope.capture.models.refusal import lora_layers
-from lorascope.capture.samples.batches import pad, plan_batches
 from lorascope.capture.samples.encode import encode_items
+from lorascope.capture.samples.encoded import pad, plan_batches
 from lorascope.stores import Run, StoreError, verify
 
 from .recorded import outputs_of

@@ -14,9 +14,9 @@ from lorascope.stores import Run, RunWriter, clear_torn, create_run, open_run, r
 from .buffers.rows import queue_bytes_needed, row_spans
 from .config import CaptureConfig
 from .errors import Interrupted, listening
+from .recording.layout import make_tables
 from .recording.progress import CaptureProgress, Report, one_step, progress_bar
 from .recording.run_model import all_answers, all_scores, fill_rows
-from .samples.tables import make_tables
 from .settling.estimate import estimate, require_space
 from .settling.in_memory import Items, settings_of
 from .settling.settle import Settled, settle

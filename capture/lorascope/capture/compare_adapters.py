@@ -18,8 +18,8 @@ from .models.device import input_device
 from .models.model import context_length, is_causal
 from .models.passes import Pass, isolated, restoring_modes
 from .recording.forward import forward, kl_divergence
-from .samples.batches import plan_batches
 from .samples.encode import encode_items, require_known_tokens
+from .samples.encoded import plan_batches
 from .samples.items import Item
 from .samples.scoring import Scores, score
 

@@ -19,13 +19,12 @@ from lorascope.capture.models.components import find_components
 from lorascope.capture.models.preflight import inspect
 from lorascope.capture.recording.forward import PROBE_TOKENS, forward_seconds, probe, probe_samples
 from lorascope.capture.recording.hooks import Recorder
+from lorascope.capture.recording.layout import TokenPlan, plan_tokens
 from lorascope.capture.recording.reduce import Reducer
 from lorascope.capture.recording.stream import Streamed, stream_states
-from lorascope.capture.samples.batches import pad, plan_batches
 from lorascope.capture.samples.encode import encode_items
-from lorascope.capture.samples.encoded import EncodedSample
+from lorascope.capture.samples.encoded import EncodedSample, pad, plan_batches
 from lorascope.capture.samples.items import TextItem
-from lorascope.capture.samples.selection import TokenPlan, plan_tokens
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.writing.write import RowWritten
 

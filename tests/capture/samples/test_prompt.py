@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorascope.capture.samples import batches, generate, lengths, prompt, selection
+from lorascope.capture.samples import encoded, generate, items, prompt
 from lorascope.capture.samples.items import LETTERS, ChoiceItem, TextItem
 from lorascope.capture.samples.prompt import (
     PROMPTS,
@@ -160,7 +160,7 @@ def test_refuses_to_leave_an_example_out() -> None:
         render(read_template("prompt2"), METAL)
 
 
-@pytest.mark.parametrize("module", [batches, generate, lengths, prompt, selection])
+@pytest.mark.parametrize("module", [encoded, generate, items, prompt])
 def test_examples_run(module: ModuleType) -> None:
     assert doctest.testmod(module).failed == 0
 

@@ -16,7 +16,7 @@ from lorascope.capture.capture import capture
 from lorascope.capture.config import CaptureConfig
 from lorascope.capture.reforward import TOLERANCE
 from lorascope.capture.selftest import checks
-from lorascope.capture.selftest.tiny_model import write_model, write_text
+from lorascope.capture.selftest.selftest import write_model, write_text
 
 CPU = torch.device("cpu")
 Run = Callable[..., Any]

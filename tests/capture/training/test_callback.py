@@ -34,12 +34,11 @@ from lorascope.capture import (
     jensen_shannon,
 )
 from lorascope.capture.config import FinetuneConfig
-from lorascope.capture.recording.miub import KIND, LAYER, measure_miub
 from lorascope.capture.samples.encode import encode_items
 from lorascope.capture.samples.encoded import EncodedSample
 from lorascope.capture.samples.items import ChoiceItem, TextItem
 from lorascope.capture.samples.scoring import score
-from lorascope.capture.training.callback import _unwrapped
+from lorascope.capture.training.callback import KIND, LAYER, _unwrapped, measure_miub
 from lorascope.capture.training.trainer import collate, lora_targets
 
 from ...tiny import llama

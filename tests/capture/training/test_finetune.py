@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM, Trainer
 
 from lorascope.capture.config import FinetuneConfig
-from lorascope.capture.samples.batches import pad
 from lorascope.capture.samples.encode import encode_items
+from lorascope.capture.samples.encoded import pad
 from lorascope.capture.samples.items import ChoiceItem, TextItem
 from lorascope.capture.samples.scoring import score
 from lorascope.capture.training.finetune import FinetuneResult, finetune

@@ -11,8 +11,7 @@ import torch
 
 from ..buffers.target import flat_places, nowhere
 from ..models.model import is_causal, is_encoder_kin
-from ..samples.batches import pad
-from ..samples.encoded import EncodedSample
+from ..samples.encoded import EncodedSample, pad
 from ..samples.scoring import logit_parts, token_nll
 from .hooks import Recorder
 from .reduce import has_kernel

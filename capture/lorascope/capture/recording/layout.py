@@ -1,13 +1,44 @@
-"""The layout of a capture: samples, batches, tokens, components and arrays."""
+"""The layout of a capture: samples, batches, captured tokens, components, arrays, and the tables of the run."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lorascope.stores import RunSpec
+from lorascope.stores.format.tables import ROLES
+from lorascope.stores.reading.token_choice import choose
 
 from ..models.components import LoraComponent, factor_weights
 from ..samples.encoded import EncodedSample
-from ..samples.selection import TokenPlan
+from ..samples.generate import Answer
+from ..samples.scoring import Scores
+
+_SAMPLE_SCORES = ("prediction", "prediction_per_token", "correct", "correct_per_token", "ce")
+_CHOICE_SCORES = ("loglik", "loglik_per_token")
+
+
+class TokenPlan(NamedTuple):
+    """The flat token axis of a run, before the run; a pure function of data and configuration."""
+
+    positions: tuple[np.ndarray, ...]
+    """Sample -> captured positions in its sequence, int64 (token,)."""
+    starts: np.ndarray
+    """First captured token of each sample on the token axis, and their number at the end, int64 (sample + 1,)."""
+    measured: np.ndarray
+    """Bool (token,): tokens whose js is measured during capture."""
+    weights: np.ndarray
+    """Float32 (token,): inverse of the chance with which a token was taken of its sample; see `choose`."""
+    kl_batches: np.ndarray
+    """Bool (batch,): batches whose next-token distributions are compared with the base model's."""
+    ablate_batches: np.ndarray
+    """Bool (batch,): batches that pass once more without each part of the adapter."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Length of the token axis."""
+        return int(self.starts[-1])
 
 
 class Layout(NamedTuple):
@@ -43,3 +74,156 @@ class Layout(NamedTuple):
                 if bias is not None:
                     weights[f"adapters/{adapter.name}/lora_bias/{component.path}"] = bias
         return weights
+
+
+def plan_tokens(
+    samples: Sequence[EncodedSample],
+    batches: Sequence[slice],
+    selection: str,
+    *,
+    js_share: float,
+    seed: int,
+    kl_share: float = 0.0,
+    ablate_share: float = 0.0,
+) -> TokenPlan:
+    """The token plan of these samples.
+
+    Parameters
+    ----------
+    samples, batches
+        What passes the model, and which of it together.
+    selection
+        A choice of tokens in words, see `lorascope.stores.reading.token_choice`.
+    js_share
+        Share of the captured tokens to measure; at least one of every batch is.
+    seed
+        Draws tokens and batches. A sample's tokens depend on nothing else but the sample: neither on its place among
+        the samples nor on how many there are.
+    kl_share, ablate_share
+        Share of the batches in `kl_batches` and `ablate_batches`: at least one, or none where it is 0.
+
+    Raises
+    ------
+    ValueError
+        If the selection takes nothing of a sample.
+    """
+    selected = [
+        choose(
+            selection,
+            positions=np.arange(len(sample.roles)),
+            roles=sample.roles,
+            length=len(sample.roles),
+            generator=_generator(sample, seed),
+        )
+        for sample in samples
+    ]
+    for sample, (positions, _) in zip(samples, selected, strict=True):
+        if not len(positions):
+            roles = [ROLES[role] for role in np.unique(sample.roles)]
+            choice = " or ".join(map(repr, [*roles, "all"]))
+            raise ValueError(
+                f"`tokens` = {selection!r} takes nothing of sample {sample.id!r} of {sample.dataset!r} under prompt "
+                f"{sample.prompt!r}, whose tokens have other roles ({', '.join(roles)}); give {choice}"
+            )
+    starts = np.concatenate([[0], np.cumsum([len(positions) for positions, _ in selected])])
+    measured = _seeded_share(int(starts[-1]), js_share, np.random.default_rng(seed))
+    for batch in batches:  # so that no pass goes by without its sums being checked
+        first, last = starts[batch.start], starts[batch.stop]
+        measured[first] |= not measured[first:last].any()
+    return TokenPlan(
+        positions=tuple(positions for positions, _ in selected),
+        starts=starts,
+        measured=measured,
+        weights=np.concatenate([weights for _, weights in selected]),
+        kl_batches=_seeded_share(len(batches), kl_share, np.random.default_rng([seed, 1])),
+        ablate_batches=_seeded_share(len(batches), ablate_share, np.random.default_rng([seed, 2])),
+    )
+
+
+def _generator(sample: EncodedSample, seed: int) -> np.random.Generator:
+    """Random numbers of a sample's own, whichever process asks for them and in whichever order."""
+    name = "\0".join((sample.dataset, sample.split, sample.prompt, sample.id))
+    digest = hashlib.sha256(name.encode()).digest()
+    return np.random.default_rng([seed, *np.frombuffer(digest, "<u4").tolist()])
+
+
+def _seeded_share(n: int, share: float, generator: np.random.Generator) -> np.ndarray:
+    """A mask over exactly ceil(share * n) of n, drawn without replacement."""
+    chosen = generator.permutation(n)[: int(np.ceil(share * n))]
+    mask = np.zeros(n, dtype=bool)
+    mask[chosen] = True
+    return mask
+
+
+def make_tables(
+    samples: Sequence[EncodedSample],
+    plan: TokenPlan,
+    texts: Sequence[str],
+    scores: Scores | None,
+    base_scores: Scores | None,
+    answers: Sequence[Answer] | None = None,
+    base_answers: Sequence[Answer] | None = None,
+    *,
+    scored: Sequence[EncodedSample] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Columns of `samples`, `choices` and `tokens`; scores that weren't asked for are -1 or NaN.
+
+    Parameters
+    ----------
+    samples
+        In the order of the run, as they are captured.
+    plan
+        Their token plan.
+    texts
+        Text of each captured token (token,).
+    scores, base_scores
+        With and without the adapter.
+    scored
+        The samples as they were scored, where that was before tokens were generated.
+    answers, base_answers
+        What the model wrote with and without it, of each sample that has choices; None where it wasn't asked to.
+    """
+    owners = [(index, choice) for index, sample in enumerate(samples) for choice in sample.choices]
+    table: dict[str, Any] = {
+        **{
+            name: [getattr(sample, name) for sample in samples]
+            for name in ("id", "dataset", "split", "prompt", "answer")
+        },
+        "length": [len(sample.token_ids) for sample in samples],
+        "n_targets": [int(sample.is_target.sum()) for sample in scored or samples],
+        "token_start": plan.starts[:-1],
+        "token_stop": plan.starts[1:],
+    }
+    choices: dict[str, Any] = {
+        "sample": [index for index, _ in owners],
+        "text": [choice.text for _, choice in owners],
+        "n_tokens": [len(choice.token_ids) for _, choice in owners],
+    }
+    blank = (np.full((4, len(samples)), -1), np.full((1, len(samples)), np.nan), np.full((2, len(owners)), np.nan))
+    unscored = Scores(*(column for columns in blank for column in columns))
+    # The format leaves out what wasn't asked for without the adapter.
+    for prefix, sample_scores, written in (("", scores or unscored, answers), ("base_", base_scores, base_answers)):
+        if sample_scores is not None:
+            table |= {prefix + name: getattr(sample_scores, name) for name in _SAMPLE_SCORES}
+            choices |= {prefix + name: getattr(sample_scores, name) for name in _CHOICE_SCORES}
+        if written is not None:
+            left = iter(written)
+            each = [next(left) if sample.choices else None for sample in samples]
+            table |= {
+                f"{prefix}written": [answer.written if answer else "" for answer in each],
+                f"{prefix}written_prediction": [answer.prediction if answer else -1 for answer in each],
+                f"{prefix}written_correct": [
+                    answer.prediction == sample.answer if answer else -1
+                    for answer, sample in zip(each, samples, strict=True)
+                ],
+            }
+    captured = [*zip(samples, plan.positions, strict=True)]
+    tokens = {
+        "sample": np.repeat(np.arange(len(samples)), np.diff(plan.starts)),
+        "position": np.concatenate(plan.positions),
+        "token_id": np.concatenate([sample.token_ids[positions] for sample, positions in captured]),
+        "role": np.concatenate([sample.roles[positions] for sample, positions in captured]),
+        "text": list(texts),
+        "weight": plan.weights,
+    }
+    return {"samples": table, "choices": choices, "tokens": tokens}

@@ -15,9 +15,9 @@ from ..buffers.rows import RowQueue
 from ..buffers.target import BatchTarget, Meter, flat_places
 from ..models.passes import Pass, silenced
 from ..samples.encoded import EncodedSample
-from ..samples.selection import TokenPlan
 from .forward import forward, forward_seconds, kl_divergence, negative_log_likelihood
 from .hooks import Recorder
+from .layout import TokenPlan
 from .progress import CaptureProgress, Report
 
 _BATCHES_A_BARE_PASS = 64

@@ -11,9 +11,8 @@ from jinja2 import TemplateError
 
 from lorascope.stores.format.tables import ROLES
 
-from .encoded import ASSISTANT, TEMPLATE, EncodedSample
+from .encoded import ASSISTANT, TEMPLATE, EncodedSample, require_fitting, require_short, require_words
 from .items import ChatItem
-from .tokens import require_fitting, require_short, require_words
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _STANDS_FOR = re.compile("\ue000lorascope([0-9]+)\ue001")

@@ -12,8 +12,7 @@ from transformers import GenerationConfig, LogitsProcessorList
 from ..models.device import input_device
 from ..models.model import context_length
 from ..models.weights import plain_model
-from .batches import PADDING_ID, pad_tokens, plan_batches
-from .encoded import CHOICE, GENERATED, EncodedSample
+from .encoded import CHOICE, GENERATED, PADDING_ID, EncodedSample, pad_tokens, plan_batches
 from .items import LETTERS
 
 _OUTER = ",;:!?…\"'“”‘’„«»()[]{}*_` "  # noqa: RUF001  # quotes as they are typeset

@@ -16,8 +16,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from ..models.device import input_device
 from ..models.weights import plain_model
-from .batches import pad_tokens, plan_batches
-from .encoded import EncodedSample
+from .encoded import EncodedSample, pad_tokens, plan_batches
 
 _PART_LOGITS = {"cpu": 2**18, "cuda": 2**24}
 """Logits worked on at once: on a CPU as many as its cache holds, which is three times as fast."""

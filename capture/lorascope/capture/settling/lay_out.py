@@ -13,10 +13,8 @@ from ..models.components import LoraComponent
 from ..models.model import is_causal
 from ..models.unembedding import unembedding_kind
 from ..models.weights import plain_model
-from ..recording.layout import Layout
-from ..samples.batches import plan_batches
-from ..samples.encoded import EncodedSample
-from ..samples.selection import plan_tokens
+from ..recording.layout import Layout, plan_tokens
+from ..samples.encoded import EncodedSample, plan_batches
 from .estimate import choose_share
 from .run_spec import make_run_spec
 

@@ -29,9 +29,8 @@ from ..recording.forward import probe, probe_samples
 from ..recording.hooks import Recorder
 from ..recording.layout import Layout
 from ..recording.progress import Report, one_step
-from ..samples.batches import pad
 from ..samples.encode import require_known_tokens
-from ..samples.encoded import EncodedSample
+from ..samples.encoded import EncodedSample, pad
 from ..samples.generate import generate, generation_batches
 from ..samples.hub import hub_source
 from .data import Data, data_notes, encode_data, read_data

@@ -31,11 +31,10 @@ from ..models.device import input_device
 from ..models.passes import evaluating, passes_of
 from ..recording.forward import forward, forward_seconds, kl_divergence, probe, probe_samples
 from ..recording.hooks import Recorder
-from ..recording.layout import Layout
+from ..recording.layout import Layout, make_tables
 from ..recording.run_model import fill_rows
 from ..recording.stream import Streamed
 from ..samples.encoded import EncodedSample
-from ..samples.tables import make_tables
 from .costs import Costs, n_cores
 from .estimate import estimate
 from .lay_out import lay_out, with_chosen_tokens

@@ -14,10 +14,8 @@ from transformers.pytorch_utils import Conv1D
 
 from ..config import FinetuneConfig
 from ..models.passes import restoring_modes
-from ..recording.miub import KIND, LAYER
-from ..samples.batches import pad
-from ..samples.encoded import EncodedSample
-from .callback import MiubCallback
+from ..samples.encoded import EncodedSample, pad
+from .callback import KIND, LAYER, MiubCallback
 from .checkpoints import Checkpoints
 
 IGNORED = -100

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorascope.capture.samples.items import ChoiceItem, TextItem
-from lorascope.capture.samples.items import Item as AnyItem
-from lorascope.capture.samples.lengths import (
+from lorascope.capture.samples.items import (
+    ChoiceItem,
+    TextItem,
     articles,
     item_length,
     missing_words,
@@ -17,6 +17,7 @@ from lorascope.capture.samples.lengths import (
     pick_by_length,
     pick_items,
 )
+from lorascope.capture.samples.items import Item as AnyItem
 from lorascope.capture.samples.sources import read_items
 from lorascope.stores.places.atomic_write import atomic_write
 

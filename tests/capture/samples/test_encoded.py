@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorascope.capture.samples.batches import pad, pad_tokens, plan_batches
 from lorascope.capture.samples.encode import encode_items
+from lorascope.capture.samples.encoded import pad, pad_tokens, plan_batches
 
 
 @given(lengths=st.lists(st.integers(1, 50)), batch_tokens=st.integers(1, 200))
