@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lorascope.analyze import compare_metrics
-from lorascope.analyze.results.record import to_json
+from lorascope.analyze.results.save import to_json
 from lorascope.study.read_study import read_study
 
 from .called import call, flat

@@ -9,7 +9,7 @@ import pytest
 
 from lorascope.analyze import fit_report, fit_scaling_law
 from lorascope.analyze.results.format import format_number
-from lorascope.analyze.results.record import to_json
+from lorascope.analyze.results.save import to_json
 from lorascope.cli.main import main
 from lorascope.study import paper_study
 from lorascope.study.read_study import read_study

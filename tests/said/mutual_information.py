@@ -16,6 +16,7 @@ from lorascope.analyze.information.evidence import (
     AGREEMENT,
     DRIFT,
     FARTHEST,
+    FEWEST,
     GROWTH,
     LEVEL,
     MEANINGS,
@@ -30,7 +31,6 @@ from lorascope.analyze.information.held_out import N_JOINT
 from lorascope.analyze.information.ksg import CERTAIN
 from lorascope.analyze.information.pairs import Settings
 from lorascope.analyze.information.projections import halves, principal_axes
-from lorascope.analyze.information.serial import FEWEST
 
 from .page import ROOT, Saying, count, equation, part, said, table
 

@@ -24,12 +24,10 @@ if TYPE_CHECKING:
     from .measuring.run import measure_run
     from .miub.compare_runs import paired
     from .miub.groups import group_by, to_dataframe
-    from .miub.miub import miub
-    from .miub.paper_readings import miub_readings
+    from .miub.miub import miub, miub_readings
     from .miub.qualify import qualify
     from .report.explain import explain
-    from .results.save import open_result, save
-    from .results.save_table import save_table
+    from .results.save import open_result, save, save_table
     from .results.scores import scores_table
     from .viewing.view import view
     from .words.contexts import contexts

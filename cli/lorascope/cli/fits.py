@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorascope.analyze.results.targets import TABLES, refuse_elsewhere, refuse_target
+from lorascope.analyze.results.options import TABLES, refuse_elsewhere, refuse_target
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.visible import one_line
 from lorascope.study.named import require_there
@@ -100,7 +100,7 @@ def deliver(
     source = f"{study['source']}: {len(frame)} rows{f' where {conditions}' if conditions else ''}"
     answer = {"study": study, name: summary.to_dict(), "remarks": list(remarks)}
     if out is not None and out.suffix in TABLES:
-        from lorascope.analyze.results.save_table import save_table, with_units
+        from lorascope.analyze.results.save import save_table, with_units
 
         first = next(iter(summary.tables.values()))
         save_table(with_units(first, {}, {"title": summary.title, **study}), out)

@@ -59,7 +59,7 @@ def write(text: str) -> None:
 
 def json_text(value: Any) -> str:
     """A value as JSON, NaN as null; what a terminal would obey is spelt out, which JSON reads alike."""
-    from lorascope.analyze.results.record import to_json
+    from lorascope.analyze.results.save import to_json
 
     return COMMANDS.sub(lambda match: f"\\u{ord(match[0]):04x}", to_json(value))
 

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from scipy.stats import rankdata, spearmanr
 
 from lorascope.analyze import adapter_report, compare_measures
-from lorascope.analyze.ablation.compare_measures import MEASURED, correlate, rank_correlation
+from lorascope.analyze.ablation.compare_measures import MEASURED, ablation_by_part, correlate, rank_correlation
 from lorascope.analyze.fits.resampling import basic_interval, group_draws, percentile_interval
 from lorascope.stores import Run, StoreError
 
@@ -198,3 +198,22 @@ def test_weights_give_their_norms(make_small: Callable[..., Small], tmp_path: Pa
         ValueError, match=r"which has none of 'model.layers.1.down_proj'; give the folder of the captured"
     ):
         compare_measures(run, weights=tmp_path)
+
+
+@pytest.mark.parametrize("options", [{}, {"is_weighted": True}, {"stream": "pair"}], ids=str)
+@pytest.mark.parametrize("parts", ["components", "layers", "kinds"])
+def test_ablation_is_a_mean_over_samples_that_were_ablated(
+    make_small: Callable[..., Small], parts: str, options: dict[str, Any]
+) -> None:
+    small = make_small(ablate=parts, **options)
+    result = ablation_by_part(small.run)
+    assert result is not None
+    values = small.by_sample(small.run.ablation().values)[np.arange(12) % ABLATED == 0]
+    behind = values[:, [values.mean(axis=0).argmax()]] - values
+    for name, by_sample in (("kl", values), ("behind", behind)):
+        np.testing.assert_allclose(result[name], by_sample.mean(axis=0), rtol=1e-6, atol=1e-12)
+        errors = by_sample.std(axis=0, ddof=1) / np.sqrt(6)
+        np.testing.assert_allclose(result[f"{name}_se"], errors, rtol=1e-6, atol=1e-12)
+    assert result["part"].values.tolist() == small.run.ablation()["part"].values.tolist()
+    n_tokens = int(np.isfinite(small.run.ablation().values[:, 0]).sum())
+    assert result.attrs == {"parts": parts, "n_samples": 6, "n_tokens": n_tokens}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lorascope.analyze import directions
 from lorascope.analyze.directions.decomposition import Directions, directions_of, gram, n_holding, rotate
-from lorascope.analyze.measuring.sources import Weights
+from lorascope.analyze.measuring.tiles import Weights
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.format.spec import ROW_TOKENS
 

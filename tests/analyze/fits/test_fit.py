@@ -15,7 +15,7 @@ from lorascope.analyze.fits.diagnostics import search_notes
 from lorascope.analyze.fits.estimate import estimate
 from lorascope.analyze.fits.fit import fit_scaling_law
 from lorascope.analyze.fits.result import ScalingFit
-from lorascope.analyze.results.record import data_hash
+from lorascope.analyze.results.save import data_hash
 
 from .conftest import DesignOf
 from .simulated import simulate_study

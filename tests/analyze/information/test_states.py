@@ -10,8 +10,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorascope.analyze.information.components import component_blocks
-from lorascope.analyze.information.plan import choose_tokens
+from lorascope.analyze.information.components import choose_tokens, component_blocks
 from lorascope.analyze.measuring.sources import sources_of
 from lorascope.stores import StoreError, open_run
 from lorascope.stores.reading import rows as reading

@@ -14,7 +14,7 @@ import distributed
 import numpy as np
 import pytest
 
-from lorascope.analyze.measuring import cluster, sources
+from lorascope.analyze.measuring import cluster, tiles
 from lorascope.analyze.measuring.compute import workers
 from lorascope.analyze.measuring.measures import token_measure
 from lorascope.analyze.measuring.run import measure_run
@@ -59,7 +59,7 @@ def test_processes_change_no_bit(run: Run, expected: bytes) -> None:
 
 def test_what_dask_is_configured_to_use_is_used(run: Run, expected: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = set()
-    original = sources.weights_of
+    original = tiles.weights_of
     monkeypatch.setattr(
         "lorascope.analyze.measuring.tiles.weights_of", lambda s: seen.add(threading.get_ident()) or original(s)
     )

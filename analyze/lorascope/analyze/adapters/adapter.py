@@ -16,8 +16,19 @@ from lorascope.stores.adapter_settings import is_residual, patterns_of
 from lorascope.stores.patterns import check_patterns
 from lorascope.stores.progress import Progress
 
-from .factors import DTYPES, WEIGHTS, Branch, branch_problems, read_factor, read_keys, require, sort_keys
-from .settings import rank_at, read_settings, scaling_at
+from .factors import (
+    DTYPES,
+    WEIGHTS,
+    Branch,
+    branch_problems,
+    rank_at,
+    read_factor,
+    read_keys,
+    read_settings,
+    require,
+    scaling_at,
+    sort_keys,
+)
 
 VARIABLES = {
     "rank": ("rank r of A and B", "1"),

@@ -14,7 +14,7 @@ import xarray as xr
 from jaxtyping import Float64
 from safetensors import TensorSpec, serialize_file
 
-from lorascope.analyze.results.targets import refuse_elsewhere
+from lorascope.analyze.results.options import refuse_elsewhere
 from lorascope.stores import Problem
 from lorascope.stores.adapter_settings import CONFIG, is_residual
 from lorascope.stores.places.atomic_write import atomic_write
@@ -31,10 +31,11 @@ from .factors import (
     narrow_factor,
     read_factor,
     read_keys,
+    read_settings,
     require,
+    scaling_at,
     sort_keys,
 )
-from .settings import read_settings, scaling_at
 
 RECORD = "finetune.json"
 """File that `finetune` leaves beside an adapter; it says among others which layers of the base shared weights."""

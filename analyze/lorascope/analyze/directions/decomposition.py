@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from lorascope.analyze.measuring.sources import weights_of
+from lorascope.analyze.measuring.tiles import weights_of
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.source import Source
 from lorascope.stores.reading.walk import RowBlock, walk_rows

@@ -11,7 +11,7 @@ import xarray as xr
 
 from lorascope.analyze.results.format import format_number
 
-from ..information.dataset import UNITS
+from ..information.mutual_information import UNITS
 from .captions import headline, plural, range_of, run_name
 from .marks import BLACK, EDGES, SYMBOLS, Look, add_legend, line, looks, points
 from .scales import ValueAxis, value_axis

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.results.options import Residual
-from lorascope.analyze.results.record import provenance
+from lorascope.analyze.results.save import provenance
 from lorascope.stores.progress import Progress
 from lorascope.stores.threads import one_blas_thread
 

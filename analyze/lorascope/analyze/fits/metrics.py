@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.results.format import format_number
-from lorascope.analyze.results.record import provenance
+from lorascope.analyze.results.save import provenance
 
 from .correlations import beyond_setting, freedom_left, permutation_p, permuted_pearson, pooled_pearson, r_p, williams
 from .frame import group_labels

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.results.format import format_number
-from lorascope.analyze.results.record import plain
+from lorascope.analyze.results.save import plain
 
 Word = Literal["supported", "not identified", "contradicted"]
 WORDS: tuple[str, ...] = get_args(Word)

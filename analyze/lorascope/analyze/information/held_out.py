@@ -4,12 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .characteristic import CHANCE, characteristic_directions, covariance
+from .directions import CHANCE, characteristic_directions, covariance, refined
 from .gaussian import normal_scores
 from .ksg import extrapolated_ksg, ksg_ceiling
 from .pairs import Pairs, Settings
 from .projections import Axes, canonical_axes, halves, project
-from .refined import refined
 
 N_JOINT, N_JOINT_WAVES = 2, 3
 """Canonical pairs, and pairs of waves, that go into neighbour distances together: more lose more than they find."""

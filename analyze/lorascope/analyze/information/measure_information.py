@@ -12,19 +12,33 @@ import xarray as xr
 
 from lorascope.analyze.measuring.compute import workers
 from lorascope.analyze.measuring.sources import sources_of
-from lorascope.analyze.results.options import N_SHUFFLES
-from lorascope.analyze.results.targets import PAIRS, refuse_target
+from lorascope.analyze.results.options import N_SHUFFLES, PAIRS, refuse_target
+from lorascope.analyze.results.tree import run_attributes
+from lorascope.stores import Run
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 from lorascope.stores.reading.source import Source
 from lorascope.stores.threads import keep_one_blas_thread, one_blas_thread
 
-from .components import ComponentPairs, component_pairs, component_record
-from .dataset import component_dataset, provenance
-from .pairs import Settings
-from .plan import Against, Plan, Unit, make_plan
+from .bound import js_upper_bound
+from .components import Against, ComponentPairs, ComponentRecord, Plan, component_pairs, component_record, make_plan
+from .mutual_information import information_dataset
+from .pairs import Settings, Unit
 
+COLUMNS = {
+    "js": ("mean over tokens of JS(softmax(base), softmax(lora))", "nat"),
+    "js_delta_alone": ("mean over tokens of JS(softmax(base), softmax(delta))", "nat"),
+    "n_tokens": ("tokens that estimates are made of", "1"),
+    "n_samples": ("samples of these tokens", "1"),
+    "n_repeats": ("tokens left out as repeats", "1"),
+    "n_not_finite": ("tokens left out as not finite", "1"),
+    "n_axes_x": ("axes of base", "1"),
+    "n_axes_y": ("axes of what base is compared with", "1"),
+    "share_x": ("variance of base that its axes keep", "1"),
+    "share_y": ("variance of the other side that its axes keep", "1"),
+}
+"""Field of a record -> what it is, and its unit."""
 ONE_BY_ONE = {"chunksize": 1}
 """Setting of Dask's processes: what is handed out together can't be called off."""
 
@@ -218,3 +232,64 @@ def _compute_component(sources: np.ndarray, *, function: Callable[[Source, Plan]
     out = np.empty(1, object)
     out[0] = function(sources[0], plan)
     return out
+
+
+def component_dataset(
+    run: Run, adapter: str | None, sources: Sequence[Source], plan: Plan, records: Sequence[ComponentRecord], unit: Unit
+) -> xr.Dataset:
+    """Dataset of `measure_information`, made of a record for each component."""
+    fields = np.array([record.fields for record in records])
+    result = information_dataset(
+        fields, plan.names, plan.settings, unit=unit, n_shuffles=plan.n_shuffles, dims=["component"]
+    )
+    for name, (long_name, units) in COLUMNS.items():
+        values = np.array([record.columns[name] for record in records])
+        result[name] = ("component", values, {"long_name": long_name, "units": units})
+    notes = np.array([record.note for record in records], object)
+    result["note"] = ("component", notes, {"long_name": "why values are missing"})
+    if "classifier" in plan.names:
+        certified = np.maximum(fields[:, plan.names.index("classifier"), 0], 0.0)
+        js_joint = np.where(np.isnan(certified), np.nan, js_upper_bound(np.nan_to_num(certified)))
+        about = {"long_name": "JS of joint and product that a classifier finds at least", "units": "nat"}
+        result["js_joint"] = ("component", js_joint, about)
+    table = run.components.assign(run.adapter(adapter))
+    at = [run.component_paths.index(source.component) for source in sources]
+    columns = {name: table[name].values[at] for name in ("kind", "layer", "d_in", "d_out", "rank")}
+    is_factor = table["delta_source"].values[at] == "factor"
+    sizes = columns["d_in"], columns["d_out"], columns["rank"]
+    shared = is_singular(*sizes, plan.against, is_factor=is_factor) & (run.stream != "pair")
+    about = {"long_name": "whole states share directions: their mutual information is infinite"}
+    coordinates = {
+        "component": np.array([source.component for source in sources], object),
+        **{name: ("component", values) for name, values in columns.items()},
+        "singular": ("component", shared, about),
+    }
+    return result.assign_coords(coordinates).assign_attrs(provenance(run, adapter, plan))
+
+
+def is_singular(
+    d_in: np.ndarray, d_out: np.ndarray, rank: np.ndarray, against: Against, *, is_factor: np.ndarray
+) -> np.ndarray:
+    """Bool (component,): whether both sides together see fewer directions of x than each alone, added.
+
+    Where delta is no factor's, as with DoRA, which scales the weight too, its rank is the width. False says that sizes
+    don't show it, and never that mutual information is finite.
+    """
+    full = np.minimum(d_in, d_out)
+    together = np.minimum(d_in, d_out + np.minimum(rank, full))
+    change = np.where(is_factor, np.minimum(rank, full), full)
+    return np.asarray(together < full + (full if against == "lora" else change))
+
+
+def provenance(run: Run, adapter: str | None, plan: Plan) -> dict[str, Any]:
+    """Attributes that say where states come from, and how pairs were made of them."""
+    return {
+        **run_attributes(run, adapter),
+        "against": plan.against,
+        "n_axes": plan.n_axes,
+        "share": plan.share,
+        "n_tokens_chosen": len(plan.tokens),
+        "n_samples_chosen": len(np.unique(plan.samples)),
+        "n_prefix_repeats": plan.n_prefix_repeats,
+        "seed": plan.settings.seed,
+    }

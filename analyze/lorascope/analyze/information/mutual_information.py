@@ -11,12 +11,12 @@ from lorascope.analyze.results.options import N_SHUFFLES, require_whole
 from lorascope.stores.progress import Progress
 from lorascope.stores.threads import one_blas_thread
 
-from .dataset import information_dataset
-from .estimators import check_settings, resolve_estimators
-from .evidence import estimate
-from .pairs import Settings, check_pairs
-from .plan import Unit
-from .serial import effective_rows
+from .estimators import ESTIMATORS, PANEL, check_settings, resolve_estimators
+from .evidence import MEANINGS, VERDICTS, effective_rows, estimate
+from .pairs import Settings, Unit, check_pairs
+
+UNITS: dict[str, float] = {"nat": 1.0, "bit": 1 / np.log(2)}
+"""Number of each unit in a nat."""
 
 
 def mutual_information(
@@ -110,4 +110,39 @@ def mutual_information(
         n_effective=effective_rows(pairs),
         dimensions_x=pairs.x.shape[1],
         dimensions_y=pairs.y.shape[1],
+    )
+
+
+def information_dataset(
+    estimates: np.ndarray,
+    names: Sequence[str],
+    settings: Settings,
+    *,
+    unit: Unit,
+    n_shuffles: int,
+    dims: Sequence[str] = (),
+) -> xr.Dataset:
+    """A variable for each field over (*dims, estimator), of estimates float64 (..., estimator, field) in nats."""
+    variables: dict[str, Any] = {}
+    for place, (field, meaning) in enumerate(MEANINGS.items()):
+        values = estimates[..., place]
+        if field == "verdict":
+            words = np.array([*VERDICTS, ""], object)
+            places = np.where(np.isnan(values), len(VERDICTS), np.nan_to_num(values)).astype(int)
+            variables[field] = ((*dims, "estimator"), words[places], {"long_name": meaning})
+        else:
+            units, scale = ("1", 1.0) if field == "p" else (unit, UNITS[unit])
+            variables[field] = ((*dims, "estimator"), values * scale, {"long_name": meaning, "units": units})
+    about = [f"largest of {', '.join(PANEL)}" if name == "panel" else ESTIMATORS[name].long_name for name in names]
+    return xr.Dataset(
+        variables,
+        coords={"estimator": np.array(names, object), "long_name": ("estimator", np.array(about, object))},
+        attrs={
+            "units": unit,
+            **settings._asdict(),
+            "n_shuffles": n_shuffles,
+            "p_floor": 1 / (n_shuffles + 1),
+            "null": "y of other samples, whole samples moved together",
+            "interval": "95 %: noise, from the scatter of disjoint parts, and the bias that these show",
+        },
     )

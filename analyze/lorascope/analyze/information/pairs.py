@@ -1,9 +1,11 @@
 """Arrays as a user gives them, made into pairs: every mistake in words, before any work."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+Unit = Literal["nat", "bit"]
+"""Units of mutual information."""
 LEAST_PAIRS = 32
 """Fewer pairs say nothing about nearest neighbours."""
 LEAST_GROUPS = 4

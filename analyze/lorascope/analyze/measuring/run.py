@@ -20,11 +20,10 @@ from lorascope.stores.reading.labels import with_indexes
 from lorascope.stores.reading.read import RunLike, as_run
 from lorascope.stores.reading.source import Source, group_sizes
 
-from .captured import captured_measures, keeps_all_states
 from .compute import Workers, workers
 from .lazy_measures import measure_sources
 from .measures import Measure, resolve
-from .sources import GROUP_BYTES, TOUCHED, sources_of
+from .sources import GROUP_BYTES, TOUCHED, captured_measures, keeps_all_states, sources_of
 from .unfinished import open_unfinished
 
 BATCH_TASKS = 32

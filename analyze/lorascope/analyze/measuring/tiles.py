@@ -1,6 +1,7 @@
 """One row of a component, a tile of tokens at a time: widened and made into delta where it stays in a core's cache."""
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -11,13 +12,21 @@ from lorascope.stores.format.widen import widen_block
 from lorascope.stores.reading.rows import RowArray
 from lorascope.stores.reading.source import Source
 
-from .sources import weights_of
-
 TILE_VALUES = 2**16
 """Values of a tile: 256 KiB each of base and delta, which the second-level cache of one core holds."""
 
 _Fill = Callable[[slice, np.ndarray], np.ndarray]
 """(tokens of the row, base of these tokens) -> delta of these tokens, float32 (token, feature)."""
+
+
+class Weights(NamedTuple):
+    """Weights that turn a component's factor into its delta."""
+
+    lora_B_T: np.ndarray  # noqa: N815 (PEFT's name)
+    """Float32 (rank, feature), contiguous."""
+    bias: np.ndarray
+    """Float32 (feature,), or empty."""
+    scaling: np.float32
 
 
 class Tile(NamedTuple):
@@ -47,6 +56,16 @@ def row_tiles(source: Source, row: int, factor: np.ndarray | None) -> Iterator[T
         tokens = slice(start, min(start + step, n_tokens))
         block = base(tokens)
         yield Tile(tokens, block, delta(tokens, block))
+
+
+@lru_cache(maxsize=16)  # a batch of components, of which only wide ones with many ranks take much
+def weights_of(source: Source) -> Weights:
+    """Weights of a component with a factor, read once for the rows that a worker goes through."""
+    delta = source.delta
+    assert delta.lora_B is not None
+    lora_b = delta.lora_B()
+    bias = np.empty(0, np.float32) if delta.bias is None else delta.bias()
+    return Weights(np.ascontiguousarray(lora_b.T), bias, np.float32(delta.scaling))
 
 
 def factor_delta(

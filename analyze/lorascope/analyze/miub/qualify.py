@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.measuring.captured import available
 from lorascope.analyze.measuring.measures import MEASURES
 from lorascope.analyze.measuring.run import measure_run
+from lorascope.analyze.measuring.sources import available
 from lorascope.analyze.results.weights import weighted_quantiles
 from lorascope.stores import Run
 from lorascope.stores.progress import Progress

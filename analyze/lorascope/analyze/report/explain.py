@@ -5,12 +5,10 @@ from typing import Any, NamedTuple
 
 import xarray as xr
 
-from lorascope.analyze.ablation.by_part import ablation_by_part
-from lorascope.analyze.ablation.compare_measures import compare_measures
+from lorascope.analyze.ablation.compare_measures import ablation_by_part, compare_measures
 from lorascope.analyze.directions.drivers import directions_by_component
-from lorascope.analyze.measuring.captured import available
 from lorascope.analyze.measuring.run import measure_run
-from lorascope.analyze.measuring.sources import sources_of
+from lorascope.analyze.measuring.sources import available, sources_of
 from lorascope.analyze.miub.qualify import QUALIFIERS, qualify
 from lorascope.analyze.words.lens import lens
 from lorascope.stores import Run, StoreError

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.directions.drivers import N_DRAWS
-from lorascope.analyze.measuring.captured import captured_measure
+from lorascope.analyze.measuring.sources import captured_measure
 from lorascope.analyze.results.format import format_error, format_number, format_percent
 from lorascope.analyze.results.scores import scores
 from lorascope.analyze.results.weights import token_weights, weighted_mean

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.figures import null_figure
-from lorascope.analyze.measuring.captured import captured_measure
+from lorascope.analyze.measuring.sources import captured_measure
 from lorascope.analyze.results.format import format_number, format_percent
 from lorascope.analyze.results.weights import is_weighted, token_weights, weighted_mean
 from lorascope.stores import Run

@@ -10,7 +10,7 @@ from lorascope.stores.format.layout import goes_with_states
 PARTS = ("base", "adapted", "factor", "lora_B", "delta", "js", "reductions", "tables")
 """Parts of a store in the order in which they are listed."""
 STORED_MEASURES = ("delta_norm", "swallowed", "kl", "ablation")
-"""Measures of an adapter that capture took, counted as the part `reductions`; see `measuring/captured.py`."""
+"""Measures of an adapter that capture took, counted as the part `reductions`; see `measuring/sources.py`."""
 
 
 class Size(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
-from lorascope.analyze.results.targets import refuse_elsewhere
+from lorascope.analyze.results.options import refuse_elsewhere
 from lorascope.stores import Run, open_place, open_run, pull
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.progress import Progress

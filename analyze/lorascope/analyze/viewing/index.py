@@ -23,10 +23,9 @@ from lorascope.stores.places.file_lock import file_lock
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 
-from ..measuring.captured import keeps_all_states
 from ..measuring.measures import feature_permutation
 from ..measuring.run import measure_unsaved, rows_digest
-from ..measuring.sources import sources_of
+from ..measuring.sources import keeps_all_states, sources_of
 
 FORMAT, FORMAT_VERSION = "lorascope.view", 1
 CHUNK_TOKENS = 256

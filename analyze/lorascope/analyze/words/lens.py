@@ -10,8 +10,7 @@ import xarray as xr
 from jaxtyping import Float32, Float64
 from safetensors.numpy import save_file
 
-from lorascope.analyze.results.options import require_whole
-from lorascope.analyze.results.targets import refuse_target
+from lorascope.analyze.results.options import refuse_target, require_whole
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores import Run, StoreError
 from lorascope.stores.names import close_to

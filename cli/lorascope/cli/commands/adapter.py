@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorascope.analyze.adapters.factors import read_keys
-from lorascope.analyze.adapters.settings import read_settings
+from lorascope.analyze.adapters.factors import read_keys, read_settings
 from lorascope.analyze.results.format import format_change, format_number, format_percent, run_names
-from lorascope.analyze.results.targets import RESULTS, TABLES, refuse_target
+from lorascope.analyze.results.options import RESULTS, TABLES, refuse_target
 from lorascope.stores.names import matching
 
 from ..options import AsJson, Components
@@ -81,7 +80,7 @@ def adapter(
     import pandas as pd
 
     from lorascope.analyze.adapters.adapter import adapter_report
-    from lorascope.analyze.results.save_table import save_table, table_of
+    from lorascope.analyze.results.save import save_table, table_of
 
     with progress_bar("adapter") as update:
         reports = [adapter_report(path, progress=partial(update, title=path.name)) for path in paths]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope import analyze, stores
-from lorascope.analyze.results.targets import TABLES, refuse_target
+from lorascope.analyze.results.options import TABLES, refuse_target
 from lorascope.stores.names import matching
 from lorascope.stores.reading.require_run import require_store
 from lorascope.stores.size import format_size
@@ -92,7 +92,7 @@ def _chosen(run: "Run", patterns: Sequence[str]) -> list[int]:
 
 def _facts(run: "Run", patterns: Sequence[str]) -> dict[str, Any]:
     """What `lorascope info --json` prints of a run that is set up; its components are those that fit the patterns."""
-    from lorascope.analyze.results.record import plain
+    from lorascope.analyze.results.save import plain
     from lorascope.analyze.results.scores import scores
     from lorascope.analyze.results.sizes import sizes
 
@@ -145,7 +145,7 @@ def _scores_frame(run: "Run") -> "pd.DataFrame":
     """The scores of a run, a row for each data set and measure, with standard errors; `unit` says what it is in."""
     import pandas as pd
 
-    from lorascope.analyze.results.save_table import with_units
+    from lorascope.analyze.results.save import with_units
     from lorascope.analyze.results.scores import scores
 
     rows = [(row.dataset, row.measure, row.unit, row.n, *row.base, *row.adapted, *row.change) for row in scores(run)]

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lorascope import analyze, stores
 from lorascope.analyze.results.format import format_number, format_percent
-from lorascope.analyze.results.options import N_SHUFFLES
-from lorascope.analyze.results.targets import PAIRS, TABLES, refuse_target
+from lorascope.analyze.results.options import N_SHUFFLES, PAIRS, TABLES, refuse_target
 from lorascope.stores.reading.require_run import require_store
 
 from ..options import AdapterName, AsJson, Components, Scheduler, Workers
@@ -122,7 +121,7 @@ def mi(
             opened, estimator=names, k=k, unit=unit, n_shuffles=shuffles, progress=update, **options
         )
     if as_json:
-        from lorascope.analyze.results.save_table import json_of, table_of
+        from lorascope.analyze.results.save import json_of, table_of
 
         write_json(json_of(table_of(result)))
     else:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope import analyze, stores
 from lorascope.analyze.results.format import format_error, format_number, format_percent, run_names
-from lorascope.analyze.results.options import KEYS, RUN_KEYS, Reduction, Unit
-from lorascope.analyze.results.targets import RESULTS, TABLES, refuse_target
+from lorascope.analyze.results.options import KEYS, RESULTS, RUN_KEYS, TABLES, Reduction, Unit, refuse_target
 from lorascope.stores.names import meant
 from lorascope.stores.reading.require_run import require_store
 
@@ -91,7 +90,7 @@ def miub(
         with progress_bar("paper") as update:
             readings = analyze.miub_readings(pairs[0][0], adapter=pairs[0][1], progress=update, **options)
         if as_json:
-            from lorascope.analyze.results.save_table import json_of, table_of
+            from lorascope.analyze.results.save import json_of, table_of
 
             write_json(json_of(table_of(readings)))
         else:
@@ -148,7 +147,7 @@ def _keys(group_by: str, n: int, *, several_adapters: bool) -> tuple[str, ...]:
 
 def _components_frame(result: "xr.DataTree") -> "pd.DataFrame":
     """Js of each component, in the run's order."""
-    from lorascope.analyze.results.save_table import with_units
+    from lorascope.analyze.results.save import with_units
 
     units = result.attrs["units"]
     return with_units(analyze.to_dataframe(result), {"js": units, "js_se": units}, result.attrs)
@@ -157,7 +156,7 @@ def _components_frame(result: "xr.DataTree") -> "pd.DataFrame":
 def _groups_frame(results: "Sequence[xr.DataTree]", keys: Sequence[str]) -> "pd.DataFrame":
     """MIUB of each group that occurs; by the texts of tokens, which have no order of their own, the largest first."""
     from lorascope.analyze.miub.compare_runs import group_runs
-    from lorascope.analyze.results.save_table import with_units
+    from lorascope.analyze.results.save import with_units
 
     groups = group_runs(results, keys) if len(results) > 1 else analyze.group_by(results[0], keys)
     units, frame = groups.attrs["units"], analyze.to_dataframe(groups, "group")
@@ -270,7 +269,7 @@ def _print_differences(
 
 def _print_readings(cells: "xr.Dataset") -> None:
     """MIUB under every reading of the paper's equation, compared with the paper's numbers."""
-    from lorascope.analyze.miub.paper_readings import PRINTED
+    from lorascope.analyze.miub.miub import PRINTED
     from lorascope.analyze.miub.reduce import UNITS
 
     attrs = cells.attrs

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lorascope.analyze.results.targets import refuse_elsewhere
+from lorascope.analyze.results.options import refuse_elsewhere
 from lorascope.stores.reading.require_run import require_store
 
 from ..options import AdapterName, Components, RunPath, Workers

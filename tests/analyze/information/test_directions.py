@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from lorascope.analyze.information.directions import refined
 from lorascope.analyze.information.projections import canonical_axes
-from lorascope.analyze.information.refined import refined
 
 
 def hidden_wave(seed: int, n: int = 1500, d: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lorascope.analyze.results.targets import PAIRS, RESULTS, TABLES, refuse_target
+from lorascope.analyze.results.options import PAIRS, RESULTS, TABLES, refuse_target
 
 
 @pytest.mark.parametrize(
