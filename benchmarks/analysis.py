@@ -26,8 +26,8 @@ from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.measuring.sources import GROUP_BYTES, sources_of
 from lorascope.analyze.miub.miub import miub
 from lorascope.stores import Run, open_run
-from lorascope.stores.allocator import freed_memory_kept
 from lorascope.stores.format.spec import ROW_TOKENS
+from lorascope.stores.process import freed_memory_kept
 from lorascope.stores.reading.source import group_sizes, read_factors
 
 SHAPES = {576: 112, 4096: 28}

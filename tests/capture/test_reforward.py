@@ -50,8 +50,8 @@ def test_generated_tokens_come_again(make: Any, again: Any) -> None:
 def swap_tokens(run: Any, path: str, row: int, one: int, other: int) -> None:
     """What a stale or shifted buffer would have left: honest digests over wrong rows."""
     from lorascope.stores import Place, open_place
+    from lorascope.stores.format.digests import chunk_digest, combine
     from lorascope.stores.format.layout import chunk_key
-    from lorascope.stores.reading.digests import chunk_digest, combine
 
     group = zarr.open_group(run.path, mode="r+", use_consolidated=False)
     block = group[path][:]

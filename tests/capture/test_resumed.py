@@ -18,7 +18,7 @@ from lorascope.capture import CaptureProgress
 from lorascope.capture.errors import Interrupted
 from lorascope.capture.models.refusal import lora_layers
 from lorascope.stores import StoreError, open_run, run_state, verify
-from lorascope.stores.format.fingerprint import sealed
+from lorascope.stores.format.digests import sealed
 from lorascope.stores.places.file_lock import file_lock
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lorascope.stores import clear_torn, create_run, open_place, resume_run, run_state
-from lorascope.stores.format.fingerprint import sealed
+from lorascope.stores.format.digests import sealed
 
 BATCHED = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 """Zarr's own pipeline, whichever one this process is set to use."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from lorascope.stores.signals import answering
+from lorascope.stores.process import answering
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

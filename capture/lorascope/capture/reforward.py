@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from lorascope.stores import Problem, RowWritten, Run, StoreError, open_run
-from lorascope.stores.format.fingerprint import identity
+from lorascope.stores.format.digests import identity
 from lorascope.stores.format.spec import ROW_TOKENS
-from lorascope.stores.format.widen import widen_block
+from lorascope.stores.format.stored_array import widen_block
 from lorascope.stores.reading.walk import stored_rows
 
 from .models.device import ALONE, named_device

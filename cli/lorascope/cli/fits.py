@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope.analyze.results.options import TABLES, refuse_elsewhere, refuse_target
-from lorascope.stores.places.atomic_write import atomic_write
+from lorascope.stores.places.files import atomic_write
 from lorascope.stores.visible import one_line
 from lorascope.study.named import require_there
 

@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import UnknownCommandError, UnknownOptionError
 
 from lorascope.stores.names import meant
-from lorascope.stores.signals import answering
+from lorascope.stores.process import answering
 from lorascope.stores.visible import visible
 
 from .config_file import refuse_fractions, settings_of_file

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .copying.pull import pull
     from .errors import Problem, StoreError
     from .format.spec import Adapter, Component, RunSpec
-    from .format.widen import widen
+    from .format.stored_array import widen
     from .places.place import Place, open_place
     from .reading.read import open_run
     from .reading.run import Run

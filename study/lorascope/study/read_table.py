@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 from pandas.api.types import is_numeric_dtype  # type: ignore[import-untyped]
 
-from lorascope.stores.places.regular_file import read_regular
+from lorascope.stores.places.files import read_regular
 
 from .named import SUFFIXES
 

@@ -14,8 +14,8 @@ import pytest
 
 from lorascope.analyze import jensen_shannon
 from lorascope.analyze.measuring.measures import MEASURES, feature_permutation
-from lorascope.stores.format.widen import widen_block
-from lorascope.stores.reading.rows import delta_block
+from lorascope.stores.format.stored_array import widen_block
+from lorascope.stores.reading.source import delta_block
 
 GOLDEN = Path(__file__).parents[3] / "view" / "test" / "golden.json"
 MOST_BYTES = 200_000

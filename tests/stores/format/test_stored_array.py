@@ -2,6 +2,7 @@
 
 import struct
 import tracemalloc
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,15 @@ import google_crc32c
 import numcodecs.blosc
 import numpy as np
 import pytest
+import xarray as xr
 import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
+from lorascope.stores import open_run, widen
 from lorascope.stores.format.codec import compressors
-from lorascope.stores.format.stored_array import StoredArray, unsealed
+from lorascope.stores.format.stored_array import StoredArray, unsealed, widen_block
 
 N_ROWS, ROW_BYTES = 1024, 1100  # 1.07 MiB: two blocks of 512 KiB and a short one
 BLOCK = 512 * 1024
@@ -147,3 +153,43 @@ def test_no_chunk_is_larger_than_its_array_allows(
     array = StoredArray.from_metadata("x", made.metadata)
     over = 16 * (codec == "raw") * (1 if shards is None else 3)
     assert array.max_bytes - file.stat().st_size == over
+
+
+@given(arrays(np.uint16, st.tuples(st.integers(0, 5), st.integers(0, 7))))
+def test_bfloat16_is_the_upper_half_of_a_float32(block: np.ndarray) -> None:
+    wide = widen_block(block, "bfloat16")
+    assert wide.dtype == np.float32
+    np.testing.assert_array_equal(wide.view(np.uint32), block.astype(np.uint32) << 16)
+
+
+def test_float16_and_float32_keep_their_values() -> None:
+    half = np.array([[1.5, -65504.0, np.inf]], np.float16)
+    np.testing.assert_array_equal(widen_block(half, "float16"), half.astype(np.float32))
+    full = np.ones(3, np.float32)
+    assert widen_block(full, "float32") is full
+
+
+def test_wrong_storage_type_is_refused() -> None:
+    with pytest.raises(ValueError, match="bfloat16 is stored as uint16, not float32"):
+        widen_block(np.zeros(2, np.float32), "bfloat16")
+    with pytest.raises(ValueError, match="float32 is stored as float32, not uint16"):
+        widen_block(np.zeros(2, np.uint16), "float32")
+    with pytest.raises(ValueError, match="`dtype_logical` is 'uint16'; allowed are"):
+        widen_block(np.zeros(2, np.uint16), "uint16")
+
+
+@pytest.mark.parametrize("chunks", [{}, None])
+def test_plain_tree_becomes_float32_and_stays_lazy(make_run: Any, chunks: Any) -> None:
+    run = make_run()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tree = xr.open_datatree(run.path, engine="zarr", chunks=chunks)
+    wide = widen(tree)
+    opened = open_run(run.path)
+    for component in opened.component_paths:
+        array = wide[f"states/{component}/base"]
+        assert array.dtype == np.float32
+        assert array.attrs["dtype_logical"] == "float32"
+        assert (chunks is None) == (array.chunks is None)
+        np.testing.assert_array_equal(array.values, opened.base(component).values)
+    assert wide["samples/id"].values.tolist() == ["a", "ü"]

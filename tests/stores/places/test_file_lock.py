@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from lorascope.stores import StoreError, pull
-from lorascope.stores.places.file_lock import HeldError, file_lock, run_lock
-from lorascope.stores.places.holder import Holder, holder_of, may_live, this_process
+from lorascope.stores.places.file_lock import HeldError, Holder, file_lock, holder_of, may_live, run_lock, this_process
 
 HOLD = """
 import sys
@@ -45,7 +44,7 @@ while done < 10:
 """
 SLEEP = """
 import json, sys
-from lorascope.stores.places.holder import this_process
+from lorascope.stores.places.file_lock import this_process
 print(json.dumps(this_process()._asdict()), flush=True)
 sys.stdin.read()
 """

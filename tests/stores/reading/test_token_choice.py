@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 
 from lorascope.stores import StoreError, open_run
-from lorascope.stores.reading.chosen_tokens import chosen_tokens
-from lorascope.stores.reading.token_choice import Chosen, choose, describe_choice, parse_choice, population
+from lorascope.stores.reading.token_choice import (
+    Chosen,
+    choose,
+    chosen_tokens,
+    describe_choice,
+    parse_choice,
+    population,
+)
 
 QUESTION = np.array([0, 0, 1, 1, 0, 2, 2], dtype=np.uint8)
 GENERATED = np.array([0, 1, 0, 3, 3, 3], dtype=np.uint8)

@@ -12,8 +12,7 @@ import xarray as xr
 from jaxtyping import Float64
 
 from lorascope.stores import Problem
-from lorascope.stores.adapter_settings import is_residual, patterns_of
-from lorascope.stores.patterns import check_patterns
+from lorascope.stores.adapter_settings import check_patterns, is_residual, patterns_of
 from lorascope.stores.progress import Progress
 
 from .factors import (

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from lorascope.stores.adapter_settings import PATTERN, read_adapter_settings
 from lorascope.stores.errors import Problem, join_problems
-from lorascope.stores.tensor_file import read_tensor_header
+from lorascope.stores.json_document import read_tensor_header
 
 NOT_BA = ("kasa_config", "monteclora_config", "use_bdlora", "use_qalora", "target_parameters")
 """Settings with which the change of a layer's weight is another product than s B A, or several in one."""
@@ -136,7 +136,7 @@ def read_keys(folder: Path) -> dict[str, StoredTensor]:
 
 def read_factor(file: BinaryIO, tensor: StoredTensor) -> Float64[np.ndarray, "row column"]:
     """A tensor's values, all axes after the first in one."""
-    from lorascope.stores.format.widen import widen_block  # and xarray, for which no refusal waits
+    from lorascope.stores.format.stored_array import widen_block
 
     name, bits = DTYPES[tensor.dtype]
     file.seek(tensor.start)

@@ -17,7 +17,7 @@ from safetensors import TensorSpec, serialize_file
 from lorascope.analyze.results.options import refuse_elsewhere
 from lorascope.stores import Problem
 from lorascope.stores.adapter_settings import CONFIG, is_residual
-from lorascope.stores.places.atomic_write import atomic_write
+from lorascope.stores.places.files import atomic_write
 
 from .adapter import adapter_report
 from .factors import (

@@ -9,9 +9,8 @@ from lorascope.analyze.results.options import require_whole
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores import StoreError
 from lorascope.stores.progress import Progress
-from lorascope.stores.reading.chosen_tokens import chosen_tokens
 from lorascope.stores.reading.read import RunLike, as_run
-from lorascope.stores.reading.token_choice import TokenChoice, describe_choice
+from lorascope.stores.reading.token_choice import TokenChoice, chosen_tokens, describe_choice
 
 from .decomposition import N_TOP, basis, directions_of, n_holding, state_rows
 

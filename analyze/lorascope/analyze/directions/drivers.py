@@ -7,9 +7,8 @@ import xarray as xr
 
 from lorascope.stores import Run
 from lorascope.stores.progress import Progress
-from lorascope.stores.reading.chosen_tokens import chosen_tokens
 from lorascope.stores.reading.source import Source
-from lorascope.stores.reading.token_choice import TokenChoice, describe_choice
+from lorascope.stores.reading.token_choice import TokenChoice, chosen_tokens, describe_choice
 
 from .decomposition import NEGLIGIBLE, Directions, directions_of, n_holding
 from .top_tokens import strongest

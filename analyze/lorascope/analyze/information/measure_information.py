@@ -15,7 +15,7 @@ from lorascope.analyze.measuring.sources import sources_of
 from lorascope.analyze.results.options import N_SHUFFLES, PAIRS, refuse_target
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores import Run
-from lorascope.stores.places.atomic_write import atomic_write
+from lorascope.stores.places.files import atomic_write
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 from lorascope.stores.reading.source import Source

@@ -11,7 +11,7 @@ from typing import Any
 import distributed
 import numpy as np
 
-from lorascope.stores.allocator import keep_freed_memory, usual_memory
+from lorascope.stores.process import keep_freed_memory, usual_memory
 
 from .compute import Workers, assemble
 

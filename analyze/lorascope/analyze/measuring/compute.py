@@ -12,7 +12,7 @@ import numpy as np
 from dask.callbacks import Callback
 
 from lorascope.analyze.results.options import require_whole
-from lorascope.stores.allocator import freed_memory_kept
+from lorascope.stores.process import freed_memory_kept
 
 LOCAL = ("threads", "processes", "synchronous")
 """Schedulers of Dask on this machine, as a message names them."""

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from lorascope.kernels.linear import delta_rows, widen_bfloat16_rows
-from lorascope.stores.format.widen import widen_block
+from lorascope.stores.format.stored_array import widen_block
 from lorascope.stores.reading.rows import RowArray
 from lorascope.stores.reading.source import Source
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from lorascope.analyze.miub.qualify import qualify
 from lorascope.stores import Run
-from lorascope.stores.places.atomic_write import atomic_write
+from lorascope.stores.places.files import atomic_write
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
-from lorascope.stores.places.atomic_write import atomic_write
+from lorascope.stores.places.files import atomic_write
 from lorascope.stores.reading.labels import TOKEN_INDEXES, token_coordinates, with_indexes
 
 from .options import RESULTS, TABLES, refuse_target

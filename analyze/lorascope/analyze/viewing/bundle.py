@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from lorascope.analyze.results.options import refuse_elsewhere
 from lorascope.stores import Run, open_place, open_run, pull
-from lorascope.stores.places.atomic_write import atomic_write
+from lorascope.stores.places.files import atomic_write
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 from lorascope.stores.reading.root import read_root

@@ -10,7 +10,7 @@ from typing import Self
 from lorascope.stores import Place, StoreError
 from lorascope.stores.format.stored_array import StoredArray
 from lorascope.stores.json_document import MAX_BYTES
-from lorascope.stores.places.regular_file import require_size
+from lorascope.stores.places.files import require_size
 from lorascope.stores.reading.root import MAX_NODE_BYTES, Root, own_paths
 
 _CHUNK = re.compile(r"(.+)/c((?:\.[0-9]{1,9})+)")

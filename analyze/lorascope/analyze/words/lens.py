@@ -14,12 +14,11 @@ from lorascope.analyze.results.options import refuse_target, require_whole
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores import Run, StoreError
 from lorascope.stores.names import close_to
-from lorascope.stores.places.atomic_write import atomic_write
+from lorascope.stores.places.files import atomic_write
 from lorascope.stores.progress import Progress
-from lorascope.stores.reading.chosen_tokens import chosen_tokens
 from lorascope.stores.reading.read import RunLike, as_run
-from lorascope.stores.reading.rows import DeltaSource
-from lorascope.stores.reading.token_choice import TokenChoice, describe_choice
+from lorascope.stores.reading.source import DeltaSource
+from lorascope.stores.reading.token_choice import TokenChoice, chosen_tokens, describe_choice
 from lorascope.stores.reading.walk import RowBlock, walk_rows
 
 WRITERS = frozenset(

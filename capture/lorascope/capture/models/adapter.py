@@ -20,7 +20,7 @@ from torch import nn
 from lorascope.capture.errors import AdapterError
 from lorascope.stores import StoreError
 from lorascope.stores.adapter_settings import CONFIG
-from lorascope.stores.tensor_file import read_tensor_header
+from lorascope.stores.json_document import read_tensor_header
 
 from .device import execution_device, hidden_device_map, is_offloaded
 from .preflight import inspect_adapter

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from accelerate.hooks import AlignDevicesHook, SequentialHook  # type: ignore[import-untyped]  # it has no stubs
 from torch import nn
 
-from lorascope.stores.signals import answering
+from lorascope.stores.process import answering
 
 _PATIENCE = timedelta(days=30)
 """How long a rank that is done waits for the others; one that died is noticed at once."""

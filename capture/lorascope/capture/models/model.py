@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from lorascope.stores.format.fingerprint import fingerprint
+from lorascope.stores.format.digests import fingerprint
 
 from .device import is_offloaded, named_device, require_device
 from .sharing import share_layers, sharing_of

@@ -13,7 +13,7 @@ from peft import PeftModel
 
 from lorascope.stores import Problem
 from lorascope.stores.json_document import MAX_BYTES, parse_json
-from lorascope.stores.places.regular_file import read_regular
+from lorascope.stores.places.files import read_regular
 
 from .preflight import Note
 

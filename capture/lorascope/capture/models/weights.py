@@ -15,7 +15,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
-from lorascope.stores.format.fingerprint import canonical
+from lorascope.stores.format.digests import canonical
 
 from .device import real_tensor
 

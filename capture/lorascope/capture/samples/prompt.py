@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lorascope.stores.format.fingerprint import canonical
+from lorascope.stores.format.digests import canonical
 
 from .items import LETTERS, ChoiceItem, Item
 from .sources import read_item_files, read_text

@@ -7,7 +7,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-from lorascope.stores.places.regular_file import open_regular, read_regular
+from lorascope.stores.places.files import open_regular, read_regular
 from lorascope.stores.size import format_size
 
 from .hub import Reference, parse_reference, read_rows, require_folder

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lorascope.stores.format.fingerprint import canonical
+from lorascope.stores.format.digests import canonical
 
 from ..samples.encoded import EncodedSample
 

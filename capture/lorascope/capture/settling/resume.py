@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lorascope.stores import StoreError
-from lorascope.stores.format.fingerprint import DECISIVE_LIBRARIES
+from lorascope.stores.format.digests import DECISIVE_LIBRARIES
 
 COMPARED = (
     "weights of model and adapters, tokenizer, data, prompts, settings that shape numbers, type of device, and "
     f"versions of {', '.join(DECISIVE_LIBRARIES)}"
 )
-"""The parts of a run's identity, in words; see `lorascope.stores.format.fingerprint`."""
+"""The parts of a run's identity, in words; see `lorascope.stores.format.digests`."""
 SHOWN = 6
 """Differences named in an error before the rest is only counted."""
 _ABSENT = object()

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorascope.stores import Place, Run, StoreError, open_place, open_run, run_state
-from lorascope.stores.allocator import freed_memory_kept
-from lorascope.stores.format.fingerprint import identity
+from lorascope.stores.format.digests import identity
 from lorascope.stores.places.file_lock import run_lock
+from lorascope.stores.process import freed_memory_kept
 from lorascope.stores.reading.read import missing_chunks
 from lorascope.stores.reading.state import RunState
 from lorascope.stores.reading.token_choice import population

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from lorascope.stores import Place, RowWritten, RunSpec, RunWriter, create_run, open_place
-from lorascope.stores.format.encode import ChunkEncoder
+from lorascope.stores.format.codec import ChunkEncoder
+from lorascope.stores.format.digests import chunk_digest
 from lorascope.stores.format.spec import FORMAT_VERSION, Codec
-from lorascope.stores.reading.digests import chunk_digest
 from lorascope.stores.reading.read import open_group
 from lorascope.stores.writing.write import collect
 

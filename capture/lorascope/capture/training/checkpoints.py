@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import TrainerCallback
 
 from lorascope.stores.json_document import read_json
-from lorascope.stores.places.atomic_write import atomic_write, flush_to_disk
+from lorascope.stores.places.files import atomic_write, flush_to_disk
 from lorascope.stores.progress import Progress
 from lorascope.stores.visible import visible
 

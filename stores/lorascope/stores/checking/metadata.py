@@ -6,9 +6,8 @@ from hashlib import sha256
 from typing import Any
 
 from ..errors import Problem, StoreError
-from ..format.fingerprint import run_fingerprint
+from ..format.digests import combine, run_fingerprint
 from ..json_document import parse_json
-from ..reading.digests import combine
 from ..reading.root import Root, own_paths, read_documents, root_problem
 
 OLDER = (

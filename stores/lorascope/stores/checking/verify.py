@@ -8,13 +8,13 @@ import numpy as np
 
 from ..errors import Problem, StoreError
 from ..format.codec import settings_problems
+from ..format.digests import combine
 from ..format.layout import component_of
 from ..format.stored_array import StoredArray
 from ..format.tables import is_base_score
 from ..names import matching
 from ..progress import Progress
 from ..reading.chunks import Chunk, read_chunk
-from ..reading.digests import combine
 from ..reading.read import find_layout_problems, open_group, run_of
 from ..reading.require_run import find_run
 from ..reading.run import Run

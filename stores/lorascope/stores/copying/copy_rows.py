@@ -9,9 +9,8 @@ from ..errors import StoreError
 from ..format.spec import ROW_TOKENS
 from ..names import matching
 from ..progress import Progress
-from ..reading.chosen_tokens import chosen_tokens
 from ..reading.run import Run
-from ..reading.token_choice import parse_choice
+from ..reading.token_choice import chosen_tokens, parse_choice
 from ..reading.walk import stored_rows
 from ..writing.write import RunWriter
 

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import StoreError
-from ..format.fingerprint import step_identity
+from ..format.digests import combine, step_identity
 from ..format.layout import array_specs
 from ..format.spec import RunSpec
 from ..format.stored_spec import stored_spec
 from ..format.tables import TOKEN_TEXT
 from ..places.place import open_place
-from ..reading.digests import combine
 from ..reading.read import open_run
 from ..reading.run import Run
 from ..reading.state import clear_torn, run_state

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from .byte_cache import process_cache
-from .regular_file import require_size
+from .files import require_size
 
 CLIENT = {"connect_timeout": "10s", "timeout": "180s"}
 """A row's largest chunk must go up within one request; whoever has a slower line sets `AWS_TIMEOUT`."""

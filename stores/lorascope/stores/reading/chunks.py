@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import Problem, StoreError
+from ..format.digests import chunk_digest
 from ..format.stored_array import StoredArray, index_bytes, shard_index
 from ..places.place import Place
-from .digests import chunk_digest
+from ..threads import N_REQUESTS, in_order
 
 ABSENT = (FileNotFoundError, NotADirectoryError)
 """Errors of a place that has no file under a key."""
@@ -122,3 +123,37 @@ def _present(content: bytes, key: str) -> bytes:
     if not content:
         raise StoreError(f"chunk {key!r} is empty; run `lorascope verify`")
     return content
+
+
+def read_digests(array: StoredArray, place: Place) -> np.ndarray:
+    """Digests of all rows, uint8 (row, byte); all zero where a row isn't committed.
+
+    Raises
+    ------
+    StoreError
+        If the file of one is broken.
+    """
+    digests = np.zeros(array.shape, np.uint8)
+    listed = map(_digest_row, place.keys(array.path))
+    rows = [row for row in listed if row is not None and row < len(digests)]
+    read = in_order(lambda row: _read_digest(array, place, row), rows, n_threads=N_REQUESTS if place.remote else 1)
+    for row, digest in zip(rows, read, strict=True):
+        digests[row] = digest
+    return digests
+
+
+def _digest_row(key: str) -> int | None:
+    """Row of a digest's key; None for another file's."""
+    name = key.rpartition("/")[2].split(".")
+    return int(name[1]) if len(name) == 3 and name[1].isdecimal() else None
+
+
+def _read_digest(array: StoredArray, place: Place, row: int) -> np.ndarray:
+    key = array.key(row)
+    try:
+        return np.asarray(array.decode(row, place.read(key, at_most=array.max_bytes))[0])
+    except FileNotFoundError:  # deleted since it was listed
+        return np.zeros(array.shape[1], np.uint8)
+    except (ValueError, RuntimeError) as error:
+        message = f"digest {key!r} is broken ({error}); restore this file, or delete it to give row {row} up"
+        raise StoreError(message) from error

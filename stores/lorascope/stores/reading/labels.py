@@ -103,17 +103,3 @@ def tokens_of(samples: xr.Dataset, names: str | Sequence[str]) -> slice | np.nda
     if len(places) == 1:
         return places[0]
     return np.concatenate([np.arange(place.start, place.stop) for place in places] or [np.empty(0, np.intp)])
-
-
-def token_places(tokens: Any, n_tokens: int) -> np.ndarray:
-    """Places of tokens that are given one by one, checked."""
-    places = np.asarray(tokens)
-    if places.ndim != 1 or (places.size and places.dtype.kind not in "iu"):
-        raise ValueError(
-            f"`tokens` is {places.dtype} of shape {places.shape}; it must be a sequence of integers (of a mask, take "
-            "`numpy.flatnonzero`)"
-        )
-    outside = places[(places < 0) | (places >= n_tokens)]
-    if len(outside):
-        raise IndexError(f"`tokens` holds {int(outside[0])}; this run's tokens are 0 to {n_tokens - 1}")
-    return places.astype(np.intp)

@@ -10,7 +10,7 @@ import zarr.errors
 from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import StoreError
-from ..format.fingerprint import is_sealed
+from ..format.digests import is_sealed
 from ..json_document import MAX_BYTES, parse_json
 from ..places.place import Place
 from ..threads import N_REQUESTS, in_order

@@ -1,14 +1,15 @@
-"""Reading an array that is written row by row: committed rows only, and nothing in place of a lost chunk."""
+"""Reading whole arrays: row by row, committed rows only; those written once; and the unembedding."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from ..errors import StoreError
+from ..format.layout import BITS_NOTE
 from ..format.spec import ROW_TOKENS
-from ..format.stored_array import StoredArray
-from ..format.widen import check_storage, widen_block
+from ..format.stored_array import StoredArray, check_storage, widen_block
 from ..places.place import Place
 from .chunks import read_chosen
 
@@ -119,47 +120,6 @@ class RowArray:
         )
 
 
-class DeltaSource(NamedTuple):
-    """Sources of a component's delta: its factor and weights, delta itself, or the outputs of two passes."""
-
-    rows: RowArray
-    lora_B: Callable[[], np.ndarray] | None = None  # noqa: N815 (PEFT's name)
-    """Reads it, float32 (feature, rank); None where `rows` is delta or adapted."""
-    scaling: float = 1.0
-    bias: Callable[[], np.ndarray] | None = None
-    base: RowArray | None = None
-    """In stream `pair`, where `rows` are adapted, base is subtracted from them."""
-
-    def to_dask(self) -> Any:
-        """Delta as a lazy Dask array, one block a row."""
-        import dask.array as da
-
-        rows = self.rows.to_dask()
-        if self.base is not None:
-            return rows - self.base.to_dask()
-        weights = self.weights()
-        if not weights:
-            return rows
-        chunks = (rows.chunks[0], (len(weights["lora_B"]),))
-        return da.map_blocks(delta_block, rows, **weights, dtype=np.float32, chunks=chunks)
-
-    def weights(self) -> dict[str, Any]:
-        """Arguments of `delta_block`, read now; none where delta isn't made from a factor."""
-        if self.lora_B is None:
-            return {}
-        bias = None if self.bias is None else self.bias()
-        return {"lora_B": self.lora_B(), "scaling": np.float32(self.scaling), "bias": bias}
-
-
-def delta_block(factor: np.ndarray, *, lora_B: np.ndarray, scaling: np.float32, bias: np.ndarray | None) -> np.ndarray:
-    """scaling * (z B^T + bias), float32 (token, feature): PEFT's own order of operations."""
-    product: np.ndarray = factor @ lora_B.T
-    if bias is not None:
-        product += bias
-    product *= scaling
-    return product
-
-
 def read_once(array: StoredArray, place: Place, *, may_be_absent: bool = False) -> np.ndarray:
     """Values of an array that is written when the run is set up.
 
@@ -178,3 +138,29 @@ def read_once(array: StoredArray, place: Place, *, may_be_absent: bool = False) 
             parts += read_chosen(place, array, chunk)
     values = np.concatenate(parts) if parts else np.empty(array.shape, array.dtype)
     return values[tuple(map(slice, array.shape))]
+
+
+def stored_unembedding(arrays: Mapping[str, StoredArray], place: Place) -> xr.Dataset:
+    """`weight`, lazy, `norm` and `text` of a run that has them; see `Run.unembedding`."""
+    import dask.array as da  # half a second, for which nothing else should wait
+    from dask.array.core import normalize_chunks
+
+    stored = {name: arrays[f"unembedding/{name}"] for name in ("weight", "norm", "text")}
+    weights = stored["weight"]
+
+    def read(block_id: tuple[int, int]) -> np.ndarray:
+        n = chunks[0][block_id[0]]  # what the last chunk holds beyond is fill
+        return widen_block(read_chosen(place, weights, block_id[0])[0][:n], str(weights.attributes["dtype_logical"]))
+
+    chunks = normalize_chunks(weights.chunks, weights.shape)
+    weight = da.map_blocks(read, chunks=chunks, dtype=np.float32, meta=np.empty((0, 0), np.float32))
+    values: dict[str, Any] = {name: read_once(stored[name], place) for name in ("norm", "text")}
+    values = {"weight": weight, "norm": values["norm"], "text": values["text"].astype(object)}
+    variables = {
+        name: (stored[name].dims, value, {"long_name": _meaning(stored[name])}) for name, value in values.items()
+    }
+    return xr.Dataset(variables, attrs={"centred": bool(stored["norm"].attributes["centred"])})
+
+
+def _meaning(array: StoredArray) -> str:
+    return str(array.attributes.get("long_name", "")).removesuffix(BITS_NOTE)

@@ -14,12 +14,12 @@ from ..format.stored_array import StoredArray
 from ..format.tables import TABLES, TOKEN_WEIGHT, is_base_score
 from ..names import close_to, meant
 from ..places.place import Place
-from .digests import read_digests
-from .labels import lazy_text, role_names, token_coordinates, token_places, tokens_of
+from .chunks import read_digests
+from .labels import lazy_text, role_names, token_coordinates, tokens_of
 from .notebook import html_of
-from .rows import DeltaSource, RowArray, read_once
-from .source import Source
-from .unembedding import stored_unembedding
+from .rows import RowArray, read_once, stored_unembedding
+from .source import DeltaSource, Source
+from .token_choice import token_places
 from .walk import walk_rows
 
 Samples = str | Sequence[str] | None

@@ -1,12 +1,44 @@
-"""One component of a run as something to read row by row, apart from the run itself."""
+"""Base and delta of one component, to be read row by row without the run itself."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..format.spec import ROW_TOKENS
-from .rows import DeltaSource, RowArray
+from .rows import RowArray
+
+
+class DeltaSource(NamedTuple):
+    """Sources of a component's delta: its factor and weights, delta itself, or the outputs of two passes."""
+
+    rows: RowArray
+    lora_B: Callable[[], np.ndarray] | None = None  # noqa: N815 (PEFT's name)
+    """Reads it, float32 (feature, rank); None where `rows` is delta or adapted."""
+    scaling: float = 1.0
+    bias: Callable[[], np.ndarray] | None = None
+    base: RowArray | None = None
+    """In stream `pair`, where `rows` are adapted, base is subtracted from them."""
+
+    def to_dask(self) -> Any:
+        """Delta as a lazy Dask array, one block a row."""
+        import dask.array as da
+
+        rows = self.rows.to_dask()
+        if self.base is not None:
+            return rows - self.base.to_dask()
+        weights = self.weights()
+        if not weights:
+            return rows
+        chunks = (rows.chunks[0], (len(weights["lora_B"]),))
+        return da.map_blocks(delta_block, rows, **weights, dtype=np.float32, chunks=chunks)
+
+    def weights(self) -> dict[str, Any]:
+        """Arguments of `delta_block`, read now; none where delta isn't made from a factor."""
+        if self.lora_B is None:
+            return {}
+        bias = None if self.bias is None else self.bias()
+        return {"lora_B": self.lora_B(), "scaling": np.float32(self.scaling), "bias": bias}
 
 
 class Source(NamedTuple):
@@ -60,3 +92,12 @@ def read_factors(sources: Sequence[Source], row: int) -> list[np.ndarray | None]
         for index, block in zip(factored, blocks, strict=True):
             factors[index] = np.ascontiguousarray(block)
     return factors
+
+
+def delta_block(factor: np.ndarray, *, lora_B: np.ndarray, scaling: np.float32, bias: np.ndarray | None) -> np.ndarray:
+    """scaling * (z B^T + bias), float32 (token, feature): PEFT's own order of operations."""
+    product: np.ndarray = factor @ lora_B.T
+    if bias is not None:
+        product += bias
+    product *= scaling
+    return product

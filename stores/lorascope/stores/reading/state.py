@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..errors import StoreError
 from ..format.spec import FORMAT, READ_VERSIONS
-from ..places.holder import holder_of, may_live
+from ..places.file_lock import holder_of, may_live
 from ..places.place import Place, open_place
 from .root import read_root
 

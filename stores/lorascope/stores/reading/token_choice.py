@@ -1,19 +1,23 @@
-"""The grammar of choices of tokens, for capture, analysis and copies, and what a choice takes of one sample.
+"""Choices of tokens for capture, analysis and copies: their grammar, and the tokens that they take of a sample or run.
 
 `all`; a role, such as `answer` (`prompt` includes the choices in it); `first:N`, `last:N` or `from:N`, which count in
 the whole sample, also where a run holds only some of its tokens; `every:K` and `share:P`, which are drawn from each
-sample at random. `chosen_tokens.py` applies a choice to a run.
+sample at random.
 """
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int64
 
+from ..errors import StoreError
 from ..format.tables import ROLES
 from ..names import meant
+
+if TYPE_CHECKING:
+    from .run import Run
 
 TokenChoice: TypeAlias = str | Sequence[int] | np.ndarray
 """Tokens of a run as functions take them: a choice in words, or indices on the token axis."""
@@ -160,3 +164,70 @@ def is_in(
     if choice.kind == "last":
         return np.asarray(length - positions <= choice.number)
     return np.isin(roles, [ROLES.index(role) for role in ROLE_GROUPS[choice.kind]])
+
+
+def chosen_tokens(
+    run: "Run", tokens: TokenChoice, among: Bool[np.ndarray, " token"] | None = None, *, seed: int = 0
+) -> Float32[np.ndarray, " token"]:
+    """By how many tokens of its sample each token of a run counts in a choice; 0 where it isn't chosen.
+
+    Chosen tokens count 1, but for `every:K` and `share:P`: see `choose`.
+
+    Parameters
+    ----------
+    among
+        Tokens that can be chosen; by default those that are committed and have states.
+    seed
+        Seed of the random draws. A sample's draw depends on the seed, its index and its own tokens alone.
+
+    Raises
+    ------
+    ValueError, IndexError
+        If `tokens` isn't in the grammar, or an index of no token.
+    StoreError
+        If no token is left.
+
+    Examples
+    --------
+    >>> from lorascope.stores import open_run
+    >>> mask = chosen_tokens(open_run("runs/demo/run.zarr"), "first:4") > 0  # doctest: +SKIP
+    """
+    what = "have states" if among is None else "can be chosen"
+    among = (run.committed & run.with_states).values if among is None else among
+    weights = np.zeros(run.n_tokens, np.float32)
+    if not isinstance(tokens, str):
+        weights[token_places(tokens, run.n_tokens)] = 1
+    elif not parse_choice(tokens).is_drawn:
+        length = run.read_once("samples/length")[run.read_once("tokens/sample")]
+        columns = run.read_once("tokens/position"), run.read_once("tokens/role")
+        weights[is_in(parse_choice(tokens), *columns, length)] = 1
+    elif among.any():
+        candidates = np.flatnonzero(among)
+        labels, position, role = (run.read_once(f"tokens/{key}")[candidates] for key in ("sample", "position", "role"))
+        lengths = run.read_once("samples/length")
+        starts = np.flatnonzero(np.diff(labels, prepend=-1))
+        for start, stop in zip(starts, [*starts[1:], len(labels)], strict=True):
+            sample, part = int(labels[start]), slice(start, stop)
+            generator = np.random.default_rng([seed, sample])
+            chosen = choose(
+                tokens, positions=position[part], roles=role[part], length=lengths[sample], generator=generator
+            )
+            weights[candidates[part][chosen.places]] = chosen.weights
+    weights[~among] = 0
+    if not weights.any():
+        raise StoreError(f"`tokens` takes none of the tokens of {run.place.name!r} that {what}; choose others")
+    return weights
+
+
+def token_places(tokens: Any, n_tokens: int) -> np.ndarray:
+    """Places of tokens that are given one by one, checked."""
+    places = np.asarray(tokens)
+    if places.ndim != 1 or (places.size and places.dtype.kind not in "iu"):
+        raise ValueError(
+            f"`tokens` is {places.dtype} of shape {places.shape}; it must be a sequence of integers (of a mask, take "
+            "`numpy.flatnonzero`)"
+        )
+    outside = places[(places < 0) | (places >= n_tokens)]
+    if len(outside):
+        raise IndexError(f"`tokens` holds {int(outside[0])}; this run's tokens are 0 to {n_tokens - 1}")
+    return places.astype(np.intp)

@@ -13,14 +13,14 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from ..errors import StoreError
+from ..format.digests import combine
 from ..format.spec import ROW_TOKENS
-from ..format.widen import widen_block
+from ..format.stored_array import widen_block
 from ..progress import Progress
 from ..threads import in_order
 from .chunks import Chunk, read_chunk
-from .digests import combine
-from .rows import RowArray, delta_block
-from .source import Source, group_sizes, read_factors
+from .rows import RowArray
+from .source import Source, delta_block, group_sizes, read_factors
 
 if TYPE_CHECKING:
     from .run import Run

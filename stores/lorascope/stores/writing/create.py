@@ -16,17 +16,15 @@ from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import MemoryStore
 
 from ..errors import StoreError
-from ..format.codec import compressors
-from ..format.encode import ChunkEncoder
-from ..format.fingerprint import with_fingerprint
+from ..format.codec import ChunkEncoder, compressors
+from ..format.digests import chunk_digest, combine, with_fingerprint
 from ..format.layout import ArraySpec, array_specs, chunk_key, require_chunks
 from ..format.spec import FORMAT, FORMAT_VERSION, ROW_TOKENS, Codec, RunSpec
 from ..format.stored_array import max_text_bytes
 from ..format.tables import TABLES, TOKEN_TEXT
 from ..json_document import MAX_BYTES
-from ..places.holder import this_process
+from ..places.file_lock import this_process
 from ..places.place import Place, open_place
-from ..reading.digests import chunk_digest, combine
 from ..reading.read import open_checked, open_group
 from ..reading.root import MAX_NODES, read_root, require_sealed
 from ..reading.state import SET_UP_BY, run_state

@@ -9,13 +9,13 @@ import numpy as np
 from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import StoreError
-from ..format.encode import ChunkEncoder
-from ..format.fingerprint import sealed, with_fingerprint
+from ..format.codec import ChunkEncoder
+from ..format.digests import chunk_digest, combine, sealed, with_fingerprint
 from ..format.layout import chunk_key, goes_with_states
 from ..format.spec import ROW_TOKENS
-from ..places.os_errors import deleted_message
+from ..places.folder import deleted_message
 from ..places.place import Place
-from ..reading.digests import chunk_digest, combine, read_digests
+from ..reading.chunks import read_digests
 from ..reading.root import read_root, require_sealed
 from ..reading.state import root_attributes
 

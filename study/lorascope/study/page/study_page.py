@@ -14,7 +14,7 @@ from lorascope.analyze.fits.verdicts import WORDS
 from lorascope.analyze.report.document import document
 from lorascope.analyze.report.markup import escape, figure, notice, section, tile
 from lorascope.analyze.results.format import format_number, format_percent
-from lorascope.stores.places.atomic_write import atomic_write
+from lorascope.stores.places.files import atomic_write
 from lorascope.stores.visible import visible
 
 from ..results.claims import CLAIMS

@@ -19,7 +19,7 @@ from lorascope.capture.samples.items import (
 )
 from lorascope.capture.samples.items import Item as AnyItem
 from lorascope.capture.samples.sources import read_items
-from lorascope.stores.places.atomic_write import atomic_write
+from lorascope.stores.places.files import atomic_write
 
 from ..settings import Articles, StudySettings, Task
 

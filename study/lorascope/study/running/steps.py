@@ -16,8 +16,8 @@ from lorascope.capture.planning.meta import MetaModel, load_on_meta
 from lorascope.capture.settling.resume import differences
 from lorascope.stores import Run
 from lorascope.stores.json_document import read_json
-from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.places.file_lock import file_lock
+from lorascope.stores.places.files import atomic_write
 from lorascope.stores.progress import Progress
 
 from ..grid import Unit, adapter_path, information_path, result_path, run_path, unit_folder

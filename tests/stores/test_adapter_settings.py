@@ -2,9 +2,8 @@
 
 import pytest
 
-from lorascope.stores import patterns
-from lorascope.stores.adapter_settings import patterns_of
-from lorascope.stores.patterns import MAX_LENGTH, Pattern, check_patterns
+from lorascope.stores import adapter_settings
+from lorascope.stores.adapter_settings import MAX_LENGTH, Pattern, check_patterns, patterns_of
 
 TIME = 0.2
 """Seconds that the matcher has here."""
@@ -19,7 +18,7 @@ UNSLOTH = (
 
 @pytest.fixture(autouse=True)
 def short_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patterns, "MAX_SECONDS", TIME)
+    monkeypatch.setattr(adapter_settings, "MAX_SECONDS", TIME)
 
 
 def check(text: str, *, whole: bool = True) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lorascope.stores.format.fingerprint import fingerprint, is_sealed, run_fingerprint, sealed
+from lorascope.stores.format.digests import fingerprint, is_sealed, run_fingerprint, sealed
 
 PROVENANCE: dict[str, Any] = {
     "model": {"name": "here/model", "sha256": "0a", "share": 1},

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lorascope.stores import StoreError
-from lorascope.stores.places.regular_file import open_regular, read_regular
+from lorascope.stores.places.files import open_regular, read_regular
 
 KINDS: dict[str, tuple[Callable[[Path], object], str]] = {
     "folder": (Path.mkdir, "is a folder, not a file; put the file back"),

@@ -5,14 +5,14 @@ import sys
 
 import pytest
 
-from lorascope.stores import allocator
-from lorascope.stores.allocator import freed_memory_kept
+from lorascope.stores import process
+from lorascope.stores.process import freed_memory_kept
 
-glibc = pytest.mark.skipif(allocator._glibc() is None, reason="another C library")
+glibc = pytest.mark.skipif(process._glibc() is None, reason="another C library")
 
 SCRIPT = """
 import resource
-from lorascope.stores.allocator import freed_memory_kept
+from lorascope.stores.process import freed_memory_kept
 
 N_BYTES = 48 * 2**20  # more than glibc ever keeps by itself
 PAGES = N_BYTES // 4096
@@ -62,7 +62,7 @@ assert resident() < before + PAGES // 2
 
 
 def test_another_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocator, "_glibc", lambda: None)
+    monkeypatch.setattr(process, "_glibc", lambda: None)
     with freed_memory_kept():
         pass
 
@@ -77,15 +77,15 @@ def test_older_versions_refuse_much(monkeypatch: pytest.MonkeyPatch, most: int, 
 
         def mallopt(self, name: int, value: int) -> int:
             self.asked.append((name, value))
-            return int(name == allocator._TRIM_THRESHOLD or value <= most)
+            return int(name == process._TRIM_THRESHOLD or value <= most)
 
         def malloc_trim(self, _: int) -> int:
             return 1
 
     older = Older()
-    monkeypatch.setattr(allocator, "_glibc", lambda: older)
+    monkeypatch.setattr(process, "_glibc", lambda: older)
     with freed_memory_kept():
-        assert [value for name, value in older.asked if name == allocator._MMAP_THRESHOLD] == thresholds
-        assert ((allocator._TRIM_THRESHOLD, 2**30) in older.asked) == (most > 0)
+        assert [value for name, value in older.asked if name == process._MMAP_THRESHOLD] == thresholds
+        assert ((process._TRIM_THRESHOLD, 2**30) in older.asked) == (most > 0)
     if not most:
-        assert all(name == allocator._MMAP_THRESHOLD for name, _ in older.asked)
+        assert all(name == process._MMAP_THRESHOLD for name, _ in older.asked)

@@ -1,10 +1,12 @@
-"""Identity of a run: the SHA-256 of its root's metadata, and of what shaped its numbers."""
+"""Digests of chunks, of rows and of the root's metadata, and the fingerprint of what shaped a run's numbers."""
 
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from blake3 import blake3
 
 FREE_SETTINGS = frozenset(
     {
@@ -93,3 +95,22 @@ def is_sealed(content: bytes, root_digest: Any) -> bool:
     if not isinstance(root_digest, str) or content.count(root_digest.encode()) != 1:
         return False
     return hashlib.sha256(content.replace(root_digest.encode(), ZEROS.encode())).hexdigest() == root_digest
+
+
+def chunk_digest(version: int, *pieces: bytes | memoryview) -> bytes:
+    """Digest of a chunk's bytes in a run of this format version: BLAKE3, in version 1 SHA-256."""
+    digest = hashlib.sha256() if version == 1 else blake3()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.digest()
+
+
+def combine(parts: Iterable[tuple[str, bytes]]) -> bytes:
+    """SHA-256 over (key, digest of that chunk or file) pairs in ascending order of key: the digest of a row.
+
+    Each pair enters as the key in UTF-8, a newline, the 32 bytes, a newline.
+    """
+    digest = hashlib.sha256()
+    for key, part in sorted(parts):
+        digest.update(key.encode() + b"\n" + part + b"\n")
+    return digest.digest()

@@ -1,8 +1,10 @@
-"""Memory that the C library keeps instead of taking it from the system again with every layer's output."""
+"""Settings of this process: memory that the C library keeps, and handlers of signals."""
 
 import ctypes
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Names of two of glibc's settings, from its `malloc.h`."""
@@ -53,3 +55,17 @@ def _glibc() -> ctypes.CDLL | None:
     except TypeError:  # Windows has no such handle
         return None
     return library if hasattr(library, "gnu_get_libc_version") and hasattr(library, "mallopt") else None
+
+
+@contextmanager
+def answering(handler: Any, *signals: signal.Signals) -> Iterator[None]:
+    """Have these signals call `handler` meanwhile; outside of the main thread, where Python hears none, do nothing."""
+    try:
+        before = {number: signal.signal(number, handler) for number in signals}
+    except ValueError:  # "signal only works in main thread"
+        before = {}
+    try:
+        yield
+    finally:
+        for number, usual in before.items():
+            signal.signal(number, usual)
