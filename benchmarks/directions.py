@@ -21,8 +21,8 @@ from memory import status_bytes
 from rounds import print_table, ratios, spread, stored_bytes, take_turns, timed, write_json
 from synthetic import write_run
 
+from lorascope.analyze.directions.decomposition import scores
 from lorascope.analyze.directions.directions import directions
-from lorascope.analyze.directions.top_tokens import scores
 from lorascope.analyze.measuring.sources import sources_of
 from lorascope.stores import Run, open_run
 from lorascope.stores.format.spec import ROW_TOKENS

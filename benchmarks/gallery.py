@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lorascope.analyze.report.pictures import draw
+from lorascope.analyze.report.document import draw
 
 PAGE = Path("docs/gallery.md")
 WIDTH = 720

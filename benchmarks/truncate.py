@@ -19,7 +19,7 @@ from rounds import print_table, write_json
 
 from lorascope.analyze import truncate_adapter
 from lorascope.analyze.figures.theme import BELOW, LINES, small_multiples
-from lorascope.analyze.report.pictures import draw
+from lorascope.analyze.report.document import draw
 from lorascope.analyze.results.format import format_change, format_error, format_percent
 from lorascope.capture import FinetuneConfig, compare_adapters, finetune, load_model, read_items
 from lorascope.study.demo_inputs import demo_model, facts_path

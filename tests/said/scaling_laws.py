@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lorascope.analyze.fits import diagnostics, fit, laws, resampling
+from lorascope.analyze.fits import fit, laws, resampling, verdicts
 from lorascope.analyze.fits.fit import fit_scaling_law
 from lorascope.study import paper_study
 from lorascope.study.paper_tables import CHANCE
@@ -39,7 +39,7 @@ def sayings() -> Iterator[Saying]:
 
 
 def powers() -> Iterator[Saying]:
-    yield said("if their spread is {} or more", diagnostics.NOISY)
+    yield said("if their spread is {} or more", verdicts.NOISY)
     low, high = laws.BOUNDS["alpha"]
     assert laws.BOUNDS["gamma"] == (low, high)
     yield said("alpha and gamma between {} and {:g}, beta between {} and {:g};", low, high, *laws.BOUNDS["beta"])

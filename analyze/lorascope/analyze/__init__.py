@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from .ablation.compare_measures import compare_measures
     from .adapters.adapter import adapter_report
     from .adapters.truncate import truncate_adapter
-    from .directions.directions import directions
+    from .directions.directions import contexts, directions
+    from .directions.lens import lens, save_steering
     from .directions.overlaps import base_overlap, compare_directions
     from .fits.fit import fit_report, fit_scaling_law
     from .fits.metrics import compare_metrics
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from .results.save import open_result, save, save_table
     from .results.scores import scores_table
     from .viewing.view import view
-    from .words.contexts import contexts
-    from .words.lens import lens, save_steering
 
 __all__ = [
     "adapter_report",

@@ -1,6 +1,5 @@
 import shutil
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorascope.analyze import directions
-from lorascope.analyze.directions.decomposition import Directions, directions_of, gram, n_holding, rotate
-from lorascope.analyze.measuring.tiles import Weights
+from lorascope.analyze.directions.decomposition import Directions, directions_of, gram_matrix, n_leading, rotate
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.format.spec import ROW_TOKENS
 
@@ -30,15 +28,15 @@ def of_arrays(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Directions]:
     """Directions of one component whose z, B and scaling are given, row by row as from a run."""
 
     def decompose(z: np.ndarray, lora_b: np.ndarray, scaling: float = 1.0, **options: Any) -> Directions:
-        weights = Weights(np.ascontiguousarray(lora_b.T), np.empty(0, np.float32), np.float32(scaling))
+        weights = {"lora_B": lora_b, "scaling": np.float32(scaling), "bias": None}
         rows = [z[start : start + ROW_TOKENS] for start in range(0, len(z), ROW_TOKENS)]
-        module = import_module("lorascope.analyze.directions.decomposition")
-        monkeypatch.setattr(module, "weights_of", lambda source: weights)
         monkeypatch.setattr("lorascope.stores.reading.walk.read_factors", lambda sources, row: [rows[row]])
         base = SimpleNamespace(
             n_rows=len(rows), is_committed=lambda row: True, n_tokens=lambda row: len(rows[row]), shape=lora_b.shape
         )
-        source: Any = SimpleNamespace(component="made", base=base, delta=SimpleNamespace(rows=z))
+        source: Any = SimpleNamespace(
+            component="made", base=base, delta=SimpleNamespace(rows=z, weights=lambda: weights)
+        )
         return directions_of([source], **options)[0]
 
     return decompose
@@ -213,8 +211,8 @@ def test_the_order_of_tokens_changes_their_numbers_alone(of_arrays: Callable[...
 
 def test_as_many_directions_are_counted_as_hold_a_share() -> None:
     share = np.array([0.5, 0.25, 0.25, 0])
-    assert [n_holding(share, least) for least in (0.4, 0.5, 0.6, 0.75, 0.76, 1)] == [1, 1, 2, 2, 3, 3]
-    assert n_holding(np.zeros(2), 0.9) == n_holding(np.full(2, np.nan), 0.9) == 0
+    assert [n_leading(share, least) for least in (0.4, 0.5, 0.6, 0.75, 0.76, 1)] == [1, 1, 2, 2, 3, 3]
+    assert n_leading(np.zeros(2), 0.9) == n_leading(np.full(2, np.nan), 0.9) == 0
 
 
 @given(st.integers(0, 2**32), st.integers(1, 6), st.integers(1, 6), st.floats(1e-3, 1e3))
@@ -222,7 +220,7 @@ def test_rotations_keep_what_delta_is(seed: int, rank: int, width: int, scaling:
     """|delta|² of every token is that of its scores; also where lora_B has fewer features than ranks."""
     z, lora_b = normal(30, rank, seed=seed), normal(width, rank, seed=seed + 1)
     q, r = np.linalg.qr(scaling * lora_b.astype(np.float64))
-    rotation, share, axes = rotate(gram(z)[0], r)
+    rotation, share, axes = rotate(gram_matrix(z)[0], r)
     delta = scaling * z.astype(np.float64) @ lora_b.T
     size = np.abs(delta).max()
     np.testing.assert_allclose(z @ rotation.T @ axes @ q.T, delta, atol=1e-5 * size)

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import pytest
 from choreographer.browsers.chromium import Chromium
 
-from lorascope.analyze.report import pictures
+from lorascope.analyze.report import document as module
 from lorascope.analyze.report.document import document
 from lorascope.analyze.report.markup import NEEDS_SCRIPT, figure
 
@@ -66,8 +66,8 @@ def test_figures_are_pictures_where_scripts_do_not_run() -> None:
 
 
 def test_a_picture_of_thousands_of_points_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = {"figure-0": b"<svg/>", "figure-1": b" " * (pictures.MOST_BYTES + 1)}
-    monkeypatch.setattr(pictures, "draw", lambda figures, kind, width: drawn)
+    drawn = {"figure-0": b"<svg/>", "figure-1": b" " * (module.MOST_BYTES + 1)}
+    monkeypatch.setattr(module, "draw", lambda figures, kind, width: drawn)
     assert shown_pictures(page_of(PLOT, PLOT)) == ["<svg/>"]
 
 
@@ -85,13 +85,13 @@ def test_without_plotly_s_exporter_figures_say_what_they_need(
     lacking: str, reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     if lacking == "kaleido":
-        monkeypatch.setattr(pictures, "find_spec", lambda name: None)
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
     elif lacking == "time":
-        monkeypatch.setattr(pictures, "START_SECONDS", 0.0)
-        monkeypatch.setattr(pictures, "FIGURE_SECONDS", 0.01)
+        monkeypatch.setattr(module, "START_SECONDS", 0.0)
+        monkeypatch.setattr(module, "FIGURE_SECONDS", 0.01)
     else:
         monkeypatch.setenv("BROWSER_PATH", "/no/chrome" if lacking == "a Chrome" else "/bin/false")
-        monkeypatch.setattr(pictures, "START_SECONDS", 5.0)  # at times kaleido waits for a browser that is gone
+        monkeypatch.setattr(module, "START_SECONDS", 5.0)  # at times kaleido waits for a browser that is gone
     with caplog.at_level(logging.INFO, "lorascope"):
         page = page_of(PLOT)
     assert f">{NEEDS_SCRIPT}</div>" in page

@@ -11,10 +11,10 @@ from scipy import stats
 
 from lorascope.analyze.fits import fit as module
 from lorascope.analyze.fits.design import applied
-from lorascope.analyze.fits.diagnostics import search_notes
 from lorascope.analyze.fits.estimate import estimate
 from lorascope.analyze.fits.fit import fit_scaling_law
 from lorascope.analyze.fits.result import ScalingFit
+from lorascope.analyze.fits.verdicts import search_notes
 from lorascope.analyze.results.save import data_hash
 
 from .conftest import DesignOf

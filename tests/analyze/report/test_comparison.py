@@ -46,7 +46,7 @@ def test_it_opens_with_what_each_adapter_did(three: list[Run], page: Page) -> No
     openings = re.findall(r'<h3>(.*?)</h3><p class="subtitle">.*?</p><p class="opening">(.*?)</p>', page.source)
     assert [name for name, _ in openings] == [str(run.path).split("/")[-2] for run in three]
     assert [text.startswith("With the adapter, accuracy ") for _, text in openings] == [True, True, False]
-    assert openings[2][1].startswith("Can&#x27;t tell, since nothing was scored. The adapter acts most in ")
+    assert openings[2][1].startswith("Can&#x27;t tell, since no sample was scored. The adapter acts most in ")
     assert page.source.count("This run keeps no states.") == 1
     assert not [a for _, attrs in page.tags for n, a in attrs.items() if n in FETCHING and not str(a).startswith("#")]
 
@@ -81,7 +81,7 @@ def test_scores_are_those_of_shared_samples(three: list[Run], page: Page) -> Non
 
 def test_adapters_that_do_nothing(make_small: Callable[..., Small], small: Small, tmp_path: Path) -> None:
     page = page_of([make_small(zero=True).run, small.run], tmp_path)
-    assert "Nowhere: it changes no module's output" in page.text
+    assert "Nowhere: the adapter changes no module's output" in page.text
     page = page_of([make_small(zero=True).run, make_small(zero=True, n_samples=11).run], tmp_path)
     assert page.data["map-0"]["data"][0]["zmax"] == 1.0
 

@@ -60,13 +60,14 @@ def test_other_runs_have_no_measures(make_small: Callable[..., Small], tmp_path:
 
 
 def made(**values: float) -> xr.Dataset:
-    """A comparison of measures with correlations of 0, but for some."""
+    """A comparison of measures whose correlations are 0, except for some."""
     comparison = xr.Dataset(
         {
             f"spearman{end}": ("measure", np.full(len(MEASURED), shift))
             for end, shift in (("", 0.0), ("_low", -0.1), ("_high", 0.1))
         },
         coords={"measure": list(MEASURED)},
+        attrs={"level": 0.95},
     )
     for measure, value in values.items():
         for end, shift in (("", 0.0), ("_low", -0.1), ("_high", 0.1)):
@@ -76,9 +77,12 @@ def made(**values: float) -> xr.Dataset:
 
 def test_how_well_js_predicts() -> None:
     assert prediction(made(js=0.4, delta_ratio=-0.7)) == (
-        "JS predicts what removing a component costs with a rank correlation of 0.40 (0.30 to 0.50), where 1 is the "
-        "same order and 0 no relation; the best predictor is |delta| / |base|, with -0.70 (-0.80 to -0.60)."
+        "Modules on which it acts more matter more (rank correlation of JS with KL: 0.40, 95 % interval 0.30 to 0.50; "
+        "1 is the same order, 0 no relation; the largest is that of |delta| / |base|, -0.70, 95 % interval -0.80 to "
+        "-0.60)."
     )
-    assert prediction(made(js=0.9)).endswith("; no other measure has a larger one.")
-    unknown = "Whether JS predicts what a removal costs can't be told: JS isn't finite, or doesn't vary."
+    assert prediction(made(js=0.9)).endswith("; no other measure has a larger one).")
+    assert prediction(made(js=-0.4)).startswith("Modules on which it acts more matter less (rank correlation ")
+    assert prediction(made(js=0.05)).startswith("Whether modules on which it acts more matter more isn't clear (rank ")
+    unknown = "Can't tell whether modules on which it acts more matter more: JS isn't finite, or doesn't vary."
     assert prediction(made(js=np.nan)) == unknown

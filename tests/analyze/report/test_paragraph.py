@@ -10,7 +10,7 @@ import xarray as xr
 
 from lorascope.analyze import explain
 from lorascope.analyze.report import paragraph
-from lorascope.analyze.report.paragraph import main_component, main_site
+from lorascope.analyze.report.learned import main_component, main_site
 from lorascope.analyze.results.format import format_number
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.format.spec import ROW_TOKENS
@@ -41,26 +41,27 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         {},
         {
             HELPS: "With the adapter, accuracy ",
-            ACTS: "modules, MIUB, is 0.484 ± 0.025 nat over 12 samples.",
+            ACTS: "over all modules, it is called MIUB (0.484 ± 0.025 nat over 12 samples).",
             MATTERS: NO_ABLATION,
         },
     ),
-    "not scored": ({"is_scored": False}, {HELPS: "Can't tell, since nothing was scored."}),
+    "not scored": ({"is_scored": False}, {HELPS: "Can't tell, since no sample was scored."}),
     "components": (
         {"ablate": "components"},
         {
-            MATTERS: "The adapter's part in model.layers.0.down_proj matters most: without it the prediction of the "
-            "next token changes most (Kullback-Leibler divergence, KL, 4.1 ± 1.5 nat over 37 tokens of 6 samples; 0 is "
-            "no change, 0.693 halves the probability of what was predicted, on average). Not significantly behind: "
-            "model.layers.1.q_proj, model.layers.1.up_proj and model.layers.1.down_proj (by less than twice the error "
-            "of the difference). This can differ from where it acts, which is about each module's own output. A change "
-            "of predictions needn't be for the worse. JS predicts what removing a component costs with ",
-            DIRECTIONS: "in model.layers.0.down_proj, whose removal costs most, is a mix of at most 2 directions",
+            MATTERS: "The adapter's part in model.layers.0.down_proj matters most: no other removal changes the "
+            "predictions of the next token as much (Kullback-Leibler divergence, KL: 4.1 ± 1.5 nat over 37 tokens of 6 "
+            "samples; 0 is no change, and at 0.693 what was predicted is half as probable, on average). Others may "
+            "matter as much: model.layers.1.q_proj, model.layers.1.up_proj and model.layers.1.down_proj (the "
+            "difference is less than twice its standard error). What matters for predictions can differ from where the "
+            "adapter acts, which is about each module's own output. A changed prediction needn't be a worse one. "
+            "Modules on which it acts more matter ",
+            DIRECTIONS: "of model.layers.0.down_proj, whose removal matters most, is a mix of at most 2 directions",
         },
     ),
     "layers": (
         {"ablate": "layers"},
-        {MATTERS: "part in layer 0 matters most: without it"},
+        {MATTERS: "part in layer 0 matters most: no other removal"},
     ),
     "kinds": (
         {"ablate": "kinds"},
@@ -78,7 +79,7 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     ),
     "some states": (
         {"states": "sample", "state_rows": (False, True), "n_tokens": 120},
-        {RANKS: "; too few tokens for an error). For 90 %, ", DIRECTIONS: "over 416 tokens", WORDS: NO_WORDS},
+        {RANKS: "; too few tokens for an error), and ", DIRECTIONS: "over 416 tokens", WORDS: NO_WORDS},
     ),
     "none of some states": (
         {"states": "sample", "state_rows": (False, False), "n_tokens": 120},
@@ -88,27 +89,27 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "nothing changed": (
         {"zero": True},
         {
-            ACTS: "Nowhere: it changes no module's output, in any of 12 samples.",
+            ACTS: "Nowhere: the adapter changes no module's output in any of 12 samples.",
             DIRECTIONS: "Can't tell, since what the adapter adds to model.layers.0.q_proj is 0, or not finite.",
             RANKS: "Can't tell, since what the adapter adds is 0 or not finite on all of 73 tokens.",
         },
     ),
     "nothing changed, ablated": (
         {"zero": True, "ablate": "components"},
-        {MATTERS: "Whether JS predicts what a removal costs can't be told: JS isn't finite, or doesn't vary."},
+        {MATTERS: "Can't tell whether modules on which it acts more matter more: JS isn't finite, or doesn't vary."},
     ),
     "not finite": (
         {"not_finite": True},
-        {ACTS: "Can't tell, since 1 values of base or delta aren't finite."},
+        {ACTS: "Can't tell, since JS isn't finite in 1 places."},
     ),
     "outside": ({"outside": True}, {ACTS: "The adapter acts most in layers 0 and 1 (83.2 % of its effect; "}),
     "one sample": (
         {"n_samples": 1, "ablate": "components"},
         {
-            ACTS: "MIUB, is 0.436 nat over one sample, which gives no error.",
-            MATTERS: "Can't tell which part matters: no removal moves the next token by more than twice its error (7 "
-            "tokens of one sample, which gives no error).",
-            DIRECTIONS: "its 7 strongest places are as mixed as",
+            ACTS: "MIUB (0.436 nat over one sample, which gives no error).",
+            MATTERS: "Can't tell which part matters: whichever is removed, predictions of the next token change by "
+            "less than twice the standard error (7 tokens of one sample, which gives no error).",
+            DIRECTIONS: "its 7 strongest places hold as many different tokens as",
         },
     ),
 }
@@ -132,10 +133,8 @@ def test_divergence_of_the_next_token_weighs_drawn_tokens(make_small: Callable[.
         kl = small.run.reduction("kl").values.astype(float)
         known = np.isfinite(kl)
         mean = np.average(kl[known], weights=small.weight[known] if is_weighted else None)
-        expected = (
-            "The whole adapter changes the model's predictions of the next token (Kullback-Leibler divergence, KL, "
-        )
-        expected += f"{format_number(mean)} nat over {known.sum()} tokens; 0 is no change, "
+        expected = "The adapter as a whole changes the model's predictions of the next token (Kullback-Leibler "
+        expected += f"divergence, KL: {format_number(mean)} nat over {known.sum()} tokens; 0 is no change, "
         assert expected in answers_of(small.run)[MATTERS]
 
 
@@ -189,10 +188,13 @@ def test_a_planted_token_drives_the_first_direction(tmp_path: Path) -> None:
     run = write_factors(tmp_path / "run.zarr", {"a.down_proj": factor}, lengths=[30] * 20, ids=ids)
     answer = answers_of(run)[DIRECTIONS]
     assert answer.startswith(
-        "What the adapter adds in a.down_proj, where it acts most, is a mix of at most 16 directions"
+        "What the adapter adds to the output of a.down_proj, where it acts most, is a mix of at most 16 directions"
     )
     assert "is strongest at the token “\u00a0t7” (10 of its 10 strongest places; " in answer
-    assert "None of 19 random directions is as much about one token (p = 0.0500, the smallest possible)" in answer
+    assert (
+        "19 random directions were tried, and none is as much about one token (p = 0.0500, the smallest possible)"
+        in answer
+    )
 
 
 @pytest.fixture(scope="module")
@@ -218,18 +220,18 @@ def test_words_are_those_of_the_longest_mean_delta(planted: Run) -> None:
     words = dict(paragraph(planted, explanation))[WORDS]
     spelt = (EVIL + r"\n\x1b[31m").replace(" ", "\u00a0")
     assert (
-        "What it adds in model.layers.0.mlp.down_proj (the largest average of all down_proj and o_proj) "
-        f"pushes the next token towards “{spelt}”, "
+        "what the adapter adds to the output of model.layers.0.mlp.down_proj (the largest average of all down_proj and "
+        f"o_proj) makes these next tokens more likely: “{spelt}”, "
     ) in words
     n = int(explanation.lens.sel(site="model.layers.0.mlp.down_proj")["n_promoted"])
     assert n > 0
-    null = "compared with 200 random changes as large)"
+    null = "compared with 200 random changes of the same size)"
     assert f"Beyond chance are the first{f' {min(n, 8)}' if n > 1 else ''} of the former and " in words
-    assert words.endswith(f"(p up to 0.05, {null}.")
+    assert f" of the latter (p up to 0.05, {null}." in words
     only = explanation._replace(lens=explanation.lens.sel(site=["model.layers.0.self_attn.o_proj"]))
     assert dict(paragraph(planted, only))[WORDS] == (
-        "Can't tell: no token stands out in what the adapter adds in model.layers.0.self_attn.o_proj on average "
-        f"({null}."
+        "Can't tell: no token stands out in what the adapter adds to the output of model.layers.0.self_attn.o_proj on "
+        f"average ({null}."
     )
 
 

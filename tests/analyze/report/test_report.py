@@ -11,10 +11,10 @@ import pytest
 from lorascope.analyze import explain
 from lorascope.analyze.miub.qualify import qualify
 from lorascope.analyze.report import paragraph, write_report
-from lorascope.analyze.report.about_run import source
 from lorascope.analyze.report.helped import scores_caption
 from lorascope.analyze.report.markup import as_json, escape, table, tile, with_minus
 from lorascope.analyze.report.samples import MOST_TOKENS
+from lorascope.analyze.report.trust import source
 from lorascope.analyze.results.format import format_error, format_number, format_percent
 from lorascope.analyze.results.scores import scores_table
 from lorascope.stores import Run, StoreError, open_run
@@ -142,7 +142,7 @@ def test_it_opens_with_the_paragraph(small: Small, page: Page) -> None:
         assert re.sub("</?code>", "`", shown) == escape(with_minus(answer))
     by_sample = small.by_sample(small.js()).sum(axis=1)
     assert format_error(by_sample.mean(), by_sample.std(ddof=1) / np.sqrt(12)) in opening[1][1]
-    assert "at most ln 2 = 0.693 nats a component" in page.text
+    assert "at most ln 2 = 0.693 nats per component" in page.text
     assert "That theorem doesn't hold" in page.text
 
 
@@ -189,7 +189,7 @@ def test_provenance_names_model_adapter_selection_and_omissions(
     assert "model org/name · adapter to/adapter · data facts · stream adapted" in page.text
     assert (
         "(token selection last:6). All numbers are about the last 6 tokens of each sequence, not about the samples' "
-        "other ones. 7 items beyond the limit weren't read." in page.text
+        "other tokens. 7 items beyond the limit weren't read." in page.text
     )
     assert "/long/way/to/adapter" in section(page, "provenance")
     assert "[&quot;facts.<wbr>jsonl&quot;]" in section(page, "provenance")
@@ -251,7 +251,7 @@ def test_pair(make_small: Callable[..., Small], tmp_path: Path) -> None:
 
 def test_deltas_that_are_differences_are_named(make_small: Callable[..., Small], tmp_path: Path) -> None:
     page = page_of(make_small(factored=False, delta_source="difference").run, tmp_path)
-    assert "6 components have no additive branch. Their delta is the layer's output less its base" in page.text
+    assert "6 components have no additive branch. Their delta is the layer's output minus its base" in page.text
     assert "delta from" in section(page, "components")
     assert section(page, "components").count("difference</td>") == 6
     page = page_of(make_small(factored=False).run, tmp_path)
@@ -268,7 +268,10 @@ def test_drawn_tokens_are_weighed(make_small: Callable[..., Small], tmp_path: Pa
     known = np.isfinite(swallowed)
     mean = np.average(swallowed[known], weights=small.weight[known])
     assert f"at most {format_percent(mean)}, in model.layers.1.down_proj" in section(page, "fidelity")
-    assert "They were drawn; means, sums and quantiles over tokens weigh each by the inverse of its chance" in page.text
+    assert (
+        "They were drawn at random. Means, sums and quantiles over tokens weigh each token by the inverse of its chance"
+        in page.text
+    )
 
 
 @pytest.mark.parametrize(
@@ -301,7 +304,7 @@ def test_several_adapters(make_small: Callable[..., Small], tmp_path: Path) -> N
 
 def test_chosen_components(small: Small, tmp_path: Path) -> None:
     page = page_of(small.run, tmp_path, components=["*.up_proj"])
-    assert "2 of 6 components were chosen: MIUB, shares and colours are about these alone." in page.text
+    assert "2 of 6 components were chosen: MIUB, shares and colours are only about these." in page.text
     by_sample = small.by_sample(small.js())[:, [1, 4]].sum(axis=1)
     assert format_error(by_sample.mean(), by_sample.std(ddof=1) / np.sqrt(12)) in page.text
 
@@ -309,7 +312,7 @@ def test_chosen_components(small: Small, tmp_path: Path) -> None:
 def test_unfinished_run(unfinished: Path, tmp_path: Path) -> None:
     page = page_of(open_run(unfinished), tmp_path)
     assert "This run is unfinished: 2 of 3 rows are committed. 3 samples that aren't wholly captured" in page.text
-    assert "This run doesn't know which share of features" in page.text
+    assert "It isn't known for how many features the adapter's change disappeared" in page.text
     assert "no token's JS was measured during capture" in page.text
     assert f"[{700 - MOST_TOKENS} more captured tokens]" in page.text
 
@@ -322,14 +325,16 @@ def test_nothing_committed_leaves_no_page(nothing_committed: Path, tmp_path: Pat
 
 def test_adapter_that_does_nothing(make_small: Callable[..., Small], tmp_path: Path) -> None:
     page = page_of(make_small(zero=True).run, tmp_path)
-    assert "Nowhere: it changes no module's output, in any of 12 samples." in page.text
+    assert "Nowhere: the adapter changes no module's output in any of 12 samples." in page.text
     assert {str(attrs["style"]) for attrs in page.with_class("t")} == {"--js:0%"}
 
 
 def test_values_that_arent_finite(make_small: Callable[..., Small], tmp_path: Path) -> None:
     page = page_of(make_small(not_finite=True).run, tmp_path)
-    assert "1 values aren't finite. In model.layers.0.q_proj base or delta holds NaN or infinity." in page.text
-    assert "Where does it act? Can't tell, since 1 values of base or delta aren't finite." in page.text
+    assert (
+        "1 values of JS aren't finite. In model.layers.0.q_proj, base or delta contains NaN or infinity." in page.text
+    )
+    assert "Where does it act? Can't tell, since JS isn't finite in 1 places." in page.text
     assert "model.layers.1.up_proj" in page.data["js-map"]["data"][0]["text"][1][1]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from lorascope.analyze.miub.qualify import qualify
 from lorascope.analyze.report import samples as module
-from lorascope.analyze.report.samples import changed_most, heat, samples
+from lorascope.analyze.report.samples import changed_most, colour_percent, samples_section
 from lorascope.analyze.results.format import format_number
 from lorascope.stores import open_run
 
@@ -38,7 +38,7 @@ def test_tokens_are_coloured_by_their_js(small: Small, page: Page) -> None:
     assert len(answers) == 2 * len(shown)
     for attrs, value in zip(tokens, expected, strict=True):
         assert f"JS {format_number(value)} nat" in str(attrs["title"])
-        assert attrs["style"] == f"--js:{heat(value, top)}%"
+        assert attrs["style"] == f"--js:{colour_percent(value, top)}%"
     assert str(tokens[0]["title"]).startswith("position 2, prompt")
     gaps = [attrs for attrs in page.with_class("gap") if attrs.get("title") == "2 tokens weren't captured"]
     assert len(gaps) == len(shown)
@@ -49,13 +49,13 @@ def test_tokens_are_coloured_by_their_js(small: Small, page: Page) -> None:
 
 def test_samples_link_to_the_page_of_view_where_there_is_one(small: Small) -> None:
     run, qualified = open_run(small.run.path), qualify(small.run)
-    alone, beside = samples(run, qualified, None), samples(run, qualified, "index.html")
+    alone, linked = samples_section(run, qualified, None), samples_section(run, qualified, "index.html")
     assert f">lorascope view {small.run.path}</code> shows all samples" in alone
     assert "href" not in alone
-    links = re.findall(r'href="([^"]*)"', beside)
+    links = re.findall(r'href="([^"]*)"', linked)
     assert links == ["index.html", *(f"index.html#sample={index}" for index in changed_most(qualified))]
     run.path = Path("a folder/$(rm)&.zarr")
-    assert ">lorascope view &#x27;a folder/$(rm)&amp;.zarr&#x27;</code>" in samples(run, qualified, None)
+    assert ">lorascope view &#x27;a folder/$(rm)&amp;.zarr&#x27;</code>" in samples_section(run, qualified, None)
 
 
 def test_of_a_long_sample_the_first_tokens_are_shown(
@@ -63,7 +63,7 @@ def test_of_a_long_sample_the_first_tokens_are_shown(
 ) -> None:
     monkeypatch.setattr(module, "MOST_TOKENS", 3)
     run = make_small(token_text=False).run
-    text = samples(run, qualify(run), None)
+    text = samples_section(run, qualify(run), None)
     assert text.count('<span class="t') == 3 * 10
     assert "[1 more captured tokens]" in text
     assert re.search(r">\[1\d\d\]<", text)  # ids stand in for missing text
@@ -71,7 +71,7 @@ def test_of_a_long_sample_the_first_tokens_are_shown(
 
 def test_control_characters_become_visible(make_small: Callable[..., Small]) -> None:
     run = make_small(word="\x00\t\x7f\n").run
-    assert ">␀␉␡↵\n<" in samples(run, qualify(run), None)
+    assert ">␀␉␡↵\n<" in samples_section(run, qualify(run), None)
 
 
 def test_a_chat_says_who_speaks(make_small: Callable[..., Small], tmp_path: Path) -> None:
@@ -90,10 +90,10 @@ def test_a_chat_says_who_speaks(make_small: Callable[..., Small], tmp_path: Path
 
 def test_the_legend_names_what_is_shown(small: Small, make_small: Callable[..., Small]) -> None:
     run, qualified = open_run(small.run.path), qualify(small.run)
-    assert "<u>underlined</u>: answer" in samples(run, qualified, None)
+    assert "<u>underlined</u>: answer" in samples_section(run, qualified, None)
     missing = "number of tokens that weren't captured"
-    assert missing in samples(run, qualified, None)
+    assert missing in samples_section(run, qualified, None)
     run.samples = run.samples.assign(length=run.samples["length"] - 2)
-    assert missing not in samples(run, qualified, None)
+    assert missing not in samples_section(run, qualified, None)
     text = make_small(is_text=True).run
-    assert "underlined" not in samples(text, qualify(text), None)
+    assert "underlined" not in samples_section(text, qualify(text), None)

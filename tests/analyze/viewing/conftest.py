@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from lorascope.analyze.viewing.served_store import ServedStore
+from lorascope.analyze.viewing.served_files import ServedStore
 from lorascope.analyze.viewing.server import ViewServer
 from lorascope.analyze.viewing.view import View
 from lorascope.stores import open_place

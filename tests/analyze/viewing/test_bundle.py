@@ -16,7 +16,7 @@ import pytest
 
 from lorascope.analyze.measuring.run import rows_digest
 from lorascope.analyze.viewing import write_bundle
-from lorascope.analyze.viewing.page import page
+from lorascope.analyze.viewing.served_files import page
 from lorascope.stores import StoreError, open_place, open_run, verify
 
 CHUNK = "states/model.layers.0.mlp.up_proj/base/c.1.0"

@@ -14,7 +14,7 @@ from lorascope.study.page.table_html import anchor, anchors, paper_layout
 from lorascope.study.results.study_results import StudyResults, study_results
 
 from ...analyze.figures.conftest import legend_of
-from ...analyze.figures.test_training_figures import record
+from ...analyze.figures.test_training import record
 from ...analyze.report.test_report import EVIL, FETCHING, Page
 from ..made import make_study, make_unit
 

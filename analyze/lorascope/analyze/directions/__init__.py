@@ -1,1 +1,1 @@
-"""Singular directions of what an adapter adds to each component, and how they overlap with others."""
+"""Singular directions of what an adapter adds to each component, and the words that it makes more likely."""

@@ -1,4 +1,4 @@
-"""Directions of components of one adapter: their factors summed over a run's tokens, rotated, and each one's tokens."""
+"""Singular directions of components, from Gram matrices of their factors, and the strongest tokens along each."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,31 +8,31 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from lorascope.analyze.measuring.tiles import weights_of
+from lorascope.kernels.linear import delta_rows
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.source import Source
 from lorascope.stores.reading.walk import RowBlock, walk_rows
 
-from .top_tokens import strongest
-
 N_TOP = 10
+"""Number of strongest tokens that are kept per direction."""
 NEGLIGIBLE = 1e-13
-"""Share of the strongest direction's |delta|² below which a direction is none: rounding of the factor has as much."""
+"""Share of the strongest direction's |delta|² below which another direction is only rounding of the factor."""
 
 
 class Directions(NamedTuple):
-    """Directions of one component, by descending share; where there are fewer than ranks, the last are zero."""
+    """Directions of one component, by descending share; if there are fewer than its rank, the last ones are zero."""
 
     rotation: Float32[np.ndarray, "direction rank"]
-    """Coordinates of delta along the directions are `rotation @ z`; NaN where lora_B isn't finite."""
+    """`rotation @ z` are a token's coordinates of delta along the directions; NaN if lora_B isn't finite."""
     share: Float64[np.ndarray, " direction"]
+    """Share of the summed |delta|²."""
     axes: Float64[np.ndarray, "direction basis"]
-    """Their coordinates in the orthonormal basis of features that `basis` gives."""
+    """Coordinates of the directions in the orthonormal basis of features that `basis` returns."""
     top_token: Int64[np.ndarray, "direction top"]
     top_score: Float32[np.ndarray, "direction top"]
     n_not_finite: int
     half_share: Float64[np.ndarray, "half direction"]
-    """Shares as every other row with used tokens has them, each half along its own directions; NaN if it is but one."""
+    """Shares in two halves of the data (every other row), each along its own directions; NaN if there is one row."""
 
 
 def directions_of(
@@ -43,9 +43,9 @@ def directions_of(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> list[Directions]:
-    """Directions of components that have a factor, over the used tokens of rows with states, in two walks.
+    """Directions of each component with a factor over the used tokens, in two walks over rows with states.
 
-    `walk_rows` bounds the memory; see `directions`.
+    The components belong to one adapter. `walk_rows` bounds the memory; see `directions`.
     """
 
     def on_walk(walk: int, done: int, total: int, _: str = "") -> None:
@@ -57,7 +57,7 @@ def directions_of(
     n_rows, n_not_finite = Counter[str](), Counter[str]()
 
     def grams(block: RowBlock) -> dict[str, tuple[np.ndarray, int]]:
-        return {name: gram(z) for name, z in block.factor.items()}
+        return {name: gram_matrix(z) for name, z in block.factor.items()}
 
     options: dict[str, Any] = {"tokens": used, "n_threads": n_workers, "progress": partial(on_walk, 0)}
     for row_grams in walk_rows(sources, ["factor"], function=grams, **options):
@@ -70,7 +70,7 @@ def directions_of(
         half, r = halves[source.component], basis(source)[1]
         rotated.append([rotate(tokens_gram, r) for tokens_gram in (half.sum(axis=0), *half)])
     rotations = [whole[0] for whole, *_ in rotated]
-    tops = strongest(sources, rotations, used, n_top, n_workers, partial(on_walk, 1))
+    tops = strongest_tokens(sources, rotations, used, n_top, n_workers, partial(on_walk, 1))
     every = []
     for source, ((rotation, share, axes), *parts), top in zip(sources, rotated, tops, strict=True):
         shares = np.stack([part[1] for part in parts])
@@ -81,8 +81,8 @@ def directions_of(
     return every
 
 
-def n_holding(share: Float64[np.ndarray, " direction"], least: float) -> int:
-    """Number of leading directions that hold at least this share together; 0 where there are none."""
+def n_leading(share: Float64[np.ndarray, " direction"], least: float) -> int:
+    """Number of leading directions that together have at least this share of |delta|²; 0 if delta is zero."""
     return int(np.searchsorted(np.cumsum(share), least)) + 1 if share[0] > 0 else 0
 
 
@@ -91,24 +91,24 @@ def state_rows(source: Source) -> list[int]:
     return [row for row in range(source.base.n_rows) if source.base.is_committed(row)]
 
 
-def gram(z: Float32[np.ndarray, "token rank"]) -> tuple[Float64[np.ndarray, "rank rank"], int]:
-    """Z^T Z over tokens whose z is finite, and how many others there are."""
+def gram_matrix(z: Float32[np.ndarray, "token rank"]) -> tuple[Float64[np.ndarray, "rank rank"], int]:
+    """Z^T Z over tokens whose z is finite, and the number of other tokens."""
     is_finite = np.isfinite(z)
     wide = (z if is_finite.all() else z[is_finite.all(axis=1)]).astype(np.float64)
     return wide.T @ wide, len(z) - len(wide)
 
 
 def basis(source: Source) -> tuple[Float64[np.ndarray, "feature basis"], Float64[np.ndarray, "basis rank"]]:
-    """An orthonormal basis Q of what a component's delta can be, and R of scaling * lora_B = Q R."""
-    weights = weights_of(source)
-    q, r = np.linalg.qr(float(weights.scaling) * weights.lora_B_T.T.astype(np.float64))
+    """QR decomposition of scaling * lora_B: Q is an orthonormal basis of the space of a component's deltas."""
+    weights = source.delta.weights()
+    q, r = np.linalg.qr(float(weights["scaling"]) * weights["lora_B"].astype(np.float64))
     return q, r
 
 
 def rotate(
     gram: Float64[np.ndarray, "rank rank"], r: Float64[np.ndarray, "basis rank"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rotation (direction, rank), share (direction,) and axes (direction, basis), as in `Directions`."""
+    """Return rotation, share and axes, as in `Directions`, from a Gram matrix Z^T Z and R of `basis`."""
     if not np.isfinite(r).all():
         return np.full(r.shape, np.nan, np.float32), np.full(len(r), np.nan), np.full((len(r), len(r)), np.nan)
     energy, w = np.linalg.eigh(r @ gram @ r.T)
@@ -116,3 +116,72 @@ def rotate(
     axes = np.where(energy[:, None] > NEGLIGIBLE * energy[0], axes, 0)
     share = energy / energy.sum() if energy[0] > 0 else energy
     return (axes @ r).astype(np.float32), share, axes
+
+
+class TopTokens(NamedTuple):
+    """Tokens of each direction by descending |score|, equal scores in token order; a score of 0 means no token."""
+
+    token: Int64[np.ndarray, "direction top"]
+    score: Float32[np.ndarray, "direction top"]
+
+
+def strongest_tokens(
+    sources: Sequence[Source],
+    rotations: Sequence[Float32[np.ndarray, "direction rank"]],
+    used: Bool[np.ndarray, " token"] | None,
+    n_top: int,
+    n_workers: int | None = None,
+    progress: Progress | None = None,
+) -> list[TopTokens]:
+    """Used tokens with the largest |score| along some directions of each component; -1 and NaN if there are too few."""
+    names = [source.component for source in sources]
+    rotation_of = dict(zip(names, rotations, strict=True))
+    tops = {name: empty_tops(len(rotation), n_top) for name, rotation in rotation_of.items()}
+
+    def row_tops(block: RowBlock) -> dict[str, TopTokens]:
+        return {
+            name: candidates(tops[name], scores_along(z, rotation_of[name]), block.tokens)
+            for name, z in block.factor.items()
+        }
+
+    walk = walk_rows(sources, ["factor"], tokens=used, function=row_tops, n_threads=n_workers, progress=progress)
+    for later in walk:
+        tops |= {name: merge_tops(tops[name], tokens) for name, tokens in later.items() if tokens.token.size}
+    return [mark_missing(tops[name]) for name in names]
+
+
+def scores_along(
+    z: Float32[np.ndarray, "token rank"], rotation: Float32[np.ndarray, "direction rank"]
+) -> Float32[np.ndarray, "direction token"]:
+    """Coordinates of tokens' deltas along directions: equal for equal z, to the last bit; NaN where z isn't finite."""
+    out = np.empty((len(z), len(rotation)), np.float32)
+    delta_rows(z, np.ascontiguousarray(rotation.T), np.float32(1), np.empty(0, np.float32), out)
+    out[~np.isfinite(z).all(axis=1)] = np.nan
+    return np.ascontiguousarray(out.T)
+
+
+def empty_tops(n_directions: int, n: int) -> TopTokens:
+    """Room for n tokens per direction, all scores 0."""
+    return TopTokens(np.full((n_directions, n), -1), np.zeros((n_directions, n), np.float32))
+
+
+def candidates(
+    tops: TopTokens, scores: Float32[np.ndarray, "direction token"], tokens: Int64[np.ndarray, " token"]
+) -> TopTokens:
+    """Tokens whose |score| along any direction is larger than the last one of `tops`; NaN counts as 0."""
+    scores = np.where(np.isnan(scores), np.float32(0), scores)
+    columns = np.flatnonzero((np.abs(scores) > np.abs(tops.score[:, -1:])).any(axis=0))
+    return TopTokens(np.broadcast_to(tokens[columns], (len(scores), len(columns))), scores[:, columns])
+
+
+def merge_tops(tops: TopTokens, later: TopTokens) -> TopTokens:
+    """Tokens with the largest |score| out of `tops` and of later tokens; earlier tokens win ties."""
+    token, score = (np.concatenate(both, axis=1) for both in zip(tops, later, strict=True))
+    order = np.argsort(-np.abs(score), axis=1, kind="stable")[:, : tops.token.shape[1]]
+    return TopTokens(np.take_along_axis(token, order, 1), np.take_along_axis(score, order, 1))
+
+
+def mark_missing(tops: TopTokens) -> TopTokens:
+    """The tokens, with -1 and NaN for those with a score of 0."""
+    is_token = tops.score != 0
+    return TopTokens(np.where(is_token, tops.token, -1), np.where(is_token, tops.score, np.float32(np.nan)))

@@ -1,4 +1,4 @@
-"""Directions in which an adapter moves a component: the right singular vectors of its delta over a run's tokens."""
+"""Directions in which an adapter moves a component, and the text around the tokens where it moves it most."""
 
 from typing import Any
 
@@ -7,12 +7,13 @@ import xarray as xr
 
 from lorascope.analyze.results.options import require_whole
 from lorascope.analyze.results.tree import run_attributes
-from lorascope.stores import StoreError
+from lorascope.stores import Run, StoreError
 from lorascope.stores.progress import Progress
+from lorascope.stores.reading.chunks import read_chosen
 from lorascope.stores.reading.read import RunLike, as_run
 from lorascope.stores.reading.token_choice import TokenChoice, chosen_tokens, describe_choice
 
-from .decomposition import N_TOP, basis, directions_of, n_holding, state_rows
+from .decomposition import N_TOP, basis, directions_of, n_leading, state_rows
 
 
 def directions(
@@ -25,60 +26,60 @@ def directions(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Singular directions of a component's delta over tokens, and the tokens at which each acts most.
+    """Singular directions of a component's delta over tokens, and the tokens with the largest score along each.
 
-    PEFT's own basis of z = A x is arbitrary: any invertible matrix can be moved between A and B. These directions
-    aren't: they are the right singular vectors of delta (token, feature).
+    PEFT's own basis of z = A x is arbitrary: any invertible matrix can be moved between A and B. These directions are
+    well defined: they are the right singular vectors of delta (token, feature).
 
     Parameters
     ----------
     run
-        An open run or its path or url, finished or not; tokens that aren't committed, or keep no states, are left out.
+        An open run or its path or url, finished or not; only committed tokens with states count.
     component
-        Its path.
+        Path of the component.
     adapter
         Name of the adapter; not needed if there is only one.
     tokens
-        Over which tokens with states: `all`; `first:N`, `last:N` or `from:N`, by position in each sample; a role such
-        as `answer`; `every:K` or `share:P`, drawn from each sample; or indices on the token axis. `from:1` leaves
-        position 0 out, often an attention sink, whose delta may hold nearly all of |delta|².
+        Which tokens with states count: `all`; `first:N`, `last:N` or `from:N`, by position in each sample; a role such
+        as `answer`; `every:K` or `share:P`, drawn from each sample; or indices on the token axis. `from:1` excludes
+        position 0, often an attention sink, whose delta may have nearly all of |delta|².
     n_top
-        Tokens that are kept of each direction.
+        Number of strongest tokens that are returned per direction.
     n_workers
-        Threads; by default one a processor. No number depends on it.
+        Number of threads; by default one per processor. No number depends on it.
     progress
         Called with (rows read, rows in all); every row with chosen tokens is read twice.
 
     Returns
     -------
     xarray.Dataset
-        By `direction`, in descending order of `share`, which is that of the summed |delta|²:
+        By `direction`, in descending order of `share`, its share of the summed |delta|²:
 
         `rotation` (direction, rank), float32: `rotation @ z` are the scores of a token, the coordinates of its delta
         along the directions, in the units of delta. `vector` (direction, feature): the directions themselves, of length
         1. `top_token` and `top_score` (direction, top): numbers and scores of the tokens with the largest |score|,
-        equal ones in the tokens' order; -1 and NaN where fewer than `n_top` have one other than 0. The first is
-        positive, which settles the sign of a direction. `n_90` and `n_99`: how many directions, the first ones, hold
-        90 % and 99 % of the summed |delta|²; 0 where it is zero or not finite.
+        equal scores in token order; -1 and NaN if fewer than `n_top` tokens have a score other than 0. The first score
+        is positive, which fixes the sign of a direction. `n_90` and `n_99`: number of leading directions that have 90 %
+        and 99 % of the summed |delta|²; 0 if it is zero or not finite.
 
-        A direction without delta, as where lora_B has a lower rank, is zero and has no tokens. So are those whose share
-        is less than 1e-13 of the largest. Directions with equal shares are determined only together.
+        A direction is zero and has no tokens if its share is below 1e-13 of the largest, such as when the rank of
+        lora_B is lower than its number of columns. Directions with equal shares are only determined together.
 
-        Attributes: provenance, `tokens` and `n_tokens` that were used, and `n_not_finite` of them that were left out,
-        since their z isn't finite.
+        Attributes: provenance, the choice of `tokens`, their number `n_tokens`, and `n_not_finite`, the number of
+        these that were skipped because their z isn't finite.
 
     Raises
     ------
     StoreError
-        If delta isn't kept as a factor, as with DoRA or in a run of stream `pair`, the adapter leaves the component
-        alone, none of the tokens is committed and has states, or a chunk is broken.
+        If delta isn't kept as a factor (as with DoRA, or in a run of stream `pair`), the adapter doesn't change the
+        component, no token is committed and has states, or a chunk is broken.
     ValueError, IndexError
-        If `tokens` isn't what it may be, or `n_top` or `n_workers` isn't a whole number of at least 1.
+        If `tokens` isn't allowed, or `n_top` or `n_workers` isn't a whole number of at least 1.
 
     Notes
     -----
     With delta = s Z B^T, s B = Q R and Z^T Z summed over rows in float64, the eigenvectors W of R Z^T Z R^T give
-    rotation = W^T R and vector = W^T Q^T. A bias of lora_B isn't in it: it moves all tokens by the same.
+    rotation = W^T R and vector = W^T Q^T. A bias of lora_B isn't included: it moves all tokens by the same vector.
     """
     require_whole("n_top", n_top)
     if n_workers is not None:
@@ -107,6 +108,63 @@ def directions(
     }
     for percent in (90, 99):
         text = f"directions that hold {percent} % of the summed |delta|²"
-        variables[f"n_{percent}"] = ((), n_holding(decomposed.share, percent / 100), {"long_name": text, "units": "1"})
+        variables[f"n_{percent}"] = ((), n_leading(decomposed.share, percent / 100), {"long_name": text, "units": "1"})
     counts = {"tokens": describe_choice(tokens), "n_tokens": n_tokens, "n_not_finite": decomposed.n_not_finite}
     return xr.Dataset(variables, attrs={"component": component, **run_attributes(run, adapter), **counts})
+
+
+def contexts(run: RunLike, tokens: Any, *, width: int = 8) -> xr.Dataset:
+    """Text of tokens and of `width` tokens before and after them in the same sample.
+
+    Parameters
+    ----------
+    tokens
+        Numbers of tokens, an array of any shape, such as `top_token` of `directions`; -1 means no token.
+    width
+        Number of tokens before and after.
+
+    Returns
+    -------
+    xarray.Dataset
+        `before`, `text` and `after`, with the dimensions of `tokens`: text with an ellipsis for tokens that
+        weren't captured; empty for -1. If the run keeps no text of tokens, their ids.
+
+    Raises
+    ------
+    IndexError
+        If the run has no such token.
+    StoreError
+        If a chunk is missing or broken.
+    """
+    run, tokens = as_run(run), xr.DataArray(tokens)
+    flat = tokens.values.ravel()
+    if len(outside := flat[(flat < -1) | (flat >= run.n_tokens)]):
+        raise IndexError(
+            f"`tokens` holds {int(outside[0])}; this run's tokens are 0 to {run.n_tokens - 1}, and -1 means no token"
+        )
+    start, stop = (np.append(run.read_once(f"samples/token_{end}"), -1) for end in ("start", "stop"))
+    sample = np.where(flat < 0, -1, np.searchsorted(stop[:-1], flat, side="right"))
+    places = flat[:, None] + np.arange(-width, width + 1)
+    inside = (places >= start[sample, None]) & (places < stop[sample, None])
+    pieces = np.full(
+        (len(flat), 2, places.shape[1]), "", object
+    )  # each token's text, and an ellipsis or nothing after it
+    pieces[:, 0][inside] = _read_column(run, "text" if "tokens/text" in run.arrays else "token_id", places[inside])
+    position = np.where(inside, 0, -1)
+    position[inside] = _read_column(run, "position", places[inside])
+    pieces[:, 1, :-1][inside[:, :-1] & inside[:, 1:] & (np.diff(position) > 1)] = "…"
+    words = pieces.transpose(0, 2, 1).reshape(len(flat), 2 * places.shape[1])
+    parts = {"before": slice(2 * width), "text": slice(2 * width, 2 * width + 1), "after": slice(2 * width + 1, None)}
+    texts = {name: np.array(["".join(row) for row in words[:, part]], object) for name, part in parts.items()}
+    return xr.Dataset({name: tokens.copy(data=values.reshape(tokens.shape)) for name, values in texts.items()})
+
+
+def _read_column(run: Run, name: str, places: np.ndarray) -> np.ndarray:
+    """Values of a column of the token table at some places, read from the chunks that contain them; ids as text."""
+    array = run.arrays[f"tokens/{name}"]
+    chunks, offsets = np.divmod(places, array.chunks[0])
+    values = np.empty(len(places), object)
+    for chunk in np.unique(chunks).tolist():
+        here = chunks == chunk
+        values[here] = read_chosen(run.place, array, chunk)[0][offsets[here]]
+    return np.array([f"{token} " for token in values], object) if name == "token_id" else values

@@ -14,9 +14,9 @@ from lorascope.stores.reading.walk import walk_rows
 from .directions import directions
 
 BASE_SHARE, MOST_AXES = 0.9, 64
-"""Principal directions of the base that are looked at: those that hold this share of its variance, up to so many."""
+"""Share of the base's variance that its principal directions have together, and their largest number."""
 ROUNDING = 1e-6
-"""Overlaps of float32 vectors that differ by less are equal."""
+"""Overlaps of float32 vectors that differ by less than this count as equal."""
 
 
 def base_overlap(
@@ -24,25 +24,26 @@ def base_overlap(
 ) -> xr.Dataset:
     """Overlap of the directions of a component's delta with those in which its base varies; low for intruders.
 
-    Intruders of Shuttleworth et al. (arXiv 2410.21228) are singular vectors of tuned weights that lie along none of the
-    weights' own. Here both are as they act on data. The base is read three times. Arguments are those of `directions`.
+    Intruders (Shuttleworth et al., arXiv 2410.21228) are singular vectors of tuned weights that are unlike all singular
+    vectors of the original weights. Here, directions of delta and base on data are compared instead. The base is read
+    three times. Arguments are those of `directions`.
 
     Returns
     -------
     xarray.Dataset
-        By `direction`, as in `directions`; NaN for one that is zero. `base_share`: share of the base's centred variance
-        along it. `base_overlap`: squared norm of its projection onto the base's first k principal directions.
-        `base_overlap_quantile`: share of random directions with a smaller one, near 0 for an intruder; NaN if
+        By `direction`, as in `directions`; NaN for a direction that is zero. `base_share`: share of the base's centred
+        variance along it. `base_overlap`: squared norm of its projection onto the base's first k principal directions.
+        `base_overlap_quantile`: share of random directions with a smaller overlap, near 0 for an intruder; NaN if
         k = d_out.
 
-        Attributes: provenance; `n_axes`, which is k, as many as hold 90 % of the base's variance but at most 64;
-        `axes_share`, what they hold; `base_share_null` = 1/d_out and `base_overlap_null` = k/d_out, means over random
-        directions; `n_tokens` whose base is finite.
+        Attributes: provenance; `n_axes`, which is k: as many directions as have 90 % of the base's variance, at most
+        64; `axes_share`, their share of the variance; `base_share_null` = 1/d_out and `base_overlap_null` = k/d_out,
+        means over random directions; `n_tokens`, the number of tokens whose base is finite.
 
     Raises
     ------
     StoreError, ValueError
-        As `directions` does; ValueError also if the base has fewer than two tokens, or all are equal.
+        As for `directions`; ValueError also if the base has fewer than two tokens, or all are equal.
 
     Notes
     -----
@@ -94,23 +95,25 @@ def compare_directions(
 ) -> xr.Dataset:
     """Overlap of the directions of two adapters of one model at a component, compared with random directions.
 
-    Of each, k and l directions are taken: those that hold 99 % of its summed |delta|².
+    For each adapter, the leading directions that have 99 % of its summed |delta|² are taken: k and l of them.
 
     Returns
     -------
     xarray.Dataset
-        `cosine` (angle): those of the min(k, l) principal angles, descending. `overlap`: the mean of their squares, 1
-        if one subspace holds the other, 0 if they are orthogonal. Of `n_draws` random subspaces `null_mean`, which is
-        exact, max(k, l)/d_out, and `null_95`, the 95 % quantile; `p` = (1 + random ones with no smaller overlap) /
-        (n_draws + 1). Attributes: provenance, the other's as `other_...`; k and l; `n_draws`, `seed`.
+        `cosine` (angle): cosines of the min(k, l) principal angles, descending. `overlap`: the mean of their squares, 1
+        if one subspace contains the other, 0 if they are orthogonal. `null_mean`: the mean over random subspaces, which
+        is exactly max(k, l)/d_out; `null_95`: the 95 % quantile of `n_draws` random subspaces; `p` = (1 + number of
+        these with an overlap at least as large) / (n_draws + 1). Attributes: provenance, the other run's as
+        `other_...`; k and l; `n_draws`, `seed`.
 
-        Random subspaces have nothing in common. Unrelated adapters of one model have: gradients reach a component along
-        directions that the model prefers, and one seed gives both the same lora_A. A small p alone is no common habit.
+        Random subspaces have nothing in common, but unrelated adapters of one model do: gradients reach a component
+        along directions that the model prefers, and one seed gives both the same lora_A. A small p alone doesn't show
+        that both learned the same.
 
     Raises
     ------
     StoreError
-        As `directions` does of either.
+        As for `directions`, for either run.
     ValueError
         If models or widths differ, a delta is zero or isn't finite, or `n_draws` isn't a whole number of at least 1.
 

@@ -1,12 +1,11 @@
 """Plots as functions: results in, one plotly figure out; `docs/gallery.md` shows each."""
 
-from .fit_profiles import profile_figure
-from .fits import scaling_figure
+from .fits import profile_figure, scaling_figure
 from .information import bound_figure, estimates_figure
 from .maps import component_figure, js_figure, null_figure
 from .plots import depth_figure, position_figure, sample_figure
-from .stats_figures import metrics_figure
-from .training_figures import training_figure
+from .predictors import metrics_figure
+from .training import training_figure
 
 __all__ = [
     "bound_figure",

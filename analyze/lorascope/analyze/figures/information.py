@@ -12,10 +12,23 @@ import xarray as xr
 from lorascope.analyze.results.format import format_number
 
 from ..information.mutual_information import UNITS
-from .captions import headline, plural, range_of, run_name
-from .marks import BLACK, EDGES, SYMBOLS, Look, add_legend, line, looks, points
 from .scales import ValueAxis, value_axis
-from .theme import LINES, apply_theme
+from .theme import (
+    BLACK,
+    EDGES,
+    LINES,
+    SYMBOLS,
+    Look,
+    add_legend,
+    apply_theme,
+    headline,
+    line,
+    looks,
+    plural,
+    points,
+    range_of,
+    run_name,
+)
 
 VAGUE = ("saturated", "undersampled")
 """Verdicts under which a number says little: their markers are hollow."""

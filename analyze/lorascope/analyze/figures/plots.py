@@ -15,10 +15,23 @@ from lorascope.analyze.results.format import format_error, format_number, in_com
 from lorascope.analyze.results.tree import require_result
 from lorascope.analyze.results.weights import standard_error, weighted_quantiles
 
-from .captions import headline, plural, range_of, run_name, shortened, tokens_reduced
-from .marks import Look, add_legend, looks, points
 from .scales import whole_ticks
-from .theme import BELOW, COLORS, INK, apply_theme
+from .theme import (
+    BELOW,
+    COLORS,
+    INK,
+    Look,
+    add_legend,
+    apply_theme,
+    headline,
+    looks,
+    plural,
+    points,
+    range_of,
+    run_name,
+    shortened,
+    tokens_reduced,
+)
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Quantiles that are drawn over positions."""

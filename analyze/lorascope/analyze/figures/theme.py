@@ -1,8 +1,14 @@
 """Common look of all figures: colours, type, margins, and panels side by side."""
 
-from collections.abc import Sequence
+import html
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
+import numpy as np
+import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types  # type: ignore[import-untyped]  # plotly ships no types  # type: ignore[import-untyped]  # plotly ships no types
+from plotly.colors import sample_colorscale  # type: ignore[import-untyped]  # plotly ships no types
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
 COLORS = ("#fee6ce", "#fdbe85", "#fd8d3c", "#d94801", "#7f2704")
@@ -74,3 +80,161 @@ def small_multiples(
         figure.update_xaxes(visible=False, **panel)
         figure.update_yaxes(visible=False, **panel)
     return figure, panels[: len(titles)]
+
+
+TITLE_WIDTH, NOTE_WIDTH = 84, 100
+"""Characters of a line that fit a width of 660 pixels in a wide font; on a narrower one a page's script breaks it."""
+
+
+def headline(figure: go.Figure, title: str, *notes: str) -> None:
+    """Write a title above a figure and, smaller, sentences below it; the figure grows by their lines.
+
+    Both are plain text: what comes from a store is escaped here.
+    """
+    lines = textwrap.wrap(title, TITLE_WIDTH)
+    small = textwrap.wrap(" ".join(note for note in notes if note), NOTE_WIDTH)
+    shown = "<br>".join(html.escape(line) for line in lines)
+    if small:
+        text = "<br>".join(html.escape(line) for line in small)
+        shown += f'<br><span style="font-size:11px;color:#5b636c">{text}</span>'
+    room = 17 * (len(lines) - 1) + 16 * len(small) + 6 * bool(small)
+    # plotly counts the pad from the middle of a first line of several
+    place = {"x": 0, "xref": "container", "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 18, "l": 10}}
+    top, height = figure.layout.margin.t + room, figure.layout.height + room
+    figure.update_layout(title={"text": shown, "font": {"size": 13}, **place}, margin_t=top, height=height)
+
+
+def shortened(name: object, n: int = 24) -> str:
+    """A name of at most n characters, escaped; of a longer one the middle is left out, of a path its beginning.
+
+    Examples
+    --------
+    >>> shortened("boolq"), shortened("a-data-set-with-a-very-long-name", 15), shortened("/home/me/runs/a/run.zarr", 15)
+    ('boolq', 'a-data-…ng-name', '…uns/a/run.zarr')
+    """
+    return html.escape(_cut(str(name), n))
+
+
+def plural(n: int, what: str) -> str:
+    """A count with its noun; no line breaks between them."""
+    return f"{n}\u00a0{what}" if n == 1 else f"{n}\u00a0{what}s"
+
+
+def range_of(counts: Any, what: str) -> str:
+    """Least and largest of several counts, those of 0 left out; no line breaks between them."""
+    known = np.asarray(counts)[np.asarray(counts) > 0]
+    low, high = (int(known.min()), int(known.max())) if len(known) else (0, 0)
+    return plural(high, what) if low == high else f"{low}\u00a0to\u00a0{plural(high, what)}"
+
+
+def run_name(attributes: Mapping[str, Any]) -> str:
+    """Run and adapter of a result, from its attributes, without folders and each cut where it is long.
+
+    Examples
+    --------
+    >>> run_name({"run": "runs/demo/run.zarr", "adapter": "default"}), run_name({"run": "/data/r8", "adapter": "a"})
+    ('demo (default)', 'r8 (a)')
+    """
+    *folders, name = re.split(r"[/\\]", str(attributes["run"]).rstrip("/\\"))
+    if name == "run.zarr" and folders:  # which every run may be called
+        name = folders[-1]
+    return f"{_cut(name, 36)} ({_cut(str(attributes['adapter']), 24)})"
+
+
+def tokens_reduced(attributes: Mapping[str, Any]) -> str:
+    """A sentence on how a result's tokens were reduced, from its attributes."""
+    how = attributes["reduction"].split(";")[0].removeprefix("tokens: ")
+    return f"{how[0].upper()}{how[1:]} over tokens." if how.endswith(("mean", "sum")) else f"Tokens: {how}."
+
+
+def _cut(text: str, n: int) -> str:
+    if len(text) > n and "/" in text:  # of a path the end tells more than its middle
+        return f"…{text[1 - n :]}"
+    return text if len(text) <= n else f"{text[: n // 2]}…{text[-(n - n // 2 - 1) :]}"
+
+
+SYMBOLS = ("circle", "square", "diamond", "cross", "x", "star", "hexagon", "pentagon", "hourglass", "bowtie")
+"""Symbols of groups, the next one once all colours are used; triangles are what lies beyond an axis."""
+EDGES = {"left": "triangle-left", "right": "triangle-right", "down": "triangle-down", "up": "triangle-up"}
+"""Side of an axis -> symbol of what lies beyond it."""
+DASHES = ("solid", "dash", "dot", "dashdot")
+ORDERED = ("rank", "length", "layer", "position")
+"""Keys of `group_by` and `group_runs` whose values have an order."""
+LENGTHS = (24, 36, 54)
+"""Characters that names are cut to: the first of these that tells them apart is taken."""
+
+
+class Look(NamedTuple):
+    """Colour, symbol and dash of a group."""
+
+    color: str = INK
+    symbol: str = "circle"
+    dash: str = "solid"
+
+    def marker(self, size: float, *, hollow: bool = False) -> dict[str, Any]:
+        """Plotly's options of its points."""
+        return {"color": self.color, "symbol": f"{self.symbol}-open" if hollow else self.symbol, "size": size}
+
+
+BLACK = Look("#222", "diamond")
+"""Look of means and estimates, which stand out from their groups."""
+
+
+def looks(n: int, key: str | None = None) -> list[Look]:
+    """Looks of a key's n values: pale to dark where they have an order; else colours first, then symbols and dashes."""
+    if key in ORDERED:
+        places = [0.75] if n == 1 else [0.35 + 0.65 * place / (n - 1) for place in range(n)]
+        return [Look(color) for color in sample_colorscale(list(COLORS), places)]
+    rounds = [(k % len(LINES), k // len(LINES)) for k in range(n)]
+    return [Look(LINES[k], SYMBOLS[turn % len(SYMBOLS)], DASHES[turn % len(DASHES)]) for k, turn in rounds]
+
+
+def points(look: Look, group: str, texts: Sequence[str], *, size: float = 6, **options: Any) -> go.Scatter:
+    """Points of a group, with a text (HTML) each to hover over and no entry of their own in a legend.
+
+    Plotly's options come last, and win.
+    """
+    marker = look.marker(size) | options.pop("marker", {})
+    stroke = {"color": look.color, "dash": look.dash, "width": 1.5} | options.pop("line", {})
+    hover = {"text": list(texts), "hovertemplate": "%{text}<extra></extra>"}
+    shown = {"mode": "markers", "legendgroup": html.escape(group), "showlegend": False, "cliponaxis": False}
+    return go.Scatter({"marker": marker, "line": stroke, **hover, **shown, **options})
+
+
+def line(look: Look, group: str, *, width: float = 1.5, **options: Any) -> go.Scatter:
+    """A line of a group that has nothing to hover over."""
+    stroke = {"color": look.color, "dash": look.dash, "width": width}
+    quiet = {"hoverinfo": "skip", "legendgroup": html.escape(group), "showlegend": False}
+    return go.Scatter({"mode": "lines", "line": stroke, **quiet, **options})
+
+
+def unique_labels(names: Sequence[str]) -> list[str]:
+    """Names cut and escaped, as long as it takes to tell them apart."""
+    for n in LENGTHS:
+        short = [shortened(name, n) for name in names]
+        if len(set(short)) == len(set(names)):
+            return short
+    return [html.escape(name) for name in names]
+
+
+def add_legend(
+    figure: go.Figure, title: str, names: Sequence[str], marks: Sequence[Look], *, mode: str = "markers"
+) -> None:
+    """Show a legend below, of which each entry stands for all traces of its group; of a single group there is none.
+
+    Names and title are plain text; the figure is in the common theme and has all its traces. Its height grows by the
+    legend's on a narrow screen.
+    """
+    if len(names) < 2:
+        return
+    shown = unique_labels(names)
+    for name, entry, look in zip(names, shown, marks, strict=True):
+        own = {"mode": mode, "name": entry, "showlegend": True, "hovertemplate": None}
+        figure.add_trace(points(look, name, [], size=7, x=[None], y=[None], **own))
+    heading = shortened(title)
+    n_rows = sum(50 + 7 * len(name) for name in (heading, *shown)) // 340 + 1  # about as wide as a legend draws a name
+    room = 40 + 19 * n_rows
+    # No gap, as each entry would count as a block; a title above, as plotly wraps entries as if it took no width.
+    above = {"text": heading, "font": {"size": 12}, "side": "top"}
+    figure.update_layout(showlegend=True, legend={**BELOW, "title": above, "itemwidth": 30, "tracegroupgap": 0})
+    figure.update_layout(margin_b=figure.layout.margin.b + room, height=figure.layout.height + room)

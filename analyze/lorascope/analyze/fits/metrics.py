@@ -13,9 +13,8 @@ from lorascope.analyze.results.format import format_number
 from lorascope.analyze.results.save import provenance
 
 from .correlations import beyond_setting, freedom_left, permutation_p, permuted_pearson, pooled_pearson, r_p, williams
-from .frame import group_labels
+from .frame import comparable, group_labels, read_cells
 from .resampling import Draws, few_groups, group_draws, percentile_interval, refuse_draws, setting_orders
-from .study_cells import comparable, read_cells
 from .verdicts import Summary, Verdict, Word, is_small
 
 EXACT_DRAWS = 100_000

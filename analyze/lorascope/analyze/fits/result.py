@@ -12,11 +12,10 @@ from lorascope.stores.progress import Progress
 from lorascope.stores.threads import one_blas_thread
 
 from .design import Design, applied
-from .diagnostics import axis_tests, search_notes, verdicts
 from .estimate import Estimate
 from .profile import Profile, interval_text, profiles
 from .refits import Bootstrap, bootstrap, held_out
-from .verdicts import Summary, Verdict
+from .verdicts import Summary, Verdict, axis_tests, search_notes, verdicts
 
 UNITS = {"relative": "(y - f) / y", "log": "ln y - ln f", "absolute": "y - f"}
 """Kind of residual -> its formula."""

@@ -1,13 +1,20 @@
 """Claims with the word that the data give them, and the parts of a result that are printed and stored."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.results.format import format_number
 from lorascope.analyze.results.save import plain
+
+from .design import applied
+from .estimate import Estimate, estimate
+from .laws import BOUNDS
+from .profile import Interval, interval_text
 
 Word = Literal["supported", "not identified", "contradicted"]
 WORDS: tuple[str, ...] = get_args(Word)
@@ -56,3 +63,90 @@ class Summary:
         """All parts as JSON has them, at full precision; NaN is null."""
         parts: dict[str, Any] = plain(self)
         return parts
+
+
+NOISY = 0.07
+"""Sigma of relative residuals above which weights by the observed response do harm (by simulation: 10 % noise)."""
+
+
+def f_test(larger: float, smaller: float, n_more: int, df: int) -> tuple[float, float]:
+    """F and its p of nested fits, by their sums of squares: the wider one has `n_more` parameters and leaves `df`."""
+    from scipy import stats  # type: ignore[import-untyped]
+
+    if smaller <= 0:
+        return (math.inf, 0.0) if larger > 0 else (math.nan, math.nan)
+    f = max(larger - smaller, 0.0) / n_more / (smaller / df)
+    return float(f), float(stats.f.sf(f, n_more, df))
+
+
+def axis_tests(fit: Estimate) -> pd.DataFrame:
+    """F tests of the law against the law without each size, by least squares; see `ScalingFit`."""
+    full, rows = fit if not math.isfinite(fit.delta) else estimate(fit.design, starts=(fit.parts[2],)), []
+    for axis in fit.design.logs:
+        without = estimate(fit.design.without(axis))
+        n_more = len(full.parameters) - len(without.parameters)
+        f, p = (math.nan, math.nan) if without.is_exact else f_test(without.ssr, full.ssr, n_more, full.df)
+        ratio = without.ssr / full.ssr if full.ssr else math.inf
+        rows.append({"axis": axis, "F": f, "n_more": n_more, "df": full.df, "p": p, "ssr_ratio": ratio})
+    return pd.DataFrame(rows)
+
+
+def verdicts(
+    fit: Estimate, intervals: Mapping[str, Interval], axis_tests: pd.DataFrame, level: float
+) -> tuple[Verdict, ...]:
+    """The direction along each size, and whether the data determine each exponent.
+
+    `intervals` are profile intervals of exponents and slopes, empty with Huber's loss.
+    """
+    names = [name for name in fit.design.term_names if name in BOUNDS and name in intervals]
+    return (
+        *(_direction_verdict(fit, row, 1 - level) for row in axis_tests.itertuples()),
+        *(_exponent(name, fit, intervals[name], level) for name in names),
+    )
+
+
+def search_notes(fit: Estimate) -> list[str]:
+    """Sentences on a search that didn't end well, and on limits of the fit's numbers."""
+    notes = []
+    if not fit.converged:
+        notes.append("the search ended before it converged: numbers are what it had reached")
+    for name in fit.at_bound:
+        low, high = fit.design.limits[name]
+        notes.append(f"{name} is at an end of its range, {low:g} to {high:g}: it isn't an estimate")
+    if fit.design.residual == "relative" and fit.sigma >= NOISY:
+        notes.append(
+            f"relative residuals divide by the observed response; with as much noise, sigma {fit.sigma:.2g}, that "
+            "pulls the fit down and makes tests reject too often: compare residuals of the logarithm"
+        )
+    if math.isfinite(fit.delta):
+        notes.append("the tests of what each size adds are by least squares, the parameters by Huber's loss")
+    return notes
+
+
+def _direction_verdict(fit: Estimate, row: Any, alpha: float) -> Verdict:
+    """Verdict on the claim that the response falls as a size grows, or rises as more layers share their weights."""
+    design, column, is_share = fit.design, fit.design.sizes[row.axis], row.axis == "share"
+    sizes = design.frame[column]
+    others = {name: design.references.get(axis, 1.0) for axis, name in design.sizes.items()}
+    ends = pd.concat([design.frame.iloc[:1]] * 2).assign(**others | {column: [sizes.min(), sizes.max()]})
+    change = float(np.diff(fit.predicted(applied(design, ends)))[0])
+    because = (
+        f"from the smallest to the largest {column} it changes by {format_number(change)} of "
+        f"{'ln ' if design.law.logarithmic else ''}{design.response}; "
+        f"F({row.n_more}, {row.df}) = {format_number(row.F)}, p = {format_number(row.p)}, n = {fit.n}"
+    )
+    as_claimed = (change > 0) == is_share
+    word: Word = "not identified" if not row.p <= alpha else "supported" if as_claimed else "contradicted"
+    return Verdict(f"{design.response} {'rises' if is_share else 'falls'} as {column} grows", word, because)
+
+
+def _exponent(name: str, fit: Estimate, interval: Interval, level: float) -> Verdict:
+    """Whether the interval is closed, and doesn't hold 0, where a power is a constant."""
+    because = (
+        f"{name} = {format_number(fit.values[name])}, {100 * level:g} % profile interval by F "
+        f"{interval_text(interval, 3)}, n = {fit.n}"
+    )
+    word: Word = "not identified" if interval.low_open or interval.high_open else "supported"
+    if word == "supported" and interval.low <= 0 <= interval.high and name in fit.design.exponents:
+        word, because = "not identified", f"{because}, 0 included: its term may be a logarithm as well"
+    return Verdict(f"under this law, these data determine {name}", word, because)

@@ -1,6 +1,5 @@
-"""The report: one self-contained HTML page about a run or several, and the paragraph that it opens with."""
+"""The report: one self-contained HTML page about one run or several, and the paragraph that it opens with."""
 
-from .page import page_beside, write_report
-from .paragraph import paragraph
+from .page import page_path, paragraph, write_report
 
-__all__ = ["page_beside", "paragraph", "write_report"]
+__all__ = ["page_path", "paragraph", "write_report"]

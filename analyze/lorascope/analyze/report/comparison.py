@@ -1,4 +1,4 @@
-"""The page that compares runs: what each did, MIUB and scores with paired differences, maps on one scale."""
+"""The page that compares runs: sentences on each, MIUB and scores with paired differences, maps on one scale."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,17 +12,17 @@ from lorascope.analyze.results.format import format_change, format_error, format
 from lorascope.analyze.results.scores import Score, scores, shared_scores
 from lorascope.stores import Run
 
-from .about_run import notices, source
 from .document import document
-from .helped import choices_each, helped
-from .main_places import where_it_acts
+from .helped import answer_whether_it_helps, choices_per_item
 from .markup import contents, escape, figure, notice, section, table
+from .trust import notices, source
+from .where_it_acts import short_answer_where_it_acts
 
 TITLE = "Adapters compared, layer by layer"
 
 
-def comparison(runs: Sequence[Run], results: Sequence[xr.DataTree]) -> str:
-    """HTML of the page, complete in itself, of runs and what `qualify` made of each."""
+def comparison_html(runs: Sequence[Run], results: Sequence[xr.DataTree]) -> str:
+    """HTML of the self-contained page that compares runs, from the result of `qualify` for each."""
     names = run_names([str(run.path) for run in runs])
     body = (
         section("miub", "MIUB", _miub_table(names, results)),
@@ -34,34 +34,35 @@ def comparison(runs: Sequence[Run], results: Sequence[xr.DataTree]) -> str:
 
 
 def _opening(names: Sequence[str], runs: Sequence[Run], results: Sequence[xr.DataTree]) -> Iterator[str]:
-    """What each adapter did, and what must be known of each run first."""
+    """HTML of each run's name, sentences on what its adapter did, and warnings."""
     for name, run, result in zip(names, runs, results, strict=True):
         yield f'<h3>{escape(name)}</h3><p class="subtitle">{escape(source(run, result))}</p>'
-        yield f'<p class="opening">{escape(helped(scores(run), choices_each(run)))} {escape(where_it_acts(result))}</p>'
+        answers = answer_whether_it_helps(scores(run), choices_per_item(run)), short_answer_where_it_acts(result)
+        yield f'<p class="opening">{escape(" ".join(answers))}</p>'
         yield from map(notice, notices(run, result))
 
 
 def _miub_table(names: Sequence[str], results: Sequence[xr.DataTree]) -> str:
+    """HTML table of the MIUB of each run, and its paired difference from the first one."""
     rows, unpaired = [], []
     for name, result in zip(names, results, strict=True):
         size = format_error(float(result["miub"]), float(result["miub_se"]))
         cells = [name, size, result.attrs["n_samples"], result.attrs["n_components"]]
-        *difference, why = _difference(results[0], result) if result is not results[0] else [""] * 4
+        *difference, why = _paired_difference(results[0], result) if result is not results[0] else [""] * 4
         rows.append((*cells, *difference))
         unpaired += [f"<p><b>{escape(name)}</b> isn't paired with the first run: {escape(why)}.</p>"] if why else []
-    columns = ("run", "MIUB (nat)", "samples", "components", f"less {names[0]}", "pairs", "p (t-test)")
+    columns = ("run", "MIUB (nat)", "samples", "components", f"minus {names[0]}", "pairs", "p (t-test)")
     caption = (
-        "MIUB (“mutual information upper bound” in its paper, which it isn't) is the effect of the adapter on all "
-        "components' outputs together; ± standard error over samples. Differences from the first run are those of "
-        "samples that both runs hold, paired by data set, split, prompt and id; a component that only one holds counts "
-        "as 0 in the other. "
-        "Differences are in nats, and p isn't corrected for how many there are."
+        "MIUB is the effect of the adapter on all components' outputs together, ± standard error over samples (its "
+        "paper calls it a “mutual information upper bound”, which it isn't). Differences from the first run are over "
+        "the samples of both runs, paired by data set, split, prompt and id; a component that only one run has counts "
+        "as 0 in the other. Differences are in nats, and p isn't corrected for the number of tests."
     )
     return table(columns, rows, caption=caption) + "".join(unpaired)
 
 
-def _difference(first: xr.DataTree, second: xr.DataTree) -> tuple[str, str, str, str]:
-    """The difference, its pairs and p, and why there are none."""
+def _paired_difference(first: xr.DataTree, second: xr.DataTree) -> tuple[str, str, str, str]:
+    """Second minus first MIUB, number of pairs and p as text; last, why they can't be paired, or an empty text."""
     try:
         test = paired(first, second)
     except ValueError as why:
@@ -71,31 +72,37 @@ def _difference(first: xr.DataTree, second: xr.DataTree) -> tuple[str, str, str,
 
 
 def _paired_scores(names: Sequence[str], runs: Sequence[Run], results: Sequence[xr.DataTree]) -> str:
-    """Scores of each run less those of the first, on the samples that both hold."""
+    """HTML table of the scores of each run and of the first one, and their differences on the samples of both."""
     rows = [
         (name, score.dataset, f"{score.measure} ({score.unit})", score.n, format_error(*score.base),
          format_error(*score.adapted), format_change(*score.change))
         for name, run, result in zip(names[1:], runs[1:], results[1:], strict=True)
         for score in _shared_scores((runs[0], run), (results[0], result))
     ]  # fmt: skip
-    columns = ("run", "data set", "measure", "samples", names[0], "this run", f"less {names[0]}")
-    caption = "Both with their adapter, on the samples that they share; the difference's error is that of pairs."
+    columns = ("run", "data set", "measure", "samples", names[0], "this run", f"minus {names[0]}")
+    caption = (
+        "Scores with the adapter, on the samples of both runs; the error of a difference is that of paired samples."
+    )
     return table(columns, rows, n_names=3, caption=caption) if rows else "<p>No two runs share scored samples.</p>"
 
 
 def _shared_scores(runs: tuple[Run, Run], results: tuple[xr.DataTree, xr.DataTree]) -> list[Score]:
-    """Scores on the samples that both hold; none where a name stands for other texts, no CE of other tokens."""
+    """Scores on the samples of both runs: none if a name means another text, and CE only with the same tokenizer."""
     names = [sample_names(result) for result in results]
     try:
         require_same_tokens(*results, names[0].intersection(names[1], sort=False))
     except ValueError:  # the table of MIUB says so
         return []
-    alike = results[0].attrs.get("tokenizer") == results[1].attrs.get("tokenizer")
-    return [score for score in shared_scores(*runs) if alike or score.measure != "CE"]
+    same_tokenizer = results[0].attrs.get("tokenizer") == results[1].attrs.get("tokenizer")
+    return [score for score in shared_scores(*runs) if same_tokenizer or score.measure != "CE"]
 
 
 def _maps(names: Sequence[str], results: Sequence[xr.DataTree]) -> Iterator[str]:
-    yield "<p>Mean JS of each component in nats, on one logarithmic colour scale. Grey: 0, not finite, or none.</p>"
+    """HTML of a map of js for each run, on one colour scale."""
+    yield (
+        "<p>How far each adapter moves the output of each component: mean Jensen-Shannon divergence (JS) in nats, on "
+        "one logarithmic colour scale. Grey: 0, not finite, or no such component.</p>"
+    )
     values = np.concatenate([result.dataset["js"].values for result in results])
     known = values[np.isfinite(values) & (values > 0)]
     high = float(known.max(initial=0.0))

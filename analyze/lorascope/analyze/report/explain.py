@@ -1,4 +1,4 @@
-"""The numbers that say what an adapter learned: where it acts, what matters, directions, words and ranks."""
+"""Compute the numbers behind the report: where an adapter acts, what matters, directions, words and ranks."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,30 +7,30 @@ import xarray as xr
 
 from lorascope.analyze.ablation.compare_measures import ablation_by_part, compare_measures
 from lorascope.analyze.directions.drivers import directions_by_component
+from lorascope.analyze.directions.lens import lens
 from lorascope.analyze.measuring.run import measure_run
-from lorascope.analyze.measuring.sources import available, sources_of
+from lorascope.analyze.measuring.sources import available
 from lorascope.analyze.miub.qualify import QUALIFIERS, qualify
-from lorascope.analyze.words.lens import lens
 from lorascope.stores import Run, StoreError
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 
 
 class Explanation(NamedTuple):
-    """Numbers behind the report; a field is None where the run can't give it, for the reason in `reasons`."""
+    """Numbers behind the report; `reasons` says why a field is None."""
 
     qualified: xr.DataTree
     """Result of `qualify`."""
     ablation: xr.Dataset | None
     """Result of `ablation_by_part`."""
     measures: xr.Dataset | None
-    """Result of `compare_measures`; None without a reason where other parts than components were ablated."""
+    """Result of `compare_measures`; None without a reason if other parts than components were ablated."""
     directions: xr.Dataset | None
-    """Result of `directions_by_component`, of the tokens after position 0, where there are some."""
+    """Result of `directions_by_component`, over tokens after position 0 if there are any."""
     lens: xr.Dataset | None
-    """Result of `lens`, of the same tokens."""
+    """Result of `lens`, over the same tokens."""
     reasons: dict[str, str]
-    """Name of a field that is None -> the reason, as the end of a sentence that begins with "Can't tell, since"."""
+    """Name of a field that is None -> why, as the end of a sentence that begins with "Can't tell, since"."""
 
 
 def explain(
@@ -41,7 +41,7 @@ def explain(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> Explanation:
-    """Compute all that a run can tell of what its adapter learned, each number with its error or null.
+    """Compute all that a run shows about what its adapter learned, each number with its error or null distribution.
 
     Parameters
     ----------
@@ -50,24 +50,24 @@ def explain(
     adapter
         Name of the adapter; not needed if there is only one.
     components
-        Paths of components or patterns, such as `*.q_proj`; by default all. Of some components alone there is neither
-        ablation nor lens.
+        Paths of components or patterns, such as `*.q_proj`; by default all. If some are chosen, there is no ablation
+        and no lens.
     n_workers
-        Threads; by default one a processor.
+        Number of threads; by default one per processor.
     progress
-        Called with (parts done, parts in all) of each step anew.
+        Called with (parts done, parts in all); every step counts from 0 again.
 
     Raises
     ------
     StoreError
-        If no sample is wholly committed, the adapter touches no component, or a chunk is broken.
+        If no sample is wholly committed, the adapter changes no component, or a chunk is broken.
     """
     run = as_run(run)
     names = available(run, ("js", *QUALIFIERS))
     options: dict[str, Any] = {"adapter": adapter, "n_workers": n_workers, "progress": progress}
     measured = measure_run(run, names, components=components, **options)
     qualified = qualify(run, adapter=adapter, measured=measured)
-    reasons = _reasons(run, adapter)
+    reasons = _known_reasons(run, adapter)
     if components is not None:
         reasons |= dict.fromkeys(("ablation", "lens"), "it is only known of all components, and some were chosen")
     ablation = measures = directions = words = None
@@ -78,12 +78,11 @@ def explain(
         elif ablation.attrs["parts"] == "components":
             measures = compare_measures(run, adapter=adapter, measured=measured)
     del measured  # js and its qualifiers of each token and component
-    # A model's attention sink is at position 0: of some components its delta is far larger than all others.
+    # A model's attention sink is at position 0, where some components' delta is far larger than everywhere else.
     position = run.read_once("tokens/position")[(run.committed & run.with_states).values]
     tokens = "from:1" if position.any() and not position.all() else "all"
     if "directions" not in reasons:
-        chosen = set(qualified.dataset["component"].values.tolist())
-        sources = [source for source in sources_of(run, adapter) if source.component in chosen]
+        sources = [run.source(path, adapter) for path in qualified.dataset["component"].values.tolist()]
         if factored := [source for source in sources if source.delta.lora_B is not None]:
             directions = directions_by_component(run, factored, tokens, n_workers=n_workers, progress=progress)
         else:
@@ -96,8 +95,8 @@ def explain(
     return Explanation(qualified, ablation, measures, directions, words, reasons)
 
 
-def _reasons(run: Run, adapter: str | None) -> dict[str, str]:
-    """Field of an explanation -> why this run can't give it, as far as that is known before anything is computed."""
+def _known_reasons(run: Run, adapter: str | None) -> dict[str, str]:
+    """Field of an explanation -> why this run can't give it, as far as the run's metadata show it."""
     reasons = {}
     if run.stream == "base":
         reasons["ablation"] = (

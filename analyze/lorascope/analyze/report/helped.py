@@ -1,4 +1,4 @@
-"""Whether an adapter answers better than the model without it: a sentence, and the table of all scores."""
+"""Sentence and section on whether the adapter helps: how scores change with it."""
 
 import math
 from collections.abc import Sequence
@@ -12,43 +12,46 @@ from lorascope.stores import Run
 from .markup import section, table
 
 FEW = 30
-"""Samples below which the sentence warns that its errors are rough."""
+"""Number of samples below which the sentence warns that its errors are rough."""
 CAPTIONS = {
     "ACC": "ACC: items whose right choice has the highest log-likelihood, ± binomial standard error",
     "ACC per token": "ACC per token: the same with log-likelihoods divided by the number of tokens",
     "ACC per character": "ACC per character: the same, divided by the number of characters",
     "ACC by generation": "ACC by generation: items whose right choice is read in what the model wrote",
-    "not read": "not read: items in whose answer none could be read, which count as wrong",
+    "not read": "not read: items whose generated answer names no choice, which count as wrong",
     "CE": "CE: cross-entropy, the mean negative log-likelihood of {}, ± standard error over samples",
     "PPL": "PPL: perplexity exp(CE), in brackets exp(CE ± standard error)",
 }
-"""Measure -> what the caption of a table of scores says of it."""
-_MEASURES = {"ACC": ("accuracy", " %"), "CE": ("the loss", " nat per token")}
+"""Measure -> its explanation in the caption of a table of scores."""
+_MEASURES = {"ACC": ("accuracy", " %"), "CE": ("the loss (lower is better)", " nat per token")}
+"""Measure that the sentence names -> its name and unit there."""
 
 
-def choices_each(run: Run) -> int:
-    """Number of choices of each item, 0 where there are none or items differ in it."""
+def choices_per_item(run: Run) -> int:
+    """Number of choices of each item; 0 if there are no choices, or items differ in their number."""
     numbers = np.unique(np.unique(run.choices["sample"].values, return_counts=True)[1])
     return int(numbers[0]) if len(numbers) == 1 else 0
 
 
-def helped(scores: Sequence[Score], n_choices: int = 0) -> str:
-    """Say how accuracy and loss change with the adapter, from what `scores` returns and the choices of each item."""
+def answer_whether_it_helps(scores: Sequence[Score], n_choices: int = 0) -> str:
+    """Plain text: how accuracy and loss change with the adapter; `n_choices` is that of each item, 0 if unknown."""
     measures = {name: [score for score in scores if score.measure == name] for name in _MEASURES}
-    changes = [_change(*_MEASURES[name], own) for name, own in measures.items() if own]
+    changes = [_describe_change(*_MEASURES[name], own) for name, own in measures.items() if own]
     if not changes:
-        return "Can't tell, since nothing was scored."
+        return "Can't tell, since no sample was scored."
     counts = {score.dataset: score.n for own in measures.values() for score in own}
     n = sum(counts.values())
-    few = f" (few: errors are rough below {FEW})" if n < FEW else ""
-    samples = f"{n} sample{'' if n == 1 else 's'}{few} of {_datasets(counts)}"
+    few = f" (few: errors are rough with fewer than {FEW})" if n < FEW else ""
+    datasets = next(iter(counts)) if len(counts) == 1 else f"{len(counts)} data sets or prompts (means over them)"
+    samples = f"{n} sample{'' if n == 1 else 's'}{few} of {datasets}"
     guess = ""
     if n_choices and measures["ACC"]:
         guess = f" Guessing among {n_choices} choices would give {format_percent(1 / n_choices)}."
     return f"With the adapter, {'; '.join(changes)}. Measured on {samples}; ± is one standard error.{guess}"
 
 
-def _change(what: str, unit: str, scores: Sequence[Score]) -> str:
+def _describe_change(what: str, unit: str, scores: Sequence[Score]) -> str:
+    """How the mean of scores over data sets changes with the adapter, with its errors, in words."""
     base, adapted, change = (_mean([getattr(score, key) for score in scores]) for key in ("base", "adapted", "change"))
     if math.isnan(base.value):
         return f"{what} is {format_error(*adapted)}{unit} (not measured without it)"
@@ -56,14 +59,14 @@ def _change(what: str, unit: str, scores: Sequence[Score]) -> str:
     if change.value == 0 and not change.error > 0:
         return f"{what} stays at {format_error(*adapted)}{unit}"
     if math.isnan(change.error):
-        return f"{what} goes {ends} (of one sample, without an error)"
+        return f"{what} goes {ends} (one sample, which gives no error)"
     if abs(change.value) <= 2 * change.error:
         return f"{what} doesn't change significantly ({ends}, by less than twice the error of the change)"
     return f"{what} {'rises' if change.value > 0 else 'falls'} ({ends})"
 
 
 def scores_section(run: Run) -> str:
-    """HTML of the section with all scores of a run."""
+    """HTML of the section: the table of all scores of a run."""
     columns, rows = scores_table(run)
     content = "<p>This run wasn't scored.</p>"
     if rows:
@@ -72,19 +75,15 @@ def scores_section(run: Run) -> str:
 
 
 def scores_caption(rows: Sequence[Sequence[str]]) -> str:
-    """The caption of rows of `scores_table`: what their measures are, and no other ones."""
+    """Caption of rows of `scores_table`, which explains the measures that occur in them."""
     measures = [row[1].split(" (")[0] for row in rows]
-    of = ["an item's right answer"] * (measures.count("CE") > measures.count("PPL"))
-    of += ["a text's or chat's tokens that are to be predicted"] * ("PPL" in measures)
-    sentences = [text.format(" or of ".join(of)) for name, text in CAPTIONS.items() if name in measures]
+    texts = ["an item's right answer"] * (measures.count("CE") > measures.count("PPL"))
+    texts += ["a text's or chat's tokens that are to be predicted"] * ("PPL" in measures)
+    sentences = [text.format(" or of ".join(texts)) for name, text in CAPTIONS.items() if name in measures]
     sentences += ["The change's error is that of paired differences"] * any("±" in row[-1] for row in rows)
     return f"{'. '.join(sentences)}."
 
 
-def _datasets(counts: dict[str, int]) -> str:
-    return next(iter(counts)) if len(counts) == 1 else f"{len(counts)} data sets or prompts (means over them)"
-
-
 def _mean(estimates: Sequence[Estimate]) -> Estimate:
-    """Mean over data sets; its error is at most the mean of theirs, however they depend on each other."""
+    """Mean over data sets; its error is the mean of their errors, the largest possible if they depend on each other."""
     return Estimate(*(float(np.mean(values)) for values in zip(*estimates, strict=True)))

@@ -1,23 +1,113 @@
-"""The sections on directions, words and ranks: the tables behind what the paragraph says of them."""
+"""Sentences and sections on what the adapter learned: directions, words and ranks."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import xarray as xr
 
+from lorascope.analyze.directions.directions import contexts
+from lorascope.analyze.directions.drivers import N_DRAWS
 from lorascope.analyze.results.format import format_number, format_percent
-from lorascope.analyze.words.contexts import contexts
 from lorascope.stores import Run
 from lorascope.stores.visible import one_line
 
 from .explain import Explanation
 from .markup import section, table, with_code
-from .paragraph import main_component, over_tokens, top_words
+from .where_it_acts import join_names
 
+LEVEL = 0.05
+"""Largest p at which a sentence claims something; above it the sentence says that it can't tell."""
+NO_BREAK = "\N{NO-BREAK SPACE}"
+N_WORDS = 8
+"""Most tokens that a sentence names."""
 N_ROWS = 10
-"""Most rows of a table that would have one for each component or site."""
+"""Most rows of a table with one row per component or site."""
 N_CONTEXTS = 3
 """Strongest tokens of a direction whose contexts are shown."""
 
 
-def directions_and_words(run: Run, explanation: Explanation) -> str:
+def answer_which_directions(run: Run, explanation: Explanation) -> str:
+    """Plain text: the strongest direction of one component, and the token at which it is strongest."""
+    if explanation.directions is None:
+        return f"Can't tell, since {explanation.reasons['directions']}."
+    name = main_component(explanation)
+    if name not in explanation.directions["component"]:
+        return f"Can't tell for {name}, whose delta isn't kept as a factor."
+    row = explanation.directions.sel(component=name)
+    share, rank, p = float(row["first_share"]), int(row["rank"]), float(row["driver_p"])
+    if not share > 0:
+        return f"Can't tell, since what the adapter adds to {name} is 0, or not finite."
+    why = "whose removal matters most" if explanation.measures is not None else "where it acts most"
+    tokens = describe_tokens(explanation.directions, explanation.directions.attrs["n_tokens"])
+    if explanation.directions.attrs["tokens"] == "from:1":
+        tokens += ", where it can be far larger"
+    first = (
+        f"What the adapter adds to the output of {name}, {why}, is a mix of at most {rank} directions (its rank). The "
+        f"strongest has {format_percent(share)} of it ({format_percent(1 / rank)} if all were equal; squared length "
+        f"over {tokens})."
+    )
+    count, n_top = int(row["driver_count"]), int((row["token"] >= 0).sum())
+    if not p <= LEVEL:
+        return (
+            f"{first} Can't tell at which token this direction is strongest: its {n_top} strongest places hold as many "
+            f"different tokens as those of random directions (p = {format_number(p)})."
+        )
+    return (
+        f"{first} This direction is strongest at the token {_token_text(run, int(row['driver']))} ({count} of its "
+        f"{n_top} strongest places; {format_percent(float(row['driver_share']))} of all places). That is more than "
+        f"chance: {N_DRAWS} random directions were tried, and none is as much about one token (p = {format_number(p)}, "
+        "the smallest possible)."
+    )
+
+
+def answer_which_words(explanation: Explanation) -> str:
+    """Plain text: tokens that the mean delta of one site makes more and less likely."""
+    if explanation.lens is None:
+        return f"Can't tell, since {explanation.reasons['lens']}."
+    site = main_site(explanation.lens)
+    (more, _, n_more), (less, _, n_less) = (
+        top_words(explanation.lens, site, side) for side in ("promoted", "suppressed")
+    )
+    null = f"compared with {explanation.lens.attrs['n_draws']} random changes of the same size"
+    kinds = join_names(np.unique(explanation.lens["kind"]).tolist())
+    what, why = f"to the output of {site}", f" (the largest average of all {kinds})"
+    if site.startswith("after "):
+        what, why = f"to the residual stream {site}", ""
+    if not n_more + n_less:
+        return f"Can't tell: no token stands out in what the adapter adds {what} on average ({null})."
+    first = [("none", "the first")[n] if n < 2 else f"the first {min(n, N_WORDS)}" for n in (n_more, n_less)]
+    return (
+        f"On average, what the adapter adds {what}{why} makes these next tokens more likely: {more}; and these less "
+        f"likely: {less}. Beyond chance are {first[0]} of the former and {first[1]} of the latter (p up to {LEVEL}, "
+        f"{null}). This is a rough look: {'other modules can outweigh' if why else 'single positions can differ from'} "
+        "this average over all captured positions, so a less likely token may still be predicted."
+    )
+
+
+def answer_how_many_ranks(explanation: Explanation) -> str:
+    """Plain text: how many directions hold 90 and 99 % of what the adapter adds, compared with its rank."""
+    if explanation.directions is None:
+        return f"Can't tell, since {explanation.reasons['directions']}."
+    directions = explanation.directions.isel(component=(explanation.directions["n_99"] > 0).values)
+    tokens = describe_tokens(directions, directions.attrs["n_tokens"])
+    n_zero = explanation.directions.sizes["component"] - directions.sizes["component"]
+    if not directions.sizes["component"]:
+        return f"Can't tell, since what the adapter adds is 0 or not finite on all of {tokens}."
+    n_99, n_90, rank = (int(directions[name].sum()) for name in ("n_99", "n_90", "rank"))
+    n, halves = directions.sizes["component"], directions["n_99_half"].sum("component", skipna=False)
+    error = "too few tokens for an error"
+    if np.isfinite(halves).all():
+        error = f"{int(halves[0])} and {int(halves[1])} if half of the tokens are counted"
+    zero = f" Not counted: {n_zero} modules where what is added is 0 or not finite." if n_zero else ""
+    return (
+        f"A module needs {round(n_99 / n, 1):g} of its {round(rank / n, 1):g} directions on average for 99 % of what "
+        f"the adapter adds ({n_99} of {rank} in {n} modules; {error}), and {round(n_90 / n, 1):g} for 90 % ({n_90} of "
+        f"{rank}; squared length over {tokens}).{zero} `lorascope adapter --truncate` writes a smaller adapter, chosen "
+        "by its weights, and can measure the loss."
+    )
+
+
+def directions_section(run: Run, explanation: Explanation) -> str:
     """HTML of the section: the first directions of some components, and the words of some sites."""
     directions, words = (
         f"<p>Can't tell {what}, since {with_code(explanation.reasons[field])}.</p>"
@@ -26,14 +116,14 @@ def directions_and_words(run: Run, explanation: Explanation) -> str:
         for field, what in (("directions", "which directions"), ("lens", "which words"))
     )
     if explanation.directions is not None:
-        directions = _first_directions(run, explanation, explanation.directions)
+        directions = _directions_table(run, explanation, explanation.directions)
     if explanation.lens is not None:
-        words = _words(explanation.lens)
+        words = _words_table(explanation.lens)
     return section("directions", "Directions and words", directions, words)
 
 
-def _first_directions(run: Run, explanation: Explanation, directions: xr.Dataset) -> str:
-    """The first direction of some components, with the contexts of its strongest tokens."""
+def _directions_table(run: Run, explanation: Explanation, directions: xr.Dataset) -> str:
+    """HTML table of the first direction of some components, with the contexts of its strongest tokens."""
     js = explanation.qualified.dataset["js"].fillna(-1)
     order = [main_component(explanation), *js.sortby(-js)["component"].values.tolist()]
     names = [name for name in dict.fromkeys(order) if name in directions["component"].values][:N_ROWS]
@@ -54,36 +144,37 @@ def _first_directions(run: Run, explanation: Explanation, directions: xr.Dataset
             )
         )
     caption = (
-        "First direction of the component that the paragraph names and of those with the largest JS: its three "
-        "strongest tokens (in brackets, those with the same id and position once) in their context, and its share of "
-        f"the summed |delta|² over {over_tokens(directions, directions.attrs['n_tokens'])}. Same token: how often the "
-        "most over-represented token occurs among the strongest ones; p is the share of random directions (mixtures of "
-        "all of the component's, equally scaled) whose strongest tokens are as much of one id."
+        "The strongest direction of what the adapter adds: in the component that the paragraph above names, and in "
+        "those with the largest JS. Strongest at: its three strongest tokens in square brackets, with the text around "
+        "them; tokens with the same id and position are shown once. Share: of the summed squared length |delta|² over "
+        f"{describe_tokens(directions, directions.attrs['n_tokens'])}. Same token: how often the most over-represented "
+        "token occurs among the ten strongest ones. p: the share of random directions (mixtures of all of the "
+        "component's, equally scaled) whose strongest tokens are as much of one id."
     )
     columns = ("component", "strongest at", "share", "if all were equal", "same token", "p")
     return table(columns, rows, n_names=2, caption=caption)
 
 
-def _words(lens: xr.Dataset) -> str:
-    """What the mean deltas of some sites say through the unembedding."""
+def _words_table(lens: xr.Dataset) -> str:
+    """HTML table of the tokens that the mean deltas of some sites make more and less likely."""
     longest = lens["site"].values[lens["delta_norm"].values.argsort()[::-1]].tolist()
-    after = [site for site in lens["site"].values.tolist() if site.startswith("after layer ")]
     rows = []
-    for site in (after[::-1] or longest)[:N_ROWS]:
+    for site in (_stream_sites(lens)[::-1] or longest)[:N_ROWS]:
         sides = [top_words(lens, site, side) for side in ("promoted", "suppressed")]
         cells = zip(*((words, format_number(p), str(n)) for words, p, n in sides), strict=True)
         rows.append((site, *(cell for pair in cells for cell in pair)))
     caption = (
-        f"What is added on average over {over_tokens(lens, int(lens['n_tokens'].max()))}, read through the final norm "
-        "and the unembedding: the tokens that become more and less likely. p: of the first of them, the chance that "
-        "the same change with random signs of its features moves some token as far; significant: tokens with p up to "
-        "0.05. Random signs know nothing of what words have in common: ten words of a topic may say more than their p."
+        "Tokens that become more and less likely by what the adapter adds on average over "
+        f"{describe_tokens(lens, int(lens['n_tokens'].max()))}, seen through the model's final norm and unembedding. "
+        "p: for the first of them, the chance that the same change with random signs of its features moves some token "
+        "as far. Significant: number of tokens with p up to 0.05. Random signs ignore what words have in common, so "
+        "ten words of one topic may say more than their p."
     )
     columns = ("site", "more likely", "less likely", "p, more", "p, less", "significant, more", "significant, less")
     return table(columns, rows, n_names=3, caption=caption)
 
 
-def ranks(explanation: Explanation) -> str:
+def ranks_section(explanation: Explanation) -> str:
     """HTML of the section: how many directions each kind of module uses."""
     directions = explanation.directions
     if directions is None:
@@ -99,10 +190,54 @@ def ranks(explanation: Explanation) -> str:
         for kind, part in directions.groupby("kind")
     ]
     caption = (
-        "How many directions hold 90 and 99 % of the summed |delta|² over "
-        f"{over_tokens(directions, directions.attrs['n_tokens'])}; medians over components. Fewer than the rank: a "
-        "smaller one would do for these tokens. <code>lorascope adapter --truncate</code> makes such an adapter, and "
-        "says what it loses."
+        "How many directions hold 90 and 99 % of what the adapter adds (of the summed |delta|² over "
+        f"{describe_tokens(directions, directions.attrs['n_tokens'])}): medians over components, and the range for "
+        "99 %. If that is fewer than the rank, a smaller rank would do for these tokens. "
+        "<code>lorascope adapter --truncate</code> makes such an adapter, and reports what it loses."
     )
     columns = ("kind", "components", "rank", "for 90 %", "for 99 %", "range")
     return section("ranks", "Ranks", table(columns, rows, caption=caption))
+
+
+def main_component(explanation: Explanation) -> str:
+    """Component whose directions are shown: the one that matters most or, without ablation, has the largest js."""
+    if explanation.measures is not None:
+        costs = explanation.measures["ablation"].values
+        return str(explanation.measures["component"].values[costs.argmax()])
+    js = explanation.qualified.dataset["js"].fillna(-1)
+    return str(js["component"].values[int(js.values.argmax())])
+
+
+def main_site(lens: xr.Dataset) -> str:
+    """Site whose words the paragraph names: the stream after the last layer, else the longest mean delta."""
+    stream = _stream_sites(lens)
+    return stream[-1] if stream else str(lens["site"].values[int(lens["delta_norm"].fillna(-1).values.argmax())])
+
+
+def _stream_sites(lens: xr.Dataset) -> list[str]:
+    """Sites of the residual stream itself, by layer."""
+    return [site for site in lens["site"].values.tolist() if site.startswith("after layer ")]
+
+
+def top_words(lens: xr.Dataset, site: str, side: str) -> tuple[str, float, int]:
+    """Tokens that a site's mean delta moves most to one side, p of the first, and how many have p up to 0.05."""
+    row = lens.sel(site=site)
+    return quoted(row[side].values[:N_WORDS].tolist()), float(row[f"{side}_p"].values[0]), int(row[f"n_{side}"])
+
+
+def describe_tokens(result: xr.Dataset, n_tokens: int) -> str:
+    """Number of tokens behind directions or the lens, and whether first tokens are excluded, in words."""
+    return f"{n_tokens} tokens{', without the first of each sample' if result.attrs['tokens'] == 'from:1' else ''}"
+
+
+def quoted(texts: Sequence[str]) -> str:
+    """Tokens in quotes, with line breaks as escapes and no-break spaces, which a browser neither joins nor breaks."""
+    return ", ".join(f"“{one_line(text).replace(' ', NO_BREAK)}”" for text in texts)
+
+
+def _token_text(run: Run, token_id: int) -> str:
+    """A token's text in quotes, or its id if the run keeps no text."""
+    if "text" not in run.tokens:
+        return f"with id {token_id}"
+    place = int(np.flatnonzero(run.tokens["token_id"].values == token_id)[0])
+    return quoted([str(run.tokens["text"][place].item())])

@@ -1,16 +1,21 @@
-"""The section on what matters: what taking parts of the adapter out costs, and which measure predicts it."""
+"""Sentences and section on what matters: the parts whose removal changes predictions most."""
 
 import json
+from collections.abc import Iterator
 
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.figures.ablation_figures import ablation_figure
+from lorascope.analyze.figures.predictors import ablation_figure
 from lorascope.analyze.fits.resampling import few_groups
-from lorascope.analyze.results.format import format_error, format_percent
+from lorascope.analyze.measuring.sources import captured_measure
+from lorascope.analyze.results.format import format_error, format_number, format_percent
+from lorascope.analyze.results.weights import token_weights, weighted_mean
+from lorascope.stores import Run
 
 from .explain import Explanation
 from .markup import escape, figure, section, table, with_code, with_minus
+from .where_it_acts import join_names, sample_count
 
 NAMES = {
     "js": "JS",
@@ -24,10 +29,82 @@ NAMES = {
 """Measure -> its name on the page."""
 N_ROWS = 10
 """Most parts in the table."""
+MOST_EQUAL = 3
+"""Most parts that are named as not significantly behind the largest; more are counted."""
+KL = "Kullback-Leibler divergence, KL"
+KL_SCALE = "; 0 is no change, and at 0.693 what was predicted is half as probable, on average"
+"""Two values of a KL in nats, for scale; the average is the geometric mean."""
 
 
-def matters(explanation: Explanation) -> str:
-    """HTML of the section: the parts whose removal costs most and, of components, how well measures predict it."""
+def answer_what_matters(run: Run, explanation: Explanation) -> str:
+    """Plain text: how much the adapter changes predictions, and which part's removal changes them most."""
+    return " ".join(_sentences(run, explanation))
+
+
+def _sentences(run: Run, explanation: Explanation) -> Iterator[str]:
+    name, scale = KL, KL_SCALE
+    moved = captured_measure(run, "kl", explanation.qualified.attrs["adapter"])
+    known = np.empty(0, int) if moved is None else np.flatnonzero(np.isfinite(moved.values))
+    if moved is not None and len(known):
+        mean = format_number(weighted_mean(moved.values[known], token_weights(run)[known]))
+        yield (
+            "The adapter as a whole changes the model's predictions of the next token "
+            f"({name}: {mean} nat over {len(known)} tokens{scale})."
+        )
+        name, scale = "KL", ""
+    ablation = explanation.ablation
+    if ablation is None:
+        yield f"Can't tell which part matters, since {explanation.reasons['ablation']}."
+        return
+    top = int(ablation["kl"].values.argmax())
+    kl, error, parts = float(ablation["kl"][top]), float(ablation["kl_se"][top]), ablation.attrs["parts"]
+    tokens = f"{ablation.attrs['n_tokens']} tokens of {sample_count(ablation.attrs['n_samples'])}"
+    if not kl > 2 * error:
+        yield (
+            "Can't tell which part matters: whichever is removed, predictions of the next token change by less than "
+            f"twice the standard error ({tokens})."
+        )
+        return
+    prefix = {"components": "", "layers": "layer ", "kinds": "modules named "}[parts]
+    names = [f"{prefix}{part}".replace("layer -1", "modules outside of the layers") for part in ablation["part"].values]
+    yield (
+        f"The adapter's part in {names[top]} matters most: no other removal changes the predictions of the next token "
+        f"as much ({name}: {format_error(kl, error)} nat over {tokens}{scale})."
+    )
+    is_equal = (ablation["behind"] <= 2 * ablation["behind_se"]).values
+    if equal := [name for place, name in enumerate(names) if is_equal[place] and place != top]:
+        others = join_names(equal) if len(equal) <= MOST_EQUAL else f"{len(equal)} other {parts}"
+        yield f"Others may matter as much: {others} (the difference is less than twice its standard error)."
+    yield (
+        "What matters for predictions can differ from where the adapter acts, which is about each module's own output. "
+        "A changed prediction needn't be a worse one."
+    )
+    if explanation.measures is not None:
+        yield prediction(explanation.measures)
+
+
+def prediction(comparison: xr.Dataset) -> str:
+    """Say how well JS predicts the cost of removing a component, and whether another measure does better."""
+    known = comparison["spearman"].dropna("measure")
+    if "js" not in known["measure"].values:
+        return "Can't tell whether modules on which it acts more matter more: JS isn't finite, or doesn't vary."
+    low, high = (float(comparison[f"spearman{end}"].sel(measure="js")) for end in ("_low", "_high"))
+    clause = "Whether modules on which it acts more matter more isn't clear"
+    if low > 0 or high < 0:
+        clause = f"Modules on which it acts more matter {'more' if low > 0 else 'less'}"
+    form = f"{{:.2f}}, {100 * comparison.attrs['level']:g} % interval {{:.2f}} to {{:.2f}}"
+    best = str(known["measure"].values[int(np.abs(known.values).argmax())])
+    other = "no other measure has a larger one"
+    if best != "js":
+        other = f"the largest is that of {NAMES[best]}, {_with_interval(comparison, best, form=form)}"
+    return (
+        f"{clause} (rank correlation of JS with KL: {_with_interval(comparison, 'js', form=form)}; 1 is the same "
+        f"order, 0 no relation; {other})."
+    )
+
+
+def what_matters_section(explanation: Explanation) -> str:
+    """HTML of the section: the parts with the largest cost of removal and, by component, which measure predicts it."""
     title = "What matters"
     ablation = explanation.ablation
     if ablation is None:
@@ -39,54 +116,43 @@ def matters(explanation: Explanation) -> str:
         for part, kl, error in zip(largest["part"].values, largest["kl"].values, largest["kl_se"].values, strict=True)
     ]
     caption = (
-        f"The {len(rows)} largest of {ablation.sizes['part']} {ablation.attrs['parts']}. KL: Kullback-Leibler "
-        "divergence KL(adapted || adapted without that delta) of the next-token distributions, mean over a sample's "
-        f"tokens, ± standard error over {ablation.attrs['n_samples']} samples ({ablation.attrs['n_tokens']} tokens). "
-        "Share: of the sum over all parts, which needn't be what all of them do together."
+        f"How much predictions of the next token change without a part of the adapter: the {len(rows)} largest of "
+        f"{ablation.sizes['part']} {ablation.attrs['parts']}. KL: Kullback-Leibler divergence KL(adapted || adapted "
+        "without that part), mean over a sample's tokens, ± standard error over "
+        f"{ablation.attrs['n_samples']} samples ({ablation.attrs['n_tokens']} tokens). "
+        "Share: of the sum over all parts, which can differ from the effect of removing all of them."
     )
-    more = "" if explanation.measures is None else _measures(explanation.measures)
+    more = "" if explanation.measures is None else _measures_html(explanation.measures)
     return section("ablation", title, table(("part", "KL (nat)", "share"), rows, caption=caption), more)
 
 
-def _measures(comparison: xr.Dataset) -> str:
-    """How well each measure of a component predicts what its removal costs, of what `compare_measures` returns."""
+def _measures_html(comparison: xr.Dataset) -> str:
+    """HTML of how well each measure predicts the cost of removing a component, from `compare_measures`."""
     attrs = comparison.attrs
     caption = (
-        "Rank correlation of a measure with the KL of removal, over components; within kinds, once the mean rank of "
-        f"each kind of module is taken off. In brackets {100 * attrs['level']:g} % intervals over "
-        f"{attrs['n_samples']} samples."
+        "Rank correlation of a measure with the KL of removal, over components (1: the same order; 0: no relation). "
+        "Within kinds: without differences between the mean ranks of kinds of modules. "
+        f"In brackets: {100 * attrs['level']:g} % intervals over {attrs['n_samples']} samples."
     )
     rows = [
-        [NAMES[name], *(_interval(comparison, name, kind) for kind in ("spearman", "partial"))]
+        [NAMES[name], *(_with_interval(comparison, name, kind) for kind in ("spearman", "partial"))]
         for name in comparison["measure"].values.tolist()
     ]
     remarks = (*few_groups("The bootstrap", attrs["n_samples"]), *json.loads(attrs["remarks"]))
     text = " ".join(f"{remark}." for remark in remarks)
     points = "Each point is a component; hover over it for its name."
     return (
-        f"<h3>Does JS see what matters?</h3><p>{escape(with_minus(text))}</p>"
+        f"<h3>Does JS predict what matters?</h3><p>{escape(with_minus(text))}</p>"
         f"{table(['measure', 'Spearman', 'within kinds'], rows, caption=caption)}"
         f"{figure('ablation-scatter', ablation_figure(comparison), points)}"
     )
 
 
-def prediction(comparison: xr.Dataset) -> str:
-    """Say how well JS predicts what removing a component costs, and whether another measure does better."""
-    known = comparison["spearman"].dropna("measure")
-    if "js" not in known["measure"].values:
-        return "Whether JS predicts what a removal costs can't be told: JS isn't finite, or doesn't vary."
-    best = str(known["measure"].values[int(np.abs(known.values).argmax())])
-    other = "no other measure has a larger one"
-    if best != "js":
-        other = f"the best predictor is {NAMES[best]}, with {_interval(comparison, best)}"
-    return (
-        f"JS predicts what removing a component costs with a rank correlation of {_interval(comparison, 'js')}, "
-        f"where 1 is the same order and 0 no relation; {other}."
-    )
-
-
-def _interval(comparison: xr.Dataset, measure: str, name: str = "spearman") -> str:
+def _with_interval(
+    comparison: xr.Dataset, measure: str, name: str = "spearman", *, form: str = "{:.2f} ({:.2f} to {:.2f})"
+) -> str:
+    """A measure's correlation as text, with its interval if there is one."""
     value, low, high = (float(comparison[f"{name}{end}"].sel(measure=measure)) for end in ("", "_low", "_high"))
     if np.isnan(value):
         return "n/a"
-    return f"{value:.2f}" if np.isnan(low) else f"{value:.2f} ({low:.2f} to {high:.2f})"
+    return f"{value:.2f}" if np.isnan(low) else form.format(value, low, high)

@@ -1,27 +1,33 @@
-"""From a run, or several, to a page on disk."""
+"""The page itself: the paragraph that it opens with, its sections in their order, and its file."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lorascope.analyze.miub.qualify import qualify
+from lorascope.analyze.results.scores import scores
 from lorascope.stores import Run
 from lorascope.stores.places.files import atomic_write
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
+from lorascope.stores.visible import one_line
 
-from . import about_run
-from .acts import acts
-from .comparison import comparison
+from .comparison import comparison_html
 from .document import document
 from .explain import Explanation, explain
-from .helped import scores_section
-from .learned import directions_and_words, ranks
+from .helped import answer_whether_it_helps, choices_per_item, scores_section
+from .learned import (
+    answer_how_many_ranks,
+    answer_which_directions,
+    answer_which_words,
+    directions_section,
+    ranks_section,
+)
 from .markup import contents, escape, notice, with_code
-from .matters import matters
-from .paragraph import paragraph
-from .samples import samples
-from .trust import trust
+from .matters import answer_what_matters, what_matters_section
+from .samples import samples_section
+from .trust import notices, source, trust_section
+from .where_it_acts import answer_where_it_acts, where_it_acts_section
 
 TITLE = "What the adapter did and learned"
 
@@ -38,35 +44,35 @@ def write_report(
 ) -> Path:
     """Write one HTML page about a run, or one that compares several; returns its path.
 
-    The page about a run opens with what `paragraph` says. Nothing in it is fetched from elsewhere. A page that is there
-    already is replaced, and only by a whole one.
+    The page about a run opens with the answers of `paragraph`. Nothing in it is fetched from elsewhere. An existing
+    page is only replaced once the new one is complete.
 
     Parameters
     ----------
     runs
-        An open run or its path or url, finished or not, with states or without; or several, to be compared.
+        An open run or its path or url, finished or not, with states or without; or several to compare.
     path
-        File of the page; its folder is made where it is missing.
+        File of the page; a missing folder is made.
     adapter
-        Name of the adapter; may be left out where there is one.
+        Name of the adapter; not needed if there is only one.
     components
-        Paths of components or patterns, such as `*.q_proj`, that the page is to be about; by default all.
+        Paths of components or patterns, such as `*.q_proj`, that the page is about; by default all.
     view_page
-        Address of the page of `lorascope view` as seen from this one, to which samples link, such as
-        `index.html#panes=0:NAME` for one of several adapters; by default the page says by which command it is opened.
+        Address of the page of `lorascope view` relative to this one, to which samples link, such as
+        `index.html#panes=0:NAME` for one of several adapters; by default the page shows the command that opens it.
     n_workers
-        Threads; by default one a processor.
+        Number of threads; by default one per processor.
     progress
-        Called with (tasks done, tasks in all) of each step anew.
+        Called with (tasks done, tasks in all); every step counts from 0 again.
 
     Raises
     ------
     IsADirectoryError
         If `path` is a folder.
     ValueError
-        If `runs` is empty or holds a run twice.
+        If `runs` is empty or contains a run twice.
     StoreError
-        If a run holds no such adapter, no sample is wholly committed, or a chunk is broken.
+        If a run has no such adapter, no sample is wholly committed, or a chunk is broken.
     """
     page = Path(path)
     if page.is_dir():
@@ -78,38 +84,57 @@ def write_report(
     options: dict[str, Any] = {"adapter": adapter, "components": components, "n_workers": n_workers}
     options["progress"] = progress
     if len(opened) == 1:
-        text = _report(opened[0], explain(opened[0], **options), view_page)
+        text = _report_html(opened[0], explain(opened[0], **options), view_page)
     else:
-        text = comparison(opened, [qualify(run, **options) for run in opened])
+        text = comparison_html(opened, [qualify(run, **options) for run in opened])
     with atomic_write(page) as partial:
         partial.write_text(text, encoding="utf-8")
     return page
 
 
-def page_beside(run: Run, ending: str) -> Path:
-    """File of a page about a run: beside it, or here if it is remote, its name with this ending instead of .zarr."""
-    # Not with_suffix: of `llama-3.1` it would make `llama-3.html`.
+def page_path(run: Run, ending: str) -> Path:
+    """Path of a page about a run, in the run's folder (or here, for a remote run): its name with another ending."""
+    # Not with_suffix, which turns `llama-3.1` into `llama-3.html`.
     place = run.path if isinstance(run.path, Path) else Path(run.path.rstrip("/").rpartition("/")[2])
     return place.with_name(place.name.removesuffix(".zarr") + ending)
 
 
-def _report(run: Run, explanation: Explanation, view_page: str | None) -> str:
+def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:
+    """Six questions about the adapter of a run, each with its answer in a few sentences of plain text in one line.
+
+    Parameters
+    ----------
+    run
+        The run that was explained.
+    explanation
+        Result of `explain`.
+    """
+    answers = {
+        "Does it help?": answer_whether_it_helps(scores(run), choices_per_item(run)),
+        "Where does it act?": answer_where_it_acts(explanation.qualified),
+        "What matters?": answer_what_matters(run, explanation),
+        "Which directions?": answer_which_directions(run, explanation),
+        "Which words?": answer_which_words(explanation),
+        "How many ranks?": answer_how_many_ranks(explanation),
+    }
+    return [(question, one_line(answer)) for question, answer in answers.items()]
+
+
+def _report_html(run: Run, explanation: Explanation, view_page: str | None) -> str:
     """HTML of the page about one run."""
     qualified = explanation.qualified
-    body = "".join(
-        (
-            acts(run, qualified),
-            matters(explanation),
-            directions_and_words(run, explanation),
-            ranks(explanation),
-            scores_section(run),
-            samples(run, qualified, view_page),
-            trust(run, qualified),
-        )
-    )
-    answers = paragraph(run, explanation)
     opening = "".join(
-        f'<p class="opening"><b>{escape(question)}</b> {with_code(answer)}</p>' for question, answer in answers
+        f'<p class="opening"><b>{escape(question)}</b> {with_code(answer)}</p>'
+        for question, answer in paragraph(run, explanation)
     )
-    notices = "".join(map(notice, about_run.notices(run, qualified)))
-    return document(TITLE, about_run.source(run, qualified), f"{opening}{notices}{contents(body)}{body}")
+    sections = (
+        where_it_acts_section(run, qualified),
+        what_matters_section(explanation),
+        directions_section(run, explanation),
+        ranks_section(explanation),
+        scores_section(run),
+        samples_section(run, qualified, view_page),
+        trust_section(run, qualified),
+    )
+    body, warnings = "".join(sections), "".join(map(notice, notices(run, qualified)))
+    return document(TITLE, source(run, qualified), f"{opening}{warnings}{contents(body)}{body}")

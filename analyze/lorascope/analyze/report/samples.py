@@ -1,4 +1,4 @@
-"""The section that shows the samples which the adapter changed most as text, each token coloured by its js."""
+"""The section with the text of the samples that the adapter changed most; colours show the JS of each token."""
 
 import shlex
 from collections.abc import Iterator
@@ -14,59 +14,59 @@ from lorascope.stores.visible import visible
 from .markup import escape, section
 
 N_SAMPLES = 10
-"""Samples that are shown as text."""
+"""Number of samples that are shown as text."""
 MOST_TOKENS = 200
 """Most tokens of a sample that are shown; `lorascope view` shows the others."""
 UNDERLINED = frozenset({"answer", "generated", "assistant"})
-"""Roles of what the model is to say."""
+"""Roles of tokens that the model should produce."""
 SPEAKERS = frozenset({"system", "user", "assistant", "tool"})
-"""Roles of a chat that are named where they begin."""
+"""Roles of a chat, whose name is shown where they begin."""
 _CONTROLS: dict[int, int | str] = {**{code: 0x2400 + code for code in range(32)}, 127: 0x2421, 10: "↵\n"}
-"""Control characters -> what is shown of them."""
+"""Control character -> the character shown in its place."""
 
 
-def samples(run: Run, qualified: xr.DataTree, view_page: str | None) -> str:
-    """HTML of the section.
+def samples_section(run: Run, qualified: xr.DataTree, view_page: str | None) -> str:
+    """HTML of the section: the samples with the largest MIUB as coloured text.
 
     Parameters
     ----------
     run, qualified
-        A run and what `qualify` made of it.
+        A run, and the result of `qualify`.
     view_page
-        Address of the page of `lorascope view`, to which samples link; None where there is none.
+        Address of the page of `lorascope view`, to which samples link; None if there is no such page.
     """
     shown = changed_most(qualified)
-    top = strongest(qualified)
+    top = full_colour(qualified)
     blocks = "".join(_sample(run, qualified, index, top, view_page) for index in shown)
     n = int(qualified.children["samples"].dataset["used"].sum())
-    where = f'<code class="command">lorascope view {escape(shlex.quote(str(run.path)))}</code> shows'
+    viewer = f'<code class="command">lorascope view {escape(shlex.quote(str(run.path)))}</code> shows'
     if view_page is not None:
-        where = f'<a href="{escape(view_page)}">The page of lorascope view</a> shows'
+        viewer = f'<a href="{escape(view_page)}">The page of lorascope view</a> shows'
     about = (
-        f"<p>{len(shown)} of {n} samples, those with the largest MIUB. A token's colour is its JS, "
-        "summed over components; the strongest is the 98th percentile over all captured tokens. Hover over a token for "
-        f"its numbers. {where} all samples, token by token and layer by layer.</p>"
+        f"<p>The {len(shown)} samples with the largest MIUB, of {n}. A token's colour shows its JS, "
+        "summed over components; the strongest colour is the 98th percentile over all captured tokens. Hover over a "
+        f"token for its numbers. {viewer} all samples, token by token and layer by layer.</p>"
     )
     return section("samples", "Samples that changed most", about, _legend(run, top), blocks)
 
 
 def changed_most(qualified: xr.DataTree) -> list[int]:
-    """Indices of the `N_SAMPLES` samples with the largest MIUB, from the largest on."""
+    """Indices of the `N_SAMPLES` samples with the largest MIUB, in descending order."""
     by_sample = qualified.children["samples"].dataset
     miub = np.where(by_sample["used"].values, by_sample["miub"].values, np.nan)
     ranked = np.argsort(-miub, kind="stable")  # NaN comes last
     return [int(index) for index in ranked[:N_SAMPLES] if np.isfinite(miub[index])]
 
 
-def strongest(qualified: xr.DataTree) -> float:
-    """The js from which on tokens have the strongest colour: a few of them shouldn't bleach the rest."""
+def full_colour(qualified: xr.DataTree) -> float:
+    """The JS from which on tokens have the strongest colour: a few large values shouldn't make all others pale."""
     js = qualified.children["tokens"].dataset["miub"].values
     finite = js[np.isfinite(js)]
     return float(np.quantile(finite, 0.98)) if len(finite) else 0.0
 
 
 def _legend(run: Run, top: float) -> str:
-    """What colours and marks mean; HTML."""
+    """HTML that explains colours and marks."""
     roles = {ROLES[number] for number in np.unique(run.tokens["role"].values).tolist() if 0 <= number < len(ROLES)}
     underlined = " or ".join(name for name in ROLES if name in roles & UNDERLINED)
     marks = [
@@ -82,7 +82,7 @@ def _legend(run: Run, top: float) -> str:
 
 
 def _sample(run: Run, qualified: xr.DataTree, index: int, top: float, view_page: str | None) -> str:
-    """A sample: its name and number, its tokens, and what was answered; HTML."""
+    """HTML of one sample: its name and MIUB, its tokens, and the right and given answers."""
     several = len(set(run.samples["prompt"].values[run.samples["answer"].values >= 0].tolist())) > 1
     keys = ("dataset", "id", "prompt") if several else ("dataset", "id")
     title = escape(" · ".join(str(run.samples[key].values[index]) for key in keys))
@@ -90,17 +90,17 @@ def _sample(run: Run, qualified: xr.DataTree, index: int, top: float, view_page:
         address = f"{view_page}{'&' if '#' in view_page else '#'}sample={index}"
         title = f'<a href="{escape(address)}">{title}</a>'
     miub = format_number(float(qualified.children["samples"].dataset["miub"].values[index]))
-    answers = _answers(run, index)
+    answers = _answers_text(run, index)
     below = f'<p class="picked">{escape(answers)}</p>' if answers else ""
-    tokens = "".join(_tokens(run, qualified, index, top))
+    tokens = "".join(_tokens_html(run, qualified, index, top))
     return (
         f'<article class="sample"><h3>{title} <small>MIUB {miub} nat</small></h3>'
         f'<p class="tokens">{tokens}</p>{below}</article>'
     )
 
 
-def _answers(run: Run, index: int) -> str:
-    """What is right and what was picked, of a multiple-choice sample that was scored."""
+def _answers_text(run: Run, index: int) -> str:
+    """The right answer and the picked ones of a scored multiple-choice sample; empty for other samples."""
     texts = run.choices["text"].values[run.choices["sample"].values == index]
     answer = int(run.samples["answer"].values[index])
     if not 0 <= answer < len(texts):
@@ -113,8 +113,8 @@ def _answers(run: Run, index: int) -> str:
     return " · ".join(parts)
 
 
-def _tokens(run: Run, qualified: xr.DataTree, index: int, top: float) -> Iterator[str]:
-    """A sample's tokens as coloured text, with the gaps between captured ones; HTML."""
+def _tokens_html(run: Run, qualified: xr.DataTree, index: int, top: float) -> Iterator[str]:
+    """HTML of a sample's tokens as coloured text, and of the gaps between captured tokens."""
     start, stop = (int(run.samples[name].values[index]) for name in ("token_start", "token_stop"))
     names = ("position", "role", "nll", "text" if "text" in run.tokens else "token_id")
     columns = [run.tokens[name].values for name in names]
@@ -123,29 +123,30 @@ def _tokens(run: Run, qualified: xr.DataTree, index: int, top: float) -> Iterato
         position, number, nll, text = (column[token] for column in columns)
         role = ROLES[number] if 0 <= number < len(ROLES) else "no role"
         if position > next_position:
-            yield _gap(position - next_position)
+            yield _gap_html(position - next_position)
         if role in SPEAKERS and role != before:
             yield f'<span class="role">{role}</span>'
         next_position, before, value = int(position) + 1, role, float(js[token])
         title = f"position {position}, {role}: JS {format_number(value)} nat, nll {format_number(float(nll))} nat"
         marks = f"t{' answer' if role in UNDERLINED else ''}{' template' if role == 'template' else ''}"
-        style = f"--js:{heat(value, top)}%"
-        yield f'<span class="{marks}" style="{style}" title="{escape(title)}">{escape(_text(text))}</span>'
+        style = f"--js:{colour_percent(value, top)}%"
+        yield f'<span class="{marks}" style="{style}" title="{escape(title)}">{escape(_token_text(text))}</span>'
     if stop > start + MOST_TOKENS:
         yield f'<span class="gap">[{stop - start - MOST_TOKENS} more captured tokens]</span>'
     elif next_position < int(run.samples["length"].values[index]):
-        yield _gap(int(run.samples["length"].values[index]) - next_position)
+        yield _gap_html(int(run.samples["length"].values[index]) - next_position)
 
 
-def _text(token: object) -> str:
-    """Text of a token with control characters visible, or its id where the run keeps no text."""
+def _token_text(token: object) -> str:
+    """Text of a token with visible control characters, or its id if the run keeps no text."""
     return visible(token.translate(_CONTROLS)) if isinstance(token, str) else f"[{token}]"
 
 
-def heat(value: float, top: float) -> int:
+def colour_percent(value: float, top: float) -> int:
     """Strength of a token's colour in percent, for a value from 0 to `top` or above."""
     return round(100 * min(value / top, 1.0)) if top > 0 and value > 0 else 0
 
 
-def _gap(n: int) -> str:
+def _gap_html(n: int) -> str:
+    """HTML that stands for n tokens that weren't captured."""
     return f'<span class="gap" title="{n} tokens weren\'t captured">[{n}]</span>'

@@ -1,7 +1,8 @@
-"""The section on how far to trust a page: what was captured, what qualifies js, fidelity and provenance."""
+"""Warnings above the numbers of a page, and the section on how far to trust them."""
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -9,85 +10,159 @@ import xarray as xr
 
 from lorascope.analyze.figures import null_figure
 from lorascope.analyze.measuring.sources import captured_measure
+from lorascope.analyze.miub.miub import misfit
 from lorascope.analyze.results.format import format_number, format_percent
 from lorascope.analyze.results.weights import is_weighted, token_weights, weighted_mean
 from lorascope.stores import Run
 
-from .markup import escape, figure, folded, section, table
+from .markup import escape, figure, folded, section, table, with_code
 
 
-def trust(run: Run, qualified: xr.DataTree) -> str:
-    """HTML of the section, from what `qualify` made of the run."""
+def source(run: Run, qualified: xr.DataTree) -> str:
+    """Names of model, adapter, data and stream, as plain text in one line."""
+    settings = run.attributes.get("provenance", {}).get("settings", {})
+    datasets = ", ".join(dict.fromkeys(run.samples["dataset"].values.tolist()))
+    parts = [
+        f"model {_short_path(str(settings['model']))}" if settings.get("model") else "",
+        f"adapter {_adapter_source(settings.get('adapter'), qualified.attrs['adapter'])}",
+        f"data {datasets}",
+        f"stream {run.stream}",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def _adapter_source(sources: Any, name: str) -> str:
+    """Folder or hub id of the page's adapter from the capture's settings; its name if they don't have it."""
+    names = list(map(str, sources)) if isinstance(sources, list | tuple) else [str(sources)] if sources else []
+    own = [source.removeprefix(f"{name}=") for source in names if len(names) == 1 or source.startswith(f"{name}=")]
+    return _short_path(own[0]) if own else name
+
+
+def _short_path(source: str) -> str:
+    """A hub id or relative path as it is; the last two parts of an absolute path, which provenance has in full."""
+    path = PurePath(source)
+    return "/".join(path.parts[1:][-2:]) if path.is_absolute() else source
+
+
+def notices(run: Run, qualified: xr.DataTree) -> Iterator[str]:
+    """HTML of warnings that must be read before any number."""
+    attrs = qualified.attrs
+    if len(run.lost_rows):
+        yield (
+            f"<b>{len(run.lost_rows)} rows of this run were lost since it was finished.</b> Samples with tokens in "
+            f"them ({attrs['n_samples_incomplete']}) are excluded; <code>lorascope verify</code> says what is wrong."
+        )
+    if text := misfit(qualified, run):
+        yield f"<b>The store isn't what was captured:</b> {with_code(text)}."
+    if not run.finished:
+        rows, excluded = int(run.committed_rows.sum()), attrs["n_samples_incomplete"]
+        yield (
+            f"<b>This run is unfinished:</b> {rows} of {run.n_rows} rows are committed. {excluded} samples that "
+            "aren't wholly captured are excluded."
+        )
+    if attrs["n_not_finite"]:
+        values = qualified.dataset["js"]
+        bad = [str(path) for path in values["component"].values[np.isnan(values.values)]]
+        more = f" and {len(bad) - 1} more components" if len(bad) > 1 else ""
+        where = f"In {escape(bad[0])}{more}" if bad else "In samples that aren't wholly captured"
+        yield (
+            f"<b>{attrs['n_not_finite']} values of JS aren't finite.</b> {where}, base or delta contains NaN or "
+            "infinity. All means that include them, such as MIUB, are shown as n/a."
+        )
+    n, n_all = attrs["n_components"], int((run.adapter(attrs["adapter"])["rank"].values > 0).sum())
+    if n < n_all:
+        yield f"<b>{n} of {n_all} components were chosen:</b> MIUB, shares and colours are only about these."
+    if attrs["js_source"] == "capture":
+        n_states = int((run.committed & run.with_states).sum())
+        states = f"the states of {n_states} tokens" if n_states else "no states"
+        yield (
+            f"<b>This run keeps {states}.</b> JS is the one measured during capture, on {attrs['n_tokens']} of "
+            f"{run.n_tokens} tokens; results that need states are missing."
+        )
+    sources = qualified.dataset["delta_source"].values if "delta_source" in qualified.coords else np.empty(0, object)
+    if n_differences := int((sources == "difference").sum()):
+        yield (
+            f"<b>{n_differences} components have no additive branch.</b> Their delta is the layer's output minus its "
+            "base, rounded as the layer rounds, so that small deltas are coarse. The table calls it <i>difference</i>."
+        )
+    if len(run.adapters) > 1:
+        yield f"This run holds {len(run.adapters)} adapters; the page is about <b>{escape(attrs['adapter'])}</b>."
+
+
+def trust_section(run: Run, qualified: xr.DataTree) -> str:
+    """HTML of the section: what was captured, what JS shows, fidelity and provenance."""
     return section(
         "trust",
         "How far to trust it",
-        f"<p><b>What was captured.</b> {_captured(run)}</p>",
-        *_what_js_sees(qualified),
+        f"<p><b>What was captured.</b> {_captured_tokens(run)}</p>",
+        *_what_js_shows(qualified),
         _fidelity(run, qualified),
         _provenance(run),
     )
 
 
-def _captured(run: Run) -> str:
-    """Which tokens the numbers are about; HTML."""
+def _captured_tokens(run: Run) -> str:
+    """HTML that says which tokens the numbers are about."""
     provenance, n_read = run.attributes.get("provenance", {}), int(run.samples["length"].sum())
     selection = provenance.get("settings", {}).get("tokens")
     named = f" (token selection {escape(selection)})" if selection else ""
     about = ""
     if is_weighted(run):
         about = (
-            " They were drawn; means, sums and quantiles over tokens weigh each by the inverse of its chance, so that "
-            "they are about all tokens of the samples."
+            " They were drawn at random. Means, sums and quantiles over tokens weigh each token by the inverse of its "
+            "chance, so that they are about all tokens of the samples."
         )
     elif run.n_tokens < n_read:
         population = escape(provenance.get("population", "these tokens"))
-        about = f" All numbers are about {population}, not about the samples' other ones."
+        about = f" All numbers are about {population}, not about the samples' other tokens."
     n_omitted = sum(provenance.get("omitted_items", {}).values())
     omitted = f" {n_omitted} items beyond the limit weren't read." if n_omitted else ""
     some = f"{run.n_tokens} of the" if run.n_tokens < n_read else "All"
     return f"{some} {n_read} tokens of {run.samples.sizes['sample']} samples{named}.{about}{omitted}"
 
 
-def _what_js_sees(qualified: xr.DataTree) -> Iterator[str]:
-    """What keeps js from being read alone, as a paragraph and the map of js over that of shuffled deltas."""
+def _what_js_shows(qualified: xr.DataTree) -> Iterator[str]:
+    """HTML on how js must be read: a paragraph, and the map of js over that of shuffled deltas."""
     yield (
-        "<p><b>What JS sees.</b> JS depends on the shape of an output as well as on the adapter: a large JS needn't be "
-        "a large change. Effective width exp(H(softmax(base))) is how many features share the softmax's mass: near 1, "
-        "one huge feature holds it all, and JS sees little else. |delta| / |base| is the length of what the adapter "
-        "adds over that of what it adds to, without any softmax. Both are medians over tokens.</p>"
+        "<p><b>What JS shows.</b> JS depends on the shape of an output as well as on the adapter: a large JS needn't "
+        "be a large change. Effective width exp(H(softmax(base))) is the number of features that share the softmax's "
+        "mass: if it is near 1, one huge feature has nearly all of it, and JS hardly depends on the others. "
+        "|delta| / |base| is the length of what the adapter adds, divided by that of what it adds to, without any "
+        "softmax. Both are medians over tokens.</p>"
     )
     if "js_permuted" not in qualified:
         yield (
-            "<p>JS, effective width and |delta| / |base| are those measured during capture. The comparison with "
+            "<p>JS, effective width and |delta| / |base| were measured during capture. The comparison with "
             "shuffled features is missing: it needs the states of all tokens, which this run doesn't keep.</p>"
         )
     else:
         caption = (
-            "JS over the JS of the same delta with its features permuted (shuffled), which has the same size. Above 1 "
-            "(red), delta falls on features that carry the softmax; below (blue), on others. Means over "
+            "Is the effect larger than that of the same change on shuffled features? JS divided by the JS of the same "
+            "delta with its features permuted, which has the same size. Above 1 (red), delta is large at features that "
+            "have much of the softmax's mass; below 1 (blue), at others. Means over "
             f"{qualified.attrs['n_samples']} samples."
         )
         yield figure("null-map", null_figure(qualified), caption)
 
 
 def _fidelity(run: Run, qualified: xr.DataTree) -> str:
-    """Compare js at capture with js from the store, and say what the layers' rounding swallowed."""
+    """HTML that compares js at capture with js from the store, and reports changes lost to the layers' rounding."""
     attrs = qualified.attrs
     if attrs["js_source"] == "capture":
-        line = "JS is the one measured during capture; it isn't computed again from states and compared."
+        line = "JS was measured during capture; it isn't computed again from states and compared."
     elif not attrs["fidelity_n"]:
         line = "no token's JS was measured during capture, so there is nothing to compare with."
     else:
         line = (
-            "JS computed from the store differs from JS measured in memory during capture by "
-            f"{format_number(attrs['fidelity_median'])} (median) and {format_number(attrs['fidelity_max'])} (largest), "
-            f"relative, over {attrs['fidelity_n']} values."
+            "JS computed from the store differs from JS measured in memory during capture by a relative "
+            f"{format_number(attrs['fidelity_median'])} (median) and {format_number(attrs['fidelity_max'])} (largest) "
+            f"over {attrs['fidelity_n']} values."
         )
-    return folded("fidelity", f"<b>Fidelity:</b> {line}", f"<p>{_swallowed_text(run, attrs['adapter'])}</p>")
+    return folded("fidelity", f"<b>Fidelity:</b> {line}", f"<p>{_rounded_away(run, attrs['adapter'])}</p>")
 
 
-def _swallowed_text(run: Run, adapter: str) -> str:
-    """Share of features in which the layers' own rounding swallows the adapter's change."""
+def _rounded_away(run: Run, adapter: str) -> str:
+    """HTML on the share of features whose change by the adapter disappears in the layers' own rounding."""
     measured, weights, shares = captured_measure(run, "swallowed", adapter), token_weights(run), dict[str, float]()
     if measured is not None:
         for path, column in zip(run.component_paths, measured.values.T, strict=True):
@@ -95,25 +170,26 @@ def _swallowed_text(run: Run, adapter: str) -> str:
             if known.any():
                 shares[path] = weighted_mean(column[known], weights[known])
     if not shares:
-        return "This run doesn't know which share of features the layers' own rounding swallowed."
+        return "It isn't known for how many features the adapter's change disappeared in the layers' own rounding."
     largest, mean = max(shares, key=lambda path: shares[path]), float(np.mean(list(shares.values())))
     dtypes = ", ".join(dict.fromkeys(run.components["dtype"].values.tolist()))
     return (
-        f"The layers put their output out in {escape(dtypes)}. In that type, base + delta rounds back to base in "
+        f"The layers' outputs are {escape(dtypes)}. In that type, base + delta rounds back to base in "
         f"{format_percent(mean)} of features (mean over {len(shares)} components; at most "
-        f"{format_percent(shares[largest])}, in {escape(largest)}): there the model itself doesn't feel the "
-        "adapter. JS here is that of base + delta before this rounding."
+        f"{format_percent(shares[largest])}, in {escape(largest)}), where the adapter doesn't change the model at all. "
+        "JS on this page is that of base + delta before this rounding."
     )
 
 
 def _provenance(run: Run) -> str:
-    """Everything that the run says about itself."""
+    """HTML table of the run's path and all its attributes, folded until clicked."""
     rows = [("path", run.path), *_flat(run.attributes)]
     line = f"<b>Provenance:</b> model, adapter, data, settings and libraries, {len(rows)} entries"
     return folded("provenance", line, table(("what", "value"), rows, n_names=2))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Names, joined by dots, and values of nested mappings as text."""
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):

@@ -14,8 +14,7 @@ from lorascope.stores.reading.root import read_root
 from lorascope.stores.threads import in_order
 
 from .index import index_path, view_index
-from .page import INDEX, MANIFEST, RUN, manifest, page
-from .served_store import ServedStore
+from .served_files import INDEX, MANIFEST, RUN, ServedStore, manifest, page
 
 
 def write_bundle(

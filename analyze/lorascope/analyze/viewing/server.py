@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from lorascope.stores import StoreError
 from lorascope.stores.visible import one_line
 
-from .served_store import ServedStore
+from .served_files import ServedStore
 
 HTML, JSON, BYTES = "text/html; charset=utf-8", "application/json", "application/octet-stream"
 IDLE_SECONDS = 60.0

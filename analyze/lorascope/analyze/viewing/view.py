@@ -11,8 +11,7 @@ from lorascope.stores.reading.read import RunLike, as_run
 from lorascope.stores.reading.root import read_root
 
 from .index import view_index
-from .page import INDEX, MANIFEST, RUN, manifest, page
-from .served_store import ServedStore
+from .served_files import INDEX, MANIFEST, RUN, ServedStore, manifest, page
 from .server import HTML, JSON, ViewServer
 
 HEIGHT_PIXELS = 760

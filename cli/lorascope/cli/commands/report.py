@@ -30,11 +30,11 @@ def report(
     """
     places = [require_store(path) for path in (run, *more)]
 
-    from lorascope.analyze.report import page_beside, write_report
+    from lorascope.analyze.report import page_path, write_report
     from lorascope.stores import open_run
 
     opened = [open_run(place) for place in places]
-    page = out if out is not None else page_beside(opened[0], "-compared.html" if more else ".html")
+    page = out if out is not None else page_path(opened[0], "-compared.html" if more else ".html")
     refuse_elsewhere(page, "out")  # before the work, not after it
     with progress_bar("report") as update:
         write_report(opened, page, adapter=adapter, components=component or None, n_workers=workers, progress=update)

@@ -1,4 +1,4 @@
-"""Words of an adapter's mean delta: the tokens that it promotes and suppresses, against a null."""
+"""Words of an adapter: tokens that its mean deltas promote and suppress, compared with random deltas."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -33,17 +33,17 @@ LAYERS = {
     "GPT2LMHeadModel": ("attn.c_proj", "mlp.c_proj"),
     "GPTNeoXForCausalLM": ("attention.dense", "mlp.dense_4h_to_h"),
 }
-"""Class of a model whose layers add the outputs of two components to the residual stream as they are -> these two."""
+"""Model class whose layers add two components' outputs to the residual stream unchanged -> ends of their paths."""
 BLOCK = 2048
-"""Token ids whose unembedding is in memory at once: 64 MiB in float64 at a width of 4096."""
+"""Number of token ids whose unembedding is in memory at once: 64 MiB in float64 at a width of 4096."""
 LEVEL = 0.05
 """Family-wise p up to which a token counts in `n_promoted` and `n_suppressed`."""
 MIN_DRAWS = 19
-"""With fewer draws no p is as small as `LEVEL`."""
+"""Fewest draws with which a p can be as small as `LEVEL`."""
 
 
 class Site(NamedTuple):
-    """A place of which the mean delta is read."""
+    """A component, or the residual stream after a layer, with its mean delta."""
 
     name: str
     kind: str
@@ -51,6 +51,7 @@ class Site(NamedTuple):
     delta: np.ndarray
     """Mean delta, float64 (feature,)."""
     n_tokens: int
+    """Number of tokens behind the mean."""
 
 
 def lens(
@@ -71,16 +72,16 @@ def lens(
     run
         An open run, or its path or url.
     component
-        Path of one that writes into the residual stream; by default all of these.
+        Path of a component that writes into the residual stream; by default all such components.
     adapter
         Name of the adapter; not needed if there is only one.
     tokens
-        Over which captured tokens the mean goes, weighted by `tokens/weight`; as those of `directions`. The first few
-        of text that has nothing to do with the training show a habit best (arXiv 2510.13900).
+        Captured tokens whose mean is taken, weighted by `tokens/weight`; chosen as for `directions`. The first few
+        tokens of text unrelated to the training show a learned habit best (arXiv 2510.13900).
     n_top
-        How many tokens are named on either side.
+        Number of promoted tokens, and of suppressed ones, that are returned.
     n_draws
-        Draws of the null; at least 19.
+        Number of random draws behind p-values; at least 19.
     seed
         Seed of the random draws.
     progress
@@ -89,60 +90,60 @@ def lens(
     Returns
     -------
     xarray.Dataset
-        By `site`: components with a kind out of `WRITERS` and as wide as the stream, in the run's order. In a run of
+        By `site`: components of a kind in `WRITERS` that are as wide as the stream, in the run's order. In a run of
         stream `pair`, where delta is adapted - base, also `after layer L`: the sum over all components that wrote up to
-        then, which is the change of the residual stream itself, but for the model's own rounding. That takes a model
-        out of `LAYERS` of which both components of each layer up to L were captured, and the input embedding, if the
-        adapter changes it; attribute `no_sums` says why there is none.
+        that layer, which is the change of the residual stream itself, except for the model's rounding. This needs a
+        model class in `LAYERS`, both components of each layer up to L, and the input embedding if the adapter changes
+        it; attribute `no_sums` says why these sites are missing.
 
         `promoted_id`, `promoted` (the text), `promoted_score`, `promoted_z`, `promoted_p` (site, top), and the same
-        for `suppressed`; `n_promoted`, `n_suppressed`: token ids with p up to 0.05; `delta` (site, feature), the mean;
-        `delta_norm`, its length; `n_tokens`: how many it is over. Tokens whose delta isn't finite, isn't committed or
-        isn't kept are left out, and components that have no other.
+        for `suppressed`; `n_promoted`, `n_suppressed`: number of token ids with p up to 0.05; `delta` (site, feature),
+        the mean; `delta_norm`, its length; `n_tokens`, the number of tokens behind it. Tokens whose delta isn't finite,
+        isn't committed or isn't kept are skipped, and components without other tokens.
 
     Raises
     ------
     StoreError
-        If the run was captured without `--unembedding` or holds no states, if it has no such component or token, or
-        none that writes into the stream, or if something that is read is damaged.
+        If the run was captured without `--unembedding` or has no states; if it has no such component or token, or no
+        component that writes into the stream; or if a chunk is broken.
     ValueError
-        If a setting isn't what it may be.
+        If a setting isn't allowed.
 
     Notes
     -----
-    A token's score is w . (norm * delta), with delta's mean over features taken off where the norm is centred, less the
-    mean over all tokens: what raises all logits alike changes no probability. It isn't a logit: the norm divides by the
-    size of the residual stream, which the run doesn't hold, so scores are logits times that size. They keep the order
-    of tokens, also where the model caps its logits; later layers aren't in it.
+    A token's score is w . (norm * delta), minus the mean over all tokens, because an equal change of all logits changes
+    no probability; delta's mean over features is subtracted first if the norm is centred. The score isn't a logit: the
+    norm divides by the size of the residual stream, which the run doesn't store, so scores are logits times that size.
+    They keep the order of tokens, even if the model caps its logits; effects of later layers aren't included.
 
-    The null is the same delta with random signs of its features. z is the score by its standard deviation over these,
-    the root of sum_f (w norm)_f^2 delta_f^2. Tokens are ranked by z, since among raw scores those whose unembedding is
-    long come first whatever delta is. p is family-wise: the share of draws, the data's own among them, whose largest
-    |z| over the whole vocabulary is at least this one's |z|. It is that of one site.
+    The null is the same delta with random signs of its features. z is the score divided by its standard deviation over
+    such deltas, the root of sum_f (w norm)_f^2 delta_f^2. Tokens are ranked by z, because raw scores favour tokens with
+    a long unembedding whatever delta is. p is family-wise at one site: the share of draws, with the data as one of
+    them, whose largest |z| over the whole vocabulary is at least the token's |z|.
 
-    Permuted features would be another null, in which a large feature of delta meets those of the unembedding that are
-    large elsewhere: with SmolLM2's unembedding, all of 30 random deltas with one huge feature where the unembedding
-    varies most were beyond it, and 1 of 30 beyond this one. Neither knows what words have in common: ten of one topic
-    say more than the p of each. Nor does p say what an adapter without a habit does; hold such a one, trained on
-    shuffled labels, beside it.
+    Permuted features would be another null, but it moves a large feature of delta to features where the unembedding is
+    large: with SmolLM2's unembedding and 30 random deltas with one huge feature where the unembedding varies most, all
+    30 were significant under that null, and 1 under this one. Both nulls ignore what words have in common: ten of one
+    topic say more than the p of each. For comparison with an adapter that learned no habit, train one on shuffled
+    labels.
     """
     require_whole("n_top", n_top)
     require_whole("n_draws", n_draws, MIN_DRAWS)
     run = as_run(run)
     unembedding = run.unembedding()
     n_vocabulary, width = unembedding["weight"].shape
-    paths, why = _writers(run, component, adapter, width)
+    paths, why = _paths_to_read(run, component, adapter, width)
     chosen = chosen_tokens(run, tokens, seed=seed)
     weight = np.where(chosen > 0, chosen * run.tokens["weight"].values, 0.0)
-    sites = _means(run, paths, adapter, weight, progress)
+    sites = _mean_deltas(run, paths, adapter, weight, progress)
     if len(sites) < len(paths):
         why = "the delta of a component is finite at none of the tokens"
-    sums = [] if why else _sums(sites, LAYERS[_model_class(run)])
+    sums = [] if why else _stream_sites(sites, LAYERS[_model_class(run)])
     sites = [site for site in sites if site.kind in WRITERS] + sums
     deltas = np.stack([site.delta for site in sites])
-    scores = _scores(unembedding, deltas, n_draws, seed, progress)
+    scores = _score_vocabulary(unembedding, deltas, n_draws, seed, progress)
     values: dict[str, Any] = {
-        **_named(unembedding["text"].values, scores, min(n_top, n_vocabulary)),
+        **_strongest_words(unembedding["text"].values, scores, min(n_top, n_vocabulary)),
         "delta": (("site", "feature"), deltas.astype(np.float32), "mean delta over tokens"),
         "delta_norm": ("site", np.linalg.norm(deltas, axis=1), "Euclidean norm of the mean delta"),
         "n_tokens": ("site", [site.n_tokens for site in sites], "tokens that the mean is over"),
@@ -165,17 +166,17 @@ def lens(
 
 
 def save_steering(result: xr.Dataset, path: str | Path) -> Path:
-    """Write what `lens` returns as steering vectors: safetensors, one float32 (feature,) a site; returns the path.
+    """Write the mean deltas of `lens` as steering vectors, a safetensors file with one per site; returns its path.
 
-    Added to the residual stream where the site writes, a vector moves it as the adapter does on average. The file's
-    metadata hold the result's attributes.
+    A vector, float32 (feature,), moves the residual stream as the adapter does on average if it is added where the site
+    writes. The file's metadata contain the result's attributes.
 
     Raises
     ------
     ValueError
         If the name doesn't end in `.safetensors`.
     FileExistsError
-        If something of that name is there.
+        If the file exists.
     """
     target = refuse_target(Path(path), {".safetensors": "safetensors"})
     vectors = {str(name): np.ascontiguousarray(result["delta"].sel(site=name).values) for name in result["site"].values}
@@ -184,8 +185,8 @@ def save_steering(result: xr.Dataset, path: str | Path) -> Path:
     return target
 
 
-def _writers(run: Run, component: str | None, adapter: str | None, width: int) -> tuple[list[str], str]:
-    """Paths of what is read; and why the stream's own difference isn't their sum, or nothing."""
+def _paths_to_read(run: Run, component: str | None, adapter: str | None, width: int) -> tuple[list[str], str]:
+    """Paths of components to read, and why their sum isn't the change of the stream itself (empty if it is)."""
     table, ranks = run.components, run.adapter(adapter)["rank"].values
     wide = table.isel(component=(ranks > 0) & (table["d_out"].values == width))
     is_writer = np.isin(wide["kind"].values, list(WRITERS))
@@ -198,7 +199,7 @@ def _writers(run: Run, component: str | None, adapter: str | None, width: int) -
         kinds = ", ".join(sorted(WRITERS))
         raise StoreError(f"no component of {run.place.name!r} is {width} wide and of one of the kinds {kinds}")
     if component is not None:
-        run.delta_source(component, adapter)  # raises where there is none of this name
+        run.delta_source(component, adapter)  # raises if there is no such component
         return [component], "one component was asked for"
     if run.stream != "pair":
         return writers, f"stream {run.stream!r} has no pass without the adapter to compare with"
@@ -209,17 +210,18 @@ def _writers(run: Run, component: str | None, adapter: str | None, width: int) -
 
 
 def _model_class(run: Run) -> str:
+    """Class name of the run's model, such as `LlamaForCausalLM`; empty if unknown."""
     return str(run.attributes.get("provenance", {}).get("model", {}).get("class", ""))
 
 
-def _means(
+def _mean_deltas(
     run: Run,
     paths: Sequence[str],
     adapter: str | None,
     weight: Float64[np.ndarray, " token"],
     progress: Progress | None,
 ) -> list[Site]:
-    """Mean delta of each component where it is finite; of those with a factor, nothing else is read."""
+    """Weighted mean delta of each component over tokens where it is finite; reads factors where they are stored."""
     sources = {path: run.source(path, adapter) for path in paths}
     sums: dict[str, np.ndarray] = {}
     for kind in ("factor", "delta"):
@@ -230,7 +232,7 @@ def _means(
     facts = run.components.set_index(component="path").sel(component=list(paths))
     named = zip(paths, facts["kind"].values.tolist(), facts["layer"].values.tolist(), strict=True)
     sites = [
-        Site(path, kind, layer, _mean(sums[path], sources[path].delta), int(sums[path][-1]))
+        Site(path, kind, layer, _mean_delta(sums[path], sources[path].delta), int(sums[path][-1]))
         for path, kind, layer in named
         if path in sums and sums[path][-1]
     ]
@@ -240,7 +242,7 @@ def _means(
 
 
 def _row_sums(block: RowBlock, *, kind: str, weight: Float64[np.ndarray, " token"]) -> dict[str, np.ndarray]:
-    """Weighted sum by column over the row's finite tokens, then the sum of weights and the number of tokens."""
+    """Component -> weighted sums of columns over the row's finite tokens, sum of weights, and number of tokens."""
     sums = {}
     for path, values in getattr(block, kind).items():
         is_finite = np.isfinite(values).all(axis=1)
@@ -249,8 +251,8 @@ def _row_sums(block: RowBlock, *, kind: str, weight: Float64[np.ndarray, " token
     return sums
 
 
-def _mean(sums: Float64[np.ndarray, " column"], delta: DeltaSource) -> Float64[np.ndarray, " feature"]:
-    """Mean delta out of the sums of `_row_sums`."""
+def _mean_delta(sums: Float64[np.ndarray, " column"], delta: DeltaSource) -> Float64[np.ndarray, " feature"]:
+    """Mean delta from the sums of `_row_sums`."""
     mean: np.ndarray = sums[:-2] / sums[-2]
     if weights := delta.weights():
         mean = weights["lora_B"].astype(np.float64) @ mean
@@ -258,8 +260,8 @@ def _mean(sums: Float64[np.ndarray, " column"], delta: DeltaSource) -> Float64[n
     return mean
 
 
-def _sums(sites: Sequence[Site], parts: tuple[str, str]) -> list[Site]:
-    """The stream's own mean difference after each layer, as long as both components of every layer before are there."""
+def _stream_sites(sites: Sequence[Site], parts: tuple[str, str]) -> list[Site]:
+    """Mean change of the stream after each layer, up to the first layer without both of its components."""
     before = [site for site in sites if site.layer < 0]
     total = np.sum([site.delta for site in before], axis=0)
     sums: list[Site] = []
@@ -281,18 +283,19 @@ class _Scores(NamedTuple):
     """Largest |z| over the vocabulary in each draw of signs, ascending."""
 
     def p(self, site: int, z: np.ndarray) -> np.ndarray:
-        """Share of draws, the data's own among them, whose largest |z| is at least so much; 1 below 0."""
+        """Share of draws (with the data as one of them) whose largest |z| is at least z; 1 for negative z."""
         n = self.largest.shape[1]
         return np.asarray((1 + n - np.searchsorted(self.largest[site], z)) / (1 + n))
 
 
-def _scores(
+def _score_vocabulary(
     unembedding: xr.Dataset,
     deltas: Float64[np.ndarray, "site feature"],
     n_draws: int,
     seed: int,
     progress: Progress | None,
 ) -> _Scores:
+    """Scores of all token ids for each site's mean delta, and the largest |z| in draws of random signs."""
     (n, width), rng = unembedding["weight"].shape, np.random.default_rng(seed)
     signs = rng.choice(np.array([-1, 1], np.float32), (n_draws, width))
     longest = np.abs(deltas).max(axis=1, keepdims=True)
@@ -300,8 +303,8 @@ def _scores(
     narrow = units.astype(np.float32)
     raw, z = np.empty((2, len(deltas), n), np.float32)
     largest = np.zeros((len(deltas), n_draws))
-    mean = sum(block.sum(axis=0) for _, block in _blocks(unembedding)) / n
-    for part, block in _blocks(unembedding):
+    mean = sum(block.sum(axis=0) for _, block in _weight_blocks(unembedding)) / n
+    for part, block in _weight_blocks(unembedding):
         weight = block - mean
         raw[:, part] = deltas @ weight.T
         error = np.sqrt(np.square(units) @ np.square(weight).T)
@@ -316,8 +319,8 @@ def _scores(
     return _Scores(raw, z, np.sort(largest))
 
 
-def _blocks(unembedding: xr.Dataset) -> Iterator[tuple[slice, Float64[np.ndarray, "vocabulary feature"]]]:
-    """Blocks of what delta is multiplied by: the unembedding times the norm, centred where the norm centres."""
+def _weight_blocks(unembedding: xr.Dataset) -> Iterator[tuple[slice, Float64[np.ndarray, "vocabulary feature"]]]:
+    """Blocks of token ids, and their unembedding times the norm, centred if the norm is."""
     n, norm = unembedding.sizes["vocabulary"], unembedding["norm"].values.astype(np.float64)
     for start in range(0, n, BLOCK):
         part = slice(start, min(start + BLOCK, n))
@@ -328,8 +331,8 @@ def _blocks(unembedding: xr.Dataset) -> Iterator[tuple[slice, Float64[np.ndarray
         yield part, weight - weight.mean(axis=1, keepdims=True) if unembedding.attrs["centred"] else weight
 
 
-def _named(text: np.ndarray, scores: _Scores, n_top: int) -> dict[str, Any]:
-    """The first tokens on either side, and how many there are beyond chance."""
+def _strongest_words(text: np.ndarray, scores: _Scores, n_top: int) -> dict[str, Any]:
+    """Variables of the result: promoted and suppressed tokens, and the number of tokens that are significant."""
     variables: dict[str, Any] = {}
     for name, sign in (("promoted", 1), ("suppressed", -1)):
         ids = np.stack([np.argsort(-sign * z, kind="stable")[:n_top] for z in scores.z])

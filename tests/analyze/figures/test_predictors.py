@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.analyze.figures.stats_figures import metrics_figure
+from lorascope.analyze.figures.predictors import metrics_figure
 from lorascope.analyze.fits.metrics import MetricComparison, compare_metrics
 
 from .conftest import HOSTILE, legend_of, points_of, title_of

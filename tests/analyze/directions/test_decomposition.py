@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorascope.analyze.directions.top_tokens import larger_tokens, largest, no_tokens, settled
+from lorascope.analyze.directions.decomposition import candidates, empty_tops, mark_missing, merge_tops
 
 
 @given(
@@ -18,12 +18,12 @@ def test_the_largest_scores_are_exact_whatever_the_cuts(values: list[float], n: 
     cuts = data.draw(
         st.lists(st.integers(1, len(values)), max_size=3).map(lambda cuts: sorted({0, *cuts, len(values)}))
     )
-    tops = seen = no_tokens(2, n)
+    tops = seen = empty_tops(2, n)
     for a, b in itertools.pairwise(cuts):
         # Another thread may have looked at the tops before the last few parts were put in.
-        later = larger_tokens(data.draw(st.sampled_from([tops, seen])), scores[:, a:b], np.arange(a, b))
-        seen, tops = tops, largest(tops, later)
-    for row, token, score in zip(scores, *settled(tops), strict=True):
+        later = candidates(data.draw(st.sampled_from([tops, seen])), scores[:, a:b], np.arange(a, b))
+        seen, tops = tops, merge_tops(tops, later)
+    for row, token, score in zip(scores, *mark_missing(tops), strict=True):
         some = [i for i in range(len(row)) if abs(row[i]) > 0]
         expected = sorted(some, key=lambda i: (-abs(row[i]), i))[:n]
         assert token.tolist() == expected + [-1] * (n - len(expected))

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from scipy import stats
 
 from lorascope.analyze import lens, open_result, save, save_steering
-from lorascope.analyze.words.lens import _scores
+from lorascope.analyze.directions.lens import _score_vocabulary
 from lorascope.stores import Run, StoreError, open_run
 
 from ...stored import make_unembedding, store_states
@@ -58,7 +58,7 @@ def test_z_is_that_of_all_signs(centred: bool) -> None:
         return np.asarray(logits - logits.mean())
 
     every = np.array([score(delta * signs) for signs in itertools.product((-1, 1), repeat=6)])
-    found = _scores(given, delta[None], 19, 0, None)
+    found = _score_vocabulary(given, delta[None], 19, 0, None)
     plain = w @ (g * (delta - delta.mean() * centred))
     np.testing.assert_allclose(found.raw[0], plain - plain.mean(), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(every.mean(axis=0), 0, atol=1e-12)
@@ -68,10 +68,10 @@ def test_z_is_that_of_all_signs(centred: bool) -> None:
 def test_p_is_the_share_of_draws_with_as_large_a_z_anywhere() -> None:
     given, n_draws = make_unembedding(WIDTH, 300, shift=0.3), 60
     deltas = np.random.default_rng(5).normal(size=(2, WIDTH))
-    found = _scores(given, deltas, n_draws, 7, None)
+    found = _score_vocabulary(given, deltas, n_draws, 7, None)
     draws = np.random.default_rng(7).choice(np.array([-1, 1], np.float32), (n_draws, WIDTH))
     for site, delta in enumerate(deltas):
-        largest = [np.abs(_scores(given, (delta * signs)[None], 19, 0, None).z).max() for signs in draws]
+        largest = [np.abs(_score_vocabulary(given, (delta * signs)[None], 19, 0, None).z).max() for signs in draws]
         np.testing.assert_allclose(np.sort(largest), found.largest[site], rtol=1e-4)
         z = np.sort(found.z[site])
         counted = [(1 + sum(one >= value for one in found.largest[site])) / (1 + n_draws) for value in z]
@@ -83,7 +83,7 @@ def test_a_huge_feature_names_no_token() -> None:
     given["weight"][:, 3] *= 30
     deltas = np.random.default_rng(3).normal(size=(40, WIDTH))
     deltas[:, 3] = 200
-    found = _scores(given, deltas, 99, 9, None)
+    found = _score_vocabulary(given, deltas, 99, 9, None)
     smallest = np.array([found.p(site, np.abs(z)).min() for site, z in enumerate(found.z)])
     assert (smallest <= 0.05).sum() <= stats.binom(40, 0.05).ppf(0.9995)
 
@@ -93,7 +93,7 @@ def test_random_deltas_name_a_token_no_more_often_than_p_says(heavy: bool) -> No
     n = 600
     rng = np.random.default_rng(8)
     deltas = rng.standard_t(2.0, size=(n, WIDTH)) if heavy else rng.normal(size=(n, WIDTH))
-    found = _scores(make_unembedding(WIDTH, 400, shift=0.3), deltas, 99, 9, None)
+    found = _score_vocabulary(make_unembedding(WIDTH, 400, shift=0.3), deltas, 99, 9, None)
     smallest = np.array([found.p(site, np.abs(z)).min() for site, z in enumerate(found.z)])
     assert stats.binom(n, 0.05).ppf(0.0005) <= (smallest <= 0.05).sum() <= stats.binom(n, 0.05).ppf(0.9995)
 
@@ -109,7 +109,7 @@ def test_no_delta_names_nothing(tmp_path: Path) -> None:
 def test_raw_scores_favour_long_unembeddings() -> None:
     given = make_unembedding(WIDTH, 2000, shift=0.3)
     length = np.linalg.norm(given["weight"].values * given["norm"].values, axis=1)
-    found = _scores(given, np.random.default_rng(6).normal(size=(50, WIDTH)), 19, 0, None)
+    found = _score_vocabulary(given, np.random.default_rng(6).normal(size=(50, WIDTH)), 19, 0, None)
     longest = length > np.quantile(length, 0.9)
     assert longest[found.raw.argmax(axis=1)].mean() > 0.9
     assert longest[found.z.argmax(axis=1)].mean() < 0.3

@@ -5,7 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
-from lorascope.analyze.viewing.page import manifest, page
+from lorascope.analyze.viewing.served_files import manifest, page
 from lorascope.stores import open_run
 
 

@@ -11,11 +11,9 @@ from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plo
 
 from lorascope.analyze.results.format import format_number, format_percent
 
-from .captions import headline
 from .maps import heat_map
-from .marks import Look, add_legend, looks, points
 from .scales import ends, whole_ticks
-from .theme import COLORS, apply_theme
+from .theme import COLORS, Look, add_legend, apply_theme, headline, looks, points
 
 LAYER, COLUMNS = "miub_layer_", ("step", "loss", "miub", "ce", "miub_share")
 PANEL, GAP = 150, 22

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorascope.analyze.figures.training_figures import training_figure
+from lorascope.analyze.figures.training import training_figure
 
 from .conftest import HOSTILE, legend_of, points_of, title_of
 
