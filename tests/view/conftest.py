@@ -1,6 +1,7 @@
 """A real browser, and runs of the suite's own that are served to it."""
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -54,9 +55,13 @@ NAMES = ("__proto__", "constructor.prototype", "_", "x" * 255)
 """Of components."""
 
 
-RESTS = """() => ![...document.querySelectorAll(".loading")].some((each) => each.checkVisibility())
-    && !document.querySelector(".count")?.textContent.includes("reading")"""
-"""Whether nothing loads."""
+RESTS = """() => {
+    const loads = document.querySelector("[aria-busy=true]")
+        || document.querySelector(".count")?.textContent.includes("reading");
+    const frames = window.framesAtRest = loads ? 0 : (window.framesAtRest ?? 0) + 1;
+    return frames > 4;
+}"""
+"""Called once a frame: whether nothing has loaded for 5 frames; what is drawn may need the frame before."""
 
 
 @dataclass
@@ -71,10 +76,16 @@ class Look:
     problems: list[str] = field(default_factory=list)
     """Errors in the console or of scripts, dialogs, and requests that leave the page's origin."""
 
-    def address(self) -> str:
-        """What the address says of the view."""
-        self.page.wait_for_timeout(200)  # that of keys and typing is written once they rest
-        return unquote(urlsplit(self.page.url).fragment)
+    def expect_equal(self, read: Callable[[], Any], expected: Any) -> None:
+        """Wait until `read()` returns this."""
+        deadline = time.monotonic() + PATIENCE_MS / 1000
+        while (value := read()) != expected and time.monotonic() < deadline:
+            self.settle()
+        assert value == expected
+
+    def expect_address(self, expected: str) -> None:
+        """Wait until the address has this view; that of keys and typing is written once they rest."""
+        self.expect_equal(lambda: unquote(urlsplit(self.page.url).fragment), expected)
 
     def go(self, view: str) -> None:
         """Open a view anew, in the same window."""
@@ -83,8 +94,9 @@ class Look:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until something is shown, and nothing loads."""
+        """Wait until something is shown, nothing loads, and all is drawn."""
         self.page.wait_for_selector("h1:visible, [role=alert]")
+        self.page.evaluate("() => { window.framesAtRest = 0; }")
         self.page.wait_for_function(RESTS)
 
     home: str = ""

@@ -1,6 +1,7 @@
 """What is seen of the page, and clicks in it."""
 
 import re
+import time
 from typing import Any
 
 import numpy as np
@@ -46,12 +47,13 @@ def number(text: str) -> float:
 def listed(look: Look) -> dict[int, str]:
     """Place in the list, from 0, and id of the samples in sight."""
     script = "rows => rows.map((row) => [row.ariaPosInSet - 1, row.querySelector('.id').textContent])"
-    look.page.wait_for_timeout(60)  # rows are drawn once a frame
+    look.settle()
     return dict(look.page.eval_on_selector_all(".row", script))
 
 
 def click_map(look: Look, kind: int, layer: int, of: tuple[int, int] = (4, 3)) -> None:
     """Click a cell of the map of so many kinds and layers."""
+    look.settle()
     canvas = look.page.locator(".map canvas")
     box = canvas.bounding_box()
     at = {"x": (kind + 0.5) * box["width"] / of[0], "y": (layer + 0.5) * box["height"] / of[1]}
@@ -61,6 +63,7 @@ def click_map(look: Look, kind: int, layer: int, of: tuple[int, int] = (4, 3)) -
 
 def sums(look: Look) -> list[str]:
     """Js of each token, as its label has it."""
+    look.settle()
     labels = look.page.eval_on_selector_all(".t", "tokens => tokens.map((token) => token.ariaLabel)")
     return [re.search(r"js (\S+) nats", label)[1] for label in labels]  # type: ignore[index]
 
@@ -79,10 +82,10 @@ def state(look: Look, *, but: list[str] | None = None) -> list[str]:
     """All that is seen once it rests, with the mouse out of the way; waits for another state than the one given."""
     look.page.mouse.move(700, 5)
     last, now = None, but
-    for _ in range(PATIENCE_MS // 100):
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while time.monotonic() < deadline:
         look.settle()
         last, now = now, look.page.evaluate(STATE)
         if now == last and now != but:
             return now
-        look.page.wait_for_timeout(100)
     raise AssertionError(f"nothing changed, or it never rested: {now}")

@@ -36,7 +36,7 @@ def test_samples_are_found_by_id_and_by_text(look: Callable[..., Look], served: 
         search.fill(words)
         expect(count).to_have_text(f"{len(ids)} of {N_SAMPLES} samples")
         assert list(listed(one).values()) == [f"item-{i}" for i in ids]
-        assert one.address() == f"search={words}"
+        one.expect_address(f"search={words}")
     search.fill("")
     expect(count).to_have_text(f"{N_SAMPLES} samples")
 
@@ -79,6 +79,7 @@ def test_each_order_and_each_filter(look: Callable[..., Look], served: Callable[
         expect(one.page.locator(".count [role=status]")).to_have_text(f"{kept.sum()} of {N_SAMPLES} samples")
         found = listed(one)
         assert list(found.values()) == ids[kept][list(found)].tolist()
+    one.settle()
     row = one.page.locator(".row").first
     sample = int(row.get_attribute("data-sample"))
     texts = row.locator(".number").all_inner_texts()
@@ -90,29 +91,30 @@ def test_a_token_by_click_and_by_keys(look: Callable[..., Look], served: Callabl
     one = look(served("main", "two"), view="sample=3")
     js = measure_run(main.run, ("js",))["js"].values[60:80]
     found = one.page.locator(".t")
-    assert found.all_inner_texts() == [f"w{token}" for token in range(60, 80)]
+    expect(found).to_have_text([f"w{token}" for token in range(60, 80)])
     assert all(agrees(text, value) for text, value in zip(sums(one), js.sum(axis=1), strict=True))
-    assert one.page.locator(".gap").all_inner_texts() == ["2 tokens not captured"]
+    expect(one.page.locator(".gap")).to_have_text(["2 tokens not captured"])
     answer = one.page.get_by_role("group", name="answer")
-    assert answer.locator(".t").all_inner_texts() == ["w78", "w79"]
-    assert answer.locator(".tag").is_visible()
+    expect(answer.locator(".t")).to_have_text(["w78", "w79"])
+    expect(answer.locator(".tag")).to_be_visible()
     readout = one.page.locator(".ribbon .readout")
     found.nth(4).click()
     for press, position in ((None, 6), ("ArrowRight", 7), ("ArrowRight", 8), ("ArrowLeft", 7)):
         if press:
             one.page.keyboard.press(press)
-        assert one.address() == f"sample=3&token={position}"
+        one.expect_address(f"sample=3&token={position}")
         token = position - 2
         expect(one.page.locator(".t[aria-selected=true]")).to_have_text(f"w{60 + token}")
         expect(one.page.locator(".map .readout").first).to_contain_text(f"“w{60 + token}”, position {position}, prompt")
+        expect(readout).to_contain_text(f"“w{60 + token}”, position {position}, prompt · all layers: js ")
         nll = float(main.run.tokens["nll"].values[60 + token])
         assert agrees(re.search(r"all layers: js (\S+) nats", readout.inner_text())[1], js[token].sum())  # type: ignore[index]
         assert agrees(re.search(r"nll (\S+) nats", readout.inner_text())[1], nll)  # type: ignore[index]
     found.nth(10).focus()
     one.page.keyboard.press("Enter")
-    assert one.address() == "sample=3&token=12"
+    one.expect_address("sample=3&token=12")
     one.page.keyboard.press("Escape")
-    assert one.address() == "sample=3"
+    one.expect_address("sample=3")
 
 
 def test_a_cell_of_the_ribbon(look: Callable[..., Look], served: Callable[..., str], main: Small) -> None:
@@ -128,11 +130,11 @@ def test_a_cell_of_the_ribbon(look: Callable[..., Look], served: Callable[..., s
         expect(readout).to_contain_text(f"“w{60 + token}”, position {token + 2}, prompt · layer {layer}: js ")
         assert agrees(re.search(r": js (\S+) nats", readout.inner_text())[1], value)  # type: ignore[index]
         canvas.click(position=at)
-        assert one.address() == f"sample=3&token={token + 2}&layer={layer}"
+        one.expect_address(f"sample=3&token={token + 2}&layer={layer}")
     canvas.press("Enter")
     expect(one.page.locator(".cell h3 b")).to_have_text("lm_head")
     canvas.press("ArrowDown")
-    assert "&layer=0&" in one.address()
+    one.expect_address("sample=3&token=7&layer=0&component=lm_head")
 
 
 @pytest.mark.parametrize("kind", slow_but(["main", "two", "branch", "pair", "bfloat16"], "main"))
@@ -146,7 +148,7 @@ def test_a_cell_of_the_map_shows_what_python_computes(
     )
     click_map(one, 1, 1 if kind == "main" else 0, (4, 3) if kind == "main" else (3, 2))
     token, cell = 1407, one.page.locator(".cell")
-    assert cell.locator("h3").inner_text() == f"{UP}\n“w{token}”, position 9, prompt"
+    expect(cell.locator("h3 *")).to_have_text([UP, f"“w{token}”, position 9, prompt"])
     options = {"adapter": adapter, "components": [UP]}
     names = ("js", "js_permuted", "delta_ratio", "effective_width", "delta_norm", "base_norm")
     expected = {name: float(values[token, 0]) for name, values in measure_run(run, names, **options).items()}
@@ -164,7 +166,7 @@ def test_a_cell_of_the_map_shows_what_python_computes(
         assert agrees(base, states["base"][feature], within=1e-9)
         assert agrees(delta, states["delta"][feature], sign=True, within=1e-6)
     if kind in ("branch", "pair"):
-        assert "this component's delta is not kept as a factor" in cell.locator(".note").inner_text()
+        expect(cell.locator(".note")).to_contain_text("this component's delta is not kept as a factor")
         return
     found = directions(run, UP, adapter=adapter)
     z = run.factor(UP, adapter=adapter).values[token].astype(np.float64)
@@ -177,6 +179,7 @@ def test_a_cell_of_the_map_shows_what_python_computes(
         button.click()
         links = cell.locator(".contexts a")
         expect(cell.locator("h4").nth(1)).to_have_text(f"Where direction {at + 1} acts most")
+        expect(links).to_have_count(10)
         expect(links.first).to_contain_text(shown(float(found["top_score"].values[at, 0]), sign=True))
         for link, top, score in zip(
             links.all(), *(found[name].values[at] for name in ("top_token", "top_score")), strict=True
@@ -194,19 +197,21 @@ def test_where_a_direction_acts_most_is_a_link_to_that_token(
     one = look(served("main", "two"), view=f"sample=3&token=9&component={Q}&direction=1")
     top = directions(main.run, Q)["top_token"].values[1]
     scores = directions(main.run, Q)["top_score"].values[1]
-    before = one.page.locator(".body").inner_text()
+    body = one.page.locator(".body")
+    before = body.inner_text()
     one.page.locator(".contexts a").nth(2).click()
     token = int(top[2])
     expect(one.page.locator("h1")).to_have_text(f"item-{token // N_TOKENS}")
     expect(one.page.locator(".t[aria-selected=true]")).to_have_text(f"w{token}")
-    assert one.address() == f"sample={token // N_TOKENS}&token={token % N_TOKENS + 2}&component={Q}&direction=1"
+    one.expect_address(f"sample={token // N_TOKENS}&token={token % N_TOKENS + 2}&component={Q}&direction=1")
+    one.settle()
     pressed = one.page.locator(".direction[aria-pressed=true]").inner_text().split("\n")
     assert pressed[0] == "2"
     assert agrees(pressed[1], float(scores[2]), sign=True, within=1e-6 * abs(float(scores[2])))
     one.page.go_back()
     expect(one.page.locator("h1")).to_have_text("item-3")
     expect(one.page.locator(".contexts a")).to_have_count(10)
-    assert one.page.locator(".body").inner_text() == before
+    one.expect_equal(body.inner_text, before)
 
 
 @pytest.mark.slow
@@ -220,10 +225,10 @@ def test_a_pattern_chooses_components(look: Callable[..., Look], served: Callabl
         assert all(agrees(text, value) for text, value in zip(sums(one), js.sum(axis=1), strict=True)), pattern
     box.fill("nothing*")
     expect(count).to_have_text("0 of 7")
-    assert box.get_attribute("aria-invalid") == "true"
-    assert one.page.locator(".t.unknown").count() == N_TOKENS
+    expect(box).to_have_attribute("aria-invalid", "true")
+    expect(one.page.locator(".t.unknown")).to_have_count(N_TOKENS)
     one.page.get_by_role("button", name="down_proj").click()
-    assert one.address() == "sample=3&filter=*.down_proj"
+    one.expect_address("sample=3&filter=*.down_proj")
     expect(count).to_have_text("2 of 7")
 
 
@@ -235,10 +240,11 @@ def test_adapters_and_runs_side_by_side_on_one_scale(
     one.page.get_by_role("button", name="Compare").click()
     expect(one.page.locator(".pane")).to_have_count(2)
     expect(one.page.get_by_role("button", name="Compare")).to_be_focused()
-    assert one.address() == "panes=1,1:b&sample=3&token=5"
+    one.expect_address("panes=1,1:b&sample=3&token=5")
     one.page.get_by_role("button", name="Compare").click()
     expect(one.page.locator(".pane h1")).to_have_text(["item-3"] * 3)
-    assert one.address() == "panes=1,1:b,0&sample=3&token=5"
+    one.expect_address("panes=1,1:b,0&sample=3&token=5")
+    one.settle()
     two, js, tints = made("two").run, [], []
     for pane, (run, adapter) in zip(
         one.page.locator(".pane").all(), ((two, "a"), (two, "b"), (main.run, None)), strict=True
@@ -264,9 +270,9 @@ def test_adapters_and_runs_side_by_side_on_one_scale(
     one.page.locator(".pane").nth(2).locator(".t").nth(8).click()
     expect(one.page.locator(".t[aria-selected=true]")).to_have_text(["w68"] * 3)
     one.page.get_by_role("button", name="Close this pane").nth(1).click()
-    assert one.address() == "panes=1,0&sample=3&token=10"
+    one.expect_address("panes=1,0&sample=3&token=10")
     one.page.get_by_label("Adapter").first.select_option("b")
-    assert one.address() == "panes=1:b,0&sample=3&token=10"
+    one.expect_address("panes=1:b,0&sample=3&token=10")
 
 
 @pytest.mark.slow
@@ -290,11 +296,11 @@ def test_a_link_opened_anew_shows_the_same_and_back_leads_back(
     one.page.get_by_label("Search text and ids").fill("item-1")
     expect(one.page.locator(".count [role=status]")).to_contain_text(f" of {N_SAMPLES} samples")
     last = state(one)
-    assert one.address().count("&") == 9
+    one.expect_equal(lambda: one.page.url.count("&"), 9)
     assert state(look(one.page.url.partition("#")[0], view=one.page.url.partition("#")[2])) == last
     one.page.get_by_label("Search text and ids").fill("")
     one.page.get_by_role("button", name="Light or dark").click()
-    one.address()
+    one.expect_equal(lambda: "search=" in one.page.url or "theme=dark" in one.page.url, False)
     for earlier, later in reversed([*itertools.pairwise(steps)]):
         one.page.go_back()
         assert state(one, but=later) == earlier
@@ -307,15 +313,17 @@ def test_a_phone_scrolls_down_alone(look: Callable[..., Look], served: Callable[
     one = look(served("main", "two"), view=f"token=9&component={Q}", **options)
     wide = "() => [document.documentElement.scrollWidth, document.body.scrollWidth]"
     background = "() => getComputedStyle(document.body).backgroundColor"
-    assert one.page.evaluate(background) == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 18, 18)"}[theme]
-    assert one.page.evaluate(wide) == [390, 390]
+    one.expect_equal(
+        lambda: one.page.evaluate(background), {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 18, 18)"}[theme]
+    )
+    one.expect_equal(lambda: one.page.evaluate(wide), [390, 390])
     right = "() => Math.max(...[...document.querySelectorAll('body *')].map((e) => e.getBoundingClientRect().right))"
-    assert one.page.evaluate(right) <= 390 + 17  # a canvas within its own scroller
+    assert one.page.evaluate(right) <= 390 + 17  # a canvas within its own scroller; `look` waited until all was drawn
     samples = one.page.get_by_role("listbox", name="Samples")
     expect(samples).to_be_hidden()
     one.page.get_by_role("button", name="Samples").tap()
     expect(samples).to_be_visible()
-    assert one.page.evaluate(wide) == [390, 390]
+    one.expect_equal(lambda: one.page.evaluate(wide), [390, 390])
     one.page.locator(".row").nth(4).tap()
     expect(samples).to_be_hidden()
     expect(one.page.locator("h1")).to_have_text("item-4")
@@ -323,9 +331,11 @@ def test_a_phone_scrolls_down_alone(look: Callable[..., Look], served: Callable[
     expect(one.page.locator(".t[aria-selected=true]")).to_have_text("w82")
     one.page.get_by_role("button", name="Compare").tap()
     expect(one.page.locator("h1")).to_have_count(2)
-    assert one.page.evaluate(wide) == [390, 390]
+    one.expect_equal(lambda: one.page.evaluate(wide), [390, 390])
     one.page.get_by_role("button", name="Light or dark").tap()
-    assert one.page.evaluate(background) == {"dark": "rgb(255, 255, 255)", "light": "rgb(18, 18, 18)"}[theme]
+    one.expect_equal(
+        lambda: one.page.evaluate(background), {"dark": "rgb(255, 255, 255)", "light": "rgb(18, 18, 18)"}[theme]
+    )
 
 
 FOCUS = """() => {
@@ -360,10 +370,10 @@ def test_the_keyboard_alone_reaches_everything(look: Callable[..., Look], served
     press("j")
     expect(one.page.locator("h1")).to_have_text("item-70")
     press("ArrowRight")
-    assert one.address() == "sample=70&token=2&search=item-7"
+    one.expect_address("sample=70&token=2&search=item-7")
     one.page.locator(".t[tabindex='0']").focus()
     press("ArrowRight")
-    assert one.page.evaluate(FOCUS)[1] == "“w1401”, position 3, prompt"
+    one.expect_equal(lambda: one.page.evaluate(FOCUS)[1], "“w1401”, position 3, prompt")
     one.page.locator(".map canvas").focus()
     for key in ("ArrowDown", "ArrowDown", "ArrowRight", "Enter"):
         press(key)
@@ -390,7 +400,7 @@ def test_the_keyboard_alone_reaches_everything(look: Callable[..., Look], served
     adapter = look(served("main", "two"), view="panes=1")
     adapter.page.get_by_label("Adapter").focus()
     adapter.page.keyboard.press("b")
-    assert adapter.address() == "panes=1:b"
+    adapter.expect_address("panes=1:b")
     expect(adapter.page.get_by_label("Adapter")).to_be_focused()
 
 
@@ -400,7 +410,7 @@ def test_roles_and_names_for_a_screen_reader(look: Callable[..., Look], served: 
     role = one.page.get_by_role
     expect(role("listbox", name="Samples").get_by_role("option", selected=True)).to_contain_text("item-3")
     listbox = role("listbox", name="Samples")
-    assert listbox.get_attribute("aria-activedescendant") == "sample-3"
+    expect(listbox).to_have_attribute("aria-activedescendant", "sample-3")
     tokens = role("listbox", name="Tokens")
     expect(tokens.get_by_role("option", selected=True)).to_have_accessible_name(
         re.compile("“w67”, position 9, prompt: js ")
@@ -411,7 +421,7 @@ def test_roles_and_names_for_a_screen_reader(look: Callable[..., Look], served: 
     panel = role("region", name="Component")
     expect(panel.get_by_role("heading", level=3)).to_contain_text(Q)
     expect(panel.get_by_role("group", name="Direction, coordinate, share").get_by_role("button")).to_have_count(2)
-    assert panel.get_by_role("columnheader").all_inner_texts()[:3] == ["feature", "base", "delta"]
+    expect(panel.get_by_role("columnheader")).to_have_text(["feature", "base", "delta"])
     expect(panel.get_by_role("button", name="Close")).to_be_visible()
     snapshot = one.page.locator("body").aria_snapshot()
     assert not re.search(r"- (button|textbox|combobox|searchbox|link|listbox|img)( \[|:|$)", snapshot, re.MULTILINE)
@@ -425,11 +435,13 @@ def test_only_what_is_looked_at_is_read(look: Callable[..., Look], served: Calla
     assert first < 40
     one.page.locator(".row").nth(1).click()
     expect(one.page.locator("h1")).to_have_text("item-1")
+    one.settle()
     assert one.requests[first:] == []
     one = look(one.home, view="sample=0")
     first = len(one.requests)
     one.page.evaluate("location.hash = '#sample=60'")  # tokens 1200 to 1219
     expect(one.page.locator("h1")).to_have_text("item-60")
+    one.settle()
     assert sorted(one.requests[first:]) == ["indexes/0/adapters/default/js/c.4.0", "runs/0/tokens/nll/c.1"]
     first = len(one.requests)
     click_map(one, 1, 1)
@@ -449,6 +461,7 @@ def test_only_what_is_looked_at_is_read(look: Callable[..., Look], served: Calla
     one = look(one.home, view="panes=0&sample=0")
     one.page.get_by_label("Search text and ids").fill("w2399")
     expect(one.page.locator(".count [role=status]")).to_have_text(f"1 of {N_SAMPLES} samples")
+    one.settle()
     assert one.requests.count("runs/0/tokens/text/c.0") == 1
 
 

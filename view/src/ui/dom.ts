@@ -39,8 +39,8 @@ export const alertLine = (error: unknown) =>
 const PATIENCE = 150;
 
 /**
- * Shows what a promise brings, if nothing else was asked for since. What was there stays for 150 ms, then `line` says
- * that something loads; an error stands there in one line.
+ * Draws a promise's value in `body`, unless something else was loaded since; `body` is busy meanwhile. Its old content
+ * stays for 150 ms, then `line` says that something loads; an error is written there, in one line.
  */
 export function loader(line: HTMLElement, body: HTMLElement) {
   let turn = 0;
@@ -52,6 +52,7 @@ export function loader(line: HTMLElement, body: HTMLElement) {
     };
     const waiting = el("p", { class: "loading", role: "status" }, "Loading…");
     const timer = setTimeout(() => mine === turn && say(waiting), PATIENCE);
+    body.setAttribute("aria-busy", "true");
     try {
       const value = await promise;
       if (mine !== turn) return;
@@ -61,6 +62,7 @@ export function loader(line: HTMLElement, body: HTMLElement) {
       if (mine === turn) say(alertLine(error));
     } finally {
       clearTimeout(timer);
+      if (mine === turn) body.removeAttribute("aria-busy");
     }
   };
 }

@@ -63,7 +63,10 @@ export function sentence(app: App) {
       const left = run.samples.length[sample]! - expected;
       if (at === tokens.n - 1 && left > 0) root.append(gap(left));
     };
-    addUpTo = (stop) => { while (spans.length < stop) add(spans.length); };
+    addUpTo = (stop) => {
+      while (spans.length < stop) add(spans.length);
+      root.setAttribute("aria-busy", String(stop < tokens.n));
+    };
     [spans, marked] = [[], [undefined, undefined]];
     root.replaceChildren(...(tokens.n ? [] : [el("p", { class: "quiet" }, "No token of this sample was captured.")]));
     root.scrollTop = 0;
