@@ -124,7 +124,7 @@ def print_kills(trials: Sequence[Trial], how: str) -> None:
         (
             "killed during",
             "kills",
-            "beside a forward pass",
+            "in a forward pass",
             "in a resumed process",
             "rows there",
             "finished store equal",

@@ -1,4 +1,4 @@
-"""What the site has beside its pages: the help of every command, and a heading for every public object."""
+"""Add the help of every command, and a heading for every public object, to the site's pages."""
 
 import importlib
 import re
@@ -13,20 +13,20 @@ OBJECTS = re.compile(r"<!-- objects of ([\w.]+) -->")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """The page, with what belongs there in place of its marks."""
+    """Return the page with commands and objects in place of its marks."""
     if COMMANDS in markdown:
         markdown = markdown.replace(COMMANDS, commands())
     return OBJECTS.sub(lambda mark: objects(mark[1]), markdown)
 
 
 def commands() -> str:
-    """Markdown of all commands and subcommands, each under a heading of level 2 or 3."""
+    """Return the Markdown of all commands and subcommands, each under a heading of level 2 or 3."""
     whole = app.generate_docs(output_format="markdown", heading_level=1)
     return whole[whole.index("\n## lorascope ") :]
 
 
 def objects(package: str) -> str:
-    """Instructions to mkdocstrings, one for each name in the package's `__all__`.
+    """Return the instructions to mkdocstrings, one for each name in the package's `__all__`.
 
     They name the module that an object comes from: `lorascope.analyze.miub` is a module to a reader of source, and the
     function that hides it only once it is imported.

@@ -31,7 +31,7 @@ def sayings() -> Iterator[Saying]:
     yield said("intervals of the {} that it calls `ok` hold the truth in {}", len(ok), held(ok))
     yield from demo()
     recipes = (ROOT / "docs/recipes.md").read_text()
-    yield said("Recipes answer {} usual questions", count(len(re.findall("^## ", recipes, re.MULTILINE))))
+    yield said("Recipes answer {} common questions", count(len(re.findall("^## ", recipes, re.MULTILINE))))
     yield said("and {} notebooks in `notebooks/`", count(len(list((ROOT / "notebooks").glob("*.ipynb")))))
     scale = (ROOT / "docs/scale.md").read_text()
     measured, estimated = re.search(r"from ([\d.]+) GB to", scale), re.search(r"estimate for (\d+) TB", scale)
@@ -60,7 +60,7 @@ def demo() -> Iterator[Saying]:
     ranks = {kind: float(rank) for kind, rank in re.findall(r"(\w+_proj) +│.*│ +([\d.]+) of 8 ", README)}
     yield said("values use some {:.0f} of their {} ranks", ranks["v_proj"], FINETUNE.rank)
     yield said("gate and up of the MLP nearly {:.0f}", min(ranks["gate_proj"], ranks["up_proj"]))
-    yield said("had it said {} of {}", FINETUNE.rank // 4, FINETUNE.rank)
+    yield said("at {} of {}, a smaller rank", FINETUNE.rank // 4, FINETUNE.rank)
     by_text = table("docs/benchmarks.md", "| tokens | MIUB")
     miub = {text: float(row["MIUB, 10⁻³ nat"].split()[0]) for text, row in by_text.items()}
     largest = list(miub)[1:5]
