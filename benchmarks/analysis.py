@@ -27,7 +27,7 @@ from lorascope.analyze.measuring.sources import GROUP_BYTES, sources_of
 from lorascope.analyze.miub.miub import miub
 from lorascope.stores import Run, open_run
 from lorascope.stores.format.spec import ROW_TOKENS
-from lorascope.stores.process import freed_memory_kept
+from lorascope.stores.process import keeping_freed_memory
 from lorascope.stores.reading.source import group_sizes, read_factors
 
 SHAPES = {576: 112, 4096: 28}
@@ -114,7 +114,7 @@ def read_with_zarrs(path: Path, n_threads: int) -> None:
         arrays = [group[f"states/{name}/base"] for name in group["components/path"][:]]
         factor = group["adapters/default/factor"]
     rows = [slice(start, start + ROW_TOKENS) for start in range(0, factor.shape[0], ROW_TOKENS)]
-    with freed_memory_kept(), ThreadPoolExecutor(n_threads) as threads:
+    with keeping_freed_memory(), ThreadPoolExecutor(n_threads) as threads:
         list(threads.map(lambda job: job[0][job[1]], [(array, row) for row in rows for array in (factor, *arrays)]))
 
 
@@ -137,7 +137,7 @@ def read_all(run: Run, n_threads: int) -> None:
             source.base.read_stored(row)
 
     jobs = [(first, row) for row in range(run.n_rows) for first in range(0, len(sources), size)]
-    with freed_memory_kept(), ThreadPoolExecutor(n_threads) as threads:
+    with keeping_freed_memory(), ThreadPoolExecutor(n_threads) as threads:
         list(threads.map(read, jobs))
 
 

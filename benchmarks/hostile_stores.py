@@ -23,7 +23,7 @@ import numpy as np
 from zarr.core.metadata import ArrayV3Metadata
 
 from lorascope.stores.format.codec import ChunkEncoder
-from lorascope.stores.format.digests import chunk_digest, combine, with_fingerprint
+from lorascope.stores.format.digests import chunk_digest, combine_digests, with_fingerprint
 from lorascope.stores.format.spec import FORMAT_VERSION
 from lorascope.stores.format.stored_array import StoredArray
 from lorascope.stores.places.place import open_place
@@ -335,9 +335,9 @@ def seal(sound: Path, run: Path, chance: random.Random) -> str:
             once.append(part)
     array, metadata = stored(sound, "rows/digest")
     for row, parts in rows.items():
-        digest = np.frombuffer(combine(parts), np.uint8)[None]
+        digest = np.frombuffer(combine_digests(parts), np.uint8)[None]
         replace(run / array.key(row), b"".join(ChunkEncoder({array.path: metadata}).encode(array.path, digest)))
-    fresh = {"static_digest": combine(once).hex(), "metadata_digest": combine(nodes).hex()}
+    fresh = {"static_digest": combine_digests(once).hex(), "metadata_digest": combine_digests(nodes).hex()}
     root = json.loads((run / "zarr.json").read_bytes())
     root["attributes"].update(fresh)
     with suppress(ValueError):  # NaN in a provenance: it has none

@@ -50,7 +50,7 @@ def test_generated_tokens_come_again(make: Any, again: Any) -> None:
 def swap_tokens(run: Any, path: str, row: int, one: int, other: int) -> None:
     """What a stale or shifted buffer would have left: honest digests over wrong rows."""
     from lorascope.stores import Place, open_place
-    from lorascope.stores.format.digests import chunk_digest, combine
+    from lorascope.stores.format.digests import chunk_digest, combine_digests
     from lorascope.stores.format.layout import chunk_key
 
     group = zarr.open_group(run.path, mode="r+", use_consolidated=False)
@@ -64,7 +64,7 @@ def swap_tokens(run: Any, path: str, row: int, one: int, other: int) -> None:
     for name, node in group.members(max_depth=None):
         if isinstance(node, zarr.Array) and node.attrs.get("written") == "by row" and "/" in name:
             keys.append(chunk_key(name, row, node.ndim))
-    digest = combine((key, chunk_digest(2, place.read(key, at_most=2**31))) for key in sorted(set(keys)))
+    digest = combine_digests((key, chunk_digest(2, place.read(key, at_most=2**31))) for key in sorted(set(keys)))
     group["rows/digest"][row] = np.frombuffer(digest, np.uint8)
 
 

@@ -18,7 +18,7 @@ from lorascope.capture import CaptureProgress
 from lorascope.capture.errors import Interrupted
 from lorascope.capture.models.refusal import lora_layers
 from lorascope.stores import StoreError, open_run, run_state, verify
-from lorascope.stores.format.digests import sealed
+from lorascope.stores.format.digests import with_root_digest
 from lorascope.stores.places.file_lock import file_lock
 
 
@@ -93,7 +93,7 @@ def test_interrupted_while_being_set_up(content: Any, go: Any, tmp_path: Path, m
         raise OSError("power cut")
 
     with monkeypatch.context() as patched:
-        patched.setattr(create, "combine", fail)
+        patched.setattr(create, "combine_digests", fail)
         with pytest.raises(OSError, match="power cut"):
             go("run.zarr")
     assert run_state(tmp_path / "run.zarr") == "torn"
@@ -200,7 +200,7 @@ def unfinish(run: Path) -> None:
     root = json.loads((run / "zarr.json").read_text())
     root["attributes"]["finished"] = False
     del root["attributes"]["measured"]
-    (run / "zarr.json").write_bytes(sealed(root))
+    (run / "zarr.json").write_bytes(with_root_digest(root))
 
 
 def test_a_finished_run_is_opened_as_it_is_unless_it_lost_a_chunk(go: Any, tmp_path: Path) -> None:

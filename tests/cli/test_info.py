@@ -9,7 +9,7 @@ import pytest
 
 from lorascope.cli.main import main
 from lorascope.stores import RunSpec, create_run, open_run
-from lorascope.stores.copying.copy_target import spec_of, tables_of, weights_of
+from lorascope.stores.copying.copy_target import copied_spec, read_tables, read_weights
 
 KEYS = [
     "run", "state", "format_version", "stream", "states", "fingerprint", "rows", "tokens", "samples", "choices",
@@ -33,9 +33,9 @@ def facts(capsys: pytest.CaptureFixture[str], run: Path) -> Any:
 def copied(source: Path, path: Path, **changes: Any) -> Path:
     """The tables of a run with another specification, and rows of ones."""
     run = open_run(source)
-    spec: RunSpec = spec_of(run)
+    spec: RunSpec = copied_spec(run)
     spec = RunSpec(**{name: getattr(spec, name) for name in spec.__slots__} | changes)
-    with create_run(path, spec, tables=tables_of(run), weights=weights_of(run, spec)) as writer:
+    with create_run(path, spec, tables=read_tables(run), weights=read_weights(run, spec)) as writer:
         for row in range(2):
             tokens = writer.row_tokens(row)
             writer.write_row(

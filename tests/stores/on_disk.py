@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lorascope.stores import clear_torn, create_run, open_place, resume_run, run_state
-from lorascope.stores.format.digests import sealed
+from lorascope.stores.format.digests import with_root_digest
 
 BATCHED = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 """Zarr's own pipeline, whichever one this process is set to use."""
@@ -59,4 +59,6 @@ def edit_root(root: Path, *, consolidated: bool = True, **attributes: Any) -> No
         content.pop("consolidated_metadata", None)
         merged |= {"root_digest": None, "metadata_digest": None}
     content["attributes"] = {name: value for name, value in merged.items() if value is not None}
-    file.write_bytes(sealed(content) if "root_digest" in content["attributes"] else json.dumps(content).encode())
+    file.write_bytes(
+        with_root_digest(content) if "root_digest" in content["attributes"] else json.dumps(content).encode()
+    )

@@ -3,7 +3,7 @@
 import pytest
 
 from lorascope.stores import adapter_settings
-from lorascope.stores.adapter_settings import MAX_LENGTH, Pattern, check_patterns, patterns_of
+from lorascope.stores.adapter_settings import MAX_LENGTH, Pattern, check_patterns, setting_patterns
 
 TIME = 0.2
 """Seconds that the matcher has here."""
@@ -87,9 +87,9 @@ def test_a_rank_of_its_own_for_each_layer_is_nothing_to_try() -> None:
     """As EVA's init writes them; an expression among them is still looked at."""
     names = [f"model.layers.{layer}.self_attn.{one}_proj" for layer in range(126) for one in "qkvogud"]
     settings = {"rank_pattern": dict.fromkeys(names, 8)}
-    check_patterns(patterns_of(settings, "of it"), [f"base_model.{name}.parametrizations" for name in names])
+    check_patterns(setting_patterns(settings, "of it"), [f"base_model.{name}.parametrizations" for name in names])
     with pytest.raises(ValueError, match="for ever"):
-        check_patterns(patterns_of({"rank_pattern": settings["rank_pattern"] | {"(.+)+x": 1}}, "of it"), names)
+        check_patterns(setting_patterns({"rank_pattern": settings["rank_pattern"] | {"(.+)+x": 1}}, "of it"), names)
 
 
 def test_all_expressions_together_are_bounded() -> None:

@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from lorascope.stores import open_run, pull, resume_run, verify
 from lorascope.stores.format.spec import FORMAT_VERSION
-from lorascope.stores.reading.chunks import read_chosen
+from lorascope.stores.reading.chunks import read_chunk_columns
 
 from .on_disk import edit_root
 
@@ -80,7 +80,9 @@ def test_interrupted_run_of_version_1_goes_on_as_one(tmp_path: Path) -> None:
     store, expected = golden(1)
     run = open_run(store)
     path = Path(shutil.copytree(store, tmp_path / "run.zarr"))
-    blocks = {name: read_chosen(run.place, run.arrays[name], 0)[0][: run.n_tokens].copy() for name in run.row_paths(0)}
+    blocks = {
+        name: read_chunk_columns(run.place, run.arrays[name], 0)[0][: run.n_tokens].copy() for name in run.row_paths(0)
+    }
     (path / "rows/digest/c.0.0").unlink()
     for name in run.row_paths(0):
         (path / run.arrays[name].key(0)).unlink()

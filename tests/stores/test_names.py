@@ -3,7 +3,7 @@
 import pytest
 
 from lorascope.stores import StoreError
-from lorascope.stores.names import close_names, matching
+from lorascope.stores.names import close_names, matching_indices
 
 NAMES = [
     f"model.layers.{layer}.{kind}"
@@ -35,8 +35,8 @@ def test_nothing_is_like_nothing() -> None:
 
 
 def test_patterns_fit_whole_names_in_the_order_of_the_names() -> None:
-    assert matching(NAMES, None, of="here") == list(range(8))
-    assert matching(NAMES, ["*.13.*.q_proj", "model.layers.3.mlp.up_proj"], of="here") == [0, 6]
+    assert matching_indices(NAMES, None, of="here") == list(range(8))
+    assert matching_indices(NAMES, ["*.13.*.q_proj", "model.layers.3.mlp.up_proj"], of="here") == [0, 6]
 
 
 @pytest.mark.parametrize(
@@ -46,10 +46,10 @@ def test_patterns_fit_whole_names_in_the_order_of_the_names() -> None:
          "here; did you mean 'model.layers.3.self_attn.q_proj'\\?"),
         (["*.qproj"], r"fits none of the 8 here; did you mean '\*.q_proj'\?"),
         (["x"], "fits none of the 8 here; the first is 'model.layers.3.mlp.up_proj'"),
-        ([], r"\[\] is no list of names or patterns of here; give one, or leave it out for all"),
+        ([], r"\[\] is no list of names or patterns of here; give one, or nothing for all"),
         ("*.up_proj", "is no list of names or patterns"),
     ],
 )  # fmt: skip
 def test_a_pattern_that_fits_nothing_is_one_line(patterns: list[str], said: str) -> None:
     with pytest.raises(StoreError, match=said):
-        matching(NAMES, patterns, of="here")
+        matching_indices(NAMES, patterns, of="here")

@@ -6,13 +6,13 @@ import sys
 import pytest
 
 from lorascope.stores import process
-from lorascope.stores.process import freed_memory_kept
+from lorascope.stores.process import keeping_freed_memory
 
-glibc = pytest.mark.skipif(process._glibc() is None, reason="another C library")
+glibc = pytest.mark.skipif(process._find_glibc() is None, reason="another C library")
 
 SCRIPT = """
 import resource
-from lorascope.stores.process import freed_memory_kept
+from lorascope.stores.process import keeping_freed_memory
 
 N_BYTES = 48 * 2**20  # more than glibc ever keeps by itself
 PAGES = N_BYTES // 4096
@@ -40,7 +40,7 @@ def test_memory_is_mapped_once() -> None:
     run_alone(
         """
 assert new_pages(10) > 9 * PAGES
-with freed_memory_kept():
+with keeping_freed_memory():
     assert new_pages(10) < 2 * PAGES
 assert new_pages(10) > 9 * PAGES
 """
@@ -52,7 +52,7 @@ assert new_pages(10) > 9 * PAGES
 def test_it_goes_back_to_the_system() -> None:
     run_alone(
         """
-with freed_memory_kept():
+with keeping_freed_memory():
     before = resident()
     new_pages(1)
     assert resident() > before + PAGES // 2
@@ -62,8 +62,8 @@ assert resident() < before + PAGES // 2
 
 
 def test_another_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "_glibc", lambda: None)
-    with freed_memory_kept():
+    monkeypatch.setattr(process, "_find_glibc", lambda: None)
+    with keeping_freed_memory():
         pass
 
 
@@ -83,8 +83,8 @@ def test_older_versions_refuse_much(monkeypatch: pytest.MonkeyPatch, most: int, 
             return 1
 
     older = Older()
-    monkeypatch.setattr(process, "_glibc", lambda: older)
-    with freed_memory_kept():
+    monkeypatch.setattr(process, "_find_glibc", lambda: older)
+    with keeping_freed_memory():
         assert [value for name, value in older.asked if name == process._MMAP_THRESHOLD] == thresholds
         assert ((process._TRIM_THRESHOLD, 2**30) in older.asked) == (most > 0)
     if not most:

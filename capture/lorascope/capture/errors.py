@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from lorascope.stores.process import answering
+from lorascope.stores.process import handling_signals
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -44,5 +44,5 @@ def listening() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         signals.append(number)
 
-    with answering(hear, *SIGNALS):
+    with handling_signals(hear, *SIGNALS):
         yield signals

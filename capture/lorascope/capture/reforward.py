@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lorascope.stores import Problem, RowWritten, Run, StoreError, open_run
-from lorascope.stores.format.digests import identity
+from lorascope.stores.format.digests import provenance_identity
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.format.stored_array import widen_block
 from lorascope.stores.reading.walk import stored_rows
@@ -95,10 +95,10 @@ def reforward(
     loaded = load(config, named_device(config.device), model, tokenizer)
     with isolated(loaded.model, loaded.device):
         settled = settle_loaded(config, loaded, data_read, ALONE, run.place, "finished")
-        stored = identity(run.attributes["provenance"])
+        stored = provenance_identity(run.attributes["provenance"])
         require_same(
             {**stored, "libraries": {}},
-            {**identity(settled.provenance()), "libraries": {}},
+            {**provenance_identity(settled.provenance()), "libraries": {}},
             f"`{path}` was captured from something else",
             "give the model, adapter and data that it was captured from",
         )

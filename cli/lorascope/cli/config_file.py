@@ -8,7 +8,7 @@ from typing import Any, get_args
 from cyclopts import App, ArgumentCollection
 from cyclopts.config import Dict
 
-from lorascope.stores.names import meant
+from lorascope.stores.names import suggestion
 
 OPTION = "--config"
 EXPECTED = {bool: ((bool,), "true or false"), int: ((int,), "a whole number"), float: ((int, float), "a number")}
@@ -48,7 +48,9 @@ def settings_of_file(app: App, commands: tuple[str, ...], arguments: ArgumentCol
     for key, value in values.items():
         if key not in allowed:
             command = " ".join(commands)
-            raise ValueError(f"`{path}` has {key!r}, which is no setting of `{command}`{meant(key, list(allowed))}")
+            raise ValueError(
+                f"`{path}` has {key!r}, which is no setting of `{command}`{suggestion(key, list(allowed))}"
+            )
         for kind, (types, words) in EXPECTED.items():
             if kind in (allowed[key], *get_args(allowed[key])) and type(value) not in types:
                 raise ValueError(f"`{path}` has {key} = {json.dumps(value, default=str)}; give {words}")

@@ -12,8 +12,8 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import UnknownCommandError, UnknownOptionError
 
-from lorascope.stores.names import meant
-from lorascope.stores.process import answering
+from lorascope.stores.names import suggestion
+from lorascope.stores.process import handling_signals
 from lorascope.stores.visible import visible
 
 from .config_file import refuse_fractions, settings_of_file
@@ -87,12 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     traceback = "--traceback" in words
     words = [word for word in words if word != "--traceback"]
     try:
-        with answering(_terminate, signal.SIGTERM):
+        with handling_signals(_terminate, signal.SIGTERM):
             return int(app(words, exit_on_error=False, print_error=False) or 0)
     except UnknownCommandError as error:
         # Its own text would import every command to list them, torch's too.
         name = (error.unused_tokens or ["?"])[0]
-        return _fail(f"no command {name!r}; there are {', '.join(COMMANDS)}{meant(name, list(COMMANDS))}")
+        return _fail(f"no command {name!r}; there are {', '.join(COMMANDS)}{suggestion(name, list(COMMANDS))}")
     except ImportError as error:
         missing = _missing_module(error)
         if traceback or missing not in EXTRAS:

@@ -16,42 +16,42 @@ from typing import Any, NamedTuple
 from .json_document import read_json
 
 CONFIG = "adapter_config.json"
-PATTERN = r"(.*\.)?({})$"
-"""A key of a pattern fits whole names at the end of a path (PEFT 0.21, `get_pattern_key`)."""
-RESIDUAL = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Inits that subtract the adapter's starting point from the base weights (PEFT's `lora/layer.py`, `*_init`)."""
+KEY_PATTERN = r"(.*\.)?({})$"
+"""A pattern's key must match whole names at the end of a module's path (PEFT 0.21, `get_pattern_key`)."""
+RESIDUAL_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Initialisations that subtract the adapter's starting point from the base weights (PEFT, `lora/layer.py`)."""
 _NAME = re.compile(r"[\w.]{1,255}")
-"""A layer's name, whose dots fit anything: there is nothing to try, and an init may give each layer a rank."""
+"""A plain name, whose dots match any character: it needs no test, and a configuration may have one per layer."""
 MAX_RANK = 2**16
-"""The largest rank that is taken; no layer in use has more features that a change of it could fill."""
+"""Largest rank that is accepted; no layer in use has more features."""
 MAX_ALPHA = float.fromhex("0x1.fffffep+127")
-"""The largest number in float32."""
-MAX_KEYS, MAX_NAMES = 1024, 16_384
-"""Expressions of a setting, each of which PEFT tries on every layer, and names in one."""
+"""Largest number in float32, and the largest alpha that is accepted."""
+MAX_EXPRESSIONS, MAX_NAMES = 1024, 16_384
+"""Limits of one setting's entries: expressions (PEFT tries each one on every layer), and plain names."""
 
 
 class Pattern(NamedTuple):
-    """An expression, and how it is used."""
+    """A regular expression, and how it is matched."""
 
     what: str
-    """Beginning of an error about it: "`target_modules` is '.*'"."""
+    """Beginning of an error message about it, such as "`target_modules` is '.*'"."""
     text: str
-    """The expression as `re` gets it."""
+    """The expression for `re`."""
     whole: bool = False
-    """Whether it has to fit a whole name (`re.fullmatch`), or its beginning (`re.match`)."""
+    """Whether it must match a whole name (`re.fullmatch`) instead of its beginning (`re.match`)."""
 
 
 def read_adapter_settings(folder: Path) -> dict[str, Any]:
-    """The LoRA configuration in an adapter's folder, as JSON has it, whose ranks, alphas and lists are sound.
+    """Read the LoRA configuration in an adapter's folder, and check its ranks, alphas and the lengths of its lists.
 
-    Its expressions are to be checked on the names that they will be matched with: see `patterns_of`.
+    Its regular expressions aren't checked: give `setting_patterns` of it to `check_patterns`.
 
     Raises
     ------
     FileNotFoundError
         If there is no such folder, or no configuration in it.
     ValueError
-        If the file is no LoRA configuration; the message is one line.
+        If the file isn't a LoRA configuration, or a value is out of range.
     """
     path, where = folder / CONFIG, f"of adapter {str(folder)!r}"
     if not folder.is_dir():
@@ -84,22 +84,26 @@ def read_adapter_settings(folder: Path) -> dict[str, Any]:
                 f"`lora_alpha` {where} is {reprlib.repr(alpha)}; it must be a finite number, within float32's range"
             )
     for name, value in settings.items():
-        most = MAX_KEYS if name in ("rank_pattern", "alpha_pattern", "layers_pattern", "modules_to_save") else MAX_NAMES
+        most = (
+            MAX_EXPRESSIONS
+            if name in ("rank_pattern", "alpha_pattern", "layers_pattern", "modules_to_save")
+            else MAX_NAMES
+        )
         if isinstance(value, list | dict) and len(value) > most:
             raise ValueError(f"`{name}` {where} has {len(value)} entries; allowed are {most}: save it more simply")
     return settings
 
 
-def patterns_of(settings: Mapping[str, Any], where: str) -> Iterator[Pattern]:
-    """Every expression of a configuration, as PEFT 0.21 tries it on each module's name; `where` says whose it is."""
+def setting_patterns(settings: Mapping[str, Any], where: str) -> Iterator[Pattern]:
+    """Regular expressions of a configuration, as PEFT 0.21 matches them; `where` names the adapter in errors."""
     for name in ("target_modules", "exclude_modules"):
         if isinstance(text := settings.get(name), str):
             yield Pattern(f"`{name}` {where} is {reprlib.repr(text)}", text, whole=True)
     named = {
         "layers_pattern": r"(?:^|.*?\.){}\.(?P<idx>\d+)\.",
         "modules_to_save": r"(^|.*\.){}($|\..*)",
-        "rank_pattern": PATTERN,
-        "alpha_pattern": PATTERN,
+        "rank_pattern": KEY_PATTERN,
+        "alpha_pattern": KEY_PATTERN,
     }
     for name, form in named.items():
         value = settings.get(name) or ()
@@ -108,24 +112,24 @@ def patterns_of(settings: Mapping[str, Any], where: str) -> Iterator[Pattern]:
                 yield Pattern(f"`{name}` {where} has {reprlib.repr(key)}", form.replace("{}", key))
 
 
-def is_residual(settings: Mapping[str, Any]) -> bool:
-    """Whether the adapter's init left another base than the checkpoint's.
+def has_residual_init(settings: Mapping[str, Any]) -> bool:
+    """Whether the adapter's initialisation changed the base weights.
 
-    PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA and KaSA change the base weights; EVA, MiCA and orthogonal init don't.
+    PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA and KaSA change them; EVA, MiCA and orthogonal initialisation don't.
     """
     init = settings.get("init_lora_weights")
-    return bool(settings.get("kasa_config")) or (isinstance(init, str) and init.lower().startswith(RESIDUAL))
+    return bool(settings.get("kasa_config")) or (isinstance(init, str) and init.lower().startswith(RESIDUAL_INITS))
 
 
 MAX_LENGTH = 2**17
-"""Characters of all expressions together."""
+"""Most characters of all expressions together."""
 MAX_SECONDS = 2.0
-"""A processor's time for all expressions on all names; those in use take some ms on a mixture of experts."""
+"""CPU time for all expressions on all names; usual ones take a few ms even on a mixture of experts."""
 _TRY = """
 import json, re, signal, sys, warnings
 seconds, patterns, names = json.load(sys.stdin)
 signal.setitimer(signal.ITIMER_PROF, seconds)
-warnings.simplefilter("ignore")  # of expressions that a later Python may read otherwise
+warnings.simplefilter("ignore")  # about expressions that later versions of Python may read differently
 for place, (text, whole) in enumerate(patterns):
     print(place, flush=True)
     try:
@@ -139,12 +143,12 @@ for place, (text, whole) in enumerate(patterns):
 
 
 def check_patterns(patterns: Iterable[Pattern], names: Collection[str]) -> None:
-    """Raise a ValueError where Python's matcher may take for ever over an expression on one of these names.
+    """Raise ValueError if matching these expressions with these names might never end.
 
     Raises
     ------
     ValueError
-        If an expression is none, all are longer than `MAX_LENGTH`, or trying them takes more than `MAX_SECONDS`.
+        If one isn't a regular expression, all together are longer than `MAX_LENGTH`, or take more than `MAX_SECONDS`.
     """
     tried, n_characters = [], 0
     for pattern in patterns:

@@ -1,14 +1,14 @@
-"""The error that every reader and writer of a run raises, and the finding that every check returns."""
+"""Errors of runs on disk, and the problems that checks return."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-SHOWN = 2
-"""Places named in an error before the rest is only counted."""
+N_PLACES_SHOWN = 2
+"""Number of places that a message names; further ones are counted."""
 
 
 class StoreError(ValueError):
-    """A store is wrong, or an operation would make it wrong; the message says what to do."""
+    """Error about a store that is wrong or would become wrong; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,12 @@ class Problem:
 
 
 def join_problems(problems: Iterable[Problem], *, but: str = "") -> str:
-    """All problems in one line, each message once with its places, but for one that needs no name; empty for none."""
+    """Return all problems in one line, each message once with its places; the place `but` isn't named."""
     grouped: dict[str, list[str]] = {}
     for problem in problems:
         grouped.setdefault(problem.message, []).extend([problem.place] if problem.place != but else [])
     reasons = []
     for message, places in grouped.items():
-        more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
-        reasons.append(f"{message} ({', '.join(places[:SHOWN])}{more})" if places else message)
+        more = f" and {len(places) - N_PLACES_SHOWN} more" if len(places) > N_PLACES_SHOWN else ""
+        reasons.append(f"{message} ({', '.join(places[:N_PLACES_SHOWN])}{more})" if places else message)
     return "; ".join(reasons)

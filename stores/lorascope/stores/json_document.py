@@ -11,38 +11,39 @@ from .places.files import open_regular, read_regular
 from .size import format_size
 
 MAX_BYTES = 32 * 2**20
-"""Bytes of the largest document that is parsed; a run of a thousand components has some 3 MB of metadata."""
+"""Size of the largest document that is parsed; a run of a thousand components has 3 MB of metadata."""
 MAX_CONTAINERS = 2**20
-"""Objects and lists in it, each of which takes some 70 bytes in memory however small it is in the file."""
+"""Most objects and lists in a document; even an empty one takes about 70 bytes of memory."""
 
 
 def read_json(path: Path) -> Any:
-    """Value that the JSON file at `path` holds.
+    """Return the value in the JSON file at `path`.
 
     Raises
     ------
     FileNotFoundError
-        If there is none.
+        If there is no such file.
     StoreError
-        If it isn't a regular file, or as `parse_json`.
+        If it isn't a regular file, or what `parse_json` refuses.
     """
     return parse_json(read_regular(path, at_most=MAX_BYTES), str(path))
 
 
 def parse_json(content: bytes, name: str) -> Any:
-    """Value that JSON holds.
+    """Return the value of a JSON document; errors call it by its `name`.
 
     Raises
     ------
     StoreError
         If it isn't JSON in UTF-8, is larger or nested deeper than any document of ours, has a key twice in an object,
-        or spells half a character; the message calls it by its `name`.
+        or contains half of a surrogate pair.
     """
     if len(content) > MAX_BYTES or content.count(b"{") + content.count(b"[") > MAX_CONTAINERS:
-        raise StoreError(f"`{name}`, {format_size(len(content))} of JSON, holds more than is read; look at what it is")
+        size = format_size(len(content))
+        raise StoreError(f"`{name}`, {size} of JSON, is more than this reader accepts; check that it's the right file")
     try:
-        document = json.loads(content, object_pairs_hook=distinct)
-        if b"\\ud" in content.lower():  # JSON can spell half of a surrogate pair, which no file can hold
+        document = json.loads(content, object_pairs_hook=object_with_unique_keys)
+        if b"\\ud" in content.lower():  # JSON can contain half of a surrogate pair, which can't be written to a file
             json.dumps(document, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise StoreError(f"`{name}` holds half of a character ({error.reason}); write it again") from error
@@ -53,8 +54,8 @@ def parse_json(content: bytes, name: str) -> Any:
     return document
 
 
-def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object of these keys and values; raises ValueError if a key comes twice, since readers differ on it."""
+def object_with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object as a dict; raises ValueError if it has a key twice, since readers differ on its value."""
     document = dict(pairs)
     if len(document) < len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
@@ -62,34 +63,34 @@ def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return document
 
 
-MAX_FILE_BYTES = 2**40
-"""Bytes of the largest file that is opened; nothing of it is read but the header."""
+MAX_TENSOR_FILE_BYTES = 2**40
+"""Size of the largest file of tensors that is opened; only its header is read."""
 
 
 def read_tensor_header(path: Path) -> tuple[dict[str, Any], int]:
-    """Name of each tensor -> its `dtype`, `shape` and `data_offsets`; and the byte at which the first of them begins.
+    """Return the header of a safetensors file, {tensor: `dtype`, `shape`, `data_offsets`}, and its length in bytes.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     StoreError
-        If it isn't a regular file, or its header is longer than the file, or no JSON object.
+        If it isn't a regular file, or its header is longer than the file or isn't a JSON object.
 
     Notes
     -----
-    The format is that of safetensors: the header's length in 8 bytes, JSON, then all tensors. Whether the offsets fit
-    the file is for `safe_open` to say.
+    The file has the JSON's length in 8 bytes, the JSON, then all tensors, so the first tensor begins at the returned
+    length. Whether the offsets fit the file is checked by `safe_open`.
     """
-    with open_regular(path, at_most=MAX_FILE_BYTES) as file:
+    with open_regular(path, at_most=MAX_TENSOR_FILE_BYTES) as file:
         n_bytes = int.from_bytes(file.read(8), "little")
         content = file.read(min(n_bytes, MAX_BYTES))
         if len(content) < max(n_bytes, 2):
             raise StoreError(
-                f"{str(path)!r} is damaged: it announces {n_bytes} bytes of header, of which {len(content)} can be "
-                "read; copy or save the adapter again"
+                f"{str(path)!r} is damaged: it announces {n_bytes} bytes of header, but has {len(content)}; "
+                "copy or save the adapter again"
             )
     header = parse_json(content, f"{path}, header")
     if not isinstance(header, dict):
-        raise StoreError(f"{str(path)!r} is damaged: its header is no object; copy or save the adapter again")
+        raise StoreError(f"{str(path)!r} is damaged: its header isn't a JSON object; copy or save the adapter again")
     return {key: facts for key, facts in header.items() if key != "__metadata__"}, 8 + n_bytes

@@ -1,4 +1,4 @@
-"""Names of components: which of them a pattern fits, and suggestions for a name that fits none."""
+"""Names that match a pattern, and suggestions for unknown names in errors."""
 
 import difflib
 import re
@@ -7,29 +7,31 @@ from fnmatch import fnmatchcase
 
 from .errors import StoreError
 
-MOST_NAMED = 3
-"""Names that a suggestion holds: more don't help who reads it."""
+MAX_SUGGESTIONS = 3
+"""Most names in a suggestion."""
 
 
-def matching(names: Sequence[str], patterns: Sequence[str] | None, *others: Sequence[str], of: str) -> list[int]:
-    """Places of the names that any of the patterns is or fits, such as `*.q_proj`, ascending; all without patterns.
+def matching_indices(
+    names: Sequence[str], patterns: Sequence[str] | None, *others: Sequence[str], of: str
+) -> list[int]:
+    """Return the indices, ascending, of names that match any pattern, such as `*.q_proj`; all if `patterns` is None.
 
     Parameters
     ----------
     others
-        Other names of the same things.
+        Further names of the same things, which patterns may match too.
     of
-        What names these are, as an error says: "components that the adapter touches".
+        Description of the names in errors, such as "components that the adapter touches".
 
     Raises
     ------
     StoreError
-        If there are patterns but none in the list, or one of them fits no name.
+        If the list of patterns is empty, or one of them matches no name.
     """
     if patterns is None:
         return list(range(len(names)))
     if isinstance(patterns, str) or not patterns:
-        raise StoreError(f"{patterns!r} is no list of names or patterns of {of}; give one, or leave it out for all")
+        raise StoreError(f"{patterns!r} is no list of names or patterns of {of}; give one, or nothing for all")
     places: set[int] = set()
     for pattern in patterns:
         fits = {
@@ -38,36 +40,37 @@ def matching(names: Sequence[str], patterns: Sequence[str] | None, *others: Sequ
             if any(name == pattern or fnmatchcase(name, pattern) for name in same)
         }
         if not fits:
-            mended = _mended(pattern, names)
-            hint = f"; did you mean {mended!r}?" if mended else close_to(pattern, names)
+            mended = _corrected_pattern(pattern, names)
+            hint = f"; did you mean {mended!r}?" if mended else suggestion_or_first_name(pattern, names)
             raise StoreError(f"{pattern!r} fits none of the {len(names)} {of}{hint}")
         places |= fits
     return sorted(places)
 
 
-def _mended(pattern: str, names: Sequence[str]) -> str:
-    """The pattern with a last part that names have, such as `*.q_proj` for `*.qproj`, where that fits any."""
+def _corrected_pattern(pattern: str, names: Sequence[str]) -> str:
+    """Return the pattern with its last part corrected, `*.q_proj` for `*.qproj`; empty if that matches no name."""
     head, dot, last = pattern.rpartition(".")
     kinds = list(dict.fromkeys(name.rpartition(".")[2] for name in names))
     mended = head + dot + next(iter(difflib.get_close_matches(last, kinds, 1)), last)
     return mended if any(fnmatchcase(name, mended) for name in names) else ""
 
 
-def close_to(name: str, names: Sequence[str]) -> str:
-    """The end of an error about a name that isn't there: `meant`, or which name is the first; empty without names."""
-    return meant(name, names) or (f"; the first is {names[0]!r}" if names else "")
+def suggestion_or_first_name(name: str, names: Sequence[str]) -> str:
+    """End of an error about an unknown name: its `suggestion`, else the first of all names; empty without names."""
+    return suggestion(name, names) or (f"; the first is {names[0]!r}" if names else "")
 
 
-def meant(name: str, names: Sequence[str]) -> str:
-    """The end of an error about an unknown name: `; did you mean 'tokens'?`; empty where no name is close to it."""
+def suggestion(name: str, names: Sequence[str]) -> str:
+    """End of an error about an unknown name, `; did you mean 'tokens'?`; empty if no name is similar."""
     close = close_names(name, names)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
-def close_names(name: str, names: Sequence[str], n: int = MOST_NAMED) -> list[str]:
-    """Names that somebody may have meant, likeliest first: those whose last part and numbers are the same.
+def close_names(name: str, names: Sequence[str], n: int = MAX_SUGGESTIONS) -> list[str]:
+    """Return up to `n` names similar to an unknown one, likeliest first.
 
-    Where there are none, those whose last part alone is the same, or spelt most alike; else names spelt alike.
+    First come names with the same last part and numbers; if there are none, names with the same last part, or the most
+    similar one; else names that are spelt alike.
 
     Examples
     --------

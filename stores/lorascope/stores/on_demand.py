@@ -9,7 +9,7 @@ from typing import Any
 
 
 def import_on_demand(package: str) -> None:
-    """Have a package give the names that it imports `if TYPE_CHECKING`, from where it says, once one is wanted."""
+    """Make a package import each name that it imports under `if TYPE_CHECKING` when it is first accessed."""
     source = Path(str(sys.modules[package].__file__)).read_text(encoding="utf-8")
     checked = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
     imports = [node for block in checked for node in block.body if isinstance(node, ast.ImportFrom)]

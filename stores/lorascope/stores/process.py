@@ -7,49 +7,51 @@ from contextlib import contextmanager
 from typing import Any
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""Names of two of glibc's settings, from its `malloc.h`."""
-_USUAL = 32 * 2**20
-"""Bytes at which glibc's own threshold for memory from the system ends up, where a process frees large blocks."""
-_MOST = 2**30
-"""Bytes of a block that is kept at most; newer versions of glibc take it as a threshold."""
+"""Numbers of two of glibc's settings, from its `malloc.h`."""
+_DEFAULT_BYTES = 32 * 2**20
+"""Value that glibc's own mmap threshold reaches once a process has freed large blocks."""
+_MAX_BYTES = 2**30
+"""Size of the largest block that is kept; newer versions of glibc accept it as a threshold."""
 
 
 @contextmanager
-def freed_memory_kept() -> Iterator[None]:
-    """While it lasts, freed memory stays with the process; afterwards what is free goes back to the system.
+def keeping_freed_memory() -> Iterator[None]:
+    """Keep freed memory in the process inside of this context, and give it back to the system at its end.
 
-    A page that the system hands out anew is cleared and mapped at its first use, which for blocks of several megabytes
-    takes a good part of the time in which they are filled. Elsewhere than under glibc nothing happens.
+    The system clears and maps each page at its first use, which takes a good part of the time in which blocks of
+    several megabytes are filled. With another C library than glibc this does nothing.
     """
     is_set = keep_freed_memory()
     try:
         yield
     finally:
         if is_set:
-            usual_memory()
+            restore_memory_settings()
 
 
 def keep_freed_memory() -> bool:
     """Keep freed memory in the process from now on; False if the C library doesn't allow it."""
-    library = _glibc()
-    # Older versions refuse more than the usual; without that threshold the other one would only do harm.
-    if library is None or not (library.mallopt(_MMAP_THRESHOLD, _MOST) or library.mallopt(_MMAP_THRESHOLD, _USUAL)):
+    library = _find_glibc()
+    # Older versions refuse more than the default; without that threshold the other one would only do harm.
+    if library is None or not (
+        library.mallopt(_MMAP_THRESHOLD, _MAX_BYTES) or library.mallopt(_MMAP_THRESHOLD, _DEFAULT_BYTES)
+    ):
         return False
-    library.mallopt(_TRIM_THRESHOLD, _MOST)
+    library.mallopt(_TRIM_THRESHOLD, _MAX_BYTES)
     return True
 
 
-def usual_memory() -> None:
-    """Back to what glibc does by itself, and what is free back to the system."""
-    library = _glibc()
+def restore_memory_settings() -> None:
+    """Set glibc's thresholds back to their defaults, and give free memory back to the system."""
+    library = _find_glibc()
     if library is not None:
-        library.mallopt(_MMAP_THRESHOLD, _USUAL)
-        library.mallopt(_TRIM_THRESHOLD, 2 * _USUAL)
+        library.mallopt(_MMAP_THRESHOLD, _DEFAULT_BYTES)
+        library.mallopt(_TRIM_THRESHOLD, 2 * _DEFAULT_BYTES)
         library.malloc_trim(0)
 
 
-def _glibc() -> ctypes.CDLL | None:
-    """The C library of this process if it is glibc."""
+def _find_glibc() -> ctypes.CDLL | None:
+    """The C library of this process; None if it isn't glibc."""
     try:
         library = ctypes.CDLL(None)
     except TypeError:  # Windows has no such handle
@@ -58,8 +60,8 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 @contextmanager
-def answering(handler: Any, *signals: signal.Signals) -> Iterator[None]:
-    """Have these signals call `handler` meanwhile; outside of the main thread, where Python hears none, do nothing."""
+def handling_signals(handler: Any, *signals: signal.Signals) -> Iterator[None]:
+    """Call `handler` on these signals inside of this context; does nothing outside of the main thread."""
     try:
         before = {number: signal.signal(number, handler) for number in signals}
     except ValueError:  # "signal only works in main thread"

@@ -1,10 +1,10 @@
-"""Progress of long work, as a function that the caller passes in."""
+"""Type of the function that reports progress of long work."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """A function that library code calls as its work goes on; the library itself never draws."""
+    """Function of the caller that the library calls as its work goes on."""
 
     def __call__(self, done: int, total: int, part: str = "") -> None:
-        """Report what is done of the total, of a part of the work where it has several; `part` may also be a notice."""
+        """Report that `done` of `total` steps are done, in this part of the work; `part` may also be a notice."""

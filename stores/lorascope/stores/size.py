@@ -1,4 +1,4 @@
-"""Sizes in bytes, as people write them and as they read them."""
+"""Sizes in bytes as text, such as `50GB`."""
 
 import math
 import re
@@ -11,7 +11,7 @@ _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]+)")
 
 
 def parse_size(size: str | int) -> int:
-    """Bytes of a size such as `50GB` or `200 MiB`; a whole number is bytes already.
+    """Return the bytes of a size such as `50GB` or `200 MiB`; an int is bytes already.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def parse_size(size: str | int) -> int:
 
 
 def format_size(n_bytes: float) -> str:
-    """A size in decimal units, three digits.
+    """Return a size in bytes as text, in decimal units with three digits.
 
     Examples
     --------

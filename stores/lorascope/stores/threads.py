@@ -1,4 +1,4 @@
-"""Work on threads: results in order and in a bounded memory, and one thread for each product of small matrices."""
+"""Work on threads: results in order in bounded memory, and BLAS limited to one thread."""
 
 import os
 import threading
@@ -13,22 +13,22 @@ from typing import Any, TypeVar
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 MAX_BYTES = 256 * 2**20
-"""Most bytes of tasks that have begun before the result that is looked at is done with."""
-N_THREADS = 8
-"""Threads at least: each mostly waits for a disk, or for an object store."""
+"""Most bytes of tasks that may run ahead of the result in use."""
+MIN_THREADS = 8
+"""Fewest threads by default: each mostly waits for a disk or an object store."""
 
 N_REQUESTS = 32
-"""Small documents that are asked for at once where each is a request of its own to an object store."""
+"""Number of small documents that are requested from an object store at the same time."""
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _lock = threading.Lock()
 _limits: list[Any] = []
-"""The limit of BLAS once for each `one_blas_thread` that lasts: the first sets it, the last one lifts it."""
+"""The limit of BLAS, once for each open `limiting_blas_to_one_thread`: the first one sets it, the last one lifts it."""
 
 
-def in_order(
+def map_in_order(
     function: Callable[[Task], Result],
     tasks: Iterable[Task],
     *,
@@ -36,19 +36,19 @@ def in_order(
     n_bytes: Callable[[Task], int] = lambda task: 0,
     max_bytes: int = MAX_BYTES,
 ) -> Iterator[Result]:
-    """Results of a function of each task, in the order of tasks, from threads that run ahead by a bounded amount.
+    """Yield the function's result for each task, in the order of tasks, computed by threads that run ahead.
 
-    Threads are ahead by two tasks each, and by tasks of `max_bytes` in all, as `n_bytes` counts a task's. BLAS computes
-    in the thread that calls it while this lasts. The first error ends it, and tasks that have not begun are dropped.
+    Each thread runs ahead by at most two tasks, and all of them by at most `max_bytes`; `n_bytes` gives a task's bytes.
+    BLAS is limited to one thread meanwhile. The first error ends the work; tasks that haven't begun are dropped.
     """
-    n_threads = max(N_THREADS, os.cpu_count() or 1) if n_threads is None else n_threads
+    n_threads = max(MIN_THREADS, os.cpu_count() or 1) if n_threads is None else n_threads
     if n_threads == 1:
-        with one_blas_thread():
+        with limiting_blas_to_one_thread():
             yield from map(function, tasks)
         return
     waiting: deque[tuple[Future[Result], int]] = deque()
     n_ahead = 0
-    with one_blas_thread(), ThreadPoolExecutor(n_threads, thread_name_prefix="lorascope") as pool:
+    with limiting_blas_to_one_thread(), ThreadPoolExecutor(n_threads, thread_name_prefix="lorascope") as pool:
         try:
             for task in tasks:
                 size = n_bytes(task)
@@ -65,11 +65,11 @@ def in_order(
 
 
 @contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """While it lasts, BLAS computes in the thread that calls it.
+def limiting_blas_to_one_thread() -> Iterator[None]:
+    """Limit BLAS to the calling thread inside of this context.
 
-    A setting of the whole process, for the time in which any of these lasts. Threads of BLAS beside those of ours wait
-    for each other in loops, on a busy machine thirty times as long as the work takes.
+    The limit holds for the whole process while any of these contexts is open. Threads of BLAS next to ours wait for
+    each other in loops, on a busy machine thirty times as long as the work takes.
     """
     with _lock:
         _limits.append(_limits[0] if _limits else threadpool_limits(limits=1, user_api="blas"))
@@ -83,7 +83,7 @@ def one_blas_thread() -> Iterator[None]:
 
 
 @cache
-def keep_one_blas_thread() -> None:
-    """Limit BLAS for good to the thread that calls it, where this process was started to do tasks for another one."""
+def limit_worker_to_one_blas_thread() -> None:
+    """Limit BLAS to the calling thread for good, if this is a worker process that another one started."""
     if parent_process() is not None:
         threadpool_limits(limits=1, user_api="blas")

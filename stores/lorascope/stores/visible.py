@@ -1,13 +1,13 @@
-"""Text of a run, an adapter or a path, with whatever a terminal would obey spelt out."""
+"""Escape control characters in text that a run, an adapter or a path may contain."""
 
 import re
 
 COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Characters that a terminal obeys instead of showing them, but for newlines and tabs; and halves of characters."""
+"""Control characters of terminals, except newlines and tabs, and halves of surrogate pairs."""
 
 
 def visible(text: str) -> str:
-    r"""Text in which everything that a terminal would obey is spelt out: names in a store may hold anything.
+    r"""Return text with control characters of terminals escaped, since names in a store may contain any.
 
     Examples
     --------
@@ -18,7 +18,7 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""Text as `visible` makes it, line breaks spelt out too: no name in a table can pass for a line of its own.
+    r"""Return text with control characters and line breaks escaped, so that a name stays on one line of a table.
 
     Examples
     --------

@@ -134,7 +134,7 @@ def test_a_worker_that_is_killed_changes_nothing(run: Run, expected: bytes, monk
 def test_memory_of_a_worker_is_kept_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     monkeypatch.setattr(cluster, "keep_freed_memory", lambda: calls.append("kept") or True)
-    monkeypatch.setattr(cluster, "usual_memory", lambda: calls.append("usual"))
+    monkeypatch.setattr(cluster, "restore_memory_settings", lambda: calls.append("usual"))
     plugin = cluster.MemoryKept()
     plugin.setup(None)
     plugin.teardown(None)

@@ -15,7 +15,7 @@ import pytest
 import zarr
 
 from lorascope.stores import Run, StoreError, open_run, run_state, verify
-from lorascope.stores.copying.copy_rows import select
+from lorascope.stores.copying.copy_rows import select_slice
 from lorascope.stores.copying.pull import pull
 from lorascope.stores.places.folder import FolderPlace
 
@@ -43,7 +43,7 @@ def sound(root: Path) -> Run:
 @pytest.mark.parametrize(("tokens", "n_kept"), [("all", 100), ("share:0.1", 10)])
 def test_sample_without_captured_tokens_is_taken_as_it_is(make_run: Any, tokens: str, n_kept: int) -> None:
     run = make_run(n_tokens=100, columns={"token_start": [0, 0], "token_stop": [0, 100]})
-    part = select(open_run(run.path), components=None, samples=None, tokens=tokens, seed=0, adapters=None)
+    part = select_slice(open_run(run.path), components=None, samples=None, tokens=tokens, seed=0, adapters=None)
     assert (part.samples.tolist(), part.n_tokens.tolist()) == ([0, 1], [0, n_kept])
     assert part.weight.tolist() == [100 / n_kept] * n_kept
 
@@ -54,7 +54,7 @@ def test_sample_without_captured_tokens_is_taken_as_it_is(make_run: Any, tokens:
 def test_samples_that_do_not_follow_each_other_are_refused(make_run: Any, starts: list[int], stops: list[int]) -> None:
     run = make_run(n_tokens=100, columns={"token_start": starts, "token_stop": stops})
     with pytest.raises(StoreError, match="don't follow each other along its 100 tokens; their `token_start` and"):
-        select(open_run(run.path), components=None, samples=None, tokens="all", seed=0, adapters=None)
+        select_slice(open_run(run.path), components=None, samples=None, tokens="all", seed=0, adapters=None)
 
 
 def test_fewer_components_keep_their_bits(many_rows: Path, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_what_cannot_be_pulled(unfinished: Path, tmp_path: Path) -> None:
         ({"components": ["q_prj"]}, "'q_prj' fits none of the 4 components of the run"),
         (
             {"components": []},
-            r"\[\] is no list of names or patterns of components of the run; give one, or leave it out for all",
+            r"\[\] is no list of names or patterns of components of the run; give one, or nothing for all",
         ),
         ({"components": "*"}, "'\\*' is no list of names or patterns"),
         ({"samples": ["x"]}, "'x' fits none of the"),
@@ -294,8 +294,10 @@ def test_memory_holds_two_rows_at_most(many_rows: Path, tmp_path: Path, monkeypa
     from lorascope.stores.copying import copy_rows
 
     begun: list[int] = []
-    empty: Callable[..., Any] = copy_rows._empty
-    monkeypatch.setattr(copy_rows, "_empty", lambda writer, row, run: begun.append(row) or empty(writer, row, run))
+    empty: Callable[..., Any] = copy_rows._empty_blocks
+    monkeypatch.setattr(
+        copy_rows, "_empty_blocks", lambda writer, row, run: begun.append(row) or empty(writer, row, run)
+    )
     commits: list[tuple[int, int]] = []
     write = copy_rows.RunWriter.write_row
 

@@ -228,7 +228,7 @@ def test_chunks_lost_while_open_are_named(make_run: Any) -> None:
     with pytest.raises(StoreError, match="chunk 'samples/ce/c.0' is missing"):
         opened.samples
     with pytest.raises(StoreError, match="'samples/other' is missing from .*run `lorascope verify`"):
-        opened.read_once("samples/other")
+        opened.read_static("samples/other")
 
 
 def test_plain_uint16_is_never_read_as_numbers(make_run: Any) -> None:

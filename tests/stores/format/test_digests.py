@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lorascope.stores.format.digests import fingerprint, is_sealed, run_fingerprint, sealed
+from lorascope.stores.format.digests import fingerprint, is_root_digest_right, run_fingerprint, with_root_digest
 
 PROVENANCE: dict[str, Any] = {
     "model": {"name": "here/model", "sha256": "0a", "share": 1},
@@ -53,10 +53,10 @@ def test_provenance_of_another_form_has_one_too(broken: Any) -> None:
 
 
 def test_every_byte_of_a_root_is_sealed() -> None:
-    content = sealed({"zarr_format": 3, "attributes": {"root_digest": "old", "x": "0" * 64, "é": [1]}})
+    content = with_root_digest({"zarr_format": 3, "attributes": {"root_digest": "old", "x": "0" * 64, "é": [1]}})
     digest = json.loads(content)["attributes"]["root_digest"]
     assert json.loads(content) == {"zarr_format": 3, "attributes": {"root_digest": digest, "x": "0" * 64, "é": [1]}}
-    assert is_sealed(content, digest)
+    assert is_root_digest_right(content, digest)
     for place in range(len(content)):
         for bit in range(8):
             broken = bytearray(content)
@@ -65,6 +65,6 @@ def test_every_byte_of_a_root_is_sealed() -> None:
                 found = json.loads(bytes(broken))["attributes"]["root_digest"]
             except (ValueError, KeyError):
                 continue
-            assert not is_sealed(bytes(broken), found)
+            assert not is_root_digest_right(bytes(broken), found)
     for other in (None, 3, "", digest.upper(), digest[:-1]):
-        assert not is_sealed(content, other)
+        assert not is_root_digest_right(content, other)

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from lorascope.stores import Adapter, Component, RunSpec
-from lorascope.stores.format.layout import array_specs, goes_with_states, worth_factoring
+from lorascope.stores.format.layout import array_specs, is_factor_smaller, is_kept_with_states
 
 COMPONENT = Component(
     path="model.layers.0.q_proj", kind="q_proj", layer=0, d_in=8, d_out=16, dtype="float32", stored_dtype="float32"
@@ -49,9 +49,9 @@ def test_less_than_all_states_come_with_reductions(states: str) -> None:
 
 
 def test_what_goes_with_states() -> None:
-    assert all(map(goes_with_states, ("states/x/base", "adapters/factor/factor", "adapters/a/delta/x")))
+    assert all(map(is_kept_with_states, ("states/x/base", "adapters/factor/factor", "adapters/a/delta/x")))
     for path in ("adapters/delta/js", "adapters/a/delta_norm", "reductions/base_norm", "tokens/nll"):
-        assert not goes_with_states(path)
+        assert not is_kept_with_states(path)
 
 
 @pytest.mark.parametrize("sources", [("factor", "branch", "", "x"), ("factor", "branch", ""), ("branch",) * 4])
@@ -78,7 +78,7 @@ def test_arrays_of_one_folder_never_give_one_dimension_two_lengths() -> None:
 def test_factor_columns_follow_each_other() -> None:
     adapter = Adapter(name="a", rank=(4, 0, 3, 2), scaling=(1.0,) * 4, factored=(True, True, False, True))
     assert adapter.factor_start == (0, -1, -1, 4)
-    assert adapter.n_factors == 6
+    assert adapter.n_factor_columns == 6
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_factor_columns_follow_each_other() -> None:
     [(8, 576, 4, True), (144, 576, 2, True), (288, 576, 2, False), (576, 576, 4, False)],
 )
 def test_factor_is_kept_only_where_smaller(rank: int, d_out: int, itemsize: int, worth: bool) -> None:
-    assert worth_factoring(rank=rank, d_out=d_out, itemsize=itemsize) is worth
+    assert is_factor_smaller(rank=rank, d_out=d_out, itemsize=itemsize) is worth
 
 
 @pytest.mark.parametrize(

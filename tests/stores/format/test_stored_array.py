@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 
 from lorascope.stores import open_run, widen
 from lorascope.stores.format.codec import compressors
-from lorascope.stores.format.stored_array import StoredArray, unsealed, widen_block
+from lorascope.stores.format.stored_array import StoredArray, widen_block, without_checksum
 
 N_ROWS, ROW_BYTES = 1024, 1100  # 1.07 MiB: two blocks of 512 KiB and a short one
 BLOCK = 512 * 1024
@@ -76,15 +76,15 @@ def test_uncompressed_chunk() -> None:
 def test_checksum_covers_every_byte() -> None:
     body = make_rows()[0].tobytes()
     content = sealed(body)
-    assert unsealed(content).tobytes() == body
+    assert without_checksum(content).tobytes() == body
     for place in range(len(content)):
         broken = bytearray(content)
         broken[place] ^= 1 << place % 8
         with pytest.raises(ValueError, match="its checksum differs"):
-            unsealed(bytes(broken))
+            without_checksum(bytes(broken))
     for short in (b"", b"abc", content[:-1]):
         with pytest.raises(ValueError, match="its checksum differs"):
-            unsealed(short)
+            without_checksum(short)
 
 
 def forged(body: np.ndarray, form: str, place: int, *values: int) -> np.ndarray:

@@ -16,9 +16,9 @@ import pytest
 from lorascope.stores import create_run, open_place, open_run, verify
 from lorascope.stores.places import byte_cache
 from lorascope.stores.places.byte_cache import ENTRY_BYTES, ByteCache
-from lorascope.stores.places.place import cached
-from lorascope.stores.places.remote import _never_changes
-from lorascope.stores.reading.read import open_checked, open_group
+from lorascope.stores.places.place import with_cache
+from lorascope.stores.places.remote import _is_unchanging_key
+from lorascope.stores.reading.read import checked_run, open_root
 
 COMPONENTS = tuple(f"model.layers.{i}.mlp.up_proj" for i in range(3))
 F32 = COMPONENTS[0]
@@ -35,7 +35,7 @@ def cache(monkeypatch: pytest.MonkeyPatch) -> ByteCache:
 
 @pytest.fixture
 def place(s3: Any) -> Any:
-    found = cached(open_place(f"{s3.prefix}/run"))
+    found = with_cache(open_place(f"{s3.prefix}/run"))
     found.write("a/c.0", b"hello")
     s3.counted_from_now(lambda index, method: None)
     return found
@@ -69,7 +69,7 @@ def test_row_of_n_components_takes_n_requests_and_one(remote: Any, s3: Any) -> N
     read_row(run, 1)
     assert requests_of(s3) == {"GET": 4}
     assert len(set(s3.requests)) == 4
-    plain = open_checked(*open_group(s3.prefix))
+    plain = checked_run(*open_root(s3.prefix))
     read_row(plain, 0)
     s3.counted_from_now(lambda index, method: None)
     read_row(plain, 1)
@@ -91,8 +91,8 @@ def test_parts_of_a_chunk_are_one_request(place: Any, s3: Any) -> None:
 
 def test_only_chunks_that_never_change_are_kept(place: Any, s3: Any) -> None:
     names = {"states/x/base/c.0.0": True, "tokens/nll/c.7": True, "zarr.json": False, "states/x/base/zarr.json": False}
-    assert {key: _never_changes(key) for key in names} == names
-    assert not _never_changes("rows/digest/c.0.0")
+    assert {key: _is_unchanging_key(key) for key in names} == names
+    assert not _is_unchanging_key("rows/digest/c.0.0")
     for key in ("zarr.json", "rows/digest/c.0.0"):
         for content in (b"one", b"other"):
             open_place(place.path).write(key, content)
@@ -111,7 +111,7 @@ def test_what_is_written_or_deleted_through_it_drops_out(place: Any) -> None:
 
 def test_folders_are_not_kept(tmp_path: Path) -> None:
     folder = open_place(tmp_path)
-    assert cached(folder) is folder
+    assert with_cache(folder) is folder
 
 
 def test_verify_and_who_opens_anew_see_what_is_there_now(remote: Any, s3: Any) -> None:

@@ -17,7 +17,15 @@ from typing import Any
 import pytest
 
 from lorascope.stores import StoreError, pull
-from lorascope.stores.places.file_lock import HeldError, Holder, file_lock, holder_of, may_live, run_lock, this_process
+from lorascope.stores.places.file_lock import (
+    HeldError,
+    Holder,
+    file_lock,
+    may_be_running,
+    parse_holder,
+    run_lock,
+    this_process,
+)
 
 HOLD = """
 import sys
@@ -171,7 +179,7 @@ def test_lock_that_can_not_be_made_is_said_in_words(tmp_path: Path, there: str) 
         lock.mkdir()
     if there == "link":
         lock.symlink_to(tmp_path / "elsewhere")
-    words = f"^`{lock}`, which keeps others from writing `{target}` meanwhile, can't be made .*name another place$"
+    words = f"^`{lock}`, which keeps others from writing `{target}` meanwhile, can't be created .*name another place$"
     with pytest.raises(OSError, match=words), file_lock(target):
         pass
 
@@ -187,20 +195,20 @@ def test_nothing_is_held_of_an_object_store() -> None:
 
 
 def test_a_process_is_known_to_have_ended() -> None:
-    assert not may_live(this_process())
+    assert not may_be_running(this_process())
     with started(SLEEP) as (_, line):
-        holder = holder_of(json.loads(line))
+        holder = parse_holder(json.loads(line))
         assert holder is not None
-        assert may_live(holder)
+        assert may_be_running(holder)
         later = holder._replace(started=str(int(holder.started) - 1))
-        assert not may_live(later)  # its number was given again
-    assert not may_live(holder)
+        assert not may_be_running(later)  # its number was given again
+    assert not may_be_running(holder)
     for elsewhere in (
         holder._replace(host="node7"),
         holder._replace(machine="another boot"),
         holder._replace(machine=""),
     ):
-        assert may_live(elsewhere)
+        assert may_be_running(elsewhere)
 
 
 def test_a_machine_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +218,7 @@ def test_a_machine_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_text", nothing)
     holder = this_process()
     assert (holder.machine, holder.started) == ("", "")
-    assert may_live(holder)
+    assert may_be_running(holder)
 
 
 @pytest.mark.parametrize(
@@ -219,5 +227,5 @@ def test_a_machine_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_no_holder(change: dict[str, Any]) -> None:
     holder = Holder("node7", 4242, "2026-11-27 22:30 UTC", "boot", "17")
     assert str(holder) == "process 4242 on host node7 since 2026-11-27 22:30 UTC"
-    assert holder_of(holder._asdict()) == holder
-    assert holder_of(holder._asdict() | change) is None
+    assert parse_holder(holder._asdict()) == holder
+    assert parse_holder(holder._asdict() | change) is None

@@ -12,7 +12,7 @@ import pytest
 from lorascope.stores import Place, StoreError, open_place
 from lorascope.stores.places import folder, remote
 from lorascope.stores.places.folder import DIRECT_BYTES, PIECE_BYTES
-from lorascope.stores.places.place import cached
+from lorascope.stores.places.place import with_cache
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -78,7 +78,7 @@ def test_every_length_comes_back(place: Place) -> None:
 def test_what_is_larger_than_it_can_be_is_not_taken(place: Place) -> None:
     place.write("c", bytes(2000))
     assert place.read("c", at_most=2000) == bytes(2000)
-    for one in (place, cached(place)):
+    for one in (place, with_cache(place)):
         with pytest.raises(StoreError, match=f"`{place.name}/c` has 2 kB, where at most 2 kB can be; it isn't what"):
             one.read("c", at_most=1999)
 
@@ -139,7 +139,7 @@ def test_file_system_without_direct_writes(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("start", [0, 1], ids=["from a page on", "from elsewhere"])
 @pytest.mark.parametrize("n_bytes", [DIRECT_BYTES, DIRECT_BYTES + 5, PIECE_BYTES - 2, PIECE_BYTES, 2 * PIECE_BYTES + 7])
 def test_pieces_follow_each_other(tmp_path: Path, start: int, n_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder, "MOST_BYTES", 2**20)
+    monkeypatch.setattr(folder, "MAX_WRITE_BYTES", 2**20)
     memory = memoryview(mmap.mmap(-1, n_bytes + 1))
     memory[:] = os.urandom(n_bytes + 1)
     pieces = (memory[start : start + n_bytes], b"seal", b"", bytes(PIECE_BYTES))
@@ -181,7 +181,7 @@ def test_one_key_from_many_threads_is_one_of_theirs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("s3://key:secret@bucket/x", "a url of kind 's3' with credentials or options in it isn't taken"),
+        ("s3://key:secret@bucket/x", "a url of kind 's3' with credentials or options in it isn't accepted"),
         ("s3://bucket/x?secret=1", "with credentials or options in it"),
         ("s3://", "`path` is 's3://', without a bucket; name one"),
         ("ftp://host/x", "`path` is 'ftp://host/x'; name a folder, or an object store"),
@@ -200,4 +200,4 @@ def test_options_of_the_environment_reach_the_client(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("AWS_TIMEOUT", "7s")
     monkeypatch.setenv("GOOGLE_ALLOW_HTTP", "true")
     assert remote._client_options("s3://b/x") == {"connect_timeout": "10s", "timeout": "7s"}
-    assert remote._client_options("gs://b/x") == {**remote.CLIENT, "allow_http": "true"}
+    assert remote._client_options("gs://b/x") == {**remote.CLIENT_DEFAULTS, "allow_http": "true"}

@@ -128,7 +128,7 @@ def test_refused_access_says_so(make_run: Any, s3: Any) -> None:
 
 
 def test_missing_bucket_says_so(make_run: Any, s3: Any) -> None:
-    with pytest.raises(FileNotFoundError, match="can't be written to: there is no such bucket; make it first"):
+    with pytest.raises(FileNotFoundError, match="can't be written to: there is no such bucket; create it first"):
         open_place("s3://nowhere/run").write("zarr.json", b"x")
 
 
@@ -148,7 +148,7 @@ def test_credentials_stay_in_the_environment(make_run: Any, s3: Any) -> None:
 def test_attempts_end() -> None:
     """Nobody waits for ever: attempts, each attempt, and all of them together are bounded."""
     assert set(remote.RETRY) == {"max_retries", "backoff", "retry_timeout"}
-    assert {"connect_timeout", "timeout"} <= set(remote.CLIENT)
+    assert {"connect_timeout", "timeout"} <= set(remote.CLIENT_DEFAULTS)
 
 
 SET_UP = """

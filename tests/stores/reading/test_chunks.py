@@ -10,7 +10,7 @@ import zarr
 from lorascope.stores import StoreError, open_place
 from lorascope.stores.format.codec import compressors
 from lorascope.stores.format.stored_array import StoredArray
-from lorascope.stores.reading.chunks import read_chosen
+from lorascope.stores.reading.chunks import read_chunk_columns
 
 SHAPE = (2048, 200)
 
@@ -43,7 +43,7 @@ def make_array(path: Path, *, codec: Any = "zstd", shards: bool = False, dtype: 
 def test_they_equal_what_zarr_reads(tmp_path: Path, codec: str, shards: bool, dtype: str) -> None:
     array = make_array(tmp_path, codec=codec, shards=shards, dtype=dtype)
     columns = [slice(0, 8), slice(60, 70), slice(63, 129), slice(128, 192), slice(199, 200), slice(0, 200), slice(None)]
-    found = read_chosen(open_place(tmp_path), stored(array), 1, columns)
+    found = read_chunk_columns(open_place(tmp_path), stored(array), 1, columns)
     for one, block in zip(columns, found, strict=True):
         np.testing.assert_array_equal(block, array[1024:, one])
         assert block.dtype == array.dtype
@@ -56,8 +56,8 @@ def test_part_of_a_shard_that_is_not_there_is_never_read_as_fill(tmp_path: Path)
     with pytest.raises(
         StoreError, match=r"chunk 'x/c.0.0' is broken \(part 1 of it is missing\); run `lorascope verify`"
     ):
-        read_chosen(open_place(tmp_path), stored(array), 0, [slice(60, 130)])
-    found = read_chosen(open_place(tmp_path), stored(array), 0, [slice(0, 60)])
+        read_chunk_columns(open_place(tmp_path), stored(array), 0, [slice(60, 130)])
+    found = read_chunk_columns(open_place(tmp_path), stored(array), 0, [slice(0, 60)])
     np.testing.assert_array_equal(found[0], expected[:, :60])
 
 
@@ -69,5 +69,5 @@ def test_only_wanted_parts_of_a_shard_are_read(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(
         type(place), "read_part", lambda *args, **most: asked.append(args[1:]) or read_part(*args, **most)
     )
-    read_chosen(place, stored(array), 0, [slice(0, 8), slice(8, 16), slice(130, 140)])
+    read_chunk_columns(place, stored(array), 0, [slice(0, 8), slice(8, 16), slice(130, 140)])
     assert len(asked) == 3  # the index and two inner chunks

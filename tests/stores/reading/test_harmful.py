@@ -19,7 +19,7 @@ import pytest
 import zarr
 
 from lorascope.stores import StoreError, open_run, verify
-from lorascope.stores.format.stored_array import MAX_TEXT_BYTES, announced_bytes
+from lorascope.stores.format.stored_array import MAX_TEXT_BYTES, announced_text_bytes
 
 from ..on_disk import BATCHED
 
@@ -254,11 +254,11 @@ def test_table_or_weight_that_announces_another_size_is_refused(make_run: Any, p
     with pytest.raises(
         StoreError, match=f"chunk '{path}/{file.name}' is broken .it isn.t .* bytes compressed by Blosc"
     ):
-        open_run(run.path).read_once(path)
+        open_run(run.path).read_static(path)
 
 
 def test_text_that_announces_what_there_isnt_is_refused(make_run: Any) -> None:
-    assert announced_bytes(b"short") == -1
+    assert announced_text_bytes(b"short") == -1
     for codec in ("zstd", "raw"):
         run = make_run(f"{codec}.zarr", codec=codec)
         file = run.path / "samples/id/c.0"

@@ -5,21 +5,21 @@ import pytest
 
 from lorascope.stores import StoreError, open_run
 from lorascope.stores.reading.token_choice import (
-    Chosen,
-    choose,
-    chosen_tokens,
+    ChosenTokens,
+    choose_tokens,
+    chosen_token_weights,
     describe_choice,
+    describe_population,
     parse_choice,
-    population,
 )
 
 QUESTION = np.array([0, 0, 1, 1, 0, 2, 2], dtype=np.uint8)
 GENERATED = np.array([0, 1, 0, 3, 3, 3], dtype=np.uint8)
 
 
-def of_sample(tokens: str, roles: np.ndarray = QUESTION, *, seed: int = 0) -> Chosen:
+def of_sample(tokens: str, roles: np.ndarray = QUESTION, *, seed: int = 0) -> ChosenTokens:
     generator = np.random.default_rng(seed)
-    return choose(tokens, positions=np.arange(len(roles)), roles=roles, length=len(roles), generator=generator)
+    return choose_tokens(tokens, positions=np.arange(len(roles)), roles=roles, length=len(roles), generator=generator)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_generated_tokens_are_a_role() -> None:
 def test_places_count_in_the_whole_sample_where_a_run_holds_some_of_its_tokens(tokens: str) -> None:
     captured = np.array([1, 4, 6, 8])  # of a sample of nine
     arguments = {"length": 9, "generator": np.random.default_rng(0), "roles": np.zeros(4, np.uint8)}
-    places = choose(tokens, positions=captured, **arguments).places  # type: ignore[arg-type]
+    places = choose_tokens(tokens, positions=captured, **arguments).places  # type: ignore[arg-type]
     expected = {"first:3": [1], "last:3": [6, 8], "from:4": [4, 6, 8]}
     assert captured[places].tolist() == expected[tokens]
 
@@ -67,7 +67,7 @@ def test_places_count_in_the_whole_sample_where_a_run_holds_some_of_its_tokens(t
     ],
 )
 def test_an_unknown_choice_is_refused_with_the_grammar(tokens: str) -> None:
-    for refuse in (parse_choice, population, of_sample):
+    for refuse in (parse_choice, describe_population, of_sample):
         with pytest.raises(ValueError, match=f"`tokens` is {tokens!r}; allowed are 'all', 'prompt', .*'share:P'"):
             refuse(tokens)
 
@@ -108,7 +108,7 @@ def test_strides_have_the_exact_expectation() -> None:
     means, sums = 0.0, 0.0
     for anchor in range(14):
         generator = type("G", (), {"integers": lambda self, n, anchor=anchor: anchor})()
-        places, weights = choose("every:4", positions=np.arange(14), roles=roles, length=14, generator=generator)
+        places, weights = choose_tokens("every:4", positions=np.arange(14), roles=roles, length=14, generator=generator)
         sums += float((weights * values[places]).sum()) / 14
         means += float((weights * values[places]).sum() / weights.sum()) / 14
     assert (means, sums) == (pytest.approx(values.mean(), rel=1e-6), pytest.approx(values.sum(), rel=1e-6))
@@ -126,7 +126,7 @@ def test_strides_have_the_exact_expectation() -> None:
     ],
 )
 def test_choices_state_what_their_means_are_about(tokens: str, words: str) -> None:
-    assert population(tokens) == words
+    assert describe_population(tokens) == words
 
 
 def test_a_choice_of_a_run_is_that_of_each_of_its_samples(many_rows: Path) -> None:
@@ -139,17 +139,17 @@ def test_a_choice_of_a_run_is_that_of_each_of_its_samples(many_rows: Path) -> No
             own = np.flatnonzero((columns["sample"] == sample) & run.with_states.values & run.committed.values)
             arguments = {"positions": columns["position"][own], "roles": columns["role"][own]}
             generator = np.random.default_rng([5, sample])
-            chosen = choose(tokens, length=int(lengths[sample]), generator=generator, **arguments)
+            chosen = choose_tokens(tokens, length=int(lengths[sample]), generator=generator, **arguments)
             expected[own[chosen.places]] = chosen.weights
-        np.testing.assert_array_equal(chosen_tokens(run, tokens, seed=5), expected, err_msg=tokens)
+        np.testing.assert_array_equal(chosen_token_weights(run, tokens, seed=5), expected, err_msg=tokens)
     indices = [3, 1, 3]
-    assert np.flatnonzero(chosen_tokens(run, indices)).tolist() == [1, 3]
+    assert np.flatnonzero(chosen_token_weights(run, indices)).tolist() == [1, 3]
     assert (describe_choice(indices), describe_choice("last:2")) == ("3 chosen", "last:2")
 
 
 def test_a_choice_of_nothing_is_refused(many_rows: Path) -> None:
     run = open_run(many_rows)
     with pytest.raises(StoreError, match="`tokens` takes none of the tokens of .* that have states; choose others"):
-        chosen_tokens(run, [])
+        chosen_token_weights(run, [])
     with pytest.raises(StoreError, match="that can be chosen; choose others"):
-        chosen_tokens(run, "share:0.5", np.zeros(run.n_tokens, bool))
+        chosen_token_weights(run, "share:0.5", np.zeros(run.n_tokens, bool))

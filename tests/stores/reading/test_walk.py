@@ -12,7 +12,7 @@ from lorascope.stores import StoreError, open_run
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.reading import walk as module
 from lorascope.stores.reading.walk import RowBlock, stored_rows, walk_chunks, walk_rows
-from lorascope.stores.threads import in_order
+from lorascope.stores.threads import map_in_order
 
 F32, BF16, F16 = COMPONENTS = tuple(f"model.layers.{i}.mlp.up_proj" for i in range(3))
 
@@ -83,7 +83,7 @@ def test_results_come_in_the_order_of_tasks(n_threads: int) -> None:
         time.sleep(0.002 * (task % 2 == 0))
         return task
 
-    assert list(in_order(slow_if_even, range(40), n_threads=n_threads)) == list(range(40))
+    assert list(map_in_order(slow_if_even, range(40), n_threads=n_threads)) == list(range(40))
 
 
 def test_tasks_ahead_are_bounded_in_bytes_and_the_largest_goes_alone() -> None:
@@ -97,7 +97,7 @@ def test_tasks_ahead_are_bounded_in_bytes_and_the_largest_goes_alone() -> None:
         return size
 
     sizes = [3, 3, 3, 3, 20, 1, 3, 3, 3]
-    for size in in_order(begin, sizes, n_threads=4, n_bytes=lambda size: size, max_bytes=7):
+    for size in map_in_order(begin, sizes, n_threads=4, n_bytes=lambda size: size, max_bytes=7):
         with lock:
             ahead -= size
     assert most == 20
@@ -113,7 +113,7 @@ def test_an_error_ends_the_walk_and_drops_what_has_not_begun() -> None:
             raise ValueError("task 3")
         return task
 
-    results = in_order(fail, range(1000), n_threads=2)
+    results = map_in_order(fail, range(1000), n_threads=2)
     with pytest.raises(ValueError, match="task 3"):
         list(results)
     assert len(begun) < 20

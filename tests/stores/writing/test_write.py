@@ -346,7 +346,7 @@ def test_what_the_system_refuses_is_one_line_and_the_run_goes_on(make_run: Any) 
     given = pickle.dumps((run.path, run.blocks[1]))
     done = subprocess.run([sys.executable, "-c", LIMITED], input=given, capture_output=True, check=True)
     said = (
-        rf"'states/\S+/c.1.0' of `{run.path}` can't be written \(File too large\); mend that, and the same command goes"
+        rf"'states/\S+/c.1.0' of `{run.path}` can't be written \(File too large\); fix that, and the same command goes"
     )
     assert re.match(said, done.stdout.decode())
     assert done.stdout.count(b"\n") == 1
@@ -358,7 +358,7 @@ def test_what_the_system_refuses_is_one_line_and_the_run_goes_on(make_run: Any) 
 def test_folder_where_a_chunk_is_to_be(make_run: Any) -> None:
     run, whole = make_run(rows=(0,)), make_run("whole.zarr")
     (run.path / "tokens/nll/c.1").mkdir()
-    said = f"'tokens/nll/c.1' of `{run.path}` is a folder, where a file is to be; move it away, and the same command"
+    said = f"'tokens/nll/c.1' of `{run.path}` is a folder, but must be a file; move it away, and the same command"
     with pytest.raises(IsADirectoryError, match=said):
         run.writer.write_row(1, run.blocks[1])
     (run.path / "tokens/nll/c.1").rmdir()
@@ -445,7 +445,7 @@ def test_two_that_set_up_at_the_same_moment(
     """Both had found nothing there: on a file system without locks, or in an object store."""
     run = make_run(n_tokens=1100)
     path = tmp_path / "both.zarr" if where == "folder" else request.getfixturevalue("s3").prefix
-    original, others = create._write_once, [1]
+    original, others = create._write_static_array, [1]
     begun = threading.Lock()
 
     def set_up() -> None:
@@ -461,11 +461,9 @@ def test_two_that_set_up_at_the_same_moment(
         return original(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(create, "_refuse_used", lambda place: None)
-        patch.setattr(create, "_write_once", overtaken)
-        with pytest.raises(
-            (StoreError, FileNotFoundError), match="another process (set up a run at|that writes there)"
-        ):
+        patch.setattr(create, "_require_unused", lambda place: None)
+        patch.setattr(create, "_write_static_array", overtaken)
+        with pytest.raises((StoreError, FileNotFoundError), match="another process (set up a run at|or by hand)"):
             set_up()
     go_on(path, run)
     assert stored(path) == stored(run.path)
@@ -478,7 +476,7 @@ def test_metadata_is_what_zarr_writes(make_run: Any, codec: str, states: str) ->
     rows = {"state_rows": (True, False)} if states == "sample" else {}
     run = make_run(n_tokens=1100, codec=codec, states=states, **rows)
     specs = [*array_specs(run.spec)]
-    documents = create._documents(run.spec, specs)
+    documents = create._node_documents(run.spec, specs)
     memory: dict[str, Any] = {}
     group = zarr.create_group(MemoryStore(memory), attributes=json.loads(documents["zarr.json"])["attributes"])
     for entry in specs:
@@ -491,7 +489,7 @@ def test_metadata_is_what_zarr_writes(make_run: Any, codec: str, states: str) ->
     wanted = json.loads(memory["zarr.json"].to_bytes())
     nodes = wanted["consolidated_metadata"]["metadata"]
     wanted["consolidated_metadata"]["metadata"] = {path: nodes[path] for path in sorted(nodes)}
-    assert json.dumps(create._complete_root(documents, {"a": "b"})) == json.dumps(wanted)
+    assert json.dumps(create._consolidated_root(documents, {"a": "b"})) == json.dumps(wanted)
 
 
 def test_the_one_that_comes_later_touches_nothing(
@@ -499,7 +497,7 @@ def test_the_one_that_comes_later_touches_nothing(
 ) -> None:
     """It had found nothing there before the other one began."""
     run, path = make_run(n_tokens=1100), tmp_path / "both.zarr"
-    original, before = create._documents, []
+    original, before = create._node_documents, []
 
     def overtaken(*given: Any) -> Any:
         if not before:
@@ -508,7 +506,7 @@ def test_the_one_that_comes_later_touches_nothing(
             before.append(stored(path))
         return original(*given)
 
-    monkeypatch.setattr(create, "_documents", overtaken)
+    monkeypatch.setattr(create, "_node_documents", overtaken)
     with pytest.raises(StoreError, match="holds another run; name a new folder"):
         create_run(path, run.spec, tables=run.tables, weights=run.weights)
     assert stored(path) == before[1]
@@ -535,10 +533,10 @@ def test_more_metadata_than_would_be_read_again_are_refused(
 ) -> None:
     run = make_run()
     n_bytes = (run.path / "zarr.json").stat().st_size
-    monkeypatch.setattr(create, "MAX_BYTES", n_bytes - 1 + create.ROOM_BYTES)  # one byte too few
+    monkeypatch.setattr(create, "MAX_BYTES", n_bytes - 1 + create.RESERVED_ROOT_BYTES)  # one byte too few
     with pytest.raises(StoreError, match="arrays and groups take .* of metadata, where at most .* can be kept"):
         create_run(tmp_path / "other", run.spec, tables=run.tables, weights=run.weights)
     assert not (tmp_path / "other").exists()
-    monkeypatch.setattr(create, "MAX_BYTES", n_bytes * 5 // 4 + create.ROOM_BYTES)
+    monkeypatch.setattr(create, "MAX_BYTES", n_bytes * 5 // 4 + create.RESERVED_ROOT_BYTES)
     with create_run(tmp_path / "other", run.spec, tables=run.tables, weights=run.weights):
         pass

@@ -170,7 +170,7 @@ def compare_measures(
         for name, hole in zip(MEASURED, holes, strict=True)
         if hole.any()
     ]
-    counts = np.bincount(run.read_once("tokens/sample"), minlength=len(used))
+    counts = np.bincount(run.read_static("tokens/sample"), minlength=len(used))
     attributes = run_attributes(run, adapter) | {"remarks": json.dumps(remarks), "level": level, "n_draws": n_draws}
     attributes |= {"seed": seed, "n_samples": int(used.sum()), "n_tokens": int(counts[used].sum())}
     return correlations.assign_coords(measured.drop_dims("token").coords).assign_attrs(attributes)

@@ -12,7 +12,7 @@ import xarray as xr
 from jaxtyping import Float64
 
 from lorascope.stores import Problem
-from lorascope.stores.adapter_settings import check_patterns, is_residual, patterns_of
+from lorascope.stores.adapter_settings import check_patterns, has_residual_init, setting_patterns
 from lorascope.stores.progress import Progress
 
 from .factors import (
@@ -90,7 +90,7 @@ def adapter_report(path: str | Path, *, progress: Progress | None = None) -> xr.
     settings = read_settings(folder)
     keys = read_keys(folder)
     branches, others, problems = sort_keys(keys)
-    check_patterns(patterns_of(settings, f"of adapter {str(folder)!r}"), [branch.path for branch in branches])
+    check_patterns(setting_patterns(settings, f"of adapter {str(folder)!r}"), [branch.path for branch in branches])
     problems += [problem for branch in branches for problem in branch_problems(branch, settings)]
     if not branches and not problems:
         message = f"there are no LoRA weights among the {len(keys)} tensors of {WEIGHTS!r}; save it again with PEFT"
@@ -193,7 +193,7 @@ def _remarks(
         yield "untrained: s B A is zero in every component, as before the first step"
     elif n_zero:
         yield f"s B A is zero in {n_zero} of {n} components, which stay as they were"
-    if is_residual(settings):
+    if has_residual_init(settings):
         init = settings["init_lora_weights"]
         yield f"the init {init!r} changed the base weights: s B A is the change from that base, not from the checkpoint"
     if any("magnitude_vector" in branch.beside for branch in branches):

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 from safetensors import SafetensorError, safe_open
 
-from lorascope.stores.adapter_settings import PATTERN, read_adapter_settings
+from lorascope.stores.adapter_settings import KEY_PATTERN, read_adapter_settings
 from lorascope.stores.errors import Problem, join_problems
 from lorascope.stores.json_document import read_tensor_header
 
@@ -53,7 +53,7 @@ def scaling_at(settings: Mapping[str, Any], path: str) -> float:
 def _matched(settings: Mapping[str, Any], name: str, path: str, default: float) -> float:
     """The value of the first expression of a pattern that fits the end of a path (PEFT 0.21, `get_pattern_key`)."""
     pattern: Mapping[str, float] = settings.get(name) or {}
-    return next((value for key, value in pattern.items() if re.match(PATTERN.format(key), path)), default)
+    return next((value for key, value in pattern.items() if re.match(KEY_PATTERN.format(key), path)), default)
 
 
 WEIGHTS = "adapter_model.safetensors"

@@ -16,7 +16,7 @@ from safetensors import TensorSpec, serialize_file
 
 from lorascope.analyze.results.options import refuse_elsewhere
 from lorascope.stores import Problem
-from lorascope.stores.adapter_settings import CONFIG, is_residual
+from lorascope.stores.adapter_settings import CONFIG, has_residual_init
 from lorascope.stores.places.files import atomic_write
 
 from .adapter import adapter_report
@@ -127,7 +127,7 @@ def _refusals(
     settings: Mapping[str, Any], keys: Mapping[str, StoredTensor], branches: Sequence[Branch]
 ) -> Iterator[Problem]:
     """Reasons why s B A can't be truncated, or a tensor not copied."""
-    if is_residual(settings):
+    if has_residual_init(settings):
         message = "the init {!r} changed the base weights, so that s B A isn't the change of the checkpoint"
         yield Problem("init_lora_weights", "init", message.format(settings.get("init_lora_weights")))
     for branch in branches:

@@ -9,9 +9,9 @@ from lorascope.analyze.results.options import require_whole
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores import Run, StoreError
 from lorascope.stores.progress import Progress
-from lorascope.stores.reading.chunks import read_chosen
+from lorascope.stores.reading.chunks import read_chunk_columns
 from lorascope.stores.reading.read import RunLike, as_run
-from lorascope.stores.reading.token_choice import TokenChoice, chosen_tokens, describe_choice
+from lorascope.stores.reading.token_choice import TokenChoice, chosen_token_weights, describe_choice
 
 from .decomposition import N_TOP, basis, directions_of, n_leading, state_rows
 
@@ -92,7 +92,7 @@ def directions(
     rows = state_rows(source)
     if not rows:
         raise StoreError(f"no row with states of {run.place.name!r} is committed yet; capture more of it")
-    used = None if isinstance(tokens, str) and tokens == "all" else chosen_tokens(run, tokens) > 0
+    used = None if isinstance(tokens, str) and tokens == "all" else chosen_token_weights(run, tokens) > 0
     n_tokens = sum(map(source.base.n_tokens, rows)) if used is None else int(used.sum())
     (decomposed,) = directions_of([source], used, n_top=n_top, n_workers=n_workers, progress=progress)
     values = decomposed._asdict() | {"vector": (decomposed.axes @ basis(source)[0].T).astype(np.float32)}
@@ -142,7 +142,7 @@ def contexts(run: RunLike, tokens: Any, *, width: int = 8) -> xr.Dataset:
         raise IndexError(
             f"`tokens` holds {int(outside[0])}; this run's tokens are 0 to {run.n_tokens - 1}, and -1 means no token"
         )
-    start, stop = (np.append(run.read_once(f"samples/token_{end}"), -1) for end in ("start", "stop"))
+    start, stop = (np.append(run.read_static(f"samples/token_{end}"), -1) for end in ("start", "stop"))
     sample = np.where(flat < 0, -1, np.searchsorted(stop[:-1], flat, side="right"))
     places = flat[:, None] + np.arange(-width, width + 1)
     inside = (places >= start[sample, None]) & (places < stop[sample, None])
@@ -166,5 +166,5 @@ def _read_column(run: Run, name: str, places: np.ndarray) -> np.ndarray:
     values = np.empty(len(places), object)
     for chunk in np.unique(chunks).tolist():
         here = chunks == chunk
-        values[here] = read_chosen(run.place, array, chunk)[0][offsets[here]]
+        values[here] = read_chunk_columns(run.place, array, chunk)[0][offsets[here]]
     return np.array([f"{token} " for token in values], object) if name == "token_id" else values

@@ -8,7 +8,7 @@ import xarray as xr
 from lorascope.stores import Run
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.source import Source
-from lorascope.stores.reading.token_choice import TokenChoice, chosen_tokens, describe_choice
+from lorascope.stores.reading.token_choice import TokenChoice, chosen_token_weights, describe_choice
 
 from .decomposition import NEGLIGIBLE, Directions, directions_of, n_leading, strongest_tokens
 
@@ -47,7 +47,7 @@ def directions_by_component(
 
         Tokens with the same id and position count once: samples that begin alike have the same deltas there.
     """
-    used = chosen_tokens(run, tokens) > 0
+    used = chosen_token_weights(run, tokens) > 0
     decomposed = directions_of(sources, used, n_top=N_STRONGEST, n_workers=n_workers, progress=progress)
     mixtures = _strongest_of_mixtures(sources, decomposed, used, n_workers, progress)
     token_ids = run.tokens["token_id"].values.astype(np.int64)

@@ -13,12 +13,12 @@ from safetensors.numpy import save_file
 from lorascope.analyze.results.options import refuse_target, require_whole
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores import Run, StoreError
-from lorascope.stores.names import close_to
+from lorascope.stores.names import suggestion_or_first_name
 from lorascope.stores.places.files import atomic_write
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 from lorascope.stores.reading.source import DeltaSource
-from lorascope.stores.reading.token_choice import TokenChoice, chosen_tokens, describe_choice
+from lorascope.stores.reading.token_choice import TokenChoice, chosen_token_weights, describe_choice
 from lorascope.stores.reading.walk import RowBlock, walk_rows
 
 WRITERS = frozenset(
@@ -133,7 +133,7 @@ def lens(
     unembedding = run.unembedding()
     n_vocabulary, width = unembedding["weight"].shape
     paths, why = _paths_to_read(run, component, adapter, width)
-    chosen = chosen_tokens(run, tokens, seed=seed)
+    chosen = chosen_token_weights(run, tokens, seed=seed)
     weight = np.where(chosen > 0, chosen * run.tokens["weight"].values, 0.0)
     sites = _mean_deltas(run, paths, adapter, weight, progress)
     if len(sites) < len(paths):
@@ -192,9 +192,8 @@ def _paths_to_read(run: Run, component: str | None, adapter: str | None, width: 
     is_writer = np.isin(wide["kind"].values, list(WRITERS))
     writers = wide["path"].values[is_writer].tolist()
     if component is not None and component in run and component not in writers:
-        raise StoreError(
-            f"component {component!r} doesn't write into the residual stream{close_to(component, writers)}"
-        )
+        hint = suggestion_or_first_name(component, writers)
+        raise StoreError(f"component {component!r} doesn't write into the residual stream{hint}")
     if not writers:
         kinds = ", ".join(sorted(WRITERS))
         raise StoreError(f"no component of {run.place.name!r} is {width} wide and of one of the kinds {kinds}")

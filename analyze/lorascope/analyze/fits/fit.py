@@ -10,7 +10,7 @@ import pandas as pd  # type: ignore[import-untyped]
 from lorascope.analyze.results.options import Residual
 from lorascope.analyze.results.save import provenance
 from lorascope.stores.progress import Progress
-from lorascope.stores.threads import one_blas_thread
+from lorascope.stores.threads import limiting_blas_to_one_thread
 
 from .design import make_design
 from .estimate import estimate
@@ -115,7 +115,7 @@ def fit_scaling_law(
     roles = {"response": response, "N": N, "R": R, "D": D, "groups": groups, "offsets": offsets, "share": share}
     options: dict[str, Any] = {**roles, "repeat": repeat, "law": law, "residuals": residuals}
     design = make_design(frame, **options)
-    with one_blas_thread():
+    with limiting_blas_to_one_thread():
         fitted = estimate(design, delta=math.inf if huber is None else float(huber))
     settings = {**options, "huber": huber, "references": design.references, "bounds": design.limits, "level": level}
     return ScalingFit(fitted, level, provenance(design.frame, settings))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.stores.progress import Progress
-from lorascope.stores.threads import one_blas_thread
+from lorascope.stores.threads import limiting_blas_to_one_thread
 
 from .design import Design, applied
 from .estimate import Estimate
@@ -111,7 +111,7 @@ class ScalingFit:
         """
         if not self.is_least_squares or self.design.residual == "log" or self.estimate.is_exact:
             return {}
-        with one_blas_thread():
+        with limiting_blas_to_one_thread():
             return profiles(self.estimate, self.level)
 
     @cached_property
@@ -158,7 +158,7 @@ class ScalingFit:
 
         Raises ValueError if there is one group, or `n_draws` isn't at least 1.
         """
-        with one_blas_thread():
+        with limiting_blas_to_one_thread():
             return bootstrap(self.estimate, n_draws=n_draws, random=np.random.default_rng(seed), progress=progress)
 
     def predict(self, frame: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -205,7 +205,7 @@ class ScalingFit:
             fit; `error_plain`: of the group's level alone, or of the law without the terms of an ordered size. Splits
             that leave the law undetermined have NaN.
         """
-        with one_blas_thread():
+        with limiting_blas_to_one_thread():
             return held_out(self.estimate, progress=progress)
 
     def summary(self) -> Summary:

@@ -9,7 +9,7 @@ from scipy.fft import irfft, rfft  # type: ignore[import-untyped]
 from scipy.special import stdtrit  # type: ignore[import-untyped]
 
 from lorascope.stores.progress import Progress
-from lorascope.stores.threads import in_order
+from lorascope.stores.threads import map_in_order
 
 from .estimators import ESTIMATORS, PANEL, ceilings, evaluate
 from .gaussian import normal_scores
@@ -86,7 +86,7 @@ def estimate(
         return evaluate(jobs[place](), names, settings, strict=not place)
 
     values = []
-    for row in in_order(
+    for row in map_in_order(
         evaluate_job, range(len(jobs)), n_threads=n_workers
     ):  # which makes its pairs: few are in memory
         values.append(row)

@@ -19,7 +19,7 @@ from lorascope.stores.places.files import atomic_write
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 from lorascope.stores.reading.source import Source
-from lorascope.stores.threads import keep_one_blas_thread, one_blas_thread
+from lorascope.stores.threads import limit_worker_to_one_blas_thread, limiting_blas_to_one_thread
 
 from .bound import js_upper_bound
 from .components import Against, ComponentPairs, ComponentRecord, Plan, component_pairs, component_record, make_plan
@@ -223,12 +223,12 @@ def _computed(
         if progress is not None:
             progress(n_done, len(sources))
 
-    with one_blas_thread(), dask.config.set(ONE_BY_ONE), workers(scheduler, n_workers) as pool:
+    with limiting_blas_to_one_thread(), dask.config.set(ONE_BY_ONE), workers(scheduler, n_workers) as pool:
         return list(pool.compute(lazy, done))
 
 
 def _compute_component(sources: np.ndarray, *, function: Callable[[Source, Plan], Any], plan: Plan) -> np.ndarray:
-    keep_one_blas_thread()
+    limit_worker_to_one_blas_thread()
     out = np.empty(1, object)
     out[0] = function(sources[0], plan)
     return out

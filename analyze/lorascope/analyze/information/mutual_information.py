@@ -9,7 +9,7 @@ import xarray as xr
 
 from lorascope.analyze.results.options import N_SHUFFLES, require_whole
 from lorascope.stores.progress import Progress
-from lorascope.stores.threads import one_blas_thread
+from lorascope.stores.threads import limiting_blas_to_one_thread
 
 from .estimators import ESTIMATORS, PANEL, check_settings, resolve_estimators
 from .evidence import MEANINGS, VERDICTS, effective_rows, estimate
@@ -101,7 +101,7 @@ def mutual_information(
         require_whole("n_workers", n_workers)
     pairs = check_pairs(x, y, groups)
     threads = n_workers or dask.system.CPU_COUNT
-    with one_blas_thread():
+    with limiting_blas_to_one_thread():
         values = estimate(pairs, names, settings, n_shuffles=n_shuffles, n_workers=threads, progress=progress)
     result = information_dataset(values, names, settings, unit=unit, n_shuffles=n_shuffles)
     return result.assign_attrs(

@@ -11,7 +11,7 @@ from typing import Any
 import distributed
 import numpy as np
 
-from lorascope.stores.process import keep_freed_memory, usual_memory
+from lorascope.stores.process import keep_freed_memory, restore_memory_settings
 
 from .compute import Workers, assemble
 
@@ -37,7 +37,7 @@ class MemoryKept(distributed.WorkerPlugin):
 
     def teardown(self, worker: Any) -> None:
         """Called when the plugin is taken away."""
-        usual_memory()
+        restore_memory_settings()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from dask.callbacks import Callback
 
 from lorascope.analyze.results.options import require_whole
-from lorascope.stores.process import freed_memory_kept
+from lorascope.stores.process import keeping_freed_memory
 
 LOCAL = ("threads", "processes", "synchronous")
 """Schedulers of Dask on this machine, as a message names them."""
@@ -67,7 +67,7 @@ def workers(scheduler: Any = None, n_workers: int | None = None) -> Iterator[Wor
     if not isinstance(name, str) or name not in dask.base.named_schedulers:
         whose = "`scheduler`" if scheduler else "Dask's own setting `scheduler`"
         raise ValueError(f"{whose} is {name!r}; give an address such as 'tcp://host:8786', or one of {LOCAL}")
-    with freed_memory_kept():
+    with keeping_freed_memory():
         yield Workers(_local(name, n_workers), n_workers or dask.system.CPU_COUNT)
 
 

@@ -14,9 +14,9 @@ import xarray as xr
 from lorascope.analyze.results.tree import CHUNK_COMPONENTS
 from lorascope.analyze.results.weights import token_weights
 from lorascope.stores import Run
-from lorascope.stores.names import matching
+from lorascope.stores.names import matching_indices
 from lorascope.stores.progress import Progress
-from lorascope.stores.reading.labels import with_indexes
+from lorascope.stores.reading.labels import with_component_indexes
 from lorascope.stores.reading.read import RunLike, as_run
 from lorascope.stores.reading.source import Source, group_sizes
 
@@ -98,7 +98,7 @@ def measure_unsaved(
     measures = resolve(names)[1]
     table = run.components.assign(run.adapter(adapter))
     table = table.isel(component=np.flatnonzero(table["rank"].values > 0))
-    chosen = matching(table["path"].values.tolist(), components, of=TOUCHED)
+    chosen = matching_indices(table["path"].values.tolist(), components, of=TOUCHED)
     table = table.isel(component=chosen)
     shape = (run.n_tokens, len(chosen))
     unfinished = None
@@ -207,7 +207,7 @@ def _dataset(
             "counted": ("token", run.committed.values),
         },
     )
-    labelled = with_indexes(measured).assign_coords(run.token_labels)
+    labelled = with_component_indexes(measured).assign_coords(run.token_labels)
     if "text" in labelled:
         labelled["text"].load()  # a result doesn't need its run any more
     return labelled

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from lorascope.stores import Run, StoreError
-from lorascope.stores.names import matching
+from lorascope.stores.names import matching_indices
 from lorascope.stores.reading.source import Source
 
 from .measures import norm_ratio
@@ -37,7 +37,7 @@ def sources_of(run: Run, adapter: str | None = None, components: Sequence[str] |
     paths = [path for path, rank in zip(run.component_paths, ranks, strict=True) if rank > 0]
     if not paths:
         raise StoreError(f"adapter {adapter or run.adapters[0]!r} of {run.place.name!r} touches no component")
-    return [run.source(paths[place], adapter) for place in matching(paths, components, of=TOUCHED)]
+    return [run.source(paths[place], adapter) for place in matching_indices(paths, components, of=TOUCHED)]
 
 
 def keeps_all_states(run: Run) -> bool:

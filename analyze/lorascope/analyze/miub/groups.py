@@ -11,7 +11,7 @@ import xarray as xr
 from lorascope.analyze.results.options import COMPONENT_KEYS, KEYS, SAMPLE_KEYS, TOKEN_KEYS
 from lorascope.analyze.results.tree import CHUNK_TOKENS, require_result
 from lorascope.stores.format.tables import ROLES
-from lorascope.stores.names import meant
+from lorascope.stores.names import suggestion
 
 from .reduce import UNITS
 
@@ -146,7 +146,7 @@ def _check(result: xr.DataTree, by: Sequence[str]) -> None:
     require_result(result)
     unknown = [key for key in by if key not in KEYS]
     if unknown or not by or len(set(by)) < len(by):
-        close = meant(unknown[0], KEYS) if unknown else ""
+        close = suggestion(unknown[0], KEYS) if unknown else ""
         raise ValueError(f"`by` is {list(by)}; name one or several of {list(KEYS)}, each once{close}")
     if set(by) & set(TOKEN_KEYS) and result.attrs["over_tokens"] != "mean":
         raise ValueError(

@@ -131,7 +131,7 @@ def _counted_tokens(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.
         answers = np.isin(measured["role"].values, ANSWERS)
         # In a chat that a prompt begins, what the assistant says there isn't scored: the last `n_targets` tokens are.
         n_later = np.append(np.cumsum(answers[::-1])[::-1], 0)
-        owner = run.read_once("tokens/sample")
+        owner = run.read_static("tokens/sample")
         n_targets = run.samples.get("n_targets", run.samples["length"]).values
         return np.asarray(counts & answers & (n_later[:-1] - n_later[stops[owner]] <= n_targets[owner]))
     if reduction == "last":

@@ -79,7 +79,7 @@ def explain(
             measures = compare_measures(run, adapter=adapter, measured=measured)
     del measured  # js and its qualifiers of each token and component
     # A model's attention sink is at position 0, where some components' delta is far larger than everywhere else.
-    position = run.read_once("tokens/position")[(run.committed & run.with_states).values]
+    position = run.read_static("tokens/position")[(run.committed & run.with_states).values]
     tokens = "from:1" if position.any() and not position.all() else "all"
     if "directions" not in reasons:
         sources = [run.source(path, adapter) for path in qualified.dataset["component"].values.tolist()]

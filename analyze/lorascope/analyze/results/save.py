@@ -14,7 +14,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
 from lorascope.stores.places.files import atomic_write
-from lorascope.stores.reading.labels import TOKEN_INDEXES, token_coordinates, with_indexes
+from lorascope.stores.reading.labels import TOKEN_INDEXES, token_coordinates, with_component_indexes
 
 from .options import RESULTS, TABLES, refuse_target
 
@@ -94,7 +94,7 @@ def _unpacked(dataset: xr.Dataset) -> xr.Dataset:
     by_token = {str(name): variable.values for name, variable in dataset.coords.items() if variable.dims == ("token",)}
     labels |= {name: by_token[name] for name in TOKEN_INDEXES if name in by_token and name not in labels}
     dataset = dataset.drop_vars([*tables.values(), *labels]).assign_coords(token_coordinates(labels))
-    return with_indexes(dataset)
+    return with_component_indexes(dataset)
 
 
 def table_of(result: xr.Dataset) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from lorascope.stores import Run
-from lorascope.stores.format.layout import goes_with_states
+from lorascope.stores.format.layout import is_kept_with_states
 
 PARTS = ("base", "adapted", "factor", "lora_B", "delta", "js", "reductions", "tables")
 """Parts of a store in the order in which they are listed."""
@@ -30,7 +30,7 @@ def sizes(run: Run) -> list[Size]:
     for path, array in run.arrays.items():
         share = 1.0
         if array.by_row:  # tokens of which it holds values
-            holds_values = committed & run.with_states.values if goes_with_states(path) else committed
+            holds_values = committed & run.with_states.values if is_kept_with_states(path) else committed
             share = int(holds_values.sum()) / run.n_tokens
         raw[_part(path)] = raw.get(_part(path), 0) + round(math.prod(array.shape) * array.dtype.itemsize * share)
     stored: dict[str, int] = {}

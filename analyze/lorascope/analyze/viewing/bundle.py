@@ -11,7 +11,7 @@ from lorascope.stores.places.files import atomic_write
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 from lorascope.stores.reading.root import read_root
-from lorascope.stores.threads import in_order
+from lorascope.stores.threads import map_in_order
 
 from .index import index_path, view_index
 from .served_files import INDEX, MANIFEST, RUN, ServedStore, manifest, page
@@ -130,6 +130,6 @@ def _copy(store: ServedStore, into: Path, progress: Progress | None) -> None:
         file.write_bytes(store.read(key))
 
     keys = [key for key, _ in store.place.sizes() if store.limit(key) is not None]
-    for done, _ in enumerate(in_order(copy, keys), 1):
+    for done, _ in enumerate(map_in_order(copy, keys), 1):
         if progress is not None:
             progress(done, len(keys))

@@ -14,7 +14,7 @@ from lorascope.stores import Place, Run, StoreError
 from lorascope.stores.format.stored_array import StoredArray
 from lorascope.stores.json_document import MAX_BYTES
 from lorascope.stores.places.files import require_size
-from lorascope.stores.reading.root import MAX_NODE_BYTES, Root, own_paths
+from lorascope.stores.reading.root import MAX_NODE_BYTES, Root, node_paths
 from lorascope.stores.visible import one_line
 
 MANIFEST = "view.json"
@@ -52,7 +52,7 @@ class ServedStore:
     @classmethod
     def of(cls, root: Root) -> Self:
         """The store of this root; raises StoreError where metadata below it can't be read."""
-        paths = own_paths(root.place) if root.nodes is None else root.nodes
+        paths = node_paths(root.place) if root.nodes is None else root.nodes
         arrays = {path: StoredArray.from_metadata(path, metadata) for path, metadata in root.arrays.items()}
         return cls(root.place, frozenset(["zarr.json", *(f"{path}/zarr.json" for path in paths)]), arrays)
 

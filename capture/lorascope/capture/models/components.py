@@ -13,7 +13,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lorascope.stores.format.spec import Ablate
-from lorascope.stores.names import matching
+from lorascope.stores.names import matching_indices
 
 from .branches import DeltaSource, delta_source, effective_scaling, lora_b, lora_bias
 from .weights import plain_path
@@ -79,7 +79,9 @@ def chosen_components(
     """
     by_adapter = {name: find_components(model, name, skip=skip) for name in adapters}
     axis = [component.path for component in in_module_order(by_adapter)]
-    paths = {axis[place] for place in matching(axis, patterns or None, of="components that the adapter changes")}
+    paths = {
+        axis[place] for place in matching_indices(axis, patterns or None, of="components that the adapter changes")
+    }
     chosen = {name: [component for component in own if component.path in paths] for name, own in by_adapter.items()}
     for name, components in chosen.items():
         if not components:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from accelerate.hooks import AlignDevicesHook, SequentialHook  # type: ignore[import-untyped]  # it has no stubs
 from torch import nn
 
-from lorascope.stores.process import answering
+from lorascope.stores.process import handling_signals
 
 _PATIENCE = timedelta(days=30)
 """How long a rank that is done waits for the others; one that died is noticed at once."""
@@ -149,7 +149,7 @@ class Ranks(NamedTuple):
             return [value]
         values: list[T] = [value] * self.size
         # No handler of Python's would be called while a rank waits for others.
-        with answering(signal.SIG_DFL, signal.SIGTERM):
+        with handling_signals(signal.SIG_DFL, signal.SIGTERM):
             dist.all_gather_object(values, value)
         return values
 

@@ -99,7 +99,7 @@ def _is_zero(tensor: torch.Tensor | None) -> bool:
 
 def is_residual(config: LoraConfig) -> bool:
     """Whether the adapter's init left another base than the checkpoint's; see `adapter_settings.is_residual`."""
-    return adapter_settings.is_residual(vars(config))
+    return adapter_settings.has_residual_init(vars(config))
 
 
 def init_problems(model: nn.Module, config: LoraConfig, n_adapters: int) -> list[Problem]:
@@ -124,7 +124,7 @@ def fit_problems(model: nn.Module, config: LoraConfig, tensors: Mapping[str, tor
     """Differences between an adapter's keys and shapes and those that PEFT makes for this plain model."""
     try:
         names = [*EMBEDDING_LAYER_NAMES, *(path for path, _ in model.named_modules())]
-        check_patterns(adapter_settings.patterns_of(vars(config), "of the adapter"), names)
+        check_patterns(adapter_settings.setting_patterns(vars(config), "of the adapter"), names)
     except ValueError as error:
         return [Problem(CONFIG_NAME, "config", str(error))]
     try:

@@ -15,7 +15,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
-from lorascope.stores.format.digests import canonical
+from lorascope.stores.format.digests import canonical_json
 
 from .device import real_tensor
 
@@ -145,7 +145,7 @@ def hash_tensors(
         if tensor.is_meta:
             raise ValueError(f"tensor {name!r} is on the meta device (offloaded?), so its bytes can't be hashed")
         tensor = tensor.to(device="cpu", dtype=dtype or tensor.dtype).contiguous()
-        digest.update(canonical([name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]) + b"\n")
+        digest.update(canonical_json([name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]) + b"\n")
         octets: Any = tensor.reshape(-1).view(torch.uint8).numpy()
         digest.update(octets)
     return digest.hexdigest()

@@ -8,7 +8,7 @@ import numpy as np
 
 from lorascope.stores import RunSpec
 from lorascope.stores.format.tables import ROLES
-from lorascope.stores.reading.token_choice import choose
+from lorascope.stores.reading.token_choice import choose_tokens
 
 from ..models.components import LoraComponent, factor_weights
 from ..samples.encoded import EncodedSample
@@ -29,7 +29,7 @@ class TokenPlan(NamedTuple):
     measured: np.ndarray
     """Bool (token,): tokens whose js is measured during capture."""
     weights: np.ndarray
-    """Float32 (token,): inverse of the chance with which a token was taken of its sample; see `choose`."""
+    """Float32 (token,): inverse of the chance with which a token was taken of its sample; see `choose_tokens`."""
     kl_batches: np.ndarray
     """Bool (batch,): batches whose next-token distributions are compared with the base model's."""
     ablate_batches: np.ndarray
@@ -108,7 +108,7 @@ def plan_tokens(
         If the selection takes nothing of a sample.
     """
     selected = [
-        choose(
+        choose_tokens(
             selection,
             positions=np.arange(len(sample.roles)),
             roles=sample.roles,

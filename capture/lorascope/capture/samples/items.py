@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from lorascope.stores.format.digests import canonical
+from lorascope.stores.format.digests import canonical_json
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_ID = 1000
@@ -217,7 +217,7 @@ def pick_items(items: Sequence[SomeItem], n: int, seed: int = 0) -> tuple[SomeIt
     """
     if n < 1:
         raise ValueError(f"`n` is {n!r}; give at least 1")
-    names = [canonical([seed, item.dataset, item.id]) for item in items]
+    names = [canonical_json([seed, item.dataset, item.id]) for item in items]
     order = sorted(range(len(items)), key=lambda index: hashlib.sha256(names[index]).digest())
     return tuple(items[index] for index in sorted(order[:n]))
 

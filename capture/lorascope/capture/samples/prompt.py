@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lorascope.stores.format.digests import canonical
+from lorascope.stores.format.digests import canonical_json
 
 from .items import LETTERS, ChoiceItem, Item
 from .sources import read_item_files, read_text
@@ -227,7 +227,7 @@ class Prompts(NamedTuple):
         description: dict[str, Any] = {"names": list(wordings), "templates": wordings}
         if self.examples is not None:
             items = [dataclasses.astuple(item) for item in self.examples.items]
-            description["examples"] = {"n_items": len(items), "sha256": _sha256(canonical(items))}
+            description["examples"] = {"n_items": len(items), "sha256": _sha256(canonical_json(items))}
         return description
 
 

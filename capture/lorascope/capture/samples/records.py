@@ -5,8 +5,8 @@ import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from lorascope.stores.json_document import distinct
-from lorascope.stores.names import meant
+from lorascope.stores.json_document import object_with_unique_keys
+from lorascope.stores.names import suggestion
 
 from .items import ChatItem, ChoiceItem, CompletionItem, Item, TextItem, TokensItem
 
@@ -74,7 +74,7 @@ def _fields(record: Any) -> Mapping[str, Any]:
 
 def _from_json(text: str, what: str, advice: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=distinct)
+        return json.loads(text, object_pairs_hook=object_with_unique_keys)
     except json.JSONDecodeError as error:
         raise ValueError(f"{what} ({error}); {advice}") from error
 
@@ -89,7 +89,7 @@ def _format(fields: Mapping[str, Any]) -> str:
         if {"question", "answer"} <= names:
             return "choices"
     keys = reprlib.repr(sorted(map(str, fields)))[1:-1] or "none"
-    close = next(filter(None, (meant(str(name), FIELDS) for name in fields if name not in FIELDS)), "")
+    close = next(filter(None, (suggestion(str(name), FIELDS) for name in fields if name not in FIELDS)), "")
     raise ValueError(f"the format isn't known: the keys are {keys}; known are {KNOWN_FORMATS}{close}")
 
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from lorascope.stores import RunSpec, StoreError
-from lorascope.stores.format.codec import compressor
-from lorascope.stores.format.layout import ArraySpec, array_specs, goes_with_states
+from lorascope.stores.format.codec import compressor_name
+from lorascope.stores.format.layout import ArraySpec, array_specs, is_kept_with_states
 from lorascope.stores.format.spec import ROW_TOKENS
-from lorascope.stores.format.tables import is_answer, is_without_adapter
+from lorascope.stores.format.tables import is_answer_column, is_base_column
 from lorascope.stores.size import format_size
 
 from ..buffers.row_buffer import buffer_bytes
@@ -94,7 +94,7 @@ def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False) 
     arrays = [
         entry
         for entry in array_specs(spec)
-        if (base_scores or not is_without_adapter(entry.path)) and (answers or not is_answer(entry.path))
+        if (base_scores or not is_base_column(entry.path)) and (answers or not is_answer_column(entry.path))
     ]
     by_part: dict[str, list[ArraySpec]] = {name: [] for name in PARTS}
     for entry in arrays:
@@ -114,7 +114,7 @@ def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False) 
         stored_bytes=stored,
         needed_bytes=int(stored * (1 + MARGIN)) + n_files * BLOCK_BYTES,
         row_arrays=tuple(_row_bytes(entry) for entry in rows),
-        bare_row_arrays=tuple(_row_bytes(entry) for entry in rows if not goes_with_states(entry.path)),
+        bare_row_arrays=tuple(_row_bytes(entry) for entry in rows if not is_kept_with_states(entry.path)),
     )
 
 
@@ -193,7 +193,7 @@ def _part_of(path: str) -> str:
 
 
 def _part(spec: RunSpec, name: str, entries: Sequence[ArraySpec]) -> Part:
-    some = spec.states == "sample" and goes_with_states(entries[0].path)
+    some = spec.states == "sample" and is_kept_with_states(entries[0].path)
     rows = [row for row in range(spec.n_rows) if not some or spec.state_rows[row]]
     n_tokens = sum(min(ROW_TOKENS, spec.n_tokens - row * ROW_TOKENS) for row in rows)
     sizes = [_size(spec, name, entry, n_tokens, len(rows)) for entry in entries]
@@ -215,7 +215,7 @@ def _size(spec: RunSpec, part: str, entry: ArraySpec, n_tokens: int, n_rows: int
         # Strings know no empty place: theirs are as long as they are.
         return n_chunks, raw, (raw if entry.dtype == "string" else whole) + extra
     logical = str(entry.attributes.get("dtype_logical", entry.dtype))
-    ratio = RATIOS.get(part) or STATE_RATIOS[compressor(entry.dtype, spec.codec)][logical]
+    ratio = RATIOS.get(part) or STATE_RATIOS[compressor_name(entry.dtype, spec.codec)][logical]
     return n_chunks, raw, int(raw * ratio + (whole - raw) * EMPTY_RATIO) + extra
 
 

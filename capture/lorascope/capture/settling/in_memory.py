@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from lorascope.stores.names import meant
+from lorascope.stores.names import suggestion
 
 from ..config import CaptureConfig
 from ..models.device import input_device
@@ -99,5 +99,5 @@ def _require_options(options: Mapping[str, Any]) -> None:
         if name in LOADING:
             raise TypeError(f"`{name}` says how a model is loaded, and this one is; leave it out")
         if name not in known:
-            close = meant(name, sorted(known - LOADING))
+            close = suggestion(name, sorted(known - LOADING))
             raise TypeError(f"`capture` has no option `{name}`{close or '; `CaptureConfig` names them all'}")

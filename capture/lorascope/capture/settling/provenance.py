@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lorascope.stores.format.digests import canonical
+from lorascope.stores.format.digests import canonical_json
 
 from ..samples.encoded import EncodedSample
 
@@ -74,7 +74,7 @@ def data_fingerprint(samples: Sequence[EncodedSample]) -> str:
         # A JSON line ends itself and holds the length of what follows, so no two data sets give the same bytes.
         # Targets that differ from what the roles say are written out, so that old data keep their fingerprints.
         targets = [] if sample.targets is None else [np.flatnonzero(sample.targets).tolist()]
-        digest.update(canonical([*names, choices, *targets]) + b"\n")
+        digest.update(canonical_json([*names, choices, *targets]) + b"\n")
         digest.update(np.ascontiguousarray(sample.token_ids, dtype="<i8").tobytes())
         digest.update(np.ascontiguousarray(sample.roles, dtype="u1").tobytes())
     return digest.hexdigest()

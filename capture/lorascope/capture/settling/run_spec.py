@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from lorascope.stores import Adapter, Component, RunSpec
-from lorascope.stores.format.layout import require_chunks, worth_factoring
+from lorascope.stores.format.layout import is_factor_smaller, require_rows_fit_chunks
 from lorascope.stores.format.spec import DTYPES, ROW_TOKENS, Unembedding
 
 from ..config import CaptureConfig
@@ -48,7 +48,7 @@ def make_run_spec(
         ablation_parts=tuple(parts_of(union, config.ablate)) if config.ablate else (),
         unembedding=unembedding,
     )
-    require_chunks(spec)
+    require_rows_fit_chunks(spec)
     return spec
 
 
@@ -80,7 +80,7 @@ def _adapter(name: str, components: Sequence[LoraComponent], stored: Sequence[Co
     factored = tuple(
         c is not None
         and c.delta_source == "factor"
-        and worth_factoring(rank=c.rank, d_out=c.d_out, itemsize=DTYPES[s.stored_dtype][0].itemsize)
+        and is_factor_smaller(rank=c.rank, d_out=c.d_out, itemsize=DTYPES[s.stored_dtype][0].itemsize)
         for c, s in zip(on_axis, stored, strict=True)
     )
     return Adapter(

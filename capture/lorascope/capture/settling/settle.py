@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorascope.stores import Place, Run, StoreError, open_place, open_run, run_state
-from lorascope.stores.format.digests import identity
+from lorascope.stores.format.digests import provenance_identity
 from lorascope.stores.places.file_lock import run_lock
-from lorascope.stores.process import freed_memory_kept
+from lorascope.stores.process import keeping_freed_memory
 from lorascope.stores.reading.read import missing_chunks
 from lorascope.stores.reading.state import RunState
-from lorascope.stores.reading.token_choice import population
+from lorascope.stores.reading.token_choice import describe_population
 
 from ..config import CaptureConfig
 from ..models.adapter import adapter_identity, scaling_identity
@@ -84,7 +84,7 @@ class Settled:
             "data_sources": {name: source for name in config.data if (source := hub_source(name))},
             "prompt": self.data.prompts.description(),
             "settings": _stored_settings(config),
-            "population": population(config.tokens),
+            "population": describe_population(config.tokens),
             "js_share": self.layout.js_share,
             "libraries": library_versions(),
             "device": device_description(loaded.device),
@@ -112,7 +112,7 @@ def settle(
     require_inputs(config, model_given=model is not None, data_given=items is not None)
     device = named_device(config.device, local_rank=local_rank())
     place = open_place(config.out)
-    with joined(device) as ranks, freed_memory_kept(), _locked(place, ranks), hashing_in_thread() as hashing:
+    with joined(device) as ranks, keeping_freed_memory(), _locked(place, ranks), hashing_in_thread() as hashing:
         require_device(device)
         state = ranks.of_leader(run_state(place))
         unfinished = open_run(place) if state in {"unfinished", "finished"} else None
@@ -218,8 +218,8 @@ def _require_begun_run(settled: Settled, run: Run, expected: Mapping[str, Any]) 
     """Raise a StoreError unless the run was begun by this very capture, and has all chunks that were written."""
     out = settled.config.out
     require_same(
-        identity(run.attributes.get("provenance", {})),
-        identity(expected),
+        provenance_identity(run.attributes.get("provenance", {})),
+        provenance_identity(expected),
         f"`{out}` holds another capture, which this one can't continue",
     )
     # No row is written twice, so that capture can't bring a chunk back.

@@ -18,8 +18,8 @@ from lorascope.stores import Place, RowWritten, RunSpec, RunWriter, create_run, 
 from lorascope.stores.format.codec import ChunkEncoder
 from lorascope.stores.format.digests import chunk_digest
 from lorascope.stores.format.spec import FORMAT_VERSION, Codec
-from lorascope.stores.reading.read import open_group
-from lorascope.stores.writing.write import collect
+from lorascope.stores.reading.read import open_root
+from lorascope.stores.writing.write import collect_results
 
 from ..buffers.copies import Chosen, copier_for
 from ..buffers.row_buffer import RowBuffer
@@ -230,7 +230,7 @@ def disk_rate(out: str, file_bytes: int, *, seconds: float = 0.5) -> float:
 
         start = time.perf_counter()
         while time.perf_counter() - start < seconds:
-            collect([threads.submit(write, n_written + index) for index in range(2 * threads._max_workers)])
+            collect_results([threads.submit(write, n_written + index) for index in range(2 * threads._max_workers)])
             n_written += 2 * threads._max_workers
         return n_written * len(block) / (time.perf_counter() - start)
 
@@ -304,7 +304,7 @@ class _WritesNothing:
 
 def _encoder_seconds(out: str, blocks: Mapping[str, np.ndarray]) -> float:
     """Seconds of the processor for a byte of these blocks of a run: compression, checksums and digests."""
-    metadata = open_group(out)[1].arrays
+    metadata = open_root(out)[1].arrays
     encoder = ChunkEncoder({path: metadata[path] for path in blocks})
 
     def encode() -> float:

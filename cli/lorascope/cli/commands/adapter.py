@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lorascope.analyze.adapters.factors import read_keys, read_settings
 from lorascope.analyze.results.format import format_change, format_number, format_percent, run_names
 from lorascope.analyze.results.options import RESULTS, TABLES, refuse_target
-from lorascope.stores.names import matching
+from lorascope.stores.names import matching_indices
 
 from ..options import AsJson, Components
 from ..screen import aside, print_frame, progress_bar, say, write_json
@@ -86,7 +86,9 @@ def adapter(
         reports = [adapter_report(path, progress=partial(update, title=path.name)) for path in paths]
     names = [report["component"].values.tolist() for report in reports]
     every = list(dict.fromkeys(name for paths in names for name in paths))
-    chosen = {every[place] for place in matching(every, component or None, of="components that the adapters change")}
+    chosen = {
+        every[place] for place in matching_indices(every, component or None, of="components that the adapters change")
+    }
     reports = [
         report.isel(component=[path in chosen for path in paths]) for report, paths in zip(reports, names, strict=True)
     ]

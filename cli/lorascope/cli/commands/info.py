@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope import analyze, stores
 from lorascope.analyze.results.options import TABLES, refuse_target
-from lorascope.stores.names import matching
+from lorascope.stores.names import matching_indices
 from lorascope.stores.reading.require_run import require_store
 from lorascope.stores.size import format_size
 
@@ -87,7 +87,7 @@ def _print_facts(run: "Run", facts: Mapping[str, Any], patterns: Sequence[str]) 
 
 
 def _chosen(run: "Run", patterns: Sequence[str]) -> list[int]:
-    return matching(run.component_paths, patterns or None, of="components of this run")
+    return matching_indices(run.component_paths, patterns or None, of="components of this run")
 
 
 def _facts(run: "Run", patterns: Sequence[str]) -> dict[str, Any]:

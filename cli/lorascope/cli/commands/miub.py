@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lorascope import analyze, stores
 from lorascope.analyze.results.format import format_error, format_number, format_percent, run_names
 from lorascope.analyze.results.options import KEYS, RESULTS, RUN_KEYS, TABLES, Reduction, Unit, refuse_target
-from lorascope.stores.names import meant
+from lorascope.stores.names import suggestion
 from lorascope.stores.reading.require_run import require_store
 
 from ..options import AsJson, Components, Scheduler, Workers
@@ -136,7 +136,7 @@ def _keys(group_by: str, n: int, *, several_adapters: bool) -> tuple[str, ...]:
     allowed = KEYS if n <= 1 else tuple(dict.fromkeys((*RUN_KEYS, *KEYS)))
     for key in keys:
         if key not in allowed:
-            words = f"allowed are {', '.join(allowed)}, with commas between{meant(key, allowed)}"
+            words = f"allowed are {', '.join(allowed)}, with commas between{suggestion(key, allowed)}"
             raise ValueError(f"`--group-by` names {key!r}; {words}")
     if len(set(keys)) < len(keys):
         raise ValueError(f"`--group-by` is {group_by!r}; name each key once")

@@ -6,11 +6,11 @@ from hashlib import sha256
 from typing import Any
 
 from ..errors import Problem, StoreError
-from ..format.digests import combine, run_fingerprint
+from ..format.digests import combine_digests, run_fingerprint
 from ..json_document import parse_json
-from ..reading.root import Root, own_paths, read_documents, root_problem
+from ..reading.root import Root, node_paths, read_node_documents, root_digest_problem
 
-OLDER = (
+WITHOUT_ROOT_DIGEST = (
     "this run was written before roots had a digest, so changes of attributes such as parameter counts, weight hashes "
     "and settings, and of metadata in a node and in the root alike, can't be found"
 )
@@ -18,20 +18,20 @@ OLDER = (
 
 def metadata_problems(root: Root) -> list[Problem]:
     """Every way in which the root and the nodes' own metadata aren't what was written, as far as digests tell."""
-    problem = root_problem(root)
+    problem = root_digest_problem(root)
     problems = [] if problem is None else [Problem("zarr.json", "digest", problem)]
-    if "metadata_digest" in root.attributes and not _has_fingerprint(root):
+    if "metadata_digest" in root.attributes and not _is_fingerprint_right(root):
         message = "the fingerprint isn't that of the provenance; one of them isn't what was written"
         problems.append(Problem("fingerprint", "digest", message))
     return problems + _node_problems(root)
 
 
-def uncovered(root: Root) -> tuple[str, ...]:
+def uncovered_by_digests(root: Root) -> tuple[str, ...]:
     """Sentences on what no digest of this run covers; none for a run of today."""
-    return () if "metadata_digest" in root.attributes else (OLDER,)
+    return () if "metadata_digest" in root.attributes else (WITHOUT_ROOT_DIGEST,)
 
 
-def _has_fingerprint(root: Root) -> bool:
+def _is_fingerprint_right(root: Root) -> bool:
     """Whether the fingerprint is that of the provenance, or there is neither."""
     attributes = root.attributes
     if "provenance" not in attributes and "fingerprint" not in attributes:
@@ -47,21 +47,21 @@ def _node_problems(root: Root) -> list[Problem]:
     expected = root.attributes.get("metadata_digest")
     try:
         nodes = root.nodes
-        paths = list(nodes) if nodes is not None else own_paths(root.place) if expected is not None else []
+        paths = list(nodes) if nodes is not None else node_paths(root.place) if expected is not None else []
     except StoreError:  # a problem of the layout
         return []
-    contents = read_documents(root.place, paths)
+    contents = read_node_documents(root.place, paths)
     in_root = nodes or {}
-    problems = [problem for path in in_root for problem in _own_problems(path, contents[path], in_root[path])]
+    problems = [problem for path in in_root for problem in _document_problems(path, contents[path], in_root[path])]
     parts = ((f"{path}/zarr.json", sha256(own).digest()) for path, own in contents.items() if isinstance(own, bytes))
-    if not problems and expected is not None and combine(parts).hex() != expected:
+    if not problems and expected is not None and combine_digests(parts).hex() != expected:
         problems.append(
             Problem("metadata", "digest", "metadata of nodes aren't what was written: their digest differs")
         )
     return problems
 
 
-def _own_problems(path: str, own: bytes | StoreError | None, in_root: Any) -> Iterator[Problem]:
+def _document_problems(path: str, own: bytes | StoreError | None, in_root: Any) -> Iterator[Problem]:
     key = f"{path}/zarr.json"
     if own is None:
         yield Problem(key, "missing", f"{key!r} is missing; a plain reader of Zarr wouldn't find this part of the run")
@@ -69,7 +69,7 @@ def _own_problems(path: str, own: bytes | StoreError | None, in_root: Any) -> It
     try:
         if isinstance(own, StoreError):
             raise own
-        differs = _text(parse_json(own, key)) != _text(in_root)
+        differs = _canonical_text(parse_json(own, key)) != _canonical_text(in_root)
     except StoreError as error:
         yield Problem(key, "unreadable", f"{key!r} can't be read: {error}")
         return
@@ -77,7 +77,7 @@ def _own_problems(path: str, own: bytes | StoreError | None, in_root: Any) -> It
         yield Problem(key, "digest", f"{key!r} isn't what the root's consolidated metadata say of it")
 
 
-def _text(document: Any) -> str:
+def _canonical_text(document: Any) -> str:
     if isinstance(document, dict) and document.get("node_type") == "group":
         document = {**document, "consolidated_metadata": None}  # each group in the root has an empty one
     return json.dumps(document, sort_keys=True)

@@ -16,7 +16,7 @@ from ..reading.run import Run
 
 LN2 = float(np.log(2)) * (1 + 1e-6)
 """Largest JS, with room for float32."""
-RANGES = {
+ALLOWED_RANGES = {
     "js": (0.0, LN2, "js outside of [0, ln 2]"),
     "kl": (-1e-5, np.inf, "negative kl"),
     "ablation": (-1e-5, np.inf, "negative ablation"),
@@ -53,21 +53,25 @@ def value_problems(
     path = key.rpartition("/")[0]
     name = path.rpartition("/")[2]
     if path == "tokens/nll":
-        yield from _count(key, "nan", np.isnan(block) & (position != 0), "is NaN though a token stands before it")
-        yield from _count(key, "range", (block < -1e-3) | np.isinf(block), "has a nll outside of [0, inf)")
-    elif name in RANGES and not path.startswith("states/"):
+        yield from _first_token_problem(
+            key, "nan", np.isnan(block) & (position != 0), "is NaN though a token stands before it"
+        )
+        yield from _first_token_problem(
+            key, "range", (block < -1e-3) | np.isinf(block), "has a nll outside of [0, inf)"
+        )
+    elif name in ALLOWED_RANGES and not path.startswith("states/"):
         yield from _reduction_problems(key, name, block.reshape(len(block), -1), untouched)
     else:
         yield from _vector_problems(key, block, row, is_state=path.startswith("states/"))
 
 
 def _reduction_problems(key: str, name: str, block: np.ndarray, untouched: np.ndarray | None) -> Iterator[Problem]:
-    lowest, largest, what = RANGES[name]
+    lowest, largest, what = ALLOWED_RANGES[name]
     if name not in MAY_BE_NAN:
         touched = block if untouched is None else block[:, ~untouched]
-        yield from _count(key, "nan", np.isnan(touched).any(axis=1), "has a NaN")
+        yield from _first_token_problem(key, "nan", np.isnan(touched).any(axis=1), "has a NaN")
     outside = (block < lowest) | (block > largest) | np.isinf(block)
-    yield from _count(key, "range", outside.any(axis=1), f"has a {what}")
+    yield from _first_token_problem(key, "range", outside.any(axis=1), f"has a {what}")
 
 
 def _vector_problems(key: str, block: np.ndarray, row: int, *, is_state: bool) -> Iterator[Problem]:
@@ -75,8 +79,8 @@ def _vector_problems(key: str, block: np.ndarray, row: int, *, is_state: bool) -
     if nan.all():
         yield Problem(key, "blank", f"{key!r}: row {row} is blank, all NaN")
         return
-    yield from _count(key, "nan", nan.any(axis=1), "has a NaN")
-    yield from _count(key, "inf", inf.any(axis=1), "has an Inf")
+    yield from _first_token_problem(key, "nan", nan.any(axis=1), "has a NaN")
+    yield from _first_token_problem(key, "inf", inf.any(axis=1), "has an Inf")
     if not is_state:  # a delta is 0 where B is
         return
     zero = ~block.any(axis=1)
@@ -88,10 +92,10 @@ def _vector_problems(key: str, block: np.ndarray, row: int, *, is_state: bool) -
         if bad.all():
             yield Problem(key, "blank", f"{key!r}: row {row} is blank, {blank}")
         else:
-            yield from _count(key, kind, bad, what)
+            yield from _first_token_problem(key, kind, bad, what)
 
 
-def _count(key: str, kind: str, bad: Any, what: str) -> Iterator[Problem]:
+def _first_token_problem(key: str, kind: str, bad: Any, what: str) -> Iterator[Problem]:
     places = np.flatnonzero(bad)
     if len(places):
         more = f", and {len(places) - 1} more" if len(places) > 1 else ""
@@ -124,9 +128,9 @@ class VectorWindow:
     def check(self, labels: Mapping[str, np.ndarray], ids: np.ndarray) -> Iterator[Problem]:
         """Problems of a row, by `vector_labels` of each component in order, under the keys of their chunks."""
         before, self._before = self._before, (ids, labels)
-        by_array = {_array(key): labels_before for key, labels_before in before[1].items()} if before else {}
+        by_array = {_array_path(key): labels_before for key, labels_before in before[1].items()} if before else {}
         joined = {
-            key: np.concatenate([by_array[_array(key)], label]) if _array(key) in by_array else label
+            key: np.concatenate([by_array[_array_path(key)], label]) if _array_path(key) in by_array else label
             for key, label in labels.items()
         }
         # A component whose chunk was lost in one of the rows would be shorter than the others.
@@ -134,26 +138,26 @@ class VectorWindow:
             joined, all_ids = dict(labels), ids
         else:
             all_ids = np.concatenate([before[0], ids]) if by_array else ids
-        yield from _same_vectors(joined, all_ids, len(all_ids) - len(ids))
+        yield from _shared_vector_problems(joined, all_ids, len(all_ids) - len(ids))
 
 
-def _array(key: str) -> str:
+def _array_path(key: str) -> str:
     return key.rpartition("/")[0]
 
 
-def _same_vectors(labels: Mapping[str, np.ndarray], ids: np.ndarray, first_new: int) -> Iterator[Problem]:
+def _shared_vector_problems(labels: Mapping[str, np.ndarray], ids: np.ndarray, first_new: int) -> Iterator[Problem]:
     if len(labels) < 2:
         return
     apart = list(labels.values())[1]
     for index, (key, label) in enumerate(labels.items()):
-        shared = _n_shared(label, ids, apart, first_new)
+        shared = _n_shared_vectors(label, ids, apart, first_new)
         if shared:
             yield Problem(key, "repeated", f"{key!r}: {shared} vectors stand under more than one token id")
         # Joint label: two tokens share it where they were equal in every component so far.
         apart = label if index == 0 else apart * np.int64(0x9E3779B97F4A7C15 - 2**64) + label
 
 
-def _n_shared(label: np.ndarray, ids: np.ndarray, apart: np.ndarray, first_new: int) -> int:
+def _n_shared_vectors(label: np.ndarray, ids: np.ndarray, apart: np.ndarray, first_new: int) -> int:
     """Vectors that two tokens share, one of them new, which differ both in id and in the other label."""
     order = np.lexsort((ids, label))
     two_ids = (np.diff(label[order]) == 0) & (np.diff(ids[order]) != 0) & (label[order][1:] != -1)
@@ -176,7 +180,7 @@ class RepeatedRows:
     @staticmethod
     def mark_of(block: np.ndarray) -> int | None:
         """Mark that equal blocks share; None where nothing in a block tells rows apart (see `value_problems`)."""
-        if block.size < 2 or (block == block.flat[0]).all() or (_is_blank(block[0]) and _is_blank(block)):
+        if block.size < 2 or (block == block.flat[0]).all() or (_is_zero_or_nan(block[0]) and _is_zero_or_nan(block)):
             return None
         return hash(np.ascontiguousarray(block).tobytes())
 
@@ -193,7 +197,7 @@ class RepeatedRows:
             yield Problem(f"row {row}", "repeated", f"row {row} of {path!r} equals row {equal[0]} byte for byte")
 
 
-def _is_blank(block: np.ndarray) -> bool:
+def _is_zero_or_nan(block: np.ndarray) -> bool:
     """Whether all is zero or NaN, as where rounding swallows nothing and some components aren't adapted."""
     return bool(((block == 0) | (block != block)).all())
 
@@ -217,11 +221,11 @@ class RowStatistics:
 
     def __init__(self, run: Run) -> None:
         self._components = run.component_paths
-        self._known = {entry.path for entry in array_specs(stored_spec(run.attributes, run.arrays, run.read_once))}
+        self._known = {entry.path for entry in array_specs(stored_spec(run.attributes, run.arrays, run.read_static))}
         self._logical = {
             path: str(array.attributes.get("dtype_logical", "float32")) for path, array in run.arrays.items()
         }
-        self._ids_and_positions = np.stack([run.read_once(f"tokens/{name}") for name in ("token_id", "position")])
+        self._ids_and_positions = np.stack([run.read_static(f"tokens/{name}") for name in ("token_id", "position")])
         by_row = [path for path, array in run.arrays.items() if array.by_row]
         self._repeated = RepeatedRows(by_row, run.n_rows, self._tokens)
         self._windows = {name: VectorWindow() for name in ("base", "adapted")}

@@ -7,24 +7,24 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..errors import Problem, StoreError
-from ..format.codec import settings_problems
-from ..format.digests import combine
-from ..format.layout import component_of
+from ..format.codec import codec_settings_problems
+from ..format.digests import combine_digests
+from ..format.layout import single_component
 from ..format.stored_array import StoredArray
-from ..format.tables import is_base_score
-from ..names import matching
+from ..format.tables import is_base_score_column
+from ..names import matching_indices
 from ..progress import Progress
 from ..reading.chunks import Chunk, read_chunk
-from ..reading.read import find_layout_problems, open_group, run_of
-from ..reading.require_run import find_run
+from ..reading.read import find_layout_problems, open_root, unchecked_run
+from ..reading.require_run import find_run_path
 from ..reading.run import Run
 from ..reading.walk import walk_chunks
-from ..threads import in_order
-from .metadata import metadata_problems, uncovered
+from ..threads import map_in_order
+from .metadata import metadata_problems, uncovered_by_digests
 from .row_statistics import ChunkFindings, RowStatistics
 
 Level = Literal["digests", "decode", "statistics"]
-NEEDED = ("tokens/sample/", "tokens/position/", "tokens/token_id/", "components/", "adapters/")
+STATISTICS_INPUTS = ("tokens/sample/", "tokens/position/", "tokens/token_id/", "components/", "adapters/")
 """Beginnings of the keys of what statistics rest on."""
 LEVELS: tuple[Level, ...] = ("digests", "decode", "statistics")
 
@@ -85,13 +85,13 @@ def verify(
     """
     if level not in LEVELS:
         raise ValueError(f"`level` is {level!r}; allowed are {LEVELS}")
-    place, root = open_group(find_run(path))
+    place, root = open_root(find_run_path(path))
     n_rows = root.attributes.get("n_rows")
     problems = metadata_problems(root)
     broken = find_layout_problems(place, root)
     if broken:  # where the parts lie isn't known, or how they are encoded, so nothing else can be checked
         return Verdict(level, n_rows if isinstance(n_rows, int) else 0, 0, 0, (*broken, *problems))
-    run = run_of(place, root)
+    run = unchecked_run(place, root)
     try:
         rows = np.flatnonzero(run.committed_rows)
     except StoreError as error:
@@ -100,11 +100,13 @@ def verify(
     if components is not None:
         part = {
             run.component_paths[place]
-            for place in matching(run.component_paths, components, of="components of this run")
+            for place in matching_indices(run.component_paths, components, of="components of this run")
         }
         by_row = (path for path, array in run.arrays.items() if array.by_row)
-        chosen = {path for path in by_row if (component := component_of(path)) is None or component in part}
-    problems += [problem for path, metadata in root.arrays.items() for problem in settings_problems(path, metadata)]
+        chosen = {path for path in by_row if (component := single_component(path)) is None or component in part}
+    problems += [
+        problem for path, metadata in root.arrays.items() for problem in codec_settings_problems(path, metadata)
+    ]
     n_chunks, broken = _check_static(run, decode=level != "digests")
     problems += broken
     for row in run.lost_rows.tolist():
@@ -115,14 +117,14 @@ def verify(
         message = f"none of {run.n_rows} rows is committed; there is nothing to check"
         problems.append(Problem("rows", "nothing", message))
     # With a table that can't be read, which tokens may be equal isn't known.
-    sound = not any(problem.place.startswith(NEEDED) for problem in broken)
+    sound = not any(problem.place.startswith(STATISTICS_INPUTS) for problem in broken)
     statistics = RowStatistics(run) if level == "statistics" and sound else None
     for n_checked, broken in _check_rows(
         run, rows.tolist(), chosen, decode=level != "digests", statistics=statistics, progress=progress
     ):
         n_chunks += n_checked
         problems += broken
-    return Verdict(level, run.n_rows, len(rows), n_chunks, tuple(problems), uncovered(root))
+    return Verdict(level, run.n_rows, len(rows), n_chunks, tuple(problems), uncovered_by_digests(root))
 
 
 def _check_static(run: Run, *, decode: bool) -> tuple[int, list[Problem]]:
@@ -135,15 +137,17 @@ def _check_static(run: Run, *, decode: bool) -> tuple[int, list[Problem]]:
             return chunk._replace(block=None)  # looked at, not kept
 
         tasks = ((array, index) for array in once for index in range(array.n_chunks))
-        return list(in_order(read_one, tasks, n_bytes=lambda task: task[0].max_bytes))
+        return list(map_in_order(read_one, tasks, n_bytes=lambda task: task[0].max_bytes))
 
     chunks = read(decode)
-    differs = _digest(chunks) != bytes.fromhex(run.attributes["static_digest"])
+    differs = _combined_digest(chunks) != bytes.fromhex(run.attributes["static_digest"])
     if differs and not decode:  # to say where
         chunks = read(True)
     broken = [chunk.problem for chunk in chunks if chunk.problem is not None]
     # Early writers made base scores without a chunk where they weren't asked for.
-    problems = [problem for problem in broken if not (problem.kind == "missing" and is_base_score(problem.place))]
+    problems = [
+        problem for problem in broken if not (problem.kind == "missing" and is_base_score_column(problem.place))
+    ]
     if differs:
         problems.append(Problem("tables", "digest", "tables or weights aren't what was written: their digest differs"))
     return sum(chunk.part is not None for chunk in chunks), problems
@@ -170,7 +174,7 @@ def _check_rows(
     decode = decode or paths is not None
     for row, results in walk_chunks(run, rows, look, paths=paths, decode=decode, progress=progress):
         chunks = [chunk for chunk, _ in results]
-        differs = paths is None and _digest(chunks) != bytes(run.digest(row))
+        differs = paths is None and _combined_digest(chunks) != bytes(run.digest(row))
         if differs and not decode:  # to say where
             chunks = [chunk for chunk, _ in next(walk_chunks(run, [row], look, decode=True))[1]]
         problems = [chunk.problem for chunk in chunks if chunk.problem is not None]
@@ -182,6 +186,6 @@ def _check_rows(
         yield len(chunks), problems
 
 
-def _digest(chunks: Sequence[Chunk]) -> bytes:
+def _combined_digest(chunks: Sequence[Chunk]) -> bytes:
     """Digest of all of these chunks that are there."""
-    return combine((chunk.key, chunk.part) for chunk in chunks if chunk.part is not None)
+    return combine_digests((chunk.key, chunk.part) for chunk in chunks if chunk.part is not None)

@@ -7,10 +7,10 @@ import numpy as np
 
 from ..errors import StoreError
 from ..format.spec import ROW_TOKENS
-from ..names import matching
+from ..names import matching_indices
 from ..progress import Progress
 from ..reading.run import Run
-from ..reading.token_choice import chosen_tokens, parse_choice
+from ..reading.token_choice import chosen_token_weights, parse_choice
 from ..reading.walk import stored_rows
 from ..writing.write import RunWriter
 
@@ -33,7 +33,7 @@ class Slice(NamedTuple):
     """Float (token,): by how many tokens of its sample each one stands for, in this selection alone."""
 
 
-def select(
+def select_slice(
     run: Run,
     *,
     components: Sequence[str] | None,
@@ -54,12 +54,12 @@ def select(
     parse_choice(tokens)
     if isinstance(samples, int) and samples < 1:
         raise ValueError(f"`samples` is {samples}; give at least 1, or names")
-    chosen_components = np.array(matching(run.component_paths, components, of="components of the run"))
-    chosen_adapters = np.array(matching(run.adapters, adapters, of="adapters of the run"))
-    chosen, n_incomplete = _samples(run, samples)
+    chosen_components = np.array(matching_indices(run.component_paths, components, of="components of the run"))
+    chosen_adapters = np.array(matching_indices(run.adapters, adapters, of="adapters of the run"))
+    chosen, n_incomplete = _committed_samples(run, samples)
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
     of_sample = np.repeat(np.arange(len(starts)), stops - starts)
-    weight = chosen_tokens(run, tokens, np.isin(of_sample, chosen), seed=seed)
+    weight = chosen_token_weights(run, tokens, np.isin(of_sample, chosen), seed=seed)
     places = np.flatnonzero(weight)
     return Slice(
         components=chosen_components,
@@ -82,7 +82,7 @@ def copy_rows(
 
     Each row of the source is read once.
     """
-    columns = _columns(run, part, writer)
+    columns = _source_columns(run, part, writer)
     committed = writer.committed_rows
     rows_of_tokens = part.tokens // ROW_TOKENS
     rows = np.unique(rows_of_tokens)
@@ -100,16 +100,16 @@ def copy_rows(
             within = writer.row_tokens(target)
             tokens = part.tokens[max(first, within.start) : min(stop, within.stop)] - row * ROW_TOKENS
             if target not in filling:
-                filling[target] = _empty(writer, target, run)
+                filling[target] = _empty_blocks(writer, target, run)
             start = max(first - within.start, 0)
-            _move(blocks, filling[target], columns, tokens, start)
+            _copy_tokens(blocks, filling[target], columns, tokens, start)
             if start + len(tokens) == within.stop - within.start:
                 writer.write_row(target, filling.pop(target))
         if progress is not None:
             progress(done, len(places))
 
 
-def _columns(run: Run, part: Slice, writer: RunWriter) -> dict[str, np.ndarray | None]:
+def _source_columns(run: Run, part: Slice, writer: RunWriter) -> dict[str, np.ndarray | None]:
     """Arrays of the source that the slice takes -> their columns that it takes; None for all."""
     paths = {path for row in range(writer.n_rows) for path in writer.row_arrays(row)}
     whole = len(part.components) == len(run.component_paths)
@@ -126,7 +126,7 @@ def _columns(run: Run, part: Slice, writer: RunWriter) -> dict[str, np.ndarray |
     return columns
 
 
-def _empty(writer: RunWriter, row: int, source: Run) -> dict[str, np.ndarray]:
+def _empty_blocks(writer: RunWriter, row: int, source: Run) -> dict[str, np.ndarray]:
     """Blocks of a row to be filled; NaN in arrays that an older source doesn't have."""
     tokens = writer.row_tokens(row)
     return {
@@ -137,7 +137,7 @@ def _empty(writer: RunWriter, row: int, source: Run) -> dict[str, np.ndarray]:
     }
 
 
-def _move(
+def _copy_tokens(
     blocks: Mapping[str, np.ndarray],
     into: dict[str, np.ndarray],
     columns: Mapping[str, np.ndarray | None],
@@ -154,7 +154,7 @@ def _move(
             into[path][start : start + len(tokens)] = values if chosen is None else values[:, chosen]
 
 
-def _samples(run: Run, samples: Sequence[str] | int | None) -> tuple[np.ndarray, int]:
+def _committed_samples(run: Run, samples: Sequence[str] | int | None) -> tuple[np.ndarray, int]:
     """(indices of the wholly committed samples that were asked for, how many others were)."""
     ids = [str(name) for name in run.samples["id"].values]
     if samples is None or isinstance(samples, int):
@@ -163,7 +163,7 @@ def _samples(run: Run, samples: Sequence[str] | int | None) -> tuple[np.ndarray,
         # One item is a sample for each of the prompts that it was asked with.
         full = [f"{dataset}/{name}" for dataset, name in zip(run.samples["dataset"].values, ids, strict=True)]
         prompted = [f"{prompt}/{name}" for prompt, name in zip(run.samples["prompt"].values, full, strict=True)]
-        asked = np.array(matching(ids, samples, full, prompted, of="samples of the run"))
+        asked = np.array(matching_indices(ids, samples, full, prompted, of="samples of the run"))
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
     bounds = np.append(starts, run.n_tokens)
     if starts[:1].any() or not np.array_equal(bounds[1:], stops) or (starts > stops).any():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import StoreError
-from ..format.digests import combine, step_identity
+from ..format.digests import combine_digests, step_identity
 from ..format.layout import array_specs
 from ..format.spec import RunSpec
 from ..format.stored_spec import stored_spec
@@ -23,7 +23,7 @@ from ..reading.state import clear_torn, run_state
 from ..writing.create import create_run, resume_run
 from ..writing.write import RunWriter
 
-FORMAT_ATTRIBUTES = frozenset(
+DERIVED_ATTRIBUTES = frozenset(
     {
         *("format", "format_version", "stream", "states", "n_tokens", "n_rows", "adapters", "finished"),
         *("static_digest", "metadata_digest", "root_digest", "fingerprint"),
@@ -32,7 +32,7 @@ FORMAT_ATTRIBUTES = frozenset(
 """Root attributes that follow from a specification, or from what became of the run."""
 
 
-def copy_target(
+def open_copy(
     source: str | Path,
     out: str | Path,
     spec: RunSpec,
@@ -59,7 +59,7 @@ def copy_target(
     if state in ("absent", "torn"):
         return create_run(out, spec, tables=tables, weights=weights, decode_back=True)
     existing = open_run(out)
-    if last_step(existing.attributes) != last_step(spec.attributes):
+    if last_copy_step(existing.attributes) != last_copy_step(spec.attributes):
         raise StoreError(f"`{existing.place.name}` holds another run; name a new folder, or delete this one first")
     if existing.finished:
         return existing
@@ -68,15 +68,15 @@ def copy_target(
     return writer
 
 
-def add_step(run: Run, how: str, rows: Iterable[int], **more: Any) -> dict[str, Any]:
+def attributes_with_step(run: Run, how: str, rows: Iterable[int], **more: Any) -> dict[str, Any]:
     """Root attributes of a copy of these rows of a run: the run's own, with one more step in the chain of copies."""
-    attributes = {name: value for name, value in run.attributes.items() if name not in FORMAT_ATTRIBUTES}
+    attributes = {name: value for name, value in run.attributes.items() if name not in DERIVED_ATTRIBUTES}
     step = {
         "how": how,
         "source": run.place.name,
         "fingerprint": run.attributes.get("fingerprint", ""),
         "static_digest": run.attributes["static_digest"],
-        "rows_digest": combine((f"{row:012d}", bytes(run.digest(row))) for row in rows).hex(),
+        "rows_digest": combine_digests((f"{row:012d}", bytes(run.digest(row))) for row in rows).hex(),
         **more,
         "lorascope": version("lorascope"),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -85,16 +85,16 @@ def add_step(run: Run, how: str, rows: Iterable[int], **more: Any) -> dict[str, 
     return {**attributes, "provenance": {**provenance, "copied": [*provenance.get("copied", []), step]}}
 
 
-def last_step(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def last_copy_step(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """The latest copying step without where and when it was; empty for a run that was captured."""
     provenance = attributes.get("provenance")
     steps = provenance.get("copied") if isinstance(provenance, dict) else None
     return step_identity(steps[-1]) if steps else {}
 
 
-def spec_of(run: Run) -> RunSpec:
+def copied_spec(run: Run) -> RunSpec:
     """The specification with which an equal run is set up, compressed by default or not at all; without attributes."""
-    spec = stored_spec(run.attributes, run.arrays, run.read_once)
+    spec = stored_spec(run.attributes, run.arrays, run.read_static)
     fused = [tuple(map(tuple, json.loads(text or "[]"))) for text in run.components["fused"].values]
     return replace(
         spec,
@@ -108,7 +108,7 @@ def spec_of(run: Run) -> RunSpec:
     )
 
 
-def tables_of(run: Run) -> dict[str, dict[str, np.ndarray]]:
+def read_tables(run: Run) -> dict[str, dict[str, np.ndarray]]:
     """`samples`, `choices` and `tokens` as `create_run` takes them: what is known before the first row."""
     once = {path for path, array in run.arrays.items() if not array.by_row}  # a run fills in some that it doesn't hold
     return {
@@ -117,8 +117,8 @@ def tables_of(run: Run) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
-def weights_of(run: Run, spec: RunSpec) -> dict[str, np.ndarray]:
+def read_weights(run: Run, spec: RunSpec) -> dict[str, np.ndarray]:
     """Each `lora_B` and `lora_bias` of the specification, of this run or a part of it, and the unembedding, by path."""
     paths = (entry.path.split("/") for entry in array_specs(spec) if not entry.by_row)
     weights = ("/".join(p) for p in paths if p[0] == "unembedding" or p[2:3] in (["lora_B"], ["lora_bias"]))
-    return {path: run.read_once(path) for path in weights}
+    return {path: run.read_static(path) for path in weights}

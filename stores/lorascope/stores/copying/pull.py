@@ -12,11 +12,11 @@ from ..errors import StoreError
 from ..format.spec import CODECS, ROW_TOKENS, Adapter, Codec, RunSpec
 from ..places.file_lock import run_lock
 from ..progress import Progress
-from ..reading.read import open_checked, open_group, open_run
-from ..reading.require_run import find_run
+from ..reading.read import checked_run, open_root, open_run
+from ..reading.require_run import find_run_path
 from ..reading.run import Run
-from .copy_rows import Slice, copy_rows, select
-from .copy_target import add_step, copy_target, spec_of, tables_of, weights_of
+from .copy_rows import Slice, copy_rows, select_slice
+from .copy_target import attributes_with_step, copied_spec, open_copy, read_tables, read_weights
 
 
 def pull(
@@ -83,9 +83,9 @@ def pull(
     """
     if codec not in CODECS:
         raise ValueError(f"`codec` is {codec!r}; allowed are {', '.join(map(repr, CODECS))}")
-    source = find_run(source)
-    run = open_checked(*open_group(source))
-    part = select(run, components=components, samples=samples, tokens=tokens, seed=seed, adapters=adapters)
+    source = find_run_path(source)
+    run = checked_run(*open_root(source))
+    part = select_slice(run, components=components, samples=samples, tokens=tokens, seed=seed, adapters=adapters)
     asked = {
         "components": None if components is None else list(components),
         "samples": samples if samples is None or isinstance(samples, int) else list(samples),
@@ -94,9 +94,9 @@ def pull(
         "adapters": None if adapters is None else list(adapters),
         "codec": codec,
     }
-    spec = replace(_spec(run, part), codec=codec, attributes=_attributes(run, part, asked))
+    spec = replace(_slice_spec(run, part), codec=codec, attributes=_slice_attributes(run, part, asked))
     with run_lock(out):
-        target = copy_target(source, out, spec, tables=_tables(run, part), weights=weights_of(run, spec))
+        target = open_copy(source, out, spec, tables=_slice_tables(run, part), weights=read_weights(run, spec))
         if isinstance(target, Run):
             return target
         with target as writer:
@@ -110,15 +110,15 @@ def pull(
         return open_run(out)
 
 
-def _spec(run: Run, part: Slice) -> RunSpec:
-    whole = spec_of(run)
+def _slice_spec(run: Run, part: Slice) -> RunSpec:
+    whole = copied_spec(run)
     n_rows = -(-len(part.tokens) // ROW_TOKENS)
     with_states = run.with_states.values[part.tokens]
     state_rows = tuple(bool(with_states[row * ROW_TOKENS : (row + 1) * ROW_TOKENS].all()) for row in range(n_rows))
     return replace(
         whole,
         components=tuple(whole.components[index] for index in part.components),
-        adapters=tuple(_adapter(adapter, part) for adapter in whole.adapters if adapter.name in part.adapters),
+        adapters=tuple(_slice_adapter(adapter, part) for adapter in whole.adapters if adapter.name in part.adapters),
         n_tokens=len(part.tokens),
         n_samples=len(part.samples),
         n_choices=int(np.isin(run.choices["sample"].values, part.samples).sum()),
@@ -126,7 +126,7 @@ def _spec(run: Run, part: Slice) -> RunSpec:
     )
 
 
-def _adapter(adapter: Adapter, part: Slice) -> Adapter:
+def _slice_adapter(adapter: Adapter, part: Slice) -> Adapter:
     columns = {name: getattr(adapter, name) for name in ("rank", "scaling", "factored", "biased", "delta_source")}
     chosen: dict[str, Any] = {
         name: tuple(values[index] for index in part.components) for name, values in columns.items() if values
@@ -134,8 +134,8 @@ def _adapter(adapter: Adapter, part: Slice) -> Adapter:
     return replace(adapter, **chosen)
 
 
-def _tables(run: Run, part: Slice) -> dict[str, dict[str, np.ndarray]]:
-    tables = tables_of(run)
+def _slice_tables(run: Run, part: Slice) -> dict[str, dict[str, np.ndarray]]:
+    tables = read_tables(run)
     samples = {name: values[part.samples] for name, values in tables["samples"].items()}
     stops = np.cumsum(part.n_tokens)
     samples |= {"token_start": stops - part.n_tokens, "token_stop": stops}
@@ -149,7 +149,7 @@ def _tables(run: Run, part: Slice) -> dict[str, dict[str, np.ndarray]]:
     return {"samples": samples, "choices": choices, "tokens": tokens}
 
 
-def _attributes(run: Run, part: Slice, asked: Mapping[str, Any]) -> dict[str, Any]:
+def _slice_attributes(run: Run, part: Slice, asked: Mapping[str, Any]) -> dict[str, Any]:
     counts = {
         "components": [len(part.components), len(run.component_paths)],
         "samples": [len(part.samples), run.samples.sizes["sample"]],
@@ -157,7 +157,7 @@ def _attributes(run: Run, part: Slice, asked: Mapping[str, Any]) -> dict[str, An
     }
     all_read = len(part.components) == len(run.component_paths) and part.adapters == run.adapters
     is_whole = run.finished and part.adapters == run.adapters and all(n == n_all for n, n_all in counts.values())
-    attributes = add_step(
+    attributes = attributes_with_step(
         run,
         "compact" if is_whole else "pull",  # the format's words for a whole run in another encoding, and a part of it
         np.unique(part.tokens // ROW_TOKENS).tolist(),

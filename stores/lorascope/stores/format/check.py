@@ -12,18 +12,18 @@ from ..errors import Problem
 from .codec import codec_problem
 from .layout import MAX_CHUNK_BYTES, TABLE_CHUNK, ArraySpec, array_specs
 from .spec import ROW_TOKENS, STATES, STREAMS, RunSpec
-from .stored_spec import deciding_specs, stored_spec
+from .stored_spec import specs_read_first, stored_spec
 
 Arrays = Mapping[str, ArrayV3Metadata]
-BY_COMPONENT = ("lora_B", "lora_bias", "delta")
+FOLDERS_BY_COMPONENT = ("lora_B", "lora_bias", "delta")
 """Folders of an adapter that hold one array a component."""
-UNEMBEDDING = ("unembedding/weight", "unembedding/text")
+UNEMBEDDING_ARRAYS = ("unembedding/weight", "unembedding/text")
 """Arrays along the vocabulary, whose length no table tells."""
 MAX_PROBLEMS = 1000
 """Differences that are listed at most."""
 MAX_ADAPTERS = 256
 """Adapters of a run at most."""
-OBJECTS = ("settings", "model", "adapters", "libraries", "omitted_items")
+PROVENANCE_OBJECTS = ("settings", "model", "adapters", "libraries", "omitted_items")
 """Parts of the provenance that are objects, where they are."""
 
 
@@ -52,20 +52,22 @@ def layout_problems(
     whose values decide which others there are, then these others, then whether tables are as long as they say. Nothing
     is read whose size hasn't been looked at.
     """
-    problems = [*_attribute_problems(attributes), *_record_problems(attributes)]
+    problems = [*_attribute_problems(attributes), *_object_problems(attributes)]
     try:
-        problems = problems or list(_array_problems(deciding_specs(attributes, arrays), arrays))
+        problems = problems or list(_known_array_problems(specs_read_first(attributes, arrays), arrays))
         if problems:
             return problems
         spec, known = stored_spec(attributes, arrays, read), set()
         for entry in array_specs(spec):
             known.add(entry.path)
-            problems += _array_problems([entry], arrays)
+            problems += _known_array_problems([entry], arrays)
             if len(problems) >= MAX_PROBLEMS:  # there may be any number of arrays that aren't there
                 return problems
         others = {path: metadata for path, metadata in arrays.items() if path not in known}
         problems += _owner_problems(spec, others)
-        return problems or list(_other_problems(spec, others)) or list(_length_problems(arrays, others, n_objects))
+        return (
+            problems or list(_unknown_array_problems(spec, others)) or list(_length_problems(arrays, others, n_objects))
+        )
     except ValueError as error:  # a specification or a table that can't be is the finding
         return [Problem("layout", "impossible", str(error))]
 
@@ -93,12 +95,14 @@ def _attribute_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(name, "attribute", f"attribute `{name}` is {text}; it must be {allowed}")
 
 
-def _record_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
+def _object_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
     """What a run says of itself may be anything, but what its readers take for an object is one."""
     objects = {name: attributes[name] for name in ("provenance", "measured") if name in attributes}
     provenance = objects.get("provenance")
     if isinstance(provenance, dict):
-        objects |= {f"provenance.{name}": provenance[name] for name in OBJECTS if provenance.get(name) is not None}
+        objects |= {
+            f"provenance.{name}": provenance[name] for name in PROVENANCE_OBJECTS if provenance.get(name) is not None
+        }
         for name in ("copied", "preflight"):
             listed = provenance.get(name)
             if isinstance(listed, list):
@@ -111,10 +115,10 @@ def _record_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(name, "attribute", f"attribute `{name}` is {reprlib.repr(value)}; it must be an object")
 
 
-def _array_problems(specs: Iterator[ArraySpec] | list[ArraySpec], arrays: Arrays) -> Iterator[Problem]:
+def _known_array_problems(specs: Iterator[ArraySpec] | list[ArraySpec], arrays: Arrays) -> Iterator[Problem]:
     for entry in specs:
         if entry.path in arrays:
-            yield from _differences(entry, arrays[entry.path])
+            yield from _metadata_problems(entry, arrays[entry.path])
         elif not entry.optional:
             yield Problem(entry.path, "missing", f"array {entry.path!r} is missing")
 
@@ -133,13 +137,13 @@ def _owner_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
         owner = None
         if folder == "states":
             owner = below[0] if len(below) == 2 else ""
-        elif folder == "adapters" and len(below) > 2 and below[1] in BY_COMPONENT:
+        elif folder == "adapters" and len(below) > 2 and below[1] in FOLDERS_BY_COMPONENT:
             owner = below[2]
         if owner is not None and owner not in components:
             yield Problem(path, "unlisted", f"array {path!r} is of a component that isn't in `components/path`")
 
 
-def _other_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
+def _unknown_array_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
     """Arrays that this version doesn't know, as a newer writer of the format may add them, and can't be read safely."""
     for path, metadata in others.items():
         by_row = metadata.attributes.get("written") == "by row"
@@ -162,16 +166,16 @@ def _other_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
 def _length_problems(arrays: Arrays, others: Arrays, n_objects: Callable[[str], int]) -> Iterator[Problem]:
     """Tables whose chunks aren't all there: without them an announced length is only a number."""
     once = [path for path, metadata in others.items() if metadata.attributes.get("written") != "by row"]
-    for path in ("samples/id", "choices/sample", "tokens/sample", "rows/states", *UNEMBEDDING, *once):
+    for path in ("samples/id", "choices/sample", "tokens/sample", "rows/states", *UNEMBEDDING_ARRAYS, *once):
         if path in arrays:
-            needed = -(-arrays[path].shape[0] // _chunks(arrays[path])[0])
+            needed = -(-arrays[path].shape[0] // _chunk_shape(arrays[path])[0])
             n_chunks = n_objects(path)
             if n_chunks < needed:
                 message = f"{path!r} announces {arrays[path].shape[0]} entries, but has {n_chunks} of {needed} chunks"
                 yield Problem(path, "missing", message)
 
 
-def _differences(entry: ArraySpec, stored: ArrayV3Metadata) -> Iterator[Problem]:
+def _metadata_problems(entry: ArraySpec, stored: ArrayV3Metadata) -> Iterator[Problem]:
     for what, value, expected in (
         ("shape", stored.shape, entry.shape),
         ("dtype", str(stored.data_type.to_json(zarr_format=3)), entry.dtype),
@@ -195,22 +199,22 @@ def _encoding_problems(entry: ArraySpec, stored: ArrayV3Metadata) -> Iterator[Pr
     if strange is not None:
         message = f"{entry.path!r} can't be decoded: {strange}, which this format doesn't have"
         yield Problem(entry.path, "codecs", message)
-    if not _chunks_fit(entry, stored):
+    if not _is_chunk_shape_valid(entry, stored):
         message = (
-            f"chunks of {entry.path!r} are {_chunks(stored)}; only the first axis may be cut, rows by {ROW_TOKENS}, "
-            f"tables by {ROW_TOKENS} at least and {TABLE_CHUNK} at most, and none may hold 2 GiB"
+            f"chunks of {entry.path!r} are {_chunk_shape(stored)}; only the first axis may be cut, rows by "
+            f"{ROW_TOKENS}, tables by {ROW_TOKENS} at least and {TABLE_CHUNK} at most, and none may hold 2 GiB"
         )
         yield Problem(entry.path, "chunks", message)
 
 
-def _chunks(stored: ArrayV3Metadata) -> tuple[int, ...]:
+def _chunk_shape(stored: ArrayV3Metadata) -> tuple[int, ...]:
     """Entries of a stored object along each axis: of a shard where there are shards."""
     return tuple(getattr(stored.chunk_grid, "chunk_shape", ()))
 
 
-def _chunks_fit(entry: ArraySpec, stored: ArrayV3Metadata) -> bool:
+def _is_chunk_shape_valid(entry: ArraySpec, stored: ArrayV3Metadata) -> bool:
     """One stored object a row, so that a row's digest knows the keys, and whole entries in every other array."""
-    chunks = _chunks(stored)
+    chunks = _chunk_shape(stored)
     n_bytes = math.prod(chunks) * (getattr(stored.data_type, "item_size", None) or 1)
     inner = getattr(stored.codecs[0], "chunk_shape", None)
     if len(chunks) != len(stored.shape) or n_bytes > MAX_CHUNK_BYTES:

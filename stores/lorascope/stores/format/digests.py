@@ -19,13 +19,13 @@ FREE_SETTINGS = frozenset(
 """Settings of a capture that don't shape its numbers."""
 DECISIVE_LIBRARIES = ("torch", "transformers", "peft", "tokenizers")
 """Libraries whose version shapes the numbers."""
-ELSEWHERE = frozenset({"source", "lorascope", "time"})
+UNCOMPARED_ENTRIES = frozenset({"source", "lorascope", "time"})
 """Entries of a copying step that only say where and when it was."""
-ZEROS = "0" * 64
+DIGEST_PLACEHOLDER = "0" * 64
 """Stands for the digest of the root in the bytes that it is the digest of."""
 
 
-def canonical(value: Any) -> bytes:
+def canonical_json(value: Any) -> bytes:
     """Canonical JSON: keys sorted, no white space, UTF-8; NaN is refused with a ValueError."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode()
@@ -33,7 +33,7 @@ def canonical(value: Any) -> bytes:
 
 def fingerprint(values: Mapping[str, Any]) -> str:
     """SHA-256, in hexadecimal, of values as canonical JSON; raises a ValueError if one is NaN or infinite."""
-    return hashlib.sha256(canonical(values)).hexdigest()
+    return hashlib.sha256(canonical_json(values)).hexdigest()
 
 
 def run_fingerprint(provenance: Any) -> str:
@@ -44,9 +44,9 @@ def run_fingerprint(provenance: Any) -> str:
     ValueError
         If a number in it is NaN or infinite.
     """
-    steps = _object(provenance).get("copied")
-    pulls = [step for step in steps if _object(step).get("how") == "pull"] if isinstance(steps, list) else []
-    return fingerprint(step_identity(pulls[-1]) if pulls else identity(provenance))
+    steps = _mapping_or_empty(provenance).get("copied")
+    pulls = [step for step in steps if _mapping_or_empty(step).get("how") == "pull"] if isinstance(steps, list) else []
+    return fingerprint(step_identity(pulls[-1]) if pulls else provenance_identity(provenance))
 
 
 def with_fingerprint(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,44 +57,46 @@ def with_fingerprint(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def step_identity(step: Mapping[str, Any]) -> dict[str, Any]:
     """Entries of a copying step that decide what was copied."""
-    return {key: value for key, value in step.items() if key not in ELSEWHERE}
+    return {key: value for key, value in step.items() if key not in UNCOMPARED_ENTRIES}
 
 
-def identity(provenance: Any) -> dict[str, Any]:
+def provenance_identity(provenance: Any) -> dict[str, Any]:
     """Entries of a run's provenance that shape its numbers: the same for two attempts at one capture.
 
     Left out are names and places of files, whose content is hashed; the number of threads and the device's name, within
     one type of device, since another node may go on with a run; and times.
     """
-    whole = _object(provenance)
-    libraries = _object(whole.get("libraries"))
+    whole = _mapping_or_empty(provenance)
+    libraries = _mapping_or_empty(whole.get("libraries"))
     return {
         **{key: whole.get(key) for key in ("adapters", "tokenizer", "data", "prompt", "js_share")},
-        "model": {key: value for key, value in _object(whole.get("model")).items() if key != "name"},
-        "settings": {k: value for k, value in _object(whole.get("settings")).items() if k not in FREE_SETTINGS},
+        "model": {key: value for key, value in _mapping_or_empty(whole.get("model")).items() if key != "name"},
+        "settings": {
+            k: value for k, value in _mapping_or_empty(whole.get("settings")).items() if k not in FREE_SETTINGS
+        },
         "libraries": {name: libraries.get(name) for name in DECISIVE_LIBRARIES},
-        "device": _object(whole.get("device")).get("type"),
+        "device": _mapping_or_empty(whole.get("device")).get("type"),
     }
 
 
-def _object(value: Any) -> Mapping[str, Any]:
+def _mapping_or_empty(value: Any) -> Mapping[str, Any]:
     """An empty one where somebody else wrote something else there."""
     return value if isinstance(value, Mapping) else {}
 
 
-def sealed(document: Mapping[str, Any]) -> bytes:
+def with_root_digest(document: Mapping[str, Any]) -> bytes:
     """Content of the root's `zarr.json` on one line, with a `root_digest` of all of it."""
     mark = secrets.token_hex(32)  # stands nowhere else
     content = json.dumps({**document, "attributes": {**document["attributes"], "root_digest": mark}})
-    digest = hashlib.sha256(content.replace(mark, ZEROS).encode()).hexdigest()
+    digest = hashlib.sha256(content.replace(mark, DIGEST_PLACEHOLDER).encode()).hexdigest()
     return content.replace(mark, digest).encode()
 
 
-def is_sealed(content: bytes, root_digest: Any) -> bool:
+def is_root_digest_right(content: bytes, root_digest: Any) -> bool:
     """Whether the root's `zarr.json` is what it was when this digest, out of it, was written into it."""
     if not isinstance(root_digest, str) or content.count(root_digest.encode()) != 1:
         return False
-    return hashlib.sha256(content.replace(root_digest.encode(), ZEROS.encode())).hexdigest() == root_digest
+    return hashlib.sha256(content.replace(root_digest.encode(), DIGEST_PLACEHOLDER.encode())).hexdigest() == root_digest
 
 
 def chunk_digest(version: int, *pieces: bytes | memoryview) -> bytes:
@@ -105,7 +107,7 @@ def chunk_digest(version: int, *pieces: bytes | memoryview) -> bytes:
     return digest.digest()
 
 
-def combine(parts: Iterable[tuple[str, bytes]]) -> bytes:
+def combine_digests(parts: Iterable[tuple[str, bytes]]) -> bytes:
     """SHA-256 over (key, digest of that chunk or file) pairs in ascending order of key: the digest of a row.
 
     Each pair enters as the key in UTF-8, a newline, the 32 bytes, a newline.

@@ -15,7 +15,7 @@ from .tables import TABLES, TOKEN_TEXT, Column
 MAX_CHUNK_BYTES = 2**31 - 1
 """Blosc holds no more in one buffer: no larger chunk is written, and none that announces more is read."""
 
-FACTOR_CHUNK = 64
+FACTOR_CHUNK_COLUMNS = 64
 """Columns of the packed factor in one inner chunk: 256 KiB of float32 a row, below which Blosc loses ratio."""
 TABLE_CHUNK = 65_536
 """Entries of a table in one chunk, at most."""
@@ -71,7 +71,7 @@ class ArraySpec:
     """Whether a run may do without it, since it wasn't asked for or older writers didn't know it."""
 
 
-def worth_factoring(*, rank: int, d_out: int, itemsize: int) -> bool:
+def is_factor_smaller(*, rank: int, d_out: int, itemsize: int) -> bool:
     """Whether the float32 factor is smaller than delta kept at the base's item size."""
     return 4 * rank < itemsize * d_out
 
@@ -81,7 +81,7 @@ def chunk_key(path: str, row: int, ndim: int) -> str:
     return f"{path}/c." + ".".join([str(row)] + ["0"] * (ndim - 1))
 
 
-def require_chunks(spec: RunSpec) -> None:
+def require_rows_fit_chunks(spec: RunSpec) -> None:
     """Raise ValueError where a row of an array is more than one chunk can hold, which takes half a million features."""
     for entry in array_specs(spec):
         if entry.dtype != "string":
@@ -93,13 +93,13 @@ def require_chunks(spec: RunSpec) -> None:
                 )
 
 
-def goes_with_states(path: str) -> bool:
+def is_kept_with_states(path: str) -> bool:
     """Whether rows without states do without this array: states themselves, factor and delta."""
     parts = path.split("/")
     return parts[0] == "states" or (parts[0] == "adapters" and parts[2] in ("factor", "delta"))
 
 
-def component_of(path: str) -> str | None:
+def single_component(path: str) -> str | None:
     """Component whose states, delta or weights this array holds alone; None where it is of several, or of none."""
     parts = path.split("/")
     if parts[0] == "states":
@@ -126,15 +126,15 @@ def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
     ):
         for column in TABLES[table]:
             if column is not TOKEN_TEXT or spec.token_text:
-                yield _column(table, column, length)
+                yield _column_array(table, column, length)
     if spec.states == "sample":
         meaning = "1 where the row keeps states, factor and delta; 0 where it keeps reductions alone"
         column = Column(name="states", dtype="uint8", fill=0, attributes={"long_name": meaning})
-        yield _column("rows", column, spec.n_rows)
+        yield _column_array("rows", column, spec.n_rows)
     if spec.states != "all":
-        yield _by_component(spec, "reductions/base_norm", "Euclidean norm of base", optional=True)
+        yield _component_array(spec, "reductions/base_norm", "Euclidean norm of base", optional=True)
         meaning = "exp of the entropy, in nats, of softmax(base): how many features share its mass"
-        yield _by_component(spec, "reductions/effective_width", meaning, optional=True)
+        yield _component_array(spec, "reductions/effective_width", meaning, optional=True)
     for component in spec.components if spec.states != "none" else ():
         yield from _state_arrays(spec, component)
     for adapter in spec.adapters:
@@ -143,7 +143,7 @@ def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
         yield from _unembedding_arrays(spec.unembedding)
 
 
-def _column(table: str, column: Column, length: int) -> ArraySpec:
+def _column_array(table: str, column: Column, length: int) -> ArraySpec:
     """One value for each entry of a table."""
     return ArraySpec(
         path=f"{table}/{column.name}",
@@ -158,7 +158,7 @@ def _column(table: str, column: Column, length: int) -> ArraySpec:
     )
 
 
-def _by_token(
+def _token_array(
     spec: RunSpec,
     path: str,
     meaning: str,
@@ -186,10 +186,10 @@ def _by_token(
     )
 
 
-def _by_component(spec: RunSpec, path: str, meaning: str, **attributes: object) -> ArraySpec:
+def _component_array(spec: RunSpec, path: str, meaning: str, **attributes: object) -> ArraySpec:
     """One number for each token and component."""
     axis = ("component", len(spec.components))
-    return _by_token(spec, path, meaning, axis, **attributes, component_axis=COMPONENT_AXIS)  # type: ignore[arg-type]
+    return _token_array(spec, path, meaning, axis, **attributes, component_axis=COMPONENT_AXIS)  # type: ignore[arg-type]
 
 
 def _state_arrays(spec: RunSpec, component: Component) -> Iterator[ArraySpec]:
@@ -198,7 +198,7 @@ def _state_arrays(spec: RunSpec, component: Component) -> Iterator[ArraySpec]:
     if spec.stream == "pair":
         meanings["adapted"] = "output of the wrapped layer in a run of its own with the adapter active"
     for name, meaning in meanings.items():
-        yield _by_token(
+        yield _token_array(
             spec,
             f"states/{component.path}/{name}",
             meaning + BITS_NOTE * (component.stored_dtype == "bfloat16"),
@@ -216,43 +216,43 @@ def _adapter_arrays(spec: RunSpec, adapter: Adapter) -> Iterator[ArraySpec]:
         attributes = {"long_name": meaning, "component_axis": COMPONENT_AXIS}
         optional = name == "delta_source"
         column = Column(name=name, dtype=dtype, fill=fill, attributes=attributes, optional=optional)
-        yield replace(_column(root, column, len(spec.components)), dims=("component",))
+        yield replace(_column_array(root, column, len(spec.components)), dims=("component",))
     for name, units, meaning in ADAPTER_REDUCTIONS:
-        yield _by_component(spec, f"{root}/{name}", meaning, units=units, optional=name == "swallowed")
+        yield _component_array(spec, f"{root}/{name}", meaning, units=units, optional=name == "swallowed")
     if spec.states != "all":
-        yield _by_component(spec, f"{root}/delta_norm", "Euclidean norm of delta", optional=True)
+        yield _component_array(spec, f"{root}/delta_norm", "Euclidean norm of delta", optional=True)
     if spec.kl:
         meaning = (
             "Kullback-Leibler divergence of the next-token distribution with the adapter from the one without, "
             "KL(base || adapted); NaN where it wasn't measured"
         )
-        yield _by_token(spec, f"{root}/kl", meaning, units="nat", optional=True)
+        yield _token_array(spec, f"{root}/kl", meaning, units="nat", optional=True)
     if spec.ablate is not None:
         meaning = (
             "Kullback-Leibler divergence of the next-token distribution without one part's delta from the adapted "
             "one, KL(adapted || ablated); NaN where it wasn't measured"
         )
         axis = ("part", len(spec.ablation_parts))
-        yield _by_token(spec, f"{root}/ablation", meaning, axis, units="nat", parts=spec.ablate)
+        yield _token_array(spec, f"{root}/ablation", meaning, axis, units="nat", parts=spec.ablate)
         meaning = (
             "what is left out: a component's path, a layer's number, or a kind's name, as `parts` of ablation says"
         )
         column = Column(name="ablation_part", dtype="string", fill="", attributes={"long_name": meaning})
-        yield replace(_column(root, column, len(spec.ablation_parts)), dims=("part",))
+        yield replace(_column_array(root, column, len(spec.ablation_parts)), dims=("part",))
     if spec.states != "none":
         yield from _delta_arrays(spec, adapter, root)
 
 
 def _delta_arrays(spec: RunSpec, adapter: Adapter, root: str) -> Iterator[ArraySpec]:
-    if adapter.n_factors:
-        columns = min(FACTOR_CHUNK, adapter.n_factors)
-        yield _by_token(
+    if adapter.n_factor_columns:
+        columns = min(FACTOR_CHUNK_COLUMNS, adapter.n_factor_columns)
+        yield _token_array(
             spec,
             f"{root}/factor",
             "z = A x of every component side by side; delta = scaling * z @ lora_B.T",
-            ("factor_column", adapter.n_factors),
+            ("factor_column", adapter.n_factor_columns),
             inner=columns,
-            shards=(ROW_TOKENS, -(-adapter.n_factors // columns) * columns),
+            shards=(ROW_TOKENS, -(-adapter.n_factor_columns // columns) * columns),
         )
     biased = adapter.biased or (False,) * len(spec.components)
     for component, rank, start, has_bias in zip(
@@ -262,13 +262,13 @@ def _delta_arrays(spec: RunSpec, adapter: Adapter, root: str) -> Iterator[ArrayS
         path, feature = component.path, (f"feature_{component.path}", component.d_out)
         if start >= 0:
             meaning = "the adapter's B; delta = scaling * (z @ lora_B.T + lora_bias)"
-            yield _weight(f"{root}/lora_B/{path}", meaning, feature, (f"rank_{path}", rank))
+            yield _weight_array(f"{root}/lora_B/{path}", meaning, feature, (f"rank_{path}", rank))
             if has_bias:
                 meaning = "bias of lora_B, added to z @ lora_B.T before scaling"
-                yield _weight(f"{root}/lora_bias/{path}", meaning, feature)
+                yield _weight_array(f"{root}/lora_bias/{path}", meaning, feature)
         elif rank > 0:
             meaning = "what the adapter adds to the layer's output; scaling is in it"
-            yield _by_token(spec, f"{root}/delta/{path}", meaning, feature)
+            yield _token_array(spec, f"{root}/delta/{path}", meaning, feature)
 
 
 def _unembedding_arrays(unembedding: Unembedding) -> Iterator[ArraySpec]:
@@ -276,18 +276,20 @@ def _unembedding_arrays(unembedding: Unembedding) -> Iterator[ArraySpec]:
     dtype, fill = DTYPES[unembedding.dtype]
     vocabulary, feature = ("vocabulary", unembedding.n_vocabulary), ("feature", unembedding.n_features)
     meaning = "output embedding: logits are its product with what the final norm puts out"
-    weight = _weight("unembedding/weight", meaning + BITS_NOTE * (unembedding.dtype == "bfloat16"), vocabulary, feature)
+    weight = _weight_array(
+        "unembedding/weight", meaning + BITS_NOTE * (unembedding.dtype == "bfloat16"), vocabulary, feature
+    )
     types = {"dtype_logical": unembedding.dtype, "source_dtype": unembedding.dtype}
     chunks = (min(max(unembedding.n_vocabulary, 1), ROW_TOKENS), unembedding.n_features)
     yield replace(weight, dtype=dtype.name, fill=fill, chunks=chunks, attributes={**weight.attributes, **types})
-    norm = _weight("unembedding/norm", "weight of the final norm", feature)
+    norm = _weight_array("unembedding/norm", "weight of the final norm", feature)
     yield replace(norm, attributes={**norm.attributes, "centred": unembedding.centred})
     meaning = "text of each token id, as the tokenizer decodes it alone"
     text = Column(name="text", dtype="string", fill="", attributes={"long_name": meaning})
-    yield replace(_column("unembedding", text, unembedding.n_vocabulary), dims=("vocabulary",))
+    yield replace(_column_array("unembedding", text, unembedding.n_vocabulary), dims=("vocabulary",))
 
 
-def _weight(path: str, meaning: str, *axes: tuple[str, int]) -> ArraySpec:
+def _weight_array(path: str, meaning: str, *axes: tuple[str, int]) -> ArraySpec:
     """Values that are written once and whole, in one chunk."""
     shape = tuple(n for _, n in axes)
     return ArraySpec(

@@ -38,7 +38,7 @@ DTYPES: Mapping[str, tuple[np.dtype, int | float]] = {
 """Name of a floating-point type that a layer puts out -> what the array holds, and its NaN."""
 
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+_VALID_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class Component:
     """(name, start, stop) of the row ranges of a fused projection."""
 
     def __post_init__(self) -> None:
-        _check_name("component", self.path)
+        _require_valid_name("component", self.path)
         for name in (self.dtype, self.stored_dtype):
             if name not in DTYPES:
                 raise ValueError(f"`dtype` of component {self.path!r} is {name!r}; allowed are {sorted(DTYPES)}")
@@ -87,7 +87,7 @@ class Adapter:
     """One of `DELTA_SOURCES` by component; empty: `factor` or `branch`, as `factored` says."""
 
     def __post_init__(self) -> None:
-        _check_name("adapter", self.name)
+        _require_valid_name("adapter", self.name)
         sources = tuple("branch" if source == "difference" else source for source in self.delta_source)
         if sources and sources != self._derived_sources:
             raise ValueError(
@@ -118,7 +118,7 @@ class Adapter:
         return tuple(starts)
 
     @property
-    def n_factors(self) -> int:
+    def n_factor_columns(self) -> int:
         """Columns of the packed factor: the ranks of all factored components added up."""
         return sum(rank * factored for rank, factored in zip(self.rank, self.factored, strict=True))
 
@@ -187,8 +187,8 @@ class RunSpec:
             raise ValueError(
                 f"`ablate` is {self.ablate!r} of {len(self.adapters)} adapters; allowed are {ABLATE}, of one adapter"
             )
-        _check_unique("component", [c.path for c in self.components])
-        _check_unique("adapter", [a.name for a in self.adapters])
+        _require_unique("component", [c.path for c in self.components])
+        _require_unique("adapter", [a.name for a in self.adapters])
         for adapter in self.adapters:
             if not len(self.components) == len(adapter.rank) == len(adapter.scaling) == len(adapter.factored):
                 raise ValueError(f"adapter {adapter.name!r} must give rank, scaling and factored for each component")
@@ -199,15 +199,15 @@ class RunSpec:
         return -(-self.n_tokens // ROW_TOKENS)
 
 
-def _check_name(what: str, name: str) -> None:
+def _require_valid_name(what: str, name: str) -> None:
     """Names become folders of the store, so they may not leave it."""
-    if not _NAME.fullmatch(name) or ".." in name:
+    if not _VALID_NAME.fullmatch(name) or ".." in name:
         raise ValueError(
             f"{what} name {name!r} can't be kept in a store; use letters, digits, `_`, `-` and single dots"
         )
 
 
-def _check_unique(what: str, names: list[str]) -> None:
+def _require_unique(what: str, names: list[str]) -> None:
     twice = sorted(name for name, n in Counter(names).items() if n > 1)
     if twice:
         raise ValueError(f"{what} names must differ; {twice} stand twice")

@@ -21,17 +21,17 @@ MAX_TEXT_BYTES = 64 * 2**20
 """No chunk of text decodes to more: 1 KiB for each of 65,536 entries."""
 MAX_NAME_BYTES = 16 * 2**20
 """No text of the table of components decodes to more: all of it is read whenever a run is opened."""
-SIDE_BY_SIDE = 64
+TEXTS_PER_STEP = 64
 """Texts that are decoded in one step."""
 CHECKSUM = struct.Struct("<I")
-HEADER = struct.Struct("<BBBBIII")
-START = struct.Struct("<I")
-STORED = 0x02
+BLOSC_HEADER = struct.Struct("<BBBBIII")
+TEXT_LENGTH = struct.Struct("<I")
+UNCOMPRESSED_FLAG = 0x02
 """Flag of a chunk that didn't get smaller: its bytes follow the header as they are."""
-ABSENT = 2**64 - 1
+ABSENT_PART = 2**64 - 1
 """Both numbers of an inner chunk that a shard's index says isn't there."""
 
-_decoding_text = threading.Lock()
+_text_lock = threading.Lock()
 """Held while a chunk of text is decoded, whose size isn't known from its array: one at a time, however many threads."""
 
 
@@ -85,10 +85,10 @@ class StoredArray:
     def max_bytes(self) -> int:
         """Bytes that a stored object can have: Blosc adds no more than its header to what it can't make smaller."""
         if self.dtype.kind == "T":
-            return max_text_bytes(self.path) + HEADER.size + CHECKSUM.size
+            return max_text_bytes(self.path) + BLOSC_HEADER.size + CHECKSUM.size
         n_parts = 1 if self.part_width is None else self.chunks[1] // self.part_width
-        n_bytes = math.prod(self.chunks) * self.dtype.itemsize + n_parts * (HEADER.size + CHECKSUM.size)
-        return n_bytes if self.part_width is None else n_bytes + index_bytes(n_parts)
+        n_bytes = math.prod(self.chunks) * self.dtype.itemsize + n_parts * (BLOSC_HEADER.size + CHECKSUM.size)
+        return n_bytes if self.part_width is None else n_bytes + shard_index_bytes(n_parts)
 
     def key(self, chunk: int) -> str:
         """Key of a chunk along the first axis."""
@@ -105,7 +105,7 @@ class StoredArray:
         if self.part_width is None:
             whole = self.decode_part(content)
         else:
-            places = shard_index(content[-index_bytes(self.chunks[1] // self.part_width) :])
+            places = parse_shard_index(content[-shard_index_bytes(self.chunks[1] // self.part_width) :])
             if any(place is None or place[1] > len(content) for place in places):
                 raise ValueError("a part of it is missing")  # parts of nothing but fill are written too
             whole = np.concatenate([self.decode_part(content[slice(*place)]) for place in places if place], axis=1)
@@ -114,13 +114,13 @@ class StoredArray:
 
     def decode_part(self, content: bytes) -> np.ndarray:
         """All entries of a chunk that isn't a shard, or of an inner chunk of one, to be written to; see `decode`."""
-        body = unsealed(content)
+        body = without_checksum(content)
         if self.dtype.kind == "T":
             return _decode_text(body, self.chunks[0], max_text_bytes(self.path), compressed=self.compressed)
         shape = (self.chunks[0], *(self.chunks[1:] if self.part_width is None else (self.part_width,)))
         n_bytes = math.prod(shape) * self.dtype.itemsize
         if self.compressed:
-            body = _decompressed(body, n_bytes)
+            body = _decompress(body, n_bytes)
         if len(body) != n_bytes:
             raise ValueError(f"it has {len(body)} bytes, not {n_bytes}")
         entries = body.view(self.dtype).reshape(shape)
@@ -134,20 +134,20 @@ def max_text_bytes(path: str) -> int:
 
 def _decode_text(body: np.ndarray, n_texts: int, max_bytes: int, *, compressed: bool) -> np.ndarray:
     """Texts of a chunk; only a bound of their length in bytes is known, and their number, which comes first."""
-    n_bytes = announced_bytes(body[: HEADER.size].tobytes()) if compressed else len(body)
+    n_bytes = announced_text_bytes(body[: BLOSC_HEADER.size].tobytes()) if compressed else len(body)
     if not 0 <= n_bytes <= max_bytes:
         raise ValueError(f"it announces {n_bytes} bytes of text, where at most {max_bytes} can be")
-    with _decoding_text:
+    with _text_lock:
         content = numcodecs.blosc.decompress(body) if compressed else body.tobytes()
-        announced = int.from_bytes(content[: START.size], "little")
+        announced = int.from_bytes(content[: TEXT_LENGTH.size], "little")
         if announced != n_texts:
             raise ValueError(f"it announces {announced} texts, not {n_texts}")
-        texts, place = np.empty(n_texts, np.dtypes.StringDType()), START.size
-        for first in range(0, n_texts, SIDE_BY_SIDE):  # all of them as objects would be a third copy
+        texts, place = np.empty(n_texts, np.dtypes.StringDType()), TEXT_LENGTH.size
+        for first in range(0, n_texts, TEXTS_PER_STEP):  # all of them as objects would be a third copy
             part: list[str] = []
-            for _ in range(min(SIDE_BY_SIDE, n_texts - first)):
-                start = place + START.size
-                stop = start + START.unpack_from(content, place)[0] if start <= len(content) else start
+            for _ in range(min(TEXTS_PER_STEP, n_texts - first)):
+                start = place + TEXT_LENGTH.size
+                stop = start + TEXT_LENGTH.unpack_from(content, place)[0] if start <= len(content) else start
                 if stop > len(content):
                     raise ValueError(f"it ends before text {first + len(part)} does")
                 part.append(str(content[start:stop], "utf-8"))
@@ -156,7 +156,7 @@ def _decode_text(body: np.ndarray, n_texts: int, max_bytes: int, *, compressed: 
         return texts
 
 
-def unsealed(content: bytes) -> np.ndarray:
+def without_checksum(content: bytes) -> np.ndarray:
     """Bytes of a chunk before the checksum that ends it, uint8; raises ValueError unless it is theirs."""
     body = np.frombuffer(content, np.uint8)[: -CHECKSUM.size]
     if CHECKSUM.pack(google_crc32c.value(body)) != content[-CHECKSUM.size :]:
@@ -164,35 +164,35 @@ def unsealed(content: bytes) -> np.ndarray:
     return body
 
 
-def announced_bytes(body: bytes) -> int:
+def announced_text_bytes(body: bytes) -> int:
     """Bytes that a Blosc chunk says it decompresses to; -1 where it is too short to be one."""
-    return int.from_bytes(body[4:8], "little") if len(body) >= HEADER.size else -1
+    return int.from_bytes(body[4:8], "little") if len(body) >= BLOSC_HEADER.size else -1
 
 
-def index_bytes(n_parts: int) -> int:
+def shard_index_bytes(n_parts: int) -> int:
     """Bytes of the index that closes a shard of so many inner chunks."""
     return 16 * n_parts + CHECKSUM.size
 
 
-def shard_index(tail: bytes) -> list[tuple[int, int] | None]:
+def parse_shard_index(tail: bytes) -> list[tuple[int, int] | None]:
     """(first byte, byte after the last) of each inner chunk, out of a shard's index; None for one that isn't there.
 
     Raises ValueError unless its checksum is right.
     """
-    entries = unsealed(tail).view("<u8").reshape(-1, 2).tolist()
-    return [None if start == n_bytes == ABSENT else (start, start + n_bytes) for start, n_bytes in entries]
+    entries = without_checksum(tail).view("<u8").reshape(-1, 2).tolist()
+    return [None if start == n_bytes == ABSENT_PART else (start, start + n_bytes) for start, n_bytes in entries]
 
 
-def _decompressed(body: np.ndarray, n_bytes: int) -> np.ndarray:
+def _decompress(body: np.ndarray, n_bytes: int) -> np.ndarray:
     """All bytes of a chunk that decompresses to so many (c-blosc 1.21, `README_CHUNK_FORMAT.rst`)."""
-    header = HEADER.unpack(body[: HEADER.size].tobytes()) if len(body) >= HEADER.size else (0,) * 7
+    header = BLOSC_HEADER.unpack(body[: BLOSC_HEADER.size].tobytes()) if len(body) >= BLOSC_HEADER.size else (0,) * 7
     _, _, flags, _, announced, block_bytes, compressed_bytes = header
     if (announced, compressed_bytes) != (n_bytes, len(body)) or not block_bytes:
         raise ValueError(f"it isn't {n_bytes} bytes compressed by Blosc")
-    if flags & STORED:
-        return body[HEADER.size :]
+    if flags & UNCOMPRESSED_FLAG:
+        return body[BLOSC_HEADER.size :]
     n_blocks = -(-n_bytes // block_bytes)
-    if HEADER.size + START.size * n_blocks > len(body):
+    if BLOSC_HEADER.size + TEXT_LENGTH.size * n_blocks > len(body):
         raise ValueError(f"it has no room for its {n_blocks} blocks")
     whole = np.empty(n_bytes, np.uint8)
     numcodecs.blosc.decompress(body, whole)
@@ -201,14 +201,14 @@ def _decompressed(body: np.ndarray, n_bytes: int) -> np.ndarray:
 
 def widen_block(block: np.ndarray, dtype_logical: str) -> np.ndarray:
     """The block in float32, whatever it was stored as; exact for every type of the format."""
-    check_storage(block.dtype, dtype_logical)
+    require_stored_type(block.dtype, dtype_logical)
     if dtype_logical != "bfloat16":
         return block.astype(np.float32, copy=False)
     bits: np.ndarray = np.left_shift(block, 16, dtype="<u4")  # a bfloat16 is the upper half of a float32
     return bits.view("<f4").astype(np.float32, copy=False)
 
 
-def check_storage(dtype: np.dtype[Any], dtype_logical: str) -> None:
+def require_stored_type(dtype: np.dtype[Any], dtype_logical: str) -> None:
     """Raise unless this is a type of the format, stored as it must be: bits never read as numbers."""
     if dtype_logical not in DTYPES:
         raise ValueError(f"`dtype_logical` is {dtype_logical!r}; allowed are {sorted(DTYPES)}")

@@ -12,11 +12,11 @@ from .spec import MAX_COMPONENTS, Adapter, Component, RunSpec, Unembedding
 from .stored_array import StoredArray
 from .tables import TABLES
 
-Shaped = ArrayV3Metadata | StoredArray
+ArrayDescription = ArrayV3Metadata | StoredArray
 
 
 def stored_spec(
-    attributes: Mapping[str, Any], arrays: Mapping[str, Shaped], read: Callable[[str], np.ndarray]
+    attributes: Mapping[str, Any], arrays: Mapping[str, ArrayDescription], read: Callable[[str], np.ndarray]
 ) -> RunSpec:
     """The specification that a run's own tables give it, as far as they decide which arrays there are."""
     names = ("path", "kind", "layer", "d_in", "d_out", "dtype", "stored_dtype")
@@ -28,7 +28,7 @@ def stored_spec(
     for name in attributes["adapters"]:
         root = f"adapters/{name}"
         rank, scaling, start = (read(f"{root}/{key}").tolist() for key in ("rank", "scaling", "factor_start"))
-        adapter = _adapter(name, rank, scaling, start)
+        adapter = _adapter_from_columns(name, rank, scaling, start)
         biased = tuple(f"{root}/lora_bias/{component.path}" in arrays for component in components)
         if min(rank, default=0) < 0 or list(adapter.factor_start) != start:
             raise ValueError(f"`rank` and `factor_start` of adapter {name!r} don't fit each other")
@@ -40,12 +40,14 @@ def stored_spec(
     return replace(spec, ablation_parts=tuple(read(f"adapters/{spec.adapters[0].name}/ablation_part")))
 
 
-def deciding_specs(attributes: Mapping[str, Any], arrays: Mapping[str, Shaped]) -> list[ArraySpec]:
+def specs_read_first(attributes: Mapping[str, Any], arrays: Mapping[str, ArrayDescription]) -> list[ArraySpec]:
     """The arrays along the component axis, and the rows' own, whose values decide which others there are."""
-    n_components = _length(arrays, "components")
+    n_components = _table_length(arrays, "components")
     if n_components > MAX_COMPONENTS:
         raise ValueError(f"`components` announces {n_components} entries; a run has at most {MAX_COMPONENTS}")
-    bare = _run_spec(attributes, arrays, (), tuple(_adapter(name, [], [], []) for name in attributes["adapters"]))
+    bare = _run_spec(
+        attributes, arrays, (), tuple(_adapter_from_columns(name, [], [], []) for name in attributes["adapters"])
+    )
     if bare.ablate is not None:
         parts = arrays.get(f"adapters/{bare.adapters[0].name}/ablation_part")
         n_parts = parts.shape[0] if parts is not None and parts.shape else 0
@@ -59,13 +61,13 @@ def deciding_specs(attributes: Mapping[str, Any], arrays: Mapping[str, Shaped]) 
     ]
 
 
-def _adapter(name: str, rank: list[int], scaling: list[float], start: list[int]) -> Adapter:
+def _adapter_from_columns(name: str, rank: list[int], scaling: list[float], start: list[int]) -> Adapter:
     return Adapter(name=name, rank=tuple(rank), scaling=tuple(scaling), factored=tuple(s >= 0 for s in start))
 
 
 def _run_spec(
     attributes: Mapping[str, Any],
-    arrays: Mapping[str, Shaped],
+    arrays: Mapping[str, ArrayDescription],
     components: tuple[Component, ...],
     adapters: tuple[Adapter, ...],
 ) -> RunSpec:
@@ -76,15 +78,15 @@ def _run_spec(
         kl=True,  # whether it is there is seen from the arrays
         ablate=None if ablation is None else str(ablation.attributes.get("parts", "")),  # type: ignore[arg-type]
         n_tokens=attributes["n_tokens"],
-        n_samples=_length(arrays, "samples"),
-        n_choices=_length(arrays, "choices"),
+        n_samples=_table_length(arrays, "samples"),
+        n_choices=_table_length(arrays, "choices"),
         components=components,
         adapters=adapters,
-        unembedding=_unembedding(arrays),
+        unembedding=_stored_unembedding(arrays),
     )
 
 
-def _unembedding(arrays: Mapping[str, Shaped]) -> Unembedding | None:
+def _stored_unembedding(arrays: Mapping[str, ArrayDescription]) -> Unembedding | None:
     """What a run says of its unembedding; None where it has none."""
     if "unembedding/weight" not in arrays:
         return None
@@ -99,7 +101,7 @@ def _unembedding(arrays: Mapping[str, Shaped]) -> Unembedding | None:
     )
 
 
-def _length(arrays: Mapping[str, Shaped], table: str) -> int:
+def _table_length(arrays: Mapping[str, ArrayDescription], table: str) -> int:
     """Entries of a table, by the first of its columns that is there."""
     shapes = (arrays[path].shape for column in TABLES[table] if (path := f"{table}/{column.name}") in arrays)
     return next((shape[0] for shape in shapes if shape), 0)

@@ -26,21 +26,21 @@ class Column:
     """Whether a run may do without it, since it wasn't asked for or older writers didn't know it."""
 
 
-def _text(name: str, meaning: str, *, optional: bool = False) -> Column:
+def _text_column(name: str, meaning: str, *, optional: bool = False) -> Column:
     return Column(name=name, dtype="string", fill="", attributes={"long_name": meaning}, optional=optional)
 
 
-def _count(name: str, meaning: str, dtype: str = "int32", *, optional: bool = False) -> Column:
+def _integer_column(name: str, meaning: str, dtype: str = "int32", *, optional: bool = False) -> Column:
     return Column(name=name, dtype=dtype, fill=-1, attributes={"long_name": meaning}, optional=optional)
 
 
-def _real(name: str, meaning: str, units: str) -> Column:
+def _float_column(name: str, meaning: str, units: str) -> Column:
     optional = name.startswith("base_")  # early writers had no scores without the adapter
     attributes = {"long_name": meaning, "units": units}
     return Column(name=name, dtype="float64", fill=np.nan, attributes=attributes, optional=optional)
 
 
-def _scores(prefix: str, which: str) -> tuple[Column, ...]:
+def _score_columns(prefix: str, which: str) -> tuple[Column, ...]:
     best = "choice with the highest log-likelihood"
     counts = (
         ("prediction", f"{best} {which}; -1 for text", "int16"),
@@ -49,26 +49,26 @@ def _scores(prefix: str, which: str) -> tuple[Column, ...]:
         ("correct_per_token", "the same for prediction_per_token", "int8"),
     )
     return (
-        *(_count(prefix + name, meaning, dtype, optional=bool(prefix)) for name, meaning, dtype in counts),
-        _real(f"{prefix}ce", f"mean negative log-likelihood of the answer's tokens {which}", "nat/token"),
+        *(_integer_column(prefix + name, meaning, dtype, optional=bool(prefix)) for name, meaning, dtype in counts),
+        _float_column(f"{prefix}ce", f"mean negative log-likelihood of the answer's tokens {which}", "nat/token"),
     )
 
 
-def _answers(prefix: str, which: str) -> tuple[Column, ...]:
+def _answer_columns(prefix: str, which: str) -> tuple[Column, ...]:
     text = f"what the model {which} wrote greedily as its answer; empty for text"
     choice = "choice that was read in it; -1 where none was, and for text"
     correct = "1 where written_prediction is the answer, 0 where not, -1 for text"
     return (
-        _text(f"{prefix}written", text, optional=True),
-        _count(f"{prefix}written_prediction", choice, "int16", optional=True),
-        _count(f"{prefix}written_correct", correct, "int8", optional=True),
+        _text_column(f"{prefix}written", text, optional=True),
+        _integer_column(f"{prefix}written_prediction", choice, "int16", optional=True),
+        _integer_column(f"{prefix}written_correct", correct, "int8", optional=True),
     )
 
 
-_N_TARGETS = _count(
+_N_TARGETS = _integer_column(
     "n_targets", "tokens that `ce` is the mean over: the answer's, a text's or the assistant's", optional=True
 )
-TOKEN_TEXT = _text("text", "the token's own text, as the tokenizer decodes it alone", optional=True)
+TOKEN_TEXT = _text_column("text", "the token's own text, as the tokenizer decodes it alone", optional=True)
 TOKEN_WEIGHT = Column(
     name="weight",
     dtype="float32",
@@ -83,33 +83,33 @@ TOKEN_WEIGHT = Column(
 
 TABLES: Mapping[str, tuple[Column, ...]] = {
     "samples": (
-        _text("id", "name of the sample in its data set"),
-        _text("dataset", "data set"),
-        _text("split", "split of the data set"),
-        _text("prompt", "name of the prompt, or `text`"),
-        _count("length", "tokens of the whole sequence that the model read"),
-        _count("answer", "index of the right choice; -1 for text", "int16"),
+        _text_column("id", "name of the sample in its data set"),
+        _text_column("dataset", "data set"),
+        _text_column("split", "split of the data set"),
+        _text_column("prompt", "name of the prompt, or `text`"),
+        _integer_column("length", "tokens of the whole sequence that the model read"),
+        _integer_column("answer", "index of the right choice; -1 for text", "int16"),
         _N_TARGETS,
-        *_scores("", "with the adapter"),
-        *_scores("base_", "without the adapter"),
-        *_answers("", "with the adapter"),
-        *_answers("base_", "without the adapter"),
-        _count("token_start", "first of the sample's captured tokens on the token axis", "int64"),
-        _count("token_stop", "one past the last of them", "int64"),
+        *_score_columns("", "with the adapter"),
+        *_score_columns("base_", "without the adapter"),
+        *_answer_columns("", "with the adapter"),
+        *_answer_columns("base_", "without the adapter"),
+        _integer_column("token_start", "first of the sample's captured tokens on the token axis", "int64"),
+        _integer_column("token_stop", "one past the last of them", "int64"),
     ),
     "choices": (
-        _count("sample", "index of the sample", "int64"),
-        _text("text", "the choice"),
-        _count("n_tokens", "tokens of the choice"),
-        _real("loglik", "log-likelihood with the adapter, summed over the choice's tokens", "nat"),
-        _real("loglik_per_token", "loglik / n_tokens", "nat/token"),
-        _real("base_loglik", "log-likelihood without the adapter", "nat"),
-        _real("base_loglik_per_token", "base_loglik / n_tokens", "nat/token"),
+        _integer_column("sample", "index of the sample", "int64"),
+        _text_column("text", "the choice"),
+        _integer_column("n_tokens", "tokens of the choice"),
+        _float_column("loglik", "log-likelihood with the adapter, summed over the choice's tokens", "nat"),
+        _float_column("loglik_per_token", "loglik / n_tokens", "nat/token"),
+        _float_column("base_loglik", "log-likelihood without the adapter", "nat"),
+        _float_column("base_loglik_per_token", "base_loglik / n_tokens", "nat/token"),
     ),
     "tokens": (
-        _count("sample", "index of the sample", "int64"),
-        _count("position", "place in the sample's sequence, from 0"),
-        _count("token_id", "id in the tokenizer's vocabulary"),
+        _integer_column("sample", "index of the sample", "int64"),
+        _integer_column("position", "place in the sample's sequence, from 0"),
+        _integer_column("token_id", "id in the tokenizer's vocabulary"),
         Column(
             name="role",
             dtype="int8",
@@ -135,29 +135,29 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         ),
     ),
     "components": (
-        _text("path", "module path in the plain model"),
-        _text("kind", "last name of the path"),
-        _count("layer", "index of the decoder layer; -1 outside of one"),
-        _count("d_in", "features that come in"),
-        _count("d_out", "features that go out"),
-        _text("dtype", "type in which the layer put its output out"),
-        _text("stored_dtype", "type in which base is stored"),
-        _text("fused", "row ranges of a fused projection as JSON, [[name, start, stop], ...]"),
+        _text_column("path", "module path in the plain model"),
+        _text_column("kind", "last name of the path"),
+        _integer_column("layer", "index of the decoder layer; -1 outside of one"),
+        _integer_column("d_in", "features that come in"),
+        _integer_column("d_out", "features that go out"),
+        _text_column("dtype", "type in which the layer put its output out"),
+        _text_column("stored_dtype", "type in which base is stored"),
+        _text_column("fused", "row ranges of a fused projection as JSON, [[name, start, stop], ...]"),
     ),
 }
 """Table -> its columns, in the order of the specification."""
 
 
-def is_without_adapter(path: str) -> bool:
+def is_base_column(path: str) -> bool:
     """Whether a path is of a column about the model without the adapter: its scores or answers."""
     return path.startswith(("samples/base_", "choices/base_"))
 
 
-def is_answer(path: str) -> bool:
+def is_answer_column(path: str) -> bool:
     """Whether a path is of a column of the model's own answers, with or without the adapter."""
     return path.startswith(("samples/written", "samples/base_written"))
 
 
-def is_base_score(path: str) -> bool:
+def is_base_score_column(path: str) -> bool:
     """Whether a path is of a column of scores without the adapter, which early writers made without a chunk."""
-    return is_without_adapter(path) and not is_answer(path)
+    return is_base_column(path) and not is_answer_column(path)

@@ -1,4 +1,4 @@
-"""Contents of an object store kept in memory by their reader: one request an object, however it is read."""
+"""Cache in memory for objects of an object store, so that each is requested once."""
 
 import os
 import threading
@@ -7,30 +7,31 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import CancelledError, Future
 
 CACHE_BYTES = 256 * 2**20
-"""Bytes that one process keeps, however many runs it reads."""
-LARGEST_SHARE = 4
-"""An object of more than this part of the cache is never kept: it would push out all else."""
+"""Size of the cache of one process, however many runs it reads."""
+ENTRY_SHARE = 4
+"""Only objects of at most 1 / this of the cache are kept: larger ones would push out all others."""
 ENTRY_BYTES = 256
-"""An entry takes about so many bytes beside its content."""
+"""Approximate size of an entry without its content."""
 
 
 class ByteCache:
-    """Contents by key, the latest used ones, bounded in bytes; for any number of threads."""
+    """Thread-safe cache of contents by key, which drops the least recently used ones beyond `max_bytes`."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self.largest_bytes = max_bytes // LARGEST_SHARE
-        """Bytes of the largest object that is still kept."""
+        self.largest_bytes = max_bytes // ENTRY_SHARE
+        """Size of the largest object that is kept."""
         self.n_bytes = 0
         self._entries: OrderedDict[Hashable, bytes | None] = OrderedDict()
         self._asked: dict[Hashable, Future[bytes | None]] = {}
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, fetch: Callable[[], bytes | None]) -> bytes | None:
-        """Content that `fetch` returned for this key, now or before; who asks meanwhile waits for it, or fails with it.
+        """Return the cached content of a key, or else what `fetch` returns, which is cached.
 
-        It returns None for an object that is too large to be kept; that too is remembered. If who fetches is
-        interrupted, one of those who wait fetches in its place.
+        Threads that ask for the key meanwhile wait for the result or get the same error. `fetch` returns None for an
+        object that is too large to be kept; None is cached too. If the fetching thread is interrupted, a waiting one
+        fetches instead.
         """
         while True:
             with self._lock:
@@ -51,7 +52,7 @@ class ByteCache:
             self._settle(key, mine)
             mine.set_exception(error)
             raise
-        except BaseException:  # an interrupt is of one thread, not of the object
+        except BaseException:  # an interrupt concerns one thread, not the object
             self._settle(key, mine)
             mine.cancel()
             raise
@@ -60,14 +61,14 @@ class ByteCache:
         return content
 
     def discard(self, key: Hashable) -> None:
-        """Forget a key, also one that is being fetched."""
+        """Remove a key, even if it is being fetched."""
         with self._lock:
             self._asked.pop(key, None)
             if key in self._entries:
                 self._drop(key)
 
     def _settle(self, key: Hashable, asked: Future[bytes | None], *content: bytes | None) -> None:
-        """Keep what was fetched, unless it was discarded meanwhile."""
+        """Cache the content that was fetched, unless its key was discarded meanwhile."""
         with self._lock:
             if self._asked.get(key) is not asked:
                 return
@@ -87,19 +88,19 @@ def _entry_bytes(content: bytes | None) -> int:
 
 
 _cache = ByteCache(CACHE_BYTES)
-"""One for the process, so that places which arrive pickled by the thousand share its bound, and what they read."""
+"""Cache of this process, shared by all its places, of which thousands may arrive pickled."""
 
 
 def process_cache() -> ByteCache:
-    """The cache that all places of this process share."""
+    """Return the cache that all places of this process share."""
     return _cache
 
 
-def _begin_anew() -> None:
-    """A cache for a process that was forked: who fetched or held the lock in the old one isn't there."""
+def _replace_cache_after_fork() -> None:
+    """Create a new cache in a forked process, since threads that fetch or hold the lock weren't forked."""
     global _cache
     _cache = ByteCache(_cache.max_bytes)
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(after_in_child=_replace_cache_after_fork)

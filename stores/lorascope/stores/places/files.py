@@ -13,23 +13,23 @@ from typing import BinaryIO
 from ..errors import StoreError
 from ..size import format_size
 
-KINDS = (
+FILE_KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
     (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
-_UNBLOCKED = getattr(os, "O_NONBLOCK", 0)  # Windows has neither this nor named pipes in folders
+_NONBLOCKING = getattr(os, "O_NONBLOCK", 0)  # Windows has neither this nor named pipes in folders
 
 
 def open_regular(path: Path, *, at_most: int) -> BinaryIO:
-    """Open a file to read, links followed; nothing of it is read yet.
+    """Open a regular file for reading, and follow links.
 
     Raises
     ------
     FileNotFoundError, NotADirectoryError
-        If nothing is there, links lead nowhere, or no file can have this name.
+        If there is no such file, a link leads nowhere, or the name is too long.
     StoreError
         If it isn't a regular file, or has more than `at_most` bytes.
     """
@@ -39,10 +39,10 @@ def open_regular(path: Path, *, at_most: int) -> BinaryIO:
         if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
             raise FileNotFoundError(errno.ENOENT, error.strerror, str(path)) from error
         raise
-    _require_regular(path, status, at_most)  # opening a device may already do something
-    file = os.fdopen(os.open(path, os.O_RDONLY | _UNBLOCKED), "rb")
+    _require_regular(path, status, at_most)  # before it is opened: opening a device may already have effects
+    file = os.fdopen(os.open(path, os.O_RDONLY | _NONBLOCKING), "rb")
     try:
-        _require_regular(path, os.fstat(file.fileno()), at_most)  # another one may lie there by now
+        _require_regular(path, os.fstat(file.fileno()), at_most)  # the file may have been replaced meanwhile
     except StoreError:
         file.close()
         raise
@@ -50,13 +50,13 @@ def open_regular(path: Path, *, at_most: int) -> BinaryIO:
 
 
 def read_regular(path: Path, *, at_most: int) -> bytes:
-    """All bytes of a file; raises as `open_regular`."""
+    """Return all bytes of a regular file; raises what `open_regular` raises."""
     with open_regular(path, at_most=at_most) as file:
-        return file.read(os.fstat(file.fileno()).st_size)  # some files of the system have no end
+        return file.read(os.fstat(file.fileno()).st_size)  # some system files never end
 
 
 def require_size(name: str, n_bytes: int, at_most: int) -> None:
-    """Raise StoreError where a file or object has more bytes than it can have."""
+    """Raise StoreError if a file or object has more than `at_most` bytes."""
     if n_bytes > at_most:
         raise StoreError(
             f"`{name}` has {format_size(n_bytes)}, where at most {format_size(at_most)} can be; "
@@ -66,27 +66,27 @@ def require_size(name: str, n_bytes: int, at_most: int) -> None:
 
 def _require_regular(path: Path, status: os.stat_result, at_most: int) -> None:
     if not stat.S_ISREG(status.st_mode):
-        kind = next((name for is_kind, name in KINDS if is_kind(status.st_mode)), "no regular file")
+        kind = next((name for is_kind, name in FILE_KINDS if is_kind(status.st_mode)), "no regular file")
         raise StoreError(f"`{path}` is {kind}, not a file; put the file back")
     require_size(str(path), status.st_size, at_most)
 
 
 PARTIAL = ".partial"
-"""Ends the name of a file that an interrupted writer left unfinished."""
+"""End of the names of unfinished files."""
 
 
 @contextmanager
 def atomic_write(target: Path, *, flush: bool = False, make_folder: bool = True) -> Iterator[Path]:
-    """A name beside `target` to write to, which takes the target's place when the block ends without an error.
+    """Give a temporary path to write to, which replaces `target` when the block ends without an error.
 
     Parameters
     ----------
     target
-        File or folder that is to be. A file that is there is replaced.
+        File or folder to write. An existing file is replaced.
     flush
-        Whether the file is on the disk before its name is, so that it survives the loss of power.
+        Whether content and name are flushed to the disk, so that the file survives a power failure.
     make_folder
-        Whether the target's own folder is made where it is missing.
+        Whether the target's folder is created if it is missing.
 
     Examples
     --------
@@ -99,7 +99,7 @@ def atomic_write(target: Path, *, flush: bool = False, make_folder: bool = True)
     """
     if make_folder:
         target.parent.mkdir(parents=True, exist_ok=True)
-    # This call's own name; its dot keeps it out of every `c.*` that looks for chunks.
+    # A name of this call alone; because of its dot no pattern `c.*` for chunks matches it.
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
         yield partial
@@ -117,7 +117,7 @@ def atomic_write(target: Path, *, flush: bool = False, make_folder: bool = True)
 
 
 def flush_to_disk(path: Path) -> None:
-    """Make a file's content, or the names in a folder, survive the loss of power."""
+    """Flush a file's content, or the names in a folder, to the disk, so that they survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -16,15 +16,15 @@ import numpy as np
 from .files import PARTIAL, atomic_write, flush_to_disk, open_regular, read_regular
 
 DIRECT_BYTES = 64 * 1024
-"""A file of at least so many bytes is written past the page cache."""
+"""Files of at least this size are written past the page cache."""
 PIECE_BYTES = 4 * 2**20
-"""A direct write goes through a buffer of so many bytes."""
+"""Size of the buffer for direct writes."""
 BLOCK_BYTES = 4096
 """Start and length of a direct write are multiples of this."""
-MOST_BYTES = 2**30
-"""One direct write takes no more; the system's own limit is just below 2 GiB."""
-_O_DIRECT = getattr(os, "O_DIRECT", 0)  # Linux has it; 0 asks for nothing
-_NOT_DIRECT = (errno.EINVAL, errno.ENOTSUP)
+MAX_WRITE_BYTES = 2**30
+"""Most bytes of one direct write; the system's limit is just below 2 GiB."""
+_O_DIRECT = getattr(os, "O_DIRECT", 0)  # only Linux has it; 0 changes nothing
+_NOT_DIRECT_ERRORS = (errno.EINVAL, errno.ENOTSUP)
 
 _buffers = threading.local()
 
@@ -67,7 +67,7 @@ class FolderPlace:
     def _files(self, folder: str) -> Iterator[str]:
         for at, folders, files in os.walk(self.path / folder):
             folders.sort()
-            links = [name for name in folders if os.path.islink(os.path.join(at, name))]  # not walked into
+            links = [name for name in folders if os.path.islink(os.path.join(at, name))]  # not followed
             for name in sorted(files + links):
                 yield (Path(at) / name).relative_to(self.path).as_posix()
 
@@ -85,7 +85,7 @@ class FolderPlace:
                 _write_durably(partial, [memoryview(piece).cast("B") for piece in pieces])
 
     def _make_folder(self, key: str) -> None:
-        """The folder of a key; the run's own, which may have been deleted meanwhile, comes with its root alone."""
+        """Create the folder of a key; the run's own, which may have been deleted meanwhile, only for the root."""
         if "/" not in key:
             self.path.mkdir(parents=True, exist_ok=True)
         elif not (self.path / key).parent.is_dir():
@@ -104,7 +104,7 @@ class FolderPlace:
             (self.path / key).unlink(missing_ok=True)
             folders |= {(self.path / key).parents[up] for up in range(key.count("/"))}
         for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
-            with suppress(OSError):  # something is left in it
+            with suppress(OSError):  # it isn't empty
                 folder.rmdir()
 
     def free_bytes(self) -> int | None:
@@ -113,7 +113,8 @@ class FolderPlace:
 
 
 def _write_durably(file: Path, pieces: list[memoryview]) -> None:
-    if sum(map(len, pieces)) < DIRECT_BYTES or not _written_directly(file, pieces):
+    """Write these pieces to a file and flush it to the disk."""
+    if sum(map(len, pieces)) < DIRECT_BYTES or not _write_directly(file, pieces):
         with open(file, "wb", buffering=0) as stream:
             for piece in pieces:
                 while piece:  # one write takes 2 GiB at most
@@ -121,22 +122,22 @@ def _write_durably(file: Path, pieces: list[memoryview]) -> None:
             os.fsync(stream.fileno())
 
 
-def _written_directly(file: Path, pieces: list[memoryview]) -> bool:
-    """Write past the page cache, which would cost 5 times the processor's time; False where that can't be."""
+def _write_directly(file: Path, pieces: list[memoryview]) -> bool:
+    """Write past the page cache, which saves 4/5 of the CPU time; return False if that isn't possible."""
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _O_DIRECT, 0o666)
     except OSError as error:
-        if error.errno in _NOT_DIRECT:
+        if error.errno in _NOT_DIRECT_ERRORS:
             return False
         raise
     try:
-        for whole in _aligned(pieces):
+        for whole in _aligned_pieces(pieces):
             if os.write(descriptor, whole) != len(whole):
-                return False  # a nearly full disk: the plain way finds out what it says
+                return False  # the disk is nearly full: a plain write raises the right error
         os.ftruncate(descriptor, sum(map(len, pieces)))
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno in _NOT_DIRECT:
+        if error.errno in _NOT_DIRECT_ERRORS:
             return False
         raise
     finally:
@@ -144,17 +145,17 @@ def _written_directly(file: Path, pieces: list[memoryview]) -> bool:
     return True
 
 
-def _aligned(pieces: list[memoryview]) -> Iterator[memoryview]:
-    """The pieces' bytes as a direct write takes them, from starts of pages and in whole blocks; at the end too many.
+def _aligned_pieces(pieces: list[memoryview]) -> Iterator[memoryview]:
+    """Yield the pieces' bytes as direct writes need them, aligned to pages and in whole blocks; the last is filled up.
 
-    What lies so already goes as it is; everything else through one buffer, which the next step fills anew.
+    Aligned bytes are passed on as they are, all others through one buffer, which the next step overwrites.
     """
     buffer, n_filled = _aligned_buffer(), 0
     for piece in pieces:
         if not n_filled and np.frombuffer(piece, np.uint8).ctypes.data % BLOCK_BYTES == 0:
             n_whole = len(piece) // BLOCK_BYTES * BLOCK_BYTES
-            for start in range(0, n_whole, MOST_BYTES):
-                yield piece[start : min(start + MOST_BYTES, n_whole)]
+            for start in range(0, n_whole, MAX_WRITE_BYTES):
+                yield piece[start : min(start + MAX_WRITE_BYTES, n_whole)]
             piece = piece[n_whole:]
         while piece:
             n_bytes = min(len(piece), PIECE_BYTES - n_filled)
@@ -168,46 +169,47 @@ def _aligned(pieces: list[memoryview]) -> Iterator[memoryview]:
 
 
 def _aligned_buffer() -> memoryview:
-    """One for each thread, at the start of a page as direct writes want it."""
+    """Return this thread's buffer, which begins at the start of a page."""
     if not hasattr(_buffers, "aligned"):
         _buffers.aligned = memoryview(mmap.mmap(-1, PIECE_BYTES))
     aligned: memoryview = _buffers.aligned
     return aligned
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def explain_write_errors(run: Path, key: str) -> Iterator[None]:
-    """Whatever happens to a file of a run while it is written, as an error of the same kind in one line.
+    """Turn errors while a file of a run is written into errors of the same type with a message of one line.
 
     Raises
     ------
     FileNotFoundError
-        If the run's folder is gone, or the file was taken away meanwhile.
+        If the run's folder or the file was deleted meanwhile.
     OSError
-        If the disk is full or fails, or something else lies there.
+        If the disk is full or fails, or a folder has the file's name.
     """
     try:
         yield
     except OSError as error:
-        raise _explained(run, key, error) from error
+        raise _explained_error(run, key, error) from error
 
 
-def _explained(run: Path, key: str, error: OSError) -> OSError:
+def _explained_error(run: Path, key: str, error: OSError) -> OSError:
+    """Return an error of the same type that says what to do."""
     if isinstance(error, FileNotFoundError):
         if key != "zarr.json" and not (run / "zarr.json").exists():
             return FileNotFoundError(deleted_message(str(run)))
         return FileNotFoundError(
-            f"{key!r} of `{run}` was taken away while it was written, by another process that writes there or by hand; "
-            "let nobody else write there, and the same command goes on"
+            f"{key!r} of `{run}` was deleted while it was written, by another process or by hand; "
+            "make sure that nobody else writes there, and the same command goes on"
         )
     if isinstance(error, IsADirectoryError):
         return IsADirectoryError(
-            f"{key!r} of `{run}` is a folder, where a file is to be; move it away, and the same command goes on"
+            f"{key!r} of `{run}` is a folder, but must be a file; move it away, and the same command goes on"
         )
-    mend = "free some space" if error.errno in _FULL else "mend that"
+    mend = "free some space" if error.errno in _DISK_FULL_ERRORS else "fix that"
     explained = type(error)(
         f"{key!r} of `{run}` can't be written ({error.strerror or error}); {mend}, and the same command goes on"
     )
@@ -216,8 +218,8 @@ def _explained(run: Path, key: str, error: OSError) -> OSError:
 
 
 def deleted_message(run: str) -> str:
-    """The sentence about a run whose folder was deleted or moved away."""
+    """Error message about a run whose folder was deleted or moved away."""
     return (
-        f"`{run}` was deleted or moved away while it was written; put it back and the same command goes on, or delete "
-        "what is left of it and the same command begins anew"
+        f"`{run}` was deleted or moved away while it was written; put it back and the same command goes on, or "
+        "delete what is left of it and the same command starts again"
     )

@@ -1,4 +1,4 @@
-"""Places of runs: folders of this machine, or prefixes in an object store. Nothing is ever written by halves."""
+"""Places of runs: folders of this machine, or prefixes in an object store; each file is written whole or not at all."""
 
 import uuid
 from collections.abc import Iterable, Iterator
@@ -12,67 +12,67 @@ from .remote import PREFIXES, ObjectPlace
 
 
 class Place(Protocol):
-    """Named bytes of one run; keys are relative to it, with `/`."""
+    """Storage of one run: bytes by key, where keys are paths relative to the run, with `/`."""
 
     @property
     def path(self) -> Path | str:
-        """The folder, or the url."""
+        """Folder or url of the run."""
 
     @property
     def name(self) -> str:
-        """The path as text, for people."""
+        """Path of the run as text for people."""
 
     @property
     def remote(self) -> bool:
-        """Whether each request goes over a network."""
+        """Whether requests go over a network."""
 
     def read(self, key: str, *, at_most: int) -> bytes:
-        """All bytes of a key; nothing is taken before its size is known.
+        """Return all bytes of a key; its size is checked first.
 
         Raises
         ------
         FileNotFoundError, NotADirectoryError
-            If there is none.
+            If there is no such key.
         StoreError
-            If it has more than `at_most` bytes, or is no regular file.
+            If it has more than `at_most` bytes, or isn't a regular file.
         """
 
     def read_part(self, key: str, start: int, stop: int, *, at_most: int) -> bytes:
-        """Bytes start to stop of a key, fewer where it ends before; all of it has `at_most`; raises as `read`."""
+        """Return bytes start to stop of a key, fewer if it ends before; `at_most` limits its whole size."""
 
     def size(self, key: str) -> int | None:
-        """Bytes of a key; None where there is none."""
+        """Size of a key's content in bytes; None if there is no such key."""
 
     def mark(self, key: str) -> str | None:
-        """Mark that tells a key's content from whatever takes its place; None where there is none."""
+        """Text that changes when a key's content is replaced; None if there is no such key."""
 
     def sizes(self, folder: str = "") -> Iterator[tuple[str, int]]:
-        """Every key at and below a folder with its bytes; temporary files are passed over."""
+        """Yield every key below a folder and its size in bytes, without temporary files."""
 
     def temporary_files(self) -> Iterator[str]:
-        """Keys that interrupted writers left unfinished."""
+        """Yield the keys of unfinished files of interrupted writers."""
 
     def write(self, key: str, *pieces: bytes | memoryview) -> None:
-        """Put these bytes there one after the other, whole or not at all; it lasts once its folder is flushed too.
+        """Write these pieces as the content of a key, whole or not at all; `flush` its folder to make it durable.
 
-        The run's own folder is made with its root alone: one that was deleted stays deleted.
+        The run's own folder is created only with its root, so that a deleted run stays deleted.
         """
 
     def flush(self, folder: str) -> None:
-        """Make the names in a folder last."""
+        """Make the names in a folder durable."""
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Take these keys away, in any order, and folders that are empty then; one that isn't there is passed over."""
+        """Delete these keys, in any order, and folders that are empty then; missing keys are ignored."""
 
     def keys(self, folder: str = "") -> Iterator[str]:
-        """Every key at and below a folder, as `sizes`."""
+        """Yield every key below a folder, without temporary files."""
 
     def free_bytes(self) -> int | None:
-        """Bytes that may still be written; None where nobody knows."""
+        """Bytes that can still be written; None if unknown."""
 
 
 def open_place(path: str | Path | Place) -> Place:
-    """The place at a path or url, or the place itself; nothing is read yet.
+    """Return the place at a path or url, or the place itself; nothing is read yet.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def open_place(path: str | Path | Place) -> Place:
     Raises
     ------
     StoreError
-        If the url is of an unknown kind, or has credentials in it.
+        If the url's scheme is unknown, or it contains credentials.
     """
     if not isinstance(path, str | Path):
         return path
@@ -93,7 +93,9 @@ def open_place(path: str | Path | Place) -> Place:
     if scheme == "file":
         return FolderPlace(Path(rest))
     if "@" in rest.partition("/")[0] or "?" in rest:
-        raise StoreError(f"a url of kind {scheme!r} with credentials or options in it isn't taken; set the environment")
+        raise StoreError(
+            f"a url of kind {scheme!r} with credentials or options in it isn't accepted; set environment variables"
+        )
     if not rest.strip("/"):
         raise StoreError(f"`path` is {path!r}, without a bucket; name one, as in 's3://bucket/run.zarr'")
     if scheme not in PREFIXES:
@@ -101,10 +103,10 @@ def open_place(path: str | Path | Place) -> Place:
     return ObjectPlace(path.rstrip("/"))
 
 
-def cached(place: Place) -> Place:
-    """A place like this one whose chunks stay in memory once they are read, if requests go over a network.
+def with_cache(place: Place) -> Place:
+    """Return a place that caches the chunks that it reads, if this one is in an object store.
 
-    For reading committed rows of one opened run, whose chunks never change; not for writers, nor for who must see what
-    is there now. A place opened anew begins with nothing.
+    Use it to read committed rows of one opened run, whose chunks never change; not to write, nor to see the current
+    content. Each call begins with an empty cache.
     """
     return replace(place, opened=uuid.uuid4().hex) if isinstance(place, ObjectPlace) else place

@@ -1,4 +1,4 @@
-"""A run in an object store: each object put by one request, and every failure in one line."""
+"""A run in an object store: each object written by one request, and errors of one line."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -11,31 +11,30 @@ from typing import Any, ClassVar
 from .byte_cache import process_cache
 from .files import require_size
 
-CLIENT = {"connect_timeout": "10s", "timeout": "180s"}
-"""A row's largest chunk must go up within one request; whoever has a slower line sets `AWS_TIMEOUT`."""
+CLIENT_DEFAULTS = {"connect_timeout": "10s", "timeout": "180s"}
+"""The largest chunk must be uploaded within one request; set `AWS_TIMEOUT` for a slow connection."""
 RETRY: Any = {
     "max_retries": 12,
     "backoff": {"init_backoff": timedelta(seconds=0.25), "max_backoff": timedelta(seconds=15), "base": 2},
     "retry_timeout": timedelta(minutes=4),
 }
-"""A minute or so of an unreachable remote passes before it counts as lost."""
+"""An unreachable store counts as lost after retries of about a minute."""
 CLIENT_OPTIONS = ("allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_url", "timeout")
 PREFIXES = {"s3": "AWS_", "s3a": "AWS_", "gs": "GOOGLE_", "az": "AZURE_", "abfs": "AZURE_", "abfss": "AZURE_"}
-"""Scheme of a url -> what the names of its store's environment variables begin with."""
+"""Scheme of a url -> prefix of its store's environment variables."""
 
 
 @dataclass(frozen=True)
 class ObjectPlace:
-    """A prefix in an object store; each object is put whole by one request.
+    """A run below a prefix in an object store; each object is written whole by one request.
 
-    Pickled by its url: the process that unpickles it takes credentials from its own environment, and of kept chunks
-    has only what the same run's other places read there.
+    It is pickled as its url: the process that unpickles it uses credentials of its own environment and its own cache.
     """
 
     path: str
     remote: ClassVar[bool] = True
     opened: str | None = None
-    """Name of this opening, under which chunks stay in memory once they are read; None where none does."""
+    """Key of this opened run in the cache of chunks; None without a cache."""
 
     def __reduce__(self) -> tuple[type["ObjectPlace"], tuple[str, str | None]]:
         return ObjectPlace, (self.path, self.opened)
@@ -44,7 +43,7 @@ class ObjectPlace:
     def _store(self) -> Any:
         from obstore.store import from_url
 
-        with _named(self.path):
+        with _explain_remote_errors(self.path):
             return from_url(self.path, client_options=_client_options(self.path), retry_config=RETRY)
 
     @property
@@ -55,9 +54,9 @@ class ObjectPlace:
         content = self._cached(key, at_most)
         if content is not None:
             return content
-        with _named(self.path):
+        with _explain_remote_errors(self.path):
             answer = self._store.get(key)
-            require_size(f"{self.path}/{key}", answer.meta["size"], at_most)  # its body isn't taken yet
+            require_size(f"{self.path}/{key}", answer.meta["size"], at_most)  # its body isn't loaded yet
             return bytes(answer.bytes())
 
     def read_part(self, key: str, start: int, stop: int, *, at_most: int) -> bytes:
@@ -65,13 +64,13 @@ class ObjectPlace:
         if content is not None:
             return content[start:stop]
         try:
-            with _named(self.path):
+            with _explain_remote_errors(self.path):
                 return bytes(self._store.get_range(key, start=start, end=stop))
         except FileNotFoundError:
             raise
         except OSError:
             size = self.size(key)
-            if size is not None and start >= size:  # to a server a range outside of the object is an error
+            if size is not None and start >= size:  # servers refuse a range beyond the end of an object
                 return b""
             raise
 
@@ -80,34 +79,34 @@ class ObjectPlace:
             content = self._cached(key, process_cache().largest_bytes)
             if content is not None:
                 return len(content)
-            with _named(self.path):
+            with _explain_remote_errors(self.path):
                 return int(self._store.head(key)["size"])
         except FileNotFoundError:
             return None
 
     def mark(self, key: str) -> str | None:
         try:
-            with _named(self.path):
+            with _explain_remote_errors(self.path):
                 answer = self._store.head(key)
         except FileNotFoundError:
             return None
         return str(answer["e_tag"] or (answer["last_modified"], answer["size"]))
 
     def _cached(self, key: str, at_most: int) -> bytes | None:
-        """All bytes of a chunk, kept from now on; None for another key, or where they are too many to be kept."""
-        if self.opened is None or not _never_changes(key):
+        """Return all bytes of a chunk from the cache or into it; None if the key isn't cached or is too large."""
+        if self.opened is None or not _is_unchanging_key(key):
             return None
         cache = process_cache()
 
         def fetch() -> bytes | None:
-            with _named(self.path):
+            with _explain_remote_errors(self.path):
                 answer = self._store.get(key)
                 return bytes(answer.bytes()) if answer.meta["size"] <= min(at_most, cache.largest_bytes) else None
 
         return cache.get((self.opened, key), fetch)
 
     def sizes(self, folder: str = "") -> Iterator[tuple[str, int]]:
-        with _named(self.path):
+        with _explain_remote_errors(self.path):
             for batch in self._store.list(prefix=folder or None):
                 yield from ((item["path"], item["size"]) for item in batch)
 
@@ -119,22 +118,22 @@ class ObjectPlace:
 
     def write(self, key: str, *pieces: bytes | memoryview) -> None:
         try:
-            with _named(self.path):
+            with _explain_remote_errors(self.path):
                 self._store.put(key, b"".join(pieces), use_multipart=False)
         except FileNotFoundError:
             raise FileNotFoundError(
-                f"`{self.path}` can't be written to: there is no such bucket; make it first"
+                f"`{self.path}` can't be written to: there is no such bucket; create it first"
             ) from None
-        finally:  # it may have arrived though its answer didn't
+        finally:  # it may have been written though the answer was lost
             process_cache().discard((self.opened, key))
 
     def flush(self, folder: str) -> None:
-        pass  # an object that was put lasts
+        pass  # objects are durable once they are written
 
     def delete(self, keys: Iterable[str]) -> None:
         keys = list(keys)
         try:
-            with _named(self.path):
+            with _explain_remote_errors(self.path):
                 self._store.delete(keys)
         finally:
             for key in keys:
@@ -144,8 +143,8 @@ class ObjectPlace:
         return None
 
 
-def _never_changes(key: str) -> bool:
-    """Whether this is a chunk that is the same as long as it may be read: neither metadata nor a row's commit."""
+def _is_unchanging_key(key: str) -> bool:
+    """Whether this is a chunk, which never changes; metadata and the digests of rows may."""
     return key.rpartition("/")[2].startswith("c.") and not key.startswith("rows/")
 
 
@@ -153,12 +152,12 @@ def _client_options(url: str) -> Any:
     """Our client options and those of the environment, which obstore reads only if it is given none."""
     prefix = PREFIXES[url.partition("://")[0]]
     names = {option: (prefix + option).upper() for option in CLIENT_OPTIONS}
-    return {**CLIENT, **{option: os.environ[name] for option, name in names.items() if name in os.environ}}
+    return {**CLIENT_DEFAULTS, **{option: os.environ[name] for option, name in names.items() if name in os.environ}}
 
 
 @contextmanager
-def _named(place: str) -> Iterator[None]:
-    """Whatever an object store fails with, as an OSError of one line that names the place and what to do."""
+def _explain_remote_errors(place: str) -> Iterator[None]:
+    """Turn errors of an object store into an OSError whose message names the place and says what to do."""
     from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
     try:
@@ -174,5 +173,6 @@ def _named(place: str) -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
+    """First line of an error's message, without the server's XML."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
     return line.partition(": <?xml")[0][:300]

@@ -11,11 +11,11 @@ import numpy as np
 
 from ..errors import Problem, StoreError
 from ..format.digests import chunk_digest
-from ..format.stored_array import StoredArray, index_bytes, shard_index
+from ..format.stored_array import StoredArray, parse_shard_index, shard_index_bytes
 from ..places.place import Place
-from ..threads import N_REQUESTS, in_order
+from ..threads import N_REQUESTS, map_in_order
 
-ABSENT = (FileNotFoundError, NotADirectoryError)
+MISSING_ERRORS = (FileNotFoundError, NotADirectoryError)
 """Errors of a place that has no file under a key."""
 
 
@@ -35,7 +35,7 @@ def read_chunk(place: Place, array: StoredArray, index: int, *, version: int, de
     key = array.key(index)
     try:
         content = place.read(key, at_most=array.max_bytes)
-    except ABSENT:
+    except MISSING_ERRORS:
         return Chunk(key, None, problem=Problem(key, "missing", f"chunk {key!r} is missing"))
     except StoreError as error:
         return Chunk(key, None, problem=Problem(key, "file", f"chunk {key!r} can't be read: {error}"))
@@ -51,7 +51,7 @@ def read_chunk(place: Place, array: StoredArray, index: int, *, version: int, de
         return Chunk(key, part, problem=Problem(key, "decode", message))
 
 
-def read_chosen(
+def read_chunk_columns(
     place: Place, array: StoredArray, chunk: int, columns: Sequence[slice] = (slice(None),)
 ) -> list[np.ndarray]:
     """Entries of one chunk along the first axis, as stored: (entry, column) for each of `columns`.
@@ -65,10 +65,10 @@ def read_chosen(
     key = array.key(chunk)
     try:
         if array.part_width is None:
-            whole = array.decode_part(_present(place.read(key, at_most=array.max_bytes), key))
+            whole = array.decode_part(_require_content(place.read(key, at_most=array.max_bytes), key))
             return [whole[:, span] for span in columns] if whole.ndim > 1 else [whole]
-        return _read_shard(place, array, key, [range(*span.indices(array.shape[1])) for span in columns])
-    except ABSENT:
+        return _read_shard_columns(place, array, key, [range(*span.indices(array.shape[1])) for span in columns])
+    except MISSING_ERRORS:
         raise StoreError(f"chunk {key!r} is missing; run `lorascope verify`") from None
     except StoreError:
         raise
@@ -76,29 +76,29 @@ def read_chosen(
         raise StoreError(f"chunk {key!r} is broken ({error}); run `lorascope verify`") from error
 
 
-def _read_shard(place: Place, array: StoredArray, key: str, spans: Sequence[range]) -> list[np.ndarray]:
+def _read_shard_columns(place: Place, array: StoredArray, key: str, spans: Sequence[range]) -> list[np.ndarray]:
     """Each span of columns, from the inner chunks that hold it; each of these is read once."""
     assert array.part_width is not None
     width = array.part_width
     needed = sorted({part for span in spans for part in range(span.start // width, -(-span.stop // width))})
-    places = _shard_places(place, array, key, needed)
+    places = _part_bounds(place, array, key, needed)
     parts = {
-        part: array.decode_part(_present(place.read_part(key, start, stop, at_most=array.max_bytes), key))
+        part: array.decode_part(_require_content(place.read_part(key, start, stop, at_most=array.max_bytes), key))
         for part, (start, stop) in zip(needed, places, strict=True)
     }
-    return [_columns(parts, span, width) for span in spans]
+    return [_columns_of_parts(parts, span, width) for span in spans]
 
 
-def _shard_places(place: Place, array: StoredArray, key: str, parts: Sequence[int]) -> list[tuple[int, int]]:
+def _part_bounds(place: Place, array: StoredArray, key: str, parts: Sequence[int]) -> list[tuple[int, int]]:
     """(first byte, byte after the last) of inner chunks, by the index that closes the shard."""
     assert array.part_width is not None
     size = place.size(key) or 0
-    n_bytes = index_bytes(array.chunks[1] // array.part_width)
-    tail = _present(place.read_part(key, max(size - n_bytes, 0), size, at_most=array.max_bytes), key)
+    n_bytes = shard_index_bytes(array.chunks[1] // array.part_width)
+    tail = _require_content(place.read_part(key, max(size - n_bytes, 0), size, at_most=array.max_bytes), key)
     if len(tail) < n_bytes:
         raise ValueError("it ends before its index")
     try:
-        index = shard_index(tail)
+        index = parse_shard_index(tail)
     except ValueError as error:
         raise ValueError(f"of its index, {error}") from error
     bounds = []
@@ -112,14 +112,14 @@ def _shard_places(place: Place, array: StoredArray, key: str, parts: Sequence[in
     return bounds
 
 
-def _columns(parts: dict[int, np.ndarray], span: range, width: int) -> np.ndarray:
+def _columns_of_parts(parts: dict[int, np.ndarray], span: range, width: int) -> np.ndarray:
     """Columns of a shard, out of its inner chunks that lie side by side."""
     first, last = span.start // width, -(-span.stop // width)
     side_by_side = np.concatenate([parts[part] for part in range(first, last)], axis=1)
     return side_by_side[:, span.start - first * width : span.stop - first * width]
 
 
-def _present(content: bytes, key: str) -> bytes:
+def _require_content(content: bytes, key: str) -> bytes:
     if not content:
         raise StoreError(f"chunk {key!r} is empty; run `lorascope verify`")
     return content
@@ -134,15 +134,15 @@ def read_digests(array: StoredArray, place: Place) -> np.ndarray:
         If the file of one is broken.
     """
     digests = np.zeros(array.shape, np.uint8)
-    listed = map(_digest_row, place.keys(array.path))
+    listed = map(_row_of_key, place.keys(array.path))
     rows = [row for row in listed if row is not None and row < len(digests)]
-    read = in_order(lambda row: _read_digest(array, place, row), rows, n_threads=N_REQUESTS if place.remote else 1)
+    read = map_in_order(lambda row: _read_digest(array, place, row), rows, n_threads=N_REQUESTS if place.remote else 1)
     for row, digest in zip(rows, read, strict=True):
         digests[row] = digest
     return digests
 
 
-def _digest_row(key: str) -> int | None:
+def _row_of_key(key: str) -> int | None:
     """Row of a digest's key; None for another file's."""
     name = key.rpartition("/")[2].split(".")
     return int(name[1]) if len(name) == 3 and name[1].isdecimal() else None

@@ -12,7 +12,7 @@ from xarray.core import indexing
 
 from ..errors import StoreError
 from ..format.tables import ROLES
-from ..names import close_to
+from ..names import suggestion_or_first_name
 
 TOKEN_INDEXES = ("sample", "role", "position")
 COMPONENT_INDEXES = ("kind", "layer", "rank")
@@ -47,7 +47,7 @@ def token_coordinates(columns: Mapping[str, Any]) -> xr.Coordinates:
             index = pd.Index(values, dtype=values.dtype, name=name, copy=False)
             coordinates = coordinates.assign(xr.Coordinates.from_xindex(xr.indexes.PandasIndex(index, "token")))
         else:
-            text = values if isinstance(values, xr.Variable) else _text(values)
+            text = values if isinstance(values, xr.Variable) else _text_variable(values)
             coordinates = coordinates.assign({name: text})
     return coordinates
 
@@ -55,10 +55,10 @@ def token_coordinates(columns: Mapping[str, Any]) -> xr.Coordinates:
 def lazy_text(read: Callable[[], np.ndarray], n_tokens: int, attributes: Mapping[str, Any]) -> xr.Variable:
     """Text (token,) that is read when it is first looked at."""
     attributes = {key: value for key, value in attributes.items() if key != "written"}
-    return _text(indexing.LazilyIndexedArray(LazyText(read, n_tokens)), attributes)
+    return _text_variable(indexing.LazilyIndexedArray(LazyText(read, n_tokens)), attributes)
 
 
-def _text(values: Any, attributes: Mapping[str, Any] | None = None) -> xr.Variable:
+def _text_variable(values: Any, attributes: Mapping[str, Any] | None = None) -> xr.Variable:
     return xr.Variable("token", values, attributes, fastpath=True)  # else xarray makes another text of each
 
 
@@ -67,7 +67,7 @@ def role_names(roles: np.ndarray) -> np.ndarray:
     return np.asarray(np.array([*ROLES, ""], object)[roles])
 
 
-def with_indexes(dataset: xr.Dataset) -> xr.Dataset:
+def with_component_indexes(dataset: xr.Dataset) -> xr.Dataset:
     """The dataset with an index for each label of components that it has."""
     for name in COMPONENT_INDEXES:
         if name in dataset.coords and dataset[name].ndim == 1 and name not in dataset.xindexes:
@@ -75,7 +75,7 @@ def with_indexes(dataset: xr.Dataset) -> xr.Dataset:
     return dataset
 
 
-def tokens_of(samples: xr.Dataset, names: str | Sequence[str]) -> slice | np.ndarray:
+def sample_token_places(samples: xr.Dataset, names: str | Sequence[str]) -> slice | np.ndarray:
     """Places of the tokens of these samples, by their ids, in the order in which they are named.
 
     Raises
@@ -89,7 +89,8 @@ def tokens_of(samples: xr.Dataset, names: str | Sequence[str]) -> slice | np.nda
     for name in [names] if isinstance(names, str) else names:
         matches = np.flatnonzero(ids == name)
         if not len(matches):
-            raise StoreError(f"no sample {name!r} among the {len(ids)} of this run{close_to(str(name), ids.tolist())}")
+            hint = suggestion_or_first_name(str(name), ids.tolist())
+            raise StoreError(f"no sample {name!r} among the {len(ids)} of this run{hint}")
         if len(matches) > 1:  # nothing beside their numbers would tell their tokens apart
             owners = zip(
                 *(samples[key].values[matches].tolist() for key in ("dataset", "split", "prompt")), strict=True

@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 _STYLE = "text-align:left;vertical-align:top;padding:1px 1em 1px 0;background:none;color:inherit;border:none"
 
 
-def html_of(run: "Run") -> str:
+def run_html(run: "Run") -> str:
     """A table: model, adapters, data, how much there is, and whether it is whole."""
     rows = "".join(
         f'<tr style="background:none"><th style="{_STYLE};opacity:.65;font-weight:normal">{html.escape(name)}</th>'
         f'<td style="{_STYLE}">{html.escape(value)}</td></tr>'
-        for name, value in _rows(run)
+        for name, value in _table_rows(run)
         if value
     )
     return f"<div><b>lorascope run</b> {html.escape(run.place.name)}<table>{rows}</table></div>"
 
 
-def _rows(run: "Run") -> Iterator[tuple[str, str]]:
+def _table_rows(run: "Run") -> Iterator[tuple[str, str]]:
     settings = run.attributes.get("provenance", {}).get("settings", {})
     yield "model", str(settings.get("model") or "")
     ranks = {name: run.adapter(name)["rank"].values for name in run.adapters}
-    yield "adapters" if len(ranks) > 1 else "adapter", ", ".join(f"{n} ({_ranks(r)})" for n, r in ranks.items())
+    yield "adapters" if len(ranks) > 1 else "adapter", ", ".join(f"{n} ({_format_ranks(r)})" for n, r in ranks.items())
     datasets = run.samples["dataset"].values.tolist()
     yield "data", ", ".join(f"{name}: {n} samples" for name, n in Counter(datasets).items())
     states = {"all": "all states kept", "sample": "states of some rows kept", "none": "no states kept"}[run.states]
@@ -45,6 +45,6 @@ def _rows(run: "Run") -> Iterator[tuple[str, str]]:
     yield "state", (lost if len(run.lost_rows) else "finished") if run.finished else f"unfinished: {rows}"
 
 
-def _ranks(ranks: np.ndarray) -> str:
+def _format_ranks(ranks: np.ndarray) -> str:
     low, high = ranks[ranks > 0].min(initial=ranks.max()), ranks.max()
     return f"rank {high}" if low == high else f"rank {low} to {high}"

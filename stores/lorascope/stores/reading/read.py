@@ -7,14 +7,14 @@ import numpy as np
 from ..errors import Problem, StoreError
 from ..format.check import layout_problems
 from ..format.stored_array import StoredArray
-from ..format.tables import is_base_score
-from ..places.place import Place, cached, open_place
-from .chunks import ABSENT
-from .require_run import find_run, no_store
+from ..format.tables import is_base_score_column
+from ..places.place import Place, open_place, with_cache
+from .chunks import MISSING_ERRORS
+from .require_run import find_run_path, no_store_error
 from .root import Root, read_root
-from .rows import read_once
+from .rows import read_static
 from .run import Run
-from .state import refuse_unknown
+from .state import require_known_version
 
 RunLike = Run | str | Path
 """An open run, or where one is stored."""
@@ -32,7 +32,9 @@ def open_run(path: str | Path | Place) -> Run:
         If there is no run at `path` or several are in it, it is still being set up, its format is newer than this
         version of lorascope reads, or it isn't laid out as the format says.
     """
-    return open_checked(*open_group(cached(open_place(find_run(path) if isinstance(path, str | Path) else path))))
+    return checked_run(
+        *open_root(with_cache(open_place(find_run_path(path) if isinstance(path, str | Path) else path)))
+    )
 
 
 def as_run(run: RunLike) -> Run:
@@ -42,7 +44,7 @@ def as_run(run: RunLike) -> Run:
     return run if isinstance(run, Run) else open_run(run)
 
 
-def open_checked(place: Place, root: Root) -> Run:
+def checked_run(place: Place, root: Root) -> Run:
     """The run of this root; raises StoreError unless it is laid out as the format says."""
     problems = find_layout_problems(place, root)
     if problems:
@@ -51,23 +53,23 @@ def open_checked(place: Place, root: Root) -> Run:
             f"`{place.name}` isn't laid out as a run: {problems[0].message}{more}; `lorascope verify` lists what is "
             "wrong"
         )
-    return run_of(place, root)
+    return unchecked_run(place, root)
 
 
-def run_of(place: Place, root: Root) -> Run:
+def unchecked_run(place: Place, root: Root) -> Run:
     """The run of this root, whose layout is known to be sound."""
     arrays = {path: StoredArray.from_metadata(path, metadata) for path, metadata in root.arrays.items()}
     return Run(place, root.attributes, arrays)
 
 
-def open_group(path: str | Path | Place) -> tuple[Place, Root]:
+def open_root(path: str | Path | Place) -> tuple[Place, Root]:
     """Place and root of the run at `path`, of a version that we read and set up to the end; raises if not."""
     place = open_place(path)
     try:
         root = read_root(place)
-    except ABSENT:
-        raise no_store(place.name, nowhere=isinstance(place.path, Path) and not place.path.exists()) from None
-    refuse_unknown(place, root.attributes)
+    except MISSING_ERRORS:
+        raise no_store_error(place.name, nowhere=isinstance(place.path, Path) and not place.path.exists()) from None
+    require_known_version(place, root.attributes)
     if (root.document.get("zarr_format"), root.document.get("node_type")) != (3, "group"):
         raise StoreError(f"`{place.name}` isn't a readable Zarr group (its 'zarr.json' is none of Zarr 3)")
     if "static_digest" not in root.attributes:
@@ -87,7 +89,7 @@ def find_layout_problems(place: Place, root: Root) -> list[Problem]:
     return layout_problems(
         root.attributes,
         metadata,
-        read=lambda path: read_once(StoredArray.from_metadata(path, metadata[path]), place),
+        read=lambda path: read_static(StoredArray.from_metadata(path, metadata[path]), place),
         n_objects=lambda path: sum(key.startswith(f"{path}/c.") for key in place.keys(path)),
     )
 
@@ -102,12 +104,12 @@ def missing_chunks(path: str | Path | Place) -> list[str]:
     StoreError
         If there is no run, or it isn't laid out as the format says.
     """
-    run = open_checked(*open_group(path))
+    run = checked_run(*open_root(path))
     # Before the names: others may be writing. A finished run had every row.
     committed = range(run.n_rows) if run.finished else np.flatnonzero(run.committed_rows).tolist()
     expected = {run.arrays[path].key(row) for row in committed for path in ("rows/digest", *run.row_paths(row))}
     for path, array in run.arrays.items():
         # Early writers left out scores that there weren't.
-        if not array.by_row and path != "rows/digest" and not is_base_score(path):
+        if not array.by_row and path != "rows/digest" and not is_base_score_column(path):
             expected |= set(map(array.key, range(array.n_chunks)))
     return sorted(expected.difference(run.place.keys()))

@@ -10,14 +10,14 @@ APath = TypeVar("APath", bound=str | Path)
 
 
 def require_store(path: APath) -> APath:
-    """The path of the run that is meant, see `find_run`; raises StoreError if a local folder holds no Zarr store."""
-    run = find_run(path)
+    """Return the path that `find_run_path` finds; raises StoreError if a local folder holds no Zarr store."""
+    run = find_run_path(path)
     if not ("://" in str(run) or (Path(run) / "zarr.json").exists()):
-        raise no_store(str(path), nowhere=not Path(path).exists())
+        raise no_store_error(str(path), nowhere=not Path(path).exists())
     return run
 
 
-def find_run(path: APath) -> APath:
+def find_run_path(path: APath) -> APath:
     """The path itself, or that of the only run inside it if it is a local folder and not a run.
 
     Raises
@@ -28,13 +28,13 @@ def find_run(path: APath) -> APath:
     folder = Path(str(path).removeprefix("file://"))
     if "://" in str(folder) or not folder.is_dir() or (folder / "zarr.json").exists():
         return path
-    runs = [run for run in sorted(folder.iterdir()) if _is_run(run)]
+    runs = [run for run in sorted(folder.iterdir()) if _is_run_folder(run)]
     if len(runs) > 1:
         raise StoreError(f"`{path}` holds {len(runs)} runs: {', '.join(f'`{run.name}`' for run in runs)}; name one")
     return type(path)(runs[0]) if runs else path
 
 
-def _is_run(folder: Path) -> bool:
+def _is_run_folder(folder: Path) -> bool:
     """Whether the root of a run is here; results are Zarr groups too."""
     if not (folder / "zarr.json").is_file():
         return False
@@ -49,7 +49,7 @@ def _is_run(folder: Path) -> bool:
     return isinstance(attributes, dict) and attributes.get("format") == FORMAT
 
 
-def no_store(name: str, *, nowhere: bool) -> StoreError:
+def no_store_error(name: str, *, nowhere: bool) -> StoreError:
     """Error for a place where a run should be and no store is."""
     problem = "doesn't exist" if nowhere else "holds no Zarr store"
     return StoreError(f"`{name}` {problem}; name a run that `lorascope capture` wrote")

@@ -10,19 +10,19 @@ import zarr.errors
 from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import StoreError
-from ..format.digests import is_sealed
+from ..format.digests import is_root_digest_right
 from ..json_document import MAX_BYTES, parse_json
 from ..places.place import Place
-from ..threads import N_REQUESTS, in_order
+from ..threads import N_REQUESTS, map_in_order
 
 MAX_NODE_BYTES = 256 * 1024
 """Bytes of a node's own `zarr.json`, which has about 1 kB."""
 MAX_NODES = 2**14
 """Arrays and groups of a run, some three a component: for each of them some kB of memory are taken."""
-UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, AssertionError)
+METADATA_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, AssertionError)
 """Errors of Zarr, beside its own, for metadata that it can't make sense of."""
 
-_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,254}(/[A-Za-z0-9_][A-Za-z0-9_.\-]{0,254}){0,7}")
+_NODE_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,254}(/[A-Za-z0-9_][A-Za-z0-9_.\-]{0,254}){0,7}")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Root:
         is_table = isinstance(nodes, dict) and all(isinstance(node, dict) for node in nodes.values())
         if not is_table or consolidated.get("kind") != "inline":
             raise StoreError("the consolidated metadata aren't a table of nodes")
-        _require_paths(nodes)
+        _require_node_paths(nodes)
         return nodes
 
     @cached_property
@@ -67,7 +67,7 @@ class Root:
         StoreError
             If those of a node can't be read, or as `nodes`.
         """
-        return parse_nodes(_own_nodes(self.place) if self.nodes is None else self.nodes)
+        return parse_arrays(_read_nodes(self.place) if self.nodes is None else self.nodes)
 
 
 def read_root(place: Place) -> Root:
@@ -90,23 +90,23 @@ def read_root(place: Place) -> Root:
     return Root(place, content, document)
 
 
-def require_sealed(root: Root) -> None:
+def require_root_digest(root: Root) -> None:
     """Raise StoreError where the root isn't what its writer put there; older ones have no digest that could tell."""
-    problem = root_problem(root)
+    problem = root_digest_problem(root)
     if problem is not None:
         raise StoreError(f"`{root.place.name}` can't be resumed: {problem}; put that file back, or name a new folder")
 
 
-def root_problem(root: Root) -> str | None:
+def root_digest_problem(root: Root) -> str | None:
     """Problem of the root's digest; None where it is right, or where the writer was older than it."""
     attributes = root.attributes
     if "root_digest" not in attributes:
         return "'zarr.json' has lost its `root_digest`" if "metadata_digest" in attributes else None
-    sealed = is_sealed(root.content, attributes["root_digest"])
+    sealed = is_root_digest_right(root.content, attributes["root_digest"])
     return None if sealed else "'zarr.json' isn't what was written: its digest differs"
 
 
-def read_documents(place: Place, paths: list[str]) -> dict[str, bytes | StoreError | None]:
+def read_node_documents(place: Place, paths: list[str]) -> dict[str, bytes | StoreError | None]:
     """Path -> content of each node's own `zarr.json`; None where there is none, and an error where it can't be read."""
 
     def read(path: str) -> bytes | StoreError | None:
@@ -117,10 +117,10 @@ def read_documents(place: Place, paths: list[str]) -> dict[str, bytes | StoreErr
         except StoreError as error:
             return error
 
-    return dict(zip(paths, in_order(read, paths, n_threads=N_REQUESTS if place.remote else 1), strict=True))
+    return dict(zip(paths, map_in_order(read, paths, n_threads=N_REQUESTS if place.remote else 1), strict=True))
 
 
-def parse_nodes(nodes: Mapping[str, Any]) -> dict[str, ArrayV3Metadata]:
+def parse_arrays(nodes: Mapping[str, Any]) -> dict[str, ArrayV3Metadata]:
     """Path -> metadata of the arrays among these documents of nodes; raises as `Root.arrays`."""
     arrays = {}
     for path, document in nodes.items():
@@ -131,22 +131,22 @@ def parse_nodes(nodes: Mapping[str, Any]) -> dict[str, ArrayV3Metadata]:
                 arrays[path] = ArrayV3Metadata.from_dict(document)
             elif (document["node_type"], document["zarr_format"]) != ("group", 3):
                 raise ValueError("it is no node of Zarr 3")
-        except (*UNREADABLE, zarr.errors.BaseZarrError) as error:
+        except (*METADATA_ERRORS, zarr.errors.BaseZarrError) as error:
             raise StoreError(f"{path!r} can't be made sense of ({type(error).__name__}: {error})") from error
     return arrays
 
 
-def own_paths(place: Place) -> list[str]:
+def node_paths(place: Place) -> list[str]:
     """Paths of every node that has a file of its own, sorted; raises StoreError as `Root.nodes`."""
     paths = sorted(key.removesuffix("/zarr.json") for key, _ in place.sizes() if key.endswith("/zarr.json"))
-    _require_paths(paths)
+    _require_node_paths(paths)
     return paths
 
 
-def _own_nodes(place: Place) -> dict[str, Any]:
+def _read_nodes(place: Place) -> dict[str, Any]:
     """Path -> document of every node, each out of its own file, as where nothing is consolidated."""
     nodes: dict[str, Any] = {}
-    for path, content in read_documents(place, own_paths(place)).items():
+    for path, content in read_node_documents(place, node_paths(place)).items():
         if isinstance(content, StoreError):
             raise content
         if content is not None:
@@ -154,10 +154,10 @@ def _own_nodes(place: Place) -> dict[str, Any]:
     return nodes
 
 
-def _require_paths(paths: Any) -> None:
+def _require_node_paths(paths: Any) -> None:
     """Nothing outside of the run's folder is ever read."""
     if len(paths) > MAX_NODES:
         raise StoreError(f"it announces {len(paths)} nodes; a run has at most {MAX_NODES}")
     for path in paths:
-        if not _PATH.fullmatch(path) or ".." in path:
+        if not _NODE_PATH.fullmatch(path) or ".." in path:
             raise StoreError(f"{path!r} names no part of a run; names are letters, digits, `_`, `-` and single dots")

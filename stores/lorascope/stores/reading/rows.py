@@ -9,9 +9,9 @@ import xarray as xr
 from ..errors import StoreError
 from ..format.layout import BITS_NOTE
 from ..format.spec import ROW_TOKENS
-from ..format.stored_array import StoredArray, check_storage, widen_block
+from ..format.stored_array import StoredArray, require_stored_type, widen_block
 from ..places.place import Place
-from .chunks import read_chosen
+from .chunks import read_chunk_columns
 
 
 class RowArray:
@@ -25,7 +25,7 @@ class RowArray:
         self.path = array.path
         self.dtype_logical = str(array.attributes.get("dtype_logical", array.dtype.name))
         try:
-            check_storage(array.dtype, self.dtype_logical)
+            require_stored_type(array.dtype, self.dtype_logical)
         except ValueError as error:
             raise StoreError(f"{array.path!r} can't be read as numbers: {error}") from error
         self._array = array
@@ -90,7 +90,7 @@ class RowArray:
 
     def read_columns(self, row: int, columns: Sequence[slice]) -> list[np.ndarray]:
         """A committed row as it is stored, for each of these columns of the array: what lies together is read once."""
-        return [block[: self.n_tokens(row)] for block in read_chosen(self._place, self._array, row, columns)]
+        return [block[: self.n_tokens(row)] for block in read_chunk_columns(self._place, self._array, row, columns)]
 
     @property
     def n_rows(self) -> int:
@@ -120,7 +120,7 @@ class RowArray:
         )
 
 
-def read_once(array: StoredArray, place: Place, *, may_be_absent: bool = False) -> np.ndarray:
+def read_static(array: StoredArray, place: Place, *, may_be_absent: bool = False) -> np.ndarray:
     """Values of an array that is written when the run is set up.
 
     With `may_be_absent` a chunk that isn't there reads as the fill value: early writers made such columns without one.
@@ -135,12 +135,12 @@ def read_once(array: StoredArray, place: Place, *, may_be_absent: bool = False) 
         if may_be_absent and place.size(array.key(chunk)) is None:
             parts.append(np.full(array.chunks, array.fill, array.dtype))
         else:
-            parts += read_chosen(place, array, chunk)
+            parts += read_chunk_columns(place, array, chunk)
     values = np.concatenate(parts) if parts else np.empty(array.shape, array.dtype)
     return values[tuple(map(slice, array.shape))]
 
 
-def stored_unembedding(arrays: Mapping[str, StoredArray], place: Place) -> xr.Dataset:
+def read_unembedding(arrays: Mapping[str, StoredArray], place: Place) -> xr.Dataset:
     """`weight`, lazy, `norm` and `text` of a run that has them; see `Run.unembedding`."""
     import dask.array as da  # half a second, for which nothing else should wait
     from dask.array.core import normalize_chunks
@@ -150,17 +150,19 @@ def stored_unembedding(arrays: Mapping[str, StoredArray], place: Place) -> xr.Da
 
     def read(block_id: tuple[int, int]) -> np.ndarray:
         n = chunks[0][block_id[0]]  # what the last chunk holds beyond is fill
-        return widen_block(read_chosen(place, weights, block_id[0])[0][:n], str(weights.attributes["dtype_logical"]))
+        return widen_block(
+            read_chunk_columns(place, weights, block_id[0])[0][:n], str(weights.attributes["dtype_logical"])
+        )
 
     chunks = normalize_chunks(weights.chunks, weights.shape)
     weight = da.map_blocks(read, chunks=chunks, dtype=np.float32, meta=np.empty((0, 0), np.float32))
-    values: dict[str, Any] = {name: read_once(stored[name], place) for name in ("norm", "text")}
+    values: dict[str, Any] = {name: read_static(stored[name], place) for name in ("norm", "text")}
     values = {"weight": weight, "norm": values["norm"], "text": values["text"].astype(object)}
     variables = {
-        name: (stored[name].dims, value, {"long_name": _meaning(stored[name])}) for name, value in values.items()
+        name: (stored[name].dims, value, {"long_name": _long_name(stored[name])}) for name, value in values.items()
     }
     return xr.Dataset(variables, attrs={"centred": bool(stored["norm"].attributes["centred"])})
 
 
-def _meaning(array: StoredArray) -> str:
+def _long_name(array: StoredArray) -> str:
     return str(array.attributes.get("long_name", "")).removesuffix(BITS_NOTE)

@@ -8,18 +8,18 @@ import numpy as np
 import xarray as xr
 
 from ..errors import StoreError
-from ..format.layout import BITS_NOTE, goes_with_states
+from ..format.layout import BITS_NOTE, is_kept_with_states
 from ..format.spec import ROW_TOKENS
 from ..format.stored_array import StoredArray
-from ..format.tables import TABLES, TOKEN_WEIGHT, is_base_score
-from ..names import close_to, meant
+from ..format.tables import TABLES, TOKEN_WEIGHT, is_base_score_column
+from ..names import suggestion, suggestion_or_first_name
 from ..places.place import Place
 from .chunks import read_digests
-from .labels import lazy_text, role_names, token_coordinates, tokens_of
-from .notebook import html_of
-from .rows import RowArray, read_once, stored_unembedding
+from .labels import lazy_text, role_names, sample_token_places, token_coordinates
+from .notebook import run_html
+from .rows import RowArray, read_static, read_unembedding
 from .source import DeltaSource, Source
-from .token_choice import token_places
+from .token_choice import checked_token_places
 from .walk import walk_rows
 
 Samples = str | Sequence[str] | None
@@ -64,7 +64,7 @@ class Run:
         )
 
     def _repr_html_(self) -> str:
-        return html_of(self)
+        return run_html(self)
 
     def __getitem__(self, component: str) -> xr.Dataset:
         """`base`, `delta` and `lora` of a component, lazy, float32 (token, feature); one left alone has only `base`."""
@@ -108,7 +108,7 @@ class Run:
     def state_rows(self) -> np.ndarray:
         """Bool (row,): which rows keep base and delta once they are committed."""
         if self.states == "sample":
-            return self.read_once("rows/states").astype(bool)
+            return self.read_static("rows/states").astype(bool)
         return np.full(self.n_rows, self.states == "all")
 
     @cached_property
@@ -125,7 +125,9 @@ class Run:
         """Paths of the arrays of which a committed row has a chunk each, states or not."""
         with_states = bool(self.state_rows[row])
         return [
-            path for path, array in self.arrays.items() if array.by_row and (with_states or not goes_with_states(path))
+            path
+            for path, array in self.arrays.items()
+            if array.by_row and (with_states or not is_kept_with_states(path))
         ]
 
     def _by_token(self, rows: np.ndarray, name: str) -> xr.DataArray:
@@ -158,9 +160,9 @@ class Run:
     def token_labels(self) -> xr.Coordinates:
         """Coordinates (token,): `sample` (an id), `role` (a name), `position`, with indexes, and `text` where kept."""
         columns: dict[str, Any] = {
-            "sample": self.read_once("samples/id").astype(object)[self.read_once("tokens/sample")],
-            "role": role_names(self.read_once("tokens/role")),
-            "position": self.read_once("tokens/position"),
+            "sample": self.read_static("samples/id").astype(object)[self.read_static("tokens/sample")],
+            "role": role_names(self.read_static("tokens/role")),
+            "position": self.read_static("tokens/position"),
         }
         if "tokens/text" in self.arrays:
             columns["text"] = self._token_text.copy(deep=False)
@@ -170,7 +172,7 @@ class Run:
     @cached_property
     def _token_text(self) -> xr.Variable:
         array = self.arrays["tokens/text"]
-        return lazy_text(partial(read_once, array, self.place), self.n_tokens, array.attributes)
+        return lazy_text(partial(read_static, array, self.place), self.n_tokens, array.attributes)
 
     @cached_property
     def components(self) -> xr.Dataset:
@@ -239,7 +241,7 @@ class Run:
         """The adapter's B, float32 (feature, rank)."""
         name = self._adapter_name(adapter)
         self._component_index(component)
-        values = self.read_once(f"adapters/{name}/lora_B/{component}")
+        values = self.read_static(f"adapters/{name}/lora_B/{component}")
         return xr.DataArray(values, dims=("feature", "rank"), name="lora_B", attrs={"component": component})
 
     def delta(self, component: str, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
@@ -292,7 +294,7 @@ class Run:
         """
         if isinstance(components, str):
             raise ValueError(f"`components` is {components!r}; it must be a sequence of paths: [{components!r}]")
-        places = token_places(tokens, self.n_tokens)
+        places = checked_token_places(tokens, self.n_tokens)
         chosen = np.isin(np.arange(self.n_tokens), places)
         ranks = self.adapter(adapter)["rank"].values
         states: dict[str, dict[str, np.ndarray]] = {}
@@ -336,7 +338,7 @@ class Run:
         """
         if "unembedding/weight" not in self.arrays:
             raise StoreError(f"`{self.place.name}` holds no unembedding; capture with `--unembedding`")
-        return stored_unembedding(self.arrays, self.place)
+        return read_unembedding(self.arrays, self.place)
 
     def js(self, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
         """JS measured during capture, nats (token, component); NaN for tokens on which it wasn't measured."""
@@ -392,7 +394,7 @@ class Run:
             raise StoreError(f"{self.place.name!r} holds no ablation; capture it again with `--ablate components`")
         stored = self.arrays[f"{root}/ablation"].attributes
         attrs = {key: str(stored[key]) for key in ("parts", "units", "long_name") if key in stored}
-        parts = [str(part) for part in self.read_once(f"{root}/ablation_part")]
+        parts = [str(part) for part in self.read_static(f"{root}/ablation_part")]
         rows = self._rows(f"{root}/ablation").to_dask()
         array = xr.DataArray(rows, dims=("token", "part"), name="ablation", attrs=attrs, coords={"part": parts})
         return self._labelled(array, sample)
@@ -411,9 +413,9 @@ class Run:
         bias = f"adapters/{name}/lora_bias/{component}"
         return DeltaSource(
             factor,
-            lora_B=partial(read_once, self.arrays[f"adapters/{name}/lora_B/{component}"], self.place),
+            lora_B=partial(read_static, self.arrays[f"adapters/{name}/lora_B/{component}"], self.place),
             scaling=float(self.adapter(name)["scaling"].values[self._component_index(component)]),
-            bias=partial(read_once, self.arrays[bias], self.place) if bias in self.arrays else None,
+            bias=partial(read_static, self.arrays[bias], self.place) if bias in self.arrays else None,
         )
 
     def source(self, component: str, adapter: str | None = None) -> Source:
@@ -442,7 +444,7 @@ class Run:
             row = self.components.isel(component=self._component_index(component))
             array = array.assign_coords(component=component, kind=row["kind"].item(), layer=row["layer"].item())
         array = array.assign_coords(self.token_labels)
-        return array if sample is None else array.isel(token=tokens_of(self.samples, sample))
+        return array if sample is None else array.isel(token=sample_token_places(self.samples, sample))
 
     def _state(self, component: str, name: str, sample: Samples) -> xr.DataArray:
         rows = self._state_rows(component, name)
@@ -462,20 +464,20 @@ class Run:
         return None if start < 0 else self._rows(f"adapters/{adapter}/factor", slice(start, start + rank))
 
     def _rows(self, path: str, columns: slice = slice(None)) -> RowArray:
-        readable = self.committed_rows & self.state_rows if goes_with_states(path) else self.committed_rows
+        readable = self.committed_rows & self.state_rows if is_kept_with_states(path) else self.committed_rows
         return RowArray(self.arrays[path], place=self.place, committed=readable, columns=columns)
 
-    def read_once(self, path: str) -> np.ndarray:
+    def read_static(self, path: str) -> np.ndarray:
         """Values of an array that is written when the run is set up, by its path in the store."""
         if path not in self.arrays:
             raise StoreError(f"{path!r} is missing from `{self.place.name}`; run `lorascope verify`")
-        return read_once(self.arrays[path], self.place, may_be_absent=is_base_score(path))
+        return read_static(self.arrays[path], self.place, may_be_absent=is_base_score_column(path))
 
     def _column(self, path: str) -> xr.Variable:
         array = self.arrays[path]
         if path == "tokens/text":
             return self._token_text
-        values = self._rows(path)[:] if array.by_row else self.read_once(path)
+        values = self._rows(path)[:] if array.by_row else self.read_static(path)
         if values.dtype.kind == "T":  # xarray and pandas know text as object
             values = values.astype(object)
         attributes = {key: value for key, value in array.attributes.items() if key != "written"}
@@ -491,7 +493,9 @@ class Run:
         if name is None:
             raise StoreError(f"`adapter` isn't given, and this run holds several; name one of {list(self.adapters)}")
         if name not in self.adapters:
-            raise StoreError(f"`adapter` is {name!r}; this run holds {list(self.adapters)}{meant(name, self.adapters)}")
+            raise StoreError(
+                f"`adapter` is {name!r}; this run holds {list(self.adapters)}{suggestion(name, self.adapters)}"
+            )
         return name
 
     def _component_index(self, path: str) -> int:
@@ -500,5 +504,5 @@ class Run:
         except ValueError:
             names = self.component_paths
             raise StoreError(
-                f"no component {path!r} among the {len(names)} of this run{close_to(path, names)}"
+                f"no component {path!r} among the {len(names)} of this run{suggestion_or_first_name(path, names)}"
             ) from None

@@ -60,13 +60,13 @@ class Source(NamedTuple):
         return self.identity, self.delta.rows.path, self.component
 
 
-def base_bytes(source: Source) -> int:
+def base_row_bytes(source: Source) -> int:
     """Bytes of a full row of the component's base in float32."""
     return 4 * ROW_TOKENS * source.base.shape[1]
 
 
 def group_sizes(
-    sources: Sequence[Source], group_bytes: int, row_bytes: Callable[[Source], int] = base_bytes
+    sources: Sequence[Source], group_bytes: int, row_bytes: Callable[[Source], int] = base_row_bytes
 ) -> list[int]:
     """Numbers of neighbouring components to put together so that a row of each group has about `group_bytes`."""
     sizes, size = [0], 0

@@ -8,16 +8,16 @@ from typing import Any, Literal
 
 from ..errors import StoreError
 from ..format.spec import FORMAT, READ_VERSIONS
-from ..places.file_lock import holder_of, may_live
+from ..places.file_lock import may_be_running, parse_holder
 from ..places.place import Place, open_place
 from .root import read_root
 
-SET_UP_BY = "set_up_by"
+WRITER_ATTRIBUTE = "set_up_by"
 """Root attribute of a run that is being set up: the process that does so. A run that is set up has none."""
 
 RunState = Literal["absent", "torn", "unfinished", "finished"]
 
-_OURS = re.compile(
+_SETUP_KEY = re.compile(
     r"((rows|samples|choices|tokens|components|states|reductions|adapters)(/[A-Za-z0-9_.\-]+)*/)?(zarr\.json|c(\.\d+)+)"
 )
 """Keys that setting a run up writes; a chunk of the root itself isn't one, but no such file is anybody's."""
@@ -41,7 +41,7 @@ def run_state(path: str | Path | Place) -> RunState:
     attributes = root_attributes(place)
     if attributes is None:
         return "absent"
-    refuse_unknown(place, attributes)
+    require_known_version(place, attributes)
     if "static_digest" not in attributes:
         return "torn"
     return "finished" if attributes.get("finished") is True else "unfinished"
@@ -61,9 +61,9 @@ def clear_torn(path: str | Path | Place) -> None:
     if state != "torn":
         raise StoreError(f"`{place.name}` was not interrupted while it was set up but is {state}; nothing was deleted")
     if place.remote:
-        _refuse_living(place)
+        _require_writer_ended(place)
     keys = list(place.keys())
-    foreign = [key for key in keys if not _OURS.fullmatch(key) or key.startswith("rows/digest/c.")]
+    foreign = [key for key in keys if not _SETUP_KEY.fullmatch(key) or key.startswith("rows/digest/c.")]
     if foreign:
         raise StoreError(
             f"`{place.name}` holds {foreign[0]!r}, which isn't part of a run being set up; nothing was "
@@ -74,10 +74,10 @@ def clear_torn(path: str | Path | Place) -> None:
     place.delete(["zarr.json"])  # last: until then it is known what lies here
 
 
-def _refuse_living(place: Place) -> None:
+def _require_writer_ended(place: Place) -> None:
     """Raise StoreError unless the process that set this run up is known to have ended, or is this one."""
-    holder = holder_of((root_attributes(place) or {}).get(SET_UP_BY))
-    if holder is None or may_live(holder):
+    holder = parse_holder((root_attributes(place) or {}).get(WRITER_ATTRIBUTE))
+    if holder is None or may_be_running(holder):
         who = holder or "a process that left no name"
         raise StoreError(
             f"`{place.name}` is being set up by {who}, which may still be at it; wait for it, or if it has ended, "
@@ -85,7 +85,7 @@ def _refuse_living(place: Place) -> None:
         )
 
 
-def refuse_unknown(place: Place, attributes: Mapping[str, Any]) -> None:
+def require_known_version(place: Place, attributes: Mapping[str, Any]) -> None:
     """Raise StoreError unless these are the root attributes of a run of a version that we read."""
     if attributes.get("format") != FORMAT:
         raise StoreError(
@@ -110,17 +110,17 @@ def root_attributes(place: Place) -> Mapping[str, Any] | None:
     try:
         return read_root(place).attributes
     except FileNotFoundError:
-        _refuse_remains(place)
+        _require_empty(place)
         return None
 
 
-def _refuse_remains(place: Place) -> None:
+def _require_empty(place: Place) -> None:
     """Raise StoreError if anything lies where there is no root."""
     keys = place.keys()
     first = next(keys, None)
     if first is None:
         return
-    if all(_OURS.fullmatch(key) for key in chain([first], keys)):
+    if all(_SETUP_KEY.fullmatch(key) for key in chain([first], keys)):
         raise StoreError(
             f"`{place.name}` holds parts of a run ({first!r}) without its root 'zarr.json', as where a run was deleted "
             "while it was written; delete what is left, and the same command begins anew"

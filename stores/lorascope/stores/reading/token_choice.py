@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32, Int, Int64
 
 from ..errors import StoreError
 from ..format.tables import ROLES
-from ..names import meant
+from ..names import suggestion
 
 if TYPE_CHECKING:
     from .run import Run
@@ -23,7 +23,7 @@ TokenChoice: TypeAlias = str | Sequence[int] | np.ndarray
 """Tokens of a run as functions take them: a choice in words, or indices on the token axis."""
 ROLE_GROUPS = {role: (role,) for role in ROLES} | {"prompt": ("prompt", "choice")}
 """Choice by role -> the roles that it takes."""
-POPULATIONS = {
+POPULATION_DESCRIPTIONS = {
     "all": "all tokens",
     "prompt": "the tokens of the prompt, its choices included",
     "choice": "the tokens of the choices in the prompt",
@@ -37,7 +37,7 @@ POPULATIONS = {
     "share": "all tokens",
 }
 """Kind of a choice -> the tokens that its means are about, in words."""
-ALLOWED = (
+GRAMMAR = (
     f"'all', {', '.join(map(repr, ROLES))}, 'first:N', 'last:N', 'from:N' and 'every:K' with whole numbers from 1, or "
     "'share:P' with P above 0 and at most 1"
 )
@@ -53,12 +53,12 @@ class ParsedChoice(NamedTuple):
     """N, K or P; 0 for a kind without one."""
 
     @property
-    def is_drawn(self) -> bool:
+    def is_random(self) -> bool:
         """Whether tokens are drawn at random, so that means over them stand for all tokens."""
         return self.kind in ("every", "share")
 
 
-class Chosen(NamedTuple):
+class ChosenTokens(NamedTuple):
     """The tokens that a choice takes of one sample."""
 
     places: Int64[np.ndarray, " chosen"]
@@ -86,10 +86,10 @@ def parse_choice(tokens: str) -> ParsedChoice:
         share = 0.0
     if 0 < share <= 1:
         return ParsedChoice(kind, share)
-    raise ValueError(f"`tokens` is {tokens!r}; allowed are {ALLOWED}{meant(kind, ('all', *ROLE_GROUPS))}")
+    raise ValueError(f"`tokens` is {tokens!r}; allowed are {GRAMMAR}{suggestion(kind, ('all', *ROLE_GROUPS))}")
 
 
-def population(tokens: str) -> str:
+def describe_population(tokens: str) -> str:
     """The tokens that means over a choice are about, in words.
 
     Examples
@@ -98,7 +98,7 @@ def population(tokens: str) -> str:
     ('all tokens', 'the tokens of the answer')
     """
     choice = parse_choice(tokens)
-    return POPULATIONS.get(choice.kind, f"the tokens of role {choice.kind!r}").format(choice.number)
+    return POPULATION_DESCRIPTIONS.get(choice.kind, f"the tokens of role {choice.kind!r}").format(choice.number)
 
 
 def describe_choice(tokens: TokenChoice) -> str:
@@ -106,14 +106,14 @@ def describe_choice(tokens: TokenChoice) -> str:
     return tokens if isinstance(tokens, str) else f"{len(tokens)} chosen"
 
 
-def choose(
+def choose_tokens(
     tokens: str,
     *,
     positions: Int[np.ndarray, " token"],
     roles: Int[np.ndarray, " token"],
     length: int,
     generator: np.random.Generator,
-) -> Chosen:
+) -> ChosenTokens:
     """The tokens that a choice takes of one sample, and their weights.
 
     Parameters
@@ -137,21 +137,21 @@ def choose(
     would bias the mean where K doesn't.)
 
     The others take whole groups of tokens. Their weights are 1, and what is computed from them is about these groups
-    and not about the sequence: see `population`.
+    and not about the sequence: see `describe_population`.
     """
     choice, n = parse_choice(tokens), len(positions)
-    if not choice.is_drawn:
-        places = np.flatnonzero(is_in(choice, positions, roles, length))
-        return Chosen(places, np.ones(len(places), np.float32))
+    if not choice.is_random:
+        places = np.flatnonzero(is_chosen(choice, positions, roles, length))
+        return ChosenTokens(places, np.ones(len(places), np.float32))
     if choice.kind == "share":
         places = np.sort(generator.choice(n, max(round(choice.number * n), 1), replace=False))
     else:
         step = int(min(choice.number, n))  # a larger one takes what n does
         places = np.arange(n)[generator.integers(n) % step :: step]
-    return Chosen(places, np.full(len(places), n / len(places), np.float32))
+    return ChosenTokens(places, np.full(len(places), n / len(places), np.float32))
 
 
-def is_in(
+def is_chosen(
     choice: ParsedChoice, positions: np.ndarray, roles: np.ndarray, length: int | np.ndarray
 ) -> Bool[np.ndarray, " token"]:
     """Whether tokens belong to a choice that draws nothing; of one sample, or of several with a length by token."""
@@ -166,12 +166,12 @@ def is_in(
     return np.isin(roles, [ROLES.index(role) for role in ROLE_GROUPS[choice.kind]])
 
 
-def chosen_tokens(
+def chosen_token_weights(
     run: "Run", tokens: TokenChoice, among: Bool[np.ndarray, " token"] | None = None, *, seed: int = 0
 ) -> Float32[np.ndarray, " token"]:
     """By how many tokens of its sample each token of a run counts in a choice; 0 where it isn't chosen.
 
-    Chosen tokens count 1, but for `every:K` and `share:P`: see `choose`.
+    Chosen tokens count 1, but for `every:K` and `share:P`: see `choose_tokens`.
 
     Parameters
     ----------
@@ -196,20 +196,22 @@ def chosen_tokens(
     among = (run.committed & run.with_states).values if among is None else among
     weights = np.zeros(run.n_tokens, np.float32)
     if not isinstance(tokens, str):
-        weights[token_places(tokens, run.n_tokens)] = 1
-    elif not parse_choice(tokens).is_drawn:
-        length = run.read_once("samples/length")[run.read_once("tokens/sample")]
-        columns = run.read_once("tokens/position"), run.read_once("tokens/role")
-        weights[is_in(parse_choice(tokens), *columns, length)] = 1
+        weights[checked_token_places(tokens, run.n_tokens)] = 1
+    elif not parse_choice(tokens).is_random:
+        length = run.read_static("samples/length")[run.read_static("tokens/sample")]
+        columns = run.read_static("tokens/position"), run.read_static("tokens/role")
+        weights[is_chosen(parse_choice(tokens), *columns, length)] = 1
     elif among.any():
         candidates = np.flatnonzero(among)
-        labels, position, role = (run.read_once(f"tokens/{key}")[candidates] for key in ("sample", "position", "role"))
-        lengths = run.read_once("samples/length")
+        labels, position, role = (
+            run.read_static(f"tokens/{key}")[candidates] for key in ("sample", "position", "role")
+        )
+        lengths = run.read_static("samples/length")
         starts = np.flatnonzero(np.diff(labels, prepend=-1))
         for start, stop in zip(starts, [*starts[1:], len(labels)], strict=True):
             sample, part = int(labels[start]), slice(start, stop)
             generator = np.random.default_rng([seed, sample])
-            chosen = choose(
+            chosen = choose_tokens(
                 tokens, positions=position[part], roles=role[part], length=lengths[sample], generator=generator
             )
             weights[candidates[part][chosen.places]] = chosen.weights
@@ -219,7 +221,7 @@ def chosen_tokens(
     return weights
 
 
-def token_places(tokens: Any, n_tokens: int) -> np.ndarray:
+def checked_token_places(tokens: Any, n_tokens: int) -> np.ndarray:
     """Places of tokens that are given one by one, checked."""
     places = np.asarray(tokens)
     if places.ndim != 1 or (places.size and places.dtype.kind not in "iu"):

@@ -1,7 +1,7 @@
 """The walk over a run's rows: row after row, read on threads, in order, in a bounded memory.
 
 `walk_rows` gives numbers: base, delta and factors of chosen components and tokens, float32. `stored_rows` gives what is
-stored, for copies, and `walk_chunks` each chunk with its digest and its problem, for checks. All read by `in_order`.
+stored, for copies, and `walk_chunks` each chunk with its digest and its problem, for checks. All use `map_in_order`.
 """
 
 import threading
@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from ..errors import StoreError
-from ..format.digests import combine
+from ..format.digests import combine_digests
 from ..format.spec import ROW_TOKENS
 from ..format.stored_array import widen_block
 from ..progress import Progress
-from ..threads import in_order
+from ..threads import map_in_order
 from .chunks import Chunk, read_chunk
 from .rows import RowArray
 from .source import Source, delta_block, group_sizes, read_factors
@@ -31,7 +31,7 @@ TASK_BYTES = 2**20
 """Bytes that one task reads at least: handing a task to a thread takes as long as reading a row of few ranks."""
 
 Result = TypeVar("Result")
-Numbers = Literal["base", "delta", "factor"]
+Quantity = Literal["base", "delta", "factor"]
 
 
 class RowBlock(NamedTuple):
@@ -51,7 +51,7 @@ class RowBlock(NamedTuple):
 @overload
 def walk_rows(
     sources: Sequence[Source],
-    numbers: Sequence[Numbers],
+    numbers: Sequence[Quantity],
     *,
     tokens: Bool[np.ndarray, " token"] | None = ...,
     function: None = ...,
@@ -63,7 +63,7 @@ def walk_rows(
 @overload
 def walk_rows(
     sources: Sequence[Source],
-    numbers: Sequence[Numbers],
+    numbers: Sequence[Quantity],
     *,
     tokens: Bool[np.ndarray, " token"] | None = ...,
     function: Callable[[RowBlock], Result],
@@ -74,7 +74,7 @@ def walk_rows(
 
 def walk_rows(
     sources: Sequence[Source],
-    numbers: Sequence[Numbers],
+    numbers: Sequence[Quantity],
     *,
     tokens: Bool[np.ndarray, " token"] | None = None,
     function: Callable[[RowBlock], Any] | None = None,
@@ -122,7 +122,7 @@ def walk_rows(
     """
     if not sources:
         return
-    rows = _rows_with(sources[0].base, tokens)
+    rows = _committed_rows_with_tokens(sources[0].base, tokens)
     starts = np.cumsum([0, *group_sizes(sources, GROUP_BYTES, lambda source: _row_bytes(source, numbers))]).tolist()
     groups = [_Group(sources[start:stop], numbers, tokens) for start, stop in pairwise(starts)]
 
@@ -137,7 +137,9 @@ def walk_rows(
         return list(blocks if function is None else map(function, blocks))
 
     n_done, n_all = 0, len(rows) * len(groups)
-    for results in in_order(read, tasks(), n_threads=n_threads, n_bytes=lambda task: task[0].row_bytes * len(task[1])):
+    for results in map_in_order(
+        read, tasks(), n_threads=n_threads, n_bytes=lambda task: task[0].row_bytes * len(task[1])
+    ):
         yield from results
         n_done += len(results)
         if progress is not None:
@@ -179,7 +181,7 @@ def walk_chunks(
             row, path, read_chunk(run.place, run.arrays[path], row, version=run.format_version, decode=decode)
         )
 
-    results = in_order(
+    results = map_in_order(
         read,
         ((row, path) for row in rows for path in paths_of(row)),
         n_bytes=lambda task: run.arrays[task[1]].max_bytes,
@@ -203,7 +205,7 @@ def stored_rows(run: "Run", rows: Sequence[int], paths: Container[str]) -> Itera
     for row, chunks in walk_chunks(run, rows, lambda row, path, chunk: (path, chunk), paths=paths):
         wrong = [chunk.problem.message for _, chunk in chunks if chunk.problem is not None]
         parts = [(chunk.key, chunk.part) for _, chunk in chunks if chunk.part is not None]
-        if not wrong and len(chunks) == len(run.row_paths(row)) and combine(parts) != bytes(run.digest(row)):
+        if not wrong and len(chunks) == len(run.row_paths(row)) and combine_digests(parts) != bytes(run.digest(row)):
             wrong = ["its digest differs from what was committed"]
         if wrong:
             raise StoreError(f"row {row} of `{run.place.name}` can't be copied: {wrong[0]}; run `lorascope verify`")
@@ -214,7 +216,7 @@ class _Group:
     """Neighbouring components of a walk, whose rows are read together."""
 
     def __init__(
-        self, sources: Sequence[Source], numbers: Sequence[Numbers], tokens: Bool[np.ndarray, " token"] | None
+        self, sources: Sequence[Source], numbers: Sequence[Quantity], tokens: Bool[np.ndarray, " token"] | None
     ) -> None:
         self._sources, self._numbers, self._tokens = sources, numbers, tokens
         self.row_bytes = max(1, sum(_row_bytes(source, numbers) for source in sources))
@@ -235,16 +237,16 @@ class _Group:
             name = source.component
             factor = None if whole is None else whole[chosen]
             if "base" in self._numbers:
-                block.base[name] = _widened(source.base, row, chosen)
+                block.base[name] = _read_float32(source.base, row, chosen)
             if "factor" in self._numbers:
                 assert factor is not None, f"{name} has no factor"
                 block.factor[name] = factor
             if "delta" in self._numbers and factor is not None:
                 block.delta[name] = delta_block(factor, **self._weights_of(source))
             elif "delta" in self._numbers:
-                block.delta[name] = _widened(source.delta.rows, row, chosen)
+                block.delta[name] = _read_float32(source.delta.rows, row, chosen)
                 if source.delta.base is not None:  # `rows` are adapted
-                    base = block.base[name] if name in block.base else _widened(source.delta.base, row, chosen)
+                    base = block.base[name] if name in block.base else _read_float32(source.delta.base, row, chosen)
                     with np.errstate(invalid="ignore"):  # infinity on both sides is NaN
                         block.delta[name] = block.delta[name] - base
         return block
@@ -257,17 +259,17 @@ class _Group:
         return self._weights[source.component]
 
 
-def _widened(rows: RowArray, row: int, chosen: slice | np.ndarray) -> np.ndarray:
+def _read_float32(rows: RowArray, row: int, chosen: slice | np.ndarray) -> np.ndarray:
     return widen_block(rows.read_stored(row)[chosen], rows.dtype_logical)
 
 
-def _rows_with(rows: RowArray, tokens: Bool[np.ndarray, " token"] | None) -> list[int]:
+def _committed_rows_with_tokens(rows: RowArray, tokens: Bool[np.ndarray, " token"] | None) -> list[int]:
     """Committed rows with states that hold a chosen token."""
     chosen = range(rows.n_rows) if tokens is None else np.unique(np.flatnonzero(tokens) // ROW_TOKENS).tolist()
     return [row for row in chosen if rows.is_committed(row)]
 
 
-def _row_bytes(source: Source, numbers: Sequence[Numbers]) -> int:
+def _row_bytes(source: Source, numbers: Sequence[Quantity]) -> int:
     """Bytes of float32 that a full row of a component takes."""
     n_columns = {
         "base": source.base.shape[1],

@@ -17,23 +17,23 @@ from zarr.storage import MemoryStore
 
 from ..errors import StoreError
 from ..format.codec import ChunkEncoder, compressors
-from ..format.digests import chunk_digest, combine, with_fingerprint
-from ..format.layout import ArraySpec, array_specs, chunk_key, require_chunks
+from ..format.digests import chunk_digest, combine_digests, with_fingerprint
+from ..format.layout import ArraySpec, array_specs, chunk_key, require_rows_fit_chunks
 from ..format.spec import FORMAT, FORMAT_VERSION, ROW_TOKENS, Codec, RunSpec
 from ..format.stored_array import max_text_bytes
 from ..format.tables import TABLES, TOKEN_TEXT
 from ..json_document import MAX_BYTES
 from ..places.file_lock import this_process
 from ..places.place import Place, open_place
-from ..reading.read import open_checked, open_group
-from ..reading.root import MAX_NODES, read_root, require_sealed
-from ..reading.state import SET_UP_BY, run_state
+from ..reading.read import checked_run, open_root
+from ..reading.root import MAX_NODES, read_root, require_root_digest
+from ..reading.state import WRITER_ATTRIBUTE, run_state
 from ..size import format_size
-from .write import RunWriter, collect, write_document
+from .write import RunWriter, collect_results, write_document
 
 N_THREADS = 16
 """Threads that write at once: each mostly waits for the disk or the network."""
-ROOM_BYTES = 2**20
+RESERVED_ROOT_BYTES = 2**20
 """Kept free in the root's metadata for what is added when the run is finished."""
 
 Tables = Mapping[str, Mapping[str, Any]]
@@ -74,20 +74,20 @@ def create_run(
         If a component is too wide for a chunk to hold a row of it.
     """
     place = open_place(path)
-    _refuse_used(place)
-    require_chunks(spec)
-    values = _values(spec, tables, weights)
+    _require_unused(place)
+    require_rows_fit_chunks(spec)
+    values = _static_values(spec, tables, weights)
     # A column that was left out isn't made, so that one whose chunk is gone was lost; text is there if it is specified.
     made = {*values, f"tokens/{TOKEN_TEXT.name}"}
     specs = [e for e in array_specs(spec) if e.by_row or e.path in made or not e.optional]
-    _check_values(specs, values)
-    specs = [_with_texts(e, values[e.path]) if e.dtype == "string" and e.path in values else e for e in specs]
+    _require_matching_values(specs, values)
+    specs = [_with_text_chunks(e, values[e.path]) if e.dtype == "string" and e.path in values else e for e in specs]
     place.delete(list(place.temporary_files()))
-    documents = _documents(spec, specs)
-    _require_readable_root(documents)
+    documents = _node_documents(spec, specs)
+    _require_root_size(documents)
     root = documents.pop("zarr.json")
-    mine = _with_writer(root)
-    _refuse_used(place)  # what came meanwhile
+    mine = _root_with_writer(root)
+    _require_unused(place)  # what came meanwhile
     # First: what lies here from now on is a run that is being set up, should this end.
     place.write("zarr.json", mine)
     place.flush("")
@@ -97,16 +97,20 @@ def create_run(
     once = [entry for entry in specs if not entry.by_row and entry.path in values]
     encoder = ChunkEncoder({entry.path: arrays[entry.path] for entry in once}, decode_back=decode_back)
     with ThreadPoolExecutor(N_THREADS) as threads:
-        collect([threads.submit(place.write, key, content) for key, content in documents.items()])
-        written = collect([threads.submit(_write_once, place, encoder, e, values[e.path]) for e in once])
-        collect([threads.submit(place.flush, key.rpartition("/")[0]) for key in documents])
+        collect_results([threads.submit(place.write, key, content) for key, content in documents.items()])
+        written = collect_results(
+            [threads.submit(_write_static_array, place, encoder, e, values[e.path]) for e in once]
+        )
+        collect_results([threads.submit(place.flush, key.rpartition("/")[0]) for key in documents])
     # Last: a run without its digest was interrupted while it was being set up.
     digests = {
-        "static_digest": combine(part for parts in written for part in parts).hex(),
-        "metadata_digest": combine((k, hashlib.sha256(content).digest()) for k, content in documents.items()).hex(),
+        "static_digest": combine_digests(part for parts in written for part in parts).hex(),
+        "metadata_digest": combine_digests(
+            (k, hashlib.sha256(content).digest()) for k, content in documents.items()
+        ).hex(),
     }
-    _require_own(place, mine)
-    write_document(place, _complete_root({"zarr.json": root, **documents}, digests))
+    _require_unchanged_root(place, mine)
+    write_document(place, _consolidated_root({"zarr.json": root, **documents}, digests))
     rows = np.array(spec.state_rows) if spec.states == "sample" else np.full(spec.n_rows, spec.states == "all")
     return RunWriter(
         place,
@@ -128,11 +132,11 @@ def resume_run(path: str | Path | Place, *, decode_back: bool = False) -> RunWri
         If there is no run at `path`, it is finished, was interrupted while it was set up, isn't laid out as the format
         says, or its root isn't what was written there.
     """
-    place, root = open_group(path)
-    run = open_checked(place, root)
+    place, root = open_root(path)
+    run = checked_run(place, root)
     if run.finished:
         raise StoreError(f"`{place.name}` is finished; there is no row to write")
-    require_sealed(root)
+    require_root_digest(root)
     return RunWriter(
         place,
         version=run.format_version,
@@ -144,29 +148,29 @@ def resume_run(path: str | Path | Place, *, decode_back: bool = False) -> RunWri
     )
 
 
-def _refuse_used(place: Place) -> None:
+def _require_unused(place: Place) -> None:
     if run_state(place) != "absent":
         raise StoreError(f"`{place.name}` holds another run; name a new folder, or delete this one first")
 
 
-def _require_readable_root(documents: Mapping[str, bytes]) -> None:
+def _require_root_size(documents: Mapping[str, bytes]) -> None:
     """Raise unless the root, with all these documents in it, is one that is read again."""
     n_bytes = sum(100 + len(key) + len(re.sub(rb"\n *", b" ", content)) for key, content in documents.items())
-    if n_bytes > MAX_BYTES - ROOM_BYTES or len(documents) > MAX_NODES:
+    if n_bytes > MAX_BYTES - RESERVED_ROOT_BYTES or len(documents) > MAX_NODES:
         raise StoreError(
             f"{len(documents)} arrays and groups take {format_size(n_bytes)} of metadata, where at most {MAX_NODES} in "
-            f"{format_size(MAX_BYTES - ROOM_BYTES)} can be kept; capture fewer adapters or components into one run"
+            f"{format_size(MAX_BYTES - RESERVED_ROOT_BYTES)} can be kept; capture fewer adapters or components"
         )
 
 
-def _with_writer(root: bytes) -> bytes:
+def _root_with_writer(root: bytes) -> bytes:
     """The root of a run that this process sets up, which it names; when it is set up, that goes."""
     document = json.loads(root)
-    document["attributes"][SET_UP_BY] = this_process()._asdict()
+    document["attributes"][WRITER_ATTRIBUTE] = this_process()._asdict()
     return json.dumps(document).encode()
 
 
-def _require_own(place: Place, root: bytes) -> None:
+def _require_unchanged_root(place: Place, root: bytes) -> None:
     """Raise unless the run that was set up here is still this process's own."""
     try:
         if read_root(place).content == root:
@@ -179,7 +183,7 @@ def _require_own(place: Place, root: bytes) -> None:
     )
 
 
-def _write_once(place: Place, encoder: ChunkEncoder, entry: ArraySpec, values: Any) -> list[tuple[str, bytes]]:
+def _write_static_array(place: Place, encoder: ChunkEncoder, entry: ArraySpec, values: Any) -> list[tuple[str, bytes]]:
     """Key and digest of each chunk of an array, which lasts when this returns."""
     block = np.asarray(values, np.dtypes.StringDType() if entry.dtype == "string" else np.dtype(entry.dtype))
     parts = []
@@ -192,7 +196,7 @@ def _write_once(place: Place, encoder: ChunkEncoder, entry: ArraySpec, values: A
     return parts
 
 
-def _documents(spec: RunSpec, specs: list[ArraySpec]) -> dict[str, bytes]:
+def _node_documents(spec: RunSpec, specs: list[ArraySpec]) -> dict[str, bytes]:
     """Key -> content of the metadata of every node, as Zarr writes them."""
     memory: dict[str, Buffer] = {}
     attributes = {
@@ -217,7 +221,7 @@ def _documents(spec: RunSpec, specs: list[ArraySpec]) -> dict[str, bytes]:
         if form not in forms:
             _create_array(nested, entry, spec.codec)
             forms[form] = json.loads(memory[f"group/{entry.path}/zarr.json"].to_bytes())
-        documents[f"{entry.path}/zarr.json"] = json.dumps(_of_form(forms[form], entry), indent=2).encode()
+        documents[f"{entry.path}/zarr.json"] = json.dumps(_array_document(forms[form], entry), indent=2).encode()
     return documents
 
 
@@ -233,33 +237,33 @@ def _create_array(group: zarr.Group, entry: ArraySpec, codec: Codec) -> None:
         compressors=compressors(entry.dtype, codec),
         # One file a chunk beside its metadata: half the folders, and half of what has to be flushed.
         chunk_key_encoding={"name": "default", "separator": "."},
-        attributes=_attributes(entry),
+        attributes=_array_attributes(entry),
         # Without it an all-NaN chunk leaves no file, and couldn't be told from a lost one.
         config={"write_empty_chunks": True},
     )
 
 
-def _of_form(form: Mapping[str, Any], entry: ArraySpec) -> dict[str, Any]:
+def _array_document(form: Mapping[str, Any], entry: ArraySpec) -> dict[str, Any]:
     """An array's metadata, from those of one that differs in lengths, names and attributes alone.
 
     Zarr takes a millisecond for each array that it makes, and a run has thousands.
     """
-    document = {**form, "shape": entry.shape, "attributes": _attributes(entry), "dimension_names": entry.dims}
-    document["chunk_grid"] = _with_chunks(form["chunk_grid"], entry.shards or entry.chunks)
+    document = {**form, "shape": entry.shape, "attributes": _array_attributes(entry), "dimension_names": entry.dims}
+    document["chunk_grid"] = _with_chunk_shape(form["chunk_grid"], entry.shards or entry.chunks)
     if entry.shards is not None:
-        document["codecs"] = [_with_chunks(codec, entry.chunks) for codec in form["codecs"]]
+        document["codecs"] = [_with_chunk_shape(codec, entry.chunks) for codec in form["codecs"]]
     return document
 
 
-def _attributes(entry: ArraySpec) -> dict[str, Any]:
+def _array_attributes(entry: ArraySpec) -> dict[str, Any]:
     return dict(entry.attributes, written="by row" if entry.by_row else "once")
 
 
-def _with_chunks(part: Mapping[str, Any], chunks: tuple[int, ...]) -> dict[str, Any]:
+def _with_chunk_shape(part: Mapping[str, Any], chunks: tuple[int, ...]) -> dict[str, Any]:
     return {**part, "configuration": {**part["configuration"], "chunk_shape": chunks}}
 
 
-def _complete_root(documents: Mapping[str, bytes], digests: Mapping[str, str]) -> dict[str, Any]:
+def _consolidated_root(documents: Mapping[str, bytes], digests: Mapping[str, str]) -> dict[str, Any]:
     """The root's metadata with the digests of all that is written once, and the metadata of every node, as Zarr has it.
 
     So a run opens with one read from its first moment on. Every node keeps its own: that Zarr v3 doesn't specify
@@ -280,7 +284,7 @@ def _consolidated(node: dict[str, Any], within: Mapping[str, Any]) -> dict[str, 
     return {**node, "consolidated_metadata": table, "node_type": kind}
 
 
-def _values(spec: RunSpec, tables: Tables, weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _static_values(spec: RunSpec, tables: Tables, weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Path -> values of everything that is written once: what was given, and what the specification says."""
     components = {c.name: [getattr(component, c.name) for component in spec.components] for c in TABLES["components"]}
     components["fused"] = [json.dumps(component.fused) if component.fused else "" for component in spec.components]
@@ -297,7 +301,7 @@ def _values(spec: RunSpec, tables: Tables, weights: Mapping[str, np.ndarray]) ->
     return {**values, **weights}
 
 
-def _check_values(specs: list[ArraySpec], values: Mapping[str, Any]) -> None:
+def _require_matching_values(specs: list[ArraySpec], values: Mapping[str, Any]) -> None:
     once = {entry.path: entry for entry in specs if not entry.by_row and entry.path != "rows/digest"}
     unknown = sorted(set(values) - set(once))
     if unknown:
@@ -311,7 +315,7 @@ def _check_values(specs: list[ArraySpec], values: Mapping[str, Any]) -> None:
             raise StoreError(f"{path!r} has shape {np.shape(values[path])}; the run needs {entry.shape}")
 
 
-def _with_texts(entry: ArraySpec, texts: Sequence[str]) -> ArraySpec:
+def _with_text_chunks(entry: ArraySpec, texts: Sequence[str]) -> ArraySpec:
     """The array in chunks that can hold these texts, each of which takes its bytes and 4: shorter for long ones."""
     most = max_text_bytes(entry.path)
     ends = np.cumsum([4 + len(text.encode()) for text in texts])

@@ -10,13 +10,13 @@ from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import StoreError
 from ..format.codec import ChunkEncoder
-from ..format.digests import chunk_digest, combine, sealed, with_fingerprint
-from ..format.layout import chunk_key, goes_with_states
+from ..format.digests import chunk_digest, combine_digests, with_fingerprint, with_root_digest
+from ..format.layout import chunk_key, is_kept_with_states
 from ..format.spec import ROW_TOKENS
 from ..places.folder import deleted_message
 from ..places.place import Place
 from ..reading.chunks import read_digests
-from ..reading.root import read_root, require_sealed
+from ..reading.root import read_root, require_root_digest
 from ..reading.state import root_attributes
 
 DIGESTS = "rows/digest"
@@ -115,7 +115,7 @@ class RunWriter:
         return {
             path: ((ROW_TOKENS, *array.shape[1:]), array.dtype)
             for path, array in self._arrays.items()
-            if self._state_rows[row] or not goes_with_states(path)
+            if self._state_rows[row] or not is_kept_with_states(path)
         }
 
     def row_tokens(self, row: int) -> slice:
@@ -146,13 +146,13 @@ class RunWriter:
         """
         self._check_row(row, blocks)
         self._require_root()
-        chunks = collect([self._threads.submit(self._write_chunk, path, row, blocks[path]) for path in blocks])
+        chunks = collect_results([self._threads.submit(self._write_chunk, path, row, blocks[path]) for path in blocks])
         start = time.perf_counter()
         # Once all are written: what one of them makes last, the others find done.
-        collect([self._threads.submit(self.place.flush, path) for path in blocks])
+        collect_results([self._threads.submit(self.place.flush, path) for path in blocks])
         flushed = time.perf_counter() - start
         self._require_root()
-        digest = combine((chunk.key, chunk.part) for chunk in chunks)
+        digest = combine_digests((chunk.key, chunk.part) for chunk in chunks)
         self._write_chunk(DIGESTS, row, np.frombuffer(digest, dtype=np.uint8)[None])
         self.place.flush(DIGESTS)
         self._committed.add(row)
@@ -182,7 +182,7 @@ class RunWriter:
         if missing:
             raise StoreError(f"{missing} rows of `{self.place.name}` aren't committed; write them before finishing")
         root = read_root(self.place)
-        require_sealed(root)
+        require_root_digest(root)
         added = {**with_fingerprint(attributes), "finished": True}
         write_document(self.place, {**root.document, "attributes": {**root.attributes, **added}})
 
@@ -227,7 +227,7 @@ class RunWriter:
         return _Chunk(key, part, n_bytes, encoded - start, time.perf_counter() - encoded)
 
 
-def collect(tasks: Sequence[Future[Result]]) -> list[Result]:
+def collect_results(tasks: Sequence[Future[Result]]) -> list[Result]:
     """Results of tasks in their order; if one fails, none is under way any more when this raises."""
     try:
         return [task.result() for task in tasks]
@@ -241,5 +241,5 @@ def collect(tasks: Sequence[Future[Result]]) -> list[Result]:
 
 def write_document(place: Place, document: Mapping[str, Any]) -> None:
     """Put the root's metadata, under a digest of their own, in the place of the old; in Zarr's own format."""
-    place.write("zarr.json", sealed(document))
+    place.write("zarr.json", with_root_digest(document))
     place.flush("")
