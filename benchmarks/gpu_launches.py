@@ -94,7 +94,7 @@ def target(components: Any, states: str, n_captured: int, count: Count) -> Batch
         arrays |= {f"states/{c.path}/base": ((n_captured, c.d_out), np.dtype("u2")) for c in components}
         arrays["adapters/default/factor"] = ((n_captured, n * RANK), f4)
     row = RowBuffer(arrays)
-    row.begin()
+    row.reset()
     flat = np.arange(math.prod(SHAPE))[-n_captured:]
     segment = Segment(row, slice(0, n_captured), slice(0, n_captured))
     return BatchTarget(SHAPE, flat, np.ones(n_captured, np.bool_), (segment,), CountingCopier(count))
@@ -112,7 +112,7 @@ def counted_kernel(count: Count) -> Iterator[None]:
         return torch.from_numpy(found)
 
     with ExitStack() as stack:
-        for module, name, value in ((fused, "_run", run), (sink, "has_kernel", lambda device: True)):
+        for module, name, value in ((fused, "_launch", run), (sink, "has_kernel", lambda device: True)):
             stack.enter_context(mock.patch.object(module, name, value))
         yield
 

@@ -340,7 +340,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Card]]:
 
         monkeypatch.setattr(kind, name, both)
 
-    before(RowBuffer, "begin", lambda buffer: Card.now.begin(buffer))
+    before(RowBuffer, "reset", lambda buffer: Card.now.begin(buffer))
     before(RowBuffer, "blocks", lambda buffer, _: Card.now.watch(buffer, "read"))
     before(StreamCopier, "copy", lambda _, output, *__: Card.now.outputs.append(_plain(output)))
     before(BatchTarget, "flush", lambda _: Card.now.reuse_outputs())

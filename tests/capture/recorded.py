@@ -33,10 +33,10 @@ class Kept:
     def take_measured(self, output: torch.Tensor) -> torch.Tensor:
         return output.index_select(0, self.measured_tokens)
 
-    def rows(self, device: torch.device, *, measured: bool) -> torch.Tensor | None:
+    def token_index(self, device: torch.device, *, measured: bool) -> torch.Tensor | None:
         return self.measured_tokens if measured and len(self.measured_tokens) < len(self.flat) else None
 
-    def measured_of(self, values: torch.Tensor) -> torch.Tensor:
+    def select_measured(self, values: torch.Tensor) -> torch.Tensor:
         return self.take_measured(values)
 
     def put(self, path: str, output: torch.Tensor, columns: slice | None = None) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lorascope.capture import attach_adapter, load_model
-from lorascope.capture.buffers.copies import Chosen, StreamCopier
+from lorascope.capture.buffers.copies import ChosenTokens, StreamCopier
 from lorascope.capture.buffers.row_buffer import RowBuffer
 from lorascope.capture.recording.reduce import reduce_tokens
 from lorascope.stores import verify
@@ -33,7 +33,7 @@ def test_copies_hold_what_was_put_out_though_the_pass_goes_on(limit: int, stored
         expected.append(output[torch.from_numpy(flat).to(CUDA)].to(place.dtype).cpu())
         torch.cuda._sleep(2_000_000)  # the copy is asked for long before the device gets there
         start = time.perf_counter()
-        copier.copy(output, Chosen(flat), place)
+        copier.copy(output, ChosenTokens(flat), place)
         seconds += time.perf_counter() - start
         output.fill_(index)  # what comes after may use the output's memory
         del output

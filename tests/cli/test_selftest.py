@@ -54,6 +54,4 @@ def test_a_model_goes_with_its_adapter(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_place_that_is_no_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, _, err = call("selftest", capsys, "--out", tmp_path / "none")
     assert code == 2
-    assert f"`out` is '{tmp_path / 'none'}', which is no folder; name one on the disk that runs are to lie on" in flat(
-        err
-    )
+    assert f"`out` is '{tmp_path / 'none'}', which isn't a folder; name one on the disk for runs" in flat(err)

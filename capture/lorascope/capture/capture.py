@@ -15,7 +15,7 @@ from .buffers.rows import queue_bytes_needed, row_spans
 from .config import CaptureConfig
 from .errors import Interrupted, listening
 from .recording.layout import make_tables
-from .recording.progress import CaptureProgress, Report, one_step, progress_bar
+from .recording.progress import CaptureProgress, Report, progress_bar, report_stage
 from .recording.run_model import all_answers, all_scores, fill_rows
 from .settling.estimate import estimate, require_space
 from .settling.in_memory import Items, settings_of
@@ -155,9 +155,9 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
     if settled.state == "torn":
         clear_torn(place)
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    with one_step(progress, "hash weights"):
+    with report_stage(progress, "hash weights"):
         provenance = {**settled.provenance(), "started": started}
-    with one_step(progress, "set up"):
+    with report_stage(progress, "set up"):
         spec = dataclasses.replace(layout.spec, attributes={"provenance": provenance})
         texts = tokenizer.batch_decode(
             [

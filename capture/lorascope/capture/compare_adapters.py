@@ -12,7 +12,7 @@ import xarray as xr
 
 from lorascope.stores.progress import Progress
 
-from .buffers.target import flat_places
+from .buffers.target import flat_index
 from .models.adapter import attach_adapters
 from .models.device import input_device
 from .models.model import context_length, is_causal
@@ -90,7 +90,7 @@ def compare_adapters(
                 report()
             for batch in batches:
                 first, lengths = next_token_logits(passes[1], batch), n_tokens[batch]
-                flat = torch.from_numpy(flat_places([np.arange(n) for n in lengths], first.shape[1])).to(device)
+                flat = torch.from_numpy(flat_index([np.arange(n) for n in lengths], first.shape[1])).to(device)
                 values = [kl_divergence(first, next_token_logits(pass_, batch), flat).cpu() for pass_ in passes]
                 starts = np.cumsum([0, *lengths[:-1]])
                 kl.append(np.add.reduceat(np.stack(values).astype(float), starts, axis=1) / lengths)

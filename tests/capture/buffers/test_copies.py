@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lorascope.capture.buffers.copies import Chosen, DirectCopier, StreamCopier, copier_for
+from lorascope.capture.buffers.copies import ChosenTokens, DirectCopier, StreamCopier, copier_for
 from lorascope.capture.buffers.row_buffer import RowBuffer
 
 from ..card import Card, card, on_card
@@ -25,7 +25,7 @@ SELECTIONS = {
 
 @pytest.mark.parametrize("flat", SELECTIONS.values(), ids=SELECTIONS.keys())
 def test_runs_cover_the_chosen_in_order(flat: np.ndarray) -> None:
-    chosen = Chosen(flat)
+    chosen = ChosenTokens(flat)
     assert len(chosen) == len(flat)
     found = [np.arange(source.start, source.stop) for source, _ in chosen.runs]
     np.testing.assert_array_equal(np.concatenate([*found, np.empty(0, np.int64)]), flat)
@@ -39,18 +39,18 @@ def test_copy_casts_and_chooses_in_any_layout(flat: np.ndarray, stored: torch.dt
     place = torch.full((len(flat), 12 if strided else 6), torch.nan, dtype=stored)
     place = place[:, 3:9] if strided else place
     copier = DirectCopier()
-    copier.copy(output, Chosen(flat), place)
+    copier.copy(output, ChosenTokens(flat), place)
     copier.mark()()
     assert torch.equal(place, output[torch.from_numpy(flat)].to(stored))
 
 
 def test_one_run_is_viewed_and_anything_else_copied() -> None:
     output = torch.randn(40, 6)
-    run = Chosen(SELECTIONS["one run"]).view(output)
+    run = ChosenTokens(SELECTIONS["one run"]).view(output)
     assert run.data_ptr() == output[7].data_ptr()
     assert torch.equal(run, output[7:31])
-    assert torch.equal(Chosen(SELECTIONS["scattered"]).view(output), output[[0, 3, 4, 9, 17, 18, 39]])
-    copied = Chosen(SELECTIONS["one run"]).copy(output)
+    assert torch.equal(ChosenTokens(SELECTIONS["scattered"]).view(output), output[[0, 3, 4, 9, 17, 18, 39]])
+    copied = ChosenTokens(SELECTIONS["one run"]).copy(output)
     assert copied.data_ptr() != output[7].data_ptr()
     assert torch.equal(copied, run)
 
@@ -66,7 +66,7 @@ def test_host_memory_is_copied_directly() -> None:
 def test_layers_that_a_device_map_left_on_the_host_are_copied_at_once() -> None:
     copier = StreamCopier(CUDA)
     output, place = torch.randn(10, 3), torch.empty(4, 3)
-    copier.copy(output, Chosen(np.array([1, 2, 3, 8])), place)
+    copier.copy(output, ChosenTokens(np.array([1, 2, 3, 8])), place)
     assert torch.equal(place, output[[1, 2, 3, 8]])
     copier.send(output[:4], place)
     assert torch.equal(place, output[:4])
@@ -85,7 +85,7 @@ def test_copies_hold_what_was_put_out_though_the_pass_goes_on(
     for index in range(20):
         output = on_card(torch.randn(40, 3), index % 2)
         expected.append(output[torch.from_numpy(flat)].to(stored).cpu())
-        copier.copy(output, Chosen(flat), places[index])
+        copier.copy(output, ChosenTokens(flat), places[index])
         output.fill_(index)  # what comes after may use the output's memory
         assert copier._held_bytes <= limit
     if limit == 2**30:

@@ -105,7 +105,7 @@ def test_only_wanted_rows_are_written_and_whole(batch: int) -> None:
     with make(writer, batch=batch, rows=wanted) as rows:
         for first in range(0, n_tokens, batch):
             n = min(batch, n_tokens - first)
-            if rows.wants(first, n):  # a batch that touches no wanted row needn't pass at all
+            if rows.has_expected_rows(first, n):  # a batch that touches no wanted row needn't pass at all
                 n_placed += fill(rows, first, n)
         rows.drain()
     assert sorted(writer.rows) == [1, 4]
@@ -176,8 +176,8 @@ def test_pass_that_waits_for_a_buffer_hears_of_an_error_that_is_late(monkeypatch
         except OSError as error:
             caught.append(error)
 
-    write = RowQueue._write
-    monkeypatch.setattr(RowQueue, "_write", linger)
+    write = RowQueue._write_row
+    monkeypatch.setattr(RowQueue, "_write_row", linger)
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     threading.Timer(0.2, writer.go.set).start()
@@ -205,10 +205,10 @@ def test_no_row_is_begun_after_a_stop_and_those_begun_are_finished() -> None:
     writer.go.set()
     with make(writer, batch=1500) as rows:
         fill(rows, 0, 1500)
-        rows.begin_no_more()
-        assert rows.wants(1500, 1500)
+        rows.drop_unstarted_rows()
+        assert rows.has_expected_rows(1500, 1500)
         assert fill(rows, 1500, 1500) == 2 * ROW_TOKENS - 1500
-        assert not rows.wants(3000, ROW_TOKENS)
+        assert not rows.has_expected_rows(3000, ROW_TOKENS)
         rows.drain()
     assert sorted(writer.rows) == [0, 1]
     assert len(writer.rows[1]["tokens/nll"]) == ROW_TOKENS
@@ -264,7 +264,7 @@ def test_blocks_begin_at_pages() -> None:
 
 def test_tokens_that_come_twice_or_not_at_all_are_caught_at_once() -> None:
     buffer = RowBuffer(ARRAYS)
-    buffer.begin()
+    buffer.reset()
     buffer.claim("states/a/base", slice(0, 3), slice(0, 10))
     with pytest.raises(CaptureError, match="'states/a/base' comes for tokens 0 to 10 of a row after 10 of its tokens"):
         buffer.claim("states/a/base", slice(0, 3), slice(0, 10))

@@ -11,7 +11,7 @@ import torch
 from lorascope.capture.buffers import target as target_module
 from lorascope.capture.buffers.copies import DirectCopier, StreamCopier
 from lorascope.capture.buffers.rows import RowQueue
-from lorascope.capture.buffers.target import BatchTarget, Meter, nowhere
+from lorascope.capture.buffers.target import BatchTarget, Meter, empty_target
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.writing.write import RowWritten
 
@@ -148,7 +148,7 @@ def test_arrays_that_a_row_does_not_hold_are_passed_over() -> None:
 
 
 def test_nothing_is_kept_of_a_pass_to_nowhere() -> None:
-    target = nowhere((5, 4), n_measured=7)
+    target = empty_target((5, 4), n_measured=7)
     output = torch.randn(10, 3)
     target.put(BASE, output)
     target.put(FACTOR, output, slice(0, 3))

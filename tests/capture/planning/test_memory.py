@@ -6,8 +6,8 @@ import torch
 
 from lorascope.capture.buffers.copies import IN_FLIGHT_BYTES
 from lorascope.capture.buffers.row_buffer import buffer_bytes
-from lorascope.capture.planning.memory import device_needs, free_device_bytes, free_host_bytes, job_groups
-from lorascope.capture.samples.scoring import part_logits
+from lorascope.capture.planning.memory import device_bytes_needed, free_device_bytes, free_host_bytes, job_groups
+from lorascope.capture.samples.scoring import logits_per_part
 from lorascope.capture.settling.estimate import estimate
 from lorascope.stores import Adapter, Component, RunSpec
 from lorascope.stores.format.spec import ROW_TOKENS
@@ -42,7 +42,7 @@ def make_spec(
 
 
 def test_what_the_device_holds() -> None:
-    needs_of = partial(device_needs, has_kernel=False)
+    needs_of = partial(device_bytes_needed, has_kernel=False)
     needs = needs_of(make_spec(), weights=1010, batch_tokens=7, vocabulary=11)
     assert needs == {
         "weights": 1010,
@@ -62,14 +62,14 @@ def test_what_the_device_holds() -> None:
     wide = needs_of(make_spec(width=10**6), weights=0, batch_tokens=100, vocabulary=11)
     assert wide["states under way"] == IN_FLIGHT_BYTES + 100 * 6 * 4 * 3 * 4
     many = needs_of(make_spec(), weights=0, batch_tokens=2**14, vocabulary=2**17)
-    assert many["logits"] == 2**14 * 2**17 * 2 + part_logits(torch.device("cuda")) * 8
+    assert many["logits"] == 2**14 * 2**17 * 2 + logits_per_part(torch.device("cuda")) * 8
 
 
 def test_the_kernel_holds_nothing_but_its_results() -> None:
     spec = make_spec(kl=True)
     spec = dataclasses.replace(spec, adapters=(*spec.adapters, dataclasses.replace(spec.adapters[0], name="other")))
     sizes = {"weights": 1010, "batch_tokens": 7, "vocabulary": 11}
-    needs, others = (device_needs(spec, **sizes, has_kernel=has_kernel) for has_kernel in (True, False))
+    needs, others = (device_bytes_needed(spec, **sizes, has_kernel=has_kernel) for has_kernel in (True, False))
     assert needs["logits"] == 7 * 11 * 2 * 2
     assert needs["measuring js"] == 7 * 6 * 2 * 24
     changed = {"logits", "measuring js"}

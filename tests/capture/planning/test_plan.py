@@ -263,13 +263,13 @@ def test_rows_take_the_memory_that_was_planned(
     config: Callable[..., CaptureConfig], text: Path, states: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[int] = []
-    pages = row_buffer._pages
+    pages = row_buffer._allocate_pages
 
     def count(n_bytes: int) -> torch.Tensor:
         made.append(n_bytes)
         return pages(n_bytes)
 
-    monkeypatch.setattr(row_buffer, "_pages", count)
+    monkeypatch.setattr(row_buffer, "_allocate_pages", count)
     settings = config(data=str(text), window_tokens=128, states=states, states_share=0.5)
     planned = plan(settings, probe=False).fit[-1].parts["row buffers"]
     run = capture(settings)

@@ -105,8 +105,8 @@ def test_a_pair_holds_no_more_memory_than_its_values(tiny_model: Any, reducer: A
     kept: Any = Kept(tuple(INPUTS["input_ids"].shape), every=7)
     with recorder.attached(), first.enabled(model), recorder.recording(kept, first), torch.inference_mode():
         model(**INPUTS)
-    assert len(recorder._by_site) == 2
-    assert all(held.untyped_storage().nbytes() == held.nbytes for held in recorder._by_site.values())
+    assert len(recorder._pair_bases) == 2
+    assert all(held.untyped_storage().nbytes() == held.nbytes for held in recorder._pair_bases.values())
 
 
 def test_swallowed_share(tiny_model: Any) -> None:
@@ -191,7 +191,7 @@ def test_outputs_that_cannot_be_placed(tiny_model: Any, output: Any) -> None:
     layer = lora_layers(model)[QUERY]
     plain = layer.base_layer.forward
     layer.base_layer.forward = lambda x: output or plain(x).transpose(0, 1)
-    words = rf"base of '{QUERY}' is a tuple, not a tensor" if output else rf"'{QUERY}' puts out \(7, 2\) tokens for a"
+    words = rf"base of '{QUERY}' is a tuple, not a tensor" if output else rf"'{QUERY}' outputs \(7, 2\) tokens for a"
     with pytest.raises(CaptureError, match=words):
         record(model, INPUTS)
 
@@ -233,10 +233,10 @@ def test_a_failed_pair_holds_nothing(tiny_model: Any) -> None:
     with recorder.attached():
         with first.enabled(model), recorder.recording(target, first):
             model(**INPUTS)
-        assert recorder._by_site != {}
+        assert recorder._pair_bases != {}
         with pytest.raises(KeyError), second.enabled(model), recorder.recording(target, second):
             raise KeyError
-    assert recorder._by_site == {}
+    assert recorder._pair_bases == {}
 
 
 def test_passes_leave_the_model_as_it_was(tiny_model: Any) -> None:

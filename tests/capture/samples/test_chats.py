@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorascope.capture.samples.chats import encode_chat, special_text, special_tokens
+from lorascope.capture.samples.chats import encode_chat, special_token_in, special_tokens
 from lorascope.capture.samples.encoded import EncodedSample, count_roles
 from lorascope.capture.samples.items import ChatItem
 from lorascope.capture.samples.sources import read_items
@@ -168,8 +168,8 @@ def test_special_tokens_in_what_is_said_pass_as_transformers_takes_them(tokenize
     sample = encode_chat(item, tokenizer, max_length=1000)
     said = sample.token_ids[sample.roles == ROLES.index("user")]
     assert (said == tokenizer.convert_tokens_to_ids("<|im_end|>")).sum() == 1
-    assert special_text(item, special_tokens(tokenizer)) == "<|im_end|>"
-    assert special_text(chat(conversations(1)[0]), special_tokens(tokenizer)) is None
+    assert special_token_in(item, special_tokens(tokenizer)) == "<|im_end|>"
+    assert special_token_in(chat(conversations(1)[0]), special_tokens(tokenizer)) is None
 
 
 SHORT = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": " 4 "}]

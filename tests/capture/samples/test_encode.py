@@ -205,5 +205,5 @@ def test_refuses_a_slow_tokenizer(tiny_items: list[ChoiceItem]) -> None:
     class Slow:
         is_fast = False
 
-    with pytest.raises(ValueError, match="the tokenizer is a Slow, which can't tell where .* give a fast one"):
+    with pytest.raises(ValueError, match="is a Slow, which doesn't report a token's place .* give a fast one"):
         encode_items(tiny_items, Slow(), **SETTINGS)

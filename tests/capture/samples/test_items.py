@@ -13,10 +13,10 @@ from lorascope.capture.samples.items import (
     TextItem,
     articles,
     item_length,
-    missing_words,
     pick_articles,
     pick_by_length,
     pick_items,
+    shortfall_messages,
 )
 from lorascope.capture.samples.sources import read_items
 
@@ -230,7 +230,7 @@ def test_buckets_include_both_ends_and_leave_out_what_is_between_and_beyond() ->
     pick = pick_by_length(items, buckets=((4, 5), (7, 8)), unit="words", n=10)
     assert (pick.dataset, pick.unit, pick.n) == ("d", "words", 10)
     assert {span: ids(members) for span, members in pick.items.items()} == {(4, 5): ["1", "2"], (7, 8): ["4", "5"]}
-    assert missing_words(pick) == ["d: 2 of 10 items of 4 to 5 words", "d: 2 of 10 items of 7 to 8 words"]
+    assert shortfall_messages(pick) == ["d: 2 of 10 items of 4 to 5 words", "d: 2 of 10 items of 7 to 8 words"]
 
 
 def test_buckets_draw_as_items_do() -> None:
@@ -238,7 +238,7 @@ def test_buckets_draw_as_items_do() -> None:
     pick = pick_by_length(items, buckets=((1, 10), (11, 20)), unit="words", n=7, seed=2)
     assert pick.items[1, 10] == pick_items(items[::2], 7, seed=2)
     assert pick.items[11, 20] == pick_items(items[1::2], 7, seed=2)
-    assert missing_words(pick) == []
+    assert shortfall_messages(pick) == []
 
 
 def test_buckets_count_tokens_and_have_the_papers_lengths_by_default(tiny_tokenizer: Any) -> None:
@@ -249,7 +249,7 @@ def test_buckets_count_tokens_and_have_the_papers_lengths_by_default(tiny_tokeni
         (101, 200): ["long"],
         (201, 300): [],
     }
-    assert missing_words(pick) == ["d: 0 of 1 items of 201 to 300 tokens"]
+    assert shortfall_messages(pick) == ["d: 0 of 1 items of 201 to 300 tokens"]
 
 
 @pytest.mark.parametrize("buckets", [((1, 100), (100, 200)), ((101, 200), (1, 100)), ((0, 5),), ((7, 5),)])

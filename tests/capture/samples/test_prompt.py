@@ -15,7 +15,7 @@ from lorascope.capture.samples import encoded, generate, items, prompt
 from lorascope.capture.samples.items import LETTERS, ChoiceItem, TextItem
 from lorascope.capture.samples.prompt import (
     PROMPTS,
-    Drawn,
+    DrawnExamples,
     Examples,
     Template,
     read_prompts,
@@ -30,7 +30,7 @@ METAL = ChoiceItem(
 )
 ASKED = "Which {metal} is liquid?\nA. iron\nB. mercury"
 EXAMPLE, NEGATIVE = "2 + 2?\nA. 4\nB. 5\nAnswer: 4", "1 + 1?\nA. 3\nB. 2\nAnswer: 3"
-DRAWN = Drawn(
+DRAWN = DrawnExamples(
     ChoiceItem(id="e", dataset="d", split="", question="2 + 2?", choices=("4", "5"), answer=0),
     ChoiceItem(id="n", dataset="d", split="", question="1 + 1?", choices=("3", "2"), answer=1),
     0,
@@ -77,7 +77,7 @@ def test_the_guide_quotes_them() -> None:
 @given(name=st.sampled_from(PROMPTS), question=texts, choices=st.lists(texts, min_size=2, max_size=26))
 def test_spans_find_the_items_own_choices(name: str, question: str, choices: list[str]) -> None:
     item = ChoiceItem(id="1", dataset="d", split="", question=question, choices=tuple(choices), answer=0)
-    rendered = render(read_template(name), item, Drawn(item, item, 0))  # the same words, earlier in the text
+    rendered = render(read_template(name), item, DrawnExamples(item, item, 0))  # the same words, earlier in the text
     assert [rendered.text[start:stop] for start, stop in rendered.choice_spans] == choices
     asked = "".join([question, *(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))])
     assert rendered.choice_spans[0][0] == rendered.text.rindex(f"{asked}\nAnswer:") + len(f"{question}\nA. ")
@@ -95,7 +95,7 @@ def test_what_is_put_in_is_left_as_it_is() -> None:
         id="1", dataset="d", split="", question="{example} {0} {{}} %s?", choices=("{question}", "{"), answer=0
     )
     example = dataclasses.replace(item, question="{stem}{x}")
-    rendered = render(Template(name="t", text="{example}|{question}|A:"), item, Drawn(example, example, 1))
+    rendered = render(Template(name="t", text="{example}|{question}|A:"), item, DrawnExamples(example, example, 1))
     listed = "\nA. {question}\nB. {"
     assert rendered.text == f"{{stem}}{{x}}{listed}\nAnswer: {{question}}|{item.question}{listed}|A:"
     assert [rendered.text[start:stop] for start, stop in rendered.choice_spans] == ["{question}", "{"]
@@ -112,7 +112,7 @@ def test_a_template_of_ones_own(tmp_path: Path) -> None:
 
 def test_a_stem_lists_no_choices() -> None:
     template = Template(name="brief", text="Q: {example}\nQ: {stem}\nA:")
-    rendered = render(template, METAL, Drawn(METAL, METAL, 0))
+    rendered = render(template, METAL, DrawnExamples(METAL, METAL, 0))
     assert rendered.text == "Q: Which {metal} is liquid?\nAnswer: mercury\nQ: Which {metal} is liquid?\nA:"
     assert rendered.choice_spans == ()
     assert template.shows_examples
@@ -174,7 +174,7 @@ POOL = [an_item(str(number)) for number in range(40)]
 QUESTIONS = [an_item(str(number), split="test", question=f"Asked {number}?") for number in range(200)]
 
 
-def names(drawn: Drawn) -> tuple[str, str, int]:
+def names(drawn: DrawnExamples) -> tuple[str, str, int]:
     return drawn.example.id, drawn.negative.id, drawn.wrong
 
 
@@ -274,10 +274,10 @@ def test_a_description_knows_wordings_and_items(file: Path, tmp_path: Path) -> N
 
 def test_checks_items_before_anything_is_encoded(file: Path) -> None:
     prompts = read_prompts(["prompt1"], [str(file)], seed=0)
-    prompts.check([*QUESTIONS, TextItem(id="t", dataset="other", split="", text="A text.")])
+    prompts.require_examples([*QUESTIONS, TextItem(id="t", dataset="other", split="", text="A text.")])
     with pytest.raises(ValueError, match="none of data set 'e'"):
-        prompts.check([an_item("x", dataset="e")])
-    read_prompts(["main"], [], seed=0).check([an_item("x", dataset="e")])
+        prompts.require_examples([an_item("x", dataset="e")])
+    read_prompts(["main"], [], seed=0).require_examples([an_item("x", dataset="e")])
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_of_equal_choices_the_first_is_the_prediction(tiny_model: Any, tiny_toke
 def test_likelihoods_that_tie_by_chance_go_to_the_first(samples: list[EncodedSample]) -> None:
     (sample,) = samples[:1]
     choices = tuple(EncodedChoice(text=str(token), token_ids=np.array([token])) for token in (3, 4, 5))
-    scores = scoring._collect([replace(sample, choices=choices, answer=2)], [np.array([-2.0, -1.0, -1.0])])
+    scores = scoring._make_scores([replace(sample, choices=choices, answer=2)], [np.array([-2.0, -1.0, -1.0])])
     assert (scores.prediction.tolist(), scores.prediction_per_token.tolist(), scores.correct.tolist()) == (
         [1],
         [1],

@@ -317,7 +317,7 @@ def test_a_parquet_file_that_unpacks_to_too_much_is_refused(tmp_path: Path, monk
             "is a DatasetDict with the keys 'train'; give",
         ),
         ([], "data: the data holds no items; give one that isn't empty"),
-        (["a", "b"], "the data gives the text 'a'; give a dictionary an item, or one a batch"),
+        (["a", "b"], "the data gives the text 'a'; give one dictionary per item, or per batch"),
         (7, "the data is a int; give a path, a list of dictionaries, one split of a data set, or a DataLoader"),
         (
             [{"input_ids": [[1, 2], [3, 4]], "labels": [[1, 2]]}],

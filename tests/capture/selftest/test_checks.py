@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from lorascope.capture.buffers.copies import Chosen, DirectCopier
+from lorascope.capture.buffers.copies import ChosenTokens, DirectCopier
 from lorascope.capture.capture import capture
 from lorascope.capture.config import CaptureConfig
 from lorascope.capture.reforward import TOLERANCE
@@ -29,7 +29,7 @@ class LateCopier(DirectCopier):
     def __init__(self) -> None:
         self._later: list[Callable[[], None]] = []
 
-    def copy(self, output: torch.Tensor, chosen: Chosen, place: torch.Tensor) -> None:
+    def copy(self, output: torch.Tensor, chosen: ChosenTokens, place: torch.Tensor) -> None:
         self._later.append(partial(super().copy, output, chosen, place))
 
     def mark(self) -> Callable[[], None]:
@@ -115,7 +115,7 @@ def test_without_a_second_device_there_are_no_ranks_to_check() -> None:
 def test_js_may_differ_by_what_rounding_of_delta_explains(config: CaptureConfig) -> None:
     run = capture(config)
     js = torch.from_numpy(run.js().values).double()
-    off = [checks._js_off(run, path, js[:, index]) for index, path in enumerate(run.component_paths)]
-    spoilt = [checks._js_off(run, path, 1.001 * js[:, index]) for index, path in enumerate(run.component_paths)]
+    off = [checks._js_error(run, path, js[:, index]) for index, path in enumerate(run.component_paths)]
+    spoilt = [checks._js_error(run, path, 1.001 * js[:, index]) for index, path in enumerate(run.component_paths)]
     assert 0 < max(off) < 1 < min(spoilt)
-    assert checks._js_off(run, run.component_paths[0], js[:, 0] * torch.nan) > 1
+    assert checks._js_error(run, run.component_paths[0], js[:, 0] * torch.nan) > 1

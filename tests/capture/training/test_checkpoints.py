@@ -295,7 +295,7 @@ def test_damaged_checkpoints_are_one_line_and_stay(train: Any, tmp_path: Path) -
         before = sorted(folder.rglob("*"))
         with pytest.raises(ValueError, match=f"can't be used to continue it: .*{words}") as caught:
             train("out")
-        assert f"delete '{folder}', and it begins anew" in str(caught.value)
+        assert f"delete '{folder}', and it begins again" in str(caught.value)
         assert "\n" not in str(caught.value)
         assert sorted(folder.rglob("*")) == before
         if kept is None:

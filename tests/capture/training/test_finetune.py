@@ -288,7 +288,7 @@ def test_a_killed_finetuning_leaves_no_finished_folder(
         raise KeyboardInterrupt
 
     # What kills a process leaves no time to clean up.
-    monkeypatch.setattr("lorascope.capture.training.finetune._record", die)
+    monkeypatch.setattr("lorascope.capture.training.finetune._record_content", die)
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
     with pytest.raises(KeyboardInterrupt):
         tune()

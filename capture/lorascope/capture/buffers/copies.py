@@ -12,63 +12,63 @@ import torch
 from lorascope.stores.size import format_size
 
 IN_FLIGHT_BYTES = 2**30
-"""Most device memory that waits for its copy; beyond it the forward pass waits."""
+"""Maximum bytes of device memory that wait for their copy; with more, the forward pass waits."""
 Wait = Callable[[], None]
 _LOG = logging.getLogger(__name__)
 _PORTABLE = 1
 """`cudaHostRegisterPortable`: page-locked for every device, as a model may be spread over several."""
 _RUN_TOKENS = 8
-"""Mean length of runs above which copying run by run beats a gather."""
+"""Mean length of runs from which on copying run by run is faster than a gather."""
 
 
-class Chosen:
-    """Some tokens of a flattened batch, by index and as runs of neighbours."""
+class ChosenTokens:
+    """Chosen tokens of a flattened batch, as indices and as runs of consecutive tokens."""
 
     def __init__(self, flat: np.ndarray) -> None:
         self.flat = flat
-        self.runs: tuple[tuple[slice, slice], ...] = _runs(flat)
-        """(place in the batch, place among the chosen) of every run of neighbours."""
+        self.runs: tuple[tuple[slice, slice], ...] = _consecutive_runs(flat)
+        """(slice of the batch, slice of the chosen tokens) of every run of consecutive tokens."""
         self._index: dict[torch.device, torch.Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.flat)
 
     def index(self, device: torch.device) -> torch.Tensor:
-        """The index (chosen token,) on a device; sent there once."""
+        """Indices (chosen token,) as a tensor on a device, sent there once."""
         if device not in self._index:
             self._index[device] = torch.from_numpy(self.flat).to(device, non_blocking=True)
         return self._index[device]
 
     def view(self, output: torch.Tensor) -> torch.Tensor:
-        """The chosen tokens of an output (flat token, feature): a view of it where they are one run, else a copy."""
+        """The chosen tokens of an output (flat token, feature): a view if they are consecutive, else a copy."""
         return output[self.runs[0][0]] if len(self.runs) == 1 else self.copy(output)
 
     def copy(self, output: torch.Tensor) -> torch.Tensor:
-        """The chosen tokens of an output, always a copy, on its device."""
+        """A copy of the chosen tokens of an output (flat token, feature), on its device."""
         return output.index_select(0, self.index(output.device))
 
 
 class Copier(Protocol):
     """Copies tensors into host memory, perhaps later; the caller may change or free them at once."""
 
-    def copy(self, output: torch.Tensor, chosen: Chosen, place: torch.Tensor) -> None:
+    def copy(self, output: torch.Tensor, chosen: ChosenTokens, place: torch.Tensor) -> None:
         """Copy the chosen tokens of an output (flat token, feature) into host memory, cast to its type."""
         ...
 
     def send(self, values: torch.Tensor, place: torch.Tensor) -> None:
-        """Copy values into host memory of their shape and type; nobody may write to them any more."""
+        """Copy values into host memory of the same shape and type; the values must not change any more."""
         ...
 
     def mark(self) -> Wait:
-        """A function that waits, in any thread, until every copy so far is done."""
+        """Return a function that waits, in any thread, until every copy asked for so far is done."""
         ...
 
     def pin(self, memory: torch.Tensor) -> None:
-        """Make host memory ready for copies."""
+        """Prepare host memory for copies."""
         ...
 
     def unpin(self, memory: torch.Tensor) -> None:
-        """Take back what `pin` did, before the memory goes; all copies into it are done."""
+        """Undo `pin` before the memory is freed; all copies into it must be done."""
         ...
 
     def close(self) -> None:
@@ -79,8 +79,8 @@ class Copier(Protocol):
 class DirectCopier:
     """Copies at once: for outputs in host memory, and for devices without streams."""
 
-    def copy(self, output: torch.Tensor, chosen: Chosen, place: torch.Tensor) -> None:
-        """One pass over the data, cast included, where the tokens lie in runs or the row has the output's type."""
+    def copy(self, output: torch.Tensor, chosen: ChosenTokens, place: torch.Tensor) -> None:
+        """Copy at once; one pass over the data if tokens are mostly consecutive or the types agree, else two."""
         if len(chosen.runs) * _RUN_TOKENS <= len(chosen):
             for source, target in chosen.runs:
                 place[target].copy_(output[source])
@@ -90,28 +90,28 @@ class DirectCopier:
             place.copy_(chosen.copy(output))
 
     def send(self, values: torch.Tensor, place: torch.Tensor) -> None:
-        """A plain copy."""
+        """Copy at once."""
         place.copy_(values)
 
     def mark(self) -> Wait:
-        """A function that returns at once: nothing is ever left to wait for."""
+        """Return a function that does nothing, since copies are always done."""
         return lambda: None
 
     def pin(self, memory: torch.Tensor) -> None:
-        """Any memory will do."""
+        """Do nothing: any memory will do."""
 
     def unpin(self, memory: torch.Tensor) -> None:
-        """Nothing was done."""
+        """Do nothing: `pin` did nothing."""
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing: every copy is done."""
 
 
 class StreamCopier:
     """Copies from CUDA devices on a separate stream, during the forward pass, into page-locked memory.
 
-    What is chosen is gathered and cast on the pass's own stream, so that whatever later changes the output comes too
-    late. The gathered tensor is held until its copy is done: before that the allocator could give its memory away.
+    The chosen tokens are gathered and cast on the pass's own stream, so that a later change of the output doesn't
+    affect them. The gathered tensor is kept until its copy is done, so that the allocator can't reuse its memory.
 
     Notes
     -----
@@ -132,15 +132,15 @@ class StreamCopier:
         self._may_pin = True
         self._direct = DirectCopier()
 
-    def copy(self, output: torch.Tensor, chosen: Chosen, place: torch.Tensor) -> None:
-        """Gather now, copy during the pass; layers that a device map left on the host are copied at once."""
+    def copy(self, output: torch.Tensor, chosen: ChosenTokens, place: torch.Tensor) -> None:
+        """Gather now and copy during the pass; outputs of layers on the host are copied at once."""
         if output.device.type == "cuda":
             self.send(chosen.copy(output).to(place.dtype), place)
         else:
             self._direct.copy(output, chosen, place)
 
     def send(self, values: torch.Tensor, place: torch.Tensor) -> None:
-        """Copy during the pass, after all work that was launched so far."""
+        """Copy during the pass, after all work launched so far."""
         device = values.device
         if device.type != "cuda":
             self._direct.send(values, place)
@@ -153,10 +153,10 @@ class StreamCopier:
             place.copy_(values, non_blocking=True)
             self._sources.append((stream.record_event(), values))
         self._held_bytes += values.nbytes
-        self._release()
+        self._release_copied()
 
     def mark(self) -> Wait:
-        """An event on every device's stream."""
+        """Return a function that waits for an event recorded now on every device's copying stream."""
         events = [stream.record_event() for stream in self._streams.values()]
 
         def wait() -> None:
@@ -166,19 +166,16 @@ class StreamCopier:
         return wait
 
     def pin(self, memory: torch.Tensor) -> None:
-        """Register whole pages with CUDA; where it refuses, copies are slower and the pass waits for them.
-
-        That is logged, once, as a warning.
-        """
+        """Page-lock memory with CUDA. If it refuses, a warning is logged once, and the pass waits for every copy."""
         if not self._may_pin:
             return
         with torch.cuda.device(self._device):  # else a context would be made on the first one
-            code = int(_runtime().cudaHostRegister(memory.data_ptr(), memory.nbytes, _PORTABLE))
+            code = int(_cuda_runtime().cudaHostRegister(memory.data_ptr(), memory.nbytes, _PORTABLE))
             if code == 0:
                 self._pinned[memory.data_ptr()] = memory
                 return
             self._may_pin = False
-            _forget_error(self._device)
+            _clear_cuda_error(self._device)
         _LOG.warning(
             "CUDA can't page-lock %s of host memory for rows (error %d), so that the forward pass waits for every "
             "copy; a smaller `queue` may help, or a higher limit of the container",
@@ -187,14 +184,14 @@ class StreamCopier:
         )
 
     def unpin(self, memory: torch.Tensor) -> None:
-        """Unregister what was registered."""
+        """Unregister memory that `pin` registered with CUDA."""
         if self._pinned.pop(memory.data_ptr(), None) is not None:
             with torch.cuda.device(self._device):
-                # Its code tells of errors of earlier work only, which whoever waited for that work has raised.
-                _runtime().cudaHostUnregister(memory.data_ptr())
+                # Its code reports errors of earlier work only; those are raised where that work is waited for.
+                _cuda_runtime().cudaHostUnregister(memory.data_ptr())
 
     def close(self) -> None:
-        """Wait for every copy, also into rows that nobody will write, and unregister all memory."""
+        """Wait for every copy, even into rows that will never be written, and unregister all memory."""
         try:
             self.mark()()
         finally:
@@ -202,9 +199,9 @@ class StreamCopier:
             for memory in list(self._pinned.values()):
                 self.unpin(memory)
 
-    def _release(self) -> None:
-        """Let go of what is copied; wait for the oldest copies while too much is held."""
-        while self._sources and (self._held_bytes > self._limit or _is_over(self._sources[0][0])):
+    def _release_copied(self) -> None:
+        """Release tensors whose copy is done; while too many bytes are held, wait for the oldest copies."""
+        while self._sources and (self._held_bytes > self._limit or _is_done(self._sources[0][0])):
             event, values = self._sources.popleft()
             event.synchronize()
             self._held_bytes -= values.nbytes
@@ -215,23 +212,23 @@ def copier_for(device: torch.device) -> Copier:
     return StreamCopier(device) if device.type == "cuda" else DirectCopier()
 
 
-def _runtime() -> Any:
+def _cuda_runtime() -> Any:
     return torch.cuda.cudart()  # type: ignore[no-untyped-call]  # torch's own
 
 
-def _forget_error(device: torch.device) -> None:
-    """Have CUDA report, and so forget, the error of a call that failed: the next kernel would be blamed for it."""
+def _clear_cuda_error(device: torch.device) -> None:
+    """Make CUDA report and clear the error of a failed call, which the next kernel would otherwise report."""
     try:
         torch.zeros(1, device=device)
     except RuntimeError as error:
         _LOG.debug("CUDA said: %s", error)
 
 
-def _is_over(event: torch.cuda.Event) -> bool:
+def _is_done(event: torch.cuda.Event) -> bool:
     return bool(event.query())  # type: ignore[no-untyped-call]  # torch's own
 
 
-def _runs(flat: np.ndarray) -> tuple[tuple[slice, slice], ...]:
+def _consecutive_runs(flat: np.ndarray) -> tuple[tuple[slice, slice], ...]:
     if not len(flat):
         return ()
     cuts = np.flatnonzero(np.diff(flat) != 1) + 1

@@ -1,4 +1,4 @@
-"""One row in memory, and the account of what has been filled of it."""
+"""One row in memory, and a record of the tokens and columns that are filled."""
 
 import math
 import mmap
@@ -18,26 +18,27 @@ RowArrays = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 
 def buffer_bytes(sizes: Iterable[int]) -> int:
-    """Memory that arrays of these bytes take in one piece, each from the start of a page on."""
-    return sum(map(_whole_pages, sizes))
+    """Bytes of one block of memory for arrays of these sizes in bytes, each starting at a page."""
+    return sum(map(_round_up_to_pages, sizes))
 
 
 def array_bytes(array: tuple[tuple[int, ...], np.dtype[Any]]) -> int:
-    """Bytes of one of a row's arrays."""
+    """Size in bytes of an array, given as (shape, dtype)."""
     shape, dtype = array
     return math.prod(shape) * dtype.itemsize
 
 
 class RowBuffer:
-    """One row's blocks, as torch tensors that share their memory with what the writer takes.
+    """One row's arrays as torch tensors, which share their memory with the NumPy arrays for the writer.
 
-    It keeps account of what was filled: nothing else tells a block that a pass left out from an earlier row's.
+    It records which columns were filled for which tokens, since a block that a pass skipped still holds the values of
+    an earlier row.
     """
 
     def __init__(self, arrays: RowArrays) -> None:
         sizes = {path: array_bytes(array) for path, array in arrays.items()}
-        self.memory = _pages(buffer_bytes(sizes.values()))
-        """All blocks, uint8 (byte,): whole pages of the system, and nobody else's."""
+        self.memory = _allocate_pages(buffer_bytes(sizes.values()))
+        """Memory of all arrays, uint8 (byte,): whole pages that nothing else uses."""
         self.tensors: dict[str, torch.Tensor] = {}
         self._arrays: dict[str, np.ndarray] = {}
         start = 0
@@ -47,21 +48,21 @@ class RowBuffer:
             block = self.memory[start : start + sizes[path]]
             self.tensors[path] = block.view(logical).view(shape)
             self._arrays[path] = block.numpy().view(dtype).reshape(shape)
-            start += _whole_pages(sizes[path])
+            start += _round_up_to_pages(sizes[path])
         self._filled: dict[str, dict[tuple[int, int], int]] = {}
         self.wait: Wait | None = None
-        """Returns once all copies into this row are done."""
+        """Function that returns once all copies into this row are done."""
 
-    def begin(self) -> None:
-        """Forget the row before. Arrays that are measured of some tokens only become NaN; all others must be filled."""
-        self._filled = {path: {} for path in self.tensors if not _is_measured(path)}
+    def reset(self) -> None:
+        """Prepare for the next row: arrays that may have gaps become NaN, and all others count as not filled."""
+        self._filled = {path: {} for path in self.tensors if not _may_have_gaps(path)}
         self.wait = None
         for path, tensor in self.tensors.items():
-            if _is_measured(path):
+            if _may_have_gaps(path):
                 tensor.fill_(float("nan"))
 
     def claim(self, path: str, columns: slice, tokens: slice) -> torch.Tensor | None:
-        """The array whose columns are about to be filled for these tokens; None if the row doesn't hold it.
+        """Record that columns of an array will be filled for these tokens, and return it; None if not in the row.
 
         Raises
         ------
@@ -74,12 +75,12 @@ class RowBuffer:
             if filled.get(key, 0) != tokens.start:
                 raise CaptureError(
                     f"{path!r} comes for tokens {tokens.start} to {tokens.stop} of a row after {filled.get(key, 0)} of "
-                    "its tokens; a pass put it twice, or left it out"
+                    "its tokens; a pass put it twice, or skipped it"
                 )
             filled[key] = tokens.stop
         return self.tensors.get(path)
 
-    def check(self, row: int, n_tokens: int) -> None:
+    def require_filled(self, row: int, n_tokens: int) -> None:
         """Raise `CaptureError` unless every array was filled once for every token, in all its columns."""
         for path, filled in self._filled.items():
             width = int(np.prod(self.tensors[path].shape[1:]))
@@ -95,7 +96,7 @@ class RowBuffer:
                 )
 
     def blocks(self, n_tokens: int) -> dict[str, np.ndarray]:
-        """The first n_tokens of every block."""
+        """The first `n_tokens` tokens of every array, by path."""
         return {path: array[:n_tokens] for path, array in self._arrays.items()}
 
 
@@ -104,29 +105,29 @@ class Segment(NamedTuple):
 
     buffer: RowBuffer
     source: slice
-    """Places among the batch's captured tokens."""
+    """Range of the batch's captured tokens."""
     target: slice
-    """Places in the row."""
+    """Range of the row's tokens."""
 
     def claim(self, path: str, columns: slice) -> torch.Tensor | None:
-        """The row's array whose columns are about to be filled for these tokens; None if the row doesn't hold it."""
+        """Claim columns of the row's array for the segment's tokens; see `RowBuffer.claim`."""
         return self.buffer.claim(path, columns, self.target)
 
 
-def _whole_pages(n_bytes: int) -> int:
+def _round_up_to_pages(n_bytes: int) -> int:
     return -(-n_bytes // BLOCK_BYTES) * BLOCK_BYTES
 
 
-def _pages(n_bytes: int) -> torch.Tensor:
-    """New memory, uint8 (byte,), from the start of a page on: it is written without a copy, and can be pinned.
+def _allocate_pages(n_bytes: int) -> torch.Tensor:
+    """Allocate page-aligned memory, uint8 (byte,), which can be pinned and is written to disk without a copy.
 
-    It goes back to the system with the last tensor of it.
+    The system gets it back when the last tensor in it is gone.
     """
     return torch.frombuffer(mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype=torch.uint8)
 
 
-def _is_measured(path: str) -> bool:
-    """Whether an array may lack values of some tokens or components."""
+def _may_have_gaps(path: str) -> bool:
+    """Whether the array at this path may lack values of some tokens or components."""
     return path.startswith("reductions/") or path.rpartition("/")[2] in {
         "js",
         "swallowed",

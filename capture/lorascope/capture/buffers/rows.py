@@ -16,43 +16,43 @@ from .copies import Copier, DirectCopier
 from .row_buffer import RowArrays, RowBuffer, Segment, array_bytes, buffer_bytes
 
 QUEUE_BYTES = 4 * 2**30
-"""Host memory for rows where nothing else is asked for."""
+"""Default bytes of host memory for rows."""
 _ROWS_AHEAD = 2
-"""Rows held beyond those that one batch fills: one that is written, one that waits for it. More only take memory."""
+"""Number of rows kept beyond those that one batch fills: one is written, one waits. More would only take memory."""
 
 
 class RowWriter(Protocol):
-    """Takes whole rows, from several threads: a `RunWriter`, or something that only compares or counts them."""
+    """Protocol of an object that takes full rows from several threads, such as a `RunWriter`."""
 
     def row_arrays(self, row: int) -> RowArrays:
-        """Shape and type of each array of this row."""
+        """Path -> (shape, dtype) of each array of this row."""
         ...
 
     def write_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> RowWritten:
-        """Take a row; its blocks are the caller's again when this returns."""
+        """Write a row's arrays; the caller may reuse their memory when this returns."""
         ...
 
 
 class RowQueue:
-    """Row buffers between the forward pass and the disk, used again and again within a number of bytes.
+    """Row buffers between the forward pass and the disk, reused within a limit of bytes.
 
-    Tokens come in order. `take` hands out the places of the next tokens and waits while every buffer is full or being
-    written: the forward pass waits, and nothing is dropped. `put` tells that they are filled, or will be at their mark.
+    Tokens come in order. `take` returns places for the next tokens, and waits while every buffer is full or being
+    written: the forward pass waits, and nothing is dropped. `put` hands full rows to the writer.
 
     Parameters
     ----------
     writer
-        Takes the rows.
+        Writes the rows.
     n_tokens
         Length of the token axis.
     spans
         Rows that each batch reaches into (`row_spans`).
     queue_bytes
-        Most bytes of row buffers; None for 4 GiB, or what one batch fills and a row ahead of it if that is more.
+        Maximum bytes of row buffers; None for 4 GiB, or for the rows of one batch and one more if these are larger.
     rows
-        Bool (row,): rows to write; None for all. Tokens of others get no place.
+        Bool (row,): rows to write; None for all. Tokens of other rows get no place.
     copier
-        Copies into the rows; it is closed when they are.
+        Copies into the rows; it is closed with the queue.
 
     Raises
     ------
@@ -76,9 +76,9 @@ class RowQueue:
         self._n_tokens = n_tokens
         n_rows = -(-n_tokens // ROW_TOKENS)
         self._expected = np.ones(n_rows, np.bool_) if rows is None else rows.copy()
-        sizes = [_bytes(writer.row_arrays(row)) if self._expected[row] else 0 for row in range(n_rows)]
+        sizes = [_row_bytes(writer.row_arrays(row)) if self._expected[row] else 0 for row in range(n_rows)]
         self.n_bytes = queue_bytes_needed(sizes, spans, queue_bytes)
-        """Most bytes that the buffers hold together."""
+        """Maximum bytes of all buffers together."""
         self._held_bytes = 0
         self._free: list[RowBuffer] = []
         self._open: dict[int, RowBuffer] = {}
@@ -88,7 +88,7 @@ class RowQueue:
         self._failed = False
         self._threads = ThreadPoolExecutor(_ROWS_AHEAD, "lorascope-row")
         self.written_rows: list[int] = []
-        """Rows committed so far, as they came."""
+        """Rows committed so far, in the order of their commits."""
         self.seconds_waited = self.seconds_encode = self.seconds_write = 0.0
         self.stored_bytes = self.raw_bytes = 0
 
@@ -98,24 +98,24 @@ class RowQueue:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # On an error the rows being written are finished and no other begun: what is committed stays whole.
+        # After an error the rows being written are finished and no others are started: committed rows stay whole.
         try:
             self._threads.shutdown(cancel_futures=error is not None)
         finally:
             self.copier.close()
 
-    def wants(self, start: int, n_tokens: int) -> bool:
-        """Whether any of these tokens lies in a row that is to be written."""
+    def has_expected_rows(self, start: int, n_tokens: int) -> bool:
+        """Whether any of these `n_tokens` tokens from `start` on is in a row that will be written."""
         return bool(self._expected[start // ROW_TOKENS : -(-(start + n_tokens) // ROW_TOKENS)].any())
 
-    def begin_no_more(self) -> None:
-        """Drop all rows of which no token is here yet."""
+    def drop_unstarted_rows(self) -> None:
+        """Write only rows that already have tokens; drop all others."""
         started = [row for row in self._open if self._expected[row]]
         self._expected[:] = False
         self._expected[started] = True
 
     def take(self, start: int, n_tokens: int) -> list[Segment]:
-        """Places for tokens of the run's axis from `start` on, by row; never before those taken earlier."""
+        """Return places, one segment per row, for `n_tokens` tokens of the token axis from `start` on, in order."""
         assert start >= self._taken
         self._taken = start + n_tokens
         segments = []
@@ -129,7 +129,7 @@ class RowQueue:
         return segments
 
     def put(self) -> None:
-        """Hand every row that is now full to the writer, which waits for the row's mark.
+        """Hand every full row to a writing thread, which first waits for the row's copies.
 
         Raises
         ------
@@ -138,17 +138,17 @@ class RowQueue:
         """
         for row in [row for row in self._open if self._taken >= self._row_tokens(row).stop]:
             tokens = self._row_tokens(row)
-            self._open[row].check(row, tokens.stop - tokens.start)
-            written = self._threads.submit(self._write, row, self._open.pop(row))
-            written.add_done_callback(self._tell)  # a failure is seen only once the future itself knows it
+            self._open[row].require_filled(row, tokens.stop - tokens.start)
+            written = self._threads.submit(self._write_row, row, self._open.pop(row))
+            written.add_done_callback(self._notify_waiting)  # a failure is seen only once the future itself knows it
             self._writing.append(written)
-        self._collect(self._writing)
+        self._collect_written(self._writing)
 
     def drain(self) -> None:
-        """Wait until every row handed over is on the disk; raises what a writer raised."""
+        """Wait until every row handed over is on the disk; raise the error of a writer that failed."""
         start = time.perf_counter()
         while self._writing:
-            self._collect(self._writing[:1], wait=True)
+            self._collect_written(self._writing[:1], wait=True)
         self.seconds_waited += time.perf_counter() - start
 
     def _row_tokens(self, row: int) -> slice:
@@ -158,21 +158,21 @@ class RowQueue:
         arrays = self._writer.row_arrays(row)
         start = time.perf_counter()
         with self._changed:
-            while (buffer := self._find(arrays)) is None:
-                self._collect(self._writing)
+            while (buffer := self._find_buffer(arrays)) is None:
+                self._collect_written(self._writing)
                 self._changed.wait()
-        self._collect(self._writing)
+        self._collect_written(self._writing)
         self.seconds_waited += time.perf_counter() - start
-        buffer.begin()
+        buffer.reset()
         return buffer
 
-    def _find(self, arrays: RowArrays) -> RowBuffer | None:
-        """A free buffer for these arrays, or a new one within the budget, for which free ones of other rows may go."""
+    def _find_buffer(self, arrays: RowArrays) -> RowBuffer | None:
+        """Return a free buffer for these arrays, or a new one within the limit of bytes; None if there is no room."""
         for buffer in reversed(self._free):  # the last one back: its memory is the likeliest to be in a cache
             if buffer.tensors.keys() == arrays.keys():
                 self._free.remove(buffer)
                 return buffer
-        size = _bytes(arrays)
+        size = _row_bytes(arrays)
         while self._free and self._held_bytes + size > self.n_bytes:
             memory = self._free.pop(0).memory
             self.copier.unpin(memory)
@@ -184,7 +184,7 @@ class RowQueue:
         self._held_bytes += buffer.memory.nbytes
         return buffer
 
-    def _collect(self, futures: Iterable[Future[RowWritten | None]], *, wait: bool = False) -> None:
+    def _collect_written(self, futures: Iterable[Future[RowWritten | None]], *, wait: bool = False) -> None:
         for future in [future for future in futures if wait or future.done()]:
             self._writing.remove(future)
             if (written := future.result()) is not None:
@@ -194,8 +194,8 @@ class RowQueue:
                 self.seconds_encode += written.seconds_encode
                 self.seconds_write += written.seconds_write
 
-    def _write(self, row: int, buffer: RowBuffer) -> RowWritten | None:
-        """Write one row, in a thread; None if another one failed before."""
+    def _write_row(self, row: int, buffer: RowBuffer) -> RowWritten | None:
+        """Write one row (in a thread) and return its sizes and times; None if an earlier row failed."""
         if self._failed:
             return None
         tokens = self._row_tokens(row)
@@ -212,27 +212,27 @@ class RowQueue:
                     self._free.append(buffer)
         return written
 
-    def _tell(self, _: Future[RowWritten | None]) -> None:
+    def _notify_waiting(self, _: Future[RowWritten | None]) -> None:
         with self._changed:
             self._changed.notify_all()
 
 
-def _bytes(arrays: RowArrays) -> int:
+def _row_bytes(arrays: RowArrays) -> int:
     return buffer_bytes(map(array_bytes, arrays.values()))
 
 
 def row_spans(starts: np.ndarray, batches: Sequence[slice]) -> list[range]:
-    """Rows that each batch of samples reaches into; `starts` has each sample's first captured token (sample + 1,)."""
+    """Range of rows that each batch fills; `starts` has the first captured token of each sample (sample + 1,)."""
     return [
         range(int(starts[batch.start]) // ROW_TOKENS, -(-int(starts[batch.stop]) // ROW_TOKENS)) for batch in batches
     ]
 
 
 def queue_bytes_needed(sizes: Sequence[int], spans: Sequence[range], queue_bytes: int | None) -> int:
-    """Bytes that a `RowQueue` holds at most: what a batch fills, and some rows ahead as far as they are allowed.
+    """Maximum bytes that a `RowQueue` takes: the rows of one batch, and some rows ahead if the limit allows them.
 
-    `sizes` has the bytes of each row's arrays in memory, 0 for those that aren't wanted; `queue_bytes` is as for
-    `RowQueue`. Raises a ValueError if a batch fills more than is allowed.
+    `sizes` has the bytes of each row's arrays in memory, 0 for rows that aren't written; `queue_bytes` is that of
+    `RowQueue`. Raises a ValueError if a batch fills more than the limit.
     """
     filled, most = max(((sum(sizes[row] for row in span), len(span)) for span in spans), default=(0, 0))
     allowed = max(QUEUE_BYTES, filled + max(sizes, default=0)) if queue_bytes is None else queue_bytes

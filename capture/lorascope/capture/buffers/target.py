@@ -1,4 +1,4 @@
-"""The target of one batch's states: its captured tokens, their places in the rows, and the time by stage."""
+"""The target of one batch's states: the captured tokens, their places in the rows, and seconds by stage."""
 
 import math
 import time
@@ -10,49 +10,48 @@ from operator import itemgetter
 import numpy as np
 import torch
 
-from .copies import Chosen, Copier, DirectCopier
+from .copies import ChosenTokens, Copier, DirectCopier
 from .row_buffer import Segment
 
 STAGES = ("forward", "copy", "reduce", "logits", "ablate", "wait", "encode", "write")
-"""Stages of which the time is taken: the pass itself; copies of states, and reductions, in hooks; nll and KL; passes
-without a part of the adapter, with their KL; waiting for a free row; and, in other threads and added up over
-them, encoding and writing."""
+"""Stages whose time is measured: the pass itself; copies of states and reductions in hooks; nll and KL; passes without
+a part of the adapter, with their KL; waiting for a free row; and, summed over other threads, encoding and writing."""
 _WAITS_ABOVE = 0.05
 """Share of the pass's time above which waiting for rows is more than jitter."""
 
 
 class Meter:
-    """Seconds by stage; kept by the thread of the forward pass alone."""
+    """Seconds by stage, measured in the thread of the forward pass."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the time of a block to a stage, less what stages within it take."""
-        start, inner = time.perf_counter(), self._passed()
+        """Add the time of a block to a stage, minus the time of other stages inside the block."""
+        start, inner = time.perf_counter(), self._forward_thread_seconds()
         try:
             yield
         finally:
-            self.seconds[stage] += time.perf_counter() - start - (self._passed() - inner)
+            self.seconds[stage] += time.perf_counter() - start - (self._forward_thread_seconds() - inner)
 
     def bottleneck(self) -> str:
         """The stage that limits the capture: `forward`, `copy` (reductions included), `encode` or `disk`."""
         seconds = self.seconds
-        if seconds["wait"] > _WAITS_ABOVE * self._passed():
+        if seconds["wait"] > _WAITS_ABOVE * self._forward_thread_seconds():
             return "encode" if seconds["encode"] > seconds["write"] else "disk"
         return "copy" if seconds["copy"] + seconds["reduce"] > seconds["forward"] else "forward"
 
-    def _passed(self) -> float:
+    def _forward_thread_seconds(self) -> float:
         return sum(seconds for stage, seconds in self.seconds.items() if stage not in {"encode", "write"})
 
 
 @dataclass(slots=True, eq=False)
 class BatchTarget:
-    """Takes the outputs of a batch's passes, flattened over (sequence, position), into the rows of its tokens.
+    """Copies the outputs of a batch's passes, flattened over (sequence, position), into the rows of its tokens.
 
-    Wide arrays are copied as they come. Narrow ones, of which each component fills a few columns, are put together on
-    the device, and leave it in `flush`.
+    Wide arrays are copied at once. Narrow ones, where each component fills a few columns, are gathered on the device
+    and copied in `flush`.
     """
 
     shape: tuple[int, int]
@@ -60,88 +59,88 @@ class BatchTarget:
     flat: np.ndarray
     """Index int64 (token,) of each captured token in the flattened (sequence, position) axis."""
     measured: np.ndarray
-    """Bool (token,): those whose js is measured and whose sum is checked."""
+    """Bool (token,): tokens whose js is measured and whose sum is checked."""
     segments: Sequence[Segment]
-    """The parts of the captured tokens that are written, in order; a token of none is only computed."""
+    """Parts of the captured tokens that are written, in order; tokens outside of them are only computed."""
     copier: Copier = field(default_factory=DirectCopier)
     meter: Meter = field(default_factory=Meter)
-    _captured: Chosen = field(init=False)
-    _measured: Chosen = field(init=False)
-    _among: Chosen = field(init=False)
+    _captured: ChosenTokens = field(init=False)
+    _measured: ChosenTokens = field(init=False)
+    _among: ChosenTokens = field(init=False)
     """The measured tokens among the captured ones."""
-    _parts: list[Chosen] = field(init=False)
+    _parts: list[ChosenTokens] = field(init=False)
     _columns: dict[tuple[str, bool], list[tuple[int, torch.Tensor]]] = field(default_factory=dict)
-    """(path, whether of measured tokens only) -> first column and values (token, column) so far, which stay on their
-    device until the passes are over."""
+    """(path, whether only for measured tokens) -> first columns and values (token, column) so far, which stay on their
+    device until `flush`."""
 
     def __post_init__(self) -> None:
-        self._captured = Chosen(self.flat)
-        self._measured = Chosen(self.flat[self.measured])
-        self._among = Chosen(np.flatnonzero(self.measured))
-        self._parts = [Chosen(self.flat[segment.source]) for segment in self.segments]
+        self._captured = ChosenTokens(self.flat)
+        self._measured = ChosenTokens(self.flat[self.measured])
+        self._among = ChosenTokens(np.flatnonzero(self.measured))
+        self._parts = [ChosenTokens(self.flat[segment.source]) for segment in self.segments]
 
     def take(self, output: torch.Tensor) -> torch.Tensor:
-        """Outputs of the captured tokens (token, feature); a view of `output` where they are one run."""
+        """Outputs of the captured tokens (token, feature); a view of `output` if the tokens are consecutive."""
         return self._captured.view(output)
 
     def take_measured(self, output: torch.Tensor) -> torch.Tensor:
-        """Outputs of the measured tokens (measured token, feature), a copy on the device of `output`."""
+        """Copy of the outputs of the measured tokens (measured token, feature), on the device of `output`."""
         return self._measured.copy(output)
 
-    def rows(self, device: torch.device, *, measured: bool) -> torch.Tensor | None:
-        """Index of the captured or measured tokens on a device, int64; None where these are all tokens of the batch."""
+    def token_index(self, device: torch.device, *, measured: bool) -> torch.Tensor | None:
+        """Indices int64 of the captured or measured tokens, on a device; None if they are all tokens of the batch."""
         chosen = self._measured if measured else self._captured
         return None if len(chosen) == math.prod(self.shape) else chosen.index(device)
 
-    def measured_of(self, values: torch.Tensor) -> torch.Tensor:
-        """Values (measured token,) out of values (captured token,)."""
+    def select_measured(self, values: torch.Tensor) -> torch.Tensor:
+        """Select the values of measured tokens (measured token,) from values (captured token,)."""
         return values if self.measured.all() else self._among.copy(values)
 
     def put(self, path: str, output: torch.Tensor, columns: slice | None = None) -> None:
-        """Copy the captured tokens of an output (flat token, feature) into the row array at `path`, or `columns` of it.
+        """Copy the captured tokens of an output (flat token, feature) into the rows' array at `path`, or its `columns`.
 
-        The cast, if the store narrows, rounds to nearest even. Rows that don't hold the array are passed over.
+        A cast to a narrower type rounds to nearest even. Rows without this array are skipped.
         """
         with self.meter.timed("copy"):
             if columns is not None:
-                if self._claim(path, columns):
-                    self._add(path, columns.start, self._captured.copy(output), measured=False)
+                if self._claim_in_rows(path, columns):
+                    self._gather_columns(path, columns.start, self._captured.copy(output), measured=False)
                 return
             for segment, chosen in zip(self.segments, self._parts, strict=True):
                 if (array := segment.claim(path, slice(0, output.shape[-1]))) is not None:
                     self.copier.copy(output, chosen, array[segment.target])
 
     def put_values(self, path: str, values: torch.Tensor, column: int = 0, *, measured: bool = False) -> None:
-        """Write values (captured token,) into a (token,) array, or one column of a (token, column) array.
+        """Write values (captured token,) into an array (token,), or into one column of an array (token, column).
 
-        Or values (measured token,), while the other tokens stay NaN. They belong to the target from here on. Rows that
-        don't hold the array are passed over.
+        With `measured`, values are (measured token,), and other tokens become NaN. The target owns the values from
+        here on. Rows without this array are skipped.
         """
-        if self._claim(path, slice(column, column + 1)):
-            self._add(path, column, values[:, None], measured=measured)
+        if self._claim_in_rows(path, slice(column, column + 1)):
+            self._gather_columns(path, column, values[:, None], measured=measured)
 
     def flush(self) -> None:
-        """Send gathered columns to their rows, and mark the point at which all of the batch's copies are done."""
+        """Copy the gathered columns to their rows, and give every row a function that waits for the batch's copies."""
         with self.meter.timed("copy"):
             for (path, measured), columns in self._columns.items():
-                self._send(path, columns, measured=measured)
+                self._send_columns(path, columns, measured=measured)
             self._columns.clear()
             wait = self.copier.mark()
             for segment in self.segments:
                 segment.buffer.wait = wait
 
-    def _claim(self, path: str, columns: slice) -> bool:
-        """Whether any row holds the array."""
+    def _claim_in_rows(self, path: str, columns: slice) -> bool:
+        """Record in every row that columns will be filled; whether any row has the array."""
         return any([segment.claim(path, columns) is not None for segment in self.segments])  # noqa: C419 (claim them all)
 
-    def _add(self, path: str, start: int, values: torch.Tensor, *, measured: bool) -> None:
+    def _gather_columns(self, path: str, start: int, values: torch.Tensor, *, measured: bool) -> None:
         self._columns.setdefault((path, measured), []).append((start, values))
 
-    def _send(self, path: str, columns: Sequence[tuple[int, torch.Tensor]], *, measured: bool) -> None:
-        """Put columns together and copy them; missing columns and tokens are NaN."""
+    def _send_columns(self, path: str, columns: Sequence[tuple[int, torch.Tensor]], *, measured: bool) -> None:
+        """Join columns and copy them to their rows; missing columns and tokens are NaN."""
         places = [(s.source, s.buffer.tensors[path][s.target]) for s in self.segments if path in s.buffer.tensors]
         width = places[0][1].shape[1:].numel()
-        block = _side_by_side(columns, width).to(places[0][1].dtype)
+        block = _join_columns(columns, width).to(places[0][1].dtype)
         if measured and not self.measured.all():
             index = self._among.index(block.device)
             block = block.new_full((len(self.flat), width), torch.nan).index_copy_(0, index, block)
@@ -149,20 +148,20 @@ class BatchTarget:
             self.copier.send(block[source].view(place.shape), place)
 
 
-def flat_places(positions: Sequence[np.ndarray], width: int) -> np.ndarray:
-    """Index int64 (token,) of chosen positions of each sequence in the flattened (sequence, position) axis."""
+def flat_index(positions: Sequence[np.ndarray], width: int) -> np.ndarray:
+    """Indices int64 (token,), in the flattened (sequence, position) axis, of the chosen positions of each sequence."""
     return np.concatenate([row * width + chosen for row, chosen in enumerate(positions)])
 
 
-def nowhere(lengths: Sequence[int], n_measured: int) -> BatchTarget:
-    """A target that keeps nothing, for sequences of these lengths; the first `n_measured` tokens are measured."""
+def empty_target(lengths: Sequence[int], n_measured: int) -> BatchTarget:
+    """A target without rows, for sequences of these lengths; the first `n_measured` tokens are measured."""
     width = max(lengths)
-    flat = flat_places([np.arange(length) for length in lengths], width)
+    flat = flat_index([np.arange(length) for length in lengths], width)
     return BatchTarget((len(lengths), width), flat, np.arange(len(flat)) < n_measured, ())
 
 
-def _side_by_side(columns: Sequence[tuple[int, torch.Tensor]], width: int) -> torch.Tensor:
-    """Values (token, column) of the columns from 0 to width, on the device of the first that came; NaN in the gaps."""
+def _join_columns(columns: Sequence[tuple[int, torch.Tensor]], width: int) -> torch.Tensor:
+    """Join values into (token, column) of `width` columns, on the device of the first values; NaN in the gaps."""
     like, stop = columns[0][1], 0
     parts = []
     for start, values in [*sorted(columns, key=itemgetter(0)), (width, like[:, :0])]:

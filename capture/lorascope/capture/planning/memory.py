@@ -1,4 +1,4 @@
-"""Memory that a capture needs on the device and on the host, and memory that is free there."""
+"""Memory that a capture needs on the device, and memory that is free on device and host."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,22 +11,24 @@ from lorascope.stores.format.spec import DTYPES
 
 from ..buffers.copies import IN_FLIGHT_BYTES
 from ..models.device import is_here
-from ..recording.reduce import part_values
-from ..samples.scoring import part_logits
+from ..recording.reduce import values_per_part
+from ..samples.scoring import logits_per_part
 
 CGROUPS = Path("/sys/fs/cgroup")
 """Folder in which Linux states the limits of a container or job."""
 KERNEL_BYTES = 24
-"""Bytes of the kernel's measures of a token at a component, six float32 values, until the batch is over."""
+"""Bytes of the kernel's measures per token and component: six float32 values, kept until the batch is over."""
 
 
-def device_needs(
+def device_bytes_needed(
     spec: RunSpec, *, weights: int, batch_tokens: int, vocabulary: int, has_kernel: bool
 ) -> dict[str, int]:
-    """Bytes that the device holds while the largest batch, of so many padded tokens with so many logits each, passes.
+    """Bytes that the device needs, by part, while the largest batch passes the model.
 
-    Measuring is counted as by the kernel, which keeps only its results (of logits a few bytes a token, left
-    out here), or else as by the float64 functions. Kernels' own workspaces, the allocator's slack and what CUDA itself
+    The batch has `batch_tokens` tokens, padding included, with `vocabulary` logits each.
+
+    With `has_kernel`, the kernel measures, which keeps only its results (those of logits, a few bytes per token,
+    aren't counted); else the float64 functions do. Kernels' own workspaces, the allocator's slack and what CUDA itself
     takes (about half a gigabyte) aren't counted.
     """
     itemsize = max(DTYPES[c.dtype][0].itemsize for c in spec.components)
@@ -54,21 +56,23 @@ def device_needs(
 
 
 def _float64_needs(spec: RunSpec, batch_tokens: int, n_logits: int, itemsize: int) -> tuple[int, int]:
-    """Bytes that the float64 functions hold of logits, and of components."""
+    """Bytes that the float64 functions take for logits, and bytes that they take for components."""
     cuda = torch.device("cuda")
-    # nll takes float32 and the log softmax; KL float64, with the log softmax, of both sides, and a product.
-    softmax = min(n_logits, part_logits(cuda)) * (40 if spec.kl or spec.ablate else 8)
+    # nll takes float32 and its log softmax; KL takes float64 and its log softmax for both sides, and a product.
+    softmax = min(n_logits, logits_per_part(cuda)) * (40 if spec.kl or spec.ablate else 8)
     n_widest = batch_tokens * max(component.d_out for component in spec.components)
     n_widths = len({(component.d_out, component.dtype) for component in spec.components})
-    n_waiting = min(n_widths * part_values(cuda), batch_tokens * sum(component.d_out for component in spec.components))
-    # js has a dozen float64 temporaries of a part, and takes base and delta. Gathered are, besides, the layer's output
-    # and the sizes of delta's terms.
-    measuring = n_widest * (itemsize + 8) + min(n_widest, part_values(cuda)) * 12 * 8
+    n_waiting = min(
+        n_widths * values_per_part(cuda), batch_tokens * sum(component.d_out for component in spec.components)
+    )
+    # js takes base, delta and a dozen float64 temporaries of a part. The layer's output and the sizes of delta's terms
+    # are gathered too.
+    measuring = n_widest * (itemsize + 8) + min(n_widest, values_per_part(cuda)) * 12 * 8
     return softmax, measuring + n_waiting * (6 * itemsize + 16)
 
 
 def free_device_bytes(device: torch.device) -> int | None:
-    """Free memory of a GPU, of the host for a CPU; None where it isn't known, as on a machine without this GPU."""
+    """Free bytes of a GPU, or of the host for a CPU; None if unknown, such as on a machine without this GPU."""
     if device.type == "cpu":
         return free_host_bytes()
     if device.type == "cuda" and is_here(device):
@@ -77,7 +81,7 @@ def free_device_bytes(device: torch.device) -> int | None:
 
 
 def free_host_bytes(meminfo: Path = Path("/proc/meminfo"), groups: Sequence[Path] | None = None) -> int | None:
-    """Memory that this process, in these control groups (its own), may still take; None except on Linux."""
+    """Bytes of memory that this process, in its control groups (or `groups`), may still take; None except on Linux."""
     limits = []
     if meminfo.is_file():
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
@@ -90,7 +94,7 @@ def free_host_bytes(meminfo: Path = Path("/proc/meminfo"), groups: Sequence[Path
 
 
 def job_groups(cgroup: Path = Path("/proc/self/cgroup"), root: Path = CGROUPS) -> tuple[Path, ...]:
-    """Folders of this process's control group and those above it, which limit a container or a job (version 2)."""
+    """Folders of this process's control group (version 2) and its parents, which limit a container or a job."""
     lines = cgroup.read_text().splitlines() if cgroup.is_file() else []
     names = [line.removeprefix("0::") for line in lines if line.startswith("0::")]
     own = root / names[0].strip("/") if names else root

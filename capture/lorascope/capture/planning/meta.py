@@ -1,4 +1,4 @@
-"""The model with its adapters on the meta device: every name, shape and type, and no numbers."""
+"""The model with its adapters on the meta device, which has names, shapes and types but no numbers."""
 
 import copy
 import warnings
@@ -24,27 +24,27 @@ from ..models.source import locate
 from ..models.training_record import read_training
 
 PROBE_TOKENS = 4
-"""Tokens of the pass that shows how often each layer runs."""
+"""Number of tokens in the pass that shows how often each layer runs."""
 SAFETENSORS_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 
 
 class MetaModel(NamedTuple):
-    """A model without numbers, and the tokenizer that goes with it."""
+    """A model on the meta device, and its tokenizer."""
 
     model: Any
     tokenizer: Any
     has_weights: bool
-    """Whether its weights can be loaded, as far as this disk tells."""
+    """Whether its weights can be loaded, as far as this disk shows."""
     quantized: bool
-    """Whether its weights are kept quantised."""
+    """Whether its weights are quantised."""
 
 
 def load_on_meta(
     source: str, *, dtype: str = "auto", trust_remote_code: bool = False, share: int = 1, shared_layers: int = 16
 ) -> MetaModel:
-    """A model on the meta device, in eval mode, from its configuration alone; its tokenizer is the real one.
+    """Load a model on the meta device, in eval mode, from its configuration alone; and its real tokenizer.
 
-    The parameters are those of `load_model`, and so is what it raises, but that weights may be missing.
+    Parameters and errors are those of `load_model`, except that weights may be missing.
     """
     folder = Path(source).expanduser()
     bare = (folder / "config.json").is_file() and not any(folder.glob("*.safetensors"))
@@ -66,7 +66,7 @@ def load_on_meta(
 def attach_on_meta(
     model: Any, folders: Mapping[str, str], *, allow_zero: bool = False
 ) -> tuple[PeftModel, list[Problem]]:
-    """The model with these adapters (name -> folder) attached, still on the meta device, and their problems.
+    """Attach adapters (name -> folder) to a model on the meta device; return both, and the adapters' problems.
 
     Raises an AdapterError if a folder holds no LoRA adapter, or one that fits no layer of this model.
     """
@@ -76,7 +76,7 @@ def attach_on_meta(
         configs[name], tensors = read_adapter(folder)
         misfits = fit_problems(model, configs[name], tensors, name)
         require([problem for problem in misfits if problem.kind in {"no-layers", "config"}], folder)
-        # An empty module, since this model, unlike the one to come, looks as if it were offloaded.
+        # An empty module, since a model on the meta device looks as if it were offloaded.
         problems += init_problems(nn.Module(), configs[name], len(folders))
         problems += misfits
         if not any(problem.kind in {"shape", "unexpected"} for problem in misfits):  # of any size, and mapped only
@@ -87,7 +87,7 @@ def attach_on_meta(
         warnings.simplefilter("ignore")  # the same come again when the model itself is adapted
         for name, config in configs.items():
             plain = copy.copy(config)
-            plain.init_lora_weights = True  # which only decides numbers, and may need data or libraries
+            plain.init_lora_weights = True  # it affects numbers only, and others may need data or libraries
             if adapted is None:
                 adapted = PeftModel(model, plain, adapter_name=name, low_cpu_mem_usage=True)
             else:
@@ -98,9 +98,9 @@ def attach_on_meta(
 
 
 def meta_inputs(model: PeftModel) -> dict[str, Any] | None:
-    """Arguments of a pass on the meta device; None where the model can't run there.
+    """Arguments of a pass on the meta device; None if the model can't run there.
 
-    A mask of four axes, since models look at the numbers of one of two.
+    The mask has four axes, since models look at the numbers of a mask with two.
     """
     base: Any = model.get_base_model()
     shape = (1, PROBE_TOKENS)
@@ -121,7 +121,7 @@ def meta_inputs(model: PeftModel) -> dict[str, Any] | None:
 
 
 def output_dtypes(model: PeftModel, components: Mapping[str, Sequence[LoraComponent]]) -> dict[str, torch.dtype]:
-    """Type of each component's output: a linear layer puts out the type of its weights."""
+    """Component path -> type of its output: a linear layer's output has the type of its weights."""
     dtypes: dict[str, torch.dtype] = {}
     for name, own in components.items():
         modules = adapted_modules(model, name)
@@ -133,7 +133,7 @@ def output_dtypes(model: PeftModel, components: Mapping[str, Sequence[LoraCompon
 
 
 def _choose_dtype(config: Any, folder: Path, dtype: str) -> torch.dtype:
-    """The type that `load_model` would give the weights."""
+    """Type that `load_model` would choose for the weights."""
     named: Any = config.dtype if dtype == "auto" else DTYPES[dtype]
     if named is not None:
         return named if isinstance(named, torch.dtype) else getattr(torch, named)

@@ -28,28 +28,28 @@ from ..settling.estimate import Estimate, estimate, ways_to_fit
 from ..settling.inputs import require_inputs
 from ..settling.lay_out import lay_out, with_chosen_tokens
 from ..settling.trial import Tried, Way, codecs_to_try, run_trial
-from .memory import device_needs, free_device_bytes, free_host_bytes
+from .memory import device_bytes_needed, free_device_bytes, free_host_bytes
 from .meta import MetaModel, attach_on_meta, load_on_meta, meta_inputs, output_dtypes
 
 
 class Fit(NamedTuple):
-    """The need for disk or memory, and what is free of it."""
+    """Disk or memory that a capture needs, and how much of it is free."""
 
     what: str
     """`disk`, `device` or `host`."""
     parts: Mapping[str, int]
     """Part -> the bytes that it needs."""
     free_bytes: int | None
-    """None where it isn't known."""
+    """None if unknown."""
 
     @property
     def needed_bytes(self) -> int:
-        """Bytes of all parts."""
+        """Bytes that all parts need together."""
         return sum(self.parts.values())
 
     @property
     def fits(self) -> bool:
-        """Whether it fits, as far as is known."""
+        """Whether the needed bytes are free; True if that isn't known."""
         return self.free_bytes is None or self.needed_bytes <= self.free_bytes
 
 
@@ -61,9 +61,9 @@ class Plan:
     """The settings; if there is a budget, with the tokens that it chose."""
     n_samples: int
     n_all_tokens: int
-    """Tokens that pass the model, captured or not; padding left out."""
+    """Number of tokens that pass the model, captured or not, without padding."""
     roles: Mapping[str, int]
-    """Role -> how many of these have it, such as `template` for what a chat template adds."""
+    """Role -> number of these tokens with it, such as `template` for tokens that a chat template adds."""
     n_batches: int
     n_padded: int
     """Tokens of all batches, padding included."""
@@ -72,7 +72,7 @@ class Plan:
     fit: tuple[Fit, ...]
     """Disk and memory against what is free."""
     problems: tuple[Problem, ...]
-    """Reasons why the adapters can't be captured, as far as they show without the model's weights."""
+    """Reasons why the adapters can't be captured, as far as they are known without the model's weights."""
     notes: tuple[Note, ...]
     """Unusual things about the adapters; they are stored in the run."""
     remarks: tuple[str, ...]
@@ -80,12 +80,12 @@ class Plan:
     ways: tuple[str, ...]
     """Options that would make it fit; empty if it fits."""
     trials: Mapping[Way, Tried]
-    """Measurements of a trial on this machine, by codec, and under `none` without states; empty without one."""
+    """Codec, or `none` for a capture without states -> measurements on this machine; empty without a trial."""
     seconds: Mapping[str, float]
     """Seconds of `load`, as measured, and of `score` (with answers), `capture` and `ablate`, from the trial; else
     empty."""
     ablation: Mapping[str, int]
-    """`passes` without a part of the adapter, in so many `batches` and captured `tokens`; empty without an ablation."""
+    """Numbers of an ablation's `passes`, `batches` and captured `tokens`; empty without an ablation."""
 
     @property
     def spec(self) -> RunSpec:
@@ -94,7 +94,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether disk and memory suffice, as far as is known."""
+        """Whether disk and memory suffice, as far as it is known."""
         return all(need.fits for need in self.fit)
 
     @property
@@ -104,16 +104,16 @@ class Plan:
 
     @property
     def trial(self) -> Tried | None:
-        """The trial with the capture's own codec; None where there was none."""
+        """The trial with the capture's codec; None without a trial."""
         return self.trials.get(self.spec.codec)
 
     @property
     def codec_seconds(self) -> dict[Codec, float]:
-        """Seconds of the capture by codec, as the trial tells: of `raw` and of a compressed run."""
+        """Codec -> seconds of the capture, estimated from the trials."""
         return {way: tried.seconds * self.n_padded for way, tried in self.trials.items() if way != "none"}
 
     def as_dict(self) -> dict[str, Any]:
-        """The plan as JSON values."""
+        """The plan as a dictionary of JSON values."""
         spec, estimated, trial = self.spec, self.estimate, self.trial
         return {
             "ok": self.ok,
@@ -153,12 +153,12 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         What to capture, from where and to where.
     probe
         Whether to load the model and capture a few rows next to `out`, to measure how long that takes. Without it the
-        model's weights aren't read, and needn't be there.
+        model's weights aren't read, and may be missing.
 
     Raises
     ------
     AdapterError
-        If an adapter can't be read or fits no layer of the model; what else is wrong with it is in the plan.
+        If an adapter can't be read or fits no layer of the model; other problems with it are in the plan.
     CaptureError
         If a hook doesn't fire once a pass, or a layer's output isn't its base plus delta.
     StoreError
@@ -182,7 +182,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     scored, _ = encode_data(
         data, loaded.model, loaded.tokenizer, window_tokens=config.window_tokens, limit=config.limit
     )
-    new = np.zeros(config.generate, np.int64)  # as many as a sample may get, which ones isn't known yet
+    new = np.zeros(config.generate, np.int64)  # as many as a sample may get; the ids aren't known yet
     samples = [sample.continued_with(new) for sample in scored] if config.generate else scored
     model, problems = attach_on_meta(loaded.model, config.adapters, allow_zero=config.allow_zero)
     # Whether lora_B is zero was seen in the files.
@@ -201,7 +201,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     def needs() -> tuple[Fit, ...]:
         disk = Fit("disk", {"run": max(estimated.needed_bytes - written_bytes, 0)}, place.free_bytes())
         free = None if config.device_map else free_device_bytes(device)
-        return disk, *_memory(layout, model, estimated, max(padded), device, free, config.queue_bytes)
+        return disk, *_memory_fits(layout, model, estimated, max(padded), device, free, config.queue_bytes)
 
     fit = needs()
     ablated = np.flatnonzero(layout.plan.ablate_batches).tolist()
@@ -217,7 +217,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         tried = trials[layout.spec.codec]
         seconds["load"] = tried.measured["load_seconds"]
         seconds["score"] = tried.costs.forward * n_scored
-        seconds["capture"] = tried.seconds * sum(padded)  # token by token as in the trial
+        seconds["capture"] = tried.seconds * sum(padded)  # seconds per token as in the trial
         if layout.spec.ablate:
             n_passing = len(layout.spec.ablation_parts) * sum(padded[batch] for batch in ablated)
             seconds["ablate"] = tried.measured["ablation_seconds_per_token"] * n_passing
@@ -236,12 +236,12 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         ways=() if fit[0].fits else tuple(ways_to_fit(layout.spec, fit[0].free_bytes or 0)),
         trials=trials,
         seconds=seconds,
-        ablation=_ablation(layout, ablated),
+        ablation=_ablation_counts(layout, ablated),
     )
 
 
-def _ablation(layout: Layout, batches: Sequence[int]) -> dict[str, int]:
-    """Number of passes that an ablation takes, and of the batches and captured tokens that it is measured on."""
+def _ablation_counts(layout: Layout, batches: Sequence[int]) -> dict[str, int]:
+    """Numbers of an ablation's passes, batches and captured tokens; empty without an ablation."""
     if layout.spec.ablate is None:
         return {}
     starts = layout.plan.starts
@@ -251,7 +251,7 @@ def _ablation(layout: Layout, batches: Sequence[int]) -> dict[str, int]:
 
 
 def _scored_tokens(sample: EncodedSample, config: CaptureConfig) -> int:
-    """Tokens that pass for a sample's scores: its prompt once, and every choice; for its answer the prompt again."""
+    """Number of tokens that pass the model for a sample's scores and answer, with and without the adapter."""
     n_models = (2 if config.score_base else 1) if config.score else 0
     if not sample.choices:
         return n_models * len(sample.token_ids)
@@ -259,7 +259,7 @@ def _scored_tokens(sample: EncodedSample, config: CaptureConfig) -> int:
     return n_models * (sample.n_context + sum(len(choice.token_ids) for choice in sample.choices) + answered)
 
 
-def _memory(
+def _memory_fits(
     layout: Layout,
     model: Any,
     estimated: Estimate,
@@ -268,12 +268,12 @@ def _memory(
     free_bytes: int | None,
     queue_bytes: int | None,
 ) -> tuple[Fit, ...]:
-    """Memory of the largest batch, of so many padded tokens, and of the rows; a model on the CPU is in the host's."""
+    """Memory of the largest batch (`batch_tokens`, with padding) and of rows: on the device and host, or host only."""
     base, spans = model.get_base_model(), row_spans(layout.plan.starts, layout.batches)
     vocabulary = base.config.get_text_config().vocab_size if is_causal(model) else 0
-    weights = base.get_memory_footprint()  # shared ones once; the adapters' are within it
+    weights = base.get_memory_footprint()  # with the adapters' weights; shared weights count once
     by_kernel = not is_here(device) or has_kernel(device)  # elsewhere as most cards do
-    on_device = device_needs(
+    on_device = device_bytes_needed(
         layout.spec, weights=weights, batch_tokens=batch_tokens, vocabulary=vocabulary, has_kernel=by_kernel
     )
     n_threads = min(32, (os.cpu_count() or 1) + 4)  # of a ThreadPoolExecutor, by default
@@ -290,7 +290,7 @@ def _memory(
 def _remarks(
     config: CaptureConfig, codec: Codec, loaded: MetaModel, written_bytes: int, *, is_tried: bool
 ) -> Iterator[str]:
-    """Assumptions behind stored bytes, memory and time."""
+    """Sentences on the assumptions behind stored bytes, memory and time."""
     if written_bytes:
         yield (
             f"`{config.out}` holds {format_size(written_bytes)} already: capture continues it if it is the same "
@@ -299,7 +299,7 @@ def _remarks(
     if codec != "raw":
         yield "stored bytes rest on how well states of SmolLM2-135M compress; other models differ by some percent"
     if loaded.quantized:
-        yield "the weights are quantised, but counted as if they weren't: they take less memory than is said here"
+        yield "the weights are quantised, but counted as if they weren't: they take less memory than stated here"
     if config.device_map:
         yield "the model is spread by `device_map`, so what is free on its devices isn't looked at"
     if n := config.answer_tokens:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..buffers.target import flat_places, nowhere
+from ..buffers.target import empty_target, flat_index
 from ..models.model import is_causal, is_encoder_kin
 from ..samples.encoded import EncodedSample, pad
 from ..samples.scoring import logit_parts, token_nll
@@ -21,12 +21,12 @@ PROBE_TOKENS = 32
 
 
 def probe_samples(model: Any, sample: EncodedSample) -> list[EncodedSample]:
-    """Sequences for a probe of the model: the sample's first tokens as two sequences, or the whole sample.
+    """Sequences for `probe`: the sample's first tokens as two sequences, or the whole sample.
 
-    Two sequences, the second of them padded where the tokens are odd, tell the layout of a layer's output apart, if
-    each has more than two tokens: (position, sequence) of two by two would pass for (sequence, position). Of an
-    encoder and its kin the whole sample passes: by a batch's length they choose how they attend, some of them (BigBird)
-    once and for all, and what looks at a sequence as a whole may take no batch.
+    Two sequences (the second padded if the number of tokens is odd) show the layout of a layer's output, if each has
+    more than two tokens: two by two, (position, sequence) would look like (sequence, position). Encoders and similar
+    models get the whole sample: they choose by a batch's length how they attend, some of them (BigBird) once and for
+    all, and a model that reduces a sequence to one output may take no batch.
     """
     n_tokens = min(len(sample.token_ids), PROBE_TOKENS)
     if n_tokens < 5 or not is_causal(model) or is_encoder_kin(model):
@@ -42,18 +42,18 @@ def probe_samples(model: Any, sample: EncodedSample) -> list[EncodedSample]:
 def probe(
     model: Any, recorder: Recorder, samples: Sequence[EncodedSample], device: torch.device
 ) -> dict[str, torch.dtype]:
-    """Type of every component's output, from a batch in whose passes each hook must fire as planned."""
+    """Run the recorder's passes over a batch, check that every hook fires, and return each component's output type."""
     lengths = [len(sample.token_ids) for sample in samples]
     for proof in (recorder, *recorder.proofs):
         with proof.attached():
             for pass_ in proof.passes:
-                with pass_.enabled(model), proof.recording(nowhere(lengths, PROBE_TOKENS), pass_):
+                with pass_.enabled(model), proof.recording(empty_target(lengths, PROBE_TOKENS), pass_):
                     forward(model, samples, device)
     return dict(recorder.dtypes)
 
 
 def forward_seconds(model: Any, samples: Sequence[EncodedSample], device: torch.device) -> float:
-    """Seconds of one bare forward pass over a batch, no hooks."""
+    """Seconds of one forward pass over a batch, without hooks."""
     start = time.perf_counter()
     forward(model, samples, device)
     if device.type == "cuda":
@@ -63,9 +63,9 @@ def forward_seconds(model: Any, samples: Sequence[EncodedSample], device: torch.
 
 @torch.inference_mode()
 def forward(model: Any, samples: Sequence[EncodedSample], device: torch.device) -> torch.Tensor | None:
-    """Logits (sequence, position, token id) of a batch; None of a model that has none."""
+    """Run one forward pass; return the logits (sequence, position, token id), or None if the model has no logits."""
     input_ids, attention_mask = pad(samples)
-    # Encoders have no cache, and some no such argument.
+    # Encoders have no cache, and some don't accept the argument.
     parameters = inspect.signature(model.get_base_model().forward).parameters
     takes_use_cache = "use_cache" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     output = model(
@@ -80,16 +80,16 @@ def forward(model: Any, samples: Sequence[EncodedSample], device: torch.device) 
 def negative_log_likelihood(
     logits: torch.Tensor, samples: Sequence[EncodedSample], positions: Sequence[np.ndarray]
 ) -> torch.Tensor:
-    """Negative log-likelihood of chosen tokens given those before them, in nats, float32 (chosen token,).
+    """Negative log-likelihood of chosen tokens given the tokens before them, in nats, float32 (chosen token,).
 
     Parameters
     ----------
     logits
         Shape (sequence, position, token id), of a batch.
     samples, positions
-        Its samples, and which of each one's tokens are chosen; NaN comes back for position 0.
+        The batch's samples, and the chosen positions of each; position 0 gives NaN.
     """
-    flat = flat_places(positions, logits.shape[1])
+    flat = flat_index(positions, logits.shape[1])
     ids = np.concatenate([sample.token_ids[chosen] for sample, chosen in zip(samples, positions, strict=True)])
     is_first = np.concatenate(positions) == 0
     before, own, first = (
@@ -102,7 +102,7 @@ def negative_log_likelihood(
 
 
 def kl_divergence(base: torch.Tensor, adapted: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
-    """KL(base || adapted) of what either foresees after each captured token, in nats, float32 (captured token,).
+    """KL(base || adapted) of the next-token distributions at each captured token, nats, float32 (captured token,).
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def kl_divergence(base: torch.Tensor, adapted: torch.Tensor, flat: torch.Tensor)
 
     Notes
     -----
-    sum_i p_i (log p_i - log q_i) in float64: what is left of differences that nearly cancel is good to about 1e-13.
+    sum_i p_i (log p_i - log q_i) in float64: where terms nearly cancel, the error is about 1e-13.
     """
     base, adapted = base.flatten(0, 1), adapted.flatten(0, 1)
     if has_kernel(base.device):

@@ -1,4 +1,4 @@
-"""Actions of the hooks of a pass: a class for passes with the adapter on, and one for passes with adapters off."""
+"""Hook actions of a pass: one class for passes with the adapter on, and one for passes with adapters off."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,37 +20,37 @@ class Call:
 
     @property
     def flat(self) -> torch.Tensor:
-        """Its output as (sequence * position, feature)."""
+        """The output as (sequence * position, feature)."""
         flat: torch.Tensor = self.output.detach().flatten(0, -2)
         return flat
 
 
 @dataclass(slots=True)
 class BasePassActions:
-    """Hook actions in a pass with adapters off: the base and every adapter's delta, or the base of a pair."""
+    """Hook actions of a pass with adapters off: take the base and every adapter's delta, or the base of a pair."""
 
     sink: Sink
     pair_bases: dict[int, torch.Tensor]
     """Component of a pair -> its base, until the adapted pass."""
     outputs: dict[int, torch.Tensor] = field(default_factory=dict)
-    """Component -> base of the tokens that are proved, a copy."""
+    """Component -> copy of the base of the proved tokens."""
 
     def take_base(self, site: Site, call: Call) -> None:
         """Take the frozen layer's output."""
-        self._take(site, call.flat)
+        self._store_base(site, call.flat)
         self.outputs[site.index] = self.sink.take_proved(call.flat)
         if not self.sink.is_pair:
             for addition in site.additions:
-                self.sink.measure(site, self._add(site, addition, call))
+                self.sink.measure(site, self._adapter_sum(site, addition, call))
 
     def take_output(self, site: Site, call: Call) -> None:
         """Take the wrapped layer's output, which must be the frozen layer's."""
-        if site.index in self.outputs:  # else a hook didn't fire, which is found when the pass is over
+        if site.index in self.outputs:  # else a hook didn't fire, which is detected after the pass
             self.sink.prove_equal(site, self.outputs.pop(site.index), self.sink.take_proved(call.flat))
 
     def take_replaced(self, site: Site, call: Call) -> None:
-        """Take the output of a wrapper of trained weights, here the base's own."""
-        self._take(site, call.flat)
+        """Take the output of a wrapper of trained weights, which is the base's in this pass."""
+        self._store_base(site, call.flat)
         if not self.sink.is_pair:
             for addition in site.additions:
                 trained = replaced_output(site.module, addition.adapter, call.args, call.kwargs).flatten(0, -2)
@@ -58,13 +58,13 @@ class BasePassActions:
                 self.sink.take_difference(total)
                 self.sink.measure(site, total)
 
-    def _take(self, site: Site, base: torch.Tensor) -> None:
+    def _store_base(self, site: Site, base: torch.Tensor) -> None:
         self.sink.take_state(site, "base", base)
         if self.sink.is_pair:
             self.pair_bases[site.index] = self.sink.copy_for_pair(base)
 
-    def _add(self, site: Site, addition: Addition, call: Call) -> Sum:
-        """One adapter's branch, from the frozen layer's own input."""
+    def _adapter_sum(self, site: Site, addition: Addition, call: Call) -> Sum:
+        """Compute one adapter's branch from the frozen layer's input, and return the sum."""
         if addition.component.delta_source == "factor":
             factor = factor_beside(site.module, addition.adapter, call.args[0]).flatten(0, -2)
             self.sink.take_factor(addition, factor)
@@ -77,18 +77,18 @@ class BasePassActions:
 
 @dataclass(slots=True)
 class AdaptedPassActions:
-    """Hook actions in a pass with one adapter on; in a pair, the second pass."""
+    """Hook actions of a pass with one adapter on, which is the second pass of a pair."""
 
     sink: Sink
     pair_bases: dict[int, torch.Tensor]
     """Component of a pair -> its base in the base pass."""
     sums: dict[int, Sum] = field(default_factory=dict)
-    """Component -> its sum so far, in the layer's own memory."""
+    """Component -> its sum so far; the tensors are the layer's own."""
 
     def take_base(self, site: Site, call: Call) -> None:
-        """Take the frozen layer's output, of which PEFT hasn't changed anything yet."""
+        """Take the frozen layer's output, before PEFT changes it."""
         (addition,) = site.additions
-        self._take(site, call.flat)
+        self._store_base(site, call.flat)
         is_lost = adds_in_place(site.module, addition.adapter)
         self.sums[site.index] = Sum(addition, call.flat.clone() if is_lost else call.flat)
         if site.is_embedding and addition.component.delta_source == "factor":
@@ -96,7 +96,7 @@ class AdaptedPassActions:
             self.take_factor(site, Call((), {}, factor))
 
     def take_factor(self, site: Site, call: Call) -> None:
-        """Take z = A x."""
+        """Take the factor z = A x."""
         if site.index in self.sums:
             total = replace(self.sums[site.index], z_or_delta=call.flat, dtype=call.output.dtype)
             self.sums[site.index] = total
@@ -111,32 +111,32 @@ class AdaptedPassActions:
             self.sink.take_delta(total.addition, delta)
 
     def take_output(self, site: Site, call: Call) -> None:
-        """Take the wrapped layer's output, the sum."""
+        """Take the wrapped layer's output, which is the sum."""
         total = self.sums.pop(site.index, None)
         if total is None:
-            return  # a hook didn't fire, which is found when the pass is over
+            return  # a hook didn't fire, which is detected after the pass
         total = replace(total, output=call.flat)
         if total.addition.component.delta_source == "difference":
             self.sink.take_difference(total)
         if total.z_or_delta is not None or total.addition.component.delta_source == "difference":
             self.sink.measure(site, total)
-        self._finish(site, total)
+        self._finish_pair(site, total)
 
     def take_replaced(self, site: Site, call: Call) -> None:
-        """Take the output of a wrapper of trained weights, and compute that of the base's own."""
+        """Take the output of a wrapper of trained weights, and compute the output of the base's weights."""
         (addition,) = site.additions
         base = site.module.original_module(*call.args, **call.kwargs).flatten(0, -2)
-        self._take(site, base)
+        self._store_base(site, base)
         total = Sum(addition, base, output=call.flat)
         self.sink.take_difference(total)
         self.sink.measure(site, total)
-        self._finish(site, total)
+        self._finish_pair(site, total)
 
-    def _take(self, site: Site, base: torch.Tensor) -> None:
-        """Store the base, unless the base pass of a pair has."""
+    def _store_base(self, site: Site, base: torch.Tensor) -> None:
+        """Store the base, unless the base pass of a pair stored it."""
         if not self.sink.is_pair:
             self.sink.take_state(site, "base", base)
 
-    def _finish(self, site: Site, total: Sum) -> None:
+    def _finish_pair(self, site: Site, total: Sum) -> None:
         if self.sink.is_pair:
             self.sink.finish_pair(site, replace(total, base=self.pair_bases.pop(site.index), z_or_delta=None))

@@ -1,11 +1,11 @@
-"""The hooks of a forward pass: they take each component's base, and what adapters add to it.
+"""The hooks of a forward pass: they take each component's base and the adapters' deltas.
 
 For every LoRA layer PEFT computes `base_layer(x) + lora_B(lora_A(x)) * scaling`. A hook on `base_layer` takes the
 base, one on `lora_A[adapter]` the factor (on DoRA's magnitude module, the whole delta), and one on the layer itself
 sees the sum, which proves that nothing else was added. With adapters off, the hook on `base_layer` computes each
-adapter's branch from the layer's own input. Hooks only read; what is stored they copy at once, since later code may
-change a tensor in place. They don't read frozen weights, which may be
-offloaded (but for DoRA's in stream `base`, which is refused there), and never wait for the device.
+adapter's branch from the layer's own input. Hooks only read. They copy stored tensors at once, since later code may
+change a tensor in place. They never wait for the device, and don't read frozen weights, which may be offloaded (except
+DoRA's in stream `base`, which is refused for offloaded weights).
 """
 
 import math
@@ -21,7 +21,7 @@ from ..errors import CaptureError
 from ..models.components import LoraComponent
 from ..models.passes import Pass, passes_of
 from .hook_actions import AdaptedPassActions, BasePassActions, Call
-from .reduce import other_threads
+from .reduce import make_helper_threads
 from .sink import Sink, TakeReduced
 from .sites import Site, make_sites
 
@@ -39,23 +39,23 @@ class Recorder:
         `adapted`: one pass, the adapter on. `base`: one pass, adapters off, the base and every adapter's delta.
         `pair`: a base pass, then an adapted one over the same batch.
     factor_start
-        Adapter -> first column of each component's z in its packed factor, as `stores.Adapter` has it; None for a
-        probe, of which nothing is stored.
+        Adapter -> first column of each component's z in the adapter's packed factor, as in `stores.Adapter`; None for
+        a probe, which stores nothing.
     keep_states
-        Whether base, factor and delta are stored; may be set between batches.
+        Whether base, factor and delta are stored; it may be changed between batches.
     reducer
-        Called once a batch for every component and adapter, with the target and what is measured of base and delta of
-        the captured tokens. In `pair` these are the base pass's output and what the adapted pass's differs from it.
+        Called once per batch, component and adapter, with the target and the measures of base and delta at the captured
+        tokens. In `pair`, delta is the difference of the adapted pass's output from the base pass's.
 
     Raises
     ------
     ValueError
-        If the stream isn't known or takes another number of adapters.
+        If the stream isn't known, or takes a different number of adapters.
 
     Notes
     -----
-    A `pair` holds the base pass's outputs on their devices until the adapted pass has gone by: of the measured tokens,
-    or with a reducer of all captured tokens, which is the batch's whole states.
+    A `pair` keeps the base pass's outputs on their devices until the adapted pass is over: those of the measured
+    tokens, or with a reducer those of all captured tokens.
     """
 
     def __init__(
@@ -71,33 +71,33 @@ class Recorder:
         self.passes: tuple[Pass, ...] = passes_of(stream, list(components))
         self.keep_states = keep_states
         self.dtypes: dict[str, torch.dtype] = {}
-        """Type of each component's output, as last seen."""
+        """Type of each component's last output."""
         self.worst_excess = 0.0
-        """Largest |output - (base + delta)| so far, over what rounding allows."""
+        """Largest |output - (base + delta)| so far, divided by what rounding allows."""
         self._model = model
         self._components = components
         self._stream = stream
         self._sites = make_sites(model, components, factor_start)
         self._reducer = reducer
-        self._threads = None if reducer is None else other_threads()
-        self._by_site: dict[int, torch.Tensor] = {}
+        self._threads = None if reducer is None else make_helper_threads()
+        self._pair_bases: dict[int, torch.Tensor] = {}
         self._pass = self.passes[0]
         self._actions: BasePassActions | AdaptedPassActions | None = None
         self._fired: Counter[tuple[str, str]] = Counter()
 
     @property
     def proofs(self) -> tuple["Recorder", ...]:
-        """Recorders to run over a probe: each proves the branch of one adapter, which stream `base` computes itself."""
+        """One recorder per adapter in stream `base`, to prove the adapter's branch in a probe; else empty."""
         by_adapter = self._components.items() if self._stream == "base" else ()
         return tuple(Recorder(self._model, {adapter: components}) for adapter, components in by_adapter)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Hooks on every component, gone afterwards whatever happens."""
+        """Hook every component; the hooks are removed afterwards, also after an error."""
         handles = []
         try:
             for site in self._sites:
-                for what, module in _hooked(site, self._stream).items():
+                for what, module in _hooked_modules(site, self._stream).items():
                     handles.append(module.register_forward_hook(self._hook(what, site), with_kwargs=True))
             yield
         finally:
@@ -106,7 +106,7 @@ class Recorder:
 
     @contextmanager
     def recording(self, target: BatchTarget, pass_: Pass) -> Iterator[None]:
-        """One forward pass into `target`; raises `CaptureError` unless all is as planned."""
+        """Record one pass into `target`; raise `CaptureError` unless every hook fires and every sum is right."""
         sink = Sink(
             target=target,
             is_pair=self._stream == "pair",
@@ -115,7 +115,7 @@ class Recorder:
             threads=self._threads,
         )
         self._pass = pass_
-        self._actions = (BasePassActions if pass_.name == "base" else AdaptedPassActions)(sink, self._by_site)
+        self._actions = (BasePassActions if pass_.name == "base" else AdaptedPassActions)(sink, self._pair_bases)
         self._fired.clear()
         try:
             yield
@@ -123,7 +123,7 @@ class Recorder:
             sink.finish()
             self._check_sums(sink)
         except BaseException:
-            self._by_site.clear()
+            self._pair_bases.clear()
             raise
         finally:
             self._actions = None
@@ -131,7 +131,7 @@ class Recorder:
     def _hook(self, what: str, site: Site) -> Any:
         def hook(module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             actions = self._actions
-            if actions is None or what not in _planned(site, self._pass):
+            if actions is None or what not in _planned_hooks(site, self._pass):
                 return
             self._fired[site.path, what] += 1
             if self._fired[site.path, what] > 1:
@@ -146,8 +146,8 @@ class Recorder:
         return hook
 
     def _check_sums(self, sink: Sink) -> None:
-        """Raise unless every sum is right; the only point where the device is waited for."""
-        for path, value in zip(sink.excess, _to_host(sink.excess.values()), strict=True):
+        """Raise `CaptureError` unless every sum is right; the only place that waits for the device."""
+        for path, value in zip(sink.excess, _largest_values(sink.excess.values()), strict=True):
             self.worst_excess = max(self.worst_excess, value)
             if math.isnan(value):
                 raise CaptureError(
@@ -163,37 +163,37 @@ class Recorder:
 
     def _check_fired(self) -> None:
         for site in self._sites:
-            for what in _planned(site, self._pass):
+            for what in _planned_hooks(site, self._pass):
                 n = self._fired[site.path, what]
                 if n != 1:
                     raise CaptureError(
                         f"the hook on the {what} of {site.path!r} fired {n} times in one pass, not once; "
-                        "a compiled model, a fused kernel, gradient checkpointing or a layer used twice does so: "
+                        "a compiled model, a fused kernel, gradient checkpointing or a layer used twice causes this: "
                         "capture without it"
                     )
 
 
-def _hooked(site: Site, stream: str) -> dict[str, torch.nn.Module]:
-    """Modules that are hooked, by what the hook takes."""
+def _hooked_modules(site: Site, stream: str) -> dict[str, torch.nn.Module]:
+    """The site's modules to hook, by the name of what the hook takes."""
     if site.is_wrapper:
         return {"replaced": site.module}
     modules = {"base": site.module.base_layer, "output": site.module}
     if stream != "base":
         adapter = site.additions[0].adapter
         inner = {"factor": site.module.lora_A, "branch": site.module.lora_magnitude_vector}
-        modules |= {what: inner[what][adapter] for what in _inner(site)}
+        modules |= {what: inner[what][adapter] for what in _inner_hooks(site)}
     return modules
 
 
-def _planned(site: Site, pass_: Pass) -> tuple[str, ...]:
-    """The hooks that must fire, each exactly once. DoRA calls lora_A and lora_B twice, so nothing hangs on those."""
+def _planned_hooks(site: Site, pass_: Pass) -> tuple[str, ...]:
+    """Names of the hooks that must fire in a pass, each once. DoRA calls lora_A and lora_B twice: they have no hook."""
     if site.is_wrapper:
         return ("replaced",)
-    return ("base", "output") if pass_.name == "base" else ("base", *_inner(site), "output")
+    return ("base", "output") if pass_.name == "base" else ("base", *_inner_hooks(site), "output")
 
 
-def _inner(site: Site) -> tuple[str, ...]:
-    """Hooks within the adapter; an embedding's A and B are bare parameters, so its factor is computed separately."""
+def _inner_hooks(site: Site) -> tuple[str, ...]:
+    """Names of the hooks inside the adapter. An embedding's A and B are bare parameters and can't have hooks."""
     source = site.additions[0].component.delta_source
     if source == "branch":
         return ("branch",)
@@ -201,7 +201,7 @@ def _inner(site: Site) -> tuple[str, ...]:
 
 
 def _check_layout(site: Site, what: str, shape: tuple[int, int], output: Any) -> None:
-    """Raise `CaptureError` unless a layer keeps (sequence, position): tokens are identified by their place."""
+    """Raise `CaptureError` unless an output keeps (sequence, position), which identify the tokens."""
     if what == "branch":
         return  # of the same shape as the output, which is checked; an embedding's is a pair of tensors
     if not isinstance(output, torch.Tensor):
@@ -209,13 +209,13 @@ def _check_layout(site: Site, what: str, shape: tuple[int, int], output: Any) ->
     layout = tuple(output.shape[:-1])
     if layout not in {shape, (shape[0] * shape[1],)}:
         raise CaptureError(
-            f"{site.path!r} puts out {layout} tokens for a batch of {shape[0]} sequences and {shape[1]} positions; "
+            f"{site.path!r} outputs {layout} tokens for a batch of {shape[0]} sequences and {shape[1]} positions; "
             "only layers that keep (sequence, position) in this order can be captured"
         )
 
 
-def _to_host(values: Any) -> list[float]:
-    """Largest value of each tensor, NaN if any is; tensors may be on several devices, each of which is read once."""
+def _largest_values(values: Any) -> list[float]:
+    """Largest value of each tensor, NaN if any value is NaN; every device is read once."""
     tensors = list(values)
     largest: dict[int, float] = {}
     for device in {tensor.device for tensor in tensors}:

@@ -20,20 +20,20 @@ _CHOICE_SCORES = ("loglik", "loglik_per_token")
 
 
 class TokenPlan(NamedTuple):
-    """The flat token axis of a run, before the run; a pure function of data and configuration."""
+    """Plan of a run's token axis and of what is measured; a pure function of data and configuration."""
 
     positions: tuple[np.ndarray, ...]
     """Sample -> captured positions in its sequence, int64 (token,)."""
     starts: np.ndarray
-    """First captured token of each sample on the token axis, and their number at the end, int64 (sample + 1,)."""
+    """Index of each sample's first captured token on the token axis, then the number of tokens, int64 (sample + 1,)."""
     measured: np.ndarray
     """Bool (token,): tokens whose js is measured during capture."""
     weights: np.ndarray
-    """Float32 (token,): inverse of the chance with which a token was taken of its sample; see `choose_tokens`."""
+    """Float32 (token,): inverse of the probability that the token was chosen from its sample; see `choose_tokens`."""
     kl_batches: np.ndarray
     """Bool (batch,): batches whose next-token distributions are compared with the base model's."""
     ablate_batches: np.ndarray
-    """Bool (batch,): batches that pass once more without each part of the adapter."""
+    """Bool (batch,): batches that run once more without each part of the adapter."""
 
     @property
     def n_tokens(self) -> int:
@@ -44,26 +44,26 @@ class TokenPlan(NamedTuple):
 class Layout(NamedTuple):
     """Samples, batches, tokens and arrays of a capture; a pure function of data, model and settings.
 
-    Every process that shares a capture, and every later attempt at it, gets the same layout.
+    All processes that share a capture, and all later attempts at it, get the same layout.
     """
 
     samples: Sequence[EncodedSample]
     """The sequences that pass the model."""
     batches: Sequence[slice]
-    """Samples that pass together."""
+    """Samples of each batch."""
     plan: TokenPlan
-    """Captured tokens of each sample, and their places on the token axis."""
+    """Captured tokens of each sample, and their indices on the token axis."""
     components: Mapping[str, Sequence[LoraComponent]]
     """Adapter -> the components that it changes."""
     spec: RunSpec
     """Arrays of the run."""
     tokens: str
-    """The choice of tokens in words; where there is a budget, the one that fits it."""
+    """The choice of tokens in words; with a budget, the choice that fits it."""
     js_share: float
     """Share of the tokens on which js is measured."""
 
     def weights(self, model: Any) -> dict[str, Any]:
-        """lora_B, and lora_bias where there is one, of every factored component, by their paths in the run."""
+        """Weights of every factored component, lora_B and (if there is one) lora_bias, by path in the run."""
         weights: dict[str, Any] = {}
         for adapter in self.spec.adapters if self.spec.states != "none" else ():
             starts = dict(zip((c.path for c in self.spec.components), adapter.factor_start, strict=True))
@@ -86,26 +86,26 @@ def plan_tokens(
     kl_share: float = 0.0,
     ablate_share: float = 0.0,
 ) -> TokenPlan:
-    """The token plan of these samples.
+    """Plan which tokens of these samples are captured, and which tokens and batches are measured.
 
     Parameters
     ----------
     samples, batches
-        What passes the model, and which of it together.
+        The samples that pass the model, and the slice of them in each batch.
     selection
         A choice of tokens in words, see `lorascope.stores.reading.token_choice`.
     js_share
-        Share of the captured tokens to measure; at least one of every batch is.
+        Share of the captured tokens to measure; at least one token of every batch is measured.
     seed
-        Draws tokens and batches. A sample's tokens depend on nothing else but the sample: neither on its place among
-        the samples nor on how many there are.
+        Seed of the draws of tokens and batches. A sample's tokens depend only on the seed and the sample, not on other
+        samples.
     kl_share, ablate_share
-        Share of the batches in `kl_batches` and `ablate_batches`: at least one, or none where it is 0.
+        Share of the batches in `kl_batches` and `ablate_batches`: at least one batch, or none if the share is 0.
 
     Raises
     ------
     ValueError
-        If the selection takes nothing of a sample.
+        If the selection takes no token of a sample.
     """
     selected = [
         choose_tokens(
@@ -127,7 +127,7 @@ def plan_tokens(
             )
     starts = np.concatenate([[0], np.cumsum([len(positions) for positions, _ in selected])])
     measured = _seeded_share(int(starts[-1]), js_share, np.random.default_rng(seed))
-    for batch in batches:  # so that no pass goes by without its sums being checked
+    for batch in batches:  # so that sums are checked in every pass
         first, last = starts[batch.start], starts[batch.stop]
         measured[first] |= not measured[first:last].any()
     return TokenPlan(
@@ -141,14 +141,14 @@ def plan_tokens(
 
 
 def _generator(sample: EncodedSample, seed: int) -> np.random.Generator:
-    """Random numbers of a sample's own, whichever process asks for them and in whichever order."""
+    """Random generator of a sample, which depends on the seed and the sample's name only."""
     name = "\0".join((sample.dataset, sample.split, sample.prompt, sample.id))
     digest = hashlib.sha256(name.encode()).digest()
     return np.random.default_rng([seed, *np.frombuffer(digest, "<u4").tolist()])
 
 
 def _seeded_share(n: int, share: float, generator: np.random.Generator) -> np.ndarray:
-    """A mask over exactly ceil(share * n) of n, drawn without replacement."""
+    """Mask, bool (n,), with exactly ceil(share * n) entries drawn without replacement."""
     chosen = generator.permutation(n)[: int(np.ceil(share * n))]
     mask = np.zeros(n, dtype=bool)
     mask[chosen] = True
@@ -166,22 +166,22 @@ def make_tables(
     *,
     scored: Sequence[EncodedSample] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Columns of `samples`, `choices` and `tokens`; scores that weren't asked for are -1 or NaN.
+    """Columns of the run's tables `samples`, `choices` and `tokens`; missing scores are -1 or NaN.
 
     Parameters
     ----------
     samples
-        In the order of the run, as they are captured.
+        The captured samples, in the order of the run.
     plan
-        Their token plan.
+        The samples' token plan.
     texts
         Text of each captured token (token,).
     scores, base_scores
-        With and without the adapter.
+        Scores with and without the adapter; None if they weren't asked for.
     scored
-        The samples as they were scored, where that was before tokens were generated.
+        The samples as they were scored, if tokens were generated afterwards.
     answers, base_answers
-        What the model wrote with and without it, of each sample that has choices; None where it wasn't asked to.
+        The model's answers with and without the adapter, one per sample with choices; None if not asked for.
     """
     owners = [(index, choice) for index, sample in enumerate(samples) for choice in sample.choices]
     table: dict[str, Any] = {
@@ -201,7 +201,7 @@ def make_tables(
     }
     blank = (np.full((4, len(samples)), -1), np.full((1, len(samples)), np.nan), np.full((2, len(owners)), np.nan))
     unscored = Scores(*(column for columns in blank for column in columns))
-    # The format leaves out what wasn't asked for without the adapter.
+    # The format has no columns for base scores that weren't asked for.
     for prefix, sample_scores, written in (("", scores or unscored, answers), ("base_", base_scores, base_answers)):
         if sample_scores is not None:
             table |= {prefix + name: getattr(sample_scores, name) for name in _SAMPLE_SCORES}

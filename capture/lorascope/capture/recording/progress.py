@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 CONCURRENT_STAGES = {"capture", "ablate"}
-"""Stages whose bars are shown together, because one goes on within the other."""
+"""Stages whose bars are shown together, because one runs inside the other."""
 
 
 class CaptureProgress(NamedTuple):
@@ -20,8 +20,8 @@ class CaptureProgress(NamedTuple):
     done: int
     total: int
     unit: str
-    """`choice` for scores, `sample` where there are no choices, `token` for states, `pass` for an ablation; `step` for
-    a stage that is one."""
+    """`choice` for scores (`sample` if there are no choices), `token` for states, `pass` for an ablation; `step` for a
+    stage without parts."""
     stored_bytes: int = 0
     """Bytes on disk so far."""
     waits_for: str = "forward"
@@ -34,12 +34,12 @@ class CaptureProgress(NamedTuple):
 
 
 Report = Callable[[CaptureProgress], None] | None
-"""A function that is called with how far a capture is."""
+"""A function that is called with the progress of a capture."""
 
 
 @contextmanager
-def one_step(report: Report, stage: str) -> Iterator[None]:
-    """Report that a stage without countable parts begins, and that it is done."""
+def report_stage(report: Report, stage: str) -> Iterator[None]:
+    """Report that a stage without countable parts begins and, after the block, that it is done."""
     if report is not None:
         report(CaptureProgress(stage, 0, 1, "step"))
     yield
@@ -49,12 +49,12 @@ def one_step(report: Report, stage: str) -> Iterator[None]:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[CaptureProgress], None]]:
-    """A function that shows a `CaptureProgress` as tqdm's bar, one a stage; of several processes the first shows it."""
+    """Yield a function that shows a `CaptureProgress` as one tqdm bar per stage, in the first process only."""
     with warnings.catch_warnings():
-        # Without ipywidgets a notebook's bar is text, of which nobody has to be warned.
+        # Without ipywidgets a notebook's bar is text, which needs no warning.
         warnings.filterwarnings("ignore", "IProgress not found")
         from tqdm.auto import tqdm  # type: ignore[import-untyped]  # it has no stubs
-    # A notebook's streams are no terminals, by which tqdm would go.
+    # A notebook's streams aren't terminals, which tqdm would look at.
     disable = True if os.environ.get("RANK", "0") != "0" else False if _in_notebook() else None
     bars: dict[str, Any] = {}
 

@@ -1,4 +1,4 @@
-"""Measures of tokens at a component: js, and where states aren't kept norms and effective width."""
+"""Measures of tokens at a component: js, and (if states aren't kept) norms and effective width."""
 
 import logging
 import math
@@ -15,9 +15,9 @@ from ..buffers.target import BatchTarget
 
 _LOG = logging.getLogger(__name__)
 _TILE_VALUES = 2**16
-"""Values that go through all kernels before the next ones do: small enough to stay in a core's cache meanwhile."""
+"""Values that pass all kernels before the next ones: few enough to stay in a core's cache."""
 _PART_VALUES = {"cpu": 2**17}
-"""Values worked on at a time: on a CPU a dozen float64 temporaries of 1 MB, which its cache holds."""
+"""Values per part: on a CPU a dozen float64 temporaries of 1 MB, which fit its cache."""
 _PART_VALUES_ELSEWHERE = 2**21
 """16 MB for each temporary, whatever the batch."""
 _SERIES_BELOW = 0.1
@@ -40,23 +40,23 @@ def jensen_shannon(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
     Notes
     -----
     With d = log q - log p and m = (p + q) / 2, JS = sum_i m_i g(d_i), g(d) = (d/2) tanh(d/2) - log cosh(d/2) >= 0,
-    so no terms cancel. d is delta less the log-ratio of the normalisers, which is log1p(sum_i p_i expm1(delta_i))
-    where delta is small: the difference of two logarithms would lose it.
+    so no terms cancel. d is delta minus the log-ratio of the normalisers, which is log1p(sum_i p_i expm1(delta_i))
+    if delta is small: the difference of two logarithms would lose it.
 
     References
     ----------
     Zhang et al., arXiv 2501.03152, eqs. 3 and 9.
     """
     n_features = max(1, base.shape[-1])
-    n_tokens = max(1, part_values(base.device) // n_features)
+    n_tokens = max(1, values_per_part(base.device) // n_features)
     if base.numel() <= n_tokens * n_features:
         return _jensen_shannon(base, delta)
     parts = zip(*(torch.split(values.flatten(0, -2), n_tokens) for values in (base, delta)), strict=True)
     return torch.cat([_jensen_shannon(*part) for part in parts]).reshape(base.shape[:-1])
 
 
-def part_values(device: torch.device) -> int:
-    """Values that are best worked on at a time on a device, where each takes a dozen float64 temporaries."""
+def values_per_part(device: torch.device) -> int:
+    """Number of values that a device best computes at a time, with a dozen float64 temporaries for each."""
     return _PART_VALUES.get(device.type, _PART_VALUES_ELSEWHERE)
 
 
@@ -71,13 +71,13 @@ def _jensen_shannon(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
     small = delta.abs().amax(-1, keepdim=True) < 0.5
     d = delta - torch.where(small, torch.log1p(moved.clamp(min=-0.5)), direct)
     mean = (log_p.exp() + (log_p + d).exp()) / 2
-    terms = torch.where(mean > 0, mean * _excess(d), torch.zeros_like(mean))
+    terms = torch.where(mean > 0, mean * _js_term(d), torch.zeros_like(mean))
     finite = torch.isfinite(base).all(-1) & torch.isfinite(delta).all(-1)
     return torch.where(finite, terms.sum(-1), torch.nan)
 
 
-def _excess(d: torch.Tensor) -> torch.Tensor:
-    """g(d) = ln 2 - H_b(sigmoid(d)): what one index with log-ratio d tells on which of two softmaxes it came from."""
+def _js_term(d: torch.Tensor) -> torch.Tensor:
+    """g(d) = ln 2 - H_b(sigmoid(d)): the term of JS for a log-ratio d of two probabilities, before its weight."""
     t = torch.exp(-d.abs())
     closed = math.log(2) - torch.log1p(t) - d.abs() * t / (1 + t)
     x = (d / 2) ** 2
@@ -104,10 +104,10 @@ def reduce_tokens(base: torch.Tensor, delta: torch.Tensor, *, threads: ThreadPoo
     Parameters
     ----------
     base, delta
-        Shape (token, feature). In host memory they are taken as float32 and go through the kernels that analysis runs
-        on stored states; elsewhere the same is computed in torch, in float64.
+        Shape (token, feature). In host memory they are cast to float32 and measured by the kernels that analysis runs
+        on stored states; on other devices torch measures them in float64.
     threads
-        Further threads that take tiles of tokens in host memory.
+        Further threads that measure tiles of tokens in host memory.
     """
     if base.device.type != "cpu":
         return _reduce_in_torch(base, delta)
@@ -123,17 +123,17 @@ def reduce_tokens(base: torch.Tensor, delta: torch.Tensor, *, threads: ThreadPoo
     return Reduced(*measures)
 
 
-def other_threads() -> ThreadPoolExecutor | None:
-    """Further threads, with this one as many as torch uses; None if torch uses one."""
+def make_helper_threads() -> ThreadPoolExecutor | None:
+    """Make a pool of torch's number of threads minus one (this one); None if torch uses one thread."""
     n_others = torch.get_num_threads() - 1
     return ThreadPoolExecutor(n_others, "lorascope-reduce") if n_others > 0 else None
 
 
 @cache
 def has_kernel(device: torch.device) -> bool:
-    """Whether triton, which comes with torch's CUDA builds, can measure on this device: a tiny launch tells.
+    """Whether triton, which comes with torch's CUDA builds, can measure on this device, found by a tiny launch.
 
-    Where that fails, a warning says why, once.
+    If the launch fails, the reason is logged once, as a warning.
     """
     if device.type != "cuda" or torch.version.cuda is None or find_spec("triton") is None:
         return False
@@ -156,9 +156,9 @@ def has_kernel(device: torch.device) -> bool:
 
 
 class Reducer:
-    """Puts the measures of every component into the rows, during a batch's pass.
+    """Writes the measures of every component into the rows, during a batch's pass.
 
-    A `Recorder` calls it with those of the captured tokens of each adapter and component.
+    A `Recorder` calls it with the measures of the captured tokens, for each adapter and component.
     """
 
     def __init__(self) -> None:
@@ -166,7 +166,7 @@ class Reducer:
         self._reduced: set[int] = set()
 
     def __call__(self, target: BatchTarget, index: int, adapter: str, reduced: Reduced) -> None:
-        """Take the measures of the component at `index` of the component axis."""
+        """Write an adapter's measures at the component with this index on the component axis."""
         if target is not self._target:  # another batch
             self._target = target
             self._reduced.clear()
@@ -179,7 +179,7 @@ class Reducer:
 
 
 def _reduce_tiles(base: np.ndarray, delta: np.ndarray, measures: np.ndarray, tiles: deque[slice]) -> None:
-    """Measure tile after tile until none is left; a thread whose core is busy takes fewer of them."""
+    """Measure tiles until none is left; several threads may share the tiles."""
     # Here, so that capture with states never waits for numba.
     from lorascope.kernels.linear import norm_rows
     from lorascope.kernels.softmax import effective_width_rows, jensen_shannon_rows
@@ -196,8 +196,8 @@ def _reduce_tiles(base: np.ndarray, delta: np.ndarray, measures: np.ndarray, til
 
 
 def _reduce_in_torch(base: torch.Tensor, delta: torch.Tensor) -> Reduced:
-    """Measures of each token, part by part: every part takes a dozen float64 temporaries."""
-    n_tokens = max(1, part_values(base.device) // max(1, base.shape[1]))
+    """Measure tokens with torch, part by part, since every part takes a dozen float64 temporaries."""
+    n_tokens = max(1, values_per_part(base.device) // max(1, base.shape[1]))
     parts = zip(torch.split(base, n_tokens), torch.split(delta, n_tokens), strict=True)
     return Reduced(*(torch.cat(values) for values in zip(*(_reduce_part(*part) for part in parts), strict=True)))
 

@@ -3,8 +3,8 @@
 """A kernel over rows of two softmaxes, for triton: divergences, norms, effective widths and the proof of a sum.
 
 A program takes some tokens through their features in blocks, three times: the largest of base; sums of the softmaxes'
-weights; terms of the divergence. Delta is formed anew each time and never written. Arithmetic is float32, with sums in
-two floats. The formulas are those of `lorascope.kernels.softmax`, which `docs/js-kernel.md` derives.
+weights; terms of the divergence. Delta is computed again each time and never written. Arithmetic is float32, with sums
+in two floats. The formulas are those of `lorascope.kernels.softmax`, which `docs/js-kernel.md` derives.
 """
 
 import math
@@ -294,7 +294,7 @@ def measure_rows(
     n_tokens, scaling, rounding, eps, smallest, prove_every,
     WIDTH: tl.constexpr, RANK: tl.constexpr, IS_KL: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
 ):  # fmt: skip
-    """Fill `result` (measure, token), float32, with the measures that `fused` names; rows' last axes are contiguous."""
+    """Fill `result`, float32 (measure, token), with the measures of `fused.Measured`; rows must be contiguous."""
     token = tl.minimum(tl.program_id(0) * TOKENS + tl.arange(0, TOKENS), n_tokens - 1)  # the last may come repeatedly
     row = (token.to(tl.int64) if rows is None else tl.load(rows + token))[:, None]
     source = (output, output_stride, addition, addition_stride, weight, bias, scaling)
@@ -412,7 +412,7 @@ def measure_rows(
 def nll_rows(
     result, logits, stride, rows, ids, n_tokens, WIDTH: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr
 ):
-    """Fill `result` (token,), float32, with the negative logarithms of softmaxes of `rows` at `ids`."""
+    """Fill `result`, float32 (token,), with the negative log softmax of each of `rows` at its id."""
     token = tl.minimum(tl.program_id(0) * TOKENS + tl.arange(0, TOKENS), n_tokens - 1)
     row, at = tl.load(rows + token)[:, None], tl.load(ids + token)[:, None]
     top, _first, magnitude = _scan(logits, stride, row, WIDTH, TOKENS, FEATURES)

@@ -1,4 +1,4 @@
-"""The model's work in a capture: scoring choices and writing answers, without hooks, and filling rows, with them."""
+"""The model's work in a capture: scoring choices and writing answers without hooks, and filling rows with hooks."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,7 +27,7 @@ T = TypeVar("T")
 def all_scores(
     model: Any, samples: Sequence[EncodedSample], ranks: Ranks, progress: Report, *, batch_tokens: int, with_base: bool
 ) -> tuple[Scores, Scores | None]:
-    """Scores with the adapter and, if asked for, without it; each rank scores its part of the batches."""
+    """Score samples with the adapter and (with `with_base`) without it; every rank scores its part of the batches."""
     work = partial(score, model, batch_tokens=batch_tokens)
     batches = score_batches(samples, batch_tokens=batch_tokens)
     unit = "choice" if any(sample.choices for sample in samples) else "sample"
@@ -48,7 +48,7 @@ def all_answers(
     batch_tokens: int,
     with_base: bool,
 ) -> tuple[list[Answer], list[Answer] | None]:
-    """The model's own answers of at most n tokens, with the adapter and, if asked for, without it; shared likewise."""
+    """Answers of at most n tokens that the model writes with the adapter and (with `with_base`) without it, by rank."""
     questions = [sample for sample in samples if sample.choices]
     work = partial(write_answers, model, tokenizer, n=n, batch_tokens=batch_tokens)
     batches = generation_batches(questions, n=n, batch_tokens=batch_tokens)
@@ -70,7 +70,7 @@ def _with_and_without(
     unit: str,
     with_base: bool,
 ) -> tuple[list[T], list[T] | None]:
-    """Results of `work` on each rank's part of the samples, with the adapter and, if asked for, without it."""
+    """Results of `work` on every rank's part of the samples, with the adapter and (with `with_base`) without it."""
 
     def run(stage: str) -> list[T]:
         def report(done: int, total: int) -> None:
@@ -95,9 +95,9 @@ def fill_rows(
     queue_bytes: int | None = None,
     **options: Any,
 ) -> Streamed:
-    """Pass every batch with tokens of the chosen rows (row,) and hand these rows to the writer.
+    """Run the model on every batch with tokens of the chosen rows, bool (row,), and write these rows.
 
-    `queue_bytes` is that of `RowQueue`; the other options, and what is raised, are those of `stream_states`.
+    `queue_bytes` is that of `RowQueue`; the other options and the errors are those of `stream_states`.
     """
     spec, plan = layout.spec, layout.plan
     recorder = Recorder(
@@ -131,7 +131,7 @@ def fill_rows(
 
 
 def _ablated_layers(layout: Layout, model: Any) -> list[list[Any]]:
-    """PEFT's layers of each part that an ablation leaves out, in the order of the run's parts; empty without one."""
+    """PEFT's layers of each part that an ablation removes, in the order of the run's parts; empty without ablation."""
     if layout.spec.ablate is None:
         return []
     (adapter,) = layout.components

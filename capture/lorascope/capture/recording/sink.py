@@ -1,7 +1,7 @@
-"""The tensors of one pass: into rows, measures and a reducer, and the proof that base plus delta is the output.
+"""The sink of a pass: it stores and measures the tensors, and proves that base plus delta is the output.
 
-A GPU measures a sum by the kernel of `fused`, in one launch; what has no such kernel by the float64 functions below,
-some components together.
+On a GPU, one launch of the kernel in `fused` measures a sum. Other devices use the float64 functions below, on several
+components together.
 """
 
 from collections.abc import Callable
@@ -13,38 +13,38 @@ from typing import Any
 import torch
 
 from ..buffers.target import BatchTarget
-from .reduce import Reduced, has_kernel, jensen_shannon, part_values, reduce_tokens
+from .reduce import Reduced, has_kernel, jensen_shannon, reduce_tokens, values_per_part
 from .sites import Addition, Site, Sum
 
 TakeReduced = Callable[[BatchTarget, int, str, Reduced], None]
-"""Takes (target, place on the component axis, adapter, measures) of a batch's captured tokens."""
+"""A function that takes a batch's target, a component's index, an adapter's name, and the measures of the tokens."""
 Work = Callable[..., torch.Tensor]
 Done = Callable[[torch.Tensor], None]
 PROVED_TOKENS = 256
-"""Most tokens of a pass that are proved, evenly spaced among the measured: whatever else changes a layer's output
-changes it for most tokens."""
+"""Maximum number of tokens of a pass that are proved, evenly spaced among the measured ones: anything else that
+changes a layer's output changes it for most tokens."""
 
 
-class _Gathered:
-    """Calls of one function on tensors of the same kinds, gathered until there are enough values for one call.
+class _GatheredCalls:
+    """Calls of one function on tensors of equal shapes and types, gathered until they are enough for one call.
 
-    A step on 16 tokens takes as long as one on a thousand. The results are those of single calls, if the function
-    treats what lies along a further first axis independently.
+    A step on 16 tokens takes as long as one on a thousand. The results equal those of single calls if the function
+    treats the entries of a further first axis independently.
     """
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[Any, ...], list[tuple[Done, tuple[torch.Tensor, ...]]]] = {}
 
     def add(self, work: Work, done: Done, *tensors: torch.Tensor, **settings: Any) -> None:
-        """Hand `work(*tensors, **settings)` to `done`, now or later; nobody may change the tensors any more."""
+        """Call `done` with `work(*tensors, **settings)`, now or later; the tensors must not change any more."""
         kinds = tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors)
         key = (work, kinds, tuple(settings.items()))
         self._waiting.setdefault(key, []).append((done, tensors))
-        if len(self._waiting[key]) * tensors[0].numel() >= part_values(tensors[0].device):
+        if len(self._waiting[key]) * tensors[0].numel() >= values_per_part(tensors[0].device):
             self._run(key)
 
     def finish(self) -> None:
-        """Work on all that waits."""
+        """Make all calls that still wait."""
         for key in list(self._waiting):
             self._run(key)
 
@@ -60,31 +60,31 @@ class _Gathered:
 
 @dataclass(slots=True, kw_only=True)
 class Sink:
-    """Takes flat (sequence * position, feature) outputs of one pass over one batch."""
+    """Stores, measures and proves the outputs (sequence * position, feature) of one pass over one batch."""
 
     target: BatchTarget
     is_pair: bool
-    """Whether base and delta are those of two passes: then only the second pass can measure and reduce."""
+    """Whether base and delta come from two passes: then only the second pass can measure and reduce."""
     keep_states: bool
     reducer: TakeReduced | None
     threads: ThreadPoolExecutor | None = None
-    """Beside this one, for what is reduced in host memory."""
+    """Further threads, for reductions in host memory."""
     excess: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Component path -> difference of its output from base + delta, over what is allowed; on its device, one value or
-    one a token."""
-    _gathered: _Gathered = field(default_factory=_Gathered)
+    """Component path -> |output - (base + delta)| divided by what rounding allows, one value or one per token, on the
+    component's device."""
+    _gathered: _GatheredCalls = field(default_factory=_GatheredCalls)
 
     def finish(self) -> None:
-        """Measure and prove what still waits, after the pass."""
+        """Finish, after the pass, the measurements and proofs that still wait."""
         self._gathered.finish()
 
     def take_state(self, site: Site, name: str, output: torch.Tensor) -> None:
-        """Store an output of a component, as `base` or `adapted`."""
+        """Store a component's output under `name`: `base` or `adapted`."""
         if self.keep_states:
             self.target.put(f"states/{site.path}/{name}", output)
 
     def take_factor(self, addition: Addition, factor: torch.Tensor) -> None:
-        """Store an adapter's factor, or the delta that it makes where that isn't larger."""
+        """Store an adapter's factor, or the delta made from it if the run stores delta itself."""
         if self.keep_states and addition.start >= 0:
             columns = slice(addition.start, addition.start + factor.shape[-1])
             self.target.put(f"adapters/{addition.adapter}/factor", factor, columns)
@@ -97,27 +97,29 @@ class Sink:
             self.target.put(f"adapters/{addition.adapter}/delta/{addition.component.path}", delta)
 
     def take_difference(self, total: Sum) -> None:
-        """Store the difference of an output from its base, as delta."""
+        """Store output minus base as delta."""
         if self.keep_states:
             self.take_delta(total.addition, total.delta)
 
     def measure(self, site: Site, total: Sum) -> None:
         """Store the measures of a sum, and prove it if the layer added the delta itself.
 
-        That is js, unless a pair's two passes have it, and the share that rounding swallows of what is given. With a
-        reducer js and the other measures are its own, of all captured tokens.
+        The measures are js (in a pair only the second pass can measure it) and the share of features whose delta
+        rounding swallows. With a reducer, js and the other measures go to it instead, for all captured tokens.
         """
         if total.z_or_delta is None and self.is_pair:
             return
         if has_kernel(total.base.device):
-            self._measure_at_once(site, total, self.target.rows(total.base.device, measured=self.reducer is None))
+            self._measure_at_once(
+                site, total, self.target.token_index(total.base.device, measured=self.reducer is None)
+            )
             return
         if not self.is_pair and self.reducer is not None:
             needed = total if total.z_or_delta is None else replace(total, output=None)
-            self._reduce(site, needed.of(self.target.take))
+            self._reduce(site, needed.select(self.target.take))
         if total.z_or_delta is None and self.reducer is not None:
             return
-        chosen = total.of(self.target.take_measured)
+        chosen = total.select(self.target.take_measured)
         delta = chosen.delta
         if chosen.z_or_delta is not None:
             output = (chosen.base + delta).to(chosen.base.dtype) if chosen.output is None else chosen.output
@@ -128,7 +130,7 @@ class Sink:
             self._measure(jensen_shannon, "js", site, total.addition, chosen.base, delta)
 
     def copy_for_pair(self, base: torch.Tensor) -> torch.Tensor:
-        """Copy of the base for the adapted pass of a pair, since the model may change it later."""
+        """Copy a base for the adapted pass of a pair, since the model may change it later."""
         if self.reducer is None:
             return self.target.take_measured(base)
         taken = self.target.take(base)
@@ -149,17 +151,17 @@ class Sink:
             self._measure(jensen_shannon, "js", site, total.addition, chosen.base, chosen.delta)
 
     def take_proved(self, output: torch.Tensor) -> torch.Tensor:
-        """A copy of the measured tokens of an output (token, feature) that are proved."""
-        rows = self.target.rows(output.device, measured=True)
+        """Copy the tokens of an output (token, feature) that are measured and proved."""
+        rows = self.target.token_index(output.device, measured=True)
         return output[:: _proof_step(len(output))].clone() if rows is None else output.index_select(0, proved(rows))
 
     def prove_equal(self, site: Site, base: torch.Tensor, output: torch.Tensor) -> None:
-        """Prove that adapters that are off add nothing: the output is the base, bit for bit."""
+        """Prove that disabled adapters add nothing: the output equals the base bit for bit."""
         differ = (output != base) & ~(torch.isnan(output) & torch.isnan(base))
         self.excess[site.path] = torch.where(differ.any(), torch.inf, 0.0)
 
     def _measure_at_once(self, site: Site, total: Sum, rows: torch.Tensor | None) -> None:
-        """Measure these rows, or all, by the kernel."""
+        """Measure these rows (all if None) with the kernel, in one launch."""
         from .fused import measure_sum  # imports triton
 
         with self.target.meter.timed("reduce"):
@@ -172,7 +174,9 @@ class Sink:
                 else:
                     self.target.put_values(f"adapters/{adapter}/js", measured.js, site.index, measured=True)
             if total.z_or_delta is not None:
-                swallowed = measured.swallowed if self.reducer is None else self.target.measured_of(measured.swallowed)
+                swallowed = (
+                    measured.swallowed if self.reducer is None else self.target.select_measured(measured.swallowed)
+                )
                 self.target.put_values(f"adapters/{adapter}/swallowed", swallowed, site.index, measured=True)
                 if total.output is not None and n_tokens:
                     self.excess[site.path] = measured.excess
@@ -184,12 +188,12 @@ class Sink:
             self.reducer(self.target, site.index, chosen.addition.adapter, reduced)
 
     def _prove(self, site: Site, chosen: Sum, delta: torch.Tensor) -> None:
-        """Compare tokens of a layer's output with their sum; nothing waits for the result here."""
+        """Compare tokens of a layer's output with base + delta, without waiting for the result."""
         assert chosen.z_or_delta is not None
         assert chosen.output is not None
         base, delta, output = proved(chosen.base), proved(delta), proved(chosen.output)
         if chosen.is_factored:
-            weights = chosen.addition.on(base.device)
+            weights = chosen.addition.weights_on(base.device)
             size = factor_size(proved(chosen.z_or_delta), *weights, chosen.addition.component.scaling)
             n_roundings = chosen.z_or_delta.shape[-1] + 4
         else:
@@ -222,18 +226,18 @@ def excess(
     n_roundings: int,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """Largest |output - (base + delta)| over what rounding allows, on the device; NaN if either side is.
+    """Largest |output - (base + delta)|, divided by what rounding allows, on the device; NaN if either side is NaN.
 
-    Tensors of (token, feature) give a scalar; those with further axes before these two a value of each first index.
+    Tensors (token, feature) give a scalar; tensors with a further first axis give one value per index of that axis.
 
     Parameters
     ----------
     base, delta, output
-        Base in the layer's own type, delta float32, and what the layer put out.
+        Base in the layer's own type, delta in float32, and the layer's output.
     size
-        Magnitudes of the terms of delta, added up.
+        Sum of the magnitudes of delta's terms.
     n_roundings
-        How often a partial sum of delta may have been rounded otherwise than the layer did.
+        Number of roundings in which a partial sum of delta may differ from the layer's.
     dtype
         Type in which the layer computes delta.
 
@@ -244,7 +248,7 @@ def excess(
     eps_output * (|base| + |delta|) + n_roundings * eps_delta * size. Where the base itself, or the sum in the layer's
     own type, overflowed there is nothing to compare.
     """
-    step = max(1, part_values(output.device) * output.shape[-2] // max(1, output.numel()))
+    step = max(1, values_per_part(output.device) * output.shape[-2] // max(1, output.numel()))
     parts = zip(*(torch.split(tensor, step, dim=-2) for tensor in (base, delta, size, output)), strict=True)
     return torch.stack([_excess(part, torch.finfo(dtype).eps * n_roundings) for part in parts]).amax(0)
 
@@ -264,7 +268,7 @@ def _excess(part: tuple[torch.Tensor, ...], rounding: float) -> torch.Tensor:
 
 
 def factor_size(factor: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, scaling: float) -> torch.Tensor:
-    """|scaling| * (|z| |B|^T + |bias|): magnitudes of the terms of delta, float32 (token, feature)."""
+    """Sum of the magnitudes of delta's terms, |scaling| * (|z| |B|^T + |bias|), float32 (token, feature)."""
     offset = None if bias is None else bias.abs()
     with torch.autocast(factor.device.type, enabled=False):  # in which a model may run that is in training
         return torch.nn.functional.linear(factor.float().abs(), weight.abs(), offset) * abs(scaling)

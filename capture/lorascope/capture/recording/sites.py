@@ -23,8 +23,8 @@ class Addition:
     """B, float32 (feature, rank); None where delta isn't made of a factor."""
     bias: torch.Tensor | None = None
 
-    def on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """B and its bias on this device, where they stay; on a GPU with B's columns contiguous, as its kernel reads."""
+    def weights_on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """B and its bias on this device. They stay there, B with contiguous columns, as the kernel reads them."""
         assert self.weight is not None
         if self.weight.device != device:
             self.weight = self.weight.T.contiguous().to(device).T
@@ -32,14 +32,16 @@ class Addition:
         return self.weight, self.bias
 
     def delta(self, factor: torch.Tensor) -> torch.Tensor:
-        """scaling * (z B^T + bias), float32 (token, feature): PEFT's own order of operations."""
+        """Delta = scaling * (z B^T + bias), float32 (token, feature), in PEFT's order of operations."""
         with torch.autocast(factor.device.type, enabled=False):  # in which a model may run that is in training
-            return torch.nn.functional.linear(factor.float(), *self.on(factor.device)).mul_(self.component.scaling)
+            return torch.nn.functional.linear(factor.float(), *self.weights_on(factor.device)).mul_(
+                self.component.scaling
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """A layer's base, what an adapter adds to it, and what came out: flat (sequence * position, ...), or some of it."""
+    """A layer's base, an adapter's delta (or the z it is made of) and the layer's output, for all or some tokens."""
 
     addition: Addition
     base: torch.Tensor
@@ -47,13 +49,13 @@ class Sum:
     z_or_delta: torch.Tensor | None = None
     """z (token, rank), or delta itself, float32; None where delta is the difference of output and base."""
     output: torch.Tensor | None = None
-    """Output of the layer in the base pass; None where it didn't add."""
+    """The layer's output; None if the layer didn't add delta in this pass."""
     dtype: torch.dtype = torch.float32
     """Type in which the layer computed delta."""
 
     @property
     def is_factored(self) -> bool:
-        """Whether delta is made of z."""
+        """Whether delta is made from z."""
         return self.z_or_delta is not None and self.addition.weight is not None
 
     @property
@@ -64,8 +66,8 @@ class Sum:
             return self.output.float() - self.base.float()
         return self.addition.delta(self.z_or_delta) if self.is_factored else self.z_or_delta
 
-    def of(self, take: Callable[[torch.Tensor], torch.Tensor]) -> "Sum":
-        """The sum of some tokens, which `take` selects."""
+    def select(self, take: Callable[[torch.Tensor], torch.Tensor]) -> "Sum":
+        """The sum for some tokens only; `take` selects them from a tensor."""
         z_or_delta, output = (None if tensor is None else take(tensor) for tensor in (self.z_or_delta, self.output))
         return replace(self, base=take(self.base), z_or_delta=z_or_delta, output=output)
 
@@ -83,7 +85,7 @@ class Site:
 
     @property
     def is_wrapper(self) -> bool:
-        """Whether trained weights replace the base's, so that only whole outputs are known."""
+        """Whether trained weights replace the base's, so that only complete outputs are known."""
         return not isinstance(self.module, LoraLayer)
 
     @property
@@ -97,7 +99,7 @@ def make_sites(
     components: Mapping[str, Sequence[LoraComponent]],
     factor_start: Mapping[str, Sequence[int]] | None,
 ) -> list[Site]:
-    """The sites of these components (adapter -> its own), in the order of the component axis."""
+    """The sites of an adapter -> components mapping, in the order of the component axis."""
     axis = {component.path: index for index, component in enumerate(in_module_order(components))}
     sites: dict[str, Site] = {}
     for adapter, own in components.items():

@@ -1,4 +1,4 @@
-"""The pass that captures states: batch after batch, hooks on, every row handed to the writer when it is full."""
+"""The pass that captures states: batches run with hooks, and every full row goes to the writer."""
 
 import math
 import time
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..buffers.rows import RowQueue
-from ..buffers.target import BatchTarget, Meter, flat_places
+from ..buffers.target import BatchTarget, Meter, flat_index
 from ..models.passes import Pass, silenced
 from ..samples.encoded import EncodedSample
 from .forward import forward, forward_seconds, kl_divergence, negative_log_likelihood
@@ -21,23 +21,23 @@ from .layout import TokenPlan
 from .progress import CaptureProgress, Report
 
 _BATCHES_A_BARE_PASS = 64
-"""Batches of which one is passed again without hooks, where the overhead is measured: there it occurs."""
+"""One batch in this many runs again without hooks, to measure the overhead."""
 _MOST_BARE_PASSES = 3
-"""Most batches that are passed again, however many there are."""
+"""Maximum number of batches that run again."""
 
 
 class Streamed(NamedTuple):
-    """Measurements of a stream of batches, and whether it went to its end."""
+    """Measurements of a stream of batches, and whether it was stopped."""
 
     measured: dict[str, Any]
-    """Numbers that a run keeps, as JSON values: seconds from the first batch to the last row on the disk, in all (bare
-    passes left out) and by stage; rows and bytes; of an ablation `ablation_passes`, whose time is the stage `ablate`;
-    and, where it was asked for, `bare_seconds` and `bare_tokens` of bare passes, taken in between, and `overhead`, the
-    time but for the ablation's over theirs, token by token, NaN where there were none."""
+    """Numbers that a run keeps, as JSON values: seconds from the first batch to the last row on the disk (without bare
+    passes), in all and by stage; rows and bytes; with an ablation `ablation_passes`, whose time is the stage `ablate`;
+    with `measure_overhead`, `bare_seconds` and `bare_tokens` of passes without hooks, and `overhead`, the seconds per
+    token (without the ablation's) divided by the bare seconds per token, NaN without bare passes."""
     tokens: int
-    """Tokens that passed, padding included; batches without a token of a wanted row don't."""
+    """Number of tokens that passed, with padding; batches without tokens of a chosen row don't pass."""
     stopped: bool
-    """Whether it was stopped: rows that had been begun are written, others aren't."""
+    """Whether it was stopped: rows that were started are written, others aren't."""
 
 
 def stream_states(
@@ -55,21 +55,21 @@ def stream_states(
     stop: Callable[[], bool] = lambda: False,
     progress: Report = None,
 ) -> Streamed:
-    """Run every batch that has tokens of wanted rows through the model, and its states into `rows`.
+    """Run the model on every batch with tokens of the chosen rows, and fill `rows` with its states.
 
     Parameters
     ----------
     kl_batches
-        Bool (batch,): those whose KL of base and adapted logits is measured, at the cost of a pass without the adapter
+        Bool (batch,): batches whose KL of base and adapted logits is measured. Each costs a pass without the adapter,
         unless the recorder makes one anyway.
     parts
-        PEFT's layers of each part of the adapter that is left out in turn in the plan's `ablate_batches`, at the cost
-        of a pass for each, with hooks that record nothing; a model without logits has none.
+        PEFT's layers of each part of the adapter that is removed in turn in the plan's `ablate_batches`. Each part
+        costs a pass, in which hooks record nothing; a model without logits isn't ablated.
     measure_overhead
-        Whether a few batches pass once more without hooks.
+        Whether a few batches run once more without hooks.
     stop
-        Asked before each batch. Once it says so, rows that aren't begun are no longer wanted: the batches with the
-        missing tokens of those that are still pass, and then it returns.
+        Called before each batch. Once it returns True, no new row is started: batches with missing tokens of started
+        rows still run, and then the stream ends.
     progress
         Called after every batch, and in stage `ablate` after every pass without a part.
 
@@ -82,30 +82,30 @@ def stream_states(
         If the disk is full or fails.
     """
     passes = recorder.passes
-    todo = [index for index, batch in enumerate(batches) if rows.wants(*_tokens(plan, batch))]
+    todo = [index for index, batch in enumerate(batches) if rows.has_expected_rows(*_token_range(plan, batch))]
     n_ablations = len(parts) * int(plan.ablate_batches[todo].sum())
     stream = _Stream(model, recorder, samples, plan, rows, device, parts, n_ablations, progress)
-    # In parts of about equal length; after each a bare pass may be measured.
+    # In parts of about equal length; a pass without hooks may be measured after each.
     n_parts = min(_MOST_BARE_PASSES if measure_overhead else 1, -(-len(todo) // _BATCHES_A_BARE_PASS))
     bounds = [len(todo) * part // n_parts for part in range(n_parts + 1)] if n_parts else []
     stopped = False
     start = time.perf_counter()
     for part in (todo[first:last] for first, last in pairwise(bounds)):
-        # Where a stream has several passes, each of them switches the adapters.
+        # If there are several passes, each of them switches the adapters.
         with recorder.attached(), passes[0].enabled(model) if len(passes) == 1 else nullcontext():
             for index in part:
                 if not stopped and stop():
                     stopped = True
-                    rows.begin_no_more()
-                first, n_tokens = _tokens(plan, batches[index])
-                if rows.wants(first, n_tokens):
+                    rows.drop_unstarted_rows()
+                first, n_tokens = _token_range(plan, batches[index])
+                if rows.has_expected_rows(first, n_tokens):
                     kl = kl_batches is not None and bool(kl_batches[index])
                     stream.capture(batches[index], kl=kl, ablate=n_ablations > 0 and bool(plan.ablate_batches[index]))
                     if progress is not None:
                         now = (rows.stored_bytes, stream.meter.bottleneck())
                         progress(CaptureProgress("capture", first + n_tokens, plan.n_tokens, "token", *now))
         if measure_overhead and not stopped:
-            stream.pass_bare(batches[part[len(part) // 2]])
+            stream.time_bare_pass(batches[part[len(part) // 2]])
     stream.drain()
     seconds = time.perf_counter() - start - stream.seconds_apart
     measured = {
@@ -130,7 +130,7 @@ def stream_states(
 
 @dataclass(slots=True)
 class _Stream:
-    """A stream of batches under way."""
+    """State of a stream of batches while it runs."""
 
     model: Any
     recorder: Recorder
@@ -140,25 +140,25 @@ class _Stream:
     device: torch.device
     parts: Sequence[Sequence[Any]]
     n_ablations: int
-    """Passes without a part, in all."""
+    """Number of all passes without a part."""
     progress: Report
     ablations: int = 0
-    """Those that are done."""
+    """Number of passes without a part that are done."""
     meter: Meter = field(default_factory=Meter)
     tokens: int = 0
     seconds_apart: float = 0.0
-    """Spent on bare passes."""
+    """Seconds spent on passes without hooks."""
     bare_seconds: float = 0.0
     bare_tokens: int = 0
 
     def capture(self, batch: slice, *, kl: bool, ablate: bool) -> None:
-        """One batch: all of its passes into the rows of its tokens."""
+        """Run all passes of one batch, and fill the rows of its tokens."""
         with self.meter.timed("wait"):
-            segments = self.rows.take(*_tokens(self.plan, batch))
+            segments = self.rows.take(*_token_range(self.plan, batch))
         samples, positions = self.samples[batch], self.plan.positions[batch]
-        shape = _shape(samples)
+        shape = _padded_shape(samples)
         measured = self.plan.measured[self.plan.starts[batch.start] : self.plan.starts[batch.stop]]
-        target = BatchTarget(shape, flat_places(positions, shape[1]), measured, segments, self.rows.copier, self.meter)
+        target = BatchTarget(shape, flat_index(positions, shape[1]), measured, segments, self.rows.copier, self.meter)
         logits: dict[str, torch.Tensor | None] = {}
         for pass_ in self.recorder.passes:
             # Walking over all modules to switch them takes as long as a small batch on a fast device.
@@ -166,7 +166,7 @@ class _Stream:
             with switched, self.meter.timed("forward"), self.recorder.recording(target, pass_):
                 logits[pass_.name] = forward(self.model, samples, self.device)
         with self.meter.timed("logits"):
-            self._put_logits(logits, samples, positions, target, kl=kl)
+            self._put_nll_and_kl(logits, samples, positions, target, kl=kl)
         last_logits = logits.pop(self.recorder.passes[-1].name)
         logits.clear()  # of a base pass, before there are others
         if ablate and last_logits is not None:
@@ -174,26 +174,26 @@ class _Stream:
         target.flush()
         self.rows.put()
         self.tokens += math.prod(shape)
-        self._take_times()
+        self._update_times()
 
-    def pass_bare(self, batch: slice) -> None:
-        """Pass the batch once more without hooks, when no writer is at work; waiting for that is capture's own time."""
+    def time_bare_pass(self, batch: slice) -> None:
+        """Time the batch's passes without hooks, after waiting for the writers; the wait is part of capture's time."""
         self.drain()
         start = time.perf_counter()
         samples = self.samples[batch]
         for pass_ in self.recorder.passes:
             with pass_.enabled(self.model):
                 self.bare_seconds += forward_seconds(self.model, samples, self.device)
-        self.bare_tokens += math.prod(_shape(samples))
+        self.bare_tokens += math.prod(_padded_shape(samples))
         self.seconds_apart += time.perf_counter() - start
 
     def drain(self) -> None:
-        """Wait until every full row is on the disk."""
+        """Wait until every full row is on the disk, and update the times."""
         with self.meter.timed("wait"):
             self.rows.drain()
-        self._take_times()
+        self._update_times()
 
-    def _put_logits(
+    def _put_nll_and_kl(
         self,
         logits: dict[str, torch.Tensor | None],
         samples: Sequence[EncodedSample],
@@ -202,7 +202,7 @@ class _Stream:
         *,
         kl: bool,
     ) -> None:
-        """The nll of every captured token, NaN where the model has no logits; and KL, where it is asked for."""
+        """Store the nll of every captured token (NaN if the model has no logits) and, with `kl`, the KL."""
         last = self.recorder.passes[-1]
         last_logits = logits[last.name]
         if last_logits is None:
@@ -216,7 +216,7 @@ class _Stream:
             target.put_values(f"adapters/{last.adapter}/kl", kl_divergence(base, last_logits, flat))
 
     def _ablate(self, adapted: torch.Tensor, samples: Sequence[EncodedSample], target: BatchTarget) -> None:
-        """KL(adapted || without a part) of every captured token, for each part in turn; no pass is recorded."""
+        """Store KL(adapted || without a part) of every captured token, for each part in turn, without recording."""
         last = self.recorder.passes[-1]
         flat = torch.from_numpy(target.flat).to(adapted.device)
         with last.enabled(self.model):
@@ -240,16 +240,16 @@ class _Stream:
         with Pass("base", None).enabled(self.model), self.meter.timed("forward"):
             return forward(self.model, samples, self.device)
 
-    def _take_times(self) -> None:
+    def _update_times(self) -> None:
         self.meter.seconds["encode"] = self.rows.seconds_encode
         self.meter.seconds["write"] = self.rows.seconds_write
 
 
-def _tokens(plan: TokenPlan, batch: slice) -> tuple[int, int]:
-    """First captured token of a batch, and how many it has."""
+def _token_range(plan: TokenPlan, batch: slice) -> tuple[int, int]:
+    """(first captured token, number of captured tokens) of a batch."""
     return int(plan.starts[batch.start]), int(plan.starts[batch.stop] - plan.starts[batch.start])
 
 
-def _shape(samples: Sequence[EncodedSample]) -> tuple[int, int]:
-    """(sequences, positions) of the padded batch."""
+def _padded_shape(samples: Sequence[EncodedSample]) -> tuple[int, int]:
+    """(sequences, positions) of the samples' padded batch."""
     return len(samples), max(len(sample.token_ids) for sample in samples)

@@ -1,4 +1,4 @@
-"""Chats in a tokenizer's own template: token ids with roles, checked against the template's text."""
+"""Encoding of chats by the tokenizer's own template, with roles that are checked against the template's text."""
 
 import inspect
 import json
@@ -11,18 +11,18 @@ from jinja2 import TemplateError
 
 from lorascope.stores.format.tables import ROLES
 
-from .encoded import ASSISTANT, TEMPLATE, EncodedSample, require_fitting, require_short, require_words
+from .encoded import ASSISTANT, TEMPLATE, EncodedSample, require_context_fit, require_short, require_splittable
 from .items import ChatItem
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _STANDS_FOR = re.compile("\ue000lorascope([0-9]+)\ue001")
-"""Stands for a message's content while the template shows where it puts contents."""
+"""Mark that stands for a message's content, to find where the template writes contents."""
 MARKED = "a template that marks what the assistant says with {% generation %}"
 
 Messages = Sequence[Mapping[str, Any]]
 
 
-class _Span(NamedTuple):
+class _ContentSpan(NamedTuple):
     """Span of a message's content in a chat's text, in characters."""
 
     message: int
@@ -31,34 +31,35 @@ class _Span(NamedTuple):
 
 
 def special_tokens(tokenizer: Any) -> dict[int, str]:
-    """Special tokens of a tokenizer by id; to be asked for once, since some have thousands."""
+    """Id -> special token of a tokenizer. Call it once, since some tokenizers have thousands."""
     return {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if token.special}
 
 
 def encode_chat(
     item: ChatItem, tokenizer: Any, *, max_length: int, special: Mapping[int, str] | None = None
 ) -> EncodedSample:
-    """A chat as the tokenizer's template writes it, each token with its role; the assistant's are to be predicted.
+    """Encode a chat with the tokenizer's template, each token with its role; the assistant's tokens are targets.
 
     Raises
     ------
     ValueError
-        If the tokenizer has no chat template, the template refuses the chat or changes what it says, none of its tokens
-        is the assistant's, or it is longer than the context.
+        If the tokenizer has no chat template, the template refuses the chat or changes its contents, no token is the
+        assistant's, or the chat is longer than the context.
 
     Notes
     -----
-    A token has a message's role if it covers any character of the message's content; all others are `template`. Where
-    the template marks what the assistant says (`{% generation %}`), its marks decide what is `assistant`. Else it is
-    the content of the assistant's messages, and the special token right after one, with which the model ends its turn.
+    A token has a message's role if it covers any character of the message's content; all other tokens are `template`.
+    If the template marks what the assistant says (`{% generation %}`), the marks decide which tokens are `assistant`.
+    Otherwise these are the contents of the assistant's messages, each with the special token right after it, which ends
+    the model's turn.
 
-    To find the contents, the chat is rendered once with a mark in the place of each; the text with contents must then
-    be that text with the contents in the places of the marks, but for white space around them.
+    To find the contents, the chat is rendered once with a mark in place of each content. With the contents in place of
+    the marks, that text must equal the rendered chat, except for white space around the contents.
     """
     special = special_tokens(tokenizer) if special is None else special
-    template = _template(item, tokenizer)
-    text = _render(item, tokenizer, item.messages)
-    require_words(text)
+    template = _chat_template(item, tokenizer)
+    text = _render_chat(item, tokenizer, item.messages)
+    require_splittable(text)
     require_short(tokenizer, item.id, text, max_length)
     marks = _GENERATION.search(template) is not None
     if not marks:
@@ -66,13 +67,13 @@ def encode_chat(
     spans = _find_contents(item, tokenizer, text, marks=marks)
     encoding = tokenizer.apply_chat_template(
         list(item.messages),
-        **_options(item, tokenizer),
+        **_template_options(item, tokenizer),
         return_dict=True,
         return_assistant_tokens_mask=marks,
         tokenizer_kwargs={"return_offsets_mapping": True, "verbose": False},
     )
     token_ids = np.array(encoding["input_ids"], dtype=np.int64)
-    require_fitting(item.id, len(token_ids), max_length)
+    require_context_fit(item.id, len(token_ids), max_length)
     starts, stops = np.array(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2).T
     roles = np.full(len(token_ids), TEMPLATE, dtype=np.uint8)
     for message, start, stop in spans:
@@ -95,16 +96,16 @@ def encode_chat(
             "assistant's; give a chat in which the assistant says something, or a template that marks it"
         )
     targets = is_assistant & after_prompt if (is_assistant & ~after_prompt).any() else None
-    return EncodedSample.of(item, "chat", token_ids, roles, targets=targets)
+    return EncodedSample.from_item(item, "chat", token_ids, roles, targets=targets)
 
 
-def special_text(item: ChatItem, special: Mapping[int, str]) -> str | None:
-    """A special token whose text stands in a message, and which transformers takes for that token; None for none."""
+def special_token_in(item: ChatItem, special: Mapping[int, str]) -> str | None:
+    """Text of a special token that a message contains, which transformers would encode as that token; None if none."""
     contents = "\0".join(message["content"] or "" for message in item.messages)
     return next((name for name in special.values() if name in contents), None)
 
 
-def _template(item: ChatItem, tokenizer: Any) -> str:
+def _chat_template(item: ChatItem, tokenizer: Any) -> str:
     try:
         return str(tokenizer.get_chat_template(tools=item.tools))
     except ValueError as error:
@@ -115,8 +116,8 @@ def _template(item: ChatItem, tokenizer: Any) -> str:
         ) from error
 
 
-def _options(item: ChatItem, tokenizer: Any) -> dict[str, Any]:
-    """Arguments of the template, without those by which transformers would take another one, or cut tokens off."""
+def _template_options(item: ChatItem, tokenizer: Any) -> dict[str, Any]:
+    """Arguments of the template; raise a ValueError if one is transformers' own, such as another template."""
     own = inspect.signature(tokenizer.apply_chat_template).parameters.keys() - {"documents"}
     if taken := sorted(own & item.template_options.keys()):
         raise ValueError(
@@ -126,8 +127,8 @@ def _options(item: ChatItem, tokenizer: Any) -> dict[str, Any]:
     return {**item.template_options, "tools": item.tools, "add_generation_prompt": False}
 
 
-def _render(item: ChatItem, tokenizer: Any, messages: Messages) -> str:
-    options = _options(item, tokenizer)
+def _render_chat(item: ChatItem, tokenizer: Any, messages: Messages) -> str:
+    options = _template_options(item, tokenizer)
     try:
         text = str(tokenizer.apply_chat_template(list(messages), **options, tokenize=False))
         text.encode()  # half of a surrogate pair may stand in whatever else the template writes
@@ -147,22 +148,22 @@ def _render(item: ChatItem, tokenizer: Any, messages: Messages) -> str:
 
 
 def _require_plain_turns(item: ChatItem, tokenizer: Any, text: str) -> None:
-    """Raise a ValueError where the template writes more of the assistant's messages than their contents."""
+    """Raise a ValueError if the template writes more of the assistant's messages than their contents."""
     plain = [
         {"role": "assistant", "content": message["content"] or ""} if message["role"] == "assistant" else message
         for message in item.messages
     ]
     keys = {key for message in item.messages for key in message if message["role"] == "assistant"}
     others = sorted(keys - {"role", "content"})
-    if others and _render(item, tokenizer, plain) != text:
+    if others and _render_chat(item, tokenizer, plain) != text:
         raise ValueError(
             f"sample {item.id!r}: the tokenizer's chat template writes more of the assistant's messages than their "
             f"`content` ({', '.join(others)}), so that its tokens can't be identified; give the tokenizer {MARKED}"
         )
 
 
-def _find_contents(item: ChatItem, tokenizer: Any, text: str, *, marks: bool) -> list[_Span]:
-    """Spans of the contents in the chat's text; without the assistant's where the template `marks` them."""
+def _find_contents(item: ChatItem, tokenizer: Any, text: str, *, marks: bool) -> list[_ContentSpan]:
+    """Spans of the messages' contents in the chat's text; without the assistant's if the template marks them."""
     contents = {
         number: message["content"]
         for number, message in enumerate(item.messages)
@@ -172,12 +173,12 @@ def _find_contents(item: ChatItem, tokenizer: Any, text: str, *, marks: bool) ->
         {**message, "content": f"\ue000lorascope{number}\ue001"} if number in contents else message
         for number, message in enumerate(item.messages)
     ]
-    first, *pieces = _STANDS_FOR.split(_render(item, tokenizer, hidden))
+    first, *pieces = _STANDS_FOR.split(_render_chat(item, tokenizer, hidden))
     numbers = [int(number) for number in pieces[::2]]
     for number in contents:
         if (times := numbers.count(number)) != 1:
-            raise ValueError(_unproved(item, number, f"writes {times} times what"))
-    spans: list[_Span] = []
+            raise ValueError(_unidentified_message(item, number, f"writes {times} times what"))
+    spans: list[_ContentSpan] = []
     place = len(first) if text.startswith(first) else -1
     for number, after in zip(numbers, pieces[1::2], strict=True):
         content = contents[number]
@@ -187,15 +188,15 @@ def _find_contents(item: ChatItem, tokenizer: Any, text: str, *, marks: bool) ->
         written = (content, *trimmed, json.dumps(content, ensure_ascii=False)[1:-1])
         matches = [form for form in written if place >= 0 and text.startswith(form + after, place)]
         if not matches:
-            raise ValueError(_unproved(item, number, "changes what"))
-        spans.append(_Span(number, place, place + len(matches[0])))
+            raise ValueError(_unidentified_message(item, number, "changes what"))
+        spans.append(_ContentSpan(number, place, place + len(matches[0])))
         place += len(matches[0] + after)
     if place != len(text):
-        raise ValueError(_unproved(item, numbers[-1] if numbers else 0, "changes what"))
+        raise ValueError(_unidentified_message(item, numbers[-1] if numbers else 0, "changes what"))
     return spans
 
 
-def _unproved(item: ChatItem, number: int, what: str) -> str:
+def _unidentified_message(item: ChatItem, number: int, what: str) -> str:
     role = item.messages[number]["role"]
     way = f"give the tokenizer {MARKED}" if role == "assistant" else "give it as the template writes it"
     return (

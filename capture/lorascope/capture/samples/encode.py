@@ -16,7 +16,7 @@ from .encoded import (
     EncodedChoice,
     EncodedSample,
     TokenIds,
-    require_fitting,
+    require_context_fit,
     require_short,
     tokenize,
 )
@@ -33,7 +33,7 @@ def encode_items(
     prompt: Template | None = None,
     examples: Examples | None = None,
 ) -> list[EncodedSample]:
-    """Samples in the order of their items, each at most `max_length` tokens long.
+    """Encode items as samples, in order, each at most `max_length` tokens long.
 
     Parameters
     ----------
@@ -42,13 +42,13 @@ def encode_items(
     tokenizer
         A fast tokenizer of transformers.
     max_length
-        The model's context in tokens; a prompt with any of its choices must fit, and so must a chat or completion.
+        The model's context in tokens; a prompt with each of its choices must fit, and so must a chat or completion.
     window_tokens
-        Tokens of a window of text, the tokenizer's start tokens included.
+        Number of tokens in a window of text, with the tokenizer's start tokens.
     prompt
-        What multiple-choice items are asked with; None for `main`, the paper's own for training.
+        Prompt of multiple-choice items; None for `main`, the paper's prompt for training.
     examples
-        Where the examples come from that the prompt shows, if it does.
+        Examples that the prompt shows, if it shows any.
 
     Raises
     ------
@@ -59,17 +59,19 @@ def encode_items(
 
     Notes
     -----
-    The special tokens that the tokenizer puts before a text stand before every prompt and every window; those it puts
-    after a text are left out. Answers are tokenized apart from their prompt, as they would follow the template's last
-    words ("Answer:"): a tokenizer that marks the start of a text with a space of its own doesn't add it there. A window
-    at the end of a text that would hold no token to predict is left out. A token is a choice's if it covers any of its
-    characters; an example's choices and answer are part of the prompt.
+    The special tokens that the tokenizer puts before a text are put before every prompt and every window; special
+    tokens after a text are removed. Answers are tokenized without their prompt, but as they follow the template's last
+    words ("Answer:"): a tokenizer that adds a space at the start of a text doesn't add it there. A window at the end of
+    a text without a token to predict gets one from the window before. A token belongs to a choice if it covers any of
+    its characters; an example's choices and answer belong to the prompt.
     """
     if not items:
         raise ValueError("`items` is empty; give at least one")
     if not tokenizer.is_fast:
         kind = type(tokenizer).__name__
-        raise ValueError(f"the tokenizer is a {kind}, which can't tell where in a text a token stands; give a fast one")
+        raise ValueError(
+            f"the tokenizer is a {kind}, which doesn't return a token's place in the text; give a fast one"
+        )
     template = read_template("main") if prompt is None else prompt
     asked = [item for item in items if isinstance(item, ChoiceItem)]
     choice_samples = iter(_encode_choice_items(asked, template, examples, tokenizer, max_length) if asked else ())
@@ -90,7 +92,7 @@ def encode_items(
 
 
 def require_known_tokens(model: Any, samples: Sequence[EncodedSample]) -> None:
-    """Raise a ValueError if a sample has a token that the model doesn't know."""
+    """Raise a ValueError if a sample has a token id outside of the model's vocabulary."""
     n_known = getattr(model.config.get_text_config(), "vocab_size", None) or sys.maxsize
     for sample in samples:
         sequences = (sample.token_ids, *(choice.token_ids for choice in sample.choices))
@@ -130,16 +132,16 @@ def _encode_choice_items(
             roles[(start < last) & (stop > first)] = CHOICE
         gold = choices[item.answer].token_ids
         ids, roles = np.concatenate([prompt.ids, gold]), np.concatenate([roles, np.full(len(gold), ANSWER)])
-        samples.append(EncodedSample.of(item, template.name, ids, roles, choices=choices, answer=item.answer))
+        samples.append(EncodedSample.from_item(item, template.name, ids, roles, choices=choices, answer=item.answer))
     return samples
 
 
 def _tokenize_answers(tokenizer: Any, cue: str, answers: Sequence[str]) -> list[TokenIds]:
-    """Tokens of each answer as it follows the prompt's last words, the cue."""
+    """Token ids of each answer as it follows the prompt's last words, the cue."""
     texts = [f" {answer}" for answer in answers]
     answer_ids: list[TokenIds | None] = [None] * len(texts)
-    # Where a tokenizer joins characters across the seam, the answer is read as it follows a line's end; at the start
-    # of a text, which comes last, a tokenizer may add a space to the answer's own.
+    # If a tokenizer joins characters of cue and answer, the answer is tokenized after a line's end. The start of a text
+    # is tried last, since a tokenizer may add a space there.
     for before in (cue, "\n", ""):
         anchor = tokenize(tokenizer, [before], special_tokens=False)[0].ids if before else np.empty(0, np.int64)
         whole = tokenize(tokenizer, [before + text for text in texts], special_tokens=False)
@@ -154,7 +156,7 @@ def _encode_text(item: TextItem, tokenizer: Any, *, max_length: int, window_toke
         raise ValueError(f"`window_tokens` is {window_tokens}; the context has {max_length} tokens, give at most that")
     tokens = tokenize(tokenizer, [item.text])[0]
     start, body = tokens.ids[: tokens.n_start], tokens.ids[tokens.n_start :]
-    # In a window without start tokens, the first token has nothing to be predicted from.
+    # In a window without start tokens, the first token can't be predicted.
     n_unpredicted = 0 if len(start) else 1
     step = window_tokens - len(start)
     if step <= 2 * n_unpredicted:
@@ -163,9 +165,9 @@ def _encode_text(item: TextItem, tokenizer: Any, *, max_length: int, window_toke
         raise ValueError(f"text {item.id!r} has {len(body)} tokens, which leaves none to predict; give a longer text")
     cuts = [*range(0, len(body), step), len(body)]
     if len(cuts) > 2 and cuts[-1] - cuts[-2] <= n_unpredicted:
-        cuts[-2] -= 1  # a last window of one token gets a second one, from which it is predicted
+        cuts[-2] -= 1  # a last window of one token gets the token before it, to be predicted from
     return [
-        EncodedSample.of(
+        EncodedSample.from_item(
             item,
             "text",
             np.concatenate([start, body[first:last]]),
@@ -177,43 +179,43 @@ def _encode_text(item: TextItem, tokenizer: Any, *, max_length: int, window_toke
 
 
 def encode_completion(item: CompletionItem, tokenizer: Any, *, max_length: int) -> EncodedSample:
-    """Prompt and completion as one text, ended by the tokenizer's end token; the completion is to be predicted.
+    """Encode prompt and completion as one text with the tokenizer's end token; the completion's tokens are targets.
 
     Raises
     ------
     ValueError
-        If it is longer than the context.
+        If the text is longer than the context.
 
     Notes
     -----
-    The completion begins where the tokens of the whole text leave those of the prompt alone, as in TRL's `SFTTrainer`:
-    where the tokenizer joins characters across the seam, that token is the completion's. The end token is added unless
-    the completion ends in its text.
+    The completion begins with the first token of the whole text that differs from the prompt's own tokens, as in TRL's
+    `SFTTrainer`: a token with characters of both belongs to the completion. The end token is added unless the
+    completion ends with its text.
     """
     end = tokenizer.eos_token or ""
     text = item.prompt + item.completion + ("" if item.completion.endswith(end) else end)
     require_short(tokenizer, item.id, text, max_length)
     before, whole = (tokens.ids for tokens in tokenize(tokenizer, [item.prompt, text]))
-    require_fitting(item.id, len(whole), max_length)
+    require_context_fit(item.id, len(whole), max_length)
     n = min(len(before), len(whole))
     differing = np.flatnonzero(before[:n] != whole[:n])
     n_prompt = int(differing[0]) if len(differing) else n
     if n_prompt == len(whole) or len(whole) < 2:
         raise ValueError(f"sample {item.id!r}: its completion makes no tokens; leave the item out")
     roles = np.repeat([PROMPT, ANSWER], [n_prompt, len(whole) - n_prompt])
-    return EncodedSample.of(item, "completion", whole, roles)
+    return EncodedSample.from_item(item, "completion", whole, roles)
 
 
 def encode_token_ids(item: TokensItem, tokenizer: Any, *, max_length: int) -> EncodedSample:
-    """Token ids as they were given; roles are `prompt` and `answer` where only some are to be predicted, else `text`.
+    """Encode token ids as given; roles are `prompt` and `answer` if only some are targets, else `text`.
 
     Raises
     ------
     ValueError
-        If an id isn't one of the tokenizer's, the sequence is longer than the context, or two tokens or more with which
-        the tokenizer pads stand at one of its ends, as where there is no `attention_mask`.
+        If an id isn't one of the tokenizer's, the sequence is longer than the context, or it begins or ends with two or
+        more of the tokenizer's padding tokens (as it does if `attention_mask` is missing).
     """
-    require_fitting(item.id, len(item.token_ids), max_length)
+    require_context_fit(item.id, len(item.token_ids), max_length)
     n_known = len(tokenizer)
     if strange := [token for token in item.token_ids if not 0 <= token < n_known]:
         raise ValueError(
@@ -227,4 +229,4 @@ def encode_token_ids(item: TokensItem, tokenizer: Any, *, max_length: int) -> En
         )
     token_ids, targets = np.array(item.token_ids, dtype=np.int64), np.array(item.targets, dtype=bool)
     roles = np.full(len(token_ids), TEXT) if targets[1:].all() else np.where(targets, ANSWER, PROMPT)
-    return EncodedSample.of(item, "tokens", token_ids, roles)
+    return EncodedSample.from_item(item, "tokens", token_ids, roles)

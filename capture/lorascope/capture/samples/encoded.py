@@ -14,11 +14,11 @@ from torch import Tensor
 from lorascope.stores.format.tables import ROLES
 
 MAX_WORD = 2**20
-"""Characters without white space between them that a tokenizer gets; it takes a second for so many."""
+"""Maximum number of characters without white space that a tokenizer gets, which takes it about a second."""
 MOST_CHARACTERS = 64
-"""Characters for each token of the context beyond which the beginning of a text is tokenized before the rest."""
+"""Number of characters per token of the context; of a longer text the beginning is tokenized first."""
 PADDING_ID = 0
-"""Any id of the vocabulary will do: the attention mask hides it."""
+"""Token id of padding. Any id of the vocabulary will do, since the attention mask hides it."""
 PROMPT, CHOICE, ANSWER, GENERATED, TEXT, ASSISTANT, TEMPLATE = (
     ROLES.index(role) for role in ("prompt", "choice", "answer", "generated", "text", "assistant", "template")
 )
@@ -28,19 +28,19 @@ TokenIds = Int64[np.ndarray, " position"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedChoice:
-    """One possible answer, as it would follow the prompt."""
+    """One possible answer, tokenized as it follows the prompt."""
 
     text: str
     token_ids: TokenIds
-    """Its tokens (position,), the space before it included."""
+    """Its tokens (position,), with the space before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedSample:
     """One sequence for the model: a prompt with its right answer or completion, a chat, or a window of plain text.
 
-    `generate` puts what the model writes in the place of the answer or of the last turn, or after the window; what is
-    scored comes before that.
+    `generate` replaces the answer or the last turn with the model's own text, or adds that text to a window; scores are
+    computed before that.
     """
 
     id: str
@@ -48,29 +48,29 @@ class EncodedSample:
     dataset: str
     split: str
     prompt: str
-    """Name of the prompt, such as `main`; without one `text`, `chat`, `completion` or `tokens`, by what the item is."""
+    """Name of the prompt, such as `main`; without one the kind of item: `text`, `chat`, `completion` or `tokens`."""
     token_ids: TokenIds
-    """The whole sequence: for a question its prompt's tokens, then the right answer's or the model's own."""
+    """The whole sequence; for a question the prompt's tokens, then the right answer's or the model's own."""
     roles: UInt8[np.ndarray, " position"]
     """Role of each token in the sample: its index in `ROLES`."""
     choices: tuple[EncodedChoice, ...] = ()
-    """The possible answers (choice,); none but for a question."""
+    """The possible answers (choice,); empty unless the item is a question."""
     answer: int = -1
-    """Index of the right choice; -1 where there are none."""
+    """Index of the right choice; -1 without choices."""
     targets: Bool[np.ndarray, " position"] | None = None
-    """Whether each token is one that the model must predict; None where the roles say it."""
+    """Whether the model must predict each token; None if that follows from the roles."""
 
     @classmethod
-    def of(cls, item: Any, prompt: str, token_ids: TokenIds, roles: np.ndarray, **more: Any) -> "EncodedSample":
-        """The sample of an item, under the item's own id unless another is given."""
+    def from_item(cls, item: Any, prompt: str, token_ids: TokenIds, roles: np.ndarray, **more: Any) -> "EncodedSample":
+        """Make the sample of an item, with the item's id unless another is given."""
         named = {"id": item.id, "dataset": item.dataset, "split": item.split, **more}
         return cls(prompt=prompt, token_ids=token_ids, roles=roles.astype(np.uint8), **named)
 
     @property
     def is_target(self) -> Bool[np.ndarray, " position"]:
-        """Whether each token is one the model must predict: of an answer, the assistant or a text, but for the first.
+        """Whether the model must predict each token: those of an answer, the assistant or a text, except the first one.
 
-        In a chat whose first turns are a prompt, the assistant's tokens among these aren't.
+        In a chat whose first turns are a prompt, the assistant's tokens in the prompt aren't targets.
         """
         by_role = np.isin(self.roles, (ANSWER, TEXT, ASSISTANT))
         targets: np.ndarray = by_role if self.targets is None else self.targets.copy()
@@ -79,14 +79,14 @@ class EncodedSample:
 
     @property
     def n_context(self) -> int:
-        """Number of tokens before the first that the model must predict."""
+        """Number of tokens before the first target."""
         return int(np.argmax(self.is_target))
 
     @property
     def n_prefix(self) -> int:
-        """Number of tokens that the model continues when it writes itself: a whole text, else up to the last turn.
+        """Number of tokens that the model continues when it generates: a whole text, else all before the last turn.
 
-        So the answer, the completion, or the assistant's last turn is left out.
+        The answer, the completion or the assistant's last turn is not among them.
         """
         if (self.roles == TEXT).any():
             return len(self.token_ids)
@@ -94,7 +94,7 @@ class EncodedSample:
         return int(targets[np.flatnonzero(np.diff(targets, prepend=-1) > 1)[-1]])
 
     def continued_with(self, token_ids: TokenIds) -> "EncodedSample":
-        """The sample up to `n_prefix`, and these generated tokens after it."""
+        """The sample with its first `n_prefix` tokens, followed by these generated tokens."""
         n = self.n_prefix
         return dataclasses.replace(
             self,
@@ -105,13 +105,13 @@ class EncodedSample:
 
 
 def count_roles(samples: Iterable[EncodedSample]) -> dict[str, int]:
-    """Role -> how many tokens of these samples have it, without those that none has."""
+    """Role -> number of tokens with it in these samples, without roles that don't occur."""
     counts = sum((np.bincount(sample.roles, minlength=len(ROLES)) for sample in samples), np.zeros(len(ROLES), int))
     return {role: int(count) for role, count in zip(ROLES, counts, strict=True) if count}
 
 
 class Tokens(NamedTuple):
-    """A tokenized text, without special tokens after it."""
+    """Tokens of a text, without special tokens after it."""
 
     ids: TokenIds
     offsets: Int64[np.ndarray, "position side"]
@@ -121,21 +121,21 @@ class Tokens(NamedTuple):
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], *, special_tokens: bool = True) -> list[Tokens]:
-    """Tokens of each text, by a fast tokenizer; `special_tokens` says whether it puts its own before them.
+    """Tokenize texts with a fast tokenizer, with or without special tokens before each.
 
     Raises
     ------
     ValueError
-        If a text has more than `MAX_WORD` characters without white space between them.
+        If a text has more than `MAX_WORD` characters in a row without white space.
     """
     for text in texts:
-        require_words(text)
+        require_splittable(text)
     encoding = tokenizer(
         list(texts),
         add_special_tokens=special_tokens,
         return_offsets_mapping=True,
         return_special_tokens_mask=True,
-        verbose=False,  # texts are cut into windows afterwards, so that their length is nothing to warn of
+        verbose=False,  # texts are cut into windows afterwards, so that their length needs no warning
     )
     columns = (encoding["input_ids"], encoding["offset_mapping"], encoding["special_tokens_mask"])
     tokenized = []
@@ -147,8 +147,8 @@ def tokenize(tokenizer: Any, texts: Sequence[str], *, special_tokens: bool = Tru
     return tokenized
 
 
-def require_words(text: str) -> None:
-    """Raise a ValueError where a text has more characters without white space between them than a tokenizer gets."""
+def require_splittable(text: str) -> None:
+    """Raise a ValueError if a text has more than `MAX_WORD` characters in a row without white space."""
     if len(text) > MAX_WORD and (longest := max(map(len, text.split()))) > MAX_WORD:
         raise ValueError(
             f"the text {reprlib.repr(text)} has {longest} characters without white space between them; allowed are "
@@ -157,7 +157,7 @@ def require_words(text: str) -> None:
 
 
 def require_short(tokenizer: Any, name: str, text: str, max_length: int) -> None:
-    """Raise a ValueError where the beginning of a text fills the context twice over, whatever the rest of it is."""
+    """Raise a ValueError if the beginning of a text alone has more tokens than twice the context."""
     if len(text) > (start := MOST_CHARACTERS * max_length):
         (tokens,) = tokenize(tokenizer, [text[:start]])
         if len(tokens.ids) > 2 * max_length:
@@ -165,8 +165,8 @@ def require_short(tokenizer: Any, name: str, text: str, max_length: int) -> None
             raise ValueError(f"sample {name!r} {words}; the context has {max_length}: leave the item out")
 
 
-def require_fitting(name: str, n_tokens: int, max_length: int) -> None:
-    """Raise a ValueError where a chat or completion is longer than the context: cut off, it would be another one."""
+def require_context_fit(name: str, n_tokens: int, max_length: int) -> None:
+    """Raise a ValueError if a sample is longer than the context, since a shortened one would be another sample."""
     if n_tokens > max_length:
         raise ValueError(
             f"sample {name!r} has {n_tokens} tokens; the context has {max_length}: leave the item out, or shorten it"
@@ -174,15 +174,15 @@ def require_fitting(name: str, n_tokens: int, max_length: int) -> None:
 
 
 def plan_batches(lengths: Sequence[int], *, batch_tokens: int) -> list[slice]:
-    """Slices of consecutive samples, one a batch, that cover all samples in order.
+    """Split samples into batches: slices of consecutive samples that cover all of them in order.
 
     Parameters
     ----------
     lengths
         Tokens of each sample (sample,).
     batch_tokens
-        Most tokens of a batch, padding included: its number of samples times its longest sample. A sample that is
-        longer by itself makes a batch of its own.
+        Maximum number of tokens in a batch, with padding: its number of samples times the length of the longest. A
+        longer sample has its own batch.
 
     Raises
     ------
@@ -191,8 +191,8 @@ def plan_batches(lengths: Sequence[int], *, batch_tokens: int) -> list[slice]:
 
     Notes
     -----
-    A pure function: float32 results differ by about 1e-6 with the batch that a sample sits in, so the plan must never
-    depend on where a run was stopped or on how many processes share it.
+    A pure function: float32 results of a sample differ by about 1e-6 between batches, so the plan must not depend on
+    where a run was stopped or on the number of processes.
 
     Examples
     --------
@@ -216,14 +216,14 @@ def plan_batches(lengths: Sequence[int], *, batch_tokens: int) -> list[slice]:
 
 
 def pad(samples: Sequence[EncodedSample]) -> tuple[Int64[Tensor, "sample position"], Int64[Tensor, "sample position"]]:
-    """Token ids of samples, padded on the right, and their attention mask (1 where there is a token)."""
+    """Token ids of samples, padded on the right, and their attention mask (1 for a token, 0 for padding)."""
     return pad_tokens([sample.token_ids for sample in samples])
 
 
 def pad_tokens(
     sequences: Sequence[Int64[np.ndarray, " _"]], *, left: bool = False
 ) -> tuple[Int64[Tensor, "sequence position"], Int64[Tensor, "sequence position"]]:
-    """Token sequences padded to the longest, on the right or the left, and their attention mask.
+    """Token sequences padded to the longest one, on the right or the left, and their attention mask.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Texts that the adapted model writes itself after a prompt, greedily decoded, and choices read in them."""
+"""Texts that the model generates after a prompt by greedy decoding, and the choices that they name."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -16,19 +16,19 @@ from .encoded import CHOICE, GENERATED, PADDING_ID, EncodedSample, pad_tokens, p
 from .items import LETTERS
 
 _OUTER = ",;:!?…\"'“”‘’„«»()[]{}*_` "  # noqa: RUF001  # quotes as they are typeset
-"""What may stand around an answer without being part of it, as signs and units are (-3, .5, 5 %, C++)."""
+"""Characters around an answer that aren't part of it, unlike signs and units (-3, .5, 5 %, C++)."""
 _BEFORE = r"(?<![\w+/'’-])(?!(?<=[.,])\d)"  # noqa: RUF001
 _AFTER = r"(?!\w)(?![+*/^'’-]\w)(?![.,]\d)"  # noqa: RUF001
-"""Where a text begins and ends with whole words: not in ironic, iron-free, can't, -3, 3/4 or 3.5."""
+"""Patterns for the start and the end of whole words: no match inside ironic, iron-free, can't, -3, 3/4 or 3.5."""
 
 
 class Answer(NamedTuple):
     """A model's own answer to a multiple-choice sample."""
 
     written: str
-    """Its own words, without special tokens."""
+    """The generated text, without special tokens."""
     prediction: int
-    """Index of the choice that is read in them; -1 where none is. See `write_answers`."""
+    """Index of the choice that the text names; -1 if it names none. See `write_answers`."""
 
 
 def generate(
@@ -39,19 +39,19 @@ def generate(
     batch_tokens: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[EncodedSample]:
-    """Samples whose prompt, chat or window of text is followed by what the model writes after it, at most n tokens.
+    """Generate at most n tokens after each sample's prompt, chat or window of text; return the samples with them.
 
     Parameters
     ----------
     model
-        A causal language model of transformers in evaluation mode; an adapter counts where it is active.
+        A causal language model of transformers in evaluation mode; an active adapter is used.
     samples
-        Choice items go on from their prompt, without the right answer; a chat or completion from before the last turn
-        that is to be predicted; a text from the end of its window.
+        A question is continued after its prompt, without the right answer; a chat or completion before the last turn
+        that is to be predicted; a text at the end of its window.
     n
-        Most new tokens of a sample. They have the role `generated`; the token with which a model ends its text is one.
+        Maximum number of new tokens per sample, with the token that ends the text. Their role is `generated`.
     batch_tokens
-        Most tokens of a batch, padding and new tokens included; a sample that is longer by itself stands alone.
+        Maximum number of tokens in a batch, with padding and new tokens; a longer sample has its own batch.
     progress
         Called after each batch with the number of samples done and of all.
 
@@ -63,10 +63,10 @@ def generate(
 
     Notes
     -----
-    The most likely token each time, by nothing but the model's logits: penalties and other settings that come with a
-    checkpoint are left out, its tokens that end a text are heeded. Batches are padded on the left. Float results differ
-    by about 1e-6 with the batch that a sample sits in, so tokens are the same for the same batches, device type and
-    thread count, and between others differ where two tokens are all but equally likely.
+    Every new token is the one with the largest logit. Penalties and other settings of the checkpoint aren't used,
+    except its tokens that end a text. Batches are padded on the left. Float results of a sample differ by about 1e-6
+    between batches: tokens are the same for the same batches, device type and number of threads; otherwise they may
+    differ if two tokens are almost equally likely.
     """
     if not samples:
         raise ValueError("`samples` is empty; give at least one")
@@ -87,9 +87,9 @@ def generate(
                 f"{context}; generate fewer, or give shorter {what}s"
             )
     done: list[EncodedSample] = []
-    with _greedy(bare, n) as ends:
+    with _greedy_decoding(bare, n) as ends:
         for batch in generation_batches(samples, n=n, batch_tokens=batch_tokens):
-            written = _continue(bare, prompts[batch], ends, [sample.id for sample in samples[batch]])
+            written = _new_tokens(bare, prompts[batch], ends, [sample.id for sample in samples[batch]])
             done += [sample.continued_with(new) for sample, new in zip(samples[batch], written, strict=True)]
             if progress is not None:
                 progress(len(done), len(samples))
@@ -97,7 +97,7 @@ def generate(
 
 
 def generation_batches(samples: Sequence[EncodedSample], *, n: int, batch_tokens: int) -> list[slice]:
-    """Batches of `generate`: samples that are split between two of them give the same batches."""
+    """Batches of `generate`. Samples that are split between two batches give the same batches again."""
     return plan_batches([sample.n_prefix + n for sample in samples], batch_tokens=batch_tokens)
 
 
@@ -110,14 +110,14 @@ def write_answers(
     batch_tokens: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Answer]:
-    """The model's own answer after the prompt of each multiple-choice sample, and the choice that is read in it.
+    """Generate an answer after the prompt of each multiple-choice sample, and find the choice that it names.
 
-    Parameters, errors and progress are those of `generate`, whose texts these are; `tokenizer` is the model's.
+    Parameters and errors are those of `generate`, which writes the texts; `tokenizer` is the model's.
 
     Notes
     -----
-    `parse_choice` reads them. An answer of n tokens that doesn't end itself was cut off: where it is a choice, and the
-    beginning of another ("iron", of iron and iron oxide), none is read.
+    `parse_choice` finds the choice. An answer of n tokens without a token that ends the text was cut off: if it equals
+    one choice and begins another ("iron", of iron and iron oxide), it names none.
     """
     extended = generate(model, samples, n=n, batch_tokens=batch_tokens, progress=progress)
     new = [sample.token_ids[sample.roles == GENERATED].tolist() for sample in extended]
@@ -133,31 +133,31 @@ def write_answers(
 
 
 def parse_choice(text: str, choices: Sequence[str], *, lettered: bool = True) -> int:
-    """Index of the choice that a written answer names; -1 where none can be read in it.
+    """Index of the choice that a generated answer names; -1 if it names none.
 
     Parameters
     ----------
     text
-        What a model wrote after its prompt.
+        The text that a model generated after a prompt.
     choices
-        The texts of the choices (choice,), 2 to 26 of them, lettered from A by their place.
+        The texts of the choices (choice,), 2 to 26 of them, with the letters A, B, ... in order.
     lettered
-        Whether the prompt showed the letters; a letter names nothing else.
+        Whether the prompt showed the letters; otherwise a letter names nothing.
 
     Notes
     -----
-    The paper (arXiv 2501.03152) doesn't say how an answer is read off. Here the first line that isn't blank counts, and
-    of these rules the first that finds something:
+    The paper (arXiv 2501.03152) doesn't say how it reads an answer. Here only the first line that isn't blank counts.
+    The first of these rules that applies decides:
 
     1. the line begins with the text of a choice; of several, the longest;
-    2. the line begins with the letter of a choice and ".", ")" or ":" after it, or is nothing but that letter, where
-       choices were shown with letters;
-    3. the text of exactly one choice stands in the line. Within the text of a longer choice it doesn't count.
+    2. the line begins with the letter of a choice and ".", ")" or ":" after it, or is only that letter, if the prompt
+       showed letters;
+    3. the line contains the text of exactly one choice, not counting texts inside the text of a longer choice.
 
-    Before, line and choices lose case, runs of white space, and quotes, brackets and punctuation around them. A text
-    counts where it begins and ends with whole words: "iron" isn't in "ironic" or "iron-free", "3" isn't in "-3" or
-    "3.5", and "can" isn't in "can't". An article is no letter: "A cat" names choice A only if that is its text. "B.
-    iron" names B, whatever its text. Choices that are alike but for case and punctuation are told apart by letter only.
+    Case, runs of white space, and quotes, brackets and punctuation around line and choices are ignored. A text must
+    begin and end with whole words: "iron" isn't in "ironic" or "iron-free", "3" isn't in "-3" or "3.5", and "can" isn't
+    in "can't". An article isn't a letter: "A cat" names choice A only if that is its text. "B. iron" names B, whatever
+    the text of B. Only a letter can name one of several choices that differ in case and punctuation only.
 
     Examples
     --------
@@ -165,8 +165,8 @@ def parse_choice(text: str, choices: Sequence[str], *, lettered: bool = True) ->
     >>> [parse_choice(text, choices) for text in (" Iron oxide, of course.", "(C)", "A metal", "I think wood.")]
     [1, 2, -1, 2]
     """
-    line = _plain(next((line for line in text.splitlines() if line.strip()), ""))
-    texts = [_plain(choice) for choice in choices]
+    line = _normalized(next((line for line in text.splitlines() if line.strip()), ""))
+    texts = [_normalized(choice) for choice in choices]
     places = {words: index for index, words in enumerate(texts) if words and texts.count(words) == 1}
     longest_first = sorted(places, key=len, reverse=True)  # so that none is read within a longer one
     named = re.compile(f"{_BEFORE}(?:{'|'.join(map(re.escape, longest_first))}){_AFTER}" if places else "(?!)")
@@ -180,18 +180,18 @@ def parse_choice(text: str, choices: Sequence[str], *, lettered: bool = True) ->
 
 
 def is_ambiguous_prefix(text: str, choices: Sequence[str]) -> bool:
-    """Whether a text that was cut off equals one choice and begins another."""
-    line, texts = _plain(text), [_plain(choice) for choice in choices]
+    """Whether a text equals one choice and is the beginning of another."""
+    line, texts = _normalized(text), [_normalized(choice) for choice in choices]
     return line in texts and sum(words.startswith(line) for words in texts) > 1
 
 
 @contextmanager
-def _greedy(model: Any, n: int) -> Iterator[tuple[int, ...]]:
-    """The model's `generate` set to plain greedy decoding for a while; yields the ids that end a text."""
+def _greedy_decoding(model: Any, n: int) -> Iterator[tuple[int, ...]]:
+    """Set the model's `generate` to greedy decoding inside the block; yield the token ids that end a text."""
     own = model.generation_config
     ends = own.eos_token_id if own.eos_token_id is not None else model.config.get_text_config().eos_token_id
     ends = [ends] if isinstance(ends, int) else list(ends or ())
-    # Its own configuration would come in for whatever the call leaves open: penalties, beams, a longest text.
+    # The model's own configuration would apply to everything that the call doesn't set: penalties, beams, a length.
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers leaves it so
         max_new_tokens=n, do_sample=False, eos_token_id=ends or None, pad_token_id=PADDING_ID
     )
@@ -202,10 +202,10 @@ def _greedy(model: Any, n: int) -> Iterator[tuple[int, ...]]:
 
 
 @torch.inference_mode()
-def _continue(
+def _new_tokens(
     model: Any, prompts: Sequence[np.ndarray], ends: tuple[int, ...], names: Sequence[str]
 ) -> list[np.ndarray]:
-    """New tokens after each prompt, up to and with the first that ends a text; the samples' names are for errors."""
+    """Generate tokens after each prompt, up to and with the first that ends a text; errors use the samples' names."""
 
     def require_numbers(_: Any, logits: torch.Tensor) -> torch.Tensor:
         broken = logits.isnan().any(dim=1)
@@ -224,6 +224,6 @@ def _continue(
     return [row[: next(iter(np.flatnonzero(np.isin(row, ends))), len(row)) + 1] for row in rows]
 
 
-def _plain(text: str) -> str:
-    """A text without case, runs of white space and what punctuation stands around it."""
+def _normalized(text: str) -> str:
+    """A text in lower case, with single spaces, and without punctuation around it."""
     return " ".join(text.casefold().split()).lstrip(_OUTER).rstrip(_OUTER + ".")

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, or of a folder with such a set's files: seven that are known, and any other."""
+"""Data sets of the Hugging Face hub, or of a folder with their files: seven known sets, and any other."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,28 +14,28 @@ from .records import FIELDS
 _PART = r"[A-Za-z0-9][\w.-]*"
 _REFERENCE = re.compile(rf"(?P<name>{_PART}(?:/{_PART}){{0,2}}):(?P<split>\w+)(?:@(?P<folder>.+))?")
 CONVERTED = "refs/convert/parquet"
-"""The hub's own conversion of a set that its authors published as a script, which `datasets` no longer runs."""
+"""Revision with the hub's own conversion of a set published as a script, which `datasets` no longer runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubSet:
-    """A data set on the hub: where it lies, and the columns that make a question of each row, or one text of all."""
+    """A data set on the hub: its place, and the columns that make a question of each row, or one text of all rows."""
 
     hub: str
-    """Its repository."""
+    """Name of the repository."""
     config: str | None = None
-    """Its configuration; None for the only one."""
+    """Name of the configuration; None if there is only one."""
     revision: str | None = None
     """Branch or commit; None for the newest."""
     folder: str | None = None
     """Folder of the files in the repository; None if it has the configuration's name."""
     id: str | None = None
-    """The column with a row's own id; None where rows are numbered."""
+    """Column with a row's id; None if rows are numbered."""
     question: str = ""
     choices: tuple[str, ...] = ()
-    """A column for each choice, or the one that lists them, as texts or as `text` and `label` of each."""
+    """One column for each choice, or one column that lists all, as texts or as `text` and `label`."""
     answer: str = ""
-    """Label of the right choice, or its number, which may be a text."""
+    """Column with the label or the number of the right choice."""
     first: int = 0
     """Number of the first choice."""
     text: str = ""
@@ -46,7 +46,7 @@ class HubSet:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that are read."""
+        """Names of the columns that are read."""
         names = (self.text,) if self.text else (self.id, self.question, *self.choices, self.answer)
         return tuple(filter(None, names))
 
@@ -83,7 +83,7 @@ KNOWN_SETS = {
 
 
 class Reference(NamedTuple):
-    """A split of a data set, as `NAME:SPLIT` or `NAME:SPLIT@FOLDER` names it."""
+    """A split of a data set, named as `NAME:SPLIT` or `NAME:SPLIT@FOLDER`."""
 
     text: str
     """The reference as it was written."""
@@ -91,20 +91,20 @@ class Reference(NamedTuple):
     """Name of the data set in a run."""
     split: str
     source: HubSet
-    """One of the seven, in the configuration asked for; another set has no columns, and only in a folder no `hub`."""
+    """The data set; if it isn't one of the seven it has no columns, and without a repository no `hub`."""
     folder: str | None
     """Folder of the files; None for the hub."""
 
 
 def parse_reference(text: str) -> Reference | None:
-    """The split that a text names; None if it is that of a file, or can only be a path.
+    """Parse the name of a split; None if the text names an existing file or can only be a path.
 
     Parameters
     ----------
     text
         `NAME:SPLIT`, where NAME is one of the seven sets, one with another configuration
-        (`winogrande/winogrande_l`), or `owner/name` or `owner/name/configuration` of the hub. With `@FOLDER` behind it
-        the files are taken from there, and NAME may be any word.
+        (`winogrande/winogrande_l`), or `owner/name` or `owner/name/configuration` of the hub. With `@FOLDER` after it
+        the files are read from there, and NAME may be any word.
 
     Raises
     ------
@@ -133,13 +133,13 @@ def parse_reference(text: str) -> Reference | None:
 
 
 def require_folder(reference: Reference) -> None:
-    """Raise FileNotFoundError if a data set's files are to come from a folder that isn't there."""
+    """Raise FileNotFoundError if the reference names a folder that doesn't exist."""
     if reference.folder is not None and not Path(reference.folder).is_dir():
         raise FileNotFoundError(f"{reference.text}: folder {reference.folder!r} doesn't exist")
 
 
 def hub_source(path: str) -> dict[str, str | None] | None:
-    """Source of the data of this name, as JSON values; None for a file."""
+    """Repository, configuration, revision, split and folder of a data set, as JSON values; None for a file."""
     reference = parse_reference(path)
     if reference is None:
         return None
@@ -149,7 +149,9 @@ def hub_source(path: str) -> dict[str, str | None] | None:
 
 
 def read_rows(reference: Reference) -> list[dict[str, Any]]:
-    """Fields of a split's items, in the order of its rows: of a known set id, question, choices and answer, or text.
+    """Read a split as fields of items, in the order of its rows.
+
+    A known set gives id, question, choices and answer of each row, or one text.
 
     Nothing that comes with the data is executed.
 
@@ -160,28 +162,28 @@ def read_rows(reference: Reference) -> list[dict[str, Any]]:
     OSError
         If the hub can't be reached, or there is no such set or folder.
     ValueError
-        If there is no such split, its columns are others than those that are read, or its answers aren't published.
+        If there is no such split, a column is missing, or the answers aren't published.
 
     Notes
     -----
-    In the seven sets, white space around questions and choices is removed and nothing else changed; a row's id is its
-    own, or `dataset-split-N`, N counting from 0. WikiText-2 and PTB become one text, that of the original file. In
-    other sets the columns that `read_items` knows are taken as they stand.
+    In the seven sets, white space around questions and choices is removed and nothing else is changed; a row's id is
+    its own, or `dataset-split-N` with N counted from 0. WikiText-2 and PTB become one text, that of the original file.
+    Other sets give the columns that `read_items` knows, unchanged.
     """
-    table, known = _load(reference), reference.source
+    table, known = _load_split(reference), reference.source
     if not known.columns:
         columns = [name for name in table.column_names if name in FIELDS]
         return list(table.select_columns(columns or table.column_names))
     _require_columns(reference, table, known.columns)
     if known.text:
-        lines = (known.line.format(text or known.blank) for text in _texts(reference, table, known.text))
+        lines = (known.line.format(text or known.blank) for text in _checked_texts(reference, table, known.text))
         return [{"id": f"{reference.dataset}.{reference.split}", "text": "".join(lines)}]
     rows = enumerate(table.select_columns(list(known.columns)))
-    return [_question(reference, number, row) for number, row in rows]
+    return [_question_fields(reference, number, row) for number, row in rows]
 
 
-def _question(reference: Reference, number: int, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of an item, of a row of a known set; what is no text is left to the check of items."""
+def _question_fields(reference: Reference, number: int, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of the item in a row of a known set; values that aren't texts are checked with the item."""
     known, place = reference.source, f"{reference.text}, row {number}"
     try:
         choices = [row[column] for column in known.choices]
@@ -208,8 +210,8 @@ def _question(reference: Reference, number: int, row: Mapping[str, Any]) -> dict
     }
 
 
-def _texts(reference: Reference, table: Any, column: str) -> Iterator[str]:
-    """The column's texts, checked: a missing one would be read as the word None, or as a blank line."""
+def _checked_texts(reference: Reference, table: Any, column: str) -> Iterator[str]:
+    """Texts of a column; raise a ValueError if one is missing, which would become the word None or a blank line."""
     for number, text in enumerate(table[column]):
         if not isinstance(text, str):
             raise ValueError(f"{reference.text}, row {number}: `{column}` is {text!r}; give a string of characters")
@@ -223,8 +225,8 @@ def _require_columns(reference: Reference, table: Any, names: Sequence[str]) -> 
         raise ValueError(f"{reference.text}: the columns are {existing}; needed are {', '.join(names)}")
 
 
-def _load(reference: Reference) -> Any:
-    """The split as a table of `datasets`, which runs no code of the set's own unless it is asked to."""
+def _load_split(reference: Reference) -> Any:
+    """Load the split as a table of `datasets`, which doesn't run code of the data set."""
     import datasets  # type: ignore[import-untyped]
 
     source, path = reference.source, reference.source.hub
@@ -232,10 +234,10 @@ def _load(reference: Reference) -> Any:
     if reference.folder is not None:
         folder = Path(reference.folder)
         require_folder(reference)
-        # A configuration's files lie in a folder of their own: read alone, they can't be mixed with another's.
+        # A configuration's files are in their own folder: only these are read, not another configuration's.
         inner = folder / (source.config or source.folder or "")
         path, options = str((inner if inner.is_dir() else folder).resolve()), {}
-    elif Path(path).is_dir():  # `datasets` would read it without a word
+    elif Path(path).is_dir():  # `datasets` would read it instead of the hub
         written = f"{reference.text}@{path}"
         raise ValueError(f"{reference.text}: {path!r} is also a folder here; to read it, write `{written}`")
     had_bars = not datasets.are_progress_bars_disabled()
@@ -243,7 +245,7 @@ def _load(reference: Reference) -> Any:
     try:
         splits = datasets.load_dataset(path, **options)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        # The library's own sentence about a file that it can't read says no more than that.
+        # The library's own message about a file that it can't read gives no reason.
         cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
         message = f"{reference.text}: {' '.join(str(cause or error).split())}"
         if isinstance(error, OSError) and not reference.folder:

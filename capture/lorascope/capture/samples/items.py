@@ -12,7 +12,7 @@ from lorascope.stores.format.digests import canonical_json
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_ID = 1000
-"""Characters of an item's name, which messages repeat."""
+"""Maximum number of characters in an item's id, which messages repeat."""
 CHAT_ROLES = ("system", "user", "assistant", "tool")
 """Roles of a chat's messages."""
 Unit = Literal["tokens", "words", "characters"]
@@ -23,14 +23,14 @@ _HEADING = re.compile(r"(?:\A(?: *\n)*|(?<=\n)(?: *\n)+) = [^\n]+?(?<! =) = (?=\
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Named:
-    """Names that every item has."""
+class _NamedItem:
+    """Base of all items, with their names."""
 
     id: str
     """Name of the item, unique within its data set."""
     dataset: str
     split: str
-    """Name of the split, "" if there is none."""
+    """Name of the split, or ""."""
 
     def __post_init__(self) -> None:
         _require_text("id", self.id)
@@ -40,8 +40,8 @@ class _Named:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChoiceItem(_Named):
-    """A question with its possible answers, one of which is right."""
+class ChoiceItem(_NamedItem):
+    """A question with several possible answers and exactly one right answer."""
 
     question: str
     """The question without its choices."""
@@ -51,7 +51,7 @@ class ChoiceItem(_Named):
     """Index of the right choice."""
 
     def __post_init__(self) -> None:
-        _Named.__post_init__(self)
+        _NamedItem.__post_init__(self)
         _require_text("question", self.question)
         if not 2 <= len(self.choices) <= len(LETTERS):
             raise ValueError(
@@ -65,32 +65,32 @@ class ChoiceItem(_Named):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TextItem(_Named):
+class TextItem(_NamedItem):
     """A plain text for language modelling."""
 
     text: str
     """The text as it stands in the file."""
 
     def __post_init__(self) -> None:
-        _Named.__post_init__(self)
+        _NamedItem.__post_init__(self)
         _require_text("text", self.text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChatItem(_Named):
-    """A conversation for the tokenizer's chat template; what the assistant says after the prompt is to be predicted."""
+class ChatItem(_NamedItem):
+    """A conversation for the tokenizer's chat template; the assistant's words after the prompt are to be predicted."""
 
     messages: tuple[Mapping[str, Any], ...]
     """Turns (message,), each with its `role`, its `content` as a text, and what else the template reads."""
     n_prompt: int = 0
-    """Number of the first messages that are the prompt; the assistant's among them aren't to be predicted."""
+    """Number of messages, from the first on, that are the prompt and aren't to be predicted."""
     tools: tuple[Any, ...] | None = None
     """Tools that the template shows, as JSON schemas; None for none."""
     template_options: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of the template."""
 
     def __post_init__(self) -> None:
-        _Named.__post_init__(self)
+        _NamedItem.__post_init__(self)
         for number, message in enumerate(self.messages):
             name, role, content = f"messages[{number}]", message.get("role"), message.get("content")
             if role not in CHAT_ROLES:
@@ -109,21 +109,21 @@ class ChatItem(_Named):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CompletionItem(_Named):
+class CompletionItem(_NamedItem):
     """A text and its continuation, which is to be predicted."""
 
     prompt: str
     completion: str
-    """Text after the prompt, its own white space included."""
+    """Text after the prompt, with white space at its start."""
 
     def __post_init__(self) -> None:
-        _Named.__post_init__(self)
+        _NamedItem.__post_init__(self)
         _require_text("prompt", self.prompt)
         _require_text("completion", self.completion)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokensItem(_Named):
+class TokensItem(_NamedItem):
     """A sequence that was tokenized already."""
 
     token_ids: tuple[int, ...]
@@ -132,7 +132,7 @@ class TokensItem(_Named):
     """Whether each token is to be predicted (position,); the first never is."""
 
     def __post_init__(self) -> None:
-        _Named.__post_init__(self)
+        _NamedItem.__post_init__(self)
         if not any(self.targets[1:]):
             raise ValueError(
                 f"none of the {len(self.token_ids)} tokens is to be predicted: give at least two `input_ids`, and "
@@ -156,13 +156,13 @@ class LengthPick(NamedTuple):
     unit: Unit
     """Unit of lengths."""
     n: int
-    """Number of items asked for of each span."""
+    """Number of items asked for in each span."""
     items: dict[tuple[int, int], tuple[Item, ...]]
-    """Shortest and longest length of a span -> those drawn, in the order of the data."""
+    """(shortest, longest) length of a span -> the drawn items, in the order of the data."""
 
 
 def item_length(item: Item, unit: Unit = "tokens", tokenizer: Any = None) -> int:
-    """Length of an item: of its question and choices joined by single spaces, or of its text, without a prompt.
+    """Length of an item's text, or of its question and choices joined by single spaces; prompts don't count.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def item_length(item: Item, unit: Unit = "tokens", tokenizer: Any = None) -> int
     Raises
     ------
     ValueError
-        If the unit is another one, tokens are asked for without a tokenizer, or the item is of another kind.
+        If the unit isn't known, it is tokens but there is no tokenizer, or the item is neither a question nor a text.
 
     Examples
     --------
@@ -182,7 +182,7 @@ def item_length(item: Item, unit: Unit = "tokens", tokenizer: Any = None) -> int
     >>> item_length(item, "words"), item_length(item, "characters")
     (6, 19)
     """
-    text = _text_of(item)
+    text = _measured_text(item)
     if unit == "characters":
         return len(text)
     if unit == "words":
@@ -194,7 +194,7 @@ def item_length(item: Item, unit: Unit = "tokens", tokenizer: Any = None) -> int
     return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def _text_of(item: Item) -> str:
+def _measured_text(item: Item) -> str:
     if isinstance(item, TextItem):
         return item.text
     if isinstance(item, ChoiceItem):
@@ -203,12 +203,12 @@ def _text_of(item: Item) -> str:
 
 
 def pick_items(items: Sequence[SomeItem], n: int, seed: int = 0) -> tuple[SomeItem, ...]:
-    """At most `n` items, drawn without replacement, in the order of the data; all where there are fewer.
+    """Draw at most `n` items without replacement, and return them in the order of the data; all if there are fewer.
 
     Notes
     -----
-    Whether an item is drawn before another depends on the seed, their data sets and their ids alone (the order of
-    SHA-256 of the three): not on the order of the data, nor on which others there are.
+    Items are drawn in the order of the SHA-256 of seed, data set and id, which depends neither on the order of the data
+    nor on other items.
 
     Raises
     ------
@@ -231,22 +231,22 @@ def pick_by_length(
     seed: int = 0,
     tokenizer: Any = None,
 ) -> LengthPick:
-    """At most `n` items of each span of lengths, drawn as by `pick_items`; `missing_words` says where there are fewer.
+    """Draw at most `n` items of each span of lengths, as `pick_items` does; `shortfall_messages` names small spans.
 
     Parameters
     ----------
     items
         Items of one data set.
     buckets
-        Shortest and longest length of each span, in rising order; an item of none of these lengths is left out.
+        (shortest, longest) length of each span, in rising order; items of other lengths are skipped.
     unit, tokenizer
         See `item_length`.
 
     Raises
     ------
     ValueError
-        If there are no items, or of several data sets, the spans overlap or don't rise, `n` is below 1, or a length
-        can't be measured.
+        If there are no items, they are of several data sets, the spans overlap or don't rise, `n` is below 1, or a
+        length can't be measured.
     """
     if not buckets:
         raise ValueError("`buckets` is empty; give at least one span of lengths")
@@ -264,8 +264,8 @@ def pick_by_length(
     return LengthPick(names[0], unit, n, {span: pick_items(fitting, n, seed) for span, fitting in within.items()})
 
 
-def missing_words(pick: LengthPick) -> list[str]:
-    """Spans with too few items, a phrase each: `piqa: 7 of 100 items of 201 to 300 tokens`."""
+def shortfall_messages(pick: LengthPick) -> list[str]:
+    """One phrase for each span with too few items, such as `piqa: 7 of 100 items of 201 to 300 tokens`."""
     return [
         f"{pick.dataset}: {len(items)} of {pick.n} items of {first} to {last} {pick.unit}"
         for (first, last), items in pick.items.items()
@@ -274,10 +274,10 @@ def missing_words(pick: LengthPick) -> list[str]:
 
 
 def articles(text: str) -> tuple[str, ...]:
-    """The articles of a text in WikiText's form, each from its heading on; together they are the text.
+    """Split a text in WikiText's form into articles, each with its heading.
 
-    A heading of the first level is a line ` = Title = ` between blank lines (or at the text's end); the blank lines
-    before it are the article's.
+    A heading of the first level is a line ` = Title = ` between blank lines (or at the text's end); an article includes
+    the blank lines before its heading.
 
     Raises
     ------
@@ -293,7 +293,7 @@ def articles(text: str) -> tuple[str, ...]:
 
 
 def pick_articles(item: TextItem, first: int, last: int) -> TextItem:
-    """The text of some articles alone, counted from 1, the last included.
+    """The item with the text of articles `first` to `last` only, both included and counted from 1.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Prompts of multiple-choice items: the paper's four, templates of one's own, and examples that are drawn."""
+"""Prompts of multiple-choice items: the paper's four, the user's own templates, and randomly drawn examples."""
 
 import dataclasses
 import hashlib
@@ -25,13 +25,13 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """A prompt's wording, with places for what is asked and for examples."""
+    """Wording of a prompt, with placeholders for the question and for examples."""
 
     name: str
     """Name of the prompt in the run."""
     text: str
-    """Text for the model, up to where its answer begins: `{question}`, which lists the choices, or `{stem}`, which
-    doesn't, once; `{example}` and `{negative}` at will."""
+    """Text for the model, up to the start of its answer. It contains once `{question}`, which lists the choices, or
+    `{stem}`, which doesn't; `{example}` and `{negative}` are optional."""
 
     def __post_init__(self) -> None:
         names = _PLACEHOLDER.findall(self.text)
@@ -46,56 +46,55 @@ class Template:
 
     @property
     def cue(self) -> str:
-        """The words that the answer follows: the last line after the last placeholder."""
+        """The words before the answer: the last line after the last placeholder."""
         return _PLACEHOLDER.split(self.text)[-1].rpartition("\n")[2].strip()
 
     @property
     def shows_examples(self) -> bool:
-        """Whether other items stand in the prompt."""
+        """Whether the prompt shows other items as examples."""
         return any(name not in ASKED for name in _PLACEHOLDER.findall(self.text))
 
     @property
     def lists_choices(self) -> bool:
-        """Whether the choices stand in the prompt, its examples' own in these too."""
+        """Whether the prompt lists the choices of its question and examples."""
         return "question" in _PLACEHOLDER.findall(self.text)
 
 
-class Drawn(NamedTuple):
-    """The examples of one item."""
+class DrawnExamples(NamedTuple):
+    """The examples that were drawn for one item."""
 
     example: ChoiceItem
-    """Shown with its right answer: the paper's s_i."""
+    """Example that is shown with its right answer: the paper's s_i."""
     negative: ChoiceItem
-    """Another one, shown with a wrong answer: the paper's n_i."""
+    """Another example, shown with a wrong answer: the paper's n_i."""
     wrong: int
-    """Index of that answer."""
+    """Index of the wrong answer."""
 
 
 class RenderedPrompt(NamedTuple):
-    """A prompt's text, and where in it the choices stand."""
+    """Text of a prompt, and the spans of the choices in it."""
 
     text: str
-    """The prompt, up to and with the cue for the answer."""
+    """The prompt, up to the cue for the answer, which is included."""
     choice_spans: tuple[tuple[int, int], ...]
-    """Start and stop (choice,) of each of the item's own choices in `text`, in characters, without the letter; none
-    where the prompt doesn't list them."""
+    """(start, stop), in characters of `text`, of each choice of the item, without its letter; empty if the prompt
+    doesn't list choices."""
 
 
 def read_template(name: str) -> Template:
-    """The template of one of `PROMPTS`, or of a file `<name of the prompt>.txt` in UTF-8, by its path.
+    """Read the template of one of `PROMPTS`, or a file `<name of the prompt>.txt` in UTF-8.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is neither, its name is that of another prompt, or the file isn't a template.
+        If `name` is neither, the file has the name of another prompt, or it isn't a template.
 
     Notes
     -----
-    White space at the end of a file isn't part of the template: an answer brings the space before it. Words of letters,
-    digits and `_` in braces are placeholders; braces around anything else stand for themselves, and so does whatever is
-    put in, braces included.
+    White space at the end of a file isn't part of the template: an answer begins with its own space. Words of letters,
+    digits and `_` in braces are placeholders; other braces are plain text, and so are braces in inserted texts.
     """
     if name in PROMPTS:
         text = (files(__package__) / "prompts" / f"{name}.txt").read_text(encoding="utf-8")
@@ -108,18 +107,18 @@ def read_template(name: str) -> Template:
     return Template(name=path.stem, text=read_text(path, "prompt file", "a template in .txt").rstrip())
 
 
-def render(template: Template, item: ChoiceItem, drawn: Drawn | None = None) -> RenderedPrompt:
-    r"""Prompt of an item: the template with what is asked in it, and examples as it asks, with choices or without.
+def render(template: Template, item: ChoiceItem, drawn: DrawnExamples | None = None) -> RenderedPrompt:
+    r"""Fill a template with an item's question and with examples; return the prompt.
 
     Raises
     ------
     ValueError
-        If the template has a place for an example that isn't given.
+        If the template has a placeholder for an example that isn't given.
 
     Notes
     -----
-    The paper doesn't say how choices are written inside the question; here each stands on a line of its own after its
-    letter, and `{stem}` leaves them out. An example's answer follows it on a line of its own.
+    The paper doesn't say how choices are written inside the question. Here each is on a separate line after its letter,
+    and `{stem}` is the question without choices. An example is followed by a line with its answer.
 
     Examples
     --------
@@ -127,14 +126,14 @@ def render(template: Template, item: ChoiceItem, drawn: Drawn | None = None) -> 
     >>> render(read_template("main"), item).text
     'Choose the correct answer for the following question: 2 + 2?\nA. 3\nB. 4\nAnswer:'
     """
-    question, spans = _lettered(item)
+    question, spans = _question_with_letters(item)
     contents = {"question": question, "stem": item.question}
     if drawn is not None:
         for name, other, answer in (
             ("example", drawn.example, drawn.example.answer),
             ("negative", drawn.negative, drawn.wrong),
         ):
-            asked = _lettered(other)[0] if template.lists_choices else other.question
+            asked = _question_with_letters(other)[0] if template.lists_choices else other.question
             contents[name] = f"{asked}\nAnswer: {other.choices[answer]}"
     if missing := [name for name in _PLACEHOLDER.findall(template.text) if name not in contents]:
         raise ValueError(f"prompt {template.name!r} shows {{{missing[0]}}}, but none is given")
@@ -148,37 +147,35 @@ def render(template: Template, item: ChoiceItem, drawn: Drawn | None = None) -> 
 
 
 class Examples:
-    """Items that examples are drawn from, by data set.
+    """Pool of items from which examples are drawn, by data set.
 
     Notes
     -----
     The paper (arXiv 2501.03152, section 3.2) shows examples but doesn't say how they are picked or written. Here both
-    come from items that are given for it, such as a training split, of the item's own data set; never one with the
-    item's question, and the two have different questions. The draw is uniform over these and follows from the seed and
-    the item's data set and id alone: whatever else is asked, in whichever order, and with whichever prompt, an item
-    gets the same examples from the same items.
+    come from the pool's items of the item's own data set, such as a training split. The item and its two examples have
+    three different questions. The draw is uniform and depends only on the seed and the item's data set and id: an item
+    gets the same examples from the same pool, whatever the prompt, the other items and their order.
     """
 
     def __init__(self, items: Sequence[ChoiceItem], *, seed: int) -> None:
         self.items = tuple(sorted(items, key=lambda item: (item.dataset, item.split, item.id)))
         self._seed = seed
         self._questions: dict[str, int] = {}
-        """Number of each question."""
+        """Question -> its number."""
         self._pools: dict[str, tuple[list[ChoiceItem], np.ndarray, np.ndarray]] = {}
-        """Data set -> its items, the numbers of their questions, and which have a wrong answer."""
+        """Data set -> its items, the numbers of their questions, and whether each has a wrong answer."""
         for dataset in dict.fromkeys(item.dataset for item in self.items):
             pool = [item for item in self.items if item.dataset == dataset]
-            numbers = [self._questions.setdefault(_question(item), len(self._questions)) for item in pool]
+            numbers = [self._questions.setdefault(_normalized_question(item), len(self._questions)) for item in pool]
             self._pools[dataset] = pool, np.array(numbers), np.array([bool(_wrong_answers(item)) for item in pool])
 
-    def draw(self, item: ChoiceItem) -> Drawn:
-        """The examples of an item.
+    def draw(self, item: ChoiceItem) -> DrawnExamples:
+        """Draw the two examples of an item.
 
         Raises
         ------
         ValueError
-            If there is none of its data set, or there are fewer than two whose questions are others than the item's
-            and each other's.
+            If the pool has no item of its data set, or fewer than two with different questions that aren't the item's.
         """
         if item.dataset not in self._pools:
             datasets = ", ".join(self._pools)
@@ -186,20 +183,20 @@ class Examples:
                 f"`examples` holds none of data set {item.dataset!r}, only of {datasets}; add a file of its items"
             )
         pool, questions, has_wrong = self._pools[item.dataset]
-        free, drawn = questions != self._questions.get(_question(item), -1), []
+        free, drawn = questions != self._questions.get(_normalized_question(item), -1), []
         for what in ("example", "negative"):
             places = np.flatnonzero(free)
             if not len(places):
                 where = f"too few of data set {item.dataset!r} for item {item.id!r}"
                 raise ValueError(f"`examples` holds {where}; give at least two with other questions than its own")
-            place = places[self._number(item, what) % len(places)]
+            place = places[self._random_number(item, what) % len(places)]
             drawn.append(pool[place])
             free &= has_wrong & (questions != questions[place])
         wrong = _wrong_answers(drawn[1])
-        return Drawn(drawn[0], drawn[1], wrong[self._number(item, "wrong") % len(wrong)])
+        return DrawnExamples(drawn[0], drawn[1], wrong[self._random_number(item, "wrong") % len(wrong)])
 
-    def _number(self, item: ChoiceItem, what: str) -> int:
-        """A random number of 256 bits, by nothing but the seed, the item's name and what it is for."""
+    def _random_number(self, item: ChoiceItem, what: str) -> int:
+        """Random number of 256 bits that depends only on the seed, the item's name and the purpose `what`."""
         name = "\0".join((str(self._seed), item.dataset, item.id, what))
         return int.from_bytes(hashlib.sha256(name.encode()).digest())
 
@@ -209,17 +206,17 @@ class Prompts(NamedTuple):
 
     templates: tuple[Template, ...]
     examples: Examples | None
-    """None where no template shows any."""
+    """None if no template shows examples."""
 
-    def check(self, items: Iterable[Item]) -> None:
-        """Raise a `ValueError` unless there are examples for each of these items, where a prompt shows them."""
+    def require_examples(self, items: Iterable[Item]) -> None:
+        """Raise a ValueError if prompts show examples and one of these items can't get any."""
         if self.examples is not None:
             for item in items:
                 if isinstance(item, ChoiceItem):
                     self.examples.draw(item)
 
     def description(self) -> dict[str, Any]:
-        """Names, wordings and hashes of what a run's prompts are made of, as JSON values."""
+        """Names, wordings and hashes of the templates, and a hash of the examples' items, as JSON values."""
         wordings = {
             template.name: {"text": template.text, "sha256": _sha256(template.text.encode())}
             for template in self.templates
@@ -232,15 +229,15 @@ class Prompts(NamedTuple):
 
 
 def read_prompts(names: Sequence[str], example_files: Sequence[str], *, seed: int) -> Prompts:
-    """Templates by name or file, and the items that their examples are drawn from, if they show any.
+    """Read templates by name or file and, if they show examples, the items to draw examples from.
 
     Raises
     ------
     FileNotFoundError
         If a file doesn't exist.
     ValueError
-        If a name isn't known or stands twice, a template isn't one, it shows examples and no file of them is given, or
-        such a file isn't one of multiple-choice items.
+        If a name isn't known or is given twice, a file isn't a template, a template shows examples but there is no file
+        of examples, or such a file doesn't contain multiple-choice items.
     """
     templates = tuple(read_template(name) for name in names)
     prompt_names = [template.name for template in templates]
@@ -261,8 +258,8 @@ def read_prompts(names: Sequence[str], example_files: Sequence[str], *, seed: in
     return Prompts(templates, Examples(pool, seed=seed))
 
 
-def _lettered(item: ChoiceItem) -> tuple[str, Sequence[tuple[int, int]]]:
-    """Question and choices, a lettered one a line, and where in it the choices' texts stand."""
+def _question_with_letters(item: ChoiceItem) -> tuple[str, Sequence[tuple[int, int]]]:
+    """Question followed by one line per choice, with its letter; and the spans of the choices in that text."""
     text, spans = item.question, []
     for letter, choice in zip(LETTERS, item.choices, strict=False):
         text += f"\n{letter}. "
@@ -275,8 +272,8 @@ def _wrong_answers(item: ChoiceItem) -> list[int]:
     return [index for index, choice in enumerate(item.choices) if choice != item.choices[item.answer]]
 
 
-def _question(item: ChoiceItem) -> str:
-    """A question without case and runs of white space, by which questions are compared."""
+def _normalized_question(item: ChoiceItem) -> str:
+    """An item's question in lower case and with single spaces, to compare questions."""
     return " ".join(item.question.split()).casefold()
 
 

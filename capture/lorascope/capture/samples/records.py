@@ -1,4 +1,4 @@
-"""Items of records: JSON lines, rows of a table, dictionaries, each in one of the known formats."""
+"""Parsing of records (JSON lines, rows of a table, dictionaries) in one of the known formats into items."""
 
 import json
 import reprlib
@@ -11,49 +11,49 @@ from lorascope.stores.names import suggestion
 from .items import ChatItem, ChoiceItem, CompletionItem, Item, TextItem, TokensItem
 
 IGNORED = -100
-"""The label of a token that isn't to be predicted, as in transformers."""
+"""Label of a token that isn't to be predicted, as in transformers."""
 KNOWN_FORMATS = (
     "`messages`; `prompt` and `completion`; `text`; `question`, `choices` and `answer`; or `input_ids`, with `labels`"
 )
 TOKEN_FIELDS = ("input_ids", "labels", "position_ids", "attention_mask", "assistant_masks", "completion_mask")
-"""Fields that have an entry for each token: three of numbers, then masks; the last two are TRL's, for labels."""
+"""Fields with one entry per token: three of numbers, then masks; the last two are TRL's, for labels."""
 FIELDS = (
     *("id", "messages", "tools", "chat_template_kwargs", "prompt", "completion", "text"),
     *("question", "choices", "answer", *TOKEN_FIELDS, "seq_lengths"),
 )
-"""The fields that are read; others are passed over."""
+"""The fields that are read; others are ignored."""
 
 
 def items_of(records: Iterable[tuple[str, str, Any]], *, source: str, dataset: str, split: str) -> list[Item]:
-    """Items of records, all of one format, whose ids must differ.
+    """Parse records, all of one format and with different ids, into items.
 
     Parameters
     ----------
     records
-        Of each its place, which errors name, the id that it gets if it has none, and the record: a mapping, or the text
-        of a JSON object. Blank texts are passed over.
+        (place, default id, record) of each: errors name the place, and a record without id gets the default. A record
+        is a mapping, or the text of a JSON object. Blank texts are skipped.
     source
-        Where they come from, for errors.
+        The records' source, for errors.
 
     Raises
     ------
     ValueError
-        If a record isn't in one of the known formats, or in another one than the first.
+        If a record isn't in a known format, or isn't in the format of the first.
     """
     items: list[Item] = []
     places: dict[str, str] = {}
     first: tuple[str, str] | None = None
     for place, default_id, record in records:
         try:
-            fields = _fields(record)
-            fmt = _format(fields)
+            fields = _record_fields(record)
+            fmt = _find_format(fields)
             first = first or (fmt, place)
             if fmt != first[0]:
                 raise ValueError(f"it holds `{fmt}`, where {first[1]} holds `{first[0]}`; give each format apart")
             text = fields.get("text")
             if fmt == "text" and isinstance(text, str) and not text.strip():
                 continue
-            item = _MAKERS[fmt](fields, {"id": _id(fields, default_id), "dataset": dataset, "split": split})
+            item = _MAKERS[fmt](fields, {"id": _item_id(fields, default_id), "dataset": dataset, "split": split})
             if item.id in places:
                 raise ValueError(f"`id` is {item.id!r}, as in {places[item.id]}; ids must be unique within a file")
         except (ValueError, RecursionError) as error:
@@ -63,10 +63,10 @@ def items_of(records: Iterable[tuple[str, str, Any]], *, source: str, dataset: s
     return items
 
 
-def _fields(record: Any) -> Mapping[str, Any]:
-    """Fields of a record."""
+def _record_fields(record: Any) -> Mapping[str, Any]:
+    """Fields of a record, which is a mapping or the text of a JSON object."""
     if isinstance(record, str):
-        record = _from_json(record, "not JSON", "give one object a line")
+        record = _from_json(record, "not JSON", "give one object per line")
     if not isinstance(record, Mapping):
         raise ValueError(f"it holds {reprlib.repr(record)}; give an object with {KNOWN_FORMATS}")
     return record
@@ -79,8 +79,8 @@ def _from_json(text: str, what: str, advice: str) -> Any:
         raise ValueError(f"{what} ({error}); {advice}") from error
 
 
-def _format(fields: Mapping[str, Any]) -> str:
-    """The field that tells a record's format; of several formats the one that is nearest to what a model reads."""
+def _find_format(fields: Mapping[str, Any]) -> str:
+    """Name of the field that identifies a record's format; of several, the format closest to a model's input."""
     filled = {name for name, value in fields.items() if value is not None}  # tables have null where a row lacks a field
     for names in (filled, set(fields)):
         for name in _MAKERS:
@@ -93,7 +93,7 @@ def _format(fields: Mapping[str, Any]) -> str:
     raise ValueError(f"the format isn't known: the keys are {keys}; known are {KNOWN_FORMATS}{close}")
 
 
-def _id(fields: Mapping[str, Any], default: str) -> str:
+def _item_id(fields: Mapping[str, Any], default: str) -> str:
     name = default if fields.get("id") is None else fields["id"]
     if type(name) is int:  # as tables number their rows
         return str(name)
@@ -122,10 +122,10 @@ _TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     # bool is an int to Python, but no index to whoever wrote the file.
     "answer": (lambda value: type(value) is int, "a whole number, counted from 0"),
 }
-"""Check of a field's type, and the type in words."""
+"""Field -> function that checks its type, and the type in words."""
 
 
-def _checked(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
+def _checked_fields(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
     for name in names:
         accepts, description = _TYPES[name]
         if name not in fields:
@@ -136,16 +136,16 @@ def _checked(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _choice_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> ChoiceItem:
-    checked = _checked(fields, "question", "choices", "answer")
+    checked = _checked_fields(fields, "question", "choices", "answer")
     return ChoiceItem(**names, **{**checked, "choices": tuple(checked["choices"])})
 
 
 def _text_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> TextItem:
-    return TextItem(**names, **_checked(fields, "text"))
+    return TextItem(**names, **_checked_fields(fields, "text"))
 
 
 def _chat_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> ChatItem:
-    messages = _messages("messages", fields["messages"])
+    messages = _parse_messages("messages", fields["messages"])
     return ChatItem(**names, messages=messages, **_template_fields(fields))
 
 
@@ -156,17 +156,17 @@ def _completion_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> Cha
     if not (isinstance(prompt, list) and isinstance(completion, list)):
         values = f"`prompt` is {reprlib.repr(prompt)} and `completion` {reprlib.repr(completion)}"
         raise ValueError(f"{values}; give two strings of characters, or two lists of messages")
-    first = _messages("prompt", prompt)
+    first = _parse_messages("prompt", prompt)
     return ChatItem(
         **names,
-        messages=first + _messages("completion", completion),
+        messages=first + _parse_messages("completion", completion),
         n_prompt=len(first),
         **_template_fields(fields),
     )
 
 
 def _template_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a chat's template other than its messages."""
+    """Tools and further arguments of the chat template in a record's fields."""
     tools, options = fields.get("tools"), fields.get("chat_template_kwargs") or {}
     if isinstance(tools, str):  # tables keep what has no fixed form as a text
         tools = _from_json(tools, "`tools` is a text that isn't JSON", "give a list of tools")
@@ -178,8 +178,8 @@ def _template_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {"tools": tuple(tools) if tools else None, "template_options": template_options}
 
 
-def _messages(name: str, value: Any) -> tuple[dict[str, Any], ...]:
-    """Messages with their contents as texts, without what is null."""
+def _parse_messages(name: str, value: Any) -> tuple[dict[str, Any], ...]:
+    """Parse a list of messages, with contents as texts and without fields that are null."""
     if not isinstance(value, list) or not value:
         raise ValueError(f"`{name}` is {reprlib.repr(value)}; give a list of messages with `role` and `content`")
     messages = []
@@ -205,7 +205,7 @@ def _tokens_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> TokensI
     columns = {name: fields[name] for name in TOKEN_FIELDS if fields.get(name) is not None}
     masks = [columns[name] for name in TOKEN_FIELDS[4:] if name in columns]
     for name, values in columns.items():
-        is_mask = name in TOKEN_FIELDS[3:]  # of whichever type; other numbers would tell packed sequences apart
+        is_mask = name in TOKEN_FIELDS[3:]  # of any type; other numbers would number packed sequences
         if not isinstance(values, list) or not all(v in (0, 1) if is_mask else type(v) is int for v in values):
             expected = "zeros and ones" if is_mask else "whole numbers"
             raise ValueError(f"`{name}` is {reprlib.repr(values)}; give a list of {expected}")
@@ -241,4 +241,4 @@ _MAKERS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Item]] = 
     "messages": _chat_item,
     "text": _text_item,
 }
-"""Field that identifies a format -> function that makes an item of a record's fields and names."""
+"""Field that identifies a format -> function that makes an item from a record's fields and names."""

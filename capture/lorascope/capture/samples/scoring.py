@@ -1,6 +1,6 @@
 """Scores: log-likelihoods of each answer, without hooks.
 
-Likelihoods are taken in parts: a softmax over a vocabulary takes several times the memory of the logits.
+Likelihoods are computed in parts, since a softmax over a vocabulary takes several times the memory of the logits.
 """
 
 import inspect
@@ -19,11 +19,11 @@ from ..models.weights import plain_model
 from .encoded import EncodedSample, pad_tokens, plan_batches
 
 _PART_LOGITS = {"cpu": 2**18, "cuda": 2**24}
-"""Logits worked on at once: on a CPU as many as its cache holds, which is three times as fast."""
+"""Number of logits per part: on a CPU as many as its cache holds, which is three times as fast."""
 
 
 class Scores(NamedTuple):
-    """A model's scores of each sample, and of each choice of all samples, one sample's after the other's."""
+    """A model's scores of each sample, and of each choice; the choices of all samples follow each other in order."""
 
     prediction: Int16[np.ndarray, " sample"]
     """Index of the choice with the highest log-likelihood, the first of equals; -1 for text."""
@@ -48,16 +48,16 @@ def score(
     batch_tokens: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
-    """Log-likelihoods of every choice in nats, and the predictions, hits and cross-entropies that follow.
+    """Score samples: log-likelihoods of all choices in nats, predictions, whether these are right, cross-entropies.
 
     Parameters
     ----------
     model
         A causal language model of transformers, with or without adapters, in evaluation mode.
     batch_tokens
-        Most tokens of a batch, counted as if each choice came with a prompt of its own.
+        Maximum number of tokens in a batch, counted as if each choice had its own prompt.
     progress
-        Called after each batch with the number of choices (or texts) done and of all.
+        Called after each batch with the number of scored choices (or texts) and the number of all.
 
     Raises
     ------
@@ -66,9 +66,9 @@ def score(
 
     Notes
     -----
-    The prompt passes the model once and its choices go on from its key-value cache, if the model keeps a plain one
-    for attention; otherwise each choice passes with its prompt. Both give the same number but for rounding (about
-    1e-6 relative in float32). log softmax is taken in float32 whatever the model's dtype; sums are float64. ce of a
+    The prompt passes the model once and its choices continue from its key-value cache, if the model keeps a plain one
+    for attention; otherwise each choice passes with its prompt. Both give the same number except for rounding (about
+    1e-6 relative in float32). log softmax is computed in float32 whatever the model's dtype; sums are float64. ce of a
     choice item is eq. 10 of arXiv 2501.03152 with a one-hot p, divided by the number of tokens; exp(ce) is eq. 11.
     """
     if not samples:
@@ -82,26 +82,26 @@ def score(
         if forward.shares_prompts and all(sample.choices for sample in samples[batch]):
             logliks += _score_shared(forward, samples[batch])
         else:
-            logliks += _score_whole(forward, [pair for sample in samples[batch] for pair in _sequences(sample)])
+            logliks += _score_whole(forward, [pair for sample in samples[batch] for pair in _scored_sequences(sample)])
         if progress is not None:
             progress(len(logliks), sum(counts))
-    return _collect(samples, np.split(np.array(logliks), np.cumsum(counts)[:-1]))
+    return _make_scores(samples, np.split(np.array(logliks), np.cumsum(counts)[:-1]))
 
 
 def score_batches(samples: Sequence[EncodedSample], *, batch_tokens: int) -> list[slice]:
-    """Batches of `score`: samples that are split between two of them give the same batches."""
-    # Each choice counts as if it came with a prompt of its own, padded.
-    lengths = [[len(token_ids) for token_ids, _ in _sequences(sample)] for sample in samples]
+    """Batches of `score`. Samples that are split between two batches give the same batches again."""
+    # Each choice counts as if it had its own prompt, padded.
+    lengths = [[len(token_ids) for token_ids, _ in _scored_sequences(sample)] for sample in samples]
     return plan_batches([len(own) * max(own) for own in lengths], batch_tokens=batch_tokens)
 
 
 def join_scores(parts: Sequence[Scores]) -> Scores:
-    """Scores of consecutive parts of the samples as one."""
+    """Concatenate the scores of consecutive parts of the samples."""
     return Scores(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 class _Forward:
-    """A model's forward pass, and what it can do."""
+    """A model's forward pass, adapted to the arguments that the model accepts."""
 
     def __init__(self, model: Any) -> None:
         self._model, self._device = model, input_device(model)
@@ -117,7 +117,7 @@ class _Forward:
             self.shares_prompts = type(cache) is DynamicCache and all(type(layer) in plain for layer in cache.layers)
 
     def __call__(self, *, keep: Tensor | int, **inputs: Any) -> Any:
-        """Outputs, with the logits (sequence, position, vocabulary) of the positions `keep`, or of the last `keep`."""
+        """Run the model; its logits (sequence, position, vocabulary) are at positions `keep`, or the last `keep`."""
         if "logits_to_keep" in self._accepts:
             inputs["logits_to_keep"] = keep
         inputs = {
@@ -129,8 +129,8 @@ class _Forward:
         return outputs
 
 
-def _sequences(sample: EncodedSample) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Tokens, and the ascending positions of those that are scored."""
+def _scored_sequences(sample: EncodedSample) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Sequences of a sample, one per choice: token ids, and the ascending positions that are scored."""
     if not sample.choices:
         yield sample.token_ids, np.flatnonzero(sample.is_target)
     for choice in sample.choices:
@@ -140,7 +140,7 @@ def _sequences(sample: EncodedSample) -> Iterator[tuple[np.ndarray, np.ndarray]]
 
 @torch.inference_mode()
 def _score_whole(forward: _Forward, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[float]:
-    """Log-likelihoods by one pass over whole sequences."""
+    """Log-likelihoods of sequences in nats, by one pass over all of them."""
     input_ids, attention_mask = pad_tokens([token_ids for token_ids, _ in sequences])
     first = int(min(targets[0] for _, targets in sequences)) - 1
     keep = torch.arange(first, input_ids.shape[1] - 1)
@@ -153,7 +153,7 @@ def _score_whole(forward: _Forward, sequences: Sequence[tuple[np.ndarray, np.nda
 
 @torch.inference_mode()
 def _score_shared(forward: _Forward, samples: Sequence[EncodedSample]) -> list[float]:
-    """Log-likelihoods by one pass over the prompts and one over all choices, which start from copies of its cache."""
+    """Log-likelihoods of all choices in nats, by one pass over prompts and one over choices with the prompts' cache."""
     choices = [choice.token_ids for sample in samples for choice in sample.choices]
     owner = torch.tensor([row for row, sample in enumerate(samples) for _ in sample.choices])
     input_ids, attention_mask = pad_tokens([sample.token_ids[: sample.n_context] for sample in samples], left=True)
@@ -181,12 +181,12 @@ def _score_shared(forward: _Forward, samples: Sequence[EncodedSample]) -> list[f
 
 
 def _loglik(logits: Tensor, rows: Int64[np.ndarray, " position"], token_ids: Int64[np.ndarray, " position"]) -> float:
-    """Sum of the tokens' log-likelihoods in nats, each by its row of the logits (row, vocabulary)."""
+    """Sum of the tokens' log-likelihoods in nats; `rows` has the row of the logits (row, vocabulary) for each."""
     where, ids = (torch.as_tensor(values, device=logits.device) for values in (rows, token_ids))
     return -float(token_nll(logits, where, ids).double().sum())
 
 
-def _collect(samples: Sequence[EncodedSample], logliks: Sequence[Float64[np.ndarray, " _"]]) -> Scores:
+def _make_scores(samples: Sequence[EncodedSample], logliks: Sequence[Float64[np.ndarray, " _"]]) -> Scores:
     for sample, values in zip(samples, logliks, strict=True):
         if not np.isfinite(values).all():
             raise ValueError(
@@ -198,8 +198,10 @@ def _collect(samples: Sequence[EncodedSample], logliks: Sequence[Float64[np.ndar
         for sample, values in zip(samples, logliks, strict=True)
     ]
     answers = np.array([sample.answer for sample in samples])
-    # Equal choices are as likely; rounding may tell rows of a batch apart.
-    logliks = [v[_first_equals(sample)] if sample.choices else v for sample, v in zip(samples, logliks, strict=True)]
+    # Equal choices are equally likely, but rounding may differ between the rows of a batch.
+    logliks = [
+        v[_first_equal_choices(sample)] if sample.choices else v for sample, v in zip(samples, logliks, strict=True)
+    ]
     columns = {"ce": np.array([-values[answer] for answer, values in zip(answers, per_token, strict=True)])}
     for ending, by_sample in (("", logliks), ("_per_token", per_token)):
         pairs = [*zip(samples, by_sample, strict=True)]
@@ -210,21 +212,21 @@ def _collect(samples: Sequence[EncodedSample], logliks: Sequence[Float64[np.ndar
     return Scores(**columns)
 
 
-def _first_equals(sample: EncodedSample) -> list[int]:
-    """Index of the first choice with the same tokens, for each choice."""
+def _first_equal_choices(sample: EncodedSample) -> list[int]:
+    """For each choice, the index of the first choice with the same tokens."""
     firsts: dict[bytes, int] = {}
     return [firsts.setdefault(choice.token_ids.tobytes(), place) for place, choice in enumerate(sample.choices)]
 
 
 def token_nll(logits: torch.Tensor, rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood of each of these tokens, in nats, float32 (token,), whatever the logits' type.
+    """Negative log-likelihood of tokens in nats, float32 (token,), computed in float32 from logits of any type.
 
     Parameters
     ----------
     logits
         Shape (row, token id).
     rows, ids
-        The row that foresees each token, and its id, int64 on the device of the logits.
+        Row of logits that predicts each token, and the token's id, int64 on the device of the logits.
     """
     nll = torch.empty(len(rows), dtype=torch.float32, device=logits.device)
     for part in logit_parts(len(rows), logits):
@@ -232,12 +234,12 @@ def token_nll(logits: torch.Tensor, rows: torch.Tensor, ids: torch.Tensor) -> to
     return nll
 
 
-def part_logits(device: torch.device) -> int:
-    """Logits worked on at once on a device."""
+def logits_per_part(device: torch.device) -> int:
+    """Number of logits that a device best computes at a time."""
     return _PART_LOGITS.get(device.type, 2**22)
 
 
 def logit_parts(n_tokens: int, logits: torch.Tensor) -> Iterator[slice]:
-    """Parts of the tokens whose logits (..., token id) are best worked on together."""
-    step = max(1, part_logits(logits.device) // logits.shape[-1])
+    """Slices of `n_tokens` tokens whose logits (..., token id) the device best computes at a time."""
+    step = max(1, logits_per_part(logits.device) // logits.shape[-1])
     return (slice(start, min(start + step, n_tokens)) for start in range(0, n_tokens, step))

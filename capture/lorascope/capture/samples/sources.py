@@ -15,31 +15,31 @@ from .items import Item, TextItem
 from .records import FIELDS, KNOWN_FORMATS, TOKEN_FIELDS, items_of
 
 MAX_FILE_BYTES = 2**30
-"""Bytes of the largest file of data or prompts, which is read whole; of Parquet, of its rows in memory too."""
+"""Maximum bytes of a file of data or prompts, and of a Parquet file's rows in memory."""
 FILE_TYPES = (".jsonl", ".parquet", ".txt")
 _BATCH_ROWS = 1024
 
 
 def read_items(source: str | Path | Iterable[Any], *, name: str | None = None) -> list[Item]:
-    """Items of a file, a data set of the hub, or data in memory, in its order.
+    """Read the items of a file, a data set of the hub, or data in memory, in order.
 
     Parameters
     ----------
     source
-        `<dataset>[.<split>].jsonl` or `.parquet`: one item a line or row, all in one of the formats below.
+        `<dataset>[.<split>].jsonl` or `.parquet`: one item per line or row, all in one of the formats below.
         `<dataset>[.<split>].txt`: one plain text. Texts are UTF-8.
-        `NAME:SPLIT` or `NAME:SPLIT@FOLDER`: see `parse_reference` and `read_rows`; a file of that name goes first.
-        A list of dictionaries, a `datasets.Dataset` or `IterableDataset`, or anything else that gives dictionaries; a
-        DataLoader gives them by batch, with `input_ids` (row, position).
+        `NAME:SPLIT` or `NAME:SPLIT@FOLDER`: see `parse_reference` and `read_rows`; an existing file has precedence.
+        A list of dictionaries, a `datasets.Dataset` or `IterableDataset`, or another iterable of dictionaries; a
+        DataLoader gives one per batch, with `input_ids` (row, position).
     name
-        `<dataset>[.<split>]` that the items are of; by default the file's own, or what a `Dataset` says, or `data`.
+        `<dataset>[.<split>]` of the items; by default the file's name, or the name in a `Dataset`, or `data`.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the name ends otherwise, there are no items, or a line isn't as described; names file, line and field.
+        If the name has another ending, there are no items, or a line isn't as described; names file, line and field.
     OSError, ImportError
         See `read_rows`.
 
@@ -47,20 +47,20 @@ def read_items(source: str | Path | Iterable[Any], *, name: str | None = None) -
     -----
     An item has `messages`; `prompt` and `completion`, both as texts or both as messages; `text`; `question`, `choices`
     (2 to 26 texts) and `answer` (index into `choices`, from 0); or `input_ids`, with `attention_mask` and `labels`.
-    Beside messages there may be `tools` and `chat_template_kwargs` for the chat template. `id` may be missing: then it
-    is file and line (`chats.jsonl:3`), or name and number. Other fields, blank lines and blank texts are passed over.
+    With messages there may be `tools` and `chat_template_kwargs` for the chat template. If `id` is missing, it is file
+    and line (`chats.jsonl:3`), or name and number. Other fields, blank lines and blank texts are ignored.
     """
     if not isinstance(source, str | Path):
-        return _from_memory(source, name)
+        return _memory_items(source, name)
     reference = parse_reference(str(source))
     if reference is not None:
-        return _from_hub(reference, name)
+        return _hub_items(reference, name)
     require_data(source)
     path = Path(source)
-    dataset, split = _names(name or path.stem)
+    dataset, split = _split_name(name or path.stem)
     if path.suffix == ".parquet":
         rows = ((f"row {n}", f"{path.name}:{n}", row) for n, row in enumerate(_parquet_rows(path)))
-        return _not_empty(items_of(rows, source=str(path), dataset=dataset, split=split), str(path), "file")
+        return _require_items(items_of(rows, source=str(path), dataset=dataset, split=split), str(path), "file")
     text = read_text(path, "data file", "one in .jsonl, .parquet or .txt")
     if not text.strip():
         raise ValueError(f"{path}: the file is empty; give a data file with items or text")
@@ -69,11 +69,11 @@ def read_items(source: str | Path | Iterable[Any], *, name: str | None = None) -
     # Not splitlines: it would also break at U+2028 and U+0085, which JSON allows within a string.
     lines = enumerate(text.split("\n"), start=1)
     numbered = ((f"line {n}", f"{path.name}:{n}", line) for n, line in lines if line.strip())
-    return _not_empty(items_of(numbered, source=str(path), dataset=dataset, split=split), str(path), "file")
+    return _require_items(items_of(numbered, source=str(path), dataset=dataset, split=split), str(path), "file")
 
 
 def require_data(path: str | Path) -> None:
-    """Raise as `read_items` does where there is no such file, folder or known data set, or a first line is no item.
+    """Raise an error, as `read_items` does, if data don't exist or a file's first line isn't an item.
 
     The hub isn't asked.
     """
@@ -83,7 +83,7 @@ def require_data(path: str | Path) -> None:
         return
     if Path(path).suffix not in FILE_TYPES:
         raise ValueError(
-            f"data file is {str(path)!r}; its name must end in .jsonl or .parquet (an item a line) or .txt (plain text)"
+            f"data file is {str(path)!r}; its name must end in .jsonl or .parquet (items) or .txt (plain text)"
         )
     if not Path(path).exists():
         raise FileNotFoundError(f"data file {str(path)!r} doesn't exist; name one in .jsonl, .parquet or .txt")
@@ -95,12 +95,12 @@ def require_data(path: str | Path) -> None:
 
 
 def read_item_files(setting: str, paths: Sequence[str]) -> dict[str, list[Item]]:
-    """Items of all the files that a setting names, by file.
+    """Read the items of all files in a setting: file -> items.
 
     Raises
     ------
     ValueError
-        If a file is named twice, or an item stands in two files.
+        If a file is named twice, or two files contain the same item.
     FileNotFoundError, ValueError, OSError, ImportError
         See `read_items`.
     """
@@ -117,7 +117,7 @@ def read_item_files(setting: str, paths: Sequence[str]) -> dict[str, list[Item]]
 
 
 def read_text(path: Path, what: str, alternatives: str) -> str:
-    """Text of a UTF-8 file; errors call it `what`, and say which files are `wanted` instead of one that isn't there."""
+    """Read a UTF-8 file as text. Errors call it `what` and, if it doesn't exist, name the `alternatives`."""
     try:
         text = read_regular(path, at_most=MAX_FILE_BYTES).decode("utf-8-sig")  # some editors begin a file with a mark
     except FileNotFoundError as error:
@@ -127,26 +127,26 @@ def read_text(path: Path, what: str, alternatives: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _names(name: str) -> tuple[str, str]:
+def _split_name(name: str) -> tuple[str, str]:
     """Data set and split of `<dataset>[.<split>]`."""
     dataset, split, *_ = [*name.split("."), ""]
     return dataset, split
 
 
-def _not_empty(items: list[Item], source: str, what: str) -> list[Item]:
+def _require_items(items: list[Item], source: str, what: str) -> list[Item]:
     if not items:
         raise ValueError(f"{source}: the {what} holds no items; give one that isn't empty")
     return items
 
 
-def _from_hub(reference: Reference, name: str | None) -> list[Item]:
+def _hub_items(reference: Reference, name: str | None) -> list[Item]:
     rows = ((f"row {number}", str(number), row) for number, row in enumerate(read_rows(reference)))
-    dataset, split = _names(name) if name else (reference.dataset, reference.split)
-    return _not_empty(items_of(rows, source=reference.text, dataset=dataset, split=split), reference.text, "split")
+    dataset, split = _split_name(name) if name else (reference.dataset, reference.split)
+    return _require_items(items_of(rows, source=reference.text, dataset=dataset, split=split), reference.text, "split")
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a Parquet file, of the columns that are read."""
+    """Rows of a Parquet file, as dictionaries of the known columns."""
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
@@ -169,7 +169,7 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
             raise ValueError(f"{path}: it can't be read as Parquet: {reason}") from error
 
 
-def _from_memory(source: Iterable[Any], name: str | None) -> list[Item]:
+def _memory_items(source: Iterable[Any], name: str | None) -> list[Item]:
     if isinstance(source, Mapping) or not isinstance(source, Iterable):
         keys = f" with the keys {reprlib.repr(list(source))[1:-1]}" if isinstance(source, Mapping) else ""
         raise ValueError(
@@ -177,23 +177,23 @@ def _from_memory(source: Iterable[Any], name: str | None) -> list[Item]:
             "data set, or a DataLoader"
         )
     if name:
-        dataset, split = _names(name)
-    else:  # what a `datasets.Dataset` says of itself
+        dataset, split = _split_name(name)
+    else:  # the name in a `datasets.Dataset`
         own_name = getattr(getattr(source, "info", None), "dataset_name", None)
         dataset, split = own_name if isinstance(own_name, str) else "data", str(getattr(source, "split", None) or "")
-    records = (record for element in source for record in _unbatched(element))
+    records = (record for element in source for record in _unbatched_records(element))
     numbered = ((f"item {number}", f"{dataset}:{number}", record) for number, record in enumerate(records))
-    return _not_empty(items_of(numbered, source=dataset, dataset=dataset, split=split), dataset, "data")
+    return _require_items(items_of(numbered, source=dataset, dataset=dataset, split=split), dataset, "data")
 
 
-def _unbatched(element: Any) -> Iterator[Any]:
-    """Records of a dictionary: several where its `input_ids` are those of a batch."""
+def _unbatched_records(element: Any) -> Iterator[Any]:
+    """Split a dictionary into records: several if its `input_ids` are those of a batch, else one."""
     if isinstance(element, str):
-        raise ValueError(f"the data gives the text {reprlib.repr(element)}; give a dictionary an item, or one a batch")
+        raise ValueError(f"the data gives the text {reprlib.repr(element)}; give one dictionary per item, or per batch")
     if not isinstance(element, Mapping):
         yield element
         return
-    # Tensors and arrays become lists, without a word of which library they are.
+    # Tensors and arrays of any library become lists.
     record = {key: value.tolist() if hasattr(value, "tolist") else value for key, value in element.items()}
     ids = record.get("input_ids")
     if not (isinstance(ids, list) and ids and isinstance(ids[0], list)):
@@ -202,6 +202,6 @@ def _unbatched(element: Any) -> Iterator[Any]:
     columns = {key: record[key] for key in ("id", *TOKEN_FIELDS) if record.get(key) is not None}
     for key, rows in columns.items():
         if not isinstance(rows, list) or len(rows) != len(ids):
-            raise ValueError(f"a batch of {len(ids)} `input_ids` has {reprlib.repr(rows)} as `{key}`; give one a row")
+            raise ValueError(f"a batch of {len(ids)} `input_ids` has {reprlib.repr(rows)} as `{key}`; give one per row")
     for row in zip(*columns.values(), strict=True):
         yield dict(zip(columns, row, strict=True))

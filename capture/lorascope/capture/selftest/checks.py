@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import spawn
 
 from lorascope.stores import Run, open_run, verify
 
-from ..buffers.copies import Chosen, Copier, copier_for
+from ..buffers.copies import ChosenTokens, Copier, copier_for
 from ..buffers.row_buffer import RowBuffer
 from ..capture import capture
 from ..config import CaptureConfig
@@ -28,35 +28,35 @@ N_COPIES = 32
 
 
 class Check(NamedTuple):
-    """Result of one check."""
+    """Result of one check, as texts."""
 
     what: str
     result: str
     allowed: str
     ok: bool | None
-    """None where there is nothing to check on this machine."""
+    """None if there is nothing to check on this machine."""
 
 
 def check_measuring(device: torch.device) -> Check:
-    """Compare a capture's measures on this device with float64 functions: widths, types, sizes of delta."""
+    """Compare the measures of a capture on this device with float64 functions, for several widths, types and deltas."""
     if has_kernel(device):
         return check_kernel(device)
     worst = 0.0
-    for base, sizes, generator in _bases(device):
+    for base, sizes, generator in _test_bases(device):
         delta = (torch.randn(base.shape, generator=generator) * sizes).to(device)
-        worst = max(worst, _worst(reduce_tokens(base, delta).js, jensen_shannon(base, delta)))
+        worst = max(worst, _largest_error(reduce_tokens(base, delta).js, jensen_shannon(base, delta)))
     by = "numba" if device.type == "cpu" else "torch"
     return Check(f"JS by {by}, relative error", f"{worst:.1e}", "1.0e-06", worst <= 1e-6)
 
 
 def check_kernel(device: torch.device) -> Check:
-    """Compare every measure of the kernel with float64 functions, and its proof of right and wrong outputs."""
+    """Compare all measures of the kernel with float64 functions, and check that it accepts right outputs only."""
     from ..recording import fused  # imports triton
 
     worst, excess, missed = 0.0, 0.0, 0
     rows = torch.arange(N_TOKENS - 1, 0, -1, device=device)
-    for base, sizes, generator in _bases(device):
-        # Of so few bits that delta is exact in float32: where it is large, its rounding would show in JS.
+    for base, sizes, generator in _test_bases(device):
+        # With so few bits that delta is exact in float32: the rounding of a large delta would show in JS.
         shapes = (N_TOKENS, 8), (8, base.shape[1])
         factor, weight = ((torch.randn(shape, generator=generator) * 16).round() / 16 for shape in shapes)
         factor, weight = (factor * sizes).to(device), weight.to(device)
@@ -65,7 +65,9 @@ def check_kernel(device: torch.device) -> Check:
         measured = fused.measure_factor(base, factor, weight, scaling=0.5, output=output, rows=rows)
         reference = reduce_tokens(base, delta)._replace(js=jensen_shannon(base, delta))
         expected = {**reference._asdict(), "swallowed": ((output == base) & (delta != 0)).double().mean(-1)}
-        worst = max(worst, *(_worst(getattr(measured, name), of_all[rows]) for name, of_all in expected.items()))
+        worst = max(
+            worst, *(_largest_error(getattr(measured, name), of_all[rows]) for name, of_all in expected.items())
+        )
         excess = max(excess, float(measured.excess.nan_to_num(math.inf).max()))
         output[rows[0], -1] += 1 + output[rows[0], -1].abs()
         wrong = fused.measure_factor(base, factor, weight, scaling=0.5, output=output, rows=rows)
@@ -73,19 +75,19 @@ def check_kernel(device: torch.device) -> Check:
         large = (sizes.flatten() > 0.01).nonzero().flatten().to(device)  # float64's KL is off by about 1e-13
         log_p, log_q = (logits[large].double().log_softmax(-1) for logits in (base, output))
         kl = (log_p.exp() * (log_p - log_q)).sum(-1)
-        worst = max(worst, _worst(fused.kl_divergence(base, output, large), kl))
-        worst = max(worst, _worst(fused.token_nll(output, large, torch.zeros_like(large)), -log_q[:, 0]))
+        worst = max(worst, _largest_error(fused.kl_divergence(base, output, large), kl))
+        worst = max(worst, _largest_error(fused.token_nll(output, large, torch.zeros_like(large)), -log_q[:, 0]))
     what = f"{worst:.1e}; outputs off by up to {excess:.1f} of rounding, {missed} wrong ones missed"
     ok = worst <= 1e-6 and excess <= 1 and not missed
     return Check("measures by Triton, relative error", what, "1.0e-06; 1, none", ok)
 
 
 def check_copies(device: torch.device, copier: Copier | None = None) -> Check:
-    """Compare copies during work that overwrites their source with synchronous ones; a copier may be given."""
+    """Compare copies made while later work overwrites their source with synchronous copies."""
     if device.type != "cuda" and copier is None:
         return Check("copies under load", "nothing to copy on a CPU", "", None)
     copier = copier or copier_for(device)
-    chosen = Chosen(np.concatenate([np.arange(900), np.arange(1000, 1900)]))
+    chosen = ChosenTokens(np.concatenate([np.arange(900), np.arange(1000, 1900)]))
     size = 4096 if device.type == "cuda" else 64
     load, expected = torch.ones(size, size, device=device), []
     buffer = RowBuffer({str(n): ((len(chosen), 512), np.dtype(np.float32)) for n in range(N_COPIES)})
@@ -106,7 +108,7 @@ def check_copies(device: torch.device, copier: Copier | None = None) -> Check:
 
 
 def check_capture(config: CaptureConfig, device: torch.device) -> Iterator[Check]:
-    """Check the run that this config makes on the device: verified, computed again, and its JS by its states."""
+    """Check a capture: its store is valid, states computed again agree, and JS agrees with the states' JS."""
     run = capture(config)
     problems = verify(run.path).problems
     yield Check("a capture, verified", f"{len(problems)} problems", "0", not problems)
@@ -120,12 +122,12 @@ def check_capture(config: CaptureConfig, device: torch.device) -> Iterator[Check
         yield Check("on the CPU, of the norm", result, f"{allowed:.1e}", again.worst <= allowed and not again.problems)
     worst, js = 0.0, torch.from_numpy(run.js().values)
     for index, path in enumerate(run.component_paths):
-        worst = max(worst, _js_off(run, path, js[:, index].double()))
+        worst = max(worst, _js_error(run, path, js[:, index].double()))
     yield Check("its JS by its states, of rounding", f"{worst:.2f}", "1", worst <= 1)
 
 
 def check_ranks(config: CaptureConfig, n: int) -> Check:
-    """Compare the rows of n processes, one a device, with those of one process."""
+    """Compare the rows that n processes capture, one per device, with the rows of one process."""
     if n < 2:
         return Check("ranks over several devices", "there is one device", "", None)
     config = dataclasses.replace(config, states="none", limit=n * 1024 // config.window_tokens)
@@ -141,11 +143,11 @@ def check_ranks(config: CaptureConfig, n: int) -> Check:
 
 
 def allowed_difference(run: Run) -> float:
-    """Largest ||difference|| / ||vector|| of a state that another order of summation explains, on another device.
+    """Largest ||difference|| / ||vector|| of a state between two devices that another order of sums explains.
 
-    A layer's sum of K float32 products is off by about eps sqrt(K) of its size, and one rounded to a shorter type by a
-    unit of that; what n layers in a row add is independent, so it grows with sqrt(n). TF32 is off, as in torch. It is
-    never more than `reforward` takes for rounding.
+    A layer's sum of K float32 products is off by about eps sqrt(K) of its size, and a sum rounded to a shorter type by
+    a unit of that type. The errors of n layers in a row are independent, so they grow with sqrt(n). TF32 is off, as in
+    torch. The result is at most the tolerance of `reforward`.
     """
     dtypes = run.components["dtype"].values.tolist()
     eps = max(torch.finfo(getattr(torch, dtype)).eps for dtype in dtypes)
@@ -153,12 +155,12 @@ def allowed_difference(run: Run) -> float:
     return min(max(eps, sums) * math.sqrt(len(dtypes)), max(TOLERANCE[dtype] for dtype in dtypes))
 
 
-def _js_off(run: Run, path: str, js: torch.Tensor) -> float:
-    """Difference of JS (token,) of a component from that of its states, over what rounding allows.
+def _js_error(run: Run, path: str, js: torch.Tensor) -> float:
+    """Largest difference of a component's JS (token,) from the JS of its states, divided by what rounding allows.
 
-    Two float32 sums make delta, here and in the capture, which differ by e at most. The square root of JS is a metric
-    (Endres and Schindelin 2003), so that e moves it by no more than that of JS(q, q'), which is Var_q(e) / 8 where e is
-    small. The kernel may be off by 1e-6 of JS, and what is below float32's smallest number is 0.
+    Two float32 sums give delta, here and in the capture, and differ by at most e. The square root of JS is a metric
+    (Endres and Schindelin 2003), so e changes it by at most that of JS(q, q'), which is Var_q(e) / 8 for small e. The
+    kernel may be off by 1e-6 of JS, and numbers below float32's smallest are 0.
     """
     base, delta = (torch.from_numpy(read(path).values) for read in (run.base, run.delta))
     weights, off = run.delta_source(path).weights(), torch.zeros(())
@@ -172,8 +174,8 @@ def _js_off(run: Run, path: str, js: torch.Tensor) -> float:
     return float(((js.sqrt() - expected).abs() / allowed).nan_to_num(math.inf).max())
 
 
-def _bases(device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Generator]]:
-    """Bases of several widths and types, sizes (token, 1) of deltas for them, and the generator."""
+def _test_bases(device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Generator]]:
+    """Yield random bases of several widths and types, the sizes (token, 1) of their deltas, and the generator."""
     generator = torch.Generator().manual_seed(0)
     spread = torch.logspace(-1, 1.5, N_TOKENS)[:, None]
     # Powers of two, from 3e-8 to 128: JS from about 1e-16 to ln 2.
@@ -182,15 +184,15 @@ def _bases(device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor, t
         yield (torch.randn(N_TOKENS, width, generator=generator) * spread).to(device, dtype), sizes, generator
 
 
-def _worst(values: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest difference over what was expected, or over float32's smallest; infinite where either isn't a number."""
+def _largest_error(values: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest error relative to the expected values (at least float32's smallest); infinite if a value is NaN."""
     off = (values.double() - expected).abs() / expected.abs().clamp(min=torch.finfo(torch.float32).tiny)
     off = off.masked_fill(values.double() == expected, 0)
     return float(off.nan_to_num(math.inf).max())
 
 
 def _capture_rank(rank: int, config: CaptureConfig, n: int, port: int) -> None:
-    """One of n processes on this machine that share a capture."""
+    """Capture as one of n processes on this machine."""
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in names.items()}
     capture(config)

@@ -39,12 +39,12 @@ N_SUMS = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selftest:
-    """Checks and measurements of captures on this machine."""
+    """Results of a selftest: checks and speed of captures on this machine."""
 
     machine: dict[str, str]
     checks: tuple[Check, ...]
     trials: Mapping[Way, Tried]
-    """Rates of captures, by default, raw and without states: the trial of `plan`, on more samples."""
+    """Speed of captures with the default codec, raw, and without states, by the trial of `plan` on more samples."""
 
     @property
     def ok(self) -> bool:
@@ -59,16 +59,16 @@ def selftest(
     out: str | Path = ".",
     progress: Callable[[str], None] = lambda what: None,
 ) -> Selftest:
-    """Check and measure captures on this machine; takes about two minutes with the tiny model, and leaves nothing.
+    """Check captures on this machine and measure their speed; with the tiny model this takes about two minutes.
 
     Parameters
     ----------
     model
-        A model and its adapter, as in `CaptureConfig`; without it a tiny one is made.
+        A model and its adapter, as in `CaptureConfig`; None for a tiny model made here.
     device
-        Where the model runs.
+        Device on which the model runs.
     out
-        Folder on the disk that is measured.
+        Folder on the disk whose speed is measured; nothing stays in it.
     progress
         Called with the name of each stage as it begins.
 
@@ -77,11 +77,11 @@ def selftest(
     ValueError
         If the device isn't here, or `out` is no folder.
     Exception
-        What `capture` raises of a model and its adapter.
+        Any error that `capture` raises for a model and its adapter.
     """
     where = require_device(named_device(device))
     if not Path(out).is_dir():
-        raise ValueError(f"`out` is {str(out)!r}, which is no folder; name one on the disk that runs are to lie on")
+        raise ValueError(f"`out` is {str(out)!r}, which isn't a folder; name one on the disk for runs")
     with tempfile.TemporaryDirectory(prefix=".lorascope-selftest-", dir=out) as name:
         folder = Path(name)
         write_text(folder / "sums.txt")
@@ -96,7 +96,7 @@ def selftest(
 
 
 def time_captures(config: CaptureConfig, device: torch.device) -> dict[Way, Tried]:
-    """A trial of captures by default, raw and without states."""
+    """Measure the speed of captures with the default codec, raw, and without states."""
     loaded = load_on_meta(config.model)
     data = read_data(config.data, config.prompt, config.examples, seed=config.seed)
     samples, _ = encode_data(
@@ -118,7 +118,7 @@ def _checks(config: CaptureConfig, device: torch.device, progress: Callable[[str
 
 
 def _machine(device: torch.device, out: str | Path, model: str | None) -> dict[str, str]:
-    """Versions, device, memory and disk that the numbers depend on."""
+    """Versions, device, memory and disk of this machine, in words."""
     described, cuda = device_description(device), device.type == "cuda"
     memory = f"{format_size(free_host_bytes() or 0)} of the host free"
     if cuda:
@@ -134,7 +134,7 @@ def _machine(device: torch.device, out: str | Path, model: str | None) -> dict[s
 
 
 def write_model(folder: Path) -> tuple[Path, Path]:
-    """Write a Llama of four layers with random weights, a tokenizer of bytes, and an adapter; returns their folders."""
+    """Write a Llama of four layers with random weights, a tokenizer of bytes, and an adapter; return their folders."""
     special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
     alphabet = [*special.values(), *sorted(pre_tokenizers.ByteLevel.alphabet())]
     tokenizer = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate(alphabet)}, merges=[]))
@@ -162,5 +162,5 @@ def write_model(folder: Path) -> tuple[Path, Path]:
 
 
 def write_text(file: Path) -> None:
-    """Write sums: some 400,000 characters."""
+    """Write a text of sums, with about 400,000 characters."""
     file.write_text(" ".join(f"{n} and {n % 97} make {n + n % 97}." for n in range(N_SUMS)))

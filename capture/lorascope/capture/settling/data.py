@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ..models.model import context_length
 from ..models.preflight import Note
-from ..samples.chats import special_text, special_tokens
+from ..samples.chats import special_token_in, special_tokens
 from ..samples.encode import encode_items
 from ..samples.encoded import EncodedSample
 from ..samples.items import ChatItem, ChoiceItem, Item
@@ -43,7 +43,7 @@ def read_data(
     read_prompt = read_prompts(prompts, examples, seed=seed)
     by_file = read_item_files("data", files) if items is None else items
     for some in by_file.values():
-        read_prompt.check(some)
+        read_prompt.require_examples(some)
     return Data(by_file, read_prompt)
 
 
@@ -87,7 +87,7 @@ def data_notes(data: Data, tokenizer: Any) -> Iterator[Note]:
                 "equal likelihoods the first choice counts as the prediction"
             )
             yield Note("data", message, ())
-        texts = [(item.id, special_text(item, special)) for item in items if isinstance(item, ChatItem)]
+        texts = [(item.id, special_token_in(item, special)) for item in items if isinstance(item, ChatItem)]
         if named := [(name, token) for name, token in texts if token]:
             message = (
                 f"{len(named)} of {len(items)} chats of {path!r} hold the text of a special token in a message, "

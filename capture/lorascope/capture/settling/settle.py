@@ -28,7 +28,7 @@ from ..models.weights import hashing_in_thread
 from ..recording.forward import probe, probe_samples
 from ..recording.hooks import Recorder
 from ..recording.layout import Layout
-from ..recording.progress import Report, one_step
+from ..recording.progress import Report, report_stage
 from ..samples.encode import require_known_tokens
 from ..samples.encoded import EncodedSample, pad
 from ..samples.generate import generate, generation_batches
@@ -119,15 +119,15 @@ def settle(
         if unfinished is not None:
             config = _of_begun_run(config, unfinished)
         data = read_data(config.data, config.prompt, config.examples, seed=config.seed, items=items)
-        with one_step(progress, "load model") if model is None else nullcontext():
+        with report_stage(progress, "load model") if model is None else nullcontext():
             loaded = load(config, device, model, tokenizer, hashing)
         with isolated(loaded.model, loaded.device):
-            with one_step(progress, "check"):
+            with report_stage(progress, "check"):
                 settled = settle_loaded(config, loaded, data, ranks, place, state)
                 if config.codec == "auto":
                     settled = _with_fastest_codec(settled, config)
             if unfinished is not None:
-                with one_step(progress, "hash weights"):
+                with report_stage(progress, "hash weights"):
                     expected = settled.provenance()
                 _require_begun_run(settled, unfinished, expected)
             yield settled

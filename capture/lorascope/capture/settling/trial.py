@@ -21,9 +21,9 @@ from lorascope.stores.format.spec import FORMAT_VERSION, Codec
 from lorascope.stores.reading.read import open_root
 from lorascope.stores.writing.write import collect_results
 
-from ..buffers.copies import Chosen, copier_for
+from ..buffers.copies import ChosenTokens, copier_for
 from ..buffers.row_buffer import RowBuffer
-from ..buffers.target import flat_places
+from ..buffers.target import flat_index
 from ..config import CaptureConfig
 from ..models.adapter import attach_adapters
 from ..models.components import LoraComponent, chosen_components
@@ -237,7 +237,7 @@ def disk_rate(out: str, file_bytes: int, *, seconds: float = 0.5) -> float:
 
 def copy_rate(device: torch.device, *, n_bytes: int = 2**28) -> float:
     """Bytes a second from a device into the host's memory, by a capture's copier with nothing else to do."""
-    output, chosen = torch.ones(16, n_bytes // 16, dtype=torch.uint8, device=device), Chosen(np.arange(16))
+    output, chosen = torch.ones(16, n_bytes // 16, dtype=torch.uint8, device=device), ChosenTokens(np.arange(16))
     buffer = RowBuffer({"bytes": (tuple(output.shape), np.dtype(np.uint8))})
     copier = copier_for(device)
     copier.pin(buffer.memory)
@@ -276,7 +276,7 @@ def _ablation_seconds(layout: Layout, model: Any, device: torch.device) -> float
     batch, (pass_, *_) = layout.batches[0], passes_of("adapted", list(layout.components))
     samples = layout.samples[batch]
     shape = len(samples), max(len(sample.token_ids) for sample in samples)
-    flat = torch.from_numpy(flat_places(layout.plan.positions[batch], shape[1])).to(device)
+    flat = torch.from_numpy(flat_index(layout.plan.positions[batch], shape[1])).to(device)
     with pass_.enabled(model):
         adapted = forward(model, samples, device)
         assert adapted is not None

@@ -12,7 +12,7 @@ from accelerate.utils import extract_model_from_parallel  # type: ignore[import-
 from transformers import Trainer, TrainerCallback
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-from ..buffers.target import BatchTarget, flat_places
+from ..buffers.target import BatchTarget, flat_index
 from ..errors import CaptureError
 from ..models.components import find_components
 from ..models.device import input_device
@@ -28,7 +28,7 @@ from ..samples.items import Item
 from ..settling.in_memory import items_of
 
 LAYER, KIND = "miub_layer_", "miub_kind_"
-"""How the names of its parts begin."""
+"""Beginnings of the names of MIUB's parts in a log."""
 PROVED_EVERY = 64
 """One token in this many is compared with base + delta, as in a capture on a CPU."""
 
@@ -36,7 +36,7 @@ PROVED_EVERY = 64
 class MiubCallback(TrainerCallback):
     """Logs MIUB after every `every` optimiser steps, through the Trainer's own loggers, without changing the training.
 
-    It logs, in nats: `miub`, `miub_layer_{i}`, `miub_kind_{kind}`, and `ce` a token of the same samples. It also logs
+    It logs, in nats: `miub`, `miub_layer_{i}`, `miub_kind_{kind}`, and `ce` per token of the same samples. It also logs
     `miub_seconds`, the wall time of the measurement, and `miub_share`, the share of the training's time that all
     measurements took since it began or was resumed. The numbers go to `state.log_history` and to the loggers in
     `report_to`: at the start, after every step divisible by `every`, and after the last step, unless something stops
@@ -45,10 +45,10 @@ class MiubCallback(TrainerCallback):
     Parameters
     ----------
     items
-        Items to measure on: whatever `read_items` takes, a list of paths, items, or samples encoded already. Each costs
-        a forward pass, so a few of them, which the training doesn't see.
+        Items to measure on, which the training shouldn't see: any source of `read_items`, a list of paths, items, or
+        encoded samples. Each costs a forward pass, so a few of them suffice.
     tokenizer
-        The model's fast tokenizer; needed unless samples are encoded already.
+        The model's fast tokenizer; needed unless items are encoded samples.
     every
         Number of optimiser steps between measurements.
     max_length
@@ -62,17 +62,17 @@ class MiubCallback(TrainerCallback):
     ------
     ValueError
         If `every` is below 1, or there are no items or no tokenizer for them; and when training begins, if an item
-        can't be encoded (see `encode_items`), the model states no context where `max_length` isn't given, or its
-        weights are sharded.
+        can't be encoded (see `encode_items`), `max_length` isn't given and the model states no context, or its weights
+        are sharded.
     AdapterError
         When training begins, if the model has no LoRA adapter that can be measured (a `PeftModel`, one active adapter).
     CaptureError
-        When it measures, if a hook doesn't fire once a pass or a layer's output isn't its base plus delta.
+        When it measures, if a hook doesn't fire once per pass or a layer's output isn't its base plus delta.
 
     Notes
     -----
     MIUB is the paper's eq. 9, as in `analyze.miub`, for the current adapter without dropout: the mean over all tokens
-    of a sample. At the start it is 0, unless the adapter's init already changed the base; then base is the frozen rest.
+    of a sample. At the start it is 0, unless the adapter's init changed the base; then base is the frozen rest.
     Under autocast, base is the layer's output in the lower precision. If the training diverges, values are NaN. With
     several processes, each measures the same samples.
 
@@ -99,9 +99,9 @@ class MiubCallback(TrainerCallback):
         if tokenizer is None and not are_encoded:
             raise ValueError("`tokenizer` is None, but `items` aren't encoded; give the model's fast tokenizer")
         self.samples: Sequence[EncodedSample] = ()
-        """The samples that it is measured on; known once training begins."""
+        """The samples to measure on; empty until training begins."""
         self.seconds = 0.0
-        """Wall time that the measurements of this training took."""
+        """Seconds of wall time that the measurements of this training took."""
         self._items: Sequence[Item | EncodedSample] = items if are_encoded else items_of(items)
         self._tokenizer = tokenizer
         self._every = every
@@ -113,7 +113,7 @@ class MiubCallback(TrainerCallback):
         self._is_start = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """Check that MIUB can be measured, before any step."""
+        """Check before the first step that MIUB can be measured."""
         self._trainer = _calling_trainer()
         is_zero3 = is_deepspeed_zero3_enabled()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
         if self._trainer.is_fsdp_enabled or is_zero3:
@@ -121,24 +121,24 @@ class MiubCallback(TrainerCallback):
                 "the model's weights are sharded over processes (FSDP or ZeRO-3), so that no process has a whole "
                 "layer; MIUB can be measured under DDP, or afterwards with `lorascope capture`"
             )
-        plain = _unwrapped(model)
+        plain = _unwrap_model(model)
         require_adapter(plain, allow_zero=True)
         self.samples = self._encode(plain.get_base_model())
         self.seconds, self._began, self._is_start = 0.0, time.perf_counter(), True
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """Measure at the start: by now every logger has begun. A resumed training has that in its history."""
+        """Measure before the first step, when every logger is ready; a resumed training did that before."""
         if self._is_start and not any("miub" in entry for entry in state.log_history):
             self._measure(control, model)
         self._is_start = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """Measure after a step, if it is one of those."""
+        """Measure after every `every` steps, and after the last one."""
         if state.global_step % self._every == 0 or state.global_step == state.max_steps:
             self._measure(control, model)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Let go of the Trainer."""
+        """Release the Trainer."""
         self._trainer = None
 
     def _encode(self, model: Any) -> Sequence[EncodedSample]:
@@ -152,43 +152,43 @@ class MiubCallback(TrainerCallback):
     def _measure(self, control: Any, model: Any) -> None:
         assert self._trainer is not None
         start = _synchronized_time()
-        logs = measure_miub(_unwrapped(model), self.samples, batch_tokens=self._batch_tokens)
+        logs = measure_miub(_unwrap_model(model), self.samples, batch_tokens=self._batch_tokens)
         now = _synchronized_time()
         self.seconds += now - start
         logs["miub_seconds"] = now - start
         if not self._is_start:  # of no training so far
             logs["miub_share"] = self.seconds / (now - self._began)
         should_log = control.should_log
-        # Not the method of a subclass: TRL's puts its running means into whatever is logged, and begins them anew.
+        # Not the method of a subclass: TRL's adds its running means to every log, and resets them.
         Trainer.log(self._trainer, logs)
-        control.should_log = should_log  # which a log sets back, although the loss of this step isn't logged yet
+        control.should_log = should_log  # a log resets it, although the loss of this step isn't logged yet
 
 
 def stated_context(model: Any) -> int:
-    """The model's context in tokens; raises a ValueError where it states none."""
+    """The model's context in tokens; raises a ValueError if the model doesn't state it."""
     length = context_length(model)
     if length is None:
         raise ValueError(f"the model is a {type(model).__name__}, which states no context; give `max_length`")
     return length
 
 
-def _unwrapped(model: Any) -> Any:
-    """The model without what distributes or compiles it, but under its own autocast."""
+def _unwrap_model(model: Any) -> Any:
+    """The model without its wrappers for distribution and compilation, but with its autocast."""
     return extract_model_from_parallel(model, keep_torch_compile=False)
 
 
 def _synchronized_time() -> float:
-    """The time, once the devices have done all their work."""
+    """The time in seconds, after the devices have finished their work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def _calling_trainer() -> Trainer:
-    """The Trainer that this event is of.
+    """The Trainer that calls the callback, found on the stack.
 
-    A callback isn't given it, but `Trainer.log` alone reaches both `log_history` and every logger: what `on_log` adds
-    to a log comes too late for the loggers before it, and those of `report_to` always come first.
+    A callback doesn't get it as an argument, but only `Trainer.log` reaches both `log_history` and every logger: values
+    that `on_log` adds to a log are too late for earlier callbacks, and the loggers of `report_to` come first.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -200,15 +200,14 @@ def _calling_trainer() -> Trainer:
 
 @torch.no_grad()
 def measure_miub(model: Any, samples: Sequence[EncodedSample], *, batch_tokens: int = 1024) -> dict[str, float]:
-    """MIUB of a `PeftModel`'s active adapter over all tokens of these samples, in nats, as `MiubCallback` logs it.
+    """Measure MIUB of a `PeftModel`'s active adapter over all tokens of samples, in nats, by the names of the log.
 
-    That is `miub`, the mean over samples of the sum over components of the mean over tokens (NaN where base or delta
-    isn't finite); its parts `miub_layer_{i}` and `miub_kind_{kind}`, components outside of the layers being in none of
-    the former; and, unless the model is an encoder, `ce`, the mean over samples of the cross-entropy of their targets
-    with the adapter, a token.
+    `miub` is the mean over samples of the sum over components of the mean over tokens (NaN if base or delta isn't
+    finite). Its parts are `miub_layer_{i}` (without components outside of the layers) and `miub_kind_{kind}`. Unless
+    the model is an encoder, `ce` is the mean over samples of the cross-entropy per target token, with the adapter.
 
-    The model is afterwards as it was: training modes, gradients, and what hangs on its modules. It runs as it is, in
-    the types and under the autocast that it trains in.
+    The model's training modes, gradients and hooks are afterwards as before. It runs in the types and under the
+    autocast of the training.
 
     Raises
     ------
@@ -231,16 +230,16 @@ def measure_miub(model: Any, samples: Sequence[EncodedSample], *, batch_tokens: 
         with recorder.attached(), pass_.enabled(model):
             for part in (by_length[batch] for batch in batches):
                 js_by_component.clear()
-                # Not in inference mode: what a model keeps of a pass must be of use to the training afterwards.
+                # Not in inference mode: tensors that the model keeps must be usable in the training afterwards.
                 input_ids, attention_mask = (tensor.to(input_device(model)) for tensor in pad(part))
-                flat = flat_places([np.arange(len(sample.token_ids)) for sample in part], input_ids.shape[1])
+                flat = flat_index([np.arange(len(sample.token_ids)) for sample in part], input_ids.shape[1])
                 shape = (len(part), input_ids.shape[1])
                 target = BatchTarget(shape, flat, np.arange(len(flat)) % PROVED_EVERY == 0, ())
                 try:
                     with recorder.recording(target, pass_):
                         output = model(input_ids=input_ids, attention_mask=attention_mask)
                 except CaptureError:
-                    # A js that is NaN is no fault of the measurement: the training has diverged.
+                    # If js is NaN, the measurement isn't wrong: the training has diverged.
                     is_diverged = any(bool(values.isnan().any()) for values in js_by_component.values())
                     if len(js_by_component) < len(components) or not is_diverged:
                         raise
@@ -260,14 +259,14 @@ def measure_miub(model: Any, samples: Sequence[EncodedSample], *, batch_tokens: 
 
 
 def _sample_means(js: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
-    """Mean over each sample's tokens, float64 (component, sample), of js (component, token)."""
+    """Mean of js (component, token) over each sample's tokens, float64 (component, sample)."""
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     means: np.ndarray = np.add.reduceat(js, starts, axis=1) / np.asarray(lengths)
     return means
 
 
 def _cross_entropies(logits: torch.Tensor, samples: Sequence[EncodedSample]) -> np.ndarray:
-    """Mean over each sample's target tokens of their negative log-likelihood, nats, float64 (sample,)."""
+    """Mean negative log-likelihood of each sample's target tokens, nats, float64 (sample,)."""
     positions = [np.flatnonzero(sample.is_target) for sample in samples]
     nll = negative_log_likelihood(logits, samples, positions).double().cpu().numpy()
     (means,) = _sample_means(nll[None], [len(places) for places in positions])

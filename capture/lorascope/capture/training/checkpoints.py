@@ -1,4 +1,4 @@
-"""Checkpoints of a training: after a stop it continues from the last one, and ends with the same weights."""
+"""Checkpoints of a training: a stopped training continues from the last one and ends with the same weights."""
 
 import hashlib
 import json
@@ -22,76 +22,76 @@ from ..settling.resume import require_same
 from .folder import WHOLE, last_checkpoint, training_folder
 
 SECONDS = 300.0
-"""Wall time of training after which the next step ends in a checkpoint."""
+"""Seconds of training between two checkpoints."""
 RECIPE = "recipe.json"
-"""File that says what training a folder is of."""
+"""Name of the file that describes the training of a folder."""
 
 
 class Checkpoints(TrainerCallback):
-    """Write a checkpoint every five minutes, keep the newest whole one, and report progress."""
+    """Callback that asks for a checkpoint every five minutes, keeps the newest complete one, and reports progress."""
 
     def __init__(self, folder: Path, last: Path | None, seconds: float) -> None:
         self.folder = folder
-        """Where they go: Trainer's `output_dir`."""
+        """Folder of the checkpoints: Trainer's `output_dir`."""
         self.last = last
-        """The checkpoint that the training continues from."""
+        """The checkpoint from which the training continues; None for a new training."""
         self.seconds = seconds
-        """Wall time of all steps so far, with those before the training was stopped."""
+        """Seconds of all steps so far, with the steps before the training was stopped."""
         self.progress: Progress | None = None
-        """Called after each step with the number of steps done and of all, and the loss."""
+        """Function that is called after each step with the steps done, the number of all steps, and the loss."""
         self._counted = self._saved = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Begin to count."""
+        """Start to count the time."""
         self._counted = self._saved = time.perf_counter()
         if self.progress is not None and state.global_step:
             self.progress(state.global_step, state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Ask for a checkpoint when it is time; not after the last step, from which Trainer would take one more."""
-        self._count()
+        """Ask for a checkpoint when it is time, except after the last step: Trainer would add a step to it."""
+        self._count_time()
         if state.global_step < state.max_steps and self._counted - self._saved >= SECONDS:
             control.should_save = True
 
     def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """Report a step, whose loss Trainer logs right after it."""
+        """Report a step when Trainer logs its loss."""
         if self.progress is not None and "loss" in more["logs"]:
             self.progress(state.global_step, state.max_steps, f"steps, loss {more['logs']['loss']:.4g}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Count to the end."""
-        self._count()
+        """Count the time of the last steps."""
+        self._count_time()
 
     @contextmanager
     def saving(self, step: int) -> Iterator[None]:
-        """Write a checkpoint in this block; it counts once it is on the disk, and only then older ones are deleted.
+        """Save a checkpoint in this block; once all of it is on the disk it counts, and older ones are deleted.
 
-        Where it can't be written, as on a full disk, the training continues without it, with a warning.
+        If it can't be written, as on a full disk, the training continues without it, with a warning.
         """
         folder = self.folder / f"checkpoint-{step}"
         try:
             yield
             for file in folder.iterdir():
                 flush_to_disk(file)
-            _write(folder / WHOLE, {"seconds": self.seconds, "files": _digests(folder)})
+            _write_json(folder / WHOLE, {"seconds": self.seconds, "files": _digests(folder)})
             flush_to_disk(self.folder)
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             reason = visible(" ".join(str(error).split()))
             warnings.warn(
-                f"no checkpoint after step {step}: {reason}; stopped now, the training would go on from the one before",
+                f"no checkpoint after step {step}: {reason}; stopped now, the training continues from an earlier one",
                 RuntimeWarning,
                 stacklevel=2,
             )
         else:
             for other in self.folder.glob("checkpoint-*"):
                 if other != folder:
-                    (other / WHOLE).unlink(missing_ok=True)  # first: half of it must not count
+                    (other / WHOLE).unlink(missing_ok=True)  # first, so that a half deleted one doesn't count
                     shutil.rmtree(other, ignore_errors=True)
-        self._count()
+        self._count_time()
         self._saved = self._counted
 
-    def _count(self) -> None:
+    def _count_time(self) -> None:
         now = time.perf_counter()
         self.seconds += now - self._counted
         self._counted = now
@@ -99,7 +99,7 @@ class Checkpoints(TrainerCallback):
 
 @contextmanager
 def resume(out: Path, recipe: Mapping[str, Any]) -> Iterator[Checkpoints]:
-    """The checkpoints of a training; they stay if the training is stopped after the first one, unless it diverged."""
+    """Yield the checkpoints of a training; they are kept only if it is stopped after the first, without diverging."""
     folder = training_folder(out)
     names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
     is_ours = folder.is_dir() and (RECIPE in names or all(name.startswith(f".{RECIPE}.") for name in names))
@@ -113,11 +113,11 @@ def resume(out: Path, recipe: Mapping[str, Any]) -> Iterator[Checkpoints]:
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
-        _write(folder / RECIPE, recipe)
+        _write_json(folder / RECIPE, recipe)
     else:
-        advice = "repeat the command that began it, or delete that folder to begin anew"
+        advice = "repeat the command that began it, or delete that folder to begin again"
         what = f"the training that was stopped in {str(folder)!r} was another"
-        require_same(_read(folder / RECIPE), recipe, what, advice)
+        require_same(_read_json(folder / RECIPE), recipe, what, advice)
         seconds = _checked_seconds(last)
         for other in folder.glob("checkpoint-*"):
             if other != last:  # half written, or half deleted
@@ -132,39 +132,39 @@ def resume(out: Path, recipe: Mapping[str, Any]) -> Iterator[Checkpoints]:
 
 
 def _checked_seconds(checkpoint: Path) -> float:
-    """Wall time up to a checkpoint, whose files are those that were written."""
-    whole, digests = _read(checkpoint / WHOLE), _digests(checkpoint)
+    """Seconds of training up to a checkpoint; raise a ValueError if its files have changed."""
+    whole, digests = _read_json(checkpoint / WHOLE), _digests(checkpoint)
     expected, seconds = whole.get("files"), whole.get("seconds")
     if not isinstance(expected, dict) or not isinstance(seconds, float):
-        raise _damaged(checkpoint / WHOLE, "it isn't what was written")
+        raise _damage_error(checkpoint / WHOLE, "it isn't what was written")
     for name in sorted({*digests, *expected}):
         if digests.get(name) != expected.get(name):
-            raise _damaged(checkpoint / name, "it isn't what was written")
+            raise _damage_error(checkpoint / name, "it isn't what was written")
     return seconds
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read_json(file: Path) -> dict[str, Any]:
     try:
         return dict(read_json(file))
     except (OSError, TypeError, ValueError) as error:
-        raise _damaged(file, str(error)) from error
+        raise _damage_error(file, str(error)) from error
 
 
-def _damaged(file: Path, reason: str) -> ValueError:
+def _damage_error(file: Path, reason: str) -> ValueError:
     folder = next(parent for parent in file.parents if parent.name.endswith(".training"))
     return ValueError(
         f"a training was stopped, but {str(file)!r} can't be used to continue it: {reason}; delete {str(folder)!r}, "
-        "and it begins anew"
+        "and it begins again"
     )
 
 
-def _write(file: Path, content: Mapping[str, Any]) -> None:
+def _write_json(file: Path, content: Mapping[str, Any]) -> None:
     with atomic_write(file, flush=True) as partial:
         partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """SHA-256, in hexadecimal, of every file of a checkpoint but the one that lists them."""
+    """File name -> SHA-256 in hexadecimal, for every file of a checkpoint except the one that lists them."""
     digests = {}
     for file in folder.iterdir():
         if file.name != WHOLE and file.is_file():

@@ -29,10 +29,10 @@ from ..settling.inputs import refuse_used
 from ..settling.provenance import data_fingerprint, device_description, library_versions
 from .callback import MiubCallback, stated_context
 from .checkpoints import resume
-from .trainer import TrainingStep, new_adapter, train, untouched
+from .trainer import TrainingStep, new_adapter, restored_afterwards, train
 
 MACHINE = ("name", "threads", "instructions")
-"""Parts of a device's description that may change while a training is stopped: another machine may continue it."""
+"""Fields of a device's description that may differ when a training is resumed: another machine may continue it."""
 
 
 class Evaluation(NamedTuple):
@@ -41,28 +41,28 @@ class Evaluation(NamedTuple):
     ce: float
     """Mean over samples of the cross-entropy of the right answer (or the text), nats per token."""
     accuracy: float | None
-    """Share of choice samples whose right choice is the likeliest; None if there are only texts."""
+    """Share of questions whose right choice is the likeliest; None if there are only texts."""
     accuracy_per_token: float | None
-    """Share of those whose right choice has the highest log-likelihood per token."""
+    """Share of questions whose right choice has the highest log-likelihood per token; None if there are only texts."""
     n_samples: int
     """Number of samples."""
 
 
 class FinetuneResult(NamedTuple):
-    """Result of a fine-tuning."""
+    """Result of `finetune`."""
 
     path: Path
     """Folder of the adapter."""
     steps: tuple[TrainingStep, ...]
     """The optimiser steps, in order."""
     before: Evaluation | None
-    """The held-out samples without the adapter; None if there are none."""
+    """Scores without the adapter; None without held-out samples."""
     after: Evaluation | None
-    """The held-out samples with the trained adapter; None if there are none."""
+    """Scores with the trained adapter; None without held-out samples."""
     train_seconds: float
-    """Wall time of the steps that count, what MIUB took of it included, whether or not the training was stopped."""
+    """Seconds of the training's steps and MIUB measurements, without time lost by a stop."""
     miub: dict[str, Any] | None
-    """MIUB on held-out samples while it trained, as `finetune.json` keeps it; None where it wasn't measured."""
+    """MIUB on held-out samples during the training, as in `finetune.json`; None if it wasn't measured."""
 
 
 def finetune(
@@ -85,17 +85,17 @@ def finetune(
     tokenizer
         Its fast tokenizer.
     items_train
-        What to train on: the loss is on the right answer's tokens, a completion's, or what the assistant says in a
-        chat; for texts on every token but a window's first.
+        Items to train on. The loss is on the tokens of the right answer, of a completion, or of the assistant in a
+        chat; for texts on every token except a window's first.
     out
         The adapter's folder, new or empty.
     config
-        How to train.
+        Settings of the training.
     items_eval
         Held-out items, scored before and after the training. MIUB is measured on a few of them.
     progress
         Called after each optimiser step with the number of steps done, the number of all steps, and its loss as a text;
-        and where the training is resumed, without a loss.
+        and without a loss when a training is resumed.
 
     Raises
     ------
@@ -104,9 +104,9 @@ def finetune(
     StoreError
         If a training of other settings, data, base weights or libraries was stopped there.
     ValueError
-        If the model has an adapter already, no linear layers, or no stated context where `max_length` isn't given; or
+        If the model has an adapter already, no linear layers, or no stated context and `max_length` isn't given; or
         if items can't be encoded (see `encode_items`); or if MIUB is to be measured without held-out items; or the
-        checkpoint of a training that was stopped isn't what was written.
+        checkpoint of a stopped training was changed.
     FloatingPointError
         If the loss or a trained weight isn't finite.
 
@@ -137,9 +137,9 @@ def finetune(
     max_length = config.max_length or stated_context(model)
     encode = partial(encode_items, tokenizer=tokenizer, max_length=max_length, window_tokens=config.window_tokens)
     train_samples, eval_samples = encode(items_train), None if items_eval is None else encode(items_eval)
-    with file_lock(place), untouched(model, config.seed):
+    with file_lock(place), restored_afterwards(model, config.seed):
         refuse_used(place)  # another process may have made it meanwhile
-        # Frozen as it is while it trains: whether weights want gradients decides the last digits of its scores.
+        # Frozen as in the training: whether weights require gradients affects the last digits of scores.
         model.eval().requires_grad_(False)
         base = model_identity(model, str(getattr(model, "name_or_path", "")))
         recipe = _recipe(config, base, train_samples, eval_samples, next(model.parameters()).device)
@@ -149,7 +149,7 @@ def finetune(
             with new_adapter(model, config) as peft_model:
                 probe = None
                 if eval_samples is not None and config.miub_every is not None:
-                    probe = MiubCallback(_few_of_each(eval_samples, config.miub_samples), every=config.miub_every)
+                    probe = MiubCallback(_samples_of_each(eval_samples, config.miub_samples), every=config.miub_every)
                 steps, settings, miub = train(peft_model, train_samples, checkpoints, config, probe)
                 _refuse_non_finite(peft_model, steps)
                 after = _evaluate(peft_model.eval(), eval_samples, config)
@@ -159,7 +159,7 @@ def finetune(
                 # Else PEFT asks the hub whether the base model's vocabulary was resized.
                 peft_model.save_pretrained(adapter, save_embedding_layers=False)
             result = FinetuneResult(Path(out), steps, before, after, checkpoints.seconds, miub)
-            record = _record(result, recipe, settings, train_samples)
+            record = _record_content(result, recipe, settings, train_samples)
             record |= {"model": base, "adapter_sha256": adapter_identity(adapter)["sha256"]}
             (adapter / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
             adapter.rename(place)
@@ -175,8 +175,8 @@ def _evaluate(model: Any, samples: Sequence[EncodedSample] | None, config: Finet
     return Evaluation(float(scores.ce.mean()), accuracy, per_token, n_samples=len(samples))
 
 
-def _few_of_each(samples: Sequence[EncodedSample], n: int) -> list[EncodedSample]:
-    """The first of each data set in turn, n in all or as many as there are."""
+def _samples_of_each(samples: Sequence[EncodedSample], n: int) -> list[EncodedSample]:
+    """The first n samples, taken from each data set in turn; all if there are fewer."""
     codes, _ = pd.factorize(np.array([sample.dataset for sample in samples], object))
     turns = pd.Series(codes).groupby(codes).cumcount()
     return [samples[index] for index in np.lexsort((codes, turns))[:n]]
@@ -198,7 +198,7 @@ def _recipe(
     held_out: Sequence[EncodedSample] | None,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Everything that shapes a training's numbers; equal for two attempts at one training."""
+    """Everything that affects a training's numbers; equal for two attempts at the same training."""
     versions = library_versions()
     return {
         "config": dataclasses.asdict(config),
@@ -211,10 +211,10 @@ def _recipe(
     }
 
 
-def _record(
+def _record_content(
     result: FinetuneResult, recipe: Mapping[str, Any], settings: dict[str, Any], samples: Sequence[EncodedSample]
 ) -> dict[str, Any]:
-    """Content of `finetune.json`."""
+    """Content of `finetune.json`: settings, data, libraries, steps, scores, seconds and MIUB."""
     return {
         "config": recipe["config"],
         "trainer": settings,

@@ -1,17 +1,17 @@
-"""The folder of a training's checkpoints, without torch."""
+"""The folder of a training's checkpoints; this module doesn't import torch."""
 
 from pathlib import Path
 
 WHOLE = "whole.json"
-"""File that says that all of a checkpoint is on the disk, with its files' SHA-256."""
+"""Name of the file that shows that a checkpoint is complete, with the SHA-256 of its files."""
 
 
 def training_folder(out: Path) -> Path:
-    """The folder next to an adapter's that holds its checkpoints during the training."""
+    """Folder next to the adapter's folder `out` that contains the checkpoints during the training."""
     return out.with_name(f".{out.name}.training")
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint."""
+    """Folder of the newest complete checkpoint; None if there is no checkpoint."""
     whole = [marker.parent for marker in folder.glob(f"checkpoint-*/{WHOLE}")]
     return max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)

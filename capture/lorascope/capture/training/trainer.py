@@ -19,7 +19,7 @@ from .callback import KIND, LAYER, MiubCallback
 from .checkpoints import Checkpoints
 
 IGNORED = -100
-"""The label that transformers' losses pass over."""
+"""Label that transformers' losses ignore."""
 
 
 class TrainingStep(NamedTuple):
@@ -28,16 +28,16 @@ class TrainingStep(NamedTuple):
     loss: float
     """Mean negative log-likelihood of the batch's target tokens before the step, nats per token."""
     learning_rate: float
-    """Step size used."""
+    """Learning rate of the step."""
     grad_norm: float
-    """2-norm of the adapter's gradient before it was clipped."""
+    """2-norm of the adapter's gradient before clipping."""
 
 
 def lora_targets(model: torch.nn.Module) -> list[str]:
-    """Names of the linear layers (Linear, Conv1D) inside the model's numbered blocks: those of attention and FFN.
+    """Names of the linear layers (Linear, Conv1D) of attention and FFN, inside the model's numbered blocks.
 
-    Embeddings, the output layer and what else stands outside the blocks are left out, as are experts that a model
-    keeps as one three-dimensional weight. Raises a ValueError if there are none.
+    Embeddings, the output layer and other modules outside the blocks are excluded, and so are experts that a model
+    keeps as one three-dimensional weight. Raises a ValueError if there are no such layers.
     """
     targets = [
         name
@@ -52,8 +52,8 @@ def lora_targets(model: torch.nn.Module) -> list[str]:
 
 
 @contextmanager
-def untouched(model: Any, seed: int) -> Iterator[None]:
-    """Seed the global generators, which PEFT and Trainer draw from; afterwards restore them and the model."""
+def restored_afterwards(model: Any, seed: int) -> Iterator[None]:
+    """Seed the global random generators, which PEFT and Trainer use; afterwards restore them, and the model's modes."""
     settings = dict(vars(model.config))
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - it is the global state that must be kept
     devices = [device for device in {p.device for p in model.parameters()} if device.type == "cuda"]
@@ -70,7 +70,7 @@ def untouched(model: Any, seed: int) -> Iterator[None]:
 
 @contextmanager
 def new_adapter(model: Any, config: FinetuneConfig) -> Iterator[Any]:
-    """The model with a new adapter, taken out of it afterwards."""
+    """Add a new adapter to the model, and yield the PEFT model; remove the adapter afterwards."""
     targets = lora_targets(model)
     peft_model = get_peft_model(
         model,
@@ -96,7 +96,7 @@ def train(
     config: FinetuneConfig,
     probe: MiubCallback | None,
 ) -> tuple[tuple[TrainingStep, ...], dict[str, Any], dict[str, Any] | None]:
-    """Train; returns the steps, Trainer's settings, and MIUB during the training (see `docs/training.md`)."""
+    """Train the adapter; return the steps, Trainer's settings, and MIUB during the training (`docs/training.md`)."""
     device = next(model.parameters()).device
     micro_batch_size = config.micro_batch_size or config.batch_size
     arguments = TrainingArguments(
@@ -129,7 +129,7 @@ def train(
         data_collator=collate,
         callbacks=[checkpoints] if probe is None else [probe, checkpoints],
     )
-    trainer.remove_callback(PrinterCallback)  # it prints every step where there is no progress bar
+    trainer.remove_callback(PrinterCallback)  # it prints every step if there is no progress bar
     trainer.train(resume_from_checkpoint=None if checkpoints.last is None else str(checkpoints.last))
     history = trainer.state.log_history
     names = ("optim", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "lr_scheduler_type")
@@ -143,7 +143,7 @@ def train(
 def _miub_curve(
     history: Sequence[Mapping[str, Any]], samples: Sequence[EncodedSample], train_seconds: float
 ) -> dict[str, Any]:
-    """MIUB in a log, in nats, on these samples: parts of layers and kinds as lists in the order of names."""
+    """Collect the MIUB entries of Trainer's log as JSON values, in nats; parts are lists in the order of names."""
     entries = [entry for entry in history if "miub" in entry]
     layers, kinds = ([key for key in entries[-1] if key.startswith(start)] for start in (LAYER, KIND))
     seconds = sum(entry["miub_seconds"] for entry in entries)
@@ -170,7 +170,7 @@ def _miub_curve(
 
 
 def collate(samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
-    """Inputs and labels of a batch; labels stand only where there is something to predict."""
+    """Make Trainer's inputs and labels of a batch; tokens that aren't targets have the label `IGNORED`."""
     input_ids, attention_mask = pad(samples)
     labels = torch.full_like(input_ids, IGNORED)
     for row, sample in enumerate(samples):
@@ -180,7 +180,7 @@ def collate(samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
 
 
 class _Trainer(Trainer):
-    """Trainer whose checkpoints hold the adapter alone, and count once they are on the disk."""
+    """Trainer whose checkpoints contain the adapter only, and count once they are on the disk."""
 
     def __init__(self, checkpoints: Checkpoints, **options: Any) -> None:
         super().__init__(**options)

@@ -12,10 +12,10 @@ from lorascope.capture.samples.items import (
     TextItem,
     articles,
     item_length,
-    missing_words,
     pick_articles,
     pick_by_length,
     pick_items,
+    shortfall_messages,
 )
 from lorascope.capture.samples.items import Item as AnyItem
 from lorascope.capture.samples.sources import read_items
@@ -187,7 +187,7 @@ def _draw_lengths(
         for (shortest, longest), members in picked.items.items():
             bucket = f"{shortest}-{longest}"
             drawn |= {_key(item): (bucket, item_length(item, lengths.unit, counter)) for item in members}
-        notes += missing_words(picked)
+        notes += shortfall_messages(picked)
     return drawn
 
 
