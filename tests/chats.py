@@ -1,7 +1,11 @@
 """Tiny tokenizers with the chat templates of real models, and conversations for them."""
 
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 TEMPLATES = Path(__file__).parent / "capture" / "samples" / "chat_templates"
 """`chatml` is Qwen2.5-Instruct's, `llama3` Meta-Llama-3-8B-Instruct's, `gemma` gemma-3-it's, as they were published;
@@ -80,3 +84,62 @@ def conversations(n: int = 6) -> list[list[dict[str, Any]]]:
             turns.append({"role": "assistant", "content": f"{answers[place]}"})
         chats.append(turns)
     return chats
+
+
+# The parse by hand: what stands between a template's marks, in bytes of the text.
+
+_CHATML = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(<\|im_end\|>)\n", re.DOTALL)
+TURN = {
+    "chatml": _CHATML,
+    "marked": _CHATML,
+    "llama3": re.compile(r"<\|start_header_id\|>(\w+)<\|end_header_id\|>\n\n(.*?)(<\|eot_id\|>)", re.DOTALL),
+    "gemma": re.compile(r"<start_of_turn>(\w+)\n(.*?)(<end_of_turn>)\n", re.DOTALL),
+}
+
+
+def spans(name: str, text: str, chat: list[dict[str, Any]]) -> Iterator[tuple[int, int, str]]:
+    """Where in a chat's text each role speaks, in characters; what ends the assistant's turn is the assistant's too."""
+    says_system = chat[0]["role"] == "system"
+    for number, turn in enumerate(TURN[name].finditer(text)):
+        role, start = {"model": "assistant"}.get(turn[1], turn[1]), turn.start(2)
+        if name == "gemma" and number == 0 and says_system:  # it opens the first question
+            stop = start + len(chat[0]["content"])
+            yield start, stop, "system"
+            start = stop + 2
+        if role != "system" or says_system:  # else it is Qwen's own
+            yield start, turn.end(3) if role == "assistant" else turn.end(2), role
+
+
+def gpt2_alphabet() -> dict[str, int]:
+    """GPT-2's: bytes that print stand for themselves, the others follow from 256 on."""
+    printed = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printed]
+    return {chr(byte): byte for byte in printed} | {chr(256 + k): byte for k, byte in enumerate(others)}
+
+
+ALPHABET = gpt2_alphabet()
+
+
+def token_bytes(name: str, tokenizer: Any, token_id: int) -> bytes:
+    """The bytes that a token stands for, by its name in the vocabulary."""
+    token = tokenizer.convert_ids_to_tokens(int(token_id))
+    if token in tokenizer.all_special_tokens:
+        return bytes(token.encode())
+    if name == "gemma":
+        found = re.fullmatch("<0x([0-9A-F]{2})>", token)
+        return bytes([int(found[1], 16)]) if found else bytes(token.replace("▁", " ").encode())
+    return bytes(ALPHABET[character] for character in token)
+
+
+def roles_by_hand(name: str, tokenizer: Any, chat: list[dict[str, Any]], token_ids: Sequence[int]) -> list[str]:
+    """A token's role is that of whoever says any of its bytes."""
+    text = tokenizer.apply_chat_template(chat, tokenize=False)
+    pieces = [token_bytes(name, tokenizer, token_id) for token_id in token_ids]
+    assert b"".join(pieces) == text.encode()
+    said: list[str] = []
+    for start, stop, role in spans(name, text, chat):
+        said += ["template"] * (len(text[:start].encode()) - len(said)) + [role] * len(text[start:stop].encode())
+    said += ["template"] * (len(text.encode()) - len(said))
+    stops = np.cumsum([len(piece) for piece in pieces])
+    by_token = (said[stop - len(piece) : stop] for piece, stop in zip(pieces, stops, strict=True))
+    return [next((role for role in roles if role != "template"), "template") for roles in by_token]

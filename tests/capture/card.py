@@ -58,7 +58,7 @@ _KINDS: list[type[OnCard]] = [type("OnCard", (OnCard,), {"on": torch.device("cud
 
 
 class _Mode(TorchFunctionMode):
-    """Catches what makes tensors on a device from none that are there."""
+    """Catches calls that make tensors on a device without an input tensor."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _call(func, types, args, kwargs or {})
@@ -203,7 +203,7 @@ class Card:
         self.faults: list[str] = []
         self.most_registered = self.n_copied = 0
         self.outputs: list[T] = []
-        """What layers of the batch under way have put out."""
+        """Outputs of layers in the current batch."""
         self._random = random.Random(seed)
         self._share = (0.0, 0.1, 0.6)[seed % 3]
         """How often something is done before it is waited for."""
@@ -344,7 +344,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Card]]:
     before(RowBuffer, "blocks", lambda buffer, _: Card.now.watch(buffer, "read"))
     before(StreamCopier, "copy", lambda _, output, *__: Card.now.outputs.append(_plain(output)))
     before(BatchTarget, "flush", lambda _: Card.now.reuse_outputs())
-    has_kernel.cache_clear()  # which a card of this capability has none for
+    has_kernel.cache_clear()  # there is no kernel for a card of this capability
     with _Mode():
         yield make
     has_kernel.cache_clear()

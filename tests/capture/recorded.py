@@ -1,7 +1,7 @@
 """What a `Recorder` takes of one batch, kept in memory, and the same computed without it."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,8 @@ from lorascope.capture.buffers.target import Meter
 from lorascope.capture.models.components import LoraComponent, find_components
 from lorascope.capture.models.weights import plain_path
 from lorascope.capture.recording.hooks import Recorder
+from lorascope.capture.samples.encode import encode_items
+from lorascope.capture.samples.encoded import pad, plan_batches
 
 
 class Kept:
@@ -110,13 +112,30 @@ def record(
     return Recorded(kept, recorder, components)
 
 
-def outputs_of(model: Any, inputs: Mapping[str, torch.Tensor], paths: Sequence[str]) -> dict[str, torch.Tensor]:
+def padded_batches(items: Any, tokenizer: Any, batch_tokens: int) -> Iterator[tuple[slice, dict[str, Any]]]:
+    """Samples of each batch of a capture of these items, and the model's inputs."""
+    samples = encode_items(items, tokenizer, max_length=256, window_tokens=64)
+    for batch in plan_batches([len(sample.token_ids) for sample in samples], batch_tokens=batch_tokens):
+        input_ids, mask = pad(samples[batch])
+        yield batch, {"input_ids": input_ids, "attention_mask": mask, "use_cache": False}
+
+
+def outputs_of(model: Any, inputs: Mapping[str, Any], paths: Sequence[str]) -> dict[str, torch.Tensor]:
     """Outputs of these modules in one bare pass, (flat token, feature), by the plain model's paths."""
+    return _seen(model, inputs, paths, lambda args, output: output.clone().flatten(0, -2))
+
+
+def inputs_of(model: Any, inputs: Mapping[str, Any], paths: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Inputs of these modules in one bare pass, (sequence, position, ...), by the plain model's paths."""
+    return _seen(model, inputs, paths, lambda args, output: args[0].clone())
+
+
+def _seen(model: Any, inputs: Mapping[str, Any], paths: Sequence[str], take: Callable[[Any, Any], Any]) -> Any:
     seen: dict[str, torch.Tensor] = {}
     modules = {plain_path(name): module for name, module in model.named_modules()}
     handles = [
         modules[path].register_forward_hook(
-            lambda m, a, output, path=path: seen.__setitem__(path, output.clone().flatten(0, -2))
+            lambda m, args, output, path=path: seen.__setitem__(path, take(args, output))
         )
         for path in paths
     ]

@@ -13,12 +13,10 @@ from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM
 from lorascope.capture import CaptureConfig, CaptureProgress, capture
 from lorascope.capture.models.passes import silenced
 from lorascope.capture.models.refusal import lora_layers
-from lorascope.capture.samples.encode import encode_items
-from lorascope.capture.samples.encoded import pad, plan_batches
 from lorascope.stores import Run, open_run, verify
 
 from ..marks import slow_but
-from .recorded import adapt
+from .recorded import adapt, padded_batches
 from .recording.test_models import BERT, DECODERS
 
 BATCH_TOKENS = 300
@@ -45,15 +43,13 @@ pytestmark = [
 @pytest.fixture
 def log_probabilities(tiny_items: Any, tiny_tokenizer: Any) -> Callable[[Any], torch.Tensor]:
     """Float64 log softmax of a model's logits by real token, in the batches of a capture."""
-    samples = encode_items(tiny_items, tiny_tokenizer, max_length=128, window_tokens=64)
 
     def find(model: Any) -> torch.Tensor:
         found = []
-        for batch in plan_batches([len(one.token_ids) for one in samples], batch_tokens=BATCH_TOKENS):
-            input_ids, mask = pad(samples[batch])
+        for _, inputs in padded_batches(tiny_items, tiny_tokenizer, BATCH_TOKENS):
             with torch.inference_mode():
-                logits = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
-            found.append(logits[mask.bool()].double().log_softmax(-1))
+                logits = model(**inputs).logits
+            found.append(logits[inputs["attention_mask"].bool()].double().log_softmax(-1))
         return torch.cat(found)
 
     return find
@@ -121,8 +117,8 @@ def test_a_share_of_the_batches_and_nothing_else_changes(go: Any, content: Any, 
     run: Run = go("run.zarr", ablate="layers", ablate_share=0.3, progress=calls.append)
     n_batches = len([call for call in calls if call.stage == "capture"])
     n_chosen = int(np.ceil(0.3 * n_batches))
-    told = [(call.done, call.total, call.unit) for call in calls if call.stage == "ablate"]
-    assert told == [(done, 2 * n_chosen, "pass") for done in range(1, 2 * n_chosen + 1)]
+    reported = [(call.done, call.total, call.unit) for call in calls if call.stage == "ablate"]
+    assert reported == [(done, 2 * n_chosen, "pass") for done in range(1, 2 * n_chosen + 1)]
     measured = run.attributes["measured"]
     assert (measured["ablation_passes"], whole.attributes["measured"].get("ablation_passes")) == (2 * n_chosen, None)
     assert measured["stages"]["ablate"] > 0

@@ -17,26 +17,23 @@ from lorascope.analyze import miub
 from lorascope.capture import AdapterError, CaptureConfig, CaptureError, CaptureProgress, attach_adapter, capture
 from lorascope.capture.models.model import model_identity
 from lorascope.capture.models.refusal import lora_layers
-from lorascope.capture.samples.encode import encode_items
-from lorascope.capture.samples.encoded import pad, plan_batches
 from lorascope.stores import Run, StoreError, open_run, verify
 
-from .recorded import adapt, outputs_of
+from ..tiny import save_model
+from .recorded import adapt, outputs_of, padded_batches
 
 
 def forward_again(
     model: Any, run: Run, tokenizer: Any, items: Any
 ) -> Iterator[tuple[slice, torch.Tensor, dict[str, torch.Tensor], torch.Tensor]]:
     """Each batch of the run once more: place on the token axis, mask, outputs of layers and head, and token ids."""
-    samples = encode_items(items, tokenizer, max_length=256, window_tokens=64)
     batch_tokens = run.attributes["provenance"]["settings"]["batch_tokens"]
     starts = np.concatenate([[0], run.samples["token_stop"].values])
     paths = ["lm_head", *(path for layer in lora_layers(model) for path in (layer, f"{layer}.base_layer"))]
-    for batch in plan_batches([len(s.token_ids) for s in samples], batch_tokens=batch_tokens):
-        input_ids, mask = pad(samples[batch])
-        inputs: Any = {"input_ids": input_ids, "attention_mask": mask, "use_cache": False}
+    for batch, inputs in padded_batches(items, tokenizer, batch_tokens):
+        mask = inputs["attention_mask"]
         outputs = {path: out.unflatten(0, mask.shape) for path, out in outputs_of(model, inputs, paths).items()}
-        yield slice(int(starts[batch.start]), int(starts[batch.stop])), mask.bool(), outputs, input_ids
+        yield slice(int(starts[batch.start]), int(starts[batch.stop])), mask.bool(), outputs, inputs["input_ids"]
 
 
 def test_float32_base_plus_delta_is_the_layers_output_bit_for_bit(
@@ -243,8 +240,7 @@ def test_gradient_checkpointing_runs_no_layer_twice(make: Any, adapted: Any) -> 
 
 
 def test_residual_base_is_told_in_the_run(tiny_model: Any, tiny_tokenizer: Any, data: Path, tmp_path: Path) -> None:
-    tiny_model.save_pretrained(tmp_path / "model")
-    tiny_tokenizer.save_pretrained(tmp_path / "model")
+    save_model(tmp_path / "model", tiny_model, tiny_tokenizer)
     adapt(tiny_model, init_lora_weights="pissa", target_modules=["q_proj"]).save_pretrained(tmp_path / "pissa")
     config = CaptureConfig(
         model=str(tmp_path / "model"),
@@ -285,18 +281,12 @@ def test_dora_of_a_zero_row(make: Any, tiny_model: Any, tmp_path: Path) -> None:
         refuse(make, tmp_path, CaptureError, "DoRA divides by the norm of a zero row", model=model, score=score)
 
 
-def test_sample_longer_than_the_context_is_refused(make: Any, tmp_path: Path) -> None:
-    long = tmp_path / "long.jsonl"
-    long.write_text(json.dumps({"id": "x", "question": "4 " * 300, "choices": ["a", "b"], "answer": 0}))
-    refuse(make, tmp_path, ValueError, "256", data=(str(long),))
-
-
 def test_queue_too_small_is_refused_before_anything_is_scored(make: Any, tmp_path: Path) -> None:
-    def told(progress: Any) -> None:
+    def report(progress: Any) -> None:
         if progress.stage != "check":
             pytest.fail(f"{progress.stage} had begun")
 
-    refuse(make, tmp_path, ValueError, "`queue` is 1000 bytes, but a batch fills", queue="1kB", progress=told)
+    refuse(make, tmp_path, ValueError, "`queue` is 1000 bytes, but a batch fills", queue="1kB", progress=report)
 
 
 def test_layer_that_sees_tokens_in_another_order_is_caught(make: Any, adapted: Any, tmp_path: Path) -> None:
@@ -307,14 +297,6 @@ def test_layer_that_sees_tokens_in_another_order_is_caught(make: Any, adapted: A
     refuse(make, tmp_path, AdapterError, "only layers that keep .sequence, position. can be captured", model=adapted)
 
 
-def test_the_same_item_twice_is_refused(make: Any, data: Path, tmp_path: Path) -> None:
-    refuse(make, tmp_path, ValueError, "`data` names a file twice", data=(str(data), str(data)))
-    (tmp_path / "other").mkdir()
-    copied = tmp_path / "other" / data.name
-    copied.write_text(data.read_text())
-    refuse(make, tmp_path, ValueError, "item 'a' of 'tiny' stands in both", data=(str(data), str(copied)))
-
-
 def test_place_that_can_not_be_written_is_refused_first(make: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="`out` is .*, but `.*file` is a file; name another place"):
@@ -322,14 +304,6 @@ def test_place_that_can_not_be_written_is_refused_first(make: Any, tmp_path: Pat
     make("run.zarr")
     with pytest.raises(ValueError, match="`out` is .*, inside the store `.*run.zarr`; name a place outside of it"):
         make("run.zarr/inner.zarr")
-
-
-def test_layer_that_goes_past_its_modules_is_caught_by_the_probe(make: Any, adapted: Any, tmp_path: Path) -> None:
-    layer: Any = lora_layers(adapted)["model.layers.0.mlp.up_proj"]
-    layer.forward = lambda x: torch.nn.functional.linear(x, layer.base_layer.weight)
-    refuse(
-        make, tmp_path, CaptureError, "hook on the base of 'model.layers.0.mlp.up_proj' fired 0 times", model=adapted
-    )
 
 
 @pytest.mark.parametrize(
@@ -374,8 +348,7 @@ KILLED = textwrap.dedent(
 def test_killed_capture_leaves_whole_rows(
     tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, tmp_path: Path
 ) -> None:
-    tiny_model.save_pretrained(tmp_path / "model")
-    tiny_tokenizer.save_pretrained(tmp_path / "model")
+    save_model(tmp_path / "model", tiny_model, tiny_tokenizer)
     (tmp_path / "text.txt").write_text("the question is the answer 4 four times; " * 150)
     arguments = [tmp_path / "model", tiny_adapter, tmp_path / "text.txt", tmp_path / "run.zarr"]
     done = subprocess.run(
@@ -390,7 +363,7 @@ def test_killed_capture_leaves_whole_rows(
     assert run.committed_rows.tolist()[:3] == [True, True, False]
     verdict = verify(run.path)
     assert (verdict.ok, verdict.n_committed) == (True, 2)
-    # What is there is what an undisturbed run has there.
+    # Its rows are those of an undisturbed run.
     config = CaptureConfig(
         model=str(tmp_path / "model"),
         adapter=str(tiny_adapter),

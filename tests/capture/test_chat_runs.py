@@ -75,7 +75,7 @@ def loaded(folder: Path) -> tuple[Any, Any]:
 
 
 def masked_losses(model: Any, tokenizer: Any, prompts: list[int]) -> list[float]:
-    """CE of each chat by transformers' own loss, on the assistant's turns after so many messages; by special tokens."""
+    """CE of each chat by transformers' own loss, on the assistant's turns after the prompt; by special tokens."""
     start, header, end = map(
         tokenizer.convert_tokens_to_ids, ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
     )
@@ -202,15 +202,3 @@ def test_special_tokens_in_messages_are_noted(folder: Path, config: Callable[...
     (note,) = plan(config("odd", "odd.zarr"), probe=False).notes
     assert note.message.startswith("1 of 2 chats of ")
     assert "text of a special token in a message, 'odd.jsonl:2' ('<|eot_id|>') the first of them" in note.message
-
-
-def test_a_chat_without_a_template_is_refused_before_anything_is_written(
-    folder: Path, config: Callable[..., CaptureConfig]
-) -> None:
-    tokenizer = chat_tokenizer("llama3")
-    tokenizer.chat_template = None
-    save_model(folder / "bare", tiny_llama(tokenizer), tokenizer)
-    settings = config("chats", "bare.zarr", model="bare")
-    with pytest.raises(ValueError, match=r"sample 'chats.jsonl:1' is a chat, but the tokenizer has no chat template"):
-        capture(settings)
-    assert not Path(settings.out).exists()

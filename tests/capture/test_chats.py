@@ -2,8 +2,6 @@
 
 import json
 import random
-import re
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from lorascope.capture.samples.encode import encode_items
 from lorascope.stores import Run, verify
 from lorascope.stores.format.tables import ROLES
 
-from ..chats import chat_tokenizer
+from ..chats import chat_tokenizer, roles_by_hand, token_bytes
 from ..marks import slow_but
 from ..tiny import llama, save_model
 
@@ -30,7 +28,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning"),
 ]
 Chat = list[dict[str, str]]
-Span = tuple[int, int, str]
 
 WORDS = "iron air über là 水 銀 🙂 👩\u200d🚀 naïve Ω system user assistant model im_start 3.5 \u00a0 <b> {x} \n\n \n  "
 SYSTEM = ("You are a helpful assistant.", "Réponds en français, sans façon…", "system\n\nuser: be brief 🙂")
@@ -54,63 +51,6 @@ PUBLISHED = {"chatml": qwen2_5_chat_template, "llama3": llama3_chat_template, "g
 """Templates as TRL holds them: it knows which tokens of theirs are the assistant's."""
 
 
-# The parse by hand: what stands between a template's marks, in bytes of the text.
-
-TURN = {
-    "chatml": re.compile(r"<\|im_start\|>(\w+)\n(.*?)(<\|im_end\|>)\n", re.DOTALL),
-    "llama3": re.compile(r"<\|start_header_id\|>(\w+)<\|end_header_id\|>\n\n(.*?)(<\|eot_id\|>)", re.DOTALL),
-    "gemma": re.compile(r"<start_of_turn>(\w+)\n(.*?)(<end_of_turn>)\n", re.DOTALL),
-}
-
-
-def spans(name: str, text: str, chat: Chat) -> Iterator[Span]:
-    """Where in a chat's text each role speaks, in characters; what ends the assistant's turn is the assistant's too."""
-    says_system = chat[0]["role"] == "system"
-    for number, turn in enumerate(TURN[name].finditer(text)):
-        role, start = {"model": "assistant"}.get(turn[1], turn[1]), turn.start(2)
-        if name == "gemma" and number == 0 and says_system:  # it opens the first question
-            stop = start + len(chat[0]["content"])
-            yield start, stop, "system"
-            start = stop + 2
-        if role != "system" or says_system:  # else it is Qwen's own
-            yield start, turn.end(3) if role == "assistant" else turn.end(2), role
-
-
-def gpt2_alphabet() -> dict[str, int]:
-    """GPT-2's: bytes that print stand for themselves, the others follow from 256 on."""
-    printed = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printed]
-    return {chr(byte): byte for byte in printed} | {chr(256 + k): byte for k, byte in enumerate(others)}
-
-
-ALPHABET = gpt2_alphabet()
-
-
-def token_bytes(name: str, tokenizer: Any, token_id: int) -> bytes:
-    """The bytes that a token stands for, by its name in the vocabulary."""
-    token = tokenizer.convert_ids_to_tokens(int(token_id))
-    if token in tokenizer.all_special_tokens:
-        return bytes(token.encode())
-    if name == "gemma":
-        found = re.fullmatch("<0x([0-9A-F]{2})>", token)
-        return bytes([int(found[1], 16)]) if found else bytes(token.replace("▁", " ").encode())
-    return bytes(ALPHABET[character] for character in token)
-
-
-def roles_by_hand(name: str, tokenizer: Any, chat: Chat, token_ids: Sequence[int]) -> list[str]:
-    """A token's role is that of whoever says any of its bytes."""
-    text = tokenizer.apply_chat_template(chat, tokenize=False)
-    pieces = [token_bytes(name, tokenizer, token_id) for token_id in token_ids]
-    assert b"".join(pieces) == text.encode()
-    said: list[str] = []
-    for start, stop, role in spans(name, text, chat):
-        said += ["template"] * (len(text[:start].encode()) - len(said)) + [role] * len(text[start:stop].encode())
-    said += ["template"] * (len(text.encode()) - len(said))
-    stops = np.cumsum([len(piece) for piece in pieces])
-    by_token = (said[stop - len(piece) : stop] for piece, stop in zip(pieces, stops, strict=True))
-    return [next((role for role in roles if role != "template"), "template") for roles in by_token]
-
-
 class Logger(TrainerCallback):
     """What a logger of `report_to` is given."""
 
@@ -122,7 +62,7 @@ class Logger(TrainerCallback):
 
 
 def row_arrays(run: Run) -> dict[str, np.ndarray]:
-    """Every array of a run but for what names its samples."""
+    """Every array of a run except the names of its samples."""
     found = zarr.open_group(run.path, mode="r")
     names = {f"samples/{name}" for name in ("id", "dataset", "split")}
     return {name: node[...] for name, node in found.members(None) if isinstance(node, zarr.Array) and name not in names}

@@ -1,4 +1,4 @@
-"""Copies from a GPU beside the pass; what can be proved without one is in `test_order.py`, which always runs."""
+"""Copies from a GPU during the pass; what can be proved without one is in `test_order.py`, which always runs."""
 
 import copy
 import time
@@ -40,7 +40,7 @@ def test_copies_hold_what_was_put_out_though_the_pass_goes_on(limit: int, stored
     copier.mark()()
     assert all(torch.equal(place, values) for place, values in zip(memory.tensors.values(), expected, strict=True))
     if limit:
-        assert seconds < 40 * 0.5e-3  # of which the device alone sleeps a millisecond each
+        assert seconds < 40 * 0.5e-3  # the device alone sleeps a millisecond in each
     copier.close()
     assert not memory.memory.is_pinned()
 

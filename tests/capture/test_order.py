@@ -168,7 +168,7 @@ def fails_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def after(n_tokens: int, what: Callable[[], Any]) -> Callable[[CaptureProgress], None]:
-    """Does something, once, when so many tokens have passed."""
+    """Does something, once, when this many tokens have passed."""
     todo = [what]
 
     def tell(progress: CaptureProgress) -> None:

@@ -89,16 +89,6 @@ def test_prompts_are_told_apart_in_analysis(make: Any, more: Path, tmp_path: Pat
         paired(miub(alone["main"]), miub(alone["prompt2"]))
 
 
-def test_main_is_what_it_was(make: Any, tiny_items: Any, tiny_tokenizer: Any) -> None:
-    run = make(**SMALL)
-    for index, item in enumerate(tiny_items):
-        text = f"Choose the correct answer for the following question: {item.question}" + "".join(
-            f"\n{letter}. {choice}" for letter, choice in zip("ABCD", item.choices, strict=False)
-        )
-        ids = tiny_tokenizer(f"{text}\nAnswer: {item.choices[item.answer]}").input_ids
-        assert run.tokens["token_id"].values[run.tokens["sample"].values == index].tolist() == ids
-
-
 def test_asked_without_their_choices(make: Any, tiny_items: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
     brief = tmp_path / "brief.txt"
     brief.write_text("Question: {stem}\nAnswer:")

@@ -21,6 +21,8 @@ from lorascope.stores import StoreError, open_run, run_state, verify
 from lorascope.stores.format.digests import with_root_digest
 from lorascope.stores.places.file_lock import file_lock
 
+from ..tiny import save_model
+
 
 def interrupt_after(n_tokens: int, what: Callable[[], None]) -> Callable[[CaptureProgress], None]:
     def tell(progress: CaptureProgress) -> None:
@@ -147,9 +149,8 @@ raise SystemExit(main(["capture", *sys.argv[1:]]))
 
 @pytest.fixture
 def command(tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, text: Path, data: Path, tmp_path: Path) -> Any:
-    """Run `lorascope capture` in so many processes."""
-    tiny_model.save_pretrained(tmp_path / "model")
-    tiny_tokenizer.save_pretrained(tmp_path / "model")
+    """Run `lorascope capture` in this many processes."""
+    save_model(tmp_path / "model", tiny_model, tiny_tokenizer)
     (tmp_path / "ranks.py").write_text(RANKS)
 
     def run(out: str, n_ranks: int, *words: str) -> subprocess.CompletedProcess[str]:

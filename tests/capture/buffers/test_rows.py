@@ -30,7 +30,7 @@ SMALL_BYTES = ROW_TOKENS * 12
 
 
 class FakeWriter:
-    """Holds rows back until it is told to go on, and keeps a copy of what it got."""
+    """Holds rows back until `go` is set, and keeps a copy of each."""
 
     def __init__(self, n_tokens: int, *, error: Exception | None = None, stateless: frozenset[int] = frozenset()):
         self.n_tokens = n_tokens
@@ -302,7 +302,7 @@ def test_rows_without_states_take_less_memory_and_free_buffers_make_room(card: C
     writer, devices = FakeWriter(6 * ROW_TOKENS, stateless=frozenset({1, 2, 4})), card()
     writer.go.set()
     copier = StreamCopier(torch.device("cuda:0"))
-    # Room for one row with states, and for none beside it.
+    # Room for one row with states and no other row.
     with make(writer, queue_bytes=ROW_BYTES, copier=copier) as rows:
         assert rows.n_bytes == ROW_BYTES
         for row in range(6):

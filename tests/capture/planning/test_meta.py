@@ -17,6 +17,8 @@ from lorascope.capture.planning.meta import attach_on_meta, load_on_meta, meta_i
 from lorascope.capture.recording.forward import probe
 from lorascope.capture.recording.hooks import Recorder
 
+from ...tiny import save_model
+
 SMALL = {
     "vocab_size": 300,
     "hidden_size": 32,
@@ -29,10 +31,7 @@ SMALL = {
 
 @pytest.fixture
 def saved(tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    tiny_model.save_pretrained(folder)
-    tiny_tokenizer.save_pretrained(folder)
-    return folder
+    return save_model(tmp_path / "model", tiny_model, tiny_tokenizer)
 
 
 def save_adapter(model: Any, folder: Path, *, zero: bool = False, **options: Any) -> str:
@@ -177,8 +176,7 @@ def test_what_is_wrong_with_the_file_is_found(saved: Path, tmp_path: Path, tiny_
 
 def test_a_model_that_cant_run_there(tmp_path: Path, tiny_tokenizer: Any) -> None:
     model = MixtralForCausalLM(MixtralConfig(**SMALL, num_local_experts=2, eos_token_id=1))
-    model.save_pretrained(tmp_path / "model")
-    tiny_tokenizer.save_pretrained(tmp_path / "model")
+    save_model(tmp_path / "model", model, tiny_tokenizer)
     folder = save_adapter(model, tmp_path / "adapter", target_modules=["q_proj", "v_proj"])
     adapted, _ = attach_on_meta(load_on_meta(str(tmp_path / "model")).model, {"default": folder})
     assert meta_inputs(adapted) is None  # its experts' matrix product has no float32 kernel on the meta device

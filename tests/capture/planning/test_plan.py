@@ -27,6 +27,7 @@ from lorascope.capture.training.trainer import lora_targets
 from lorascope.stores import StoreError, open_place, verify
 
 from ...marks import slow_but
+from ...tiny import save_model
 
 
 @pytest.fixture
@@ -34,8 +35,7 @@ def config(
     tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, data: Path, tmp_path: Path
 ) -> Callable[..., CaptureConfig]:
     """Settings of a capture of the tiny model, saved with its tokenizer."""
-    tiny_model.save_pretrained(tmp_path / "model")
-    tiny_tokenizer.save_pretrained(tmp_path / "model")
+    save_model(tmp_path / "model", tiny_model, tiny_tokenizer)
 
     def make(**settings: Any) -> CaptureConfig:
         given = {
@@ -102,7 +102,7 @@ def test_a_trial_gives_the_time(config: Callable[..., CaptureConfig], tmp_path: 
     assert made.trial is not None
     assert made.seconds["score"] > 0
     assert made.seconds["load"] == made.trial.measured["load_seconds"] > 0
-    assert made.seconds["capture"] > made.trial.measured["seconds"]  # of which a part was tried
+    assert made.seconds["capture"] > made.trial.measured["seconds"]  # a part of it was tried
     assert json.loads(json.dumps(made.as_dict()))["seconds"] == made.seconds
     assert made.codec_seconds.keys() == {"raw", "default"}
     assert made.trials.keys() == {"raw", "default", "none"}
@@ -364,12 +364,11 @@ def test_quantised_weights_and_devices_are_remarked(config: Callable[..., Captur
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_stored_bytes_of_a_real_model(smollm2: Path, tmp_path: Path) -> None:
-    """Within 6 % on a text that doesn't repeat itself, and never more than is said to be needed."""
+    """Within 6 % on a text that doesn't repeat itself, and never more than the stated need."""
     model, tokenizer = load_model(str(smollm2))
     model.model.layers = model.model.layers[:4]  # their states are the same without the 26 that follow
     model.config.num_hidden_layers = 4
-    model.save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
+    save_model(tmp_path / "model", model, tokenizer)
     torch.manual_seed(0)
     adapted: Any = get_peft_model(model, LoraConfig(r=8, target_modules=lora_targets(model)))
     for name, parameter in adapted.named_parameters():

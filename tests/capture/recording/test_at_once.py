@@ -1,4 +1,4 @@
-"""A recorder that measures by the GPU's kernels, here in triton's interpreter, beside one that does by float64."""
+"""A recorder that measures by the GPU's kernels, here in triton's interpreter, compared with one that uses float64."""
 
 import re
 from types import SimpleNamespace
@@ -114,5 +114,5 @@ def test_a_component_takes_one_launch_beside_what_is_stored(states: str, n_gathe
     counts = {name: n / len(components) for name, n in found.launches.items()}
     assert (counts.pop("kernel"), counts.pop("index_select", 0)) == (1, n_gathers)
     del counts["to the host"]
-    assert sum(counts.values()) < 1  # a few a batch
+    assert sum(counts.values()) < 1  # a few per batch
     assert 4 < found.bytes["kernel"] / n_values < 4.3  # base and output, bfloat16; z and B

@@ -66,7 +66,7 @@ class MemoryWriter:
 
 @pytest.fixture
 def job(tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path) -> Job:
-    """Five rows of text in windows of 90 tokens, of which the last is short."""
+    """Five rows of text in windows of 90 tokens; the last window is short."""
     text = " ".join(f"the question {i} is the answer {i * i % 97} times;" for i in range(190))
     item = TextItem(id="t", dataset="tiny", split="", text=text)
     samples = encode_items([item], tiny_tokenizer, max_length=256, window_tokens=90)
@@ -242,20 +242,6 @@ def test_times_and_progress_name_every_stage(job: Job) -> None:
     assert sum(stages[stage] for stage in stages if stage not in {"encode", "write"}) <= streamed.measured["seconds"]
 
 
-def test_module_that_fails_leaves_no_hooks_and_no_torn_rows(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    layer: Any = job.model.get_base_model().model.layers[1].mlp.up_proj
-    original, calls = layer.forward, []
-
-    def fail(x: torch.Tensor) -> Any:
-        calls.append(1)
-        return original(x) if len(calls) < 5 else original(x) + 1
-
-    monkeypatch.setattr(layer, "forward", fail)
-    with pytest.raises(CaptureError, match="isn't its base plus delta"):
-        run(job)
-    assert not any(module._forward_hooks for module in job.model.modules())
-
-
 def test_probe_tells_types_and_keeps_nothing(job: Job) -> None:
     dtypes = probe(job.model, job.recorder(), job.samples[:1], CPU)
     assert set(dtypes) == {component.path for component in find_components(job.model, NAME)}
@@ -274,7 +260,7 @@ def test_a_probe_takes_the_first_tokens_in_two_sequences(job: Job, n_tokens: int
 
 @pytest.mark.parametrize("n_tokens", [3, 4, 5, 6])
 def test_a_probe_of_few_tokens_finds_them_in_another_order(job: Job, n_tokens: int) -> None:
-    """XLNet puts out (position, sequence), which of two sequences of two tokens looks like the batch's own layout."""
+    """XLNet outputs (position, sequence): for two sequences of two tokens that looks like the batch's own layout."""
     model = XLNetLMHeadModel(XLNetConfig(vocab_size=4096, d_model=16, n_layer=1, n_head=2, d_inner=16))
     adapted: Any = get_peft_model(model, LoraConfig(target_modules=["layer_1"], init_lora_weights=False)).eval()
     whole = job.samples[0]

@@ -13,7 +13,7 @@ from torch import nn
 from lorascope.capture.models.branches import effective_scaling, embed_scale
 from lorascope.capture.models.refusal import lora_layers
 
-from ..recorded import Recorded, adapt, axis, outputs_of, record
+from ..recorded import Recorded, adapt, axis, inputs_of, outputs_of, record
 
 INPUTS = {"input_ids": torch.arange(3, 17).reshape(2, 7), "attention_mask": torch.ones(2, 7, dtype=torch.long)}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -99,7 +99,7 @@ def test_base_stream(tiny_model: Any, name: str) -> None:
     plain = copy.deepcopy(tiny_model)
     if name == "KaSA":  # it changed the base
         plain.load_state_dict({k.replace(".base_layer", ""): v for k, v in base_weights(model).items()})
-    inputs = inputs_of(plain, paths)
+    inputs = inputs_of(plain, INPUTS, paths)
     modules = dict(model.get_base_model().named_modules())
     for path, output in outputs_of(plain, INPUTS, paths).items():
         assert torch.equal(found.kept.arrays[f"states/{path}/base"], output), path
@@ -111,21 +111,6 @@ def test_base_stream(tiny_model: Any, name: str) -> None:
 def base_weights(model: Any) -> dict[str, torch.Tensor]:
     state = model.get_base_model().state_dict()
     return {key: value for key, value in state.items() if "lora_" not in key}
-
-
-def inputs_of(model: Any, paths: list[str]) -> dict[str, torch.Tensor]:
-    seen: dict[str, torch.Tensor] = {}
-    handles = [
-        model.get_submodule(path).register_forward_pre_hook(
-            lambda m, args, path=path: seen.update({path: args[0].clone()})
-        )
-        for path in paths
-    ]
-    with torch.inference_mode():
-        model(**INPUTS)
-    for handle in handles:
-        handle.remove()
-    return seen
 
 
 @pytest.mark.parametrize("name", ["every layer", "embedding", "DoRA", "saved modules", *APART])
@@ -145,7 +130,7 @@ def test_delta_by_difference(tiny_model: Any, name: str) -> None:
     model = variant(tiny_model, APART[name])
     found = record(model, INPUTS)
     assert {c.delta_source for c in found.components["default"]} == {"difference"}
-    inputs = adapted_inputs(model, axis(found.components))
+    inputs = inputs_of(model, INPUTS, axis(found.components))
     for path, x in inputs.items():
         base = lora_layers(model)[path].base_layer(x).flatten(0, -2)
         assert torch.equal(found.kept.arrays[f"states/{path}/base"], base)
@@ -155,20 +140,6 @@ def test_delta_by_difference(tiny_model: Any, name: str) -> None:
         where = int((INPUTS["input_ids"].flatten() == 5).nonzero())
         assert delta[:where].abs().max() == 0
         assert delta[where : INPUTS["input_ids"].shape[1]].abs().min() > 0
-
-
-def adapted_inputs(model: Any, paths: list[str]) -> dict[str, torch.Tensor]:
-    seen: dict[str, torch.Tensor] = {}
-    layers: Any = lora_layers(model)
-    handles = [
-        layers[path].register_forward_pre_hook(lambda m, args, path=path: seen.update({path: args[0].clone()}))
-        for path in paths
-    ]
-    with torch.inference_mode():
-        model(**INPUTS)
-    for handle in handles:
-        handle.remove()
-    return seen
 
 
 def test_layer_that_adds_to_its_base_in_place(tiny_model: Any) -> None:

@@ -1,4 +1,4 @@
-"""Chats: every token's role against an independent walk over the tokens, and against transformers' own marks."""
+"""Chats: every token's role against an independent parse of the text, and against transformers' own marks."""
 
 import copy
 from typing import Any
@@ -7,21 +7,15 @@ import numpy as np
 import pytest
 
 from lorascope.capture.samples.chats import encode_chat, special_token_in, special_tokens
-from lorascope.capture.samples.encoded import EncodedSample, count_roles
+from lorascope.capture.samples.encoded import count_roles
 from lorascope.capture.samples.items import ChatItem
 from lorascope.capture.samples.sources import read_items
 from lorascope.stores.format.tables import ROLES
 
-from ...chats import CHAT_TOKENIZERS, chat_tokenizer, conversations
+from ...chats import CHAT_TOKENIZERS, chat_tokenizer, conversations, roles_by_hand
 
-# Template -> what opens a turn, what ends the opening, what ends the turn, and its name for the assistant.
-TURNS = {
-    "chatml": ("<|im_start|>", "\n", "<|im_end|>", "assistant"),
-    "marked": ("<|im_start|>", "\n", "<|im_end|>", "assistant"),
-    "llama3": ("<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>", "assistant"),
-    "gemma": ("<start_of_turn>", "\n", "<end_of_turn>", "model"),
-}
-QWEN = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+ENDS = {"chatml": "<|im_end|>", "marked": "<|im_end|>", "llama3": "<|eot_id|>", "gemma": "<end_of_turn>"}
+"""Special token with which the assistant's turn ends."""
 
 
 @pytest.fixture(scope="module")
@@ -33,47 +27,17 @@ def chat(messages: list[dict[str, Any]], **options: Any) -> ChatItem:
     return ChatItem(id="c", dataset="d", split="", messages=tuple(messages), **options)
 
 
-def walked_roles(name: str, tokenizer: Any, sample: EncodedSample, system: str | None) -> list[str]:
-    """Role of each token, by the turns' special tokens alone: the item isn't looked at but for its system prompt."""
-    opening, headed, ending, assistant = TURNS[name]
-    roles, speaker, header, said = [], "", "", ""
-    for token_id in sample.token_ids.tolist():
-        text = tokenizer.decode([token_id])
-        if text == opening:
-            speaker, header, said = "", "", ""
-            roles.append("template")
-        elif text == ending:
-            roles.append("assistant" if speaker == "assistant" else "template")
-            speaker = ""
-        elif not speaker:
-            header += text
-            if header.endswith(headed):
-                speaker = header.removesuffix(headed)
-                speaker = "assistant" if speaker == assistant else speaker
-            roles.append("template")
-        else:
-            said += text
-            role = speaker
-            if name == "gemma" and speaker == "user" and system and roles.count("template") < 5:
-                role = "system" if len(said) <= len(system) else "template"  # which the template puts before the first
-            if name == "chatml" and speaker == "system" and system is None:
-                role = "template"  # Qwen's own
-            roles.append(role)
-    return roles
-
-
 @pytest.mark.parametrize("name", CHAT_TOKENIZERS)
 def test_every_token_has_the_role_that_the_turns_give_it(name: str, tokenizers: dict[str, Any]) -> None:
     tokenizer, chats = tokenizers[name], conversations(50)
     for number, (item, messages) in enumerate(zip(read_items([{"messages": m} for m in chats]), chats, strict=True)):
         sample = encode_chat(item, tokenizer, max_length=1000)
-        system = messages[0]["content"] if messages[0]["role"] == "system" else None
         found = [ROLES[role] for role in sample.roles]
-        assert found == walked_roles(name, tokenizer, sample, system), number
+        assert found == roles_by_hand(name, tokenizer, messages, sample.token_ids), number
         assert sample.token_ids.tolist() == tokenizer.apply_chat_template(messages, return_dict=False)
         assert (sample.is_target == (sample.roles == ROLES.index("assistant"))).all()
-        # What each role's tokens say is what the messages say, but for white space that the template trims.
-        for role, end in (("system", ""), ("user", ""), ("assistant", TURNS[name][2])):
+        # What each role's tokens say is what the messages say, except for white space that the template trims.
+        for role, end in (("system", ""), ("user", ""), ("assistant", ENDS[name])):
             spoken = tokenizer.decode(sample.token_ids[sample.roles == ROLES.index(role)])
             wanted = "".join(m["content"].strip() + end for m in messages if m["role"] == role)
             assert "".join(spoken.split()) == "".join(wanted.split())

@@ -91,7 +91,7 @@ def test_a_text_that_ends_keeps_its_end_as_last_token(tiny_model: Any, samples: 
     free = generate(tiny_model, samples, n=N, batch_tokens=10_000)
     prompts = prompts_of(samples)
     written = [one.token_ids[len(prompt) :].tolist() for one, prompt in zip(free, prompts, strict=True)]
-    # What one sample writes third ends texts from now on, beside a token that nothing writes.
+    # What one sample writes third ends texts from now on, and so does a token that nothing writes.
     end, unused = written[0][2], next(i for i in range(250) if not any(i in tokens for tokens in written))
     tiny_model.generation_config.eos_token_id = [unused, end]
     ended = generate(tiny_model, samples, n=N, batch_tokens=10_000)
@@ -277,7 +277,7 @@ def test_answers_among_numbers(text: str, index: int) -> None:
         ("C is it", ("C", "C++", "C#"), 0),
         (".5", ("5", ".5"), 1),
         ("5 %", ("5", "5 %"), 1),
-        ("same", ("same", "Same."), -1),  # alike, so that only a letter tells
+        ("same", ("same", "Same."), -1),  # alike, so that only a letter can name one
         ("B. same", ("same", "Same."), 1),
         ("?", ("?", "!"), -1),
         ("B", ("?", "!"), 1),

@@ -182,7 +182,7 @@ def test_a_draw_follows_from_seed_and_name_alone() -> None:
     examples = Examples(POOL, seed=0)
     found = [names(examples.draw(item)) for item in QUESTIONS]
     assert found == [names(examples.draw(item)) for item in reversed(QUESTIONS)][::-1]
-    # Nor from the order of what is drawn from, or other data sets beside it.
+    # Not from the pool's order, or other data sets in it.
     others = [an_item(str(number), dataset="e") for number in range(7)]
     assert found == [names(Examples([*others, *reversed(POOL)], seed=0).draw(item)) for item in QUESTIONS]
     in_order = sorted(item.id for item in POOL)

@@ -58,7 +58,7 @@ def test_tables_follow_from_the_logliks(tiny_model: Any, samples: list[EncodedSa
         assert scores.correct_per_token[index] == (best_per_token == sample.answer)
         assert scores.ce[index] == -per_token[sample.answer]
     assert [column.dtype for column in scores] == [np.int16, np.int16, np.int8, np.int8, *[np.float64] * 3]
-    # Otherwise the two ways of predicting, and hits and misses, would not be told apart above.
+    # Otherwise the two ways of predicting, and hits and misses, would not be distinguished above.
     assert (scores.prediction != scores.prediction_per_token).any()
     assert set(scores.correct.tolist()) == {0, 1}
 
@@ -148,7 +148,7 @@ def test_other_models_score_alike(
 
 
 class _Bare(torch.nn.Module):
-    """A model that can neither leave logits out nor be told positions."""
+    """A model that takes neither `logits_to_keep` nor positions."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -234,12 +234,6 @@ def test_weights_may_lie_elsewhere(tiny_model: Any, samples: list[EncodedSample]
     cpu_offload(tiny_model, execution_device=torch.device("cpu"))
     assert next(tiny_model.parameters()).is_meta
     np.testing.assert_array_equal(score(tiny_model, samples, batch_tokens=1000).loglik, expected.loglik)
-
-
-def test_equal_choices_go_to_the_first(tiny_model: Any, tiny_tokenizer: Any) -> None:
-    item = ChoiceItem(id="q", dataset="d", split="", question="?", choices=("same", "same"), answer=1)
-    scores = score(tiny_model, encode_items([item], tiny_tokenizer, max_length=256, window_tokens=8), batch_tokens=1000)
-    assert (scores.prediction[0], scores.correct[0]) == (0, 0)
 
 
 def test_progress_counts_choices(

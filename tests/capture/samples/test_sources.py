@@ -173,7 +173,7 @@ def test_given_tokens_have_roles_by_their_labels(tiny_tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "completion", "told", "predicted"),
+    ("prompt", "completion", "context", "predicted"),
     [
         ("2 + 2 =", " 4.", "<s>2 + 2 =", " 4.</s>"),
         ("2 + 2 =", " 4.</s>", "<s>2 + 2 =", " 4.</s>"),
@@ -182,12 +182,12 @@ def test_given_tokens_have_roles_by_their_labels(tiny_tokenizer: Any) -> None:
     ],
 )
 def test_a_completion_begins_where_the_tokens_differ(
-    prompt: str, completion: str, told: str, predicted: str, tiny_tokenizer: Any
+    prompt: str, completion: str, context: str, predicted: str, tiny_tokenizer: Any
 ) -> None:
     items = read_items([{"prompt": prompt, "completion": completion}])
     (sample,) = encode_items(items, tiny_tokenizer, max_length=64, window_tokens=4)
     assert [tiny_tokenizer.decode(sample.token_ids[mask]) for mask in (~sample.is_target, sample.is_target)] == [
-        told,
+        context,
         predicted,
     ]
     # As TRL does it: the common start of both, the rest is the completion.

@@ -69,7 +69,7 @@ def test_the_kernel_holds(kernel: Run, widths: tuple[int, ...]) -> None:
     ],
 )
 def test_a_kernel_that_is_off_is_found(kernel: Run, measure: str, factor: float) -> None:
-    """Also one that misses what a layer put out wrongly, or refuses what it put out rightly."""
+    """Also one that misses a layer's wrong output, or refuses a right one."""
     assert kernel("check_kernel", (64,), measure, factor)["ok"] is False
 
 

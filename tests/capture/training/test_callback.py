@@ -38,7 +38,7 @@ from lorascope.capture.samples.encode import encode_items
 from lorascope.capture.samples.encoded import EncodedSample
 from lorascope.capture.samples.items import ChoiceItem, TextItem
 from lorascope.capture.samples.scoring import score
-from lorascope.capture.training.callback import KIND, LAYER, _unwrapped, measure_miub
+from lorascope.capture.training.callback import KIND, LAYER, _unwrap_model, measure_miub
 from lorascope.capture.training.trainer import collate, lora_targets
 
 from ...tiny import llama
@@ -145,7 +145,7 @@ def js_by_hand(base: torch.Tensor, adapted: torch.Tensor) -> torch.Tensor:
 
 
 def miub_by_hand(model: Any, samples: Sequence[EncodedSample]) -> float:
-    """Eq. 9 of a copy of the model in float64: a sample a pass, by what each layer puts out and what it wraps."""
+    """Eq. 9 of a copy of the model in float64: one sample per pass, from each layer's output and its frozen layer's."""
     model = copy.deepcopy(model).double().eval()
     seen: dict[Any, torch.Tensor] = {}
     layers = [module for module in model.modules() if hasattr(module, "lora_A") and len(module.lora_A)]
@@ -339,7 +339,7 @@ def test_a_resumed_training_measures_each_step_once(
 def test_under_autocast_base_is_the_layers_own_and_delta_is_not_rounded(
     train: Train, tiny_items: Any, tiny_tokenizer: Any, samples: list[EncodedSample]
 ) -> None:
-    # A sample a pass, since batches change what layers in bfloat16 put out.
+    # One sample per pass, since batches change the outputs of layers in bfloat16.
     trainer = train(MiubCallback(tiny_items, tiny_tokenizer, every=4, batch_tokens=1), bf16=True)
     model = trainer.model.eval()
     seen: dict[Any, torch.Tensor] = {}
@@ -378,10 +378,10 @@ def test_several_processes_share_a_model_that_is_unwrapped(tiny_model: Any, tmp_
     model = lora(tiny_model)
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
-        assert _unwrapped(DistributedDataParallel(model)) is model
+        assert _unwrap_model(DistributedDataParallel(model)) is model
     finally:
         torch.distributed.destroy_process_group()
-    assert _unwrapped(torch.compile(model, backend="eager")) is model
+    assert _unwrap_model(torch.compile(model, backend="eager")) is model
 
 
 def test_of_a_training_that_diverged_miub_is_nan(tiny_model: Any, samples: list[EncodedSample]) -> None:

@@ -53,7 +53,7 @@ def tiny_model(tiny_tokenizer: Any) -> Any:
 
 @pytest.fixture
 def train(tiny_model: Any, tiny_tokenizer: Any, tiny_items: Any, tmp_path: Path) -> Any:
-    """Train in the folder of this name, and stop after so many steps; returns what came of it, and the steps seen."""
+    """Train in the folder of this name, and stop after this many steps; returns what came of it, and the steps seen."""
 
     def run(name: str, config: FinetuneConfig = CONFIG, *, stop: int | None = None) -> tuple[Any, list[int]]:
         seen: list[int] = []

@@ -213,6 +213,7 @@ def copier_for(device: torch.device) -> Copier:
 
 
 def _cuda_runtime() -> Any:
+    """The CUDA runtime, as torch loads it."""
     return torch.cuda.cudart()  # type: ignore[no-untyped-call]  # torch's own
 
 
@@ -225,10 +226,12 @@ def _clear_cuda_error(device: torch.device) -> None:
 
 
 def _is_done(event: torch.cuda.Event) -> bool:
+    """Whether the device has reached an event."""
     return bool(event.query())  # type: ignore[no-untyped-call]  # torch's own
 
 
 def _consecutive_runs(flat: np.ndarray) -> tuple[tuple[slice, slice], ...]:
+    """(slice of the batch, slice of the chosen tokens) of every run of consecutive indices."""
     if not len(flat):
         return ()
     cuts = np.flatnonzero(np.diff(flat) != 1) + 1

@@ -115,6 +115,7 @@ class Segment(NamedTuple):
 
 
 def _round_up_to_pages(n_bytes: int) -> int:
+    """Round a number of bytes up to whole pages."""
     return -(-n_bytes // BLOCK_BYTES) * BLOCK_BYTES
 
 

@@ -152,9 +152,11 @@ class RowQueue:
         self.seconds_waited += time.perf_counter() - start
 
     def _row_tokens(self, row: int) -> slice:
+        """Range of the token axis that a row covers."""
         return slice(row * ROW_TOKENS, min((row + 1) * ROW_TOKENS, self._n_tokens))
 
     def _wait_for_buffer(self, row: int) -> RowBuffer:
+        """Wait until a buffer is free for a row, and prepare it."""
         arrays = self._writer.row_arrays(row)
         start = time.perf_counter()
         with self._changed:
@@ -185,6 +187,7 @@ class RowQueue:
         return buffer
 
     def _collect_written(self, futures: Iterable[Future[RowWritten | None]], *, wait: bool = False) -> None:
+        """Add sizes and times of rows that are written (or, with `wait`, wait for them); raise a writer's error."""
         for future in [future for future in futures if wait or future.done()]:
             self._writing.remove(future)
             if (written := future.result()) is not None:
@@ -213,11 +216,13 @@ class RowQueue:
         return written
 
     def _notify_waiting(self, _: Future[RowWritten | None]) -> None:
+        """Wake a pass that waits for a buffer."""
         with self._changed:
             self._changed.notify_all()
 
 
 def _row_bytes(arrays: RowArrays) -> int:
+    """Bytes of memory that a row's arrays take."""
     return buffer_bytes(map(array_bytes, arrays.values()))
 
 

@@ -43,6 +43,7 @@ class Meter:
         return "copy" if seconds["copy"] + seconds["reduce"] > seconds["forward"] else "forward"
 
     def _forward_thread_seconds(self) -> float:
+        """Seconds of all stages in the thread of the forward pass."""
         return sum(seconds for stage, seconds in self.seconds.items() if stage not in {"encode", "write"})
 
 
@@ -134,6 +135,7 @@ class BatchTarget:
         return any([segment.claim(path, columns) is not None for segment in self.segments])  # noqa: C419 (claim them all)
 
     def _gather_columns(self, path: str, start: int, values: torch.Tensor, *, measured: bool) -> None:
+        """Keep values of some columns of an array until `flush`."""
         self._columns.setdefault((path, measured), []).append((start, values))
 
     def _send_columns(self, path: str, columns: Sequence[tuple[int, torch.Tensor]], *, measured: bool) -> None:

@@ -42,6 +42,8 @@ class Measured(NamedTuple):
 
 
 class _Settings(NamedTuple):
+    """Numbers that the kernel's launches share."""
+
     scaling: float = 1.0
     rounding: float = 0.0
     """Largest rounding error of the layer's delta, divided by the magnitudes of its terms."""
@@ -152,6 +154,7 @@ def _launch(
     *,
     settings: _Settings,
 ) -> torch.Tensor:
+    """Measures (measure, token) from one launch of the kernel, at all rows if `rows` is None."""
     n_tokens, width = len(base) if rows is None else len(rows), base.shape[1]
     measures = torch.empty((1 if settings.is_kl else 6, n_tokens), dtype=torch.float32, device=base.device)
     tokens, features = block_shape(width)

@@ -59,6 +59,7 @@ class BasePassActions:
                 self.sink.measure(site, total)
 
     def _store_base(self, site: Site, base: torch.Tensor) -> None:
+        """Store the base and, in a pair, keep a copy for the adapted pass."""
         self.sink.take_state(site, "base", base)
         if self.sink.is_pair:
             self.pair_bases[site.index] = self.sink.copy_for_pair(base)
@@ -138,5 +139,6 @@ class AdaptedPassActions:
             self.sink.take_state(site, "base", base)
 
     def _finish_pair(self, site: Site, total: Sum) -> None:
+        """In the second pass of a pair, compare the output with the first pass's base."""
         if self.sink.is_pair:
             self.sink.finish_pair(site, replace(total, base=self.pair_bases.pop(site.index), z_or_delta=None))

@@ -129,6 +129,8 @@ class Recorder:
             self._actions = None
 
     def _hook(self, what: str, site: Site) -> Any:
+        """Make the hook that takes `what` of a site: one of the names of `_hooked_modules`."""
+
         def hook(module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             actions = self._actions
             if actions is None or what not in _planned_hooks(site, self._pass):
@@ -162,6 +164,7 @@ class Recorder:
                 )
 
     def _check_fired(self) -> None:
+        """Raise `CaptureError` unless every planned hook fired exactly once."""
         for site in self._sites:
             for what in _planned_hooks(site, self._pass):
                 n = self._fired[site.path, what]

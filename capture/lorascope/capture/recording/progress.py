@@ -78,5 +78,6 @@ def progress_bar() -> Iterator[Callable[[CaptureProgress], None]]:
 
 
 def _in_notebook() -> bool:
+    """Whether this process runs a notebook's cells."""
     shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return shell is not None and "IPKernelApp" in shell.config

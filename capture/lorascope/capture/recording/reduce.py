@@ -61,6 +61,7 @@ def values_per_part(device: torch.device) -> int:
 
 
 def _jensen_shannon(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    """JS of a part of the tokens that fits the cache, float64."""
     base, delta = base.double(), delta.double()
     log_p = torch.log_softmax(base - base.amax(-1, keepdim=True), -1)
     # A constant changes no softmax; without the mean under p, small differences of large deltas keep their digits.
@@ -203,6 +204,7 @@ def _reduce_in_torch(base: torch.Tensor, delta: torch.Tensor) -> Reduced:
 
 
 def _reduce_part(base: torch.Tensor, delta: torch.Tensor) -> Reduced:
+    """Measures of a part of the tokens, computed in float64."""
     base, delta = base.double(), delta.double()
     log_p = base.log_softmax(-1)
     entropy = -torch.special.xlogy(log_p.exp(), log_p.exp()).sum(-1)

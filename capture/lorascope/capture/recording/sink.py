@@ -182,6 +182,7 @@ class Sink:
                     self.excess[site.path] = measured.excess
 
     def _reduce(self, site: Site, chosen: Sum) -> None:
+        """Reduce the captured tokens of a sum, and hand the measures to the reducer."""
         assert self.reducer is not None
         with self.target.meter.timed("reduce"):
             reduced = reduce_tokens(chosen.base, chosen.delta, threads=self.threads)
@@ -254,6 +255,7 @@ def excess(
 
 
 def _excess(part: tuple[torch.Tensor, ...], rounding: float) -> torch.Tensor:
+    """Excess of a part of the tokens: (base, delta, size, output)."""
     base, delta, size, output = part
     base, delta, out = base.double(), delta.double(), output.double()
     both = base + delta

@@ -237,10 +237,12 @@ class _Stream:
                     self.progress(CaptureProgress("ablate", self.ablations, self.n_ablations, "pass", *now))
 
     def _base_logits(self, samples: Sequence[EncodedSample]) -> torch.Tensor | None:
+        """Logits of a pass without the adapter."""
         with Pass("base", None).enabled(self.model), self.meter.timed("forward"):
             return forward(self.model, samples, self.device)
 
     def _update_times(self) -> None:
+        """Copy the writers' times to the meter."""
         self.meter.seconds["encode"] = self.rows.seconds_encode
         self.meter.seconds["write"] = self.rows.seconds_write
 

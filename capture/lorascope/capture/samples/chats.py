@@ -106,6 +106,7 @@ def special_token_in(item: ChatItem, special: Mapping[int, str]) -> str | None:
 
 
 def _chat_template(item: ChatItem, tokenizer: Any) -> str:
+    """The tokenizer's template for a chat; raise a ValueError without one."""
     try:
         return str(tokenizer.get_chat_template(tools=item.tools))
     except ValueError as error:
@@ -128,6 +129,7 @@ def _template_options(item: ChatItem, tokenizer: Any) -> dict[str, Any]:
 
 
 def _render_chat(item: ChatItem, tokenizer: Any, messages: Messages) -> str:
+    """Text of messages as the template writes them; raise a ValueError if it refuses them."""
     options = _template_options(item, tokenizer)
     try:
         text = str(tokenizer.apply_chat_template(list(messages), **options, tokenize=False))
@@ -197,6 +199,7 @@ def _find_contents(item: ChatItem, tokenizer: Any, text: str, *, marks: bool) ->
 
 
 def _unidentified_message(item: ChatItem, number: int, what: str) -> str:
+    """Error message about a message whose content the template changes, so that its tokens aren't known."""
     role = item.messages[number]["role"]
     way = f"give the tokenizer {MARKED}" if role == "assistant" else "give it as the template writes it"
     return (

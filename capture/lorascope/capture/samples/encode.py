@@ -107,6 +107,7 @@ def require_known_tokens(model: Any, samples: Sequence[EncodedSample]) -> None:
 def _encode_choice_items(
     items: Sequence[ChoiceItem], template: Template, examples: Examples | None, tokenizer: Any, max_length: int
 ) -> list[EncodedSample]:
+    """Encode questions with their prompts and choices, in order."""
     shown = examples if template.shows_examples else None
     rendered = [render(template, item, shown.draw(item) if shown else None) for item in items]
     for item, asked in zip(items, rendered, strict=True):
@@ -152,6 +153,7 @@ def _tokenize_answers(tokenizer: Any, cue: str, answers: Sequence[str]) -> list[
 
 
 def _encode_text(item: TextItem, tokenizer: Any, *, max_length: int, window_tokens: int) -> list[EncodedSample]:
+    """Encode a text as windows of at most `window_tokens` tokens."""
     if window_tokens > max_length:
         raise ValueError(f"`window_tokens` is {window_tokens}; the context has {max_length} tokens, give at most that")
     tokens = tokenize(tokenizer, [item.text])[0]

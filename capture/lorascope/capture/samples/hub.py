@@ -219,6 +219,7 @@ def _checked_texts(reference: Reference, table: Any, column: str) -> Iterator[st
 
 
 def _require_columns(reference: Reference, table: Any, names: Sequence[str]) -> None:
+    """Raise a ValueError if the table lacks one of these columns."""
     missing = [name for name in names if name not in table.column_names]
     if missing:
         existing = ", ".join(table.column_names)

@@ -145,6 +145,7 @@ SomeItem = TypeVar("SomeItem", bound=Item)
 
 
 def _require_text(name: str, text: str) -> None:
+    """Raise a ValueError if a text is blank."""
     if not text.strip():
         raise ValueError(f"`{name}` is {text!r}; give a text that isn't empty")
 
@@ -195,6 +196,7 @@ def item_length(item: Item, unit: Unit = "tokens", tokenizer: Any = None) -> int
 
 
 def _measured_text(item: Item) -> str:
+    """Text whose length is an item's length."""
     if isinstance(item, TextItem):
         return item.text
     if isinstance(item, ChoiceItem):

@@ -269,6 +269,7 @@ def _question_with_letters(item: ChoiceItem) -> tuple[str, Sequence[tuple[int, i
 
 
 def _wrong_answers(item: ChoiceItem) -> list[int]:
+    """Indices of the choices whose text isn't the right answer's."""
     return [index for index, choice in enumerate(item.choices) if choice != item.choices[item.answer]]
 
 

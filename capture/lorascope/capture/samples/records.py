@@ -24,7 +24,7 @@ FIELDS = (
 """The fields that are read; others are ignored."""
 
 
-def items_of(records: Iterable[tuple[str, str, Any]], *, source: str, dataset: str, split: str) -> list[Item]:
+def parse_records(records: Iterable[tuple[str, str, Any]], *, source: str, dataset: str, split: str) -> list[Item]:
     """Parse records, all of one format and with different ids, into items.
 
     Parameters
@@ -73,6 +73,7 @@ def _record_fields(record: Any) -> Mapping[str, Any]:
 
 
 def _from_json(text: str, what: str, advice: str) -> Any:
+    """Parse JSON without repeated keys; raise a ValueError that says `what` is wrong, with advice."""
     try:
         return json.loads(text, object_pairs_hook=object_with_unique_keys)
     except json.JSONDecodeError as error:
@@ -94,6 +95,7 @@ def _find_format(fields: Mapping[str, Any]) -> str:
 
 
 def _item_id(fields: Mapping[str, Any], default: str) -> str:
+    """Id of a record's item as a text."""
     name = default if fields.get("id") is None else fields["id"]
     if type(name) is int:  # as tables number their rows
         return str(name)
@@ -103,6 +105,7 @@ def _item_id(fields: Mapping[str, Any], default: str) -> str:
 
 
 def _is_text(value: Any) -> bool:
+    """Whether a value is a text that can be encoded as UTF-8."""
     if not isinstance(value, str):
         return False
     try:
@@ -112,13 +115,13 @@ def _is_text(value: Any) -> bool:
     return True
 
 
-def _is_texts(value: Any) -> bool:
+def _is_list_of_texts(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
 
 _TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("question", "text"), (_is_text, "a string of characters")),
-    "choices": (_is_texts, "a list of strings of characters"),
+    "choices": (_is_list_of_texts, "a list of strings of characters"),
     # bool is an int to Python, but no index to whoever wrote the file.
     "answer": (lambda value: type(value) is int, "a whole number, counted from 0"),
 }
@@ -126,6 +129,7 @@ _TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def _checked_fields(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Fields with these names, each checked for its type."""
     for name in names:
         accepts, description = _TYPES[name]
         if name not in fields:

@@ -187,6 +187,7 @@ def _loglik(logits: Tensor, rows: Int64[np.ndarray, " position"], token_ids: Int
 
 
 def _make_scores(samples: Sequence[EncodedSample], logliks: Sequence[Float64[np.ndarray, " _"]]) -> Scores:
+    """Scores from the log-likelihoods (choice,) of each sample; raise a ValueError if one isn't finite."""
     for sample, values in zip(samples, logliks, strict=True):
         if not np.isfinite(values).all():
             raise ValueError(

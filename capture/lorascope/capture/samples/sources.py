@@ -12,7 +12,7 @@ from lorascope.stores.size import format_size
 
 from .hub import Reference, parse_reference, read_rows, require_folder
 from .items import Item, TextItem
-from .records import FIELDS, KNOWN_FORMATS, TOKEN_FIELDS, items_of
+from .records import FIELDS, KNOWN_FORMATS, TOKEN_FIELDS, parse_records
 
 MAX_FILE_BYTES = 2**30
 """Maximum bytes of a file of data or prompts, and of a Parquet file's rows in memory."""
@@ -60,7 +60,7 @@ def read_items(source: str | Path | Iterable[Any], *, name: str | None = None) -
     dataset, split = _split_name(name or path.stem)
     if path.suffix == ".parquet":
         rows = ((f"row {n}", f"{path.name}:{n}", row) for n, row in enumerate(_parquet_rows(path)))
-        return _require_items(items_of(rows, source=str(path), dataset=dataset, split=split), str(path), "file")
+        return _require_items(parse_records(rows, source=str(path), dataset=dataset, split=split), str(path), "file")
     text = read_text(path, "data file", "one in .jsonl, .parquet or .txt")
     if not text.strip():
         raise ValueError(f"{path}: the file is empty; give a data file with items or text")
@@ -69,7 +69,7 @@ def read_items(source: str | Path | Iterable[Any], *, name: str | None = None) -
     # Not splitlines: it would also break at U+2028 and U+0085, which JSON allows within a string.
     lines = enumerate(text.split("\n"), start=1)
     numbered = ((f"line {n}", f"{path.name}:{n}", line) for n, line in lines if line.strip())
-    return _require_items(items_of(numbered, source=str(path), dataset=dataset, split=split), str(path), "file")
+    return _require_items(parse_records(numbered, source=str(path), dataset=dataset, split=split), str(path), "file")
 
 
 def require_data(path: str | Path) -> None:
@@ -91,7 +91,7 @@ def require_data(path: str | Path) -> None:
         with suppress(UnicodeDecodeError), open_regular(Path(path), at_most=MAX_FILE_BYTES) as file:
             lines = enumerate(TextIOWrapper(file, encoding="utf-8-sig"), start=1)
             first = next(((f"line {n}", str(n), line) for n, line in lines if line.strip()), None)
-            items_of([first] if first else [], source=str(path), dataset="", split="")
+            parse_records([first] if first else [], source=str(path), dataset="", split="")
 
 
 def read_item_files(setting: str, paths: Sequence[str]) -> dict[str, list[Item]]:
@@ -134,15 +134,19 @@ def _split_name(name: str) -> tuple[str, str]:
 
 
 def _require_items(items: list[Item], source: str, what: str) -> list[Item]:
+    """Return items; raise a ValueError if the list is empty."""
     if not items:
         raise ValueError(f"{source}: the {what} holds no items; give one that isn't empty")
     return items
 
 
 def _hub_items(reference: Reference, name: str | None) -> list[Item]:
+    """Items of a split of the hub or of a folder."""
     rows = ((f"row {number}", str(number), row) for number, row in enumerate(read_rows(reference)))
     dataset, split = _split_name(name) if name else (reference.dataset, reference.split)
-    return _require_items(items_of(rows, source=reference.text, dataset=dataset, split=split), reference.text, "split")
+    return _require_items(
+        parse_records(rows, source=reference.text, dataset=dataset, split=split), reference.text, "split"
+    )
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -170,6 +174,7 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _memory_items(source: Iterable[Any], name: str | None) -> list[Item]:
+    """Items of data in memory."""
     if isinstance(source, Mapping) or not isinstance(source, Iterable):
         keys = f" with the keys {reprlib.repr(list(source))[1:-1]}" if isinstance(source, Mapping) else ""
         raise ValueError(
@@ -183,7 +188,7 @@ def _memory_items(source: Iterable[Any], name: str | None) -> list[Item]:
         dataset, split = own_name if isinstance(own_name, str) else "data", str(getattr(source, "split", None) or "")
     records = (record for element in source for record in _unbatched_records(element))
     numbered = ((f"item {number}", f"{dataset}:{number}", record) for number, record in enumerate(records))
-    return _require_items(items_of(numbered, source=dataset, dataset=dataset, split=split), dataset, "data")
+    return _require_items(parse_records(numbered, source=dataset, dataset=dataset, split=split), dataset, "data")
 
 
 def _unbatched_records(element: Any) -> Iterator[Any]:

@@ -106,6 +106,7 @@ def time_captures(config: CaptureConfig, device: torch.device) -> dict[Way, Trie
 
 
 def _checks(config: CaptureConfig, device: torch.device, progress: Callable[[str], None]) -> Iterator[Check]:
+    """Run the checks, one after the other, and report the stages."""
     progress(STAGES[0])
     yield check_measuring(device)
     yield check_copies(device)

@@ -142,6 +142,7 @@ class MiubCallback(TrainerCallback):
         self._trainer = None
 
     def _encode(self, model: Any) -> Sequence[EncodedSample]:
+        """The samples to measure on, encoded for the model's context."""
         encoded = [item for item in self._items if isinstance(item, EncodedSample)]
         items = [item for item in self._items if not isinstance(item, EncodedSample)]
         if encoded:
@@ -150,6 +151,7 @@ class MiubCallback(TrainerCallback):
         return encode_items(items, self._tokenizer, max_length=max_length, window_tokens=self._window_tokens)
 
     def _measure(self, control: Any, model: Any) -> None:
+        """Measure MIUB, and log it with its time."""
         assert self._trainer is not None
         start = _synchronized_time()
         logs = measure_miub(_unwrap_model(model), self.samples, batch_tokens=self._batch_tokens)

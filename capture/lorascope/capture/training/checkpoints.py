@@ -92,6 +92,7 @@ class Checkpoints(TrainerCallback):
         self._saved = self._counted
 
     def _count_time(self) -> None:
+        """Add the time since the last call to `seconds`."""
         now = time.perf_counter()
         self.seconds += now - self._counted
         self._counted = now
@@ -151,6 +152,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _damage_error(file: Path, reason: str) -> ValueError:
+    """Error about a file of a stopped training that can't be used."""
     folder = next(parent for parent in file.parents if parent.name.endswith(".training"))
     return ValueError(
         f"a training was stopped, but {str(file)!r} can't be used to continue it: {reason}; delete {str(folder)!r}, "

@@ -167,6 +167,7 @@ def finetune(
 
 
 def _evaluate(model: Any, samples: Sequence[EncodedSample] | None, config: FinetuneConfig) -> Evaluation | None:
+    """Score held-out samples; None without samples."""
     if samples is None:
         return None
     scores = score(model, samples, batch_tokens=config.score_batch_tokens)
@@ -183,6 +184,7 @@ def _samples_of_each(samples: Sequence[EncodedSample], n: int) -> list[EncodedSa
 
 
 def _refuse_non_finite(model: torch.nn.Module, steps: Sequence[TrainingStep]) -> None:
+    """Raise FloatingPointError if a loss or a trained weight isn't finite."""
     for number, step in enumerate(steps, start=1):
         if not math.isfinite(step.loss):
             raise FloatingPointError(f"the loss of step {number} is {step.loss!r}; give a lower `learning_rate`")
