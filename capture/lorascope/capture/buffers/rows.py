@@ -76,7 +76,7 @@ class RowQueue:
         self._n_tokens = n_tokens
         n_rows = -(-n_tokens // ROW_TOKENS)
         self._expected = np.ones(n_rows, np.bool_) if rows is None else rows.copy()
-        sizes = [_row_bytes(writer.row_arrays(row)) if self._expected[row] else 0 for row in range(n_rows)]
+        sizes = [_arrays_bytes(writer.row_arrays(row)) if self._expected[row] else 0 for row in range(n_rows)]
         self.n_bytes = queue_bytes_needed(sizes, spans, queue_bytes)
         """Maximum bytes of all buffers together."""
         self._held_bytes = 0
@@ -174,7 +174,7 @@ class RowQueue:
             if buffer.tensors.keys() == arrays.keys():
                 self._free.remove(buffer)
                 return buffer
-        size = _row_bytes(arrays)
+        size = _arrays_bytes(arrays)
         while self._free and self._held_bytes + size > self.n_bytes:
             memory = self._free.pop(0).memory
             self.copier.unpin(memory)
@@ -221,7 +221,7 @@ class RowQueue:
             self._changed.notify_all()
 
 
-def _row_bytes(arrays: RowArrays) -> int:
+def _arrays_bytes(arrays: RowArrays) -> int:
     """Bytes of memory that a row's arrays take."""
     return buffer_bytes(map(array_bytes, arrays.values()))
 

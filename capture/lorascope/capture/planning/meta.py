@@ -23,7 +23,7 @@ from ..models.sharing import share_layers, sharing_of
 from ..models.source import locate
 from ..models.training_record import read_training
 
-PROBE_TOKENS = 4
+META_TOKENS = 4
 """Number of tokens in the pass that shows how often each layer runs."""
 SAFETENSORS_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 
@@ -103,10 +103,10 @@ def meta_inputs(model: PeftModel) -> dict[str, Any] | None:
     The mask has four axes, since models look at the numbers of a mask with two.
     """
     base: Any = model.get_base_model()
-    shape = (1, PROBE_TOKENS)
+    shape = (1, META_TOKENS)
     known = {
         "input_ids": torch.zeros(shape, dtype=torch.int64, device="meta"),
-        "attention_mask": torch.zeros((1, 1, PROBE_TOKENS, PROBE_TOKENS), dtype=base.dtype, device="meta"),
+        "attention_mask": torch.zeros((1, 1, META_TOKENS, META_TOKENS), dtype=base.dtype, device="meta"),
         "position_ids": torch.zeros(shape, dtype=torch.int64, device="meta"),
         "use_cache": False,
     }

@@ -52,7 +52,7 @@ class _Settings(NamedTuple):
 
 
 def measure_sum(total: Sum, rows: torch.Tensor | None, *, prove_every: int = 1) -> Measured:
-    """Measures of a sum's tokens (or of the `rows`); unless delta is a difference, the output is compared with it."""
+    """Measures of a sum's tokens, or of these rows; the output is compared with base + delta if delta is known."""
     base, z_or_delta, output = total.base, total.z_or_delta, total.output
     if z_or_delta is None:
         assert output is not None

@@ -97,7 +97,7 @@ def generate(
 
 
 def generation_batches(samples: Sequence[EncodedSample], *, n: int, batch_tokens: int) -> list[slice]:
-    """Batches of `generate`. Samples that are split between two batches give the same batches again."""
+    """Batches of `generate`. Parts of the samples, split at the boundary of two batches, give the same batches."""
     return plan_batches([sample.n_prefix + n for sample in samples], batch_tokens=batch_tokens)
 
 

@@ -89,7 +89,7 @@ def score(
 
 
 def score_batches(samples: Sequence[EncodedSample], *, batch_tokens: int) -> list[slice]:
-    """Batches of `score`. Samples that are split between two batches give the same batches again."""
+    """Batches of `score`. Parts of the samples, split at the boundary of two batches, give the same batches."""
     # Each choice counts as if it had its own prompt, padded.
     lengths = [[len(token_ids) for token_ids, _ in _scored_sequences(sample)] for sample in samples]
     return plan_batches([len(own) * max(own) for own in lengths], batch_tokens=batch_tokens)

@@ -28,7 +28,7 @@ from ..settling.trial import Tried, Way, run_trial
 from ..training.trainer import lora_targets
 from .checks import Check, check_capture, check_copies, check_measuring, check_ranks
 
-STAGES = ("measuring, and copies", "captures, compared", "rates")
+SELFTEST_STAGES = ("measuring, and copies", "captures, compared", "rates")
 """Stages of a selftest, in order."""
 TRIAL_SECONDS = 6.0
 """About how long each way of capturing is timed."""
@@ -90,7 +90,7 @@ def selftest(
         config = CaptureConfig(model=source, adapter=(adapter,), data=(data,), out=run, device=device, score=False)
         require_inputs(config)
         checks = tuple(_checks(config, where, progress))
-        progress(STAGES[2])
+        progress(SELFTEST_STAGES[2])
         trials = time_captures(config, where)
     return Selftest(machine=_machine(where, out, source if model else None), checks=checks, trials=trials)
 
@@ -107,10 +107,10 @@ def time_captures(config: CaptureConfig, device: torch.device) -> dict[Way, Trie
 
 def _checks(config: CaptureConfig, device: torch.device, progress: Callable[[str], None]) -> Iterator[Check]:
     """Run the checks, one after the other, and report the stages."""
-    progress(STAGES[0])
+    progress(SELFTEST_STAGES[0])
     yield check_measuring(device)
     yield check_copies(device)
-    progress(STAGES[1])
+    progress(SELFTEST_STAGES[1])
     few = dataclasses.replace(config, js_share=1.0, window_tokens=128, limit=2)
     yield from check_capture(few, device)
     yield check_ranks(

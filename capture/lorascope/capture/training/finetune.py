@@ -29,7 +29,7 @@ from ..settling.inputs import refuse_used
 from ..settling.provenance import data_fingerprint, device_description, library_versions
 from .callback import MiubCallback, stated_context
 from .checkpoints import resume
-from .trainer import TrainingStep, new_adapter, restored_afterwards, train
+from .trainer import TrainingStep, new_adapter, seed_and_restore, train
 
 MACHINE = ("name", "threads", "instructions")
 """Fields of a device's description that may differ when a training is resumed: another machine may continue it."""
@@ -137,7 +137,7 @@ def finetune(
     max_length = config.max_length or stated_context(model)
     encode = partial(encode_items, tokenizer=tokenizer, max_length=max_length, window_tokens=config.window_tokens)
     train_samples, eval_samples = encode(items_train), None if items_eval is None else encode(items_eval)
-    with file_lock(place), restored_afterwards(model, config.seed):
+    with file_lock(place), seed_and_restore(model, config.seed):
         refuse_used(place)  # another process may have made it meanwhile
         # Frozen as in the training: whether weights require gradients affects the last digits of scores.
         model.eval().requires_grad_(False)

@@ -12,6 +12,6 @@ def training_folder(out: Path) -> Path:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Folder of the newest complete checkpoint; None if there is no checkpoint."""
+    """Folder of the newest complete checkpoint; None without one."""
     whole = [marker.parent for marker in folder.glob(f"checkpoint-*/{WHOLE}")]
     return max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)

@@ -15,11 +15,9 @@ from transformers.pytorch_utils import Conv1D
 from ..config import FinetuneConfig
 from ..models.passes import restoring_modes
 from ..samples.encoded import EncodedSample, pad
+from ..samples.records import IGNORED
 from .callback import KIND, LAYER, MiubCallback
 from .checkpoints import Checkpoints
-
-IGNORED = -100
-"""Label that transformers' losses ignore."""
 
 
 class TrainingStep(NamedTuple):
@@ -52,7 +50,7 @@ def lora_targets(model: torch.nn.Module) -> list[str]:
 
 
 @contextmanager
-def restored_afterwards(model: Any, seed: int) -> Iterator[None]:
+def seed_and_restore(model: Any, seed: int) -> Iterator[None]:
     """Seed the global random generators, which PEFT and Trainer use; afterwards restore them, and the model's modes."""
     settings = dict(vars(model.config))
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - it is the global state that must be kept

@@ -32,7 +32,7 @@ def selftest(
     if (model is None) != (adapter is None):
         raise ValueError("`--model` and `--adapter` belong together; give both or neither")
 
-    from lorascope.capture.selftest.selftest import STAGES
+    from lorascope.capture.selftest.selftest import SELFTEST_STAGES
     from lorascope.capture.selftest.selftest import selftest as test
 
     from ..quiet import quiet_libraries
@@ -43,7 +43,7 @@ def selftest(
             model=(model, adapter) if model and adapter else None,
             device=device,
             out=out,
-            progress=lambda stage: update(STAGES.index(stage), len(STAGES), stage),
+            progress=lambda stage: update(SELFTEST_STAGES.index(stage), len(SELFTEST_STAGES), stage),
         )
     for line in _lines(result):
         say(line)
