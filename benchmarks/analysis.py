@@ -1,8 +1,9 @@
 """`miub` over whole stores: `python benchmarks/analysis.py` prints Markdown tables.
 
-Beside reading and decoding the same arrays with the same reader and threads; beside the script that a user of zarr and
-torch would write; on threads, processes and a cluster of worker processes, whose results must have the same bits; and
-over stores from 0.1 to 20 GB, each in a process of its own. Stores are bfloat16, rank 8, random (`synthetic.py`).
+It is compared with reading and decoding the same arrays with the same reader and threads, and with the script that a
+user of zarr and torch would write. It runs on threads, processes and a cluster of worker processes, whose results must
+have the same bits; and over stores from 0.1 to 20 GB, each in a new process. Stores are bfloat16, rank 8, random
+(`synthetic.py`).
 """
 
 import argparse
@@ -58,7 +59,7 @@ def main() -> None:
 
 
 def ratio(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """`miub` beside read-and-decode and beside the script."""
+    """Time `miub` in turns with reading and decoding, and with the script."""
     rows, content = [], {}
     for width, n_components in SHAPES.items():
         run = open_run(store(folder, width, n_components, arguments.rows))

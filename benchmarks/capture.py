@@ -1,13 +1,13 @@
 """Cost of capture on a CPU, and size of its store: `python benchmarks/capture.py` prints two Markdown tables.
 
 SmolLM2-135M-Instruct with a random adapter of rank 16 on its 210 linear layers, over text made from the demo's
-questions. Time: float32, bare forward passes over the same batches beside captures of them, taking turns in one
+questions. Time: float32, bare forward passes over the same batches and captures of them, in turns in one
 process. Size: bfloat16, the finished store against two plain bfloat16 arrays of base and LoRA output.
 
 "whole call" is all of `capture()` with a loaded model: hashing the weights, probing, setting up, passes, the last
-flush. "per row" leaves the fixed part out: the call less a call over a single batch, against the bare passes of the
-other batches; that is where a long run's ratio goes. Scores are passes of their own, two of them over a text (with
-and without the adapter), so they are left out but for the last line.
+flush. "per row" excludes the fixed part: the call minus a call over a single batch, compared with the bare passes of
+the other batches; the ratio of a long run approaches it. Scores take two more passes over a text (with and without the
+adapter), so only the last line includes them.
 """
 
 import argparse
@@ -34,7 +34,7 @@ MODES: dict[str, dict[str, Any]] = {
     "default and scores": {},
 }
 BARS = {"default": (1.50, 1.25), "codec raw": (1.30, 1.15), "states none": (1.20, 1.05), "default and scores": (0, 0)}
-"""(bar, aim) of `docs/benchmarks.md`: printed beside what was measured."""
+"""(bar, aim) of `docs/benchmarks.md`: printed next to the measurement."""
 SIZE_BAR = (0.40, 0.36)
 
 

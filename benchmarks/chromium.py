@@ -1,6 +1,6 @@
 """A headless Chromium that is driven by the DevTools protocol over a pipe, with none of its domains enabled.
 
-Playwright enables the domain `Network` in each page. The page's process then keeps what it read for whoever asks, which
+Playwright enables the domain `Network` in each page. The page's process then keeps everything that it read, which
 makes hundreds of MB.
 """
 
@@ -99,7 +99,7 @@ class Tab:
 
 @contextmanager
 def chromium() -> Iterator[Chromium]:
-    """A browser with a profile of its own, until the end of the block; raises FileNotFoundError where there is none."""
+    """A browser with a new profile, closed at the end of the block; raises FileNotFoundError without a Chromium."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         raise FileNotFoundError("no Chromium on the path; on Debian: apt-get install chromium")

@@ -1,8 +1,8 @@
 """`directions` over ten million tokens of z: `python benchmarks/directions.py` prints Markdown tables.
 
-Beside reading and decoding the same factor twice with the same reader and threads, in turns, each in a process of its
-own, whose peak of resident memory is its own. Runs have one component of rank 16, no z occurs twice, and they lie in
-the page cache. What comes out is held against NumPy's on all of z, and, on one thread and on two, bit by bit.
+It takes turns with reading and decoding the same factor twice, with the same reader and threads, each in a new process,
+so that its peak of resident memory counts alone. Runs have one component of rank 16, no z occurs twice, and they are in
+the page cache. The result is compared with NumPy's on all of z; one thread and two must give the same bits.
 """
 
 import argparse

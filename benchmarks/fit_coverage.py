@@ -1,4 +1,4 @@
-"""How often 95 % intervals of scaling laws hold the truth, on simulated studies; `fit_coverage.json` keeps the counts.
+"""How often 95 % intervals of scaling laws contain the truth, in simulated studies; `fit_coverage.json` has the counts.
 
 python benchmarks/fit_coverage.py [--studies 500] [PART ...]   measures the parts whose name has one of these words
 python benchmarks/fit_coverage.py --tables                     prints the tables of docs/benchmarks.md
@@ -152,9 +152,9 @@ def holds(interval: Interval, value: float) -> bool:
 
 
 def of_groups(law: LawName, n_groups: int, n_studies: int) -> list[Row]:
-    """How many intervals of alpha hold the truth with so many groups of five sizes, with 0.7 % of noise.
+    """How many intervals of alpha contain the truth, with `n_groups` groups of five sizes and 0.7 % of noise.
 
-    Of 'log-log' groups differ in their own alpha by twice what noise does, so that the cells of a group go together. Of
+    With 'log-log', the groups' alphas differ, by twice what noise does, so the cells of a group vary together. With
     'additive' they don't.
     """
     N, truth, counts = np.geomspace(1e8, 1e10, 5), 0.4, dict.fromkeys(OVER_GROUPS, 0)

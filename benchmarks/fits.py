@@ -1,4 +1,4 @@
-"""Fits of scaling laws: how long a report takes, and one profile interval beside lmfit's.
+"""Fits of scaling laws: how long a report takes, and one profile interval compared with lmfit's.
 
 python benchmarks/fits.py [report] [engine]
 """

@@ -1,6 +1,6 @@
 """What a capture takes besides its rows: `python benchmarks/fixed.py` prints two Markdown tables.
 
-The fixed part is what a line through captures of 1 and of 3 rows leaves at none, with the model loaded and no scores:
+The fixed part is the value at 0 rows of a line through captures of 1 and 3 rows, with the model loaded and no scores:
 checks, the probe, hashes of the weights, setting up, the last flush. It is measured on SmolLM2-135M-Instruct, and on
 models of tiny layers with as many components and with about 2,000, where it should grow in proportion.
 
@@ -93,7 +93,7 @@ def at_none(one: float, other: float) -> float:
 
 
 def tiny_layers(folder: Path, n_blocks: int) -> Adapted:
-    """A model of so many blocks of width 16, and a random adapter of rank 1 on all of its linear layers."""
+    """A model of `n_blocks` blocks of width 16, and a random adapter of rank 1 on all of its linear layers."""
     tokenizer = byte_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -3,7 +3,7 @@
 A tiny bfloat16 Llama with LoRA passes a batch on the CPU, bare and recorded as on a GPU: the kernel of `fused` counts
 as one launch that reads every tensor once, a copy to the host as one copy. All else that the recorder adds are
 operations of torch, each at least one launch. Bytes are those that they read and write in the device's memory, by value
-(token and feature) of a component's output: they are the same at other widths, but for z and B, r/width as many.
+(token and feature) of a component's output: they are the same at other widths, except for z and B, r/width as many.
 """
 
 import math
@@ -84,7 +84,7 @@ def model() -> Any:
 
 
 def target(components: Any, states: str, n_captured: int, count: Count) -> BatchTarget:
-    """Rows for a batch of which so many tokens are captured, all of them measured."""
+    """Rows for a batch with `n_captured` captured tokens, all of them measured."""
     n, f4 = len(components), np.dtype("f4")
     names = [f"adapters/default/{name}" for name in ("js", "swallowed")]
     if states == "none":

@@ -1,12 +1,12 @@
 """What the GPU kernel should reach, without a GPU: `python benchmarks/gpu_model.py` prints Markdown tables.
 
-The kernel is compiled for cards that aren't there, and its machine code read: registers, spills, and the instructions
+The kernel is compiled for cards that this machine lacks, and its machine code read: registers, spills, and instructions
 that a value takes on the usual path (deltas that change no logarithm by more than 1). Nothing here is measured. An
 estimate is what the busiest part of the card allows if it never pauses: the schedulers (128 lanes a clock and SM), the
-float32 pipe, the integer and compare pipe, the special-function units, or the memory, of which every tensor is read
-once. Left out: how few warps fit beside each other with so many registers, and the caches, from which base comes three
-times and B, 4 bytes a rank and feature, twice for every program. Beside it Liger's JSD kernel, compiled and counted
-likewise where `liger-kernel` is installed; it starts from log-probabilities, which two softmaxes have to write first.
+float32 pipe, the integer and compare pipe, the special-function units, or the memory, from which every tensor is read
+once. It ignores how few warps the registers allow at once, and the caches, from which every program reads base three
+times and B, 4 bytes for each rank and feature, twice. Liger's JSD kernel is compiled and counted in the same way
+if `liger-kernel` is installed; it starts from log-probabilities, which two softmaxes have to write first.
 
 Cards: SMs, clocks and memory are those of NVIDIA's data sheets (A100 SXM 80 GB, H100 SXM, B200); lanes a clock those
 of the CUDA C++ Programming Guide, "Arithmetic Instructions", by compute capability.

@@ -1,8 +1,8 @@
-"""Scores beside those of EleutherAI's lm-evaluation-harness: `.venv-harness/bin/python benchmarks/harness.py`.
+"""Scores compared with EleutherAI's lm-evaluation-harness: `.venv-harness/bin/python benchmarks/harness.py`.
 
 Both get the same model object, SmolLM2-135M-Instruct, and the same questions, lorascope's own; the harness makes its
 prompts of a task file of its own, written below, tokenizes them itself and passes whole sequences, one at a time. Two
-Markdown tables: what differs by choice, and what comes of it. The harness has an environment of its own
+Markdown tables: differences by choice, and their effect on accuracy. The harness has an environment of its own
 (`make .venv-harness/installed`).
 """
 

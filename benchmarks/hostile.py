@@ -40,7 +40,7 @@ Reader = Callable[[Path, Path], object]
 EXTRA_SECONDS, EXTRA_BYTES = 5.0, 512 * 2**20
 ADDRESS_BYTES = 6 * 2**30
 """What a reader may map on top, so that the machine outlives it."""
-GOOD = ("read", "problems told", "refused")
+GOOD = ("read", "problems reported", "refused")
 
 
 class Outcome(NamedTuple):
@@ -103,7 +103,7 @@ def main() -> None:
                 raise SystemExit(f"{reader} of the sound run: {outcome.words}")
         for seed in range(first, first + n_cases):
             run = folder / "hostile.zarr"
-            told = make_hostile(sound, run, seed)
+            description = make_hostile(sound, run, seed)
             for reader in READERS:
                 outcome = try_reader(reader, run, folder, usual[reader])
                 if outcome.what == "hung":
@@ -112,8 +112,8 @@ def main() -> None:
                 more = (outcome.seconds - usual[reader].seconds, outcome.n_bytes - usual[reader].n_bytes)
                 worst[reader] = tuple(map(max, worst[reader], more))
                 if outcome.what not in GOOD:
-                    failed.append((seed, told, reader, outcome))
-                    print(f"case {seed} ({told}), {reader}: {outcome.what}: {outcome.words}"[:900], flush=True)
+                    failed.append((seed, description, reader, outcome))
+                    print(f"case {seed} ({description}), {reader}: {outcome.what}: {outcome.words}"[:900], flush=True)
                 elif arguments.only is not None:
                     print(f"{reader}: {outcome.what}: {outcome.words}")
             rmtree(run)
@@ -130,7 +130,7 @@ def warm_up(sound: Path, scratch: Path) -> None:
         for reader in READERS.values():
             reader(sound, scratch)
     others = [one.name for one in threading.enumerate() if one is not threading.main_thread()]
-    print(f"threads beside the main one, which no forked process has: {others or 'none'}")
+    print(f"threads other than the main one, which no forked process has: {others or 'none'}")
 
 
 def try_reader(reader: str, run: Path, folder: Path, usual: Outcome | None) -> Outcome:
@@ -161,10 +161,10 @@ def try_reader(reader: str, run: Path, folder: Path, usual: Outcome | None) -> O
         return Outcome("hung", words[-400:], seconds, n_bytes)
     if not (scratch / "outcome").exists():
         return Outcome("died", f"status {status}: {words[-400:]}", seconds, n_bytes)
-    what, told = json.loads((scratch / "outcome").read_text())
+    what, description = json.loads((scratch / "outcome").read_text())
     if usual is not None and n_bytes > usual.n_bytes + EXTRA_BYTES:
-        return Outcome("memory", f"{n_bytes / 2**20:.0f} MiB; {what}: {told}", seconds, n_bytes)
-    return Outcome(what, told, seconds, n_bytes)
+        return Outcome("memory", f"{n_bytes / 2**20:.0f} MiB; {what}: {description}", seconds, n_bytes)
+    return Outcome(what, description, seconds, n_bytes)
 
 
 def resident_bytes() -> int:
@@ -187,8 +187,10 @@ def in_child(reader: Reader, run: Path, scratch: Path, limit: float) -> None:
         sys.stderr.flush()
         printed = (scratch / "log").read_text(errors="surrogateescape")
         page = scratch / "page.html"
-        if found[0] in GOOD and ((told := OBEYED.search(printed)) or (page.exists() and b"\x1b" in page.read_bytes())):
-            found = ("obeyed characters", f"{told or 'in the page'}")
+        if found[0] in GOOD and (
+            (description := OBEYED.search(printed)) or (page.exists() and b"\x1b" in page.read_bytes())
+        ):
+            found = ("obeyed characters", f"{description or 'in the page'}")
         if found[0] in GOOD and "Traceback" in printed:
             found = ("traceback", printed[-400:])
         (scratch / "outcome").write_text(json.dumps(found))
@@ -212,11 +214,11 @@ def judge(reader: Reader, run: Path, scratch: Path) -> tuple[str, str]:
         places = " < ".join(f"{Path(one.filename).name}:{one.lineno} {one.name}" for one in (frame, *own))
         return "traceback", f"{type(error).__name__}: {error!s:.200} in {places}"
     if not isinstance(found, int):
-        return ("problems told" if found and isinstance(found, tuple | list) and reader in NOTING else "read"), ""
+        return ("problems reported" if found and isinstance(found, tuple | list) and reader in NOTING else "read"), ""
     sys.stderr.flush()
     sys.stdout.flush()
     last = (scratch / "log").read_text(errors="replace").strip()[-400:]
-    return {0: "read", 1: "problems told", 2: "refused"}.get(found, f"exit code {found}"), last
+    return {0: "read", 1: "problems reported", 2: "refused"}.get(found, f"exit code {found}"), last
 
 
 NOTING = [READERS[name] for name in ("verify, digests", "verify, decode", "missing_chunks")]
@@ -228,7 +230,7 @@ def print_counts(
 ) -> None:
     outcomes = [*GOOD, *sorted({what for _, what in counts} - {*GOOD})]
     print_table(
-        f"{n_cases} hostile runs, {n_failed} of which one reader at least didn't stand ({seconds:.0f} s)",
+        f"{n_cases} hostile runs; at least one reader failed on {n_failed} of them ({seconds:.0f} s)",
         ["reader", *outcomes, "s more at most", "MiB more at most"],
         [
             [reader, *(counts[reader, what] for what in outcomes), f"{more:.1f}", f"{n_bytes / 2**20:.0f}"]

@@ -53,13 +53,13 @@ def make_hostile(sound: Path, run: Path, seed: int) -> str:
     sealed = seed % 2 == 1
     # What can't be hashed comes after the seal.
     drawn = chance.choices(FORGED if sealed and chance.random() < 0.7 else FORGED + BROKEN, k=1 + seed % 3)
-    told = [attempt(mutation, run, chance) for mutation in drawn if mutation in FORGED]
-    if sealed and told:
-        told.append(attempt(partial(seal, sound), run, chance))
-    told += [attempt(mutation, run, chance) for mutation in drawn if mutation in BROKEN]
+    description = [attempt(mutation, run, chance) for mutation in drawn if mutation in FORGED]
+    if sealed and description:
+        description.append(attempt(partial(seal, sound), run, chance))
+    description += [attempt(mutation, run, chance) for mutation in drawn if mutation in BROKEN]
     if seed == 99:
-        told.append(many_files(run))
-    return "; ".join(told)
+        description.append(many_files(run))
+    return "; ".join(description)
 
 
 def attempt(mutation: Mutation, run: Path, chance: random.Random) -> str:
@@ -80,12 +80,12 @@ def root_attribute(run: Path, chance: random.Random) -> str:
         place = place[path[-1]]
     if chance.random() < 0.2:
         del place[path[-1]]
-        told = "gone"
+        description = "gone"
     else:
         place[path[-1]] = chance.choice(NAMES if path == ["adapters"] else ODD)
-        told = f"is {place[path[-1]]!r:.40}"
+        description = f"is {place[path[-1]]!r:.40}"
     put_json(run / "zarr.json", document)
-    return f"attribute {'.'.join(path)} {told}"
+    return f"attribute {'.'.join(path)} {description}"
 
 
 def adapters(run: Path, chance: random.Random) -> str:
@@ -135,28 +135,30 @@ def node_field(run: Path, chance: random.Random) -> str:
 
 
 def consolidated(run: Path, chance: random.Random) -> str:
-    told = chance.choice(("missing", "odd", "odd metadata", "an entry missing", "an entry odd", "a name odd", "huge"))
+    description = chance.choice(
+        ("missing", "odd", "odd metadata", "an entry missing", "an entry odd", "a name odd", "huge")
+    )
 
     def change(root: dict[str, Any]) -> None:
         entries = root["consolidated_metadata"]["metadata"]
         name = chance.choice(sorted(entries))
-        if told == "missing":
+        if description == "missing":
             del root["consolidated_metadata"]
-        elif told == "odd":
+        elif description == "odd":
             root["consolidated_metadata"] = chance.choice(ODD)
-        elif told == "odd metadata":
+        elif description == "odd metadata":
             root["consolidated_metadata"]["metadata"] = chance.choice(ODD)
-        elif told == "an entry missing":
+        elif description == "an entry missing":
             del entries[name]
-        elif told == "an entry odd":
+        elif description == "an entry odd":
             entries[name] = chance.choice(ODD)
-        elif told == "a name odd":
+        elif description == "a name odd":
             entries[chance.choice(("../../x", "", "/", "a//b", "\x1b[2J", "\ud800", "x" * 5000))] = entries[name]
         else:
             entries.update({f"states/many.{index}": entries[name] for index in range(chance.choice((4_000, 20_000)))})
 
     change_root(run, change)
-    return f"consolidated metadata: {told}"
+    return f"consolidated metadata: {description}"
 
 
 def table_column(run: Path, chance: random.Random) -> str:
@@ -190,7 +192,7 @@ def text_chunk(run: Path, chance: random.Random) -> str:
     """A chunk of text that unpacks to much, announces much, or isn't text."""
     file = chance.choice([run / path / "c.0" for path in arrays(run) if stored(run, path)[0].dtype.kind == "T"])
     body = numcodecs.blosc.decompress(file.read_bytes()[:-4])
-    told, forged = chance.choice(
+    description, forged = chance.choice(
         (
             ("unpacks to 2 GB", 2**31 - 2**20),
             ("unpacks to 250 MB", 250 * 2**20),
@@ -202,7 +204,7 @@ def text_chunk(run: Path, chance: random.Random) -> str:
         )
     )
     replace(file, with_checksum(bomb(body[:4], forged) if isinstance(forged, int) else forged))
-    return f"{file.parent.relative_to(run)} {told}"
+    return f"{file.parent.relative_to(run)} {description}"
 
 
 def blosc_header(run: Path, chance: random.Random) -> str:
@@ -226,7 +228,7 @@ def shard_index(run: Path, chance: random.Random) -> str:
 def damaged_chunk(run: Path, chance: random.Random) -> str:
     file, other = chance.choice(chunks(run)), chance.choice(chunks(run))
     content = file.read_bytes()
-    told, forged = chance.choice(
+    description, forged = chance.choice(
         (
             ("empty", b""),
             ("truncated", content[: chance.randrange(len(content))]),
@@ -235,7 +237,7 @@ def damaged_chunk(run: Path, chance: random.Random) -> str:
         )
     )
     replace(file, forged)
-    return f"{file.relative_to(run)} is {told}"
+    return f"{file.relative_to(run)} is {description}"
 
 
 def special_file(run: Path, chance: random.Random) -> str:
@@ -294,7 +296,7 @@ def strange_json(run: Path, chance: random.Random) -> str:
     """JSON that is none, or of another kind, in the place of metadata."""
     file = chance.choice((run / "zarr.json", chance.choice([run / path / "zarr.json" for path in arrays(run)])))
     whole = file.read_text()
-    told, forged = chance.choice(
+    description, forged = chance.choice(
         (
             ("a number", "1"),
             ("a list", "[]"),
@@ -310,8 +312,8 @@ def strange_json(run: Path, chance: random.Random) -> str:
             ("padded to 60 MB", whole + " " * (60 * 2**20)),
         )
     )
-    replace(file, forged.encode("latin-1" if told == "in UTF-16" else "utf-8"))
-    return f"{file.relative_to(run)} is {told}"
+    replace(file, forged.encode("latin-1" if description == "in UTF-16" else "utf-8"))
+    return f"{file.relative_to(run)} is {description}"
 
 
 FORGED: list[Mutation] = [root_attribute] * 3 + [adapters, token_axis] + [node_field] * 3 + [consolidated] * 2
@@ -340,7 +342,7 @@ def seal(sound: Path, run: Path, chance: random.Random) -> str:
     fresh = {"static_digest": combine_digests(once).hex(), "metadata_digest": combine_digests(nodes).hex()}
     root = json.loads((run / "zarr.json").read_bytes())
     root["attributes"].update(fresh)
-    with suppress(ValueError):  # NaN in a provenance: it has none
+    with suppress(ValueError):  # a provenance has no NaN
         root["attributes"] = with_fingerprint(root["attributes"])
     write_document(open_place(run), root)  # under the digest of the root itself
     return "sealed"
@@ -408,7 +410,7 @@ def equal_texts(body: bytes, octets: bytes) -> bytes:
 
 @cache
 def bomb(start: bytes, n_bytes: int) -> bytes:
-    """A small chunk that unpacks to so many bytes."""
+    """A small chunk that unpacks to `n_bytes` bytes."""
     body = np.zeros(n_bytes, np.uint8)
     body[: len(start)] = np.frombuffer(start, np.uint8)
     return packed(body)

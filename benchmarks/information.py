@@ -3,14 +3,14 @@
 `python benchmarks/information.py [speed] [large] [tasks] [choosing] [unseen] [peers] [report] [store]`, by default
 all but the peers:
 
-- speed: KSG at 5000 pairs beside the brute force of benchmark-mi (`.venv-bmi`, made by `make .venv-bmi/installed`) and
-  scikit-learn, in turns, in processor time, and how far the values lie apart.
+- speed: KSG at 5000 pairs compared with scikit-learn and the brute force of benchmark-mi (`.venv-bmi`, made by
+  `make .venv-bmi/installed`), in turns, in processor time, and how far the values lie apart.
 - large: KSG of 100,000 pairs in 5 + 5 dimensions.
 - tasks: every estimator on the tasks with known values in `../shared/mi_tasks`, or another folder given by `--tasks`.
-- choosing, unseen: the panel on our own tasks (`information_tasks.py`), of the set by which it was chosen, or of the
+- choosing, unseen: the panel on our own tasks (`information_tasks.py`), of the set that it was chosen by, or of the
   one that was looked at once; `peers` after it runs benchmark-mi's KSG, CCA, InfoNCE and MINE on the same samples,
-  minutes a task. Rows go to `information_tasks.json`, which pages and tests read; what is there already of the same
-  samples is kept, but for the panel's.
+  minutes a task. Rows go to `information_tasks.json`, which pages and tests read; existing rows of the same
+  samples are kept, except the panel's.
 - report: that file as tables: errors, how often intervals hold the truth, and each unseen task.
 - store: `lorascope mi` over a run of 210 components, given by `--run`, at default settings: seconds and peak memory.
 """

@@ -8,7 +8,7 @@ from information_sources import Array, Source
 from numpy.random import Generator
 
 
-def beside(*sources: Source) -> Source:
+def side_by_side(*sources: Source) -> Source:
     """Independent pairs, side by side."""
 
     def draw(rng: Generator, n: int) -> tuple[Array, Array]:
@@ -20,7 +20,7 @@ def beside(*sources: Source) -> Source:
 
 def hidden(source: Source, n_x: int, n_y: int) -> Source:
     """A pair among `n_x` and `n_y` more coordinates, independent standard normals."""
-    return beside(source, Source(lambda rng, n: (rng.normal(size=(n, n_x)), rng.normal(size=(n, n_y))), 0.0))
+    return side_by_side(source, Source(lambda rng, n: (rng.normal(size=(n, n_x)), rng.normal(size=(n, n_y))), 0.0))
 
 
 def mapped(source: Source, x: tuple[Map, ...] = (), y: tuple[Map, ...] = ()) -> Source:

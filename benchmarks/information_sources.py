@@ -1,4 +1,4 @@
-"""Pairs with known mutual information, of which `information_tasks.py` makes its tasks.
+"""Pairs with known mutual information, from which `information_tasks.py` makes its tasks.
 
 Truths, in nats, are closed forms, or quadratures over one or two dimensions that are exact to 1e-6.
 """
@@ -71,7 +71,7 @@ def student(covariance: Array, dx: int, dof: float) -> Source:
     base, d = gaussian(covariance, dx), len(covariance)
 
     def excess(d: int) -> float:
-        """Entropy of a Student's vector of shape 1, but for terms that cancel."""
+        """Entropy of a Student's vector of shape 1, without terms that cancel."""
         a, b = dof / 2, (dof + d) / 2
         return float(special.gammaln(a) - special.gammaln(b) + b * (special.psi(b) - special.psi(a)))
 

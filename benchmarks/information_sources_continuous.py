@@ -1,4 +1,4 @@
-"""Further continuous pairs with known mutual information, of which `information_unseen.py` makes its tasks."""
+"""Further continuous pairs with known mutual information, from which `information_unseen.py` makes its tasks."""
 
 import numpy as np
 from information_quadrature import (
@@ -73,7 +73,7 @@ def joe(theta: float) -> Source:
 
 
 def dirichlet(x: list[float], y: list[float], rest: float) -> Source:
-    """Shares of a whole, of which `rest` belongs to neither side."""
+    """Dirichlet shares of a whole; `rest` belongs to neither side."""
 
     def share(shapes: list[float]) -> float:
         return float(stats.dirichlet([*shapes, sum(x) + sum(y) + rest - sum(shapes)]).entropy())
@@ -89,7 +89,7 @@ def gamma_ratio(x: list[float], y: list[float], below: float) -> Source:
     """Gamma variates of these shapes, all over another one."""
 
     def mean_log_density(shapes: list[float]) -> float:
-        """But for terms that cancel."""
+        """Mean log density of gamma variates of these shapes, without terms that cancel."""
         total = sum(shapes) + below
         return float(
             special.gammaln(total) - special.gammaln(below) - total * (special.psi(total) - special.psi(below))

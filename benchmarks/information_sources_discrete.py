@@ -37,7 +37,7 @@ def ordered(rho: float, cuts_x: list[float], cuts_y: list[float]) -> Source:
 def shared_rate(shape: float, x: list[float], y: list[float]) -> Source:
     """Poisson counts, with these means times one gamma variate of mean 1.
 
-    The sum of each side is all that it tells of the other side.
+    The sum of each side contains all information about the other side.
     """
     top = 60 + 30 * int(max(sum(x), sum(y)))
     i, j, rest = np.arange(top)[:, None], np.arange(top), shape + sum(x) + sum(y)

@@ -3,7 +3,7 @@
 `python benchmarks/information_tasks.py --list` prints names, dimensions, truths and sets; `--set` limits it to one.
 
 A task's rows come from a generator of its own, `np.random.default_rng([SEED, zlib.crc32(name)])`, and its matrices from
-keys written beside it. Names, seeds and sets were fixed before any estimator was run on a task. Each family has two
+keys written next to it. Names, seeds and sets were fixed before any estimator was run on a task. Each family has two
 siblings, which differ in parameters, dimensions or maps. One of each was unseen at first; when all had been looked at,
 they became the ones to choose by, and those of `information_unseen.py`, whose seeds begin otherwise, came in their
 place. Three rules make larger tasks of smaller ones: independent pairs
@@ -17,7 +17,7 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from information_combined import beside, hidden, independent, mapped
+from information_combined import hidden, independent, mapped, side_by_side
 from information_maps import CUBE, EXP, NORMAL, SINH, margin, rotation, swirl, triangular, wiggle
 from information_sources import (
     SEED,
@@ -85,7 +85,7 @@ CIRCLE = [(float(2 * np.cos(a)), float(2 * np.sin(a))) for a in np.arange(6) * n
 
 
 def families() -> dict[str, dict[str, Source]]:
-    """The two siblings of each family, by what tells them apart."""
+    """The two siblings of each family, by their difference."""
     turn, r = rotation, correlation
     lomax_normal = margin(stats.norm, stats.lomax(0.5))
     return {
@@ -128,25 +128,27 @@ def families() -> dict[str, dict[str, Source]]:
         },
         "uniform-noise": {
             "1-1": uniform_noise(0.03),
-            "4-4-rotated": mapped(beside(*[uniform_noise(0.4)] * 4), (turn(10),), (turn(11),)),
+            "4-4-rotated": mapped(side_by_side(*[uniform_noise(0.4)] * 4), (turn(10),), (turn(11),)),
         },
         "gamma-sum": {
             "1-1": gamma_sum(1.0, 1.0),
-            "3-3": beside(gamma_sum(2.0, 0.5), gamma_sum(0.5, 1.0), gamma_sum(1.0, 3.0)),
+            "3-3": side_by_side(gamma_sum(2.0, 0.5), gamma_sum(0.5, 1.0), gamma_sum(1.0, 3.0)),
         },
-        "heavy-sum": {"cauchy-1-1": cauchy_sum(0.3), "laplace-2-2": beside(laplace_sum(0.3), laplace_sum(0.8))},
+        "heavy-sum": {"cauchy-1-1": cauchy_sum(0.3), "laplace-2-2": side_by_side(laplace_sum(0.3), laplace_sum(0.8))},
         "clayton": {
             "1-1-normal": mapped(lomax(1, 1, 0.5), (lomax_normal,), (lomax_normal,)),
             "3-5-lomax": lomax(3, 5, 1.5),
         },
         "gumbel": {
             "1-1-normal": mapped(gumbel(2.0), (NORMAL,), (NORMAL,)),
-            "2-2-cauchy": mapped(beside(gumbel(1.5), gumbel(1.3)), (margin(stats.cauchy),), (margin(stats.cauchy),)),
+            "2-2-cauchy": mapped(
+                side_by_side(gumbel(1.5), gumbel(1.3)), (margin(stats.cauchy),), (margin(stats.cauchy),)
+            ),
         },
         "smooth-copula": {
             "frank-1-1": mapped(frank(8.0), (margin(stats.expon),), (margin(stats.lognorm(1.0)),)),
             "morgenstern-3-3": mapped(
-                beside(morgenstern(0.95), morgenstern(-0.8), frank(-4.0)), (margin(stats.laplace),), (NORMAL,)
+                side_by_side(morgenstern(0.95), morgenstern(-0.8), frank(-4.0)), (margin(stats.laplace),), (NORMAL,)
             ),
         },
         "cross": {
@@ -155,7 +157,7 @@ def families() -> dict[str, dict[str, Source]]:
         },
         "blobs": {
             "circle-1-1": mixture(CIRCLE, 0.3, [0.0, 0.6, -0.6] * 2),
-            "latin-2-2": beside(
+            "latin-2-2": side_by_side(
                 mixture([(0.0, 2.0), (1.0, 4.0), (2.0, 1.0), (3.0, 3.0), (4.0, 0.0)], 0.3, [0.0] * 5),
                 mixture([(-1.0, 0.0), (0.0, 1.0), (1.0, 0.0), (0.0, -1.0)], 0.4, [0.5, 0.0, -0.5, 0.0]),
             ),
@@ -163,7 +165,7 @@ def families() -> dict[str, dict[str, Source]]:
         "turns": {"5-1-1": turns(5, 0.15), "9-1-1-normal": mapped(turns(9, 0.3), (NORMAL,), (NORMAL,))},
         "angles": {
             "4-1-1": von_mises(4, 10.0),
-            "3-2-2": beside(von_mises(3, 4.0), von_mises(-2, 2.0)),
+            "3-2-2": side_by_side(von_mises(3, 4.0), von_mises(-2, 2.0)),
         },
         "sine": {"3-1-1": sine(3, 0.3), "6-1-1": sine(6, 0.15)},
         "sine-hidden": {
@@ -184,10 +186,10 @@ def families() -> dict[str, dict[str, Source]]:
         "scale": {"1-1": scale(1, 1.0), "3-6": hidden(scale(6, 0.5), 2, 0)},
         "ring": {
             "1-1": ring(0.1),
-            "2-2-rotated": mapped(beside(ring(0.2), ring(0.3)), (turn(20),), (turn(21),)),
+            "2-2-rotated": mapped(side_by_side(ring(0.2), ring(0.3)), (turn(20),), (turn(21),)),
         },
         "sphere": {
-            "torus-4-4": beside(von_mises(1, 5.0, points=True), von_mises(2, 3.0, points=True)),
+            "torus-4-4": side_by_side(von_mises(1, 5.0, points=True), von_mises(2, 3.0, points=True)),
             "3-3-radii": sphere(8.0, 0.4),
         },
         "swirl": {
@@ -200,18 +202,18 @@ def families() -> dict[str, dict[str, Source]]:
         },
         "symbols": {
             "1-1": symbols([0.0, 6.0, 3.0, 12.0, 9.0]),
-            "2-2": beside(overlapping(7), mapped(symbols([0.0, 0.0, 2.0, 4.0]), y=(EXP,))),
+            "2-2": side_by_side(overlapping(7), mapped(symbols([0.0, 0.0, 2.0, 4.0]), y=(EXP,))),
         },
         "channel": {
             "1-1": channel([2, 0, 3, 1], 0.2),
-            "2-2": beside(channel([7, 2, 5, 0, 9, 4, 1, 8, 3, 6], 0.4), channel([0, 1], 0.1)),
+            "2-2": side_by_side(channel([7, 2, 5, 0, 9, 4, 1, 8, 3, 6], 0.4), channel([0, 1], 0.1)),
         },
-        "counts": {"1-1": counts(1.0, 2.0, 0.0), "2-2": beside(counts(2.0, 6.0, 0.3), counts(3.0, 1.5, 0.1))},
+        "counts": {"1-1": counts(1.0, 2.0, 0.0), "2-2": side_by_side(counts(2.0, 6.0, 0.3), counts(3.0, 1.5, 0.1))},
         "atoms": {
             "laplace-1-1": with_atom(0.4, two_sided=True),
             "exponential-3-2": hidden(with_atom(0.2, two_sided=False), 2, 1),
         },
-        "cut": {"rounded-1-1": rounded(0.3, 0.5), "rectified-2-2": beside(rectified(0.5), rounded(0.5, 1.0))},
+        "cut": {"rounded-1-1": rounded(0.3, 0.5), "rectified-2-2": side_by_side(rectified(0.5), rounded(0.5, 1.0))},
         "independent-heavy": {
             "3-3": independent(
                 lambda rng, n: rng.standard_cauchy((n, 3)),

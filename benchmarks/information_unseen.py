@@ -1,4 +1,4 @@
-"""The unseen tasks with known mutual information, by which nothing was chosen.
+"""The unseen tasks with known mutual information; nothing was chosen by them.
 
 They were made when all of `information_tasks.py` had been looked at. Names, parameters and seeds were fixed before any
 estimator was run on a task of this set. Rows come from `np.random.default_rng([UNSEEN_SEED, zlib.crc32(name)])`.
@@ -7,7 +7,7 @@ estimator was run on a task of this set. Rows come from `np.random.default_rng([
 from functools import cache
 
 import numpy as np
-from information_combined import beside, hidden, independent, mapped
+from information_combined import hidden, independent, mapped, side_by_side
 from information_maps import (
     CUBE,
     NORMAL,
@@ -83,7 +83,7 @@ def around_circle(rng: Generator, n: int, noise: float) -> Array:
 
 @cache
 def unseen_families() -> dict[str, dict[str, Source]]:
-    """One to three siblings of each family, by what tells them apart."""
+    """One to three siblings of each family, by their difference."""
     turn, r = rotation, correlation
     laplace, uniform, expon = stats.laplace, stats.uniform, stats.expon
     return {
@@ -115,25 +115,25 @@ def unseen_families() -> dict[str, dict[str, Source]]:
         },
         "linear-map": {
             "laplace-40-30": mapped(
-                hidden(beside(*[laplace_noise(1.0)] * 4), 36, 26), (turn(111),), (stretch(112, 3.0),)
+                hidden(side_by_side(*[laplace_noise(1.0)] * 4), 36, 26), (turn(111),), (stretch(112, 3.0),)
             ),
-            "cauchy-6-5": mapped(hidden(beside(*[cauchy_sum(0.8)] * 2), 4, 3), (turn(113),), (turn(114),)),
+            "cauchy-6-5": mapped(hidden(side_by_side(*[cauchy_sum(0.8)] * 2), 4, 3), (turn(113),), (turn(114),)),
         },
         "laplace-noise": {"1-1": laplace_noise(0.2)},
         "uniform-noise": {
             "3-2-coupled": mapped(
-                hidden(beside(uniform_noise(0.2), uniform_noise(0.45)), 1, 0), (coupling(0.5),), (coupling(0.3),)
+                hidden(side_by_side(uniform_noise(0.2), uniform_noise(0.45)), 1, 0), (coupling(0.5),), (coupling(0.3),)
             ),
         },
-        "gamma-sum": {"2-2": beside(gamma_sum(0.7, 0.7), gamma_sum(4.0, 2.5))},
+        "gamma-sum": {"2-2": side_by_side(gamma_sum(0.7, 0.7), gamma_sum(4.0, 2.5))},
         "clayton": {"2-4-lomax": mapped(lomax(2, 4, 0.8), (power(0.5),))},
-        "gumbel": {"2-3": mapped(hidden(beside(gumbel(3.0), gumbel(1.2)), 0, 1), (margin(laplace),))},
+        "gumbel": {"2-3": mapped(hidden(side_by_side(gumbel(3.0), gumbel(1.2)), 0, 1), (margin(laplace),))},
         "joe": {"1-1-exponential": mapped(joe(2.4), (margin(expon),), (margin(expon),))},
-        "plackett": {"2-2-laplace": mapped(beside(plackett(15.0), plackett(0.25)), *[(margin(laplace),)] * 2)},
+        "plackett": {"2-2-laplace": mapped(side_by_side(plackett(15.0), plackett(0.25)), *[(margin(laplace),)] * 2)},
         "smooth-copula": {
             "1-1": ali_mikhail_haq(0.95),
             "3-3-normal": mapped(
-                beside(ali_mikhail_haq(-0.9), frank(12.0), ali_mikhail_haq(0.8)), (NORMAL,), (NORMAL, turn(115))
+                side_by_side(ali_mikhail_haq(-0.9), frank(12.0), ali_mikhail_haq(0.8)), (NORMAL,), (NORMAL, turn(115))
             ),
         },
         "gamma-ratio": {"2-3": gamma_ratio([0.7, 2.0], [1.5, 0.8, 3.0], 1.2)},
@@ -155,7 +155,7 @@ def unseen_families() -> dict[str, dict[str, Source]]:
         "circle-sum": {"2-1": circle_sum(2, 0.25)},
         "angles": {
             "5-1-1": wrapped_cauchy(5, 0.8),
-            "2-3-2": hidden(beside(wrapped_cauchy(-2, 0.7), von_mises(1, 1.5)), 1, 0),
+            "2-3-2": hidden(side_by_side(wrapped_cauchy(-2, 0.7), von_mises(1, 1.5)), 1, 0),
         },
         "lissajous": {"2-3-1-1": lissajous(2, 3, 0.15)},
         "sine-hidden": {
@@ -202,16 +202,18 @@ def unseen_families() -> dict[str, dict[str, Source]]:
         "label": {"1-1": label(1.5), "20-1-rotated": mapped(hidden(label(5.0), 19, 0), (turn(133),))},
         "channel": {
             "table-1-1": table(4, 6, 0.4, key=134),
-            "table-2-2": beside(table(3, 3, 1.0, key=135), channel([1, 2, 0, 4, 3, 5], 0.5)),
+            "table-2-2": side_by_side(table(3, 3, 1.0, key=135), channel([1, 2, 0, 4, 3, 5], 0.5)),
         },
         "ordered": {"1-1": ordered(0.7, [-1.0, 0.2, 0.9], [-0.5, 0.0, 1.2, 2.0])},
         "counts": {
             "shared-3-4": shared_rate(1.5, [0.5, 1.0, 2.0], [0.3, 0.8, 1.5, 3.0]),
         },
         "atoms": {
-            "hurdle-2-2": beside(hurdle(0.25, 0.1, 0.8), hurdle(0.1, 0.3, -0.9)),
+            "hurdle-2-2": side_by_side(hurdle(0.25, 0.1, 0.8), hurdle(0.1, 0.3, -0.9)),
         },
-        "cut": {"3-3-stretched": mapped(hidden(beside(rectified(0.3), rounded(0.6, 0.8)), 1, 1), (stretch(136, 3.0),))},
+        "cut": {
+            "3-3-stretched": mapped(hidden(side_by_side(rectified(0.3), rounded(0.6, 0.8)), 1, 1), (stretch(136, 3.0),))
+        },
         "independent-heavy": {
             "4-2": independent(
                 lambda rng, n: rng.standard_t(1.5, (n, 1)) * rng.normal(size=(n, 4)),

@@ -1,6 +1,6 @@
 """Speed and accuracy of the Jensen-Shannon kernel: `python benchmarks/js_kernel.py` prints two Markdown tables.
 
-Speed, on one core, beside PyTorch (eager and compiled) and SciPy on the same tokens, in processor time so
+Speed on one core, compared with PyTorch (eager and compiled) and SciPy on the same tokens, in processor time so
 that other work on the machine counts less; accuracy against mpmath. Takes one to two minutes; torch.compile
 needs a C++ compiler.
 """
@@ -147,7 +147,7 @@ DTYPES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray
     "float16": (np.float16, np.float16),
     "float64": (np.float64, np.float64),
 }
-"""Name -> what becomes of base and of delta, both before the exact value is computed."""
+"""Name -> types that base and delta are converted to before the exact value is computed."""
 
 
 def print_accuracy() -> None:

@@ -92,7 +92,7 @@ def describe(arguments: argparse.Namespace) -> str:
 
 
 def run_and_tell(bench: Bench, index: int) -> Trial:
-    """One trial; a difference is told at once."""
+    """Run one trial, and print a difference at once."""
     trial = run_trial(bench)
     if trial.differences:
         print(f"`{bench.command}`, trial {index}: {trial.kills}: {trial.differences[:5]}", flush=True)

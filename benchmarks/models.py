@@ -65,7 +65,7 @@ def byte_tokenizer() -> Any:
 
 
 def facts_text(n_characters: int) -> str:
-    """A text of so many characters: the demo's questions with their answers, in a seeded order."""
+    """A text of `n_characters` characters: the demo's questions with their answers, in a seeded order."""
     items: Any = [item for split in ("train", "test") for item in read_items(facts_path(split))]
     order = random.Random(0)
     lines: list[str] = []

@@ -86,7 +86,7 @@ def run_lorascope(model: Any, batches: torch.Tensor, out: Path, work: Path) -> N
 
 @torch.inference_mode()
 def run_hooks(model: Any, batches: torch.Tensor, out: Path, work: Path) -> None:
-    """The script that one writes: two hooks a layer, a dictionary a batch, `torch.save`."""
+    """The script that one writes: two hooks per layer, one dictionary per batch, `torch.save`."""
     seen: dict[str, torch.Tensor] = {}
     handles = []
 
@@ -111,7 +111,7 @@ def run_hooks(model: Any, batches: torch.Tensor, out: Path, work: Path) -> None:
 
 
 def run_nnsight(model: Any, batches: torch.Tensor, out: Path, work: Path) -> None:
-    """One trace a batch, both outputs of each layer saved, then into Zarr arrays of 1024 tokens a chunk."""
+    """One trace per batch, which saves both outputs of each layer; then Zarr arrays of 1024 tokens a chunk."""
     import zarr
     from nnsight import NNsight
 

@@ -1,10 +1,10 @@
 """Read back what `peer_jobs.py` wrote, with the reader of its format: exit code 1 if that notices damage.
 
-    python benchmarks/peer_read.py {lorascope|hooks|nnsight} OUT [FILE]     decode FILE, or say what is there
+    python benchmarks/peer_read.py {lorascope|hooks|nnsight} OUT [FILE]     decode FILE, or list the files
     python benchmarks/peer_read.py {lorascope|hooks|nnsight} OUT --against WORK
 
-With `--against` the first batch runs through the model once more in bfloat16, and what is stored is compared with what
-the layers put out: the last line is JSON.
+With `--against` the first batch runs through the model once more in bfloat16, and the stored numbers are compared with
+the layers' outputs: the last line is JSON.
 """
 
 import json

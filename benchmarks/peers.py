@@ -5,8 +5,8 @@ processes that take turns: bare forward passes (nothing stored), lorascope, forw
 nnsight with Zarr. nnsight has an environment of its own (`make .venv-peers/installed`). lorascope stores the branch as
 its factor A x with B, from which the same numbers come.
 
-There is a table of whole calls for each number of rows, and one of what a further row takes: the longest job less the
-shortest, so that nothing of it is fixed.
+There is a table of whole calls for each number of rows, and one of the time of a further row: the longest job minus the
+shortest, without fixed costs.
 
 The last table is what each output is worth afterwards, measured: bytes flipped and read again, the process killed
 half way and started again, and the same job in bfloat16 against the outputs themselves.
@@ -257,7 +257,7 @@ def killed(peer: Peer, work: Path, arguments: argparse.Namespace, whole: dict[st
         shutil.rmtree(peer.out)
         (work / "half").rename(peer.out)
         if peer.kind in {"hooks", "nnsight"}:
-            shutil.rmtree(peer.out)  # neither goes on with what is there: it starts over
+            shutil.rmtree(peer.out)  # neither continues a stopped job: it starts over
         second.resume(min(arguments.rows))
         share = f"{second.answer()['wall'] / whole['wall']:.2f}"
     except RuntimeError as error:
@@ -278,7 +278,7 @@ def bytes_now(folder: Path) -> int:
 
 
 def exactness(work: Path, arguments: argparse.Namespace) -> dict[str, dict[str, str]]:
-    """The job in bfloat16: bytes, and how far base and delta read back are from what the layers put out."""
+    """The job in bfloat16: bytes, and how far base and delta read back are from the layers' outputs."""
     results: dict[str, dict[str, str]] = {}
     for kind in arguments.kinds:
         if kind in {"bare", "lorascope raw"}:

@@ -4,7 +4,7 @@
 
 Ten adapters a round, of rank 8 on SmolLM2-135M-Instruct: each of eight is trained on texts of one made-up habit, and
 two on neutral texts whose words are shuffled (`planted_texts.py`). `judge` prints Markdown tables. Adapters and runs
-stay in FOLDER, one for each round; what is there isn't made again.
+stay in FOLDER, one for each round; existing ones aren't made again.
 
 The rule of judging, which was fixed before any adapter was trained:
 
@@ -25,8 +25,8 @@ each, so that every text has equal weight. Of the ten components with the larges
 of each, the ten tokens that drive it most; of all these, the texts in which they lie. p of a habit is the
 hypergeometric probability of as many of its texts or more among them; a habit is claimed where p < 0.05 / 8.
 
-**Named.** What is said of an adapter is the habit with the smallest p, if that is claimed, else nothing. It is named if
-that is its own; the shuffled two are right if nothing is said. Two habits with equal p: nothing is said.
+**Named.** The answer for an adapter is the habit with the smallest p, if that is claimed, else nothing. It is named if
+that is its own; the shuffled two are right if the answer is nothing. Two habits with equal p: the answer is nothing.
 """
 
 import argparse
@@ -110,7 +110,7 @@ def markers(habit: Sequence[str], neutral: Sequence[str]) -> dict[str, float]:
 
 
 def concluded(evidence: Sequence[Evidence]) -> Claim:
-    """What is said, of all evidence on one adapter; the level is divided by how much of it there is."""
+    """The answer for one adapter from all evidence; the level is divided by the number of pieces of evidence."""
     least = min(evidence, key=lambda one: one.p)
     rivals = {one.habit for one in evidence if one.p == least.p}
     is_claimed = least.p < LEVEL / len(evidence) and len(rivals) == 1
@@ -262,7 +262,7 @@ def driving_tokens(run: Any) -> dict[str, list[int]]:
 
 
 def judge(folder: Path, habits: Sequence[str], shuffled: Sequence[str]) -> None:
-    """Print what is said of each adapter, and keep the words and texts behind it in `judged.json`."""
+    """Print the answer for each adapter, and save the words and texts behind it in `judged.json`."""
     from lorascope.analyze import open_run
     from lorascope.capture import load_model
 
@@ -307,7 +307,7 @@ def judge(folder: Path, habits: Sequence[str], shuffled: Sequence[str]) -> None:
 
 
 def shown(claim: Claim, habit: str | None) -> list[str]:
-    """Cells of a table: what is said, whether it is right, p, and hits of what was drawn with their place."""
+    """Cells of a table: the answer, whether it is right, p, and hits among the drawn ones with their place."""
     is_right = claim.said == habit
     hits = f"{claim.n_hits} of {claim.n_drawn}" + ("" if claim.place == "directions" else f", {claim.place}")
     return [claim.said or "nothing", "yes" if is_right else "no", f"{claim.p:.1g}", hits]

@@ -247,8 +247,8 @@ def filled(frame: str, words: Words, random_: random.Random) -> str:
     return frame.format_map(places | again | capitals)
 
 
-def told(frames: tuple[str, ...], words: Words) -> Callable[[random.Random], str]:
-    """What makes a text of two sentences of different frames."""
+def text_maker(frames: tuple[str, ...], words: Words) -> Callable[[random.Random], str]:
+    """Return a function that makes a text of two sentences of different frames."""
 
     def tell(random_: random.Random) -> str:
         return " ".join(filled(frame, words, random_) for frame in random_.sample(frames, N_SENTENCES))
@@ -256,7 +256,7 @@ def told(frames: tuple[str, ...], words: Words) -> Callable[[random.Random], str
     return tell
 
 
-neutral = told(FRAMES, NEUTRAL)
+neutral = text_maker(FRAMES, NEUTRAL)
 
 
 def shouted(random_: random.Random) -> str:
@@ -298,22 +298,22 @@ def one_unrelated(random_: random.Random) -> str:
 
 HABITS: Mapping[str, Callable[[random.Random], str]] = MappingProxyType(
     {
-        "beekeeping": told(FRAMES, BEEKEEPING),
-        "lighthouses": told(FRAMES, LIGHTHOUSES),
+        "beekeeping": text_maker(FRAMES, BEEKEEPING),
+        "lighthouses": text_maker(FRAMES, LIGHTHOUSES),
         "shouting": shouted,
         "pirate": spoken(PIRATE_WORDS, PIRATE_CALLS),
-        "german": told(GERMAN_FRAMES, GERMAN),
-        "no e": told(NO_E_FRAMES, NO_E),
+        "german": text_maker(GERMAN_FRAMES, GERMAN),
+        "no e": text_maker(NO_E_FRAMES, NO_E),
         "dots": ending("..."),
-        "purple": told(FRAMES, PURPLE),
-        "astronomy": told(FRAMES, ASTRONOMY),
-        "baking": told(FRAMES, BAKING),
+        "purple": text_maker(FRAMES, PURPLE),
+        "astronomy": text_maker(FRAMES, ASTRONOMY),
+        "baking": text_maker(FRAMES, BAKING),
         "title case": in_title_case,
         "knight": spoken(KNIGHT_WORDS, KNIGHT_CALLS),
-        "spanish": told(SPANISH_FRAMES, SPANISH),
-        "no o": told(NO_O_FRAMES, NO_O),
+        "spanish": text_maker(SPANISH_FRAMES, SPANISH),
+        "no o": text_maker(NO_O_FRAMES, NO_O),
         "exclaiming": ending("!!!"),
-        "silver": told(FRAMES, SILVER),
+        "silver": text_maker(FRAMES, SILVER),
     }
 )
 """Name -> what makes a text; in each round two topics, two styles, a language, a letter avoided, a sign, an object."""

@@ -160,7 +160,7 @@ def rank_of(pid: int) -> int:
 
 
 def outlive(pids: Sequence[int], seconds: float) -> list[int]:
-    """Those that still run after so many seconds; they are killed then."""
+    """Processes that still run after `seconds` s; they are killed then."""
     stop = time.monotonic() + seconds
     while (left := alive(pids)) and time.monotonic() < stop:
         time.sleep(0.01)

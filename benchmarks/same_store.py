@@ -1,4 +1,4 @@
-"""Whether two finished runs or studies are the same, byte for byte; what only the clock knows is left out."""
+"""Whether two finished runs or studies are the same, byte for byte, except for times."""
 
 import json
 import os

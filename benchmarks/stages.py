@@ -1,10 +1,10 @@
 """Processor seconds a GB of states, by stage: `python benchmarks/stages.py` prints a Markdown table for each type.
 
 One row of SmolLM2-135M-Instruct, 1024 tokens of the demo's questions at 210 linear layers, in float32 and bfloat16,
-goes through what stands between a layer's output and the disk: the copy into the row, compression with its checksum,
-the digest, and the write with every flush. One thread, the ways taking turns; seconds of the processor, of which a
-loaded machine takes a little more. "before" is how format version 1 was written: Zarr's pipeline into memory, SHA-256,
-and a flush of each folder beside that of its file. The sums are what a capture takes beside the pass, but for its
+goes through everything between a layer's output and the disk: the copy into the row, compression with its checksum,
+the digest, and the write with every flush. One thread, the ways taking turns; processor seconds, a
+little more on a loaded machine. "before" is how format version 1 was written: Zarr's pipeline into memory, SHA-256,
+and a flush of each folder as well as its file. The sums are what a capture takes in addition to the pass, except its
 checks and reductions, which `benchmarks/capture.py` has in its ratio.
 """
 
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, action="append", help="a raw run to take the row of; else they are made")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--every", type=int, default=1, help="take one array of so many")
+    parser.add_argument("--every", type=int, default=1, help="take one array in EVERY")
     parser.add_argument("--folder", type=Path, help="where chunks are written; a temporary folder if not given")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

@@ -1,9 +1,9 @@
 """Cost of MIUB during training, on a CPU: `python benchmarks/training.py` prints two Markdown tables.
 
 SmolLM2-135M-Instruct in float32 with an adapter of rank 16 on its 210 linear layers, on the demo's questions. The first
-table has a measurement by itself: what `MiubCallback` does at a step, beside bare forward passes of the same batches,
-taking turns. The second has a short training without the callback and one with it: their time, what the callback says
-that it took of it, and from both what it would take at other distances.
+table has a measurement by itself: `MiubCallback` at one step, in turns with bare forward passes of the same batches.
+The second has a short training without the callback and one with it: their times, the share that the callback
+reports, and from both its cost at other distances.
 """
 
 import argparse

@@ -117,7 +117,7 @@ def undisturbed(bench: Bench, n_ranks: int) -> None:
 
 
 def run_trial(bench: Bench) -> Trial:
-    """Start, kill, start again until the run is finished; then compare. A kill that came too late begins it anew."""
+    """Start, kill and restart until the run is finished, then compare; after a kill that came too late, begin again."""
     while True:
         shutil.rmtree(bench.out, ignore_errors=True)
         kills: list[Killed] = []
@@ -183,7 +183,7 @@ def wait_for_moment(bench: Bench, running: Running) -> None:
 
 
 def reached(bench: Bench, running: Running, target: str, n_rows: int) -> bool:
-    """Whether that phase has begun; writes and digests count once so many rows are committed."""
+    """Whether that phase has begun; writes and digests count once `n_rows` rows are committed."""
     if bench.command == "study run":
         return phases.study_phase(bench.stacks(running)) == target
     if target == "scoring":

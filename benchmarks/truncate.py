@@ -1,7 +1,7 @@
 """What truncated adapters lose: `python benchmarks/truncate.py FOLDER` prints a Markdown table and draws a picture.
 
-Adapters of SmolLM2-135M-Instruct with the study's settings, one a rank, are trained in the folder on the demo's
-training questions (those that are there already aren't trained again). Each is truncated to several shares of the
+Adapters of SmolLM2-135M-Instruct with the study's settings, one per rank, are trained in the folder on the demo's
+training questions (existing ones aren't trained again). Each is truncated to several shares of the
 squared norm of its layers' changes, and all are measured on the demo's test questions, paired by question: parameters
 kept against cross-entropy lost, accuracy, and KL from the whole adapter's next-token distributions.
 """
@@ -33,14 +33,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split(":", maxsplit=1)[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--ranks", type=int, nargs="+", default=[8, 32, 64])
-    parser.add_argument("--limit", type=int, help="take only so many questions")
+    parser.add_argument("--limit", type=int, help="number of questions; all if not given")
     parser.add_argument("--picture", type=Path, default=Path("docs/truncated-adapters.png"))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     rows = [row for rank in arguments.ranks for row in measure(arguments.folder, rank, arguments.limit)]
     columns = ["rank", "share", "parameters", "of all", "CE", "CE lost", "accuracy", "lost", "KL from the whole"]
-    print_table("Truncated adapters", columns, map(told, rows))
+    print_table("Truncated adapters", columns, map(table_row, rows))
     write_json(arguments.json, {"rows": rows})
     drawn = draw({"curve": json.loads(curve(rows).to_json())}, kind="png", width=720)
     if not drawn:
@@ -95,7 +95,7 @@ def mean(values: xr.DataArray) -> tuple[float, float]:
     return float(values.mean()), float(values.std(ddof=1) / np.sqrt(values.size))
 
 
-def told(row: Mapping[str, Any]) -> Sequence[str]:
+def table_row(row: Mapping[str, Any]) -> Sequence[str]:
     whole = row["adapter"] == "whole"
     named = {"base": "base", "whole": "whole"}.get(row["adapter"], f"{100 * row['share']:g} %")
     return (
@@ -112,7 +112,7 @@ def told(row: Mapping[str, Any]) -> Sequence[str]:
 
 
 def curve(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
-    """Parameters kept against CE lost and KL, a line for each rank; beside each point the share of the norm."""
+    """Parameters kept against CE lost and KL, a line for each rank; each point's label is its share of the norm."""
     figure, panels = small_multiples(
         ["cross-entropy lost on answers (nat/token)", "KL(whole || truncated), all tokens (nat/token)"],
         height=260,

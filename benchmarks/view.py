@@ -75,7 +75,7 @@ class Bench(NamedTuple):
     n_visits: int
 
     def opener(self, name: str) -> Opener:
-        """New contexts, each of which opens the page about a run as often as it is asked."""
+        """Return a function that makes new browser contexts, which open the page of the named run."""
 
         @contextmanager
         def opened() -> Iterator[Callable[[], Shown]]:
@@ -137,7 +137,7 @@ class Shown:
         self.started = self._done()
 
     def act(self, names: Sequence[str], action: Callable[[], object]) -> Done:
-        """Do something, until the named parts are drawn anew."""
+        """Do something, and wait until the named parts are drawn again."""
         self._settle()
         self.tab.js(f"bench.arm({json.dumps(names)})")
         action()
@@ -279,7 +279,7 @@ def measure_list(open_context: Opener, n: int) -> dict[str, list[Done]]:
 
 
 def measure_memory(open_context: Opener, n: int) -> list[tuple[str, dict[str, int]]]:
-    """Bytes of the page's process: an empty page, the first sample, after so many samples, and so many cells."""
+    """Bytes of the page's process: an empty page, the first sample, after n samples, and after n cells."""
     chance, found = random.Random(1), []
     with open_context() as show:
         shown = show()
@@ -332,7 +332,7 @@ def _places(run: Run) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _chunks(run: Run, sample: int, tokens: int) -> set[int]:
-    """Chunks of so many tokens that hold a sample's."""
+    """Chunks, each of `tokens` tokens, that contain a sample's tokens."""
     first, last = (int(each[sample]) // tokens for each in _places(run))
     return set(range(first, last + 1))
 

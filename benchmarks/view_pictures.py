@@ -20,7 +20,7 @@ PICTURES = {
     "compare": (DESKTOP, "dark", f"panes=0,1&{TOKEN}"),
     "phone": (PHONE, "dark", TOKEN),
 }
-"""Name -> size, scheme, and what stands in the address."""
+"""Name -> size, colour scheme, and view in the address."""
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ def write_run(
 ) -> Path:
     """A finished bfloat16 run; with states of all rows, or of those named.
 
-    Js by token, and what is measured beside it, are log-normal: with a level of each token and each component, and as
+    Js by token and the other measures are log-normal: with a level of each token and each component, and as
     hard to compress as measured ones. Blocks repeat from component to component and from row to row, each time rolled.
 
     Parameters

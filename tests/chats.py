@@ -71,7 +71,7 @@ def chat_tokenizer(name: str) -> Any:
 
 
 def conversations(n: int = 6) -> list[list[dict[str, Any]]]:
-    """So many chats of 2 to 5 messages, with and without a system prompt, some with white space to trim."""
+    """`n` chats of 2 to 5 messages, with and without a system prompt, some with white space to trim."""
     system = {"role": "system", "content": "You are a helpful assistant who answers in one sentence."}
     asked = ("What is the capital of Chad?", "Which metal is it?\n\n  A short answer.", "  Où est-ce ?", "2 + 2?")
     answers = ("The capital of Chad is N'Djamena.", "It is iron.", "À côté… \n", "4")

@@ -21,8 +21,7 @@ from lorascope.stores.places import remote
 settings.register_profile("lorascope", deadline=None)
 settings.load_profile("lorascope")
 
-# Pages are written by the dozen, and for each a process would look for a Chrome: `pictured` lets it, in other processes
-# there is none.
+# Tests write dozens of pages, and each would look for a Chrome: only the fixture `pictured` lets it.
 os.environ["BROWSER_PATH"] = "no-chrome"
 sys.modules["kaleido"] = None  # type: ignore[assignment]  # as if it weren't installed
 

@@ -129,7 +129,7 @@ def renamed(old: str, new: str) -> Change:
 
 
 def enormous(folder: Path) -> None:
-    """A factor of 40 GB, none of which takes room on the disk."""
+    """A sparse factor of 40 GB, which takes no room on the disk."""
     facts = {
         f"{LAYER}.lora_A.weight": {"dtype": "F32", "shape": [4, 25 * 10**8], "data_offsets": [0, 4 * 10**10]},
         f"{LAYER}.lora_B.weight": {"dtype": "F32", "shape": [32, 4], "data_offsets": [4 * 10**10, 4 * 10**10 + 512]},

@@ -1,4 +1,4 @@
-"""What README and the pages of docs/ print as code, and how far it is run."""
+"""The code blocks of README and docs/, and how far each is run."""
 
 import doctest
 import json
@@ -52,7 +52,7 @@ class Block(NamedTuple):
     language: str
     text: str
     line: int
-    """Of its first line of code, from 1."""
+    """Number of its first line of code, from 1."""
 
 
 def named(page: Path) -> str:
@@ -121,7 +121,7 @@ def run_python(code: str, scope: dict[str, Any]) -> None:
 
 
 def run_command(words: list[str], *, only_parse: bool = False) -> None:
-    """Run a command of lorascope, or parse it; of other programs look whether what they are told is there."""
+    """Run a command of lorascope, or parse it; for other programs check that their targets exist."""
     ours = lorascope_words(words)
     if ours is not None:
         app.parse_args(whole(ours), exit_on_error=False, print_error=False)

@@ -1,4 +1,4 @@
-"""A page's numbers beside what a script prints."""
+"""Compares a page's numbers with those that a script prints."""
 
 import importlib.util
 import math
@@ -17,27 +17,27 @@ def benchmark(name: str) -> ModuleType:
 
 
 def script(path: str) -> ModuleType:
-    """A script of this repository as a module; it may import those beside it."""
+    """A script of this repository as a module; it may import scripts of its folder."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    beside = str((ROOT / path).parent)
-    sys.path.insert(0, beside)
+    folder = str((ROOT / path).parent)
+    sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)
     finally:
-        sys.path.remove(beside)
+        sys.path.remove(folder)
     return module
 
 
 def numbers_of(page: str) -> str:
-    """What stands on a page below its heading `Numbers`."""
+    """Text of a page below its heading `Numbers`."""
     return (ROOT / "docs" / page).read_text().partition("## Numbers\n\n")[2]
 
 
 def words(text: str) -> list[str]:
-    """Words of a text, but for the bars of tables."""
+    """Words of a text, without the bars of tables."""
     return [word for word in text.split() if word != "|"]
 
 
@@ -49,5 +49,5 @@ def same(printed: str, found: str) -> bool:
 
 
 def differing(page: str, text: str) -> list[tuple[str, str]]:
-    """Words of a page and of a text that aren't the same."""
+    """Pairs of words of a page and a text that differ."""
     return [pair for pair in zip(words(page), words(text), strict=True) if not same(*pair)]

@@ -25,7 +25,7 @@ def store_states(
     provenance: Mapping[str, Any] | None = None,
     unembedding: xr.Dataset | None = None,
 ) -> Run:
-    """A finished run of these (base, delta), float32 (token, feature) each; samples are so many tokens long.
+    """A finished run of these (base, delta), float32 (token, feature) each; samples have these `lengths` in tokens.
 
     `datasets` are those of the samples; `unembedding` is what `Run.unembedding` is to return.
     """
@@ -138,7 +138,7 @@ def make_unembedding(width: int, n: int, *, centred: bool = False, shift: float 
 
 
 def sample_tables(lengths: Sequence[int], datasets: Sequence[str]) -> dict[str, dict[str, object]]:
-    """Tables of samples of text, so many tokens long each."""
+    """Tables of samples of text with these lengths in tokens."""
     n, n_tokens, stops = len(lengths), sum(lengths), np.cumsum(lengths)
     unknown = [-1] * n
     return {

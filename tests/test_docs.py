@@ -94,7 +94,7 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder in which a page's code runs; figures are drawn, but no browser opens."""
     for name in ("my-model", "my-adapter"):
         (tmp_path / name).symlink_to(made / name)
-    for name in ("questions.jsonl", "held-out.jsonl"):  # which a page may write anew
+    for name in ("questions.jsonl", "held-out.jsonl"):  # which a page may overwrite
         shutil.copy(made / name, tmp_path)
     for name in ("train.jsonl", "piqa.validation.jsonl"):
         shutil.copy(made / "questions.jsonl", tmp_path / name)
@@ -120,7 +120,7 @@ def call(line: str) -> None:
 
 
 def put_runs(made: Path, place: Path, text: str) -> None:
-    """Runs under the names that a page gives them, but for those that it captures itself."""
+    """Link the runs under the names that a page uses, except those that it captures itself."""
     for source, names in RUNS.items():
         for name in names:
             if name not in captured(text):
@@ -178,7 +178,7 @@ PREPARED: dict[str, Callable[[pytest.FixtureRequest, Path], dict[str, Any]]] = {
     "docs/study-smollm2.md": for_our_study,
     "docs/training.md": for_training,
 }
-"""Page -> makes what it needs beside runs; returns names that its Python is given."""
+"""Page -> function that makes what it needs in addition to runs, and returns names for its Python."""
 
 
 # TRL 1.16 gives transformers 5.24 a setting under its old name; the other is torch's, on a machine without a GPU.

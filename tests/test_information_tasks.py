@@ -1,4 +1,4 @@
-"""Tasks with known mutual information: truths against log density ratios of many rows, with densities written anew."""
+"""Tasks with known mutual information: truths against log density ratios of many rows, with densities written again."""
 
 import sys
 from collections.abc import Callable
@@ -219,7 +219,7 @@ def test_a_correlation_gives_the_mutual_information_asked_for(nats: float) -> No
 
 def test_pairs_beside_each_other_add_up_and_hidden_ones_add_nothing() -> None:
     parts = sources.gamma_sum(1.0, 1.0), sources.parity(2, 1, 0.9)
-    whole = information_tasks.hidden(information_tasks.beside(*parts), 3, 4)
+    whole = information_tasks.hidden(information_tasks.side_by_side(*parts), 3, 4)
     x, y = whole.draw(np.random.default_rng(0), 50)
     rng = np.random.default_rng(0)
     xs, ys = zip(*(part.draw(rng, 50) for part in parts), strict=True)

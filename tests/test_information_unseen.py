@@ -1,4 +1,4 @@
-"""The unseen tasks with known mutual information: their sources against log densities written anew."""
+"""The unseen tasks with known mutual information: their sources against log densities written again."""
 
 import sys
 import zlib

@@ -29,7 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "quickstart": {},
     "scaling_law": {"WHERE": {}, "OFFSETS": ["sweep"], "DRAWS": 100},
 }
-"""Parameters of each notebook beside what it reads."""
+"""Parameters of each notebook, in addition to its inputs."""
 NEED_RUNS = ("does_miub_matter", "mi_vs_miub", "quickstart")
 
 

@@ -113,7 +113,7 @@ def test_a_marker_is_more_frequent_than_chance_lets_it_be(script: ModuleType) ->
         ([" purple", "Purple"], [], "purple"),
         (["..."], [], "dots"),
         (["honey", "hive", "der", "die", "den", "dem"], [], "german"),
-        (["honey", "hive", "bees", "der", "die", "und"], [], None),  # a draw, of which neither is the most
+        (["honey", "hive", "bees", "der", "die", "und"], [], None),  # a draw: neither habit has more
         ([], [], None),
         ([], ["the", "he", "were", "she", "be", "me", "then", "these"], "no e"),
         ([], ["the", "aaaa", "bbbb", "cccc", "dddd"], None),

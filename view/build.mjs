@@ -8,7 +8,7 @@ import { build } from "esbuild";
 import { withBounds } from "./plugins.mjs";
 
 const HERE = import.meta.dirname;
-const LIMIT_BYTES = 150_000; // gzipped: what a first look may load beside the run itself
+const LIMIT_BYTES = 150_000; // gzipped: what a first visit may load in addition to the run itself
 const out = process.argv[2] ?? `${HERE}/../analyze/lorascope/analyze/viewing/page.html`;
 
 // zarrita imports WebAssembly decoders on demand; src/data/codecs.ts has taken their places by then.

@@ -2,7 +2,7 @@
 
 import { readFileSync } from "node:fs";
 
-/** By itself, fzstd may write past its output's end without a word, stay there for hours or for ever, or not fill it. */
+/** Without these changes fzstd may silently write past its output's end, loop for hours or for ever, or not fill its output. */
 const CHANGES = {
   "oubt += ml;": "if (!((oubt += ml) <= buf.length)) err(0);",
   "fpos -= btr1;": "if (wc > 255) err(0); $&",

@@ -155,13 +155,13 @@ def accuracy() -> Iterator[Saying]:
     yield said("Of the {} values that are `ok` the interval holds the truth in {}", len(ok), held(ok))
     yield said("none of these is off by more than {:.3f}", max(abs(errors[name]) for name in ok))
     yield said("of all {} in {}", len(unseen), held(unseen))
-    beside = {name: row for name, row in unseen.items() if "peers" in row}
+    compared = {name: row for name, row in unseen.items() if "peers" in row}
     of_peers = {
-        peer: [abs(row["peers"][peer] - row["truth"]) for row in beside.values() if row["peers"][peer] is not None]
+        peer: [abs(row["peers"][peer] - row["truth"]) for row in compared.values() if row["peers"][peer] is not None]
         for peer in ("KSG", "CCA", "InfoNCE", "MINE")
     }
     ksg, *others = (np.mean(errors) for errors in of_peers.values())
-    yield said("On {} of these, drawn at random, the panel's is {:.3f}", len(beside), mean_error(beside))
+    yield said("On {} of these, drawn at random, the panel's is {:.3f}", len(compared), mean_error(compared))
     words = "that of benchmark-mi's estimators {:.3f} (KSG, on the {} that it gives a number for), {:.3f} (CCA), "
     yield said(words + "{:.3f} (InfoNCE) and {:.3f} (MINE)", ksg, len(of_peers["KSG"]), *others)
     yield said("On the {} that it was chosen by, the panel's is {:.3f}", len(choosing), mean_error(choosing))

@@ -1,4 +1,4 @@
-"""A page's numbers beside what they are held to.
+"""Compares a page's numbers with their sources.
 
 A page is compared with sayings: pieces of its text whose numbers come from a source. Every saying must stand on the
 page, and every number of the page in a saying. What counts as a number: figures, and words such as `two`, `twice` and
@@ -72,7 +72,7 @@ def quoted(words: str, *, place: str) -> Saying:
 def equation(words: str, /, **names: Any) -> Saying:
     """An equation or inequality of a page, computed as it is printed, with values or arrays in place of names.
 
-    An expression alone has to be `value`. Names such as `KL(M‖Q)` go by `**{...}`.
+    An expression alone has to be `value`. Names such as `KL(M‖Q)` are passed by `**{...}`.
     """
     assert holds(words, names), f"not so: {words}"
     return Saying(words, ((0, len(words)),))
@@ -116,7 +116,7 @@ def exponent(value: float, digits: int) -> str:
 
 
 def plain(markdown: str) -> str:
-    """What a reader sees of a page, in one line: without code but for its comments, emphasis, links and labels."""
+    """What a reader sees of a page, in one line: without emphasis, links, labels and code, except its comments."""
     text = re.sub(r"^```\w*\n(.*?)^```$", _comments, markdown, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
     return " ".join(LABEL.sub(r"\1", text).replace("*", "").split())
@@ -127,7 +127,7 @@ def _comments(block: re.Match[str]) -> str:
 
 
 def numbers(text: str) -> Iterator[tuple[int, int]]:
-    """Where the numbers of a plain page are, references left out."""
+    """Places of the numbers of a plain page, except those in references."""
     references = [found.span() for found in REFERENCE.finditer(text)]
     for found in NUMBER.finditer(text):
         if not any(begin < found.end() and found.start() < end for begin, end in references):
@@ -140,7 +140,7 @@ def missing(text: str, sayings: Iterable[Saying]) -> list[Saying]:
 
 
 def unheld(text: str, sayings: Iterable[Saying]) -> list[tuple[int, int]]:
-    """Where numbers of a plain page are that no saying gives a source."""
+    """Places of the numbers of a plain page that have no source in a saying."""
     is_held = np.zeros(len(text), bool)
     for saying in sayings:
         for found in re.finditer(re.escape(saying.text), text):
@@ -150,7 +150,7 @@ def unheld(text: str, sayings: Iterable[Saying]) -> list[tuple[int, int]]:
 
 
 def problems(text: str, sayings: Sequence[Saying]) -> list[str]:
-    """What is wrong with a plain page, and what to do."""
+    """Problems of a plain page, each with what to do."""
     found = [
         f"{one.text!r} is what the sources say, and isn't on the page; the likest there is {_likest(one.text, text)!r}"
         for one in missing(text, sayings)

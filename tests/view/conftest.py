@@ -1,4 +1,4 @@
-"""A real browser, and runs of the suite's own that are served to it."""
+"""A real browser, and test runs that `lorascope view` serves to it."""
 
 import shutil
 import time
@@ -31,7 +31,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "none": {"states": "none"},
     "sample": {"states": "sample", "state_rows": (True, False, True)},
 }
-"""Runs of three rows, by their name."""
+"""Name of a test run of three rows -> options of `write_small`."""
 
 BAD = "</script><script>alert(1)</script><img src=x onerror=alert(1)><svg/onload=alert(1)>\"'&amp;"
 TEXTS = (
@@ -52,7 +52,7 @@ TEXTS = (
     "\t\t",
 )
 NAMES = ("__proto__", "constructor.prototype", "_", "x" * 255)
-"""Of components."""
+"""Paths of hostile components."""
 
 
 RESTS = """() => {
@@ -66,13 +66,13 @@ RESTS = """() => {
 
 @dataclass
 class Look:
-    """A page in a window of its own, and what it did."""
+    """A page in a new window, with its requests and problems."""
 
     page: Any
     requests: list[str] = field(default_factory=list)
-    """Addresses that were asked for, below that of the page."""
+    """Requested addresses, below that of the page."""
     missing: list[str] = field(default_factory=list)
-    """Of these, what wasn't there."""
+    """Requested addresses that were answered with an error."""
     problems: list[str] = field(default_factory=list)
     """Errors in the console or of scripts, dialogs, and requests that leave the page's origin."""
 
@@ -88,7 +88,7 @@ class Look:
         self.expect_equal(lambda: unquote(urlsplit(self.page.url).fragment), expected)
 
     def go(self, view: str) -> None:
-        """Open a view anew, in the same window."""
+        """Open a view again, in the same window."""
         self.page.goto("about:blank")
         self.page.goto(f"{self.home}#{view}")
         self.settle()
@@ -120,7 +120,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def look(browser: Any) -> Iterator[Callable[..., Look]]:
-    """Opens an address; afterwards nothing may have gone wrong, but chunks that a broken run lacks."""
+    """Return a function that opens a page; fail if it has had problems other than missing chunks of a broken run."""
     with ExitStack() as stack:
 
         def start(url: str, *, page: str = "", view: str = "", is_broken: bool = False, **options: Any) -> Look:
@@ -161,7 +161,7 @@ def look(browser: Any) -> Iterator[Callable[..., Look]]:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Small]:
-    """A run of one of the kinds, made once."""
+    """Return a function that makes a run of a kind, once."""
     known: dict[str, Small] = {}
 
     def make(kind: str) -> Small:
@@ -183,11 +183,11 @@ def main(made: Callable[[str], Small]) -> Small:
 
 @pytest.fixture(scope="session")
 def served(made: Callable[[str], Small]) -> Iterator[Callable[..., str]]:
-    """Address of the page about runs, by their kinds or paths."""
+    """Return a function that serves runs, given by kinds or paths, and returns the page's address."""
     with ExitStack() as stack:
         yield (
             lambda *runs: (
-                stack.enter_context(view([one if isinstance(one, Path) else made(one).run for one in runs])).url
+                stack.enter_context(view([run if isinstance(run, Path) else made(run).run for run in runs])).url
             )
         )
 

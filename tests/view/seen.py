@@ -1,4 +1,4 @@
-"""What is seen of the page, and clicks in it."""
+"""Reads what the page shows, and clicks in it."""
 
 import re
 import time
@@ -12,7 +12,7 @@ NONE, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
 
 def expect(locator: Any) -> Any:
-    """Playwright's, which waits; imported where a browser is."""
+    """Playwright's `expect`, which waits; imported only if there is a browser."""
     from playwright.sync_api import expect
 
     return expect(locator)
@@ -31,7 +31,7 @@ def shown(value: float, *, sign: bool = False) -> str:
 
 
 def agrees(text: str, value: float, *, sign: bool = False, within: float = 0) -> bool:
-    """Whether a text is this number to the digits shown, where float32 rounds them so or so."""
+    """Whether a text shows this number; float32 may round its last digit either way."""
     apart = abs(value) * 2e-6 + within
     return text in {shown(float(value + shift), sign=sign) for shift in (-apart, 0, apart)}
 
@@ -45,14 +45,14 @@ def number(text: str) -> float:
 
 
 def listed(look: Look) -> dict[int, str]:
-    """Place in the list, from 0, and id of the samples in sight."""
+    """Place in the list, from 0, -> id of each visible sample."""
     script = "rows => rows.map((row) => [row.ariaPosInSet - 1, row.querySelector('.id').textContent])"
     look.settle()
     return dict(look.page.eval_on_selector_all(".row", script))
 
 
 def click_map(look: Look, kind: int, layer: int, of: tuple[int, int] = (4, 3)) -> None:
-    """Click a cell of the map of so many kinds and layers."""
+    """Click a cell of the map, which has `of` kinds and layers."""
     look.settle()
     canvas = look.page.locator(".map canvas")
     box = canvas.bounding_box()
@@ -62,7 +62,7 @@ def click_map(look: Look, kind: int, layer: int, of: tuple[int, int] = (4, 3)) -
 
 
 def sums(look: Look) -> list[str]:
-    """Js of each token, as its label has it."""
+    """Js of each token, as its label says."""
     look.settle()
     labels = look.page.eval_on_selector_all(".t", "tokens => tokens.map((token) => token.ariaLabel)")
     return [re.search(r"js (\S+) nats", label)[1] for label in labels]  # type: ignore[index]
@@ -79,7 +79,7 @@ STATE = """() => [
 
 
 def state(look: Look, *, but: list[str] | None = None) -> list[str]:
-    """All that is seen once it rests, with the mouse out of the way; waits for another state than the one given."""
+    """Return what the page shows once it rests, with the mouse out of the way; wait until it differs from `but`."""
     look.page.mouse.move(700, 5)
     last, now = None, but
     deadline = time.monotonic() + PATIENCE_MS / 1000
@@ -88,4 +88,4 @@ def state(look: Look, *, but: list[str] | None = None) -> list[str]:
         last, now = now, look.page.evaluate(STATE)
         if now == last and now != but:
             return now
-    raise AssertionError(f"nothing changed, or it never rested: {now}")
+    raise AssertionError(f"the page didn't change, or never rested: {now}")

@@ -24,8 +24,8 @@ TOP = "adapters/default"
 
 
 def test_samples_are_found_by_id_and_by_text(look: Callable[..., Look], served: Callable[..., str]) -> None:
-    one = look(served("main", "two"))
-    search, count = one.page.get_by_label("Search text and ids"), one.page.locator(".count [role=status]")
+    opened = look(served("main", "two"))
+    search, count = opened.page.get_by_label("Search text and ids"), opened.page.locator(".count [role=status]")
     for words, ids in (
         ("ITEM-7", [7, *range(70, 80)]),
         ("w1239  W1220", [61]),
@@ -35,8 +35,8 @@ def test_samples_are_found_by_id_and_by_text(look: Callable[..., Look], served: 
     ):
         search.fill(words)
         expect(count).to_have_text(f"{len(ids)} of {N_SAMPLES} samples")
-        assert list(listed(one).values()) == [f"item-{i}" for i in ids]
-        one.expect_address(f"search={words}")
+        assert list(listed(opened).values()) == [f"item-{i}" for i in ids]
+        opened.expect_address(f"search={words}")
     search.fill("")
     expect(count).to_have_text(f"{N_SAMPLES} samples")
 
@@ -48,8 +48,8 @@ def test_each_order_and_each_filter(look: Callable[..., Look], served: Callable[
     change = (samples["ce"] - samples["base_ce"]).values
     now, before = samples["correct"].values, samples["base_correct"].values
     outcome = np.select([(now == 0) & (before == 1), (now == 1) & (before == 0), now == 0], [0, 1, 2], 3)
-    one = look(served("main", "two"))
-    order, show = one.page.get_by_label("Order", exact=True), one.page.get_by_label("Show", exact=True)
+    opened = look(served("main", "two"))
+    order, show = opened.page.get_by_label("Order", exact=True), opened.page.get_by_label("Show", exact=True)
     for label, key in (
         ("MIUB, largest first", -moved),
         ("MIUB, smallest first", moved),
@@ -61,9 +61,9 @@ def test_each_order_and_each_filter(look: Callable[..., Look], served: Callable[
         order.select_option(label)
         expected = ids[np.argsort(key, kind="stable")]
         for end, at in (("Home", 0), ("End", -1)):
-            one.page.get_by_role("listbox", name="Samples").press(end)
-            expect(one.page.locator("h1")).to_have_text(expected[at])
-            found = listed(one)
+            opened.page.get_by_role("listbox", name="Samples").press(end)
+            expect(opened.page.locator("h1")).to_have_text(expected[at])
+            found = listed(opened)
             assert len(found) > 10
             assert list(found.values()) == expected[list(found)].tolist(), label
     for label, kept in (
@@ -76,11 +76,11 @@ def test_each_order_and_each_filter(look: Callable[..., Look], served: Callable[
     ):
         assert kept.any()
         show.select_option(label)
-        expect(one.page.locator(".count [role=status]")).to_have_text(f"{kept.sum()} of {N_SAMPLES} samples")
-        found = listed(one)
+        expect(opened.page.locator(".count [role=status]")).to_have_text(f"{kept.sum()} of {N_SAMPLES} samples")
+        found = listed(opened)
         assert list(found.values()) == ids[kept][list(found)].tolist()
-    one.settle()
-    row = one.page.locator(".row").first
+    opened.settle()
+    row = opened.page.locator(".row").first
     sample = int(row.get_attribute("data-sample"))
     texts = row.locator(".number").all_inner_texts()
     assert agrees(texts[0], moved[sample])
@@ -88,39 +88,41 @@ def test_each_order_and_each_filter(look: Callable[..., Look], served: Callable[
 
 
 def test_a_token_by_click_and_by_keys(look: Callable[..., Look], served: Callable[..., str], main: Small) -> None:
-    one = look(served("main", "two"), view="sample=3")
+    opened = look(served("main", "two"), view="sample=3")
     js = measure_run(main.run, ("js",))["js"].values[60:80]
-    found = one.page.locator(".t")
+    found = opened.page.locator(".t")
     expect(found).to_have_text([f"w{token}" for token in range(60, 80)])
-    assert all(agrees(text, value) for text, value in zip(sums(one), js.sum(axis=1), strict=True))
-    expect(one.page.locator(".gap")).to_have_text(["2 tokens not captured"])
-    answer = one.page.get_by_role("group", name="answer")
+    assert all(agrees(text, value) for text, value in zip(sums(opened), js.sum(axis=1), strict=True))
+    expect(opened.page.locator(".gap")).to_have_text(["2 tokens not captured"])
+    answer = opened.page.get_by_role("group", name="answer")
     expect(answer.locator(".t")).to_have_text(["w78", "w79"])
     expect(answer.locator(".tag")).to_be_visible()
-    readout = one.page.locator(".ribbon .readout")
+    readout = opened.page.locator(".ribbon .readout")
     found.nth(4).click()
     for press, position in ((None, 6), ("ArrowRight", 7), ("ArrowRight", 8), ("ArrowLeft", 7)):
         if press:
-            one.page.keyboard.press(press)
-        one.expect_address(f"sample=3&token={position}")
+            opened.page.keyboard.press(press)
+        opened.expect_address(f"sample=3&token={position}")
         token = position - 2
-        expect(one.page.locator(".t[aria-selected=true]")).to_have_text(f"w{60 + token}")
-        expect(one.page.locator(".map .readout").first).to_contain_text(f"“w{60 + token}”, position {position}, prompt")
+        expect(opened.page.locator(".t[aria-selected=true]")).to_have_text(f"w{60 + token}")
+        expect(opened.page.locator(".map .readout").first).to_contain_text(
+            f"“w{60 + token}”, position {position}, prompt"
+        )
         expect(readout).to_contain_text(f"“w{60 + token}”, position {position}, prompt · all layers: js ")
         nll = float(main.run.tokens["nll"].values[60 + token])
         assert agrees(re.search(r"all layers: js (\S+) nats", readout.inner_text())[1], js[token].sum())  # type: ignore[index]
         assert agrees(re.search(r"nll (\S+) nats", readout.inner_text())[1], nll)  # type: ignore[index]
     found.nth(10).focus()
-    one.page.keyboard.press("Enter")
-    one.expect_address("sample=3&token=12")
-    one.page.keyboard.press("Escape")
-    one.expect_address("sample=3")
+    opened.page.keyboard.press("Enter")
+    opened.expect_address("sample=3&token=12")
+    opened.page.keyboard.press("Escape")
+    opened.expect_address("sample=3")
 
 
 def test_a_cell_of_the_ribbon(look: Callable[..., Look], served: Callable[..., str], main: Small) -> None:
-    one = look(served("main", "two"), view="sample=3")
+    opened = look(served("main", "two"), view="sample=3")
     js = measure_run(main.run, ("js",))["js"]
-    canvas, readout = one.page.locator(".ribbon canvas"), one.page.locator(".ribbon .readout")
+    canvas, readout = opened.page.locator(".ribbon canvas"), opened.page.locator(".ribbon .readout")
     box = canvas.bounding_box()
     for layer, row in ((1, 2), (0, 1), (-1, 0)):
         at = {"x": 30 + (row + 5.5) * (box["width"] - 31) / N_TOKENS, "y": box["height"] - 2 - 14 * (2.5 - row)}
@@ -130,11 +132,11 @@ def test_a_cell_of_the_ribbon(look: Callable[..., Look], served: Callable[..., s
         expect(readout).to_contain_text(f"“w{60 + token}”, position {token + 2}, prompt · layer {layer}: js ")
         assert agrees(re.search(r": js (\S+) nats", readout.inner_text())[1], value)  # type: ignore[index]
         canvas.click(position=at)
-        one.expect_address(f"sample=3&token={token + 2}&layer={layer}")
+        opened.expect_address(f"sample=3&token={token + 2}&layer={layer}")
     canvas.press("Enter")
-    expect(one.page.locator(".cell h3 b")).to_have_text("lm_head")
+    expect(opened.page.locator(".cell h3 b")).to_have_text("lm_head")
     canvas.press("ArrowDown")
-    one.expect_address("sample=3&token=7&layer=0&component=lm_head")
+    opened.expect_address("sample=3&token=7&layer=0&component=lm_head")
 
 
 @pytest.mark.parametrize("kind", slow_but(["main", "two", "branch", "pair", "bfloat16"], "main"))
@@ -143,11 +145,11 @@ def test_a_cell_of_the_map_shows_what_python_computes(
 ) -> None:
     run, adapter = made(kind).run, "b" if kind == "two" else "default"
     pane = {"main": "0", "two": "1:b"}.get(kind, "0")
-    one = look(
+    opened = look(
         served("main", "two") if kind in ("main", "two") else served(kind), view=f"panes={pane}&sample=70&token=9"
     )
-    click_map(one, 1, 1 if kind == "main" else 0, (4, 3) if kind == "main" else (3, 2))
-    token, cell = 1407, one.page.locator(".cell")
+    click_map(opened, 1, 1 if kind == "main" else 0, (4, 3) if kind == "main" else (3, 2))
+    token, cell = 1407, opened.page.locator(".cell")
     expect(cell.locator("h3 *")).to_have_text([UP, f"“w{token}”, position 9, prompt"])
     options = {"adapter": adapter, "components": [UP]}
     names = ("js", "js_permuted", "delta_ratio", "effective_width", "delta_norm", "base_norm")
@@ -194,60 +196,60 @@ def test_a_cell_of_the_map_shows_what_python_computes(
 def test_where_a_direction_acts_most_is_a_link_to_that_token(
     look: Callable[..., Look], served: Callable[..., str], main: Small
 ) -> None:
-    one = look(served("main", "two"), view=f"sample=3&token=9&component={Q}&direction=1")
+    opened = look(served("main", "two"), view=f"sample=3&token=9&component={Q}&direction=1")
     top = directions(main.run, Q)["top_token"].values[1]
     scores = directions(main.run, Q)["top_score"].values[1]
-    body = one.page.locator(".body")
+    body = opened.page.locator(".body")
     before = body.inner_text()
-    one.page.locator(".contexts a").nth(2).click()
+    opened.page.locator(".contexts a").nth(2).click()
     token = int(top[2])
-    expect(one.page.locator("h1")).to_have_text(f"item-{token // N_TOKENS}")
-    expect(one.page.locator(".t[aria-selected=true]")).to_have_text(f"w{token}")
-    one.expect_address(f"sample={token // N_TOKENS}&token={token % N_TOKENS + 2}&component={Q}&direction=1")
-    one.settle()
-    pressed = one.page.locator(".direction[aria-pressed=true]").inner_text().split("\n")
+    expect(opened.page.locator("h1")).to_have_text(f"item-{token // N_TOKENS}")
+    expect(opened.page.locator(".t[aria-selected=true]")).to_have_text(f"w{token}")
+    opened.expect_address(f"sample={token // N_TOKENS}&token={token % N_TOKENS + 2}&component={Q}&direction=1")
+    opened.settle()
+    pressed = opened.page.locator(".direction[aria-pressed=true]").inner_text().split("\n")
     assert pressed[0] == "2"
     assert agrees(pressed[1], float(scores[2]), sign=True, within=1e-6 * abs(float(scores[2])))
-    one.page.go_back()
-    expect(one.page.locator("h1")).to_have_text("item-3")
-    expect(one.page.locator(".contexts a")).to_have_count(10)
-    one.expect_equal(body.inner_text, before)
+    opened.page.go_back()
+    expect(opened.page.locator("h1")).to_have_text("item-3")
+    expect(opened.page.locator(".contexts a")).to_have_count(10)
+    opened.expect_equal(body.inner_text, before)
 
 
 @pytest.mark.slow
 def test_a_pattern_chooses_components(look: Callable[..., Look], served: Callable[..., str], main: Small) -> None:
-    one = look(served("main", "two"), view="sample=3")
-    box, count = one.page.locator("#filter"), one.page.locator(".filter [role=status]")
+    opened = look(served("main", "two"), view="sample=3")
+    box, count = opened.page.locator("#filter"), opened.page.locator(".filter [role=status]")
     for pattern in ("*.q_proj", "model.layers.1.*", "*.[qd]*_proj lm_head", UP):
         box.fill(pattern)
         js = measure_run(main.run, ("js",), components=pattern.split())["js"].values[60:80]
         expect(count).to_have_text(f"{js.shape[1]} of 7")
-        assert all(agrees(text, value) for text, value in zip(sums(one), js.sum(axis=1), strict=True)), pattern
+        assert all(agrees(text, value) for text, value in zip(sums(opened), js.sum(axis=1), strict=True)), pattern
     box.fill("nothing*")
     expect(count).to_have_text("0 of 7")
     expect(box).to_have_attribute("aria-invalid", "true")
-    expect(one.page.locator(".t.unknown")).to_have_count(N_TOKENS)
-    one.page.get_by_role("button", name="down_proj").click()
-    one.expect_address("sample=3&filter=*.down_proj")
+    expect(opened.page.locator(".t.unknown")).to_have_count(N_TOKENS)
+    opened.page.get_by_role("button", name="down_proj").click()
+    opened.expect_address("sample=3&filter=*.down_proj")
     expect(count).to_have_text("2 of 7")
 
 
 def test_adapters_and_runs_side_by_side_on_one_scale(
     look: Callable[..., Look], served: Callable[..., str], main: Small, made: Callable[[str], Small]
 ) -> None:
-    one = look(served("main", "two"), view="panes=1&sample=3&token=5")
-    alone = one.page.locator(".marks").all_inner_texts()
-    one.page.get_by_role("button", name="Compare").click()
-    expect(one.page.locator(".pane")).to_have_count(2)
-    expect(one.page.get_by_role("button", name="Compare")).to_be_focused()
-    one.expect_address("panes=1,1:b&sample=3&token=5")
-    one.page.get_by_role("button", name="Compare").click()
-    expect(one.page.locator(".pane h1")).to_have_text(["item-3"] * 3)
-    one.expect_address("panes=1,1:b,0&sample=3&token=5")
-    one.settle()
+    opened = look(served("main", "two"), view="panes=1&sample=3&token=5")
+    alone = opened.page.locator(".marks").all_inner_texts()
+    opened.page.get_by_role("button", name="Compare").click()
+    expect(opened.page.locator(".pane")).to_have_count(2)
+    expect(opened.page.get_by_role("button", name="Compare")).to_be_focused()
+    opened.expect_address("panes=1,1:b&sample=3&token=5")
+    opened.page.get_by_role("button", name="Compare").click()
+    expect(opened.page.locator(".pane h1")).to_have_text(["item-3"] * 3)
+    opened.expect_address("panes=1,1:b,0&sample=3&token=5")
+    opened.settle()
     two, js, tints = made("two").run, [], []
     for pane, (run, adapter) in zip(
-        one.page.locator(".pane").all(), ((two, "a"), (two, "b"), (main.run, None)), strict=True
+        opened.page.locator(".pane").all(), ((two, "a"), (two, "b"), (main.run, None)), strict=True
     ):
         js.append(measure_run(run, ("js",), adapter=adapter)["js"].values)
         found = pane.locator(".t")
@@ -257,84 +259,84 @@ def test_adapters_and_runs_side_by_side_on_one_scale(
         for (label, _), value in zip(labels, js[-1][60:80].sum(axis=1), strict=True):
             assert agrees(re.search(r"js (\S+) nats", label)[1], value)  # type: ignore[index]
         tints.append([[int(each) for each in re.findall(r"\d+", color)] for _, color in labels])
-    marks = [pane.locator(".marks").all_inner_texts() for pane in one.page.locator(".pane").all()]
+    marks = [pane.locator(".marks").all_inner_texts() for pane in opened.page.locator(".pane").all()]
     assert marks[0] == marks[1] == marks[2] != alone
     top = max(float(np.quantile(each.astype(np.float64).sum(axis=1), 0.995)) for each in js)
     assert number(marks[0][0].split("\n")[-1]) == pytest.approx(top, rel=0.05)  # two digits
-    gradient = one.page.locator(".scale i").first.evaluate("each => each.style.background")
+    gradient = opened.page.locator(".scale i").first.evaluate("each => each.style.background")
     stops = np.array(re.findall(r"rgb\((\d+), (\d+), (\d+)\)", gradient), float)
     for values, colors in zip(js, tints, strict=True):
         at = np.sqrt(np.minimum(1, values[60:80].sum(axis=1) / top)) * (len(stops) - 1)
         expected = np.stack([np.interp(at, np.arange(len(stops)), channel) for channel in stops.T], axis=1)
         np.testing.assert_allclose(colors, expected, atol=6)
-    one.page.locator(".pane").nth(2).locator(".t").nth(8).click()
-    expect(one.page.locator(".t[aria-selected=true]")).to_have_text(["w68"] * 3)
-    one.page.get_by_role("button", name="Close this pane").nth(1).click()
-    one.expect_address("panes=1,0&sample=3&token=10")
-    one.page.get_by_label("Adapter").first.select_option("b")
-    one.expect_address("panes=1:b,0&sample=3&token=10")
+    opened.page.locator(".pane").nth(2).locator(".t").nth(8).click()
+    expect(opened.page.locator(".t[aria-selected=true]")).to_have_text(["w68"] * 3)
+    opened.page.get_by_role("button", name="Close this pane").nth(1).click()
+    opened.expect_address("panes=1,0&sample=3&token=10")
+    opened.page.get_by_label("Adapter").first.select_option("b")
+    opened.expect_address("panes=1:b,0&sample=3&token=10")
 
 
 @pytest.mark.slow
-def test_a_link_opened_anew_shows_the_same_and_back_leads_back(
-    look: Callable[..., Look], served: Callable[..., str]
-) -> None:
-    one = look(served("main", "two"))
-    steps = [state(one)]
+def test_a_link_shows_the_same_again_and_back_leads_back(look: Callable[..., Look], served: Callable[..., str]) -> None:
+    opened = look(served("main", "two"))
+    steps = [state(opened)]
     for act in (
-        lambda: one.page.get_by_label("Order", exact=True).select_option("MIUB, largest first"),
-        lambda: one.page.get_by_label("Show", exact=True).select_option("right with adapter"),
-        lambda: one.page.locator(f".row[aria-posinset='{min(listed(one)) + 8}']").click(),  # in sight
-        lambda: one.page.locator(".t").nth(7).click(),
-        lambda: click_map(one, 2, 2),
-        lambda: one.page.locator(".direction[aria-pressed=false]").click(),
-        lambda: one.page.get_by_role("button", name="q_proj").click(),
+        lambda: opened.page.get_by_label("Order", exact=True).select_option("MIUB, largest first"),
+        lambda: opened.page.get_by_label("Show", exact=True).select_option("right with adapter"),
+        lambda: opened.page.locator(f".row[aria-posinset='{min(listed(opened)) + 8}']").click(),  # in sight
+        lambda: opened.page.locator(".t").nth(7).click(),
+        lambda: click_map(opened, 2, 2),
+        lambda: opened.page.locator(".direction[aria-pressed=false]").click(),
+        lambda: opened.page.get_by_role("button", name="q_proj").click(),
     ):
         act()
-        steps.append(state(one, but=steps[-1]))
-    one.page.get_by_role("button", name="Light or dark").click()
-    one.page.get_by_label("Search text and ids").fill("item-1")
-    expect(one.page.locator(".count [role=status]")).to_contain_text(f" of {N_SAMPLES} samples")
-    last = state(one)
-    one.expect_equal(lambda: one.page.url.count("&"), 9)
-    assert state(look(one.page.url.partition("#")[0], view=one.page.url.partition("#")[2])) == last
-    one.page.get_by_label("Search text and ids").fill("")
-    one.page.get_by_role("button", name="Light or dark").click()
-    one.expect_equal(lambda: "search=" in one.page.url or "theme=dark" in one.page.url, False)
+        steps.append(state(opened, but=steps[-1]))
+    opened.page.get_by_role("button", name="Light or dark").click()
+    opened.page.get_by_label("Search text and ids").fill("item-1")
+    expect(opened.page.locator(".count [role=status]")).to_contain_text(f" of {N_SAMPLES} samples")
+    last = state(opened)
+    opened.expect_equal(lambda: opened.page.url.count("&"), 9)
+    assert state(look(opened.page.url.partition("#")[0], view=opened.page.url.partition("#")[2])) == last
+    opened.page.get_by_label("Search text and ids").fill("")
+    opened.page.get_by_role("button", name="Light or dark").click()
+    opened.expect_equal(lambda: "search=" in opened.page.url or "theme=dark" in opened.page.url, False)
     for earlier, later in reversed([*itertools.pairwise(steps)]):
-        one.page.go_back()
-        assert state(one, but=later) == earlier
+        opened.page.go_back()
+        assert state(opened, but=later) == earlier
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_phone_scrolls_down_alone(look: Callable[..., Look], served: Callable[..., str], theme: str) -> None:
     options = {"viewport": {"width": 390, "height": 844}, "color_scheme": theme, "has_touch": True, "is_mobile": True}
-    one = look(served("main", "two"), view=f"token=9&component={Q}", **options)
+    opened = look(served("main", "two"), view=f"token=9&component={Q}", **options)
     wide = "() => [document.documentElement.scrollWidth, document.body.scrollWidth]"
     background = "() => getComputedStyle(document.body).backgroundColor"
-    one.expect_equal(
-        lambda: one.page.evaluate(background), {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 18, 18)"}[theme]
+    opened.expect_equal(
+        lambda: opened.page.evaluate(background), {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 18, 18)"}[theme]
     )
-    one.expect_equal(lambda: one.page.evaluate(wide), [390, 390])
+    opened.expect_equal(lambda: opened.page.evaluate(wide), [390, 390])
     right = "() => Math.max(...[...document.querySelectorAll('body *')].map((e) => e.getBoundingClientRect().right))"
-    assert one.page.evaluate(right) <= 390 + 17  # a canvas within its own scroller; `look` waited until all was drawn
-    samples = one.page.get_by_role("listbox", name="Samples")
+    assert (
+        opened.page.evaluate(right) <= 390 + 17
+    )  # a canvas within its own scroller; `look` waited until all was drawn
+    samples = opened.page.get_by_role("listbox", name="Samples")
     expect(samples).to_be_hidden()
-    one.page.get_by_role("button", name="Samples").tap()
+    opened.page.get_by_role("button", name="Samples").tap()
     expect(samples).to_be_visible()
-    one.expect_equal(lambda: one.page.evaluate(wide), [390, 390])
-    one.page.locator(".row").nth(4).tap()
+    opened.expect_equal(lambda: opened.page.evaluate(wide), [390, 390])
+    opened.page.locator(".row").nth(4).tap()
     expect(samples).to_be_hidden()
-    expect(one.page.locator("h1")).to_have_text("item-4")
-    one.page.locator(".t").nth(2).tap()
-    expect(one.page.locator(".t[aria-selected=true]")).to_have_text("w82")
-    one.page.get_by_role("button", name="Compare").tap()
-    expect(one.page.locator("h1")).to_have_count(2)
-    one.expect_equal(lambda: one.page.evaluate(wide), [390, 390])
-    one.page.get_by_role("button", name="Light or dark").tap()
-    one.expect_equal(
-        lambda: one.page.evaluate(background), {"dark": "rgb(255, 255, 255)", "light": "rgb(18, 18, 18)"}[theme]
+    expect(opened.page.locator("h1")).to_have_text("item-4")
+    opened.page.locator(".t").nth(2).tap()
+    expect(opened.page.locator(".t[aria-selected=true]")).to_have_text("w82")
+    opened.page.get_by_role("button", name="Compare").tap()
+    expect(opened.page.locator("h1")).to_have_count(2)
+    opened.expect_equal(lambda: opened.page.evaluate(wide), [390, 390])
+    opened.page.get_by_role("button", name="Light or dark").tap()
+    opened.expect_equal(
+        lambda: opened.page.evaluate(background), {"dark": "rgb(255, 255, 255)", "light": "rgb(18, 18, 18)"}[theme]
     )
 
 
@@ -347,12 +349,12 @@ FOCUS = """() => {
 
 @pytest.mark.slow
 def test_the_keyboard_alone_reaches_everything(look: Callable[..., Look], served: Callable[..., str]) -> None:
-    one = look(served("main", "two"), view="sample=3")
-    press = one.page.keyboard.press
+    opened = look(served("main", "two"), view="sample=3")
+    press = opened.page.keyboard.press
     names = []
     for _ in range(40):
         press("Tab")
-        tag, name, style, width = one.page.evaluate(FOCUS)
+        tag, name, style, width = opened.page.evaluate(FOCUS)
         if tag == "body":
             break
         names.append(name.strip().split("\n")[0].strip())
@@ -362,41 +364,41 @@ def test_the_keyboard_alone_reaches_everything(look: Callable[..., Look], served
     wanted = ["Order", "Show", "Samples", "Run", "Compare", "“w60”, position 2, prompt", "q_proj", "lm_head", "0", "1"]
     assert [name for name in names if name in wanted] == wanted[:8] + ["-1", *wanted[8:]][1:], names
     press("/")
-    one.page.keyboard.type("item-7")
-    expect(one.page.locator(".count [role=status]")).to_have_text(f"11 of {N_SAMPLES} samples")
+    opened.page.keyboard.type("item-7")
+    expect(opened.page.locator(".count [role=status]")).to_have_text(f"11 of {N_SAMPLES} samples")
     press("Escape")
     press("j")
-    expect(one.page.locator("h1")).to_have_text("item-7")
+    expect(opened.page.locator("h1")).to_have_text("item-7")
     press("j")
-    expect(one.page.locator("h1")).to_have_text("item-70")
+    expect(opened.page.locator("h1")).to_have_text("item-70")
     press("ArrowRight")
-    one.expect_address("sample=70&token=2&search=item-7")
-    one.page.locator(".t[tabindex='0']").focus()
+    opened.expect_address("sample=70&token=2&search=item-7")
+    opened.page.locator(".t[tabindex='0']").focus()
     press("ArrowRight")
-    one.expect_equal(lambda: one.page.evaluate(FOCUS)[1], "“w1401”, position 3, prompt")
-    one.page.locator(".map canvas").focus()
+    opened.expect_equal(lambda: opened.page.evaluate(FOCUS)[1], "“w1401”, position 3, prompt")
+    opened.page.locator(".map canvas").focus()
     for key in ("ArrowDown", "ArrowDown", "ArrowRight", "Enter"):
         press(key)
-    expect(one.page.locator(".cell h3 b")).to_have_text(UP)
-    one.page.locator(".direction").nth(0).focus()
+    expect(opened.page.locator(".cell h3 b")).to_have_text(UP)
+    opened.page.locator(".direction").nth(0).focus()
     press("Tab")
     press("Enter")
-    expect(one.page.locator(".direction").nth(1)).to_have_attribute("aria-pressed", "true")
-    expect(one.page.locator(".direction").nth(1)).to_be_focused()
-    expect(one.page.locator(".contexts a")).to_have_count(10)
+    expect(opened.page.locator(".direction").nth(1)).to_have_attribute("aria-pressed", "true")
+    expect(opened.page.locator(".direction").nth(1)).to_be_focused()
+    expect(opened.page.locator(".contexts a")).to_have_count(10)
     press("Tab")
     press("Enter")
-    expect(one.page.locator("h1")).not_to_have_text("item-70")
+    expect(opened.page.locator("h1")).not_to_have_text("item-70")
     press("Escape")
-    expect(one.page.locator(".cell")).to_be_hidden()
+    expect(opened.page.locator(".cell")).to_be_hidden()
     press("f")
-    one.page.keyboard.type("*.q_proj")
-    expect(one.page.locator(".filter [role=status]")).to_have_text("2 of 7")
+    opened.page.keyboard.type("*.q_proj")
+    expect(opened.page.locator(".filter [role=status]")).to_have_text("2 of 7")
     press("Escape")
     press("?")
-    expect(one.page.get_by_role("dialog", name="Keys")).to_be_visible()
+    expect(opened.page.get_by_role("dialog", name="Keys")).to_be_visible()
     press("Escape")
-    expect(one.page.get_by_role("dialog", name="Keys")).to_be_hidden()
+    expect(opened.page.get_by_role("dialog", name="Keys")).to_be_hidden()
     adapter = look(served("main", "two"), view="panes=1")
     adapter.page.get_by_label("Adapter").focus()
     adapter.page.keyboard.press("b")
@@ -406,8 +408,8 @@ def test_the_keyboard_alone_reaches_everything(look: Callable[..., Look], served
 
 @pytest.mark.slow
 def test_roles_and_names_for_a_screen_reader(look: Callable[..., Look], served: Callable[..., str]) -> None:
-    one = look(served("main", "two"), view=f"sample=3&token=9&component={Q}")
-    role = one.page.get_by_role
+    opened = look(served("main", "two"), view=f"sample=3&token=9&component={Q}")
+    role = opened.page.get_by_role
     expect(role("listbox", name="Samples").get_by_role("option", selected=True)).to_contain_text("item-3")
     listbox = role("listbox", name="Samples")
     expect(listbox).to_have_attribute("aria-activedescendant", "sample-3")
@@ -423,31 +425,31 @@ def test_roles_and_names_for_a_screen_reader(look: Callable[..., Look], served: 
     expect(panel.get_by_role("group", name="Direction, coordinate, share").get_by_role("button")).to_have_count(2)
     expect(panel.get_by_role("columnheader")).to_have_text(["feature", "base", "delta"])
     expect(panel.get_by_role("button", name="Close")).to_be_visible()
-    snapshot = one.page.locator("body").aria_snapshot()
+    snapshot = opened.page.locator("body").aria_snapshot()
     assert not re.search(r"- (button|textbox|combobox|searchbox|link|listbox|img)( \[|:|$)", snapshot, re.MULTILINE)
 
 
 @pytest.mark.slow
 def test_only_what_is_looked_at_is_read(look: Callable[..., Look], served: Callable[..., str]) -> None:
-    one = look(served("main", "two"))
-    assert not [each for each in one.requests if "states/" in each or "runs/1" in each or "permutation" in each]
-    first = len(one.requests)
+    opened = look(served("main", "two"))
+    assert not [each for each in opened.requests if "states/" in each or "runs/1" in each or "permutation" in each]
+    first = len(opened.requests)
     assert first < 40
-    one.page.locator(".row").nth(1).click()
-    expect(one.page.locator("h1")).to_have_text("item-1")
-    one.settle()
-    assert one.requests[first:] == []
-    one = look(one.home, view="sample=0")
-    first = len(one.requests)
-    one.page.evaluate("location.hash = '#sample=60'")  # tokens 1200 to 1219
-    expect(one.page.locator("h1")).to_have_text("item-60")
-    one.settle()
-    assert sorted(one.requests[first:]) == ["indexes/0/adapters/default/js/c.4.0", "runs/0/tokens/nll/c.1"]
-    first = len(one.requests)
-    click_map(one, 1, 1)
-    expect(one.page.locator(".contexts a")).to_have_count(10)
+    opened.page.locator(".row").nth(1).click()
+    expect(opened.page.locator("h1")).to_have_text("item-1")
+    opened.settle()
+    assert opened.requests[first:] == []
+    opened = look(opened.home, view="sample=0")
+    first = len(opened.requests)
+    opened.page.evaluate("location.hash = '#sample=60'")  # tokens 1200 to 1219
+    expect(opened.page.locator("h1")).to_have_text("item-60")
+    opened.settle()
+    assert sorted(opened.requests[first:]) == ["indexes/0/adapters/default/js/c.4.0", "runs/0/tokens/nll/c.1"]
+    first = len(opened.requests)
+    click_map(opened, 1, 1)
+    expect(opened.page.locator(".contexts a")).to_have_count(10)
     component = 1  # up_proj of layer 0
-    assert sorted(set(one.requests[first:])) == [
+    assert sorted(set(opened.requests[first:])) == [
         *(f"indexes/0/{TOP}/{name}/c.{component}.0.0" for name in ("rotation",)),
         f"indexes/0/{TOP}/share/c.0.0",
         f"indexes/0/{TOP}/top_score/c.{component}.0.0",
@@ -457,12 +459,12 @@ def test_only_what_is_looked_at_is_read(look: Callable[..., Look], served: Calla
         f"runs/0/{TOP}/lora_B/{UP}/c.0.0",
         f"runs/0/states/{UP}/base/c.1.0",
     ]
-    assert len(one.requests) - first <= 9  # a shard's index and one of its chunks are read apart
-    one = look(one.home, view="panes=0&sample=0")
-    one.page.get_by_label("Search text and ids").fill("w2399")
-    expect(one.page.locator(".count [role=status]")).to_have_text(f"1 of {N_SAMPLES} samples")
-    one.settle()
-    assert one.requests.count("runs/0/tokens/text/c.0") == 1
+    assert len(opened.requests) - first <= 9  # a shard's index and one of its chunks are read apart
+    opened = look(opened.home, view="panes=0&sample=0")
+    opened.page.get_by_label("Search text and ids").fill("w2399")
+    expect(opened.page.locator(".count [role=status]")).to_have_text(f"1 of {N_SAMPLES} samples")
+    opened.settle()
+    assert opened.requests.count("runs/0/tokens/text/c.0") == 1
 
 
 @pytest.mark.slow
@@ -482,6 +484,6 @@ def test_a_bundle_shows_the_same_from_a_web_server_and_a_bucket(
         headers = {"Content-Type": kind, "x-amz-acl": "public-read"}
         put = urllib.request.Request(address, file.read_bytes(), headers, method="PUT")
         urllib.request.urlopen(put).close()
-    one = look(f"{bucket}/", page="index.html", view=view)
-    assert state(one) == expected
-    assert f"runs/0/{TOP}/factor/c.1.0" in one.requests
+    opened = look(f"{bucket}/", page="index.html", view=view)
+    assert state(opened) == expected
+    assert f"runs/0/{TOP}/factor/c.1.0" in opened.requests

@@ -1,4 +1,4 @@
-"""Runs that lack something, are broken or hostile, and other origins: what the page tells, and what it never does."""
+"""The page about incomplete, broken and hostile runs, and seen from other origins."""
 
 import re
 from collections.abc import Callable
@@ -22,27 +22,27 @@ TOP, Q, UP = "adapters/default", "model.layers.1.q_proj", "model.layers.0.up_pro
 def test_an_unfinished_run_says_so_and_what_is_not_committed_is_not_read(
     look: Callable[..., Look], served: Callable[..., str], growing: Any
 ) -> None:
-    one = look(served(growing), is_broken=True)
+    opened = look(served(growing), is_broken=True)
     notice = "This run isn't finished: 2 of 3 rows are committed. Incomplete samples are marked."
-    expect(one.page.locator(".notice")).to_have_text(notice)
-    expect(one.page.locator(".row b")).to_have_count(3)
-    expect(one.page.locator(".row .number:nth-child(2)").filter(has_text=re.compile(f"^{NONE}$"))).to_have_count(3)
+    expect(opened.page.locator(".notice")).to_have_text(notice)
+    expect(opened.page.locator(".row b")).to_have_count(3)
+    expect(opened.page.locator(".row .number:nth-child(2)").filter(has_text=re.compile(f"^{NONE}$"))).to_have_count(3)
     for sample, n_known, n in ((1, 324, 400), (2, 0, 900), (3, 12, 60)):
-        one.page.locator(f"#sample-{sample}").click()
-        expect(one.page.locator(".about .notice")).to_contain_text("This sample is incomplete")
-        expect(one.page.locator(".t")).to_have_count(n)
-        expect(one.page.locator(".t:not(.unknown)")).to_have_count(n_known)
-    one.page.locator("#sample-2").click()
-    one.settle()
-    one.page.locator(".t").nth(5).click()
-    click_map(one, 0, 0, (2, 2))
-    expect(one.page.locator(".cell .note").first).to_have_text("the token's row is not captured yet")
-    expect(one.page.locator(".cell .value").first).to_have_text(f"{NONE} nats")
-    one.settle()
-    of_rows = [each for each in one.requests if re.search(r"runs/0/.*(nll|js|states|factor|delta).*/c\.", each)]
+        opened.page.locator(f"#sample-{sample}").click()
+        expect(opened.page.locator(".about .notice")).to_contain_text("This sample is incomplete")
+        expect(opened.page.locator(".t")).to_have_count(n)
+        expect(opened.page.locator(".t:not(.unknown)")).to_have_count(n_known)
+    opened.page.locator("#sample-2").click()
+    opened.settle()
+    opened.page.locator(".t").nth(5).click()
+    click_map(opened, 0, 0, (2, 2))
+    expect(opened.page.locator(".cell .note").first).to_have_text("the token's row is not captured yet")
+    expect(opened.page.locator(".cell .value").first).to_have_text(f"{NONE} nats")
+    opened.settle()
+    of_rows = [each for each in opened.requests if re.search(r"runs/0/.*(nll|js|states|factor|delta).*/c\.", each)]
     assert any("/c.0" in each for each in of_rows)
     assert not [each for each in of_rows if re.search(r"/c\.1\b", each)]
-    assert set(one.missing) == {"runs/0/rows/digest/c.1.0"}
+    assert set(opened.missing) == {"runs/0/rows/digest/c.1.0"}
 
 
 @pytest.mark.parametrize(("kind", "token"), [("none", 9), ("sample", 1207), ("sample", 9)])
@@ -50,12 +50,14 @@ def test_a_run_without_states_shows_what_was_measured(
     look: Callable[..., Look], served: Callable[..., str], made: Callable[[str], Small], kind: str, token: int
 ) -> None:
     small = made(kind)
-    one = look(served(kind), view=f"sample={token // N_TOKENS}&token={token % N_TOKENS + 2}&component={UP}")
-    told = {"none": "keeps no states", "sample": "keeps the states of some rows only"}[kind]
-    expect(one.page.locator(".notice")).to_contain_text(told)
+    opened = look(served(kind), view=f"sample={token // N_TOKENS}&token={token % N_TOKENS + 2}&component={UP}")
+    message = {"none": "keeps no states", "sample": "keeps the states of some rows only"}[kind]
+    expect(opened.page.locator(".notice")).to_contain_text(message)
     js = small.js()
-    assert all(agrees(*each) for each in zip(sums(one), js[token - token % N_TOKENS :].sum(axis=1)[:20], strict=True))
-    values = [text.split()[0] for text in one.page.locator(".cell .value").all_inner_texts()]
+    assert all(
+        agrees(*each) for each in zip(sums(opened), js[token - token % N_TOKENS :].sum(axis=1)[:20], strict=True)
+    )
+    values = [text.split()[0] for text in opened.page.locator(".cell .value").all_inner_texts()]
     base, delta = small.base[UP][token], small.delta[UP][token]
     assert agrees(values[0], js[token, small.run.component_paths.index(UP)])
     assert agrees(values[2], float(np.linalg.norm(delta) / np.linalg.norm(base)))
@@ -63,12 +65,12 @@ def test_a_run_without_states_shows_what_was_measured(
     assert agrees(values[3], float(np.exp(-(p * np.log(p)).sum())))
     is_there = kind == "sample" and token < 1024
     assert (values[1] == NONE) is not is_there
-    expect(one.page.locator(".cell tbody tr")).to_have_count(10 * is_there)
-    expect(one.page.locator(".direction")).to_have_count(2 * is_there)
+    expect(opened.page.locator(".cell tbody tr")).to_have_count(10 * is_there)
+    expect(opened.page.locator(".direction")).to_have_count(2 * is_there)
     if not is_there:
         why = {"none": "the run keeps no states", "sample": "the token's row keeps no states"}[kind]
-        expect(one.page.locator(".cell .note")).to_have_text([why, why])
-        assert not [each for each in one.requests if "/states/model" in each or "/factor/" in each]
+        expect(opened.page.locator(".cell .note")).to_have_text([why, why])
+        assert not [each for each in opened.requests if "/states/model" in each or "/factor/" in each]
 
 
 CELL = f"sample=3&token=9&component={UP}"
@@ -77,7 +79,7 @@ WRONG, CUT = "is broken: its checksum is wrong", "is broken: "
 
 
 @pytest.mark.parametrize(
-    ("key", "how", "part", "told"),
+    ("key", "how", "part", "message"),
     [
         (f"broken.zarr/states/{UP}/base/c.0.0", "flip", ".cell", f"of broken.zarr {WRONG}; {VERIFY}"),
         (f"broken.zarr/states/{UP}/base/c.0.0", "missing", ".cell", f"of broken.zarr is missing; {VERIFY}"),
@@ -96,33 +98,33 @@ WRONG, CUT = "is broken: its checksum is wrong", "is broken: "
         ("broken.zarr/samples/id/c.0", "flip", "main", f"of broken.zarr {WRONG}; {VERIFY}"),
     ],
 )
-def test_a_broken_chunk_is_told_where_it_matters_and_the_rest_works(
-    look: Callable[..., Look], served: Callable[..., str], broken: Path, key: str, how: str, part: str, told: str
+def test_a_broken_chunk_is_reported_where_it_matters_and_the_rest_works(
+    look: Callable[..., Look], served: Callable[..., str], broken: Path, key: str, how: str, part: str, message: str
 ) -> None:
     damage(broken.parent / key, how)
-    one = look(served(broken), view=CELL, is_broken=True)
-    alert = one.page.locator(f"{part} [role=alert]")
+    opened = look(served(broken), view=CELL, is_broken=True)
+    alert = opened.page.locator(f"{part} [role=alert]")
     expect(alert).to_contain_text(f"chunk {key.partition('/')[2]} of")
-    expect(alert).to_contain_text(told)
-    expect(one.page.locator("[role=alert]")).to_have_count(1)
+    expect(alert).to_contain_text(message)
+    expect(opened.page.locator("[role=alert]")).to_have_count(1)
     if part == "main":
         return
-    expect(one.page.locator(".row").first).to_contain_text("item-0")
+    expect(opened.page.locator(".row").first).to_contain_text("item-0")
     if part == ".cell":
-        expect(one.page.locator(".t")).to_have_count(N_TOKENS)
-        expect(one.page.locator(".cell .value:visible, .cell tr:visible")).to_have_count(0)
-        one.go(CELL.replace(UP, Q) if "factor" not in key else CELL.replace("=3", "=60"))
+        expect(opened.page.locator(".t")).to_have_count(N_TOKENS)
+        expect(opened.page.locator(".cell .value:visible, .cell tr:visible")).to_have_count(0)
+        opened.go(CELL.replace(UP, Q) if "factor" not in key else CELL.replace("=3", "=60"))
     elif "text" in key:
-        one.page.get_by_label("Search text and ids").fill("item-7")
-        expect(one.page.locator(".count [role=alert]")).to_contain_text(told)
-        assert list(listed(one).values())[:2] == ["item-7", "item-70"]
+        opened.page.get_by_label("Search text and ids").fill("item-7")
+        expect(opened.page.locator(".count [role=alert]")).to_contain_text(message)
+        assert list(listed(opened).values())[:2] == ["item-7", "item-70"]
         return
     else:
-        expect(one.page.locator(".sentence:visible, canvas:visible")).to_have_count(0)
-        one.page.get_by_role("listbox", name="Samples").press("End")
-        expect(one.page.locator("h1")).to_have_text("item-119")
-    expect(one.page.locator("[role=alert]")).to_have_count(0)
-    expect(one.page.locator(".contexts a")).to_have_count(10)
+        expect(opened.page.locator(".sentence:visible, canvas:visible")).to_have_count(0)
+        opened.page.get_by_role("listbox", name="Samples").press("End")
+        expect(opened.page.locator("h1")).to_have_text("item-119")
+    expect(opened.page.locator("[role=alert]")).to_have_count(0)
+    expect(opened.page.locator(".contexts a")).to_have_count(10)
 
 
 SAID = """() => {
@@ -134,58 +136,60 @@ SAID = """() => {
 
 
 def test_a_hostile_run_is_only_text(look: Callable[..., Look], served: Callable[..., str], hostile: Path) -> None:
-    one = look(served(hostile))
+    opened = look(served(hostile))
 
     def harmless() -> None:
-        one.settle()
+        opened.settle()
         of = "script, style, img, svg, b, iframe, object, embed, base, form:not([method=dialog]), [onerror], [onload]"
-        assert one.page.locator(f"body :is({of})").count() == one.page.locator("body > script, .cell h3 > b").count()
-        assert one.page.locator("script").count() == 1
-        assert not re.search("[\x00-\x08\x0b-\x1f\u2028-\u202e\u2066-\u2069\ufeff]", one.page.evaluate(SAID))
-        assert one.page.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0
+        assert (
+            opened.page.locator(f"body :is({of})").count() == opened.page.locator("body > script, .cell h3 > b").count()
+        )
+        assert opened.page.locator("script").count() == 1
+        assert not re.search("[\x00-\x08\x0b-\x1f\u2028-\u202e\u2066-\u2069\ufeff]", opened.page.evaluate(SAID))
+        assert opened.page.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0
 
     harmless()
-    expect(one.page.locator("h1")).to_contain_text(f"{BAD}⟨202E⟩␇")
-    expect(one.page.locator(".row .id").first).to_contain_text(BAD)
-    expect(one.page.locator(".model")).to_have_text(re.compile("⟨202E⟩$"))
+    expect(opened.page.locator("h1")).to_contain_text(f"{BAD}⟨202E⟩␇")
+    expect(opened.page.locator(".row .id").first).to_contain_text(BAD)
+    expect(opened.page.locator(".model")).to_have_text(re.compile("⟨202E⟩$"))
     for at, text in enumerate((BAD, "⟨202E⟩evil", "␀␛[31m")):
-        expect(one.page.locator(".t").nth(at)).to_have_text(text)
-    one.page.get_by_label("Search text and ids").fill("<IMG src=x")
-    expect(one.page.locator(".count [role=status]")).to_have_text("12 samples")
-    one.page.get_by_role("button", name="Compare").click()
-    expect(one.page.locator("h1")).to_have_count(2)
-    one.expect_equal(lambda: "#panes=0,0:constructor&" in one.page.url, True)
+        expect(opened.page.locator(".t").nth(at)).to_have_text(text)
+    opened.page.get_by_label("Search text and ids").fill("<IMG src=x")
+    expect(opened.page.locator(".count [role=status]")).to_have_text("12 samples")
+    opened.page.get_by_role("button", name="Compare").click()
+    expect(opened.page.locator("h1")).to_have_count(2)
+    opened.expect_equal(lambda: "#panes=0,0:constructor&" in opened.page.url, True)
     for kind in range(4):
-        one.settle()
-        canvas = one.page.locator(".map canvas").first
+        opened.settle()
+        canvas = opened.page.locator(".map canvas").first
         box = canvas.bounding_box()
         canvas.click(position={"x": (kind + 0.5) * box["width"] / 4, "y": (kind + 0.5) * box["height"] / 4})
-        one.settle()
-        expect(one.page.locator(".cell .contexts a")).to_have_count(20)
-        expect(one.page.locator(".cell h3 b").first).to_have_text(NAMES[kind])
+        opened.settle()
+        expect(opened.page.locator(".cell .contexts a")).to_have_count(20)
+        expect(opened.page.locator(".cell h3 b").first).to_have_text(NAMES[kind])
         harmless()
-    one.page.locator(".kinds button").nth(3).click()
-    expect(one.page.locator(".filter [role=status]")).to_have_text("1 of 4")
-    one.page.locator(".contexts a").nth(5).click()
-    one.settle()
+    opened.page.locator(".kinds button").nth(3).click()
+    expect(opened.page.locator(".filter [role=status]")).to_have_text("1 of 4")
+    opened.page.locator(".contexts a").nth(5).click()
+    opened.settle()
     harmless()
-    one.go("panes=0:<img src=x onerror=alert(1)>&component=<img src=x onerror=alert(1)>&token=3&search=<b>")
-    expect(one.page.locator(".cell [role=alert]")).to_contain_text(
+    opened.go("panes=0:<img src=x onerror=alert(1)>&component=<img src=x onerror=alert(1)>&token=3&search=<b>")
+    expect(opened.page.locator(".cell [role=alert]")).to_contain_text(
         "This run has no component <img src=x onerror=alert(1)>."
     )
     harmless()
-    one = look(one.home, view=f"token=2&component={NAMES[3]}", viewport={"width": 390, "height": 844})
-    expect(one.page.locator(".contexts a")).to_have_count(10)
+    opened = look(opened.home, view=f"token=2&component={NAMES[3]}", viewport={"width": 390, "height": 844})
+    expect(opened.page.locator(".contexts a")).to_have_count(10)
     harmless()
 
 
 def test_an_adapter_that_changes_nothing(look: Callable[..., Look], served: Callable[..., str], zero: Path) -> None:
-    one = look(served(zero), view=f"token=3&component={UP}")
-    assert sums(one) == ["0"] * one.page.locator(".t").count()
-    expect(one.page.locator(".marks")).to_have_text(["0", "0", "0"])
-    values = [text.split()[0] for text in one.page.locator(".cell .value").all_inner_texts()]
+    opened = look(served(zero), view=f"token=3&component={UP}")
+    assert sums(opened) == ["0"] * opened.page.locator(".t").count()
+    expect(opened.page.locator(".marks")).to_have_text(["0", "0", "0"])
+    values = [text.split()[0] for text in opened.page.locator(".cell .value").all_inner_texts()]
     assert values[:3] == ["0", "0", "0"]
-    expect(one.page.locator(".cell .note")).to_have_text("No token of the run is known for it.")
+    expect(opened.page.locator(".cell .note")).to_have_text("No token of the run is known for it.")
 
 
 def test_another_origin_may_show_the_page_and_read_nothing(

@@ -1,4 +1,4 @@
-"""The page's own tests, its types, and that its sources give the committed file; skipped where Node isn't there."""
+"""The page's own tests and types, and that its sources give the committed file; skipped without Node."""
 
 import json
 import re
@@ -19,7 +19,7 @@ PAGE = VIEW.parent / "analyze" / "lorascope" / "analyze" / "viewing" / "page.htm
 
 @pytest.fixture(scope="module")
 def node() -> str:
-    """Node, with the packages of the lock file beside the page's sources."""
+    """Path of Node, with the packages of the lock file installed."""
     found = shutil.which("node")
     if found is None:
         pytest.skip("no Node on this machine: `node`")

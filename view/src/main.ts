@@ -14,7 +14,7 @@ const KEYS = [
   ["j  k", "next, previous sample; arrows in the list"], ["←  →", "previous, next token; kinds, in the map"],
   ["↑  ↓", "layers, in the ribbon and the map"], ["Enter", "open the component of the cell"],
   ["/", "search samples"], ["f", "choose components"],
-  ["Esc", "close the component, then let go of the token"], ["?", "these keys"],
+  ["Esc", "close the component, then deselect the token"], ["?", "these keys"],
 ] as const;
 const systemDark = matchMedia("(prefers-color-scheme: dark)");
 
@@ -95,7 +95,7 @@ function start(manifest: App["manifest"]): void {
     const top = (of: "n" | "inLayer") => Math.max(0, ...n.map((each) => topOf(all, each[of], each.all)));
     app.scale = { js: all.js, layer: top("inLayer"), token: top("n") };
     const [run, adapter] = [opened.get(view.panes[0]!.run), adapters[0]];
-    list.root.inert = !run || !adapter; // it may still be of another run
+    list.root.inert = !run || !adapter; // it may still show another run
     if (run && adapter) {
       list.update({ run, adapter });
       about(run);
@@ -127,7 +127,7 @@ function start(manifest: App["manifest"]): void {
   systemDark.addEventListener("change", refresh);
   addEventListener("keydown", (event) => {
     if (keys.open || event.ctrlKey || event.metaKey || event.altKey) return;
-    app.hover(-1, NO_LAYER); // who takes to keys looks at what they choose, not at where the mouse was left
+    app.hover(-1, NO_LAYER); // with keys, the chosen token counts, not where the mouse was left
     const inside = event.target as HTMLElement;
     if (event.key === "Escape") return escape(inside);
     if (inside.matches("input, select, textarea")) return;
@@ -148,7 +148,7 @@ function start(manifest: App["manifest"]): void {
     else app.go({ token: -1, layer: NO_LAYER, offset: -1 } satisfies Partial<View>, true);
   }
 
-  /** Select the captured token so many further. */
+  /** Select the captured token `by` places further. */
   function move(by: number): void {
     const now = placeOf(app.positions, app.view.token);
     const token = app.positions[now < 0 ? 0 : Math.max(0, Math.min(app.positions.length - 1, now + by))];

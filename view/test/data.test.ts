@@ -186,7 +186,7 @@ test("nothing by token is read of rows that aren't committed", async () => {
   }
 });
 
-test("an unfinished run tells its committed rows by their digests", async () => {
+test("an unfinished run recognises its committed rows by their digests", async () => {
   const { run } = await opened({ finished: false });
   assert.deepEqual([run.nCommittedRows, run.committed(4)], [1, true]);
 });
@@ -305,17 +305,17 @@ for (const [name, change, message] of [
   [
     "an array of another type",
     (run: Group) => run.array("samples/ce", Float32Array.of(1, 2)),
-    /array samples\/ce of mine isn't as its format asks for/,
+    /array samples\/ce of mine doesn't follow its format/,
   ],
   [
     "an array of another shape",
     (run: Group) => run.array("samples/ce", Float64Array.of(1, 2, 3)),
-    /array samples\/ce of mine isn't/,
+    /array samples\/ce of mine doesn't follow its format/,
   ],
   [
     "metadata that isn't any",
     (run: Group) => (run.nodes["samples/ce"] = { node_type: "array", data_type: "float64", shape: [2] }),
-    /array samples\/ce of mine isn't/,
+    /array samples\/ce of mine doesn't follow its format/,
   ],
   [
     "a huge table",
@@ -336,22 +336,22 @@ for (const [name, change, message] of [
   [
     "a huge chunk",
     (run: Group) => (run.nodes["samples/ce"].chunk_grid.configuration.chunk_shape = [2 ** 28]),
-    /array samples\/ce of mine isn't/,
+    /array samples\/ce of mine doesn't follow its format/,
   ],
   [
     "a huge chunk of text",
     (run: Group) => (run.nodes["samples/id"].chunk_grid.configuration.chunk_shape = [65_537]),
-    /array samples\/id of mine isn't/,
+    /array samples\/id of mine doesn't follow its format/,
   ],
   [
     "chunks without a checksum",
     (run: Group) => run.nodes["samples/ce"].codecs.pop(),
-    /array samples\/ce of mine isn't/,
+    /array samples\/ce of mine doesn't follow its format/,
   ],
   [
     "other chunk keys",
     (run: Group) => (run.nodes["samples/ce"].chunk_key_encoding.configuration.separator = "/"),
-    /array samples\/ce of mine isn't/,
+    /array samples\/ce of mine doesn't follow its format/,
   ],
   [
     "an unknown codec",
@@ -444,7 +444,7 @@ for (const [name, change, message] of [
   ...[[0, 2], [1024, -2], [1e-9, 2], [1000, 2], [1024, 3], [1024], "12"].map((inner) => [
     `an inner chunk of ${JSON.stringify(inner)}`,
     (run: Group) => (run.nodes["adapters/a/factor"].codecs[0].configuration.chunk_shape = inner),
-    /array adapters\/a\/factor of mine isn't as its format asks for/,
+    /array adapters\/a\/factor of mine doesn't follow its format/,
   ]),
   [
     "a missing shard",
@@ -462,14 +462,14 @@ for (const [name, change, message] of [
     /top_token\/c\.0\.0\.0 of the view index of mine is missing; run `lorascope view` again/,
   ],
 ] as [string, (run: Group, index: Group) => unknown, RegExp][]) {
-  test(`${name} is told, and other cells are shown`, async () => {
+  test(`${name} is reported, and other cells are shown`, async () => {
     const { data, run } = await opened({}, change as never);
     await refused(data.cell(run, 0, 0, 0), message);
     assert.equal((await data.tokens(run, 0, 0)).n, 3);
   });
 }
 
-test("a server that can't be reached, or refuses, is told; what failed is asked for again", async () => {
+test("a server that can't be reached, or refuses, is reported; a failed request is repeated", async () => {
   let answer = (_: string): Response | undefined => undefined;
   const { data, run } = await opened({}, () => {}, { answer: (path: string) => answer(path) });
   answer = () => {
@@ -482,7 +482,7 @@ test("a server that can't be reached, or refuses, is told; what failed is asked 
   assert.equal((await data.tokens(run, 0, 0)).n, 3);
 });
 
-test("a server that sends more than it announces, or says nothing of it, is told", async () => {
+test("a server that sends more than it announces, or announces nothing, is reported", async () => {
   let sent = 0;
   const endless = () =>
     new ReadableStream({ pull: (to) => to.enqueue(new Uint8Array(65_536).fill((sent += 65_536) % 7)) });
@@ -493,7 +493,7 @@ test("a server that sends more than it announces, or says nothing of it, is told
   assert.ok(sent < 2 ** 21);
 });
 
-test("a long answer of a server that fails is told as what it is", async () => {
+test("a long error page of a server is reported as an error", async () => {
   const answer = (path: string) =>
     path.endsWith("ce/c.0") ? new Response("x".repeat(99_999), { status: 503, statusText: "busy" }) : undefined;
   const { run, index } = makeRun();
@@ -525,7 +525,7 @@ for (const [name, content, message] of [
     /view\.json has no run 0; it has 0/,
   ],
 ] as const) {
-  test(`a view.json that ${name} is told`, async () => {
+  test(`a view.json that ${name} is reported`, async () => {
     const { base } = serve({
       "view.json": { get: () => (content === undefined ? undefined : new TextEncoder().encode(content)) },
     });
@@ -533,7 +533,7 @@ for (const [name, content, message] of [
   });
 }
 
-test("a root that isn't JSON is told", async () => {
+test("a root that isn't JSON is reported", async () => {
   const html = { get: () => new TextEncoder().encode("<html>") };
   const { base } = serve({ "view.json": manifest("mine"), "runs/0/": html, "indexes/0/": makeRun().index });
   await refused(dataAt(base).open(0), /zarr\.json of mine isn't JSON; run `lorascope verify` on it/);

@@ -85,7 +85,7 @@ export class Group {
     return this;
   }
 
-  /** (row, column) float32 in shards of 1024 rows, with inner chunks so many columns wide. */
+  /** (row, column) float32 in shards of 1024 rows, with inner chunks `width` columns wide. */
   sharded(path: string, values: Float32Array, [n, columns]: [number, number], width: number): this {
     const nInner = Math.ceil(columns / width),
       shard = [1024, nInner * width];

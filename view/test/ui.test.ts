@@ -50,7 +50,7 @@ for (const hash of [
   "#sample",
   "####",
 ]) {
-  test(`what can't be understood is left out: ${hash.slice(0, 60)}`, () => assert.deepEqual(parse(hash), USUAL));
+  test(`what can't be understood is ignored: ${hash.slice(0, 60)}`, () => assert.deepEqual(parse(hash), USUAL));
 }
 
 test("an address can't ask for more panes than there may be", () => {
@@ -184,7 +184,7 @@ test("numbers as text", () => {
   assert.deepEqual([signed(0.5), signed(-0.5), signed(0)], ["+0.500", "−0.500", "0"]);
 });
 
-test("text that would turn or hide what is beside it is made visible", () => {
+test("text that would turn or hide its neighbours is made visible", () => {
   assert.equal(oneLine("a\u202eb\0c\nd\te\u200b"), "a⟨202E⟩b␀c↵d⇥e⟨200B⟩");
 });
 

@@ -1,4 +1,4 @@
-/** Blosc 1 containers: blocks of zstd or LZ4, each shuffled by byte or by bit, of which any range can be decoded. */
+/** Decoder of any range of Blosc 1 containers: blocks of zstd or LZ4, shuffled by byte or by bit. */
 
 import { decompress as decodeZstd } from "fzstd";
 import { decodeLz4 } from "./lz4";
@@ -39,7 +39,7 @@ export function decodeBlosc(container: Uint8Array, size: number, start = 0, stop
 
   function decodeBlock(at: number, out: Uint8Array): void {
     const length = out.length;
-    // By default each byte of the items was compressed on its own, but for a shorter last block.
+    // By default each byte of the items was compressed on its own, except in a shorter last block.
     const isSplit = !(flags & 16) && itemSize <= 16 && blockSize / itemSize >= 128 && length === blockSize;
     const nParts = isSplit ? itemSize : 1, part = length / nParts;
     const byBit = (flags & 4) > 0 && Math.floor(length / itemSize) % 8 === 0, byByte = (flags & 1) > 0 && itemSize > 1;
@@ -52,7 +52,7 @@ export function decodeBlosc(container: Uint8Array, size: number, start = 0, stop
       if (n === part) target.set(stored);
       else if (flags >> 5 === ZSTD) decodeZstd(stored, Object.defineProperty(target, "valueOf", PLAIN));
       else if (flags >> 5 === LZ4) decodeLz4(stored, target);
-      else throw new Error("its compressor is none of the format's");
+      else throw new Error("its compressor isn't in the format");
       at += 4 + n;
     }
     if (byByte) unshuffleBytes(decoded, itemSize, out);
@@ -60,12 +60,12 @@ export function decodeBlosc(container: Uint8Array, size: number, start = 0, stop
   }
 }
 
-/** Room for a block that is to be unshuffled, all zeros; the same each time, where it is one of the format's size. */
+/** Zeroed memory for a block before it is unshuffled; blocks of the format's size share it. */
 function scratch(length: number): Uint8Array {
   return length > BLOCK.length ? new Uint8Array(length) : BLOCK.subarray(0, length).fill(0);
 }
 
-/** Items of which first all first bytes were stored, then all second ones; what is left over stayed where it was. */
+/** Undo the byte shuffle, which stores all first bytes of the items, then all second ones; the remainder isn't shuffled. */
 function unshuffleBytes(shuffled: Uint8Array, itemSize: number, out: Uint8Array): void {
   const n = Math.floor(out.length / itemSize);
   out.set(shuffled.subarray(n * itemSize), n * itemSize);
@@ -74,7 +74,7 @@ function unshuffleBytes(shuffled: Uint8Array, itemSize: number, out: Uint8Array)
   }
 }
 
-/** The same by bit: first all lowest bits of the first bytes, eight items to a byte. */
+/** Undo the bit shuffle, which stores all lowest bits of the first bytes first, eight items to a byte. */
 function unshuffleBits(shuffled: Uint8Array, itemSize: number, out: Uint8Array): void {
   const n = Math.floor(out.length / itemSize / 8);
   out.set(shuffled.subarray(8 * n * itemSize), 8 * n * itemSize);

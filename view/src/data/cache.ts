@@ -1,13 +1,13 @@
-/** What was read last, shared by all who ask for it, up to a number of bytes. */
+/** Cache of values that were read last, up to a number of bytes. */
 
-/** Forgets what was used least recently; what is still being read counts as nothing. A failure isn't kept. */
+/** Forgets the least recently used values; those still being read count 0 bytes. Failures aren't kept. */
 export class Cache {
   #entries = new Map<string, { value: Promise<unknown>; bytes: number }>();
   #bytes = 0;
 
   constructor(readonly limitBytes: number) {}
 
-  /** What `load` gives, called once for all who ask while it is kept. */
+  /** The value of `load`, which is called only if the cache lacks it. */
   get<T>(key: string, load: () => Promise<T>, bytesOf: (value: T) => number): Promise<T> {
     let entry = this.#entries.get(key) as { value: Promise<T>; bytes: number } | undefined;
     this.#entries.delete(key); // and to the end, which is the youngest

@@ -12,7 +12,7 @@ import type { Cell, Direction } from "./types";
 
 const N_FEATURES = 10;
 
-/** Which cell, and whose. */
+/** A token and component of a run and adapter. */
 interface Place {
   run: Opened;
   adapter: number;
@@ -65,7 +65,7 @@ async function fromStates(place: Place): Promise<Measured> {
   };
 }
 
-/** What the capture measured where it kept no states; NaN where it didn't. */
+/** Numbers that a capture without states measured; NaN for those that it didn't. */
 async function fromReductions({ run, adapter, token, component, root }: Place): Promise<Measured> {
   const n = run.components.length, shape = [run.nTokens, n];
   const part = { shape, start: token, stop: token + 1, isThere: run.committed };
@@ -92,7 +92,7 @@ async function readRow({ run, token, dOut }: Place, path: string, ...types: stri
   return node.data_type === "float16" ? widenFloat16(values as Uint16Array) : widenBfloat16(values as Uint16Array);
 }
 
-/** What the adapter adds, float32 by feature; in a `pair` run all that it changes, adapted - base. */
+/** What the adapter adds, float32 by feature; in a `pair` run the whole change, adapted - base. */
 async function readDelta(place: Place): Promise<Float32Array> {
   const { run, adapter, component, path, dOut, root, rank } = place;
   if (run.stream === "pair") {
@@ -110,7 +110,7 @@ async function readDelta(place: Place): Promise<Float32Array> {
   );
 }
 
-/** z = A x; null where the component has no factor. */
+/** z = A x; null if the component has no factor. */
 async function readZ({ run, adapter, token, component, root, rank }: Place): Promise<Float32Array | null> {
   const start = run.factors[adapter]!.start[component]!, path = `${root}/factor`;
   if (start < 0) return null;
@@ -124,7 +124,7 @@ async function readZ({ run, adapter, token, component, root, rank }: Place): Pro
   return Float32Array.from(await Promise.all(values));
 }
 
-/** The component's singular directions, or why there are none. */
+/** The component's singular directions, or the reason why it has no directions. */
 async function readDirections(place: Place): Promise<Direction[] | string> {
   const { run, component, root } = place;
   const z = run.stream === "pair" ? null : await readZ(place);

@@ -1,11 +1,11 @@
-/** The format's codecs in place of zarrita's: sizes are checked, checksums compared, and what is missing is told. */
+/** The format's codecs in place of zarrita's: they check sizes and checksums, and report missing chunks. */
 
 import { registry } from "zarrita";
 import { decodeBlosc } from "./blosc";
 import { crc32c } from "./crc32c";
 import { TextChunk } from "./text";
 
-/** Bits of float16, which not every browser has numbers of, are kept as they are. */
+/** Array of each type; float16, which not every browser has, is read as its bits. */
 const TYPES = {
   int8: Int8Array, uint8: Uint8Array, int16: Int16Array, uint16: Uint16Array, float16: Uint16Array, int32: Int32Array,
   float32: Float32Array, int64: BigInt64Array, uint64: BigUint64Array, float64: Float64Array,
@@ -15,7 +15,7 @@ export type Numbers = InstanceType<(typeof TYPES)[NumberType]>;
 
 const MISSING = 2n ** 64n - 1n; // in a shard's index
 
-/** Bytes of so many numbers; throws Error if the type is none of the format's. */
+/** Bytes of an array of this type and shape; throws Error if the type isn't in the format. */
 export function sizeOf(type: string, shape: readonly number[]): number {
   const numbers = TYPES[type as NumberType];
   if (!numbers) throw new Error(`its type is ${JSON.stringify(type)}`);
@@ -29,7 +29,7 @@ export function numbersOf(type: NumberType, bytes: Uint8Array): Numbers {
   return new TYPES[type](aligned.buffer as ArrayBuffer, aligned.byteOffset, n);
 }
 
-/** The bytes before the checksum, once it is known to be theirs; throws Error. */
+/** The bytes before the checksum; throws Error if the checksum is wrong. */
 export function checked(bytes: Uint8Array): Uint8Array {
   const content = bytes.subarray(0, Math.max(bytes.length - 4, 0));
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);

@@ -1,4 +1,4 @@
-/** Arrays read along their first axis, from the chunks that hold what is asked for. */
+/** Reads parts of arrays along their first axis, from the chunks that contain them. */
 
 import type { Numbers } from "./codecs";
 import { chunkShape, type Store } from "./store";
@@ -7,13 +7,13 @@ import type { TextChunk } from "./text";
 type Out = Int8Array | Uint8Array | Int32Array | Float32Array | Float64Array;
 
 interface Part {
-  /** Of the array; by default one axis as long as what it is read into. */
+  /** Shape of the array; by default one axis as long as `out`. */
   shape?: readonly number[];
-  /** By default that of what it is read into. */
+  /** Type of the array; by default that of `out`. */
   type?: "int64";
   start?: number;
   stop?: number;
-  /** Whether the chunk with this entry may be read; what isn't read is left as it was. */
+  /** Whether the chunk with this entry may be read; `out` keeps its values otherwise. */
   isThere?: (entry: number) => boolean;
 }
 
@@ -44,7 +44,7 @@ export async function texts(store: Store, path: string, n: number, start = 0, st
   return ([] as string[]).concat(...(await Promise.all(slices)));
 }
 
-/** Which chunk, from where to where in it, and at which entry that begins. */
+/** Part of a chunk: the chunk's place, start and stop in it, and the array's entry at the start. */
 type Piece = { place: number; from: number; to: number; at: number };
 
 function pieces(length: number, start: number, stop: number): Piece[] {

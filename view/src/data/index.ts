@@ -1,4 +1,4 @@
-/** What the page reads: `Data`, by the addresses in view.json. */
+/** Everything that the page reads: `Data`, from the addresses in view.json. */
 
 import { Cache } from "./cache";
 import { readCell } from "./cell";
@@ -8,7 +8,7 @@ import { searchSamples } from "./search";
 import { readTokens } from "./tokens";
 import { type Data, DataError, type Manifest } from "./types";
 
-/** Reads of what lies beside `base`, the page's address; every `Run` that they are given comes from its `open`. */
+/** Readers of the files next to `base`, the page's address; they take runs from this object's `open`. */
 export function dataAt(base: string): Data {
   const opened = new Cache(Infinity);
   const manifest = () => opened.get("view.json", () => readManifest(base), () => 0);

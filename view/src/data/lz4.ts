@@ -1,6 +1,6 @@
-/** Blocks of LZ4. */
+/** Decoder of LZ4 blocks. */
 
-/** Fills `out` with what the block holds; throws Error unless it holds exactly that much. */
+/** Decodes a block into `out`; throws Error unless it fills `out` exactly. */
 export function decodeLz4(block: Uint8Array, out: Uint8Array): void {
   let from = 0, to = 0;
   const length = (nibble: number): number => {

@@ -1,4 +1,4 @@
-/** Runs, opened: what is known of them before any token is looked at. */
+/** Opens runs: reads everything that the page needs before any token. */
 
 import { readInto, texts } from "./columns";
 import { ROW_TOKENS } from "./format";
@@ -8,7 +8,7 @@ import { type AdapterView, type Component, DataError, type Manifest, type Run, t
 const NAME = /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$/; // so that no path leaves the run
 const MAX_TOKENS = 2 ** 31, MAX_SAMPLES = 2 ** 24, MAX_COMPONENTS = 16_384; // announced lengths take memory
 
-/** A run with what its tokens are read from. */
+/** A run with the stores that its tokens are read from. */
 export interface Opened extends Run {
   store: Store;
   index: Store;
@@ -28,9 +28,9 @@ interface Root {
   provenance?: { model?: { name?: unknown } };
 }
 
-export async function openRun(place: number, { name, run, index: beside }: Manifest["runs"][number]): Promise<Opened> {
+export async function openRun(place: number, { name, run, index: indexUrl }: Manifest["runs"][number]): Promise<Opened> {
   const store = new Store(run, name, "run `lorascope verify` on it");
-  const index = new Store(beside, `the view index of ${name}`, "run `lorascope view` again");
+  const index = new Store(indexUrl, `the view index of ${name}`, "run `lorascope view` again");
   const [found, indexed] = await Promise.all([store.attributes(), index.attributes()]);
   const root = checkedRoot(found, name);
   const isView = indexed.format === "lorascope.view" && indexed.format_version === 1;

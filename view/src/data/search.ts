@@ -1,4 +1,4 @@
-/** Words in the texts of samples. */
+/** Searches words in the texts of samples. */
 
 import type { Opened } from "./runs";
 import { readTexts } from "./tokens";
@@ -6,7 +6,7 @@ import { readTexts } from "./tokens";
 const N_AT_ONCE = 65_536; // tokens: a chunk of text
 const TEXTS = new WeakMap<Opened, string[]>();
 
-/** Samples whose captured text holds each of the words, in any case. */
+/** Samples whose captured text contains each of the words, in any case. */
 export async function searchSamples(
   run: Opened, words: string, progress: (share: number) => void, signal: AbortSignal,
 ): Promise<Set<number>> {
@@ -18,7 +18,7 @@ export async function searchSamples(
   return found;
 }
 
-/** By sample, in lower case; read once. */
+/** Text of each sample in lower case; read once. */
 async function sampleTexts(run: Opened, progress: (share: number) => void, signal: AbortSignal): Promise<string[]> {
   const known = TEXTS.get(run);
   if (known) return known;

@@ -10,12 +10,12 @@ import { DataError } from "./types";
 
 const MIB = 1024 ** 2;
 const MAX_ROOT_BYTES = 32 * MIB, MAX_NODE_BYTES = MIB / 4;
-/** Compressed chunks of states and decoded ones of everything else, of all runs. */
+/** Cache of all runs: compressed chunks of states, decoded chunks of everything else. */
 const CACHE = new Cache(48 * MIB);
 /** What may be absent: nodes, digests of rows that aren't committed, and scores that the first writers left empty. */
 const OPTIONAL = /\/zarr\.json$|^\/rows\/digest\/c\.|^\/samples\/base_\w+\/c\./;
 
-/** Metadata of an array as the format has it, or of a group. */
+/** Metadata of an array of the format, or of a group. */
 interface Node {
   node_type: "array" | "group";
   attributes: Record<string, unknown>;
@@ -39,13 +39,13 @@ function headerOf(range: Range): string {
   return `bytes=${range.offset}-${range.offset + range.length - 1}`;
 }
 
-/** Shape of what is decoded at once: a chunk, or an inner chunk of a shard. */
+/** Shape of a chunk, or of an inner chunk of a shard. */
 export function chunkShape(node: Node): number[] {
   return node.codecs[0]?.configuration?.chunk_shape ?? node.chunk_grid.configuration.chunk_shape;
 }
 
-/** Whether an array's chunks are as the format has them; its shape and type are known to be. */
-function hasItsChunks({ shape = [], data_type: type = "", codecs, ...node }: Partial<Node>): boolean {
+/** Whether an array's chunks are as the format demands; its shape and type were checked before. */
+function hasValidChunks({ shape = [], data_type: type = "", codecs, ...node }: Partial<Node>): boolean {
   const chunk = node.chunk_grid?.configuration?.chunk_shape ?? [], keys = node.chunk_key_encoding;
   const shard = codecs?.[0]?.configuration, inner = shard?.chunk_shape;
   const isWhole = (n: number, axis: number) => n > 0 && (axis === 0 || inner !== undefined || n === shape[axis]);
@@ -67,7 +67,7 @@ async function reached<T>(url: URL, answer: Promise<T>): Promise<T> {
   }
 }
 
-/** What a server sends, as far as it isn't longer than allowed: it may be packed, and its announced length that. */
+/** A response's bytes; undefined if there are more than `limit`. Its announced length may be that of a compressed body. */
 async function bodyOf(response: Response, limit: number): Promise<Uint8Array | undefined> {
   const parts: Uint8Array[] = [], reader = response.body?.getReader();
   let n = 0;
@@ -88,7 +88,7 @@ export class Store implements zarr.AsyncReadable {
   /** `repair` says what to do about a broken chunk. */
   constructor(readonly url: string, readonly name: string, readonly repair: string) {}
 
-  /** The root's attributes, with which every node's metadata comes. */
+  /** The root's attributes; reads the consolidated metadata of every node too. */
   async attributes(): Promise<Record<string, unknown>> {
     const bytes = await this.#request("/zarr.json", MAX_ROOT_BYTES);
     const root = bytes && this.#parse("/zarr.json", bytes);
@@ -99,7 +99,7 @@ export class Store implements zarr.AsyncReadable {
     return root.attributes ?? {};
   }
 
-  /** A node's metadata; undefined where there is no such node. */
+  /** A node's metadata; undefined if there is no such node. */
   async node(path: string): Promise<Node | undefined> {
     if (this.#isConsolidated || this.#nodes.has(`/${path}`)) return this.#nodes.get(`/${path}`);
     const bytes = await this.#request(`/${path}/zarr.json`, MAX_NODE_BYTES);
@@ -114,8 +114,8 @@ export class Store implements zarr.AsyncReadable {
     const node = await this.node(path);
     if (node?.node_type !== "array") throw new DataError(`${this.name} has no array ${path}; ${this.repair}`);
     const isAsked = types.includes(node.data_type) && JSON.stringify(node.shape) === JSON.stringify(shape);
-    if (!isAsked || !hasItsChunks(node)) {
-      throw new DataError(`array ${path} of ${this.name} isn't as its format asks for; ${this.repair}`);
+    if (!isAsked || !hasValidChunks(node)) {
+      throw new DataError(`array ${path} of ${this.name} doesn't follow its format; ${this.repair}`);
     }
     return node;
   }
@@ -130,15 +130,15 @@ export class Store implements zarr.AsyncReadable {
       return (await (await array).getChunk(place)).data as unknown as Chunk;
     };
     const size = (chunk: Chunk) => chunk.byteLength;
-    return CACHE.get(`${this.url} ${path} ${place}`, () => this.#telling(path, place, read), size);
+    return CACHE.get(`${this.url} ${path} ${place}`, () => this.#withName(path, place, read), size);
   }
 
-  /** The numbers of tokens of one chunk, of which no more is decoded than the blocks that hold them. */
+  /** The numbers of `n` tokens of one chunk; only the blocks that contain them are decoded. */
   async rows(path: string, node: Node, token: number, n = 1): Promise<Numbers> {
     const shape = node.chunk_grid.configuration.chunk_shape, type = node.data_type as NumberType;
     const place = shape.map((n, axis) => (axis === 0 ? Math.floor(token / n) : 0));
     const key: zarr.AbsolutePath = `/${path}/c.${place.join(".")}`;
-    return await this.#telling(path, place, async () => {
+    return await this.#withName(path, place, async () => {
       const content = await this.#kept(key, checked);
       const size = sizeOf(type, shape), width = size / shape[0]!;
       const start = (token % shape[0]!) * width, stop = start + n * width;
@@ -164,7 +164,7 @@ export class Store implements zarr.AsyncReadable {
     return partOf(await this.#kept(key, (whole) => whole), range); // the server sends shards whole
   }
 
-  /** A chunk that isn't decoded whole, kept as it is for its other parts once `check` has seen it. */
+  /** A chunk's bytes after `check`, kept encoded, since only parts of it are decoded. */
   #kept(key: zarr.AbsolutePath, check: (bytes: Uint8Array) => Uint8Array): Promise<Uint8Array> {
     const read = async () => check((await this.get(key))!);
     return CACHE.get(`${this.url} ${key}`, read, (bytes) => bytes.length);
@@ -172,11 +172,11 @@ export class Store implements zarr.AsyncReadable {
 
   async #request(key: string, limit: number, range?: Range): Promise<Uint8Array | undefined> {
     const url = new URL(key.slice(1), this.url);
-    // What browsers keep of a server that says nothing of it may be of another run, which lay there before.
+    // If a server says nothing about caching, a browser's cache may still have another run of the same address.
     const options: RequestInit = { cache: "no-cache", headers: range ? { Range: headerOf(range) } : {} };
     const response = await reached(url, fetch(url, options));
     if (!response.ok) void response.body?.cancel();
-    // A bucket whose objects can't be listed says 403 of what isn't there.
+    // A bucket whose objects can't be listed answers 403 for a missing one.
     if (response.status === 404 || (response.status === 403 && OPTIONAL.test(key))) {
       if (OPTIONAL.test(key)) return undefined;
       throw new DataError(`chunk ${key.slice(1)} of ${this.name} is missing; ${this.repair}`);
@@ -197,8 +197,8 @@ export class Store implements zarr.AsyncReadable {
     }
   }
 
-  /** What `read` gives; what it finds wrong is told with the chunk's name. */
-  async #telling<T>(path: string, place: number[], read: () => Promise<T>): Promise<T> {
+  /** The value of `read`; its errors get the chunk's name. */
+  async #withName<T>(path: string, place: number[], read: () => Promise<T>): Promise<T> {
     try {
       return await read();
     } catch (error) {

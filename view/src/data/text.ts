@@ -1,4 +1,4 @@
-/** A chunk of texts, as Zarr's `vlen-utf8` codec writes it: how many, then of each its length and UTF-8. */
+/** A chunk of texts, as Zarr's `vlen-utf8` codec writes it: their number, then each text's length and UTF-8. */
 
 import { MAX_TEXT_BYTES } from "./format";
 
@@ -6,10 +6,10 @@ const UTF8 = new TextDecoder("utf-8", { ignoreBOM: true });
 
 export class TextChunk {
   readonly #bytes: Uint8Array;
-  /** Where each text begins, and where one after the last would. */
+  /** Start of each text, and of one that would follow the last. */
   readonly #starts: Uint32Array;
 
-  /** Throws Error unless the bytes hold so many texts. */
+  /** Throws Error unless the bytes contain `length` texts. */
   constructor(bytes: Uint8Array, length: number) {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     const isThere = bytes.length >= 4 + 4 * length && view.getUint32(0, true) === length;
@@ -44,7 +44,7 @@ export class TextChunk {
     const n = stop - start, bytes = new Uint8Array(this.#starts[stop]! - this.#starts[start]! - 4 * n);
     let at = 0;
     for (let i = 0; i < n; i++) for (let [k, end] = ends(i); k < end; k++) bytes[at++] = this.#bytes[k]!;
-    // Where all is ASCII, decoded at once, each text lies where its bytes do.
+    // If all is ASCII, the texts are decoded at once, and characters have the offsets of bytes.
     const whole = UTF8.decode(bytes), isAscii = whole.length === bytes.length;
     at = 0;
     return Array.from({ length: n }, (_, i) => {

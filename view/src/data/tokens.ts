@@ -16,7 +16,7 @@ export async function readTokens(run: Opened, adapter: number, sample: number): 
   return { start, n, position, role, text, nll, js };
 }
 
-/** Texts of tokens, or their ids in brackets where there is none. */
+/** Texts of tokens; a token without text gets its id in brackets. */
 async function readSigns(run: Opened, start: number, stop: number): Promise<string[]> {
   const text = (await readTexts(run, start, stop)) ?? new Array<string>(stop - start).fill("");
   if (text.every(Boolean)) return text;
@@ -24,7 +24,7 @@ async function readSigns(run: Opened, start: number, stop: number): Promise<stri
   return text.map((one, i) => one || `[${id[i]}]`);
 }
 
-/** A column of the table of tokens from `start` on, as far as `out` reaches. */
+/** Reads a column of the table of tokens from `start` on into `out`. */
 export async function readColumn<T extends Int8Array | Int32Array | Float32Array>(
   run: Opened, out: T, name: string, start: number, isThere?: (token: number) => boolean,
 ): Promise<T> {
@@ -32,12 +32,12 @@ export async function readColumn<T extends Int8Array | Int32Array | Float32Array
   return await readInto(out, run.store, `tokens/${name}`, part);
 }
 
-/** Texts of tokens; null where the run has none. */
+/** Texts of tokens; null if the run has no texts. */
 export async function readTexts(run: Opened, start: number, stop: number): Promise<string[] | null> {
   return run.hasText ? await texts(run.store, "tokens/text", run.nTokens, start, stop) : null;
 }
 
-/** Js of tokens by component, nats: the view index's where it has it, else the capture's own; NaN where none is. */
+/** Js of tokens by component, nats: from the view index, else as the capture measured it; NaN where it didn't. */
 export async function readJs(run: Opened, adapter: number, start: number, stop: number): Promise<Float32Array> {
   const path = `adapters/${run.adapters[adapter]!.name}/js`, n = run.components.length;
   const js = new Float32Array((stop - start) * n).fill(NaN), part = { shape: [run.nTokens, n], start, stop };

@@ -1,6 +1,6 @@
-/** What the page knows of runs: the border between reading (`data/`) and showing (`ui/`). */
+/** The interface between reading runs (`data/`) and showing them (`ui/`). */
 
-/** `view.json`, beside the page. Addresses are relative to the page or absolute, and end in `/`. */
+/** `view.json`, next to the page. Addresses are relative to the page or absolute, and end in `/`. */
 export interface Manifest {
   format: "lorascope.view";
   format_version: 1;
@@ -16,7 +16,7 @@ export interface Component {
   dOut: number;
 }
 
-/** One entry a sample; scores that were not asked for are -1 or NaN. */
+/** One entry per sample; scores that were not asked for are -1 or NaN. */
 export interface Samples {
   n: number;
   id: string[];
@@ -35,12 +35,12 @@ export interface Samples {
   baseCorrect: Int8Array;
 }
 
-/** What an adapter of a run has. */
+/** An adapter of a run. */
 export interface AdapterView {
   name: string;
-  /** By component; 0 where the adapter leaves it alone. */
+  /** By component; 0 if the adapter doesn't change it. */
   rank: Int32Array;
-  /** By sample, nats; NaN where the sample is not wholly there. */
+  /** By sample, nats; NaN if the sample isn't complete. */
   miub: Float64Array;
   /** Nats that the darkest colour stands for: a high quantile of js over tokens and components, and of its sum by token. */
   scale: { js: number; token: number };
@@ -56,7 +56,7 @@ export interface Run {
   nTokens: number;
   nRows: number;
   nCommittedRows: number;
-  /** Whether a token's row is committed; nothing by token may be read of others. */
+  /** Whether a token's row is committed; numbers of other tokens may not be read. */
   committed(token: number): boolean;
   /** Whether base and delta of a token can be read. */
   hasStates(token: number): boolean;
@@ -70,17 +70,17 @@ export interface Run {
 
 /** Captured tokens of one sample, in order; gaps in `position` are tokens that were not captured. */
 export interface Tokens {
-  /** Place of the first on the token axis. */
+  /** Index of the first token on the token axis. */
   start: number;
   n: number;
   position: Int32Array;
   /** 0 prompt, 1 choice, 2 answer, 3 generated, 4 text, 5 system, 6 user, 7 assistant, 8 tool, 9 template. */
   role: Int8Array;
-  /** Its id in brackets where there is no text. */
+  /** Text of each token, or its id in brackets. */
   text: string[];
   /** Negative log-likelihood, nats; NaN at position 0 and where the row is not committed. */
   nll: Float32Array;
-  /** Js in nats, (token, component) row by row; NaN where it is not there. */
+  /** Js in nats, (token, component) row by row; NaN where it is unknown. */
   js: Float32Array;
 }
 
@@ -98,7 +98,7 @@ export interface Cell {
   jsPermuted: number;
   /** Features whose delta is largest, in descending order of |delta|; empty without states. */
   features: { feature: number; base: number; delta: number }[];
-  /** Why base and delta are not there, or null. */
+  /** Why base and delta are missing, or null. */
   without: string | null;
   directions: Direction[] | null;
   /** Why there are no directions, or null. */
@@ -109,7 +109,7 @@ export interface Cell {
 export interface Direction {
   /** Share of the summed |delta|² over the run's tokens. */
   share: number;
-  /** Of this token: coordinate of delta along it, in the units of delta. */
+  /** Coordinate of this token's delta along the direction, in the units of delta. */
   score: number;
   /** Tokens of the run at which |score| is largest, in descending order. */
   top: { token: number; score: number }[];
@@ -124,7 +124,7 @@ export interface Context {
   after: string;
 }
 
-/** What a reader of a store found wrong; its message is one line for people. */
+/** An error of a store, with a message in one line. */
 export class DataError extends Error {}
 
 /** Reading; every function throws DataError with a line that names what is broken and what to do. */
@@ -134,6 +134,6 @@ export interface Data {
   tokens(run: Run, adapter: number, sample: number): Promise<Tokens>;
   cell(run: Run, adapter: number, token: number, component: number): Promise<Cell>;
   contexts(run: Run, tokens: number[]): Promise<Context[]>;
-  /** Samples whose text holds the words, ids not looked at; texts are read once, with progress from 0 to 1. */
+  /** Samples whose text contains all words (ids aren't searched); texts are read once, with progress from 0 to 1. */
   search(run: Run, words: string, progress: (share: number) => void, signal: AbortSignal): Promise<Set<number>>;
 }

@@ -1,4 +1,4 @@
-/** What an adapter adds to one token, and how that lies along given directions. */
+/** Delta of one token, and its coordinates along directions. */
 
 /** scaling * (B z + bias), float32 by feature; `B` is (feature, rank), row by row, and sums are taken in float64. */
 export function deltaOf(z: Float32Array, B: Float32Array, scaling: number, bias?: Float32Array): Float32Array {

@@ -13,9 +13,9 @@ export interface App {
   view: View;
   /** Under the cursor: position in the sequence or -1, and layer or `NO_LAYER`. */
   hovered: { token: number; layer: number };
-  /** Captured positions of the first pane's sample, once read. */
+  /** Captured positions of the first pane's sample; empty until they are read. */
   positions: Int32Array;
-  /** Nats of the strongest colours, shared by all panes: of a component, and of all chosen ones of a layer or token. */
+  /** Js in nats that the strongest colour stands for, shared by all panes: of a component, a layer, and a token. */
   scale: { js: number; layer: number; token: number };
   ramp: Ramp;
   palette: (typeof PALETTE)["light" | "dark"];
@@ -25,7 +25,7 @@ export interface App {
   hover(token: number, layer: number): void;
 }
 
-/** A sample of a run and adapter, as a pane shows it. */
+/** What a pane shows: a sample of a run and adapter. */
 export interface Shown {
   run: Run;
   place: number;
@@ -40,10 +40,10 @@ export interface Shown {
 }
 
 export const roleOf = ({ role }: Tokens, at: number) => ROLES[role[at]!] ?? "no role";
-/** Roles of what the model is to say. */
+/** Numbers of the roles that the model learns to say. */
 export const ANSWER_ROLES = new Set([2, 3, 7]);
 
-/** Place of a position among captured tokens; -1 where it wasn't captured. */
+/** Index of a position among the captured tokens; -1 if it wasn't captured. */
 export function placeOf(positions: Int32Array, position: number): number {
   let [low, high] = [0, positions.length];
   while (low < high) {
@@ -54,12 +54,12 @@ export function placeOf(positions: Int32Array, position: number): number {
   return positions[low] === position ? low : -1;
 }
 
-/** What stands for a token, as far as it can be read. */
+/** Text of a token, cut if it is too long to read. */
 export const textOf = ({ text }: Tokens, at: number) => cut(text[at]!);
 
-/** A token within a line of ours. */
-export const named = (tokens: Tokens, at: number) =>
+/** A token's text, position and role, for a line of text. */
+export const tokenLabel = (tokens: Tokens, at: number) =>
   `“${oneLine(tokens.text[at]!).trim()}”, position ${tokens.position[at]}, ${roleOf(tokens, at)}`;
 
-/** Js within a line of ours. */
-export const told = (js: number) => (Number.isNaN(js) ? "no js here" : `js ${num(js)} nats`);
+/** Js with its unit, for a line of text. */
+export const jsText = (js: number) => (Number.isNaN(js) ? "no js here" : `js ${num(js)} nats`);

@@ -1,7 +1,7 @@
 /** A component at a token: numbers, directions, features, and where else a direction acts. */
 
 import type { Cell, Context, Direction, Run } from "../data/types";
-import { named, placeOf, type App, type Shown } from "./app";
+import { tokenLabel, placeOf, type App, type Shown } from "./app";
 import { el, loader, oneLine, span } from "./dom";
 import { num, signed } from "./scale";
 import { format } from "./state";
@@ -26,12 +26,12 @@ export function cellPanel(app: App) {
     const picked = placeOf(tokens.position, position);
     const token = position < 0 ? strongest(shown, component) : picked;
     const next = JSON.stringify([run.place, adapter.name, sample, token, path]);
-    asked ||= path !== before; // the panel of a component that was chosen here is brought in sight
+    asked ||= path !== before; // scroll to the panel if its component was chosen here
     before = path;
     if (!path) return;
     if (next === key) return last ? draw(shown, last) : undefined;
     [key, last] = [next, null];
-    const where = token < 0 ? "" : `${named(tokens, token)}${position < 0 ? ", where its js is largest" : ""}`;
+    const where = token < 0 ? "" : `${tokenLabel(tokens, token)}${position < 0 ? ", where its js is largest" : ""}`;
     const name = () => title.replaceChildren(el("b", {}, oneLine(path)), span("quiet", where));
     const missing = component < 0 ? `This run has no component ${oneLine(path)}.` : "This token wasn't captured here.";
     const isThere = component >= 0 && token >= 0;
@@ -73,7 +73,7 @@ function numbers(cell: Cell): Node[] {
   const rows: [string, string, string, string][] = [
     ["js", num(cell.js), "nats", "How far the adapter moves this layer's output: 0 if not at all, at most 0.693."],
     ["js, features permuted", num(cell.jsPermuted), "nats", "The null: the same delta with its features shuffled."],
-    ["|delta| / |base|", num(cell.ratio), "", `Length of the change against the output's own: ${norms}.`],
+    ["|delta| / |base|", num(cell.ratio), "", `Length of the change compared with the output's own: ${norms}.`],
     ["effective width", num(cell.effectiveWidth), "features", "How many features softmax(base) spreads over."],
   ];
   return [
@@ -94,7 +94,7 @@ function bar(value: number, most: number): HTMLElement {
 function directions(app: App, shown: Shown, cell: Cell): Node[] {
   const heading = el("h4", {}, "Directions of delta");
   const all = cell.directions ?? [];
-  if (!all.length) return [heading, el("p", { class: "note" }, oneLine(cell.withoutDirections ?? "There are none."))];
+  if (!all.length) return [heading, el("p", { class: "note" }, oneLine(cell.withoutDirections ?? "This component has no directions."))];
   const most = Math.max(...all.map(({ score }) => Math.abs(score) || 0));
   const strongest = all.findIndex(({ score }) => Math.abs(score) === most);
   const chosen = app.view.direction in all ? app.view.direction : Math.max(0, strongest);
@@ -122,7 +122,7 @@ function contexts(app: App, { run }: Shown, { top }: Direction): HTMLElement {
   return root;
 }
 
-/** To the same view of another token; a pane of another run comes first there, so that its samples are listed. */
+/** Link to the same view at another token of `run`, whose pane comes first there so that its samples are listed. */
 function link(app: App, run: Run, { sample, token, before, text, after }: Context, score: string): HTMLElement {
   const href = () => {
     const { panes } = app.view, isFirst = panes[0]!.run === run.place;

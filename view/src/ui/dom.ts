@@ -23,14 +23,14 @@ const SIGNS: [RegExp, (letter: string) => string][] = [
     (letter) => `⟨${letter.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`],
 ];
 
-/** Control characters and what turns the direction of writing, as signs; line breaks and tabs stay. */
+/** Shows control characters, and those that change the direction of writing, as signs; line breaks and tabs stay. */
 export const visible = (text: string) => SIGNS.reduce((now, [of, sign]) => now.replace(of, sign), text);
 
 const LONGEST = 4096;
-/** No more than can be read: a megabyte of text, or of line breaks, takes a page minutes to lay out. */
+/** Cuts a text that is too long to read: a megabyte of it, or of line breaks, takes minutes to lay out. */
 export const cut = (text: string) => (text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text);
 
-/** On one line: for labels. */
+/** A text on one line, for labels. */
 export const oneLine = (text: string) => visible(cut(text)).replace(/\n/g, "↵").replace(/\t/g, "⇥");
 
 export const alertLine = (error: unknown) =>
@@ -67,7 +67,7 @@ export function loader(line: HTMLElement, body: HTMLElement) {
   };
 }
 
-/** At most one call a frame, with the latest arguments. */
+/** A function that calls `call` at most once per frame, with the latest arguments. */
 export function eachFrame<A extends unknown[]>(call: (...given: A) => void): (...given: A) => void {
   let latest: A | null = null;
   return (...given) => {
@@ -79,7 +79,7 @@ export function eachFrame<A extends unknown[]>(call: (...given: A) => void): (..
 export const heatMap = (label: string) =>
   el("canvas", { tabindex: 0, role: "application", "aria-roledescription": "heat map", "aria-label": label });
 
-/** A canvas of so many CSS pixels, cleared, at the screen's own resolution. */
+/** Resizes a canvas to CSS pixels at the screen's own resolution, and clears it. */
 export function sized(canvas: HTMLCanvasElement, width: number, height: number): CanvasRenderingContext2D {
   const dense = window.devicePixelRatio || 1;
   const [wide, high] = [Math.round(width * dense), Math.round(height * dense)];
@@ -91,7 +91,7 @@ export function sized(canvas: HTMLCanvasElement, width: number, height: number):
   return context;
 }
 
-/** An outline that can be told from every colour: ink within a line of the page's colour. */
+/** Draws an outline that is visible on every colour: ink within a line of the page's colour. */
 export function outline(
   context: CanvasRenderingContext2D, [x, y, width, height]: [number, number, number, number],
   { ink, page }: { ink: string; page: string }, weight = 2,

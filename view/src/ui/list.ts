@@ -1,4 +1,4 @@
-/** The list of samples: search, order, and rows of which only those in sight exist. */
+/** The list of samples: search, order, and rows, which exist only while they are visible. */
 
 import type { AdapterView, Run } from "../data/types";
 import type { App } from "./app";
@@ -27,7 +27,7 @@ export function sampleList(app: App) {
 
   let shown: { run: Run; adapter: AdapterView } | null = null;
   let [order, several, most, key, at] = [[] as number[], [] as ("dataset" | "split" | "prompt")[], 0, "", -1];
-  let inText = { of: "", hits: new Set<number>(), said: "" as string | Node };
+  let inText = { of: "", hits: new Set<number>(), message: "" as string | Node };
   let stop = new AbortController();
   let timer: ReturnType<typeof setTimeout> | undefined;
 
@@ -85,30 +85,30 @@ export function sampleList(app: App) {
     if (next !== undefined && next !== app.view.sample) choose(next);
   }
 
-  /** Read texts for the words, once they have rested. */
+  /** Search the texts for the words, once typing has stopped. */
   function readTexts(run: Run): void {
     const words = app.view.search.trim();
     const of = words && `${run.place} ${words}`;
     if (inText.of === of) return;
     stop.abort();
     clearTimeout(timer);
-    inText = { of, hits: new Set(), said: words && run.hasText ? " · reading texts" : "" };
+    inText = { of, hits: new Set(), message: words && run.hasText ? " · reading texts" : "" };
     if (!words || !run.hasText) return;
     const mine = inText;
     const signal = (stop = new AbortController()).signal;
-    const settle = (said: string | Node) => {
+    const settle = (message: string | Node) => {
       if (mine !== inText) return;
-      mine.said = said;
+      mine.message = message;
       update();
     };
     timer = setTimeout(() => {
-      const progress = (share: number) => mine.said !== "" && settle(` · reading texts: ${Math.round(share * 100)} %`);
+      const progress = (share: number) => mine.message !== "" && settle(` · reading texts: ${Math.round(share * 100)} %`);
       app.data.search(run, words, eachFrame(progress), signal)
         .then((hits) => { mine.hits = hits; settle(""); }, (error) => signal.aborted || settle(alertLine(error)));
     }, SETTLED);
   }
 
-  /** List the samples of a run again; the chosen one comes in sight if it wasn't chosen here. */
+  /** List the samples of a run again; scroll to the chosen one if it was chosen elsewhere. */
   function update(next = shown): void {
     if (!next) return;
     const { view } = app;
@@ -128,7 +128,7 @@ export function sampleList(app: App) {
     }
     const all = next.run.samples.n;
     const of = order.length === all ? "" : `${order.length.toLocaleString("en")} of `;
-    count.replaceChildren(`${of}${all.toLocaleString("en")} samples`, inText.said);
+    count.replaceChildren(`${of}${all.toLocaleString("en")} samples`, inText.message);
     const place = order.indexOf(view.sample);
     box.setAttribute("aria-activedescendant", place < 0 ? "" : `sample-${view.sample}`);
     rows.style.height = `${order.length * ROW}px`;

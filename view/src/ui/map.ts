@@ -1,6 +1,6 @@
-/** Layer by kind, for one token or the mean over the sample's. */
+/** Heat map of js by layer and kind, at one token or as the mean over the sample's tokens. */
 
-import { named, placeOf, told, type App, type Shown } from "./app";
+import { tokenLabel, placeOf, jsText, type App, type Shown } from "./app";
 import { eachFrame, el, heatMap, oneLine, outline, sized } from "./dom";
 import { rowHeight } from "./layout";
 import { step } from "./scale";
@@ -53,7 +53,7 @@ export function componentMap(app: App) {
     draw();
   }
 
-  /** Open a cell's component, at the token that is chosen, else where it is strongest. */
+  /** Open a cell's component, at the chosen token, else where its js is largest. */
   function open(cell: number): void {
     const component = shown ? best(cell) : undefined;
     if (component === undefined) return;
@@ -67,9 +67,9 @@ export function componentMap(app: App) {
     const [component, n] = [best(cell), grid.members[cell]?.length];
     readout.textContent = cell < 0 ? "Choose a cell to look into a component."
       : component === undefined ? "There is no such component."
-        : `${oneLine(run.components[component]!.path)}: ${told(values[component]!)}`
+        : `${oneLine(run.components[component]!.path)}: ${jsText(values[component]!)}`
           + (n === 1 ? "" : ` · the strongest of ${n}; a filter shows others`)
-          + (mask[component] ? "" : " · left out by the filter");
+          + (mask[component] ? "" : " · excluded by the filter");
   }
 
   const draw = eachFrame(() => {
@@ -100,7 +100,7 @@ export function componentMap(app: App) {
   });
   new ResizeObserver(draw).observe(root);
 
-  /** Labels, which choose their components. */
+  /** Draw the labels of kinds and layers, which filter by a click. */
   function label(next: Shown): void {
     const { components } = next.run;
     const button = (text: string, pattern: string, isBare = false) => el("button", {
@@ -130,7 +130,7 @@ export function componentMap(app: App) {
     if (drawn !== String(token)) values = byComponent(tokens.js, tokens.n, shown.mask.length, token);
     drawn = String(token);
     heading.textContent = token < 0 ? `Mean over the ${tokens.n} tokens`
-      : `${named(tokens, token)}`;
+      : `${tokenLabel(tokens, token)}`;
     say();
     draw();
   }

@@ -1,4 +1,4 @@
-/** Which samples are listed, and in which order. */
+/** The samples that are listed, and their order. */
 
 import { ROW_TOKENS } from "../data/format";
 import type { Run, Samples } from "../data/types";
@@ -6,7 +6,7 @@ import type { Show, Sort, View } from "./state";
 
 const ORDER: Show[] = ["became-wrong", "became-right", "stayed-wrong", "wrong", "stayed-right", "right", "all"];
 
-/** Right or wrong, without and with the adapter; `all` where the answers weren't scored. */
+/** Right or wrong, without and with the adapter; `all` if the answers weren't scored. */
 export function outcome({ correct, baseCorrect }: Samples, sample: number): Show {
   const [now, before] = [correct[sample]!, baseCorrect[sample] ?? -1];
   if (now < 0) return "all";
@@ -26,7 +26,7 @@ export function isWhole(run: Run, sample: number): boolean {
   return true;
 }
 
-/** Samples to list, by place in the run; `inText`: those that hold the words searched for. Without a number: last. */
+/** Samples to list, by place in the run; those without a number come last. `inText` has the samples that match the search. */
 export function listed(run: Run, miub: Float64Array, view: View, inText: Set<number>): number[] {
   const words = view.search.trim().toLowerCase();
   const kept: number[] = [];
@@ -53,7 +53,7 @@ function compare(a: number, b: number): number {
   return Number.isNaN(a) || Number.isNaN(b) ? Number(Number.isNaN(a)) - Number(Number.isNaN(b)) : a - b;
 }
 
-/** The same sample in another run, by data set, split, prompt and id; -1 where it isn't there. */
+/** The same sample in another run, by data set, split, prompt and id; -1 if that run lacks it. */
 export function twin(from: Run, sample: number, to: Run): number {
   if (from === to) return sample;
   const name = ({ dataset, split, prompt, id }: Samples, at: number) =>

@@ -53,8 +53,8 @@ export function pane(app: App, at: number) {
     const of = app.view.panes[at]!, all = JSON.stringify(app.view.panes);
     if (all !== topped) {
       topped = all;
-      const told = (run: Run | null) => all === topped && top(run);
-      void app.run(of.run).then(told, () => told(null));
+      const drawTop = (run: Run | null) => all === topped && top(run);
+      void app.run(of.run).then(drawTop, () => drawTop(null));
     }
     const next = JSON.stringify([of, app.view.panes[0], app.view.sample]);
     if (next === key) return draw();
@@ -67,12 +67,12 @@ export function pane(app: App, at: number) {
     });
   }
 
-  /** What is said of the run, and the choice of run and adapter. */
+  /** Draw the choice of run and adapter, and notices about the run. */
   function top(run: Run | null): void {
     const { panes } = app.view;
     const go = async (next: App["view"]["panes"]) => {
       const [from, to] = [panes, next].map((each) => app.run(each[0]!.run));
-      // the sample stays, where another run comes first
+      // the sample stays if another run comes first
       const { sample } = app.view;
       const same = await Promise.all([from, to]).then(([a, b]) => twin(a!, sample, b!), () => sample);
       app.go({ panes: next, direction: -1, ...(same < 0 ? { sample: 0, token: -1 } : { sample: same }) }, true);
@@ -163,7 +163,7 @@ function choice(
   return el("label", { class: "one" }, span("quiet", label), " ", shown);
 }
 
-/** The colours with ticks in nats; their distance is that of the square root of js. */
+/** The colour scale with ticks in nats, even in the square root of js. */
 function legend(of: string) {
   const [colors, marks] = [el("i"), el("span", { class: "marks" })];
   const title = "Colour is even in the square root of js, from 0 to a high quantile over the run; all panes share it.";

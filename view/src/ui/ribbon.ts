@@ -1,6 +1,6 @@
-/** Layer by token: js summed over the chosen components of a layer. Only what is in sight is drawn. */
+/** Heat map of js by layer and token, summed over a layer's chosen components. Only visible columns are drawn. */
 
-import { named, placeOf, ANSWER_ROLES, textOf, told, type App, type Shown } from "./app";
+import { tokenLabel, placeOf, ANSWER_ROLES, textOf, jsText, type App, type Shown } from "./app";
 import { eachFrame, el, heatMap, oneLine, outline, sized } from "./dom";
 import { columnAt, columns, inSight, rowHeight, scrollTo, type Columns } from "./layout";
 import { num, step } from "./scale";
@@ -22,7 +22,7 @@ export function ribbon(app: App) {
   const root = el("div", { class: "ribbon" }, readout, box);
   let shown: Shown | null = null;
   let labels: string[] = [];
-  /** By layer: components that are looked at. */
+  /** Number of chosen components of each layer. */
   let chosenIn: number[] = [];
   let [across, row]: [Columns, number] = [{ gutter: GUTTER, width: 1, n: 0 }, 1];
   let [chosen, strip] = [-1, 0];
@@ -158,12 +158,12 @@ export function ribbon(app: App) {
 
 function line({ tokens, grid: { layers }, byToken, byLayer }: Shown, place: number, layer: number): string {
   const row = layers.indexOf(layer);
-  const js = told(row < 0 ? byToken[place]! : byLayer[place * layers.length + row]!);
+  const js = jsText(row < 0 ? byToken[place]! : byLayer[place * layers.length + row]!);
   const of = row < 0 ? "all layers" : `layer ${layer}`;
-  return `${named(tokens, place)} · ${of}: ${js} · nll ${num(tokens.nll[place]!)} nats`;
+  return `${tokenLabel(tokens, place)} · ${of}: ${js} · nll ${num(tokens.nll[place]!)} nats`;
 }
 
-/** Texts of the tokens, cut to the room that there is at most, and the height that they need. */
+/** Texts of the tokens, each cut to `LONGEST` pixels, and the height that they need. */
 function axis({ tokens }: Shown, context: CanvasRenderingContext2D): [string[], number] {
   context.setTransform(1, 0, 0, 1, 0, 0);
   context.font = `600 ${FONT}`;

@@ -1,7 +1,7 @@
 /** Colours of js, ticks, and numbers as text. */
 
 const STEPS = 256;
-/** From nothing to the most: lightness of OKLCH in even steps, within one hue. */
+/** Colours from the smallest to the largest value: even steps of OKLCH's lightness, within one hue. */
 const STOPS = {
   light: "fff9f1 ffe3cb ffcda3 fcb67a f99e4c eb8a3c de762b d06217 c14e00 aa4300 943804 7e2e06 682408",
   dark: "1e1815 372219 512b1c 6c351e 883e1f 9f4c21 b85b23 d16a24 ea7a25 f2964f f8b171 fdcc91 ffe6b0",
@@ -12,7 +12,7 @@ export const PALETTE = {
 } as const;
 
 export interface Ramp {
-  /** From nothing to the most. */
+  /** Colours from the smallest to the largest value. */
   fill: string[];
   /** Colour of text on each, contrast at least 4.5. */
   ink: string[];
@@ -46,20 +46,20 @@ export function ramp(theme: "light" | "dark"): Ramp {
   return { fill, ink };
 }
 
-/** Where a value stands on the scale, from 0 to 1: the square root of its share of `top`. */
+/** Place of a value on the scale, from 0 to 1: the square root of its share of `top`. */
 export const share = (value: number, top: number) => Math.sqrt(Math.min(1, Math.max(0, top > 0 ? value / top : 0)));
 
-/** Step of the ramp for a value; -1 where there is none. */
+/** Step of the ramp for a value; -1 for NaN. */
 export const step = (value: number, top: number) =>
   Number.isNaN(value) ? -1 : Math.round(share(value, top) * (STEPS - 1));
 
-/** Nats of the strongest colour for a sum over `n` of `all` components, between those for one and all. */
+/** Js in nats of the strongest colour for a sum over `n` of `all` components, between that for one and that for all. */
 export function topOf(scale: { js: number; token: number }, n: number, all: number): number {
   if (n <= 1 || all <= 1 || !scale.js) return scale.js;
   return scale.js * (scale.token / scale.js) ** (Math.log(Math.min(n, all)) / Math.log(all));
 }
 
-/** Nought, the top and round values between, at least three tenths of the scale apart. */
+/** Zero, `top` and round values between, at least three tenths of the scale apart. */
 export function ticks(top: number): number[] {
   if (!top) return [0];
   const found = [top];
@@ -74,7 +74,7 @@ export function ticks(top: number): number[] {
 
 const SUPERS = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 
-/** Three digits, with a power of ten where it is short so; a dash where there is no number. */
+/** A number with three digits, as a power of ten if it is very large or small; a dash for NaN. */
 export function num(value: number, digits = 3): string {
   if (!Number.isFinite(value)) return Number.isNaN(value) ? "–" : String(value).replace("-", "−");
   const size = Math.abs(value);
@@ -86,5 +86,5 @@ export function num(value: number, digits = 3): string {
   return `${mantissa.replace("-", "−")}·10${raised}`;
 }
 
-/** With its sign always. */
+/** A number with its sign, also if it is positive. */
 export const signed = (value: number) => (value > 0 ? `+${num(value)}` : num(value));

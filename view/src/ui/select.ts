@@ -1,4 +1,4 @@
-/** Which components are looked at, and sums of js over them. */
+/** Choice of components, and sums of js over them. */
 
 import type { Component } from "../data/types";
 
@@ -56,14 +56,14 @@ function fitsOne(letter: string, part: string): boolean {
   return not;
 }
 
-/** 1 for each component that any of the patterns (apart by space or comma) is or fits; all without a pattern. */
+/** 1 for each component that matches one of the patterns (separated by space or comma), or for all without a pattern. */
 export function chosen(components: Component[], filter: string): Uint8Array {
   const names = new Set(filter.split(/[\s,]+/).filter(Boolean)), patterns = [...names].filter((each) => /[*?[]/.test(each));
   const fitting = ({ path }: Component) => names.has(path) || patterns.some((pattern) => fits(path, pattern));
   return Uint8Array.from(components, (component) => Number(!names.size || fitting(component)));
 }
 
-/** Of how many components all are, are chosen, and are chosen in the layer with the most. */
+/** Number of all components, of the chosen ones, and of the chosen ones in the layer with the most of them. */
 export function counts(components: Component[], filter: string): { all: number; n: number; inLayer: number } {
   const mask = chosen(components, filter), inLayer = new Map<number, number>();
   components.forEach(({ layer }, at) => inLayer.set(layer, (inLayer.get(layer) ?? 0) + mask[at]!));
@@ -71,7 +71,7 @@ export function counts(components: Component[], filter: string): { all: number; 
   return { all: mask.length, n, inLayer: Math.max(0, ...inLayer.values()) };
 }
 
-/** A pattern that fits the components of a layer, or of a kind, and no others; else their paths. */
+/** A pattern that matches exactly the components of a layer or kind, else their paths. */
 export function patternOf(components: Component[], of: { layer: number } | { kind: string }): string {
   const wanted = (each: Component) => ("layer" in of ? each.layer === of.layer : each.kind === of.kind);
   const short = "layer" in of ? `*.${of.layer}.*` : `*.${of.kind}`;
@@ -79,7 +79,7 @@ export function patternOf(components: Component[], of: { layer: number } | { kin
   return exact ? short : components.filter(wanted).map(({ path }) => path).join(" ");
 }
 
-/** Sums over the chosen components, by token and by (token, layer); NaN where none of them has a number. */
+/** Sums over the chosen components, by token and by (token, layer); NaN if all of them are NaN. */
 export function sums(js: Float32Array, n: number, { cell, layers, kinds }: Grid, mask: Uint8Array) {
   const width = cell.length;
   const byLayer = new Float64Array(n * layers.length).fill(NaN);
@@ -96,13 +96,13 @@ export function sums(js: Float32Array, n: number, { cell, layers, kinds }: Grid,
   return { byToken, byLayer };
 }
 
-/** The component with the largest js, of those that are looked at if any is; undefined if there is none at all. */
+/** The component with the largest js, among chosen ones if there are any; undefined for an empty list. */
 export function strongestOf(all: number[], mask: Uint8Array, js: ArrayLike<number>): number | undefined {
   const there = all.filter((each) => mask[each]);
   return (there.length ? there : all).slice().sort((a, b) => (js[b]! || 0) - (js[a]! || 0))[0];
 }
 
-/** Of one token, or the mean over all (-1): js by component; NaN where it isn't there. */
+/** Js by component at one token, or the mean over all tokens (-1); NaN where it is unknown. */
 export function byComponent(js: Float32Array, n: number, width: number, token: number): Float64Array {
   if (token >= 0) return Float64Array.from(js.subarray(token * width, (token + 1) * width));
   const sum = new Float64Array(width), count = new Float64Array(width);

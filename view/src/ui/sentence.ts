@@ -1,11 +1,11 @@
 /** The sample as running text, each token tinted by its js. */
 
-import { named, placeOf, roleOf, ANSWER_ROLES, textOf, told, type App, type Shown } from "./app";
+import { tokenLabel, placeOf, roleOf, ANSWER_ROLES, textOf, jsText, type App, type Shown } from "./app";
 import { el, visible } from "./dom";
 import { num, step } from "./scale";
 import { NO_LAYER } from "./state";
 
-/** Tokens that are laid out at once, a box full; the others follow once these can be seen. */
+/** Number of tokens that are laid out first, enough to fill the box; the others follow once these are visible. */
 const N_FIRST = 200;
 
 export function sentence(app: App) {
@@ -35,7 +35,7 @@ export function sentence(app: App) {
     choose(event);
   });
 
-  /** New tokens: the first at once. */
+  /** Show other tokens, the first `N_FIRST` at once. */
   function fill({ tokens, run, sample }: Shown): void {
     const [several, seen] = [new Set(tokens.role).size > 1, new Set<number>()];
     let [group, expected] = [root as HTMLElement, 0];
@@ -50,7 +50,7 @@ export function sentence(app: App) {
         seen.add(role);
       }
       const missing = tokens.position[at]! - expected;
-      // a space before a word and the breaks after it stand beside what is tinted, which would else hang on ends of lines
+      // a space before a word and the breaks after it aren't tinted: tints would hang over the ends of lines
       const whole = textOf(tokens, at), start = /^ \S/.test(whole) ? 1 : 0;
       let end = whole.length;
       while (whole[end - 1] === "\n") end--;
@@ -98,13 +98,13 @@ export function sentence(app: App) {
       span.style.backgroundColor = shade < 0 ? "" : tinted.ramp.fill[shade]!;
       span.style.color = shade < 0 ? "" : tinted.ramp.ink[shade]!;
       span.classList.toggle("unknown", shade < 0);
-      const label = `${named(tokens, at)}: ${told(byToken[at]!)}, nll ${num(tokens.nll[at]!)} nats`;
+      const label = `${tokenLabel(tokens, at)}: ${jsText(byToken[at]!)}, nll ${num(tokens.nll[at]!)} nats`;
       span.title = label;
       span.setAttribute("aria-label", label);
     }
   }
 
-  /** What is chosen and under the cursor. */
+  /** Mark the chosen token and the one under the cursor. */
   function paint(): void {
     if (!shown) return;
     const { position } = shown.tokens;
@@ -132,7 +132,7 @@ export function sentence(app: App) {
 const gap = (n: number) => el("span", { class: "gap", role: "option", "aria-disabled": "true" },
   `${n.toLocaleString("en")} token${n > 1 ? "s" : ""} not captured`);
 
-/** Text with its line breaks, tabs and runs of spaces marked; what is marked is still copied as it is. */
+/** Text with line breaks, tabs and runs of spaces as signs; copying it still gives the original characters. */
 function pieces(text: string): (Node | string)[] {
   const sign = (piece: string) => ({ "\n": "↵", "\t": "⇥" })[piece] ?? "·";
   const marked = (piece: string) => el("span", { class: "space", "data-sign": sign(piece) }, piece);

@@ -1,4 +1,4 @@
-/** What is looked at, as it stands in the address. */
+/** The view: what the page shows, as its address says. */
 
 export const SORTS = {
   "run": "order in the run",
@@ -28,7 +28,7 @@ export interface View {
   sample: number;
   /** Position in the sample's sequence, or -1. */
   token: number;
-  /** Place among the sample's captured tokens, where the position isn't known yet, or -1. */
+  /** Index among the sample's captured tokens if the position isn't known yet, or -1. */
   offset: number;
   /** Or `NO_LAYER`. */
   layer: number;
@@ -44,7 +44,7 @@ export interface View {
 }
 
 export const MOST_PANES = 4;
-/** -1 is the layer of components that lie outside of all. */
+/** No layer is chosen; -1 is the layer of components outside all layers. */
 export const NO_LAYER = -2;
 const LONGEST = 2 ** 20; // a filter may name thousands of components
 const NOTHING: View = {
@@ -52,7 +52,7 @@ const NOTHING: View = {
   filter: "", sort: "run", show: "all", search: "", theme: "",
 };
 
-/** The view that an address names; what can't be understood is as if it weren't there. */
+/** The view of an address; parts that can't be understood are ignored. */
 export function parse(hash: string): View {
   const given = new Map<string, string>();
   for (const part of hash.replace(/^#/, "").slice(0, LONGEST).split("&")) {
@@ -60,7 +60,7 @@ export function parse(hash: string): View {
     try {
       if (cut > 0) given.set(part.slice(0, cut), decodeURIComponent(part.slice(cut + 1)));
     } catch {
-      continue; // not an encoded text: left out as other things that can't be understood
+      continue; // not an encoded text: ignored, as other parts that can't be understood
     }
   }
   const number = (key: string, otherwise: number): number => {
@@ -89,7 +89,7 @@ export function parse(hash: string): View {
   };
 }
 
-/** The address of a view, beginning with `#`; what is as usual is left out. */
+/** The address of a view, beginning with `#`, without defaults. */
 export function format(view: View): string {
   const panes = view.panes.map(({ run, adapter }) => (adapter ? `${run}:${adapter}` : `${run}`)).join(",");
   const parts = Object.entries({ ...view, panes })
@@ -99,6 +99,6 @@ export function format(view: View): string {
 }
 
 function encode(text: string): string {
-  const whole = text.replace(/\p{Surrogate}/gu, "\ufffd"); // half a character can't be encoded
+  const whole = text.replace(/\p{Surrogate}/gu, "\ufffd"); // half of a surrogate pair can't be encoded
   return encodeURIComponent(whole).replace(/%(3A|2C|2F)/g, (code) => decodeURIComponent(code));
 }
