@@ -24,7 +24,7 @@ from rounds import Took, print_table, ratios, spread, stored_bytes, take_turns, 
 from synthetic import write_run
 
 from lorascope.analyze.measuring.run import measure_run
-from lorascope.analyze.measuring.sources import GROUP_BYTES, sources_of
+from lorascope.analyze.measuring.sources import GROUP_BYTES, component_sources
 from lorascope.analyze.miub.miub import miub
 from lorascope.stores import Run, open_run
 from lorascope.stores.format.spec import ROW_TOKENS
@@ -127,7 +127,7 @@ MANY = (
 
 def read_all(run: Run, n_threads: int) -> None:
     """Decode every chunk of base and factor as `miub` does, and do nothing with it."""
-    sources = sources_of(run)
+    sources = component_sources(run)
     size = group_sizes(sources, GROUP_BYTES)[0]
 
     def read(job: tuple[int, int]) -> None:

@@ -23,7 +23,7 @@ from synthetic import write_run
 
 from lorascope.analyze.directions.decomposition import scores
 from lorascope.analyze.directions.directions import directions
-from lorascope.analyze.measuring.sources import sources_of
+from lorascope.analyze.measuring.sources import component_sources
 from lorascope.stores import Run, open_run
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.reading.walk import walk_rows
@@ -78,7 +78,7 @@ def found_by(run: Run, n_threads: int) -> xr.Dataset:
 def read_twice(run: Run, n_threads: int) -> None:
     """Read as `directions` reads, and do nothing with it."""
     for _ in range(2):
-        for _ in walk_rows(sources_of(run), ["factor"], n_threads=n_threads):
+        for _ in walk_rows(component_sources(run), ["factor"], n_threads=n_threads):
             pass
 
 

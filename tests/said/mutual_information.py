@@ -15,22 +15,22 @@ from lorascope.analyze.information.estimators import ESTIMATORS, PANEL
 from lorascope.analyze.information.evidence import (
     AGREEMENT,
     DRIFT,
-    FARTHEST,
-    FEWEST,
     GROWTH,
+    LEAST_EFFECTIVE,
     LEVEL,
     MEANINGS,
+    N_PARTS,
     NEAR_CEILING,
     RESOLUTION,
-    SHARES,
+    WIDEST_INTERVAL,
     panel_verdicts,
     verdict,
 )
-from lorascope.analyze.information.gaussian import HEAVY, MOST_ROWS, most_checked
+from lorascope.analyze.information.gaussian import HEAVY_TAILS, MOST_ROWS, most_checkable
 from lorascope.analyze.information.held_out import N_JOINT
-from lorascope.analyze.information.ksg import CERTAIN
+from lorascope.analyze.information.ksg import SIGNIFICANT_SE
 from lorascope.analyze.information.pairs import Settings
-from lorascope.analyze.information.projections import halves, principal_axes
+from lorascope.analyze.information.projections import first_half, principal_axes
 
 from .page import ROOT, Saying, count, equation, part, said, table
 
@@ -61,22 +61,22 @@ def estimators() -> Iterator[Saying]:
     principal_axes(sides, 1, names=["x"])
     yield said("finds them in {} passes", count(len(passes)))
     yield said("held out; {} pairs by neighbours", count(N_JOINT))
-    yield said("more than k by {} standard errors", count(CERTAIN))
-    yield said("are found on one {} of the samples", part(halves(np.arange(100), seed=0).mean()))
+    yield said("more than k by {} standard errors", count(SIGNIFICANT_SE))
+    yield said("are found on one {} of the samples", part(first_half(np.arange(100), seed=0).mean()))
     n = count(len(PANEL))
     yield said("all {} are shown", n)
     by_ranks = sum(ESTIMATORS[name].sees == "scores" for name in PANEL)
     yield said("{} of them use only ranks", count(by_ranks).capitalize())
-    yield said("(mean fourth power above {:.0f})", HEAVY)
+    yield said("(mean fourth power above {:.0f})", HEAVY_TAILS)
     yield said("The largest of {} is too high by chance", n)
     yield said("of at most {} rows", MOST_ROWS)
-    yield said("the number of their pairs ({:.1f} nats)", most_checked(2 * MOST_ROWS))
+    yield said("the number of their pairs ({:.1f} nats)", most_checkable(2 * MOST_ROWS))
 
 
 def columns() -> Iterator[Saying]:
     yield said("standard error and {:.0f} % interval", 100 * LEVEL)
-    yield said("of estimates on {}, {} and {} of the samples", *(PARTS[n] for n in SHARES))
-    yield said("On the side to which the value moved from a {} of the samples to all", part(1 / SHARES[1]))
+    yield said("of estimates on {}, {} and {} of the samples", *(PARTS[n] for n in N_PARTS))
+    yield said("On the side to which the value moved from a {} of the samples to all", part(1 / N_PARTS[1]))
     n_shuffles = inspect.signature(mutual_information).parameters["n_shuffles"].default
     yield said("p = {}", MEANINGS["p"])
     yield said("with {} shuffles p is at least {:g}", n_shuffles, 1 / (1 + n_shuffles))
@@ -103,7 +103,7 @@ def verdicts() -> Iterator[Saying]:
     yield said("or at {:g} of the ceiling", 1 / ceiling)
     yield said("or at {} of it while it grows at least {} as fast as ln N", part(round(1 / half, 6)), part(GROWTH))
     assert math.isclose(1 / ceiling, NEAR_CEILING)
-    yield said("from a {} of the samples to all of them", part(1 / SHARES[1]))
+    yield said("from a {} of the samples to all of them", part(1 / N_PARTS[1]))
     errors = count(round(turn(lambda moved: of(quarter=1.0 + moved, se=1.0), 0.0, 9.0) - DRIFT))
     yield said("moved by more than {} nat plus {} standard errors", DRIFT, errors)
     yield said("where the truth is {:.0f}, don't give {:.0f}, or the value is below {:.0f}", *3 * (NOTHING,))
@@ -121,9 +121,11 @@ def verdicts() -> Iterator[Saying]:
         same = dict.fromkeys(("value", "half", "quarter", "eighth"), value)
         return turn(lambda distance: of(**same, low=value, high=value + distance), 0.0, 9.0)
 
-    assert np.allclose([farthest(0.0), farthest(10.0)], [FARTHEST[0], 10 * FARTHEST[1]])
-    yield said("farther from the value than {:g} nat and than a {} of the value", farthest(0.0), part(FARTHEST[1]))
-    yield said("fewer than {} of them count as independent", FEWEST)
+    assert np.allclose([farthest(0.0), farthest(10.0)], [WIDEST_INTERVAL[0], 10 * WIDEST_INTERVAL[1]])
+    yield said(
+        "farther from the value than {:g} nat and than a {} of the value", farthest(0.0), part(WIDEST_INTERVAL[1])
+    )
+    yield said("fewer than {} of them count as independent", LEAST_EFFECTIVE)
     most = {n: max(d for d in range(2, 20) if (Settings().k / n) ** (1 / d) <= RESOLUTION) for n in (5000, 1000)}
     numbers = (number for pair in most.items() for number in pair)
     yield said("k of them lie within {} of the ranks", RESOLUTION)

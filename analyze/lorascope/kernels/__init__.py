@@ -1,1 +1,1 @@
-"""Compiled row kernels: each takes rows and fills one number a row, and starts no threads."""
+"""Compiled kernels that compute one number per row of an array; they start no threads."""

@@ -1,4 +1,4 @@
-"""Compilation of kernels: fast-math flags, a cache on disk, and what numba has no name for."""
+"""Compilation of kernels: fast-math flags, a cache on disk, and LLVM instructions that numba doesn't offer."""
 
 from collections.abc import Callable, Set
 from contextlib import suppress
@@ -11,32 +11,35 @@ from numba.extending import intrinsic
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # No `reassoc`: TwoSum and the rounding by a magic number are sums whose order is the point. No `ninf`: a
-# difference of two finite values may overflow, and is clamped afterwards. No `nnan`: NaN is handed on to the sum.
+# difference of two finite values may overflow, and is clamped afterwards. No `nnan`: NaN must reach the sum.
 EXACT = {"contract", "nsz"}
-SCAN = EXACT | {"nnan", "reassoc"}  # maxima, whose order doesn't matter, and which mean nothing beside a NaN
+SCAN = EXACT | {"nnan", "reassoc"}  # maxima: their order doesn't matter, and their value doesn't if there is a NaN
 SUM = {"contract", "reassoc"}  # keeps NaN and infinity
 
 
 def compiled(fastmath: Set[str] = frozenset(), *, inline: bool = False) -> Callable[[_Function], _Function]:
-    """A decorator: compiled at the first call, without the interpreter lock, with these fast-math flags."""
+    """Return a decorator that compiles a function at its first call, without the GIL, with these fast-math flags."""
 
     def compile_lazily(function: _Function) -> _Function:
         kernel = numba.njit(nogil=True, error_model="numpy", fastmath=set(fastmath), forceinline=inline)(function)
-        # Kept on disk: numba checks the time and size of the function's own file and the processor's name and features.
-        # Therefore a file of kernels holds all that goes into them, but for what stands here: after a change of this
-        # one, clear their cache.
-        with suppress(RuntimeError):  # numba finds no folder to write to: compile in each process, then
+        # The cache is on disk. numba checks the time and size of the function's own file, and the processor's name and
+        # features. Therefore each file of kernels contains everything that they call, except this file: clear their
+        # cache after a change here.
+        with suppress(RuntimeError):  # numba finds no folder to write to, and compiles in each process
             kernel.enable_caching()
         return cast(_Function, kernel)
 
     return compile_lazily
 
 
-def _intrinsic(function: Callable[..., Any]) -> Any:  # keeps the strict checker's view of a decorated function
+def _intrinsic(function: Callable[..., Any]) -> Any:
+    """Apply numba's `intrinsic` with a type annotation, which the type checker needs."""
     return intrinsic(function)
 
 
 def _select_where(comparison: str) -> Any:
+    """Return an intrinsic (a, b) that returns a if the comparison `a ? b` is true, else b."""
+
     # numba's own `max` carries no fast-math flags, without which LLVM doesn't vectorise the reduction.
     @_intrinsic
     def select(typing_context: Any, a: Any, b: Any) -> Any:
@@ -50,12 +53,12 @@ def _select_where(comparison: str) -> Any:
 
 
 larger, smaller = _select_where(">"), _select_where("<")
-"""The larger, and the smaller, of two values, neither of them NaN."""
+"""Functions that return the larger and the smaller of two values, neither of them NaN."""
 
 
 @_intrinsic
 def quotient(typing_context: Any, a: Any, b: Any) -> Any:
-    """a / b."""
+    """Return a / b, possibly by a refined estimate of 1 / b."""
 
     # `arcp` lets LLVM refine an estimate of 1/b, to two units in the last place, where that beats a division.
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -78,10 +81,10 @@ def prefer_512_bits(typing_context: Any) -> Any:
 
 
 INFINITE = 0x7F800000
-"""The bits of infinity."""
+"""Bits of infinity as float32."""
 
 
 @compiled(EXACT, inline=True)
 def bits_of_size(x: Any) -> Any:
-    """The bits without the sign: as integers they are in the order of |x|, then infinity, then NaN."""
+    """Return the bits of float32 |x| as int32: they are in the order of |x|, then infinity, then NaN."""
     return np.int32(np.float32(x).view(np.int32) & np.int32(0x7FFFFFFF))

@@ -1,4 +1,4 @@
-"""Norms, angles and largest features, a row at a time; what is stored as float32, and delta from its factor.
+"""Kernels for norms, dot products and argmax of rows, conversion of bfloat16, and delta from its factor.
 
 Arrays are C-contiguous, of the dtype in the annotation and of agreeing shapes; nothing checks that here.
 """
@@ -17,6 +17,7 @@ _I = np.int32
 
 @compiled(SUM)
 def _products(x: Any, y: Any) -> tuple[float, float, float]:
+    """Return the sums of squares of x and of y, and their dot product, in float64."""
     prefer_512_bits()
     squares = squares_y = dot = 0.0
     for i in range(x.size):
@@ -35,9 +36,9 @@ def norm_rows(
     delta_norm: Float32[np.ndarray, " row"],
     dot: Float32[np.ndarray, " row"],
 ) -> None:
-    """Fill in the Euclidean norms of base and delta and their dot product, of each row.
+    """Fill in the Euclidean norms of base and delta, and their dot product, for each row.
 
-    Each is NaN where what it depends on holds NaN or infinity, and infinite beyond the largest float32.
+    A value is NaN if an input of it is NaN or infinite, and infinite beyond the largest float32.
     """
     for row in range(base.shape[0]):
         squares, delta_squares, product = _products(base[row], delta[row])
@@ -48,11 +49,13 @@ def norm_rows(
 
 @compiled(EXACT, inline=True)
 def _plus(a: Any, b: Any) -> Any:
+    """Return a + b in a function of its own, so that fast-math flags don't reorder the sum."""
     return a + b
 
 
 @compiled(SCAN)
 def _two_tops(x: Any, delta: Any) -> Any:
+    """Return the maxima of x and of x + delta, and whether either has NaN or infinity."""
     prefer_512_bits()
     top = top_q = -_F(np.inf)
     magnitude = _I(0)
@@ -65,6 +68,7 @@ def _two_tops(x: Any, delta: Any) -> Any:
 
 @compiled(SCAN)
 def _first_places(x: Any, delta: Any, top: Any, top_q: Any) -> Any:
+    """Return the first places of the maxima `top` of x and `top_q` of x + delta."""
     prefer_512_bits()
     first = first_q = _I(x.size)
     for i in range(x.size):
@@ -81,7 +85,7 @@ def argmax_agreement_rows(
 ) -> None:
     """Fill `out` with 1 where base and base + delta, in float32, have the same argmax, the first of equal ones, else 0.
 
-    A row that holds NaN or infinity gets NaN.
+    A row with NaN or infinity gets NaN.
     """
     for row in range(base.shape[0]):
         top, top_q, bad = _two_tops(base[row], delta[row])
@@ -94,6 +98,7 @@ def argmax_agreement_rows(
 
 @compiled()
 def _widen(bits: Any, out: Any) -> None:
+    """Write bfloat16 bits as float32 bits."""
     prefer_512_bits()
     for i in range(bits.size):
         out[i] = np.uint32(np.uint32(bits[i]) << np.uint32(16))
@@ -113,27 +118,30 @@ _TILE = 1024  # columns: eight rows of lora_B_T, this wide, take 32 KiB and stay
 
 @compiled(inline=True)
 def _rows_of_tile(B: Any, k: Any, j: Any, start: Any, width: Any) -> Any:
-    # Past the last row of B the last again, which the weights there, zero, take out where it is finite; infinity or NaN
-    # in it makes NaN of its column, which isn't finite without this either, but for a factor of zero there. One
-    # contiguous row each: of a two-dimensional slice LLVM wouldn't know that.
+    """Return columns of row k + j of B."""
+    # Past the last row of B this is the last row again, with weight 0. Infinity or NaN in it makes its column NaN, and
+    # that isn't finite anyway, except if its factor is 0. Rows are contiguous; LLVM wouldn't know that of a 2D slice.
     return B[min(k + j, B.shape[0] - 1)][start : start + width]
 
 
 @compiled(EXACT, inline=True)
 def _plus_eight(total: Any, z: Any, b: Any) -> Any:
-    # in this order, wherever it is inlined: so that rows don't depend on how they are grouped
+    """Return total plus the dot product of eight weights with eight values."""
+    # The order of the sum is fixed, so that rows don't depend on how they are grouped.
     total = total + z[0] * b[0] + z[1] * b[1] + z[2] * b[2] + z[3] * b[3]
     return total + z[4] * b[4] + z[5] * b[5] + z[6] * b[6] + z[7] * b[7]
 
 
 @compiled(inline=True)
 def _eight_weights(z: Any, k: Any) -> Any:
+    """Return the weights z[k] to z[k + 7]."""
     return z[k], z[k + 1], z[k + 2], z[k + 3], z[k + 4], z[k + 5], z[k + 6], z[k + 7]
 
 
 @compiled(EXACT)
 def _add_eight(z: Any, k: Any, B: Any, start: Any, begin: Any, out0: Any, out1: Any, out2: Any, out3: Any) -> None:
-    # four rows at once share what they read of B; they start from `begin`, or go on where it is None
+    """Add the products with eight rows of B, from row k, to four rows of output."""
+    # Four rows share the values read from B. They start from `begin`, or from `out` if it is None.
     prefer_512_bits()
     z0, z1, z2, z3 = _eight_weights(z[0], k), _eight_weights(z[1], k), _eight_weights(z[2], k), _eight_weights(z[3], k)
     n = out0.size
@@ -151,6 +159,7 @@ def _add_eight(z: Any, k: Any, B: Any, start: Any, begin: Any, out0: Any, out1: 
 
 @compiled()
 def _four_rows(z: Any, B: Any, start: Any, begin: Any, out0: Any, out1: Any, out2: Any, out3: Any) -> None:
+    """Compute one tile of columns of four rows of output."""
     _add_eight(z, 0, B, start, begin, out0, out1, out2, out3)
     for k in range(8, B.shape[0], 8):
         _add_eight(z, k, B, start, None, out0, out1, out2, out3)
@@ -164,14 +173,14 @@ def delta_rows(
     bias: Float32[np.ndarray, " feature"],
     out: Float32[np.ndarray, "row feature"],
 ) -> None:
-    """Fill `out` with scaling (factor lora_B_T + bias), for small ranks; an empty bias is none.
+    """Fill `out` with scaling * (factor @ lora_B_T + bias), for small ranks; an empty bias counts as 0.
 
     A row's result depends on that row alone, to the last bit. `scaling` is a float32, and a rank is at least 1.
     """
     n_rows, width = out.shape
     z = np.zeros((4, factor.shape[1] + 7), np.float32)
     begin = np.zeros(_TILE, np.float32)
-    spare = np.empty((4, _TILE), np.float32)  # where rows go of which there are less than four
+    spare = np.empty((4, _TILE), np.float32)  # output for rows missing to four
     for start in range(0, width, _TILE):
         stop = min(start + _TILE, width)
         n = stop - start

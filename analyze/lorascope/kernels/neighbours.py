@@ -1,6 +1,6 @@
-"""Nearest neighbours of paired points, and how many points of each side lie as near.
+"""Kernels for nearest neighbours of pairs (x, y), and for counts of points within their distance on each side.
 
-Whole scans, in one pass; or along the order of both sides, where these are single numbers.
+Points are scanned in blocks, or along their order if each side has a single coordinate.
 """
 
 from typing import Any
@@ -10,15 +10,16 @@ import numpy as np
 from .compiled import SCAN, compiled, larger, smaller
 
 BLOCK = 512
-"""Points that are looked at together: their distances stay in the first-level cache."""
+"""Points in a block, whose distances fit into the first-level cache."""
 FEW = 32
-"""Points of a block that are looked at one by one if one of them is near enough."""
+"""Points that are checked one by one if the nearest of them is near enough."""
 FAR = 1e308
-"""Distance of what is no neighbour."""
+"""Distance that marks points that aren't neighbours."""
 
 
 @compiled(SCAN, inline=True)
 def _one_coordinate(row: Any, here: Any, is_first: Any, out: Any) -> None:
+    """Fill `out` with distances in one coordinate, or with the larger of these and its values."""
     for j in range(out.shape[0]):
         a = abs(row[j] - here)
         out[j] = a if is_first else larger(out[j], a)
@@ -28,6 +29,7 @@ def _one_coordinate(row: Any, here: Any, is_first: Any, out: Any) -> None:
 def _four_coordinates(
     r0: Any, r1: Any, r2: Any, r3: Any, h0: Any, h1: Any, h2: Any, h3: Any, is_first: Any, out: Any
 ) -> None:
+    """Fill `out` with the largest distance in four coordinates, or the larger of it and its values."""
     for j in range(out.shape[0]):
         a, b, c, d = abs(r0[j] - h0), abs(r1[j] - h1), abs(r2[j] - h2), abs(r3[j] - h3)
         whole = larger(larger(a, b), larger(c, d))
@@ -36,9 +38,8 @@ def _four_coordinates(
 
 @compiled(SCAN)
 def _distances(points: Any, i: Any, start: Any, stop: Any, out: Any) -> None:
-    """Distances of point i to points start to stop, in the maximum norm."""
-    # Four coordinates at a time: what is between them stays in registers. Rows as views, whose indices can't be
-    # negative, for else the compiler looks at each.
+    """Fill `out` with the distances from point i to points start to stop in the maximum norm."""
+    # Four coordinates at a time keep intermediate values in registers. Views of rows save checks for negative indices.
     d = 0
     while d + 4 <= points.shape[0]:
         _four_coordinates(
@@ -53,7 +54,7 @@ def _distances(points: Any, i: Any, start: Any, stop: Any, out: Any) -> None:
 
 @compiled(SCAN, inline=True)
 def _insert(distance: Any, nearest: Any) -> None:
-    """Put a distance into an ascending list, from which the last falls out."""
+    """Insert a distance into an ascending list, and drop the last entry."""
     place = nearest.shape[0] - 1
     while place > 0 and nearest[place - 1] > distance:
         nearest[place] = nearest[place - 1]
@@ -63,7 +64,7 @@ def _insert(distance: Any, nearest: Any) -> None:
 
 @compiled(SCAN)
 def _leave_out(distances: Any, groups_x: Any, groups_y: Any, group_x: Any, group_y: Any) -> None:
-    """Distances to the point's own groups become `FAR`."""
+    """Set distances to points of the point's own groups to `FAR`."""
     for j in range(distances.shape[0]):
         is_other = (groups_x[j] != group_x) & (groups_y[j] != group_y)
         distances[j] = distances[j] if is_other else FAR
@@ -71,7 +72,7 @@ def _leave_out(distances: Any, groups_x: Any, groups_y: Any, group_x: Any, group
 
 @compiled(SCAN, inline=True)
 def _leave_out_own(distances: Any, groups_x: Any, groups_y: Any, i: Any, start: Any, is_grouped: Any) -> None:
-    """In a block that begins at `start`, distances to the own groups, or of a point alone to itself, become `FAR`."""
+    """Set distances of a block, which begins at `start`, to `FAR` for point i itself and points of its groups."""
     if is_grouped:
         stop = start + distances.shape[0]
         _leave_out(distances, groups_x[start:stop], groups_y[start:stop], groups_x[i], groups_y[i])
@@ -81,7 +82,7 @@ def _leave_out_own(distances: Any, groups_x: Any, groups_y: Any, i: Any, start: 
 
 @compiled(SCAN)
 def _take_neighbours(of_x: Any, of_y: Any, both: Any, nearest: Any) -> None:
-    """Take the neighbours among some points into the list: a few points are looked at one by one if one is near."""
+    """Insert the distances of points nearer than the last of the list `nearest` into it."""
     last = nearest.shape[0] - 1
     n = of_x.shape[0]
     for j in range(n):
@@ -99,6 +100,7 @@ def _take_neighbours(of_x: Any, of_y: Any, both: Any, nearest: Any) -> None:
 
 @compiled(SCAN)
 def _count(distances: Any, radius: Any) -> Any:
+    """Return how many distances are below a radius."""
     count = np.int64(0)
     for j in range(distances.shape[0]):
         count += np.int64(distances[j] < radius)
@@ -107,7 +109,7 @@ def _count(distances: Any, radius: Any) -> Any:
 
 @compiled(SCAN, inline=True)
 def _is_beyond(edges: Any, block: Any, first: Any, distance: Any) -> Any:
-    """Whether no point of a block can be as near as this to a point, by their first coordinates."""
+    """Return whether all points of a block are farther than `distance`, by their first coordinate."""
     return larger(edges[block, 0] - first, first - edges[block, 1]) > distance
 
 
@@ -125,7 +127,7 @@ def _scan(
     both: Any,
     nearest: Any,
 ) -> tuple[int, int]:
-    """Fill in the list of point i, and its distances; returns the range of points whose x was looked at."""
+    """Fill the neighbour list and distances of point i; return the range of points whose x-distances are filled."""
     n = x.shape[1]
     last = nearest.shape[0] - 1
     nearest[:] = FAR
@@ -172,26 +174,26 @@ def neighbour_counts(
     counts_y: Any,
     distances: Any,
 ) -> None:
-    """Counts, by side, of points of other groups nearer than a point's nearest pair, and than its k-th nearest.
+    """Count, on each side, points of other groups nearer than each point's nearest pair and than its k-th nearest.
 
     Parameters
     ----------
     x, y
         Float64 (dimension, point), contiguous and finite. Blocks of `BLOCK` points ascend by the first coordinate of
-        `x`; within one the order is best random, for of neighbours that come nearer and nearer each is put down.
+        `x`; within a block a random order is fastest, since of ever nearer neighbours each would be inserted.
     edges
         Float64 (block, 2): least and largest first coordinate of `x` in each block.
     groups_x, groups_y
-        Int64 (point,): points that share either with a point are no neighbours of it; it is in its own groups.
+        Int64 (point,): points that share either group with a point, including itself, aren't its neighbours.
     is_grouped
-        Whether any two points share a group: else they needn't be looked at.
+        Whether any two points share a group; if not, groups aren't checked.
     k
-        Every point has at least so many others.
+        Number of neighbours; every point has at least k points of other groups.
     counts_x, counts_y
-        Int64 (2, point), filled: points whose |dx|, or |dy|, in the maximum norm is below the distance of the nearest
-        pair, and of the k-th nearest, the larger of both sides.
+        Int64 (2, point), filled: number of points whose distance in x, or in y, is below that of the nearest pair, and
+        of the k-th nearest pair. The distance of a pair is the larger one of both sides.
     distances
-        Float64 (2, point), filled: of the nearest pair and the k-th nearest.
+        Float64 (2, point), filled: distances of the nearest and of the k-th nearest pair.
     """
     n = x.shape[1]
     of_x, of_y, both, nearest = np.empty(n), np.empty(n), np.empty(BLOCK), np.empty(k)
@@ -205,7 +207,7 @@ def neighbour_counts(
 
 @compiled(SCAN)
 def _walk(x: Any, y: Any, groups_x: Any, groups_y: Any, i: Any, nearest: Any) -> None:
-    """Fill in the list of point i, of points that ascend in x: outwards, as long as x alone is near enough."""
+    """Fill the neighbour list of point i among points in ascending order of x, searching outwards."""
     last = nearest.shape[0] - 1
     nearest[:] = FAR
     is_open = True
@@ -225,7 +227,7 @@ def _walk(x: Any, y: Any, groups_x: Any, groups_y: Any, i: Any, nearest: Any) ->
 
 @compiled(SCAN)
 def _count_along(line: Any, groups_x: Any, groups_y: Any, i: Any, radius: Any) -> Any:
-    """Numbers of an ascending line nearer than this to number i, of other groups."""
+    """Return how many numbers of an ascending array, of other groups, are nearer than `radius` to number i."""
     left, right = i, i + 1
     while left > 0 and line[i] - line[left - 1] < radius:
         left -= 1
@@ -242,7 +244,7 @@ def _count_along(line: Any, groups_x: Any, groups_y: Any, i: Any, radius: Any) -
 def neighbour_counts_of_numbers(
     x: Any, y: Any, ascending: Any, groups_x: Any, groups_y: Any, k: Any, counts_x: Any, counts_y: Any, distances: Any
 ) -> None:
-    """Fill in what `neighbour_counts` does, for one coordinate a side: looked at is only what is near along the order.
+    """Fill in what `neighbour_counts` does, for one coordinate per side, by searching along the order of each side.
 
     Parameters
     ----------

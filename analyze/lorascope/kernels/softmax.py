@@ -1,6 +1,6 @@
-"""Divergences, entropies and effective widths of two softmaxes, a row at a time.
+"""Kernels for divergences, entropies and effective widths of softmaxes of rows.
 
-Each public kernel takes rows and fills one number a row. It starts no threads and holds no interpreter lock, so a Dask
+Each public kernel computes one number per row. It starts no threads and releases the interpreter lock, so that a Dask
 task may call it. Arrays are C-contiguous, of the dtype in the annotation and of agreeing shapes; nothing checks that
 here. `docs/js-kernel.md` derives the formulas and their accuracy.
 """
@@ -47,7 +47,7 @@ _LN2_COARSE, _LN2_REST = _F(355 / 2**9), _F(math.log(2) - 355 / 2**9)  # k times
 _SCALE_BITS = 36  # the top weight is about 2^36, so that the smallest stay normal numbers
 _FLUSH = _F(-104)  # a base this far below the top gets weight zero
 _REACH = _F(40)  # a delta this far above the shift is left to the careful path, if it has weight
-_NEGLIGIBLE = _F(-64)  # the logarithm of a weight that can be left out of the second softmax
+_NEGLIGIBLE = _F(-64)  # logarithm of a weight that is negligible in the second softmax
 _RATIO_LOW, _RATIO_HIGH = _F(-60), _F(60)  # clamps of delta - shift: _REACH and the log of any width fit
 _SHIFT_AGAIN = -0.5  # where the second normaliser is less than this much below the first: 1 + ratio cancels
 _OFF_CENTRE = 2.0**20  # where log(Zq/Zp) less the shift is more than 1000 times the deltas' deviation, rounding shows
@@ -78,11 +78,11 @@ _C0, _C1, _C2, _C3 = map(_F, (0.49999999789511679, 0.041666735124420649, 0.00138
 _S0, _S1, _S2, _S3 = map(
     _F, (0.16666666647271275, 0.0083333395983673708, 0.00019838122712079239, 2.8061417147971808e-6)
 )
-_DIVERGENCE_SPAN = 2.0**10  # beyond it a weight that can be left out might matter, times so large a d
+_DIVERGENCE_SPAN = 2.0**10  # for a larger span, a negligible weight times d might matter
 _LN2 = _F(math.log(2))
-_TAIL_END = _F(-80)  # exp(-80) is nothing beside ln(2)
+_TAIL_END = _F(-80)  # exp(-80) is negligible compared with ln(2)
 
-# The same in float64. exp as above, with ln(2) in two parts of which k times the first is exact for |k| < 2^20,
+# The same in float64. exp as above, with ln(2) in two parts; k times the first is exact for |k| < 2^20,
 # g(d)/d^2 for |d| <= 1, and log(1 + t) = 2 atanh(v), v = t/(2 + t), for t < 1/e: all minimax, 2e-16 at most.
 _LN2_HIGH64, _LN2_LOW64 = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 _MAGIC64 = 1.5 * 2.0**52
@@ -105,24 +105,25 @@ _L0, _L1, _L2, _L3, _L4, _L5, _L6 = (
 
 @compiled(EXACT, inline=True)
 def _expm1_reduced(r: Any) -> Any:
+    """Return exp(r) - 1 for |r| <= ln(2)/2."""
     return (r * r) * ((((_P4 * r + _P3) * r + _P2) * r + _P1) * r + _P0) + r
 
 
 @compiled(EXACT, inline=True)
 def _exponent(a: Any) -> Any:
-    # round(a / log(2))
+    """Return round(a / ln 2)."""
     return _I(_F(a * _LOG2_E + _MAGIC).view(np.int32) - _F(_MAGIC).view(np.int32))
 
 
 @compiled(EXACT, inline=True)
 def _weight_range(top: Any) -> Any:
-    # the value up to which a weight is zero, and what _weight adds to get the exponent bits of its result
+    """Return the value up to which a weight is 0, and the exponent bits that `_weight` adds."""
     return top + _FLUSH, _I((127 + _SCALE_BITS - _exponent(top)) << 23)
 
 
 @compiled(EXACT, inline=True)
 def _expm1_parts(a: Any, low: Any) -> Any:
-    # exp(a + low) = scale (1 + part)
+    """Return part and scale such that exp(a + low) = scale (1 + part)."""
     magic = a * _LOG2_E + _MAGIC
     k = magic - _MAGIC
     part = _expm1_reduced(((a - k * (_LN2_HIGH + _LN2_MIDDLE)) - k * _LN2_LOW) + low)
@@ -131,6 +132,7 @@ def _expm1_parts(a: Any, low: Any) -> Any:
 
 @compiled(EXACT, inline=True)
 def _weight(x: Any, floor: Any, offset: Any) -> Any:
+    """Return the weight of x in a softmax, 2^36 exp(x) relative to the top; 0 up to the floor."""
     # 2^36 exp(x) over the power of 2 nearest to exp(top), or zero up to the floor. Not exp(x - top), whose
     # argument would be rounded: the first two of these differences are exact.
     magic = x * _LOG2_E + _MAGIC
@@ -142,6 +144,7 @@ def _weight(x: Any, floor: Any, offset: Any) -> Any:
 
 @compiled(EXACT, inline=True)
 def _difference(a: Any, b: Any) -> Any:
+    """Return a - b and its rounding error (TwoSum)."""
     # a - b and what rounding takes from it (TwoSum), since exp would magnify that
     high = a - b
     back = high + b
@@ -150,12 +153,14 @@ def _difference(a: Any, b: Any) -> Any:
 
 @compiled(EXACT, inline=True)
 def _log_ratio(delta: Any, high: Any, low: Any) -> Any:
+    """Return log q - log p at a feature from its delta and log(Zq/Zp) = high + low."""
     # high + low is log(Zq/Zp) to float64: where delta is close to it the first difference is exact (Sterbenz)
     return (delta - high) - low
 
 
 @compiled(EXACT, inline=True)
 def _plain_weight(x: Any, magic: Any) -> Any:
+    """Return `_weight` for x above the floor and |x| < 2^13, with few operations."""
     # _weight where no x lies below the floor and |x| < 2^13; `magic` holds the offset of the exponent as well
     high = x * _LOG2_E + magic
     k = high - magic
@@ -166,12 +171,13 @@ def _plain_weight(x: Any, magic: Any) -> Any:
 
 @compiled(inline=True)
 def _magic_of(top: Any) -> Any:
+    """Return the constant that `_plain_weight` rounds with, for rows with this top."""
     return _F(_MAGIC + _F(127 + _SCALE_BITS - _exponent(top)))
 
 
 @compiled(EXACT, inline=True)
 def _narrow_parts(a: Any) -> Any:
-    # exp(a) = scale (1 + part) for |a| <= 8
+    """Return part and scale such that exp(a) = scale (1 + part), for |a| <= 8."""
     magic = a * _LOG2_E + (_MAGIC + _F(127))
     part = _expm1_reduced(a - (magic - (_MAGIC + _F(127))) * _LN2)  # eight times the error of _LN2 is 2e-8
     return part, _I(_F(magic).view(np.int32) << _I(23)).view(np.float32)
@@ -179,24 +185,27 @@ def _narrow_parts(a: Any) -> Any:
 
 @compiled(EXACT, inline=True)
 def _narrow_expm1(a: Any) -> Any:
+    """Return exp(a) - 1 for |a| <= 8."""
     part, scale = _narrow_parts(a)
     return part * scale + (scale - _F1)
 
 
 @compiled(EXACT, inline=True)
 def _tiny_expm1(a: Any) -> Any:
-    # |a| <= 3/4
+    """Return exp(a) - 1 for |a| <= 3/4."""
     return ((((((_T5 * a + _T4) * a + _T3) * a + _T2) * a + _T1) * a + _T0) * a + _F1) * a
 
 
 @compiled(EXACT, inline=True)
 def _tiny_g(d: Any) -> Any:
+    """Return g(d) for |d| <= 1."""
     u = d * d
     return u * ((((_H4 * u + _H3) * u + _H2) * u + _H1) * u + _H0)
 
 
 @compiled(EXACT, inline=True)
 def _rational_g(d: Any) -> Any:
+    """Return g(d) for |d| <= 8."""
     u = d * d
     above = (((_A4 * u + _A3) * u + _A2) * u + _A1) * u + _A0
     below = (((_B4 * u + _B3) * u + _B2) * u + _B1) * u + _F1
@@ -205,6 +214,7 @@ def _rational_g(d: Any) -> Any:
 
 @compiled(EXACT, inline=True)
 def _g(d: Any) -> Any:
+    """Return g(d) for any d."""
     negative = larger(-abs(d), _TAIL_END)
     part, scale = _expm1_parts(negative, _F(0))
     t = part * scale + scale
@@ -214,6 +224,7 @@ def _g(d: Any) -> Any:
 
 @compiled(SCAN)
 def _scan_one(x: Any) -> Any:
+    """Return the maximum of x, and whether it has NaN or infinity."""
     prefer_512_bits()
     top = -_LARGEST
     magnitude = _I(0)
@@ -225,6 +236,7 @@ def _scan_one(x: Any) -> Any:
 
 @compiled(SCAN)
 def _scan_both(x: Any, delta: Any) -> Any:
+    """Return maximum and minimum of x, and minimum and maximum of delta."""
     prefer_512_bits()
     top = high = -_LARGEST
     bottom = low = _LARGEST
@@ -238,6 +250,7 @@ def _scan_both(x: Any, delta: Any) -> Any:
 
 @compiled(SCAN)
 def _delta_at(x: Any, delta: Any, top: Any) -> Any:
+    """Return the largest delta among the features at which x is `top`."""
     prefer_512_bits()
     shift = -_LARGEST
     for i in range(x.size):
@@ -247,6 +260,7 @@ def _delta_at(x: Any, delta: Any, top: Any) -> Any:
 
 @compiled(SUM)
 def _sum(x: Any) -> float:
+    """Return the sum of float32 values as float64."""
     # Eight at a time in float32, which costs three roundings at most, and those sums in float64. The rest, less
     # than 128, in float64; whole vectors of 16 leave none of the first loop over.
     prefer_512_bits()
@@ -264,6 +278,7 @@ def _sum(x: Any) -> float:
 
 @compiled(EXACT)
 def _tiny_weights(x: Any, delta: Any, magic: Any, shift: Any, weight: Any, change: Any) -> None:
+    """Fill in the weights of x and their changes by delta - shift, for |delta - shift| <= 3/4."""
     prefer_512_bits()
     for i in range(x.size):
         e = _plain_weight(x[i], magic)
@@ -273,6 +288,7 @@ def _tiny_weights(x: Any, delta: Any, magic: Any, shift: Any, weight: Any, chang
 
 @compiled(EXACT)
 def _narrow_weights(x: Any, delta: Any, magic: Any, shift: Any, weight: Any, change: Any) -> None:
+    """Fill in the weights of x and their changes by delta - shift, for |delta - shift| <= 8."""
     prefer_512_bits()
     for i in range(x.size):
         e = _plain_weight(x[i], magic)
@@ -282,6 +298,7 @@ def _narrow_weights(x: Any, delta: Any, magic: Any, shift: Any, weight: Any, cha
 
 @compiled(EXACT)
 def _wide_weights(x: Any, delta: Any, top: Any, shift: Any, weight: Any, change: Any) -> None:
+    """Fill in the weights of x and their changes by delta - shift, for rows that aren't plain."""
     prefer_512_bits()
     floor, offset = _weight_range(top)
     for i in range(x.size):
@@ -294,6 +311,7 @@ def _wide_weights(x: Any, delta: Any, top: Any, shift: Any, weight: Any, change:
 
 @compiled(EXACT)
 def _tiny_terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change: Any) -> None:
+    """Replace weights by the terms of JS, for |log ratio| <= 1."""
     prefer_512_bits()
     for i in range(delta.size):
         weight[i] = (weight[i] * both + change[i]) * _tiny_g(_log_ratio(delta[i], high, low))
@@ -301,6 +319,7 @@ def _tiny_terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change:
 
 @compiled(EXACT)
 def _rational_terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change: Any) -> None:
+    """Replace weights by the terms of JS, for |log ratio| <= 8."""
     prefer_512_bits()
     for i in range(delta.size):
         weight[i] = (weight[i] * both + change[i]) * _rational_g(_log_ratio(delta[i], high, low))
@@ -308,6 +327,7 @@ def _rational_terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, cha
 
 @compiled(EXACT)
 def _terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change: Any) -> None:
+    """Replace weights by the terms of JS, for any log ratio."""
     prefer_512_bits()
     for i in range(delta.size):
         weight[i] = (weight[i] * both + change[i]) * _g(_log_ratio(delta[i], high, low))
@@ -315,7 +335,7 @@ def _terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change: Any)
 
 @compiled(EXACT, inline=True)
 def _tiny_excesses(d: Any) -> Any:
-    # exp(d) - 1 - d and exp(-d) - 1 + d
+    """Return exp(d) - 1 - d and exp(-d) - 1 + d for |d| <= 1."""
     u = d * d
     even = ((_C3 * u + _C2) * u + _C1) * u + _C0
     odd = d * (((_S3 * u + _S2) * u + _S1) * u + _S0)
@@ -324,6 +344,7 @@ def _tiny_excesses(d: Any) -> Any:
 
 @compiled(EXACT, inline=True)
 def _second_weight(d: Any, factor: Any, weight: Any, change: Any) -> Any:
+    """Return the weight of a feature in the second softmax."""
     # not weight + change where these may cancel, and not exp(d) where rounding a large d shows
     part, scale = _narrow_parts(larger(d, _RATIO_LOW))
     return weight * (part * scale + scale) if d <= _EXP_END else factor * (weight + change)
@@ -331,6 +352,7 @@ def _second_weight(d: Any, factor: Any, weight: Any, change: Any) -> Any:
 
 @compiled(EXACT, inline=True)
 def _excesses(d: Any, p: Any, q: Any) -> Any:
+    """Return p (exp(d) - 1 - d) and q (exp(-d) - 1 + d), where q = p exp(d)."""
     # p (exp(d) - 1 - d) and q (exp(-d) - 1 + d), where q = p exp(d): beyond |d| = 1 little cancels
     forth, back = _tiny_excesses(d)
     is_small = abs(d) <= _SERIES_END
@@ -341,6 +363,7 @@ def _excesses(d: Any, p: Any, q: Any) -> Any:
 def _tiny_divergences(
     x: Any, delta: Any, top: Any, high: Any, low: Any, factor: Any, weight: Any, change: Any, depth: Any, depth_q: Any
 ) -> None:
+    """Fill in the terms of both KL divergences and both entropies, for |log ratio| <= 1."""
     prefer_512_bits()
     for i in range(x.size):
         p, q = weight[i], factor * (weight[i] + change[i])
@@ -354,6 +377,7 @@ def _tiny_divergences(
 def _narrow_divergences(
     x: Any, delta: Any, top: Any, high: Any, low: Any, factor: Any, weight: Any, change: Any, depth: Any, depth_q: Any
 ) -> None:
+    """Fill in the terms of both KL divergences and both entropies, for |log ratio| <= 8."""
     prefer_512_bits()
     for i in range(x.size):
         d = _log_ratio(delta[i], high, low)
@@ -366,6 +390,7 @@ def _narrow_divergences(
 def _wide_divergences(
     x: Any, delta: Any, top: Any, high: Any, low: Any, factor: Any, weight: Any, change: Any, depth: Any, depth_q: Any
 ) -> None:
+    """Fill in the terms of both KL divergences and both entropies, for any log ratio."""
     prefer_512_bits()
     for i in range(x.size):
         d = _log_ratio(delta[i], high, low)
@@ -379,7 +404,8 @@ def _wide_divergences(
 
 @compiled(SCAN)
 def _reach(x: Any, delta: Any, top: Any, shift: Any) -> Any:
-    # the largest log weight of the second softmax, beside 0 at the top, that the clamped ratio would get wrong
+    """Return the largest log weight of the second softmax at a feature whose delta is above the clamp."""
+    # the largest log weight of the second softmax, relative to the top, that the clamped ratio would get wrong
     prefer_512_bits()
     largest = -_LARGEST
     for i in range(x.size):
@@ -390,14 +416,16 @@ def _reach(x: Any, delta: Any, top: Any, shift: Any) -> Any:
 
 @compiled(inline=True)
 def _distance(low: Any, high: Any, centre: Any) -> Any:
+    """Return the largest distance of values from low to high from a centre."""
     return max(np.float64(high) - centre, centre - np.float64(low))
 
 
-# Inlined, as are the functions below: a call with so many arrays costs 10 ns a row.
+# Inlined, as are the functions below: a call with this many arrays costs 10 ns per row.
 @compiled(inline=True)
 def _fill(
     x: Any, delta: Any, low: Any, high: Any, top: Any, shift: Any, plain: Any, weight: Any, change: Any
 ) -> tuple[float, float]:
+    """Fill in weights and changes; return the sum of weights, and that of changes relative to it."""
     magic = _magic_of(top)
     if not plain:
         _wide_weights(x, delta, top, shift, weight, change)
@@ -413,6 +441,7 @@ def _fill(
 def _fill_centred(
     x: Any, delta: Any, low: Any, high: Any, top: Any, shift: Any, plain: Any, weight: Any, change: Any
 ) -> tuple[float, float, float]:
+    """Fill in weights and changes with a suitable shift; return three normalisers of the two softmaxes."""
     # the sum of the weights, Zq/(Zp exp(s)) and log(Zq/Zp), with s what the changes are relative to
     sum_weight, ratio = _fill(x, delta, low, high, top, shift, plain, weight, change)
     if ratio < _SHIFT_AGAIN:  # deltas are far below the shift
@@ -425,6 +454,7 @@ def _fill_centred(
 def _fast_row(
     x: Any, delta: Any, low: Any, high: Any, top: Any, shift: Any, plain: Any, weight: Any, change: Any
 ) -> tuple[float, float]:
+    """Return JS of a row in float32 arithmetic, and log(Zq/Zp)."""
     sum_weight, ratio, centre = _fill_centred(x, delta, low, high, top, shift, plain, weight, change)
     centre_high = _F(centre)
     centre_low = _F(centre - centre_high)
@@ -441,6 +471,7 @@ def _fast_row(
 
 @compiled()
 def _careful_g(d: float) -> float:
+    """Return g(d) in float64 for any d."""
     a = abs(d)
     if a < 2.0:
         h = math.tanh(0.5 * a)
@@ -453,18 +484,19 @@ def _careful_g(d: float) -> float:
 
 @compiled(inline=True)
 def _half_sum(x: Any, delta: Any) -> Any:
-    # (x + delta)/2 exactly, in two parts; the half doesn't overflow
+    """Return (x + delta)/2 as two parts whose sum is exact."""
     return _difference(0.5 * np.float64(x), -0.5 * np.float64(delta))
 
 
 @compiled(inline=True)
 def _above(high: float, low: float, top: tuple[float, float]) -> float:
-    # how far a sum, given by the parts of its half, lies above another one
+    """Return how far a sum is above another one, from the parts of their halves."""
     return 2.0 * ((high - top[0]) + (low - top[1]))
 
 
 @compiled()
 def _careful_normalisers(x: Any, delta: Any) -> tuple[float, float, tuple[float, float], bool, float, float, float]:
+    """Return the tops and normalisers of both softmaxes of a row in float64."""
     # The weights are exp(x - top) / sum_p and exp((x + delta) - top_q) / sum_q; see _careful_log_ratio for the rest.
     # The two tops may lie as far apart as the deltas do, so that neither softmax can be taken relative to the other's.
     # A row that isn't finite has NaN for its top.
@@ -491,6 +523,7 @@ def _careful_normalisers(x: Any, delta: Any) -> tuple[float, float, tuple[float,
 
 @compiled(inline=True)
 def _careful_log_ratio(b: float, a: float, c: float, is_near: bool, log_ratio: float) -> float:
+    """Return log q - log p at a feature in float64."""
     # log q - log p, where b, a and c are how far base, delta and their sum lie above the first top, its delta and the
     # second top. From a alone where Zq/Zp is near exp(shift), and else from what the two weights are made of: where one
     # of these matters, b or c is small.
@@ -499,6 +532,7 @@ def _careful_log_ratio(b: float, a: float, c: float, is_near: bool, log_ratio: f
 
 @compiled()
 def _careful_row(x: Any, delta: Any) -> float:
+    """Return JS of any row in float64."""
     # Any row, in float64: for float64 input, and where the clamped ratio isn't enough.
     top, shift, top_q, is_near, log_ratio, sum_p, sum_q = _careful_normalisers(x, delta)
     if math.isnan(top):
@@ -508,13 +542,14 @@ def _careful_row(x: Any, delta: Any) -> float:
         high, low = _half_sum(x[i], delta[i])
         b, a, c = x[i] - top, delta[i] - shift, _above(high, low, top_q)
         weight = math.exp(b) / sum_p + math.exp(c) / sum_q
-        if weight > 0.0:  # else b and c may both be infinite, and their difference none
+        if weight > 0.0:  # otherwise b and c may both be infinite, and their difference NaN
             total += weight * _careful_g(_careful_log_ratio(b, a, c, is_near, log_ratio))
     return 0.5 * total
 
 
 @compiled(inline=True)
 def _is_plain(top: Any, bottom: Any, low: Any, high: Any) -> bool:
+    """Return whether the bounds of a row allow the kernels for plain rows."""
     # A plain row holds no infinity, which would show in these bounds. NaN may not, but makes its sums NaN.
     span = np.float64(high) - np.float64(low)
     return bool(abs(top) <= _PLAIN_TOP and top - bottom <= -_FLUSH and span <= _NARROW_SPAN)
@@ -522,17 +557,20 @@ def _is_plain(top: Any, bottom: Any, low: Any, high: Any) -> bool:
 
 @compiled(inline=True)
 def _middle(low: Any, high: Any) -> Any:
+    """Return the middle of low and high without overflow."""
     return _F(low + (high - low) * _F(0.5))
 
 
 @compiled(inline=True)
 def _is_representable(x: Any, delta: Any, low: Any, high: Any, top: Any, span_limit: Any, negligible: Any) -> bool:
+    """Return whether clamping delta - shift has no effect on the result."""
     span = np.float64(high) - np.float64(low)
     return bool(span <= _REACH or (span < span_limit and _reach(x, delta, top, _delta_at(x, delta, top)) < negligible))
 
 
 @compiled()
 def _single_rows(base: Any, delta: Any, out: Any) -> None:
+    """Fill in JS of rows, one row at a time."""
     weight = np.empty(base.shape[1], np.float32)
     change = np.empty(base.shape[1], np.float32)
     for row in range(base.shape[0]):
@@ -553,21 +591,23 @@ def _single_rows(base: Any, delta: Any, out: Any) -> None:
         out[row] = result
 
 
-# Sixteen narrow rows are computed side by side, a row a lane: one by one, such a row costs more for reductions across
-# vectors and for ends of loops than for its features. Lanes do what `_fast_row` does for a plain row, with the formulas
-# that hold for any of its deltas, so that no row depends on its neighbours. Other rows go to `_single_rows`.
+# Sixteen narrow rows are computed side by side, one row per lane: one by one, such a row costs more for reductions
+# across vectors and for ends of loops than for its features. Lanes do what `_fast_row` does for a plain row, with the
+# formulas that hold for any of its deltas, so that no row depends on its neighbours. Other rows go to `_single_rows`.
 _LANES = 16
 _NARROW_WIDTH = 64  # at 96, lanes are no faster with vectors of 256 bits
 
 
 @compiled()
 def _copy(x: Any, out: Any) -> None:
+    """Copy x to `out`."""
     for i in range(x.size):
         out[i] = x[i]
 
 
 @compiled(EXACT)
 def _deal(x: Any, out: Any) -> None:
+    """Interleave the four quarters of x."""
     # one value of each quarter in turn: twice, this transposes sixteen rows
     prefer_512_bits()
     n = x.size // 4
@@ -578,6 +618,7 @@ def _deal(x: Any, out: Any) -> None:
 
 @compiled(SCAN)
 def _eighth_of_bounds(x: Any, delta: Any, tops: Any, bottoms: Any, lows: Any, highs: Any) -> None:
+    """Reduce the bounds of x and delta to an eighth of their length: tops, -bottoms, -lows and highs."""
     prefer_512_bits()
     n = tops.size
     for i in range(n):
@@ -591,12 +632,14 @@ def _eighth_of_bounds(x: Any, delta: Any, tops: Any, bottoms: Any, lows: Any, hi
 
 @compiled(SCAN)
 def _keep_larger(a: Any, b: Any) -> None:
+    """Replace values of a by larger ones of b."""
     for i in range(a.size):
         a[i] = larger(a[i], b[i])
 
 
 @compiled(SUM)
 def _eighth_of_sum(x: Any, out: Any) -> None:
+    """Sum the eight eighths of x into `out` in float64."""
     # eight at a time in float32, as in `_sum`
     prefer_512_bits()
     n = out.size
@@ -608,12 +651,14 @@ def _eighth_of_sum(x: Any, out: Any) -> None:
 
 @compiled(SUM)
 def _add(a: Any, b: Any) -> None:
+    """Add b to a."""
     for i in range(a.size):
         a[i] += b[i]
 
 
 @compiled()
 def _lane_bounds(x: Any, delta: Any, bounds: Any) -> None:
+    """Fill in the bounds of sixteen rows that lie side by side."""
     # top, -bottom, -low and high, in the first sixteen columns
     _eighth_of_bounds(x, delta, bounds[0], bounds[1], bounds[2], bounds[3])
     for bound in range(4):
@@ -626,7 +671,7 @@ def _lane_bounds(x: Any, delta: Any, bounds: Any) -> None:
 
 @compiled()
 def _lane_sums(x: Any, sums: Any) -> None:
-    # in the first sixteen places
+    """Fill in the sums of sixteen rows that lie side by side."""
     n = sums.size
     _eighth_of_sum(x, sums)
     while n > _LANES:
@@ -637,7 +682,7 @@ def _lane_sums(x: Any, sums: Any) -> None:
 
 @compiled()
 def _repeat(x: Any) -> None:
-    # the first sixteen values, to the end
+    """Repeat the first sixteen values up to the end of x."""
     n = _LANES
     while n < x.size:
         m = min(n, x.size - n)
@@ -647,6 +692,7 @@ def _repeat(x: Any) -> None:
 
 @compiled(EXACT)
 def _lane_weights(x: Any, delta: Any, magic: Any, shift: Any, weight: Any, change: Any) -> None:
+    """Fill in the weights and changes of sixteen rows that lie side by side."""
     prefer_512_bits()
     for i in range(x.size):
         e = _plain_weight(x[i], magic[i])
@@ -656,6 +702,7 @@ def _lane_weights(x: Any, delta: Any, magic: Any, shift: Any, weight: Any, chang
 
 @compiled(EXACT)
 def _lane_terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change: Any) -> None:
+    """Replace weights of sixteen rows that lie side by side by the terms of JS."""
     prefer_512_bits()
     for i in range(delta.size):
         weight[i] = (weight[i] * both[i] + change[i]) * _rational_g(_log_ratio(delta[i], high[i], low[i]))
@@ -663,6 +710,7 @@ def _lane_terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change:
 
 @compiled()
 def _fast_lanes(rows: Any, delta_rows: Any, work: Any, bounds: Any, sums: Any, out: Any) -> None:
+    """Fill in JS of sixteen rows, or NaN for rows that aren't plain."""
     # `rows` are sixteen, one after the other. A row that is left to `_single_rows` gets NaN.
     n = rows.size
     x, delta, weight, change = work[0][:n], work[1][:n], work[2][:n], work[3][:n]
@@ -710,8 +758,9 @@ def _fast_lanes(rows: Any, delta_rows: Any, work: Any, bounds: Any, sums: Any, o
 
 @compiled()
 def _narrow_rows(base: Any, delta: Any, out: Any) -> None:
+    """Fill in JS of narrow rows, sixteen at a time."""
     n_rows, width = base.shape
-    # longer than need be, so that they don't all begin at the same place of a page of memory
+    # longer than necessary, so that they don't all begin at the same place of a memory page
     work = np.empty((7, _LANES * width + 80), np.float32)
     bounds = np.empty((4, 2 * width), np.float32)
     sums = np.empty((3, 2 * width))
@@ -737,16 +786,16 @@ def jensen_shannon_rows(
 ) -> None:
     """Fill `out` with JS(softmax(base), softmax(base + delta)) of each row, in nats.
 
-    A row that holds NaN or infinity gets NaN, and no other row does.
+    A row with NaN or infinity gets NaN, and no other row does.
     """
-    # Not compiled itself, so that who has no narrow rows doesn't wait until their lanes are.
+    # Not compiled itself, so that the kernel for narrow rows is compiled only if there are such rows.
     is_narrow = base.shape[1] <= _NARROW_WIDTH and base.shape[1] % _LANES == 0
     (_narrow_rows if is_narrow else _single_rows)(base, delta, out)
 
 
 @compiled(EXACT, inline=True)
 def _expm1_parts64(a: Any) -> Any:
-    # exp(a) = scale (1 + part), |a| < 700
+    """Return part and scale such that exp(a) = scale (1 + part), for |a| < 700, in float64."""
     magic = a * math.log2(math.e) + _MAGIC64
     k = magic - _MAGIC64
     r = (a - k * _LN2_HIGH64) - k * _LN2_LOW64
@@ -760,6 +809,7 @@ def _expm1_parts64(a: Any) -> Any:
 
 @compiled(EXACT, inline=True)
 def _tiny_g64(d: Any) -> Any:
+    """Return g(d) for |d| <= 1 in float64."""
     u = d * d
     low = (((_K4 * u + _K3) * u + _K2) * u + _K1) * u + _K0
     high = (((_K9 * u + _K8) * u + _K7) * u + _K6) * u + _K5
@@ -768,7 +818,7 @@ def _tiny_g64(d: Any) -> Any:
 
 @compiled(EXACT, inline=True)
 def _tail_g64(d: Any) -> Any:
-    # for |d| >= 1
+    """Return g(d) for |d| >= 1 in float64."""
     part, scale = _expm1_parts64(-abs(d))
     t = part * scale + scale
     v = t / (2.0 + t)
@@ -779,6 +829,7 @@ def _tail_g64(d: Any) -> Any:
 
 @compiled(SCAN)
 def _scan_both64(x: Any, delta: Any) -> Any:
+    """Return maximum and minimum of x, and minimum and maximum of delta, in float64."""
     prefer_512_bits()
     top = high = -np.inf
     bottom = low = np.inf
@@ -792,6 +843,7 @@ def _scan_both64(x: Any, delta: Any) -> Any:
 
 @compiled(SCAN)
 def _delta_at64(x: Any, delta: Any, top: Any) -> Any:
+    """Return the largest delta among the features at which x is `top`, in float64."""
     prefer_512_bits()
     shift = -np.inf
     for i in range(x.size):
@@ -802,16 +854,19 @@ def _delta_at64(x: Any, delta: Any, top: Any) -> Any:
 # a difference apart, which keeps it from being reordered within a sum
 @compiled(EXACT, inline=True)
 def _minus(a: Any, b: Any) -> Any:
+    """Return a - b in a function of its own, so that fast-math flags don't reorder it."""
     return a - b
 
 
 @compiled(EXACT, inline=True)
 def _mixed(weight: Any, change: Any, factor: Any) -> Any:
+    """Return the sum of a feature's two softmax weights, up to a common factor."""
     return (1.0 + factor) * weight + factor * change
 
 
 @compiled(EXACT, inline=True)
 def _weight_and_change64(b: Any, a: Any) -> Any:
+    """Return exp(b), and its change if b grows by a."""
     part, scale = _expm1_parts64(b)
     weight = part * scale + scale
     part, scale = _expm1_parts64(a)
@@ -820,6 +875,7 @@ def _weight_and_change64(b: Any, a: Any) -> Any:
 
 @compiled(SUM)
 def _weights64(x: Any, delta: Any, top: Any, shift: Any, weight: Any, change: Any) -> tuple[float, float]:
+    """Fill in weights and changes; return their sums."""
     prefer_512_bits()
     sum_weight = sum_change = 0.0
     for i in range(x.size):
@@ -831,6 +887,7 @@ def _weights64(x: Any, delta: Any, top: Any, shift: Any, weight: Any, change: An
 
 @compiled(SUM)
 def _sum_tiny_terms64(delta: Any, shift: Any, log_ratio: Any, factor: Any, weight: Any, change: Any) -> float:
+    """Return the sum of the terms of JS, for |log ratio| <= 1."""
     prefer_512_bits()
     total = 0.0
     for i in range(delta.size):
@@ -841,6 +898,7 @@ def _sum_tiny_terms64(delta: Any, shift: Any, log_ratio: Any, factor: Any, weigh
 
 @compiled(SUM)
 def _sum_terms64(delta: Any, shift: Any, log_ratio: Any, factor: Any, weight: Any, change: Any) -> float:
+    """Return the sum of the terms of JS, for any log ratio."""
     prefer_512_bits()
     total = 0.0
     for i in range(delta.size):
@@ -852,6 +910,7 @@ def _sum_terms64(delta: Any, shift: Any, log_ratio: Any, factor: Any, weight: An
 
 @compiled()
 def _fast_row64(x: Any, delta: Any, top: Any, shift: Any, span: Any, weight: Any, change: Any) -> float:
+    """Return JS of a row whose spans are moderate, in float64."""
     sum_weight, sum_change = _weights64(x, delta, top, shift, weight, change)
     if sum_change < _SHIFT_AGAIN * sum_weight:
         shift += math.log1p(sum_change / sum_weight)
@@ -873,7 +932,7 @@ def jensen_shannon_rows_float64(
 ) -> None:
     """Fill `out` with JS(softmax(base), softmax(base + delta)) of each row, in nats, computed in float64.
 
-    A row that holds NaN or infinity gets NaN, and no other row does.
+    A row with NaN or infinity gets NaN, and no other row does.
     """
     weight = np.empty(base.shape[1], np.float64)
     change = np.empty(base.shape[1], np.float64)
@@ -889,7 +948,7 @@ def jensen_shannon_rows_float64(
 
 @compiled()
 def _careful_excess(d: float) -> float:
-    # exp(d) - 1 - d for |d| <= 1: the Taylor series
+    """Return exp(d) - 1 - d for |d| <= 1 in float64."""
     total = 0.0
     for k in range(18, 1, -1):
         total = (total * d + 1.0) / k
@@ -898,6 +957,7 @@ def _careful_excess(d: float) -> float:
 
 @compiled()
 def _careful_divergences(x: Any, delta: Any) -> tuple[float, float, float, float]:
+    """Return both KL divergences and both entropies of any row in float64."""
     top, shift, top_q, is_near, log_ratio, sum_p, sum_q = _careful_normalisers(x, delta)
     if math.isnan(top):
         return np.nan, np.nan, np.nan, np.nan
@@ -919,6 +979,7 @@ def _careful_divergences(x: Any, delta: Any) -> tuple[float, float, float, float
 def _fast_divergences(
     x: Any, delta: Any, low: Any, high: Any, top: Any, shift: Any, plain: Any, parts: Any
 ) -> tuple[float, float, float, float, float]:
+    """Return both KL divergences, both entropies and log(Zq/Zp) of a row in float32 arithmetic."""
     weight, change, depth, depth_q = parts[0], parts[1], parts[2], parts[3]
     sum_weight, ratio, centre = _fill_centred(x, delta, low, high, top, shift, plain, weight, change)
     centre_high = _F(centre)
@@ -948,7 +1009,7 @@ def divergence_rows(
 ) -> None:
     """Fill KL(p||q), KL(q||p), H(p) and H(q), p = softmax(base) and q = softmax(base + delta), in nats.
 
-    A row that holds NaN or infinity gets NaN, and no other row does. A divergence beyond the largest float32 is
+    A row with NaN or infinity gets NaN, and no other row does. A divergence beyond the largest float32 is
     infinite.
     """
     parts = np.empty((4, base.shape[1]), np.float32)
@@ -975,6 +1036,7 @@ def divergence_rows(
 
 @compiled(EXACT)
 def _entropy_terms(x: Any, top: Any, weight: Any, term: Any) -> None:
+    """Fill in the weights of x, and their products with the distance from the top."""
     prefer_512_bits()
     floor, offset = _weight_range(top)
     for i in range(x.size):
@@ -985,12 +1047,13 @@ def _entropy_terms(x: Any, top: Any, weight: Any, term: Any) -> None:
 
 @compiled()
 def _log_unit(top: Any) -> Any:
-    # what the logarithm of a sum of weights lacks to be that of a sum of exp(x - top)
+    """Return the logarithm of the unit of weights: add it to the log of their sum for that of exp(x - top)."""
     return _exponent(top) * math.log(2.0) - top - _SCALE_BITS * math.log(2.0)
 
 
 @compiled()
 def _fast_width(x: Any, top: Any, weight: Any, term: Any) -> float:
+    """Return the effective width of a row in float32 arithmetic."""
     _entropy_terms(x, top, weight, term)
     sum_weight = _sum(weight)
     return sum_weight * math.exp(_log_unit(top) + _sum(term) / sum_weight)
@@ -998,6 +1061,7 @@ def _fast_width(x: Any, top: Any, weight: Any, term: Any) -> float:
 
 @compiled()
 def _careful_width(x: Any, top: Any) -> float:
+    """Return the effective width of any finite row in float64."""
     sum_weight = sum_term = 0.0
     for i in range(x.size):
         b = np.float64(x[i]) - top
@@ -1008,9 +1072,9 @@ def _careful_width(x: Any, top: Any) -> float:
 
 @compiled()
 def effective_width_rows(base: Float32[np.ndarray, "row feature"], out: Float32[np.ndarray, " row"]) -> None:
-    """Fill `out` with exp(H(softmax(base))) of each row: how many features share its mass, from 1 to all.
+    """Fill `out` with exp(H(softmax(base))) of each row: the number of features that share its mass, from 1 to all.
 
-    A row that holds NaN or infinity gets NaN.
+    A row with NaN or infinity gets NaN.
     """
     weight = np.empty(base.shape[1], np.float32)
     term = np.empty(base.shape[1], np.float32)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorascope.analyze.results.options import TABLES, refuse_elsewhere, refuse_target
+from lorascope.analyze.results.options import TABLE_FORMATS, refuse_target, refuse_unwritable
 from lorascope.stores.places.files import atomic_write
 from lorascope.stores.visible import one_line
 from lorascope.study.named import require_there
@@ -72,12 +72,12 @@ def refuse_out(out: Path | None) -> None:
     """Raise before the work begins unless a table or a folder of results may be written here."""
     if out is None:
         return
-    if out.suffix in TABLES:
-        refuse_target(out, TABLES)
+    if out.suffix in TABLE_FORMATS:
+        refuse_target(out, TABLE_FORMATS)
         return
     if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
         raise FileExistsError(f"`--out` is {str(out)!r}, which is there already; give a new or empty folder")
-    refuse_elsewhere(out, "out")
+    refuse_unwritable(out, "out")
 
 
 def deliver(
@@ -99,7 +99,7 @@ def deliver(
     conditions = " and ".join(f"{key}={','.join(values)}" for key, values in where.items())
     source = f"{study['source']}: {len(frame)} rows{f' where {conditions}' if conditions else ''}"
     answer = {"study": study, name: summary.to_dict(), "remarks": list(remarks)}
-    if out is not None and out.suffix in TABLES:
+    if out is not None and out.suffix in TABLE_FORMATS:
         from lorascope.analyze.results.save import save_table, with_units
 
         first = next(iter(summary.tables.values()))

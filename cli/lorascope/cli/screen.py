@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from lorascope.analyze.results.format import format_error, format_number, in_common_power
+from lorascope.analyze.results.format import common_power_of_ten, format_error, format_number
 from lorascope.stores.visible import COMMANDS, visible
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def print_frame(
     columns = [name for name in frame.columns if not (name.endswith("_se") and name[:-3] in frame.columns)]
     floats = [name for name in columns if frame[name].dtype.kind == "f"]
     powers = {
-        unit: in_common_power(shown[[name for name in floats if units.get(name) == unit]].to_numpy().ravel(), unit)
+        unit: common_power_of_ten(shown[[name for name in floats if units.get(name) == unit]].to_numpy().ravel(), unit)
         for unit in {units[name] for name in floats if name in units}
     }
     shared = len(floats) > 1 and len({units.get(name) for name in floats}) == 1 and units.get(floats[0])

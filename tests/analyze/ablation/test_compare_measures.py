@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from scipy.stats import rankdata, spearmanr
 
 from lorascope.analyze import adapter_report, compare_measures
-from lorascope.analyze.ablation.compare_measures import MEASURED, ablation_by_part, correlate, rank_correlation
+from lorascope.analyze.ablation.compare_measures import COMPARED_MEASURES, ablation_by_part, correlate, rank_correlation
 from lorascope.analyze.fits.resampling import basic_interval, group_draws, percentile_interval
 from lorascope.stores import Run, StoreError
 
@@ -41,7 +41,7 @@ def test_correlations_are_scipys_of_the_means() -> None:
     found = found_of(tables, weight_norm=np.arange(60.0))
     means = {name: table.mean(axis=0) for name, table in tables.items()} | {"weight_norm": np.arange(60.0)}
     means |= {"js_over_permuted": means["js"] / means["js_permuted"], "depth": np.arange(60) // 3}
-    for name in MEASURED:
+    for name in COMPARED_MEASURES:
         one = found.sel(measure=name)
         assert float(one["spearman"]) == pytest.approx(spearmanr(means[name], means["ablation"])[0], abs=1e-12)
         np.testing.assert_allclose(one["value"], means[name])
@@ -148,7 +148,7 @@ def test_a_runs_numbers_are_means_over_ablated_samples(
     assert tuple(found["component"].values) == small.run.component_paths
     unknown = ["js_permuted", "js_over_permuted", "weight_norm"] if "states" in options else ["weight_norm"]
     assert json.loads(found.attrs["remarks"]) == [
-        f"{name} leaves out 6 of 6 components, where it isn't known or finite, such as model.layers.0.q_proj"
+        f"{name} excludes 6 of 6 components, where it isn't known or finite, such as model.layers.0.q_proj"
         for name in unknown
     ]
 
@@ -160,7 +160,7 @@ def test_an_unfinished_sample_is_left_out(make_small: Callable[..., Small], monk
     monkeypatch.setattr(Run, "ablation", lambda run, adapter=None: ablation.chunk())
     assert compare_measures(small.run, n_draws=100).attrs["n_samples"] == 5
     monkeypatch.setattr(Run, "ablation", lambda run, adapter=None: (np.nan * ablation).assign_attrs(ablation.attrs))
-    with pytest.raises(StoreError, match="no sample of '.*run.zarr' was ablated as a whole yet; capture more of it"):
+    with pytest.raises(StoreError, match="no sample of '.*run.zarr' is completely ablated yet; capture more of it"):
         compare_measures(small.run)
 
 
@@ -195,7 +195,7 @@ def test_weights_give_their_norms(make_small: Callable[..., Small], tmp_path: Pa
     assert json.loads(found.attrs["remarks"]) == []
     write_adapter(tmp_path, run.component_paths[:-1])
     with pytest.raises(
-        ValueError, match=r"which has none of 'model.layers.1.down_proj'; give the folder of the captured"
+        ValueError, match=r"which has no weights of 'model.layers.1.down_proj'; give the captured adapter's folder"
     ):
         compare_measures(run, weights=tmp_path)
 

@@ -205,7 +205,7 @@ def test_what_adds_nothing_is_said(tmp_path: Path) -> None:
     tensors = factors(Q) | factors(UP)
     tensors[f"{PREFIX}{Q}.lora_B.weight"][:] = 0
     report = adapter_report(write(tmp_path / "part", tensors))
-    assert remarks(report) == "s B A is zero in 1 of 2 components, which stay as they were"
+    assert remarks(report) == "s B A is zero in 1 of 2 components, which the adapter leaves unchanged"
     row = report.sel(component=Q)
     assert (float(row["frobenius_norm"]), float(row["share"])) == (0, 0)
     assert np.isnan(row["effective_rank"])
@@ -270,8 +270,8 @@ def test_progress_counts_components(tmp_path: Path) -> None:
         ({"rank_pattern": [8]}, r"`rank_pattern` of adapter '.*' is \[8\]; it maps layers to numbers"),
         ({"alpha_pattern": {"q(": 8}}, r"`alpha_pattern` of adapter '.*' has 'q\(', no regular expression"),
         ({"rank_pattern": {"(?i)q": 8}}, r"`rank_pattern` of adapter '.*' has '\(\?i\)q', no regular"),
-        ({"kasa_config": {"beta": 1}}, r"`kasa_config` of adapter '.*' is {'beta': 1}: what it adds isn't one product"),
-        ({"target_parameters": ["experts.up"]}, r"`target_parameters` of adapter '.*' is \['experts.up'\]: what"),
+        ({"kasa_config": {"beta": 1}}, r"`kasa_config` of adapter '.*' is {'beta': 1}: its change isn't one product"),
+        ({"target_parameters": ["experts.up"]}, r"`target_parameters` of adapter '.*' is \['experts.up'\]: its"),
     ],
 )
 def test_configurations_that_are_refused(tmp_path: Path, config: dict[str, Any], message: str) -> None:

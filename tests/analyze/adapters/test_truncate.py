@@ -188,7 +188,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(truncate, "_settings_of", killed)  # after the weights are written
+        patch.setattr(truncate, "_truncated_settings", killed)  # after the weights are written
         with pytest.raises(KeyboardInterrupt):
             truncate_adapter(folder, tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["lora"]

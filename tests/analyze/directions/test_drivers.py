@@ -8,7 +8,7 @@ import xarray as xr
 from scipy import stats
 
 from lorascope.analyze.directions.drivers import _driver, directions_by_component
-from lorascope.analyze.measuring.sources import sources_of
+from lorascope.analyze.measuring.sources import component_sources
 from lorascope.stores import Run
 from lorascope.stores.format.spec import ROW_TOKENS
 
@@ -29,7 +29,9 @@ def write_factors(
 
 
 def by_component(run: Run) -> xr.Dataset:
-    return directions_by_component(run, [source for source in sources_of(run) if source.delta.lora_B is not None])
+    return directions_by_component(
+        run, [source for source in component_sources(run) if source.delta.lora_B is not None]
+    )
 
 
 def test_counts_of_directions_are_those_of_the_whole_delta_and_of_every_other_row(tmp_path: Path) -> None:
@@ -57,7 +59,7 @@ def test_counts_of_directions_are_those_of_the_whole_delta_and_of_every_other_ro
     assert result["n_99_half"].values.tolist() == [[3, 4], [4, 4]]
     assert result["kind"].values.tolist() == ["down_proj", "up_proj"]
     assert result.attrs == {"tokens": "all", "n_tokens": 2500}
-    first = directions_by_component(run, sources_of(run), np.arange(500))  # of one row, which has no halves
+    first = directions_by_component(run, component_sources(run), np.arange(500))  # of one row, which has no halves
     assert np.isnan(first["n_99_half"]).all()
     assert first.attrs == {"tokens": "500 chosen", "n_tokens": 500}
 

@@ -79,7 +79,7 @@ def test_steps_are_enough_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
         [rng.uniform(0, LN2, 5000), LN2 - 10 ** rng.uniform(-15.9, -1, 5000), 10 ** rng.uniform(-300, -1, 99)]
     )
     found = js_lower_bound(js)
-    monkeypatch.setattr(bound, "STEPS", 20)
+    monkeypatch.setattr(bound, "NEWTON_STEPS", 20)
     np.testing.assert_allclose(found, js_lower_bound(js), rtol=2e-15)
 
 
@@ -207,7 +207,7 @@ def test_no_correlation_no_dependence() -> None:
 
 JS_ALLOWED = "allowed are 0 to ln 2 = 0.693147... nats; multiply bits by it"
 MI_ALLOWED = "allowed are 0 nats and above, infinity too"
-RHO_ALLOWED = "allowed is what lies between -1 and 1: at these mutual information is infinite"
+RHO_ALLOWED = "allowed is a number above -1 and below 1, where mutual information is infinite"
 
 
 @pytest.mark.parametrize(
@@ -229,9 +229,9 @@ def test_numbers_out_of_range(call: Callable[[float], object], name: str, wrong:
     ("joint", "words"),
     [
         (np.ones(3) / 3, "`joint` has shape (3,); it must have two axes, one for each variable"),
-        ([[0.5, np.nan]], "`joint` holds nan; allowed are finite probabilities, 0 and above"),
-        ([[1.5, -0.5]], "`joint` holds -0.5; allowed are finite probabilities, 0 and above"),
-        ([[np.inf, 0.5]], "`joint` holds inf; allowed are finite probabilities, 0 and above"),
+        ([[0.5, np.nan]], "`joint` contains nan; allowed are finite probabilities, 0 and above"),
+        ([[1.5, -0.5]], "`joint` contains -0.5; allowed are finite probabilities, 0 and above"),
+        ([[np.inf, 0.5]], "`joint` contains inf; allowed are finite probabilities, 0 and above"),
         ([[4, 1], [1, 4]], "`joint` sums to 10.0; allowed is 1, give or take 1e-09: divide counts by their total"),
         (np.empty((0, 2)), "`joint` sums to 0.0; allowed is 1, give or take 1e-09: divide counts by their total"),
     ],

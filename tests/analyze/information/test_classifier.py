@@ -91,7 +91,7 @@ def test_few_groups_are_parted_by_rows_for_fitting_alone() -> None:
     x, y = gaussians(8, 400, 1, 0.9)
     assert classifier_js(x, y, groups=np.arange(400) // 100) > 0.15
     for groups in (np.zeros(400), np.arange(400) // 200):
-        with pytest.raises(ValueError, match="a half of the rows is of one group; give more groups"):
+        with pytest.raises(ValueError, match="a half of the rows has only one group; give more groups"):
             classifier_js(x, y, groups=groups)
 
 
@@ -105,7 +105,7 @@ def test_a_constant_side_is_refused_in_words() -> None:
 def test_partners_are_of_other_groups(sizes: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat(3 * np.arange(len(sizes)), sizes))
-    partners = classifier._partners(labels, rng)
+    partners = classifier._draw_partners(labels, rng)
     assert partners.shape == (len(labels), classifier.N_PARTNERS)
     assert (labels[partners] != labels[:, None]).all()
 

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 from lorascope.analyze.information.components import (
+    ComponentEstimates,
     ComponentPairs,
-    ComponentRecord,
     Plan,
     choose_tokens,
     component_pairs,
-    component_record,
+    estimate_component,
     make_plan,
 )
 from lorascope.analyze.information.evidence import FIELDS, estimate
 from lorascope.analyze.information.pairs import Settings
 from lorascope.analyze.measuring.jensen_shannon import jensen_shannon
-from lorascope.analyze.measuring.sources import sources_of
+from lorascope.analyze.measuring.sources import component_sources
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.reading.source import Source
 
@@ -69,7 +69,7 @@ LENGTHS = [15] * 20
 
 
 def pairs_of(run: Run, component: int = 0, **options: Any) -> ComponentPairs:
-    found = component_pairs(sources_of(run)[component], plan_of(run, **options))
+    found = component_pairs(component_sources(run)[component], plan_of(run, **options))
     assert not found.why
     return found
 
@@ -147,7 +147,7 @@ def test_many_repeats_take_little_memory(tmp_path: Path) -> None:
     base, delta = random_states(n_tokens=6000)
     base[1000:], delta[1000:] = base[0], delta[0]
     run = store_states(tmp_path / "run.zarr", {"m.a": (base, delta)}, lengths=[15] * 400)
-    plan, source = plan_of(run), sources_of(run)[0]
+    plan, source = plan_of(run), component_sources(run)[0]
     tracemalloc.start()
     found = component_pairs(source, plan)
     peak = tracemalloc.get_traced_memory()[1]
@@ -167,14 +167,14 @@ def test_tokens_that_arent_there_or_finite_are_left_out(make_small: Any, unfinis
 
 def test_constant_sides_are_named(tmp_path: Path, make_small: Any) -> None:
     zero = make_small(zero=True).run
-    found = component_pairs(sources_of(zero)[0], plan_of(zero, against="delta"))
+    found = component_pairs(component_sources(zero)[0], plan_of(zero, against="delta"))
     assert (found.why, found.n_not_finite) == ("`delta`: the 73 tokens are all equal; they have no axes", 0)
     assert len(found.tokens) == len(found.pairs.x) == len(found.js) == 0
     pairs_of(zero)  # lora is base
     base, delta = random_states()
     base[:] = 1.5
     run = store_states(tmp_path / "run.zarr", {"m.a": (base, delta)}, lengths=LENGTHS)
-    found = component_pairs(sources_of(run)[0], plan_of(run))
+    found = component_pairs(component_sources(run)[0], plan_of(run))
     assert (found.why, found.n_not_finite) == ("`base`: the 300 tokens are all equal; they have no axes", 0)
 
 
@@ -183,11 +183,13 @@ def test_a_broken_chunk_is_no_note(tmp_path: Path, many_rows: Path) -> None:
     (tmp_path / "run.zarr/states/model.layers.0.mlp.up_proj/base/c.1.0").write_bytes(b"broken")
     run = open_run(tmp_path / "run.zarr")
     with pytest.raises(StoreError, match=re.escape("is broken")):
-        component_pairs(sources_of(run)[0], plan_of(run))
+        component_pairs(component_sources(run)[0], plan_of(run))
 
 
-def record_of(run: Run, **options: Any) -> ComponentRecord:
-    return component_record(sources_of(run)[0], plan_of(run, **{"estimator": "gaussian", "n_axes": 3, **options}))
+def record_of(run: Run, **options: Any) -> ComponentEstimates:
+    return estimate_component(
+        component_sources(run)[0], plan_of(run, **{"estimator": "gaussian", "n_axes": 3, **options})
+    )
 
 
 def random_run(path: Path, *, n_features: int = 6, lengths: list[int] = LENGTHS, zero_delta: bool = False) -> Run:
@@ -239,7 +241,7 @@ def test_too_few_samples_are_told(tmp_path: Path) -> None:
     base, delta = rng.normal(size=(2, 160, 6))
     base[:40] = np.nan
     run = store_states(tmp_path / "run.zarr", {"m.a": (base, delta)}, lengths=[40] * 4)
-    words = "the 120 tokens that are left are of 3 samples; halves, shuffles and errors need at least 4"
+    words = "the remaining 120 tokens are of 3 samples; halves, shuffles and errors need at least 4"
     found = record_of(run, estimator="panel")
     assert (found.note, found.columns["n_samples"], found.columns["n_not_finite"]) == (words, 3, 40)
     assert np.isnan(found.fields).all()
@@ -262,7 +264,7 @@ def short_and_long(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 
 def test_memory_doesnt_grow_with_the_tokens_of_a_store(short_and_long: list[Run]) -> None:
     """A component's task holds a row, what it chose of the others, and no more."""
-    short, long = (peak_bytes(sources_of(run)[0], plan_of(run, n_tokens=200)) for run in short_and_long)
+    short, long = (peak_bytes(component_sources(run)[0], plan_of(run, n_tokens=200)) for run in short_and_long)
     row_bytes = 4 * 1024 * N_FEATURES
     # In rows: base, delta and their sum 3; a piece in float64, twice as wide, and the one before 4; the rest is small.
     assert short < 8 * row_bytes
@@ -271,9 +273,9 @@ def test_memory_doesnt_grow_with_the_tokens_of_a_store(short_and_long: list[Run]
 
 
 def peak_bytes(source: Source, plan: Plan) -> int:
-    component_record(source, plan)  # what is compiled and cached, first
+    estimate_component(source, plan)  # what is compiled and cached, first
     tracemalloc.start()
-    component_record(source, plan)
+    estimate_component(source, plan)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak

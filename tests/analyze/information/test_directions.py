@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lorascope.analyze.information.directions import refined
+from lorascope.analyze.information.directions import refined_directions
 from lorascope.analyze.information.projections import canonical_axes
 
 
@@ -30,7 +30,7 @@ def rough(rows: np.ndarray, along: np.ndarray, seed: int) -> np.ndarray:
 def test_a_rough_direction_becomes_the_right_one(seed: int) -> None:
     x, y, a, b = hidden_wave(seed)
     starts = [rough(rows, along, seed)[:, None] for rows, along in ((x, a), (y, b))]
-    found = refined(x, y, *starts)
+    found = refined_directions(x, y, *starts)
     for rows, along, start, end in zip((x, y), (a, b), starts, found, strict=True):
         assert alike(rows, along, start[:, 0]) < 0.97
         assert alike(rows, along, end[:, 0]) > 0.99
@@ -43,7 +43,7 @@ def test_canonical_directions_of_gaussians_stay_as_they_are() -> None:
         x, y = np.random.default_rng(seed).normal(size=(2, 1000, 4))
         y[:, 0] += x[:, 0]
         axes = canonical_axes(x, y, 1)
-        found = refined(x, y, axes[0].vectors, axes[1].vectors)
+        found = refined_directions(x, y, axes[0].vectors, axes[1].vectors)
         n_moved += not np.allclose(found[0], axes[0].vectors)
     # They tell most: what else is gained is by chance, of 6 free turns 3 / 1000 nats, and counts above 8 / 1000.
     assert n_moved <= 2
@@ -55,8 +55,8 @@ def test_directions_that_are_apart_give_what_is_uncorrelated() -> None:
     sources = rng.random((2000, 3))
     noisy = sources + rng.uniform(-0.2, 0.2, (2000, 3))
     x, y = sources @ turn, noisy @ turn
-    together = refined(x, y, turn.T[:, [0, 0]], turn.T[:, [0, 0]])
-    apart = refined(x, y, turn.T[:, [0, 0]] + [0.0, 0.3], turn.T[:, [0, 0]] + [0.0, 0.3], is_apart=True)
+    together = refined_directions(x, y, turn.T[:, [0, 0]], turn.T[:, [0, 0]])
+    apart = refined_directions(x, y, turn.T[:, [0, 0]] + [0.0, 0.3], turn.T[:, [0, 0]] + [0.0, 0.3], is_apart=True)
     for rows, same, other in zip((x, y), together, apart, strict=True):
         assert alike(rows, *same.T) == pytest.approx(1, abs=1e-9)
         assert alike(rows, *other.T) < 1e-6
@@ -66,13 +66,13 @@ def test_the_columns_that_a_side_is_written_in_mean_nothing() -> None:
     x, y, a, b = hidden_wave(0)
     start = rough(x, a, 0), rough(y, b, 1)
     mixed = np.random.default_rng(7).normal(size=(4, 4))
-    here = refined(x, y, start[0][:, None], start[1][:, None])[0]
-    there = refined(x @ mixed + 3, y, np.linalg.solve(mixed, start[0])[:, None], start[1][:, None])[0]
+    here = refined_directions(x, y, start[0][:, None], start[1][:, None])[0]
+    there = refined_directions(x @ mixed + 3, y, np.linalg.solve(mixed, start[0])[:, None], start[1][:, None])[0]
     assert alike(np.hstack([x, x @ mixed]), np.append(here, np.zeros(4)), np.append(np.zeros(4), there)) > 1 - 1e-6
 
 
 def test_columns_that_repeat_others_are_borne() -> None:
     x, y, a, b = hidden_wave(0)
     twice = np.column_stack([x, x[:, 0]])
-    found = refined(twice, y, np.append(rough(x, a, 0), 0)[:, None], rough(y, b, 1)[:, None])
+    found = refined_directions(twice, y, np.append(rough(x, a, 0), 0)[:, None], rough(y, b, 1)[:, None])
     assert alike(twice, np.append(a, 0), found[0][:, 0]) > 0.99

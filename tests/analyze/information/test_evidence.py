@@ -8,14 +8,14 @@ from scipy.signal import lfilter
 from lorascope.analyze import mutual_information
 from lorascope.analyze.information.estimators import ESTIMATORS, evaluate, resolve_estimators
 from lorascope.analyze.information.evidence import (
-    FEWEST,
     FIELDS,
-    SHARES,
+    LEAST_EFFECTIVE,
+    N_PARTS,
     VERDICTS,
-    _parts,
-    _shuffled,
+    _disjoint_parts,
+    _is_large_enough,
+    _shuffle_pairs,
     _shuffled_rows,
-    _suffices,
     effective_rows,
     estimate,
 )
@@ -25,7 +25,7 @@ RNG = np.random.default_rng
 
 
 def shuffled(pairs: Pairs, rng: np.random.Generator) -> Pairs:
-    return _shuffled(pairs, _shuffled_rows(pairs, rng))
+    return _shuffle_pairs(pairs, _shuffled_rows(pairs, rng))
 
 
 def correlated(seed: int, n: int = 400, d: int = 1, rho: float = 0.6, groups: Any = None) -> Pairs:
@@ -90,10 +90,10 @@ def test_p_counts_equal_shuffles_and_cant_be_0() -> None:
 
 
 @pytest.mark.parametrize("lengths", [[1] * 300, [5] * 60, [*range(1, 30)] * 3])
-@pytest.mark.parametrize("n", SHARES)
+@pytest.mark.parametrize("n", N_PARTS)
 def test_parts_are_whole_samples_each_in_one_part(n: int, lengths: list[int]) -> None:
     pairs = of_lengths(lengths)
-    parts = [pairs.take(rows) for rows in _parts(pairs, n, RNG(2))]
+    parts = [pairs.take(rows) for rows in _disjoint_parts(pairs, n, RNG(2))]
     assert len(parts) == n
     rows = np.concatenate([part.x[:, 0] for part in parts])
     np.testing.assert_array_equal(np.sort(rows), pairs.x[:, 0])
@@ -122,8 +122,8 @@ def test_parts_are_large_enough_where_every_estimator_takes_them(
 ) -> None:
     pairs = of_lengths(lengths)
     pairs = pairs._replace(x=RNG(3).normal(size=pairs.x.shape), y=RNG(4).normal(size=pairs.y.shape))
-    parts = [pairs.take(rows) for rows in _parts(pairs, n, RNG(3))]
-    for check in (estimates, _suffices):
+    parts = [pairs.take(rows) for rows in _disjoint_parts(pairs, n, RNG(3))]
+    for check in (estimates, _is_large_enough):
         assert all(check(part, k) for part in parts) == suffice
 
 
@@ -161,8 +161,8 @@ def test_the_ladder_is_made_of_means_over_parts() -> None:
     pairs = correlated(5, 800)
     found = fields(pairs, "ksg1", seed=9)
     rng, squares = RNG(9), 0.0
-    for n, field in zip(SHARES, ("half", "quarter", "eighth"), strict=True):
-        parts = _parts(pairs, n, rng)
+    for n, field in zip(N_PARTS, ("half", "quarter", "eighth"), strict=True):
+        parts = _disjoint_parts(pairs, n, rng)
         values = [evaluate(pairs.take(rows), ["ksg1"], Settings(seed=9))[0] for rows in parts]
         assert found[field] == pytest.approx(np.mean(values), rel=1e-12)
         squares += (n - 1) * np.var(values, ddof=1) / n
@@ -223,8 +223,10 @@ def test_what_the_largest_member_has_from_noise_is_the_panels_bias() -> None:
     names, rng = resolve_estimators("panel"), RNG(0)
     found = fields(pairs, "panel")
     more = times = 0.0
-    for n in SHARES:
-        parts = np.array([evaluate(pairs.take(rows), names, Settings())[:-1] for rows in _parts(pairs, n, rng)])
+    for n in N_PARTS:
+        parts = np.array(
+            [evaluate(pairs.take(rows), names, Settings())[:-1] for rows in _disjoint_parts(pairs, n, rng)]
+        )
         more += parts.max(axis=1).mean() - parts.mean(axis=0).max()
         times += math.sqrt(n) - 1
     assert found["bias"][-1] == pytest.approx(more / times, rel=1e-12)
@@ -284,9 +286,9 @@ def test_independent_rows_all_count(d: int) -> None:
     for seed in range(50):
         rng = np.random.default_rng(seed)
         pairs = check_pairs(*rng.normal(size=(2, 500, d)))
-        assert effective_rows(pairs) > FEWEST * 500
+        assert effective_rows(pairs) > LEAST_EFFECTIVE * 500
         # One side alone may follow itself: its rows still meet the other side's in a random order.
-        assert effective_rows(pairs._replace(x=series(rng, 500, d, 0.98))) > FEWEST * 500
+        assert effective_rows(pairs._replace(x=series(rng, 500, d, 0.98))) > LEAST_EFFECTIVE * 500
 
 
 @pytest.mark.parametrize("coefficient", [0.5, 0.9])
@@ -308,14 +310,14 @@ def test_seasons_and_interleaved_series_are_serial_though_rows_that_meet_are_not
     for seed in range(10):
         rng = np.random.default_rng(seed)
         interleaved = check_pairs(*(series(rng, 200, 5, 0.98).ravel() for _ in range(2)))
-        assert effective_rows(interleaved) < FEWEST * 1000
+        assert effective_rows(interleaved) < LEAST_EFFECTIVE * 1000
 
 
 def test_rare_symbols_that_both_sides_share_arent_serial() -> None:
     for seed in range(50):
         rare = (np.random.default_rng(seed).random(500) < 0.02).astype(int)
         rare[0] = 1
-        assert effective_rows(check_pairs(rare, rare)) > FEWEST * 500
+        assert effective_rows(check_pairs(rare, rare)) > LEAST_EFFECTIVE * 500
 
 
 def test_independent_series_are_told_unless_groups_say_what_depends_on_what() -> None:

@@ -7,12 +7,12 @@ from scipy.special import digamma, ndtri
 from lorascope.analyze.information.gaussian import (
     NOISE,
     canonical_correlations,
-    certified_information,
     gaussian_bias,
     gaussian_information,
+    gaussian_lower_bound,
     noise_curve,
     normal_scores,
-    tempered,
+    standardised_or_scores,
 )
 from lorascope.analyze.information.pairs import Pairs, Settings
 
@@ -130,7 +130,7 @@ def test_what_a_gaussian_says_of_gaussians_is_certified(d: int, rho: float) -> N
     y = rho * x + math.sqrt(1 - rho**2) * rng.normal(size=(3000, d))
     plain = gaussian_information(x, y) - gaussian_bias(3000, d, d)
     rows = np.arange(3000)
-    certified = certified_information(Pairs(x, y, rows, rows), Settings())
+    certified = gaussian_lower_bound(Pairs(x, y, rows, rows), Settings())
     assert plain - 0.02 < certified <= plain
 
 
@@ -141,7 +141,7 @@ def test_what_a_gaussian_says_of_clusters_isnt() -> None:
     x, y = (centres[labels] + 0.05 * rng.normal(size=(2000, 6)) for _ in range(2))
     rows = np.arange(2000)
     assert gaussian_information(x, y) > 4 * math.log(10)
-    assert 0.5 * math.log(10) < certified_information(Pairs(x, y, rows, rows), Settings()) < math.log(10)
+    assert 0.5 * math.log(10) < gaussian_lower_bound(Pairs(x, y, rows, rows), Settings()) < math.log(10)
 
 
 def test_rows_of_a_group_arent_put_together() -> None:
@@ -151,8 +151,8 @@ def test_rows_of_a_group_arent_put_together() -> None:
     x = rng.normal(size=(500, 2))[groups] + 1e-6 * rng.normal(size=(1000, 2))
     y = x + 0.1 * rng.normal(size=(500, 2))[groups] + 1e-6 * rng.normal(size=(1000, 2))
     truth = math.log1p(100)  # twice half of it
-    found = certified_information(Pairs(x, y, groups, groups), Settings())
-    alone = certified_information(Pairs(x, y, np.arange(1000), np.arange(1000)), Settings())
+    found = gaussian_lower_bound(Pairs(x, y, groups, groups), Settings())
+    alone = gaussian_lower_bound(Pairs(x, y, np.arange(1000), np.arange(1000)), Settings())
     assert abs(found - truth) < 0.2  # a standard deviation of 0.06, and ranks
     assert alone < found - 0.1
 
@@ -161,7 +161,7 @@ def test_columns_stay_values_unless_their_tails_are_heavy_and_none_of_them_ties(
     rng = np.random.default_rng(0)
     x = np.stack([rng.random(2000), rng.integers(3, size=2000), rng.standard_cauchy(2000)], axis=1)
     scores = normal_scores(x, seed=1)
-    found = tempered(x, scores, seed=1)
+    found = standardised_or_scores(x, scores, seed=1)
     np.testing.assert_array_equal(found[:, 2], scores[:, 2])
     np.testing.assert_allclose(found[:, :2], ((x - x.mean(axis=0)) / x.std(axis=0))[:, :2], rtol=0, atol=1e-8)
     assert all(len(np.unique(column)) == 2000 for column in found.T)

@@ -10,7 +10,7 @@ from lorascope.analyze.information.gaussian import gaussian_bias, gaussian_infor
 from lorascope.analyze.information.held_out import cca_ksg, characteristic_ksg, quadratic_cca_ksg, radial_ksg
 from lorascope.analyze.information.ksg import extrapolated_ksg
 from lorascope.analyze.information.pairs import Pairs, Settings
-from lorascope.analyze.information.projections import Axes, canonical_axes, halves
+from lorascope.analyze.information.projections import Axes, canonical_axes, first_half
 
 Sides = tuple[np.ndarray, np.ndarray]
 N_SEEDS = 6
@@ -227,7 +227,7 @@ def test_no_sample_is_in_both_halves(estimate: Callable[..., float], monkeypatch
         return float(np.mean(found))
 
     whole = mean_value()
-    monkeypatch.setattr(held_out, "halves", lambda groups, *, seed: halves(np.arange(len(groups)), seed=seed))
+    monkeypatch.setattr(held_out, "first_half", lambda groups, *, seed: first_half(np.arange(len(groups)), seed=seed))
     torn = mean_value()
     assert whole < 0
     assert torn > whole + 0.1
@@ -235,7 +235,7 @@ def test_no_sample_is_in_both_halves(estimate: Callable[..., float], monkeypatch
 
 def test_too_few_rows_for_the_directions_are_refused_in_words() -> None:
     x, y = gaussian(np.random.default_rng(5), 40, 10, 0.5)
-    with pytest.raises(ValueError, match="20 samples of 10 and 10 directions correlate whatever they are"):
+    with pytest.raises(ValueError, match="20 samples of 10 and 10 directions always correlate perfectly"):
         linear(x, y)
 
 

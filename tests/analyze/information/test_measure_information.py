@@ -14,7 +14,7 @@ from lorascope.analyze import export_pairs, js_upper_bound, measure_information,
 from lorascope.analyze.information import components as pairs_module
 from lorascope.analyze.information.components import ComponentPairs
 from lorascope.analyze.information.evidence import FIELDS, MEANINGS, VERDICTS
-from lorascope.analyze.information.measure_information import _write_pairs, is_singular
+from lorascope.analyze.information.measure_information import _write_pairs, shares_directions
 from lorascope.analyze.information.mutual_information import information_dataset
 from lorascope.analyze.information.pairs import Pairs, Settings, Unit
 from lorascope.stores import Run, StoreError, open_run
@@ -248,8 +248,8 @@ def test_where_nothing_was_estimated_there_is_no_verdict() -> None:
 def test_singular_counts_directions(d_in: int, d_out: int, rank: int, lora: bool, delta: bool) -> None:
     sizes = [np.array([n]) for n in (d_in, d_out, rank)]
     is_factor = np.array([True])
-    assert is_singular(*sizes, "lora", is_factor=is_factor).tolist() == [lora]
-    assert is_singular(*sizes, "delta", is_factor=is_factor).tolist() == [delta]
+    assert shares_directions(*sizes, "lora", is_factor=is_factor).tolist() == [lora]
+    assert shares_directions(*sizes, "delta", is_factor=is_factor).tolist() == [delta]
     # The same from ranks of matrices, of random weights: what both sides see of x together, and each alone.
     if d_in * d_out > 10**5:
         return
@@ -266,7 +266,7 @@ def test_singular_counts_directions(d_in: int, d_out: int, rank: int, lora: bool
 )
 def test_a_change_of_no_factor_has_the_rank_of_the_width(d_in: int, d_out: int, rank: int, singular: bool) -> None:
     sizes = [np.array([n]) for n in (d_in, d_out, rank)]
-    assert is_singular(*sizes, "delta", is_factor=np.array([False])).tolist() == [singular]
+    assert shares_directions(*sizes, "delta", is_factor=np.array([False])).tolist() == [singular]
     # DoRA: each row of W + BA has a scale of its own, so that the change has W's directions beside A's.
     rng = np.random.default_rng(0)
     W, A, B = (rng.normal(size=shape) for shape in ((d_out, d_in), (rank, d_in), (d_out, rank)))
@@ -284,7 +284,7 @@ def test_where_delta_comes_from_says_its_rank(tmp_path: Path, make_small: Any, s
     at = [run.component_paths.index(path) for path in result["component"].values]
     assert set(table["delta_source"].values[at]) == {source}
     sizes = (result[name].values for name in ("d_in", "d_out", "rank"))
-    expected = is_singular(*sizes, "delta", is_factor=np.full(len(at), source == "factor"))
+    expected = shares_directions(*sizes, "delta", is_factor=np.full(len(at), source == "factor"))
     assert result["singular"].values.tolist() == expected.tolist()
 
 

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorascope.analyze.information.pairs import LEAST_PAIRS, check_pairs, repeats
+from lorascope.analyze.information.pairs import LEAST_PAIRS, check_pairs, is_repeat
 
 X, Y = np.random.default_rng(0).normal(size=(2, 60, 3))
 
@@ -45,14 +45,14 @@ def with_value(value: float, row: int = 7) -> np.ndarray:
         (X, Y.astype(str), "`y` is of type <U32; it must hold real numbers"),
         (X, Y.astype(object), "`y` is of type object; it must hold real numbers"),
         (np.arange(60).astype("datetime64[s]"), Y, r"`x` is of type datetime64\[s\]; it must hold real numbers"),
-        (with_value(np.nan), Y, "1 of 60 rows of `x` hold NaN or infinity, the first is row 7; leave them out"),
-        (X, with_value(-np.inf, 0), "1 of 60 rows of `y` hold NaN or infinity, the first is row 0"),
-        (X * [1, 0, 1], Y, "1 columns of `x` are constant, the first is column 1; leave them out"),
+        (with_value(np.nan), Y, "1 of 60 rows of `x` contain NaN or infinity, the first is row 7; drop them"),
+        (X, with_value(-np.inf, 0), "1 of 60 rows of `y` contain NaN or infinity, the first is row 0"),
+        (X * [1, 0, 1], Y, "1 columns of `x` are constant, the first is column 1; drop them"),
         (X, np.full((60, 2), 0.1), "2 columns of `y` are constant, the first is column 0"),
         (np.repeat(X, 2, axis=0), np.repeat(Y, 2, axis=0), "60 of 120 pairs occur before: of continuous data"),
-        (X * 1e160, Y, "`x` holds values from .* squares of such can't be computed: scale it"),
-        (X, Y * 1e-170, "`y` holds values from .* squares of such can't be computed: scale it"),
-        (np.ma.masked_less(X, 0), Y, "`x` has masked values; leave those rows out"),
+        (X * 1e160, Y, "`x` has absolute values from .* whose squares can't be computed; scale it"),
+        (X, Y * 1e-170, "`y` has absolute values from .* whose squares can't be computed; scale it"),
+        (np.ma.masked_less(X, 0), Y, "`x` has masked values; drop those rows"),
         (with_value(-0.0)[[*range(60), 7]], with_value(0.0)[[*range(60), 7]], "1 of 61 pairs occur before"),
     ],
 )
@@ -69,7 +69,7 @@ def test_whole_numbers_may_repeat() -> None:
 def test_each_repeat_counts_but_for_the_first() -> None:
     pairs = check_pairs(X, Y)
     doubled = pairs.take(np.array([0, 1, 0, 2, 0, 1]))
-    np.testing.assert_array_equal(repeats(doubled), [False, False, True, False, True, True])
+    np.testing.assert_array_equal(is_repeat(doubled), [False, False, True, False, True, True])
 
 
 @pytest.mark.parametrize(("n", "dx", "dy"), [(60, 14, 14), (60, 30, 31), (60, 20, 60)])
@@ -85,12 +85,12 @@ def test_fewer_rows_than_dimensions_need_are_refused_in_words(n: int, dx: int, d
 @pytest.mark.parametrize(
     ("groups", "words"),
     [
-        (np.zeros(60), "all rows are of one group; halves, shuffles and errors need at least 4"),
+        (np.zeros(60), "`groups` has 1 labels; halves, shuffles and errors need at least 4"),
         (np.arange(59), r"`groups` has shape \(59,\); it must be \(60,\), a label for each row"),
         (np.arange(60)[:, None], r"`groups` has shape \(60, 1\)"),
-        (np.arange(60) // 20, "there are 3 groups; halves, shuffles and errors need at least 4"),
-        ([None, *range(59)], "`groups` holds labels that can't be compared"),
-        (np.where(np.arange(60) % 2, np.nan, 1.0), "`groups` holds NaN; every row needs a label"),
+        (np.arange(60) // 20, "`groups` has 3 labels; halves, shuffles and errors need at least 4"),
+        ([None, *range(59)], "`groups` has labels that can't be compared"),
+        (np.where(np.arange(60) % 2, np.nan, 1.0), "`groups` contains NaN; every row needs a label"),
     ],
 )
 def test_groups_are_refused_in_words(groups: Any, words: str) -> None:

@@ -15,7 +15,7 @@ from lorascope.analyze.information import projections
 from lorascope.analyze.information.projections import (
     Axes,
     canonical_axes,
-    halves,
+    first_half,
     n_axes_for,
     principal_axes,
     project,
@@ -182,7 +182,7 @@ def test_there_are_no_axes_without_variance(n_tokens: int, n_features: int, expe
         ([np.ones((1, 3))], "`states` has 1 tokens; a variance needs at least 2"),
         ([np.full((9, 3), 0.1), np.full((4, 3), 0.1)], "`states`: the 13 tokens are all equal; they have no axes"),
         ([np.zeros((9, 3))], "the 9 tokens are all equal"),
-        ([np.eye(3), [[1, np.nan, 2], [1, 2, 3]]], "`states` holds NaN or infinity; leave those tokens out"),
+        ([np.eye(3), [[1, np.nan, 2], [1, 2, 3]]], "`states` contains NaN or infinity; drop those tokens"),
     ],
 )
 def test_blocks_that_have_no_axes(blocks: list[Any], words: str) -> None:
@@ -192,7 +192,9 @@ def test_blocks_that_have_no_axes(blocks: list[Any], words: str) -> None:
 
 def test_blocks_must_come_twice() -> None:
     once = iter([np.eye(3)])
-    with pytest.raises(ValueError, match=r"`sides\(\)` gave 3 tokens at first and 0 when called again; it must return"):
+    with pytest.raises(
+        ValueError, match=r"`sides\(\)` gave 3 tokens at the first call and 0 at the second; it must return"
+    ):
         axes_of(lambda: once, 2)
 
 
@@ -255,7 +257,7 @@ def test_canonical_correlations_dont_know_units(shift: float, scale: float) -> N
     ("x", "y", "words"),
     [
         (np.full((7, 2), 0.1), np.eye(7), "`x` is the same in all 7 samples; it correlates with nothing"),
-        (np.eye(9)[:, :4], np.eye(9)[:, 2:7], "9 samples of 4 and 5 directions correlate whatever they are; give"),
+        (np.eye(9)[:, :4], np.eye(9)[:, 2:7], "9 samples of 4 and 5 directions always correlate perfectly; give"),
     ],
 )
 def test_sides_that_cant_be_compared(x: np.ndarray, y: np.ndarray, words: str) -> None:
@@ -266,14 +268,14 @@ def test_sides_that_cant_be_compared(x: np.ndarray, y: np.ndarray, words: str) -
 @given(sizes=st.lists(st.integers(1, 12), min_size=2, max_size=9), seed=st.integers(0, 50))
 def test_halves_keep_groups_whole_and_are_as_equal_as_can_be(sizes: list[int], seed: int) -> None:
     groups = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
-    first = halves(groups, seed=seed)
+    first = first_half(groups, seed=seed)
     assert not set(groups[first]) & set(groups[~first])
     assert 0 < first.sum() <= len(groups) / 2
     sums = {0}
     for size in sizes:
         sums |= {found + size for found in sums}
     assert first.sum() == max(found for found in sums if found <= len(groups) / 2)
-    assert first.tolist() == halves(groups, seed=seed).tolist()
+    assert first.tolist() == first_half(groups, seed=seed).tolist()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorascope.analyze.information.components import choose_tokens, component_blocks
-from lorascope.analyze.measuring.sources import sources_of
+from lorascope.analyze.measuring.sources import component_sources
 from lorascope.stores import StoreError, open_run
 from lorascope.stores.reading import rows as reading
 
@@ -26,7 +26,7 @@ RUNS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", RUNS)
 def test_states_are_those_of_the_run(make_small: Any, name: str) -> None:
     run = make_small(**RUNS[name]).run
-    for source in sources_of(run):
+    for source in component_sources(run):
         (block,) = component_blocks(source)
         np.testing.assert_array_equal(block.tokens, np.arange(run.n_tokens))
         np.testing.assert_array_equal(block.base, run.base(source.component).values)
@@ -39,7 +39,7 @@ def test_states_are_those_of_the_run(make_small: Any, name: str) -> None:
 
 def test_blocks_are_rows_and_hold_the_chosen_tokens(many_rows: Path, unfinished: Path) -> None:
     run, chosen = open_run(many_rows), np.zeros(2500, bool)
-    source = sources_of(run)[0]
+    source = component_sources(run)[0]
     assert [len(block.tokens) for block in component_blocks(source)] == [1024, 1024, 452]
     assert list(component_blocks(source, chosen)) == []
     chosen[[5, 2049, 2499]] = True
@@ -47,13 +47,13 @@ def test_blocks_are_rows_and_hold_the_chosen_tokens(many_rows: Path, unfinished:
     assert [block.tokens.tolist() for block in blocks] == [[5], [2049, 2499]]
     np.testing.assert_array_equal(blocks[1].base, run.base(source.component).values[[2049, 2499]])
     some = open_run(unfinished)
-    tokens = [block.tokens for block in component_blocks(sources_of(some)[0])]
+    tokens = [block.tokens for block in component_blocks(component_sources(some)[0])]
     np.testing.assert_array_equal(np.concatenate(tokens), np.flatnonzero(some.committed.values))
 
 
 def test_tokens_that_arent_finite_are_dropped(make_small: Any) -> None:
     run = make_small(not_finite=True).run
-    first, second = sources_of(run)[:2]
+    first, second = component_sources(run)[:2]
     (block,) = component_blocks(first)
     np.testing.assert_array_equal(block.tokens, np.delete(np.arange(run.n_tokens), 3))
     assert np.isfinite(block.base).all()
@@ -147,7 +147,7 @@ def test_choice_of_a_run_reads_what_is_there(unfinished: Path) -> None:
     assert sorted(counts[:2] + counts[4:]) == [12, 13, 13]
     wanted = np.zeros(run.n_tokens, bool)
     wanted[tokens] = True
-    found = [block.tokens for block in component_blocks(sources_of(run)[0], wanted)]
+    found = [block.tokens for block in component_blocks(component_sources(run)[0], wanted)]
     np.testing.assert_array_equal(np.concatenate(found), tokens)
 
 
@@ -170,5 +170,5 @@ def test_infinity_on_both_sides_is_dropped_without_a_warning(
         return block
 
     monkeypatch.setattr(reading.RowArray, "read_stored", broken)
-    (block,) = component_blocks(sources_of(run)[0])
+    (block,) = component_blocks(component_sources(run)[0])
     assert len(block.tokens) > 2 not in block.tokens

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from lorascope.analyze.measuring import cluster, tiles
-from lorascope.analyze.measuring.compute import workers
+from lorascope.analyze.measuring.compute import open_workers
 from lorascope.analyze.measuring.measures import token_measure
 from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.miub.miub import miub
@@ -59,9 +59,9 @@ def test_processes_change_no_bit(run: Run, expected: bytes) -> None:
 
 def test_what_dask_is_configured_to_use_is_used(run: Run, expected: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = set()
-    original = tiles.weights_of
+    original = tiles.lora_weights
     monkeypatch.setattr(
-        "lorascope.analyze.measuring.tiles.weights_of", lambda s: seen.add(threading.get_ident()) or original(s)
+        "lorascope.analyze.measuring.tiles.lora_weights", lambda s: seen.add(threading.get_ident()) or original(s)
     )
     with dask.config.set(scheduler="synchronous"):
         assert js(run) == expected
@@ -135,7 +135,7 @@ def test_memory_of_a_worker_is_kept_and_given_back(monkeypatch: pytest.MonkeyPat
     calls: list[str] = []
     monkeypatch.setattr(cluster, "keep_freed_memory", lambda: calls.append("kept") or True)
     monkeypatch.setattr(cluster, "restore_memory_settings", lambda: calls.append("usual"))
-    plugin = cluster.MemoryKept()
+    plugin = cluster.KeepFreedMemory()
     plugin.setup(None)
     plugin.teardown(None)
     assert calls == ["kept", "usual"]
@@ -154,19 +154,19 @@ def test_schedulers_that_arent_there(
     options: dict[str, Any], error: type[Exception], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "TIMEOUT_SECONDS", 1)
-    with pytest.raises(error, match=words), workers(**options):
+    with pytest.raises(error, match=words), open_workers(**options):
         pass
 
 
 def test_a_cluster_has_the_workers_it_has(two_workers: Any) -> None:
     address = two_workers.scheduler_address
-    with pytest.raises(ValueError, match="`n_workers` is 3; a cluster has those"), workers(address, 3):
+    with pytest.raises(ValueError, match="`n_workers` is 3; a cluster has a fixed number"), open_workers(address, 3):
         pass
 
 
 def test_a_cluster_without_workers_is_told(caplog: pytest.LogCaptureFixture) -> None:
     with distributed.LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=50) as local:
-        with workers(local.scheduler_address) as found:
+        with open_workers(local.scheduler_address) as found:
             assert found.n_threads == 1
         assert "has no workers yet" in caplog.text
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from lorascope.analyze.measuring import tiles
-from lorascope.analyze.measuring.compute import workers
+from lorascope.analyze.measuring.compute import open_workers
 from lorascope.analyze.measuring.lazy_measures import measure_sources
-from lorascope.analyze.measuring.measures import MEASURES, Measure, resolve, token_measure
+from lorascope.analyze.measuring.measures import MEASURES, Measure, resolve_measures, token_measure
 from lorascope.analyze.measuring.run import measure_run
-from lorascope.analyze.measuring.sources import sources_of
+from lorascope.analyze.measuring.sources import component_sources
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.reading.rows import RowArray
 from lorascope.stores.reading.source import group_sizes
@@ -26,12 +26,12 @@ GOLDEN = Path(__file__).parents[2] / "stores" / "golden" / "v1.zarr"
 
 def compute(array: da.Array, *, scheduler: Any = None, n_workers: int | None = None) -> np.ndarray:
     """(measure, token, component)."""
-    with workers(scheduler, n_workers) as found:
+    with open_workers(scheduler, n_workers) as found:
         return found.compute(array, lambda: None).transpose(0, 2, 1)
 
 
 def measure(run: Run, names: Sequence[str | Measure] = ("js",)) -> da.Array:
-    return measure_sources(sources_of(run), names)
+    return measure_sources(component_sources(run), names)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_groups_tiles_and_threads_change_no_bit(
     names = ("js", "kl_base_lora", "base_norm", "argmax_agreement")
     expected = compute(measure(run, names), n_workers=2)
     monkeypatch.setattr(tiles, "TILE_VALUES", tile_values)
-    array = measure_sources(sources_of(run), names, group_bytes=group_bytes)
+    array = measure_sources(component_sources(run), names, group_bytes=group_bytes)
     assert compute(array, n_workers=n_workers).tobytes() == expected.tobytes()
 
 
@@ -113,7 +113,7 @@ def test_missing_rows_change_no_other(run: Run, unfinished: Path) -> None:
 
 
 def test_groups_are_neighbours_of_enough_bytes(run: Run) -> None:
-    sources = sources_of(run)
+    sources = component_sources(run)
     sizes = group_sizes(sources, group_bytes=2 * 4 * 1024 * sources[0].base.shape[1])
     assert sum(sizes) == len(sources)
     assert len(sizes) > 1
@@ -134,7 +134,7 @@ def test_building_the_graph_reads_no_state(run: Run, monkeypatch: pytest.MonkeyP
 def test_unknown_and_repeated_measures_are_named(run: Run) -> None:
     with pytest.raises(ValueError, match="no measure 'kl'; there are"):
         measure(run, ("kl",))
-    with pytest.raises(ValueError, match="measure 'js' is asked for twice"):
+    with pytest.raises(ValueError, match="measure 'js' is given twice"):
         measure(run, ("js", "js"))
 
 
@@ -182,7 +182,7 @@ def test_weights_of_another_run_at_the_same_place_are_not_taken(tmp_path: Path, 
 
 def test_many_rows_and_components_are_no_matter_for_a_warning(run: Run) -> None:
     """Warnings are errors here; Dask has one for blocks that grow a hundredfold in number."""
-    one = sources_of(run)[0]
+    one = component_sources(run)[0]
     long = one._replace(base=copy.copy(one.base))
     long.base._committed = np.zeros(500, bool)
     long.base.shape = (500 * 1024, *one.base.shape[1:])
@@ -230,7 +230,7 @@ def test_names_that_are_taken(name: str) -> None:
 
     mine.__name__ = name
     with pytest.raises(ValueError, match=f"a measure can't be called '{name}'"):
-        resolve([Measure(function=mine, outputs={name: {}})])
+        resolve_measures([Measure(function=mine, outputs={name: {}})])
 
 
 @pytest.mark.parametrize("names", ["js", (), []])

@@ -12,7 +12,7 @@ import xarray as xr
 from lorascope.analyze.measuring import run as module
 from lorascope.analyze.measuring.compute import Workers
 from lorascope.analyze.measuring.measures import token_measure
-from lorascope.analyze.measuring.run import measure_run, measure_unsaved
+from lorascope.analyze.measuring.run import measure_resumable, measure_run
 from lorascope.analyze.measuring.unfinished import Unfinished, unfinished_path
 from lorascope.analyze.miub.miub import miub
 from lorascope.analyze.results.save import DONE, open_result
@@ -104,7 +104,7 @@ def test_a_call_that_was_stopped_goes_on(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("torn", ["done", "zarr.json"])
 def test_a_part_that_is_torn_is_computed_again(run: Run, tmp_path: Path, torn: str) -> None:
     target = tmp_path / "result.zarr"
-    measure_unsaved(run, ("js",), target)
+    measure_resumable(run, ("js",), target)
     path = unfinished_path(target) / torn
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     xr.testing.assert_equal(miub(run, out=target).load(), miub(run))
@@ -120,7 +120,7 @@ def test_another_measurement_doesnt_go_on_with_this_one(run: Run, unfinished: Pa
         def one(done: int, total: int) -> None:
             tasks[name] += 1
 
-        measure_unsaved(some, names, target, progress=one)
+        measure_resumable(some, names, target, progress=one)
 
     @token_measure(long_name="mine", units="1")
     def mine(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
@@ -140,7 +140,7 @@ def test_another_measurement_doesnt_go_on_with_this_one(run: Run, unfinished: Pa
 def test_tasks_grow_on_a_cluster_while_every_worker_has_a_queue(n_threads: int, most: int, expected: int) -> None:
     rows = type("Rows", (), {"n_rows": 32, "shape": (32 * 1024, 4096)})()
     components = [type("S", (), {"base": rows})() for _ in range(8)]
-    assert module._together(components, Workers(lambda array, done: array, n_threads, most)) == expected  # type: ignore
+    assert module._groups_per_task(components, Workers(lambda array, done: array, n_threads, most)) == expected  # type: ignore
 
 
 def test_a_finish_that_was_interrupted_is_only_that(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

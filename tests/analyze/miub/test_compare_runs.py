@@ -144,9 +144,9 @@ def test_what_cant_be_compared_is_refused(base: xr.DataTree, make_small: Any) ->
         paired(base, bits)
     with pytest.raises(ValueError, match="share 1 whole samples; at least 2 must be in both"):
         paired(base, base.isel(sample=[0]))
-    with pytest.raises(ValueError, match="paired differences go by"):
+    with pytest.raises(ValueError, match="paired differences are grouped by"):
         paired(base, base, ["dataset"])
-    with pytest.raises(ValueError, match="paired differences go by"):
+    with pytest.raises(ValueError, match="paired differences are grouped by"):
         paired(base, base, ["rank"])
     twice = with_labels(base, sample=["x"] * base["samples"].sizes["sample"])
     with pytest.raises(ValueError, match="several samples of .* share a name"):

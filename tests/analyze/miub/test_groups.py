@@ -112,7 +112,7 @@ def test_unknown_keys_are_refused(result: xr.DataTree, by: list[str], close: str
 
 
 def test_texts_are_grouped_where_the_run_keeps_them(make_small: Any) -> None:
-    with pytest.raises(ValueError, match="tokens can't be grouped by 'text', which the run doesn't keep"):
+    with pytest.raises(ValueError, match="tokens can't be grouped by 'text', which the run doesn't store"):
         group_by(miub(make_small(token_text=False).run), "text")
 
 
@@ -154,5 +154,5 @@ def test_tables_hold_the_numbers(result: xr.DataTree) -> None:
 def test_tokens_arent_grouped_by_samples_that_moved(result: xr.DataTree, samples: slice) -> None:
     moved = result.isel(sample=samples)
     assert group_by(moved, "dataset").sizes["dataset"] == 2
-    with pytest.raises(ValueError, match="chosen or sorted"):
+    with pytest.raises(ValueError, match="selected or sorted"):
         group_by(moved, ["dataset", "role"])

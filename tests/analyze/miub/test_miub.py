@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lorascope.analyze.miub.miub import PRINTED, misfit, miub, miub_readings
+from lorascope.analyze.miub.miub import PRINTED_MIUB, mismatch_warning, miub, miub_readings
 from lorascope.analyze.results.save import open_result, save
 from lorascope.stores import Run, StoreError, open_run
 
@@ -72,10 +72,10 @@ def test_js_is_scanned_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_states_that_are_not_those_of_the_capture_are_told(off: float, store: str, said: bool) -> None:
     result = xr.DataTree(xr.Dataset(attrs={"fidelity_max": off}))
     run_like = type("R", (), {"attributes": {"provenance": {"settings": {"store": store}}}})()
-    text = misfit(result, run_like)
+    text = mismatch_warning(result, run_like)
     assert (text is not None) == said
     assert text is None or f"is off by {off:.2g} of what was measured during capture" in text
-    assert misfit(xr.DataTree(xr.Dataset(attrs={"fidelity_max": np.nan})), run_like) is None
+    assert mismatch_warning(xr.DataTree(xr.Dataset(attrs={"fidelity_max": np.nan})), run_like) is None
 
 
 def test_incomplete_samples_are_left_out(unfinished: Path) -> None:
@@ -169,7 +169,7 @@ def test_sizes_are_beside_the_papers(make_small: Any) -> None:
     assert cells.attrs["printed_low"] == pytest.approx(1511.6 / 128)
     assert cells.attrs["printed_high"] == pytest.approx(3837.0 / 224)
     np.testing.assert_allclose(cells["times_low"] * cells["per_component"], 1511.6 / 128)
-    assert all(low < high for low, high, _ in PRINTED.values())
+    assert all(low < high for low, high, _ in PRINTED_MIUB.values())
 
 
 def test_delta_alone_needs_states(make_small: Any) -> None:

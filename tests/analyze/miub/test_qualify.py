@@ -94,7 +94,7 @@ def test_a_run_with_some_states_has_js_of_all_tokens(make_small: Callable[..., S
 
 def test_a_measure_that_capture_didnt_take_is_refused(make_small: Callable[..., Small]) -> None:
     run = make_small(states="none").run
-    with pytest.raises(StoreError, match=r"\(states 'none'\) holds no 'js_permuted'; that takes all states"):
+    with pytest.raises(StoreError, match=r"\(states 'none'\) has no 'js_permuted', which needs all states"):
         measure_run(run, ("js", "js_permuted"))
 
 

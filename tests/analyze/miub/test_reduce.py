@@ -9,7 +9,7 @@ import xarray as xr
 from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.miub import reduce as module
 from lorascope.analyze.miub.miub import miub, reduce_js
-from lorascope.analyze.miub.reduce import reduce_tokens, refuse_unknown, usable_samples
+from lorascope.analyze.miub.reduce import reduce_tokens, refuse_unknown_reduction, usable_samples
 from lorascope.stores import StoreError
 
 LN2 = np.log(2)
@@ -87,7 +87,7 @@ def test_a_sample_half_of_which_is_missing_isnt_usable(unfinished: Path) -> None
 )
 def test_unknown_names_are_refused(reduction: str, unit: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        refuse_unknown(reduction, unit)
+        refuse_unknown_reduction(reduction, unit)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "last"])

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import compare_measures, explain
-from lorascope.analyze.ablation.compare_measures import MEASURED
+from lorascope.analyze.ablation.compare_measures import COMPARED_MEASURES
 from lorascope.analyze.report.matters import prediction
 
 from ..conftest import Small
@@ -44,7 +44,7 @@ def test_the_table_of_measures(ablated: Small, page: Page) -> None:
     comparison = compare_measures(ablated.run)
     rows = rows_of(page, 2)
     shown = {row[0]: row[1].replace("\N{MINUS SIGN}", "-") for row in rows}
-    assert len(shown) == len(MEASURED)
+    assert len(shown) == len(COMPARED_MEASURES)
     r, low, high = (float(comparison[f"spearman{end}"].sel(measure="js")) for end in ("", "_low", "_high"))
     assert shown["JS"] == f"{r:.2f} ({low:.2f} to {high:.2f})"
     assert shown["norm of s B A"] == "n/a"
@@ -63,10 +63,10 @@ def made(**values: float) -> xr.Dataset:
     """A comparison of measures whose correlations are 0, except for some."""
     comparison = xr.Dataset(
         {
-            f"spearman{end}": ("measure", np.full(len(MEASURED), shift))
+            f"spearman{end}": ("measure", np.full(len(COMPARED_MEASURES), shift))
             for end, shift in (("", 0.0), ("_low", -0.1), ("_high", 0.1))
         },
-        coords={"measure": list(MEASURED)},
+        coords={"measure": list(COMPARED_MEASURES)},
         attrs={"level": 0.95},
     )
     for measure, value in values.items():

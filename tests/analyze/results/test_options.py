@@ -6,25 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from lorascope.analyze.results.options import PAIRS, RESULTS, TABLES, refuse_target
+from lorascope.analyze.results.options import PAIR_FORMATS, RESULT_FORMATS, TABLE_FORMATS, refuse_target
 
 
 @pytest.mark.parametrize(
     ("name", "formats", "error", "words"),
     [
-        ("r.csv", RESULTS, ValueError, "`out` is 'r.csv'; its name must end in .zarr (Zarr) or .nc (NetCDF)"),
+        ("r.csv", RESULT_FORMATS, ValueError, "`out` is 'r.csv'; its name must end in .zarr (Zarr) or .nc (NetCDF)"),
         (
             "t.xlsx",
-            TABLES,
+            TABLE_FORMATS,
             ValueError,
             "must end in .csv (CSV), .parquet (Parquet), .json (JSON), .zarr (Zarr)",
         ),
-        ("p.npy", PAIRS, ValueError, "its name must end in .npz (NumPy)"),
-        ("s3://bucket/r.zarr", RESULTS, ValueError, "a result goes to a folder of this machine"),
-        ("taken.nc", RESULTS, FileExistsError, "`taken.nc` is there already; name another, or delete it first"),
-        ("store/r.zarr", RESULTS, ValueError, "inside the store"),
-        ("taken.nc/r.zarr", RESULTS, PermissionError, "is a file; name another place"),
-        ("locked/r.zarr", RESULTS, PermissionError, "can't be written to; name another place"),
+        ("p.npy", PAIR_FORMATS, ValueError, "its name must end in .npz (NumPy)"),
+        ("s3://bucket/r.zarr", RESULT_FORMATS, ValueError, "a result goes to a folder of this machine"),
+        ("taken.nc", RESULT_FORMATS, FileExistsError, "`taken.nc` is there already; name another, or delete it first"),
+        ("store/r.zarr", RESULT_FORMATS, ValueError, "inside the store"),
+        ("taken.nc/r.zarr", RESULT_FORMATS, PermissionError, "is a file; name another place"),
+        ("locked/r.zarr", RESULT_FORMATS, PermissionError, "can't be written to; name another place"),
     ],
 )
 def test_names_that_no_result_can_have(

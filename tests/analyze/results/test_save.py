@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorascope.analyze import measure_run, open_result, save, save_table
-from lorascope.analyze.results.save import data_hash, plain, provenance, to_json, with_units
+from lorascope.analyze.results.save import data_hash, json_value, result_provenance, to_json, with_units
 
 from ..conftest import Small
 
@@ -122,7 +122,7 @@ class Colour(enum.Enum):
     ids=repr,
 )
 def test_plain_values(value: Any, expected: Any) -> None:
-    found = plain(value)
+    found = json_value(value)
     assert found == expected
     assert type(found) is type(expected)
     json.dumps(found, allow_nan=False)
@@ -130,8 +130,8 @@ def test_plain_values(value: Any, expected: Any) -> None:
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=9))
 def test_whatever_json_has_comes_back(value: Any) -> None:
-    assert plain(plain(value)) == plain(value)
-    assert json.loads(to_json(value)) == plain(value)
+    assert json_value(json_value(value)) == json_value(value)
+    assert json.loads(to_json(value)) == json_value(value)
 
 
 def test_json_is_indented_and_keeps_every_digit() -> None:
@@ -161,7 +161,7 @@ def test_hash_differs_with_any_value(values: list[float], data: st.DataObject) -
 
 
 def test_provenance_names_versions_rows_and_settings() -> None:
-    found = provenance(TABLE, {"delta": np.float64(0.1), "blocks": ("a", "b")})
+    found = result_provenance(TABLE, {"delta": np.float64(0.1), "blocks": ("a", "b")})
     assert found["data_sha256"] == data_hash(TABLE)
     assert found["n_rows"] == 2
     assert found["settings"] == {"delta": 0.1, "blocks": ["a", "b"]}

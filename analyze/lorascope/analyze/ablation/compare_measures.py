@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int64
 from lorascope.analyze.adapters.adapter import adapter_report
 from lorascope.analyze.fits.resampling import Draws, basic_interval, group_draws, refuse_draws
 from lorascope.analyze.measuring.run import measure_run
-from lorascope.analyze.measuring.sources import available
+from lorascope.analyze.measuring.sources import available_measures
 from lorascope.analyze.miub.reduce import reduce_tokens, usable_samples
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.analyze.results.weights import standard_error, token_weights
@@ -21,15 +21,15 @@ from lorascope.stores.reading.read import RunLike, as_run
 
 
 def ablation_by_part(run: Run, adapter: str | None = None) -> xr.Dataset | None:
-    """Average what taking out each part's delta does to the next token; None if no sample was ablated as a whole yet.
+    """Return the mean KL that removing each part's delta causes; None if no sample is completely ablated yet.
 
     Returns
     -------
     xarray.Dataset
         By `part` (a component, layer or kind of module): `kl`, KL(adapted || adapted without that part's delta) of the
         next-token distributions in nats, the weighted mean over a sample's tokens and then the mean over samples;
-        `behind`, by how much it is below that of the part with the largest; and the standard errors of both, `kl_se`
-        and `behind_se`. Samples count whose captured tokens were all ablated. Attributes `parts`, `n_samples`,
+        `behind`, how far it is below the largest `kl` of a part; and the standard errors of both, `kl_se` and
+        `behind_se`. Only samples whose captured tokens were all ablated are used. Attributes `parts`, `n_samples`,
         `n_tokens`.
 
     Raises
@@ -56,16 +56,17 @@ def ablation_by_part(run: Run, adapter: str | None = None) -> xr.Dataset | None:
     )
 
 
-BY_TOKEN = ("js", "delta_ratio", "js_permuted", "effective_width")
-"""Measures that are means over tokens and samples here."""
-MEASURED = ("js", "delta_ratio", "js_permuted", "js_over_permuted", "effective_width", "weight_norm", "depth")
-"""All measures, in the order of the result."""
+TOKEN_MEASURES = ("js", "delta_ratio", "js_permuted", "effective_width")
+"""Compared measures that are means over tokens and samples."""
+COMPARED_MEASURES = ("js", "delta_ratio", "js_permuted", "js_over_permuted", "effective_width", "weight_norm", "depth")
+"""All compared measures, in the order of the result."""
 MIN_COMPONENTS = 3
-"""Components below which a rank correlation says nothing."""
+"""Least number of components for a rank correlation."""
 CORRELATIONS = {
     "spearman": "rank correlation with ablation over components",
     "partial": "rank correlation with ablation once the mean rank of each kind is taken off",
 }
+"""Name of a correlation -> its `long_name`."""
 
 
 def compare_measures(
@@ -80,23 +81,23 @@ def compare_measures(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Rank correlations of measures with ablation over components: the KL in nats that taking one's delta out costs.
+    """Return rank correlations over components between measures and the KL that removing a component's delta causes.
 
     Parameters
     ----------
     run
-        An open run or its path or url, captured with `--ablate components`. All numbers are about the samples whose
-        captured tokens were all ablated.
+        An open run or its path or url, captured with `--ablate components`. Only samples whose captured tokens were all
+        ablated are used.
     adapter
         Name of the adapter; not needed if there is only one.
     weights
-        The adapter's PEFT folder, for `weight_norm`: a run doesn't hold lora_A.
+        The adapter's PEFT folder, for `weight_norm`: a run doesn't store lora_A.
     level, n_draws, seed
-        Level of intervals; bootstrap draws of samples (all, where fewer differ), and what they begin with.
+        Confidence level of intervals; number of bootstrap draws of samples (all distinct ones if fewer exist); seed.
     measured
-        What `measure_run` returned of all of `BY_TOKEN` that the run has, so that nothing is computed again.
+        What `measure_run` returned for at least those of `TOKEN_MEASURES` that the run has; nothing is computed again.
     n_workers
-        Threads; by default one a processor. No number depends on it.
+        Threads; by default one per processor. No number depends on it.
     progress
         Called with (tasks done, tasks in all).
 
@@ -105,32 +106,31 @@ def compare_measures(
     xr.Dataset
         By `measure` (js, delta_ratio, js_permuted, effective_width, their means over tokens and samples;
         js_over_permuted, a ratio of means; weight_norm, the Frobenius norm of s B A; depth, the layer): `spearman` with
-        ablation, and `partial`, once the mean rank of each kind of module is taken off both sides. Each has `_low` and
-        `_high`, the ends of its interval, NaN for one sample.
+        ablation, and `partial`, once the mean rank of each kind of module is subtracted from both sides. Each has
+        `_low` and `_high`, the ends of its interval, NaN for one sample.
 
         By `component`: `ablation` in nats, mean over samples, and its standard error `ablation_se`. `value` (measure,
-        component) is what was compared. Tokens that were drawn weigh the inverse of their chance.
+        component) contains the compared values. Sampled tokens are weighted by the inverse of their probability.
 
-        Components at which a measure isn't known or finite are left out of its correlations, which are NaN if fewer
+        Components at which a measure isn't known or finite are excluded from its correlations, which are NaN if fewer
         than three remain; `remarks` (JSON list of sentences) says how many.
         Other attributes: provenance, `n_samples`, `n_tokens`, `level`, `n_draws`, `seed`.
 
     Raises
     ------
     StoreError
-        If the run has no ablation, or that of other parts than components; if no sample was ablated as a whole; or a
-        chunk is broken.
+        If the run has no ablation, or not one of components; if no sample is completely ablated; or a chunk is broken.
     ValueError
         If the adapter's folder lacks a component, or `level`, `n_draws` or `seed` can't be.
 
     Notes
     -----
-    Samples are taken for independent draws, components for all that there are; each draw of samples makes both sides
-    anew. A draw is noisier than what it is drawn from, and noise takes ranks apart, so that correlations of draws lie
-    below the one found, as that lies below the true one. Intervals are therefore the bootstrap's basic ones, within -1
-    and 1; percentiles would lie too low. They are still too narrow: of simulated runs with 60 components, 10 to 60
-    samples and logs that vary between samples by 0.5, 95 % ones hold the true correlation in 72 to 89 %; with logs that
-    vary by 1.5, in 47 to 76 % for 10 and 20 samples, and 70 to 86 % for 60.
+    Samples are treated as independent draws, and components as a fixed set; each draw of samples recomputes both sides.
+    A draw is noisier than the data, and noise lowers correlations: those of draws are below the estimate, as that is
+    below the true value. Intervals are therefore the bootstrap's basic ones, within -1 and 1; percentile intervals
+    would be too low. They are still too narrow: of simulated runs with 60 components, 10 to 60 samples and logs that
+    vary between samples by 0.5, 95 % ones cover the true correlation in 72 to 89 %; with logs that vary by 1.5, in 47
+    to 76 % for 10 and 20 samples, and 70 to 86 % for 60.
 
     References
     ----------
@@ -144,7 +144,7 @@ def compare_measures(
             f"{run.place.name!r} has the ablation of {ablation.attrs['parts']!r}; only that of 'components' can be "
             "compared with measures of components: capture with `--ablate components`"
         )
-    names, parts = available(run, BY_TOKEN), set(ablation["part"].values.tolist())
+    names, parts = available_measures(run, TOKEN_MEASURES), set(ablation["part"].values.tolist())
     ranks = dict(zip(run.component_paths, run.adapter(adapter)["rank"].values.tolist(), strict=True))
     paths = [path for path, rank in ranks.items() if rank > 0 and path in parts]
     if measured is None:
@@ -155,19 +155,19 @@ def compare_measures(
     tables = {name: reduce_tokens(measured, name, run) for name in ("ablation", *names)}
     used = usable_samples(measured, run, "mean") & np.isfinite(tables["ablation"]).all(axis=1)
     if not used.any():
-        raise StoreError(f"no sample of {run.place.name!r} was ablated as a whole yet; capture more of it")
+        raise StoreError(f"no sample of {run.place.name!r} is completely ablated yet; capture more of it")
     unknown = np.full(tables["ablation"].shape, np.nan)
-    tables = {name: tables.get(name, unknown)[used] for name in ("ablation", *BY_TOKEN)}
-    fixed = {"weight_norm": _norms(weights, paths), "depth": measured["layer"].values.astype(np.float64)}
+    tables = {name: tables.get(name, unknown)[used] for name in ("ablation", *TOKEN_MEASURES)}
+    fixed = {"weight_norm": _weight_norms(weights, paths), "depth": measured["layer"].values.astype(np.float64)}
     kinds = np.unique(measured["kind"].values.astype(str), return_inverse=True)[1]
     correlations = correlate(
         tables, fixed, kinds, group_draws(int(used.sum()), n_draws, np.random.default_rng(seed)), level
     )
     holes = np.isnan(correlations["value"].transpose("measure", "component").values)
     remarks = [
-        f"{name} leaves out {int(hole.sum())} of {len(paths)} components, where it isn't known or finite, such as "
+        f"{name} excludes {int(hole.sum())} of {len(paths)} components, where it isn't known or finite, such as "
         f"{paths[hole.argmax()]}"
-        for name, hole in zip(MEASURED, holes, strict=True)
+        for name, hole in zip(COMPARED_MEASURES, holes, strict=True)
         if hole.any()
     ]
     counts = np.bincount(run.read_static("tokens/sample"), minlength=len(used))
@@ -183,7 +183,7 @@ def correlate(
     draws: Draws,
     level: float,
 ) -> xr.Dataset:
-    """`compare_measures` without labels: of ablation and `BY_TOKEN` by sample, and of measures that have no samples."""
+    """Return the result of `compare_measures` without labels: `tables` vary over samples, `fixed` measures don't."""
     n = len(tables["ablation"])
 
     def means(counts: np.ndarray) -> dict[str, np.ndarray]:
@@ -194,11 +194,13 @@ def correlate(
         return values | {"js_over_permuted": ratio} | {k: np.broadcast_to(v, ratio.shape) for k, v in fixed.items()}
 
     whole, by_draw = means(np.ones((1, n))), means(draws.counts)
-    known = {m: np.isfinite(whole[m][0]) & np.isfinite(by_draw[m]).all(axis=0) for m in MEASURED}
+    known = {m: np.isfinite(whole[m][0]) & np.isfinite(by_draw[m]).all(axis=0) for m in COMPARED_MEASURES}
 
     def both(means_by_measure: Mapping[str, np.ndarray]) -> np.ndarray:
         ablation = means_by_measure["ablation"]
-        return np.array([_both(means_by_measure[m][:, at], ablation[:, at], kinds[at]) for m, at in known.items()])
+        return np.array(
+            [_both_correlations(means_by_measure[m][:, at], ablation[:, at], kinds[at]) for m, at in known.items()]
+        )
 
     r, drawn = both(whole)[..., 0], both(by_draw)  # (measure, correlation), and by draw
     drawn = drawn if n > 1 else np.full_like(drawn, np.nan)
@@ -206,18 +208,18 @@ def correlate(
         [basic_interval(float(v), d, level, draws.weights) for v, d in zip(*m, strict=True)]
         for m in zip(r, drawn, strict=True)
     ]
-    result = xr.Dataset(coords={"measure": list(MEASURED)})
+    result = xr.Dataset(coords={"measure": list(COMPARED_MEASURES)})
     for k, (name, text) in enumerate(CORRELATIONS.items()):
         for end, values in (("", r), ("_low", np.array(ends)[..., 0]), ("_high", np.array(ends)[..., 1])):
             result[name + end] = ("measure", np.clip(values[:, k], -1, 1), {"long_name": text, "units": "1"})
     for name, values in (("ablation", whole["ablation"][0]), ("ablation_se", standard_error(tables["ablation"]))):
         result[name] = ("component", values, {"units": "nat"})
-    result["value"] = (("measure", "component"), np.stack([whole[name][0] for name in MEASURED]))
+    result["value"] = (("measure", "component"), np.stack([whole[name][0] for name in COMPARED_MEASURES]))
     return result
 
 
-def _both(value: np.ndarray, ablation: np.ndarray, kinds: np.ndarray) -> list[np.ndarray]:
-    """A measure's correlations (draw,), in the order of `CORRELATIONS`, over the components where it is known."""
+def _both_correlations(value: np.ndarray, ablation: np.ndarray, kinds: np.ndarray) -> list[np.ndarray]:
+    """Return both `CORRELATIONS` of a measure with ablation, each (draw,); NaN for too few components."""
     if value.shape[1] < MIN_COMPONENTS:
         return [np.full(len(value), np.nan)] * len(CORRELATIONS)
     kinds = np.unique(kinds, return_inverse=True)[1]
@@ -229,27 +231,27 @@ def rank_correlation(
     second: Float64[np.ndarray, "draw component"],
     groups: Int64[np.ndarray, " component"],
 ) -> Float64[np.ndarray, " draw"]:
-    """Pearson's r of ranks, the means of each group's ranks taken off; Spearman's where there is but one group.
+    """Return Pearson's r of ranks minus their group means, which with a single group is Spearman's.
 
-    It is NaN where a value is, or where nothing varies within groups.
+    It is NaN if a value is, or if nothing varies within groups.
     """
-    from scipy.stats import rankdata  # type: ignore[import-untyped]  # a quarter of a second
+    from scipy.stats import rankdata  # type: ignore[import-untyped]  # takes a quarter of a second
 
     one_hot = np.eye(groups.max() + 1)[groups]
     share = one_hot / one_hot.sum(axis=0)
     ranks = (rankdata(side, axis=1) for side in (first, second))
-    x, y = (np.round(rank - rank @ share @ one_hot.T, 9) for rank in ranks)  # what is 0 but for rounding is 0
+    x, y = (np.round(rank - rank @ share @ one_hot.T, 9) for rank in ranks)  # removes rounding errors
     spread = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
     return np.asarray(np.divide((x * y).sum(axis=1), spread, out=np.full(len(x), np.nan), where=spread > 0))
 
 
-def _norms(weights: str | Path | None, paths: list[str]) -> Float64[np.ndarray, " component"]:
-    """Frobenius norms of the change to the layers' weights, out of the adapter's folder; NaN without one."""
+def _weight_norms(weights: str | Path | None, paths: list[str]) -> Float64[np.ndarray, " component"]:
+    """Return the Frobenius norms of s B A at these components, read from the adapter's folder; NaN without one."""
     if weights is None:
         return np.full(len(paths), np.nan)
     norms = adapter_report(weights)["frobenius_norm"].to_series()
     if missing := [path for path in paths if path not in norms.index]:
         raise ValueError(
-            f"`weights` is {str(weights)!r}, which has none of {missing[0]!r}; give the folder of the captured adapter"
+            f"`weights` is {str(weights)!r}, which has no weights of {missing[0]!r}; give the captured adapter's folder"
         )
     return np.asarray(norms.loc[paths], np.float64)

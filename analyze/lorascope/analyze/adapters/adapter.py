@@ -1,4 +1,4 @@
-"""Sizes and ranks of a LoRA adapter's weights, without data, model or torch."""
+"""Norms and ranks of a LoRA adapter's weights, without data, model or torch."""
 
 import hashlib
 import json
@@ -20,13 +20,13 @@ from .factors import (
     WEIGHTS,
     Branch,
     branch_problems,
-    rank_at,
+    group_tensors,
+    module_rank,
+    module_scaling,
+    raise_problems,
     read_factor,
-    read_keys,
     read_settings,
-    require,
-    scaling_at,
-    sort_keys,
+    read_tensors,
 )
 
 VARIABLES = {
@@ -38,11 +38,11 @@ VARIABLES = {
     "stable_rank": ("squared Frobenius norm by squared spectral norm; NaN where B A is zero", "1"),
     "share": ("share of the sum of squared Frobenius norms; NaN where all are zero", "1"),
 }
-"""Variable -> long_name and units."""
+"""Variable of the result -> its `long_name` and `units`."""
 
 
 def adapter_report(path: str | Path, *, progress: Progress | None = None) -> xr.Dataset:
-    """Size and rank of an adapter's change to each layer's weight, s B A, computed from its folder.
+    """Return norms and ranks of an adapter's change to each layer's weight, s B A, computed from its folder.
 
     Parameters
     ----------
@@ -67,8 +67,8 @@ def adapter_report(path: str | Path, *, progress: Progress | None = None) -> xr.
     FileNotFoundError
         If there is no such folder, or no configuration or no safetensors in it.
     ValueError
-        If the configuration isn't LoRA's, has expressions that may take for ever to match, or is a variant whose change
-        isn't one product s B A a layer; the weights file is damaged; factors are missing, don't fit each other or the
+        If the configuration isn't LoRA's, has patterns that may take for ever to match, or is a variant whose change
+        isn't one product s B A per layer; the weights file is damaged; factors are missing, don't fit each other or the
         configuration, or hold NaN or infinite values; or s B A is beyond float64. The message names all reasons and
         layers.
 
@@ -88,15 +88,15 @@ def adapter_report(path: str | Path, *, progress: Progress | None = None) -> xr.
     """
     folder = Path(path)
     settings = read_settings(folder)
-    keys = read_keys(folder)
-    branches, others, problems = sort_keys(keys)
+    keys = read_tensors(folder)
+    branches, others, problems = group_tensors(keys)
     check_patterns(setting_patterns(settings, f"of adapter {str(folder)!r}"), [branch.path for branch in branches])
     problems += [problem for branch in branches for problem in branch_problems(branch, settings)]
     if not branches and not problems:
         message = f"there are no LoRA weights among the {len(keys)} tensors of {WEIGHTS!r}; save it again with PEFT"
         problems.append(Problem("", "empty", message))
-    require(problems, folder)
-    result = _dataset(branches, _measure(folder, branches, settings, progress), settings)
+    raise_problems(problems, folder)
+    result = _spectra_dataset(branches, _branch_spectra(folder, branches, settings, progress), settings)
     own = [tensor for key, tensor in keys.items() if ".lora_" in key]
     with (folder / WEIGHTS).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -115,7 +115,7 @@ def adapter_report(path: str | Path, *, progress: Progress | None = None) -> xr.
 def _spectrum(
     B: Float64[np.ndarray, "d_out rank"], A: Float64[np.ndarray, "rank d_in"], scaling: float
 ) -> dict[str, float]:
-    """Norm and ranks of scaling * B A, which itself is never formed; ranks are NaN where it is zero."""
+    """Return norm and ranks of scaling * B A without forming that product; ranks are NaN if it is zero."""
     # B A = Q_B (R_B R_A^T) Q_A^T, and orthonormal columns don't change singular values. The Gram matrices B^T B and
     # A A^T would be cheaper, but lose half the digits of the small ones.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -134,10 +134,10 @@ def _spectrum(
     return {"frobenius_norm": largest * stable**0.5, "effective_rank": effective, "stable_rank": stable}
 
 
-def _measure(
+def _branch_spectra(
     folder: Path, branches: Sequence[Branch], settings: Mapping[str, Any], progress: Progress | None
 ) -> list[dict[str, float]]:
-    """Norm and ranks of s B A of each branch."""
+    """Return norm and ranks of s B A for each branch; raise one ValueError for all that can't be computed."""
     spectra, problems = [], []
     with (folder / WEIGHTS).open("rb") as file:
         for done, branch in enumerate(branches, start=1):
@@ -145,24 +145,25 @@ def _measure(
             try:
                 if not (np.isfinite(A).all() and np.isfinite(B).all()):
                     raise OverflowError("the weights hold NaN or infinite values")
-                spectra.append(_spectrum(B, A, scaling_at(settings, branch.path)))
+                spectra.append(_spectrum(B, A, module_scaling(settings, branch.path)))
             except OverflowError as error:
                 problems.append(Problem(branch.path, "values", f"{error}; take an earlier checkpoint"))
             if progress is not None:
                 progress(done, len(branches))
-    require(problems, folder)
+    raise_problems(problems, folder)
     return spectra
 
 
-def _dataset(
+def _spectra_dataset(
     branches: Sequence[Branch], measured: Sequence[Mapping[str, float]], settings: Mapping[str, Any]
 ) -> xr.Dataset:
+    """Return the dataset of `adapter_report` without attributes, from the measured norms and ranks."""
     paths = [branch.path for branch in branches]
     names = [path.split(".") for path in paths]
     types = [dict.fromkeys(DTYPES[factor.dtype][0] for factor in (branch.down, branch.up)) for branch in branches]
     values: dict[str, Any] = {
-        "rank": [rank_at(settings, path) for path in paths],
-        "scaling": [scaling_at(settings, path) for path in paths],
+        "rank": [module_rank(settings, path) for path in paths],
+        "scaling": [module_scaling(settings, path) for path in paths],
         "dtype": np.array([", ".join(names) for names in types], object),
         **{name: np.array([spectrum[name] for spectrum in measured]) for name in measured[0]},
     }
@@ -187,20 +188,20 @@ def _dataset(
 def _remarks(
     result: xr.Dataset, branches: Sequence[Branch], others: Sequence[str], settings: Mapping[str, Any]
 ) -> Iterator[str]:
-    """Remarks for a reader of these numbers."""
+    """Yield remarks that a reader of these numbers should know."""
     n, n_zero = len(branches), int((result["frobenius_norm"].values == 0).sum())
     if n_zero == n:
         yield "untrained: s B A is zero in every component, as before the first step"
     elif n_zero:
-        yield f"s B A is zero in {n_zero} of {n} components, which stay as they were"
+        yield f"s B A is zero in {n_zero} of {n} components, which the adapter leaves unchanged"
     if has_residual_init(settings):
         init = settings["init_lora_weights"]
         yield f"the init {init!r} changed the base weights: s B A is the change from that base, not from the checkpoint"
-    if any("magnitude_vector" in branch.beside for branch in branches):
+    if any("magnitude_vector" in branch.extras for branch in branches):
         yield "DoRA: norms are those of s B A, before the magnitude vector rescales the sum of base and change"
-    if n_biased := sum("B_bias" in branch.beside for branch in branches):
+    if n_biased := sum("B_bias" in branch.extras for branch in branches):
         yield f"lora_B has a bias in {n_biased} of {n} components, which isn't in the norms"
-    if any("embedding" in branch.beside for branch in branches):
+    if any("embedding" in branch.extras for branch in branches):
         yield "norms of an embedding are without the scale that some models put on its output"
     if n_conv := sum(len(branch.down.shape) > 2 for branch in branches):
         yield f"convolutions, {n_conv} of {n} components, are measured as matrices (d_out, channels x kernel)"

@@ -15,43 +15,43 @@ from lorascope.stores.adapter_settings import KEY_PATTERN, read_adapter_settings
 from lorascope.stores.errors import Problem, join_problems
 from lorascope.stores.json_document import read_tensor_header
 
-NOT_BA = ("kasa_config", "monteclora_config", "use_bdlora", "use_qalora", "target_parameters")
-"""Settings with which the change of a layer's weight is another product than s B A, or several in one."""
+UNSUPPORTED_SETTINGS = ("kasa_config", "monteclora_config", "use_bdlora", "use_qalora", "target_parameters")
+"""Settings of variants whose change of a layer's weight isn't the single product s B A."""
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """The LoRA configuration in an adapter's folder, as JSON has it, whose ranks and alphas are sound.
+    """Return the LoRA configuration in an adapter's folder, with valid ranks and alphas.
 
     Raises
     ------
     FileNotFoundError
         If there is no such folder, or no configuration in it.
     ValueError
-        If the file is no LoRA configuration, or one whose change of weight isn't s B A.
+        If the file isn't a LoRA configuration, or one whose change of weight isn't s B A.
     """
     settings = read_adapter_settings(folder)
-    for name in NOT_BA:
+    for name in UNSUPPORTED_SETTINGS:
         if settings.get(name):
             raise ValueError(
-                f"`{name}` of adapter {str(folder)!r} is {reprlib.repr(settings[name])}: what it adds isn't one "
-                "product s B A a layer, which is all that is measured here; capture a run with it instead"
+                f"`{name}` of adapter {str(folder)!r} is {reprlib.repr(settings[name])}: its change isn't one "
+                "product s B A per layer, and nothing else is measured here; capture a run with it instead"
             )
     return settings
 
 
-def rank_at(settings: Mapping[str, Any], path: str) -> int:
-    """Rank that a module of this path was given."""
-    return int(_matched(settings, "rank_pattern", path, settings["r"]))
+def module_rank(settings: Mapping[str, Any], path: str) -> int:
+    """Return the rank of the module with this path."""
+    return int(_pattern_value(settings, "rank_pattern", path, settings["r"]))
 
 
-def scaling_at(settings: Mapping[str, Any], path: str) -> float:
-    """Factor of B A at a module of this path: alpha / rank, or alpha / sqrt(rank) with rsLoRA."""
-    rank, alpha = rank_at(settings, path), _matched(settings, "alpha_pattern", path, settings["lora_alpha"])
+def module_scaling(settings: Mapping[str, Any], path: str) -> float:
+    """Return the factor of B A at the module with this path: alpha / rank, or alpha / sqrt(rank) with rsLoRA."""
+    rank, alpha = module_rank(settings, path), _pattern_value(settings, "alpha_pattern", path, settings["lora_alpha"])
     return float(alpha / math.sqrt(rank) if settings.get("use_rslora") else alpha / rank)
 
 
-def _matched(settings: Mapping[str, Any], name: str, path: str, default: float) -> float:
-    """The value of the first expression of a pattern that fits the end of a path (PEFT 0.21, `get_pattern_key`)."""
+def _pattern_value(settings: Mapping[str, Any], name: str, path: str, default: float) -> float:
+    """Return the value of the first pattern that matches the end of a path (PEFT 0.21, `get_pattern_key`)."""
     pattern: Mapping[str, float] = settings.get(name) or {}
     return next((value for key, value in pattern.items() if re.match(KEY_PATTERN.format(key), path)), default)
 
@@ -64,22 +64,22 @@ DTYPES = {
     "F32": ("float32", "<f4"),
     "F64": ("float64", "<f8"),
 }
-"""Types that can be measured: name in safetensors -> usual name, and how the bytes are read."""
+"""Supported types: name in safetensors -> usual name, and NumPy type to read the bytes with."""
 PREFIX = "base_model.model."
 """Prefix that PEFT puts before the plain model's own names."""
-KEY = re.compile(
+TENSOR_KEY = re.compile(
     r"(?P<path>.+?)\.lora_(?P<part>A|B|embedding_A|embedding_B|magnitude_vector)"
     r"(?:\.(?!(?:weight|bias)$)(?P<adapter>[^.]+))?(?:\.(?P<leaf>weight|bias))?"
 )
-"""A key of PEFT's, with the adapter's name in it or, as `save_pretrained` has it, without."""
-INNER = re.compile(r"\.base_layer(?=\.|$)")
-"""PEFT names the inner layer of what it wraps twice over `base_layer`; the plain model doesn't."""
+"""Pattern of PEFT's keys, with the adapter's name or, as `save_pretrained` writes them, without."""
+BASE_LAYER = re.compile(r"\.base_layer(?=\.|$)")
+"""Part of a path that PEFT adds for the inner layer of a module that it wraps twice."""
 MAX_PATH, MAX_DIGITS = 255, 18
-"""Characters of a layer's path, which a store must be able to name, and digits of a number in it, an int64."""
-AS_THEY_RUN = ("self_attn", "mlp", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""Modules of a layer in the order in which Llama and its like have them; others come after them, by name."""
+"""Most characters of a layer's path, the limit of a store, and most digits of a number in it, those of an int64."""
+MODULE_ORDER = ("self_attn", "mlp", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Modules of a layer in the order in which Llama runs them; other modules follow in the order of their names."""
 MAX_FACTOR = 2**27
-"""Numbers in one factor, 1 GiB in float64; rank 256 over a vocabulary of 262,144 has half as many."""
+"""Most numbers in one factor, 1 GiB in float64; rank 256 over a vocabulary of 262,144 has half as many."""
 
 
 class StoredTensor(NamedTuple):
@@ -89,7 +89,7 @@ class StoredTensor(NamedTuple):
     """Name of the type in safetensors, e.g. `BF16`."""
     shape: tuple[int, ...]
     start: int
-    """Its first byte in the file."""
+    """Position of its first byte in the file."""
 
 
 class Branch(NamedTuple):
@@ -99,19 +99,19 @@ class Branch(NamedTuple):
     """Module path in the plain model, as in runs."""
     down: StoredTensor
     up: StoredTensor
-    beside: frozenset[str]
-    """Further tensors of the layer: `B_bias`, `magnitude_vector` (DoRA rescales what comes out), or `embedding`."""
+    extras: frozenset[str]
+    """Kinds of further tensors of the layer: `B_bias`, `magnitude_vector` (of DoRA), or `embedding`."""
 
 
-def read_keys(folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor of an adapter's file by its key; no values are read.
+def read_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Return type, shape and place of every tensor of an adapter's file by its key; no values are read.
 
     Raises
     ------
     FileNotFoundError
-        If there is no file of safetensors; a pickle is never read.
+        If there is no safetensors file; a pickle is never read.
     ValueError
-        If the file is no regular one, cut short or otherwise damaged.
+        If the file isn't regular, or is truncated or otherwise damaged.
     """
     path = folder / WEIGHTS
     if not path.exists():
@@ -135,8 +135,8 @@ def read_keys(folder: Path) -> dict[str, StoredTensor]:
 
 
 def read_factor(file: BinaryIO, tensor: StoredTensor) -> Float64[np.ndarray, "row column"]:
-    """A tensor's values, all axes after the first in one."""
-    from lorascope.stores.format.stored_array import widen_block
+    """Read the values of a tensor; all axes after the first are flattened into one."""
+    from lorascope.stores.format.stored_array import widen_block  # imports xarray, which a refused adapter doesn't need
 
     name, bits = DTYPES[tensor.dtype]
     file.seek(tensor.start)
@@ -146,7 +146,7 @@ def read_factor(file: BinaryIO, tensor: StoredTensor) -> Float64[np.ndarray, "ro
 
 
 def narrow_factor(values: Float64[np.ndarray, "..."], dtype: str) -> np.ndarray:
-    """Numbers as a file stores them, bfloat16 as its bits; FloatingPointError where one is beyond the type."""
+    """Return numbers in the type of a file, bfloat16 as bits; raise FloatingPointError if one overflows."""
     with np.errstate(over="raise"):
         if dtype != "BF16":
             return np.ascontiguousarray(values, DTYPES[dtype][1])
@@ -154,21 +154,21 @@ def narrow_factor(values: Float64[np.ndarray, "..."], dtype: str) -> np.ndarray:
     return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")  # ties go to the even one
 
 
-def sort_keys(keys: Mapping[str, StoredTensor]) -> tuple[list[Branch], list[str], list[Problem]]:
-    """Branches, layers in the order of their numbers; keys that are no LoRA weights; what is wrong with the rest."""
+def group_tensors(keys: Mapping[str, StoredTensor]) -> tuple[list[Branch], list[str], list[Problem]]:
+    """Return the LoRA branches in layer order, the keys that aren't LoRA weights, and problems with other keys."""
     layers: dict[str, dict[str, StoredTensor]] = {}
     first: dict[tuple[str, str], str] = {}
     others, problems, adapters = [], [], set()
     for key, tensor in keys.items():
         plain = key.removeprefix(PREFIX)
-        match = KEY.fullmatch(plain)
+        match = TENSOR_KEY.fullmatch(plain)
         if match is None and ".lora_" in plain:
             problems.append(Problem(plain, "unknown", "a part of a LoRA variant that can't be measured from A and B"))
         elif match is None:
             others.append(plain)
         else:
             adapters.add(match["adapter"])
-            path = INNER.sub("", match["path"])
+            path = BASE_LAYER.sub("", match["path"])
             part = match["part"].removeprefix("embedding_") + ("_bias" if match["leaf"] == "bias" else "")
             if (before := first.setdefault((path, part), key)) != key:
                 both, message = sorted((before, key)), f"there are two tensors for lora_{part}; save the adapter again"
@@ -182,7 +182,7 @@ def sort_keys(keys: Mapping[str, StoredTensor]) -> tuple[list[Branch], list[str]
         problems.append(Problem("", "several", f"the keys name several adapters ({names}); save each by itself"))
     message = f"a layer's path has at most {MAX_PATH} characters, and no number of more than {MAX_DIGITS} digits"
     branches = []
-    for path, parts in sorted(layers.items(), key=lambda layer: _by_number(layer[0])):
+    for path, parts in sorted(layers.items(), key=lambda layer: _layer_order(layer[0])):
         if len(path) > MAX_PATH or any(len(name) > MAX_DIGITS for name in path.split(".") if name.isdecimal()):
             problems.append(Problem(path[:MAX_PATH], "path", message))
         elif {"A", "B"} <= parts.keys():
@@ -194,13 +194,13 @@ def sort_keys(keys: Mapping[str, StoredTensor]) -> tuple[list[Branch], list[str]
 
 
 def branch_problems(branch: Branch, settings: Mapping[str, Any]) -> Iterator[Problem]:
-    """Reasons why one layer's factors can't be multiplied, or aren't what the configuration says."""
+    """Yield reasons why the factors of one layer can't be multiplied, or don't fit the configuration."""
     for name, tensor in (("lora_A", branch.down), ("lora_B", branch.up)):
         if tensor.dtype not in DTYPES:
             allowed = ", ".join(kind for kind, _ in DTYPES.values())
             message = f"{name} is of type {tensor.dtype!r}; allowed are {allowed}: save it in one of them"
             yield Problem(branch.path, "dtype", message)
-    down, up, rank = branch.down.shape, branch.up.shape, rank_at(settings, branch.path)
+    down, up, rank = branch.down.shape, branch.up.shape, module_rank(settings, branch.path)
     fits = min(len(down), len(up)) >= 2 and len(down) == len(up) and down[0] == up[1] and set(up[2:]) <= {1}
     if not fits or 0 in (*down, *up):
         message = (
@@ -219,14 +219,14 @@ def branch_problems(branch: Branch, settings: Mapping[str, Any]) -> Iterator[Pro
         yield Problem(branch.path, "rank", message)
 
 
-def require(problems: Iterable[Problem], folder: Path) -> None:
-    """Raise one ValueError for all problems, or do nothing where there is none."""
+def raise_problems(problems: Iterable[Problem], folder: Path) -> None:
+    """Raise one ValueError that lists all problems, if there are any."""
     if reasons := join_problems(problems):
         raise ValueError(f"adapter {str(folder)!r} can't be measured: {reasons}")
 
 
-def _by_number(path: str) -> list[tuple[int, int, str]]:
-    """Sorts layer 2 before layer 10, and a layer's modules as they run; safetensors sorts keys as words."""
-    places = {name: place for place, name in enumerate(AS_THEY_RUN)}
+def _layer_order(path: str) -> list[tuple[int, int, str]]:
+    """Return a sort key of a layer's path: layers by their numbers, then modules in the order of `MODULE_ORDER`."""
+    places = {name: place for place, name in enumerate(MODULE_ORDER)}
     names = path.split(".")
     return [(int(n), 0, "") if n.isdecimal() else (-1, places.get(n, len(places)), n) for n in names]

@@ -1,4 +1,4 @@
-"""A smaller adapter: of each layer's change the directions that hold a share of it, as a folder that PEFT loads."""
+"""Truncation of an adapter: keep the largest singular directions of each layer's change, in a folder for PEFT."""
 
 import json
 import math
@@ -14,56 +14,56 @@ import xarray as xr
 from jaxtyping import Float64
 from safetensors import TensorSpec, serialize_file
 
-from lorascope.analyze.results.options import refuse_elsewhere
+from lorascope.analyze.results.options import refuse_unwritable
 from lorascope.stores import Problem
 from lorascope.stores.adapter_settings import CONFIG, has_residual_init
 from lorascope.stores.places.files import atomic_write
 
 from .adapter import adapter_report
 from .factors import (
+    BASE_LAYER,
     DTYPES,
-    INNER,
-    KEY,
     PREFIX,
+    TENSOR_KEY,
     WEIGHTS,
     Branch,
     StoredTensor,
+    group_tensors,
+    module_scaling,
     narrow_factor,
+    raise_problems,
     read_factor,
-    read_keys,
     read_settings,
-    require,
-    scaling_at,
-    sort_keys,
+    read_tensors,
 )
 
 RECORD = "finetune.json"
-"""File that `finetune` leaves beside an adapter; it says among others which layers of the base shared weights."""
+"""File that `finetune` writes into an adapter's folder; it lists for instance which base layers shared weights."""
 
 
 def truncate_adapter(path: str | Path, out: str | Path, *, share: float = 0.99) -> xr.Dataset:
-    """Write an adapter that keeps of each layer's change s B A the fewest directions that hold a share of it.
+    """Write an adapter of smaller rank that keeps a share of the squared norm of each layer's change s B A.
 
     Parameters
     ----------
     path
         Folder of the adapter, as `adapter_report` takes it.
     out
-        Folder of the new one, which must not be there; it appears when it is whole.
+        Folder of the new adapter, which must not exist; it appears when it is complete.
     share
-        Share of the squared Frobenius norm of s B A that each layer keeps at least; 1 keeps all but rounding.
+        Least share of the squared Frobenius norm of s B A that each layer keeps; 1 keeps everything but rounding.
 
     Returns
     -------
     xr.Dataset
         Over `component`, with the coordinates of `adapter_report`: `rank_before`, `rank` (at least 1), and `kept`, the
-        share of the squared norm that is left before rounding to the tensors' types (NaN where s B A is zero).
+        remaining share of the squared norm before rounding to the tensors' types (NaN where s B A is zero).
         Attributes: `adapter` and its `file_sha256`, `share`, `n_parameters_before`, `n_parameters`.
 
     Raises
     ------
     FileNotFoundError, FileExistsError
-        If there is no adapter, or `out` is there.
+        If there is no adapter, or `out` exists.
     ValueError
         If `share` isn't above 0 and at most 1; `adapter_report` refuses the adapter; it is DoRA's, or its init changed
         the base weights, so that s B A isn't all of its change; or new weights are beyond their tensor's type.
@@ -73,18 +73,18 @@ def truncate_adapter(path: str | Path, out: str | Path, *, share: float = 0.99) 
     The truncated SVD is the best approximation of its rank in the Frobenius norm (Eckart & Young 1936, Psychometrika
     1(3)), here of the core between thin QR factors, in float64. B' = U sqrt(S) and A' = sqrt(S) V^T hold the scaling
     (and so does a lora_B's bias): each layer's alpha is its rank, so that PEFT multiplies by one. A convolution's
-    kernel is a matrix. Other tensors and settings are copied, but for the init, which may not allow the new rank.
+    kernel is a matrix. Other tensors and settings are copied, except the init, which may not allow the new rank.
     """
     folder, target = Path(path), Path(out)
     if not 0 < share <= 1:
         raise ValueError(f"`share` is {share!r}; it must be above 0 and at most 1, such as 0.99")
     if target.exists() or target.is_symlink():
         raise FileExistsError(f"`out` is {str(target)!r}, which is there already; name a new folder")
-    refuse_elsewhere(target, "out")
+    refuse_unwritable(target, "out")
     report = adapter_report(folder)
-    settings, keys = json.loads(report.attrs["config"]), read_keys(folder)
-    branches = sort_keys(keys)[0]
-    require(_refusals(settings, keys, branches), folder)
+    settings, keys = json.loads(report.attrs["config"]), read_tensors(folder)
+    branches = group_tensors(keys)[0]
+    raise_problems(_truncation_problems(settings, keys, branches), folder)
     try:
         stored, ranks, shares_left = _truncate_all(folder, settings, keys, branches, share)
     except FloatingPointError as error:
@@ -104,7 +104,9 @@ def truncate_adapter(path: str | Path, out: str | Path, *, share: float = 0.99) 
         serialize_file(specs, partial / WEIGHTS, metadata={"format": "pt"})
         if (folder / RECORD).is_file():
             shutil.copyfile(folder / RECORD, partial / RECORD)
-        changed = _settings_of(settings, {branch.path: rank for branch, rank in zip(branches, ranks, strict=True)})
+        changed = _truncated_settings(
+            settings, {branch.path: rank for branch, rank in zip(branches, ranks, strict=True)}
+        )
         (partial / CONFIG).write_text(json.dumps(changed, indent=2) + "\n", encoding="utf-8")
         read_settings(partial)  # refuses patterns of too many layers: PEFT tries each on each layer
     result = report[["rank"]].rename(rank="rank_before")
@@ -123,15 +125,15 @@ def truncate_adapter(path: str | Path, out: str | Path, *, share: float = 0.99) 
     )
 
 
-def _refusals(
+def _truncation_problems(
     settings: Mapping[str, Any], keys: Mapping[str, StoredTensor], branches: Sequence[Branch]
 ) -> Iterator[Problem]:
-    """Reasons why s B A can't be truncated, or a tensor not copied."""
+    """Yield reasons why s B A can't be truncated, or a tensor can't be copied."""
     if has_residual_init(settings):
         message = "the init {!r} changed the base weights, so that s B A isn't the change of the checkpoint"
         yield Problem("init_lora_weights", "init", message.format(settings.get("init_lora_weights")))
     for branch in branches:
-        if settings.get("use_dora") or "magnitude_vector" in branch.beside:
+        if settings.get("use_dora") or "magnitude_vector" in branch.extras:
             yield Problem(branch.path, "dora", "DoRA's magnitudes belong to the whole change, not to a part of it")
     for key, tensor in keys.items():
         if tensor.dtype not in DTYPES:
@@ -145,21 +147,23 @@ def _truncate_all(
     branches: Sequence[Branch],
     share: float,
 ) -> tuple[dict[str, np.ndarray], list[int], list[float]]:
-    """Every tensor of the new file as it is stored, and by branch the rank and the share that is left."""
+    """Return the tensors of the new file by key, and for each branch its rank and remaining share."""
     key_of, ranks, shares_left = {tensor: key for key, tensor in keys.items()}, [], []
     stored: dict[str, np.ndarray] = {}
     with (folder / WEIGHTS).open("rb") as file:
         for key, tensor in keys.items():
-            match = KEY.fullmatch(key.removeprefix(PREFIX))
+            match = TENSOR_KEY.fullmatch(key.removeprefix(PREFIX))
             if match is None:
                 file.seek(tensor.start)
                 bits = np.fromfile(file, DTYPES[tensor.dtype][1], count=math.prod(tensor.shape))
                 stored[key] = bits.reshape(tensor.shape)
             elif match["leaf"] == "bias":  # PEFT multiplies it by the scaling too
-                scaling = scaling_at(settings, INNER.sub("", match["path"]))
+                scaling = module_scaling(settings, BASE_LAYER.sub("", match["path"]))
                 stored[key] = narrow_factor(scaling * read_factor(file, tensor)[:, 0], tensor.dtype)
         for path, down, up, _ in branches:
-            B, A, left = _truncate(read_factor(file, up), read_factor(file, down), scaling_at(settings, path), share)
+            B, A, left = _truncate_factors(
+                read_factor(file, up), read_factor(file, down), module_scaling(settings, path), share
+            )
             stored[key_of[down]] = narrow_factor(A.reshape(-1, *down.shape[1:]), down.dtype)
             stored[key_of[up]] = narrow_factor(B.reshape(*B.shape, *up.shape[2:]), up.dtype)
             ranks.append(len(A))
@@ -167,26 +171,29 @@ def _truncate_all(
     return stored, ranks, shares_left
 
 
-def _truncate(
+def _truncate_factors(
     B: Float64[np.ndarray, "d_out rank"], A: Float64[np.ndarray, "rank d_in"], scaling: float, share: float
 ) -> tuple[Float64[np.ndarray, "d_out few"], Float64[np.ndarray, "few d_in"], float]:
-    """B and A of the fewest singular directions of scaling * B A that hold this share of its squares, and theirs."""
+    """Return B and A of the fewest singular directions of scaling * B A with this share of its squared norm.
+
+    The third value is the share that they have.
+    """
     (left, R_B), (right, R_A) = np.linalg.qr(B), np.linalg.qr(A.T)
     U, sigma, V = np.linalg.svd(scaling * (R_B @ R_A.T), full_matrices=False)
     ratios = sigma / (sigma[0] or 1.0)  # so that squares neither overflow nor vanish
     ratios[ratios < np.finfo(np.float64).eps * max(*A.shape, *B.shape)] = 0  # zero to rounding
-    lost = np.append(np.cumsum(np.square(ratios)[::-1])[::-1], 0.0)  # by the rank that is left
+    lost = np.append(np.cumsum(np.square(ratios)[::-1])[::-1], 0.0)  # indexed by the new rank
     rank = max(1, int(np.argmax(lost <= (1 - share) * lost[0])))
     root = np.sqrt(sigma[:rank])
     share_left = float(1 - lost[rank] / lost[0]) if lost[0] else float("nan")
     return (left @ U[:, :rank]) * root, root[:, None] * (V[:rank] @ right.T), share_left
 
 
-def _settings_of(settings: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[str, Any]:
-    """The configuration of an adapter of these ranks by path, whose scaling is one everywhere."""
+def _truncated_settings(settings: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[str, Any]:
+    """Return the configuration of an adapter with these ranks by path and scaling 1 everywhere."""
     counts = Counter(ranks.values())
     usual = max(counts, key=lambda rank: (counts[rank], rank))
-    # Else PEFT would let it fit the end of another layer's path.
+    # Without `^`, PEFT would match the end of another layer's path.
     pattern = {f"^{re.escape(path)}": rank for path, rank in ranks.items() if rank != usual}
     unused = {"use_rslora": False, "init_lora_weights": True, "eva_config": None}
     changed = {"r": usual, "lora_alpha": usual, "rank_pattern": pattern, "alpha_pattern": pattern}

@@ -11,7 +11,7 @@ import xarray as xr
 
 from lorascope.analyze.results.format import format_number
 
-from ..information.mutual_information import UNITS
+from ..information.mutual_information import UNITS_PER_NAT
 from .scales import ValueAxis, value_axis
 from .theme import (
     BLACK,
@@ -165,7 +165,7 @@ def _known(result: xr.Dataset, estimator: str) -> pd.DataFrame:
     values = result.sel(estimator=estimator)
     columns: dict[str, Any] = {name: values[name].values for name in ("component", "kind", "layer", "verdict")}
     columns["js"] = values["js" if result.attrs["against"] == "lora" else "js_delta_alone"].values
-    columns |= {name: values[name].values / UNITS[result.attrs["units"]] for name in ("value", "low", "high")}
+    columns |= {name: values[name].values / UNITS_PER_NAT[result.attrs["units"]] for name in ("value", "low", "high")}
     return pd.DataFrame(columns)[~np.isnan(values["value"].values) & (values["note"].values == "")]
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
 from lorascope.analyze.miub.groups import group_by, to_dataframe
-from lorascope.analyze.results.format import format_error, format_number, in_common_power
+from lorascope.analyze.results.format import common_power_of_ten, format_error, format_number
 from lorascope.analyze.results.tree import require_result
 from lorascope.analyze.results.weights import standard_error, weighted_quantiles
 
@@ -117,7 +117,7 @@ def depth_figure(result: xr.DataTree, *, by: str | None = None) -> go.Figure:
         )
     values = [""] if by is None else [value for value in grouped[by].values.tolist() if (inside[by] == value).any()]
     names, marks = list(map(str, values)), looks(len(values), by)
-    factor, power = in_common_power(inside["miub"], units)
+    factor, power = common_power_of_ten(inside["miub"], units)
     figure = go.Figure()
     for value, name, look in zip(values, names, marks, strict=True):
         part = inside if by is None else inside[inside[by] == value]

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.results.options import Residual
-from lorascope.analyze.results.save import provenance
+from lorascope.analyze.results.save import result_provenance
 from lorascope.stores.progress import Progress
 from lorascope.stores.threads import limiting_blas_to_one_thread
 
@@ -118,7 +118,7 @@ def fit_scaling_law(
     with limiting_blas_to_one_thread():
         fitted = estimate(design, delta=math.inf if huber is None else float(huber))
     settings = {**options, "huber": huber, "references": design.references, "bounds": design.limits, "level": level}
-    return ScalingFit(fitted, level, provenance(design.frame, settings))
+    return ScalingFit(fitted, level, result_provenance(design.frame, settings))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.results.format import format_number
-from lorascope.analyze.results.save import provenance
+from lorascope.analyze.results.save import result_provenance
 
 from .correlations import beyond_setting, freedom_left, permutation_p, permuted_pearson, pooled_pearson, r_p, williams
 from .frame import comparable, group_labels, read_cells
@@ -175,7 +175,7 @@ def compare_metrics(
         pairs=pd.DataFrame(of_pair),
         verdicts=tuple(_verdicts(of_metric, [row for row in of_pair if row["first"] == metrics[0]], level)),
         notes=tuple(notes),
-        provenance=provenance(rows, settings),
+        provenance=result_provenance(rows, settings),
         cells=cells,
     )
 

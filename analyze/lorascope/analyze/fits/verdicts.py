@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.results.format import format_number
-from lorascope.analyze.results.save import plain
+from lorascope.analyze.results.save import json_value
 
 from .design import applied
 from .estimate import Estimate, estimate
@@ -61,7 +61,7 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """All parts as JSON has them, at full precision; NaN is null."""
-        parts: dict[str, Any] = plain(self)
+        parts: dict[str, Any] = json_value(self)
         return parts
 
 

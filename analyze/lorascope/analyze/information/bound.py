@@ -1,4 +1,4 @@
-"""Bounds of mutual information by the Jensen-Shannon divergence of joint from product, and pairs with known values."""
+"""Bounds of mutual information by the Jensen-Shannon divergence of joint and product, and pairs with known values."""
 
 import math
 from typing import Any, NamedTuple, TypeVar
@@ -10,39 +10,39 @@ from scipy.special import k0e, xlog1py  # type: ignore[import-untyped]
 Values = TypeVar("Values", float, np.ndarray)
 
 ROUNDING = 1e-12
-"""Distance from its range up to which an argument counts as the end of the range."""
+"""Distance outside its range up to which an argument is treated as the end of the range."""
 MASS_ROUNDING = 1e-9
-"""Distance from 1 up to which a table of probabilities may sum."""
+"""Largest distance from 1 of the sum of a table of probabilities."""
 LN2 = math.log(2)
-LN2_REST = 2.3190468138462996e-17
-"""Difference between ln 2 and the float64 `LN2`."""
-STEPS = 5
-"""Newton steps of `js_lower_bound`: four bring every js that was tried to its last digits, near ln 2 too."""
+LN2_ERROR = 2.3190468138462996e-17
+"""The exact ln 2 minus the float64 `LN2`."""
+NEWTON_STEPS = 5
+"""Newton steps of `js_lower_bound`: four were enough for full precision at every js tried, also near ln 2."""
 FARTHEST = 800.0
-"""Nats; exp of minus this is 0."""
+"""Mutual information in nats above which exp(-mi) is 0."""
 LEAST_CELL = 1e-150
-"""Smaller probabilities count as zero: the product of two marginals must stay within float64."""
+"""Smaller probabilities count as 0, so that products of two marginals stay within float64."""
 NEAR = 0.25
-"""Density ratios as near to 1 as this take a series."""
+"""Largest distance of a density ratio from 1 for which a series is used."""
 SERIES = 1 / (np.arange(1.0, 26.0) * np.arange(2.0, 27.0))
-"""The mean of ln between 1 and 1 + s is s times the sum of these times (-s)^0, (-s)^1, ..."""
+"""Coefficients c: the mean of ln between 1 and 1 + s is s (c_0 - c_1 s + c_2 s^2 - ...)."""
 SPACING = 1 / 16
-"""Distance of the logarithms at which `gaussian_dependence` evaluates its integrals."""
+"""Distance between the nodes of the integrals in `gaussian_dependence`, on a logarithmic axis."""
 
 
 class Dependence(NamedTuple):
-    """Distances in nats of a joint distribution P from the product Q of its marginals."""
+    """Divergences in nats between a joint distribution P and the product Q of its marginals."""
 
     mutual_information: float
     """KL(P || Q)."""
     js: float
-    """JS(P || Q), Jensen-Shannon divergence, which is mutual_information / 2 - kl_mixture."""
+    """JS(P || Q), the Jensen-Shannon divergence; it equals mutual_information / 2 - kl_mixture."""
     kl_mixture: float
     """KL(M || Q), where M = (P + Q)/2."""
 
 
 def js_lower_bound(js: Values) -> Values:
-    """Lower bound of the mutual information, in nats, from the JS of joint and product distribution: Xi(js).
+    """Return the lower bound Xi(js) of mutual information (nats) from the JS of joint and product distribution.
 
     Parameters
     ----------
@@ -53,8 +53,8 @@ def js_lower_bound(js: Values) -> Values:
     Returns
     -------
     float or np.ndarray
-        Float64 of the shape of `js`; infinity from the float64 nearest to ln 2 on. Relative error below 1e-14, of js as
-        it is given: close to ln 2 an error of js itself grows by 2 exp(Xi)/Xi.
+        Float64 of the shape of `js`; infinity if js is the float64 nearest to ln 2. The relative error is below 1e-14
+        for the given js; close to ln 2 an error of js is amplified by 2 exp(Xi)/Xi.
 
     Raises
     ------
@@ -63,43 +63,38 @@ def js_lower_bound(js: Values) -> Values:
 
     Notes
     -----
-    Let J(x) = ln 2 - ((1 + a) ln(1 + a) + a x)/2 with a = exp(-x), and Xi its inverse. Then KL(P || Q) >= Xi(JS(P ||
-    Q)) for all P and Q. Proof: with t = dP/dQ, f(t) = t ln t - t + 1 and g(t) = (t ln(2t/(1 + t)) + ln(2/(1 + t)))/2,
-    KL and JS are the means of f and g under Q. Take s > 1 and lam = 2s/ln(1 + s). Then h = f - lam g is concave up to
-    lam/2 - 1, which is below s, and convex beyond, and its tangent at s goes through (0, h(0)); so h is nowhere below
-    it. As t has mean 1, KL - lam JS is at least the tangent's value at 1, and this is x - lam J(x) for x = ln s,
-    because t = 0 or s, s with probability a = 1/s, attains it. Such lines, one for each s, have Xi as their envelope.
-    Two variables that are one symbol, uniform among n, attain it: mutual information ln n. Near 0, Xi(js) is
-    js 2/ln 2, and never less.
+    Xi is the inverse of J(x) = ln 2 - ((1 + a) ln(1 + a) + a x)/2 with a = exp(-x), and KL(P || Q) >= Xi(JS(P || Q))
+    for all P and Q; `docs/mi-and-js.md` has the proof. Two copies of a symbol, uniform among n, attain it. Near 0,
+    Xi(js) is js 2/ln 2, and it is never less.
 
-    It is found by Newton's method on ln(ln 2 - J(x)), whose steps can't stray: this is concave, as J'(x) = a ln(1 +
-    1/a)/2 is log-concave. Below ln(2)/2 js - J(x) is taken as it stands, above as a difference of distances from ln 2.
+    Newton's method solves ln(ln 2 - J(x)) = ln(ln 2 - js). It can't diverge, since the left side is concave:
+    J'(x) = a ln(1 + 1/a)/2 is log-concave.
 
     References
     ----------
-    Dorent, Golland and Wells 2025, arXiv 2510.20644; Harremoes and Vajda 2010, arXiv 1001.4432: of two f-divergences
-    extremes are attained on two points.
+    Dorent, Golland and Wells 2025, arXiv 2510.20644; Harremoes and Vajda 2010, arXiv 1001.4432: extremes of pairs of
+    f-divergences are attained on two points.
 
     Examples
     --------
     >>> round(js_lower_bound(0.4414), 3)
     1.716
     """
-    j = _in_range("js", js, 0.0, LN2, "0 to ln 2 = 0.693147... nats; multiply bits by it")
-    rest = (LN2 - j) + LN2_REST
+    j = _check_range("js", js, 0.0, LN2, "0 to ln 2 = 0.693147... nats; multiply bits by it")
+    rest = (LN2 - j) + LN2_ERROR
     x = j * (2 / LN2)
-    for _ in range(STEPS):
+    for _ in range(NEWTON_STEPS):
         a = np.exp(-x)
         left = ((1 + a) * np.log1p(a) + a * x) / 2
         slope = a * (x + np.log1p(a)) / 2
         missing = np.where(j < LN2 / 2, j - _extremal_js(x), left - rest)
         x = x + np.log1p(missing / rest) * left / slope
-    bound: Values = _plain(np.where(j < LN2, x, np.inf))
+    bound: Values = _float_if_scalar(np.where(j < LN2, x, np.inf))
     return bound
 
 
 def js_upper_bound(mi: Values) -> Values:
-    """Largest possible JS of joint and product distribution, in nats, for a mutual information.
+    """Return the largest possible JS of joint and product distribution (nats) for a mutual information (nats).
 
     Parameters
     ----------
@@ -118,22 +113,22 @@ def js_upper_bound(mi: Values) -> Values:
 
     Notes
     -----
-    J(mi) of `js_lower_bound`, whose notes prove it. It is never above mi ln(2)/2, let alone mi/2.
+    It is J(mi), the inverse of `js_lower_bound`, and never above mi ln(2)/2.
     """
-    x = _in_range("mi", mi, 0.0, np.inf, "0 nats and above, infinity too")
-    bound: Values = _plain(np.minimum(_extremal_js(np.minimum(x, FARTHEST)), LN2))
+    x = _check_range("mi", mi, 0.0, np.inf, "0 nats and above, infinity too")
+    bound: Values = _float_if_scalar(np.minimum(_extremal_js(np.minimum(x, FARTHEST)), LN2))
     return bound
 
 
 def _extremal_js(x: np.ndarray) -> np.ndarray:
-    """J(x): JS in nats of a distribution that is 0 or exp(x) times another, relative to which it has KL x."""
+    """Return J(x): JS (nats) of two distributions whose density ratio is exp(x) or 0, so that their KL is x."""
     a, rest = np.exp(-x), -np.expm1(-x)
-    # ln 2 - ((1 + a) ln(1 + a) + a x)/2, rearranged so that nothing but terms of the size of x remain where it is small
+    # ln 2 - ((1 + a) ln(1 + a) + a x)/2, rearranged so that no larger terms cancel for small x
     return np.asarray((rest * LN2 - (1 + a) * np.log1p(-rest / 2) - a * x) / 2)
 
 
 def discrete_dependence(joint: np.ndarray) -> Dependence:
-    """Mutual information, JS(joint || product of marginals) and KL(mixture of both || product) of a table, in nats.
+    """Return mutual information and JS(joint || product of marginals) (nats) of a table of probabilities.
 
     Parameters
     ----------
@@ -143,15 +138,14 @@ def discrete_dependence(joint: np.ndarray) -> Dependence:
     Raises
     ------
     ValueError
-        If the table isn't two-dimensional, holds NaN, infinity or a negative number, or sums to anything but 1, give or
-        take 1e-9; what it sums to is divided out.
+        If the table isn't two-dimensional, contains NaN, infinity or a negative number, or its sum differs from 1 by
+        more than 1e-9. The table is divided by its sum.
 
     Notes
     -----
-    With t = joint/product and L(t) the mean of ln between 1 and t, of which (t - 1) L(t) = t ln t - t + 1,
-    mutual information is the sum of (joint - product) L(t), KL(M || Q) half that of (joint - product) L((1 + t)/2), and
-    JS half that of (joint - product) (L(t) - L((1 + t)/2)): no term is negative. Probabilities below 1e-150 count as
-    zero.
+    Let t = joint/product and L(t) the mean of ln between 1 and t, so that (t - 1) L(t) = t ln t - t + 1. Then mutual
+    information is the sum of (joint - product) L(t), KL(M || Q) half the sum of (joint - product) L((1 + t)/2), and JS
+    half the sum of (joint - product) (L(t) - L((1 + t)/2)): no term is negative. Probabilities below 1e-150 count as 0.
 
     Examples
     --------
@@ -164,7 +158,7 @@ def discrete_dependence(joint: np.ndarray) -> Dependence:
         raise ValueError(f"`joint` has shape {table.shape}; it must have two axes, one for each variable")
     wrong = ~((table >= 0) & np.isfinite(table))
     if wrong.any():
-        raise ValueError(f"`joint` holds {float(table[wrong][0])!r}; allowed are finite probabilities, 0 and above")
+        raise ValueError(f"`joint` contains {float(table[wrong][0])!r}; allowed are finite probabilities, 0 and above")
     total = float(table.sum())
     if abs(total - 1) > MASS_ROUNDING:
         raise ValueError(
@@ -174,12 +168,12 @@ def discrete_dependence(joint: np.ndarray) -> Dependence:
     table = table[table.any(axis=1)][:, table.any(axis=0)]
     product = np.outer(table.sum(axis=1), table.sum(axis=0))
     difference = table - product
-    mi, js, kl_mixture = _divergences(difference, difference / product)
+    mi, js, kl_mixture = _integrate_divergences(difference, difference / product)
     return Dependence(mi, js, kl_mixture)
 
 
 def gaussian_dependence(rho: float) -> Dependence:
-    """The numbers of `discrete_dependence`, in nats, of a bivariate normal distribution of correlation `rho`.
+    """Return mutual information and JS(joint || product) (nats) of a bivariate normal with correlation `rho`.
 
     Raises
     ------
@@ -188,11 +182,11 @@ def gaussian_dependence(rho: float) -> Dependence:
 
     Notes
     -----
-    Mutual information I is -ln(1 - rho^2)/2. The other two are integrals over one variable: under the joint
-    distribution the log density ratio is I + rho k, where k is the product of two independent standard normals and has
-    density K0(|k|)/pi; under the product of marginals its density is exp(-I - rho k) times that. In ln |k| integrands
-    are analytic and fall off at both ends, so that trapezoids converge exponentially: the relative error is below 1e-12
-    up to |rho| = 1 - 1e-12.
+    Mutual information I is -ln(1 - rho^2)/2. The others are integrals over one variable k: under the joint distribution
+    the log density ratio is I + rho k, where k is the product of two independent standard normals, with density
+    K0(|k|)/pi; under the product of marginals that density is multiplied by exp(-I - rho k). As functions of ln |k|
+    integrands are analytic and decay at both ends, so that the trapezoidal rule converges exponentially: the relative
+    error is below 1e-12 up to |rho| = 1 - 1e-12.
 
     References
     ----------
@@ -206,23 +200,23 @@ def gaussian_dependence(rho: float) -> Dependence:
     """
     if not -1 < rho < 1:
         raise ValueError(
-            f"`rho` is {float(rho)!r}; allowed is what lies between -1 and 1: at these mutual information is infinite"
+            f"`rho` is {float(rho)!r}; allowed is a number above -1 and below 1, where mutual information is infinite"
         )
-    size = abs(float(rho))  # the sign is that of one variable
+    size = abs(float(rho))  # the sign of one variable has no effect
     mi = -math.log1p(-size * size) / 2 if size < 0.5 else -math.log((1 - size) * (1 + size)) / 2
-    # Nodes: beyond 60, where the joint density falls off as exp(-|k|), and beyond 60/(1 - rho) on the other side, where
-    # that of the product falls off as exp(-(1 - rho)|k|), too little is left to see; nor is it below exp(-50).
+    # Integrands are negligible for |k| below exp(-50) and above 60 (where they decay as exp(-|k|)), or above
+    # 60/(1 - rho) on the negative side, where the product's density decays as exp(-(1 - rho)|k|).
     nodes = np.exp(np.arange(-50, math.log(60 / (1 - size)), SPACING))
     k = np.concatenate([nodes[nodes < 60], -nodes])
     falls = np.where(k > 0, 1 + size, 1 - size)
     product = k0e(np.abs(k)) * np.abs(k) * np.exp(-falls * np.abs(k) - mi) * (SPACING / np.pi)
     excess = np.expm1(mi + size * k)
-    _, js, kl_mixture = _divergences(product * excess, excess)
+    _, js, kl_mixture = _integrate_divergences(product * excess, excess)
     return Dependence(mi, js, kl_mixture)
 
 
-def _divergences(difference: np.ndarray, excess: np.ndarray) -> tuple[float, float, float]:
-    """KL(P || Q), JS(P || Q) and KL((P + Q)/2 || Q) from P - Q and P/Q - 1; see the notes of `discrete_dependence`."""
+def _integrate_divergences(difference: np.ndarray, excess: np.ndarray) -> tuple[float, float, float]:
+    """Return KL(P || Q), JS(P || Q) and KL((P + Q)/2 || Q) from arrays P - Q and P/Q - 1; see `discrete_dependence`."""
     whole, half = _mean_log(excess), _mean_log(excess / 2)
     return (
         float((difference * whole).sum()),
@@ -232,14 +226,15 @@ def _divergences(difference: np.ndarray, excess: np.ndarray) -> tuple[float, flo
 
 
 def _mean_log(excess: np.ndarray) -> np.ndarray:
-    """Mean of ln t over t from 1 to 1 + excess, which is (1 + 1/excess) ln(1 + excess) - 1 and at 0 is 0."""
+    """Return the mean of ln t over t from 1 to 1 + excess: (1 + 1/excess) ln(1 + excess) - 1, and 0 at 0."""
     near = np.abs(excess) < NEAR
     small, other = np.where(near, excess, 0.0), np.where(near, 1.0, excess)
     far = xlog1py((1 + other) / other, other) - 1  # 0 ln 0 = 0
     return np.where(near, small * polyval(-small, SERIES), far)
 
 
-def _in_range(name: str, values: float | np.ndarray, low: float, high: float, allowed: str) -> np.ndarray:
+def _check_range(name: str, values: float | np.ndarray, low: float, high: float, allowed: str) -> np.ndarray:
+    """Return values as float64 within [low, high]; raise ValueError if one is outside by more than rounding."""
     array = np.asarray(values, np.float64)
     wrong = ~((array >= low - ROUNDING) & (array <= high + ROUNDING))
     if wrong.any():
@@ -247,6 +242,6 @@ def _in_range(name: str, values: float | np.ndarray, low: float, high: float, al
     return np.clip(array, low, high)
 
 
-def _plain(values: Any) -> Any:
-    """A float of an array without axes."""
+def _float_if_scalar(values: Any) -> Any:
+    """Return an array without axes as a float, and other arrays unchanged."""
     return values if np.ndim(values) else float(values)

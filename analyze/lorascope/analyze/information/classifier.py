@@ -1,4 +1,4 @@
-"""Distance of the joint distribution of two sides from the product, by a classifier that tells their rows apart."""
+"""JS of joint and product distribution, bounded from below by a classifier between real and mismatched pairs."""
 
 import math
 from typing import Any
@@ -8,16 +8,16 @@ from jaxtyping import Float, Shaped
 
 from .bound import LN2
 from .gaussian import normal_scores
-from .projections import canonical_axes, halves, project
+from .projections import canonical_axes, first_half, project
 
 N_PARTNERS = 4
-"""Rows of y from other groups that each row of x is put together with; each counts a fourth."""
+"""Number of mismatched pairs per row of x, each of weight 1/4: their y are rows of other groups."""
 N_PAIRS = 8
-"""Canonical pairs that the classifier sees."""
-ROWS_AN_AXIS = 3
-"""Rows for each dimension of a side: with fewer, canonical directions would correlate whatever they are."""
+"""Number of canonical pairs that are features of the classifier."""
+ROWS_PER_AXIS = 3
+"""Least rows per dimension of a side: with fewer, canonical correlations are high for any data."""
 RIDGE = 1e-3
-"""Added to the variance of each score, of 1, before canonical directions are found."""
+"""Ridge that is added to the variance 1 of each score when canonical directions are found."""
 
 
 def classifier_js(
@@ -27,30 +27,30 @@ def classifier_js(
     groups: Shaped[np.ndarray, " row"] | None = None,
     seed: int = 0,
 ) -> float:
-    """Lower bound of JS(joint || product) in nats, held out: noise may lead below 0.
+    """Return a held-out lower bound of JS(joint || product) in nats; noise may make it negative.
 
     Parameters
     ----------
     x, y
         Finite samples of both sides, row by row.
     groups
-        Labels of rows that aren't independent of each other: halves are made of whole groups, and no row of x is put
-        together with a y of its own group. By default every row is alone.
+        Labels of rows that depend on each other: halves consist of whole groups, and mismatched pairs have rows of
+        different groups. By default every row is a group.
     seed
-        Seed of the halves and of the rows put together.
+        Seed of the halves and of the mismatched pairs.
 
     Raises
     ------
     ValueError
-        If a side is constant, be it only in a part that directions are found on, or a half holds a single group.
+        If a side is constant, also within a part of the rows, or a half contains a single group.
 
     Notes
     -----
     JS >= ln 2 - CE, where CE is the cross-entropy, in nats, of any classifier between equally many rows of the joint
     and of the product. Here it is scikit-learn's logistic regression, on features of normal scores. Half of the rows
-    are for fitting: canonical directions are found on half of these, and the classifier is fitted on the others, with
-    each row of x beside four y of other groups. It is tried on the other half; the halves then change places, and all
-    rows are averaged. Log odds are cut at ln(rows/2) on both sides: no row may be more certain than that.
+    are for fitting: one half of these for canonical directions, the other for the classifier, which is evaluated on the
+    other half of all rows. The halves change places, and the loss is the mean over all rows. Log odds are clipped at
+    ln(rows/2) on both sides.
 
     References
     ----------
@@ -59,16 +59,16 @@ def classifier_js(
     x, y = normal_scores(x), normal_scores(y)
     labels = np.arange(len(x)) if groups is None else np.unique(groups, return_inverse=True)[1]
     rng = np.random.default_rng(seed)
-    first = halves(labels, seed=seed)
-    if _least_groups(labels, first) < 2:
-        raise ValueError("a half of the rows is of one group; give more groups, or fewer rows of the largest")
+    first = first_half(labels, seed=seed)
+    if _fewest_groups(labels, first) < 2:
+        raise ValueError("a half of the rows has only one group; give more groups, or fewer rows of the largest")
     most = math.log(min(first.sum(), (~first).sum()))
     losses = np.empty(len(x))
     for fitting in (first, ~first):
-        own, is_direction = _parted(labels[fitting], seed)
+        own, is_direction = _split_fitting_half(labels[fitting], seed)
         directions, training = np.flatnonzero(fitting)[is_direction], np.flatnonzero(fitting)[~is_direction]
         u, v = _coordinates(x, y, directions)
-        model = _fitted(*_features(u[training], v[training], own[~is_direction], rng))
+        model = _fit_classifier(*_features(u[training], v[training], own[~is_direction], rng))
         features = _features(u[~fitting], v[~fitting], labels[~fitting], rng)
         joint, product = (model.decision_function(rows) for rows in features)
         joint, product = joint.clip(-most, most), product.clip(-most, most).reshape(-1, N_PARTNERS)
@@ -76,27 +76,27 @@ def classifier_js(
     return float(LN2 - losses.mean() / 2)
 
 
-def _parted(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of a fitting half, and which of its rows directions are found on.
+def _split_fitting_half(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels of a fitting half, and a mask of the rows that directions are found on.
 
-    Where a part would hold a single group, each row is taken for a group: what is fitted may then be worse, but the
-    bound, which other rows give, is still one.
+    If a part would have a single group, every row becomes a group. The fit may then be worse, but the bound stays
+    valid, since it is evaluated on other rows.
     """
-    first = halves(labels, seed=seed)
-    if _least_groups(labels, first) < 2:
+    first = first_half(labels, seed=seed)
+    if _fewest_groups(labels, first) < 2:
         labels = np.arange(len(labels))
-        first = halves(labels, seed=seed)
+        first = first_half(labels, seed=seed)
     return labels, first
 
 
-def _least_groups(labels: np.ndarray, first: np.ndarray) -> int:
-    """Groups in the part that has fewer of them."""
+def _fewest_groups(labels: np.ndarray, first: np.ndarray) -> int:
+    """Return the smaller of the numbers of groups in the two parts."""
     return min(len(np.unique(labels[part])) for part in (first, ~first))
 
 
 def _coordinates(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Canonical pairs, found on some rows, and a pair of norms, which tell a shared scale, as Student's."""
-    sides = [_principal(side, rows) for side in (x, y)]
+    """Return all rows along canonical directions found on `rows`, and their norms, which show a shared scale."""
+    sides = [_principal_scores(side, rows) for side in (x, y)]
     axes = canonical_axes(sides[0][rows], sides[1][rows], N_PAIRS, ridge=RIDGE)
     u, v = (project(side, along) for side, along in zip(sides, axes, strict=True))
     if x.shape[1] == y.shape[1] == 1:
@@ -107,9 +107,9 @@ def _coordinates(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> tuple[np.nda
     return np.hstack([u, norms[0]]), np.hstack([v, norms[1]])
 
 
-def _principal(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The scores, or as many principal axes of them as these rows allow."""
-    n_axes = max(1, len(rows) // ROWS_AN_AXIS)
+def _principal_scores(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the scores, projected onto as many principal axes as these rows allow."""
+    n_axes = max(1, len(rows) // ROWS_PER_AXIS)
     if scores.shape[1] <= n_axes:
         return scores
     return np.asarray(scores @ np.linalg.svd(scores[rows], full_matrices=False)[2][:n_axes].T)
@@ -118,33 +118,34 @@ def _principal(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def _features(
     u: np.ndarray, v: np.ndarray, labels: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features of rows (row, 8 pair), and of each row's u with its partners' v (row x partner, 8 pair)."""
-    partners = _partners(labels, rng)
+    """Return features of real pairs (row, 8 pair), and of mismatched pairs (row x partner, 8 pair)."""
+    partners = _draw_partners(labels, rng)
     return _quadratic(u, v), _quadratic(np.repeat(u, N_PARTNERS, axis=0), v[partners.ravel()])
 
 
 def _quadratic(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """u, u^2, v, v^2 and their products: the log density ratio of Gaussians, and more, is a sum of them."""
+    """Return u, u^2, v, v^2 and their products: the log density ratio of Gaussians is linear in these."""
     first, second = np.stack([u, u**2]), np.stack([v, v**2])
     products = (first[:, None] * second).reshape(4, *u.shape)
     return np.concatenate([*first, *second, *products], axis=1)
 
 
-def _partners(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Places of rows of other groups, drawn at random, int64 (row, partner)."""
+def _draw_partners(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw rows of other groups for each row, int64 (row, partner)."""
     _, labels, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     order = np.argsort(labels, kind="stable")
     starts, own = (np.cumsum(sizes) - sizes)[labels][:, None], sizes[labels][:, None]
     drawn = rng.integers(0, len(labels) - own, (len(labels), N_PARTNERS))
-    return np.asarray(order[drawn + own * (drawn >= starts)])  # past the row's own group
+    return np.asarray(order[drawn + own * (drawn >= starts)])  # skips the row's own group
 
 
-def _fitted(joint: np.ndarray, product: np.ndarray) -> Any:
-    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # a second, for this alone
+def _fit_classifier(joint: np.ndarray, product: np.ndarray) -> Any:
+    """Fit a classifier between the features of real and of mismatched pairs, and return it."""
+    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # takes a second
     from sklearn.pipeline import make_pipeline  # type: ignore[import-untyped]
     from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
 
-    # Few features and many rows: Newton's method needs a dozen steps, and the penalty keeps it from going astray.
+    # For few features and many rows Newton's method needs a dozen steps; the penalty keeps it stable.
     model = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky"))
     is_joint = np.repeat([1, 0], [len(joint), len(product)])
     weights = np.where(is_joint == 1, 1.0, 1 / N_PARTNERS)

@@ -1,4 +1,4 @@
-"""The estimators by name: what each computes from pairs of rows, the most it can say, and what its number means."""
+"""The estimators by name: what each computes from pairs, its largest possible value, and its best verdict."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +13,13 @@ from .bound import js_lower_bound
 from .classifier import classifier_js
 from .gaussian import (
     NOISE,
-    certified_information,
     gaussian_bias,
     gaussian_information,
-    most_checked,
+    gaussian_lower_bound,
+    most_checkable,
     noise_curve,
     normal_scores,
-    tempered,
+    standardised_or_scores,
 )
 from .held_out import cca_ksg, characteristic_ksg, quadratic_cca_ksg, radial_ksg
 from .ksg import extrapolated_ksg, ksg, ksg_ceiling
@@ -27,47 +27,55 @@ from .pairs import Pairs, Settings
 
 
 class Estimator(NamedTuple):
-    """One way to make a number of pairs, and what that number can say."""
+    """An estimator of mutual information, and the properties that its verdict depends on."""
 
     function: Callable[[Pairs, Settings], float]
+    """(pairs, settings) -> estimate in nats."""
     long_name: str
+    """Description for readers."""
     says: Literal["ok", "lower bound only", "assumes Gaussian"]
-    """The best verdict it can get. `ok`: right for enough data; `lower bound only`: blind to some dependence, at most
-    the truth but for noise; `assumes Gaussian`: neither, unless the data are."""
+    """Its best possible verdict. `ok`: consistent; `lower bound only`: it misses some dependence, so that apart from
+    noise it is at most the truth; `assumes Gaussian`: neither, unless the data are Gaussian."""
     sees: Literal["values", "scores", "tempered"] = "values"
-    """Form in which pairs reach it: values, normal scores, or scores only where tails are heavy."""
+    """Form of the pairs that it gets: values, normal scores, or scores only of columns with heavy tails."""
     ceiling: Callable[[Pairs, Settings], float] | None = None
-    """The most it can give for so many pairs, nats; None where nothing holds it down."""
+    """(pairs, settings) -> its largest possible value in nats; None if it is unlimited."""
     bias: Callable[[int, int, int], float] | None = None
-    """(n, dx, dy) -> the mean error that was taken off, nats; None where there is no closed form."""
+    """(n, dx, dy) -> bias in nats that was subtracted; None without a closed form."""
     checked_up_to: Callable[[int], float] | None = None
-    """n -> nats up to which its rows can speak against it; above, it assumes Gaussian. None where nothing is."""
+    """n -> nats above which n rows can't check it, so that it assumes Gaussian; None if no check is needed."""
     null_is_bias: bool = False
-    """Whether its mean over shuffles is taken off as its bias."""
+    """Whether its mean over shuffles is subtracted as bias."""
 
 
-def _gaussian(pairs: Pairs, settings: Settings) -> float:
+def _gaussian_estimate(pairs: Pairs, settings: Settings) -> float:
+    """Return the Gaussian mutual information in nats, minus its exact bias."""
     return gaussian_information(pairs.x, pairs.y) - gaussian_bias(len(pairs.x), pairs.x.shape[1], pairs.y.shape[1])
 
 
 def _ksg_scaled(pairs: Pairs, settings: Settings) -> float:
+    """Return the KSG 1 estimate in nats of columns scaled to variance 1."""
     x, y = (side / side.std(axis=0) for side in (pairs.x, pairs.y))
     return ksg(x, y, k=settings.k, groups=(pairs.groups_x, pairs.groups_y))
 
 
 def _ksg_copula(pairs: Pairs, settings: Settings) -> float:
+    """Return the extrapolated KSG 1 estimate in nats."""
     return extrapolated_ksg(pairs.x, pairs.y, k=settings.k, groups=(pairs.groups_x, pairs.groups_y))
 
 
-def _noise(pairs: Pairs, settings: Settings, *, sd: float) -> float:
+def _noise_estimate(pairs: Pairs, settings: Settings, *, sd: float) -> float:
+    """Return the Gaussian mutual information in nats with noise of this standard deviation on both sides."""
     return float(noise_curve(pairs.x, pairs.y, (sd,))[0])
 
 
-def _classifier(pairs: Pairs, settings: Settings) -> float:
+def _classifier_estimate(pairs: Pairs, settings: Settings) -> float:
+    """Return the lower bound of mutual information in nats that a classifier's JS gives."""
     return js_lower_bound(max(classifier_js(pairs.x, pairs.y, groups=pairs.groups_x, seed=settings.seed), 0.0))
 
 
 def _ksg_ceiling(pairs: Pairs, settings: Settings) -> float:
+    """Return the largest possible KSG estimate in nats for this number of pairs."""
     return ksg_ceiling(len(pairs.x), settings.k)
 
 
@@ -76,14 +84,14 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "ksg_copula": Estimator(
         _ksg_copula, "nearest neighbours (KSG 1) of normal scores, extrapolated", "ok", "scores", _ksg_ceiling
     ),
-    "gaussian": Estimator(_gaussian, "Gaussian, exact bias taken off", "assumes Gaussian", bias=gaussian_bias),
+    "gaussian": Estimator(_gaussian_estimate, "Gaussian, exact bias taken off", "assumes Gaussian", bias=gaussian_bias),
     "gaussian_copula": Estimator(
-        certified_information,
+        gaussian_lower_bound,
         "Gaussian copula, as far as a variational bound holds it",
         "lower bound only",
         "scores",
         bias=gaussian_bias,
-        checked_up_to=most_checked,
+        checked_up_to=most_checkable,
     ),
     "cca_ksg": Estimator(
         cca_ksg, "held-out canonical directions, by KSG 1", "lower bound only", "scores", _ksg_ceiling
@@ -105,46 +113,51 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "radial_ksg": Estimator(radial_ksg, "norms of both sides by KSG 1", "lower bound only", "scores", _ksg_ceiling),
     **{
         f"noise_{sd:g}": Estimator(
-            partial(_noise, sd=sd), f"Gaussian, noise of {sd:g} sd on both sides", "assumes Gaussian", null_is_bias=True
+            partial(_noise_estimate, sd=sd),
+            f"Gaussian, noise of {sd:g} sd on both sides",
+            "assumes Gaussian",
+            null_is_bias=True,
         )
         for sd in NOISE
     },
-    "classifier": Estimator(_classifier, "Xi of a classifier's JS(joint, product), held out", "lower bound only"),
+    "classifier": Estimator(
+        _classifier_estimate, "Xi of a classifier's JS(joint, product), held out", "lower bound only"
+    ),
 }
 """Every estimator by its name."""
 
 PANEL = ("ksg_copula", "gaussian_copula", "cca_ksg", "quadratic_cca_ksg", "characteristic_ksg", "radial_ksg")
-"""The panel's members: each errs on the low side, for reasons of its own; the first alone sees everything."""
-SETS: Mapping[str, tuple[str, ...]] = {
+"""Members of the panel: each is too low, for a different reason; only the first can see any dependence."""
+NAME_SETS: Mapping[str, tuple[str, ...]] = {
     "panel": (*PANEL, "panel"),
     "noise": tuple(name for name in ESTIMATORS if name.startswith("noise_")),
 }
-"""Names that stand for several."""
+"""Names that stand for several estimators."""
 
 
 def resolve_estimators(estimator: str | Sequence[str]) -> tuple[str, ...]:
-    """Names in the order given, each once; `panel` stands for its members and itself, `noise` for the whole curve.
+    """Return the names of estimators, each once; `panel` becomes its members and itself, `noise` the whole curve.
 
     Raises
     ------
     ValueError
-        If one isn't known, or there is none.
+        If a name isn't known, or no name is given.
     """
     if not isinstance(estimator, Sequence):
         raise ValueError(f"`estimator` is {estimator!r}; give a name, or a list of names")
     requested = (estimator,) if isinstance(estimator, str) else tuple(estimator)
-    unknown = [name for name in requested if name not in SETS and name not in ESTIMATORS]
+    unknown = [name for name in requested if name not in NAME_SETS and name not in ESTIMATORS]
     if unknown or not requested:
-        allowed = ", ".join((*SETS, *ESTIMATORS))
+        allowed = ", ".join((*NAME_SETS, *ESTIMATORS))
         raise ValueError(f"`estimator` names {repr(unknown[0]) if unknown else 'nothing'}; allowed are {allowed}")
-    names = [member for name in requested for member in SETS.get(name, (name,))]
+    names = [member for name in requested for member in NAME_SETS.get(name, (name,))]
     return tuple(dict.fromkeys(names))
 
 
 def evaluate(pairs: Pairs, names: Sequence[str], settings: Settings, *, strict: bool = True) -> np.ndarray:
-    """Values in nats, float64 (estimator,), of names that `resolve_estimators` gives.
+    """Return the values of estimators in nats, float64 (estimator,); the panel is the largest of its members.
 
-    The panel is its members' largest. Unless it is to be strict, what an estimator refuses is NaN.
+    If an estimator refuses the pairs, raise its ValueError, or without `strict` return NaN.
     """
     seen_pairs = {"values": pairs}
     transforms = {ESTIMATORS[name].sees for name in names if name in ESTIMATORS}
@@ -153,7 +166,7 @@ def evaluate(pairs: Pairs, names: Sequence[str], settings: Settings, *, strict: 
         scores = [normal_scores(side, seed=seed) for side, seed in zip(sides, seeds, strict=True)]
         seen_pairs["scores"] = pairs._replace(x=scores[0], y=scores[1])
         if "tempered" in transforms:
-            x, y = (tempered(*side, seed=seed) for *side, seed in zip(sides, scores, seeds, strict=True))
+            x, y = (standardised_or_scores(*side, seed=seed) for *side, seed in zip(sides, scores, seeds, strict=True))
             seen_pairs["tempered"] = pairs._replace(x=x, y=y)
     values = dict.fromkeys(names, math.nan)
     for name in names:
@@ -170,13 +183,13 @@ def evaluate(pairs: Pairs, names: Sequence[str], settings: Settings, *, strict: 
 
 
 def ceilings(pairs: Pairs, names: Sequence[str], settings: Settings) -> np.ndarray:
-    """The most that each can give, nats, float64 (estimator,); NaN where nothing holds it down."""
+    """Return the largest possible values of estimators in nats, float64 (estimator,); NaN if unlimited."""
     known = {name: estimator.ceiling for name, estimator in ESTIMATORS.items()}
     return np.array([math.nan if (most := known.get(name)) is None else most(pairs, settings) for name in names])
 
 
 def check_settings(settings: Settings, unit: str, n_shuffles: int) -> None:
-    """Raise ValueError where an option isn't allowed."""
+    """Raise ValueError if an option isn't allowed."""
     for name, value, least in (("k", settings.k, 1), ("seed", settings.seed, 0), ("n_shuffles", n_shuffles, 0)):
         require_whole(name, value, least)
     if unit not in ("nat", "bit"):

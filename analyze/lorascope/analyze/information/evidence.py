@@ -15,8 +15,8 @@ from .estimators import ESTIMATORS, PANEL, ceilings, evaluate
 from .gaussian import normal_scores
 from .pairs import Pairs, Settings, least_rows
 
-SHARES = (2, 4, 8)
-"""The rows are cut into so many parts, and each is looked at alone."""
+N_PARTS = (2, 4, 8)
+"""Numbers of disjoint parts that the rows are divided into; every part gives an estimate."""
 MEANINGS = {
     "value": "mutual information, less its bias where that is known",
     "bias": "what was taken off as bias",
@@ -32,27 +32,28 @@ MEANINGS = {
     "ceiling": "the most that this estimator can give for so many pairs; NaN where nothing holds it down",
     "verdict": "how far the value can be believed",
 }
-"""Columns of an estimate, and what they are."""
+"""Field of an estimate -> its description."""
 FIELDS = tuple(MEANINGS)
+"""Fields of an estimate, in the order of arrays."""
 VERDICT_FIELDS = ("value", "se", "low", "high", "half", "quarter", "eighth", "ceiling", "null_mean", "null_sd")
-"""Columns that a verdict rests on."""
+"""Fields that a verdict depends on."""
 LEVEL = 0.95
 """Level of confidence of the intervals."""
 VERDICTS = ("ok", "lower bound only", "saturated", "undersampled", "biased", "assumes Gaussian", "serial")
-"""Words for how far an estimate can be believed; `verdict` has the rules."""
+"""Verdicts on how far an estimate can be believed; `verdict` has the rules."""
 
 NEAR_CEILING = 0.8
-"""Share of its ceiling at which an estimate says that there is much, not how much."""
+"""Share of its ceiling from which an estimate counts as saturated."""
 GROWTH = 0.5
-"""Share of ln 4 by which an estimate that only counts its rows grows from a quarter of them to all."""
+"""Share of ln 4: a growth that large, from a quarter of the rows to all, counts as saturated above half the ceiling."""
 DRIFT = 0.02
-"""Nats beyond the noise that an estimate may move from a quarter of the rows to all."""
+"""Largest change of an estimate in nats, beyond noise, from a quarter of the rows to all."""
 AGREEMENT = 0.05
-"""Nats beyond the noise up to which two members of the panel say the same."""
-FARTHEST = 0.05, 0.1
-"""Largest distance of an interval's end from a value that is `ok`: nats, or a share of it, whichever is more."""
+"""Largest difference in nats, beyond noise, between two members of the panel that agree."""
+WIDEST_INTERVAL = 0.05, 0.1
+"""Largest distance from a value with verdict `ok` to an end of its interval: nats or a share, whichever is more."""
 RESOLUTION = 0.2
-"""Share of the ranks, along every coordinate of both sides, in which k neighbours lie if they are to see everything."""
+"""Largest share of the ranks, along every coordinate, that contains k neighbours if these can see any dependence."""
 
 
 def estimate(
@@ -64,7 +65,7 @@ def estimate(
     n_workers: int = 1,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Float64 (estimator, field) in nats, fields as `FIELDS`; the verdict is a place in `VERDICTS`.
+    """Return all `FIELDS` of estimates, float64 (estimator, field), in nats; the verdict is a place in `VERDICTS`.
 
     Raises
     ------
@@ -72,40 +73,39 @@ def estimate(
         If an estimator refuses the pairs.
     """
     rng = np.random.default_rng(settings.seed)
-    nulls = [partial(_shuffled, pairs, _shuffled_rows(pairs, rng)) for _ in range(n_shuffles)]
-    cuts = {n: _parts(pairs, n, rng) for n in SHARES}
+    nulls = [partial(_shuffle_pairs, pairs, _shuffled_rows(pairs, rng)) for _ in range(n_shuffles)]
+    cuts = {n: _disjoint_parts(pairs, n, rng) for n in N_PARTS}
     for n, parts in cuts.items():
-        if not all(_suffices(pairs.take(rows), settings.k) for rows in parts):
+        if not all(_is_large_enough(pairs.take(rows), settings.k) for rows in parts):
             cuts[n] = []
     jobs: list[Callable[[], Pairs]] = [lambda: pairs, *nulls]
     jobs += [partial(pairs.take, rows) for parts in cuts.values() for rows in parts]
 
     def evaluate_job(place: int) -> np.ndarray:
-        # The first is the whole, whose mistakes are the user's. What an estimator refuses of a shuffle or a part, which
-        # may hold ties or a constant column that the whole doesn't, is NaN.
+        # Job 0 is all rows, whose errors are raised. A shuffle or part may have ties or a constant column that all rows
+        # don't have; if an estimator refuses it, the value is NaN.
         return evaluate(jobs[place](), names, settings, strict=not place)
 
     values = []
-    for row in map_in_order(
-        evaluate_job, range(len(jobs)), n_threads=n_workers
-    ):  # which makes its pairs: few are in memory
+    for row in map_in_order(evaluate_job, range(len(jobs)), n_threads=n_workers):
         values.append(row)
         if progress is not None:
             progress(len(values), len(jobs))
     edges = np.cumsum([1, n_shuffles, *map(len, cuts.values())])[:-1]
     (whole,), null, *parts_of_all = np.split(np.array(values), edges)
-    return _fields(pairs, names, settings, whole, null, dict(zip(SHARES, parts_of_all, strict=True)))
+    return _estimate_fields(pairs, names, settings, whole, null, dict(zip(N_PARTS, parts_of_all, strict=True)))
 
 
-def _shuffled(pairs: Pairs, rows: np.ndarray) -> Pairs:
+def _shuffle_pairs(pairs: Pairs, rows: np.ndarray) -> Pairs:
+    """Return pairs with the rows of y, and their groups, in another order."""
     return pairs._replace(y=pairs.y[rows], groups_y=pairs.groups_y[rows])
 
 
 def _shuffled_rows(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
-    """The row whose y each row of x gets, int64 (n,): samples change places whole, and keep their own structure.
+    """Return the row of y for each row of x in a shuffle of whole samples, int64 (n,).
 
-    They are laid end to end in a random order and moved round by a random number of rows, since they differ in length;
-    a few rows may meet their own sample.
+    Samples are concatenated in random order and rotated by a random number of rows, since their lengths differ; a few
+    rows may get a y of their own sample.
     """
     order = np.argsort(pairs.groups_y, kind="stable")
     starts = np.flatnonzero(np.diff(pairs.groups_y[order], prepend=pairs.groups_y[order[0]] - 1))
@@ -117,8 +117,8 @@ def _shuffled_rows(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
     return source
 
 
-def _parts(pairs: Pairs, n: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Whole samples dealt out to n parts of about as many rows: places of each part's rows."""
+def _disjoint_parts(pairs: Pairs, n: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Divide whole samples at random into n parts of about equal size; return the rows of each part."""
     labels, sizes = np.unique(pairs.groups_x, return_counts=True)
     order = rng.permutation(len(labels))
     before = np.cumsum(sizes[order]) - sizes[order] / 2
@@ -128,10 +128,10 @@ def _parts(pairs: Pairs, n: int, rng: np.random.Generator) -> list[np.ndarray]:
     return [np.flatnonzero(rows == place) for place in range(n)]
 
 
-def _suffices(part: Pairs, k: int) -> bool:
-    """Tell whether there are enough rows of enough groups, and no constant column.
+def _is_large_enough(part: Pairs, k: int) -> bool:
+    """Return whether a part has enough rows and groups for all estimators, and no constant column.
 
-    Halves differ by at most the largest group; even in the smaller one, its rows must find k rows of other groups.
+    Halves differ in size by at most the largest group; also in the smaller half, each row needs k rows of other groups.
     """
     n, most = len(part.x), np.bincount(part.groups_x, minlength=1).max()
     if n < least_rows(part) or n - 3 * most < 2 * k:
@@ -139,7 +139,7 @@ def _suffices(part: Pairs, k: int) -> bool:
     return all((side.min(axis=0) < side.max(axis=0)).all() for side in (part.x, part.y))
 
 
-def _fields(
+def _estimate_fields(
     pairs: Pairs,
     names: Sequence[str],
     settings: Settings,
@@ -147,6 +147,7 @@ def _fields(
     null: np.ndarray,
     ladder: dict[int, np.ndarray],
 ) -> np.ndarray:
+    """Return the fields of estimates from the values of all rows, of shuffles (`null`) and of parts (`ladder`)."""
     out = np.full((len(names), len(FIELDS)), np.nan)
     at = {field: out[:, place] for place, field in enumerate(FIELDS)}
     at["value"][:] = whole
@@ -154,7 +155,7 @@ def _fields(
     known_bias = {name: estimator.bias for name, estimator in ESTIMATORS.items() if estimator.bias}
     at["bias"][:] = [known_bias[name](*sizes) if name in known_bias else math.nan for name in names]
     at["ceiling"][:] = ceilings(pairs, names, settings)
-    at["se"][:], half_width = _errors(ladder, len(names))
+    at["se"][:], half_width = _errors_from_parts(ladder, len(names))
     for place, name in enumerate(names):
         known = null[np.isfinite(null[:, place]), place]
         if not len(known):
@@ -165,32 +166,32 @@ def _fields(
         if name != "panel" and ESTIMATORS[name].null_is_bias:
             at["bias"][place] = at["null_mean"][place]
             at["value"][place] -= at["null_mean"][place]
-    for n, field in zip(SHARES, ("half", "quarter", "eighth"), strict=True):
+    for n, field in zip(N_PARTS, ("half", "quarter", "eighth"), strict=True):
         if len(ladder[n]):
-            # A bias from few rows falls as 1/rows.
+            # The bias falls as 1/rows, so that a part of 1/n of the rows has n times that of all rows.
             falls = [n * (name != "panel" and ESTIMATORS[name].null_is_bias) for name in names]
             at[field][:] = ladder[n].mean(axis=0) - np.where(falls, np.nan_to_num(at["bias"]) * falls, 0.0)
     if "panel" in names:
         place, members = names.index("panel"), [names.index(name) for name in PANEL]
-        bonus = _bonus_of_the_largest(ladder, members)
+        bonus = _largest_member_bias(ladder, members)
         if at["value"][place] - at["null_mean"][place] <= 2 * at["null_sd"][place]:
-            bonus = at["null_mean"][place]  # shuffles, where all is noise, have about the same
+            bonus = at["null_mean"][place]  # not above the shuffles, which have the same bias
         at["bias"][place] = bonus
         at["value"][place] -= bonus
         for field in ("half", "quarter", "eighth"):
             at[field][place] = at[field][members].max() - bonus
-    left = _bias_left(at)
+    left = _remaining_bias(at)
     at["low"][:] = at["value"] - half_width + np.minimum(left, 0)
     at["high"][:] = at["value"] + half_width + np.maximum(left, 0)
     at["verdict"][:] = _verdicts(names, at, pairs, settings)
     return out
 
 
-def _bonus_of_the_largest(ladder: dict[int, np.ndarray], members: list[int]) -> float:
-    """Nats by which noise alone lifts the largest of several members above their largest mean.
+def _largest_member_bias(ladder: dict[int, np.ndarray], members: list[int]) -> float:
+    """Return the bias in nats that noise causes in the largest of several members.
 
-    It falls as the root of the rows. Of the n parts of 1/n of the rows, the mean of the largest has the bonus of that
-    many rows, and the largest mean that of all rows: they differ by root n - 1 times what all rows have.
+    It falls as the root of the rows. Over n parts with 1/n of the rows each, the mean of the largest value has the bias
+    of a part, and the largest mean has the bias of all rows. They differ by (root n - 1) times the bias of all rows.
     """
     more = times = 0.0
     for n, parts in ladder.items():
@@ -201,18 +202,18 @@ def _bonus_of_the_largest(ladder: dict[int, np.ndarray], members: list[int]) -> 
     return more / times if times else 0.0
 
 
-def _bias_left(at: dict[str, np.ndarray]) -> np.ndarray:
-    """Nats that more rows would still add or take, if bias falls as the root of the rows, float64 (estimator,)."""
+def _remaining_bias(at: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the change in nats that more rows would cause if bias falls as their root, float64 (estimator,)."""
     smaller, times = (at["half"], 2) if np.isnan(at["quarter"]).all() else (at["quarter"], 4)
     with np.errstate(invalid="ignore"):  # infinite estimates
         left = (at["value"] - smaller) / (math.sqrt(times) - 1)
     return np.asarray(np.nan_to_num(left, nan=0.0, posinf=0.0, neginf=0.0))
 
 
-def _errors(ladder: dict[int, np.ndarray], n_names: int) -> tuple[np.ndarray, np.ndarray]:
-    """Standard errors, and half widths of the intervals, float64 (estimator,): NaN where there are no parts.
+def _errors_from_parts(ladder: dict[int, np.ndarray], n_names: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return standard errors and half widths of intervals, float64 (estimator,) each; NaN without parts.
 
-    An estimate's variance falls as 1/N, so that the scatter of parts of N/n rows, divided by n, is that of the whole.
+    The variance of an estimate falls as 1/rows: the variance over n parts, divided by n, is that of all rows.
     """
     freedom = sum(len(parts) - 1 for parts in ladder.values() if len(parts))
     if not freedom:
@@ -224,8 +225,9 @@ def _errors(ladder: dict[int, np.ndarray], n_names: int) -> tuple[np.ndarray, np
 
 
 def _verdicts(names: Sequence[str], at: dict[str, np.ndarray], pairs: Pairs, settings: Settings) -> list[float]:
+    """Return the verdict on each estimate from its fields, as a place in `VERDICTS`."""
     n, d = len(pairs.x), pairs.x.shape[1] + pairs.y.shape[1]
-    if effective_rows(pairs) < FEWEST * n:
+    if effective_rows(pairs) < LEAST_EFFECTIVE * n:
         return [float(VERDICTS.index("serial"))] * len(names)
     sees_all = (settings.k / n) ** (1 / d) <= RESOLUTION
     words, members = {}, {}
@@ -263,21 +265,23 @@ def verdict(
     null_mean: float = math.nan,
     null_sd: float = math.nan,
 ) -> str:
-    """One of `VERDICTS` for an estimate: its fields in nats, NaN where unknown, and what its estimator `says` at best.
+    """Return one of `VERDICTS` for an estimate from its fields (nats, NaN if unknown); `says` is its best verdict.
 
     Notes
     -----
-    `saturated`: infinite, in a part too; at 0.8 of its ceiling or more; or at half of it, and grown by half of ln 4 or
-    more from a quarter of the rows to all (half of ln 2 from a half, where quarters are too small). `undersampled`:
-    moved by more than 0.02 nat plus twice its standard error on that way; too few rows to know; or no bound, and an end
-    of its interval farther away than 0.05 nat and a tenth of the value. `biased`: shuffles, whose truth is 0, give more
-    or less than 0 by 0.02 nat plus twice their scatter, or the value is below 0 by 0.02 nat plus twice its standard
-    error; ties and samples whose rows cluster do that to neighbours. Else what the estimator says: `lower bound only`
-    and `assumes Gaussian` stay that however many rows there are; an estimate that stays where it is, is `ok`. That is
-    no proof: what changes within the distance of the nearest neighbours is hidden from them, whatever parts show.
+    The rules, in this order:
 
-    `serial`, which `estimate` gives, is said of all estimators where rows are alone, without groups, and those that
-    follow each other, at once or at some distance, are alike on both sides: fewer than 0.9 of them count as independent
+    - `saturated`: infinite, also in a part; at least 0.8 of its ceiling; or at least half of it, and grown by half of
+      ln 4 or more from a quarter of the rows to all (if quarters are too small, half of ln 2 from a half).
+    - `biased`: the mean of shuffles, whose true value is 0, differs from 0 by more than 0.02 nat plus twice their
+      scatter, or the value is below 0 by more than 0.02 nat plus twice its standard error. Ties and clustered samples
+      do this to nearest neighbours.
+    - `undersampled`: changed by more than 0.02 nat plus twice its standard error from a quarter of the rows to all; too
+      few rows for parts; or, if `says` is `ok`, an end of its interval is more than 0.05 nat and a tenth of the value
+      away.
+    - Otherwise `says`. An `ok` is no proof: dependence on scales below the distance of neighbours stays hidden.
+
+    `estimate` gives `serial` to all estimators if rows have no groups and fewer than 0.9 of them count as independent
     (`effective_rows`).
     """
     if any(map(math.isinf, (value, half, quarter, eighth))) or value >= max(NEAR_CEILING * ceiling, DRIFT):
@@ -290,7 +294,7 @@ def verdict(
         return "biased"
     if math.isnan(drift + se) or abs(drift) > DRIFT + 2 * se:
         return "undersampled"
-    if says == "ok" and max(high - value, value - low) > max(FARTHEST[0], FARTHEST[1] * value):
+    if says == "ok" and max(high - value, value - low) > max(WIDEST_INTERVAL[0], WIDEST_INTERVAL[1] * value):
         return "undersampled"
     return says
 
@@ -298,15 +302,15 @@ def verdict(
 def panel_verdicts(
     members: Mapping[str, tuple[float, float]], verdicts: Mapping[str, str], own: str = "ok"
 ) -> dict[str, str]:
-    """Verdicts of `panel` and of its members (value and standard error), which correct what `verdict` says of each.
+    """Return the verdict on `panel`, and corrected verdicts on members, from their (value, standard error).
 
     Notes
     -----
-    No member can say too much but for noise, and for what `biased` finds. One that is below the largest by more than
-    0.05 nat plus twice that one's standard error is therefore no more than a lower bound, whatever it says of itself.
-    The panel is as good as its largest member: where that one's verdict is neither `ok` nor `lower bound only`, so is
-    the panel's; then comes its `own`, of the numbers of the panel itself. Else it is `ok` if a member that sees
-    everything, and says `ok`, is the largest or comes as near; or `lower bound only`.
+    Apart from noise, and from what `biased` finds, no member is too high. So a member that is below the largest by more
+    than 0.05 nat plus twice the largest one's standard error is only a lower bound. If the verdict on the largest
+    member is neither `ok` nor `lower bound only`, the panel gets it too; otherwise `own`, the verdict on the panel's
+    numbers, is decisive in the same way. Otherwise the panel is `ok` if a member with verdict `ok` is that near to the
+    largest, and else `lower bound only`.
     """
     best = max(members, key=lambda name: members[name][0])
     value, error = members[best]
@@ -320,17 +324,17 @@ def panel_verdicts(
     return {**corrected, "panel": "ok" if is_ok else "lower bound only"}
 
 
-CHANCE = 2.0
-"""Standard deviations by which an autocorrelation must exceed the largest of all lags and columns by chance."""
-FEWEST = 0.9
-"""Share of the rows that count, below which rows are said to be serial."""
+CHANCE_SD = 2.0
+"""Standard deviations that an autocorrelation must be above the largest expected by chance over lags and columns."""
+LEAST_EFFECTIVE = 0.9
+"""Share of independent rows below which the verdict is `serial`."""
 
 
 def effective_rows(pairs: Pairs) -> float:
-    """Number of independent rows whose correlations between the sides would scatter as much as those of these rows.
+    """Return the number of independent rows with the same sampling error of correlations as these rows.
 
-    n / (1 + 2 sum_h r_x(h) r_y(h)), with r the largest autocorrelation of a side's normal scores at lag h, over lags up
-    to n / 4 where neither side's may be chance. Where rows have groups, these say what depends on what: all count.
+    It is n / (1 + 2 sum_h r_x(h) r_y(h)). Here r(h) is the largest autocorrelation of a side's normal scores at lag h,
+    and h are lags up to n / 4 at which both sides exceed chance. With groups it is n, since groups show what depends.
 
     References
     ----------
@@ -339,16 +343,16 @@ def effective_rows(pairs: Pairs) -> float:
     n = len(pairs.x)
     if len(np.unique(pairs.groups_x)) < n:
         return float(n)
-    # Ties in a random order: else a rare symbol that comes twice at some distance would seem more than chance.
+    # Ties in random order: otherwise a rare symbol that occurs twice at some lag would exceed chance.
     of_x, of_y = (_autocorrelation(normal_scores(side, seed=place)) for place, side in enumerate((pairs.x, pairs.y)))
     return float(n / (1 + 2 * (of_x * of_y).sum()))
 
 
 def _autocorrelation(side: np.ndarray) -> np.ndarray:
-    """At lags 1 to n / 4, the largest size over columns, 0 where that may be chance, float64 (lag,)."""
+    """Return the largest absolute autocorrelation over columns at lags 1 to n / 4, 0 within chance, float64 (lag,)."""
     n = len(side)
     spectrum = rfft(side - side.mean(axis=0), 2 * n, axis=0)
     covariances = irfft(np.abs(spectrum) ** 2, axis=0)[: n // 4 + 1]
     largest = np.abs(covariances[1:] / covariances[0]).max(axis=1)
-    least = (np.sqrt(2 * np.log(covariances[1:].size)) + CHANCE) / np.sqrt(n)
+    least = (np.sqrt(2 * np.log(covariances[1:].size)) + CHANCE_SD) / np.sqrt(n)
     return np.asarray(np.where(largest < least, 0.0, largest))

@@ -1,4 +1,4 @@
-"""Mutual information of Gaussians and of Gaussian copulas, with its exact bias, and under added noise."""
+"""Mutual information of Gaussians and Gaussian copulas, its exact bias, and its values under added noise."""
 
 import math
 from collections.abc import Sequence
@@ -10,34 +10,33 @@ from scipy.special import digamma, ndtri  # type: ignore[import-untyped]
 from .pairs import Pairs, Settings
 
 NOISE = (0.03, 0.1, 0.3, 1.0)
-"""Standard deviations of noise, as shares of a side's own."""
+"""Default standard deviations of noise, relative to those of each side."""
 MOST_ROWS = 1000
-"""Rows of which all pairs are looked at: their number grows with the square."""
+"""Largest number of rows whose pairs are all used: the number of pairs grows with the square."""
 NEGLIGIBLE = 0.01
-"""Nats that a log density ratio may say too much without a smaller share of it being tried: they are taken off."""
-SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""Shares that are tried of a log density ratio that says too much."""
-HEAVY = 9.0
-"""Mean fourth power of a standardised column, 3 of a normal one, above which its tails are heavy: of an exponential."""
+"""Excess in nats of a log density ratio up to which it is subtracted; above, smaller scales are tried."""
+SCALES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Scales s of a log density ratio that are tried if its excess is larger."""
+HEAVY_TAILS = 9.0
+"""Kurtosis above which tails are heavy: that of an exponential distribution; a normal one has 3."""
 JITTER = 1e-9
-"""Standard deviations of the noise that breaks ties."""
-SHARED = 1e-12
-"""A direction whose 1 - rho^2 is below this counts as shared exactly: float64 can't tell it from 0."""
+"""Standard deviation of the noise that breaks ties, for columns of variance 1."""
+SHARED_DIRECTION = 1e-12
+"""Value of 1 - rho^2 below which a direction counts as shared exactly, by the precision of float64."""
 
 
 def normal_scores(x: np.ndarray, *, seed: int | None = None) -> np.ndarray:
-    """Each column's ranks as quantiles of a standard normal, float64 (n, dimension): ranks r become Phi^-1(r/(n + 1)).
+    """Return normal scores of each column, float64 (n, dimension): ranks r become Phi^-1(r/(n + 1)).
 
-    Ties share their mean rank, or come in a random order that a seed gives. Mutual information changes neither under
-    monotone maps of single coordinates nor by that order, if both sides have seeds of their own: the coordinate can be
-    read from its new values, and their order within a tie knows nothing of the other side. So counts, symbols and atoms
-    are as good as any.
+    Ties get their mean rank or, with a seed, a random order. Monotone maps of single coordinates don't change mutual
+    information. A random order of ties doesn't either, if both sides have different seeds: it is independent of the
+    other side. So counts and symbols are allowed.
 
     References
     ----------
     Rueschendorf 2009, J. Statist. Plann. Inference 139, 3921, on this transform of discrete distributions.
     """
-    from scipy.stats import rankdata  # type: ignore[import-untyped]  # half a second, for which nothing else waits
+    from scipy.stats import rankdata  # type: ignore[import-untyped]  # takes half a second
 
     ranks = np.asarray(rankdata(x, axis=0))
     if seed is not None:
@@ -47,25 +46,25 @@ def normal_scores(x: np.ndarray, *, seed: int | None = None) -> np.ndarray:
     return np.asarray(ndtri(ranks / (len(x) + 1)))
 
 
-def tempered(x: np.ndarray, scores: np.ndarray, *, seed: int) -> np.ndarray:
-    """Each column with variance 1, float64 (n, dimension): its values, or its normal scores where tails are heavy.
+def standardised_or_scores(x: np.ndarray, scores: np.ndarray, *, seed: int) -> np.ndarray:
+    """Return columns standardised to variance 1, or their normal scores if tails are heavy, float64 (n, dimension).
 
-    What a rotation hid can be turned back in values alone; heavy tails hide everything else. So that ties are none, a
-    seed gives noise of `JITTER` standard deviations.
+    Only with values can a rotation be undone; only with scores do heavy tails not dominate. Noise of `JITTER` standard
+    deviations breaks ties of values.
     """
     values = (x - x.mean(axis=0)) / x.std(axis=0)
     values += JITTER * np.random.default_rng(seed).normal(size=x.shape)
-    return np.where((values**4).mean(axis=0) > HEAVY, scores, values)
+    return np.where((values**4).mean(axis=0) > HEAVY_TAILS, scores, values)
 
 
 def canonical_correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Canonical correlations of columns that vary, descending, float64 (min(dx, dy),)."""
-    bases = [_orthonormal(side, name) for side, name in ((x, "x"), (y, "y"))]
+    """Return the canonical correlations of two sides, descending, float64 (min(dx, dy),)."""
+    bases = [_orthonormal_basis(side, name) for side, name in ((x, "x"), (y, "y"))]
     return np.asarray(np.clip(svd(bases[0].T @ bases[1], compute_uv=False), 0.0, 1.0))
 
 
-def _orthonormal(side: np.ndarray, name: str) -> np.ndarray:
-    """Orthonormal basis (n, dimension) of centred columns; raises ValueError where they depend on each other."""
+def _orthonormal_basis(side: np.ndarray, name: str) -> np.ndarray:
+    """Return an orthonormal basis (n, dimension) of centred columns; raise ValueError if they are dependent."""
     centred = side - side.mean(axis=0)
     basis, triangle, _ = qr(centred / np.linalg.norm(centred, axis=0), mode="economic", pivoting=True)
     sizes = np.abs(np.diag(triangle))
@@ -78,15 +77,15 @@ def _orthonormal(side: np.ndarray, name: str) -> np.ndarray:
 
 
 def gaussian_information(x: np.ndarray, y: np.ndarray) -> float:
-    """Mutual information in nats that Gaussians of these covariances have; its bias isn't taken off.
+    """Return the mutual information in nats of Gaussians with these covariances, without bias correction.
 
-    Infinite where a direction is shared exactly (1 - rho^2 below 1e-12).
+    It is infinite if a direction is shared exactly (1 - rho^2 below 1e-12).
 
     Notes
     -----
-    -1/2 sum ln(1 - rho_i^2) over canonical correlations. Of data that aren't Gaussian it is no bound in general: common
-    outliers push it above the truth. On normal scores (`normal_scores`), where each column is Gaussian, it is known as
-    the Gaussian-copula estimate and blind to dependence without correlation.
+    -1/2 sum ln(1 - rho_i^2) over canonical correlations. For data that aren't Gaussian it is no bound: common outliers
+    push it above the truth. On `normal_scores` it is the Gaussian-copula estimate, which misses dependence without
+    correlation.
 
     References
     ----------
@@ -94,16 +93,16 @@ def gaussian_information(x: np.ndarray, y: np.ndarray) -> float:
     1541, on copulas.
     """
     rest = 1 - canonical_correlations(x, y) ** 2
-    return float("inf") if rest.min() < SHARED else float(-0.5 * np.log(rest).sum())
+    return float("inf") if rest.min() < SHARED_DIRECTION else float(-0.5 * np.log(rest).sum())
 
 
 def gaussian_bias(n: int, dx: int, dy: int) -> float:
-    """Mean of `gaussian_information` of n rows less the truth, nats: exact for Gaussians, whatever their covariance.
+    """Return the bias in nats of `gaussian_information` for n rows: exact for Gaussians of any covariance.
 
     Notes
     -----
     The log determinant of a Wishart matrix with n - 1 degrees of freedom has the mean
-    ln det Sigma + sum_i psi((n - i)/2) + d ln 2 over i = 1..d; those of x, y and both together don't cancel.
+    ln det Sigma + sum_i psi((n - i)/2) + d ln 2 over i = 1..d; the terms of x, y and both together don't cancel.
 
     References
     ----------
@@ -111,23 +110,23 @@ def gaussian_bias(n: int, dx: int, dy: int) -> float:
     J. Multivar. Anal. 92, 324, eq. 2.4.
     """
 
-    def part(d: int) -> float:
+    def log_det_bias(d: int) -> float:
         return float(digamma((n - np.arange(1, d + 1)) / 2).sum())
 
-    return 0.5 * (part(dx) + part(dy) - part(dx + dy))
+    return 0.5 * (log_det_bias(dx) + log_det_bias(dy) - log_det_bias(dx + dy))
 
 
-def certified_information(pairs: Pairs, settings: Settings) -> float:
-    """Lower bound of the mutual information in nats: the Gaussian's value, as far as a variational bound holds it.
+def gaussian_lower_bound(pairs: Pairs, settings: Settings) -> float:
+    """Return a lower bound of mutual information in nats: the Gaussian value, reduced to a variational bound.
 
     Notes
     -----
-    For every function f and s, I >= s E_joint f - ln E_product exp(s f) (Donsker and Varadhan 1983). With f the log
-    density ratio of Gaussians of these covariances the mean of f is `gaussian_information`, here less its bias, and if
-    the data are Gaussian ln E_product exp f is 0: then the bound is the mutual information itself. Where rows come in
-    clusters, or a few carry the covariance, it is far above 0, and without it the Gaussian value would be no bound. E
-    over the product is the mean over all pairs, of at most 1000 rows, whose groups differ; s is the best one of 0 to 1,
-    and 1 wherever that costs next to nothing.
+    For every function f and scale s, I >= s E_joint f - ln E_product exp(s f) (Donsker and Varadhan 1983). Let f be the
+    log density ratio of Gaussians with these covariances. Its mean under the joint distribution is
+    `gaussian_information`, here minus its bias. For Gaussian data ln E_product exp f is 0, and the bound is the mutual
+    information itself. If rows form clusters, or a few rows dominate the covariance, it is far above 0, and the
+    Gaussian value alone would be no bound. E_product is the mean over all pairs, of at most 1000 rows, with different
+    groups. s is 1 if the excess is negligible, otherwise the best of `SCALES`.
 
     References
     ----------
@@ -146,23 +145,23 @@ def certified_information(pairs: Pairs, settings: Settings) -> float:
     excess = _log_mean_exp(ratios, 1.0, n_pairs)
     if excess <= NEGLIGIBLE:
         return value - max(excess, 0.0)
-    return max(share * value - _log_mean_exp(ratios, share, n_pairs) for share in SHARES)
+    return max(scale * value - _log_mean_exp(ratios, scale, n_pairs) for scale in SCALES)
 
 
-def most_checked(n: int) -> float:
-    """Nats up to which n rows can show that a log density ratio says too much: ln of the pairs that are looked at.
+def most_checkable(n: int) -> float:
+    """Return the largest excess of a log density ratio in nats that n rows can show: ln of the number of pairs.
 
-    What makes exp f too large on average may be rarer than one pair in all of them (McAllester and Stratos 2020, arXiv
-    1811.04251: no lower bound that holds for all distributions exceeds O(ln n)).
+    Pairs that make the mean of exp f too large may be rarer than one in all of them (McAllester and Stratos 2020, arXiv
+    1811.04251: no lower bound that is valid for all distributions exceeds O(ln n)).
     """
     return 2 * math.log(min(n, MOST_ROWS))
 
 
 def _log_ratios(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Gaussian log density ratio of each of these rows of x with each of y, float64 (row, row)."""
-    bases = [_orthonormal(side, name) * np.sqrt(len(side)) for side, name in ((x, "x"), (y, "y"))]
+    """Return the Gaussian log density ratio of each of these rows of x with each of y, float64 (row, row)."""
+    bases = [_orthonormal_basis(side, name) * np.sqrt(len(side)) for side, name in ((x, "x"), (y, "y"))]
     left, rho, right = svd(bases[0].T @ bases[1] / len(x), full_matrices=False)
-    rho = np.minimum(rho, 1 - SHARED / 4)
+    rho = np.minimum(rho, 1 - SHARED_DIRECTION / 4)
     u, v = bases[0][rows] @ left, bases[1][rows] @ right.T
     rest = 1 - rho**2
     own = [(side**2 * (rho**2 / rest)).sum(axis=1) / 2 for side in (u, v)]
@@ -172,25 +171,25 @@ def _log_ratios(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.asarray(ratios)
 
 
-def _log_mean_exp(ratios: np.ndarray, share: float, n_pairs: int) -> float:
-    """ln of the mean of exp(share ratios) over those that are finite."""
-    if not share:
+def _log_mean_exp(ratios: np.ndarray, scale: float, n_pairs: int) -> float:
+    """Return ln of the mean of exp(scale ratios) over the n_pairs finite ratios."""
+    if not scale:
         return 0.0
     most = float(ratios.max())
     scaled = ratios - most
-    scaled *= share
-    return share * most + float(np.log(np.exp(scaled, out=scaled).sum() / n_pairs))
+    scaled *= scale
+    return scale * most + float(np.log(np.exp(scaled, out=scaled).sum() / n_pairs))
 
 
 def noise_curve(x: np.ndarray, y: np.ndarray, noise: Sequence[float] = NOISE) -> np.ndarray:
-    """Gaussian mutual information in nats with independent noise added to both sides, float64 (noise,).
+    """Return the Gaussian mutual information in nats with independent noise on both sides, float64 (noise,).
 
     Parameters
     ----------
     x, y
         Float64 (n, dimension). Each side is divided by its root mean square standard deviation first.
     noise
-        Standard deviations of the noise, above 0, as shares of that.
+        Standard deviations of the noise, above 0, relative to that.
 
     Raises
     ------
@@ -199,9 +198,9 @@ def noise_curve(x: np.ndarray, y: np.ndarray, noise: Sequence[float] = NOISE) ->
 
     Notes
     -----
-    -1/2 sum ln(1 - rho_i(s)^2) with canonical correlations of (S_x + s^2 I, S_y + s^2 I, S_xy). It is finite where x
+    -1/2 sum ln(1 - rho_i(s)^2) with canonical correlations of (S_x + s^2 I, S_y + s^2 I, S_xy). It is finite also if x
     and y share directions exactly, as base and lora do; its slope over ln(1/s) counts these directions (the information
-    dimension). Its bias isn't known in closed form: take off the mean of shuffles.
+    dimension). Its bias has no closed form: subtract the mean over shuffles.
 
     References
     ----------

@@ -5,69 +5,69 @@ from scipy.special import digamma  # type: ignore[import-untyped]
 
 from lorascope.kernels.neighbours import BLOCK, neighbour_counts, neighbour_counts_of_numbers
 
-CERTAIN = 2
-"""Standard errors by which nearer neighbours must see more if it is to count."""
+SIGNIFICANT_SE = 2
+"""Standard errors that are subtracted from the difference between near and far neighbours."""
 
 _Groups = np.ndarray | tuple[np.ndarray, np.ndarray] | None
+"""Labels (n,) of groups for both sides, or for each side, or none."""
 
 
 def ksg(x: np.ndarray, y: np.ndarray, *, k: int = 3, groups: _Groups = None) -> float:
-    """Mutual information in nats: the mean of `ksg_local`."""
+    """Return the KSG 1 estimate of mutual information in nats: the mean of `ksg_local`."""
     return float(ksg_local(x, y, k=k, groups=groups).mean())
 
 
 def ksg_local(x: np.ndarray, y: np.ndarray, *, k: int = 3, groups: _Groups = None) -> np.ndarray:
-    """Local mutual information in nats of every pair, float64 (n,): their mean is the estimate.
+    """Return the local mutual information in nats of every pair, float64 (n,); its mean is the estimate.
 
     Parameters
     ----------
     x, y
-        Float64 (n, dimension), finite. Distances depend on the scale of a coordinate beside the others of its side.
+        Float64 (n, dimension), finite. Distances depend on the relative scales of the coordinates of a side.
     k
-        Nearest neighbours in the maximum norm.
+        Number of nearest neighbours, in the maximum norm.
     groups
-        Labels (n,) of what belongs together, such as tokens of a sample: pairs of one group are no neighbours of each
-        other. Two arrays where the sides have groups of their own, as after a shuffle. By default each pair is alone.
+        Labels (n,) of pairs that belong together, such as tokens of a sample: pairs of one group aren't neighbours. Two
+        arrays if the sides have different groups, as after a shuffle. By default each pair is a group.
 
     Raises
     ------
     ValueError
-        If some pair has fewer than k pairs of other groups, or its k-th neighbour lies on it.
+        If a pair has fewer than k pairs of other groups, or its k-th neighbour has distance 0.
 
     Notes
     -----
-    With M others outside a pair's group it is psi(k) + psi(M + 1) - psi(n_x + 1) - psi(n_y + 1), where n_x and n_y
-    count the others that are nearer in x, and in y, than the k-th neighbour is in both. Without groups M + 1 = n.
-    Excluding a group is Theiler's window for samples: tokens of one text lie near each other because they follow each
-    other.
+    It is psi(k) + psi(M + 1) - psi(n_x + 1) - psi(n_y + 1). M is the number of pairs of other groups, and n_x and n_y
+    count those whose distance in x, or in y, is below that of the k-th neighbour. Without groups M + 1 = n. Excluding a
+    group is Theiler's window for samples: tokens of one text are close because they follow each other.
 
     References
     ----------
     Kraskov, Stögbauer and Grassberger 2004, Phys. Rev. E 69, 066138, eq. 8. Theiler 1986, Phys. Rev. A 34, 2427.
     """
-    return np.asarray(_local(x, y, k, groups)[1])
+    return np.asarray(_nearest_and_kth_local(x, y, k, groups)[1])
 
 
 def extrapolated_ksg(
     x: np.ndarray, y: np.ndarray, *, k: int = 3, groups: _Groups = None, rows: np.ndarray | None = None
 ) -> float:
-    """Mutual information in nats, carried on towards no distance at all where nearer neighbours see more.
+    """Return the KSG 1 estimate in nats, extrapolated to distance 0 if nearer neighbours give more.
 
     Parameters
     ----------
     x, y, k, groups
         As for `ksg_local`.
     rows
-        Which pairs the mean is taken over; neighbours are all. By default all.
+        Pairs that the mean is over, by default all; neighbours are among all pairs.
 
     Notes
     -----
-    Neighbours smooth over what changes within their distance, so that the estimate of k of them is too low by some
-    c k^g. What one neighbour sees more than k, less twice the standard error of that, grows by k / (k - 1), as if
-    g were 1, up to what so many pairs can show (`ksg_ceiling`). In two dimensions g is 1 for smooth densities and 1/2
-    for edges, and less in more: then this is still too low, not too high.
+    Neighbours average over structure within their distance, so that an estimate from k of them is too low by about c
+    k^g. The difference between 1 and k neighbours, minus twice its standard error, is multiplied by k / (k - 1), as if
+    g were 1, and added; the result is at most `ksg_ceiling`. In two dimensions g is 1 for smooth densities and 1/2 for
+    edges, and smaller in more dimensions: then the result is still too low, not too high.
     """
-    near, far = _local(x, y, k, groups)
+    near, far = _nearest_and_kth_local(x, y, k, groups)
     labels = np.arange(len(x)) if groups is None else (groups[0] if isinstance(groups, tuple) else groups)
     if rows is not None:
         near, far, labels = near[rows], far[rows], labels[rows]
@@ -76,20 +76,19 @@ def extrapolated_ksg(
         return value
     more = near - far
     by_group = np.bincount(np.unique(labels, return_inverse=True)[1], weights=more - more.mean())
-    certain = float(more.mean() - CERTAIN * np.sqrt((by_group**2).sum()) / len(more))
+    certain = float(more.mean() - SIGNIFICANT_SE * np.sqrt((by_group**2).sum()) / len(more))
     return max(value, min(value + k / (k - 1) * certain, ksg_ceiling(len(x), k)))
 
 
-def _local(x: np.ndarray, y: np.ndarray, k: int, groups: _Groups) -> np.ndarray:
-    """Local mutual information by the nearest pair, NaN where that lies on the pair, and by the k-th: (2, n)."""
-    labels = _labels(groups, len(x))
-    others = len(x) - _group_mates(*labels)
+def _nearest_and_kth_local(x: np.ndarray, y: np.ndarray, k: int, groups: _Groups) -> np.ndarray:
+    """Return local values (2, n) in nats by the nearest pair (NaN at distance 0) and by the k-th nearest."""
+    labels = _side_labels(groups, len(x))
+    others = len(x) - _group_sizes(*labels)
     if others.min() < k:
         raise ValueError(
-            f"`k` is {k}, and a pair has {int(others.min())} pairs of other groups; give pairs of more groups, or a "
-            "smaller k"
+            f"`k` is {k}, and a pair has {int(others.min())} pairs of other groups; give more groups, or a smaller k"
         )
-    n_x, n_y, distances = _counts(x, y, *labels, k)
+    n_x, n_y, distances = _neighbour_counts(x, y, *labels, k)
     if not distances[1].all():
         raise ValueError(
             f"{int((distances[1] == 0).sum())} of {len(x)} pairs occur more than {k} times: nearest neighbours "
@@ -100,12 +99,12 @@ def _local(x: np.ndarray, y: np.ndarray, k: int, groups: _Groups) -> np.ndarray:
 
 
 def ksg_ceiling(n: int, k: int) -> float:
-    """Most that n pairs without groups can give, nats: psi(n) - psi(k), where no side has another pair as near."""
+    """Return the largest possible KSG estimate in nats of n pairs without groups: psi(n) - psi(k)."""
     return float(digamma(n) - digamma(k))
 
 
-def _labels(groups: _Groups, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Int64 labels of both sides."""
+def _side_labels(groups: _Groups, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return int64 labels (n,) of the groups of both sides."""
     if groups is None:
         return np.arange(n), np.arange(n)
     sides = groups if isinstance(groups, tuple) else (groups, groups)
@@ -113,18 +112,18 @@ def _labels(groups: _Groups, n: int) -> tuple[np.ndarray, np.ndarray]:
     return first, second
 
 
-def _group_mates(groups_x: np.ndarray, groups_y: np.ndarray) -> np.ndarray:
-    """Number of pairs that share a group with each, itself included, int64 (n,)."""
+def _group_sizes(groups_x: np.ndarray, groups_y: np.ndarray) -> np.ndarray:
+    """Return the number of pairs that share a group with each pair, including itself, int64 (n,)."""
     in_x, in_y = np.bincount(groups_x)[groups_x], np.bincount(groups_y)[groups_y]
     both = groups_x * (groups_y.max() + 1) + groups_y
     distinct, inverse = np.unique(both, return_inverse=True)
     return np.asarray(in_x + in_y - np.bincount(inverse, minlength=len(distinct))[inverse])
 
 
-def _counts(
+def _neighbour_counts(
     x: np.ndarray, y: np.ndarray, labels_x: np.ndarray, labels_y: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points of other groups nearer than the nearest and the k-th on each side, int64 (2, n), and their distances."""
+    """Return counts, int64 (2, n) by side, of points nearer than the nearest and k-th pair, and these distances."""
     n = len(x)
     n_x, n_y, distances = np.empty((2, n), np.int64), np.empty((2, n), np.int64), np.empty((2, n))
     order = np.argsort(x[:, 0], kind="stable")
@@ -134,7 +133,7 @@ def _counts(
             of_x, of_y, np.argsort(of_y, kind="stable"), labels_x[order], labels_y[order], k, n_x, n_y, distances
         )
     else:
-        # Blocks ascend, each in an order of its own that is random but always the same.
+        # Blocks are in ascending order; within a block the order is random, but always the same.
         order = order[np.lexsort((np.random.default_rng(0).random(n), np.arange(n) // BLOCK))]
         of_x, of_y = (np.ascontiguousarray(side[order].T, np.float64) for side in (x, y))
         starts = np.arange(0, n, BLOCK)

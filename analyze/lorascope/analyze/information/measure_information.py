@@ -1,4 +1,4 @@
-"""Mutual information of base and lora, component by component of a run."""
+"""Mutual information of base and lora for each component of a run, and the export of the pairs behind it."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -10,9 +10,9 @@ import dask.config
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.measuring.compute import workers
-from lorascope.analyze.measuring.sources import sources_of
-from lorascope.analyze.results.options import N_SHUFFLES, PAIRS, refuse_target
+from lorascope.analyze.measuring.compute import open_workers
+from lorascope.analyze.measuring.sources import component_sources
+from lorascope.analyze.results.options import N_SHUFFLES, PAIR_FORMATS, refuse_target
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores import Run
 from lorascope.stores.places.files import atomic_write
@@ -22,7 +22,15 @@ from lorascope.stores.reading.source import Source
 from lorascope.stores.threads import limit_worker_to_one_blas_thread, limiting_blas_to_one_thread
 
 from .bound import js_upper_bound
-from .components import Against, ComponentPairs, ComponentRecord, Plan, component_pairs, component_record, make_plan
+from .components import (
+    Against,
+    ComponentEstimates,
+    ComponentPairs,
+    Plan,
+    component_pairs,
+    estimate_component,
+    make_plan,
+)
 from .mutual_information import information_dataset
 from .pairs import Settings, Unit
 
@@ -38,9 +46,9 @@ COLUMNS = {
     "share_x": ("variance of base that its axes keep", "1"),
     "share_y": ("variance of the other side that its axes keep", "1"),
 }
-"""Field of a record -> what it is, and its unit."""
-ONE_BY_ONE = {"chunksize": 1}
-"""Setting of Dask's processes: what is handed out together can't be called off."""
+"""Further value of a component -> its `long_name` and unit."""
+ONE_TASK_PER_PROCESS = {"chunksize": 1}
+"""Setting of Dask's process scheduler: tasks that are sent together can't be cancelled."""
 
 
 def measure_information(
@@ -61,7 +69,7 @@ def measure_information(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Mutual information of base and lora over tokens, by component and estimator, in nats, with js of the same tokens.
+    """Return the mutual information of base and lora over tokens in nats, by component and estimator.
 
     Parameters
     ----------
@@ -76,14 +84,12 @@ def measure_information(
     against
         What base is compared with: `lora`, or `delta` alone.
     n_tokens
-        Largest number of tokens to use; they are taken evenly from the samples. Repeated states and states that aren't
-        finite are left out.
+        Largest number of tokens, chosen evenly from the samples. Repeated and non-finite states are excluded.
     n_axes, share
-        Principal axes of each side, found in all tokens of the run: as many as keep this share of the variance, but at
-        most `n_axes`.
+        Number of principal axes of each side, computed from all tokens: as few as have this share of the variance, but
+        at most `n_axes`.
     k, unit, n_shuffles, seed
-        As in `mutual_information`. Shuffles, halves and parts keep samples whole, and tokens of one sample are no
-        neighbours.
+        As in `mutual_information`; the groups are samples.
     scheduler, n_workers
         Where tasks run; see `miub`. A task is a component.
     progress
@@ -93,14 +99,12 @@ def measure_information(
     -------
     xr.Dataset
         The variables of `mutual_information` over (component, estimator). By component: `js`, the mean over the same
-        tokens of JS(softmax(base), softmax(lora)) over all features, always in nats, and `js_delta_alone`, the same
-        with delta in place of lora; `n_tokens` and `n_samples` of the pairs, `n_repeats` and `n_not_finite` left out;
-        `n_axes_x` and `n_axes_y` of base and of the other side, `share_x` and `share_y`, the variance that they keep;
-        `note`, why values are missing, or nothing; kind, layer, d_in, d_out and rank; with the estimator `classifier`
-        also `js_joint`, what it says of JS(joint, product), in nats; and `singular`, whether whole states are known to
-        share directions, so that their mutual information is infinite where x varies continuously. The attribute
-        `n_prefix_repeats` counts tokens of the run that couldn't be chosen, since an earlier one has the same id after
-        the same ids.
+        tokens of JS(softmax(base), softmax(lora)), always in nats, and `js_delta_alone` with delta in place of lora;
+        `n_tokens` and `n_samples` of the pairs, and excluded tokens `n_repeats` and `n_not_finite`; axes of base and of
+        the other side, `n_axes_x` and `n_axes_y`, and their shares of the variance, `share_x` and `share_y`; `note`,
+        why values are missing; kind, layer, d_in, d_out and rank; with the estimator `classifier` its lower bound
+        `js_joint` of JS(joint, product), in nats; and `singular` (see Notes). The attribute `n_prefix_repeats` counts
+        tokens that were excluded since an earlier one has the same id after the same ids.
 
     Raises
     ------
@@ -112,15 +116,14 @@ def measure_information(
     Notes
     -----
     lora = base + scaling B A x: outside of B's columns both are equal, so that the mutual information of whole states
-    is infinite wherever the rank is below the width, and what is stored has as many distinct rows as tokens. Every
-    number here is that of a projection, and finite for that reason. It compares components and adapters; it is no
-    property of the model alone.
+    is infinite if the rank is below the width. The numbers here are those of projections, and therefore finite. They
+    compare components and adapters, and are no property of the model alone.
 
-    `singular` counts directions: where base and delta together see fewer directions of x than each alone, added, they
-    share some exactly. That supposes that x varies continuously; where states are functions of the token id, as of
-    embeddings and of what reads them before any attention, they are discrete, and mutual information is at most the
-    logarithm of the vocabulary. False never means finite: it says that these counts don't show it, as of a run of
-    stream `pair`, whose sides see different x.
+    `singular` is True if base and the other side together depend on fewer directions of x than the sum of both: they
+    share some exactly, and mutual information is infinite if x varies continuously. States that are functions of the
+    token id, as before any attention, are discrete; their mutual information is at most the logarithm of the
+    vocabulary. False doesn't mean finite, only that these counts don't show it, as for stream `pair`, whose sides have
+    different x.
 
     References
     ----------
@@ -131,8 +134,8 @@ def measure_information(
         run, estimator=estimator, against=against, n_tokens=n_tokens, n_axes=n_axes, share=share,
         settings=Settings(k=k, seed=seed), unit=unit, n_shuffles=n_shuffles,
     )  # fmt: skip
-    sources = sources_of(run, adapter, components)
-    records = _computed(component_record, sources, plan, scheduler, n_workers, progress)
+    sources = component_sources(run, adapter, components)
+    records = _for_each_component(estimate_component, sources, plan, scheduler, n_workers, progress)
     return component_dataset(run, adapter, sources, plan, records, unit)
 
 
@@ -151,35 +154,34 @@ def export_pairs(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, str]:
-    """Write the pairs behind the estimates of `measure_information` as `.npz`; returns what was left out, and why.
+    """Write the pairs behind the estimates of `measure_information` as `.npz`; return excluded components and reasons.
 
     Parameters and errors are those of `measure_information`. `numpy.load(path, allow_pickle=False)` reads the file:
     `<component>/x` and `<component>/y`, float64 (n, axis); `<component>/sample` and `<component>/token`, int64 (n,);
-    `components`, what stands before these; `about`, JSON: how pairs were made, and under `left_out` what states
-    couldn't be projected. All pairs are in memory together: 8 bytes for each token, axis, side and component.
+    `components`, the names before `/`; `about`, JSON: how pairs were made, and under `left_out` the components whose
+    states couldn't be projected. All pairs are in memory together: 8 bytes per token, axis, side and component.
 
     Raises
     ------
     ValueError
-        If the name ends otherwise or lies inside a store, or no states can be projected.
-    FileExistsError
-        If something of that name is there.
-    PermissionError
-        If nothing can be written there.
+        If the name has another suffix or is inside a store, or no states can be projected.
+    FileExistsError, PermissionError
+        If the path exists, or can't be written.
     """
     run = as_run(run)
-    target = refuse_target(Path(path), PAIRS, option="export")
+    target = refuse_target(Path(path), PAIR_FORMATS, option="export")
     plan = make_plan(
         run, estimator="panel", against=against, n_tokens=n_tokens, n_axes=n_axes, share=share,
         settings=Settings(seed=seed), unit="nat", n_shuffles=0,
     )  # fmt: skip
-    sources = sources_of(run, adapter, components)
-    pairs = _computed(component_pairs, sources, plan, scheduler, n_workers, progress)
+    sources = component_sources(run, adapter, components)
+    pairs = _for_each_component(component_pairs, sources, plan, scheduler, n_workers, progress)
     by_component = {source.component: part for source, part in zip(sources, pairs, strict=True)}
-    return _write_pairs(target, by_component, provenance(run, adapter, plan))
+    return _write_pairs(target, by_component, pairs_provenance(run, adapter, plan))
 
 
 def _write_pairs(path: Path, by_component: Mapping[str, ComponentPairs], about: dict[str, Any]) -> dict[str, str]:
+    """Write pairs of components as `.npz`; return the excluded components and the reasons."""
     left_out = {name: pairs.why for name, pairs in by_component.items() if pairs.why}
     arrays: dict[str, np.ndarray] = {}
     for name, part in by_component.items():
@@ -196,7 +198,7 @@ def _write_pairs(path: Path, by_component: Mapping[str, ComponentPairs], about: 
     return left_out
 
 
-def _computed(
+def _for_each_component(
     function: Callable[[Source, Plan], Any],
     sources: Sequence[Source],
     plan: Plan,
@@ -204,7 +206,7 @@ def _computed(
     n_workers: int | None,
     progress: Progress | None,
 ) -> list[Any]:
-    """Results of `function` for each component, one Dask task each."""
+    """Return the results of `function` for each component, computed in one Dask task per component."""
     components = np.empty(len(sources), object)
     components[:] = list(sources)
     lazy = da.map_blocks(
@@ -223,11 +225,16 @@ def _computed(
         if progress is not None:
             progress(n_done, len(sources))
 
-    with limiting_blas_to_one_thread(), dask.config.set(ONE_BY_ONE), workers(scheduler, n_workers) as pool:
+    with (
+        limiting_blas_to_one_thread(),
+        dask.config.set(ONE_TASK_PER_PROCESS),
+        open_workers(scheduler, n_workers) as pool,
+    ):
         return list(pool.compute(lazy, done))
 
 
 def _compute_component(sources: np.ndarray, *, function: Callable[[Source, Plan], Any], plan: Plan) -> np.ndarray:
+    """Return the result of `function` for a single component as an object array (1,)."""
     limit_worker_to_one_blas_thread()
     out = np.empty(1, object)
     out[0] = function(sources[0], plan)
@@ -235,9 +242,14 @@ def _compute_component(sources: np.ndarray, *, function: Callable[[Source, Plan]
 
 
 def component_dataset(
-    run: Run, adapter: str | None, sources: Sequence[Source], plan: Plan, records: Sequence[ComponentRecord], unit: Unit
+    run: Run,
+    adapter: str | None,
+    sources: Sequence[Source],
+    plan: Plan,
+    records: Sequence[ComponentEstimates],
+    unit: Unit,
 ) -> xr.Dataset:
-    """Dataset of `measure_information`, made of a record for each component."""
+    """Return the dataset of `measure_information` from the estimates of each component."""
     fields = np.array([record.fields for record in records])
     result = information_dataset(
         fields, plan.names, plan.settings, unit=unit, n_shuffles=plan.n_shuffles, dims=["component"]
@@ -257,23 +269,23 @@ def component_dataset(
     columns = {name: table[name].values[at] for name in ("kind", "layer", "d_in", "d_out", "rank")}
     is_factor = table["delta_source"].values[at] == "factor"
     sizes = columns["d_in"], columns["d_out"], columns["rank"]
-    shared = is_singular(*sizes, plan.against, is_factor=is_factor) & (run.stream != "pair")
+    shared = shares_directions(*sizes, plan.against, is_factor=is_factor) & (run.stream != "pair")
     about = {"long_name": "whole states share directions: their mutual information is infinite"}
     coordinates = {
         "component": np.array([source.component for source in sources], object),
         **{name: ("component", values) for name, values in columns.items()},
         "singular": ("component", shared, about),
     }
-    return result.assign_coords(coordinates).assign_attrs(provenance(run, adapter, plan))
+    return result.assign_coords(coordinates).assign_attrs(pairs_provenance(run, adapter, plan))
 
 
-def is_singular(
+def shares_directions(
     d_in: np.ndarray, d_out: np.ndarray, rank: np.ndarray, against: Against, *, is_factor: np.ndarray
 ) -> np.ndarray:
-    """Bool (component,): whether both sides together see fewer directions of x than each alone, added.
+    """Return whether both sides together depend on fewer directions of x than the sum of both, bool (component,).
 
-    Where delta is no factor's, as with DoRA, which scales the weight too, its rank is the width. False says that sizes
-    don't show it, and never that mutual information is finite.
+    Then they share directions. If delta isn't stored as a factor, as with DoRA, its rank counts as full. False doesn't
+    mean that mutual information is finite.
     """
     full = np.minimum(d_in, d_out)
     together = np.minimum(d_in, d_out + np.minimum(rank, full))
@@ -281,8 +293,8 @@ def is_singular(
     return np.asarray(together < full + (full if against == "lora" else change))
 
 
-def provenance(run: Run, adapter: str | None, plan: Plan) -> dict[str, Any]:
-    """Attributes that say where states come from, and how pairs were made of them."""
+def pairs_provenance(run: Run, adapter: str | None, plan: Plan) -> dict[str, Any]:
+    """Return attributes that say where states come from, and how pairs were made of them."""
     return {
         **run_attributes(run, adapter),
         "against": plan.against,

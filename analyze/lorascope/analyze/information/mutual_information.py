@@ -1,4 +1,4 @@
-"""Mutual information of two arrays, with everything that says how far to believe it."""
+"""Mutual information of two arrays, with its null, error, ceiling and verdict."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,8 +15,8 @@ from .estimators import ESTIMATORS, PANEL, check_settings, resolve_estimators
 from .evidence import MEANINGS, VERDICTS, effective_rows, estimate
 from .pairs import Settings, Unit, check_pairs
 
-UNITS: dict[str, float] = {"nat": 1.0, "bit": 1 / np.log(2)}
-"""Number of each unit in a nat."""
+UNITS_PER_NAT: dict[str, float] = {"nat": 1.0, "bit": 1 / np.log(2)}
+"""Unit -> its number per nat."""
 
 
 def mutual_information(
@@ -32,54 +32,52 @@ def mutual_information(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Mutual information of x and y in nats, by several estimators, each with its null, error, ceiling and verdict.
+    """Return the mutual information of x and y in nats by several estimators, with null, error, ceiling and verdict.
 
     Parameters
     ----------
     x, y
         Real numbers (n, dimension) or (n,); row i of x belongs to row i of y.
     estimator
-        One or several names of `ESTIMATORS`, or `panel`: six estimators that are too low but for noise, each for
-        another reason, and the largest of them. `docs/mutual-information.md` describes each.
+        One or several names of `ESTIMATORS`, or `panel`: six estimators that, apart from noise, are too low, each for a
+        different reason, and the largest of them. `docs/mutual-information.md` describes each.
     groups
-        Labels (n,) of rows that depend on each other, such as the tokens of a sample. Rows with one label don't count
-        as neighbours, and stay together in shuffles, halves and parts. By default all rows are independent.
+        Labels (n,) of rows that depend on each other, such as the tokens of a sample. Rows with one label aren't
+        neighbours, and stay together in shuffles, halves and parts. By default all rows are independent.
     k
-        Nearest neighbours.
+        Number of nearest neighbours.
     unit
         `nat` or `bit`.
     n_shuffles
-        Shuffles of the null: p can't be below 1 / (n_shuffles + 1).
+        Number of shuffles for the null: p can't be below 1 / (n_shuffles + 1).
     seed
         Seed of shuffles, halves and parts: the same seed gives the same numbers.
     n_workers
-        Threads, by default one a processor; results don't depend on it.
+        Threads, by default one per processor; results don't depend on it.
     progress
         Called with (evaluations done, evaluations in all).
 
     Returns
     -------
     xr.Dataset
-        Over `estimator`, in `unit`: `value`, less `bias` (exact for Gaussians; of the panel what its largest member has
-        from noise, by parts; of noise curves the mean over shuffles; else not known); `se`, `low` and `high`;
-        `null_mean`, `null_sd` and `p` of shuffles; `half`, `quarter` and `eighth`, the same from so much of the rows;
-        `ceiling`; and `verdict`: ok, lower bound only, saturated, undersampled, biased, assumes Gaussian, or serial.
-        Attributes hold settings, dimensions, rows, groups, and `n_effective`: as how many independent rows these
-        count.
+        Over `estimator`, in `unit`: `value`, from which `bias` is already subtracted if it is known (exact for
+        Gaussians; for the panel the bias of a largest value, by parts; for noise curves the mean over shuffles); `se`,
+        `low` and `high`; `null_mean`, `null_sd` and `p` of shuffles; `half`, `quarter` and `eighth`, values from parts
+        of the rows; `ceiling`; and `verdict`: ok, lower bound only, saturated, undersampled, biased, assumes Gaussian,
+        or serial. Attributes: settings, dimensions, numbers of rows and groups, and `n_effective` independent rows.
 
     Raises
     ------
     ValueError
-        If arrays don't fit together, hold NaN, infinity, constant columns or repeated pairs, are too few for their
-        dimensions, or an option isn't allowed.
+        If arrays don't fit together, contain NaN, infinity, constant columns or repeated pairs, or have too few rows
+        for their dimensions; or an option isn't allowed.
 
     Notes
     -----
-    `se` and the interval come from disjoint parts of the groups, with a variance that falls as 1/n. No pair is drawn
-    twice, since nearest neighbours would see that as dependence. On the side to which the value moved from a quarter
-    of the rows to all, the interval reaches as much further, which is what is left of a bias that falls as the root of
-    the rows. What no member sees isn't in it. Whole numbers, as symbols and counts are, may repeat; of other numbers a
-    pair that occurs twice is refused.
+    `se` and the interval come from disjoint parts of the groups, with a variance that falls as 1/n; a bootstrap would
+    repeat pairs, which nearest neighbours see as dependence. The interval is extended by the change of the value from a
+    quarter of the rows to all, in its direction: the remaining bias if that falls as the root of the rows. It doesn't
+    include dependence that no member sees. Pairs of whole numbers, such as counts, may repeat; others must not.
 
     References
     ----------
@@ -122,7 +120,7 @@ def information_dataset(
     n_shuffles: int,
     dims: Sequence[str] = (),
 ) -> xr.Dataset:
-    """A variable for each field over (*dims, estimator), of estimates float64 (..., estimator, field) in nats."""
+    """Return estimates, float64 (..., estimator, field) in nats, as a dataset with one variable per field."""
     variables: dict[str, Any] = {}
     for place, (field, meaning) in enumerate(MEANINGS.items()):
         values = estimates[..., place]
@@ -131,7 +129,7 @@ def information_dataset(
             places = np.where(np.isnan(values), len(VERDICTS), np.nan_to_num(values)).astype(int)
             variables[field] = ((*dims, "estimator"), words[places], {"long_name": meaning})
         else:
-            units, scale = ("1", 1.0) if field == "p" else (unit, UNITS[unit])
+            units, scale = ("1", 1.0) if field == "p" else (unit, UNITS_PER_NAT[unit])
             variables[field] = ((*dims, "estimator"), values * scale, {"long_name": meaning, "units": units})
     about = [f"largest of {', '.join(PANEL)}" if name == "panel" else ESTIMATORS[name].long_name for name in names]
     return xr.Dataset(

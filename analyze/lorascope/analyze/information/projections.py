@@ -1,4 +1,4 @@
-"""Few axes out of many features: principal ones of a stream of tokens, canonical ones of two sides."""
+"""Projections of features onto few axes: principal axes of a stream of tokens, canonical axes of two sides."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
@@ -7,77 +7,74 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Shaped
 
 Sides = Callable[[], Iterable[Sequence[np.ndarray]]]
-"""() -> the same lists of blocks each time, a block of each side."""
+"""Function that returns the same sequence of blocks at each call; an item has one block (token, feature) per side."""
 
 N_EXTRA = 10
-"""Random directions beyond the axes wanted: with them the last axes come close to the principal ones."""
+"""Number of extra random directions, which make the last axes more accurate."""
 PIECE_VALUES = 2**20
-"""Values of a block that are widened at a time: 8 MiB of float64, whatever the block's size."""
+"""Number of values of a block that are converted to float64 at a time: 8 MiB."""
 VARIANCE_TOLERANCE = 1e-13
-"""Variances below this share of the first axis' are the rounding of float64."""
+"""Share of the first axis' variance below which a variance is rounding of float64."""
 SINGULAR_TOLERANCE = 1e-6
-"""Singular values below this share of the first may be the rounding of float32 states."""
+"""Share of the first singular value below which one may be rounding of float32 states."""
 CONSTANT_TOLERANCE = 1e-12
-"""A standard deviation below this share of a feature's largest value is rounding: float32 can't vary by so little."""
+"""Share of a feature's largest value below which its standard deviation is rounding."""
 
 
 class Axes(NamedTuple):
-    """Directions in the space of features, with the mean that is taken away first."""
+    """Directions in the space of features, and the mean that is subtracted first."""
 
     mean: Float64[np.ndarray, " feature"]
     vectors: Float64[np.ndarray, "feature axis"]
-    """Orthonormal, but for canonical axes."""
+    """Orthonormal if they are principal axes."""
     variances: Float64[np.ndarray, " axis"] = np.empty(0)
-    """Along each axis, descending; of principal axes alone, as the next."""
+    """Variances along the axes, descending; only of principal axes."""
     total_variance: float = np.nan
-    """Trace of the covariance."""
+    """Trace of the covariance; only of principal axes."""
 
 
 def project(states: Float[np.ndarray, "token feature"], axes: Axes) -> Float64[np.ndarray, "token axis"]:
-    """States along each axis, (states - mean) vectors, in float64."""
+    """Return the projections of states onto axes, (states - mean) @ vectors, in float64."""
     return np.asarray(np.subtract(states, axes.mean, dtype=np.float64) @ axes.vectors)
 
 
 def principal_axes(sides: Sides, n_axes: int, *, names: Sequence[str] = ("x", "y"), seed: int = 0) -> list[Axes]:
-    """The first principal axes of each side of a stream of tokens, by random projection in two passes.
+    """Return the first principal axes of each side of a stream of tokens, by random projection in two passes.
 
     Parameters
     ----------
     sides
-        A function that returns the same lists of blocks each time it is called, which it is twice: one block
-        (token, feature) of each side, for instance base and lora.
+        Function that returns the same blocks (token, feature) of each side, such as base and lora, at each of two
+        calls.
     n_axes
-        How many axes are wanted.
+        Largest number of axes.
     names
-        The sides' names, for messages.
+        Names of the sides in messages.
     seed
         Seed of the random projection.
 
     Returns
     -------
     list of Axes
-        For each side, orthonormal, of float64, the largest entry of each positive. There are fewer than `n_axes` where
-        there are fewer features, fewer than `n_axes` + 1 tokens, or fewer directions in which the states vary beyond
-        rounding.
+        Orthonormal float64 axes of each side; the largest entry of each axis is positive. They are fewer than `n_axes`
+        for fewer features, fewer than `n_axes` + 1 tokens, or fewer directions in which the states vary.
 
     Raises
     ------
     ValueError
-        If a block isn't finite, there are fewer than two tokens or no two of them differ, or the second pass brings
-        other tokens than the first.
+        If a block isn't finite, there are fewer than two tokens or all are equal, or the second pass has another number
+        of tokens than the first.
 
     Notes
     -----
-    Let C = sum_t (x_t - mean)(x_t - mean)'. The first pass takes n, mean and C Omega, with a Gaussian Omega
-    (feature, n_axes + 10), and Q is an orthonormal basis of C Omega; the second takes C Q, Q'C Q and tr C. The axes are
-    eigenvectors of C Q (Q'C Q)^-1 Q'C, Nystrom's approximation of C. It has the range of C^2 Omega, and so comes closer
-    than Q Q'C Q Q', which would cost the same two passes. As it is nowhere above C, `variances` are at most the
-    principal ones, and at most those of the states along the axes found; they are equal to both where the states vary
-    in no more than n_axes + 10 directions.
+    Let C = sum_t (x_t - mean)(x_t - mean)'. The first pass computes n, the mean and C Omega for a Gaussian Omega
+    (feature, n_axes + 10); Q is an orthonormal basis of C Omega. The second pass computes C Q, Q'C Q and tr C. The axes
+    are eigenvectors of Nystrom's approximation C Q (Q'C Q)^-1 Q'C. It is more accurate than Q Q'C Q Q', which needs the
+    same two passes. Since it never exceeds C, `variances` are at most the principal ones and at most those of the
+    states along the axes. All are equal if the states vary in no more than n_axes + 10 directions.
 
-    Sums run in float64 over tokens less a first guess of their mean, so that neither an offset nor one huge channel
-    drowns the others; where blocks are cut changes the rounding only. Memory: some arrays (feature, n_axes + 10), one
-    block of each side, and a few of `PIECE_VALUES`.
+    Sums are in float64, over tokens minus a first guess of their mean, so that neither an offset nor one huge channel
+    hides the others; block boundaries affect only rounding.
 
     References
     ----------
@@ -92,14 +89,14 @@ def principal_axes(sides: Sides, n_axes: int, *, names: Sequence[str] = ("x", "y
     n_found = products[0].n_found if products else 0
     if n_found != n_tokens:
         raise ValueError(
-            f"`sides()` gave {n_tokens} tokens at first and {n_found} when called again; it must return the same "
-            "blocks each time (a generator can be gone through once: give a function that makes a new one)"
+            f"`sides()` gave {n_tokens} tokens at the first call and {n_found} at the second; it must return the same "
+            "blocks each time (a generator can be used only once: give a function that makes a new one)"
         )
-    return [_axes(product, name, n_axes) for product, name in zip(products, names, strict=False)]
+    return [_principal_axes_of(product, name, n_axes) for product, name in zip(products, names, strict=False)]
 
 
 def n_axes_for(axes: Axes, share: float, most: int) -> tuple[int, float]:
-    """The smallest number of principal axes, up to `most`, that keep this share of the variance; and what they keep."""
+    """Return the least number of principal axes, up to `most`, with this share of the variance; and their share."""
     sums = np.cumsum(axes.variances)
     n_needed = int(np.searchsorted(sums, share * axes.total_variance)) + 1
     n_axes = min(n_needed, most, len(sums))
@@ -113,62 +110,63 @@ def canonical_axes(
     *,
     ridge: float = 0.0,
 ) -> tuple[Axes, Axes]:
-    """The pairs of directions in which two sides correlate most, each scaled to variance 1 (less, with a ridge).
+    """Return the pairs of directions in which two sides correlate most, scaled to variance 1 (less with a ridge).
 
-    Fit them on one half of the samples and evaluate them on the other (see `halves`): on the samples that they were
-    fitted on, correlations are too high. There are fewer than `n_axes` where a side varies in fewer directions; the
-    ridge is added to each feature's variance, of 1, against directions in which a side hardly varies.
+    Fit them on one half of the samples and evaluate them on the other (see `first_half`): on the samples of the fit,
+    correlations are too high. There are fewer than `n_axes` pairs if a side varies in fewer directions. The ridge is
+    added to the variance 1 of each feature, against directions of little variance.
 
     Notes
     -----
-    Features are scaled to variance 1, which changes no correlation; constant ones get no weight. Of the thin SVDs
-    X = U S V' of the centred sides, directions with a singular value below `SINGULAR_TOLERANCE` of the first are left
-    out. The correlations are the singular values of D_x U_x'U_y D_y, where D = S / sqrt(S^2 + n ridge), and the axes of
-    x are sqrt(n - 1) V S^-1 D times the left singular vectors. If the ranks of both add up to n or more, some
-    correlations are 1 whatever the data, so that this is refused, with a ridge too.
+    Features are scaled to variance 1; constant features get weight 0. In the thin SVDs X = U S V' of the centred sides,
+    directions with a singular value below `SINGULAR_TOLERANCE` of the first are dropped. The correlations are the
+    singular values of D_x U_x'U_y D_y with D = S / sqrt(S^2 + n ridge), and the axes of x are sqrt(n - 1) V S^-1 D
+    times the left singular vectors. If the ranks of both sides add up to n or more, some correlations are 1 for any
+    data; this raises ValueError.
 
     References
     ----------
     Bjorck & Golub 1973, Mathematics of Computation 27, pp. 579-594.
     """
-    white_x, scores_x = _whitening(x, "x", ridge)
-    white_y, scores_y = _whitening(y, "y", ridge)
+    white_x, scores_x = _whitened_side(x, "x", ridge)
+    white_y, scores_y = _whitened_side(y, "y", ridge)
     ranks = scores_x.shape[1], scores_y.shape[1]
     if sum(ranks) >= len(x):
         raise ValueError(
-            f"{len(x)} samples of {ranks[0]} and {ranks[1]} directions correlate whatever they are; give more than "
+            f"{len(x)} samples of {ranks[0]} and {ranks[1]} directions always correlate perfectly; give more than "
             f"{sum(ranks)} samples, or project to fewer axes first"
         )
     left, _, right = np.linalg.svd(scores_x.T @ scores_y, full_matrices=False)
     left, right = left[:, :n_axes], right[:n_axes].T
-    signs = _signs(white_x @ left)
+    signs = _axis_signs(white_x @ left)
     mean_x, mean_y = (side.mean(axis=0, dtype=np.float64) for side in (x, y))
     return Axes(mean_x, white_x @ left * signs), Axes(mean_y, white_y @ right * signs)
 
 
-def halves(groups: Shaped[np.ndarray, " sample"], *, seed: int) -> Bool[np.ndarray, " sample"]:
-    """Bool by sample, True in the first half: groups stay whole, and halves are as equal as groups allow.
+def first_half(groups: Shaped[np.ndarray, " sample"], *, seed: int) -> Bool[np.ndarray, " sample"]:
+    """Return a mask of the samples in the first of two halves, bool (sample,); halves consist of whole groups.
 
-    Solves the subset sum exactly, in time that grows with groups times samples. Groups, at least two, are tried in the
-    order of the seed: another one finds other halves, where there are several.
+    Halves are as equal as groups allow, by an exact subset sum in time groups times samples. The seed determines the
+    order in which the groups, at least two, are tried.
 
     Examples
     --------
-    >>> halves(np.array(["a", "a", "a", "b", "c", "c"]), seed=0)
+    >>> first_half(np.array(["a", "a", "a", "b", "c", "c"]), seed=0)
     array([ True,  True,  True, False, False, False])
     """
     labels, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(labels))
-    return np.isin(inverse, order[_half_of(sizes[order])])
+    return np.isin(inverse, order[_subset_of_half(sizes[order])])
 
 
 class _Sketch:
-    """Number of tokens, their mean, and C Omega."""
+    """Sums of the first pass of `principal_axes`: number of tokens, their mean, and C Omega."""
 
     def __init__(self, n_columns: int, generator: np.random.Generator) -> None:
         self.n_tokens, self._n_columns, self._generator = 0, n_columns, generator
 
     def add(self, piece: np.ndarray) -> None:
+        """Add tokens (token, feature), which are changed in place."""
         if self.n_tokens == 0:
             self._guess = piece.mean(axis=0)
             width = len(self._guess)
@@ -180,14 +178,14 @@ class _Sketch:
         self._sketch += piece.T @ (piece @ self._omega)
 
     def result(self) -> tuple[int, np.ndarray, np.ndarray]:
-        """Tokens, mean, and an orthonormal basis of C Omega."""
+        """Return the number of tokens, their mean, and an orthonormal basis of C Omega."""
         rest = self._total / self.n_tokens
         sketch = self._sketch - self.n_tokens * np.outer(rest, rest @ self._omega)
         return self.n_tokens, self._guess + rest, np.linalg.qr(sketch).Q
 
 
 class _Product:
-    """C Q, Q'C Q and tr C."""
+    """Sums of the second pass of `principal_axes`: C Q, Q'C Q and tr C."""
 
     def __init__(self, n_tokens: int, mean: np.ndarray, basis: np.ndarray) -> None:
         self.n_tokens, self.mean, self._basis = n_tokens, mean, basis
@@ -195,6 +193,7 @@ class _Product:
         self.product, self.gram = np.zeros(basis.shape), np.zeros((basis.shape[1],) * 2)
 
     def add(self, piece: np.ndarray) -> None:
+        """Add tokens (token, feature), which are changed in place."""
         piece -= self.mean
         scores = piece @ self._basis
         self.product += piece.T @ scores
@@ -207,52 +206,53 @@ _Sum = TypeVar("_Sum", _Sketch, _Product)
 
 
 def _accumulate(sides: Sides, names: Sequence[str], make: Callable[[], _Sum]) -> list[_Sum]:
-    """One pass over all blocks: a sum (`make`) for each side, to which every block is added."""
+    """Make one pass over all blocks, and return one accumulator (from `make`) per side with all its blocks added."""
     sums: list[_Sum] = []
     for blocks in sides():
         sums = sums or [make() for _ in blocks]
         for total, name, block in zip(sums, names, blocks, strict=False):
-            _add(total, name, block)
+            _add_block(total, name, block)
         del blocks, block
     return sums
 
 
-def _add(total: _Sketch | _Product, name: str, block: np.ndarray) -> None:
-    """A few tokens at a time, float64, the sum's own."""
+def _add_block(total: _Sketch | _Product, name: str, block: np.ndarray) -> None:
+    """Add a block to an accumulator as float64, a few tokens at a time."""
     step = max(1, PIECE_VALUES // block.shape[1])
     for start in range(0, len(block), step):
         piece = block[start : start + step].astype(np.float64)
         if not np.isfinite(piece).all():
-            raise ValueError(f"`{name}` holds NaN or infinity; leave those tokens out")
+            raise ValueError(f"`{name}` contains NaN or infinity; drop those tokens")
         total.add(piece)
 
 
-def _axes(product: _Product, name: str, n_axes: int) -> Axes:
+def _principal_axes_of(product: _Product, name: str, n_axes: int) -> Axes:
+    """Return the principal axes of one side from the sums of both passes."""
     n_tokens, mean, trace = product.n_tokens, product.mean, product.trace
     if trace <= n_tokens * CONSTANT_TOLERANCE**2 * (mean @ mean):
         raise ValueError(f"`{name}`: the {n_tokens} tokens are all equal; they have no axes")
     vectors, variances = _nystrom(product.product / (n_tokens - 1), product.gram / (n_tokens - 1))
     n_kept = min(n_axes, n_tokens - 1, int((variances > VARIANCE_TOLERANCE * variances[0]).sum()))
-    vectors = vectors[:, :n_kept] * _signs(vectors[:, :n_kept])
+    vectors = vectors[:, :n_kept] * _axis_signs(vectors[:, :n_kept])
     return Axes(mean, vectors, variances[:n_kept], trace / (n_tokens - 1))
 
 
 def _nystrom(product: np.ndarray, gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvectors (feature, axis) and eigenvalues of Nystrom's approximation of C, given C Q and Q'C Q (`gram`)."""
+    """Return eigenvectors (feature, axis) and eigenvalues of Nystrom's approximation of C from C Q and Q'C Q."""
     values, turns = np.linalg.eigh(gram)
     varies = values > VARIANCE_TOLERANCE * values[-1]
     vectors, roots, _ = np.linalg.svd(product @ (turns[:, varies] / np.sqrt(values[varies])), full_matrices=False)
     return vectors, roots**2
 
 
-def _signs(vectors: np.ndarray) -> np.ndarray:
-    """(axis,): 1 or -1, that make each vector's largest entry positive."""
+def _axis_signs(vectors: np.ndarray) -> np.ndarray:
+    """Return the signs (axis,) that make the largest entry of each vector positive."""
     largest = np.abs(vectors).argmax(axis=0)
     return np.asarray(np.sign(np.take_along_axis(vectors, largest[None], axis=0)[0]))
 
 
-def _whitening(side: np.ndarray, name: str, ridge: float) -> tuple[np.ndarray, np.ndarray]:
-    """sqrt(n - 1) V S^-1 D in the side's own units, (feature, direction), and U D, (sample, direction)."""
+def _whitened_side(side: np.ndarray, name: str, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the whitening matrix sqrt(n - 1) V S^-1 D (feature, direction), and U D (sample, direction)."""
     centred = side - side.mean(axis=0, dtype=np.float64)
     spread = centred.std(axis=0)
     varies = spread > CONSTANT_TOLERANCE * np.abs(side).max(axis=0)
@@ -266,14 +266,14 @@ def _whitening(side: np.ndarray, name: str, ridge: float) -> tuple[np.ndarray, n
     return white, scores[:, is_real] * (values[is_real] / damped)
 
 
-def _half_of(sizes: np.ndarray) -> list[int]:
-    """Places of sizes that add up to half of all, or to as little less as can be: a subset sum."""
+def _subset_of_half(sizes: np.ndarray) -> list[int]:
+    """Return places of sizes whose sum is the largest possible up to half of the total (subset sum)."""
     half = int(sizes.sum()) // 2
     if (sizes == sizes[0]).all():
         return list(range(half // int(sizes[0])))
     reached = np.zeros(half + 1, bool)
     reached[0] = True
-    last = np.zeros(half + 1, np.intp)  # sum -> which one first led there: before it, the rest was reached already
+    last = np.zeros(half + 1, np.intp)  # sum -> size that first reached it; the sum without it was reached before
     for index, size in enumerate(sizes.tolist()):
         if size <= half and not reached[half]:
             new = reached[: half + 1 - size] & ~reached[size:]

@@ -1,4 +1,4 @@
-"""Tasks on a cluster of `dask.distributed`; imported only where one is used."""
+"""Computing arrays on a cluster of `dask.distributed`; imported only if one is used."""
 
 import logging
 import uuid
@@ -13,52 +13,55 @@ import numpy as np
 
 from lorascope.stores.process import keep_freed_memory, restore_memory_settings
 
-from .compute import Workers, assemble
+from .compute import Workers, assemble_blocks
 
 TIMEOUT_SECONDS = 10
+"""Time that a scheduler has to answer a connection."""
 PROTOCOLS = ("tcp", "tls", "ucx", "ws", "wss", "inproc")
-MOST_TOGETHER = 8
-"""Most groups of components in one task: each task costs the scheduler about a millisecond, whatever is in it."""
+"""Protocols that an address of a scheduler may begin with."""
+MOST_GROUPS_PER_TASK = 8
+"""Largest number of component groups in one task: each task costs the scheduler about a millisecond."""
 _log = logging.getLogger(__name__)
 
 
-class MemoryKept(distributed.WorkerPlugin):
-    """While it is registered, a worker keeps the memory it has freed.
+class KeepFreedMemory(distributed.WorkerPlugin):
+    """Dask plugin that makes workers keep freed memory while it is registered.
 
     Workers started by a nanny give every freed block back to the system, which makes reading twice as slow.
     """
 
     def __init__(self) -> None:
-        self.name = f"lorascope-{uuid.uuid4().hex}"  # others may compute by the same client
+        self.name = f"lorascope-{uuid.uuid4().hex}"  # other computations may use the same client
 
     def setup(self, worker: Any) -> None:
-        """Called on each worker, also on one that joins later."""
+        """Make a worker keep freed memory; Dask calls it on each worker, also on one that joins later."""
         keep_freed_memory()
 
     def teardown(self, worker: Any) -> None:
-        """Called when the plugin is taken away."""
+        """Restore the usual memory settings; Dask calls it when the plugin is unregistered."""
         restore_memory_settings()
 
 
 @contextmanager
 def cluster_workers(scheduler: Any) -> Iterator[Workers]:
-    """The workers of a scheduler, given by address or by client; see `compute.workers`."""
+    """Open the workers of a scheduler, given by its address or a client; see `compute.open_workers`."""
     client = _connect(scheduler) if isinstance(scheduler, str) else scheduler
-    plugin = MemoryKept()
+    plugin = KeepFreedMemory()
     try:
         client.register_plugin(plugin)
         n_threads = sum(client.nthreads().values())
         if not n_threads:  # an adaptive cluster starts them when there are tasks
             _log.warning("the Dask scheduler has no workers yet; tasks wait until one joins")
-        yield Workers(partial(_compute, client), max(1, n_threads), MOST_TOGETHER)
+        yield Workers(partial(_compute_on_cluster, client), max(1, n_threads), MOST_GROUPS_PER_TASK)
     finally:
-        with suppress(Exception):  # where the scheduler is gone there is nothing to set back, and another error to tell
+        with suppress(Exception):  # if the scheduler is gone, another error says so
             client.unregister_worker_plugin(plugin.name)
         if isinstance(scheduler, str):
             client.close()
 
 
 def _connect(address: str) -> Any:
+    """Return a client of the scheduler at an address; raise OSError if it doesn't answer."""
     if address.partition("://")[0] not in PROTOCOLS:
         raise ValueError(f"`scheduler` is {address!r}; its address begins with one of {PROTOCOLS}")
     try:
@@ -68,9 +71,9 @@ def _connect(address: str) -> Any:
         raise OSError(message) from error
 
 
-def _compute(client: Any, array: Any, done: Callable[[], None]) -> np.ndarray:
-    """Blocks come back one by one, as they are done; those of a worker that is lost are computed again elsewhere."""
-    # Never by making the client current: that is a setting of the whole process, which other threads may be changing.
+def _compute_on_cluster(client: Any, array: Any, done: Callable[[], None]) -> np.ndarray:
+    """Compute an array on a cluster, and call `done` after each block; blocks of a lost worker are computed again."""
+    # The client isn't made current: that is a setting of the whole process, which other threads may be changing.
     futures = distributed.futures_of(client.persist(array), client=client)
 
     def blocks() -> Iterator[tuple[tuple[Any, ...], np.ndarray]]:
@@ -79,7 +82,7 @@ def _compute(client: Any, array: Any, done: Callable[[], None]) -> np.ndarray:
             done()
 
     try:
-        return assemble(array, blocks())
+        return assemble_blocks(array, blocks())
     except distributed.KilledWorker as error:
         message = f"workers died again and again at one task ({error}); look at their logs and memory"
         raise RuntimeError(message) from error

@@ -1,4 +1,4 @@
-"""Workers that tasks run on: threads of this machine, any scheduler of Dask, or a cluster."""
+"""Workers that compute Dask arrays: threads or processes of this machine, or a cluster."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -15,22 +15,22 @@ from lorascope.analyze.results.options import require_whole
 from lorascope.stores.process import keeping_freed_memory
 
 LOCAL = ("threads", "processes", "synchronous")
-"""Schedulers of Dask on this machine, as a message names them."""
+"""Names of Dask's schedulers on this machine."""
 
 
 class Workers(NamedTuple):
     """Threads, processes or a cluster that compute arrays."""
 
     compute: Callable[[Any, Callable[[], None]], np.ndarray]
-    """(array, what to call when a task is done) -> the array's values."""
+    """(array, function to call after each task) -> the array's values."""
     n_threads: int
-    """Tasks that it does at a time."""
-    most_together: int = 1
-    """Most groups of components in one task; more than 1 where each task costs a scheduler time of its own."""
+    """Number of tasks that run at the same time."""
+    most_groups_per_task: int = 1
+    """Largest number of component groups in one task; above 1 if each task costs the scheduler time."""
 
 
 @contextmanager
-def workers(scheduler: Any = None, n_workers: int | None = None) -> Iterator[Workers]:
+def open_workers(scheduler: Any = None, n_workers: int | None = None) -> Iterator[Workers]:
     """Open the workers that compute arrays, and close them at the end of the block.
 
     Parameters
@@ -40,14 +40,14 @@ def workers(scheduler: Any = None, n_workers: int | None = None) -> Iterator[Wor
         of Dask: `threads`, `processes` or `synchronous`. By default the client that is active in this process, else
         what Dask is configured to use, else threads.
     n_workers
-        Threads or processes of this machine; by default one a processor.
+        Threads or processes of this machine; by default one per processor.
 
     Raises
     ------
     ModuleNotFoundError
         If an address is given and `distributed` isn't installed.
     OSError
-        If nobody answers at the address.
+        If no scheduler answers at the address.
     ValueError
         If `scheduler` is none of these, `n_workers` isn't a whole number of at least 1, or is given for a cluster.
     """
@@ -59,7 +59,7 @@ def workers(scheduler: Any = None, n_workers: int | None = None) -> Iterator[Wor
         from .cluster import cluster_workers
 
         if n_workers is not None:
-            raise ValueError(f"`n_workers` is {n_workers}; a cluster has those that it was started with: leave it out")
+            raise ValueError(f"`n_workers` is {n_workers}; a cluster has a fixed number of workers: don't give it")
         with cluster_workers(client) as cluster:
             yield cluster
         return
@@ -68,11 +68,11 @@ def workers(scheduler: Any = None, n_workers: int | None = None) -> Iterator[Wor
         whose = "`scheduler`" if scheduler else "Dask's own setting `scheduler`"
         raise ValueError(f"{whose} is {name!r}; give an address such as 'tcp://host:8786', or one of {LOCAL}")
     with keeping_freed_memory():
-        yield Workers(_local(name, n_workers), n_workers or dask.system.CPU_COUNT)
+        yield Workers(_local_compute(name, n_workers), n_workers or dask.system.CPU_COUNT)
 
 
-def assemble(array: Any, blocks: Iterable[tuple[tuple[Any, ...], np.ndarray]]) -> np.ndarray:
-    """The array out of its blocks, each with its key: the array's name and its place along each dimension."""
+def assemble_blocks(array: Any, blocks: Iterable[tuple[tuple[Any, ...], np.ndarray]]) -> np.ndarray:
+    """Return the values of a Dask array from (key, block) pairs; a key is its name and the block's index per axis."""
     out = np.empty(array.shape, array.dtype)
     edges = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in array.chunks]
     for (_, *places), block in blocks:
@@ -80,7 +80,8 @@ def assemble(array: Any, blocks: Iterable[tuple[tuple[Any, ...], np.ndarray]]) -
     return out
 
 
-def _local(name: str, n_workers: int | None) -> Callable[[Any, Callable[[], None]], np.ndarray]:
+def _local_compute(name: str, n_workers: int | None) -> Callable[[Any, Callable[[], None]], np.ndarray]:
+    """Return a function that computes an array with one of Dask's schedulers on this machine."""
     options = {"scheduler": name, **({} if n_workers is None else {"num_workers": n_workers})}
 
     def compute(array: Any, done: Callable[[], None]) -> np.ndarray:
@@ -88,16 +89,16 @@ def _local(name: str, n_workers: int | None) -> Callable[[Any, Callable[[], None
             if key[0] == array.name:
                 done()
 
-        blocks = array.to_delayed().ravel()  # of a whole array Dask would rename the task that makes its only block
+        blocks = array.to_delayed().ravel()  # computing the whole array, Dask would rename the task of a single block
         with dask.config.set(options), Callback(posttask=count_block):
             values = dask.base.compute(*blocks)
-        return assemble(array, zip((block.key for block in blocks), values, strict=True))
+        return assemble_blocks(array, zip((block.key for block in blocks), values, strict=True))
 
     return compute
 
 
 def _active_client() -> Any:
-    """The client of `dask.distributed` that is active in this process, if there is one."""
+    """Return the client of `dask.distributed` that is active in this process, or None."""
     with suppress(KeyError, ValueError):
         return sys.modules["distributed"].default_client()
     return None

@@ -1,4 +1,4 @@
-"""The softmax Jensen-Shannon divergence between a base hidden state and the state that LoRA makes of it."""
+"""Jensen-Shannon divergence between the softmaxes of a frozen layer's output and of the adapted output."""
 
 from typing import Any, overload
 
@@ -20,7 +20,7 @@ def jensen_shannon(base: xr.DataArray, delta: xr.DataArray) -> xr.DataArray: ...
 
 
 def jensen_shannon(base: Any, delta: Any) -> Any:
-    """JS(softmax(base), softmax(base + delta)) over the last axis, in nats.
+    """Return JS(softmax(base), softmax(base + delta)) over the last axis, in nats.
 
     Parameters
     ----------
@@ -62,8 +62,8 @@ def jensen_shannon(base: Any, delta: Any) -> Any:
     array([0.      , 0.215762], dtype=float32)
     """
     if isinstance(base, xr.DataArray) and isinstance(delta, xr.DataArray):
-        return _labelled(base, delta)
-    _check(base, delta)
+        return _jensen_shannon_dataarray(base, delta)
+    _check_arrays(base, delta)
     dtype = np.float64 if np.float64 in (base.dtype.type, delta.dtype.type) else np.float32
     rows = np.ascontiguousarray(base, dtype).reshape(-1, base.shape[-1])
     delta_rows = np.ascontiguousarray(delta, dtype).reshape(rows.shape)
@@ -73,7 +73,8 @@ def jensen_shannon(base: Any, delta: Any) -> Any:
     return out.reshape(base.shape[:-1])
 
 
-def _labelled(base: xr.DataArray, delta: xr.DataArray) -> xr.DataArray:
+def _jensen_shannon_dataarray(base: xr.DataArray, delta: xr.DataArray) -> xr.DataArray:
+    """Return `jensen_shannon` of two DataArrays, lazy if they are."""
     if not base.ndim or base.dims[-1:] != delta.dims[-1:]:
         raise ValueError(
             f"the last dimensions of `base` and `delta` are {base.dims} and {delta.dims}; they must be alike"
@@ -92,7 +93,8 @@ def _labelled(base: xr.DataArray, delta: xr.DataArray) -> xr.DataArray:
     return js.rename("js").assign_attrs(long_name="Jensen-Shannon divergence of two softmaxes", units="nat")
 
 
-def _check(base: np.ndarray, delta: np.ndarray) -> None:
+def _check_arrays(base: np.ndarray, delta: np.ndarray) -> None:
+    """Raise TypeError or ValueError unless base and delta are arrays of one shape and an allowed dtype."""
     for name, array in (("base", base), ("delta", delta)):
         if not isinstance(array, np.ndarray):
             raise TypeError(f"`{name}` is a {type(array).__name__}; pass two numpy arrays, or two xarray.DataArrays")

@@ -1,4 +1,4 @@
-"""Measures over a whole run as one lazy array: a Dask task a row of a few components."""
+"""Measures of a whole run as one lazy array: a Dask task computes one row of a few components."""
 
 import uuid
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 
 from lorascope.stores.reading.source import Source, group_sizes, read_factors
 
-from .measures import MEASURES, Measure, resolve
+from .measures import MEASURES, Measure, resolve_measures
 from .sources import GROUP_BYTES
 from .tiles import row_tiles
 
@@ -16,26 +16,26 @@ from .tiles import row_tiles
 def measure_sources(
     sources: Sequence[Source], names: Sequence[str | Measure], *, group_bytes: int = GROUP_BYTES
 ) -> Any:
-    """Lazy Dask array float32 (measure, component, token) of components of one run; NaN in rows that aren't committed.
+    """Return measures as a lazy Dask array float32 (measure, component, token); NaN in rows that aren't committed.
 
     Parameters
     ----------
     sources
-        Components, as `sources_of` gives them; the second axis follows them. Tasks are done in the order of blocks: all
-        rows of a few components, whose weights are read once, then the next ones.
+        Components of one run, from `component_sources`, in the order of the second axis. Tasks are done in the order of
+        blocks: all rows of a few components, whose weights are read once, then the next ones.
     names
         Names in `MEASURES`, or measures of your own, made by `token_measure`.
     group_bytes
-        Least bytes of float32 base that a task takes.
+        Least bytes of float32 base in one task.
 
     Raises
     ------
     ValueError
-        If a name isn't in `MEASURES`, is asked for twice, or there is none.
+        If a name isn't in `MEASURES`, is given twice, or `names` is empty.
     """
-    import dask.array as da  # half a second, for which nothing else should wait
+    import dask.array as da  # takes half a second
 
-    measures, outputs = resolve(names)
+    measures, outputs = resolve_measures(names)
     components = np.empty(len(sources), object)
     components[:] = list(sources)
     sizes = tuple(group_sizes(sources, group_bytes))
@@ -51,7 +51,7 @@ def measure_sources(
         "t",
         new_axes={"m": len(outputs)},
         adjust_chunks={"t": lengths},
-        align_arrays=False,  # else Dask warns of what is meant: a block for each pair of a row and a group
+        align_arrays=False,  # otherwise Dask warns, though one block per row and group is intended
         name=f"measure-{token}",
         dtype=np.float32,
         meta=np.empty((0, 0, 0), np.float32),
@@ -61,33 +61,36 @@ def measure_sources(
 
 
 def measure_block(sources: Any, rows: Any, *, measures: Sequence[Measure], outputs: Sequence[str]) -> np.ndarray:
-    """All measures of one row of some components, float32 (measure, component, token)."""
+    """Return all measures of one row of some components, float32 (measure, component, token)."""
     row, length = int(rows[0]), sources[0].base.n_tokens(int(rows[0]))
     if not sources[0].base.is_committed(row):
         return np.full((len(outputs), len(sources), length), np.nan, np.float32)
     factors = read_factors(sources, row)
-    out = np.empty((len(sources), len(outputs), length), np.float32)  # a component's values side by side
+    out = np.empty((len(sources), len(outputs), length), np.float32)  # contiguous for each component
     for column, source, factor in zip(out, sources, factors, strict=True):
         for tile in row_tiles(source, row, factor):
-            values = _values(measures, tile.base, tile.delta, source.component)
+            values = _tile_values(measures, tile.base, tile.delta, source.component)
             for place, name in enumerate(outputs):
                 column[place, tile.tokens] = values[name]
     return np.ascontiguousarray(out.transpose(1, 0, 2))
 
 
-def _values(
+def _tile_values(
     measures: Sequence[Measure], base: np.ndarray, delta: np.ndarray, component: str
 ) -> Mapping[str, np.ndarray]:
+    """Return name -> values (token,) of all measures of one tile of tokens."""
     by_name: dict[str, np.ndarray] = {}
     for measure in measures:
-        ours = MEASURES.keys() >= measure.outputs.keys()
-        output = measure.function(base, delta) if ours else _own_values(measure, base, delta, component)
+        is_ours = MEASURES.keys() >= measure.outputs.keys()
+        output = measure.function(base, delta) if is_ours else _checked_user_values(measure, base, delta, component)
         by_name |= zip(measure.outputs, output if isinstance(output, tuple) else (output,), strict=True)
     return by_name
 
 
-def _own_values(measure: Measure, base: np.ndarray, delta: np.ndarray, component: str) -> tuple[np.ndarray, ...]:
-    """Values of a user's function, which can't write into what others read; they are checked."""
+def _checked_user_values(
+    measure: Measure, base: np.ndarray, delta: np.ndarray, component: str
+) -> tuple[np.ndarray, ...]:
+    """Return the values of a user's measure after checking them; the function gets read-only arrays."""
     names = ", ".join(measure.outputs)
     base, delta = base.view(), delta.view()
     base.flags.writeable = delta.flags.writeable = False

@@ -1,4 +1,4 @@
-"""Measures of a token at a component: names, definitions, units, sources."""
+"""Measures of a token at a component: functions of base and delta, with their names, units and references."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,28 +11,39 @@ from lorascope.kernels.softmax import divergence_rows, effective_width_rows, jen
 
 Values = np.ndarray | tuple[np.ndarray, ...]
 Attributes = Mapping[str, str]
-TAKEN = {"done", "token", "sample_of_token", "position", "role", "weight", "counted", "component", "kind", "layer"}
-TAKEN |= {"d_out", "rank", "delta_source", "sample", "text", "miub"}
-"""Names of what stands beside measures in a result."""
+RESERVED_NAMES = {
+    "done",
+    "token",
+    "sample_of_token",
+    "position",
+    "role",
+    "weight",
+    "counted",
+    "component",
+    "kind",
+    "layer",
+}
+RESERVED_NAMES |= {"d_out", "rank", "delta_source", "sample", "text", "miub"}
+"""Names of coordinates and variables of a result, which a measure can't have."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """One function of a block, and what its results are called."""
+    """A function of base and delta, and the names and attributes of its results."""
 
     function: Callable[[np.ndarray, np.ndarray], Values]
     """(base, delta), float32 (token, feature) each -> an array (token,), or one for each of `outputs`."""
     outputs: Mapping[str, Attributes]
-    """Name -> attributes: `long_name`, `units`, and `references` where it isn't our own definition."""
+    """Name -> attributes: `long_name`, `units`, and `references` if the definition isn't our own."""
 
 
 def token_measure(*, long_name: str, units: str, **attributes: str) -> Callable[[Callable[..., Values]], Measure]:
-    """Decorator that makes a measure of a function (base, delta) -> (token,); the measure has the function's name.
+    """Return a decorator that turns a function (base, delta) -> (token,) into a measure of the same name.
 
     Parameters
     ----------
     long_name, units
-        What it is, in words, and its unit; "1" for a pure number.
+        Description and unit of the measure; "1" for a pure number.
     **attributes
         Further attributes of the result, such as `references`.
 
@@ -60,22 +71,23 @@ def token_measure(*, long_name: str, units: str, **attributes: str) -> Callable[
     return make
 
 
-def _filled(kernel: Callable[..., None], n: int, *blocks: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Values that a kernel writes from blocks (token, feature): n arrays float32 (token,)."""
+def _run_kernel(kernel: Callable[..., None], n: int, *blocks: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Run a kernel on blocks (token, feature), and return the n arrays float32 (token,) that it fills."""
     out = tuple(np.empty(len(blocks[0]), np.float32) for _ in range(n))
     kernel(*blocks, *out)
     return out
 
 
 def _js(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    return _filled(jensen_shannon_rows, 1, base, delta)[0]
+    """Return the Jensen-Shannon divergence of softmax(base) and softmax(base + delta), nats (token,)."""
+    return _run_kernel(jensen_shannon_rows, 1, base, delta)[0]
 
 
 @lru_cache(maxsize=32)
 def feature_permutation(width: int) -> np.ndarray:
-    """Places that `js_permuted` takes the features of delta from.
+    """Return the order in which `js_permuted` takes the features of delta.
 
-    One permutation for all tokens and runs, so that the null is as reproducible as the measure.
+    It is the same for all tokens and runs, so that the null is reproducible.
     """
     return np.random.default_rng(width).permutation(width)
 
@@ -89,27 +101,27 @@ def _js_delta_alone(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
 
 
 def _effective_width(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    return _filled(effective_width_rows, 1, base)[0]
+    return _run_kernel(effective_width_rows, 1, base)[0]
 
 
 def _divergences(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
-    values = _filled(divergence_rows, 4, base, delta)
+    values = _run_kernel(divergence_rows, 4, base, delta)
     return (*values, np.exp(values[3]))
 
 
 def _argmax_agreement(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    return _filled(argmax_agreement_rows, 1, base, delta)[0]
+    return _run_kernel(argmax_agreement_rows, 1, base, delta)[0]
 
 
 def _norms(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
-    base_norm, delta_norm, dot = _filled(norm_rows, 3, base, delta)
+    base_norm, delta_norm, dot = _run_kernel(norm_rows, 3, base, delta)
     with np.errstate(divide="ignore", invalid="ignore"):
         cosine = dot / base_norm / delta_norm
     return base_norm, delta_norm, norm_ratio(delta_norm, base_norm), cosine
 
 
 def norm_ratio(delta: np.ndarray, base: np.ndarray) -> np.ndarray:
-    """|delta| / |base| of norms, float32: infinite where only base is 0, NaN where both are or one isn't finite."""
+    """Return the ratio of two norms, float32: infinite if only base is 0, NaN if both are 0 or one isn't finite."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(np.isfinite(delta) & np.isfinite(base), delta / base, np.nan), np.float32)
 
@@ -118,52 +130,52 @@ _LIN = "Lin 1991, Divergence measures based on the Shannon entropy, IEEE Trans. 
 _KULLBACK = "Kullback and Leibler 1951, On information and sufficiency, Ann. Math. Stat. 22(1)"
 
 
-def _described(long_name: str, units: str = "nat", references: str = "") -> Attributes:
+def _attributes(long_name: str, units: str = "nat", references: str = "") -> Attributes:
     return {"long_name": long_name, "units": units} | ({"references": references} if references else {})
 
 
 _DIVERGENCE = "Jensen-Shannon divergence of softmax(base) and"
 _WIDTH = "exp of the entropy of softmax({}): how many features share its mass"
-_ALL: Mapping[Callable[[np.ndarray, np.ndarray], Values], Mapping[str, Attributes]] = {
-    _js: {"js": _described(f"{_DIVERGENCE} softmax(lora)", references=f"arXiv 2501.03152, eq. 9; {_LIN}")},
-    _js_permuted: {"js_permuted": _described("js of a delta whose features are permuted: what size alone would give")},
+_DEFINITIONS: Mapping[Callable[[np.ndarray, np.ndarray], Values], Mapping[str, Attributes]] = {
+    _js: {"js": _attributes(f"{_DIVERGENCE} softmax(lora)", references=f"arXiv 2501.03152, eq. 9; {_LIN}")},
+    _js_permuted: {"js_permuted": _attributes("js of a delta whose features are permuted: what size alone would give")},
     _js_delta_alone: {
-        "js_delta_alone": _described(f"{_DIVERGENCE} softmax(delta), delta without its base", references=_LIN)
+        "js_delta_alone": _attributes(f"{_DIVERGENCE} softmax(delta), delta without its base", references=_LIN)
     },
-    _effective_width: {"effective_width": _described(_WIDTH.format("base"), "1")},
+    _effective_width: {"effective_width": _attributes(_WIDTH.format("base"), "1")},
     _divergences: {
-        "kl_base_lora": _described("KL(softmax(base) || softmax(lora))", references=_KULLBACK),
-        "kl_lora_base": _described("KL(softmax(lora) || softmax(base))", references=_KULLBACK),
-        "entropy_base": _described("Shannon entropy of softmax(base)"),
-        "entropy_lora": _described("Shannon entropy of softmax(lora)"),
-        "effective_width_lora": _described(_WIDTH.format("lora"), "1"),
+        "kl_base_lora": _attributes("KL(softmax(base) || softmax(lora))", references=_KULLBACK),
+        "kl_lora_base": _attributes("KL(softmax(lora) || softmax(base))", references=_KULLBACK),
+        "entropy_base": _attributes("Shannon entropy of softmax(base)"),
+        "entropy_lora": _attributes("Shannon entropy of softmax(lora)"),
+        "effective_width_lora": _attributes(_WIDTH.format("lora"), "1"),
     },
     _argmax_agreement: {
-        "argmax_agreement": _described("1 where base and lora have their largest feature in common", "1")
+        "argmax_agreement": _attributes("1 where base and lora have their largest feature in common", "1")
     },
     _norms: {
-        "base_norm": _described("|base|, Euclidean norm", "1"),
-        "delta_norm": _described("|delta|, Euclidean norm", "1"),
-        "delta_ratio": _described("|delta| / |base|, Euclidean norms", "1"),
-        "delta_cosine": _described("cosine of the angle between base and delta", "1"),
+        "base_norm": _attributes("|base|, Euclidean norm", "1"),
+        "delta_norm": _attributes("|delta|, Euclidean norm", "1"),
+        "delta_ratio": _attributes("|delta| / |base|, Euclidean norms", "1"),
+        "delta_cosine": _attributes("cosine of the angle between base and delta", "1"),
     },
 }
 MEASURES: Mapping[str, Measure] = {
     name: measure
-    for function, outputs in _ALL.items()
+    for function, outputs in _DEFINITIONS.items()
     for measure in [Measure(function=function, outputs=outputs)]
     for name in outputs
 }
-"""Name of a result -> the measure that gives it."""
+"""Name of a result -> the measure that computes it."""
 
 
-def resolve(names: Sequence[str | Measure]) -> tuple[tuple[Measure, ...], dict[str, Attributes]]:
-    """Measures to be run, each once, and name -> attributes of the results that were asked for, in this order.
+def resolve_measures(names: Sequence[str | Measure]) -> tuple[tuple[Measure, ...], dict[str, Attributes]]:
+    """Return the measures to run, each once, and name -> attributes of the requested results in this order.
 
     Raises
     ------
     ValueError
-        If a name isn't in `MEASURES`, is asked for twice, or there is none.
+        If a name isn't in `MEASURES`, is given twice, or `names` is empty.
     """
     if isinstance(names, str | Measure) or not names:
         raise ValueError(f"`names` is {names!r}; give a sequence of at least one name, such as ('js',)")
@@ -173,10 +185,12 @@ def resolve(names: Sequence[str | Measure]) -> tuple[tuple[Measure, ...], dict[s
             raise ValueError(f"no measure {asked!r}; there are {sorted(MEASURES)}")
         outputs = {asked: MEASURES[asked]} if isinstance(asked, str) else dict.fromkeys(asked.outputs, asked)
         for name, measure in outputs.items():
-            if MEASURES.get(name, measure) is not measure or name in TAKEN:
-                raise ValueError(f"a measure can't be called {name!r}, as something else is; give it another name")
+            if MEASURES.get(name, measure) is not measure or name in RESERVED_NAMES:
+                raise ValueError(
+                    f"a measure can't be called {name!r}, a name that is in use already; give it another name"
+                )
             if name in by_name:
-                raise ValueError(f"measure {name!r} is asked for twice; name each once")
+                raise ValueError(f"measure {name!r} is given twice; name each once")
             by_name[name] = measure
     measures = tuple({id(measure): measure for measure in by_name.values()}.values())
     return measures, {name: measure.outputs[name] for name, measure in by_name.items()}

@@ -20,16 +20,16 @@ from lorascope.stores.reading.labels import with_component_indexes
 from lorascope.stores.reading.read import RunLike, as_run
 from lorascope.stores.reading.source import Source, group_sizes
 
-from .compute import Workers, workers
+from .compute import Workers, open_workers
 from .lazy_measures import measure_sources
-from .measures import Measure, resolve
-from .sources import GROUP_BYTES, TOUCHED, captured_measures, keeps_all_states, sources_of
+from .measures import Measure, resolve_measures
+from .sources import GROUP_BYTES, TOUCHED, captured_measures, component_sources, has_all_states
 from .unfinished import open_unfinished
 
 BATCH_TASKS = 32
-"""Least tasks for each worker in a batch, at whose end a worker waits for at most one."""
+"""Least number of tasks per worker in a batch: at its end, workers wait for at most one task."""
 BATCH_BYTES = 128 * 2**20
-"""Most bytes of results that are held in memory at a time, unless one component has more."""
+"""Most bytes of results in one batch, unless one component alone has more."""
 
 
 def measure_run(
@@ -42,7 +42,7 @@ def measure_run(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Measures of a run for each token and component, one float32 variable a measure; see `MEASURES`.
+    """Return measures of a run by token and component, one float32 variable per measure; see `MEASURES`.
 
     They are computed from states if the run has those of all tokens. Otherwise they are the values measured during
     capture.
@@ -58,7 +58,7 @@ def measure_run(
     components
         Paths of components or patterns, such as `*.q_proj`; by default all that the adapter changes.
     scheduler, n_workers
-        Where tasks run; see `compute.workers`. No number depends on it.
+        Where tasks run; see `compute.open_workers`. No number depends on it.
     progress
         Called with (tasks done, tasks in all).
 
@@ -66,24 +66,24 @@ def measure_run(
     -------
     xr.Dataset
         Coordinates are those of `component` (kind, layer, rank, d_out, `delta_source`) and of `token`: the id of its
-        `sample` and that sample's place `sample_of_token` in the run, its text, position, role and weight, and which
-        tokens are `counted`: have been measured. `kind`, `layer`, `rank`, `sample`, `position` and `role` have
-        indexes, so that `.sel(sample="q03")` works.
+        `sample` and that sample's place `sample_of_token` in the run, its text, position, role and weight, and whether
+        it was `counted`, that is measured. `kind`, `layer`, `rank`, `sample`, `position` and `role` have indexes, so
+        that `.sel(sample="q03")` works.
 
     Raises
     ------
     ValueError
-        If a name isn't in `MEASURES`, a component isn't known, or a measure of yours returns something else than it
-        should.
+        If a name isn't in `MEASURES`, a component isn't known, or your own measure returns an array of another
+        shape or type.
     StoreError
         If a chunk is broken, capture didn't measure what is asked for and states aren't there, or the adapter touches
         no component.
     """
     options: dict[str, Any] = {"scheduler": scheduler, "n_workers": n_workers, "progress": progress}
-    return measure_unsaved(as_run(run), names, adapter=adapter, components=components, **options)
+    return measure_resumable(as_run(run), names, adapter=adapter, components=components, **options)
 
 
-def measure_unsaved(
+def measure_resumable(
     run: Run,
     names: Sequence[str | Measure],
     target: Path | None = None,
@@ -94,8 +94,11 @@ def measure_unsaved(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """`measure_run`, but with a target the values stay in its unfinished part until `finish` makes a result of them."""
-    measures = resolve(names)[1]
+    """Do what `measure_run` does; with a `target`, values are written to its unfinished part, which can be resumed.
+
+    `finish_result` turns that part into the result.
+    """
+    measures = resolve_measures(names)[1]
     table = run.components.assign(run.adapter(adapter))
     table = table.isel(component=np.flatnonzero(table["rank"].values > 0))
     chosen = matching_indices(table["path"].values.tolist(), components, of=TOUCHED)
@@ -103,31 +106,33 @@ def measure_unsaved(
     shape = (run.n_tokens, len(chosen))
     unfinished = None
     if target is not None:
-        identity = _identity(run, adapter, names) | {"components": table["path"].values.tolist()}
+        identity = _result_identity(run, adapter, names) | {"components": table["path"].values.tolist()}
         unfinished = open_unfinished(target, identity=identity, attributes=measures, shape=shape)
     blocks: Iterable[tuple[slice, Mapping[str, np.ndarray]]]
-    if keeps_all_states(run):
+    if has_all_states(run):
         done = np.zeros(len(chosen), bool) if unfinished is None else unfinished.done
-        blocks = _computed(sources_of(run, adapter, components), names, done, scheduler, n_workers, progress)
+        blocks = _computed_batches(
+            component_sources(run, adapter, components), names, done, scheduler, n_workers, progress
+        )
     else:
         columns = captured_measures(run, tuple(measures), adapter)
         captured = {name: column[:, chosen] for name, column in zip(measures, columns, strict=True)}
         if unfinished is None:
-            return _dataset(run, table, captured, measures)
+            return _labelled_dataset(run, table, captured, measures)
         blocks = [(slice(None), captured)]
     if unfinished is not None:
         for part, values in blocks:
             unfinished.write(part, values)
         stored = unfinished.open()
-        return _dataset(run, table, {name: stored[name].variable for name in measures}, measures)
+        return _labelled_dataset(run, table, {name: stored[name].variable for name in measures}, measures)
     in_memory = {name: np.full(shape, np.nan, np.float32) for name in measures}
     for part, values in blocks:
         for name, block in values.items():
             in_memory[name][:, part] = block
-    return _dataset(run, table, in_memory, measures)
+    return _labelled_dataset(run, table, in_memory, measures)
 
 
-def _computed(
+def _computed_batches(
     sources: Sequence[Source],
     names: Sequence[str | Measure],
     done: np.ndarray,
@@ -135,11 +140,11 @@ def _computed(
     n_workers: int | None,
     progress: Progress | None,
 ) -> Iterator[tuple[slice, Mapping[str, np.ndarray]]]:
-    """Components that aren't done yet and their measures (token, component), a batch at a time."""
-    outputs = resolve(names)[1]
-    with workers(scheduler, n_workers) as pool:
-        group_bytes = GROUP_BYTES * _together(sources, pool)
-        cut = _batches(sources, group_bytes=group_bytes, n_threads=pool.n_threads, n_outputs=len(outputs))
+    """Yield batches of components that aren't done, as a slice and their measures (token, component) by name."""
+    outputs = resolve_measures(names)[1]
+    with open_workers(scheduler, n_workers) as pool:
+        group_bytes = GROUP_BYTES * _groups_per_task(sources, pool)
+        cut = _component_batches(sources, group_bytes=group_bytes, n_threads=pool.n_threads, n_outputs=len(outputs))
         batches = [batch for batch in cut if not done[batch].all()]
         n_groups = sum(len(group_sizes(sources[batch], group_bytes)) for batch in batches)
         count, total = itertools.count(1), n_groups * sources[0].base.n_rows
@@ -154,14 +159,14 @@ def _computed(
             yield batch, dict(zip(outputs, values, strict=True))
 
 
-def _together(sources: Sequence[Source], pool: Workers) -> int:
-    """Size of a task in `GROUP_BYTES`: as large as is allowed, as long as every worker has a queue."""
+def _groups_per_task(sources: Sequence[Source], pool: Workers) -> int:
+    """Return how many groups of `GROUP_BYTES` a task has: the most allowed that leave every worker a queue."""
     n_tasks = len(group_sizes(sources, GROUP_BYTES)) * sources[0].base.n_rows
-    return max(1, min(pool.most_together, n_tasks // (BATCH_TASKS * pool.n_threads)))
+    return max(1, min(pool.most_groups_per_task, n_tasks // (BATCH_TASKS * pool.n_threads)))
 
 
-def _batches(sources: Sequence[Source], *, group_bytes: int, n_threads: int, n_outputs: int) -> list[slice]:
-    """Neighbours that are computed together: whole chunks of the result where that is no more than `BATCH_BYTES`."""
+def _component_batches(sources: Sequence[Source], *, group_bytes: int, n_threads: int, n_outputs: int) -> list[slice]:
+    """Return slices of components that are computed together: whole chunks of the result within `BATCH_BYTES`."""
     rows = sources[0].base
     group = max(group_sizes(sources, group_bytes))
     n_components = -(-BATCH_TASKS * n_threads * group // rows.n_rows)
@@ -172,27 +177,29 @@ def _batches(sources: Sequence[Source], *, group_bytes: int, n_threads: int, n_o
     return [slice(start, min(start + size, len(sources))) for start in range(0, len(sources), size)]
 
 
-def _identity(run: Run, adapter: str | None, names: Sequence[str | Measure]) -> dict[str, Any]:
-    """Everything that decides the numbers of a result."""
+def _result_identity(run: Run, adapter: str | None, names: Sequence[str | Measure]) -> dict[str, Any]:
+    """Return everything that determines the numbers of a result, for comparison with an unfinished one."""
     return {
         "static_digest": run.attributes["static_digest"],
         "rows": rows_digest(run),
         "adapter": adapter or run.adapters[0],
-        "measures": [name if isinstance(name, str) else str(uuid.uuid4()) for name in names],  # yours may change
+        "measures": [
+            name if isinstance(name, str) else str(uuid.uuid4()) for name in names
+        ],  # a user's function may change
         "lorascope": version("lorascope"),
     }
 
 
 def rows_digest(run: Run) -> str:
-    """SHA-256 in hexadecimal of which rows are committed, and what they hold."""
+    """Return the hexadecimal SHA-256 of the digests of all rows, which are 0 for uncommitted rows."""
     return sha256(b"".join(run.digest(row).tobytes() for row in range(run.n_rows))).hexdigest()
 
 
-def _dataset(
+def _labelled_dataset(
     run: Run, table: xr.Dataset, values: Mapping[str, Any], attributes: Mapping[str, Mapping[str, str]]
 ) -> xr.Dataset:
-    """Values with the coordinates of tokens and of the components in `table`."""
-    # In a pair, what is measured as delta is a difference whatever the adapter's own branch is kept as.
+    """Return values as a dataset with the coordinates of tokens and of the components in `table`."""
+    # In a pair, delta is always a difference of outputs, whatever form the adapter's branch is stored in.
     labels = ["kind", "layer", "d_out", "rank"] + ([] if run.stream == "pair" else ["delta_source"])
     measured = xr.Dataset(
         {

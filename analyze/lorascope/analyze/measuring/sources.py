@@ -15,21 +15,21 @@ from lorascope.stores.reading.source import Source
 
 from .measures import norm_ratio
 
-TAKEN = ("js", "effective_width", "base_norm", "delta_norm", "delta_ratio")
-"""Measures that capture takes of every token where it doesn't keep all states."""
+CAPTURED_MEASURES = ("js", "effective_width", "base_norm", "delta_norm", "delta_ratio")
+"""Measures that capture computes for every token if it doesn't keep all states."""
 TOUCHED = "components that the adapter touches"
-"""Components of which some can be chosen, as an error calls them."""
+"""Description of the selectable components in an error message."""
 GROUP_BYTES = 16 * 2**20
-"""Least bytes of float32 base in one task: below that Dask's own time shows."""
+"""Least bytes of float32 base in one task: for smaller tasks Dask's overhead shows."""
 
 
-def sources_of(run: Run, adapter: str | None = None, components: Sequence[str] | None = None) -> list[Source]:
-    """Components that the adapter touches, in the run's order: all, or those of these paths and patterns.
+def component_sources(run: Run, adapter: str | None = None, components: Sequence[str] | None = None) -> list[Source]:
+    """Return the components that the adapter touches, in the run's order: all, or those that `components` names.
 
     Raises
     ------
     StoreError
-        If the run holds no states, or the adapter touches no component.
+        If the run contains no states, or the adapter touches no component.
     ValueError
         If a pattern fits none of them.
     """
@@ -40,36 +40,36 @@ def sources_of(run: Run, adapter: str | None = None, components: Sequence[str] |
     return [run.source(paths[place], adapter) for place in matching_indices(paths, components, of=TOUCHED)]
 
 
-def keeps_all_states(run: Run) -> bool:
-    """Tell whether measures can be computed from the states of every token; else those of capture are used."""
+def has_all_states(run: Run) -> bool:
+    """Return whether the run keeps the states of all tokens, so that measures can be computed from them."""
     return run.states == "all"
 
 
 def captured_measure(run: Run, name: str, adapter: str | None = None) -> xr.DataArray | None:
-    """A measure that capture took, lazy, by token (and component); None where the run doesn't hold it."""
-    run.adapter(adapter)  # an adapter that isn't there is a mistake, not a missing measure
+    """Return a measure that capture stored, lazy, by token (and component), or None if the run doesn't have it."""
+    run.adapter(adapter)  # an unknown adapter is an error, not a missing measure
     try:
         return run.reduction(name, adapter)
     except StoreError:
         return None
 
 
-def available(run: Run, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of the measures that this run can give: all from states, else those that capture took."""
-    return names if keeps_all_states(run) else tuple(name for name in names if name in TAKEN)
+def available_measures(run: Run, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of `names` that the run can provide: all if it keeps all states, else those stored at capture."""
+    return names if has_all_states(run) else tuple(name for name in names if name in CAPTURED_MEASURES)
 
 
 def captured_measures(run: Run, names: tuple[str, ...], adapter: str | None) -> list[np.ndarray]:
-    """Measures as capture took them, float32 (token, component that the adapter touches) each; NaN where it didn't.
+    """Return measures stored at capture, each float32 (token, touched component); NaN if not measured.
 
     Raises
     ------
     StoreError
-        If capture took no such measure.
+        If capture didn't store such a measure.
     """
-    missing = [name for name in names if name not in available(run, names)]
+    missing = [name for name in names if name not in available_measures(run, names)]
     if missing:
-        raise StoreError(f"{run.place.name!r} (states {run.states!r}) holds no {missing[0]!r}; that takes all states")
+        raise StoreError(f"{run.place.name!r} (states {run.states!r}) has no {missing[0]!r}, which needs all states")
     touched = run.adapter(adapter)["rank"].values > 0
 
     def take(name: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One row of a component, a tile of tokens at a time: widened and made into delta where it stays in a core's cache."""
+"""Base and delta of one row of a component as float32, in tiles of tokens that fit into a core's cache."""
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -13,19 +13,19 @@ from lorascope.stores.reading.rows import RowArray
 from lorascope.stores.reading.source import Source
 
 TILE_VALUES = 2**16
-"""Values of a tile: 256 KiB each of base and delta, which the second-level cache of one core holds."""
+"""Number of values in a tile: 256 KiB each of base and delta fit into the second-level cache of one core."""
 
-_Fill = Callable[[slice, np.ndarray], np.ndarray]
-"""(tokens of the row, base of these tokens) -> delta of these tokens, float32 (token, feature)."""
+_DeltaReader = Callable[[slice, np.ndarray], np.ndarray]
+"""Function (tokens of the row, base of these tokens) -> their delta, float32 (token, feature)."""
 
 
-class Weights(NamedTuple):
+class LoraWeights(NamedTuple):
     """Weights that turn a component's factor into its delta."""
 
     lora_B_T: np.ndarray  # noqa: N815 (PEFT's name)
     """Float32 (rank, feature), contiguous."""
     bias: np.ndarray
-    """Float32 (feature,), or empty."""
+    """Float32 (feature,), or empty if there is no bias."""
     scaling: np.float32
 
 
@@ -36,13 +36,13 @@ class Tile(NamedTuple):
     base: np.ndarray
     """Float32 (token, feature), contiguous."""
     delta: np.ndarray
-    """Float32 (token, feature) of delta."""
+    """Float32 (token, feature)."""
 
 
 def row_tiles(source: Source, row: int, factor: np.ndarray | None) -> Iterator[Tile]:
-    """Base and delta of a committed row in tiles; no number depends on where they are cut.
+    """Yield base and delta of a committed row in tiles; no number depends on the tile size.
 
-    `factor` is the row's (token, rank), None where the component is stored otherwise.
+    `factor` is the row's (token, rank), or None if delta or the adapted output is stored instead.
 
     Raises
     ------
@@ -51,34 +51,35 @@ def row_tiles(source: Source, row: int, factor: np.ndarray | None) -> Iterator[T
     """
     n_tokens, width = source.base.n_tokens(row), source.base.shape[1]
     step = min(max(1, TILE_VALUES // width), n_tokens)
-    base, delta = _widened(source.base, row, step), _deltas(source, row, factor, step)
+    base, delta = _float32_reader(source.base, row, step), _delta_reader(source, row, factor, step)
     for start in range(0, n_tokens, step):
         tokens = slice(start, min(start + step, n_tokens))
         block = base(tokens)
         yield Tile(tokens, block, delta(tokens, block))
 
 
-@lru_cache(maxsize=16)  # a batch of components, of which only wide ones with many ranks take much
-def weights_of(source: Source) -> Weights:
-    """Weights of a component with a factor, read once for the rows that a worker goes through."""
+@lru_cache(maxsize=16)  # about a batch of components; only wide ones of high rank are large
+def lora_weights(source: Source) -> LoraWeights:
+    """Return the weights that turn a component's factor into delta, cached for the rows that a worker reads."""
     delta = source.delta
     assert delta.lora_B is not None
     lora_b = delta.lora_B()
     bias = np.empty(0, np.float32) if delta.bias is None else delta.bias()
-    return Weights(np.ascontiguousarray(lora_b.T), bias, np.float32(delta.scaling))
+    return LoraWeights(np.ascontiguousarray(lora_b.T), bias, np.float32(delta.scaling))
 
 
 def factor_delta(
     source: Source, factor: Float32[np.ndarray, "token rank"], out: np.ndarray | None = None
 ) -> np.ndarray:
-    """Delta of tokens, float32 (token, feature), from their factors: the same to the last bit as in a tile."""
-    weights = weights_of(source)
+    """Return delta of tokens, float32 (token, feature), from their factors: bit-identical to that of a tile."""
+    weights = lora_weights(source)
     out = np.empty((len(factor), weights.lora_B_T.shape[1]), np.float32) if out is None else out
     delta_rows(factor, weights.lora_B_T, weights.scaling, weights.bias, out)
     return out
 
 
-def _widened(rows: RowArray, row: int, step: int) -> Callable[[slice], np.ndarray]:
+def _float32_reader(rows: RowArray, row: int, step: int) -> Callable[[slice], np.ndarray]:
+    """Return a function that gives the values of some tokens of a row as contiguous float32."""
     stored = rows.read_stored(row)
     if rows.dtype_logical != "bfloat16":
         return lambda tokens: np.ascontiguousarray(widen_block(stored[tokens], rows.dtype_logical))
@@ -92,11 +93,12 @@ def _widened(rows: RowArray, row: int, step: int) -> Callable[[slice], np.ndarra
     return widen
 
 
-def _deltas(source: Source, row: int, factor: np.ndarray | None, step: int) -> _Fill:
+def _delta_reader(source: Source, row: int, factor: np.ndarray | None, step: int) -> _DeltaReader:
+    """Return a function that gives the delta of some tokens of a row from their base."""
     delta = source.delta
     if factor is None:
-        stored = _widened(delta.rows, row, step)
-        is_difference = delta.base is not None  # of the outputs with the adapter and without
+        stored = _float32_reader(delta.rows, row, step)
+        is_difference = delta.base is not None  # adapted output minus base
         return lambda tokens, base: stored(tokens) - base if is_difference else stored(tokens)
     scratch = np.empty((step, source.base.shape[1]), np.float32)
 

@@ -1,4 +1,4 @@
-"""Measures of a run on disk while they are being computed: what is done is kept, whenever it stops."""
+"""Measures of a run on disk while they are being computed: finished components survive an interruption."""
 
 import json
 import shutil
@@ -10,17 +10,17 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from lorascope.analyze.results.save import DONE, open_result, packed, save
+from lorascope.analyze.results.save import DONE, encode_labels, open_result, save
 from lorascope.analyze.results.tree import CHUNK_COMPONENTS, CHUNK_TOKENS
 
 IDENTITY = "identity"
-"""An attribute of the array `DONE`, since xarray writes those of the root anew."""
+"""Attribute of the array `DONE` with everything that determines the numbers; xarray rewrites root attributes."""
 NODE = "tokens"
-"""Node of the result that the measures belong to."""
+"""Node of the result that contains the measures."""
 
 
 class Unfinished:
-    """Arrays float32 (token, component), one a measure, and which components are done; made by `open_unfinished`."""
+    """One array float32 (token, component) per measure, and which components are done; see `open_unfinished`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -28,11 +28,11 @@ class Unfinished:
 
     @property
     def done(self) -> np.ndarray:
-        """Bool (component,)."""
+        """Mask of the components that are done, bool (component,)."""
         return np.asarray(self._array(DONE)[:])
 
     def write(self, components: slice, blocks: Mapping[str, np.ndarray]) -> None:
-        """Put the values (token, component) of some components there; they count once all of them are."""
+        """Write the values (token, component) of some components, and then mark these components as done."""
         for name, block in blocks.items():
             self._array(f"{NODE}/{name}")[:, components] = block
         done = self.done
@@ -40,11 +40,12 @@ class Unfinished:
         self._array(DONE)[:] = done
 
     def open(self) -> xr.Dataset:
-        """The measures, read from the disk where they are looked at."""
+        """Open the measures lazily as a dataset."""
         options: dict[str, Any] = {"group": NODE, "consolidated": False, "drop_variables": [DONE]}
         return xr.open_dataset(self.path, engine="zarr", cache=False, **options)
 
     def _array(self, name: str) -> zarr.Array[Any]:
+        """Return one of the arrays."""
         array = self._group[name]
         assert isinstance(array, zarr.Array)
         return array
@@ -57,35 +58,35 @@ def open_unfinished(
     attributes: Mapping[str, Mapping[str, str]],
     shape: tuple[int, int],
 ) -> Unfinished:
-    """Open what was computed already for the result `target`; start anew where nothing, or something else, was.
+    """Open the values computed so far for the result `target`; start over if they are missing or don't match.
 
     Parameters
     ----------
     target
-        Name of the result when it is whole.
+        Path of the complete result.
     identity
-        Everything that decides its numbers, as JSON; a part whose own differs is thrown away.
+        Everything that determines its numbers, as JSON; an unfinished part with another identity is deleted.
     attributes
         Name of each measure -> its attributes.
     shape
-        (token, component).
+        Numbers of tokens and components.
     """
     path = unfinished_path(target)
     try:
         stored_identity = zarr.open_group(path, mode="r", use_consolidated=False)[DONE].attrs[IDENTITY]
-    except (OSError, KeyError, ValueError):  # nothing, or not set up to its end
+    except (OSError, KeyError, ValueError):  # missing, or not completely set up
         stored_identity = None
     if stored_identity != json.loads(json.dumps(identity)):
         if path.exists():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        _create(path, identity, attributes, shape)
+        _create_unfinished(path, identity, attributes, shape)
     return Unfinished(path)
 
 
-def finish(result: xr.DataTree, target: Path) -> xr.DataTree:
-    """Turn the unfinished part beside `target` into the result itself; returns the result as it is on disk.
+def finish_result(result: xr.DataTree, target: Path) -> xr.DataTree:
+    """Turn the unfinished part of `target` into the saved result, and return it opened from disk.
 
-    Raises what `save` raises.
+    Raises the errors of `save`.
     """
     unfinished = unfinished_path(target)
     large = {
@@ -93,13 +94,13 @@ def finish(result: xr.DataTree, target: Path) -> xr.DataTree:
         for node in result.subtree
     }
     if target.suffix == ".zarr":
-        for node in packed(result).subtree:
+        for node in encode_labels(result).subtree:
             others = node.to_dataset(inherit=False).drop_vars(large[node.path])
-            for name in others.variables:  # xarray would leave an interrupted finish's attributes, such as units
+            for name in others.variables:  # else attributes of an interrupted call would stay
                 shutil.rmtree(unfinished / node.path.strip("/") / str(name), ignore_errors=True)
             others.to_zarr(unfinished, group=node.path, mode="a", zarr_format=3, consolidated=False)
         unfinished.rename(target)
-        shutil.rmtree(target / DONE)  # afterwards: without it what was computed would be taken for nothing
+        shutil.rmtree(target / DONE)  # last: without it, the values computed so far would be discarded
     else:
         for node in result.subtree:
             node.update({name: node.dataset[name].chunk({"token": CHUNK_TOKENS}) for name in large[node.path]})
@@ -109,19 +110,20 @@ def finish(result: xr.DataTree, target: Path) -> xr.DataTree:
 
 
 def unfinished_path(target: Path) -> Path:
-    """Path of a result until it is whole."""
+    """Return the path of a result until it is complete."""
     return target.with_name(f".{target.name}.unfinished")
 
 
-def _create(
+def _create_unfinished(
     path: Path, identity: Mapping[str, Any], attributes: Mapping[str, Mapping[str, str]], shape: tuple[int, int]
 ) -> None:
+    """Create an unfinished result without values, whose array `DONE` is written last."""
     group = zarr.create_group(path, zarr_format=3)
     n_tokens, n_components = shape
     chunks = (min(CHUNK_TOKENS, max(n_tokens, 1)), min(CHUNK_COMPONENTS, max(n_components, 1)))
     layout: dict[str, Any] = {"shape": shape, "chunks": chunks, "dtype": "float32", "fill_value": np.nan}
     for name, attrs in attributes.items():
         group.create_array(f"{NODE}/{name}", **layout, dimension_names=("token", "component"), attributes=dict(attrs))
-    # Last: a part without it was never set up.
+    # Last: a part without it wasn't completely set up.
     whole: dict[str, Any] = {IDENTITY: dict(identity)}
     group.create_array(DONE, shape=(n_components,), dtype="bool", dimension_names=("component",), attributes=whole)

@@ -1,4 +1,4 @@
-"""Several results in one table, and the paired test of two of them."""
+"""MIUB of several results in one table, and the paired test of two results."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +11,14 @@ from lorascope.analyze.results.options import RUN_KEYS, SAMPLE_KEYS
 from lorascope.analyze.results.tree import require_result
 from lorascope.analyze.results.weights import standard_error
 
-from .groups import group_by, to_dataframe, tokens_fit
+from .groups import group_by, has_matching_tokens, to_dataframe
 
 PAIR_KEYS = ("component", "layer", "kind")
+"""Keys that `paired` can group differences by."""
 
 
 def group_runs(results: Sequence[xr.DataTree], by: str | Sequence[str] = ("run",)) -> xr.Dataset:
-    """MIUB of several results by properties of the runs (`RUN_KEYS`) and any keys of `group_by`.
+    """Return MIUB of several results by properties of the runs (`RUN_KEYS`) and any keys of `group_by`.
 
     Parameters
     ----------
@@ -29,11 +30,11 @@ def group_runs(results: Sequence[xr.DataTree], by: str | Sequence[str] = ("run",
     Returns
     -------
     xr.Dataset
-        `miub` over a dimension for each key: where several runs share a group, the mean of theirs. `n_runs` says how
-        many, `n_samples` how many samples they have together. `miub_sd` is their standard deviation (NaN for one);
+        `miub` over one dimension per key: the mean of the runs in a group. `n_runs` is their number, `n_samples` the
+        number of samples that they have together. `miub_sd` is their standard deviation (NaN for one);
         `miub_se` is the standard error over samples of a single run, and over runs (miub_sd / sqrt(n_runs)) of several,
-        which may well share their samples. A group of which one run's value isn't finite is NaN; one that doesn't
-        occur has 0 runs.
+        which may share their samples. A group is NaN if the value of one run isn't finite; a group that doesn't occur
+        has 0 runs.
 
     Raises
     ------
@@ -43,12 +44,12 @@ def group_runs(results: Sequence[xr.DataTree], by: str | Sequence[str] = ("run",
     """
     _check_alike(results)
     by = [by] if isinstance(by, str) else list(by)
-    names = [_name(result) for result in results]
+    names = [_run_label(result) for result in results]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"{twice[0]!r} is given twice; give each run and adapter once")
     table = pd.concat([_run_rows(result, by) for result in results], ignore_index=True)
     for key in by:
-        if table[key].map(type).nunique() > 1:  # ranks, some of which are mixed
+        if table[key].map(type).nunique() > 1:  # some ranks are numbers, some `mixed`
             table[key] = table[key].astype(str)
     groups = table.groupby(by, sort=False)
     n_runs, error = groups.size(), groups["miub_se"].first()
@@ -62,25 +63,25 @@ def group_runs(results: Sequence[xr.DataTree], by: str | Sequence[str] = ("run",
     }
     grid: xr.Dataset = pd.DataFrame(columns).to_xarray()
     counts = {name: grid[name].fillna(0).astype(np.int64) for name in ("n_runs", "n_samples")}
-    grid = grid.assign(counts).sel({key: _in_order(table[key].tolist(), key) for key in by}).transpose(*by)
+    grid = grid.assign(counts).sel({key: _sorted_labels(table[key].tolist(), key) for key in by}).transpose(*by)
     for name in ("miub", "miub_se", "miub_sd"):
         grid[name].attrs["units"] = results[0].attrs["units"]
-    return grid.assign_attrs(_shared(results))
+    return grid.assign_attrs(_shared_attributes(results))
 
 
 def _run_rows(result: xr.DataTree, by: Sequence[str]) -> pd.DataFrame:
-    """MIUB of one result, a row for each of its groups, with a column for each key."""
+    """Return MIUB of one result as a table with one row per group and one column per key."""
     inner = [key for key in by if key not in RUN_KEYS]
     if inner:
         rows = to_dataframe(group_by(result, inner), "group")
     else:
         rows = pd.DataFrame([{name: float(result[name]) for name in ("miub", "miub_se")}])
         rows["n_samples"] = result.attrs["n_samples"]
-    return rows.assign(**{key: _label(result, key) for key in by if key in RUN_KEYS})
+    return rows.assign(**{key: _key_value(result, key) for key in by if key in RUN_KEYS})
 
 
-def _in_order(labels: list[Any], key: str) -> list[Any]:
-    """The different labels: numbers and ranges of lengths ascending, names in the order of their first occurrence."""
+def _sorted_labels(labels: list[Any], key: str) -> list[Any]:
+    """Return the distinct labels: numbers and length ranges ascending, names in order of first occurrence."""
     distinct = list(dict.fromkeys(labels))
     if key == "length":
         return sorted(distinct, key=lambda label: int(label.partition("-")[0]))
@@ -88,7 +89,7 @@ def _in_order(labels: list[Any], key: str) -> list[Any]:
 
 
 def paired(first: xr.DataTree, second: xr.DataTree, by: Sequence[str] = ()) -> xr.Dataset:
-    """Difference of MIUB between two results, second minus first, over the samples that both have, with tests.
+    """Return the difference of MIUB between two results, second minus first, on their shared samples, with tests.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ def paired(first: xr.DataTree, second: xr.DataTree, by: Sequence[str] = ()) -> x
     ------
     ValueError
         If results aren't alike (see `group_runs`), fewer than two samples are in both, a name of a sample isn't
-        unique, or a key isn't one of a component's; or if a sample has other tokens in the other result, unless they
+        unique, or a key isn't one of `PAIR_KEYS`; or if a sample has other tokens in the other result, unless they
         were generated or come from another tokenizer.
 
     Notes
@@ -118,37 +119,38 @@ def paired(first: xr.DataTree, second: xr.DataTree, by: Sequence[str] = ()) -> x
     """
     _check_alike((first, second))
     if isinstance(by, str) or set(by) - set(PAIR_KEYS):
-        raise ValueError(f"`by` is {by!r}; paired differences go by a sequence of {list(PAIR_KEYS)}")
-    tables = [_by_sample(result, by) for result in (first, second)]
+        raise ValueError(f"`by` is {by!r}; paired differences are grouped by a sequence of {list(PAIR_KEYS)}")
+    tables = [_js_by_sample(result, by) for result in (first, second)]
     shared = tables[0].index.intersection(tables[1].index, sort=False)
     if len(shared) < 2:
         raise ValueError(
-            f"{_name(first)!r} and {_name(second)!r} share {len(shared)} whole samples; at least 2 must be in both, by "
-            f"data set, split, prompt and id: {_sources(first)} there, {_sources(second)} here"
+            f"{_run_label(first)!r} and {_run_label(second)!r} share {len(shared)} whole samples; at least 2 must be "
+            f"in both, by data set, split, prompt and id: {_format_datasets(first)} and {_format_datasets(second)}"
         )
     require_same_tokens(first, second, shared)
     groups = tables[0].columns.append(tables[1].columns).drop_duplicates()
     before, after = (table.loc[shared].reindex(columns=groups, fill_value=0.0) for table in tables)
-    tests = pd.DataFrame(_tests((after - before).to_numpy(), adjust=bool(by)), index=groups)
-    orders = {key: _in_order(groups.get_level_values(key).tolist(), key) for key in by}
+    tests = pd.DataFrame(_paired_tests((after - before).to_numpy(), adjust=bool(by)), index=groups)
+    orders = {key: _sorted_labels(groups.get_level_values(key).tolist(), key) for key in by}
     grid: xr.Dataset = tests.to_xarray().sel(whole=0, drop=True).sel(orders)
-    if list(by) == ["component"]:  # as maps want it
+    if list(by) == ["component"]:  # figures need layer and kind of each component
         keys = {key: np.concatenate([first[key].values, second[key].values]) for key in PAIR_KEYS}
         kinds = pd.DataFrame(keys).drop_duplicates("component").set_index("component").loc[orders["component"]]
         grid = grid.assign_coords({key: ("component", kinds[key].to_numpy()) for key in kinds})
     return grid.assign(n_samples=len(shared)).assign_attrs(
-        **_shared((first, second)), first=_name(first), second=_name(second)
+        **_shared_attributes((first, second)), first=_run_label(first), second=_run_label(second)
     )
 
 
-def _sources(result: xr.DataTree) -> str:
-    """Data sets and splits of a result's samples, as a list in words."""
+def _format_datasets(result: xr.DataTree) -> str:
+    """Return the data sets and splits of a result's samples as text."""
     samples = result.children["samples"].dataset
     names = zip(samples["dataset"].values.tolist(), samples["split"].values.tolist(), strict=True)
     return ", ".join(dict.fromkeys(repr("/".join(filter(None, name))) for name in names))
 
 
 def _check_alike(results: Sequence[xr.DataTree]) -> None:
+    """Raise ValueError unless results have one unit and one reduction, and are about the same kind of tokens."""
     if not results:
         raise ValueError("`results` is empty; give what `miub` returned for each run")
     for result in results:
@@ -157,16 +159,17 @@ def _check_alike(results: Sequence[xr.DataTree]) -> None:
         values = {result.attrs[key] for result in results}
         if len(values) > 1:
             raise ValueError(f"results of different {what} can't be compared: {sorted(values)}; compute them alike")
-    # What is reduced to its answer or its last token is the same where more was captured.
+    # Reductions to the answer or the last token don't depend on which other tokens were captured.
     kinds = {result.attrs.get("population", "") for result in results} - {""}
     if len(kinds) > 1 and results[0].attrs["over_tokens"] in ("mean", "sum"):
         raise ValueError(
             f"results about different tokens can't be compared: {', '.join(sorted(kinds))}; capture with one `tokens`, "
-            "or take the reduction 'answer' or 'last' of runs that hold these"
+            "or take the reduction 'answer' or 'last' of runs with these tokens"
         )
 
 
-def _label(result: xr.DataTree, key: str) -> Any:
+def _key_value(result: xr.DataTree, key: str) -> Any:
+    """Return the value of one of `RUN_KEYS` for a result."""
     if key == "rank":
         ranks = np.unique(result.dataset["rank"].values)
         return int(ranks[0]) if len(ranks) == 1 else "mixed"
@@ -175,31 +178,33 @@ def _label(result: xr.DataTree, key: str) -> Any:
     return result.attrs[key]
 
 
-def _shared(results: Sequence[xr.DataTree]) -> dict[str, Any]:
+def _shared_attributes(results: Sequence[xr.DataTree]) -> dict[str, Any]:
+    """Return the attributes that alike results have in common."""
     return {key: results[0].attrs[key] for key in ("measure", "units", "reduction", "lorascope")}
 
 
-def _name(result: xr.DataTree) -> str:
+def _run_label(result: xr.DataTree) -> str:
+    """Return the name of a result's run and adapter, as `run (adapter)`."""
     return f"{result.attrs['run']} ({result.attrs['adapter']})"
 
 
 def sample_names(result: xr.DataTree) -> pd.MultiIndex:
-    """(data set, split, prompt, id) of each sample."""
+    """Return (data set, split, prompt, id) of each sample as an index."""
     table = result.children["samples"].dataset
     return pd.MultiIndex.from_arrays([table[key].values.astype(str) for key in (*SAMPLE_KEYS[:3], "sample")])
 
 
 def require_same_tokens(first: xr.DataTree, second: xr.DataTree, shared: pd.MultiIndex) -> None:
-    """Raise a ValueError where a sample's name stands for other tokens, as where a line was put into a file.
+    """Raise ValueError if a shared sample has different tokens in both results, for instance since data were edited.
 
-    Only tokens that both results hold, by one tokenizer, are compared, and none that were generated.
+    Only tokens in both results, of the same tokenizer and not generated, are compared.
     """
     tokenizers = {result.attrs.get("tokenizer") for result in (first, second)}
     nodes = [result.children["tokens"].dataset for result in (first, second)]
     if len(tokenizers) > 1 or None in tokenizers or not all("text" in node.coords for node in nodes):
         return
-    if not (tokens_fit(first) and tokens_fit(second)):
-        return  # samples were chosen, and their tokens can't be told any more
+    if not (has_matching_tokens(first) and has_matching_tokens(second)):
+        return  # samples were selected or sorted, so that their tokens are unknown
     places, texts = [], []
     for result, node in zip((first, second), nodes, strict=True):
         owners = shared.get_indexer(sample_names(result))[node["sample_of_token"].values]
@@ -213,17 +218,18 @@ def require_same_tokens(first: xr.DataTree, second: xr.DataTree, shared: pd.Mult
         dataset, _, _, name = shared[both[at] >> 32]
         raise ValueError(
             f"sample {name!r} of {dataset!r} isn't the same text in both: at position {both[at] & 0xFFFFFFFF} "
-            f"{_name(first)!r} has {text[at]!r}, {_name(second)!r} has {other[at]!r}; pair runs of the same data"
+            f"{_run_label(first)!r} has {text[at]!r}, {_run_label(second)!r} has {other[at]!r}; pair runs of the same "
+            "data"
         )
 
 
-def _by_sample(result: xr.DataTree, by: Sequence[str]) -> pd.DataFrame:
-    """Js of the samples used, by (data set, split, prompt, id), summed over the components of each group."""
+def _js_by_sample(result: xr.DataTree, by: Sequence[str]) -> pd.DataFrame:
+    """Return js of the used samples by (data set, split, prompt, id), summed over each group of components."""
     table = result.children["samples"].dataset
     used = table["used"].values
     samples = sample_names(result)[used]
     if not samples.is_unique:
-        raise ValueError(f"several samples of {_name(result)!r} share a name; pairs need names that are unique")
+        raise ValueError(f"several samples of {_run_label(result)!r} share a name; pairs need names that are unique")
     labels = {key: result[key].values for key in by} | {"whole": np.zeros(result.sizes["component"], int)}
     codes, groups = pd.MultiIndex.from_frame(pd.DataFrame(labels)).factorize()
     values = table["js"].values[used]
@@ -231,9 +237,9 @@ def _by_sample(result: xr.DataTree, by: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(np.stack(sums, axis=1), index=samples, columns=groups.set_names([*by, "whole"]))
 
 
-def _tests(differences: np.ndarray, *, adjust: bool) -> dict[str, np.ndarray]:
-    """Tests of differences (pair, group), by group."""
-    from scipy import stats  # type: ignore[import-untyped]  # a quarter of a second, for which nothing else should wait
+def _paired_tests(differences: np.ndarray, *, adjust: bool) -> dict[str, np.ndarray]:
+    """Return mean, standard error and paired tests of differences (pair, group) by group."""
+    from scipy import stats  # type: ignore[import-untyped]  # takes a quarter of a second
 
     mean, error = differences.mean(axis=0), standard_error(differences)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""MIUB by properties of samples, components and tokens, with errors that take samples for independent."""
+"""MIUB by groups of samples, components and tokens, with errors for independent samples."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -15,16 +15,16 @@ from lorascope.stores.names import suggestion
 
 from .reduce import UNITS
 
-UNSORTED = ("dataset", "split", "prompt", "component", "kind", "text")
-"""Keys whose values stay in the order in which they come."""
+UNSORTED_KEYS = ("dataset", "split", "prompt", "component", "kind", "text")
+"""Keys whose values keep their order of occurrence; others are sorted."""
 LENGTH_TOKENS = 100
-"""Tokens of a bucket of lengths: 1-100, 101-200, ..., as the paper's."""
+"""Width in tokens of the bins of the key `length`: 1-100, 101-200, ..., as in the paper."""
 MOST_GROUPS = 10_000_000
-"""Groups of a table, those that don't occur among them: some hundred bytes each. Texts by position could be more."""
+"""Largest number of groups, also empty ones, of some hundred bytes each; texts by position could be more."""
 
 
 def group_by(result: xr.DataTree, by: str | Sequence[str]) -> xr.Dataset:
-    """MIUB by groups of samples, components or tokens, with standard errors.
+    """Return MIUB by groups of samples, components or tokens, with standard errors.
 
     Parameters
     ----------
@@ -38,31 +38,33 @@ def group_by(result: xr.DataTree, by: str | Sequence[str]) -> xr.Dataset:
     Returns
     -------
     xr.Dataset
-        Over a dimension for each key: `miub`, its standard error `miub_se`, and how many samples, `n_samples`, and
-        components, `n_components`, it rests on; by keys of tokens also how many tokens, `n_tokens`. Groups that don't
-        occur are NaN with 0 samples.
+        Over one dimension per key: `miub`, its standard error `miub_se`, and the numbers of samples, `n_samples`, and
+        components, `n_components`; with keys of tokens also of tokens, `n_tokens`. Groups that don't occur are NaN with
+        0 samples.
 
     Raises
     ------
     ValueError
-        If a key isn't one of those, a key is given twice or none, tokens are grouped though the
-        result is no mean over tokens, or there are more than `MOST_GROUPS` groups.
+        If a key is unknown or given twice, no key is given, tokens are grouped in a result that isn't a mean over
+        tokens, or there are more than `MOST_GROUPS` groups.
 
     Notes
     -----
-    Tokens and components of a sample depend on each other, and samples are assumed to be independent. So the error is
-    the error of a mean over samples, where each sample gives one number a group: errors clustered by sample.
+    Tokens and components of a sample depend on each other; samples are assumed to be independent. So the error is
+    that of a mean over samples, with one number per sample and group: errors clustered by sample.
     """
     by = (by,) if isinstance(by, str) else tuple(by)
-    _check(result, by)
+    _check_keys(result, by)
     by_sample, by_token = result.children["samples"].dataset, result.children["tokens"].dataset
     used = np.flatnonzero(by_sample["used"].values)
-    samples = _codes({key: by_sample[key].values[used] for key in by if key in SAMPLE_KEYS}, len(used))
+    samples = _group_codes({key: by_sample[key].values[used] for key in by if key in SAMPLE_KEYS}, len(used))
     labels = {key: by_token[key].values for key in by if key in TOKEN_KEYS}
-    if "role" in labels:  # numbers stay in the order of the roles
+    if "role" in labels:  # as numbers, roles are sorted in their own order
         labels["role"] = pd.Index(ROLES).get_indexer(labels["role"])
-    tokens = _codes(labels, by_token.sizes["token"])
-    parts = _codes({key: result.dataset[key].values for key in by if key in COMPONENT_KEYS}, result.sizes["component"])
+    tokens = _group_codes(labels, by_token.sizes["token"])
+    parts = _group_codes(
+        {key: result.dataset[key].values for key in by if key in COMPONENT_KEYS}, result.sizes["component"]
+    )
     if (n_groups := samples.n * tokens.n * parts.n) > MOST_GROUPS:
         raise ValueError(f"`by` is {list(by)}, which makes {n_groups} groups; name fewer keys: at most {MOST_GROUPS}")
     counts = {"n_components": np.bincount(parts.codes, minlength=parts.n)}
@@ -75,9 +77,9 @@ def group_by(result: xr.DataTree, by: str | Sequence[str]) -> xr.Dataset:
         counts["n_tokens"] = np.bincount(codes, minlength=samples.n * tokens.n)[:, None]
         cells = partial(_token_means, by_token, result.attrs["unit"], groups, tokens, parts)
     else:
-        values = _part_sums(by_sample["js"].values[used], parts)
+        values = _component_group_sums(by_sample["js"].values[used], parts)
         cells = partial(iter, [(samples.codes, values)])
-    count, mean, error = _moments(cells, samples.n * tokens.n, parts.n)
+    count, mean, error = _group_statistics(cells, samples.n * tokens.n, parts.n)
     names = {**samples.labels, **tokens.labels, **parts.labels}
     dims, shape = tuple(names), [len(values) for values in names.values()]
     counts = {"n_samples": count, **counts}
@@ -88,14 +90,14 @@ def group_by(result: xr.DataTree, by: str | Sequence[str]) -> xr.Dataset:
             "miub_se": (dims, error.reshape(shape), {"long_name": "standard error over samples", "units": units}),
             **{name: (dims, np.broadcast_to(n, count.shape).reshape(shape)) for name, n in counts.items()},
         },
-        coords={key: _named(key, values) for key, values in names.items()},
+        coords={key: _label_names(key, values) for key, values in names.items()},
         attrs=result.attrs,
     )
     return grouped.transpose(*by)
 
 
 def to_dataframe(result: xr.Dataset | xr.DataTree, per: str = "component") -> Any:
-    """A result as a tidy pandas table, with one row for each component, sample, token, or pair of them.
+    """Return a result as a tidy pandas table with one row per component, sample, token, or pair of them.
 
     Parameters
     ----------
@@ -107,7 +109,7 @@ def to_dataframe(result: xr.Dataset | xr.DataTree, per: str = "component") -> An
     Returns
     -------
     pandas.DataFrame
-        One column for each coordinate and variable that has these dimensions, groups without samples left out.
+        One column for each coordinate and variable with these dimensions; groups without samples are dropped.
 
     Raises
     ------
@@ -126,23 +128,24 @@ def to_dataframe(result: xr.Dataset | xr.DataTree, per: str = "component") -> An
     if per not in dims:
         raise ValueError(f"`per` is {per!r}; this result holds numbers per {sorted(dims)}")
     columns = [name for name, values in dims[per].data_vars.items() if " ".join(map(str, values.dims)) == per]
-    table = dims[per][columns]  # to xarray, a label with an index is no column
+    table = dims[per][columns]  # xarray makes no column of a label with an index
     frame = table.drop_indexes(set(table.xindexes) - set(table.dims)).to_dataframe().reset_index()
     return frame[[name for name in frame if name not in columns] + columns]
 
 
-class _Codes(NamedTuple):
-    """To which of the groups each of some things belongs."""
+class _GroupCodes(NamedTuple):
+    """The group that each item (sample, token or component) belongs to."""
 
     labels: Mapping[str, list[Any]]
     """Key -> its values, in the order of their dimension."""
     codes: np.ndarray
-    """Place in the product of all keys' values, first key slowest."""
+    """Int64 (item,): place of its group in the product of all keys' values, first key slowest."""
     n: int
-    """Places of that product."""
+    """Number of groups: the size of that product."""
 
 
-def _check(result: xr.DataTree, by: Sequence[str]) -> None:
+def _check_keys(result: xr.DataTree, by: Sequence[str]) -> None:
+    """Raise an error unless this is a result that can be grouped by these keys."""
     require_result(result)
     unknown = [key for key in by if key not in KEYS]
     if unknown or not by or len(set(by)) < len(by):
@@ -153,36 +156,40 @@ def _check(result: xr.DataTree, by: Sequence[str]) -> None:
             f"tokens can't be grouped by {[k for k in by if k in TOKEN_KEYS]} in a result of reduction "
             f"{result.attrs['reduction']!r}; take the one of reduction 'mean'"
         )
-    if set(by) & set(TOKEN_KEYS) and not tokens_fit(result):
-        raise ValueError("tokens can't be grouped where samples of the result were chosen or sorted; group it whole")
+    if set(by) & set(TOKEN_KEYS) and not has_matching_tokens(result):
+        raise ValueError(
+            "tokens can't be grouped if samples of the result were selected or sorted; group the whole result"
+        )
     if "text" in by and "text" not in result.children["tokens"].coords:
-        raise ValueError("tokens can't be grouped by 'text', which the run doesn't keep; group them by another key")
+        raise ValueError("tokens can't be grouped by 'text', which the run doesn't store; group them by another key")
 
 
-def tokens_fit(result: xr.DataTree) -> bool:
-    """Tell whether every token's sample is still at the place that the token names."""
+def has_matching_tokens(result: xr.DataTree) -> bool:
+    """Return whether the samples are still in the order that the result's tokens refer to."""
     ids, by_token = result.children["samples"].dataset["sample"].values, result.children["tokens"].dataset
     owners = by_token["sample_of_token"].values
     return not len(owners) or bool(owners.max() < len(ids) and (ids[owners] == by_token["sample"].values).all())
 
 
-def _codes(columns: Mapping[str, np.ndarray], n: int) -> _Codes:
+def _group_codes(columns: Mapping[str, np.ndarray], n: int) -> _GroupCodes:
+    """Return the groups of n items from the values (item,) of each key."""
     labels: dict[str, list[Any]] = {}
     codes, size = np.zeros(n, np.int64), 1
     for key, values in columns.items():
         buckets = np.maximum(values - 1, 0) // LENGTH_TOKENS if key == "length" else values
-        codes_of_key, names = pd.factorize(buckets, sort=key not in UNSORTED)
+        codes_of_key, names = pd.factorize(buckets, sort=key not in UNSORTED_KEYS)
         labels[key] = names.tolist()
         codes, size = codes * len(names) + codes_of_key, size * len(names)
-    return _Codes(labels, codes, size)
+    return _GroupCodes(labels, codes, size)
 
 
 def _token_means(
-    by_token: xr.Dataset, unit: str, groups: np.ndarray, tokens: _Codes, parts: _Codes
+    by_token: xr.Dataset, unit: str, groups: np.ndarray, tokens: _GroupCodes, parts: _GroupCodes
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Weighted means of each sample's tokens of one group (cell, component group), and codes of (its group, theirs).
+    """Yield codes (cell,) and weighted means (cell, component group) of js; a cell is a sample's tokens of one group.
 
-    `groups` is (sample,), -1 for one that isn't used. Some whole samples are in memory at a time.
+    A code combines the sample's group and the tokens' group. `groups` is (sample,), -1 for an unused sample. A few
+    whole samples are in memory at a time.
     """
     convert, owner = UNITS[unit].convert, by_token["sample_of_token"].values
     weights = np.where(by_token["counted"].values & (groups[owner] >= 0), by_token["weight"].values, 0.0)
@@ -194,27 +201,27 @@ def _token_means(
         cells, places = np.unique(owner[span] * tokens.n + tokens.codes[span], return_inverse=True)
         w, sums = weights[span, None], np.zeros((len(cells), parts.n))
         values = convert(np.asarray(by_token["js"].variable[span]).astype(np.float64))
-        # What doesn't count may be NaN.
-        np.add.at(sums, places, _part_sums(np.where(w > 0, values, 0.0), parts) * w)
+        # Values of weight 0 may be NaN.
+        np.add.at(sums, places, _component_group_sums(np.where(w > 0, values, 0.0), parts) * w)
         totals = np.bincount(places, weights[span])
         occurs = totals > 0
         sample, group = np.divmod(cells[occurs], tokens.n)
         yield groups[sample] * tokens.n + group, sums[occurs] / totals[occurs, None]
 
 
-def _part_sums(values: np.ndarray, parts: _Codes) -> np.ndarray:
-    """Sums over the components of each group, float64 (..., component group)."""
+def _component_group_sums(values: np.ndarray, parts: _GroupCodes) -> np.ndarray:
+    """Return sums over the components of each group, float64 (..., component group)."""
     with np.errstate(invalid="ignore"):
         sums = [values[..., parts.codes == code].sum(axis=-1, dtype=np.float64) for code in range(parts.n)]
     return np.stack(sums, axis=-1)
 
 
-def _moments(
+def _group_statistics(
     cells: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]], n: int, n_parts: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count, mean and standard error (group, component group) of values (cell, component group), by their codes.
+    """Return count, mean and standard error, each (group, component group), of the values of cells by their codes.
 
-    Cells come twice, for deviations are from the mean.
+    `cells` is called twice: for the means, and for the deviations from them.
     """
     count, total, spread = np.zeros(n, np.int64), np.zeros((n, n_parts)), np.zeros((n, n_parts))
     for codes, values in cells():
@@ -228,8 +235,8 @@ def _moments(
     return np.broadcast_to(count[:, None], mean.shape), mean, error
 
 
-def _named(key: str, values: list[Any]) -> list[Any]:
-    """Labels as a reader wants them: buckets of lengths and roles by name."""
+def _label_names(key: str, values: list[Any]) -> list[Any]:
+    """Return the labels of a key as text: ranges of lengths and names of roles; others unchanged."""
     if key == "length":
         return [f"{LENGTH_TOKENS * place + 1}-{LENGTH_TOKENS * (place + 1)}" for place in values]
     return [[*ROLES, ""][number] for number in values] if key == "role" else values

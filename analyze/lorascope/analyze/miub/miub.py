@@ -1,4 +1,4 @@
-"""MIUB, the paper's eq. 9, over a run: JS by token and component, its reductions, and all readings of the equation."""
+"""MIUB, the paper's eq. 9, of a run: js by token and component, its reductions, and all readings of the equation."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.measuring.run import measure_run, measure_unsaved
-from lorascope.analyze.measuring.sources import available, keeps_all_states
-from lorascope.analyze.measuring.unfinished import finish
+from lorascope.analyze.measuring.run import measure_resumable, measure_run
+from lorascope.analyze.measuring.sources import available_measures, has_all_states
+from lorascope.analyze.measuring.unfinished import finish_result
 from lorascope.analyze.results.options import Reduction, Unit, refuse_target
 from lorascope.analyze.results.tree import result_tree, run_attributes
 from lorascope.analyze.results.weights import is_weighted, standard_error
@@ -19,14 +19,14 @@ from lorascope.stores.places.file_lock import file_lock
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 
-from .reduce import UNITS, SampleSums, reduce_tokens, refuse_unknown, token_blocks, token_sums, usable_samples
+from .reduce import UNITS, SampleSums, reduce_tokens, refuse_unknown_reduction, token_blocks, token_sums, usable_samples
 
-MISFIT = 1e-2
-"""Relative difference of js above which stored states aren't those of the capture; rounding comes to 1e-6."""
+MOST_MISMATCH = 1e-2
+"""Relative difference of js above which stored states aren't the captured ones; rounding causes about 1e-6."""
 LEAST_JS = 1e-24
-"""Nats that differences of a smaller js are taken relative to: the kernel keeps its digits down to here."""
+"""Least js in nats for relative differences: below it the kernel loses digits."""
 MEDIAN_VALUES = 2**20
-"""Most differences that their median is taken of: every so many of them; the largest is that of all."""
+"""Largest number of differences, evenly chosen, for their median; the maximum is over all differences."""
 
 
 def miub(
@@ -41,22 +41,22 @@ def miub(
     progress: Progress | None = None,
     out: str | Path | None = None,
 ) -> xr.DataTree:
-    """MIUB of a run in nats, with the JS of every token and component.
+    """Return MIUB of a run in nats, with the JS of every token and component.
 
     Parameters
     ----------
     run
-        An open run or its path or url, finished or not; samples that aren't wholly committed are left out. Where it
-        keeps no states, or not those of all tokens, js is the one measured during capture.
+        An open run or its path or url, finished or not; samples that aren't wholly committed are excluded. If it
+        doesn't keep the states of all tokens, js is the one measured during capture.
     adapter
         Name of the adapter; not needed if there is only one.
     components
         Paths of components or patterns, such as `*.q_proj`, to compute MIUB for; by default all that the adapter
         changes.
     reduction
-        What becomes of a sample's captured tokens at a component: their `mean` (ours), `sum`, the `last` one, or the
-        mean of those that are the `answer`, in a chat the assistant's that are scored. Mean and sum weigh tokens that
-        were drawn by the inverse of their chance.
+        How a sample's captured tokens at a component are combined: their `mean` (ours), `sum`, the `last` one, or the
+        mean over the `answer`, in a chat the scored tokens of the assistant. Mean and sum weight sampled tokens by the
+        inverse of their probability.
     unit
         `nat`, `bit`, or `sqrt`: the root of each token's JS in nats. `js` itself always is in nats.
     scheduler, n_workers
@@ -72,60 +72,60 @@ def miub(
     Returns
     -------
     xr.DataTree
-        By component, at the root: `js`, a mean over samples, and its `share` of `miub`, their sum. `js_se` and
-        `miub_se` are standard errors, which assume only that samples are independent; NaN for one sample.
+        At the root, by component: `js`, a mean over samples, and its `share` of `miub`, the sum over components.
+        `js_se` and `miub_se` are standard errors, which assume only that samples are independent; NaN for one sample.
 
         In the node `tokens`: `js` (token, component), float32 and always in nats, and `miub` (token,), its sum over
         components. In the node `samples`: `js` (sample, component), the tokens reduced, and `miub` (sample,), its sum.
 
         Labels are coordinates: of components `kind`, `layer` and `rank`, of tokens `sample` (an id), `role`,
         `position` and `text`, of samples `sample`, `dataset`, `split`, `prompt`, `length`, and whether one was `used`.
-        Those of components, and a token's but for its text, have an index: `result["tokens/js"].sel(sample="q03")`.
+        Labels of components and tokens, except the text, have an index: `result["tokens/js"].sel(sample="q03")`.
 
-        A token whose base or delta isn't finite makes all that it enters NaN. Attributes, all at the root, hold
-        reduction, counts, the first value that isn't finite, provenance, whether js comes from `states` or from
-        `capture`, and how far the one written at capture lies from the one computed from states.
+        A token whose base or delta isn't finite makes every mean and sum with it NaN. Attributes, all at the root,
+        contain reduction, counts, the first value that isn't finite, provenance, whether js comes from `states` or
+        from `capture`, and how far js measured at capture is from js computed from states.
 
     Raises
     ------
     StoreError
         If no sample is wholly committed, or a chunk is broken.
     ValueError
-        If `reduction` or `unit` isn't one of those, a component isn't known, or the name `out` has another ending.
+        If `reduction` or `unit` isn't one of these, a component isn't known, or `out` has another suffix.
     FileExistsError
-        If something of the name `out` is there.
+        If `out` exists.
 
     Notes
     -----
     M = (1/N) sum_samples sum_m JS(softmax(h_LLM^m), softmax(h_LoRA^m)). The paper doesn't say how the tokens of a
     sample are reduced. It calls M an upper bound of a mutual information; that theorem doesn't hold. M is the size of
-    the adapter's change, seen through a softmax: 0 if the adapter does nothing, at most ln 2 a component.
+    the adapter's change, seen through a softmax: 0 if the adapter does nothing, at most ln 2 per component.
 
     References
     ----------
     Zhang et al., arXiv 2501.03152, eq. 9.
     """
     run = as_run(run)
-    refuse_unknown(reduction, unit)
-    if keeps_all_states(run):  # then it is known before the work whether any sample can be reduced
+    refuse_unknown_reduction(reduction, unit)
+    if has_all_states(run):  # then samples can be checked before the work
         known = xr.Dataset(coords=run.token_labels).assign_coords(counted=run.committed.variable)
         require_samples(known, run, reduction)
     options: dict[str, Any] = {"adapter": adapter, "components": components, "scheduler": scheduler}
     options |= {"n_workers": n_workers, "progress": progress}
     if out is None:
-        return reduce_js(measure_unsaved(run, ("js",), None, **options), run, adapter, reduction=reduction, unit=unit)
+        return reduce_js(measure_resumable(run, ("js",), None, **options), run, adapter, reduction=reduction, unit=unit)
     target = refuse_target(Path(out))
     with file_lock(target):
-        measured = measure_unsaved(run, ("js",), target, **options)
-        return finish(reduce_js(measured, run, adapter, reduction=reduction, unit=unit), target)
+        measured = measure_resumable(run, ("js",), target, **options)
+        return finish_result(reduce_js(measured, run, adapter, reduction=reduction, unit=unit), target)
 
 
 def reduce_js(
     measured: xr.Dataset, run: Run, adapter: str | None = None, *, reduction: Reduction = "mean", unit: Unit = "nat"
 ) -> xr.DataTree:
-    """`miub`'s tree from one that holds `js` (token, component); adds which samples were `used`."""
+    """Return the tree that `miub` returns, from measured `js` (token, component)."""
     used = require_samples(measured, run, reduction)
-    by_sample, by_token, diagnostics = _scan(measured, run, adapter, reduction, unit)
+    by_sample, by_token, diagnostics = _scan_js(measured, run, adapter, reduction, unit)
     by_sample[~used] = np.nan
     units, about = UNITS[unit].symbol, "js, summed over components"
     tokens = measured[["js"]].assign(miub=("token", by_token, {"long_name": about, "units": units}))
@@ -148,26 +148,29 @@ def reduce_js(
     return result
 
 
-def _scan(
+def _scan_js(
     measured: xr.Dataset, run: Run, adapter: str | None, reduction: Reduction, unit: Unit
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Js by (sample, component), its sums by token, holes and fidelity, from one trip: js may lie on the disk."""
+    """Return js by (sample, component), its sum by token, and diagnostics, in one pass: js may be on disk.
+
+    Diagnostics are counts of values that aren't finite, and differences from js measured at capture.
+    """
     sums, by_token = SampleSums(measured, run, reduction, unit=unit), np.empty(measured.sizes["token"])
     names, counted, captured = measured["component"].values, measured["counted"].values[:, None], None
-    if keeps_all_states(run):
+    if has_all_states(run):
         captured = run.js(adapter)[:, [run.component_paths.index(path) for path in names]]
     step = -(-measured["js"].size // MEDIAN_VALUES)
     n_not_finite, first, n, largest, some = 0, {}, 0, 0.0, []
     for tokens, block in token_blocks(measured["js"].variable):
         sums.add(tokens, block)
         by_token[tokens] = token_sums(block, unit)
-        holes = np.argwhere(np.isnan(block) & counted[tokens])  # there base or delta isn't finite
+        holes = np.argwhere(np.isnan(block) & counted[tokens])  # base or delta isn't finite
         if len(holes) and not n_not_finite:
             token, component = holes[0].tolist()
             first = {"not_finite_token": tokens.start + token, "not_finite_component": str(names[component])}
         n_not_finite += len(holes)
         if captured is not None:
-            relative = _difference(block, captured[tokens].values.astype(np.float64))
+            relative = _relative_differences(block, captured[tokens].values.astype(np.float64))
             n, largest = n + len(relative), max(largest, float(relative.max(initial=0.0)))
             some.append(relative[::step])
     median = float(np.median(np.concatenate(some))) if n else np.nan
@@ -175,20 +178,20 @@ def _scan(
     return sums.values(), by_token, {"n_not_finite": n_not_finite, **first, **fidelity}
 
 
-def _difference(block: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Relative differences of js from js of the capture, float32, where both are known."""
+def _relative_differences(block: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Return relative differences of js from js measured at capture, float32, where both are finite."""
     shared = np.isfinite(reference) & np.isfinite(block)
     difference = np.abs(block[shared] - reference[shared])
     return np.asarray(difference / np.maximum(reference[shared], LEAST_JS), np.float32)
 
 
-def misfit(result: xr.DataTree, run: Run) -> str | None:
-    """A warning where stored states give another js than was measured at their capture; None where they agree.
+def mismatch_warning(result: xr.DataTree, run: Run) -> str | None:
+    """Return a warning if js from stored states differs from js measured at capture, otherwise None.
 
-    States that were narrowed (`--store bf16`) may differ by as much; of others only rounding is expected.
+    States stored as bfloat16 (`--store bf16`) may differ; for others only rounding is expected.
     """
     narrowed = run.attributes.get("provenance", {}).get("settings", {}).get("store") == "bf16"
-    if narrowed or not result.attrs["fidelity_max"] > MISFIT:
+    if narrowed or not result.attrs["fidelity_max"] > MOST_MISMATCH:
         return None
     return (
         f"js from the store is off by {result.attrs['fidelity_max']:.2g} of what was measured during capture, far "
@@ -197,7 +200,7 @@ def misfit(result: xr.DataTree, run: Run) -> str | None:
 
 
 def require_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
-    """Bool (sample,): those that can be reduced; at least one."""
+    """Return which samples can be reduced, bool (sample,); raise StoreError if no sample can."""
     used = usable_samples(measured, run, reduction)
     if used.any():
         return used
@@ -207,21 +210,24 @@ def require_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.
 
 
 def miub_attributes(run: Run, adapter: str | None, measured: xr.Dataset) -> dict[str, Any]:
-    """Attributes that say where js comes from and how many tokens and components it covers."""
+    """Return attributes that say where js comes from and how many tokens and components it covers."""
     return {
         "measure": "softmax Jensen-Shannon divergence, arXiv 2501.03152 eq. 9",
         "n_tokens": int(measured["counted"].sum()),
         "n_components": measured.sizes["component"],
-        "js_source": "states" if keeps_all_states(run) else "capture",
+        "js_source": "states" if has_all_states(run) else "capture",
         **run_attributes(run, adapter),
     }
 
 
-PRINTED: Mapping[str, tuple[float, float, int]] = {"Phi3": (1511.6, 1913.3, 128), "LLaMA3": (3217.7, 3837.0, 224)}
-"""Model -> least and largest MIUB of the paper's table 1, and how many linear layers its LoRA wraps if it wraps all of
-attention and FFN (Phi-3 fuses q, k, v and gate, up), which the paper doesn't say."""
-STATES: Mapping[str, str] = {"lora": "js", "delta alone": "js_delta_alone"}
-TOKENS: tuple[Reduction, ...] = ("mean", "sum", "last")
+PRINTED_MIUB: Mapping[str, tuple[float, float, int]] = {"Phi3": (1511.6, 1913.3, 128), "LLaMA3": (3217.7, 3837.0, 224)}
+"""Model -> least and largest MIUB of the paper's table 1, and its number of linear layers in attention and FFN.
+
+Phi-3 fuses q, k, v and gate, up. The paper doesn't say which layers LoRA wraps."""
+READING_STATES: Mapping[str, str] = {"lora": "js", "delta alone": "js_delta_alone"}
+"""States that may be compared with base -> the measure that compares them."""
+READING_REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "last")
+"""Reductions over tokens that the paper may have used."""
 
 
 def miub_readings(
@@ -233,7 +239,7 @@ def miub_readings(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """MIUB under each reading of the paper's eq. 9; reads the store once.
+    """Return MIUB under each possible reading of the paper's eq. 9; reads the store once.
 
     Parameters
     ----------
@@ -245,8 +251,8 @@ def miub_readings(
     xr.Dataset
         Over `states` (base against lora, or delta alone), `tokens` (their mean, sum, or the last one) and `unit` (nat,
         bit, sqrt: the root of each token's JS): `miub`, `miub_se`, and `per_component`, miub over the number of
-        components; `times_low` and `times_high`: how many times as large the least and the largest MIUB per component
-        of the paper's table 1 are. Cells of delta alone are NaN where a run doesn't keep the states of all tokens.
+        components; `times_low` and `times_high`: the least and the largest MIUB per component of the paper's table 1,
+        divided by `per_component`. Values of delta alone are NaN if a run doesn't keep the states of all tokens.
 
     Raises
     ------
@@ -257,27 +263,29 @@ def miub_readings(
     -----
     The paper doesn't say how tokens are reduced, whether base is part of h_LoRA, or which unit it uses. Its
     values per component exceed ln 2 = 0.693 nats, the most that a mean over tokens can reach, 17 to 25 times. This says
-    how each reading compares in size with them; which of them the paper used can't be told from size alone.
+    how each reading compares in size with them; size alone doesn't show which of them the paper used.
     """
     run = as_run(run)
-    names = available(run, tuple(STATES.values()))
+    names = available_measures(run, tuple(READING_STATES.values()))
     options: dict[str, Any] = {"scheduler": scheduler, "n_workers": n_workers, "progress": progress}
     measured = measure_run(run, names, adapter=adapter, components=components, **options)
-    cells = np.full((2, len(STATES), len(TOKENS), len(UNITS)), np.nan)
-    for (i, name), (j, tokens), (k, unit) in product(enumerate(STATES.values()), enumerate(TOKENS), enumerate(UNITS)):
+    cells = np.full((2, len(READING_STATES), len(READING_REDUCTIONS), len(UNITS)), np.nan)
+    for (i, name), (j, tokens), (k, unit) in product(
+        enumerate(READING_STATES.values()), enumerate(READING_REDUCTIONS), enumerate(UNITS)
+    ):
         if name in names:
             used = require_samples(measured, run, tokens)
             values = reduce_tokens(measured, name, run, tokens, unit=unit)[used].sum(axis=1)
             cells[:, i, j, k] = values.mean(), standard_error(values)
     per_component = cells[0] / measured.sizes["component"]
-    low, high = (end(value / m for *values, m in PRINTED.values() for value in values) for end in (min, max))
+    low, high = (end(value / m for *values, m in PRINTED_MIUB.values() for value in values) for end in (min, max))
     values_by_name = {"miub": cells[0], "miub_se": cells[1], "per_component": per_component}
     with np.errstate(divide="ignore"):
         values_by_name |= {"times_low": low / per_component, "times_high": high / per_component}
     dims = ("states", "tokens", "unit")
     return xr.Dataset(
         {name: (dims, values) for name, values in values_by_name.items()},
-        coords={"states": list(STATES), "tokens": list(TOKENS), "unit": list(UNITS)},
+        coords={"states": list(READING_STATES), "tokens": list(READING_REDUCTIONS), "unit": list(UNITS)},
         attrs={**miub_attributes(run, adapter, measured), "printed_low": low, "printed_high": high}
         | {"n_samples": int(require_samples(measured, run, "mean").sum())},
     )

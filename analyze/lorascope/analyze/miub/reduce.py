@@ -1,4 +1,4 @@
-"""From values by token and component to one by sample and component: the reductions the paper may have meant."""
+"""Reductions over the tokens of each sample: from values by token and component to values by sample and component."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -13,60 +13,62 @@ from lorascope.analyze.results.tree import CHUNK_TOKENS
 from lorascope.stores import Run
 
 REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
+"""Names of all reductions."""
 ANSWERS = ("answer", "assistant")
-"""Roles of tokens that the reduction `answer` is over: an answer's; in a chat the assistant's that are scored."""
+"""Roles of the tokens of the reduction `answer`; in a chat only the scored tokens of the assistant count."""
 
 
-class UnitOf(NamedTuple):
-    """A unit of divergences."""
+class DivergenceUnit(NamedTuple):
+    """A unit of divergences, and the conversion to it."""
 
     symbol: str
-    """Name of the unit beside a number and in `units` attributes."""
+    """Name of the unit after a number and in `units` attributes."""
     convert: Callable[[np.ndarray], np.ndarray]
     """Conversion of a token's divergence from nats."""
 
 
-UNITS: Mapping[str, UnitOf] = {
-    "nat": UnitOf("nat", lambda values: values),
-    "bit": UnitOf("bit", lambda values: values / math.log(2)),
-    "sqrt": UnitOf("nat^0.5", lambda values: np.sqrt(np.maximum(values, 0))),  # js of capture may round to -1e-12
+UNITS: Mapping[str, DivergenceUnit] = {
+    "nat": DivergenceUnit("nat", lambda values: values),
+    "bit": DivergenceUnit("bit", lambda values: values / math.log(2)),
+    "sqrt": DivergenceUnit(
+        "nat^0.5", lambda values: np.sqrt(np.maximum(values, 0))
+    ),  # js measured at capture may be rounded to -1e-12
 }
-"""Units by name, as `unit` attributes give it; the root of each token's JS is a metric, the Jensen-Shannon distance
+"""Units by their name in `unit` options; the root of each token's JS is a metric, the Jensen-Shannon distance
 (Endres and Schindelin 2003, IEEE Trans. Inf. Theory 49(7))."""
 
 
-def refuse_unknown(reduction: str, unit: str) -> None:
-    """Raise ValueError unless there is such a reduction, and such a unit."""
+def refuse_unknown_reduction(reduction: str, unit: str) -> None:
+    """Raise ValueError unless the reduction and the unit are known."""
     for name, value, allowed in (("reduction", reduction, REDUCTIONS), ("unit", unit, tuple(UNITS))):
         if value not in allowed:
             raise ValueError(f"`{name}` is {value!r}; allowed are {allowed}")
 
 
 def token_blocks(values: Any) -> Iterator[tuple[slice, np.ndarray]]:
-    """Ranges of tokens and what an array (token, ...) holds there, in memory one range at a time."""
+    """Yield ranges of tokens and the values of an array (token, ...) there, reading one range at a time."""
     for start in range(0, values.shape[0], CHUNK_TOKENS):
         tokens = slice(start, min(start + CHUNK_TOKENS, values.shape[0]))
         yield tokens, np.asarray(values[tokens])
 
 
 def token_sums(block: np.ndarray, unit: str) -> Float64[np.ndarray, " token"]:
-    """Js (token, component) in this unit, summed over components."""
+    """Return js (token, component), given in nats, converted to a unit and summed over components."""
     return np.asarray(UNITS[unit].convert(block.astype(np.float64)).sum(axis=1))
 
 
 def reduce_tokens(
     measured: xr.Dataset, name: str, run: Run, reduction: Reduction = "mean", *, unit: str = "nat"
 ) -> Float64[np.ndarray, "sample component"]:
-    """A measure by sample and component, over the counted tokens; NaN where a sample has none, or one of them is NaN.
+    """Return a measure by sample and component; NaN if a sample has no counted token, or one of them is NaN.
 
     Parameters
     ----------
     measured
         What `measure_run` returns.
     reduction
-        The `mean` of the sample's captured tokens; their `sum`; the `last` one; the mean of those that are the
-        `answer`, in a chat the assistant's that are scored. Mean and sum weigh tokens that were drawn by the inverse of
-        their chance.
+        The `mean` of the sample's captured tokens; their `sum`; the `last` one; the mean over the `answer`, in a chat
+        the scored tokens of the assistant. Mean and sum weight sampled tokens by the inverse of their probability.
     unit
         Unit to which each token's value is converted before it is reduced; see `UNITS`.
     """
@@ -77,15 +79,14 @@ def reduce_tokens(
 
 
 class SampleSums:
-    """A reduction over each sample's tokens, fed with ranges of tokens in their order.
+    """Accumulator of a reduction over each sample's tokens; ranges of tokens are added in ascending order.
 
-    A value whose weight is 0 doesn't count, whatever it is; NaN that counts makes NaN. No number depends on how tokens
-    are cut into ranges but for rounding.
+    A value of weight 0 is ignored, even NaN; any other NaN makes the sample NaN. The ranges affect only rounding.
     """
 
     def __init__(self, measured: xr.Dataset, run: Run, reduction: Reduction, *, unit: str) -> None:
         starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
-        self._some = np.flatnonzero(stops > starts)  # a sample of which no token was captured has no value
+        self._some = np.flatnonzero(stops > starts)  # samples without captured tokens have no value
         self._starts = starts[self._some]
         self._weights = measured["weight"].values
         self._counted = np.where(_counted_tokens(measured, run, reduction), self._weights, 0.0)
@@ -95,7 +96,7 @@ class SampleSums:
         self._whole = np.full((len(starts), measured.sizes["component"]), np.nan)
 
     def add(self, tokens: slice, block: np.ndarray) -> None:
-        """Take in the values (token, component) of a range of tokens."""
+        """Add the values (token, component) of a range of tokens."""
         w = self._counted[tokens, None]
         terms = np.where(w != 0, self._convert(block.astype(np.float64)), 0.0) * w
         first = max(int(np.searchsorted(self._starts, tokens.start, side="right")) - 1, 0)
@@ -104,7 +105,7 @@ class SampleSums:
         self._sums[first:last] += np.add.reduceat(terms, edges, axis=0)
 
     def values(self) -> Float64[np.ndarray, "sample component"]:
-        """Reduced values of every sample; NaN where none of its tokens counts."""
+        """Return the reduced values of every sample; NaN if none of its tokens counts."""
         totals = np.add.reduceat(self._counted, self._starts)[:, None]
         means = np.divide(self._sums, totals, out=np.full_like(self._sums, np.nan), where=totals > 0)
         if self._is_sum:
@@ -114,7 +115,7 @@ class SampleSums:
 
 
 def usable_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
-    """Bool (sample,): all of the sample's tokens lie in committed rows, and what is reduced was measured."""
+    """Return which samples are usable, bool (sample,): all tokens committed, and some token counts."""
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
     some = np.flatnonzero(stops > starts)
     usable = np.zeros(len(starts), bool)
@@ -124,12 +125,12 @@ def usable_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.n
 
 
 def _counted_tokens(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
-    """Bool (token,): tokens that count, before a sample's weights."""
+    """Return which tokens a reduction counts, bool (token,)."""
     counts = np.asarray(measured["counted"].values)
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
     if reduction == "answer":
         answers = np.isin(measured["role"].values, ANSWERS)
-        # In a chat that a prompt begins, what the assistant says there isn't scored: the last `n_targets` tokens are.
+        # Assistant turns in the prompt of a chat aren't scored: only the last `n_targets` tokens are.
         n_later = np.append(np.cumsum(answers[::-1])[::-1], 0)
         owner = run.read_static("tokens/sample")
         n_targets = run.samples.get("n_targets", run.samples["length"]).values

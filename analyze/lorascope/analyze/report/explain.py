@@ -9,7 +9,7 @@ from lorascope.analyze.ablation.compare_measures import ablation_by_part, compar
 from lorascope.analyze.directions.drivers import directions_by_component
 from lorascope.analyze.directions.lens import lens
 from lorascope.analyze.measuring.run import measure_run
-from lorascope.analyze.measuring.sources import available
+from lorascope.analyze.measuring.sources import available_measures
 from lorascope.analyze.miub.qualify import QUALIFIERS, qualify
 from lorascope.stores import Run, StoreError
 from lorascope.stores.progress import Progress
@@ -63,7 +63,7 @@ def explain(
         If no sample is wholly committed, the adapter changes no component, or a chunk is broken.
     """
     run = as_run(run)
-    names = available(run, ("js", *QUALIFIERS))
+    names = available_measures(run, ("js", *QUALIFIERS))
     options: dict[str, Any] = {"adapter": adapter, "n_workers": n_workers, "progress": progress}
     measured = measure_run(run, names, components=components, **options)
     qualified = qualify(run, adapter=adapter, measured=measured)

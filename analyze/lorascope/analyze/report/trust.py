@@ -10,7 +10,7 @@ import xarray as xr
 
 from lorascope.analyze.figures import null_figure
 from lorascope.analyze.measuring.sources import captured_measure
-from lorascope.analyze.miub.miub import misfit
+from lorascope.analyze.miub.miub import mismatch_warning
 from lorascope.analyze.results.format import format_number, format_percent
 from lorascope.analyze.results.weights import is_weighted, token_weights, weighted_mean
 from lorascope.stores import Run
@@ -52,7 +52,7 @@ def notices(run: Run, qualified: xr.DataTree) -> Iterator[str]:
             f"<b>{len(run.lost_rows)} rows of this run were lost since it was finished.</b> Samples with tokens in "
             f"them ({attrs['n_samples_incomplete']}) are excluded; <code>lorascope verify</code> says what is wrong."
         )
-    if text := misfit(qualified, run):
+    if text := mismatch_warning(qualified, run):
         yield f"<b>The store isn't what was captured:</b> {with_code(text)}."
     if not run.finished:
         rows, excluded = int(run.committed_rows.sum()), attrs["n_samples_incomplete"]

@@ -1,15 +1,17 @@
-"""Numbers as a reader wants them: three digits, an error beside its value."""
+"""Numbers, errors, percentages and durations as text."""
 
 import math
 from collections.abc import Iterable, Sequence
 
 ROUNDING = 2.0**-24
-"""Half of what a float32, such as js is, can tell from 1: an error below it, relative to its value, is rounding's."""
+"""Relative rounding error of float32, in which js is stored: a smaller relative standard error is only rounding."""
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def format_number(value: float, *, digits: int = 3) -> str:
-    """A number with so many significant digits; a power of ten below 0.001 and from a million on, `n/a` for NaN.
+    """Return a number as text with `digits` significant digits, with a power of ten below 0.001 and from a million on.
+
+    NaN is `n/a`.
 
     Examples
     --------
@@ -31,9 +33,9 @@ def format_number(value: float, *, digits: int = 3) -> str:
 
 
 def format_error(value: float, error: float) -> str:
-    """A value and its standard error, rounded to the error's second digit; 0 where the error is but rounding.
+    """Return a value and its standard error as text, both rounded to the second significant digit of the error.
 
-    The value alone where there is no error.
+    An error that is only float32 rounding is shown as 0. If the error isn't finite, only the value is shown.
 
     Examples
     --------
@@ -48,12 +50,12 @@ def format_error(value: float, error: float) -> str:
         return f"{format_number(value)} ± 0"
     exponent = math.floor(math.log10(max(abs(value), error)))
     if exponent and (math.log10(error) < -4 or exponent >= 6):
-        return f"({_fixed(value / 10.0**exponent, error / 10.0**exponent)})·{format_power(exponent)}"
-    return _fixed(value, error)
+        return f"({_format_fixed(value / 10.0**exponent, error / 10.0**exponent)})·{format_power(exponent)}"
+    return _format_fixed(value, error)
 
 
 def format_change(value: float, error: float) -> str:
-    """A difference and its standard error, with a sign in any case.
+    """Return a difference and its standard error as text; a positive difference has a plus sign.
 
     Examples
     --------
@@ -64,7 +66,7 @@ def format_change(value: float, error: float) -> str:
 
 
 def format_percent(share: float) -> str:
-    """A share of one as a percentage, to a tenth or to two digits below that; `n/a` for NaN.
+    """Return a share (1 is all) as a percentage with one decimal, or two digits if it is small; `n/a` for NaN.
 
     Examples
     --------
@@ -77,7 +79,7 @@ def format_percent(share: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """A time in seconds below two minutes, in minutes below two hours, then in hours.
+    """Return a duration as text: in seconds below two minutes, in minutes below two hours, otherwise in hours.
 
     Examples
     --------
@@ -89,12 +91,12 @@ def format_duration(seconds: float) -> str:
     return f"{format_number(seconds / 60)} min" if seconds < 7200 else f"{format_number(seconds / 3600)} h"
 
 
-def in_common_power(values: Iterable[float], unit: str) -> tuple[float, str]:
-    """Factor and unit with which a column of numbers can be compared at a glance.
+def common_power_of_ten(values: Iterable[float], unit: str) -> tuple[float, str]:
+    """Return a factor for a column of numbers, and the unit of the scaled numbers, such as `10⁻³ nat`.
 
     Examples
     --------
-    >>> in_common_power([0.00012, 0.0031], "nat"), in_common_power([0.2, 0.00001], "nat")
+    >>> common_power_of_ten([0.00012, 0.0031], "nat"), common_power_of_ten([0.2, 0.00001], "nat")
     ((1000.0, '10⁻³ nat'), (1.0, 'nat'))
     """
     largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
@@ -105,7 +107,7 @@ def in_common_power(values: Iterable[float], unit: str) -> tuple[float, str]:
 
 
 def format_power(exponent: int) -> str:
-    """A power of ten.
+    """Return a power of ten as text with a superscript.
 
     Examples
     --------
@@ -116,7 +118,7 @@ def format_power(exponent: int) -> str:
 
 
 def run_names(paths: Sequence[str]) -> list[str]:
-    """Names that tell runs apart: the ends of their paths, as long as that takes, without a last `run.zarr`.
+    """Return a distinct name for each run: the shortest ends of their paths that differ, without a last `run.zarr`.
 
     Examples
     --------
@@ -131,7 +133,8 @@ def run_names(paths: Sequence[str]) -> list[str]:
     return list(paths)
 
 
-def _fixed(value: float, error: float) -> str:
+def _format_fixed(value: float, error: float) -> str:
+    """Return `value ± error` without a power of ten, rounded to the second significant digit of the error."""
     places = 1 - math.floor(math.log10(error))
     decimals = max(places, 0)
     return f"{round(value, places):.{decimals}f} ± {round(error, places):.{decimals}f}"

@@ -7,53 +7,53 @@ from pathlib import Path
 from typing import Literal
 
 Reduction = Literal["mean", "sum", "last", "answer"]
-"""Reductions of a sample's tokens to one number at a component."""
+"""Ways of combining the values of a sample's tokens at a component into one number."""
 Unit = Literal["nat", "bit", "sqrt"]
 """Units of js; `sqrt` is the root of nats."""
 Residual = Literal["relative", "log", "absolute"]
-"""Differences that a fit of a scaling law makes small."""
+"""Kinds of residuals that a fit of a scaling law can minimise."""
 N_SHUFFLES = 19
-"""Shuffles of the null by default: p can be 0.05."""
+"""Default number of shuffles for a null distribution; with it p can be as small as 0.05."""
 SAMPLE_KEYS = ("dataset", "split", "prompt", "length")
 COMPONENT_KEYS = ("component", "layer", "kind", "rank")
 TOKEN_KEYS = ("role", "position", "text")
 KEYS = (*SAMPLE_KEYS, *COMPONENT_KEYS, *TOKEN_KEYS)
-"""Keys by which `group_by` takes a result apart."""
+"""Keys that `group_by` accepts."""
 RUN_KEYS = ("run", "model", "adapter", "rank", "stream", "datasets")
-"""Keys that tell several results apart."""
+"""Keys of a whole result that `group_runs` accepts."""
 
 
 def require_whole(name: str, value: object, least: int = 1) -> None:
-    """Raise ValueError unless an option is a whole number of at least so much."""
+    """Raise ValueError unless the value of the option `name` is an integer of at least `least`."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"`{name}` is {value!r}; give a whole number of at least {least}")
 
 
-RESULTS = {".zarr": "Zarr", ".nc": "NetCDF"}
-"""Endings of result names, and their formats."""
-TABLES = {".csv": "CSV", ".parquet": "Parquet", ".json": "JSON", **RESULTS}
-"""Endings of table names, and their formats."""
-PAIRS = {".npz": "NumPy"}
-"""Endings of names of exported pairs, and their formats."""
+RESULT_FORMATS = {".zarr": "Zarr", ".nc": "NetCDF"}
+"""Suffix of the file name of a result -> its format."""
+TABLE_FORMATS = {".csv": "CSV", ".parquet": "Parquet", ".json": "JSON", **RESULT_FORMATS}
+"""Suffix of the file name of a table -> its format."""
+PAIR_FORMATS = {".npz": "NumPy"}
+"""Suffix of the file name of exported pairs -> its format."""
 
 
-def refuse_target(target: Path, formats: Mapping[str, str] = RESULTS, *, option: str = "out") -> Path:
-    """The name itself; raises unless a file or folder of these formats may be made under it."""
+def refuse_target(target: Path, formats: Mapping[str, str] = RESULT_FORMATS, *, option: str = "out") -> Path:
+    """Return `target`; raise if its suffix isn't in `formats`, it exists, or it can't be created."""
     if target.suffix not in formats:
         endings = [f"{suffix} ({name})" for suffix, name in formats.items()]
         named = " or ".join(filter(None, (", ".join(endings[:-1]), endings[-1])))
         raise ValueError(f"`{option}` is {str(target)!r}; its name must end in {named}")
     if target.exists():
         raise FileExistsError(f"`{target}` is there already; name another, or delete it first")
-    refuse_elsewhere(target, option)
+    refuse_unwritable(target, option)
     return target
 
 
-def refuse_elsewhere(target: Path, option: str) -> None:
-    """Raise, naming the option, unless this is a place of this machine outside of stores where things can be made."""
+def refuse_unwritable(target: Path, option: str) -> None:
+    """Raise unless `target`, the value of this option, can be created: on this machine, and not inside a store."""
     if "://" in str(target) or ":/" in target.as_posix()[1:]:
         raise ValueError(f"`{option}` is {str(target)!r}; a result goes to a folder of this machine")
-    folders = Path(os.path.abspath(target)).parents  # without the `..` that may lead out of a store
+    folders = Path(os.path.abspath(target)).parents  # resolves `..`, which may lead out of a store
     inside = next((folder for folder in folders if (folder / "zarr.json").exists()), None)
     if inside is not None:
         raise ValueError(f"`{option}` is {str(target)!r}, inside the store `{inside}`; name a place outside of it")

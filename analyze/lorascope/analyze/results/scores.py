@@ -1,4 +1,4 @@
-"""Scores of the answers to a run's data, with and without the adapter."""
+"""Accuracy, cross-entropy and perplexity of the model on a run's data, without and with the adapter."""
 
 import math
 from collections.abc import Iterator
@@ -20,11 +20,11 @@ _ACCURACIES = {
     "written_correct": "ACC by generation",
     "not_read": "not read",
 }
-"""Column of samples -> what its mean is called."""
+"""Column of samples -> name of the measure that is its mean."""
 
 
 class Estimate(NamedTuple):
-    """A number and its standard error; the error is NaN where there is none."""
+    """A number and its standard error, which is NaN if it isn't known."""
 
     value: float
     error: float
@@ -34,33 +34,33 @@ class Score(NamedTuple):
     """Score of one data set, without and with the adapter."""
 
     dataset: str
-    """Data set, and its split after a slash where it has one; then its prompt, where the run has several for it."""
+    """Name of the data set, then `/split` if it has one, then `, prompt` if the run has several prompts for it."""
     measure: str
     """`ACC`, `ACC per token`, `ACC per character`, `ACC by generation`, `not read`, `CE` or `PPL`."""
     unit: str
     """`%`, `nat/token`, or empty for PPL."""
     n: int
-    """Samples: items, or windows of text."""
+    """Number of samples: items, or windows of text."""
     base: Estimate
     """Without the adapter."""
     adapted: Estimate
-    """With it."""
+    """With the adapter."""
     change: Estimate
-    """Adapted less base, with the error of paired differences over samples."""
+    """Adapted minus base, with the standard error of paired differences over samples."""
 
 
 def scores(run: Run) -> list[Score]:
-    """Accuracy and cross-entropy of each data set of a run; perplexity for text, chats and completions.
+    """Return accuracy and cross-entropy for each data set of a run, and perplexity for text, chats and completions.
 
-    Accuracies are in percent, with binomial standard errors; CE is in nats a token, its errors over samples. Empty
-    where nothing was scored.
+    Accuracies are in percent, with binomial standard errors; CE is in nats per token, its errors over samples. The list
+    is empty if nothing was scored.
 
     Notes
     -----
     ACC counts items whose right choice has the highest log-likelihood, plain, per token or per character of its text
-    (the `acc_norm` of EleutherAI's harness, `lm_eval/api/_metrics/ll.py`); by generation, items whose right choice is
-    read in what the model wrote, where it was asked to. `not read` says in how many nothing could be; they count as
-    wrong.
+    (the `acc_norm` of EleutherAI's harness, `lm_eval/api/_metrics/ll.py`). ACC by generation counts items whose right
+    choice is read in the text that the model wrote, if it was asked to write. `not read` counts items whose text names
+    no choice; they count as wrong.
 
     CE of items is the mean over samples of the answer's mean negative log-likelihood; of text and chats, the mean over
     the tokens to be predicted, and PPL = exp(CE) (arXiv 2501.03152, eq. 10 and 11).
@@ -69,14 +69,14 @@ def scores(run: Run) -> list[Score]:
     for prefix in [prefix for prefix in ("", "base_") if f"{prefix}loglik" in run.choices]:
         correct = correct_per_character(run, f"{prefix}loglik")
         samples = samples.assign({f"{prefix}correct_per_character": ("sample", correct)})
-    return [score for name, table in _datasets(samples) for score in sample_scores(name, table)]
+    return [score for name, table in _samples_by_dataset(samples) for score in sample_scores(name, table)]
 
 
 def shared_scores(first: Run, second: Run) -> list[Score]:
-    """Accuracy and CE of two adapters on the samples that both runs scored: `base` is the first, `adapted` the second.
+    """Return accuracy and CE of two adapters on the samples that both runs scored.
 
-    `change` has the error of paired differences. Samples are matched by data set, split, prompt and id; there are none
-    where these aren't unique.
+    `base` is the first adapter, `adapted` the second, and `change` has the error of paired differences. Samples are
+    matched by data set, split, prompt and id; if these aren't unique the list is empty.
     """
     names = [run.samples[["dataset", "split", "prompt", "id"]].to_dataframe() for run in (first, second)]
     first_names, second_names = (pd.MultiIndex.from_frame(frame.astype(str)) for frame in names)
@@ -92,12 +92,15 @@ def shared_scores(first: Run, second: Run) -> list[Score]:
             compared[f"base_{name}"] = ("sample", both[name].values)
             compared[name] = table[name].where(_is_scored(both[name].values), unknown)
     return [
-        score for name, part in _datasets(compared) for score in sample_scores(name, part) if score.measure != "PPL"
+        score
+        for name, part in _samples_by_dataset(compared)
+        for score in sample_scores(name, part)
+        if score.measure != "PPL"
     ]
 
 
 def scores_table(run: RunLike) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Scores of a run as a table of text, with errors and units."""
+    """Return column names and rows of text that show the scores of a run, with errors and units."""
     run = as_run(run)
     columns = ("data set", "measure", "n", "without adapter", "with adapter", "change")
     rows = []
@@ -111,12 +114,13 @@ def scores_table(run: RunLike) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 
 
 def format_perplexity(ppl: Estimate) -> str:
-    """A perplexity and exp(CE ± standard error), which doesn't reach as far down as up."""
+    """Return a perplexity as text, with the asymmetric interval exp(CE ± standard error) in brackets."""
     ends = [format_number(ppl.value * math.exp(sign * ppl.error / ppl.value)) for sign in (-1, 1)]
     return format_number(ppl.value) + (f" ({' to '.join(ends)})" if ppl.error > 0 else "")
 
 
-def _datasets(samples: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
+def _samples_by_dataset(samples: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
+    """Yield the name and the samples of each data set, split and prompt."""
     datasets, splits = samples["dataset"].values, samples["split"].values
     names = np.array(
         [f"{dataset}/{split}" if split else dataset for dataset, split in zip(datasets, splits, strict=True)]
@@ -130,9 +134,9 @@ def _datasets(samples: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
 
 
 def correct_per_character(run: Run, loglik: str) -> np.ndarray:
-    """Int8 (sample,): 1 where the right choice has the highest log-likelihood per character, 0 where not, -1 for none.
+    """Return int8 (sample,): 1 if the right choice has the highest log-likelihood per character, else 0; -1 unscored.
 
-    The first of equals is taken.
+    Of equal choices the first counts as the highest.
     """
     correct = np.full(run.samples.sizes["sample"], -1, np.int8)
     owners, texts = run.choices["sample"].values, run.choices["text"].values
@@ -143,7 +147,7 @@ def correct_per_character(run: Run, loglik: str) -> np.ndarray:
 
 
 def sample_scores(name: str, table: xr.Dataset) -> Iterator[Score]:
-    """Scores of some samples under the name of a data set; `table` holds rows of `Run.samples`."""
+    """Yield all scores of some rows of `Run.samples` under the name of a data set."""
     if "written_correct" in table and "written_prediction" in table:
         wrote, names = table["written_correct"] >= 0, ("", "base_")
         predictions = {f"{name}not_read": table.get(f"{name}written_prediction") for name in names}
@@ -157,19 +161,19 @@ def sample_scores(name: str, table: xr.Dataset) -> Iterator[Score]:
     for column, measure in _ACCURACIES.items():
         if column not in table:
             continue
-        adapted, base = _scored(table, column)
+        adapted, base = _scored_values(table, column)
         if len(adapted):
-            change = _mean(100 * (adapted - base), np.ones(len(adapted)))
-            yield Score(name, measure, "%", len(adapted), _proportion(base), _proportion(adapted), change)
+            change = _weighted_mean(100 * (adapted - base), np.ones(len(adapted)))
+            yield Score(name, measure, "%", len(adapted), _percentage(base), _percentage(adapted), change)
     is_text = table["answer"].values < 0
     for has_text in (False, True):
         some = table.isel(sample=is_text == has_text)
-        adapted, base = _scored(some, "ce")
+        adapted, base = _scored_values(some, "ce")
         if not len(adapted):
             continue
         n_targets = some.get("n_targets", some["length"] - 1).values[_is_scored(some["ce"].values)]
         weights = n_targets.astype(np.float64) if has_text else np.ones(len(adapted))
-        ce = [_mean(values, weights) for values in (base, adapted, adapted - base)]
+        ce = [_weighted_mean(values, weights) for values in (base, adapted, adapted - base)]
         yield Score(name, "CE", "nat/token", len(adapted), *ce)
         if has_text:
             base_ppl, ppl = (Estimate(float(np.exp(e.value)), float(np.exp(e.value) * e.error)) for e in ce[:2])
@@ -177,25 +181,26 @@ def sample_scores(name: str, table: xr.Dataset) -> Iterator[Score]:
 
 
 def _is_scored(values: np.ndarray) -> Any:
+    """Return which values of a column are scores: finite floats, or integers of at least 0."""
     return np.isfinite(values) if values.dtype.kind == "f" else values >= 0
 
 
-def _scored(table: xr.Dataset, column: str) -> tuple[np.ndarray, np.ndarray]:
-    """(with, without) the adapter, float64 (sample,), of the samples that were scored; NaN where one wasn't."""
+def _scored_values(table: xr.Dataset, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return a column with and without the adapter, float64 (scored sample,) each; an unscored base is NaN."""
     adapted = table[column].values
     base = table[f"base_{column}"].values if f"base_{column}" in table else np.full(len(adapted), np.nan)
     is_scored = _is_scored(adapted)
     return adapted[is_scored].astype(np.float64), np.where(_is_scored(base), base, np.nan)[is_scored].astype(np.float64)
 
 
-def _proportion(values: np.ndarray) -> Estimate:
-    """Proportion in percent, with its binomial standard error."""
+def _percentage(values: np.ndarray) -> Estimate:
+    """Return the mean of 0s and 1s in percent, with its binomial standard error."""
     share = values.mean()
     return Estimate(float(100 * share), float(100 * np.sqrt(share * (1 - share) / len(values))))
 
 
-def _mean(values: np.ndarray, weights: np.ndarray) -> Estimate:
-    """Weighted mean over samples, and its standard error as of a ratio: for equal weights, that of a mean."""
+def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> Estimate:
+    """Return the weighted mean over samples and its standard error as a ratio estimate."""
     n, total = len(values), weights.sum()
     mean = float((weights * values).sum() / total)
     if n < 2:

@@ -18,30 +18,32 @@ class Size(NamedTuple):
 
     part: str
     raw_bytes: int
-    """Bytes of its committed values in memory."""
+    """Bytes that its committed values take in memory."""
     stored_bytes: int
-    """Bytes of its files."""
+    """Bytes that its files take on disk."""
 
 
 def sizes(run: Run) -> list[Size]:
-    """Bytes of a run's parts in memory and on disk, and of the whole at the end."""
+    """Return the bytes of each part of a run, in memory and on disk, and last those of the whole run."""
     raw: dict[str, int] = {}
     committed = run.committed.values
     for path, array in run.arrays.items():
         share = 1.0
-        if array.by_row:  # tokens of which it holds values
+        if array.by_row:  # the array has values for some tokens only
             holds_values = committed & run.with_states.values if is_kept_with_states(path) else committed
             share = int(holds_values.sum()) / run.n_tokens
-        raw[_part(path)] = raw.get(_part(path), 0) + round(math.prod(array.shape) * array.dtype.itemsize * share)
+        raw[_part_of_path(path)] = raw.get(_part_of_path(path), 0) + round(
+            math.prod(array.shape) * array.dtype.itemsize * share
+        )
     stored: dict[str, int] = {}
     for path, n_bytes in run.place.sizes():
-        stored[_part(path)] = stored.get(_part(path), 0) + n_bytes
+        stored[_part_of_path(path)] = stored.get(_part_of_path(path), 0) + n_bytes
     parts = [Size(part, raw[part], stored[part]) for part in PARTS if raw.get(part)]
     return [*parts, Size("whole run", sum(p.raw_bytes for p in parts), sum(stored.values()))]
 
 
-def _part(path: str) -> str:
-    """Part of the store that a path inside it belongs to."""
+def _part_of_path(path: str) -> str:
+    """Return the name of the part (one of `PARTS`) that a path inside a store belongs to."""
     names = PurePosixPath(path).parts
     if names[0] == "reductions":
         return "reductions"

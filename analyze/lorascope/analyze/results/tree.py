@@ -1,4 +1,4 @@
-"""The tree that a result is: what belongs to components at its root, to tokens and to samples in a node each."""
+"""The tree of a result: values by component at its root, values by token and by sample in one node each."""
 
 import reprlib
 from importlib.metadata import version
@@ -16,21 +16,21 @@ CHUNK_COMPONENTS = 16
 
 
 def require_result(result: object) -> None:
-    """Raise a TypeError unless this is a result, and not the run that one could be made of."""
+    """Raise TypeError unless `result` is a tree such as `miub` returns, and not for instance a run."""
     if not isinstance(result, xr.DataTree):
         what = reprlib.repr(result) if isinstance(result, str) else f"a {type(result).__name__}"
         raise TypeError(f"the result is {what}; give what `miub` or `qualify` returns, such as `miub(run)`")
 
 
 def result_tree(tokens: xr.Dataset, samples: xr.Dataset) -> xr.DataTree:
-    """MIUB and js by component out of js by sample, with `tokens` and `samples` as the nodes below it.
+    """Return the tree of a result: MIUB and js by component, computed from `samples`, above the two given nodes.
 
     Parameters
     ----------
     tokens
         `js` (token, component) and `miub` (token,), with the coordinates of tokens and components.
     samples
-        `js` (sample, component) and `miub` (sample,), with `used` beside the ids `sample`.
+        `js` (sample, component) and `miub` (sample,), with the coordinates `sample` (ids) and `used`.
     """
     used, units = samples["used"].values, samples["js"].attrs["units"]
     values, totals = samples["js"].values[used], samples["miub"].values[used]
@@ -46,12 +46,14 @@ def result_tree(tokens: xr.Dataset, samples: xr.Dataset) -> xr.DataTree:
     root = tokens.drop_vars([name for name, variable in tokens.variables.items() if "token" in variable.dims])
     for name, (dims, numbers, long_name, symbol) in values_by_name.items():
         root[name] = (dims, numbers, {"long_name": long_name, "units": symbol})
-    own = [name for name in root.coords if name not in root.xindexes]  # a child has only those of the root's with one
+    own = [
+        name for name in root.coords if name not in root.xindexes
+    ]  # a child inherits only the coordinates with an index
     return xr.DataTree.from_dict({"/": root, "tokens": tokens.drop_vars(own), "samples": samples})
 
 
 def run_attributes(run: Run, adapter: str | None) -> dict[str, str]:
-    """Attributes that name the run, adapter, model and version behind a result."""
+    """Return attributes that name the run, adapter, model and lorascope version of a result."""
     provenance = run.attributes.get("provenance", {})
     return {
         "stream": run.stream,

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
-from lorascope.analyze.results.options import refuse_elsewhere
+from lorascope.analyze.results.options import refuse_unwritable
 from lorascope.stores import Run, open_place, open_run, pull
 from lorascope.stores.places.files import atomic_write
 from lorascope.stores.progress import Progress
@@ -53,7 +53,7 @@ def write_bundle(
         If there is no run, or one of its chunks is broken.
     """
     folder = Path(bundle)
-    refuse_elsewhere(folder, "bundle")
+    refuse_unwritable(folder, "bundle")
     if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"`bundle` is {str(bundle)!r}, which exists and isn't an empty folder; name a new one")
     opened = [as_run(run) for run in ([runs] if isinstance(runs, RunLike) else runs)]

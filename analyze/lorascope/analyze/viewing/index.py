@@ -24,8 +24,8 @@ from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 
 from ..measuring.measures import feature_permutation
-from ..measuring.run import measure_unsaved, rows_digest
-from ..measuring.sources import keeps_all_states, sources_of
+from ..measuring.run import measure_resumable, rows_digest
+from ..measuring.sources import component_sources, has_all_states
 
 FORMAT, FORMAT_VERSION = "lorascope.view", 1
 CHUNK_TOKENS = 256
@@ -149,9 +149,9 @@ def _js(run: Run, adapter: str, scratch: Path, n_workers: int | None, progress: 
     Beside it is what reductions ask for, and the `place` of each component in the run.
     """
     touched = np.flatnonzero(run.adapter(adapter)["rank"].values > 0)
-    if keeps_all_states(run) and touched.size:
+    if has_all_states(run) and touched.size:
         options: dict[str, Any] = {"n_workers": n_workers, "progress": progress}
-        js = measure_unsaved(run, ("js",), scratch, adapter=adapter, **options)["js"].variable
+        js = measure_resumable(run, ("js",), scratch, adapter=adapter, **options)["js"].variable
     else:
         js = run.js(adapter).variable[:, touched]
     tokens = {"counted": ("token", run.committed.values), "weight": ("token", token_weights(run))}
@@ -162,7 +162,7 @@ def _write_js(group: zarr.Group, run: Run, measured: xr.Dataset) -> dict[str, fl
     """Write js where the run keeps none of all tokens, and miub; returns the quantiles that colours stand for."""
     js, n_components = measured["js"].variable, len(run)
     stored = None
-    if keeps_all_states(run):
+    if has_all_states(run):
         sizes = {"token": run.n_tokens, "component": n_components}
         stored = _create(group, "js", sizes, "float32", chunks=(CHUNK_TOKENS, n_components))
     sums = SampleSums(measured, run, "mean", unit="nat")
@@ -190,7 +190,7 @@ def _quantile(values: np.ndarray) -> float:
 def _write_directions(group: zarr.Group, run: Run, adapter: str, n_workers: int | None, progress: Progress) -> int:
     """Write rotation, share and top tokens of each component that has a factor; returns how many tokens they are of."""
     rank = int(run.adapter(adapter)["rank"].values.max())
-    sources = sources_of(run, adapter) if run.has_states and rank else []
+    sources = component_sources(run, adapter) if run.has_states and rank else []
     sources = [source for source in sources if source.delta.lora_B is not None]
     places = [run.component_paths.index(source.component) for source in sources]
     of_components: list[Directions] = []

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorascope.analyze.adapters.factors import read_keys, read_settings
+from lorascope.analyze.adapters.factors import read_settings, read_tensors
 from lorascope.analyze.results.format import format_change, format_number, format_percent, run_names
-from lorascope.analyze.results.options import RESULTS, TABLES, refuse_target
+from lorascope.analyze.results.options import RESULT_FORMATS, TABLE_FORMATS, refuse_target
 from lorascope.stores.names import matching_indices
 
 from ..options import AsJson, Components
@@ -68,19 +68,19 @@ def adapter(
     if model is not None or data or limit is not None:
         raise ValueError("`--model`, `--data` and `--limit` are for what `--truncate` writes; give it too, such as 99%")
     if out is not None:
-        if len(paths) > 1 and out.suffix in RESULTS:
+        if len(paths) > 1 and out.suffix in RESULT_FORMATS:
             raise ValueError(
                 f"`--out` ending in `.zarr` or `.nc` takes one adapter of the {len(paths)}; call it for each alone"
             )
-        refuse_target(out, TABLES)  # before the work, not after it
+        refuse_target(out, TABLE_FORMATS)  # before the work, not after it
     for path in paths:
         read_settings(path)
-        read_keys(path)
+        read_tensors(path)
 
     import pandas as pd
 
     from lorascope.analyze.adapters.adapter import adapter_report
-    from lorascope.analyze.results.save import save_table, table_of
+    from lorascope.analyze.results.save import dataset_to_table, save_table
 
     with progress_bar("adapter") as update:
         reports = [adapter_report(path, progress=partial(update, title=path.name)) for path in paths]
@@ -92,7 +92,7 @@ def adapter(
     reports = [
         report.isel(component=[path in chosen for path in paths]) for report, paths in zip(reports, names, strict=True)
     ]
-    frames = [table_of(report.drop_vars("total_norm")) for report in reports]
+    frames = [dataset_to_table(report.drop_vars("total_norm")) for report in reports]
     labels = run_names([str(path.resolve()) for path in paths])
     if as_json:
         texts = [{name: json.loads(report.attrs[name]) for name in ("remarks", "config")} for report in reports]
@@ -174,7 +174,7 @@ def _truncate(
     share = float(number[1]) / (100 if number[2] else 1) if number else 0.0
     if not 0 < share <= 1:
         raise ValueError(f"`--truncate` is {text!r}; give a share above 0 and at most 1, such as 99% or 0.99")
-    if out is None or out.suffix in TABLES:
+    if out is None or out.suffix in TABLE_FORMATS:
         raise ValueError(f"`--out` is {out and str(out)!r}; with `--truncate` it names the new adapter's folder")
     if (model is None) != (not data) or (limit is not None and (limit < 1 or not data)):
         raise ValueError(

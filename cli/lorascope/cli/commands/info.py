@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope import analyze, stores
-from lorascope.analyze.results.options import TABLES, refuse_target
+from lorascope.analyze.results.options import TABLE_FORMATS, refuse_target
 from lorascope.stores.names import matching_indices
 from lorascope.stores.reading.require_run import require_store
 from lorascope.stores.size import format_size
@@ -45,7 +45,7 @@ def info(
         Save the scores here: a name ending in .csv, .parquet, .json, .nc or .zarr.
     """
     if out is not None:
-        refuse_target(out, TABLES)
+        refuse_target(out, TABLE_FORMATS)
     run = require_store(run)
 
     opened, torn = None, False
@@ -92,7 +92,7 @@ def _chosen(run: "Run", patterns: Sequence[str]) -> list[int]:
 
 def _facts(run: "Run", patterns: Sequence[str]) -> dict[str, Any]:
     """What `lorascope info --json` prints of a run that is set up; its components are those that fit the patterns."""
-    from lorascope.analyze.results.save import plain
+    from lorascope.analyze.results.save import json_value
     from lorascope.analyze.results.scores import scores
     from lorascope.analyze.results.sizes import sizes
 
@@ -136,8 +136,8 @@ def _facts(run: "Run", patterns: Sequence[str]) -> dict[str, Any]:
             {name: list(value) if isinstance(value, tuple) else value for name, value in score._asdict().items()}
             for score in scores(run)
         ],
-        "provenance": plain(run.attributes.get("provenance") or {}),
-        "measured": plain(run.attributes.get("measured") or {}),
+        "provenance": json_value(run.attributes.get("provenance") or {}),
+        "measured": json_value(run.attributes.get("measured") or {}),
     }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lorascope import analyze, stores
 from lorascope.analyze.results.format import format_number, format_percent
-from lorascope.analyze.results.options import N_SHUFFLES, PAIRS, TABLES, refuse_target
+from lorascope.analyze.results.options import N_SHUFFLES, PAIR_FORMATS, TABLE_FORMATS, refuse_target
 from lorascope.stores.reading.require_run import require_store
 
 from ..options import AdapterName, AsJson, Components, Scheduler, Workers
@@ -95,7 +95,7 @@ def mi(
     if bound and unit != "nat":
         raise ValueError(f"`--bound` compares nats with nats, and `--unit` is {unit!r}; leave it out")
     if out is not None:
-        refuse_target(out, TABLES)  # before the work, not after it
+        refuse_target(out, TABLE_FORMATS)  # before the work, not after it
     run = require_store(run)
 
     opened = stores.open_run(run)
@@ -108,7 +108,7 @@ def mi(
             out=out, bound=bound, full=full, as_json=as_json, estimator=tuple(estimator), k=k, unit=unit,
             shuffles=shuffles,
         )  # fmt: skip
-        refuse_target(export, PAIRS, option="export")
+        refuse_target(export, PAIR_FORMATS, option="export")
         with progress_bar("mi --export") as update:
             left_out = analyze.export_pairs(opened, export, progress=update, **options)
         say(f"pairs to {export}" + (f", but for those of {len(left_out)} components:" if left_out else ""))
@@ -121,9 +121,9 @@ def mi(
             opened, estimator=names, k=k, unit=unit, n_shuffles=shuffles, progress=update, **options
         )
     if as_json:
-        from lorascope.analyze.results.save import json_of, table_of
+        from lorascope.analyze.results.save import dataset_to_table, table_to_json_object
 
-        write_json(json_of(table_of(result)))
+        write_json(table_to_json_object(dataset_to_table(result)))
     else:
         _print(result, opened, bound=bound, full=full)
     if out is not None:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope import analyze, stores
 from lorascope.analyze.results.format import format_error, format_number, format_percent, run_names
-from lorascope.analyze.results.options import KEYS, RESULTS, RUN_KEYS, TABLES, Reduction, Unit, refuse_target
+from lorascope.analyze.results.options import (
+    KEYS,
+    RESULT_FORMATS,
+    RUN_KEYS,
+    TABLE_FORMATS,
+    Reduction,
+    Unit,
+    refuse_target,
+)
 from lorascope.stores.names import suggestion
 from lorascope.stores.reading.require_run import require_store
 
@@ -71,7 +79,7 @@ def miub(
     keys = _keys(group_by, n, several_adapters=len(adapter) > 1)
     if not runs:
         raise ValueError("`runs` is empty; name one run or several")
-    result_path = out if out is not None and out.suffix in RESULTS else None
+    result_path = out if out is not None and out.suffix in RESULT_FORMATS else None
     for name, is_asked in (("--out` ending in `.zarr` or `.nc", result_path is not None), ("--paper", paper)):
         if is_asked and n > 1:
             raise ValueError(f"`{name}` takes one run and one adapter, and there are {n}; call it once for each")
@@ -82,7 +90,7 @@ def miub(
             f"`--paper` goes without `--{name.replace('_', '-')}`: it shows every reduction and unit, and saves nothing"
         )
     if out is not None:
-        refuse_target(out, TABLES)  # before the work, not after it
+        refuse_target(out, TABLE_FORMATS)  # before the work, not after it
     paths = [require_store(run) for run in runs]  # before anything heavy is imported
     pairs = [(run, name) for run in map(stores.open_run, paths) for name in adapter or (None,)]
     options: dict[str, Any] = {"components": component or None, "scheduler": scheduler, "n_workers": workers}
@@ -90,9 +98,9 @@ def miub(
         with progress_bar("paper") as update:
             readings = analyze.miub_readings(pairs[0][0], adapter=pairs[0][1], progress=update, **options)
         if as_json:
-            from lorascope.analyze.results.save import json_of, table_of
+            from lorascope.analyze.results.save import dataset_to_table, table_to_json_object
 
-            write_json(json_of(table_of(readings)))
+            write_json(table_to_json_object(dataset_to_table(readings)))
         else:
             _print_readings(readings)
         return 0
@@ -175,7 +183,7 @@ def _pairs(results: "Sequence[xr.DataTree]") -> tuple[list["xr.Dataset"], str]:
 
 def _print_conclusion(result: "xr.DataTree", run: "Run", *, full: bool, name: str = "") -> None:
     """MIUB of a run with its error, and what it rests on."""
-    from lorascope.analyze.miub.miub import misfit
+    from lorascope.analyze.miub.miub import mismatch_warning
 
     attrs = result.attrs
     say(
@@ -188,7 +196,7 @@ def _print_conclusion(result: "xr.DataTree", run: "Run", *, full: bool, name: st
     if attrs["js_source"] == "capture":
         stored = "no states" if run.states == "none" else "states of some rows only"
         say(f"js was measured during capture: the run keeps {stored}, so that it can't be computed again")
-    if message := misfit(result, run):
+    if message := mismatch_warning(result, run):
         say(message)
     if attrs["n_not_finite"]:
         token = attrs["not_finite_token"]
@@ -269,11 +277,11 @@ def _print_differences(
 
 def _print_readings(cells: "xr.Dataset") -> None:
     """MIUB under every reading of the paper's equation, compared with the paper's numbers."""
-    from lorascope.analyze.miub.miub import PRINTED
+    from lorascope.analyze.miub.miub import PRINTED_MIUB
     from lorascope.analyze.miub.reduce import UNITS
 
     attrs = cells.attrs
-    models = "; ".join(f"{name} {low} to {high} over {m} layers" for name, (low, high, m) in PRINTED.items())
+    models = "; ".join(f"{name} {low} to {high} over {m} layers" for name, (low, high, m) in PRINTED_MIUB.items())
     say(
         "size alone can't tell which reading of eq. 9 the paper used, and its models and data are others than this "
         f"run's: its table 1 has {attrs['printed_low']:.1f} to {attrs['printed_high']:.1f} per component ({models}), "

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lorascope.analyze.results.options import refuse_elsewhere
+from lorascope.analyze.results.options import refuse_unwritable
 from lorascope.stores.reading.require_run import require_store
 
 from ..options import AdapterName, Components, RunPath, Workers
@@ -35,7 +35,7 @@ def report(
 
     opened = [open_run(place) for place in places]
     page = out if out is not None else page_path(opened[0], "-compared.html" if more else ".html")
-    refuse_elsewhere(page, "out")  # before the work, not after it
+    refuse_unwritable(page, "out")  # before the work, not after it
     with progress_bar("report") as update:
         write_report(opened, page, adapter=adapter, components=component or None, n_workers=workers, progress=update)
     say(f"report: {page}")
