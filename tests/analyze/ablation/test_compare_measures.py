@@ -19,7 +19,7 @@ KINDS = np.repeat([0, 1, 2, 0, 1, 2], 10)
 
 
 def tables_of(seed: int, *, n_samples: int = 12, n: int = 60, noise: float = 0.3, tie: float = 0.6) -> dict[str, Any]:
-    """Positive tables (sample, component), two of which are tied in logarithms, and their true correlation."""
+    """Positive tables (sample, component), two with ties in logarithms, and their true correlation."""
     rng = np.random.default_rng(seed)
     first, second = rng.normal(size=(2, n))
     logs = {"ablation": first, "js": tie * first + np.sqrt(1 - tie**2) * second}
@@ -70,7 +70,7 @@ def test_what_does_not_vary_has_no_correlation() -> None:
 
 
 def test_a_measure_that_misleads_is_told() -> None:
-    """Js that grows where few features share the mass, beside an ablation that doesn't."""
+    """Js that grows where few features share the mass, and an ablation that doesn't."""
     rng = np.random.default_rng(4)
     ablation, width = np.exp(rng.normal(size=(2, 60)))
     rows = np.exp(0.1 * rng.normal(size=(20, 60)))

@@ -108,7 +108,7 @@ def test_the_scaling_is_in_the_product(tmp_path: Path, config: dict[str, Any]) -
 
 
 def test_the_configuration_names_whole_paths_and_keeps_the_rest(tmp_path: Path) -> None:
-    """Three layers of rank 1 are the usual; one whose path ends like another's isn't taken for it."""
+    """Three layers of rank 1 are the usual; one whose path ends like another's isn't mistaken for it."""
     inner = f"vision.{Q}"
     tensors = {key: one for path in ("a", "b", inner) for key, one in factors(path, decay=0.01).items()}
     folder = write(

@@ -27,7 +27,7 @@ FLIPPED = np.array([[0.4, 0.1], [0.1, 0.4]])
 
 
 def exact_js(x: mpmath.mpf) -> mpmath.mpf:
-    """J(x) as the notes have it; its digits are those of mpmath's context less those that cancel."""
+    """J(x) as the notes have it; it has the digits of mpmath's context except the cancelled ones."""
     a = mpmath.exp(-x)
     return mpmath.log(2) - ((1 + a) * mpmath.log(1 + a) + a * x) / 2
 

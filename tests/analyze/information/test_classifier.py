@@ -56,7 +56,7 @@ def test_below_0_is_reported_and_not_certified() -> None:
 
 def test_equal_bits_are_certified_to_the_full() -> None:
     x = np.random.default_rng(4).integers(0, 2, (2000, 1)).astype(np.float64)
-    # Where joint/product takes two values, Xi loses nothing, but for the penalty.
+    # Where joint/product takes two values, Xi loses nothing except by the penalty.
     assert js_lower_bound(classifier_js(x, x)) == pytest.approx(np.log(2), abs=0.03)
 
 

@@ -124,7 +124,7 @@ def test_the_noise_curve_has_a_name_for_each_point() -> None:
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_tokens_of_a_sample_that_follow_each_other_add_nothing(name: str) -> None:
-    """Independent sides, each row five times but for a little: the truth is 0."""
+    """Independent sides, each row five times with little noise: the truth is 0."""
     rng = np.random.default_rng(4)
     groups = np.repeat(np.arange(120), 5)
     x, y = (rng.normal(size=(120, 2))[groups] + 1e-3 * rng.normal(size=(600, 2)) for _ in range(2))
@@ -143,7 +143,7 @@ def test_the_panel_is_its_largest_member() -> None:
     assert found["gaussian"] == value("gaussian", x, y)
 
 
-@pytest.mark.parametrize("name", [name for name, estimator in ESTIMATORS.items() if estimator.ceiling])
+@pytest.mark.parametrize("name", [name for name, estimator in ESTIMATORS.items() if estimator.has_ceiling])
 def test_a_copy_comes_up_to_the_ceiling(name: str) -> None:
     x = np.random.default_rng(5).normal(size=(600, 1))
     pairs = check_pairs(x, x)
@@ -156,7 +156,7 @@ def test_a_copy_comes_up_to_the_ceiling(name: str) -> None:
 
 
 def test_symbols_and_atoms_are_as_good_as_any() -> None:
-    """A channel of three symbols, of which a fifth are others; and zeros beside values. Both repeat, and tie."""
+    """A channel of three symbols, a fifth of them changed; and zeros among values. Both repeat, and tie."""
     rng = np.random.default_rng(7)
     sent = rng.integers(3, size=2000)
     received = (sent + (rng.random(2000) < 0.2) * rng.integers(1, 3, 2000)) % 3

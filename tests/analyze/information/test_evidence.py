@@ -48,7 +48,7 @@ def word(found: dict[str, Any]) -> str:
 
 
 def of_lengths(lengths: Any, seed: int = 0) -> Pairs:
-    """Samples of so many rows in a random order, row i of x and y at x = i and y = -i."""
+    """Samples of these numbers of rows in a random order, row i of x and y at x = i and y = -i."""
     groups = RNG(seed).permutation(np.repeat(np.arange(len(lengths)), lengths))
     rows = np.arange(float(len(groups)))
     return Pairs(rows[:, None], -rows[:, None], groups, groups)
@@ -109,7 +109,7 @@ def test_parts_are_whole_samples_each_in_one_part(n: int, lengths: list[int]) ->
     [
         ([900, *[5] * 40], 3, 8, False),  # parts within the longest sample, of nothing
         ([50] * 7, 3, 8, False),  # fewer samples than parts
-        ([1] * 400, 50, 8, False),  # parts of 50 rows, each of which would need as many others
+        ([1] * 400, 50, 8, False),  # parts of 50 rows, where each row would need 50 others
         ([30, 1, 1, 1, 1, 1, 1, 1] * 8, 3, 8, False),  # halves of one sample
         ([20] * 7, 3, 2, False),  # and where there are three in a part
         ([1] * 256, 3, 8, True),
@@ -261,7 +261,7 @@ def test_what_shuffles_and_parts_alone_refuse_is_not_known() -> None:
 
 
 def test_a_gaussian_copula_above_what_rows_can_speak_against_assumes_gaussian() -> None:
-    """Twenty pairs of .99 have 39 nats; a thousand rows have a million pairs, of which ln is 13.8."""
+    """Twenty pairs of .99 have 39 nats; a thousand rows have a million pairs, and ln of that is 13.8."""
     strong, weak = (fields(correlated(3, 1000, d=20, rho=rho), "panel", n_shuffles=2) for rho in (0.99, 0.5))
     names = resolve_estimators("panel")
     words = [

@@ -46,7 +46,7 @@ def test_a_known_value_is_found(tmp_path: Path, rho: float) -> None:
     panel = result.sel(estimator="panel")
     assert float(panel["value"]) == pytest.approx(truth, abs=0.06)
     assert float(panel["low"]) - 0.03 < truth < float(panel["high"]) + 0.03
-    # Four coordinates and 1,200 tokens: their intervals are too wide for `ok`, but for a large value.
+    # Four coordinates and 1,200 tokens: their intervals are too wide for `ok`, except for a large value.
     assert str(panel["verdict"].values) in ("undersampled", "lower bound only")
     assert (float(panel["p"]) > 0.1) == (rho == 0)
     assert (int(result["n_tokens"]), int(result["n_samples"])) == (1200, 150)

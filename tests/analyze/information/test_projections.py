@@ -234,7 +234,7 @@ def test_canonical_covariances_are_those_of_the_eigenproblem(ridge: float) -> No
 def test_shared_directions_correlate_by_one_and_repeated_ones_count_once() -> None:
     rng = np.random.default_rng(1)
     shared, own = rng.normal(size=(200, 2)), rng.normal(size=(200, 3))
-    x = np.concatenate([shared, own, shared @ [[1.0], [2.0]]], axis=1).astype(np.float32)  # rank 5, but for rounding
+    x = np.concatenate([shared, own, shared @ [[1.0], [2.0]]], axis=1).astype(np.float32)  # rank 5, except for rounding
     y = np.concatenate([shared @ [[3, 1], [-1, 1]], np.full((200, 1), 7.0), rng.normal(size=(200, 1))], axis=1)
     found = canonical_axes(x, y, 9)
     correlations = correlations_of(x, y, found)

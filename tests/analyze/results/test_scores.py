@@ -40,7 +40,7 @@ def a_run(choices: list[list[tuple[str, float, float]]], **columns: Any) -> Run:
     }
     names = ("sample", "text", "loglik", "base_loglik")
     table = {name: ("choice", list(values)) for name, values in zip(names, zip(*flat, strict=True), strict=True)}
-    run = object.__new__(Run)  # of which nothing but its tables is looked at
+    run = object.__new__(Run)  # only its tables are used
     run.samples = xr.Dataset({name: ("sample", values) for name, values in samples.items()})
     run.choices = xr.Dataset(table)
     return run

@@ -187,6 +187,7 @@ def correlate(
     n = len(tables["ablation"])
 
     def means(counts: np.ndarray) -> dict[str, np.ndarray]:
+        """Return means over samples, weighted by counts (draw, sample), by measure: each (draw, component)."""
         shares = counts / counts.sum(axis=1, keepdims=True)
         values = {name: shares @ np.where(np.isfinite(table), table, np.nan) for name, table in tables.items()}
         permuted = values["js_permuted"]
@@ -196,13 +197,14 @@ def correlate(
     whole, by_draw = means(np.ones((1, n))), means(draws.counts)
     known = {m: np.isfinite(whole[m][0]) & np.isfinite(by_draw[m]).all(axis=0) for m in COMPARED_MEASURES}
 
-    def both(means_by_measure: Mapping[str, np.ndarray]) -> np.ndarray:
+    def correlations(means_by_measure: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the correlations of each measure with ablation, (measure, correlation, draw)."""
         ablation = means_by_measure["ablation"]
         return np.array(
             [_both_correlations(means_by_measure[m][:, at], ablation[:, at], kinds[at]) for m, at in known.items()]
         )
 
-    r, drawn = both(whole)[..., 0], both(by_draw)  # (measure, correlation), and by draw
+    r, drawn = correlations(whole)[..., 0], correlations(by_draw)  # (measure, correlation), and by draw
     drawn = drawn if n > 1 else np.full_like(drawn, np.nan)
     ends = [
         [basic_interval(float(v), d, level, draws.weights) for v, d in zip(*m, strict=True)]

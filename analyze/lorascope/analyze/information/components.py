@@ -193,7 +193,7 @@ def component_blocks(source: Source, tokens: Bool[np.ndarray, " token"] | None =
 def component_pairs(source: Source, plan: Plan) -> ComponentPairs:
     """Return the pairs of a component for estimators, or the reason why it has no pairs; reads its states thrice."""
 
-    def chosen() -> Iterator[_TokenStates]:
+    def chosen_blocks() -> Iterator[_TokenStates]:
         mask = np.zeros(source.base.shape[0], np.bool_)
         mask[plan.tokens] = True
         return component_blocks(source, mask)
@@ -205,14 +205,14 @@ def component_pairs(source: Source, plan: Plan) -> ComponentPairs:
             names=("base", plan.against),
             seed=plan.settings.seed,
         )
-        blocks = [_project_states(block, axes, plan) for block in chosen()]
+        blocks = [_project_states(block, axes, plan) for block in chosen_blocks()]
         if not any(len(tokens) for tokens, *_ in blocks):
             raise ValueError("there are no tokens without NaN and infinity")
     except StoreError:  # a subclass of ValueError: a broken store isn't a property of the states
         raise
     except ValueError as error:
         n_chosen = len(plan.tokens)
-        n_not_finite = n_chosen - sum(len(block.tokens) for block in chosen())
+        n_not_finite = n_chosen - sum(len(block.tokens) for block in chosen_blocks())
         why = f"all {n_chosen} tokens hold NaN or infinity" if n_not_finite == n_chosen else str(error)
         none, labels = np.empty((0, 0)), np.empty(0, np.int64)
         return ComponentPairs(

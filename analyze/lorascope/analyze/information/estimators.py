@@ -38,8 +38,8 @@ class Estimator(NamedTuple):
     noise it is at most the truth; `assumes Gaussian`: neither, unless the data are Gaussian."""
     sees: Literal["values", "scores", "tempered"] = "values"
     """Form of the pairs that it gets: values, normal scores, or scores only of columns with heavy tails."""
-    ceiling: Callable[[Pairs, Settings], float] | None = None
-    """(pairs, settings) -> its largest possible value in nats; None if it is unlimited."""
+    has_ceiling: bool = False
+    """Whether `ksg_ceiling` is its largest possible value; otherwise it is unlimited."""
     bias: Callable[[int, int, int], float] | None = None
     """(n, dx, dy) -> bias in nats that was subtracted; None without a closed form."""
     checked_up_to: Callable[[int], float] | None = None
@@ -74,48 +74,29 @@ def _classifier_estimate(pairs: Pairs, settings: Settings) -> float:
     return js_lower_bound(max(classifier_js(pairs.x, pairs.y, groups=pairs.groups_x, seed=settings.seed), 0.0))
 
 
-def _ksg_ceiling(pairs: Pairs, settings: Settings) -> float:
-    """Return the largest possible KSG estimate in nats for this number of pairs."""
-    return ksg_ceiling(len(pairs.x), settings.k)
-
-
 ESTIMATORS: Mapping[str, Estimator] = {
-    "ksg1": Estimator(_ksg_scaled, "nearest neighbours (KSG 1), columns of unit variance", "ok", ceiling=_ksg_ceiling),
+    "ksg1": Estimator(_ksg_scaled, "nearest neighbours (KSG 1), columns of unit variance", "ok", has_ceiling=True),
     "ksg_copula": Estimator(
-        _ksg_copula, "nearest neighbours (KSG 1) of normal scores, extrapolated", "ok", "scores", _ksg_ceiling
+        _ksg_copula, "nearest neighbours (KSG 1) of normal scores, extrapolated", "ok", "scores", True
     ),
     "gaussian": Estimator(_gaussian_estimate, "Gaussian, exact bias taken off", "assumes Gaussian", bias=gaussian_bias),
     "gaussian_copula": Estimator(
-        gaussian_lower_bound,
-        "Gaussian copula, as far as a variational bound holds it",
-        "lower bound only",
-        "scores",
-        bias=gaussian_bias,
-        checked_up_to=most_checkable,
+        gaussian_lower_bound, "Gaussian copula, as far as a variational bound holds it", "lower bound only", "scores",
+        bias=gaussian_bias, checked_up_to=most_checkable,
     ),
-    "cca_ksg": Estimator(
-        cca_ksg, "held-out canonical directions, by KSG 1", "lower bound only", "scores", _ksg_ceiling
-    ),
+    "cca_ksg": Estimator(cca_ksg, "held-out canonical directions, by KSG 1", "lower bound only", "scores", True),
     "quadratic_cca_ksg": Estimator(
-        quadratic_cca_ksg,
-        "held-out canonical directions of quadratic features, by KSG 1",
-        "lower bound only",
-        "scores",
-        _ksg_ceiling,
+        quadratic_cca_ksg, "held-out canonical directions of quadratic features, by KSG 1", "lower bound only",
+        "scores", True,
     ),
     "characteristic_ksg": Estimator(
-        characteristic_ksg,
-        "held-out directions of characteristic functions, by KSG 1",
-        "lower bound only",
-        "tempered",
-        _ksg_ceiling,
+        characteristic_ksg, "held-out directions of characteristic functions, by KSG 1", "lower bound only",
+        "tempered", True,
     ),
-    "radial_ksg": Estimator(radial_ksg, "norms of both sides by KSG 1", "lower bound only", "scores", _ksg_ceiling),
+    "radial_ksg": Estimator(radial_ksg, "norms of both sides by KSG 1", "lower bound only", "scores", True),
     **{
         f"noise_{sd:g}": Estimator(
-            partial(_noise_estimate, sd=sd),
-            f"Gaussian, noise of {sd:g} sd on both sides",
-            "assumes Gaussian",
+            partial(_noise_estimate, sd=sd), f"Gaussian, noise of {sd:g} sd on both sides", "assumes Gaussian",
             null_is_bias=True,
         )
         for sd in NOISE
@@ -123,7 +104,7 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "classifier": Estimator(
         _classifier_estimate, "Xi of a classifier's JS(joint, product), held out", "lower bound only"
     ),
-}
+}  # fmt: skip
 """Every estimator by its name."""
 
 PANEL = ("ksg_copula", "gaussian_copula", "cca_ksg", "quadratic_cca_ksg", "characteristic_ksg", "radial_ksg")
@@ -184,8 +165,8 @@ def evaluate(pairs: Pairs, names: Sequence[str], settings: Settings, *, strict: 
 
 def ceilings(pairs: Pairs, names: Sequence[str], settings: Settings) -> np.ndarray:
     """Return the largest possible values of estimators in nats, float64 (estimator,); NaN if unlimited."""
-    known = {name: estimator.ceiling for name, estimator in ESTIMATORS.items()}
-    return np.array([math.nan if (most := known.get(name)) is None else most(pairs, settings) for name in names])
+    most = ksg_ceiling(len(pairs.x), settings.k)
+    return np.array([most if name in ESTIMATORS and ESTIMATORS[name].has_ceiling else math.nan for name in names])
 
 
 def check_settings(settings: Settings, unit: str, n_shuffles: int) -> None:

@@ -147,7 +147,11 @@ def _estimate_fields(
     null: np.ndarray,
     ladder: dict[int, np.ndarray],
 ) -> np.ndarray:
-    """Return the fields of estimates from the values of all rows, of shuffles (`null`) and of parts (`ladder`)."""
+    """Return all fields of estimates, float64 (estimator, field).
+
+    The input are values in nats: of all rows (estimator,), of shuffles (shuffle, estimator), and for each number of
+    parts of these parts (part, estimator).
+    """
     out = np.full((len(names), len(FIELDS)), np.nan)
     at = {field: out[:, place] for place, field in enumerate(FIELDS)}
     at["value"][:] = whole
@@ -173,16 +177,16 @@ def _estimate_fields(
             at[field][:] = ladder[n].mean(axis=0) - np.where(falls, np.nan_to_num(at["bias"]) * falls, 0.0)
     if "panel" in names:
         place, members = names.index("panel"), [names.index(name) for name in PANEL]
-        bonus = _largest_member_bias(ladder, members)
+        panel_bias = _largest_member_bias(ladder, members)
         if at["value"][place] - at["null_mean"][place] <= 2 * at["null_sd"][place]:
-            bonus = at["null_mean"][place]  # not above the shuffles, which have the same bias
-        at["bias"][place] = bonus
-        at["value"][place] -= bonus
+            panel_bias = at["null_mean"][place]  # not above the shuffles, which have the same bias
+        at["bias"][place] = panel_bias
+        at["value"][place] -= panel_bias
         for field in ("half", "quarter", "eighth"):
-            at[field][place] = at[field][members].max() - bonus
-    left = _remaining_bias(at)
-    at["low"][:] = at["value"] - half_width + np.minimum(left, 0)
-    at["high"][:] = at["value"] + half_width + np.maximum(left, 0)
+            at[field][place] = at[field][members].max() - panel_bias
+    remaining = _remaining_bias(at)
+    at["low"][:] = at["value"] - half_width + np.minimum(remaining, 0)
+    at["high"][:] = at["value"] + half_width + np.maximum(remaining, 0)
     at["verdict"][:] = _verdicts(names, at, pairs, settings)
     return out
 
@@ -206,8 +210,8 @@ def _remaining_bias(at: dict[str, np.ndarray]) -> np.ndarray:
     """Return the change in nats that more rows would cause if bias falls as their root, float64 (estimator,)."""
     smaller, times = (at["half"], 2) if np.isnan(at["quarter"]).all() else (at["quarter"], 4)
     with np.errstate(invalid="ignore"):  # infinite estimates
-        left = (at["value"] - smaller) / (math.sqrt(times) - 1)
-    return np.asarray(np.nan_to_num(left, nan=0.0, posinf=0.0, neginf=0.0))
+        change = (at["value"] - smaller) / (math.sqrt(times) - 1)
+    return np.asarray(np.nan_to_num(change, nan=0.0, posinf=0.0, neginf=0.0))
 
 
 def _errors_from_parts(ladder: dict[int, np.ndarray], n_names: int) -> tuple[np.ndarray, np.ndarray]:

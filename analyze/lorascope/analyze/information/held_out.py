@@ -40,11 +40,11 @@ def cca_ksg(scores: Pairs, settings: Settings) -> float:
     Hotelling 1936, Biometrika 28, 321, on canonical directions.
     """
 
-    def along(fitted: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    def project_all(fitted: Pairs) -> tuple[np.ndarray, np.ndarray]:
         axes = _refine_axes(fitted, canonical_axes(fitted.x, fitted.y, MOST_SUMMED), is_apart=True)
         return project(scores.x, axes[0]), project(scores.y, axes[1])
 
-    return _held_out_information(scores, settings, along, n_joint=N_JOINT, is_summed=True)
+    return _held_out_information(scores, settings, project_all, n_joint=N_JOINT, is_summed=True)
 
 
 def quadratic_cca_ksg(scores: Pairs, settings: Settings) -> float:
@@ -60,12 +60,12 @@ def quadratic_cca_ksg(scores: Pairs, settings: Settings) -> float:
     """
     features = scores._replace(x=_quadratic_features(scores.x), y=_quadratic_features(scores.y))
 
-    def along(fitted: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    def project_all(fitted: Pairs) -> tuple[np.ndarray, np.ndarray]:
         axes = _refine_axes(fitted, canonical_axes(fitted.x, fitted.y, N_JOINT, ridge=RIDGE), ridge=RIDGE)
-        u, v = (project(side, along_side) for side, along_side in zip((features.x, features.y), axes, strict=True))
+        u, v = (project(side, side_axes) for side, side_axes in zip((features.x, features.y), axes, strict=True))
         return normal_scores(u), normal_scores(v)
 
-    return _held_out_information(features, settings, along, n_joint=N_JOINT, is_summed=False)
+    return _held_out_information(features, settings, project_all, n_joint=N_JOINT, is_summed=False)
 
 
 def characteristic_ksg(pairs: Pairs, settings: Settings) -> float:
@@ -75,11 +75,11 @@ def characteristic_ksg(pairs: Pairs, settings: Settings) -> float:
     pairs; see `_held_out_information`.
     """
 
-    def along(fitted: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    def project_all(fitted: Pairs) -> tuple[np.ndarray, np.ndarray]:
         a, b = characteristic_directions(fitted.x, fitted.y, seed=settings.seed)
         return pairs.x @ a, pairs.y @ b
 
-    return _held_out_information(pairs, settings, along, n_joint=N_JOINT_WAVES, is_summed=True)
+    return _held_out_information(pairs, settings, project_all, n_joint=N_JOINT_WAVES, is_summed=True)
 
 
 def radial_ksg(scores: Pairs, settings: Settings) -> float:
@@ -113,12 +113,12 @@ def _quadratic_features(x: np.ndarray) -> np.ndarray:
 
 
 def _held_out_information(
-    pairs: Pairs, settings: Settings, along: _Directions, *, n_joint: int, is_summed: bool
+    pairs: Pairs, settings: Settings, project_all: _Directions, *, n_joint: int, is_summed: bool
 ) -> float:
     """Return the largest held-out value in nats: of the first 1 to `n_joint` pairs jointly, or of the sum over pairs.
 
-    Directions are found by `along` on one half of the samples. The mean of local values is over the other half, with
-    neighbours among all rows. The halves change places and both values are averaged, so that overfitted directions
+    Directions are found by `project_all` on one half of the samples. The mean of local values is over the other half,
+    with neighbours among all rows. The halves change places and both values are averaged, so that overfitted directions
     can't raise the value. By the data processing inequality it is a lower bound, apart from errors of nearest
     neighbours and from the selection of the largest value and of the summed pairs. It is at most `ksg_ceiling`.
     """
@@ -127,7 +127,7 @@ def _held_out_information(
     most = ksg_ceiling(len(pairs.x), settings.k)
     of_halves = []
     for fitted in (first, ~first):
-        u, v = along(pairs.take(fitted))
+        u, v = project_all(pairs.take(fitted))
         rest = np.flatnonzero(~fitted)
 
         def information(x: np.ndarray, y: np.ndarray, rows: np.ndarray = rest) -> float:

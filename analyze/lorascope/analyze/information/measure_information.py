@@ -219,7 +219,7 @@ def _for_each_component(
     )
     n_done = 0
 
-    def done() -> None:
+    def count_component() -> None:
         nonlocal n_done
         n_done += 1
         if progress is not None:
@@ -230,7 +230,7 @@ def _for_each_component(
         dask.config.set(ONE_TASK_PER_PROCESS),
         open_workers(scheduler, n_workers) as pool,
     ):
-        return list(pool.compute(lazy, done))
+        return list(pool.compute(lazy, count_component))
 
 
 def _compute_component(sources: np.ndarray, *, function: Callable[[Source, Plan], Any], plan: Plan) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Projections of features onto few axes: principal axes of a stream of tokens, canonical axes of two sides."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Shaped
@@ -80,19 +80,26 @@ def principal_axes(sides: Sides, n_axes: int, *, names: Sequence[str] = ("x", "y
     ----------
     Halko, Martinsson & Tropp 2011, SIAM Review 53, arXiv 0909.4061, algorithm 5.5.
     """
-    sketches = _accumulate(sides, names, lambda: _Sketch(n_axes + N_EXTRA, np.random.default_rng(seed)))
+    sketches: dict[int, _Sketch] = {}
+    for side, piece in _float64_pieces(sides, names):
+        if side not in sketches:
+            sketches[side] = _Sketch(piece, n_axes + N_EXTRA, np.random.default_rng(seed))
+        sketches[side].add(piece)
+        del piece  # before the next one is made
     n_tokens = sketches[0].n_tokens if sketches else 0
     if n_tokens < 2:
         raise ValueError(f"`{names[0]}` has {n_tokens} tokens; a variance needs at least 2")
-    made = iter(sketches)
-    products = _accumulate(sides, names, lambda: _Product(*next(made).result()))
-    n_found = products[0].n_found if products else 0
+    products = {side: _Product(*sketch.result()) for side, sketch in sketches.items()}
+    for side, piece in _float64_pieces(sides, names):
+        products[side].add(piece)
+        del piece
+    n_found = products[0].n_found
     if n_found != n_tokens:
         raise ValueError(
             f"`sides()` gave {n_tokens} tokens at the first call and {n_found} at the second; it must return the same "
             "blocks each time (a generator can be used only once: give a function that makes a new one)"
         )
-    return [_principal_axes_of(product, name, n_axes) for product, name in zip(products, names, strict=False)]
+    return [_principal_axes_of(product, name, n_axes) for product, name in zip(products.values(), names, strict=False)]
 
 
 def n_axes_for(axes: Axes, share: float, most: int) -> tuple[int, float]:
@@ -162,16 +169,13 @@ def first_half(groups: Shaped[np.ndarray, " sample"], *, seed: int) -> Bool[np.n
 class _Sketch:
     """Sums of the first pass of `principal_axes`: number of tokens, their mean, and C Omega."""
 
-    def __init__(self, n_columns: int, generator: np.random.Generator) -> None:
-        self.n_tokens, self._n_columns, self._generator = 0, n_columns, generator
+    def __init__(self, first: np.ndarray, n_columns: int, generator: np.random.Generator) -> None:
+        self.n_tokens, self._guess, width = 0, first.mean(axis=0), first.shape[1]
+        self._omega = generator.standard_normal((width, min(n_columns, width)))
+        self._total, self._sketch = np.zeros(width), np.zeros(self._omega.shape)
 
     def add(self, piece: np.ndarray) -> None:
         """Add tokens (token, feature), which are changed in place."""
-        if self.n_tokens == 0:
-            self._guess = piece.mean(axis=0)
-            width = len(self._guess)
-            self._omega = self._generator.standard_normal((width, min(self._n_columns, width)))
-            self._total, self._sketch = np.zeros(width), np.zeros(self._omega.shape)
         piece -= self._guess
         self.n_tokens += len(piece)
         self._total += piece.sum(axis=0)
@@ -202,28 +206,22 @@ class _Product:
         self.n_found += len(piece)
 
 
-_Sum = TypeVar("_Sum", _Sketch, _Product)
-
-
-def _accumulate(sides: Sides, names: Sequence[str], make: Callable[[], _Sum]) -> list[_Sum]:
-    """Make one pass over all blocks, and return one accumulator (from `make`) per side with all its blocks added."""
-    sums: list[_Sum] = []
+def _float64_pieces(sides: Sides, names: Sequence[str]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (place of the side, a few tokens as float64) for all blocks, and keep none of them in memory."""
     for blocks in sides():
-        sums = sums or [make() for _ in blocks]
-        for total, name, block in zip(sums, names, blocks, strict=False):
-            _add_block(total, name, block)
+        for side, block in enumerate(blocks):
+            step = max(1, PIECE_VALUES // block.shape[1])
+            for start in range(0, len(block), step):
+                yield side, _finite_float64(block[start : start + step], names[side])
         del blocks, block
-    return sums
 
 
-def _add_block(total: _Sketch | _Product, name: str, block: np.ndarray) -> None:
-    """Add a block to an accumulator as float64, a few tokens at a time."""
-    step = max(1, PIECE_VALUES // block.shape[1])
-    for start in range(0, len(block), step):
-        piece = block[start : start + step].astype(np.float64)
-        if not np.isfinite(piece).all():
-            raise ValueError(f"`{name}` contains NaN or infinity; drop those tokens")
-        total.add(piece)
+def _finite_float64(tokens: np.ndarray, name: str) -> np.ndarray:
+    """Return a copy of tokens as float64; raise ValueError if one isn't finite."""
+    piece = tokens.astype(np.float64)
+    if not np.isfinite(piece).all():
+        raise ValueError(f"`{name}` contains NaN or infinity; drop those tokens")
+    return piece
 
 
 def _principal_axes_of(product: _Product, name: str, n_axes: int) -> Axes:

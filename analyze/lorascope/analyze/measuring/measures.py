@@ -93,27 +93,33 @@ def feature_permutation(width: int) -> np.ndarray:
 
 
 def _js_permuted(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    """Return js of a delta whose features are permuted, nats (token,)."""
     return _js(base, np.take(delta, feature_permutation(delta.shape[1]), axis=1))  # 5 times as fast as delta[:, order]
 
 
 def _js_delta_alone(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    """Return js of softmax(base) and softmax(delta), nats (token,)."""
     return _js(base, delta - base)
 
 
 def _effective_width(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    """Return exp of the entropy of softmax(base), (token,)."""
     return _run_kernel(effective_width_rows, 1, base)[0]
 
 
 def _divergences(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return both KL divergences and both entropies in nats, and the effective width of lora, each (token,)."""
     values = _run_kernel(divergence_rows, 4, base, delta)
     return (*values, np.exp(values[3]))
 
 
 def _argmax_agreement(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    """Return 1 if base and lora have the same largest feature, else 0, (token,)."""
     return _run_kernel(argmax_agreement_rows, 1, base, delta)[0]
 
 
 def _norms(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return |base|, |delta|, their ratio, and the cosine between base and delta, each (token,)."""
     base_norm, delta_norm, dot = _run_kernel(norm_rows, 3, base, delta)
     with np.errstate(divide="ignore", invalid="ignore"):
         cosine = dot / base_norm / delta_norm
@@ -131,6 +137,7 @@ _KULLBACK = "Kullback and Leibler 1951, On information and sufficiency, Ann. Mat
 
 
 def _attributes(long_name: str, units: str = "nat", references: str = "") -> Attributes:
+    """Return the attributes of a measure."""
     return {"long_name": long_name, "units": units} | ({"references": references} if references else {})
 
 

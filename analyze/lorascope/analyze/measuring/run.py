@@ -149,13 +149,13 @@ def _computed_batches(
         n_groups = sum(len(group_sizes(sources[batch], group_bytes)) for batch in batches)
         count, total = itertools.count(1), n_groups * sources[0].base.n_rows
 
-        def one_more() -> None:
+        def count_task() -> None:
             if progress is not None:
                 progress(next(count), total)
 
         for batch in batches:
             array = measure_sources(sources[batch], names, group_bytes=group_bytes)
-            values = pool.compute(array, one_more).transpose(0, 2, 1)
+            values = pool.compute(array, count_task).transpose(0, 2, 1)
             yield batch, dict(zip(outputs, values, strict=True))
 
 

@@ -72,10 +72,10 @@ def captured_measures(run: Run, names: tuple[str, ...], adapter: str | None) -> 
         raise StoreError(f"{run.place.name!r} (states {run.states!r}) has no {missing[0]!r}, which needs all states")
     touched = run.adapter(adapter)["rank"].values > 0
 
-    def take(name: str) -> np.ndarray:
+    def read_measure(name: str) -> np.ndarray:
         if name == "delta_ratio":
-            return norm_ratio(take("delta_norm"), take("base_norm"))
+            return norm_ratio(read_measure("delta_norm"), read_measure("base_norm"))
         values = run.js(adapter) if name == "js" else run.reduction(name, None if name == "base_norm" else adapter)
         return np.asarray(values.values)
 
-    return [take(name)[:, touched] for name in names]
+    return [read_measure(name)[:, touched] for name in names]
