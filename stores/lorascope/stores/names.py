@@ -69,7 +69,7 @@ def suggestion(name: str, names: Sequence[str]) -> str:
 def close_names(name: str, names: Sequence[str], n: int = MAX_SUGGESTIONS) -> list[str]:
     """Return up to `n` names similar to an unknown one, likeliest first.
 
-    First come names with the same last part and numbers; if there are none, names with the same last part, or the most
+    First come names with the same last part and numbers; without such, names with the same last part, or the most
     similar one; else names that are spelt alike.
 
     Examples

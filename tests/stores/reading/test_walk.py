@@ -11,7 +11,7 @@ import pytest
 from lorascope.stores import StoreError, open_run
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.reading import walk as module
-from lorascope.stores.reading.walk import RowBlock, stored_rows, walk_chunks, walk_rows
+from lorascope.stores.reading.walk import RowBlock, map_rows, stored_rows, walk_chunks, walk_rows
 from lorascope.stores.threads import map_in_order
 
 F32, BF16, F16 = COMPONENTS = tuple(f"model.layers.{i}.mlp.up_proj" for i in range(3))
@@ -58,16 +58,16 @@ def test_factors_of_chosen_tokens_and_rows_without_any_are_not_read(make_run: An
 def test_a_function_sees_each_row_and_progress_counts_them(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run = open_run(make_run().path)
     sources, calls = [run.source(path) for path in COMPONENTS], list[tuple[int, int]]()
-    walk = walk_rows(
+    walk = map_rows(
+        lambda block: (block.row, tuple(block.delta)),
         sources,
         ["delta"],
-        function=lambda block: (block.row, tuple(block.delta)),
         progress=lambda done, total, part="": calls.append((done, total)),
     )
     assert list(walk) == [(row, COMPONENTS) for row in range(3)]
     assert calls[-1] == (3, 3)
     monkeypatch.setattr(module, "GROUP_BYTES", 1)  # each component alone, and all of its rows before the next
-    walk = walk_rows(sources, ["delta"], function=lambda block: (block.row, tuple(block.delta)))
+    walk = map_rows(lambda block: (block.row, tuple(block.delta)), sources, ["delta"])
     assert list(walk) == [(row, (component,)) for component in COMPONENTS for row in range(3)]
     assert list(walk_rows([], ["base"])) == []
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from lorascope.kernels.linear import delta_rows
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.source import Source
-from lorascope.stores.reading.walk import RowBlock, walk_rows
+from lorascope.stores.reading.walk import RowBlock, map_rows
 
 N_TOP = 10
 """Number of strongest tokens that are kept per direction."""
@@ -45,7 +45,7 @@ def directions_of(
 ) -> list[Directions]:
     """Directions of each component with a factor over the used tokens, in two walks over rows with states.
 
-    The components belong to one adapter. `walk_rows` bounds the memory; see `directions`.
+    The components belong to one adapter. `map_rows` bounds the memory; see `directions`.
     """
 
     def on_walk(walk: int, done: int, total: int, _: str = "") -> None:
@@ -60,7 +60,7 @@ def directions_of(
         return {name: gram_matrix(z) for name, z in block.factor.items()}
 
     options: dict[str, Any] = {"tokens": used, "n_threads": n_workers, "progress": partial(on_walk, 0)}
-    for row_grams in walk_rows(sources, ["factor"], function=grams, **options):
+    for row_grams in map_rows(grams, sources, ["factor"], **options):
         for name, (row_gram, n_broken) in row_grams.items():
             halves[name][n_rows[name] % 2] += row_gram
             n_rows[name] += 1
@@ -144,7 +144,7 @@ def strongest_tokens(
             for name, z in block.factor.items()
         }
 
-    walk = walk_rows(sources, ["factor"], tokens=used, function=row_tops, n_threads=n_workers, progress=progress)
+    walk = map_rows(row_tops, sources, ["factor"], tokens=used, n_threads=n_workers, progress=progress)
     for later in walk:
         tops |= {name: merge_tops(tops[name], tokens) for name, tokens in later.items() if tokens.token.size}
     return [mark_missing(tops[name]) for name in names]

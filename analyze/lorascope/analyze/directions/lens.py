@@ -19,7 +19,7 @@ from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
 from lorascope.stores.reading.source import DeltaSource
 from lorascope.stores.reading.token_choice import TokenChoice, chosen_token_weights, describe_choice
-from lorascope.stores.reading.walk import RowBlock, walk_rows
+from lorascope.stores.reading.walk import RowBlock, map_rows
 
 WRITERS = frozenset(
     {"o_proj", "out_proj", "c_proj", "dense", "wo", "down_proj", "dense_4h_to_h", "fc2", "fc_out", "w2"}
@@ -226,7 +226,7 @@ def _mean_deltas(
     for kind in ("factor", "delta"):
         some = [source for source in sources.values() if (source.delta.lora_B is None) == (kind == "delta")]
         row_sums = partial(_row_sums, kind=kind, weight=weight)
-        for row in walk_rows(some, [kind], tokens=weight > 0, function=row_sums, progress=progress):
+        for row in map_rows(row_sums, some, [kind], tokens=weight > 0, progress=progress):
             sums |= {path: sums.get(path, 0) + row_sum for path, row_sum in row.items()}
     facts = run.components.set_index(component="path").sel(component=list(paths))
     named = zip(paths, facts["kind"].values.tolist(), facts["layer"].values.tolist(), strict=True)

@@ -1,1 +1,1 @@
-"""`verify`: digests, decoding, statistics, rows that repeat or slipped."""
+"""`verify`: checks of digests, chunks, metadata and numbers."""

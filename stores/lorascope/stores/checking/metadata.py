@@ -1,4 +1,4 @@
-"""Whether a run's metadata are what was written: the root, each node's own, and the fingerprint."""
+"""Checks of a run's metadata with digests: the root, each node's own file, and the fingerprint."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ WITHOUT_ROOT_DIGEST = (
 
 
 def metadata_problems(root: Root) -> list[Problem]:
-    """Every way in which the root and the nodes' own metadata aren't what was written, as far as digests tell."""
+    """Return every change of the root's and the nodes' own metadata that digests can show."""
     problem = root_digest_problem(root)
     problems = [] if problem is None else [Problem("zarr.json", "digest", problem)]
     if "metadata_digest" in root.attributes and not _is_fingerprint_right(root):
@@ -27,23 +27,23 @@ def metadata_problems(root: Root) -> list[Problem]:
 
 
 def uncovered_by_digests(root: Root) -> tuple[str, ...]:
-    """Sentences on what no digest of this run covers; none for a run of today."""
+    """Return sentences on the parts that no digest of this run covers; empty for a run of a current writer."""
     return () if "metadata_digest" in root.attributes else (WITHOUT_ROOT_DIGEST,)
 
 
 def _is_fingerprint_right(root: Root) -> bool:
-    """Whether the fingerprint is that of the provenance, or there is neither."""
+    """Whether the fingerprint is that of the provenance, or both are missing."""
     attributes = root.attributes
     if "provenance" not in attributes and "fingerprint" not in attributes:
         return True
     try:
         return bool(attributes.get("fingerprint") == run_fingerprint(attributes.get("provenance")))
-    except (ValueError, RecursionError):  # a number that isn't finite has no place in it
+    except (ValueError, RecursionError):  # the provenance has a number that isn't finite
         return False
 
 
 def _node_problems(root: Root) -> list[Problem]:
-    """Nodes whose own metadata are missing, broken or other than those in the root; else whether all were changed."""
+    """Nodes whose own metadata are missing, broken or differ from the root's; else a wrong digest of all of them."""
     expected = root.attributes.get("metadata_digest")
     try:
         nodes = root.nodes
@@ -62,6 +62,7 @@ def _node_problems(root: Root) -> list[Problem]:
 
 
 def _document_problems(path: str, own: bytes | StoreError | None, in_root: Any) -> Iterator[Problem]:
+    """Difference of a node's own metadata from those in the root."""
     key = f"{path}/zarr.json"
     if own is None:
         yield Problem(key, "missing", f"{key!r} is missing; a plain reader of Zarr wouldn't find this part of the run")
@@ -78,6 +79,7 @@ def _document_problems(path: str, own: bytes | StoreError | None, in_root: Any) 
 
 
 def _canonical_text(document: Any) -> str:
+    """A node's metadata as text with sorted keys, for comparison."""
     if isinstance(document, dict) and document.get("node_type") == "group":
         document = {**document, "consolidated_metadata": None}  # each group in the root has an empty one
     return json.dumps(document, sort_keys=True)

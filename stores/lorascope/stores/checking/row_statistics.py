@@ -15,7 +15,7 @@ from ..format.stored_spec import stored_spec
 from ..reading.run import Run
 
 LN2 = float(np.log(2)) * (1 + 1e-6)
-"""Largest JS, with room for float32."""
+"""Largest possible JS, with a margin for float32."""
 ALLOWED_RANGES = {
     "js": (0.0, LN2, "js outside of [0, ln 2]"),
     "kl": (-1e-5, np.inf, "negative kl"),
@@ -25,17 +25,17 @@ ALLOWED_RANGES = {
     "delta_norm": (0.0, np.inf, "negative norm"),
     "effective_width": (1 - 1e-3, np.inf, "effective width below 1"),
 }
-"""Last name of an array of reductions -> (lowest, largest, what a value outside is)."""
+"""Name of a stored measure -> (smallest value, largest value, description of a value outside)."""
 MAY_BE_NAN = frozenset({"js", "kl", "ablation", "swallowed"})
-"""Reductions that are measured on a share of the tokens only."""
+"""Measures that may be measured for some tokens only."""
 MIN_VECTOR_BYTES = 12
-"""Vectors of fewer bytes may be equal by chance."""
+"""Smallest vectors that are compared: shorter ones may be equal by chance."""
 
 
 def value_problems(
     key: str, block: np.ndarray, *, row: int, position: np.ndarray, untouched: np.ndarray | None
 ) -> Iterator[Problem]:
-    """Every value of a block that no sound capture writes.
+    """Yield a problem for each kind of value in a block that no sound capture writes.
 
     Parameters
     ----------
@@ -44,11 +44,11 @@ def value_problems(
     block
         Float32 (token, ...).
     row
-        Which row it is.
+        Index of the row.
     position
         Place of each token in its sample, int (token,).
     untouched
-        Bool (component,): components that the array's adapter leaves alone; None for an array of no adapter.
+        Bool (component,): components that the adapter doesn't change; None for an array that isn't an adapter's.
     """
     path = key.rpartition("/")[0]
     name = path.rpartition("/")[2]
@@ -66,6 +66,7 @@ def value_problems(
 
 
 def _reduction_problems(key: str, name: str, block: np.ndarray, untouched: np.ndarray | None) -> Iterator[Problem]:
+    """Values of a stored measure that are NaN or out of range."""
     lowest, largest, what = ALLOWED_RANGES[name]
     if name not in MAY_BE_NAN:
         touched = block if untouched is None else block[:, ~untouched]
@@ -75,13 +76,14 @@ def _reduction_problems(key: str, name: str, block: np.ndarray, untouched: np.nd
 
 
 def _vector_problems(key: str, block: np.ndarray, row: int, *, is_state: bool) -> Iterator[Problem]:
+    """Vectors that aren't finite, and states that are zero or constant."""
     nan, inf = np.isnan(block), np.isinf(block)
     if nan.all():
         yield Problem(key, "blank", f"{key!r}: row {row} is blank, all NaN")
         return
     yield from _first_token_problem(key, "nan", nan.any(axis=1), "has a NaN")
     yield from _first_token_problem(key, "inf", inf.any(axis=1), "has an Inf")
-    if not is_state:  # a delta is 0 where B is
+    if not is_state:  # delta is 0 if B is
         return
     zero = ~block.any(axis=1)
     constant = (block == block[:, :1]).all(axis=1) & ~zero & (block.shape[1] > 1)
@@ -96,6 +98,7 @@ def _vector_problems(key: str, block: np.ndarray, row: int, *, is_state: bool) -
 
 
 def _first_token_problem(key: str, kind: str, bad: Any, what: str) -> Iterator[Problem]:
+    """Problem that names the first bad token and counts the others; none without bad tokens."""
     places = np.flatnonzero(bad)
     if len(places):
         more = f", and {len(places) - 1} more" if len(places) > 1 else ""
@@ -103,37 +106,37 @@ def _first_token_problem(key: str, kind: str, bad: Any, what: str) -> Iterator[P
 
 
 def vector_labels(block: np.ndarray) -> np.ndarray:
-    """Int64 (token,): equal where two tokens' vectors are, bit for bit; -1 where one is all zero or too short."""
+    """Return labels, int64 (token,), that are equal if two vectors are, bit for bit; -1 for zero or short vectors."""
     n_bytes = block.shape[1] * block.itemsize
     if n_bytes < MIN_VECTOR_BYTES:
         return np.full(len(block), -1)
     vectors = np.ascontiguousarray(block).view(f"V{n_bytes}")[:, 0].tolist()
-    labels = np.fromiter(map(hash, vectors), np.int64, len(vectors))  # of 64 bits, and never -1
+    labels = np.fromiter(map(hash, vectors), np.int64, len(vectors))  # 64 bits, never -1
     labels[~block.any(axis=1)] = -1
     return labels
 
 
 class VectorWindow:
-    """Finds one vector under two token ids, within a row and between a row and the one before it.
+    """Finds equal vectors of different token ids, within a row and between a row and the one before it.
 
-    Ids with one and the same embedding are legitimate (unused rows of a vocabulary): their tokens stay equal from the
-    first component on, until an attention layer mixes in what stands before them. So in later components equality
-    counts against a run only if an earlier one tells the tokens apart, and in the first only if the second does.
+    Token ids may share one embedding (unused rows of a vocabulary): then vectors are equal from the first component on,
+    until an attention layer mixes in earlier tokens. So equality in a later component is a problem only if the tokens
+    differ in an earlier one, and equality in the first component only if they differ in the second.
     """
 
     def __init__(self) -> None:
         self._before: tuple[np.ndarray, Mapping[str, np.ndarray]] | None = None
-        """Ids and labels of the row before."""
+        """Token ids and labels of the row before."""
 
     def check(self, labels: Mapping[str, np.ndarray], ids: np.ndarray) -> Iterator[Problem]:
-        """Problems of a row, by `vector_labels` of each component in order, under the keys of their chunks."""
+        """Yield problems of a row; `labels` has the `vector_labels` of each component's chunk, in order."""
         before, self._before = self._before, (ids, labels)
         by_array = {_array_path(key): labels_before for key, labels_before in before[1].items()} if before else {}
         joined = {
             key: np.concatenate([by_array[_array_path(key)], label]) if _array_path(key) in by_array else label
             for key, label in labels.items()
         }
-        # A component whose chunk was lost in one of the rows would be shorter than the others.
+        # A component that lost a chunk in one of the rows would be shorter than the others.
         if before is None or len({len(label) for label in joined.values()}) > 1:
             joined, all_ids = dict(labels), ids
         else:
@@ -146,6 +149,7 @@ def _array_path(key: str) -> str:
 
 
 def _shared_vector_problems(labels: Mapping[str, np.ndarray], ids: np.ndarray, first_new: int) -> Iterator[Problem]:
+    """Components in which different token ids share a vector, at least one of them from token `first_new` on."""
     if len(labels) < 2:
         return
     apart = list(labels.values())[1]
@@ -153,12 +157,12 @@ def _shared_vector_problems(labels: Mapping[str, np.ndarray], ids: np.ndarray, f
         shared = _n_shared_vectors(label, ids, apart, first_new)
         if shared:
             yield Problem(key, "repeated", f"{key!r}: {shared} vectors stand under more than one token id")
-        # Joint label: two tokens share it where they were equal in every component so far.
+        # Joint label: equal for tokens whose vectors were equal in every component so far.
         apart = label if index == 0 else apart * np.int64(0x9E3779B97F4A7C15 - 2**64) + label
 
 
 def _n_shared_vectors(label: np.ndarray, ids: np.ndarray, apart: np.ndarray, first_new: int) -> int:
-    """Vectors that two tokens share, one of them new, which differ both in id and in the other label."""
+    """Number of vectors shared by two tokens, one of them new, that differ in id and in the label `apart`."""
     order = np.lexsort((ids, label))
     two_ids = (np.diff(label[order]) == 0) & (np.diff(ids[order]) != 0) & (label[order][1:] != -1)
     groups: dict[int, set[tuple[int, int, bool]]] = defaultdict(set)
@@ -171,7 +175,7 @@ def _n_shared_vectors(label: np.ndarray, ids: np.ndarray, apart: np.ndarray, fir
 
 
 class RepeatedRows:
-    """Finds rows whose block equals that of another one though other tokens stand in it; 8 bytes a chunk."""
+    """Finds rows with equal blocks but different tokens; needs 8 bytes per chunk."""
 
     def __init__(self, paths: list[str], n_rows: int, ids_and_positions: Callable[[int], np.ndarray]) -> None:
         self._marks = {path: np.zeros(n_rows, np.int64) for path in paths}
@@ -179,13 +183,13 @@ class RepeatedRows:
 
     @staticmethod
     def mark_of(block: np.ndarray) -> int | None:
-        """Mark that equal blocks share; None where nothing in a block tells rows apart (see `value_problems`)."""
+        """Hash of a block; None for a constant or blank block, which different rows may share."""
         if block.size < 2 or (block == block.flat[0]).all() or (_is_zero_or_nan(block[0]) and _is_zero_or_nan(block)):
             return None
         return hash(np.ascontiguousarray(block).tobytes())
 
     def check(self, path: str, row: int, mark: int | None) -> Iterator[Problem]:
-        """Compare a row with those before, by the marks of its blocks; rows come in ascending order."""
+        """Yield a problem if an earlier row has this hash of an array's block but other tokens; rows ascend."""
         if mark is None:
             return
         marks = self._marks[path]
@@ -198,25 +202,25 @@ class RepeatedRows:
 
 
 def _is_zero_or_nan(block: np.ndarray) -> bool:
-    """Whether all is zero or NaN, as where rounding swallows nothing and some components aren't adapted."""
+    """Whether all values are zero or NaN, as in `swallowed` if rounding loses nothing."""
     return bool(((block == 0) | (block != block)).all())
 
 
 class ChunkFindings(NamedTuple):
-    """Findings in one chunk of a row, small whatever its size."""
+    """Findings in one chunk of a row; small for chunks of any size."""
 
     key: str
     problems: list[Problem]
     mark: int | None = None
-    """`RepeatedRows.mark_of` its block."""
+    """Hash of its block from `RepeatedRows.mark_of`."""
     labels: np.ndarray | None = None
-    """`vector_labels` of a chunk of states; None for another array's."""
+    """`vector_labels` of a chunk of states; None for other arrays."""
 
 
 class RowStatistics:
-    """Looks at rows in ascending order; between them it holds marks and labels, and the tokens' ids and positions.
+    """Checks of the numbers in rows: each chunk alone, and rows with each other.
 
-    Every chunk of a row goes through `look`, in any thread, then all of a row together through `compare`.
+    Call `look` for every chunk of a row, in any thread, then `compare` for the whole row; rows ascend.
     """
 
     def __init__(self, run: Run) -> None:
@@ -232,9 +236,9 @@ class RowStatistics:
         self._untouched = {name: run.adapter(name)["rank"].values == 0 for name in run.adapters}
 
     def look(self, path: str, key: str, row: int, block: np.ndarray) -> ChunkFindings:
-        """Findings in one chunk of a row, its block as stored."""
+        """Return the findings in one chunk of a row; `block` is as stored."""
         names = path.split("/")
-        if path not in self._known:  # a newer writer's
+        if path not in self._known:  # of a newer writer
             return ChunkFindings(key, [])
         wide = widen_block(block, self._logical[path])
         untouched = self._untouched[names[1]] if names[0] == "adapters" else None
@@ -246,7 +250,7 @@ class RowStatistics:
         return ChunkFindings(key, problems, mark, vector_labels(block))
 
     def compare(self, row: int, findings: Mapping[str, ChunkFindings]) -> Iterator[Problem]:
-        """Problems of a row, from what `look` found in its arrays, by path."""
+        """Yield problems of a row, from the findings of `look` in each of its arrays, by path."""
         for path, chunk in findings.items():
             yield from chunk.problems
             yield from self._repeated.check(path, row, chunk.mark)
@@ -262,5 +266,5 @@ class RowStatistics:
                 yield from window.check(labels, token_id)
 
     def _tokens(self, row: int) -> np.ndarray:
-        """Ids and positions of a row's tokens, int (2, token)."""
+        """Return token ids and positions of a row, int (2, token)."""
         return self._ids_and_positions[:, row * ROW_TOKENS : (row + 1) * ROW_TOKENS]

@@ -1,4 +1,4 @@
-"""Checking a run against itself: digests, then decoding, then what the numbers look like."""
+"""Check a stored run: digests, then decoding, then its numbers."""
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -25,25 +25,25 @@ from .row_statistics import ChunkFindings, RowStatistics
 
 Level = Literal["digests", "decode", "statistics"]
 STATISTICS_INPUTS = ("tokens/sample/", "tokens/position/", "tokens/token_id/", "components/", "adapters/")
-"""Beginnings of the keys of what statistics rest on."""
+"""Beginnings of the keys that statistics need."""
 LEVELS: tuple[Level, ...] = ("digests", "decode", "statistics")
 
 
 class Verdict(NamedTuple):
-    """Result of `verify`: how much was checked, and every problem that was found."""
+    """Result of `verify`: amount of data that was checked, and every problem."""
 
     level: Level
     n_rows: int
     n_committed: int
     n_chunks: int
-    """Chunks that were checked."""
+    """Number of chunks that were checked."""
     problems: tuple[Problem, ...]
     uncovered: tuple[str, ...] = ()
-    """Sentences on what no digest of this run covers: its writer was older than the digest that would."""
+    """Sentences on parts of the run that no digest covers, since an older writer wrote it."""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found."""
+        """Whether no problem was found."""
         return not self.problems
 
 
@@ -61,27 +61,27 @@ def verify(
     path
         Folder or url of the run.
     level
-        `digests` reads every chunk's bytes; `decode` decompresses them; `statistics` looks for NaN, Inf, tokens whose
-        vector is zero or constant and rows that are blank, one vector under different tokens, and rows that repeat
-        another one. Whether vectors are those of their tokens only the model can tell (`lorascope verify --reforward`).
+        `digests` reads every chunk's bytes; `decode` decompresses them; `statistics` looks for NaN, Inf, zero or
+        constant vectors, blank rows, equal vectors of different tokens, and rows that repeat another one. Only the
+        model can show whether vectors belong to their tokens (`lorascope verify --reforward`).
     components
-        Paths or patterns of the components whose states and deltas are looked at, by default all. Where
-        they are given, a row's digest isn't compared: every chunk is decoded instead, which compares its own checksum.
+        Paths or patterns of components whose states and deltas are checked, by default all. If they are given, the
+        digests of rows aren't compared: every chunk is decoded instead, which compares its own checksum.
     progress
         Called with (rows done, rows in all).
 
     Raises
     ------
     StoreError
-        If there is no run at `path`, or one of a format version that we don't know, or one that is still being set up;
-        or if a pattern fits no component.
+        If there is no run at `path`, its format version is unknown, it is still being set up, or a pattern matches no
+        component.
     ValueError
         If `level` isn't one of the three.
 
     Notes
     -----
-    Memory doesn't grow with the run, except for 8 bytes a chunk and 8 a token. The run alone can't show whether another
-    model or other weights made its numbers; to check that, compute samples again (`lorascope verify --reforward`).
+    Memory doesn't grow with the run, except for 8 bytes per chunk and 8 per token. The run alone can't show whether
+    another model or other weights made its numbers; to check that, use `lorascope verify --reforward`.
     """
     if level not in LEVELS:
         raise ValueError(f"`level` is {level!r}; allowed are {LEVELS}")
@@ -89,7 +89,7 @@ def verify(
     n_rows = root.attributes.get("n_rows")
     problems = metadata_problems(root)
     broken = find_layout_problems(place, root)
-    if broken:  # where the parts lie isn't known, or how they are encoded, so nothing else can be checked
+    if broken:  # without a sound layout nothing else can be read
         return Verdict(level, n_rows if isinstance(n_rows, int) else 0, 0, 0, (*broken, *problems))
     run = unchecked_run(place, root)
     try:
@@ -116,7 +116,7 @@ def verify(
     if not len(rows):
         message = f"none of {run.n_rows} rows is committed; there is nothing to check"
         problems.append(Problem("rows", "nothing", message))
-    # With a table that can't be read, which tokens may be equal isn't known.
+    # Without these tables it isn't known which vectors may be equal.
     sound = not any(problem.place.startswith(STATISTICS_INPUTS) for problem in broken)
     statistics = RowStatistics(run) if level == "statistics" and sound else None
     for n_checked, broken in _check_rows(
@@ -128,29 +128,29 @@ def verify(
 
 
 def _check_static(run: Run, *, decode: bool) -> tuple[int, list[Problem]]:
-    """(chunks that were read, problems) of everything that is written once."""
+    """Check all arrays that are written once; return the number of chunks that were read, and problems."""
     once = [array for path, array in run.arrays.items() if not array.by_row and path != "rows/digest"]
 
     def read(decode: bool) -> list[Chunk]:
         def read_one(task: tuple[StoredArray, int]) -> Chunk:
             chunk = read_chunk(run.place, *task, version=run.format_version, decode=decode)
-            return chunk._replace(block=None)  # looked at, not kept
+            return chunk._replace(block=None)  # the block isn't needed any more
 
         tasks = ((array, index) for array in once for index in range(array.n_chunks))
         return list(map_in_order(read_one, tasks, n_bytes=lambda task: task[0].max_bytes))
 
     chunks = read(decode)
     differs = _combined_digest(chunks) != bytes.fromhex(run.attributes["static_digest"])
-    if differs and not decode:  # to say where
+    if differs and not decode:  # decode to find the broken chunk
         chunks = read(True)
     broken = [chunk.problem for chunk in chunks if chunk.problem is not None]
-    # Early writers made base scores without a chunk where they weren't asked for.
+    # Early writers wrote no chunks for base scores that weren't measured.
     problems = [
         problem for problem in broken if not (problem.kind == "missing" and is_base_score_column(problem.place))
     ]
     if differs:
         problems.append(Problem("tables", "digest", "tables or weights aren't what was written: their digest differs"))
-    return sum(chunk.part is not None for chunk in chunks), problems
+    return sum(chunk.digest is not None for chunk in chunks), problems
 
 
 def _check_rows(
@@ -162,23 +162,23 @@ def _check_rows(
     statistics: RowStatistics | None,
     progress: Progress | None,
 ) -> Iterator[tuple[int, list[Problem]]]:
-    """(chunks that were looked for, problems) of each committed row; of these arrays alone, where they are named."""
+    """Check committed rows, of these arrays or all; yield the number of chunks and the problems of each row."""
 
     def look(row: int, path: str, chunk: Chunk) -> tuple[Chunk, ChunkFindings | None]:
         findings = None
         if statistics is not None and chunk.block is not None:
             findings = statistics.look(path, chunk.key, row, chunk.block)
-        return chunk._replace(block=None), findings  # small, whatever the chunk's size
+        return chunk._replace(block=None), findings  # without the block, results are small
 
-    # A row's digest is that of all its chunks: where some are left out, each one's own checksum is compared.
+    # A row's digest needs all its chunks; for some of them, compare each chunk's own checksum.
     decode = decode or paths is not None
     for row, results in walk_chunks(run, rows, look, paths=paths, decode=decode, progress=progress):
         chunks = [chunk for chunk, _ in results]
         differs = paths is None and _combined_digest(chunks) != bytes(run.digest(row))
-        if differs and not decode:  # to say where
+        if differs and not decode:  # decode to find the broken chunk
             chunks = [chunk for chunk, _ in next(walk_chunks(run, [row], look, decode=True))[1]]
         problems = [chunk.problem for chunk in chunks if chunk.problem is not None]
-        if differs and all(chunk.part is not None for chunk in chunks):
+        if differs and all(chunk.digest is not None for chunk in chunks):
             problems.append(Problem(f"row {row}", "digest", f"row {row} isn't what was committed: its digest differs"))
         if statistics is not None:
             by_path = {key.rpartition("/")[0]: findings for (key, *_), findings in results if findings is not None}
@@ -187,5 +187,5 @@ def _check_rows(
 
 
 def _combined_digest(chunks: Sequence[Chunk]) -> bytes:
-    """Digest of all of these chunks that are there."""
-    return combine_digests((chunk.key, chunk.part) for chunk in chunks if chunk.part is not None)
+    """Combined digest of these chunks, without missing ones."""
+    return combine_digests((chunk.key, chunk.digest) for chunk in chunks if chunk.digest is not None)

@@ -1,4 +1,4 @@
-"""A slice of a run, and moving its rows into another run, whose rows are cut anew."""
+"""Select a slice of a run, and copy its tokens into the rows of another run."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -16,21 +16,21 @@ from ..writing.write import RunWriter
 
 
 class Slice(NamedTuple):
-    """A part of a run, by index in the run."""
+    """Part of a run, as indices in the run."""
 
     components: np.ndarray
-    """Int (component,), ascending."""
+    """Indices of components, int (component,), ascending."""
     adapters: tuple[str, ...]
     samples: np.ndarray
-    """Int (sample,), ascending; each wholly committed."""
+    """Indices of samples, int (sample,), ascending; each is completely committed."""
     n_samples_incomplete: int
-    """Samples that were meant but aren't wholly committed."""
+    """Number of selected samples that are skipped, since they aren't completely committed."""
     tokens: np.ndarray
-    """Int (token,), ascending."""
+    """Indices of tokens, int (token,), ascending."""
     n_tokens: np.ndarray
-    """Int (sample,): how many of the tokens belong to each sample."""
+    """Number of these tokens in each sample, int (sample,)."""
     weight: np.ndarray
-    """Float (token,): by how many tokens of its sample each one stands for, in this selection alone."""
+    """Weight of each token within its sample, float (token,), due to this selection alone."""
 
 
 def select_slice(
@@ -42,12 +42,12 @@ def select_slice(
     seed: int,
     adapters: Sequence[str] | None,
 ) -> Slice:
-    """The slice of a run that names, patterns and a choice of tokens ask for.
+    """Return the slice of a run that names, patterns and a choice of tokens select.
 
     Raises
     ------
     StoreError
-        If a name or pattern fits nothing, or no sample that was asked for is wholly committed.
+        If a name or pattern matches nothing, or no selected sample is completely committed.
     ValueError
         If `tokens` isn't a choice of tokens, or a number of samples is below 1.
     """
@@ -78,10 +78,7 @@ def copy_rows(
     writer: RunWriter,
     progress: Progress | None,
 ) -> None:
-    """Copy every token of the slice whose row isn't committed yet.
-
-    Each row of the source is read once.
-    """
+    """Copy the slice's tokens to the rows that the writer lacks; each row of the source is read once."""
     columns = _source_columns(run, part, writer)
     committed = writer.committed_rows
     rows_of_tokens = part.tokens // ROW_TOKENS
@@ -110,7 +107,7 @@ def copy_rows(
 
 
 def _source_columns(run: Run, part: Slice, writer: RunWriter) -> dict[str, np.ndarray | None]:
-    """Arrays of the source that the slice takes -> their columns that it takes; None for all."""
+    """Return the arrays of the source to copy -> indices of the columns to copy; None for all."""
     paths = {path for row in range(writer.n_rows) for path in writer.row_arrays(row)}
     whole = len(part.components) == len(run.component_paths)
     columns: dict[str, np.ndarray | None] = {}
@@ -127,7 +124,7 @@ def _source_columns(run: Run, part: Slice, writer: RunWriter) -> dict[str, np.nd
 
 
 def _empty_blocks(writer: RunWriter, row: int, source: Run) -> dict[str, np.ndarray]:
-    """Blocks of a row to be filled; NaN in arrays that an older source doesn't have."""
+    """Return empty blocks for a row; filled with NaN for arrays that an older source doesn't have."""
     tokens = writer.row_tokens(row)
     return {
         path: np.empty((tokens.stop - tokens.start, *shape[1:]), dtype)
@@ -144,23 +141,23 @@ def _copy_tokens(
     tokens: np.ndarray,
     start: int,
 ) -> None:
-    """Put these tokens of a source's row into a row of the slice, from `start` on."""
+    """Copy these tokens of a source's row into the blocks of a row of the slice, from `start` on."""
     for path in columns.keys() & into.keys():
         chosen = columns[path]
         if np.array_equal(tokens, np.arange(len(into[path]))) and len(blocks[path]) == len(tokens) and chosen is None:
-            into[path] = blocks[path]  # the row as it was: no second copy of it
+            into[path] = blocks[path]  # the whole row unchanged: no second copy
         else:
             values = blocks[path][tokens]
             into[path][start : start + len(tokens)] = values if chosen is None else values[:, chosen]
 
 
 def _committed_samples(run: Run, samples: Sequence[str] | int | None) -> tuple[np.ndarray, int]:
-    """(indices of the wholly committed samples that were asked for, how many others were)."""
+    """Return the indices of selected samples that are completely committed, and the number of other selected ones."""
     ids = [str(name) for name in run.samples["id"].values]
     if samples is None or isinstance(samples, int):
         asked = np.arange(len(ids))
     else:
-        # One item is a sample for each of the prompts that it was asked with.
+        # One item is a sample per prompt.
         full = [f"{dataset}/{name}" for dataset, name in zip(run.samples["dataset"].values, ids, strict=True)]
         prompted = [f"{prompt}/{name}" for prompt, name in zip(run.samples["prompt"].values, full, strict=True)]
         asked = np.array(matching_indices(ids, samples, full, prompted, of="samples of the run"))

@@ -1,4 +1,4 @@
-"""The run that a copy is written to, new or the rest of one that was interrupted, and what it takes from its source."""
+"""The run that a copy is written to, new or interrupted, and what it takes from its source."""
 
 import json
 import time
@@ -29,7 +29,7 @@ DERIVED_ATTRIBUTES = frozenset(
         *("static_digest", "metadata_digest", "root_digest", "fingerprint"),
     }
 )
-"""Root attributes that follow from a specification, or from what became of the run."""
+"""Root attributes that aren't copied, since they follow from the specification or the copy's own state."""
 
 
 def open_copy(
@@ -40,15 +40,14 @@ def open_copy(
     tables: Mapping[str, Mapping[str, Any]],
     weights: Mapping[str, np.ndarray],
 ) -> RunWriter | Run:
-    """Writer of the rows that a copy still lacks; the copy itself where it is finished already.
+    """Create or resume a copy, and return its writer; or the copy itself if it is finished.
 
-    A copy that was begun is resumed only if it was made from the same source and selection, as the last step of its
-    provenance's `copied` says.
+    An interrupted copy is resumed only if the last step in its provenance's `copied` has the same source and selection.
 
     Raises
     ------
     StoreError
-        If something else is there, or it lies within the source.
+        If something else is at `out`, or `out` is within the source.
     """
     ours, theirs = (open_place(path).path for path in (source, out))
     if isinstance(ours, Path) and isinstance(theirs, Path) and theirs.resolve().is_relative_to(ours.resolve()):
@@ -69,7 +68,7 @@ def open_copy(
 
 
 def attributes_with_step(run: Run, how: str, rows: Iterable[int], **more: Any) -> dict[str, Any]:
-    """Root attributes of a copy of these rows of a run: the run's own, with one more step in the chain of copies."""
+    """Return root attributes for a copy of these rows of a run: the run's, with a further step in `copied`."""
     attributes = {name: value for name, value in run.attributes.items() if name not in DERIVED_ATTRIBUTES}
     step = {
         "how": how,
@@ -86,14 +85,14 @@ def attributes_with_step(run: Run, how: str, rows: Iterable[int], **more: Any) -
 
 
 def last_copy_step(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The latest copying step without where and when it was; empty for a run that was captured."""
+    """Return the latest copying step without place and time; empty for a captured run."""
     provenance = attributes.get("provenance")
     steps = provenance.get("copied") if isinstance(provenance, dict) else None
     return step_identity(steps[-1]) if steps else {}
 
 
 def copied_spec(run: Run) -> RunSpec:
-    """The specification with which an equal run is set up, compressed by default or not at all; without attributes."""
+    """Return the specification of an equal run, compressed by default or not at all; without attributes."""
     spec = stored_spec(run.attributes, run.arrays, run.read_static)
     fused = [tuple(map(tuple, json.loads(text or "[]"))) for text in run.components["fused"].values]
     return replace(
@@ -109,8 +108,9 @@ def copied_spec(run: Run) -> RunSpec:
 
 
 def read_tables(run: Run) -> dict[str, dict[str, np.ndarray]]:
-    """`samples`, `choices` and `tokens` as `create_run` takes them: what is known before the first row."""
-    once = {path for path, array in run.arrays.items() if not array.by_row}  # a run fills in some that it doesn't hold
+    """Read the columns of `samples`, `choices` and `tokens` that are written once, as `create_run` takes them."""
+    # Some columns of an open run aren't stored.
+    once = {path for path, array in run.arrays.items() if not array.by_row}
     return {
         table: {str(name): column.values for name, column in dataset.items() if f"{table}/{name}" in once}
         for table, dataset in {"samples": run.samples, "choices": run.choices, "tokens": run.tokens}.items()
@@ -118,7 +118,7 @@ def read_tables(run: Run) -> dict[str, dict[str, np.ndarray]]:
 
 
 def read_weights(run: Run, spec: RunSpec) -> dict[str, np.ndarray]:
-    """Each `lora_B` and `lora_bias` of the specification, of this run or a part of it, and the unembedding, by path."""
+    """Read each `lora_B`, `lora_bias` and the unembedding of a specification from a run, by path."""
     paths = (entry.path.split("/") for entry in array_specs(spec) if not entry.by_row)
     weights = ("/".join(p) for p in paths if p[0] == "unembedding" or p[2:3] in (["lora_B"], ["lora_bias"]))
     return {path: run.read_static(path) for path in weights}

@@ -1,4 +1,4 @@
-"""Copying a run, or a part of it: some components, some samples, some of their tokens, in another encoding."""
+"""Copy a run or a part of it: some components, samples or tokens, in another encoding."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -33,9 +33,9 @@ def pull(
 ) -> Run:
     """Copy a run or a part of it, finished or not, into a finished run; the source doesn't change.
 
-    Only samples that are wholly committed are copied, and all copied values are exactly those of the source. Each chunk
-    is decoded again and compared with its values before it is written, and what was written is read back and compared
-    with its digests before the copy counts as finished. If it is interrupted, the same call continues it.
+    Only completely committed samples are copied, and all values are exactly those of the source. Each chunk is decoded
+    and compared with its values before it is written, and the copy is read and compared with its digests before it
+    counts as finished. If it is interrupted, the same call continues it.
 
     Parameters
     ----------
@@ -46,8 +46,8 @@ def pull(
     components
         Names, or patterns such as `model.layers.3.*`, of the components to take; by default all.
     samples
-        Ids or patterns of ids, which may follow `data set/` or `prompt/data set/`; or a number, to take that many from
-        the start; by default all. An id alone takes the item with every prompt that it was asked with.
+        Ids or patterns of ids, which may follow `data set/` or `prompt/data set/`; or the number of samples to take
+        from the start; by default all. An id alone takes the item with all its prompts.
     tokens
         Tokens to take of each sample, in the words of `capture --tokens`: `all`, a role, `first:N`, `last:N`, `from:N`,
         `every:K` or `share:P`. The last two draw at random, and `tokens/weight` grows so that weighted means and sums
@@ -64,8 +64,8 @@ def pull(
     Raises
     ------
     StoreError
-        If a name fits nothing, no sample is whole, a chunk of the source is broken, something else is at `out`, a
-        compressor changed values, or what was written isn't what is read back.
+        If a name matches nothing, no sample is complete, a chunk of the source is broken, something else is at `out`, a
+        compressor changed values, or the written copy isn't what is read back.
     ValueError
         If `tokens` or `codec` isn't known, or a number of samples is below 1.
     FileExistsError
@@ -73,13 +73,12 @@ def pull(
 
     Notes
     -----
-    Each chunk that is read is checked by its own checksum; a row of which every chunk is read, by its digest too. With
-    fewer components most chunks stay where they are, and their row's digest can't be compared: `checked` in the
-    provenance says which it was. Memory holds two rows of the copy at most, rows of the source as `stored_rows` reads
-    them ahead, and for a moment the weights, of which an unembedding is the largest. A row of a run of states 'sample'
-    keeps its states if all of its tokens had them.
+    Every chunk is checked with its own checksum; if all chunks of a row are read, also with the row's digest, which
+    isn't possible with fewer components: `checked` in the provenance says which. Memory has at most two rows of the
+    copy, rows of the source that `stored_rows` reads ahead, and for a moment the weights, mostly an unembedding. A row
+    of a run of states 'sample' keeps its states if all of its tokens had them.
 
-    A copy of a whole run has its fingerprint: it is that run in another encoding. That of a part has one of its own.
+    A copy of a whole run has the run's fingerprint, since it is that run in another encoding; a part has its own.
     """
     if codec not in CODECS:
         raise ValueError(f"`codec` is {codec!r}; allowed are {', '.join(map(repr, CODECS))}")
@@ -104,13 +103,14 @@ def pull(
             problems = verify(out, level="digests").problems
             if problems:
                 raise StoreError(
-                    f"`{out}` isn't what was written to it: {problems[0].message}; delete it and copy anew, elsewhere"
+                    f"`{out}` isn't what was written to it: {problems[0].message}; delete it and copy to another disk"
                 )
             writer.finish({})
         return open_run(out)
 
 
 def _slice_spec(run: Run, part: Slice) -> RunSpec:
+    """Specification of a slice."""
     whole = copied_spec(run)
     n_rows = -(-len(part.tokens) // ROW_TOKENS)
     with_states = run.with_states.values[part.tokens]
@@ -127,6 +127,7 @@ def _slice_spec(run: Run, part: Slice) -> RunSpec:
 
 
 def _slice_adapter(adapter: Adapter, part: Slice) -> Adapter:
+    """Adapter with the slice's components."""
     columns = {name: getattr(adapter, name) for name in ("rank", "scaling", "factored", "biased", "delta_source")}
     chosen: dict[str, Any] = {
         name: tuple(values[index] for index in part.components) for name, values in columns.items() if values
@@ -135,6 +136,7 @@ def _slice_adapter(adapter: Adapter, part: Slice) -> Adapter:
 
 
 def _slice_tables(run: Run, part: Slice) -> dict[str, dict[str, np.ndarray]]:
+    """Tables of a slice, with indices of its own samples and tokens."""
     tables = read_tables(run)
     samples = {name: values[part.samples] for name, values in tables["samples"].items()}
     stops = np.cumsum(part.n_tokens)
@@ -144,12 +146,13 @@ def _slice_tables(run: Run, part: Slice) -> dict[str, dict[str, np.ndarray]]:
     tokens = {name: values[part.tokens] for name, values in tables["tokens"].items()}
     for table in (choices, tokens):
         table["sample"] = np.searchsorted(part.samples, table["sample"])
-    # Runs of older writers, whose tokens were all taken or stand for themselves, have no weights.
+    # Runs of older writers have no weights, since all their tokens were taken.
     tokens["weight"] = (tokens.get("weight", np.float32(1)) * part.weight).astype(np.float32)
     return {"samples": samples, "choices": choices, "tokens": tokens}
 
 
 def _slice_attributes(run: Run, part: Slice, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Root attributes of a copy of a slice; `asked` are the arguments of `pull`."""
     counts = {
         "components": [len(part.components), len(run.component_paths)],
         "samples": [len(part.samples), run.samples.sizes["sample"]],
@@ -159,7 +162,7 @@ def _slice_attributes(run: Run, part: Slice, asked: Mapping[str, Any]) -> dict[s
     is_whole = run.finished and part.adapters == run.adapters and all(n == n_all for n, n_all in counts.values())
     attributes = attributes_with_step(
         run,
-        "compact" if is_whole else "pull",  # the format's words for a whole run in another encoding, and a part of it
+        "compact" if is_whole else "pull",  # the format's names for a copy of a whole run, and of a part
         np.unique(part.tokens // ROW_TOKENS).tolist(),
         finished=run.finished,
         checked="digest of every row" if all_read else "checksum of every chunk",
@@ -168,5 +171,5 @@ def _slice_attributes(run: Run, part: Slice, asked: Mapping[str, Any]) -> dict[s
         **counts,
     )
     if not is_whole:
-        attributes.pop("measured", None)  # what the capture took, not this
+        attributes.pop("measured", None)  # time and memory of the capture, not of the copy
     return attributes

@@ -1,1 +1,1 @@
-"""The format: arrays, tables, codecs, digests; plain functions that open nothing."""
+"""The format: arrays, tables, codecs and digests, as functions that open nothing."""

@@ -1,4 +1,4 @@
-"""Whether a run is laid out as the format says: every difference as a `Problem`, without touching a disk."""
+"""Compare the layout of a run with the format, and return every difference as a `Problem`; nothing is opened."""
 
 import math
 import reprlib
@@ -16,15 +16,15 @@ from .stored_spec import specs_read_first, stored_spec
 
 Arrays = Mapping[str, ArrayV3Metadata]
 FOLDERS_BY_COMPONENT = ("lora_B", "lora_bias", "delta")
-"""Folders of an adapter that hold one array a component."""
+"""Folders of an adapter with one array per component."""
 UNEMBEDDING_ARRAYS = ("unembedding/weight", "unembedding/text")
-"""Arrays along the vocabulary, whose length no table tells."""
+"""Arrays along the vocabulary, whose length isn't in any table."""
 MAX_PROBLEMS = 1000
-"""Differences that are listed at most."""
+"""Most differences that are listed."""
 MAX_ADAPTERS = 256
-"""Adapters of a run at most."""
+"""Most adapters of a run."""
 PROVENANCE_OBJECTS = ("settings", "model", "adapters", "libraries", "omitted_items")
-"""Parts of the provenance that are objects, where they are."""
+"""Entries of the provenance that must be objects if they exist."""
 
 
 def layout_problems(
@@ -33,7 +33,7 @@ def layout_problems(
     read: Callable[[str], np.ndarray],
     n_objects: Callable[[str], int],
 ) -> list[Problem]:
-    """Every way in which root attributes and arrays differ from the format; empty for a sound layout.
+    """Return every difference of root attributes and arrays from the format; an empty list for a sound layout.
 
     Parameters
     ----------
@@ -42,15 +42,15 @@ def layout_problems(
     arrays
         Path -> metadata of every array in the run.
     read
-        Values of a whole array that is written once; called only once these arrays are as they should be.
+        Function that returns a whole array which is written once; it is called only after these arrays were checked.
     n_objects
-        Array path -> how many chunks of it there are.
+        Function that returns the number of stored chunks of an array.
 
     Notes
     -----
-    Each step rests on the one before, so the first that finds something is the last: attributes, then the few arrays
-    whose values decide which others there are, then these others, then whether tables are as long as they say. Nothing
-    is read whose size hasn't been looked at.
+    Each step needs the one before, so the first step with problems is the last: attributes, then the few arrays whose
+    values decide which others exist, then these others, then the lengths of tables. Nothing is read before its size was
+    checked.
     """
     problems = [*_attribute_problems(attributes), *_object_problems(attributes)]
     try:
@@ -61,18 +61,19 @@ def layout_problems(
         for entry in array_specs(spec):
             known.add(entry.path)
             problems += _known_array_problems([entry], arrays)
-            if len(problems) >= MAX_PROBLEMS:  # there may be any number of arrays that aren't there
+            if len(problems) >= MAX_PROBLEMS:  # any number of arrays may be missing
                 return problems
         others = {path: metadata for path, metadata in arrays.items() if path not in known}
         problems += _owner_problems(spec, others)
         return (
             problems or list(_unknown_array_problems(spec, others)) or list(_length_problems(arrays, others, n_objects))
         )
-    except ValueError as error:  # a specification or a table that can't be is the finding
+    except ValueError as error:  # the specification or a table is impossible
         return [Problem("layout", "impossible", str(error))]
 
 
 def _attribute_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
+    """Root attributes of the format that are missing or have a wrong value."""
     n_tokens = attributes.get("n_tokens")
     counts = type(n_tokens) is int and n_tokens > 0
     n_rows = -(-n_tokens // ROW_TOKENS) if type(n_tokens) is int and counts else "ceil(n_tokens / 1024)"
@@ -96,7 +97,7 @@ def _attribute_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _object_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
-    """What a run says of itself may be anything, but what its readers take for an object is one."""
+    """Entries of the free attributes that readers use as objects or lists, but are something else."""
     objects = {name: attributes[name] for name in ("provenance", "measured") if name in attributes}
     provenance = objects.get("provenance")
     if isinstance(provenance, dict):
@@ -116,6 +117,7 @@ def _object_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _known_array_problems(specs: Iterator[ArraySpec] | list[ArraySpec], arrays: Arrays) -> Iterator[Problem]:
+    """Arrays that are missing, or differ from their specification."""
     for entry in specs:
         if entry.path in arrays:
             yield from _metadata_problems(entry, arrays[entry.path])
@@ -124,7 +126,7 @@ def _known_array_problems(specs: Iterator[ArraySpec] | list[ArraySpec], arrays: 
 
 
 def _owner_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
-    """Arrays of an adapter that isn't listed, or of a component that isn't in the table."""
+    """Arrays of an adapter or component that the run doesn't list."""
     adapters, components = (
         {adapter.name for adapter in spec.adapters},
         {component.path for component in spec.components},
@@ -144,7 +146,7 @@ def _owner_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
 
 
 def _unknown_array_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
-    """Arrays that this version doesn't know, as a newer writer of the format may add them, and can't be read safely."""
+    """Arrays unknown to this version, which newer writers may add, that can't be read safely."""
     for path, metadata in others.items():
         by_row = metadata.attributes.get("written") == "by row"
         if not metadata.shape or (by_row and metadata.shape[0] != spec.n_tokens):
@@ -164,7 +166,7 @@ def _unknown_array_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
 
 
 def _length_problems(arrays: Arrays, others: Arrays, n_objects: Callable[[str], int]) -> Iterator[Problem]:
-    """Tables whose chunks aren't all there: without them an announced length is only a number."""
+    """Tables that lack chunks, so that the length which they announce can't be trusted."""
     once = [path for path, metadata in others.items() if metadata.attributes.get("written") != "by row"]
     for path in ("samples/id", "choices/sample", "tokens/sample", "rows/states", *UNEMBEDDING_ARRAYS, *once):
         if path in arrays:
@@ -176,6 +178,7 @@ def _length_problems(arrays: Arrays, others: Arrays, n_objects: Callable[[str], 
 
 
 def _metadata_problems(entry: ArraySpec, stored: ArrayV3Metadata) -> Iterator[Problem]:
+    """Differences of an array's stored metadata from its specification."""
     for what, value, expected in (
         ("shape", stored.shape, entry.shape),
         ("dtype", str(stored.data_type.to_json(zarr_format=3)), entry.dtype),
@@ -194,7 +197,7 @@ def _metadata_problems(entry: ArraySpec, stored: ArrayV3Metadata) -> Iterator[Pr
 
 
 def _encoding_problems(entry: ArraySpec, stored: ArrayV3Metadata) -> Iterator[Problem]:
-    """What would make decoding a chunk more than undoing the format's own codecs in bounded memory."""
+    """Codecs that the format doesn't have, and chunks too large to decode in bounded memory."""
     strange = codec_problem(stored)
     if strange is not None:
         message = f"{entry.path!r} can't be decoded: {strange}, which this format doesn't have"
@@ -208,12 +211,12 @@ def _encoding_problems(entry: ArraySpec, stored: ArrayV3Metadata) -> Iterator[Pr
 
 
 def _chunk_shape(stored: ArrayV3Metadata) -> tuple[int, ...]:
-    """Entries of a stored object along each axis: of a shard where there are shards."""
+    """Shape of a stored object: of a shard if there are shards, else of a chunk."""
     return tuple(getattr(stored.chunk_grid, "chunk_shape", ()))
 
 
 def _is_chunk_shape_valid(entry: ArraySpec, stored: ArrayV3Metadata) -> bool:
-    """One stored object a row, so that a row's digest knows the keys, and whole entries in every other array."""
+    """Whether each stored object has one row, or whole entries of an array that is written once."""
     chunks = _chunk_shape(stored)
     n_bytes = math.prod(chunks) * (getattr(stored.data_type, "item_size", None) or 1)
     inner = getattr(stored.codecs[0], "chunk_shape", None)
@@ -223,11 +226,11 @@ def _is_chunk_shape_valid(entry: ArraySpec, stored: ArrayV3Metadata) -> bool:
         entry.by_row and len(inner) == len(chunks) == 2 and inner[0] == chunks[0] and inner[1]
     ):
         return False
-    width = 1 if inner is None else inner[1]  # a shard is filled up to whole inner chunks
+    width = 1 if inner is None else inner[1]  # a shard is padded to whole inner chunks
     whole = all(n <= c < n + width and c % width == 0 for c, n in zip(chunks[1:], stored.shape[1:], strict=True))
     if entry.by_row or entry.path == "rows/digest":
         return whole and chunks[0] == (ROW_TOKENS if entry.by_row else 1)
-    fewest = min(stored.shape[0], ROW_TOKENS)  # a table of tiny chunks would be any number of them
+    fewest = min(stored.shape[0], ROW_TOKENS)  # tiny chunks would be too many
     return whole and max(fewest, 1) <= chunks[0] <= max(entry.chunks[0], TABLE_CHUNK)
 
 

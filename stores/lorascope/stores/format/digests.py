@@ -10,34 +10,34 @@ from blake3 import blake3
 
 FREE_SETTINGS = frozenset(
     {
-        *("model", "adapter", "data", "prompt", "examples"),  # wherever they lie: their hashes are compared
-        *("share", "shared_layers", "share_from"),  # the model's identity says what came of them
+        *("model", "adapter", "data", "prompt", "examples"),  # their paths may differ: their hashes are compared
+        *("share", "shared_layers", "share_from"),  # their result is part of the model's identity
         *("out", "device", "device_map", "queue", "overfill", "budget", "trust_remote_code"),
         *("measure_overhead", "unembedding"),
     }
 )
-"""Settings of a capture that don't shape its numbers."""
+"""Settings of a capture that don't affect its numbers."""
 DECISIVE_LIBRARIES = ("torch", "transformers", "peft", "tokenizers")
-"""Libraries whose version shapes the numbers."""
+"""Libraries whose version may affect the numbers."""
 UNCOMPARED_ENTRIES = frozenset({"source", "lorascope", "time"})
-"""Entries of a copying step that only say where and when it was."""
+"""Entries of a copying step about where and when it happened."""
 DIGEST_PLACEHOLDER = "0" * 64
-"""Stands for the digest of the root in the bytes that it is the digest of."""
+"""Text in place of the root's digest while that digest is computed."""
 
 
 def canonical_json(value: Any) -> bytes:
-    """Canonical JSON: keys sorted, no white space, UTF-8; NaN is refused with a ValueError."""
+    """Return a value as canonical JSON: sorted keys, no white space, UTF-8; raises ValueError for NaN and infinity."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode()
 
 
 def fingerprint(values: Mapping[str, Any]) -> str:
-    """SHA-256, in hexadecimal, of values as canonical JSON; raises a ValueError if one is NaN or infinite."""
+    """SHA-256, in hexadecimal, of values as canonical JSON; raises ValueError for NaN and infinity."""
     return hashlib.sha256(canonical_json(values)).hexdigest()
 
 
 def run_fingerprint(provenance: Any) -> str:
-    """The `fingerprint` of a run with this provenance, in hexadecimal: equal where the same shaped the numbers.
+    """Fingerprint of a run with this provenance, in hexadecimal: equal for runs that must have the same numbers.
 
     Raises
     ------
@@ -50,21 +50,21 @@ def run_fingerprint(provenance: Any) -> str:
 
 
 def with_fingerprint(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Root attributes with the fingerprint of their provenance, if they have one; raises as `run_fingerprint`."""
+    """Return root attributes with the fingerprint of their provenance, if they have one."""
     added = {"fingerprint": run_fingerprint(attributes["provenance"])} if "provenance" in attributes else {}
     return {**attributes, **added}
 
 
 def step_identity(step: Mapping[str, Any]) -> dict[str, Any]:
-    """Entries of a copying step that decide what was copied."""
+    """Return the entries of a copying step that decide what was copied."""
     return {key: value for key, value in step.items() if key not in UNCOMPARED_ENTRIES}
 
 
 def provenance_identity(provenance: Any) -> dict[str, Any]:
-    """Entries of a run's provenance that shape its numbers: the same for two attempts at one capture.
+    """Return the entries of a run's provenance that affect its numbers: equal for two attempts at one capture.
 
-    Left out are names and places of files, whose content is hashed; the number of threads and the device's name, within
-    one type of device, since another node may go on with a run; and times.
+    Names and paths of files are excluded, since their content is hashed; so are times, the number of threads and the
+    device's name (not its type), since another node may resume a run.
     """
     whole = _mapping_or_empty(provenance)
     libraries = _mapping_or_empty(whole.get("libraries"))
@@ -80,27 +80,27 @@ def provenance_identity(provenance: Any) -> dict[str, Any]:
 
 
 def _mapping_or_empty(value: Any) -> Mapping[str, Any]:
-    """An empty one where somebody else wrote something else there."""
+    """The value if it is a mapping, else an empty mapping."""
     return value if isinstance(value, Mapping) else {}
 
 
 def with_root_digest(document: Mapping[str, Any]) -> bytes:
-    """Content of the root's `zarr.json` on one line, with a `root_digest` of all of it."""
-    mark = secrets.token_hex(32)  # stands nowhere else
+    """Return the root's `zarr.json` on one line, with a `root_digest` of all its bytes."""
+    mark = secrets.token_hex(32)  # occurs nowhere else
     content = json.dumps({**document, "attributes": {**document["attributes"], "root_digest": mark}})
     digest = hashlib.sha256(content.replace(mark, DIGEST_PLACEHOLDER).encode()).hexdigest()
     return content.replace(mark, digest).encode()
 
 
 def is_root_digest_right(content: bytes, root_digest: Any) -> bool:
-    """Whether the root's `zarr.json` is what it was when this digest, out of it, was written into it."""
+    """Whether the root's `zarr.json` is unchanged since this digest, which it contains, was computed."""
     if not isinstance(root_digest, str) or content.count(root_digest.encode()) != 1:
         return False
     return hashlib.sha256(content.replace(root_digest.encode(), DIGEST_PLACEHOLDER.encode())).hexdigest() == root_digest
 
 
 def chunk_digest(version: int, *pieces: bytes | memoryview) -> bytes:
-    """Digest of a chunk's bytes in a run of this format version: BLAKE3, in version 1 SHA-256."""
+    """Digest of a chunk's bytes in a run of this format version: BLAKE3, or SHA-256 in version 1."""
     digest = hashlib.sha256() if version == 1 else blake3()
     for piece in pieces:
         digest.update(piece)
@@ -108,9 +108,9 @@ def chunk_digest(version: int, *pieces: bytes | memoryview) -> bytes:
 
 
 def combine_digests(parts: Iterable[tuple[str, bytes]]) -> bytes:
-    """SHA-256 over (key, digest of that chunk or file) pairs in ascending order of key: the digest of a row.
+    """SHA-256 over (key, digest of a chunk or file) pairs, sorted by key: the digest of a row.
 
-    Each pair enters as the key in UTF-8, a newline, the 32 bytes, a newline.
+    Each pair contributes the key in UTF-8, a newline, the 32 bytes, and a newline.
     """
     digest = hashlib.sha256()
     for key, part in sorted(parts):

@@ -1,6 +1,6 @@
-"""Every array of a run: the format as a pure function of a `RunSpec`.
+"""Specifications of all arrays of a run: the format as a function of a `RunSpec`.
 
-`docs/store-format.md` is the specification; this module is its only copy in code. Nothing here touches a disk.
+`docs/store-format.md` is the specification; this module is its only copy in code. Nothing is opened here.
 """
 
 import math
@@ -13,16 +13,16 @@ from .spec import DTYPES, ROW_TOKENS, Adapter, Component, RunSpec, Unembedding
 from .tables import TABLES, TOKEN_TEXT, Column
 
 MAX_CHUNK_BYTES = 2**31 - 1
-"""Blosc holds no more in one buffer: no larger chunk is written, and none that announces more is read."""
+"""Size of the largest chunk that is written or read: more doesn't fit one buffer of Blosc."""
 
 FACTOR_CHUNK_COLUMNS = 64
-"""Columns of the packed factor in one inner chunk: 256 KiB of float32 a row, below which Blosc loses ratio."""
+"""Columns of `factor` in one inner chunk: 256 KiB of float32 per row, below which Blosc compresses less."""
 TABLE_CHUNK = 65_536
-"""Entries of a table in one chunk, at most."""
+"""Most entries of a table in one chunk."""
 COMPONENT_AXIS = "in the order of components/path"
-"""Said by every array along the component axis."""
+"""Attribute `component_axis` of every array along the component axis."""
 BITS_NOTE = "; bits of bfloat16 in uint16; widen before use"
-"""Ends the long name of an array of such bits, for whoever opens it with xarray alone."""
+"""End of the long name of arrays of bfloat16 bits, for readers that use xarray alone."""
 
 ADAPTER_COLUMNS: tuple[tuple[str, str, int | float | str, str], ...] = (
     ("rank", "int32", -1, "rank of the adapter at this component; 0 where it leaves it alone"),
@@ -35,7 +35,7 @@ ADAPTER_COLUMNS: tuple[tuple[str, str, int | float | str, str], ...] = (
         "where delta comes from: factor, the adapter's own branch, or the difference of output and base",
     ),
 )
-"""(name, dtype, fill value, meaning) of what an adapter has for each component."""
+"""(name, dtype, fill value, meaning) of the values that an adapter has for each component."""
 ADAPTER_REDUCTIONS = (
     (
         "js",
@@ -50,12 +50,12 @@ ADAPTER_REDUCTIONS = (
         "wasn't measured",
     ),
 )
-"""(name, unit, meaning) of what is measured of an adapter for each token and component."""
+"""(name, unit, meaning) of the values that are measured of an adapter for each token and component."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArraySpec:
-    """One array of the store before it exists."""
+    """Specification of one array of a run."""
 
     path: str
     shape: tuple[int, ...]
@@ -66,23 +66,23 @@ class ArraySpec:
     shards: tuple[int, ...] | None = None
     attributes: Mapping[str, object] = field(default_factory=dict)
     by_row: bool = False
-    """Written row by row and covered by the rows' digests; else written once, when the run is set up."""
+    """Whether it is written row by row, covered by the rows' digests; else once, when the run is set up."""
     optional: bool = False
-    """Whether a run may do without it, since it wasn't asked for or older writers didn't know it."""
+    """Whether it may be missing, since it wasn't asked for or older writers didn't know it."""
 
 
 def is_factor_smaller(*, rank: int, d_out: int, itemsize: int) -> bool:
-    """Whether the float32 factor is smaller than delta kept at the base's item size."""
+    """Whether a component's float32 factor takes fewer bytes than delta in the base's item size."""
     return 4 * rank < itemsize * d_out
 
 
 def chunk_key(path: str, row: int, ndim: int) -> str:
-    """Key of the chunk that holds a row of an array: its file, relative to the run."""
+    """Key of the chunk with a row of an array: its file's path in the run."""
     return f"{path}/c." + ".".join([str(row)] + ["0"] * (ndim - 1))
 
 
 def require_rows_fit_chunks(spec: RunSpec) -> None:
-    """Raise ValueError where a row of an array is more than one chunk can hold, which takes half a million features."""
+    """Raise ValueError if a row of an array doesn't fit one chunk, as with half a million features."""
     for entry in array_specs(spec):
         if entry.dtype != "string":
             n_bytes = math.prod(entry.shards or entry.chunks) * np.dtype(entry.dtype).itemsize
@@ -94,13 +94,13 @@ def require_rows_fit_chunks(spec: RunSpec) -> None:
 
 
 def is_kept_with_states(path: str) -> bool:
-    """Whether rows without states do without this array: states themselves, factor and delta."""
+    """Whether only rows with states have this array: states themselves, factor and delta."""
     parts = path.split("/")
     return parts[0] == "states" or (parts[0] == "adapters" and parts[2] in ("factor", "delta"))
 
 
 def single_component(path: str) -> str | None:
-    """Component whose states, delta or weights this array holds alone; None where it is of several, or of none."""
+    """Component whose states, delta or weights are in this array; None for an array of several components or none."""
     parts = path.split("/")
     if parts[0] == "states":
         return parts[1]
@@ -108,7 +108,7 @@ def single_component(path: str) -> str | None:
 
 
 def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
-    """Every array of a run with this specification, tables first."""
+    """Yield the specification of every array of a run, tables first."""
     yield ArraySpec(
         path="rows/digest",
         shape=(spec.n_rows, 32),
@@ -144,7 +144,7 @@ def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
 
 
 def _column_array(table: str, column: Column, length: int) -> ArraySpec:
-    """One value for each entry of a table."""
+    """Array with one value for each entry of a table."""
     return ArraySpec(
         path=f"{table}/{column.name}",
         shape=(length,),
@@ -170,7 +170,7 @@ def _token_array(
     optional: bool = False,
     **attributes: object,
 ) -> ArraySpec:
-    """Values for each token, along an axis of so many entries where one is given, written row by row."""
+    """Array with values for each token, written row by row; `axis` is the name and length of its second axis."""
     widths = tuple(width for _, width in axis)
     return ArraySpec(
         path=path,
@@ -187,7 +187,7 @@ def _token_array(
 
 
 def _component_array(spec: RunSpec, path: str, meaning: str, **attributes: object) -> ArraySpec:
-    """One number for each token and component."""
+    """Array with one number for each token and component."""
     axis = ("component", len(spec.components))
     return _token_array(spec, path, meaning, axis, **attributes, component_axis=COMPONENT_AXIS)  # type: ignore[arg-type]
 
@@ -272,7 +272,7 @@ def _delta_arrays(spec: RunSpec, adapter: Adapter, root: str) -> Iterator[ArrayS
 
 
 def _unembedding_arrays(unembedding: Unembedding) -> Iterator[ArraySpec]:
-    """Weight and norm, and the text of each token id; cut along the vocabulary, so that they are read in parts."""
+    """Weight, norm and the text of each token id, in chunks along the vocabulary, so that parts can be read."""
     dtype, fill = DTYPES[unembedding.dtype]
     vocabulary, feature = ("vocabulary", unembedding.n_vocabulary), ("feature", unembedding.n_features)
     meaning = "output embedding: logits are its product with what the final norm puts out"
@@ -290,7 +290,7 @@ def _unembedding_arrays(unembedding: Unembedding) -> Iterator[ArraySpec]:
 
 
 def _weight_array(path: str, meaning: str, *axes: tuple[str, int]) -> ArraySpec:
-    """Values that are written once and whole, in one chunk."""
+    """Array that is written once, in one chunk."""
     shape = tuple(n for _, n in axes)
     return ArraySpec(
         path=path,

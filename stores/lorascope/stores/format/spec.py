@@ -1,4 +1,4 @@
-"""The specification of a run: its components, adapters and sizes, as whoever captures it says."""
+"""Specification of a run: its components, adapters and sizes."""
 
 import re
 from collections import Counter
@@ -10,32 +10,32 @@ import numpy as np
 
 FORMAT = "lorascope.run"
 FORMAT_VERSION = 2
-"""The version that is written; a run of version 1 that was interrupted goes on as one."""
+"""Version that is written; an interrupted run of version 1 is continued as version 1."""
 READ_VERSIONS = (1, 2)
 ROW_TOKENS = 1024
-"""Tokens in a row: the unit in which a run is written, committed and read."""
+"""Number of tokens in a row, the unit in which a run is written, committed and read."""
 
 Stream = Literal["adapted", "base", "pair"]
 States = Literal["all", "sample", "none"]
 STATES: tuple[States, ...] = ("all", "sample", "none")
 Codec = Literal["default", "zstd", "lz4", "raw"]
-"""Compression of a run: by the type of each array, as `compressors` says; all by one; or not at all."""
+"""Compression of a run: by the type of each array (see `compressors`), one compressor for all, or none."""
 CODECS: tuple[Codec, ...] = ("default", "zstd", "lz4", "raw")
 DELTA_SOURCES = ("factor", "branch", "difference", "")
-"""Sources of a component's delta: its factor; the adapter's own branch; output less base; nowhere, left alone."""
+"""Sources of a component's delta: its factor; the adapter's own branch; output minus base; none if unadapted."""
 STREAMS: tuple[Stream, ...] = ("adapted", "base", "pair")
 Ablate = Literal["components", "layers", "kinds"]
-"""Part that is taken out of an adapter at a time: one component, all of a layer, or all of a kind."""
+"""Part that ablation removes from an adapter at a time: a component, all of a layer, or all of a kind."""
 ABLATE: tuple[Ablate, ...] = ("components", "layers", "kinds")
 MAX_COMPONENTS = 16_384
-"""Components of a run at most: twenty times as many as the largest models have linear layers."""
+"""Most components of a run: twenty times the linear layers of the largest models."""
 
 DTYPES: Mapping[str, tuple[np.dtype, int | float]] = {
     "float32": (np.dtype("float32"), np.nan),
     "float16": (np.dtype("float16"), np.nan),
-    "bfloat16": (np.dtype("uint16"), 0x7FC0),  # Zarr has no bfloat16: its bits as uint16, and those of NaN
+    "bfloat16": (np.dtype("uint16"), 0x7FC0),  # Zarr has no bfloat16: its bits are kept as uint16
 }
-"""Name of a floating-point type that a layer puts out -> what the array holds, and its NaN."""
+"""Floating-point type of a layer's output -> dtype of its array, and the fill value, NaN."""
 
 
 _VALID_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
@@ -50,15 +50,15 @@ class Component:
     kind: str
     """Last name of the path, e.g. `q_proj`."""
     layer: int
-    """Index of the decoder layer, -1 outside of one."""
+    """Index of the decoder layer; -1 outside of one."""
     d_in: int
-    """Features that come in."""
+    """Number of input features."""
     d_out: int
-    """Features that go out: the length of `base`'s second axis."""
+    """Number of output features: the length of `base`'s second axis."""
     dtype: str
-    """Type in which the layer put its output out: a key of `DTYPES`."""
+    """Type of the layer's output: a key of `DTYPES`."""
     stored_dtype: str
-    """Type in which `base` is stored; another than `dtype` only where the user chose to narrow it."""
+    """Type in which `base` is stored; differs from `dtype` only if the user chose a narrower one."""
     fused: tuple[tuple[str, int, int], ...] = ()
     """(name, start, stop) of the row ranges of a fused projection."""
 
@@ -71,18 +71,18 @@ class Component:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
-    """One LoRA adapter over a run's components, in their order."""
+    """One LoRA adapter of a run; its tuples have one entry per component, in order."""
 
     name: str
     """The adapter's name in PEFT."""
     rank: tuple[int, ...]
-    """Rank by component; 0 where this adapter leaves the component alone."""
+    """Rank by component; 0 for components that the adapter doesn't change."""
     scaling: tuple[float, ...]
-    """Factor of B A x by component, as the module held it."""
+    """Scaling of B A x by component."""
     factored: tuple[bool, ...]
-    """Whether a component's delta is kept as its factor z = A x, by component; else as delta itself."""
+    """Whether delta is stored as its factor z = A x, by component; else delta itself is stored."""
     biased: tuple[bool, ...] = ()
-    """Whether lora_B has a bias, by component; empty where none has."""
+    """Whether lora_B has a bias, by component; empty if no component has one."""
     delta_source: tuple[str, ...] = ()
     """One of `DELTA_SOURCES` by component; empty: `factor` or `branch`, as `factored` says."""
 
@@ -109,7 +109,7 @@ class Adapter:
 
     @property
     def factor_start(self) -> tuple[int, ...]:
-        """First column of each component's z in the packed factor; -1 where delta is stored instead."""
+        """First column of each component's z in `factor`; -1 if delta is stored instead."""
         starts, column = [], 0
         for rank, factored in zip(self.rank, self.factored, strict=True):
             is_stored = factored and rank > 0
@@ -119,7 +119,7 @@ class Adapter:
 
     @property
     def n_factor_columns(self) -> int:
-        """Columns of the packed factor: the ranks of all factored components added up."""
+        """Number of columns of `factor`: the sum of ranks over factored components."""
         return sum(rank * factored for rank, factored in zip(self.rank, self.factored, strict=True))
 
 
@@ -128,13 +128,13 @@ class Unembedding:
     """The model's final norm and output embedding, as far as they decide how they are stored."""
 
     n_vocabulary: int
-    """Token ids that the model tells apart."""
+    """Number of token ids."""
     n_features: int
     """Width of the residual stream."""
     dtype: str
     """Type of the weight: a key of `DTYPES`."""
     centred: bool
-    """Whether the norm takes the mean over features off, as LayerNorm does and RMSNorm doesn't."""
+    """Whether the norm subtracts the mean over features, as LayerNorm does and RMSNorm doesn't."""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -143,32 +143,32 @@ class Unembedding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
-    """Everything that decides which arrays a run has and how large they are."""
+    """Specification of a run: everything that decides which arrays it has and their sizes."""
 
     stream: Stream
     components: tuple[Component, ...]
     adapters: tuple[Adapter, ...]
     n_tokens: int
-    """Captured tokens: the length of the flat token axis."""
+    """Number of captured tokens: the length of the token axis."""
     n_samples: int
     n_choices: int
     states: States = "all"
-    """`all` keeps base and delta of every row, `sample` of `state_rows`; the others keep reductions by token alone."""
+    """Rows that keep base and delta: `all`, `sample` (see `state_rows`) or `none`; others keep reductions only."""
     state_rows: tuple[bool, ...] = ()
-    """Mask of the rows that keep states; empty but for states `sample`."""
+    """Mask of the rows that keep states; empty except for states `sample`."""
     kl: bool = False
-    """Whether the divergence of the next-token distributions is kept."""
+    """Whether the KL divergence of the next-token distributions is stored."""
     ablate: Ablate | None = None
-    """Parts that the adapter's ablation is kept by; None where it isn't kept."""
+    """Parts whose ablation is stored; None if no ablation is."""
     ablation_parts: tuple[str, ...] = ()
     """Names of these parts: paths of components, numbers of layers, or kinds."""
     codec: Codec = "default"
     token_text: bool = True
-    """Whether each token's own text is kept, so that a report needs no tokenizer."""
+    """Whether each token's text is stored, so that a report needs no tokenizer."""
     unembedding: Unembedding | None = None
-    """Final norm and output embedding, where they are kept."""
+    """Final norm and output embedding, if they are stored."""
     attributes: Mapping[str, object] = field(default_factory=dict)
-    """Further attributes of the root group, such as `provenance`, of which the fingerprint is made."""
+    """Further attributes of the root group, such as `provenance`, from which the fingerprint is computed."""
 
     def __post_init__(self) -> None:
         if self.stream not in STREAMS:
@@ -195,12 +195,12 @@ class RunSpec:
 
     @property
     def n_rows(self) -> int:
-        """Rows that the token axis is cut into; the last may be short."""
+        """Number of rows of the token axis; the last one may be short."""
         return -(-self.n_tokens // ROW_TOKENS)
 
 
 def _require_valid_name(what: str, name: str) -> None:
-    """Names become folders of the store, so they may not leave it."""
+    """Raise ValueError unless this name can be a folder inside of a store."""
     if not _VALID_NAME.fullmatch(name) or ".." in name:
         raise ValueError(
             f"{what} name {name!r} can't be kept in a store; use letters, digits, `_`, `-` and single dots"
@@ -208,6 +208,7 @@ def _require_valid_name(what: str, name: str) -> None:
 
 
 def _require_unique(what: str, names: list[str]) -> None:
+    """Raise ValueError if a name occurs twice."""
     twice = sorted(name for name, n in Counter(names).items() if n > 1)
     if twice:
         raise ValueError(f"{what} names must differ; {twice} stand twice")

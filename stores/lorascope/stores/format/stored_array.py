@@ -18,35 +18,35 @@ from .layout import BITS_NOTE, chunk_key
 from .spec import DTYPES
 
 MAX_TEXT_BYTES = 64 * 2**20
-"""No chunk of text decodes to more: 1 KiB for each of 65,536 entries."""
+"""Most bytes of a decoded chunk of text: 1 KiB for each of 65,536 entries."""
 MAX_NAME_BYTES = 16 * 2**20
-"""No text of the table of components decodes to more: all of it is read whenever a run is opened."""
+"""Most bytes of a decoded chunk of text in the table of components, which is read when a run is opened."""
 TEXTS_PER_STEP = 64
-"""Texts that are decoded in one step."""
+"""Number of texts that are decoded in one step."""
 CHECKSUM = struct.Struct("<I")
 BLOSC_HEADER = struct.Struct("<BBBBIII")
 TEXT_LENGTH = struct.Struct("<I")
 UNCOMPRESSED_FLAG = 0x02
-"""Flag of a chunk that didn't get smaller: its bytes follow the header as they are."""
+"""Flag of Blosc's header: the chunk wasn't compressed, and its bytes follow the header."""
 ABSENT_PART = 2**64 - 1
-"""Both numbers of an inner chunk that a shard's index says isn't there."""
+"""Both numbers of a missing inner chunk in a shard's index."""
 
 _text_lock = threading.Lock()
-"""Held while a chunk of text is decoded, whose size isn't known from its array: one at a time, however many threads."""
+"""Lets one thread at a time decode text, since the size of texts isn't known from their array."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredArray:
-    """Description of an array, enough to read its chunks, of codecs known to be the format's; small to pickle."""
+    """Description of an array, enough to decode its chunks; its codecs were checked. Small to pickle."""
 
     path: str
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
-    """Entries of one stored object along each axis."""
+    """Shape of one stored object."""
     part_width: int | None
-    """Columns of an inner chunk, where each object is a shard of several side by side."""
+    """Columns of an inner chunk if each object is a shard of several inner chunks; else None."""
     dtype: np.dtype[Any]
-    """Stored type, little-endian: bits of bfloat16 are uint16."""
+    """Stored dtype, little-endian; uint16 for bits of bfloat16."""
     compressed: bool
     fill: Any
     dims: tuple[str | None, ...]
@@ -54,7 +54,7 @@ class StoredArray:
 
     @classmethod
     def from_metadata(cls, path: str, metadata: ArrayV3Metadata) -> Self:
-        """The array that its own metadata describe."""
+        """Return the description of an array with this metadata."""
         grid: Any = metadata.chunk_grid
         codecs: Any = metadata.codecs
         sharded = isinstance(codecs[0], ShardingCodec)
@@ -73,17 +73,17 @@ class StoredArray:
 
     @property
     def by_row(self) -> bool:
-        """Whether it is written row by row; else once, when the run is set up."""
+        """Whether the array is written row by row; else once, when the run is set up."""
         return self.attributes.get("written") == "by row"
 
     @property
     def n_chunks(self) -> int:
-        """Stored objects that hold it."""
+        """Number of stored objects of the array."""
         return -(-self.shape[0] // self.chunks[0])
 
     @property
     def max_bytes(self) -> int:
-        """Bytes that a stored object can have: Blosc adds no more than its header to what it can't make smaller."""
+        """Most bytes that a stored object can have: Blosc adds at most its header to what it can't compress."""
         if self.dtype.kind == "T":
             return max_text_bytes(self.path) + BLOSC_HEADER.size + CHECKSUM.size
         n_parts = 1 if self.part_width is None else self.chunks[1] // self.part_width
@@ -91,29 +91,29 @@ class StoredArray:
         return n_bytes if self.part_width is None else n_bytes + shard_index_bytes(n_parts)
 
     def key(self, chunk: int) -> str:
-        """Key of a chunk along the first axis."""
+        """Key of a chunk, by its index along the first axis."""
         return chunk_key(self.path, chunk, len(self.shape))
 
     def decode(self, chunk: int, content: bytes) -> np.ndarray:
-        """Entries of a chunk along the first axis with these bytes, as stored; cut where the array ends.
+        """Decode a chunk by its index along the first axis; entries beyond the end of the array are cut off.
 
         Raises
         ------
         ValueError, RuntimeError
-            If these aren't the bytes of such a chunk.
+            If these bytes aren't such a chunk.
         """
         if self.part_width is None:
             whole = self.decode_part(content)
         else:
             places = parse_shard_index(content[-shard_index_bytes(self.chunks[1] // self.part_width) :])
             if any(place is None or place[1] > len(content) for place in places):
-                raise ValueError("a part of it is missing")  # parts of nothing but fill are written too
+                raise ValueError("a part of it is missing")  # inner chunks that are all fill values are written too
             whole = np.concatenate([self.decode_part(content[slice(*place)]) for place in places if place], axis=1)
         n_entries = min(self.chunks[0], self.shape[0] - chunk * self.chunks[0])
         return whole[(slice(n_entries), *map(slice, self.shape[1:]))]
 
     def decode_part(self, content: bytes) -> np.ndarray:
-        """All entries of a chunk that isn't a shard, or of an inner chunk of one, to be written to; see `decode`."""
+        """Decode a whole chunk that isn't a shard, or an inner chunk, into a writeable array; raises as `decode`."""
         body = without_checksum(content)
         if self.dtype.kind == "T":
             return _decode_text(body, self.chunks[0], max_text_bytes(self.path), compressed=self.compressed)
@@ -128,12 +128,12 @@ class StoredArray:
 
 
 def max_text_bytes(path: str) -> int:
-    """Bytes that a chunk of this array of texts may decode to."""
+    """Most bytes of a decoded chunk of this array of texts."""
     return MAX_NAME_BYTES if path.startswith("components/") else MAX_TEXT_BYTES
 
 
 def _decode_text(body: np.ndarray, n_texts: int, max_bytes: int, *, compressed: bool) -> np.ndarray:
-    """Texts of a chunk; only a bound of their length in bytes is known, and their number, which comes first."""
+    """Decode a chunk of texts in Zarr's `vlen-utf8` format, in bounded memory."""
     n_bytes = announced_text_bytes(body[: BLOSC_HEADER.size].tobytes()) if compressed else len(body)
     if not 0 <= n_bytes <= max_bytes:
         raise ValueError(f"it announces {n_bytes} bytes of text, where at most {max_bytes} can be")
@@ -143,7 +143,7 @@ def _decode_text(body: np.ndarray, n_texts: int, max_bytes: int, *, compressed: 
         if announced != n_texts:
             raise ValueError(f"it announces {announced} texts, not {n_texts}")
         texts, place = np.empty(n_texts, np.dtypes.StringDType()), TEXT_LENGTH.size
-        for first in range(0, n_texts, TEXTS_PER_STEP):  # all of them as objects would be a third copy
+        for first in range(0, n_texts, TEXTS_PER_STEP):  # all texts as objects would be a third copy
             part: list[str] = []
             for _ in range(min(TEXTS_PER_STEP, n_texts - first)):
                 start = place + TEXT_LENGTH.size
@@ -157,7 +157,7 @@ def _decode_text(body: np.ndarray, n_texts: int, max_bytes: int, *, compressed: 
 
 
 def without_checksum(content: bytes) -> np.ndarray:
-    """Bytes of a chunk before the checksum that ends it, uint8; raises ValueError unless it is theirs."""
+    """Return a chunk's bytes without the checksum at their end, uint8; raises ValueError if it is wrong."""
     body = np.frombuffer(content, np.uint8)[: -CHECKSUM.size]
     if CHECKSUM.pack(google_crc32c.value(body)) != content[-CHECKSUM.size :]:
         raise ValueError("its checksum differs")
@@ -165,26 +165,26 @@ def without_checksum(content: bytes) -> np.ndarray:
 
 
 def announced_text_bytes(body: bytes) -> int:
-    """Bytes that a Blosc chunk says it decompresses to; -1 where it is too short to be one."""
+    """Decompressed size in the header of a Blosc chunk; -1 if the chunk is too short."""
     return int.from_bytes(body[4:8], "little") if len(body) >= BLOSC_HEADER.size else -1
 
 
 def shard_index_bytes(n_parts: int) -> int:
-    """Bytes of the index that closes a shard of so many inner chunks."""
+    """Size of the index at the end of a shard with `n_parts` inner chunks."""
     return 16 * n_parts + CHECKSUM.size
 
 
 def parse_shard_index(tail: bytes) -> list[tuple[int, int] | None]:
-    """(first byte, byte after the last) of each inner chunk, out of a shard's index; None for one that isn't there.
+    """Return (first byte, byte after the last) of each inner chunk from a shard's index; None for a missing one.
 
-    Raises ValueError unless its checksum is right.
+    Raises ValueError if the index's checksum is wrong.
     """
     entries = without_checksum(tail).view("<u8").reshape(-1, 2).tolist()
     return [None if start == n_bytes == ABSENT_PART else (start, start + n_bytes) for start, n_bytes in entries]
 
 
 def _decompress(body: np.ndarray, n_bytes: int) -> np.ndarray:
-    """All bytes of a chunk that decompresses to so many (c-blosc 1.21, `README_CHUNK_FORMAT.rst`)."""
+    """Decompress a Blosc chunk to exactly `n_bytes` (c-blosc 1.21, `README_CHUNK_FORMAT.rst`)."""
     header = BLOSC_HEADER.unpack(body[: BLOSC_HEADER.size].tobytes()) if len(body) >= BLOSC_HEADER.size else (0,) * 7
     _, _, flags, _, announced, block_bytes, compressed_bytes = header
     if (announced, compressed_bytes) != (n_bytes, len(body)) or not block_bytes:
@@ -200,7 +200,7 @@ def _decompress(body: np.ndarray, n_bytes: int) -> np.ndarray:
 
 
 def widen_block(block: np.ndarray, dtype_logical: str) -> np.ndarray:
-    """The block in float32, whatever it was stored as; exact for every type of the format."""
+    """Return a stored block as float32, exact for every type of the format."""
     require_stored_type(block.dtype, dtype_logical)
     if dtype_logical != "bfloat16":
         return block.astype(np.float32, copy=False)
@@ -209,7 +209,7 @@ def widen_block(block: np.ndarray, dtype_logical: str) -> np.ndarray:
 
 
 def require_stored_type(dtype: np.dtype[Any], dtype_logical: str) -> None:
-    """Raise unless this is a type of the format, stored as it must be: bits never read as numbers."""
+    """Raise ValueError unless this dtype stores that type of the format, so that bits are never read as numbers."""
     if dtype_logical not in DTYPES:
         raise ValueError(f"`dtype_logical` is {dtype_logical!r}; allowed are {sorted(DTYPES)}")
     if dtype != DTYPES[dtype_logical][0]:
@@ -219,13 +219,13 @@ def require_stored_type(dtype: np.dtype[Any], dtype_logical: str) -> None:
 def widen(tree: xr.DataTree) -> xr.DataTree:
     """Convert the stored states of a tree to float32; arrays that were lazy stay lazy.
 
-    Use it for a run opened with `xarray.open_datatree`: there bfloat16 is stored as uint16, and means or sums of these
-    are nonsense.
+    Use it for a run opened with `xarray.open_datatree`, where bfloat16 is stored as uint16, whose means or sums are
+    meaningless.
 
     Raises
     ------
     ValueError
-        If an array isn't stored as the type that it calls itself asks for.
+        If an array's dtype doesn't fit its `dtype_logical`.
     """
     return tree.map_over_datasets(_widen_dataset)
 

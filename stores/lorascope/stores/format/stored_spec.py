@@ -1,4 +1,4 @@
-"""The specification of a run, read back from its own attributes and tables."""
+"""Specification of a stored run, from its attributes and tables."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,7 +18,7 @@ ArrayDescription = ArrayV3Metadata | StoredArray
 def stored_spec(
     attributes: Mapping[str, Any], arrays: Mapping[str, ArrayDescription], read: Callable[[str], np.ndarray]
 ) -> RunSpec:
-    """The specification that a run's own tables give it, as far as they decide which arrays there are."""
+    """Return the specification of a stored run, as far as it decides which arrays exist."""
     names = ("path", "kind", "layer", "d_in", "d_out", "dtype", "stored_dtype")
     columns = {name: read(f"components/{name}").tolist() for name in names}
     components = tuple(
@@ -41,7 +41,7 @@ def stored_spec(
 
 
 def specs_read_first(attributes: Mapping[str, Any], arrays: Mapping[str, ArrayDescription]) -> list[ArraySpec]:
-    """The arrays along the component axis, and the rows' own, whose values decide which others there are."""
+    """Arrays whose values decide which others exist: those along the component axis, and `rows/states`."""
     n_components = _table_length(arrays, "components")
     if n_components > MAX_COMPONENTS:
         raise ValueError(f"`components` announces {n_components} entries; a run has at most {MAX_COMPONENTS}")
@@ -75,7 +75,7 @@ def _run_spec(
     return RunSpec(
         stream=attributes["stream"],
         states=attributes["states"],
-        kl=True,  # whether it is there is seen from the arrays
+        kl=True,  # optional: whether it exists is seen from the arrays
         ablate=None if ablation is None else str(ablation.attributes.get("parts", "")),  # type: ignore[arg-type]
         n_tokens=attributes["n_tokens"],
         n_samples=_table_length(arrays, "samples"),
@@ -87,7 +87,7 @@ def _run_spec(
 
 
 def _stored_unembedding(arrays: Mapping[str, ArrayDescription]) -> Unembedding | None:
-    """What a run says of its unembedding; None where it has none."""
+    """Unembedding of a stored run; None if it has no unembedding."""
     if "unembedding/weight" not in arrays:
         return None
     weight, norm = arrays["unembedding/weight"], arrays.get("unembedding/norm")
@@ -102,6 +102,6 @@ def _stored_unembedding(arrays: Mapping[str, ArrayDescription]) -> Unembedding |
 
 
 def _table_length(arrays: Mapping[str, ArrayDescription], table: str) -> int:
-    """Entries of a table, by the first of its columns that is there."""
+    """Number of entries of a table, from its first existing column."""
     shapes = (arrays[path].shape for column in TABLES[table] if (path := f"{table}/{column.name}") in arrays)
     return next((shape[0] for shape in shapes if shape), 0)

@@ -1,4 +1,4 @@
-"""The columns of a run's tables: samples, choices, tokens and components."""
+"""Columns of a run's tables: samples, choices, tokens and components."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,21 +9,21 @@ ROLES = (
     *("prompt", "choice", "answer", "generated", "text"),
     *("system", "user", "assistant", "tool", "template"),  # of a chat
 )
-"""Purposes of a token; a role's number in `tokens/role` is its place here."""
+"""Roles of tokens; `tokens/role` stores the index in this tuple."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One column of a table: a one-dimensional array of the store."""
+    """Column of a table: a one-dimensional array of the store."""
 
     name: str
     dtype: str
     fill: int | float | str
     attributes: Mapping[str, object] = field(default_factory=dict)
     by_row: bool = False
-    """Measured by the forward pass and so written row by row; else known before it."""
+    """Whether it is measured by the forward pass, so written row by row; else it is known before."""
     optional: bool = False
-    """Whether a run may do without it, since it wasn't asked for or older writers didn't know it."""
+    """Whether it may be missing, since it wasn't asked for or older writers didn't know it."""
 
 
 def _text_column(name: str, meaning: str, *, optional: bool = False) -> Column:
@@ -145,19 +145,19 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         _text_column("fused", "row ranges of a fused projection as JSON, [[name, start, stop], ...]"),
     ),
 }
-"""Table -> its columns, in the order of the specification."""
+"""Table -> columns, in the order of the specification."""
 
 
 def is_base_column(path: str) -> bool:
-    """Whether a path is of a column about the model without the adapter: its scores or answers."""
+    """Whether this column has scores or answers of the model without the adapter."""
     return path.startswith(("samples/base_", "choices/base_"))
 
 
 def is_answer_column(path: str) -> bool:
-    """Whether a path is of a column of the model's own answers, with or without the adapter."""
+    """Whether this column has the model's written answers, with or without the adapter."""
     return path.startswith(("samples/written", "samples/base_written"))
 
 
 def is_base_score_column(path: str) -> bool:
-    """Whether a path is of a column of scores without the adapter, which early writers made without a chunk."""
+    """Whether this column has scores without the adapter, which early writers created without a chunk."""
     return is_base_column(path) and not is_answer_column(path)

@@ -88,7 +88,7 @@ def _entry_bytes(content: bytes | None) -> int:
 
 
 _cache = ByteCache(CACHE_BYTES)
-"""Cache of this process, shared by all its places, of which thousands may arrive pickled."""
+"""Cache of this process, shared by all its places; thousands of them may arrive pickled."""
 
 
 def process_cache() -> ByteCache:

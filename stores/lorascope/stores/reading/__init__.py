@@ -1,1 +1,1 @@
-"""A run opened: lazily, committed rows only, nothing believed before it is checked."""
+"""Opening and reading runs: lazily, committed rows only, and checked before use."""

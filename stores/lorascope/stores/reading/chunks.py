@@ -1,7 +1,7 @@
-"""Chunks read past Zarr with Zarr's own codecs: each object once, checksums checked.
+"""Reading chunks, and the digests of rows, past Zarr: each object once, with its checksum checked.
 
-Zarr's pipelines pay for asynchronous machinery: for whole chunks of a megabyte the fastest takes twice the processor
-time of this, and it skips the checksum of a chunk that it decodes in part.
+For whole chunks of a megabyte, Zarr's fastest pipeline takes twice the CPU time, and it doesn't check the checksum of a
+chunk that it decodes in part.
 """
 
 from collections.abc import Sequence
@@ -16,22 +16,22 @@ from ..places.place import Place
 from ..threads import N_REQUESTS, map_in_order
 
 MISSING_ERRORS = (FileNotFoundError, NotADirectoryError)
-"""Errors of a place that has no file under a key."""
+"""Errors of a place for a key that doesn't exist."""
 
 
 class Chunk(NamedTuple):
-    """One chunk as it was found."""
+    """A chunk that was read for a check: its digest, its content or its problem."""
 
     key: str
-    part: bytes | None
-    """Digest of its bytes; None where there are none."""
+    digest: bytes | None
+    """Digest of its bytes; None if it can't be read."""
     block: np.ndarray | None = None
-    """Its entries, as stored; None where they weren't asked for or can't be decoded."""
+    """Its entries, as stored; None if they weren't asked for or can't be decoded."""
     problem: Problem | None = None
 
 
 def read_chunk(place: Place, array: StoredArray, index: int, *, version: int, decode: bool) -> Chunk:
-    """A chunk of a run of this format version, by its place on the first axis: read once, hashed, decoded."""
+    """Read, hash and maybe decode a chunk, by its index along the first axis; problems are returned, not raised."""
     key = array.key(index)
     try:
         content = place.read(key, at_most=array.max_bytes)
@@ -41,26 +41,26 @@ def read_chunk(place: Place, array: StoredArray, index: int, *, version: int, de
         return Chunk(key, None, problem=Problem(key, "file", f"chunk {key!r} can't be read: {error}"))
     if not content:
         return Chunk(key, None, problem=Problem(key, "empty", f"chunk {key!r} is an empty file"))
-    part = chunk_digest(version, content)
+    digest = chunk_digest(version, content)
     if not decode:
-        return Chunk(key, part)
+        return Chunk(key, digest)
     try:
-        return Chunk(key, part, array.decode(index, content))
+        return Chunk(key, digest, array.decode(index, content))
     except (ValueError, RuntimeError) as error:
         message = f"{key!r} can't be decoded: {type(error).__name__}: {error}"
-        return Chunk(key, part, problem=Problem(key, "decode", message))
+        return Chunk(key, digest, problem=Problem(key, "decode", message))
 
 
 def read_chunk_columns(
     place: Place, array: StoredArray, chunk: int, columns: Sequence[slice] = (slice(None),)
 ) -> list[np.ndarray]:
-    """Entries of one chunk along the first axis, as stored: (entry, column) for each of `columns`.
+    """Read spans of columns of one chunk, as stored: an array (entry, column) for each of `columns`.
 
     Raises
     ------
     StoreError
-        If the chunk is missing, empty or broken anywhere in what is read of it: all of it, or of a shard its index and
-        the parts that hold these columns.
+        If the chunk is missing, empty or broken. Of a shard only its index and the inner chunks of these columns are
+        read.
     """
     key = array.key(chunk)
     try:
@@ -77,7 +77,7 @@ def read_chunk_columns(
 
 
 def _read_shard_columns(place: Place, array: StoredArray, key: str, spans: Sequence[range]) -> list[np.ndarray]:
-    """Each span of columns, from the inner chunks that hold it; each of these is read once."""
+    """Read spans of columns of a shard; each inner chunk is read once."""
     assert array.part_width is not None
     width = array.part_width
     needed = sorted({part for span in spans for part in range(span.start // width, -(-span.stop // width))})
@@ -90,7 +90,7 @@ def _read_shard_columns(place: Place, array: StoredArray, key: str, spans: Seque
 
 
 def _part_bounds(place: Place, array: StoredArray, key: str, parts: Sequence[int]) -> list[tuple[int, int]]:
-    """(first byte, byte after the last) of inner chunks, by the index that closes the shard."""
+    """Return (first byte, byte after the last) of inner chunks, from the index at the end of the shard."""
     assert array.part_width is not None
     size = place.size(key) or 0
     n_bytes = shard_index_bytes(array.chunks[1] // array.part_width)
@@ -104,7 +104,7 @@ def _part_bounds(place: Place, array: StoredArray, key: str, parts: Sequence[int
     bounds = []
     for part in parts:
         span = index[part]
-        if span is None:  # it was lost: parts of nothing but fill are written too
+        if span is None:  # it was lost: inner chunks that are all fill values are written too
             raise ValueError(f"part {part} of it is missing")
         if span[1] > size:
             raise ValueError("a part of it lies beyond its end")
@@ -113,25 +113,26 @@ def _part_bounds(place: Place, array: StoredArray, key: str, parts: Sequence[int
 
 
 def _columns_of_parts(parts: dict[int, np.ndarray], span: range, width: int) -> np.ndarray:
-    """Columns of a shard, out of its inner chunks that lie side by side."""
+    """Return a span of columns from the decoded inner chunks of a shard."""
     first, last = span.start // width, -(-span.stop // width)
     side_by_side = np.concatenate([parts[part] for part in range(first, last)], axis=1)
     return side_by_side[:, span.start - first * width : span.stop - first * width]
 
 
 def _require_content(content: bytes, key: str) -> bytes:
+    """Return the content; raises StoreError if it is empty."""
     if not content:
         raise StoreError(f"chunk {key!r} is empty; run `lorascope verify`")
     return content
 
 
 def read_digests(array: StoredArray, place: Place) -> np.ndarray:
-    """Digests of all rows, uint8 (row, byte); all zero where a row isn't committed.
+    """Read the digests of all rows, uint8 (row, byte); all zero for rows that aren't committed.
 
     Raises
     ------
     StoreError
-        If the file of one is broken.
+        If a digest's file is broken.
     """
     digests = np.zeros(array.shape, np.uint8)
     listed = map(_row_of_key, place.keys(array.path))
@@ -143,12 +144,13 @@ def read_digests(array: StoredArray, place: Place) -> np.ndarray:
 
 
 def _row_of_key(key: str) -> int | None:
-    """Row of a digest's key; None for another file's."""
+    """Row whose digest has this key; None for another file."""
     name = key.rpartition("/")[2].split(".")
     return int(name[1]) if len(name) == 3 and name[1].isdecimal() else None
 
 
 def _read_digest(array: StoredArray, place: Place, row: int) -> np.ndarray:
+    """Read the digest of a row; all zero if its file is gone."""
     key = array.key(row)
     try:
         return np.asarray(array.decode(row, place.read(key, at_most=array.max_bytes))[0])

@@ -1,4 +1,4 @@
-"""Names beside numbers: the sample, role, position and text of a token, the kind and layer of a component."""
+"""Labels on the axes of a run's arrays: sample, role, position and text of tokens, kind and layer of components."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -16,11 +16,11 @@ from ..names import suggestion_or_first_name
 
 TOKEN_INDEXES = ("sample", "role", "position")
 COMPONENT_INDEXES = ("kind", "layer", "rank")
-"""Labels by which tokens and components can be selected, beside a component's own name."""
+"""Labels of tokens, and of components besides their names, that have an index for selection."""
 
 
 class LazyText(BackendArray):
-    """Text of tokens that is read once, when it is first looked at: of ten million tokens that takes seconds."""
+    """Texts of tokens that are read at the first access, since reading ten million takes seconds."""
 
     def __init__(self, read: Callable[[], np.ndarray], n_tokens: int) -> None:
         self.shape, self.dtype, self._read = (n_tokens,), np.dtype(object), read
@@ -33,14 +33,14 @@ class LazyText(BackendArray):
     def _values(self) -> np.ndarray:
         texts = self._read()
         objects, known = np.empty(len(texts), object), dict[str, str]()
-        for start in range(0, len(texts), 2**16):  # each text once: there are some thousands of them
+        for start in range(0, len(texts), 2**16):  # each text is kept once: there are only some thousands
             part = texts[start : start + 2**16].tolist()
             objects[start : start + len(part)] = [known.setdefault(text, text) for text in part]
         return objects
 
 
 def token_coordinates(columns: Mapping[str, Any]) -> xr.Coordinates:
-    """Coordinates (token,), those of `TOKEN_INDEXES` with an index; text stays the objects that it is, or lazy."""
+    """Return coordinates (token,) with an index for each of `TOKEN_INDEXES`; text may be lazy."""
     coordinates = xr.Coordinates()
     for name, values in columns.items():
         if name in TOKEN_INDEXES:
@@ -53,22 +53,22 @@ def token_coordinates(columns: Mapping[str, Any]) -> xr.Coordinates:
 
 
 def lazy_text(read: Callable[[], np.ndarray], n_tokens: int, attributes: Mapping[str, Any]) -> xr.Variable:
-    """Text (token,) that is read when it is first looked at."""
+    """Return a variable (token,) of texts that are read at the first access."""
     attributes = {key: value for key, value in attributes.items() if key != "written"}
     return _text_variable(indexing.LazilyIndexedArray(LazyText(read, n_tokens)), attributes)
 
 
 def _text_variable(values: Any, attributes: Mapping[str, Any] | None = None) -> xr.Variable:
-    return xr.Variable("token", values, attributes, fastpath=True)  # else xarray makes another text of each
+    return xr.Variable("token", values, attributes, fastpath=True)  # else xarray would copy each text
 
 
 def role_names(roles: np.ndarray) -> np.ndarray:
-    """Names of roles that are given by number; empty for a token that has none."""
+    """Return the names of roles, which are given as indices in `ROLES`; empty for -1."""
     return np.asarray(np.array([*ROLES, ""], object)[roles])
 
 
 def with_component_indexes(dataset: xr.Dataset) -> xr.Dataset:
-    """The dataset with an index for each label of components that it has."""
+    """Return the dataset with an index for each of its `COMPONENT_INDEXES`."""
     for name in COMPONENT_INDEXES:
         if name in dataset.coords and dataset[name].ndim == 1 and name not in dataset.xindexes:
             dataset = dataset.set_xindex(name)
@@ -76,12 +76,12 @@ def with_component_indexes(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def sample_token_places(samples: xr.Dataset, names: str | Sequence[str]) -> slice | np.ndarray:
-    """Places of the tokens of these samples, by their ids, in the order in which they are named.
+    """Return the places of the tokens of samples with these ids, in the order of the ids.
 
     Raises
     ------
     StoreError
-        If there is no sample of this id, or several: of two data sets, say, or of one that was asked with two prompts.
+        If no sample has such an id, or several have it, for example of two data sets or of two prompts.
     """
     ids, places = samples["id"].values, []
     if not isinstance(names, Iterable):
@@ -91,7 +91,7 @@ def sample_token_places(samples: xr.Dataset, names: str | Sequence[str]) -> slic
         if not len(matches):
             hint = suggestion_or_first_name(str(name), ids.tolist())
             raise StoreError(f"no sample {name!r} among the {len(ids)} of this run{hint}")
-        if len(matches) > 1:  # nothing beside their numbers would tell their tokens apart
+        if len(matches) > 1:  # their tokens would be indistinguishable
             owners = zip(
                 *(samples[key].values[matches].tolist() for key in ("dataset", "split", "prompt")), strict=True
             )

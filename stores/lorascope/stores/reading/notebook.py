@@ -1,4 +1,4 @@
-"""Display of a run in a notebook: a few lines of HTML in the notebook's own colours."""
+"""HTML summary of a run for notebooks."""
 
 import html
 from collections import Counter
@@ -17,7 +17,7 @@ _STYLE = "text-align:left;vertical-align:top;padding:1px 1em 1px 0;background:no
 
 
 def run_html(run: "Run") -> str:
-    """A table: model, adapters, data, how much there is, and whether it is whole."""
+    """Return a table of a run's model, adapters, data, size and completeness as HTML."""
     rows = "".join(
         f'<tr style="background:none"><th style="{_STYLE};opacity:.65;font-weight:normal">{html.escape(name)}</th>'
         f'<td style="{_STYLE}">{html.escape(value)}</td></tr>'
@@ -38,7 +38,7 @@ def _table_rows(run: "Run") -> Iterator[tuple[str, str]]:
     yield "tokens", f"{run.n_tokens}; stream {run.stream}, {states}"
     kinds = Counter(run.components["kind"].values.tolist())
     yield "components", f"{len(run)}: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items())
-    if isinstance(run.place.path, Path):  # elsewhere every key would have to be listed over a network
+    if isinstance(run.place.path, Path):  # in an object store every key would have to be listed over the network
         yield "size", format_size(sum(n_bytes for _, n_bytes in run.place.sizes()))
     rows = f"{int(run.committed_rows.sum())} of {run.n_rows} rows"
     lost = f"damaged: {rows} are there; see `lorascope verify`"

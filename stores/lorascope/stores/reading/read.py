@@ -1,4 +1,4 @@
-"""Opening a run: only what is laid out as the format says, and nothing read before its size is known to be sound."""
+"""Opening runs, after their layout was compared with the format."""
 
 from pathlib import Path
 
@@ -17,20 +17,20 @@ from .run import Run
 from .state import require_known_version
 
 RunLike = Run | str | Path
-"""An open run, or where one is stored."""
+"""An open run, or the path or url of one."""
 
 
 def open_run(path: str | Path | Place) -> Run:
-    """The run stored at `path`, finished or not; `path` may also be a local folder that holds one run.
+    """Open the run at `path`, finished or not; `path` may also be a local folder that contains one run.
 
-    Chunks from an object store are kept in memory (the latest 256 MiB a process), so a chunk that several components
+    Chunks from an object store are cached in memory (up to 256 MiB per process), so a chunk that several components
     share is read once.
 
     Raises
     ------
     StoreError
-        If there is no run at `path` or several are in it, it is still being set up, its format is newer than this
-        version of lorascope reads, or it isn't laid out as the format says.
+        If there is no run at `path` or several are in it, the run is still being set up, its format is newer than this
+        version of lorascope can read, or its layout isn't that of the format.
     """
     return checked_run(
         *open_root(with_cache(open_place(find_run_path(path) if isinstance(path, str | Path) else path)))
@@ -38,14 +38,14 @@ def open_run(path: str | Path | Place) -> Run:
 
 
 def as_run(run: RunLike) -> Run:
-    """The run itself, or the one that is stored at a path or url; raises what `open_run` raises, or TypeError."""
+    """Return an open run, or open the one at a path or url; raises what `open_run` raises, or TypeError."""
     if not isinstance(run, RunLike):
         raise TypeError(f"`run` is {run!r}; give an open run, its path or its url")
     return run if isinstance(run, Run) else open_run(run)
 
 
 def checked_run(place: Place, root: Root) -> Run:
-    """The run of this root; raises StoreError unless it is laid out as the format says."""
+    """Return the run of this root; raises StoreError unless its layout is that of the format."""
     problems = find_layout_problems(place, root)
     if problems:
         more = f" (and {len(problems) - 1} more such)" if len(problems) > 1 else ""
@@ -57,13 +57,13 @@ def checked_run(place: Place, root: Root) -> Run:
 
 
 def unchecked_run(place: Place, root: Root) -> Run:
-    """The run of this root, whose layout is known to be sound."""
+    """Return the run of this root, whose layout was checked before."""
     arrays = {path: StoredArray.from_metadata(path, metadata) for path, metadata in root.arrays.items()}
     return Run(place, root.attributes, arrays)
 
 
 def open_root(path: str | Path | Place) -> tuple[Place, Root]:
-    """Place and root of the run at `path`, of a version that we read and set up to the end; raises if not."""
+    """Return place and root of the run at `path`; raises StoreError unless it can be read and is completely set up."""
     place = open_place(path)
     try:
         root = read_root(place)
@@ -81,7 +81,7 @@ def open_root(path: str | Path | Place) -> tuple[Place, Root]:
 
 
 def find_layout_problems(place: Place, root: Root) -> list[Problem]:
-    """Every way in which this run isn't laid out as the format says; reads metadata and the smallest tables only."""
+    """Return every difference of a run's layout from the format; reads metadata and the smallest tables only."""
     try:
         metadata = root.arrays
     except StoreError as error:
@@ -95,21 +95,21 @@ def find_layout_problems(place: Place, root: Root) -> list[Problem]:
 
 
 def missing_chunks(path: str | Path | Place) -> list[str]:
-    """Keys of the chunks that the run at `path` lacks, sorted; nothing is read but their names.
+    """Return the keys of missing chunks of the run at `path`, sorted; no chunk is read.
 
-    Wanted are those of its committed rows, and all of the arrays that are written when a run is set up.
+    Expected are the chunks of committed rows, and of all arrays that are written when a run is set up.
 
     Raises
     ------
     StoreError
-        If there is no run, or it isn't laid out as the format says.
+        If there is no run, or its layout isn't that of the format.
     """
     run = checked_run(*open_root(path))
-    # Before the names: others may be writing. A finished run had every row.
+    # Before keys are listed, since others may be writing. A finished run had every row.
     committed = range(run.n_rows) if run.finished else np.flatnonzero(run.committed_rows).tolist()
     expected = {run.arrays[path].key(row) for row in committed for path in ("rows/digest", *run.row_paths(row))}
     for path, array in run.arrays.items():
-        # Early writers left out scores that there weren't.
+        # Early writers wrote no chunks for scores that weren't measured.
         if not array.by_row and path != "rows/digest" and not is_base_score_column(path):
             expected |= set(map(array.key, range(array.n_chunks)))
     return sorted(expected.difference(run.place.keys()))

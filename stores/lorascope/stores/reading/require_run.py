@@ -1,4 +1,4 @@
-"""Whether anything is where a run is said to be: asked before the libraries that read it are imported."""
+"""Check paths of runs before the libraries that read runs are imported."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -18,12 +18,12 @@ def require_store(path: APath) -> APath:
 
 
 def find_run_path(path: APath) -> APath:
-    """The path itself, or that of the only run inside it if it is a local folder and not a run.
+    """Return the path itself, or that of the only run inside if it is a local folder and not a run.
 
     Raises
     ------
     StoreError
-        If the folder holds several runs.
+        If the folder contains several runs.
     """
     folder = Path(str(path).removeprefix("file://"))
     if "://" in str(folder) or not folder.is_dir() or (folder / "zarr.json").exists():
@@ -35,7 +35,7 @@ def find_run_path(path: APath) -> APath:
 
 
 def _is_run_folder(folder: Path) -> bool:
-    """Whether the root of a run is here; results are Zarr groups too."""
+    """Whether this folder is a run and not another Zarr group, such as a result."""
     if not (folder / "zarr.json").is_file():
         return False
 
@@ -50,6 +50,6 @@ def _is_run_folder(folder: Path) -> bool:
 
 
 def no_store_error(name: str, *, nowhere: bool) -> StoreError:
-    """Error for a place where a run should be and no store is."""
+    """Return the error for a path that should be a run but has no Zarr store."""
     problem = "doesn't exist" if nowhere else "holds no Zarr store"
     return StoreError(f"`{name}` {problem}; name a run that `lorascope capture` wrote")

@@ -1,4 +1,4 @@
-"""A run's metadata: its root, and every node below, bounded and checked before Zarr makes sense of them."""
+"""Metadata of a run: its root and every node below, checked and limited in size before Zarr parses them."""
 
 import re
 from collections.abc import Mapping
@@ -16,18 +16,18 @@ from ..places.place import Place
 from ..threads import N_REQUESTS, map_in_order
 
 MAX_NODE_BYTES = 256 * 1024
-"""Bytes of a node's own `zarr.json`, which has about 1 kB."""
+"""Most bytes of a node's own `zarr.json`, which usually has 1 kB."""
 MAX_NODES = 2**14
-"""Arrays and groups of a run, some three a component: for each of them some kB of memory are taken."""
+"""Most arrays and groups of a run, which has about three per component, each taking a few kB of memory."""
 METADATA_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, AssertionError)
-"""Errors of Zarr, beside its own, for metadata that it can't make sense of."""
+"""Errors that Zarr raises, besides its own, for metadata that it can't parse."""
 
 _NODE_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,254}(/[A-Za-z0-9_][A-Za-z0-9_.\-]{0,254}){0,7}")
 
 
 @dataclass(frozen=True)
 class Root:
-    """The root's `zarr.json` as it was read, and what follows from it."""
+    """Root of a run: its `zarr.json` as it was read, and the metadata in it."""
 
     place: Place
     content: bytes
@@ -41,12 +41,12 @@ class Root:
 
     @cached_property
     def nodes(self) -> Mapping[str, Any] | None:
-        """Path -> document of every node, as consolidated into the root; None where they aren't.
+        """Path -> document of every node, as consolidated in the root; None without consolidated metadata.
 
         Raises
         ------
         StoreError
-            If they aren't such documents, or one is named as no part of a run can be.
+            If they aren't a table of documents, or a path can't be part of a run.
         """
         consolidated = self.document.get("consolidated_metadata")
         if not consolidated:
@@ -60,23 +60,23 @@ class Root:
 
     @cached_property
     def arrays(self) -> Mapping[str, ArrayV3Metadata]:
-        """Path -> metadata of every array below: consolidated ones, or those of each node's own file.
+        """Path -> metadata of every array, consolidated or from each node's own file.
 
         Raises
         ------
         StoreError
-            If those of a node can't be read, or as `nodes`.
+            If the metadata of a node can't be parsed, or `nodes` raises it.
         """
         return parse_arrays(_read_nodes(self.place) if self.nodes is None else self.nodes)
 
 
 def read_root(place: Place) -> Root:
-    """The root of what lies at a place.
+    """Read the root of the run at a place.
 
     Raises
     ------
     FileNotFoundError, NotADirectoryError
-        If there is none.
+        If there is no root.
     StoreError
         If it isn't a readable Zarr group.
     """
@@ -91,14 +91,14 @@ def read_root(place: Place) -> Root:
 
 
 def require_root_digest(root: Root) -> None:
-    """Raise StoreError where the root isn't what its writer put there; older ones have no digest that could tell."""
+    """Raise StoreError if the root's digest is wrong; roots of older writers have no digest."""
     problem = root_digest_problem(root)
     if problem is not None:
         raise StoreError(f"`{root.place.name}` can't be resumed: {problem}; put that file back, or name a new folder")
 
 
 def root_digest_problem(root: Root) -> str | None:
-    """Problem of the root's digest; None where it is right, or where the writer was older than it."""
+    """Return the problem of the root's digest; None if it is right, or an older writer wrote none."""
     attributes = root.attributes
     if "root_digest" not in attributes:
         return "'zarr.json' has lost its `root_digest`" if "metadata_digest" in attributes else None
@@ -107,7 +107,7 @@ def root_digest_problem(root: Root) -> str | None:
 
 
 def read_node_documents(place: Place, paths: list[str]) -> dict[str, bytes | StoreError | None]:
-    """Path -> content of each node's own `zarr.json`; None where there is none, and an error where it can't be read."""
+    """Read each node's own `zarr.json`: path -> content, None if it is missing, or the error if it can't be read."""
 
     def read(path: str) -> bytes | StoreError | None:
         try:
@@ -121,7 +121,7 @@ def read_node_documents(place: Place, paths: list[str]) -> dict[str, bytes | Sto
 
 
 def parse_arrays(nodes: Mapping[str, Any]) -> dict[str, ArrayV3Metadata]:
-    """Path -> metadata of the arrays among these documents of nodes; raises as `Root.arrays`."""
+    """Parse documents of nodes: path -> metadata of each array; raises StoreError for documents that aren't Zarr's."""
     arrays = {}
     for path, document in nodes.items():
         try:
@@ -137,14 +137,14 @@ def parse_arrays(nodes: Mapping[str, Any]) -> dict[str, ArrayV3Metadata]:
 
 
 def node_paths(place: Place) -> list[str]:
-    """Paths of every node that has a file of its own, sorted; raises StoreError as `Root.nodes`."""
+    """Return the paths of all nodes with their own `zarr.json`, sorted; raises StoreError for an impossible path."""
     paths = sorted(key.removesuffix("/zarr.json") for key, _ in place.sizes() if key.endswith("/zarr.json"))
     _require_node_paths(paths)
     return paths
 
 
 def _read_nodes(place: Place) -> dict[str, Any]:
-    """Path -> document of every node, each out of its own file, as where nothing is consolidated."""
+    """Read every node's own `zarr.json`: path -> document."""
     nodes: dict[str, Any] = {}
     for path, content in read_node_documents(place, node_paths(place)).items():
         if isinstance(content, StoreError):
@@ -155,7 +155,7 @@ def _read_nodes(place: Place) -> dict[str, Any]:
 
 
 def _require_node_paths(paths: Any) -> None:
-    """Nothing outside of the run's folder is ever read."""
+    """Raise StoreError unless these can be paths of nodes inside of a run's folder."""
     if len(paths) > MAX_NODES:
         raise StoreError(f"it announces {len(paths)} nodes; a run has at most {MAX_NODES}")
     for path in paths:

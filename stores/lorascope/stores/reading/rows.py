@@ -1,4 +1,4 @@
-"""Reading whole arrays: row by row, committed rows only; those written once; and the unembedding."""
+"""Reading whole arrays: those written row by row, those written once, and the unembedding."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,10 +15,9 @@ from .chunks import read_chunk_columns
 
 
 class RowArray:
-    """A (token, ...) array of a run that reads like a NumPy array, in float32, a row at a time.
+    """Array (token, ...) of a run that is read like a NumPy array, in float32, one row at a time.
 
-    Tokens of rows that aren't committed read as NaN, whatever lies on the disk. It can be pickled, so that a Dask task
-    anywhere can read its own rows.
+    Tokens of rows that aren't committed are NaN. It can be pickled, so that Dask tasks anywhere can read their rows.
     """
 
     def __init__(self, array: StoredArray, *, place: Place, committed: np.ndarray, columns: slice) -> None:
@@ -33,22 +32,22 @@ class RowArray:
         self._committed = committed
         width = array.shape[1] if len(array.shape) > 1 else 1
         self.columns = slice(*columns.indices(width))
-        """Which columns of the array in the run these are: several components may share one."""
+        """Columns of the stored array that this one has; several components may share an array."""
         self.shape: tuple[int, ...] = (array.shape[0], *(len(range(n)[columns]) for n in array.shape[1:]))
         self.dtype = np.dtype(np.float32)
         self.ndim = len(self.shape)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Few bytes: it is sent to Dask's workers by the thousand, and a long run has as many rows."""
+        """Pack the mask of rows into bits, since thousands of these arrays are sent to Dask's workers."""
         return {**self.__dict__, "_committed": (len(self._committed), np.packbits(self._committed).tobytes())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        n_rows, packed = state["_committed"]
-        committed = np.unpackbits(np.frombuffer(packed, np.uint8), count=n_rows).astype(np.bool_)
+        n_rows, bits = state["_committed"]
+        committed = np.unpackbits(np.frombuffer(bits, np.uint8), count=n_rows).astype(np.bool_)
         self.__dict__.update(state, _committed=committed)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        """A NumPy array for any key that NumPy takes, tokens first; whole rows are read for it."""
+        """Read a NumPy array by any key that NumPy accepts, tokens first; whole rows are read for it."""
         tokens, *rest = key if isinstance(key, tuple) else (key,)
         if not isinstance(tokens, slice) or (tokens.step or 1) < 0:
             places = np.asarray(np.arange(self.shape[0])[tokens])
@@ -61,7 +60,7 @@ class RowArray:
         return np.asarray(whole[(slice(None, None, step), *rest)])
 
     def take(self, tokens: np.ndarray) -> np.ndarray:
-        """Tokens by their places in the run, in any order; of each row that holds some, the whole is read once."""
+        """Read tokens by their places in the run, in any order; each row is read once and whole."""
         values = np.empty((len(tokens), *self.shape[1:]), self.dtype)
         rows, offsets = np.divmod(tokens, ROW_TOKENS)
         for row in np.unique(rows).tolist():
@@ -70,7 +69,7 @@ class RowArray:
         return values
 
     def read_row(self, row: int, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Tokens start to stop of one row (all of it by default), float32.
+        """Read tokens `start` to `stop` of the run that are in this row (all by default), float32.
 
         Raises
         ------
@@ -85,29 +84,29 @@ class RowArray:
         return widen_block(self.read_stored(row)[part], self.dtype_logical)
 
     def read_stored(self, row: int) -> np.ndarray:
-        """A committed row as it is stored, of type `dtype_logical`: bfloat16 as uint16; see `read_row`."""
+        """Read a committed row as it is stored, of type `dtype_logical`: bfloat16 as uint16."""
         return self.read_columns(row, [self.columns])[0]
 
     def read_columns(self, row: int, columns: Sequence[slice]) -> list[np.ndarray]:
-        """A committed row as it is stored, for each of these columns of the array: what lies together is read once."""
+        """Read spans of columns of a committed row, as stored; neighbouring ones are read together."""
         return [block[: self.n_tokens(row)] for block in read_chunk_columns(self._place, self._array, row, columns)]
 
     @property
     def n_rows(self) -> int:
-        """Rows, committed or not."""
+        """Number of rows, committed or not."""
         return len(self._committed)
 
     def is_committed(self, row: int) -> bool:
-        """Whether a row is there to be read."""
+        """Whether a row is committed and has this array."""
         return bool(self._committed[row])
 
     def n_tokens(self, row: int) -> int:
-        """Tokens of a row: all but the last have as many as a row can."""
+        """Number of tokens in a row; only the last row may be short."""
         return min(ROW_TOKENS, self.shape[0] - row * ROW_TOKENS)
 
     def to_dask(self) -> Any:
-        """A lazy Dask array of these rows, one block each."""
-        import dask.array as da  # half a second, for which nothing else should wait
+        """Return a lazy Dask array with one block per row."""
+        import dask.array as da  # takes half a second, so only where it is needed
 
         return da.from_array(
             self,
@@ -121,9 +120,9 @@ class RowArray:
 
 
 def read_static(array: StoredArray, place: Place, *, may_be_absent: bool = False) -> np.ndarray:
-    """Values of an array that is written when the run is set up.
+    """Read a whole array that was written when the run was set up.
 
-    With `may_be_absent` a chunk that isn't there reads as the fill value: early writers made such columns without one.
+    With `may_be_absent` missing chunks are read as the fill value: early writers wrote none for some columns.
 
     Raises
     ------
@@ -141,15 +140,15 @@ def read_static(array: StoredArray, place: Place, *, may_be_absent: bool = False
 
 
 def read_unembedding(arrays: Mapping[str, StoredArray], place: Place) -> xr.Dataset:
-    """`weight`, lazy, `norm` and `text` of a run that has them; see `Run.unembedding`."""
-    import dask.array as da  # half a second, for which nothing else should wait
+    """Read `norm` and `text` of the unembedding, and return them with the lazy `weight`; see `Run.unembedding`."""
+    import dask.array as da  # takes half a second, so only where it is needed
     from dask.array.core import normalize_chunks
 
     stored = {name: arrays[f"unembedding/{name}"] for name in ("weight", "norm", "text")}
     weights = stored["weight"]
 
     def read(block_id: tuple[int, int]) -> np.ndarray:
-        n = chunks[0][block_id[0]]  # what the last chunk holds beyond is fill
+        n = chunks[0][block_id[0]]  # the rest of the last chunk is padding
         return widen_block(
             read_chunk_columns(place, weights, block_id[0])[0][:n], str(weights.attributes["dtype_logical"])
         )

@@ -1,4 +1,4 @@
-"""A run that is open: its tables as xarray datasets, its states as lazy float32 arrays."""
+"""An open run: its tables as xarray datasets, its states as lazy float32 arrays."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
@@ -23,18 +23,18 @@ from .token_choice import checked_token_places
 from .walk import walk_rows
 
 Samples = str | Sequence[str] | None
-"""Ids of the samples whose tokens are wanted; None for all."""
+"""Ids of samples whose tokens are read; None for all."""
 ADAPTER_REDUCTIONS = ("js", "swallowed", "delta_norm", "kl")
 BASE_REDUCTIONS = ("base_norm", "effective_width")
-"""Reductions by token that are numbers of base alone, whatever the adapter."""
+"""Stored measures per token that depend on base alone, not on the adapter."""
 
 
 class Run:
-    """One run, open for reading; made by `open_run`.
+    """Run that is open for reading; made by `open_run`.
 
     Only committed rows are read. Tokens in other rows are NaN in every state; `committed` says which tokens are read.
 
-    As a mapping, it goes by component: `run[path]` has its states, `len(run)`, `in` and loops are about paths.
+    A run is a mapping from paths of components to their states: `run[path]`, `len(run)`, `path in run`, loops.
     """
 
     def __init__(self, place: Place, attributes: Mapping[str, Any], arrays: Mapping[str, StoredArray]) -> None:
@@ -47,7 +47,7 @@ class Run:
         self.format_version: int = self.attributes["format_version"]
         self.stream: str = self.attributes["stream"]
         self.states: str = self.attributes["states"]
-        """`all`, `sample` or `none`: which rows keep base and delta."""
+        """Rows that keep base and delta: `all`, `sample` or `none`."""
         self.adapters: tuple[str, ...] = tuple(self.attributes["adapters"])
         self.finished: bool = self.attributes["finished"]
         self.n_tokens: int = self.attributes["n_tokens"]
@@ -67,7 +67,7 @@ class Run:
         return run_html(self)
 
     def __getitem__(self, component: str) -> xr.Dataset:
-        """`base`, `delta` and `lora` of a component, lazy, float32 (token, feature); one left alone has only `base`."""
+        """Return `base`, `delta` and `lora` of a component, lazy float32 (token, feature); only `base` if unadapted."""
         adapter = self._adapter_name(None)
         states = [self.base(component)]
         if self.adapter(adapter)["rank"].values[self._component_index(component)] > 0:
@@ -88,16 +88,16 @@ class Run:
 
     @cached_property
     def committed_rows(self) -> np.ndarray:
-        """Bool (row,): which rows are whole, as of when this was first asked."""
+        """Mask of committed rows, bool (row,), read at the first access."""
         return np.asarray(self._digests.any(axis=1))
 
     @property
     def lost_rows(self) -> np.ndarray:
-        """Int (row,): rows of a finished run whose digest is gone, which it can't be read without; else empty."""
+        """Indices of rows of a finished run whose digest was lost, so that they can't be read."""
         return np.flatnonzero(~self.committed_rows) if self.finished else np.empty(0, np.intp)
 
     def digest(self, row: int) -> np.ndarray:
-        """Digest with which a row was committed, uint8 (32,); all zero where it wasn't."""
+        """Digest of a committed row, uint8 (32,); all zero if it isn't committed."""
         return np.asarray(self._digests[row])
 
     @cached_property
@@ -106,23 +106,23 @@ class Run:
 
     @cached_property
     def state_rows(self) -> np.ndarray:
-        """Bool (row,): which rows keep base and delta once they are committed."""
+        """Mask of rows that keep base and delta, bool (row,), committed or not."""
         if self.states == "sample":
             return self.read_static("rows/states").astype(bool)
         return np.full(self.n_rows, self.states == "all")
 
     @cached_property
     def committed(self) -> xr.DataArray:
-        """Bool (token,): which tokens lie in a committed row."""
+        """Mask of tokens in committed rows, bool (token,)."""
         return self._by_token(self.committed_rows, "committed")
 
     @cached_property
     def with_states(self) -> xr.DataArray:
-        """Bool (token,): which tokens have base and delta, now or once their row is committed."""
+        """Mask of tokens in rows that keep base and delta, bool (token,), committed or not."""
         return self._by_token(self.state_rows, "with_states")
 
     def row_paths(self, row: int) -> list[str]:
-        """Paths of the arrays of which a committed row has a chunk each, states or not."""
+        """Paths of the arrays that have a chunk for this row once it is committed."""
         with_states = bool(self.state_rows[row])
         return [
             path
@@ -131,24 +131,25 @@ class Run:
         ]
 
     def _by_token(self, rows: np.ndarray, name: str) -> xr.DataArray:
+        """Repeat a value per row for each of the row's tokens."""
         return xr.DataArray(np.repeat(rows, ROW_TOKENS)[: self.n_tokens], dims="token", name=name)
 
     @cached_property
     def samples(self) -> xr.Dataset:
-        """One entry a sample, labelled by its id: dataset, scores, and the range of its captured tokens."""
+        """Table of samples, labelled by id: dataset, scores, and the range of captured tokens."""
         samples = self._table("samples")
         return samples.assign_coords(sample=samples["id"].values)
 
     @cached_property
     def choices(self) -> xr.Dataset:
-        """One entry a choice: its sample, text and log-likelihood."""
+        """Table of choices: sample, text and log-likelihood."""
         return self._table("choices")
 
     @cached_property
     def tokens(self) -> xr.Dataset:
-        """One entry a captured token: its sample, position, id, role, weight in unbiased means, and nll in nats.
+        """Table of captured tokens: sample, position, id, role, weight in unbiased means, and nll in nats.
 
-        Its `text` is read when it is looked at.
+        `text` is read at the first access.
         """
         tokens = self._table("tokens")
         if TOKEN_WEIGHT.name in tokens:
@@ -158,7 +159,7 @@ class Run:
 
     @cached_property
     def token_labels(self) -> xr.Coordinates:
-        """Coordinates (token,): `sample` (an id), `role` (a name), `position`, with indexes, and `text` where kept."""
+        """Coordinates (token,): `sample` (an id), `role` (a name), `position`, with indexes, and `text` if stored."""
         columns: dict[str, Any] = {
             "sample": self.read_static("samples/id").astype(object)[self.read_static("tokens/sample")],
             "role": role_names(self.read_static("tokens/role")),
@@ -176,7 +177,7 @@ class Run:
 
     @cached_property
     def components(self) -> xr.Dataset:
-        """One entry a component: path, kind, layer, widths, dtype."""
+        """Table of components: path, kind, layer, widths, dtype."""
         return self._table("components")
 
     @cached_property
@@ -186,14 +187,14 @@ class Run:
 
     @property
     def has_states(self) -> bool:
-        """Whether base and delta were kept, of some rows at least."""
+        """Whether base and delta are stored for at least some rows."""
         return self.states != "none"
 
     def adapter(self, name: str | None = None) -> xr.Dataset:
-        """Rank, scaling, factor_start and delta_source of an adapter by component.
+        """Table of an adapter: rank, scaling, factor_start and delta_source by component.
 
-        `name` may be left out where there is one. `delta_source` is `factor`, `branch` (taken from the adapter's own
-        branch), `difference` (output less base, in the layer's own rounding), or empty where a component is left alone.
+        `name` isn't needed if there is only one. `delta_source` is `factor`, `branch` (measured in the adapter's own
+        branch), `difference` (output minus base, in the layer's own rounding), or empty for unadapted components.
         """
         name = self._adapter_name(name)
         if name not in self._adapter_tables:
@@ -201,7 +202,7 @@ class Run:
             path = f"adapters/{name}/delta_source"
             if path in self.arrays:
                 columns["delta_source"] = self._column(path)
-            else:  # an early writer's, which knew no difference
+            else:  # early writers knew no `difference`
                 stored = np.where(columns["factor_start"].values >= 0, "factor", "branch")
                 sources = np.where(columns["rank"].values == 0, "", stored).astype(object)
                 columns["delta_source"] = xr.Variable("component", sources)
@@ -209,15 +210,15 @@ class Run:
         return self._adapter_tables[name]
 
     def base(self, component: str, *, sample: Samples = None) -> xr.DataArray:
-        """Output of a component's frozen layer (h_LLM), float32 (token, feature), lazy, one Dask block a row.
+        """Output of a component's frozen layer (h_LLM), float32 (token, feature), lazy, one Dask block per row.
 
-        As in every array by token, `sample` is an id, or several, of the samples whose tokens are wanted, and
-        coordinates label tokens; see `token_labels`.
+        As in every array by token, `sample` is one id or several of samples whose tokens are read, and coordinates
+        label tokens; see `token_labels`.
         """
         return self._state(component, "base", sample)
 
     def adapted(self, component: str, *, sample: Samples = None) -> xr.DataArray:
-        """The component's output in the adapted run of a `pair` stream, float32 (token, feature), lazy."""
+        """Output of a component with the adapter, of stream `pair` only, float32 (token, feature), lazy."""
         if self.stream != "pair":
             raise StoreError(f"only a run of stream 'pair' holds `adapted`; {self.place.name!r} is {self.stream!r}")
         return self._state(component, "adapted", sample)
@@ -228,7 +229,7 @@ class Run:
         Raises
         ------
         StoreError
-            If the run holds this component's delta itself.
+            If the run stores this component's delta itself.
         """
         name = self._adapter_name(adapter)
         rows = self._factor_rows(component, name)
@@ -238,7 +239,7 @@ class Run:
         return self._labelled(array, sample, component)
 
     def lora_B(self, component: str, adapter: str | None = None) -> xr.DataArray:  # noqa: N802 (PEFT's name)
-        """The adapter's B, float32 (feature, rank)."""
+        """The adapter's B of a component, float32 (feature, rank)."""
         name = self._adapter_name(adapter)
         self._component_index(component)
         values = self.read_static(f"adapters/{name}/lora_B/{component}")
@@ -258,7 +259,7 @@ class Run:
         return lora.rename("lora").assign_attrs(component=component)
 
     def take(self, tokens: Any, *, components: Sequence[str] | None = None, adapter: str | None = None) -> xr.DataTree:
-        """Base and delta of a few tokens at many components, float32, read at once without Dask.
+        """Read base and delta of a few tokens at many components, float32, at once and without Dask.
 
         Parameters
         ----------
@@ -272,16 +273,15 @@ class Run:
         Returns
         -------
         xarray.DataTree
-            A node for each component, `tree[component]`, with `base` and `delta` (token, feature), since widths differ.
-            Each has the coordinate `token`, in the order that was asked for; the root has none, so that a component may
-            have any name. A component that the adapter leaves alone has no `delta`. Tokens whose row isn't committed,
-            or keeps no states, are NaN.
+            A node per component, `tree[component]`, with `base` and `delta` (token, feature), since widths differ. Each
+            has the coordinate `token`, in the order of `tokens`; the root has no coordinate, so that a component may
+            have any name. Unadapted components have no `delta`. Tokens whose row isn't committed or keeps no states
+            are NaN.
 
         Raises
         ------
         StoreError
-            If a chunk of a committed row is missing, empty or broken in any of its bytes, a name is unknown, or the run
-            holds no states.
+            If a chunk of a committed row is missing, empty or broken, a name is unknown, or the run has no states.
         ValueError
             If `tokens` isn't a sequence of integers, or `components` is a single name.
         IndexError
@@ -289,8 +289,8 @@ class Run:
 
         Notes
         -----
-        `base` is `Run.base` bit for bit; where delta is made from a factor, the last bits may differ from those of
-        `Run.delta`, whose product has other shapes.
+        `base` equals `Run.base` bit for bit; if delta is computed from a factor, its last bits may differ from those of
+        `Run.delta`, which multiplies matrices of other shapes.
         """
         if isinstance(components, str):
             raise ValueError(f"`components` is {components!r}; it must be a sequence of paths: [{components!r}]")
@@ -322,14 +322,14 @@ class Run:
         return xr.DataTree.from_dict(nodes)
 
     def unembedding(self) -> xr.Dataset:
-        """Final norm and output embedding of the model, which turn the residual stream into logits.
+        """Return final norm and output embedding of the model, which turn the residual stream into logits.
 
         Returns
         -------
         xarray.Dataset
-            `weight` (vocabulary, feature), float32, lazy, one Dask block a chunk; `norm` (feature), float32, the final
-            norm's weight; `text` (vocabulary), each token id decoded alone. Attribute `centred`: whether the norm takes
-            the mean over features off (LayerNorm) or not (RMSNorm).
+            `weight` (vocabulary, feature), float32, lazy, one Dask block per chunk; `norm` (feature), float32, the
+            final norm's weight; `text` (vocabulary), each token id decoded alone. Attribute `centred`: whether the norm
+            subtracts the mean over features (LayerNorm) or not (RMSNorm).
 
         Raises
         ------
@@ -341,11 +341,11 @@ class Run:
         return read_unembedding(self.arrays, self.place)
 
     def js(self, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
-        """JS measured during capture, nats (token, component); NaN for tokens on which it wasn't measured."""
+        """JS that was measured during capture, in nats (token, component); NaN for tokens without a measurement."""
         return self.reduction("js", adapter, sample=sample)
 
     def reduction(self, name: str, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
-        """A number by token that capture measured: float32 (token, component), `kl` (token,); lazy.
+        """Measure per token that capture stored: float32 (token, component), or (token,) for `kl`; lazy.
 
         Parameters
         ----------
@@ -356,14 +356,14 @@ class Run:
         adapter
             Name of the adapter; not needed if there is only one.
         sample
-            Id of the sample, or of several, whose tokens are wanted; by default all.
+            One id or several of samples whose tokens are read; by default all.
 
         Raises
         ------
         ValueError
-            If there is no reduction of this name.
+            If there is no measure of this name.
         StoreError
-            If this run doesn't hold it.
+            If this run doesn't have it.
         """
         if name not in ADAPTER_REDUCTIONS + BASE_REDUCTIONS:
             raise ValueError(f"`name` is {name!r}; allowed are {ADAPTER_REDUCTIONS + BASE_REDUCTIONS}")
@@ -382,12 +382,11 @@ class Run:
         return self._labelled(array, sample)
 
     def ablation(self, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
-        """Change of the model's output without each part of the adapter, nats: float32 (token, part), lazy.
+        """Change of the model's output without each part of the adapter, in nats: float32 (token, part), lazy.
 
-        KL(adapted || adapted without this part's delta) of the next-token distributions after each token; NaN in the
-        batches in which it wasn't measured. `parts` says what a part is (`components`, `layers`, `kinds`), the
-        coordinate `part` which one: a component's path, a layer's number, a kind's name. Raises a StoreError if the run
-        holds none.
+        KL(adapted || adapted without this part's delta) of the next-token distributions after each token; NaN in
+        batches without a measurement. The attribute `parts` is `components`, `layers` or `kinds`, and the coordinate
+        `part` names a component's path, a layer's number or a kind. Raises StoreError if the run has no ablation.
         """
         root = f"adapters/{self._adapter_name(adapter)}"
         if f"{root}/ablation" not in self.arrays:
@@ -400,9 +399,9 @@ class Run:
         return self._labelled(array, sample)
 
     def delta_source(self, component: str, adapter: str | None = None) -> DeltaSource:
-        """Arrays and weights that `delta` is made from, to be read a row at a time in any thread or process.
+        """Arrays and weights from which `delta` is computed, to be read row by row in any thread or process.
 
-        In a `pair` run it is adapted - base, in float32: all that the adapter changed, not only what it added here.
+        In a `pair` run delta is adapted - base in float32, so it includes the effect of earlier layers.
         """
         name = self._adapter_name(adapter)
         if self.stream == "pair":
@@ -419,12 +418,12 @@ class Run:
         )
 
     def source(self, component: str, adapter: str | None = None) -> Source:
-        """Base and delta of a component that the adapter touches, for `walk_rows` and for tasks elsewhere."""
+        """Base and delta of an adapted component, for `walk_rows` and tasks in other processes."""
         delta = self.delta_source(component, adapter)
         return Source(component, self.base_rows(component), delta, str(self.attributes["static_digest"]))
 
     def base_rows(self, component: str) -> RowArray:
-        """`base`, to be read a row at a time in any thread or process."""
+        """Base of a component, to be read row by row in any thread or process."""
         return self._state_rows(component, "base")
 
     def _state_rows(self, component: str, name: str) -> RowArray:
@@ -439,7 +438,7 @@ class Run:
             )
 
     def _labelled(self, array: xr.DataArray, sample: Samples, component: str | None = None) -> xr.DataArray:
-        """With coordinates of its tokens, and of its component where it is one's; of all tokens or some samples'."""
+        """Add coordinates of tokens, and of the component if there is one, and select samples' tokens."""
         if component is not None:
             row = self.components.isel(component=self._component_index(component))
             array = array.assign_coords(component=component, kind=row["kind"].item(), layer=row["layer"].item())
@@ -468,7 +467,7 @@ class Run:
         return RowArray(self.arrays[path], place=self.place, committed=readable, columns=columns)
 
     def read_static(self, path: str) -> np.ndarray:
-        """Values of an array that is written when the run is set up, by its path in the store."""
+        """Read an array that was written when the run was set up, by its path in the store."""
         if path not in self.arrays:
             raise StoreError(f"{path!r} is missing from `{self.place.name}`; run `lorascope verify`")
         return read_static(self.arrays[path], self.place, may_be_absent=is_base_score_column(path))
@@ -478,7 +477,7 @@ class Run:
         if path == "tokens/text":
             return self._token_text
         values = self._rows(path)[:] if array.by_row else self.read_static(path)
-        if values.dtype.kind == "T":  # xarray and pandas know text as object
+        if values.dtype.kind == "T":  # xarray and pandas keep text as objects
             values = values.astype(object)
         attributes = {key: value for key, value in array.attributes.items() if key != "written"}
         return xr.Variable(array.dims, values, attributes)

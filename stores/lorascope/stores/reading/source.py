@@ -10,18 +10,18 @@ from .rows import RowArray
 
 
 class DeltaSource(NamedTuple):
-    """Sources of a component's delta: its factor and weights, delta itself, or the outputs of two passes."""
+    """Arrays from which a component's delta is computed: factor and weights, delta itself, or outputs of two passes."""
 
     rows: RowArray
     lora_B: Callable[[], np.ndarray] | None = None  # noqa: N815 (PEFT's name)
-    """Reads it, float32 (feature, rank); None where `rows` is delta or adapted."""
+    """Function that reads B, float32 (feature, rank); None if `rows` is delta or adapted."""
     scaling: float = 1.0
     bias: Callable[[], np.ndarray] | None = None
     base: RowArray | None = None
-    """In stream `pair`, where `rows` are adapted, base is subtracted from them."""
+    """Base to subtract from `rows`, which are adapted, in stream `pair`; else None."""
 
     def to_dask(self) -> Any:
-        """Delta as a lazy Dask array, one block a row."""
+        """Return delta as a lazy Dask array with one block per row."""
         import dask.array as da
 
         rows = self.rows.to_dask()
@@ -34,7 +34,7 @@ class DeltaSource(NamedTuple):
         return da.map_blocks(delta_block, rows, **weights, dtype=np.float32, chunks=chunks)
 
     def weights(self) -> dict[str, Any]:
-        """Arguments of `delta_block`, read now; none where delta isn't made from a factor."""
+        """Read the arguments of `delta_block`; empty if delta isn't computed from a factor."""
         if self.lora_B is None:
             return {}
         bias = None if self.bias is None else self.bias()
@@ -42,13 +42,13 @@ class DeltaSource(NamedTuple):
 
 
 class Source(NamedTuple):
-    """One component of a run, ready to be read in any thread, process or machine; a few kB to send there."""
+    """Component of a run, to be read in any thread, process or machine; pickled in a few kB."""
 
     component: str
     base: RowArray
     delta: DeltaSource
     identity: str
-    """Digest of everything that was written when the run was set up, weights too."""
+    """Digest of everything that was written when the run was set up, including weights."""
 
     def __hash__(self) -> int:
         return hash(self._key())
@@ -61,14 +61,14 @@ class Source(NamedTuple):
 
 
 def base_row_bytes(source: Source) -> int:
-    """Bytes of a full row of the component's base in float32."""
+    """Bytes of a full row of a component's base in float32."""
     return 4 * ROW_TOKENS * source.base.shape[1]
 
 
 def group_sizes(
     sources: Sequence[Source], group_bytes: int, row_bytes: Callable[[Source], int] = base_row_bytes
 ) -> list[int]:
-    """Numbers of neighbouring components to put together so that a row of each group has about `group_bytes`."""
+    """Sizes of groups of neighbouring components such that a row of each group has about `group_bytes`."""
     sizes, size = [0], 0
     for source in sources:
         sizes[-1] += 1
@@ -80,9 +80,9 @@ def group_sizes(
 
 
 def read_factors(sources: Sequence[Source], row: int) -> list[np.ndarray | None]:
-    """Factors of a committed row, float32 (token, rank), contiguous; None for a component that has none.
+    """Read components' factors of a committed row, float32 (token, rank); None for a component without factor.
 
-    Factors of components side by side lie in one piece of the store, which is read once.
+    All factors are columns of one array, so neighbouring ones are read together.
     """
     factored = [index for index, source in enumerate(sources) if source.delta.lora_B is not None]
     factors: list[np.ndarray | None] = [None] * len(sources)
@@ -95,7 +95,7 @@ def read_factors(sources: Sequence[Source], row: int) -> list[np.ndarray | None]
 
 
 def delta_block(factor: np.ndarray, *, lora_B: np.ndarray, scaling: np.float32, bias: np.ndarray | None) -> np.ndarray:
-    """scaling * (z B^T + bias), float32 (token, feature): PEFT's own order of operations."""
+    """Return delta = scaling * (z B^T + bias), float32 (token, feature), in PEFT's order of operations."""
     product: np.ndarray = factor @ lora_B.T
     if bias is not None:
         product += bias

@@ -1,4 +1,4 @@
-"""State of a run, from its root alone, and taking away one that was never set up to its end."""
+"""State of a run from its root alone, and deletion of a run that was never completely set up."""
 
 import re
 from collections.abc import Mapping
@@ -13,29 +13,29 @@ from ..places.place import Place, open_place
 from .root import read_root
 
 WRITER_ATTRIBUTE = "set_up_by"
-"""Root attribute of a run that is being set up: the process that does so. A run that is set up has none."""
+"""Root attribute with the process that sets up a run, until that is done."""
 
 RunState = Literal["absent", "torn", "unfinished", "finished"]
 
 _SETUP_KEY = re.compile(
     r"((rows|samples|choices|tokens|components|states|reductions|adapters)(/[A-Za-z0-9_.\-]+)*/)?(zarr\.json|c(\.\d+)+)"
 )
-"""Keys that setting a run up writes; a chunk of the root itself isn't one, but no such file is anybody's."""
+"""Keys that are written while a run is set up."""
 
 
 def run_state(path: str | Path | Place) -> RunState:
-    """State of the run at `path`: absent, torn, unfinished or finished.
+    """Return the state of the run at `path`: absent, torn, unfinished or finished.
 
     Returns
     -------
     str
-        `absent`: nothing, an empty folder, or nothing but unfinished files of an interrupted writer; `torn`: a run that
-        was interrupted while it was being set up, or still is; `unfinished`: rows may be missing; `finished`.
+        `absent`: no folder, an empty one, or only unfinished files of an interrupted writer; `torn`: a run that is
+        being set up, or was interrupted then; `unfinished`: rows may be missing; `finished`.
 
     Raises
     ------
     StoreError
-        If something else lies there, or a run of a version that we don't know.
+        If something else is there, or a run of an unknown version.
     """
     place = open_place(path)
     attributes = root_attributes(place)
@@ -48,13 +48,13 @@ def run_state(path: str | Path | Place) -> RunState:
 
 
 def clear_torn(path: str | Path | Place) -> None:
-    """Delete a run that was interrupted while it was being set up; may be repeated if it is interrupted itself.
+    """Delete a run that was interrupted while it was set up; if the deletion is interrupted, call this again.
 
     Raises
     ------
     StoreError
-        If it isn't such a run, anything that setting a run up doesn't write lies in its folder, or it lies in an object
-        store, which has no locks, and whoever sets it up may still be at it: then nothing is deleted.
+        If it isn't such a run, its folder has other files too, or it is in an object store, which has no locks, and the
+        process that sets it up may still be running: then nothing is deleted.
     """
     place = open_place(path)
     state = run_state(place)
@@ -71,11 +71,11 @@ def clear_torn(path: str | Path | Place) -> None:
         )
     place.delete([*place.temporary_files(), *(key for key in keys if key != "zarr.json")])
     place.flush("")
-    place.delete(["zarr.json"])  # last: until then it is known what lies here
+    place.delete(["zarr.json"])  # last: until then the folder is known to be a run
 
 
 def _require_writer_ended(place: Place) -> None:
-    """Raise StoreError unless the process that set this run up is known to have ended, or is this one."""
+    """Raise StoreError unless the process that set up this run has ended, or is this one."""
     holder = parse_holder((root_attributes(place) or {}).get(WRITER_ATTRIBUTE))
     if holder is None or may_be_running(holder):
         who = holder or "a process that left no name"
@@ -86,7 +86,7 @@ def _require_writer_ended(place: Place) -> None:
 
 
 def require_known_version(place: Place, attributes: Mapping[str, Any]) -> None:
-    """Raise StoreError unless these are the root attributes of a run of a version that we read."""
+    """Raise StoreError unless these are root attributes of a run of a known version."""
     if attributes.get("format") != FORMAT:
         raise StoreError(
             f"`{place.name}` is a Zarr group but no lorascope run: `format` is {attributes.get('format')!r}, not "
@@ -101,7 +101,7 @@ def require_known_version(place: Place, attributes: Mapping[str, Any]) -> None:
 
 
 def root_attributes(place: Place) -> Mapping[str, Any] | None:
-    """Attributes of the root; None where nothing lies at all."""
+    """Read the attributes of the root; None if nothing exists at this place."""
     if isinstance(place.path, Path):
         existing = next(path for path in (place.path.absolute(), *place.path.absolute().parents) if path.exists())
         if not existing.is_dir():
@@ -115,7 +115,7 @@ def root_attributes(place: Place) -> Mapping[str, Any] | None:
 
 
 def _require_empty(place: Place) -> None:
-    """Raise StoreError if anything lies where there is no root."""
+    """Raise StoreError if a place without a root isn't empty."""
     keys = place.keys()
     first = next(keys, None)
     if first is None:
@@ -123,7 +123,7 @@ def _require_empty(place: Place) -> None:
     if all(_SETUP_KEY.fullmatch(key) for key in chain([first], keys)):
         raise StoreError(
             f"`{place.name}` holds parts of a run ({first!r}) without its root 'zarr.json', as where a run was deleted "
-            "while it was written; delete what is left, and the same command begins anew"
+            "while it was written; delete what is left, and the same command starts again"
         ) from None
     inside = sorted(root.parent for root in place.path.glob("*/zarr.json")) if isinstance(place.path, Path) else []
     if inside:

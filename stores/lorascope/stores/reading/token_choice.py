@@ -1,7 +1,7 @@
-"""Choices of tokens for capture, analysis and copies: their grammar, and the tokens that they take of a sample or run.
+"""Choices of tokens for capture, analysis and copies: their grammar, and the chosen tokens of a sample or run.
 
-`all`; a role, such as `answer` (`prompt` includes the choices in it); `first:N`, `last:N` or `from:N`, which count in
-the whole sample, also where a run holds only some of its tokens; `every:K` and `share:P`, which are drawn from each
+A choice is `all`; a role, such as `answer` (`prompt` includes the choices in it); `first:N`, `last:N` or `from:N`,
+which count in the whole sample even if a run has only some of its tokens; or `every:K` or `share:P`, drawn from each
 sample at random.
 """
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from .run import Run
 
 TokenChoice: TypeAlias = str | Sequence[int] | np.ndarray
-"""Tokens of a run as functions take them: a choice in words, or indices on the token axis."""
+"""Tokens of a run as an argument: a choice in words, or indices on the token axis."""
 ROLE_GROUPS = {role: (role,) for role in ROLES} | {"prompt": ("prompt", "choice")}
-"""Choice by role -> the roles that it takes."""
+"""Choice by role -> roles of the chosen tokens."""
 POPULATION_DESCRIPTIONS = {
     "all": "all tokens",
     "prompt": "the tokens of the prompt, its choices included",
@@ -36,16 +36,16 @@ POPULATION_DESCRIPTIONS = {
     "every": "all tokens",
     "share": "all tokens",
 }
-"""Kind of a choice -> the tokens that its means are about, in words."""
+"""Kind of a choice -> description of the tokens that means over it represent."""
 GRAMMAR = (
     f"'all', {', '.join(map(repr, ROLES))}, 'first:N', 'last:N', 'from:N' and 'every:K' with whole numbers from 1, or "
     "'share:P' with P above 0 and at most 1"
 )
-"""The grammar as errors state it."""
+"""Grammar of choices, for errors."""
 
 
 class ParsedChoice(NamedTuple):
-    """A choice in words, taken apart."""
+    """Choice of tokens in words, parsed."""
 
     kind: str
     """`all`, a role, `first`, `last`, `from`, `every` or `share`."""
@@ -54,21 +54,21 @@ class ParsedChoice(NamedTuple):
 
     @property
     def is_random(self) -> bool:
-        """Whether tokens are drawn at random, so that means over them stand for all tokens."""
+        """Whether tokens are drawn at random, so that means over them represent all tokens."""
         return self.kind in ("every", "share")
 
 
 class ChosenTokens(NamedTuple):
-    """The tokens that a choice takes of one sample."""
+    """Chosen tokens of one sample, and their weights."""
 
     places: Int64[np.ndarray, " chosen"]
-    """Ascending places among the sample's tokens."""
+    """Indices among the sample's tokens, ascending."""
     weights: Float32[np.ndarray, " chosen"]
-    """Inverse of the chance with which each token was taken, among the tokens that the choice is about."""
+    """Inverse of the probability with which each token was chosen."""
 
 
 def parse_choice(tokens: str) -> ParsedChoice:
-    """A choice taken apart; raises a ValueError that states the grammar unless it is one.
+    """Parse a choice in words; raises ValueError with the grammar if it isn't one.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def parse_choice(tokens: str) -> ParsedChoice:
 
 
 def describe_population(tokens: str) -> str:
-    """The tokens that means over a choice are about, in words.
+    """Describe the tokens that means over a choice represent.
 
     Examples
     --------
@@ -102,7 +102,7 @@ def describe_population(tokens: str) -> str:
 
 
 def describe_choice(tokens: TokenChoice) -> str:
-    """The choice as an attribute of a result: its own words, or the number of indices."""
+    """Describe a choice for an attribute of a result: its words, or the number of indices."""
     return tokens if isinstance(tokens, str) else f"{len(tokens)} chosen"
 
 
@@ -114,7 +114,7 @@ def choose_tokens(
     length: int,
     generator: np.random.Generator,
 ) -> ChosenTokens:
-    """The tokens that a choice takes of one sample, and their weights.
+    """Choose tokens of one sample.
 
     Parameters
     ----------
@@ -125,19 +125,18 @@ def choose_tokens(
     length
         Tokens of the whole sequence.
     generator
-        Random numbers for `every:K` and `share:P`.
+        Random generator for `every:K` and `share:P`.
 
     Notes
     -----
-    `share:P` draws m = round(P n) of n tokens (half to even), at least one, without replacement: a token is taken with
-    the chance m / n. `every:K` draws one of the n tokens and takes it with all tokens at whole multiples of K from it:
-    a start is drawn in proportion to the m tokens that follow from it, and a token taken with the chance m / n again.
-    So a sample's weights are all n / m, they add up to n, and its weighted mean and weighted sum are both unbiased for
-    the mean and the sum over all n tokens, whether or not K divides n. (Starts of equal chance, each token weighing K,
-    would bias the mean where K doesn't.)
+    `share:P` draws m = round(P n) of n tokens (half to even), at least one, without replacement: each token has the
+    probability m / n. `every:K` draws one of the n tokens and chooses all tokens at multiples of K from it: a start has
+    a probability proportional to the m tokens that it selects, so each token has the probability m / n again. A
+    sample's weights are all n / m and add up to n, so its weighted mean and sum are unbiased for the mean and sum over
+    all n tokens, even if K doesn't divide n. (Starts of equal probability and weights K would bias the mean then.)
 
-    The others take whole groups of tokens. Their weights are 1, and what is computed from them is about these groups
-    and not about the sequence: see `describe_population`.
+    The other choices take whole groups of tokens. Their weights are 1, and results are about these groups, not about
+    the sequence: see `describe_population`.
     """
     choice, n = parse_choice(tokens), len(positions)
     if not choice.is_random:
@@ -146,7 +145,7 @@ def choose_tokens(
     if choice.kind == "share":
         places = np.sort(generator.choice(n, max(round(choice.number * n), 1), replace=False))
     else:
-        step = int(min(choice.number, n))  # a larger one takes what n does
+        step = int(min(choice.number, n))  # a larger step is equivalent to n
         places = np.arange(n)[generator.integers(n) % step :: step]
     return ChosenTokens(places, np.full(len(places), n / len(places), np.float32))
 
@@ -154,7 +153,7 @@ def choose_tokens(
 def is_chosen(
     choice: ParsedChoice, positions: np.ndarray, roles: np.ndarray, length: int | np.ndarray
 ) -> Bool[np.ndarray, " token"]:
-    """Whether tokens belong to a choice that draws nothing; of one sample, or of several with a length by token."""
+    """Whether each token is in a choice that isn't random; `length` is its sample's, one for all or one per token."""
     if choice.kind == "all":
         return np.ones(len(positions), np.bool_)
     if choice.kind == "first":
@@ -169,23 +168,23 @@ def is_chosen(
 def chosen_token_weights(
     run: "Run", tokens: TokenChoice, among: Bool[np.ndarray, " token"] | None = None, *, seed: int = 0
 ) -> Float32[np.ndarray, " token"]:
-    """By how many tokens of its sample each token of a run counts in a choice; 0 where it isn't chosen.
+    """Return the weight of each token of a run in a choice: 0 if it isn't chosen.
 
-    Chosen tokens count 1, but for `every:K` and `share:P`: see `choose_tokens`.
+    Weights of chosen tokens are 1, except for `every:K` and `share:P`: see `choose_tokens`.
 
     Parameters
     ----------
     among
-        Tokens that can be chosen; by default those that are committed and have states.
+        Mask of tokens that can be chosen; by default committed tokens with states.
     seed
-        Seed of the random draws. A sample's draw depends on the seed, its index and its own tokens alone.
+        Seed of the random draws. A sample's draw depends only on the seed, its index and its own tokens.
 
     Raises
     ------
     ValueError, IndexError
-        If `tokens` isn't in the grammar, or an index of no token.
+        If `tokens` isn't in the grammar, or an index is out of range.
     StoreError
-        If no token is left.
+        If no token is chosen.
 
     Examples
     --------
@@ -222,7 +221,7 @@ def chosen_token_weights(
 
 
 def checked_token_places(tokens: Any, n_tokens: int) -> np.ndarray:
-    """Places of tokens that are given one by one, checked."""
+    """Return indices of tokens as an array, after checking that they are integers within the run."""
     places = np.asarray(tokens)
     if places.ndim != 1 or (places.size and places.dtype.kind not in "iu"):
         raise ValueError(

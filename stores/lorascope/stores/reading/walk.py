@@ -1,13 +1,13 @@
-"""The walk over a run's rows: row after row, read on threads, in order, in a bounded memory.
+"""Walks over a run's rows: row after row, read on threads, in order, in bounded memory.
 
-`walk_rows` gives numbers: base, delta and factors of chosen components and tokens, float32. `stored_rows` gives what is
-stored, for copies, and `walk_chunks` each chunk with its digest and its problem, for checks. All use `map_in_order`.
+`map_rows` and `walk_rows` give base, delta and factors of chosen components and tokens, float32. `stored_rows` gives
+rows as stored, for copies, and `walk_chunks` each chunk with its digest and problem, for checks.
 """
 
 import threading
 from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import islice, pairwise
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
@@ -26,84 +26,57 @@ if TYPE_CHECKING:
     from .run import Run
 
 GROUP_BYTES = 16 * 2**20
-"""Bytes of float32 in a row of neighbouring components from which on no further component is put to them."""
+"""Size of a row of a group of neighbouring components, in float32, from which on the group gets no further one."""
 TASK_BYTES = 2**20
-"""Bytes that one task reads at least: handing a task to a thread takes as long as reading a row of few ranks."""
+"""Fewest bytes that one task reads: handing a task to a thread takes as long as reading a row of few ranks."""
 
 Result = TypeVar("Result")
 Quantity = Literal["base", "delta", "factor"]
 
 
 class RowBlock(NamedTuple):
-    """The chosen tokens of one row, at one component or several neighbouring ones."""
+    """Chosen tokens of one row, at one component or several neighbouring ones."""
 
     row: int
     tokens: Int64[np.ndarray, " token"]
-    """Ascending places on the run's token axis."""
+    """Indices on the run's token axis, ascending."""
     base: dict[str, Float32[np.ndarray, "token feature"]]
-    """Component -> its output without the adapter; empty unless it was asked for, as the others."""
+    """Component -> its output without the adapter; like the others, empty unless it was asked for."""
     delta: dict[str, Float32[np.ndarray, "token feature"]]
-    """Component -> what the adapter adds; base + delta is lora, in a run of stream `pair` adapted."""
+    """Component -> the adapter's part; base + delta is lora, or adapted in a run of stream `pair`."""
     factor: dict[str, Float32[np.ndarray, "token rank"]]
-    """Component -> z = A x, of components whose delta is made from a factor."""
+    """Component -> z = A x, for components whose delta is computed from a factor."""
 
 
-@overload
-def walk_rows(
-    sources: Sequence[Source],
-    numbers: Sequence[Quantity],
-    *,
-    tokens: Bool[np.ndarray, " token"] | None = ...,
-    function: None = ...,
-    n_threads: int | None = ...,
-    progress: Progress | None = ...,
-) -> Iterator[RowBlock]: ...
-
-
-@overload
-def walk_rows(
-    sources: Sequence[Source],
-    numbers: Sequence[Quantity],
-    *,
-    tokens: Bool[np.ndarray, " token"] | None = ...,
+def map_rows(
     function: Callable[[RowBlock], Result],
-    n_threads: int | None = ...,
-    progress: Progress | None = ...,
-) -> Iterator[Result]: ...
-
-
-def walk_rows(
     sources: Sequence[Source],
-    numbers: Sequence[Quantity],
+    quantities: Sequence[Quantity],
     *,
     tokens: Bool[np.ndarray, " token"] | None = None,
-    function: Callable[[RowBlock], Any] | None = None,
     n_threads: int | None = None,
     progress: Progress | None = None,
-) -> Iterator[Any]:
-    """Rows of components, one after the other, or what a function makes of each.
+) -> Iterator[Result]:
+    """Yield the result of a function of each row of components, in order, computed on threads.
 
-    Only rows that are committed, keep states and hold a chosen token are read. Neighbouring components whose numbers
-    are few, such as factors, come together, and wide ones each alone: all rows of the first components, then all rows
-    of the next.
+    Only rows that are committed, keep states and contain a chosen token are read. Neighbouring components whose numbers
+    are few, such as factors, are read together: all rows of the first group of components, then all rows of the next.
 
     Parameters
     ----------
+    function
+        Called with each `RowBlock` in the thread that read it, so that all processors take part in the work.
     sources
         Components of one adapter in the run's order, from `Run.source`.
-    numbers
-        Which of `base`, `delta` and `factor` to read. Only components with a factor (`source.delta.lora_B` isn't None)
-        can be asked for one.
+    quantities
+        Any of `base`, `delta` and `factor`; `factor` only for components with one (`source.delta.lora_B` isn't None).
     tokens
-        Mask of the chosen tokens of the run, by default all: `chosen_tokens(run, "from:1") > 0`.
-    function
-        Called with each `RowBlock` in the thread that read it; its results come in the rows' order. Work on a row
-        belongs there, so that all processors take part.
+        Mask of the chosen tokens of the run, by default all: `chosen_token_weights(run, "from:1") > 0`.
     n_threads
-        Threads that read and call the function; by default one a processor, but at least 8. With 1 everything happens
-        in the thread that asks. No result depends on it.
+        Threads that read and call the function; by default one per processor, but at least 8. With 1 everything happens
+        in the calling thread. Results don't depend on it.
     progress
-        Called with (rows done, rows in all), a row counted for each group of components.
+        Called with (rows done, rows in all), where a row counts once for each group of components.
 
     Raises
     ------
@@ -115,16 +88,13 @@ def walk_rows(
     >>> from lorascope.stores import open_run
     >>> run = open_run("runs/demo/run.zarr")  # doctest: +SKIP
     >>> sources = [run.source(path) for path in run.component_paths[:2]]  # doctest: +SKIP
-    >>> for block in walk_rows(sources, ["base", "delta"]):  # doctest: +SKIP
-    ...     for path, delta in block.delta.items():
-    ...         print(path, block.row, np.linalg.norm(delta, axis=1).mean())
-    >>> total = sum(walk_rows(sources, ["factor"], function=lambda block: len(block.tokens)))  # doctest: +SKIP
+    >>> total = sum(map_rows(lambda block: len(block.tokens), sources, ["factor"]))  # doctest: +SKIP
     """
     if not sources:
         return
     rows = _committed_rows_with_tokens(sources[0].base, tokens)
-    starts = np.cumsum([0, *group_sizes(sources, GROUP_BYTES, lambda source: _row_bytes(source, numbers))]).tolist()
-    groups = [_Group(sources[start:stop], numbers, tokens) for start, stop in pairwise(starts)]
+    starts = np.cumsum([0, *group_sizes(sources, GROUP_BYTES, lambda source: _row_bytes(source, quantities))]).tolist()
+    groups = [_Group(sources[start:stop], quantities, tokens) for start, stop in pairwise(starts)]
 
     def tasks() -> Iterator[tuple[_Group, list[int]]]:
         for group in groups:
@@ -132,18 +102,32 @@ def walk_rows(
             for start in range(0, len(rows), step):
                 yield group, rows[start : start + step]
 
-    def read(task: tuple[_Group, list[int]]) -> list[Any]:
-        blocks = map(task[0].read, task[1])
-        return list(blocks if function is None else map(function, blocks))
+    def read(task: tuple[_Group, list[int]]) -> list[Result]:
+        return [function(task[0].read(row)) for row in task[1]]
+
+    def n_bytes(task: tuple[_Group, list[int]]) -> int:
+        return task[0].row_bytes * len(task[1])
 
     n_done, n_all = 0, len(rows) * len(groups)
-    for results in map_in_order(
-        read, tasks(), n_threads=n_threads, n_bytes=lambda task: task[0].row_bytes * len(task[1])
-    ):
+    for results in map_in_order(read, tasks(), n_threads=n_threads, n_bytes=n_bytes):
         yield from results
         n_done += len(results)
         if progress is not None:
             progress(n_done, n_all)
+
+
+def walk_rows(sources: Sequence[Source], quantities: Sequence[Quantity], **options: Any) -> Iterator[RowBlock]:
+    """Yield each row of components as a `RowBlock`; parameters are those of `map_rows`.
+
+    Examples
+    --------
+    >>> from lorascope.stores import open_run
+    >>> run = open_run("runs/demo/run.zarr")  # doctest: +SKIP
+    >>> for block in walk_rows([run.source(run.component_paths[0])], ["base", "delta"]):  # doctest: +SKIP
+    ...     for path, delta in block.delta.items():
+    ...         print(path, block.row, np.linalg.norm(delta, axis=1).mean())
+    """
+    return map_rows(lambda block: block, sources, quantities, **options)
 
 
 def walk_chunks(
@@ -155,19 +139,19 @@ def walk_chunks(
     decode: bool = True,
     progress: Progress | None = None,
 ) -> Iterator[tuple[int, list[Result]]]:
-    """(row, what a function makes of each of its chunks), row after row; chunks are stored as they are.
+    """Yield (row, results of a function for each of its chunks), row after row.
 
     Parameters
     ----------
     run
         An open run.
     rows
-        Committed rows, states or not, in the order in which they come.
+        Committed rows, in the order in which they are read.
     function
-        Called with the row, the array's path and a `Chunk`, which holds its digest, its block unless `decode` is off,
-        or what is wrong with it: nothing is raised. It is called in the thread that read the chunk.
+        Called with the row, the array's path and a `Chunk`, in the thread that read it. The chunk has its digest, its
+        block as stored if `decode` is on, or its problem: nothing is raised.
     paths
-        Arrays that are read; by default all that have a chunk in the row.
+        Arrays to read; by default all that have a chunk for the row.
     progress
         Called with (rows done, rows in all).
     """
@@ -193,9 +177,9 @@ def walk_chunks(
 
 
 def stored_rows(run: "Run", rows: Sequence[int], paths: Container[str]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """(row, path -> (token, ...) as stored) of committed rows, one after the other, of those of these arrays they have.
+    """Yield (row, {path: block (token, ...) as stored}) for committed rows and those of these arrays that they have.
 
-    Each chunk's own checksum is checked; where all of a row is read, its digest too.
+    Each chunk's own checksum is checked; if all of a row is read, its digest too.
 
     Raises
     ------
@@ -204,7 +188,7 @@ def stored_rows(run: "Run", rows: Sequence[int], paths: Container[str]) -> Itera
     """
     for row, chunks in walk_chunks(run, rows, lambda row, path, chunk: (path, chunk), paths=paths):
         wrong = [chunk.problem.message for _, chunk in chunks if chunk.problem is not None]
-        parts = [(chunk.key, chunk.part) for _, chunk in chunks if chunk.part is not None]
+        parts = [(chunk.key, chunk.digest) for _, chunk in chunks if chunk.digest is not None]
         if not wrong and len(chunks) == len(run.row_paths(row)) and combine_digests(parts) != bytes(run.digest(row)):
             wrong = ["its digest differs from what was committed"]
         if wrong:
@@ -216,15 +200,15 @@ class _Group:
     """Neighbouring components of a walk, whose rows are read together."""
 
     def __init__(
-        self, sources: Sequence[Source], numbers: Sequence[Quantity], tokens: Bool[np.ndarray, " token"] | None
+        self, sources: Sequence[Source], quantities: Sequence[Quantity], tokens: Bool[np.ndarray, " token"] | None
     ) -> None:
-        self._sources, self._numbers, self._tokens = sources, numbers, tokens
-        self.row_bytes = max(1, sum(_row_bytes(source, numbers) for source in sources))
+        self._sources, self._quantities, self._tokens = sources, quantities, tokens
+        self.row_bytes = max(1, sum(_row_bytes(source, quantities) for source in sources))
         self._weights: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
 
     def read(self, row: int) -> RowBlock:
-        """The chosen tokens of a row."""
+        """Read the chosen tokens of a row."""
         n_tokens = self._sources[0].base.n_tokens(row)
         start, places = row * ROW_TOKENS, np.arange(n_tokens)
         chosen: slice | np.ndarray = slice(None)
@@ -232,18 +216,18 @@ class _Group:
             places = chosen = np.flatnonzero(mask)
         block = RowBlock(row, start + places, {}, {}, {})
         without = [None] * len(self._sources)
-        factors = without if set(self._numbers) == {"base"} else read_factors(self._sources, row)
+        factors = without if set(self._quantities) == {"base"} else read_factors(self._sources, row)
         for source, whole in zip(self._sources, factors, strict=True):
             name = source.component
             factor = None if whole is None else whole[chosen]
-            if "base" in self._numbers:
+            if "base" in self._quantities:
                 block.base[name] = _read_float32(source.base, row, chosen)
-            if "factor" in self._numbers:
+            if "factor" in self._quantities:
                 assert factor is not None, f"{name} has no factor"
                 block.factor[name] = factor
-            if "delta" in self._numbers and factor is not None:
-                block.delta[name] = delta_block(factor, **self._weights_of(source))
-            elif "delta" in self._numbers:
+            if "delta" in self._quantities and factor is not None:
+                block.delta[name] = delta_block(factor, **self._delta_weights(source))
+            elif "delta" in self._quantities:
                 block.delta[name] = _read_float32(source.delta.rows, row, chosen)
                 if source.delta.base is not None:  # `rows` are adapted
                     base = block.base[name] if name in block.base else _read_float32(source.delta.base, row, chosen)
@@ -251,8 +235,8 @@ class _Group:
                         block.delta[name] = block.delta[name] - base
         return block
 
-    def _weights_of(self, source: Source) -> dict[str, Any]:
-        """What makes a factor into delta, read once for all rows."""
+    def _delta_weights(self, source: Source) -> dict[str, Any]:
+        """Return the weights that turn a factor into delta, read once for all rows."""
         with self._lock:
             if source.component not in self._weights:
                 self._weights[source.component] = source.delta.weights()
@@ -260,20 +244,21 @@ class _Group:
 
 
 def _read_float32(rows: RowArray, row: int, chosen: slice | np.ndarray) -> np.ndarray:
+    """Read chosen tokens of a row as float32."""
     return widen_block(rows.read_stored(row)[chosen], rows.dtype_logical)
 
 
 def _committed_rows_with_tokens(rows: RowArray, tokens: Bool[np.ndarray, " token"] | None) -> list[int]:
-    """Committed rows with states that hold a chosen token."""
+    """Indices of committed rows with states and a chosen token."""
     chosen = range(rows.n_rows) if tokens is None else np.unique(np.flatnonzero(tokens) // ROW_TOKENS).tolist()
     return [row for row in chosen if rows.is_committed(row)]
 
 
-def _row_bytes(source: Source, numbers: Sequence[Quantity]) -> int:
+def _row_bytes(source: Source, quantities: Sequence[Quantity]) -> int:
     """Bytes of float32 that a full row of a component takes."""
     n_columns = {
         "base": source.base.shape[1],
         "delta": source.base.shape[1],
         "factor": source.delta.rows.shape[1],
     }
-    return 4 * ROW_TOKENS * sum(n_columns[name] for name in numbers)
+    return 4 * ROW_TOKENS * sum(n_columns[name] for name in quantities)

@@ -1,4 +1,4 @@
-"""Setting a run up: every group, array and table, before the first row."""
+"""Set up a run: every group, array and table, before the first row."""
 
 import hashlib
 import json
@@ -32,9 +32,9 @@ from ..size import format_size
 from .write import RunWriter, collect_results, write_document
 
 N_THREADS = 16
-"""Threads that write at once: each mostly waits for the disk or the network."""
+"""Number of writing threads: each mostly waits for the disk or the network."""
 RESERVED_ROOT_BYTES = 2**20
-"""Kept free in the root's metadata for what is added when the run is finished."""
+"""Space in the root's metadata that is reserved for attributes of the finished run."""
 
 Tables = Mapping[str, Mapping[str, Any]]
 
@@ -54,30 +54,30 @@ def create_run(
     path
         Folder of the run; it may exist if it is empty.
     spec
-        What the run holds.
+        Specification of the run.
     tables
-        `samples`, `choices` and `tokens`, each as column name -> one value an entry. Columns of scores without the
-        adapter (`base_...`) and of answers (`written...`) may be left out; every other one is needed.
+        `samples`, `choices` and `tokens`, each as column name -> values. Columns of scores without the adapter
+        (`base_...`) and of answers (`written...`) are optional; every other one is needed.
     weights
-        `lora_B/<component>` (feature, rank) of each factored component, and `lora_bias/<component>` (feature,) where
-        there is one, under `adapters/<name>/`; `unembedding/weight` (of bfloat16 its bits), `norm` and `text` where the
+        `lora_B/<component>` (feature, rank) of each factored component, and `lora_bias/<component>` (feature,) if there
+        is one, under `adapters/<name>/`; `unembedding/weight` (bits of bfloat16), `norm` and `text` if the
         specification has them.
     decode_back
-        Whether each chunk, of rows too, is decoded again and compared with its values before it is written.
+        Whether each chunk, also of rows, is decoded and compared with its values before it is written.
 
     Raises
     ------
     StoreError
         If the folder isn't empty, a table or weight doesn't fit the specification, or the run would have more metadata
-        than is read.
+        than readers accept.
     ValueError
-        If a component is too wide for a chunk to hold a row of it.
+        If a component is so wide that a row of it doesn't fit a chunk.
     """
     place = open_place(path)
     _require_unused(place)
     require_rows_fit_chunks(spec)
     values = _static_values(spec, tables, weights)
-    # A column that was left out isn't made, so that one whose chunk is gone was lost; text is there if it is specified.
+    # A column without values isn't created, so that a missing chunk was lost; text is created if it is specified.
     made = {*values, f"tokens/{TOKEN_TEXT.name}"}
     specs = [e for e in array_specs(spec) if e.by_row or e.path in made or not e.optional]
     _require_matching_values(specs, values)
@@ -87,8 +87,8 @@ def create_run(
     _require_root_size(documents)
     root = documents.pop("zarr.json")
     mine = _root_with_writer(root)
-    _require_unused(place)  # what came meanwhile
-    # First: what lies here from now on is a run that is being set up, should this end.
+    _require_unused(place)  # another process may have written meanwhile
+    # First, so that if this is interrupted, the place is known to be a run that is being set up.
     place.write("zarr.json", mine)
     place.flush("")
     arrays = {
@@ -102,7 +102,7 @@ def create_run(
             [threads.submit(_write_static_array, place, encoder, e, values[e.path]) for e in once]
         )
         collect_results([threads.submit(place.flush, key.rpartition("/")[0]) for key in documents])
-    # Last: a run without its digest was interrupted while it was being set up.
+    # Last: a run without this digest was interrupted while it was set up.
     digests = {
         "static_digest": combine_digests(part for parts in written for part in parts).hex(),
         "metadata_digest": combine_digests(
@@ -124,13 +124,13 @@ def create_run(
 
 
 def resume_run(path: str | Path | Place, *, decode_back: bool = False) -> RunWriter:
-    """Open an unfinished run for writing its missing rows; `decode_back` is as in `create_run`.
+    """Open an unfinished run, and return the writer of its missing rows; `decode_back` is as in `create_run`.
 
     Raises
     ------
     StoreError
-        If there is no run at `path`, it is finished, was interrupted while it was set up, isn't laid out as the format
-        says, or its root isn't what was written there.
+        If there is no run at `path`, it is finished, it was interrupted while it was set up, its layout isn't that of
+        the format, or its root was changed.
     """
     place, root = open_root(path)
     run = checked_run(place, root)
@@ -149,12 +149,13 @@ def resume_run(path: str | Path | Place, *, decode_back: bool = False) -> RunWri
 
 
 def _require_unused(place: Place) -> None:
+    """Raise StoreError if anything is at this place."""
     if run_state(place) != "absent":
         raise StoreError(f"`{place.name}` holds another run; name a new folder, or delete this one first")
 
 
 def _require_root_size(documents: Mapping[str, bytes]) -> None:
-    """Raise unless the root, with all these documents in it, is one that is read again."""
+    """Raise StoreError if the root with all these documents would be larger than readers accept."""
     n_bytes = sum(100 + len(key) + len(re.sub(rb"\n *", b" ", content)) for key, content in documents.items())
     if n_bytes > MAX_BYTES - RESERVED_ROOT_BYTES or len(documents) > MAX_NODES:
         raise StoreError(
@@ -164,14 +165,14 @@ def _require_root_size(documents: Mapping[str, bytes]) -> None:
 
 
 def _root_with_writer(root: bytes) -> bytes:
-    """The root of a run that this process sets up, which it names; when it is set up, that goes."""
+    """Return the root of a run that is being set up, with the name of this process."""
     document = json.loads(root)
     document["attributes"][WRITER_ATTRIBUTE] = this_process()._asdict()
     return json.dumps(document).encode()
 
 
 def _require_unchanged_root(place: Place, root: bytes) -> None:
-    """Raise unless the run that was set up here is still this process's own."""
+    """Raise StoreError unless the root at this place is still the one that this process wrote."""
     try:
         if read_root(place).content == root:
             return
@@ -184,7 +185,7 @@ def _require_unchanged_root(place: Place, root: bytes) -> None:
 
 
 def _write_static_array(place: Place, encoder: ChunkEncoder, entry: ArraySpec, values: Any) -> list[tuple[str, bytes]]:
-    """Key and digest of each chunk of an array, which lasts when this returns."""
+    """Write an array durably, and return key and digest of each chunk."""
     block = np.asarray(values, np.dtypes.StringDType() if entry.dtype == "string" else np.dtype(entry.dtype))
     parts = []
     for index in range(-(-len(block) // entry.chunks[0])):
@@ -197,7 +198,7 @@ def _write_static_array(place: Place, encoder: ChunkEncoder, entry: ArraySpec, v
 
 
 def _node_documents(spec: RunSpec, specs: list[ArraySpec]) -> dict[str, bytes]:
-    """Key -> content of the metadata of every node, as Zarr writes them."""
+    """Return the `zarr.json` of every node, as Zarr would write them: key -> content."""
     memory: dict[str, Buffer] = {}
     attributes = {
         "format": FORMAT,
@@ -226,6 +227,7 @@ def _node_documents(spec: RunSpec, specs: list[ArraySpec]) -> dict[str, bytes]:
 
 
 def _create_array(group: zarr.Group, entry: ArraySpec, codec: Codec) -> None:
+    """Create an array with Zarr."""
     group.create_array(
         entry.path,
         shape=entry.shape,
@@ -235,18 +237,18 @@ def _create_array(group: zarr.Group, entry: ArraySpec, codec: Codec) -> None:
         fill_value=entry.fill,
         dimension_names=entry.dims,
         compressors=compressors(entry.dtype, codec),
-        # One file a chunk beside its metadata: half the folders, and half of what has to be flushed.
+        # Chunks are files next to the metadata: half the folders, half of the flushes.
         chunk_key_encoding={"name": "default", "separator": "."},
         attributes=_array_attributes(entry),
-        # Without it an all-NaN chunk leaves no file, and couldn't be told from a lost one.
+        # Otherwise an all-NaN chunk has no file, like a lost one.
         config={"write_empty_chunks": True},
     )
 
 
 def _array_document(form: Mapping[str, Any], entry: ArraySpec) -> dict[str, Any]:
-    """An array's metadata, from those of one that differs in lengths, names and attributes alone.
+    """Return an array's metadata, from those of an array that differs only in lengths, names and attributes.
 
-    Zarr takes a millisecond for each array that it makes, and a run has thousands.
+    Zarr takes a millisecond to create an array, and a run has thousands.
     """
     document = {**form, "shape": entry.shape, "attributes": _array_attributes(entry), "dimension_names": entry.dims}
     document["chunk_grid"] = _with_chunk_shape(form["chunk_grid"], entry.shards or entry.chunks)
@@ -264,10 +266,10 @@ def _with_chunk_shape(part: Mapping[str, Any], chunks: tuple[int, ...]) -> dict[
 
 
 def _consolidated_root(documents: Mapping[str, bytes], digests: Mapping[str, str]) -> dict[str, Any]:
-    """The root's metadata with the digests of all that is written once, and the metadata of every node, as Zarr has it.
+    """Return the root's metadata with digests of everything that is written once, and the metadata of every node.
 
-    So a run opens with one read from its first moment on. Every node keeps its own: that Zarr v3 doesn't specify
-    consolidated metadata yet is in docs/store-format.md.
+    So a run can be opened with one read. Nodes keep their own metadata too, since Zarr v3 doesn't specify consolidated
+    metadata yet; see docs/store-format.md.
     """
     nodes = {key.rpartition("/")[0]: json.loads(content) for key, content in documents.items()}
     root = nodes.pop("")
@@ -276,16 +278,16 @@ def _consolidated_root(documents: Mapping[str, bytes], digests: Mapping[str, str
 
 
 def _consolidated(node: dict[str, Any], within: Mapping[str, Any]) -> dict[str, Any]:
-    """A node as Zarr consolidates it: a group with the nodes within it, of which all stand at the root."""
+    """Return a node as Zarr consolidates it; `within` are the nodes below a group; only the root lists any."""
     if node["node_type"] == "array":
         return node
     table = {"kind": "inline", "must_understand": False, "metadata": within}
-    kind = node.pop("node_type")  # stands last, as Zarr writes it
+    kind = node.pop("node_type")  # comes last, as in Zarr
     return {**node, "consolidated_metadata": table, "node_type": kind}
 
 
 def _static_values(spec: RunSpec, tables: Tables, weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Path -> values of everything that is written once: what was given, and what the specification says."""
+    """Return all values that are written once: path -> values, from the arguments and the specification."""
     components = {c.name: [getattr(component, c.name) for component in spec.components] for c in TABLES["components"]}
     components["fused"] = [json.dumps(component.fused) if component.fused else "" for component in spec.components]
     columns: Tables = {**tables, "components": components}
@@ -302,6 +304,7 @@ def _static_values(spec: RunSpec, tables: Tables, weights: Mapping[str, np.ndarr
 
 
 def _require_matching_values(specs: list[ArraySpec], values: Mapping[str, Any]) -> None:
+    """Raise StoreError unless there are values of the right shape for exactly these arrays."""
     once = {entry.path: entry for entry in specs if not entry.by_row and entry.path != "rows/digest"}
     unknown = sorted(set(values) - set(once))
     if unknown:
@@ -316,7 +319,7 @@ def _require_matching_values(specs: list[ArraySpec], values: Mapping[str, Any]) 
 
 
 def _with_text_chunks(entry: ArraySpec, texts: Sequence[str]) -> ArraySpec:
-    """The array in chunks that can hold these texts, each of which takes its bytes and 4: shorter for long ones."""
+    """Return the array with chunks short enough for these texts; a text takes its bytes in UTF-8 plus 4."""
     most = max_text_bytes(entry.path)
     ends = np.cumsum([4 + len(text.encode()) for text in texts])
     n = entry.chunks[0]

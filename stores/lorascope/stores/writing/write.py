@@ -1,4 +1,4 @@
-"""Writing rows: every chunk, then the row's digest, each lasting before the next."""
+"""Write rows: every chunk, then the row's digest, each durable before the next."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ RowArrays = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 
 class RowWritten(NamedTuple):
-    """Bytes and seconds that committing one row took."""
+    """Size of a row that was written, and the time that it took."""
 
     row: int
     raw_bytes: int
@@ -34,14 +34,16 @@ class RowWritten(NamedTuple):
     stored_bytes: int
     """Bytes of its chunks on disk."""
     seconds_encode: float
-    """Seconds of compressing and hashing, summed over chunks; several chunks run at the same time."""
+    """Seconds of compressing and hashing, summed over chunks, which are processed in parallel."""
     seconds_write: float
     """Seconds of writing and flushing, summed over chunks."""
 
 
 class _Chunk(NamedTuple):
+    """A chunk that was written."""
+
     key: str
-    part: bytes
+    digest: bytes
     """Digest of the chunk's bytes."""
     n_bytes: int
     seconds_encode: float
@@ -49,28 +51,28 @@ class _Chunk(NamedTuple):
 
 
 class RunWriter:
-    """The writer of a run's rows; made by `create_run` and `resume_run`.
+    """Writer of a run's rows; made by `create_run` and `resume_run`.
 
-    A row is written once, as a whole. Its digest is written after all of its chunks are safely on disk, and the row
-    counts only with its digest. So no reader sees half a row, even if the writer is interrupted. Rows may come in any
-    order, from several threads and processes, but each row from only one of them.
+    A row is written once, as a whole. Its digest is written after all of its chunks are safely on disk, and only a row
+    with a digest counts. So no reader sees half a row, even if the writer is interrupted. Rows may be written in any
+    order, by several threads and processes, but each row by only one of them.
 
     Parameters
     ----------
     place
-        Where the run lies.
+        Place of the run.
     version
-        Its format version.
+        Format version of the run.
     metadata
         Metadata of every array of the run.
     state_rows
         Bool (row,): which rows keep states.
     committed
-        Bool (row,): which rows are there already.
+        Bool (row,): which rows are committed already.
     static_digest
-        The run's own: one with another digest that took its place is another run.
+        Digest of the arrays that are written once, which identifies the run.
     decode_back
-        Whether each chunk is decoded again and compared with its values before it is written.
+        Whether each chunk is decoded and compared with its values before it is written.
     """
 
     def __init__(
@@ -107,11 +109,11 @@ class RunWriter:
 
     @property
     def committed_rows(self) -> np.ndarray:
-        """Bool (row,): which rows are committed now, whoever wrote them."""
+        """Mask of rows that are committed now, by any writer, bool (row,)."""
         return np.asarray(read_digests(self._digests, self.place).any(axis=1))
 
     def row_arrays(self, row: int) -> RowArrays:
-        """Array path -> (shape of a full row's block, dtype) of everything that this row must bring."""
+        """Return the arrays that `write_row` needs for this row: path -> (shape of a full row's block, dtype)."""
         return {
             path: ((ROW_TOKENS, *array.shape[1:]), array.dtype)
             for path, array in self._arrays.items()
@@ -119,15 +121,15 @@ class RunWriter:
         }
 
     def row_tokens(self, row: int) -> slice:
-        """The row's place on the token axis; the last row may be short."""
+        """Return the row's slice of the token axis; the last row may be short."""
         return slice(row * ROW_TOKENS, min((row + 1) * ROW_TOKENS, self.n_tokens))
 
     def sweep(self) -> None:
-        """Delete the unfinished files of interrupted writers; only ever while nobody writes."""
+        """Delete the unfinished files of interrupted writers; call it only while nobody writes."""
         self.place.delete(list(self.place.temporary_files()))
 
     def write_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> RowWritten:
-        """Write and commit one row; returns its size in memory and on disk, and where the time went.
+        """Write and commit one row, and return its size and the time that it took.
 
         Parameters
         ----------
@@ -139,20 +141,20 @@ class RunWriter:
         Raises
         ------
         StoreError
-            If the row doesn't exist or is committed already, the blocks aren't what `row_arrays` asks for, or another
-            run lies there by now.
+            If the row doesn't exist or is committed already, the blocks don't fit `row_arrays`, or another run is at
+            this place now.
         OSError
-            If the disk is full or fails, the run's folder is gone, or a remote is lost; the row stays uncommitted.
+            If the disk is full or fails, the run's folder is gone, or an object store fails; the row stays uncommitted.
         """
         self._check_row(row, blocks)
         self._require_root()
         chunks = collect_results([self._threads.submit(self._write_chunk, path, row, blocks[path]) for path in blocks])
         start = time.perf_counter()
-        # Once all are written: what one of them makes last, the others find done.
+        # After all are written, so that each folder is flushed once.
         collect_results([self._threads.submit(self.place.flush, path) for path in blocks])
         flushed = time.perf_counter() - start
         self._require_root()
-        digest = combine_digests((chunk.key, chunk.part) for chunk in chunks)
+        digest = combine_digests((chunk.key, chunk.digest) for chunk in chunks)
         self._write_chunk(DIGESTS, row, np.frombuffer(digest, dtype=np.uint8)[None])
         self.place.flush(DIGESTS)
         self._committed.add(row)
@@ -165,15 +167,14 @@ class RunWriter:
         )
 
     def finish(self, attributes: Mapping[str, Any]) -> None:
-        """Mark the run finished and add attributes to its root; may be repeated.
+        """Mark the run finished and add attributes to its root; may be called again.
 
-        All of it comes in one step: whatever interrupts it, the run is unfinished as before, or finished.
+        Both happen in one step: if it is interrupted, the run is unfinished as before, or finished.
 
         Raises
         ------
         StoreError
-            If a row is still missing, whoever should have written it, the root isn't what was written there, or another
-            run lies there by now.
+            If a row is missing, the root was changed, or another run is at this place now.
         FileNotFoundError
             If the run is gone.
         """
@@ -187,7 +188,7 @@ class RunWriter:
         write_document(self.place, {**root.document, "attributes": {**root.attributes, **added}})
 
     def _require_root(self) -> None:
-        """Raise unless the run that lies there is still this one, and neither gone nor swapped for another."""
+        """Raise FileNotFoundError if the run is gone, and StoreError if another run took its place."""
         mark = self.place.mark("zarr.json")
         if mark is not None and mark == self._root_mark:
             return
@@ -201,6 +202,7 @@ class RunWriter:
         self._root_mark = mark
 
     def _check_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> None:
+        """Raise StoreError unless these are the blocks of a row that can be written."""
         if not 0 <= row < self.n_rows:
             raise StoreError(f"row {row} doesn't exist; the run has {self.n_rows} rows")
         if row in self._committed:
@@ -217,22 +219,23 @@ class RunWriter:
                 raise StoreError(f"{path!r} of row {row} is {stored}; it must be {dtype} {shape}")
 
     def _write_chunk(self, path: str, row: int, block: np.ndarray) -> _Chunk:
+        """Encode, hash and write a chunk."""
         key = chunk_key(path, row, block.ndim)
         start = time.perf_counter()
         pieces = self._encoder.encode(path, block)
-        part = chunk_digest(self._version, *pieces)
+        digest = chunk_digest(self._version, *pieces)
         encoded = time.perf_counter()
         self.place.write(key, *pieces)
         n_bytes = sum(piece.nbytes for piece in pieces)
-        return _Chunk(key, part, n_bytes, encoded - start, time.perf_counter() - encoded)
+        return _Chunk(key, digest, n_bytes, encoded - start, time.perf_counter() - encoded)
 
 
 def collect_results(tasks: Sequence[Future[Result]]) -> list[Result]:
-    """Results of tasks in their order; if one fails, none is under way any more when this raises."""
+    """Return the results of tasks in order; if one fails, wait until no task runs any more, then raise its error."""
     try:
         return [task.result() for task in tasks]
     except BaseException:
-        # The blocks are the caller's again, and a chunk that came late could undo a second attempt.
+        # The caller may reuse its blocks then, and a late chunk could overwrite that of a second attempt.
         for task in tasks:
             task.cancel()
         wait(tasks)
@@ -240,6 +243,6 @@ def collect_results(tasks: Sequence[Future[Result]]) -> list[Result]:
 
 
 def write_document(place: Place, document: Mapping[str, Any]) -> None:
-    """Put the root's metadata, under a digest of their own, in the place of the old; in Zarr's own format."""
+    """Replace the root's metadata by this document and its digest."""
     place.write("zarr.json", with_root_digest(document))
     place.flush("")
