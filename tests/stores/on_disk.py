@@ -30,7 +30,7 @@ def go_on(path: Path | str, run: Any) -> None:
             pass
     if run_state(path) == "unfinished":
         with resume_run(path) as writer:
-            writer.sweep()
+            writer.delete_unfinished_files()
             for row in np.flatnonzero(~writer.committed_rows).tolist():
                 writer.write_row(row, run.blocks[row])
             writer.finish({"provenance": {"note": "small"}})
@@ -48,7 +48,7 @@ def damage(file: Path, how: str) -> None:
 
 
 def edit_root(root: Path, *, consolidated: bool = True, **attributes: Any) -> None:
-    """Change attributes of the root; None deletes one. Its digest, if it has one, is made anew.
+    """Change attributes of the root; None deletes one. Its digest, if it has one, is computed again.
 
     Without consolidated metadata each node's own count, and as in a run of the first writers nothing has a digest.
     """

@@ -138,7 +138,7 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
     if settled.state == "unfinished":
         writer = resume_run(place)
         if ranks.leads:
-            writer.sweep()
+            writer.delete_unfinished_files()
         ranks.wait()
         return writer
     model, tokenizer, scored = settled.loaded.model, settled.loaded.tokenizer, settled.scored

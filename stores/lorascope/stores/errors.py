@@ -23,11 +23,11 @@ class Problem:
     """The finding as a sentence."""
 
 
-def join_problems(problems: Iterable[Problem], *, but: str = "") -> str:
-    """Return all problems in one line, each message once with its places; the place `but` isn't named."""
+def join_problems(problems: Iterable[Problem], *, unnamed: str = "") -> str:
+    """Return all problems in one line, each message once with its places; the place `unnamed` isn't named."""
     grouped: dict[str, list[str]] = {}
     for problem in problems:
-        grouped.setdefault(problem.message, []).extend([problem.place] if problem.place != but else [])
+        grouped.setdefault(problem.message, []).extend([problem.place] if problem.place != unnamed else [])
     reasons = []
     for message, places in grouped.items():
         more = f" and {len(places) - N_PLACES_SHOWN} more" if len(places) > N_PLACES_SHOWN else ""

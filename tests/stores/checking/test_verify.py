@@ -223,7 +223,7 @@ def equal_tokens(run: Any, components: tuple[int, ...]) -> list[str]:
         ((2,), ["2"]),
         ((1, 2), ["1", "2"]),
         ((0, 2), ["0", "2"]),
-        ((0, 1), []),  # one embedding under two ids, told apart once attention has mixed in what stands before
+        ((0, 1), []),  # two ids share an embedding; their vectors differ once attention has mixed in earlier tokens
         ((0, 1, 2), []),
     ],
 )

@@ -1,4 +1,4 @@
-"""One writer at a place: the lock of real processes, and what the others are told."""
+"""One writer at a place: locks of real processes, and the errors of the others."""
 
 import errno
 import fcntl

@@ -218,7 +218,7 @@ def test_chunk_that_announces_another_size_is_refused(make_run: Any, path: str, 
     file.write_bytes(with_checksum(claim(content, 2**31 - 17) if codec == "zstd" else content + bytes(8)))
     words = f"chunk '{path}/{file.name}' is broken .it isn.t .* bytes compressed by Blosc"
     with pytest.raises(StoreError, match=words if codec == "zstd" else "is broken"):
-        open_run(run.path)._rows(path)[:10]
+        open_run(run.path)._row_array(path)[:10]
     decoding = [p.message for p in verify(run.path, level="decode").problems if p.kind == "decode"]
     assert len(decoding) == 1
     assert ("bytes compressed by Blosc" in decoding[0]) == (codec == "zstd")

@@ -80,7 +80,7 @@ def test_an_unknown_sample_is_refused_with_those_like_it(run: Run, name: str, sa
 
 
 def test_an_id_of_several_samples_is_refused(tmp_path: Path) -> None:
-    """As in two data sets that number their items: tokens of both in one array can't be told apart."""
+    """Two data sets that number their items: tokens of both in one array would be indistinguishable."""
     states = {UP: (np.zeros((7, 2)), np.ones((7, 2)))}
     run = store_states(tmp_path / "run.zarr", states, lengths=[3, 2, 2], datasets=["a", "b", "a"])
     run.samples["id"].values[:] = ["1", "1", "2"]

@@ -211,7 +211,7 @@ KEYS: tuple[Any, ...] = (
 
 
 def test_rows_take_every_key_that_numpy_takes(make_run: Any) -> None:
-    rows = open_run(make_run().path)._rows(f"states/{BF16}/base")
+    rows = open_run(make_run().path)._row_array(f"states/{BF16}/base")
     whole = rows[:]
     for key in KEYS:
         np.testing.assert_array_equal(rows[key], whole[key], err_msg=repr(key))

@@ -15,7 +15,7 @@ TOKENS = [2100, 3, 1024, 3, 1023, 0, 2147]
 
 
 def assert_is(tree: xr.DataTree, run: Any, tokens: Any, adapter: str | None = None) -> None:
-    """Base bit for bit; delta but for its last bits, since its product has other shapes."""
+    """Base bit for bit; delta except for its last bits, since its product has other shapes."""
     for component, node in tree.children.items():
         np.testing.assert_array_equal(node["base"].values, run.base(component)[tokens].values)
         expected = run.delta(component, adapter)[tokens].values

@@ -268,7 +268,7 @@ def test_interrupted_run_is_resumed_from_its_missing_rows(make_run: Any) -> None
     with resume_run(part.path) as writer:
         assert (writer.n_tokens, writer.n_rows) == (2148, 3)
         assert writer.row_arrays(0) == part.writer.row_arrays(0)
-        writer.sweep()
+        writer.delete_unfinished_files()
         assert not left.exists()
         assert writer.committed_rows.tolist() == [False, True, False]
         with pytest.raises(StoreError, match="row 1 is committed already"):

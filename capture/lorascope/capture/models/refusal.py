@@ -37,7 +37,7 @@ MAX_LOFTQ = 100
 
 def require(problems: Iterable[Problem], what: str) -> None:
     """Raise one readable `AdapterError` for all problems, or do nothing where there is none."""
-    if reasons := join_problems(problems, but=what):
+    if reasons := join_problems(problems, unnamed=what):
         raise AdapterError(f"adapter {what!r} can't be captured: {reasons}")
 
 

@@ -33,7 +33,7 @@ MIN_VECTOR_BYTES = 12
 
 
 def value_problems(
-    key: str, block: np.ndarray, *, row: int, position: np.ndarray, untouched: np.ndarray | None
+    key: str, block: np.ndarray, *, row: int, position: np.ndarray, unadapted: np.ndarray | None
 ) -> Iterator[Problem]:
     """Yield a problem for each kind of value in a block that no sound capture writes.
 
@@ -47,7 +47,7 @@ def value_problems(
         Index of the row.
     position
         Place of each token in its sample, int (token,).
-    untouched
+    unadapted
         Bool (component,): components that the adapter doesn't change; None for an array that isn't an adapter's.
     """
     path = key.rpartition("/")[0]
@@ -60,16 +60,16 @@ def value_problems(
             key, "range", (block < -1e-3) | np.isinf(block), "has a nll outside of [0, inf)"
         )
     elif name in ALLOWED_RANGES and not path.startswith("states/"):
-        yield from _reduction_problems(key, name, block.reshape(len(block), -1), untouched)
+        yield from _reduction_problems(key, name, block.reshape(len(block), -1), unadapted)
     else:
         yield from _vector_problems(key, block, row, is_state=path.startswith("states/"))
 
 
-def _reduction_problems(key: str, name: str, block: np.ndarray, untouched: np.ndarray | None) -> Iterator[Problem]:
+def _reduction_problems(key: str, name: str, block: np.ndarray, unadapted: np.ndarray | None) -> Iterator[Problem]:
     """Values of a stored measure that are NaN or out of range."""
     lowest, largest, what = ALLOWED_RANGES[name]
     if name not in MAY_BE_NAN:
-        touched = block if untouched is None else block[:, ~untouched]
+        touched = block if unadapted is None else block[:, ~unadapted]
         yield from _first_token_problem(key, "nan", np.isnan(touched).any(axis=1), "has a NaN")
     outside = (block < lowest) | (block > largest) | np.isinf(block)
     yield from _first_token_problem(key, "range", outside.any(axis=1), f"has a {what}")
@@ -179,10 +179,10 @@ class RepeatedRows:
 
     def __init__(self, paths: list[str], n_rows: int, ids_and_positions: Callable[[int], np.ndarray]) -> None:
         self._marks = {path: np.zeros(n_rows, np.int64) for path in paths}
-        self._tokens = ids_and_positions
+        self._ids_and_positions_of = ids_and_positions
 
     @staticmethod
-    def mark_of(block: np.ndarray) -> int | None:
+    def block_hash(block: np.ndarray) -> int | None:
         """Hash of a block; None for a constant or blank block, which different rows may share."""
         if block.size < 2 or (block == block.flat[0]).all() or (_is_zero_or_nan(block[0]) and _is_zero_or_nan(block)):
             return None
@@ -197,7 +197,7 @@ class RepeatedRows:
         marks[row] = mark
         if not len(equal):
             return
-        if not np.array_equal(self._tokens(int(equal[0])), self._tokens(row)):
+        if not np.array_equal(self._ids_and_positions_of(int(equal[0])), self._ids_and_positions_of(row)):
             yield Problem(f"row {row}", "repeated", f"row {row} of {path!r} equals row {equal[0]} byte for byte")
 
 
@@ -212,7 +212,7 @@ class ChunkFindings(NamedTuple):
     key: str
     problems: list[Problem]
     mark: int | None = None
-    """Hash of its block from `RepeatedRows.mark_of`."""
+    """Hash of its block from `RepeatedRows.block_hash`."""
     labels: np.ndarray | None = None
     """`vector_labels` of a chunk of states; None for other arrays."""
 
@@ -220,7 +220,7 @@ class ChunkFindings(NamedTuple):
 class RowStatistics:
     """Checks of the numbers in rows: each chunk alone, and rows with each other.
 
-    Call `look` for every chunk of a row, in any thread, then `compare` for the whole row; rows ascend.
+    Call `check_chunk` for every chunk of a row, in any thread, then `check_row`; rows ascend.
     """
 
     def __init__(self, run: Run) -> None:
@@ -231,30 +231,30 @@ class RowStatistics:
         }
         self._ids_and_positions = np.stack([run.read_static(f"tokens/{name}") for name in ("token_id", "position")])
         by_row = [path for path, array in run.arrays.items() if array.by_row]
-        self._repeated = RepeatedRows(by_row, run.n_rows, self._tokens)
+        self._repeated = RepeatedRows(by_row, run.n_rows, self._ids_and_positions_of)
         self._windows = {name: VectorWindow() for name in ("base", "adapted")}
-        self._untouched = {name: run.adapter(name)["rank"].values == 0 for name in run.adapters}
+        self._unadapted = {name: run.adapter(name)["rank"].values == 0 for name in run.adapters}
 
-    def look(self, path: str, key: str, row: int, block: np.ndarray) -> ChunkFindings:
+    def check_chunk(self, path: str, key: str, row: int, block: np.ndarray) -> ChunkFindings:
         """Return the findings in one chunk of a row; `block` is as stored."""
         names = path.split("/")
         if path not in self._known:  # of a newer writer
             return ChunkFindings(key, [])
         wide = widen_block(block, self._logical[path])
-        untouched = self._untouched[names[1]] if names[0] == "adapters" else None
-        _, position = self._tokens(row)
-        problems = list(value_problems(key, wide, row=row, position=position, untouched=untouched))
-        mark = self._repeated.mark_of(block)
+        unadapted = self._unadapted[names[1]] if names[0] == "adapters" else None
+        _, position = self._ids_and_positions_of(row)
+        problems = list(value_problems(key, wide, row=row, position=position, unadapted=unadapted))
+        mark = self._repeated.block_hash(block)
         if names[0] != "states" or any(problem.kind == "blank" for problem in problems):
             return ChunkFindings(key, problems, mark)
         return ChunkFindings(key, problems, mark, vector_labels(block))
 
-    def compare(self, row: int, findings: Mapping[str, ChunkFindings]) -> Iterator[Problem]:
-        """Yield problems of a row, from the findings of `look` in each of its arrays, by path."""
+    def check_row(self, row: int, findings: Mapping[str, ChunkFindings]) -> Iterator[Problem]:
+        """Yield problems of a row, from the findings of `check_chunk` in each of its arrays, by path."""
         for path, chunk in findings.items():
             yield from chunk.problems
             yield from self._repeated.check(path, row, chunk.mark)
-        token_id, _ = self._tokens(row)
+        token_id, _ = self._ids_and_positions_of(row)
         for name, window in self._windows.items():
             paths = [path for component in self._components if (path := f"states/{component}/{name}") in findings]
             labels = {
@@ -265,6 +265,6 @@ class RowStatistics:
             if labels:
                 yield from window.check(labels, token_id)
 
-    def _tokens(self, row: int) -> np.ndarray:
+    def _ids_and_positions_of(self, row: int) -> np.ndarray:
         """Return token ids and positions of a row, int (2, token)."""
         return self._ids_and_positions[:, row * ROW_TOKENS : (row + 1) * ROW_TOKENS]

@@ -167,7 +167,7 @@ def _check_rows(
     def look(row: int, path: str, chunk: Chunk) -> tuple[Chunk, ChunkFindings | None]:
         findings = None
         if statistics is not None and chunk.block is not None:
-            findings = statistics.look(path, chunk.key, row, chunk.block)
+            findings = statistics.check_chunk(path, chunk.key, row, chunk.block)
         return chunk._replace(block=None), findings  # without the block, results are small
 
     # A row's digest needs all its chunks; for some of them, compare each chunk's own checksum.
@@ -182,7 +182,7 @@ def _check_rows(
             problems.append(Problem(f"row {row}", "digest", f"row {row} isn't what was committed: its digest differs"))
         if statistics is not None:
             by_path = {key.rpartition("/")[0]: findings for (key, *_), findings in results if findings is not None}
-            problems += statistics.compare(row, by_path)
+            problems += statistics.check_row(row, by_path)
         yield len(chunks), problems
 
 

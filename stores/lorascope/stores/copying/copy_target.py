@@ -63,7 +63,7 @@ def open_copy(
     if existing.finished:
         return existing
     writer = resume_run(out, decode_back=True)
-    writer.sweep()
+    writer.delete_unfinished_files()
     return writer
 
 

@@ -227,12 +227,12 @@ def widen(tree: xr.DataTree) -> xr.DataTree:
     ValueError
         If an array's dtype doesn't fit its `dtype_logical`.
     """
-    return tree.map_over_datasets(_widen_dataset)
 
+    def widen_dataset(dataset: xr.Dataset) -> xr.Dataset:
+        states = {name: array for name, array in dataset.data_vars.items() if "dtype_logical" in array.attrs}
+        return dataset.assign({name: _widen_array(array) for name, array in states.items()})
 
-def _widen_dataset(dataset: xr.Dataset) -> xr.Dataset:
-    wide = {name: _widen_array(array) for name, array in dataset.data_vars.items() if "dtype_logical" in array.attrs}
-    return dataset.assign(wide)
+    return tree.map_over_datasets(widen_dataset)
 
 
 def _widen_array(array: xr.DataArray) -> xr.DataArray:

@@ -49,14 +49,14 @@ class ByteCache:
         try:
             content = fetch()
         except Exception as error:
-            self._settle(key, mine)
+            self._store_fetched(key, mine)
             mine.set_exception(error)
             raise
         except BaseException:  # an interrupt concerns one thread, not the object
-            self._settle(key, mine)
+            self._store_fetched(key, mine)
             mine.cancel()
             raise
-        self._settle(key, mine, content)
+        self._store_fetched(key, mine, content)
         mine.set_result(content)
         return content
 
@@ -65,9 +65,9 @@ class ByteCache:
         with self._lock:
             self._asked.pop(key, None)
             if key in self._entries:
-                self._drop(key)
+                self._remove(key)
 
-    def _settle(self, key: Hashable, asked: Future[bytes | None], *content: bytes | None) -> None:
+    def _store_fetched(self, key: Hashable, asked: Future[bytes | None], *content: bytes | None) -> None:
         """Cache the content that was fetched, unless its key was discarded meanwhile."""
         with self._lock:
             if self._asked.get(key) is not asked:
@@ -76,10 +76,10 @@ class ByteCache:
             for entry in content:
                 self.n_bytes += _entry_bytes(entry)
                 while self._entries and self.n_bytes > self.max_bytes:
-                    self._drop(next(iter(self._entries)))
+                    self._remove(next(iter(self._entries)))
                 self._entries[key] = entry
 
-    def _drop(self, key: Hashable) -> None:
+    def _remove(self, key: Hashable) -> None:
         self.n_bytes -= _entry_bytes(self._entries.pop(key))
 
 

@@ -59,12 +59,12 @@ class FolderPlace:
             yield key, (self.path / key).lstat().st_size
 
     def keys(self, folder: str = "") -> Iterator[str]:
-        return (key for key in self._files(folder) if not key.endswith(PARTIAL))
+        return (key for key in self._walk_files(folder) if not key.endswith(PARTIAL))
 
     def temporary_files(self) -> Iterator[str]:
-        return (key for key in self._files("") if key.endswith(PARTIAL))
+        return (key for key in self._walk_files("") if key.endswith(PARTIAL))
 
-    def _files(self, folder: str) -> Iterator[str]:
+    def _walk_files(self, folder: str) -> Iterator[str]:
         for at, folders, files in os.walk(self.path / folder):
             folders.sort()
             links = [name for name in folders if os.path.islink(os.path.join(at, name))]  # not followed

@@ -51,7 +51,7 @@ class ObjectPlace:
         return self.path
 
     def read(self, key: str, *, at_most: int) -> bytes:
-        content = self._cached(key, at_most)
+        content = self._read_cached(key, at_most)
         if content is not None:
             return content
         with _explain_remote_errors(self.path):
@@ -60,7 +60,7 @@ class ObjectPlace:
             return bytes(answer.bytes())
 
     def read_part(self, key: str, start: int, stop: int, *, at_most: int) -> bytes:
-        content = self._cached(key, at_most)
+        content = self._read_cached(key, at_most)
         if content is not None:
             return content[start:stop]
         try:
@@ -76,7 +76,7 @@ class ObjectPlace:
 
     def size(self, key: str) -> int | None:
         try:
-            content = self._cached(key, process_cache().largest_bytes)
+            content = self._read_cached(key, process_cache().largest_bytes)
             if content is not None:
                 return len(content)
             with _explain_remote_errors(self.path):
@@ -92,8 +92,8 @@ class ObjectPlace:
             return None
         return str(answer["e_tag"] or (answer["last_modified"], answer["size"]))
 
-    def _cached(self, key: str, at_most: int) -> bytes | None:
-        """Return all bytes of a chunk from the cache or into it; None if the key isn't cached or is too large."""
+    def _read_cached(self, key: str, at_most: int) -> bytes | None:
+        """Read all bytes of a chunk through the cache; None for keys that aren't cached and for too large chunks."""
         if self.opened is None or not _is_unchanging_key(key):
             return None
         cache = process_cache()

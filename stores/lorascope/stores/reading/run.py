@@ -68,7 +68,7 @@ class Run:
 
     def __getitem__(self, component: str) -> xr.Dataset:
         """Return `base`, `delta` and `lora` of a component, lazy float32 (token, feature); only `base` if unadapted."""
-        adapter = self._adapter_name(None)
+        adapter = self._checked_adapter_name(None)
         states = [self.base(component)]
         if self.adapter(adapter)["rank"].values[self._component_index(component)] > 0:
             states += [self.delta(component), self.lora(component)]
@@ -114,12 +114,12 @@ class Run:
     @cached_property
     def committed(self) -> xr.DataArray:
         """Mask of tokens in committed rows, bool (token,)."""
-        return self._by_token(self.committed_rows, "committed")
+        return self._repeat_by_token(self.committed_rows, "committed")
 
     @cached_property
     def with_states(self) -> xr.DataArray:
         """Mask of tokens in rows that keep base and delta, bool (token,), committed or not."""
-        return self._by_token(self.state_rows, "with_states")
+        return self._repeat_by_token(self.state_rows, "with_states")
 
     def row_paths(self, row: int) -> list[str]:
         """Paths of the arrays that have a chunk for this row once it is committed."""
@@ -130,20 +130,20 @@ class Run:
             if array.by_row and (with_states or not is_kept_with_states(path))
         ]
 
-    def _by_token(self, rows: np.ndarray, name: str) -> xr.DataArray:
+    def _repeat_by_token(self, rows: np.ndarray, name: str) -> xr.DataArray:
         """Repeat a value per row for each of the row's tokens."""
         return xr.DataArray(np.repeat(rows, ROW_TOKENS)[: self.n_tokens], dims="token", name=name)
 
     @cached_property
     def samples(self) -> xr.Dataset:
         """Table of samples, labelled by id: dataset, scores, and the range of captured tokens."""
-        samples = self._table("samples")
+        samples = self._read_table("samples")
         return samples.assign_coords(sample=samples["id"].values)
 
     @cached_property
     def choices(self) -> xr.Dataset:
         """Table of choices: sample, text and log-likelihood."""
-        return self._table("choices")
+        return self._read_table("choices")
 
     @cached_property
     def tokens(self) -> xr.Dataset:
@@ -151,7 +151,7 @@ class Run:
 
         `text` is read at the first access.
         """
-        tokens = self._table("tokens")
+        tokens = self._read_table("tokens")
         if TOKEN_WEIGHT.name in tokens:
             return tokens
         ones = xr.Variable("token", np.ones(self.n_tokens, np.float32), dict(TOKEN_WEIGHT.attributes))
@@ -178,7 +178,7 @@ class Run:
     @cached_property
     def components(self) -> xr.Dataset:
         """Table of components: path, kind, layer, widths, dtype."""
-        return self._table("components")
+        return self._read_table("components")
 
     @cached_property
     def component_paths(self) -> tuple[str, ...]:
@@ -196,12 +196,12 @@ class Run:
         `name` isn't needed if there is only one. `delta_source` is `factor`, `branch` (measured in the adapter's own
         branch), `difference` (output minus base, in the layer's own rounding), or empty for unadapted components.
         """
-        name = self._adapter_name(name)
+        name = self._checked_adapter_name(name)
         if name not in self._adapter_tables:
-            columns = {key: self._column(f"adapters/{name}/{key}") for key in ("rank", "scaling", "factor_start")}
+            columns = {key: self._read_column(f"adapters/{name}/{key}") for key in ("rank", "scaling", "factor_start")}
             path = f"adapters/{name}/delta_source"
             if path in self.arrays:
-                columns["delta_source"] = self._column(path)
+                columns["delta_source"] = self._read_column(path)
             else:  # early writers knew no `difference`
                 stored = np.where(columns["factor_start"].values >= 0, "factor", "branch")
                 sources = np.where(columns["rank"].values == 0, "", stored).astype(object)
@@ -215,13 +215,13 @@ class Run:
         As in every array by token, `sample` is one id or several of samples whose tokens are read, and coordinates
         label tokens; see `token_labels`.
         """
-        return self._state(component, "base", sample)
+        return self._state_array(component, "base", sample)
 
     def adapted(self, component: str, *, sample: Samples = None) -> xr.DataArray:
         """Output of a component with the adapter, of stream `pair` only, float32 (token, feature), lazy."""
         if self.stream != "pair":
             raise StoreError(f"only a run of stream 'pair' holds `adapted`; {self.place.name!r} is {self.stream!r}")
-        return self._state(component, "adapted", sample)
+        return self._state_array(component, "adapted", sample)
 
     def factor(self, component: str, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
         """z = A x of a component, float32 (token, rank), lazy.
@@ -231,16 +231,16 @@ class Run:
         StoreError
             If the run stores this component's delta itself.
         """
-        name = self._adapter_name(adapter)
-        rows = self._factor_rows(component, name)
+        name = self._checked_adapter_name(adapter)
+        rows = self._factor_row_array(component, name)
         if rows is None:
             raise StoreError(f"component {component!r} of adapter {name!r} is stored as delta; there is no factor")
         array = xr.DataArray(rows.to_dask(), dims=("token", "rank"), name="factor", attrs={"component": component})
-        return self._labelled(array, sample, component)
+        return self._with_labels(array, sample, component)
 
     def lora_B(self, component: str, adapter: str | None = None) -> xr.DataArray:  # noqa: N802 (PEFT's name)
         """The adapter's B of a component, float32 (feature, rank)."""
-        name = self._adapter_name(adapter)
+        name = self._checked_adapter_name(adapter)
         self._component_index(component)
         values = self.read_static(f"adapters/{name}/lora_B/{component}")
         return xr.DataArray(values, dims=("feature", "rank"), name="lora_B", attrs={"component": component})
@@ -249,7 +249,7 @@ class Run:
         """Output of the adapter, scaling * B A x (+ its bias), float32 (token, feature), lazy; see `delta_source`."""
         blocks = self.delta_source(component, adapter).to_dask()
         array = xr.DataArray(blocks, dims=("token", "feature"), name="delta", attrs={"component": component})
-        return self._labelled(array, sample, component)
+        return self._with_labels(array, sample, component)
 
     def lora(self, component: str, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
         """h_LoRA = base + delta before the layer rounds, float32 (token, feature), lazy; `adapted` in a `pair` run."""
@@ -367,19 +367,19 @@ class Run:
         """
         if name not in ADAPTER_REDUCTIONS + BASE_REDUCTIONS:
             raise ValueError(f"`name` is {name!r}; allowed are {ADAPTER_REDUCTIONS + BASE_REDUCTIONS}")
-        folder = "reductions" if name in BASE_REDUCTIONS else f"adapters/{self._adapter_name(adapter)}"
+        folder = "reductions" if name in BASE_REDUCTIONS else f"adapters/{self._checked_adapter_name(adapter)}"
         path = f"{folder}/{name}"
         if path not in self.arrays:
             raise StoreError(f"{self.place.name!r} (states {self.states!r}) holds no {name!r}; it wasn't measured")
         stored = self.arrays[path].attributes
         attrs = {key: str(stored[key]) for key in ("units", "long_name") if key in stored}
-        rows = self._rows(path).to_dask()
+        rows = self._row_array(path).to_dask()
         array = xr.DataArray(rows, dims=("token", "component")[: rows.ndim], name=name, attrs=attrs)
         if rows.ndim == 2:
             kinds = {name: ("component", self.components[name].values) for name in ("kind", "layer")}
             array = array.assign_coords({"component": list(self.component_paths), **kinds})
             array = array.set_xindex("kind").set_xindex("layer")
-        return self._labelled(array, sample)
+        return self._with_labels(array, sample)
 
     def ablation(self, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
         """Change of the model's output without each part of the adapter, in nats: float32 (token, part), lazy.
@@ -388,27 +388,29 @@ class Run:
         batches without a measurement. The attribute `parts` is `components`, `layers` or `kinds`, and the coordinate
         `part` names a component's path, a layer's number or a kind. Raises StoreError if the run has no ablation.
         """
-        root = f"adapters/{self._adapter_name(adapter)}"
+        root = f"adapters/{self._checked_adapter_name(adapter)}"
         if f"{root}/ablation" not in self.arrays:
             raise StoreError(f"{self.place.name!r} holds no ablation; capture it again with `--ablate components`")
         stored = self.arrays[f"{root}/ablation"].attributes
         attrs = {key: str(stored[key]) for key in ("parts", "units", "long_name") if key in stored}
         parts = [str(part) for part in self.read_static(f"{root}/ablation_part")]
-        rows = self._rows(f"{root}/ablation").to_dask()
+        rows = self._row_array(f"{root}/ablation").to_dask()
         array = xr.DataArray(rows, dims=("token", "part"), name="ablation", attrs=attrs, coords={"part": parts})
-        return self._labelled(array, sample)
+        return self._with_labels(array, sample)
 
     def delta_source(self, component: str, adapter: str | None = None) -> DeltaSource:
         """Arrays and weights from which `delta` is computed, to be read row by row in any thread or process.
 
         In a `pair` run delta is adapted - base in float32, so it includes the effect of earlier layers.
         """
-        name = self._adapter_name(adapter)
+        name = self._checked_adapter_name(adapter)
         if self.stream == "pair":
-            return DeltaSource(self._state_rows(component, "adapted"), base=self._state_rows(component, "base"))
-        factor = self._factor_rows(component, name)
+            return DeltaSource(
+                self._state_row_array(component, "adapted"), base=self._state_row_array(component, "base")
+            )
+        factor = self._factor_row_array(component, name)
         if factor is None:
-            return DeltaSource(self._rows(f"adapters/{name}/delta/{component}"))
+            return DeltaSource(self._row_array(f"adapters/{name}/delta/{component}"))
         bias = f"adapters/{name}/lora_bias/{component}"
         return DeltaSource(
             factor,
@@ -424,12 +426,12 @@ class Run:
 
     def base_rows(self, component: str) -> RowArray:
         """Base of a component, to be read row by row in any thread or process."""
-        return self._state_rows(component, "base")
+        return self._state_row_array(component, "base")
 
-    def _state_rows(self, component: str, name: str) -> RowArray:
+    def _state_row_array(self, component: str, name: str) -> RowArray:
         self._component_index(component)
         self._require_states(name)
-        return self._rows(f"states/{component}/{name}")
+        return self._row_array(f"states/{component}/{name}")
 
     def _require_states(self, what: str) -> None:
         if not self.has_states:
@@ -437,7 +439,7 @@ class Run:
                 f"{self.place.name!r} was captured with states 'none'; it holds no {what}, only js by token"
             )
 
-    def _labelled(self, array: xr.DataArray, sample: Samples, component: str | None = None) -> xr.DataArray:
+    def _with_labels(self, array: xr.DataArray, sample: Samples, component: str | None = None) -> xr.DataArray:
         """Add coordinates of tokens, and of the component if there is one, and select samples' tokens."""
         if component is not None:
             row = self.components.isel(component=self._component_index(component))
@@ -445,24 +447,26 @@ class Run:
         array = array.assign_coords(self.token_labels)
         return array if sample is None else array.isel(token=sample_token_places(self.samples, sample))
 
-    def _state(self, component: str, name: str, sample: Samples) -> xr.DataArray:
-        rows = self._state_rows(component, name)
+    def _state_array(self, component: str, name: str, sample: Samples) -> xr.DataArray:
+        rows = self._state_row_array(component, name)
         stored = self.arrays[f"states/{component}/{name}"].attributes
         attrs = {"component": component, **{key: str(value) for key, value in stored.items() if key != "written"}}
         attrs["long_name"] = attrs.get("long_name", name).removesuffix(BITS_NOTE)
         array = xr.DataArray(rows.to_dask(), dims=("token", "feature"), name=name, attrs=attrs)
-        return self._labelled(array, sample, component)
+        return self._with_labels(array, sample, component)
 
-    def _factor_rows(self, component: str, adapter: str) -> RowArray | None:
+    def _factor_row_array(self, component: str, adapter: str) -> RowArray | None:
+        """Factor of a component; None if delta is stored instead."""
         self._require_states("factor")
         index = self._component_index(component)
         table = self.adapter(adapter)
         start, rank = int(table["factor_start"].values[index]), int(table["rank"].values[index])
         if rank == 0:
             raise StoreError(f"adapter {adapter!r} leaves component {component!r} alone")
-        return None if start < 0 else self._rows(f"adapters/{adapter}/factor", slice(start, start + rank))
+        return None if start < 0 else self._row_array(f"adapters/{adapter}/factor", slice(start, start + rank))
 
-    def _rows(self, path: str, columns: slice = slice(None)) -> RowArray:
+    def _row_array(self, path: str, columns: slice = slice(None)) -> RowArray:
+        """Array that is written row by row, by its path in the store."""
         readable = self.committed_rows & self.state_rows if is_kept_with_states(path) else self.committed_rows
         return RowArray(self.arrays[path], place=self.place, committed=readable, columns=columns)
 
@@ -472,21 +476,22 @@ class Run:
             raise StoreError(f"{path!r} is missing from `{self.place.name}`; run `lorascope verify`")
         return read_static(self.arrays[path], self.place, may_be_absent=is_base_score_column(path))
 
-    def _column(self, path: str) -> xr.Variable:
+    def _read_column(self, path: str) -> xr.Variable:
         array = self.arrays[path]
         if path == "tokens/text":
             return self._token_text
-        values = self._rows(path)[:] if array.by_row else self.read_static(path)
+        values = self._row_array(path)[:] if array.by_row else self.read_static(path)
         if values.dtype.kind == "T":  # xarray and pandas keep text as objects
             values = values.astype(object)
         attributes = {key: value for key, value in array.attributes.items() if key != "written"}
         return xr.Variable(array.dims, values, attributes)
 
-    def _table(self, table: str) -> xr.Dataset:
+    def _read_table(self, table: str) -> xr.Dataset:
         columns = [column for column in TABLES[table] if not column.optional or f"{table}/{column.name}" in self.arrays]
-        return xr.Dataset({column.name: self._column(f"{table}/{column.name}") for column in columns})
+        return xr.Dataset({column.name: self._read_column(f"{table}/{column.name}") for column in columns})
 
-    def _adapter_name(self, name: str | None) -> str:
+    def _checked_adapter_name(self, name: str | None) -> str:
+        """Return the name, or that of the only adapter; raises StoreError if there is no such adapter."""
         if name is None and len(self.adapters) == 1:
             return self.adapters[0]
         if name is None:
@@ -498,6 +503,7 @@ class Run:
         return name
 
     def _component_index(self, path: str) -> int:
+        """Index of a component on the component axis; raises StoreError for an unknown path."""
         try:
             return self.component_paths.index(path)
         except ValueError:

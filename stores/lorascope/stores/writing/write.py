@@ -124,7 +124,7 @@ class RunWriter:
         """Return the row's slice of the token axis; the last row may be short."""
         return slice(row * ROW_TOKENS, min((row + 1) * ROW_TOKENS, self.n_tokens))
 
-    def sweep(self) -> None:
+    def delete_unfinished_files(self) -> None:
         """Delete the unfinished files of interrupted writers; call it only while nobody writes."""
         self.place.delete(list(self.place.temporary_files()))
 
@@ -146,14 +146,14 @@ class RunWriter:
         OSError
             If the disk is full or fails, the run's folder is gone, or an object store fails; the row stays uncommitted.
         """
-        self._check_row(row, blocks)
-        self._require_root()
+        self._require_valid_blocks(row, blocks)
+        self._require_same_run()
         chunks = collect_results([self._threads.submit(self._write_chunk, path, row, blocks[path]) for path in blocks])
         start = time.perf_counter()
         # After all are written, so that each folder is flushed once.
         collect_results([self._threads.submit(self.place.flush, path) for path in blocks])
         flushed = time.perf_counter() - start
-        self._require_root()
+        self._require_same_run()
         digest = combine_digests((chunk.key, chunk.digest) for chunk in chunks)
         self._write_chunk(DIGESTS, row, np.frombuffer(digest, dtype=np.uint8)[None])
         self.place.flush(DIGESTS)
@@ -178,7 +178,7 @@ class RunWriter:
         FileNotFoundError
             If the run is gone.
         """
-        self._require_root()
+        self._require_same_run()
         missing = int((~self.committed_rows).sum())
         if missing:
             raise StoreError(f"{missing} rows of `{self.place.name}` aren't committed; write them before finishing")
@@ -187,7 +187,7 @@ class RunWriter:
         added = {**with_fingerprint(attributes), "finished": True}
         write_document(self.place, {**root.document, "attributes": {**root.attributes, **added}})
 
-    def _require_root(self) -> None:
+    def _require_same_run(self) -> None:
         """Raise FileNotFoundError if the run is gone, and StoreError if another run took its place."""
         mark = self.place.mark("zarr.json")
         if mark is not None and mark == self._root_mark:
@@ -201,7 +201,7 @@ class RunWriter:
             )
         self._root_mark = mark
 
-    def _check_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> None:
+    def _require_valid_blocks(self, row: int, blocks: Mapping[str, np.ndarray]) -> None:
         """Raise StoreError unless these are the blocks of a row that can be written."""
         if not 0 <= row < self.n_rows:
             raise StoreError(f"row {row} doesn't exist; the run has {self.n_rows} rows")
