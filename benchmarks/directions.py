@@ -108,7 +108,7 @@ def require_right(run: Run) -> None:
     one, two = (found_by(run, n) for n in (1, 2))
     xr.testing.assert_identical(one, two)
     path = run.component_paths[0]
-    z, scaling = run.delta_source(path).rows, run.delta_source(path).scaling
+    z, scaling = run.delta_arrays(path).rows, run.delta_arrays(path).scaling
     blocks = [slice(start, start + 2**18) for start in range(0, run.n_tokens, 2**18)]
     lora_b = scaling * run.lora_B(path).values.astype(np.float64)
     gram = sum(wide.T @ wide for wide in (z[block].astype(np.float64) for block in blocks))

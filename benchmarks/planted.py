@@ -246,7 +246,7 @@ def lens_words(run: Any) -> dict[str, dict[str, list[str]]]:
 
 def energy(run: Any, path: str) -> float:
     """Summed |delta|² of a component, from z and lora_B."""
-    weights = run.delta_source(path).weights()
+    weights = run.delta_arrays(path).weights()
     z, B = run.factor(path).values.astype(float), float(weights["scaling"]) * weights["lora_B"].astype(float)
     return float(((z @ (B.T @ B)) * z).sum())
 

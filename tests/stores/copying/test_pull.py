@@ -40,12 +40,12 @@ def sound(root: Path) -> Run:
     return run
 
 
-@pytest.mark.parametrize(("tokens", "n_kept"), [("all", 100), ("share:0.1", 10)])
-def test_sample_without_captured_tokens_is_taken_as_it_is(make_run: Any, tokens: str, n_kept: int) -> None:
+@pytest.mark.parametrize(("tokens", "n_chosen"), [("all", 100), ("share:0.1", 10)])
+def test_sample_without_captured_tokens_is_taken_as_it_is(make_run: Any, tokens: str, n_chosen: int) -> None:
     run = make_run(n_tokens=100, columns={"token_start": [0, 0], "token_stop": [0, 100]})
     part = select_slice(open_run(run.path), components=None, samples=None, tokens=tokens, seed=0, adapters=None)
-    assert (part.samples.tolist(), part.n_tokens.tolist()) == ([0, 1], [0, n_kept])
-    assert part.weight.tolist() == [100 / n_kept] * n_kept
+    assert (part.samples.tolist(), part.n_tokens.tolist()) == ([0, 1], [0, n_chosen])
+    assert part.weight.tolist() == [100 / n_chosen] * n_chosen
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def requests_of(s3: Any) -> Counter[str]:
 def read_row(run: Any, row: int) -> None:
     for component in run.component_paths:
         run.base_rows(component).read_row(row)
-        run.delta_source(component).rows.read_row(row)
+        run.delta_arrays(component).rows.read_row(row)
 
 
 def test_row_of_n_components_takes_n_requests_and_one(remote: Any, s3: Any) -> None:
@@ -132,7 +132,7 @@ def test_pickled_places_bring_nothing_and_share_what_they_find(remote: Any, s3: 
     run = open_run(s3.prefix)
     read_row(run, 0)
     rows = [run.base_rows(component) for component in COMPONENTS]
-    sources = [run.delta_source(component) for component in COMPONENTS]
+    sources = [run.delta_arrays(component) for component in COMPONENTS]
     sent = pickle.dumps((rows, sources))
     assert len(sent) < 3000 * len(COMPONENTS)
     assert b"a-secret" not in sent

@@ -137,7 +137,7 @@ def test_credentials_stay_in_the_environment(make_run: Any, s3: Any) -> None:
     go_on(s3.prefix, run)
     opened = open_run(s3.prefix)
     said = [repr(opened), opened.place.name, repr(opened.place)]
-    lazy = pickle.dumps([opened.place, opened.delta(F32), opened.delta_source(F32)])
+    lazy = pickle.dumps([opened.place, opened.delta(F32), opened.delta_arrays(F32)])
     for secret in ("an-id", "a-secret"):
         assert not [text for text in said if secret in text]
         assert secret.encode() not in lazy

@@ -69,7 +69,7 @@ def test_pair_and_several_adapters(make_run: Any) -> None:
     assert pair.lora(F32).name == "lora"
     difference = as_float(run.whole(f"states/{BF16}/adapted")) - as_float(run.whole(f"states/{BF16}/base"))
     np.testing.assert_array_equal(pair.delta(BF16).values, difference)
-    source = pickle.loads(pickle.dumps(pair.delta_source(BF16)))
+    source = pickle.loads(pickle.dumps(pair.delta_arrays(BF16)))
     np.testing.assert_array_equal(source.to_dask()[1024:2048].compute(), difference[1024:2048])
     np.testing.assert_array_equal(pair.factor(BF16).values, run.whole("adapters/default/factor")[:, 2:5])
     two = open_run(make_run("two.zarr", stream="base", adapters=("a", "b")).path)

@@ -58,7 +58,7 @@ def test_any_sequence_of_integers_is_taken(make_run: Any, tokens: Any) -> None:
 @pytest.mark.parametrize("name", ["token", "feature", "base", "delta"])
 def test_components_may_have_any_name(make_run: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     run = open_run(make_run().path)
-    base, delta = run.base_rows(F32), run.delta_source(F32)
+    base, delta = run.base_rows(F32), run.delta_arrays(F32)
     monkeypatch.setattr(run, "base_rows", lambda path: base)
     monkeypatch.setattr(run, "delta_source", lambda path, adapter: delta)
     monkeypatch.setattr(run, "_component_index", lambda path: 0)

@@ -198,7 +198,7 @@ def _paths_to_read(run: Run, component: str | None, adapter: str | None, width: 
         kinds = ", ".join(sorted(WRITERS))
         raise StoreError(f"no component of {run.place.name!r} is {width} wide and of one of the kinds {kinds}")
     if component is not None:
-        run.delta_source(component, adapter)  # raises if there is no such component
+        run.delta_arrays(component, adapter)  # raises if there is no such component
         return [component], "one component was asked for"
     if run.stream != "pair":
         return writers, f"stream {run.stream!r} has no pass without the adapter to compare with"

@@ -163,7 +163,7 @@ def _js_error(run: Run, path: str, js: torch.Tensor) -> float:
     kernel may be off by 1e-6 of JS, and numbers below float32's smallest are 0.
     """
     base, delta = (torch.from_numpy(read(path).values) for read in (run.base, run.delta))
-    weights, off = run.delta_source(path).weights(), torch.zeros(())
+    weights, off = run.delta_arrays(path).weights(), torch.zeros(())
     if weights:
         factor, lora_b = torch.from_numpy(run.factor(path).values), torch.from_numpy(weights["lora_B"])
         bias = None if weights["bias"] is None else torch.from_numpy(weights["bias"])

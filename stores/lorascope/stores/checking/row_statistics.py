@@ -37,18 +37,8 @@ def value_problems(
 ) -> Iterator[Problem]:
     """Yield a problem for each kind of value in a block that no sound capture writes.
 
-    Parameters
-    ----------
-    key
-        Key of the chunk that the block was decoded from.
-    block
-        Float32 (token, ...).
-    row
-        Index of the row.
-    position
-        Place of each token in its sample, int (token,).
-    unadapted
-        Bool (component,): components that the adapter doesn't change; None for an array that isn't an adapter's.
+    `block` is float32 (token, ...), from the chunk with this key; `position`, int (token,), are the tokens' places in
+    their samples; `unadapted`, bool (component,), are components without the array's adapter, None for other arrays.
     """
     path = key.rpartition("/")[0]
     name = path.rpartition("/")[2]

@@ -127,10 +127,8 @@ def _known_array_problems(specs: Iterator[ArraySpec] | list[ArraySpec], arrays: 
 
 def _owner_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
     """Arrays of an adapter or component that the run doesn't list."""
-    adapters, components = (
-        {adapter.name for adapter in spec.adapters},
-        {component.path for component in spec.components},
-    )
+    adapters = {adapter.name for adapter in spec.adapters}
+    components = {component.path for component in spec.components}
     for path in others:
         folder, *below = path.split("/")
         if folder == "adapters" and (len(below) < 2 or below[0] not in adapters):

@@ -17,7 +17,7 @@ from .spec import Codec
 from .stored_array import CHECKSUM, StoredArray
 
 BLOCK_BYTES = 512 * 1024
-"""Block size for zstd; Blosc's default compresses bfloat16 activations by 14 % less and decodes 2.5 times slower."""
+"""Block size for zstd. With Blosc's default, bfloat16 states take 2.5 times as long to decode, at 14 % less ratio."""
 COMPRESSORS = ("zstd", "lz4")
 """Compressors of Blosc that the format allows."""
 LZ4_BLOCK_BYTES = 128 * 1024
@@ -144,6 +144,7 @@ class ChunkEncoder:
 
 
 def _encode_block(array: StoredArray, block: np.ndarray, blosc: tuple[Any, ...] | None) -> Pieces:
+    """Encode a block as a chunk, or as a shard of inner chunks followed by their index."""
     whole = _padded(array, block)
     if array.part_width is None:
         return _compressed(whole, blosc)

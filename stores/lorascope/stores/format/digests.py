@@ -37,7 +37,7 @@ def fingerprint(values: Mapping[str, Any]) -> str:
 
 
 def run_fingerprint(provenance: Any) -> str:
-    """Fingerprint of a run with this provenance, in hexadecimal: equal for runs that must have the same numbers.
+    """Fingerprint of a run with this provenance, in hexadecimal: equal if everything that affects numbers is.
 
     Raises
     ------

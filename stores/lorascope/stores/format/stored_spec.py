@@ -71,6 +71,7 @@ def _run_spec(
     components: tuple[Component, ...],
     adapters: tuple[Adapter, ...],
 ) -> RunSpec:
+    """Specification with these components and adapters, and sizes from attributes and shapes of arrays."""
     ablation = arrays.get(f"adapters/{adapters[0].name}/ablation") if len(adapters) == 1 else None
     return RunSpec(
         stream=attributes["stream"],

@@ -201,6 +201,7 @@ def may_be_running(holder: Holder) -> bool:
 
 
 def _machine_identity() -> str:
+    """Boot id and process namespace of this machine, see `Holder.machine`."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + " " + os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -208,6 +209,7 @@ def _machine_identity() -> str:
 
 
 def _start_of_process(process: int) -> str:
+    """When a process began, see `Holder.started`."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):

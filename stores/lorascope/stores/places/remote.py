@@ -12,13 +12,13 @@ from .byte_cache import process_cache
 from .files import require_size
 
 CLIENT_DEFAULTS = {"connect_timeout": "10s", "timeout": "180s"}
-"""The largest chunk must be uploaded within one request; set `AWS_TIMEOUT` for a slow connection."""
+"""Default timeouts, in which the largest chunk must be uploaded; set `AWS_TIMEOUT` for a slow connection."""
 RETRY: Any = {
     "max_retries": 12,
     "backoff": {"init_backoff": timedelta(seconds=0.25), "max_backoff": timedelta(seconds=15), "base": 2},
     "retry_timeout": timedelta(minutes=4),
 }
-"""An unreachable store counts as lost after retries of about a minute."""
+"""Settings of retries, which last about a minute until an unreachable store counts as lost."""
 CLIENT_OPTIONS = ("allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_url", "timeout")
 PREFIXES = {"s3": "AWS_", "s3a": "AWS_", "gs": "GOOGLE_", "az": "AZURE_", "abfs": "AZURE_", "abfss": "AZURE_"}
 """Scheme of a url -> prefix of its store's environment variables."""

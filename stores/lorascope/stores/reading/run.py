@@ -80,9 +80,6 @@ class Run:
     def __iter__(self) -> Iterator[str]:
         return iter(self.component_paths)
 
-    def __contains__(self, component: object) -> bool:
-        return component in self.component_paths
-
     def _ipython_key_completions_(self) -> list[str]:
         return list(self.component_paths)
 
@@ -131,7 +128,6 @@ class Run:
         ]
 
     def _repeat_by_token(self, rows: np.ndarray, name: str) -> xr.DataArray:
-        """Repeat a value per row for each of the row's tokens."""
         return xr.DataArray(np.repeat(rows, ROW_TOKENS)[: self.n_tokens], dims="token", name=name)
 
     @cached_property
@@ -246,8 +242,8 @@ class Run:
         return xr.DataArray(values, dims=("feature", "rank"), name="lora_B", attrs={"component": component})
 
     def delta(self, component: str, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
-        """Output of the adapter, scaling * B A x (+ its bias), float32 (token, feature), lazy; see `delta_source`."""
-        blocks = self.delta_source(component, adapter).to_dask()
+        """Output of the adapter, scaling * B A x (+ its bias), float32 (token, feature), lazy; see `delta_arrays`."""
+        blocks = self.delta_arrays(component, adapter).to_dask()
         array = xr.DataArray(blocks, dims=("token", "feature"), name="delta", attrs={"component": component})
         return self._with_labels(array, sample, component)
 
@@ -398,7 +394,7 @@ class Run:
         array = xr.DataArray(rows, dims=("token", "part"), name="ablation", attrs=attrs, coords={"part": parts})
         return self._with_labels(array, sample)
 
-    def delta_source(self, component: str, adapter: str | None = None) -> DeltaSource:
+    def delta_arrays(self, component: str, adapter: str | None = None) -> DeltaSource:
         """Arrays and weights from which `delta` is computed, to be read row by row in any thread or process.
 
         In a `pair` run delta is adapted - base in float32, so it includes the effect of earlier layers.
@@ -421,7 +417,7 @@ class Run:
 
     def source(self, component: str, adapter: str | None = None) -> Source:
         """Base and delta of an adapted component, for `walk_rows` and tasks in other processes."""
-        delta = self.delta_source(component, adapter)
+        delta = self.delta_arrays(component, adapter)
         return Source(component, self.base_rows(component), delta, str(self.attributes["static_digest"]))
 
     def base_rows(self, component: str) -> RowArray:
@@ -435,9 +431,7 @@ class Run:
 
     def _require_states(self, what: str) -> None:
         if not self.has_states:
-            raise StoreError(
-                f"{self.place.name!r} was captured with states 'none'; it holds no {what}, only js by token"
-            )
+            raise StoreError(f"{self.place.name!r} was captured with states 'none'; it has no {what}, only js by token")
 
     def _with_labels(self, array: xr.DataArray, sample: Samples, component: str | None = None) -> xr.DataArray:
         """Add coordinates of tokens, and of the component if there is one, and select samples' tokens."""
@@ -503,11 +497,8 @@ class Run:
         return name
 
     def _component_index(self, path: str) -> int:
-        """Index of a component on the component axis; raises StoreError for an unknown path."""
         try:
             return self.component_paths.index(path)
         except ValueError:
-            names = self.component_paths
-            raise StoreError(
-                f"no component {path!r} among the {len(names)} of this run{suggestion_or_first_name(path, names)}"
-            ) from None
+            hint = suggestion_or_first_name(path, self.component_paths)
+            raise StoreError(f"no component {path!r} among the {len(self)} of this run{hint}") from None

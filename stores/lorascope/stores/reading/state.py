@@ -20,7 +20,7 @@ RunState = Literal["absent", "torn", "unfinished", "finished"]
 _SETUP_KEY = re.compile(
     r"((rows|samples|choices|tokens|components|states|reductions|adapters)(/[A-Za-z0-9_.\-]+)*/)?(zarr\.json|c(\.\d+)+)"
 )
-"""Keys that are written while a run is set up."""
+"""Pattern of the keys that are written while a run is set up."""
 
 
 def run_state(path: str | Path | Place) -> RunState:
