@@ -69,9 +69,7 @@ def encode_items(
         raise ValueError("`items` is empty; give at least one")
     if not tokenizer.is_fast:
         kind = type(tokenizer).__name__
-        raise ValueError(
-            f"the tokenizer is a {kind}, which doesn't return a token's place in the text; give a fast one"
-        )
+        raise ValueError(f"the tokenizer is a {kind}, which doesn't report a token's place in a text; give a fast one")
     template = read_template("main") if prompt is None else prompt
     asked = [item for item in items if isinstance(item, ChoiceItem)]
     choice_samples = iter(_encode_choice_items(asked, template, examples, tokenizer, max_length) if asked else ())
