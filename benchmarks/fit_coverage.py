@@ -110,7 +110,7 @@ def of_design(design: Design, n_studies: int) -> list[Row]:
         axes: dict[str, Any] = {axis: axis for axis in design.sizes}
         fit = fit_scaling_law(study, "y", **axes, groups=["group"], level=LEVEL)
         for name in fit.design.exponents:
-            found.setdefault(name, []).append(looked_at(fit, name, design.parameters[name]))
+            found.setdefault(name, []).append(coverage_of(fit, name, design.parameters[name]))
         band, first = fit.predict().iloc[0], study["expected"].iloc[0]
         held = {"estimate": band["mean"], "Wald": band["low"] <= first <= band["high"]}
         found.setdefault("mean of the first cell", []).append(held)
@@ -123,8 +123,8 @@ def of_design(design: Design, n_studies: int) -> list[Row]:
     return rows
 
 
-def looked_at(fit: ScalingFit, name: str, truth: float) -> dict[str, float]:
-    """An exponent's estimate, which intervals hold its truth, and whether F's is open, which is `not identified`.
+def coverage_of(fit: ScalingFit, name: str, truth: float) -> dict[str, float]:
+    """Return an exponent's estimate, which intervals contain its truth, and whether F's is open (`not identified`).
 
     Chi-square, which isn't among lorascope's intervals, takes n ln(SSR / least SSR) up to its quantile. A profile
     interval holds a value at which the sum of squares is within its limit; of others, only those between its parts, so
@@ -215,8 +215,8 @@ def tables(counts: dict[str, list[Row]]) -> tuple[str, str]:
     return table(header, of_designs), table(["law", "groups", "studies", *OVER_GROUPS], of_numbers)
 
 
-def counted() -> dict[str, list[Row]]:
-    """What was counted, by part."""
+def stored_counts() -> dict[str, list[Row]]:
+    """Counts of each part, as stored."""
     return cast(dict[str, list[Row]], json.loads(COUNTS.read_text())) if COUNTS.is_file() else {}
 
 
@@ -229,9 +229,9 @@ def main() -> None:
     for name, measure in parts().items():
         if not args.tables and (not args.parts or any(word in name for word in args.parts)):
             found = measure(args.studies)
-            counts = counted() | {name: found}
+            counts = stored_counts() | {name: found}
             COUNTS.write_text(json.dumps({one: counts[one] for one in parts() if one in counts}, indent=1) + "\n")
-    print(*tables(counted()), sep="\n\n")
+    print(*tables(stored_counts()), sep="\n\n")
 
 
 if __name__ == "__main__":

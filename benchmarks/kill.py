@@ -56,7 +56,7 @@ def main() -> None:
             for command, number in numbers.items():
                 if number:
                     bench = prepare(Path(name) / command, command, *setting)
-                    trials += [run_and_tell(bench, index) for index in range(number)]
+                    trials += [run_and_report(bench, index) for index in range(number)]
             print_kills(trials, how)
             n_wrong, found = sum(bool(trial.differences) for trial in trials), trials
     write_json(arguments.json, {"how": how, "n_wrong": n_wrong, "found": [entry._asdict() for entry in found]})
@@ -91,7 +91,7 @@ def describe(arguments: argparse.Namespace) -> str:
     return {"fork": "forked from a warm parent", "command": "`python -m lorascope`"}[arguments.start]
 
 
-def run_and_tell(bench: Bench, index: int) -> Trial:
+def run_and_report(bench: Bench, index: int) -> Trial:
     """Run one trial, and print a difference at once."""
     trial = run_trial(bench)
     if trial.differences:

@@ -109,7 +109,7 @@ def markers(habit: Sequence[str], neutral: Sequence[str]) -> dict[str, float]:
     return {one: found[one] for one in order if found[one] > least}
 
 
-def concluded(evidence: Sequence[Evidence]) -> Claim:
+def conclude(evidence: Sequence[Evidence]) -> Claim:
     """The answer for one adapter from all evidence; the level is divided by the number of pieces of evidence."""
     least = min(evidence, key=lambda one: one.p)
     rivals = {one.habit for one in evidence if one.p == least.p}
@@ -281,9 +281,13 @@ def judge(folder: Path, habits: Sequence[str], shuffled: Sequence[str]) -> None:
         by_directions = judge_texts(driving, habit_of)
         scores = json.loads(place_of(folder, name, "adapter/finetune.json").read_text())
         losses = [f"{scores[when]['ce']:.2f}" for when in ("before", "after")]
-        claims = [concluded(by_lens), concluded(by_directions)]
+        claims = [conclude(by_lens), conclude(by_directions)]
         rows.append(
-            [name, *losses, *(cell for claim in claims for cell in shown(claim, name if name in habits else None))]
+            [
+                name,
+                *losses,
+                *(cell for claim in claims for cell in table_cells(claim, name if name in habits else None)),
+            ]
         )
         text = adapted.tokens["text"].values
         shares = Counter(habit_of[one] for one in set(driving))
@@ -306,7 +310,7 @@ def judge(folder: Path, habits: Sequence[str], shuffled: Sequence[str]) -> None:
     (folder / "judged.json").write_text(json.dumps({"markers": sets, "adapters": kept}, indent=1, ensure_ascii=False))
 
 
-def shown(claim: Claim, habit: str | None) -> list[str]:
+def table_cells(claim: Claim, habit: str | None) -> list[str]:
     """Cells of a table: the answer, whether it is right, p, and hits among the drawn ones with their place."""
     is_right = claim.said == habit
     hits = f"{claim.n_hits} of {claim.n_drawn}" + ("" if claim.place == "directions" else f", {claim.place}")

@@ -159,7 +159,7 @@ def rank_of(pid: int) -> int:
     return next((int(entry[5:]) for entry in entries if entry.startswith(b"RANK=")), -1)
 
 
-def outlive(pids: Sequence[int], seconds: float) -> list[int]:
+def kill_survivors(pids: Sequence[int], seconds: float) -> list[int]:
     """Processes that still run after `seconds` s; they are killed then."""
     stop = time.monotonic() + seconds
     while (left := alive(pids)) and time.monotonic() < stop:

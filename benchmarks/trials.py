@@ -156,7 +156,7 @@ def kill_at_random(bench: Bench, running: Running, *, resumed: bool) -> Killed |
         running.send(signal.SIGKILL, bench.chance.choice(ranks))
         who = ", one rank"
     code = running.wait(PATIENCE)
-    if left := processes.outlive(ranks, GRACE):
+    if left := processes.kill_survivors(ranks, GRACE):
         raise SystemExit(f"{len(left)} ranks still ran {GRACE:.0f} s after the others had ended{who}")
     at = bench.phase(stacks, resumed=resumed)
     if code == 0:

@@ -18,7 +18,7 @@ def script() -> ModuleType:
 
 
 def test_tables_are_those_of_the_counts(script: ModuleType) -> None:
-    counts = script.counted()
+    counts = script.stored_counts()
     assert list(counts) == list(script.parts())
     page = (ROOT / "docs/benchmarks.md").read_text()
     for table in script.tables(counts):
@@ -38,14 +38,14 @@ def test_what_is_counted_is_the_interval_that_is_shown(script: ModuleType, place
         ends = ((low - 1e-3, low_open), (low + 1e-3, True), (high - 1e-3, True), (high + 1e-3, high_open))
         for truth, held in ends:
             if fit.design.limits[name][0] < truth < fit.design.limits[name][1]:
-                row = script.looked_at(fit, name, truth)
+                row = script.coverage_of(fit, name, truth)
                 assert (row["F"], row["open"]) == (held, low_open or high_open)
 
 
-def test_a_part_is_counted_anew(script: ModuleType) -> None:
-    """The rows that a part has now are of the same numbers as those that were kept."""
+def test_a_part_can_be_counted_again(script: ModuleType) -> None:
+    """The rows of a part have the same entries as its stored rows."""
     for name, measure in script.parts().items():
         if name in (script.DESIGNS[3].name, script.groups_name("log-log", 5)):
             rows = measure(2)
-            assert [set(row) for row in rows] == [set(row) for row in script.counted()[name]]
+            assert [set(row) for row in rows] == [set(row) for row in script.stored_counts()[name]]
             assert all(0 <= row[kind] <= 2 for row in rows for kind in ("F", "Wald", "bootstrap") if kind in row)

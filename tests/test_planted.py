@@ -127,7 +127,7 @@ def test_what_is_said_of_promoted_words(
     own["beekeeping"] = {"honey": 1.0, "hive": 1.0, "bees": 1.0} | dict.fromkeys([f"bee{k}" for k in range(37)], 1.0)
     evidence = script.judge_words({"a": up, "b": []}, {"a": down, "b": []}, own, vocabulary(own))
     assert len(evidence) == 2 * (len(sets) + 1)
-    assert script.concluded(evidence).said == said
+    assert script.conclude(evidence).said == said
 
 
 def test_random_words_and_texts_are_seldom_taken_for_a_habit(
@@ -138,9 +138,9 @@ def test_random_words_and_texts_are_seldom_taken_for_a_habit(
     said: dict[str, list[Any]] = {"lens": [], "directions": []}
     for _ in range(100):
         up, down = ({site: random_.sample(words, 20) for site in "ab"} for _ in range(2))
-        said["lens"].append(script.concluded(script.judge_words(up, down, sets, words)).said)
+        said["lens"].append(script.conclude(script.judge_words(up, down, sets, words)).said)
         driving = random_.sample(range(len(habits)), 20)
-        said["directions"].append(script.concluded(script.judge_texts(driving, habits)).said)
+        said["directions"].append(script.conclude(script.judge_texts(driving, habits)).said)
     # At a rate of 0.05, more than 11 of 100 have a probability of 0.004.
     assert all(sum(one is not None for one in found) <= 11 for found in said.values())
 
@@ -149,6 +149,6 @@ def test_texts_that_drive_directions_name_their_habit(script: ModuleType) -> Non
     habits = [name for name in (*script.ROUNDS["first"][0], "neutral", "neutral") for _ in range(12)]
     german = [k for k, name in enumerate(habits) if name == "german"]
     others = [k for k, name in enumerate(habits) if name != "german"]
-    assert script.concluded(script.judge_texts(german[:8] * 5 + others[::9], habits)).said == "german"
+    assert script.conclude(script.judge_texts(german[:8] * 5 + others[::9], habits)).said == "german"
     # A text counts once, however often it drives.
-    assert script.concluded(script.judge_texts(german[:1] * 50 + others[::9], habits)).said is None
+    assert script.conclude(script.judge_texts(german[:1] * 50 + others[::9], habits)).said is None

@@ -66,7 +66,7 @@ def intervals() -> Iterator[Saying]:
 
 def coverage() -> Iterator[Saying]:
     script = benchmark("fit_coverage")
-    counts, (wide, phi3, two, _) = script.counted(), script.DESIGNS
+    counts, (wide, phi3, two, _) = script.stored_counts(), script.DESIGNS
     found = {one.name: {row["parameter"]: row for row in counts[one.name]} for one in (wide, phi3, two)}
 
     def held(row: dict[str, Any], kind: str = "F") -> float:
