@@ -60,7 +60,7 @@ def test_components_may_have_any_name(make_run: Any, monkeypatch: pytest.MonkeyP
     run = open_run(make_run().path)
     base, delta = run.base_rows(F32), run.delta_arrays(F32)
     monkeypatch.setattr(run, "base_rows", lambda path: base)
-    monkeypatch.setattr(run, "delta_source", lambda path, adapter: delta)
+    monkeypatch.setattr(run, "delta_arrays", lambda path, adapter: delta)
     monkeypatch.setattr(run, "_component_index", lambda path: 0)
     tree = run.take(TOKENS, components=[name, F16])
     assert tuple(tree.children) == (name, F16)
