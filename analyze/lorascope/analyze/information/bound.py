@@ -63,9 +63,13 @@ def js_lower_bound(js: Values) -> Values:
 
     Notes
     -----
-    Xi is the inverse of J(x) = ln 2 - ((1 + a) ln(1 + a) + a x)/2 with a = exp(-x), and KL(P || Q) >= Xi(JS(P || Q))
-    for all P and Q; `docs/mi-and-js.md` has the proof. Two copies of a symbol, uniform among n, attain it. Near 0,
-    Xi(js) is js 2/ln 2, and it is never less.
+    Xi is the inverse of J(x) = ln 2 - ((1 + a) ln(1 + a) + a x)/2 with a = exp(-x), and KL(P || Q) >= Xi(JS(P || Q)).
+    Proof: with t = dP/dQ, KL and JS are the means under Q of f(t) = t ln t - t + 1 and g(t) = (t ln(2t/(1 + t)) +
+    ln(2/(1 + t)))/2. Take s > 1 and lam = 2s/ln(1 + s). Then h = f - lam g is concave up to lam/2 - 1, which is below
+    s, and convex beyond. Its tangent at s goes through (0, h(0)), so that h is nowhere below this tangent. As t has
+    mean 1, KL - lam JS is at least the tangent's value at 1. That is x - lam J(x) for x = ln s, because a variable t
+    that is s with probability 1/s and otherwise 0 attains it. These lines, one for each s, have Xi as their envelope.
+    Two copies of a symbol, uniform among n, attain it. Near 0, Xi(js) is js 2/ln 2, and it is never less.
 
     Newton's method solves ln(ln 2 - J(x)) = ln(ln 2 - js). It can't diverge, since the left side is concave:
     J'(x) = a ln(1 + 1/a)/2 is log-concave.
