@@ -19,7 +19,7 @@ from scipy import stats
 
 from lorascope.analyze import fit_scaling_law
 from lorascope.analyze.fits.laws import LawName
-from lorascope.analyze.fits.profile import Interval, profile, threshold
+from lorascope.analyze.fits.profile import Interval, largest_ssr, profile
 from lorascope.analyze.fits.result import ScalingFit
 from lorascope.analyze.fits.solve import least_squares
 
@@ -136,7 +136,7 @@ def coverage_of(fit: ScalingFit, name: str, truth: float) -> dict[str, float]:
         return least_squares(problem.fix(place, value), [fit.estimate.parts[2]], grid="coarse").ssr
 
     limits = {
-        "F": threshold(fit.ssr, fit.df_resid, LEVEL),
+        "F": largest_ssr(fit.ssr, fit.df_resid, LEVEL),
         "chi-square": fit.ssr * math.exp(stats.chi2.ppf(LEVEL, 1) / fit.nobs),
     }
     held = {kind: at(truth) <= limit or holds(profile(fit.estimate, name, limit).interval, truth)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lorascope.analyze.fits.frame import checked
+from lorascope.analyze.fits.frame import check_columns
 from lorascope.study import read_table as module
 from lorascope.study.read_table import read_table, select_rows
 
@@ -53,7 +53,7 @@ def test_a_few_texts_dont_make_text_of_numbers(tmp_path: Path) -> None:
     assert table["few"].tolist() == ["1", "a", "b", "c"]
     assert table["bool"].tolist() == [True, False, True, True]
     with pytest.raises(ValueError, match="column 'x' holds 'low' in row 3, where a number belongs"):
-        checked(table, numbers=["x"], may_lack=["x"])
+        check_columns(table, numbers=["x"], may_lack=["x"])
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_bound_figure_puts_mutual_information_over_js(result: xr.Dataset) -> Non
         "MIUB is below the interval of MI in 1 of them, within it in 5, above it in 0. Shaded: MIUB above MI",
     ):
         assert words in title_of(figure)
-    assert "left out" not in title_of(figure)
+    assert "not shown" not in title_of(figure)
     assert "Hollow" not in title_of(figure)
 
 
@@ -96,10 +96,10 @@ def test_components_without_a_value_are_counted(result: xr.Dataset, name: str, v
     fewer = changed(result, name, 0, value)
     figure = bound_figure(fewer, estimator="gaussian")
     assert sum(len(trace.x) for trace in points_of(figure)) == 5
-    assert "1 value not known, left out." in title_of(figure)
+    assert "1 value not known, not shown." in title_of(figure)
     both = estimates_figure(fewer)
     assert [len(trace.x) for trace in points_of(both)] == [5, 5 if name == "note" else 6]
-    assert f"{'2 values' if name == 'note' else '1 value'} not known, left out." in title_of(both)
+    assert f"{'2 values' if name == 'note' else '1 value'} not known, not shown." in title_of(both)
 
 
 def test_delta_alone_and_bits(result: xr.Dataset) -> None:
@@ -144,14 +144,14 @@ def test_the_panel_stands_in_the_middle_in_front(result: xr.Dataset) -> None:
 
 def test_components_outside_of_layers(make_small: Callable[..., Small]) -> None:
     information = measure_information(make_small(outside=True).run, estimator="gaussian", n_axes=2, n_shuffles=0)
-    assert "1 component outside of the layers left out." in title_of(estimates_figure(information))
+    assert "1 component outside of the layers not shown." in title_of(estimates_figure(information))
     with pytest.raises(ValueError, match="none of the result's components lies in a layer"):
         estimates_figure(information.isel(component=[-1]))
 
 
 def test_other_results_are_refused(result: xr.Dataset) -> None:
     for draw in (bound_figure, estimates_figure):
-        with pytest.raises(ValueError, match=r"`result` goes by \[\]; give what `measure_information` returns"):
+        with pytest.raises(ValueError, match=r"`result` has dimensions \[\]; give a result of `measure_information`"):
             draw(result[["js"]])
     with pytest.raises(ValueError, match=r"`estimator` is 'panel'; the result has \['gaussian', 'ksg1'\]"):
         bound_figure(result)

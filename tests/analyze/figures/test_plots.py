@@ -96,7 +96,7 @@ def test_depth_by_kind(small: Small, result: xr.DataTree) -> None:
 @pytest.mark.parametrize("by", [None, "kind", "dataset", "rank", "role"])
 def test_depth_says_what_lies_outside(make_small: Callable[..., Small], by: str | None) -> None:
     figure = depth_figure(miub(make_small(outside=True).run), by=by)
-    assert "1 component outside of the layers left out." in title_of(figure)
+    assert "1 component outside of the layers not shown." in title_of(figure)
     assert all(set(line.x) <= {0, 1} for line in lines_of(figure))
     assert figure.layout.xaxis.range == (-0.5, 1.5)
 

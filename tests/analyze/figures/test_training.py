@@ -106,7 +106,7 @@ def test_an_untrained_adapter_and_what_is_not_known_leave_gaps() -> None:
 
 
 def test_refuses_what_holds_no_miub() -> None:
-    with pytest.raises(ValueError, match="`record` is empty; give what a training left"):
+    with pytest.raises(ValueError, match="`record` is empty; give the record of a training"):
         training_figure({})
     with pytest.raises(ValueError, match="the record holds no MIUB; fine-tune with `miub_every`, or give the Trainer"):
         training_figure({**record(), "miub": None})

@@ -58,7 +58,7 @@ def test_four_groups_are_all_ordered_draws(
     for order in product(range(4), repeat=4):
         key = tuple(sorted(order))
         if key not in refits:
-            refits[key] = estimate(design.take(np.concatenate([rows[k] for k in key])), delta=delta).values[name]
+            refits[key] = estimate(design.select_rows(np.concatenate([rows[k] for k in key])), delta=delta).values[name]
         every.append(refits[key])
     assert len(every) == 256
     np.testing.assert_allclose(np.sort(draws.values[name]), np.sort(list(refits.values())), rtol=1e-5)
@@ -99,7 +99,7 @@ def test_draws_that_do_not_determine_the_law_are_counted(design_of: DesignOf) ->
 
 
 def test_no_draw_determines_the_law(design_of: DesignOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "determined", lambda design, spare: False)
+    monkeypatch.setattr(module, "is_determined", lambda design, spare: False)
     with pytest.raises(ValueError, match="no draw of groups determines the law; groups need more settings each"):
         drawn(estimate(design_of(study(2), law="log")))
 
@@ -114,6 +114,6 @@ def test_an_exponent_at_its_bound_has_an_open_end(design_of: DesignOf) -> None:
 
 
 def test_one_group_has_no_bootstrap(design_of: DesignOf) -> None:
-    words = "a bootstrap over groups needs at least two groups; name the columns that tell them apart"
+    words = "a bootstrap over groups needs at least two groups; name the columns that distinguish them"
     with pytest.raises(ValueError, match=words):
         drawn(estimate(design_of(study(1), law="log")))

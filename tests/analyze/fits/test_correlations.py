@@ -9,7 +9,7 @@ import pytest
 import statsmodels.api as sm
 
 from lorascope.analyze.fits import correlations as module
-from lorascope.analyze.fits.correlations import beyond_setting, centred, pooled_pearson, williams
+from lorascope.analyze.fits.correlations import centred, pooled_pearson, setting_residuals, williams
 
 NAN = np.nan
 
@@ -26,7 +26,7 @@ def tables(seed: int, *, n_lacking: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def dummies(values: np.ndarray, axis: int) -> np.ndarray:
-    """Indicators (cell, code) of the groups or settings of the cells there are, the first setting left out."""
+    """Indicators (cell, code) of the groups or settings of the cells, without the first setting."""
     codes = np.argwhere(np.isfinite(values))[:, axis]
     return pd.get_dummies(codes, drop_first=axis == 1).to_numpy(float)
 
@@ -63,18 +63,18 @@ def test_what_is_left_beyond_the_setting_is_that_of_a_regression(seed: int, n_la
     x, y = tables(seed, n_lacking=n_lacking)
     there = np.isfinite(x)
     fit = sm.OLS(y[there], np.column_stack([x[there], dummies(x, 0), dummies(x, 1)])).fit()
-    partial = pooled_pearson(beyond_setting(x), beyond_setting(y))
+    partial = pooled_pearson(setting_residuals(x), setting_residuals(y))
     assert partial == pytest.approx(fit.tvalues[0] / math.sqrt(fit.tvalues[0] ** 2 + fit.df_resid))
     moved = x + np.arange(6)[:, None] - 3 * np.arange(5) ** 2
-    assert pooled_pearson(beyond_setting(moved), beyond_setting(y)) == pytest.approx(partial)
+    assert pooled_pearson(setting_residuals(moved), setting_residuals(y)) == pytest.approx(partial)
 
 
 def test_nothing_is_left_beyond_the_setting() -> None:
     additive = 1000 * np.arange(4)[:, None] + 0.1 * np.arange(5) ** 2
-    assert not beyond_setting(additive).any()
-    assert not beyond_setting(np.ones((4, 5))).any()
+    assert not setting_residuals(additive).any()
+    assert not setting_residuals(np.ones((4, 5))).any()
     apart = np.array([[1.0, 4, 9, NAN, NAN, NAN], [NAN, NAN, NAN, 1, 3, 7]])  # settings link no groups
-    assert not np.nan_to_num(beyond_setting(apart)).any()
+    assert not np.nan_to_num(setting_residuals(apart)).any()
 
 
 def test_williams_published_example() -> None:

@@ -47,7 +47,10 @@ def test_single_cells_of_a_straight_law_are_press(design_of: DesignOf, law: str)
     frame = study(law)
     fitted = estimate(design_of(frame, law=law, residuals="absolute"))
     cells = split(held_out(fitted), "cell")
-    for design, column in ((fitted.design, "error"), (fitted.design.without("N").without("R"), "error_plain")):
+    for design, column in (
+        (fitted.design, "error"),
+        (fitted.design.without_size("N").without_size("R"), "error_plain"),
+    ):
         x = np.column_stack([design.levels, *(column.printed(np.zeros(0)) for column in design.columns)])
         peer = sm.OLS(design.y, x).fit()
         press = peer.resid / (1 - peer.get_influence().hat_matrix_diag)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.analyze.fits.design import LARGEST_POWER, Design, applied, determined
+from lorascope.analyze.fits.design import LARGEST_POWER, Design, apply_design, is_determined
 from lorascope.analyze.fits.laws import BOUNDS
 
 from .simulated import simulate_study
@@ -123,7 +123,7 @@ def test_exponents_are_held_where_powers_stay_finite(design_of: DesignOf) -> Non
 def test_some_rows_keep_names_and_levels(design_of: DesignOf) -> None:
     frame = study()
     rows = np.flatnonzero(frame["group"] == "b")[::-1]
-    some = design_of(frame).take(rows)
+    some = design_of(frame).select_rows(rows)
     assert some.names == design_of(frame).names
     np.testing.assert_array_equal(some.y, frame["y"][rows])
     np.testing.assert_array_equal(some.levels, np.tile([0.0, 1.0], (12, 1)))
@@ -132,7 +132,7 @@ def test_some_rows_keep_names_and_levels(design_of: DesignOf) -> None:
     assert (set(some.groups), len(some.settings)) == ({"b"}, 12)
 
 
-# Rows that are left out, and their notes.
+# Excluded rows, and their notes.
 
 
 def test_constant_columns_drop_out_with_a_note(design_of: DesignOf) -> None:
@@ -147,7 +147,7 @@ def test_cells_without_a_response_drop_out_with_a_note(design_of: DesignOf) -> N
     frame.loc[[3, 7], "y"] = np.nan
     design = design_of(frame)
     assert len(design.frame) == len(frame) - 2
-    assert design.notes[0] == "2 of 24 rows without a value in 'y' are left out"
+    assert design.notes[0] == "2 of 24 rows without a value in 'y' are excluded"
     assert design.notes[1] == ("settings that other groups have are missing in 1 of 2 groups")
 
 
@@ -213,8 +213,8 @@ def test_a_run_that_stands_twice(design_of: DesignOf) -> None:
     again = pd.concat([frame, frame.iloc[[5]]], ignore_index=True)
     words = f"rows 5, 24 are the same, 'y' = {frame['y'][5]:g} included: one run twice? drop one"
     refused(design_of, again, words)
-    again.loc[24, "repeat"] = 1  # a column that tells them apart must be named
-    refused(design_of, again, "name the column that tells repeats apart as `repeat`")
+    again.loc[24, "repeat"] = 1  # a column that distinguishes them must be named
+    refused(design_of, again, "name the column that distinguishes repeats as `repeat`")
     assert len(design_of(again, repeat="repeat").frame) == 25
 
 
@@ -281,7 +281,7 @@ def test_applied_to_its_own_rows_is_the_same(design_of: DesignOf, paper_cells: P
     cells = paper_cells("Phi3")
     for options in ({"law": "additive"}, {"law": "share", "share": "share"}):
         design = design_of(cells, response="MIUB", groups=["dataset"], offsets=["sweep"], **options)
-        again = applied(design, cells)
+        again = apply_design(design, cells)
         np.testing.assert_array_equal(again.levels, design.levels)
         at = np.linspace(0.3, 0.5, len(design.exponents))
         for column, other in zip(design.columns, again.columns, strict=True):
@@ -295,7 +295,7 @@ def test_applied_to_other_rows_keeps_references_and_offsets(design_of: DesignOf,
     rows = pd.DataFrame(
         {"dataset": ["Win"], "sweep": ["size"], "N": [2 * cells["N"].max()], "R": [16.0]}, index=["new"]
     )
-    new = applied(design, rows)  # without a response, and with an offset that isn't the first
+    new = apply_design(design, rows)  # without a response, and with an offset that isn't the first
     np.testing.assert_array_equal(new.levels, [[0, 0, 0, 0, 1, 1]])
     np.testing.assert_allclose([new.logs["N"][0], new.logs["R"][0]], np.log([0.5, 2.0]))
     assert list(new.frame.index) == ["new"]
@@ -315,23 +315,23 @@ def test_rows_that_a_fit_knows_nothing_of(design_of: DesignOf, paper_cells: Pape
         ({"R": ["32"]}, "column 'R' holds '32' in row 0, where a number belongs"),
     ):
         with pytest.raises(ValueError, match=re.escape(words)):
-            applied(design, pd.DataFrame({**row, **changed}))
+            apply_design(design, pd.DataFrame({**row, **changed}))
     with pytest.raises(ValueError, match="the table has no column 'R'"):
-        applied(design, pd.DataFrame(row).drop(columns="R"))
+        apply_design(design, pd.DataFrame(row).drop(columns="R"))
     with pytest.raises(TypeError, match="`frame` is a list"):
-        applied(design, [row])
+        apply_design(design, [row])
 
 
 def test_determined_by_some_of_the_rows(design_of: DesignOf) -> None:
     design = design_of(study())
-    assert determined(design)
+    assert is_determined(design)
     one_group = np.flatnonzero(design.groups == "a")
-    assert determined(design.take(one_group))  # the level of the other group isn't asked for
+    assert is_determined(design.select_rows(one_group))  # the level of the other group isn't asked for
     two_sizes = np.flatnonzero(design.frame["N"] < 5e9)
-    assert not determined(design.take(two_sizes))
+    assert not is_determined(design.select_rows(two_sizes))
     cross = np.flatnonzero((design.groups == "a") & ((design.frame["N"] == 3e10) | (design.frame["R"] == 8)))
     assert len(cross) == 6
     five = cross[1:]
-    assert determined(design.take(cross))  # six cells, five parameters
-    assert determined(design.take(five), spare=0)
-    assert not determined(design.take(five))
+    assert is_determined(design.select_rows(cross))  # six cells, five parameters
+    assert is_determined(design.select_rows(five), spare=0)
+    assert not is_determined(design.select_rows(five))

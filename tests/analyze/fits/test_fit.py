@@ -10,7 +10,7 @@ import statsmodels.api as sm
 from scipy import stats
 
 from lorascope.analyze.fits import fit as module
-from lorascope.analyze.fits.design import applied
+from lorascope.analyze.fits.design import apply_design
 from lorascope.analyze.fits.estimate import estimate
 from lorascope.analyze.fits.fit import fit_scaling_law
 from lorascope.analyze.fits.result import ScalingFit
@@ -86,7 +86,7 @@ NEW = pd.DataFrame({"group": ["a", "b", "b"], "N": [2e9, 1e11, 1e8], "R": [32.0,
 
 
 def columns_of(fit: ScalingFit, rows: pd.DataFrame) -> np.ndarray:
-    design = applied(fit.design, rows)
+    design = apply_design(fit.design, rows)
     return np.column_stack([design.levels, *(column.printed(np.zeros(0)) for column in design.columns)])
 
 
@@ -108,7 +108,7 @@ def test_predictions_of_a_curved_law_by_the_delta_method(residuals: str) -> None
     table, values = fit.predict(NEW), fit.params
     terms = values["A"] * (1e10 / NEW["N"]) ** values["alpha"] + values["B"] * (4 / NEW["R"]) ** values["beta"]
     np.testing.assert_allclose(table["mean"], NEW["group"].map({"a": values["E[a]"], "b": values["E[b]"]}) + terms)
-    half = stats.t.ppf(0.975, fit.df_resid) * fit.estimate.prediction_errors(applied(fit.design, NEW))
+    half = stats.t.ppf(0.975, fit.df_resid) * fit.estimate.prediction_errors(apply_design(fit.design, NEW))
     if residuals == "log":
         np.testing.assert_allclose(np.log(table["high"] / table["mean"]), half / table["mean"], rtol=1e-9)
         np.testing.assert_allclose(np.log(table["mean"] / table["low"]), half / table["mean"], rtol=1e-9)
@@ -154,12 +154,12 @@ def test_notes(design_of: DesignOf) -> None:
     design = design_of(frame, bounds={"alpha": (0.02, 0.25)})
     notes = (*design.notes, *search_notes(estimate(design)))
     assert notes[:4] == (
-        "1 of 24 rows without a value in 'y' are left out",
+        "1 of 24 rows without a value in 'y' are excluded",
         "'D' is 5 in every row: C (D0/D)^gamma is part of the level",
         "settings that other groups have are missing in 1 of 2 groups",
         "alpha is at an end of its range, 0.02 to 0.25: it isn't an estimate",
     )
-    assert notes[4].startswith("relative residuals divide by the observed response; with as much noise, sigma 0.0")
+    assert notes[4].startswith("relative residuals divide by the observed response; with this much noise, sigma 0.0")
 
 
 # Settings.

@@ -9,7 +9,7 @@ import pytest
 
 from lorascope.analyze.fits.fit import FitReport, fit_report, fit_scaling_law
 from lorascope.analyze.fits.refits import cross_validate
-from lorascope.analyze.fits.resampling import few_groups
+from lorascope.analyze.fits.resampling import few_groups_note
 from lorascope.analyze.fits.verdicts import WORDS
 from lorascope.study.paper_tables import paper_study
 
@@ -89,7 +89,7 @@ def test_refused_laws_are_named() -> None:
     report = reported(two, law="log", repeat="repeat")
     assert set(report.refused) == {"additive"}
     assert "need three levels" in report.refused["additive"]
-    assert f"the law 'additive' is left out: {report.refused['additive']}" in report.summary().notes
+    assert f"the law 'additive' is excluded: {report.refused['additive']}" in report.summary().notes
     assert set(report.laws["law"]) == {"log", "log-log", "multiplicative"}
 
 
@@ -150,7 +150,7 @@ def test_parts_of_its_summary(paper: FitReport) -> None:
     assert summary.verdicts == paper.verdicts
     assert summary.notes[-2:] == [
         "bootstrap: 95 % percentiles of all 126 draws of groups",
-        *few_groups("the bootstrap", 5),
+        *few_groups_note("the bootstrap", 5),
     ]
     record = json.loads(json.dumps(summary.to_dict(), allow_nan=False))
     assert [row["law"] for row in record["tables"]["laws on the same cells"]] == list(paper.laws["law"])

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorascope.analyze.fits.frame import checked, comparable, group_labels, read_cells
+from lorascope.analyze.fits.frame import check_columns, comparable_cells, group_labels, read_cells
 from lorascope.analyze.fits.metrics import compare_metrics
 
 from .conftest import make_study
@@ -24,7 +24,7 @@ TABLE = pd.DataFrame(
 
 
 def test_what_was_asked_for_comes_back() -> None:
-    rows, notes = checked(TABLE, numbers=["N", "loss"], positive=["N"], labels=["model", "seed"])
+    rows, notes = check_columns(TABLE, numbers=["N", "loss"], positive=["N"], labels=["model", "seed"])
     assert notes == []
     assert rows.columns.tolist() == ["N", "loss", "model", "seed"]
     assert rows.index.tolist() == [7, 8, 9]
@@ -35,17 +35,17 @@ def test_what_was_asked_for_comes_back() -> None:
 
 def test_the_table_given_stays_as_it_was() -> None:
     before = TABLE.copy(deep=True)
-    rows, _ = checked(TABLE, numbers=["N"], labels=["model"])
+    rows, _ = check_columns(TABLE, numbers=["N"], labels=["model"])
     rows["N"] = 0.0
     pd.testing.assert_frame_equal(TABLE, before)
 
 
 def test_rows_without_a_value_are_left_out_and_counted() -> None:
     table = TABLE.assign(loss=[np.nan, 1.0, 2.0], PPL=[1.0, None, 3.0])
-    rows, notes = checked(table, numbers=["N", "loss", "PPL"], may_lack=["loss", "PPL"])
+    rows, notes = check_columns(table, numbers=["N", "loss", "PPL"], may_lack=["loss", "PPL"])
     assert rows.index.tolist() == [9]
-    assert notes == ["2 of 3 rows without a value in 'loss', 'PPL' are left out"]
-    assert checked(TABLE, numbers=["loss"], may_lack=["loss"])[1] == []
+    assert notes == ["2 of 3 rows without a value in 'loss', 'PPL' are excluded"]
+    assert check_columns(TABLE, numbers=["loss"], may_lack=["loss"])[1] == []
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_rows_without_a_value_are_left_out_and_counted() -> None:
     ],
 )
 def test_every_kind_of_number_becomes_float64(values: Any) -> None:
-    column = checked(TABLE.assign(x=values), numbers=["x"])[0]["x"]
+    column = check_columns(TABLE.assign(x=values), numbers=["x"])[0]["x"]
     assert column.dtype == np.float64
     assert column.tolist() == [1.0, 2.0, 3.0]
 
@@ -95,32 +95,32 @@ def test_every_kind_of_number_becomes_float64(values: Any) -> None:
 )
 def test_tables_that_cannot_be_used(change: dict[str, Any], options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
-        checked(TABLE.assign(**change), **options)
+        check_columns(TABLE.assign(**change), **options)
 
 
 def test_no_rows_and_no_columns() -> None:
     with pytest.raises(ValueError, match="the table has no rows"):
-        checked(TABLE.iloc[:0], numbers=["N"])
+        check_columns(TABLE.iloc[:0], numbers=["N"])
     with pytest.raises(ValueError, match="the table has no column 'N'; it has none"):
-        checked(pd.DataFrame(), numbers=["N"])
+        check_columns(pd.DataFrame(), numbers=["N"])
 
 
 def test_two_columns_of_one_name() -> None:
     table = pd.DataFrame([[1, 2]], columns=["N", "N"])
     with pytest.raises(ValueError, match="the table has 2 columns 'N'; it has 'N', 'N'"):
-        checked(table, numbers=["N"])
+        check_columns(table, numbers=["N"])
 
 
 @pytest.mark.parametrize("thing", [[1, 2], {"N": [1]}, TABLE["N"]])
 def test_no_frame(thing: Any) -> None:
     words = f"`frame` is a {type(thing).__name__}; give a pandas DataFrame, one row a cell"
     with pytest.raises(TypeError, match=words):
-        checked(thing, numbers=["N"])
+        check_columns(thing, numbers=["N"])
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=9))
 def test_finite_numbers_come_back_as_they_are(values: list[float]) -> None:
-    assert checked(pd.DataFrame({"x": values}), numbers=["x"])[0]["x"].tolist() == values
+    assert check_columns(pd.DataFrame({"x": values}), numbers=["x"])[0]["x"].tolist() == values
 
 
 def test_group_labels() -> None:
@@ -133,7 +133,7 @@ def test_group_labels() -> None:
 
 def read(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     rows, notes, table = read_cells(frame, "ACC", ["ln MIUB", "CE"], ["group"], "setting")
-    cells, lone = comparable(table, "all")
+    cells, lone = comparable_cells(table, "all")
     return cells, rows, [*notes, *lone]
 
 
@@ -154,7 +154,7 @@ def test_rows_without_a_value_are_left_out() -> None:
     cells, rows, notes = read(frame)
     assert len(cells) == len(rows) == 19
     assert ("g0", "s3") not in cells.index
-    assert notes == ["1 of 20 rows without a value in 'ACC', 'MIUB', 'CE' are left out"]
+    assert notes == ["1 of 20 rows without a value in 'ACC', 'MIUB', 'CE' are excluded"]
 
 
 def test_a_group_of_one_cell_is_left_out() -> None:
@@ -162,9 +162,9 @@ def test_a_group_of_one_cell_is_left_out() -> None:
     cells, rows, notes = read(frame[(frame["group"] != "g1") | (frame["setting"] == "s2")])
     assert cells.index.get_level_values(0).unique().tolist() == ["g0", "g2", "g3"]
     assert (len(cells), len(rows)) == (15, 16)
-    assert notes == ["of the cells 'all', 'g1' has a single one: left out"]
+    assert notes == ["of the cells 'all', 'g1' has a single one: excluded"]
     two = frame[~frame["group"].isin(["g1", "g2"]) | (frame["setting"] == "s2")]
-    assert read(two)[2] == ["of the cells 'all', 'g1', 'g2' have a single one: left out"]
+    assert read(two)[2] == ["of the cells 'all', 'g1', 'g2' have a single one: excluded"]
 
 
 def test_collapsed_cells_are_left_out() -> None:
@@ -175,11 +175,11 @@ def test_collapsed_cells_are_left_out() -> None:
     sizes = comparison.metrics.drop_duplicates("cells")[["cells", "n_cells", "n_effective"]]
     assert sizes.values.tolist() == [["all", 20, 17], ["ACC >= 0.2", 17, 14]]
     assert (
-        "3 of 20 cells are left out of the cells 'ACC >= 0.2', chosen by what is to be predicted, which bends "
+        "3 of 20 cells are excluded from the cells 'ACC >= 0.2', chosen by what is to be predicted, which bends "
         "correlations"
     ) in comparison.notes
     comparison = compare_metrics(frame, collapsed_below=0.3, **options)
-    assert "of the cells 'ACC >= 0.3', 'g2' has a single one: left out" in comparison.notes
+    assert "of the cells 'ACC >= 0.3', 'g2' has a single one: excluded" in comparison.notes
     for above, words in (
         (0.99, "0 groups of the cells 'ACC >= 0.99' with two cells or"),
         (2, "`collapsed_below` is 2; accuracy is a share above 0, at most 1"),
@@ -204,7 +204,7 @@ def changed(frame: pd.DataFrame, column: str, value: Any, rows: Any = 2) -> pd.D
         (lambda f: changed(f, "setting", "s3"), "group 'g0' has setting 's3' twice; average repeated runs, or let"),
         (lambda f: f.iloc[:5], "1 group with two cells or more; metrics are compared within groups, and how sure"),
         (lambda f: f[f["setting"] == "s1"], "0 groups with two cells or more"),
-        (lambda f: f.iloc[[0, 1, 5, 6]], "4 cells in 2 groups count as 3, cells less groups plus 1; the tests need 4"),
+        (lambda f: f.iloc[[0, 1, 5, 6]], "4 cells in 2 groups count as 3, cells - groups + 1; the tests need 4"),
         (lambda f: changed(f, "CE", 0.5, slice(None)), "'CE' is the same in all cells of each group; there is nothing"),
         (lambda f: f.assign(ACC=f["group"].map({f"g{k}": k / 10 for k in range(4)})), "'ACC' is the same in all"),
     ],

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.analyze.fits.correlations import beyond_setting, permutation_p, permuted_pearson, pooled_pearson
+from lorascope.analyze.fits.correlations import permutation_p, permuted_pearson, pooled_pearson, setting_residuals
 from lorascope.analyze.fits.resampling import setting_orders
 
 RNG = np.random.default_rng(0)
@@ -87,7 +87,7 @@ def shares(spread: np.ndarray, effects: float, n_runs: int = 300) -> tuple[float
     p = []
     for _ in range(n_runs):
         x, y = (effects * rng.normal(size=6) + spread * rng.normal(size=(8, 6)) for _ in range(2))
-        beyond = permuted_pearson(beyond_setting(x), beyond_setting(y), orders)
+        beyond = permuted_pearson(setting_residuals(x), setting_residuals(y), orders)
         p.append([permutation_p(permuted_pearson(x, y, orders)), permutation_p(beyond)])
     first, second = (np.array(p) <= 0.05).mean(axis=0)
     return float(first), float(second)

@@ -12,7 +12,7 @@ from scipy import stats
 
 from lorascope.analyze.fits.design import Design
 from lorascope.analyze.fits.estimate import Estimate, estimate
-from lorascope.analyze.fits.profile import Profile, profile, profiles, threshold
+from lorascope.analyze.fits.profile import Profile, largest_ssr, profile, profiles
 from lorascope.analyze.fits.solve import least_squares
 
 from .simulated import simulate_study
@@ -28,7 +28,7 @@ def study(seed: int = 0, law: str = "additive", **options: Any) -> pd.DataFrame:
 
 
 def profiled(fitted: Estimate, name: str, level: float = 0.95) -> Profile:
-    return profile(fitted, name, threshold(fitted.ssr, fitted.df, level))
+    return profile(fitted, name, largest_ssr(fitted.ssr, fitted.df, level))
 
 
 def peer(design: Design, level: float) -> dict[str, tuple[float, float]]:
@@ -79,11 +79,11 @@ def test_interval_of_a_slope_is_students(design_of: DesignOf, law: str) -> None:
 
 
 def test_threshold_by_hand() -> None:
-    limit = threshold(2.0, 34, 0.95)
+    limit = largest_ssr(2.0, 34, 0.95)
     assert limit == pytest.approx(2 * (1 + stats.t.ppf(0.975, 34) ** 2 / 34), rel=1e-12)
-    assert threshold(2.0, 34, 0.5) < threshold(2.0, 34, 0.9) < limit
+    assert largest_ssr(2.0, 34, 0.5) < largest_ssr(2.0, 34, 0.9) < limit
     # With many cells the likelihood ratio's chi-square: n ln(SSR / least SSR).
-    assert threshold(1.0, 10**7, 0.95) - 1 == pytest.approx(math.expm1(3.841458820694124 / 10**7), rel=1e-5)
+    assert largest_ssr(1.0, 10**7, 0.95) - 1 == pytest.approx(math.expm1(3.841458820694124 / 10**7), rel=1e-5)
 
 
 # Where the data don't tell.
@@ -100,7 +100,7 @@ def test_a_short_range_leaves_both_ends_open(design_of: DesignOf) -> None:
     assert amplitude.high_open
     for end, bound in ((0.02, "low"), (25.0, "high")):  # the sum of squares there is inside, whatever the search says
         ssr = least_squares(design.problem.fix(0, end)).ssr
-        assert ssr <= threshold(fitted.ssr, fitted.df, 0.95), bound
+        assert ssr <= largest_ssr(fitted.ssr, fitted.df, 0.95), bound
 
 
 def test_an_estimate_at_its_bound_has_an_open_end(design_of: DesignOf) -> None:

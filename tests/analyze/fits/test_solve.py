@@ -12,7 +12,7 @@ from scipy import optimize
 from lorascope.analyze.fits import solve
 from lorascope.analyze.fits.design import Design
 from lorascope.analyze.fits.laws import Column
-from lorascope.analyze.fits.solve import Problem, least_squares, minima
+from lorascope.analyze.fits.solve import Problem, least_squares, local_minima
 
 from .simulated import simulate_study
 
@@ -48,7 +48,7 @@ def plain_ssr(problem: Problem, exponents: np.ndarray) -> float:
     ],
 )
 def test_minima_of_a_grid(values: list[Any], places: list[int]) -> None:
-    assert list(minima(np.array(values))) == places
+    assert list(local_minima(np.array(values))) == places
 
 
 # Against other programs.
@@ -151,7 +151,7 @@ def test_nothing_to_search(design_of: DesignOf) -> None:
     beta, ssr, *_ = np.linalg.lstsq(x, design.weights * design.y)
     np.testing.assert_allclose([*solution.levels, *solution.coefficients], beta, rtol=1e-10)
     assert solution.ssr == pytest.approx(ssr[0], rel=1e-10)
-    levels = least_squares(design.without("N").without("R").problem)
+    levels = least_squares(design.without_size("N").without_size("R").problem)
     by_group = [np.average(design.y[design.groups == g], weights=design.y[design.groups == g] ** -2.0) for g in "ab"]
     np.testing.assert_allclose(levels.levels, by_group, rtol=1e-12)
 

@@ -121,13 +121,13 @@ def test_texts_of_intervals() -> None:
 def test_the_text_of_a_summary_has_verdicts_and_the_first_table() -> None:
     rows = pd.DataFrame({"name": ["alpha"], "value": [1.23456]})
     verdicts = [Verdict("it falls", "supported", "4 of 4")]
-    summary = Summary("A fit", verdicts, {"slopes": rows, "more": rows}, ["one row left out"], {"seed": 7})
+    summary = Summary("A fit", verdicts, {"slopes": rows, "more": rows}, ["one row excluded"], {"seed": 7})
     lines = str(summary).split("\n")
     assert lines[:4] == ["A fit", "supported: it falls (4 of 4)", "", "slopes"]
     assert lines[-1].split() == ["alpha", "1.235"]
     record = summary.to_dict()
     assert record["tables"]["more"] == [{"name": "alpha", "value": 1.23456}]  # full precision
-    assert (record["notes"], record["provenance"]) == (["one row left out"], {"seed": 7})
+    assert (record["notes"], record["provenance"]) == (["one row excluded"], {"seed": 7})
     assert record["verdicts"] == [{"claim": "it falls", "word": "supported", "because": "4 of 4"}]
 
 

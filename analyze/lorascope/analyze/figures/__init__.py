@@ -1,4 +1,4 @@
-"""Plots as functions: results in, one plotly figure out; `docs/gallery.md` shows each."""
+"""Functions that draw a result as a plotly figure; `docs/gallery.md` shows each."""
 
 from .fits import profile_figure, scaling_figure
 from .information import bound_figure, estimates_figure

@@ -1,4 +1,4 @@
-"""A figure of a fitted law along one of its sizes, the others fixed."""
+"""Figures of a fitted law: along one of its sizes, and how far each parameter may go."""
 
 import html
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types  # type: ignore[import-untyped]  # plotly ships no types
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
-from lorascope.analyze.fits.profile import Interval, Profile, interval_text, threshold
+from lorascope.analyze.fits.profile import Interval, Profile, interval_text, largest_ssr
 from lorascope.analyze.fits.result import ScalingFit
 from lorascope.analyze.results.format import format_number
 
@@ -31,48 +31,48 @@ from .theme import (
 )
 
 AXES = {"N": "parameters N", "R": "rank R", "MIUB": "MIUB (nat)", "CE": "CE (nat/token)"}
-"""Column, where it is called as in the paper -> title of its axis."""
+"""Name of a column in the paper -> title of its axis."""
 N_POINTS = 61
-"""Points of a curve."""
+"""Number of points of a curve."""
 
 
 class _Series(NamedTuple):
-    """Cells of one group and offset along a size, and the law between them."""
+    """Cells of one group and offset along a size, with the fitted law between them."""
 
     group: str
     offset: str
     places: np.ndarray
-    """Their rows in the fit."""
+    """Rows of the cells in the fit."""
     x: np.ndarray
     y: np.ndarray
     curve: pd.DataFrame
-    """`x`, `mean`, `low`, `high`; empty where the cells have a single size."""
+    """Columns `x`, `mean`, `low`, `high`; empty if the cells have a single size."""
 
 
 def scaling_figure(fit: ScalingFit, *, along: str | None = None) -> go.Figure:
-    """Response over one size with the fitted law through each group, and below it the local exponents of both.
+    """Response over one size with the fitted law through each group, and below it local exponents of both.
 
-    Shown are the cells of each group whose other sizes are at their references, or, where a group has none there, at
-    the nearest ones that it has; the others are counted. Lines end where a group's sizes do; bands are intervals of the
-    mean by linear theory, cut at the edge. A local exponent is the slope of ln y by ln size, of cells from one size to
-    the next. Both axes are logarithmic; where a response isn't above zero, its axis is linear and slopes are of y.
+    Cells are shown whose other sizes are at their references or, if a group has no such cells, at its nearest sizes;
+    the other cells are counted. Lines end at a group's smallest and largest size; bands are intervals of the mean by
+    linear theory, cut at the edge. A local exponent is the slope of ln y over ln size from one size to the next. Both
+    axes are logarithmic; if a response isn't above zero, its axis is linear and slopes are those of y.
 
     Parameters
     ----------
     fit
-        What `fit_scaling_law` returns. With Huber's loss there is no band.
+        Result of `fit_scaling_law`. With Huber's loss, there is no band.
     along
-        N, R, D, or share of the law 'share'; the law's first one if None.
+        N, R, D, or share of the law 'share'; by default, the law's first size.
 
     Returns
     -------
     plotly.graph_objects.Figure
-        The size across; the response up, and in a panel below the local exponents. A colour a group.
+        The size across; the response up, and local exponents in a panel below. Each group has a colour.
 
     Raises
     ------
     ValueError
-        If the law doesn't have this size, or it is the same in all cells.
+        If the law doesn't have this size, or the size is the same in all cells.
     """
     sizes = fit.design.sizes
     axis = next(iter(sizes)) if along is None else along
@@ -93,10 +93,10 @@ def scaling_figure(fit: ScalingFit, *, along: str | None = None) -> go.Figure:
     apply_theme(figure, height=520)
     for part in series:
         hollow = part.offset != series[0].offset
-        for trace in _response(fit, part, marks[part.group], y_axis, hollow=hollow):
+        for trace in _response_traces(fit, part, marks[part.group], y_axis, hollow=hollow):
             figure.add_trace(trace, row=1, col=1)
         if len(part.curve):
-            for trace in _exponents(part, marks[part.group], hollow=hollow, is_log=is_log):
+            for trace in _exponent_traces(part, marks[part.group], hollow=hollow, is_log=is_log):
                 figure.add_trace(trace, row=2, col=1)
     figure.update_xaxes(**size_axis(np.concatenate([part.x for part in series])))
     figure.update_xaxes(title_text=AXES.get(column, shortened(column)), row=2, col=1)
@@ -112,7 +112,7 @@ def scaling_figure(fit: ScalingFit, *, along: str | None = None) -> go.Figure:
 
 
 def _nearest(frame: pd.DataFrame, groups: np.ndarray, column: str, others: Mapping[str, float]) -> np.ndarray:
-    """(n,) the cells of each group whose other sizes are nearest to their references, where `column` varies."""
+    """(n,) bool: cells of each group whose other sizes are nearest to their references and where `column` varies."""
     is_shown = np.ones(len(frame), bool)
     if not others:
         return is_shown
@@ -147,8 +147,10 @@ def _series(fit: ScalingFit, column: str, places: np.ndarray) -> Iterator[_Serie
                 yield _Series(group, offset, places[inside], x, y, curve)
 
 
-def _response(fit: ScalingFit, part: _Series, look: Look, axis: ValueAxis, *, hollow: bool) -> Iterator[go.Scatter]:
-    """The band of the mean, cut at the edges of the axis, the mean, and the cells."""
+def _response_traces(
+    fit: ScalingFit, part: _Series, look: Look, axis: ValueAxis, *, hollow: bool
+) -> Iterator[go.Scatter]:
+    """Traces of the band of the mean, cut at the edges of the axis, of the mean, and of the cells."""
     known = part.curve.dropna()
     if len(known):
         x = np.concatenate([known["x"], known["x"][::-1]])
@@ -160,15 +162,15 @@ def _response(fit: ScalingFit, part: _Series, look: Look, axis: ValueAxis, *, ho
     response, rows = html.escape(fit.design.response), part.places
     numbers = (part.y, fit.fittedvalues.iloc[rows], fit.resid.iloc[rows])
     texts = [
-        f"{_head(part.group)}{html.escape(str(setting))}<br>{response}: {format_number(y, digits=5)}<br>"
-        f"law: {format_number(law, digits=5)}<br>residual: {_residual(fit, residual)}"
+        f"{_bold_group(part.group)}{html.escape(str(setting))}<br>{response}: {format_number(y, digits=5)}<br>"
+        f"law: {format_number(law, digits=5)}<br>residual: {_residual_text(fit, residual)}"
         for setting, y, law, residual in zip(fit.design.settings[rows], *numbers, strict=True)
     ]
     yield points(look, part.group, texts, x=part.x, y=part.y, marker=look.marker(7, hollow=hollow))
 
 
-def _exponents(part: _Series, look: Look, *, hollow: bool, is_log: bool) -> Iterator[go.Scatter]:
-    """Local exponents: of the law as a line, of cells as points with bars from one size to the next."""
+def _exponent_traces(part: _Series, look: Look, *, hollow: bool, is_log: bool) -> Iterator[go.Scatter]:
+    """Traces of local exponents: the law's as a line, the cells' as points with bars from one size to the next."""
     mean, x = part.curve["mean"].to_numpy(), part.curve["x"].to_numpy()
     mean = np.log(np.where(mean > 0, mean, np.nan)) if is_log else mean
     yield line(look, part.group, x=x, y=np.gradient(mean, np.log(x), edge_order=2))
@@ -178,7 +180,7 @@ def _exponents(part: _Series, look: Look, *, hollow: bool, is_log: bool) -> Iter
     low, high = levels[:-1], levels[1:]
     slopes, middle = np.diff(means) / np.diff(np.log(levels)), np.sqrt(low * high)
     texts = [
-        f"{_head(part.group)}from {tick_text(a)} to {tick_text(b)}: {format_number(slope)}"
+        f"{_bold_group(part.group)}from {tick_text(a)} to {tick_text(b)}: {format_number(slope)}"
         for a, b, slope in zip(low, high, slopes, strict=True)
     ]
     reach = {"type": "data", "array": high - middle, "arrayminus": middle - low}
@@ -186,20 +188,21 @@ def _exponents(part: _Series, look: Look, *, hollow: bool, is_log: bool) -> Iter
     yield points(look, part.group, texts, x=middle, y=slopes, marker=look.marker(6, hollow=hollow), error_x=bars)
 
 
-def _residual(fit: ScalingFit, residual: float) -> str:
-    """In percent where residuals are relative or of the logarithm, else in units of the response."""
+def _residual_text(fit: ScalingFit, residual: float) -> str:
+    """A residual as text: in percent if it is relative or logarithmic, else in units of the response."""
     is_share = fit.design.residual != "absolute" or fit.design.law.logarithmic
     return f"{format_number(100 * residual)}\u00a0%" if is_share else format_number(residual)
 
 
-def _head(group: str) -> str:
+def _bold_group(group: str) -> str:
+    """First line of a text to hover over: the group's name in bold, if it has one."""
     return f"<b>{html.escape(group)}</b><br>" if group else ""
 
 
 def _caption(
     fit: ScalingFit, series: list[_Series], fixed: Mapping[str, list[float]], n_elsewhere: int, *, is_log: bool
 ) -> Iterator[str]:
-    """What the figure's numbers rest on, in sentences."""
+    """Sentences on the cells, lines and bands of the figure."""
     parts = [
         f"{name} at {' or '.join(map(tick_text, values[:3]))}{' and others' if len(values) > 3 else ''}"
         for name, values in fixed.items()
@@ -217,43 +220,44 @@ def _caption(
 
 
 BAR = Look(LINES[1])
+"""Look of an interval."""
 FLAT = 0.05
-"""A profile that doesn't move by more than this from some value on is flat there, and drawn no further."""
+"""Change of a profile below which it counts as flat and isn't drawn further out."""
 LONG = 1e4
-"""Numbers of at least this size leave room for fewer ticks."""
+"""Smallest number that is so long that an axis has fewer ticks."""
 ROOM = 0.3
 """Share of an interval drawn beyond its closed ends."""
 
 
 def profile_figure(fit: ScalingFit) -> go.Figure:
-    """Profile of each amplitude, slope and exponent: how much worse the law gets as the parameter is held elsewhere.
+    """Profile of each amplitude, slope and exponent: how much worse the law fits at other values of the parameter.
 
-    Height is the square root of (SSR - least SSR) / (least SSR / df), all other parameters fitted: 0 at the estimate,
-    a V for a parameter of which the law is linear. Where it lies below the dotted line, values are in the interval; an
-    end that is open, as the data don't bound the parameter there, has an arrow.
+    Height is the square root of (SSR - least SSR) / (least SSR / df), with all other parameters fitted: 0 at the
+    estimate, and a V if the law is linear in the parameter. Values below the dotted line are in the interval; an open
+    end, where the data don't bound the parameter, has an arrow.
 
     Parameters
     ----------
     fit
-        What `fit_scaling_law` returns, of relative or absolute residuals by least squares.
+        Result of `fit_scaling_law` by least squares of relative or absolute residuals.
 
     Returns
     -------
     plotly.graph_objects.Figure
-        A panel a parameter: its value across, |t| of the profile up, its estimate and interval above.
+        One panel per parameter: its value across, |t| of the profile up, its estimate and interval above.
 
     Raises
     ------
     ValueError
-        If it has no profiles.
+        If the fit has no profiles.
     """
     if not fit.profiles:
         raise ValueError(
             "this fit has no profiles: they need least squares of relative or absolute residuals that aren't all 0"
         )
-    limit = float(_height(np.array(threshold(fit.ssr, fit.df_resid, fit.level)), fit))
+    limit = float(_height(np.array(largest_ssr(fit.ssr, fit.df_resid, fit.level)), fit))
     top = 1.8 * limit
-    figure, panels = small_multiples([_title(fit, profile) for profile in fit.profiles.values()], height=170)
+    figure, panels = small_multiples([_panel_title(fit, profile) for profile in fit.profiles.values()], height=170)
     for profile, panel in zip(fit.profiles.values(), panels, strict=True):
         value = float(fit.params[profile.name])
         window = _window(profile, _height(profile.ssr, fit), value)
@@ -279,17 +283,18 @@ def profile_figure(fit: ScalingFit) -> go.Figure:
 
 
 def _height(ssr: np.ndarray, fit: ScalingFit) -> np.ndarray:
+    """|t| of a profile, from sums of squares."""
     return np.asarray(np.sqrt(np.maximum(ssr / fit.ssr - 1, 0) * fit.df_resid))
 
 
-def _title(fit: ScalingFit, profile: Profile) -> str:
-    """The estimate and its interval in two lines."""
+def _panel_title(fit: ScalingFit, profile: Profile) -> str:
+    """Estimate and interval of a parameter, in two lines."""
     value = format_number(fit.params[profile.name], digits=4)
     return f"<b>{html.escape(profile.name)}</b> = {value}<br>{interval_text(profile.interval)}"
 
 
 def _curve(fit: ScalingFit, profile: Profile, value: float, window: tuple[float, float]) -> go.Scatter:
-    """The profile, with 0 at the estimate."""
+    """Trace of a profile, with 0 at the estimate."""
     order = np.argsort(np.append(profile.values, value), kind="stable")
     x, height = np.append(profile.values, value)[order], np.append(_height(profile.ssr, fit), 0.0)[order]
     inside = (x >= window[0]) & (x <= window[1])
@@ -303,7 +308,7 @@ def _curve(fit: ScalingFit, profile: Profile, value: float, window: tuple[float,
 
 
 def _window(profile: Profile, height: np.ndarray, value: float) -> tuple[float, float]:
-    """From where the profile stops being flat at an open end, and to a little beyond the interval's closed ends."""
+    """Range of the axis: to where the profile becomes flat at open ends, and a little beyond closed ends."""
     low, high, low_open, high_open, _ = profile.interval
     below, above = profile.values < value, profile.values > value
     if low_open:
@@ -316,7 +321,7 @@ def _window(profile: Profile, height: np.ndarray, value: float) -> tuple[float, 
 
 
 def _flat_from(x: np.ndarray, height: np.ndarray, end: float) -> float:
-    """The first of values going outwards from which a profile is flat as far as the end of its interval."""
+    """First value, going outwards, from which a profile is flat up to the end of its interval."""
     known = np.abs(x - x[:1]) <= np.abs(end - x[:1])
     if not known.any():  # the estimate is at the end
         return end
@@ -325,7 +330,7 @@ def _flat_from(x: np.ndarray, height: np.ndarray, end: float) -> float:
 
 
 def _bar(interval: Interval, window: tuple[float, float], limit: float) -> go.Scatter:
-    """An interval on its line, with an arrow at each open end, at the edge where that lies beyond it."""
+    """Trace of an interval on its line, with an arrow at each open end, which is moved to the edge if it is outside."""
     low = max(interval.low, window[0]) if interval.low_open else interval.low
     high = min(interval.high, window[1]) if interval.high_open else interval.high
     is_open = {"left": interval.low_open, "right": interval.high_open}

@@ -31,28 +31,28 @@ from .theme import (
 )
 
 VAGUE = ("saturated", "undersampled")
-"""Verdicts under which a number says little: their markers are hollow."""
+"""Verdicts of values that say little, which have hollow markers."""
 
 
 def bound_figure(result: xr.Dataset, *, estimator: str = "panel") -> go.Figure:
     """Mutual information of each component over its js, in nats, and the line on which they are equal.
 
-    The paper calls MIUB, the sum of these js, an upper bound: points would lie in the shaded part. Bars are 95 %
-    intervals. Colours are kinds; a hollow marker is a value whose verdict is saturated or undersampled.
-    Axes are logarithmic where values lie further apart than a factor of 30; a triangle is a value beyond the edge, such
-    as infinity. Components without a value, or with a note on why one is missing, are left out and counted.
+    The paper calls MIUB, the sum of these js, an upper bound: if it were, all points would be in the shaded part. Bars
+    are 95 % intervals. Colours are kinds; a hollow marker is a value whose verdict is saturated or undersampled. Axes
+    are logarithmic if values differ by more than a factor of 30; a triangle is a value beyond the edge, such as
+    infinity. Components without a value, or with a note on why one is missing, are excluded and counted.
 
     Parameters
     ----------
     result
-        What `measure_information` returns. Where it compares base with delta, js is that of delta alone.
+        Result of `measure_information`. If it compares base with delta, js is that of delta alone.
     estimator
-        One of the result's.
+        Name of one of the result's estimators.
 
     Returns
     -------
     plotly.graph_objects.Figure
-        JS across, mutual information up; a point a component.
+        JS across, mutual information up; one point per component.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def bound_figure(result: xr.Dataset, *, estimator: str = "panel") -> go.Figure:
     _refuse_other(result)
     if estimator not in result["estimator"].values:
         raise ValueError(f"`estimator` is {estimator!r}; the result has {result['estimator'].values.tolist()}")
-    values = _known(result, estimator)
+    values = _known_values(result, estimator)
     y_axis = value_axis(values[["js", "value", "high"]].to_numpy())
     x_axis = value_axis(values["js"].to_numpy(), is_log=y_axis.is_log)
     figure = go.Figure()
@@ -74,7 +74,7 @@ def bound_figure(result: xr.Dataset, *, estimator: str = "panel") -> go.Figure:
     marks = looks(len(kinds))
     for kind, look in zip(kinds, marks, strict=True):
         some = values[values["kind"] == kind]
-        drawn = _drawn(some, kind, look, estimator, y_axis)
+        drawn = _value_points(some, kind, look, estimator, y_axis)
         drawn.marker.symbol = np.where(some["js"] < x_axis.low, EDGES["left"], drawn.marker.symbol)
         figure.add_trace(drawn.update(x=x_axis.inside(some["js"].to_numpy()), marker_size=8))
     other = "lora" if result.attrs["against"] == "lora" else "delta alone"
@@ -85,7 +85,7 @@ def bound_figure(result: xr.Dataset, *, estimator: str = "panel") -> go.Figure:
     headline(
         figure,
         "MIUB and mutual information by component",
-        f"{run_name(result.attrs)}. MI: {estimator}; {_counted(result, [values])}",
+        f"{run_name(result.attrs)}. MI: {estimator}; {_counts_text(result, [values])}",
         f"MIUB is below the interval of MI in {below} of them, within it in {len(values) - below - above - unknown}, "
         f"above it in {above}{f'; {unknown} without one' if unknown else ''}.",
         "Shaded: MIUB above MI, as a bound would be.",
@@ -96,27 +96,27 @@ def bound_figure(result: xr.Dataset, *, estimator: str = "panel") -> go.Figure:
 
 
 def estimates_figure(result: xr.Dataset) -> go.Figure:
-    """Every estimate by layer, in nats: where estimators agree, and where they can't be believed.
+    """All estimates of mutual information by layer, in nats, which show where estimators agree.
 
-    A line runs through the median of each layer; the panel, the largest of its members, is black. Components outside
-    of the layers are left out. Bars are 95 % intervals; a hollow marker is a value whose verdict is
-    saturated or undersampled, a triangle an infinite one. Components with a note on why values are missing, and values
-    that are, are left out and counted.
+    A line connects the medians of layers; the panel, the largest of its members, is black. Components outside of the
+    layers are excluded. Bars are 95 % intervals; a hollow marker is a value whose verdict is saturated or undersampled,
+    a triangle an infinite value. Missing values, and components with a note on why they are missing, are excluded and
+    counted.
 
     Parameters
     ----------
     result
-        What `measure_information` returns.
+        Result of `measure_information`.
 
     Returns
     -------
     plotly.graph_objects.Figure
-        Layer across, mutual information up; a colour an estimator.
+        Layer across, mutual information up; each estimator has a colour.
 
     Raises
     ------
     ValueError
-        If the result isn't by component, or no component lies in a layer.
+        If the result isn't by component, or no component is in a layer.
     """
     _refuse_other(result)
     n_outside = int((result["layer"].values < 0).sum())
@@ -124,7 +124,7 @@ def estimates_figure(result: xr.Dataset) -> go.Figure:
     if not result.sizes["component"]:
         raise ValueError("none of the result's components lies in a layer, so there is no depth to draw")
     names = sorted(map(str, result["estimator"].values), key=lambda name: name == "panel")  # in front of its members
-    tables = [_known(result, name) for name in names]
+    tables = [_known_values(result, name) for name in names]
     axis = value_axis(pd.concat(tables)[["value", "low", "high"]].to_numpy(), is_log=False)
     layers = np.unique(result["layer"].values)
     marks = [Look(LINES[k % len(LINES)], SYMBOLS[k % len(SYMBOLS)]) for k in range(len(names))]
@@ -135,7 +135,7 @@ def estimates_figure(result: xr.Dataset) -> go.Figure:
         shift = 0.0 if name == "panel" else 0.6 * ((k + 0.5) / (len(names) - ("panel" in names)) - 0.5)
         medians = values.groupby("layer")["value"].median()
         figure.add_trace(line(look, name, width=1.2, x=medians.index + shift, y=axis.inside(medians.to_numpy())))
-        figure.add_trace(_drawn(values, name, look, name, axis).update(x=values["layer"] + shift))
+        figure.add_trace(_value_points(values, name, look, name, axis).update(x=values["layer"] + shift))
     low, high = int(layers.min()), int(layers.max())
     ticks = layers if len(layers) <= 10 else None
     figure.update_xaxes(title_text="layer", range=[low - 0.5, high + 0.5], tickvals=ticks)
@@ -143,25 +143,26 @@ def estimates_figure(result: xr.Dataset) -> go.Figure:
     headline(
         figure,
         "Mutual information (MI) by estimator and layer",
-        f"{run_name(result.attrs)}. {_counted(result, tables)} Bars: 95\u00a0% intervals.",
+        f"{run_name(result.attrs)}. {_counts_text(result, tables)} Bars: 95\u00a0% intervals.",
         "Lines: medians of layers.",
         *_footnotes(figure, result, tables),
-        f"{plural(n_outside, 'component')} outside of the layers left out." if n_outside else "",
+        f"{plural(n_outside, 'component')} outside of the layers not shown." if n_outside else "",
     )
     add_legend(figure, "estimator", names, marks)
     return figure
 
 
 def _refuse_other(result: xr.Dataset) -> None:
+    """Raise ValueError unless a result is by component and estimator."""
     dims = [str(dim) for dim in result["value"].dims] if "value" in result else []
     if dims != ["component", "estimator"]:
         raise ValueError(
-            f"`result` goes by {dims}; give what `measure_information` returns, by component and estimator"
+            f"`result` has dimensions {dims}; give a result of `measure_information`, by component and estimator"
         )
 
 
-def _known(result: xr.Dataset, estimator: str) -> pd.DataFrame:
-    """The components with a value of this estimator, and without a note, by their index; numbers are in nats."""
+def _known_values(result: xr.Dataset, estimator: str) -> pd.DataFrame:
+    """Table of components with a value of this estimator and without a note, in nats, by component index."""
     values = result.sel(estimator=estimator)
     columns: dict[str, Any] = {name: values[name].values for name in ("component", "kind", "layer", "verdict")}
     columns["js"] = values["js" if result.attrs["against"] == "lora" else "js_delta_alone"].values
@@ -169,8 +170,8 @@ def _known(result: xr.Dataset, estimator: str) -> pd.DataFrame:
     return pd.DataFrame(columns)[~np.isnan(values["value"].values) & (values["note"].values == "")]
 
 
-def _drawn(values: pd.DataFrame, group: str, look: Look, estimator: str, axis: ValueAxis) -> go.Scatter:
-    """Points with bars: hollow where a verdict says that they say little, a triangle beyond an end of the axis."""
+def _value_points(values: pd.DataFrame, group: str, look: Look, estimator: str, axis: ValueAxis) -> go.Scatter:
+    """Trace of points with bars: hollow for vague verdicts, triangles beyond an end of the axis."""
     symbols = np.where(values["verdict"].isin(VAGUE), f"{look.symbol}-open", look.symbol)
     symbols = np.where(values["value"] > axis.high, EDGES["up"], symbols)
     symbols = np.where(values["value"] < axis.low, EDGES["down"], symbols)
@@ -186,16 +187,16 @@ def _drawn(values: pd.DataFrame, group: str, look: Look, estimator: str, axis: V
     return points(look, group, texts, size=7, y=y, error_y=bars, marker={"symbol": symbols})
 
 
-def _counted(result: xr.Dataset, tables: Sequence[pd.DataFrame]) -> str:
-    """Numbers of components, and of tokens of each."""
+def _counts_text(result: xr.Dataset, tables: Sequence[pd.DataFrame]) -> str:
+    """A sentence with the number of components, and of tokens per component."""
     places = pd.concat(tables).index.unique()
     return f"{plural(len(places), 'component')}, {range_of(result['n_tokens'].values[places], 'token')} each."
 
 
 def _footnotes(figure: go.Figure, result: xr.Dataset, tables: Sequence[pd.DataFrame]) -> list[str]:
-    """Meanings of the markers that occur, and the number of values that aren't drawn."""
+    """Sentences on the markers that occur, and on the number of values that aren't shown."""
     symbols = {str(symbol) for trace in figure.data for symbol in np.ravel(trace.marker.symbol)}
     notes = ["Hollow: saturated or undersampled."] if any(symbol.endswith("-open") for symbol in symbols) else []
     notes += ["Triangles: beyond the axis."] if symbols & set(EDGES.values()) else []
     n_unknown = result.sizes["component"] * len(tables) - sum(map(len, tables))
-    return [*notes, f"{plural(n_unknown, 'value')} not known, left out."] if n_unknown else notes
+    return [*notes, f"{plural(n_unknown, 'value')} not known, not shown."] if n_unknown else notes

@@ -1,4 +1,4 @@
-"""Heat maps of a run's components: layer by module kind."""
+"""Heat maps of a run's components, by layer and kind of module."""
 
 import html
 import math
@@ -18,22 +18,22 @@ from .theme import BLUES, COLORS, DIVERGING, MISSING, apply_theme, headline, plu
 
 _OUTSIDE = "outside"
 N_LETTERS = 24
-"""Longest kind that is written out, or it would leave no room for the map on a phone."""
+"""Length to which names of kinds are cut, so that a phone has room for the map."""
 
 
 def js_figure(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
     """Heat map of where the adapter acts: mean JS of each component, in the result's unit, by layer and module kind.
 
-    The darker a cell, the further the adapter moves this component's output; colours are on a logarithmic scale. Grey
-    is a component whose JS is exactly 0 or not finite, or that isn't there. Hovering names the component, its JS with
-    standard error and share of MIUB, and what qualifies them.
+    The darker a cell, the further the adapter moves this component's output; colours are on a logarithmic scale. A cell
+    is grey if its JS is exactly 0 or not finite, or there is no such component. Hovering shows the component's name,
+    its JS with standard error, its share of MIUB, and measures that qualify them.
 
     Parameters
     ----------
     result
-        What `miub` or `qualify` returns.
+        Result of `miub` or `qualify`.
     titled
-        Say below the title what the numbers rest on; the report says it in its captions.
+        Whether sentences below the title describe the numbers; the report has them in its captions.
 
     Returns
     -------
@@ -48,19 +48,21 @@ def js_figure(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
     note = f"{run_name(attrs)}. Mean over samples; n\u00a0=\u00a0{n}. {tokens_reduced(attrs)}"
     note += f" Grey: {plural(n_grey, 'component')}, 0 or not finite." if n_grey else ""
     options: dict[str, Any] = {"limits": limits, "note": note if titled else ""}
-    return component_figure(js, label=f"mean JS ({attrs['units']})", colors=COLORS, notes=_notes(result), **options)
+    return component_figure(
+        js, label=f"mean JS ({attrs['units']})", colors=COLORS, notes=_component_notes(result), **options
+    )
 
 
 def null_figure(qualified: xr.DataTree) -> go.Figure:
     """Heat map of a null: JS of each component over that of its delta with permuted features, by layer and kind.
 
-    Red, above 1: delta falls on features that carry the softmax, so that the adapter moves the output further than a
-    change of equal size in random features would. Blue, below 1: it falls beside them. White: no different from chance.
+    Red, above 1: delta is large at features with much of the softmax's mass, so the adapter moves the output further
+    than a change of equal size in random features. Blue, below 1: delta is large at other features. White: as random.
 
     Parameters
     ----------
     qualified
-        What `qualify` returns, of a run that keeps states.
+        Result of `qualify`, for a run that keeps states.
 
     Returns
     -------
@@ -80,7 +82,7 @@ def null_figure(qualified: xr.DataTree) -> go.Figure:
     distances = np.abs(np.log10(ratio[np.isfinite(ratio) & (ratio > 0)]))
     reach = max(float(np.quantile(distances, 0.98)) if len(distances) else 0.0, math.log10(2))
     limits = (10**-reach, 10**reach)
-    label, notes = "JS / JS of permuted delta", _notes(qualified)
+    label, notes = "JS / JS of permuted delta", _component_notes(qualified)
     return component_figure(values, label=label, colors=DIVERGING, limits=limits, notes=notes)
 
 
@@ -93,9 +95,9 @@ def component_figure(
     limits: tuple[float, float] | None = None,
     note: str = "",
 ) -> go.Figure:
-    """Heat map of anything that has a value for each component, by layer and module kind.
+    """Heat map of any value per component, by layer and module kind.
 
-    Colours are on a logarithmic scale. Where a value is negative, as differences are, the scale is linear, blue below 0
+    Colours are on a logarithmic scale. If a value is negative, such as a difference, the scale is linear, blue below 0
     and red above.
 
     Parameters
@@ -103,18 +105,17 @@ def component_figure(
     values
         (component,) with the coordinates `kind` and `layer`. Components that share both are averaged.
     label
-        What it is, with its unit; plain text.
+        Name of the value with its unit, as plain text.
     notes
-        A line of HTML for each component, shown when hovering over it; in place of the value where it begins with
-        `label`.
+        HTML for each component, shown when hovering over it; it replaces the value if it begins with `label`.
     colors
         Colours from the least value to the largest.
     limits
-        Values at the ends of the scale, and what lies beyond is drawn like them; a lower one of 0 or less makes the
-        scale a linear one. By default the 2 % quantile and the largest value, at most six decades apart; with negative
-        values, those furthest from 0 on both sides.
+        Values at the ends of the scale; values beyond are drawn like them. A lower limit of 0 or less makes the scale
+        linear. By default the 2 % quantile and the largest value, at most six decades apart; if there are negative
+        values, the largest distance from 0 on both sides.
     note
-        Sentences below the title: what the values rest on. The report says it in its captions instead.
+        Sentences below the title; the report has captions instead.
 
     Returns
     -------
@@ -128,13 +129,13 @@ def component_figure(
     """
     frame = pd.DataFrame({"kind": values["kind"].values, "layer": values["layer"].values})
     kinds = list(dict.fromkeys(frame["kind"]))
-    layers = sorted(set(frame["layer"]), key=lambda layer: (layer < 0, layer))  # what is outside of them comes last
+    layers = sorted(set(frame["layer"]), key=lambda layer: (layer < 0, layer))  # components outside of layers come last
     grid = np.full((len(kinds), len(layers)), np.nan)
     texts = np.full(grid.shape, "no such component", dtype=object)
     for (kind, layer), members in frame.groupby(["kind", "layer"]).indices.items():
         cell = kinds.index(kind), layers.index(layer)
         grid[cell] = values.values[members].mean()
-        texts[cell] = _hover(values, members.tolist(), notes, label, float(grid[cell]))
+        texts[cell] = _hover_text(values, members.tolist(), notes, label, float(grid[cell]))
     finite = grid[np.isfinite(grid)]
     if is_signed := bool((finite < 0).any()):
         reach = float(np.abs(finite).max())
@@ -174,13 +175,14 @@ def heat_map(
     ends: tuple[float, float],
     is_log: bool,
 ) -> go.Heatmap:
-    """Values (y, x), powers of ten where the scale is logarithmic, with texts to hover over and a colour bar below."""
+    """Trace of values (y, x) (powers of ten if `is_log`), with texts to hover over and a colour bar below."""
     scale = {"colorscale": list(colors), "zmin": ends[0], "zmax": ends[1], "colorbar": colorbar(*ends, is_log)}
     hover = {"text": texts, "hovertemplate": "%{text}<extra></extra>", "hoverongaps": False}
     return go.Heatmap(z=values, x=x, y=y, **scale, **hover)
 
 
-def _hover(values: xr.DataArray, members: list[int], notes: Sequence[str], label: str, mean: float) -> str:
+def _hover_text(values: xr.DataArray, members: list[int], notes: Sequence[str], label: str, mean: float) -> str:
+    """Text to hover over a cell: its component with value and note, or its first component and their mean."""
     label = html.escape(label)
     names = [html.escape(str(values["component"].values[member])) for member in members]
     if len(members) > 1:
@@ -190,8 +192,8 @@ def _hover(values: xr.DataArray, members: list[int], notes: Sequence[str], label
     return "<br>".join(filter(None, (f"<b>{names[0]}</b>", value, note)))
 
 
-def _notes(result: xr.DataTree) -> list[str]:
-    """Lines to hover over with each component's js and what qualifies it."""
+def _component_notes(result: xr.DataTree) -> list[str]:
+    """HTML for each component: js, its share of MIUB, and measures that qualify it."""
     lines, units, table = [], html.escape(result.attrs["units"]), result.to_dataset()
     for index in range(table.sizes["component"]):
         row = table.isel(component=index)

@@ -1,4 +1,4 @@
-"""Figures of a run over depth, samples, and positions in the sequence."""
+"""Figures of a run's JS by position in the sequence, by layer, and by sample."""
 
 import html
 import math
@@ -36,24 +36,24 @@ from .theme import (
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Quantiles that are drawn over positions."""
 N_POINTS = 300
-"""Most samples that are all drawn; of more only those outside of the whiskers are."""
+"""Largest number of samples that are all drawn; with more, only outliers are."""
 
 
 def position_figure(result: xr.DataTree) -> go.Figure:
-    """Median and bands of the tokens' JS, in the result's unit, over their positions, and how many tokens are there.
+    """Median and bands of the tokens' JS over their positions, in the result's unit, and the number of tokens there.
 
-    The line is the median over tokens at a position, the bands hold their middle half and eight in ten. JS of a token
-    is summed over components.
+    The line is the median over tokens at a position; the bands contain the middle 50 and 80 % of them. JS of a token is
+    summed over components.
 
     Parameters
     ----------
     result
-        What `miub` or `qualify` returns.
+        Result of `miub` or `qualify`.
 
     Returns
     -------
     plotly.graph_objects.Figure
-        Position across; JS up, and in a panel below the tokens captured there.
+        Position across; JS up, and the number of captured tokens in a panel below.
     """
     require_result(result)
     by_token, units = result.children["tokens"].dataset, html.escape(result.attrs["units"])
@@ -87,14 +87,14 @@ def position_figure(result: xr.DataTree) -> go.Figure:
 
 
 def depth_figure(result: xr.DataTree, *, by: str | None = None) -> go.Figure:
-    """Lines of JS by layer, in the result's unit, over depth: mean over samples and bars of one standard error.
+    """Lines of JS by layer, in the result's unit: means over samples, with bars of one standard error.
 
-    JS is summed over a layer's components. Those outside of the layers are left out, and the figure says how many.
+    JS is summed over a layer's components. Components outside of the layers are excluded, and a note counts them.
 
     Parameters
     ----------
     result
-        What `miub` or `qualify` returns.
+        Result of `miub` or `qualify`.
     by
         A key of `group_by`, e.g. `kind` or `dataset`, to draw a line for each of its values.
 
@@ -139,7 +139,7 @@ def depth_figure(result: xr.DataTree, *, by: str | None = None) -> go.Figure:
         f"{run_name(grouped.attrs)}. Sum over components, mean\u00a0± standard error over samples; "
         f"n\u00a0=\u00a0{range_of(grouped['n_samples'], 'sample')}.",
         tokens_reduced(grouped.attrs),
-        f"{plural(n_outside, 'component')} outside of the layers left out." if n_outside else "",
+        f"{plural(n_outside, 'component')} outside of the layers not shown." if n_outside else "",
         f"{plural(n_bad, 'mean')} missing: not finite." if n_bad else "",
     )
     add_legend(figure, by or "", names, marks, mode="lines+markers")
@@ -147,15 +147,15 @@ def depth_figure(result: xr.DataTree, *, by: str | None = None) -> go.Figure:
 
 
 def sample_figure(result: xr.DataTree) -> go.Figure:
-    """Histogram of MIUB by sample, in the result's unit, over the samples used, with its mean and standard error.
+    """Histogram of MIUB by sample, in the result's unit, with its mean and standard error over the used samples.
 
-    Every sample is a point above, with its name to hover over. Samples that aren't finite are left out, and the figure
-    says how many.
+    Every sample is a point above, with its name to hover over. Samples that aren't finite are excluded, and a note
+    counts them.
 
     Parameters
     ----------
     result
-        What `miub` or `qualify` returns.
+        Result of `miub` or `qualify`.
 
     Returns
     -------
@@ -197,7 +197,7 @@ def sample_figure(result: xr.DataTree) -> go.Figure:
         f"MIUB by sample: {format_error(mean, error)} {units}",
         f"{run_name(attrs)}. Dashed: mean; grey: ± standard error; n\u00a0=\u00a0{plural(len(values), 'sample')}.",
         tokens_reduced(attrs),
-        f"{plural(n_unused, 'sample')} not whole or not measured, left out." if n_unused else "",
-        f"{plural(n_bad, 'sample')} not finite, left out." if n_bad else "",
+        f"{plural(n_unused, 'sample')} not whole or not measured, not shown." if n_unused else "",
+        f"{plural(n_bad, 'sample')} not finite, not shown." if n_bad else "",
     )
     return figure

@@ -1,4 +1,4 @@
-"""A figure of metrics as predictors of accuracy."""
+"""Figures of predictors: metrics of accuracy, and measures of the cost of removing a component."""
 
 import html
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 import xarray as xr
 
 from lorascope.analyze.fits.metrics import MetricComparison
-from lorascope.analyze.fits.resampling import few_groups
+from lorascope.analyze.fits.resampling import few_groups_note
 from lorascope.analyze.results.format import format_error, format_number
 
 from .scales import value_axis
@@ -19,43 +19,42 @@ SLOPE = Look("#777", dash="dot")
 
 
 def metrics_figure(comparison: MetricComparison) -> go.Figure:
-    """Points of accuracy over each metric, both less their group's mean, with the pooled correlation and its interval.
+    """Points of accuracy over each metric, both centred within groups, with the pooled correlation and its interval.
 
-    Which metric tells best how accurate a model is: the closer its points lie to the dotted line, the pooled slope
-    within groups, the better. Cells that the comparison left out of its second set, as collapsed, are
-    hollow.
+    The closer a metric's points are to the dotted line, the pooled slope within groups, the better it predicts
+    accuracy. Cells that the comparison excluded from its second set, as collapsed, are hollow.
 
     Parameters
     ----------
     comparison
-        What `compare_metrics` returns.
+        Result of `compare_metrics`.
 
     Returns
     -------
     plotly.graph_objects.Figure
-        A panel a metric: the metric across, accuracy up, a colour a group.
+        One panel per metric: the metric across, accuracy up; each group has a colour.
     """
     settings, cells = comparison.provenance["settings"], comparison.cells
     below, by_group = settings["collapsed_below"] or 0, cells.groupby(level=0)
     groups = list(by_group.groups)
     marks, within = looks(len(groups)), cells - by_group.transform("mean")
     _, *metrics = cells.columns
-    figure, panels = small_multiples([_title(comparison, name) for name in metrics], height=200)
+    figure, panels = small_multiples([_metric_title(comparison, name) for name in metrics], height=200)
     for name, panel in zip(metrics, panels, strict=True):
         x, y = within[name], within[comparison.accuracy]
         ends = np.array([x.min(), x.max()])
         figure.add_trace(line(SLOPE, "", x=ends, y=ends * (x @ y) / (x @ x)), **panel)
         for (group, rows), look in zip(by_group, marks, strict=True):
             symbols = np.where(rows[comparison.accuracy] < below, f"{look.symbol}-open", look.symbol)
-            texts = [_text(label, {column: row[column] for column in (name, comparison.accuracy)})
+            texts = [_cell_text(label, {column: row[column] for column in (name, comparison.accuracy)})
                      for label, row in rows.iterrows()]  # fmt: skip
             own = {"x": x[rows.index], "y": y[rows.index], "marker": {"symbol": symbols}}
             figure.add_trace(points(look, group, texts, size=7, **own), **panel)
-        figure.update_xaxes(title_text=f"{shortened(name, 10)} less group mean", exponentformat="power", **panel)
+        figure.update_xaxes(title_text=f"{shortened(name, 10)} minus group mean", exponentformat="power", **panel)
     zero = {"zeroline": True, "zerolinecolor": "#ccc"}
     figure.update_xaxes(**zero)
     figure.update_yaxes(**zero)
-    figure.update_yaxes(title_text=f"{shortened(comparison.accuracy)} less group mean", col=1)
+    figure.update_yaxes(title_text=f"{shortened(comparison.accuracy)} minus group mean", col=1)
     every, *others = comparison.metrics.drop_duplicates("cells").itertuples()
     share = f"{100 * settings['level']:g}\u00a0%"
     headline(
@@ -63,30 +62,31 @@ def metrics_figure(comparison: MetricComparison) -> go.Figure:
         f"{comparison.accuracy} over metrics, within groups",
         f"{plural(every.n_cells, 'cell')} in {plural(len(groups), 'group')}. r: pooled correlation, with {share} of "
         "the bootstrap over groups. Dotted: the pooled slope.",
-        *(f"{words}." for words in few_groups("The bootstrap", len(groups))),
+        *(f"{words}." for words in few_groups_note("The bootstrap", len(groups))),
         *(f"Second r: of the {plural(o.n_cells, 'cell')} of {o.cells}. Hollow: the others." for o in others),
     )
     add_legend(figure, "/".join(settings["groups"]), groups, marks)
     return figure
 
 
-def _title(comparison: MetricComparison, metric: str) -> str:
-    """A metric's correlations, in a line for each set of cells."""
+def _metric_title(comparison: MetricComparison, metric: str) -> str:
+    """A metric's name and its correlations, one line per set of cells."""
     table = comparison.metrics[comparison.metrics["metric"] == metric]
     sign = f"{table['better'].iloc[0]} should go with higher {shortened(comparison.accuracy, 10)}"
     lines = [f"r = {row.pearson:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in table.itertuples()]
     return "<br>".join([f"<b>{shortened(metric)}</b>: {sign}", *lines])
 
 
-def _text(cell: tuple[str, str], values: Mapping[str, float]) -> str:
+def _cell_text(cell: tuple[str, str], values: Mapping[str, float]) -> str:
+    """Text to hover over: group and setting of a cell, and its values by name."""
     lines = [f"<b>{html.escape(cell[0])}</b>", html.escape(cell[1])]
     return "<br>".join([*lines, *(f"{html.escape(k)}: {format_number(v, digits=4)}" for k, v in values.items())])
 
 
 def ablation_figure(comparison: xr.Dataset, measure: str = "js") -> go.Figure:
-    """Points of ablation's KL in nats (up) over a measure (across), one a component, a colour a kind of module.
+    """Points of the KL of removal in nats (up) over a measure (across): one per component, coloured by kind.
 
-    `comparison` is what `compare_measures` returns, `measure` one of its measures.
+    `comparison` is the result of `compare_measures`, `measure` one of its measures.
     """
     values = comparison.sel(measure=measure)
     kinds = list(dict.fromkeys(map(str, values["kind"].values)))

@@ -8,17 +8,17 @@ import numpy as np
 from lorascope.analyze.results.format import format_number
 
 PLOT_WIDTH, CHARACTER = 300.0, 7.5
-"""Pixels of a plot on a phone, and of a character of a tick."""
+"""Width in pixels of a plot on a phone, and of a character of a tick."""
 MOST_MARKED = 20
-"""Most sizes that all have a tick; of more only those with a text have one."""
+"""Largest number of sizes that all have a tick; with more, only sizes with a text have one."""
 MOST_DIGITS = 6
-"""Most digits of a tick that is written whole."""
+"""Largest number of digits of a tick that is written in full."""
 LOG_FROM = 30.0
-"""Values that lie further apart than this factor go on a logarithmic axis."""
+"""Ratio of the largest to the smallest value above which an axis is logarithmic."""
 
 
 def ends(shown: np.ndarray, limits: tuple[float, float] | None, is_log: bool) -> tuple[float, float]:
-    """Values, or their powers of ten, at the ends of a colour scale; see `component_figure`."""
+    """Values at the ends of a colour scale, or their powers of ten if it is logarithmic; see `component_figure`."""
     if limits is not None and is_log:
         if not 0 < limits[0] < limits[1] < math.inf:
             raise ValueError(
@@ -33,7 +33,7 @@ def ends(shown: np.ndarray, limits: tuple[float, float] | None, is_log: bool) ->
 
 
 def colorbar(low: float, high: float, is_log: bool) -> dict[str, Any]:
-    """A colour bar below a map, with round values where its scale is logarithmic."""
+    """Options of a colour bar below a map, with round values if its scale is logarithmic."""
     bar = {"orientation": "h", "thickness": 10, "y": 0, "yref": "container", "yanchor": "bottom", "outlinewidth": 0}
     if not is_log:
         return {**bar, "exponentformat": "power", "nticks": 6}
@@ -43,12 +43,12 @@ def colorbar(low: float, high: float, is_log: bool) -> dict[str, Any]:
 
 
 def whole_ticks(low: int, high: int) -> dict[str, Any]:
-    """Options by which an axis shows whole numbers: plotly's own ticks, as many as fit a width, do from ten on."""
+    """Options of an axis with whole numbers only, which plotly's own ticks have for ranges of ten or more."""
     return {"dtick": 1} if high - low < 10 else {}
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round values between two powers of ten: whole powers if there are enough of them, else 1, 2, 5."""
+    """Round values between two powers of ten: powers of ten, and over few decades also 3, or 2 and 5."""
     steps: tuple[int, ...] = (1,) if high - low > 3 else (1, 3) if high - low > 1.5 else (1, 2, 5)
     powers = range(math.floor(low), math.ceil(high) + 1)
     ticks = [float(f"{step}e{power}") for power in powers for step in steps]
@@ -57,25 +57,25 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 class ValueAxis(NamedTuple):
-    """Values at both ends of an axis."""
+    """Values at both ends of an axis, and whether it is logarithmic."""
 
     low: float
     high: float
     is_log: bool
 
     def inside(self, values: np.ndarray) -> np.ndarray:
-        """Values, those beyond an end moved to it."""
+        """Values, clipped to the ends of the axis."""
         return np.asarray(np.clip(values, self.low, self.high))
 
     def layout(self) -> dict[str, Any]:
-        """Plotly's options of it."""
+        """Options of plotly for the axis."""
         if not self.is_log:
             return {"range": [self.low, self.high], "nticks": 6}
         return {"type": "log", "range": [math.log10(self.low), math.log10(self.high)], "exponentformat": "power"}
 
 
 def value_axis(values: np.ndarray, *, is_log: bool | None = None) -> ValueAxis:
-    """An axis from 0 or below that holds all finite values; a logarithmic one, all above 0, where that is needed."""
+    """An axis with all finite values and 0; or a logarithmic one with all positive values, if they differ too much."""
     known = values[np.isfinite(values)]
     positive = known[known > 0]
     if is_log is None:
@@ -90,7 +90,7 @@ def value_axis(values: np.ndarray, *, is_log: bool | None = None) -> ValueAxis:
 
 
 def size_axis(sizes: np.ndarray) -> dict[str, Any]:
-    """A logarithmic axis with a tick at each size above zero, and a text where there is room for it on a phone."""
+    """Options of a logarithmic axis with a tick at each size, and texts as far as a phone has room for them."""
     levels = np.unique(sizes)
     low, high = math.log10(levels[0]), math.log10(levels[-1])
     room = 0.07 * (high - low) or 0.2
@@ -111,7 +111,7 @@ def size_axis(sizes: np.ndarray) -> dict[str, Any]:
 
 
 def tick_text(value: float) -> str:
-    """A number with the digits that it has, up to six; else with three.
+    """A number with all its digits if they are at most six, else with three.
 
     Examples
     --------

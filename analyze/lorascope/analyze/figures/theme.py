@@ -1,4 +1,4 @@
-"""Common look of all figures: colours, type, margins, and panels side by side."""
+"""Common look of all figures: colours, margins, panels, titles, marks of groups, and legends."""
 
 import html
 import re
@@ -12,30 +12,31 @@ from plotly.colors import sample_colorscale  # type: ignore[import-untyped]  # p
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
 COLORS = ("#fee6ce", "#fdbe85", "#fd8d3c", "#d94801", "#7f2704")
-"""Colours from not moved to moved furthest; like those below, none is too pale to tell from a page, light or dark."""
+"""Colours from not moved to moved furthest; all colours here differ visibly from a light and a dark page."""
 BLUES = ("#deebf7", "#9ecae1", "#6baed6", "#2171b5", "#08306b")
 """Colours from little to much."""
 DIVERGING = ("#2166ac", "#92c5de", "#e0e0e0", "#f4a582", "#b2182b")
-"""Colours from less to more, with a middle."""
+"""Colours from less to more, with a neutral middle."""
 MISSING = "#9a9a9a"
-"""Colour of a cell that has none on its scale."""
+"""Colour of a cell without a value on the colour scale."""
 INK = "#b8460a"
 """Colour of lines and points, dark enough on white."""
 LINES = (INK, "#2171b5", "#238b45", "#6a51a3", "#c51b8a", "#8c6d31", "#d9a400", "#555555")
-"""Colours of lines beside each other that have no order."""
+"""Colours of lines without an order."""
 ACROSS = 2
+"""Number of panels per row."""
 LINE = 14
-"""Pixels of a line above a panel."""
+"""Pixels of a line of text above a panel."""
 AXIS = 52
 """Pixels of a panel's ticks and the title of its axis."""
 BELOW = {"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom", "x": 0.01, "xref": "container"}
-"""Place of legends."""
+"""Position of legends, as options of plotly."""
 CORNER = {"x": 0, "y": 1, "xref": "x domain", "yref": "y domain", "xanchor": "left", "yanchor": "bottom"}
-"""Place of a panel's title."""
+"""Position of a panel's title, as options of plotly."""
 
 
 def apply_theme(figure: go.Figure, *, height: int) -> None:
-    """Give a figure the common look and a height in pixels; its width follows the page."""
+    """Give a figure the common look and a height in pixels; its width is that of the page."""
     figure.update_layout(
         template=go.layout.Template(),  # an empty one: plotly's own are 7 kB a figure
         plot_bgcolor="rgba(0,0,0,0)",
@@ -56,10 +57,10 @@ def apply_theme(figure: go.Figure, *, height: int) -> None:
 def small_multiples(
     titles: Sequence[str], *, height: int, share_y: bool = True
 ) -> tuple[go.Figure, list[dict[str, int]]]:
-    """An empty figure, in the common theme, with a panel for each title, and the row and column of each.
+    """Return an empty figure in the common look with one panel per title, and each panel's row and column.
 
-    Titles are escaped, their lines separated by `<br>`; `height` is that of a panel, in pixels, without its title and
-    ticks. Panels that share their y axis show its ticks on the left only.
+    Titles are HTML with `<br>` between lines; `height` is that of a panel, in pixels, without its title and ticks.
+    Panels that share their y axis only show its ticks on the left.
     """
     n_rows, n_columns = -(-len(titles) // ACROSS), min(ACROSS, len(titles))
     above = LINE * max(title.count("<br>") + 1 for title in titles) + 6
@@ -76,20 +77,20 @@ def small_multiples(
     small = {"title_font_size": 12, "title_standoff": 4}
     figure.update_xaxes(nticks=4, tickangle=0, **small)
     figure.update_yaxes(nticks=5, **small)
-    for panel in panels[len(titles) :]:  # what is left of the last row
+    for panel in panels[len(titles) :]:  # the rest of the last row
         figure.update_xaxes(visible=False, **panel)
         figure.update_yaxes(visible=False, **panel)
     return figure, panels[: len(titles)]
 
 
 TITLE_WIDTH, NOTE_WIDTH = 84, 100
-"""Characters of a line that fit a width of 660 pixels in a wide font; on a narrower one a page's script breaks it."""
+"""Characters per line that fit into 660 pixels in a wide font; a narrower page's script breaks lines."""
 
 
 def headline(figure: go.Figure, title: str, *notes: str) -> None:
-    """Write a title above a figure and, smaller, sentences below it; the figure grows by their lines.
+    """Write a title above a figure and smaller sentences below it; the figure's height grows by their lines.
 
-    Both are plain text: what comes from a store is escaped here.
+    Both are plain text, which is escaped here.
     """
     lines = textwrap.wrap(title, TITLE_WIDTH)
     small = textwrap.wrap(" ".join(note for note in notes if note), NOTE_WIDTH)
@@ -105,7 +106,7 @@ def headline(figure: go.Figure, title: str, *notes: str) -> None:
 
 
 def shortened(name: object, n: int = 24) -> str:
-    """A name of at most n characters, escaped; of a longer one the middle is left out, of a path its beginning.
+    """A name of at most n characters, escaped; longer names lose their middle, paths their beginning.
 
     Examples
     --------
@@ -116,19 +117,19 @@ def shortened(name: object, n: int = 24) -> str:
 
 
 def plural(n: int, what: str) -> str:
-    """A count with its noun; no line breaks between them."""
+    """A count and its noun, with a no-break space."""
     return f"{n}\u00a0{what}" if n == 1 else f"{n}\u00a0{what}s"
 
 
 def range_of(counts: Any, what: str) -> str:
-    """Least and largest of several counts, those of 0 left out; no line breaks between them."""
+    """Smallest and largest of several counts above 0, and their noun, with no-break spaces."""
     known = np.asarray(counts)[np.asarray(counts) > 0]
     low, high = (int(known.min()), int(known.max())) if len(known) else (0, 0)
     return plural(high, what) if low == high else f"{low}\u00a0to\u00a0{plural(high, what)}"
 
 
 def run_name(attributes: Mapping[str, Any]) -> str:
-    """Run and adapter of a result, from its attributes, without folders and each cut where it is long.
+    """Names of a result's run and adapter, from its attributes, without folders and shortened.
 
     Examples
     --------
@@ -136,7 +137,7 @@ def run_name(attributes: Mapping[str, Any]) -> str:
     ('demo (default)', 'r8 (a)')
     """
     *folders, name = re.split(r"[/\\]", str(attributes["run"]).rstrip("/\\"))
-    if name == "run.zarr" and folders:  # which every run may be called
+    if name == "run.zarr" and folders:  # a name that every run may have
         name = folders[-1]
     return f"{_cut(name, 36)} ({_cut(str(attributes['adapter']), 24)})"
 
@@ -148,20 +149,21 @@ def tokens_reduced(attributes: Mapping[str, Any]) -> str:
 
 
 def _cut(text: str, n: int) -> str:
-    if len(text) > n and "/" in text:  # of a path the end tells more than its middle
+    if len(text) > n and "/" in text:  # the end of a path says more than its middle
         return f"…{text[1 - n :]}"
     return text if len(text) <= n else f"{text[: n // 2]}…{text[-(n - n // 2 - 1) :]}"
 
 
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "star", "hexagon", "pentagon", "hourglass", "bowtie")
-"""Symbols of groups, the next one once all colours are used; triangles are what lies beyond an axis."""
+"""Symbols of groups; the next one is used once all colours are used. Triangles mark values beyond an axis."""
 EDGES = {"left": "triangle-left", "right": "triangle-right", "down": "triangle-down", "up": "triangle-up"}
-"""Side of an axis -> symbol of what lies beyond it."""
+"""Side of an axis -> symbol of values beyond it."""
 DASHES = ("solid", "dash", "dot", "dashdot")
+"""Dashes of groups, used like symbols."""
 ORDERED = ("rank", "length", "layer", "position")
-"""Keys of `group_by` and `group_runs` whose values have an order."""
+"""Keys of `group_by` whose values have an order."""
 LENGTHS = (24, 36, 54)
-"""Characters that names are cut to: the first of these that tells them apart is taken."""
+"""Lengths to which names are cut: the first length at which they differ is used."""
 
 
 class Look(NamedTuple):
@@ -172,16 +174,16 @@ class Look(NamedTuple):
     dash: str = "solid"
 
     def marker(self, size: float, *, hollow: bool = False) -> dict[str, Any]:
-        """Plotly's options of its points."""
+        """Options of plotly for the group's points."""
         return {"color": self.color, "symbol": f"{self.symbol}-open" if hollow else self.symbol, "size": size}
 
 
 BLACK = Look("#222", "diamond")
-"""Look of means and estimates, which stand out from their groups."""
+"""Look of means and estimates, different from all groups."""
 
 
 def looks(n: int, key: str | None = None) -> list[Look]:
-    """Looks of a key's n values: pale to dark where they have an order; else colours first, then symbols and dashes."""
+    """Looks of n values of a key: pale to dark if they have an order; else different colours, symbols and dashes."""
     if key in ORDERED:
         places = [0.75] if n == 1 else [0.35 + 0.65 * place / (n - 1) for place in range(n)]
         return [Look(color) for color in sample_colorscale(list(COLORS), places)]
@@ -190,9 +192,9 @@ def looks(n: int, key: str | None = None) -> list[Look]:
 
 
 def points(look: Look, group: str, texts: Sequence[str], *, size: float = 6, **options: Any) -> go.Scatter:
-    """Points of a group, with a text (HTML) each to hover over and no entry of their own in a legend.
+    """Trace of a group's points, each with a text (HTML) to hover over, and without a legend entry.
 
-    Plotly's options come last, and win.
+    `options` are plotly's, and override those that are set here.
     """
     marker = look.marker(size) | options.pop("marker", {})
     stroke = {"color": look.color, "dash": look.dash, "width": 1.5} | options.pop("line", {})
@@ -202,14 +204,14 @@ def points(look: Look, group: str, texts: Sequence[str], *, size: float = 6, **o
 
 
 def line(look: Look, group: str, *, width: float = 1.5, **options: Any) -> go.Scatter:
-    """A line of a group that has nothing to hover over."""
+    """Trace of a group's line, without texts to hover over and without a legend entry."""
     stroke = {"color": look.color, "dash": look.dash, "width": width}
     quiet = {"hoverinfo": "skip", "legendgroup": html.escape(group), "showlegend": False}
     return go.Scatter({"mode": "lines", "line": stroke, **quiet, **options})
 
 
 def unique_labels(names: Sequence[str]) -> list[str]:
-    """Names cut and escaped, as long as it takes to tell them apart."""
+    """Names, shortened as far as they stay different, and escaped."""
     for n in LENGTHS:
         short = [shortened(name, n) for name in names]
         if len(set(short)) == len(set(names)):
@@ -220,10 +222,10 @@ def unique_labels(names: Sequence[str]) -> list[str]:
 def add_legend(
     figure: go.Figure, title: str, names: Sequence[str], marks: Sequence[Look], *, mode: str = "markers"
 ) -> None:
-    """Show a legend below, of which each entry stands for all traces of its group; of a single group there is none.
+    """Add a legend below a figure, with one entry per group; a single group gets no legend.
 
-    Names and title are plain text; the figure is in the common theme and has all its traces. Its height grows by the
-    legend's on a narrow screen.
+    Names and title are plain text. The figure must be in the common look and have all its traces. Its height grows by
+    that of the legend on a narrow screen.
     """
     if len(names) < 2:
         return

@@ -1,4 +1,4 @@
-"""A figure of a training: MIUB, in all and by layer, with the loss."""
+"""Figure of a training: MIUB, in total and by layer, with the loss."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -17,28 +17,27 @@ from .theme import COLORS, Look, add_legend, apply_theme, headline, looks, point
 
 LAYER, COLUMNS = "miub_layer_", ("step", "loss", "miub", "ce", "miub_share")
 PANEL, GAP = 150, 22
-"""Pixels of a panel, and between two of them."""
+"""Height in pixels of a panel, and of the gap between two panels."""
 N_MARKED = 60
-"""Most points of a line that has markers."""
+"""Largest number of points of a line with markers."""
 
 
 def training_figure(record: Mapping[str, Any]) -> go.Figure:
     """Lines of MIUB during training, in nats, with the loss below it and, of one training, MIUB by layer.
 
-    Thin lines are the loss on the batches of each step, as it is logged; lines with points are the cross-entropy of
-    the samples that MIUB is measured on. By layer colours are on a logarithmic scale, on which 0 has none.
+    Thin lines are the logged loss of each step's batches; lines with points are the cross-entropy of the samples that
+    MIUB is measured on. Colours of layers are on a logarithmic scale, so that 0 has no colour.
 
     Parameters
     ----------
     record
-        What a training left, read from JSON: `finetune.json` of an adapter, or a Trainer's `trainer_state.json` (or
-        `{"log_history": trainer.state.log_history}`) that `MiubCallback` has logged to. Or several of them by name,
-        to be compared.
+        Record of a training, read from JSON: `finetune.json` of an adapter, or `trainer_state.json` of a Trainer (or
+        `{"log_history": trainer.state.log_history}`) with a `MiubCallback`. Or several of them by name, to compare.
 
     Returns
     -------
     plotly.graph_objects.Figure
-        Optimiser steps across; panels of MIUB, of loss and CE, and of one training a heat map by layer.
+        Optimiser steps across; panels of MIUB, of loss and CE, and a heat map by layer for a single training.
 
     Raises
     ------
@@ -46,9 +45,9 @@ def training_figure(record: Mapping[str, Any]) -> go.Figure:
         If there is no training, or MIUB wasn't measured in one.
     """
     is_single = "log_history" in record or isinstance(record.get("steps"), Sequence)
-    trainings = {name: _read(name, part) for name, part in ({"": record} if is_single else record).items()}
+    trainings = {name: _read_record(name, part) for name, part in ({"": record} if is_single else record).items()}
     if not trainings:
-        raise ValueError("`record` is empty; give what a training left, or several of these by name")
+        raise ValueError("`record` is empty; give the record of a training, or several by name")
     only = next(iter(trainings.values())) if len(trainings) == 1 else None
     layers = [] if only is None else [key for key in only if key.startswith(LAYER)]
     n_rows = 3 if layers else 2
@@ -56,10 +55,10 @@ def training_figure(record: Mapping[str, Any]) -> go.Figure:
     figure = make_subplots(rows=n_rows, cols=1, shared_xaxes=True, vertical_spacing=GAP / whole)
     marks = looks(len(trainings))
     for (name, training), look in zip(trainings.items(), marks, strict=True):
-        figure.add_trace(_line(name, training, "miub", look, "MIUB", "nat"), row=1, col=1)
-        figure.add_trace(_line(name, training, "loss", look, "loss", "nat/token", thin=True), row=2, col=1)
+        figure.add_trace(_training_line(name, training, "miub", look, "MIUB", "nat"), row=1, col=1)
+        figure.add_trace(_training_line(name, training, "loss", look, "loss", "nat/token", thin=True), row=2, col=1)
         if training["ce"].notna().any():
-            figure.add_trace(_line(name, training, "ce", look, "CE", "nat/token"), row=2, col=1)
+            figure.add_trace(_training_line(name, training, "ce", look, "CE", "nat/token"), row=2, col=1)
     apply_theme(figure, height=whole + 70)
     if only is not None and layers:
         _add_layers(figure, only.loc[only["miub"].notna(), ["step", *layers]])
@@ -82,8 +81,8 @@ def training_figure(record: Mapping[str, Any]) -> go.Figure:
     return figure
 
 
-def _read(name: str, record: Mapping[str, Any]) -> pd.DataFrame:
-    """Table of a Trainer's log, or of `finetune.json`, by step: `COLUMNS` and MIUB of each layer."""
+def _read_record(name: str, record: Mapping[str, Any]) -> pd.DataFrame:
+    """Table of a training by step, with `COLUMNS` and MIUB of each layer; raises ValueError if it has no MIUB."""
     if "log_history" in record:
         table = pd.DataFrame(record["log_history"])
     else:
@@ -102,9 +101,10 @@ def _read(name: str, record: Mapping[str, Any]) -> pd.DataFrame:
     )
 
 
-def _line(
+def _training_line(
     name: str, training: pd.DataFrame, column: str, look: Look, what: str, unit: str, *, thin: bool = False
 ) -> go.Scatter:
+    """Trace of one column of a training over its steps."""
     curve = training[training["loss" if thin else "miub"].notna()]
     title = f"<b>{html.escape(name)}</b><br>" if name else ""
     pairs = zip(curve["step"].astype(int), curve[column], strict=True)
@@ -115,7 +115,7 @@ def _line(
 
 
 def _add_layers(figure: go.Figure, by_layer: pd.DataFrame) -> None:
-    """A heat map in the third panel: a column a measurement, as wide as it is far from its neighbours."""
+    """Add a heat map in the third panel, with one column per measurement that reaches halfway to its neighbours."""
     steps = by_layer["step"].astype(int).tolist()
     layers = [int(key.removeprefix(LAYER)) for key in by_layer.columns[1:]]
     values = by_layer.iloc[:, 1:].to_numpy().T

@@ -1,4 +1,4 @@
-"""A study's table and a law as arrays; a table that can't determine the law is refused."""
+"""A study's table and a law as arrays; raises if the table can't determine the law."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,20 +10,20 @@ import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.results.options import Residual
 
-from .frame import checked, group_labels
-from .laws import AXES, BOUNDS, Column, Law, law_named
-from .solve import Problem, spanned
+from .frame import check_columns, group_labels
+from .laws import AXES, BOUNDS, Column, Law, find_law
+from .solve import Problem, column_basis
 
 APART = 1e-9
-"""Singular values of the derivatives, each scaled to length 1, below this share of the largest count as zero."""
+"""Singular values below this share of the largest count as 0, for derivatives scaled to length 1."""
 GENERIC = (0.31, 0.47, 0.83, 1.21)
-"""Exponents at which the rank of a design is computed; any that don't depend on each other would do."""
+"""Exponents at which the rank of a design is computed; any unrelated numbers would do."""
 CONSTANT = 1e-12
-"""Differences below this share of the response are rounding."""
+"""Differences below this share of the response count as rounding."""
 LARGEST = 1e100
-"""Largest response, and the inverse of the smallest, whose sums of squares can be computed."""
+"""Largest response, and inverse of the smallest one, whose sum of squares can be computed."""
 LARGEST_POWER = 250.0
-"""Logarithm of the largest power of a size that a search may compute; it limits the exponents."""
+"""Logarithm of the largest power of a size in a search, which limits the exponents."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Design:
     law_name: str
     response: str
     sizes: Mapping[str, str]
-    """N, R, D and share, where the law has them -> column."""
+    """N, R, D and share, if the law has them -> column."""
     references: Mapping[str, float]
-    """N, R, D -> the size whose ratio to itself is 1."""
+    """N, R, D -> reference size N0, R0, D0."""
     group_columns: tuple[str, ...]
     offset_columns: tuple[str, ...]
     residual: Residual
@@ -44,24 +44,24 @@ class Design:
     notes: tuple[str, ...]
     frame: pd.DataFrame
     groups: np.ndarray
-    """(n,) label of each row's group, whose level it has."""
+    """(n,) label of each row's group."""
     settings: np.ndarray
     """(n,) label of each row's setting: its sizes and offsets."""
     levels: np.ndarray
-    """(n, g) 1 where a row has a level or an offset."""
+    """(n, g) 1 if a row has a level or an offset, else 0."""
     level_names: tuple[str, ...]
-    """Levels of groups, and behind them offsets."""
+    """Names of levels of groups, then of offsets."""
     logs: Mapping[str, np.ndarray]
-    """Sizes of the law's terms: N, R, D, share -> (n,), see `laws.Logs`."""
+    """N, R, D, share -> (n,) logarithms of the sizes of the law's terms, see `laws.Logs`."""
 
     @property
     def law(self) -> Law:
-        """The law's form."""
-        return law_named(self.law_name)
+        """Form of the law."""
+        return find_law(self.law_name)
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
-        """The terms."""
+        """Terms of the law."""
         return self.law.terms(self.logs)[0]
 
     @cached_property
@@ -71,12 +71,12 @@ class Design:
 
     @property
     def bounds(self) -> np.ndarray:
-        """(q, 2) range of each exponent."""
+        """(q, 2) smallest and largest value of each exponent."""
         return np.array([self.limits[name] for name in self.exponents]).reshape(-1, 2)
 
     @property
     def equation(self) -> str:
-        """The law with the terms that are in it."""
+        """Equation of the law with the terms in use, as text."""
         used = [f"{name}0" if name in AXES else name for name in self.logs]
         head, *terms = self.law.equation.split(" + ")
         if self.law_name == "multiplicative":
@@ -87,7 +87,7 @@ class Design:
 
     @property
     def y(self) -> np.ndarray:
-        """(n,) the response, or its logarithm where the law is of that."""
+        """(n,) the response, or its logarithm if the law is about that."""
         values = self.frame[self.response].to_numpy(np.float64)
         return np.asarray(np.log(values) if self.law.logarithmic else values)
 
@@ -98,12 +98,12 @@ class Design:
 
     @property
     def n_groups(self) -> int:
-        """Number of levels of groups; the levels after them are offsets."""
+        """Number of levels of groups; further levels are offsets."""
         return sum(not name.startswith("offset[") for name in self.level_names)
 
     @property
     def term_names(self) -> tuple[str, ...]:
-        """Names of amplitudes and exponents, which all groups share."""
+        """Names of the amplitudes and exponents, which all groups share."""
         return (*(column.amplitude for column in self.columns), *self.exponents)
 
     @property
@@ -113,23 +113,23 @@ class Design:
 
     @property
     def problem(self) -> Problem:
-        """The least-squares problem; for residuals of the logarithm that of relative ones, where the search begins."""
+        """The least-squares problem; for logarithmic residuals, the relative one, from which the search begins."""
         weights = 1 / self.y if self.residual == "log" else self.weights
         return Problem(self.y, weights, self.levels, self.columns, self.bounds)
 
     def split(self, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Levels (g,), coefficients of centred columns (k,) and exponents (q,) of all parameters (p,)."""
+        """Split all parameters (p,) into levels (g,), coefficients of centred columns (k,) and exponents (q,)."""
         g, k = len(self.level_names), len(self.columns)
         return parameters[:g], parameters[g : g + k], parameters[g + k :]
 
-    def take(self, rows: np.ndarray) -> "Design":
-        """Some rows, with law, references and names as they are; levels without a row keep their column."""
+    def select_rows(self, rows: np.ndarray) -> "Design":
+        """The design of some rows, with the same law, references and names; levels without a row keep their column."""
         arrays = {name: getattr(self, name)[rows] for name in ("groups", "settings", "levels")}
         logs = {name: values[rows] for name, values in self.logs.items()}
         return replace(self, frame=self.frame.iloc[rows], logs=logs, **arrays)
 
-    def without(self, size: str) -> "Design":
-        """The design without the terms of N, R, D or share."""
+    def without_size(self, size: str) -> "Design":
+        """The design without the terms of one size: N, R, D or share."""
         return replace(self, logs={name: values for name, values in self.logs.items() if name != size})
 
 
@@ -137,8 +137,8 @@ def make_design(
     frame: pd.DataFrame, *, response: str, N: str | None, R: str | None, D: str | None, groups: Sequence[str],
     offsets: Sequence[str], share: str | None, repeat: str | None, law: str, residuals: Any,
 ) -> Design:  # fmt: skip
-    """The design of a law on the rows of a table; see `fit_scaling_law`."""
-    form = law_named(law)
+    """Return the design of a law on the rows of a table; arguments are those of `fit_scaling_law`."""
+    form = find_law(law)
     roles = {axis: name for axis, name in (("N", N), ("R", R), ("D", D)) if name is not None}
     if residuals not in get_args(Residual):
         raise ValueError(f"`residuals` is {residuals!r}; it is one of {list(get_args(Residual))}")
@@ -154,7 +154,7 @@ def make_design(
     numbers = [response, *roles.values(), *([share] if share else [])]
     columns = [*numbers, *groups, *offsets, *([repeat] if repeat else [])]
     positive = numbers if form.logarithmic or residuals != "absolute" else numbers[1:]
-    rows, left_out = checked(
+    rows, exclusions = check_columns(
         frame, numbers=numbers, positive=positive, labels=columns[len(numbers) :], may_lack=[response]
     )
     _refuse_repeated(rows.drop(columns=list(offsets)), response)
@@ -163,27 +163,29 @@ def make_design(
     sizes |= {"share": share} if share else {}
     ends = {"N": "max", "R": "min", "D": "max"}
     references = {axis: float(rows[sizes[axis]].agg(end)) for axis, end in ends.items() if axis in sizes}
-    arrays = _arrays(rows, sizes, references, groups, offsets, rows.iloc[0])
+    arrays = _row_arrays(rows, sizes, references, groups, offsets, rows.iloc[0])
     limits, narrowed = _exponent_bounds(*form.terms(arrays["logs"]))
     lacking = (pd.crosstab(arrays["groups"], arrays["settings"]) == 0).any(axis=1)
     gaps = [f"settings that other groups have are missing in {int(lacking.sum())} of {len(lacking)} groups"]
     design = Design(
         law_name=law, response=response, sizes=sizes, references=references, group_columns=tuple(groups),
         offset_columns=tuple(offsets), residual="absolute" if form.logarithmic else residuals, limits=limits,
-        notes=(*left_out, *dropped, *narrowed, *(gaps if lacking.any() else ())), **arrays,
+        notes=(*exclusions, *dropped, *narrowed, *(gaps if lacking.any() else ())), **arrays,
     )  # fmt: skip
     _refuse_undetermined(design)
     return design
 
 
-def applied(design: Design, frame: pd.DataFrame) -> Design:
-    """A design of other rows, whose response isn't used, with the law, references and levels of a fit.
+def apply_design(design: Design, frame: pd.DataFrame) -> Design:
+    """The design of other rows with the law, references and levels of a fit; their response isn't used.
 
-    Raises ValueError if a group or an offset wasn't among the rows of the fit.
+    Raises ValueError if the fit has no such group or offset.
     """
     numbers, names = list(design.sizes.values()), design.level_names
-    rows, _ = checked(frame, numbers=numbers, positive=numbers, labels=[*design.group_columns, *design.offset_columns])
-    arrays = _arrays(
+    rows, _ = check_columns(
+        frame, numbers=numbers, positive=numbers, labels=[*design.group_columns, *design.offset_columns]
+    )
+    arrays = _row_arrays(
         rows, design.sizes, design.references, design.group_columns, design.offset_columns, design.frame.iloc[0],
     )  # fmt: skip
     levels = pd.DataFrame(arrays["levels"], columns=list(arrays["level_names"]))
@@ -193,12 +195,12 @@ def applied(design: Design, frame: pd.DataFrame) -> Design:
     return replace(design, **arrays | {"levels": levels, "level_names": names})
 
 
-def determined(design: Design, *, spare: int = 1) -> bool:
-    """Whether the settings determine a law's amplitudes and exponents, with `spare` cells more than parameters.
+def is_determined(design: Design, *, spare: int = 1) -> bool:
+    """Whether the cells determine a law's amplitudes and exponents, with at least `spare` cells more than parameters.
 
-    Levels and offsets may overlap: predictions of the same rows don't depend on how they are divided.
+    Levels and offsets may overlap, since predictions of the same rows don't depend on how they are split.
     """
-    at, columns = np.array(GENERIC[: len(design.exponents)]), [spanned(design.levels, APART)]
+    at, columns = np.array(GENERIC[: len(design.exponents)]), [column_basis(design.levels, APART)]
     if design.columns:  # derivatives by amplitudes and exponents, at amplitudes of 1
         columns += [np.column_stack([term.centred(at) for term in design.columns])]
         columns += [np.sum([term.centred_slopes(at) for term in design.columns], axis=0)]
@@ -208,11 +210,11 @@ def determined(design: Design, *, spare: int = 1) -> bool:
     return len(design.frame) >= n_parameters + spare and int((s > APART * s[0]).sum()) == n_parameters
 
 
-def _arrays(
+def _row_arrays(
     rows: pd.DataFrame, sizes: Mapping[str, str], references: Mapping[str, float], groups: Sequence[str],
     offsets: Sequence[str], first: pd.Series,
 ) -> dict[str, Any]:  # fmt: skip
-    """The fields of a `Design` by row; offsets are relative to the values in `first`."""
+    """Fields of a `Design` with one value per row; offsets are relative to the values in `first`."""
     label = group_labels(rows, groups)
     levels = {f"E[{kind}]" if groups else "E": label == kind for kind in dict.fromkeys(label)}
     for column in offsets:
@@ -222,7 +224,7 @@ def _arrays(
     for name, column in sizes.items():
         values = rows[column].to_numpy()
         logs[name] = values - 1 if name == "share" else np.log(references[name] / values)
-    settings = [[f"{name}={text}" for text in _short(rows[name])] for name in (*sizes.values(), *offsets)]
+    settings = [[f"{name}={text}" for text in _short_texts(rows[name])] for name in (*sizes.values(), *offsets)]
     return {
         "frame": rows, "groups": label, "logs": logs, "level_names": tuple(levels),
         "levels": np.column_stack(list(levels.values())).astype(np.float64),
@@ -231,17 +233,18 @@ def _arrays(
 
 
 def _refuse_repeated(rows: pd.DataFrame, response: str) -> None:
+    """Raise ValueError if two rows are the same, response included."""
     repeated = rows[rows.duplicated(keep=False)]
     if len(repeated):
         same = repeated.index[(repeated == repeated.iloc[0]).all(axis=1)]
         raise ValueError(
             f"rows {', '.join(map(str, same))} are the same, {response!r} = {repeated[response].iloc[0]:g} included: "
-            "one run twice? drop one, or name the column that tells repeats apart as `repeat`"
+            "one run twice? drop one, or name the column that distinguishes repeats as `repeat`"
         )
 
 
 def _refuse_response(values: np.ndarray, response: str, groups: np.ndarray, *, is_grouped: bool) -> None:
-    """Raise if a response can't be squared, or doesn't vary within groups."""
+    """Raise ValueError if a response can't be squared, or doesn't vary within groups."""
     largest = float(np.abs(values).max())
     for end in (largest, float(values.min())):
         if end > 0 and not 1 / LARGEST <= end <= LARGEST:
@@ -252,7 +255,7 @@ def _refuse_response(values: np.ndarray, response: str, groups: np.ndarray, *, i
 
 
 def _sizes_in_use(rows: pd.DataFrame, roles: Mapping[str, str], law: str) -> tuple[dict[str, str], list[str]]:
-    """Columns of N, R and D that have several levels, and a sentence on each that has just one."""
+    """Columns of N, R and D with several values, and a sentence on each column with one value."""
     used, notes = {}, []
     for axis, column in roles.items():
         if axis == "N" and law == "share":
@@ -271,7 +274,7 @@ def _sizes_in_use(rows: pd.DataFrame, roles: Mapping[str, str], law: str) -> tup
 def _exponent_bounds(
     columns: Sequence[Column], exponents: Sequence[str]
 ) -> tuple[dict[str, tuple[float, float]], list[str]]:
-    """Range of each exponent, and a sentence on each whose powers can't be computed in all of its range."""
+    """Range of each exponent, and a sentence on each exponent whose range is cut because powers would overflow."""
     ends, notes = {}, []
     for position, name in enumerate(exponents):
         widest = max(float(np.abs(column.log_x).max()) for column in columns if position in column.exponents)
@@ -283,24 +286,24 @@ def _exponent_bounds(
 
 
 def _refuse_undetermined(design: Design) -> None:
-    """Raise if the settings don't determine the law, with the reason."""
+    """Raise ValueError with the reason if the settings don't determine the law."""
     n, n_levels, names = len(design.frame), len(design.level_names), ", ".join(design.term_names)
     if n <= len(design.names):
         raise ValueError(
             f"{n} cells can't determine {len(design.names)} parameters ({n_levels} levels, {names}) and their error; "
-            "measure more cells, or take fewer groups or a law of fewer parameters"
+            "measure more cells, or use fewer groups or a law with fewer parameters"
         )
-    if not determined(design) or spanned(design.levels, APART).shape[1] < n_levels:
+    if not is_determined(design) or column_basis(design.levels, APART).shape[1] < n_levels:
         counts = [f"{column!r} has {design.frame[column].nunique()} levels" for column in design.sizes.values()]
         raise ValueError(
             f"the settings don't determine {names} apart ({', '.join(counts)}): exponents need three levels of their "
             "size, and sizes and `offsets` must vary apart from each other and from the groups; measure more "
-            "settings, leave one out, or take the law 'log' or 'log-log'"
+            "settings, leave one out, or use the law 'log' or 'log-log'"
         )
 
 
-def _short(column: pd.Series) -> list[str]:
-    """Values as text: numbers with six digits, or all digits where six don't distinguish them."""
+def _short_texts(column: pd.Series) -> list[str]:
+    """Values as text: numbers with six digits, or with all digits if six don't distinguish them."""
     if not pd.api.types.is_float_dtype(column):
         return [str(value) for value in column]
     short = {value: f"{value:.6g}" for value in column}

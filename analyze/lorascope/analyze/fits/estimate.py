@@ -13,16 +13,16 @@ from .design import Design
 from .solve import Grid, Optimum, Solution, exponent_grid, least_squares, search, slopes
 
 ROUNDING = 1e-11
-"""Residuals below this share of the response are rounding."""
+"""Residuals below this share of the response count as rounding."""
 LEAST = 1e-3
-"""Share of the response below which the logarithm of a fitted value is continued by its tangent."""
+"""Fitted values below this share of the response have the tangent of the logarithm in place of the logarithm."""
 N_STARTS = {1: 9, 2: 5, 3: 3}
-"""Number of exponents -> starts for each, from which losses other than squares of linear residuals are searched."""
+"""Number of exponents -> starting values for each, in searches of Huber's loss or of logarithmic residuals."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Parameters of a design's law."""
+    """Fitted parameters of a design's law."""
 
     design: Design
     parameters: np.ndarray
@@ -32,9 +32,9 @@ class Estimate:
     delta: float
     """Huber's delta, in units of the residuals; infinite for least squares."""
     converged: bool
-    """Whether the search for the optimum did."""
+    """Whether the search for the optimum converged."""
     at_bound: tuple[str, ...]
-    """Exponents that lie at an end of their range."""
+    """Names of exponents at an end of their range."""
 
     @property
     def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -43,7 +43,7 @@ class Estimate:
 
     @cached_property
     def values(self) -> dict[str, float]:
-        """Name -> value of every parameter, as the law is printed."""
+        """Name -> value of every parameter, as in the printed law."""
         levels, coefficients, exponents = self.parts
         printed, amplitudes = levels.copy(), []
         for column, coefficient in zip(self.design.columns, coefficients, strict=True):
@@ -52,19 +52,19 @@ class Estimate:
         return dict(zip(self.design.names, map(float, [*printed, *amplitudes, *exponents]), strict=True))
 
     def predicted(self, design: Design) -> np.ndarray:
-        """(n,) values of the law for the rows of a design, in the unit of the fit."""
+        """(n,) values of the law for the rows of any design, in the unit of the fit."""
         levels, coefficients, exponents = self.parts
         terms = [c * column.centred(exponents) for c, column in zip(coefficients, design.columns, strict=True)]
         return np.asarray(design.levels @ levels + sum(terms))
 
     @cached_property
     def fitted(self) -> np.ndarray:
-        """(n,) values of the law for the rows of the fit."""
+        """(n,) values of the law for the fitted rows."""
         return self.predicted(self.design)
 
     @cached_property
     def residuals(self) -> np.ndarray:
-        """(n,) in units of the fit: relative, of the logarithm, or of the response."""
+        """(n,) residuals: relative, of the logarithm, or in the unit of the response."""
         return residuals_of(self.design, self.fitted)
 
     @property
@@ -79,23 +79,23 @@ class Estimate:
 
     @property
     def df(self) -> int:
-        """Number of cells less that of parameters."""
+        """Degrees of freedom: number of cells minus number of parameters."""
         return self.n - len(self.parameters)
 
     @property
     def sigma(self) -> float:
-        """Standard deviation of the residuals, for the degrees of freedom that are left."""
+        """Standard deviation of the residuals, with `df` in the denominator."""
         return math.sqrt(self.ssr / self.df)
 
     @property
     def is_exact(self) -> bool:
-        """Whether all residuals are rounding, so that nothing is known of the law's error."""
+        """Whether all residuals are only rounding, so that the law's error isn't known."""
         unit = float((self.design.y**2).sum()) if self.design.residual == "absolute" else float(self.n)
         return self.ssr <= ROUNDING**2 * unit
 
     @cached_property
     def standard_errors(self) -> dict[str, float]:
-        """Name -> standard error of the printed parameter, by linear theory; NaN where an amplitude is infinite."""
+        """Name -> standard error of the printed parameter, by linear theory; all NaN if an amplitude is infinite."""
         if not all(map(math.isfinite, self.values.values())):
             return dict.fromkeys(self.design.names, math.nan)
         columns, exponents = self.design.columns, self.parts[2]
@@ -103,16 +103,16 @@ class Estimate:
         for column in columns:
             by_exponents += self.values[column.amplitude] * column.printed_slopes(exponents)
         terms = [column.printed(exponents) for column in columns]
-        half = self._half(np.column_stack([self.design.levels, *terms, by_exponents]))
+        half = self._covariance_root(np.column_stack([self.design.levels, *terms, by_exponents]))
         return dict(zip(self.design.names, map(float, self.sigma * np.linalg.norm(half, axis=1)), strict=True))
 
     def prediction_errors(self, design: Design) -> np.ndarray:
         """(n,) standard errors of `predicted`, by linear theory."""
         fitted, rows = (slopes(cells.levels, cells.columns, *self.parts[1:]) for cells in (self.design, design))
-        return np.asarray(self.sigma * np.linalg.norm(rows @ self._half(fitted), axis=1))
+        return np.asarray(self.sigma * np.linalg.norm(rows @ self._covariance_root(fitted), axis=1))
 
-    def _half(self, jacobian: np.ndarray) -> np.ndarray:
-        """(p, p) square root of the inverse of J' J of the residuals: its product with its transpose."""
+    def _covariance_root(self, jacobian: np.ndarray) -> np.ndarray:
+        """(p, p) square root of inverse(J' J): times its transpose, it is the parameters' covariance at sigma 1."""
         scale = 1 / self.fitted if self.design.residual == "log" else self.design.weights
         jacobian = jacobian * scale[:, None]
         sizes = np.linalg.norm(jacobian, axis=0)
@@ -122,7 +122,7 @@ class Estimate:
 
 
 def residuals_of(design: Design, predicted: np.ndarray) -> np.ndarray:
-    """(n,) residuals of a design's rows from predictions; infinite where a prediction has no logarithm."""
+    """(n,) residuals of a design's rows from predictions; infinite if a prediction has no logarithm."""
     if design.residual != "log":
         return np.asarray((design.y - predicted) * design.weights)
     return np.where(predicted > 0, np.log(design.y / np.where(predicted > 0, predicted, 1)), np.inf)
@@ -131,28 +131,32 @@ def residuals_of(design: Design, predicted: np.ndarray) -> np.ndarray:
 def estimate(
     design: Design, *, delta: float = math.inf, starts: Sequence[np.ndarray] = (), grid: Grid = "fine"
 ) -> Estimate:
-    """The parameters with the least loss, from a grid of exponents and from further `starts` (q,)."""
+    """Search for the parameters with the least loss, from a grid of exponents and from further `starts` (q,)."""
     problem, q = design.problem, len(design.exponents)
     solution = least_squares(problem, starts, grid=grid)
-    at, loss, converged = _pack(solution), solution.ssr / 2, solution.converged
+    at, loss, converged = _join_parameters(solution), solution.ssr / 2, solution.converged
     if math.isfinite(delta) or design.residual == "log":
         axes = (
             [exponent_grid(low, high, N_STARTS[q] + 2)[1:-1] for low, high in design.bounds] if grid == "fine" else []
         )
         fixed = [*starts, *(map(np.array, product(*axes)) if axes else ())]
-        begins = [at, *(_pack(least_squares(replace(problem, bounds=np.stack([e, e], axis=1)))) for e in fixed)]
-        optima = [_minimise(design, delta, begin, method="trf", max_nfev=300) for begin in begins]
-        at, loss, converged = _minimise(design, delta, min(optima, key=lambda optimum: optimum[1])[0])
+        begins = [
+            at,
+            *(_join_parameters(least_squares(replace(problem, bounds=np.stack([e, e], axis=1)))) for e in fixed),
+        ]
+        optima = [_minimize(design, delta, begin, method="trf", max_nfev=300) for begin in begins]
+        at, loss, converged = _minimize(design, delta, min(optima, key=lambda optimum: optimum[1])[0])
     at_bound = tuple(design.exponents[k] for k in np.flatnonzero(problem.at_bound(at[len(at) - q :])))
     return Estimate(design, at, loss, delta, converged, at_bound)
 
 
-def _pack(solution: Solution) -> np.ndarray:
+def _join_parameters(solution: Solution) -> np.ndarray:
+    """(p,) levels, coefficients and exponents of a solution."""
     return np.concatenate([solution.levels, solution.coefficients, solution.exponents])
 
 
-def _minimise(design: Design, delta: float, start: np.ndarray, **options: Any) -> Optimum:
-    """The least loss over all parameters (p,) at once: Huber's, or squares of residuals of the logarithm."""
+def _minimize(design: Design, delta: float, start: np.ndarray, **options: Any) -> Optimum:
+    """Minimize Huber's loss, or squared logarithmic residuals, over all parameters (p,) at once."""
     bounds = np.full((len(start), 2), (-math.inf, math.inf))
     bounds[len(start) - len(design.exponents) :] = design.bounds
 

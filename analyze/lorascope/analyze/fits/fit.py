@@ -1,4 +1,4 @@
-"""A law fitted to a study's table, and a report that tests it: other laws, bootstrap, held-out cells."""
+"""Fit a scaling law to a study's table, and test it with other laws, a bootstrap and held-out cells."""
 
 import math
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from .design import make_design
 from .estimate import estimate
 from .laws import LawName
 from .refits import Bootstrap, cross_validate
-from .resampling import few_groups
+from .resampling import few_groups_note
 from .result import ScalingFit
 from .verdicts import Summary, Verdict, Word
 
 DECISIVE = 2.0
-"""Difference of AICc from which one law counts as better than another."""
+"""Smallest difference of AICc at which one law counts as better than another."""
 
 
 def fit_scaling_law(
@@ -45,15 +45,15 @@ def fit_scaling_law(
     Parameters
     ----------
     frame
-        One row a cell: a run's response and sizes. Rows whose response is empty are left out, and counted.
+        One row per cell: a run's response and sizes. Rows with an empty response are excluded, and a note counts them.
     response
         Column that the law describes, such as MIUB (in its own unit) or a loss.
     N, R, D
-        Columns of parameters of the model, LoRA rank and size of the data set; a size that doesn't vary drops out
-        with a message.
+        Columns of the model's number of parameters, LoRA rank and size of the data set; a size that doesn't vary is
+        dropped, with a note.
     groups
-        Columns that together define a group with its own level E, such as data set and model; without them there is one
-        E.
+        Columns that together define a group with its own level E, such as data set and model; by default there is one
+        level.
     offsets
         Columns that shift the level of all groups by the same amount, such as two sweeps that were run differently.
     law
@@ -61,14 +61,14 @@ def fit_scaling_law(
         D0 are the largest N and D, R0 the smallest R. `log`: E + slopes times ln(N0/N) and so on, the limit of eq. 8
         for exponents that go to 0. `log-log`: ln y = E + alpha ln(N0/N) + beta ln(R0/R) + gamma
         ln(D0/D), no floor. `multiplicative`: E + A (N0/N)^alpha (R0/R)^beta (D0/D)^gamma, arXiv 2402.17193. `share`:
-        linear in how many layers share their weights, in place of N.
+        linear in the number of layers that share their weights, in place of N.
     residuals
         `relative`: (y - f) / y. `log`: ln y - ln f. `absolute`: y - f. The law 'log-log' is fitted to ln y in any case.
     huber
-        Huber's delta, in units of the residuals: beyond it they count by their size in place of its square. Losses are
-        summed. None: least squares.
+        Huber's delta, in units of the residuals: larger residuals count linearly, not as squares. Losses are summed.
+        None: least squares.
     share
-        Column of how many layers share their weights, for the law 'share'.
+        Column of the number of layers that share their weights, for the law 'share'.
     repeat
         Column that distinguishes repeated runs of a setting, such as their seed; its values don't matter.
     level
@@ -83,16 +83,15 @@ def fit_scaling_law(
     TypeError
         If `frame` isn't a DataFrame.
     ValueError
-        If a column is missing, holds something else than finite numbers, or sizes aren't positive; two rows are the
-        same; sizes have too few levels or vary together, so that parameters aren't determined; or a setting isn't
-        allowed.
+        If a column is missing or contains anything but finite numbers; a size isn't positive; two rows are the same;
+        sizes have too few values or vary together, so that parameters aren't determined; or a setting isn't allowed.
 
     Notes
     -----
-    Exponents, alpha and gamma from 0.02 to 25 and beta from -1.5 to 12, are searched on a grid and polished; everything
-    linear is solved exactly for each (variable projection), and amplitudes may have either sign. With Huber's loss, or
-    residuals of the logarithm, the search continues from there over all parameters. The result depends on the cells, on
-    N and on the loss. They are recorded in `provenance`; report them with the numbers.
+    Exponents (alpha and gamma from 0.02 to 25, beta from -1.5 to 12) are searched on a grid and refined; for each of
+    their values, all linear parameters are solved exactly (variable projection), and amplitudes may have either sign.
+    With Huber's loss or logarithmic residuals, the search continues from there over all parameters. The result depends
+    on the cells, on N and on the loss. `provenance` records them; report them with the numbers.
 
     References
     ----------
@@ -127,19 +126,19 @@ class FitReport:
 
     fit: ScalingFit
     laws: pd.DataFrame
-    """The laws that these cells can determine: `law`, `n_parameters`, `sigma`, `AICc`, `d_AICc` (less the least), and
-    root mean squared errors of held-out cells, `rmse_cell`, `rmse_setting`, `rmse_group`, in units of each law's own
-    residuals."""
+    """One row per law that these cells can determine: `law`, `n_parameters`, `sigma`, `AICc`, `d_AICc` (minus the
+    least), and root mean squared errors of held-out cells, `rmse_cell`, `rmse_setting`, `rmse_group`, in units of each
+    law's own residuals."""
     refused: dict[str, str]
-    """Law -> why these cells can't determine it, or don't distinguish it from another."""
+    """Law -> why these cells can't determine it, or can't distinguish it from another law."""
     bootstrap: Bootstrap | None
-    """Refits on redrawn groups; None of a single group."""
+    """Refits on redrawn groups; None if there is one group."""
     held_out: pd.DataFrame
     """Errors of held-out cells, see `ScalingFit.held_out`."""
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
-        """The fit's verdicts, and one that compares it with the other laws."""
+        """Verdicts of the fit, and one that compares it with the other laws."""
         name, known = self.fit.design.law_name, self.laws[self.laws["AICc"].notna()].set_index("law")["AICc"]
         if len(known) < 2 or name not in known.index:
             return self.fit.verdicts
@@ -151,16 +150,16 @@ class FitReport:
         return (*self.fit.verdicts, Verdict(claim, word, because))
 
     def summary(self) -> Summary:
-        """The fit's summary, with the other laws, held-out cells and the bootstrap's intervals."""
+        """Summary of the fit, with the other laws, held-out cells and the bootstrap's intervals."""
         own, boot = self.fit.summary(), self.bootstrap
         tables = {**own.tables, "laws on the same cells": self.laws, "cells held out": cross_validate(self.held_out)}
-        notes = [*own.notes, *(f"the law {name!r} is left out: {why}" for name, why in self.refused.items())]
+        notes = [*own.notes, *(f"the law {name!r} is excluded: {why}" for name, why in self.refused.items())]
         if boot is not None:
             tables["bootstrap over groups"] = boot.intervals(self.fit.level).rename_axis("name").reset_index()
             draws = f"{'' if boot.weights is None else 'all '}{len(boot.values)} draws of groups"
-            left_out = f", {boot.n_undetermined} left out as undetermined" if boot.n_undetermined else ""
-            notes += [f"bootstrap: {100 * self.fit.level:g} % percentiles of {draws}{left_out}"]
-            notes += few_groups("the bootstrap", boot.n_groups)
+            excluded = f", {boot.n_undetermined} excluded as undetermined" if boot.n_undetermined else ""
+            notes += [f"bootstrap: {100 * self.fit.level:g} % percentiles of {draws}{excluded}"]
+            notes += few_groups_note("the bootstrap", boot.n_groups)
         return Summary(own.title, self.verdicts, tables, notes, own.provenance)
 
 
@@ -178,14 +177,14 @@ def fit_report(
     progress: Progress | None = None,
     **options: Any,
 ) -> FitReport:
-    """A fit with its tests: other laws, a bootstrap over groups, and predictions of held-out cells.
+    """Fit a law and test it: other laws, a bootstrap over groups, and predictions of held-out cells.
 
     Parameters
     ----------
     frame, response, N, R, D, law, share
         As for `fit_scaling_law`.
     n_draws
-        Number of bootstrap draws, each of which is a fit; fewer if there are fewer different ones.
+        Number of bootstrap draws (each is a fit); fewer if there are fewer different draws.
     seed
         Seed of random draws.
     progress
@@ -196,7 +195,7 @@ def fit_report(
     Raises
     ------
     TypeError, ValueError
-        As `fit_scaling_law`. Other laws that the cells can't determine are left out, and named in `refused`.
+        As for `fit_scaling_law`. Other laws that the cells can't determine are only named in `refused`.
     """
     sizes: dict[str, Any] = {"N": N, "R": R, "D": D, "share": share}
     fit = fit_scaling_law(frame, response, **sizes, law=law, **options)

@@ -1,4 +1,4 @@
-"""Checks of a study's table where it enters: required columns exist, and their numbers are finite."""
+"""Check a study's table where it enters: columns exist, numbers are finite, and metrics can be compared."""
 
 from collections.abc import Iterable, Sequence
 from numbers import Real
@@ -10,10 +10,10 @@ import pandas as pd  # type: ignore[import-untyped]
 from .correlations import centred
 
 MOST_NAMED = 3
-"""Names that a sentence lists; of the others it gives the number."""
+"""Number of names that a sentence lists before it only counts the others."""
 
 
-def checked(
+def check_columns(
     frame: pd.DataFrame,
     *,
     numbers: Sequence[str],
@@ -21,26 +21,26 @@ def checked(
     labels: Sequence[str] = (),
     may_lack: Sequence[str] = (),
 ) -> tuple[pd.DataFrame, list[str]]:
-    """The named columns of a table, numbers as float64 and labels as text, and a sentence if rows are left out.
+    """Return the named columns, numbers as float64 and labels as text, and a sentence if rows are excluded.
 
     Parameters
     ----------
     numbers, positive
-        Columns that must hold finite numbers, and those of them that must be above zero.
+        Columns of finite numbers, and those of them whose numbers must be above zero.
     labels
         Columns whose values only distinguish rows.
     may_lack
-        Columns of numbers where an empty value means that this row wasn't measured: it is left out, and counted.
+        Columns of numbers in which an empty value means that the row wasn't measured: the row is excluded.
 
     Raises
     ------
     TypeError
-        If this isn't a DataFrame.
+        If `frame` isn't a DataFrame.
     ValueError
-        If a column is named or there twice, or isn't there, a value isn't as it must be, or no row is left.
+        If a column is missing or given twice, a value isn't allowed, or no row remains.
     """
     if not isinstance(frame, pd.DataFrame):
-        raise TypeError(f"`frame` is a {type(frame).__name__}; give a pandas DataFrame, one row a cell")
+        raise TypeError(f"`frame` is a {type(frame).__name__}; give a pandas DataFrame, one row per cell")
     columns = [*numbers, *labels]
     if twice := [name for name in columns if columns.count(name) > 1]:
         raise ValueError(f"column {twice[0]!r} is given two roles; each column has one")
@@ -50,39 +50,39 @@ def checked(
             raise ValueError(f"the table has {n or 'no'} column{'s' * (n > 1)} {name!r}; it has {existing}")
     empty = frame[list(may_lack)].isna().any(axis=1) if may_lack else pd.Series(False, index=frame.index)
     rows = frame.loc[~empty, columns].copy()
-    required = f"a value in {_listed(may_lack)}"
+    required = f"a value in {_quoted_names(may_lack)}"
     if rows.empty:
         raise ValueError(f"no row of the table has {required}" if len(frame) else "the table has no rows")
     for name in columns:
         if rows[name].isna().any():
             raise ValueError(
-                f"column {name!r} is empty in {_rows(rows.index[rows[name].isna()])}; fill it in or drop the row"
+                f"column {name!r} is empty in {_row_names(rows.index[rows[name].isna()])}; fill it in or drop the row"
             )
         rows[name] = _numbers(rows[name], name, name in positive) if name in numbers else rows[name].astype(str)
-    note = f"{int(empty.sum())} of {len(frame)} rows without {required} are left out"
+    note = f"{int(empty.sum())} of {len(frame)} rows without {required} are excluded"
     return rows, [note] if empty.any() else []
 
 
 def group_labels(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
-    """Text (row,): the values of the columns of labels joined by a slash; empty where there are no columns.
+    """Label of each row as text (row,): values of the columns joined by a slash; empty if there are no columns.
 
-    Raises ValueError if two different rows would be called the same.
+    Raises ValueError if different values would give the same label.
     """
     if not columns:
         return np.full(len(frame), "", dtype=object)
     rows = list(frame[list(columns)].astype(str).itertuples(index=False, name=None))
-    called = {row: "/".join(row) for row in rows}
-    if len(labels := list(called.values())) > len(set(labels)):
-        alike = sorted((row for row in called if labels.count(called[row]) > 1), key=lambda row: called[row])
+    label_of = {row: "/".join(row) for row in rows}
+    if len(labels := list(label_of.values())) > len(set(labels)):
+        alike = sorted((row for row in label_of if labels.count(label_of[row]) > 1), key=lambda row: label_of[row])
         raise ValueError(
-            f"{alike[0]!r} and {alike[1]!r} of columns {_listed(columns)} would both be called {called[alike[0]]!r}; "
-            "write one of them without a slash"
+            f"{alike[0]!r} and {alike[1]!r} of columns {_quoted_names(columns)} would both be called "
+            f"{label_of[alike[0]]!r}; write one of them without a slash"
         )
-    return np.array([called[row] for row in rows], dtype=object)
+    return np.array([label_of[row] for row in rows], dtype=object)
 
 
 def _numbers(column: pd.Series, name: str, positive: bool) -> pd.Series:
-    """The values as float64."""
+    """Values of a column as float64; raises ValueError if one isn't a finite number, or not positive if it must be."""
     for place, value in column.items():
         if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
             raise ValueError(f"column {name!r} holds {value!r} in row {place}, where a number belongs")
@@ -93,16 +93,16 @@ def _numbers(column: pd.Series, name: str, positive: bool) -> pd.Series:
     infinite, low = ~np.isfinite(values), (values <= 0) & positive
     for bad, must in ((infinite, "numbers must be finite"), (low, "it must be above zero")):
         if bad.any():
-            raise ValueError(f"column {name!r} is {values[bad].iloc[0]:g} in {_rows(column.index[bad])}; {must}")
+            raise ValueError(f"column {name!r} is {values[bad].iloc[0]:g} in {_row_names(column.index[bad])}; {must}")
     return values
 
 
-def some_of(names: Iterable[object]) -> str:
-    """`'a', 'b', 'c' and 2 more`.
+def first_names(names: Iterable[object]) -> str:
+    """The first names in quotes and the number of further ones.
 
     Examples
     --------
-    >>> some_of("abcde")
+    >>> first_names("abcde")
     "'a', 'b', 'c' and 2 more"
     """
     quoted = [repr(name) for name in names]
@@ -110,27 +110,28 @@ def some_of(names: Iterable[object]) -> str:
     return ", ".join(quoted[:MOST_NAMED]) + more
 
 
-def _rows(labels: Any) -> str:
-    """`row 3`, or `rows 3, 4, 5 and 2 more`."""
-    return f"row{'s' if len(labels) > 1 else ''} {some_of(labels)}"
+def _row_names(labels: Any) -> str:
+    """Labels of rows as text, such as `rows 3, 4, 5 and 2 more`."""
+    return f"row{'s' if len(labels) > 1 else ''} {first_names(labels)}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _quoted_names(names: Sequence[str]) -> str:
+    """Names in quotes, separated by commas."""
     return ", ".join(repr(name) for name in names)
 
 
 LOG = "ln "
-"""Prefix of a metric that is the natural logarithm of a column."""
+"""Prefix of the name of a metric that is the natural logarithm of a column."""
 LEAST_EFFECTIVE = 4
-"""Fewest cells, less groups, plus 1: with fewer, Williams' t has no degree of freedom."""
+"""Smallest cells - groups + 1 with a degree of freedom for Williams' t."""
 
 
 def read_cells(
     frame: pd.DataFrame, accuracy: str, metrics: Sequence[str], groups: Sequence[str], setting: str
 ) -> tuple[pd.DataFrame, list[str], pd.DataFrame]:
-    """Rows of a table that can be compared, notes on others, and accuracy and metrics indexed by (group, setting).
+    """Rows that can be compared, notes on excluded ones, and accuracy and metrics indexed by (group, setting).
 
-    Raises TypeError or ValueError as `checked`; ValueError also if accuracy isn't between 0 and 1, a group has a
+    Raises TypeError or ValueError as `check_columns`; ValueError also if accuracy isn't between 0 and 1, a group has a
     setting twice, a metric is accuracy itself, or no column is named.
     """
     for option, columns in (("metrics", metrics), ("groups", groups)):
@@ -141,7 +142,9 @@ def read_cells(
         raise ValueError(f"metric {own[0]!r} is accuracy itself; name what is to predict it")
     columns = [accuracy, *dict.fromkeys(sources.values())]
     logarithms = [column for name, column in sources.items() if name != column]
-    rows, notes = checked(frame, numbers=columns, positive=logarithms, labels=[*groups, setting], may_lack=columns)
+    rows, notes = check_columns(
+        frame, numbers=columns, positive=logarithms, labels=[*groups, setting], may_lack=columns
+    )
     rows = rows.reset_index(drop=True)
     outside = rows.loc[~rows[accuracy].between(0, 1), accuracy]
     if len(outside):
@@ -154,16 +157,16 @@ def read_cells(
         group, name = keys[keys.duplicated()][0]
         raise ValueError(
             f"group {group!r} has setting {name!r} twice; average repeated runs, or let `setting` name a column that "
-            "tells them apart"
+            "distinguishes them"
         )
     values = {name: rows[column] if name == column else np.log(rows[column]) for name, column in sources.items()}
     return rows, notes, pd.DataFrame({accuracy: rows[accuracy], **values}).set_axis(keys).sort_index()
 
 
-def comparable(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[str]]:
-    """Cells of groups that have several, and a sentence on the other groups.
+def comparable_cells(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[str]]:
+    """Cells of groups with several cells, and a sentence on the other groups.
 
-    Raises ValueError if too little is left to compare; `name` says which cells of a study these are.
+    Raises ValueError if too little remains to compare; `name` says which cells of a study these are.
     """
     n = table.groupby(level=0).transform("size")
     lone, cells = sorted(table.index.get_level_values(0)[n == 1]), table[n > 1]
@@ -175,11 +178,11 @@ def comparable(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[str]]
         )
     if (n_effective := len(cells) - n_groups + 1) < LEAST_EFFECTIVE:
         raise ValueError(
-            f"{len(cells)} cells in {n_groups} groups{of} count as {n_effective}, cells less groups plus 1; the tests "
+            f"{len(cells)} cells in {n_groups} groups{of} count as {n_effective}, cells - groups + 1; the tests "
             f"need {LEAST_EFFECTIVE}"
         )
     for key, column in cells.items():
         if not np.nan_to_num(centred(column.unstack().to_numpy())).any():
             raise ValueError(f"{key!r} is the same in all cells of each group{of}; there is nothing to correlate")
-    note = f"of the cells {name!r}, {some_of(lone)} {'have' if len(lone) > 1 else 'has'} a single one: left out"
+    note = f"of the cells {name!r}, {first_names(lone)} {'have' if len(lone) > 1 else 'has'} a single one: excluded"
     return cells, [note] if lone else []

@@ -1,7 +1,7 @@
 """Scaling laws as columns of a linear model, for given exponents.
 
-A power x**e is written as (x**e - 1) / e: the constant goes to the level of its group, so that the column doesn't
-become constant as e goes to 0, where it is ln x. Results are turned back into A * x**e.
+A power x**e is written as (x**e - 1) / e, whose limit for e to 0 is ln x, not a constant; the level of the group takes
+up the -1 / e. Results are converted back to A * x**e.
 """
 
 import math
@@ -13,13 +13,13 @@ import numpy as np
 
 LawName = Literal["additive", "log", "log-log", "multiplicative", "share"]
 Logs = Mapping[str, np.ndarray]
-"""N, R, D: (n,) ln(reference / size) of the sizes in use; `share`: layers that share weights, less 1."""
+"""N, R, D -> (n,) ln(reference / size) of the sizes in use; share -> number of layers that share weights, minus 1."""
 Term = tuple[str, list[np.ndarray], tuple[str, ...]]
-"""Name of the amplitude, the logarithms that the term is a power of, and the names of their exponents."""
+"""A term: name of its amplitude, logarithms of the factors of its power, and names of their exponents."""
 SMALL = 1e-3
-"""Arguments below which the derivative's series to the fifth term is exact to 1e-15."""
+"""Arguments below which five terms of the derivative's series are exact to 1e-15."""
 LEAST = 1e-290
-"""Exponents closer to 0 count as 0: products with them lose their digits."""
+"""Exponents closer to 0 count as 0, because products with them lose their digits."""
 
 
 class Axis(NamedTuple):
@@ -30,24 +30,24 @@ class Axis(NamedTuple):
 
 
 AXES: Mapping[str, Axis] = {"N": Axis("A", "alpha"), "R": Axis("B", "beta"), "D": Axis("C", "gamma")}
-"""Parameters of the model, LoRA rank, size of the data set."""
+"""Size (parameters of the model, LoRA rank, size of the data set) -> names of its amplitude and exponent."""
 BOUNDS: Mapping[str, tuple[float, float]] = {"alpha": (0.02, 25.0), "beta": (-1.5, 12.0), "gamma": (0.02, 25.0)}
 """Exponent -> smallest and largest value that is searched."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """amplitude * prod_j x_j**exponents[j], or, without exponents, amplitude * ln x."""
+    """A term of a law: amplitude * prod_j x_j**exponents[j] or, without exponents, amplitude * ln x."""
 
     amplitude: str
     """Name of the factor in front of the term."""
     log_x: np.ndarray
     """(n, j) ln x_j."""
     exponents: tuple[int, ...] = ()
-    """(j,) positions of its exponents among the law's."""
+    """(j,) positions of the term's exponents among those of the law."""
 
     def centred(self, exponents: np.ndarray) -> np.ndarray:
-        """(..., n) the term at exponents (..., q), less 1; a single power over its exponent."""
+        """(..., n) the term minus 1, at exponents (..., q); a single power is also divided by its exponent."""
         if not self.exponents:
             return np.broadcast_to(self.log_x[:, 0], (*exponents.shape[:-1], len(self.log_x)))
         grown = np.expm1(exponents[..., list(self.exponents)] @ self.log_x.T)
@@ -71,14 +71,14 @@ class Column:
         return slopes
 
     def per_unit(self, exponents: np.ndarray) -> float:
-        """The amplitude of the printed term where the coefficient of `centred` is 1."""
+        """Amplitude of the printed term if the coefficient of `centred` is 1."""
         if len(self.exponents) != 1:
             return 1.0
         e = float(exponents[self.exponents[0]])
         return 1 / e if e else math.inf
 
     def printed(self, exponents: np.ndarray) -> np.ndarray:
-        """(..., n) the term as printed, at amplitude 1."""
+        """(..., n) the term as in the printed law, at exponents (..., q) and amplitude 1."""
         if not self.exponents:
             return self.centred(exponents)
         return np.asarray(np.exp(exponents[..., list(self.exponents)] @ self.log_x.T))
@@ -92,16 +92,18 @@ class Column:
 
 
 class Law(NamedTuple):
-    """One form of dependence on the sizes."""
+    """Form of a law: how a response depends on the sizes."""
 
     equation: str
     parts: Callable[[Logs], list[Term]]
+    """Function that returns the law's terms for the sizes in use."""
     source: str
+    """Where the law comes from."""
     logarithmic: bool = False
-    """Whether it is a law of the logarithm of the response."""
+    """Whether the law is about the logarithm of the response."""
 
     def terms(self, logs: Logs) -> tuple[tuple[Column, ...], tuple[str, ...]]:
-        """Columns, and the names of their exponents in the order of their positions."""
+        """Terms as columns, and the names of all exponents in the order of their positions."""
         terms = self.parts(logs)
         names = tuple(dict.fromkeys(name for *_, exponents in terms for name in exponents))
         columns = [
@@ -150,8 +152,8 @@ LAWS: Mapping[str, Law] = {
 }
 
 
-def law_named(name: str) -> Law:
-    """The law of this name; raises ValueError if there is none."""
+def find_law(name: str) -> Law:
+    """Return the law of this name; raises ValueError if no law has it."""
     if name not in LAWS:
         raise ValueError(f"`law` is {name!r}; it is one of {list(get_args(LawName))}")
     return LAWS[name]

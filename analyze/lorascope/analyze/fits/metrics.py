@@ -1,4 +1,4 @@
-"""Metrics compared as predictors of accuracy within groups."""
+"""Compare metrics as predictors of accuracy within groups."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,14 +12,21 @@ import pandas as pd  # type: ignore[import-untyped]
 from lorascope.analyze.results.format import format_number
 from lorascope.analyze.results.save import result_provenance
 
-from .correlations import beyond_setting, freedom_left, permutation_p, permuted_pearson, pooled_pearson, r_p, williams
-from .frame import comparable, group_labels, read_cells
-from .resampling import Draws, few_groups, group_draws, percentile_interval, refuse_draws, setting_orders
+from .correlations import (
+    correlation_p,
+    permutation_p,
+    permuted_pearson,
+    pooled_pearson,
+    residual_freedom,
+    setting_residuals,
+    williams,
+)
+from .frame import comparable_cells, group_labels, read_cells
+from .resampling import Draws, few_groups_note, group_draws, percentile_interval, refuse_draws, setting_orders
 from .verdicts import Summary, Verdict, Word, is_small
 
 EXACT_DRAWS = 100_000
-"""Draws of groups up to which all of them are made, whatever `n_draws` is: 10 groups have 92,378."""
-
+"""Number of different draws of groups up to which all are made, whatever `n_draws` is: 10 groups have 92,378."""
 
 CLAIMS = {
     "{metric} follows accuracy within groups": ("pearson", ("p", "permutation_p"), ("",)),
@@ -30,8 +37,8 @@ CLAIMS = {
         ("partial_", "strict_"),
     ),
 }
-"""Claim on a row of `metrics` or `pairs` -> column of its number; p-values, of which the largest decides; prefixes of
-`low` and `high` of intervals, all of which must lie on one side of 0 and of which the last is printed."""
+"""Claim on a row of `metrics` or `pairs` -> column of its number; columns of p-values, where the largest one decides;
+prefixes of `low` and `high` of intervals, which must all be on one side of 0. The last interval is printed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,20 +48,20 @@ class MetricComparison:
     accuracy: str
     """Column of accuracy."""
     metrics: pd.DataFrame
-    """A row for each set of cells and metric: its correlations with accuracy, negative where lower is better.
+    """One row per set of cells and metric: its correlations with accuracy, negative if lower is better.
 
     `p`: Student's t of `n_effective` independent cells. `low`, `high`: bootstrap over groups. `permutation_p`: labels
     of settings permuted in all groups alike. `partial_r`: given group and setting, with `partial_t_p` by Student's t.
     `strict_r`: the same with effects of settings in each value of the column `strict_by`, if that is less sure."""
     pairs: pd.DataFrame
-    """A row for each set of cells and two metrics: agreement (correlations turned so that higher is better), their
+    """One row per set of cells and pair of metrics: agreement (correlation with a sign so that higher is better), their
     difference, its bootstrap interval, Williams' t and p, and p by permuted labels of settings. No p is corrected for
-    the number of metrics. It has no columns if there is one metric."""
+    the number of metrics. The table is empty if there is one metric."""
     verdicts: tuple[Verdict, ...]
     notes: tuple[str, ...]
-    """Sentences on rows and groups that were left out, and on limits of p-values and intervals."""
+    """Sentences on excluded rows and groups, and on limits of p-values and intervals."""
     provenance: Mapping[str, Any]
-    """Settings, versions and a hash of the rows used."""
+    """Settings, versions and a hash of the rows in use."""
     cells: pd.DataFrame
     """Accuracy and the metrics of all cells compared, indexed by (group, setting)."""
 
@@ -89,48 +96,47 @@ def compare_metrics(
     Parameters
     ----------
     frame
-        A row for each cell, a setting of a group.
+        One row per cell, which is a setting of a group.
     accuracy
         Column of shares from 0 to 1.
     metrics
-        Columns, first the one whose claim is tested; `ln CE` is the natural logarithm of the column `CE`, or a column
-        of that name as it is if there is one. Rows in which one is empty are left out.
+        Columns; the claim of the first one is tested. `ln CE` is a column of that name or, if there is none, the
+        natural logarithm of the column `CE`. Rows with an empty value are excluded.
     groups
         Columns that together define a group. Cells are compared only within groups, which count as independent.
     setting
         Column that names a cell in its group; the same name in two groups means the same setting.
     higher_is_better
-        Metrics of which high values should go with high accuracy; for all other metrics low values should.
+        Metrics whose high values should go with high accuracy; for all other metrics, low values should.
     collapsed_below
         Report everything a second time, without cells whose accuracy is below this.
     n_draws, seed
-        Number of random draws of groups and orders of settings, and their seed. If there are no more than `n_draws`
-        different ones, all are used. With at most 10 groups, all draws are used, so the result doesn't depend on the
-        seed.
+        Number of random draws of groups and of orders of settings, and their seed. If at most `n_draws` are different,
+        all of them are used; so are all draws of up to 10 groups, so that the result doesn't depend on the seed.
     level
-        Share of draws inside an interval; p-values up to 1 - level count.
+        Confidence level of intervals; p-values up to 1 - level are significant.
 
     Raises
     ------
     TypeError
         If `frame` isn't a DataFrame.
     ValueError
-        If a column or an option is none of what is allowed, or too little is left to compare: fewer than two groups,
-        fewer than 4 cells after one was taken off for each further group, or a column that is constant within groups.
+        If a column or an option isn't allowed, or too little remains to compare: fewer than two groups, cells - groups
+        + 1 below 4, or a column that is constant within groups.
 
     Notes
     -----
     A metric follows accuracy if its pooled correlation has the promised sign, the p-values of both Student's t and
-    permuted labels of settings are at most 1 - level, and the bootstrap's interval leaves 0 out. It follows accuracy
-    more closely than another metric if this is so for their difference, with Williams' t. It adds to the setting if the
+    permuted labels of settings are at most 1 - level, and the bootstrap's interval excludes 0. It follows accuracy more
+    closely than another metric if the same holds for their difference, with Williams' t. It adds to the setting if the
     partial correlation given group and setting has a small p by permuted labels, and if Student's t and the interval
-    agree where settings have effects of their own in each value of a column of `groups`, such as in each model. A
-    setting that harms one model alone would otherwise count for the metric. Of several columns the one with the largest
-    p decides. A verdict has the largest p of its tests; its word must be the same for both sets of cells.
+    agree when settings have separate effects for each value of a column of `groups`, such as each model; otherwise, a
+    setting that only harms one model would count in favour of the metric. The column with the largest p decides. A
+    verdict has the largest p of its tests; its word must be the same for both sets of cells.
 
-    Effects of k settings in all groups are k values, not as many as there are cells. Permuted labels account for that,
-    t and draws of groups don't; draws of groups account for settings that vary more than others, and permuted labels
-    don't. Pooled correlations weigh cells by their distance from the group's mean, so that one group may dominate.
+    Effects of k settings in all groups are k independent values, not one per cell. Permuted labels account for that,
+    but t and draws of groups don't; draws of groups account for settings that vary more than others, but permuted
+    labels don't. Pooled correlations weigh cells by their distance from the group's mean, so one group may dominate.
 
     Examples
     --------
@@ -149,19 +155,19 @@ def compare_metrics(
     if unknown := [name for name in higher if name not in metrics]:
         raise ValueError(f"`higher_is_better` names {unknown[0]!r}, which isn't among the metrics {list(metrics)}")
     rows, notes, table = read_cells(frame, accuracy, metrics, groups, setting)
-    cells, lone = comparable(table, "all")
+    cells, lone = comparable_cells(table, "all")
     sets, notes = {"all": cells}, [*notes, *lone]
     if collapsed_below is not None:
         above, name = table[table[accuracy] >= collapsed_below], f"{accuracy} >= {collapsed_below:g}"
-        sets[name], lone = comparable(above, name)
-        left_out = f"{len(table) - len(above)} of {len(table)} cells are left out of the cells {name!r}"
+        sets[name], lone = comparable_cells(above, name)
+        excluded = f"{len(table) - len(above)} of {len(table)} cells are excluded from the cells {name!r}"
         bias = ", chosen by what is to be predicted, which bends correlations" * (len(above) < len(table))
-        notes += [left_out + bias, *lone]
+        notes += [excluded + bias, *lone]
     members = rows[list(groups)].groupby(group_labels(rows, groups)).first()
-    resampled = [_resampled(name, cells, members, n_draws, seed, level) for name, cells in sets.items()]
+    resampled = [_resample(name, cells, members, n_draws, seed, level) for name, cells in sets.items()]
     if (least := 1 / len(resampled[0].orders)) > 1 - level:  # so few settings have all their orders
         notes.append(f"labels of settings have {1 / least:.0f} orders: no p by them can be below {least:.3g}")
-    notes += few_groups("the bootstrap", min(len(tables.accuracy) for tables in resampled))
+    notes += few_groups_note("the bootstrap", min(len(tables.accuracy) for tables in resampled))
     signs = {name: 1 if name in higher else -1 for name in metrics}
     of_metric = [_metric_row(tables, name, sign) for tables in resampled for name, sign in signs.items()]
     of_pair = [_pair_row(tables, *pair, signs) for tables in resampled for pair in combinations(metrics, 2)]
@@ -180,35 +186,35 @@ def compare_metrics(
     )
 
 
-class _Resampled(NamedTuple):
+class _ResampledCells(NamedTuple):
     """A set of cells as tables (group, setting), with draws of groups and orders of settings."""
 
     name: str
     n_cells: int
     n_effective: int
-    """Cells less groups plus 1: the number of independent cells with as many degrees of freedom."""
+    """Cells - groups + 1: the number of independent cells with the same degrees of freedom."""
     accuracy: np.ndarray
     metrics: dict[str, np.ndarray]
     draws: Draws
     sets: dict[str, np.ndarray]
-    """Column of groups -> integers (group,) that number its values."""
+    """Column of `groups` -> number of each group's value (group,)."""
     orders: np.ndarray
     level: float
 
     def ends(self, values: np.ndarray, prefix: str = "") -> dict[str, float]:
-        """The interval of a number over draws of groups."""
+        """Ends `low` and `high` of a number's interval over draws of groups, with a prefix in their names."""
         low, high = percentile_interval(values, self.level, self.draws.weights)
         return {f"{prefix}low": low, f"{prefix}high": high}
 
 
-def _resampled(
+def _resample(
     name: str, cells: pd.DataFrame, members: pd.DataFrame, n_draws: int, seed: int, level: float
-) -> _Resampled:
-    """Tables of a set of cells; `members` has the values of the columns of groups by group."""
+) -> _ResampledCells:
+    """Return the tables, draws and orders of a set of cells; `members` has the columns of `groups`, by group."""
     accuracy, *metrics = (column.unstack() for _, column in cells.items())
     n, n_settings = accuracy.shape
     n_all = math.comb(2 * n - 1, n)
-    return _Resampled(
+    return _ResampledCells(
         name,
         len(cells),
         len(cells) - n + 1,
@@ -221,8 +227,8 @@ def _resampled(
     )
 
 
-def _metric_row(resampled: _Resampled, name: str, sign: int) -> dict[str, Any]:
-    """Row of the table of one metric: its correlations with accuracy, by all tests."""
+def _metric_row(resampled: _ResampledCells, name: str, sign: int) -> dict[str, Any]:
+    """Row of the table of metrics: correlations of one metric with accuracy, and all their tests."""
     x, y, counts = resampled.metrics[name], resampled.accuracy, resampled.draws.counts
     r = float(pooled_pearson(x, y)[0])
     partials = {key: _partial(resampled, name, sets) for key, sets in {"": None, **resampled.sets}.items()}
@@ -235,26 +241,26 @@ def _metric_row(resampled: _Resampled, name: str, sign: int) -> dict[str, Any]:
         "n_effective": resampled.n_effective,
         "pearson": r,
         **resampled.ends(pooled_pearson(x, y, counts)),
-        "p": r_p(r, resampled.n_effective - 2),
+        "p": correlation_p(r, resampled.n_effective - 2),
         "permutation_p": permutation_p(permuted_pearson(x, y, resampled.orders)),
         **{f"partial_{key}": value for key, value in partials[""].items()},
-        "partial_p": permutation_p(permuted_pearson(beyond_setting(x), beyond_setting(y), resampled.orders)),
+        "partial_p": permutation_p(permuted_pearson(setting_residuals(x), setting_residuals(y), resampled.orders)),
         "strict_by": strict,
         **{f"strict_{key.removeprefix('t_')}": value for key, value in partials[strict].items()},
     }
 
 
-def _partial(resampled: _Resampled, name: str, sets: np.ndarray | None) -> dict[str, float]:
-    """Partial correlation of a metric with accuracy given group and setting, its interval and p of Student's t."""
+def _partial(resampled: _ResampledCells, name: str, sets: np.ndarray | None) -> dict[str, float]:
+    """Partial correlation of a metric with accuracy given group and setting, its interval, and p by Student's t."""
     x, y = resampled.metrics[name], resampled.accuracy
-    a, b = beyond_setting(x, sets), beyond_setting(y, sets)
+    a, b = setting_residuals(x, sets), setting_residuals(y, sets)
     r = float(pooled_pearson(a, b)[0])
     ends = resampled.ends(pooled_pearson(a, b, resampled.draws.counts))
-    return {"r": r, **ends, "t_p": r_p(r, freedom_left(x, sets) - 1)}
+    return {"r": r, **ends, "t_p": correlation_p(r, residual_freedom(x, sets) - 1)}
 
 
-def _pair_row(resampled: _Resampled, first: str, second: str, signs: Mapping[str, int]) -> dict[str, Any]:
-    """Agreement of two metrics with accuracy, and tests of their difference."""
+def _pair_row(resampled: _ResampledCells, first: str, second: str, signs: Mapping[str, int]) -> dict[str, Any]:
+    """Row of the table of pairs: agreement of two metrics with accuracy, and tests of their difference."""
     y, counts, orders = resampled.accuracy, resampled.draws.counts, resampled.orders
     a, b = (signs[name] * resampled.metrics[name] for name in (first, second))
     r_first, r_second, r_both = (float(pooled_pearson(*pair)[0]) for pair in ((a, y), (b, y), (a, b)))
@@ -278,7 +284,7 @@ def _pair_row(resampled: _Resampled, first: str, second: str, signs: Mapping[str
 def _verdicts(
     of_metric: Sequence[dict[str, Any]], of_pair: Sequence[dict[str, Any]], level: float
 ) -> Iterator[Verdict]:
-    """A verdict for each claim and metric, or pair; its word must be the same for all sets of cells."""
+    """Verdicts on each claim for each metric or pair; a word must be the same for all sets of cells."""
     for claim, (value, tests, prefixes) in CLAIMS.items():
         by_sentence: dict[str, list[dict[str, Any]]] = {}
         for row in of_metric if "{metric}" in claim else of_pair:
@@ -289,15 +295,15 @@ def _verdicts(
                 p = float(np.max([row[name] for name in tests]))  # NaN if any is: Williams' p is of two equal columns
                 lows, highs = ([row[f"{prefix}{end}"] for prefix in prefixes] for end in ("low", "high"))
                 sign = -1 if row.get("better") == "lower" else 1  # of a correlation as it is computed
-                words.add(_word(p, sign * np.array([lows, highs]), level))
+                words.add(_verdict_word(p, sign * np.array([lows, highs]), level))
                 value_text, low, high = map(format_number, (row[value], lows[-1], highs[-1]))
                 number = f"{value_text} [{low}, {high}], p = {format_number(p)}, n = {row['n_effective']}"
                 numbers.append(f"{row['cells']}: {number}" if len(rows) > 1 else number)
             yield Verdict(sentence, words.pop() if len(words) == 1 else "not identified", "; ".join(numbers))
 
 
-def _word(p: float, ends: np.ndarray, level: float) -> Word:
-    """By a p-value and the ends of intervals, which must all lie on one side of 0."""
+def _verdict_word(p: float, ends: np.ndarray, level: float) -> Word:
+    """Word of a verdict, from a p-value and the ends of intervals, which must all be on one side of 0."""
     if not is_small(p, level):
         return "not identified"
     return "supported" if (ends > 0).all() else "contradicted" if (ends < 0).all() else "not identified"

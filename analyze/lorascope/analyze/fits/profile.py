@@ -1,7 +1,7 @@
-"""Profile intervals: how far a parameter can go while all others adapt; an end may be open.
+"""Profile intervals of parameters: values that fit well enough if all other parameters adapt; an end may be open.
 
-Least squares with a spread that isn't known: minus twice the log-likelihood, spread profiled out, is n ln(SSR) and a
-constant. Bates, Watts (1988), Nonlinear Regression Analysis, section 6.1; Venzon, Moolgavkar (1988), Appl. Stat. 37.
+For least squares with an unknown spread, minus twice the profile log-likelihood is n ln(SSR) plus a constant.
+Bates, Watts (1988), Nonlinear Regression Analysis, section 6.1; Venzon, Moolgavkar (1988), Appl. Stat. 37.
 """
 
 import math
@@ -17,30 +17,30 @@ from .estimate import Estimate
 from .solve import Problem, Solution, exponent_grid, least_squares
 
 N_STEPS = 30
-"""Number of steps outwards, each 1.5 times the one before, after which an end counts as open."""
+"""Number of steps outwards, each 1.5 times the last one, after which an end counts as open."""
 N_LOOKS = 19
-"""Number of values over the whole range of an exponent, so that no further valley is missed."""
+"""Number of values over the whole range of an exponent, so that no second minimum is missed."""
 EXACT = 1e-10
 """Relative accuracy of an interval's ends."""
 ZERO = 1e-8
-"""Exponents closer to 0 have amplitudes that are practically infinite."""
+"""Exponents closer to 0 have practically infinite amplitudes."""
 
 
 class Interval(NamedTuple):
     """Values of a parameter that the data don't exclude."""
 
     low: float
-    """The lowest value; if open, the lowest one searched."""
+    """Lowest value; if the end is open, the lowest value that was searched."""
     high: float
     low_open: bool
-    """Whether the end lies beyond what is allowed or was searched."""
+    """Whether the low end is beyond the allowed or searched range."""
     high_open: bool
     in_parts: bool
-    """Whether some values inside are excluded: the ends are the outermost."""
+    """Whether some values between the ends are excluded."""
 
 
 class Profile(NamedTuple):
-    """The least sum of squares over all other parameters, for values of one parameter."""
+    """Least sum of squares over all other parameters, for several values of one parameter."""
 
     name: str
     values: np.ndarray
@@ -51,17 +51,17 @@ class Profile(NamedTuple):
 
 
 def interval_text(interval: Sequence[Any], digits: int = 4) -> str:
-    """An interval (low, high, whether each is open, whether it is in parts) in words: `(open) to 0.5`."""
+    """Text of an interval (low, high, low_open, high_open, in_parts), such as `(open) to 0.5`."""
     low, high, low_open, high_open = interval[:4]
     ends = ["(open)" if is_open else format_number(end, digits=digits)
             for end, is_open in ((low, low_open), (high, high_open))]  # fmt: skip
     return " to ".join(ends) + (", in parts" if any(interval[4:]) else "")
 
 
-def threshold(ssr: float, df: int, level: float) -> float:
-    """Largest sum of squares of a value inside the interval of a parameter.
+def largest_ssr(ssr: float, df: int, level: float) -> float:
+    """Largest sum of squares at which a parameter's value is inside its interval.
 
-    (SSR - least SSR) is at most the quantile of F with 1 and df, times the least SSR over df.
+    (SSR - least SSR) / (least SSR / df) is then the quantile of F with 1 and df.
     """
     from scipy import stats  # type: ignore[import-untyped]
 
@@ -71,7 +71,7 @@ def threshold(ssr: float, df: int, level: float) -> float:
 def profiles(fit: Estimate, level: float) -> dict[str, Profile]:
     """Profile of each amplitude, slope and exponent of a least-squares fit."""
     design, exponents = fit.design, fit.parts[2]
-    limit = threshold(fit.ssr, fit.df, level)
+    limit = largest_ssr(fit.ssr, fit.df, level)
     of_exponents = {name: profile(fit, name, limit) for name in design.exponents}
     amplitudes = {}
     for column in design.columns:
@@ -79,8 +79,8 @@ def profiles(fit: Estimate, level: float) -> dict[str, Profile]:
         if any(abs(float(exponents[power])) < ZERO for power in powers):  # its amplitude is infinite
             continue
         of_amplitude = profile(fit, column.amplitude, limit)
-        # As a power becomes a constant, its amplitude goes to infinity on one side and comes back on the other: its
-        # values have two branches that meet there, and neither end of one of them bounds it.
+        # As a power becomes a constant, its amplitude goes to infinity and returns with the other sign: its values
+        # have two branches that meet there, so the ends of one branch don't bound the amplitude.
         exponent_intervals = [of_exponents[design.exponents[power]].interval for power in powers]
         if any(interval.low <= 0 <= interval.high for interval in exponent_intervals):
             interval = of_amplitude.interval._replace(low_open=True, high_open=True)
@@ -90,11 +90,11 @@ def profiles(fit: Estimate, level: float) -> dict[str, Profile]:
 
 
 def profile(fit: Estimate, name: str, limit: float) -> Profile:
-    """The profile of an amplitude or exponent, and its interval by a limit of the sum of squares."""
+    """Profile of an amplitude or exponent, and the interval in which the sum of squares is below a limit."""
     design, problem, value, error = fit.design, fit.design.problem, fit.values[name], fit.standard_errors[name]
     is_exponent = name in design.exponents
     position = (design.exponents if is_exponent else design.term_names).index(name)
-    most = 2.0 if is_exponent else 10 * max(abs(value), 1e-9)  # the first step is a standard error, if that is useful
+    most = 2.0 if is_exponent else 10 * max(abs(value), 1e-9)  # the first step is a standard error if possible
     step = min(max(error, 1e-6 * max(abs(value), 1e-3)), most) if math.isfinite(error) else most / 10
     solutions: dict[float, Solution] = {}
 
@@ -102,7 +102,7 @@ def profile(fit: Estimate, name: str, limit: float) -> Profile:
         if at not in solutions:
             nearest = min(solutions, key=lambda other: abs(other - at)) if solutions else None
             start = fit.parts[2] if nearest is None else solutions[nearest].exponents
-            restricted = problem.fix(position, at) if is_exponent else _with_known(problem, position, at)
+            restricted = problem.fix(position, at) if is_exponent else _fix_amplitude(problem, position, at)
             solutions[at] = least_squares(restricted, [start], grid="coarse")
         return solutions[at]
 
@@ -114,9 +114,9 @@ def profile(fit: Estimate, name: str, limit: float) -> Profile:
         own_exponents += problem.columns[position].exponents
     inside = {at: solve(at).ssr for at in map(float, coarse)}
     allowed = [value, *(at for at, ssr in inside.items() if ssr <= limit)]
-    low, low_open = _end(solve, min(allowed), -step, bounds[0], limit)
-    high, high_open = _end(solve, max(allowed), step, bounds[1], limit)
-    # An end is open as well if it only exists because an exponent of the term is at its bound.
+    low, low_open = _interval_end(solve, min(allowed), -step, bounds[0], limit)
+    high, high_open = _interval_end(solve, max(allowed), step, bounds[1], limit)
+    # An end is also open if it only exists because an exponent of the term is at its bound.
     low_open, high_open = (
         is_open or bool(solve(end).at_bound[own_exponents].any())
         for end, is_open in ((low, low_open), (high, high_open))
@@ -127,16 +127,16 @@ def profile(fit: Estimate, name: str, limit: float) -> Profile:
     return Profile(name, values, np.array([solutions[at].ssr for at in values]), interval)
 
 
-def _with_known(problem: Problem, position: int, amplitude: float) -> Problem:
-    """The problem with the printed amplitude of one column fixed."""
+def _fix_amplitude(problem: Problem, position: int, amplitude: float) -> Problem:
+    """Return the problem with a fixed printed amplitude of one column."""
     rest = problem.columns[:position] + problem.columns[position + 1 :]
     return replace(problem, columns=rest, known=(*problem.known, (problem.columns[position], amplitude)))
 
 
-def _end(
+def _interval_end(
     solve: Callable[[float], Solution], start: float, step: float, bound: float, limit: float
 ) -> tuple[float, bool]:
-    """Where the sum of squares crosses the limit on one side, and whether it never does."""
+    """Value at which the sum of squares crosses the limit on one side, and whether it never does (an open end)."""
     from scipy import optimize
 
     inner = start

@@ -1,4 +1,4 @@
-"""A law fitted again to some of its cells: errors on the others, and parameters of redrawn groups."""
+"""Fit a law again to some cells: prediction errors on the others, and bootstrap over groups."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -9,23 +9,23 @@ import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.stores.progress import Progress
 
-from .design import APART, Design, determined
+from .design import APART, Design, is_determined
 from .estimate import Estimate, estimate, residuals_of
 from .resampling import group_draws, percentile_interval
-from .solve import spanned
+from .solve import column_basis
 
 
 class Bootstrap(NamedTuple):
     """Parameters of refits on redrawn groups."""
 
     n_groups: int
-    """Number of groups, and of draws of groups each time."""
+    """Number of groups, which is also the number of groups per draw."""
     values: pd.DataFrame
-    """(draw, parameter) of the parameters that all groups share, as the law is printed."""
+    """(draw, parameter) of the parameters that all groups share, as in the printed law."""
     weights: np.ndarray | None
     """(draw,) probabilities that sum to 1, if every possible draw was made; None for random draws."""
     n_undetermined: int
-    """Number of draws left out because they have too few different groups."""
+    """Number of draws that were skipped because their groups don't determine the law."""
     bounds: Mapping[str, tuple[float, float]]
     """Exponent -> range that was searched."""
 
@@ -43,18 +43,18 @@ class Bootstrap(NamedTuple):
 def bootstrap(
     fit: Estimate, *, n_draws: int, random: np.random.Generator, progress: Progress | None = None
 ) -> Bootstrap:
-    """Refits of a law on as many groups as there are, drawn with replacement; see `ScalingFit.bootstrap`."""
+    """Refit a law to groups drawn with replacement; see `ScalingFit.bootstrap`."""
     if isinstance(n_draws, bool) or not isinstance(n_draws, int) or n_draws < 1:
         raise ValueError(f"`n_draws` is {n_draws!r}; give a whole number of at least 1, some hundreds for an interval")
     design = fit.design
     rows = [np.flatnonzero(design.groups == name) for name in dict.fromkeys(design.groups)]
     if len(rows) < 2:
-        raise ValueError("a bootstrap over groups needs at least two groups; name the columns that tell them apart")
+        raise ValueError("a bootstrap over groups needs at least two groups; name the columns that distinguish them")
     counts, weights = group_draws(len(rows), n_draws, random)
     shared, values, determined_draws = design.names[design.n_groups :], [], []
     for draw, count in enumerate(counts):
-        redrawn = design.take(np.concatenate([np.tile(group, n) for group, n in zip(rows, count, strict=True)]))
-        if determined(redrawn, spare=0):
+        redrawn = design.select_rows(np.concatenate([np.tile(group, n) for group, n in zip(rows, count, strict=True)]))
+        if is_determined(redrawn, spare=0):
             refit = estimate(redrawn, delta=fit.delta, starts=(fit.parts[2],), grid="coarse").values
             values.append([refit[name] for name in shared])
             determined_draws.append(draw)
@@ -69,23 +69,23 @@ def bootstrap(
 
 
 def held_out(fit: Estimate, *, progress: Progress | None = None) -> pd.DataFrame:
-    """Errors of prediction of held-out cells; see `ScalingFit.held_out`."""
+    """Prediction errors of held-out cells; see `ScalingFit.held_out`."""
     splits, parts = list(_splits(fit.design)), []
     for done, split in enumerate(splits, 1):
-        parts.append(_predicted(fit, *split))
+        parts.append(_predict_split(fit, *split))
         if progress is not None:
             progress(done, len(splits), "held out")
     return pd.concat(parts, ignore_index=True)
 
 
 def cross_validate(errors: pd.DataFrame) -> pd.DataFrame:
-    """Root mean squared errors of `held_out`, a row for each way of holding out.
+    """Root mean squared errors of `held_out`, one row per way of holding out.
 
     Returns
     -------
     DataFrame
-        `split`, `n` cells predicted, `n_undetermined` cells that couldn't be, `rmse` and `rmse_plain` (of the plainer
-        predictions of the same cells) in units of the fit.
+        `split`; `n` predicted cells; `n_undetermined` cells without a prediction; `rmse` and `rmse_plain` (of simpler
+        predictions of the same cells), in units of the fit.
     """
     rows = []
     for split, part in errors.groupby("split", sort=False):
@@ -96,7 +96,7 @@ def cross_validate(errors: pd.DataFrame) -> pd.DataFrame:
 
 
 def _splits(design: Design) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
-    """Each way of holding out, the name of what is held out, its cells (n,), and cells to predict them from (n,)."""
+    """Splits: way of holding out, name of what is held out, its cells (n,), and the cells that predict them (n,)."""
     ways = {"cell": design.frame.index.astype(str).to_numpy(), "setting": design.settings, "group": design.groups}
     for way, labels in ways.items():
         names = range(len(labels)) if way == "cell" else dict.fromkeys(labels)
@@ -109,25 +109,25 @@ def _splits(design: Design) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]
             yield f"ordered {axis}", f"{size:.6g}", values == size, values < size
 
 
-def _predicted(fit: Estimate, way: str, name: str, is_out: np.ndarray, is_in: np.ndarray) -> pd.DataFrame:
-    """Rows of `held_out` of one split."""
+def _predict_split(fit: Estimate, way: str, name: str, is_out: np.ndarray, is_in: np.ndarray) -> pd.DataFrame:
+    """Rows of `held_out` for one split."""
     design = fit.design
-    train, test = design.take(is_in), design.take(is_out)
-    basis = spanned(train.levels.T, APART)
-    known = np.abs(test.levels - test.levels @ basis @ basis.T).max(axis=1) < 1e-9  # the level is that of other rows
+    train, test = design.select_rows(is_in), design.select_rows(is_out)
+    basis = column_basis(train.levels.T, APART)
+    known = np.abs(test.levels - test.levels @ basis @ basis.T).max(axis=1) < 1e-9  # the level is known from other rows
     known |= way == "group"
-    for axis in list(train.logs):  # a size that doesn't vary in what is left is part of the level there
+    for axis in list(train.logs):  # a size that doesn't vary in the other cells is part of the level
         sizes = train.frame[design.sizes[axis]].to_numpy()
         if len(set(sizes)) == 1:
             known &= test.frame[design.sizes[axis]].to_numpy() == sizes[0]
-            train, test = train.without(axis), test.without(axis)
+            train, test = train.without_size(axis), test.without_size(axis)
     law = plain = np.full(len(known), math.nan)
-    if known.any() and determined(train, spare=0):
+    if known.any() and is_determined(train, spare=0):
         start = np.array([fit.values[exponent] for exponent in train.exponents])
         law = estimate(train, delta=fit.delta, starts=(start,), grid="coarse").predicted(test)
         plainer, plain_test = train, test
         for axis in (way.removeprefix("ordered "),) if way.startswith("ordered") else list(train.logs):
-            plainer, plain_test = plainer.without(axis), plain_test.without(axis)
+            plainer, plain_test = plainer.without_size(axis), plain_test.without_size(axis)
         plain = estimate(plainer, delta=fit.delta).predicted(plain_test)
         if way == "group":
             law, plain = _with_own_level(test, law), _with_own_level(test, plain)

@@ -10,9 +10,9 @@ from scipy.special import gammaln  # type: ignore[import-untyped]
 from lorascope.analyze.results.options import require_whole
 
 FEWEST_DRAWS = 100
-"""Fewest random draws that are worth a p-value or an interval."""
+"""Smallest allowed number of random draws for a p-value or an interval."""
 FEW_GROUPS = 20
-"""Groups below which errors by group are known to be too small."""
+"""Number of groups below which intervals from groups are known to be too narrow."""
 
 
 class Draws(NamedTuple):
@@ -25,10 +25,10 @@ class Draws(NamedTuple):
 
 
 def group_draws(n_groups: int, n_draws: int, rng: np.random.Generator) -> Draws:
-    """Draws of as many groups as there are, with replacement: all different ones if these are few, else `n_draws`.
+    """Draw all groups with replacement: all different draws if they are at most `n_draws`, else `n_draws` random ones.
 
-    Of G groups there are C(2G - 1, G) different draws: 126 for 5, 1,716 for 7, 92,378 for 10. Counts c have the
-    multinomial probability G!/(c_1! ... c_G!) G^-G.
+    G groups have C(2G - 1, G) different draws: 126 for 5, 1,716 for 7, 92,378 for 10. Counts c have the multinomial
+    probability G!/(c_1! ... c_G!) G^-G.
 
     References
     ----------
@@ -51,7 +51,7 @@ def group_draws(n_groups: int, n_draws: int, rng: np.random.Generator) -> Draws:
 
 
 def setting_orders(n_settings: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Integers (order, setting): all orders, or `n_draws` random ones; the first order leaves settings as they are."""
+    """Orders of settings (order, setting): all if at most `n_draws`, else the given order and `n_draws` random ones."""
     if math.factorial(n_settings) <= n_draws:
         return np.array(list(permutations(range(n_settings))))
     unchanged = np.arange(n_settings)
@@ -59,10 +59,10 @@ def setting_orders(n_settings: int, n_draws: int, rng: np.random.Generator) -> n
 
 
 def percentile_interval(values: np.ndarray, level: float, weights: np.ndarray | None = None) -> tuple[float, float]:
-    """Ends of the central share `level` of a number (draw,) over bootstrap draws, without NaN; NaN if all are.
+    """Percentile interval of a number (draw,) over bootstrap draws, ignoring NaN; NaN if all values are.
 
-    With the weights of `Draws` an end is the least value at which the cumulated probability reaches its share; without,
-    quantiles are interpolated linearly.
+    With the weights of `Draws`, an end is the least value at which the cumulated probability reaches its share;
+    otherwise quantiles are interpolated linearly.
 
     References
     ----------
@@ -81,7 +81,9 @@ def percentile_interval(values: np.ndarray, level: float, weights: np.ndarray | 
 def basic_interval(
     estimate: float, values: np.ndarray, level: float, weights: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """Twice the estimate less the ends of `percentile_interval`: right if draws err as the estimate does.
+    """Basic bootstrap interval: twice the estimate minus the ends of `percentile_interval`.
+
+    It is right if draws differ from the estimate as the estimate differs from the truth.
 
     References
     ----------
@@ -96,8 +98,8 @@ def basic_interval(
     return 2 * estimate - high, 2 * estimate - low
 
 
-def few_groups(what: str, n_groups: int) -> list[str]:
-    """A sentence on intervals of `what`, such as a bootstrap, if groups are fewer than 20; else none.
+def few_groups_note(what: str, n_groups: int) -> list[str]:
+    """A sentence that warns of narrow intervals of `what`, such as a bootstrap, if groups are fewer than 20; else none.
 
     References
     ----------
@@ -105,7 +107,7 @@ def few_groups(what: str, n_groups: int) -> list[str]:
 
     Examples
     --------
-    >>> few_groups("the bootstrap", 5), few_groups("the bootstrap", 20)
+    >>> few_groups_note("the bootstrap", 5), few_groups_note("the bootstrap", 20)
     (['the bootstrap rests on 5 groups: with fewer than 20, its intervals can be too narrow'], [])
     """
     if n_groups >= FEW_GROUPS:

@@ -1,4 +1,4 @@
-"""A fitted law, and what can be asked of it."""
+"""Result of a fitted law: parameters, intervals, tests, predictions and a summary."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import pandas as pd  # type: ignore[import-untyped]
 from lorascope.stores.progress import Progress
 from lorascope.stores.threads import limiting_blas_to_one_thread
 
-from .design import Design, applied
+from .design import Design, apply_design
 from .estimate import Estimate
 from .profile import Profile, interval_text, profiles
 from .refits import Bootstrap, bootstrap, held_out
@@ -23,10 +23,10 @@ UNITS = {"relative": "(y - f) / y", "log": "ln y - ln f", "absolute": "y - f"}
 
 @dataclass(frozen=True)
 class ScalingFit:
-    """A fitted law. Names follow statsmodels where it has them."""
+    """Result of a fitted law. Names follow statsmodels if it has them."""
 
     estimate: Estimate
-    """The parameters and the arrays that they came from."""
+    """The parameters and the design that they were fitted to."""
     level: float
     """Confidence level of intervals; verdicts compare p-values with 1 - level."""
     provenance: dict[str, Any]
@@ -34,17 +34,17 @@ class ScalingFit:
 
     @property
     def design(self) -> Design:
-        """The table as arrays."""
+        """The table and the law as arrays."""
         return self.estimate.design
 
     @property
     def params(self) -> pd.Series:
-        """Every parameter as the law is printed: levels and offsets, amplitudes, exponents."""
+        """All parameters, as in the printed law: levels and offsets, amplitudes, exponents."""
         return pd.Series(self.estimate.values, name="estimate")
 
     @property
     def bse(self) -> pd.Series:
-        """Standard errors by linear theory, which can't see that a parameter isn't limited; NaN with Huber's loss."""
+        """Standard errors by linear theory, wrong if the data don't bound a parameter; NaN with Huber's loss."""
         errors = pd.Series(self.estimate.standard_errors, name="se")
         return errors if self.is_least_squares else errors * math.nan
 
@@ -60,7 +60,7 @@ class ScalingFit:
 
     @property
     def df_resid(self) -> int:
-        """Number of cells less that of parameters."""
+        """Number of cells minus number of parameters."""
         return self.estimate.df
 
     @property
@@ -70,17 +70,17 @@ class ScalingFit:
 
     @property
     def sigma(self) -> float:
-        """Standard deviation of residuals, for the degrees of freedom that are left."""
+        """Standard deviation of residuals, with `df_resid` in the denominator."""
         return self.estimate.sigma
 
     @property
     def resid(self) -> pd.Series:
-        """Residuals under the table's row labels: relative, of the logarithm, or of the response."""
+        """Residuals by row label of the table: relative, logarithmic, or in the unit of the response."""
         return pd.Series(self.estimate.residuals, index=self.design.frame.index, name="residual")
 
     @property
     def fittedvalues(self) -> pd.Series:
-        """Values of the law for each cell, in the unit of the response."""
+        """Fitted value of each cell, in the unit of the response."""
         values = np.exp(self.estimate.fitted) if self.design.law.logarithmic else self.estimate.fitted
         return pd.Series(values, index=self.design.frame.index, name="fitted")
 
@@ -89,8 +89,8 @@ class ScalingFit:
         """Akaike's information criterion for small samples (Hurvich, Tsai 1989, Biometrika 76, 297).
 
         The likelihood is that of the response: twice the sum of ln y is added for relative and logarithmic residuals,
-        so that laws of the same cells compare whatever their residuals. With Huber's loss it is that of the residuals'
-        sum of squares. The spread counts as a parameter. NaN where there are too few cells.
+        so that laws with different residuals can be compared on the same cells. With Huber's loss, it is computed from
+        the sum of squared residuals. The spread counts as a parameter. NaN if there are too few cells.
         """
         n, k = self.nobs, len(self.design.names) + 1
         is_relative = self.design.residual != "absolute" or self.design.law.logarithmic
@@ -100,7 +100,7 @@ class ScalingFit:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences on rows that were left out, on the search, and on limits of the fit's numbers."""
+        """Sentences on excluded rows, on the search, and on limits of the fit's numbers."""
         return (*self.design.notes, *search_notes(self.estimate))
 
     @cached_property
@@ -118,19 +118,19 @@ class ScalingFit:
     def axis_tests(self) -> pd.DataFrame:
         """F tests of the law against the law without each size, by least squares.
 
-        A row has `axis`, `F`, `n_more`, `df`, `p` and `ssr_ratio` (sum of squares without the terms over that with
-        them). Without a term its exponent means nothing, so that p is a rough one (Davies 1987, Biometrika 74, 33).
+        Columns are `axis`, `F`, `n_more`, `df`, `p` and `ssr_ratio` (sum of squares without the terms, divided by that
+        with them). Without a term its exponent has no meaning, so p is rough (Davies 1987, Biometrika 74, 33).
         """
         return axis_tests(self.estimate)
 
     @cached_property
     def verdicts(self) -> tuple[Verdict, ...]:
-        """The direction along each size, and whether the data determine each exponent."""
+        """Verdicts on the direction along each size, and on whether the data determine each exponent."""
         intervals = {name: profile.interval for name, profile in self.profiles.items()}
         return verdicts(self.estimate, intervals, self.axis_tests, self.level)
 
     def conf_int(self) -> pd.DataFrame:
-        """Profile intervals of amplitudes, slopes and exponents by F; an end is open where the data don't limit it.
+        """Profile intervals of amplitudes, slopes and exponents by F; an end is open if the data don't limit it.
 
         Returns
         -------
@@ -151,10 +151,10 @@ class ScalingFit:
         return pd.DataFrame.from_dict(intervals, orient="index")
 
     def bootstrap(self, *, n_draws: int = 1000, seed: int = 0, progress: Progress | None = None) -> Bootstrap:
-        """Refits on as many groups as there are, drawn with replacement.
+        """Refit the law to groups drawn with replacement: as many groups as the fit has, `n_draws` times.
 
-        All different draws are made if they are at most `n_draws`, otherwise `n_draws` random ones. Intervals from few
-        groups are coarse, and their ends are extremes: they don't replace the profile.
+        If there are at most `n_draws` different draws, all of them are made. Intervals from few groups are coarse, with
+        extreme values as ends: they don't replace the profile.
 
         Raises ValueError if there is one group, or `n_draws` isn't at least 1.
         """
@@ -162,12 +162,12 @@ class ScalingFit:
             return bootstrap(self.estimate, n_draws=n_draws, random=np.random.default_rng(seed), progress=progress)
 
     def predict(self, frame: pd.DataFrame | None = None) -> pd.DataFrame:
-        """The law's `mean` for each row in the unit of the response, and its interval, `low` and `high`.
+        """Predict `mean` for each row, in the unit of the response, and the ends `low` and `high` of its interval.
 
         Parameters
         ----------
         frame
-            Has the columns of sizes, groups and offsets; the fit's own if None.
+            Table with the columns of sizes, groups and offsets; by default, the fitted rows.
 
         Raises
         ------
@@ -176,12 +176,12 @@ class ScalingFit:
 
         Notes
         -----
-        Linear theory (the delta method), of logarithms on their own scale; NaN with Huber's loss. Where a parameter
-        isn't identified, intervals between the settings may still hold; beyond them they don't.
+        Linear theory (the delta method), for logarithms on their own scale; NaN with Huber's loss. If a parameter isn't
+        identified, intervals may still be right between the settings, but not beyond them.
         """
         from scipy import stats  # type: ignore[import-untyped]
 
-        rows = self.design if frame is None else applied(self.design, frame)
+        rows = self.design if frame is None else apply_design(self.design, frame)
         mean, errors = self.estimate.predicted(rows), self.estimate.prediction_errors(rows)
         half = errors * (stats.t.ppf((1 + self.level) / 2, self.df_resid) if self.is_least_squares else math.nan)
         low, high = mean - half, mean + half
@@ -193,17 +193,17 @@ class ScalingFit:
         return pd.DataFrame({"mean": mean, "low": low, "high": high}, index=rows.frame.index)
 
     def held_out(self, *, progress: Progress | None = None) -> pd.DataFrame:
-        """Errors of prediction of held-out cells.
+        """Prediction errors of held-out cells.
 
         Returns
         -------
         DataFrame
-            A row for each cell and way of holding out. `split`: `cell` (each alone), `setting` (a setting in all
-            groups), `group` (a group, whose level comes from its other cells), `ordered N` and so on (all cells of a
-            size, predicted from those of smaller sizes alone, from the third size on). `held_out`: its name. `row`,
-            `group`, `setting` of the cell; `observed`; `predicted`; `error`: observed less predicted, in units of the
-            fit; `error_plain`: of the group's level alone, or of the law without the terms of an ordered size. Splits
-            that leave the law undetermined have NaN.
+            One row per cell and way of holding out. `split`: `cell` (each alone), `setting` (a setting in all groups),
+            `group` (a group, whose level comes from its other cells), `ordered N` and so on (all cells of one size,
+            predicted from smaller sizes only, from the third size on). `held_out`: name of what is held out. `row`,
+            `group`, `setting` of the cell; `observed`; `predicted`; `error`: observed minus predicted, in units of the
+            fit; `error_plain`: the same for a prediction by the group's level only, or by the law without the terms of
+            an ordered size. NaN if the other cells don't determine the law.
         """
         with limiting_blas_to_one_thread():
             return held_out(self.estimate, progress=progress)

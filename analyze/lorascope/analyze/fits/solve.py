@@ -1,4 +1,4 @@
-"""Least squares of a law by variable projection: exponents are searched, everything linear is solved exactly.
+"""Solve least squares of a law by variable projection: search exponents, solve linear parameters exactly.
 
 Golub, Pereyra (1973), SIAM J. Numer. Anal. 10, 413; Kaufman (1975), BIT 15, 49, whose gradient is exact.
 """
@@ -14,18 +14,19 @@ import numpy as np
 from .laws import Column
 
 Grid = Literal["fine", "coarse"]
+"""Kind of search over exponents; a search with a good start is coarse."""
 Optimum = tuple[np.ndarray, float, bool]
 """Parameters with the least loss, the loss, and whether the search converged."""
 N_GRID: Mapping[Grid, Mapping[int, int]] = {"fine": {1: 241, 2: 45, 3: 19}, "coarse": {1: 41, 2: 13, 3: 7}}
-"""Kind of search -> number of exponents -> grid points for each; a search with a good start is coarse."""
+"""Kind of search -> number of exponents -> grid points for each."""
 N_POLISHED: Mapping[Grid, int] = {"fine": 4, "coarse": 2}
-"""Kind of search -> number of local minima of the grid that are polished."""
+"""Kind of search -> number of local minima of the grid that are refined."""
 SPREAD = 0.5
-"""Exponents below it are spaced evenly on a grid, larger ones by their logarithm."""
+"""Exponent below which a grid is even; above it, the grid is even in the logarithm."""
 RANK = 1e-12
 """Singular values below this share of the largest count as zero."""
 AT_BOUND = 1e-6
-"""An exponent this near to an end of its range, as a share of the range, counts as being at its bound."""
+"""Distance from an end of the range, as a share of it, below which an exponent counts as being at its bound."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,17 @@ class Problem:
     weights: np.ndarray
     """(n,)"""
     levels: np.ndarray
-    """(n, g) columns of groups and offsets; their span contains the constant."""
+    """(n, g) columns of groups and offsets, whose span contains the constant."""
     columns: tuple[Column, ...]
     bounds: np.ndarray
-    """(q, 2) of exponents; a fixed one has two equal ends."""
+    """(q, 2) smallest and largest exponent; a fixed exponent has two equal ends."""
     known: tuple[tuple[Column, float], ...] = ()
-    """Printed terms whose amplitude is fixed."""
+    """Printed terms with a fixed amplitude."""
 
     @cached_property
     def basis(self) -> np.ndarray:
         """(n, rank) an orthonormal basis of the weighted levels."""
-        return spanned(self.weights[:, None] * self.levels, RANK)
+        return column_basis(self.weights[:, None] * self.levels, RANK)
 
     @property
     def free(self) -> np.ndarray:
@@ -55,31 +56,31 @@ class Problem:
         return np.flatnonzero(self.bounds[:, 0] < self.bounds[:, 1])
 
     def fix(self, position: int, value: float) -> "Problem":
-        """The problem with one exponent fixed."""
+        """Return the problem with one exponent fixed."""
         bounds = self.bounds.copy()
         bounds[position] = value
         return replace(self, bounds=bounds)
 
     def at_bound(self, exponents: np.ndarray) -> np.ndarray:
-        """(q,) whether a free exponent lies at an end of its range."""
+        """(q,) whether each exponent is free and at an end of its range."""
         low, high = self.bounds.T
         near = AT_BOUND * (high - low)
         return np.asarray((high > low) & ((exponents - low <= near) | (high - exponents <= near)))
 
     def weighted(self, exponents: np.ndarray) -> np.ndarray:
-        """(..., n, k) columns at exponents (..., q), weighted."""
+        """(..., n, k) weighted columns at exponents (..., q)."""
         if not self.columns:
             return np.zeros((*exponents.shape[:-1], len(self.target), 0))
         terms = np.stack([column.centred(exponents) for column in self.columns], axis=-1)
         return np.asarray(terms * self.weights[:, None])
 
-    def unknown(self, exponents: np.ndarray) -> np.ndarray:
-        """(n,) weighted target less the known terms."""
+    def unexplained(self, exponents: np.ndarray) -> np.ndarray:
+        """(n,) weighted target minus the known terms."""
         known = sum(amplitude * column.printed(exponents) for column, amplitude in self.known)
         return np.asarray(self.weights * (self.target - known))
 
-    def across(self, columns: np.ndarray) -> np.ndarray:
-        """Columns (..., n, k) less their projection on the levels."""
+    def without_levels(self, columns: np.ndarray) -> np.ndarray:
+        """Columns (..., n, k) minus their projection on the levels."""
         return np.asarray(columns - self.basis @ (self.basis.T @ columns))
 
 
@@ -89,17 +90,17 @@ class Solution(NamedTuple):
     exponents: np.ndarray
     """(q,)"""
     coefficients: np.ndarray
-    """(k,) of the columns."""
+    """(k,) coefficients of the columns."""
     levels: np.ndarray
-    """(g,) coefficients of the levels, of least norm where these overlap."""
+    """(g,) coefficients of the levels, with the least norm if levels overlap."""
     ssr: float
     at_bound: np.ndarray
-    """(q,) whether a free exponent lies at an end of its range."""
+    """(q,) whether each exponent is free and at an end of its range."""
     converged: bool
 
 
-def spanned(columns: np.ndarray, least: float) -> np.ndarray:
-    """(n, rank) an orthonormal basis of the span of columns, without singular values below a share of the largest."""
+def column_basis(columns: np.ndarray, least: float) -> np.ndarray:
+    """(n, rank) orthonormal basis of the columns' span; singular values below a share of the largest count as 0."""
     u, s, _ = np.linalg.svd(columns, full_matrices=False)
     return np.asarray(u[:, s > least * s[:1].sum()])
 
@@ -107,7 +108,7 @@ def spanned(columns: np.ndarray, least: float) -> np.ndarray:
 def slopes(
     levels: np.ndarray, columns: Sequence[Column], coefficients: np.ndarray, exponents: np.ndarray
 ) -> np.ndarray:
-    """(n, p) derivatives of a law by levels, coefficients (k,) and exponents (q,)."""
+    """(n, p) derivatives of a law with respect to levels, coefficients (k,) and exponents (q,)."""
     by_exponents = np.zeros((len(levels), len(exponents)))
     for coefficient, column in zip(coefficients, columns, strict=True):
         by_exponents += coefficient * column.centred_slopes(exponents)
@@ -115,28 +116,26 @@ def slopes(
 
 
 def exponent_grid(low: float, high: float, n: int) -> np.ndarray:
-    """(n,) exponents from one end to the other, evenly spaced in asinh(exponent / SPREAD)."""
+    """(n,) exponents from low to high, evenly spaced in asinh(exponent / SPREAD)."""
     grid = SPREAD * np.sinh(np.linspace(np.arcsinh(low / SPREAD), np.arcsinh(high / SPREAD), n))
     grid[0], grid[-1] = low, high
     return np.asarray(grid)
 
 
 def least_squares(problem: Problem, starts: Sequence[np.ndarray] = (), *, grid: Grid = "fine") -> Solution:
-    """The least sum of squares, from the lowest minima of a grid over the exponents and from further starts (q,)."""
+    """Solve a problem, from the lowest minima of a grid over the exponents and from further starts (q,)."""
     if not len(problem.free):
-        return _finished(problem, problem.bounds[:, 0].copy(), True)
-    optima = [
-        _polished(problem, np.clip(start, *problem.bounds.T)) for start in (*starts, *_grid_minima(problem, grid))
-    ]
+        return _solution_at(problem, problem.bounds[:, 0].copy(), True)
+    optima = [_polish(problem, np.clip(start, *problem.bounds.T)) for start in (*starts, *_grid_minima(problem, grid))]
     exponents, _, converged = min(optima, key=lambda optimum: optimum[1])
-    return _finished(problem, exponents, converged)
+    return _solution_at(problem, exponents, converged)
 
 
 def search(
     residuals: Callable[[np.ndarray], np.ndarray], jacobian: Callable[[np.ndarray], np.ndarray], start: np.ndarray,
     bounds: np.ndarray, *, delta: float = math.inf, **options: Any,
 ) -> Optimum:  # fmt: skip
-    """The least loss, half the sum of squares or Huber's, of residuals with their Jacobian, within bounds (p, 2)."""
+    """Search for the least loss (half the sum of squares, or Huber's) of residuals within bounds (p, 2)."""
     from scipy import optimize  # type: ignore[import-untyped]
 
     unit = float(np.abs(residuals(start)).max()) or 1.0  # tolerances are absolute
@@ -150,23 +149,23 @@ def search(
 
 
 def _grid_minima(problem: Problem, grid: Grid) -> list[np.ndarray]:
-    """Exponents (q,) at the lowest local minima of the sum of squares over a grid."""
+    """Exponents (q,) at the lowest local minima of the sum of squares on a grid."""
     n = N_GRID[grid].get(len(problem.free), 1)
     axes = [exponent_grid(low, high, n) if low < high else np.array([low]) for low, high in problem.bounds]
     points = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=-1)
     whole = problem.weighted(points)
-    columns = problem.across(whole)
-    u, s, _ = np.linalg.svd(columns / _lengths(columns, whole)[:, None, :], full_matrices=False)
-    bases = u * (s > RANK**0.5 * s[:, :1])[:, None, :]  # zeros where columns depend on each other
+    columns = problem.without_levels(whole)
+    u, s, _ = np.linalg.svd(columns / _projected_lengths(columns, whole)[:, None, :], full_matrices=False)
+    bases = u * (s > RANK**0.5 * s[:, :1])[:, None, :]  # zeros if columns depend on each other
     each = points if problem.known else points[:1]
-    rest = problem.across(np.stack([problem.unknown(point) for point in each])[..., None])
+    rest = problem.without_levels(np.stack([problem.unexplained(point) for point in each])[..., None])
     explained = np.matmul(bases.transpose(0, 2, 1), rest)
     ssr = (rest**2).sum(axis=(1, 2)) - (explained**2).sum(axis=(1, 2))
-    return list(points[minima(ssr.reshape([len(axis) for axis in axes]))[: N_POLISHED[grid]]])
+    return list(points[local_minima(ssr.reshape([len(axis) for axis in axes]))[: N_POLISHED[grid]]])
 
 
-def minima(values: np.ndarray) -> np.ndarray:
-    """Flat indices of the local minima of values on a grid, the lowest first; neighbours share an edge."""
+def local_minima(values: np.ndarray) -> np.ndarray:
+    """Flat indices of the local minima of values on a grid, lowest first; neighbours share an edge."""
     from scipy import ndimage
 
     cross = ndimage.generate_binary_structure(values.ndim, 1)
@@ -174,8 +173,8 @@ def minima(values: np.ndarray) -> np.ndarray:
     return np.asarray(indices[np.argsort(values.ravel()[indices], kind="stable")])
 
 
-def _polished(problem: Problem, start: np.ndarray) -> Optimum:
-    """The local minimum of half the sum of squares from starting exponents (q,)."""
+def _polish(problem: Problem, start: np.ndarray) -> Optimum:
+    """Search for the local minimum of half the sum of squares, from starting exponents (q,)."""
     free = problem.free
 
     def all_exponents(values: np.ndarray) -> np.ndarray:
@@ -192,11 +191,11 @@ def _polished(problem: Problem, start: np.ndarray) -> Optimum:
 
 
 def _solve_linear(problem: Problem, exponents: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weighted residuals (n,), coefficients (k,) and an orthonormal basis (n, k) of the columns across the levels."""
-    target = problem.across(problem.unknown(exponents)[:, None])[:, 0]
+    """Weighted residuals (n,), coefficients (k,), and an orthonormal basis (n, k) of the columns without levels."""
+    target = problem.without_levels(problem.unexplained(exponents)[:, None])[:, 0]
     whole = problem.weighted(exponents)
-    columns = problem.across(whole)
-    sizes = _lengths(columns, whole)
+    columns = problem.without_levels(whole)
+    sizes = _projected_lengths(columns, whole)
     u, s, vt = np.linalg.svd(columns / sizes, full_matrices=False)
     is_used = s > RANK * s[:1].sum()
     u, s, vt = u[:, is_used], s[is_used], vt[is_used]
@@ -204,26 +203,26 @@ def _solve_linear(problem: Problem, exponents: np.ndarray) -> tuple[np.ndarray, 
     return target - u @ part, (vt.T @ (part / s)) / sizes, u
 
 
-def _lengths(columns: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """(..., k) lengths of projected columns; infinite where only rounding is left of the whole column."""
+def _projected_lengths(columns: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """(..., k) lengths of projected columns; infinite if only rounding of the whole column remains."""
     lengths = np.linalg.norm(columns, axis=-2)
     return np.where(lengths > RANK * np.linalg.norm(whole, axis=-2), lengths, np.inf)
 
 
 def _projected_slopes(problem: Problem, exponents: np.ndarray) -> np.ndarray:
-    """(n, q) Kaufman's Jacobian of the residuals."""
+    """(n, q) Jacobian of the residuals with respect to exponents, by Kaufman."""
     _, coefficients, u = _solve_linear(problem, exponents)
     derivatives = slopes(problem.levels, problem.columns, coefficients, exponents)[:, -len(exponents) :]
     for column, amplitude in problem.known:
         derivatives += amplitude * column.printed_slopes(exponents)
-    derivatives = problem.across(problem.weights[:, None] * derivatives)
+    derivatives = problem.without_levels(problem.weights[:, None] * derivatives)
     return np.asarray(u @ (u.T @ derivatives) - derivatives)
 
 
-def _finished(problem: Problem, exponents: np.ndarray, converged: bool) -> Solution:
-    """The solution at given exponents."""
+def _solution_at(problem: Problem, exponents: np.ndarray, converged: bool) -> Solution:
+    """Solution at given exponents."""
     residuals, coefficients, _ = _solve_linear(problem, exponents)
-    rest = problem.unknown(exponents) - problem.weighted(exponents) @ coefficients
+    rest = problem.unexplained(exponents) - problem.weighted(exponents) @ coefficients
     levels = np.linalg.lstsq(problem.weights[:, None] * problem.levels, rest, rcond=RANK)[0]
     ssr = float((residuals**2).sum())
     return Solution(exponents, coefficients, levels, ssr, problem.at_bound(exponents), converged)

@@ -1,4 +1,4 @@
-"""Claims with the word that the data give them, and the parts of a result that are printed and stored."""
+"""Verdicts on claims, F tests of a fitted law, and the printed summary of a result."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ import pandas as pd  # type: ignore[import-untyped]
 from lorascope.analyze.results.format import format_number
 from lorascope.analyze.results.save import json_value
 
-from .design import applied
+from .design import apply_design
 from .estimate import Estimate, estimate
 from .laws import BOUNDS
 from .profile import Interval, interval_text
@@ -19,38 +19,38 @@ from .profile import Interval, interval_text
 Word = Literal["supported", "not identified", "contradicted"]
 WORDS: tuple[str, ...] = get_args(Word)
 ROUNDING = 1e-12
-"""Largest excess of a p-value over 1 - level that still counts, since 1 - 0.95 isn't 0.05 to the last bit."""
+"""Excess of a p-value over 1 - level that is ignored, because 1 - 0.95 isn't 0.05 to the last bit."""
 
 
 class Verdict(NamedTuple):
-    """A claim and what the data say of it."""
+    """A claim, and what the data say about it."""
 
     claim: str
     """A sentence that could be wrong."""
     word: Word
-    """`supported`: the data speak for it; `contradicted`: against it; `not identified`: they can't tell."""
+    """Whether the data support the claim, contradict it, or can't decide (`not identified`)."""
     because: str
-    """The number behind the word, its interval or test, and how many values it comes from."""
+    """Number behind the word, with its interval or test and the number of values."""
 
     def __str__(self) -> str:
         return f"{self.word}: {self.claim} ({self.because})"
 
 
 def is_small(p_value: float, level: float) -> bool:
-    """Whether a p-value is at most 1 - level; NaN isn't."""
+    """Whether a p-value is at most 1 - level; False for NaN."""
     return p_value <= 1 - level + ROUNDING
 
 
 @dataclass(frozen=True, repr=False)
 class Summary:
-    """The parts of a result in the order in which they are printed; its text has verdicts and the first table."""
+    """Parts of a result in the order in which they are printed; as text, its verdicts and first table."""
 
     title: str
     verdicts: Sequence[Verdict]
     tables: Mapping[str, pd.DataFrame]
     """Title -> rows, with numbers at full precision."""
     notes: Sequence[str]
-    """Sentences on what was done, assumed or left out."""
+    """Sentences on methods, assumptions and excluded rows."""
     provenance: Mapping[str, Any]
     """Settings, versions, and a hash of the rows in use."""
 
@@ -60,17 +60,17 @@ class Summary:
         return "\n".join([self.title, *map(str, self.verdicts), "", title, text])
 
     def to_dict(self) -> dict[str, Any]:
-        """All parts as JSON has them, at full precision; NaN is null."""
+        """All parts as values of JSON, at full precision; NaN is null."""
         parts: dict[str, Any] = json_value(self)
         return parts
 
 
 NOISY = 0.07
-"""Sigma of relative residuals above which weights by the observed response do harm (by simulation: 10 % noise)."""
+"""Sigma of relative residuals above which dividing by the observed response does harm (simulated: 10 % noise)."""
 
 
 def f_test(larger: float, smaller: float, n_more: int, df: int) -> tuple[float, float]:
-    """F and its p of nested fits, by their sums of squares: the wider one has `n_more` parameters and leaves `df`."""
+    """F and p of nested fits, from sums of squares; the wider fit has `n_more` more parameters, and `df` left."""
     from scipy import stats  # type: ignore[import-untyped]
 
     if smaller <= 0:
@@ -83,7 +83,7 @@ def axis_tests(fit: Estimate) -> pd.DataFrame:
     """F tests of the law against the law without each size, by least squares; see `ScalingFit`."""
     full, rows = fit if not math.isfinite(fit.delta) else estimate(fit.design, starts=(fit.parts[2],)), []
     for axis in fit.design.logs:
-        without = estimate(fit.design.without(axis))
+        without = estimate(fit.design.without_size(axis))
         n_more = len(full.parameters) - len(without.parameters)
         f, p = (math.nan, math.nan) if without.is_exact else f_test(without.ssr, full.ssr, n_more, full.df)
         ratio = without.ssr / full.ssr if full.ssr else math.inf
@@ -94,19 +94,19 @@ def axis_tests(fit: Estimate) -> pd.DataFrame:
 def verdicts(
     fit: Estimate, intervals: Mapping[str, Interval], axis_tests: pd.DataFrame, level: float
 ) -> tuple[Verdict, ...]:
-    """The direction along each size, and whether the data determine each exponent.
+    """Verdicts on the direction along each size, and on whether the data determine each exponent.
 
     `intervals` are profile intervals of exponents and slopes, empty with Huber's loss.
     """
     names = [name for name in fit.design.term_names if name in BOUNDS and name in intervals]
     return (
         *(_direction_verdict(fit, row, 1 - level) for row in axis_tests.itertuples()),
-        *(_exponent(name, fit, intervals[name], level) for name in names),
+        *(_exponent_verdict(name, fit, intervals[name], level) for name in names),
     )
 
 
 def search_notes(fit: Estimate) -> list[str]:
-    """Sentences on a search that didn't end well, and on limits of the fit's numbers."""
+    """Sentences on problems of the search, and on limits of the fit's numbers."""
     notes = []
     if not fit.converged:
         notes.append("the search ended before it converged: numbers are what it had reached")
@@ -115,7 +115,7 @@ def search_notes(fit: Estimate) -> list[str]:
         notes.append(f"{name} is at an end of its range, {low:g} to {high:g}: it isn't an estimate")
     if fit.design.residual == "relative" and fit.sigma >= NOISY:
         notes.append(
-            f"relative residuals divide by the observed response; with as much noise, sigma {fit.sigma:.2g}, that "
+            f"relative residuals divide by the observed response; with this much noise, sigma {fit.sigma:.2g}, that "
             "pulls the fit down and makes tests reject too often: compare residuals of the logarithm"
         )
     if math.isfinite(fit.delta):
@@ -124,12 +124,12 @@ def search_notes(fit: Estimate) -> list[str]:
 
 
 def _direction_verdict(fit: Estimate, row: Any, alpha: float) -> Verdict:
-    """Verdict on the claim that the response falls as a size grows, or rises as more layers share their weights."""
+    """Verdict on the claim that the response falls as a size grows, or rises with the number of shared layers."""
     design, column, is_share = fit.design, fit.design.sizes[row.axis], row.axis == "share"
     sizes = design.frame[column]
     others = {name: design.references.get(axis, 1.0) for axis, name in design.sizes.items()}
     ends = pd.concat([design.frame.iloc[:1]] * 2).assign(**others | {column: [sizes.min(), sizes.max()]})
-    change = float(np.diff(fit.predicted(applied(design, ends)))[0])
+    change = float(np.diff(fit.predicted(apply_design(design, ends)))[0])
     because = (
         f"from the smallest to the largest {column} it changes by {format_number(change)} of "
         f"{'ln ' if design.law.logarithmic else ''}{design.response}; "
@@ -140,8 +140,8 @@ def _direction_verdict(fit: Estimate, row: Any, alpha: float) -> Verdict:
     return Verdict(f"{design.response} {'rises' if is_share else 'falls'} as {column} grows", word, because)
 
 
-def _exponent(name: str, fit: Estimate, interval: Interval, level: float) -> Verdict:
-    """Whether the interval is closed, and doesn't hold 0, where a power is a constant."""
+def _exponent_verdict(name: str, fit: Estimate, interval: Interval, level: float) -> Verdict:
+    """Verdict on an exponent: its interval must be closed and exclude 0, where a power is a constant."""
     because = (
         f"{name} = {format_number(fit.values[name])}, {100 * level:g} % profile interval by F "
         f"{interval_text(interval, 3)}, n = {fit.n}"

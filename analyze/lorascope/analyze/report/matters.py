@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.figures.predictors import ablation_figure
-from lorascope.analyze.fits.resampling import few_groups
+from lorascope.analyze.fits.resampling import few_groups_note
 from lorascope.analyze.measuring.sources import captured_measure
 from lorascope.analyze.results.format import format_error, format_number, format_percent
 from lorascope.analyze.results.weights import token_weights, weighted_mean
@@ -138,7 +138,7 @@ def _measures_html(comparison: xr.Dataset) -> str:
         [NAMES[name], *(_with_interval(comparison, name, kind) for kind in ("spearman", "partial"))]
         for name in comparison["measure"].values.tolist()
     ]
-    remarks = (*few_groups("The bootstrap", attrs["n_samples"]), *json.loads(attrs["remarks"]))
+    remarks = (*few_groups_note("The bootstrap", attrs["n_samples"]), *json.loads(attrs["remarks"]))
     text = " ".join(f"{remark}." for remark in remarks)
     points = "Each point is a component; hover over it for its name."
     return (
