@@ -103,7 +103,7 @@ def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], run: Path, tm
         (run, "--with-run"): "`--with-run` says what a bundle holds; name its folder by `--bundle`",
         (run, "--port", "65536"): 'Invalid value "65536" for --port. Must be <= 65535',
         (run, "--bundle", tmp_path / "new", "--port", "80"): "`--port` is 80, and with `--bundle` nothing is served",
-        (run, "--bundle", tmp_path / "x/y"): "name a folder beside it, or have it copied by `with_runs`",
+        (run, "--bundle", tmp_path / "x/y"): "name a folder next to it, or have it copied by `with_runs`",
     }.items():
         code, out, err = call("view", capsys, *words)
         assert (code, out, err.count("\n")) == (2, "", 1), words

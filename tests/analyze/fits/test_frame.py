@@ -113,7 +113,7 @@ def test_two_columns_of_one_name() -> None:
 
 @pytest.mark.parametrize("thing", [[1, 2], {"N": [1]}, TABLE["N"]])
 def test_no_frame(thing: Any) -> None:
-    words = f"`frame` is a {type(thing).__name__}; give a pandas DataFrame, one row a cell"
+    words = f"`frame` is a {type(thing).__name__}; give a pandas DataFrame, one row per cell"
     with pytest.raises(TypeError, match=words):
         check_columns(thing, numbers=["N"])
 

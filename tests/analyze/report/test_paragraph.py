@@ -29,12 +29,20 @@ HELPS, ACTS, MATTERS, DIRECTIONS, WORDS, RANKS = QUESTIONS = (
     "Which words?",
     "How many ranks?",
 )
-NO_ABLATION = "Can't tell which part matters, since the run holds no ablation; capture it with `--ablate components`."
-NO_WORDS = "Can't tell, since the run holds no unembedding; capture it with `--unembedding`."
-NO_STATES = "Can't tell, since the run keeps no states; capture it with `--states all`."
-PAIR = "Can't tell, since stream 'pair' keeps the whole change; capture stream 'adapted'."
-NO_FACTOR = "Can't tell, since no component's delta is kept as a factor (as with DoRA), and only that has ranks."
-NONE_COMMITTED = "Can't tell, since none of the tokens with states is committed; capture more of the run."
+NO_ABLATION = (
+    "Can't tell which part matters, since the run has no ablation, passes without one "
+    "part of the adapter; capture it with `--ablate components`."
+)
+NO_WORDS = (
+    "Can't tell, since the run has no unembedding, the weights that turn states into "
+    "tokens; capture it with `--unembedding`."
+)
+NO_STATES = "Can't tell, since the run stores no states, the outputs of modules; capture it with `--states all`."
+PAIR = "Can't tell, since stream 'pair' stores changes as a whole, not in low-rank form; capture stream 'adapted'."
+NO_FACTOR = (
+    "Can't tell, since no module's change is stored in low-rank form (as with DoRA), which directions and ranks need."
+)
+NONE_COMMITTED = "Can't tell, since no token with states is committed yet; capture more of the run."
 CHOSEN = "since it is only known of all components, and some were chosen."
 KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "plain": (
@@ -56,7 +64,7 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
             "difference is less than twice its standard error). What matters for predictions can differ from where the "
             "adapter acts, which is about each module's own output. A changed prediction needn't be a worse one. "
             "Modules on which it acts more matter ",
-            DIRECTIONS: "of model.layers.0.down_proj, whose removal matters most, is a mix of at most 2 directions",
+            DIRECTIONS: "of model.layers.0.down_proj, whose removal changes predictions most, is a mix of ",
         },
     ),
     "layers": (
@@ -71,7 +79,7 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "no states": (
         {"states": "none"},
         {
-            ACTS: "Whether that is much isn't known, since a comparison needs the states",
+            ACTS: "Whether that is much isn't known, since a comparison needs the stored outputs",
             DIRECTIONS: NO_STATES,
             WORDS: NO_STATES,
             RANKS: NO_STATES,
@@ -100,7 +108,7 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     ),
     "not finite": (
         {"not_finite": True},
-        {ACTS: "Can't tell, since JS isn't finite in 1 places."},
+        {ACTS: "contain NaN or infinity (number of undefined effects: 1)."},
     ),
     "outside": ({"outside": True}, {ACTS: "The adapter acts most in layers 0 and 1 (83.2 % of its effect; "}),
     "one sample": (
@@ -175,7 +183,7 @@ def test_no_sample_that_was_ablated_is_a_reason(
     run = make_small(ablate="components").run
     ablation = run.ablation().compute()
     monkeypatch.setattr(Run, "ablation", lambda run, adapter=None: (np.nan * ablation).assign_attrs(ablation.attrs))
-    expected = "Can't tell which part matters, since no sample was ablated as a whole yet; capture more of the run."
+    expected = "Can't tell which part matters, since no sample was wholly ablated yet; capture more of the run."
     assert answers_of(run)[MATTERS] == expected
 
 

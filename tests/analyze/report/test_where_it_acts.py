@@ -60,17 +60,20 @@ def test_where_it_acts(name: str) -> None:
 @pytest.mark.parametrize(
     ("null", "words"),
     [
-        (None, "Whether that is much isn't known, since a comparison needs the states of all tokens."),
-        ([0, 0], "Whether that is much isn't known, since the same change on shuffled features has no known effect."),
-        ([1, math.nan], "Whether that is much isn't known, since the same change on shuffled features has no known"),
-        ([1, 1], "smaller effect (real / shuffled = 2.00). So the effect also depends on which features of an output"),
+        (None, "Whether that is much isn't known, since a comparison needs the stored outputs of all tokens."),
+        ([0, 0], "Whether that is much isn't known, since the same changes in random order have no known effect."),
+        ([1, math.nan], "Whether that is much isn't known, since the same changes in random order have no known"),
+        (
+            [1, 1],
+            "smaller (real / shuffled = 2.00). So the effect depends on which numbers of an output change, not only",
+        ),
         (
             [2, 1],
-            "about as large an effect (real / shuffled = 1.33). So the effect depends on how much outputs change,",
+            "about as large (real / shuffled = 1.33). So the effect depends on how large the changes are, hardly on",
         ),
         (
             [4, 4],
-            "a larger effect (real / shuffled = 0.500). So the effect also depends on which features of an output",
+            "larger (real / shuffled = 0.500). So the effect depends on which numbers of an output change, not",
         ),
     ],
 )

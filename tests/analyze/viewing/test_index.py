@@ -271,7 +271,7 @@ def test_one_process_at_a_time(run: Run) -> None:
 
 def test_another_process_may_have_made_it_meanwhile(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     there = iter([False, True])
-    monkeypatch.setattr(module, "_is_there", lambda target, identity: next(there))
+    monkeypatch.setattr(module, "_is_current", lambda target, identity: next(there))
     assert not view_index(run).exists()
 
 

@@ -291,14 +291,14 @@ def _refuse_undetermined(design: Design) -> None:
     if n <= len(design.names):
         raise ValueError(
             f"{n} cells can't determine {len(design.names)} parameters ({n_levels} levels, {names}) and their error; "
-            "measure more cells, or use fewer groups or a law with fewer parameters"
+            "measure more cells, or take fewer groups or a law of fewer parameters"
         )
     if not is_determined(design) or column_basis(design.levels, APART).shape[1] < n_levels:
         counts = [f"{column!r} has {design.frame[column].nunique()} levels" for column in design.sizes.values()]
         raise ValueError(
             f"the settings don't determine {names} apart ({', '.join(counts)}): exponents need three levels of their "
             "size, and sizes and `offsets` must vary apart from each other and from the groups; measure more "
-            "settings, leave one out, or use the law 'log' or 'log-log'"
+            "settings, leave one out, or take the law 'log' or 'log-log'"
         )
 
 

@@ -74,7 +74,7 @@ def explain(
     if "ablation" not in reasons:
         ablation = ablation_by_part(run, adapter)
         if ablation is None:
-            reasons["ablation"] = "no sample was ablated as a whole yet; capture more of the run"
+            reasons["ablation"] = "no sample was wholly ablated yet; capture more of the run"
         elif ablation.attrs["parts"] == "components":
             measures = compare_measures(run, adapter=adapter, measured=measured)
     del measured  # js and its qualifiers of each token and component
@@ -86,7 +86,9 @@ def explain(
         if factored := [source for source in sources if source.delta.lora_B is not None]:
             directions = directions_by_component(run, factored, tokens, n_workers=n_workers, progress=progress)
         else:
-            reasons["directions"] = "no component's delta is kept as a factor (as with DoRA), and only that has ranks"
+            reasons["directions"] = (
+                "no module's change is stored in low-rank form (as with DoRA), which directions and ranks need"
+            )
     if "lens" not in reasons:
         try:
             words = lens(run, adapter=adapter, tokens=tokens, progress=progress)
@@ -103,14 +105,20 @@ def _known_reasons(run: Run, adapter: str | None) -> dict[str, str]:
             "stream 'base' has no pass with the adapter; capture stream 'adapted' with `--ablate components`"
         )
     elif f"adapters/{adapter or run.adapters[0]}/ablation" not in run.arrays:
-        reasons["ablation"] = "the run holds no ablation; capture it with `--ablate components`"
+        reasons["ablation"] = (
+            "the run has no ablation, passes without one part of the adapter; capture it with `--ablate components`"
+        )
     if run.stream == "pair":
-        reasons["directions"] = "stream 'pair' keeps the whole change; capture stream 'adapted'"
+        reasons["directions"] = (
+            "stream 'pair' stores changes as a whole, not in low-rank form; capture stream 'adapted'"
+        )
     if "unembedding/weight" not in run.arrays:
-        reasons["lens"] = "the run holds no unembedding; capture it with `--unembedding`"
+        reasons["lens"] = (
+            "the run has no unembedding, the weights that turn states into tokens; capture it with `--unembedding`"
+        )
     no_states = ""
     if not run.has_states:
-        no_states = "the run keeps no states; capture it with `--states all`"
+        no_states = "the run stores no states, the outputs of modules; capture it with `--states all`"
     elif not (run.committed & run.with_states).any():
-        no_states = "none of the tokens with states is committed; capture more of the run"
+        no_states = "no token with states is committed yet; capture more of the run"
     return reasons | (dict.fromkeys(("directions", "lens"), no_states) if no_states else {})

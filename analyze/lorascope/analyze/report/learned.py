@@ -32,12 +32,12 @@ def answer_which_directions(run: Run, explanation: Explanation) -> str:
         return f"Can't tell, since {explanation.reasons['directions']}."
     name = main_component(explanation)
     if name not in explanation.directions["component"]:
-        return f"Can't tell for {name}, whose delta isn't kept as a factor."
+        return f"Can't tell for {name}, whose change isn't stored in low-rank form."
     row = explanation.directions.sel(component=name)
     share, rank, p = float(row["first_share"]), int(row["rank"]), float(row["driver_p"])
     if not share > 0:
         return f"Can't tell, since what the adapter adds to {name} is 0, or not finite."
-    why = "whose removal matters most" if explanation.measures is not None else "where it acts most"
+    why = "whose removal changes predictions most" if explanation.measures is not None else "where it acts most"
     tokens = describe_tokens(explanation.directions, explanation.directions.attrs["n_tokens"])
     if explanation.directions.attrs["tokens"] == "from:1":
         tokens += ", where it can be far larger"
@@ -97,7 +97,7 @@ def answer_how_many_ranks(explanation: Explanation) -> str:
     n, halves = directions.sizes["component"], directions["n_99_half"].sum("component", skipna=False)
     error = "too few tokens for an error"
     if np.isfinite(halves).all():
-        error = f"{int(halves[0])} and {int(halves[1])} if half of the tokens are counted"
+        error = f"{int(halves[0])} and {int(halves[1])} in two halves of the tokens"
     zero = f" Not counted: {n_zero} modules where what is added is 0 or not finite." if n_zero else ""
     return (
         f"A module needs {round(n_99 / n, 1):g} of its {round(rank / n, 1):g} directions on average for 99 % of what "
@@ -227,7 +227,8 @@ def top_words(lens: xr.Dataset, site: str, side: str) -> tuple[str, float, int]:
 
 def describe_tokens(result: xr.Dataset, n_tokens: int) -> str:
     """Number of tokens behind directions or the lens, and whether first tokens are excluded, in words."""
-    return f"{n_tokens} tokens{', without the first of each sample' if result.attrs['tokens'] == 'from:1' else ''}"
+    excluded = ", without the first of each sample" if result.attrs["tokens"] == "from:1" else ""
+    return f"{n_tokens} token{'' if n_tokens == 1 else 's'}{excluded}"
 
 
 def quoted(texts: Sequence[str]) -> str:

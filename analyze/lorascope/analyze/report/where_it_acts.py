@@ -46,7 +46,11 @@ def short_answer_where_it_acts(qualified: xr.DataTree) -> str:
     """Plain text: the places with half of the effect, and the effect that shuffled changes would have."""
     miub, n = float(qualified["miub"]), qualified.attrs["n_samples"]
     if not np.isfinite(miub):
-        return f"Can't tell, since JS isn't finite in {qualified.attrs['n_not_finite']} places."
+        n_undefined = qualified.attrs["n_not_finite"]
+        return (
+            "Can't tell, since outputs of modules, or the adapter's changes to them, contain NaN or infinity (number "
+            f"of undefined effects: {n_undefined})."
+        )
     if not miub:
         return f"Nowhere: the adapter changes no module's output in any of {n} sample{'' if n == 1 else 's'}."
     return f"{main_places(qualified)} {compare_with_shuffled(qualified)}"
@@ -111,18 +115,18 @@ def sample_count(n: int) -> str:
 def compare_with_shuffled(qualified: xr.DataTree) -> str:
     """Sentences on MIUB compared with that of the same changes with permuted features; MIUB must be above 0."""
     if "js_permuted" not in qualified:
-        return "Whether that is much isn't known, since a comparison needs the states of all tokens."
+        return "Whether that is much isn't known, since a comparison needs the stored outputs of all tokens."
     js, null = float(qualified["js"].sum()), float(qualified["js_permuted"].sum(skipna=False))
     if not null > 0:
-        return "Whether that is much isn't known, since the same change on shuffled features has no known effect."
+        return "Whether that is much isn't known, since the same changes in random order have no known effect."
     ratio = js / null
-    size = "about as large an"
-    meaning = "depends on how much outputs change, hardly on which features change; that doesn't mean it is random"
+    size = "about as large"
+    meaning = "how large the changes are, hardly on which numbers of an output change; that doesn't mean it is random"
     if not 1 / LARGE < ratio < LARGE:
-        size, meaning = "a smaller" if ratio > 1 else "a larger", "also depends on which features of an output change"
+        size, meaning = "smaller" if ratio > 1 else "larger", "which numbers of an output change, not only how much"
     return (
-        f"The same changes on shuffled features would have {size} effect (real / shuffled = {format_number(ratio)}). "
-        f"So the effect {meaning}."
+        "If the numbers of each change were shuffled over the output, the effect would be "
+        f"{size} (real / shuffled = {format_number(ratio)}). So the effect depends on {meaning}."
     )
 
 

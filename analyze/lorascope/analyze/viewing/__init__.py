@@ -1,4 +1,4 @@
-"""The page that looks into runs: what it is given, and who gives it."""
+"""The browser page about runs: its index, its server, and its plain files for any web server."""
 
 from .bundle import write_bundle
 from .view import View, view

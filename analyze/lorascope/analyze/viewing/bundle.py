@@ -1,4 +1,4 @@
-"""The page and what it needs, with a report beside it, as plain files for any web server or bucket."""
+"""Write the page, its runs' indexes and a report as plain files for any web server or bucket."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -24,11 +24,11 @@ def write_bundle(
     with_runs: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Write the page about a run, or several, as a folder of plain files that any web server gives out; returns it.
+    """Write the page about one run or several as a folder of plain files for any web server; returns the folder.
 
-    The report lies beside the page as `report.html`, and its samples link to the page. Where a run has several
-    adapters, there is a report of each run and adapter, such as `report-0-NAME.html`; there is none unless each run has
-    a wholly committed sample.
+    The folder also has the report, `report.html`, whose samples link to the page. If a run has several adapters, there
+    is a report of each run and adapter, such as `report-0-NAME.html`. If a run has no wholly committed sample, there is
+    no report.
 
     Parameters
     ----------
@@ -37,20 +37,20 @@ def write_bundle(
     bundle
         The folder, new or empty.
     with_runs
-        Whether the runs are copied into it, by `pull`: of an unfinished run its whole samples. Otherwise the page
-        points at where each run lies as seen from the bundle, so that both have to be served together: of a run in
-        a folder, the bundle must be beside it; beside a run in an object store, it has to be put.
+        Whether `pull` copies the runs into it (for an unfinished run, its whole samples). Otherwise the page has the
+        relative address of each run, so that both have to be served together: the bundle must be next to runs in a
+        folder, and has to be uploaded next to runs in an object store.
     progress
-        Called with (tasks done, tasks in all) of what is computed, and (rows or files done, in all) of what is copied.
+        Called with (tasks done, tasks in all) of computations, and (rows or files done, in all) of copies.
 
     Raises
     ------
     ValueError
-        If `runs` is empty, or not all of them lie where a pointer can lead to.
+        If `runs` is empty, or a run has no relative address from the bundle.
     FileExistsError
-        If something else than an empty folder is there, or the view index of a run is to be.
+        If `bundle` exists and isn't an empty folder, or is reserved for the view index of a run.
     StoreError
-        If there is no run, or one of its chunks is broken.
+        If a run doesn't exist, or one of its chunks is broken.
     """
     folder = Path(bundle)
     refuse_unwritable(folder, "bundle")
@@ -63,19 +63,21 @@ def write_bundle(
         raise FileExistsError(
             f"`bundle` is {str(bundle)!r}, which is reserved for the index of a run; name another folder"
         )
-    addresses = [RUN.format(place) for place in range(len(opened))] if with_runs else [*_pointers(opened, folder)]
+    addresses = (
+        [RUN.format(place) for place in range(len(opened))] if with_runs else [*_relative_addresses(opened, folder)]
+    )
     with atomic_write(folder) as partial:
         partial.mkdir()
         reported: list[Run] = []
         for place, (run, address) in enumerate(zip(opened, addresses, strict=True)):
             shown = pull(run.path, partial / address, progress=progress) if with_runs else open_run(run.path)
-            reported.append(run if run.finished else shown)  # of an unfinished run the copy has fewer samples
+            reported.append(run if run.finished else shown)  # the copy of an unfinished run has fewer samples
             index, into = view_index(shown, progress=progress), partial / INDEX.format(place)
             if with_runs:
                 into.parent.mkdir(exist_ok=True)
                 index.rename(into)
             else:
-                _copy(ServedStore.of(read_root(open_place(index))), into, progress)
+                _copy_store(ServedStore.of(read_root(open_place(index))), into, progress)
         (partial / "index.html").write_bytes(page())
         (partial / MANIFEST).write_bytes(manifest(opened, addresses))
         _write_reports(reported, partial, progress)
@@ -83,8 +85,8 @@ def write_bundle(
 
 
 def _write_reports(runs: Sequence[Run], folder: Path, progress: Progress | None) -> None:
-    """Write a report of the runs, or one of each run and adapter where a run has several adapters."""
-    from lorascope.analyze.report import write_report  # plotly, which the page's server does without
+    """Write a report of the runs, or one per run and adapter if a run has several adapters."""
+    from lorascope.analyze.report import write_report  # imports plotly, which the page's server doesn't need
 
     if not all(map(_has_whole_sample, runs)):
         return
@@ -99,13 +101,14 @@ def _write_reports(runs: Sequence[Run], folder: Path, progress: Progress | None)
 
 
 def _has_whole_sample(run: Run) -> bool:
+    """Whether all captured tokens of at least one sample are committed."""
     committed, samples = run.committed.values, run.samples
     spans = zip(samples["token_start"].values, samples["token_stop"].values, strict=True)
     return any(committed[start:stop].all() for start, stop in spans if stop > start)
 
 
-def _pointers(runs: Sequence[Run], folder: Path) -> Iterator[str]:
-    """Each run's address relative to the page; of runs in one bucket as if the folder lay there, above all of them."""
+def _relative_addresses(runs: Sequence[Run], folder: Path) -> Iterator[str]:
+    """Address of each run relative to the page; runs in a bucket as if the folder were above them in that bucket."""
     paths = [PurePosixPath(run.path if run.place.remote else os.path.abspath(run.path)) for run in runs]
     in_bucket = all(run.place.remote for run in runs)
     home = PurePosixPath(os.path.abspath(folder)).parent
@@ -115,14 +118,14 @@ def _pointers(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         if not path.is_relative_to(home) or (in_bucket and len(home.parts) < 2):  # of a scheme and a bucket
             where = "in one bucket with the others" if in_bucket else f"below `{home}`"
             raise ValueError(
-                f"`bundle` is {str(folder)!r}, which can't point at `{run.place.name}`: that doesn't lie {where}; name "
-                "a folder beside it, or have it copied by `with_runs`"
+                f"`bundle` is {str(folder)!r}, which can't point at `{run.place.name}`: that isn't {where}; name a "
+                "folder next to it, or have it copied by `with_runs`"
             )
         yield f"../{quote(path.relative_to(home).as_posix())}/"
 
 
-def _copy(store: ServedStore, into: Path, progress: Progress | None) -> None:
-    """Copy all that is part of a store."""
+def _copy_store(store: ServedStore, into: Path, progress: Progress | None) -> None:
+    """Copy all nodes and chunks of a store into a folder."""
 
     def copy(key: str) -> None:
         file = into / key

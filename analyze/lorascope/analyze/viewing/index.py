@@ -1,4 +1,4 @@
-"""The view index: what the page of `lorascope view` needs and a run doesn't hold, computed once and kept beside it."""
+"""Make the view index of a run: data that the page of `lorascope view` needs and the run lacks, stored next to it."""
 
 import json
 import os
@@ -29,39 +29,39 @@ from ..measuring.sources import component_sources, has_all_states
 
 FORMAT, FORMAT_VERSION = "lorascope.view", 1
 CHUNK_TOKENS = 256
-"""A sample's js is read in few chunks, and little else with it."""
+"""Tokens per chunk of js: few chunks per sample, with few tokens of others."""
 SCALE_LEVEL = 0.995
-"""Quantile of js that the darkest colour stands for: above it few tokens stand out, and would pale all others."""
+"""Quantile of js that has the darkest colour; a few larger values would make all other tokens pale."""
 SCALE_VALUES = 2**24
-"""Most values of js that a quantile is taken of, those of evenly spaced tokens."""
+"""Largest number of values of js behind a quantile; they are those of evenly spaced tokens."""
 
 
 def view_index(run: RunLike, *, n_workers: int | None = None, progress: Progress | None = None) -> Path:
-    """Folder of a run's view index, which is made where it isn't there, or is of fewer rows.
+    """Return the folder of a run's view index; make it if it doesn't exist, or has fewer rows than the run.
 
-    It lies beside the run, `run.view.zarr` for `run.zarr`; that of a remote run in the current folder, with a digest of
-    its url in the name. `docs/view.md` says what it holds. If the call is stopped, the same call continues it. Js by
-    token is never held in memory as a whole.
+    It is next to the run, `run.view.zarr` for `run.zarr`; for a remote run, it is in the current folder, with a digest
+    of the url in its name. `docs/view.md` describes it. If the call is stopped, the same call continues it. Js by token
+    is never in memory as a whole.
 
     Parameters
     ----------
     run
         An open run or its path or url, finished or not, with states or without.
     n_workers
-        Threads; by default one a processor.
+        Number of threads; by default one per processor.
     progress
-        Called with (done, total, part), for each part anew.
+        Called with (done, total, part); every part counts from 0 again.
 
     Raises
     ------
     StoreError
-        If a chunk is broken, or there is no run.
+        If a chunk is broken, or the run doesn't exist.
     HeldError
-        If another process makes it.
+        If another process is making it.
     PermissionError
-        If the folder can't be written to.
+        If the folder isn't writable.
     FileExistsError
-        If something else lies there.
+        If something else has its name.
     """
     run = as_run(run)
     target = index_path(run)
@@ -71,7 +71,7 @@ def view_index(run: RunLike, *, n_workers: int | None = None, progress: Progress
         "static_digest": run.attributes["static_digest"],
         "rows": rows_digest(run),
     }
-    if _is_there(target, identity):
+    if _is_current(target, identity):
         return target
     if not os.access(target.parent, os.W_OK):
         link = f"view the run through a link in a folder of yours, as `ln -s {os.path.abspath(run.path)}` makes one"
@@ -80,23 +80,25 @@ def view_index(run: RunLike, *, n_workers: int | None = None, progress: Progress
             f"{'change to a folder of yours' if run.place.remote else link}"
         )
     with file_lock(target):
-        if not _is_there(target, identity):  # another one may just have made it
-            _make(run, target, identity, n_workers, progress)
+        if not _is_current(target, identity):  # another process may just have made it
+            _make_index(run, target, identity, n_workers, progress)
     return target
 
 
 def index_path(run: Run) -> Path:
     """Path of the view index of a run."""
     if isinstance(run.path, Path):
-        place = Path(os.path.abspath(run.path))  # links aren't followed: they may lead where nothing can be written
+        place = Path(os.path.abspath(run.path))  # a link isn't followed, since its target may not be writable
         name = place.name.removesuffix(".zarr")
-        return place.with_name(f"{name}.view{place.name[len(name) :]}")  # that of `x` isn't that of `x.zarr` beside it
+        return place.with_name(
+            f"{name}.view{place.name[len(name) :]}"
+        )  # the index of `x` differs from that of `x.zarr`
     name = run.path.rstrip("/").rpartition("/")[2].removesuffix(".zarr")
     return Path.cwd() / f"{name}-{sha256(run.path.encode()).hexdigest()[:8]}.view.zarr"
 
 
-def _is_there(target: Path, identity: Mapping[str, Any]) -> bool:
-    """Tell whether the index is there and fits the run as it is now; raises if something else is there."""
+def _is_current(target: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether the index exists and fits the run's current rows; raises if something else has its name."""
     if not target.exists():
         return False
     root = read_json(target / "zarr.json") if (target / "zarr.json").exists() else None
@@ -106,10 +108,10 @@ def _is_there(target: Path, identity: Mapping[str, Any]) -> bool:
     return all(attributes.get(name) == value for name, value in identity.items())
 
 
-def _make(
+def _make_index(
     run: Run, target: Path, identity: Mapping[str, Any], n_workers: int | None, progress: Progress | None
 ) -> None:
-    """Write the index to a folder beside its name, which takes its place; js lies there too until that is done."""
+    """Write the index to a temporary folder and rename it; js by token is in that folder as well until then."""
     scratch = target.with_name(f".{target.name}.unfinished")
     partial, older = scratch / "index.zarr", scratch / "older.zarr"
     for left in (partial, older):
@@ -127,26 +129,26 @@ def _make(
     permutations = root.create_group("permutation")
     for width in np.unique(run.components["d_out"].values).tolist():
         order = feature_permutation(width).astype(np.int32)
-        _create(permutations, str(width), {"feature": width}, "int32", fill=-1)[:] = order
+        _create_array(permutations, str(width), {"feature": width}, "int32", fill=-1)[:] = order
     adapters = root.create_group("adapters")
     for name in run.adapters:
         group = adapters.create_group(name)
         of = f" of {name}" if len(run.adapters) > 1 else ""
-        measured = _js(run, name, scratch / f"{name}.zarr", n_workers, progress_of(f"js{of}"))
+        measured = _js_by_token(run, name, scratch / f"{name}.zarr", n_workers, progress_of(f"js{of}"))
         scale = _write_js(group, run, measured)
         n_tokens = _write_directions(group, run, name, n_workers, progress_of(f"directions{of}"))
         group.attrs.update({"scale": scale, "n_state_tokens": n_tokens})
     _consolidate(partial)
-    if os.path.lexists(target):  # moved first: one that is half deleted would be nobody's
+    if os.path.lexists(target):  # renamed first, so that no half-deleted index remains
         target.rename(older)
     partial.rename(target)
     shutil.rmtree(scratch)
 
 
-def _js(run: Run, adapter: str, scratch: Path, n_workers: int | None, progress: Progress) -> xr.Dataset:
-    """`js` (token, component), on disk: from states, by way of `scratch`, where the run keeps all; else the capture's.
+def _js_by_token(run: Run, adapter: str, scratch: Path, n_workers: int | None, progress: Progress) -> xr.Dataset:
+    """`js` (token, component) on disk: from states, written to `scratch`, if the run keeps all; else that of capture.
 
-    Beside it is what reductions ask for, and the `place` of each component in the run.
+    Coordinates are those that reductions need, and the `place` of each component in the run.
     """
     touched = np.flatnonzero(run.adapter(adapter)["rank"].values > 0)
     if has_all_states(run) and touched.size:
@@ -159,12 +161,12 @@ def _js(run: Run, adapter: str, scratch: Path, n_workers: int | None, progress: 
 
 
 def _write_js(group: zarr.Group, run: Run, measured: xr.Dataset) -> dict[str, float]:
-    """Write js where the run keeps none of all tokens, and miub; returns the quantiles that colours stand for."""
+    """Write js (if it was computed from states) and miub of samples; returns the quantiles with the darkest colours."""
     js, n_components = measured["js"].variable, len(run)
     stored = None
     if has_all_states(run):
         sizes = {"token": run.n_tokens, "component": n_components}
-        stored = _create(group, "js", sizes, "float32", chunks=(CHUNK_TOKENS, n_components))
+        stored = _create_array(group, "js", sizes, "float32", chunks=(CHUNK_TOKENS, n_components))
     sums = SampleSums(measured, run, "mean", unit="nat")
     step = max(1, -(-js.size // SCALE_VALUES))
     sampled = np.empty((-(-run.n_tokens // step), js.shape[1]), np.float32)
@@ -177,18 +179,19 @@ def _write_js(group: zarr.Group, run: Run, measured: xr.Dataset) -> dict[str, fl
             stored[tokens] = whole
     miub = sums.values().sum(axis=1)
     miub[~usable_samples(measured, run, "mean")] = np.nan
-    _create(group, "miub", {"sample": len(miub)}, "float64")[:] = miub
-    is_there = np.isfinite(sampled)
-    by_token = sampled.sum(axis=1, where=is_there, dtype=np.float64)
-    return {"js": _quantile(sampled[is_there]), "token": _quantile(by_token[is_there.any(axis=1)])}
+    _create_array(group, "miub", {"sample": len(miub)}, "float64")[:] = miub
+    is_finite = np.isfinite(sampled)
+    by_token = sampled.sum(axis=1, where=is_finite, dtype=np.float64)
+    return {"js": _quantile(sampled[is_finite]), "token": _quantile(by_token[is_finite.any(axis=1)])}
 
 
 def _quantile(values: np.ndarray) -> float:
+    """Quantile `SCALE_LEVEL` of values, which it reorders; 0 if there are none."""
     return float(np.quantile(values, SCALE_LEVEL, overwrite_input=True)) if values.size else 0.0
 
 
 def _write_directions(group: zarr.Group, run: Run, adapter: str, n_workers: int | None, progress: Progress) -> int:
-    """Write rotation, share and top tokens of each component that has a factor; returns how many tokens they are of."""
+    """Write directions and top tokens of each component with a factor; returns the number of tokens with states."""
     rank = int(run.adapter(adapter)["rank"].values.max())
     sources = component_sources(run, adapter) if run.has_states and rank else []
     sources = [source for source in sources if source.delta.lora_B is not None]
@@ -207,11 +210,11 @@ def _write_directions(group: zarr.Group, run: Run, adapter: str, n_workers: int 
         for place, directions in zip(places, of_components, strict=False):
             block = getattr(directions, name)
             values[place][tuple(map(slice, block.shape))] = block
-        _create(group, name, sizes | axis, dtype, fill=fill, chunks=chunks)[...] = values
+        _create_array(group, name, sizes | axis, dtype, fill=fill, chunks=chunks)[...] = values
     return int((run.committed & run.with_states).sum())
 
 
-def _create(
+def _create_array(
     group: zarr.Group,
     name: str,
     sizes: Mapping[str, int],
@@ -220,7 +223,7 @@ def _create(
     fill: float = np.nan,
     chunks: tuple[int, ...] | None = None,
 ) -> zarr.Array[Any]:
-    """A new array of the group, by default of one chunk; encoded as those of runs are."""
+    """Create an array of the group, by default with one chunk, encoded like arrays of runs."""
     shape = tuple(sizes.values())
     return group.create_array(
         name,
@@ -236,7 +239,7 @@ def _create(
 
 
 def _consolidate(path: Path) -> None:
-    """Put the metadata of every node into the root's, as Zarr does; Zarr's own function warns."""
+    """Copy the metadata of all nodes into the root's, as Zarr does (its own function warns)."""
     root = path / "zarr.json"
     nodes = {node.parent.relative_to(path).as_posix(): json.loads(node.read_text()) for node in path.rglob("zarr.json")}
     document = nodes.pop(".")

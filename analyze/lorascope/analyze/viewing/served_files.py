@@ -1,4 +1,4 @@
-"""The page itself, and the manifest beside it that says which runs it shows."""
+"""Files that a browser may get: the page, the manifest of its runs, and nodes and chunks of their stores."""
 
 import json
 import os
@@ -19,16 +19,16 @@ from lorascope.stores.visible import one_line
 
 MANIFEST = "view.json"
 RUN, INDEX = "runs/{}/", "indexes/{}/"
-"""Addresses of a run's Zarr and of its view index relative to the page, by the run's place in the manifest."""
+"""Addresses of a run's Zarr store and of its view index, relative to the page, by the run's number."""
 
 
 def page() -> bytes:
-    """The page as it was built from `view/`: HTML that asks for nothing but what lies where it does."""
+    """HTML of the page, built from `view/`; it only requests files next to it."""
     return (files(__package__) / "page.html").read_bytes()
 
 
 def manifest(runs: Sequence[Run], addresses: Sequence[str]) -> bytes:
-    """JSON of `view.json`: each run's name, its address relative to the page, and its index's."""
+    """JSON of `view.json`: each run's name, and addresses of the run and its index relative to the page."""
     names = run_names([run.place.name for run in runs])
     entries = [
         {"name": one_line(name), "run": address, "index": INDEX.format(place)}
@@ -42,22 +42,22 @@ _CHUNK = re.compile(r"(.+)/c((?:\.[0-9]{1,9})+)")
 
 @dataclass(frozen=True)
 class ServedStore:
-    """A Zarr store of which only its own nodes and chunks are served."""
+    """A Zarr store that only gives out its own nodes and chunks, by the names and sizes that its metadata allow."""
 
     place: Place
     nodes: frozenset[str]
-    """Keys of the metadata of every node."""
+    """Keys of the metadata of all nodes."""
     arrays: Mapping[str, StoredArray]
 
     @classmethod
     def of(cls, root: Root) -> Self:
-        """The store of this root; raises StoreError where metadata below it can't be read."""
+        """Return the served store of a root; raises StoreError if metadata below it can't be read."""
         paths = node_paths(root.place) if root.nodes is None else root.nodes
         arrays = {path: StoredArray.from_metadata(path, metadata) for path, metadata in root.arrays.items()}
         return cls(root.place, frozenset(["zarr.json", *(f"{path}/zarr.json" for path in paths)]), arrays)
 
     def limit(self, key: str) -> int | None:
-        """Bytes that this key can have; None where it names no part of the store."""
+        """Largest allowed number of bytes of a key; None if it isn't part of the store."""
         if key in self.nodes:
             return MAX_BYTES if key == "zarr.json" else MAX_NODE_BYTES
         chunk = _CHUNK.fullmatch(key)
@@ -67,33 +67,34 @@ class ServedStore:
         return array.max_bytes if chunk[2].count(".") == len(array.shape) else None
 
     def size(self, key: str) -> int:
-        """Bytes of a key.
+        """Number of bytes of a key.
 
         Raises
         ------
         FileNotFoundError, NotADirectoryError
-            If it names no part of the store, or nothing is there.
+            If the key isn't part of the store, or doesn't exist.
         StoreError
-            If it is a link that leads out of the store, or no regular file, or has more bytes than it can have.
+            If it is a link that leads out of the store, isn't a regular file, or has more bytes than allowed.
         """
-        most, n_bytes = self._require(key), self.place.size(key)
+        most, n_bytes = self._require_part(key), self.place.size(key)
         if n_bytes is None:
-            raise FileNotFoundError(f"{key!r} isn't there")
+            raise FileNotFoundError(f"{key!r} doesn't exist")
         require_size(key, n_bytes, most)
         return n_bytes
 
     def read(self, key: str) -> bytes:
-        """All bytes of a key; raises as `size`."""
-        return self.place.read(key, at_most=self._require(key))
+        """Read all bytes of a key; raises as `size`."""
+        return self.place.read(key, at_most=self._require_part(key))
 
     def read_part(self, key: str, start: int, stop: int) -> bytes:
-        """Bytes start to stop of a key; raises as `size`."""
-        return self.place.read_part(key, start, stop, at_most=self._require(key))
+        """Read bytes start to stop of a key; raises as `size`."""
+        return self.place.read_part(key, start, stop, at_most=self._require_part(key))
 
-    def _require(self, key: str) -> int:
+    def _require_part(self, key: str) -> int:
+        """Largest allowed number of bytes of a key; raises if it isn't part of the store or leads out of it."""
         at_most = self.limit(key)
         if at_most is None:
-            raise FileNotFoundError(f"{key!r} is no part of the store")
+            raise FileNotFoundError(f"{key!r} isn't part of the store")
         if isinstance(self.place.path, Path):  # the folder itself may be a link
             folder, file = map(os.path.realpath, (self.place.path, self.place.path / key))
             if not Path(file).is_relative_to(folder):

@@ -1,4 +1,4 @@
-"""A static server of the page and of named runs: to this machine, to who knows the address, and nothing else."""
+"""A static server of the page and its runs, for processes of this machine that know its secret address."""
 
 import logging
 import os
@@ -19,22 +19,24 @@ from .served_files import ServedStore
 
 HTML, JSON, BYTES = "text/html; charset=utf-8", "application/json", "application/octet-stream"
 IDLE_SECONDS = 60.0
-"""A connection that says nothing for so long, or takes nothing, is closed."""
+"""Seconds without data in either direction after which a connection is closed."""
 OURS = (None, "none", "same-origin")
-"""Values of `Sec-Fetch-Site` in requests by the page, or by somebody who typed the address."""
+"""Values of `Sec-Fetch-Site` in requests from the page, or after the address was typed."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
 }
+"""Headers of every answer."""
 ABSENT = (FileNotFoundError, NotADirectoryError)
+"""Errors that mean that a file doesn't exist."""
 
 _logger = logging.getLogger(__name__)
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 class Answer(NamedTuple):
-    """Status, content and headers of an answer."""
+    """Status, content and headers of an HTTP answer."""
 
     status: HTTPStatus
     content: bytes
@@ -43,13 +45,13 @@ class Answer(NamedTuple):
 
 
 class ViewServer(ThreadingHTTPServer):
-    """Gives out some documents, and stores below a prefix each, on 127.0.0.1 alone.
+    """HTTP server of documents by name, and of stores by prefix, on 127.0.0.1 only.
 
-    Every address begins with a secret: on a machine that people share, anybody may connect to anybody's port, and would
+    Every address begins with a secret: on a shared machine, everybody can connect to all ports, and could otherwise
     read through this server what they may not read on the disk.
     """
 
-    allow_reuse_address = os.name == "posix"  # elsewhere it would let others take the port over
+    allow_reuse_address = os.name == "posix"  # on Windows it would let others take over the port
     request_queue_size = 128
 
     def __init__(
@@ -63,12 +65,12 @@ class ViewServer(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}/{self.secret}/"
 
     def server_bind(self) -> None:
-        """Bind as any TCP server does: HTTPServer's own method asks the network for this machine's name."""
+        """Bind like any TCP server, because HTTPServer's method asks the network for this machine's name."""
         socketserver.TCPServer.server_bind(self)
         self.server_port = self.server_address[1]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that hung up; whatever else goes wrong is a mistake of ours."""
+        """Log an error, unless the client only hung up."""
         level = logging.DEBUG if isinstance(sys.exception(), OSError) else logging.ERROR
         _logger.log(level, "a request wasn't answered to its end", exc_info=True)
 
@@ -79,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "lorascope", ""
     timeout = IDLE_SECONDS
     disable_nagle_algorithm = True
-    wbufsize = -1  # headers leave together with what follows
+    wbufsize = -1  # headers are sent together with the content
 
     def do_GET(self) -> None:
         answer = self._answer()
@@ -103,30 +105,31 @@ class _Handler(BaseHTTPRequestHandler):
         _logger.debug("%s", one_line(format % args))
 
     def _answer(self) -> Answer:
-        """Answer to this request; whatever is wrong with it, or with what it asks for, is an answer too."""
+        """Answer to this request; errors of the request or the store are answers as well."""
         path, secret = self.path.partition("?")[0], f"/{self.server.secret}/"
         key = path[len(secret) :]
         if self.server.stopped or self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
-            self.close_connection = True  # what follows would be a body
-            return _message(HTTPStatus.BAD_REQUEST, "no request with a body is answered, and none after the end")
+            self.close_connection = True  # the next bytes would be a body
+            return _text_answer(HTTPStatus.BAD_REQUEST, "no request with a body is answered, and none after the end")
         if self.headers.get_all("Host") not in self.server.hosts:
             known = " and ".join(host for (host,) in self.server.hosts)
-            return _message(HTTPStatus.FORBIDDEN, f"only {known} are answered; forward a port under its own number")
+            return _text_answer(HTTPStatus.FORBIDDEN, f"only {known} are answered; forward a port under its own number")
         if not secrets.compare_digest(path[: len(secret)].encode(), secret.encode()):
-            return _message(HTTPStatus.NOT_FOUND, "nothing is here; open the whole address that lorascope printed")
+            return _text_answer(HTTPStatus.NOT_FOUND, "nothing is here; open the whole address that lorascope printed")
         opened = key == "" and self.headers.get("Sec-Fetch-Mode") == "navigate"
         if not opened and self.headers.get("Sec-Fetch-Site") not in OURS:
-            return _message(HTTPStatus.FORBIDDEN, "other sites may open the page, and read nothing")
+            return _text_answer(HTTPStatus.FORBIDDEN, "other sites may open the page, and read nothing")
         try:
             return self._respond(key)
         except ABSENT:
-            return _message(HTTPStatus.NOT_FOUND, "there is no such part of a run")
+            return _text_answer(HTTPStatus.NOT_FOUND, "there is no such part of a run")
         except StoreError as error:
-            return _message(HTTPStatus.FORBIDDEN, str(error))
+            return _text_answer(HTTPStatus.FORBIDDEN, str(error))
         except OSError as error:  # an object store, or a disk, that fails
-            return _message(HTTPStatus.BAD_GATEWAY, str(error))
+            return _text_answer(HTTPStatus.BAD_GATEWAY, str(error))
 
     def _respond(self, key: str) -> Answer:
+        """Answer with the document or the part of a store that a key names; raises if there is none."""
         if key in self.server.documents:
             return Answer(HTTPStatus.OK, *self.server.documents[key])
         prefix = next((prefix for prefix in self.server.stores if key.startswith(prefix)), None)
@@ -140,21 +143,21 @@ class _Handler(BaseHTTPRequestHandler):
             return answer(HTTPStatus.OK, b"", headers=headers | {"Content-Length": str(store.size(key))})
         if "Range" in self.headers and "If-Range" not in self.headers:
             size = store.size(key)
-            asked = byte_range(self.headers["Range"], size)
-            if asked is not None and not asked:
+            requested = byte_range(self.headers["Range"], size)
+            if requested is not None and not requested:
                 unmet = {"Content-Range": f"bytes */{size}"}
                 return Answer(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, b"", headers=unmet)
-            if asked is not None:
-                content = store.read_part(key, asked.start, asked.stop)
-                content_range = f"bytes {asked.start}-{asked.start + len(content) - 1}/{size}"
+            if requested is not None:
+                content = store.read_part(key, requested.start, requested.stop)
+                content_range = f"bytes {requested.start}-{requested.start + len(content) - 1}/{size}"
                 return answer(HTTPStatus.PARTIAL_CONTENT, content, headers=headers | {"Content-Range": content_range})
         return answer(HTTPStatus.OK, store.read(key), headers=headers)
 
 
 def byte_range(header: str, size: int) -> range | None:
-    """Bytes that a `Range` asks for of so many; empty where none of these is there, None where all are to be given.
+    """Bytes that a `Range` header requests from a file of `size` bytes; empty if the file has none of them.
 
-    That is so of what isn't a single range of bytes (RFC 9110, 14.2).
+    None means the whole file, as for anything but a single range of bytes (RFC 9110, 14.2).
 
     Examples
     --------
@@ -169,5 +172,6 @@ def byte_range(header: str, size: int) -> range | None:
     return None if last and int(last) < start else range(start, max(start, stop))
 
 
-def _message(status: HTTPStatus, message: str) -> Answer:
+def _text_answer(status: HTTPStatus, message: str) -> Answer:
+    """Answer with a message as plain text."""
     return Answer(status, f"{message}\n".encode(errors="backslashreplace"))

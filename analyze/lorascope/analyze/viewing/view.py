@@ -1,4 +1,4 @@
-"""A server of the page that runs beside other work, such as a notebook's."""
+"""Show the page about runs in a notebook or browser, with a server in the background."""
 
 import threading
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from .server import HTML, JSON, ViewServer
 HEIGHT_PIXELS = 760
 """Height of the page in a notebook's cell."""
 STOP_SECONDS = 0.1
-"""Seconds between two looks of a server at whether it is to end."""
+"""Seconds between two checks whether a server should stop."""
 
 _views: dict[tuple[object, ...], "View"] = {}
-"""Views that run in this process, so that a cell that is run again starts no second server."""
+"""Views that run in this process, by port and runs, so that running a cell again starts no second server."""
 
 
 class View:
-    """The page about some runs, given out until it is stopped; made by `view`."""
+    """The page about some runs, served until it is stopped; made by `view`."""
 
     def __init__(self, server: ViewServer) -> None:
         self.url = server.url
@@ -45,7 +45,7 @@ class View:
         self.stop()
 
     def stop(self) -> None:
-        """Give out nothing any more; a second time changes nothing."""
+        """Stop serving the page; a second call does nothing."""
         if not self._server.stopped:
             self._server.stopped = True
             self._server.shutdown()
@@ -53,11 +53,11 @@ class View:
 
 
 def view(runs: RunLike | Sequence[RunLike], *, port: int = 0, progress: Progress | None = None) -> View:
-    """The page that looks into a run, or several, served in the background; in a notebook's cell, the page itself.
+    """Serve the page about one run or several in the background; a notebook shows it in the cell.
 
-    What the page needs and a run doesn't hold is computed once, into a result beside the run. A process serves the same
-    runs once, however often it is asked. The server answers this machine alone, so that in a notebook that runs
-    elsewhere, as on a JupyterHub, the cell stays empty.
+    A view index with all that the page needs and the run lacks is computed once, in the run's folder. A process serves
+    the same runs only once. The server only answers this machine, so in a notebook that runs elsewhere, such as on a
+    JupyterHub, the cell stays empty.
 
     Parameters
     ----------
@@ -66,25 +66,27 @@ def view(runs: RunLike | Sequence[RunLike], *, port: int = 0, progress: Progress
     port
         Number of the port; by default any that is free.
     progress
-        Called with (tasks done, tasks in all) of what is computed, for each run anew.
+        Called with (tasks done, tasks in all) of computations; every run counts from 0 again.
 
     Returns
     -------
     View
-        Its `url` is secret: whoever on this machine has it can read the runs. `stop()`, or the end of a `with` block,
-        ends it.
+        Its `url` is secret: everybody on this machine who has it can read the runs. `stop()`, or the end of a `with`
+        block, ends it.
 
     Raises
     ------
     ValueError
         If `runs` is empty.
     StoreError
-        If there is no run, or one of its chunks is broken.
+        If a run doesn't exist, or one of its chunks is broken.
     OSError
         If the port is taken.
     """
     named = [runs] if isinstance(runs, RunLike) else runs
-    opened = [as_run(run.path if isinstance(run, Run) else run) for run in named]  # anew: a run may have grown
+    opened = [
+        as_run(run.path if isinstance(run, Run) else run) for run in named
+    ]  # opened again, since a run may have grown
     if not opened:
         raise ValueError("`runs` is empty; name one run or several")
     indexes = [view_index(run, progress=progress) for run in opened]
@@ -96,7 +98,10 @@ def view(runs: RunLike | Sequence[RunLike], *, port: int = 0, progress: Progress
     documents = {"": (page(), HTML), MANIFEST: (manifest(opened, addresses), JSON)}
     stores = {}
     for place, (run, index) in enumerate(pairs):
-        for address, path in ((RUN, run.path), (INDEX, index)):  # opened anew: a run's own place keeps chunks in memory
+        for address, path in (
+            (RUN, run.path),
+            (INDEX, index),
+        ):  # opened again, since a run's own place keeps chunks in memory
             stores[address.format(place)] = ServedStore.of(read_root(open_place(path)))
     try:
         _views[key] = View(ViewServer(documents, stores, port))
