@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
-import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types  # type: ignore[import-untyped]  # plotly ships no types
+import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
 from lorascope.analyze.fits.profile import Interval, Profile, interval_text, largest_ssr
@@ -34,6 +34,14 @@ AXES = {"N": "parameters N", "R": "rank R", "MIUB": "MIUB (nat)", "CE": "CE (nat
 """Name of a column in the paper -> title of its axis."""
 N_POINTS = 61
 """Number of points of a curve."""
+BAR = Look(LINES[1])
+"""Look of an interval."""
+FLAT = 0.05
+"""Change of a profile below which it counts as flat and isn't drawn further out."""
+LONG = 1e4
+"""Smallest number that is so long that an axis has fewer ticks."""
+ROOM = 0.3
+"""Share of an interval drawn beyond its closed ends."""
 
 
 class _Series(NamedTuple):
@@ -63,11 +71,6 @@ def scaling_figure(fit: ScalingFit, *, along: str | None = None) -> go.Figure:
         Result of `fit_scaling_law`. With Huber's loss, there is no band.
     along
         N, R, D, or share of the law 'share'; by default, the law's first size.
-
-    Returns
-    -------
-    plotly.graph_objects.Figure
-        The size across; the response up, and local exponents in a panel below. Each group has a colour.
 
     Raises
     ------
@@ -219,16 +222,6 @@ def _caption(
     yield f"Below: slopes{scale} from one size to the next (bars) and of the law; a pure power law would be flat."
 
 
-BAR = Look(LINES[1])
-"""Look of an interval."""
-FLAT = 0.05
-"""Change of a profile below which it counts as flat and isn't drawn further out."""
-LONG = 1e4
-"""Smallest number that is so long that an axis has fewer ticks."""
-ROOM = 0.3
-"""Share of an interval drawn beyond its closed ends."""
-
-
 def profile_figure(fit: ScalingFit) -> go.Figure:
     """Profile of each amplitude, slope and exponent: how much worse the law fits at other values of the parameter.
 
@@ -240,11 +233,6 @@ def profile_figure(fit: ScalingFit) -> go.Figure:
     ----------
     fit
         Result of `fit_scaling_law` by least squares of relative or absolute residuals.
-
-    Returns
-    -------
-    plotly.graph_objects.Figure
-        One panel per parameter: its value across, |t| of the profile up, its estimate and interval above.
 
     Raises
     ------

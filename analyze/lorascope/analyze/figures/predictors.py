@@ -4,7 +4,7 @@ import html
 from collections.abc import Mapping
 
 import numpy as np
-import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types  # type: ignore[import-untyped]  # plotly ships no types
+import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 import xarray as xr
 
 from lorascope.analyze.fits.metrics import MetricComparison
@@ -28,11 +28,6 @@ def metrics_figure(comparison: MetricComparison) -> go.Figure:
     ----------
     comparison
         Result of `compare_metrics`.
-
-    Returns
-    -------
-    plotly.graph_objects.Figure
-        One panel per metric: the metric across, accuracy up; each group has a colour.
     """
     settings, cells = comparison.provenance["settings"], comparison.cells
     below, by_group = settings["collapsed_below"] or 0, cells.groupby(level=0)

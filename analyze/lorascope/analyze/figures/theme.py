@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types  # type: ignore[import-untyped]  # plotly ships no types  # type: ignore[import-untyped]  # plotly ships no types
+import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 from plotly.colors import sample_colorscale  # type: ignore[import-untyped]  # plotly ships no types
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
@@ -33,6 +33,18 @@ BELOW = {"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom", "
 """Position of legends, as options of plotly."""
 CORNER = {"x": 0, "y": 1, "xref": "x domain", "yref": "y domain", "xanchor": "left", "yanchor": "bottom"}
 """Position of a panel's title, as options of plotly."""
+TITLE_WIDTH, NOTE_WIDTH = 84, 100
+"""Characters per line that fit into 660 pixels in a wide font; a narrower page's script breaks lines."""
+SYMBOLS = ("circle", "square", "diamond", "cross", "x", "star", "hexagon", "pentagon", "hourglass", "bowtie")
+"""Symbols of groups; the next one is used once all colours are used. Triangles mark values beyond an axis."""
+EDGES = {"left": "triangle-left", "right": "triangle-right", "down": "triangle-down", "up": "triangle-up"}
+"""Side of an axis -> symbol of values beyond it."""
+DASHES = ("solid", "dash", "dot", "dashdot")
+"""Dashes of groups, used like symbols."""
+ORDERED = ("rank", "length", "layer", "position")
+"""Keys of `group_by` whose values have an order."""
+LENGTHS = (24, 36, 54)
+"""Lengths to which names are cut: the first length at which they differ is used."""
 
 
 def apply_theme(figure: go.Figure, *, height: int) -> None:
@@ -81,10 +93,6 @@ def small_multiples(
         figure.update_xaxes(visible=False, **panel)
         figure.update_yaxes(visible=False, **panel)
     return figure, panels[: len(titles)]
-
-
-TITLE_WIDTH, NOTE_WIDTH = 84, 100
-"""Characters per line that fit into 660 pixels in a wide font; a narrower page's script breaks lines."""
 
 
 def headline(figure: go.Figure, title: str, *notes: str) -> None:
@@ -152,18 +160,6 @@ def _cut(text: str, n: int) -> str:
     if len(text) > n and "/" in text:  # the end of a path says more than its middle
         return f"…{text[1 - n :]}"
     return text if len(text) <= n else f"{text[: n // 2]}…{text[-(n - n // 2 - 1) :]}"
-
-
-SYMBOLS = ("circle", "square", "diamond", "cross", "x", "star", "hexagon", "pentagon", "hourglass", "bowtie")
-"""Symbols of groups; the next one is used once all colours are used. Triangles mark values beyond an axis."""
-EDGES = {"left": "triangle-left", "right": "triangle-right", "down": "triangle-down", "up": "triangle-up"}
-"""Side of an axis -> symbol of values beyond it."""
-DASHES = ("solid", "dash", "dot", "dashdot")
-"""Dashes of groups, used like symbols."""
-ORDERED = ("rank", "length", "layer", "position")
-"""Keys of `group_by` whose values have an order."""
-LENGTHS = (24, 36, 54)
-"""Lengths to which names are cut: the first length at which they differ is used."""
 
 
 class Look(NamedTuple):

@@ -122,7 +122,7 @@ def permuted_pearson(values: np.ndarray, accuracy: np.ndarray, orders: np.ndarra
 
 
 def permutation_p(values: np.ndarray) -> float:
-    """Two-sided p of a statistic, from its values (order,), the first of which is the observed one; NaN if that is.
+    """Two-sided p of a statistic from its values (order,); the first value is the observed one, and NaN gives NaN.
 
     Notes
     -----

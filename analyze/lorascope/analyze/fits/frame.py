@@ -11,6 +11,10 @@ from .correlations import centred
 
 MOST_NAMED = 3
 """Number of names that a sentence lists before it only counts the others."""
+LOG = "ln "
+"""Prefix of the name of a metric that is the natural logarithm of a column."""
+LEAST_EFFECTIVE = 4
+"""Smallest cells - groups + 1 with a degree of freedom for Williams' t."""
 
 
 def check_columns(
@@ -23,21 +27,11 @@ def check_columns(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return the named columns, numbers as float64 and labels as text, and a sentence if rows are excluded.
 
-    Parameters
-    ----------
-    numbers, positive
-        Columns of finite numbers, and those of them whose numbers must be above zero.
-    labels
-        Columns whose values only distinguish rows.
-    may_lack
-        Columns of numbers in which an empty value means that the row wasn't measured: the row is excluded.
+    Columns in `numbers` must have finite numbers, those in `positive` numbers above zero. Values in `labels` only
+    distinguish rows. A row with an empty value in `may_lack`, numbers that weren't measured, is excluded.
 
-    Raises
-    ------
-    TypeError
-        If `frame` isn't a DataFrame.
-    ValueError
-        If a column is missing or given twice, a value isn't allowed, or no row remains.
+    Raises TypeError if `frame` isn't a DataFrame; ValueError if a column is missing or given twice, a value isn't
+    allowed, or no row remains.
     """
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(f"`frame` is a {type(frame).__name__}; give a pandas DataFrame, one row per cell")
@@ -118,12 +112,6 @@ def _row_names(labels: Any) -> str:
 def _quoted_names(names: Sequence[str]) -> str:
     """Names in quotes, separated by commas."""
     return ", ".join(repr(name) for name in names)
-
-
-LOG = "ln "
-"""Prefix of the name of a metric that is the natural logarithm of a column."""
-LEAST_EFFECTIVE = 4
-"""Smallest cells - groups + 1 with a degree of freedom for Williams' t."""
 
 
 def read_cells(

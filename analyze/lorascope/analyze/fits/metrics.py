@@ -100,7 +100,7 @@ def compare_metrics(
     accuracy
         Column of shares from 0 to 1.
     metrics
-        Columns; the claim of the first one is tested. `ln CE` is a column of that name or, if there is none, the
+        Columns; the claim of the first one is tested. `ln CE` is a column of that name if it exists, else the
         natural logarithm of the column `CE`. Rows with an empty value are excluded.
     groups
         Columns that together define a group. Cells are compared only within groups, which count as independent.

@@ -81,11 +81,8 @@ def held_out(fit: Estimate, *, progress: Progress | None = None) -> pd.DataFrame
 def cross_validate(errors: pd.DataFrame) -> pd.DataFrame:
     """Root mean squared errors of `held_out`, one row per way of holding out.
 
-    Returns
-    -------
-    DataFrame
-        `split`; `n` predicted cells; `n_undetermined` cells without a prediction; `rmse` and `rmse_plain` (of simpler
-        predictions of the same cells), in units of the fit.
+    Columns: `split`; `n` predicted cells; `n_undetermined` cells without a prediction; `rmse` and `rmse_plain` (of
+    simpler predictions of the same cells), in units of the fit.
     """
     rows = []
     for split, part in errors.groupby("split", sort=False):

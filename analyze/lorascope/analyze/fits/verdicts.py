@@ -20,6 +20,8 @@ Word = Literal["supported", "not identified", "contradicted"]
 WORDS: tuple[str, ...] = get_args(Word)
 ROUNDING = 1e-12
 """Excess of a p-value over 1 - level that is ignored, because 1 - 0.95 isn't 0.05 to the last bit."""
+NOISY = 0.07
+"""Sigma of relative residuals above which dividing by the observed response does harm (simulated: 10 % noise)."""
 
 
 class Verdict(NamedTuple):
@@ -63,10 +65,6 @@ class Summary:
         """All parts as values of JSON, at full precision; NaN is null."""
         parts: dict[str, Any] = json_value(self)
         return parts
-
-
-NOISY = 0.07
-"""Sigma of relative residuals above which dividing by the observed response does harm (simulated: 10 % noise)."""
 
 
 def f_test(larger: float, smaller: float, n_more: int, df: int) -> tuple[float, float]:

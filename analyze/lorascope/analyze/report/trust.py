@@ -91,13 +91,15 @@ def notices(run: Run, qualified: xr.DataTree) -> Iterator[str]:
 
 def trust_section(run: Run, qualified: xr.DataTree) -> str:
     """HTML of the section: what was captured, what JS shows, fidelity and provenance."""
+    rows = [("path", run.path), *_flat(run.attributes)]
+    line = f"<b>Provenance:</b> model, adapter, data, settings and libraries, {len(rows)} entries"
     return section(
         "trust",
         "How far to trust it",
         f"<p><b>What was captured.</b> {_captured_tokens(run)}</p>",
         *_what_js_shows(qualified),
         _fidelity(run, qualified),
-        _provenance(run),
+        folded("provenance", line, table(("what", "value"), rows, n_names=2)),
     )
 
 
@@ -179,13 +181,6 @@ def _rounded_away(run: Run, adapter: str) -> str:
         f"{format_percent(shares[largest])}, in {escape(largest)}), where the adapter doesn't change the model at all. "
         "JS on this page is that of base + delta before this rounding."
     )
-
-
-def _provenance(run: Run) -> str:
-    """HTML table of the run's path and all its attributes, folded until clicked."""
-    rows = [("path", run.path), *_flat(run.attributes)]
-    line = f"<b>Provenance:</b> model, adapter, data, settings and libraries, {len(rows)} entries"
-    return folded("provenance", line, table(("what", "value"), rows, n_names=2))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

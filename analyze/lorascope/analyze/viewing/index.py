@@ -186,7 +186,7 @@ def _write_js(group: zarr.Group, run: Run, measured: xr.Dataset) -> dict[str, fl
 
 
 def _quantile(values: np.ndarray) -> float:
-    """Quantile `SCALE_LEVEL` of values, which it reorders; 0 if there are none."""
+    """Quantile `SCALE_LEVEL` of values, which it reorders; 0 for no values."""
     return float(np.quantile(values, SCALE_LEVEL, overwrite_input=True)) if values.size else 0.0
 
 

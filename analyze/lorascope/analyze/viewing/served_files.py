@@ -20,6 +20,7 @@ from lorascope.stores.visible import one_line
 MANIFEST = "view.json"
 RUN, INDEX = "runs/{}/", "indexes/{}/"
 """Addresses of a run's Zarr store and of its view index, relative to the page, by the run's number."""
+_CHUNK = re.compile(r"(.+)/c((?:\.[0-9]{1,9})+)")
 
 
 def page() -> bytes:
@@ -35,9 +36,6 @@ def manifest(runs: Sequence[Run], addresses: Sequence[str]) -> bytes:
         for place, (name, address) in enumerate(zip(names, addresses, strict=True))
     ]
     return json.dumps({"format": "lorascope.view", "format_version": 1, "runs": entries}).encode()
-
-
-_CHUNK = re.compile(r"(.+)/c((?:\.[0-9]{1,9})+)")
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
             return _text_answer(HTTPStatus.BAD_GATEWAY, str(error))
 
     def _respond(self, key: str) -> Answer:
-        """Answer with the document or the part of a store that a key names; raises if there is none."""
+        """Answer with the document or the part of a store that a key names; raises FileNotFoundError for other keys."""
         if key in self.server.documents:
             return Answer(HTTPStatus.OK, *self.server.documents[key])
         prefix = next((prefix for prefix in self.server.stores if key.startswith(prefix)), None)
@@ -155,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def byte_range(header: str, size: int) -> range | None:
-    """Bytes that a `Range` header requests from a file of `size` bytes; empty if the file has none of them.
+    """Bytes that a `Range` header requests from a file of `size` bytes; empty if they are all beyond its end.
 
     None means the whole file, as for anything but a single range of bytes (RFC 9110, 14.2).
 
