@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorascope.analyze.directions.decomposition import candidates, empty_tops, mark_missing, merge_tops
+from lorascope.analyze.directions.decomposition import empty_tops, mark_missing, merge_tops, tokens_above
 
 
 @given(
@@ -21,7 +21,7 @@ def test_the_largest_scores_are_exact_whatever_the_cuts(values: list[float], n: 
     tops = seen = empty_tops(2, n)
     for a, b in itertools.pairwise(cuts):
         # Another thread may have looked at the tops before the last few parts were put in.
-        later = candidates(data.draw(st.sampled_from([tops, seen])), scores[:, a:b], np.arange(a, b))
+        later = tokens_above(data.draw(st.sampled_from([tops, seen])), scores[:, a:b], np.arange(a, b))
         seen, tops = tops, merge_tops(tops, later)
     for row, token, score in zip(scores, *mark_missing(tops), strict=True):
         some = [i for i in range(len(row)) if abs(row[i]) > 0]

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorascope.analyze import directions
-from lorascope.analyze.directions.decomposition import Directions, directions_of, gram_matrix, n_leading, rotate
+from lorascope.analyze.directions.decomposition import (
+    Directions,
+    directions_of,
+    gram_matrix,
+    n_leading,
+    singular_directions,
+)
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.format.spec import ROW_TOKENS
 
@@ -220,7 +226,7 @@ def test_rotations_keep_what_delta_is(seed: int, rank: int, width: int, scaling:
     """|delta|² of every token is that of its scores; also where lora_B has fewer features than ranks."""
     z, lora_b = normal(30, rank, seed=seed), normal(width, rank, seed=seed + 1)
     q, r = np.linalg.qr(scaling * lora_b.astype(np.float64))
-    rotation, share, axes = rotate(gram_matrix(z)[0], r)
+    rotation, share, axes = singular_directions(gram_matrix(z)[0], r)
     delta = scaling * z.astype(np.float64) @ lora_b.T
     size = np.abs(delta).max()
     np.testing.assert_allclose(z @ rotation.T @ axes @ q.T, delta, atol=1e-5 * size)

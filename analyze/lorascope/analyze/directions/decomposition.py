@@ -27,7 +27,7 @@ class Directions(NamedTuple):
     share: Float64[np.ndarray, " direction"]
     """Share of the summed |delta|²."""
     axes: Float64[np.ndarray, "direction basis"]
-    """Coordinates of the directions in the orthonormal basis of features that `basis` returns."""
+    """Coordinates of the directions in the orthonormal basis of features that `delta_basis` returns."""
     top_token: Int64[np.ndarray, "direction top"]
     top_score: Float32[np.ndarray, "direction top"]
     n_not_finite: int
@@ -43,12 +43,12 @@ def directions_of(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> list[Directions]:
-    """Directions of each component with a factor over the used tokens, in two walks over rows with states.
+    """Compute the singular directions of each component over the used tokens, reading the run's rows twice.
 
-    The components belong to one adapter. `map_rows` bounds the memory; see `directions`.
+    All components must have a factor and belong to one adapter. `map_rows` bounds the memory; see `directions`.
     """
 
-    def on_walk(walk: int, done: int, total: int, _: str = "") -> None:
+    def report_progress(walk: int, done: int, total: int, _: str = "") -> None:
         if progress is not None:
             progress(walk * total + done, 2 * total)
 
@@ -56,21 +56,21 @@ def directions_of(
     halves = {name: np.zeros((2, rank, rank)) for name, rank in ranks.items()}
     n_rows, n_not_finite = Counter[str](), Counter[str]()
 
-    def grams(block: RowBlock) -> dict[str, tuple[np.ndarray, int]]:
+    def block_grams(block: RowBlock) -> dict[str, tuple[np.ndarray, int]]:
         return {name: gram_matrix(z) for name, z in block.factor.items()}
 
-    options: dict[str, Any] = {"tokens": used, "n_threads": n_workers, "progress": partial(on_walk, 0)}
-    for row_grams in map_rows(grams, sources, ["factor"], **options):
+    options: dict[str, Any] = {"tokens": used, "n_threads": n_workers, "progress": partial(report_progress, 0)}
+    for row_grams in map_rows(block_grams, sources, ["factor"], **options):
         for name, (row_gram, n_broken) in row_grams.items():
             halves[name][n_rows[name] % 2] += row_gram
             n_rows[name] += 1
             n_not_finite[name] += n_broken
     rotated = []
     for source in sources:
-        half, r = halves[source.component], basis(source)[1]
-        rotated.append([rotate(tokens_gram, r) for tokens_gram in (half.sum(axis=0), *half)])
+        half, r = halves[source.component], delta_basis(source)[1]
+        rotated.append([singular_directions(tokens_gram, r) for tokens_gram in (half.sum(axis=0), *half)])
     rotations = [whole[0] for whole, *_ in rotated]
-    tops = strongest_tokens(sources, rotations, used, n_top, n_workers, partial(on_walk, 1))
+    tops = strongest_tokens(sources, rotations, used, n_top, n_workers, partial(report_progress, 1))
     every = []
     for source, ((rotation, share, axes), *parts), top in zip(sources, rotated, tops, strict=True):
         shares = np.stack([part[1] for part in parts])
@@ -87,7 +87,7 @@ def n_leading(share: Float64[np.ndarray, " direction"], least: float) -> int:
 
 
 def state_rows(source: Source) -> list[int]:
-    """Committed rows whose states can be read."""
+    """Numbers of the committed rows of a component, whose states can be read."""
     return [row for row in range(source.base.n_rows) if source.base.is_committed(row)]
 
 
@@ -98,17 +98,17 @@ def gram_matrix(z: Float32[np.ndarray, "token rank"]) -> tuple[Float64[np.ndarra
     return wide.T @ wide, len(z) - len(wide)
 
 
-def basis(source: Source) -> tuple[Float64[np.ndarray, "feature basis"], Float64[np.ndarray, "basis rank"]]:
+def delta_basis(source: Source) -> tuple[Float64[np.ndarray, "feature basis"], Float64[np.ndarray, "basis rank"]]:
     """QR decomposition of scaling * lora_B: Q is an orthonormal basis of the space of a component's deltas."""
     weights = source.delta.weights()
     q, r = np.linalg.qr(float(weights["scaling"]) * weights["lora_B"].astype(np.float64))
     return q, r
 
 
-def rotate(
+def singular_directions(
     gram: Float64[np.ndarray, "rank rank"], r: Float64[np.ndarray, "basis rank"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return rotation, share and axes, as in `Directions`, from a Gram matrix Z^T Z and R of `basis`."""
+    """Return rotation, share and axes, as in `Directions`, from a Gram matrix Z^T Z and R of `delta_basis`."""
     if not np.isfinite(r).all():
         return np.full(r.shape, np.nan, np.float32), np.full(len(r), np.nan), np.full((len(r), len(r)), np.nan)
     energy, w = np.linalg.eigh(r @ gram @ r.T)
@@ -138,13 +138,13 @@ def strongest_tokens(
     rotation_of = dict(zip(names, rotations, strict=True))
     tops = {name: empty_tops(len(rotation), n_top) for name, rotation in rotation_of.items()}
 
-    def row_tops(block: RowBlock) -> dict[str, TopTokens]:
+    def block_tops(block: RowBlock) -> dict[str, TopTokens]:
         return {
-            name: candidates(tops[name], scores_along(z, rotation_of[name]), block.tokens)
+            name: tokens_above(tops[name], scores_along(z, rotation_of[name]), block.tokens)
             for name, z in block.factor.items()
         }
 
-    walk = map_rows(row_tops, sources, ["factor"], tokens=used, n_threads=n_workers, progress=progress)
+    walk = map_rows(block_tops, sources, ["factor"], tokens=used, n_threads=n_workers, progress=progress)
     for later in walk:
         tops |= {name: merge_tops(tops[name], tokens) for name, tokens in later.items() if tokens.token.size}
     return [mark_missing(tops[name]) for name in names]
@@ -161,11 +161,11 @@ def scores_along(
 
 
 def empty_tops(n_directions: int, n: int) -> TopTokens:
-    """Room for n tokens per direction, all scores 0."""
+    """TopTokens with room for n tokens per direction, all with a score of 0."""
     return TopTokens(np.full((n_directions, n), -1), np.zeros((n_directions, n), np.float32))
 
 
-def candidates(
+def tokens_above(
     tops: TopTokens, scores: Float32[np.ndarray, "direction token"], tokens: Int64[np.ndarray, " token"]
 ) -> TopTokens:
     """Tokens whose |score| along any direction is larger than the last one of `tops`; NaN counts as 0."""
@@ -182,6 +182,6 @@ def merge_tops(tops: TopTokens, later: TopTokens) -> TopTokens:
 
 
 def mark_missing(tops: TopTokens) -> TopTokens:
-    """The tokens, with -1 and NaN for those with a score of 0."""
+    """TopTokens with -1 and NaN in place of tokens with a score of 0."""
     is_token = tops.score != 0
     return TopTokens(np.where(is_token, tops.token, -1), np.where(is_token, tops.score, np.float32(np.nan)))

@@ -13,7 +13,7 @@ from lorascope.stores.reading.chunks import read_chunk_columns
 from lorascope.stores.reading.read import RunLike, as_run
 from lorascope.stores.reading.token_choice import TokenChoice, chosen_token_weights, describe_choice
 
-from .decomposition import N_TOP, basis, directions_of, n_leading, state_rows
+from .decomposition import N_TOP, delta_basis, directions_of, n_leading, state_rows
 
 
 def directions(
@@ -95,7 +95,7 @@ def directions(
     used = None if isinstance(tokens, str) and tokens == "all" else chosen_token_weights(run, tokens) > 0
     n_tokens = sum(map(source.base.n_tokens, rows)) if used is None else int(used.sum())
     (decomposed,) = directions_of([source], used, n_top=n_top, n_workers=n_workers, progress=progress)
-    values = decomposed._asdict() | {"vector": (decomposed.axes @ basis(source)[0].T).astype(np.float32)}
+    values = decomposed._asdict() | {"vector": (decomposed.axes @ delta_basis(source)[0].T).astype(np.float32)}
     variables: dict[str, Any] = {
         name: (("direction", *axis), values[name], {"long_name": text, "units": "1"})
         for name, axis, text in (

@@ -114,15 +114,18 @@ class Law(NamedTuple):
 
 
 def _powers(logs: Logs) -> list[Term]:
+    """A power of each size in use."""
     return [(axis.amplitude, [logs[name]], (axis.exponent,)) for name, axis in AXES.items() if name in logs]
 
 
 def _multiplicative(logs: Logs) -> list[Term]:
+    """One product of powers of all sizes in use."""
     used = [name for name in AXES if name in logs]
     return [("A", [logs[name] for name in used], tuple(AXES[name].exponent for name in used))] if used else []
 
 
 def _share(logs: Logs) -> list[Term]:
+    """A linear term in `share`, if it is in use, and a power of each other size."""
     return [("slope_share", [logs["share"]], ()), *_powers(logs)] if "share" in logs else _powers(logs)
 
 
