@@ -49,7 +49,7 @@ def test_without_text_ids_stand_for_it(make_small: Callable[..., Small]) -> None
 
 @pytest.fixture
 def long_run(tmp_path: Path) -> Path:
-    """A run that is set up and no more: 70,000 tokens of one sample, of which a third wasn't captured."""
+    """A run without captured rows: 70,000 tokens of one sample, with gaps in a third."""
     n = 70_000
     part = Component(path="a", kind="a", layer=0, d_in=2, d_out=2, dtype="float32", stored_dtype="float32")
     adapter = Adapter(name="b", rank=(1,), scaling=(1.0,), factored=(False,))

@@ -16,7 +16,7 @@ N_TOKENS = 3000
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Callable[..., Run]:
-    """A run of one component `a` with this base and B, each column of which moves one token in so many alone."""
+    """A run of one component `a` with this base and B; each column of B moves separate tokens, one in `rank`."""
 
     def store(lora_b: np.ndarray, base: np.ndarray | None = None, *, model: str = "") -> Run:
         rank = lora_b.shape[1]
@@ -62,7 +62,7 @@ def test_overlap_with_the_base_is_that_of_its_singular_vectors(many_rows: Path, 
 
 
 def test_of_a_wide_base_the_random_projection_is_close(stored: Callable[..., Run]) -> None:
-    """Variances fall like 1/k in 400 features, of which 64 hold less than 90 %."""
+    """Variances fall like 1/k in 400 features, so the first 64 have less than 90 %."""
     rng, axes = np.random.default_rng(0), turned(400)
     base = rng.normal(size=(N_TOKENS, 400)) / np.sqrt(np.arange(1, 401)) @ axes.T + 5
     base[7, 3] = np.inf

@@ -48,7 +48,7 @@ def phi_fit(phi: pd.DataFrame) -> ScalingFit:
 
 @pytest.fixture(scope="session")
 def many() -> pd.DataFrame:
-    """Twelve groups of a power law in size and rank, without a floor but for 0.1 %."""
+    """Twelve groups of a power law in size and rank, without a floor, except 0.1 %."""
     random = np.random.default_rng(0)
     rows = [
         {"g": f"{HOSTILE} {k}", "n": n, "r": r, "y": (1 + k) * (1e9 / n) ** 0.3 * (8 / r) ** 0.1}

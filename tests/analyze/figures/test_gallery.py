@@ -1,4 +1,4 @@
-"""Every plot stands in the gallery, drawn by the code beside it; that the code runs is in tests/test_docs.py."""
+"""Every plot is in the gallery, drawn by the code next to it; that the code runs is in tests/test_docs.py."""
 
 import re
 from pathlib import Path

@@ -17,7 +17,7 @@ PaperCells = Callable[[str], pd.DataFrame]
 
 @pytest.fixture(scope="session")
 def design_of() -> DesignOf:
-    """The design of a table with columns `y`, `group`, and those of `N`, `R` and `D` that are there.
+    """The design of a table with columns `y`, `group`, and those of `N`, `R` and `D` that it has.
 
     `bounds`: exponent -> where it is looked for, in place of the usual.
     """
@@ -49,7 +49,7 @@ def paper_cells() -> PaperCells:
 def make_study(
     seed: int = 0, *, n_groups: int = 4, n_settings: int = 5, follows: float = 1.0, n_dropped: int = 0
 ) -> pd.DataFrame:
-    """A table of groups `g0`, ... and settings `s0`, ...; MIUB falls with accuracy as much as it is told to."""
+    """A table of groups `g0`, ... and settings `s0`, ...; the slope of MIUB over accuracy is given."""
     rng = np.random.default_rng(seed)
     place = [(f"g{g}", f"s{s}") for g in range(n_groups) for s in range(n_settings)]
     accuracy = rng.uniform(0.3, 0.9, len(place)).round(3)

@@ -69,7 +69,7 @@ def test_four_groups_are_all_ordered_draws(
 
 
 def test_levels_of_groups_are_not_among_the_values(design_of: DesignOf) -> None:
-    """A group that isn't drawn has none."""
+    """A group that isn't drawn has no level."""
     frame = study().assign(sweep=lambda rows: np.where(np.arange(len(rows)) % 2, "x", "y"))
     draws = drawn(estimate(design_of(frame, offsets=["sweep"])), 35)
     assert list(draws.values.columns) == ["offset[sweep=x]", "A", "B", "alpha", "beta"]

@@ -53,7 +53,7 @@ STARTS = list(product((0.0, 10.0), (0.0, 10.0), (-0.5, 1.0), (0.7,), (0.0, 0.7))
 
 @cache
 def peer() -> tuple[float, np.ndarray]:
-    """The least sum, of tight searches from all starts, the best of which goes on by simplexes."""
+    """The least sum of tight searches from all starts; a simplex search refines the best one."""
 
     def summed(p: np.ndarray, scale: float = 1e3) -> tuple[float, np.ndarray]:
         value, gradient = objective(p)

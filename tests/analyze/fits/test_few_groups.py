@@ -12,7 +12,7 @@ Notes = Callable[[pd.DataFrame], Iterable[str]]
 
 
 def study(n_groups: int) -> pd.DataFrame:
-    """Four sizes a group, the response a power of them with noise, accuracy and cross-entropy beside it."""
+    """Four sizes per group, a response that is a noisy power of them, accuracy and cross-entropy."""
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"N": np.tile([1e8, 1e9, 1e10, 1e11], n_groups), "group": np.repeat(range(n_groups), 4)})
     y, accuracy, ce = rng.normal(size=(3, len(frame)))

@@ -157,7 +157,7 @@ def with_effects(seed: int, relation: float, n_settings: int) -> pd.DataFrame:
 
 
 def shares(relation: float, n_runs: int, n_settings: int) -> pd.Series:
-    """How often M is said to follow accuracy, and more closely than CE; and how often cells alone would say so."""
+    """How often verdicts say that M follows accuracy, and more closely than CE; and how often tests of cells do."""
     rows = []
     for seed in range(n_runs):
         frame = with_effects(seed, relation, n_settings)

@@ -123,7 +123,7 @@ def test_an_amplitude_whose_exponent_can_go_no_further_is_open(design_of: Design
 
 
 def test_an_interval_in_parts(design_of: DesignOf) -> None:
-    """Two valleys, the ridge between which the data speak against."""
+    """Two minima with a ridge between them that the data exclude."""
     log_x = np.linspace(-2, 2, 9)
     y = 0.7 * np.abs(log_x) + 0.01 * log_x
     frame = pd.DataFrame({"y": y + 5, "N": np.exp(-log_x)})

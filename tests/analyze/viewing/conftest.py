@@ -51,7 +51,7 @@ def reply(content: bytes) -> Reply:
 
 @pytest.fixture
 def give() -> Iterator[Callable[..., Given]]:
-    """Has a store given out below `runs/0/`, beside a page."""
+    """Serves a store below `runs/0/`, next to a page."""
     running: list[View] = []
 
     def start(path: Path | str) -> Given:

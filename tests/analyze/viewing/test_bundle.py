@@ -54,10 +54,10 @@ def test_with_its_runs_it_needs_nothing_beside_it(run: Path, two_adapters: Path,
     other = shutil.copytree(two_adapters, tmp_path / "b.zarr")
     (run / "notes.txt").write_text("ours")
     (run / ".c.0.0.0badcafe.partial").write_text("half")
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
 
     def tell(done: int, total: int, part: str = "") -> None:
-        told.append((done, total))
+        reported.append((done, total))
 
     written = write_bundle([run, open_run(other)], tmp_path / "out", with_runs=True, progress=tell)
     for name in ("notes.txt", ".c.0.0.0badcafe.partial"):
@@ -70,7 +70,7 @@ def test_with_its_runs_it_needs_nothing_beside_it(run: Path, two_adapters: Path,
     assert {path.name for path in written.iterdir()} == {"index.html", "view.json", "runs", "indexes", *reports}
     assert 'href="index.html#panes=1:b&amp;sample=' in (written / "report-1-b.html").read_text()
     assert (written / "index.html").read_bytes() == page()
-    assert (3, 3) in told
+    assert (3, 3) in reported
     entries = json.loads((written / "view.json").read_text())["runs"]
     assert [(one["name"], one["run"], one["index"]) for one in entries] == [
         ("a #1%.zarr", "runs/0/", "indexes/0/"),

@@ -27,7 +27,7 @@ class Stopped(KeyboardInterrupt):
 
 
 def copied(run: Path, folder: Path) -> Run:
-    """A copy of a run, to be written beside."""
+    """A copy of a run in a writable folder."""
     return open_run(shutil.copytree(run, folder / "run.zarr"))
 
 
@@ -289,7 +289,7 @@ def test_a_folder_that_cant_be_written_to_is_refused_with_a_way(run: Run, monkey
     assert view_index(elsewhere / "linked") == elsewhere / "linked.view"
     made = shutil.copytree(elsewhere / "linked.view", index_path(run))
     monkeypatch.setattr("os.access", lambda path, mode: False)
-    assert view_index(run) == made  # one that is there needs no writing
+    assert view_index(run) == made  # an existing index needs no writing
 
 
 @pytest.mark.parametrize("content", [None, "[]", '{"attributes": {"format": "lorascope.run"}}'])

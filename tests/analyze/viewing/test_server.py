@@ -200,8 +200,8 @@ def test_ranges(given: Given) -> None:
         assert (found.status, found.body) == (status, whole[part]), asked
         assert found.headers["Content-Length"] == str(len(whole[part]))
         start, stop, _ = part.indices(len(whole))
-        told = {206: f"bytes {start}-{stop - 1}/{len(whole)}", 416: f"bytes */{len(whole)}", 200: None}
-        assert found.headers.get("Content-Range") == told[status], asked
+        ranges = {206: f"bytes {start}-{stop - 1}/{len(whole)}", 416: f"bytes */{len(whole)}", 200: None}
+        assert found.headers.get("Content-Range") == ranges[status], asked
         again = given.ask(f"runs/0/{FACTOR}", header, 'If-Range: "x"')
         assert (again.status, again.body) == (200, whole), asked
 
@@ -275,7 +275,7 @@ def test_a_client_that_hangs_up_is_no_news(
         one.join(30)
     assert capfd.readouterr() == ("", "")
     assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
-    given.server.documents = {"": ()}  # type: ignore[dict-item]  # a mistake of ours is told
+    given.server.documents = {"": ()}  # type: ignore[dict-item]  # a mistake of ours is logged
     assert given.send(f"GET /{secret}/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()) == b""
     assert [record.levelname for record in caplog.records if record.exc_info][-1] == "ERROR"
 

@@ -1,4 +1,4 @@
-"""The page in a notebook: one server a run, until it is stopped."""
+"""The page in a notebook: one server per run, until it is stopped."""
 
 import json
 import shutil
@@ -51,14 +51,14 @@ def test_a_process_has_one_server_for_the_same_runs(run: Path, two_adapters: Pat
     first.stop()
     with pytest.raises(urllib.error.URLError):
         get(first.url)
-    anew = view(run)
-    assert get(anew.url) == get(both.url)
+    again = view(run)
+    assert get(again.url) == get(both.url)
     shutil.rmtree(run)
     shutil.copytree(two_adapters, run)  # another run at the same place
     with view(run) as changed:
-        assert changed.url != anew.url
+        assert changed.url != again.url
         assert get(f"{changed.url}runs/0/adapters/a/zarr.json")
-    for one in (anew, both):
+    for one in (again, both):
         one.stop()
 
 
