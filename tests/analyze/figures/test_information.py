@@ -8,7 +8,8 @@ import xarray as xr
 
 from lorascope.analyze import measure_information
 from lorascope.analyze.figures import bound_figure, estimates_figure
-from lorascope.analyze.figures.theme import BLACK, run_name
+from lorascope.analyze.figures.captions import run_name
+from lorascope.analyze.figures.theme import BLACK
 
 from ..conftest import Small
 from .conftest import points_of, title_of

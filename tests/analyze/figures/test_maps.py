@@ -7,7 +7,8 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze.figures import component_figure, js_figure, null_figure
-from lorascope.analyze.figures.theme import DIVERGING, MISSING, run_name
+from lorascope.analyze.figures.captions import run_name
+from lorascope.analyze.figures.theme import DIVERGING, MISSING
 from lorascope.analyze.miub.miub import miub
 from lorascope.analyze.miub.qualify import qualify
 

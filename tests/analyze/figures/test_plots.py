@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze.figures import depth_figure, position_figure, sample_figure
-from lorascope.analyze.figures.theme import run_name
+from lorascope.analyze.figures.captions import run_name
 from lorascope.analyze.miub.miub import miub
 from lorascope.analyze.miub.qualify import qualify
 from lorascope.analyze.results.format import format_power

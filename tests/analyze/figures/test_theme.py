@@ -6,7 +6,8 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from lorascope.analyze.figures import theme
+from lorascope.analyze.figures import captions
+from lorascope.analyze.figures.captions import headline, run_name, shortened
 from lorascope.analyze.figures.theme import (
     BLUES,
     COLORS,
@@ -15,10 +16,7 @@ from lorascope.analyze.figures.theme import (
     MISSING,
     add_legend,
     apply_theme,
-    headline,
     looks,
-    run_name,
-    shortened,
     small_multiples,
     unique_labels,
 )
@@ -86,7 +84,7 @@ def test_names_are_cut_in_their_middle_and_escaped() -> None:
 
 
 def test_examples() -> None:
-    assert doctest.testmod(theme).failed == 0
+    assert doctest.testmod(captions).failed == 0
 
 
 def test_looks_differ() -> None:

@@ -13,22 +13,9 @@ from lorascope.analyze.fits.profile import Interval, Profile, interval_text, lar
 from lorascope.analyze.fits.result import ScalingFit
 from lorascope.analyze.results.format import format_number
 
+from .captions import headline, plural, shortened
 from .scales import ValueAxis, size_axis, tick_text, value_axis
-from .theme import (
-    BLACK,
-    EDGES,
-    LINES,
-    Look,
-    add_legend,
-    apply_theme,
-    headline,
-    line,
-    looks,
-    plural,
-    points,
-    shortened,
-    small_multiples,
-)
+from .theme import BLACK, EDGES, LINES, Look, add_legend, apply_theme, line, looks, points, small_multiples
 
 AXES = {"N": "parameters N", "R": "rank R", "MIUB": "MIUB (nat)", "CE": "CE (nat/token)"}
 """Name of a column in the paper -> title of its axis."""

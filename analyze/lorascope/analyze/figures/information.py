@@ -12,23 +12,9 @@ import xarray as xr
 from lorascope.analyze.results.format import format_number
 
 from ..information.mutual_information import UNITS_PER_NAT
+from .captions import headline, plural, range_of, run_name
 from .scales import ValueAxis, value_axis
-from .theme import (
-    BLACK,
-    EDGES,
-    LINES,
-    SYMBOLS,
-    Look,
-    add_legend,
-    apply_theme,
-    headline,
-    line,
-    looks,
-    plural,
-    points,
-    range_of,
-    run_name,
-)
+from .theme import BLACK, EDGES, LINES, SYMBOLS, Look, add_legend, apply_theme, line, looks, points
 
 VAGUE = ("saturated", "undersampled")
 """Verdicts of values that say little, which have hollow markers."""

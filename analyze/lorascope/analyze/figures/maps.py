@@ -13,8 +13,9 @@ import xarray as xr
 from lorascope.analyze.results.format import format_error, format_number, format_percent
 from lorascope.analyze.results.tree import require_result
 
+from .captions import headline, plural, run_name, shortened, tokens_reduced
 from .scales import colorbar, ends
-from .theme import BLUES, COLORS, DIVERGING, MISSING, apply_theme, headline, plural, run_name, shortened, tokens_reduced
+from .theme import BLUES, COLORS, DIVERGING, MISSING, apply_theme
 
 _OUTSIDE = "outside"
 N_LETTERS = 24

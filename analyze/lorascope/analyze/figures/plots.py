@@ -15,23 +15,9 @@ from lorascope.analyze.results.format import common_power_of_ten, format_error, 
 from lorascope.analyze.results.tree import require_result
 from lorascope.analyze.results.weights import standard_error, weighted_quantiles
 
+from .captions import headline, plural, range_of, run_name, shortened, tokens_reduced
 from .scales import whole_ticks
-from .theme import (
-    BELOW,
-    COLORS,
-    INK,
-    Look,
-    add_legend,
-    apply_theme,
-    headline,
-    looks,
-    plural,
-    points,
-    range_of,
-    run_name,
-    shortened,
-    tokens_reduced,
-)
+from .theme import BELOW, COLORS, INK, Look, add_legend, apply_theme, looks, points
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Quantiles that are drawn over positions."""

@@ -11,8 +11,9 @@ from lorascope.analyze.fits.metrics import MetricComparison
 from lorascope.analyze.fits.resampling import few_groups_note
 from lorascope.analyze.results.format import format_error, format_number
 
+from .captions import headline, plural, shortened
 from .scales import value_axis
-from .theme import Look, add_legend, apply_theme, headline, line, looks, plural, points, shortened, small_multiples
+from .theme import Look, add_legend, apply_theme, line, looks, points, small_multiples
 
 SLOPE = Look("#777", dash="dot")
 """Look of the pooled slope."""

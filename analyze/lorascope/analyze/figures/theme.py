@@ -1,15 +1,14 @@
-"""Common look of all figures: colours, margins, panels, titles, marks of groups, and legends."""
+"""Common look of all figures: colours, margins, panels, marks of groups, and legends."""
 
 import html
-import re
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 from plotly.colors import sample_colorscale  # type: ignore[import-untyped]  # plotly ships no types
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
+
+from .captions import shortened
 
 COLORS = ("#fee6ce", "#fdbe85", "#fd8d3c", "#d94801", "#7f2704")
 """Colours from not moved to moved furthest; all colours here differ visibly from a light and a dark page."""
@@ -33,8 +32,6 @@ BELOW = {"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom", "
 """Position of legends, as options of plotly."""
 CORNER = {"x": 0, "y": 1, "xref": "x domain", "yref": "y domain", "xanchor": "left", "yanchor": "bottom"}
 """Position of a panel's title, as options of plotly."""
-TITLE_WIDTH, NOTE_WIDTH = 84, 100
-"""Characters per line that fit into 660 pixels in a wide font; a narrower page's script breaks lines."""
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "star", "hexagon", "pentagon", "hourglass", "bowtie")
 """Symbols of groups; the next one is used once all colours are used. Triangles mark values beyond an axis."""
 EDGES = {"left": "triangle-left", "right": "triangle-right", "down": "triangle-down", "up": "triangle-up"}
@@ -93,73 +90,6 @@ def small_multiples(
         figure.update_xaxes(visible=False, **panel)
         figure.update_yaxes(visible=False, **panel)
     return figure, panels[: len(titles)]
-
-
-def headline(figure: go.Figure, title: str, *notes: str) -> None:
-    """Write a title above a figure and smaller sentences below it; the figure's height grows by their lines.
-
-    Both are plain text, which is escaped here.
-    """
-    lines = textwrap.wrap(title, TITLE_WIDTH)
-    small = textwrap.wrap(" ".join(note for note in notes if note), NOTE_WIDTH)
-    shown = "<br>".join(html.escape(line) for line in lines)
-    if small:
-        text = "<br>".join(html.escape(line) for line in small)
-        shown += f'<br><span style="font-size:11px;color:#5b636c">{text}</span>'
-    room = 17 * (len(lines) - 1) + 16 * len(small) + 6 * bool(small)
-    # plotly counts the pad from the middle of a first line of several
-    place = {"x": 0, "xref": "container", "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 18, "l": 10}}
-    top, height = figure.layout.margin.t + room, figure.layout.height + room
-    figure.update_layout(title={"text": shown, "font": {"size": 13}, **place}, margin_t=top, height=height)
-
-
-def shortened(name: object, n: int = 24) -> str:
-    """A name of at most n characters, escaped; longer names lose their middle, paths their beginning.
-
-    Examples
-    --------
-    >>> shortened("boolq"), shortened("a-data-set-with-a-very-long-name", 15), shortened("/home/me/runs/a/run.zarr", 15)
-    ('boolq', 'a-data-…ng-name', '…uns/a/run.zarr')
-    """
-    return html.escape(_cut(str(name), n))
-
-
-def plural(n: int, what: str) -> str:
-    """A count and its noun, with a no-break space."""
-    return f"{n}\u00a0{what}" if n == 1 else f"{n}\u00a0{what}s"
-
-
-def range_of(counts: Any, what: str) -> str:
-    """Smallest and largest of several counts above 0, and their noun, with no-break spaces."""
-    known = np.asarray(counts)[np.asarray(counts) > 0]
-    low, high = (int(known.min()), int(known.max())) if len(known) else (0, 0)
-    return plural(high, what) if low == high else f"{low}\u00a0to\u00a0{plural(high, what)}"
-
-
-def run_name(attributes: Mapping[str, Any]) -> str:
-    """Names of a result's run and adapter, from its attributes, without folders and shortened.
-
-    Examples
-    --------
-    >>> run_name({"run": "runs/demo/run.zarr", "adapter": "default"}), run_name({"run": "/data/r8", "adapter": "a"})
-    ('demo (default)', 'r8 (a)')
-    """
-    *folders, name = re.split(r"[/\\]", str(attributes["run"]).rstrip("/\\"))
-    if name == "run.zarr" and folders:  # a name that every run may have
-        name = folders[-1]
-    return f"{_cut(name, 36)} ({_cut(str(attributes['adapter']), 24)})"
-
-
-def tokens_reduced(attributes: Mapping[str, Any]) -> str:
-    """A sentence on how a result's tokens were reduced, from its attributes."""
-    how = attributes["reduction"].split(";")[0].removeprefix("tokens: ")
-    return f"{how[0].upper()}{how[1:]} over tokens." if how.endswith(("mean", "sum")) else f"Tokens: {how}."
-
-
-def _cut(text: str, n: int) -> str:
-    if len(text) > n and "/" in text:  # the end of a path says more than its middle
-        return f"…{text[1 - n :]}"
-    return text if len(text) <= n else f"{text[: n // 2]}…{text[-(n - n // 2 - 1) :]}"
 
 
 class Look(NamedTuple):

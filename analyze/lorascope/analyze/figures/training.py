@@ -11,9 +11,10 @@ from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plo
 
 from lorascope.analyze.results.format import format_number, format_percent
 
+from .captions import headline
 from .maps import heat_map
 from .scales import ends, whole_ticks
-from .theme import COLORS, Look, add_legend, apply_theme, headline, looks, points
+from .theme import COLORS, Look, add_legend, apply_theme, looks, points
 
 LAYER, COLUMNS = "miub_layer_", ("step", "loss", "miub", "ce", "miub_share")
 PANEL, GAP = 150, 22

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
-from lorascope.analyze.figures.theme import shortened
+from lorascope.analyze.figures.captions import shortened
 from lorascope.analyze.report.markup import escape, section, table
 from lorascope.analyze.results.format import format_number
 

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
+from lorascope.analyze.figures.captions import headline, shortened
 from lorascope.analyze.figures.scales import size_axis, value_axis
-from lorascope.analyze.figures.theme import Look, add_legend, headline, line, looks, points, shortened, small_multiples
+from lorascope.analyze.figures.theme import Look, add_legend, line, looks, points, small_multiples
 from lorascope.analyze.results.format import format_error, format_number
 
 from ..results.tables import AVG
