@@ -98,7 +98,7 @@ class Law(NamedTuple):
     parts: Callable[[Logs], list[Term]]
     """Function that returns the law's terms for the sizes in use."""
     source: str
-    """Where the law comes from."""
+    """Source of the law, such as a paper."""
     logarithmic: bool = False
     """Whether the law is about the logarithm of the response."""
 
