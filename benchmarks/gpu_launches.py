@@ -123,7 +123,6 @@ def count(states: str, n_captured: int) -> tuple[Count, Any]:
     components = find_components(adapted, "default")
     inputs = {"input_ids": torch.randint(0, 512, SHAPE)}
     recorder = Recorder(
-        adapted,
         {"default": components},
         factor_start={"default": [RANK * place for place in range(len(components))]},
         keep_states=states != "none",

@@ -10,6 +10,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from lorascope.capture.buffers.target import Meter
+from lorascope.capture.models.branches import lora_b, lora_bias
 from lorascope.capture.models.components import LoraComponent, find_components
 from lorascope.capture.models.weights import plain_path
 from lorascope.capture.recording.hooks import Recorder
@@ -60,7 +61,7 @@ class Recorded(NamedTuple):
     recorder: Recorder
     components: Mapping[str, Sequence[LoraComponent]]
 
-    def delta(self, model: Any, adapter: str, path: str) -> torch.Tensor:
+    def delta(self, adapter: str, path: str) -> torch.Tensor:
         """An adapter's delta, from its factor where that is what is kept."""
         whole = self.kept.arrays.get(f"adapters/{adapter}/delta/{path}")
         if whole is not None:
@@ -68,14 +69,12 @@ class Recorded(NamedTuple):
         component = next(c for c in self.components[adapter] if c.path == path)
         start = starts(self.components)[adapter][axis(self.components).index(path)]
         factor = self.kept.factors[f"adapters/{adapter}/factor", start].float()
-        weight, bias = weights_of(model, component, adapter)
+        weight, bias = weights_of(component, adapter)
         return nn.functional.linear(factor, weight, bias) * component.scaling
 
 
-def weights_of(model: Any, component: LoraComponent, adapter: str) -> Any:
-    from lorascope.capture.models.components import factor_weights
-
-    ((weight, bias),) = factor_weights(model, [component], adapter)
+def weights_of(component: LoraComponent, adapter: str) -> Any:
+    weight, bias = lora_b(component.module, adapter), lora_bias(component.module, adapter)
     return torch.from_numpy(weight), None if bias is None else torch.from_numpy(bias)
 
 
@@ -103,7 +102,7 @@ def record(
     """All passes of a recorder over one batch."""
     skip, every = options.pop("skip", ()), options.pop("every", 1)
     components = {name: find_components(model, name, skip=skip) for name in adapters}
-    recorder = Recorder(model, components, factor_start=options.pop("factor_start", starts(components)), **options)
+    recorder = Recorder(components, factor_start=options.pop("factor_start", starts(components)), **options)
     kept = Kept(tuple(inputs["input_ids"].shape), every)
     with recorder.attached():
         for pass_ in recorder.passes:

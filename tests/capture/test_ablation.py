@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM
 
 from lorascope.capture import CaptureConfig, CaptureProgress, capture
-from lorascope.capture.models.passes import silenced
+from lorascope.capture.models.passes import disabled_adapters
 from lorascope.capture.models.refusal import lora_layers
 from lorascope.stores import Run, open_run, verify
 
@@ -72,7 +72,7 @@ def without(model: Any, paths: list[str]) -> Any:
 def test_it_is_that_of_models_from_which_the_part_was_removed(
     case: str, stream: str, tiny_items: Any, tiny_tokenizer: Any, log_probabilities: Any, tmp_path: Path
 ) -> None:
-    """Equal in every bit: what is silenced computes just what the bare layer does, and the batches are the same."""
+    """Equal in every bit: a layer without its adapter computes what the bare layer does, in the same batches."""
     architecture, options, by = CASES[case]
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -106,7 +106,7 @@ def test_it_is_that_of_models_from_which_the_part_was_removed(
 def test_only_its_own_parts_are_silenced_and_only_for_a_while(adapted: Any) -> None:
     layers = list(lora_layers(adapted).values())
     layers[1]._disable_adapters = True
-    with silenced(layers[:2]):
+    with disabled_adapters(layers[:2]):
         assert [layer._disable_adapters for layer in layers[:3]] == [True, True, False]
     assert [layer._disable_adapters for layer in layers[:3]] == [False, True, False]
 
@@ -171,7 +171,7 @@ def test_what_can_not_be_ablated_is_refused(tiny_items: Any, tiny_tokenizer: Any
     with pytest.raises(ValueError, match="`ablate_share` is 0; it must be above 0"):
         CaptureConfig(**given, ablate="kinds", ablate_share=0)  # type: ignore[arg-type]
     model = adapt(BertForMaskedLM(BertConfig(**BERT)).eval(), target_modules=["query"])
-    with pytest.raises(ValueError, match="`ablate` is 'layers', but BertForMaskedLM doesn't foresee the next token"):
+    with pytest.raises(ValueError, match="`ablate` is 'layers', but BertForMaskedLM doesn't predict the next token"):
         capture(
             model, tiny_items, tmp_path / "r", tokenizer=tiny_tokenizer, score=False, ablate="layers", progress=False
         )

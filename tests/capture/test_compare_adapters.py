@@ -1,4 +1,4 @@
-"""Adapters beside each other on data: against transformers' and torch's own losses, one sample at a time."""
+"""Adapters compared on data: against transformers' and torch's own losses, one sample at a time."""
 
 import copy
 import sys
@@ -89,10 +89,10 @@ def test_weights_and_flags_are_its_own_again(
 def test_of_texts_nothing_is_a_hit(
     tiny_model: Any, tiny_tokenizer: Any, tiny_items: Any, text: Path, folders: dict[str, Path]
 ) -> None:
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     items = [*read_items(text), *tiny_items[:2]]
     found = compare_adapters(
-        tiny_model, tiny_tokenizer, items, folders, progress=lambda done, total: told.append((done, total))
+        tiny_model, tiny_tokenizer, items, folders, progress=lambda done, total: reported.append((done, total))
     )
     n_windows = found.sizes["sample"] - 2
     assert n_windows > 10  # of as many tokens as the model's context has, fewer than are asked for
@@ -100,11 +100,11 @@ def test_of_texts_nothing_is_a_hit(
     is_text = np.tile(np.arange(n_windows + 2) < n_windows, (3, 1))
     np.testing.assert_array_equal(np.isnan(found["correct"]), is_text)
     assert np.isfinite(found["ce"]).all()
-    assert [done for done, _ in told] == list(range(1, told[0][1] + 1))
+    assert [done for done, _ in reported] == list(range(1, reported[0][1] + 1))
 
 
 def test_refused(tiny_model: Any, tiny_tokenizer: Any, tiny_items: Any, folders: dict[str, Path]) -> None:
-    with pytest.raises(ValueError, match="the model is a LlamaModel; only causal ones foresee the next token"):
+    with pytest.raises(ValueError, match="the model is a LlamaModel; only causal ones predict the next token"):
         compare_adapters(tiny_model.model, tiny_tokenizer, tiny_items, folders)
     other = llama(len(tiny_tokenizer), hidden_size=16)
     with pytest.raises(AdapterError, match="its weights have other shapes"):

@@ -6,13 +6,13 @@ import threading
 
 import pytest
 
-from lorascope.capture.errors import Interrupted, listening
+from lorascope.capture.errors import Interrupted, collecting_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_only_asks(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with listening() as heard:
+    with collecting_signals() as heard:
         assert heard == []
         os.kill(os.getpid(), number)
         assert heard == [number]
@@ -20,7 +20,7 @@ def test_the_first_signal_only_asks(number: signal.Signals) -> None:
 
 
 def test_the_second_signal_is_heard_at_once() -> None:
-    with listening():
+    with collecting_signals():
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -30,7 +30,7 @@ def test_outside_of_the_main_thread_nothing_is_heard() -> None:
     found: list[list[int]] = []
 
     def listen() -> None:
-        with listening() as heard:
+        with collecting_signals() as heard:
             found.append(heard)
 
     thread = threading.Thread(target=listen)

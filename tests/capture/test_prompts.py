@@ -120,7 +120,7 @@ def test_other_prompts_or_examples_are_not_gone_on_with(make: Any, more: Path, t
         make(progress=stop, **settings)
 
     def refused(words: str, **changed: Any) -> None:
-        with pytest.raises(StoreError, match=f"holds another capture.*{words}"):
+        with pytest.raises(StoreError, match=f"contains another capture.*{words}"):
             make(**{**settings, **changed})
 
     refused(r"prompt.names: \['main', 'own'\] -> \['own', 'main'\]", prompt=(str(own), "main"))

@@ -1,4 +1,4 @@
-"""LoRA over quantised layers, where a library for them is installed: the base is what the quantised layer puts out."""
+"""LoRA over quantised layers, where a library for them is installed: the base is the quantised layer's output."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,18 +54,16 @@ def check(model: Any, kind: str, *, exact: bool) -> None:
         assert (note.kind, kind in note.message, len(note.places)) == ("quantised", True, 4)
     found = record(model, INPUTS)
     for path, output in outputs_of(model, INPUTS, axis(found.components)).items():
-        total = (found.kept.arrays[f"states/{path}/base"].float() + found.delta(model, "default", path)).to(
-            output.dtype
-        )
+        total = (found.kept.arrays[f"states/{path}/base"].float() + found.delta("default", path)).to(output.dtype)
         # bitsandbytes rounds delta to the output's type before it adds.
         slack = 0 if exact else 2 * torch.finfo(output.dtype).eps
         torch.testing.assert_close(total, output, rtol=slack, atol=slack)
     assert 0 < found.recorder.worst_excess <= 1
-    beside = record(model, INPUTS, stream="base")
+    base_pass = record(model, INPUTS, stream="base")
     with model.disable_adapter():
-        for path, output in outputs_of(model, INPUTS, axis(beside.components)).items():
-            assert torch.equal(beside.kept.arrays[f"states/{path}/base"], output)
-    (proof,) = beside.recorder.proofs
+        for path, output in outputs_of(model, INPUTS, axis(base_pass.components)).items():
+            assert torch.equal(base_pass.kept.arrays[f"states/{path}/base"], output)
+    (proof,) = base_pass.recorder.proofs
     target: Any = Kept((2, 7))
     pass_ = proof.passes[0]
     with proof.attached(), pass_.enabled(model), proof.recording(target, pass_), torch.inference_mode():

@@ -109,7 +109,7 @@ def test_another_capture_is_refused_with_what_differs(go: Any, adapted: Any, tex
         go("run.zarr", progress=interrupt_after(1100, raise_enough))
 
     def refused(words: str, **changes: Any) -> None:
-        with pytest.raises(StoreError, match=f"holds another capture.*{words}.*repeat the command"):
+        with pytest.raises(StoreError, match=f"contains another capture.*{words}.*repeat the command"):
             go("run.zarr", **changes)
         assert not open_run(tmp_path / "run.zarr").finished
 

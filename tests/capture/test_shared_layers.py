@@ -22,7 +22,7 @@ from lorascope.capture import (
     plan,
 )
 from lorascope.capture.models.model import model_identity
-from lorascope.capture.models.sharing import sharing_of
+from lorascope.capture.models.sharing import layer_sharing
 from lorascope.capture.reforward import reforward
 from lorascope.stores import StoreError, verify
 from lorascope.study import read_study
@@ -36,7 +36,7 @@ TRAINING = FinetuneConfig(rank=2, learning_rate=1e-2, batch_size=3, max_steps=3)
 
 @pytest.fixture(scope="module")
 def model(tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a Llama of 5 layers, of which the last 4 can be shared."""
+    """Folder of a Llama of 5 layers; the last 4 can be shared."""
     tiny = llama(len(tiny_tokenizer), num_hidden_layers=5, intermediate_size=48)
     return save_model(tmp_path_factory.mktemp("shared") / "model", tiny, tiny_tokenizer)
 
@@ -86,7 +86,7 @@ def test_every_layer_of_a_group_is_trained_apart(model: Path, tiny_items: Any, t
     before = model_identity(loaded, str(model))
     result = finetune(loaded, tokenizer, tiny_items, tmp_path / "out", TRAINING, items_eval=tiny_items)
     assert model_identity(loaded, str(model)) == before
-    assert sharing_of(loaded) == SHARING
+    assert layer_sharing(loaded) == SHARING
     record = record_of(result.path)
     assert record["model"] == before
     assert {key: record["model"][key] for key in SHARING} == SHARING
@@ -100,7 +100,7 @@ def test_every_layer_of_a_group_is_trained_apart(model: Path, tiny_items: Any, t
     assert result.after is not None
     assert result.after.ce < result.before.ce
     again = attach_adapter(loaded, result.path)
-    assert sharing_of(again) == SHARING
+    assert layer_sharing(again) == SHARING
 
 
 def test_a_run_of_shared_layers_is_that_of_copied_ones(

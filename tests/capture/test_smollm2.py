@@ -1,4 +1,4 @@
-"""A real model of 210 linear layers: what is stored is what its layers put out."""
+"""A real model of 210 linear layers: the stored states are its layers' outputs."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Capture: one model, its adapters, its data, into one run; after an interruption the same call continues it."""
+"""Capture one model with its adapters, over data, into one run; after an interruption the same call continues it."""
 
 import dataclasses
 import time
@@ -13,12 +13,13 @@ from lorascope.stores import Run, RunWriter, clear_torn, create_run, open_run, r
 
 from .buffers.rows import queue_bytes_needed, row_spans
 from .config import CaptureConfig
-from .errors import Interrupted, listening
+from .errors import Interrupted, collecting_signals
 from .recording.layout import make_tables
 from .recording.progress import CaptureProgress, Report, progress_bar, report_stage
 from .recording.run_model import all_answers, all_scores, fill_rows
+from .settling.data import Items
 from .settling.estimate import estimate, require_space
-from .settling.in_memory import Items, settings_of
+from .settling.load import settings_in_memory
 from .settling.settle import Settled, settle
 
 ProgressCallback = Callable[[CaptureProgress], None]
@@ -55,41 +56,41 @@ def capture(
 ) -> Run:
     """Capture base and delta of every LoRA-wrapped layer into a run, and return the run.
 
-    Either `capture(config)`, where everything is named, or `capture(model, data, out, tokenizer=...)` of what is in
-    memory. A run that was interrupted is continued after its committed rows by the same call; a finished one is
-    opened as it is. Under torchrun the processes share the rows of one run.
+    Call either `capture(config)`, which names everything, or `capture(model, data, out, tokenizer=...)` with objects in
+    memory. The same call continues an interrupted run after its committed rows, and opens a finished one as it is.
+    Under torchrun the processes share the rows of one run.
 
     Parameters
     ----------
     config
         What to capture, from where and to where: a `CaptureConfig`. Or `model`, in memory.
     data
-        In memory: whatever `read_items` takes, a list of paths, or items that were read.
+        In memory: anything that `read_items` takes, a list of paths, or items.
     out
         In memory: folder of the run, or an `s3://` address.
     model, tokenizer
-        A `PeftModel` and its tokenizer, already loaded; with a config, instead of those that it names. Its active
-        adapter is captured, in stream `base` all of its adapters. The model's training mode, its active adapter and its
-        requires_grad flags are afterwards as they were.
+        A loaded `PeftModel` and its tokenizer; with a config, they replace those that it names. The active adapter is
+        captured, or in stream `base` all adapters. Afterwards the model's training mode, active adapter and
+        requires_grad flags are as before.
     progress
         Called with a `CaptureProgress` after every batch, and when a stage without batches begins and ends. In memory,
-        None shows a bar in a notebook or on a terminal, and False none.
+        None shows a bar in a notebook or on a terminal, and False shows nothing.
     **options
-        In memory: settings of `CaptureConfig`, but for those of how a model is loaded.
+        In memory: settings of `CaptureConfig`, except those on how a model is loaded.
 
     Raises
     ------
     TypeError
-        If an option is none of `CaptureConfig`, or is given together with a config.
+        If an option isn't a setting of `CaptureConfig`, or is given together with a config.
     StoreError
-        If `config.out` holds something else, or an interrupted run of another capture: then the differences are named;
-        or if the run is expected not to fit the free space.
+        If `config.out` contains something else, or an interrupted run of another capture (the message names the
+        differences), or if the run isn't expected to fit the free space.
     AdapterError
         If an adapter doesn't fit the model, is untrained, merged or disabled, or isn't of a supported kind.
     ValueError, FileNotFoundError
         If the model or a data file can't be read, or a sample can't be captured as it is.
     CaptureError
-        If a hook doesn't fire exactly once a pass, or a layer's output isn't its base plus delta.
+        If a hook doesn't fire exactly once per pass, or a layer's output isn't its base plus delta.
     FileExistsError
         If another process captures into `config.out`: the message says which one and since when.
     OSError
@@ -99,7 +100,7 @@ def capture(
 
     Notes
     -----
-    Nothing is written before all checks have passed, every choice is scored and every answer is given.
+    Nothing is written before all checks have passed, every choice is scored and every answer is written.
     """
     if isinstance(config, CaptureConfig):
         if data is not None or out is not None or options:
@@ -109,21 +110,22 @@ def capture(
     in_memory = model if config is None else config
     if in_memory is None or data is None or out is None or (config is not None and model is not None):
         raise TypeError("give `capture` a `CaptureConfig`, or one `model` with `data`, `out` and `tokenizer`")
-    settings, items = settings_of(in_memory, data, out, options)
+    settings, items = settings_in_memory(in_memory, data, out, options)
     with progress_bar() if progress in (None, True) else nullcontext(progress or None) as report:
         return _capture(settings, items, in_memory, tokenizer, report)
 
 
 def _capture(config: CaptureConfig, items: Items | None, model: Any, tokenizer: Any, progress: Report) -> Run:
+    """Capture with these settings, and items, model and tokenizer if they are in memory; return the run."""
     with settle(config, items, model, tokenizer, progress) as settled:
         if settled.state != "finished":
             with _open_writer(settled, progress) as writer:
-                _fill(settled, writer, progress)
+                _write_missing_rows(settled, writer, progress)
     return open_run(settled.place)
 
 
 def _open_writer(settled: Settled, progress: Report) -> RunWriter:
-    """The run's writer on every rank; the leader sets the run up, or sweeps what an interruption left."""
+    """Return the run's writer on every rank; the leader first creates the run, or removes what an interruption left."""
     config, place, ranks, layout = settled.config, settled.place, settled.ranks, settled.layout
     estimated = estimate(layout.spec, base_scores=config.score and config.score_base, answers=config.answer_tokens > 0)
     spans = row_spans(layout.plan.starts, layout.batches)
@@ -172,15 +174,15 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
     return writer
 
 
-def _fill(settled: Settled, writer: RunWriter, progress: Report) -> None:
-    """Write this rank's part of the missing rows, and finish the run once every rank has."""
+def _write_missing_rows(settled: Settled, writer: RunWriter, progress: Report) -> None:
+    """Write this rank's part of the missing rows; the leader finishes the run when every rank is done."""
     config, ranks, loaded = settled.config, settled.ranks, settled.loaded
-    missing = np.flatnonzero(~ranks.of_leader(writer.committed_rows))
+    missing = np.flatnonzero(~ranks.from_leader(writer.committed_rows))
     own = np.zeros(writer.n_rows, dtype=bool)
-    own[missing[ranks.share(len(missing))]] = True
+    own[missing[ranks.own_slice(len(missing))]] = True
     measured = None
     if own.any():
-        with listening() as signals:
+        with collecting_signals() as signals:
             streamed = fill_rows(
                 settled.layout,
                 loaded.model,
@@ -192,7 +194,7 @@ def _fill(settled: Settled, writer: RunWriter, progress: Report) -> None:
                 stop=lambda: bool(signals),
                 progress=progress,
             )
-        # Where others share the capture, a signal that came after this rank's last batch has stopped them.
+        # If other ranks share the capture, a signal after this rank's last batch has stopped them.
         if signals and (streamed.stopped or ranks.size > 1):
             n_committed = int(resume_run(settled.place).committed_rows.sum())
             raise Interrupted(
@@ -203,12 +205,12 @@ def _fill(settled: Settled, writer: RunWriter, progress: Report) -> None:
     ranks.wait()
     parts = [part for part in ranks.gather(measured) if part is not None]
     if ranks.leads:
-        writer.finish({"measured": _add_up(parts)} if parts else {})
+        writer.finish({"measured": _combine_measurements(parts)} if parts else {})
     ranks.wait()
 
 
-def _add_up(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Measurements of all ranks as one: the times of the slowest, and bytes added up."""
+def _combine_measurements(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Combine the measurements of all ranks: times of the slowest rank, and sums of rows and bytes."""
     longest = max(parts, key=lambda part: float(part["seconds"]))
     names = ("rows", "raw_bytes", "stored_bytes", "buffer_bytes", "ablation_passes")
     summed = {name: sum(part[name] for part in parts) for name in names if name in longest}

@@ -1,6 +1,5 @@
 """Scores of several adapters of one model on the same data, without a run."""
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from lorascope.stores.progress import Progress
 from .buffers.target import flat_index
 from .models.adapter import attach_adapters
 from .models.device import input_device
-from .models.model import context_length, is_causal
+from .models.model import model_facts
 from .models.passes import Pass, isolated, restoring_modes
 from .recording.forward import forward, kl_divergence
 from .samples.encode import encode_items, require_known_tokens
@@ -24,7 +23,7 @@ from .samples.items import Item
 from .samples.scoring import Scores, score
 
 BATCH_TOKENS, WINDOW_TOKENS = 1024, 512
-"""Most tokens of a batch, with padding, and of a window of plain text."""
+"""Largest number of tokens in a batch, with padding, and in a window of plain text."""
 
 
 def compare_adapters(
@@ -35,37 +34,38 @@ def compare_adapters(
     *,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Cross-entropy, hits and KL divergence by sample: of a model without adapters, and with each of them.
+    """Return cross-entropy, hits and KL divergence of each sample: of a model without adapters, and with each adapter.
 
     Parameters
     ----------
     model, tokenizer
-        A causal language model of transformers without adapters, as which it is left (but for an init that changes the
-        base), and its fast tokenizer.
+        A causal language model of transformers without adapters, and its fast tokenizer. Afterwards the model is as
+        before, unless an adapter's init changes the base.
     items
-        What `read_items` gives; questions are asked with the prompt `main`.
+        Items from `read_items`; questions are asked with the prompt `main`.
     adapters
-        Name -> folder. The others are compared with the first.
+        Name -> folder. All are compared with the first one.
     progress
-        Called with how many passes and batches are done, and how many there are.
+        Called with the number of passes and batches that are done, and their total.
 
     Returns
     -------
     xr.Dataset
         Over `adapter` (`base`, then as given) and `sample`: `ce` in nat/token and `correct` (NaN for text) as `score`
-        has them, and `kl`, the mean over a sample's tokens of KL(first adapter || this one) of the distributions of
-        the next token, in nat. All pass in the same batches, so differences are paired by sample.
+        defines them, and `kl`, the mean over a sample's tokens of KL(first adapter || this one) of the next token's
+        distribution, in nat. All use the same batches, so differences are paired by sample.
 
     Raises
     ------
     AdapterError, ValueError
         If an adapter doesn't fit the model, the model isn't causal, or the items can't be encoded.
     """
-    if not is_causal(model):
-        raise ValueError(f"the model is a {type(model).__name__}; only causal ones foresee the next token")
-    length = context_length(model) or sys.maxsize
+    facts = model_facts(model)
+    if not facts.is_causal:
+        raise ValueError(f"the model is a {type(model).__name__}; only causal ones predict the next token")
+    length = facts.context_length
     samples = encode_items(items, tokenizer, max_length=length, window_tokens=min(WINDOW_TOKENS, length))
-    require_known_tokens(model, samples)
+    require_known_tokens(facts.n_known_tokens, samples)
     n_tokens = [len(sample.token_ids) for sample in samples]
     batches = plan_batches(n_tokens, batch_tokens=BATCH_TOKENS)
     device = input_device(model)
@@ -81,7 +81,7 @@ def compare_adapters(
         with pass_.enabled(adapted):
             return forward(adapted, samples[batch], device)
 
-    with _restored(model):
+    with _restoring_modules(model):
         adapted = attach_adapters(model, adapters)
         with isolated(adapted, device):
             for pass_ in passes:
@@ -108,8 +108,8 @@ def compare_adapters(
 
 
 @contextmanager
-def _restored(model: Any) -> Iterator[None]:
-    """Afterwards the model has its own modules and flags; PEFT's `unload` would leave trained ones in their place."""
+def _restoring_modules(model: Any) -> Iterator[None]:
+    """Restore the model's own modules and flags afterwards; PEFT's `unload` would keep trained copies of some."""
     own = [(module, dict(module._modules)) for module in model.modules()]
     try:
         with restoring_modes(model):

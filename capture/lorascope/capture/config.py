@@ -3,13 +3,16 @@
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from lorascope.stores.format.spec import ABLATE
 from lorascope.stores.reading.token_choice import parse_choice
 from lorascope.stores.size import parse_size
 
 from .models.source import check_sharing
+
+LOADING = ("dtype", "device_map", "trust_remote_code", "share", "shared_layers", "share_from")
+"""Settings that say how a model is loaded, apart from its device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +34,7 @@ class FinetuneConfig:
     epochs: float = 3.0
     """Passes over the training samples."""
     max_steps: int | None = None
-    """Optimiser steps, instead of `epochs`; None to go by `epochs`."""
+    """Optimiser steps, instead of `epochs`; None to use `epochs`."""
     seed: int = 0
     """Seed of the adapter's first weights, the order of samples and dropout."""
     max_length: int | None = None
@@ -47,9 +50,9 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         counts = ("rank", "alpha", "batch_size", "micro_batch_size", "max_steps", "score_batch_tokens")
-        _at_least(self, 1, *counts, "miub_every", "miub_samples")
-        _at_least(self, 2, "max_length", "window_tokens")
-        _at_least(self, 0, "seed")
+        _require_at_least(self, 1, *counts, "miub_every", "miub_samples")
+        _require_at_least(self, 2, "max_length", "window_tokens")
+        _require_at_least(self, 0, "seed")
         for name in ("learning_rate", "epochs"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}; give a finite number above 0")
@@ -153,13 +156,13 @@ class CaptureConfig:
 
     def __post_init__(self) -> None:
         for name in ("adapter", "data", "component", "prompt", "examples"):
-            if isinstance(getattr(self, name), str):  # one is as good as a tuple of one
+            if isinstance(getattr(self, name), str):  # a single string stands for a tuple of one
                 object.__setattr__(self, name, (getattr(self, name),))
         self._check_names()
         self._check_choices()
-        _at_least(self, 0, "seed", "generate", "answer_tokens")
-        _at_least(self, 1, "limit", "batch_tokens")
-        _at_least(self, 2, "window_tokens")
+        _require_at_least(self, 0, "seed", "generate", "answer_tokens")
+        _require_at_least(self, 1, "limit", "batch_tokens")
+        _require_at_least(self, 2, "window_tokens")
         for name in ("budget", "queue"):
             if getattr(self, name) is not None:
                 parse_size(getattr(self, name))
@@ -169,17 +172,23 @@ class CaptureConfig:
 
     @property
     def adapters(self) -> dict[str, str]:
-        """Name -> folder of every adapter; one without a name is `default`."""
+        """Name -> folder of every adapter; an adapter without a name is called `default`."""
         # A path may hold a `=` too.
         matches = [re.fullmatch(r"(?:([A-Za-z_]\w*)=(?=.))?(.*)", text) for text in self.adapter]
         return {match[1] or "default": match[2] for match in matches if match is not None}
 
     @property
+    def loading(self) -> dict[str, Any]:
+        """Options of `load_model`, except the device."""
+        return {name: getattr(self, name) for name in LOADING}
+
+    @property
     def queue_bytes(self) -> int | None:
-        """Most bytes of rows that wait to be written; None for what suits."""
+        """Largest number of bytes of rows that wait to be written; None to choose it by the batches."""
         return None if self.queue is None else parse_size(self.queue)
 
     def _check_names(self) -> None:
+        """Raise ValueError if data, prompts or adapters aren't named, or adapters don't fit the stream."""
         if not self.data:
             raise ValueError("`data` is empty; name at least one file of samples")
         if not self.prompt:
@@ -200,6 +209,7 @@ class CaptureConfig:
             )
 
     def _check_choices(self) -> None:
+        """Raise ValueError if a setting isn't one of its allowed values, or two settings contradict each other."""
         parse_choice(self.tokens)
         for field in fields(self):
             value = getattr(self, field.name)
@@ -210,7 +220,7 @@ class CaptureConfig:
         if self.ablate is not None and self.stream == "base":
             raise ValueError(
                 f"`ablate` is {self.ablate!r}, but in stream 'base' no adapter is on, so that none of its parts can be "
-                "left out; take stream 'adapted' or 'pair', or leave `ablate` out"
+                "switched off; take stream 'adapted' or 'pair', or leave `ablate` out"
             )
         check_sharing(self.share, self.shared_layers, self.share_from)
         if self.budget is not None and self.tokens != "all":
@@ -218,13 +228,14 @@ class CaptureConfig:
         if self.answer_tokens and not self.score:
             raise ValueError(
                 f"`answer_tokens` is {self.answer_tokens}, but `score` is off, and answers are part of the scores; "
-                "give one of them up"
+                "turn one of them off"
             )
         if self.tokens == "generated" and not self.generate:
             raise ValueError("`tokens` is 'generated', but `generate` is 0; give the number of tokens to generate")
 
 
-def _at_least(config: object, least: int, *names: str) -> None:
+def _require_at_least(config: object, least: int, *names: str) -> None:
+    """Raise ValueError if one of these settings is a number below `least`; None is allowed."""
     for name in names:
         if (value := getattr(config, name)) is not None and value < least:
             raise ValueError(f"`{name}` is {value!r}; give at least {least}")

@@ -27,22 +27,22 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """Exit code of a process that this signal ended, as shells have it."""
+        """Exit code of a process that this signal ended, as shells define it."""
         return 128 + int(self.signal)
 
 
 @contextmanager
-def listening() -> Iterator[list[int]]:
-    """A list of the signals so far: the first SIGINT or SIGTERM; the second one raises KeyboardInterrupt.
+def collecting_signals() -> Iterator[list[int]]:
+    """Yield a list that the first SIGINT or SIGTERM is appended to; the second one raises KeyboardInterrupt.
 
-    Outside of the main thread Python can't hear signals: there none is.
+    Outside of the main thread Python can't receive signals, so the list stays empty.
     """
     signals: list[int] = []
 
-    def hear(number: int, frame: FrameType | None) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
         if signals:  # asked twice, at once
             raise KeyboardInterrupt
         signals.append(number)
 
-    with handling_signals(hear, *SIGNALS):
+    with handling_signals(on_signal, *SIGNALS):
         yield signals

@@ -1,4 +1,4 @@
-"""The last level of checking a run: its model computes some of its rows again, and they are compared."""
+"""The last level of checking a run: the model computes some of its rows again, and they are compared."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,36 +12,35 @@ from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.format.stored_array import widen_block
 from lorascope.stores.reading.walk import stored_rows
 
-from .models.device import ALONE, named_device
+from .models.device import ALONE, parse_device
 from .models.passes import isolated
 from .recording.progress import CaptureProgress
 from .recording.run_model import fill_rows
-from .settling.data import read_data
-from .settling.in_memory import named_data
+from .settling.data import name_data, read_data
 from .settling.inputs import require_inputs, settings_of_run
 from .settling.load import load
-from .settling.resume import require_same
+from .settling.provenance import require_same_identity
 from .settling.settle import settle_loaded
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
-"""Largest ||again - stored|| / ||stored|| of a token's vector, by the type that the layers put out: what another device
-type, another number of threads or another library's order of summation may do over all layers of a deep model. A vector
-of another token or another adapter differs by about 1."""
+"""Largest ||again - stored|| / ||stored|| of a token's vector, by the layers' output type: the largest difference that
+another type of device, number of threads or order of summation makes over all layers of a deep model. A vector of
+another token or adapter differs by about 1."""
 MEASURES = {"js", "swallowed", "kl", "ablation", "nll", "base_norm", "delta_norm", "effective_width"}
 """Arrays that are computed from others."""
 
 
 @dataclass(slots=True)
 class Reforwarded:
-    """Result of a re-forward: samples that were computed again, and how far they are from what is stored."""
+    """Result of a re-forward: samples that were computed again, and how much they differ from the stored ones."""
 
     samples: tuple[str, ...]
-    """Ids of the samples that were chosen; all tokens of the rows that they lie in were compared."""
+    """Ids of the chosen samples; all tokens of the rows that contain them were compared."""
     n_tokens: int = 0
     n_vectors: int = 0
-    """Vectors that were compared: one a token and array."""
+    """Number of compared vectors: one per token and array."""
     n_equal: int = 0
-    """Vectors equal bit for bit."""
+    """Number of vectors that are equal bit for bit."""
     worst: float = 0.0
     """Largest ||again - stored|| / ||stored|| of a vector."""
     problems: list[Problem] = field(default_factory=list)
@@ -58,68 +57,68 @@ def reforward(
     data: Any = None,
     progress: Callable[[CaptureProgress], None] | None = None,
 ) -> Reforwarded:
-    """Load the model of a run again, and compare what it computes for k random samples with what is stored.
+    """Load the model of a run again, and compare what it computes for k random samples with the stored values.
 
     Parameters
     ----------
     path
-        The run, finished or not; only its committed rows are looked at.
+        The run, finished or not; only its committed rows are compared.
     k
-        How many samples to choose; the whole rows that they lie in are computed again.
+        Number of samples to choose; all rows that contain them are computed again.
     seed
-        Chooses them.
+        Seed of the random choice.
     overrides
-        Settings of the capture that may be others here: `model`, `adapter`, `data`, `prompt`, `examples` (they are held
-        against the run's hashes), `device`, `device_map`, `trust_remote_code`.
+        Settings of the capture that may differ here: `model`, `adapter`, `data`, `prompt`, `examples` (they are
+        compared with the run's hashes), `device`, `device_map`, `trust_remote_code`.
     model, tokenizer, data
-        Already loaded, as for `capture`.
+        Loaded objects, as for `capture`.
     progress
         Called with a `CaptureProgress` after every batch.
 
     Raises
     ------
     StoreError
-        If the run wasn't written by `capture` or was pulled from another, has no committed sample, or model, adapter or
-        data are others.
+        If the run wasn't written by `capture`, was pulled from another run or has no committed sample, or if model,
+        adapter or data differ.
     ValueError
         If k is below 1.
     """
     if k < 1:
         raise ValueError(f"`k` is {k!r}; choose at least 1 sample")
     run = open_run(path)
-    names, items = (None, None) if data is None else named_data(data)
+    names, items = (None, None) if data is None else name_data(data)
     config = settings_of_run(run, {**(overrides or {}), **({"data": names} if names else {})})
     require_inputs(config, model_given=model is not None, data_given=items is not None, writes=False)
-    chosen = _choose(run, k, seed)
+    chosen = _choose_samples(run, k, seed)
     data_read = read_data(config.data, config.prompt, config.examples, seed=config.seed, items=items)
-    loaded = load(config, named_device(config.device), model, tokenizer)
+    loaded = load(config, parse_device(config.device), model, tokenizer)
     with isolated(loaded.model, loaded.device):
         settled = settle_loaded(config, loaded, data_read, ALONE, run.place, "finished")
         stored = provenance_identity(run.attributes["provenance"])
-        require_same(
+        require_same_identity(
             {**stored, "libraries": {}},
             {**provenance_identity(settled.provenance()), "libraries": {}},
             f"`{path}` was captured from something else",
             "give the model, adapter and data that it was captured from",
         )
         compared = Reforwarded(tuple(str(run.samples["id"].values[index]) for index in chosen))
-        comparer, rows = _Comparer(run, compared), _rows_of(run, chosen)
+        comparer, rows = _Comparer(run, compared), _rows_with(run, chosen)
         fill_rows(settled.layout, loaded.model, loaded.device, comparer, rows, progress=progress)
     return compared
 
 
-def _choose(run: Run, k: int, seed: int) -> np.ndarray:
-    """Indices of k samples all of whose tokens are committed, or of all such if there are fewer."""
+def _choose_samples(run: Run, k: int, seed: int) -> np.ndarray:
+    """Return indices of k random samples whose tokens are all committed, or of all such samples if they are fewer."""
     committed = np.concatenate([[0], np.cumsum(run.committed.values)])
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
     whole = np.flatnonzero(committed[stops] - committed[starts] == stops - starts)
     if not len(whole):
-        raise StoreError(f"no sample of `{run.path}` is wholly committed, so that there is nothing to compare")
+        raise StoreError(f"no sample of `{run.path}` is wholly committed, so there is nothing to compare")
     return np.asarray(np.sort(np.random.default_rng(seed).permutation(whole)[:k]))
 
 
-def _rows_of(run: Run, samples: np.ndarray) -> np.ndarray:
-    """Bool (row,): committed rows with tokens of these samples."""
+def _rows_with(run: Run, samples: np.ndarray) -> np.ndarray:
+    """Return which committed rows have tokens of these samples, bool (row,)."""
     rows = np.zeros(run.n_rows, dtype=bool)
     for start, stop in zip(
         run.samples["token_start"].values[samples], run.samples["token_stop"].values[samples], strict=True
@@ -129,7 +128,7 @@ def _rows_of(run: Run, samples: np.ndarray) -> np.ndarray:
 
 
 class _Comparer:
-    """A writer of rows that compares them with what is stored instead of writing them."""
+    """A writer that compares rows with the stored ones instead of writing them."""
 
     def __init__(self, run: Run, result: Reforwarded) -> None:
         self._run = run
@@ -150,12 +149,12 @@ class _Comparer:
         return RowWritten(row, sum(block.nbytes for block in blocks.values()), 0, 0.0, 0.0)
 
     def _compare(self, path: str, row: int, again: np.ndarray, stored: np.ndarray) -> None:
-        """Vectors (token, feature) of one array, both float32."""
+        """Compare vectors (token, feature) of one array, both float32, and add to the result."""
         same = (stored == again) | (np.isnan(stored) & np.isnan(again))
         differing = np.flatnonzero(~same.all(axis=1))
         self._result.n_vectors += len(same)
         self._result.n_equal += len(same) - len(differing)
-        # Measures follow from states; where they are tiny, their own relative difference says nothing.
+        # Measures follow from states; the relative difference of tiny measures says nothing.
         if not len(differing) or path.rpartition("/")[2] in MEASURES:
             return
         off = np.linalg.norm(again[differing].astype(np.float64) - stored[differing], axis=1)

@@ -324,7 +324,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 @pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`")
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variants_are_attached(tiny_model: Any, tmp_path: Path, name: str) -> None:
-    """The embeddings that PEFT saves beside an adapter on them are known for the base's own."""
+    """PEFT saves the base's own embeddings with an adapter on them; they are recognised as the base's."""
     trained = save_trained(tiny_model, tmp_path, **VARIANTS[name])
     attached = attach_adapter(copy.deepcopy(tiny_model), tmp_path)
     torch.testing.assert_close(attached(TOKENS).logits, trained(TOKENS).logits)

@@ -1,6 +1,5 @@
 """Components: which layers an adapter changes, what they are, and which can't be captured."""
 
-import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,13 @@ from transformers import (
 )
 
 from lorascope.capture.models.adapter import attach_adapter
-from lorascope.capture.models.branches import lora_b
+from lorascope.capture.models.branches import lora_b, lora_bias
 from lorascope.capture.models.components import (
+    LoraComponent,
     adapted_modules,
-    factor_weights,
+    component_axis,
+    exclusion_reason,
     find_components,
-    in_module_order,
-    left_out,
 )
 from lorascope.capture.models.preflight import inspect_adapter
 from lorascope.capture.models.refusal import lora_layers
@@ -78,7 +77,7 @@ def test_components_of_a_llama(tiny_model: Any, tiny_adapter: Path) -> None:
     assert [(c.layer, c.kind) for c in components] == [(layer, kind) for layer in (0, 1) for kind in kinds]
     found = {"path": "model.layers.1.self_attn.k_proj", "order": components[8].order, "layer": 1, "kind": "k_proj"}
     found |= {"d_in": 32, "d_out": 16, "rank": 4, "scaling": 2.0, "delta_source": "factor", "biased": False}
-    assert dataclasses.asdict(components[8]) == {**found, "fused": ()}
+    assert components[8] == LoraComponent(**found, fused=(), module=None)
     assert [c.order for c in components] == sorted({c.order for c in components})
 
 
@@ -230,7 +229,7 @@ def test_trained_weights_are_a_difference(tiny_model: Any, options: dict[str, An
 def test_what_is_left_out(tiny_model: Any, options: dict[str, Any], words: str) -> None:
     model = adapt(tiny_model, **options)
     modules = adapted_modules(model, "default")
-    reasons = [reason for path, (_, module) in modules.items() if (reason := left_out(path, module))]
+    reasons = [reason for path, (_, module) in modules.items() if (reason := exclusion_reason(path, module))]
     assert reasons
     assert all(reason.startswith(words) for reason in reasons)
     assert [c.kind for c in find_components(model, "default")] == ["q_proj", "q_proj"]
@@ -242,7 +241,9 @@ def test_layers_of_other_shapes_are_left_out() -> None:
     model.conv, model.attention = nn.Conv1d(4, 4, 1), nn.MultiheadAttention(4, 1)
     model.holder = nn.ModuleDict({"experts": nn.ModuleList([nn.ModuleDict({"up": nn.Linear(4, 4)})])})
     adapted = adapt(model, target_modules=["conv", "attention", "up"], bias="none")
-    reasons = {path: left_out(path, module) for path, (_, module) in adapted_modules(adapted, "default").items()}
+    reasons = {
+        path: exclusion_reason(path, module) for path, (_, module) in adapted_modules(adapted, "default").items()
+    }
     assert reasons == {
         "conv": "a convolution has no (token, feature) output",
         "attention": "PEFT merges LoRA into nn.MultiheadAttention for the pass, so no output without it exists",
@@ -261,36 +262,22 @@ def test_axis_of_several_adapters(tiny_model: Any) -> None:
     skipped = find_components(model, "other", skip=["model.layers.0.self_attn.q_proj"])
     assert [(c.kind, c.layer) for c in skipped] == [("embed_tokens", -1), ("q_proj", 1)]
     order = [(-1, "embed_tokens"), (0, "q_proj"), (0, "down_proj"), (1, "q_proj"), (1, "down_proj")]
-    assert [(c.layer, c.kind) for c in in_module_order(both)] == order
+    assert [(c.layer, c.kind) for c in component_axis(both)] == order
 
 
 @pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed")
 def test_weights_of_a_factor(tiny_model: Any) -> None:
     model = adapt(tiny_model, lora_bias=True)
     component = find_components(model, "default")[0]
-    ((weight, bias),) = factor_weights(model, [component], "default")
+    weight, bias = lora_b(component.module, "default"), lora_bias(component.module, "default")
+    assert bias is not None
     layer: Any = lora_layers(model)[component.path]
     assert (weight.shape, weight.dtype, bias.dtype) == ((32, 2), np.float32, np.float32)
     np.testing.assert_array_equal(bias, layer.lora_B["default"].bias.detach().numpy())
     embedding = adapt(build(GPT2Config(**GPT)), target_modules=["wte"])
     (component,) = find_components(embedding, "default")
-    ((weight, bias),) = factor_weights(embedding, [component], "default")
+    weight, bias = lora_b(component.module, "default"), lora_bias(component.module, "default")
     assert (weight.shape, bias) == ((32, 2), None)
-
-
-def test_weights_of_all_components_take_one_walk(tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = adapt(tiny_model)
-    components = find_components(model, "default")
-    walks: list[None] = []
-    original = torch.nn.Module.named_modules
-
-    def walk(self: Any, *args: Any, **options: Any) -> Any:
-        walks.extend([None] * (self is model))
-        return original(self, *args, **options)
-
-    monkeypatch.setattr(torch.nn.Module, "named_modules", walk)
-    assert len([*factor_weights(model, components, "default")]) == len(components) > 1
-    assert len(walks) == 1
 
 
 def test_nested_adapters(tiny_model: Any) -> None:

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from lorascope.capture.models.device import ALONE, joined, named_device, require_device, split_evenly
+from lorascope.capture.models.device import ALONE, join_ranks, parse_device, require_device, split_evenly
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "meta", "mps", ""])
 def test_what_is_no_device_for_a_capture(name: str) -> None:
     with pytest.raises(ValueError, match=rf"`device` is '{name}'; allowed are 'auto', 'cpu', 'cuda'"):
-        named_device(name)
+        parse_device(name)
 
 
 def test_device_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,9 +24,9 @@ def test_device_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_auto_is_the_ranks_own_gpu_or_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert named_device("auto", local_rank=3) == torch.device("cuda:3")
+    assert parse_device("auto", local_rank=3) == torch.device("cuda:3")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert named_device("auto", local_rank=3) == torch.device("cpu")
+    assert parse_device("auto", local_rank=3) == torch.device("cpu")
 
 
 @pytest.mark.parametrize(("n", "parts"), [(0, 3), (1, 3), (7, 3), (9, 3), (5, 1), (2, 5)])
@@ -40,11 +40,11 @@ def test_parts_cover_everything_once(n: int, parts: int) -> None:
 
 def test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined(torch.device("cpu")) as ranks:
+    with join_ranks(torch.device("cpu")) as ranks:
         assert ranks == ALONE
         assert ranks.gather(3) == [3]
-        assert ranks.of_leader("x") == "x"
-        assert ranks.share(4) == slice(0, 4)
+        assert ranks.from_leader("x") == "x"
+        assert ranks.own_slice(4) == slice(0, 4)
         ranks.wait()
 
 
@@ -52,5 +52,5 @@ def test_a_rank_needs_a_device_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for name, value in {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "3"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match="torch finds 2 of that kind here"), joined(torch.device("cuda")):
+    with pytest.raises(ValueError, match="torch finds 2 of that kind here"), join_ranks(torch.device("cuda")):
         pass

@@ -89,7 +89,7 @@ def test_missing_path(source: str) -> None:
             OSError("We couldn't connect.\nCheck your internet connection."),
             r"^model 'owner/name' \(nothing on this disk.*\) can't be loaded: We couldn't connect\. .OSError.$",
         ),
-        (KeyError(), r"can't be loaded: nothing more is said \(KeyError\)$"),
+        (KeyError(), r"can't be loaded: no message \(KeyError\)$"),
     ],
 )
 def test_hub_id_that_cannot_be_had(error: Exception, words: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,10 @@ def test_trained_copies_keep_the_type_of_the_base(folder: Path, spread: Any, tmp
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"init_lora_weights": "olora"}, r"its init changes the base weights, some of which are offloaded; load the"),
+        (
+            {"init_lora_weights": "olora"},
+            r"its init changes the base weights, and some of them are offloaded; load the",
+        ),
         ({"use_dora": True}, r"DoRA reads the frozen weights, which are offloaded here; load the model without"),
     ],
     ids=["init", "dora"],

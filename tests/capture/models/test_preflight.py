@@ -1,4 +1,4 @@
-"""Adapters that sit in a model: what is wrong with them, and how it is said."""
+"""Problems of adapters in a model, and their messages."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from lorascope.capture.models.preflight import (
     inspect_calls,
     require_adapter,
 )
-from lorascope.capture.models.refusal import AdapterError, lora_layers, require
+from lorascope.capture.models.refusal import AdapterError, lora_layers, raise_for_problems
 from lorascope.stores import Problem
 
 PROBE = {"input_ids": torch.arange(3, 9)[None], "attention_mask": torch.ones(1, 6, dtype=torch.long)}
@@ -95,7 +95,7 @@ def test_another_adapter_is_active(adapted: Any) -> None:
         "the active adapter is ['other']; call `set_adapter('default')`",
         "the active adapter is []; call `set_adapter('default')`",
     }
-    # Beside the base no adapter need be active.
+    # In stream `base` no adapter need be active.
     assert verdict(adapted, ("default", "other"), stream="base").problems == ()
 
 
@@ -148,7 +148,7 @@ def test_every_problem_is_named_at_once(adapted: Any) -> None:
 )
 def test_places_in_a_message(places: str, ending: str) -> None:
     with pytest.raises(AdapterError, match=rf"^adapter 'a' can't be captured: {ending}$"):
-        require([Problem(place, "kind", "bad") for place in places], "a")
+        raise_for_problems([Problem(place, "kind", "bad") for place in places], "a")
 
 
 def verdict(model: Any, adapters: tuple[str, ...] = ("default",), **options: Any) -> Preflight:
@@ -195,8 +195,8 @@ def test_compiled_models(tiny_model: Any, when: str) -> None:
         model = torch.compile(model)
     found = inspect(model, ["default"]).problems
     assert any(problem.kind == "compiled" for problem in found)
-    with pytest.raises(AdapterError, match=r"the model is compiled, and compiled code passes hooks by; capture it"):
-        require(found, "default")
+    with pytest.raises(AdapterError, match=r"the model is compiled, and compiled code skips hooks; capture it"):
+        raise_for_problems(found, "default")
 
 
 def test_module_that_stays_in_training_mode(adapted: Any) -> None:
@@ -242,12 +242,12 @@ class Caller(torch.nn.Module):
 
 
 def test_layer_that_puts_out_no_tensor(adapted: Any) -> None:
-    layers: Any = adapted.get_base_model().model.layers  # each puts out a tensor; a wrapper of one puts out a pair
+    layers: Any = adapted.get_base_model().model.layers  # each outputs a tensor; a wrapper of one outputs a pair
     layers[1].pair = torch.nn.Identity()
     layers[1].pair.forward = lambda x: (x, x)
     layers[1].register_forward_hook(lambda module, args, output: module.pair(output)[0])
     ((problem,), _) = inspect_calls(adapted, {"pair": layers[1].pair}, PROBE, ["default"], "base")
-    assert (problem.kind, problem.message) == ("output", "it puts out a tuple, not a tensor")
+    assert (problem.kind, problem.message) == ("output", "its output is a tuple, not a tensor")
 
 
 def test_adapter_of_which_nothing_can_be_captured(tiny_model: Any) -> None:

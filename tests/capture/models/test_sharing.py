@@ -1,4 +1,4 @@
-"""Layers that share weights: as copies of one another would compute, counted once, told from the parameters."""
+"""Layers that share weights: as copies of one another would compute, counted once, found in the parameters."""
 
 import copy
 import gc
@@ -30,8 +30,8 @@ from transformers import (
 )
 
 from lorascope.capture.models.model import _n_parameters, load_model, model_identity
-from lorascope.capture.models.sharing import share_layers, sharing_of
-from lorascope.capture.models.weights import held_tensors
+from lorascope.capture.models.sharing import layer_sharing, share_layers
+from lorascope.capture.models.weights import state_tensors
 
 WIDTHS = {
     "vocab_size": 60,
@@ -85,12 +85,12 @@ def test_it_computes_what_copied_layers_would(kind: str) -> None:
     for place in (2, 4):
         layers_of(copied, kind)[place + 1].load_state_dict(layers_of(copied, kind)[place].state_dict())
     share_layers(model, 2, shared_layers=4)
-    assert sharing_of(model) == {"share": 2, "shared_layers": 4}
+    assert layer_sharing(model) == {"share": 2, "shared_layers": 4}
     assert torch.equal(outputs(model), outputs(copied))
     assert not torch.allclose(outputs(model), unshared, atol=1e-3)
     first, second = layers_of(model, kind)[2:4]
-    tied = held_tensors(first)
-    assert {name: id(tensor) for name, tensor in held_tensors(second).items()} == {
+    tied = state_tensors(first)
+    assert {name: id(tensor) for name, tensor in state_tensors(second).items()} == {
         name: id(tensor) for name, tensor in tied.items()
     }
     assert tied.keys() == layers_of(copied, kind)[2].state_dict().keys()
@@ -121,7 +121,7 @@ def test_numbers_of_parameters_are_those_of_the_paper(share: int) -> None:
         with torch.device("meta"):
             model = kind(config)
         share_layers(model, share)
-        assert sharing_of(model) == {"share": share, "shared_layers": 16 if share > 1 else 0}
+        assert layer_sharing(model) == {"share": share, "shared_layers": 16 if share > 1 else 0}
         norm = config.hidden_size  # after the last layer
         assert _n_parameters(model) == (totals[share], (16 + 16 // share) * n_layer + norm)
 
@@ -136,7 +136,7 @@ def test_the_mean_is_taken_in_float32_and_rounded(dtype: torch.dtype) -> None:
         parts = [layer.get_parameter(name).to(wide) for layer in layers_of(whole)[2:]]
         assert torch.equal(parameter, (((parts[0] + parts[1]) + parts[2] + parts[3]) / 4).to(dtype)), name
         assert parameter.dtype == dtype
-    assert sharing_of(model) == {"share": 4, "shared_layers": 4}
+    assert layer_sharing(model) == {"share": 4, "shared_layers": 4}
     first = copy.deepcopy(whole)
     share_layers(first, 4, shared_layers=4)
     assert model_identity(first, "")["sha256"] != model_identity(model, "")["sha256"]
@@ -164,7 +164,7 @@ def test_saved_buffers_are_shared_and_others_stay() -> None:
     share_layers(model, 2, shared_layers=2, share_from="mean")
     assert [layer.bias.item() for layer in layers_of(model)[4:]] == [4.5, 4.5]
     assert [layer.own.item() for layer in layers_of(model)[4:]] == [4.0, 5.0]
-    assert sharing_of(model.double()) == {"share": 2, "shared_layers": 2}  # which parts buffers
+    assert layer_sharing(model.double()) == {"share": 2, "shared_layers": 2}  # which parts buffers
 
 
 def test_sharing_outlives_what_is_done_to_a_model(tmp_path: Path) -> None:
@@ -172,19 +172,19 @@ def test_sharing_outlives_what_is_done_to_a_model(tmp_path: Path) -> None:
     share_layers(model, 4, shared_layers=4)
     wanted = {"share": 4, "shared_layers": 4}
     model.tie_weights()
-    assert sharing_of(model) == wanted
-    assert sharing_of(copy.deepcopy(model)) == wanted
-    assert sharing_of(model.to(torch.bfloat16).to("cpu").float().eval().requires_grad_(False)) == wanted
+    assert layer_sharing(model) == wanted
+    assert layer_sharing(copy.deepcopy(model)) == wanted
+    assert layer_sharing(model.to(torch.bfloat16).to("cpu").float().eval().requires_grad_(False)) == wanted
     identity = model_identity(model, "x")
     targets = ["q_proj", "up_proj"]
     saving: Any = get_peft_model(
         copy.deepcopy(model), LoraConfig(r=2, target_modules=targets, modules_to_save=["norm"])
     )
-    assert model_identity(saving, "x") == identity  # the norms of layers, of which copies are trained, among them
+    assert model_identity(saving, "x") == identity  # including the norms of layers, whose copies are trained
     adapted: Any = get_peft_model(model, LoraConfig(r=2, target_modules=targets))
     adapted.base_model.model.tie_weights()
-    assert sharing_of(adapted.to(torch.bfloat16).float()) == wanted
-    assert sharing_of(adapted.unload()) == wanted
+    assert layer_sharing(adapted.to(torch.bfloat16).float()) == wanted
+    assert layer_sharing(adapted.unload()) == wanted
     with pytest.raises(RuntimeError, match="shared tensors"):
         model.save_pretrained(tmp_path)
 
@@ -215,7 +215,7 @@ def test_one_is_the_model_as_it_is() -> None:
     before = dict(model.named_parameters())
     share_layers(model, 1)
     assert all(model.get_parameter(name) is parameter for name, parameter in before.items())
-    assert sharing_of(model) == sharing_of(nn.Linear(2, 2)) == {"share": 1, "shared_layers": 0}
+    assert layer_sharing(model) == layer_sharing(nn.Linear(2, 2)) == {"share": 1, "shared_layers": 0}
 
 
 @pytest.mark.parametrize("groups", [[(0, 1)], [(1, 2), (3, 4, 5)], [(2, 4), (3, 5)]])
@@ -229,7 +229,7 @@ def test_layers_tied_in_another_manner_are_refused(groups: list[tuple[int, ...]]
                 setattr(layers_of(model)[place].get_submodule(path), local, parameter)
     with pytest.raises(ValueError, match=r"^layers of `model.layers` share weights irregularly \(.* layer \[0, .*$"):
         model_identity(model, "")
-    with pytest.raises(ValueError, match="share weights already; load the model anew"):
+    with pytest.raises(ValueError, match="share weights already; load the model again"):
         share_layers(model, 2, shared_layers=2)
 
 
@@ -277,7 +277,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
     "tied": (
         lambda: changed(lambda layers: swapped(layers, layers[4].mlp.up_proj.weight)),
         {},
-        "layers 4 and 5 of `model.layers` share weights already; load the model anew",
+        "layers 4 and 5 of `model.layers` share weights already; load the model again",
     ),
     "adapter": (
         lambda: get_peft_model(build(), LoraConfig(r=2, target_modules=["q_proj"])),
@@ -314,16 +314,16 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
 def test_what_cant_share_is_said_in_one_line_and_left_as_it_was(name: str) -> None:
     make, options, words = REFUSED[name]
     model = make()
-    before = {name: id(parameter) for name, parameter in held_tensors(model).items()}
+    before = {name: id(parameter) for name, parameter in state_tensors(model).items()}
     with pytest.raises(ValueError, match=words) as caught:
         share_layers(model, **{"share": 2, "shared_layers": 2, **options})
     assert "\n" not in str(caught.value)
-    assert {name: id(parameter) for name, parameter in held_tensors(model).items()} == before
+    assert {name: id(parameter) for name, parameter in state_tensors(model).items()} == before
 
 
 def test_one_weight_in_common_is_no_sharing() -> None:
     model = changed(lambda layers: swapped(layers, layers[4].mlp.up_proj.weight))
-    assert sharing_of(model) == {"share": 1, "shared_layers": 0}
+    assert layer_sharing(model) == {"share": 1, "shared_layers": 0}
 
 
 def test_a_model_is_loaded_with_its_sharing(tiny_tokenizer: Any, tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_a_model_is_loaded_with_its_sharing(tiny_tokenizer: Any, tmp_path: Path)
         assert not loaded.training
         assert model_identity(loaded, "x") == model_identity(model, "x")
     half, _ = load_model(str(tmp_path), dtype="bfloat16", share=2, shared_layers=4)
-    assert sharing_of(half) == {"share": 2, "shared_layers": 4}
+    assert layer_sharing(half) == {"share": 2, "shared_layers": 4}
     with pytest.raises(ValueError, match="`share` is -1"):
         load_model("nowhere", share=-1)
 
@@ -364,7 +364,7 @@ def test_shared_weights_reach_a_gpu_once(tiny_tokenizer: Any, tmp_path: Path) ->
     tiny_tokenizer.save_pretrained(tmp_path)
     before = torch.cuda.memory_allocated()
     model, _ = load_model(str(tmp_path), device="cuda", share=4, shared_layers=4)
-    assert sharing_of(model) == {"share": 4, "shared_layers": 4}
-    held = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in held_tensors(model).values()}
+    assert layer_sharing(model) == {"share": 4, "shared_layers": 4}
+    held = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in state_tensors(model).values()}
     # The allocator rounds each tensor up to 512 bytes; rotary frequencies aren't saved.
     assert torch.cuda.memory_allocated() - before <= sum(held.values()) + 512 * (len(held) + 2)

@@ -75,7 +75,7 @@ def test_words_of_a_record_are_shown_short_and_harmless(tmp_path: Path) -> None:
         ({"data": ["x"] * 1001}, r"`data` should have at most 1000 names"),
         ({"model": "tiny"}, r"`model` is 'tiny'; it should be of type 'dict'"),
         ({"model": {"sha256": "0" * 64}}, r"`dtype` is not there; it should be of type 'str'"),
-        ({"model": BASE | {"share": 3}}, r"`shared_layers` is 4, which doesn't go with a `share` of 3"),
+        ({"model": BASE | {"share": 3}}, r"`shared_layers` is 4, which doesn't fit a `share` of 3"),
         ({"model": BASE | {"share": -2}}, r"`share` is -2; it should be a number from 1"),
     ],
 )

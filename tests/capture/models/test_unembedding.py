@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from lorascope.capture import CaptureConfig, plan
-from lorascope.capture.models.unembedding import final_norm, unembedding_kind
+from lorascope.capture.models.unembedding import describe_unembedding, final_norm
 from lorascope.stores import StoreError, open_run, pull, verify
 from lorascope.stores.checking.verify import Verdict
 
@@ -189,8 +189,8 @@ class Scaled(nn.Module):
 @pytest.mark.parametrize(
     ("in_place", "words"),
     [
-        (lambda: nn.Linear(32, 32), r"'model\.norm' puts out, a Linear, which is no norm over features"),
-        (Scaled, r"'model\.norm' puts out, a Scaled, which is no norm"),
+        (lambda: nn.Linear(32, 32), r"output of 'model\.norm', a Linear, which is no norm over features"),
+        (Scaled, r"output of 'model\.norm', a Scaled, which is no norm"),
     ],
 )
 def test_something_else_before_the_output_embedding_is_refused(tiny_model: Any, in_place: Any, words: str) -> None:
@@ -225,7 +225,7 @@ def test_models_that_foresee_no_token_are_refused(tiny_model: Any) -> None:
         )
     )
     with pytest.raises(ValueError, match="a BertForMaskedLM has no output embedding that makes next tokens"):
-        unembedding_kind(bert)
+        describe_unembedding(bert)
     tiny_model.lm_head.weight = nn.Parameter(torch.zeros(9, 32, dtype=torch.int8), requires_grad=False)
     with pytest.raises(ValueError, match=r"is kept quantised, as a Parameter of torch\.int8; load the model without"):
-        unembedding_kind(tiny_model)
+        describe_unembedding(tiny_model)

@@ -129,10 +129,11 @@ def test_components_and_types_are_those_of_the_real_model(
     assert meta_inputs(adapted) is not None
     found = components_of(adapted, "default")
     real = attach_adapters(load_model(str(saved), dtype="bfloat16")[0], folder)
-    assert found == components_of(real, "default")
+    components = components_of(real, "default")
+    assert found == components
     sample = encode_items(tiny_items, meta.tokenizer, max_length=256, window_tokens=64)[0]
-    wanted = probe(real, Recorder(real, found), [sample], torch.device("cpu"))
-    assert output_dtypes(adapted, found) == wanted
+    wanted = probe(real, Recorder(components), [sample], torch.device("cpu"))
+    assert output_dtypes(found) == wanted
     assert {p.dtype for n, p in adapted.named_parameters() if "lora_" in n} == {
         p.dtype for n, p in real.named_parameters() if "lora_" in n
     }
@@ -180,7 +181,7 @@ def test_a_model_that_cant_run_there(tmp_path: Path, tiny_tokenizer: Any) -> Non
     folder = save_adapter(model, tmp_path / "adapter", target_modules=["q_proj", "v_proj"])
     adapted, _ = attach_on_meta(load_on_meta(str(tmp_path / "model")).model, {"default": folder})
     assert meta_inputs(adapted) is None  # its experts' matrix product has no float32 kernel on the meta device
-    dtypes = output_dtypes(adapted, components_of(adapted, "default"))
+    dtypes = output_dtypes(components_of(adapted, "default"))
     assert len(dtypes) == 4
     assert set(dtypes.values()) == {torch.float32}
 

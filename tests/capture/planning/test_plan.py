@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from lorascope.capture import CaptureConfig, capture, load_model
 from lorascope.capture.buffers import row_buffer
+from lorascope.capture.models.model import model_facts
 from lorascope.capture.planning.meta import load_on_meta
 from lorascope.capture.planning.plan import Plan, _scored_tokens, plan
 from lorascope.capture.samples.items import ChoiceItem
@@ -167,7 +168,8 @@ def test_tokens_of_scores_and_answers_are_counted(config: Callable[..., CaptureC
         given = config(**settings)
         data = read_data(given.data, given.prompt, given.examples, seed=given.seed)
         model = load_on_meta(given.model).model
-        samples, _ = encode_data(data, model, tiny_tokenizer, window_tokens=given.window_tokens, limit=given.limit)
+        window = {"max_length": model_facts(model).context_length, "window_tokens": given.window_tokens}
+        samples, _ = encode_data(data, tiny_tokenizer, **window, limit=given.limit)
         return sum(_scored_tokens(sample, given) for sample in samples), len(samples)
 
     def scored(name: str, answer_tokens: int) -> int:
@@ -252,7 +254,7 @@ def test_a_model_of_8_billion_weights_is_planned_without_them(tmp_path: Path, ti
 def test_memory_is_that_of_how_a_device_measures(
     config: Callable[..., CaptureConfig], monkeypatch: pytest.MonkeyPatch, by_kernel: bool
 ) -> None:
-    monkeypatch.setattr("lorascope.capture.planning.plan.is_here", lambda device: True)
+    monkeypatch.setattr("lorascope.capture.planning.plan.is_present", lambda device: True)
     monkeypatch.setattr("lorascope.capture.planning.plan.has_kernel", lambda device: by_kernel)
     _, device, _ = plan(config(device="cuda"), probe=False).fit
     assert (device.parts["measuring js"] % (14 * 24) == 0) == by_kernel

@@ -9,7 +9,7 @@ from peft import LoraConfig
 
 from lorascope.capture.errors import CaptureError
 from lorascope.capture.models.components import find_components
-from lorascope.capture.models.passes import Pass, passes_of
+from lorascope.capture.models.passes import Pass, stream_passes
 from lorascope.capture.models.refusal import lora_layers
 from lorascope.capture.recording.hooks import Recorder
 from lorascope.capture.recording.reduce import Reduced, jensen_shannon, reduce_tokens
@@ -51,7 +51,7 @@ def test_js_is_that_of_base_and_delta(tiny_model: Any, stream: str) -> None:
     model = adapt(tiny_model)
     found = record(model, INPUTS, stream=stream, every=3)
     for column, path in enumerate(axis(found.components)):
-        base, delta = found.kept.arrays[f"states/{path}/base"][::3], found.delta(model, "default", path)[::3]
+        base, delta = found.kept.arrays[f"states/{path}/base"][::3], found.delta("default", path)[::3]
         js = found.kept.measured["adapters/default/js", column]
         torch.testing.assert_close(js, jensen_shannon(base, delta), rtol=1e-6, atol=0)
 
@@ -59,14 +59,14 @@ def test_js_is_that_of_base_and_delta(tiny_model: Any, stream: str) -> None:
 def test_proofs_of_the_base_stream_run_each_adapter(tiny_model: Any) -> None:
     model = two_adapters(tiny_model)
     components = {name: find_components(model, name) for name in ("default", "other")}
-    recorder = Recorder(model, components, stream="base")
+    recorder = Recorder(components, stream="base")
     assert [proof.passes for proof in recorder.proofs] == [(Pass("adapted", "default"),), (Pass("adapted", "other"),)]
     for proof in recorder.proofs:
         target: Any = Kept((2, 7))
         with proof.attached(), proof.passes[0].enabled(model), proof.recording(target, proof.passes[0]):
             model(**INPUTS)
         assert 0 < proof.worst_excess <= 1
-    assert Recorder(model, {"default": components["default"]}).proofs == ()
+    assert Recorder({"default": components["default"]}).proofs == ()
 
 
 @pytest.mark.parametrize("stream", ["adapted", "base", "pair"])
@@ -86,10 +86,7 @@ def test_reducer_sees_the_measures_of_base_and_delta(tiny_model: Any, stream: st
     assert set(seen) == {(index, "default") for index in range(len(paths))}
     for index, path in enumerate(paths):
         base = found.kept.arrays[f"states/{path}/base"]
-        if stream == "pair":
-            delta = found.kept.arrays[f"states/{path}/adapted"] - base
-        else:
-            delta = found.delta(model, "default", path)
+        delta = found.kept.arrays[f"states/{path}/adapted"] - base if stream == "pair" else found.delta("default", path)
         for measure, expected in zip(seen[index, "default"], reduce_tokens(base, delta), strict=True):
             assert torch.equal(measure, expected)
     assert {name.rsplit("/", 1)[1] for name, _ in found.kept.measured} <= {"swallowed"}
@@ -98,9 +95,9 @@ def test_reducer_sees_the_measures_of_base_and_delta(tiny_model: Any, stream: st
 @pytest.mark.parametrize("reducer", [None, lambda *_: None])
 def test_a_pair_holds_no_more_memory_than_its_values(tiny_model: Any, reducer: Any) -> None:
     """A slice of an output would keep all of it."""
-    components = {"default": find_components(adapt(tiny_model, target_modules=["q_proj"]), "default")}
     model = adapt(tiny_model, target_modules=["q_proj"])
-    recorder = Recorder(model, components, stream="pair", factor_start=starts(components), reducer=reducer)
+    components = {"default": find_components(model, "default")}
+    recorder = Recorder(components, stream="pair", factor_start=starts(components), reducer=reducer)
     first = recorder.passes[0]
     kept: Any = Kept(tuple(INPUTS["input_ids"].shape), every=7)
     with recorder.attached(), first.enabled(model), recorder.recording(kept, first), torch.inference_mode():
@@ -126,7 +123,7 @@ def test_swallowed_share(tiny_model: Any) -> None:
 
 def test_hooks_are_gone_afterwards(tiny_model: Any) -> None:
     model = adapt(tiny_model)
-    recorder = Recorder(model, {"default": find_components(model, "default")})
+    recorder = Recorder({"default": find_components(model, "default")})
     with recorder.attached():
         assert hooks_on(model) > 0
     with pytest.raises(KeyError), recorder.attached():
@@ -137,7 +134,7 @@ def test_hooks_are_gone_afterwards(tiny_model: Any) -> None:
 @pytest.mark.parametrize("stream", ["adapted", "base"])
 def test_pass_that_does_not_run(tiny_model: Any, stream: str) -> None:
     model = adapt(tiny_model)
-    recorder = Recorder(model, {"default": find_components(model, "default")}, stream=stream)
+    recorder = Recorder({"default": find_components(model, "default")}, stream=stream)
     target: Any = Kept((2, 7))
     words = r"hook on the base of '.*' fired 0 times in one pass, not once; .*compiled"
     with (
@@ -215,7 +212,7 @@ def record_with_later_hook(model: Any, layer: Any) -> Kept:
     own = dict(layer._forward_hooks)
     layer._forward_hooks.clear()
     components = {"default": find_components(model, "default")}
-    recorder = Recorder(model, components, stream="pair", factor_start={"default": [0]})
+    recorder = Recorder(components, stream="pair", factor_start={"default": [0]})
     kept = Kept((2, 7))
     with recorder.attached(), torch.inference_mode():
         layer._forward_hooks.update(own)
@@ -227,7 +224,7 @@ def record_with_later_hook(model: Any, layer: Any) -> Kept:
 
 def test_a_failed_pair_holds_nothing(tiny_model: Any) -> None:
     model = adapt(tiny_model)
-    recorder = Recorder(model, {"default": find_components(model, "default")}, stream="pair")
+    recorder = Recorder({"default": find_components(model, "default")}, stream="pair")
     target: Any = Kept((2, 7))
     first, second = recorder.passes
     with recorder.attached():
@@ -266,7 +263,7 @@ def test_passes_leave_the_model_as_it_was(tiny_model: Any) -> None:
 )
 def test_streams_and_their_adapters(stream: str, adapters: list[str], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        passes_of(stream, adapters)
+        stream_passes(stream, adapters)
 
 
 ONCE: Any = {"n_roundings": 1, "dtype": torch.float32}

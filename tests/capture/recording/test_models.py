@@ -131,7 +131,7 @@ def check(plain: Any, options: dict[str, Any]) -> Preflight:
     paths = axis(adapted.components)
     outputs, true_base = outputs_of(model, INPUTS, paths), outputs_of(plain, INPUTS, paths)
     for path in paths:
-        total = adapted.kept.arrays[f"states/{path}/base"] + adapted.delta(model, "default", path)
+        total = adapted.kept.arrays[f"states/{path}/base"] + adapted.delta("default", path)
         # A difference of outputs is the one delta that is itself rounded.
         apart = f"adapters/default/delta/{path}" in adapted.kept.arrays
         torch.testing.assert_close(total, outputs[path], rtol=1e-6 if apart else 0, atol=1e-7 if apart else 0)

@@ -16,14 +16,15 @@ from transformers import BigBirdConfig, BigBirdForMaskedLM, XLNetConfig, XLNetLM
 from lorascope.capture import CaptureError, CaptureProgress, attach_adapter
 from lorascope.capture.buffers.rows import RowQueue, row_spans
 from lorascope.capture.models.components import find_components
+from lorascope.capture.models.model import model_facts
 from lorascope.capture.models.preflight import inspect
-from lorascope.capture.recording.forward import PROBE_TOKENS, forward_seconds, probe, probe_samples
+from lorascope.capture.recording.forward import forward_seconds, probe
 from lorascope.capture.recording.hooks import Recorder
 from lorascope.capture.recording.layout import TokenPlan, plan_tokens
 from lorascope.capture.recording.reduce import Reducer
 from lorascope.capture.recording.stream import Streamed, stream_states
 from lorascope.capture.samples.encode import encode_items
-from lorascope.capture.samples.encoded import EncodedSample, pad, plan_batches
+from lorascope.capture.samples.encoded import PROBE_TOKENS, EncodedSample, pad, plan_batches, probe_samples
 from lorascope.capture.samples.items import TextItem
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.writing.write import RowWritten
@@ -42,9 +43,7 @@ class Job(NamedTuple):
     def recorder(self, stream: str = "adapted", **options: Any) -> Recorder:
         components = find_components(self.model, NAME)
         starts = np.concatenate([[0], np.cumsum([component.rank for component in components])])[:-1]
-        return Recorder(
-            self.model, {NAME: components}, stream=stream, factor_start={NAME: [int(s) for s in starts]}, **options
-        )
+        return Recorder({NAME: components}, stream=stream, factor_start={NAME: [int(s) for s in starts]}, **options)
 
 
 class MemoryWriter:
@@ -252,7 +251,7 @@ def test_probe_tells_types_and_keeps_nothing(job: Job) -> None:
 def test_a_probe_takes_the_first_tokens_in_two_sequences(job: Job, n_tokens: int, lengths: list[int]) -> None:
     whole = job.samples[0]
     sample = dataclasses.replace(whole, token_ids=whole.token_ids[:n_tokens], roles=whole.roles[:n_tokens])
-    found = probe_samples(job.model, sample)
+    found = probe_samples(sample, whole=False)
     assert [len(one.token_ids) for one in found] == [len(one.roles) for one in found] == lengths
     np.testing.assert_array_equal(np.concatenate([one.token_ids for one in found]), whole.token_ids[: sum(lengths)])
     probe(job.model, job.recorder(), found, CPU)
@@ -265,7 +264,7 @@ def test_a_probe_of_few_tokens_finds_them_in_another_order(job: Job, n_tokens: i
     adapted: Any = get_peft_model(model, LoraConfig(target_modules=["layer_1"], init_lora_weights=False)).eval()
     whole = job.samples[0]
     sample = dataclasses.replace(whole, token_ids=whole.token_ids[:n_tokens], roles=whole.roles[:n_tokens])
-    input_ids, attention_mask = pad(probe_samples(adapted, sample))
+    input_ids, attention_mask = pad(probe_samples(sample, whole=model_facts(adapted).attends_by_length))
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
     (problem,) = inspect(adapted, ("default",), probe=inputs).problems
     assert problem.kind == "order"
@@ -278,10 +277,10 @@ def test_an_encoder_that_attends_by_length_is_probed_with_the_whole_sample(job: 
     model = BigBirdForMaskedLM(BigBirdConfig(**shape, **blocks)).eval()
     whole = job.samples[0]
     sample = dataclasses.replace(whole, token_ids=whole.token_ids[:64], roles=whole.roles[:64])
-    (found,) = probe_samples(model, sample)
+    (found,) = probe_samples(sample, whole=model_facts(model).attends_by_length)
     assert found is sample
     adapted: Any = get_peft_model(model, LoraConfig(target_modules=["query"], init_lora_weights=False)).eval()
-    probe(adapted, Recorder(adapted, {"default": find_components(adapted, "default")}), [found], CPU)
+    probe(adapted, Recorder({"default": find_components(adapted, "default")}), [found], CPU)
     assert model.bert.attention_type == "block_sparse"
 
 

@@ -26,7 +26,7 @@ from lorascope.capture import (
 )
 from lorascope.capture.recording.progress import progress_bar
 from lorascope.capture.reforward import reforward
-from lorascope.capture.settling.in_memory import named_data
+from lorascope.capture.settling.data import name_data
 from lorascope.cli.main import main
 from lorascope.stores import Run, StoreError
 
@@ -54,9 +54,9 @@ def test_it_is_the_capture_of_the_files_in_whatever_form(
 ) -> None:
     rows = [json.loads(line) for line in data.read_text().splitlines()]
     stream = Dataset.from_list(rows).to_iterable_dataset()
-    assert named_data(data) == named_data([str(data)]) == ((str(data),), None)
+    assert name_data(data) == name_data([str(data)]) == ((str(data),), None)
     for form in (tiny_items, rows, read_items(data)):
-        (items,) = named_data(form)[1].values()
+        (items,) = name_data(form)[1].values()
         assert [(one.question, one.choices, one.answer) for one in items] == [
             (one.question, one.choices, one.answer) for one in tiny_items
         ]
@@ -98,8 +98,8 @@ def test_several_adapters_and_a_name_of_the_model(
 
 
 def test_another_call_goes_on_and_another_capture_is_refused(within: Capture, text: Path, content: Any) -> None:
-    items, told = read_items(text), {"window_tokens": 200, "batch_tokens": 400}
-    whole = within(items, "whole.zarr", **told)
+    items, options = read_items(text), {"window_tokens": 200, "batch_tokens": 400}
+    whole = within(items, "whole.zarr", **options)
 
     class StoppedError(Exception):
         pass
@@ -109,11 +109,11 @@ def test_another_call_goes_on_and_another_capture_is_refused(within: Capture, te
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        within(items, progress=stop, **told)
-    run = within(items, progress=False, **told)
+        within(items, progress=stop, **options)
+    run = within(items, progress=False, **options)
     assert content(run.path) == content(whole.path)
-    with pytest.raises(StoreError, match=r"holds another capture.*data: '\w+\.\.\.' -> "):
-        within([dataclasses.replace(items[0], text="others, " * 99)], **told)
+    with pytest.raises(StoreError, match=r"contains another capture.*data: '\w+\.\.\.' -> "):
+        within([dataclasses.replace(items[0], text="others, " * 99)], **options)
 
 
 def test_rows_are_computed_again_from_what_was_given(
@@ -125,11 +125,11 @@ def test_rows_are_computed_again_from_what_was_given(
     assert found.n_equal == found.n_vectors > 0
     with pytest.raises(StoreError, match="was captured from something else: data: "):
         reforward(str(run.path), 3, data=tiny_items[1:], **again)
-    with pytest.raises(ValueError, match="`data` of this capture stood in memory; name files that hold the same, or"):
+    with pytest.raises(ValueError, match="`data` of this capture was in memory; name files with the same content, or"):
         reforward(str(run.path), 3, **again)
     assert main(["verify", str(run.path), "--reforward", "2"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "`model`, `adapter`, `data` of this capture stood in memory; name files that hold the same" in line
+    assert "`model`, `adapter`, `data` of this capture was in memory; name files with the same content" in line
 
 
 def test_a_run_of_memory_is_computed_again_from_files_that_hold_the_same(
@@ -186,7 +186,7 @@ def test_the_tokenizer_of_another_model_is_refused(within: Capture, tiny_items: 
 
 
 def test_an_item_that_stands_twice_is_refused(within: Capture, tiny_items: Any) -> None:
-    with pytest.raises(ValueError, match="item 'a' of 'tiny' stands in `data` twice; give each an `id` of its own"):
+    with pytest.raises(ValueError, match="item 'a' of 'tiny' is twice in `data`; give each its own `id`"):
         within([*tiny_items, tiny_items[0]])
 
 

@@ -1,4 +1,4 @@
-"""Versions, devices and fingerprints."""
+"""Versions, devices and fingerprints; and differences between two captures, in words."""
 
 import dataclasses
 import hashlib
@@ -15,8 +15,11 @@ from lorascope.capture.settling import provenance
 from lorascope.capture.settling.provenance import (
     data_fingerprint,
     device_description,
+    differences,
     library_versions,
+    require_same_identity,
 )
+from lorascope.stores import StoreError
 
 
 def sample() -> EncodedSample:
@@ -94,3 +97,35 @@ def test_data_fingerprint_moves_with_every_field_with_order_and_with_number() ->
     changed = [dataclasses.replace(sample(), **change) for change in changes]
     sets = [[], [sample()], [sample(), changed[-1]], [changed[-1], sample()], *([one] for one in changed)]
     assert len({data_fingerprint(samples) for samples in sets}) == len(sets)
+
+
+IDENTITY = {"model": {"sha256": "ab"}, "settings": {"tokens": "all", "data_limit": None, "adapter": ("one",)}}
+
+
+def test_nothing_differs() -> None:
+    # As it comes back from JSON: tuples are lists there.
+    stored = {"model": {"sha256": "ab"}, "settings": {"tokens": "all", "data_limit": None, "adapter": ["one"]}}
+    assert not list(differences(stored, IDENTITY))
+    require_same_identity(stored, IDENTITY, "run")
+
+
+def test_each_difference_is_named() -> None:
+    stored = {"model": {"sha256": "cd"}, "settings": {"tokens": "all", "adapter": ["one"]}, "old": 1}
+    assert list(differences(stored, IDENTITY)) == [
+        "model.sha256: 'cd' -> 'ab'",
+        "old: 1 -> nothing",
+        "settings.data_limit: nothing -> None",
+    ]
+
+
+def test_a_changed_capture_is_refused() -> None:
+    with pytest.raises(StoreError, match=r"^`run` is another: model.sha256: 'cd' -> 'ab'; repeat the comm"):
+        require_same_identity({**IDENTITY, "model": {"sha256": "cd"}}, IDENTITY, "`run` is another")
+    with pytest.raises(StoreError, match="; give the same$"):
+        require_same_identity({**IDENTITY, "model": {"sha256": "cd"}}, IDENTITY, "`run` is another", "give the same")
+
+
+def test_many_differences_are_counted_and_long_values_cut() -> None:
+    stored = {str(i): "x" * 100 for i in range(9)}
+    with pytest.raises(StoreError, match=r"0: 'x{35}\.\.\.' -> 1;.*, and 3 more; repeat"):
+        require_same_identity(stored, {str(i): 1 for i in range(9)}, "run")

@@ -50,7 +50,7 @@ def test_a_trial_measures_and_leaves_nothing_behind(
     assert measured["bare_tokens"] == found.tokens  # of the same batches
     assert found.costs.limit in found.costs.rates
     assert found.seconds == measured["seconds"] / found.tokens
-    assert found.of_bare == pytest.approx(measured["bare_seconds"] / measured["seconds"])  # of as many tokens
+    assert found.relative_speed == pytest.approx(measured["bare_seconds"] / measured["seconds"])  # of as many tokens
 
 
 def test_a_longer_trial_takes_more_samples(settings: dict[str, Any], samples: list[EncodedSample]) -> None:
@@ -73,7 +73,7 @@ def test_compilation_is_no_part_of_what_is_measured(
     fill, time_codecs = trial.fill_rows, trial.time_codecs
 
     def count(layout: Any, model: Any, device: Any, writer: Any, rows: np.ndarray) -> Any:
-        fills.append(isinstance(writer, trial._WritesNothing))
+        fills.append(isinstance(writer, trial._DiscardingWriter))
         return fill(layout, model, torch.device("cpu"), writer, rows)
 
     monkeypatch.setattr(trial, "fill_rows", count)

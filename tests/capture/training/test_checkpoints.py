@@ -82,7 +82,7 @@ def kept(out: Path) -> dict[str, list[str]]:
     return {folder.name: sorted(os.listdir(folder)) for folder in training_folder(out).glob("checkpoint-*")}
 
 
-def require_same(one: FinetuneResult, other: FinetuneResult) -> None:
+def require_same_identity(one: FinetuneResult, other: FinetuneResult) -> None:
     """Bit for bit."""
     assert (one.steps, one.before, one.after) == (other.steps, other.before, other.after)
     curves = [[{**step, "seconds": 0} for step in result.miub["steps"]] for result in (one, other) if result.miub]
@@ -108,7 +108,7 @@ def test_a_training_that_was_stopped_ends_as_if_it_had_not_been(
         assert "whole.json" in files
     gone_on, seen = train("stopped")
     assert seen == list(range(first, N_STEPS + 1))
-    require_same(whole, gone_on)
+    require_same_identity(whole, gone_on)
     assert [step["step"] for step in gone_on.miub["steps"]] == [0, 2, 4, 6]
     assert os.listdir(tmp_path / "stopped") == ["out"]
     assert capfd.readouterr() == ("", "")
@@ -137,7 +137,7 @@ def test_stopped_while_a_checkpoint_is_written_it_goes_on_from_the_one_before(
     assert "checkpoint-3" in found
     gone_on, seen = train("stopped")
     assert seen == list(range(2, N_STEPS + 1))
-    require_same(train("whole")[0], gone_on)
+    require_same_identity(train("whole")[0], gone_on)
 
 
 def test_everything_is_on_the_disk_before_it_counts_and_only_then_the_older_one_goes(
@@ -213,7 +213,7 @@ def test_a_process_that_is_killed_loses_no_step_before_its_last_checkpoint(
         for name in ("out", "whole")
     )
     assert seen == [*range(3, N_STEPS + 1), *range(1, N_STEPS + 1)]
-    require_same(whole, gone_on)
+    require_same_identity(whole, gone_on)
 
 
 @pytest.mark.slow
@@ -324,7 +324,7 @@ def test_a_disk_that_is_full_costs_the_checkpoint_and_not_the_training(
     assert list(kept(tmp_path / "full/out")) == ["checkpoint-2"]
     with pytest.warns(RuntimeWarning, match="no checkpoint after step"):
         gone_on, _ = train("full")
-    require_same(whole, gone_on)
+    require_same_identity(whole, gone_on)
 
 
 @pytest.mark.slow

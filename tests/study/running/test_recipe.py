@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.torch
 pytest.importorskip("torch")
 
-from lorascope.capture.settling.resume import differences  # noqa: E402
+from lorascope.capture.settling.provenance import differences  # noqa: E402
 from lorascope.study.demo_inputs import facts_path  # noqa: E402
 from lorascope.study.grid import units_of  # noqa: E402
 from lorascope.study.running.data import draw  # noqa: E402

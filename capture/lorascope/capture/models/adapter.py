@@ -32,22 +32,22 @@ from .refusal import (
     is_residual,
     lora_layers,
     peft_type,
-    require,
+    raise_for_problems,
     weight_problems,
 )
-from .sharing import sharing_of
-from .source import require_settings, weights_file
-from .training_record import read_training
+from .sharing import layer_sharing
+from .source import adapter_weights_file, require_adapter_settings
+from .training_record import RECORD, Training, read_training
 from .weights import hash_tensors, plain_path
 
 
 def attach_adapter(model: nn.Module, path: str | Path, *, name: str = "default", allow_zero: bool = False) -> PeftModel:
-    """Attach the LoRA adapter in a folder to a plain model, active and in eval mode; as `attach_adapters` with one."""
+    """Attach the LoRA adapter in a folder to a plain model, active and in eval mode; see `attach_adapters`."""
     return attach_adapters(model, {name: path}, allow_zero=allow_zero)
 
 
 def attach_adapters(model: nn.Module, folders: Mapping[str, str | Path], *, allow_zero: bool = False) -> PeftModel:
-    """Attach LoRA adapters in folders to a plain model in eval mode; the first of them is active.
+    """Attach the LoRA adapters in these folders to a plain model, in eval mode; the first one is active.
 
     The model itself is wrapped, not copied. Adapter weights kept in half precision become float32, PEFT's default. All
     adapters are compared with the model before any of them is attached.
@@ -55,18 +55,18 @@ def attach_adapters(model: nn.Module, folders: Mapping[str, str | Path], *, allo
     Parameters
     ----------
     model
-        A model without any adapter; offloaded layers stay so.
+        A model without any adapter; offloaded layers stay offloaded.
     folders
         Name of each adapter in the model -> folder with `adapter_config.json` and `adapter_model.safetensors`; a
         pickled `adapter_model.bin` isn't read.
     allow_zero
-        Whether an adapter that changes nothing (all lora_B zero) is taken.
+        Whether an adapter that changes nothing (all lora_B zero) is accepted.
 
     Raises
     ------
     AdapterError
-        If a folder holds no LoRA adapter, an adapter was made for another model or trained on one whose layers share
-        weights otherwise, or it can't be measured.
+        If a folder contains no LoRA adapter, an adapter was made for another model or trained on one whose layers share
+        weights differently, or it can't be measured.
 
     Notes
     -----
@@ -82,23 +82,23 @@ def attach_adapters(model: nn.Module, folders: Mapping[str, str | Path], *, allo
         raise AdapterError(f"the model already has an adapter; attach {where!r} to a freshly loaded model")
     for name, (config, tensors) in contents.items():
         problems = init_problems(model, config, len(contents)) or fit_problems(model, config, tensors, name)
-        problems += read_training(folders[name], name, sharing_of(model)).problems
+        problems += read_training(folders[name], name, layer_sharing(model)).problems
         if not any(problem.kind in {"shape", "unexpected"} for problem in problems):  # of any size, and mapped only
             problems += weight_problems(tensors, allow_zero=allow_zero)
-        require(problems, str(folders[name]))
+        raise_for_problems(problems, str(folders[name]))
     adapted: Any = model
     for name, content in contents.items():
-        adapted = _attach(adapted, folders[name], name, *content)
+        adapted = _attach_with_peft(adapted, folders[name], name, *content)
     adapted.eval()
     for place, name in enumerate(contents):
         stream = "adapted" if place == 0 else "base"
-        require(inspect_adapter(adapted, name, stream=stream, allow_zero=allow_zero), name)
+        raise_for_problems(inspect_adapter(adapted, name, stream=stream, allow_zero=allow_zero), name)
     attached: PeftModel = adapted
     return attached
 
 
 def scaling_identity(model: nn.Module, name: str) -> float | dict[str, float]:
-    """Current scaling of an adapter's modules: one number if all agree, else a number by module."""
+    """Current scaling of an adapter's modules: one number if all are equal, else path -> number."""
     scalings = {path: float(layer.scaling[name]) for path, layer in lora_layers(model).items() if name in layer.scaling}
     values = set(scalings.values())
     return values.pop() if len(values) == 1 else scalings
@@ -107,20 +107,20 @@ def scaling_identity(model: nn.Module, name: str) -> float | dict[str, float]:
 def adapter_identity(source: nn.Module | str | Path, name: str = "default") -> dict[str, Any]:
     """Identity of an adapter: its configuration, and SHA-256 over its weights as float32.
 
-    A folder and a model that it was attached to have one identity, whatever the adapter is called there. `base` says
-    whether base states are those of the checkpoint, or of what the adapter's init left of it.
+    A folder and a model with this adapter give the same identity, whatever the adapter's name in the model. `base` says
+    whether base states are those of the checkpoint, or of the residual that the adapter's init left.
 
     Parameters
     ----------
     source
         A `PeftModel`, or an adapter's folder.
     name
-        The adapter's name in the model; a folder has none.
+        The adapter's name in the model; not used for a folder.
 
     Raises
     ------
     AdapterError
-        If the folder holds no LoRA adapter, or the model none of this name.
+        If the folder contains no LoRA adapter, or the model no adapter of this name.
     """
     if isinstance(source, nn.Module):
         if not isinstance(source, PeftModel) or name not in source.peft_config:
@@ -130,7 +130,7 @@ def adapter_identity(source: nn.Module | str | Path, name: str = "default") -> d
     else:
         config, stored = read_adapter(source)
         trained = tuple(config.modules_to_save or ())
-        tensors = {plain_path(key): tensor for key, tensor in stored.items() if _is_adapters_own(key, trained)}
+        tensors = {plain_path(key): tensor for key, tensor in stored.items() if _belongs_to_adapter(key, trained)}
     targets = config.target_modules
     return {
         "peft_type": peft_type(config),
@@ -152,17 +152,28 @@ def adapter_identity(source: nn.Module | str | Path, name: str = "default") -> d
     }
 
 
+def read_trainings(model: nn.Module, folders: Mapping[str, str], identity: Mapping[str, Any]) -> dict[str, Training]:
+    """Return the training records in the adapters' folders; raise AdapterError if one doesn't fit this model."""
+    trainings = {}
+    for name, folder in folders.items():
+        if Path(folder, RECORD).is_file():
+            sha256 = adapter_identity(model, name)["sha256"]
+            trainings[name] = read_training(folder, name, identity, adapter_sha256=sha256)
+            raise_for_problems(trainings[name].problems, name)
+    return trainings
+
+
 def read_adapter(path: str | Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
-    """Configuration of the adapter in a folder, and its weights by the keys of its file.
+    """Return the configuration of the adapter in a folder, and its weights by the keys of its file.
 
     Raises
     ------
     AdapterError
-        If the folder holds no LoRA adapter that can be read.
+        If the folder contains no LoRA adapter that can be read.
     """
     folder = Path(path)
     config = _read_config(folder)
-    file = weights_file(folder)
+    file = adapter_weights_file(folder)
     try:
         read_tensor_header(file)
         return config, load_file(file)  # mapped, not yet read
@@ -176,15 +187,15 @@ def read_adapter(path: str | Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]
         raise AdapterError(f"{str(file)!r} is damaged: {first_line(error)}; copy or save the adapter again") from error
 
 
-def _attach(
+def _attach_with_peft(
     model: Any, folder: str | Path, name: str, config: LoraConfig, tensors: Mapping[str, torch.Tensor]
 ) -> PeftModel:
-    """Attach an adapter by PEFT's own loading, to a model that stays on its devices."""
+    """Attach an adapter with PEFT's own loading; the model stays on its devices."""
     offloaded = is_offloaded(model)
     # With offloaded layers PEFT must not draw an init, which would land on the meta device and stay there.
     options: dict[str, Any] = {"adapter_name": name, "torch_device": "cpu", "low_cpu_mem_usage": offloaded}
     try:
-        # PEFT draws an init before it loads over it; that is no reason for the global random state to move.
+        # PEFT draws an init before it overwrites it with the loaded weights; the global random state must not change.
         with hidden_device_map(model), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             # PEFT 0.21 asks transformers 5.24 for a property under its old name: nothing that a user could change.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
@@ -196,15 +207,15 @@ def _attach(
     except Exception as error:  # what is wrong in a configuration makes PEFT raise anything
         raise AdapterError(f"PEFT can't attach adapter {str(folder)!r}: {first_line(error)}") from error
     if offloaded:
-        _fill(adapted, tensors, name)
+        _place_weights(adapted, tensors, name)
     return adapted
 
 
-def _fill(model: nn.Module, tensors: Mapping[str, torch.Tensor], name: str) -> None:
-    """Put an adapter's weights where the layers under it compute: LoRA's in float32, trained copies as the base is.
+def _place_weights(model: nn.Module, tensors: Mapping[str, torch.Tensor], name: str) -> None:
+    """Put an adapter's weights on the devices where its layers compute: LoRA's in float32, copies in the base's type.
 
-    PEFT brings them to where an offloaded layer's own weights are: on the meta device they are lost. And the copy of an
-    offloaded module that it trains instead (`modules_to_save`) is given the hook that loads the base's weights.
+    PEFT moves them to the device of an offloaded layer's own weights, the meta device, where they are lost. It also
+    gives the trained copy of an offloaded module (`modules_to_save`) the hook that loads the base's weights.
     """
     layers: list[Any] = [m for m in model.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
     layers = [layer for layer in layers if name in layer._get_available_adapters()]
@@ -225,17 +236,17 @@ def _fill(model: nn.Module, tensors: Mapping[str, torch.Tensor], name: str) -> N
 
 
 def _read_config(folder: Path) -> LoraConfig:
-    """The LoRA configuration in an adapter's folder, with ranks and alphas that PEFT would take whatever they are."""
-    require_settings(folder)
+    """Return the checked LoRA configuration in an adapter's folder; PEFT itself would accept any rank and alpha."""
+    require_adapter_settings(folder)
     try:
-        config: LoraConfig = LoraConfig.from_pretrained(str(folder))  # of what was found sound
+        config: LoraConfig = LoraConfig.from_pretrained(str(folder))  # its settings were checked above
     except Exception as error:  # what is wrong in a configuration makes PEFT raise anything
         raise AdapterError(f"{str(folder / CONFIG)!r} is no PEFT configuration: {first_line(error)}") from error
     return config
 
 
-def _is_adapters_own(key: str, trained: tuple[str, ...]) -> bool:
-    """Whether a weight of an adapter's file is the adapter's, and not a copy of the base's embeddings."""
+def _belongs_to_adapter(key: str, trained: tuple[str, ...]) -> bool:
+    """Whether a key of an adapter's file is one of the adapter's weights, not a copy of the base's embeddings."""
     names = key.split(".")
     is_trained = any(name.startswith("lora_") or name == "token_adapter" or name.endswith(trained) for name in names)
     return is_trained and "base_layer" not in names

@@ -3,8 +3,8 @@
 Which form it takes depends on the layer and on the variant of LoRA:
 
 - `factor`: scaling * (B z + bias), z = A x. Plain LoRA, and the variants that only change how A or B are kept.
-- `branch`: DoRA, whose magnitude module puts out the whole delta.
-- `difference`: all that is known is the layer's output with and without the adapter.
+- `branch`: DoRA, whose magnitude module outputs the whole delta.
+- `difference`: only the layer's output with and without the adapter is known.
 """
 
 from typing import Any, Literal
@@ -21,12 +21,12 @@ DeltaSource = Literal["factor", "branch", "difference"]
 IN_FACTOR_FORM = frozenset(
     {"MiCALinearVariant", "MiCAEmbeddingVariant", "VeloraLinearVariant", "BdLoraLinearVariant", "KasaLinearVariant"}
 )
-"""Variants that call lora_A as a module and are linear in what it puts out (PEFT's `lora/variants.py`)."""
+"""Variants that call lora_A as a module and are linear in its output (PEFT's `lora/variants.py`)."""
 THROUGH_MAGNITUDE = frozenset({"DoraLinearVariant", "DoraEmbeddingVariant"})
 
 
 def delta_source(module: Any, adapter: str) -> DeltaSource:
-    """The form in which this layer's delta can be computed."""
+    """Return the form in which this layer's delta can be computed."""
     if not isinstance(module, LoraLayer):
         return "difference"
     name = type(module.lora_variant.get(adapter)).__name__
@@ -36,13 +36,13 @@ def delta_source(module: Any, adapter: str) -> DeltaSource:
 
 
 def adds_in_place(module: Any, adapter: str) -> bool:
-    """Whether PEFT may change the frozen layer's output in place, so that base would be lost."""
+    """Whether PEFT may change the frozen layer's output in place, which would destroy base."""
     names = {type(module.lora_variant.get(adapter)).__name__, type(module).__name__}
     return delta_source(module, adapter) == "difference" or bool(names & {"BdLoraLinearVariant", "AqlmLoraLinear"})
 
 
 def effective_scaling(module: Any, adapter: str) -> float:
-    """Factor that multiplies B A x: the module's own scaling, times the scale of a scaled embedding."""
+    """Factor on B A x: the module's scaling, times the scale of a scaled embedding."""
     if not isinstance(module, LoraLayer):
         return 1.0
     scaling = float(module.scaling[adapter])
@@ -54,7 +54,7 @@ def effective_scaling(module: Any, adapter: str) -> float:
 
 
 def embed_scale(module: Any) -> torch.Tensor | None:
-    """Scale by which an embedding multiplies all its rows (as in Gemma 3), the adapter's included; None without one."""
+    """Factor on all rows of an embedding, its adapter's too (as in Gemma 3); None if the embedding isn't scaled."""
     if not isinstance(module, Embedding):
         return None
     scale: torch.Tensor | None = module._get_embed_scale()  # type: ignore[no-untyped-call]
@@ -62,28 +62,28 @@ def embed_scale(module: Any) -> torch.Tensor | None:
 
 
 def lora_b(module: Any, adapter: str) -> np.ndarray:
-    """The adapter's B of one layer in factor form, float32 (feature, rank), a copy; KaSA's diagonal is in it."""
+    """Copy of the adapter's B of a layer in factor form, float32 (feature, rank); includes KaSA's diagonal."""
     if isinstance(module, Embedding):
         with align_module_device(module):
-            return _copy(module.lora_embedding_B[adapter])
+            return _to_float32(module.lora_embedding_B[adapter])
     layer = module.lora_B[adapter]
     with align_module_device(layer), align_module_device(module):
         blocks = getattr(layer, "weight_as_blockdiagonal_matrix", None)
         weight = blocks() if blocks is not None else layer.weight
         diagonal = getattr(module, "lora_diag", {})
-        return _copy(weight * diagonal[adapter] if adapter in diagonal else weight)
+        return _to_float32(weight * diagonal[adapter] if adapter in diagonal else weight)
 
 
 def lora_bias(module: Any, adapter: str) -> np.ndarray | None:
-    """The bias of the adapter's B, float32 (feature,), a copy; None where it has none."""
+    """Copy of the bias of the adapter's B, float32 (feature,); None if B has no bias."""
     if isinstance(module, Embedding) or not module.lora_bias.get(adapter):
         return None
     with align_module_device(module.lora_B[adapter]):
-        return _copy(module.lora_B[adapter].bias)
+        return _to_float32(module.lora_B[adapter].bias)
 
 
-def factor_beside(module: Any, adapter: str, x: torch.Tensor) -> torch.Tensor:
-    """z = A x (..., rank) from the layer's own input, which for an embedding is token ids."""
+def compute_factor(module: Any, adapter: str, x: torch.Tensor) -> torch.Tensor:
+    """Compute z = A x (..., rank) from the layer's input x, which for an embedding is token ids."""
     if isinstance(module, Embedding):
         ends = {"input_fn": module.input_fns.get(adapter), "output_fn": module.output_fns.get(adapter)}
         rows: torch.Tensor = module._embed(x, module.lora_embedding_A[adapter].T, **ends)
@@ -94,7 +94,7 @@ def factor_beside(module: Any, adapter: str, x: torch.Tensor) -> torch.Tensor:
 
 
 def dora_output(module: Any, adapter: str, x: torch.Tensor, base: torch.Tensor) -> Any:
-    """Output of DoRA's magnitude module for this input and this output of the frozen layer."""
+    """Run DoRA's magnitude module on the layer's input x and the frozen layer's output."""
     magnitude = module.lora_magnitude_vector[adapter]
     frozen = module.get_base_layer()
     shared = {"scaling": module.scaling[adapter], "base_layer": frozen, "adapter_name": adapter}
@@ -107,9 +107,9 @@ def dora_output(module: Any, adapter: str, x: torch.Tensor, base: torch.Tensor) 
 
 
 def dora_delta(module: Any, output: Any, base: torch.Tensor) -> torch.Tensor:
-    """DoRA's delta, float32 (token, feature), from what its magnitude module puts out and the frozen layer's output.
+    """DoRA's delta, float32 (token, feature), from the outputs of its magnitude module and of the frozen layer.
 
-    Linear layers add that output as it is; embeddings put out (scale, rest) of scale * base + rest.
+    For a linear layer delta is the module's output; for an embedding that is (scale, rest) of scale * base + rest.
     """
     if not isinstance(module, Embedding):
         delta: torch.Tensor = output.detach().flatten(0, -2).float()
@@ -122,17 +122,18 @@ def dora_delta(module: Any, output: Any, base: torch.Tensor) -> torch.Tensor:
 
 
 def dora_dtype(output: Any) -> torch.dtype:
-    """Type in which DoRA's magnitude module computes."""
+    """Type in which DoRA's magnitude module computed this output: the least precise one of its tensors."""
     tensors = (output,) if isinstance(output, torch.Tensor) else output
     return min((tensor.dtype for tensor in tensors), key=lambda dtype: -torch.finfo(dtype).eps)
 
 
 def replaced_output(module: Any, adapter: str, args: Any, kwargs: Any) -> torch.Tensor:
-    """Output of a wrapper of trained weights with this adapter's copy of them."""
+    """Run a wrapper of trained weights (`modules_to_save`) with this adapter's copy of them."""
     with Pass("adapted", adapter).enabled(module):
         output: torch.Tensor = module(*args, **kwargs)
     return output
 
 
-def _copy(tensor: torch.Tensor) -> np.ndarray:
+def _to_float32(tensor: torch.Tensor) -> np.ndarray:
+    """Copy a tensor to a float32 array on the host."""
     return np.array(tensor.detach().float().cpu().numpy())

@@ -1,8 +1,8 @@
-"""The components of a run: layers that an adapter changes, with their sizes, ranks and kinds."""
+"""Components of a run: the layers that an adapter changes, with their sizes, ranks and kinds."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from lorascope.stores.format.spec import Ablate
 from lorascope.stores.names import matching_indices
 
-from .branches import DeltaSource, delta_source, effective_scaling, lora_b, lora_bias
+from .branches import DeltaSource, delta_source, effective_scaling
 from .weights import plain_path
 
 RowRanges = tuple[tuple[str, int, int], ...]
@@ -25,18 +25,18 @@ EXPERT = re.compile(r"\.experts\.\d+(\.|$)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraComponent:
-    """One layer that an adapter changes: linear, an embedding, or trained weights in the place of one."""
+    """One layer that an adapter changes: a linear layer, an embedding, or trained weights that replace one."""
 
     path: str
     """Module path in the plain model, e.g. `model.layers.3.self_attn.q_proj`."""
     order: int
-    """Place among the model's modules."""
+    """Index among the model's modules."""
     layer: int
     """Index of the decoder layer, -1 outside of one."""
     kind: str
     """Last name of the path, e.g. `q_proj`."""
     d_in: int
-    """Features that come in, or the tokens that an embedding knows."""
+    """Number of input features, or of token ids of an embedding."""
     d_out: int
     rank: int
     """Rank of the change of weight: min(d_in, d_out) where the adapter keeps trained weights (`modules_to_save`)."""
@@ -50,35 +50,37 @@ class LoraComponent:
     fused: RowRanges
     """(name, start, stop) of the output rows of a fused projection; empty where the layer isn't fused, where its parts
     are interleaved head by head (GPT-NeoX, Bloom, Falcon, CodeGen), and for a kind of model that isn't known."""
+    module: Any = field(repr=False, compare=False)
+    """PEFT's module in the model: a LoRA layer, or a wrapper of trained weights."""
 
 
 def find_components(model: PeftModel, adapter: str, *, skip: Collection[str] = ()) -> list[LoraComponent]:
-    """Every layer that an adapter changes and that can be captured, in module order, but for those at `skip`.
+    """Return the layers that an adapter changes and that can be captured, in module order, except paths in `skip`.
 
-    The adapter is one that `inspect_adapter` doesn't refuse; `left_out` says which of its layers can't be captured.
+    `inspect_adapter` must have accepted the adapter; `exclusion_reason` says which layers can't be captured.
     """
     base: Any = model.get_base_model()
     return [
-        _describe(path, order, module, adapter, base.config)
+        _make_component(path, order, module, adapter, base.config)
         for path, (order, module) in adapted_modules(model, adapter).items()
-        if path not in skip and left_out(path, module) is None
+        if path not in skip and exclusion_reason(path, module) is None
     ]
 
 
-def chosen_components(
+def select_components(
     model: PeftModel, adapters: Sequence[str], patterns: Sequence[str], *, skip: Collection[str] = ()
 ) -> dict[str, list[LoraComponent]]:
-    """Adapter -> its components that fit any of the patterns, all where there are none; see `find_components`.
+    """Return adapter -> its components that match any of the patterns, or all without patterns; see `find_components`.
 
     Raises
     ------
     StoreError
-        If a pattern fits no component of any adapter.
+        If a pattern matches no component of any adapter.
     ValueError
-        If an adapter has no component that fits.
+        If an adapter has no component that matches.
     """
     by_adapter = {name: find_components(model, name, skip=skip) for name in adapters}
-    axis = [component.path for component in in_module_order(by_adapter)]
+    axis = [component.path for component in component_axis(by_adapter)]
     paths = {
         axis[place] for place in matching_indices(axis, patterns or None, of="components that the adapter changes")
     }
@@ -93,7 +95,7 @@ def chosen_components(
 
 
 def adapted_modules(model: nn.Module, adapter: str) -> dict[str, tuple[int, Any]]:
-    """Path -> place and PEFT's module, of all that the adapter changes, in module order."""
+    """Return path -> (index in the model, PEFT's module) of every module that the adapter changes, in module order."""
     return {
         plain_path(path): (order, module)
         for order, (path, module) in enumerate(model.named_modules())
@@ -101,25 +103,25 @@ def adapted_modules(model: nn.Module, adapter: str) -> dict[str, tuple[int, Any]
     }
 
 
-def in_module_order(components: Mapping[str, Sequence[LoraComponent]]) -> list[LoraComponent]:
-    """Every component that any adapter changes, once, in the order of the model's modules: a run's component axis."""
+def component_axis(components: Mapping[str, Sequence[LoraComponent]]) -> list[LoraComponent]:
+    """Return the components of all adapters, each path once, in module order: the run's component axis."""
     union = {component.path: component for some in components.values() for component in some}
     return sorted(union.values(), key=lambda component: component.order)
 
 
-def parts_of(components: Iterable[LoraComponent], by: Ablate) -> dict[str, list[str]]:
-    """Name -> paths of the components of each part that an ablation leaves out, in module order."""
-    parts: dict[str, list[str]] = {}
+def group_for_ablation(components: Iterable[LoraComponent], by: Ablate) -> dict[str, list[LoraComponent]]:
+    """Return name -> components of each group (component, layer or kind) that an ablation switches off together."""
+    parts: dict[str, list[LoraComponent]] = {}
     for component in components:
         name = {"components": component.path, "layers": str(component.layer), "kinds": component.kind}[by]
-        parts.setdefault(name, []).append(component.path)
+        parts.setdefault(name, []).append(component)
     return parts
 
 
-def left_out(path: str, module: Any) -> str | None:
-    """Reason why a layer can't be captured although the others can; None where it can.
+def exclusion_reason(path: str, module: Any) -> str | None:
+    """Return why a layer can't be captured while other layers can; None if it can be captured.
 
-    What is stored of the other layers stays true: they are seen in the very pass that runs this one too.
+    The stored states of other layers stay right, because the pass that they are taken from runs this layer too.
     """
     if EXPERT.search(path):
         return "an expert sees only the tokens that are routed to it"
@@ -129,26 +131,17 @@ def left_out(path: str, module: Any) -> str | None:
         return "PEFT merges LoRA into nn.MultiheadAttention for the pass, so no output without it exists"
     if isinstance(module, Conv1d | Conv2d | Conv3d):
         return "a convolution has no (token, feature) output"
-    if isinstance(module, AuxiliaryTrainingWrapper) and _sizes(module) is None:
+    if isinstance(module, AuxiliaryTrainingWrapper) and _wrapped_sizes(module) is None:
         kind = type(module.original_module).__name__
         return f"`modules_to_save` replaces a {kind}; only linear layers and embeddings are captured"
     return None
 
 
-def factor_weights(
-    model: PeftModel, components: Iterable[LoraComponent], adapter: str
-) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """B (feature, rank) and, where it has one, its bias (feature,), float32, of each: what makes delta of a factor."""
-    modules = adapted_modules(model, adapter)
-    for component in components:
-        module = modules[component.path][1]
-        yield lora_b(module, adapter), lora_bias(module, adapter)
-
-
-def _describe(path: str, order: int, module: Any, adapter: str, config: Any) -> LoraComponent:
+def _make_component(path: str, order: int, module: Any, adapter: str, config: Any) -> LoraComponent:
+    """Return the component that an adapter makes of the module at this path and index."""
     names = path.split(".")
     is_lora = isinstance(module, LoraLayer)
-    d_in, d_out = (module.in_features, module.out_features) if is_lora else _sizes(module)  # type: ignore[misc]
+    d_in, d_out = (module.in_features, module.out_features) if is_lora else _wrapped_sizes(module)  # type: ignore[misc]
     return LoraComponent(
         path=path,
         order=order,
@@ -160,12 +153,13 @@ def _describe(path: str, order: int, module: Any, adapter: str, config: Any) -> 
         scaling=effective_scaling(module, adapter),
         delta_source=delta_source(module, adapter),
         biased=is_lora and bool(module.lora_bias.get(adapter)),
-        fused=_row_ranges(config, names[-1], int(d_out)),
+        fused=_fused_row_ranges(config, names[-1], int(d_out)),
+        module=module,
     )
 
 
-def _sizes(wrapper: AuxiliaryTrainingWrapper) -> tuple[int, int] | None:
-    """Features in and out of what a wrapper replaces; None where it's neither linear nor an embedding."""
+def _wrapped_sizes(wrapper: AuxiliaryTrainingWrapper) -> tuple[int, int] | None:
+    """Input and output features of the module that a wrapper replaces; None if it isn't linear or an embedding."""
     inner: Any = wrapper.original_module
     if isinstance(inner, nn.Linear):
         return inner.in_features, inner.out_features
@@ -176,8 +170,8 @@ def _sizes(wrapper: AuxiliaryTrainingWrapper) -> tuple[int, int] | None:
     return None
 
 
-def _row_ranges(config: Any, kind: str, d_out: int) -> RowRanges:
-    """Row ranges of a fused projection whose layout is known; empty where the sizes don't add up to it."""
+def _fused_row_ranges(config: Any, kind: str, d_out: int) -> RowRanges:
+    """Row ranges of a fused projection whose layout is known; empty if the sizes don't add up to `d_out`."""
     layout = FUSED.get((getattr(config, "model_type", ""), kind))
     sizes = layout(config) if layout is not None else {}
     if sum(sizes.values()) != d_out:
@@ -186,21 +180,22 @@ def _row_ranges(config: Any, kind: str, d_out: int) -> RowRanges:
     return tuple((name, int(stop) - size, int(stop)) for (name, size), stop in zip(sizes.items(), stops, strict=True))
 
 
-def _heads(config: Any) -> dict[str, int]:
+def _head_sizes(config: Any) -> dict[str, int]:
+    """Rows of q, k and v with grouped key and value heads."""
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     shared = config.num_key_value_heads * head
     return {"q": config.num_attention_heads * head, "k": shared, "v": shared}
 
 
-def _one_head(config: Any) -> dict[str, int]:
-    # GPTBigCode has one key and value head for all; its multi-head form is interleaved.
+def _shared_head_sizes(config: Any) -> dict[str, int]:
+    """Rows of q, k and v in GPTBigCode, whose heads share one key and value; its multi-head form is interleaved."""
     head = config.hidden_size // config.num_attention_heads
     return {"q": config.hidden_size, "k": head, "v": head} if config.multi_query else {}
 
 
 FUSED: dict[tuple[str, str], Callable[[Any], dict[str, int]]] = {
-    ("phi3", "qkv_proj"): _heads,
-    ("gpt_bigcode", "c_attn"): _one_head,
+    ("phi3", "qkv_proj"): _head_sizes,
+    ("gpt_bigcode", "c_attn"): _shared_head_sizes,
     **dict.fromkeys(
         [("phi3", "gate_up_proj"), ("glm", "gate_up_proj"), ("glm4", "gate_up_proj")],
         lambda config: dict.fromkeys(("gate", "up"), config.intermediate_size),
@@ -211,4 +206,4 @@ FUSED: dict[tuple[str, str], Callable[[Any], dict[str, int]]] = {
     ),
 }
 """(model type, kind) -> size of each part in the order of the rows, read from the forward pass of each model in
-transformers 5. A name alone doesn't tell: CodeGen's `qkv_proj` is interleaved."""
+transformers 5. A name alone isn't enough: CodeGen's `qkv_proj` is interleaved."""

@@ -17,14 +17,14 @@ from torch import nn
 from lorascope.stores.process import handling_signals
 
 _PATIENCE = timedelta(days=30)
-"""How long a rank that is done waits for the others; one that died is noticed at once."""
+"""How long a finished rank waits for the others; a rank that died is noticed at once."""
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 
-def named_device(name: str, *, local_rank: int = 0) -> torch.device:
-    """The device of this name, here or elsewhere; `auto` is the rank's own GPU if there is one, else the CPU.
+def parse_device(name: str, *, local_rank: int = 0) -> torch.device:
+    """Return the torch device of this name, on any machine; `auto` is the rank's own GPU if there is one, else the CPU.
 
     Raises
     ------
@@ -36,20 +36,20 @@ def named_device(name: str, *, local_rank: int = 0) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        device = torch.device("meta")  # no place to compute
+        device = torch.device("meta")  # where nothing can be computed
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"`device` is {name!r}; allowed are 'auto', 'cpu', 'cuda', 'cuda:0' ...")
     return device
 
 
-def is_here(device: torch.device) -> bool:
-    """Whether torch finds this device on this machine."""
+def is_present(device: torch.device) -> bool:
+    """Whether this machine has this device, as far as torch sees."""
     return device.type == "cpu" or (device.index or 0) < torch.cuda.device_count()
 
 
 def require_device(device: torch.device) -> torch.device:
-    """Return the device; raise a ValueError unless torch finds it here."""
-    if not is_here(device):
+    """Return the device; raise ValueError if torch doesn't find it on this machine."""
+    if not is_present(device):
         n = torch.cuda.device_count()
         available = f"{n} of that kind here, counted from 0" if n else "no CUDA device here; use 'cpu'"
         raise ValueError(f"`device` is '{device}', but torch finds {available}")
@@ -57,7 +57,7 @@ def require_device(device: torch.device) -> torch.device:
 
 
 def input_device(model: nn.Module) -> torch.device:
-    """Device of token ids for a forward pass.
+    """Device on which the model expects token ids.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def input_device(model: nn.Module) -> torch.device:
 
 
 def is_offloaded(model: nn.Module) -> bool:
-    """Whether some weights are only brought to a device while they are used."""
+    """Whether some of the model's weights are moved to a device only while they are used."""
     return any(hook.offload for module in model.modules() for hook in _hooks(module))
 
 
@@ -86,7 +86,7 @@ def execution_device(module: nn.Module) -> torch.device | None:
 
 
 def real_tensor(module: nn.Module, name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """A module's own weight, from the host or the disk where it is offloaded there."""
+    """Return a module's weight with its numbers: an offloaded one is read from the host or the disk."""
     if tensor.is_meta:
         for hook in _hooks(module):
             if hook.weights_map is not None and name in hook.weights_map:
@@ -97,7 +97,7 @@ def real_tensor(module: nn.Module, name: str, tensor: torch.Tensor) -> torch.Ten
 
 @contextmanager
 def hidden_device_map(model: Any) -> Iterator[None]:
-    """Hide a model's device map while an adapter is attached: PEFT would spread the model anew, by another map."""
+    """Hide a model's device map while an adapter is attached; otherwise PEFT would dispatch the model again."""
     plain = getattr(model, "get_base_model", lambda: model)()
     devices = plain.__dict__.pop("hf_device_map", None)
     try:
@@ -107,8 +107,8 @@ def hidden_device_map(model: Any) -> Iterator[None]:
             plain.hf_device_map = devices
 
 
-def without_hooks(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """A deep copy of a model that knows nothing of accelerate, whose hooks hold the offloaded weights."""
+def copy_without_hooks(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """Return a deep copy of a model without accelerate's hooks, which hold the offloaded weights."""
     names = ("_hf_hook", "_old_forward", "forward")
     hooked = [module.__dict__ for module in model.modules() if "_hf_hook" in module.__dict__]
     memo.update({id(attributes[name]): None for attributes in hooked for name in names if name in attributes})
@@ -120,7 +120,7 @@ def without_hooks(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
 
 
 def _hooks(module: nn.Module) -> list[AlignDevicesHook]:
-    """Accelerate's hooks that place a module's weights."""
+    """Accelerate's hooks that move a module's weights between devices."""
     hook = getattr(module, "_hf_hook", None)
     hooks = hook.hooks if isinstance(hook, SequentialHook) else [hook]
     return [hook for hook in hooks if isinstance(hook, AlignDevicesHook)]
@@ -139,12 +139,12 @@ class Ranks(NamedTuple):
         """Whether this is the one process that sets up and finishes the run."""
         return self.rank == 0
 
-    def share(self, n: int) -> slice:
-        """The rank's part of n things in a row."""
+    def own_slice(self, n: int) -> slice:
+        """Slice of this rank's part of range(n)."""
         return split_evenly(n, self.size)[self.rank]
 
     def gather(self, value: T) -> list[T]:
-        """Every rank's value, in the order of ranks, on every rank."""
+        """Return the values of all ranks, in the order of ranks, on every rank."""
         if self.size == 1:
             return [value]
         values: list[T] = [value] * self.size
@@ -153,18 +153,18 @@ class Ranks(NamedTuple):
             dist.all_gather_object(values, value)
         return values
 
-    def of_leader(self, value: T) -> T:
-        """Rank 0's value, on every rank."""
+    def from_leader(self, value: T) -> T:
+        """Return rank 0's value on every rank."""
         return self.gather(value)[0]
 
-    def shared(self, items: Sequence[S], batches: Sequence[slice], work: Callable[[Sequence[S]], T]) -> list[T]:
-        """Results of `work` on each rank's part of the items, in order, on every rank; parts end where batches do."""
-        own = batches[self.share(len(batches))]
+    def map_batches(self, items: Sequence[S], batches: Sequence[slice], work: Callable[[Sequence[S]], T]) -> list[T]:
+        """Run `work` on each rank's part of the batches, and return all ranks' results, in order, on every rank."""
+        own = batches[self.own_slice(len(batches))]
         part = work(items[own[0].start : own[-1].stop]) if own else None
         return [result for result in self.gather(part) if result is not None]
 
     def wait(self) -> None:
-        """Return once every rank is here."""
+        """Wait until every rank has called this."""
         self.gather(None)
 
 
@@ -172,11 +172,11 @@ ALONE = Ranks(0, 1, 0)
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Ranks]:
-    """The ranks of torchrun's environment, joined for as long as this lasts; `ALONE` outside of torchrun.
+def join_ranks(device: torch.device) -> Iterator[Ranks]:
+    """Join the ranks of torchrun's environment for as long as this context lasts; `ALONE` outside of torchrun.
 
     Only small Python objects go between ranks: the states of each go from its memory to the store. Raises a ValueError
-    if models run on GPUs and a rank has none of its own.
+    if models run on GPUs and a rank has no GPU to itself.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or dist.is_initialized():  # a caller's own group stays the caller's
@@ -193,7 +193,7 @@ def joined(device: torch.device) -> Iterator[Ranks]:
 
 
 def split_evenly(n: int, parts: int) -> list[slice]:
-    """Consecutive slices that cover range(n), their lengths at most one apart."""
+    """Split range(n) into consecutive slices whose lengths differ by at most one."""
     bounds = [-(-n * part // parts) for part in range(parts + 1)]
     return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]
 

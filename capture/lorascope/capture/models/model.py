@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -23,9 +25,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from lorascope.stores.format.digests import fingerprint
 
-from .device import is_offloaded, named_device, require_device
-from .sharing import share_layers, sharing_of
-from .source import check_sharing, locate
+from .device import is_offloaded, parse_device, require_device
+from .sharing import layer_sharing, share_layers
+from .source import check_sharing, locate_model
 from .weights import Hash, ReadableWeights, base_tensors, hash_at_once, hash_tensors, plain_model
 
 DTYPES: dict[str, Any] = {
@@ -43,7 +45,7 @@ CLASSES: dict[str, Any] = {
 }
 """End of an architecture's name -> what loads it, the first that fits. Encoder-decoder models have two
 token axes, and aren't among them."""
-_VOLATILE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
+_LOADING_ENTRIES = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
 """Entries of a model's config that say where it came from or how it was loaded, not what it is."""
 
 
@@ -60,7 +62,7 @@ def load_model(
 ) -> tuple[Any, Any]:
     """Load a language model in eval mode, and its fast tokenizer.
 
-    Where the environment has `TQDM_DISABLE=1` when Python starts, transformers draws no bars meanwhile.
+    With `TQDM_DISABLE=1` in the environment when Python starts, transformers shows no progress bars.
 
     Parameters
     ----------
@@ -69,7 +71,7 @@ def load_model(
     dtype
         Type of the weights: `auto`, `float32`, `float16` or `bfloat16`.
     device
-        Where the model goes: `auto`, `cpu`, `cuda`, `cuda:0` ...; not looked at where `device_map` is given.
+        Device of the model: `auto`, `cpu`, `cuda`, `cuda:0` ...; ignored if `device_map` is given.
     device_map
         How accelerate spreads the model: `auto`, or module name -> device, `cpu` or `disk`.
     trust_remote_code
@@ -85,10 +87,10 @@ def load_model(
     Raises
     ------
     FileNotFoundError
-        If `source` is neither on this disk nor could be a hub id.
+        If `source` isn't on this disk and can't be a hub id.
     ValueError
-        If `source` holds no language model that can be read whole, its tokenizer isn't a fast one, its layers can't
-        share weights as they are asked to, or `dtype` or `device` isn't allowed.
+        If `source` contains no language model that can be read whole, its tokenizer isn't a fast one, its layers can't
+        share weights as these settings ask, or `dtype` or `device` isn't allowed.
 
     Notes
     -----
@@ -103,8 +105,8 @@ def load_model(
     if dtype not in DTYPES:
         raise ValueError(f"`dtype` is {dtype!r}; allowed are {list(DTYPES)}")
     check_sharing(share, shared_layers, share_from)
-    place = require_device(named_device(device)) if device_map is None else None
-    where, options = locate(source)
+    place = require_device(parse_device(device)) if device_map is None else None
+    where, options = locate_model(source)
     origin = "" if options else " (nothing on this disk, so taken as a hub id)"
     options["trust_remote_code"] = trust_remote_code
     loading: dict[str, Any] = {"dtype": DTYPES[dtype], "use_safetensors": True, "output_loading_info": True}
@@ -112,14 +114,14 @@ def load_model(
         loading["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
     if is_gguf := "gguf_file" in options:
         loading["quantization_config"] = GgufConfig(dequantize=True)
-    with one_line(f"model {source!r}{origin}"):
+    with one_line_errors(f"model {source!r}{origin}"):
         auto_class = AutoModelForCausalLM if is_gguf else model_class(AutoConfig.from_pretrained(where, **options))
         loaded: Any = auto_class.from_pretrained(where, **options, **loading)
     model, report = loaded
     if missing := sorted(report["missing_keys"]):
         first = f"{len(missing)} of its weights, first {missing[0]!r}"
         raise ValueError(f"model {source!r} lacks {first}; they would be random")
-    with one_line(f"tokenizer of {source!r}"):
+    with one_line_errors(f"tokenizer of {source!r}"):
         tokenizer: Any = AutoTokenizer.from_pretrained(where, **options)
     if not tokenizer.is_fast:
         kind = f"{type(tokenizer).__name__}, which can't say where in the text its tokens are"
@@ -129,7 +131,7 @@ def load_model(
 
 
 def model_class(config: Any) -> Any:
-    """The transformers class that loads a model of this configuration; a ValueError where no class captures it."""
+    """Return the transformers class that loads a model with this configuration; raise ValueError if none does."""
     name = next(iter(config.architectures or ("ForCausalLM",)))
     for ending, auto_class in CLASSES.items():
         if name.endswith(ending) and not getattr(config, "is_encoder_decoder", False):
@@ -140,10 +142,10 @@ def model_class(config: Any) -> Any:
 
 
 def is_causal(model: Any) -> bool:
-    """Whether each position of the model's logits is its forecast of the next token.
+    """Whether the logits at each position are the model's prediction of the next token.
 
-    That is so for what is called a causal model, but not for one that transformers also knows as an encoder (BERT and
-    its kin), unless its configuration makes it a decoder.
+    They are in causal models, except those that transformers also has as encoders (BERT and its kin) if their
+    configuration doesn't make them decoders.
     """
     plain = plain_model(model)
     if not type(plain).__name__.endswith(("ForCausalLM", "LMHeadModel")):
@@ -152,8 +154,35 @@ def is_causal(model: Any) -> bool:
 
 
 def is_encoder_kin(model: Any) -> bool:
-    """Whether transformers knows a model of this kind as an encoder, BERT and its kin, if not this one."""
+    """Whether transformers has encoders of this model's kind (BERT and its kin), even if this model is a decoder."""
     return plain_model(model).config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """Facts about a model that decide which samples fit it and what can be measured with it, as plain values."""
+
+    class_name: str
+    """Name of the class of the model that PEFT wrapped."""
+    context_length: int
+    """Largest number of tokens in a sequence; `sys.maxsize` if the model states no limit."""
+    n_known_tokens: int
+    """Number of token ids that the model knows; `sys.maxsize` if it doesn't state it."""
+    is_causal: bool
+    """Whether the logits at each position predict the next token; see `is_causal`."""
+    attends_by_length: bool
+    """Whether the model may choose how it attends by the length of a batch, as encoders and their kin (BigBird) do."""
+
+
+def model_facts(model: Any) -> ModelFacts:
+    """Facts about a model, which may be on the meta device."""
+    return ModelFacts(
+        class_name=type(plain_model(model)).__name__,
+        context_length=context_length(model) or sys.maxsize,
+        n_known_tokens=getattr(model.config.get_text_config(), "vocab_size", None) or sys.maxsize,
+        is_causal=is_causal(model),
+        attends_by_length=not is_causal(model) or is_encoder_kin(model),
+    )
 
 
 def model_identity(model: nn.Module, source: str, *, sha256: str | None = None) -> dict[str, Any]:
@@ -175,7 +204,7 @@ def model_identity(model: nn.Module, source: str, *, sha256: str | None = None) 
     ------
     ValueError
         If a weight is on the meta device, and not because accelerate offloaded it, or layers share weights in a manner
-        that `sharing_of` has no name for.
+        that `layer_sharing` has no name for.
     """
     tensors = base_tensors(model)
     base = plain_model(model)
@@ -187,7 +216,7 @@ def model_identity(model: nn.Module, source: str, *, sha256: str | None = None) 
         "dtype": "+".join(sorted(dtypes)),
         "n_parameters": n_parameters,
         "n_parameters_non_embedding": n_others,
-        **sharing_of(model),
+        **layer_sharing(model),
         "attention": getattr(base.config, "_attn_implementation", None),
         "sha256": hash_tensors(ReadableWeights(model, tensors)) if sha256 is None else sha256,
         "config_sha256": _hash_config(base.config),
@@ -195,9 +224,9 @@ def model_identity(model: nn.Module, source: str, *, sha256: str | None = None) 
 
 
 def hash_weights(model: nn.Module, start_hash: Hash) -> Callable[[], str]:
-    """Begin to hash the base's weights; the function that it returns gives the SHA-256 of `model_identity`.
+    """Begin to hash the base's weights; the returned function waits for the SHA-256 of `model_identity`.
 
-    It is known at once where a pass may change how weights are kept: offloaded and quantised ones, and those of RWKV,
+    They are hashed at once if a pass may change how they are kept: offloaded and quantised weights, and those of RWKV,
     which rescales some before its first pass.
     """
     weights = ReadableWeights(model, base_tensors(model))
@@ -207,41 +236,41 @@ def hash_weights(model: nn.Module, start_hash: Hash) -> Callable[[], str]:
 
 
 def _n_parameters(model: Any) -> tuple[int, int]:
-    """Numbers in the base's parameters, shared ones once: all, and those that neither embed tokens nor make logits."""
+    """Number of the base's parameters, shared ones counted once: in all, and without input and output embeddings."""
     base = plain_model(model)
     modules: list[Any] = [module for module in base.modules() if isinstance(module, nn.Embedding)]
     if isinstance(base, PreTrainedModel):
         whole: Any = base  # transformers types one of the two
         modules = [whole.get_input_embeddings(), whole.get_output_embeddings()]
-    left_out = {id(tensor) for module in modules if module is not None for tensor in module.parameters()}
+    excluded = {id(tensor) for module in modules if module is not None for tensor in module.parameters()}
     sizes = {id(tensor): tensor.numel() for tensor in base_tensors(model).values() if isinstance(tensor, nn.Parameter)}
-    return sum(sizes.values()), sum(n for key, n in sizes.items() if key not in left_out)
+    return sum(sizes.values()), sum(n for key, n in sizes.items() if key not in excluded)
 
 
 def tokenizer_identity(tokenizer: Any) -> dict[str, str]:
-    """Identity of a tokenizer: class, and SHA-256 of all that it does to a text."""
+    """Identity of a tokenizer: its class, and SHA-256 of its serialised form."""
     content = tokenizer.backend_tokenizer.to_str()
     return {"class": type(tokenizer).__name__, "sha256": hashlib.sha256(content.encode()).hexdigest()}
 
 
 def context_length(model: Any) -> int | None:
-    """Most tokens that the model was made for; None where its configuration states no limit."""
+    """Largest number of tokens that the model was made for; None if its configuration states no limit."""
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
     lengths = (getattr(model.config.get_text_config(), name, None) for name in names)
     return next((length for length in lengths if isinstance(length, int) and length > 0), None)
 
 
 @contextmanager
-def one_line(what: str) -> Iterator[None]:
-    """Turn what transformers raises over a source, often a page long, into one line."""
+def one_line_errors(what: str) -> Iterator[None]:
+    """Turn any error of transformers, often a page long, into a ValueError with one line on `what`."""
     try:
         yield
     except Exception as error:  # a malformed file makes transformers raise anything, from KeyError to its own kinds
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["nothing more is said"]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
         reason = " ".join(lines) if lines[0].endswith(":") else lines[0]  # after a colon comes the reason
         raise ValueError(f"{what} can't be loaded: {reason} ({type(error).__name__})") from error
 
 
 def _hash_config(config: Any) -> str:
     entries = json.loads(config.to_json_string(use_diff=False))
-    return fingerprint({key: value for key, value in entries.items() if key not in _VOLATILE})
+    return fingerprint({key: value for key, value in entries.items() if key not in _LOADING_ENTRIES})

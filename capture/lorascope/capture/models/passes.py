@@ -1,4 +1,4 @@
-"""The forward passes of a stream, and context managers for the state of model and adapters that each of them needs."""
+"""The forward passes of a stream, and context managers for the state of model and adapters that a pass needs."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ class Pass:
     def enabled(self, model: torch.nn.Module) -> Iterator[None]:
         """Make exactly this adapter (or none) act on the model; afterwards everything is as before.
 
-        PEFT's own switches would change `requires_grad` and turn on what was off, so its flags are set themselves.
+        PEFT's own switches would also change `requires_grad` and enable disabled layers, so its flags are set directly.
         """
         layers: list[Any] = [m for m in model.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
         before = [(layer, layer._disable_adapters, layer._active_adapter) for layer in layers]
@@ -40,10 +40,10 @@ class Pass:
 
 
 @contextmanager
-def silenced(layers: Sequence[Any]) -> Iterator[None]:
-    """Make these layers of PEFT act as if they had no adapter, and all others as before.
+def disabled_adapters(layers: Sequence[Any]) -> Iterator[None]:
+    """Make these layers of PEFT compute without their adapter; all other layers stay as they are.
 
-    So whatever an adapter does in them is left out exactly: DoRA's scaling, a bias, trained weights in their place.
+    This removes exactly what an adapter does in them: DoRA's scaling, a bias, trained weights that replace the base's.
     """
     before = [(layer, layer._disable_adapters) for layer in layers]
     try:
@@ -55,13 +55,13 @@ def silenced(layers: Sequence[Any]) -> Iterator[None]:
             layer._disable_adapters = disabled
 
 
-def passes_of(stream: str, adapters: Sequence[str]) -> tuple[Pass, ...]:
-    """The passes of a stream, in their order.
+def stream_passes(stream: str, adapters: Sequence[str]) -> tuple[Pass, ...]:
+    """Return the passes of a stream, in the order in which they run.
 
     Raises
     ------
     ValueError
-        If the stream isn't known, or has another number of adapters than it takes.
+        If the stream isn't known, or doesn't take this number of adapters.
     """
     if stream not in {"adapted", "base", "pair"}:
         raise ValueError(f"`stream` is {stream!r}; allowed are 'adapted', 'base' and 'pair'")
@@ -76,7 +76,7 @@ def passes_of(stream: str, adapters: Sequence[str]) -> tuple[Pass, ...]:
 
 @contextmanager
 def restoring_modes(model: torch.nn.Module) -> Iterator[None]:
-    """Put every module's training mode and every parameter's requires_grad flag back afterwards."""
+    """Restore every module's training mode and every parameter's requires_grad flag afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
@@ -104,6 +104,6 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 @contextmanager
 def isolated(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
-    """`evaluating` in the model's own types: without the caller's autocast and inference mode."""
+    """`evaluating`, without the caller's autocast and inference mode."""
     with evaluating(model), torch.inference_mode(False), torch.autocast(device.type, enabled=False):
         yield

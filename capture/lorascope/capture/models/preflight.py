@@ -15,22 +15,30 @@ from transformers.pytorch_utils import Conv1D
 from lorascope.stores import Problem
 
 from .branches import delta_source
-from .components import adapted_modules, find_components, left_out
+from .components import adapted_modules, exclusion_reason, find_components
 from .device import is_offloaded
-from .passes import evaluating, passes_of, restoring_modes
-from .refusal import adapter_tensors, idle_layers, is_residual, lora_layers, peft_type, require, weight_problems
-from .sharing import sharing_of
+from .passes import evaluating, restoring_modes, stream_passes
+from .refusal import (
+    adapter_tensors,
+    idle_layers,
+    is_residual,
+    lora_layers,
+    peft_type,
+    raise_for_problems,
+    weight_problems,
+)
+from .sharing import layer_sharing
 from .weights import plain_path
 
 
 class Note(NamedTuple):
-    """Something that a reader of a run should know."""
+    """A remark on model, adapters or data that a reader of a run should know."""
 
     kind: str
     """One of `zero`, `residual`, `quantised`, `skipped`, `training`, `base`, `data`."""
     message: str
     places: tuple[str, ...]
-    """Layers or weights that it concerns."""
+    """Layers or weights that the note is about."""
 
     def as_dict(self) -> dict[str, Any]:
         """The note as JSON values."""
@@ -38,14 +46,14 @@ class Note(NamedTuple):
 
 
 class Preflight(NamedTuple):
-    """Problems and notes of a model and its adapters."""
+    """Problems and notes on a model and its adapters."""
 
     problems: tuple[Problem, ...]
     """Reasons why they can't be captured; `require` raises one error of all."""
     notes: tuple[Note, ...]
     """Remarks for a reader of the run."""
     skipped: tuple[str, ...]
-    """Paths that a probe found to be without a token axis: to be left out of the components."""
+    """Paths of layers that have no token axis in a probe; they must not become components."""
 
 
 def inspect(
@@ -56,21 +64,21 @@ def inspect(
     allow_zero: bool = False,
     probe: Mapping[str, Any] | None = None,
 ) -> Preflight:
-    """Inspect these adapters of this model; the model is left as it was.
+    """Return problems and notes on these adapters of a model; the model stays as it is.
 
     Parameters
     ----------
     model
         With the adapters in it.
     adapters
-        Names of those to be captured.
+        Names of the adapters to be captured.
     stream
         `adapted`, `base` or `pair`.
     allow_zero
-        Whether an adapter that changes nothing (all lora_B zero) is taken.
+        Whether an adapter that changes nothing (all lora_B zero) is accepted.
     probe
-        Arguments of a forward pass over two tokens or more (`input_ids` of shape (sequence, position) among them). One
-        pass without capture then shows which layers have no token axis or don't run once.
+        Arguments of a forward pass over at least two tokens, with `input_ids` of shape (sequence, position). One pass
+        without capture then shows which layers have no token axis or don't run once.
     """
     problems = [*_model_problems(model)]
     for name in adapters:
@@ -80,25 +88,25 @@ def inspect(
     skipped: tuple[str, ...] = ()
     if probe is not None:
         changed = {path: module for name in adapters for path, (_, module) in adapted_modules(model, name).items()}
-        modules = {path: module for path, module in changed.items() if left_out(path, module) is None}
+        modules = {path: module for path, module in changed.items() if exclusion_reason(path, module) is None}
         problems, pooled = inspect_calls(model, modules, probe, adapters, stream)
         skipped = tuple(pooled)
     for name in adapters:
         if not problems and not find_components(model, name, skip=skipped):
             problems.append(Problem(name, "nothing", "none of the layers that it changes can be captured"))
-    notes = () if problems else tuple(_remarks(model, adapters, skipped=skipped))
+    notes = () if problems else tuple(_adapter_notes(model, adapters, skipped=skipped))
     return Preflight(tuple(problems), notes, skipped)
 
 
 def inspect_adapter(model: nn.Module, name: str, *, stream: str = "adapted", allow_zero: bool = False) -> list[Problem]:
-    """Everything that keeps this adapter of this model from being measured; empty where nothing does.
+    """Return the problems that keep this adapter from being measured; empty if there are no problems.
 
-    Training mode is no problem: capture sets eval mode itself. In stream `base` no adapter need be active.
+    Training mode is no problem, since capture sets eval mode itself. In stream `base` the adapter needn't be active.
     """
     if not isinstance(model, PeftModel):
         kind = type(model).__name__
         message = f"the model is a plain {kind} without an adapter; give a `PeftModel`, not merged or unloaded"
-        for inner in ("_orig_mod", "module"):  # of `torch.compile` and of what distributes a model
+        for inner in ("_orig_mod", "module"):  # of `torch.compile`, and of wrappers that distribute a model
             if isinstance(getattr(model, inner, None), PeftModel):
                 message = f"the model is a {kind}, which hides a `PeftModel`; give that, `model.{inner}`"
         return [Problem(name, "plain", message)]
@@ -115,7 +123,7 @@ def inspect_adapter(model: nn.Module, name: str, *, stream: str = "adapted", all
     if scalings and not any(scalings) and not allow_zero:
         message = "it is 0 on every layer, so the adapter changes nothing; look at its file, or pass `allow_zero`"
         problems.append(Problem("lora_alpha", "zero", message))
-    if is_residual(config) and sharing_of(model)["share"] > 1:
+    if is_residual(config) and layer_sharing(model)["share"] > 1:
         message = "its init changes the base weights, which layers share here: each would change the others'"
         problems.append(Problem("init_lora_weights", "init", message))
     if config.bias != "none":
@@ -128,7 +136,7 @@ def inspect_adapter(model: nn.Module, name: str, *, stream: str = "adapted", all
 
 
 def require_adapter(model: nn.Module, *, allow_zero: bool = False) -> str:
-    """Name of the model's active adapter, which can be measured as it is.
+    """Return the name of the model's active adapter; raise AdapterError if it can't be measured.
 
     Raises
     ------
@@ -139,16 +147,23 @@ def require_adapter(model: nn.Module, *, allow_zero: bool = False) -> str:
     if isinstance(model, PeftModel):
         active = [adapter for layer in lora_layers(model).values() for adapter in layer.active_adapters]
         name = next(iter([*active, *model.peft_config]), name)
-    require(inspect_adapter(model, name, allow_zero=allow_zero), name)
+    raise_for_problems(inspect_adapter(model, name, allow_zero=allow_zero), name)
     return name
+
+
+def captured_adapters(model: Any, stream: str, *, allow_zero: bool) -> tuple[str, ...]:
+    """Names of the adapters that are captured: all in stream `base`, else the active one, which must be measurable."""
+    if stream == "base" and isinstance(model, PeftModel):
+        return tuple(model.peft_config)
+    return (require_adapter(model, allow_zero=allow_zero),)
 
 
 def inspect_calls(
     model: nn.Module, modules: Mapping[str, nn.Module], probe: Mapping[str, Any], adapters: Sequence[str], stream: str
 ) -> tuple[list[Problem], list[str]]:
-    """Problems with how modules run in the last pass of the stream over the probe, and paths without a token axis.
+    """Return problems with how modules run in the stream's last pass over the probe, and paths without a token axis.
 
-    Each should run once, and put out a tensor with the tokens in the probe's own layout. Training modes stay.
+    Each module should run once, and output a tensor with the tokens in the probe's layout. Training modes are kept.
     """
     n_sequences, n_positions = probe["input_ids"].shape
     shapes: dict[str, list[tuple[int, ...] | str]] = {path: [] for path in modules}
@@ -159,7 +174,7 @@ def inspect_calls(
 
     handles = [module.register_forward_hook(partial(keep_shape, path)) for path, module in modules.items()]
     try:
-        with evaluating(model), passes_of(stream, adapters)[-1].enabled(model), torch.inference_mode():
+        with evaluating(model), stream_passes(stream, adapters)[-1].enabled(model), torch.inference_mode():
             model(**probe)
     finally:
         for handle in handles:
@@ -168,24 +183,24 @@ def inspect_calls(
     pooled: list[str] = []
     for path, calls in shapes.items():
         if len(calls) != 1:
-            message = f"it ran {len(calls)} times in one pass, not once: a fused kernel does so, or a shared layer"
+            message = f"it ran {len(calls)} times in one pass, not once: as a fused kernel or a shared layer makes it"
             problems.append(Problem(path, "calls", message))
         elif isinstance(calls[0], str):
-            problems.append(Problem(path, "output", f"it puts out a {calls[0]}, not a tensor"))
+            problems.append(Problem(path, "output", f"its output is a {calls[0]}, not a tensor"))
         elif math.prod(calls[0]) != n_sequences * n_positions:
             pooled.append(path)
         elif calls[0] not in {(n_sequences, n_positions), (n_sequences * n_positions,)}:
-            # Every number would be right, and stand under another token.
-            message = f"it puts out tokens as {calls[0]}; only layers that keep (sequence, position) can be captured"
+            # Every number would be right, but stored under another token.
+            message = f"its output has tokens as {calls[0]}; only layers that keep (sequence, position) can be captured"
             problems.append(Problem(path, "order", message))
     return problems, pooled
 
 
 def _model_problems(model: nn.Module) -> Iterator[Problem]:
-    """Problems of the model, whatever its adapters are."""
+    """Problems of the model that don't depend on its adapters."""
     for path, module in model.named_modules():
         if module._compiled_call_impl is not None or "_orig_mod" in module._modules:
-            message = "the model is compiled, and compiled code passes hooks by; capture it as it was before"
+            message = "the model is compiled, and compiled code skips hooks; capture it as it was before"
             yield Problem(plain_path(path) or type(module).__name__, "compiled", message)
             break
     with restoring_modes(model):
@@ -199,12 +214,12 @@ def _model_problems(model: nn.Module) -> Iterator[Problem]:
         if isinstance(module, LoraLayer):
             first = first_paths.setdefault(id(module.base_layer), plain_path(path))
             if first != plain_path(path):
-                message = f"it shares its frozen layer with {first!r}, whose hook can't tell them apart"
+                message = f"it shares its frozen layer with {first!r}, so that its hook can't distinguish them"
                 yield Problem(plain_path(path), "shared", message)
 
 
 def _layer_problems(path: str, layer: LoraLayer, name: str, stream: str) -> Iterator[Problem]:
-    """Problems of one LoRA layer: its state, or a property that would make its stored arrays wrong."""
+    """Problems of one LoRA layer: its state, and properties that would make its stored arrays wrong."""
     carried = layer._get_available_adapters()
     active = [adapter for adapter in layer.active_adapters if adapter in carried]
     if layer.merged_adapters:
@@ -216,7 +231,7 @@ def _layer_problems(path: str, layer: LoraLayer, name: str, stream: str) -> Iter
         yield Problem(path, "active", f"the active adapter is {active}; call `set_adapter({name!r})`")
     elif stream != "base" and set(active) - {name}:
         yield Problem(path, "several", f"{active} are active at once; call `set_adapter({name!r})`")
-    if name not in carried or left_out(path, layer) is not None:
+    if name not in carried or exclusion_reason(path, layer) is not None:
         return
     source = delta_source(layer, name)
     if isinstance(layer.base_layer, BaseTunerLayer):
@@ -231,8 +246,8 @@ def _layer_problems(path: str, layer: LoraLayer, name: str, stream: str) -> Iter
         yield Problem(path, "variant", message)
 
 
-def _remarks(model: PeftModel, adapters: Sequence[str], *, skipped: Sequence[str]) -> Iterator[Note]:
-    """Notes on adapters that can be captured, without what a run has as columns (`delta_source`, `fused`)."""
+def _adapter_notes(model: PeftModel, adapters: Sequence[str], *, skipped: Sequence[str]) -> Iterator[Note]:
+    """Notes on adapters that can be captured, except facts that a run stores as columns (`delta_source`, `fused`)."""
     quantised: dict[str, list[str]] = {}
     for name in adapters:
         config: Any = model.peft_config[name]
@@ -245,10 +260,10 @@ def _remarks(model: PeftModel, adapters: Sequence[str], *, skipped: Sequence[str
             yield Note("residual", f"residual base: the init {made!r} of {name!r} changed the base weights", (name,))
         reasons: dict[str, list[str]] = {}
         for path, (_, module) in adapted_modules(model, name).items():
-            why = left_out(path, module)
-            if why is None and (kind := _quantised(module)) and path not in quantised.get(kind, ()):
+            why = exclusion_reason(path, module)
+            if why is None and (kind := _quantised_kind(module)) and path not in quantised.get(kind, ()):
                 quantised.setdefault(kind, []).append(path)
-            pooled = "it puts out something else than one vector a token" if path in skipped else None
+            pooled = "its output isn't one vector per token" if path in skipped else None
             if reason := why or pooled:
                 reasons.setdefault(reason, []).append(path)
         for reason, places in reasons.items():
@@ -261,8 +276,8 @@ def _remarks(model: PeftModel, adapters: Sequence[str], *, skipped: Sequence[str
         yield Note("quantised", message, tuple(places))
 
 
-def _quantised(module: Any) -> str | None:
-    """Kind of quantised layer or weight under a LoRA layer; None where weights are plain floating-point numbers."""
+def _quantised_kind(module: Any) -> str | None:
+    """Kind of the quantised layer or weight in a LoRA layer; None if the weights are plain floating-point numbers."""
     if not isinstance(module, LoraLayer):
         return None
     inner: Any = module.get_base_layer()

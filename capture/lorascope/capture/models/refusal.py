@@ -23,11 +23,11 @@ from lorascope.stores import Problem, adapter_settings
 from lorascope.stores.adapter_settings import check_patterns
 from lorascope.stores.errors import join_problems
 
-from .device import is_offloaded, without_hooks
-from .weights import held_tensors, plain_path
+from .device import copy_without_hooks, is_offloaded
+from .weights import plain_path, state_tensors
 
 UNREPEATED = ("pissa_niter", "lora_ga")
-"""Inits whose base isn't the same after loading: PEFT draws PiSSA's fast SVD anew and skips LoRA-GA, silently."""
+"""Inits whose base isn't the same after loading: PEFT draws PiSSA's fast SVD again and skips LoRA-GA, silently."""
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 """Types of weights that can be measured."""
@@ -35,8 +35,8 @@ MAX_LOFTQ = 100
 """Rounds of LoftQ's init, which a load repeats; its paper takes 5."""
 
 
-def require(problems: Iterable[Problem], what: str) -> None:
-    """Raise one readable `AdapterError` for all problems, or do nothing where there is none."""
+def raise_for_problems(problems: Iterable[Problem], what: str) -> None:
+    """Raise one `AdapterError` that names all problems of an adapter; do nothing if there are no problems."""
     if reasons := join_problems(problems, unnamed=what):
         raise AdapterError(f"adapter {what!r} can't be captured: {reasons}")
 
@@ -52,18 +52,18 @@ def peft_type(config: Any) -> str:
 
 
 def adapter_tensors(model: nn.Module, name: str) -> dict[str, torch.Tensor]:
-    """The adapter's own weights as the model holds them, by the names of its folder less PEFT's prefix."""
+    """The adapter's own weights in the model, by the keys of its file without PEFT's prefix."""
     with warnings.catch_warnings():
-        # PEFT takes the bias of a lora_B (`lora_bias`) for a weight that was saved in part.
+        # PEFT mistakes the bias of a lora_B (`lora_bias`) for a weight that was saved in part.
         warnings.filterwarnings("ignore", r"Adapter .* LoRA tensor\(s\) have invalid shape")
-        state = get_peft_model_state_dict(model, held_tensors(model), adapter_name=name, save_embedding_layers=False)
+        state = get_peft_model_state_dict(model, state_tensors(model), adapter_name=name, save_embedding_layers=False)
     return {plain_path(key): tensor for key, tensor in state.items()}
 
 
 def weight_problems(tensors: Mapping[str, torch.Tensor], *, allow_zero: bool) -> list[Problem]:
-    """Weights that are no floating-point numbers, NaN or infinite; and an adapter all of whose lora_B are zero.
+    """Problems with an adapter's weights: types that can't be measured, NaN or infinity, or all lora_B zero.
 
-    Weights on the meta device have no values, so nothing is wrong with them.
+    Weights on the meta device have no values, so they have no problems.
     """
     own = {key: tensor.dtype for key, tensor in tensors.items() if ".lora_" in key}
     if odd := {key: str(dtype) for key, dtype in own.items() if dtype not in DTYPES}:
@@ -82,28 +82,28 @@ def weight_problems(tensors: Mapping[str, torch.Tensor], *, allow_zero: bool) ->
 
 
 def idle_layers(tensors: Mapping[str, torch.Tensor]) -> dict[str, bool]:
-    """Path of each LoRA layer -> whether it adds nothing: B is zero, or A (as an embedding's is before training)."""
+    """Return path of each LoRA layer -> whether it adds nothing, because B or (in an untrained embedding) A is zero."""
     idle: dict[str, bool] = {}
     for key, up in tensors.items():
         for part in ("lora_B", "lora_embedding_B"):
             path, separator, rest = key.partition(f".{part}")
             if separator and rest != ".bias":
                 down, bias = tensors.get(f"{path}.{part[:-1]}A{rest}"), tensors.get(f"{path}.{part}.bias")
-                idle[path] = (_is_zero(up) or _is_zero(down)) and (bias is None or _is_zero(bias))
+                idle[path] = (_is_all_zero(up) or _is_all_zero(down)) and (bias is None or _is_all_zero(bias))
     return idle
 
 
-def _is_zero(tensor: torch.Tensor | None) -> bool:
+def _is_all_zero(tensor: torch.Tensor | None) -> bool:
     return tensor is not None and not tensor.is_meta and not tensor.any()
 
 
 def is_residual(config: LoraConfig) -> bool:
-    """Whether the adapter's init left another base than the checkpoint's; see `adapter_settings.is_residual`."""
+    """Whether the adapter's init changed the base weights; see `adapter_settings.has_residual_init`."""
     return adapter_settings.has_residual_init(vars(config))
 
 
 def init_problems(model: nn.Module, config: LoraConfig, n_adapters: int) -> list[Problem]:
-    """Inits that change the base weights where they can't be changed as they were in training."""
+    """Problems with an init that changes the base weights, if loading can't repeat what it did in training."""
     message = None
     iterations = (config.loftq_config or {}).get("loftq_iter", 1) if isinstance(config.loftq_config, dict) else 1
     if type(iterations) is not int or not 1 <= iterations <= MAX_LOFTQ:
@@ -116,19 +116,21 @@ def init_problems(model: nn.Module, config: LoraConfig, n_adapters: int) -> list
     elif is_residual(config) and n_adapters > 1:
         message = "its init changes the base weights, under every other adapter too; capture it alone"
     elif is_residual(config) and is_offloaded(model):
-        message = "its init changes the base weights, some of which are offloaded; load the model without `device_map`"
+        message = (
+            "its init changes the base weights, and some of them are offloaded; load the model without `device_map`"
+        )
     return [] if message is None else [Problem("init_lora_weights", "init", message)]
 
 
 def fit_problems(model: nn.Module, config: LoraConfig, tensors: Mapping[str, torch.Tensor], name: str) -> list[Problem]:
-    """Differences between an adapter's keys and shapes and those that PEFT makes for this plain model."""
+    """Differences between an adapter's keys and shapes and those that PEFT would create for this plain model."""
     try:
         names = [*EMBEDDING_LAYER_NAMES, *(path for path, _ in model.named_modules())]
         check_patterns(adapter_settings.setting_patterns(vars(config), "of the adapter"), names)
     except ValueError as error:
         return [Problem(CONFIG_NAME, "config", str(error))]
     try:
-        expected = _wanted_shapes(model, config, name)
+        expected = _expected_shapes(model, config, name)
     except ValueError as error:
         message = f"it fits no layer of this model: {shorten(first_line(error), 160)}"
         return [Problem("target_modules", "no-layers", message)]
@@ -136,7 +138,7 @@ def fit_problems(model: nn.Module, config: LoraConfig, tensors: Mapping[str, tor
         message = f"PEFT can't apply it: {shorten(first_line(error), 160)} ({type(error).__name__})"
         return [Problem(CONFIG_NAME, "config", message)]
     # PEFT saves the base's embeddings along with an adapter on them, and would load them over the base's own.
-    own = held_tensors(model)
+    own = state_tensors(model)
     plain = {key: plain_path(key).replace(".base_layer.", ".") for key in tensors.keys() - expected.keys()}
     copies = {key: own[name] for key, name in plain.items() if name in own}
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items() if key not in copies}
@@ -145,7 +147,7 @@ def fit_problems(model: nn.Module, config: LoraConfig, tensors: Mapping[str, tor
     unexpected = "it holds weights that this model has no place for, so it was made for another one"
     other = "its weights have other shapes than this model's layers"
     return [
-        *(Problem(key, "base", brought) for key in sorted(copies) if not _equal(copies[key], tensors[key])),
+        *(Problem(key, "base", brought) for key in sorted(copies) if not _same_as_base(copies[key], tensors[key])),
         *(Problem(key, "missing", missing) for key in sorted(expected.keys() - shapes.keys())),
         *(Problem(key, "unexpected", unexpected) for key in sorted(shapes.keys() - expected.keys())),
         *(
@@ -156,35 +158,35 @@ def fit_problems(model: nn.Module, config: LoraConfig, tensors: Mapping[str, tor
     ]
 
 
-def _equal(own: torch.Tensor, tensor: torch.Tensor) -> bool:
-    """Whether two weights agree, as far as can be seen: an offloaded one has a shape alone."""
+def _same_as_base(own: torch.Tensor, tensor: torch.Tensor) -> bool:
+    """Whether two weights are equal, or have equal shapes if the model's own is offloaded."""
     return own.shape == tensor.shape and (own.is_meta or torch.equal(own.cpu(), tensor.to(own.dtype)))
 
 
-def _wanted_shapes(model: nn.Module, config: LoraConfig, name: str) -> dict[str, tuple[int, ...]]:
-    """Shape by key of the file that fits, found by adapting a twin without numbers."""
-    memo: dict[int, Any] = {id(tensor): _numberless(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    # Quantised layers take the place of linear ones, under whose names and shapes PEFT keeps its own parts.
+def _expected_shapes(model: nn.Module, config: LoraConfig, name: str) -> dict[str, tuple[int, ...]]:
+    """Key -> shape in the file of an adapter that fits, found by adapting a copy of the model without numbers."""
+    memo: dict[int, Any] = {id(tensor): _meta_copy(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    # Quantised layers replace linear ones, whose names and shapes PEFT's own parts have.
     for module in model.modules():
         if isinstance(module, nn.Linear) and not module.weight.is_floating_point():
             memo[id(module)] = nn.Linear(module.in_features, module.out_features, device="meta")
-    # Inits only decide numbers, and some of them need data or libraries that a twin doesn't.
+    # Inits only decide numbers, and some of them need data or libraries.
     plain = copy.copy(config)
     plain.init_lora_weights = True
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the same come again when the model itself is adapted
-        twin = PeftModel(without_hooks(model, memo), plain, adapter_name=name, low_cpu_mem_usage=True)
+        warnings.simplefilter("ignore")  # the same warnings come again when the model itself is adapted
+        twin = PeftModel(copy_without_hooks(model, memo), plain, adapter_name=name, low_cpu_mem_usage=True)
         state = get_peft_model_state_dict(twin, adapter_name=name, save_embedding_layers=False)
     return {key: tuple(tensor.shape) for key, tensor in state.items()}
 
 
-def _numberless(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor of the same shape and type on the meta device."""
+def _meta_copy(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor of the same shape and type on the meta device."""
     twin = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
     return nn.Parameter(twin, requires_grad=False) if isinstance(tensor, nn.Parameter) else twin
 
 
 def first_line(error: BaseException) -> str:
-    """First line of an error's message, or else the error's type."""
+    """First line of an error's message; the name of its type if it has no message."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

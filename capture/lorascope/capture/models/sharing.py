@@ -15,7 +15,7 @@ from torch import nn
 
 from .device import is_offloaded
 from .source import check_sharing
-from .weights import base_tensors, held_tensors, plain_path
+from .weights import base_tensors, plain_path, state_tensors
 
 
 def share_layers(
@@ -66,27 +66,27 @@ def share_layers(
     groups = [[*layers[start : start + share]] for start in starts]
     for start, group in zip(starts, groups, strict=True):
         for place, layer in enumerate(group):
-            if difference := _difference(group[0], layer):
+            if difference := _why_not_shareable(group[0], layer):
                 raise ValueError(f"layers {start} and {start + place} of `{path}` can't share weights: {difference}")
     for group in groups:
         if share_from == "mean":
-            _average(group)
-        for name, tensor in held_tensors(group[0]).items():
+            _set_to_mean(group)
+        for name, tensor in state_tensors(group[0]).items():
             module, _, local = name.rpartition(".")
             for layer in group[1:]:
                 setattr(layer.get_submodule(module), local, tensor)
 
 
-def sharing_of(model: nn.Module) -> dict[str, int]:
-    """The sharing of a model's layers: `share`, the layers of a group, and `shared_layers`, the layers in groups.
+def layer_sharing(model: nn.Module) -> dict[str, int]:
+    """Return how a model's layers share weights: `share` layers per group, and `shared_layers` in groups.
 
-    Found from the parameters themselves, not from any setting; of a model under PEFT, from its base. `share` is 1 and
-    `shared_layers` 0 where no two layers have all parameters in common.
+    This looks at the parameters, not at any setting; in a model under PEFT, at those of its base. `share` is 1 and
+    `shared_layers` 0 if no two layers have all parameters in common.
 
     Raises
     ------
     ValueError
-        If layers are tied in another manner than `share_layers` ties them.
+        If layers are tied in another way than `share_layers` ties them.
     """
     path, layers = next(_layer_lists(model), ("", []))
     parameters: list[set[Any]] = [set() for _ in layers]
@@ -109,7 +109,7 @@ def sharing_of(model: nn.Module) -> dict[str, int]:
 
 
 def _layer_lists(model: nn.Module) -> Iterator[tuple[str, Sequence[nn.Module]]]:
-    """Lists of numbered blocks by their path in the plain model, the longest first; those within blocks left out."""
+    """Yield (path in the plain model, layers) of each outermost `ModuleList`, the longest first."""
     lists = {path: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     outer = [path for path in lists if not any(path.startswith(f"{other}.") for other in lists)]
     for path in sorted(outer, key=lambda path: len(lists[path]), reverse=True):
@@ -117,7 +117,7 @@ def _layer_lists(model: nn.Module) -> Iterator[tuple[str, Sequence[nn.Module]]]:
 
 
 def _require_layers(model: nn.Module, shared_layers: int) -> tuple[str, Sequence[nn.Module]]:
-    """The model's list of layers, if there is one, long enough and untied."""
+    """Return path and layers of the model's list of layers; raise ValueError unless it is long enough and untied."""
     kind, lists = type(model).__name__, [*_layer_lists(model)]
     if not lists:
         raise ValueError(f"the model, a {kind}, has no list of layers (`torch.nn.ModuleList`) that could share weights")
@@ -133,7 +133,7 @@ def _require_layers(model: nn.Module, shared_layers: int) -> tuple[str, Sequence
     for place, layer in enumerate(layers):
         for parameter in layer.parameters():
             if (first := owners.setdefault(id(parameter), place)) != place:
-                raise ValueError(f"layers {first} and {place} of `{path}` share weights already; load the model anew")
+                raise ValueError(f"layers {first} and {place} of `{path}` share weights already; load the model again")
     return path, layers
 
 
@@ -141,23 +141,23 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     return type(tensor) in {torch.Tensor, nn.Parameter} and tensor.is_floating_point()
 
 
-def _difference(layer: nn.Module, other: nn.Module) -> str | None:
-    """Reason why a layer can't have another layer's weights; None where it can."""
-    (forms, tensors), (other_forms, other_tensors) = map(_forms, (layer, other))
+def _why_not_shareable(layer: nn.Module, other: nn.Module) -> str | None:
+    """Return why a layer can't have another layer's weights; None if it can."""
+    (forms, tensors), (other_forms, other_tensors) = map(_layer_structure, (layer, other))
     for name in (*forms, *other_forms):
         first, second = (known.get(name, "nothing") for known in (forms, other_forms))
         if first != second:
             return f"{name or 'a layer'!r} is {first} in one and {second} in the other"
     for name, tensor in tensors.items():
-        # Packed weights that are no parameters, or masks that make a layer what it is.
+        # Packed weights that are no parameters, or masks that define a layer.
         if not _is_plain(tensor) and not tensor.is_meta and not torch.equal(tensor, other_tensors[name]):
             return f"the saved buffer {name!r} has no floating-point numbers, and differs"
     return None
 
 
-def _forms(layer: nn.Module) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
-    """Kind of each module and form of each weight, by path, in words; and the weights."""
-    tensors = held_tensors(layer)
+def _layer_structure(layer: nn.Module) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Descriptions of a layer's modules and weights, by path, and the weights themselves."""
+    tensors = state_tensors(layer)
     forms = {path: type(module).__qualname__ for path, module in layer.named_modules()}
     for name, tensor in tensors.items():
         dtype = str(tensor.dtype).removeprefix("torch.")
@@ -165,9 +165,9 @@ def _forms(layer: nn.Module) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     return forms, tensors
 
 
-def _average(group: Sequence[nn.Module]) -> None:
-    """Give the first layer the mean of all weights of its group, each summed in float32 (or what is wider)."""
-    first, *others = map(held_tensors, group)
+def _set_to_mean(group: Sequence[nn.Module]) -> None:
+    """Set the first layer's weights to the mean over its group, summed in float32 or a wider type."""
+    first, *others = map(state_tensors, group)
     done: set[int] = set()
     for name, tensor in first.items():
         if id(tensor) in done or not _is_plain(tensor):
@@ -175,6 +175,6 @@ def _average(group: Sequence[nn.Module]) -> None:
         total = tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32), copy=True)
         for tensors in others:
             total += tensors[name].detach()
-        # Not in place: weights may lie in a file that is mapped into memory.
+        # Not in place: weights may be in a file that is mapped into memory.
         tensor.data = (total / len(group)).to(tensor.dtype)
         done.add(id(tensor))

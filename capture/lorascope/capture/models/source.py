@@ -15,8 +15,8 @@ WEIGHTS, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 """Names that PEFT's `save_pretrained` gives to weights."""
 
 
-def locate(source: str, *, weights: bool = True) -> tuple[str, dict[str, Any]]:
-    """Path and options for transformers of a model's source, which is checked to be readable, with `weights` too."""
+def locate_model(source: str, *, weights: bool = True) -> tuple[str, dict[str, Any]]:
+    """Return path and loading options of a model's source; raise if files, `weights` included, are missing."""
     path = Path(source).expanduser()
     if path.is_dir():
         what = f"`model` is {str(path)!r}, a folder"
@@ -38,7 +38,7 @@ def locate(source: str, *, weights: bool = True) -> tuple[str, dict[str, Any]]:
 
 
 def check_sharing(share: int, shared_layers: int, share_from: str) -> None:
-    """Raise a ValueError unless these settings name a sharing."""
+    """Raise ValueError unless these settings of sharing layers go together."""
     if share < 1:
         raise ValueError(f"`share` is {share!r}; give at least 1, which leaves the model as it is")
     if share > 1 and (shared_layers < share or shared_layers % share):
@@ -47,8 +47,8 @@ def check_sharing(share: int, shared_layers: int, share_from: str) -> None:
         raise ValueError(f"`share_from` is {share_from!r}; allowed are first, mean")
 
 
-def require_settings(folder: Path) -> None:
-    """Raise AdapterError unless the folder has an adapter's configuration, and a sound one."""
+def require_adapter_settings(folder: Path) -> None:
+    """Raise AdapterError unless the folder has a valid adapter configuration."""
     try:
         settings = read_adapter_settings(folder)
     except (FileNotFoundError, ValueError) as error:
@@ -60,8 +60,8 @@ def require_settings(folder: Path) -> None:
         )
 
 
-def weights_file(folder: Path) -> Path:
-    """The file with an adapter's weights; raises AdapterError if the folder has none that is no pickle."""
+def adapter_weights_file(folder: Path) -> Path:
+    """Return the file with an adapter's weights; raise AdapterError if the folder has no safetensors file."""
     path = folder / WEIGHTS
     if not path.exists():
         pickled = f"; {PICKLED!r} is a pickle and isn't read" if (folder / PICKLED).is_file() else ""

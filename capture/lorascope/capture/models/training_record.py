@@ -1,6 +1,6 @@
 """Records of training in an adapter's folder, compared with the model that the adapter is measured on.
 
-`finetune.json` came with the adapter, from anywhere: nothing of it is taken that isn't of the type it should be.
+`finetune.json` comes with the adapter, from anywhere: a value is only read if it has the type that it should have.
 """
 
 import re
@@ -20,26 +20,26 @@ from .preflight import Note
 RECORD = "finetune.json"
 """The file that `finetune` leaves in an adapter's folder."""
 MOST_NAMES, LONGEST_NAME = 1000, 300
-"""Names of data sets that a run repeats, and characters of a name."""
+"""Largest number of data sets' names that a run repeats, and of characters in a name."""
 
 
 class Training(NamedTuple):
     """Record of an adapter's training."""
 
     record: dict[str, Any]
-    """`n_samples`, `n_target_tokens`, `n_steps` and the names of the `data`; empty where nothing is known."""
+    """`n_samples`, `n_target_tokens`, `n_steps` and the names of the `data`; empty if nothing is known."""
     problems: tuple[Problem, ...]
     """Reasons why the adapter can't be measured on this model."""
     notes: tuple[Note, ...]
     """Remarks for a reader of the run."""
     is_proven: bool = False
-    """Whether the record has the hash of this very base model."""
+    """Whether the record contains the hash of this base model."""
 
 
 def read_training(
     folder: str | Path, name: str, model: Mapping[str, Any], *, adapter_sha256: str | None = None
 ) -> Training:
-    """Record of training in the folder of this adapter, compared with a model.
+    """Return the training record in an adapter's folder, compared with the model that the adapter is measured on.
 
     Parameters
     ----------
@@ -48,22 +48,22 @@ def read_training(
     name
         The adapter's name in the model.
     model
-        `share` and `shared_layers` from the model's identity, and `sha256` and `dtype` where they are known.
+        `share` and `shared_layers` from the model's identity, and `sha256` and `dtype` if they are known.
     adapter_sha256
-        Hash of the adapter's weights (`adapter_identity`); None to take the record for theirs.
+        Hash of the adapter's weights (`adapter_identity`); None to assume that the record is about them.
 
     Notes
     -----
-    Layers that share weights have shapes like any others, so that an adapter trained on them fits a model that shares
-    otherwise, and would be measured on layers that it never saw: that is a problem. Other base weights may be another
-    rounding of the same, and are a note.
+    Layers that share weights have the usual shapes. So an adapter trained on them fits a model with other sharing, but
+    would be measured on layers that it was never trained on: that is a problem. Other base weights may be the same ones
+    in another rounding, and are a note.
     """
     path = Path(folder) / RECORD
     if not path.exists():
         return Training({}, (), ())
     try:
         document = parse_json(read_regular(path, at_most=MAX_BYTES), RECORD)
-        record, base = _amounts(document), _base(document)
+        record, base = _training_counts(document), _base_model_record(document)
         trained = document.get("adapter_sha256")
     except (OSError, ValueError) as error:
         reason = shorten(str(error), 160) or type(error).__name__
@@ -89,13 +89,13 @@ def read_training(
 
 
 def base_notes(model: PeftModel, adapters: Iterable[str], captured: str) -> Iterator[Note]:
-    """Notes on adapters whose own configuration names another model than the one captured, by their last parts.
+    """Notes on adapters whose configuration names another model than the captured one; only the names are compared.
 
-    Leave out adapters whose base is known by its hash; nothing is noted where a name is missing.
+    Pass only adapters whose base isn't known by its hash; adapters without a model's name get no note.
     """
     for name in adapters:
         made_for: Any = getattr(model.peft_config[name], "base_model_name_or_path", None)
-        called = _last_part(made_for) if isinstance(made_for, str) else ""
+        called = _short_model_name(made_for) if isinstance(made_for, str) else ""
         if called and captured and called not in _model_names(captured):
             message = (
                 f"{name!r} was made for {made_for[:LONGEST_NAME]!r} by its `base_model_name_or_path`, and {captured!r} "
@@ -105,30 +105,30 @@ def base_notes(model: PeftModel, adapters: Iterable[str], captured: str) -> Iter
 
 
 def describe_sharing(sharing: Mapping[str, Any]) -> str:
-    """A model's sharing in words."""
+    """Phrase that describes how a model's layers share weights."""
     if sharing["share"] == 1:
         return "no layers share weights"
     return f"the last {sharing['shared_layers']} layers share weights in groups of {sharing['share']}"
 
 
 def _model_names(model: str) -> set[str]:
-    """All names by which an adapter's configuration may call a model: its own, its folder's, and of links' targets."""
+    """Names that an adapter's configuration may use for a model: its own, its folder's, and those of links' targets."""
     folders = [place.parent for place in (Path(model), Path(model).resolve()) if place.suffix == ".gguf"]
-    return {_last_part(name) for name in (model, str(Path(model).resolve()), *map(str, folders))}
+    return {_short_model_name(name) for name in (model, str(Path(model).resolve()), *map(str, folders))}
 
 
-def _last_part(name: str) -> str:
-    """Name of a model without its folders; the hub's cache names it in a folder above the files."""
+def _short_model_name(name: str) -> str:
+    """Name of a model without its folders, lower case; in the hub's cache, the name in a folder above the files."""
     parts = [part for part in re.split(r"[/\\]", name.strip().casefold()) if part]
     cached = (part.rpartition("--")[2] for part in parts if part.startswith("models--"))
     return next(cached, parts[-1] if parts else "")
 
 
-def _amounts(document: Any) -> dict[str, Any]:
-    """Counts and names of a record that a run keeps."""
+def _training_counts(document: Any) -> dict[str, Any]:
+    """Counts and data names in a training record, checked; a run stores them."""
     if not isinstance(document, dict):
         raise ValueError(f"it holds a {type(document).__name__}, not an object")
-    data, steps = _entry(document, "data", list), _entry(document, "steps", list)
+    data, steps = _checked_entry(document, "data", list), _checked_entry(document, "steps", list)
     # A run repeats names to terminals and on pages; half of a surrogate pair can't even be written.
     if len(data) > MOST_NAMES or not all(
         isinstance(name, str) and len(name) <= LONGEST_NAME and name.isprintable() for name in data
@@ -136,24 +136,24 @@ def _amounts(document: Any) -> dict[str, Any]:
         raise ValueError(
             f"`data` should have at most {MOST_NAMES} names, of at most {LONGEST_NAME} characters that can be printed"
         )
-    counts = {key: _entry(document, key, int, least=1) for key in ("n_samples", "n_target_tokens")}
+    counts = {key: _checked_entry(document, key, int, least=1) for key in ("n_samples", "n_target_tokens")}
     return {**counts, "n_steps": len(steps), "data": data}
 
 
-def _base(document: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The base model of the training; None where the record is silent on it."""
+def _base_model_record(document: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The base model in a training record, checked; None if the record doesn't name it."""
     if document.get("model") is None:
         return None
-    model = _entry(document, "model", dict)
-    words = {key: _entry(model, key, str) for key in ("sha256", "dtype")}
-    share, n_layers = _entry(model, "share", int, least=1), _entry(model, "shared_layers", int)
+    model = _checked_entry(document, "model", dict)
+    words = {key: _checked_entry(model, key, str) for key in ("sha256", "dtype")}
+    share, n_layers = _checked_entry(model, "share", int, least=1), _checked_entry(model, "shared_layers", int)
     if (share == 1) != (n_layers == 0) or n_layers % share:
-        raise ValueError(f"`shared_layers` is {n_layers}, which doesn't go with a `share` of {share}")
+        raise ValueError(f"`shared_layers` is {n_layers}, which doesn't fit a `share` of {share}")
     return {**words, "share": share, "shared_layers": n_layers}
 
 
-def _entry(document: Mapping[str, Any], key: str, kind: type[Any], *, least: int = 0) -> Any:
-    """A value of this type, or a count of at least so many that fits a table of int64."""
+def _checked_entry(document: Mapping[str, Any], key: str, kind: type[Any], *, least: int = 0) -> Any:
+    """Return the value at this key; raise ValueError if its type is another, or an int isn't in least..2**63 - 1."""
     value: Any = document.get(key)
     description = shorten(repr(value), 40) if key in document else "not there"
     if type(value) is not kind:  # a boolean is no count

@@ -1,5 +1,6 @@
-"""The final norm and the output embedding of a model, recognised by what they compute and not by their names."""
+"""The final norm and the output embedding of a model, recognised by what they compute, not by their names."""
 
+import dataclasses
 from collections import deque
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -15,32 +16,33 @@ from lorascope.stores.format.spec import Unembedding
 
 from .device import real_tensor
 from .model import is_causal
+from .passes import Pass
 from .weights import plain_model, plain_path
 
 N_LAST = 16
-"""Outputs that are kept before the output embedding's: between it and the final norm is little, such as a dropout."""
+"""Modules whose outputs are kept before the output embedding runs: few run after the final norm, such as a dropout."""
 MAGNITUDE = 64.0
-"""Size of a probe vector's features: so large that a norm's epsilon is lost in rounding, and within float16."""
+"""Absolute value of a probe's features: large enough to hide a norm's epsilon in rounding, small enough for float16."""
 LEAST_COSINE = 0.99
-"""Cosine of a norm's output and what its weight gives of its input, which each token has at least."""
+"""Smallest cosine, over tokens, of a norm's output and the output predicted from its weight and input."""
 
 
 class FinalNorm(NamedTuple):
-    """The final norm without its division by the size of its input, and without its bias."""
+    """Weight of the final norm, and whether it centres; its division by the input's size and its bias aren't kept."""
 
     weight: np.ndarray
     """Float32 (feature,)."""
     centred: bool
-    """Whether it subtracts the mean over features."""
+    """Whether the norm subtracts the mean over features."""
 
 
-def unembedding_kind(model: Any) -> Unembedding:
-    """Sizes and type of the output embedding; the model may be on the meta device. `centred` isn't known yet.
+def describe_unembedding(model: Any) -> Unembedding:
+    """Return sizes and type of the output embedding, `centred` not yet known; the model may be on the meta device.
 
     Raises
     ------
     ValueError
-        If the model foresees no tokens, or its output embedding is quantised.
+        If the model predicts no tokens, or its output embedding is quantised.
     """
     weight = _output_embedding(model).weight
     if type(weight) not in {torch.Tensor, nn.Parameter} or not weight.is_floating_point():
@@ -53,21 +55,32 @@ def unembedding_kind(model: Any) -> Unembedding:
     return Unembedding(n_vocabulary=n_vocabulary, n_features=n_features, dtype=dtype, centred=False)
 
 
+def read_unembedding(model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[Unembedding, FinalNorm]:
+    """Return sizes and type of a model's output embedding, and its final norm, from one pass without adapters.
+
+    Raises what `describe_unembedding` and `final_norm` raise.
+    """
+    kind = describe_unembedding(model)
+    with Pass("base", None).enabled(model):
+        norm = final_norm(model, inputs)
+    return dataclasses.replace(kind, centred=norm.centred), norm
+
+
 @torch.inference_mode()
 def final_norm(model: Any, inputs: Mapping[str, torch.Tensor]) -> FinalNorm:
-    """The norm that feeds the output embedding, recognised in one pass over these inputs.
+    """Return the norm before the output embedding, recognised in one pass over these inputs.
 
     Raises
     ------
     ValueError
-        If what the output embedding gets is no module's output, or its module is no norm over features.
+        If the output embedding's input is no module's output, or that module is no norm over features.
 
     Notes
     -----
     A norm's output is linear in its weight. For x whose features are all +c or -c, x and -x give the weight and the
-    bias by their difference and sum; x + c/2 tells whether the mean is taken off, and 2x whether the size is.
+    bias by their difference and sum; x + c/2 shows whether the mean is subtracted, 2x whether the size is divided out.
     """
-    path, module, inner, outer = _last_before(model, _output_embedding(model), inputs)
+    path, module, inner, outer = _module_before(model, _output_embedding(model), inputs)
     signs = torch.ones(outer.shape[-1], dtype=torch.float64)
     signs[1::2] = -1
     x = MAGNITUDE * signs
@@ -76,19 +89,19 @@ def final_norm(model: Any, inputs: Mapping[str, torch.Tensor]) -> FinalNorm:
     weight, bias = (plus - minus) / 2, (plus + minus) / 2
     most = plus.abs().max() / 100
     centred = bool((moved - plus).abs().max() < most)
-    weight = weight / _normalised(x[None], centred=centred)[0]
-    expected = weight * _normalised(inner.double().cpu(), centred=centred)
+    weight = weight / _normalise(x[None], centred=centred)[0]
+    expected = weight * _normalise(inner.double().cpu(), centred=centred)
     cosine = torch.cosine_similarity(expected, outer.double().cpu() - bias, dim=-1)
     if (doubled - plus).abs().max() < most and (cosine > LEAST_COSINE).all():
         return FinalNorm(weight.float().numpy(), centred)
     raise ValueError(
-        f"the output embedding gets what {path!r} puts out, a {type(module).__name__}, which is no norm over features "
+        f"the output embedding gets the output of {path!r}, a {type(module).__name__}, which is no norm over features "
         "(RMSNorm, LayerNorm); leave `unembedding` out"
     )
 
 
 def unembedding_values(model: Any, tokenizer: Any, norm: FinalNorm) -> dict[str, Any]:
-    """Weight (of bfloat16 its bits), norm, and text of each token id, by their paths in a run."""
+    """Weight of the output embedding (bfloat16 as bits), norm, and text of each token id, by their paths in a run."""
     head = _output_embedding(model)
     weight = real_tensor(head, "weight", head.weight).detach().cpu().contiguous()
     bits = weight.view(torch.int16).numpy().view(np.uint16) if weight.dtype == torch.bfloat16 else weight.numpy()
@@ -97,7 +110,7 @@ def unembedding_values(model: Any, tokenizer: Any, norm: FinalNorm) -> dict[str,
 
 
 def _output_embedding(model: Any) -> Any:
-    """The base model's own output embedding, whatever an adapter puts around it or in its place."""
+    """Return the base model's own output embedding, without what an adapter wraps around it or replaces it with."""
     head = plain_model(model).get_output_embeddings() if is_causal(model) else None
     while isinstance(head, BaseTunerLayer | AuxiliaryTrainingWrapper):
         head = head.original_module if isinstance(head, AuxiliaryTrainingWrapper) else head.get_base_layer()
@@ -107,10 +120,10 @@ def _output_embedding(model: Any) -> Any:
     return head
 
 
-def _last_before(
+def _module_before(
     model: Any, head: nn.Module, inputs: Mapping[str, torch.Tensor]
 ) -> tuple[str, nn.Module, torch.Tensor, torch.Tensor]:
-    """Path, module, input and output of the module that makes the output embedding's input."""
+    """Return path, module, input and output of the module whose output is the output embedding's input."""
     latest: deque[tuple[str, nn.Module, torch.Tensor, torch.Tensor]] = deque(maxlen=N_LAST)
     before: list[Any] = []
 
@@ -145,6 +158,7 @@ def _last_before(
     )
 
 
-def _normalised(x: torch.Tensor, *, centred: bool) -> torch.Tensor:
+def _normalise(x: torch.Tensor, *, centred: bool) -> torch.Tensor:
+    """Divide x by its root mean square over features, after subtracting the mean if `centred`."""
     x = x - x.mean(-1, keepdim=True) if centred else x
     return x / x.square().mean(-1, keepdim=True).sqrt()

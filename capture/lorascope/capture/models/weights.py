@@ -22,7 +22,7 @@ from .device import real_tensor
 PREFIX = "base_model.model."
 """Prefix that PEFT adds to the plain model's names."""
 Hash = Callable[[Mapping[str, torch.Tensor]], Callable[[], str]]
-"""Begins to hash tensors; the function that it returns waits for the hash and gives it, or raises as `hash_tensors`."""
+"""Function that begins to hash tensors; the function that it returns waits for the hash (see `hash_tensors`)."""
 
 
 def plain_path(path: str) -> str:
@@ -31,15 +31,15 @@ def plain_path(path: str) -> str:
 
 
 def plain_model(model: Any) -> Any:
-    """The model that PEFT wrapped, or the model itself where it is plain."""
+    """Return the model that PEFT wrapped, or the model itself if it is plain."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def held_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and saved buffers by the names that `state_dict` gives them, without calling it.
+def state_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return parameters and saved buffers by the names in `state_dict`, without calling it.
 
-    bitsandbytes (0.50, on a CPU) turns 4-bit weights back from the order of its kernel where a state is asked for, and
-    they are wrong ever after.
+    `state_dict` makes bitsandbytes (0.50, on a CPU) undo its kernel's order of 4-bit weights, which are wrong from then
+    on.
     """
     return {
         f"{path}.{name}" if path else name: tensor
@@ -50,7 +50,7 @@ def held_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def base_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Weights and saved buffers of the model before PEFT wrapped it, by the plain model's names."""
+    """Return weights and saved buffers of the model without its adapters, by the plain model's names."""
     added = {
         f"{path}.{name}"
         for path, module in model.named_modules()
@@ -61,15 +61,15 @@ def base_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     def is_added(key: str) -> bool:
         return any(within in added for within in accumulate(key.split("."), "{}.{}".format))
 
-    own = {key: tensor for key, tensor in held_tensors(model).items() if not is_added(key)}
+    own = {key: tensor for key, tensor in state_tensors(model).items() if not is_added(key)}
     return {re.sub(r"\.(base_layer|original_module)(?=\.)", "", plain_path(key)): own[key] for key in own}
 
 
 class ReadableWeights(dict[str, torch.Tensor]):
-    """Weights of a model in plain tensors: quantised ones in their parts, offloaded ones read when asked for by key."""
+    """Weights of a model as plain tensors: quantised ones in their parts, offloaded ones read when looked up by key."""
 
     def __init__(self, model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-        super().__init__(part for pair in tensors.items() for part in _parts(*pair))
+        super().__init__(part for pair in tensors.items() for part in _plain_parts(*pair))
         self._places = {
             id(tensor): (module, name)
             for module in model.modules()
@@ -82,14 +82,14 @@ class ReadableWeights(dict[str, torch.Tensor]):
         return tensor if module is None else real_tensor(module, name, tensor)
 
 
-def _parts(key: str, tensor: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
-    """The plain tensors that a quantised one consists of, or the tensor itself."""
+def _plain_parts(key: str, tensor: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
+    """Return (key, tensor) of the plain tensors that make up a quantised tensor, or of the tensor itself."""
     if type(tensor) in {torch.Tensor, nn.Parameter}:
         return [(key, tensor)]
     flatten = getattr(tensor, "__tensor_flatten__", None)
     if flatten is not None:  # torchao
         names: list[str] = flatten()[0]
-        return [part for name in names for part in _parts(f"{key}.{name}", getattr(tensor, name))]
+        return [part for name in names for part in _plain_parts(f"{key}.{name}", getattr(tensor, name))]
     state, scales = getattr(tensor, "quant_state", None), getattr(tensor, "SCB", None)  # bitsandbytes, 4 and 8 bits
     extra = {} if state is None else state.as_dict(packed=True)
     extra |= {} if scales is None else {"SCB": scales}
@@ -98,7 +98,7 @@ def _parts(key: str, tensor: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
 
 @contextmanager
 def hashing_in_thread() -> Iterator[Hash]:
-    """A function that hashes tensors in a thread; when the block ends, hashing stops."""
+    """Yield a function that begins to hash tensors in a thread; when the block ends, hashing stops."""
     over = Event()
     with ThreadPoolExecutor(1) as thread:
         try:
@@ -108,7 +108,7 @@ def hashing_in_thread() -> Iterator[Hash]:
 
 
 def hash_at_once(tensors: Mapping[str, torch.Tensor]) -> Callable[[], str]:
-    """Hash tensors before anything else is done."""
+    """Hash tensors now; the returned function gives the hash."""
     sha256 = hash_tensors(tensors)
     return lambda: sha256
 
@@ -128,14 +128,14 @@ def hash_tensors(
     dtype
         Widen to this type first, so that the same numbers kept in different types give one hash.
     over
-        Asked before each tensor whether nobody wants the hash any more.
+        Called before each tensor; if it returns True, hashing is cancelled.
 
     Raises
     ------
     ValueError
         If a tensor is on the meta device and has no bytes.
     CancelledError
-        If nobody wants it any more.
+        If `over` returned True.
     """
     digest = hashlib.sha256()
     for name in sorted(tensors):

@@ -10,7 +10,7 @@ from lorascope.stores import RunSpec
 from lorascope.stores.format.spec import DTYPES
 
 from ..buffers.copies import IN_FLIGHT_BYTES
-from ..models.device import is_here
+from ..models.device import is_present
 from ..recording.reduce import values_per_part
 from ..samples.scoring import logits_per_part
 
@@ -75,7 +75,7 @@ def free_device_bytes(device: torch.device) -> int | None:
     """Free bytes of a GPU, or of the host for a CPU; None if unknown, such as on a machine without this GPU."""
     if device.type == "cpu":
         return free_host_bytes()
-    if device.type == "cuda" and is_here(device):
+    if device.type == "cuda" and is_present(device):
         return int(torch.cuda.mem_get_info(device)[0])
     return None
 

@@ -4,6 +4,7 @@ import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from inspect import signature
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +17,11 @@ from transformers import AutoConfig, AutoTokenizer
 from lorascope.stores import Problem
 
 from ..models.adapter import read_adapter
-from ..models.components import LoraComponent, adapted_modules
-from ..models.model import DTYPES, model_class, one_line
-from ..models.refusal import fit_problems, init_problems, require, weight_problems
-from ..models.sharing import share_layers, sharing_of
-from ..models.source import locate
+from ..models.components import LoraComponent
+from ..models.model import DTYPES, model_class, one_line_errors
+from ..models.refusal import fit_problems, init_problems, raise_for_problems, weight_problems
+from ..models.sharing import layer_sharing, share_layers
+from ..models.source import locate_model
 from ..models.training_record import read_training
 
 META_TOKENS = 4
@@ -48,15 +49,15 @@ def load_on_meta(
     """
     folder = Path(source).expanduser()
     bare = (folder / "config.json").is_file() and not any(folder.glob("*.safetensors"))
-    where, options = locate(source, weights=False)
+    where, options = locate_model(source, weights=False)
     options["trust_remote_code"] = trust_remote_code
-    with one_line(f"model {source!r}"):
+    with one_line_errors(f"model {source!r}"):
         config = AutoConfig.from_pretrained(where, **options)
         chosen = _choose_dtype(config, folder, dtype)
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the same come again when the model itself is loaded
             model = model_class(config).from_config(config, dtype=chosen, trust_remote_code=trust_remote_code)
-    with one_line(f"tokenizer of {source!r}"):
+    with one_line_errors(f"tokenizer of {source!r}"):
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
     quantized = getattr(config, "quantization_config", None) is not None
     share_layers(model, share, shared_layers=shared_layers)
@@ -75,13 +76,13 @@ def attach_on_meta(
     for name, folder in folders.items():
         configs[name], tensors = read_adapter(folder)
         misfits = fit_problems(model, configs[name], tensors, name)
-        require([problem for problem in misfits if problem.kind in {"no-layers", "config"}], folder)
+        raise_for_problems([problem for problem in misfits if problem.kind in {"no-layers", "config"}], folder)
         # An empty module, since a model on the meta device looks as if it were offloaded.
         problems += init_problems(nn.Module(), configs[name], len(folders))
         problems += misfits
         if not any(problem.kind in {"shape", "unexpected"} for problem in misfits):  # of any size, and mapped only
             problems += weight_problems(tensors, allow_zero=allow_zero)
-        problems += read_training(folder, name, sharing_of(model)).problems
+        problems += read_training(folder, name, layer_sharing(model)).problems
     adapted: Any = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the same come again when the model itself is adapted
@@ -120,15 +121,12 @@ def meta_inputs(model: PeftModel) -> dict[str, Any] | None:
     return inputs
 
 
-def output_dtypes(model: PeftModel, components: Mapping[str, Sequence[LoraComponent]]) -> dict[str, torch.dtype]:
+def output_dtypes(components: Mapping[str, Sequence[LoraComponent]]) -> dict[str, torch.dtype]:
     """Component path -> type of its output: a linear layer's output has the type of its weights."""
     dtypes: dict[str, torch.dtype] = {}
-    for name, own in components.items():
-        modules = adapted_modules(model, name)
-        for component in own:
-            module: Any = modules[component.path][1]
-            inner = getattr(module, "base_layer", None) or module.original_module
-            dtypes[component.path] = next(inner.parameters()).dtype
+    for component in chain.from_iterable(components.values()):
+        inner = getattr(component.module, "base_layer", None) or component.module.original_module
+        dtypes[component.path] = next(inner.parameters()).dtype
     return dtypes
 
 

@@ -15,19 +15,20 @@ from lorascope.stores.size import format_size
 
 from ..buffers.rows import queue_bytes_needed, row_spans
 from ..config import CaptureConfig
-from ..models.components import chosen_components
-from ..models.device import is_here, named_device
-from ..models.model import is_causal
+from ..models.components import select_components
+from ..models.device import is_present, parse_device
+from ..models.model import is_causal, model_facts
 from ..models.preflight import Note, inspect
 from ..models.training_record import base_notes
+from ..models.unembedding import describe_unembedding
 from ..recording.layout import Layout
 from ..recording.reduce import has_kernel
 from ..samples.encoded import EncodedSample, count_roles
 from ..settling.data import data_notes, encode_data, read_data
 from ..settling.estimate import Estimate, estimate, ways_to_fit
 from ..settling.inputs import require_inputs
-from ..settling.lay_out import lay_out, with_chosen_tokens
-from ..settling.trial import Tried, Way, codecs_to_try, run_trial
+from ..settling.make_layout import make_layout, with_chosen_tokens
+from ..settling.trial import TrialResult, Way, codecs_to_try, run_trial
 from .memory import device_bytes_needed, free_device_bytes, free_host_bytes
 from .meta import MetaModel, attach_on_meta, load_on_meta, meta_inputs, output_dtypes
 
@@ -79,7 +80,7 @@ class Plan:
     """Assumptions behind the numbers."""
     ways: tuple[str, ...]
     """Options that would make it fit; empty if it fits."""
-    trials: Mapping[Way, Tried]
+    trials: Mapping[Way, TrialResult]
     """Codec, or `none` for a capture without states -> measurements on this machine; empty without a trial."""
     seconds: Mapping[str, float]
     """Seconds of `load`, as measured, and of `score` (with answers), `capture` and `ablate`, from the trial; else
@@ -103,7 +104,7 @@ class Plan:
         return self.fits and not self.problems
 
     @property
-    def trial(self) -> Tried | None:
+    def trial(self) -> TrialResult | None:
         """The trial with the capture's codec; None without a trial."""
         return self.trials.get(self.spec.codec)
 
@@ -170,7 +171,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     place = open_place(config.out)
     run_state(place)  # refuses what is neither empty nor a run
     written_bytes = sum(size for _, size in place.sizes())
-    device = named_device(config.device)
+    device = parse_device(config.device)
     data = read_data(config.data, config.prompt, config.examples, seed=config.seed)
     loaded = load_on_meta(
         config.model,
@@ -179,9 +180,9 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         share=config.share,
         shared_layers=config.shared_layers,
     )
-    scored, _ = encode_data(
-        data, loaded.model, loaded.tokenizer, window_tokens=config.window_tokens, limit=config.limit
-    )
+    facts = model_facts(loaded.model)
+    window = {"max_length": facts.context_length, "window_tokens": config.window_tokens}
+    scored, _ = encode_data(data, loaded.tokenizer, **window, limit=config.limit)
     new = np.zeros(config.generate, np.int64)  # as many as a sample may get; the ids aren't known yet
     samples = [sample.continued_with(new) for sample in scored] if config.generate else scored
     model, problems = attach_on_meta(loaded.model, config.adapters, allow_zero=config.allow_zero)
@@ -189,10 +190,11 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     names = tuple(config.adapters)
     preflight = inspect(model, names, stream=config.stream, allow_zero=True, probe=meta_inputs(model))
     problems += preflight.problems
-    components = chosen_components(model, names, config.component, skip=preflight.skipped)
-    layout = lay_out(config, model, samples, components, output_dtypes(model, components), device)
+    components = select_components(model, names, config.component, skip=preflight.skipped)
+    unembedding = describe_unembedding(model) if config.unembedding else None
+    layout = make_layout(config, facts, samples, components, output_dtypes(components), device, unembedding)
     chosen = with_chosen_tokens(config, layout)
-    n_scored = sum(_scored_tokens(sample, config) for sample in scored) if is_causal(model) else 0
+    n_scored = sum(_scored_tokens(sample, config) for sample in scored) if facts.is_causal else 0
     tables = {"base_scores": n_scored > 0 and config.score_base, "answers": config.answer_tokens > 0}
     estimated = estimate(layout.spec, **tables)
     lengths = [len(sample.token_ids) for sample in samples]
@@ -205,7 +207,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
 
     fit = needs()
     ablated = np.flatnonzero(layout.plan.ablate_batches).tolist()
-    trials: dict[Way, Tried] = {}
+    trials: dict[Way, TrialResult] = {}
     seconds: dict[str, float] = {}
     if probe and loaded.has_weights and not problems and all(need.fits for need in fit):
         codecs = codecs_to_try(config, layout.spec, fit[0].free_bytes)
@@ -272,7 +274,7 @@ def _memory_fits(
     base, spans = model.get_base_model(), row_spans(layout.plan.starts, layout.batches)
     vocabulary = base.config.get_text_config().vocab_size if is_causal(model) else 0
     weights = base.get_memory_footprint()  # with the adapters' weights; shared weights count once
-    by_kernel = not is_here(device) or has_kernel(device)  # elsewhere as most cards do
+    by_kernel = not is_present(device) or has_kernel(device)  # elsewhere as most cards do
     on_device = device_bytes_needed(
         layout.spec, weights=weights, batch_tokens=batch_tokens, vocabulary=vocabulary, has_kernel=by_kernel
     )

@@ -1,6 +1,5 @@
 """Forward passes over batches of samples, and measures of their logits."""
 
-import dataclasses
 import inspect
 import time
 from collections.abc import Sequence
@@ -10,33 +9,10 @@ import numpy as np
 import torch
 
 from ..buffers.target import empty_target, flat_index
-from ..models.model import is_causal, is_encoder_kin
-from ..samples.encoded import EncodedSample, pad
+from ..samples.encoded import PROBE_TOKENS, EncodedSample, pad
 from ..samples.scoring import logit_parts, token_nll
 from .hooks import Recorder
 from .reduce import has_kernel
-
-PROBE_TOKENS = 32
-"""Maximum number of tokens on which a probe checks that output = base + delta; more would show nothing else."""
-
-
-def probe_samples(model: Any, sample: EncodedSample) -> list[EncodedSample]:
-    """Sequences for `probe`: the sample's first tokens as two sequences, or the whole sample.
-
-    Two sequences (the second padded if the number of tokens is odd) show the layout of a layer's output, if each has
-    more than two tokens: two by two, (position, sequence) would look like (sequence, position). Encoders and similar
-    models get the whole sample: they choose by a batch's length how they attend, some of them (BigBird) once and for
-    all, and a model that reduces a sequence to one output may take no batch.
-    """
-    n_tokens = min(len(sample.token_ids), PROBE_TOKENS)
-    if n_tokens < 5 or not is_causal(model) or is_encoder_kin(model):
-        return [sample]
-    half = -(-n_tokens // 2)
-    plain = dataclasses.replace(sample, choices=(), targets=None)
-    return [
-        dataclasses.replace(plain, token_ids=plain.token_ids[part], roles=plain.roles[part])
-        for part in (slice(0, half), slice(half, n_tokens))
-    ]
 
 
 def probe(

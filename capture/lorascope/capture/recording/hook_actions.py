@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ..models.branches import adds_in_place, dora_delta, dora_dtype, dora_output, factor_beside, replaced_output
+from ..models.branches import adds_in_place, compute_factor, dora_delta, dora_dtype, dora_output, replaced_output
 from .sink import Sink
 from .sites import Addition, Site, Sum
 
@@ -67,7 +67,7 @@ class BasePassActions:
     def _adapter_sum(self, site: Site, addition: Addition, call: Call) -> Sum:
         """Compute one adapter's branch from the frozen layer's input, and return the sum."""
         if addition.component.delta_source == "factor":
-            factor = factor_beside(site.module, addition.adapter, call.args[0]).flatten(0, -2)
+            factor = compute_factor(site.module, addition.adapter, call.args[0]).flatten(0, -2)
             self.sink.take_factor(addition, factor)
             return Sum(addition, call.flat, factor)
         output = dora_output(site.module, addition.adapter, call.args[0], call.output)
@@ -93,7 +93,7 @@ class AdaptedPassActions:
         is_lost = adds_in_place(site.module, addition.adapter)
         self.sums[site.index] = Sum(addition, call.flat.clone() if is_lost else call.flat)
         if site.is_embedding and addition.component.delta_source == "factor":
-            factor = factor_beside(site.module, addition.adapter, call.args[0])
+            factor = compute_factor(site.module, addition.adapter, call.args[0])
             self.take_factor(site, Call((), {}, factor))
 
     def take_factor(self, site: Site, call: Call) -> None:

@@ -19,7 +19,7 @@ import torch
 from ..buffers.target import BatchTarget
 from ..errors import CaptureError
 from ..models.components import LoraComponent
-from ..models.passes import Pass, passes_of
+from ..models.passes import Pass, stream_passes
 from .hook_actions import AdaptedPassActions, BasePassActions, Call
 from .reduce import make_helper_threads
 from .sink import Sink, TakeReduced
@@ -31,8 +31,6 @@ class Recorder:
 
     Parameters
     ----------
-    model
-        A `PeftModel`.
     components
         Adapter -> the components that it changes (`find_components`); one adapter, except in stream `base`.
     stream
@@ -60,7 +58,6 @@ class Recorder:
 
     def __init__(
         self,
-        model: torch.nn.Module,
         components: Mapping[str, Sequence[LoraComponent]],
         *,
         stream: str = "adapted",
@@ -68,16 +65,15 @@ class Recorder:
         keep_states: bool = True,
         reducer: TakeReduced | None = None,
     ) -> None:
-        self.passes: tuple[Pass, ...] = passes_of(stream, list(components))
         self.keep_states = keep_states
         self.dtypes: dict[str, torch.dtype] = {}
         """Type of each component's last output."""
         self.worst_excess = 0.0
         """Largest |output - (base + delta)| so far, divided by what rounding allows."""
-        self._model = model
         self._components = components
         self._stream = stream
-        self._sites = make_sites(model, components, factor_start)
+        self._sites = make_sites(components, factor_start)
+        self.passes: tuple[Pass, ...] = stream_passes(stream, list(components))
         self._reducer = reducer
         self._threads = None if reducer is None else make_helper_threads()
         self._pair_bases: dict[int, torch.Tensor] = {}
@@ -89,7 +85,7 @@ class Recorder:
     def proofs(self) -> tuple["Recorder", ...]:
         """One recorder per adapter in stream `base`, to prove the adapter's branch in a probe; else empty."""
         by_adapter = self._components.items() if self._stream == "base" else ()
-        return tuple(Recorder(self._model, {adapter: components}) for adapter, components in by_adapter)
+        return tuple(Recorder({adapter: components}) for adapter, components in by_adapter)
 
     @contextmanager
     def attached(self) -> Iterator[None]:

@@ -10,7 +10,8 @@ from lorascope.stores import RunSpec
 from lorascope.stores.format.tables import ROLES
 from lorascope.stores.reading.token_choice import choose_tokens
 
-from ..models.components import LoraComponent, factor_weights
+from ..models.branches import lora_b, lora_bias
+from ..models.components import LoraComponent
 from ..samples.encoded import EncodedSample
 from ..samples.generate import Answer
 from ..samples.scoring import Scores
@@ -62,16 +63,17 @@ class Layout(NamedTuple):
     js_share: float
     """Share of the tokens on which js is measured."""
 
-    def weights(self, model: Any) -> dict[str, Any]:
+    def weights(self) -> dict[str, Any]:
         """Weights of every factored component, lora_B and (if there is one) lora_bias, by path in the run."""
         weights: dict[str, Any] = {}
+        paths = [component.path for component in self.spec.components]
         for adapter in self.spec.adapters if self.spec.states != "none" else ():
-            starts = dict(zip((c.path for c in self.spec.components), adapter.factor_start, strict=True))
-            factored = [component for component in self.components[adapter.name] if starts[component.path] >= 0]
-            pairs = factor_weights(model, factored, adapter.name)
-            for component, (lora_b, bias) in zip(factored, pairs, strict=True):
-                weights[f"adapters/{adapter.name}/lora_B/{component.path}"] = lora_b
-                if bias is not None:
+            starts = dict(zip(paths, adapter.factor_start, strict=True))
+            for component in self.components[adapter.name]:
+                if starts[component.path] < 0:
+                    continue
+                weights[f"adapters/{adapter.name}/lora_B/{component.path}"] = lora_b(component.module, adapter.name)
+                if (bias := lora_bias(component.module, adapter.name)) is not None:
                     weights[f"adapters/{adapter.name}/lora_bias/{component.path}"] = bias
         return weights
 

@@ -10,7 +10,7 @@ import torch
 
 from ..buffers.copies import copier_for
 from ..buffers.rows import RowQueue, RowWriter, row_spans
-from ..models.components import adapted_modules, in_module_order, parts_of
+from ..models.components import group_for_ablation
 from ..models.device import Ranks
 from ..samples.encoded import EncodedSample
 from ..samples.generate import Answer, generation_batches, write_answers
@@ -77,7 +77,7 @@ def _with_and_without(
             if progress is not None:
                 progress(CaptureProgress(stage, done, total, unit))
 
-        return ranks.shared(samples, batches, partial(work, progress=report))
+        return ranks.map_batches(samples, batches, partial(work, progress=report))
 
     adapted = run(stage)
     if not with_base:
@@ -101,13 +101,18 @@ def fill_rows(
     """
     spec, plan = layout.spec, layout.plan
     recorder = Recorder(
-        model,
         layout.components,
         stream=spec.stream,
         factor_start={adapter.name: adapter.factor_start for adapter in spec.adapters},
         keep_states=spec.states != "none",
         reducer=Reducer() if spec.states != "all" else None,
     )
+    parts: list[list[Any]] = []
+    if spec.ablate is not None:
+        (components,) = layout.components.values()
+        parts = [
+            [component.module for component in part] for part in group_for_ablation(components, spec.ablate).values()
+        ]
     with RowQueue(
         writer,
         n_tokens=plan.n_tokens,
@@ -125,16 +130,6 @@ def fill_rows(
             queue,
             device=device,
             kl_batches=plan.kl_batches if spec.kl else None,
-            parts=_ablated_layers(layout, model),
+            parts=parts,
             **options,
         )
-
-
-def _ablated_layers(layout: Layout, model: Any) -> list[list[Any]]:
-    """PEFT's layers of each part that an ablation removes, in the order of the run's parts; empty without ablation."""
-    if layout.spec.ablate is None:
-        return []
-    (adapter,) = layout.components
-    layers = adapted_modules(model, adapter)
-    parts = parts_of(in_module_order(layout.components), layout.spec.ablate)
-    return [[layers[path][1] for path in paths] for paths in parts.values()]

@@ -8,7 +8,7 @@ import torch
 from peft.tuners.lora import Embedding, LoraLayer
 
 from ..models.branches import lora_b, lora_bias
-from ..models.components import LoraComponent, adapted_modules, in_module_order
+from ..models.components import LoraComponent, component_axis
 
 
 @dataclass(slots=True)
@@ -95,17 +95,15 @@ class Site:
 
 
 def make_sites(
-    model: torch.nn.Module,
     components: Mapping[str, Sequence[LoraComponent]],
     factor_start: Mapping[str, Sequence[int]] | None,
 ) -> list[Site]:
     """The sites of an adapter -> components mapping, in the order of the component axis."""
-    axis = {component.path: index for index, component in enumerate(in_module_order(components))}
+    axis = {component.path: index for index, component in enumerate(component_axis(components))}
     sites: dict[str, Site] = {}
     for adapter, own in components.items():
-        modules = adapted_modules(model, adapter)
         for component in own:
-            path, module = component.path, modules[component.path][1]
+            path, module = component.path, component.module
             site = sites.setdefault(path, Site(axis[path], path, module))
             addition = Addition(adapter, component)
             if component.delta_source == "factor":

@@ -13,7 +13,7 @@ import torch
 
 from ..buffers.rows import RowQueue
 from ..buffers.target import BatchTarget, Meter, flat_index
-from ..models.passes import Pass, silenced
+from ..models.passes import Pass, disabled_adapters
 from ..samples.encoded import EncodedSample
 from .forward import forward, forward_seconds, kl_divergence, negative_log_likelihood
 from .hooks import Recorder
@@ -222,7 +222,7 @@ class _Stream:
         with last.enabled(self.model):
             for column, layers in enumerate(self.parts):
                 with self.meter.timed("ablate"):
-                    with silenced(layers):
+                    with disabled_adapters(layers):
                         without = forward(self.model, samples, self.device)
                     assert without is not None
                     target.put_values(

@@ -1,7 +1,6 @@
 """Encoding of items: token ids and their roles, ready for the model."""
 
 import itertools
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,9 +88,8 @@ def encode_items(
     return samples
 
 
-def require_known_tokens(model: Any, samples: Sequence[EncodedSample]) -> None:
-    """Raise a ValueError if a sample has a token id outside of the model's vocabulary."""
-    n_known = getattr(model.config.get_text_config(), "vocab_size", None) or sys.maxsize
+def require_known_tokens(n_known: int, samples: Sequence[EncodedSample]) -> None:
+    """Raise a ValueError if a sample has a token id outside of a vocabulary of this size."""
     for sample in samples:
         sequences = (sample.token_ids, *(choice.token_ids for choice in sample.choices))
         highest = max(int(ids.max()) for ids in sequences)

@@ -19,6 +19,8 @@ MOST_CHARACTERS = 64
 """Number of characters per token of the context; of a longer text the beginning is tokenized first."""
 PADDING_ID = 0
 """Token id of padding. Any id of the vocabulary will do, since the attention mask hides it."""
+PROBE_TOKENS = 32
+"""Maximum number of tokens on which a probe checks that output = base + delta; more would show nothing else."""
 PROMPT, CHOICE, ANSWER, GENERATED, TEXT, ASSISTANT, TEMPLATE = (
     ROLES.index(role) for role in ("prompt", "choice", "answer", "generated", "text", "assistant", "template")
 )
@@ -213,6 +215,24 @@ def plan_batches(lengths: Sequence[int], *, batch_tokens: int) -> list[slice]:
     if lengths:
         batches.append(slice(start, len(lengths)))
     return batches
+
+
+def probe_samples(sample: EncodedSample, *, whole: bool) -> list[EncodedSample]:
+    """Sequences for a probe of a model: the sample's first tokens as two sequences, or the whole sample.
+
+    Two sequences, the second of them padded if the number of tokens is odd, show the layout of a layer's output, if
+    each has more than two tokens: (position, sequence) of two by two would look like (sequence, position). `whole` is
+    for models that attend by the length of a batch, some of them (BigBird) once and for all, or take no batch.
+    """
+    n_tokens = min(len(sample.token_ids), PROBE_TOKENS)
+    if n_tokens < 5 or whole:
+        return [sample]
+    half = -(-n_tokens // 2)
+    plain = dataclasses.replace(sample, choices=(), targets=None)
+    return [
+        dataclasses.replace(plain, token_ids=plain.token_ids[part], roles=plain.roles[part])
+        for part in (slice(0, half), slice(half, n_tokens))
+    ]
 
 
 def pad(samples: Sequence[EncodedSample]) -> tuple[Int64[Tensor, "sample position"], Int64[Tensor, "sample position"]]:

@@ -17,14 +17,15 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from lorascope.stores.size import format_size
 
 from ..config import CaptureConfig
-from ..models.device import named_device, require_device
+from ..models.device import parse_device, require_device
+from ..models.model import model_facts
 from ..planning.memory import free_host_bytes
 from ..planning.meta import load_on_meta
-from ..settling.costs import n_cores
 from ..settling.data import encode_data, read_data
+from ..settling.estimate import n_cores
 from ..settling.inputs import require_inputs
 from ..settling.provenance import device_description
-from ..settling.trial import Tried, Way, run_trial
+from ..settling.trial import TrialResult, Way, run_trial
 from ..training.trainer import lora_targets
 from .checks import Check, check_capture, check_copies, check_measuring, check_ranks
 
@@ -43,7 +44,7 @@ class Selftest:
 
     machine: dict[str, str]
     checks: tuple[Check, ...]
-    trials: Mapping[Way, Tried]
+    trials: Mapping[Way, TrialResult]
     """Speed of captures with the default codec, raw, and without states, by the trial of `plan` on more samples."""
 
     @property
@@ -79,7 +80,7 @@ def selftest(
     Exception
         Any error that `capture` raises for a model and its adapter.
     """
-    where = require_device(named_device(device))
+    where = require_device(parse_device(device))
     if not Path(out).is_dir():
         raise ValueError(f"`out` is {str(out)!r}, which isn't a folder; name one on the disk for runs")
     with tempfile.TemporaryDirectory(prefix=".lorascope-selftest-", dir=out) as name:
@@ -95,13 +96,12 @@ def selftest(
     return Selftest(machine=_machine(where, out, source if model else None), checks=checks, trials=trials)
 
 
-def time_captures(config: CaptureConfig, device: torch.device) -> dict[Way, Tried]:
+def time_captures(config: CaptureConfig, device: torch.device) -> dict[Way, TrialResult]:
     """Measure the speed of captures with the default codec, raw, and without states."""
     loaded = load_on_meta(config.model)
     data = read_data(config.data, config.prompt, config.examples, seed=config.seed)
-    samples, _ = encode_data(
-        data, loaded.model, loaded.tokenizer, window_tokens=config.window_tokens, limit=config.limit
-    )
+    window = {"max_length": model_facts(loaded.model).context_length, "window_tokens": config.window_tokens}
+    samples, _ = encode_data(data, loaded.tokenizer, **window, limit=config.limit)
     return run_trial(config, samples, device, ("raw", "default"), seconds=TRIAL_SECONDS)
 
 

@@ -1,17 +1,21 @@
-"""The data of a capture: items of its files, their samples, and notes on them."""
+"""The data of a capture: items of its files or in memory, their samples, and notes on them."""
 
-import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..models.model import context_length
 from ..models.preflight import Note
 from ..samples.chats import special_token_in, special_tokens
 from ..samples.encode import encode_items
 from ..samples.encoded import EncodedSample
 from ..samples.items import ChatItem, ChoiceItem, Item
 from ..samples.prompt import Prompts, read_prompts
-from ..samples.sources import read_item_files
+from ..samples.sources import read_item_files, read_items
+from .inputs import IN_MEMORY
+
+Items = Mapping[str, Sequence[Item]]
+"""Name of data in memory -> its items."""
 
 
 class Data(NamedTuple):
@@ -30,15 +34,15 @@ def read_data(
     seed: int,
     items: Mapping[str, Sequence[Item]] | None = None,
 ) -> Data:
-    """Items of these files, or the given items in their place, and the prompts with their examples.
+    """Read the items of these files, unless items are given, and the prompts with their examples.
 
     Raises
     ------
     FileNotFoundError
         If a file doesn't exist.
     ValueError
-        If a file isn't what it should be or stands twice in `files`, an item stands in two files, or a prompt shows
-        examples and there are none for an item.
+        If a file isn't valid or is named twice in `files`, an item is in two files, or a prompt shows examples and an
+        item has no examples.
     """
     read_prompt = read_prompts(prompts, examples, seed=seed)
     by_file = read_item_files("data", files) if items is None else items
@@ -48,13 +52,12 @@ def read_data(
 
 
 def encode_data(
-    data: Data, model: Any, tokenizer: Any, *, window_tokens: int, limit: int | None
+    data: Data, tokenizer: Any, *, max_length: int, window_tokens: int, limit: int | None
 ) -> tuple[list[EncodedSample], dict[str, int]]:
-    """Samples of all files, and by file how many items (windows, for text) the limit left out.
+    """Return the samples of all files, and file -> number of items (windows, for text) that the limit excluded.
 
-    All questions are asked with one prompt after the other; other items have no prompt and come with the first.
+    All questions come with the first prompt, then with the next; other items have no prompt and come with the first.
     """
-    length = context_length(model) or sys.maxsize
     samples: list[EncodedSample] = []
     omitted: dict[str, int] = {}
     for number, template in enumerate(data.prompts.templates):
@@ -65,7 +68,7 @@ def encode_data(
             encoded = encode_items(
                 prompted,
                 tokenizer,
-                max_length=length,
+                max_length=max_length,
                 window_tokens=window_tokens,
                 prompt=template,
                 examples=data.prompts.examples,
@@ -94,3 +97,39 @@ def data_notes(data: Data, tokenizer: Any) -> Iterator[Note]:
                 f"{named[0][0]!r} ({named[0][1]!r}) the first of them; it passes as that token, as in training"
             )
             yield Note("data", message, ())
+
+
+def name_data(data: Any) -> tuple[tuple[str, ...], Items | None]:
+    """Return the names of the data for the settings, and its items unless they are files.
+
+    `data` is anything that `read_items` takes, a list of paths, or a list of items.
+
+    Raises
+    ------
+    ValueError
+        If it is empty, or contains an item twice.
+    Exception
+        What `read_items` raises, if the data isn't files.
+    """
+    if isinstance(data, str | Path):
+        return (str(data),), None
+    if isinstance(data, list | tuple) and data and all(isinstance(element, str | Path) for element in data):
+        return tuple(map(str, data)), None
+    items = collect_items(data)
+    name = f"{', '.join(dict.fromkeys(item.dataset for item in items))} {IN_MEMORY}"
+    return (name,), {name: items}
+
+
+def collect_items(data: Any) -> list[Item]:
+    """Return the items of data in any form that `name_data` takes; raises the same errors."""
+    if isinstance(data, list | tuple) and data and isinstance(data[0], str | Path):
+        items = [item for path in data for item in read_items(path)]
+    elif isinstance(data, list | tuple) and data and all(isinstance(element, Item) for element in data):
+        items = [*data]
+    else:
+        items = [*read_items(data)]
+    counts = Counter((item.dataset, item.split, item.id) for item in items)
+    if twice := [key for key, n in counts.items() if n > 1]:
+        dataset, _, name = twice[0]
+        raise ValueError(f"item {name!r} of {dataset!r} is twice in `data`; give each its own `id`")
+    return items

@@ -1,10 +1,13 @@
-"""Estimated size of a run on disk, from its specification alone."""
+"""Estimates of a capture: the size of its run, from the specification, and its speed, from the time of each stage."""
 
 import dataclasses
+import math
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -32,11 +35,11 @@ its 210 layers came to 0.651, 0.816 and 0.826, and to the ratios of the other pa
 more of the states of all layers on the demo's questions, 1.156, 1.099 and 1.064 (float16: float32, rounded).
 """
 EMPTY_RATIO = 0.004
-"""Stored bytes for one byte that a chunk holds beyond the end of the token axis: one number again and again."""
+"""Stored bytes for one byte of a chunk beyond the end of the token axis: the same number repeated."""
 MARGIN = 0.05
-"""Factor by which a store may come out larger than expected: layers and data differ in how well they compress."""
+"""Allowance for stores that are larger than expected, as a share: layers and data differ in how well they compress."""
 TEXT_BYTES = 12
-"""Mean bytes of a string in a table, its length of 4 bytes included; nothing is known of it before it is written."""
+"""Assumed mean bytes of a string in a table, including its length of 4 bytes."""
 CHUNK_BYTES = 60
 """Bytes of a chunk other than its values: checksum, Blosc's header and its table of blocks."""
 ARRAY_METADATA_BYTES = 2060
@@ -45,7 +48,8 @@ GROUP_METADATA_BYTES = 80
 BLOCK_BYTES = 4096
 """Bytes that a file of one byte takes on most file systems."""
 SHARE_STEPS = 10_000
-"""Shares of tokens are suggested in steps of one over this."""
+"""Shares of tokens are suggested in multiples of one over this number."""
+Stage = Literal["forward", "measuring", "copies", "encoders", "disk"]
 
 
 class Part(NamedTuple):
@@ -76,21 +80,21 @@ class Estimate(NamedTuple):
     stored_bytes: int
     """Expected bytes of all files, metadata included."""
     needed_bytes: int
-    """Free space that the run should have: what is expected, a margin, and what files waste of their last block."""
+    """Free space that the run should have: expected bytes, a margin, and the unused ends of files' last blocks."""
     row_arrays: tuple[int, ...]
-    """Bytes of one row of each array: what a row buffer holds."""
+    """Bytes of one row of each array in a row buffer."""
     bare_row_arrays: tuple[int, ...]
-    """Bytes of each array of a row without states."""
+    """Bytes of one row of each array in a row buffer, for rows without states."""
 
     def row_sizes(self) -> list[int]:
-        """Memory that a buffer of each row takes."""
+        """Bytes of the buffer of each row."""
         whole, bare = map(buffer_bytes, (self.row_arrays, self.bare_row_arrays))
         state_rows = self.spec.state_rows or (True,) * self.spec.n_rows
         return [whole if has_states else bare for has_states in state_rows]
 
 
 def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False) -> Estimate:
-    """Estimate the size of a run with this specification; tables may have scores without the adapter, and answers."""
+    """Estimate the size of a run; `base_scores` and `answers` say whether its tables have these columns."""
     arrays = [
         entry
         for entry in array_specs(spec)
@@ -98,8 +102,8 @@ def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False) 
     ]
     by_part: dict[str, list[ArraySpec]] = {name: [] for name in PARTS}
     for entry in arrays:
-        by_part[_part_of(entry.path)].append(entry)
-    parts = tuple(_part(spec, name, entries) for name, entries in by_part.items() if entries)
+        by_part[_part_name(entry.path)].append(entry)
+    parts = tuple(_estimate_part(spec, name, entries) for name, entries in by_part.items() if entries)
     n_groups = len({"/".join(names[:n]) for e in arrays for names in [e.path.split("/")] for n in range(len(names))})
     n_files = sum(part.n_chunks for part in parts) + len(arrays) + n_groups
     metadata = len(arrays) * ARRAY_METADATA_BYTES + n_groups * GROUP_METADATA_BYTES
@@ -121,9 +125,9 @@ def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False) 
 def require_space(
     estimated: Estimate, where: str, free_bytes: int | None, *, written_bytes: int = 0, overfill: bool = False
 ) -> None:
-    """Raise a StoreError that names what would fit, unless the run fits the free space or it isn't known (None).
+    """Raise a StoreError that says what would fit, if the run doesn't fit the free space (None if that isn't known).
 
-    A run that is continued has written some bytes there already; with `overfill` it may be started all the same.
+    `written_bytes` are those of a run that is continued; with `overfill` a run may start that isn't expected to fit.
     """
     needed = estimated.needed_bytes - written_bytes
     if overfill or free_bytes is None or needed <= free_bytes:
@@ -136,7 +140,7 @@ def require_space(
 
 
 def ways_to_fit(spec: RunSpec, n_bytes: int) -> list[str]:
-    """Ways to make a run fit so many bytes, as phrases; fewer components always are the last."""
+    """Ways to make a run fit this number of bytes, as phrases; fewer components are always the last."""
     ways = []
     step = _largest_step(lambda step: max(-(-step * spec.n_tokens // SHARE_STEPS), 1), spec, n_bytes)
     if step > 0:
@@ -148,18 +152,18 @@ def ways_to_fit(spec: RunSpec, n_bytes: int) -> list[str]:
 
 
 def choose_share(spec: RunSpec, lengths: Sequence[int], budget_bytes: int) -> str:
-    """The selection `all`, or `share:P` with the largest share of each sample's tokens whose store fits a budget.
+    """Return `all`, or `share:P` with the largest share of each sample's tokens whose run fits a budget.
 
     `spec` is the run with all tokens. Raises a StoreError if not even one token of each sample fits.
     """
     tokens = np.asarray(lengths)
 
-    def n_kept(step: int) -> int:
+    def n_chosen(step: int) -> int:
         return int(np.maximum(np.round(step / SHARE_STEPS * tokens), 1).sum())  # as `select_tokens` takes them
 
-    step = _largest_step(n_kept, spec, budget_bytes)
+    step = _largest_step(n_chosen, spec, budget_bytes)
     if step < 0:
-        least = estimate(_with_tokens(spec, len(tokens)))
+        least = estimate(_spec_with_tokens(spec, len(tokens)))
         raise StoreError(
             f"`budget` is {format_size(budget_bytes)}, but a run of one token of each of {len(tokens)} samples needs "
             f"{format_size(least.needed_bytes)} with its margin; give more, fewer samples (`--limit`), or "
@@ -169,15 +173,16 @@ def choose_share(spec: RunSpec, lengths: Sequence[int], budget_bytes: int) -> st
 
 
 def _largest_step(n_tokens: Callable[[int], int], spec: RunSpec, n_bytes: int) -> int:
-    """The largest step of a share whose tokens make a run that fits so many bytes; -1 if none does."""
+    """The largest step of a share whose run fits this number of bytes; -1 if no step does."""
 
     def needed(step: int) -> int:
-        return estimate(_with_tokens(spec, n_tokens(step))).needed_bytes
+        return estimate(_spec_with_tokens(spec, n_tokens(step))).needed_bytes
 
     return bisect_right(range(SHARE_STEPS + 1), n_bytes, key=needed) - 1
 
 
-def _part_of(path: str) -> str:
+def _part_name(path: str) -> str:
+    """Part of the run, one of `PARTS`, that the array at this path belongs to."""
     first, *rest = path.split("/")
     if first == "states":
         return rest[-1]
@@ -192,45 +197,109 @@ def _part_of(path: str) -> str:
     return "weights" if first == "adapters" and rest[1] in {"lora_B", "lora_bias"} else "tables"
 
 
-def _part(spec: RunSpec, name: str, entries: Sequence[ArraySpec]) -> Part:
+def _estimate_part(spec: RunSpec, name: str, entries: Sequence[ArraySpec]) -> Part:
+    """Return the size of one part of a run, made of these arrays."""
     some = spec.states == "sample" and is_kept_with_states(entries[0].path)
     rows = [row for row in range(spec.n_rows) if not some or spec.state_rows[row]]
     n_tokens = sum(min(ROW_TOKENS, spec.n_tokens - row * ROW_TOKENS) for row in rows)
-    sizes = [_size(spec, name, entry, n_tokens, len(rows)) for entry in entries]
+    sizes = [_estimate_array(spec, name, entry, n_tokens, len(rows)) for entry in entries]
     n_chunks, raw, stored = (sum(column) for column in zip(*sizes, strict=True))
     return Part(name, len(entries), n_chunks, raw, stored)
 
 
-def _size(spec: RunSpec, part: str, entry: ArraySpec, n_tokens: int, n_rows: int) -> tuple[int, int, int]:
-    """Chunks, raw bytes and stored bytes of one array, of which so many tokens and rows are kept."""
+def _estimate_array(spec: RunSpec, part: str, entry: ArraySpec, n_tokens: int, n_rows: int) -> tuple[int, int, int]:
+    """Chunks, raw bytes and stored bytes of one array with this number of tokens and rows."""
     chunk = entry.shards or entry.chunks
     shape = (n_tokens, *entry.shape[1:]) if entry.by_row else entry.shape
     counts = [-(-length // size) for length, size in zip(entry.shape, chunk, strict=True)]
     n_chunks = prod([n_rows, *counts[1:]]) if entry.by_row else prod(counts)
-    raw = prod(shape) * _itemsize(entry)
-    whole = n_chunks * prod(chunk) * _itemsize(entry)  # a last chunk is as large as the others
+    raw = prod(shape) * _value_bytes(entry)
+    whole = n_chunks * prod(chunk) * _value_bytes(entry)  # a last chunk is as large as the others
     inner = prod(-(-length // size) for length, size in zip(chunk, entry.chunks, strict=True)) if entry.shards else 0
     extra = n_chunks * (CHUNK_BYTES + 16 * inner)  # a shard's index: 16 bytes for each of its chunks
     if spec.codec == "raw":
-        # Strings know no empty place: theirs are as long as they are.
+        # Strings have no empty ends: they are stored at their own length.
         return n_chunks, raw, (raw if entry.dtype == "string" else whole) + extra
     logical = str(entry.attributes.get("dtype_logical", entry.dtype))
     ratio = RATIOS.get(part) or STATE_RATIOS[compressor_name(entry.dtype, spec.codec)][logical]
     return n_chunks, raw, int(raw * ratio + (whole - raw) * EMPTY_RATIO) + extra
 
 
-def _itemsize(entry: ArraySpec) -> int:
+def _value_bytes(entry: ArraySpec) -> int:
+    """Bytes of one value of an array; of strings a mean."""
     return TEXT_BYTES if entry.dtype == "string" else np.dtype(entry.dtype).itemsize
 
 
 def _row_bytes(entry: ArraySpec) -> int:
-    return ROW_TOKENS * prod(entry.shape[1:]) * _itemsize(entry)
+    """Bytes of one whole row of an array."""
+    return ROW_TOKENS * prod(entry.shape[1:]) * _value_bytes(entry)
 
 
-def _with_tokens(spec: RunSpec, n_tokens: int) -> RunSpec:
-    """The run with fewer tokens, and states in as large a share of its rows."""
+def _spec_with_tokens(spec: RunSpec, n_tokens: int) -> RunSpec:
+    """Return the specification with another number of tokens, and states in the same share of rows."""
     n_rows = -(-n_tokens // ROW_TOKENS)
     if spec.states != "sample":
         return dataclasses.replace(spec, n_tokens=n_tokens)
-    n_kept = max(1, round(sum(spec.state_rows) / spec.n_rows * n_rows))
-    return dataclasses.replace(spec, n_tokens=n_tokens, state_rows=tuple(row < n_kept for row in range(n_rows)))
+    n_chosen = max(1, round(sum(spec.state_rows) / spec.n_rows * n_rows))
+    return dataclasses.replace(spec, n_tokens=n_tokens, state_rows=tuple(row < n_chosen for row in range(n_rows)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """Seconds per token of each stage of a capture, when the stage has the machine to itself."""
+
+    forward: float
+    measuring: float
+    """Hooks, js, reductions and logits, beyond the pass."""
+    copies: float
+    encoders: float
+    """Processor seconds of encoding, whose threads use all cores."""
+    disk: float
+    n_cores: int
+    n_threads: int
+    """Cores that pass, measuring and copies keep busy; 0 if another device does their work."""
+
+    @property
+    def rates(self) -> dict[Stage, float]:
+        """Stage -> its rate in tokens per second, if it ran alone."""
+        seconds: dict[Stage, float] = {"forward": self.forward, "measuring": self.measuring, "copies": self.copies}
+        seconds |= {"encoders": self.encoders / self.n_cores, "disk": self.disk}
+        return {stage: 1 / each if each else math.inf for stage, each in seconds.items()}
+
+    @property
+    def seconds(self) -> float:
+        """Seconds per token of all stages together.
+
+        Stages that run at the same time take as long as the slowest one: the disk; the pass with its measuring; the
+        copies; the encoders. On a CPU, pass, measuring and copies follow one another and share the cores with the
+        encoders: there the work of all is added up, and divided among the cores.
+        """
+        chain = self.forward + self.measuring
+        if not self.n_threads:
+            return max(chain, self.copies, self.encoders / self.n_cores, self.disk)
+        chain += self.copies
+        return max(chain, (chain * self.n_threads + self.encoders) / self.n_cores, self.disk)
+
+    @property
+    def limit(self) -> Stage:
+        """The stage that limits the capture."""
+        if self.disk >= self.seconds:
+            return "disk"
+        chain: dict[Stage, float] = {"forward": self.forward, "measuring": self.measuring}
+        if not self.n_threads:
+            if sum(chain.values()) < self.seconds:
+                return "copies" if self.copies >= self.seconds else "encoders"
+            return max(chain, key=chain.__getitem__)
+        chain["copies"] = self.copies
+        longest = max(chain, key=chain.__getitem__)
+        waits = sum(chain.values()) >= self.seconds  # for the pass alone: the encoders have cores left
+        return longest if waits or chain[longest] * self.n_threads >= self.encoders else "encoders"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Tokens per second of each stage and of all together, and the stage that limits them, as JSON values."""
+        return {"stages": self.rates, "tokens_per_second": 1 / self.seconds, "limit": self.limit}
+
+
+def n_cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

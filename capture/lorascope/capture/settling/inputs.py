@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from lorascope.stores.errors import StoreError
 
 from ..config import CaptureConfig
-from ..models.source import locate, require_settings, weights_file
+from ..models.source import adapter_weights_file, locate_model, require_adapter_settings
 from ..samples.prompt import read_template
 from ..samples.sources import require_data
 
 IN_MEMORY = "(in memory)"
-"""Ends the names of a capture's inputs that were in memory and in no file."""
+"""End of the names of inputs that were in memory, not in files."""
 
 if TYPE_CHECKING:
     from lorascope.stores import Run
@@ -28,36 +28,36 @@ def require_inputs(
     weights: bool = True,
     writes: bool = True,
 ) -> None:
-    """Raise unless all that a capture names is there, as far as this machine tells: what it reads, and where it writes.
+    """Raise an error unless all inputs of a capture exist, as far as this machine shows, and its output can be written.
 
     Parameters
     ----------
     config
         A capture's settings.
     model_given
-        Whether the model is loaded already, so that neither it nor its adapters need be where the settings say.
+        Whether the model is loaded already, so that its files and its adapters' needn't exist.
     data_given
-        Whether the data is read already, likewise.
+        Whether the data is read already, so that its files needn't exist.
     weights
-        Whether the model's weights must be there.
+        Whether the model's weights must exist.
     writes
         Whether a run is to be written to `out`.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If a model, file of data, prompt or example isn't there, isn't what it should be by its name, or was only in
+        If a model, file of data, prompt or example doesn't exist, isn't of the kind that its name says, or was only in
         memory.
     AdapterError
         If a folder lacks one of the two files of an adapter.
     StoreError
-        If `out` holds something else than a run.
+        If `out` contains something other than a run.
     """
     named = {} if model_given else {"model": (config.model,), "adapter": config.adapter}
     named |= {} if data_given else {"data": config.data}
     if lost := [f"`{name}`" for name, texts in named.items() if any(text.endswith(IN_MEMORY) for text in texts)]:
         raise ValueError(
-            f"{', '.join(lost)} of this capture stood in memory; name files that hold the same, or give what "
+            f"{', '.join(lost)} of this capture was in memory; name files with the same content, or pass what "
             "`capture` was given (`reforward(path, k, model=..., tokenizer=..., data=...)`)"
         )
     if writes:
@@ -67,10 +67,10 @@ def require_inputs(
     for path in (*(() if data_given else config.data), *(config.examples if shows_examples else ())):
         require_data(path)
     if not model_given:
-        locate(config.model, weights=weights)
+        locate_model(config.model, weights=weights)
         for folder in config.adapters.values():
-            require_settings(Path(folder))
-            weights_file(Path(folder))
+            require_adapter_settings(Path(folder))
+            adapter_weights_file(Path(folder))
     if writes and "://" not in config.out:  # an object store is asked once, by the capture itself
         from lorascope.stores.reading.state import run_state  # and Zarr, which takes half a second
 
@@ -78,15 +78,15 @@ def require_inputs(
 
 
 def require_training_inputs(*, model: str, data: Iterable[str], out: Path) -> None:
-    """Raise unless all that a fine-tuning names is there, and `out` isn't; see `require_inputs`."""
-    refuse_used(out)
+    """Raise an error unless all inputs of a fine-tuning exist and `out` is unused; see `require_inputs`."""
+    require_unused(out)
     for path in data:
         require_data(path)
-    locate(model)
+    locate_model(model)
 
 
 def require_writable(out: str) -> None:
-    """Raise ValueError before any work if the run's folder couldn't be made."""
+    """Raise ValueError if the run's folder can't be made."""
     local = out.removeprefix("file://")
     if "://" in local:
         return
@@ -99,22 +99,22 @@ def require_writable(out: str) -> None:
         raise ValueError(f"`out` is {out!r}, inside the store `{inside[0]}`; name a place outside of it")
 
 
-def refuse_used(out: Path) -> None:
-    """Raise a `FileExistsError` unless an adapter may be written here."""
+def require_unused(out: Path) -> None:
+    """Raise FileExistsError unless this folder is new or empty, so that an adapter can be written into it."""
     if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
-        # Of what it was trained on it doesn't say enough to be compared.
+        # Its record says too little about the training to compare it with this one.
         what = ": the adapter of a training that is complete" if (out / "finetune.json").is_file() else ""
         raise FileExistsError(f"`out` is {str(out)!r}, which is there already{what}; give a new or empty folder")
 
 
 def settings_of_run(run: "Run", overrides: Mapping[str, Any]) -> CaptureConfig:
-    """The settings that a run was captured with, some of them others now."""
+    """Return the settings that a run was captured with, some of them overridden."""
     provenance = dict(run.attributes.get("provenance") or {})
     settings = provenance.get("settings")
     if not isinstance(settings, dict):
         raise StoreError(f"`{run.path}` doesn't say how it was captured, so that nothing can be computed again")
     if any(step.get("how") == "pull" for step in provenance.get("copied", [])):
-        raise StoreError(f"`{run.path}` was pulled from another run, of which it is a part; compute that one again")
+        raise StoreError(f"`{run.path}` was pulled from another run and is a part of it; compute that one again")
     known = {field.name for field in fields(CaptureConfig)}
     stored = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
     unknown = sorted(stored.keys() - known)

@@ -1,65 +1,73 @@
-"""The model of a capture, with its adapters attached, on its device."""
+"""The model of a capture, with its adapters attached, on its device; and settings that describe a loaded model."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from peft import PeftModel
 
-from ..config import CaptureConfig
-from ..models.adapter import adapter_identity, attach_adapters, read_adapter
+from lorascope.stores.names import suggestion
+
+from ..config import LOADING, CaptureConfig
+from ..models.adapter import attach_adapters, read_adapter, read_trainings
 from ..models.device import input_device
-from ..models.model import hash_weights, load_model, model_identity
-from ..models.preflight import require_adapter
-from ..models.refusal import is_residual, require
-from ..models.sharing import sharing_of
-from ..models.training_record import RECORD, Training, describe_sharing, read_training
-from ..models.weights import Hash, hash_at_once
+from ..models.model import DTYPES, ModelFacts, hash_weights, load_model, model_facts, model_identity
+from ..models.preflight import captured_adapters
+from ..models.refusal import is_residual
+from ..models.sharing import layer_sharing
+from ..models.training_record import describe_sharing
+from ..models.weights import Hash, base_tensors, hash_at_once, plain_model
+from .data import Items, name_data
+from .inputs import IN_MEMORY
+
+MODEL_SETTINGS = frozenset({"adapter", "device", *LOADING})
+"""Settings that a model in memory already decides."""
 
 
 class Loaded(NamedTuple):
     """A model ready to be measured."""
 
     model: Any
-    """A `PeftModel` in whatever mode it came."""
+    """A `PeftModel`, in training or evaluation mode."""
     tokenizer: Any
     adapters: tuple[str, ...]
     """Names of the adapters that are captured."""
     device: torch.device
     """Device that takes token ids."""
     identity: dict[str, Any]
-    """The identity of the base model (`model_identity`), its hash left empty."""
+    """Identity of the base model (`model_identity`), with an empty hash."""
     weights_hash: Callable[[], str]
-    """Waits for the hash of the base's weights and gives it."""
+    """Waits for the hash of the base's weights, and returns it."""
     folders: Mapping[str, str]
-    """Adapter -> its folder, where it is known."""
+    """Adapter -> its folder, if that is known."""
+    facts: ModelFacts
 
     def whole_identity(self) -> dict[str, Any]:
-        """The identity of the base model with the hash of its weights, for which this waits."""
+        """Return the identity of the base model with the hash of its weights; waits for the hash."""
         return {**self.identity, "sha256": self.weights_hash()}
 
 
 def load(
     config: CaptureConfig, device: torch.device, model: Any, tokenizer: Any, start_hash: Hash = hash_at_once
 ) -> Loaded:
-    """The model that `config` names with its adapters, on this device, or a loaded model, which stays where it is.
+    """Load the model that `config` names, with its adapters, on this device; or take a loaded one, which isn't moved.
 
     Its weights may still be hashed when this returns.
 
     Raises
     ------
     AdapterError
-        If an adapter doesn't fit the model, was trained on one whose layers share weights otherwise, or is untrained,
+        If an adapter doesn't fit the model, was trained on one whose layers share weights differently, or is untrained,
         merged or disabled.
     ValueError, FileNotFoundError
-        If the model can't be read, or a loaded one shares weights otherwise than `config` says.
+        If the model can't be read, or a loaded one doesn't share weights as `config` says.
     """
     if model is not None:
         if not hasattr(tokenizer, "is_fast"):
             kind = "missing" if tokenizer is None else f"a {type(tokenizer).__name__}"
             raise ValueError(f"`tokenizer` is {kind}; give the model's own, a fast one of transformers")
-        sharing = sharing_of(model)
+        sharing = layer_sharing(model)
         expected = {"share": config.share, "shared_layers": config.shared_layers if config.share > 1 else 0}
         if sharing != expected:
             raise ValueError(
@@ -70,8 +78,8 @@ def load(
         names = captured_adapters(model, config.stream, allow_zero=config.allow_zero)
     else:
         settings = [read_adapter(folder)[0] for folder in config.adapters.values()]  # before minutes of loading
-        model, tokenizer = load_base(config, device)
-        # Before the adapters: PiSSA and its like change the base weights while they are attached.
+        model, tokenizer = load_model(config.model, device=str(device), **config.loading)
+        # Before the adapters: PiSSA and similar inits change the base weights while they are attached.
         identity = model_identity(model, config.model, sha256="")
         weights_hash = hash_weights(model, hash_at_once if any(map(is_residual, settings)) else start_hash)
         model = attach_adapters(model, config.adapters, allow_zero=config.allow_zero)
@@ -81,36 +89,46 @@ def load(
         folders = dict(zip(names, folders.values(), strict=True))
     folders = {name: folders[name] for name in names if name in folders}
     read_trainings(model, folders, {key: value for key, value in identity.items() if key != "sha256"})  # refuses
-    return Loaded(model, tokenizer, names, input_device(model), identity, weights_hash, folders)
+    return Loaded(model, tokenizer, names, input_device(model), identity, weights_hash, folders, model_facts(model))
 
 
-def captured_adapters(model: Any, stream: str, *, allow_zero: bool) -> tuple[str, ...]:
-    """Names of a loaded model's adapters that are captured; raises an AdapterError if the active one can't be."""
-    if stream == "base" and isinstance(model, PeftModel):
-        return tuple(model.peft_config)
-    return (require_adapter(model, allow_zero=allow_zero),)
+def settings_in_memory(
+    model: Any, data: Any, out: str | Path, options: Mapping[str, Any]
+) -> tuple[CaptureConfig, Items | None]:
+    """Return settings that describe a loaded model and data (see `name_data`), and the items of the data.
+
+    Raises
+    ------
+    TypeError
+        If the model is only named, or an option isn't a setting that is still open.
+    AdapterError
+        If the model has no adapter that can be measured.
+    Exception
+        What `name_data` raises.
+    """
+    _require_known_options(options)
+    if isinstance(model, str | Path):
+        raise TypeError(f"`model` is {str(model)!r}; give a loaded `PeftModel`, or a `CaptureConfig` that names it")
+    names = captured_adapters(model, options.get("stream", "adapted"), allow_zero=bool(options.get("allow_zero")))
+    plain, sharing = plain_model(model), layer_sharing(model)
+    shared = {"share": sharing["share"], "shared_layers": sharing["shared_layers"]} if sharing["share"] > 1 else {}
+    dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in base_tensors(model).values()}
+    settings = {
+        "model": str(getattr(plain, "name_or_path", "")) or f"{type(plain).__name__} {IN_MEMORY}",
+        "adapter": tuple(f"{name}={name} {IN_MEMORY}" for name in names),
+        "dtype": dtypes.pop() if len(dtypes) == 1 and dtypes <= DTYPES.keys() else "auto",
+        "device": input_device(model).type,
+    }
+    named, items = name_data(data)
+    return CaptureConfig(**{**settings, **shared, **options, "data": named, "out": str(out)}), items
 
 
-def load_base(config: CaptureConfig, device: torch.device) -> tuple[Any, Any]:
-    """The base model that the settings name, without adapters, and its tokenizer; see `load_model`."""
-    return load_model(
-        config.model,
-        dtype=config.dtype,
-        device=str(device),
-        device_map=config.device_map,
-        trust_remote_code=config.trust_remote_code,
-        share=config.share,
-        shared_layers=config.shared_layers,
-        share_from=config.share_from,
-    )
-
-
-def read_trainings(model: Any, folders: Mapping[str, str], identity: Mapping[str, Any]) -> dict[str, Training]:
-    """Records of training in the adapters' folders; raises an AdapterError if one forbids measuring on this model."""
-    trainings = {}
-    for name, folder in folders.items():
-        if Path(folder, RECORD).is_file():
-            sha256 = adapter_identity(model, name)["sha256"]
-            trainings[name] = read_training(folder, name, identity, adapter_sha256=sha256)
-            require(trainings[name].problems, name)
-    return trainings
+def _require_known_options(options: Mapping[str, Any]) -> None:
+    """Raise TypeError if an option isn't a setting, or says how a model is loaded."""
+    known = {field.name for field in fields(CaptureConfig)}
+    for name in options:
+        if name in MODEL_SETTINGS:
+            raise TypeError(f"`{name}` says how a model is loaded, and this one is; leave it out")
+        if name not in known:
+            close = suggestion(name, sorted(known - MODEL_SETTINGS))
+            raise TypeError(f"`capture` has no option `{name}`{close or '; `CaptureConfig` names them all'}")

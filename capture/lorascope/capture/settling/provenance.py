@@ -1,8 +1,8 @@
-"""Parts of a run's provenance: library versions, the device, and the fingerprint of data."""
+"""Parts of a run's provenance, and its comparison with the run or training that is to continue."""
 
 import hashlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lorascope.stores.format.digests import canonical_json
+from lorascope.stores import StoreError
+from lorascope.stores.format.digests import DECISIVE_LIBRARIES, canonical_json
 
 from ..samples.encoded import EncodedSample
 
@@ -28,10 +29,18 @@ LIBRARIES = (
     "numcodecs",
     "lorascope",
 )
+COMPARED = (
+    "weights of model and adapters, tokenizer, data, prompts, settings that shape numbers, type of device, and "
+    f"versions of {', '.join(DECISIVE_LIBRARIES)}"
+)
+"""Parts of a run's identity, as a phrase; see `lorascope.stores.format.digests`."""
+SHOWN = 6
+"""Largest number of differences that an error names; it counts the others."""
+_ABSENT = object()
 
 
 def library_versions() -> dict[str, str]:
-    """Version of Python and of each library that shapes captured numbers; `absent` for one that isn't installed."""
+    """Versions of Python and of the libraries that shape captured numbers; `absent` if one isn't installed."""
     return {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}}
 
 
@@ -81,6 +90,7 @@ def data_fingerprint(samples: Sequence[EncodedSample]) -> str:
 
 
 def _version(name: str) -> str:
+    """Version of an installed library, or `absent`."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -88,10 +98,52 @@ def _version(name: str) -> str:
 
 
 def _cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Model name of the CPU; only Linux has it in a file."""
+    """Model name of the CPU, from Linux's `cpuinfo` file if there is one."""
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():
             key, _, name = line.partition(":")
             if key.strip() == "model name":
                 return name.strip()
     return platform.processor() or platform.machine()
+
+
+def require_same_identity(
+    stored: Mapping[str, Any],
+    expected: Mapping[str, Any],
+    what: str,
+    advice: str = "repeat the command that began it, or name a new folder",
+) -> None:
+    """Raise StoreError if two identities differ; its message begins with `what` and ends with `advice`.
+
+    Raises
+    ------
+    StoreError
+        If anything differs: it names each difference as `where: stored -> expected`.
+    """
+    differing = list(differences(stored, expected))
+    if differing:
+        more = f", and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+        raise StoreError(f"{what}: {'; '.join(differing[:SHOWN])}{more}; {advice}")
+
+
+def differences(stored: Any, expected: Any, where: str = "") -> Iterator[str]:
+    """Yield every difference between two trees of JSON values, as `where: stored -> expected`."""
+    if isinstance(stored, Mapping) and isinstance(expected, Mapping):
+        for key in sorted({*stored, *expected}):
+            path = f"{where}.{key}" if where else str(key)
+            yield from differences(stored.get(key, _ABSENT), expected.get(key, _ABSENT), path)
+    elif _as_json(stored) != _as_json(expected):
+        yield f"{where}: {_format_value(stored)} -> {_format_value(expected)}"
+
+
+def _as_json(value: Any) -> Any:
+    """Return the value with lists instead of tuples, as in JSON."""
+    return [_as_json(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _format_value(value: Any) -> str:
+    """Short text of a value in a message."""
+    if value is _ABSENT:
+        return "nothing"
+    text = repr(_as_json(value))
+    return text if len(text) <= 40 else f"{text[:36]}...{text[-1]}"

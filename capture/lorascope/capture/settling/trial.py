@@ -1,4 +1,4 @@
-"""The rate of a capture on this machine, by a trial that captures a few rows."""
+"""The speed of a capture on this machine, measured by a trial that captures a few rows."""
 
 import dataclasses
 import tempfile
@@ -26,51 +26,51 @@ from ..buffers.row_buffer import RowBuffer
 from ..buffers.target import flat_index
 from ..config import CaptureConfig
 from ..models.adapter import attach_adapters
-from ..models.components import LoraComponent, chosen_components
+from ..models.components import LoraComponent, select_components
 from ..models.device import input_device
-from ..models.passes import evaluating, passes_of
-from ..recording.forward import forward, forward_seconds, kl_divergence, probe, probe_samples
+from ..models.model import ModelFacts, load_model, model_facts
+from ..models.passes import evaluating, stream_passes
+from ..recording.forward import forward, forward_seconds, kl_divergence, probe
 from ..recording.hooks import Recorder
 from ..recording.layout import Layout, make_tables
 from ..recording.run_model import fill_rows
 from ..recording.stream import Streamed
-from ..samples.encoded import EncodedSample
-from .costs import Costs, n_cores
-from .estimate import estimate
-from .lay_out import lay_out, with_chosen_tokens
-from .load import load_base
+from ..samples.encoded import EncodedSample, probe_samples
+from .estimate import Costs, estimate, n_cores
+from .load import Loaded
+from .make_layout import make_layout, with_chosen_tokens
 
 TRIAL_TOKENS = 1024
-"""Tokens after which no further sample is added to a trial, or half of the data's; they take seconds."""
+"""Number of tokens of a short trial, unless half of the data is less; they take seconds."""
 MOST_TOKENS = 2**15
-"""Most tokens of a trial that is to last for some seconds."""
+"""Largest number of tokens of a trial that is to last for some seconds."""
 BARE_SECONDS = 1.0
-"""About how long bare passes are measured."""
+"""About how many seconds bare passes are measured."""
 ENCODED_BYTES = 2**26
-"""About as many bytes of a row are encoded once more, by themselves, to see what that takes."""
+"""About how many bytes of a row are encoded once more, alone, to time the encoder."""
 
 Way = Codec | Literal["none"]
-"""A way of capturing: with states by some codec, or without states."""
+"""A way to capture: with states and a codec, or without states."""
 
 
-class Tried(NamedTuple):
-    """A few samples captured in one way, and each stage of that by itself."""
+class TrialResult(NamedTuple):
+    """Measurements of a few samples captured in one way, and of each stage alone."""
 
     tokens: int
     """Tokens that passed, padding included."""
     measured: Mapping[str, Any]
-    """Numbers that a run keeps (`Streamed`); `alone`, the same where nothing is encoded or written; `load_seconds`,
-    `bare_seconds` and `bare_tokens` of passes without hooks, rates of disk, encoder and, from a GPU, copies."""
+    """Numbers that a run stores (`Streamed`); `alone`, the same without encoding and writing; `load_seconds`,
+    `bare_seconds` and `bare_tokens` of passes without hooks; rates of disk, encoder and, from a GPU, copies."""
     costs: Costs
 
     @property
     def seconds(self) -> float:
-        """Seconds for each token that passed."""
+        """Seconds per token that passed."""
         return float(self.measured["seconds"]) / self.tokens
 
     @property
-    def of_bare(self) -> float:
-        """Tokens a second, over those of the bare pass."""
+    def relative_speed(self) -> float:
+        """Tokens per second, divided by the rate of bare passes."""
         return self.costs.forward / self.seconds
 
 
@@ -82,51 +82,53 @@ def run_trial(
     *,
     skip: Sequence[str] = (),
     seconds: float | None = None,
-) -> dict[Way, Tried]:
-    """Load the model and capture the first few of these samples by each codec and without states, next to `out`.
+) -> dict[Way, TrialResult]:
+    """Load the model, and capture the first few samples with each codec and without states, next to `out`.
 
-    Components at the paths in `skip` are left out. With `seconds`, a second trial takes as many samples as should keep
-    each way busy for so long. Nothing is left on the disk. Raises what `capture` raises of the model and its adapters.
+    Paths in `skip` are no components. With `seconds`, a second trial takes enough samples to keep each way busy for
+    that long. Nothing stays on the disk. Raises what `capture` raises on the model and its adapters.
     """
     start = time.perf_counter()
-    model = attach_adapters(load_base(config, device)[0], config.adapters, allow_zero=config.allow_zero)
+    base, _ = load_model(config.model, device=str(device), **config.loading)
+    model = attach_adapters(base, config.adapters, allow_zero=config.allow_zero)
     load_seconds = time.perf_counter() - start
-    place = input_device(model)
+    place, facts = input_device(model), model_facts(model)
     with evaluating(model):
-        components = chosen_components(model, tuple(config.adapters), config.component, skip=skip)
-        recorder = Recorder(model, components, stream=config.stream)
-        dtypes = probe(model, recorder, probe_samples(model, samples[0]), place)  # warms up too
-        tried = try_ways(config, model, first_samples(samples), components, dtypes, place, codecs)
+        components = select_components(model, tuple(config.adapters), config.component, skip=skip)
+        recorder = Recorder(components, stream=config.stream)
+        dtypes = probe(model, recorder, probe_samples(samples[0], whole=facts.attends_by_length), place)  # warms up too
+        tried = try_ways(config, model, facts, first_samples(samples), components, dtypes, place, codecs)
         if seconds is not None:
             slowest = max(tried.values(), key=lambda way: way.seconds)
             raw = max(way.measured["raw_bytes"] / way.tokens for way in tried.values())
             room = (open_place(config.out).free_bytes() or 2**40) / 2 / raw
             few = first_samples(samples, int(min(seconds / slowest.seconds, MOST_TOKENS, room)))
-            tried = try_ways(config, model, few, components, dtypes, place, codecs)
+            tried = try_ways(config, model, facts, few, components, dtypes, place, codecs)
     loading = {"load_seconds": load_seconds}
     return {way: result._replace(measured={**result.measured, **loading}) for way, result in tried.items()}
 
 
-def fastest_codec(config: CaptureConfig, layout: Layout, model: Any, device: torch.device, place: Place) -> Codec:
-    """The codec that captures the first few samples of a layout fastest, where there is a choice.
+def fastest_codec(config: CaptureConfig, layout: Layout, loaded: Loaded, place: Place) -> Codec:
+    """Return the codec that captures the first few samples of a layout fastest, if there is a choice.
 
-    `config` has the settings as they were given, with their budget.
+    `config` are the settings before a budget chose the tokens.
     """
     codecs = codecs_to_try(config, layout.spec, place.free_bytes())
     if len(codecs) == 1:
         return codecs[0]
     dtypes = {component.path: getattr(torch, component.dtype) for component in layout.spec.components}
     samples = first_samples(layout.samples)
-    few = _lay_out_few(with_chosen_tokens(config, layout), model, samples, layout.components, dtypes, device)
-    streamed = time_codecs(few, model, device, config.out, codecs)
+    inputs = (loaded.facts, samples, layout.components, dtypes, loaded.device)
+    few = _trial_layout(with_chosen_tokens(config, layout), *inputs)
+    streamed = time_codecs(few, loaded.model, loaded.device, config.out, codecs)
     return min(codecs, key=lambda codec: streamed[codec].measured["seconds"] / streamed[codec].tokens)
 
 
 def codecs_to_try(config: CaptureConfig, spec: RunSpec, free_bytes: int | None) -> tuple[Codec, ...]:
-    """The codecs between which a trial may choose, in its order: the raw one, and what is asked for or the default.
+    """Return the codecs that a trial compares, in this order: `raw`, and the requested one or the default.
 
-    Raw is left out where there is nothing to gain by it or no room for it: without states, and where the run is to have
-    a certain size or raw wouldn't fit into the free bytes.
+    `raw` is excluded if it gains nothing or has no room: without states, with a budget, or if the run wouldn't fit the
+    free bytes.
     """
     if config.codec == "raw":
         return "raw", "default"
@@ -136,7 +138,7 @@ def codecs_to_try(config: CaptureConfig, spec: RunSpec, free_bytes: int | None) 
 
 
 def first_samples(samples: Sequence[EncodedSample], n_tokens: int | None = None) -> Sequence[EncodedSample]:
-    """The first samples of so many tokens, or as many as a short trial has."""
+    """Return the first samples that together have this number of tokens, by default those of a short trial."""
     totals = np.cumsum([len(sample.token_ids) for sample in samples])
     enough = min(TRIAL_TOKENS, totals[-1] / 2) if n_tokens is None else min(n_tokens, totals[-1])
     return samples[: int(np.searchsorted(totals, enough)) + 1]
@@ -145,23 +147,24 @@ def first_samples(samples: Sequence[EncodedSample], n_tokens: int | None = None)
 def try_ways(
     config: CaptureConfig,
     model: Any,
+    facts: ModelFacts,
     samples: Sequence[EncodedSample],
     components: Mapping[str, Sequence[LoraComponent]],
     dtypes: Mapping[str, torch.dtype],
     device: torch.device,
     codecs: Sequence[Codec],
-) -> dict[Way, Tried]:
-    """Capture these samples by each codec and, unless the capture has no states anyway, without states."""
-    inputs = (model, samples, components, dtypes, device)
-    layout = _lay_out_few(config, *inputs)
+) -> dict[Way, TrialResult]:
+    """Capture these samples with each codec and, if the capture has states, also without states."""
+    inputs = (facts, samples, components, dtypes, device)
+    layout = _trial_layout(config, *inputs)
     timed = time_codecs(layout, model, device, config.out, codecs)
     streamed: dict[Way, Streamed] = {codec: timed[codec] for codec in codecs}
     if config.states != "none":
-        bare = _lay_out_few(dataclasses.replace(config, states="none"), *inputs)
+        bare = _trial_layout(dataclasses.replace(config, states="none"), *inputs)
         streamed["none"] = time_codecs(bare, model, device, config.out, codecs[-1:])[codecs[-1]]
     n_chunks = 1 + sum(len(parts) for parts in components.values())
     row_bytes = max(result.measured["stored_bytes"] // result.measured["rows"] for result in streamed.values())
-    rates = _bare_passes(layout, model, device)
+    rates = _time_bare_passes(layout, model, device)
     rates |= {"disk_bytes_per_second": disk_rate(config.out, row_bytes // n_chunks)}
     if config.ablate:
         rates["ablation_seconds_per_token"] = _ablation_seconds(layout, model, device)
@@ -169,13 +172,13 @@ def try_ways(
         rates["copy_bytes_per_second"] = copy_rate(device)
     measured = {way: {**result.measured, **rates} for way, result in streamed.items()}
     return {
-        way: Tried(result.tokens, measured[way], costs_of(measured[way], result.tokens, device))
+        way: TrialResult(result.tokens, measured[way], costs_of(measured[way], result.tokens, device))
         for way, result in streamed.items()
     }
 
 
 def costs_of(measured: Mapping[str, Any], n_tokens: int, device: torch.device) -> Costs:
-    """Costs of each stage by what a trial measured of a capture on this device."""
+    """Return the cost of each stage, from what a trial measured on this device."""
     stages, forward = measured["alone"]["stages"], measured["bare_seconds"] / measured["bare_tokens"]
     hooked = sum(stages[name] for name in ("forward", "reduce", "logits")) / n_tokens
     raw, stored = (measured[name] / n_tokens for name in ("raw_bytes", "stored_bytes"))
@@ -185,7 +188,7 @@ def costs_of(measured: Mapping[str, Any], n_tokens: int, device: torch.device) -
         measuring=max(hooked - forward, 0.0),
         copies=stages["copy"] / n_tokens if on_host else raw / measured["copy_bytes_per_second"],
         encoders=measured["encoder_seconds_per_byte"] * raw,
-        disk=min(stored, raw) / measured["disk_bytes_per_second"],  # a short row fills its chunks up
+        disk=min(stored, raw) / measured["disk_bytes_per_second"],  # chunks of a short row are padded
         n_cores=n_cores(),
         n_threads=min(torch.get_num_threads(), n_cores()) if on_host else 0,
     )
@@ -194,31 +197,31 @@ def costs_of(measured: Mapping[str, Any], n_tokens: int, device: torch.device) -
 def time_codecs(
     layout: Layout, model: Any, device: torch.device, out: str, codecs: Sequence[Codec]
 ) -> dict[Codec, Streamed]:
-    """Capture a layout by each codec, in a place next to `out` that is deleted afterwards.
+    """Capture a layout with each codec, in a place next to `out` that is deleted afterwards.
 
-    What is measured of each has two entries more: `alone`, the same where nothing is encoded or written, and
-    `encoder_seconds_per_byte`, the processor's time for a byte in memory.
+    The measurements have two more entries: `alone`, the same without encoding and writing, and
+    `encoder_seconds_per_byte`, the processor's time for one byte in memory.
     """
+    weights, rows = layout.weights(), np.ones(layout.spec.n_rows, np.bool_)
     tables = make_tables(layout.samples, layout.plan, [""] * layout.plan.n_tokens, None, None)
-    weights, rows = layout.weights(model), np.ones(layout.spec.n_rows, np.bool_)
     streamed: dict[Codec, Streamed] = {}
     alone: Streamed | None = None
     for codec in codecs:
         spec = dataclasses.replace(layout.spec, codec=codec)
         with _temporary_place(out) as trial, create_run(trial, spec, tables=tables, weights=weights) as writer:
             if alone is None:
-                sink = _WritesNothing(writer)
+                sink = _DiscardingWriter(writer)
                 if device.type == "cuda" or spec.states != "all":
-                    fill_rows(layout, model, device, sink, rows)  # triton or numba compile what measures
+                    fill_rows(layout, model, device, sink, rows)  # triton or numba compile their kernels
                 alone = fill_rows(layout, model, device, sink, rows)
             written = fill_rows(layout, model, device, writer, rows)
-            more = {"alone": alone.measured, "encoder_seconds_per_byte": _encoder_seconds(trial, sink.blocks)}
+            more = {"alone": alone.measured, "encoder_seconds_per_byte": _encoder_seconds_per_byte(trial, sink.blocks)}
             streamed[codec] = written._replace(measured={**written.measured, **more})
     return streamed
 
 
 def disk_rate(out: str, file_bytes: int, *, seconds: float = 0.5) -> float:
-    """Bytes a second that the place of a run takes in such files, each flushed, by as many threads as write rows."""
+    """Bytes per second that a place writes in files of this size, each flushed, with as many threads as write rows."""
     block, n_written = memoryview(np.random.default_rng(0).bytes(max(file_bytes, 1))), 0
     with _temporary_place(out) as address, ThreadPoolExecutor() as threads:
         place = open_place(address)
@@ -236,7 +239,7 @@ def disk_rate(out: str, file_bytes: int, *, seconds: float = 0.5) -> float:
 
 
 def copy_rate(device: torch.device, *, n_bytes: int = 2**28) -> float:
-    """Bytes a second from a device into the host's memory, by a capture's copier with nothing else to do."""
+    """Bytes per second that a capture's copier copies from a device to the host, with nothing else to do."""
     output, chosen = torch.ones(16, n_bytes // 16, dtype=torch.uint8, device=device), ChosenTokens(np.arange(16))
     buffer = RowBuffer({"bytes": (tuple(output.shape), np.dtype(np.uint8))})
     copier = copier_for(device)
@@ -252,17 +255,17 @@ def copy_rate(device: torch.device, *, n_bytes: int = 2**28) -> float:
     return n_bytes / seconds
 
 
-def _lay_out_few(config: CaptureConfig, *inputs: Any) -> Layout:
-    """The layout of a trial: in few batches an ablation would be most of it, and the unembedding takes its own time."""
-    return lay_out(dataclasses.replace(config, ablate=None, unembedding=False), *inputs)
+def _trial_layout(config: CaptureConfig, *inputs: Any) -> Layout:
+    """Layout of a trial: without the unembedding, and without an ablation, which would be most of a few batches."""
+    return make_layout(dataclasses.replace(config, ablate=None), *inputs)
 
 
-def _bare_passes(layout: Layout, model: Any, device: torch.device) -> dict[str, float]:
-    """Seconds and tokens, padding included, of passes over a trial's batches without hooks: the median of a second."""
+def _time_bare_passes(layout: Layout, model: Any, device: torch.device) -> dict[str, float]:
+    """Seconds (median over repeats) and tokens, padding included, of passes over a trial's batches without hooks."""
     seconds: list[float] = []
     while sum(seconds) < BARE_SECONDS:
         spent = 0.0
-        for pass_ in passes_of(layout.spec.stream, list(layout.components)):
+        for pass_ in stream_passes(layout.spec.stream, list(layout.components)):
             with pass_.enabled(model):
                 spent += sum(forward_seconds(model, layout.samples[batch], device) for batch in layout.batches)
         seconds.append(spent)
@@ -272,8 +275,8 @@ def _bare_passes(layout: Layout, model: Any, device: torch.device) -> dict[str, 
 
 
 def _ablation_seconds(layout: Layout, model: Any, device: torch.device) -> float:
-    """Seconds for a token that passes, padding included, of one more pass of the first batch and its KL."""
-    batch, (pass_, *_) = layout.batches[0], passes_of("adapted", list(layout.components))
+    """Seconds per token, padding included, of one more pass over the first batch and its KL."""
+    batch, (pass_, *_) = layout.batches[0], stream_passes("adapted", list(layout.components))
     samples = layout.samples[batch]
     shape = len(samples), max(len(sample.token_ids) for sample in samples)
     flat = torch.from_numpy(flat_index(layout.plan.positions[batch], shape[1])).to(device)
@@ -288,8 +291,8 @@ def _ablation_seconds(layout: Layout, model: Any, device: torch.device) -> float
     return (time.perf_counter() - start) / (shape[0] * shape[1])
 
 
-class _WritesNothing:
-    """A writer of rows that writes none, and keeps some blocks of the first row."""
+class _DiscardingWriter:
+    """A writer that discards rows, and keeps some blocks of the first row."""
 
     def __init__(self, writer: RunWriter) -> None:
         self.row_arrays = writer.row_arrays
@@ -302,8 +305,8 @@ class _WritesNothing:
         return RowWritten(row, 0, 0, 0.0, 0.0)
 
 
-def _encoder_seconds(out: str, blocks: Mapping[str, np.ndarray]) -> float:
-    """Seconds of the processor for a byte of these blocks of a run: compression, checksums and digests."""
+def _encoder_seconds_per_byte(out: str, blocks: Mapping[str, np.ndarray]) -> float:
+    """Processor seconds per byte to encode these blocks: compression, checksums and digests."""
     metadata = open_root(out)[1].arrays
     encoder = ChunkEncoder({path: metadata[path] for path in blocks})
 
@@ -319,7 +322,7 @@ def _encoder_seconds(out: str, blocks: Mapping[str, np.ndarray]) -> float:
 
 @contextmanager
 def _temporary_place(out: str) -> Iterator[str]:
-    """An address on the disk, or in the object store, next to where a run is to be; deleted afterwards."""
+    """Yield an address next to `out`, on the disk or in the object store; it is deleted afterwards."""
     target = open_place(out)
     if target.remote:
         address = f"{target.path}.plan-{uuid.uuid4().hex}"

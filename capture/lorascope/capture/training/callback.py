@@ -25,7 +25,7 @@ from ..recording.reduce import Reduced
 from ..samples.encode import encode_items
 from ..samples.encoded import EncodedSample, pad, plan_batches
 from ..samples.items import Item
-from ..settling.in_memory import items_of
+from ..settling.data import collect_items
 
 LAYER, KIND = "miub_layer_", "miub_kind_"
 """Beginnings of the names of MIUB's parts in a log."""
@@ -102,7 +102,7 @@ class MiubCallback(TrainerCallback):
         """The samples to measure on; empty until training begins."""
         self.seconds = 0.0
         """Seconds of wall time that the measurements of this training took."""
-        self._items: Sequence[Item | EncodedSample] = items if are_encoded else items_of(items)
+        self._items: Sequence[Item | EncodedSample] = items if are_encoded else collect_items(items)
         self._tokenizer = tokenizer
         self._every = every
         self._max_length = max_length
@@ -227,7 +227,7 @@ def measure_miub(model: Any, samples: Sequence[EncodedSample], *, batch_tokens: 
         def take(_: BatchTarget, index: int, adapter: str, reduced: Reduced) -> None:
             js_by_component[index] = reduced.js
 
-        recorder = Recorder(model, {adapter: components}, keep_states=False, reducer=take)
+        recorder = Recorder({adapter: components}, keep_states=False, reducer=take)
         (pass_,) = recorder.passes
         with recorder.attached(), pass_.enabled(model):
             for part in (by_length[batch] for batch in batches):

@@ -18,7 +18,7 @@ from lorascope.stores.places.files import atomic_write, flush_to_disk
 from lorascope.stores.progress import Progress
 from lorascope.stores.visible import visible
 
-from ..settling.resume import require_same
+from ..settling.provenance import require_same_identity
 from .folder import WHOLE, last_checkpoint, training_folder
 
 SECONDS = 300.0
@@ -118,7 +118,7 @@ def resume(out: Path, recipe: Mapping[str, Any]) -> Iterator[Checkpoints]:
     else:
         advice = "repeat the command that began it, or delete that folder to begin again"
         what = f"the training that was stopped in {str(folder)!r} was another"
-        require_same(_read_json(folder / RECIPE), recipe, what, advice)
+        require_same_identity(_read_json(folder / RECIPE), recipe, what, advice)
         seconds = _checked_seconds(last)
         for other in folder.glob("checkpoint-*"):
             if other != last:  # half written, or half deleted

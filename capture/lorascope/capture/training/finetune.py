@@ -25,7 +25,7 @@ from ..samples.encode import encode_items
 from ..samples.encoded import EncodedSample
 from ..samples.items import Item
 from ..samples.scoring import score
-from ..settling.inputs import refuse_used
+from ..settling.inputs import require_unused
 from ..settling.provenance import data_fingerprint, device_description, library_versions
 from .callback import MiubCallback, stated_context
 from .checkpoints import resume
@@ -126,7 +126,7 @@ def finetune(
     on the same CPU with as many threads, bit for bit. The checkpoint is deleted when the training ends or diverges.
     """
     place = Path(os.path.abspath(out))
-    refuse_used(place)
+    require_unused(place)
     if hasattr(model, "peft_config"):
         raise ValueError("the model has an adapter already; give the base model, loaded without it")
     if config.miub_every is not None and not items_eval:
@@ -138,7 +138,7 @@ def finetune(
     encode = partial(encode_items, tokenizer=tokenizer, max_length=max_length, window_tokens=config.window_tokens)
     train_samples, eval_samples = encode(items_train), None if items_eval is None else encode(items_eval)
     with file_lock(place), seed_and_restore(model, config.seed):
-        refuse_used(place)  # another process may have made it meanwhile
+        require_unused(place)  # another process may have made it meanwhile
         # Frozen as in the training: whether weights require gradients affects the last digits of scores.
         model.eval().requires_grad_(False)
         base = model_identity(model, str(getattr(model, "name_or_path", "")))

@@ -37,7 +37,7 @@ def capture(
 
     with saying_what_remains(partial(rows_that_remain, settings.out)):
         from lorascope.capture import capture as capture_run
-        from lorascope.capture.settling.resume import COMPARED
+        from lorascope.capture.settling.provenance import COMPARED
         from lorascope.stores import run_state
 
         from ..quiet import quiet_libraries

@@ -15,7 +15,7 @@ from ..screen import aside, note, print_frame, say, write_json
 
 if TYPE_CHECKING:
     from lorascope.capture import Plan
-    from lorascope.capture.settling.trial import Tried, Way
+    from lorascope.capture.settling.trial import TrialResult, Way
 
 
 def plan(
@@ -113,7 +113,7 @@ def _verdict(made: "Plan") -> Iterator[str]:
         yield f"About {total} ({parts}), bound by {limit}, by a trial of {made.trial.tokens} tokens."
 
 
-def rate_rows(trials: Mapping["Way", "Tried"], own: "Way") -> list[dict[str, str]]:
+def rate_rows(trials: Mapping["Way", "TrialResult"], own: "Way") -> list[dict[str, str]]:
     """Rows of a trial's table: tokens a second of each stage by itself, and of a whole capture, by way of capturing."""
     names = {way: f"--codec {way}" for way in trials} | {"none": "--states none", own: "capture"}
     ways = {names[way]: trials[way] for way in sorted(trials, key=lambda way: (way != own, way == "none"))}
@@ -125,6 +125,6 @@ def rate_rows(trials: Mapping["Way", "Tried"], own: "Way") -> list[dict[str, str
         "expected of all": {name: format_number(1 / tried.costs.seconds) for name, tried in ways.items()},
         "bound by": {name: tried.costs.limit for name, tried in ways.items()},
         "as tried": {name: format_number(1 / tried.seconds) for name, tried in ways.items()},
-        "of the bare pass": {name: f"{tried.of_bare:.0%}" for name, tried in ways.items()},
+        "of the bare pass": {name: f"{tried.relative_speed:.0%}" for name, tried in ways.items()},
     }
     return [{"stage by itself": stage, **row} for stage, row in rows.items()]

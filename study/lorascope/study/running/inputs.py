@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lorascope.capture.models.source import locate
+from lorascope.capture.models.source import locate_model
 from lorascope.capture.samples.prompt import read_template
 from lorascope.capture.samples.sources import require_data
 
@@ -21,7 +21,7 @@ def require_inputs(settings: StudySettings, units: Sequence[Unit], *, weights: b
         If one isn't there, as far as this machine tells, or isn't what it should be by its name.
     """
     for model in dict.fromkeys(unit.model for unit in units):
-        locate(model_source(model, settings), weights=weights)
+        locate_model(model_source(model, settings), weights=weights)
     for name in dict.fromkeys(unit.task for unit in units):
         task = settings.tasks[name]
         for source in (*task.train, *task.test):

@@ -13,7 +13,7 @@ import xarray as xr
 from lorascope.analyze import measure_information
 from lorascope.capture import CaptureProgress, attach_adapter, capture, finetune, load_model
 from lorascope.capture.planning.meta import MetaModel, load_on_meta
-from lorascope.capture.settling.resume import differences
+from lorascope.capture.settling.provenance import differences
 from lorascope.stores import Run
 from lorascope.stores.json_document import read_json
 from lorascope.stores.places.file_lock import file_lock

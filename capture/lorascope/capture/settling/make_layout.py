@@ -1,0 +1,181 @@
+"""The layout of a capture and its run's specification, from settings, samples and facts about the model."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from lorascope.stores import Adapter, Component, RunSpec
+from lorascope.stores.format.layout import is_factor_smaller, require_rows_fit_chunks
+from lorascope.stores.format.spec import DTYPES, ROW_TOKENS, Unembedding
+from lorascope.stores.size import parse_size
+
+from ..config import CaptureConfig
+from ..models.components import LoraComponent, component_axis, group_for_ablation
+from ..models.model import ModelFacts
+from ..recording.layout import Layout, plan_tokens
+from ..samples.encoded import EncodedSample, plan_batches
+from .estimate import choose_share
+
+CPU_SHARE = 1 / 64
+"""Share of tokens whose js is measured and whose sums are checked on a CPU: about 2 % of the forward pass's time."""
+
+
+def make_layout(
+    config: CaptureConfig,
+    facts: ModelFacts,
+    samples: Sequence[EncodedSample],
+    components: Mapping[str, Sequence[LoraComponent]],
+    dtypes: Mapping[str, torch.dtype],
+    device: torch.device,
+    unembedding: Unembedding | None = None,
+) -> Layout:
+    """Return batches, tokens and specification of a capture of these samples.
+
+    Parameters
+    ----------
+    config
+        The settings; a budget chooses the tokens.
+    facts
+        Facts about the model.
+    samples, components
+        The sequences that pass the model, and adapter -> the components that it changes.
+    dtypes
+        Type of each component's output, by its path.
+    device
+        Device of the model: on a GPU, js is measured on all tokens by default.
+    unembedding
+        Sizes and type of the output embedding, if the run is to store it.
+
+    Raises
+    ------
+    StoreError
+        If the budget doesn't suffice for a token of each sample.
+    ValueError
+        If the selection takes no token of a sample, or an ablation is asked for and the model predicts no next tokens.
+    """
+    lengths = [len(sample.token_ids) for sample in samples]
+    # Next-token distributions are compared if not all states are stored, and both passes predict tokens.
+    kl = config.states != "all" and config.stream != "base" and facts.is_causal
+    if config.ablate and not facts.is_causal:
+        raise ValueError(
+            f"`ablate` is {config.ablate!r}, but {facts.class_name} doesn't predict the next token, "
+            "and an ablation measures how predictions change; leave `ablate` out"
+        )
+    counts: dict[str, Any] = {
+        "n_samples": len(samples),
+        "n_choices": sum(len(sample.choices) for sample in samples),
+        "kl": kl,
+        "unembedding": unembedding,
+    }
+    tokens = config.tokens
+    if config.budget is not None:
+        whole = make_run_spec(config, components, dtypes, n_tokens=sum(lengths), **counts)
+        tokens = choose_share(whole, lengths, parse_size(config.budget))
+    batches = plan_batches(lengths, batch_tokens=config.batch_tokens)
+    js_share = config.js_share or (1.0 if device.type == "cuda" else CPU_SHARE)
+    plan = plan_tokens(
+        samples,
+        batches,
+        tokens,
+        js_share=js_share,
+        kl_share=config.kl_share if kl else 0.0,
+        ablate_share=config.ablate_share if config.ablate else 0.0,
+        seed=config.seed,
+    )
+    spec = make_run_spec(config, components, dtypes, n_tokens=plan.n_tokens, **counts)
+    return Layout(samples, batches, plan, components, spec, tokens, js_share)
+
+
+def with_chosen_tokens(config: CaptureConfig, layout: Layout) -> CaptureConfig:
+    """Return the settings as a run stores them: with the tokens that the budget chose."""
+    return config if config.budget is None else dataclasses.replace(config, tokens=layout.tokens, budget=None)
+
+
+def make_run_spec(
+    config: CaptureConfig,
+    components: Mapping[str, Sequence[LoraComponent]],
+    dtypes: Mapping[str, torch.dtype],
+    *,
+    n_tokens: int,
+    n_samples: int,
+    n_choices: int,
+    kl: bool = False,
+    unembedding: Unembedding | None = None,
+) -> RunSpec:
+    """Return the specification of a run; a pure function, so that a plan and every process of a capture agree on it.
+
+    `components` are those of each adapter, in module order; `dtypes` are the types of their outputs, by path; `kl` says
+    whether next-token distributions are compared. Raises a ValueError if one row of a component exceeds a chunk.
+    """
+    union = component_axis(components)
+    parts = group_for_ablation(union, config.ablate) if config.ablate else {}
+    stored = tuple(
+        _stored_component(component, dtypes[component.path], narrow=config.store == "bf16") for component in union
+    )
+    n_rows = -(-n_tokens // ROW_TOKENS)
+    spec = RunSpec(
+        stream=config.stream,
+        components=stored,
+        adapters=tuple(_stored_adapter(name, own, stored) for name, own in components.items()),
+        n_tokens=n_tokens,
+        n_samples=n_samples,
+        n_choices=n_choices,
+        states=config.states,
+        state_rows=choose_state_rows(n_rows, config.states_share, config.seed) if config.states == "sample" else (),
+        codec="default" if config.codec == "auto" else config.codec,  # until a trial has chosen
+        kl=kl,
+        ablate=config.ablate,
+        ablation_parts=tuple(parts),
+        unembedding=unembedding,
+    )
+    require_rows_fit_chunks(spec)
+    return spec
+
+
+def choose_state_rows(n_rows: int, share: float, seed: int) -> tuple[bool, ...]:
+    """Return which rows store states: a seeded random share of the rows, at least one."""
+    n_chosen = max(1, round(share * n_rows))
+    chosen = np.zeros(n_rows, dtype=bool)
+    chosen[np.random.default_rng(seed).permutation(n_rows)[:n_chosen]] = True
+    return tuple(chosen.tolist())
+
+
+def _stored_component(component: LoraComponent, dtype: torch.dtype, *, narrow: bool) -> Component:
+    """Return a component as the run stores it; `narrow` stores base as bfloat16."""
+    name = str(dtype).removeprefix("torch.")
+    return Component(
+        path=component.path,
+        kind=component.kind,
+        layer=component.layer,
+        d_in=component.d_in,
+        d_out=component.d_out,
+        dtype=name,
+        stored_dtype="bfloat16" if narrow else name,
+        fused=component.fused,
+    )
+
+
+def _stored_adapter(name: str, components: Sequence[LoraComponent], stored: Sequence[Component]) -> Adapter:
+    """Return an adapter as the run stores it: rank, scaling and form of delta at every stored component."""
+    by_path = {component.path: component for component in components}
+    on_axis = [by_path.get(component.path) for component in stored]
+    factored = tuple(
+        c is not None
+        and c.delta_source == "factor"
+        and is_factor_smaller(rank=c.rank, d_out=c.d_out, itemsize=DTYPES[s.stored_dtype][0].itemsize)
+        for c, s in zip(on_axis, stored, strict=True)
+    )
+    return Adapter(
+        name=name,
+        rank=tuple(c.rank if c else 0 for c in on_axis),
+        scaling=tuple(c.scaling if c else 0.0 for c in on_axis),
+        factored=factored,
+        biased=tuple(c is not None and c.biased and has_z for c, has_z in zip(on_axis, factored, strict=True)),
+        delta_source=tuple(
+            "" if c is None else "branch" if c.delta_source == "factor" and not has_z else c.delta_source
+            for c, has_z in zip(on_axis, factored, strict=True)
+        ),
+    )
