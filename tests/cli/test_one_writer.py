@@ -71,7 +71,7 @@ def who(pid: int) -> str:
     ("command", "where"),
     [
         ("pull", "os:replace:tokens/nll/c.1"),
-        pytest.param("miub", "lorascope.analyze.miub.miub:finish", marks=pytest.mark.slow),
+        pytest.param("miub", "lorascope.analyze.miub.miub:finish_result", marks=pytest.mark.slow),
     ],
     ids=lambda value: value.partition(":")[0],
 )
