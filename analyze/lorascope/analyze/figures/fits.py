@@ -59,6 +59,11 @@ def scaling_figure(fit: ScalingFit, *, along: str | None = None) -> go.Figure:
     along
         N, R, D, or share of the law 'share'; by default, the law's first size.
 
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        The size across; the response up, and local exponents in a panel below. Each group has a colour.
+
     Raises
     ------
     ValueError
@@ -220,6 +225,11 @@ def profile_figure(fit: ScalingFit) -> go.Figure:
     ----------
     fit
         Result of `fit_scaling_law` by least squares of relative or absolute residuals.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        One panel per parameter: its value across, |t| of the profile up, its estimate and interval above.
 
     Raises
     ------

@@ -35,6 +35,11 @@ def js_figure(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
         Result of `miub` or `qualify`.
     titled
         Whether sentences below the title describe the numbers; the report has them in its captions.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Modules down, layers across, the colour scale below.
     """
     require_result(result)
     js, attrs = result.dataset["js"], result.dataset.attrs
@@ -59,6 +64,11 @@ def null_figure(qualified: xr.DataTree) -> go.Figure:
     ----------
     qualified
         Result of `qualify`, for a run that keeps states.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Modules down, layers across, the colour scale, logarithmic and symmetric about 1, below.
 
     Raises
     ------
@@ -86,7 +96,7 @@ def component_figure(
     limits: tuple[float, float] | None = None,
     note: str = "",
 ) -> go.Figure:
-    """Heat map of any value per component, by layer and module kind; components outside of layers come last.
+    """Heat map of any value per component, by layer and module kind.
 
     Colours are on a logarithmic scale. If a value is negative, such as a difference, the scale is linear, blue below 0
     and red above.
@@ -107,6 +117,11 @@ def component_figure(
         values, the largest distance from 0 on both sides.
     note
         Sentences below the title; the report has captions instead.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Modules down, layers across, components outside of the layers last, the colour scale below.
 
     Raises
     ------

@@ -35,6 +35,11 @@ def position_figure(result: xr.DataTree) -> go.Figure:
     ----------
     result
         Result of `miub` or `qualify`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Position across; JS up, and the number of captured tokens in a panel below.
     """
     require_result(result)
     by_token, units = result.children["tokens"].dataset, html.escape(result.attrs["units"])
@@ -78,6 +83,11 @@ def depth_figure(result: xr.DataTree, *, by: str | None = None) -> go.Figure:
         Result of `miub` or `qualify`.
     by
         A key of `group_by`, e.g. `kind` or `dataset`, to draw a line for each of its values.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Layer across, JS up; with `by` a legend below.
 
     Raises
     ------
@@ -132,6 +142,11 @@ def sample_figure(result: xr.DataTree) -> go.Figure:
     ----------
     result
         Result of `miub` or `qualify`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        MIUB across; samples up, and above them the box and points of the samples.
     """
     require_result(result)
     by_sample, units = result.children["samples"].dataset, result.attrs["units"]

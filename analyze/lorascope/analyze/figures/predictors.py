@@ -29,6 +29,11 @@ def metrics_figure(comparison: MetricComparison) -> go.Figure:
     ----------
     comparison
         Result of `compare_metrics`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        One panel per metric: the metric across, accuracy up; each group has a colour.
     """
     settings, cells = comparison.provenance["settings"], comparison.cells
     below, by_group = settings["collapsed_below"] or 0, cells.groupby(level=0)

@@ -35,6 +35,11 @@ def training_figure(record: Mapping[str, Any]) -> go.Figure:
         Record of a training, read from JSON: `finetune.json` of an adapter, or `trainer_state.json` of a Trainer (or
         `{"log_history": trainer.state.log_history}`) with a `MiubCallback`. Or several of them by name, to compare.
 
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Optimiser steps across; panels of MIUB, of loss and CE, and a heat map by layer for a single training.
+
     Raises
     ------
     ValueError
