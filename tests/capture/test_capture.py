@@ -306,6 +306,14 @@ def test_place_that_can_not_be_written_is_refused_first(make: Any, tmp_path: Pat
         make("run.zarr/inner.zarr")
 
 
+def test_layer_that_goes_past_its_modules_is_caught_by_the_probe(make: Any, adapted: Any, tmp_path: Path) -> None:
+    layer: Any = lora_layers(adapted)["model.layers.0.mlp.up_proj"]
+    layer.forward = lambda x: torch.nn.functional.linear(x, layer.base_layer.weight)
+    refuse(
+        make, tmp_path, CaptureError, "hook on the base of 'model.layers.0.mlp.up_proj' fired 0 times", model=adapted
+    )
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
