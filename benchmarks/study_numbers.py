@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from lorascope.study import read_units, study_results
-from lorascope.study.results.information_claims import FROM_BELOW
+from lorascope.study.results.paper_claims import FROM_BELOW
 from lorascope.study.results.study_results import StudyResults
 
 STUDIES = Path(__file__).parents[1] / "study"

@@ -84,9 +84,9 @@ def whole(words: list[str]) -> list[str]:
     """The same, where `...` stands for several options with something in their place."""
     if "..." not in words:
         return words
-    lacking = [f"--{name}" for name in REQUIRED.get(words[0], ()) if f"--{name}" not in words]
+    undecided = [f"--{name}" for name in REQUIRED.get(words[0], ()) if f"--{name}" not in words]
     given = words[2:] if words[1] == "..." else words[1:]
-    return [words[0], *given, *(word for name in lacking for word in (name, "x"))]
+    return [words[0], *given, *(word for name in undecided for word in (name, "x"))]
 
 
 def is_run(words: list[str]) -> bool:

@@ -1,19 +1,115 @@
 """Write the demo's two files of questions into a folder, by default the package's: `python study/facts [FOLDER]`."""
 
+import json
 import sys
+from collections.abc import Callable, Iterable, Iterator
+from itertools import cycle, islice
 from pathlib import Path
 from random import Random
+from typing import TypedDict
 
-from generate import SEED, make_items, to_json_lines
+from fact import Fact, shuffled
+from numbers_and_orders import arithmetic, geometry, roman_numerals, successors, unit_conversions
+from words_and_world import (
+    atomic_numbers,
+    capitals,
+    cities,
+    continents,
+    currencies,
+    element_symbols,
+    kinds_of_things,
+    opposites,
+    past_tenses,
+    plurals,
+    young_animals,
+)
 
-HERE = Path(__file__).parents[1] / "lorascope/study/facts"
+FOLDER = Path(__file__).parents[1] / "lorascope/study/facts"
+KINDS: dict[str, Callable[[Random], list[Fact]]] = {
+    "element-symbol": element_symbols,
+    "atomic-number": atomic_numbers,
+    "capital": capitals,
+    "continent": continents,
+    "currency": currencies,
+    "city": cities,
+    "arithmetic": arithmetic,
+    "roman": roman_numerals,
+    "unit": unit_conversions,
+    "geometry": geometry,
+    "next": successors,
+    "category": kinds_of_things,
+    "young": young_animals,
+    "opposite": opposites,
+    "plural": plurals,
+    "past-tense": past_tenses,
+}
+N_TRAIN = 30
+N_TEST = 10
+LABELS = ("A", "B", "C", "D")
+# The committed files were made with this seed.
+SEED = 1
+
+
+class Item(TypedDict):
+    """One multiple-choice question, a line of a file; `answer` counts from 0."""
+
+    id: str
+    question: str
+    choices: list[str]
+    labels: list[str]
+    answer: int
+
+
+def make_items(rng: Random) -> tuple[list[Item], list[Item]]:
+    """Return the train and the test items, which share no fact.
+
+    Parameters
+    ----------
+    rng : random.Random
+        Decides which facts are used, the wrong choices and every order. The same state gives the same
+        items on every version of Python.
+
+    Returns
+    -------
+    train, test : list of Item
+        `N_TRAIN` and `N_TEST` items of each kind, kinds mixed. Each position of the right answer is equally
+        frequent, in each split as a whole and, up to one item, within a kind.
+    """
+    train: list[Item] = []
+    test: list[Item] = []
+    train_positions, test_positions = cycle(range(len(LABELS))), cycle(range(len(LABELS)))
+    for kind, make_facts in KINDS.items():
+        facts = shuffled(rng, make_facts(rng))
+        train += _choice_items(rng, kind, 0, facts[:N_TRAIN], train_positions)
+        test += _choice_items(rng, kind, N_TRAIN, facts[N_TRAIN : N_TRAIN + N_TEST], test_positions)
+    return shuffled(rng, train), shuffled(rng, test)
+
+
+def to_json_lines(items: Iterable[Item]) -> str:
+    """Return items as JSON Lines, one item per line."""
+    return "".join(json.dumps(item) + "\n" for item in items)
+
+
+def _choice_items(rng: Random, kind: str, first: int, facts: list[Fact], positions: Iterator[int]) -> Iterator[Item]:
+    """Yield facts as items with shuffled choices, the right ones at the next positions."""
+    drawn = shuffled(rng, islice(positions, len(facts)))
+    for i, (fact, position) in enumerate(zip(facts, drawn, strict=True), start=first):
+        choices = shuffled(rng, fact.wrong)[: len(LABELS) - 1]
+        choices.insert(position, fact.answer)
+        yield Item(
+            id=f"facts-{kind}-{i:03d}",
+            question=fact.question,
+            choices=choices,
+            labels=list(LABELS),
+            answer=position,
+        )
 
 
 def main(folder: Path) -> None:
-    """Write both splits."""
+    """Write the train and test items into a folder as JSON Lines."""
     for split, items in zip(("train", "test"), make_items(Random(SEED)), strict=True):
         (folder / f"facts.{split}.jsonl").write_text(to_json_lines(items), encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE)
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)

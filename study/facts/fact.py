@@ -1,4 +1,4 @@
-"""One fact as a question, and the draws that every kind of question needs."""
+"""A fact as a question, and the random draws that all kinds of questions use."""
 
 import json
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 
 TABLES: dict[str, Any] = json.loads((Path(__file__).parent / "tables.json").read_text(encoding="utf-8"))
-"""Table -> its rows, made for lorascope."""
+"""Name of a table -> its rows, written for lorascope."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ def others(values: Iterable[str], *excluded: str) -> tuple[str, ...]:
 
 
 def near_numbers(rng: Random, number: int, *, step: int = 1, reach: int = 5) -> tuple[str, ...]:
-    """Return three positive numbers near one, so that its rank among the four is random."""
+    """Return three positive numbers near `number`, whose rank among the four is random."""
     below = [number - step * i for i in range(1, reach + 1) if number > step * i]
     above = [number + step * i for i in range(1, reach + 1)]
     n_below = min(int(4 * rng.random()), len(below))

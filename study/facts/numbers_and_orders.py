@@ -20,11 +20,11 @@ def arithmetic(rng: Random) -> list[Fact]:
     pairs = [(a, b) for a in range(11, 60) for b in range(a, 60)]
     terms = shuffled(rng, pairs)[:_N_ADDITIVE]
     factors = shuffled(rng, [(a, b) for a in range(3, 13) for b in range(a, 13)])[:_N_MULTIPLICATIVE]
-    return [*_additive(rng, terms), *_multiplicative(rng, factors)]
+    return [*_sums_and_differences(rng, terms), *_products_and_quotients(rng, factors)]
 
 
 def roman_numerals(rng: Random) -> list[Fact]:
-    """Return one question a number from 11 to 120: which number a Roman numeral is."""
+    """Return one question per number from 11 to 120: its value as a Roman numeral."""
     return [
         Fact(
             question=f"Which number is the Roman numeral {to_roman(number)}?",
@@ -44,24 +44,27 @@ def to_roman(number: int) -> str:
     return numeral
 
 
-def _additive(rng: Random, terms: list[tuple[int, int]]) -> Iterator[Fact]:
+def _sums_and_differences(rng: Random, terms: list[tuple[int, int]]) -> Iterator[Fact]:
+    """Yield a sum or a difference for each pair of terms, in turn."""
     for i, (a, b) in enumerate(terms):
         a, b = shuffled(rng, (a, b))
         text, result = (f"{a} plus {b}", a + b) if i % 2 else (f"{a + b} minus {a}", b)
-        # Beside near misses, what a forgotten or needless carry gives.
-        yield _computed(text, result, (*near_numbers(rng, result), str(result - 10), str(result + 10)))
+        # Near misses, and the results of a forgotten or needless carry.
+        yield _calculation(text, result, (*near_numbers(rng, result), str(result - 10), str(result + 10)))
 
 
-def _multiplicative(rng: Random, factors: list[tuple[int, int]]) -> Iterator[Fact]:
+def _products_and_quotients(rng: Random, factors: list[tuple[int, int]]) -> Iterator[Fact]:
+    """Yield a product or a quotient for each pair of factors, in turn."""
     for i, (a, b) in enumerate(factors):
         a, b = shuffled(rng, (a, b))
         if i % 2:
-            yield _computed(f"{a} times {b}", a * b, near_numbers(rng, a * b, step=a))
+            yield _calculation(f"{a} times {b}", a * b, near_numbers(rng, a * b, step=a))
         else:
-            yield _computed(f"{a * b} divided by {a}", b, near_numbers(rng, b))
+            yield _calculation(f"{a * b} divided by {a}", b, near_numbers(rng, b))
 
 
-def _computed(text: str, result: int, wrong: tuple[str, ...]) -> Fact:
+def _calculation(text: str, result: int, wrong: tuple[str, ...]) -> Fact:
+    """Return the question for the result of a calculation."""
     return Fact(question=f"What is {text}?", answer=str(result), wrong=others(wrong, str(result)))
 
 
@@ -74,16 +77,17 @@ _REACH = 4
 
 
 def successors(rng: Random) -> list[Fact]:
-    """Return one question a member of each sequence: the one that follows."""
+    """Return one question per member of each sequence: its successor."""
     return [
-        *_following("Which month comes right after {}?", [*MONTHS, MONTHS[0]]),
-        *_following("Which day comes right after {}?", [*WEEKDAYS, WEEKDAYS[0]]),
-        *_following("Going outwards from the Sun, which planet comes right after {}?", list(PLANETS)),
-        *_following("Which letter of the alphabet comes right after {}?", list(ascii_uppercase)),
+        *_successor_facts("Which month comes right after {}?", [*MONTHS, MONTHS[0]]),
+        *_successor_facts("Which day comes right after {}?", [*WEEKDAYS, WEEKDAYS[0]]),
+        *_successor_facts("Going outwards from the Sun, which planet comes right after {}?", list(PLANETS)),
+        *_successor_facts("Which letter of the alphabet comes right after {}?", list(ascii_uppercase)),
     ]
 
 
-def _following(question: str, sequence: list[str]) -> list[Fact]:
+def _successor_facts(question: str, sequence: list[str]) -> list[Fact]:
+    """Return one question per member of a sequence except the last: its successor."""
     return [
         Fact(
             question=question.format(sequence[i]),
@@ -103,28 +107,33 @@ SOLIDS = TABLES["solids"]
 
 def geometry(rng: Random) -> list[Fact]:
     """Return counts of sides, angle sums, diagonals, faces, edges and corners."""
-    return [*_of_polygons(rng), *_of_solids(rng)]
+    return [*_polygon_facts(rng), *_solid_facts(rng)]
 
 
-def _of_polygons(rng: Random) -> Iterator[Fact]:
+def _polygon_facts(rng: Random) -> Iterator[Fact]:
+    """Yield questions on sides, angle sums and diagonals of polygons."""
     for name, n in POLYGONS:
-        yield _counted(rng, f"How many sides does {_a(name)} have?", n)
-        yield _counted(rng, f"How many degrees do the angles inside {_a(name)} sum to?", 180 * (n - 2), 180)
+        yield _count_fact(rng, f"How many sides does {_with_article(name)} have?", n)
+        yield _count_fact(
+            rng, f"How many degrees do the angles inside {_with_article(name)} sum to?", 180 * (n - 2), 180
+        )
         if n > 3:
-            yield _counted(rng, f"How many diagonals does {_a(name)} have?", n * (n - 3) // 2)
+            yield _count_fact(rng, f"How many diagonals does {_with_article(name)} have?", n * (n - 3) // 2)
 
 
-def _of_solids(rng: Random) -> Iterator[Fact]:
+def _solid_facts(rng: Random) -> Iterator[Fact]:
+    """Yield questions on faces, edges and corners of solids."""
     for name, *counts in SOLIDS:
         for part, n in zip(("faces", "edges", "corners"), counts, strict=True):
-            yield _counted(rng, f"How many {part} does {_a(name)} have?", n)
+            yield _count_fact(rng, f"How many {part} does {_with_article(name)} have?", n)
 
 
-def _a(name: str) -> str:
+def _with_article(name: str) -> str:
     return f"an {name}" if name[0] == "o" else f"a {name}"
 
 
-def _counted(rng: Random, question: str, n: int, step: int = 1) -> Fact:
+def _count_fact(rng: Random, question: str, n: int, step: int = 1) -> Fact:
+    """Return a question whose answer is a number, with numbers near it as wrong answers."""
     return Fact(question=question, answer=str(n), wrong=near_numbers(rng, n, step=step))
 
 
@@ -137,7 +146,7 @@ _NEIGHBOURS = 3
 
 
 def unit_conversions(rng: Random) -> list[Fact]:
-    """Return one question a pair of units; wrong answers use other factors of the table."""
+    """Return one question per pair of units; wrong answers use other factors of the table."""
     facts = []
     for larger, smaller, factor in UNITS:
         count = shuffled(rng, _COUNTS)[0]
@@ -145,14 +154,14 @@ def unit_conversions(rng: Random) -> list[Fact]:
             Fact(
                 question=f"How many {smaller} are in {count} {larger}?",
                 answer=str(count * factor),
-                wrong=others((str(count * other) for other in _alike(factor)), str(count * factor)),
+                wrong=others((str(count * other) for other in _similar_factors(factor)), str(count * factor)),
             )
         )
     return facts
 
 
-def _alike(factor: int) -> tuple[int, ...]:
-    """Return the powers of ten for one of them, else neighbouring factors: roundness must not tell."""
+def _similar_factors(factor: int) -> tuple[int, ...]:
+    """Return all powers of ten for a power of ten, else neighbouring factors, so that roundness gives nothing away."""
     if factor in _POWERS:
         return _POWERS
     uneven = sorted({other for _, _, other in UNITS if other not in _POWERS})

@@ -1,4 +1,4 @@
-"""Printed averages: whether they are plain means, or one vector of weights gives them, to within rounding."""
+"""Tests whether printed averages are plain means, or means with one vector of weights, within rounding."""
 
 from itertools import permutations
 from typing import Any, NamedTuple
@@ -11,35 +11,35 @@ from lorascope.study.paper_tables import paper_table
 
 AVERAGE = "AVG"
 HALF_UNITS = {"ACC": 0.0005, "CE": 0.0005, "MIUB": 0.05}
-"""Metric -> half a unit of the last decimal that table 1 prints: the most by which rounding moves a number."""
+"""Metric -> largest rounding error of a number in table 1: half a unit of its last decimal."""
 ROUNDING = 1e-6
-"""Share of what rounding allows by which floating-point numbers, and a linear program, may miss it."""
+"""Tolerance of floating-point numbers and linear programs, as a share of the allowed rounding."""
 
 
 class Averages(NamedTuple):
-    """Printed averages, and the members they would be averages of."""
+    """Printed averages with their members."""
 
     members: np.ndarray
-    """(average, member)."""
+    """Printed members, (average, member)."""
     printed: np.ndarray
-    """(average,)."""
+    """Printed averages, (average,)."""
     allowed: np.ndarray
     """Largest distance from the weighted mean that rounding of average and members allows, (average,)."""
     names: list[tuple[str, str]]
     """Metric and setting of each average."""
 
     def gaps(self) -> np.ndarray:
-        """Members less their average, in units of what rounding allows."""
+        """Return members minus their average, in units of `allowed`."""
         return (self.members - self.printed[:, None]) / self.allowed[:, None]
 
     def without(self, place: int) -> "Averages":
-        """All averages but one."""
+        """Return all averages except one."""
         rest = [k for k in range(len(self.printed)) if k != place]
         return Averages(self.members[rest], self.printed[rest], self.allowed[rest], [self.names[k] for k in rest])
 
 
 class Slip(NamedTuple):
-    """A value printed in the wrong column, which would explain averages that don't fit."""
+    """A value that may be printed in the wrong column, since averages would fit otherwise."""
 
     model: str
     member: str
@@ -47,7 +47,7 @@ class Slip(NamedTuple):
     under: str
     """Setting that the value belongs to."""
     source: str
-    """Setting that it is printed under, whose own value isn't in the table."""
+    """Setting that it is printed under; the value of that setting is missing in the table."""
     printed_under: float
     printed_source: float
     low: float
@@ -56,7 +56,7 @@ class Slip(NamedTuple):
 
 
 def wide_table() -> pd.DataFrame:
-    """Table 1 with a column a data set and one for the average; rows are model, metric and setting."""
+    """Return table 1 with one column per data set and for the average; rows are model, metric and setting."""
     table = paper_table(1)
     order = list(dict.fromkeys(zip(table["model"], table["metric"], table["setting"], strict=True)))
     wide = table.pivot(index=["model", "metric", "setting"], columns="dataset", values="value").loc[order]
@@ -64,7 +64,7 @@ def wide_table() -> pd.DataFrame:
 
 
 def averages_of(wide: pd.DataFrame, model: str, metrics: tuple[str, ...]) -> Averages:
-    """The averages of some metrics of a model."""
+    """Return the averages of some metrics of a model."""
     rows = pd.concat([wide.loc[[model]].xs(metric, level="metric", drop_level=False) for metric in metrics])
     names = [(metric, setting) for _, metric, setting in rows.index]
     allowed = np.array([2 * HALF_UNITS[metric] for metric, _ in names])
@@ -72,18 +72,18 @@ def averages_of(wide: pd.DataFrame, model: str, metrics: tuple[str, ...]) -> Ave
 
 
 def plain_misses(averages: Averages) -> np.ndarray:
-    """Distance of each average from the plain mean, in units of what rounding allows: up to 1 it may be one."""
+    """Return the distance of each average from the plain mean, in units of `allowed`; up to 1, rounding explains it."""
     return np.abs(averages.gaps().mean(axis=1))
 
 
 def least_miss(averages: Averages) -> float:
-    """The largest miss of the weights that miss least, in units of what rounding allows.
+    """Return the smallest possible maximal distance from a weighted mean, in units of `allowed`.
 
     A linear program: least v with |gaps @ w| <= v, w >= 0 and sum(w) = 1.
     """
     gaps = averages.gaps()
     sides = np.vstack([gaps, -gaps])
-    solution = _solved(
+    solution = _solve(
         np.append(np.zeros(gaps.shape[1]), 1.0),
         A_ub=np.column_stack([sides, -np.ones(len(sides))]),
         b_ub=np.zeros(len(sides)),
@@ -94,7 +94,7 @@ def least_miss(averages: Averages) -> float:
 
 
 def implied_value(averages: Averages, place: int, member: int) -> tuple[float, float]:
-    """Least and largest value that one cell can have had, if its average is right and so are all others.
+    """Return the least and largest value that a cell can have had, if all averages are right.
 
     With u = w/w_member and t = 1/w_member (Charnes and Cooper 1962, Naval Research Logistics Quarterly 9) this
     linear-fractional program is linear: optimise t (average +- allowed) - sum of the others' u x.
@@ -112,18 +112,18 @@ def implied_value(averages: Averages, place: int, member: int) -> tuple[float, f
     cost[member] = 0
     low, high = averages.printed[place] + np.array([-1, 1]) * averages.allowed[place]
     ask = np.eye(n + 1)[-1]
-    return float(_solved(cost + low * ask, **limits).fun), -float(_solved(-cost - high * ask, **limits).fun)
+    return float(_solve(cost + low * ask, **limits).fun), -float(_solve(-cost - high * ask, **limits).fun)
 
 
 def find_slips(wide: pd.DataFrame, model: str, metric: str, others: tuple[str, ...]) -> list[Slip]:
-    """All single values of a metric in the wrong column that would make its averages fit.
+    """Return all single values whose move to another column would make a metric's averages fit.
 
     Parameters
     ----------
     wide
         What `wide_table` returns.
     model, metric
-        Where averages don't fit.
+        Model and metric whose averages don't fit.
     others
         Metrics that share the weights; without any the average is a plain mean.
     """
@@ -151,8 +151,8 @@ def find_slips(wide: pd.DataFrame, model: str, metric: str, others: tuple[str, .
     return slips
 
 
-def _solved(cost: np.ndarray, **limits: Any) -> Any:
-    """SciPy's result of a linear program in variables that aren't negative."""
+def _solve(cost: np.ndarray, **limits: Any) -> Any:
+    """Solve a linear program in nonnegative variables with SciPy; raise RuntimeError if that fails."""
     solution = linprog(cost, bounds=(0, None), method="highs", **limits)
     if not solution.success:
         raise RuntimeError(f"the linear program of the weights wasn't solved: {solution.message}")

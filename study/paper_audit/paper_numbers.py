@@ -1,4 +1,4 @@
-"""Every number that lorascope gets from the tables of arXiv 2501.03152, as Markdown: `docs/paper-audit.md` holds it.
+"""Print every number that lorascope computes from the tables of arXiv 2501.03152, as Markdown for docs/paper-audit.md.
 
 python study/paper_audit/paper_numbers.py > numbers.md
 """
@@ -17,25 +17,26 @@ from lorascope.analyze import compare_metrics, fit_scaling_law
 from lorascope.analyze.fits.laws import LawName
 from lorascope.analyze.fits.refits import cross_validate
 from lorascope.study import paper_study
-from lorascope.study.named import CellSet
+from lorascope.study.study_names import CellSet
 
 MODELS = ("Phi3", "LLaMA3")
 SETS = get_args(CellSet)
 MIUB_SETS: tuple[CellSet, ...] = ("as printed", "without collapsed")
-"""The repair moves ACC and CE alone."""
+"""Versions of table 1 with different MIUB; the repair changes only ACC and CE."""
 GROUPS = ["dataset", "model"]
 DELTAS = (1e-4, 1e-3, 1e-2, math.inf)
-"""Corners of Huber's loss, from nearly absolute values to squares."""
+"""Deltas of Huber's loss, from nearly absolute values to squares."""
 
 
 def number(value: Any, digits: int = 6) -> str:
-    """Six significant digits, so that four can be compared."""
+    """Return a value as text, floats with six significant digits."""
     if isinstance(value, float | np.floating):
         return "" if math.isnan(value) else f"{value:.{digits}g}"
     return str(value)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
+    """Return rows as a Markdown table."""
     header = list(rows[0])
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     lines += ["| " + " | ".join(number(row[name]) for name in header) + " |" for row in rows]
@@ -43,13 +44,14 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def chosen(cells: CellSet, model: str | None, sweep: str | None = None, *, once: bool = False) -> pd.DataFrame:
+    """Return the cells of one model, or all, and one sweep, or both."""
     study = paper_study(cells, once=once)
     study = study if model is None else study[study["model"] == model]
     return study if sweep is None else study[study["sweep"] == sweep]
 
 
 def log_log() -> Iterator[dict[str, Any]]:
-    """Slopes of ln MIUB, sweeps apart; a slope is minus the law's exponent."""
+    """Yield slopes of ln MIUB, each sweep separately; a slope is minus the law's exponent."""
     for sweep, size in (("size", "N"), ("size", "N_non_embedding"), ("rank", "R")):
         for cells in MIUB_SETS if sweep == "size" else MIUB_SETS[:1]:  # no cell of the rank sweep collapsed
             for model in (None, *MODELS):
@@ -64,13 +66,13 @@ def log_log() -> Iterator[dict[str, Any]]:
 
 
 def offsets(model: str) -> list[str]:
-    """Phi3's two sweeps are of different runs; LLaMA3's share a run."""
+    """Return the columns with levels of their own: Phi3's two sweeps are of different runs, LLaMA3's share one."""
     return ["sweep"] if model == "Phi3" else []
 
 
 @cache
 def fitted(cells: CellSet, model: str, law: LawName = "additive") -> tuple[Any, pd.Series]:
-    """A law by least squares of relative residuals, of one model's cells, and the errors of cells held out."""
+    """Fit a law to one model's cells by relative least squares; return the fit and the errors of held-out cells."""
     if model == "Phi3" and cells == "without collapsed":  # no cell of Phi3 collapsed
         return fitted("as printed", model, law)
     rows = chosen(cells, model, once=True)
@@ -81,7 +83,7 @@ def fitted(cells: CellSet, model: str, law: LawName = "additive") -> tuple[Any, 
 
 
 def eq8_fits() -> Iterator[tuple[dict[str, Any], Any, pd.Series]]:
-    """Eq. 8, one model's cells at a time."""
+    """Yield the fit of eq. 8 to each model's cells."""
     for cells in MIUB_SETS:
         for model in MODELS:
             yield {"cells": cells, "model": model}, *fitted(cells, model)
@@ -89,7 +91,7 @@ def eq8_fits() -> Iterator[tuple[dict[str, Any], Any, pd.Series]]:
 
 @cache
 def robust(cells: CellSet, model: str, delta: float) -> dict[str, float]:
-    """Parameters of eq. 8 by Huber's loss of logarithms, and the loss."""
+    """Return the parameters of eq. 8 fitted by Huber's loss of logarithms, and the loss."""
     if model == "Phi3" and cells == "without collapsed":
         return robust("as printed", model, delta)
     rows = chosen(cells, model, once=True)
@@ -101,6 +103,7 @@ def robust(cells: CellSet, model: str, delta: float) -> dict[str, float]:
 
 
 def eq8_parameters() -> Iterator[dict[str, Any]]:
+    """Yield each parameter of eq. 8 with its error and profile interval."""
     for start, fit, _ in eq8_fits():
         intervals = fit.conf_int()
         for name, value in fit.params.items():
@@ -109,12 +112,13 @@ def eq8_parameters() -> Iterator[dict[str, Any]]:
 
 
 def ends(row: pd.Series) -> str:
-    """An interval, `open` for an end that the data don't limit."""
+    """Return an interval as text, with `open` for an unlimited end."""
     low, high = ("open" if row[f"{end}_open"] else number(row[end]) for end in ("low", "high"))
     return f"{low} to {high}"
 
 
 def eq8_quality() -> Iterator[dict[str, Any]]:
+    """Yield the goodness of fit and prediction errors of eq. 8."""
     for start, fit, errors in eq8_fits():
         axes = fit.axis_tests.set_index("axis")
         yield {
@@ -125,6 +129,7 @@ def eq8_quality() -> Iterator[dict[str, Any]]:
 
 
 def huber() -> Iterator[dict[str, Any]]:
+    """Yield the parameters of eq. 8 for each delta of Huber's loss."""
     for cells in MIUB_SETS:
         for model in MODELS:
             for delta in DELTAS:
@@ -133,6 +138,7 @@ def huber() -> Iterator[dict[str, Any]]:
 
 
 def rivals() -> Iterator[dict[str, Any]]:
+    """Yield the fit and prediction errors of each law."""
     laws: tuple[LawName, ...] = ("additive", "multiplicative", "share", "log", "log-log")
     for model in MODELS:
         for law in laws:
@@ -142,7 +148,7 @@ def rivals() -> Iterator[dict[str, Any]]:
 
 
 def trends() -> Iterator[dict[str, Any]]:
-    """Page's test of each metric along both sizes, and how many steps between neighbouring levels go against it."""
+    """Yield Page's test of each metric along both sizes, and the number of steps against the claim."""
     for sweep, size in (("size", "N"), ("rank", "R")):
         for cells in MIUB_SETS if sweep == "size" else MIUB_SETS[:1]:
             for model in (None, *MODELS):
@@ -163,7 +169,7 @@ def trends() -> Iterator[dict[str, Any]]:
 
 
 def page(values: np.ndarray) -> tuple[float, float, str]:
-    """Page's L of complete groups (group, level) whose values are claimed to rise, p, and how p was computed.
+    """Return Page's L for rising values in complete groups (group, level), p, and the method of p.
 
     SciPy's distribution doesn't allow for ties; there p is that of 10,000 random orders within groups.
     """
@@ -179,23 +185,26 @@ def page(values: np.ndarray) -> tuple[float, float, str]:
 
 
 def mean_spearman(comparison: Any, metric: str) -> float:
-    """Spearman's correlation of a metric with accuracy within a group, averaged over groups."""
+    """Return Spearman's correlation of a metric with accuracy within groups, averaged over groups."""
     by_group = comparison.cells.groupby(level=0)
     return float(np.mean([spearmanr(cells[metric], cells[comparison.accuracy]).statistic for _, cells in by_group]))
 
 
 @cache
 def compared(cells: CellSet, once: bool) -> Any:
+    """Return the comparison of metrics as predictors of accuracy."""
     return compare_metrics(paper_study(cells, once=once))
 
 
 def comparisons() -> Iterator[tuple[dict[str, Any], Any]]:
+    """Yield labels and comparison for every version of table 1."""
     for cells in SETS:
         for once in (True, False):
             yield {"cells": cells, "LLaMA3 r32 = share1": "once" if once else "as printed"}, compared(cells, once)
 
 
 def correlations() -> Iterator[dict[str, Any]]:
+    """Yield the correlations of each metric with accuracy."""
     names = {
         "n_cells": "n", "pearson": "Pearson", "p": "p", "permutation_p": "p by settings",
         "mean_spearman": "mean Spearman", "partial_r": "partial r", "partial_p": "p of partial r by settings",
@@ -209,6 +218,7 @@ def correlations() -> Iterator[dict[str, Any]]:
 
 
 def dependent() -> Iterator[dict[str, Any]]:
+    """Yield the tests of differences between correlations of two metrics."""
     for start, comparison in comparisons():
         for row in comparison.pairs.to_dict("records"):
             columns = ["difference", "williams_t", "williams_p", "permutation_p"]
@@ -217,19 +227,19 @@ def dependent() -> Iterator[dict[str, Any]]:
 
 
 def audit() -> Iterator[dict[str, Any]]:
-    """Verdicts on the tables, compared with themselves."""
+    """Yield the verdicts on the tables compared with themselves."""
     for claim, word, because in audit_paper().verdicts:
         yield {"claim": claim.replace("|", "/"), "verdict": word, "because": because.replace("|", "/")}
 
 
 def ratios() -> Iterator[dict[str, Any]]:
-    """Claimed ratios and changes, and the same of other cells."""
+    """Yield the claimed ratios, computed at all places."""
     for row in audit_paper().ratios.to_dict("records"):
         yield {name: row[name] for name in ("claim", "group", "member", "value", "low", "high", "claimed")}
 
 
 def verdicts() -> Iterator[dict[str, Any]]:
-    """Verdicts of comparisons, with every cell and without collapsed ones."""
+    """Yield the verdicts of comparisons, with all cells and without collapsed ones."""
     for cells in ("as printed", "repaired"):
         for below in (None, 0.25):
             for claim, word, because in compare_metrics(paper_study(cells, once=True), collapsed_below=below).verdicts:
@@ -253,7 +263,7 @@ SECTIONS = {
 
 
 def report() -> str:
-    """All sections."""
+    """Return all sections as Markdown."""
     return "\n\n".join(f"### {title}\n\n{table(list(rows()))}" for title, rows in SECTIONS.items()) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Two small models without training, Llama- and Phi-3-shaped, and a text, for the study beside this file."""
+"""Write two small untrained models, Llama- and Phi-3-shaped, and a text, for the study in this folder."""
 
 import sys
 from pathlib import Path
@@ -47,7 +47,7 @@ def main(folder: Path) -> None:
 
 
 def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of 512 tokens, trained on these texts."""
+    """Train a byte-level BPE tokenizer of 512 tokens on these texts."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

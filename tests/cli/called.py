@@ -1,4 +1,4 @@
-"""A command as a user gives it, what it needs, and what it printed."""
+"""Commands as a user calls them, with their inputs and output."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def flat(text: str) -> str:
 
 
 def make_inputs(folder: Path, n: int, **sizes: int) -> Any:
-    """The model that is written to a folder, with so many questions beside it; needs torch."""
+    """Write a model and n questions to a folder, and return the model; needs torch."""
     from ..tiny import byte_tokenizer, llama, save_model
 
     tokenizer = byte_tokenizer()

@@ -14,5 +14,5 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal beside an answer that goes elsewhere."""
+    """A terminal for progress, while the answer goes elsewhere."""
     monkeypatch.setattr(screen, "aside", Console(stderr=True, force_terminal=True, width=200))

@@ -33,7 +33,7 @@ def write(folder: Path, *, scale: float = 1.0, n_layers: int = 6, kinds: tuple[s
     return folder
 
 
-def told(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
     assert main(["adapter", *map(str, words)]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -47,7 +47,7 @@ def cells(out: str, first: str) -> list[list[str]]:
 
 
 def test_one_adapter(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    out = told(capsys, write(tmp_path / "lora"))
+    out = run(capsys, write(tmp_path / "lora"))
     total = 2 * np.sqrt(2 * 2 * sum((i + 1) ** 2 for i in range(6)))
     assert (
         f"lora: 12 components, rank 2, scaling 2 (alpha / rank), 576 parameters in float64, total norm {total:.2f}"
@@ -55,12 +55,12 @@ def test_one_adapter(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     )
     assert cells(out, "q_proj") == [["q_proj", "6", "9.90", "2.83 to 17.0", "2.00 of 2", "2.00", "50.0 %"]]
     assert cells(out, "model.") == []
-    assert "share: the part of the squared total norm" in out
+    assert "share: part of the squared total norm" in out
     assert "untrained" not in out
 
 
 def test_all_are_listed_in_the_models_order(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    out = told(capsys, write(tmp_path / "lora"), "--full")
+    out = run(capsys, write(tmp_path / "lora"), "--full")
     expected = [f"model.layers.{i}.{kind}" for i in range(6) for kind in KINDS]
     assert [row[0] for row in cells(out, "model.")] == expected
     assert cells(out, "model.layers.5.q")[0][1:] == ["1", "17.0", "", "2.00 of 2", "2.00", "19.8 %"]
@@ -69,24 +69,24 @@ def test_all_are_listed_in_the_models_order(capsys: pytest.CaptureFixture[str], 
 def test_of_some_components_what_is_the_whole_adapters_is_called_so(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    out = told(capsys, write(tmp_path / "lora"), "--component=*.q_proj")
+    out = run(capsys, write(tmp_path / "lora"), "--component=*.q_proj")
     assert "lora: 6 of 12 components, rank 2, scaling 2 (alpha / rank); the whole adapter: 576 parameters" in out
 
 
 def test_untrained(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    out = told(capsys, write(tmp_path / "lora", scale=0))
+    out = run(capsys, write(tmp_path / "lora", scale=0))
     assert "untrained: s B A is zero in every component" in out
     assert cells(out, "q_proj") == [["q_proj", "6", "0", "0 to 0", "n/a of 2", "n/a", "n/a"]]
 
 
 def test_several_side_by_side(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     one, two = write(tmp_path / "one"), write(tmp_path / "two", scale=2, kinds=("q_proj",))
-    out = told(capsys, one, two)
+    out = run(capsys, one, two)
     assert out.count("total norm") == 2
     assert cells(out, "q_proj") == [["q_proj", "9.90", "19.8"]]
     assert cells(out, "up_proj") == [["up_proj", "9.90", "n/a"]]
     assert cells(out, "model.") == []
-    out = told(capsys, one, two, "--full")
+    out = run(capsys, one, two, "--full")
     assert cells(out, "q_proj") == [["q_proj", "9.90", "19.8"], ["q_proj", "2.00", "2.00"]]
     assert cells(out, "model.layers.0.q") == [
         ["model.layers.0.q_proj", "2.83", "5.66"],
@@ -98,7 +98,7 @@ def test_folders_of_one_name_are_told_apart(capsys: pytest.CaptureFixture[str], 
     folders = [write(tmp_path / name / "end", kinds=("q_proj",)) for name in "ab"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
-        out = told(capsys, *(folder.relative_to(tmp_path) for folder in folders))
+        out = run(capsys, *(folder.relative_to(tmp_path) for folder in folders))
     assert [line for line in out.splitlines() if "a/end" in line and "b/end" in line]
 
 

@@ -21,9 +21,9 @@ def test_lost_rows_are_not_called_uncaptured(capsys: pytest.CaptureFixture[str],
         f"3 samples have lost tokens (1 rows of the finished run `{damaged}` are gone; `lorascope verify` says which)"
     )
     assert main(["miub", str(damaged)]) == 0
-    assert f"{words} and are left out" in capsys.readouterr().out
+    assert f"{words} and are excluded" in capsys.readouterr().out
     assert main(["pull", str(damaged), str(tmp_path / "part.zarr")]) == 0
-    assert f"{words} and were left out" in capsys.readouterr().out
+    assert f"{words} and were excluded" in capsys.readouterr().out
     assert main(["report", str(damaged)]) == 0
     assert "1 rows of this run were lost since it was finished." in (tmp_path / "run.html").read_text()
 

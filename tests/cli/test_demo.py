@@ -77,11 +77,11 @@ def test_a_folder_of_the_users_is_left_alone(tmp_path: Path, capsys: pytest.Capt
 def test_another_recipe_makes_everything_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for n_items, n_kept in ((5, 0), (5, 2), (6, 0)):
         monkeypatch.setattr(demo, "N_ITEMS", n_items)
-        demo._claim(tmp_path / "demo", demo.demo_model())
+        demo._prepare_folder(tmp_path / "demo", demo.demo_model())
         assert sum((tmp_path / "demo" / name).exists() for name in ("adapter", "run.zarr")) == n_kept
         for name in ("adapter", "run.zarr"):
             (tmp_path / "demo" / name).mkdir(exist_ok=True)
-    demo._claim(tmp_path / "other", demo.demo_model())
+    demo._prepare_folder(tmp_path / "other", demo.demo_model())
     assert sorted(p.name for p in (tmp_path / "other").iterdir()) == ["demo.json"]
 
 

@@ -43,7 +43,7 @@ ANSWERS: dict[str, list[str]] = {
 SAVED = [name for name in ANSWERS if name not in ("verify", "miub --paper", "study status")]
 SUFFIXES = ("csv", "parquet", "json", "nc", "zarr")
 ONE_ONLY = ("miub two", "adapter two")
-"""What .zarr and .nc don't hold: several results, each of which has its own."""
+"""Answers of several results, which don't fit into one .zarr or .nc."""
 
 
 @pytest.fixture(scope="module")
@@ -105,13 +105,13 @@ def test_json_is_one_object_and_nothing_else(
 ) -> None:
     code, out, err = answered(name, capsys, *given(ANSWERS[name], tmp_path, places), "--json")
     assert (code, err) == (1 if name == "study status" else 0, "")
-    require_told(name, capsys, json.loads(out, parse_constant=refuse_constant))
+    require_documented(name, capsys, json.loads(out, parse_constant=refuse_constant))
 
 
-def require_told(name: str, capsys: pytest.CaptureFixture[str], answer: dict[str, Any]) -> None:
+def require_documented(name: str, capsys: pytest.CaptureFixture[str], answer: dict[str, Any]) -> None:
     """The command's help names the keys of its answer."""
-    told = answered(name, capsys, "--help")[1]
-    assert [key for key in answer if key not in told] == []
+    text = answered(name, capsys, "--help")[1]
+    assert [key for key in answer if key not in text] == []
 
 
 def test_json_says_what_is_wrong(capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_out_writes_every_table(
     assert (code, err.count("\n")) == (0, 1)
     assert str(out) in err
     found = json.loads(answer, parse_constant=refuse_constant)
-    require_told(name, capsys, found)
+    require_documented(name, capsys, found)
     rows = rows_of(name, found)
     if suffix in ("nc", "zarr"):
         options: dict[str, Any] = {} if suffix == "nc" else {"engine": "zarr", "consolidated": False}

@@ -8,7 +8,7 @@ import xarray as xr
 from lorascope.analyze import measure_information, open_result
 from lorascope.analyze.results.format import format_number
 from lorascope.cli import screen
-from lorascope.cli.commands.mi import _claims, _quartiles, _shortened
+from lorascope.cli.commands.mi import _quartiles, _shorten_paths, _test_claims
 from lorascope.cli.main import main
 from lorascope.stores import Run, open_run
 
@@ -30,7 +30,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
 
 @pytest.fixture(scope="module")
 def some(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three components, the second of which has an adapter that does nothing, and the third a strong one."""
+    """Three components: the adapter does nothing in the second, and changes the third strongly."""
     rng = np.random.default_rng(0)
     base, delta = rng.normal(size=(2, 240, 4))
     states = {
@@ -111,7 +111,7 @@ def test_components_without_values_are_told(capsys: pytest.CaptureFixture[str], 
     assert "│ …10.self_attn.k_proj │ n/a │ n/a │ 0+0 │ 0 │ - │" in out
     code, out, _ = run(capsys, some, "--against", "delta", "--component", "*.k_proj", "--bound", *QUICK)
     assert code == 1
-    assert "median and quartiles of 1 component, by panel: n/a nat (n/a to n/a); none has a value" in out
+    assert "median and quartiles of 1 component, by panel: n/a nat (n/a to n/a); no component has a value" in out
 
 
 def test_bound_compares_miub_with_mutual_information(
@@ -162,7 +162,7 @@ def test_whether_the_bound_holds(known: dict[str, float], word: str) -> None:
         coords={"component": ["m.a"], "estimator": ["panel", "classifier"]},
         attrs={"against": "lora"},
     )
-    assert _claims(result).tolist() == [word]
+    assert _test_claims(result).tolist() == [word]
 
 
 def test_unfinished_runs_and_tokens_that_arent_finite(
@@ -177,8 +177,8 @@ def test_unfinished_runs_and_tokens_that_arent_finite(
     store_states(tmp_path / "run.zarr", {"m.a": (base, delta)}, lengths=[12] * 20)
     code, out, _ = run(capsys, tmp_path / "run.zarr", "--shuffles", 1, "--full")
     assert code == 0
-    assert "repeated states were left out in 1 of 1 component, at most 1 tokens" in out
-    assert "tokens with NaN or infinity were left out in 1 of 1 component, at most 1 tokens" in out
+    assert "repeated states were excluded in 1 of 1 component, at most 1 tokens" in out
+    assert "tokens with NaN or infinity were excluded in 1 of 1 component, at most 1 tokens" in out
     assert "│ 238 │" in out
 
 
@@ -221,7 +221,7 @@ def test_pairs_are_exported(capsys: pytest.CaptureFixture[str], some: Path, tmp_
         assert file["model.layers.11.mlp.down_proj/x"].shape == (240, 4)
     code, out, _ = run(capsys, some, "--export", tmp_path / "q.npz", "--against", "delta")
     assert code == 1
-    assert f"pairs to {tmp_path / 'q.npz'}, but for those of 1 components:" in out
+    assert f"pairs to {tmp_path / 'q.npz'}, except 1 component:" in out
     assert "model.layers.10.self_attn.k_proj: `delta`: the 240 tokens are all equal; they have no axes" in out
 
 
@@ -259,4 +259,4 @@ def test_medians_lie_between_two_values_unless_one_is_infinite() -> None:
     ],
 )
 def test_names_are_shortened_by_what_all_begin_with(paths: list[str], header: str, names: list[str]) -> None:
-    assert _shortened(paths) == (header, names)
+    assert _shorten_paths(paths) == (header, names)

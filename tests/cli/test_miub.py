@@ -75,7 +75,7 @@ def test_values_that_arent_finite_are_named(capsys: pytest.CaptureFixture[str], 
     code, out, _ = run(capsys, run_path.path)
     assert code == 1
     assert "1 values aren't finite, the first at token 3 (sample " in out
-    assert f"of {run_path.component_paths[0]}; what they enter is NaN" in out
+    assert f"of {run_path.component_paths[0]}; numbers made of them are NaN" in out
 
 
 def test_every_reading_of_the_paper(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
@@ -93,7 +93,7 @@ def test_several_runs_are_compared(capsys: pytest.CaptureFixture[str], many_rows
     code, out, _ = run(capsys, many_rows, unfinished, "--group-by", "run")
     assert code == 0
     assert "paired by 2 samples" in out
-    assert "samples aren't wholly captured yet and are left out" in out
+    assert "samples aren't wholly captured yet and are excluded" in out
     assert "MIUB by run" in out
     assert ": 0 nat, paired by 1 samples" in out or "p = n/a (t), n/a (Wilcoxon)" in out  # the same numbers in both
 

@@ -1,4 +1,4 @@
-"""Two commands at once at one place: the first finishes as if it were alone, the second is told who is at it."""
+"""Two commands at once at one place: the first finishes as if it were alone, the second reports who is at it."""
 
 import os
 import re

@@ -79,7 +79,7 @@ def test_the_verdict_comes_first_and_tables_fit_the_width(
     assert not (folder / "run.zarr").exists()
 
 
-TITLES = ("Tokens a second", "What would be stored", "Memory", "Notes")
+TITLES = ("Tokens per second", "What would be stored", "Memory", "Notes")
 
 
 def test_without_a_probe_no_weights_are_read(capsys: pytest.CaptureFixture[str], folder: Path) -> None:

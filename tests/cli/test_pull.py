@@ -30,5 +30,5 @@ def test_samples_by_name_of_an_unfinished_run(
 ) -> None:
     text = pulled(capsys, unfinished, tmp_path / "part.zarr", "--samples", "s0", "--samples", "d/s[12]")
     assert "1 of 5 samples" in text
-    assert "2 samples aren't wholly captured yet and were left out" in text
+    assert "2 samples aren't wholly captured yet and were excluded" in text
     assert "the source was checked by the digest of every row" in text

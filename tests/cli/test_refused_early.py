@@ -76,7 +76,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What all commands need, but for what is missing; the model's weights and the run are empty files."""
+    """Inputs of all commands, except the missing ones; the model's weights and the run are empty files."""
     path = tmp_path_factory.mktemp("early")
     for name in ("model", "adapter", "bare", "run.zarr"):
         (path / name).mkdir()

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from lorascope.cli import screen
-from lorascope.cli.screen import note, print_frame, progress_bar, say
+from lorascope.cli.screen import format_note, print_frame, progress_bar, say
 from lorascope.stores import visible as visible_module
 from lorascope.stores.visible import one_line, visible
 
@@ -50,7 +50,7 @@ def test_a_terminal_without_columns_has_the_usual_ones(
     monkeypatch: pytest.MonkeyPatch, columns: str, width: int
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
-    assert screen._console().width == width
+    assert screen.make_console().width == width
 
 
 @pytest.mark.parametrize("closed", [">&-", "| true"])
@@ -131,6 +131,6 @@ def test_a_log_has_a_line_of_progress_every_so_often(
 
 
 def test_a_note_names_its_first_three_places() -> None:
-    assert note("lora_B is zero", ["a", "b", "c"]) == "lora_B is zero (a, b, c)"
-    assert note("lora_B is zero", [*"abcde"]) == "lora_B is zero (a, b, c and 2 more)"
-    assert note("no places", []) == "no places"
+    assert format_note("lora_B is zero", ["a", "b", "c"]) == "lora_B is zero (a, b, c)"
+    assert format_note("lora_B is zero", [*"abcde"]) == "lora_B is zero (a, b, c and 2 more)"
+    assert format_note("no places", []) == "no places"

@@ -13,8 +13,8 @@ if importlib.util.find_spec("torch") is None:
     pytest.skip("needs lorascope[capture]", allow_module_level=True)
 
 from lorascope.cli import screen  # noqa: E402
-from lorascope.cli.stopped import CONTINUES  # noqa: E402
-from lorascope.study.grid import units_of  # noqa: E402
+from lorascope.cli.screen import CONTINUES  # noqa: E402
+from lorascope.study.grid import grid_units  # noqa: E402
 
 from ..tiny import save_gguf  # noqa: E402
 from .called import call, flat, make_inputs  # noqa: E402
@@ -75,7 +75,7 @@ def test_from_a_model_to_a_report(folder: Path, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(
-    ("seconds", "overhead", "told"),
+    ("seconds", "overhead", "is_printed"),
     [(9.9, {"overhead": 1.5}, False), (10.0, {"overhead": 1.5}, True), (10.0, {}, False)],
 )
 def test_a_capture_is_compared_with_a_bare_pass_if_it_took_long_enough(
@@ -83,17 +83,17 @@ def test_a_capture_is_compared_with_a_bare_pass_if_it_took_long_enough(
     monkeypatch: pytest.MonkeyPatch,
     seconds: float,
     overhead: dict[str, float],
-    told: bool,
+    is_printed: bool,
 ) -> None:
     measured = {"stored_bytes": 3_000_000, "seconds": seconds, **overhead}
     attributes = {"measured": measured, "provenance": {"preflight": []}}
     samples = SimpleNamespace(sizes={"sample": 1})
     run = SimpleNamespace(n_tokens=1, samples=samples, component_paths=("a",), path="run", attributes=attributes)
-    monkeypatch.setattr("lorascope.cli.commands.capture._capture", lambda *_: run)
+    monkeypatch.setattr("lorascope.cli.commands.capture._capture_with_bar", lambda *_: run)
     code, out, _ = lorascope(capsys, "capture", *MODEL, "--adapter", "empty", "--out", "none.zarr")
     assert code == 0
     assert "3 MB in " in out
-    assert (", 1.5 times a bare forward pass" in out) == told
+    assert (", 1.5 times a bare forward pass" in out) == is_printed
 
 
 def test_the_reader_of_gguf_files_is_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
@@ -101,7 +101,7 @@ def test_the_reader_of_gguf_files_is_quiet(tmp_path: Path, capfd: pytest.Capture
     from transformers import modeling_gguf_pytorch_utils
 
     from lorascope.capture import load_model
-    from lorascope.cli.quiet import quiet_libraries
+    from lorascope.cli.screen import quiet_libraries
 
     path = save_gguf(tmp_path / "tiny.gguf")
     monkeypatch.setattr(modeling_gguf_pytorch_utils, "tqdm", tqdm)  # as it is before a command
@@ -149,7 +149,7 @@ def test_a_study_says_what_is_done(
     n_done = 2
 
     def outcomes(settings: Any, *_: object, **__: object) -> Iterator[Outcome]:
-        for unit in units_of(settings)[:n_done]:
+        for unit in grid_units(settings)[:n_done]:
             yield Outcome(unit, "there already")
         if n_done < 2:
             raise KeyboardInterrupt

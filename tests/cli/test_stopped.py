@@ -11,12 +11,7 @@ import pytest
 
 from lorascope.analyze import miub
 from lorascope.cli.main import main
-from lorascope.cli.stopped import (
-    components_that_remain,
-    rows_that_remain,
-    saying_what_remains,
-    training_that_remains,
-)
+from lorascope.cli.screen import describe_components, describe_rows, describe_training, report_when_stopped
 from lorascope.stores import Run, open_run
 
 
@@ -47,22 +42,22 @@ def test_rows_that_are_there_are_said(
 ) -> None:
     run = shutil.copytree(many_rows, tmp_path / "run.zarr")
     change(run)
-    assert rows_that_remain(str(run)) == said.format(run=run)
+    assert describe_rows(str(run)) == said.format(run=run)
 
 
 def test_checkpoints_that_are_there_are_said(tmp_path: Path) -> None:
     out = tmp_path / "adapter"
-    assert training_that_remains(out).startswith("stopped before the first checkpoint; nothing of the training stays")
+    assert describe_training(out).startswith("stopped before the first checkpoint; nothing of the training stays")
     for name in ("checkpoint-9/whole.json", "checkpoint-40/whole.json", "checkpoint-80/half.json"):
         (tmp_path / f".adapter.training/{name}").parent.mkdir(parents=True)
         (tmp_path / f".adapter.training/{name}").touch()
-    assert training_that_remains(out).startswith("stopped; the checkpoint after step 40 stays, and the same command")
+    assert describe_training(out).startswith("stopped; the checkpoint after step 40 stays, and the same command")
     out.mkdir()
-    assert training_that_remains(out) == f"stopped, but the adapter in `{out}` is finished"
+    assert describe_training(out) == f"stopped, but the adapter in `{out}` is finished"
 
 
 def test_an_error_that_says_something_keeps_its_words() -> None:
-    with pytest.raises(KeyboardInterrupt, match="of its own"), saying_what_remains(lambda: "else"):
+    with pytest.raises(KeyboardInterrupt, match="of its own"), report_when_stopped(lambda: "else"):
         raise KeyboardInterrupt("of its own")
 
 
@@ -105,7 +100,7 @@ def test_a_result_that_is_stopped_says_how_many_components_there_are(
     monkeypatch: pytest.MonkeyPatch, many_rows: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "result.zarr"
-    assert "before anything was written" in components_that_remain(target)
+    assert "before anything was written" in describe_components(target)
     monkeypatch.setattr("lorascope.analyze.measuring.run.BATCH_BYTES", 1)
     monkeypatch.setattr("lorascope.analyze.measuring.run.BATCH_TASKS", 1)
 
@@ -117,8 +112,8 @@ def test_a_result_that_is_stopped_says_how_many_components_there_are(
         miub(run, out=target, n_workers=1, progress=tell)
 
     said = r"stopped after [1-3] of 4 components of `.*`; the same command goes on"
-    saying = saying_what_remains(partial(components_that_remain, target))
+    saying = report_when_stopped(partial(describe_components, target))
     with pytest.raises(KeyboardInterrupt, match=said), saying:
         stop(open_run(many_rows))
     miub(open_run(many_rows), out=target)
-    assert components_that_remain(target) == f"stopped, but `{target}` is finished"
+    assert describe_components(target) == f"stopped, but `{target}` is finished"

@@ -36,7 +36,7 @@ def write(folder: Path, *, n_layers: int = 2) -> Path:
     return folder
 
 
-def told(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
     assert main(["adapter", *map(str, words)]) == 0
     return capsys.readouterr().out
 
@@ -49,11 +49,11 @@ def cells(out: str, first: str) -> list[str]:
 @pytest.mark.parametrize("share", ["99%", "0.99", "99 %", ".99"])
 def test_ranks_and_parameters(capsys: pytest.CaptureFixture[str], tmp_path: Path, share: str) -> None:
     lora, new = write(tmp_path / "lora"), tmp_path / "new"
-    out = told(capsys, lora, "--truncate", share, "--out", new)
+    out = run(capsys, lora, "--truncate", share, "--out", new)
     assert cells(out, "q_proj") == ["q_proj", "2", "4", "1", "1 to 1"]
     assert cells(out, "up_proj") == ["up_proj", "2", "4", "4", "4 to 4"]
     assert f"{lora}: 1,280 parameters -> {new}: 896, 70.0 %\n" in out
-    shown = told(capsys, new)
+    shown = run(capsys, new)
     assert f"{new}: 4 components, rank 1 to 4, scaling 1 (alpha / rank), 896 parameters in float32" in shown
     assert cells(shown, "q_proj")[4] == "1.00 of 1"
 
@@ -66,14 +66,14 @@ def test_measured_on_data(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
     (tmp_path / "some.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "some.txt").write_text("the question and the answer")
     words = ["--model", model, "--data", tmp_path / "some.jsonl", "--limit", 4]
-    out = told(capsys, write(tmp_path / "lora"), "--truncate=60%", "--out", tmp_path / "new", *words)
+    out = run(capsys, write(tmp_path / "lora"), "--truncate=60%", "--out", tmp_path / "new", *words)
     assert "On 4 samples, " in out
     assert [cells(out, name)[0] for name in ("base", "whole", "truncated")] == ["base", "whole", "truncated"]
     assert cells(out, "whole")[3] == "0 ± 0"
     assert " ± " in cells(out, "truncated")[3]
     assert "truncated - whole, by sample: CE " in out
     words = ["--model", model, "--data", tmp_path / "some.txt"]
-    out = told(capsys, tmp_path / "lora", "--truncate=60%", "--out", tmp_path / "again", *words)
+    out = run(capsys, tmp_path / "lora", "--truncate=60%", "--out", tmp_path / "again", *words)
     assert cells(out, "truncated")[2] == "n/a"
 
 

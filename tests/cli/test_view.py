@@ -80,7 +80,7 @@ def test_opening_a_browser_never_fails(monkeypatch: pytest.MonkeyPatch, browser:
         return Browser()
 
     monkeypatch.setattr(webbrowser, "get", get)
-    command._open("http://127.0.0.1:1/")
+    command._open_browser("http://127.0.0.1:1/")
     assert len(opened) == (browser in ("raises", "of the desktop"))
 
 
@@ -89,7 +89,7 @@ def test_a_bundle_says_what_it_holds(capsys: pytest.CaptureFixture[str], run: Pa
     first, second = out.splitlines()
     assert (code, err) == (0, "")
     assert first.startswith(f"bundle: {tmp_path}/beside, ")
-    assert first.endswith("MB, of which the runs are 0 B")
+    assert first.endswith("MB, including 0 B of runs")
     assert (tmp_path / "beside/report.html").is_file()
     assert second == "the bundle reads the runs next to it: serve both together"
     code, out, _ = call("view", capsys, run, "--bundle", tmp_path / "whole", "--with-run")
@@ -100,7 +100,7 @@ def test_a_bundle_says_what_it_holds(capsys: pytest.CaptureFixture[str], run: Pa
 
 def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path) -> None:
     for words, said in {
-        (run, "--with-run"): "`--with-run` says what a bundle holds; name its folder by `--bundle`",
+        (run, "--with-run"): "`--with-run` is for a bundle; name its folder by `--bundle`",
         (run, "--port", "65536"): 'Invalid value "65536" for --port. Must be <= 65535',
         (run, "--bundle", tmp_path / "new", "--port", "80"): "`--port` is 80, and with `--bundle` nothing is served",
         (run, "--bundle", tmp_path / "x/y"): "name a folder next to it, or have it copied by `with_runs`",

@@ -27,7 +27,7 @@ def n_parameters(share: int) -> int:
 
 
 def true_miub(share: int, rank: int) -> float:
-    """The law that results follow but for their noise, in nats."""
+    """The law that results follow apart from noise, in nats."""
     return 0.4 + 0.5 * (N0 / n_parameters(share)) ** 1.5 + 0.3 * (R0 / rank) ** 0.5
 
 
@@ -168,7 +168,7 @@ def _training(rank: int, train_items: int | None) -> dict[str, Any]:
 
 
 def _information(paths: list[str], js: np.ndarray, random: np.random.Generator) -> xr.Dataset:
-    """The panel's estimates: ten times js; the last has none, the first but a lower bound."""
+    """The panel's estimates: ten times js; the last has no value, the first only a lower bound."""
     n = len(paths)
     values = np.stack([10 * js, 9 * js], axis=1)
     values[-1] = np.nan

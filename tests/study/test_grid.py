@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from lorascope.study.grid import chosen_units, units_of
+from lorascope.study.grid import grid_units, select_units
 from lorascope.study.settings import read_settings
 
 Write = Callable[[dict[str, Any]], Path]
 
 
 def names(path: Path) -> list[str]:
-    return [unit.name for unit in units_of(read_settings(path))]
+    return [unit.name for unit in grid_units(read_settings(path))]
 
 
 def test_parts_are_products_and_their_union_is_the_grid(write: Write, content: dict[str, Any]) -> None:
@@ -70,15 +70,15 @@ def test_names_are_those_that_a_report_takes(write: Write, content: dict[str, An
 
 def test_only_takes_every_nth_and_all_parts_are_all_units(write: Write, content: dict[str, Any]) -> None:
     content["grid"] = [{"rank": list(range(1, 8))}]
-    units = units_of(read_settings(write(content)))
-    parts = [chosen_units(units, f"{i}/3") for i in (1, 2, 3)]
+    units = grid_units(read_settings(write(content)))
+    parts = [select_units(units, f"{i}/3") for i in (1, 2, 3)]
     assert [len(part) for part in parts] == [3, 2, 2]
     assert sorted(unit.rank for part in parts for unit in part) == list(range(1, 8))
-    assert chosen_units(units, None) == units
+    assert select_units(units, None) == units
 
 
 @pytest.mark.parametrize("only", ["0/3", "4/3", "1", "1/", "a/b", "-1/3", "1/3/5"])
 def test_only_that_is_no_part(write: Write, content: dict[str, Any], only: str) -> None:
-    units = units_of(read_settings(write(content)))
+    units = grid_units(read_settings(write(content)))
     with pytest.raises(ValueError, match=f"`only` is '{only}'; give i/n"):
-        chosen_units(units, only)
+        select_units(units, only)

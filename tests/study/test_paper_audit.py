@@ -7,7 +7,6 @@ import pytest
 from ..printed import script
 
 averages = script("study/paper_audit/averages.py")
-checks = script("study/paper_audit/checks.py")
 audit = script("study/paper_audit/audit.py")
 
 WEIGHTS = np.array([0.1, 0.2, 0.3, 0.4])
@@ -81,11 +80,11 @@ def test_weights_that_none_can_be() -> None:
 
 
 def steps_of(values: dict[str, list[float]]) -> dict[str, str]:
-    settings = [setting for some in checks.ORDER.values() for setting in some]
+    settings = [setting for some in audit.ORDER.values() for setting in some]
     rows = [("ACC", name, s, y) for name, row in values.items() for s, y in zip(settings, row, strict=True)]
     rows += [("MIUB", name, s, -y) for _, name, s, y in rows]
     table = pd.DataFrame(rows, columns=["metric", "prompt", "setting", "value"])
-    return {claim: f"{word}: {because}" for claim, word, because in checks.step_verdicts(table, ["prompt"])}
+    return {claim: f"{word}: {because}" for claim, word, because in audit.step_verdicts(table, ["prompt"])}
 
 
 def test_steps() -> None:
@@ -102,13 +101,13 @@ def test_steps() -> None:
 
 
 def test_ratios_and_what_rounding_allows() -> None:
-    ratios = checks.claimed_ratios()
+    ratios = audit.claimed_ratios()
     row = ratios.query("claim == '571 times' and group == 'Phi3' and member == 'AVG'").iloc[0]
     assert row["low"] == pytest.approx(20.1095 / 0.0355)
     assert row["high"] == pytest.approx(20.1105 / 0.0345)
     assert len(ratios) == 2 * 2 * 7
     other = ratios.assign(value=600.0, low=590.0, high=610.0)
-    assert [verdict.word for verdict in checks.ratio_verdicts(other)] == ["contradicted", "contradicted"]
+    assert [verdict.word for verdict in audit.ratio_verdicts(other)] == ["contradicted", "contradicted"]
 
 
 def test_verdicts_and_slips_of_the_paper() -> None:
@@ -130,5 +129,5 @@ def test_verdicts_and_slips_of_the_paper() -> None:
 
 
 def test_ceilings_that_hold() -> None:
-    low = checks.cells_above_ceilings().assign(n_above=0)
-    assert [verdict.word for verdict in checks.ceiling_verdicts(low)] == ["supported", "supported"]
+    low = audit.cells_above_ceilings().assign(n_above=0)
+    assert [verdict.word for verdict in audit.ceiling_verdicts(low)] == ["supported", "supported"]

@@ -155,7 +155,7 @@ def test_values_that_arent_finite_are_empty_and_counted(make_small: Callable[...
 
 
 def test_samples_that_arent_whole_are_counted(unfinished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_rank", lambda run, adapter: 4)
+    monkeypatch.setattr(module, "_adapter_rank", lambda run, adapter: 4)
     notes = read_study(unfinished).attrs["notes"]
     assert any("samples aren't wholly captured and not in MIUB" in note for note in notes)
 

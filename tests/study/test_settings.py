@@ -1,4 +1,4 @@
-"""What a study's file may say, and what is said of one that is wrong."""
+"""Settings that a study's file may have, and errors of wrong ones."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +39,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a word of several": ({"states": "some"}, "`states` is 'some': input should be 'all', 'sample' or 'none'"),
     "share": ({"grid": [{"rank": 2, "share": 3}]}, "`grid` has share 3; give divisors of `shared_layers` 4"),
     "task": ({"grid": [{"rank": 2, "tasks": "maths"}]}, "`grid` names the task 'maths'; there are facts"),
-    "decided here": ({"capture": {"prompt": "main"}}, "`capture` has 'prompt', which the study itself decides"),
+    "decide here": ({"capture": {"prompt": "main"}}, "`capture` has 'prompt', which the study itself decides"),
     "rank of training": ({"training": {"rank": 4}}, "`training` has 'rank', which belongs into `grid`"),
     "no number": ({"grid": [{"rank": True}]}, "true and false (in YAML also yes, no, on, off) are no values here"),
     "prompt twice": (

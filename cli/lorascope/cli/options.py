@@ -1,20 +1,24 @@
-"""Options that several commands share, each with its help."""
+"""Options shared by several commands, and settings of a command read from a TOML file."""
 
-from collections.abc import Sequence
+import json
+import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
-from cyclopts import Parameter
+from cyclopts import App, ArgumentCollection, Parameter
+from cyclopts.config import Dict
 from cyclopts.validators import Number
+
+from lorascope.stores.names import suggestion
 
 AsJson = Annotated[bool, Parameter(name="--json")]
 RunPath = Annotated[str, Parameter(help="Folder or url of the run.")]
-AdapterName = Annotated[str | None, Parameter(help="Name of the adapter, where the run holds several.")]
+AdapterName = Annotated[str | None, Parameter(help="Name of the adapter, if the run has several.")]
 Components = Annotated[
     tuple[str, ...],
     Parameter(help="A component's path or a pattern, e.g. '*.q_proj'; may be given several times; by default all."),
 ]
-Workers = Annotated[int | None, Parameter(validator=Number(gte=1), help="Threads; by default one a processor.")]
+Workers = Annotated[int | None, Parameter(validator=Number(gte=1), help="Threads; by default one per processor.")]
 Scheduler = Annotated[
     str | None,
     Parameter(help="Address of a running Dask scheduler, such as tcp://host:8786; or threads, processes, synchronous."),
@@ -22,30 +26,64 @@ Scheduler = Annotated[
 StudyTables = Annotated[
     str,
     Parameter(
-        help="A table (.csv, .tsv), a folder that holds study.csv or runs, several runs, or one of the "
-        "words paper, paper:repaired and paper:without-collapsed: table 1 of the paper. MIUB of runs is computed."
-    ),
-]
-Where = Annotated[
-    Sequence[str],
-    Parameter(help="Only rows with these values, as in 'model=Phi3' or 'R=8,32'; give it again for another column."),
-]
-Level = Annotated[float, Parameter(help="Confidence level of intervals; a test is significant if p <= 1 - level.")]
-Seed = Annotated[int, Parameter(help="Seed of random draws.")]
-FullTables = Annotated[bool, Parameter(help="Print all tables and remarks.")]
-ResultsOut = Annotated[
-    Path | None,
-    Parameter(
-        help="Write report.json and figures.html to this folder, new or empty; or the first table alone, to a name "
-        "ending in .csv, .parquet, .json, .nc or .zarr."
+        help="A table (.csv, .tsv), a folder with study.csv or runs, several runs, or one of the words paper, "
+        "paper:repaired and paper:without-collapsed: table 1 of the paper. MIUB of runs is computed."
     ),
 ]
 ConfigFile = Annotated[
     Path | None,
     Parameter(
-        help="A TOML file of the settings of a capture, each under the name of its option with `_` for `-`, such as "
-        '`component = ["*.q_proj"]`; what the command line says goes first.'
+        help="A TOML file with settings of a capture, each named as its option with `_` for `-`, such as "
+        '`component = ["*.q_proj"]`; options on the command line win.'
     ),
 ]
-"""Read by `settings_of_file`."""
+"""Read by `add_file_settings`."""
 StudyFile = Annotated[Path, Parameter(help="The study's YAML file.")]
+
+EXPECTED = {bool: ((bool,), "true or false"), int: ((int,), "a whole number"), float: ((int, float), "a number")}
+"""Type of a setting -> types of the values that a TOML file may give for it, and their description."""
+
+
+def refuse_fractions(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Raise ValueError if a fraction is given for a whole number, which Cyclopts would round."""
+    for argument in arguments:
+        for token in argument.tokens:
+            if int in (argument.hint, *get_args(argument.hint)) and "." in token.value:
+                raise ValueError(f"`{argument.name}` is {token.value}; give a whole number")
+
+
+def add_file_settings(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Fill the arguments missing on the command line with the settings in the file named by `--config`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it isn't TOML, has a key that is no setting of the command, or a value of the wrong type.
+    """
+    config = next((argument for argument in arguments if argument.name == "--config" and argument.tokens), None)
+    if config is None:
+        return
+    path = Path(config.tokens[0].value)
+    if not path.is_file():
+        raise FileNotFoundError(f"`--config` is {str(path)!r}, and there is no such file; name a TOML file")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"`--config` is {str(path)!r}, which isn't TOML: {error}; correct it") from error
+    settings = [argument for argument in arguments if argument.name.startswith("--") and argument is not config]
+    allowed = {argument.name[2:].replace("-", "_"): argument.hint for argument in settings}
+    for key, value in values.items():
+        if key not in allowed:
+            command = " ".join(commands)
+            raise ValueError(
+                f"`{path}` has {key!r}, which is no setting of `{command}`{suggestion(key, list(allowed))}"
+            )
+        for kind, (types, description) in EXPECTED.items():
+            if kind in (allowed[key], *get_args(allowed[key])) and type(value) not in types:
+                raise ValueError(f"`{path}` has {key} = {json.dumps(value, default=str)}; give {description}")
+    nested: dict[str, Any] = values
+    for command in reversed(commands):
+        nested = {command: nested}
+    Dict(data=nested, source=str(path))(app, commands, arguments)

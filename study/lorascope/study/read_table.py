@@ -1,4 +1,4 @@
-"""A table from a file, and some of its rows."""
+"""Reading a table from a file, and choosing some of its rows."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -11,30 +11,20 @@ from pandas.api.types import is_numeric_dtype  # type: ignore[import-untyped]
 
 from lorascope.stores.places.files import read_regular
 
-from .named import SUFFIXES
+from .study_names import SUFFIXES
 
 MAX_FILE_BYTES = 2**30
-"""Bytes of the largest file, which is read whole."""
+"""Largest file that is read, since it is read at once."""
 MOST_NAMED = 8
-"""Values of a column that a message names."""
+"""Most values of a column that a message lists."""
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """The table in a file, its rows numbered from 1 on; `attrs["source"]` says where it is from.
+    """Read a table from a .csv or .tsv file in UTF-8; its rows are numbered from 1, and `attrs["source"]` is the path.
 
-    Parameters
-    ----------
-    path
-        A file ending in .csv or .tsv, in UTF-8. Between cells there are commas, semicolons or tabs, whichever the
-        header has. An empty cell or NA is a value that is lacking.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If its name ends otherwise, it holds something else, a row has more cells than the header, or two columns have
-        one name.
+    Cells are separated by commas, semicolons or tabs, whichever the header has; an empty cell or NA is a missing value.
+    Raises FileNotFoundError, or ValueError if the name ends otherwise, the file isn't a table, a row has more cells
+    than the header, or two columns have the same name.
     """
     file = Path(path)
     suffix = file.suffix.lower()
@@ -43,8 +33,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
     if not file.is_file():
         raise FileNotFoundError(f"`{file}` {'is no file' if file.exists() else 'is not there'}; name a table")
     try:
-        content = read_regular(file, at_most=MAX_FILE_BYTES).decode("utf-8-sig")  # a spreadsheet's begins with a mark
-        frame = _delimited(content, "," if suffix == ".csv" else "\t")
+        content = read_regular(file, at_most=MAX_FILE_BYTES).decode("utf-8-sig")  # spreadsheets write a byte-order mark
+        frame = _parse_table(content, "," if suffix == ".csv" else "\t")
     except (ValueError, csv.Error) as error:
         raise ValueError(f"`{file}` can't be read as a table: {' '.join(str(error).split())}") from error
     frame.index = pd.RangeIndex(1, len(frame) + 1)
@@ -53,22 +43,21 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 
 def select_rows(frame: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """The rows in which each column named holds one of the values named, as text; 32 and 32.0 are the same number.
+    """Return the rows in which each column has one of the given values, as text; 32 and 32.0 are the same number.
 
-    Raises
-    ------
-    ValueError
-        If a column isn't there, it never holds a value, or no row is left.
+    Raises ValueError if a column doesn't exist, a value never occurs, or no row fits.
     """
     is_chosen = pd.Series(True, index=frame.index)
     for name, values in where.items():
         if name not in frame.columns:
             existing = ", ".join(repr(str(column)) for column in frame.columns)
             raise ValueError(f"`where` names column {name!r}; the table has {existing}")
-        labels, requested = frame[name].map(_label), [_label(value) for value in values]
+        labels, requested = frame[name].map(_value_label), [_value_label(value) for value in values]
         for value in values:
-            if _label(value) not in set(labels):
-                raise ValueError(f"`where` asks for {name}={value}, which no row has; {name!r} holds {_join(labels)}")
+            if _value_label(value) not in set(labels):
+                raise ValueError(
+                    f"`where` asks for {name}={value}, which no row has; {name!r} holds {_join_labels(labels)}"
+                )
         is_chosen &= labels.isin(requested)
     if not is_chosen.any():
         conditions = " and ".join(f"{name}={','.join(values)}" for name, values in where.items())
@@ -78,13 +67,13 @@ def select_rows(frame: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.D
     return chosen
 
 
-def _delimited(content: str, promised: str) -> pd.DataFrame:
-    """A table of rows of cells; empty cells beyond the header are left out.
+def _parse_table(content: str, usual_delimiter: str) -> pd.DataFrame:
+    """Parse delimited text into a table; empty cells beyond the header are dropped.
 
-    Not pandas' own reading, which takes the first column of longer rows for an index and renames columns named twice.
+    pandas alone would use the first column of longer rows as an index, and rename columns with the same name.
     """
     header = next((line for line in content.splitlines() if line), "")
-    delimiter = max((promised, *",;\t"), key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
+    delimiter = max((usual_delimiter, *",;\t"), key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
     reader = csv.reader(StringIO(content, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     names, *rows = [row for row in reader if len(row) > 1 or "".join(row).strip()] or [[]]
     names = [name.strip() for name in names]
@@ -102,19 +91,19 @@ def _delimited(content: str, promised: str) -> pd.DataFrame:
     written = StringIO()
     csv.writer(written).writerows([names, *(row[: len(names)] for row in rows)])
     frame = pd.read_csv(StringIO(written.getvalue()), low_memory=False, index_col=False)
-    return frame.assign(**{name: _mixed(frame[name]) for name in frame})
+    return frame.assign(**{name: _convert_numbers(frame[name]) for name in frame})
 
 
-def _mixed(column: pd.Series) -> pd.Series:
-    """A column that is text because of a few cells, with the numbers of the others: those few are what is wrong."""
+def _convert_numbers(column: pd.Series) -> pd.Series:
+    """Convert the numbers of a text column if most cells are numbers, so that only the wrong cells stay text."""
     numbers = pd.to_numeric(column, errors="coerce")
     if is_numeric_dtype(column) or 2 * numbers.notna().sum() <= column.notna().sum():
         return column
     return numbers.astype(object).where(numbers.notna(), column)
 
 
-def _label(value: object) -> str:
-    """A value as text, the same for every way to write a number."""
+def _value_label(value: object) -> str:
+    """Return a value as text, equal for all ways to write the same number."""
     if isinstance(value, bool | np.bool_):
         return str(value)
     try:
@@ -123,7 +112,8 @@ def _label(value: object) -> str:
         return str(value)
 
 
-def _join(labels: pd.Series) -> str:
+def _join_labels(labels: pd.Series) -> str:
+    """Return the first distinct values as a list, and the number of further ones."""
     values = [value.removesuffix(".0") for value in dict.fromkeys(labels)]
     more = f" and {len(values) - MOST_NAMED} more" if len(values) > MOST_NAMED else ""
     return ", ".join(values[:MOST_NAMED]) + more

@@ -1,4 +1,4 @@
-"""Settings in a study's file, checked."""
+"""The settings in a study's YAML file, and their checks."""
 
 import re
 from collections.abc import Hashable, Mapping
@@ -18,13 +18,13 @@ NOT_IN_CAPTURE = {
     "device_map": "but a study loads its models onto one `device`",
     "trust_remote_code": "but a study runs no code that comes with a model",
 }
-"""Settings of capture that a study's file can't give, and why."""
+"""Setting of capture that a study's file can't have -> reason."""
 NOT_IN_TRAINING = ("rank", "seed")
 """Settings of fine-tuning that the grid decides."""
 
 
-def _listed(value: Any) -> Any:
-    """One value is as good as a list of one; YAML's `yes` is no number."""
+def _as_list(value: Any) -> Any:
+    """Return a single value as a list of one; raise ValueError for true and false, which YAML makes of `yes`."""
     values = value if isinstance(value, list | tuple) else [value]
     if any(isinstance(item, bool) for item in values):
         raise ValueError("true and false (in YAML also yes, no, on, off) are no values here; put words in quotes")
@@ -32,18 +32,20 @@ def _listed(value: Any) -> Any:
 
 
 T = TypeVar("T")
-Several = Annotated[tuple[T, ...], BeforeValidator(_listed)]
-"""A list, for which one value may stand too."""
-Some = Annotated[tuple[T, ...], BeforeValidator(_listed), Field(min_length=1)]
+Several = Annotated[tuple[T, ...], BeforeValidator(_as_list)]
+"""A list; a single value counts as a list of one."""
+Some = Annotated[tuple[T, ...], BeforeValidator(_as_list), Field(min_length=1)]
 """A list that isn't empty."""
 
 
 class _Settings(BaseModel):
+    """Settings that are frozen and refuse unknown keys."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class GridPart(_Settings):
-    """Settings of which every combination is a part of the grid."""
+    """Part of the grid: all combinations of these settings."""
 
     model: Several[str] = ()
     """Models; by default the study's."""
@@ -54,7 +56,7 @@ class GridPart(_Settings):
     seed: Some[int] = (0,)
     """Seeds of adapters' first weights and the order of samples."""
     train_items: Several[int] = ()
-    """Training items a data set; by default each task's."""
+    """Training items per data set; by default each task's."""
     tasks: Several[str] = ()
     """Names of tasks; by default all."""
 
@@ -72,35 +74,36 @@ class Lengths(_Settings):
     """Buckets of items by length, answered with the first prompt."""
 
     buckets: tuple[tuple[int, int], ...] = ((1, 100), (101, 200), (201, 300))
-    """Shortest and longest item of each."""
+    """Shortest and longest length of each bucket."""
     unit: Literal["tokens", "words", "characters"] = "tokens"
-    """Unit of a length, which is that of question and choices."""
+    """Unit of an item's length, which counts question and choices."""
     items: int = Field(100, ge=1)
-    """Items of a bucket and data set."""
+    """Items per bucket and data set."""
 
 
 class Task(_Settings):
     """Data on which one adapter of each setting is trained and tested."""
 
     train: Some[str | Articles]
-    """Data sets, pooled."""
+    """Data sets to train on, pooled."""
     test: Some[str | Articles]
-    """Data sets, told apart in results."""
+    """Data sets to test on, each with its own results."""
     train_items: int | None = Field(None, ge=1)
     """Items of each set to train on, drawn by the study's seed; by default all. Texts are taken whole."""
     test_items: int | None = Field(None, ge=1)
     """Items of each set to test on, drawn by the study's seed; by default all."""
     prompts: Some[str] = ("main",)
-    """Prompts of the test items; the first is that of the lengths."""
+    """Prompts of the test items; buckets of lengths use the first one."""
     prompt_items: int | None = Field(None, ge=1)
     """Number of test items that get the prompts after the first; by default all."""
     lengths: Lengths | None = None
     """Buckets of items by length, from all of the test sets."""
     training: dict[str, Any] = {}
-    """Settings of `FinetuneConfig` that are others than the study's."""
+    """Settings of `FinetuneConfig` that differ from the study's."""
 
     @model_validator(mode="after")
     def _prompts_once(self) -> "Task":
+        """Raise ValueError if a prompt is named twice."""
         if twice := [prompt for prompt in self.prompts if self.prompts.count(prompt) > 1]:
             raise ValueError(f"`prompts` names {twice[0]!r} twice; give each once")
         return self
@@ -112,24 +115,24 @@ class Information(_Settings):
     components: Several[str] = ("*",)
     """Paths of components, or patterns."""
     tokens: int = Field(2000, ge=8)
-    """Tokens that estimates are made of."""
+    """Number of tokens per estimate."""
     shuffles: int = Field(19, ge=2)
-    """Shuffles of each estimate."""
+    """Number of shuffles per estimate."""
     where: dict[Literal["share", "rank", "seed", "task"], Several[int | str]] = {}
-    """Only units with one of these values; by default all."""
+    """Setting -> values: only units with one of these values; by default all."""
 
 
 class StudySettings(_Settings):
-    """A study's file."""
+    """All settings of a study's file."""
 
     model: Some[str]
     """Base models: hub ids, folders, `.gguf` files, or `demo`, the model that `lorascope demo` runs."""
     grid: Some[GridPart]
-    """Parts, each a product of lists; what stands in two parts is run once."""
+    """Parts, each a product of lists; a setting in two parts is run once."""
     tasks: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Task] = Field(min_length=1)
-    """By name, what each setting's adapters are trained and tested on."""
+    """Name -> data that each setting's adapters are trained and tested on."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """Type the models run in."""
+    """Floating-point type of the models."""
     device: str = "auto"
     """Device of the models: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` ..."""
     seed: int = Field(0, ge=0)
@@ -137,21 +140,21 @@ class StudySettings(_Settings):
     shared_layers: int = Field(16, ge=2)
     """Number of last layers that share weights."""
     share_from: Literal["first", "mean"] = "first"
-    """Source of the weights of a group of layers: its first layer, or the mean of all."""
+    """Weights of a group of layers: those of its first layer, or the mean of all."""
     training: dict[str, Any] = {}
-    """Settings of `FinetuneConfig`, but for rank and seed."""
+    """Settings of `FinetuneConfig`, except rank and seed."""
     capture: dict[str, Any] = {}
-    """Settings of `CaptureConfig`, but for what the study decides."""
+    """Settings of `CaptureConfig`, except those in `NOT_IN_CAPTURE`."""
     information: Information | None = None
     """Estimates of mutual information; by default none."""
     states: Literal["all", "sample", "none"] = "none"
-    """Captured states that stay once a unit's results are verified: all, those of a few samples, or no store."""
+    """Captured states that are kept once a unit's results are verified: all, those of a few samples, or none."""
     folder: Path = Path()
-    """Folder of the study's file; models and folders are taken from here."""
+    """Folder of the study's file; paths of models and folders are relative to it."""
     data: Path = Path()
-    """Folder of data files; those that aren't there are looked for beside the study's file, and then by name."""
+    """Folder of data files; missing ones are looked up next to the study's file, and then by name."""
     out: Path = Path("study")
-    """Folder of results; by default of the file's name, without its ending."""
+    """Folder of results; by default named as the file, without its ending."""
     work: Path = Path("study/work")
     """Folder of adapters and runs; by default `work` in the folder of results."""
 
@@ -162,6 +165,7 @@ class StudySettings(_Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudySettings":
+        """Raise ValueError for settings that contradict each other."""
         if refused := sorted(NOT_IN_CAPTURE.keys() & self.capture.keys()):
             raise ValueError(f"`capture` has {refused[0]!r}, {NOT_IN_CAPTURE[refused[0]]}")
         for training in (self.training, *(task.training for task in self.tasks.values())):
@@ -176,22 +180,17 @@ class StudySettings(_Settings):
             known = (
                 set(self.tasks) if name == "task" else {level for part in self.grid for level in getattr(part, name)}
             )
-            if lacking := [value for value in values if value not in known]:  # nothing would be estimated of it
+            if absent := [value for value in values if value not in known]:
                 among = ", ".join(map(str, sorted(known)))
-                raise ValueError(f"`information.where` has {name} {lacking[0]!r}, which no unit has; there are {among}")
+                raise ValueError(f"`information.where` has {name} {absent[0]!r}, which no unit has; there are {among}")
         return self
 
 
 def read_settings(path: str | Path) -> StudySettings:
-    """The settings that a study's file holds; its folders are taken from where the file lies.
+    """Read a study's file; relative folders in it are resolved from the file's folder.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it isn't YAML, or what it says isn't allowed: names the first place that is wrong, the value, and what may
-        stand there.
+    Raises FileNotFoundError, or ValueError if it isn't YAML or a setting isn't allowed: the message names the place,
+    its value and the allowed ones.
     """
     path = Path(path)
     content = _read_yaml(path)
@@ -200,7 +199,7 @@ def read_settings(path: str | Path) -> StudySettings:
     try:
         settings = StudySettings.model_validate(content)
     except ValidationError as error:
-        raise ValueError(f"`{path}`: {first_mistake(error)}") from None
+        raise ValueError(f"`{path}`: {describe_mistake(error)}") from None
     fields, folder = settings.model_fields_set, path.parent
     out = folder / (settings.out if "out" in fields else path.stem)
     work = folder / settings.work if "work" in fields else out / "work"
@@ -208,10 +207,10 @@ def read_settings(path: str | Path) -> StudySettings:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's own loader takes the last of two equal keys, and 5e-4 for a word."""
+    """A YAML loader that refuses equal keys, and reads 5e-4 as a number; PyYAML's own does neither."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """A mapping whose keys differ."""
+        """Return a mapping; raise YAMLError if it has a key twice."""
         keys: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in keys:
@@ -227,22 +226,22 @@ _Loader.add_implicit_resolver(
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
-    """The mapping that a YAML file holds, or an error that says what is wrong with it."""
+    """Read a YAML file that contains a mapping; raise an error that says what is wrong with it."""
     if path.is_dir():
         raise ValueError(f"`{path}` is a folder; name the study's YAML file")
     if not path.exists():
         raise FileNotFoundError(f"there is no study's file `{path}`; name a YAML file")
     try:
         content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)  # noqa: S506 (a safe loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none is a ValueError
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # an impossible date is a ValueError
         raise ValueError(f"`{path}` isn't YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"`{path}` holds no settings; see docs/studies.md for an example")
     return content
 
 
-def first_mistake(error: ValidationError) -> str:
-    """Place, value and reason of the first thing that is wrong, and how many more there are."""
+def describe_mistake(error: ValidationError) -> str:
+    """Return place, value and reason of the first mistake, and the number of further ones."""
     first, *others = error.errors(include_url=False)
     place = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
     value = "" if isinstance(first["input"], Mapping) else f" is {first['input']!r}"

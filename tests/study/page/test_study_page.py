@@ -9,8 +9,8 @@ import pytest
 
 from lorascope.analyze.results.format import format_error, format_number, format_percent
 from lorascope.study import read_units
+from lorascope.study.page.page_parts import paper_table_html, unit_anchor, unit_links
 from lorascope.study.page.study_page import render_study
-from lorascope.study.page.table_html import anchor, anchors, paper_layout
 from lorascope.study.results.study_results import StudyResults, study_results
 
 from ...analyze.figures.conftest import legend_of
@@ -55,14 +55,14 @@ def test_nothing_is_fetched(page: Page) -> None:
 def test_every_number_of_the_tables_leads_to_its_unit(study: StudyResults, page: Page) -> None:
     ids = {attrs.get("id") for _, attrs in page.tags}
     targets = {str(attrs["href"]).removeprefix("#") for tag, attrs in page.tags if tag == "a"}
-    assert targets == {anchor(unit.name) for unit in study.units}
+    assert targets == {unit_anchor(unit.name) for unit in study.units}
     assert targets <= ids
     for table in ("table_1", "table_2", "table_3"):
         for row in study.tables[table].itertuples():
             # Small ones in nats stand in thousandths or millionths; which, the next test says.
             units = (1, 1e-3, 1e-6) if row.unit == "nat" else (1,)
             shown = (format_error(row.value / unit, row.se / unit) for unit in units)
-            assert any(f'<a href="#{anchor(row.runs)}">{text}</a>' in page.source for text in shown)
+            assert any(f'<a href="#{unit_anchor(row.runs)}">{text}</a>' in page.source for text in shown)
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,14 @@ def test_small_numbers_of_a_metric_share_a_power_of_ten(
 ) -> None:
     frame = pd.DataFrame(rows).reindex(columns=range(4)).set_axis(["value", "se", "low", "high"], axis=1)
     frame = frame.assign(model="m", dataset="piqa", metric=metric, n_items=9, runs="one", n_seeds=1, seed_sd=np.nan)
-    layout = paper_layout(frame.assign(setting=[f"r{k}" for k in range(len(rows))]), "dataset")
+    layout = paper_table_html(frame.assign(setting=[f"r{k}" for k in range(len(rows))]), "dataset")
     cells = re.findall(r'<td class="n[^>]+>(.+?)</td>', layout.split("tbody")[1])
     assert [re.sub(r"<[^>]+>", " ", cell).strip() for cell in cells[1:]] == shown
 
 
 def test_each_unit_says_where_its_numbers_come_from(study: StudyResults, page: Page) -> None:
     for unit in study.units:
-        part = page.source.split(f'id="{anchor(unit.name)}"')[1].split("</article>")[0]
+        part = page.source.split(f'id="{unit_anchor(unit.name)}"')[1].split("</article>")[0]
         for run in unit.runs.values():
             assert run["fingerprint"] in part
         assert unit.name in part
@@ -142,7 +142,7 @@ def test_seeds_have_links_of_their_own(tmp_path: Path) -> None:
         make_study(tmp_path, [(1, 8)], seed=seed, text=False, lengths=False)
     units = read_units(tmp_path)
     source = render_study(study_results(units))
-    assert anchors([unit.name for unit in units], "1.5") == (
+    assert unit_links([unit.name for unit in units], "1.5") == (
         '<a href="#unit-share1-r8-s0-qa">1.5</a><sup><a href="#unit-share1-r8-s1-qa">2</a></sup>'
     )
     assert "Means of 2 seeds" in source
@@ -151,11 +151,11 @@ def test_seeds_have_links_of_their_own(tmp_path: Path) -> None:
         shown = {format_number(sd / unit, digits=2) for unit in (1, 1e-3, 1e-6)}
         assert any(f'<div class="note">sd {text}</div>' in source for text in shown)
     assert "have one seed" not in source
-    assert anchors([], "-") == "-"
+    assert unit_links([], "-") == "-"
 
 
 def test_how_uneven_numbers_of_seeds_count_is_said(tmp_path: Path) -> None:
-    """The accuracy above is a mean over settings, of which one has three adapters, two of them never right."""
+    """The accuracy above is a mean over settings; one setting has three adapters, two of them never right."""
     options: dict[str, Any] = {"text": False, "lengths": False, "prompts": ("main",), "informed": False}
     make_study(tmp_path, [(1, 8), (1, 128)], **options)
     for seed in (1, 2):

@@ -28,7 +28,7 @@ def test_tables_and_page(out: Path, tmp_path: Path) -> None:
     assert "share1-r512-s0-qa" in paths[-1].read_text()
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
     before = {path: path.read_bytes() for path in paths}
-    # The same again, over what is there, and its page in another place.
+    # The same again, over existing files, and the page in another place.
     *_, page = write_study_report(out, tmp_path / "new" / "page.html", planned=planned)
     assert page == tmp_path / "new" / "page.html"
     assert page.read_bytes() == before[paths[-1]]
@@ -69,7 +69,7 @@ TORCH = "print({'torch', 'transformers', 'peft', 'lorascope.capture'} & sys.modu
     ("code", "printed"),
     [
         ("from lorascope.study import write_study_report; write_study_report(Path(sys.argv[1]))", "set()"),
-        ("from lorascope.study import grid, settings, status", "set()"),
+        ("from lorascope.study import grid, settings, study_names", "set()"),
         ("import types; sys.modules['torch'] = types.ModuleType('torch')", "{'torch'}"),
     ],
     ids=["report", "status", "this test can fail"],

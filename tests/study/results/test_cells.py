@@ -94,9 +94,9 @@ def test_lengths_say_how_many_were_wanted(study: Path, units: list[UnitResult]) 
     own = cells[cells["run"] == units[0].name].set_index(["dataset", "bucket"])
     assert own.loc[("piqa", "101-200"), ["n_samples", "n_wanted"]].tolist() == [5, 6]
     assert own.loc[("hellaswag", "1-100"), ["n_samples", "n_wanted"]].tolist() == [6, 6]
-    lacking = own.loc[("arce", "201-300")]
-    assert (lacking["n_samples"], lacking["n_wanted"], lacking["split"]) == (0, 6, "test")
-    assert np.isnan(lacking["MIUB"])
+    empty = own.loc[("arce", "201-300")]
+    assert (empty["n_samples"], empty["n_wanted"], empty["split"]) == (0, 6, "test")
+    assert np.isnan(empty["MIUB"])
     table = raw(study, units[0].name).query("dataset == 'piqa' and bucket == '101-200' and prompt == 'main'")
     assert own.loc[("piqa", "101-200"), "MIUB"] == pytest.approx(table["miub"].mean(), rel=1e-12)
     assert own.loc[("piqa", "101-200"), "ACC"] == pytest.approx(table["correct"].mean())

@@ -13,7 +13,7 @@ from lorascope.analyze.fits.verdicts import Verdict
 from lorascope.study import read_units, study_cells
 from lorascope.study.results.claims import CLAIMS
 from lorascope.study.results.paper_claims import paper_claims
-from lorascope.study.results.study_results import compared_metrics
+from lorascope.study.results.study_results import compare_study_metrics
 from lorascope.study.results.units import UnitResult
 
 from ..made import HIGHER, make_study, make_unit, true_miub
@@ -121,13 +121,13 @@ def test_claims_are_judged_by_items_and_trainings(tmp_path: Path) -> None:
         for finding in (of(findings, claim) for claim in claims):
             assert (finding.verdict, finding.n_seeds) == (word, 3)
             assert finding.value == pytest.approx(-5, abs=1)
-            # Seeds differ by 0.01 nat of some 1.2 beside that, see `make_unit`.
+            # Seeds differ by 0.01 nat of some 1.2 in addition, see `make_unit`.
             assert finding.seed_sd == pytest.approx(95 * (spread + 0.008) * np.sqrt(2), rel=0.2)
             assert finding.because.endswith(" items and trainings")
 
 
 def test_settings_with_one_seed_vary_as_those_with_several(tmp_path: Path) -> None:
-    """Sizes have one seed, but for share1; the ranks beside them lend theirs."""
+    """Sizes have one seed, except share1; they borrow the spread of the ranks."""
     findings = moved(tmp_path, {(1, 8): [0.8, 1.2], (1, 32): [0.8, 1.2], (1, 128): [2.0], (4, 8): [1.3]})
     finding = of(findings, "MIUB falls as model size grows")
     assert (finding.verdict, finding.n_seeds) == ("not identified", 1)
@@ -167,7 +167,7 @@ def test_accuracy_is_in_points(study: Path, findings: pd.DataFrame) -> None:
 
 
 def test_metrics_count_for_claim_3(units: list[UnitResult]) -> None:
-    comparison = compared_metrics(study_cells(units))
+    comparison = compare_study_metrics(study_cells(units))
     assert not isinstance(comparison, str)
     without, with_them = (claims_of(units[:1], some).query("number == 3") for some in ((), comparison.verdicts))
     own = with_them[["claim", "verdict", "because"]].to_records(index=False).tolist()

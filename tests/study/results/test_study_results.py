@@ -8,8 +8,8 @@ import xarray as xr
 
 from lorascope.analyze import compare_metrics, fit_scaling_law
 from lorascope.study import read_study, read_units, study_cells
-from lorascope.study.page.record import differing
-from lorascope.study.results.study_results import compared_metrics, study_law, study_results
+from lorascope.study.page.page_parts import differing_settings
+from lorascope.study.results.study_results import compare_study_metrics, study_law, study_results
 from lorascope.study.results.units import UnitResult
 
 from ..made import make_study, make_unit
@@ -44,11 +44,11 @@ def test_what_settings_cant_tell_is_said(tmp_path: Path) -> None:
     make_study(tmp_path / "texts", [(8, 8), (1, 8)], sets=(), lengths=False, informed=False)
     cells = study_cells(read_units(tmp_path / "texts"))
     assert study_law(cells) == "there is no data set with choices"
-    assert compared_metrics(cells)
+    assert compare_study_metrics(cells)
 
 
 def test_metrics_are_compared_over_seeds(seeds: list[UnitResult]) -> None:
-    comparison = compared_metrics(study_cells(seeds))
+    comparison = compare_study_metrics(study_cells(seeds))
     assert not isinstance(comparison, str)
     assert len(comparison.cells) == 18
     cells = study_cells(seeds)
@@ -93,11 +93,11 @@ def test_units_that_differ_in_what_shapes_numbers(tmp_path: Path) -> None:
     made(
         4, 8, train={"sharing": [4, 16, "first"]}, main={"config": {"share": 4, "shared_layers": 16, "states": "none"}}
     )
-    assert not list(differing(read_units(tmp_path)))
+    assert not list(differing_settings(read_units(tmp_path)))
     made(1, 32, train={"items": "ee", "config": {"rank": 32}})  # a learning rate by default
     made(1, 64, main={"items": "02", "config": {"window_tokens": 64}, "templates": {"main": "y"}})
     made(1, 128, train={"model": {"a": "c"}, "sharing": [2]}, libraries={"torch": "<2.10>"})
-    message = " ".join(differing(read_units(tmp_path)))
+    message = " ".join(differing_settings(read_units(tmp_path)))
     for what in (
         "items of train, qa, smol, share1, dall: &quot;ff&quot; in share1-r8-s0-qa, share1-r16-s0-qa, share1-r64-s0-qa",
         "settings of train, qa: {&quot;learning_rate&quot;: 4e-05} in share4-r8-s0-qa, share1-r8-s0-qa,",

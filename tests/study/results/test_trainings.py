@@ -5,14 +5,14 @@ import pytest
 from scipy import stats  # type: ignore[import-untyped]
 
 from lorascope.study.results.claims import percent_change
-from lorascope.study.results.trainings import Means, Spread, Training, between_trainings
+from lorascope.study.results.items import Means, Spread, Training, spread_between_trainings
 
 
 def spread_of(seeds: dict[str, list[float]], statistic: Any, settings: tuple[str, ...] = ("a", "b")) -> Spread:
     """The spread of a number of one metric, means by seed of each setting given."""
     trainings = [Training(name, f"{name}-s{k}") for name, own in seeds.items() for k in range(len(own))]
     trained = np.array([[value for own in seeds.values() for value in own]])
-    return between_trainings(statistic, ["MIUB"], trained, trainings, settings)
+    return spread_between_trainings(statistic, ["MIUB"], trained, trainings, settings)
 
 
 def gap(means: Means) -> np.ndarray:
@@ -43,7 +43,7 @@ def test_a_setting_with_one_seed_varies_as_others_do_in_percent() -> None:
 def test_a_training_under_two_settings_lends_once() -> None:
     trainings = [Training("r8", "x"), Training("r8", "y"), Training("share1", "x"), Training("share1", "y")]
     trainings.append(Training("r2", "z"))
-    spread = between_trainings(gap, ["MIUB"], np.array([[1.0, 1.2, 1.0, 1.2, 7.0]]), trainings, ["r2", "r2"])
+    spread = spread_between_trainings(gap, ["MIUB"], np.array([[1.0, 1.2, 1.0, 1.2, 7.0]]), trainings, ["r2", "r2"])
     assert spread.reach == pytest.approx(stats.t.ppf(0.975, 1) * 7 * np.sqrt(2 * 2 * (0.1 / 1.1) ** 2))
 
 
@@ -55,7 +55,9 @@ def test_metrics_of_one_training_move_together() -> None:
     def ratio(means: Means) -> np.ndarray:
         return np.asarray((means["CE"] / means["MIUB"]).sum(axis=0))
 
-    assert between_trainings(ratio, ["MIUB", "CE"], trained, trainings, ["a", "b"]).reach == pytest.approx(0, abs=1e-12)
+    assert spread_between_trainings(ratio, ["MIUB", "CE"], trained, trainings, ["a", "b"]).reach == pytest.approx(
+        0, abs=1e-12
+    )
 
 
 def test_settings_on_which_the_number_does_not_depend_dont_count() -> None:

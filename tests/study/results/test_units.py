@@ -111,10 +111,10 @@ def test_large_files_are_refused_unread(tmp_path: Path, monkeypatch: pytest.Monk
     ("change", "words"),
     [
         (lambda found: found.assign_attrs(fingerprint="share1-r8-s0-qa-main-0123456789abcdef"), None),
-        (lambda found: found.assign_attrs(fingerprint="another"), "is of another run than the results beside it"),
+        (lambda found: found.assign_attrs(fingerprint="another"), "is of another run than the unit's results"),
         (lambda found: found.drop_vars("verdict"), "isn't what `measure_information` returns: it has no 'verdict'"),
-        (lambda found: found.drop_vars("js"), "has no estimate of the panel beside 'js'"),
-        (lambda found: found.isel(estimator=[1]), "has no estimate of the panel beside 'js'"),
+        (lambda found: found.drop_vars("js"), "has no 'js' or no estimate of the panel"),
+        (lambda found: found.isel(estimator=[1]), "has no 'js' or no estimate of the panel"),
         (lambda found: found.isel(component=[0, 0]), "has a component twice"),
         (lambda found: found.assign(value=found["value"].assign_attrs(units="bit")), "are in 'bit', not in nats"),
     ],

@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 
 from lorascope.capture import read_items  # noqa: E402
 from lorascope.study.demo_inputs import facts_path  # noqa: E402
-from lorascope.study.running.data import TaskData, draw, items_hash, write_files  # noqa: E402
+from lorascope.study.running.data import TaskData, draw_items, items_hash, write_files  # noqa: E402
 from lorascope.study.settings import read_settings  # noqa: E402
 
 Write = Callable[[dict[str, Any]], Path]
@@ -20,7 +20,7 @@ Write = Callable[[dict[str, Any]], Path]
 
 def drawn(path: Path, train_items: int | None = 8) -> TaskData:
     settings = read_settings(path)
-    return draw(settings.tasks["facts"], settings, train_items, lambda: pytest.fail("no tokenizer is needed"))
+    return draw_items(settings.tasks["facts"], settings, train_items, lambda: pytest.fail("no tokenizer is needed"))
 
 
 def ids(items: Any) -> list[str]:
@@ -103,7 +103,7 @@ def test_articles(write: Write, wiki: dict[str, Any]) -> None:
     texts = [items[0].text for items in (data.train, data.runs["main"].items)]  # type: ignore[union-attr]
     assert [[n for n in range(1, 5) if f"Title {n}" in text] for text in texts] == [[1, 2], [4]]
     wiki["tasks"]["facts"]["train"] = {"data": str(facts_path("train")), "articles": [1, 2]}
-    with pytest.raises(ValueError, match="holds questions, which have no articles"):
+    with pytest.raises(ValueError, match="has questions, which have no articles"):
         drawn(write(wiki), None)
 
 

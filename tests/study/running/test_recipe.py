@@ -12,9 +12,9 @@ pytest.importorskip("torch")
 
 from lorascope.capture.settling.provenance import differences  # noqa: E402
 from lorascope.study.demo_inputs import facts_path  # noqa: E402
-from lorascope.study.grid import units_of  # noqa: E402
-from lorascope.study.running.data import draw  # noqa: E402
-from lorascope.study.running.recipe import capture_config, recipe_of  # noqa: E402
+from lorascope.study.grid import grid_units  # noqa: E402
+from lorascope.study.running.data import draw_items  # noqa: E402
+from lorascope.study.running.recipe import capture_config, unit_recipe  # noqa: E402
 from lorascope.study.settings import read_settings  # noqa: E402
 
 Write = Callable[[dict[str, Any]], Path]
@@ -22,7 +22,7 @@ Write = Callable[[dict[str, Any]], Path]
 
 @pytest.fixture
 def content(content: dict[str, Any], models: Path) -> dict[str, Any]:
-    """The same, of a model that is there and with a prompt of one's own."""
+    """The same, of an existing model and with a prompt from a file."""
     content |= {"model": str(models / "llama"), "grid": [{"rank": 2}]}
     content["tasks"]["facts"] |= {"prompts": ["main", "own.txt", "prompt1"], "prompt_items": 2}
     return content
@@ -31,9 +31,9 @@ def content(content: dict[str, Any], models: Path) -> dict[str, Any]:
 def recipe(path: Path) -> dict[str, Any]:
     (path.parent / "own.txt").write_text("Say it: {question}\nAnswer:")
     settings = read_settings(path)
-    (unit,) = units_of(settings)
-    data = draw(settings.tasks["facts"], settings, unit.train_items, lambda: None)
-    return recipe_of(unit, settings, data)
+    (unit,) = grid_units(settings)
+    data = draw_items(settings.tasks["facts"], settings, unit.train_items, lambda: None)
+    return unit_recipe(unit, settings, data)
 
 
 def changed(first: dict[str, Any], other: dict[str, Any]) -> list[str]:
@@ -93,8 +93,8 @@ def test_a_prompt_beside_the_file_is_found_from_anywhere(
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     settings = read_settings(path)
-    (unit,) = units_of(settings)
-    data = draw(settings.tasks["facts"], settings, 8, lambda: None)
+    (unit,) = grid_units(settings)
+    data = draw_items(settings.tasks["facts"], settings, 8, lambda: None)
     assert capture_config(unit, settings, data, run="prompts").prompt == (str(tmp_path / "own.txt"), "prompt1")
     content["capture"] = {"window": 3}
     settings = read_settings(write(content))

@@ -12,9 +12,9 @@ pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
 pytest.importorskip("torch")
 
 from lorascope.cli.main import main  # noqa: E402
-from lorascope.study.grid import units_of  # noqa: E402
+from lorascope.study.grid import grid_units  # noqa: E402
 from lorascope.study.running.rehearsal import Cost, count_tokens, rehearse  # noqa: E402
-from lorascope.study.running.run import draw_all  # noqa: E402
+from lorascope.study.running.run import draw_all_items  # noqa: E402
 from lorascope.study.running.steps import Models  # noqa: E402
 from lorascope.study.settings import read_settings  # noqa: E402
 
@@ -28,7 +28,7 @@ Write = Callable[[dict[str, Any]], Path]
         {"states": "all"},
         {"states": "none", "information": {"components": "*.0.self_attn.o_proj", "tokens": 60, "shuffles": 2}},
     ],
-    ids=["all", "none but for mutual information"],
+    ids=["all", "only mutual information"],
 )
 def test_no_more_is_stored_than_planned(
     write: Write, content: dict[str, Any], models: Path, given: dict[str, Any]
@@ -38,8 +38,8 @@ def test_no_more_is_stored_than_planned(
     content["training"] |= {"max_steps": 6, "miub_every": 2}
     path = write(content)
     settings = read_settings(path)
-    units, models_of = units_of(settings), Models(settings)
-    data = draw_all(settings, units, models_of)
+    units, models_of = grid_units(settings), Models(settings)
+    data = draw_all_items(settings, units, models_of)
     prices, bytes_each = rehearse(units[0], settings, data[units[0]], models_of)
     tokens = count_tokens(units[0], settings, data[units[0]], models_of)
     assert main(["study", "run", str(path), "--traceback"]) == 0
@@ -49,7 +49,7 @@ def test_no_more_is_stored_than_planned(
     assert sum(run["measured"]["stored_bytes"] for run in runs.values()) <= bytes_each * tokens.captured
     assert tokens.captured == sum(run["n_tokens"] for run in runs.values())
     assert min(prices) > 0
-    assert tokens.times(Cost(1, 0, 2)) == tokens.trained + 2 * tokens.captured
+    assert tokens.seconds(Cost(1, 0, 2)) == tokens.trained + 2 * tokens.captured
 
 
 def test_a_part_without_units_is_said(
@@ -57,4 +57,4 @@ def test_a_part_without_units_is_said(
 ) -> None:
     path = write(content | {"model": str(models / "llama")})
     assert main(["study", "run", str(path), "--only", "3/3", "--traceback"]) == 0
-    assert "none of them is in part 3/3" in capsys.readouterr().out
+    assert "part 3/3 has no units" in capsys.readouterr().out

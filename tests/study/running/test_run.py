@@ -21,8 +21,8 @@ pytest.importorskip("torch")
 from lorascope.analyze import miub  # noqa: E402
 from lorascope.cli.main import main  # noqa: E402
 from lorascope.stores import open_run  # noqa: E402
-from lorascope.study.grid import units_of  # noqa: E402
-from lorascope.study.running.data import draw  # noqa: E402
+from lorascope.study.grid import grid_units  # noqa: E402
+from lorascope.study.running.data import draw_items  # noqa: E402
 from lorascope.study.settings import read_settings  # noqa: E402
 
 Write = Callable[[dict[str, Any]], Path]
@@ -55,7 +55,7 @@ def grid(content: dict[str, Any], models: Path) -> dict[str, Any]:
 
 
 def results(path: Path) -> dict[str, xr.Dataset]:
-    """Unit or unit's estimates -> what its file holds, but for when it was made and how long that took."""
+    """Unit or unit's estimates -> content of its file, except its time and duration."""
     contents = {}
     for file in sorted((path.parent / "study/results").glob("*.nc")):
         with xr.open_dataset(file) as data:
@@ -93,7 +93,7 @@ def test_the_whole_grid_and_the_same_tables_after_two_kills(
         path.write_text(write(grid).read_text())
         paths.append(path)
     assert main(["study", "run", str(paths[0]), "--traceback"]) == 0
-    units = units_of(read_settings(paths[0]))
+    units = grid_units(read_settings(paths[0]))
     assert len(units) == 4
 
     # In the midst of a capture, and once the first unit is done.
@@ -126,9 +126,11 @@ def test_results_are_those_of_the_runs(write: Write, grid: dict[str, Any]) -> No
     path = write(grid)
     assert main(["study", "run", str(path), "--traceback"]) == 0
     settings = read_settings(path)
-    (unit,) = units_of(settings)
+    (unit,) = grid_units(settings)
     (result,) = results(path).values()
-    data = draw(settings.tasks["facts"], settings, unit.train_items, lambda: pytest.fail("words need no tokenizer"))
+    data = draw_items(
+        settings.tasks["facts"], settings, unit.train_items, lambda: pytest.fail("words need no tokenizer")
+    )
 
     runs = [open_run(settings.work / unit.name / name / "run.zarr") for name in ("main", "prompts")]
     assert [run.has_states for run in runs] == [True, True]

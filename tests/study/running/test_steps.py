@@ -1,4 +1,4 @@
-"""A study stopped between any two of its steps, and beside other processes and studies."""
+"""A study stopped between any two of its steps, and along with other processes and studies."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 from lorascope.analyze import save  # noqa: E402
 from lorascope.cli.main import main  # noqa: E402
 from lorascope.study.running import run, steps  # noqa: E402
-from lorascope.study.running.steps import claim, discard, is_made_by  # noqa: E402
+from lorascope.study.running.steps import claim_folder, delete_folder, is_made_by  # noqa: E402
 from lorascope.study.settings import read_settings  # noqa: E402
 
 Write = Callable[[dict[str, Any]], Path]
@@ -50,16 +50,16 @@ def loaded(path: Path) -> xr.Dataset:
 def test_a_folder_without_a_recipe_is_nobodys(tmp_path: Path) -> None:
     work = tmp_path / "unit"
     (work / "adapter/weights").mkdir(parents=True)
-    claim(work, {"train": 1})
+    claim_folder(work, {"train": 1})
     assert [file.name for file in work.iterdir()] == ["recipe.json"]
     assert is_made_by(work, {"train": 1})
     assert not is_made_by(work, {"train": 2})
     assert not is_made_by(tmp_path, {})
     with pytest.raises(ValueError, match=r"unit` was made with other settings \(train: 1 -> 2\); put them back, name"):
-        claim(work, {"train": 2})
+        claim_folder(work, {"train": 2})
     (tmp_path / ".unit.discarded/old").mkdir(parents=True)
-    discard(work)
-    discard(work)
+    delete_folder(work)
+    delete_folder(work)
     assert not list(tmp_path.iterdir())
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 from jaxtyping import Float64
 from safetensors import TensorSpec, serialize_file
@@ -123,6 +124,29 @@ def truncate_adapter(path: str | Path, out: str | Path, *, share: float = 0.99) 
         n_parameters_before=report.attrs["n_parameters"],
         n_parameters=sum(tensor.size for key, tensor in stored.items() if ".lora_" in key),
     )
+
+
+def mean_scores(measured: xr.Dataset) -> pd.DataFrame:
+    """Return means over samples, with standard errors, of the adapters `whole` and `truncated` and their difference.
+
+    Parameters
+    ----------
+    measured
+        What `compare_adapters` returns of adapters named `whole` and `truncated`.
+
+    Returns
+    -------
+    pd.DataFrame
+        One row per `adapter`, the paired difference `truncated - whole` last; columns `ce` (nats per token), `accuracy`
+        (percent) and `kl` (nats), each followed by its standard error, such as `ce_se`: NaN for fewer than two samples.
+    """
+    lost = measured.sel(adapter="truncated") - measured.sel(adapter="whole")
+    both = xr.concat([measured, lost.expand_dims(adapter=["truncated - whole"])], "adapter")
+    columns: dict[str, pd.Series] = {}
+    for name, values in {"ce": both["ce"], "accuracy": 100 * both["correct"], "kl": both["kl"]}.items():
+        by_adapter = values.transpose("adapter", "sample").to_pandas()
+        columns |= {name: by_adapter.mean(axis=1), f"{name}_se": by_adapter.sem(axis=1)}
+    return pd.DataFrame(columns)
 
 
 def _truncation_problems(

@@ -13,7 +13,7 @@ from lorascope.analyze.results.options import RESULT_FORMATS, TABLE_FORMATS, ref
 from lorascope.stores.names import matching_indices
 
 from ..options import AsJson, Components
-from ..screen import aside, print_frame, progress_bar, say, write_json
+from ..screen import aside, print_frame, progress_bar, quiet_libraries, say, write_json
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
@@ -31,7 +31,9 @@ def adapter(
     data: tuple[str, ...] = (),
     limit: int | None = None,
 ) -> None:
-    """Compare LoRA adapters by their weights: size and rank of each layer's change. Needs no data, model or torch.
+    """Compare LoRA adapters by their weights: size and rank of each layer's change.
+
+    This needs no data, model or torch. With --truncate, a smaller adapter is written instead.
 
     Parameters
     ----------
@@ -52,9 +54,9 @@ def adapter(
         With `--truncate`: the base model (a hub id, a local folder, or a .gguf file) on which both adapters are
         measured. Needs torch.
     data
-        With `--truncate`: what to measure on, in the formats of docs/data.md; the adapter wasn't trained on it.
+        With `--truncate`: data to measure on, in the formats of docs/data.md, which the adapter wasn't trained on.
     limit
-        Measure on only so many items from the start of each file.
+        Number of items from the start of each file to measure on; by default all.
     """
     if not paths:
         raise ValueError("`paths` is empty; give one adapter folder or several")
@@ -102,18 +104,18 @@ def adapter(
         ]
         write_json({"adapters": answers})
     else:
-        _print(paths, labels, reports, frames, [*map(len, names)], full=full)
+        _print_adapters(paths, labels, reports, frames, [*map(len, names)], full=full)
     if out is not None:
         whole = pd.concat([frame.assign(adapter=label) for frame, label in zip(frames, labels, strict=True)])
         save_table(reports[0] if len(reports) == 1 else whole, out)
         say(f"saved to {out}", to=aside if as_json else None)
 
 
-def _print(
+def _print_adapters(
     paths: Sequence[Path], labels: Sequence[str], reports: Sequence["xr.Dataset"], frames: Sequence["pd.DataFrame"],
     counts: Sequence[int], *, full: bool,
 ) -> None:  # fmt: skip
-    """Each adapter in a line, `counts` being how many components it has in all, and tables of the chosen ones."""
+    """Print a line on each adapter and tables of the chosen components; `counts` has each adapter's number of all."""
     import pandas as pd
 
     for path, report, frame, n in zip(paths, reports, frames, counts, strict=True):
@@ -123,8 +125,8 @@ def _print(
         attrs = report.attrs
         chosen, whole = (f" of {n}", "; the whole adapter:") if len(frame) < n else ("", ",")
         say(
-            f"{path}: {len(frame)}{chosen} components, rank {_range(frame['rank'])}, scaling "
-            f"{_range(frame['scaling'])} ({attrs['scaling']}){whole} {attrs['n_parameters']:,} parameters in "
+            f"{path}: {len(frame)}{chosen} components, rank {_format_range(frame['rank'])}, scaling "
+            f"{_format_range(frame['scaling'])} ({attrs['scaling']}){whole} {attrs['n_parameters']:,} parameters in "
             f"{', '.join(sorted(frame['dtype'].unique()))}, total norm "
             f"{format_number(float(report['total_norm']), digits=4)}"
         )
@@ -133,7 +135,7 @@ def _print(
     for key in ("kind", "component") if full else ("kind",):
         if len(reports) == 1:
             title = f"Norm of s B A by {key}, its effective and stable rank{' (medians)' if key == 'kind' else ''}"
-            print_frame([_row(key, str(name), part) for name, part in frames[0].groupby(key, sort=False)], title)
+            print_frame([_table_row(key, str(name), part) for name, part in frames[0].groupby(key, sort=False)], title)
             continue
         for column, title in [("frobenius_norm", "Norm of s B A"), ("effective_rank", "Effective rank")][: 1 + full]:
             medians = [frame.groupby(key, sort=False)[column].median() for frame in frames]
@@ -143,25 +145,25 @@ def _print(
                 names={str(number): label for number, label in enumerate(labels)},
             )
     if len(reports) == 1:
-        say("share: the part of the squared total norm that these layers hold")
+        say("share: part of the squared total norm")
 
 
-def _row(key: str, name: str, part: "pd.DataFrame") -> dict[str, Any]:
-    """A row of the table: sizes and ranks of some layers' changes."""
+def _table_row(key: str, name: str, part: "pd.DataFrame") -> dict[str, Any]:
+    """Return a row of the table: medians of the norms and ranks of some layers' changes, and their share."""
     norms = part["frobenius_norm"]
     return {
         key: name,
         "n": len(part),
         "norm": norms.median(),
         "range": f"{format_number(norms.min())} to {format_number(norms.max())}" if len(norms) > 1 else "",
-        "effective": f"{format_number(part['effective_rank'].median())} of {_range(part['rank'])}",
+        "effective": f"{format_number(part['effective_rank'].median())} of {_format_range(part['rank'])}",
         "stable": part["stable_rank"].median(),
         "share": format_percent(float(part["share"].sum(min_count=1))),
     }
 
 
-def _range(values: "pd.Series") -> str:
-    """One number where all agree, else the least and the most."""
+def _format_range(values: "pd.Series") -> str:
+    """Return the least and the largest value as `2 to 8`, or one number if all are equal."""
     least, most = f"{values.min():.4g}", f"{values.max():.4g}"
     return least if least == most else f"{least} to {most}"
 
@@ -169,7 +171,7 @@ def _range(values: "pd.Series") -> str:
 def _truncate(
     path: Path, out: Path | None, text: str, model: str | None, data: Sequence[str], limit: int | None
 ) -> None:
-    """Write the truncated adapter, and measure it where there are a model and data."""
+    """Write a truncated adapter, and measure both adapters if a model and data are given."""
     number = re.fullmatch(r"(\d*\.?\d+) ?(%?)", text.strip())
     share = float(number[1]) / (100 if number[2] else 1) if number else 0.0
     if not 0 < share <= 1:
@@ -184,9 +186,7 @@ def _truncate(
         from lorascope.capture.settling.inputs import require_training_inputs
 
         require_training_inputs(model=model, data=data, out=out)
-        from lorascope.capture import compare_adapters, load_model, read_items  # torch is missed before we write
-
-        from ..quiet import quiet_libraries
+        from lorascope.capture import compare_adapters, load_model, read_items  # fails without torch, before writing
     from lorascope.analyze.adapters.truncate import truncate_adapter
 
     truncated = truncate_adapter(path, out, share=share)
@@ -214,28 +214,16 @@ def _truncate(
 
 
 def _print_measured(measured: "xr.Dataset") -> None:
-    """CE, accuracy and KL of each adapter; what the truncated one lost."""
-    import pandas as pd
+    """Print CE, accuracy and KL of each adapter, and how the truncated one differs from the whole one."""
+    from lorascope.analyze.adapters.truncate import mean_scores
 
-    adapters = {name: measured.sel(adapter=name) for name in measured["adapter"].values.tolist()}
-    measures = {"ce": ("CE", 1, "nat/token"), "correct": ("accuracy", 100, "%"), "kl": ("KL from the whole", 1, "nat")}
-    columns = [column for measure in measures for column in (measure, f"{measure}_se")]
-    rows = [
-        [name, *(n for measure, (_, scale, _) in measures.items() for n in _mean(scale * values[measure]))]
-        for name, values in adapters.items()
-    ]
+    means = mean_scores(measured)
+    lost = means.iloc[-1]
     print_frame(
-        pd.DataFrame(rows, columns=["adapter", *columns]),
+        means.iloc[:-1].reset_index(),
         f"On {measured.sizes['sample']} samples, {measured.attrs['n_tokens']:,} tokens (means ± standard errors)",
-        units={measure: unit for measure, (_, _, unit) in measures.items()},
-        names={measure: head for measure, (head, _, _) in measures.items()},
+        units={"ce": "nat/token", "accuracy": "%", "kl": "nat"},
+        names={"ce": "CE", "kl": "KL from the whole"},
     )
-    lost = adapters["truncated"] - adapters["whole"]
-    ce, accuracy = format_change(*_mean(lost["ce"])), format_change(*_mean(100 * lost["correct"]))
+    ce, accuracy = (format_change(lost[name], lost[f"{name}_se"]) for name in ("ce", "accuracy"))
     say(f"truncated - whole, by sample: CE {ce} nat/token, accuracy {accuracy} points")
-
-
-def _mean(values: "xr.DataArray") -> tuple[float, float]:
-    """Mean over samples and its standard error; NaN where there are too few."""
-    known = values.dropna("sample")
-    return float(known.mean()), float(known.std(ddof=1)) / known.size**0.5 if known.size > 1 else float("nan")

@@ -13,15 +13,14 @@ from lorascope.capture.settling.inputs import require_inputs
 from lorascope.stores.size import format_size
 
 from ..options import ConfigFile
-from ..screen import aside, note, progress_bar, say
-from ..stopped import rows_that_remain, saying_what_remains
+from ..screen import aside, describe_rows, format_note, progress_bar, quiet_libraries, report_when_stopped, say
 
 if TYPE_CHECKING:
     from lorascope.capture import CaptureProgress
     from lorascope.stores import Run
 
 LEAST_SECONDS = 10.0
-"""Least duration of a capture that is compared with bare passes: its beginning and end take a second of any."""
+"""Shortest capture that is compared with bare passes; in a shorter one, its start and end dominate."""
 
 
 def capture(
@@ -29,25 +28,26 @@ def capture(
     *,
     config: ConfigFile = None,
 ) -> None:
-    """Run a model with its adapter over data and store base and delta of every LoRA layer."""
+    """Run a model with its adapter over data and store base and delta of every LoRA layer.
+
+    The same command continues a capture that was stopped.
+    """
     require_inputs(settings)
     leads = os.environ.get("RANK", "0") == "0"  # only one of several processes prints
     if leads:
         say(f"loading {settings.model}", to=aside)
 
-    with saying_what_remains(partial(rows_that_remain, settings.out)):
+    with report_when_stopped(partial(describe_rows, settings.out)):
         from lorascope.capture import capture as capture_run
         from lorascope.capture.settling.provenance import COMPARED
         from lorascope.stores import run_state
-
-        from ..quiet import quiet_libraries
 
         quiet_libraries()
         if not leads:
             capture_run(settings)
             return
         was_finished = run_state(settings.out) == "finished"
-        run = _capture(settings, capture_run)
+        run = _capture_with_bar(settings, capture_run)
     captured = (
         f"{run.n_tokens} tokens of {run.samples.sizes['sample']} samples at {len(run.component_paths)} components"
     )
@@ -56,7 +56,7 @@ def capture(
         say("stored rows weren't read; `lorascope verify` reads them")
         return
     for remark in run.attributes["provenance"]["preflight"]:
-        say(f"note: {note(remark['message'], remark['places'])}")
+        say(f"note: {format_note(remark['message'], remark['places'])}")
     say(f"{captured}: {run.path}")
     if measured := run.attributes.get("measured"):
         overhead = ""
@@ -65,8 +65,8 @@ def capture(
         say(f"{format_size(measured['stored_bytes'])} in {format_duration(measured['seconds'])}{overhead}")
 
 
-def _capture(config: CaptureConfig, capture_run: Callable[..., "Run"]) -> "Run":
-    """Capture with a bar."""
+def _capture_with_bar(config: CaptureConfig, capture_run: Callable[..., "Run"]) -> "Run":
+    """Capture a run with a progress bar."""
     with progress_bar("capture") as update:
 
         def report(now: "CaptureProgress") -> None:

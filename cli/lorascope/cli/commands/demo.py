@@ -17,19 +17,18 @@ from lorascope.capture.training.folder import training_folder
 from lorascope.stores.json_document import read_json
 from lorascope.study.demo_inputs import demo_model, facts_path
 
-from ..screen import progress_bar, say
-from ..stopped import rows_that_remain, saying_what_remains, training_that_remains
+from ..screen import describe_rows, describe_training, progress_bar, quiet_libraries, report_when_stopped, say
 
 N_ITEMS = 60
-"""Questions whose states are captured, all tokens of each: a store of some 1.3 GB."""
+"""Number of questions whose states are captured, all tokens of each: a store of some 1.3 GB."""
 EXPLAINED: dict[str, Any] = {"unembedding": True, "ablate": "kinds", "ablate_share": 0.2}
-"""Settings by which the report has all its answers: the ablation takes seven passes more over one batch."""
+"""Settings of the capture that the report needs for all its answers."""
 FINETUNE = FinetuneConfig(rank=8, learning_rate=1e-3, batch_size=8, max_steps=40)
-"""A higher learning rate and smaller batches than the paper's, whose 4e-5 moves nothing within a minute."""
+"""A higher learning rate and smaller batches than the paper's, whose 4e-5 changes nothing within a minute."""
 
 
 def demo(*, out: Path = Path("runs/demo")) -> None:
-    """See it work: fine-tune, capture, analyse and report on a small real model, on this machine.
+    """Try lorascope: fine-tune, capture, analyse and report on a small real model, on this machine.
 
     Parameters
     ----------
@@ -38,26 +37,26 @@ def demo(*, out: Path = Path("runs/demo")) -> None:
     """
     began = time.perf_counter()
     model_file, adapter, run = demo_model(), out / "adapter", out / "run.zarr"
-    _claim(out, model_file)
+    _prepare_folder(out, model_file)
     links = {"model.gguf": model_file} | {f"facts.{split}.jsonl": facts_path(split) for split in ("train", "test")}
     for name, target in links.items():
-        if not (out / name).exists():  # at hand for other commands; a link that leads nowhere isn't there
+        if not (out / name).exists():  # for other commands; a broken link doesn't exist
             (out / name).unlink(missing_ok=True)
             (out / name).symlink_to(target.resolve())
 
-    def remains() -> str:
-        return rows_that_remain(str(run)) if adapter.exists() else training_that_remains(adapter)
+    def describe() -> str:
+        return describe_rows(str(run)) if adapter.exists() else describe_training(adapter)
 
-    with saying_what_remains(remains), progress_bar("demo") as update:
-        page, was_there = _run_demo(out, model_file, update)
-    if was_there:
-        say("already complete: adapter and run are of this recipe (`demo.json`); the report alone was written anew")
+    with report_when_stopped(describe), progress_bar("demo") as update:
+        page, was_complete = _run_demo(out, model_file, update)
+    if was_complete:
+        say("already complete: adapter and run are of this recipe (`demo.json`); the report alone was written again")
     say(f"done in {format_duration(time.perf_counter() - began)}")
     say(f"report: {page.resolve()}")
 
 
 def _run_demo(out: Path, model_file: Path, report: Callable[..., None]) -> tuple[Path, bool]:
-    """Do what is missing in the demo's folder; (the report, whether adapter and run were there already).
+    """Make the missing adapter and run, write the report, and return its path and whether both existed before.
 
     `report` takes (done, total, note, stage).
     """
@@ -65,22 +64,20 @@ def _run_demo(out: Path, model_file: Path, report: Callable[..., None]) -> tuple
     from lorascope.capture import attach_adapter, capture, finetune, load_model, read_items
     from lorascope.stores import open_run, run_state
 
-    from ..quiet import quiet_libraries
-
     quiet_libraries()
-    loaded = cache(partial(load_model, str(model_file), dtype="float32"))  # not at all where all is there
+    loaded = cache(partial(load_model, str(model_file), dtype="float32"))  # loaded only if needed
     adapter, run, page = out / "adapter", out / "run.zarr", out / "report.html"
-    if adapter.exists():  # it appears under its name only when it is whole
+    if adapter.exists():  # it gets its name only once it is complete
         report(1, 1, "reused", "finetune")
     else:
-        if run.exists():  # that of an adapter which is gone
+        if run.exists():  # made with an adapter that was deleted
             shutil.rmtree(run)
         finetune(
             *(*loaded(), read_items(facts_path("train")), adapter, FINETUNE),
             progress=lambda n, total, part="": report(n, total, part, "finetune"),
         )
-    was_there = run_state(run) == "finished"
-    if was_there:
+    was_complete = run_state(run) == "finished"
+    if was_complete:
         report(1, 1, "reused", "capture")
     else:
         config = CaptureConfig(
@@ -100,11 +97,11 @@ def _run_demo(out: Path, model_file: Path, report: Callable[..., None]) -> tuple
             progress=lambda now: report(now.done, now.total, now.units, now.stage),
         )
     write_report(open_run(run), page, progress=lambda n, total, part="": report(n, total, part, "report"))
-    return page, was_there
+    return page, was_complete
 
 
-def _claim(out: Path, model_file: Path) -> None:
-    """Make `out` the demo's: keep what this recipe made, remove what another one did, touch nothing of the user's."""
+def _prepare_folder(out: Path, model_file: Path) -> None:
+    """Make the demo's folder; delete an adapter and run of another recipe, and refuse a folder of the user's."""
     recipe: dict[str, Any] = {
         "lorascope": version("lorascope"),
         "model": {"name": model_file.name, "bytes": model_file.stat().st_size},

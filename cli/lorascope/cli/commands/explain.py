@@ -7,7 +7,10 @@ from ..screen import print_text, progress_bar
 
 
 def explain(run: RunPath, /, *, adapter: AdapterName = None, workers: Workers = None) -> None:
-    """Say what the adapter did and learned, in a paragraph, with which `lorascope report` opens."""
+    """Print a paragraph on what the adapter did and learned.
+
+    `lorascope report` writes the same paragraph at the top of its page.
+    """
     place = require_store(run)
 
     from lorascope import analyze

@@ -9,8 +9,7 @@ from cyclopts import Parameter
 from lorascope.capture.config import FinetuneConfig
 from lorascope.capture.settling.inputs import require_training_inputs
 
-from ..screen import progress_bar, say
-from ..stopped import saying_what_remains, training_that_remains
+from ..screen import describe_training, progress_bar, quiet_libraries, report_when_stopped, say
 
 
 def finetune(
@@ -26,36 +25,36 @@ def finetune(
     share_from: Literal["first", "mean"] = "first",
     config: Annotated[FinetuneConfig, Parameter(name="*")] = FinetuneConfig(),  # noqa: B008 (frozen)
 ) -> None:
-    """Train a LoRA adapter on every linear layer of attention and FFN; the base stays frozen.
+    """Train a LoRA adapter on every linear layer of attention and FFN.
+
+    The base stays frozen. The same command continues a training that was stopped.
 
     Parameters
     ----------
     model
         The base model: a hub id, a local folder, or a .gguf file.
     data
-        What to train on: files (.jsonl, .parquet, .txt), or data sets such as `piqa:train`; docs/data.md names formats.
+        Training data: files (.jsonl, .parquet, .txt), or data sets such as `piqa:train`; docs/data.md names formats.
     out
         Folder of the adapter, new or empty.
     held_out
         Data to score before and after the training, in the same formats.
     device
-        Where to train: auto (a GPU if there is one), cpu, cuda, cuda:1 ...
+        Device of the training: auto (a GPU if there is one), cpu, cuda, cuda:1 ...
     dtype
         Type of the frozen base: auto (the checkpoint's own), float32, float16 or bfloat16.
     share
         Number of neighbouring layers that share one set of base weights; 1 for the model as it is.
     shared_layers
-        How many of the last layers are put into such groups; a multiple of `--share`.
+        Number of last layers that are put into such groups; a multiple of `--share`.
     share_from
-        Weights that a group gets: those of its first layer, or the mean over its layers.
+        Weights of a group: those of its first layer, or the mean over its layers.
     """
     require_training_inputs(model=model, data=(*data, *held_out), out=out)
 
-    with saying_what_remains(partial(training_that_remains, out)):
+    with report_when_stopped(partial(describe_training, out)):
         from lorascope.capture import finetune as finetune_model
         from lorascope.capture import load_model, read_items
-
-        from ..quiet import quiet_libraries
 
         quiet_libraries()
         train = [item for path in data for item in read_items(path)]

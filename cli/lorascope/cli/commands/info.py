@@ -1,7 +1,7 @@
 """`lorascope info`."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from lorascope.stores.reading.require_run import require_store
 from lorascope.stores.size import format_size
 
 from ..options import AsJson, Components, RunPath
-from ..screen import aside, note, print_frame, say, write_json
+from ..screen import aside, format_note, print_frame, say, write_json
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
@@ -26,21 +26,26 @@ def info(
     /,
     *,
     component: Components = (),
+    full: bool = False,
     as_json: AsJson = False,
     out: Path | None = None,
 ) -> None:
-    """Show what a run contains, how large it is, and how much of it is done; works while it is being written.
+    """Show what a run contains, how much of it is done, and the scores of its adapter.
+
+    This works while the run is being written. `lorascope verify` checks whether its numbers are sound.
 
     Parameters
     ----------
+    full
+        Also print the size of each part of the run, and the machine and libraries that wrote it.
     as_json
         Print one JSON object and nothing else: `run`, `state` ("torn", "unfinished" or "finished"; a torn run has these
         two alone), `format_version`, `stream`, `states`, `fingerprint`, `rows` (`n`, `committed`, `lost`,
         `with_states`), `tokens` (`n`, `committed`, `weighted`), `samples`, `choices`, `components` (`n`, `kinds`,
         `dtypes`), `adapters` (name -> `rank` [least, most], `n_touched`, `n_factored`), `sizes` (list of `part`,
         `raw_bytes`, `stored_bytes`, the whole run last), `scores` (list of `dataset`, `measure`, `unit`, `n`, and
-        `base`, `adapted`, `change`, each [value, standard error], null where a value is not available),
-        `provenance` and `measured` (as stored; {} where there is none).
+        `base`, `adapted`, `change`, each [value, standard error], null if a value is not available),
+        `provenance` and `measured` (as stored; {} if absent).
     out
         Save the scores here: a name ending in .csv, .parquet, .json, .nc or .zarr.
     """
@@ -52,51 +57,65 @@ def info(
     try:
         opened = stores.open_run(run)
     except stores.StoreError:
-        with suppress(stores.StoreError):  # the first one says more
+        with suppress(stores.StoreError):  # the first error explains more
             torn = stores.run_state(run) == "torn"
         if not torn:
             raise
-    facts: dict[str, Any] = {"run": run, "state": "torn"} if opened is None else _facts(opened, component)
+    facts: dict[str, Any] = {"run": run, "state": "torn"} if opened is None else run_facts(opened, component)
     if as_json:
         write_json(facts)
     elif opened is None:
         say(f"{run}  torn: still being set up, or interrupted then; it holds no row, and its capture can begin again")
     else:
-        _print_facts(opened, facts, component)
+        _print_run(opened, facts, component, full=full)
     if out is not None and opened is not None:
         analyze.save_table(_scores_frame(opened), out)
         say(f"scores saved to {out}", to=aside if as_json else None)
 
 
-def _print_facts(run: "Run", facts: Mapping[str, Any], patterns: Sequence[str]) -> None:
-    """The run on the terminal."""
-    whole = f"{facts['rows']['committed']} of {facts['rows']['n']} rows are whole"
-    damaged = f"finished, but damaged since: {whole}; run `lorascope verify`"
-    state = (damaged if facts["rows"]["lost"] else "finished") if run.finished else f"unfinished: {whole}"
+def _print_run(run: "Run", facts: Mapping[str, Any], patterns: Sequence[str], *, full: bool) -> None:
+    """Print the state of a run, what was captured and the scores; with `full` also sizes and provenance."""
+    complete = f"{facts['rows']['committed']} of {facts['rows']['n']} rows are whole"
+    damaged = f"finished, but damaged since: {complete}; run `lorascope verify`"
+    state = (damaged if facts["rows"]["lost"] else "finished") if run.finished else f"unfinished: {complete}"
     say(f"{run.place.name}  {state}")
-    rows = [*_about_run(run, facts), *_origin(facts["provenance"])]
-    print_frame([{"what": what, "value": value} for what, value in rows], "Run")
-    sizes = [(size["part"], *map(format_size, (size["raw_bytes"], size["stored_bytes"]))) for size in facts["sizes"]]
-    print_frame([dict(zip(("part", "in memory", "on disk"), size, strict=True)) for size in sizes], "Size")
+    _print_pairs([*_contents(run, facts), *_inputs(facts["provenance"])])
     columns, scores = analyze.scores_table(run)
     if scores:
-        print_frame([dict(zip(columns, score, strict=True)) for score in scores], "Scores")
+        shorter = {"without adapter": "without", "with adapter": "with"}
+        rows = [dict(zip(columns, score, strict=True)) for score in scores]
+        print_frame(rows, "Scores without and with the adapter", names=shorter)
     if patterns:
-        table = run.components.isel(component=_chosen(run, patterns)).to_dataframe()
+        table = run.components.isel(component=_chosen_places(run, patterns)).to_dataframe()
         print_frame(table[["path", "d_in", "d_out", "stored_dtype"]], "Components", names={"path": "component"})
+    if full:
+        sizes = [
+            (size["part"], *map(format_size, (size["raw_bytes"], size["stored_bytes"]))) for size in facts["sizes"]
+        ]
+        print_frame([dict(zip(("part", "in memory", "on disk"), size, strict=True)) for size in sizes], "Size")
+        _print_pairs(_environment(facts))
+    else:
+        say("--full shows the sizes of its parts, and the machine and libraries that wrote it")
 
 
-def _chosen(run: "Run", patterns: Sequence[str]) -> list[int]:
+def _print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
+    """Print names and values in two columns."""
+    for name, value in pairs:
+        say(f"  {name:<16} {value}")
+
+
+def _chosen_places(run: "Run", patterns: Sequence[str]) -> list[int]:
+    """Return the places of the components that fit any pattern, or of all without patterns."""
     return matching_indices(run.component_paths, patterns or None, of="components of this run")
 
 
-def _facts(run: "Run", patterns: Sequence[str]) -> dict[str, Any]:
-    """What `lorascope info --json` prints of a run that is set up; its components are those that fit the patterns."""
+def run_facts(run: "Run", patterns: Sequence[str]) -> dict[str, Any]:
+    """Return the answer of `lorascope info --json` for a run, restricted to components that fit the patterns."""
     from lorascope.analyze.results.save import json_value
     from lorascope.analyze.results.scores import scores
     from lorascope.analyze.results.sizes import sizes
 
-    chosen = _chosen(run, patterns)
+    chosen = _chosen_places(run, patterns)
     committed, table = run.committed.values, run.components.isel(component=chosen)
     adapters = {}
     for name in run.adapters:
@@ -142,7 +161,7 @@ def _facts(run: "Run", patterns: Sequence[str]) -> dict[str, Any]:
 
 
 def _scores_frame(run: "Run") -> "pd.DataFrame":
-    """The scores of a run, a row for each data set and measure, with standard errors; `unit` says what it is in."""
+    """Return the scores of a run with their standard errors, one row per data set and measure."""
     import pandas as pd
 
     from lorascope.analyze.results.save import with_units
@@ -153,19 +172,17 @@ def _scores_frame(run: "Run") -> "pd.DataFrame":
     return with_units(pd.DataFrame(rows, columns=columns), {}, {"run": run.place.name})
 
 
-def _about_run(run: "Run", facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What a run contains."""
+def _contents(run: "Run", facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield name and text of each thing that a run contains, and the remarks of the preflight."""
     tokens, components, rows = (facts[name] for name in ("tokens", "components", "rows"))
     selection = (facts["provenance"].get("settings") or {}).get("tokens")
     partly = f", in {rows['with_states']} of {rows['committed']} rows" if facts["states"] == "sample" else ""
-    yield "stream, states", f"{facts['stream']}, {facts['states']}{partly}"
     yield (
         "tokens",
         f"{tokens['n']}{f' ({selection})' if selection else ''}{', weighted' if tokens['weighted'] else ''} "
         f"of {facts['samples']} samples in {rows['n']} row{'s' if rows['n'] > 1 else ''}",
     )
     yield "components", ", ".join(f"{count} {kind}" for kind, count in components["kinds"].items())
-    yield "stored as", ", ".join(f"{count} {dtype}" for dtype, count in components["dtypes"].items())
     for name, adapter in facts["adapters"].items():
         rank = " to ".join(map(str, dict.fromkeys(adapter["rank"])))
         factors = f"{adapter['n_factored']} as factors" if facts["states"] != "none" else "no factors kept"
@@ -173,13 +190,18 @@ def _about_run(run: "Run", facts: Mapping[str, Any]) -> Iterator[tuple[str, str]
         if f"adapters/{name}/ablation" in run.arrays:
             parts = run.ablation(name)
             yield "ablation", f"of {parts.sizes['part']} {parts.attrs['parts']}"
+    yield "stream, states", f"{facts['stream']}, {facts['states']}{partly}"
+    yield "stored as", ", ".join(f"{count} {dtype}" for dtype, count in components["dtypes"].items())
+    yield (
+        "size",
+        "{} in memory, {} on disk".format(*(format_size(facts["sizes"][-1][f"{n}_bytes"]) for n in ("raw", "stored"))),
+    )
     for remark in facts["provenance"].get("preflight") or []:
-        yield "preflight", note(remark.get("message", ""), remark.get("places") or [])
-    yield "fingerprint", facts["fingerprint"][:16]
+        yield "preflight", format_note(remark.get("message", ""), remark.get("places") or [])
 
 
-def _origin(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What a run was made of."""
+def _inputs(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the model, adapters and data that were captured, and the copies that led to this run."""
     settings = provenance.get("settings") or {}
     identities = {"model": [provenance.get("model")], "adapter": list((provenance.get("adapters") or {}).values())}
     for name in ("model", "adapter", "data"):
@@ -190,13 +212,19 @@ def _origin(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             places += f" (sha256 {hashes})"
         if places:
             yield f"from {name}", places
+    for step in provenance.get("copied") or []:
+        yield step["how"], f"from {step['source']} at {step['time']}"
+
+
+def _environment(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the fingerprint, the device and libraries that wrote a run, and when it was started."""
+    provenance = facts["provenance"]
+    yield "fingerprint", facts["fingerprint"][:16]
     device, libraries = provenance.get("device") or {}, provenance.get("libraries") or {}
     if isinstance(device, dict) and device:
         yield "device", ", ".join(str(device[name]) for name in ("type", "name") if device.get(name))
     if libraries:
-        named = ("lorascope", "torch", "transformers", "peft", "zarr")
-        yield "libraries", ", ".join(f"{name} {libraries[name]}" for name in named if name in libraries)
+        shown = ("lorascope", "torch", "transformers", "peft", "zarr")
+        yield "libraries", ", ".join(f"{name} {libraries[name]}" for name in shown if name in libraries)
     if provenance.get("started"):
         yield "started", str(provenance["started"])
-    for step in provenance.get("copied") or []:
-        yield step["how"], f"from {step['source']} at {step['time']}"

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
     from lorascope.stores import Run
 
+JS = {"lora": "js", "delta": "js_delta_alone"}
+"""States that base is compared with -> variable of js; only that of lora adds up to MIUB."""
 SHORT = {"": "-", "lower bound only": "lower bound", "assumes Gaussian": "if Gaussian"}
-"""Verdicts in few words, where a table's column is narrow."""
+"""Verdict -> its shorter form in the narrow column of a table."""
 EMBEDDING = re.compile(r"embed|^w[tp]e$")
-"""Kinds of components that look up a token's id or position."""
+"""Pattern of kinds of components that look up a token's id or position."""
 MOST_NOTES = 3
-"""Reasons for missing values that are printed unless all are asked for."""
+"""Most reasons for missing values that are printed without `--full`."""
 
 
 def mi(
@@ -59,35 +61,35 @@ def mi(
     run
         Folder or url of a run that keeps states.
     estimator
-        panel: six estimators that are too low but for noise, and the largest of them; or one of ksg1, ksg_copula,
-        gaussian, gaussian_copula, cca_ksg, quadratic_cca_ksg, characteristic_ksg, radial_ksg, classifier; noise:
-        Gaussian, with noise of four sizes; give it again for another one.
+        panel: the largest of six estimators that are too low apart from noise; or one of ksg1, ksg_copula, gaussian,
+        gaussian_copula, cca_ksg, quadratic_cca_ksg, characteristic_ksg, radial_ksg, classifier; noise: Gaussian, with
+        noise of four sizes; give it again for another one.
     against
-        What base is compared with: lora, or delta alone.
+        States that base is compared with: lora, or delta alone.
     n_tokens
         Largest number of tokens to use; they are taken evenly from the samples.
     axes
-        The most principal axes for each side.
+        Largest number of principal axes for each side.
     share
-        Share of a side's variance that its axes should keep, as far as `axes` allows.
+        Share of each side's variance that its axes should keep, as far as `--axes` allows.
     k
-        Nearest neighbours.
+        Number of nearest neighbours.
     unit
         nat or bit.
     shuffles
-        Shuffles of samples for the null: p can't be below 1 / (shuffles + 1).
+        Number of shuffles of samples for the null; p can't be below 1 / (shuffles + 1).
     seed
         Seed of tokens, shuffles, halves and parts.
     bound
         Also print MIUB and the true bound, in nats, to compare with the paper's claim that MIUB is an upper bound.
     full
-        Print all components, every estimator, and everything that comes with an estimate.
+        Print all components, every estimator, and all remarks on the estimates.
     as_json
         Print one JSON object and nothing else: `attributes` (how it was measured), `units` (column -> unit), and
         `rows`, one for each component and estimator: `value`, its error `se`, `low` and `high` of its interval, `p`,
-        `verdict`, `js` and all that qualifies them; null where a value is not available, "inf" for an infinity.
+        `verdict`, `js` and all that qualifies them; null if a value is not available, "inf" for an infinity.
     out
-        Save all numbers here, a row for each component and estimator: a name ending in .zarr, .nc, .csv, .parquet or
+        Save all numbers here, one row per component and estimator: a name ending in .zarr, .nc, .csv, .parquet or
         .json.
     export
         Write the projected pairs to this file, ending in .npz, for other software; nothing is estimated.
@@ -110,11 +112,11 @@ def mi(
         )  # fmt: skip
         refuse_target(export, PAIR_FORMATS, option="export")
         with progress_bar("mi --export") as update:
-            left_out = analyze.export_pairs(opened, export, progress=update, **options)
-        say(f"pairs to {export}" + (f", but for those of {len(left_out)} components:" if left_out else ""))
-        for name, why in list(left_out.items())[:MOST_NOTES]:
+            missing = analyze.export_pairs(opened, export, progress=update, **options)
+        say(f"pairs to {export}" + (f", except {_count_components(len(missing))}:" if missing else ""))
+        for name, why in list(missing.items())[:MOST_NOTES]:
             say(f"{name}: {why}")
-        return int(bool(left_out))
+        return int(bool(missing))
     names = ("panel", *estimator, "classifier") if bound else tuple(estimator)
     with progress_bar("mi") as update:
         result = analyze.measure_information(
@@ -125,7 +127,7 @@ def mi(
 
         write_json(table_to_json_object(dataset_to_table(result)))
     else:
-        _print(result, opened, bound=bound, full=full)
+        _print_estimates(result, opened, bound=bound, full=full)
     if out is not None:
         analyze.save_table(result, out)
         say(f"saved to {out}", to=aside if as_json else None)
@@ -133,22 +135,22 @@ def mi(
 
 
 def _refuse_unused(**options: object) -> None:
-    """Raise where an export has options of estimates."""
+    """Raise ValueError if one of these options of estimates, which an export doesn't use, isn't at its default."""
     defaults = inspect.signature(mi).parameters
     unused = [f"`--{name.removeprefix('as_')}`" for name, value in options.items() if value != defaults[name].default]
     if unused:
         raise ValueError(f"`--export` writes pairs and estimates nothing; leave {', '.join(unused)} out")
 
 
-def _print(result: "xr.Dataset", run: "Run", *, bound: bool, full: bool) -> None:
-    """Print a conclusion, a table of components, and in full all that qualifies them."""
+def _print_estimates(result: "xr.Dataset", run: "Run", *, bound: bool, full: bool) -> None:
+    """Print a conclusion, a table by component, and with `full` all remarks."""
     name = "panel" if "panel" in result["estimator"].values else str(result["estimator"].values[0])
     panel, against = result.sel(estimator=name), result.attrs["against"]
-    n_all = _components(result.sizes["component"])
+    n_all = _count_components(result.sizes["component"])
     say(f"mutual information of base and {against}, median and quartiles of {n_all}, by {_summary(panel)}")
-    for line in (*_infinite(result), *([_claim(result)] if bound else [])):
+    for line in (*_remark_on_infinite(result), *([_count_claims(result)] if bound else [])):
         say(line)
-    head, components = _shortened(result["component"].values.tolist())
+    head, components = _shorten_paths(result["component"].values.tolist())
     table = (_bound_table(result) if bound else _value_table(panel)).assign(component=components)
     table = table.sort_values("mi", ascending=False, kind="stable")[["component", *table.columns.drop("component")]]
     js = "MIUB" if against == "lora" else "JS alone"
@@ -163,55 +165,53 @@ def _print(result: "xr.Dataset", run: "Run", *, bound: bool, full: bool) -> None
         others = [other for other in result["estimator"].values.tolist() if other != name]
         for line in (
             *(_summary(result.sel(estimator=other)) for other in others),
-            *_qualifications(result, panel, run),
+            *_remarks(result, panel, run),
         ):
             say(line)
     _print_missing(result, full=full)
 
 
 def _summary(estimates: "xr.Dataset") -> str:
-    """Median and quartiles of one estimator, as a few components would rule a mean, and how many have each verdict."""
+    """Return a line with the median and quartiles of one estimator over components, and the count of each verdict."""
     from lorascope.analyze.information import VERDICTS
 
     verdicts = estimates["verdict"].values.tolist()
-    counts = ", ".join(f"{verdicts.count(word)} {word}" for word in VERDICTS if word in verdicts) or "none has a value"
+    counts = (
+        ", ".join(f"{verdicts.count(word)} {word}" for word in VERDICTS if word in verdicts)
+        or "no component has a value"
+    )
     low, middle, high = _quartiles(estimates["value"].values)
     return f"{estimates['estimator'].item()}: {middle} {estimates.attrs['units']} ({low} to {high}); {counts}"
 
 
-def _infinite(result: "xr.Dataset") -> Iterator[str]:
-    """A line on components whose states determine each other."""
-    repeats = result["n_repeats"].values > 0  # states of a token id alone are discrete, and repeat
+def _remark_on_infinite(result: "xr.Dataset") -> Iterator[str]:
+    """Yield a line if the mutual information of whole states is infinite in some components."""
+    repeats = result["n_repeats"].values > 0  # states that depend on the token id alone are discrete
     embeds = [bool(EMBEDDING.search(str(kind))) for kind in result["kind"].values]
     if n := sum(s and not (r or e) for s, r, e in zip(result["singular"].values, repeats, embeds, strict=True)):
         yield (
-            f"of whole states it is infinite in {n} of {_components(len(repeats))}, since base and "
+            f"of whole states it is infinite in {n} of {_count_components(len(repeats))}, since base and "
             f"{result.attrs['against']} share directions exactly; values are of a few axes of each side"
         )
 
 
-def _claim(result: "xr.Dataset") -> str:
-    """In how many components the paper's claim holds."""
-    claims, is_paper = _claims(result), result.attrs["against"] == "lora"
+def _count_claims(result: "xr.Dataset") -> str:
+    """Return a line with the number of components in which the paper's claim MIUB >= MI holds, fails or is open."""
+    claims = _test_claims(result)
     counts = ", ".join(f"{word} in {(claims == word).sum()}" for word in ("fails", "open", "holds"))
-    name, claim = ("MIUB", ", the paper's claim,") if is_paper else ("JS alone", "")
+    name, claim = ("MIUB", ", the paper's claim,") if result.attrs["against"] == "lora" else ("JS alone", "")
     return (
-        f"{name} ≥ MI{claim} {counts} (open: within the interval of MI, or there is none); true of every pair are "
-        "JS(P,Q) ≤ MI/2 and MI ≥ Xi (docs/mi-and-js.md)"
+        f"{name} ≥ MI{claim} {counts} (open: within the interval of MI, or without an interval); true of every "
+        "pair are JS(P,Q) ≤ MI/2 and MI ≥ Xi (docs/mi-and-js.md)"
     )
 
 
-def _js(result: "xr.Dataset") -> "np.ndarray":
-    """MIUB; against delta it is JS(softmax(base), softmax(delta)), no MIUB, and nobody's claim."""
-    values: np.ndarray = result["js" if result.attrs["against"] == "lora" else "js_delta_alone"].values
-    return values
-
-
-def _claims(result: "xr.Dataset") -> "np.ndarray":
-    """Whether js is at least the mutual information, by the interval of the panel, or of Xi where that has none."""
+def _test_claims(result: "xr.Dataset") -> "np.ndarray":
+    """Return whether js >= MI `holds`, `fails` or is `open`, by the interval of the panel, or else that of Xi."""
     import numpy as np
 
-    panel, certified, js = result.sel(estimator="panel"), result.sel(estimator="classifier"), _js(result)
+    panel, certified = result.sel(estimator="panel"), result.sel(estimator="classifier")
+    js = result[JS[result.attrs["against"]]].values
     low = np.where(np.isnan(panel["low"]), certified["low"], panel["low"])
     fails = (js < low) | np.isposinf(panel["value"].values)
     conditions = [np.isnan(panel["value"].values), fails, js > panel["high"].values]
@@ -219,16 +219,21 @@ def _claims(result: "xr.Dataset") -> "np.ndarray":
 
 
 def _bound_table(result: "xr.Dataset") -> "pd.DataFrame":
-    """MIUB, mutual information and what is certain of both, by component."""
+    """Return MIUB, mutual information, JS(P,Q), Xi and the word for the claim, by component."""
     import pandas as pd
 
     panel, certified = result.sel(estimator="panel"), result.sel(estimator="classifier")
-    columns = {"js": _js(result), "mi": panel["value"], "mi_se": panel["se"], "joint": result["js_joint"]}
-    return pd.DataFrame({**columns, "xi": certified["value"], "claim": _claims(result)})
+    columns = {
+        "js": result[JS[result.attrs["against"]]],
+        "mi": panel["value"],
+        "mi_se": panel["se"],
+        "joint": result["js_joint"],
+    }
+    return pd.DataFrame({**columns, "xi": certified["value"], "claim": _test_claims(result)})
 
 
 def _value_table(panel: "xr.Dataset") -> "pd.DataFrame":
-    """Mutual information by one estimator, and what it rests on, by component."""
+    """Return mutual information by one estimator, with p, axes, tokens and verdict, by component."""
     import pandas as pd
 
     p = ["n/a" if value != value else f"{value:.2g}" for value in panel["p"].values]
@@ -239,18 +244,18 @@ def _value_table(panel: "xr.Dataset") -> "pd.DataFrame":
 
 
 def _quartiles(values: "np.ndarray") -> tuple[str, str, str]:
-    """Quartiles and, between them, the median, as text."""
+    """Return the lower quartile, the median and the upper quartile as text, NaN excluded."""
     import numpy as np
 
     known = values[~np.isnan(values)] if not np.isnan(values).all() else np.array([np.nan])
-    # Between a number and infinity there is none.
+    # No number lies between another and infinity.
     numbers = np.quantile(known, [0.25, 0.5, 0.75], method="nearest" if np.isinf(known).any() else "linear")
     low, middle, high = map(format_number, numbers.tolist())
     return low, middle, high
 
 
-def _qualifications(result: "xr.Dataset", panel: "xr.Dataset", run: "Run") -> Iterator[str]:
-    """What values rest on, leave out, and can't say."""
+def _remarks(result: "xr.Dataset", panel: "xr.Dataset", run: "Run") -> Iterator[str]:
+    """Yield lines on shuffles, the variance that axes keep, and the tokens that were excluded."""
     import numpy as np
 
     attrs = result.attrs
@@ -265,8 +270,8 @@ def _qualifications(result: "xr.Dataset", panel: "xr.Dataset", run: "Run") -> It
         yield f"axes keep, in the median component, {base} of base's variance and {other} of {attrs['against']}'s"
     for name, what in (("n_repeats", "repeated states"), ("n_not_finite", "tokens with NaN or infinity")):
         if (counts := result[name].values).any():
-            n_all = _components(len(counts))
-            yield f"{what} were left out in {(counts > 0).sum()} of {n_all}, at most {counts.max()} tokens"
+            n_all = _count_components(len(counts))
+            yield f"{what} were excluded in {(counts > 0).sum()} of {n_all}, at most {counts.max()} tokens"
     if n := attrs["n_prefix_repeats"]:
         yield f"{n} tokens of the run couldn't be chosen: an earlier one has the same id after the same ids"
     n_rows = int((run.committed_rows & run.state_rows).sum())
@@ -275,23 +280,24 @@ def _qualifications(result: "xr.Dataset", panel: "xr.Dataset", run: "Run") -> It
 
 
 def _print_missing(result: "xr.Dataset", *, full: bool) -> None:
-    """Say which components have no values, and why."""
+    """Print how many components lack values, and each reason with one component."""
     firsts: dict[str, str] = {}
     for name, note in zip(result["component"].values.tolist(), result["note"].values.tolist(), strict=True):
         firsts.setdefault(note, name)
     n = int((result["note"].values != "").sum())
     if n:
-        say(f"{n} of {_components(result.sizes['component'])} lack values:")
+        say(f"{n} of {_count_components(result.sizes['component'])} lack values:")
     for note, name in [(note, name) for note, name in firsts.items() if note][: None if full else MOST_NOTES]:
         say(f"{name}: {note}")
 
 
-def _components(n: int) -> str:
+def _count_components(n: int) -> str:
+    """Return `1 component` or `2 components`."""
     return f"{n} component" if n == 1 else f"{n} components"
 
 
-def _shortened(names: Sequence[str]) -> tuple[str, list[str]]:
-    """What all names begin with, and what is left of each, which is something."""
+def _shorten_paths(names: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the parts with which all paths begin, such as `model.layers.…`, and each path without them."""
     columns = zip(*(name.split(".")[:-1] for name in names), strict=False)
     shared = ".".join(column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns))
     if len(names) < 2 or not shared:

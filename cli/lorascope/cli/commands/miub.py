@@ -20,8 +20,16 @@ from lorascope.stores.names import suggestion
 from lorascope.stores.reading.require_run import require_store
 
 from ..options import AsJson, Components, Scheduler, Workers
-from ..screen import aside, left_out, print_frame, progress_bar, say, write_json
-from ..stopped import components_that_remain, saying_what_remains
+from ..screen import (
+    aside,
+    describe_components,
+    describe_incomplete,
+    print_frame,
+    progress_bar,
+    report_when_stopped,
+    say,
+    write_json,
+)
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
@@ -44,16 +52,19 @@ def miub(
     scheduler: Scheduler = None,
     out: Path | None = None,
 ) -> int:
-    """MIUB of a run: how far the adapter moves each layer's softmax away from the frozen base's, in nats.
+    """Compute MIUB of a run: how far the adapter moves each layer's softmax away from the frozen base's, in nats.
+
+    Several runs, or several adapters of one run, are compared with the first, paired by sample. MIUB is eq. 9 of arXiv
+    2501.03152; `lorascope mi` estimates the mutual information itself.
 
     Parameters
     ----------
     runs
-        Folders or urls of one or several runs; several runs are compared with the first, paired by sample.
+        Folders or urls of one or several runs.
     adapter
-        Name of the adapter, where a run holds several; repeat it to compare others with the first.
+        Name of the adapter, if a run has several; repeat it to compare others with the first.
     reduction
-        How a sample's tokens are reduced: their mean or sum, the last token, or the mean of the answer's.
+        Number taken over a sample's tokens: their mean or sum, the last token, or the mean over the answer.
     unit
         nat, bit, or sqrt: the root of each token's JS in nats.
     group_by
@@ -61,7 +72,7 @@ def miub(
         role, position, text (tokens of one text, those that moved most first); for several runs also run, model,
         adapter, stream, datasets.
     paper
-        Print MIUB for every reading of the paper's equation, and how it compares in size with the paper's tables.
+        Print MIUB under every reading of the paper's equation, and its size compared with the paper's tables.
     full
         Print whole tables, and the difference between js from the store and js measured during capture.
     as_json
@@ -69,14 +80,14 @@ def miub(
         attributes of a result, such as `run`, `adapter`, `units`, `n_samples`), `units` (column -> unit), `rows` (the
         table that would be printed, whole: by component `js` and `js_se`, by groups `miub` and `miub_se`), and `paired`
         (`first`, `second`, `units`, `difference`, `difference_se`, `n_samples`, `p_t`, `p_wilcoxon`; empty for one
-        result, and where samples can't be paired, which `not_paired` explains). With --paper: `attributes`, `units`,
-        and `rows`, a reading each.
+        result, and if samples can't be paired, which `not_paired` explains). With --paper: `attributes`, `units`, and
+        `rows`, one per reading.
     out
-        Save token-level js and its reductions to a name ending in .zarr or .nc, which the same command continues if it
-        is stopped; or the table that is printed, whole, to one ending in .csv, .parquet or .json.
+        Save token-level js and its reductions to a name ending in .zarr or .nc, which the same command continues after
+        it was stopped; or the whole printed table to a name ending in .csv, .parquet or .json.
     """
     n = len(runs) * max(1, len(adapter))
-    keys = _keys(group_by, n, several_adapters=len(adapter) > 1)
+    keys = _parse_keys(group_by, n, several_adapters=len(adapter) > 1)
     if not runs:
         raise ValueError("`runs` is empty; name one run or several")
     result_path = out if out is not None and out.suffix in RESULT_FORMATS else None
@@ -106,13 +117,13 @@ def miub(
         return 0
     options |= {"reduction": reduction, "unit": unit, "out": result_path}
     results = []
-    remains = partial(components_that_remain, result_path) if result_path is not None else str
-    with saying_what_remains(remains), progress_bar("miub") as update:
+    remains = partial(describe_components, result_path) if result_path is not None else str
+    with report_when_stopped(remains), progress_bar("miub") as update:
         for run, adapter_name in pairs:
             title = f"{Path(run.place.name).name} {adapter_name or ''}".rstrip()
             results.append(analyze.miub(run, adapter=adapter_name, progress=partial(update, title=title), **options))
     table = _groups_frame(results, keys) if keys else _components_frame(results[0])
-    tests, why_unpaired = _pairs(results)
+    tests, why_unpaired = _compare_with_first(results)
     if as_json:
         totals = [
             {"miub": float(total["miub"]), "miub_se": float(total["miub_se"]), **total.attrs} for total in results
@@ -121,7 +132,7 @@ def miub(
         more = {"not_paired": why_unpaired} if why_unpaired else {}
         write_json({"results": totals, "units": table.attrs["units"], "rows": table, "paired": paired, **more})
     else:
-        _print_pairs(tests, why_unpaired)
+        _print_tests(tests, why_unpaired)
         for result, (run, _) in zip(results, pairs, strict=True):
             _print_conclusion(result, run, full=full, name=f"{run.place.name}: " if n > 1 else "")
         inner = [key for key in keys if key != "run"]
@@ -138,8 +149,8 @@ def miub(
     return int(any(result.attrs["n_not_finite"] for result in results))
 
 
-def _keys(group_by: str, n: int, *, several_adapters: bool) -> tuple[str, ...]:
-    """Keys of `group_by`; of several results the one that tells them apart comes first."""
+def _parse_keys(group_by: str, n: int, *, several_adapters: bool) -> tuple[str, ...]:
+    """Return the keys in `--group-by`; for n > 1 results `run`, and `adapter` if there are several, come first."""
     keys = tuple(key.strip() for key in group_by.split(",") if key.strip())
     allowed = KEYS if n <= 1 else tuple(dict.fromkeys((*RUN_KEYS, *KEYS)))
     for key in keys:
@@ -154,7 +165,7 @@ def _keys(group_by: str, n: int, *, several_adapters: bool) -> tuple[str, ...]:
 
 
 def _components_frame(result: "xr.DataTree") -> "pd.DataFrame":
-    """Js of each component, in the run's order."""
+    """Return js and its standard error by component, in the run's order."""
     from lorascope.analyze.results.save import with_units
 
     units = result.attrs["units"]
@@ -162,7 +173,7 @@ def _components_frame(result: "xr.DataTree") -> "pd.DataFrame":
 
 
 def _groups_frame(results: "Sequence[xr.DataTree]", keys: Sequence[str]) -> "pd.DataFrame":
-    """MIUB of each group that occurs; by the texts of tokens, which have no order of their own, the largest first."""
+    """Return MIUB of each group, in the order of the keys; groups by text, the largest first."""
     from lorascope.analyze.miub.compare_runs import group_runs
     from lorascope.analyze.results.save import with_units
 
@@ -173,8 +184,8 @@ def _groups_frame(results: "Sequence[xr.DataTree]", keys: Sequence[str]) -> "pd.
     return with_units(frame, dict.fromkeys(("miub", "miub_se", "miub_sd"), units), groups.attrs)
 
 
-def _pairs(results: "Sequence[xr.DataTree]") -> tuple[list["xr.Dataset"], str]:
-    """How each result differs from the first one, and why that is unknown; one of the two is empty."""
+def _compare_with_first(results: "Sequence[xr.DataTree]") -> tuple[list["xr.Dataset"], str]:
+    """Return the paired tests of all results against the first, or no tests and the reason why."""
     try:
         return [analyze.paired(results[0], other) for other in results[1:]], ""
     except ValueError as error:
@@ -182,7 +193,7 @@ def _pairs(results: "Sequence[xr.DataTree]") -> tuple[list["xr.Dataset"], str]:
 
 
 def _print_conclusion(result: "xr.DataTree", run: "Run", *, full: bool, name: str = "") -> None:
-    """MIUB of a run with its error, and what it rests on."""
+    """Print MIUB of a run with its error, sample size, and anything that limits it."""
     from lorascope.analyze.miub.miub import mismatch_warning
 
     attrs = result.attrs
@@ -192,7 +203,7 @@ def _print_conclusion(result: "xr.DataTree", run: "Run", *, full: bool, name: st
         f"{attrs['n_components']} components)"
     )
     if attrs["n_samples_incomplete"]:
-        say(f"{left_out(attrs['n_samples_incomplete'], run)} and are left out")
+        say(f"{describe_incomplete(attrs['n_samples_incomplete'], run)} and are excluded")
     if attrs["js_source"] == "capture":
         stored = "no states" if run.states == "none" else "states of some rows only"
         say(f"js was measured during capture: the run keeps {stored}, so that it can't be computed again")
@@ -203,7 +214,8 @@ def _print_conclusion(result: "xr.DataTree", run: "Run", *, full: bool, name: st
         sample = str(run.samples["id"].values[run.tokens["sample"].values[token]])
         say(
             f"{attrs['n_not_finite']} values aren't finite, the first at token {token} (sample {sample!r}, position "
-            f"{int(run.tokens['position'].values[token])}) of {attrs['not_finite_component']}; what they enter is NaN"
+            f"{int(run.tokens['position'].values[token])}) of {attrs['not_finite_component']}; numbers made of them "
+            "are NaN"
         )
     if full and attrs["fidelity_n"]:
         say(
@@ -214,21 +226,21 @@ def _print_conclusion(result: "xr.DataTree", run: "Run", *, full: bool, name: st
         say("fidelity: no token's js was measured during capture, so there is nothing to compare with")
 
 
-def _print_pairs(tests: "Sequence[xr.Dataset]", why_unpaired: str) -> None:
-    """How results differ from the first one, paired by sample."""
+def _print_tests(tests: "Sequence[xr.Dataset]", why_unpaired: str) -> None:
+    """Print the paired difference of each result from the first, or why samples can't be paired."""
     if why_unpaired:
         say(f"not paired: {why_unpaired}")
     for test in tests:
         p_t, p_ranks = (format_number(float(test[name]), digits=2) for name in ("p_t", "p_wilcoxon"))
         difference = format_error(float(test["difference"]), float(test["difference_se"]))
         say(
-            f"{test.attrs['second']} less {test.attrs['first']}: {difference} {test.attrs['units']}, paired by "
+            f"{test.attrs['second']} minus {test.attrs['first']}: {difference} {test.attrs['units']}, paired by "
             f"{int(test['n_samples'])} samples, p = {p_t} (t), {p_ranks} (Wilcoxon)"
         )
 
 
 def _print_components(result: "xr.DataTree", *, full: bool) -> None:
-    """Js of components, the largest first, and their shares of MIUB."""
+    """Print js of components, the largest first, and their shares of MIUB."""
     frame, total = _components_frame(result), float(result["miub"])
     shares = [format_percent(js / total) if total > 0 else "-" for js in frame["js"]]
     table = frame[["component", "js", "js_se"]].assign(share=shares).sort_values("js", ascending=False, kind="stable")
@@ -236,7 +248,7 @@ def _print_components(result: "xr.DataTree", *, full: bool) -> None:
 
 
 def _print_groups(frame: "pd.DataFrame", keys: Sequence[str], *, full: bool) -> None:
-    """MIUB by the keys of `group_by`."""
+    """Print MIUB by the keys of `--group-by`."""
     counts = ["n_samples", "n_tokens", "n_components"]
     if "n_runs" in frame:
         counts = ["n_runs", "miub_sd"] if (frame["n_runs"] > 1).any() else []
@@ -246,7 +258,7 @@ def _print_groups(frame: "pd.DataFrame", keys: Sequence[str], *, full: bool) -> 
         runs = list(dict.fromkeys(frame["run"]))
         shown["run"] = frame["run"].map(dict(zip(runs, run_names(runs), strict=True)))
     if "text" in keys:
-        shown["text"] = frame["text"].map(repr)  # a space is part of a token's text
+        shown["text"] = frame["text"].map(repr)  # shows spaces
     names = {"miub": "MIUB", "miub_sd": "sd of runs", **{name: name[2:] for name in counts if name[:2] == "n_"}}
     print_frame(shown, f"MIUB by {', '.join(keys)}", names=names, largest="miub", full=full)
 
@@ -254,15 +266,15 @@ def _print_groups(frame: "pd.DataFrame", keys: Sequence[str], *, full: bool) -> 
 def _print_differences(
     results: "Sequence[xr.DataTree]", frame: "pd.DataFrame", keys: Sequence[str], *, is_paired: bool, full: bool
 ) -> None:
-    """MIUB of each run by keys of components, a column a run, and how the others differ from the first, by sample."""
+    """Print MIUB by keys of components: one column per run, then paired differences from the first run."""
     import pandas as pd
 
     runs = list(dict.fromkeys(frame["run"]))
     heads, index = run_names(runs), list(keys)
     parts = [frame[frame["run"] == run].set_index(index)[["miub", "miub_se"]] for run in runs]
     for name, other in zip(heads[1:], results[1:], strict=True) if is_paired else ():
-        test = analyze.paired(results[0], other, keys)  # of samples that both have, so that columns may differ by more
-        heads.append(f"{name} less {heads[0]}, {int(test['n_samples'])} pairs")
+        test = analyze.paired(results[0], other, keys)  # over shared samples alone: columns may differ by more
+        heads.append(f"{name} minus {heads[0]}, {int(test['n_samples'])} pairs")
         parts.append(analyze.to_dataframe(test, " ".join(keys)).set_index(index)[["difference", "difference_se"]])
     columns = [str(number) for number in range(len(parts))]
     whole = pd.concat(
@@ -276,7 +288,7 @@ def _print_differences(
 
 
 def _print_readings(cells: "xr.Dataset") -> None:
-    """MIUB under every reading of the paper's equation, compared with the paper's numbers."""
+    """Print MIUB under every reading of the paper's equation, compared with the paper's numbers."""
     from lorascope.analyze.miub.miub import PRINTED_MIUB
     from lorascope.analyze.miub.reduce import UNITS
 

@@ -11,7 +11,7 @@ from lorascope.capture.settling.inputs import require_inputs
 from lorascope.stores.size import format_size
 
 from ..options import ConfigFile
-from ..screen import aside, note, print_frame, say, write_json
+from ..screen import aside, format_note, print_frame, quiet_libraries, say, write_json
 
 if TYPE_CHECKING:
     from lorascope.capture import Plan
@@ -25,18 +25,20 @@ def plan(
     probe: bool = True,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
-    """Estimate how much disk, memory and time a capture will need, and whether it fits; nothing stays on disk.
+    """Estimate how much disk, memory and time a capture will need, and whether it fits.
+
+    Nothing stays on disk. The exit code is 1 if the capture doesn't fit, or an adapter can't be captured.
 
     Parameters
     ----------
     probe
-        Load the model and measure how many tokens a second model, measuring, copies, encoders and disk can do. With
-        --no-probe, the model's weights aren't needed.
+        Load the model and measure how many tokens per second the model, the measures, copies, encoders and the disk
+        process. With --no-probe, the model's weights aren't needed.
     as_json
         Print one JSON object and nothing else: `ok`, `fits` (`disk`, `device`, `host` -> `parts`, `needed_bytes`,
         `free_bytes`, `fits`), `problems`, `notes`, `remarks`, `ways_to_fit`, `tokens`, counts (`n_tokens`, `n_rows`,
         `n_components`, `n_all_tokens`, `n_samples`, `n_batches`, `n_arrays`, `n_files`), `raw_bytes`, `stored_bytes`,
-        `needed_bytes`, `parts` of the run, `trial` (null without one), `bottleneck` (likewise: tokens a
+        `needed_bytes`, `parts` of the run, `trial` (null without one), `bottleneck` (likewise: tokens per
         second by stage and together, `limit`; `ways` has the same by codec and `none`), `seconds` by stage, `codec`,
         `codec_seconds` (of the capture, by codec), `ablation` (`passes`, `batches`, `tokens`; {} without),
         and `settings`.
@@ -46,17 +48,15 @@ def plan(
 
     from lorascope.capture import plan as plan_capture
 
-    from ..quiet import quiet_libraries
-
     quiet_libraries()
     made = plan_capture(settings, probe=probe)
     if as_json:
         write_json(made.as_dict())
         return 0 if made.ok else 1
-    for line in _verdict(made):
+    for line in _verdict_lines(made):
         say(line)
     if made.trials:
-        print_frame(rate_rows(made.trials, made.spec.codec), "Tokens a second")
+        print_frame(rate_rows(made.trials, made.spec.codec), "Tokens per second")
     total = made.estimate
     parts = [(p.name, p.n_arrays, p.n_chunks + p.n_arrays, p.raw_bytes, p.stored_bytes) for p in total.parts]
     parts.append(("in all", total.n_arrays, total.n_files, total.raw_bytes, total.stored_bytes))
@@ -72,13 +72,13 @@ def plan(
     ]
     print_frame(memory, "Memory")
     say("Notes")
-    for line in (*(note(remark.message, remark.places) for remark in made.notes), *made.remarks):
+    for line in (*(format_note(remark.message, remark.places) for remark in made.notes), *made.remarks):
         say(f"  - {line}")
     return 0 if made.ok else 1
 
 
-def _verdict(made: "Plan") -> Iterator[str]:
-    """Whether it fits, and whether the adapters can be captured."""
+def _verdict_lines(made: "Plan") -> Iterator[str]:
+    """Yield lines on whether a capture fits, whether the adapters can be captured, and how long it takes."""
     spec = made.spec
     yield "It fits." if made.fits else "It doesn't fit."
     for need in made.fit:
@@ -114,7 +114,7 @@ def _verdict(made: "Plan") -> Iterator[str]:
 
 
 def rate_rows(trials: Mapping["Way", "TrialResult"], own: "Way") -> list[dict[str, str]]:
-    """Rows of a trial's table: tokens a second of each stage by itself, and of a whole capture, by way of capturing."""
+    """Return a table of tokens per second, one row per stage and one column per way to capture."""
     names = {way: f"--codec {way}" for way in trials} | {"none": "--states none", own: "capture"}
     ways = {names[way]: trials[way] for way in sorted(trials, key=lambda way: (way != own, way == "none"))}
     by_stage = {name: tried.costs.rates for name, tried in ways.items()}

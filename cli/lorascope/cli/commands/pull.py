@@ -7,8 +7,7 @@ from lorascope.stores.reading.require_run import require_store
 from lorascope.stores.size import format_size
 
 from ..options import Components
-from ..screen import left_out, progress_bar, say
-from ..stopped import rows_that_remain, saying_what_remains
+from ..screen import describe_incomplete, describe_rows, progress_bar, report_when_stopped, say
 
 
 def pull(
@@ -23,7 +22,9 @@ def pull(
     adapter: tuple[str, ...] = (),
     codec: Literal["default", "zstd", "lz4", "raw"] = "default",
 ) -> None:
-    """Copy a run or a part of it, local or remote. Copies whole samples only, with exactly the same values.
+    """Copy a run or a part of it, local or remote: some components, samples or tokens, or another codec.
+
+    Only whole samples are copied, with exactly the same values. The same command continues a copy that was stopped.
 
     Parameters
     ----------
@@ -32,10 +33,10 @@ def pull(
     out
         Folder or url of the copy, new or empty.
     samples
-        How many to take from the start; or an id, 'data set/id', 'prompt/data set/id' or a pattern of these; repeat it
+        Number of samples from the start; or an id, 'data set/id', 'prompt/data set/id' or a pattern of these; repeat it
         for more; by default all.
     tokens
-        Tokens of each sample to take: 'all'; a role, such as 'answer'; 'first:N', 'last:N' or 'from:N'; 'every:K' or
+        Tokens of each sample to copy: 'all'; a role, such as 'answer'; 'first:N', 'last:N' or 'from:N'; 'every:K' or
         'share:P', drawn at random with weights adjusted, so weighted means stay unbiased.
     seed
         Seed of the draw.
@@ -50,13 +51,13 @@ def pull(
     from lorascope.stores import pull as pull_slice
 
     was_finished = run_state(out) == "finished"
-    a_number = len(samples) == 1 and samples[0].isdecimal()
-    with saying_what_remains(partial(rows_that_remain, out)), progress_bar("pull") as update:
+    is_number = len(samples) == 1 and samples[0].isdecimal()
+    with report_when_stopped(partial(describe_rows, out)), progress_bar("pull") as update:
         run = pull_slice(
             source,
             out,
             components=component or None,
-            samples=int(samples[0]) if a_number else samples or None,
+            samples=int(samples[0]) if is_number else samples or None,
             tokens=tokens,
             seed=seed,
             adapters=adapter or None,
@@ -72,7 +73,7 @@ def pull(
     say(f"{amounts}: {format_size(after)} of {format_size(before)} in {run.place.name}")
     say(f"the source was checked by the {step['checked']}, the copy was read back and compared")
     if step["samples_incomplete"]:
-        say(f"{left_out(step['samples_incomplete'], open_run(source))} and were left out")
+        say(f"{describe_incomplete(step['samples_incomplete'], open_run(source))} and were excluded")
     n_lost = int((run.states == "sample") * (~run.state_rows).sum())
     if n_lost:
-        say(f"{n_lost} of {run.n_rows} rows hold reductions alone: not all of their tokens had states in the source")
+        say(f"{n_lost} of {run.n_rows} rows have reductions alone: not all of their tokens had states in the source")

@@ -18,14 +18,14 @@ def report(
     component: Components = (),
     workers: Workers = None,
 ) -> None:
-    """One self-contained HTML page about a run, or one that compares several.
+    """Write one self-contained HTML page about a run, or one that compares several.
 
     Parameters
     ----------
     more
-        Further runs, to be compared with the first on one page.
+        Further runs to compare with the first on one page.
     out
-        File of the page; by default beside the first run (or here, for a remote one): its name with .html instead of
+        File of the page; by default next to the first run (or here, for a remote one): its name with .html instead of
         .zarr, or with -compared.html.
     """
     places = [require_store(path) for path in (run, *more)]

@@ -6,38 +6,38 @@ from pathlib import Path
 
 from lorascope.analyze.results.format import format_duration, format_number
 from lorascope.stores.size import format_size
-from lorascope.study.grid import Unit, chosen_units, units_of
+from lorascope.study.grid import Unit, grid_units, select_units
 from lorascope.study.settings import read_settings
 
 from ..options import AsJson, StudyFile
-from ..screen import print_frame, progress_bar, say, write_json
-from ..stopped import CONTINUES, saying_what_remains
+from ..screen import CONTINUES, print_frame, progress_bar, quiet_libraries, report_when_stopped, say, write_json
 
 ALREADY_DONE = "there already"
+"""Outcome of a unit whose results existed before."""
 
 
 def plan(study: StudyFile, /, *, only: str | None = None, probe: bool = True, as_json: AsJson = False) -> None:
-    """Estimate what a study will run, and how much time and disk it needs; nothing stays on disk.
+    """Estimate the time and disk that a study's units need.
+
+    Nothing stays on disk.
 
     Parameters
     ----------
     only
         i/n: only every n-th unit, starting with the i-th.
     probe
-        Try one unit of each model and task with a few items, and measure the time. With --no-probe, only tokens are
+        Try one unit of each model and task on a few items, and measure the time. With --no-probe, only tokens are
         counted.
     as_json
         Print one JSON object and nothing else: `units` (a list of `unit`, `tokens`: `trained`, `scored` and `captured`,
         `seconds`, null without a rehearsal, and `stored_bytes`), `notes`, and the folders `results` and `work`.
     """
-    from lorascope.study.running.inputs import require_inputs
+    from lorascope.study.running.recipe import require_inputs
 
     settings = read_settings(study)
-    require_inputs(settings, chosen_units(units_of(settings), only), weights=probe)
+    require_inputs(settings, select_units(grid_units(settings), only), weights=probe)
 
     from lorascope.study.running.rehearsal import plan_study
-
-    from ..quiet import quiet_libraries
 
     quiet_libraries()
     planned = plan_study(settings, only=only, probe=probe)
@@ -68,7 +68,9 @@ def plan(study: StudyFile, /, *, only: str | None = None, probe: bool = True, as
 
 
 def run(study: StudyFile, /, *, only: str | None = None, scheduler: str | None = None) -> None:
-    """Do what is missing of a study: fine-tune, capture and measure every unit of its grid.
+    """Fine-tune, capture and measure every unit of a study's grid that has no results yet.
+
+    The same command continues a study that was stopped.
 
     Parameters
     ----------
@@ -77,42 +79,42 @@ def run(study: StudyFile, /, *, only: str | None = None, scheduler: str | None =
     scheduler
         Address of a running Dask scheduler; its workers then compute MIUB and mutual information.
     """
-    from lorascope.study.running.inputs import require_inputs
+    from lorascope.study.running.recipe import require_inputs
 
     settings = read_settings(study)
-    units = chosen_units(units_of(settings), only)
+    units = select_units(grid_units(settings), only)
     require_inputs(settings, units)
     began = time.perf_counter()
     outcomes: Counter[str] = Counter()
 
-    def remains() -> str:
+    def describe() -> str:
         n_done = outcomes["made"] + outcomes[ALREADY_DONE]
         return f"stopped with {n_done} of {len(units)} units known to be done; {CONTINUES}"
 
-    with saying_what_remains(remains), progress_bar("study") as update:
+    with report_when_stopped(describe), progress_bar("study") as update:
         from lorascope.study.running.run import run_study
-
-        from ..quiet import quiet_libraries
 
         quiet_libraries()
 
-        def tell(number: int, n_units: int, unit: Unit, step: str, done: int, total: int, counted: str) -> None:
+        def report_step(number: int, n_units: int, unit: Unit, step: str, done: int, total: int, counted: str) -> None:
             update(done, total, f"{counted}, {number}/{n_units} {unit.name}", step)
 
-        for outcome in run_study(settings, tell, only=only, scheduler=scheduler):
+        for outcome in run_study(settings, report_step, only=only, scheduler=scheduler):
             outcomes[outcome.did] += 1
             say(f"{outcome.unit.name}: {outcome.did}" + (f" ({outcome.who})" if outcome.who else ""))
     if outcomes[ALREADY_DONE] and outcomes.total() == outcomes[ALREADY_DONE]:
         done = f"all {len(units)} units are done, by the same settings, models, data and prompts"
         say(f"already complete: {done}; results: {settings.results}")
         return
-    counts = ", ".join(f"{n} {did}" for did, n in outcomes.items()) or f"none of them is in part {only}"
+    counts = ", ".join(f"{n} {did}" for did, n in outcomes.items()) or f"part {only} has no units"
     say(f"units: {counts}, in {format_duration(time.perf_counter() - began)}; results: {settings.results}")
     say(f"`lorascope study report {study}` writes tables and figures")
 
 
 def status(study: StudyFile, /, *, as_json: AsJson = False) -> int:
-    """Show which units of a study are done; needs no torch. The exit code is 0 once all units are done, else 1.
+    """Show which units of a study are done.
+
+    The exit code is 0 once all units are done, else 1. This needs no torch.
 
     Parameters
     ----------
@@ -120,7 +122,7 @@ def status(study: StudyFile, /, *, as_json: AsJson = False) -> int:
         Print one JSON object and nothing else: `n_units`, `n_done`, and `units`, a list of `unit`, `state` and
         `detail`.
     """
-    from lorascope.study.status import study_status
+    from lorascope.study.results.units import study_status
 
     statuses = study_status(read_settings(study))
     n_left = sum(status.state != "done" for status in statuses)
@@ -134,15 +136,17 @@ def status(study: StudyFile, /, *, as_json: AsJson = False) -> int:
 
 
 def report(study: StudyFile, /, *, out: Path | None = None) -> None:
-    """Write a study's tables and figures as one HTML page and as CSV. Needs no torch; units may be missing.
+    """Write a study's tables and figures as one HTML page and as CSV.
+
+    Units may be missing, and torch isn't needed.
 
     Parameters
     ----------
     out
-        File of the page; by default `report.html` in the study's folder of results, beside the CSV files.
+        File of the page; by default `report.html` in the study's folder of results, next to the CSV files.
     """
     settings = read_settings(study)
-    planned = [unit.name for unit in units_of(settings)]
+    planned = [unit.name for unit in grid_units(settings)]
 
     from lorascope.study.page.study_page import write_study_report
 

@@ -11,16 +11,16 @@ from lorascope.stores.errors import StoreError
 from lorascope.stores.reading.require_run import require_store
 
 from ..options import AsJson, Components, RunPath
-from ..screen import print_frame, progress_bar, say, write_json
+from ..screen import print_frame, progress_bar, quiet_libraries, say, write_json
 
 if TYPE_CHECKING:
     from lorascope.capture.reforward import Reforwarded
     from lorascope.stores import Verdict
 
 CHECKED = {"digests": "checksums", "decode": "checksums, decoding", "statistics": "checksums, decoding, statistics"}
-"""Level -> what it checks."""
+"""Level -> the checks that it makes."""
 MOST_SHOWN = 200
-"""Problems that are listed; of a run in ruins the others are counted by kind."""
+"""Most problems that are listed; further ones are counted by kind."""
 
 
 def verify(
@@ -40,17 +40,19 @@ def verify(
     seed: NonNegativeInt = 0,
     as_json: AsJson = False,
 ) -> int:
-    """Check a run against itself, and with --reforward against its model; exit code 1 if anything is wrong.
+    """Check a run: checksums, decoding, and whether its numbers look right.
+
+    With --reforward, some samples are also computed again by the model. The exit code is 1 if anything is wrong.
 
     Parameters
     ----------
     level
-        How much to check, each level with those before it: `digests` (checksums of every chunk), `decode`
+        How much to check; each level includes those before it: `digests` (checksums of every chunk), `decode`
         (decompression), `statistics` (NaN, Inf, zero, constant, blank, repeated vectors and rows).
     reforward
         Also load the model and compute this many random samples again (needs torch).
     model
-        With --reforward: the place of the model, if it has moved, as for the next four; it must be the same model.
+        With --reforward: the model's place, if it has moved; it must be the same model.
     adapter
         With --reforward: the adapters, if they have moved.
     data
@@ -64,11 +66,11 @@ def verify(
     trust_remote_code
         With --reforward: run code that comes with the model.
     seed
-        With --reforward: chooses the samples.
+        With --reforward: seed of the choice of samples.
     as_json
         Print one JSON object and nothing else: `run`, `sound`, `level`, `n_rows`, `n_committed`, `n_chunks` (checked),
         `problems` (all of them: `place`, `kind`, `message`), `uncovered` (sentences on what no digest covers),
-        `reforward` (null without --reforward and where the run is broken; else `samples`, `n_tokens`, `n_vectors`,
+        `reforward` (null without --reforward or if the run is damaged; else `samples`, `n_tokens`, `n_vectors`,
         `n_equal`, `worst`).
     """
     asked = {
@@ -84,7 +86,7 @@ def verify(
         from lorascope.capture.settling.inputs import require_inputs, settings_of_run
         from lorascope.stores import open_run
 
-        with suppress(StoreError):  # `verify` says more of a run that can't be read
+        with suppress(StoreError):  # if the run can't be read, `verify` reports why
             require_inputs(settings_of_run(open_run(run), overrides), writes=False)
 
     from lorascope.stores import verify as verify_run
@@ -92,15 +94,15 @@ def verify(
     with progress_bar("verify") as update:
         verdict = verify_run(run, level=level, components=component or None, progress=update)
     problems, again = list(verdict.problems), None
-    lines = [_summary(run, verdict), *verdict.uncovered]
+    lines = [_summarize_verdict(run, verdict), *verdict.uncovered]
     if component:
         lines.append(f"of components that fit {', '.join(component)}: by the checksum of every chunk")
     if reforward and problems:
-        lines.append("nothing was computed again: what is stored is broken already")
+        lines.append("nothing was computed again: the stored run is damaged already")
     elif reforward:
-        again = _reforward(run, reforward, seed, overrides)
+        again = _compute_again(run, reforward, seed, overrides)
         problems = again.problems
-        lines.append(_compared(again))
+        lines.append(_summarize_reforward(again))
     if as_json:
         checked = {**verdict._asdict(), "problems": problems}
         computed = None if again is None else {k: v for k, v in asdict(again).items() if k != "problems"}
@@ -116,7 +118,8 @@ def verify(
     return 1 if problems else 0
 
 
-def _summary(run: str, verdict: "Verdict") -> str:
+def _summarize_verdict(run: str, verdict: "Verdict") -> str:
+    """Return a line on whether a run is sound, and how much was checked."""
     n_problems = len(verdict.problems)
     state = "sound" if verdict.ok else f"{n_problems} problem{'s' if n_problems > 1 else ''}"
     return (
@@ -125,11 +128,9 @@ def _summary(run: str, verdict: "Verdict") -> str:
     )
 
 
-def _reforward(run: str, k: int, seed: int, overrides: dict[str, Any]) -> "Reforwarded":
-    """What was computed again; only here is torch needed."""
+def _compute_again(run: str, k: int, seed: int, overrides: dict[str, Any]) -> "Reforwarded":
+    """Compute k random samples of a run again and compare them with the stored ones; this imports torch."""
     from lorascope.capture.reforward import reforward
-
-    from ..quiet import quiet_libraries
 
     quiet_libraries()
     with progress_bar("reforward") as update:
@@ -138,7 +139,8 @@ def _reforward(run: str, k: int, seed: int, overrides: dict[str, Any]) -> "Refor
         )
 
 
-def _compared(again: "Reforwarded") -> str:
+def _summarize_reforward(again: "Reforwarded") -> str:
+    """Return a line on how many vectors that were computed again equal the stored ones."""
     others = "" if again.n_equal == again.n_vectors else f", the others within {again.worst:.2g} of their size"
     return (
         f"{len(again.samples)} samples computed again: {again.n_equal} of {again.n_vectors} vectors of "

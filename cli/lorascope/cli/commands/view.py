@@ -17,7 +17,7 @@ from ..options import RunPath
 from ..screen import progress_bar, say
 
 IN_TERMINAL = ("www-browser", "links", "elinks", "lynx", "w3m")
-"""Browsers that would take this terminal over, and run no script."""
+"""Browsers that would occupy this terminal, and that run no script."""
 
 
 def view(
@@ -29,25 +29,27 @@ def view(
     port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 0,
     browser: bool = True,
 ) -> None:
-    """Look into a run in a browser: every sample, token, layer and rank direction; or several runs side by side.
+    """Show a run in a browser: every sample, token, layer and rank direction.
+
+    Several runs are shown side by side.
 
     Parameters
     ----------
     more
-        Further runs, to be looked at beside the first.
+        Further runs to show next to the first.
     bundle
-        Write page and report to this new folder, for any web server or bucket, and serve nothing; put it beside the
+        Write page and report to this new folder, for any web server or bucket, and serve nothing; put it next to the
         run.
     with_run
-        Copy the runs into the bundle, so that it needs nothing beside it.
+        Copy the runs into the bundle, so that it needs no other files.
     port
-        Number of the port; by default any that is free.
+        Number of the port; by default any free one.
     browser
         Open a browser. With --no-browser, only the address is printed.
     """
     runs = [require_store(path) for path in (run, *more)]
     if with_run and bundle is None:
-        raise ValueError("`--with-run` says what a bundle holds; name its folder by `--bundle`")
+        raise ValueError("`--with-run` is for a bundle; name its folder by `--bundle`")
     if bundle is not None and port:
         raise ValueError(f"`--port` is {port}, and with `--bundle` nothing is served; leave one of them out")
 
@@ -62,19 +64,19 @@ def view(
     if bundle is not None:
         sizes = dict(open_place(bundle).sizes())
         copied = sum(n_bytes for key, n_bytes in sizes.items() if key.startswith("runs/"))
-        say(f"bundle: {bundle}, {format_size(sum(sizes.values()))}, of which the runs are {format_size(copied)}")
+        say(f"bundle: {bundle}, {format_size(sum(sizes.values()))}, including {format_size(copied)} of runs")
         if not with_run:
             say("the bundle reads the runs next to it: serve both together")
         return
     with suppress(KeyboardInterrupt), shown:
         say(f"view: {shown.url} (until Ctrl-C; whoever has this address on this machine can read the runs)")
         if browser:
-            threading.Thread(target=_open, args=(shown.url,), daemon=True).start()
+            threading.Thread(target=_open_browser, args=(shown.url,), daemon=True).start()
         threading.Event().wait()
 
 
-def _open(url: str) -> None:
-    """Open a browser where there is one; never fails."""
+def _open_browser(url: str) -> None:
+    """Open a page in a browser, if this machine has a graphical one; never raise."""
     with suppress(webbrowser.Error, OSError):
         browser = webbrowser.get()
         if "BROWSER" in os.environ or getattr(browser, "name", "") not in IN_TERMINAL:

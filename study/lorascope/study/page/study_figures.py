@@ -1,4 +1,4 @@
-"""The paper's figures 2 and 3 of a study, and its table 1 along rank and model size, with error bars."""
+"""Figures of a study: the paper's figures 2 and 3, and its table 1 along rank and model size, with error bars."""
 
 import html
 from collections.abc import Sequence
@@ -16,82 +16,58 @@ from lorascope.analyze.results.format import format_error, format_number
 from ..results.tables import AVG
 
 AXES = {"ACC": "share", "CE": "nat/token", "PPL": "", "MIUB": "nat"}
-"""Metric -> its unit; its name stands above the panel."""
+"""Metric -> its unit."""
 MEAN = Look("#222222", "diamond", "solid")
 """Look of the mean over data sets."""
 HEIGHT = 160
-"""Pixels of a panel."""
+"""Height of a panel in pixels."""
 
 
 def text_sizes_figure(table: pd.DataFrame) -> go.Figure:
-    """The paper's figure 2: MIUB, PPL and CE of texts against parameters of the model, a line a text and model.
+    """Draw the paper's figure 2: MIUB, PPL and CE of texts against the model's parameters, a line per text and model.
 
-    Parameters
-    ----------
-    table
-        What `texts_table` returns.
-
-    Raises
-    ------
-    ValueError
-        If it has no value at a known number of parameters.
+    `table` is what `texts_table` returns; raises ValueError if it has no value at a known number of parameters.
     """
     rows = table[table["value"].notna() & table["N"].notna()]
     if not len(rows):
         raise ValueError("no text was measured at a known number of parameters")
-    rows = rows.assign(line=_lines(rows), x=rows["N"].astype(float), panel="<b>" + rows["metric"] + "</b>")
+    rows = rows.assign(line=_line_names(rows), x=rows["N"].astype(float), panel="<b>" + rows["metric"] + "</b>")
     ranks = " and ".join(str(int(rank)) for rank in sorted(rows["R"].dropna().unique()))
     title = "Texts against model size (the paper's figure 2)"
-    return _figure(rows, "text", _looks(rows["line"]), title, f"LoRA rank {ranks}.")
+    return _draw_panels(rows, "text", _data_set_looks(rows["line"]), title, f"LoRA rank {ranks}.")
 
 
 def sweeps_figure(table: pd.DataFrame) -> go.Figure:
-    """MIUB, ACC and CE along rank (left) and model size (right), a line a data set, the mean over them in black.
+    """Draw MIUB, ACC and CE along rank (left) and model size (right), a line per data set, their mean in black.
 
-    Parameters
-    ----------
-    table
-        What `datasets_table` returns, with `N` and `R` of its settings.
-
-    Raises
-    ------
-    ValueError
-        If there is nothing that varies.
+    `table` is what `datasets_table` returns, with `N` and `R` of its settings; raises ValueError if neither varies.
     """
     rows = table[table["value"].notna()]
     is_mean = rows["dataset"].str.startswith(AVG)
-    if rows[~is_mean]["dataset"].nunique() < 2:  # a mean over one data set would hide it
+    if rows[~is_mean]["dataset"].nunique() < 2:  # the mean over one data set would cover it
         rows = rows[~is_mean]
     side = rows["setting"].str.startswith("share").map({True: "model size", False: "rank"})
     x = rows["N"].astype(float).where(side == "model size", rows["R"].astype(float))
-    rows = rows.assign(line=_lines(rows), side=side, x=x, panel="<b>" + rows["metric"] + "</b>, " + side)
+    rows = rows.assign(line=_line_names(rows), side=side, x=x, panel="<b>" + rows["metric"] + "</b>, " + side)
     rows = rows[rows["x"].notna() & (rows.groupby("side")["setting"].transform("nunique") > 1)]
     if not len(rows):
         raise ValueError("neither rank nor model size varies")
     order = ["MIUB", "ACC", "CE", "rank", "model size"]
     rows = rows.sort_values(["metric", "side"], key=lambda key: key.map(order.index), kind="stable")
     note = f"Model sizes at rank {table.attrs.get('rank')}." if (rows["side"] == "model size").any() else ""
-    return _figure(rows, "data set", _looks(_lines(table)), "Along rank and model size", note)
+    return _draw_panels(rows, "data set", _data_set_looks(_line_names(table)), "Along rank and model size", note)
 
 
 def lengths_figure(table: pd.DataFrame) -> go.Figure:
-    """The paper's figure 3: MIUB and ACC against the items' length, a row of panels a data set, a line a setting.
+    """Draw the paper's figure 3: MIUB and ACC against length, a row of panels per data set, a line per setting.
 
-    Parameters
-    ----------
-    table
-        What `lengths_table` returns.
-
-    Raises
-    ------
-    ValueError
-        If it has no value.
+    `table` is what `lengths_table` returns; raises ValueError if it has no value.
     """
     rows = table[table["value"].notna()]
     if not len(rows):
         raise ValueError("no items were drawn by their length")
     buckets = list(dict.fromkeys(rows["bucket"]))
-    titles = "<b>" + _lines(rows).map(shortened) + "</b>, " + rows["metric"]
+    titles = "<b>" + _line_names(rows).map(shortened) + "</b>, " + rows["metric"]
     rows = rows.assign(line=rows["setting"], x=rows["bucket"].map(buckets.index), panel=titles)
     order = [*dict.fromkeys(table["dataset"]), "MIUB", "ACC"]
     rows = rows.sort_values(["dataset", "metric"], key=lambda key: key.map(order.index), kind="stable")
@@ -102,7 +78,7 @@ def lengths_figure(table: pd.DataFrame) -> go.Figure:
             name: Look(look.color, symbol, dash) for name, look in zip(own, looks(len(own), "rank"), strict=True)
         }
     n = rows["n_items"]
-    figure = _figure(
+    figure = _draw_panels(
         rows, "setting", looks_of, "MIUB and accuracy against length (the paper's figure 3)",
         f"{n.min()} to {n.max()} items a point; lines are moved aside to be told apart.", aside=True,
     )  # fmt: skip
@@ -111,10 +87,10 @@ def lengths_figure(table: pd.DataFrame) -> go.Figure:
     return figure
 
 
-def _figure(
+def _draw_panels(
     rows: pd.DataFrame, what: str, marks: dict[str, Look], title: str, note: str, *, aside: bool = False
 ) -> go.Figure:
-    """Panels of rows by `panel`, in each a line a `line` over `x`, with standard errors."""
+    """Draw one panel per value of `panel`, with lines by `line` over `x`, and standard errors."""
     figure, panels = small_multiples(list(dict.fromkeys(rows["panel"])), height=HEIGHT, share_y=False)
     for panel, (_, own) in zip(panels, rows.groupby("panel", sort=False), strict=True):
         for k, (name, look) in enumerate(marks.items()):
@@ -122,7 +98,8 @@ def _figure(
             shift = 0.5 * (k - (len(marks) - 1) / 2) / max(len(marks), 2) if aside else 0.0
             bars = {"type": "data", "array": own_line["se"].fillna(0), "color": look.color, "thickness": 1, "width": 2}
             if len(own_line):
-                hover, stroke = [_text(row) for row in own_line.itertuples()], 2 if look.color == MEAN.color else 1.25
+                hover = [_hover_text(row) for row in own_line.itertuples()]
+                stroke = 2 if look.color == MEAN.color else 1.25
                 shown: dict[str, Any] = {"mode": "lines+markers", "error_y": bars, "line": {"width": stroke}}
                 trace = points(look, name, hover, x=own_line["x"] + shift, y=own_line["value"], **shown)
                 figure.add_trace(trace, **panel)
@@ -144,8 +121,8 @@ def _figure(
     return figure
 
 
-def _lines(rows: pd.DataFrame) -> pd.Series:
-    """Names of data sets, with the model where there are several: of a path its end, if that tells models apart."""
+def _line_names(rows: pd.DataFrame) -> pd.Series:
+    """Return names of data sets, with the model if there are several; of a model's path the last part, if distinct."""
     models = rows["model"].unique()
     if len(models) < 2:
         return rows["dataset"]
@@ -154,8 +131,8 @@ def _lines(rows: pd.DataFrame) -> pd.Series:
     return rows["dataset"] + " · " + (rows["model"].map(short) if is_distinct else rows["model"])
 
 
-def _looks(names: Sequence[str]) -> dict[str, Look]:
-    """Data sets in colours, means over them in black, with another dash for each."""
+def _data_set_looks(names: Sequence[str]) -> dict[str, Look]:
+    """Return the look of each data set, in colours, and of means over data sets, in black with different dashes."""
     sets = [name for name in dict.fromkeys(names) if not name.startswith(AVG)]
     means = [name for name in dict.fromkeys(names) if name.startswith(AVG)]
     dashes = ("solid", "dash", "dot", "dashdot")
@@ -164,7 +141,7 @@ def _looks(names: Sequence[str]) -> dict[str, Look]:
 
 
 def _value_axis(rows: pd.DataFrame) -> dict[str, Any]:
-    """An axis of a metric's values with their errors, logarithmic where they lie far apart."""
+    """Return the settings of a metric's axis, logarithmic if values with their errors span a wide range."""
     metric, errors = rows["metric"].iloc[0], rows["se"].fillna(0)
     values = np.concatenate([rows["value"] - errors, rows["value"] + errors]).astype(float)
     axis = value_axis(values)
@@ -173,8 +150,8 @@ def _value_axis(rows: pd.DataFrame) -> dict[str, Any]:
     return axis.layout() | {"title_text": ", ".join(filter(None, (AXES[metric], "log")))}
 
 
-def _text(row: Any) -> str:
-    """Everything about a number, to hover over."""
+def _hover_text(row: Any) -> str:
+    """Return the text shown when hovering over a number: setting, value, error, items, seeds and runs."""
     seeds = f", {row.n_seeds} seeds (sd {row.seed_sd:.2g})" if row.n_seeds > 1 else ", 1 seed"
     unit = "" if row.unit == "1" else f" {html.escape(row.unit)}"
     where = f", {html.escape(row.bucket)}" if hasattr(row, "bucket") else ""

@@ -1,4 +1,4 @@
-"""A study's report: its tables as CSV, and one page with tables, figures, law, metrics and claims."""
+"""A study's report: tables as CSV files, and an HTML page with tables, figures, law, metrics and claims."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -21,9 +21,8 @@ from ..results.claims import CLAIMS
 from ..results.study_results import StudyResults, study_results
 from ..results.tables import AVG, lay_out, with_sizes
 from ..results.units import read_units
-from .record import notices, units_section
+from .page_parts import notices, paper_table_html, units_section, verdict_table
 from .study_figures import lengths_figure, sweeps_figure, text_sizes_figure
-from .table_html import paper_layout, verdict_list
 
 PAGE = "report.html"
 TITLE = "Adapters by rank and model size"
@@ -70,11 +69,11 @@ TABLES = {
         "mutual information was estimated of no unit",
     ),
 }
-"""Number of a table -> title, column of its rows' names, what its numbers are, and what it lacks where it is empty."""
+"""Number of a table -> title, column with names of rows, caption, and message if it is empty."""
 
 
 def write_study_report(out: Path, page: Path | None = None, *, planned: Sequence[str] = ()) -> list[Path]:
-    """Write a study's tables into its folder, and its page; returns all paths, the page last.
+    """Write a study's tables into its folder, and its page; return all paths, the page last.
 
     Parameters
     ----------
@@ -83,20 +82,19 @@ def write_study_report(out: Path, page: Path | None = None, *, planned: Sequence
     page
         File of the page; by default `report.html` in that folder.
     planned
-        Names of all units of the grid, results of others are left out; by default those that are done.
+        Names of all units of the grid; other results are ignored. By default all units with results.
 
     Raises
     ------
     FileNotFoundError
         If there are no results.
     ValueError
-        If a file of results is damaged, or isn't one; all are of units that aren't planned; or the page's place is a
-        folder.
+        If a file of results is damaged, no unit with results is planned, or the page's path is a folder.
 
     Notes
     -----
-    What is there already is replaced, each file by a whole one. `study.csv` is what `read_study`, `lorascope fit` and
-    `lorascope compare` take where they are given the folder.
+    Existing files are replaced atomically. `read_study`, `lorascope fit` and `lorascope compare` read `study.csv` if
+    they are given the folder.
     """
     if page is not None and page.is_dir():
         raise ValueError(f"`out` is {str(page)!r}, a folder; name the page's file, such as {str(page / PAGE)!r}")
@@ -113,15 +111,7 @@ def write_study_report(out: Path, page: Path | None = None, *, planned: Sequence
 
 
 def render_study(study: StudyResults, *, source: str = "") -> str:
-    """HTML of the page about a study, complete in itself.
-
-    Parameters
-    ----------
-    study
-        What `study_results` returns.
-    source
-        Where the results lie, as the page says it.
-    """
+    """Return the page about a study as self-contained HTML; `source` is the name of the folder of results."""
     models = ", ".join(dict.fromkeys(unit.model for unit in study.units))
     datasets = ", ".join(dict.fromkeys(study.tables["study"]["dataset"]))
     about = " · ".join(filter(None, (f"model {models}", f"data {datasets}", source)))
@@ -140,7 +130,7 @@ def render_study(study: StudyResults, *, source: str = "") -> str:
 
 
 def _tiles(study: StudyResults) -> Iterator[str]:
-    """The few numbers to take away."""
+    """Yield tiles with the main numbers: units, items, change of MIUB, accuracy, verdicts."""
     cells = study.tables["study"]
     choices = cells[cells["first_prompt"] & ~cells["is_text"]]
     yield tile("units", f"{len(study.units)} of {len(study.planned)}", "done")
@@ -157,15 +147,15 @@ def _tiles(study: StudyResults) -> Iterator[str]:
         settings = scored.groupby(["model", "task", "dataset", "split", "setting"])[["base_ACC", "ACC"]].mean().mean()
         without, with_it = (format_percent(float(share)) for share in settings)
         yield tile("accuracy", f"{without} → {with_it}", "without → with adapter, mean over settings and data sets")
-    yield tile("claims looked at", str(len(claims)), _counts(claims["verdict"]))
+    yield tile("claims looked at", str(len(claims)), _count_words(claims["verdict"]))
 
 
 def _tables(study: StudyResults) -> Iterator[str]:
-    """Tables 1 to 3, or what there is none of."""
-    for number, (title, key, about, lacking) in TABLES.items():
+    """Yield the paper's tables 1 to 3 as HTML, or a message for an empty one."""
+    for number, (title, key, about, message) in TABLES.items():
         table = study.tables[f"table_{number}"]
         if not len(table):
-            yield f"<p>Table {number}: {lacking}.</p>"
+            yield f"<p>Table {number}: {message}.</p>"
             continue
         known = table[table["value"].notna()]["n_seeds"]
         low, high = (1, 1) if not len(known) else (int(known.min()), int(known.max()))
@@ -173,11 +163,11 @@ def _tables(study: StudyResults) -> Iterator[str]:
         n_others = len(table.attrs["left_out"])
         left_out = f" {n_others} units of other settings aren't in it." if n_others and number == 1 else ""
         caption = f"{about.format(rank=table.attrs['rank'])} {means if high > 1 else 'One seed a cell.'}{left_out}"
-        yield f"<h3>Table {number}: {title}</h3>{paper_layout(table, key, caption=caption)}"
+        yield f"<h3>Table {number}: {title}</h3>{paper_table_html(table, key, caption=caption)}"
 
 
 def _figures(study: StudyResults) -> Iterator[str]:
-    """The sweeps, and figures 2 and 3."""
+    """Yield the figure of both sweeps, and the paper's figures 2 and 3."""
     rows = with_sizes(study.tables["table_1"], lay_out(study.tables["study"]).cells)
     yield _try_figure("sweeps", partial(sweeps_figure, rows))
     yield _try_figure("figure-2", partial(text_sizes_figure, study.tables["figure_2"]))
@@ -185,7 +175,7 @@ def _figures(study: StudyResults) -> Iterator[str]:
 
 
 def _trainings(study: StudyResults) -> Iterator[str]:
-    """MIUB and loss of the first seed of each setting, by task and model, and apart where layers are shared."""
+    """Yield figures of MIUB and loss during training, of each setting's first seed, by task, model and sharing."""
     groups: dict[tuple[bool, str, str], dict[str, Any]] = {}
     settings = {(unit.model, unit.task, unit.share, unit.rank, unit.train_items): unit for unit in study.units[::-1]}
     for unit in sorted(settings.values(), key=study.units.index):
@@ -199,61 +189,62 @@ def _trainings(study: StudyResults) -> Iterator[str]:
 
 
 def _law(study: StudyResults) -> Iterator[str]:
-    """Eq. 8 fitted, or why it can't be."""
+    """Yield the fit of eq. 8 with its figures, or why it can't be fitted."""
     if isinstance(study.law, str):
         yield f"<p><b>Not identified:</b> {escape(study.law)}.</p>"
         return
-    yield _uneven(study, "Each training is a row of its own")
-    yield _summary(study.law)
+    yield _remark_on_seeds(study, "Each training is a row of its own")
+    yield _verdicts_html(study.law)
     for size in study.law.fit.design.sizes:
         yield _try_figure(f"law-{size}", partial(scaling_figure, study.law.fit, along=size))
     yield _try_figure("law-profiles", partial(profile_figure, study.law.fit))
 
 
 def _metrics(study: StudyResults) -> Iterator[str]:
-    """MIUB and CE as predictors of accuracy."""
+    """Yield the comparison of MIUB and CE as predictors of accuracy, or why they weren't compared."""
     if isinstance(study.compared, str):
         yield f"<p>Not compared: {escape(study.compared)}.</p>"
         return
-    yield _uneven(study, "A cell is a mean over seeds, and counts once however many it has")
-    yield _summary(study.compared)
+    yield _remark_on_seeds(study, "A cell is a mean over seeds, and counts once however many it has")
+    yield _verdicts_html(study.compared)
     yield _try_figure("metrics-figure", partial(metrics_figure, study.compared))
 
 
-def _uneven(study: StudyResults, how: str) -> str:
-    """How seeds count where settings with choices have more or fewer of them, else nothing; HTML."""
+def _remark_on_seeds(study: StudyResults, how: str) -> str:
+    """Return HTML on how seeds are weighted if settings have different numbers of them, else an empty text."""
     cells = study.tables["study"].query("not is_text")
     low, high = cells.groupby(["model", "task", "setting"])["seed"].nunique().agg(["min", "max"])
     return f"<p>{how}: settings have {low} to {high} seeds.</p>" if high > low else ""
 
 
 def _claims(study: StudyResults) -> Iterator[str]:
-    """What this study says of the paper's claims."""
+    """Yield the verdicts on each of the paper's claims as HTML."""
     for number, own in study.tables["claims"].groupby("number"):
         verdicts = own[["claim", "verdict", "because"]].itertuples(index=False, name=None)
         yield f"<h3>{f'Claim {number}' if number else 'First'}. {escape(CLAIMS[number])}</h3>"
-        yield f"<details><summary>{_counts(own['verdict'])}</summary>{verdict_list(verdicts)}</details>"
+        yield f"<details><summary>{_count_words(own['verdict'])}</summary>{verdict_table(verdicts)}</details>"
 
 
-def _summary(result: FitReport | MetricComparison) -> str:
-    """Verdicts of a fit or comparison, and behind a click its tables and notes."""
+def _verdicts_html(result: FitReport | MetricComparison) -> str:
+    """Return the verdicts of a fit or comparison as HTML, with its tables and notes folded."""
     summary = result.summary()
     tables = "".join(
         f"<h4>{escape(title)}</h4><pre>{escape(rows.to_string(index=False, float_format=format_number))}</pre>"
         for title, rows in summary.tables.items()
     )
     notes = "".join(f"<li>{escape(note)}</li>" for note in summary.notes)
-    return f"{verdict_list(summary.verdicts)}<details><summary>all numbers</summary>{tables}<ul>{notes}</ul></details>"
+    return f"{verdict_table(summary.verdicts)}<details><summary>all numbers</summary>{tables}<ul>{notes}</ul></details>"
 
 
 def _try_figure(name: str, make: Callable[[], Any]) -> str:
-    """A figure, or in place of one that a study can't have the words why: a training's record may lack anything."""
+    """Return a figure as HTML, or the reason why it can't be drawn from this study's results."""
     try:
         return figure(name, make(), "")
     except (KeyError, TypeError, ValueError) as error:
         return f"<p>No figure: {escape(error)}.</p>"
 
 
-def _counts(words: Iterable[str]) -> str:
+def _count_words(words: Iterable[str]) -> str:
+    """Return how often each verdict occurs, such as `3 supported, 1 contradicted`."""
     counts = pd.Series(list(words)).value_counts()
     return ", ".join(f"{counts[word]} {word}" for word in WORDS if word in counts)

@@ -1,4 +1,4 @@
-"""A study's table: a row a unit, data set and prompt, and the rows by length."""
+"""A study's tables of cells: one row per unit, data set and prompt, or per bucket of lengths."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -22,70 +22,75 @@ SCORES = {
     "PPL": "PPL",
 }
 """Column -> measure of `sample_scores`."""
+SETTING = ("run", "adapter", "model", *LABELS, "setting", "N", "N_non_embedding", "share", "R", "D")
+"""Columns that say what was run, of units and of runs."""
+MIUB_COLUMNS = ("MIUB", "MIUB_se", "n_samples", "n_scored")
 COLUMNS = (
-    *("run", "adapter", "model", *LABELS, "setting", "N", "N_non_embedding", "share", "R", "D", "seed", "task"),
-    *("train_items", "first_prompt", "is_text"),
+    *(*SETTING, "seed", "task", "train_items", "first_prompt", "is_text"),
     *("ACC", "ACC_se", "ACC_per_token", "ACC_per_character", "ACC_written", "CE", "CE_se", "PPL", "PPL_se"),
     *("base_ACC", "base_ACC_se", "base_ACC_per_token", "base_ACC_per_character", "base_ACC_written"),
     *("base_CE", "base_CE_se", "base_PPL", "base_PPL_se", "ACC_change", "ACC_change_se", "CE_change", "CE_change_se"),
-    *("MIUB", "MIUB_se", "n_samples", "n_scored"),
+    *MIUB_COLUMNS,
 )
+"""Columns of the tables of a study's units."""
 LACKING = re.compile(r"(.+): \d+ of (\d+) items of (\d+) to (\d+) \w+")
-"""Form of a unit's note on a bucket that isn't full."""
+"""Pattern of a unit's note on a bucket with too few items."""
 
 
 def study_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
-    """A row a unit, data set, split and prompt, over whole test sets; items drawn for their length alone aren't in it.
+    """Return one row per unit, data set, split and prompt over the test items, without items drawn only by length.
 
     Returns
     -------
     DataFrame
         Columns as in `read_study`: `run` and `adapter` (the unit's name), `model`, `dataset`, `split`, `prompt`,
-        `setting` (rank and what else differs, as text), `N` (parameters, each counted once), `N_non_embedding`,
-        `share`, `R` (rank), `D` (training samples), `seed`, `task`; `train_items` (a data set, empty for all),
-        `first_prompt` (whether it is the prompt of all test items; texts count), `is_text`. `ACC` and its kin are
-        shares, `CE` is in nats a token, `MIUB` in nats; `_se` are standard errors over items; `base_` is without
-        adapter, `_change` is with less without it, paired. `n_samples` enter MIUB, `n_scored` the scores.
+        `setting` (rank and whatever else differs, as text), `N` (parameters, each counted once), `N_non_embedding`,
+        `share`, `R` (rank), `D` (training samples), `seed`, `task`; `train_items` (per data set, empty for all),
+        `first_prompt` (whether it is the prompt of all test items; True for texts), `is_text`. `ACC` and its kin are
+        shares, `CE` is in nats per token, `MIUB` in nats; `_se` are standard errors over items; `base_` is
+        without adapter, `_change` is with minus without it, paired. `n_samples` enter MIUB, `n_scored` the scores.
 
     Notes
     -----
-    `scores` says what ACC, CE and PPL are: CE of items is the mean over samples, CE of texts the mean over tokens. A
-    MIUB that isn't finite in one sample is empty in its cell.
+    `scores` defines ACC, CE and PPL: CE of items is the mean over samples, CE of texts the mean over tokens. MIUB of a
+    cell is empty if it isn't finite in one sample.
     """
-    return _frame(units, [row for unit in units for row in _rows(unit, unit.samples["in_test"].values > 0)])
+    return _cells_frame(units, [row for unit in units for row in _unit_rows(unit, unit.samples["in_test"].values > 0)])
 
 
 def prompt_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
-    """Rows over the items that every prompt was put to, so that prompts can be compared; none with one prompt."""
-    return _frame(units, [row for unit in units for row in _rows(unit, unit.samples["in_prompts"].values > 0)])
+    """Return rows like `study_cells` over the items asked under every prompt; no rows if there is one prompt."""
+    return _cells_frame(
+        units, [row for unit in units for row in _unit_rows(unit, unit.samples["in_prompts"].values > 0)]
+    )
 
 
 def length_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
-    """A row a unit, data set and bucket of lengths, with the first prompt; columns as in `study_cells`.
+    """Return one row per unit, data set and bucket of lengths, with the first prompt; columns as in `study_cells`.
 
-    Further columns: `bucket`, `n_wanted` (items that were asked for) and `mean_length`, in the unit of the buckets. A
-    bucket of which a data set has no item has a row without numbers.
+    Further columns: `bucket`, `n_wanted` (number of items requested) and `mean_length`, in the unit of the buckets. A
+    bucket without items of a data set has a row without numbers.
     """
     rows: list[dict[str, Any]] = []
     for unit in units:
         samples, notes = unit.samples, filter(None, map(LACKING.fullmatch, unit.notes))
         requested = {(note[1], f"{note[3]}-{note[4]}"): int(note[2]) for note in notes}
         is_first, buckets = samples["prompt"].values == unit.first_prompt, samples["bucket"].values
-        for bucket in sorted(set(buckets[is_first].tolist()) - {""}, key=first_length):
-            for row in _rows(unit, is_first & (buckets == bucket)):
+        for bucket in sorted(set(buckets[is_first].tolist()) - {""}, key=shortest_length):
+            for row in _unit_rows(unit, is_first & (buckets == bucket)):
                 n_wanted = requested.pop((row["dataset"], bucket), row["n_samples"])
                 rows.append(row | {"bucket": bucket, "n_wanted": n_wanted})
         for (dataset, bucket), n_wanted in requested.items():
             splits = samples["split"].values[samples["dataset"].values == dataset].tolist()
             labels = {"dataset": dataset, "split": (splits or [""])[0], "prompt": unit.first_prompt}
             kind = {"first_prompt": True, "is_text": False, "n_samples": 0, "n_scored": 0}
-            rows.append(_about(unit) | labels | kind | {"bucket": bucket, "n_wanted": n_wanted})
-    frame = _frame(units, rows, "bucket", "n_wanted", "mean_length")
-    return frame.sort_values("bucket", key=lambda names: names.map(first_length), kind="stable", ignore_index=True)
+            rows.append(_unit_columns(unit) | labels | kind | {"bucket": bucket, "n_wanted": n_wanted})
+    frame = _cells_frame(units, rows, "bucket", "n_wanted", "mean_length")
+    return frame.sort_values("bucket", key=lambda names: names.map(shortest_length), kind="stable", ignore_index=True)
 
 
 def cell_values(samples: xr.Dataset, miub: np.ndarray) -> dict[str, Any]:
-    """Columns of a cell that are measured: scores of its samples, and the mean of their MIUB, with standard errors."""
+    """Return the measured columns of a cell: scores and mean MIUB of its samples, with standard errors."""
     row: dict[str, Any] = {}
     scores = {score.measure: score for score in sample_scores("", samples)}
     for column, score in ((column, scores[measure]) for column, measure in SCORES.items() if measure in scores):
@@ -102,41 +107,44 @@ def cell_values(samples: xr.Dataset, miub: np.ndarray) -> dict[str, Any]:
     }
 
 
-def first_length(bucket: str) -> int:
-    """The shortest length of a bucket such as `101-200`; -1 where its name doesn't say it."""
+def shortest_length(bucket: str) -> int:
+    """Return the shortest length of a bucket such as `101-200`, or -1 if its name has no number."""
     first = bucket.partition("-")[0]
     return int(first) if first.isdecimal() else -1
 
 
-def parts(samples: xr.Dataset, chosen: np.ndarray) -> Iterator[tuple[dict[str, str], xr.Dataset]]:
-    """Data set, split and prompt with the samples of each, in their order."""
+def group_samples(samples: xr.Dataset, chosen: np.ndarray) -> Iterator[tuple[dict[str, str], xr.Dataset]]:
+    """Yield each data set, split and prompt with its chosen samples, in order of first appearance."""
     labels = pd.DataFrame({name: samples[name].values for name in LABELS})[chosen]
     for key, members in labels.groupby(list(LABELS), sort=False):
         yield dict(zip(LABELS, map(str, key), strict=True)), samples.isel(sample=members.index)
 
 
-def _rows(unit: UnitResult, chosen: np.ndarray) -> Iterator[dict[str, Any]]:
-    for labels, part in parts(unit.samples, chosen):
+def _unit_rows(unit: UnitResult, chosen: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Yield one row per data set, split and prompt over the chosen samples of a unit."""
+    for labels, part in group_samples(unit.samples, chosen):
         is_text = bool((part["answer"].values < 0).all())
         kind: dict[str, Any] = {"first_prompt": is_text or labels["prompt"] == unit.first_prompt, "is_text": is_text}
         kind["mean_length"] = float(part["item_length"].mean())
-        yield _about(unit) | labels | kind | cell_values(part, part["miub"].values)
+        yield _unit_columns(unit) | labels | kind | cell_values(part, part["miub"].values)
 
 
-def _about(unit: UnitResult) -> dict[str, Any]:
+def _unit_columns(unit: UnitResult) -> dict[str, Any]:
+    """Return the columns that are the same in all rows of a unit."""
     own = {name: getattr(unit, name) for name in ("model", "share", "seed", "task", "train_items")}
     return {"run": unit.name, "adapter": unit.name, "R": unit.rank} | own | unit.sizes
 
 
-def _frame(units: Sequence[UnitResult], rows: list[dict[str, Any]], *more: str) -> pd.DataFrame:
+def _cells_frame(units: Sequence[UnitResult], rows: list[dict[str, Any]], *more: str) -> pd.DataFrame:
+    """Return rows as a table with the columns `COLUMNS` and `more`, and with the names of settings."""
     frame = pd.DataFrame(rows, columns=[*COLUMNS, *more])
     items = frame["train_items"].map(lambda n: "dall" if pd.isna(n) else f"d{int(n)}")
     share = ("share" + frame["share"].astype(str) + " ") if frame["share"].nunique() > 1 else ""
     several = items.groupby(frame["task"]).transform("nunique") > 1
     frame["setting"] = share + "r" + frame["R"].astype(str) + (" " + items).where(several, "")
-    for name in ("N", "N_non_embedding", "D", "train_items"):  # whole numbers, of which some may be lacking
+    for name in ("N", "N_non_embedding", "D", "train_items"):  # whole numbers, some unknown
         frame[name] = frame[name].astype("Int64")
-    for name in ("first_prompt", "is_text"):  # also of a table without rows
+    for name in ("first_prompt", "is_text"):  # even without rows
         frame[name] = frame[name].astype(bool)
     frame.attrs["source"] = f"{len(units)} unit{'' if len(units) == 1 else 's'} of a study"
     return frame

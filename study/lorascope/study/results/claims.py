@@ -1,10 +1,14 @@
-"""The paper's seven claims, and which number of a study decides each."""
+"""The paper's seven claims, the number of a study that decides each, and the word that the number gives."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
-from .trainings import Means, Statistic
+from lorascope.analyze.fits.verdicts import Word
+from lorascope.analyze.results.format import format_number
+
+from .items import Estimate, Means, Statistic
 
 CLAIMS = {
     0: "Fine-tuning changes what the model answers (no claim of the paper, but what all others stand on)",
@@ -16,38 +20,41 @@ CLAIMS = {
     6: "MIUB lies above mutual information, nearly coincides with it, and both fall (4.7, table 3)",
     7: "Under every prompt MIUB falls; it is highest under prompt1, then main, prompt3, prompt2 (4.8, table 2)",
 }
-"""Number -> the paper's claim, as `paper_claims` counts them."""
+"""Number -> the paper's claim, as `paper_claims` numbers them."""
 PROMPTS = ("prompt1", "main", "prompt3", "prompt2")
-"""Prompts by MIUB, the largest first, as the paper has it."""
+"""The paper's order of prompts by MIUB, the largest first."""
 
 
 def percent_change(means: Means) -> np.ndarray:
-    """Change of MIUB from the first setting to the last, in percent of the first; NaN where that is 0."""
+    """Return the change of MIUB from the first setting to the last, in percent of the first; NaN if that is 0."""
     first, last = means["MIUB"][0], means["MIUB"][-1]
     return np.asarray(100 * (np.divide(last, first, out=np.full_like(last, np.nan), where=first != 0) - 1))
 
 
 def log_ratio(values: np.ndarray) -> np.ndarray:
-    """Size of the logarithm of the last setting over the first; NaN where one of them isn't above 0."""
+    """Return |ln(last setting / first setting)|; NaN if one of them isn't above 0."""
     known = np.where(values > 0, values, np.nan)
     return np.asarray(np.abs(np.log(known[-1] / known[0])))
 
 
 def _gain(metric: str, scale: float = 1.0) -> Statistic:
+    """Return the statistic: mean over settings of a metric with minus without adapter."""
     return lambda means: np.asarray(scale * (means[metric] - means[f"base_{metric}"]).mean(axis=0))
 
 
 def _difference(metric: str, scale: float = 1.0) -> Statistic:
+    """Return the statistic: a metric in the last setting minus that in the first."""
     return lambda means: np.asarray(scale * (means[metric][-1] - means[metric][0]))
 
 
 def _flattening(means: Means) -> np.ndarray:
+    """Return the fall of MIUB at the first step minus its fall at the last step."""
     a, b, c, d = means["MIUB"][[0, 1, -2, -1]]
     return np.asarray((a - b) - (c - d))
 
 
 def _unevenness(values: np.ndarray) -> np.ndarray:
-    """Spread of the steps from setting to setting over their mean size; a single step is as even as any."""
+    """Return the standard deviation of the steps between settings over their mean size; 0 for a single step."""
     steps = np.diff(values, axis=0)
     size = np.abs(steps).mean(axis=0)
     spread = steps.std(axis=0, ddof=min(len(steps) - 1, 1))
@@ -55,27 +62,28 @@ def _unevenness(values: np.ndarray) -> np.ndarray:
 
 
 def _unevenness_gap(means: Means) -> np.ndarray:
-    """Unevenness of ln PPL, which is CE, less that of ln MIUB."""
+    """Return the unevenness of ln PPL, which is CE, minus that of ln MIUB."""
     of_miub = _unevenness(np.log(np.maximum(means["MIUB"], np.finfo(float).tiny)))
     return np.asarray(_unevenness(means["CE"]) - of_miub)
 
 
-def _milder(means: Means) -> np.ndarray:
+def _log_ratio_gap(means: Means) -> np.ndarray:
+    """Return |ln| of the change of MIUB minus that of CE."""
     return np.asarray(log_ratio(means["MIUB"]) - log_ratio(means["CE"]))
 
 
 class Claim(NamedTuple):
-    """A sentence that one number decides, made of means over items that several settings share."""
+    """A claim decided by one number, a statistic of means over the items that settings share."""
 
     number: int
     sentence: str
-    """With {of} for the model, {along} for the sweep and {name} for the text or prompt."""
+    """Sentence with {of} for the model, {along} for the sweep and {name} for the text or prompt."""
     statistic: Statistic
     unit: str
     what: str
-    """Description of the number, with names of settings; {settings} and {sets} are their numbers."""
+    """Description of the number; {first}, {last} ... are settings, {settings} and {sets} their counts."""
     falls: bool = True
-    """Whether the claim is that the number lies below 0, or above."""
+    """Whether the claim is that the number is below 0, or above."""
 
 
 GAIN, LESS, CHANGE = "with less without adapter, {settings}:", "{last} less {first}:", "{last} against {first}, {sets}:"
@@ -86,7 +94,7 @@ TUNING = (
     Claim(0, "ACC{of} rises with fine-tuning, mean over all settings", _gain("ACC", 100), "points", GAIN, False),
     Claim(0, "CE{of} falls with fine-tuning, mean over all settings", _gain("CE"), "nat/token", GAIN),
 )
-"""Whether adapters answer better than the model without them, which no claim of the paper says, and all suppose."""
+"""Claims that adapters answer better than the model without them, which the paper presupposes."""
 RANK = (
     Claim(1, "MIUB{of} falls as rank grows", percent_change, "%", CHANGE),
     Claim(3, "CE{of} rises with rank", _difference("CE"), "nat/token", LESS, False),
@@ -98,7 +106,7 @@ SIZE = (
     Claim(
         2,
         "over the model sizes{of}, ln MIUB changes less than ln CE",
-        _milder,
+        _log_ratio_gap,
         "",
         "|ln| of {last} over {first}, MIUB's less CE's:",
     ),
@@ -115,3 +123,50 @@ TEXT = (
     ),
 )
 PROMPT = Claim(7, "under {name} MIUB{of} falls with {along}", percent_change, "%", "{last} against {first}:")
+
+
+class Finding(NamedTuple):
+    """A claim with its word in a study, and the number that decides the word."""
+
+    number: int
+    """Number of the paper's claim; 0 for fine-tuning, which isn't one of them."""
+    claim: str
+    verdict: Word
+    because: str
+    value: float = math.nan
+    low: float = math.nan
+    """Ends of the 95 % interval that decides the word; NaN without an interval."""
+    high: float = math.nan
+    unit: str = ""
+    n_items: int = 0
+    n_seeds: int = 0
+    """Fewest seeds of a setting; 0 if the number doesn't depend on seeds."""
+    seed_sd: float = math.nan
+    """Standard deviation of the number between trainings; NaN if no setting has several seeds."""
+
+
+def decide(number: int, claim: str, estimate: Estimate, unit: str, what: str, *, falls: bool = True) -> Finding:
+    """Return the finding on a claim that an estimate is below 0 (`falls`) or above 0, decided by its interval."""
+    low, high = estimate.ends
+    word: Word = "not identified"
+    if high < 0 or low > 0:
+        word = "supported" if (high < 0) == falls else "contradicted"
+    value, spread = format_number(estimate.value), estimate.spread
+    rests = f"{estimate.n_items} items{' and trainings' if math.isfinite(spread.sd) else ', one seed a setting'}"
+    interval = f" [{format_number(low)}, {format_number(high)}]" if math.isfinite(low) else ""
+    because = (
+        f"{what} {value}{interval}{f' {unit}' if unit else ''}, {'95 % over' if interval else 'no interval of'} {rests}"
+    )
+    return Finding(
+        number, claim, word, because, estimate.value, low, high, unit, estimate.n_items, spread.n_seeds, spread.sd
+    )
+
+
+def undecided(number: int, claim: str, why: str) -> Finding:
+    """Return the finding on a claim for which the study has no number."""
+    return Finding(number, claim, "not identified", why)
+
+
+def count_settings(n: int) -> str:
+    """Return `1 setting` or `2 settings`."""
+    return f"{n} setting{'' if n == 1 else 's'}"

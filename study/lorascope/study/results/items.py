@@ -1,8 +1,10 @@
-"""Numbers by item under several settings, and how their means would vary with other items and trainings."""
+"""Numbers by item under several settings, and how their means vary with other items and other trainings."""
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
@@ -10,25 +12,118 @@ from scipy import stats  # type: ignore[import-untyped]
 
 from lorascope.analyze.fits.resampling import group_draws, percentile_interval
 
-from .findings import Estimate
-from .trainings import LEVEL, Statistic, Training, between_trainings
 from .units import UnitResult
 
 N_DRAWS = 1000
 LEAST_ITEMS = 10
-"""Items of a data set below which no interval is given: where all of them agree, that happens by chance too often."""
+"""Fewest items of a data set for an interval: all of fewer items agree by chance too often."""
 SOURCES = {"MIUB": "miub", "ACC": "correct", "CE": "ce", "base_ACC": "base_correct", "base_CE": "base_ce"}
-"""Metric -> samples' column; hits are -1 where there is none."""
+"""Metric -> samples' column; hits are -1 if not scored."""
+LEVEL = 0.95
+Means = Mapping[str, np.ndarray]
+"""Metric -> means, float64 (setting, draw)."""
+Statistic = Callable[[Means], np.ndarray]
+"""Function of means that returns float64 (draw,)."""
+
+
+class Training(NamedTuple):
+    """One seed of a setting."""
+
+    setting: str
+    runs: str
+    """Names of its units; equal for a training that is listed under two settings."""
+
+
+class Spread(NamedTuple):
+    """Spread of a number between trainings; NaN if no setting was trained twice."""
+
+    sd: float = math.nan
+    """Standard deviation of the number, in its unit, if each setting is trained once."""
+    reach: float = math.nan
+    """Half of the 95 % interval around the number of the trainings at hand, by Student's t."""
+    n_seeds: int = 1
+    """Fewest seeds of a setting on which the number depends."""
+    most_seeds: int = 1
+
+
+def spread_between_trainings(
+    statistic: Statistic, metrics: Sequence[str], trained: np.ndarray, trainings: Sequence[Training],
+    settings: Sequence[str],
+) -> Spread:  # fmt: skip
+    """Return how a statistic of the settings' means would vary between trainings with other seeds.
+
+    Parameters
+    ----------
+    trained
+        Means over items, float64 (metric, training). Trainings of other settings also help to estimate the spread.
+
+    Notes
+    -----
+    The statistic is recomputed with one setting's means shifted by the deviation of one of its seeds, in all metrics at
+    once. The mean square of its changes over n seeds, with n - 1 degrees of freedom, is this setting's part of the
+    variance. A setting with one seed borrows the relative deviations of all settings with several seeds. Variances add
+    up, since trainings count as independent, also those of two settings with one seed; degrees of freedom are as in
+    Welch's test (Satterthwaite 1946, Biometrics Bulletin 2, 110).
+    """
+    names = [training.setting for training in trainings]
+    places = {name: [k for k, other in enumerate(names) if other == name] for name in names}
+    means = {name: trained[:, own].mean(axis=1, keepdims=True) for name, own in places.items()}
+    seeds = [len(places[name]) for name in settings]
+    # A training listed under two settings counts once.
+    several = {tuple(trainings[k].runs for k in own): own for own in places.values() if len(own) > 1}
+    lent, lent_freedom = [k for own in several.values() for k in own], sum(len(own) - 1 for own in several.values())
+    if not lent:
+        return Spread()
+    levels = np.concatenate([means[name] for name in names], axis=1)
+    shares = np.divide(trained, levels, out=np.ones_like(trained), where=levels != 0)
+    at_hand = np.stack([means[name] for name in settings], axis=1)  # (metric, setting, 1)
+    value = statistic(dict(zip(metrics, at_hand, strict=True)))
+    parts = []  # each setting's variance, seeds, degrees of freedom
+    for place, name in enumerate(settings):
+        by, freedom = (places[name], seeds[place] - 1) if seeds[place] > 1 else (lent, lent_freedom)
+        moved = np.repeat(at_hand, len(by), axis=2)
+        moved[:, place] *= shares[:, by]
+        changes = statistic(dict(zip(metrics, moved, strict=True))) - value
+        parts.append((float(changes @ changes) / freedom, seeds[place], freedom))
+    of_means = [(v / n, freedom) for v, n, freedom in parts if n > 1]
+    of_means.append((sum(v for v, n, _ in parts if n == 1), lent_freedom))
+    total, squares = sum(v for v, _ in of_means), sum(v**2 / freedom for v, freedom in of_means)
+    reach = stats.t.ppf((1 + LEVEL) / 2, total**2 / squares) * math.sqrt(total) if squares > 0 else 0.0
+    used = [n for v, n, _ in parts if v > 0] or seeds
+    return Spread(math.sqrt(sum(v for v, *_ in parts)), float(reach), min(used), max(used))
+
+
+class Estimate(NamedTuple):
+    """A number with its 95 % interval over items, and how it varies between trainings."""
+
+    value: float
+    low: float
+    """Ends of the interval over items; NaN for too few items."""
+    high: float
+    n_items: int
+    spread: Spread = Spread()
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Ends of the 95 % interval over items and, if several seeds exist, trainings; it decides the word.
+
+        The half-widths over items and trainings, which vary independently, are joined as the root of the sum of their
+        squares (Zou and Donner 2008, Statistics in Medicine 27, 1693).
+        """
+        value, reach = self.value, self.spread.reach
+        if not math.isfinite(reach):
+            return self.low, self.high
+        return value - math.hypot(value - self.low, reach), value + math.hypot(self.high - value, reach)
 
 
 @dataclass(frozen=True, eq=False)
 class ItemTable:
-    """Items of one or several data sets, all of them under the same metrics and trainings."""
+    """Metrics of items from one or several data sets under the same trainings."""
 
     metrics: tuple[str, ...]
     settings: tuple[str, ...]
     trainings: tuple[Training, ...]
-    """Seeds of these settings; and of others, which say only how far trainings differ."""
+    """Seeds of these settings, then of others, which only help to estimate how trainings differ."""
     values: Mapping[str, np.ndarray]
     """Data set -> float64 (item, metric x training)."""
     weights: Mapping[str, np.ndarray]
@@ -36,21 +131,21 @@ class ItemTable:
 
     @property
     def n_items(self) -> int:
-        """Items in all data sets."""
+        """Number of items in all data sets."""
         return sum(map(len, self.values.values()))
 
     @property
-    def over_seeds(self) -> np.ndarray:
+    def seed_weights(self) -> np.ndarray:
         """Weight of each training in the mean of each setting, float64 (setting, training)."""
         counts = np.array(
             [[training.setting == name for training in self.trainings] for name in self.settings], dtype=np.float64
         )
         return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
-    def trained(self, counts: Callable[[int], np.ndarray] = lambda n: np.ones((1, n))) -> np.ndarray:
-        """Means over data sets, each counting the same, of means over items that count so often, (draw, item).
+    def training_means(self, counts: Callable[[int], np.ndarray] = lambda n: np.ones((1, n))) -> np.ndarray:
+        """Return means over items, then over data sets with equal weights, float64 (metric, training, draw).
 
-        Float64 (metric, training, draw).
+        `counts(n)` says how often each of n items counts in each draw, (draw, item); by default once.
         """
         total = 0.0
         for values, weights in zip(self.values.values(), self.weights.values(), strict=True):
@@ -60,18 +155,20 @@ class ItemTable:
         return means.reshape(len(self.metrics), len(self.trainings), -1)
 
     def means(self, counts: Callable[[int], np.ndarray] = lambda n: np.ones((1, n))) -> dict[str, np.ndarray]:
-        """Metric -> means over seeds of what `trained` returns, float64 (setting, draw)."""
-        return dict(zip(self.metrics, self.over_seeds @ self.trained(counts), strict=True))
+        """Return metric -> means over seeds of `training_means`, float64 (setting, draw)."""
+        return dict(zip(self.metrics, self.seed_weights @ self.training_means(counts), strict=True))
 
     def estimate(self, statistic: Statistic) -> Estimate:
-        """A function of means, its spread between trainings, and percentiles of its bootstrap over items by data set.
+        """Return a statistic with its bootstrap interval over items and its spread between trainings.
 
-        All settings answer the same items, which are drawn together; the draws are always the same. Draws of n items
-        vary by (n - 1)/n of the variance, and as if it were known: the interval is widened by what Student's t has for
-        both (Hesterberg 2015, The American Statistician 69, section 3.2).
+        Items are drawn by data set, the same ones for all settings, with a fixed seed. Percentiles of draws of n items
+        are too narrow, so the interval is widened as Student's t is (Hesterberg 2015, The American Statistician 69,
+        section 3.2).
         """
         value, sizes = float(statistic(self.means())[0]), [len(items) for items in self.values.values()]
-        spread = between_trainings(statistic, self.metrics, self.trained()[..., 0], self.trainings, self.settings)
+        spread = spread_between_trainings(
+            statistic, self.metrics, self.training_means()[..., 0], self.trainings, self.settings
+        )
         if min(sizes) < LEAST_ITEMS or not np.isfinite(value):
             return Estimate(value, np.nan, np.nan, self.n_items, spread)
         rng = np.random.default_rng(0)
@@ -83,7 +180,7 @@ class ItemTable:
 
 
 def item_rows(unit: UnitResult) -> pd.DataFrame:
-    """A unit's samples, a row each, under the metrics' names; `label` is data set and task, which counts as another."""
+    """Return one row per sample of a unit, with the metrics as columns; `label` names task, data set and split."""
     samples = unit.samples
     names = ("id", "dataset", "prompt", "bucket", "in_test", "in_prompts")
     frame = pd.DataFrame({name: samples[name].values for name in names})
@@ -98,11 +195,11 @@ def item_rows(unit: UnitResult) -> pd.DataFrame:
 
 
 def item_table(rows: pd.DataFrame, settings: Sequence[str], metrics: Sequence[str]) -> ItemTable | None:
-    """Items by metric and training, of those that all settings with items have in all seeds; None where there are none.
+    """Return the items that all given settings have under all seeds, by metric and training; None without items.
 
-    `rows` are some of `item_rows`, with a column `setting`; a data set of two tasks counts as two. A seed without a
-    data set that another seed of its setting has is left out. Trainings under settings that aren't asked for are there
-    where they have all of these items.
+    `rows` are some of `item_rows`, with a column `setting`; a data set in two tasks counts as two. A seed is excluded
+    if another seed of its setting has more data sets. Trainings under other settings are included if they have all of
+    these items.
     """
     known = [name for name in settings if (rows["setting"] == name).any()]
     if not known:
@@ -118,12 +215,12 @@ def item_table(rows: pd.DataFrame, settings: Sequence[str], metrics: Sequence[st
     others = [key for key in runs.index if key[0] not in known]
     order = pd.MultiIndex.from_frame(rows[rows["setting"] == known[0]][["label", "id"]].drop_duplicates())
     by_item = by_item.reindex(order).astype(np.float64)
-    is_whole = np.isfinite(by_item[_columns(metrics, own)]).all(axis=1)
+    is_whole = np.isfinite(by_item[_column_keys(metrics, own)]).all(axis=1)
     by_item = by_item[is_whole]
     if not len(by_item):
         return None
-    trainings = [*own, *(key for key in others if np.isfinite(by_item[_columns(metrics, [key])]).all(axis=None))]
-    values = by_item[_columns(metrics, trainings)]
+    trainings = [*own, *(key for key in others if np.isfinite(by_item[_column_keys(metrics, [key])]).all(axis=None))]
+    values = by_item[_column_keys(metrics, trainings)]
     weights = pd.concat(
         [
             by_item["tokens"][trainings] if name.endswith("CE") else by_item["tokens"][trainings] * 0 + 1
@@ -141,5 +238,6 @@ def item_table(rows: pd.DataFrame, settings: Sequence[str], metrics: Sequence[st
     )
 
 
-def _columns(metrics: Sequence[str], trainings: Sequence[tuple[str, int]]) -> list[tuple[str, str, int]]:
+def _column_keys(metrics: Sequence[str], trainings: Sequence[tuple[str, int]]) -> list[tuple[str, str, int]]:
+    """Return (metric, setting, seed) of each column of a table of items."""
     return [(name, *key) for name, key in itertools.product(metrics, trainings)]

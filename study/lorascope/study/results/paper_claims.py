@@ -7,25 +7,41 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
+import xarray as xr
 from scipy import stats  # type: ignore[import-untyped]
 
-from lorascope.analyze.fits.verdicts import Verdict
+from lorascope.analyze.fits.verdicts import Verdict, Word
+from lorascope.analyze.results.format import format_number
 
-from .cells import first_length
-from .claims import PROMPT, PROMPTS, RANK, SIZE, TEXT, TUNING, Claim, log_ratio
-from .findings import Estimate, Finding, decided, lacking, plural
-from .information_claims import information_claims
-from .items import ItemTable, item_rows, item_table
+from .cells import shortest_length
+from .claims import (
+    PROMPT,
+    PROMPTS,
+    RANK,
+    SIZE,
+    TEXT,
+    TUNING,
+    Claim,
+    Finding,
+    count_settings,
+    decide,
+    log_ratio,
+    undecided,
+)
+from .items import LEVEL, Estimate, ItemTable, Spread, Statistic, item_rows, item_table, spread_between_trainings
 from .tables import Layout, lay_out
-from .trainings import LEVEL, Spread, Statistic, between_trainings
 from .units import UnitResult
 
 MIUB, BOTH, SCORED = ("MIUB",), ("MIUB", "CE"), ("MIUB", "ACC", "CE")
 TUNED = ("ACC", "base_ACC", "CE", "base_CE")
+NEAR = 0.1
+"""Largest difference of MI from js, as a share of js, that counts as nearly equal."""
+FROM_BELOW = ("ok", "lower bound only")
+"""Verdicts of estimates that, apart from noise, are lower bounds of mutual information."""
 
 
 class Sweeps(NamedTuple):
-    """The units of one model under the paper's columns; of one task, where tasks share data sets."""
+    """The units of one model, and of one task if tasks share data sets, under the paper's columns."""
 
     layout: Layout
     units: Mapping[str, list[UnitResult]]
@@ -33,35 +49,35 @@ class Sweeps(NamedTuple):
     rows: pd.DataFrame
     """Rows of `item_rows`, with their column as `setting`."""
     of: str
-    """` of NAME` where there are several models or tasks to tell apart, else nothing."""
+    """` of NAME` if there are several models or tasks, else empty."""
 
     def table(self, rows: pd.DataFrame, along: str, metrics: Sequence[str]) -> ItemTable | str:
-        """Items along `rank`, `model size` or all settings, or why there is nothing to look at."""
+        """Return the items along `rank`, `model size` or, for "", all settings; or why no item can be tested."""
         columns = {"rank": self.layout.ranks, "model size": self.layout.sizes}.get(along, self.layout.settings)
         if along and len(columns) < 2:
-            return f"the study has {plural(len(columns))} of {along}; a change takes two"
+            return f"the study has {count_settings(len(columns))} of {along}; a change takes two"
         table = item_table(rows, columns, metrics)
         if table is None or len(table.settings) < 1 + bool(along):
             return f"no items have numbers at {'two settings of ' * bool(along)}{along or 'any setting'}"
         return table
 
     def test(self, claim: Claim, table: ItemTable | str, **names: str) -> Finding:
-        """Test a claim on a table."""
+        """Test a claim on a table of items; a text in place of the table is the reason why it is undecided."""
         sentence = claim.sentence.format(of=self.of, **names)
         if isinstance(table, str):
-            return lacking(claim.number, sentence, table)
+            return undecided(claim.number, sentence, table)
         settings, n_sets = table.settings, len(table.values)
         sets = f"mean over {n_sets} data sets" if n_sets > 1 else "one data set"
         ends = dict(zip(("first", "second", "last_but_one", "last"), (*settings[:2], *settings[-2:]), strict=False))
-        what = claim.what.format(**ends, sets=sets, settings=plural(len(settings)))
+        what = claim.what.format(**ends, sets=sets, settings=count_settings(len(settings)))
         estimate = table.estimate(claim.statistic)
-        return decided(claim.number, sentence, estimate, claim.unit, what, falls=claim.falls)
+        return decide(claim.number, sentence, estimate, claim.unit, what, falls=claim.falls)
 
 
 def paper_claims(units: Sequence[UnitResult], cells: pd.DataFrame, compared: Iterable[Verdict] = ()) -> pd.DataFrame:
-    """The paper's claims 1 to 7 tested on a study, and, numbered 0, fine-tuning itself.
+    """Test the paper's claims 1 to 7 on a study, and as number 0 whether fine-tuning helps.
 
-    Each model is tested separately, and each task where tasks share data sets.
+    Each model is tested separately, and each task if tasks share data sets.
 
     Parameters
     ----------
@@ -75,29 +91,30 @@ def paper_claims(units: Sequence[UnitResult], cells: pd.DataFrame, compared: Ite
     Returns
     -------
     DataFrame
-        A claim a row: `number`, `claim`, `verdict`, `because` and, where they are known, `value`, `low` and `high` (the
-        95 % interval that the word rests on), `unit`, `n_items`, `n_seeds` (fewest of a setting), `seed_sd` (standard
+        One row per claim: `number`, `claim`, `verdict`, `because` and, if known, `value`, `low` and `high` (the 95 %
+        interval that decides the word), `unit`, `n_items`, `n_seeds` (fewest of a setting), `seed_sd` (standard
         deviation of the value between trainings).
 
     Notes
     -----
-    Differences between settings are of the same items, which are drawn with replacement, by data set, 1000 times. Where
-    a setting has several seeds, `between_trainings` says how far the number would lie if settings were trained again;
-    the 95 % interval is that of another draw of items and other trainings. With one seed a setting it is of these very
-    adapters. A claim is `supported` where the interval leaves 0 out on the claim's side, and `contradicted` where it
-    does on the other.
+    Differences between settings are of the same items, which are drawn with replacement, by data set, 1000 times. If a
+    setting has several seeds, `spread_between_trainings` estimates how the number would vary if settings were trained
+    again, and the 95 % interval is that of another draw of items and other trainings. With one seed per setting it is
+    of these very adapters. A claim is `supported` if the interval excludes 0 on the claim's side, and `contradicted` if
+    it does on the other.
     """
     findings: list[Finding] = []
-    for sweeps in _sweeps(units, cells):
+    for sweeps in _split_sweeps(units, cells):
         if sweeps.rows["is_first"].any():
-            findings += [*_choices(sweeps), *_lengths(sweeps), *_prompts(sweeps)]
-        findings += [*_texts(sweeps), *information_claims(sweeps.layout, sweeps.units, sweeps.of)]
+            findings += [*_test_choices(sweeps), *_test_lengths(sweeps), *_test_prompts(sweeps)]
+        findings += [*_test_texts(sweeps), *_test_information(sweeps.layout, sweeps.units, sweeps.of)]
     n_items = int(cells[cells["first_prompt"] & ~cells["is_text"]]["n_scored"].sum())
     findings += [Finding(3, *verdict, n_items=n_items) for verdict in compared]
     return pd.DataFrame(sorted(findings, key=lambda finding: finding.number), columns=Finding._fields)
 
 
-def _sweeps(units: Sequence[UnitResult], cells: pd.DataFrame) -> Iterator[Sweeps]:
+def _split_sweeps(units: Sequence[UnitResult], cells: pd.DataFrame) -> Iterator[Sweeps]:
+    """Yield the sweeps of each model, and of each task if tasks share data sets."""
     apart = ["model"] + (["task"] if cells.groupby("dataset")["task"].nunique().max() > 1 else [])
     distinguished = [name for name in apart if cells[name].nunique() > 1]
     for _, part in cells.groupby(apart, sort=False):
@@ -108,22 +125,22 @@ def _sweeps(units: Sequence[UnitResult], cells: pd.DataFrame) -> Iterator[Sweeps
         yield Sweeps(layout, own, rows, "".join(f" of {part[name].iloc[0]}" for name in distinguished))
 
 
-def _choices(sweeps: Sweeps) -> Iterator[Finding]:
-    """Fine-tuning, and claims 1 to 3, on test items with their first prompt."""
+def _test_choices(sweeps: Sweeps) -> Iterator[Finding]:
+    """Test fine-tuning and claims 1 to 3 on test items with their first prompt."""
     tested = sweeps.rows[sweeps.rows["is_first"] & (sweeps.rows["in_test"] > 0)]
     for along, metrics, claims in (("", TUNED, TUNING), ("rank", SCORED, RANK), ("model size", SCORED, SIZE)):
         table = sweeps.table(tested, along, metrics)
         if along == "model size":
-            yield _every_step(sweeps.of, table)
+            yield _test_every_step(sweeps.of, table)
         yield from (sweeps.test(claim, table) for claim in claims)
-    yield _little_and_much(sweeps, tested)
+    yield _test_rank_against_size(sweeps, tested)
 
 
-def _every_step(of: str, table: ItemTable | str) -> Finding:
-    """Test the step that rises most surely, if a step does; else the step that falls least surely."""
+def _test_every_step(of: str, table: ItemTable | str) -> Finding:
+    """Test claim 2 by the step that rises most surely, or else by the step that falls least surely."""
     sentence = f"MIUB{of} falls at every step of model size"
     if isinstance(table, str):
-        return lacking(2, sentence, table)
+        return undecided(2, sentence, table)
     estimates = {
         f"{a} to {b}": table.estimate(lambda means, k=k: means["MIUB"][k + 1] - means["MIUB"][k])  # type: ignore[misc]
         for k, (a, b) in enumerate(pairwise(table.settings))
@@ -131,47 +148,49 @@ def _every_step(of: str, table: ItemTable | str) -> Finding:
     rising = [name for name, estimate in estimates.items() if estimate.ends[0] > 0]
     step = max(rising or estimates, key=lambda name: estimates[name].ends[0 if rising else 1])
     what = f"of {len(estimates)} steps the one that decides, {step}:"
-    return decided(2, sentence, estimates[step], "nat", what)
+    return decide(2, sentence, estimates[step], "nat", what)
 
 
-def _little_and_much(sweeps: Sweeps, tested: pd.DataFrame) -> Finding:
+def _test_rank_against_size(sweeps: Sweeps, tested: pd.DataFrame) -> Finding:
+    """Test claim 1: ln MIUB changes less over the ranks than over the model sizes."""
     sentence = f"ln MIUB{sweeps.of} changes less over the ranks than over the model sizes"
     table = item_table(tested, sweeps.layout.columns, MIUB)
     names = table.settings if table else ()
     n = sum(name in sweeps.layout.ranks for name in names)
     if table is None or n < 2 or len(names) - n < 2:
-        return lacking(1, sentence, "it takes two ranks and two model sizes")
+        return undecided(1, sentence, "it takes two ranks and two model sizes")
     estimate = table.estimate(lambda means: log_ratio(means["MIUB"][:n]) - log_ratio(means["MIUB"][n:]))
     what = f"|ln| of {names[n - 1]} over {names[0]} less that of {names[-1]} over {names[n]}:"
-    return decided(1, sentence, estimate, "", what)
+    return decide(1, sentence, estimate, "", what)
 
 
-def _texts(sweeps: Sweeps) -> Iterator[Finding]:
+def _test_texts(sweeps: Sweeps) -> Iterator[Finding]:
+    """Test claim 4 on each text."""
     for name, rows in sweeps.rows[sweeps.rows["is_text"]].groupby("dataset", sort=False):
         table = sweeps.table(rows, "model size", BOTH)
         yield from (sweeps.test(claim, table, name=name) for claim in TEXT)
 
 
-def _lengths(sweeps: Sweeps) -> Iterator[Finding]:
-    """Claim 5: from the shortest to the longest bucket, items of both being other ones."""
+def _test_lengths(sweeps: Sweeps) -> Iterator[Finding]:
+    """Test claim 5 by the difference between the longest and the shortest bucket, which have different items."""
     rows = sweeps.rows[sweeps.rows["is_first"]]
     for metric, verb, unit, scale in (("ACC", "rises", "points", 100.0), ("MIUB", "falls", "nat", 1.0)):
         sentence = f"{metric}{sweeps.of} {verb} with the items' length"
         tables = [
             (name, table)
-            for name in sorted(set(rows["bucket"]) - {""}, key=first_length)
+            for name in sorted(set(rows["bucket"]) - {""}, key=shortest_length)
             if (table := item_table(rows[rows["bucket"] == name], sweeps.layout.settings, [metric]))
         ]
-        gap = _between(tables[0][1], tables[-1][1], scale) if len(tables) > 1 else None
+        gap = _length_gap(tables[0][1], tables[-1][1], scale) if len(tables) > 1 else None
         if gap is None:
-            yield lacking(5, sentence, f"{len(tables)} buckets with items of one data set; a change takes two")
+            yield undecided(5, sentence, f"{len(tables)} buckets with items of one data set; a change takes two")
             continue
         what = f"items of {tables[-1][0]} less those of {tables[0][0]}, all settings and shared data sets:"
-        yield decided(5, sentence, gap, unit, what, falls=verb == "falls")
+        yield decide(5, sentence, gap, unit, what, falls=verb == "falls")
 
 
-def _between(first: ItemTable, last: ItemTable, scale: float) -> Estimate | None:
-    """Last less first table, of the data sets of both, with the interval of independent items (Welch's t)."""
+def _length_gap(first: ItemTable, last: ItemTable, scale: float) -> Estimate | None:
+    """Return last minus first table over shared data sets, with Welch's interval; None without shared data sets."""
     shared = [name for name in first.values if name in last.values]
     if not shared:
         return None
@@ -181,14 +200,14 @@ def _between(first: ItemTable, last: ItemTable, scale: float) -> Estimate | None
         )
         for table in (first, last)
     )
-    items = [scale * table.values[name] @ table.over_seeds.mean(axis=0) for table in (last, first) for name in shared]
+    items = [scale * table.values[name] @ table.seed_weights.mean(axis=0) for table in (last, first) for name in shared]
     means, n = np.array([values.mean() for values in items]), np.array([len(values) for values in items])
     value, n_items = float(means[: len(shared)].mean() - means[len(shared) :].mean()), int(n.sum())
     spread = Spread()
     if (first.settings, first.trainings) == (last.settings, last.trainings):
-        trained = scale * np.concatenate([last.trained(), first.trained()])[..., 0]
+        trained = scale * np.concatenate([last.training_means(), first.training_means()])[..., 0]
         difference: Statistic = lambda means: np.subtract(*means.values()).mean(axis=0)  # noqa: E731
-        spread = between_trainings(difference, ("last", "first"), trained, first.trainings, first.settings)
+        spread = spread_between_trainings(difference, ("last", "first"), trained, first.trainings, first.settings)
     if n.min() < 2:
         return Estimate(value, np.nan, np.nan, n_items, spread)
     parts = np.array([values.var(ddof=1) for values in items]) / n / len(shared) ** 2
@@ -198,12 +217,12 @@ def _between(first: ItemTable, last: ItemTable, scale: float) -> Estimate | None
     return Estimate(value, value - reach, value + reach, n_items, spread)
 
 
-def _prompts(sweeps: Sweeps) -> Iterator[Finding]:
-    """Claim 7, on the items that every prompt was put to, and with the paper's order of prompts."""
+def _test_prompts(sweeps: Sweeps) -> Iterator[Finding]:
+    """Test claim 7 on the items that were asked under every prompt, and the paper's order of prompts."""
     of, rows = sweeps.of, sweeps.rows[sweeps.rows["in_prompts"] > 0]
     prompts = list(dict.fromkeys(sweeps.rows[~sweeps.rows["is_text"]]["prompt"]))
     if len(prompts) < 2:
-        yield lacking(7, f"under every prompt MIUB{of} falls with rank and model size", "there is one prompt")
+        yield undecided(7, f"under every prompt MIUB{of} falls with rank and model size", "there is one prompt")
         return
     for along in ("rank", "model size"):
         for name in prompts:
@@ -216,8 +235,81 @@ def _prompts(sweeps: Sweeps) -> Iterator[Finding]:
         pairs = by_prompt.reindex(columns=[higher, lower]).dropna().reset_index()
         paired = item_table(pairs, sweeps.layout.settings, [higher, lower])
         if paired is None:
-            yield lacking(7, sentence, "no item has a number under both")
+            yield undecided(7, sentence, "no item has a number under both")
             continue
         estimate = paired.estimate(lambda means: np.subtract(*means.values()).mean(axis=0))
-        what = f"mean over {plural(len(paired.settings))}:"
-        yield decided(7, sentence, estimate, "nat", what, falls=False)
+        what = f"mean over {count_settings(len(paired.settings))}:"
+        yield decide(7, sentence, estimate, "nat", what, falls=False)
+
+
+def _test_information(layout: Layout, units: Mapping[str, Sequence[UnitResult]], of: str) -> Iterator[Finding]:
+    """Test claim 6 by component: the panel's mutual information against js of the same components and tokens."""
+    estimates = {
+        name: [unit.information for unit in own if unit.information is not None] for name, own in units.items()
+    }
+    panels = {column: _panel_means(known) for column, known in estimates.items() if known}
+    if not panels:
+        yield undecided(6, f"js{of} lies above MI", "mutual information was estimated of no unit")
+        return
+    yield from _compare_with_js(of, pd.concat([panels[name] for name in layout.settings if name in panels]))
+    for along, columns in (("rank", layout.ranks), ("model size", layout.sizes)):
+        known = {name: panels[name] for name in columns if name in panels}
+        claim = f"MI{of} falls as {along} grows"
+        if len(known) < 2:
+            yield undecided(6, claim, f"{count_settings(len(known))} of {along} with estimates; a change takes two")
+        else:
+            yield _test_fall(claim, known)
+
+
+def _compare_with_js(of: str, panel: pd.DataFrame) -> Iterator[Finding]:
+    """Test whether js is above MI, and near it; contradicted if most lower bounds of MI are above js."""
+    believed, n = panel[panel["is_believed"]], len(panel)
+    n_believed, n_below = len(believed), int((believed["js"] < believed["mi"]).sum())
+    word: Word = "contradicted" if n_below > n_believed / 2 else "not identified"
+    because = (
+        f"MI is above js in {n_below} of the {n_believed} components, of {n}, with a verdict of ok or lower bound only"
+    )
+    yield _component_finding(f"js{of} lies above MI", word, because, n_believed)
+    ratios = panel["mi"] / panel["js"].where(panel["js"] > 0, 0)
+    is_higher = ((ratios > 1 + NEAR) & panel["is_believed"]).sum() > n / 2
+    is_clean_near = (((ratios - 1).abs() <= NEAR) & panel["is_clean"]).sum() > n / 2
+    word = "contradicted" if is_higher else "supported" if is_clean_near else "not identified"
+    middle = format_number(float(ratios.median())) if n else "n/a"
+    because = f"median of MI over js: {middle}, n = {n} components, {panel['is_clean'].sum()} with a verdict of ok"
+    yield _component_finding(f"MI and js{of} nearly coincide, within {100 * NEAR:g} %", word, because, n)
+
+
+def _test_fall(claim: str, panels: Mapping[str, pd.DataFrame]) -> Finding:
+    """Test by sign whether MI falls along a sweep, over the components whose verdict is ok at both ends."""
+    (first, start), *_, (last, end) = panels.items()
+    both = start.add_suffix("_first").join(end.add_suffix("_last"), how="inner")
+    change = (both["mi_last"] - both["mi_first"])[both["is_clean_first"] & both["is_clean_last"]]
+    n_falls, n_moved = int((change < 0).sum()), int((change != 0).sum())
+    n = f"{n_falls} of the {len(change)} components, of {len(both)}"
+    because = f"from {first} to {last} it falls in {n}, with a verdict of ok at both ends"
+    if not n_moved:
+        return _component_finding(claim, "not identified", because, len(change))
+    p = float(stats.binomtest(n_falls, n_moved).pvalue)
+    word: Word = "not identified" if p > 1 - LEVEL else "supported" if n_falls > n_moved / 2 else "contradicted"
+    because += f", sign test p = {format_number(p)}, which is too small as components depend on each other"
+    return _component_finding(claim, word, because, len(change))
+
+
+def _component_finding(claim: str, word: Word, because: str, n_components: int) -> Finding:
+    """Return a finding on claim 6 that rests on components instead of items."""
+    return Finding(6, claim, word, because, unit="components", n_items=n_components)
+
+
+def _panel_means(estimates: Sequence[xr.Dataset]) -> pd.DataFrame:
+    """Return means over seeds of `mi` and `js` (nats) by component, and whether the verdicts of all seeds are good."""
+    frames = []
+    for panel in (seed.sel(estimator="panel") for seed in estimates):
+        words = panel["verdict"].values.astype(str)
+        columns = {"mi": panel["value"].values, "js": panel["js"].values, "is_clean": words == "ok"}
+        columns["is_believed"] = np.isin(words, FROM_BELOW)
+        frames.append(pd.DataFrame(columns, index=panel["component"].values.astype(str)))
+    seeds = pd.concat(frames)
+    seeds = seeds[np.isfinite(seeds[["mi", "js"]]).all(axis=1)]
+    by_component = seeds.groupby(level=0, sort=False)
+    means = by_component.agg({"mi": "mean", "js": "mean", "is_clean": "all", "is_believed": "all"})
+    return means[by_component.size() == len(frames)]

@@ -1,4 +1,4 @@
-"""Everything that is made of a study's results, in one go."""
+"""All tables, claims, the scaling law and the comparison of metrics of a study."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ from .tables import data_labels, datasets_table, information_table, lengths_tabl
 from .units import UnitResult
 
 N_DRAWS = 200
-"""Draws of a bootstrap over groups, where they are too many to look at all."""
+"""Number of bootstrap draws over groups, if there are too many groups for all draws."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class StudyResults:
-    """A study's units, and what comes of them."""
+    """A study's units with their tables, claims, law and comparison of metrics."""
 
     units: tuple[UnitResult, ...]
     planned: tuple[str, ...]
-    """Names of all units of the study's grid; those that are done where nothing else is known."""
+    """Names of all units of the study's grid; of the finished ones if the grid is unknown."""
     unplanned_units: tuple[str, ...]
-    """Units whose results lie there too, and which the grid doesn't have: they enter nothing."""
+    """Units with results that aren't in the grid; they are ignored."""
     tables: Mapping[str, pd.DataFrame]
     """`study`, `lengths`, `table_1`, `table_2`, `table_3`, `figure_2`, `figure_3`, `claims`."""
     law: FitReport | str
@@ -36,20 +36,20 @@ class StudyResults:
 
     @property
     def missing(self) -> list[str]:
-        """Units that are planned and not done."""
+        """Names of the planned units without results."""
         done = {unit.name for unit in self.units}
         return [name for name in self.planned if name not in done]
 
 
 def study_results(units: Sequence[UnitResult], *, planned: Sequence[str] = ()) -> StudyResults:
-    """Tables, figures' numbers, claims, fit and comparison of a study.
+    """Compute all tables, claims, the scaling law and the comparison of metrics of a study.
 
     Parameters
     ----------
     units
         What `read_units` returns.
     planned
-        Names of all units of the study's grid, where they are known; others are left out.
+        Names of all units of the study's grid, if known; other units are ignored.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def study_results(units: Sequence[UnitResult], *, planned: Sequence[str] = ()) -
         if (other := names.setdefault(key, unit.name)) != unit.name:
             raise ValueError(f"units {other!r} and {unit.name!r} are of one setting and seed; take one of them out")
     cells, lengths = study_cells(units), length_cells(units)
-    compared = compared_metrics(cells)
+    compared = compare_study_metrics(cells)
     return StudyResults(
         units=tuple(units),
         planned=tuple(planned) or tuple(unit.name for unit in units),
@@ -89,21 +89,18 @@ def study_results(units: Sequence[UnitResult], *, planned: Sequence[str] = ()) -
 
 
 def study_law(cells: pd.DataFrame) -> FitReport | str:
-    """Eq. 8 of MIUB on all cells with the first prompt, or what the fit says of cells that can't tell it.
+    """Fit eq. 8 to MIUB of all cells with the first prompt; return the report, or why it can't be fitted.
 
-    Parameters
-    ----------
-    cells
-        What `study_cells` returns. Each data set has a level of its own; seeds are repeats.
+    Each data set has its own level; seeds are repeats.
     """
-    rows = _choices(cells)
+    rows = _choice_cells(cells)
     if not len(rows):
         return "there is no data set with choices"
     sizes = [name for name in ("N", "R", "D") if not rows[name].isna().any() and rows[name].nunique() > 1]
     if not sizes:
         return "no size varies: a law needs several model sizes, ranks or numbers of training samples"
     frame = rows.astype(dict.fromkeys(sizes, float))
-    # A model's own level would take all that N can tell, unless each model has several sizes.
+    # A level per model would absorb N, unless a model has several sizes.
     varies = "N" not in sizes or bool((frame.groupby("model")["N"].nunique() > 1).any())
     groups = [name for name in ("dataset", "model") if frame[name].nunique() > 1 and (name != "model" or varies)]
     options: dict[str, Any] = {size: size for size in sizes}
@@ -114,9 +111,9 @@ def study_law(cells: pd.DataFrame) -> FitReport | str:
         return str(error)
 
 
-def compared_metrics(cells: pd.DataFrame) -> MetricComparison | str:
-    """MIUB and CE as predictors of accuracy, on means over seeds; `cells` are what `study_cells` returns."""
-    groups = _choices(cells).groupby(["dataset", "model", "setting"], sort=False)
+def compare_study_metrics(cells: pd.DataFrame) -> MetricComparison | str:
+    """Compare MIUB and CE as predictors of accuracy on means over seeds; return the comparison, or why it failed."""
+    groups = _choice_cells(cells).groupby(["dataset", "model", "setting"], sort=False)
     table = groups[["ACC", "MIUB", "CE"]].mean().reset_index()
     known = {name: table[name].dropna() for name in ("MIUB", "CE")}
     metrics = [f"ln {name}" for name, values in known.items() if len(values) and (values > 0).all()]
@@ -127,7 +124,8 @@ def compared_metrics(cells: pd.DataFrame) -> MetricComparison | str:
         return str(error)
 
 
-def _choices(cells: pd.DataFrame) -> pd.DataFrame:
+def _choice_cells(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells of data sets with choices under the first prompt, with unambiguous names of data sets."""
     rows = cells[cells["first_prompt"] & ~cells["is_text"]].copy()
     rows["dataset"] = data_labels(rows)
     return rows

@@ -1,13 +1,12 @@
-"""The numbers of the paper's three tables and figures 2 and 3: a row a number, with error, unit and what it rests on.
+"""The numbers of the paper's three tables and figures 2 and 3: one row per number, with error, unit and sample size.
 
 Every table has the columns `model`, `metric`, `setting`, `value` (mean over seeds), `se` (over items), `seed_sd`
-(between seeds, empty for one), `n_items`, `n_seeds`, `unit` and `runs` (names of units). What wasn't measured has no
-value and 0 items; `attrs` says the `rank` of the sizes and what is `left_out`.
+(between seeds, empty for one), `n_items`, `n_seeds`, `unit` and `runs` (names of units). A number that wasn't measured
+has no value and 0 items; `attrs` has the `rank` of the sizes and the units in no column (`left_out`).
 
-`se` says how another draw of items would differ; `seed_sd` says how another adapter would. Of a mean over seeds `se`
+`se` measures how another draw of items would differ, `seed_sd` how another adapter would. For a mean over seeds, `se`
 is the mean of their errors, which is no smaller than the error of that mean, since seeds answer the same items. `AVG`
-is the mean over data sets, each of which counts the same and is independent of the others, of the seeds that have
-all.
+is the mean over data sets, with equal weights, of the seeds that have all data sets; data sets count as independent.
 """
 
 import itertools
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
-from .cells import first_length
+from .cells import shortest_length
 from .units import UnitResult
 
 AVG = "AVG"
@@ -27,18 +26,18 @@ UNITS = {"ACC": "share", "CE": "nat/token", "PPL": "1", **dict.fromkeys(("MIUB",
 
 
 class Layout(NamedTuple):
-    """Cells, each under its column of the paper's tables."""
+    """Cells of a study with their columns in the paper's tables."""
 
     cells: pd.DataFrame
-    """With `column` (`r8`, `share4`) and `label` (the data set's name); a cell of two columns is there twice."""
+    """With `column` (`r8`, `share4`) and `label` (the data set's name); a cell in two columns has two rows."""
     ranks: tuple[str, ...]
     """Columns of the rank sweep, the smallest rank first."""
     sizes: tuple[str, ...]
-    """Columns of the model's size at `rank`, the smallest model first; none where no layers share weights."""
+    """Columns of the model's size at `rank`, the smallest model first; empty if no layers share weights."""
     rank: int
     """LoRA rank at which the model's size was varied."""
     left_out: tuple[str, ...]
-    """Units that stand in no column."""
+    """Units in no column."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -47,24 +46,17 @@ class Layout(NamedTuple):
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """The columns without the one that shows units a second time."""
+        """All columns except the one that shows units a second time."""
         again = "share1" if f"r{self.rank}" in self.ranks else ""
         return tuple(name for name in self.columns if name != again)
 
 
 def lay_out(cells: pd.DataFrame) -> Layout:
-    """Cells under the paper's columns.
+    """Return cells, rows of `study_cells`, `prompt_cells` or `length_cells`, with their columns in the paper's tables.
 
-    Parameters
-    ----------
-    cells
-        What `study_cells`, `prompt_cells` or `length_cells` returns, or rows of it.
-
-    Notes
-    -----
-    Ranks r... are of models whose layers share no weights; sizes share8 ... share1 are of the rank that most sizes were
-    run with, the smallest of these. So share1 is the rank sweep's run of that rank, shown a second time, as in the
-    paper. Of units that differ in their number of training items those with the most count, by task.
+    Ranks r... are of models whose layers share no weights; sizes share8 ... share1 are of the rank that was run with
+    most sizes, or the smallest such rank. So share1 is the rank sweep's run of that rank, shown a second time, as in
+    the paper. Among units that differ in their number of training items, only those with the most are used, by task.
     """
     items = cells["train_items"].astype("Float64").fillna(float("inf"))
     full = cells[items == items.groupby(cells["task"]).transform("max")]
@@ -84,7 +76,7 @@ def lay_out(cells: pd.DataFrame) -> Layout:
 
 
 def data_labels(cells: pd.DataFrame) -> list[str]:
-    """The name of each row's data set, with its split or task where the name alone doesn't tell two apart."""
+    """Return the name of each row's data set, with its split or task if the name alone is ambiguous."""
     n_splits, n_tasks = (cells.groupby("dataset")[name].nunique() for name in ("split", "task"))
     return [
         dataset + (f"/{split}" if n_splits[dataset] > 1 else "") + (f" ({task})" if n_tasks[dataset] > 1 else "")
@@ -93,7 +85,7 @@ def data_labels(cells: pd.DataFrame) -> list[str]:
 
 
 def datasets_table(cells: pd.DataFrame) -> pd.DataFrame:
-    """The paper's table 1: `dataset` x {ACC, CE, MIUB} x settings, with the first prompt, and the mean over data sets.
+    """Return the paper's table 1: ACC, CE and MIUB by data set and setting, with the first prompt, and their means.
 
     Parameters
     ----------
@@ -101,17 +93,17 @@ def datasets_table(cells: pd.DataFrame) -> pd.DataFrame:
         What `study_cells` returns.
     """
     layout = lay_out(cells[cells["first_prompt"] & ~cells["is_text"]])
-    # Where tasks share data sets, each task has a mean of its own.
+    # If tasks share data sets, each task has its own mean.
     is_shared = layout.cells.groupby("dataset")["task"].nunique().max() > 1
     if len(layout.cells):
-        means = _average(layout.cells, *(["task"] if is_shared else []))
+        means = _mean_over_data_sets(layout.cells, *(["task"] if is_shared else []))
         means["label"] = AVG + (" (" + means["task"] + ")" if is_shared else "")
         layout = layout._replace(cells=pd.concat([layout.cells, means]))
-    return _table(layout, ["label"], ("ACC", "CE", "MIUB")).rename(columns={"label": "dataset"})
+    return _numbers_table(layout, ["label"], ("ACC", "CE", "MIUB")).rename(columns={"label": "dataset"})
 
 
 def prompts_table(cells: pd.DataFrame) -> pd.DataFrame:
-    """The paper's table 2: mean over data sets by `prompt` x {ACC, MIUB} x settings, on the same items throughout.
+    """Return the paper's table 2: mean ACC and MIUB over data sets by prompt and setting, all on the same items.
 
     Parameters
     ----------
@@ -119,13 +111,15 @@ def prompts_table(cells: pd.DataFrame) -> pd.DataFrame:
         What `prompt_cells` returns.
     """
     layout = lay_out(cells[~cells["is_text"]])
-    return _table(layout._replace(cells=_average(layout.cells, "prompt")), ["prompt"], ("ACC", "MIUB"))
+    return _numbers_table(
+        layout._replace(cells=_mean_over_data_sets(layout.cells, "prompt")), ["prompt"], ("ACC", "MIUB")
+    )
 
 
 def texts_table(cells: pd.DataFrame) -> pd.DataFrame:
-    """The paper's figure 2: MIUB, PPL and CE of each text (`dataset`) against model size, all of one rank.
+    """Return the paper's figure 2: MIUB, PPL and CE of each text (`dataset`) by model size, all of one rank.
 
-    With `N`, `N_non_embedding`, `share` and `R`. Where no layers share weights, models stand side by side.
+    Further columns: `N`, `N_non_embedding`, `share` and `R`. If no layers share weights, the sizes are those of models.
 
     Parameters
     ----------
@@ -135,14 +129,14 @@ def texts_table(cells: pd.DataFrame) -> pd.DataFrame:
     layout = lay_out(cells[cells["is_text"]])
     at_rank = layout.sizes or tuple(name for name in layout.ranks if name == f"r{layout.rank}")
     own = layout.cells[layout.cells["column"].isin(at_rank)]
-    table = _table(layout._replace(cells=own, ranks=(), sizes=at_rank), ["label"], ("MIUB", "PPL", "CE"))
+    table = _numbers_table(layout._replace(cells=own, ranks=(), sizes=at_rank), ["label"], ("MIUB", "PPL", "CE"))
     return with_sizes(table, own).rename(columns={"label": "dataset"})
 
 
 def lengths_table(cells: pd.DataFrame) -> pd.DataFrame:
-    """The paper's figure 3: MIUB and ACC against length, by `dataset` and setting.
+    """Return the paper's figure 3: MIUB and ACC by length, data set and setting.
 
-    With `bucket`, `mean_length` and `n_wanted`, the items that were asked for.
+    Further columns: `bucket`, `mean_length`, and `n_wanted`, the number of items requested.
 
     Parameters
     ----------
@@ -150,9 +144,9 @@ def lengths_table(cells: pd.DataFrame) -> pd.DataFrame:
         What `length_cells` returns.
     """
     layout = lay_out(cells)
-    own = layout.cells.sort_values("bucket", key=lambda names: names.map(first_length), kind="stable")
-    table = _table(layout._replace(cells=own), ["bucket", "label"], ("MIUB", "ACC"))
-    # Models count tokens each in its own way, and draw other items by that.
+    own = layout.cells.sort_values("bucket", key=lambda names: names.map(shortest_length), kind="stable")
+    table = _numbers_table(layout._replace(cells=own), ["bucket", "label"], ("MIUB", "ACC"))
+    # Models have different tokenizers, so they draw different items by length.
     keys, about = ["label", "model", "bucket"], ["mean_length", "n_wanted"]
     merged = table.drop(columns="bucket").assign(bucket=table["bucket"])
     merged = merged.merge(own.drop_duplicates(keys)[keys + about], on=keys, how="left")
@@ -161,7 +155,7 @@ def lengths_table(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def information_table(cells: pd.DataFrame, units: Sequence[UnitResult]) -> pd.DataFrame:
-    """The paper's table 3: {ACC, MIUB, MI} by `task` and setting, of those whose mutual information was estimated.
+    """Return the paper's table 3: ACC, MIUB and MI by task and setting, if mutual information was estimated.
 
     Parameters
     ----------
@@ -173,14 +167,14 @@ def information_table(cells: pd.DataFrame, units: Sequence[UnitResult]) -> pd.Da
     Returns
     -------
     DataFrame
-        As the other `tables`. `ACC` and `MIUB` are means over the task's data sets with choices. `MI` is the median
-        over components of the panel's estimate, in nats, with `low` and `high`, its quartiles; `js` the median of js
-        over the same components and tokens; `js sum` their sum, to which MIUB would come. `n_components` have an
-        estimate, and of `n_clean` the verdict is `ok`; another one says that the number is a lower bound, or less.
+        Columns as in other tables. `ACC` and `MIUB` are means over the task's data sets with choices. `MI` is the
+        median over components of the panel's estimate, in nats, with its quartiles `low` and `high`; `js` is the median
+        of js over the same components and tokens, and `js sum` their sum, which is MIUB over these. `n_components` have
+        an estimate, `n_clean` of them with the verdict `ok`; another verdict means a lower bound, or less.
 
     Notes
     -----
-    The mutual information of whole states is infinite, and each number here is that of a few axes: see
+    The mutual information of whole states is infinite, and each number here is of a few axes: see
     `measure_information`. It compares settings, and is no property of the model.
     """
     known = {unit.name: unit.information for unit in units if unit.information is not None}
@@ -189,27 +183,28 @@ def information_table(cells: pd.DataFrame, units: Sequence[UnitResult]) -> pd.Da
     ranks, sizes = (
         tuple(name for name in columns if (own["column"] == name).any()) for columns in (layout.ranks, layout.sizes)
     )
-    scores = _table(layout._replace(cells=_average(own, "task"), ranks=ranks, sizes=sizes), ["task"], ("ACC", "MIUB"))
+    layout = layout._replace(cells=_mean_over_data_sets(own, "task"), ranks=ranks, sizes=sizes)
+    scores = _numbers_table(layout, ["task"], ("ACC", "MIUB"))
     if not known:
         return scores
-    numbers = pd.concat([_over_components(information).assign(run=name) for name, information in known.items()])
+    numbers = pd.concat([_information_quartiles(information).assign(run=name) for name, information in known.items()])
     runs = own[["task", "model", "column", "run"]].drop_duplicates()
-    estimates = _over_seeds(runs.merge(numbers, on="run"), ["task", "model", "column", "metric"]).reset_index()
+    estimates = _mean_over_seeds(runs.merge(numbers, on="run"), ["task", "model", "column", "metric"]).reset_index()
     table = pd.concat([scores, estimates.rename(columns={"column": "setting"})], ignore_index=True)
     table.attrs = scores.attrs
     return table
 
 
 def with_sizes(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """A table with the sizes of its settings, from cells that are laid out."""
+    """Return a table with N, N_non_embedding, share and R of its settings, from cells of a `Layout`."""
     sizes = cells.drop_duplicates(["model", "column"])[["model", "column", "N", "N_non_embedding", "share", "R"]]
     merged = table.merge(sizes.rename(columns={"column": "setting"}), on=["model", "setting"], how="left")
     merged.attrs = dict(table.attrs)
     return merged
 
 
-def _table(layout: Layout, by: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
-    """A number a row, of cells `by` a name and under the paper's columns, whether they are there or not."""
+def _numbers_table(layout: Layout, by: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """Return one row per name in `by`, model, metric and column of the layout, also for missing cells."""
     cells, keys = layout.cells, [*by, "model", "metric", "column"]
     numbers = pd.concat(
         cells.assign(
@@ -223,7 +218,7 @@ def _table(layout: Layout, by: Sequence[str], metrics: Sequence[str]) -> pd.Data
     names = list(cells[list(by)].drop_duplicates().itertuples(index=False, name=None))
     product = itertools.product(names, dict.fromkeys(cells["model"]), metrics, layout.columns)
     whole = pd.MultiIndex.from_tuples([(*name, *rest) for name, *rest in product], names=keys)
-    table = _over_seeds(numbers, keys).reindex(whole).reset_index().astype(dict.fromkeys(keys, str))
+    table = _mean_over_seeds(numbers, keys).reindex(whole).reset_index().astype(dict.fromkeys(keys, str))
     table = table.rename(columns={"column": "setting"})
     table["unit"], table["runs"] = table["metric"].map(UNITS), table["runs"].fillna("")
     table[["n_items", "n_seeds"]] = table[["n_items", "n_seeds"]].fillna(0).astype(int)
@@ -231,11 +226,11 @@ def _table(layout: Layout, by: Sequence[str], metrics: Sequence[str]) -> pd.Data
     return table
 
 
-def _average(cells: pd.DataFrame, *by: str) -> pd.DataFrame:
-    """Means over data sets, each counting the same, by model, column and seed: where all of them are there."""
+def _mean_over_data_sets(cells: pd.DataFrame, *by: str) -> pd.DataFrame:
+    """Return means over data sets, with equal weights, by model, column and seed, if a seed has all data sets."""
     n_datasets = cells.groupby([*by, "model"])["label"].transform("nunique")
     groups = cells.assign(n_datasets=n_datasets).groupby([*by, "model", "column", "seed"], sort=False)
-    how = {"n_samples": "sum", "n_scored": "sum", "run": _joined}
+    how = {"n_samples": "sum", "n_scored": "sum", "run": _join_runs}
     for name in ("ACC", "CE", "MIUB"):
         how[name] = lambda values: values.mean(skipna=False)
         how[f"{name}_se"] = lambda errors: np.sqrt((errors**2).sum(skipna=False)) / len(errors)
@@ -243,12 +238,12 @@ def _average(cells: pd.DataFrame, *by: str) -> pd.DataFrame:
     return means[groups["label"].nunique() == groups["n_datasets"].first()].reset_index()
 
 
-def _over_seeds(numbers: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Means over seeds and what they rest on; none where a seed has no number."""
+def _mean_over_seeds(numbers: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Return means over seeds with errors, sample sizes and runs; NaN if a seed has no number."""
     groups = numbers.groupby(list(keys), sort=False)
     means = groups[["value", "se"]].mean()
     means["seed_sd"], means["n_items"], means["n_seeds"] = groups["value"].std(), groups["n_items"].min(), groups.size()
-    means["unit"], means["runs"] = means.index.get_level_values("metric").map(UNITS), groups["run"].agg(_joined)
+    means["unit"], means["runs"] = means.index.get_level_values("metric").map(UNITS), groups["run"].agg(_join_runs)
     for names, mean in ((("n_components", "n_clean", "n_tokens"), "min"), (("low", "high"), "mean")):
         for name in (name for name in names if name in numbers):
             means[name] = groups[name].agg(mean)
@@ -258,12 +253,13 @@ def _over_seeds(numbers: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     return means
 
 
-def _joined(names: pd.Series) -> str:
+def _join_runs(names: pd.Series) -> str:
+    """Return the distinct names of units, separated by spaces."""
     return " ".join(dict.fromkeys(names))
 
 
-def _over_components(information: xr.Dataset) -> pd.DataFrame:
-    """Medians and quartiles over the components that have a finite estimate; rows `MI`, `js` and `js sum`."""
+def _information_quartiles(information: xr.Dataset) -> pd.DataFrame:
+    """Return medians and quartiles over components with a finite estimate, in rows `MI`, `js` and `js sum`."""
     panel = information.sel(estimator="panel")
     columns = {"MI": panel["value"], "js": panel["js"], "is_clean": panel["verdict"].astype(str) == "ok"}
     columns |= {name: panel[name] for name in ("n_tokens", "n_samples") if name in panel}
@@ -272,9 +268,5 @@ def _over_components(information: xr.Dataset) -> pd.DataFrame:
     quartiles = frame[["MI", "js"]].quantile([0.25, 0.5, 0.75]).T.set_axis(["low", "value", "high"], axis=1)
     quartiles.loc["js sum", "value"] = frame["js"].sum() if len(frame) else np.nan
     counts = {name: frame[name].min() if name in frame and len(frame) else 0 for name in ("n_tokens", "n_samples")}
-    quartiles["n_items"], quartiles["n_tokens"], quartiles["n_components"] = (
-        counts["n_samples"],
-        counts["n_tokens"],
-        len(frame),
-    )
-    return quartiles.assign(n_clean=frame["is_clean"].sum(), se=np.nan).rename_axis("metric").reset_index()
+    sizes = {"n_items": counts["n_samples"], "n_tokens": counts["n_tokens"], "n_components": len(frame)}
+    return quartiles.assign(**sizes, n_clean=frame["is_clean"].sum(), se=np.nan).rename_axis("metric").reset_index()

@@ -1,22 +1,24 @@
-"""A study's results, read and checked where they enter: a file a unit, and its estimates of mutual information."""
+"""Reading and checking a study's results, one file per unit, and the progress of its units."""
 
 import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 from pydantic import BaseModel, Json, ValidationError
 
-from ..grid import INFORMATION, Unit
-from ..settings import first_mistake
+from lorascope.stores import StoreError, open_run
+
+from ..grid import INFORMATION, Unit, adapter_path, grid_units, result_path, run_path, unit_folder
+from ..settings import StudySettings, describe_mistake
 
 RESULTS = "results"
 """Folder of results in a study's folder."""
 MOST_BYTES = 2**30
-"""Bytes that a file may have, and its arrays in memory: results are small, and what is larger is none."""
+"""Most bytes of a file and of its arrays in memory; results are smaller, so a larger file isn't one."""
 TEXTS = ("id", "dataset", "split", "prompt", "bucket")
 NUMBERS = (
     *("length", "answer", "correct", "correct_per_token", "ce", "miub"),
@@ -25,7 +27,7 @@ NUMBERS = (
 
 
 class Record(BaseModel):
-    """The attributes of a file of results, which hold JSON."""
+    """Attributes of a file of results, stored as JSON."""
 
     unit: Json[Unit]
     recipe: Json[dict[str, Any]]
@@ -48,22 +50,22 @@ class UnitResult:
     seed: int
     task: str
     train_items: int | None
-    """Training items a data set; None for all."""
+    """Training items per data set; None for all."""
     samples: xr.Dataset
-    """Numbers and labels over `sample`, in the order of the unit's runs; see `measure.measure_runs`."""
+    """Numbers and labels over `sample`, in the order of the unit's runs; `measure_runs` lists them."""
     recipe: Mapping[str, Any]
     runs: Mapping[str, Mapping[str, Any]]
     """Name -> fingerprint, counts and provenance."""
     training: Mapping[str, Any]
     """Record of the fine-tuning."""
     notes: tuple[str, ...]
-    """Sentences on what there wasn't enough of."""
+    """Sentences on items that were missing."""
     information: xr.Dataset | None
-    """Estimates of mutual information by component, from `measure_information`; None where there are none."""
+    """Estimates of mutual information by component, from `measure_information`; None if not estimated."""
 
     @property
     def first_prompt(self) -> str:
-        """The prompt that all test items are put to; `` where there are texts alone."""
+        """Prompt of all test items; "" if there are only texts."""
         prompts = self.samples["prompt"].values[self.samples["answer"].values >= 0]
         return str(prompts[0]) if len(prompts) else ""
 
@@ -75,7 +77,7 @@ class UnitResult:
 
     @property
     def sizes(self) -> dict[str, int | None]:
-        """N, N_non_embedding and D; None for what the runs and the training don't say."""
+        """N, N_non_embedding and D; None for unknown ones."""
         model = self.provenance.get("model") or {}
         sizes = {"N": model.get("n_parameters"), "N_non_embedding": model.get("n_parameters_non_embedding")}
         sizes["D"] = self.training.get("n_samples")
@@ -83,27 +85,27 @@ class UnitResult:
 
 
 def read_units(folder: str | Path) -> list[UnitResult]:
-    """Results of a study's units, in the order of their settings.
+    """Read the results of a study's units, in the order of their settings.
 
     Parameters
     ----------
     folder
-        A study's folder, or the folder `results` in it. Files that aren't whole yet begin with a dot and are passed
-        over, as are estimates of units that aren't done.
+        A study's folder, or the folder `results` in it. Unfinished files, whose names begin with a dot, are skipped,
+        and so are estimates of unfinished units.
 
     Raises
     ------
     FileNotFoundError
         If there is no such folder, or no results in it.
     ValueError
-        If a file isn't a unit's results, is damaged, larger than 1 GiB, or says it is of another unit than its name.
+        If a file isn't a unit's results, is damaged, larger than 1 GiB, or its content names another unit.
     """
     place = Path(folder)
     place = place / RESULTS if (place / RESULTS).is_dir() else place
     if not place.is_dir():
         raise FileNotFoundError(f"`{place}` is no folder; name the folder that `lorascope study run` writes to")
     files = [file for file in sorted(place.glob("*.nc")) if not file.name.startswith(".")]
-    units = [_unit(file) for file in files if not file.name.endswith(INFORMATION)]
+    units = [_read_unit(file) for file in files if not file.name.endswith(INFORMATION)]
     if not units:
         raise FileNotFoundError(f"`{place}` holds no results of a unit; `lorascope study run` makes them")
     return sorted(
@@ -112,28 +114,66 @@ def read_units(folder: str | Path) -> list[UnitResult]:
 
 
 def read_record(file: Path, results: xr.Dataset | None = None) -> Record:
-    """Read the attributes of a file of results, not its arrays; raises ValueError if it isn't one, or is damaged."""
+    """Read the attributes of a file of results, without its arrays; raise ValueError if it is damaged."""
     try:
-        return Record.model_validate((_load(file, arrays=False) if results is None else results).attrs)
+        return Record.model_validate((_load_file(file, arrays=False) if results is None else results).attrs)
     except ValidationError as error:
-        raise _mistake(file, first_mistake(error)) from None
+        raise _damaged_file(file, describe_mistake(error)) from None
 
 
-def _unit(file: Path) -> UnitResult:
-    results = _load(file)
+class UnitStatus(NamedTuple):
+    """Progress of one unit."""
+
+    unit: Unit
+    state: str
+    """`done`, `begun`, `not begun` or `damaged`."""
+    detail: str
+    """Time when it was done, or the parts that exist."""
+
+
+def study_status(settings: StudySettings) -> list[UnitStatus]:
+    """Return the progress of every unit, in the order in which they run; reads the disk alone, without torch."""
+    return [UnitStatus(unit, *_unit_state(settings, unit)) for unit in grid_units(settings)]
+
+
+def _unit_state(settings: StudySettings, unit: Unit) -> tuple[str, str]:
+    """Return a unit's state and detail, as in `UnitStatus`."""
+    if (path := result_path(settings, unit)).exists():
+        try:
+            record = read_record(path)
+        except ValueError as error:
+            return "damaged", str(error)
+        other = "" if record.unit.name == unit.name else f", but of unit {record.unit.name!r}"
+        return "done", f"{record.measured:%Y-%m-%d %H:%M} UTC{other}"
+    if not unit_folder(settings, unit).exists():
+        return "not begun", ""
+    parts = ["trained" if adapter_path(settings, unit).exists() else "training"]
+    for name in ("main", "prompts"):
+        if (place := run_path(settings, unit, name)).exists():
+            try:
+                run = open_run(place)
+                parts.append(f"{name}: {int(run.committed_rows.sum())} of {run.n_rows} rows captured")
+            except StoreError:
+                parts.append(f"{name}: being set up")
+    return "begun", ", ".join(parts)
+
+
+def _read_unit(file: Path) -> UnitResult:
+    """Read and check the results of one unit, with its estimates of mutual information if they exist."""
+    results = _load_file(file)
     record = read_record(file, results)
     _require(file.name == f"{record.unit.name}.nc", file, f"it is of unit {record.unit.name!r} by its own words")
     estimates = file.with_name(f"{record.unit.name}{INFORMATION}")
     return UnitResult(
         **dataclasses.asdict(record.unit),
         **record.model_dump(include={"recipe", "runs", "training", "notes"}),
-        samples=_samples(results, file),
-        information=_information(estimates, record.runs) if estimates.is_file() else None,
+        samples=_read_samples(results, file),
+        information=_read_information(estimates, record.runs) if estimates.is_file() else None,
     )
 
 
-def _load(file: Path, *, arrays: bool = True) -> xr.Dataset:
-    """All of a file, if that isn't too much."""
+def _load_file(file: Path, *, arrays: bool = True) -> xr.Dataset:
+    """Load a NetCDF file, with its arrays unless `arrays` is False; raise ValueError if it is too large or damaged."""
     n_bytes = file.stat().st_size
     _require(n_bytes <= MOST_BYTES, file, f"it has {n_bytes} bytes, where results have {MOST_BYTES} at most")
     try:
@@ -142,11 +182,11 @@ def _load(file: Path, *, arrays: bool = True) -> xr.Dataset:
                 raise ValueError(f"its arrays take {opened.nbytes} bytes; results take {MOST_BYTES} at most")
             return opened.load() if arrays else opened
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise _mistake(file, " ".join(str(error).split())) from error
+        raise _damaged_file(file, " ".join(str(error).split())) from error
 
 
-def _samples(results: xr.Dataset, file: Path) -> xr.Dataset:
-    """Texts and numbers by sample."""
+def _read_samples(results: xr.Dataset, file: Path) -> xr.Dataset:
+    """Return the texts and numbers by sample of a file of results, checked."""
     numbers = [str(name) for name, values in results.data_vars.items() if values.dtype.kind in "fiu"]
     columns = {
         name: ("sample", results[name].values.astype(np.str_) if name in TEXTS else results[name].values)
@@ -160,15 +200,16 @@ def _samples(results: xr.Dataset, file: Path) -> xr.Dataset:
     return xr.Dataset(columns)
 
 
-def _information(file: Path, runs: Mapping[str, Mapping[str, Any]]) -> xr.Dataset:
-    estimates = _load(file)
+def _read_information(file: Path, runs: Mapping[str, Mapping[str, Any]]) -> xr.Dataset:
+    """Read and check the estimates of mutual information of a unit with these runs."""
+    estimates = _load_file(file)
     run = str(next(iter(runs.values()), {}).get("fingerprint"))
-    _require(estimates.attrs.get("fingerprint", run) == run, file, "it is of another run than the results beside it")
+    _require(estimates.attrs.get("fingerprint", run) == run, file, "it is of another run than the unit's results")
     for name in ("value", "verdict"):
         is_there = name in estimates and estimates[name].dims == ("component", "estimator")
         _require(is_there, file, f"it isn't what `measure_information` returns: it has no {name!r} by component")
     is_panel = "js" in estimates and "panel" in estimates["estimator"].values.tolist()
-    _require(is_panel, file, "it has no estimate of the panel beside 'js'")
+    _require(is_panel, file, "it has no 'js' or no estimate of the panel")
     _require("component" in estimates.indexes, file, "it doesn't name its components")
     _require(estimates.indexes["component"].is_unique, file, "it has a component twice")
     _require(
@@ -178,11 +219,13 @@ def _information(file: Path, runs: Mapping[str, Mapping[str, Any]]) -> xr.Datase
 
 
 def _require(is_sound: bool, file: Path, why: str) -> None:
+    """Raise the error for a damaged file unless it is sound."""
     if not is_sound:
-        raise _mistake(file, why)
+        raise _damaged_file(file, why)
 
 
-def _mistake(file: Path, why: str) -> ValueError:
+def _damaged_file(file: Path, why: str) -> ValueError:
+    """Return the error for a file that isn't a unit's results."""
     return ValueError(
         f"`{file}` isn't a unit's results, or is damaged: {why}; take it out, or delete it, and `lorascope study run` "
         "makes it again"

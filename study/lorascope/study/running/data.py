@@ -1,4 +1,4 @@
-"""Training and test items of a study's units, drawn by seed and written as files that a capture can read."""
+"""Training and test items of a study's units: drawing them by seed, and writing them as files for a capture."""
 
 import hashlib
 import json
@@ -24,9 +24,9 @@ from lorascope.stores.places.files import atomic_write
 from ..settings import Articles, StudySettings, Task
 
 TEST_RUN, PROMPTS_RUN = "main", "prompts"
-"""Names of a unit's runs: the first prompt on all items; the other prompts on as many as they get."""
+"""Names of a unit's runs: of the first prompt on all items, and of the other prompts on `prompt_items`."""
 PROBE_ITEMS = 16
-"""Held-out items on which a training is watched."""
+"""Number of held-out items that are scored during a training."""
 Item = ChoiceItem | TextItem
 Read = Callable[[str], Sequence[AnyItem]]
 Key = tuple[str, str, str]
@@ -48,94 +48,86 @@ class TaskData:
 
     train: tuple[Item, ...]
     probe: tuple[Item, ...]
-    """Test items on which a training is watched."""
+    """Test items that are scored during a training."""
     examples: tuple[Item, ...]
-    """Items from which prompts draw their examples: the whole training sets."""
+    """Items from which prompts draw their examples: the complete training sets."""
     runs: Mapping[str, RunData]
-    """Run's name -> what it captures."""
+    """Name of a run -> its prompts and items."""
     tested: frozenset[Key]
-    """The test items; the others stand for their length alone."""
+    """The test items; other items were drawn for their length alone."""
     prompted: frozenset[Key]
-    """Test items that every prompt is put to."""
+    """Test items that are asked under every prompt."""
     lengths: Mapping[Key, tuple[str, int]]
-    """Item -> its bucket, such as `1-100`, and its length in the unit of the buckets; of items drawn for a bucket."""
+    """Item drawn by length -> its bucket, such as `1-100`, and its length in the unit of the buckets."""
     notes: tuple[str, ...]
-    """Sentences on what there wasn't enough of."""
+    """Sentences on items that were missing."""
 
 
-def draw(
+def draw_items(
     task: Task, settings: StudySettings, train_items: int | None, tokenizer: Callable[[], Any], read: Read = read_items
 ) -> TaskData:
-    """Items of a task, the same for the same files, seed and tokenizer.
+    """Draw the items of a task; the same files, seed and tokenizer give the same items.
 
-    Parameters
-    ----------
-    train_items
-        Training items a data set; None for all.
-    tokenizer
-        Gives a fast tokenizer of transformers; called where lengths are in tokens.
-    read
-        Reads the items of a data set; one that remembers them serves several tasks.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If a data set can't be read, two of one name are tested on, or an item stands both in train and test.
+    `train_items` is their number per data set, None for all; `tokenizer` returns a fast tokenizer of transformers, and
+    is called if lengths are in tokens; `read` reads a data set's items. Raises FileNotFoundError or ValueError if a
+    data set can't be read, two test sets have the same name, or an item is both in train and test.
     """
     notes: list[str] = []
-    pool, whole = (list(_read(sets, settings, read)) for sets in (task.train, task.test))
-    train = _flat(_pick(items, train_items, settings.seed, "train", notes) for items in pool)
-    tests = [_pick(items, task.test_items, settings.seed, "test", notes) for items in whole]
+    pool, whole = (list(_read_sets(sets, settings, read)) for sets in (task.train, task.test))
+    train = _flatten(_pick_few(items, train_items, settings.seed, "train", notes) for items in pool)
+    tests = [_pick_few(items, task.test_items, settings.seed, "test", notes) for items in whole]
     names = [(items[0].dataset, items[0].split) for items in whole]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"two test sets are named {'.'.join(filter(None, twice[0]))!r}; results would mix them")
-    _refuse_leak(train, _flat(whole))
+    _refuse_leak(train, _flatten(whole))
     lengths = _draw_lengths(whole, task, settings.seed, tokenizer, notes)
-    tested = frozenset(map(_key, _flat(tests)))
+    tested = frozenset(map(_item_key, _flatten(tests)))
     chosen = tested | lengths.keys()
-    runs = {TEST_RUN: RunData(prompts=task.prompts[:1], items=tuple(x for x in _flat(whole) if _key(x) in chosen))}
+    runs = {
+        TEST_RUN: RunData(prompts=task.prompts[:1], items=tuple(x for x in _flatten(whole) if _item_key(x) in chosen))
+    }
     choices = [items for items in tests if isinstance(items[0], ChoiceItem)]
     if task.prompts[1:] and choices:
         n = task.prompt_items
-        few = _flat(items if n is None else pick_items(items, n, settings.seed) for items in choices)
+        few = _flatten(items if n is None else pick_items(items, n, settings.seed) for items in choices)
         runs[PROMPTS_RUN] = RunData(prompts=task.prompts[1:], items=few)
-    each = -(-PROBE_ITEMS // len(tests))  # a text would be cut into many windows, of which training takes the first
+    each = -(-PROBE_ITEMS // len(tests))  # training uses the first windows of a text
     return TaskData(
         train=train,
-        probe=_flat(items[:each] for items in tests),
-        examples=tuple(item for item in _flat(pool) if isinstance(item, ChoiceItem)),
+        probe=_flatten(items[:each] for items in tests),
+        examples=tuple(item for item in _flatten(pool) if isinstance(item, ChoiceItem)),
         runs=runs,
         tested=tested,
-        prompted=frozenset(map(_key, runs[PROMPTS_RUN].items if PROMPTS_RUN in runs else ())),
+        prompted=frozenset(map(_item_key, runs[PROMPTS_RUN].items if PROMPTS_RUN in runs else ())),
         lengths=lengths,
         notes=tuple(notes),
     )
 
 
 def data_source(source: str | Articles, settings: StudySettings) -> str:
-    """A data set's file, in the study's folder of data or that of its YAML file, or its name on a hub."""
+    """Return the path of a data set in the study's folder of data or next to its file; else its name on a hub."""
     name = source.data if isinstance(source, Articles) else source
     path = next((path for path in (settings.data / name, settings.folder / name) if path.exists()), None)
     return str(path or name)
 
 
 def items_hash(items: Sequence[Item]) -> str:
-    """SHA-256 over all that items say, in their order; hexadecimal."""
+    """Return the SHA-256 of the items' names and contents, in their order; hexadecimal."""
     digest = hashlib.sha256()
     for item in items:
-        digest.update(json.dumps([_key(item), _fields(item)], ensure_ascii=False).encode() + b"\n")
+        digest.update(json.dumps([_item_key(item), _item_fields(item)], ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
 
 
 def write_files(items: Sequence[Item], folder: Path) -> tuple[str, ...]:
-    """Write items as data files, one a data set, and return their paths in the order of the items."""
+    """Write items as one file per data set, and return the paths in the order of the items."""
     by_set: dict[str, list[Item]] = {}
     for item in items:
         ending = "txt" if isinstance(item, TextItem) else "jsonl"
         by_set.setdefault(".".join(filter(None, (item.dataset, item.split, ending))), []).append(item)
     for name, members in by_set.items():
         lines = (
-            item.text if isinstance(item, TextItem) else json.dumps(_fields(item), ensure_ascii=False) + "\n"
+            item.text if isinstance(item, TextItem) else json.dumps(_item_fields(item), ensure_ascii=False) + "\n"
             for item in members
         )
         with atomic_write(folder / name) as partial:
@@ -143,23 +135,24 @@ def write_files(items: Sequence[Item], folder: Path) -> tuple[str, ...]:
     return tuple(str(folder / name) for name in by_set)
 
 
-def _read(sets: Sequence[str | Articles], settings: StudySettings, read: Read) -> Iterator[list[Item]]:
-    """Items of each data set."""
+def _read_sets(sets: Sequence[str | Articles], settings: StudySettings, read: Read) -> Iterator[list[Item]]:
+    """Yield the items of each data set; raise ValueError if it has neither questions nor a text."""
     for source in sets:
         content = read(data_source(source, settings))
         items: list[Item] = [item for item in content if isinstance(item, ChoiceItem | TextItem)]
         if not items:
             raise ValueError(
-                f"`{getattr(source, 'data', source)}` holds neither questions nor a text, which a study is of"
+                f"`{getattr(source, 'data', source)}` has neither questions nor a text; a study needs one of them"
             )
         if isinstance(source, Articles):
             if not isinstance(items[0], TextItem):
-                raise ValueError(f"`{source.data}` holds questions, which have no articles; name it without `articles`")
+                raise ValueError(f"`{source.data}` has questions, which have no articles; name it without `articles`")
             items = [pick_articles(items[0], *source.articles)]
         yield items
 
 
-def _pick(items: list[Item], n: int | None, seed: int, what: str, notes: list[str]) -> list[Item]:
+def _pick_few(items: list[Item], n: int | None, seed: int, what: str, notes: list[str]) -> list[Item]:
+    """Return n items drawn by seed, or all for None and for texts; append a note if there are fewer."""
     if n is None or isinstance(items[0], TextItem):
         return items
     picked = pick_items(items, n, seed)
@@ -171,7 +164,7 @@ def _pick(items: list[Item], n: int | None, seed: int, what: str, notes: list[st
 def _draw_lengths(
     sets: Sequence[list[Item]], task: Task, seed: int, tokenizer: Callable[[], Any], notes: list[str]
 ) -> dict[Key, tuple[str, int]]:
-    """Buckets of the items that are drawn for their length, and their lengths."""
+    """Draw items by length, and return each one's bucket and length; append notes on missing ones."""
     drawn: dict[Key, tuple[str, int]] = {}
     if (lengths := task.lengths) is None:
         return drawn
@@ -186,13 +179,13 @@ def _draw_lengths(
         )
         for (shortest, longest), members in picked.items.items():
             bucket = f"{shortest}-{longest}"
-            drawn |= {_key(item): (bucket, item_length(item, lengths.unit, counter)) for item in members}
+            drawn |= {_item_key(item): (bucket, item_length(item, lengths.unit, counter)) for item in members}
         notes += shortfall_messages(picked)
     return drawn
 
 
 def _refuse_leak(train: Sequence[Item], test: Sequence[Item]) -> None:
-    """Raise a ValueError if a test item is trained on."""
+    """Raise ValueError if a test item is also trained on."""
     trained = {content: item for item in train for content in _contents(item)}
     for item in test:
         if (other := next((trained[content] for content in _contents(item) if content in trained), None)) is not None:
@@ -203,7 +196,7 @@ def _refuse_leak(train: Sequence[Item], test: Sequence[Item]) -> None:
 
 
 def _contents(item: Item) -> list[tuple[str, ...]]:
-    """What must not be trained and tested on: a question with its choices in any order, or an article of a text."""
+    """Return contents that must not be in train and test: a question with its choices, or a text's articles."""
     if isinstance(item, ChoiceItem):
         return [(item.question, *sorted(item.choices))]
     try:
@@ -212,15 +205,18 @@ def _contents(item: Item) -> list[tuple[str, ...]]:
         return [(item.text,)]
 
 
-def _flat(sets: Any) -> tuple[Item, ...]:
+def _flatten(sets: Any) -> tuple[Item, ...]:
+    """Return the items of all sets in one tuple."""
     return tuple(item for items in sets for item in items)
 
 
-def _key(item: AnyItem) -> Key:
+def _item_key(item: AnyItem) -> Key:
+    """Return (data set, split, id) of an item."""
     return (item.dataset, item.split, item.id)
 
 
-def _fields(item: Item) -> dict[str, Any]:
+def _item_fields(item: Item) -> dict[str, Any]:
+    """Return the content of an item as a line of its file has it."""
     if isinstance(item, TextItem):
         return {"text": item.text}
     return {"id": item.id, "question": item.question, "choices": list(item.choices), "answer": item.answer}

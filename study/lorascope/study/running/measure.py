@@ -1,4 +1,4 @@
-"""Results of a unit's runs: a small dataset of numbers by sample, for which its states aren't needed any more."""
+"""Results of a unit: a small dataset of numbers by sample, after which its captured states aren't needed."""
 
 import dataclasses
 import json
@@ -23,13 +23,13 @@ COLUMNS = (
     *("id", "dataset", "split", "prompt", "length", "answer"),
     *(f"{prefix}{name}" for names in (SCORES, WRITTEN) for prefix in ("", "base_") for name in names),
 )
-"""Columns of a run's samples that results keep, where the run has them."""
+"""Columns of a run's samples that are copied into results, if the run has them."""
 LOCAL = {"settings", "adapters", "data_sources"}
-"""Parts of a run's provenance that say where things lay, or that are in the recipe."""
+"""Parts of a run's provenance that results omit: they are paths, or in the recipe."""
 
 
 def require_sound(run: Run) -> None:
-    """Raise a ValueError unless every chunk of a run is what was written, and can be decoded."""
+    """Raise ValueError unless every chunk of a run has its checksum and can be decoded."""
     verdict = verify(run.path, level="decode")
     if not verdict.ok:
         first, *others = verdict.problems
@@ -50,13 +50,13 @@ def measure_runs(
     scheduler: str | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Results of a unit by sample, from all of its runs.
+    """Compute the results of a unit by sample from all of its runs.
 
     Returns
     -------
     xr.Dataset
         Over `sample`: id, data set, split and prompt; `bucket` and `item_length`, "" and -1 outside of buckets;
-        `in_test` and `in_prompts`, whether it is one of the test items, and of those that every prompt is put to;
+        `in_test` and `in_prompts`, whether it is a test item, and one that is asked under every prompt;
         `miub` in nats, the sum over components of the mean over tokens of JS; scores as in a run's table `samples`, and
         `correct_per_character` (log-likelihood by characters of the choice). Over (`cell`, `component`): `js` in nats,
         the mean over the samples of a data set and prompt. Attributes, as JSON: `unit`, `recipe`, `runs` (provenance
@@ -65,7 +65,7 @@ def measure_runs(
     parts, cells = [], []
     for run in runs.values():
         result = miub(run, scheduler=scheduler, progress=progress)
-        parts.append(_samples(run, result, data))
+        parts.append(_sample_columns(run, result, data))
         by_sample = result.children["samples"].dataset
         labels = list(zip(by_sample["dataset"].values.tolist(), by_sample["prompt"].values.tolist(), strict=True))
         js = by_sample["js"].values
@@ -83,14 +83,15 @@ def measure_runs(
     return samples.assign(columns).assign_attrs(
         unit=json.dumps(dataclasses.asdict(unit)),
         recipe=json.dumps(recipe, sort_keys=True),
-        runs=json.dumps({name: _about(run, unit) for name, run in runs.items()}),
-        training=json.dumps(_named(training, unit)),
+        runs=json.dumps({name: _run_record(run, unit) for name, run in runs.items()}),
+        training=json.dumps(_with_model_name(training, unit)),
         notes=json.dumps(data.notes),
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def _samples(run: Run, result: xr.DataTree, data: TaskData) -> xr.Dataset:
+def _sample_columns(run: Run, result: xr.DataTree, data: TaskData) -> xr.Dataset:
+    """Return labels, scores and MIUB of a run over `sample`."""
     table = run.samples
     keys = list(zip(*(table[name].values.tolist() for name in ("dataset", "split", "id")), strict=True))
     tested = np.array([key in data.tested for key in keys], dtype=np.int8)
@@ -110,18 +111,18 @@ def _samples(run: Run, result: xr.DataTree, data: TaskData) -> xr.Dataset:
     return xr.Dataset(columns).assign(miub=miub_sample)
 
 
-def _about(run: Run, unit: Unit) -> dict[str, Any]:
-    """What a run says of itself, without where things lay on this machine."""
+def _run_record(run: Run, unit: Unit) -> dict[str, Any]:
+    """Return the record of a run for its unit's results, without paths of this machine."""
     provenance = {key: value for key, value in run.attributes.get("provenance", {}).items() if key not in LOCAL}
     return {
         "fingerprint": run.attributes.get("fingerprint"),
         "states": run.states,
         "n_tokens": run.n_tokens,
-        "provenance": _named(provenance, unit),
+        "provenance": _with_model_name(provenance, unit),
         "measured": run.attributes.get("measured"),
     }
 
 
-def _named(record: Mapping[str, Any], unit: Unit) -> dict[str, Any]:
-    """The record with the model as the study's file names it."""
+def _with_model_name(record: Mapping[str, Any], unit: Unit) -> dict[str, Any]:
+    """Return the record with the model's name as in the study's file."""
     return {**record, "model": {**record.get("model", {}), "name": unit.model}}

@@ -1,4 +1,4 @@
-"""Everything that a unit's results depend on, as JSON: the same recipe means the same results, whatever the machine."""
+"""The recipe of a unit: everything that its results depend on, as JSON; and the check that its inputs exist."""
 
 import dataclasses
 import hashlib
@@ -11,38 +11,37 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from lorascope.capture.config import CaptureConfig, FinetuneConfig
+from lorascope.capture.models.source import locate_model
 from lorascope.capture.samples.prompt import read_template
+from lorascope.capture.samples.sources import require_data
 
 from ..demo_inputs import demo_model
 from ..grid import Unit
 from ..settings import StudySettings
-from .data import PROMPTS_RUN, TEST_RUN, TaskData, items_hash
+from .data import PROMPTS_RUN, TEST_RUN, TaskData, data_source, items_hash
 
 VERSION = 1
-"""Version of recipes; raised when the same settings come to mean other numbers."""
+"""Version of recipes; raised when the same settings give other numbers."""
 PLACES = {"model", "adapter", "data", "examples", "out"}
-"""Settings of a capture that say where things lie; what lies there is in the recipe by its content."""
+"""Settings of a capture that are paths; the recipe has the hash of the content instead."""
 NO_NUMBER = frozenset(
     {"score_base", "queue", "overfill", "trust_remote_code", "device", "device_map", "codec", "measure_overhead"}
 )
-"""Settings of a capture that shape no number."""
+"""Settings of a capture that change no number."""
 
 
-def recipe_of(unit: Unit, settings: StudySettings, data: TaskData) -> dict[str, Any]:
-    """Everything that shapes a unit's results, in the order of its steps: `train`, each run by its name, `measure`.
+def unit_recipe(unit: Unit, settings: StudySettings, data: TaskData) -> dict[str, Any]:
+    """Return everything that a unit's results depend on, by step: `train`, each run by its name, and `measure`.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the model isn't there, or a setting of training or capture isn't allowed.
+    Raises FileNotFoundError or ValueError if the model doesn't exist, or a setting isn't allowed.
     """
     recipe: dict[str, Any] = {
         "train": {
             "version": VERSION,
-            "model": _model_content(model_source(unit.model, settings)),
+            "model": _model_hashes(model_source(unit.model, settings)),
             "dtype": settings.dtype,
             "sharing": [unit.share, settings.shared_layers, settings.share_from] if unit.share > 1 else [1],
-            "config": _not_default(finetune_config(unit, settings)),
+            "config": _changed_settings(finetune_config(unit, settings)),
             "items": items_hash(data.train),
             "probe": items_hash(data.probe),
         }
@@ -56,31 +55,25 @@ def recipe_of(unit: Unit, settings: StudySettings, data: TaskData) -> dict[str, 
         names += named
         config = dataclasses.replace(capture_config(unit, settings, data, run=name), prompt=named)
         recipe[name] = {
-            "config": {key: value for key, value in _not_default(config).items() if key not in PLACES | NO_NUMBER},
+            "config": {key: value for key, value in _changed_settings(config).items() if key not in PLACES | NO_NUMBER},
             "items": items_hash(run.items),
             "templates": {template.name: template.text for template in templates},
             "examples": items_hash(data.examples) if name == PROMPTS_RUN else None,
         }
     recipe["measure"] = {
-        "buckets": _hash([[*key, *drawn] for key, drawn in sorted(data.lengths.items())]),
-        "tested": _hash(sorted(data.tested)),
-        "prompted": _hash(sorted(data.prompted)),
-        "information": information_of(unit, settings),
+        "buckets": _json_hash([[*key, *drawn] for key, drawn in sorted(data.lengths.items())]),
+        "tested": _json_hash(sorted(data.tested)),
+        "prompted": _json_hash(sorted(data.prompted)),
+        "information": information_settings(unit, settings),
     }
-    plain: dict[str, Any] = json.loads(json.dumps(recipe))  # tuples become lists, as they are when it is read again
+    plain: dict[str, Any] = json.loads(json.dumps(recipe))  # tuples become lists, as in a stored recipe
     return plain
 
 
 def finetune_config(unit: Unit, settings: StudySettings) -> FinetuneConfig:
-    """Settings of the training of a unit's adapter.
-
-    Raises
-    ------
-    ValueError
-        If a setting isn't known or allowed.
-    """
+    """Return the settings of the training of a unit's adapter; raise ValueError for an unknown or wrong one."""
     options = {**settings.training, **settings.tasks[unit.task].training}
-    _refuse_wrong(options, FinetuneConfig, "training")
+    _require_settings(options, FinetuneConfig, "training")
     return FinetuneConfig(**options, rank=unit.rank, seed=unit.seed)
 
 
@@ -95,15 +88,9 @@ def capture_config(
     examples: tuple[str, ...] = (),
     out: str = "run.zarr",
 ) -> CaptureConfig:
-    """Settings of the capture of one run of a unit, with these places.
-
-    Raises
-    ------
-    ValueError
-        If a setting isn't known or allowed.
-    """
-    _refuse_wrong(settings.capture, CaptureConfig, "capture")
-    needs_states = run == TEST_RUN and information_of(unit, settings) is not None
+    """Return the settings of the capture of a unit's run, with these paths; raise ValueError for a wrong one."""
+    _require_settings(settings.capture, CaptureConfig, "capture")
+    needs_states = run == TEST_RUN and information_settings(unit, settings) is not None
     return CaptureConfig(
         **settings.capture,
         adapter=(adapter,),
@@ -121,8 +108,8 @@ def capture_config(
     )
 
 
-def information_of(unit: Unit, settings: StudySettings) -> dict[str, Any] | None:
-    """Settings of a unit's estimates of mutual information; None where there are none."""
+def information_settings(unit: Unit, settings: StudySettings) -> dict[str, Any] | None:
+    """Return the settings of a unit's estimates of mutual information; None if they aren't requested."""
     information = settings.information
     if information is None or any(getattr(unit, name) not in values for name, values in information.where.items()):
         return None
@@ -130,7 +117,7 @@ def information_of(unit: Unit, settings: StudySettings) -> dict[str, Any] | None
 
 
 def model_source(model: str, settings: StudySettings) -> str:
-    """Argument of `load_model` for a model of the study's file: folders are taken from where that file lies."""
+    """Return the argument of `load_model` for a model in the study's file; folders are relative to that file."""
     if model == "demo":
         return str(demo_model())
     path = settings.folder / model
@@ -138,14 +125,29 @@ def model_source(model: str, settings: StudySettings) -> str:
 
 
 def prompt_sources(prompts: Sequence[str], settings: StudySettings) -> tuple[str, ...]:
-    """Prompts as `read_template` takes them: files are looked for in the folder of the study's file."""
+    """Return prompts as `read_template` takes them; files are looked up in the folder of the study's file."""
     paths = {name: settings.folder / name for name in prompts}
     return tuple(str(path) if path.is_file() else name for name, path in paths.items())
 
 
+def require_inputs(settings: StudySettings, units: Sequence[Unit], *, weights: bool = True) -> None:
+    """Raise FileNotFoundError or ValueError unless models, data and prompts of these units exist.
+
+    Without `weights`, a model needs no weights. Places on a hub are checked as far as that is possible offline.
+    """
+    for model in dict.fromkeys(unit.model for unit in units):
+        locate_model(model_source(model, settings), weights=weights)
+    for name in dict.fromkeys(unit.task for unit in units):
+        task = settings.tasks[name]
+        for source in (*task.train, *task.test):
+            require_data(data_source(source, settings))
+        for prompt in prompt_sources(task.prompts, settings):
+            read_template(prompt)
+
+
 @cache
-def _model_content(source: str) -> dict[str, str]:
-    """Which model it is: SHA-256 over its files, or the name by which a hub knows it."""
+def _model_hashes(source: str) -> dict[str, str]:
+    """Return the SHA-256 of each file of a local model, or the model's name on a hub."""
     path = Path(source).expanduser()
     if path.is_file():
         return {path.suffix.removeprefix("."): _file_hash(path)}
@@ -156,22 +158,24 @@ def _model_content(source: str) -> dict[str, str]:
 
 
 def _file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _hash(value: Any) -> str:
+def _json_hash(value: Any) -> str:
+    """Return the SHA-256 of a value as JSON, hexadecimal."""
     return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()
 
 
-def _not_default(config: Any) -> dict[str, Any]:
-    """Settings that differ from what they are by default: those of a later version leave a recipe as it is."""
+def _changed_settings(config: Any) -> dict[str, Any]:
+    """Return the settings that aren't at their default, so that a new setting doesn't change old recipes."""
     fields = {field.name: field.default for field in dataclasses.fields(config)}
     return {name: value for name, default in fields.items() if (value := getattr(config, name)) != default}
 
 
-def _refuse_wrong(options: Mapping[str, Any], kind: type[Any], section: str) -> None:
-    """Raise a ValueError unless these are settings of a stage, each of its type: a word isn't taken for a number."""
+def _require_settings(options: Mapping[str, Any], kind: type[Any], section: str) -> None:
+    """Raise ValueError unless these are settings of a stage, each of its type, such as no text for a number."""
     known = get_type_hints(kind)
     for name, value in options.items():
         if name not in known:

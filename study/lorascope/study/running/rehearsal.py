@@ -1,4 +1,4 @@
-"""Plan of a study: its tokens are counted, and their price is measured on a rehearsal of one unit."""
+"""Plan of a study: counts tokens, and measures the time per token by rehearsing one unit on a few items."""
 
 import dataclasses
 import itertools
@@ -13,70 +13,69 @@ from lorascope.capture.samples.encode import encode_items
 from lorascope.capture.samples.items import ChoiceItem
 from lorascope.capture.samples.prompt import Examples, read_template
 
-from ..grid import Unit, chosen_units, result_path, units_of
+from ..grid import Unit, grid_units, result_path, select_units
 from ..results.units import read_record
 from ..settings import StudySettings
 from .data import TEST_RUN, Item, TaskData
-from .inputs import require_inputs
-from .recipe import capture_config, finetune_config, information_of
-from .run import draw_all
+from .recipe import capture_config, finetune_config, information_settings, require_inputs
+from .run import draw_all_items
 from .steps import Models, UnitWork
 
 REHEARSED = 4
-"""Items of each data set in a rehearsal, and steps of its training: the first and the last aren't counted."""
+"""Items per data set in a rehearsal, and steps of its training."""
 ENDLESS = 2**31
-"""Context of a model that names none."""
+"""Context length of a model that doesn't state one."""
 
 
 class Cost(NamedTuple):
-    """Cost of a unit: tokens that pass the model, padding not counted; or seconds for each of these."""
+    """Tokens of a unit that pass the model, without padding; or seconds per token."""
 
     trained: float
-    """Training samples, once for each time that they are trained on."""
+    """Tokens of training samples, times their passes."""
     scored: float
-    """Prompts and choices, once with the adapter and once without."""
+    """Tokens of prompts and choices, with the adapter and without."""
     captured: float
-    """The runs' samples."""
+    """Tokens of the runs' samples."""
 
-    def times(self, prices: "Cost") -> float:
-        """Seconds that these tokens take at so many seconds each."""
+    def seconds(self, prices: "Cost") -> float:
+        """Return the seconds that these tokens take, given the seconds per token."""
         return sum(n * price for n, price in zip(self, prices, strict=True))
 
 
 class Planned(NamedTuple):
-    """Planned cost of a unit."""
+    """Expected cost of a unit."""
 
     unit: Unit
     tokens: Cost
     seconds: float | None
-    """By a rehearsal, without mutual information and MIUB in training; None without one."""
+    """Seconds estimated by a rehearsal, without mutual information and MIUB in training; None without a rehearsal."""
     stored_bytes: float
-    """Most that its runs take on the disk; 0 without a rehearsal."""
+    """Largest size of its runs on disk; 0 without a rehearsal."""
     notes: tuple[str, ...]
-    """Sentences on what there isn't enough of."""
+    """Sentences on items that are missing."""
 
 
 def plan_study(settings: StudySettings, *, only: str | None = None, probe: bool = True) -> list[Planned]:
-    """Plan the units of a study, or a part of them; with `probe` one of each model and task is rehearsed."""
-    units, models = chosen_units(units_of(settings), only), Models(settings)
+    """Plan all units of a study or a part of them; with `probe`, rehearse one unit of each model and task."""
+    units, models = select_units(grid_units(settings), only), Models(settings)
     require_inputs(settings, units, weights=probe)
-    data = draw_all(settings, units, models)
+    data = draw_all_items(settings, units, models)
     prices: dict[tuple[str, str], tuple[Cost, float]] = {}
     planned = []
     for unit in units:
         tokens, key = count_tokens(unit, settings, data[unit], models), (unit.model, unit.task)
         if probe and key not in prices:
             alike = [other for other in units if (other.model, other.task) == key]
-            largest = max(alike, key=lambda other: (information_of(other, settings) is not None, other.rank))
+            largest = max(alike, key=lambda other: (information_settings(other, settings) is not None, other.rank))
             prices[key] = rehearse(largest, settings, data[largest], models)
         price, bytes_each = prices.get(key, (None, 0.0))
-        seconds = None if price is None else tokens.times(price)
+        seconds = None if price is None else tokens.seconds(price)
         planned.append(Planned(unit, tokens, seconds, tokens.captured * bytes_each, data[unit].notes))
     return planned
 
 
 def count_tokens(unit: Unit, settings: StudySettings, data: TaskData, models: Models) -> Cost:
-    """Tokens that pass the model for a unit."""
+    """Count the tokens that pass the model for a unit."""
     outline, training = models.outline(unit), finetune_config(unit, settings)
     context = context_length(outline.model) or ENDLESS
     longest = training.max_length or context
@@ -88,7 +87,7 @@ def count_tokens(unit: Unit, settings: StudySettings, data: TaskData, models: Mo
     scored = captured = 0
     for name, run in data.runs.items():
         config = capture_config(unit, settings, data, run=name)
-        for items, prompt in itertools.product(_sets(run.items), map(read_template, config.prompt)):
+        for items, prompt in itertools.product(_group_by_set(run.items), map(read_template, config.prompt)):
             how: dict[str, Any] = {"max_length": context, "window_tokens": config.window_tokens, "prompt": prompt}
             samples = encode_items(items, outline.tokenizer, examples=examples, **how)
             for sample in samples[: config.limit]:
@@ -99,12 +98,9 @@ def count_tokens(unit: Unit, settings: StudySettings, data: TaskData, models: Mo
 
 
 def rehearse(unit: Unit, settings: StudySettings, data: TaskData, models: Models) -> tuple[Cost, float]:
-    """Seconds of each token, and most bytes that a captured one takes, measured on a few items of a unit.
-
-    It is done in a folder that is gone afterwards.
-    """
-    runs = {name: dataclasses.replace(run, items=_first(run.items)) for name, run in data.runs.items()}
-    few = dataclasses.replace(data, train=_first(data.train), runs=runs)
+    """Run a unit on a few items in a temporary folder; return seconds per token, and bytes per captured token."""
+    runs = {name: dataclasses.replace(run, items=_first_items(run.items)) for name, run in data.runs.items()}
+    few = dataclasses.replace(data, train=_first_items(data.train), runs=runs)
     keeps_states = capture_config(unit, settings, data, run=TEST_RUN).states != "none"
     steps: list[float] = []
 
@@ -113,7 +109,7 @@ def rehearse(unit: Unit, settings: StudySettings, data: TaskData, models: Models
             steps.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as folder:
-        small = _shorten(settings, Path(folder), "all" if keeps_states else "none")
+        small = _rehearsal_settings(settings, Path(folder), "all" if keeps_states else "none")
         models.load(unit)
         UnitWork(unit=unit, settings=small, data=few, models=models, report=watch).run()
         measured = [
@@ -121,34 +117,33 @@ def rehearse(unit: Unit, settings: StudySettings, data: TaskData, models: Models
         ]
     tokens = count_tokens(unit, small, few, models)
     sums = {name: sum(run[name] for run in measured) for name in ("bare_seconds", "bare_tokens", "seconds", "n")}
-    # The first step sets everything up, and after the last one MIUB is measured.
-    a_step = (steps[-2] - steps[0]) / (len(steps) - 2)
+    # The first step includes the setup, and MIUB is measured after the last one.
+    step_seconds = (steps[-2] - steps[0]) / (len(steps) - 2)
     prices = Cost(
-        a_step / (tokens.trained / len(steps)), sums["bare_seconds"] / sums["bare_tokens"], sums["seconds"] / sums["n"]
+        step_seconds / (tokens.trained / len(steps)),
+        sums["bare_seconds"] / sums["bare_tokens"],
+        sums["seconds"] / sums["n"],
     )
     return prices, max(run["stored_bytes"] / run["n"] for run in measured)
 
 
-def _shorten(settings: StudySettings, folder: Path, states: str) -> StudySettings:
-    """A study as it is rehearsed: a few steps, a text's first windows, no mutual information."""
+def _rehearsal_settings(settings: StudySettings, folder: Path, states: str) -> StudySettings:
+    """Return the settings of a rehearsal: a few steps, a text's first windows, no mutual information."""
     short = {"max_steps": REHEARSED, "batch_size": REHEARSED, "micro_batch_size": None, "miub_every": None}
     tasks = {
         name: task.model_copy(update={"training": {**settings.training, **task.training, **short}})
         for name, task in settings.tasks.items()
     }
-    capture = {
-        **settings.capture,
-        "limit": REHEARSED,
-        "measure_overhead": True,
-    }  # of a text's windows; questions are as few already
+    capture = {**settings.capture, "limit": REHEARSED, "measure_overhead": True}  # the limit is of a text's windows
     changes = {"out": folder, "work": folder / "work", "capture": capture, "states": states, "information": None}
     return settings.model_copy(update={"tasks": tasks, **changes})
 
 
-def _sets(items: Sequence[Item]) -> list[list[Item]]:
-    """Items by data set."""
+def _group_by_set(items: Sequence[Item]) -> list[list[Item]]:
+    """Return the items of each data set."""
     return [[item for item in items if item.dataset == name] for name in dict.fromkeys(item.dataset for item in items)]
 
 
-def _first(items: Sequence[Item]) -> tuple[Item, ...]:
-    return tuple(item for own in _sets(items) for item in own[:REHEARSED])
+def _first_items(items: Sequence[Item]) -> tuple[Item, ...]:
+    """Return the first items of each data set, as many as a rehearsal uses."""
+    return tuple(item for own in _group_by_set(items) for item in own[:REHEARSED])

@@ -1,4 +1,4 @@
-"""The steps of a unit: train, capture, measure. Each is passed over where what it makes lies there already."""
+"""The steps of a unit: train, capture, measure; each is skipped if its result exists."""
 
 import json
 import shutil
@@ -25,19 +25,19 @@ from ..results.units import read_record
 from ..settings import StudySettings
 from .data import PROMPTS_RUN, TEST_RUN, TaskData, write_files
 from .measure import measure_runs, require_sound
-from .recipe import capture_config, finetune_config, information_of, model_source, recipe_of
+from .recipe import capture_config, finetune_config, information_settings, model_source, unit_recipe
 
 MADE_BY = "recipe.json"
-"""File of a unit's folder: the recipe that all in it was made by."""
+"""File in a unit's folder with the recipe that made everything in it."""
 MOST_SHOWN = 3
-"""Differences that an error names before it only counts the rest."""
+"""Most differences that an error lists."""
 
 Report = Callable[[str, int, int, str], None]
-"""Called with (step, done, total, what is counted)."""
+"""Callback of (step, done, total, thing counted)."""
 
 
 class Models:
-    """Base models of a study, by unit: one is loaded at a time, and kept while the units that follow need it."""
+    """Base models of a study, one in memory at a time, kept as long as the next units need it."""
 
     def __init__(self, settings: StudySettings) -> None:
         self._settings = settings
@@ -45,10 +45,10 @@ class Models:
         self._outlines = cache(load_on_meta)
 
     def load(self, unit: Unit) -> tuple[Any, Any]:
-        """The base model of a unit, with its shared weights, and its tokenizer; the one before it is let go."""
+        """Return a unit's base model with its shared weights, and its tokenizer; release the previous model."""
         settings, key = self._settings, (unit.model, unit.share)
         if key not in self._loaded:
-            self._loaded.clear()  # before the next one takes its place
+            self._loaded.clear()  # before loading the next one
             self._loaded[key] = load_model(
                 model_source(unit.model, settings),
                 dtype=settings.dtype,
@@ -60,13 +60,13 @@ class Models:
         return self._loaded[key]
 
     def outline(self, unit: Unit) -> MetaModel:
-        """A unit's model without its weights, and its tokenizer."""
+        """Return a unit's model without weights, and its tokenizer."""
         return self._outlines(model_source(unit.model, self._settings))
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitWork:
-    """A unit with all that its steps need."""
+    """A unit with everything that its steps need."""
 
     unit: Unit
     settings: StudySettings
@@ -74,40 +74,36 @@ class UnitWork:
     models: Models
     report: Report
     scheduler: str | None = None
-    """Scheduler of Dask that computes of runs, as in `miub`."""
+    """Dask scheduler that computes MIUB and mutual information, as in `miub`."""
 
     def run(self) -> bool:
-        """Do what is missing; returns whether there was anything to do.
+        """Make the missing results; return whether any were missing.
 
-        Raises
-        ------
-        FileExistsError
-            If another process works on it.
-        ValueError
-            If what lies there was made by another recipe, or a run is damaged.
+        Raises FileExistsError if another process works on the unit, and ValueError if a folder was made by another
+        recipe or a run is damaged.
         """
         settings, unit = self.settings, self.unit
-        recipe, work = recipe_of(unit, settings, self.data), unit_folder(settings, unit)
+        recipe, work = unit_recipe(unit, settings, self.data), unit_folder(settings, unit)
         if is_done(settings, unit, recipe):
-            if settings.states == "none" and is_made_by(work, recipe):  # it was stopped on its last step
+            if settings.states == "none" and is_made_by(work, recipe):  # stopped before its last step, the deletion
                 with file_lock(work):
-                    discard(work)
+                    delete_folder(work)
             return False
-        # Another study may have the same folder of work.
+        # Two studies may use the same folder of work.
         with file_lock(result_path(settings, unit)), file_lock(work):
-            if is_done(settings, unit, recipe):  # meanwhile
+            if is_done(settings, unit, recipe):  # by another process in the meantime
                 return False
-            information_path(settings, unit).unlink(missing_ok=True)  # it never stands beside others' results
+            information_path(settings, unit).unlink(missing_ok=True)  # it must not outlive these results
             result_path(settings, unit).unlink(missing_ok=True)
-            claim(work, recipe)
+            claim_folder(work, recipe)
             training = self._train()
             self._measure(recipe, {name: self._capture(name) for name in self.data.runs}, training)
             if settings.states == "none":
-                discard(work)
+                delete_folder(work)
         return True
 
     def _progress(self, step: str, counted: str) -> Progress:
-        """A callback that reports a stage's progress."""
+        """Return a callback that reports the progress of a step."""
 
         def update(done: int, total: int, part: str = "") -> None:
             self.report(step, done, total, counted)
@@ -115,9 +111,9 @@ class UnitWork:
         return update
 
     def _train(self) -> dict[str, Any]:
-        """The record of the fine-tuning, whose adapter lies there afterwards."""
+        """Train the unit's adapter if it doesn't exist, and return the record of its fine-tuning."""
         folder = adapter_path(self.settings, self.unit)
-        if not folder.exists():  # it appears under its name only when it is whole
+        if not folder.exists():  # it gets its name only once it is complete
             finetune(
                 *self.models.load(self.unit),
                 self.data.train,
@@ -130,7 +126,7 @@ class UnitWork:
         return record
 
     def _capture(self, name: str) -> Run:
-        """One run, finished."""
+        """Capture one run, or continue it, and return the finished run."""
 
         def update(progress: CaptureProgress) -> None:
             self.report(f"{name}: {progress.stage}", progress.done, progress.total, progress.unit)
@@ -155,10 +151,10 @@ class UnitWork:
             adapted.unload()
 
     def _measure(self, recipe: dict[str, Any], runs: dict[str, Run], training: dict[str, Any]) -> None:
-        """Save results, once the runs are known to be sound; they appear last, and so say that all is done."""
+        """Check the runs, and save estimates and results; the results come last and mark the unit as done."""
         for run in runs.values():
             require_sound(run)
-        information = information_of(self.unit, self.settings)
+        information = information_settings(self.unit, self.settings)
         if information is not None:
             estimates = measure_information(
                 runs[TEST_RUN],
@@ -170,7 +166,7 @@ class UnitWork:
             )
             fingerprint = str(runs[TEST_RUN].attributes.get("fingerprint"))
             about = {"model": self.unit.model, "run": f"{self.unit.name}/{TEST_RUN}", "fingerprint": fingerprint}
-            save_whole(estimates.assign_attrs(about), information_path(self.settings, self.unit))
+            save_checked(estimates.assign_attrs(about), information_path(self.settings, self.unit))
         results = measure_runs(
             self.unit,
             recipe,
@@ -180,30 +176,25 @@ class UnitWork:
             scheduler=self.scheduler,
             progress=self._progress("measure", "task"),
         )
-        save_whole(results, result_path(self.settings, self.unit))
+        save_checked(results, result_path(self.settings, self.unit))
 
 
-def claim(folder: Path, recipe: Mapping[str, Any]) -> None:
-    """Make a unit's folder, and note there by what recipe; what another recipe made there is refused.
+def claim_folder(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Make a unit's folder with its recipe, or raise ValueError if an existing one has another recipe.
 
-    The note is the first file of a folder: what lies in one without it is nobody's, and deleted.
-
-    Raises
-    ------
-    ValueError
-        If it was made by another recipe.
+    The recipe is the first file of a folder: a folder without it is unfinished, and deleted.
     """
     marker = folder / MADE_BY
     if marker.is_file():
-        _require_same(read_json(marker), recipe, folder)
+        _require_same_recipe(read_json(marker), recipe, folder)
         return
-    discard(folder)
+    delete_folder(folder)
     with atomic_write(marker) as partial:
         partial.write_text(json.dumps(recipe, indent=1))
 
 
-def discard(folder: Path) -> None:
-    """Delete a folder: killed meanwhile, no part of it is left under its name."""
+def delete_folder(folder: Path) -> None:
+    """Delete a folder; after a kill in between, nothing is left under its name."""
     discarded = folder.with_name(f".{folder.name}.discarded")
     if discarded.exists():
         shutil.rmtree(discarded)
@@ -213,23 +204,17 @@ def discard(folder: Path) -> None:
 
 
 def is_made_by(folder: Path, recipe: Mapping[str, Any]) -> bool:
-    """Whether a unit's folder was made by this recipe, and not for another study."""
+    """Whether a unit's folder was made by this recipe."""
     marker = folder / MADE_BY
     return marker.is_file() and read_json(marker) == recipe
 
 
 def is_done(settings: StudySettings, unit: Unit, recipe: Mapping[str, Any]) -> bool:
-    """Whether a unit's results are there, by this recipe.
-
-    Raises
-    ------
-    ValueError
-        If they were made by another recipe, are damaged, or a part is missing.
-    """
+    """Whether a unit's results exist; raise ValueError if another recipe made them, or a part is missing."""
     path, estimates = result_path(settings, unit), information_path(settings, unit)
     if not path.exists():
         return False
-    _require_same(read_record(path).recipe, recipe, path)
+    _require_same_recipe(read_record(path).recipe, recipe, path)
     if recipe["measure"]["information"] is not None and not estimates.exists():
         raise ValueError(
             f"`{estimates}` is missing; put it back, or delete `{path}` too, and the study makes both again"
@@ -237,8 +222,8 @@ def is_done(settings: StudySettings, unit: Unit, recipe: Mapping[str, Any]) -> b
     return True
 
 
-def save_whole(result: xr.Dataset, path: Path) -> None:
-    """Save, read again, compare, and only then give it its name: what it was made of may be deleted afterwards."""
+def save_checked(result: xr.Dataset, path: Path) -> None:
+    """Save a result, read it back and compare, and only then give it its name, since its runs may be deleted."""
     with atomic_write(path, flush=True) as partial:
         result.to_netcdf(partial, engine="netcdf4")
         with xr.open_dataset(partial, engine="netcdf4", cache=False) as stored:
@@ -247,7 +232,8 @@ def save_whole(result: xr.Dataset, path: Path) -> None:
                 raise OSError(f"`{path}` wouldn't hold what was written; is the disk sound?")
 
 
-def _require_same(stored: Mapping[str, Any], expected: Mapping[str, Any], path: Path) -> None:
+def _require_same_recipe(stored: Mapping[str, Any], expected: Mapping[str, Any], path: Path) -> None:
+    """Raise ValueError, with the differences, if a stored recipe isn't the expected one."""
     if changes := list(differences(stored, expected)):
         more = f" and {len(changes) - MOST_SHOWN} more" if len(changes) > MOST_SHOWN else ""
         raise ValueError(

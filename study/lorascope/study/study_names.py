@@ -1,4 +1,4 @@
-"""Names of studies, resolved before the libraries that read it are imported."""
+"""Names of studies on the command line: files, folders, runs, or words for the paper's table. Imports nothing heavy."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,21 +10,21 @@ PAPER: dict[str, CellSet] = {
     "paper:repaired": "repaired",
     "paper:without-collapsed": "without collapsed",
 }
-"""Word -> which cells of the paper's table 1."""
+"""Word for a study -> version of the paper's table 1."""
 SUFFIXES = (".csv", ".tsv")
-"""Endings of the names of files that hold a table."""
+"""Endings of the names of table files."""
 TABLE = "study.csv"
-"""File of a study's folder that is taken in place of its runs."""
+"""File in a study's folder that is read instead of its runs."""
 
 
-def require_there(paths: Sequence[str | Path]) -> None:
-    """Raise FileNotFoundError if one of these is neither there nor a word for the paper's table."""
+def require_studies(paths: Sequence[str | Path]) -> None:
+    """Raise FileNotFoundError if a path doesn't exist and isn't a word for the paper's table."""
     for path in paths:
-        table_of(path)
+        find_table(path)
 
 
-def table_of(name: str | Path) -> str | Path | None:
-    """The file that is the table, or the word for the paper's; None for runs."""
+def find_table(name: str | Path) -> str | Path | None:
+    """Return the path of a study's table file, or the word for the paper's table; None if the name is of runs."""
     if isinstance(name, str) and (name in PAPER or "://" in name):
         return name if name in PAPER else None
     path = Path(name)

@@ -1,4 +1,4 @@
-"""What the commands of studies share."""
+"""What `fit` and `compare` share: options, and results as text, JSON, a table or a folder."""
 
 import doctest
 import json
@@ -9,31 +9,33 @@ import pandas as pd
 import pytest
 
 from lorascope.analyze.fits.verdicts import Summary, Verdict
-from lorascope.cli import fits
-from lorascope.cli.fits import chosen_groups, deliver, refuse_out, rows_where
+from lorascope.cli.commands import fit
+from lorascope.cli.commands.fit import StudyOptions, choose_groups, read_tables, write_results
 
 HOSTILE = "a\x1b[2Jb\u202ec\x9bd\ud800"
 SHOWN = r"a\x1b[2Jb\u202ec\x9bd\ud800"
 
 
-def delivered(out: Path | None = None, *, as_json: bool = False, **more: Any) -> None:
+def write_hostile(*, figures: Any = tuple, **options: Any) -> None:
+    """Write a result whose every text has terminal commands in it."""
     frame = pd.DataFrame({"x": [1, 2]})
     frame.attrs = {"source": f"s {HOSTILE}", "notes": [f"n {HOSTILE}"]}
-    # As objects: with pyarrow beside it, pandas' own strings take no halves of characters.
+    # As objects: with pyarrow installed, pandas' own strings refuse lone surrogates.
     columns = pd.Index([f"c {HOSTILE}", "x"], dtype=object)
     rows = pd.DataFrame([[f"v {HOSTILE}", 0.1]], columns=columns, dtype=object)
     verdicts = [Verdict(HOSTILE, "supported", "x")]
     summary = Summary(f"title {HOSTILE}", verdicts, {f"t {HOSTILE}": rows, "second": rows}, [f"note {HOSTILE}"], {})
     remarks = [f"r {HOSTILE}"]
-    deliver("fit", frame, {"model": ["Phi3"]}, summary, as_json=as_json, out=out, remarks=remarks, **more)
+    chosen = StudyOptions(where=["model=Phi3"], **options)
+    write_results("fit", frame, summary, chosen, remarks=remarks, figures=figures)
 
 
 def test_examples() -> None:
-    assert doctest.testmod(fits).failed == 0
+    assert doctest.testmod(fit).failed == 0
 
 
 def test_where() -> None:
-    assert rows_where(["model=Phi3", "R=8, 32"]) == {"model": ("Phi3",), "R": ("8", "32")}
+    assert StudyOptions(where=["model=Phi3", "R=8, 32"]).conditions == {"model": ("Phi3",), "R": ("8", "32")}
     for wrong, message in (
         (["model"], "`--where` is 'model'; write it as name=value"),
         (["=x"], "`--where` is '=x'"),
@@ -41,25 +43,25 @@ def test_where() -> None:
         (["a=1", "a=2"], r"`--where` is \['a=1', 'a=2'\]; name each column once, its values with commas between"),
     ):
         with pytest.raises(ValueError, match=message):
-            rows_where(wrong)
+            _ = StudyOptions(where=wrong).conditions
 
 
 def test_groups_that_vary_are_taken_unless_others_are_named() -> None:
     frame = pd.DataFrame({"model": ["a", "b"], "prompt": ["p", "p"], "dataset": ["x", "y"], "seed": [1, 2]})
-    assert chosen_groups(frame, None) == ("dataset", "model")
-    assert chosen_groups(frame, "seed, model") == ("seed", "model")
-    assert chosen_groups(frame, "none") == ()
+    assert choose_groups(frame, None) == ("dataset", "model")
+    assert choose_groups(frame, "seed, model") == ("seed", "model")
+    assert choose_groups(frame, "none") == ()
 
 
 def test_names_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    delivered(full=True)
+    write_hostile(full=True)
     full = capsys.readouterr().out
-    delivered()
+    write_hostile()
     short = capsys.readouterr().out
     for text in (full, short):
         assert SHOWN in text
         assert not set("\x1b\x9b\u202e\ud800") & set(text)
-    delivered(as_json=True)
+    write_hostile(as_json=True)
     text = capsys.readouterr().out
     assert "\\u001b[2J" in text
     assert json.loads(text)["fit"]["title"] == f"title {HOSTILE}"
@@ -68,12 +70,12 @@ def test_names_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_short_form_has_the_first_table_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    delivered()
+    write_hostile()
     short = capsys.readouterr().out
     assert "note" not in short
     assert "second" not in short
     assert short.splitlines()[-1] == "--full shows all tables and remarks"
-    delivered(full=True)
+    write_hostile(full=True)
     full = capsys.readouterr().out
     assert "note" in full
     assert "second" in full
@@ -85,7 +87,7 @@ def test_a_folder_of_results(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         raise ValueError("there is <none>")
 
     out = tmp_path / "new" / "out"
-    delivered(out, as_json=True, figures=[("first <one>", refused)])
+    write_hostile(out=out, as_json=True, figures=lambda: [("first <one>", refused)])
     printed, err = capsys.readouterr()
     assert (out / "report.json").read_text() == printed
     assert err == f"written to {out}\n"
@@ -100,7 +102,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         raise RuntimeError("on the way")
 
     with pytest.raises(RuntimeError, match="on the way"):
-        delivered(tmp_path / "out", figures=[("f", broken)])
+        write_hostile(out=tmp_path / "out", figures=lambda: [("f", broken)])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -110,14 +112,13 @@ def test_names_are_no_lines_of_their_own(capsys: pytest.CaptureFixture[str]) -> 
     frame.attrs = {"source": evil, "notes": [evil]}
     rows = pd.DataFrame({evil: [evil]})
     summary = Summary(evil, [Verdict(evil, "supported", evil)], {"t": rows}, [evil], {})
-    deliver("fit", frame, {evil: [evil]}, summary, as_json=False, out=None, full=True, remarks=[evil])
+    write_results("fit", frame, summary, StudyOptions(where=[f"{evil}={evil}"], full=True), remarks=[evil])
     assert not any(line.strip().startswith("# x") for line in capsys.readouterr().out.splitlines())
 
 
 def test_places_for_results(tmp_path: Path) -> None:
-    refuse_out(None)
-    refuse_out(tmp_path / "a" / "b")
-    refuse_out(tmp_path)
+    for allowed in (None, tmp_path / "a" / "b", tmp_path):
+        assert len(read_tables(["paper"], StudyOptions(out=allowed)))
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "none")
     (tmp_path / "store").mkdir()
@@ -131,4 +132,4 @@ def test_places_for_results(tmp_path: Path) -> None:
         (Path("s3://bucket/x"), ValueError, "`out` is 's3:/bucket/x'; a result goes to a folder of this machine"),
     ):
         with pytest.raises(kind, match=message):
-            refuse_out(place)
+            read_tables(["paper"], StudyOptions(out=place))
