@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lorascope.cli.main import main
-from lorascope.stores import RunSpec, create_run, open_run
+from lorascope.stores import RunSpec, create_run, open_run, pull
 from lorascope.stores.copying.copy_target import copied_spec, read_tables, read_weights
 
 KEYS = [
@@ -46,6 +46,11 @@ def copied(source: Path, path: Path, **changes: Any) -> Path:
                 },
             )
     return path
+
+
+def test_tokens_of_a_copy_are_named(capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path) -> None:
+    pull(many_rows, tmp_path / "copy.zarr", tokens="first:8")
+    assert "40 (first:8) of 5 samples" in told(capsys, tmp_path / "copy.zarr")
 
 
 def test_json_has_everything_under_stable_keys(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:

@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy import stats
 from lorascope.analyze.miub.compare_runs import group_runs, paired
 from lorascope.analyze.miub.miub import miub
 from lorascope.analyze.results.tree import result_tree
+from lorascope.stores import pull
 
 
 @pytest.fixture(scope="module")
@@ -193,3 +195,11 @@ def test_means_over_other_kinds_of_tokens_are_not_compared(make_small: Any, redu
             ValueError, match="about different tokens can't be compared: all tokens, the answer's; capt"
         ):
             compare()
+
+
+def test_a_copy_of_some_tokens_is_not_compared_with_its_source(make_small: Any, tmp_path: Path) -> None:
+    source = make_small(attributes={"provenance": {"population": "all tokens"}}).run
+    answers = pull(source.path, tmp_path / "answers.zarr", tokens="answer")
+    for compare in (paired, lambda *results: group_runs(results)):
+        with pytest.raises(ValueError, match="can't be compared: all tokens, the tokens of the answer; capture"):
+            compare(miub(source), miub(answers))

@@ -81,6 +81,12 @@ def test_sample_without_such_a_role_is_named() -> None:
         plan_of([sample(GENERATED)], "answer")
 
 
+def test_sample_without_such_a_position_is_named() -> None:
+    words = "takes nothing of sample 'x' .*, whose tokens are at positions 0 to 4 of 5, counted from 0; give another"
+    with pytest.raises(ValueError, match=words):
+        plan_of([sample(np.full(5, 4, dtype=np.uint8))], "from:5")
+
+
 def test_every_batch_has_a_measured_token() -> None:
     many = [sample(MIXED)] * 50
     batches = [slice(i, i + 5) for i in range(0, 50, 5)]

@@ -143,6 +143,26 @@ def test_weights_multiply_down_a_chain_whose_steps_are_kept(many_rows: Path, tmp
     assert len({run.attributes["fingerprint"] for run in (source, open_run(tmp_path / "a.zarr"), twice)}) == 3
 
 
+def test_a_copy_says_which_tokens_it_is_about(many_rows: Path, tmp_path: Path) -> None:
+    first = pull(many_rows, tmp_path / "first.zarr", tokens="first:8").attributes["provenance"]
+    assert first["population"] == "the first 8 tokens of each sequence"
+    pull(many_rows, tmp_path / "drawn.zarr", tokens="every:3")
+    assert "population" not in open_run(tmp_path / "drawn.zarr").attributes["provenance"]
+    both = pull(tmp_path / "first.zarr", tmp_path / "both.zarr", tokens="last:700", samples=["s0"])
+    assert both.attributes["provenance"]["population"] == (
+        "the first 8 tokens of each sequence that are among the last 700 tokens of each sequence"
+    )
+
+
+def test_a_seed_is_part_of_a_copy_only_if_it_draws(many_rows: Path, tmp_path: Path) -> None:
+    whole = pull(many_rows, tmp_path / "whole.zarr", tokens="first:8")
+    assert whole.attributes["provenance"]["copied"][-1]["selection"]["seed"] is None
+    assert pull(many_rows, tmp_path / "whole.zarr", tokens="first:8", seed=3).attributes == whole.attributes
+    pull(many_rows, tmp_path / "drawn.zarr", tokens="every:8")
+    with pytest.raises(StoreError, match="holds another run"):
+        pull(many_rows, tmp_path / "drawn.zarr", tokens="every:8", seed=3)
+
+
 def test_unfinished_run_gives_its_whole_samples(unfinished: Path, tmp_path: Path) -> None:
     """Rows 0 and 2 are there: sample 0 lies in row 0, 3 spans 1 and 2, and 4 begins in row 2."""
     pulled = pull(unfinished, tmp_path / "part.zarr")
@@ -222,6 +242,11 @@ def test_what_cannot_be_pulled(unfinished: Path, tmp_path: Path) -> None:
         ({"adapters": ["other"]}, "'other' fits none of the 1 adapters of the run; the first"),
         ({"tokens": "share:0"}, "`tokens` is 'share:0'; allowed are 'all', .* or 'share:P' with P above 0"),
         ({"tokens": "tool"}, "`tokens` takes none of the tokens of .* that can be chosen"),
+        (
+            {"tokens": "from:600"},
+            r"`tokens` = 'from:600' takes nothing of sample 's4' of 'd' under prompt 'text', whose tokens are at "
+            "positions 0 to 439 of 440, counted from 0; give another number or 'all'",
+        ),
         ({"codec": "gzip"}, "`codec` is 'gzip'; allowed are 'default', 'zstd', 'lz4', 'raw'"),
     )
     for options, words in cases:
@@ -347,7 +372,7 @@ def test_a_whole_raw_run_becomes_what_a_capture_without_raw_writes(
     before = files_of(source.path)
     calls: list[tuple[int, int]] = []
     run = pull(source.path, tmp_path / "out.zarr", progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(1, 3), (2, 3), (3, 3)]
+    assert calls == [(1, 3), (2, 3), (3, 3)] * 2  # copied, then read back
     assert files_of(sound(tmp_path / "out.zarr").path) == files_of(direct.path)
     assert files_of(source.path) == before
     (step,) = run.attributes["provenance"]["copied"]

@@ -10,7 +10,9 @@ from lorascope.stores.reading.token_choice import (
     chosen_token_weights,
     describe_choice,
     describe_population,
+    narrow_population,
     parse_choice,
+    recorded_choices,
 )
 
 QUESTION = np.array([0, 0, 1, 1, 0, 2, 2], dtype=np.uint8)
@@ -72,6 +74,13 @@ def test_an_unknown_choice_is_refused_with_the_grammar(tokens: str) -> None:
             refuse(tokens)
 
 
+def test_a_number_without_end_and_indices_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="`tokens` is 'first:999.*; allowed are 'all', 'prompt'"):
+        parse_choice("first:" + "9" * 5000)
+    with pytest.raises(TypeError, match="`tokens` is of type list; give a choice in words: 'all', 'prompt'"):
+        parse_choice([1, 2])  # type: ignore[arg-type]
+
+
 def test_the_choice_that_was_meant_is_named() -> None:
     with pytest.raises(ValueError, match=r"; did you mean 'assistant'\?"):
         parse_choice("assistint")
@@ -127,6 +136,34 @@ def test_strides_have_the_exact_expectation() -> None:
 )
 def test_choices_state_what_their_means_are_about(tokens: str, words: str) -> None:
     assert describe_population(tokens) == words
+
+
+@pytest.mark.parametrize(
+    ("choices", "population", "recorded"),
+    [
+        (["all", "all"], "all tokens", "all"),
+        (["all", "answer", "share:0.5"], "the tokens of the answer", "answer, then share:0.5"),
+        (["share:0.5", "all", "answer"], "the tokens of the answer", "share:0.5, then answer"),
+        (["answer", "answer"], "the tokens of the answer", "answer, then answer"),
+        (
+            ["first:3", "answer"],
+            "the first 3 tokens of each sequence that are among the tokens of the answer",
+            "first:3, then answer",
+        ),
+        (
+            ["answer", "first:3", "answer"],
+            "the first 3 tokens of each sequence that are among the tokens of the answer",
+            "answer, then first:3, then answer",
+        ),
+    ],
+)
+def test_a_choice_of_a_choice_is_described_as_both(choices: list[str], population: str, recorded: str) -> None:
+    described = describe_population(choices[0])
+    for tokens in choices[1:]:
+        described = narrow_population(described, tokens)
+    assert described == population
+    steps = [{"selection": {"tokens": tokens}} for tokens in choices[1:]]
+    assert recorded_choices({"settings": {"tokens": choices[0]}, "copied": steps}) == recorded
 
 
 def test_a_choice_of_a_run_is_that_of_each_of_its_samples(many_rows: Path) -> None:

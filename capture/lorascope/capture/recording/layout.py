@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lorascope.stores import RunSpec
-from lorascope.stores.format.tables import ROLES
-from lorascope.stores.reading.token_choice import choose_tokens
+from lorascope.stores.reading.token_choice import choose_tokens, empty_sample_error
 
 from ..models.branches import lora_b, lora_bias
 from ..models.components import LoraComponent
@@ -121,11 +120,12 @@ def plan_tokens(
     ]
     for sample, (positions, _) in zip(samples, selected, strict=True):
         if not len(positions):
-            roles = [ROLES[role] for role in np.unique(sample.roles)]
-            choice = " or ".join(map(repr, [*roles, "all"]))
-            raise ValueError(
-                f"`tokens` = {selection!r} takes nothing of sample {sample.id!r} of {sample.dataset!r} under prompt "
-                f"{sample.prompt!r}, whose tokens have other roles ({', '.join(roles)}); give {choice}"
+            raise empty_sample_error(
+                selection,
+                f"{sample.id!r} of {sample.dataset!r} under prompt {sample.prompt!r}",
+                positions=np.arange(len(sample.roles)),
+                roles=sample.roles,
+                length=len(sample.roles),
             )
     starts = np.concatenate([[0], np.cumsum([len(positions) for positions, _ in selected])])
     measured = _seeded_share(int(starts[-1]), js_share, np.random.default_rng(seed))

@@ -10,6 +10,7 @@ from lorascope import analyze, stores
 from lorascope.analyze.results.options import TABLE_FORMATS, refuse_target
 from lorascope.stores.names import matching_indices
 from lorascope.stores.reading.require_run import require_store
+from lorascope.stores.reading.token_choice import recorded_choices
 from lorascope.stores.size import format_size
 
 from ..options import AsJson, Components, RunPath
@@ -175,7 +176,7 @@ def _scores_frame(run: "Run") -> "pd.DataFrame":
 def _contents(run: "Run", facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield name and text of each thing that a run contains, and the remarks of the preflight."""
     tokens, components, rows = (facts[name] for name in ("tokens", "components", "rows"))
-    selection = (facts["provenance"].get("settings") or {}).get("tokens")
+    selection = recorded_choices(facts["provenance"])
     partly = f", in {rows['with_states']} of {rows['committed']} rows" if facts["states"] == "sample" else ""
     yield (
         "tokens",

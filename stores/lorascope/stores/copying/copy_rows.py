@@ -10,7 +10,7 @@ from ..format.spec import ROW_TOKENS
 from ..names import matching_indices
 from ..progress import Progress
 from ..reading.run import Run
-from ..reading.token_choice import chosen_token_weights, parse_choice
+from ..reading.token_choice import chosen_token_weights, empty_sample_error, parse_choice
 from ..reading.walk import stored_rows
 from ..writing.write import RunWriter
 
@@ -49,7 +49,7 @@ def select_slice(
     StoreError
         If a name or pattern matches nothing, or no selected sample is completely committed.
     ValueError
-        If `tokens` isn't a choice of tokens, or a number of samples is below 1.
+        If `tokens` isn't a choice of tokens or takes no token of a selected sample, or a number of samples is below 1.
     """
     parse_choice(tokens)
     if isinstance(samples, int) and samples < 1:
@@ -61,13 +61,26 @@ def select_slice(
     of_sample = np.repeat(np.arange(len(starts)), stops - starts)
     weight = chosen_token_weights(run, tokens, np.isin(of_sample, chosen), seed=seed)
     places = np.flatnonzero(weight)
+    n_tokens = np.bincount(of_sample[places], minlength=len(starts))
+    for sample in chosen[(n_tokens[chosen] == 0) & (starts < stops)[chosen]][:1].tolist():
+        name, dataset, prompt = (str(run.samples[key].values[sample]) for key in ("id", "dataset", "prompt"))
+        positions, roles = (
+            run.read_static(f"tokens/{key}")[starts[sample] : stops[sample]] for key in ("position", "role")
+        )
+        raise empty_sample_error(
+            tokens,
+            f"{name!r} of {dataset!r} under prompt {prompt!r}",
+            positions=positions,
+            roles=roles,
+            length=int(run.samples["length"].values[sample]),
+        )
     return Slice(
         components=chosen_components,
         adapters=tuple(run.adapters[index] for index in chosen_adapters),
         samples=chosen,
         n_samples_incomplete=n_incomplete,
         tokens=places,
-        n_tokens=np.bincount(of_sample[places], minlength=len(starts))[chosen],
+        n_tokens=n_tokens[chosen],
         weight=weight[places],
     )
 

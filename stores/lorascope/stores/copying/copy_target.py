@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import StoreError
-from ..format.digests import combine_digests, step_identity
+from ..format.digests import combine_digests, copying_steps, step_identity
 from ..format.layout import array_specs
 from ..format.spec import RunSpec
 from ..format.stored_spec import stored_spec
@@ -86,8 +86,7 @@ def attributes_with_step(run: Run, how: str, rows: Iterable[int], **more: Any) -
 
 def last_copy_step(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the latest copying step without place and time; empty for a captured run."""
-    provenance = attributes.get("provenance")
-    steps = provenance.get("copied") if isinstance(provenance, dict) else None
+    steps = copying_steps(attributes.get("provenance"))
     return step_identity(steps[-1]) if steps else {}
 
 

@@ -15,6 +15,7 @@ from ..progress import Progress
 from ..reading.read import checked_run, open_root, open_run
 from ..reading.require_run import find_run_path
 from ..reading.run import Run
+from ..reading.token_choice import narrow_population, parse_choice
 from .copy_rows import Slice, copy_rows, select_slice
 from .copy_target import attributes_with_step, copied_spec, open_copy, read_tables, read_weights
 
@@ -51,7 +52,7 @@ def pull(
     tokens
         Tokens to take of each sample, in the words of `capture --tokens`: `all`, a role, `first:N`, `last:N`, `from:N`,
         `every:K` or `share:P`. The last two draw at random, and `tokens/weight` grows so that weighted means and sums
-        over tokens stay unbiased.
+        over tokens stay unbiased; after the others `population` in the provenance says which tokens the copy is about.
     seed
         Seed of the draw; a sample's tokens don't depend on the other samples.
     adapters
@@ -59,7 +60,8 @@ def pull(
     codec
         Compression of the copy: `default` (by type), `zstd`, `lz4`, or `raw` for none.
     progress
-        Called with (rows of the source done, rows in all).
+        Called with (rows of the source done, rows in all), and then from 1 again with (rows of the copy read back,
+        rows in all).
 
     Raises
     ------
@@ -67,7 +69,7 @@ def pull(
         If a name matches nothing, no sample is complete, a chunk of the source is broken, something else is at `out`, a
         compressor changed values, or the written copy isn't what is read back.
     ValueError
-        If `tokens` or `codec` isn't known, or a number of samples is below 1.
+        If `tokens` or `codec` isn't known, `tokens` takes no token of a sample, or a number of samples is below 1.
     FileExistsError
         If another process writes the copy.
 
@@ -89,7 +91,7 @@ def pull(
         "components": None if components is None else list(components),
         "samples": samples if samples is None or isinstance(samples, int) else list(samples),
         "tokens": tokens,
-        "seed": seed,
+        "seed": seed if parse_choice(tokens).is_random else None,
         "adapters": None if adapters is None else list(adapters),
         "codec": codec,
     }
@@ -100,7 +102,7 @@ def pull(
             return target
         with target as writer:
             copy_rows(run, part, writer, progress)
-            problems = verify(out, level="digests").problems
+            problems = verify(out, level="digests", progress=progress).problems
             if problems:
                 raise StoreError(
                     f"`{out}` isn't what was written to it: {problems[0].message}; delete it and copy to another disk"
@@ -172,4 +174,7 @@ def _slice_attributes(run: Run, part: Slice, asked: Mapping[str, Any]) -> dict[s
     )
     if not is_whole:
         attributes.pop("measured", None)  # time and memory of the capture, not of the copy
+        before = str(attributes["provenance"].get("population", "all tokens"))
+        if (population := narrow_population(before, asked["tokens"])) != before:
+            attributes["provenance"]["population"] = population
     return attributes

@@ -44,9 +44,14 @@ def run_fingerprint(provenance: Any) -> str:
     ValueError
         If a number in it is NaN or infinite.
     """
-    steps = _mapping_or_empty(provenance).get("copied")
-    pulls = [step for step in steps if _mapping_or_empty(step).get("how") == "pull"] if isinstance(steps, list) else []
+    pulls = [step for step in copying_steps(provenance) if step.get("how") == "pull"]
     return fingerprint(step_identity(pulls[-1]) if pulls else provenance_identity(provenance))
+
+
+def copying_steps(provenance: Any) -> list[Mapping[str, Any]]:
+    """Return the copying steps in a run's provenance, oldest first; empty for a captured run."""
+    steps = _mapping_or_empty(provenance).get("copied")
+    return [_mapping_or_empty(step) for step in steps] if isinstance(steps, list) else []
 
 
 def with_fingerprint(attributes: Mapping[str, Any]) -> dict[str, Any]:

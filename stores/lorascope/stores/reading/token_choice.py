@@ -6,13 +6,14 @@ sample at random.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int64
 
 from ..errors import StoreError
+from ..format.digests import copying_steps
 from ..format.tables import ROLES
 from ..names import suggestion
 
@@ -68,17 +69,19 @@ class ChosenTokens(NamedTuple):
 
 
 def parse_choice(tokens: str) -> ParsedChoice:
-    """Parse a choice in words; raises ValueError with the grammar if it isn't one.
+    """Parse a choice in words; raises ValueError with the grammar if it isn't one, TypeError if it isn't text.
 
     Examples
     --------
     >>> parse_choice("last:3"), parse_choice("answer").kind
     (ParsedChoice(kind='last', number=3), 'answer')
     """
+    if not isinstance(tokens, str):
+        raise TypeError(f"`tokens` is of type {type(tokens).__name__}; give a choice in words: {GRAMMAR}")
     kind, colon, number = tokens.partition(":")
     if not colon and (kind == "all" or kind in ROLE_GROUPS):
         return ParsedChoice(kind)
-    if kind in ("first", "last", "from", "every") and re.fullmatch("[1-9][0-9]*", number):
+    if kind in ("first", "last", "from", "every") and re.fullmatch("[1-9][0-9]{0,99}", number):
         return ParsedChoice(kind, int(number))
     try:
         share = float(number) if kind == "share" else 0.0
@@ -86,7 +89,7 @@ def parse_choice(tokens: str) -> ParsedChoice:
         share = 0.0
     if 0 < share <= 1:
         return ParsedChoice(kind, share)
-    raise ValueError(f"`tokens` is {tokens!r}; allowed are {GRAMMAR}{suggestion(kind, ('all', *ROLE_GROUPS))}")
+    raise ValueError(f"`tokens` is {tokens!r:.100}; allowed are {GRAMMAR}{suggestion(kind, ('all', *ROLE_GROUPS))}")
 
 
 def describe_population(tokens: str) -> str:
@@ -94,11 +97,33 @@ def describe_population(tokens: str) -> str:
 
     Examples
     --------
-    >>> population("share:0.1"), population("answer")
+    >>> describe_population("share:0.1"), describe_population("answer")
     ('all tokens', 'the tokens of the answer')
     """
     choice = parse_choice(tokens)
     return POPULATION_DESCRIPTIONS.get(choice.kind, f"the tokens of role {choice.kind!r}").format(choice.number)
+
+
+def narrow_population(population: str, tokens: str) -> str:
+    """Describe the tokens that means over a copy represent, from those of its source and the choice of the copy.
+
+    Examples
+    --------
+    >>> narrow_population("all tokens", "answer"), narrow_population("the tokens of the answer", "every:3")
+    ('the tokens of the answer', 'the tokens of the answer')
+    >>> narrow_population("the tokens of the answer", "first:2")
+    'the first 2 tokens of each sequence that are among the tokens of the answer'
+    """
+    among = " that are among "
+    parts = {*population.split(among), describe_population(tokens)}
+    return among.join(sorted(parts - {"all tokens"})) or "all tokens"
+
+
+def recorded_choices(provenance: Mapping[str, Any]) -> str:
+    """Return the choices of tokens by which a run was captured and copied, as text; empty if none is recorded."""
+    chosen = [(provenance.get("settings") or {}).get("tokens")]
+    chosen += [(step.get("selection") or {}).get("tokens") for step in copying_steps(provenance)]
+    return ", then ".join(str(tokens) for tokens in chosen if tokens and tokens != "all") or str(chosen[0] or "")
 
 
 def describe_choice(tokens: TokenChoice) -> str:
@@ -148,6 +173,20 @@ def choose_tokens(
         step = int(min(choice.number, n))  # a larger step is equivalent to n
         places = np.arange(n)[generator.integers(n) % step :: step]
     return ChosenTokens(places, np.full(len(places), n / len(places), np.float32))
+
+
+def empty_sample_error(
+    tokens: str, name: str, *, positions: Int[np.ndarray, " token"], roles: Int[np.ndarray, " token"], length: int
+) -> ValueError:
+    """Return the error about a choice that takes none of a sample's tokens; `name` is the sample's, quoted."""
+    if parse_choice(tokens).kind in ROLE_GROUPS:
+        present = [ROLES[role] for role in np.unique(roles)]
+        reason = f"whose tokens have other roles ({', '.join(present)})"
+        way = " or ".join(map(repr, [*present, "all"]))
+    else:
+        reason = f"whose tokens are at positions {positions[0]} to {positions[-1]} of {length}, counted from 0"
+        way = "another number or 'all'"
+    return ValueError(f"`tokens` = {tokens!r} takes nothing of sample {name}, {reason}; give {way}")
 
 
 def is_chosen(
