@@ -17,7 +17,7 @@ from lorascope.analyze.report.samples import MOST_TOKENS
 from lorascope.analyze.report.trust import source
 from lorascope.analyze.results.format import format_error, format_number, format_percent
 from lorascope.analyze.results.scores import scores_table
-from lorascope.stores import Run, StoreError, open_run
+from lorascope.stores import Run, StoreError, open_run, pull
 from lorascope.stores.visible import COMMANDS
 
 from ..conftest import Small, width
@@ -315,6 +315,24 @@ def test_unfinished_run(unfinished: Path, tmp_path: Path) -> None:
     assert "It isn't known for how many features the adapter's change disappeared" in page.text
     assert "no token's JS was measured during capture" in page.text
     assert f"[{700 - MOST_TOKENS} more captured tokens]" in page.text
+
+
+def test_copy_of_an_unfinished_run(unfinished: Path, tmp_path: Path) -> None:
+    page = page_of(pull(unfinished, tmp_path / "copy.zarr"), tmp_path)
+    assert "This run was copied from an unfinished run: 3 of its samples weren't captured yet" in page.text
+
+
+def test_copy_of_chosen_tokens(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    attributes = {"provenance": {"settings": {"tokens": "all"}, "population": "all tokens"}}
+    run = make_small(attributes=attributes).run
+    answers = pull(run.path, tmp_path / "answers.zarr", tokens="answer")
+    text = page_of(answers, tmp_path).text
+    assert "(token selection answer). All numbers are about the tokens of the answer, not about the samples'" in text
+    pull(run.path, tmp_path / "drawn.zarr", tokens="share:0.5")
+    page = page_of(pull(tmp_path / "drawn.zarr", tmp_path / "both.zarr", tokens="prompt"), tmp_path)
+    words = "inverse of its chance, so that they are about the tokens of the prompt, its choices included."
+    assert "(token selection share:0.5, then prompt)" in page.text
+    assert words in page.text
 
 
 def test_nothing_committed_leaves_no_page(nothing_committed: Path, tmp_path: Path) -> None:

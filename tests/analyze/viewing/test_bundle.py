@@ -158,6 +158,14 @@ def test_of_an_unfinished_run_whole_samples_are_copied(unfinished: Path, tmp_pat
     assert copied.samples["id"].values.tolist() == ["s0", "s4"]
     index = json.loads((tmp_path / "out/indexes/0/zarr.json").read_text())["attributes"]
     assert index["rows"] == rows_digest(copied)
+    assert "copied from an unfinished run:</b> 3 of its samples" in (tmp_path / "out/report.html").read_text()
+
+
+def test_of_a_finished_run_that_lost_rows_nothing_is_copied(run: Path, tmp_path: Path) -> None:
+    (run / "rows/digest/c.1.0").unlink()
+    with pytest.raises(StoreError, match="can't be copied whole: row 1 of a finished run has no digest; run"):
+        write_bundle(run, tmp_path / "out", with_runs=True)
+    assert [path.name for path in tmp_path.iterdir()] == [run.name]
 
 
 def test_runs_in_an_object_store(run: Path, s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

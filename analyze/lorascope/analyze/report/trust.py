@@ -14,6 +14,8 @@ from lorascope.analyze.miub.miub import mismatch_warning
 from lorascope.analyze.results.format import format_number, format_percent
 from lorascope.analyze.results.weights import is_weighted, token_weights, weighted_mean
 from lorascope.stores import Run
+from lorascope.stores.format.digests import copying_steps
+from lorascope.stores.reading.token_choice import recorded_choices
 
 from .markup import escape, figure, folded, section, table, with_code
 
@@ -60,6 +62,18 @@ def notices(run: Run, qualified: xr.DataTree) -> Iterator[str]:
             f"<b>This run is unfinished:</b> {rows} of {run.n_rows} rows are committed. {excluded} samples that "
             "aren't wholly captured are excluded."
         )
+    for step in copying_steps(run.attributes.get("provenance")):
+        n_missing = escape(step.get("samples_incomplete") or 0)
+        if step.get("finished") is False:
+            yield (
+                f"<b>This run was copied from an unfinished run:</b> {n_missing} of its samples weren't captured yet "
+                "and are missing here."
+            )
+        elif n_missing != "0":
+            yield (
+                f"<b>This run was copied from a damaged run:</b> {n_missing} of its samples had lost rows and are "
+                "missing here."
+            )
     if attrs["n_not_finite"]:
         values = qualified.dataset["js"]
         bad = [str(path) for path in values["component"].values[np.isnan(values.values)]]
@@ -106,17 +120,17 @@ def trust_section(run: Run, qualified: xr.DataTree) -> str:
 def _captured_tokens(run: Run) -> str:
     """HTML that says which tokens the numbers are about."""
     provenance, n_read = run.attributes.get("provenance", {}), int(run.samples["length"].sum())
-    selection = provenance.get("settings", {}).get("tokens")
+    selection, population = recorded_choices(provenance), provenance.get("population")
     named = f" (token selection {escape(selection)})" if selection else ""
     about = ""
     if is_weighted(run):
+        all_of = "all tokens of the samples" if population in (None, "all tokens") else escape(population)
         about = (
             " They were drawn at random. Means, sums and quantiles over tokens weigh each token by the inverse of its "
-            "chance, so that they are about all tokens of the samples."
+            f"chance, so that they are about {all_of}."
         )
     elif run.n_tokens < n_read:
-        population = escape(provenance.get("population", "these tokens"))
-        about = f" All numbers are about {population}, not about the samples' other tokens."
+        about = f" All numbers are about {escape(population or 'these tokens')}, not about the samples' other tokens."
     n_omitted = sum(provenance.get("omitted_items", {}).values())
     omitted = f" {n_omitted} items beyond the limit weren't read." if n_omitted else ""
     some = f"{run.n_tokens} of the" if run.n_tokens < n_read else "All"

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from lorascope.analyze.results.options import refuse_unwritable
-from lorascope.stores import Run, open_place, open_run, pull
+from lorascope.stores import Run, StoreError, open_place, open_run, pull
 from lorascope.stores.places.files import atomic_write
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
@@ -50,7 +50,7 @@ def write_bundle(
     FileExistsError
         If `bundle` exists and isn't an empty folder, or is reserved for the view index of a run.
     StoreError
-        If a run doesn't exist, or one of its chunks is broken.
+        If a run doesn't exist or one of its chunks is broken, or a finished run that is copied has lost rows.
     """
     folder = Path(bundle)
     refuse_unwritable(folder, "bundle")
@@ -70,8 +70,12 @@ def write_bundle(
         partial.mkdir()
         reported: list[Run] = []
         for place, (run, address) in enumerate(zip(opened, addresses, strict=True)):
-            shown = pull(run.path, partial / address, progress=progress) if with_runs else open_run(run.path)
-            reported.append(run if run.finished else shown)  # the copy of an unfinished run has fewer samples
+            shown = source = open_run(run.path)
+            if with_runs:
+                _require_all_rows(source)
+                shown = pull(run.path, partial / address, progress=progress)
+            # The copy of a finished run has the same samples, but no lasting path yet.
+            reported.append(source if source.finished else shown)
             index, into = view_index(shown, progress=progress), partial / INDEX.format(place)
             if with_runs:
                 into.parent.mkdir(exist_ok=True)
@@ -82,6 +86,15 @@ def write_bundle(
         (partial / MANIFEST).write_bytes(manifest(opened, addresses))
         _write_reports(reported, partial, progress)
     return folder
+
+
+def _require_all_rows(run: Run) -> None:
+    """Raise StoreError if a finished run has lost rows, so that a copy of it would have fewer samples."""
+    for row in run.lost_rows[:1]:
+        raise StoreError(
+            f"`{run.place.name}` can't be copied whole: row {row} of a finished run has no digest; run `lorascope "
+            "verify`"
+        )
 
 
 def _write_reports(runs: Sequence[Run], folder: Path, progress: Progress | None) -> None:
