@@ -47,6 +47,7 @@ def mistakes(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
     return {
         "no such command": (["frobnicate"], "no command 'frobnicate'; there are demo, finetune, plan, capture"),
         "nearly a command": (["mibu"], "study, adapter, report, explain, view; did you mean 'miub'?"),
+        "a command of earlier versions": (["compact", "x"], "`compact` is now `lorascope pull RUN COPY`, which takes"),
         "no such option": (["verify", "--deep", "x"], "--deep"),
         "no run named": (["miub"], "`runs` is empty; name one run or several"),
         "no run there": (["miub", tmp_path / "nothing"], "doesn't exist; name a run that"),

@@ -91,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnknownCommandError as error:
         # Its own text would import every command to list them, torch's too.
         name = (error.unused_tokens or ["?"])[0]
+        if name == "compact":
+            return _fail("`compact` is now `lorascope pull RUN COPY`, which takes `--codec`")
         return _fail(f"no command {name!r}; there are {', '.join(COMMANDS)}{suggestion(name, COMMANDS)}")
     except ImportError as error:
         missing = _missing_module(error)
