@@ -50,7 +50,7 @@ def copied(source: Path, path: Path, **changes: Any) -> Path:
 
 def test_tokens_of_a_copy_are_named(capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path) -> None:
     pull(many_rows, tmp_path / "copy.zarr", tokens="first:8")
-    assert "40 (first:8) of 5 samples" in told(capsys, tmp_path / "copy.zarr")
+    assert "40 (first:8) of 5 samples" in printed(capsys, tmp_path / "copy.zarr")
 
 
 def test_json_has_everything_under_stable_keys(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
