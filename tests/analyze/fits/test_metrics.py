@@ -245,10 +245,12 @@ ROWS: list[dict[str, Any]] = [
     {
         "metric": name, "better": better, "cells": "all", "pearson": -0.5, "low": -0.7, "high": -0.2, "p": 0.01,
         "n_effective": 20, "permutation_p": 0.03, "partial_r": -0.4, "partial_low": -0.6, "partial_high": -0.1,
-        "partial_p": 0.04, "partial_t_p": 0.001, "strict_by": by, "strict_r": -0.3, "strict_low": -0.5,
-        "strict_high": -0.05, "strict_p": 0.02,
+        "partial_p": 0.04, "partial_t_p": 0.001, "strict_by": by, "strict_r": r, "strict_low": low,
+        "strict_high": high, "strict_p": 0.02,
     }
-    for name, better, by in (("A", "lower", "model"), ("B", "higher", ""))
+    for name, better, by, r, low, high in (
+        ("A", "lower", "model", -0.3, -0.5, -0.05), ("B", "higher", "", -0.4, -0.6, -0.1)
+    )
 ]  # fmt: skip
 PAIR: dict[str, Any] = {
     "cells": "all", "first": "A", "second": "B", "n_effective": 20, "agreement_first": 0.5, "agreement_second": 0.2,
@@ -266,9 +268,9 @@ def test_claims_and_reasons() -> None:
         "supported: A follows accuracy within groups (-0.500 [-0.700, -0.200], p = 0.0300, n = 20)",
         "contradicted: B follows accuracy within groups (-0.500 [-0.700, -0.200], p = 0.0300, n = 20)",
         "supported: A follows accuracy more closely than B (0.300 [0.100, 0.400], p = 0.0400, n = 20)",
-        "supported: A adds to knowing the setting, with the sign it promises (-0.300 [-0.500, -0.0500], p = 0.0400, n "
-        "= 20)",
-        "contradicted: B adds to knowing the setting, with the sign it promises (-0.300 [-0.500, -0.0500], p = 0.0400, "
+        "supported: A adds to knowing the setting, with the sign it promises (-0.400 [-0.600, -0.100], p = 0.0400, and "
+        "with effects of settings by model -0.300 [-0.500, -0.0500], p = 0.0200, n = 20)",
+        "contradicted: B adds to knowing the setting, with the sign it promises (-0.400 [-0.600, -0.100], p = 0.0400, "
         "n = 20)",
     ]
 

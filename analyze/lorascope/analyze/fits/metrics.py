@@ -29,16 +29,15 @@ EXACT_DRAWS = 100_000
 """Number of different draws of groups up to which all are made, whatever `n_draws` is: 10 groups have 92,378."""
 
 CLAIMS = {
-    "{metric} follows accuracy within groups": ("pearson", ("p", "permutation_p"), ("",)),
-    "{first} follows accuracy more closely than {second}": ("difference", ("williams_p", "permutation_p"), ("",)),
+    "{metric} follows accuracy within groups": (("pearson", "", ("p", "permutation_p")),),
+    "{first} follows accuracy more closely than {second}": (("difference", "", ("williams_p", "permutation_p")),),
     "{metric} adds to knowing the setting, with the sign it promises": (
-        "strict_r",
-        ("partial_p", "strict_p"),
-        ("partial_", "strict_"),
+        ("partial_r", "partial_", ("partial_p",)),
+        ("strict_r", "strict_", ("strict_p",)),
     ),
 }
-"""Claim on a row of `metrics` or `pairs` -> column of its number; columns of p-values, where the largest one decides;
-prefixes of `low` and `high` of intervals, which must all be on one side of 0. The last interval is printed."""
+"""Claim on a row of `metrics` or `pairs` -> its numbers: each one's column, the prefix of `low` and `high` of its
+interval, and columns of its p-values. The largest p decides, and all intervals must be on one side of 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,21 +284,31 @@ def _verdicts(
     of_metric: Sequence[dict[str, Any]], of_pair: Sequence[dict[str, Any]], level: float
 ) -> Iterator[Verdict]:
     """Verdicts on each claim for each metric or pair; a word must be the same for all sets of cells."""
-    for claim, (value, tests, prefixes) in CLAIMS.items():
+    for claim, numbers in CLAIMS.items():
         by_sentence: dict[str, list[dict[str, Any]]] = {}
         for row in of_metric if "{metric}" in claim else of_pair:
             by_sentence.setdefault(claim.format_map(row), []).append(row)
         for sentence, rows in by_sentence.items():
-            words, numbers = set(), []
+            words, reasons = set(), []
             for row in rows:
-                p = float(np.max([row[name] for name in tests]))  # NaN if any is: Williams' p is of two equal columns
-                lows, highs = ([row[f"{prefix}{end}"] for prefix in prefixes] for end in ("low", "high"))
+                estimates: dict[tuple[float, float, float], float] = {}  # (number, low, high) -> largest p
+                for value, prefix, tests in numbers:
+                    ends = row[value], row[f"{prefix}low"], row[f"{prefix}high"]
+                    # NaN if any p is: Williams' p is of two equal columns
+                    estimates[ends] = float(np.max([estimates.get(ends, 0.0), *(row[name] for name in tests)]))
                 sign = -1 if row.get("better") == "lower" else 1  # of a correlation as it is computed
-                words.add(_verdict_word(p, sign * np.array([lows, highs]), level))
-                value_text, low, high = map(format_number, (row[value], lows[-1], highs[-1]))
-                number = f"{value_text} [{low}, {high}], p = {format_number(p)}, n = {row['n_effective']}"
-                numbers.append(f"{row['cells']}: {number}" if len(rows) > 1 else number)
-            yield Verdict(sentence, words.pop() if len(words) == 1 else "not identified", "; ".join(numbers))
+                intervals = sign * np.array([ends[1:] for ends in estimates])
+                words.add(_verdict_word(float(np.max([*estimates.values()])), intervals, level))
+                texts = [_estimate_text(*ends, p) for ends, p in estimates.items()]
+                text = f", and with effects of settings by {row.get('strict_by')} ".join(texts)
+                text += f", n = {row['n_effective']}"
+                reasons.append(f"{row['cells']}: {text}" if len(rows) > 1 else text)
+            yield Verdict(sentence, words.pop() if len(words) == 1 else "not identified", "; ".join(reasons))
+
+
+def _estimate_text(value: float, low: float, high: float, p: float) -> str:
+    """Text of a number with its interval and p."""
+    return f"{format_number(value)} [{format_number(low)}, {format_number(high)}], p = {format_number(p)}"
 
 
 def _verdict_word(p: float, ends: np.ndarray, level: float) -> Word:
