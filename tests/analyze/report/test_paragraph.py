@@ -108,7 +108,10 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     ),
     "not finite": (
         {"not_finite": True},
-        {ACTS: "contain NaN or infinity (number of undefined effects: 1)."},
+        {
+            ACTS: "contain NaN or infinity (number of undefined effects: 1).",
+            DIRECTIONS: "_proj is a mix of at most",
+        },
     ),
     "outside": ({"outside": True}, {ACTS: "The adapter acts most in layers 0 and 1 (83.2 % of its effect; "}),
     "one sample": (
@@ -117,7 +120,7 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
             ACTS: "MIUB (0.436 nat over one sample, which gives no error).",
             MATTERS: "Can't tell which part matters: whichever is removed, predictions of the next token change by "
             "less than twice the standard error (7 tokens of one sample, which gives no error).",
-            DIRECTIONS: "its 7 strongest places hold as many different tokens as",
+            DIRECTIONS: "_proj is a mix of at most",
         },
     ),
 }

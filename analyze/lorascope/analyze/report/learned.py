@@ -13,6 +13,7 @@ from lorascope.stores.visible import one_line
 
 from .explain import Explanation
 from .markup import section, table, with_code
+from .matters import has_significant_removal
 from .where_it_acts import join_names
 
 LEVEL = 0.05
@@ -37,14 +38,13 @@ def answer_which_directions(run: Run, explanation: Explanation) -> str:
     share, rank, p = float(row["first_share"]), int(row["rank"]), float(row["driver_p"])
     if not share > 0:
         return f"Can't tell, since what the adapter adds to {name} is 0, or not finite."
-    why = "whose removal changes predictions most" if explanation.measures is not None else "where it acts most"
     tokens = describe_tokens(explanation.directions, explanation.directions.attrs["n_tokens"])
     if explanation.directions.attrs["tokens"] == "from:1":
         tokens += ", where it can be far larger"
     first = (
-        f"What the adapter adds to the output of {name}, {why}, is a mix of at most {rank} directions (its rank). The "
-        f"strongest has {format_percent(share)} of it ({format_percent(1 / rank)} if all were equal; squared length "
-        f"over {tokens})."
+        f"What the adapter adds to the output of {name}{_why_main(explanation)} is a mix of at most {rank} directions "
+        f"(its rank). The strongest has {format_percent(share)} of it ({format_percent(1 / rank)} if all were equal; "
+        f"squared length over {tokens})."
     )
     count, n_top = int(row["driver_count"]), int((row["token"] >= 0).sum())
     if not p <= LEVEL:
@@ -206,6 +206,13 @@ def main_component(explanation: Explanation) -> str:
         return str(explanation.measures["component"].values[costs.argmax()])
     js = explanation.qualified.dataset["js"].fillna(-1)
     return str(js["component"].values[int(js.values.argmax())])
+
+
+def _why_main(explanation: Explanation) -> str:
+    """Clause on why the main component is shown; empty if the answers above it can't tell where or what is largest."""
+    if explanation.measures is not None and explanation.ablation is not None:
+        return ", whose removal changes predictions most," if has_significant_removal(explanation.ablation) else ""
+    return ", where it acts most," if np.isfinite(explanation.qualified["miub"].item()) else ""
 
 
 def main_site(lens: xr.Dataset) -> str:

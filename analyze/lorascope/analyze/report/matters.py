@@ -59,7 +59,7 @@ def _sentences(run: Run, explanation: Explanation) -> Iterator[str]:
     top = int(ablation["kl"].values.argmax())
     kl, error, parts = float(ablation["kl"][top]), float(ablation["kl_se"][top]), ablation.attrs["parts"]
     tokens = f"{ablation.attrs['n_tokens']} tokens of {sample_count(ablation.attrs['n_samples'])}"
-    if not kl > 2 * error:
+    if not has_significant_removal(ablation):
         yield (
             "Can't tell which part matters: whichever is removed, predictions of the next token change by less than "
             f"twice the standard error ({tokens})."
@@ -81,6 +81,12 @@ def _sentences(run: Run, explanation: Explanation) -> Iterator[str]:
     )
     if explanation.measures is not None:
         yield prediction(explanation.measures)
+
+
+def has_significant_removal(ablation: xr.Dataset) -> bool:
+    """Whether the largest change of predictions by a removal is more than twice its standard error."""
+    top = int(ablation["kl"].values.argmax())
+    return bool(ablation["kl"][top] > 2 * ablation["kl_se"][top])
 
 
 def prediction(comparison: xr.Dataset) -> str:
