@@ -16,7 +16,7 @@ from peft.tuners.lora import Embedding, LoraLayer
 
 from .passes import Pass
 
-DeltaSource = Literal["factor", "branch", "difference"]
+DeltaForm = Literal["factor", "branch", "difference"]
 
 IN_FACTOR_FORM = frozenset(
     {"MiCALinearVariant", "MiCAEmbeddingVariant", "VeloraLinearVariant", "BdLoraLinearVariant", "KasaLinearVariant"}
@@ -25,7 +25,7 @@ IN_FACTOR_FORM = frozenset(
 THROUGH_MAGNITUDE = frozenset({"DoraLinearVariant", "DoraEmbeddingVariant"})
 
 
-def delta_source(module: Any, adapter: str) -> DeltaSource:
+def delta_form(module: Any, adapter: str) -> DeltaForm:
     """Return the form in which this layer's delta can be computed."""
     if not isinstance(module, LoraLayer):
         return "difference"
@@ -38,7 +38,7 @@ def delta_source(module: Any, adapter: str) -> DeltaSource:
 def adds_in_place(module: Any, adapter: str) -> bool:
     """Whether PEFT may change the frozen layer's output in place, which would destroy base."""
     names = {type(module.lora_variant.get(adapter)).__name__, type(module).__name__}
-    return delta_source(module, adapter) == "difference" or bool(names & {"BdLoraLinearVariant", "AqlmLoraLinear"})
+    return delta_form(module, adapter) == "difference" or bool(names & {"BdLoraLinearVariant", "AqlmLoraLinear"})
 
 
 def effective_scaling(module: Any, adapter: str) -> float:

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from lorascope.stores.format.spec import Ablate
 from lorascope.stores.names import matching_indices
 
-from .branches import DeltaSource, delta_source, effective_scaling
+from .branches import DeltaForm, delta_form, effective_scaling
 from .weights import plain_path
 
 RowRanges = tuple[tuple[str, int, int], ...]
@@ -43,7 +43,7 @@ class LoraComponent:
     scaling: float
     """Factor that multiplies B A x, as the module has it: rsLoRA, alpha patterns, later rescaling and the scale of a
     scaled embedding included."""
-    delta_source: DeltaSource
+    delta_source: DeltaForm
     """Form of delta: `factor`, whole from the adapter's `branch`, or as a `difference` of outputs."""
     biased: bool
     """Whether lora_B has a bias."""
@@ -151,7 +151,7 @@ def _make_component(path: str, order: int, module: Any, adapter: str, config: An
         d_out=int(d_out),
         rank=int(module.r[adapter]) if is_lora else min(d_in, d_out),
         scaling=effective_scaling(module, adapter),
-        delta_source=delta_source(module, adapter),
+        delta_source=delta_form(module, adapter),
         biased=is_lora and bool(module.lora_bias.get(adapter)),
         fused=_fused_row_ranges(config, names[-1], int(d_out)),
         module=module,

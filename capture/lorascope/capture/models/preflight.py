@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lorascope.stores import Problem
 
-from .branches import delta_source
+from .branches import delta_form
 from .components import adapted_modules, exclusion_reason, find_components
 from .device import is_offloaded
 from .passes import evaluating, restoring_modes, stream_passes
@@ -233,7 +233,7 @@ def _layer_problems(path: str, layer: LoraLayer, name: str, stream: str) -> Iter
         yield Problem(path, "several", f"{active} are active at once; call `set_adapter({name!r})`")
     if name not in carried or exclusion_reason(path, layer) is not None:
         return
-    source = delta_source(layer, name)
+    source = delta_form(layer, name)
     if isinstance(layer.base_layer, BaseTunerLayer):
         message = "two adapters are wrapped around each other; only one LoRA layer can be captured"
         yield Problem(path, "nested", message)
