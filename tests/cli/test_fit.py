@@ -180,6 +180,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "law": (["paper", "--law", "cubic"], 'Invalid value "cubic" for --law. Choose from: "additive", "log"'),
     "where": (["paper", "--where", "model=GPT"], "`where` asks for model=GPT, which no row has; 'model'"),
     "no whole number": (["paper", "--n-draws", "1.5"], "`--n-draws` is 1.5; give a whole number"),
+    "seed": (["paper", "--seed", "-1"], 'Invalid value "-1" for --seed. Must be >= 0'),
     "workers": (["paper", "--workers", "0"], 'Invalid value "0" for --workers. Must be >= 1'),
 }
 

@@ -59,6 +59,7 @@ def mistakes(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
         "no re-forward": (["verify", "x", "--model", "y"], "say how many, as in `--reforward 4`"),
         "nothing to trust": (["verify", "x", "--trust-remote-code"], "`--trust-remote-code` says how to compute"),
         "less than none": (["verify", "x", "--reforward", "-1"], 'Invalid value "-1" for --reforward. Must be >= 0'),
+        "no seed of a copy": (["pull", "x", "y", "--seed", "-1"], 'Invalid value "-1" for --seed. Must be >= 0'),
         "no seed": (["verify", "x", "--reforward", "1", "--seed", "-1"], 'Invalid value "-1" for --seed. Must be >= 0'),
     }
 

@@ -103,7 +103,7 @@ def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], run: Path, tm
         (run, "--with-run"): "`--with-run` is for a bundle; name its folder by `--bundle`",
         (run, "--port", "65536"): 'Invalid value "65536" for --port. Must be <= 65535',
         (run, "--bundle", tmp_path / "new", "--port", "80"): "`--port` is 80, and with `--bundle` nothing is served",
-        (run, "--bundle", tmp_path / "x/y"): "name a folder next to it, or have it copied by `with_runs`",
+        (run, "--bundle", tmp_path / "x/y"): "or have the runs copied into the bundle (`with_runs`; `--with-run` of",
     }.items():
         code, out, err = call("view", capsys, *words)
         assert (code, out, err.count("\n")) == (2, "", 1), words

@@ -46,8 +46,8 @@ def test_patterns_fit_whole_names_in_the_order_of_the_names() -> None:
          "here; did you mean 'model.layers.3.self_attn.q_proj'\\?"),
         (["*.qproj"], r"fits none of the 8 here; did you mean '\*.q_proj'\?"),
         (["x"], "fits none of the 8 here; the first is 'model.layers.3.mlp.up_proj'"),
-        ([], r"\[\] is no list of names or patterns of here; give one, or nothing for all"),
-        ("*.up_proj", "is no list of names or patterns"),
+        ([], r"`components` is \[\]; give a list of names or patterns of here, or nothing for all"),
+        ("*.up_proj", r"`components` is '\*.up_proj'; give a list"),
     ],
 )  # fmt: skip
 def test_a_pattern_that_fits_nothing_is_one_line(patterns: list[str], said: str) -> None:

@@ -12,7 +12,7 @@ MAX_SUGGESTIONS = 3
 
 
 def matching_indices(
-    names: Sequence[str], patterns: Sequence[str] | None, *others: Sequence[str], of: str
+    names: Sequence[str], patterns: Sequence[str] | None, *others: Sequence[str], of: str, option: str = "components"
 ) -> list[int]:
     """Return the indices, ascending, of names that match any pattern, such as `*.q_proj`; all if `patterns` is None.
 
@@ -22,6 +22,8 @@ def matching_indices(
         Further names of the same things, which patterns may match too.
     of
         Description of the names in errors, such as "components that the adapter touches".
+    option
+        Name of the argument that has the patterns, for errors.
 
     Raises
     ------
@@ -31,7 +33,7 @@ def matching_indices(
     if patterns is None:
         return list(range(len(names)))
     if isinstance(patterns, str) or not patterns:
-        raise StoreError(f"{patterns!r} is no list of names or patterns of {of}; give one, or nothing for all")
+        raise StoreError(f"`{option}` is {patterns!r}; give a list of names or patterns of {of}, or nothing for all")
     places: set[int] = set()
     for pattern in patterns:
         fits = {

@@ -147,7 +147,7 @@ def test_means_go_over_the_tokens_that_are_asked_for(
 def test_rows_that_are_not_there_are_left_out(
     unfinished: Path, many_rows: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Run, "unembedding", lambda run: make_unembedding(24, 200))
+    monkeypatch.setattr(Run, "unembedding", lambda run: make_unembedding(24, 2500))
     run, whole = open_run(unfinished), open_run(many_rows)
     path = "model.layers.0.mlp.down_proj"
     found = lens(run, component=path)
@@ -207,8 +207,10 @@ REFUSED = {
     "tokens": (
         {"tokens": "first:0"},
         ValueError,
-        r"`tokens` is 'first:0'; allowed are 'all', 'prompt', .*'first:N', 'last:N', 'from:N' and 'every:K'",
+        r"`tokens` is 'first:0'; allowed are 'all', 'prompt', .*'first:N', 'last:N', 'from:N' and 'every:K'.*; or a "
+        "sequence of indices",
     ),
+    "seed": ({"seed": -1}, ValueError, "`seed` is -1; give a whole number of at least 0"),
     "none": ({"tokens": "answer"}, StoreError, "`tokens` takes none of the tokens of"),
     "index": ({"tokens": [99]}, IndexError, "`tokens` holds 99; this run's tokens are 0 to 59"),
     "unknown": ({"component": "layers.0.fc3"}, StoreError, "no component 'layers.0.fc3' among the 2 of this run"),
@@ -231,6 +233,8 @@ def test_an_unembedding_that_can_not_be_used_is_refused(make_small: Callable[...
     deltas, unembedding = {"layers.0.fc2": np.ones((60, WIDTH))}, make_unembedding(WIDTH - 1, N)
     with pytest.raises(StoreError, match="no component of .* is 399 wide and of one of the kinds c_proj, dense"):
         lens(of_deltas(tmp_path / "narrow.zarr", deltas, unembedding))
+    with pytest.raises(StoreError, match="the unembedding knows 40 tokens, but the run has token 59"):
+        lens(of_deltas(tmp_path / "short.zarr", deltas, make_unembedding(WIDTH, 40)))
     unembedding = make_unembedding(WIDTH, N)
     unembedding["weight"][3, 4] = np.nan
     with pytest.raises(StoreError, match="the unembedding holds numbers that aren't finite"):

@@ -67,6 +67,11 @@ def test_draws_that_are_none(n_draws: Any) -> None:
         fitted(study()).bootstrap(n_draws=n_draws)
 
 
+def test_a_seed_below_0_is_refused() -> None:
+    with pytest.raises(ValueError, match="`seed` is -1; give a whole number of at least 0"):
+        fitted(study()).bootstrap(seed=-1)
+
+
 def test_noisy_relative_residuals_are_warned_of() -> None:
     assert any("divide by the observed response" in note for note in fitted(study(noise=0.2)).notes)
     assert not any("divide by the observed response" in note for note in fitted(study()).notes)

@@ -253,5 +253,5 @@ def test_some_components_are_those_of_all(make_small: Any, tmp_path: Path, state
         np.testing.assert_array_equal(saved["tokens/js"], found["js"])
     with pytest.raises(ValueError, match="'q' fits none of the .* components that the adapter touches"):
         measure_run(run, ("js",), components=["q"])
-    with pytest.raises(ValueError, match="is no list of names or patterns"):
+    with pytest.raises(ValueError, match="`components` is 'q'; give a list"):
         measure_run(run, ("js",), components="q")

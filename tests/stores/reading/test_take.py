@@ -122,7 +122,7 @@ def test_other_mistakes_are_refused(make_run: Any) -> None:
         open_run(make_run("two.zarr", stream="base", adapters=("a", "b")).path).take([1])
     with pytest.raises(StoreError, match="no component 'x' among the 3"):
         run.take([1], components=["x"])
-    with pytest.raises(StoreError, match="captured with states 'none'"):
+    with pytest.raises(StoreError, match="captured with states 'none': it keeps no states"):
         open_run(make_run("none.zarr", states="none").path).take([1])
 
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,27 @@ def test_a_function_sees_each_row_and_progress_counts_them(make_run: Any, monkey
     walk = map_rows(lambda block: (block.row, tuple(block.delta)), sources, ["delta"])
     assert list(walk) == [(row, (component,)) for component in COMPONENTS for row in range(3)]
     assert list(walk_rows([], ["base"])) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"tokens": np.ones(10, bool)},
+            r"`tokens` is bool of shape \(10,\); it must be a mask, bool of shape \(2148,\)",
+        ),
+        ({"tokens": np.ones(2200, bool)}, r"`tokens` is bool of shape \(2200,\)"),
+        ({"tokens": [3, 5]}, r"`tokens` is int64 of shape \(2,\); it must be a mask"),
+        ({"n_threads": 0}, "`n_threads` is 0; give a whole number of at least 1"),
+        ({"quantities": ["factor"]}, f"`quantities` asks for a factor, which component '{F32}' does not have"),
+    ],
+)
+def test_what_can_not_be_walked_is_refused(make_run: Any, options: dict[str, Any], words: str) -> None:
+    run = open_run(make_run(factored=(False, True, True)).path)
+    sources = [run.source(path) for path in COMPONENTS]
+    for walk in (walk_rows, partial(map_rows, lambda block: block)):
+        with pytest.raises(ValueError, match=words):
+            list(walk(sources, **{"quantities": ["base"], **options}))
 
 
 def test_rows_that_are_not_committed_are_passed_over(make_run: Any) -> None:

@@ -105,7 +105,7 @@ def lens(
     ------
     StoreError
         If the run was captured without `--unembedding` or has no states; if it has no such component or token, or no
-        component that writes into the stream; or if a chunk is broken.
+        component that writes into the stream; if the unembedding lacks a token of the run; or if a chunk is broken.
     ValueError
         If a setting isn't allowed.
 
@@ -132,6 +132,8 @@ def lens(
     run = as_run(run)
     unembedding = run.unembedding()
     n_vocabulary, width = unembedding["weight"].shape
+    if (largest := int(run.read_static("tokens/token_id").max(initial=-1))) >= n_vocabulary:
+        raise StoreError(f"the unembedding knows {n_vocabulary} tokens, but the run has token {largest}")
     paths, why = _paths_to_read(run, component, adapter, width)
     chosen = chosen_token_weights(run, tokens, seed=seed)
     weight = np.where(chosen > 0, chosen * run.tokens["weight"].values, 0.0)

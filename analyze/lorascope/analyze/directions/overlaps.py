@@ -115,13 +115,15 @@ def compare_directions(
     StoreError
         As for `directions`, for either run.
     ValueError
-        If models or widths differ, a delta is zero or isn't finite, or `n_draws` isn't a whole number of at least 1.
+        If models or widths differ, a delta is zero or isn't finite, `n_draws` isn't a whole number of at least 1, or
+        `seed` is below 0.
 
     References
     ----------
     Principal angles: Bjorck & Golub 1973, Mathematics of Computation 27, pp. 579-594.
     """
     require_whole("n_draws", n_draws)
+    require_whole("seed", seed, 0)
     runs, adapters = (as_run(run), as_run(other)), (adapter, other_adapter)
     models = [str(opened.attributes.get("provenance", {}).get("model", {}).get("sha256", "")) for opened in runs]
     if all(models) and models[0] != models[1]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
+from lorascope.analyze.results.options import require_whole
 from lorascope.stores.progress import Progress
 from lorascope.stores.threads import limiting_blas_to_one_thread
 
@@ -156,8 +157,9 @@ class ScalingFit:
         If there are at most `n_draws` different draws, all of them are made. Intervals from few groups are coarse, with
         extreme values as ends: they don't replace the profile.
 
-        Raises ValueError if there is one group, or `n_draws` isn't at least 1.
+        Raises ValueError if there is one group, `n_draws` isn't at least 1, or `seed` is below 0.
         """
+        require_whole("seed", seed, 0)
         with limiting_blas_to_one_thread():
             return bootstrap(self.estimate, n_draws=n_draws, random=np.random.default_rng(seed), progress=progress)
 

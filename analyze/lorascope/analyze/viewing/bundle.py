@@ -132,7 +132,8 @@ def _relative_addresses(runs: Sequence[Run], folder: Path) -> Iterator[str]:
             where = "in one bucket with the others" if in_bucket else f"below `{home}`"
             raise ValueError(
                 f"`bundle` is {str(folder)!r}, which can't point at `{run.place.name}`: that isn't {where}; name a "
-                "folder next to it, or have it copied by `with_runs`"
+                "folder next to it, or have the runs copied into the bundle (`with_runs`; `--with-run` of "
+                "`lorascope view`)"
             )
         yield f"../{quote(path.relative_to(home).as_posix())}/"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.types import NonNegativeInt
 
 from lorascope.analyze.fits.laws import LawName
 from lorascope.analyze.results.options import TABLE_FORMATS, Residual, refuse_target, refuse_unwritable
@@ -41,7 +42,7 @@ class StudyOptions:
     """Only rows with these values, as in 'model=Phi3' or 'R=8,32'; give it again for another column."""
     level: float = 0.95
     """Confidence level of intervals; a test is significant if p <= 1 - level."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Seed of random draws."""
     workers: Workers = None
     full: bool = False

@@ -7,6 +7,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cyclopts.types import NonNegativeInt
+
 from lorascope import analyze, stores
 from lorascope.analyze.results.format import format_number, format_percent
 from lorascope.analyze.results.options import N_SHUFFLES, PAIR_FORMATS, TABLE_FORMATS, refuse_target
@@ -45,7 +47,7 @@ def mi(
     k: int = 3,
     unit: Literal["nat", "bit"] = "nat",
     shuffles: int = N_SHUFFLES,
-    seed: int = 0,
+    seed: NonNegativeInt = 0,
     bound: bool = False,
     full: bool = False,
     as_json: AsJson = False,

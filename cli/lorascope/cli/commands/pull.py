@@ -3,6 +3,8 @@
 from functools import partial
 from typing import Literal
 
+from cyclopts.types import NonNegativeInt
+
 from lorascope.stores.reading.require_run import require_store
 from lorascope.stores.size import format_size
 
@@ -18,7 +20,7 @@ def pull(
     component: Components = (),
     samples: tuple[str, ...] = (),
     tokens: str = "all",
-    seed: int = 0,
+    seed: NonNegativeInt = 0,
     adapter: tuple[str, ...] = (),
     codec: Literal["default", "zstd", "lz4", "raw"] = "default",
 ) -> None:

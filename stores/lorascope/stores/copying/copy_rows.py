@@ -55,7 +55,7 @@ def select_slice(
     if isinstance(samples, int) and samples < 1:
         raise ValueError(f"`samples` is {samples}; give at least 1, or names")
     chosen_components = np.array(matching_indices(run.component_paths, components, of="components of the run"))
-    chosen_adapters = np.array(matching_indices(run.adapters, adapters, of="adapters of the run"))
+    chosen_adapters = np.array(matching_indices(run.adapters, adapters, of="adapters of the run", option="adapters"))
     chosen, n_incomplete = _committed_samples(run, samples)
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
     of_sample = np.repeat(np.arange(len(starts)), stops - starts)
@@ -173,7 +173,7 @@ def _committed_samples(run: Run, samples: Sequence[str] | int | None) -> tuple[n
         # One item is a sample per prompt.
         full = [f"{dataset}/{name}" for dataset, name in zip(run.samples["dataset"].values, ids, strict=True)]
         prompted = [f"{prompt}/{name}" for prompt, name in zip(run.samples["prompt"].values, full, strict=True)]
-        asked = np.array(matching_indices(ids, samples, full, prompted, of="samples of the run"))
+        asked = np.array(matching_indices(ids, samples, full, prompted, of="samples of the run", option="samples"))
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
     bounds = np.append(starts, run.n_tokens)
     if starts[:1].any() or not np.array_equal(bounds[1:], stops) or (starts > stops).any():

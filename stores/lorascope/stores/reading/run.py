@@ -431,7 +431,9 @@ class Run:
 
     def _require_states(self, what: str) -> None:
         if not self.has_states:
-            raise StoreError(f"{self.place.name!r} was captured with states 'none'; it has no {what}, only js by token")
+            raise StoreError(
+                f"{self.place.name!r} was captured with states 'none': it keeps no states (no {what}), only js by token"
+            )
 
     def _with_labels(self, array: xr.DataArray, sample: Samples, component: str | None = None) -> xr.DataArray:
         """Add coordinates of tokens, and of the component if there is one, and select samples' tokens."""

@@ -68,8 +68,10 @@ class ChosenTokens(NamedTuple):
     """Inverse of the probability with which each token was chosen."""
 
 
-def parse_choice(tokens: str) -> ParsedChoice:
+def parse_choice(tokens: str, *, has_indices: bool = False) -> ParsedChoice:
     """Parse a choice in words; raises ValueError with the grammar if it isn't one, TypeError if it isn't text.
+
+    `has_indices`: whether the caller accepts indices too, so that the error mentions them.
 
     Examples
     --------
@@ -89,7 +91,8 @@ def parse_choice(tokens: str) -> ParsedChoice:
         share = 0.0
     if 0 < share <= 1:
         return ParsedChoice(kind, share)
-    raise ValueError(f"`tokens` is {tokens!r:.100}; allowed are {GRAMMAR}{suggestion(kind, ('all', *ROLE_GROUPS))}")
+    grammar = f"{GRAMMAR}; or a sequence of indices" if has_indices else GRAMMAR
+    raise ValueError(f"`tokens` is {tokens!r:.100}; allowed are {grammar}{suggestion(kind, ('all', *ROLE_GROUPS))}")
 
 
 def describe_population(tokens: str) -> str:
@@ -221,7 +224,7 @@ def chosen_token_weights(
     Raises
     ------
     ValueError, IndexError
-        If `tokens` isn't in the grammar, or an index is out of range.
+        If `tokens` isn't in the grammar, `seed` is below 0, or an index is out of range.
     StoreError
         If no token is chosen.
 
@@ -230,15 +233,17 @@ def chosen_token_weights(
     >>> from lorascope.stores import open_run
     >>> mask = chosen_tokens(open_run("runs/demo/run.zarr"), "first:4") > 0  # doctest: +SKIP
     """
+    if seed < 0:
+        raise ValueError(f"`seed` is {seed}; give a whole number of at least 0")
     what = "have states" if among is None else "can be chosen"
     among = (run.committed & run.with_states).values if among is None else among
     weights = np.zeros(run.n_tokens, np.float32)
     if not isinstance(tokens, str):
         weights[checked_token_places(tokens, run.n_tokens)] = 1
-    elif not parse_choice(tokens).is_random:
+    elif not (choice := parse_choice(tokens, has_indices=True)).is_random:
         length = run.read_static("samples/length")[run.read_static("tokens/sample")]
         columns = run.read_static("tokens/position"), run.read_static("tokens/role")
-        weights[is_chosen(parse_choice(tokens), *columns, length)] = 1
+        weights[is_chosen(choice, *columns, length)] = 1
     elif among.any():
         candidates = np.flatnonzero(among)
         labels, position, role = (

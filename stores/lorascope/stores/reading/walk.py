@@ -80,6 +80,8 @@ def map_rows(
 
     Raises
     ------
+    ValueError
+        If `tokens` isn't a mask of the run's tokens, a component has no factor, or `n_threads` is below 1.
     StoreError
         If a chunk is missing, empty or broken: its key, and what is wrong with it.
 
@@ -90,8 +92,11 @@ def map_rows(
     >>> sources = [run.source(path) for path in run.component_paths[:2]]  # doctest: +SKIP
     >>> total = sum(map_rows(lambda block: len(block.tokens), sources, ["factor"]))  # doctest: +SKIP
     """
+    if n_threads is not None and n_threads < 1:
+        raise ValueError(f"`n_threads` is {n_threads}; give a whole number of at least 1")
     if not sources:
         return
+    _refuse_mask(tokens, sources[0].base.shape[0])
     rows = _committed_rows_with_tokens(sources[0].base, tokens)
     starts = np.cumsum([0, *group_sizes(sources, GROUP_BYTES, lambda source: _row_bytes(source, quantities))]).tolist()
     groups = [_Group(sources[start:stop], quantities, tokens) for start, stop in pairwise(starts)]
@@ -116,7 +121,14 @@ def map_rows(
             progress(n_done, n_all)
 
 
-def walk_rows(sources: Sequence[Source], quantities: Sequence[Quantity], **options: Any) -> Iterator[RowBlock]:
+def walk_rows(
+    sources: Sequence[Source],
+    quantities: Sequence[Quantity],
+    *,
+    tokens: Bool[np.ndarray, " token"] | None = None,
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[RowBlock]:
     """Yield each row of components as a `RowBlock`; parameters are those of `map_rows`.
 
     Examples
@@ -127,7 +139,7 @@ def walk_rows(sources: Sequence[Source], quantities: Sequence[Quantity], **optio
     ...     for path, delta in block.delta.items():
     ...         print(path, block.row, np.linalg.norm(delta, axis=1).mean())
     """
-    return map_rows(lambda block: block, sources, quantities, **options)
+    return map_rows(lambda block: block, sources, quantities, tokens=tokens, n_threads=n_threads, progress=progress)
 
 
 def walk_chunks(
@@ -223,7 +235,8 @@ class _Group:
             if "base" in self._quantities:
                 block.base[name] = _read_float32(source.base, row, chosen)
             if "factor" in self._quantities:
-                assert factor is not None, f"{name} has no factor"
+                if factor is None:
+                    raise ValueError(f"`quantities` asks for a factor, which component {name!r} does not have")
                 block.factor[name] = factor
             if "delta" in self._quantities and factor is not None:
                 block.delta[name] = delta_block(factor, **self._delta_weights(source))
@@ -246,6 +259,17 @@ class _Group:
 def _read_float32(rows: RowArray, row: int, chosen: slice | np.ndarray) -> np.ndarray:
     """Read chosen tokens of a row as float32."""
     return widen_block(rows.read_stored(row)[chosen], rows.dtype_logical)
+
+
+def _refuse_mask(tokens: np.ndarray | None, n_tokens: int) -> None:
+    """Raise ValueError unless `tokens` is None or a mask of this many tokens."""
+    if tokens is None:
+        return
+    tokens = np.asarray(tokens)
+    if tokens.dtype != np.bool_ or tokens.shape != (n_tokens,):
+        raise ValueError(
+            f"`tokens` is {tokens.dtype} of shape {tokens.shape}; it must be a mask, bool of shape ({n_tokens},)"
+        )
 
 
 def _committed_rows_with_tokens(rows: RowArray, tokens: Bool[np.ndarray, " token"] | None) -> list[int]:
