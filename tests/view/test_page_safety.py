@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lorascope.stores import pull
+
 from ..analyze.conftest import Small
 from ..analyze.viewing.test_bundle import static
 from ..stores.on_disk import damage
@@ -43,6 +45,14 @@ def test_an_unfinished_run_says_so_and_what_is_not_committed_is_not_read(
     assert any("/c.0" in each for each in of_rows)
     assert not [each for each in of_rows if re.search(r"/c\.1\b", each)]
     assert set(opened.missing) == {"runs/0/rows/digest/c.1.0"}
+
+
+def test_a_copy_of_an_unfinished_run_says_so(
+    look: Callable[..., Look], served: Callable[..., str], growing: Path, tmp_path: Path
+) -> None:
+    pull(growing, tmp_path / "copy.zarr")
+    notice = "This run was copied from an unfinished run: 3 of its samples weren't captured yet and are missing here."
+    expect(look(served(tmp_path / "copy.zarr")).page.locator(".notice")).to_have_text(notice)
 
 
 @pytest.mark.parametrize(("kind", "token"), [("none", 9), ("sample", 1207), ("sample", 9)])

@@ -186,6 +186,15 @@ test("nothing by token is read of rows that aren't committed", async () => {
   }
 });
 
+test("a copy of an unfinished run knows how many samples are missing", async () => {
+  const copied = [{ finished: false, samples_incomplete: 3 }, { finished: true, samples_incomplete: 0 }];
+  const { run } = await opened({ copied });
+  assert.equal(run.nMissingSamples, 3);
+  for (const whole of [undefined, "x", [null, { finished: true }]]) {
+    assert.equal((await opened({ copied: whole })).run.nMissingSamples, null);
+  }
+});
+
 test("an unfinished run recognises its committed rows by their digests", async () => {
   const { run } = await opened({ finished: false });
   assert.deepEqual([run.nCommittedRows, run.committed(4)], [1, true]);

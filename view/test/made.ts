@@ -18,6 +18,8 @@ export interface Made {
   states?: "all" | "sample" | "none";
   stream?: "adapted" | "base" | "pair";
   finished?: boolean;
+  /** The copying steps in its provenance. */
+  copied?: unknown;
   /** Whether the one row is committed. */
   committed?: boolean;
   rank?: [number, number];
@@ -28,6 +30,7 @@ export function makeRun({
   states = "all",
   stream = "adapted",
   finished = true,
+  copied,
   committed = true,
   rank = [1, 2],
   text = true,
@@ -46,7 +49,7 @@ export function makeRun({
     adapters: ["a"],
     finished,
     static_digest: "d".repeat(64),
-    provenance: { model: { name: "tiny" } },
+    provenance: { model: { name: "tiny" }, copied },
   });
   run
     .array("rows/digest", new Uint8Array(32).fill(committed ? 7 : 0), [1, 32])

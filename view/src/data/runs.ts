@@ -25,7 +25,7 @@ interface Root {
   n_rows: number;
   adapters: string[];
   finished: boolean;
-  provenance?: { model?: { name?: unknown } };
+  provenance?: { model?: { name?: unknown }; copied?: unknown };
 }
 
 export async function openRun(place: number, { name, run, index: indexUrl }: Manifest["runs"][number]): Promise<Opened> {
@@ -57,10 +57,17 @@ export async function openRun(place: number, { name, run, index: indexUrl }: Man
     committed: isCommitted,
     hasStates: (token) => isCommitted(token) && keeps(token),
     model: String(root.provenance?.model?.name ?? ""),
+    nMissingSamples: missingSamples(root.provenance?.copied),
     adapters: adapters.map(([view]) => view),
     factors: adapters.map(([, factors]) => factors),
     hasText: text !== undefined,
   };
+}
+
+/** Number of samples that unfinished runs hadn't captured when they were copied; null if all copied runs were finished. */
+function missingSamples(copied: unknown): number | null {
+  const steps = (Array.isArray(copied) ? copied : []).filter((step) => step?.finished === false);
+  return steps.length ? steps.reduce((sum, step) => sum + (Number(step.samples_incomplete) || 0), 0) : null;
 }
 
 function checkedRoot(found: Record<string, unknown>, name: string): Root {

@@ -53,6 +53,8 @@ export interface Run {
   stream: "adapted" | "base" | "pair";
   states: "all" | "sample" | "none";
   finished: boolean;
+  /** Number of samples that the source of this copy hadn't captured yet; null if no unfinished run was copied. */
+  nMissingSamples: number | null;
   nTokens: number;
   nRows: number;
   nCommittedRows: number;

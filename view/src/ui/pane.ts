@@ -92,6 +92,8 @@ export function pane(app: App, at: number) {
     const rows = `${run?.nCommittedRows} of ${run?.nRows} rows`;
     notes.replaceChildren(...[
       run?.finished === false && `This run isn't finished: ${rows} are committed. Incomplete samples are marked.`,
+      run && run.nMissingSamples !== null &&
+        `This run was copied from an unfinished run: ${run.nMissingSamples} of its samples weren't captured yet and are missing here.`,
       run?.states === "none" && "This run keeps no states: there are no directions and no features.",
       run?.states === "sample" && "This run keeps the states of some rows only; features are shown for their tokens.",
     ].flatMap((text) => (text ? [el("p", { class: "notice" }, text)] : [])));
