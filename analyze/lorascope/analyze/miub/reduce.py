@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, assert_never, get_args
 
 import numpy as np
 import xarray as xr
@@ -137,4 +137,6 @@ def _counted_tokens(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.
         return np.asarray(counts & answers & (n_later[:-1] - n_later[stops[owner]] <= n_targets[owner]))
     if reduction == "last":
         return counts & np.isin(np.arange(len(counts)), stops[stops > starts] - 1)
-    return counts
+    if reduction == "mean" or reduction == "sum":
+        return counts
+    assert_never(reduction)
