@@ -54,7 +54,7 @@ def capture(
     progress: Any = None,
     **options: Any,
 ) -> Run:
-    """Capture base and delta of every LoRA-wrapped layer into a run, and return the run.
+    """Store base (frozen output) and delta (what LoRA adds) of each adapted layer in a run, and return the run.
 
     Call either `capture(config)`, which names everything, or `capture(model, data, out, tokenizer=...)` with objects in
     memory. The same call continues an interrupted run after its committed rows, and opens a finished one as it is.
@@ -116,7 +116,7 @@ def capture(
 
 
 def _capture(config: CaptureConfig, items: Items | None, model: Any, tokenizer: Any, progress: Report) -> Run:
-    """Capture with these settings, and items, model and tokenizer if they are in memory; return the run."""
+    """Capture as `config` says, and return the run; arguments that aren't None replace what `config` names."""
     with settle(config, items, model, tokenizer, progress) as settled:
         if settled.state != "finished":
             with _open_writer(settled, progress) as writer:
@@ -125,7 +125,7 @@ def _capture(config: CaptureConfig, items: Items | None, model: Any, tokenizer: 
 
 
 def _open_writer(settled: Settled, progress: Report) -> RunWriter:
-    """Return the run's writer on every rank; the leader first creates the run, or removes what an interruption left."""
+    """Return a writer of the run on every rank (process); rank 0 creates the run, or cleans up a stopped one."""
     config, place, ranks, layout = settled.config, settled.place, settled.ranks, settled.layout
     estimated = estimate(layout.spec, base_scores=config.score and config.score_base, answers=config.answer_tokens > 0)
     spans = row_spans(layout.plan.starts, layout.batches)
@@ -175,7 +175,7 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
 
 
 def _write_missing_rows(settled: Settled, writer: RunWriter, progress: Report) -> None:
-    """Write this rank's part of the missing rows; the leader finishes the run when every rank is done."""
+    """Compute and write this rank's share of the rows that aren't committed; rank 0 then finishes the run."""
     config, ranks, loaded = settled.config, settled.ranks, settled.loaded
     missing = np.flatnonzero(~ranks.from_leader(writer.committed_rows))
     own = np.zeros(writer.n_rows, dtype=bool)
@@ -210,7 +210,7 @@ def _write_missing_rows(settled: Settled, writer: RunWriter, progress: Report) -
 
 
 def _combine_measurements(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Combine the measurements of all ranks: times of the slowest rank, and sums of rows and bytes."""
+    """Merge the speed measurements of all ranks: times of the slowest rank, sums of rows and bytes."""
     longest = max(parts, key=lambda part: float(part["seconds"]))
     names = ("rows", "raw_bytes", "stored_bytes", "buffer_bytes", "ablation_passes")
     summed = {name: sum(part[name] for part in parts) for name in names if name in longest}

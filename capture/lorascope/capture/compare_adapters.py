@@ -34,7 +34,7 @@ def compare_adapters(
     *,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Return cross-entropy, hits and KL divergence of each sample: of a model without adapters, and with each adapter.
+    """Score samples without an adapter and with each one; return a Dataset of cross-entropy, hits and KL.
 
     Parameters
     ----------
@@ -74,10 +74,12 @@ def compare_adapters(
     kl: list[np.ndarray] = []
 
     def report() -> None:
+        """Call `progress`, if it is given, with the number of finished passes and batches, and their total."""
         if progress is not None:
             progress(len(scores) + len(kl), len(passes) + len(batches))
 
     def next_token_logits(pass_: Pass, batch: slice) -> Any:
+        """Return logits (sample, position, token id) of a batch, with the adapter of this pass or without any."""
         with pass_.enabled(adapted):
             return forward(adapted, samples[batch], device)
 
@@ -109,7 +111,10 @@ def compare_adapters(
 
 @contextmanager
 def _restoring_modules(model: Any) -> Iterator[None]:
-    """Restore the model's own modules and flags afterwards; PEFT's `unload` would keep trained copies of some."""
+    """Put the model's own submodules and flags back at the end, and delete `peft_config`.
+
+    PEFT's `unload` would keep trained copies of some modules.
+    """
     own = [(module, dict(module._modules)) for module in model.modules()]
     try:
         with restoring_modes(model):

@@ -17,7 +17,7 @@ LOADING = ("dtype", "device_map", "trust_remote_code", "share", "shared_layers",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneConfig:
-    """Settings of a training; learning rate, batch size and optimiser default to those of arXiv 2501.03152."""
+    """Settings for training a LoRA adapter; learning rate, batch size and optimiser default to arXiv 2501.03152's."""
 
     rank: int = 32
     """Rank of every layer's adapter."""
@@ -49,6 +49,7 @@ class FinetuneConfig:
     """Number of held-out samples for MIUB; they are taken from the start of each data set in turn."""
 
     def __post_init__(self) -> None:
+        """Raise ValueError if a number is out of its range, or `micro_batch_size` doesn't divide `batch_size`."""
         counts = ("rank", "alpha", "batch_size", "micro_batch_size", "max_steps", "score_batch_tokens")
         _require_at_least(self, 1, *counts, "miub_every", "miub_samples")
         _require_at_least(self, 2, "max_length", "window_tokens")
@@ -67,7 +68,7 @@ class FinetuneConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureConfig:
-    """Settings of one capture; the run stores all of them."""
+    """Settings of one capture: model, adapters, data, tokens and storage; the run stores them."""
 
     model: str
     """The frozen base model: a hub id, a local folder, or a .gguf file."""
@@ -155,6 +156,7 @@ class CaptureConfig:
     """Run Python code that comes with the model."""
 
     def __post_init__(self) -> None:
+        """Turn single strings into tuples, and raise ValueError if a setting isn't allowed."""
         for name in ("adapter", "data", "component", "prompt", "examples"):
             if isinstance(getattr(self, name), str):  # a single string stands for a tuple of one
                 object.__setattr__(self, name, (getattr(self, name),))
@@ -172,19 +174,19 @@ class CaptureConfig:
 
     @property
     def adapters(self) -> dict[str, str]:
-        """Name -> folder of every adapter; an adapter without a name is called `default`."""
+        """Dict of adapter name -> folder; an adapter that is given without a name is called `default`."""
         # A path may hold a `=` too.
         matches = [re.fullmatch(r"(?:([A-Za-z_]\w*)=(?=.))?(.*)", text) for text in self.adapter]
         return {match[1] or "default": match[2] for match in matches if match is not None}
 
     @property
     def loading(self) -> dict[str, Any]:
-        """Options of `load_model`, except the device."""
+        """Keyword arguments of `load_model` that these settings decide, all except the device."""
         return {name: getattr(self, name) for name in LOADING}
 
     @property
     def queue_bytes(self) -> int | None:
-        """Largest number of bytes of rows that wait to be written; None to choose it by the batches."""
+        """Largest number of bytes of finished rows that may wait to be written; None to derive it from the batches."""
         return None if self.queue is None else parse_size(self.queue)
 
     def _check_names(self) -> None:
@@ -235,7 +237,7 @@ class CaptureConfig:
 
 
 def _require_at_least(config: object, least: int, *names: str) -> None:
-    """Raise ValueError if one of these settings is a number below `least`; None is allowed."""
+    """Raise ValueError if one of the settings `names` of `config` is a number below `least`; None is allowed."""
     for name in names:
         if (value := getattr(config, name)) is not None and value < least:
             raise ValueError(f"`{name}` is {value!r}; give at least {least}")

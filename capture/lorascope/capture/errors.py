@@ -11,23 +11,24 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class CaptureError(RuntimeError):
-    """The model did something during the capture that would have stored wrong data."""
+    """Raised if the model does something during a capture that would have stored wrong data."""
 
 
 class AdapterError(ValueError):
-    """The adapter can't be measured on this model; the message names every reason."""
+    """Raised if an adapter can't be measured on this model; the message names every reason."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal stopped the capture after complete rows; the same command continues it."""
+    """Raised if a signal stopped a capture; complete rows stay, and the same command continues the capture."""
 
     def __init__(self, number: int, message: str) -> None:
+        """Keep the signal of this number as `self.signal`; `message` is shown to the user."""
         super().__init__(message)
         self.signal = signal.Signals(number)
 
     @property
     def exit_code(self) -> int:
-        """Exit code of a process that this signal ended, as shells define it."""
+        """Exit code of a process that this signal ended, as in shells: 128 plus the signal's number."""
         return 128 + int(self.signal)
 
 
@@ -40,6 +41,7 @@ def collecting_signals() -> Iterator[list[int]]:
     signals: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
+        """Append the first signal's number to `signals`; raise KeyboardInterrupt at the second signal."""
         if signals:  # asked twice, at once
             raise KeyboardInterrupt
         signals.append(number)

@@ -57,7 +57,7 @@ def reforward(
     data: Any = None,
     progress: Callable[[CaptureProgress], None] | None = None,
 ) -> Reforwarded:
-    """Load the model of a run again, and compare what it computes for k random samples with the stored values.
+    """Compute k random samples of a run again with its model, and return how they differ from what is stored.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def reforward(
 
 
 def _choose_samples(run: Run, k: int, seed: int) -> np.ndarray:
-    """Return indices of k random samples whose tokens are all committed, or of all such samples if they are fewer."""
+    """Draw k samples whose tokens are all committed, or all such samples if they are fewer; return sorted indices."""
     committed = np.concatenate([[0], np.cumsum(run.committed.values)])
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
     whole = np.flatnonzero(committed[stops] - committed[starts] == stops - starts)
@@ -118,7 +118,7 @@ def _choose_samples(run: Run, k: int, seed: int) -> np.ndarray:
 
 
 def _rows_with(run: Run, samples: np.ndarray) -> np.ndarray:
-    """Return which committed rows have tokens of these samples, bool (row,)."""
+    """Return a mask of the committed rows that have tokens of these samples, bool (row,)."""
     rows = np.zeros(run.n_rows, dtype=bool)
     for start, stop in zip(
         run.samples["token_start"].values[samples], run.samples["token_stop"].values[samples], strict=True
@@ -128,18 +128,21 @@ def _rows_with(run: Run, samples: np.ndarray) -> np.ndarray:
 
 
 class _Comparer:
-    """A writer that compares rows with the stored ones instead of writing them."""
+    """A writer that compares recomputed rows with the stored ones instead of writing them."""
 
     def __init__(self, run: Run, result: Reforwarded) -> None:
+        """Compare with the rows of `run`; add counts and problems to `result`."""
         self._run = run
         self._tolerance = max(TOLERANCE[dtype] for dtype in run.components["dtype"].values.tolist())
         self._result = result
 
     def row_arrays(self, row: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Return path -> (shape, dtype) of the block of each array that stores this row."""
         arrays = [self._run.arrays[path] for path in self._run.row_paths(row)]
         return {array.path: ((ROW_TOKENS, *array.shape[1:]), array.dtype) for array in arrays}
 
     def write_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> RowWritten:
+        """Compare a row's recomputed blocks (path -> array) with the stored ones; nothing is written."""
         ((_, stored),) = stored_rows(self._run, [row], blocks)
         for path, block in blocks.items():
             logical = str(self._run.arrays[path].attributes.get("dtype_logical", block.dtype.name))
@@ -149,7 +152,7 @@ class _Comparer:
         return RowWritten(row, sum(block.nbytes for block in blocks.values()), 0, 0.0, 0.0)
 
     def _compare(self, path: str, row: int, again: np.ndarray, stored: np.ndarray) -> None:
-        """Compare vectors (token, feature) of one array, both float32, and add to the result."""
+        """Compare one array's vectors (token, feature), computed again and stored, both float32; update the result."""
         same = (stored == again) | (np.isnan(stored) & np.isnan(again))
         differing = np.flatnonzero(~same.all(axis=1))
         self._result.n_vectors += len(same)

@@ -42,12 +42,17 @@ from .weights import hash_tensors, plain_path
 
 
 def attach_adapter(model: nn.Module, path: str | Path, *, name: str = "default", allow_zero: bool = False) -> PeftModel:
-    """Attach the LoRA adapter in a folder to a plain model, active and in eval mode; see `attach_adapters`."""
+    """Attach the LoRA adapter in a folder to a plain model; return the PeftModel, active and in eval mode.
+
+    See `attach_adapters` for the errors.
+    """
     return attach_adapters(model, {name: path}, allow_zero=allow_zero)
 
 
 def attach_adapters(model: nn.Module, folders: Mapping[str, str | Path], *, allow_zero: bool = False) -> PeftModel:
-    """Attach the LoRA adapters in these folders to a plain model, in eval mode; the first one is active.
+    """Attach LoRA adapters (name -> folder) to a plain model; return the PeftModel, with the first one active.
+
+    The model is in eval mode afterwards.
 
     The model itself is wrapped, not copied. Adapter weights kept in half precision become float32, PEFT's default. All
     adapters are compared with the model before any of them is attached.
@@ -98,14 +103,14 @@ def attach_adapters(model: nn.Module, folders: Mapping[str, str | Path], *, allo
 
 
 def scaling_identity(model: nn.Module, name: str) -> float | dict[str, float]:
-    """Current scaling of an adapter's modules: one number if all are equal, else path -> number."""
+    """Return the current scaling of an adapter: one number if all modules agree, else module path -> number."""
     scalings = {path: float(layer.scaling[name]) for path, layer in lora_layers(model).items() if name in layer.scaling}
     values = set(scalings.values())
     return values.pop() if len(values) == 1 else scalings
 
 
 def adapter_identity(source: nn.Module | str | Path, name: str = "default") -> dict[str, Any]:
-    """Identity of an adapter: its configuration, and SHA-256 over its weights as float32.
+    """Return what identifies an adapter, as JSON values: its configuration, and SHA-256 of its float32 weights.
 
     A folder and a model with this adapter give the same identity, whatever the adapter's name in the model. `base` says
     whether base states are those of the checkpoint, or of the residual that the adapter's init left.
@@ -153,7 +158,7 @@ def adapter_identity(source: nn.Module | str | Path, name: str = "default") -> d
 
 
 def read_trainings(model: nn.Module, folders: Mapping[str, str], identity: Mapping[str, Any]) -> dict[str, Training]:
-    """Return the training records in the adapters' folders; raise AdapterError if one doesn't fit this model."""
+    """Return adapter -> training record in its folder; raise AdapterError if a record doesn't fit the base model."""
     trainings = {}
     for name, folder in folders.items():
         if Path(folder, RECORD).is_file():
@@ -164,7 +169,7 @@ def read_trainings(model: nn.Module, folders: Mapping[str, str], identity: Mappi
 
 
 def read_adapter(path: str | Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
-    """Return the configuration of the adapter in a folder, and its weights by the keys of its file.
+    """Return the LoraConfig in an adapter's folder, and key in its file -> weight, mapped but not yet read.
 
     Raises
     ------
@@ -190,7 +195,10 @@ def read_adapter(path: str | Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]
 def _attach_with_peft(
     model: Any, folder: str | Path, name: str, config: LoraConfig, tensors: Mapping[str, torch.Tensor]
 ) -> PeftModel:
-    """Attach an adapter with PEFT's own loading; the model stays on its devices."""
+    """Load an adapter into a model with PEFT and return the PeftModel; raise AdapterError if PEFT can't.
+
+    The model stays on its devices.
+    """
     offloaded = is_offloaded(model)
     # With offloaded layers PEFT must not draw an init, which would land on the meta device and stay there.
     options: dict[str, Any] = {"adapter_name": name, "torch_device": "cpu", "low_cpu_mem_usage": offloaded}
@@ -212,7 +220,7 @@ def _attach_with_peft(
 
 
 def _place_weights(model: nn.Module, tensors: Mapping[str, torch.Tensor], name: str) -> None:
-    """Put an adapter's weights on the devices where its layers compute: LoRA's in float32, copies in the base's type.
+    """Set an adapter's weights on its layers' devices: LoRA's in float32, copies of base modules in the base's type.
 
     PEFT moves them to the device of an offloaded layer's own weights, the meta device, where they are lost. It also
     gives the trained copy of an offloaded module (`modules_to_save`) the hook that loads the base's weights.
@@ -236,7 +244,10 @@ def _place_weights(model: nn.Module, tensors: Mapping[str, torch.Tensor], name: 
 
 
 def _read_config(folder: Path) -> LoraConfig:
-    """Return the checked LoRA configuration in an adapter's folder; PEFT itself would accept any rank and alpha."""
+    """Return the LoRA configuration in an adapter's folder; raise AdapterError if it isn't valid.
+
+    PEFT itself would accept any rank and alpha.
+    """
     require_adapter_settings(folder)
     try:
         config: LoraConfig = LoraConfig.from_pretrained(str(folder))  # its settings were checked above
@@ -246,7 +257,10 @@ def _read_config(folder: Path) -> LoraConfig:
 
 
 def _belongs_to_adapter(key: str, trained: tuple[str, ...]) -> bool:
-    """Whether a key of an adapter's file is one of the adapter's weights, not a copy of the base's embeddings."""
+    """Return whether a key of an adapter's file names one of its weights, not a saved copy of the base's embeddings.
+
+    `trained` are the names of modules that the adapter replaces as a whole (`modules_to_save`).
+    """
     names = key.split(".")
     is_trained = any(name.startswith("lora_") or name == "token_adapter" or name.endswith(trained) for name in names)
     return is_trained and "base_layer" not in names

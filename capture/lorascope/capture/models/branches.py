@@ -26,7 +26,7 @@ THROUGH_MAGNITUDE = frozenset({"DoraLinearVariant", "DoraEmbeddingVariant"})
 
 
 def delta_form(module: Any, adapter: str) -> DeltaForm:
-    """Return the form in which this layer's delta can be computed."""
+    """Return the form of a layer's delta: `factor` (from B A x), `branch` (DoRA) or `difference` (of outputs)."""
     if not isinstance(module, LoraLayer):
         return "difference"
     name = type(module.lora_variant.get(adapter)).__name__
@@ -36,13 +36,13 @@ def delta_form(module: Any, adapter: str) -> DeltaForm:
 
 
 def adds_in_place(module: Any, adapter: str) -> bool:
-    """Whether PEFT may change the frozen layer's output in place, which would destroy base."""
+    """Return whether PEFT may change the frozen layer's output in place, which would destroy base."""
     names = {type(module.lora_variant.get(adapter)).__name__, type(module).__name__}
     return delta_form(module, adapter) == "difference" or bool(names & {"BdLoraLinearVariant", "AqlmLoraLinear"})
 
 
 def effective_scaling(module: Any, adapter: str) -> float:
-    """Factor on B A x: the module's scaling, times the scale of a scaled embedding."""
+    """Return the factor on B A x in a layer: LoRA's scaling times an embedding's own scale; 1 for other modules."""
     if not isinstance(module, LoraLayer):
         return 1.0
     scaling = float(module.scaling[adapter])
@@ -54,7 +54,7 @@ def effective_scaling(module: Any, adapter: str) -> float:
 
 
 def embed_scale(module: Any) -> torch.Tensor | None:
-    """Factor on all rows of an embedding, its adapter's too (as in Gemma 3); None if the embedding isn't scaled."""
+    """Return the factor that an embedding puts on all rows, its adapter's too (as in Gemma 3); None without one."""
     if not isinstance(module, Embedding):
         return None
     scale: torch.Tensor | None = module._get_embed_scale()  # type: ignore[no-untyped-call]
@@ -62,7 +62,7 @@ def embed_scale(module: Any) -> torch.Tensor | None:
 
 
 def lora_b(module: Any, adapter: str) -> np.ndarray:
-    """Copy of the adapter's B of a layer in factor form, float32 (feature, rank); includes KaSA's diagonal."""
+    """Return a copy of a layer's lora_B, float32 (feature, rank), with KaSA's diagonal multiplied into it."""
     if isinstance(module, Embedding):
         with align_module_device(module):
             return _to_float32(module.lora_embedding_B[adapter])
@@ -75,7 +75,7 @@ def lora_b(module: Any, adapter: str) -> np.ndarray:
 
 
 def lora_bias(module: Any, adapter: str) -> np.ndarray | None:
-    """Copy of the bias of the adapter's B, float32 (feature,); None if B has no bias."""
+    """Return a copy of the bias of a layer's lora_B, float32 (feature,); None if it has no bias."""
     if isinstance(module, Embedding) or not module.lora_bias.get(adapter):
         return None
     with align_module_device(module.lora_B[adapter]):
@@ -83,7 +83,7 @@ def lora_bias(module: Any, adapter: str) -> np.ndarray | None:
 
 
 def compute_factor(module: Any, adapter: str, x: torch.Tensor) -> torch.Tensor:
-    """Compute z = A x (..., rank) from the layer's input x, which for an embedding is token ids."""
+    """Return LoRA's z = A x, shape (..., rank), for a layer's input x, which for an embedding is token ids."""
     if isinstance(module, Embedding):
         ends = {"input_fn": module.input_fns.get(adapter), "output_fn": module.output_fns.get(adapter)}
         rows: torch.Tensor = module._embed(x, module.lora_embedding_A[adapter].T, **ends)
@@ -94,7 +94,7 @@ def compute_factor(module: Any, adapter: str, x: torch.Tensor) -> torch.Tensor:
 
 
 def dora_output(module: Any, adapter: str, x: torch.Tensor, base: torch.Tensor) -> Any:
-    """Run DoRA's magnitude module on the layer's input x and the frozen layer's output."""
+    """Return the output of DoRA's magnitude module for a layer's input x and frozen output `base`; see `dora_delta`."""
     magnitude = module.lora_magnitude_vector[adapter]
     frozen = module.get_base_layer()
     shared = {"scaling": module.scaling[adapter], "base_layer": frozen, "adapter_name": adapter}
@@ -107,7 +107,7 @@ def dora_output(module: Any, adapter: str, x: torch.Tensor, base: torch.Tensor) 
 
 
 def dora_delta(module: Any, output: Any, base: torch.Tensor) -> torch.Tensor:
-    """DoRA's delta, float32 (token, feature), from the outputs of its magnitude module and of the frozen layer.
+    """Return DoRA's delta, float32 (token, feature), from its magnitude module's output and the frozen layer's.
 
     For a linear layer delta is the module's output; for an embedding that is (scale, rest) of scale * base + rest.
     """
@@ -122,18 +122,18 @@ def dora_delta(module: Any, output: Any, base: torch.Tensor) -> torch.Tensor:
 
 
 def dora_dtype(output: Any) -> torch.dtype:
-    """Type in which DoRA's magnitude module computed this output: the least precise one of its tensors."""
+    """Return the type in which DoRA's magnitude module computed this output: its least precise tensor's."""
     tensors = (output,) if isinstance(output, torch.Tensor) else output
     return min((tensor.dtype for tensor in tensors), key=lambda dtype: -torch.finfo(dtype).eps)
 
 
 def replaced_output(module: Any, adapter: str, args: Any, kwargs: Any) -> torch.Tensor:
-    """Run a wrapper of trained weights (`modules_to_save`) with this adapter's copy of them."""
+    """Return the output of a wrapper of trained weights (`modules_to_save`) with this adapter's copy of them."""
     with Pass("adapted", adapter).enabled(module):
         output: torch.Tensor = module(*args, **kwargs)
     return output
 
 
 def _to_float32(tensor: torch.Tensor) -> np.ndarray:
-    """Copy a tensor to a float32 array on the host."""
+    """Return a tensor's numbers as a new float32 array on the host."""
     return np.array(tensor.detach().float().cpu().numpy())

@@ -55,7 +55,9 @@ class LoraComponent:
 
 
 def find_components(model: PeftModel, adapter: str, *, skip: Collection[str] = ()) -> list[LoraComponent]:
-    """Return the layers that an adapter changes and that can be captured, in module order, except paths in `skip`.
+    """Return one LoraComponent per layer that an adapter changes and that can be captured, in module order.
+
+    Layers whose path is in `skip` are excluded.
 
     `inspect_adapter` must have accepted the adapter; `exclusion_reason` says which layers can't be captured.
     """
@@ -70,7 +72,9 @@ def find_components(model: PeftModel, adapter: str, *, skip: Collection[str] = (
 def select_components(
     model: PeftModel, adapters: Sequence[str], patterns: Sequence[str], *, skip: Collection[str] = ()
 ) -> dict[str, list[LoraComponent]]:
-    """Return adapter -> its components that match any of the patterns, or all without patterns; see `find_components`.
+    """Return adapter -> its components whose path matches a pattern, or all of them if there are no patterns.
+
+    See `find_components` for `skip`.
 
     Raises
     ------
@@ -95,7 +99,7 @@ def select_components(
 
 
 def adapted_modules(model: nn.Module, adapter: str) -> dict[str, tuple[int, Any]]:
-    """Return path -> (index in the model, PEFT's module) of every module that the adapter changes, in module order."""
+    """Return path -> (index among the model's modules, PEFT's module) of every module that an adapter changes."""
     return {
         plain_path(path): (order, module)
         for order, (path, module) in enumerate(model.named_modules())
@@ -104,13 +108,13 @@ def adapted_modules(model: nn.Module, adapter: str) -> dict[str, tuple[int, Any]
 
 
 def component_axis(components: Mapping[str, Sequence[LoraComponent]]) -> list[LoraComponent]:
-    """Return the components of all adapters, each path once, in module order: the run's component axis."""
+    """Merge the components of all adapters into one list in module order, each path once: the run's component axis."""
     union = {component.path: component for some in components.values() for component in some}
     return sorted(union.values(), key=lambda component: component.order)
 
 
 def group_for_ablation(components: Iterable[LoraComponent], by: Ablate) -> dict[str, list[LoraComponent]]:
-    """Return name -> components of each group (component, layer or kind) that an ablation switches off together."""
+    """Return group -> components that an ablation switches off together, grouped by component, layer or kind."""
     parts: dict[str, list[LoraComponent]] = {}
     for component in components:
         name = {"components": component.path, "layers": str(component.layer), "kinds": component.kind}[by]
@@ -119,7 +123,7 @@ def group_for_ablation(components: Iterable[LoraComponent], by: Ablate) -> dict[
 
 
 def exclusion_reason(path: str, module: Any) -> str | None:
-    """Return why a layer can't be captured while other layers can; None if it can be captured.
+    """Return why a layer (an expert, a convolution ...) can't be captured, as a phrase; None if it can be.
 
     The stored states of other layers stay right, because the pass that they are taken from runs this layer too.
     """
@@ -138,7 +142,7 @@ def exclusion_reason(path: str, module: Any) -> str | None:
 
 
 def _make_component(path: str, order: int, module: Any, adapter: str, config: Any) -> LoraComponent:
-    """Return the component that an adapter makes of the module at this path and index."""
+    """Return the LoraComponent of PEFT's `module` at this path; `order` is its index among the model's modules."""
     names = path.split(".")
     is_lora = isinstance(module, LoraLayer)
     d_in, d_out = (module.in_features, module.out_features) if is_lora else _wrapped_sizes(module)  # type: ignore[misc]
@@ -159,7 +163,7 @@ def _make_component(path: str, order: int, module: Any, adapter: str, config: An
 
 
 def _wrapped_sizes(wrapper: AuxiliaryTrainingWrapper) -> tuple[int, int] | None:
-    """Input and output features of the module that a wrapper replaces; None if it isn't linear or an embedding."""
+    """Return (input, output) features of the module that a wrapper replaces; None unless linear or an embedding."""
     inner: Any = wrapper.original_module
     if isinstance(inner, nn.Linear):
         return inner.in_features, inner.out_features
@@ -171,7 +175,7 @@ def _wrapped_sizes(wrapper: AuxiliaryTrainingWrapper) -> tuple[int, int] | None:
 
 
 def _fused_row_ranges(config: Any, kind: str, d_out: int) -> RowRanges:
-    """Row ranges of a fused projection whose layout is known; empty if the sizes don't add up to `d_out`."""
+    """Return (name, start, stop) of the output rows of each part, such as q, of a fused projection; () if unknown."""
     layout = FUSED.get((getattr(config, "model_type", ""), kind))
     sizes = layout(config) if layout is not None else {}
     if sum(sizes.values()) != d_out:
@@ -181,14 +185,17 @@ def _fused_row_ranges(config: Any, kind: str, d_out: int) -> RowRanges:
 
 
 def _head_sizes(config: Any) -> dict[str, int]:
-    """Rows of q, k and v with grouped key and value heads."""
+    """Return name -> number of output rows of q, k and v in a fused projection; k and v may have fewer heads."""
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     shared = config.num_key_value_heads * head
     return {"q": config.num_attention_heads * head, "k": shared, "v": shared}
 
 
 def _shared_head_sizes(config: Any) -> dict[str, int]:
-    """Rows of q, k and v in GPTBigCode, whose heads share one key and value; its multi-head form is interleaved."""
+    """Return name -> number of output rows of q, k and v in GPTBigCode; {} if they are interleaved.
+
+    With `multi_query`, the heads share one key and value; without it, the rows are interleaved.
+    """
     head = config.hidden_size // config.num_attention_heads
     return {"q": config.hidden_size, "k": head, "v": head} if config.multi_query else {}
 

@@ -24,7 +24,9 @@ T = TypeVar("T")
 
 
 def parse_device(name: str, *, local_rank: int = 0) -> torch.device:
-    """Return the torch device of this name, on any machine; `auto` is the rank's own GPU if there is one, else the CPU.
+    """Return the torch device of this name; `auto` is the process's own GPU if there is one, else the CPU.
+
+    It needn't exist on this machine.
 
     Raises
     ------
@@ -43,7 +45,7 @@ def parse_device(name: str, *, local_rank: int = 0) -> torch.device:
 
 
 def is_present(device: torch.device) -> bool:
-    """Whether this machine has this device, as far as torch sees."""
+    """Return whether torch finds this CPU or CUDA device on this machine."""
     return device.type == "cpu" or (device.index or 0) < torch.cuda.device_count()
 
 
@@ -57,7 +59,7 @@ def require_device(device: torch.device) -> torch.device:
 
 
 def input_device(model: nn.Module) -> torch.device:
-    """Device on which the model expects token ids.
+    """Return the device on which the model expects token ids.
 
     Raises
     ------
@@ -72,12 +74,12 @@ def input_device(model: nn.Module) -> torch.device:
 
 
 def is_offloaded(model: nn.Module) -> bool:
-    """Whether some of the model's weights are moved to a device only while they are used."""
+    """Return whether accelerate keeps some of the model's weights elsewhere and moves them only while they are used."""
     return any(hook.offload for module in model.modules() for hook in _hooks(module))
 
 
 def execution_device(module: nn.Module) -> torch.device | None:
-    """Device on which a module computes; None if it has neither weights nor hooks."""
+    """Return the device on which a module computes; None if it has neither weights nor hooks of accelerate."""
     for hook in _hooks(module):
         if hook.execution_device is not None:
             return torch.device(hook.execution_device)
@@ -86,7 +88,7 @@ def execution_device(module: nn.Module) -> torch.device | None:
 
 
 def real_tensor(module: nn.Module, name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """Return a module's weight with its numbers: an offloaded one is read from the host or the disk."""
+    """Return a module's weight `name` with its numbers; an offloaded one is read from the host or the disk."""
     if tensor.is_meta:
         for hook in _hooks(module):
             if hook.weights_map is not None and name in hook.weights_map:
@@ -97,7 +99,7 @@ def real_tensor(module: nn.Module, name: str, tensor: torch.Tensor) -> torch.Ten
 
 @contextmanager
 def hidden_device_map(model: Any) -> Iterator[None]:
-    """Hide a model's device map while an adapter is attached; otherwise PEFT would dispatch the model again."""
+    """Hide a model's `hf_device_map` within the context; with it, PEFT would dispatch the model to devices again."""
     plain = getattr(model, "get_base_model", lambda: model)()
     devices = plain.__dict__.pop("hf_device_map", None)
     try:
@@ -108,7 +110,10 @@ def hidden_device_map(model: Any) -> Iterator[None]:
 
 
 def copy_without_hooks(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """Return a deep copy of a model without accelerate's hooks, which hold the offloaded weights."""
+    """Return a deep copy of a model without accelerate's hooks, which hold the offloaded weights.
+
+    `memo` is that of `copy.deepcopy`: id of an object -> what the copy has in its place.
+    """
     names = ("_hf_hook", "_old_forward", "forward")
     hooked = [module.__dict__ for module in model.modules() if "_hf_hook" in module.__dict__]
     memo.update({id(attributes[name]): None for attributes in hooked for name in names if name in attributes})
@@ -120,14 +125,14 @@ def copy_without_hooks(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
 
 
 def _hooks(module: nn.Module) -> list[AlignDevicesHook]:
-    """Accelerate's hooks that move a module's weights between devices."""
+    """Return accelerate's hooks on a module that move its weights between devices."""
     hook = getattr(module, "_hf_hook", None)
     hooks = hook.hooks if isinstance(hook, SequentialHook) else [hook]
     return [hook for hook in hooks if isinstance(hook, AlignDevicesHook)]
 
 
 class Ranks(NamedTuple):
-    """One process among those that share a capture."""
+    """Place of this process among those (ranks) that share a capture, and exchanges of values between them."""
 
     rank: int
     size: int
@@ -136,15 +141,15 @@ class Ranks(NamedTuple):
 
     @property
     def leads(self) -> bool:
-        """Whether this is the one process that sets up and finishes the run."""
+        """Whether this process is rank 0, which sets up and finishes the run."""
         return self.rank == 0
 
     def own_slice(self, n: int) -> slice:
-        """Slice of this rank's part of range(n)."""
+        """Return this rank's part of range(n), a slice about as long as every other rank's."""
         return split_evenly(n, self.size)[self.rank]
 
     def gather(self, value: T) -> list[T]:
-        """Return the values of all ranks, in the order of ranks, on every rank."""
+        """Return the `value` of every rank, in the order of ranks; waits until all ranks have called this."""
         if self.size == 1:
             return [value]
         values: list[T] = [value] * self.size
@@ -154,11 +159,11 @@ class Ranks(NamedTuple):
         return values
 
     def from_leader(self, value: T) -> T:
-        """Return rank 0's value on every rank."""
+        """Return rank 0's `value` on every rank; waits until all ranks have called this."""
         return self.gather(value)[0]
 
     def map_batches(self, items: Sequence[S], batches: Sequence[slice], work: Callable[[Sequence[S]], T]) -> list[T]:
-        """Run `work` on each rank's part of the batches, and return all ranks' results, in order, on every rank."""
+        """Run `work` on this rank's part of the batches of `items`; return the results of all ranks on every rank."""
         own = batches[self.own_slice(len(batches))]
         part = work(items[own[0].start : own[-1].stop]) if own else None
         return [result for result in self.gather(part) if result is not None]
@@ -173,7 +178,7 @@ ALONE = Ranks(0, 1, 0)
 
 @contextmanager
 def join_ranks(device: torch.device) -> Iterator[Ranks]:
-    """Join the ranks of torchrun's environment for as long as this context lasts; `ALONE` outside of torchrun.
+    """Yield this process's `Ranks` under torchrun, connected within the context; `ALONE` outside of torchrun.
 
     Only small Python objects go between ranks: the states of each go from its memory to the store. Raises a ValueError
     if models run on GPUs and a rank has no GPU to itself.
@@ -199,5 +204,5 @@ def split_evenly(n: int, parts: int) -> list[slice]:
 
 
 def local_rank() -> int:
-    """The number of this process on its machine; 0 outside of torchrun."""
+    """Return the number of this process on its machine, as torchrun gives it; 0 outside of torchrun."""
     return int(os.environ.get("LOCAL_RANK", "0"))

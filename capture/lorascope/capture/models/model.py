@@ -60,7 +60,7 @@ def load_model(
     shared_layers: int = 16,
     share_from: Literal["first", "mean"] = "first",
 ) -> tuple[Any, Any]:
-    """Load a language model in eval mode, and its fast tokenizer.
+    """Load a language model of transformers, in eval mode, and its fast tokenizer; return both.
 
     With `TQDM_DISABLE=1` in the environment when Python starts, transformers shows no progress bars.
 
@@ -142,7 +142,7 @@ def model_class(config: Any) -> Any:
 
 
 def is_causal(model: Any) -> bool:
-    """Whether the logits at each position are the model's prediction of the next token.
+    """Return whether the logits at each position are the model's prediction of the next token.
 
     They are in causal models, except those that transformers also has as encoders (BERT and its kin) if their
     configuration doesn't make them decoders.
@@ -154,7 +154,7 @@ def is_causal(model: Any) -> bool:
 
 
 def is_encoder_kin(model: Any) -> bool:
-    """Whether transformers has encoders of this model's kind (BERT and its kin), even if this model is a decoder."""
+    """Return whether transformers has encoders of this model's type (BERT and its kin), even if it is a decoder."""
     return plain_model(model).config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
@@ -175,7 +175,7 @@ class ModelFacts:
 
 
 def model_facts(model: Any) -> ModelFacts:
-    """Facts about a model, which may be on the meta device."""
+    """Return the `ModelFacts` of a model: class, context, vocabulary, causal or not; it may be on the meta device."""
     return ModelFacts(
         class_name=type(plain_model(model)).__name__,
         context_length=context_length(model) or sys.maxsize,
@@ -186,7 +186,7 @@ def model_facts(model: Any) -> ModelFacts:
 
 
 def model_identity(model: nn.Module, source: str, *, sha256: str | None = None) -> dict[str, Any]:
-    """Identity of a base model: names, type, size, sharing of layers, and SHA-256 over weights and configuration.
+    """Return what identifies a base model, as JSON values: name, type, size, and SHA-256 of weights and config.
 
     An adapter doesn't change it, unless the adapter's init changed the base (`is_residual`). Weights that are shared
     count once as parameters, and enter the hash under each of their names.
@@ -224,7 +224,7 @@ def model_identity(model: nn.Module, source: str, *, sha256: str | None = None) 
 
 
 def hash_weights(model: nn.Module, start_hash: Hash) -> Callable[[], str]:
-    """Begin to hash the base's weights; the returned function waits for the SHA-256 of `model_identity`.
+    """Begin to hash the base model's weights; return a function that waits for the SHA-256 and returns it.
 
     They are hashed at once if a pass may change how they are kept: offloaded and quantised weights, and those of RWKV,
     which rescales some before its first pass.
@@ -236,7 +236,7 @@ def hash_weights(model: nn.Module, start_hash: Hash) -> Callable[[], str]:
 
 
 def _n_parameters(model: Any) -> tuple[int, int]:
-    """Number of the base's parameters, shared ones counted once: in all, and without input and output embeddings."""
+    """Return the number of the base's parameters, shared ones counted once: (all, all except embeddings)."""
     base = plain_model(model)
     modules: list[Any] = [module for module in base.modules() if isinstance(module, nn.Embedding)]
     if isinstance(base, PreTrainedModel):
@@ -248,13 +248,13 @@ def _n_parameters(model: Any) -> tuple[int, int]:
 
 
 def tokenizer_identity(tokenizer: Any) -> dict[str, str]:
-    """Identity of a tokenizer: its class, and SHA-256 of its serialised form."""
+    """Return what identifies a tokenizer: its class, and the SHA-256 of its serialised form."""
     content = tokenizer.backend_tokenizer.to_str()
     return {"class": type(tokenizer).__name__, "sha256": hashlib.sha256(content.encode()).hexdigest()}
 
 
 def context_length(model: Any) -> int | None:
-    """Largest number of tokens that the model was made for; None if its configuration states no limit."""
+    """Return the largest number of tokens that the model takes; None if its configuration states no limit."""
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
     lengths = (getattr(model.config.get_text_config(), name, None) for name in names)
     return next((length for length in lengths if isinstance(length, int) and length > 0), None)
@@ -262,7 +262,10 @@ def context_length(model: Any) -> int | None:
 
 @contextmanager
 def one_line_errors(what: str) -> Iterator[None]:
-    """Turn any error of transformers, often a page long, into a ValueError with one line on `what`."""
+    """Turn any error within the context into a ValueError of one line: `what` can't be loaded, and why.
+
+    Errors of transformers are often a page long.
+    """
     try:
         yield
     except Exception as error:  # a malformed file makes transformers raise anything, from KeyError to its own kinds
@@ -272,5 +275,6 @@ def one_line_errors(what: str) -> Iterator[None]:
 
 
 def _hash_config(config: Any) -> str:
+    """Return the hash of a model's configuration without entries on where it came from and how it was loaded."""
     entries = json.loads(config.to_json_string(use_diff=False))
     return fingerprint({key: value for key, value in entries.items() if key not in _LOADING_ENTRIES})

@@ -14,7 +14,7 @@ from lorascope.capture.errors import CaptureError
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One forward pass over a batch."""
+    """One forward pass over a batch: with one adapter active (`adapted`) or with none (`base`)."""
 
     name: Literal["adapted", "base"]
     adapter: str | None
@@ -22,7 +22,7 @@ class Pass:
 
     @contextmanager
     def enabled(self, model: torch.nn.Module) -> Iterator[None]:
-        """Make exactly this adapter (or none) act on the model; afterwards everything is as before.
+        """Let only this pass's adapter (or none) act on the model within the context; afterwards restore all flags.
 
         PEFT's own switches would also change `requires_grad` and enable disabled layers, so its flags are set directly.
         """
@@ -41,7 +41,7 @@ class Pass:
 
 @contextmanager
 def disabled_adapters(layers: Sequence[Any]) -> Iterator[None]:
-    """Make these layers of PEFT compute without their adapter; all other layers stay as they are.
+    """Make these PEFT layers compute without their adapter within the context; other layers stay as they are.
 
     This removes exactly what an adapter does in them: DoRA's scaling, a bias, trained weights that replace the base's.
     """
@@ -56,7 +56,7 @@ def disabled_adapters(layers: Sequence[Any]) -> Iterator[None]:
 
 
 def stream_passes(stream: str, adapters: Sequence[str]) -> tuple[Pass, ...]:
-    """Return the passes of a stream, in the order in which they run.
+    """Return the forward passes that a stream (`adapted`, `base` or `pair`) makes over a batch, in their order.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def stream_passes(stream: str, adapters: Sequence[str]) -> tuple[Pass, ...]:
 
 @contextmanager
 def restoring_modes(model: torch.nn.Module) -> Iterator[None]:
-    """Restore every module's training mode and every parameter's requires_grad flag afterwards."""
+    """Restore every module's training mode and every parameter's requires_grad flag when the context ends."""
     modes = [(module, module.training) for module in model.modules()]
     gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
@@ -90,7 +90,10 @@ def restoring_modes(model: torch.nn.Module) -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode, and check it; afterwards modes and requires_grad flags are as before."""
+    """Put every module into eval mode within the context, and raise CaptureError if one stays in training mode.
+
+    Afterwards modes and requires_grad flags are as before.
+    """
     with restoring_modes(model):
         model.eval()
         stubborn = [name for name, module in model.named_modules() if module.training]
@@ -104,6 +107,6 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 @contextmanager
 def isolated(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
-    """`evaluating`, without the caller's autocast and inference mode."""
+    """Put the model into eval mode within the context, without the caller's autocast and inference mode."""
     with evaluating(model), torch.inference_mode(False), torch.autocast(device.type, enabled=False):
         yield

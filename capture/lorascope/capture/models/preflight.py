@@ -41,12 +41,12 @@ class Note(NamedTuple):
     """Layers or weights that the note is about."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The note as JSON values."""
+        """Return the note as a dict of JSON values."""
         return {"kind": self.kind, "message": self.message, "places": list(self.places)}
 
 
 class Preflight(NamedTuple):
-    """Problems and notes on a model and its adapters."""
+    """Result of `inspect`: problems that prevent a capture, notes for a reader, and layers to skip."""
 
     problems: tuple[Problem, ...]
     """Reasons why they can't be captured; `require` raises one error of all."""
@@ -64,7 +64,9 @@ def inspect(
     allow_zero: bool = False,
     probe: Mapping[str, Any] | None = None,
 ) -> Preflight:
-    """Return problems and notes on these adapters of a model; the model stays as it is.
+    """Check these adapters of a model before a capture; return problems, notes and layers to skip.
+
+    The model stays as it is.
 
     Parameters
     ----------
@@ -99,7 +101,7 @@ def inspect(
 
 
 def inspect_adapter(model: nn.Module, name: str, *, stream: str = "adapted", allow_zero: bool = False) -> list[Problem]:
-    """Return the problems that keep this adapter from being measured; empty if there are no problems.
+    """Return a list of the problems that keep this adapter from being measured; empty if it can be measured.
 
     Training mode is no problem, since capture sets eval mode itself. In stream `base` the adapter needn't be active.
     """
@@ -152,7 +154,10 @@ def require_adapter(model: nn.Module, *, allow_zero: bool = False) -> str:
 
 
 def captured_adapters(model: Any, stream: str, *, allow_zero: bool) -> tuple[str, ...]:
-    """Names of the adapters that are captured: all in stream `base`, else the active one, which must be measurable."""
+    """Return the names of the adapters to capture: all in stream `base`, else only the active one.
+
+    Raises AdapterError if the active one can't be measured.
+    """
     if stream == "base" and isinstance(model, PeftModel):
         return tuple(model.peft_config)
     return (require_adapter(model, allow_zero=allow_zero),)
@@ -161,7 +166,7 @@ def captured_adapters(model: Any, stream: str, *, allow_zero: bool) -> tuple[str
 def inspect_calls(
     model: nn.Module, modules: Mapping[str, nn.Module], probe: Mapping[str, Any], adapters: Sequence[str], stream: str
 ) -> tuple[list[Problem], list[str]]:
-    """Return problems with how modules run in the stream's last pass over the probe, and paths without a token axis.
+    """Run the stream's last pass over the probe; return problems in it, and paths of outputs without a token axis.
 
     Each module should run once, and output a tensor with the tokens in the probe's layout. Training modes are kept.
     """
@@ -169,6 +174,7 @@ def inspect_calls(
     shapes: dict[str, list[tuple[int, ...] | str]] = {path: [] for path in modules}
 
     def keep_shape(path: str, module: nn.Module, args: Any, output: Any) -> None:
+        """Add the output's shape without features, or the name of its type if it is no tensor, to `shapes`."""
         is_tensor = isinstance(output, torch.Tensor)
         shapes[path].append(tuple(output.shape[:-1]) if is_tensor else type(output).__name__)
 
@@ -197,7 +203,7 @@ def inspect_calls(
 
 
 def _model_problems(model: nn.Module) -> Iterator[Problem]:
-    """Problems of the model that don't depend on its adapters."""
+    """Yield problems of the model itself: compiled code, stuck training mode, a frozen layer with two LoRA layers."""
     for path, module in model.named_modules():
         if module._compiled_call_impl is not None or "_orig_mod" in module._modules:
             message = "the model is compiled, and compiled code skips hooks; capture it as it was before"
@@ -219,7 +225,7 @@ def _model_problems(model: nn.Module) -> Iterator[Problem]:
 
 
 def _layer_problems(path: str, layer: LoraLayer, name: str, stream: str) -> Iterator[Problem]:
-    """Problems of one LoRA layer: its state, and properties that would make its stored arrays wrong."""
+    """Yield problems of one LoRA layer: merged, disabled, not active, or a delta that can't be stored."""
     carried = layer._get_available_adapters()
     active = [adapter for adapter in layer.active_adapters if adapter in carried]
     if layer.merged_adapters:
@@ -247,7 +253,10 @@ def _layer_problems(path: str, layer: LoraLayer, name: str, stream: str) -> Iter
 
 
 def _adapter_notes(model: PeftModel, adapters: Sequence[str], *, skipped: Sequence[str]) -> Iterator[Note]:
-    """Notes on adapters that can be captured, except facts that a run stores as columns (`delta_source`, `fused`)."""
+    """Yield notes on adapters that can be captured: zero weights, changed or quantised base, skipped layers.
+
+    Facts that a run stores as columns (`delta_source`, `fused`) get no note.
+    """
     quantised: dict[str, list[str]] = {}
     for name in adapters:
         config: Any = model.peft_config[name]
@@ -277,7 +286,7 @@ def _adapter_notes(model: PeftModel, adapters: Sequence[str], *, skipped: Sequen
 
 
 def _quantised_kind(module: Any) -> str | None:
-    """Kind of the quantised layer or weight in a LoRA layer; None if the weights are plain floating-point numbers."""
+    """Return the class of a LoRA layer's quantised layer or weight; None if the weights are plain floats."""
     if not isinstance(module, LoraLayer):
         return None
     inner: Any = module.get_base_layer()

@@ -42,17 +42,17 @@ def raise_for_problems(problems: Iterable[Problem], what: str) -> None:
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoraLayer]:
-    """PEFT's LoRA layers by their path in the plain model, in module order."""
+    """Return path in the plain model -> PEFT's LoRA layer, in module order."""
     return {plain_path(path): module for path, module in model.named_modules() if isinstance(module, LoraLayer)}
 
 
 def peft_type(config: Any) -> str:
-    """The method's name in an adapter's configuration, e.g. `LORA`."""
+    """Return the method's name in an adapter's configuration, e.g. `LORA`."""
     return str(getattr(config.peft_type, "value", config.peft_type))
 
 
 def adapter_tensors(model: nn.Module, name: str) -> dict[str, torch.Tensor]:
-    """The adapter's own weights in the model, by the keys of its file without PEFT's prefix."""
+    """Return an adapter's own weights in the model, by the keys of its file without PEFT's prefix."""
     with warnings.catch_warnings():
         # PEFT mistakes the bias of a lora_B (`lora_bias`) for a weight that was saved in part.
         warnings.filterwarnings("ignore", r"Adapter .* LoRA tensor\(s\) have invalid shape")
@@ -61,7 +61,7 @@ def adapter_tensors(model: nn.Module, name: str) -> dict[str, torch.Tensor]:
 
 
 def weight_problems(tensors: Mapping[str, torch.Tensor], *, allow_zero: bool) -> list[Problem]:
-    """Problems with an adapter's weights: types that can't be measured, NaN or infinity, or all lora_B zero.
+    """Return problems with an adapter's weights: types that can't be measured, NaN, or all lora_B zero.
 
     Weights on the meta device have no values, so they have no problems.
     """
@@ -82,7 +82,7 @@ def weight_problems(tensors: Mapping[str, torch.Tensor], *, allow_zero: bool) ->
 
 
 def idle_layers(tensors: Mapping[str, torch.Tensor]) -> dict[str, bool]:
-    """Return path of each LoRA layer -> whether it adds nothing, because B or (in an untrained embedding) A is zero."""
+    """Return path of each LoRA layer -> whether it adds nothing, because its A or B, and any bias, are zero."""
     idle: dict[str, bool] = {}
     for key, up in tensors.items():
         for part in ("lora_B", "lora_embedding_B"):
@@ -94,16 +94,17 @@ def idle_layers(tensors: Mapping[str, torch.Tensor]) -> dict[str, bool]:
 
 
 def _is_all_zero(tensor: torch.Tensor | None) -> bool:
+    """Return whether all of a tensor's numbers are zero; False for None and on the meta device."""
     return tensor is not None and not tensor.is_meta and not tensor.any()
 
 
 def is_residual(config: LoraConfig) -> bool:
-    """Whether the adapter's init changed the base weights; see `adapter_settings.has_residual_init`."""
+    """Return whether an adapter's init (PiSSA, OLoRA ...) changed the base weights, by its configuration."""
     return adapter_settings.has_residual_init(vars(config))
 
 
 def init_problems(model: nn.Module, config: LoraConfig, n_adapters: int) -> list[Problem]:
-    """Problems with an init that changes the base weights, if loading can't repeat what it did in training."""
+    """Return the problem with an adapter's init, if it changed base weights and loading can't repeat that; else []."""
     message = None
     iterations = (config.loftq_config or {}).get("loftq_iter", 1) if isinstance(config.loftq_config, dict) else 1
     if type(iterations) is not int or not 1 <= iterations <= MAX_LOFTQ:
@@ -123,7 +124,7 @@ def init_problems(model: nn.Module, config: LoraConfig, n_adapters: int) -> list
 
 
 def fit_problems(model: nn.Module, config: LoraConfig, tensors: Mapping[str, torch.Tensor], name: str) -> list[Problem]:
-    """Differences between an adapter's keys and shapes and those that PEFT would create for this plain model."""
+    """Return problems where an adapter's keys or shapes differ from what PEFT would create for this plain model."""
     try:
         names = [*EMBEDDING_LAYER_NAMES, *(path for path, _ in model.named_modules())]
         check_patterns(adapter_settings.setting_patterns(vars(config), "of the adapter"), names)
@@ -159,12 +160,12 @@ def fit_problems(model: nn.Module, config: LoraConfig, tensors: Mapping[str, tor
 
 
 def _same_as_base(own: torch.Tensor, tensor: torch.Tensor) -> bool:
-    """Whether two weights are equal, or have equal shapes if the model's own is offloaded."""
+    """Return whether a tensor equals the model's own; if the model's is offloaded, only the shapes are compared."""
     return own.shape == tensor.shape and (own.is_meta or torch.equal(own.cpu(), tensor.to(own.dtype)))
 
 
 def _expected_shapes(model: nn.Module, config: LoraConfig, name: str) -> dict[str, tuple[int, ...]]:
-    """Key -> shape in the file of an adapter that fits, found by adapting a copy of the model without numbers."""
+    """Return key -> shape in the file of an adapter that fits, found by adapting a copy on the meta device."""
     memo: dict[int, Any] = {id(tensor): _meta_copy(tensor) for tensor in (*model.parameters(), *model.buffers())}
     # Quantised layers replace linear ones, whose names and shapes PEFT's own parts have.
     for module in model.modules():
@@ -187,6 +188,6 @@ def _meta_copy(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def first_line(error: BaseException) -> str:
-    """First line of an error's message; the name of its type if it has no message."""
+    """Return the first line of an error's message, or the name of its type if it has no message."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

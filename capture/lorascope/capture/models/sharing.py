@@ -21,7 +21,7 @@ from .weights import base_tensors, plain_path, state_tensors
 def share_layers(
     model: Any, share: int, *, shared_layers: int = 16, share_from: Literal["first", "mean"] = "first"
 ) -> None:
-    """Let the model's last layers share their weights, in groups of neighbours; what becomes unused is freed.
+    """Make the model's last layers share weights, in groups of `share` neighbours; unused weights are freed.
 
     A layer stays a module of its own, with its place, its cache and any LoRA that it is given later. All its parameters
     and saved buffers (norms and biases too) become those of its group's first layer. Nothing is changed unless all of
@@ -78,7 +78,7 @@ def share_layers(
 
 
 def layer_sharing(model: nn.Module) -> dict[str, int]:
-    """Return how a model's layers share weights: `share` layers per group, and `shared_layers` in groups.
+    """Return how a model's layers share weights: `share` layers per group, and `shared_layers` in all groups.
 
     This looks at the parameters, not at any setting; in a model under PEFT, at those of its base. `share` is 1 and
     `shared_layers` 0 if no two layers have all parameters in common.
@@ -117,7 +117,7 @@ def _layer_lists(model: nn.Module) -> Iterator[tuple[str, Sequence[nn.Module]]]:
 
 
 def _require_layers(model: nn.Module, shared_layers: int) -> tuple[str, Sequence[nn.Module]]:
-    """Return path and layers of the model's list of layers; raise ValueError unless it is long enough and untied."""
+    """Return path and modules of the model's longest ModuleList; raise ValueError if it is short, unclear or tied."""
     kind, lists = type(model).__name__, [*_layer_lists(model)]
     if not lists:
         raise ValueError(f"the model, a {kind}, has no list of layers (`torch.nn.ModuleList`) that could share weights")
@@ -138,11 +138,12 @@ def _require_layers(model: nn.Module, shared_layers: int) -> tuple[str, Sequence
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
+    """Return whether a weight is a plain floating-point tensor, not a quantised one."""
     return type(tensor) in {torch.Tensor, nn.Parameter} and tensor.is_floating_point()
 
 
 def _why_not_shareable(layer: nn.Module, other: nn.Module) -> str | None:
-    """Return why a layer can't have another layer's weights; None if it can."""
+    """Return why two layers can't share weights, as a phrase on the first difference; None if they can."""
     (forms, tensors), (other_forms, other_tensors) = map(_layer_structure, (layer, other))
     for name in (*forms, *other_forms):
         first, second = (known.get(name, "nothing") for known in (forms, other_forms))
@@ -156,7 +157,7 @@ def _why_not_shareable(layer: nn.Module, other: nn.Module) -> str | None:
 
 
 def _layer_structure(layer: nn.Module) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
-    """Descriptions of a layer's modules and weights, by path, and the weights themselves."""
+    """Return path -> text on the class, or type and shape, of a layer's parts, and name -> weight, for comparing."""
     tensors = state_tensors(layer)
     forms = {path: type(module).__qualname__ for path, module in layer.named_modules()}
     for name, tensor in tensors.items():
@@ -166,7 +167,7 @@ def _layer_structure(layer: nn.Module) -> tuple[dict[str, str], dict[str, torch.
 
 
 def _set_to_mean(group: Sequence[nn.Module]) -> None:
-    """Set the first layer's weights to the mean over its group, summed in float32 or a wider type."""
+    """Set the first layer's weights to the mean over the layers of its group, summed in at least float32."""
     first, *others = map(state_tensors, group)
     done: set[int] = set()
     for name, tensor in first.items():

@@ -1,4 +1,4 @@
-"""The source of a model and the two files of an adapter, checked without torch."""
+"""Checks, without torch, of where a model comes from and of the two files of an adapter."""
 
 import re
 import reprlib
@@ -16,7 +16,10 @@ WEIGHTS, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 
 
 def locate_model(source: str, *, weights: bool = True) -> tuple[str, dict[str, Any]]:
-    """Return path and loading options of a model's source; raise if files, `weights` included, are missing."""
+    """Return a model's path or hub id, and options for `from_pretrained`; raise an error if its files are missing.
+
+    `weights` says whether its weights must exist too.
+    """
     path = Path(source).expanduser()
     if path.is_dir():
         what = f"`model` is {str(path)!r}, a folder"
@@ -38,7 +41,7 @@ def locate_model(source: str, *, weights: bool = True) -> tuple[str, dict[str, A
 
 
 def check_sharing(share: int, shared_layers: int, share_from: str) -> None:
-    """Raise ValueError unless these settings of sharing layers go together."""
+    """Raise ValueError unless `shared_layers` is a multiple of `share`, and `share_from` is `first` or `mean`."""
     if share < 1:
         raise ValueError(f"`share` is {share!r}; give at least 1, which leaves the model as it is")
     if share > 1 and (shared_layers < share or shared_layers % share):
@@ -48,7 +51,7 @@ def check_sharing(share: int, shared_layers: int, share_from: str) -> None:
 
 
 def require_adapter_settings(folder: Path) -> None:
-    """Raise AdapterError unless the folder has a valid adapter configuration."""
+    """Raise AdapterError unless the folder has a valid LoRA configuration that can be captured."""
     try:
         settings = read_adapter_settings(folder)
     except (FileNotFoundError, ValueError) as error:
@@ -61,7 +64,7 @@ def require_adapter_settings(folder: Path) -> None:
 
 
 def adapter_weights_file(folder: Path) -> Path:
-    """Return the file with an adapter's weights; raise AdapterError if the folder has no safetensors file."""
+    """Return the path of an adapter's safetensors file; raise AdapterError if it doesn't exist."""
     path = folder / WEIGHTS
     if not path.exists():
         pickled = f"; {PICKLED!r} is a pickle and isn't read" if (folder / PICKLED).is_file() else ""

@@ -24,7 +24,7 @@ MOST_NAMES, LONGEST_NAME = 1000, 300
 
 
 class Training(NamedTuple):
-    """Record of an adapter's training."""
+    """Record of an adapter's training, with problems and notes from comparing it with the base model."""
 
     record: dict[str, Any]
     """`n_samples`, `n_target_tokens`, `n_steps` and the names of the `data`; empty if nothing is known."""
@@ -39,7 +39,7 @@ class Training(NamedTuple):
 def read_training(
     folder: str | Path, name: str, model: Mapping[str, Any], *, adapter_sha256: str | None = None
 ) -> Training:
-    """Return the training record in an adapter's folder, compared with the model that the adapter is measured on.
+    """Return the training record (`finetune.json`) in an adapter's folder, compared with this base model.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def read_training(
 
 
 def base_notes(model: PeftModel, adapters: Iterable[str], captured: str) -> Iterator[Note]:
-    """Notes on adapters whose configuration names another model than the captured one; only the names are compared.
+    """Yield a note on each adapter whose configuration names another base model than `captured`, by name only.
 
     Pass only adapters whose base isn't known by its hash; adapters without a model's name get no note.
     """
@@ -105,27 +105,27 @@ def base_notes(model: PeftModel, adapters: Iterable[str], captured: str) -> Iter
 
 
 def describe_sharing(sharing: Mapping[str, Any]) -> str:
-    """Phrase that describes how a model's layers share weights."""
+    """Return a phrase on how layers share weights, such as "no layers share weights"."""
     if sharing["share"] == 1:
         return "no layers share weights"
     return f"the last {sharing['shared_layers']} layers share weights in groups of {sharing['share']}"
 
 
 def _model_names(model: str) -> set[str]:
-    """Names that an adapter's configuration may use for a model: its own, its folder's, and those of links' targets."""
+    """Return the names that an adapter may call this model: its own, its folder's, those of links' targets."""
     folders = [place.parent for place in (Path(model), Path(model).resolve()) if place.suffix == ".gguf"]
     return {_short_model_name(name) for name in (model, str(Path(model).resolve()), *map(str, folders))}
 
 
 def _short_model_name(name: str) -> str:
-    """Name of a model without its folders, lower case; in the hub's cache, the name in a folder above the files."""
+    """Return a model's name without folders, in lower case; in the hub's cache, its repository's name."""
     parts = [part for part in re.split(r"[/\\]", name.strip().casefold()) if part]
     cached = (part.rpartition("--")[2] for part in parts if part.startswith("models--"))
     return next(cached, parts[-1] if parts else "")
 
 
 def _training_counts(document: Any) -> dict[str, Any]:
-    """Counts and data names in a training record, checked; a run stores them."""
+    """Return the counts and the names of data in a training record; raise ValueError if they aren't valid."""
     if not isinstance(document, dict):
         raise ValueError(f"it holds a {type(document).__name__}, not an object")
     data, steps = _checked_entry(document, "data", list), _checked_entry(document, "steps", list)
@@ -141,7 +141,7 @@ def _training_counts(document: Any) -> dict[str, Any]:
 
 
 def _base_model_record(document: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The base model in a training record, checked; None if the record doesn't name it."""
+    """Return hash, type and layer sharing of the base model in a training record; None if it names no model."""
     if document.get("model") is None:
         return None
     model = _checked_entry(document, "model", dict)
@@ -153,7 +153,7 @@ def _base_model_record(document: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _checked_entry(document: Mapping[str, Any], key: str, kind: type[Any], *, least: int = 0) -> Any:
-    """Return the value at this key; raise ValueError if its type is another, or an int isn't in least..2**63 - 1."""
+    """Return `document[key]`; raise ValueError if it isn't of type `kind`, or is an int outside least..2**63 - 1."""
     value: Any = document.get(key)
     description = shorten(repr(value), 40) if key in document else "not there"
     if type(value) is not kind:  # a boolean is no count

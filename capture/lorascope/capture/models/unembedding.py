@@ -28,7 +28,10 @@ LEAST_COSINE = 0.99
 
 
 class FinalNorm(NamedTuple):
-    """Weight of the final norm, and whether it centres; its division by the input's size and its bias aren't kept."""
+    """Weight of the norm before the output embedding, and whether that norm subtracts the mean.
+
+    Its division by the input's size and its bias aren't kept.
+    """
 
     weight: np.ndarray
     """Float32 (feature,)."""
@@ -37,7 +40,9 @@ class FinalNorm(NamedTuple):
 
 
 def describe_unembedding(model: Any) -> Unembedding:
-    """Return sizes and type of the output embedding, `centred` not yet known; the model may be on the meta device.
+    """Return shape and type of a model's output embedding; `centred` is False until a pass has shown the norm.
+
+    The model may be on the meta device.
 
     Raises
     ------
@@ -56,7 +61,7 @@ def describe_unembedding(model: Any) -> Unembedding:
 
 
 def read_unembedding(model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[Unembedding, FinalNorm]:
-    """Return sizes and type of a model's output embedding, and its final norm, from one pass without adapters.
+    """Run a pass without adapters; return what describes the output embedding, and the norm before it.
 
     Raises what `describe_unembedding` and `final_norm` raise.
     """
@@ -68,7 +73,7 @@ def read_unembedding(model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[Un
 
 @torch.inference_mode()
 def final_norm(model: Any, inputs: Mapping[str, torch.Tensor]) -> FinalNorm:
-    """Return the norm before the output embedding, recognised in one pass over these inputs.
+    """Return the norm before the output embedding, recognised by what it computes in a pass over `inputs`.
 
     Raises
     ------
@@ -101,7 +106,7 @@ def final_norm(model: Any, inputs: Mapping[str, torch.Tensor]) -> FinalNorm:
 
 
 def unembedding_values(model: Any, tokenizer: Any, norm: FinalNorm) -> dict[str, Any]:
-    """Weight of the output embedding (bfloat16 as bits), norm, and text of each token id, by their paths in a run."""
+    """Return path in a run -> the output embedding's weight (bfloat16 as bits), norm, and text of each token id."""
     head = _output_embedding(model)
     weight = real_tensor(head, "weight", head.weight).detach().cpu().contiguous()
     bits = weight.view(torch.int16).numpy().view(np.uint16) if weight.dtype == torch.bfloat16 else weight.numpy()
@@ -110,7 +115,7 @@ def unembedding_values(model: Any, tokenizer: Any, norm: FinalNorm) -> dict[str,
 
 
 def _output_embedding(model: Any) -> Any:
-    """Return the base model's own output embedding, without what an adapter wraps around it or replaces it with."""
+    """Return the base model's output embedding without PEFT's wrapper; raise ValueError if it has no such layer."""
     head = plain_model(model).get_output_embeddings() if is_causal(model) else None
     while isinstance(head, BaseTunerLayer | AuxiliaryTrainingWrapper):
         head = head.original_module if isinstance(head, AuxiliaryTrainingWrapper) else head.get_base_layer()
@@ -123,11 +128,12 @@ def _output_embedding(model: Any) -> Any:
 def _module_before(
     model: Any, head: nn.Module, inputs: Mapping[str, torch.Tensor]
 ) -> tuple[str, nn.Module, torch.Tensor, torch.Tensor]:
-    """Return path, module, input and output of the module whose output is the output embedding's input."""
+    """Return (path, module, input, output) of the module whose output enters `head`, the output embedding."""
     latest: deque[tuple[str, nn.Module, torch.Tensor, torch.Tensor]] = deque(maxlen=N_LAST)
     before: list[Any] = []
 
     def keep(path: str, module: nn.Module, args: Any, output: Any) -> None:
+        """Keep path, module, input and output of a call among the latest, if both are floating-point tensors."""
         both = (args[0] if args else None, output)
         if all(isinstance(tensor, torch.Tensor) and tensor.is_floating_point() for tensor in both):
             latest.append((path, module, args[0], output))
@@ -159,6 +165,6 @@ def _module_before(
 
 
 def _normalise(x: torch.Tensor, *, centred: bool) -> torch.Tensor:
-    """Divide x by its root mean square over features, after subtracting the mean if `centred`."""
+    """Return x divided by its root mean square over features, after subtracting the mean if `centred`."""
     x = x - x.mean(-1, keepdim=True) if centred else x
     return x / x.square().mean(-1, keepdim=True).sqrt()

@@ -26,7 +26,7 @@ Hash = Callable[[Mapping[str, torch.Tensor]], Callable[[], str]]
 
 
 def plain_path(path: str) -> str:
-    """A module's path in the model before PEFT wrapped it."""
+    """Return a module's path in the model before PEFT wrapped it, without PEFT's prefix."""
     return path.removeprefix(PREFIX)
 
 
@@ -36,7 +36,7 @@ def plain_model(model: Any) -> Any:
 
 
 def state_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return parameters and saved buffers by the names in `state_dict`, without calling it.
+    """Return name -> parameter or saved buffer, by the names in `state_dict`, without calling it.
 
     `state_dict` makes bitsandbytes (0.50, on a CPU) undo its kernel's order of 4-bit weights, which are wrong from then
     on.
@@ -50,7 +50,7 @@ def state_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def base_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return weights and saved buffers of the model without its adapters, by the plain model's names."""
+    """Return name -> weight or saved buffer of the model without its adapters, by the plain model's names."""
     added = {
         f"{path}.{name}"
         for path, module in model.named_modules()
@@ -59,6 +59,7 @@ def base_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     }
 
     def is_added(key: str) -> bool:
+        """Return whether PEFT added this weight or a module that contains it."""
         return any(within in added for within in accumulate(key.split("."), "{}.{}".format))
 
     own = {key: tensor for key, tensor in state_tensors(model).items() if not is_added(key)}
@@ -66,9 +67,10 @@ def base_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 class ReadableWeights(dict[str, torch.Tensor]):
-    """Weights of a model as plain tensors: quantised ones in their parts, offloaded ones read when looked up by key."""
+    """Dict of a model's weights as plain tensors: quantised ones in parts, offloaded ones read at `d[key]`."""
 
     def __init__(self, model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take name -> weight from `tensors`, split quantised ones, and note which module has each weight."""
         super().__init__(part for pair in tensors.items() for part in _plain_parts(*pair))
         self._places = {
             id(tensor): (module, name)
@@ -77,6 +79,7 @@ class ReadableWeights(dict[str, torch.Tensor]):
         }
 
     def __getitem__(self, key: str) -> torch.Tensor:
+        """Return a weight with its numbers; an offloaded one is read from the host or the disk now."""
         tensor = super().__getitem__(key)
         module, name = self._places.get(id(tensor), (None, ""))
         return tensor if module is None else real_tensor(module, name, tensor)
@@ -98,7 +101,7 @@ def _plain_parts(key: str, tensor: torch.Tensor) -> list[tuple[str, torch.Tensor
 
 @contextmanager
 def hashing_in_thread() -> Iterator[Hash]:
-    """Yield a function that begins to hash tensors in a thread; when the block ends, hashing stops."""
+    """Yield a function that begins to hash tensors in a thread; when the context ends, hashing is cancelled."""
     over = Event()
     with ThreadPoolExecutor(1) as thread:
         try:
@@ -108,7 +111,7 @@ def hashing_in_thread() -> Iterator[Hash]:
 
 
 def hash_at_once(tensors: Mapping[str, torch.Tensor]) -> Callable[[], str]:
-    """Hash tensors now; the returned function gives the hash."""
+    """Hash tensors now, and return a function that returns their SHA-256."""
     sha256 = hash_tensors(tensors)
     return lambda: sha256
 
@@ -119,7 +122,7 @@ def hash_tensors(
     dtype: torch.dtype | None = None,
     over: Callable[[], bool] = lambda: False,
 ) -> str:
-    """SHA-256, in hexadecimal, over tensors in the order of their names: name, dtype, shape and bytes of each.
+    """Return the SHA-256, in hexadecimal, of name, dtype, shape and bytes of tensors in the order of their names.
 
     Parameters
     ----------

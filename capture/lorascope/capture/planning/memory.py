@@ -1,4 +1,7 @@
-"""Memory that a capture needs on the device, and memory that is free on device and host."""
+"""Memory that a capture needs on the device, and memory that is free on device and host.
+
+js and KL are divergences that a capture measures: of base and base + delta, and of next-token predictions.
+"""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -23,7 +26,7 @@ KERNEL_BYTES = 24
 def device_bytes_needed(
     spec: RunSpec, *, weights: int, batch_tokens: int, vocabulary: int, has_kernel: bool
 ) -> dict[str, int]:
-    """Bytes that the device needs, by part, while the largest batch passes the model.
+    """Return part (weights, logits ...) -> bytes that the device needs while the largest batch passes the model.
 
     The batch has `batch_tokens` tokens, padding included, with `vocabulary` logits each.
 
@@ -56,7 +59,7 @@ def device_bytes_needed(
 
 
 def _float64_needs(spec: RunSpec, batch_tokens: int, n_logits: int, itemsize: int) -> tuple[int, int]:
-    """Bytes that the float64 functions take for logits, and bytes that they take for components."""
+    """Return the bytes that js and KL in float64 take without a kernel: (for logits, for components)."""
     cuda = torch.device("cuda")
     # nll takes float32 and its log softmax; KL takes float64 and its log softmax for both sides, and a product.
     softmax = min(n_logits, logits_per_part(cuda)) * (40 if spec.kl or spec.ablate else 8)
@@ -72,7 +75,7 @@ def _float64_needs(spec: RunSpec, batch_tokens: int, n_logits: int, itemsize: in
 
 
 def free_device_bytes(device: torch.device) -> int | None:
-    """Free bytes of a GPU, or of the host for a CPU; None if unknown, such as on a machine without this GPU."""
+    """Return the free bytes of a GPU, or of the host for a CPU; None if unknown, as without this GPU."""
     if device.type == "cpu":
         return free_host_bytes()
     if device.type == "cuda" and is_present(device):
@@ -81,7 +84,10 @@ def free_device_bytes(device: torch.device) -> int | None:
 
 
 def free_host_bytes(meminfo: Path = Path("/proc/meminfo"), groups: Sequence[Path] | None = None) -> int | None:
-    """Bytes of memory that this process, in its control groups (or `groups`), may still take; None except on Linux."""
+    """Return the bytes of memory that this process may still take, by its control groups; None except on Linux.
+
+    `groups` replace the process's own control groups.
+    """
     limits = []
     if meminfo.is_file():
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
@@ -94,7 +100,7 @@ def free_host_bytes(meminfo: Path = Path("/proc/meminfo"), groups: Sequence[Path
 
 
 def job_groups(cgroup: Path = Path("/proc/self/cgroup"), root: Path = CGROUPS) -> tuple[Path, ...]:
-    """Folders of this process's control group (version 2) and its parents, which limit a container or a job."""
+    """Return the folders of this process's control group (version 2) and its parents, which state memory limits."""
     lines = cgroup.read_text().splitlines() if cgroup.is_file() else []
     names = [line.removeprefix("0::") for line in lines if line.startswith("0::")]
     own = root / names[0].strip("/") if names else root

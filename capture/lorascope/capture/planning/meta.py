@@ -30,7 +30,7 @@ SAFETENSORS_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.
 
 
 class MetaModel(NamedTuple):
-    """A model on the meta device, and its tokenizer."""
+    """A model on the meta device (shapes and types without numbers), and its tokenizer."""
 
     model: Any
     tokenizer: Any
@@ -43,7 +43,7 @@ class MetaModel(NamedTuple):
 def load_on_meta(
     source: str, *, dtype: str = "auto", trust_remote_code: bool = False, share: int = 1, shared_layers: int = 16
 ) -> MetaModel:
-    """Load a model on the meta device, in eval mode, from its configuration alone; and its real tokenizer.
+    """Build a model on the meta device, in eval mode, from its configuration alone, and load its tokenizer.
 
     Parameters and errors are those of `load_model`, except that weights may be missing.
     """
@@ -67,7 +67,7 @@ def load_on_meta(
 def attach_on_meta(
     model: Any, folders: Mapping[str, str], *, allow_zero: bool = False
 ) -> tuple[PeftModel, list[Problem]]:
-    """Attach adapters (name -> folder) to a model on the meta device; return both, and the adapters' problems.
+    """Attach adapters (name -> folder) to a model on the meta device; return it and the adapters' problems.
 
     Raises an AdapterError if a folder holds no LoRA adapter, or one that fits no layer of this model.
     """
@@ -99,7 +99,7 @@ def attach_on_meta(
 
 
 def meta_inputs(model: PeftModel) -> dict[str, Any] | None:
-    """Arguments of a pass on the meta device; None if the model can't run there.
+    """Return the arguments of a pass on the meta device; None if the model can't run there.
 
     The mask has four axes, since models look at the numbers of a mask with two.
     """
@@ -122,7 +122,7 @@ def meta_inputs(model: PeftModel) -> dict[str, Any] | None:
 
 
 def output_dtypes(components: Mapping[str, Sequence[LoraComponent]]) -> dict[str, torch.dtype]:
-    """Component path -> type of its output: a linear layer's output has the type of its weights."""
+    """Return component path -> type of its output: a linear layer's output has the type of its weights."""
     dtypes: dict[str, torch.dtype] = {}
     for component in chain.from_iterable(components.values()):
         inner = getattr(component.module, "base_layer", None) or component.module.original_module
@@ -131,7 +131,7 @@ def output_dtypes(components: Mapping[str, Sequence[LoraComponent]]) -> dict[str
 
 
 def _choose_dtype(config: Any, folder: Path, dtype: str) -> torch.dtype:
-    """Type that `load_model` would choose for the weights."""
+    """Return the type that `load_model` would choose for the weights."""
     named: Any = config.dtype if dtype == "auto" else DTYPES[dtype]
     if named is not None:
         return named if isinstance(named, torch.dtype) else getattr(torch, named)

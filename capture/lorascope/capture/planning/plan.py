@@ -56,7 +56,7 @@ class Fit(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Needs of a capture: exact counts, and estimates of stored bytes, memory and time."""
+    """Plan of a capture: exact counts, and estimates of the disk, memory and time that it will need."""
 
     config: CaptureConfig
     """The settings; if there is a budget, with the tokens that it chose."""
@@ -90,7 +90,7 @@ class Plan:
 
     @property
     def spec(self) -> RunSpec:
-        """The specification of the run."""
+        """Specification of the run: components, adapters, sizes."""
         return self.estimate.spec
 
     @property
@@ -100,21 +100,21 @@ class Plan:
 
     @property
     def ok(self) -> bool:
-        """Whether it fits and the adapters have no problem."""
+        """Whether disk and memory suffice and the adapters have no problem."""
         return self.fits and not self.problems
 
     @property
     def trial(self) -> TrialResult | None:
-        """The trial with the capture's codec; None without a trial."""
+        """Measurements of the trial with the capture's codec; None without a trial."""
         return self.trials.get(self.spec.codec)
 
     @property
     def codec_seconds(self) -> dict[Codec, float]:
-        """Codec -> seconds of the capture, estimated from the trials."""
+        """Codec -> seconds that the capture would take with it, estimated from the trials."""
         return {way: tried.seconds * self.n_padded for way, tried in self.trials.items() if way != "none"}
 
     def as_dict(self) -> dict[str, Any]:
-        """The plan as a dictionary of JSON values."""
+        """Return the plan as a dictionary of JSON values."""
         spec, estimated, trial = self.spec, self.estimate, self.trial
         return {
             "ok": self.ok,
@@ -201,6 +201,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     padded = [len(lengths[batch]) * max(lengths[batch]) for batch in layout.batches]
 
     def needs() -> tuple[Fit, ...]:
+        """Return disk and memory that the current estimate needs, and what is free."""
         disk = Fit("disk", {"run": max(estimated.needed_bytes - written_bytes, 0)}, place.free_bytes())
         free = None if config.device_map else free_device_bytes(device)
         return disk, *_memory_fits(layout, model, estimated, max(padded), device, free, config.queue_bytes)
@@ -243,7 +244,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
 
 
 def _ablation_counts(layout: Layout, batches: Sequence[int]) -> dict[str, int]:
-    """Numbers of an ablation's passes, batches and captured tokens; empty without an ablation."""
+    """Return the numbers of an ablation's `passes`, `batches` and captured `tokens`; {} without an ablation."""
     if layout.spec.ablate is None:
         return {}
     starts = layout.plan.starts
@@ -253,7 +254,7 @@ def _ablation_counts(layout: Layout, batches: Sequence[int]) -> dict[str, int]:
 
 
 def _scored_tokens(sample: EncodedSample, config: CaptureConfig) -> int:
-    """Number of tokens that pass the model for a sample's scores and answer, with and without the adapter."""
+    """Return the number of tokens that pass the model for a sample's scores and answer, over all passes."""
     n_models = (2 if config.score_base else 1) if config.score else 0
     if not sample.choices:
         return n_models * len(sample.token_ids)
@@ -270,7 +271,10 @@ def _memory_fits(
     free_bytes: int | None,
     queue_bytes: int | None,
 ) -> tuple[Fit, ...]:
-    """Memory of the largest batch (`batch_tokens`, with padding) and of rows: on the device and host, or host only."""
+    """Return needed and free memory for the largest batch and the rows: of device and host, or of the host only.
+
+    `batch_tokens` are the tokens of the largest batch, with padding.
+    """
     base, spans = model.get_base_model(), row_spans(layout.plan.starts, layout.batches)
     vocabulary = base.config.get_text_config().vocab_size if is_causal(model) else 0
     weights = base.get_memory_footprint()  # with the adapters' weights; shared weights count once
@@ -292,7 +296,7 @@ def _memory_fits(
 def _remarks(
     config: CaptureConfig, codec: Codec, loaded: MetaModel, written_bytes: int, *, is_tried: bool
 ) -> Iterator[str]:
-    """Sentences on the assumptions behind stored bytes, memory and time."""
+    """Yield sentences on the assumptions behind a plan's bytes, memory and time."""
     if written_bytes:
         yield (
             f"`{config.out}` holds {format_size(written_bytes)} already: capture continues it if it is the same "

@@ -19,7 +19,7 @@ Items = Mapping[str, Sequence[Item]]
 
 
 class Data(NamedTuple):
-    """Items of a capture's files, and the prompts that questions are asked with."""
+    """Items of a capture's files (or of data in memory), and the prompts that its questions are asked with."""
 
     items: Mapping[str, Sequence[Item]]
     """File, or name of data in memory -> its items."""
@@ -34,7 +34,7 @@ def read_data(
     seed: int,
     items: Mapping[str, Sequence[Item]] | None = None,
 ) -> Data:
-    """Read the items of these files, unless items are given, and the prompts with their examples.
+    """Read the items of data files, or take `items`, and the prompts with their examples; return both as Data.
 
     Raises
     ------
@@ -54,9 +54,10 @@ def read_data(
 def encode_data(
     data: Data, tokenizer: Any, *, max_length: int, window_tokens: int, limit: int | None
 ) -> tuple[list[EncodedSample], dict[str, int]]:
-    """Return the samples of all files, and file -> number of items (windows, for text) that the limit excluded.
+    """Tokenise all items; return their samples, and file -> number of items (or windows) that `limit` excluded.
 
-    All questions come with the first prompt, then with the next; other items have no prompt and come with the first.
+    Multiple-choice items are encoded once per prompt, all with the first prompt before any with the second. Other items
+    have no prompt and are encoded once, along with those of the first prompt.
     """
     samples: list[EncodedSample] = []
     omitted: dict[str, int] = {}
@@ -80,7 +81,7 @@ def encode_data(
 
 
 def data_notes(data: Data, tokenizer: Any) -> Iterator[Note]:
-    """Notes on items with equal choices, and on chats that contain the text of a special token."""
+    """Yield notes on items with equal choices, and on chats that contain the text of a special token."""
     special = special_tokens(tokenizer)
     for path, items in data.items.items():
         tied = [item.id for item in items if isinstance(item, ChoiceItem) and len({*item.choices}) < len(item.choices)]
@@ -100,7 +101,7 @@ def data_notes(data: Data, tokenizer: Any) -> Iterator[Note]:
 
 
 def name_data(data: Any) -> tuple[tuple[str, ...], Items | None]:
-    """Return the names of the data for the settings, and its items unless they are files.
+    """Return (names of the data for the settings, name -> items); None instead of items if the data is files.
 
     `data` is anything that `read_items` takes, a list of paths, or a list of items.
 
@@ -121,7 +122,7 @@ def name_data(data: Any) -> tuple[tuple[str, ...], Items | None]:
 
 
 def collect_items(data: Any) -> list[Item]:
-    """Return the items of data in any form that `name_data` takes; raises the same errors."""
+    """Return the items of `data` (paths, items, or a source of `read_items`); raise ValueError if an item is twice."""
     if isinstance(data, list | tuple) and data and isinstance(data[0], str | Path):
         items = [item for path in data for item in read_items(path)]
     elif isinstance(data, list | tuple) and data and all(isinstance(element, Item) for element in data):

@@ -1,4 +1,7 @@
-"""Estimates of a capture: the size of its run, from the specification, and its speed, from the time of each stage."""
+"""Estimates of a capture: the size of its run, from the specification; its speed, from the time of each stage.
+
+States are a component's base (the frozen layer's output) and delta (what the adapter adds).
+"""
 
 import dataclasses
 import math
@@ -53,7 +56,7 @@ Stage = Literal["forward", "measuring", "copies", "encoders", "disk"]
 
 
 class Part(NamedTuple):
-    """Size of one part of a run."""
+    """Estimated size of one part of a run, such as its base states or its tables."""
 
     name: str
     """One of `PARTS`."""
@@ -67,7 +70,7 @@ class Part(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """Size of a run: exact numbers of arrays, chunks and raw bytes, and expected stored bytes."""
+    """Estimated size of a run: exact numbers of arrays, files and raw bytes, and expected bytes on the disk."""
 
     spec: RunSpec
     parts: tuple[Part, ...]
@@ -87,14 +90,17 @@ class Estimate(NamedTuple):
     """Bytes of one row of each array in a row buffer, for rows without states."""
 
     def row_sizes(self) -> list[int]:
-        """Bytes of the buffer of each row."""
+        """Return the bytes of each row's buffer in memory; a row is 1024 tokens."""
         whole, bare = map(buffer_bytes, (self.row_arrays, self.bare_row_arrays))
         state_rows = self.spec.state_rows or (True,) * self.spec.n_rows
         return [whole if has_states else bare for has_states in state_rows]
 
 
 def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False) -> Estimate:
-    """Estimate the size of a run; `base_scores` and `answers` say whether its tables have these columns."""
+    """Estimate from its specification how large a run will be; no model or data is read.
+
+    `base_scores` and `answers` say whether its tables have these columns.
+    """
     arrays = [
         entry
         for entry in array_specs(spec)
@@ -125,7 +131,7 @@ def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False) 
 def require_space(
     estimated: Estimate, where: str, free_bytes: int | None, *, written_bytes: int = 0, overfill: bool = False
 ) -> None:
-    """Raise a StoreError that says what would fit, if the run doesn't fit the free space (None if that isn't known).
+    """Raise StoreError, which says what would fit, if the run needs more than `free_bytes` (None if unknown).
 
     `written_bytes` are those of a run that is continued; with `overfill` a run may start that isn't expected to fit.
     """
@@ -140,7 +146,7 @@ def require_space(
 
 
 def ways_to_fit(spec: RunSpec, n_bytes: int) -> list[str]:
-    """Ways to make a run fit this number of bytes, as phrases; fewer components are always the last."""
+    """Return phrases on how to make a run fit `n_bytes`: fewer tokens, no base and delta, fewer layers."""
     ways = []
     step = _largest_step(lambda step: max(-(-step * spec.n_tokens // SHARE_STEPS), 1), spec, n_bytes)
     if step > 0:
@@ -152,13 +158,14 @@ def ways_to_fit(spec: RunSpec, n_bytes: int) -> list[str]:
 
 
 def choose_share(spec: RunSpec, lengths: Sequence[int], budget_bytes: int) -> str:
-    """Return `all`, or `share:P` with the largest share of each sample's tokens whose run fits a budget.
+    """Return `all`, or `share:P` with the largest share of each sample's tokens that fits `budget_bytes`.
 
     `spec` is the run with all tokens. Raises a StoreError if not even one token of each sample fits.
     """
     tokens = np.asarray(lengths)
 
     def n_chosen(step: int) -> int:
+        """Return the number of tokens at this step (step / SHARE_STEPS of each sample, at least one)."""
         return int(np.maximum(np.round(step / SHARE_STEPS * tokens), 1).sum())  # as `select_tokens` takes them
 
     step = _largest_step(n_chosen, spec, budget_bytes)
@@ -173,16 +180,17 @@ def choose_share(spec: RunSpec, lengths: Sequence[int], budget_bytes: int) -> st
 
 
 def _largest_step(n_tokens: Callable[[int], int], spec: RunSpec, n_bytes: int) -> int:
-    """The largest step of a share whose run fits this number of bytes; -1 if no step does."""
+    """Return the largest step whose run of n_tokens(step) tokens fits `n_bytes`; -1 if no step does."""
 
     def needed(step: int) -> int:
+        """Return the bytes that the run of this step needs on the disk."""
         return estimate(_spec_with_tokens(spec, n_tokens(step))).needed_bytes
 
     return bisect_right(range(SHARE_STEPS + 1), n_bytes, key=needed) - 1
 
 
 def _part_name(path: str) -> str:
-    """Part of the run, one of `PARTS`, that the array at this path belongs to."""
+    """Return the part of a run, one of `PARTS` such as `delta`, that the array at this path belongs to."""
     first, *rest = path.split("/")
     if first == "states":
         return rest[-1]
@@ -198,7 +206,7 @@ def _part_name(path: str) -> str:
 
 
 def _estimate_part(spec: RunSpec, name: str, entries: Sequence[ArraySpec]) -> Part:
-    """Return the size of one part of a run, made of these arrays."""
+    """Return the estimated size of one part of a run, the sum over its arrays `entries`."""
     some = spec.states == "sample" and is_kept_with_states(entries[0].path)
     rows = [row for row in range(spec.n_rows) if not some or spec.state_rows[row]]
     n_tokens = sum(min(ROW_TOKENS, spec.n_tokens - row * ROW_TOKENS) for row in rows)
@@ -208,7 +216,7 @@ def _estimate_part(spec: RunSpec, name: str, entries: Sequence[ArraySpec]) -> Pa
 
 
 def _estimate_array(spec: RunSpec, part: str, entry: ArraySpec, n_tokens: int, n_rows: int) -> tuple[int, int, int]:
-    """Chunks, raw bytes and stored bytes of one array with this number of tokens and rows."""
+    """Return (chunks, raw bytes, stored bytes) of one array with this number of tokens and rows."""
     chunk = entry.shards or entry.chunks
     shape = (n_tokens, *entry.shape[1:]) if entry.by_row else entry.shape
     counts = [-(-length // size) for length, size in zip(entry.shape, chunk, strict=True)]
@@ -226,17 +234,17 @@ def _estimate_array(spec: RunSpec, part: str, entry: ArraySpec, n_tokens: int, n
 
 
 def _value_bytes(entry: ArraySpec) -> int:
-    """Bytes of one value of an array; of strings a mean."""
+    """Return the bytes of one value of an array; of strings, an assumed mean."""
     return TEXT_BYTES if entry.dtype == "string" else np.dtype(entry.dtype).itemsize
 
 
 def _row_bytes(entry: ArraySpec) -> int:
-    """Bytes of one whole row of an array."""
+    """Return the bytes of one whole row (1024 tokens) of an array."""
     return ROW_TOKENS * prod(entry.shape[1:]) * _value_bytes(entry)
 
 
 def _spec_with_tokens(spec: RunSpec, n_tokens: int) -> RunSpec:
-    """Return the specification with another number of tokens, and states in the same share of rows."""
+    """Return a run's specification with other `n_tokens`; the same share of its rows stores base and delta."""
     n_rows = -(-n_tokens // ROW_TOKENS)
     if spec.states != "sample":
         return dataclasses.replace(spec, n_tokens=n_tokens)
@@ -246,7 +254,7 @@ def _spec_with_tokens(spec: RunSpec, n_tokens: int) -> RunSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """Seconds per token of each stage of a capture, when the stage has the machine to itself."""
+    """Seconds per token of each stage of a capture (pass, copies, encoding ...), if the stage ran alone."""
 
     forward: float
     measuring: float
@@ -261,14 +269,14 @@ class Costs:
 
     @property
     def rates(self) -> dict[Stage, float]:
-        """Stage -> its rate in tokens per second, if it ran alone."""
+        """Stage -> its speed in tokens per second, if it ran alone."""
         seconds: dict[Stage, float] = {"forward": self.forward, "measuring": self.measuring, "copies": self.copies}
         seconds |= {"encoders": self.encoders / self.n_cores, "disk": self.disk}
         return {stage: 1 / each if each else math.inf for stage, each in seconds.items()}
 
     @property
     def seconds(self) -> float:
-        """Seconds per token of all stages together.
+        """Seconds per token of the whole capture, whose stages overlap.
 
         Stages that run at the same time take as long as the slowest one: the disk; the pass with its measuring; the
         copies; the encoders. On a CPU, pass, measuring and copies follow one another and share the cores with the
@@ -282,7 +290,7 @@ class Costs:
 
     @property
     def limit(self) -> Stage:
-        """The stage that limits the capture."""
+        """Name of the stage that limits the capture's speed, such as `disk`."""
         if self.disk >= self.seconds:
             return "disk"
         chain: dict[Stage, float] = {"forward": self.forward, "measuring": self.measuring}
@@ -296,10 +304,10 @@ class Costs:
         return longest if waits or chain[longest] * self.n_threads >= self.encoders else "encoders"
 
     def as_dict(self) -> dict[str, Any]:
-        """Tokens per second of each stage and of all together, and the stage that limits them, as JSON values."""
+        """Return the speed of each stage and of all, in tokens per second, and the limiting stage, as JSON values."""
         return {"stages": self.rates, "tokens_per_second": 1 / self.seconds, "limit": self.limit}
 
 
 def n_cores() -> int:
-    """Number of cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

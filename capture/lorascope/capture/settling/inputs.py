@@ -28,7 +28,7 @@ def require_inputs(
     weights: bool = True,
     writes: bool = True,
 ) -> None:
-    """Raise an error unless all inputs of a capture exist, as far as this machine shows, and its output can be written.
+    """Raise an error unless a capture's model, adapters and data exist, and its run can be written to `out`.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def require_inputs(
 
 
 def require_training_inputs(*, model: str, data: Iterable[str], out: Path) -> None:
-    """Raise an error unless all inputs of a fine-tuning exist and `out` is unused; see `require_inputs`."""
+    """Raise an error unless a fine-tuning's model and data exist, and `out` is new or empty; see `require_inputs`."""
     require_unused(out)
     for path in data:
         require_data(path)
@@ -86,7 +86,7 @@ def require_training_inputs(*, model: str, data: Iterable[str], out: Path) -> No
 
 
 def require_writable(out: str) -> None:
-    """Raise ValueError if the run's folder can't be made."""
+    """Raise ValueError if a run can't be written to `out`: a folder without permission, or inside another store."""
     local = out.removeprefix("file://")
     if "://" in local:
         return
@@ -108,7 +108,7 @@ def require_unused(out: Path) -> None:
 
 
 def settings_of_run(run: "Run", overrides: Mapping[str, Any]) -> CaptureConfig:
-    """Return the settings that a run was captured with, some of them overridden."""
+    """Return the settings that a run was captured with, changed by `overrides`; StoreError if they aren't known."""
     provenance = dict(run.attributes.get("provenance") or {})
     settings = provenance.get("settings")
     if not isinstance(settings, dict):

@@ -26,7 +26,7 @@ MODEL_SETTINGS = frozenset({"adapter", "device", *LOADING})
 
 
 class Loaded(NamedTuple):
-    """A model ready to be measured."""
+    """A model with its adapters on its device, ready to be measured, and what identifies it."""
 
     model: Any
     """A `PeftModel`, in training or evaluation mode."""
@@ -44,14 +44,14 @@ class Loaded(NamedTuple):
     facts: ModelFacts
 
     def whole_identity(self) -> dict[str, Any]:
-        """Return the identity of the base model with the hash of its weights; waits for the hash."""
+        """Return what identifies the base model, SHA-256 of its weights included; waits until they are hashed."""
         return {**self.identity, "sha256": self.weights_hash()}
 
 
 def load(
     config: CaptureConfig, device: torch.device, model: Any, tokenizer: Any, start_hash: Hash = hash_at_once
 ) -> Loaded:
-    """Load the model that `config` names, with its adapters, on this device; or take a loaded one, which isn't moved.
+    """Load the model that `config` names and attach its adapters; or check a given `model`, which isn't moved.
 
     Its weights may still be hashed when this returns.
 
@@ -95,7 +95,9 @@ def load(
 def settings_in_memory(
     model: Any, data: Any, out: str | Path, options: Mapping[str, Any]
 ) -> tuple[CaptureConfig, Items | None]:
-    """Return settings that describe a loaded model and data (see `name_data`), and the items of the data.
+    """Return the settings that describe a model and data in memory, and the data's items (None if it is files).
+
+    `data` takes what `name_data` takes.
 
     Raises
     ------
@@ -124,7 +126,7 @@ def settings_in_memory(
 
 
 def _require_known_options(options: Mapping[str, Any]) -> None:
-    """Raise TypeError if an option isn't a setting, or says how a model is loaded."""
+    """Raise TypeError if an option is no setting of CaptureConfig, or says how a model is loaded."""
     known = {field.name for field in fields(CaptureConfig)}
     for name in options:
         if name in MODEL_SETTINGS:

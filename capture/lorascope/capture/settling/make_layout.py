@@ -32,7 +32,7 @@ def make_layout(
     device: torch.device,
     unembedding: Unembedding | None = None,
 ) -> Layout:
-    """Return batches, tokens and specification of a capture of these samples.
+    """Choose a capture's batches and tokens, and its run's specification; return them with the samples as Layout.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def make_layout(
 
 
 def with_chosen_tokens(config: CaptureConfig, layout: Layout) -> CaptureConfig:
-    """Return the settings as a run stores them: with the tokens that the budget chose."""
+    """Return the settings as a run stores them: with the choice of tokens that fits, instead of a budget."""
     return config if config.budget is None else dataclasses.replace(config, tokens=layout.tokens, budget=None)
 
 
@@ -105,7 +105,9 @@ def make_run_spec(
     kl: bool = False,
     unembedding: Unembedding | None = None,
 ) -> RunSpec:
-    """Return the specification of a run; a pure function, so that a plan and every process of a capture agree on it.
+    """Return the specification of a capture's run: components, adapters, sizes, rows that store base and delta.
+
+    A pure function, so that a plan and every process of a capture agree on it.
 
     `components` are those of each adapter, in module order; `dtypes` are the types of their outputs, by path; `kl` says
     whether next-token distributions are compared. Raises a ValueError if one row of a component exceeds a chunk.
@@ -136,7 +138,7 @@ def make_run_spec(
 
 
 def choose_state_rows(n_rows: int, share: float, seed: int) -> tuple[bool, ...]:
-    """Return which rows store states: a seeded random share of the rows, at least one."""
+    """Draw the rows that store base and delta: a seeded share of all rows, at least one; one bool per row."""
     n_chosen = max(1, round(share * n_rows))
     chosen = np.zeros(n_rows, dtype=bool)
     chosen[np.random.default_rng(seed).permutation(n_rows)[:n_chosen]] = True
@@ -144,7 +146,7 @@ def choose_state_rows(n_rows: int, share: float, seed: int) -> tuple[bool, ...]:
 
 
 def _stored_component(component: LoraComponent, dtype: torch.dtype, *, narrow: bool) -> Component:
-    """Return a component as the run stores it; `narrow` stores base as bfloat16."""
+    """Return a component's entry in the run's specification; `narrow` stores base as bfloat16."""
     name = str(dtype).removeprefix("torch.")
     return Component(
         path=component.path,
@@ -159,7 +161,7 @@ def _stored_component(component: LoraComponent, dtype: torch.dtype, *, narrow: b
 
 
 def _stored_adapter(name: str, components: Sequence[LoraComponent], stored: Sequence[Component]) -> Adapter:
-    """Return an adapter as the run stores it: rank, scaling and form of delta at every stored component."""
+    """Return an adapter's entry in the run's specification: rank, scaling and form of delta per component."""
     by_path = {component.path: component for component in components}
     on_axis = [by_path.get(component.path) for component in stored]
     factored = tuple(

@@ -40,12 +40,12 @@ _ABSENT = object()
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that shape captured numbers; `absent` if one isn't installed."""
+    """Return name -> version of Python and of libraries that shape numbers; `absent` if one isn't installed."""
     return {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}}
 
 
 def device_description(device: str | torch.device) -> dict[str, Any]:
-    """Kind and name of a CPU or CUDA device, and the torch settings that decide its rounding."""
+    """Return type and name of a CPU or GPU, and torch's settings that decide its rounding, as JSON values."""
     device = torch.device(device)
     backends: Any = torch.backends
     settings = {
@@ -75,7 +75,7 @@ def device_description(device: str | torch.device) -> dict[str, Any]:
 
 
 def data_fingerprint(samples: Sequence[EncodedSample]) -> str:
-    """SHA-256, in hexadecimal, over every sample's names, tokens, roles, choices and targets, in order."""
+    """Return the SHA-256, in hexadecimal, of all samples' names, tokens, roles, choices and targets, in order."""
     digest = hashlib.sha256()
     for sample in samples:
         names = [sample.id, sample.dataset, sample.split, sample.prompt, int(sample.answer), len(sample.token_ids)]
@@ -90,7 +90,7 @@ def data_fingerprint(samples: Sequence[EncodedSample]) -> str:
 
 
 def _version(name: str) -> str:
-    """Version of an installed library, or `absent`."""
+    """Return the version of an installed library, or `absent`."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -98,7 +98,7 @@ def _version(name: str) -> str:
 
 
 def _cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Model name of the CPU, from Linux's `cpuinfo` file if there is one."""
+    """Return the CPU's model name: from Linux's `cpuinfo` file if it exists, else from `platform`."""
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():
             key, _, name = line.partition(":")
@@ -113,7 +113,9 @@ def require_same_identity(
     what: str,
     advice: str = "repeat the command that began it, or name a new folder",
 ) -> None:
-    """Raise StoreError if two identities differ; its message begins with `what` and ends with `advice`.
+    """Raise StoreError if two identities (JSON values) differ; it begins with `what` and lists the differences.
+
+    The message ends with `advice`.
 
     Raises
     ------
@@ -127,7 +129,7 @@ def require_same_identity(
 
 
 def differences(stored: Any, expected: Any, where: str = "") -> Iterator[str]:
-    """Yield every difference between two trees of JSON values, as `where: stored -> expected`."""
+    """Yield each difference between two trees of JSON values as a text, `where: stored -> expected`."""
     if isinstance(stored, Mapping) and isinstance(expected, Mapping):
         for key in sorted({*stored, *expected}):
             path = f"{where}.{key}" if where else str(key)
@@ -137,12 +139,12 @@ def differences(stored: Any, expected: Any, where: str = "") -> Iterator[str]:
 
 
 def _as_json(value: Any) -> Any:
-    """Return the value with lists instead of tuples, as in JSON."""
+    """Return a value with every tuple replaced by a list, as JSON would give it back."""
     return [_as_json(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _format_value(value: Any) -> str:
-    """Short text of a value in a message."""
+    """Return a JSON value as text for a message, at most 40 characters; "nothing" if it is absent."""
     if value is _ABSENT:
         return "nothing"
     text = repr(_as_json(value))

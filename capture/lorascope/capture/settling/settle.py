@@ -64,7 +64,7 @@ class Settled:
     """File -> number of items that the limit excluded."""
 
     def provenance(self) -> dict[str, Any]:
-        """Return all that shaped the numbers, and notes for a reader, as JSON values; waits for the weights' hash."""
+        """Return all that shaped the run's numbers, and notes, as JSON values; waits for the hash of the weights."""
         config, loaded = self.config, self.loaded
         model = loaded.whole_identity()
         trainings = read_trainings(loaded.model, loaded.folders, model)
@@ -92,7 +92,7 @@ class Settled:
         }
 
     def weights(self) -> dict[str, Any]:
-        """Return the adapters' weights and, if it is stored, the unembedding, by their paths in the run."""
+        """Return path in the run -> an adapter's lora_B or bias, and the output embedding if it is to be stored."""
         model = self.loaded.model
         stored = {} if self.norm is None else unembedding_values(model, self.loaded.tokenizer, self.norm)
         return {**stored, **self.layout.weights()}
@@ -102,7 +102,9 @@ class Settled:
 def settle(
     config: CaptureConfig, items: Items | None, model: Any, tokenizer: Any, progress: Report
 ) -> Iterator[Settled]:
-    """Settle a capture; within this context no other process captures at its place, and the model is in eval mode.
+    """Yield a capture ready for its first row: inputs checked, model loaded, layout chosen, place locked.
+
+    No other process captures at its place within this context, and the model is in eval mode.
 
     Items and a loaded model, if they are given, replace those that the settings name. `capture` lists the errors.
     """
@@ -138,7 +140,7 @@ def settle(
 def settle_loaded(
     config: CaptureConfig, loaded: Loaded, data: Data, ranks: Ranks, place: Place, state: RunState
 ) -> Settled:
-    """Settle a capture of a loaded model: check model, adapters and samples, and make the layout; nothing is written.
+    """Check a loaded model, its adapters and samples, and choose the run's layout; nothing is written.
 
     Raises
     ------
@@ -185,7 +187,7 @@ def settle_loaded(
 
 
 def _with_fastest_codec(settled: Settled, config: CaptureConfig) -> Settled:
-    """Return the capture with the codec that is the fastest in a trial, which the leading rank runs."""
+    """Return the capture with the codec that a trial on rank 0 found the fastest."""
     codec, loaded = settled.layout.spec.codec, settled.loaded
     if settled.ranks.leads:
         codec = fastest_codec(config, settled.layout, loaded, settled.place)
@@ -195,14 +197,14 @@ def _with_fastest_codec(settled: Settled, config: CaptureConfig) -> Settled:
 
 
 def _settings_to_resume(config: CaptureConfig, run: Run) -> CaptureConfig:
-    """Return the settings to continue a run: with the run's own codec, unless another one is asked for."""
+    """Return the settings to continue a run, with its codec; StoreError if it lacks a requested unembedding."""
     if config.unembedding and "unembedding/weight" not in run.arrays:
         raise StoreError(f"`{config.out}` was begun without `unembedding`; leave it out, or name a new folder")
     return with_stored_codec(config, run.attributes.get("provenance", {}))
 
 
 def with_stored_codec(config: CaptureConfig, provenance: Mapping[str, Any]) -> CaptureConfig:
-    """Return the settings with the codec in a run's provenance, unless the settings name a codec."""
+    """Return the settings with the codec in a run's provenance, if they themselves say `default` or `auto`."""
     settings = provenance.get("settings")
     stored = settings.get("codec") if isinstance(settings, dict) else None
     if config.codec in ("default", "auto") and stored in ("default", "zstd", "lz4", "raw"):
@@ -211,7 +213,7 @@ def with_stored_codec(config: CaptureConfig, provenance: Mapping[str, Any]) -> C
 
 
 def _require_same_capture(settled: Settled, run: Run, expected: Mapping[str, Any]) -> None:
-    """Raise StoreError unless this same capture began the run, and all chunks that were written exist."""
+    """Raise StoreError if another capture began this run, or chunks that were written are missing."""
     out = settled.config.out
     require_same_identity(
         provenance_identity(run.attributes.get("provenance", {})),
@@ -229,7 +231,7 @@ def _require_same_capture(settled: Settled, run: Run, expected: Mapping[str, Any
 
 @contextmanager
 def _capture_lock(place: Place, ranks: Ranks) -> Iterator[None]:
-    """Lock the place for these ranks; if another process has the lock, every rank raises the same OSError."""
+    """Hold the lock of a run's place within the context; every rank raises OSError if another process has it."""
     with ExitStack() as stack:
         refusal: OSError | None = None
         if ranks.leads:
@@ -243,7 +245,7 @@ def _capture_lock(place: Place, ranks: Ranks) -> Iterator[None]:
 
 
 def _stored_settings(config: CaptureConfig) -> dict[str, Any]:
-    """Settings as a run stores them, without newer settings that shape no number of this run.
+    """Return the settings as a run stores them, a dict without newer ones that shape no number of this run.
 
     With them, older runs would have another fingerprint than the one that they store.
     """

@@ -54,7 +54,7 @@ Way = Codec | Literal["none"]
 
 
 class TrialResult(NamedTuple):
-    """Measurements of a few samples captured in one way, and of each stage alone."""
+    """Speed of a trial capture of a few samples, with one codec or without base and delta, and each stage's cost."""
 
     tokens: int
     """Tokens that passed, padding included."""
@@ -65,12 +65,12 @@ class TrialResult(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """Seconds per token that passed."""
+        """Seconds of the capture per token that passed the model, padding included."""
         return float(self.measured["seconds"]) / self.tokens
 
     @property
     def relative_speed(self) -> float:
-        """Tokens per second, divided by the rate of bare passes."""
+        """Speed of the capture divided by that of forward passes without hooks; 1 if nothing is lost."""
         return self.costs.forward / self.seconds
 
 
@@ -83,7 +83,9 @@ def run_trial(
     skip: Sequence[str] = (),
     seconds: float | None = None,
 ) -> dict[Way, TrialResult]:
-    """Load the model, and capture the first few samples with each codec and without states, next to `out`.
+    """Load the model, capture a few samples with each codec and without base and delta; return way -> TrialResult.
+
+    The runs are written next to `out`, and deleted.
 
     Paths in `skip` are no components. With `seconds`, a second trial takes enough samples to keep each way busy for
     that long. Nothing stays on the disk. Raises what `capture` raises on the model and its adapters.
@@ -109,7 +111,7 @@ def run_trial(
 
 
 def fastest_codec(config: CaptureConfig, layout: Layout, loaded: Loaded, place: Place) -> Codec:
-    """Return the codec that captures the first few samples of a layout fastest, if there is a choice.
+    """Return the codec that captures the first samples fastest in a trial; the only choice is returned untried.
 
     `config` are the settings before a budget chose the tokens.
     """
@@ -125,7 +127,7 @@ def fastest_codec(config: CaptureConfig, layout: Layout, loaded: Loaded, place: 
 
 
 def codecs_to_try(config: CaptureConfig, spec: RunSpec, free_bytes: int | None) -> tuple[Codec, ...]:
-    """Return the codecs that a trial compares, in this order: `raw`, and the requested one or the default.
+    """Return the codecs that a trial compares: `raw` if it may help, and the requested one or the default.
 
     `raw` is excluded if it gains nothing or has no room: without states, with a budget, or if the run wouldn't fit the
     free bytes.
@@ -138,7 +140,7 @@ def codecs_to_try(config: CaptureConfig, spec: RunSpec, free_bytes: int | None) 
 
 
 def first_samples(samples: Sequence[EncodedSample], n_tokens: int | None = None) -> Sequence[EncodedSample]:
-    """Return the first samples that together have this number of tokens, by default those of a short trial."""
+    """Return the first samples that together have `n_tokens` tokens, by default about 1024 for a short trial."""
     totals = np.cumsum([len(sample.token_ids) for sample in samples])
     enough = min(TRIAL_TOKENS, totals[-1] / 2) if n_tokens is None else min(n_tokens, totals[-1])
     return samples[: int(np.searchsorted(totals, enough)) + 1]
@@ -154,7 +156,10 @@ def try_ways(
     device: torch.device,
     codecs: Sequence[Codec],
 ) -> dict[Way, TrialResult]:
-    """Capture these samples with each codec and, if the capture has states, also without states."""
+    """Capture these samples with each codec, and without base and delta; return way -> TrialResult.
+
+    A way is a codec, or `none` for a capture without base and delta (states).
+    """
     inputs = (facts, samples, components, dtypes, device)
     layout = _trial_layout(config, *inputs)
     timed = time_codecs(layout, model, device, config.out, codecs)
@@ -178,7 +183,7 @@ def try_ways(
 
 
 def costs_of(measured: Mapping[str, Any], n_tokens: int, device: torch.device) -> Costs:
-    """Return the cost of each stage, from what a trial measured on this device."""
+    """Return the seconds per token of each stage, from what a trial measured on this device."""
     stages, forward = measured["alone"]["stages"], measured["bare_seconds"] / measured["bare_tokens"]
     hooked = sum(stages[name] for name in ("forward", "reduce", "logits")) / n_tokens
     raw, stored = (measured[name] / n_tokens for name in ("raw_bytes", "stored_bytes"))
@@ -197,7 +202,7 @@ def costs_of(measured: Mapping[str, Any], n_tokens: int, device: torch.device) -
 def time_codecs(
     layout: Layout, model: Any, device: torch.device, out: str, codecs: Sequence[Codec]
 ) -> dict[Codec, Streamed]:
-    """Capture a layout with each codec, in a place next to `out` that is deleted afterwards.
+    """Capture a layout with each codec in a place next to `out`, then delete it; return codec -> measurements.
 
     The measurements have two more entries: `alone`, the same without encoding and writing, and
     `encoder_seconds_per_byte`, the processor's time for one byte in memory.
@@ -221,13 +226,17 @@ def time_codecs(
 
 
 def disk_rate(out: str, file_bytes: int, *, seconds: float = 0.5) -> float:
-    """Bytes per second that a place writes in files of this size, each flushed, with as many threads as write rows."""
+    """Measure the bytes per second that can be written next to `out`, in flushed files of `file_bytes`.
+
+    As many threads write as for rows.
+    """
     block, n_written = memoryview(np.random.default_rng(0).bytes(max(file_bytes, 1))), 0
     with _temporary_place(out) as address, ThreadPoolExecutor() as threads:
         place = open_place(address)
         place.write("zarr.json", b"{}")
 
         def write(index: int) -> None:
+            """Write one file of the block and flush it to the disk."""
             place.write(f"{index}/c", block)
             place.flush(str(index))
 
@@ -239,7 +248,7 @@ def disk_rate(out: str, file_bytes: int, *, seconds: float = 0.5) -> float:
 
 
 def copy_rate(device: torch.device, *, n_bytes: int = 2**28) -> float:
-    """Bytes per second that a capture's copier copies from a device to the host, with nothing else to do."""
+    """Measure the bytes per second that a capture's copier copies from a device to the host."""
     output, chosen = torch.ones(16, n_bytes // 16, dtype=torch.uint8, device=device), ChosenTokens(np.arange(16))
     buffer = RowBuffer({"bytes": (tuple(output.shape), np.dtype(np.uint8))})
     copier = copier_for(device)
@@ -256,12 +265,15 @@ def copy_rate(device: torch.device, *, n_bytes: int = 2**28) -> float:
 
 
 def _trial_layout(config: CaptureConfig, *inputs: Any) -> Layout:
-    """Layout of a trial: without the unembedding, and without an ablation, which would be most of a few batches."""
+    """Return the layout of a trial: as the capture's, but without output embedding and without an ablation.
+
+    `inputs` are further arguments of `make_layout`. An ablation would be most of a few batches.
+    """
     return make_layout(dataclasses.replace(config, ablate=None), *inputs)
 
 
 def _time_bare_passes(layout: Layout, model: Any, device: torch.device) -> dict[str, float]:
-    """Seconds (median over repeats) and tokens, padding included, of passes over a trial's batches without hooks."""
+    """Measure passes over a trial's batches without hooks: seconds (median of repeats), tokens with padding."""
     seconds: list[float] = []
     while sum(seconds) < BARE_SECONDS:
         spent = 0.0
@@ -275,7 +287,7 @@ def _time_bare_passes(layout: Layout, model: Any, device: torch.device) -> dict[
 
 
 def _ablation_seconds(layout: Layout, model: Any, device: torch.device) -> float:
-    """Seconds per token, padding included, of one more pass over the first batch and its KL."""
+    """Measure the seconds per token (padding included) of one ablation: a pass over a batch, and its KL."""
     batch, (pass_, *_) = layout.batches[0], stream_passes("adapted", list(layout.components))
     samples = layout.samples[batch]
     shape = len(samples), max(len(sample.token_ids) for sample in samples)
@@ -292,13 +304,15 @@ def _ablation_seconds(layout: Layout, model: Any, device: torch.device) -> float
 
 
 class _DiscardingWriter:
-    """A writer that discards rows, and keeps some blocks of the first row."""
+    """A writer that discards rows, to time a capture without encoding and disk; some blocks of row 0 stay."""
 
     def __init__(self, writer: RunWriter) -> None:
+        """Take the shapes of a row's arrays from the run's own `writer`."""
         self.row_arrays = writer.row_arrays
         self.blocks: dict[str, np.ndarray] = {}
 
     def write_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> RowWritten:
+        """Discard a row; of row 0, keep copies of some blocks, of about ENCODED_BYTES together."""
         if not row:
             step = 1 + sum(block.nbytes for block in blocks.values()) // ENCODED_BYTES
             self.blocks = {path: block.copy() for path, block in list(blocks.items())[::step]}
@@ -306,11 +320,12 @@ class _DiscardingWriter:
 
 
 def _encoder_seconds_per_byte(out: str, blocks: Mapping[str, np.ndarray]) -> float:
-    """Processor seconds per byte to encode these blocks: compression, checksums and digests."""
+    """Measure processor seconds per byte to compress, checksum and hash these blocks as the run `out` does."""
     metadata = open_root(out)[1].arrays
     encoder = ChunkEncoder({path: metadata[path] for path in blocks})
 
     def encode() -> float:
+        """Encode all blocks; return the processor seconds of this thread."""
         start = time.thread_time()
         for path, block in blocks.items():
             chunk_digest(FORMAT_VERSION, *encoder.encode(path, block))
@@ -322,7 +337,7 @@ def _encoder_seconds_per_byte(out: str, blocks: Mapping[str, np.ndarray]) -> flo
 
 @contextmanager
 def _temporary_place(out: str) -> Iterator[str]:
-    """Yield an address next to `out`, on the disk or in the object store; it is deleted afterwards."""
+    """Yield an unused address next to `out`, on the disk or in the object store; it is deleted afterwards."""
     target = open_place(out)
     if target.remote:
         address = f"{target.path}.plan-{uuid.uuid4().hex}"

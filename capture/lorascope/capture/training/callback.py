@@ -1,4 +1,7 @@
-"""MIUB while an adapter trains: a measurement in memory, and a callback of transformers' Trainer that logs it."""
+"""MIUB (js summed over components) while an adapter trains: a measurement in memory, and a callback to log it.
+
+js is the Jensen-Shannon divergence of softmax(base) and softmax(base + delta), in nats.
+"""
 
 import sys
 import time
@@ -34,7 +37,7 @@ PROVED_EVERY = 64
 
 
 class MiubCallback(TrainerCallback):
-    """Logs MIUB after every `every` optimiser steps, through the Trainer's own loggers, without changing the training.
+    """Trainer callback that logs MIUB (summed JS divergence, nats) every `every` steps; the training isn't changed.
 
     It logs, in nats: `miub`, `miub_layer_{i}`, `miub_kind_{kind}`, and `ce` per token of the same samples. It also logs
     `miub_seconds`, the wall time of the measurement, and `miub_share`, the share of the training's time that all
@@ -91,6 +94,7 @@ class MiubCallback(TrainerCallback):
         window_tokens: int = 512,
         batch_tokens: int = 1024,
     ) -> None:
+        """Check the arguments and read the items; they are encoded when the training begins."""
         if every < 1:
             raise ValueError(f"`every` is {every!r}; give at least 1")
         if isinstance(items, Sequence) and not items:
@@ -113,7 +117,7 @@ class MiubCallback(TrainerCallback):
         self._is_start = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """Check before the first step that MIUB can be measured."""
+        """Encode the samples, and raise an error before the first step if MIUB can't be measured."""
         self._trainer = _calling_trainer()
         is_zero3 = is_deepspeed_zero3_enabled()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
         if self._trainer.is_fsdp_enabled or is_zero3:
@@ -133,16 +137,16 @@ class MiubCallback(TrainerCallback):
         self._is_start = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """Measure after every `every` steps, and after the last one."""
+        """Measure and log MIUB after every `every` optimiser steps, and after the last one."""
         if state.global_step % self._every == 0 or state.global_step == state.max_steps:
             self._measure(control, model)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Release the Trainer."""
+        """Drop the reference to the Trainer."""
         self._trainer = None
 
     def _encode(self, model: Any) -> Sequence[EncodedSample]:
-        """The samples to measure on, encoded for the model's context."""
+        """Return the samples to measure on; items are encoded for `max_length` or the model's context."""
         encoded = [item for item in self._items if isinstance(item, EncodedSample)]
         items = [item for item in self._items if not isinstance(item, EncodedSample)]
         if encoded:
@@ -151,7 +155,7 @@ class MiubCallback(TrainerCallback):
         return encode_items(items, self._tokenizer, max_length=max_length, window_tokens=self._window_tokens)
 
     def _measure(self, control: Any, model: Any) -> None:
-        """Measure MIUB, and log it with its time."""
+        """Measure MIUB of the model's adapter, and log it with the seconds that the measurement took."""
         assert self._trainer is not None
         start = _synchronized_time()
         logs = measure_miub(_unwrap_model(model), self.samples, batch_tokens=self._batch_tokens)
@@ -167,7 +171,7 @@ class MiubCallback(TrainerCallback):
 
 
 def stated_context(model: Any) -> int:
-    """The model's context in tokens; raises a ValueError if the model doesn't state it."""
+    """Return the model's context in tokens; raise ValueError if its configuration doesn't state it."""
     length = context_length(model)
     if length is None:
         raise ValueError(f"the model is a {type(model).__name__}, which states no context; give `max_length`")
@@ -175,19 +179,19 @@ def stated_context(model: Any) -> int:
 
 
 def _unwrap_model(model: Any) -> Any:
-    """The model without its wrappers for distribution and compilation, but with its autocast."""
+    """Return the model without wrappers for distribution and `torch.compile`; its autocast stays."""
     return extract_model_from_parallel(model, keep_torch_compile=False)
 
 
 def _synchronized_time() -> float:
-    """The time in seconds, after the devices have finished their work."""
+    """Return the clock's time in seconds, after the GPU has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def _calling_trainer() -> Trainer:
-    """The Trainer that calls the callback, found on the stack.
+    """Return the Trainer that calls the callback, found on the call stack; raise RuntimeError without one.
 
     A callback doesn't get it as an argument, but only `Trainer.log` reaches both `log_history` and every logger: values
     that `on_log` adds to a log are too late for earlier callbacks, and the loggers of `report_to` come first.
@@ -202,7 +206,9 @@ def _calling_trainer() -> Trainer:
 
 @torch.no_grad()
 def measure_miub(model: Any, samples: Sequence[EncodedSample], *, batch_tokens: int = 1024) -> dict[str, float]:
-    """Measure MIUB of a `PeftModel`'s active adapter over all tokens of samples, in nats, by the names of the log.
+    """Measure MIUB (summed JS divergence, nats) of the active adapter; return name -> value, as they are logged.
+
+    It is measured over all tokens of the samples.
 
     `miub` is the mean over samples of the sum over components of the mean over tokens (NaN if base or delta isn't
     finite). Its parts are `miub_layer_{i}` (without components outside of the layers) and `miub_kind_{kind}`. Unless
@@ -225,6 +231,7 @@ def measure_miub(model: Any, samples: Sequence[EncodedSample], *, batch_tokens: 
     with evaluating(model):
 
         def take(_: BatchTarget, index: int, adapter: str, reduced: Reduced) -> None:
+            """Keep the js of the component with this index, for all tokens of the batch."""
             js_by_component[index] = reduced.js
 
         recorder = Recorder({adapter: components}, keep_states=False, reducer=take)
@@ -261,14 +268,14 @@ def measure_miub(model: Any, samples: Sequence[EncodedSample], *, batch_tokens: 
 
 
 def _sample_means(js: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
-    """Mean of js (component, token) over each sample's tokens, float64 (component, sample)."""
+    """Return the mean of js (component, token) over each sample's tokens, float64 (component, sample)."""
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     means: np.ndarray = np.add.reduceat(js, starts, axis=1) / np.asarray(lengths)
     return means
 
 
 def _cross_entropies(logits: torch.Tensor, samples: Sequence[EncodedSample]) -> np.ndarray:
-    """Mean negative log-likelihood of each sample's target tokens, nats, float64 (sample,)."""
+    """Return each sample's mean cross-entropy over its target tokens, in nats, float64 (sample,)."""
     positions = [np.flatnonzero(sample.is_target) for sample in samples]
     nll = negative_log_likelihood(logits, samples, positions).double().cpu().numpy()
     (means,) = _sample_means(nll[None], [len(places) for places in positions])

@@ -28,9 +28,10 @@ RECIPE = "recipe.json"
 
 
 class Checkpoints(TrainerCallback):
-    """Callback that asks for a checkpoint every five minutes, keeps the newest complete one, and reports progress."""
+    """Trainer callback that asks for a checkpoint every five minutes, keeps the newest, and reports progress."""
 
     def __init__(self, folder: Path, last: Path | None, seconds: float) -> None:
+        """Keep checkpoints in `folder`; the training continues from `last`, after `seconds` of steps so far."""
         self.folder = folder
         """Folder of the checkpoints: Trainer's `output_dir`."""
         self.last = last
@@ -42,29 +43,32 @@ class Checkpoints(TrainerCallback):
         self._counted = self._saved = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start to count the time."""
+        """Start the clock; if the training was resumed, report the steps already done."""
         self._counted = self._saved = time.perf_counter()
         if self.progress is not None and state.global_step:
             self.progress(state.global_step, state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Ask for a checkpoint when it is time, except after the last step: Trainer would add a step to it."""
+        """Ask Trainer for a checkpoint if the last one is five minutes old, except after the last step.
+
+        After it, Trainer would add a step to the checkpoint.
+        """
         self._count_time()
         if state.global_step < state.max_steps and self._counted - self._saved >= SECONDS:
             control.should_save = True
 
     def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """Report a step when Trainer logs its loss."""
+        """Report a step with its loss to `progress` when Trainer logs the loss."""
         if self.progress is not None and "loss" in more["logs"]:
             self.progress(state.global_step, state.max_steps, f"steps, loss {more['logs']['loss']:.4g}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Count the time of the last steps."""
+        """Add the time of the last steps to `self.seconds`."""
         self._count_time()
 
     @contextmanager
     def saving(self, step: int) -> Iterator[None]:
-        """Save a checkpoint in this block; once all of it is on the disk it counts, and older ones are deleted.
+        """Mark the checkpoint written within the context as complete once it is on the disk; delete older ones.
 
         If it can't be written, as on a full disk, the training continues without it, with a warning.
         """
@@ -92,7 +96,7 @@ class Checkpoints(TrainerCallback):
         self._saved = self._counted
 
     def _count_time(self) -> None:
-        """Add the time since the last call to `seconds`."""
+        """Add the seconds since the last call to `self.seconds`."""
         now = time.perf_counter()
         self.seconds += now - self._counted
         self._counted = now
@@ -100,7 +104,10 @@ class Checkpoints(TrainerCallback):
 
 @contextmanager
 def resume(out: Path, recipe: Mapping[str, Any]) -> Iterator[Checkpoints]:
-    """Yield the checkpoints of a training; they are kept only if it is stopped after the first, without diverging."""
+    """Yield the checkpoints of the training of `out`, new or stopped before; StoreError if that was another one.
+
+    They are deleted afterwards, unless the training is stopped after its first checkpoint without diverging.
+    """
     folder = training_folder(out)
     names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
     is_ours = folder.is_dir() and (RECIPE in names or all(name.startswith(f".{RECIPE}.") for name in names))
@@ -133,7 +140,7 @@ def resume(out: Path, recipe: Mapping[str, Any]) -> Iterator[Checkpoints]:
 
 
 def _checked_seconds(checkpoint: Path) -> float:
-    """Seconds of training up to a checkpoint; raise a ValueError if its files have changed."""
+    """Return the seconds of training up to a checkpoint; raise ValueError if one of its files has changed."""
     whole, digests = _read_json(checkpoint / WHOLE), _digests(checkpoint)
     expected, seconds = whole.get("files"), whole.get("seconds")
     if not isinstance(expected, dict) or not isinstance(seconds, float):
@@ -145,6 +152,7 @@ def _checked_seconds(checkpoint: Path) -> float:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
+    """Return the JSON object in a file of a stopped training; raise ValueError with advice if it can't be read."""
     try:
         return dict(read_json(file))
     except (OSError, TypeError, ValueError) as error:
@@ -152,7 +160,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _damage_error(file: Path, reason: str) -> ValueError:
-    """Error about a file of a stopped training that can't be used."""
+    """Return a ValueError that says why a stopped training can't continue from a file, and what to delete."""
     folder = next(parent for parent in file.parents if parent.name.endswith(".training"))
     return ValueError(
         f"a training was stopped, but {str(file)!r} can't be used to continue it: {reason}; delete {str(folder)!r}, "
@@ -161,12 +169,13 @@ def _damage_error(file: Path, reason: str) -> ValueError:
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object to a file, all of it or nothing, and flush it to the disk."""
     with atomic_write(file, flush=True) as partial:
         partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """File name -> SHA-256 in hexadecimal, for every file of a checkpoint except the one that lists them."""
+    """Return file name -> SHA-256 of every file of a checkpoint except the one that lists them."""
     digests = {}
     for file in folder.iterdir():
         if file.name != WHOLE and file.is_file():

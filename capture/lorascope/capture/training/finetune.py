@@ -1,4 +1,7 @@
-"""Fine-tuning: a LoRA adapter on every linear layer of attention and FFN."""
+"""Fine-tuning: a LoRA adapter on every linear layer of attention and FFN.
+
+MIUB is the Jensen-Shannon divergence of softmax(base) and softmax(base + delta), summed over components.
+"""
 
 import dataclasses
 import json
@@ -36,7 +39,7 @@ MACHINE = ("name", "threads", "instructions")
 
 
 class Evaluation(NamedTuple):
-    """Scores of the model on held-out samples."""
+    """Scores of a model on held-out samples: cross-entropy and accuracy."""
 
     ce: float
     """Mean over samples of the cross-entropy of the right answer (or the text), nats per token."""
@@ -49,7 +52,7 @@ class Evaluation(NamedTuple):
 
 
 class FinetuneResult(NamedTuple):
-    """Result of `finetune`."""
+    """Result of `finetune`: the adapter's folder, optimiser steps, held-out scores, seconds and MIUB."""
 
     path: Path
     """Folder of the adapter."""
@@ -75,7 +78,7 @@ def finetune(
     items_eval: Sequence[Item] | None = None,
     progress: Progress | None = None,
 ) -> FinetuneResult:
-    """Train a LoRA adapter and save it as a PEFT folder; returns losses and held-out scores, in nats per token.
+    """Train a LoRA adapter and save it as a PEFT folder; return losses and held-out scores, in nats per token.
 
     Parameters
     ----------
@@ -167,7 +170,7 @@ def finetune(
 
 
 def _evaluate(model: Any, samples: Sequence[EncodedSample] | None, config: FinetuneConfig) -> Evaluation | None:
-    """Score held-out samples; None without samples."""
+    """Return cross-entropy and accuracy of the model on held-out samples; None without samples."""
     if samples is None:
         return None
     scores = score(model, samples, batch_tokens=config.score_batch_tokens)
@@ -177,7 +180,7 @@ def _evaluate(model: Any, samples: Sequence[EncodedSample] | None, config: Finet
 
 
 def _samples_of_each(samples: Sequence[EncodedSample], n: int) -> list[EncodedSample]:
-    """The first n samples, taken from each data set in turn; all if there are fewer."""
+    """Return n samples, taken from the start of each data set in turn; all if there are fewer."""
     codes, _ = pd.factorize(np.array([sample.dataset for sample in samples], object))
     turns = pd.Series(codes).groupby(codes).cumcount()
     return [samples[index] for index in np.lexsort((codes, turns))[:n]]
@@ -200,7 +203,7 @@ def _recipe(
     held_out: Sequence[EncodedSample] | None,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Everything that affects a training's numbers; equal for two attempts at the same training."""
+    """Return all that affects a training's numbers, as JSON values; equal for two attempts at the same training."""
     versions = library_versions()
     return {
         "config": dataclasses.asdict(config),
@@ -216,7 +219,7 @@ def _recipe(
 def _record_content(
     result: FinetuneResult, recipe: Mapping[str, Any], settings: dict[str, Any], samples: Sequence[EncodedSample]
 ) -> dict[str, Any]:
-    """Content of `finetune.json`: settings, data, libraries, steps, scores, seconds and MIUB."""
+    """Return the content of `finetune.json`: settings, data, libraries, steps, scores, seconds and MIUB."""
     return {
         "config": recipe["config"],
         "trainer": settings,

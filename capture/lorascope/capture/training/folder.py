@@ -7,11 +7,11 @@ WHOLE = "whole.json"
 
 
 def training_folder(out: Path) -> Path:
-    """Folder next to the adapter's folder `out` that contains the checkpoints during the training."""
+    """Return the folder, next to the adapter's folder `out`, that contains checkpoints during the training."""
     return out.with_name(f".{out.name}.training")
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Folder of the newest complete checkpoint; None without one."""
+    """Return the folder of the newest complete checkpoint; None if no checkpoint is complete."""
     whole = [marker.parent for marker in folder.glob(f"checkpoint-*/{WHOLE}")]
     return max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)

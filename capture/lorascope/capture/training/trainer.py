@@ -1,4 +1,7 @@
-"""A new LoRA adapter, and transformers' Trainer with the settings of `FinetuneConfig`."""
+"""A new LoRA adapter, and transformers' Trainer with the settings of `FinetuneConfig`.
+
+MIUB is the Jensen-Shannon divergence of softmax(base) and softmax(base + delta), summed over components.
+"""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +24,7 @@ from .checkpoints import Checkpoints
 
 
 class TrainingStep(NamedTuple):
-    """One optimiser step."""
+    """Loss, learning rate and gradient norm of one optimiser step."""
 
     loss: float
     """Mean negative log-likelihood of the batch's target tokens before the step, nats per token."""
@@ -32,7 +35,7 @@ class TrainingStep(NamedTuple):
 
 
 def lora_targets(model: torch.nn.Module) -> list[str]:
-    """Names of the linear layers (Linear, Conv1D) of attention and FFN, inside the model's numbered blocks.
+    """Return the names of the linear layers (Linear, Conv1D) in the model's numbered blocks: attention and FFN.
 
     Embeddings, the output layer and other modules outside the blocks are excluded, and so are experts that a model
     keeps as one three-dimensional weight. Raises a ValueError if there are no such layers.
@@ -51,7 +54,10 @@ def lora_targets(model: torch.nn.Module) -> list[str]:
 
 @contextmanager
 def seed_and_restore(model: Any, seed: int) -> Iterator[None]:
-    """Seed the global random generators, which PEFT and Trainer use; afterwards restore them, and the model's modes."""
+    """Seed the global random generators within the context; afterwards restore them, and the model's modes.
+
+    PEFT and Trainer use these generators.
+    """
     settings = dict(vars(model.config))
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - it is the global state that must be kept
     devices = [device for device in {p.device for p in model.parameters()} if device.type == "cuda"]
@@ -68,7 +74,7 @@ def seed_and_restore(model: Any, seed: int) -> Iterator[None]:
 
 @contextmanager
 def new_adapter(model: Any, config: FinetuneConfig) -> Iterator[Any]:
-    """Add a new adapter to the model, and yield the PEFT model; remove the adapter afterwards."""
+    """Yield the model wrapped by PEFT with a new LoRA adapter; the adapter is removed afterwards."""
     targets = lora_targets(model)
     peft_model = get_peft_model(
         model,
@@ -94,7 +100,7 @@ def train(
     config: FinetuneConfig,
     probe: MiubCallback | None,
 ) -> tuple[tuple[TrainingStep, ...], dict[str, Any], dict[str, Any] | None]:
-    """Train the adapter; return the steps, Trainer's settings, and MIUB during the training (`docs/training.md`)."""
+    """Train the adapter; return the optimiser steps, Trainer's settings, and MIUB by step (None without `probe`)."""
     device = next(model.parameters()).device
     micro_batch_size = config.micro_batch_size or config.batch_size
     arguments = TrainingArguments(
@@ -141,7 +147,7 @@ def train(
 def _miub_curve(
     history: Sequence[Mapping[str, Any]], samples: Sequence[EncodedSample], train_seconds: float
 ) -> dict[str, Any]:
-    """Collect the MIUB entries of Trainer's log as JSON values, in nats; parts are lists in the order of names."""
+    """Return the MIUB entries of Trainer's log as JSON values, in nats; parts are lists in the order of names."""
     entries = [entry for entry in history if "miub" in entry]
     layers, kinds = ([key for key in entries[-1] if key.startswith(start)] for start in (LAYER, KIND))
     seconds = sum(entry["miub_seconds"] for entry in entries)
@@ -168,7 +174,7 @@ def _miub_curve(
 
 
 def collate(samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
-    """Make Trainer's inputs and labels of a batch; tokens that aren't targets have the label `IGNORED`."""
+    """Return Trainer's inputs and labels for a batch of samples; non-target tokens have the label `IGNORED`."""
     input_ids, attention_mask = pad(samples)
     labels = torch.full_like(input_ids, IGNORED)
     for row, sample in enumerate(samples):
@@ -181,13 +187,16 @@ class _Trainer(Trainer):
     """Trainer whose checkpoints contain the adapter only, and count once they are on the disk."""
 
     def __init__(self, checkpoints: Checkpoints, **options: Any) -> None:
+        """Make a Trainer with these options; `checkpoints` decides which checkpoints count and stay."""
         super().__init__(**options)
         self._checkpoints = checkpoints
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Save a checkpoint, which counts once all of it is on the disk."""
         with self._checkpoints.saving(self.state.global_step):
             super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Save the adapter alone, without the base model and its embeddings."""
         model: Any = self.model
         model.save_pretrained(output_dir, save_embedding_layers=False)  # as `finetune` does
