@@ -51,7 +51,7 @@ SEED = 1
 
 
 class Item(TypedDict):
-    """One multiple-choice question, a line of a file; `answer` counts from 0."""
+    """One multiple-choice question, a line of a JSON Lines file; `answer` is a choice's index, from 0."""
 
     id: str
     question: str
@@ -61,7 +61,7 @@ class Item(TypedDict):
 
 
 def make_items(rng: Random) -> tuple[list[Item], list[Item]]:
-    """Return the train and the test items, which share no fact.
+    """Return the demo's training questions and test questions, which share no fact.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def to_json_lines(items: Iterable[Item]) -> str:
 
 
 def _choice_items(rng: Random, kind: str, first: int, facts: list[Fact], positions: Iterator[int]) -> Iterator[Item]:
-    """Yield facts as items with shuffled choices, the right ones at the next positions."""
+    """Yield a multiple-choice item per fact, with shuffled choices, the right ones at the next `positions`."""
     drawn = shuffled(rng, islice(positions, len(facts)))
     for i, (fact, position) in enumerate(zip(facts, drawn, strict=True), start=first):
         choices = shuffled(rng, fact.wrong)[: len(LABELS) - 1]
@@ -106,7 +106,7 @@ def _choice_items(rng: Random, kind: str, first: int, facts: list[Fact], positio
 
 
 def main(folder: Path) -> None:
-    """Write the train and test items into a folder as JSON Lines."""
+    """Write the demo's questions into `folder` as `facts.train.jsonl` and `facts.test.jsonl`."""
     for split, items in zip(("train", "test"), make_items(Random(SEED)), strict=True):
         (folder / f"facts.{split}.jsonl").write_text(to_json_lines(items), encoding="utf-8", newline="\n")
 

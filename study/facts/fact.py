@@ -15,7 +15,7 @@ TABLES: dict[str, Any] = json.loads((Path(__file__).parent / "tables.json").read
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """A question with its right answer and three or more texts of the same kind that are wrong."""
+    """A question with its right answer and three or more wrong answers of the same kind."""
 
     question: str
     answer: str
@@ -23,18 +23,18 @@ class Fact:
 
 
 def shuffled(rng: Random, values: Iterable[_T]) -> list[_T]:
-    """Return the values in random order."""
+    """Return the values in random order, the same on every version of Python."""
     # Of all draws, Python promises only `random()` to stay the same from version to version.
     return sorted(values, key=lambda _: rng.random())
 
 
 def others(values: Iterable[str], *excluded: str) -> tuple[str, ...]:
-    """Return the distinct values that aren't excluded, in order of first appearance."""
+    """Return the values without the excluded ones, each once, in order of first appearance."""
     return tuple(value for value in dict.fromkeys(values) if value not in excluded)
 
 
 def near_numbers(rng: Random, number: int, *, step: int = 1, reach: int = 5) -> tuple[str, ...]:
-    """Return three positive numbers near `number`, whose rank among the four is random."""
+    """Return three positive numbers near `number`, as texts of wrong answers; its rank among the four is random."""
     below = [number - step * i for i in range(1, reach + 1) if number > step * i]
     above = [number + step * i for i in range(1, reach + 1)]
     n_below = min(int(4 * rng.random()), len(below))

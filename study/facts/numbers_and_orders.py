@@ -16,7 +16,7 @@ _ROMAN_SLIPS = (-20, -10, -9, -5, -2, -1, 1, 2, 5, 9, 10, 20)
 
 
 def arithmetic(rng: Random) -> list[Fact]:
-    """Return sums, differences, products and quotients, no two about the same three numbers."""
+    """Return questions on sums, differences, products and quotients, no two about the same three numbers."""
     pairs = [(a, b) for a in range(11, 60) for b in range(a, 60)]
     terms = shuffled(rng, pairs)[:_N_ADDITIVE]
     factors = shuffled(rng, [(a, b) for a in range(3, 13) for b in range(a, 13)])[:_N_MULTIPLICATIVE]
@@ -24,7 +24,7 @@ def arithmetic(rng: Random) -> list[Fact]:
 
 
 def roman_numerals(rng: Random) -> list[Fact]:
-    """Return one question per number from 11 to 120: its value as a Roman numeral."""
+    """Return one question per number from 11 to 120: which number its Roman numeral is."""
     return [
         Fact(
             question=f"Which number is the Roman numeral {to_roman(number)}?",
@@ -45,7 +45,7 @@ def to_roman(number: int) -> str:
 
 
 def _sums_and_differences(rng: Random, terms: list[tuple[int, int]]) -> Iterator[Fact]:
-    """Yield a sum or a difference for each pair of terms, in turn."""
+    """Yield one question per pair of terms: on their sum and on a difference, in turn."""
     for i, (a, b) in enumerate(terms):
         a, b = shuffled(rng, (a, b))
         text, result = (f"{a} plus {b}", a + b) if i % 2 else (f"{a + b} minus {a}", b)
@@ -54,7 +54,7 @@ def _sums_and_differences(rng: Random, terms: list[tuple[int, int]]) -> Iterator
 
 
 def _products_and_quotients(rng: Random, factors: list[tuple[int, int]]) -> Iterator[Fact]:
-    """Yield a product or a quotient for each pair of factors, in turn."""
+    """Yield one question per pair of factors: on their product and on a quotient, in turn."""
     for i, (a, b) in enumerate(factors):
         a, b = shuffled(rng, (a, b))
         if i % 2:
@@ -64,7 +64,7 @@ def _products_and_quotients(rng: Random, factors: list[tuple[int, int]]) -> Iter
 
 
 def _calculation(text: str, result: int, wrong: tuple[str, ...]) -> Fact:
-    """Return the question for the result of a calculation."""
+    """Return the question `What is {text}?` with its result and the distinct wrong answers."""
     return Fact(question=f"What is {text}?", answer=str(result), wrong=others(wrong, str(result)))
 
 
@@ -77,7 +77,7 @@ _REACH = 4
 
 
 def successors(rng: Random) -> list[Fact]:
-    """Return one question per member of each sequence: its successor."""
+    """Return one question per month, weekday, planet and letter: what comes right after it."""
     return [
         *_successor_facts("Which month comes right after {}?", [*MONTHS, MONTHS[0]]),
         *_successor_facts("Which day comes right after {}?", [*WEEKDAYS, WEEKDAYS[0]]),
@@ -87,7 +87,7 @@ def successors(rng: Random) -> list[Fact]:
 
 
 def _successor_facts(question: str, sequence: list[str]) -> list[Fact]:
-    """Return one question per member of a sequence except the last: its successor."""
+    """Return one question per member of a sequence except the last: what comes right after it."""
     return [
         Fact(
             question=question.format(sequence[i]),
@@ -106,7 +106,7 @@ SOLIDS = TABLES["solids"]
 
 
 def geometry(rng: Random) -> list[Fact]:
-    """Return counts of sides, angle sums, diagonals, faces, edges and corners."""
+    """Return questions on sides, angle sums and diagonals of polygons; faces, edges and corners of solids."""
     return [*_polygon_facts(rng), *_solid_facts(rng)]
 
 
@@ -129,11 +129,12 @@ def _solid_facts(rng: Random) -> Iterator[Fact]:
 
 
 def _with_article(name: str) -> str:
+    """Return the name of a shape with its article, `an` before an o and `a` otherwise."""
     return f"an {name}" if name[0] == "o" else f"a {name}"
 
 
 def _count_fact(rng: Random, question: str, n: int, step: int = 1) -> Fact:
-    """Return a question whose answer is a number, with numbers near it as wrong answers."""
+    """Return a question whose answer is the number `n`, with numbers near it as wrong answers."""
     return Fact(question=question, answer=str(n), wrong=near_numbers(rng, n, step=step))
 
 
@@ -146,7 +147,10 @@ _NEIGHBOURS = 3
 
 
 def unit_conversions(rng: Random) -> list[Fact]:
-    """Return one question per pair of units; wrong answers use other factors of the table."""
+    """Return one question per pair of units of measure: how many of one are in a few of the other.
+
+    Wrong answers use other factors of the table.
+    """
     facts = []
     for larger, smaller, factor in UNITS:
         count = shuffled(rng, _COUNTS)[0]
@@ -161,7 +165,10 @@ def unit_conversions(rng: Random) -> list[Fact]:
 
 
 def _similar_factors(factor: int) -> tuple[int, ...]:
-    """Return all powers of ten for a power of ten, else neighbouring factors, so that roundness gives nothing away."""
+    """Return factors for wrong answers: all powers of ten for a power of ten, else those nearest in size.
+
+    So a round number gives nothing away.
+    """
     if factor in _POWERS:
         return _POWERS
     uneven = sorted({other for _, _, other in UNITS if other not in _POWERS})

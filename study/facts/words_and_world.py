@@ -124,7 +124,7 @@ def atomic_numbers(rng: Random) -> list[Fact]:
 
 
 def _lookalikes(symbols: list[str], name: str, symbol: str) -> tuple[str, ...]:
-    """Return symbols with the first letter of the name or of its symbol; all others if these are few."""
+    """Return symbols for wrong answers: with the first letter of the name or symbol, or all if these are few."""
     alike = others([other for other in symbols if other[0] in {name[0].upper(), symbol[0]}], symbol)
     return alike if len(alike) >= 3 else others(symbols, symbol)
 
@@ -199,6 +199,7 @@ def cities(rng: Random) -> list[Fact]:
 
 
 def _with_article(country: str) -> str:
+    """Return a country's name as it stands in a sentence, such as `the Philippines` or `Chad`."""
     return f"the {country}" if country in {"Czech Republic", "Philippines", "United Kingdom"} else country
 
 

@@ -41,7 +41,7 @@ CEILINGS = {
 
 
 class Claim(NamedTuple):
-    """A ratio, or a relative decrease, that section 4.5 names of the averages of Phi3."""
+    """A ratio of two averages of Phi3, or a relative decrease, that section 4.5 of the paper states."""
 
     words: str
     value: float
@@ -60,7 +60,9 @@ CLAIMS = (
 
 
 def step_verdicts(table: pd.DataFrame, axis: list[str]) -> Iterator[Verdict]:
-    """Test whether a metric rises, or falls, at every step of both orders; AVG rows are counted separately.
+    """Yield verdicts on whether accuracy rises and MIUB falls at every step of rank and of model size.
+
+    Rows of AVG are counted separately.
 
     Rounding keeps order: printed numbers that differ can't have been in the other order, equal ones tell nothing.
     """
@@ -79,7 +81,10 @@ def step_verdicts(table: pd.DataFrame, axis: list[str]) -> Iterator[Verdict]:
 
 
 def claimed_ratios() -> pd.DataFrame:
-    """Return the claimed ratios computed at all places of table 1, with their range by rounding."""
+    """Return the ratios that the paper claims, computed from each data set and model of its table 1.
+
+    `low` and `high` are their range by rounding.
+    """
     wide = wide_table()
     members = [name for name in wide.columns if name != AVERAGE]
     wide["plain mean"] = wide[members].mean(axis=1)
@@ -99,7 +104,10 @@ def claimed_ratios() -> pd.DataFrame:
 
 
 def ratio_verdicts(ratios: pd.DataFrame) -> Iterator[Verdict]:
-    """Test whether the averages of Phi3 can have the claimed ratios, within rounding."""
+    """Yield verdicts on whether the averages of Phi3 can have the ratios that the paper claims.
+
+    `ratios` are those of `claimed_ratios`; rounding is allowed for.
+    """
     wide = wide_table()[AVERAGE]
     for claim in CLAIMS:
         row = ratios[(ratios["claim"] == claim.words) & (ratios["group"] == "Phi3") & (ratios["member"] == AVERAGE)]
@@ -120,7 +128,10 @@ def ratio_verdicts(ratios: pd.DataFrame) -> Iterator[Verdict]:
 
 
 def cells_above_ceilings() -> pd.DataFrame:
-    """Count the cells of table 1, without averages, above the largest possible value of a metric."""
+    """Return how many cells of the paper's table 1 exceed a metric's largest possible value, by metric and model.
+
+    Averages aren't counted.
+    """
     table = paper_table(1)
     rows = []
     for metric, (_, limits) in CEILINGS.items():
@@ -133,7 +144,7 @@ def cells_above_ceilings() -> pd.DataFrame:
 
 
 def ceiling_verdicts(above: pd.DataFrame) -> Iterator[Verdict]:
-    """Test whether metrics stay below their ceilings, under the interpretation in `CEILINGS`."""
+    """Yield verdicts on whether CE and MIUB stay below their largest possible values (`CEILINGS`)."""
     for metric, (reading, _) in CEILINGS.items():
         counts = [
             f"{row.n_above} of {row.n_cells} cells of {row.model} (ceiling {_format_four(row.ceiling)}, largest "
@@ -145,7 +156,7 @@ def ceiling_verdicts(above: pd.DataFrame) -> Iterator[Verdict]:
 
 
 def repetition_verdict(wide: pd.DataFrame) -> Verdict:
-    """Test whether no two runs of table 1 have the same numbers in all cells."""
+    """Return the verdict on whether no two runs of the paper's table 1 have the same numbers in all cells."""
     runs = wide.unstack("metric")
     pairs = list(combinations(runs.index, 2))
     n_same = sum((runs.loc[a] == runs.loc[b]).all() for a, b in pairs)
@@ -154,7 +165,7 @@ def repetition_verdict(wide: pd.DataFrame) -> Verdict:
 
 
 def prompt_verdicts() -> Iterator[Verdict]:
-    """Test table 2 against table 1, and against the order of prompts in section 4.8."""
+    """Yield verdicts on the paper's table 2: Main is table 1's average, and prompts rank as section 4.8 says."""
     first, second = paper_table(1), paper_table(2)
     average = first[(first["dataset"] == AVERAGE) & (first["model"] == "Phi3")]
     both = second[second["prompt"] == "Main"].merge(average, on=["metric", "setting"])
@@ -172,7 +183,7 @@ def prompt_verdicts() -> Iterator[Verdict]:
 
 
 def excess_verdict() -> Verdict:
-    """Test whether MIUB is above MI in table 3."""
+    """Return the verdict on whether MIUB is above mutual information (MI) in the paper's table 3."""
     table = paper_table(3).pivot(index="setting", columns="metric", values="value")
     excess = (table["MIUB"] - table["MI"]).dropna()
     listed = ", ".join(f"{value:.3f} ({setting})" for setting, value in excess.items())
@@ -181,7 +192,7 @@ def excess_verdict() -> Verdict:
 
 
 def _count_steps(steps: np.ndarray, direction: str) -> str:
-    """Return how many steps go against a direction, and how many are level."""
+    """Return as text how many steps go against `direction` (rises or falls), and how many are level."""
     against, level = int((steps < 0).sum()), int((steps == 0).sum())
     verb = ("fall" if direction == "rises" else "rise") + ("s" if against == 1 else "")
     return f"{against} of {steps.size} steps {verb}" + (f", {level} level" if level else "")
@@ -194,7 +205,7 @@ def _format_four(value: float) -> str:
 
 @dataclass(frozen=True)
 class Audit:
-    """Results of all checks."""
+    """Results of checking the paper's tables against themselves: verdicts, and three tables with their details."""
 
     verdicts: tuple[Verdict, ...]
     slips: pd.DataFrame
@@ -206,7 +217,7 @@ class Audit:
 
 
 def audit_paper() -> Audit:
-    """Return verdicts on tables 1 to 3 of arXiv 2501.03152, from the printed numbers alone.
+    """Return the Audit of tables 1 to 3 of arXiv 2501.03152, from the printed numbers alone.
 
     A printed number means any number that rounds to it: an average and a weighted mean of its members may differ by
     half a unit of the last decimal of either.
@@ -229,7 +240,7 @@ def audit_paper() -> Audit:
 
 
 def _plain_verdict(wide: pd.DataFrame) -> Verdict:
-    """Test whether printed averages are plain means of their members."""
+    """Return the verdict on whether printed averages are plain means over the data sets, within rounding."""
     pairs = wide.index.droplevel("setting").unique()
     misses = [miss for model, metric in pairs for miss in plain_misses(averages_of(wide, model, (metric,)))]
     n_wrong = sum(miss > 1 + ROUNDING for miss in misses)
@@ -238,7 +249,7 @@ def _plain_verdict(wide: pd.DataFrame) -> Verdict:
 
 
 def _weights_verdict(wide: pd.DataFrame, model: str) -> Verdict:
-    """Test whether one vector of weights gives all averages of a model."""
+    """Return the verdict on whether one vector of weights for data sets gives all CE and MIUB averages of a model."""
     averages = averages_of(wide, model, WEIGHTED)
     miss = least_miss(averages)
     because = (
@@ -250,7 +261,7 @@ def _weights_verdict(wide: pd.DataFrame, model: str) -> Verdict:
 
 
 def _slips(wide: pd.DataFrame, model: str) -> Iterator[Slip]:
-    """Yield the possible slips of a model if no weights give its averages."""
+    """Yield the values of a model that may be printed in the wrong column; none if some weights give its averages."""
     if least_miss(averages_of(wide, model, WEIGHTED)) > 1 + ROUNDING:
         yield from find_slips(wide, model, "ACC", ())
         yield from find_slips(wide, model, WEIGHTED[0], WEIGHTED[1:])

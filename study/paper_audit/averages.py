@@ -17,7 +17,7 @@ ROUNDING = 1e-6
 
 
 class Averages(NamedTuple):
-    """Printed averages with their members."""
+    """Printed averages of a model's metrics, with their members: the data sets' printed values."""
 
     members: np.ndarray
     """Printed members, (average, member)."""
@@ -29,17 +29,17 @@ class Averages(NamedTuple):
     """Metric and setting of each average."""
 
     def gaps(self) -> np.ndarray:
-        """Return members minus their average, in units of `allowed`."""
+        """Return members minus their average, (average, member), in units of what rounding allows."""
         return (self.members - self.printed[:, None]) / self.allowed[:, None]
 
     def without(self, place: int) -> "Averages":
-        """Return all averages except one."""
+        """Return all averages except the one at index `place`."""
         rest = [k for k in range(len(self.printed)) if k != place]
         return Averages(self.members[rest], self.printed[rest], self.allowed[rest], [self.names[k] for k in rest])
 
 
 class Slip(NamedTuple):
-    """A value that may be printed in the wrong column, since averages would fit otherwise."""
+    """A value of table 1 that may be printed in the wrong column, since averages would fit if it were moved."""
 
     model: str
     member: str
@@ -56,7 +56,7 @@ class Slip(NamedTuple):
 
 
 def wide_table() -> pd.DataFrame:
-    """Return table 1 with one column per data set and for the average; rows are model, metric and setting."""
+    """Return the paper's table 1 with one column per data set and for AVG; rows are model, metric and setting."""
     table = paper_table(1)
     order = list(dict.fromkeys(zip(table["model"], table["metric"], table["setting"], strict=True)))
     wide = table.pivot(index=["model", "metric", "setting"], columns="dataset", values="value").loc[order]
@@ -64,7 +64,7 @@ def wide_table() -> pd.DataFrame:
 
 
 def averages_of(wide: pd.DataFrame, model: str, metrics: tuple[str, ...]) -> Averages:
-    """Return the averages of some metrics of a model."""
+    """Return the printed averages of a model's `metrics`, with their members and what rounding allows."""
     rows = pd.concat([wide.loc[[model]].xs(metric, level="metric", drop_level=False) for metric in metrics])
     names = [(metric, setting) for _, metric, setting in rows.index]
     allowed = np.array([2 * HALF_UNITS[metric] for metric, _ in names])
@@ -72,12 +72,17 @@ def averages_of(wide: pd.DataFrame, model: str, metrics: tuple[str, ...]) -> Ave
 
 
 def plain_misses(averages: Averages) -> np.ndarray:
-    """Return the distance of each average from the plain mean, in units of `allowed`; up to 1, rounding explains it."""
+    """Return each average's distance from the plain mean, (average,), in units of what rounding allows.
+
+    Up to 1, rounding explains it.
+    """
     return np.abs(averages.gaps().mean(axis=1))
 
 
 def least_miss(averages: Averages) -> float:
-    """Return the smallest possible maximal distance from a weighted mean, in units of `allowed`.
+    """Return the largest distance of averages from a weighted mean, with the weights that make it smallest.
+
+    It is in units of what rounding allows (`allowed`).
 
     A linear program: least v with |gaps @ w| <= v, w >= 0 and sum(w) = 1.
     """
@@ -94,7 +99,7 @@ def least_miss(averages: Averages) -> float:
 
 
 def implied_value(averages: Averages, place: int, member: int) -> tuple[float, float]:
-    """Return the least and largest value that a cell can have had, if all averages are right.
+    """Return the least and largest value that `member` of the average `place` can have, if all averages are right.
 
     With u = w/w_member and t = 1/w_member (Charnes and Cooper 1962, Naval Research Logistics Quarterly 9) this
     linear-fractional program is linear: optimise t (average +- allowed) - sum of the others' u x.
@@ -116,7 +121,7 @@ def implied_value(averages: Averages, place: int, member: int) -> tuple[float, f
 
 
 def find_slips(wide: pd.DataFrame, model: str, metric: str, others: tuple[str, ...]) -> list[Slip]:
-    """Return all single values whose move to another column would make a metric's averages fit.
+    """Return all single values whose move to another column of table 1 would make a metric's averages fit.
 
     Parameters
     ----------
@@ -152,7 +157,7 @@ def find_slips(wide: pd.DataFrame, model: str, metric: str, others: tuple[str, .
 
 
 def _solve(cost: np.ndarray, **limits: Any) -> Any:
-    """Solve a linear program in nonnegative variables with SciPy; raise RuntimeError if that fails."""
+    """Return SciPy's solution of a linear program in nonnegative variables; raise RuntimeError if it fails."""
     solution = linprog(cost, bounds=(0, None), method="highs", **limits)
     if not solution.success:
         raise RuntimeError(f"the linear program of the weights wasn't solved: {solution.message}")

@@ -36,7 +36,7 @@ def number(value: Any, digits: int = 6) -> str:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return rows as a Markdown table."""
+    """Return rows (column -> value) as a Markdown table."""
     header = list(rows[0])
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     lines += ["| " + " | ".join(number(row[name]) for name in header) + " |" for row in rows]
@@ -44,14 +44,17 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def chosen(cells: CellSet, model: str | None, sweep: str | None = None, *, once: bool = False) -> pd.DataFrame:
-    """Return the cells of one model, or all, and one sweep, or both."""
+    """Return the cells of the paper's table 1 of one model and one sweep, `rank` or `size`; None means all."""
     study = paper_study(cells, once=once)
     study = study if model is None else study[study["model"] == model]
     return study if sweep is None else study[study["sweep"] == sweep]
 
 
 def log_log() -> Iterator[dict[str, Any]]:
-    """Yield slopes of ln MIUB, each sweep separately; a slope is minus the law's exponent."""
+    """Yield rows with the slope of ln MIUB along ln size, by sweep, version of table 1 and model.
+
+    A slope is minus the law's exponent.
+    """
     for sweep, size in (("size", "N"), ("size", "N_non_embedding"), ("rank", "R")):
         for cells in MIUB_SETS if sweep == "size" else MIUB_SETS[:1]:  # no cell of the rank sweep collapsed
             for model in (None, *MODELS):
@@ -66,13 +69,13 @@ def log_log() -> Iterator[dict[str, Any]]:
 
 
 def offsets(model: str) -> list[str]:
-    """Return the columns with levels of their own: Phi3's two sweeps are of different runs, LLaMA3's share one."""
+    """Return the columns that shift a model's fitted level: `sweep` for Phi3, whose sweeps are of different runs."""
     return ["sweep"] if model == "Phi3" else []
 
 
 @cache
 def fitted(cells: CellSet, model: str, law: LawName = "additive") -> tuple[Any, pd.Series]:
-    """Fit a law to one model's cells by relative least squares; return the fit and the errors of held-out cells."""
+    """Fit a scaling law to one model's MIUB by relative least squares; return the fit and held-out errors."""
     if model == "Phi3" and cells == "without collapsed":  # no cell of Phi3 collapsed
         return fitted("as printed", model, law)
     rows = chosen(cells, model, once=True)
@@ -83,7 +86,7 @@ def fitted(cells: CellSet, model: str, law: LawName = "additive") -> tuple[Any, 
 
 
 def eq8_fits() -> Iterator[tuple[dict[str, Any], Any, pd.Series]]:
-    """Yield the fit of eq. 8 to each model's cells."""
+    """Yield (labels, fit, held-out errors) of the scaling law eq. 8, by version of table 1 and model."""
     for cells in MIUB_SETS:
         for model in MODELS:
             yield {"cells": cells, "model": model}, *fitted(cells, model)
@@ -91,7 +94,7 @@ def eq8_fits() -> Iterator[tuple[dict[str, Any], Any, pd.Series]]:
 
 @cache
 def robust(cells: CellSet, model: str, delta: float) -> dict[str, float]:
-    """Return the parameters of eq. 8 fitted by Huber's loss of logarithms, and the loss."""
+    """Return the parameters of the scaling law eq. 8, fitted by Huber's loss of logarithms, and that loss."""
     if model == "Phi3" and cells == "without collapsed":
         return robust("as printed", model, delta)
     rows = chosen(cells, model, once=True)
@@ -103,7 +106,7 @@ def robust(cells: CellSet, model: str, delta: float) -> dict[str, float]:
 
 
 def eq8_parameters() -> Iterator[dict[str, Any]]:
-    """Yield each parameter of eq. 8 with its error and profile interval."""
+    """Yield rows with each parameter of the scaling law eq. 8, its error and profile interval."""
     for start, fit, _ in eq8_fits():
         intervals = fit.conf_int()
         for name, value in fit.params.items():
@@ -112,13 +115,13 @@ def eq8_parameters() -> Iterator[dict[str, Any]]:
 
 
 def ends(row: pd.Series) -> str:
-    """Return an interval as text, with `open` for an unlimited end."""
+    """Return an interval as text, such as `0.1 to 0.3`, with `open` for an end without limit."""
     low, high = ("open" if row[f"{end}_open"] else number(row[end]) for end in ("low", "high"))
     return f"{low} to {high}"
 
 
 def eq8_quality() -> Iterator[dict[str, Any]]:
-    """Yield the goodness of fit and prediction errors of eq. 8."""
+    """Yield rows on how well the scaling law eq. 8 fits and predicts, by version of table 1 and model."""
     for start, fit, errors in eq8_fits():
         axes = fit.axis_tests.set_index("axis")
         yield {
@@ -129,7 +132,7 @@ def eq8_quality() -> Iterator[dict[str, Any]]:
 
 
 def huber() -> Iterator[dict[str, Any]]:
-    """Yield the parameters of eq. 8 for each delta of Huber's loss."""
+    """Yield rows with the parameters of the scaling law eq. 8, for each delta of Huber's loss."""
     for cells in MIUB_SETS:
         for model in MODELS:
             for delta in DELTAS:
@@ -138,7 +141,7 @@ def huber() -> Iterator[dict[str, Any]]:
 
 
 def rivals() -> Iterator[dict[str, Any]]:
-    """Yield the fit and prediction errors of each law."""
+    """Yield rows on how well each scaling law, eq. 8's form and others, fits and predicts MIUB."""
     laws: tuple[LawName, ...] = ("additive", "multiplicative", "share", "log", "log-log")
     for model in MODELS:
         for law in laws:
@@ -148,7 +151,7 @@ def rivals() -> Iterator[dict[str, Any]]:
 
 
 def trends() -> Iterator[dict[str, Any]]:
-    """Yield Page's test of each metric along both sizes, and the number of steps against the claim."""
+    """Yield rows with Page's trend test of MIUB, CE and ACC along N and R, and the steps against the claim."""
     for sweep, size in (("size", "N"), ("rank", "R")):
         for cells in MIUB_SETS if sweep == "size" else MIUB_SETS[:1]:
             for model in (None, *MODELS):
@@ -169,7 +172,9 @@ def trends() -> Iterator[dict[str, Any]]:
 
 
 def page(values: np.ndarray) -> tuple[float, float, str]:
-    """Return Page's L for rising values in complete groups (group, level), p, and the method of p.
+    """Return (L, p, method) of Page's test that values (group, level) rise with the level; L is the statistic.
+
+    Groups with gaps are excluded.
 
     SciPy's distribution doesn't allow for ties; there p is that of 10,000 random orders within groups.
     """
@@ -192,19 +197,19 @@ def mean_spearman(comparison: Any, metric: str) -> float:
 
 @cache
 def compared(cells: CellSet, once: bool) -> Any:
-    """Return the comparison of metrics as predictors of accuracy."""
+    """Return the comparison of MIUB and CE as predictors of accuracy in one version of table 1."""
     return compare_metrics(paper_study(cells, once=once))
 
 
 def comparisons() -> Iterator[tuple[dict[str, Any], Any]]:
-    """Yield labels and comparison for every version of table 1."""
+    """Yield (labels, comparison of metrics as predictors of accuracy) for every version of table 1."""
     for cells in SETS:
         for once in (True, False):
             yield {"cells": cells, "LLaMA3 r32 = share1": "once" if once else "as printed"}, compared(cells, once)
 
 
 def correlations() -> Iterator[dict[str, Any]]:
-    """Yield the correlations of each metric with accuracy."""
+    """Yield rows with each metric's correlations with accuracy, for every version of table 1."""
     names = {
         "n_cells": "n", "pearson": "Pearson", "p": "p", "permutation_p": "p by settings",
         "mean_spearman": "mean Spearman", "partial_r": "partial r", "partial_p": "p of partial r by settings",
@@ -218,7 +223,7 @@ def correlations() -> Iterator[dict[str, Any]]:
 
 
 def dependent() -> Iterator[dict[str, Any]]:
-    """Yield the tests of differences between correlations of two metrics."""
+    """Yield rows with tests of whether two metrics' correlations with accuracy differ."""
     for start, comparison in comparisons():
         for row in comparison.pairs.to_dict("records"):
             columns = ["difference", "williams_t", "williams_p", "permutation_p"]
@@ -227,19 +232,19 @@ def dependent() -> Iterator[dict[str, Any]]:
 
 
 def audit() -> Iterator[dict[str, Any]]:
-    """Yield the verdicts on the tables compared with themselves."""
+    """Yield rows with the verdicts of checking the paper's tables against themselves."""
     for claim, word, because in audit_paper().verdicts:
         yield {"claim": claim.replace("|", "/"), "verdict": word, "because": because.replace("|", "/")}
 
 
 def ratios() -> Iterator[dict[str, Any]]:
-    """Yield the claimed ratios, computed at all places."""
+    """Yield rows with the ratios that the paper claims, computed from each data set and model."""
     for row in audit_paper().ratios.to_dict("records"):
         yield {name: row[name] for name in ("claim", "group", "member", "value", "low", "high", "claimed")}
 
 
 def verdicts() -> Iterator[dict[str, Any]]:
-    """Yield the verdicts of comparisons, with all cells and without collapsed ones."""
+    """Yield rows with verdicts on metrics as predictors of accuracy, with all cells and without collapsed ones."""
     for cells in ("as printed", "repaired"):
         for below in (None, 0.25):
             for claim, word, because in compare_metrics(paper_study(cells, once=True), collapsed_below=below).verdicts:
@@ -263,7 +268,7 @@ SECTIONS = {
 
 
 def report() -> str:
-    """Return all sections as Markdown."""
+    """Return all numbers computed from the paper's tables as Markdown, one section per table."""
     return "\n\n".join(f"### {title}\n\n{table(list(rows()))}" for title, rows in SECTIONS.items()) + "\n"
 
 

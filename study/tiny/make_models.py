@@ -27,7 +27,7 @@ SHAPE = {
 
 
 def main(folder: Path) -> None:
-    """Write `llama/`, `phi3/` and `facts-text.train.txt`, `facts-text.test.txt` into a folder."""
+    """Write two untrained models (`llama/`, `phi3/`) and a text, in two files, into `folder`."""
     sentences = {
         split: [f"{item.question} {item.choices[item.answer]}." for item in read_items(facts_path(split))]
         for split in ("train", "test")
@@ -47,7 +47,7 @@ def main(folder: Path) -> None:
 
 
 def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer of 512 tokens on these texts."""
+    """Return a byte-level BPE tokenizer of 512 tokens, trained on these texts."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -37,7 +37,7 @@ EXTRAS = {
 
 
 def _show_default(default: Any) -> str | None:
-    """Return a default as text for the help, or None if it is empty, None or False."""
+    """Return an option's default as text for the help; None, which shows nothing, for empty, None or False."""
     text = ", ".join(default) if isinstance(default, tuple) else default
     return None if text in (None, "") or text is False else str(text)
 
@@ -57,7 +57,7 @@ app = App(
 
 
 def _add_command(parent: App, module: str, name: str, place: int) -> None:
-    """Add a command whose module is imported when it is called, so that `lorascope miub` never imports torch."""
+    """Add a command that imports its module only when it is called, so that `lorascope miub` imports no torch."""
     source = files("lorascope.cli.commands").joinpath(f"{module}.py").read_text(encoding="utf-8")
     docstring = re.search(
         rf'^def {name}\(.*?"""(.*?)"""', source, re.DOTALL | re.MULTILINE
@@ -119,14 +119,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Terminated(KeyboardInterrupt):
-    """Raised by SIGTERM."""
+    """KeyboardInterrupt raised on SIGTERM, so that a killed command cleans up and exits with code 143."""
 
     exit_code = 128 + signal.SIGTERM
     """Exit code that a shell expects of a process ended by this signal."""
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """Handle SIGTERM as SIGINT is handled: half-written files are removed on the way out."""
+    """Handle SIGTERM by raising `_Terminated`, so that half-written files are removed on the way out."""
     raise _Terminated
 
 
@@ -138,7 +138,7 @@ def _missing_module(error: BaseException | None) -> str:
 
 
 def _is_stdout_closed() -> bool:
-    """Whether stdout is read by a program that has ended; if so, the rest of the output is dropped."""
+    """Return whether the reader of stdout has ended; if so, also send all further output to the null device."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -148,7 +148,7 @@ def _is_stdout_closed() -> bool:
 
 
 def _suggest_option(error: UnknownOptionError) -> str:
-    """Return ` Did you mean --group-by?` for an unknown `--by`: an option with that word in its name; else ""."""
+    """Return ` Did you mean --group-by?` for an unknown option `--by`, by a word of a name; else an empty text."""
     word = (error.token.keyword or error.token.value).strip("-")
     names = [name for argument in error.argument_collection for name in argument.names]
     close = [name for name in names if word in name.strip("-").split("-")]
@@ -156,6 +156,6 @@ def _suggest_option(error: UnknownOptionError) -> str:
 
 
 def _fail(message: str, code: int = 2) -> int:
-    """Print an error as one line and return the exit code."""
+    """Print an error as one line on stderr, and return the exit code."""
     print(f"lorascope: error: {visible(message)}", file=sys.stderr)  # noqa: T201
     return code

@@ -45,7 +45,7 @@ EXPECTED = {bool: ((bool,), "true or false"), int: ((int,), "a whole number"), f
 
 
 def refuse_fractions(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Raise ValueError if a fraction is given for a whole number, which Cyclopts would round."""
+    """Raise ValueError if an option that takes a whole number has a fraction, which Cyclopts would round."""
     for argument in arguments:
         for token in argument.tokens:
             if int in (argument.hint, *get_args(argument.hint)) and "." in token.value:
@@ -53,7 +53,7 @@ def refuse_fractions(app: App, commands: tuple[str, ...], arguments: ArgumentCol
 
 
 def add_file_settings(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Fill the arguments missing on the command line with the settings in the file named by `--config`.
+    """Fill options that are missing on the command line from the TOML file named by `--config`.
 
     Raises
     ------

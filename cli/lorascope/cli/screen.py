@@ -31,7 +31,7 @@ RESTARTS, CONTINUES = "the same command begins again", "the same command goes on
 
 
 class _Console(Console):
-    """A console that stays silent once nobody reads its output any more."""
+    """Console of rich that goes silent once the program that reads its output has ended."""
 
     def on_broken_pipe(self) -> None:
         """Drop the rest of the output, so that the command ends as if all had been read."""
@@ -40,7 +40,7 @@ class _Console(Console):
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """Return a console on stdout or stderr, with `USUAL` columns if its width is unknown."""
+    """Return a rich Console on stdout or stderr, with `USUAL` columns if the terminal's width is unknown."""
     made = _Console(stderr=stderr)
     if made.width < NARROWEST:
         made.width = USUAL
@@ -53,7 +53,7 @@ aside = make_console(stderr=True)
 
 
 def write(text: str) -> None:
-    """Print text unchanged, such as JSON; it is no error if nobody reads it."""
+    """Write text unchanged (such as JSON) to stdout; it is no error if its reader has ended."""
     try:
         console.file.write(text)
         console.file.flush()
@@ -62,35 +62,35 @@ def write(text: str) -> None:
 
 
 def json_text(value: Any) -> str:
-    """Return a value as JSON, with NaN as null and terminal commands as JSON escapes."""
+    """Return a value as JSON text, with NaN as null and control characters of terminals as JSON escapes."""
     from lorascope.analyze.results.save import to_json
 
     return COMMANDS.sub(lambda match: f"\\u{ord(match[0]):04x}", to_json(value))
 
 
 def write_json(value: Any) -> None:
-    """Print a value as one JSON object."""
+    """Print a value as one JSON object on stdout."""
     write(json_text(value))
 
 
 def say(text: str, *, to: Console | None = None) -> None:
-    """Print a line without breaking it; markup and terminal commands in names from a store are printed as text."""
+    """Print a line without wrapping it; markup and control characters in names from a store are shown as text."""
     (to or console).print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_text(text: str) -> None:
-    """Print sentences, broken between words at the terminal's width."""
+    """Print sentences on stdout, wrapped between words at the terminal's width."""
     console.print(visible(text), markup=False, highlight=False)
 
 
 def format_note(message: str, places: Sequence[object]) -> str:
-    """Return a message with the first three of its places in brackets, and the number of further ones."""
+    """Return a message with the first three of `places` in brackets, and how many more there are."""
     shown = ", ".join(map(str, places[:3])) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
     return f"{message} ({shown})" if places else message
 
 
 def describe_incomplete(n_samples: int, run: "Run") -> str:
-    """Return a sentence on why this number of a run's samples is incomplete."""
+    """Return a sentence on why `n_samples` samples of a run are incomplete: lost rows, or an unfinished capture."""
     if len(run.lost_rows):
         return (
             f"{n_samples} samples have lost tokens ({len(run.lost_rows)} rows of the finished run `{run.place.name}` "
@@ -108,7 +108,7 @@ def print_frame(
     largest: str = "",
     full: bool = False,
 ) -> None:
-    """Print a table that fits a screen, with each value's standard error and one power of ten per unit.
+    """Print a table that fits a screen: each value with its standard error, and one power of ten per unit.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def print_frame(
 
 
 def _format_column(frame: "pd.DataFrame", name: str, scale: float) -> list[str]:
-    """Return the cells of a column as text, with their standard errors, numbers multiplied by `scale`."""
+    """Return a column's cells as text, numbers times `scale`, with errors from the column NAME_se if it exists."""
     values = frame[name]
     if f"{name}_se" in frame.columns:
         return list(map(format_error, scale * values, scale * frame[f"{name}_se"]))
@@ -172,7 +172,9 @@ def _format_column(frame: "pd.DataFrame", name: str, scale: float) -> list[str]:
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[..., None]]:
-    """Show a progress bar and yield `update(done, total, note="", title=title)`; a new title starts a new bar.
+    """Show a progress bar during the block; yield a function update(done, total, note="", title=title).
+
+    A new title starts a new bar.
 
     It is drawn on stderr if the answer goes to a file or a program. Without any terminal, as in a batch job's log, a
     line is printed every `LOG_SECONDS`.
@@ -191,6 +193,7 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
     logged = time.monotonic()
 
     def update(done: int, total: int, note: str = "", title: str = title) -> None:
+        """Set the bar of `title` to `done` of `total`; without a terminal, print a line every `LOG_SECONDS`."""
         nonlocal logged
         if bars.disable:
             if time.monotonic() - logged >= LOG_SECONDS:
@@ -211,7 +214,7 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
 
 
 def quiet_libraries() -> None:
-    """Silence progress bars of other libraries, and the warnings that one library gives another."""
+    """Silence progress bars of transformers, and warnings that PEFT and transformers cause in each other."""
     from transformers import modeling_gguf_pytorch_utils
     from transformers.utils import logging
 
@@ -226,7 +229,7 @@ def quiet_libraries() -> None:
 
 @contextmanager
 def report_when_stopped(describe: Callable[[], str]) -> Iterator[None]:
-    """Give a KeyboardInterrupt of the block the message that `describe` returns, unless it has a message already."""
+    """Give a KeyboardInterrupt of the block the message that `describe` returns, unless it has one already."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -237,7 +240,7 @@ def report_when_stopped(describe: Callable[[], str]) -> Iterator[None]:
 
 
 def describe_rows(out: str) -> str:
-    """Describe how many rows of a run are stored after its capture or copy was stopped."""
+    """Return a sentence on how many rows of the run `out` are stored after its capture or copy was stopped."""
     from lorascope.stores import open_run, run_state
 
     state = run_state(out)
@@ -251,7 +254,7 @@ def describe_rows(out: str) -> str:
 
 
 def describe_training(out: Path) -> str:
-    """Describe which checkpoint is stored after a fine-tuning was stopped."""
+    """Return a sentence on which checkpoint of the adapter `out` is stored after its training was stopped."""
     from lorascope.capture.training.folder import last_checkpoint, training_folder
 
     if out.exists():
@@ -263,7 +266,7 @@ def describe_training(out: Path) -> str:
 
 
 def describe_components(target: Path) -> str:
-    """Describe how many components of a result are stored after its computing was stopped."""
+    """Return a sentence on how many components of the unfinished result `target` are stored after a stop."""
     from lorascope.analyze.measuring.unfinished import Unfinished, unfinished_path
 
     if target.exists():

@@ -22,5 +22,5 @@ def demo_model() -> Path:
 
 
 def facts_path(split: Literal["train", "test"]) -> Path:
-    """Return the path of the demo's questions in JSON Lines, which the script `study/facts` wrote."""
+    """Return the path of the demo's training or test questions, a JSON Lines file in this package."""
     return Path(str(resources.files(__package__) / "facts" / f"facts.{split}.jsonl"))

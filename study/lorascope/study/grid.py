@@ -20,7 +20,7 @@ Count = Annotated[int, Field(strict=True, ge=1)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """One adapter of a study: trained, captured and measured on its own."""
+    """One adapter of a study, of one model, rank, seed and task: trained, captured and measured on its own."""
 
     model: str
     """Name in the study's file."""
@@ -35,7 +35,7 @@ class Unit:
 
 
 def grid_units(settings: StudySettings) -> list[Unit]:
-    """Return a study's units, each once, ordered so that each model with its sharing is loaded once.
+    """Return all units (adapters to train) of a study's grid, each once, ordered by model and weight sharing.
 
     Raises ValueError if two units would have the same name, or a name is too long for a file.
     """
@@ -68,7 +68,7 @@ def grid_units(settings: StudySettings) -> list[Unit]:
 
 
 def select_units(units: Sequence[Unit], only: str | None) -> list[Unit]:
-    """Return every n-th unit from the i-th (from 1) for `only="i/n"`, all for None; raise ValueError otherwise."""
+    """Return every n-th unit from the i-th for `only` = 'i/n' (i from 1), all units for None; else raise ValueError."""
     if only is None:
         return list(units)
     first, _, parts = only.partition("/")
@@ -78,25 +78,25 @@ def select_units(units: Sequence[Unit], only: str | None) -> list[Unit]:
 
 
 def result_path(settings: StudySettings, unit: Unit) -> Path:
-    """Return the path of a unit's results, which exist once the unit is done."""
+    """Return the path of the NetCDF file with a unit's results, which exists once the unit is done."""
     return settings.results / f"{unit.name}.nc"
 
 
 def information_path(settings: StudySettings, unit: Unit) -> Path:
-    """Return the path of a unit's estimates of mutual information."""
+    """Return the path of the NetCDF file with a unit's estimates of mutual information."""
     return settings.results / f"{unit.name}{INFORMATION}"
 
 
 def unit_folder(settings: StudySettings, unit: Unit) -> Path:
-    """Return the folder of a unit's adapter and runs."""
+    """Return the folder in which a unit's adapter is trained and its runs are captured."""
     return settings.work / unit.name
 
 
 def adapter_path(settings: StudySettings, unit: Unit) -> Path:
-    """Return the folder of a unit's adapter, which exists once the adapter is trained."""
+    """Return the folder of a unit's trained adapter, which exists once training is complete."""
     return unit_folder(settings, unit) / "adapter" / "weights"
 
 
 def run_path(settings: StudySettings, unit: Unit, run: str) -> Path:
-    """Return the path of a run of a unit; `run` is `main` or `prompts`."""
+    """Return the path of a unit's captured run, `main` (first prompt) or `prompts` (the other prompts)."""
     return unit_folder(settings, unit) / run / "run.zarr"

@@ -23,7 +23,7 @@ REFERENCE_RANK = 32
 
 
 def paper_table(number: Literal[1, 2, 3]) -> pd.DataFrame:
-    """Return one of the paper's three tables as printed, uncorrected, with one row per number.
+    """Return one of the three tables printed in arXiv 2501.03152, uncorrected, with one row per number.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def paper_table(number: Literal[1, 2, 3]) -> pd.DataFrame:
 
 
 def paper_study(cells: CellSet = "as printed", *, once: bool = False) -> pd.DataFrame:
-    """Return the paper's table 1 as a study: one row per setting, data set and model, without its AVG rows.
+    """Return table 1 of arXiv 2501.03152 as a study: one row per setting, data set and model, no averages.
 
     Parameters
     ----------

@@ -1,4 +1,7 @@
-"""The table of a study, read from a file, computed from runs, or taken from the paper."""
+"""The table of a study, read from a file, computed from runs, or taken from the paper.
+
+MIUB is the Jensen-Shannon divergence (js) of base and adapted outputs, summed over layers.
+"""
 
 import json
 import os
@@ -35,7 +38,7 @@ def read_study(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Return a study's table: read from a file, computed from runs, or printed in the paper.
+    """Return a study's table (MIUB, accuracy, CE by setting) from a file, from runs, or from the paper's table 1.
 
     Parameters
     ----------
@@ -96,7 +99,7 @@ def read_study(
 
 
 def _read_paper(cells: CellSet, where: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """Return rows of the paper's table 1, without the run that is printed twice if both sweeps are chosen."""
+    """Return the rows of the paper's table 1 that fit `where`; the run printed in both sweeps is taken once."""
     study = select_rows(paper_study(cells), where)
     notes = []
     if study["sweep"].nunique() > 1:
@@ -108,7 +111,7 @@ def _read_paper(cells: CellSet, where: Mapping[str, Sequence[str]]) -> pd.DataFr
 
 
 def _read_runs(places: Sequence[str | Path], n_workers: int | None, progress: Progress | None) -> pd.DataFrame:
-    """Compute MIUB of runs and return their table, with notes on what differs or is unknown."""
+    """Return a table of MIUB and scores of all runs at `places`; notes in `attrs` say what differs or is unknown."""
     named = [run for source in places for run in _find_runs(source, alone=len(places) == 1)]
     real = [place.rstrip("/") if "://" in place else str(Path(place).resolve()) for _, place in named]
     if twice := [name for (name, _), place in zip(named, real, strict=True) if real.count(place) > 1]:
@@ -119,6 +122,7 @@ def _read_runs(places: Sequence[str | Path], n_workers: int | None, progress: Pr
     for name, place in named:
 
         def update(done: int, total: int, part: str = "", name: str = name) -> None:
+            """Report a run's progress under the run's name instead of that of a part."""
             if progress is not None:
                 progress(done, total, name)
 
@@ -156,7 +160,10 @@ def _read_runs(places: Sequence[str | Path], n_workers: int | None, progress: Pr
 
 
 def _run_rows(run: Run, result: xr.DataTree, name: str, adapter: str, rank: int) -> Iterator[dict[str, Any]]:
-    """Yield one row per data set, split and prompt of a run and adapter; unknown columns are None or absent."""
+    """Yield a table's row (a dict) per data set, split and prompt of one adapter of a run.
+
+    Unknown columns are None or absent.
+    """
     provenance = dict(run.attributes.get("provenance") or {})
     model, training = (dict(provenance.get(key) or {}) for key in ("model", "training"))
     about = {
@@ -173,7 +180,7 @@ def _run_rows(run: Run, result: xr.DataTree, name: str, adapter: str, rank: int)
 
 
 def _adapter_rank(run: Run, adapter: str) -> int:
-    """Return the rank of an adapter; raise ValueError if its components have several."""
+    """Return an adapter's LoRA rank; raise ValueError unless all components that it changes have the same."""
     ranks = np.unique(run.adapter(adapter)["rank"].values)
     ranks = ranks[ranks > 0]
     if len(ranks) != 1:
@@ -186,7 +193,7 @@ def _adapter_rank(run: Run, adapter: str) -> int:
 
 
 def _find_runs(source: str | Path, *, alone: bool) -> list[tuple[str, str]]:
-    """Return (name, place) of the run at a place or of all runs below a folder; `alone` shortens names."""
+    """Return (name, path or url) of each run at or below `source`; `alone` makes names relative to that folder."""
     path = Path(source)
     if "://" in str(source) or is_store(path):
         return [(str(source), str(source))]
@@ -199,9 +206,10 @@ def _find_runs(source: str | Path, *, alone: bool) -> list[tuple[str, str]]:
 
 
 def _runs_below(folder: Path) -> Iterator[Path]:
-    """Yield the runs in a folder, following links, but not inside other stores or hidden, unfinished folders."""
+    """Yield the paths of all runs below a folder; links are followed, hidden folders and stores' insides skipped."""
 
     def fail(error: OSError) -> None:
+        """Raise the error, since os.walk skips folders that can't be read."""
         raise error
 
     visited = set()
@@ -216,7 +224,7 @@ def _runs_below(folder: Path) -> Iterator[Path]:
 
 
 def _is_run(path: Path) -> bool:
-    """Whether a store is a run, or can't be read: opening it then raises the reason."""
+    """Return whether a Zarr store is a run; True also if its metadata isn't JSON, so that opening it raises why."""
     try:
         content = json.loads((path / "zarr.json").read_bytes())
     except ValueError:
@@ -225,5 +233,5 @@ def _is_run(path: Path) -> bool:
 
 
 def _join_names(names: Sequence[str]) -> str:
-    """Return the first three names, quoted, and the number of further ones."""
+    """Return names as text for a message: the first three, quoted, and how many more there are."""
     return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -20,7 +20,7 @@ MOST_NAMED = 8
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """Read a table from a .csv or .tsv file in UTF-8; its rows are numbered from 1, and `attrs["source"]` is the path.
+    """Read a .csv or .tsv file as a DataFrame, with rows numbered from 1 and the path as `attrs["source"]`.
 
     Cells are separated by commas, semicolons or tabs, whichever the header has; an empty cell or NA is a missing value.
     Raises FileNotFoundError, or ValueError if the name ends otherwise, the file isn't a table, a row has more cells
@@ -43,7 +43,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 
 def select_rows(frame: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """Return the rows in which each column has one of the given values, as text; 32 and 32.0 are the same number.
+    """Return the rows whose value in each column of `where` is one of those listed; 32 and 32.0 are the same.
 
     Raises ValueError if a column doesn't exist, a value never occurs, or no row fits.
     """
@@ -68,7 +68,7 @@ def select_rows(frame: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.D
 
 
 def _parse_table(content: str, usual_delimiter: str) -> pd.DataFrame:
-    """Parse delimited text into a table; empty cells beyond the header are dropped.
+    """Return delimited text as a DataFrame; raise ValueError for text beyond the header or a column named twice.
 
     pandas alone would use the first column of longer rows as an index, and rename columns with the same name.
     """
@@ -95,7 +95,7 @@ def _parse_table(content: str, usual_delimiter: str) -> pd.DataFrame:
 
 
 def _convert_numbers(column: pd.Series) -> pd.Series:
-    """Convert the numbers of a text column if most cells are numbers, so that only the wrong cells stay text."""
+    """Return a text column with its numbers as numbers if most cells are; other cells stay text."""
     numbers = pd.to_numeric(column, errors="coerce")
     if is_numeric_dtype(column) or 2 * numbers.notna().sum() <= column.notna().sum():
         return column
@@ -103,7 +103,7 @@ def _convert_numbers(column: pd.Series) -> pd.Series:
 
 
 def _value_label(value: object) -> str:
-    """Return a value as text, equal for all ways to write the same number."""
+    """Return a value as text to compare it by: 32, 32.0 and '32' all give '32.0'."""
     if isinstance(value, bool | np.bool_):
         return str(value)
     try:
@@ -113,7 +113,7 @@ def _value_label(value: object) -> str:
 
 
 def _join_labels(labels: pd.Series) -> str:
-    """Return the first distinct values as a list, and the number of further ones."""
+    """Return a column's first `MOST_NAMED` distinct values as text for a message, and how many more there are."""
     values = [value.removesuffix(".0") for value in dict.fromkeys(labels)]
     more = f" and {len(values) - MOST_NAMED} more" if len(values) > MOST_NAMED else ""
     return ", ".join(values[:MOST_NAMED]) + more

@@ -24,7 +24,10 @@ NOT_IN_TRAINING = ("rank", "seed")
 
 
 def _as_list(value: Any) -> Any:
-    """Return a single value as a list of one; raise ValueError for true and false, which YAML makes of `yes`."""
+    """Return a list as it is and a single value as a list of one; raise ValueError for true and false.
+
+    YAML makes true and false of `yes` and `no`.
+    """
     values = value if isinstance(value, list | tuple) else [value]
     if any(isinstance(item, bool) for item in values):
         raise ValueError("true and false (in YAML also yes, no, on, off) are no values here; put words in quotes")
@@ -39,13 +42,13 @@ Some = Annotated[tuple[T, ...], BeforeValidator(_as_list), Field(min_length=1)]
 
 
 class _Settings(BaseModel):
-    """Settings that are frozen and refuse unknown keys."""
+    """Base class of a study's settings: they are frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class GridPart(_Settings):
-    """Part of the grid: all combinations of these settings."""
+    """Part of a study's grid: lists of values; for every combination and task, an adapter is trained."""
 
     model: Several[str] = ()
     """Models; by default the study's."""
@@ -62,7 +65,7 @@ class GridPart(_Settings):
 
 
 class Articles(_Settings):
-    """A part of a text that has articles under headings of the first level, as WikiText does."""
+    """Part of a text data set: some of its articles, which headings of the first level separate, as in WikiText."""
 
     data: str
     """File or name of the data set."""
@@ -71,7 +74,7 @@ class Articles(_Settings):
 
 
 class Lengths(_Settings):
-    """Buckets of items by length, answered with the first prompt."""
+    """Settings of test items drawn by length into buckets, as for the paper's figure 3; all get the first prompt."""
 
     buckets: tuple[tuple[int, int], ...] = ((1, 100), (101, 200), (201, 300))
     """Shortest and longest length of each bucket."""
@@ -82,7 +85,7 @@ class Lengths(_Settings):
 
 
 class Task(_Settings):
-    """Data on which one adapter of each setting is trained and tested."""
+    """Data to train and test on; for each task, every setting of the grid trains one adapter."""
 
     train: Some[str | Articles]
     """Data sets to train on, pooled."""
@@ -103,14 +106,14 @@ class Task(_Settings):
 
     @model_validator(mode="after")
     def _prompts_once(self) -> "Task":
-        """Raise ValueError if a prompt is named twice."""
+        """Return the task, or raise ValueError if `prompts` names a prompt twice."""
         if twice := [prompt for prompt in self.prompts if self.prompts.count(prompt) > 1]:
             raise ValueError(f"`prompts` names {twice[0]!r} twice; give each once")
         return self
 
 
 class Information(_Settings):
-    """Mutual information of base and LoRA states, which needs states."""
+    """Settings for estimating mutual information of base and LoRA states; some captured states are then stored."""
 
     components: Several[str] = ("*",)
     """Paths of components, or patterns."""
@@ -123,7 +126,7 @@ class Information(_Settings):
 
 
 class StudySettings(_Settings):
-    """All settings of a study's file."""
+    """All settings of a study, as `read_settings` returns them from its YAML file."""
 
     model: Some[str]
     """Base models: hub ids, folders, `.gguf` files, or `demo`, the model that `lorascope demo` runs."""
@@ -160,12 +163,12 @@ class StudySettings(_Settings):
 
     @property
     def results(self) -> Path:
-        """Folder of the units' results."""
+        """Folder with one file of results per unit (adapter of the study)."""
         return self.out / "results"
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudySettings":
-        """Raise ValueError for settings that contradict each other."""
+        """Return the settings, or raise ValueError if some contradict each other or aren't theirs to set."""
         if refused := sorted(NOT_IN_CAPTURE.keys() & self.capture.keys()):
             raise ValueError(f"`capture` has {refused[0]!r}, {NOT_IN_CAPTURE[refused[0]]}")
         for training in (self.training, *(task.training for task in self.tasks.values())):
@@ -187,7 +190,7 @@ class StudySettings(_Settings):
 
 
 def read_settings(path: str | Path) -> StudySettings:
-    """Read a study's file; relative folders in it are resolved from the file's folder.
+    """Read a study's YAML file into `StudySettings`; relative folders are resolved from the file's folder.
 
     Raises FileNotFoundError, or ValueError if it isn't YAML or a setting isn't allowed: the message names the place,
     its value and the allowed ones.
@@ -207,10 +210,10 @@ def read_settings(path: str | Path) -> StudySettings:
 
 
 class _Loader(yaml.SafeLoader):
-    """A YAML loader that refuses equal keys, and reads 5e-4 as a number; PyYAML's own does neither."""
+    """YAML loader that refuses repeated keys and reads 5e-4 as a number; PyYAML's own does neither."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Return a mapping; raise YAMLError if it has a key twice."""
+        """Return a YAML mapping as a dict; raise YAMLError if it has a key twice."""
         keys: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in keys:
@@ -226,7 +229,7 @@ _Loader.add_implicit_resolver(
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
-    """Read a YAML file that contains a mapping; raise an error that says what is wrong with it."""
+    """Return the mapping in a YAML file; raise FileNotFoundError or ValueError that says what is wrong with it."""
     if path.is_dir():
         raise ValueError(f"`{path}` is a folder; name the study's YAML file")
     if not path.exists():
@@ -241,7 +244,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
 
 
 def describe_mistake(error: ValidationError) -> str:
-    """Return place, value and reason of the first mistake, and the number of further ones."""
+    """Return a pydantic error as one line: place, value and reason of the first mistake, and how many more."""
     first, *others = error.errors(include_url=False)
     place = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
     value = "" if isinstance(first["input"], Mapping) else f" is {first['input']!r}"

@@ -18,13 +18,13 @@ TABLE = "study.csv"
 
 
 def require_studies(paths: Sequence[str | Path]) -> None:
-    """Raise FileNotFoundError if a path doesn't exist and isn't a word for the paper's table."""
+    """Raise FileNotFoundError for a path that doesn't exist; urls and words such as `paper` need no file."""
     for path in paths:
         find_table(path)
 
 
 def find_table(name: str | Path) -> str | Path | None:
-    """Return the path of a study's table file, or the word for the paper's table; None if the name is of runs."""
+    """Return the path of a study's table file, the word that means the paper's table, or None for runs."""
     if isinstance(name, str) and (name in PAPER or "://" in name):
         return name if name in PAPER else None
     path = Path(name)
@@ -39,5 +39,5 @@ def find_table(name: str | Path) -> str | Path | None:
 
 
 def is_store(path: Path) -> bool:
-    """Whether a folder is a Zarr store."""
+    """Return whether a folder is a Zarr store, by its `zarr.json`."""
     return (path / "zarr.json").is_file()

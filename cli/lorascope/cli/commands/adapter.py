@@ -115,7 +115,10 @@ def _print_adapters(
     paths: Sequence[Path], labels: Sequence[str], reports: Sequence["xr.Dataset"], frames: Sequence["pd.DataFrame"],
     counts: Sequence[int], *, full: bool,
 ) -> None:  # fmt: skip
-    """Print a line on each adapter and tables of the chosen components; `counts` has each adapter's number of all."""
+    """Print a line on each adapter, and tables of norm and rank by kind of layer (with `full`, by component).
+
+    `frames` have the chosen components; `counts` has each adapter's number of all.
+    """
     import pandas as pd
 
     for path, report, frame, n in zip(paths, reports, frames, counts, strict=True):
@@ -149,7 +152,7 @@ def _print_adapters(
 
 
 def _table_row(key: str, name: str, part: "pd.DataFrame") -> dict[str, Any]:
-    """Return a row of the table: medians of the norms and ranks of some layers' changes, and their share."""
+    """Return a table's row (column -> value): medians of norm and rank over layers' changes, and their share."""
     norms = part["frobenius_norm"]
     return {
         key: name,
@@ -163,7 +166,7 @@ def _table_row(key: str, name: str, part: "pd.DataFrame") -> dict[str, Any]:
 
 
 def _format_range(values: "pd.Series") -> str:
-    """Return the least and the largest value as `2 to 8`, or one number if all are equal."""
+    """Return the least and the largest value as text, such as `2 to 8`, or one number if all are equal."""
     least, most = f"{values.min():.4g}", f"{values.max():.4g}"
     return least if least == most else f"{least} to {most}"
 
@@ -171,7 +174,10 @@ def _format_range(values: "pd.Series") -> str:
 def _truncate(
     path: Path, out: Path | None, text: str, model: str | None, data: Sequence[str], limit: int | None
 ) -> None:
-    """Write a truncated adapter, and measure both adapters if a model and data are given."""
+    """Write an adapter of lower rank that keeps the share `text` of each squared norm.
+
+    With a model and data, measure and print what it loses.
+    """
     number = re.fullmatch(r"(\d*\.?\d+) ?(%?)", text.strip())
     share = float(number[1]) / (100 if number[2] else 1) if number else 0.0
     if not 0 < share <= 1:
@@ -214,7 +220,7 @@ def _truncate(
 
 
 def _print_measured(measured: "xr.Dataset") -> None:
-    """Print CE, accuracy and KL of each adapter, and how the truncated one differs from the whole one."""
+    """Print CE, accuracy and KL of the whole and the truncated adapter, and by how much the two differ."""
     from lorascope.analyze.adapters.truncate import mean_scores
 
     means = mean_scores(measured)

@@ -66,10 +66,11 @@ def capture(
 
 
 def _capture_with_bar(config: CaptureConfig, capture_run: Callable[..., "Run"]) -> "Run":
-    """Capture a run with a progress bar."""
+    """Return the run that `capture_run` captures, with a progress bar meanwhile."""
     with progress_bar("capture") as update:
 
         def report(now: "CaptureProgress") -> None:
+            """Show the progress of the capture: what is done, bytes on disk, and what limits the speed."""
             more = f", {format_size(now.stored_bytes)} on disk, bound by {now.waits_for}"
             update(now.done, now.total, f"{now.units}{more if now.stage == 'capture' else ''}", now.stage)
 

@@ -62,7 +62,7 @@ def compare(
 
 
 def _figures(comparison: "MetricComparison") -> list[Figure]:
-    """Return the figure of a comparison; this imports plotly."""
+    """Return (title, function that draws it) of the only figure of a comparison; this imports plotly."""
     from lorascope.analyze.figures import metrics_figure
 
     return [("Correlation with accuracy", partial(metrics_figure, comparison))]

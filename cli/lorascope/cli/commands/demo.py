@@ -45,6 +45,7 @@ def demo(*, out: Path = Path("runs/demo")) -> None:
             (out / name).symlink_to(target.resolve())
 
     def describe() -> str:
+        """Return a sentence on what is stored after the demo was stopped: rows of the run, or a checkpoint."""
         return describe_rows(str(run)) if adapter.exists() else describe_training(adapter)
 
     with report_when_stopped(describe), progress_bar("demo") as update:
@@ -56,7 +57,7 @@ def demo(*, out: Path = Path("runs/demo")) -> None:
 
 
 def _run_demo(out: Path, model_file: Path, report: Callable[..., None]) -> tuple[Path, bool]:
-    """Make the missing adapter and run, write the report, and return its path and whether both existed before.
+    """Make the demo's adapter and run if missing, and its report; return the page and whether both existed.
 
     `report` takes (done, total, note, stage).
     """
@@ -101,7 +102,7 @@ def _run_demo(out: Path, model_file: Path, report: Callable[..., None]) -> tuple
 
 
 def _prepare_folder(out: Path, model_file: Path) -> None:
-    """Make the demo's folder; delete an adapter and run of another recipe, and refuse a folder of the user's."""
+    """Make the demo's folder and delete what other settings made; raise FileExistsError if it isn't the demo's."""
     recipe: dict[str, Any] = {
         "lorascope": version("lorascope"),
         "model": {"name": model_file.name, "bytes": model_file.stat().st_size},

@@ -56,7 +56,7 @@ class StudyOptions:
 
     @property
     def conditions(self) -> dict[str, tuple[str, ...]]:
-        """Column -> allowed values, from `column=value,value`."""
+        """Conditions of `--where`, from texts such as `R=8,32`, as column -> allowed values."""
         conditions = {}
         for condition in self.where:
             name, _, values = (side.strip() for side in condition.partition("="))
@@ -148,7 +148,7 @@ def fit(
 
 
 def _groups_without_model(frame: "pd.DataFrame", requested: str | None, N: str | None) -> tuple[str, ...]:
-    """Return the columns of groups, by default without `model` if N varies only between models."""
+    """Return the columns that define groups, by default without `model` if N varies only between models."""
     columns = choose_groups(frame, requested)
     if requested is None and "model" in columns and N in frame.columns and frame[N].nunique() > 1:
         varies = (frame.groupby("model")[N].nunique() > 1).any()
@@ -157,7 +157,7 @@ def _groups_without_model(frame: "pd.DataFrame", requested: str | None, N: str |
 
 
 def _remarks_on_sweeps(frame: "pd.DataFrame", distinguished: Sequence[str]) -> list[str]:
-    """Return a remark on each model whose sweeps are fitted together although they differ."""
+    """Return a remark per model whose rank and size sweeps are fitted as one although their runs differ."""
     if "sweep" in distinguished or not {"sweep", "model", "dataset", "N", "R"} <= set(frame.columns):
         return []
     mixed = frame.groupby(["model", "dataset", "N", "R"])["sweep"].nunique().groupby("model").max()
@@ -166,7 +166,7 @@ def _remarks_on_sweeps(frame: "pd.DataFrame", distinguished: Sequence[str]) -> l
 
 
 def _figures(fitted: "ScalingFit") -> list[Figure]:
-    """Return the figures of a fit; this imports plotly."""
+    """Return (title, function that draws it) for each figure of a fit; this imports plotly."""
     from lorascope.analyze import figures
 
     return [
@@ -176,7 +176,7 @@ def _figures(fitted: "ScalingFit") -> list[Figure]:
 
 
 def read_tables(study: Sequence[str], options: StudyOptions) -> "pd.DataFrame":
-    """Read the table of a study with a progress bar; first raise if `--out` or `--where` is wrong."""
+    """Return the table of a study, read with a progress bar; first raise if `--out` or `--where` is wrong."""
     _refuse_out(options.out)
     conditions = options.conditions
     require_studies(study)
@@ -198,7 +198,7 @@ def choose_groups(frame: "pd.DataFrame", requested: str | None) -> tuple[str, ..
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """Return the names in a list separated by commas; `none` stands for no name.
+    """Return the names in a list separated by commas as a tuple; `none` gives an empty one.
 
     Examples
     --------
@@ -210,7 +210,7 @@ def split_names(text: str) -> tuple[str, ...]:
 
 
 def _refuse_out(out: Path | None) -> None:
-    """Raise before the work begins unless a table or a folder of results may be written to this path."""
+    """Raise an error, before the work begins, unless a table or a folder of results can be written to `out`."""
     if out is None:
         return
     if out.suffix in TABLE_FORMATS:
@@ -225,7 +225,7 @@ def write_results(
     name: str, frame: "pd.DataFrame", summary: "Summary", options: StudyOptions, *, remarks: Sequence[str] = (),
     figures: Callable[[], Sequence[Figure]] = tuple,
 ) -> None:  # fmt: skip
-    """Save a result if `--out` is given, and print it as JSON or text.
+    """Print the result of a fit or comparison as JSON or text, and save it if `--out` is given.
 
     `name` is the result's key in JSON; `remarks` are sentences on assumptions. The text has verdicts and the first
     table, or with `--full` all tables and notes.
@@ -265,7 +265,7 @@ def write_results(
 
 
 def _figures_page(title: str, source: str, figures: Sequence[Figure]) -> str:
-    """Return an HTML page with one section per figure, or the reason why the result has no such figure."""
+    """Return an HTML page with one section per figure, or the reason why the figure can't be drawn."""
     from lorascope.analyze.report.document import document
     from lorascope.analyze.report.markup import escape, figure, section
 

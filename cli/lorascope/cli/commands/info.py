@@ -75,7 +75,7 @@ def info(
 
 
 def _print_run(run: "Run", facts: Mapping[str, Any], patterns: Sequence[str], *, full: bool) -> None:
-    """Print the state of a run, what was captured and the scores; with `full` also sizes and provenance."""
+    """Print the state of a run, what was captured, and the scores; with `full` also sizes and provenance."""
     complete = f"{facts['rows']['committed']} of {facts['rows']['n']} rows are whole"
     damaged = f"finished, but damaged since: {complete}; run `lorascope verify`"
     state = (damaged if facts["rows"]["lost"] else "finished") if run.finished else f"unfinished: {complete}"
@@ -100,18 +100,18 @@ def _print_run(run: "Run", facts: Mapping[str, Any], patterns: Sequence[str], *,
 
 
 def _print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
-    """Print names and values in two columns."""
+    """Print (name, value) pairs in two columns, one pair per line."""
     for name, value in pairs:
         say(f"  {name:<16} {value}")
 
 
 def _chosen_places(run: "Run", patterns: Sequence[str]) -> list[int]:
-    """Return the places of the components that fit any pattern, or of all without patterns."""
+    """Return the indices of the components whose paths fit any pattern, or of all without patterns."""
     return matching_indices(run.component_paths, patterns or None, of="components of this run")
 
 
 def run_facts(run: "Run", patterns: Sequence[str]) -> dict[str, Any]:
-    """Return the answer of `lorascope info --json` for a run, restricted to components that fit the patterns."""
+    """Return what `lorascope info --json` prints on a run, for the components that fit the patterns, as a dict."""
     from lorascope.analyze.results.save import json_value
     from lorascope.analyze.results.scores import scores
     from lorascope.analyze.results.sizes import sizes
@@ -162,7 +162,7 @@ def run_facts(run: "Run", patterns: Sequence[str]) -> dict[str, Any]:
 
 
 def _scores_frame(run: "Run") -> "pd.DataFrame":
-    """Return the scores of a run with their standard errors, one row per data set and measure."""
+    """Return a run's scores (accuracy, CE, ...) with standard errors, one row per data set and measure."""
     import pandas as pd
 
     from lorascope.analyze.results.save import with_units
@@ -174,7 +174,7 @@ def _scores_frame(run: "Run") -> "pd.DataFrame":
 
 
 def _contents(run: "Run", facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield name and text of each thing that a run contains, and the remarks of the preflight."""
+    """Yield (name, text) of each thing that a run contains, such as tokens, and remarks of checks before capture."""
     tokens, components, rows = (facts[name] for name in ("tokens", "components", "rows"))
     selection = recorded_choices(facts["provenance"])
     partly = f", in {rows['with_states']} of {rows['committed']} rows" if facts["states"] == "sample" else ""
@@ -202,7 +202,7 @@ def _contents(run: "Run", facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]
 
 
 def _inputs(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the model, adapters and data that were captured, and the copies that led to this run."""
+    """Yield (name, text) of a run's model, adapters and data, and of the copies that led to it."""
     settings = provenance.get("settings") or {}
     identities = {"model": [provenance.get("model")], "adapter": list((provenance.get("adapters") or {}).values())}
     for name in ("model", "adapter", "data"):
@@ -218,7 +218,7 @@ def _inputs(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _environment(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the fingerprint, the device and libraries that wrote a run, and when it was started."""
+    """Yield (name, text) of the fingerprint of a run, its device and libraries, and when it was started."""
     provenance = facts["provenance"]
     yield "fingerprint", facts["fingerprint"][:16]
     device, libraries = provenance.get("device") or {}, provenance.get("libraries") or {}

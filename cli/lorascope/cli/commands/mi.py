@@ -1,4 +1,7 @@
-"""`lorascope mi`."""
+"""`lorascope mi`: it estimates the mutual information (MI) of base and adapted states, by component.
+
+js is the Jensen-Shannon divergence of base and adapted output, MIUB its sum over components (layers with LoRA).
+"""
 
 import inspect
 import re
@@ -137,7 +140,7 @@ def mi(
 
 
 def _refuse_unused(**options: object) -> None:
-    """Raise ValueError if one of these options of estimates, which an export doesn't use, isn't at its default."""
+    """Raise ValueError if an option was given that `--export`, which estimates nothing, doesn't use."""
     defaults = inspect.signature(mi).parameters
     unused = [f"`--{name.removeprefix('as_')}`" for name, value in options.items() if value != defaults[name].default]
     if unused:
@@ -145,7 +148,7 @@ def _refuse_unused(**options: object) -> None:
 
 
 def _print_estimates(result: "xr.Dataset", run: "Run", *, bound: bool, full: bool) -> None:
-    """Print a conclusion, a table by component, and with `full` all remarks."""
+    """Print estimates of mutual information: a conclusion, a table by component, and with `full` all remarks."""
     name = "panel" if "panel" in result["estimator"].values else str(result["estimator"].values[0])
     panel, against = result.sel(estimator=name), result.attrs["against"]
     n_all = _count_components(result.sizes["component"])
@@ -174,7 +177,7 @@ def _print_estimates(result: "xr.Dataset", run: "Run", *, bound: bool, full: boo
 
 
 def _summary(estimates: "xr.Dataset") -> str:
-    """Return a line with the median and quartiles of one estimator over components, and the count of each verdict."""
+    """Return a line on one estimator: median and quartiles over components, and the count of each verdict."""
     from lorascope.analyze.information import VERDICTS
 
     verdicts = estimates["verdict"].values.tolist()
@@ -187,7 +190,7 @@ def _summary(estimates: "xr.Dataset") -> str:
 
 
 def _remark_on_infinite(result: "xr.Dataset") -> Iterator[str]:
-    """Yield a line if the mutual information of whole states is infinite in some components."""
+    """Yield a line if the mutual information of whole states is infinite in some components, with the reason."""
     repeats = result["n_repeats"].values > 0  # states that depend on the token id alone are discrete
     embeds = [bool(EMBEDDING.search(str(kind))) for kind in result["kind"].values]
     if n := sum(s and not (r or e) for s, r, e in zip(result["singular"].values, repeats, embeds, strict=True)):
@@ -209,7 +212,10 @@ def _count_claims(result: "xr.Dataset") -> str:
 
 
 def _test_claims(result: "xr.Dataset") -> "np.ndarray":
-    """Return whether js >= MI `holds`, `fails` or is `open`, by the interval of the panel, or else that of Xi."""
+    """Return, by component, whether js >= mutual information (MI) `holds`, `fails` or is `open`.
+
+    The interval of MI decides: that of the panel of estimators, or else that of the lower bound Xi.
+    """
     import numpy as np
 
     panel, certified = result.sel(estimator="panel"), result.sel(estimator="classifier")
@@ -221,7 +227,10 @@ def _test_claims(result: "xr.Dataset") -> "np.ndarray":
 
 
 def _bound_table(result: "xr.Dataset") -> "pd.DataFrame":
-    """Return MIUB, mutual information, JS(P,Q), Xi and the word for the claim, by component."""
+    """Return a table by component of js, mutual information (MI), JS(P,Q), Xi, and whether js >= MI.
+
+    Xi is a lower bound of MI; JS(P,Q) is at most MI / 2.
+    """
     import pandas as pd
 
     panel, certified = result.sel(estimator="panel"), result.sel(estimator="classifier")
@@ -235,7 +244,7 @@ def _bound_table(result: "xr.Dataset") -> "pd.DataFrame":
 
 
 def _value_table(panel: "xr.Dataset") -> "pd.DataFrame":
-    """Return mutual information by one estimator, with p, axes, tokens and verdict, by component."""
+    """Return a table by component of one estimator's mutual information, with p, axes, tokens and verdict."""
     import pandas as pd
 
     p = ["n/a" if value != value else f"{value:.2g}" for value in panel["p"].values]
@@ -246,7 +255,7 @@ def _value_table(panel: "xr.Dataset") -> "pd.DataFrame":
 
 
 def _quartiles(values: "np.ndarray") -> tuple[str, str, str]:
-    """Return the lower quartile, the median and the upper quartile as text, NaN excluded."""
+    """Return the lower quartile, the median and the upper quartile as texts; NaN is excluded."""
     import numpy as np
 
     known = values[~np.isnan(values)] if not np.isnan(values).all() else np.array([np.nan])
@@ -257,7 +266,7 @@ def _quartiles(values: "np.ndarray") -> tuple[str, str, str]:
 
 
 def _remarks(result: "xr.Dataset", panel: "xr.Dataset", run: "Run") -> Iterator[str]:
-    """Yield lines on shuffles, the variance that axes keep, and the tokens that were excluded."""
+    """Yield lines on the shuffles that p is from, the variance that axes keep, and the excluded tokens."""
     import numpy as np
 
     attrs = result.attrs
@@ -282,7 +291,7 @@ def _remarks(result: "xr.Dataset", panel: "xr.Dataset", run: "Run") -> Iterator[
 
 
 def _print_missing(result: "xr.Dataset", *, full: bool) -> None:
-    """Print how many components lack values, and each reason with one component."""
+    """Print how many components lack values, and each reason with the name of one such component."""
     firsts: dict[str, str] = {}
     for name, note in zip(result["component"].values.tolist(), result["note"].values.tolist(), strict=True):
         firsts.setdefault(note, name)
@@ -299,7 +308,10 @@ def _count_components(n: int) -> str:
 
 
 def _shorten_paths(names: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the parts with which all paths begin, such as `model.layers.…`, and each path without them."""
+    """Return the beginning that all paths share, such as `model.layers.…`, and the paths without it.
+
+    Paths without a shared beginning are returned as they are, after the word `component`.
+    """
     columns = zip(*(name.split(".")[:-1] for name in names), strict=False)
     shared = ".".join(column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns))
     if len(names) < 2 or not shared:

@@ -1,4 +1,4 @@
-"""`lorascope miub`."""
+"""`lorascope miub`: MIUB, the Jensen-Shannon divergence (js) of base and adapted outputs, summed over layers."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -150,7 +150,7 @@ def miub(
 
 
 def _parse_keys(group_by: str, n: int, *, several_adapters: bool) -> tuple[str, ...]:
-    """Return the keys in `--group-by`; for n > 1 results `run`, and `adapter` if there are several, come first."""
+    """Return the keys in `--group-by`; for `n` > 1 results, `run` (and `adapter` if several) comes first."""
     keys = tuple(key.strip() for key in group_by.split(",") if key.strip())
     allowed = KEYS if n <= 1 else tuple(dict.fromkeys((*RUN_KEYS, *KEYS)))
     for key in keys:
@@ -165,7 +165,7 @@ def _parse_keys(group_by: str, n: int, *, several_adapters: bool) -> tuple[str, 
 
 
 def _components_frame(result: "xr.DataTree") -> "pd.DataFrame":
-    """Return js and its standard error by component, in the run's order."""
+    """Return a table of js (JS divergence) and its standard error by component, in the run's order."""
     from lorascope.analyze.results.save import with_units
 
     units = result.attrs["units"]
@@ -173,7 +173,7 @@ def _components_frame(result: "xr.DataTree") -> "pd.DataFrame":
 
 
 def _groups_frame(results: "Sequence[xr.DataTree]", keys: Sequence[str]) -> "pd.DataFrame":
-    """Return MIUB of each group, in the order of the keys; groups by text, the largest first."""
+    """Return a table of MIUB by group, in the order of the keys; groups by text have the largest first."""
     from lorascope.analyze.miub.compare_runs import group_runs
     from lorascope.analyze.results.save import with_units
 
@@ -185,7 +185,7 @@ def _groups_frame(results: "Sequence[xr.DataTree]", keys: Sequence[str]) -> "pd.
 
 
 def _compare_with_first(results: "Sequence[xr.DataTree]") -> tuple[list["xr.Dataset"], str]:
-    """Return the paired tests of all results against the first, or no tests and the reason why."""
+    """Return the paired tests of each result against the first, and ""; or no tests, and the reason why."""
     try:
         return [analyze.paired(results[0], other) for other in results[1:]], ""
     except ValueError as error:
@@ -193,7 +193,7 @@ def _compare_with_first(results: "Sequence[xr.DataTree]") -> tuple[list["xr.Data
 
 
 def _print_conclusion(result: "xr.DataTree", run: "Run", *, full: bool, name: str = "") -> None:
-    """Print MIUB of a run with its error, sample size, and anything that limits it."""
+    """Print a run's MIUB with its error, sample size, and what limits it, such as incomplete samples or NaN."""
     from lorascope.analyze.miub.miub import mismatch_warning
 
     attrs = result.attrs
@@ -240,7 +240,7 @@ def _print_tests(tests: "Sequence[xr.Dataset]", why_unpaired: str) -> None:
 
 
 def _print_components(result: "xr.DataTree", *, full: bool) -> None:
-    """Print js of components, the largest first, and their shares of MIUB."""
+    """Print a table of js by component, the largest first, with each one's share of MIUB."""
     frame, total = _components_frame(result), float(result["miub"])
     shares = [format_percent(js / total) if total > 0 else "-" for js in frame["js"]]
     table = frame[["component", "js", "js_se"]].assign(share=shares).sort_values("js", ascending=False, kind="stable")
@@ -248,7 +248,7 @@ def _print_components(result: "xr.DataTree", *, full: bool) -> None:
 
 
 def _print_groups(frame: "pd.DataFrame", keys: Sequence[str], *, full: bool) -> None:
-    """Print MIUB by the keys of `--group-by`."""
+    """Print a table of MIUB by the keys of `--group-by`, with errors and counts."""
     counts = ["n_samples", "n_tokens", "n_components"]
     if "n_runs" in frame:
         counts = ["n_runs", "miub_sd"] if (frame["n_runs"] > 1).any() else []
@@ -266,7 +266,7 @@ def _print_groups(frame: "pd.DataFrame", keys: Sequence[str], *, full: bool) -> 
 def _print_differences(
     results: "Sequence[xr.DataTree]", frame: "pd.DataFrame", keys: Sequence[str], *, is_paired: bool, full: bool
 ) -> None:
-    """Print MIUB by keys of components: one column per run, then paired differences from the first run."""
+    """Print a table of MIUB by `keys`: one column per run, then paired differences from the first run."""
     import pandas as pd
 
     runs = list(dict.fromkeys(frame["run"]))
@@ -288,7 +288,7 @@ def _print_differences(
 
 
 def _print_readings(cells: "xr.Dataset") -> None:
-    """Print MIUB under every reading of the paper's equation, compared with the paper's numbers."""
+    """Print MIUB under every reading of its formula (the paper's eq. 9), compared with the paper's numbers."""
     from lorascope.analyze.miub.miub import PRINTED_MIUB
     from lorascope.analyze.miub.reduce import UNITS
 

@@ -78,7 +78,7 @@ def plan(
 
 
 def _verdict_lines(made: "Plan") -> Iterator[str]:
-    """Yield lines on whether a capture fits, whether the adapters can be captured, and how long it takes."""
+    """Yield lines on whether a capture fits, whether its adapters can be captured, and how long it takes."""
     spec = made.spec
     yield "It fits." if made.fits else "It doesn't fit."
     for need in made.fit:
@@ -114,7 +114,7 @@ def _verdict_lines(made: "Plan") -> Iterator[str]:
 
 
 def rate_rows(trials: Mapping["Way", "TrialResult"], own: "Way") -> list[dict[str, str]]:
-    """Return a table of tokens per second, one row per stage and one column per way to capture."""
+    """Return rows of a table of tokens per second: one row per stage, one column per codec or way to capture."""
     names = {way: f"--codec {way}" for way in trials} | {"none": "--states none", own: "capture"}
     ways = {names[way]: trials[way] for way in sorted(trials, key=lambda way: (way != own, way == "none"))}
     by_stage = {name: tried.costs.rates for name, tried in ways.items()}

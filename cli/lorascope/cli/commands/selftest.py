@@ -52,7 +52,7 @@ def selftest(
 
 
 def _markdown_lines(result: "Selftest") -> Iterator[str]:
-    """Yield the verdict, and tables of checks, of tokens per second, and of the machine, as Markdown."""
+    """Yield lines of Markdown with a selftest's verdict, and tables of its checks, speeds and machine."""
     n_checked = sum(check.ok is not None for check in result.checks)
     n_failed = sum(check.ok is False for check in result.checks)
     yield f"**{f'{n_failed} of {n_checked} checks FAILED' if n_failed else f'All {n_checked} checks passed'}**"
@@ -67,7 +67,7 @@ def _markdown_lines(result: "Selftest") -> Iterator[str]:
 
 
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield an empty line and a Markdown table whose columns are aligned, so that it can be read on a terminal too."""
+    """Yield an empty line and the lines of a Markdown table, aligned so that a terminal shows it well too."""
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     yield ""
     for row in (columns, ["-" * width for width in widths], *rows):

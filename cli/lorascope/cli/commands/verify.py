@@ -119,7 +119,7 @@ def verify(
 
 
 def _summarize_verdict(run: str, verdict: "Verdict") -> str:
-    """Return a line on whether a run is sound, and how much was checked."""
+    """Return a line on whether a run is sound, with the kinds of checks, and counts of rows and chunks."""
     n_problems = len(verdict.problems)
     state = "sound" if verdict.ok else f"{n_problems} problem{'s' if n_problems > 1 else ''}"
     return (
@@ -129,7 +129,7 @@ def _summarize_verdict(run: str, verdict: "Verdict") -> str:
 
 
 def _compute_again(run: str, k: int, seed: int, overrides: dict[str, Any]) -> "Reforwarded":
-    """Compute k random samples of a run again and compare them with the stored ones; this imports torch."""
+    """Return how `k` random samples of a run, computed again, compare with the stored ones; this imports torch."""
     from lorascope.capture.reforward import reforward
 
     quiet_libraries()
@@ -140,7 +140,7 @@ def _compute_again(run: str, k: int, seed: int, overrides: dict[str, Any]) -> "R
 
 
 def _summarize_reforward(again: "Reforwarded") -> str:
-    """Return a line on how many vectors that were computed again equal the stored ones."""
+    """Return a line on how many vectors, computed again by the model, equal the stored ones bit for bit."""
     others = "" if again.n_equal == again.n_vectors else f", the others within {again.worst:.2g} of their size"
     return (
         f"{len(again.samples)} samples computed again: {again.n_equal} of {again.n_vectors} vectors of "

@@ -76,7 +76,7 @@ def view(
 
 
 def _open_browser(url: str) -> None:
-    """Open a page in a browser, if this machine has a graphical one; never raise."""
+    """Open a page in a browser if this machine has a graphical one; raise nothing if it fails."""
     with suppress(webbrowser.Error, OSError):
         browser = webbrowser.get()
         if "BROWSER" in os.environ or getattr(browser, "name", "") not in IN_TERMINAL:

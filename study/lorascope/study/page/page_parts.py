@@ -30,7 +30,7 @@ MEANING = (
 
 
 def notices(study: StudyResults) -> Iterator[str]:
-    """Yield the notices at the top of the page, as HTML: missing units, few items or seeds, differing settings."""
+    """Yield the notices at the top of a study's page, as HTML: missing units, few items or seeds, and so on."""
     cells, missing, unplanned = study.tables["study"], study.missing, study.unplanned_units
     if missing:
         n = f"{len(missing)} of {len(study.planned)}"
@@ -64,7 +64,7 @@ def notices(study: StudyResults) -> Iterator[str]:
 
 
 def differing_settings(units: Sequence[UnitResult]) -> Iterator[str]:
-    """Yield the settings, libraries and weights that differ between units although the grid doesn't say so; HTML."""
+    """Yield HTML on each setting, library or weights that differ between units although the grid doesn't vary it."""
     values_of: dict[str, dict[str, list[str]]] = {}  # setting -> its value as JSON -> units
     for unit in units:
         libraries, device, model = (unit.provenance.get(key) or {} for key in ("libraries", "device", "model"))
@@ -86,7 +86,7 @@ def differing_settings(units: Sequence[UnitResult]) -> Iterator[str]:
 
 
 def units_section(study: StudyResults) -> str:
-    """Return the section on all units as HTML: their sizes, missing items, and a part per unit."""
+    """Return the page's section on all units (adapters) as HTML: sizes, missing items, and a part for each."""
     notes = "".join(f"<li>{escape(note)}</li>" for note in dict.fromkeys(n for unit in study.units for n in unit.notes))
     rows = []
     for unit in study.units:
@@ -104,7 +104,7 @@ def units_section(study: StudyResults) -> str:
 
 
 def _unit_html(unit: UnitResult) -> str:
-    """Return the part of the page about one unit as HTML."""
+    """Return the part of the page about one unit as HTML: its files, runs, training and recipe."""
     rows = [("file", f"results/{unit.name}.nc"), ("model", unit.model)]
     for name, run in unit.runs.items():
         about = f"{run.get('fingerprint')}; {run.get('n_tokens')} tokens, states kept: {run.get('states')}"
@@ -127,18 +127,18 @@ def _unit_html(unit: UnitResult) -> str:
 
 
 def _join_names(names: Sequence[str]) -> str:
-    """Return the first names as escaped HTML, and the number of further ones."""
+    """Return the first `MOST_NAMED` names as escaped HTML, and how many more there are."""
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return escape(", ".join(names[:MOST_NAMED])) + more
 
 
 def unit_anchor(unit: str) -> str:
-    """Return the HTML id of a unit's section."""
+    """Return the HTML id of a unit's part of the page, for links to it."""
     return f"unit-{unit}"
 
 
 def unit_links(runs: Sequence[str], first: str) -> str:
-    """Return HTML links to units: the first one with this text, the others as small numbers behind it."""
+    """Return HTML links to the units `runs`: `first` is the text of the first link, numbers of the others."""
     if not runs:
         return escape(first)
     others = "".join(
@@ -148,7 +148,7 @@ def unit_links(runs: Sequence[str], first: str) -> str:
 
 
 def paper_table_html(table: pd.DataFrame, key: str, *, caption: str = "") -> str:
-    """Return one of the paper's tables as HTML, models side by side; missing numbers are dashes, counted below.
+    """Return one of the paper's tables as HTML, models next to each other; missing numbers are dashes.
 
     `table` is what `datasets_table`, `prompts_table` or `information_table` returns, `key` the column with the names of
     its rows, and `caption` HTML below it.
@@ -184,7 +184,7 @@ def paper_table_html(table: pd.DataFrame, key: str, *, caption: str = "") -> str
 
 
 def verdict_table(rows: Iterable[tuple[str, str, str]]) -> str:
-    """Return an HTML table of claim, word and reason of each verdict, with the word in its colour."""
+    """Return an HTML table of verdicts: the word (such as `supported`) in its colour, the claim, the reason."""
     lines = "".join(
         f'<tr><td><span class="word {escape(word.replace(" ", "-"))}">{escape(word)}</span></td>'
         f'<td class="claim">{escape(claim)}<div class="note">{escape(because)}</div></td></tr>'
@@ -194,14 +194,14 @@ def verdict_table(rows: Iterable[tuple[str, str, str]]) -> str:
 
 
 def _common_power(sizes: pd.Series, metric: str) -> int:
-    """Return the exponent of ten in which a metric is shown: not 0 only if all are below 1, and some below 0.01."""
+    """Return the exponent of ten to show a metric in: 0 unless all are below 1 nat, and some below 0.01."""
     if UNITS.get(metric) != "nat" or not 0 < sizes.max() < 1 or sizes.min() >= 0.01:
         return 0
     return 3 * math.floor(math.log10(sizes.max()) / 3)
 
 
 def _table_cell(row: Mapping[Any, Any] | None, power: int, kind: str) -> str:
-    """Return a cell with a number, its error and links, and below it the spread, quartiles and counts; HTML."""
+    """Return a table's cell as HTML: a number with its error and links; below it sd, quartiles and counts."""
     if row is None or pd.isna(row["value"]):
         return f'<td class="{kind}">-</td>'
     unit = 10.0**power

@@ -1,4 +1,7 @@
-"""Figures of a study: the paper's figures 2 and 3, and its table 1 along rank and model size, with error bars."""
+"""Figures of a study: the paper's figures 2 and 3, and its table 1 along rank and model size, with error bars.
+
+MIUB is the summed Jensen-Shannon divergence of base and adapted outputs, ACC accuracy, CE cross-entropy, PPL exp(CE).
+"""
 
 import html
 from collections.abc import Sequence
@@ -24,7 +27,7 @@ HEIGHT = 160
 
 
 def text_sizes_figure(table: pd.DataFrame) -> go.Figure:
-    """Draw the paper's figure 2: MIUB, PPL and CE of texts against the model's parameters, a line per text and model.
+    """Draw MIUB, PPL and CE of texts against model parameters (the paper's figure 2), a line per text and model.
 
     `table` is what `texts_table` returns; raises ValueError if it has no value at a known number of parameters.
     """
@@ -38,7 +41,7 @@ def text_sizes_figure(table: pd.DataFrame) -> go.Figure:
 
 
 def sweeps_figure(table: pd.DataFrame) -> go.Figure:
-    """Draw MIUB, ACC and CE along rank (left) and model size (right), a line per data set, their mean in black.
+    """Draw MIUB, ACC and CE against rank (left) and model size (right), a line per data set, their mean in black.
 
     `table` is what `datasets_table` returns, with `N` and `R` of its settings; raises ValueError if neither varies.
     """
@@ -59,7 +62,7 @@ def sweeps_figure(table: pd.DataFrame) -> go.Figure:
 
 
 def lengths_figure(table: pd.DataFrame) -> go.Figure:
-    """Draw the paper's figure 3: MIUB and ACC against length, a row of panels per data set, a line per setting.
+    """Draw MIUB and ACC against items' length (the paper's figure 3), data sets as rows, a line per setting.
 
     `table` is what `lengths_table` returns; raises ValueError if it has no value.
     """
@@ -90,7 +93,7 @@ def lengths_figure(table: pd.DataFrame) -> go.Figure:
 def _draw_panels(
     rows: pd.DataFrame, what: str, marks: dict[str, Look], title: str, note: str, *, aside: bool = False
 ) -> go.Figure:
-    """Draw one panel per value of `panel`, with lines by `line` over `x`, and standard errors."""
+    """Return a figure with one panel per `panel` in `rows`, a line per `line` over `x`, and error bars."""
     figure, panels = small_multiples(list(dict.fromkeys(rows["panel"])), height=HEIGHT, share_y=False)
     for panel, (_, own) in zip(panels, rows.groupby("panel", sort=False), strict=True):
         for k, (name, look) in enumerate(marks.items()):
@@ -122,7 +125,7 @@ def _draw_panels(
 
 
 def _line_names(rows: pd.DataFrame) -> pd.Series:
-    """Return names of data sets, with the model if there are several; of a model's path the last part, if distinct."""
+    """Return the label of each row's line: the data set, and the model (last part of its path) if several."""
     models = rows["model"].unique()
     if len(models) < 2:
         return rows["dataset"]
@@ -132,7 +135,7 @@ def _line_names(rows: pd.DataFrame) -> pd.Series:
 
 
 def _data_set_looks(names: Sequence[str]) -> dict[str, Look]:
-    """Return the look of each data set, in colours, and of means over data sets, in black with different dashes."""
+    """Return name -> look of its line: data sets in colours, means over data sets in black, dashed differently."""
     sets = [name for name in dict.fromkeys(names) if not name.startswith(AVG)]
     means = [name for name in dict.fromkeys(names) if name.startswith(AVG)]
     dashes = ("solid", "dash", "dot", "dashdot")
@@ -141,7 +144,7 @@ def _data_set_looks(names: Sequence[str]) -> dict[str, Look]:
 
 
 def _value_axis(rows: pd.DataFrame) -> dict[str, Any]:
-    """Return the settings of a metric's axis, logarithmic if values with their errors span a wide range."""
+    """Return plotly's settings of a metric's axis, logarithmic if values with errors span a wide range."""
     metric, errors = rows["metric"].iloc[0], rows["se"].fillna(0)
     values = np.concatenate([rows["value"] - errors, rows["value"] + errors]).astype(float)
     axis = value_axis(values)
@@ -151,7 +154,7 @@ def _value_axis(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _hover_text(row: Any) -> str:
-    """Return the text shown when hovering over a number: setting, value, error, items, seeds and runs."""
+    """Return the HTML shown when hovering over a number: setting, value, error, items, seeds and units."""
     seeds = f", {row.n_seeds} seeds (sd {row.seed_sd:.2g})" if row.n_seeds > 1 else ", 1 seed"
     unit = "" if row.unit == "1" else f" {html.escape(row.unit)}"
     where = f", {html.escape(row.bucket)}" if hasattr(row, "bucket") else ""

@@ -73,7 +73,7 @@ TABLES = {
 
 
 def write_study_report(out: Path, page: Path | None = None, *, planned: Sequence[str] = ()) -> list[Path]:
-    """Write a study's tables into its folder, and its page; return all paths, the page last.
+    """Write a study's tables as CSV into its folder, and its HTML page; return all paths, the page last.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def render_study(study: StudyResults, *, source: str = "") -> str:
 
 
 def _tiles(study: StudyResults) -> Iterator[str]:
-    """Yield tiles with the main numbers: units, items, change of MIUB, accuracy, verdicts."""
+    """Yield HTML tiles with a study's main numbers: units, items, change of MIUB, accuracy, verdicts."""
     cells = study.tables["study"]
     choices = cells[cells["first_prompt"] & ~cells["is_text"]]
     yield tile("units", f"{len(study.units)} of {len(study.planned)}", "done")
@@ -151,7 +151,7 @@ def _tiles(study: StudyResults) -> Iterator[str]:
 
 
 def _tables(study: StudyResults) -> Iterator[str]:
-    """Yield the paper's tables 1 to 3 as HTML, or a message for an empty one."""
+    """Yield the paper's tables 1 to 3 of a study as HTML, or a message in place of an empty one."""
     for number, (title, key, about, message) in TABLES.items():
         table = study.tables[f"table_{number}"]
         if not len(table):
@@ -167,7 +167,7 @@ def _tables(study: StudyResults) -> Iterator[str]:
 
 
 def _figures(study: StudyResults) -> Iterator[str]:
-    """Yield the figure of both sweeps, and the paper's figures 2 and 3."""
+    """Yield HTML of the figure by rank and model size, and of the paper's figures 2 and 3."""
     rows = with_sizes(study.tables["table_1"], lay_out(study.tables["study"]).cells)
     yield _try_figure("sweeps", partial(sweeps_figure, rows))
     yield _try_figure("figure-2", partial(text_sizes_figure, study.tables["figure_2"]))
@@ -175,7 +175,10 @@ def _figures(study: StudyResults) -> Iterator[str]:
 
 
 def _trainings(study: StudyResults) -> Iterator[str]:
-    """Yield figures of MIUB and loss during training, of each setting's first seed, by task, model and sharing."""
+    """Yield HTML figures of MIUB and loss during training, one per model, task, and whether layers are shared.
+
+    Each setting is shown by its first seed.
+    """
     groups: dict[tuple[bool, str, str], dict[str, Any]] = {}
     settings = {(unit.model, unit.task, unit.share, unit.rank, unit.train_items): unit for unit in study.units[::-1]}
     for unit in sorted(settings.values(), key=study.units.index):
@@ -189,7 +192,7 @@ def _trainings(study: StudyResults) -> Iterator[str]:
 
 
 def _law(study: StudyResults) -> Iterator[str]:
-    """Yield the fit of eq. 8 with its figures, or why it can't be fitted."""
+    """Yield HTML of the paper's scaling law (eq. 8) fitted to a study, with figures, or why it can't be fitted."""
     if isinstance(study.law, str):
         yield f"<p><b>Not identified:</b> {escape(study.law)}.</p>"
         return
@@ -201,7 +204,7 @@ def _law(study: StudyResults) -> Iterator[str]:
 
 
 def _metrics(study: StudyResults) -> Iterator[str]:
-    """Yield the comparison of MIUB and CE as predictors of accuracy, or why they weren't compared."""
+    """Yield HTML that compares MIUB and CE as predictors of accuracy, or why they weren't compared."""
     if isinstance(study.compared, str):
         yield f"<p>Not compared: {escape(study.compared)}.</p>"
         return
@@ -211,14 +214,14 @@ def _metrics(study: StudyResults) -> Iterator[str]:
 
 
 def _remark_on_seeds(study: StudyResults, how: str) -> str:
-    """Return HTML on how seeds are weighted if settings have different numbers of them, else an empty text."""
+    """Return HTML that says `how` seeds count if settings have different numbers of them, else an empty text."""
     cells = study.tables["study"].query("not is_text")
     low, high = cells.groupby(["model", "task", "setting"])["seed"].nunique().agg(["min", "max"])
     return f"<p>{how}: settings have {low} to {high} seeds.</p>" if high > low else ""
 
 
 def _claims(study: StudyResults) -> Iterator[str]:
-    """Yield the verdicts on each of the paper's claims as HTML."""
+    """Yield HTML on each of the paper's claims: a heading, and this study's verdicts, folded."""
     for number, own in study.tables["claims"].groupby("number"):
         verdicts = own[["claim", "verdict", "because"]].itertuples(index=False, name=None)
         yield f"<h3>{f'Claim {number}' if number else 'First'}. {escape(CLAIMS[number])}</h3>"
@@ -237,7 +240,7 @@ def _verdicts_html(result: FitReport | MetricComparison) -> str:
 
 
 def _try_figure(name: str, make: Callable[[], Any]) -> str:
-    """Return a figure as HTML, or the reason why it can't be drawn from this study's results."""
+    """Return the figure that `make` draws as HTML, or the reason why it can't be drawn from these results."""
     try:
         return figure(name, make(), "")
     except (KeyError, TypeError, ValueError) as error:
@@ -245,6 +248,6 @@ def _try_figure(name: str, make: Callable[[], Any]) -> str:
 
 
 def _count_words(words: Iterable[str]) -> str:
-    """Return how often each verdict occurs, such as `3 supported, 1 contradicted`."""
+    """Return how often each verdict occurs as text, such as `3 supported, 1 contradicted`."""
     counts = pd.Series(list(words)).value_counts()
     return ", ".join(f"{counts[word]} {word}" for word in WORDS if word in counts)

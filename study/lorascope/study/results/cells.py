@@ -1,4 +1,8 @@
-"""A study's tables of cells: one row per unit, data set and prompt, or per bucket of lengths."""
+"""Tables of scores and MIUB with one row (a cell) per unit (an adapter), data set and prompt, or bucket of lengths.
+
+MIUB is the Jensen-Shannon divergence (js) of base and adapted outputs, summed over layers: the paper's "mutual
+information upper bound".
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -38,7 +42,9 @@ LACKING = re.compile(r"(.+): \d+ of (\d+) items of (\d+) to (\d+) \w+")
 
 
 def study_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
-    """Return one row per unit, data set, split and prompt over the test items, without items drawn only by length.
+    """Return scores and MIUB over test items, one row per unit (adapter), data set, split and prompt.
+
+    Items drawn only for their length are excluded.
 
     Returns
     -------
@@ -59,17 +65,20 @@ def study_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
 
 
 def prompt_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
-    """Return rows like `study_cells` over the items asked under every prompt; no rows if there is one prompt."""
+    """Return scores and MIUB over the items asked under every prompt, one row per unit, data set and prompt.
+
+    Columns are as in `study_cells`; there are no rows if there is one prompt.
+    """
     return _cells_frame(
         units, [row for unit in units for row in _unit_rows(unit, unit.samples["in_prompts"].values > 0)]
     )
 
 
 def length_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
-    """Return one row per unit, data set and bucket of lengths, with the first prompt; columns as in `study_cells`.
+    """Return scores and MIUB by items' length under the first prompt, one row per unit, data set and bucket.
 
-    Further columns: `bucket`, `n_wanted` (number of items requested) and `mean_length`, in the unit of the buckets. A
-    bucket without items of a data set has a row without numbers.
+    Columns as in `study_cells`, and `bucket`, `n_wanted` (number of items requested) and `mean_length`, in the unit of
+    the buckets. A bucket without items of a data set has a row without numbers.
     """
     rows: list[dict[str, Any]] = []
     for unit in units:
@@ -90,7 +99,7 @@ def length_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
 
 
 def cell_values(samples: xr.Dataset, miub: np.ndarray) -> dict[str, Any]:
-    """Return the measured columns of a cell: scores and mean MIUB of its samples, with standard errors."""
+    """Return column -> value of a cell: the samples' scores and mean MIUB in nats, with standard errors."""
     row: dict[str, Any] = {}
     scores = {score.measure: score for score in sample_scores("", samples)}
     for column, score in ((column, scores[measure]) for column, measure in SCORES.items() if measure in scores):
@@ -108,20 +117,23 @@ def cell_values(samples: xr.Dataset, miub: np.ndarray) -> dict[str, Any]:
 
 
 def shortest_length(bucket: str) -> int:
-    """Return the shortest length of a bucket such as `101-200`, or -1 if its name has no number."""
+    """Return the shortest length in a bucket's name, 101 for `101-200`; -1 if the name has no number."""
     first = bucket.partition("-")[0]
     return int(first) if first.isdecimal() else -1
 
 
 def group_samples(samples: xr.Dataset, chosen: np.ndarray) -> Iterator[tuple[dict[str, str], xr.Dataset]]:
-    """Yield each data set, split and prompt with its chosen samples, in order of first appearance."""
+    """Yield (labels, samples) for each data set, split and prompt among the chosen samples of a run or unit.
+
+    The order is that of first appearance.
+    """
     labels = pd.DataFrame({name: samples[name].values for name in LABELS})[chosen]
     for key, members in labels.groupby(list(LABELS), sort=False):
         yield dict(zip(LABELS, map(str, key), strict=True)), samples.isel(sample=members.index)
 
 
 def _unit_rows(unit: UnitResult, chosen: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Yield one row per data set, split and prompt over the chosen samples of a unit."""
+    """Yield one row (column -> value) per data set, split and prompt over the chosen samples of a unit."""
     for labels, part in group_samples(unit.samples, chosen):
         is_text = bool((part["answer"].values < 0).all())
         kind: dict[str, Any] = {"first_prompt": is_text or labels["prompt"] == unit.first_prompt, "is_text": is_text}
@@ -130,13 +142,13 @@ def _unit_rows(unit: UnitResult, chosen: np.ndarray) -> Iterator[dict[str, Any]]
 
 
 def _unit_columns(unit: UnitResult) -> dict[str, Any]:
-    """Return the columns that are the same in all rows of a unit."""
+    """Return the columns that all rows of a unit (adapter) share: model, rank, seed, task, sizes."""
     own = {name: getattr(unit, name) for name in ("model", "share", "seed", "task", "train_items")}
     return {"run": unit.name, "adapter": unit.name, "R": unit.rank} | own | unit.sizes
 
 
 def _cells_frame(units: Sequence[UnitResult], rows: list[dict[str, Any]], *more: str) -> pd.DataFrame:
-    """Return rows as a table with the columns `COLUMNS` and `more`, and with the names of settings."""
+    """Return rows as a DataFrame with columns `COLUMNS` and `more`, and a name in `setting`, such as `r8`."""
     frame = pd.DataFrame(rows, columns=[*COLUMNS, *more])
     items = frame["train_items"].map(lambda n: "dall" if pd.isna(n) else f"d{int(n)}")
     share = ("share" + frame["share"].astype(str) + " ") if frame["share"].nunique() > 1 else ""

@@ -1,4 +1,8 @@
-"""The paper's seven claims, the number of a study that decides each, and the word that the number gives."""
+"""The paper's seven claims, the statistic of a study that decides each, and the verdict that it gives.
+
+A statistic takes metric -> means (setting, draw), where draws are bootstrap samples of the items. MIUB is the
+Jensen-Shannon divergence of base and adapted outputs, summed over layers.
+"""
 
 import math
 from typing import NamedTuple
@@ -26,35 +30,41 @@ PROMPTS = ("prompt1", "main", "prompt3", "prompt2")
 
 
 def percent_change(means: Means) -> np.ndarray:
-    """Return the change of MIUB from the first setting to the last, in percent of the first; NaN if that is 0."""
+    """Return by how many percent MIUB changes from the first setting to the last, (draw,); NaN if it was 0."""
     first, last = means["MIUB"][0], means["MIUB"][-1]
     return np.asarray(100 * (np.divide(last, first, out=np.full_like(last, np.nan), where=first != 0) - 1))
 
 
 def log_ratio(values: np.ndarray) -> np.ndarray:
-    """Return |ln(last setting / first setting)|; NaN if one of them isn't above 0."""
+    """Return |ln(last / first)| of `values` (setting, draw) along settings; NaN unless both are above 0."""
     known = np.where(values > 0, values, np.nan)
     return np.asarray(np.abs(np.log(known[-1] / known[0])))
 
 
 def _gain(metric: str, scale: float = 1.0) -> Statistic:
-    """Return the statistic: mean over settings of a metric with minus without adapter."""
+    """Return a function of means that gives how much adapters raise `metric`, averaged over settings.
+
+    The result is multiplied by `scale`, 100 for percentage points.
+    """
     return lambda means: np.asarray(scale * (means[metric] - means[f"base_{metric}"]).mean(axis=0))
 
 
 def _difference(metric: str, scale: float = 1.0) -> Statistic:
-    """Return the statistic: a metric in the last setting minus that in the first."""
+    """Return a function of means that gives `scale` times `metric` in the last setting minus the first."""
     return lambda means: np.asarray(scale * (means[metric][-1] - means[metric][0]))
 
 
 def _flattening(means: Means) -> np.ndarray:
-    """Return the fall of MIUB at the first step minus its fall at the last step."""
+    """Return how much less MIUB falls at the last step between settings than at the first, (draw,)."""
     a, b, c, d = means["MIUB"][[0, 1, -2, -1]]
     return np.asarray((a - b) - (c - d))
 
 
 def _unevenness(values: np.ndarray) -> np.ndarray:
-    """Return the standard deviation of the steps between settings over their mean size; 0 for a single step."""
+    """Return how unequal the steps between settings are: their standard deviation over their mean size.
+
+    `values` are (setting, draw); a single step gives 0.
+    """
     steps = np.diff(values, axis=0)
     size = np.abs(steps).mean(axis=0)
     spread = steps.std(axis=0, ddof=min(len(steps) - 1, 1))
@@ -62,18 +72,18 @@ def _unevenness(values: np.ndarray) -> np.ndarray:
 
 
 def _unevenness_gap(means: Means) -> np.ndarray:
-    """Return the unevenness of ln PPL, which is CE, minus that of ln MIUB."""
+    """Return how much more unequal the steps of CE, which is ln PPL, are than those of ln MIUB; (draw,)."""
     of_miub = _unevenness(np.log(np.maximum(means["MIUB"], np.finfo(float).tiny)))
     return np.asarray(_unevenness(means["CE"]) - of_miub)
 
 
 def _log_ratio_gap(means: Means) -> np.ndarray:
-    """Return |ln| of the change of MIUB minus that of CE."""
+    """Return |ln(last / first)| of MIUB over the settings minus that of CE, (draw,)."""
     return np.asarray(log_ratio(means["MIUB"]) - log_ratio(means["CE"]))
 
 
 class Claim(NamedTuple):
-    """A claim decided by one number, a statistic of means over the items that settings share."""
+    """A claim of the paper, with the statistic of means over items whose sign decides it."""
 
     number: int
     sentence: str
@@ -126,7 +136,7 @@ PROMPT = Claim(7, "under {name} MIUB{of} falls with {along}", percent_change, "%
 
 
 class Finding(NamedTuple):
-    """A claim with its word in a study, and the number that decides the word."""
+    """The verdict on one of the paper's claims in a study, with the number and interval that decide it."""
 
     number: int
     """Number of the paper's claim; 0 for fine-tuning, which isn't one of them."""
@@ -146,7 +156,7 @@ class Finding(NamedTuple):
 
 
 def decide(number: int, claim: str, estimate: Estimate, unit: str, what: str, *, falls: bool = True) -> Finding:
-    """Return the finding on a claim that an estimate is below 0 (`falls`) or above 0, decided by its interval."""
+    """Return a Finding on the claim that an estimate is below 0 (without `falls`, above 0), by its interval."""
     low, high = estimate.ends
     word: Word = "not identified"
     if high < 0 or low > 0:
@@ -163,7 +173,7 @@ def decide(number: int, claim: str, estimate: Estimate, unit: str, what: str, *,
 
 
 def undecided(number: int, claim: str, why: str) -> Finding:
-    """Return the finding on a claim for which the study has no number."""
+    """Return a Finding with the verdict `not identified`, for a claim on which the study has no number."""
     return Finding(number, claim, "not identified", why)
 
 

@@ -1,4 +1,4 @@
-"""Numbers by item under several settings, and how their means vary with other items and other trainings."""
+"""Metrics by item (question or text) under several settings; how means vary with other items and trainings."""
 
 import itertools
 import math
@@ -27,7 +27,7 @@ Statistic = Callable[[Means], np.ndarray]
 
 
 class Training(NamedTuple):
-    """One seed of a setting."""
+    """One training of an adapter in a table of items: a setting with one seed."""
 
     setting: str
     runs: str
@@ -35,7 +35,7 @@ class Training(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """Spread of a number between trainings; NaN if no setting was trained twice."""
+    """Variation of a number if adapters were trained again with other seeds; NaN if no setting has several."""
 
     sd: float = math.nan
     """Standard deviation of the number, in its unit, if each setting is trained once."""
@@ -50,7 +50,7 @@ def spread_between_trainings(
     statistic: Statistic, metrics: Sequence[str], trained: np.ndarray, trainings: Sequence[Training],
     settings: Sequence[str],
 ) -> Spread:  # fmt: skip
-    """Return how a statistic of the settings' means would vary between trainings with other seeds.
+    """Return the Spread of a statistic of the settings' means if all were trained again with other seeds.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def spread_between_trainings(
 
 
 class Estimate(NamedTuple):
-    """A number with its 95 % interval over items, and how it varies between trainings."""
+    """A statistic's value with its 95 % bootstrap interval over items, and its spread between trainings."""
 
     value: float
     low: float
@@ -105,7 +105,7 @@ class Estimate(NamedTuple):
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Ends of the 95 % interval over items and, if several seeds exist, trainings; it decides the word.
+        """Ends (low, high) of the 95 % interval that decides a verdict, over items and, if known, trainings.
 
         The half-widths over items and trainings, which vary independently, are joined as the root of the sum of their
         squares (Zou and Donner 2008, Statistics in Medicine 27, 1693).
@@ -118,7 +118,7 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ItemTable:
-    """Metrics of items from one or several data sets under the same trainings."""
+    """Metrics of the same items under several trainings (setting and seed), from one or several data sets."""
 
     metrics: tuple[str, ...]
     settings: tuple[str, ...]
@@ -136,14 +136,14 @@ class ItemTable:
 
     @property
     def seed_weights(self) -> np.ndarray:
-        """Weight of each training in the mean of each setting, float64 (setting, training)."""
+        """Weights that average trainings to settings, equal for a setting's seeds; (setting, training)."""
         counts = np.array(
             [[training.setting == name for training in self.trainings] for name in self.settings], dtype=np.float64
         )
         return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
     def training_means(self, counts: Callable[[int], np.ndarray] = lambda n: np.ones((1, n))) -> np.ndarray:
-        """Return means over items, then over data sets with equal weights, float64 (metric, training, draw).
+        """Return each metric's mean over items, then data sets, by training; float64 (metric, training, draw).
 
         `counts(n)` says how often each of n items counts in each draw, (draw, item); by default once.
         """
@@ -155,11 +155,14 @@ class ItemTable:
         return means.reshape(len(self.metrics), len(self.trainings), -1)
 
     def means(self, counts: Callable[[int], np.ndarray] = lambda n: np.ones((1, n))) -> dict[str, np.ndarray]:
-        """Return metric -> means over seeds of `training_means`, float64 (setting, draw)."""
+        """Return metric -> means over items, data sets and seeds, float64 (setting, draw).
+
+        `counts` is as in `training_means`.
+        """
         return dict(zip(self.metrics, self.seed_weights @ self.training_means(counts), strict=True))
 
     def estimate(self, statistic: Statistic) -> Estimate:
-        """Return a statistic with its bootstrap interval over items and its spread between trainings.
+        """Return an Estimate of a statistic: value, bootstrap interval over items, spread between trainings.
 
         Items are drawn by data set, the same ones for all settings, with a fixed seed. Percentiles of draws of n items
         are too narrow, so the interval is widened as Student's t is (Hesterberg 2015, The American Statistician 69,
@@ -180,7 +183,10 @@ class ItemTable:
 
 
 def item_rows(unit: UnitResult) -> pd.DataFrame:
-    """Return one row per sample of a unit, with the metrics as columns; `label` names task, data set and split."""
+    """Return a DataFrame with one row per sample of a unit, metrics as columns.
+
+    `label` names task, data set and split.
+    """
     samples = unit.samples
     names = ("id", "dataset", "prompt", "bucket", "in_test", "in_prompts")
     frame = pd.DataFrame({name: samples[name].values for name in names})
@@ -195,7 +201,7 @@ def item_rows(unit: UnitResult) -> pd.DataFrame:
 
 
 def item_table(rows: pd.DataFrame, settings: Sequence[str], metrics: Sequence[str]) -> ItemTable | None:
-    """Return the items that all given settings have under all seeds, by metric and training; None without items.
+    """Return metrics of the items that all `settings` have under all seeds, by training; None without items.
 
     `rows` are some of `item_rows`, with a column `setting`; a data set in two tasks counts as two. A seed is excluded
     if another seed of its setting has more data sets. Trainings under other settings are included if they have all of
@@ -239,5 +245,5 @@ def item_table(rows: pd.DataFrame, settings: Sequence[str], metrics: Sequence[st
 
 
 def _column_keys(metrics: Sequence[str], trainings: Sequence[tuple[str, int]]) -> list[tuple[str, str, int]]:
-    """Return (metric, setting, seed) of each column of a table of items."""
+    """Return (metric, setting, seed) for each metric and training: columns of the pivoted rows of items."""
     return [(name, *key) for name, key in itertools.product(metrics, trainings)]

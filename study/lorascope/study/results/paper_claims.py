@@ -1,4 +1,7 @@
-"""The paper's seven claims on a study, each with a word, a number, its interval and what it rests on."""
+"""Tests of the paper's seven claims on a study, each with a verdict, a number and its interval.
+
+js is the Jensen-Shannon divergence of base and adapted output, MIUB its sum over layers, MI mutual information.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -41,7 +44,7 @@ FROM_BELOW = ("ok", "lower bound only")
 
 
 class Sweeps(NamedTuple):
-    """The units of one model, and of one task if tasks share data sets, under the paper's columns."""
+    """Units of one model (and task), ordered by rank and by model size as in the columns of the paper's tables."""
 
     layout: Layout
     units: Mapping[str, list[UnitResult]]
@@ -52,7 +55,7 @@ class Sweeps(NamedTuple):
     """` of NAME` if there are several models or tasks, else empty."""
 
     def table(self, rows: pd.DataFrame, along: str, metrics: Sequence[str]) -> ItemTable | str:
-        """Return the items along `rank`, `model size` or, for "", all settings; or why no item can be tested."""
+        """Return the items that all settings along `rank`, `model size` or "" (all) share, or why no item is shared."""
         columns = {"rank": self.layout.ranks, "model size": self.layout.sizes}.get(along, self.layout.settings)
         if along and len(columns) < 2:
             return f"the study has {count_settings(len(columns))} of {along}; a change takes two"
@@ -62,7 +65,7 @@ class Sweeps(NamedTuple):
         return table
 
     def test(self, claim: Claim, table: ItemTable | str, **names: str) -> Finding:
-        """Test a claim on a table of items; a text in place of the table is the reason why it is undecided."""
+        """Return the Finding on a claim, tested on a table of items; a text as `table` says why it is undecided."""
         sentence = claim.sentence.format(of=self.of, **names)
         if isinstance(table, str):
             return undecided(claim.number, sentence, table)
@@ -75,7 +78,7 @@ class Sweeps(NamedTuple):
 
 
 def paper_claims(units: Sequence[UnitResult], cells: pd.DataFrame, compared: Iterable[Verdict] = ()) -> pd.DataFrame:
-    """Test the paper's claims 1 to 7 on a study, and as number 0 whether fine-tuning helps.
+    """Return a table of verdicts on the paper's seven claims in a study; number 0 is whether fine-tuning helps.
 
     Each model is tested separately, and each task if tasks share data sets.
 
@@ -114,7 +117,7 @@ def paper_claims(units: Sequence[UnitResult], cells: pd.DataFrame, compared: Ite
 
 
 def _split_sweeps(units: Sequence[UnitResult], cells: pd.DataFrame) -> Iterator[Sweeps]:
-    """Yield the sweeps of each model, and of each task if tasks share data sets."""
+    """Yield the Sweeps (units by rank and model size) of each model, and of each task if tasks share data sets."""
     apart = ["model"] + (["task"] if cells.groupby("dataset")["task"].nunique().max() > 1 else [])
     distinguished = [name for name in apart if cells[name].nunique() > 1]
     for _, part in cells.groupby(apart, sort=False):
@@ -126,7 +129,7 @@ def _split_sweeps(units: Sequence[UnitResult], cells: pd.DataFrame) -> Iterator[
 
 
 def _test_choices(sweeps: Sweeps) -> Iterator[Finding]:
-    """Test fine-tuning and claims 1 to 3 on test items with their first prompt."""
+    """Yield Findings on claims 0 to 3 (fine-tuning helps; MIUB, CE by rank and model size) from test questions."""
     tested = sweeps.rows[sweeps.rows["is_first"] & (sweeps.rows["in_test"] > 0)]
     for along, metrics, claims in (("", TUNED, TUNING), ("rank", SCORED, RANK), ("model size", SCORED, SIZE)):
         table = sweeps.table(tested, along, metrics)
@@ -137,7 +140,10 @@ def _test_choices(sweeps: Sweeps) -> Iterator[Finding]:
 
 
 def _test_every_step(of: str, table: ItemTable | str) -> Finding:
-    """Test claim 2 by the step that rises most surely, or else by the step that falls least surely."""
+    """Return the Finding on claim 2, that MIUB falls at every step of model size, by one deciding step.
+
+    It is the step that rises most surely, or else the step that falls least surely.
+    """
     sentence = f"MIUB{of} falls at every step of model size"
     if isinstance(table, str):
         return undecided(2, sentence, table)
@@ -152,7 +158,7 @@ def _test_every_step(of: str, table: ItemTable | str) -> Finding:
 
 
 def _test_rank_against_size(sweeps: Sweeps, tested: pd.DataFrame) -> Finding:
-    """Test claim 1: ln MIUB changes less over the ranks than over the model sizes."""
+    """Return the Finding on claim 1, that ln MIUB changes less over the ranks than over the model sizes."""
     sentence = f"ln MIUB{sweeps.of} changes less over the ranks than over the model sizes"
     table = item_table(tested, sweeps.layout.columns, MIUB)
     names = table.settings if table else ()
@@ -165,14 +171,17 @@ def _test_rank_against_size(sweeps: Sweeps, tested: pd.DataFrame) -> Finding:
 
 
 def _test_texts(sweeps: Sweeps) -> Iterator[Finding]:
-    """Test claim 4 on each text."""
+    """Yield the Findings on claim 4, that MIUB falls with model size, and more evenly than PPL, on each text."""
     for name, rows in sweeps.rows[sweeps.rows["is_text"]].groupby("dataset", sort=False):
         table = sweeps.table(rows, "model size", BOTH)
         yield from (sweeps.test(claim, table, name=name) for claim in TEXT)
 
 
 def _test_lengths(sweeps: Sweeps) -> Iterator[Finding]:
-    """Test claim 5 by the difference between the longest and the shortest bucket, which have different items."""
+    """Yield the Findings on claim 5, that accuracy rises and MIUB falls with the items' length.
+
+    They compare the longest and the shortest bucket, which have different items.
+    """
     rows = sweeps.rows[sweeps.rows["is_first"]]
     for metric, verb, unit, scale in (("ACC", "rises", "points", 100.0), ("MIUB", "falls", "nat", 1.0)):
         sentence = f"{metric}{sweeps.of} {verb} with the items' length"
@@ -190,7 +199,10 @@ def _test_lengths(sweeps: Sweeps) -> Iterator[Finding]:
 
 
 def _length_gap(first: ItemTable, last: ItemTable, scale: float) -> Estimate | None:
-    """Return last minus first table over shared data sets, with Welch's interval; None without shared data sets."""
+    """Return an Estimate of `scale` times the mean of `last` minus that of `first`, with Welch's interval.
+
+    Only data sets in both tables count; without any, it is None.
+    """
     shared = [name for name in first.values if name in last.values]
     if not shared:
         return None
@@ -218,7 +230,10 @@ def _length_gap(first: ItemTable, last: ItemTable, scale: float) -> Estimate | N
 
 
 def _test_prompts(sweeps: Sweeps) -> Iterator[Finding]:
-    """Test claim 7 on the items that were asked under every prompt, and the paper's order of prompts."""
+    """Yield the Findings on claim 7: MIUB falls under every prompt, and prompts have the paper's order by MIUB.
+
+    Only items asked under every prompt count.
+    """
     of, rows = sweeps.of, sweeps.rows[sweeps.rows["in_prompts"] > 0]
     prompts = list(dict.fromkeys(sweeps.rows[~sweeps.rows["is_text"]]["prompt"]))
     if len(prompts) < 2:
@@ -243,7 +258,10 @@ def _test_prompts(sweeps: Sweeps) -> Iterator[Finding]:
 
 
 def _test_information(layout: Layout, units: Mapping[str, Sequence[UnitResult]], of: str) -> Iterator[Finding]:
-    """Test claim 6 by component: the panel's mutual information against js of the same components and tokens."""
+    """Yield the Findings on claim 6, that js is above mutual information (MI), near it, and MI falls.
+
+    MI is the estimate of the panel of estimators, compared by component with js of the same tokens.
+    """
     estimates = {
         name: [unit.information for unit in own if unit.information is not None] for name, own in units.items()
     }
@@ -262,7 +280,10 @@ def _test_information(layout: Layout, units: Mapping[str, Sequence[UnitResult]],
 
 
 def _compare_with_js(of: str, panel: pd.DataFrame) -> Iterator[Finding]:
-    """Test whether js is above MI, and near it; contradicted if most lower bounds of MI are above js."""
+    """Yield the Findings on whether js is above mutual information (MI), and whether the two nearly coincide.
+
+    The first is contradicted if most lower bounds of MI are above js.
+    """
     believed, n = panel[panel["is_believed"]], len(panel)
     n_believed, n_below = len(believed), int((believed["js"] < believed["mi"]).sum())
     word: Word = "contradicted" if n_below > n_believed / 2 else "not identified"
@@ -280,7 +301,10 @@ def _compare_with_js(of: str, panel: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _test_fall(claim: str, panels: Mapping[str, pd.DataFrame]) -> Finding:
-    """Test by sign whether MI falls along a sweep, over the components whose verdict is ok at both ends."""
+    """Return the Finding on whether MI falls from the first setting to the last, by a sign test over components.
+
+    Only components whose verdict is ok in both settings count.
+    """
     (first, start), *_, (last, end) = panels.items()
     both = start.add_suffix("_first").join(end.add_suffix("_last"), how="inner")
     change = (both["mi_last"] - both["mi_first"])[both["is_clean_first"] & both["is_clean_last"]]
@@ -296,12 +320,15 @@ def _test_fall(claim: str, panels: Mapping[str, pd.DataFrame]) -> Finding:
 
 
 def _component_finding(claim: str, word: Word, because: str, n_components: int) -> Finding:
-    """Return a finding on claim 6 that rests on components instead of items."""
+    """Return a Finding on claim 6 (mutual information and js) that rests on components, not on items."""
     return Finding(6, claim, word, because, unit="components", n_items=n_components)
 
 
 def _panel_means(estimates: Sequence[xr.Dataset]) -> pd.DataFrame:
-    """Return means over seeds of `mi` and `js` (nats) by component, and whether the verdicts of all seeds are good."""
+    """Return mutual information (`mi`) and `js` by component, in nats, as means over seeds.
+
+    `is_clean` and `is_believed` say whether the verdicts of all seeds are ok, or at least lower bounds.
+    """
     frames = []
     for panel in (seed.sel(estimator="panel") for seed in estimates):
         words = panel["verdict"].values.astype(str)

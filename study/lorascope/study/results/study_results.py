@@ -1,4 +1,4 @@
-"""All tables, claims, the scaling law and the comparison of metrics of a study."""
+"""All that is computed from a study: tables, verdicts on claims, the scaling law and the comparison of metrics."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ N_DRAWS = 200
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class StudyResults:
-    """A study's units with their tables, claims, law and comparison of metrics."""
+    """Everything computed from a study: units' results, tables, verdicts, scaling law, comparison of metrics."""
 
     units: tuple[UnitResult, ...]
     planned: tuple[str, ...]
@@ -36,13 +36,13 @@ class StudyResults:
 
     @property
     def missing(self) -> list[str]:
-        """Names of the planned units without results."""
+        """Names of the planned units (adapters) that have no results yet."""
         done = {unit.name for unit in self.units}
         return [name for name in self.planned if name not in done]
 
 
 def study_results(units: Sequence[UnitResult], *, planned: Sequence[str] = ()) -> StudyResults:
-    """Compute all tables, claims, the scaling law and the comparison of metrics of a study.
+    """Return all tables, verdicts on the paper's claims, scaling law and comparison of metrics of a study.
 
     Parameters
     ----------
@@ -89,9 +89,9 @@ def study_results(units: Sequence[UnitResult], *, planned: Sequence[str] = ()) -
 
 
 def study_law(cells: pd.DataFrame) -> FitReport | str:
-    """Fit eq. 8 to MIUB of all cells with the first prompt; return the report, or why it can't be fitted.
+    """Fit the paper's scaling law (eq. 8) to MIUB by setting; return the report, or why it can't be fitted.
 
-    Each data set has its own level; seeds are repeats.
+    Only cells under the first prompt are used. Each data set has its own level; seeds are repeats.
     """
     rows = _choice_cells(cells)
     if not len(rows):
@@ -112,7 +112,7 @@ def study_law(cells: pd.DataFrame) -> FitReport | str:
 
 
 def compare_study_metrics(cells: pd.DataFrame) -> MetricComparison | str:
-    """Compare MIUB and CE as predictors of accuracy on means over seeds; return the comparison, or why it failed."""
+    """Return how well MIUB and CE (means over seeds) predict accuracy, or a text on why they weren't compared."""
     groups = _choice_cells(cells).groupby(["dataset", "model", "setting"], sort=False)
     table = groups[["ACC", "MIUB", "CE"]].mean().reset_index()
     known = {name: table[name].dropna() for name in ("MIUB", "CE")}
@@ -125,7 +125,7 @@ def compare_study_metrics(cells: pd.DataFrame) -> MetricComparison | str:
 
 
 def _choice_cells(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the cells of data sets with choices under the first prompt, with unambiguous names of data sets."""
+    """Return the rows of `cells` on multiple-choice data under the first prompt, data sets named unambiguously."""
     rows = cells[cells["first_prompt"] & ~cells["is_text"]].copy()
     rows["dataset"] = data_labels(rows)
     return rows

@@ -26,7 +26,7 @@ UNITS = {"ACC": "share", "CE": "nat/token", "PPL": "1", **dict.fromkeys(("MIUB",
 
 
 class Layout(NamedTuple):
-    """Cells of a study with their columns in the paper's tables."""
+    """Rows of a study's results, each with its column in the paper's tables: a rank or a model size."""
 
     cells: pd.DataFrame
     """With `column` (`r8`, `share4`) and `label` (the data set's name); a cell in two columns has two rows."""
@@ -41,18 +41,20 @@ class Layout(NamedTuple):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """All columns, in the paper's order."""
+        """Names of all columns in the paper's order: ranks such as `r8`, then model sizes such as `share4`."""
         return (*self.ranks, *self.sizes)
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """All columns except the one that shows units a second time."""
+        """Names of the columns in which each unit occurs once: without `share1` if a rank's column has its units."""
         again = "share1" if f"r{self.rank}" in self.ranks else ""
         return tuple(name for name in self.columns if name != again)
 
 
 def lay_out(cells: pd.DataFrame) -> Layout:
-    """Return cells, rows of `study_cells`, `prompt_cells` or `length_cells`, with their columns in the paper's tables.
+    """Return each of `cells` with its column in the paper's tables, a rank or a model size, as a Layout.
+
+    `cells` are rows of `study_cells`, `prompt_cells` or `length_cells`.
 
     Ranks r... are of models whose layers share no weights; sizes share8 ... share1 are of the rank that was run with
     most sizes, or the smallest such rank. So share1 is the rank sweep's run of that rank, shown a second time, as in
@@ -85,7 +87,9 @@ def data_labels(cells: pd.DataFrame) -> list[str]:
 
 
 def datasets_table(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the paper's table 1: ACC, CE and MIUB by data set and setting, with the first prompt, and their means.
+    """Return the paper's table 1 of a study: ACC, CE and MIUB by data set, model and setting, and their means.
+
+    All are under the first prompt.
 
     Parameters
     ----------
@@ -103,7 +107,9 @@ def datasets_table(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def prompts_table(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the paper's table 2: mean ACC and MIUB over data sets by prompt and setting, all on the same items.
+    """Return the paper's table 2 of a study: ACC and MIUB by prompt and setting, means over data sets.
+
+    All prompts have the same items.
 
     Parameters
     ----------
@@ -117,7 +123,9 @@ def prompts_table(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def texts_table(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the paper's figure 2: MIUB, PPL and CE of each text (`dataset`) by model size, all of one rank.
+    """Return the paper's figure 2 of a study as a table: MIUB, PPL and CE of each text by model size.
+
+    All are of one rank; `dataset` names the text.
 
     Further columns: `N`, `N_non_embedding`, `share` and `R`. If no layers share weights, the sizes are those of models.
 
@@ -134,7 +142,7 @@ def texts_table(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def lengths_table(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the paper's figure 3: MIUB and ACC by length, data set and setting.
+    """Return the paper's figure 3 of a study as a table: MIUB and ACC by length, data set and setting.
 
     Further columns: `bucket`, `mean_length`, and `n_wanted`, the number of items requested.
 
@@ -155,7 +163,9 @@ def lengths_table(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def information_table(cells: pd.DataFrame, units: Sequence[UnitResult]) -> pd.DataFrame:
-    """Return the paper's table 3: ACC, MIUB and MI by task and setting, if mutual information was estimated.
+    """Return the paper's table 3 of a study: ACC, MIUB and mutual information (MI) by task and setting.
+
+    It is empty if mutual information was estimated of no unit.
 
     Parameters
     ----------
@@ -196,7 +206,10 @@ def information_table(cells: pd.DataFrame, units: Sequence[UnitResult]) -> pd.Da
 
 
 def with_sizes(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with N, N_non_embedding, share and R of its settings, from cells of a `Layout`."""
+    """Return `table` with the columns N, N_non_embedding, share and R of its settings, looked up in `cells`.
+
+    `cells` are those of a `Layout`.
+    """
     sizes = cells.drop_duplicates(["model", "column"])[["model", "column", "N", "N_non_embedding", "share", "R"]]
     merged = table.merge(sizes.rename(columns={"column": "setting"}), on=["model", "setting"], how="left")
     merged.attrs = dict(table.attrs)
@@ -204,7 +217,7 @@ def with_sizes(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _numbers_table(layout: Layout, by: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
-    """Return one row per name in `by`, model, metric and column of the layout, also for missing cells."""
+    """Return a long table: one row per name in `by`, model, metric and column of the layout, NaN if missing."""
     cells, keys = layout.cells, [*by, "model", "metric", "column"]
     numbers = pd.concat(
         cells.assign(
@@ -227,7 +240,10 @@ def _numbers_table(layout: Layout, by: Sequence[str], metrics: Sequence[str]) ->
 
 
 def _mean_over_data_sets(cells: pd.DataFrame, *by: str) -> pd.DataFrame:
-    """Return means over data sets, with equal weights, by model, column and seed, if a seed has all data sets."""
+    """Return means over data sets, with equal weights, by `by`, model, column and seed.
+
+    Seeds that lack a data set are excluded.
+    """
     n_datasets = cells.groupby([*by, "model"])["label"].transform("nunique")
     groups = cells.assign(n_datasets=n_datasets).groupby([*by, "model", "column", "seed"], sort=False)
     how = {"n_samples": "sum", "n_scored": "sum", "run": _join_runs}
@@ -239,7 +255,7 @@ def _mean_over_data_sets(cells: pd.DataFrame, *by: str) -> pd.DataFrame:
 
 
 def _mean_over_seeds(numbers: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Return means over seeds with errors, sample sizes and runs; NaN if a seed has no number."""
+    """Return means over seeds by `keys`, with errors, sample sizes and runs; NaN if a seed has no number."""
     groups = numbers.groupby(list(keys), sort=False)
     means = groups[["value", "se"]].mean()
     means["seed_sd"], means["n_items"], means["n_seeds"] = groups["value"].std(), groups["n_items"].min(), groups.size()
@@ -254,12 +270,15 @@ def _mean_over_seeds(numbers: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame
 
 
 def _join_runs(names: pd.Series) -> str:
-    """Return the distinct names of units, separated by spaces."""
+    """Return the distinct names of units as one text, separated by spaces."""
     return " ".join(dict.fromkeys(names))
 
 
 def _information_quartiles(information: xr.Dataset) -> pd.DataFrame:
-    """Return medians and quartiles over components with a finite estimate, in rows `MI`, `js` and `js sum`."""
+    """Return quartiles of mutual information and js over components, and the sum of js, as rows of a table.
+
+    The rows are `MI`, `js` and `js sum`, in nats; components without a finite estimate are excluded.
+    """
     panel = information.sel(estimator="panel")
     columns = {"MI": panel["value"], "js": panel["js"], "is_clean": panel["verdict"].astype(str) == "ok"}
     columns |= {name: panel[name] for name in ("n_tokens", "n_samples") if name in panel}

@@ -27,7 +27,7 @@ NUMBERS = (
 
 
 class Record(BaseModel):
-    """Attributes of a file of results, stored as JSON."""
+    """Attributes of a unit's file of results, most of them JSON texts, as checked on reading."""
 
     unit: Json[Unit]
     recipe: Json[dict[str, Any]]
@@ -39,7 +39,7 @@ class Record(BaseModel):
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class UnitResult:
-    """Results of one adapter of a study."""
+    """Results of one unit (adapter) of a study: numbers by sample, recipe, provenance, mutual information."""
 
     name: str
     """Name of its file, without the ending."""
@@ -65,19 +65,19 @@ class UnitResult:
 
     @property
     def first_prompt(self) -> str:
-        """Prompt of all test items; "" if there are only texts."""
+        """Name of the prompt under which all test items were asked; an empty text if there are only texts."""
         prompts = self.samples["prompt"].values[self.samples["answer"].values >= 0]
         return str(prompts[0]) if len(prompts) else ""
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """Model, libraries and device of the first run."""
+        """Record of the model, libraries and device of the unit's first run; empty if it isn't known."""
         provenance = next(iter(self.runs.values()), {}).get("provenance")
         return provenance if isinstance(provenance, Mapping) else {}
 
     @property
     def sizes(self) -> dict[str, int | None]:
-        """N, N_non_embedding and D; None for unknown ones."""
+        """Parameters of the model (N, N_non_embedding) and training samples (D); None for unknown ones."""
         model = self.provenance.get("model") or {}
         sizes = {"N": model.get("n_parameters"), "N_non_embedding": model.get("n_parameters_non_embedding")}
         sizes["D"] = self.training.get("n_samples")
@@ -85,7 +85,7 @@ class UnitResult:
 
 
 def read_units(folder: str | Path) -> list[UnitResult]:
-    """Read the results of a study's units, in the order of their settings.
+    """Return the results of all units (adapters) of a study, read and checked, in the order of their settings.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def read_units(folder: str | Path) -> list[UnitResult]:
 
 
 def read_record(file: Path, results: xr.Dataset | None = None) -> Record:
-    """Read the attributes of a file of results, without its arrays; raise ValueError if it is damaged."""
+    """Return the attributes of a unit's file of results, without its arrays; raise ValueError if damaged."""
     try:
         return Record.model_validate((_load_file(file, arrays=False) if results is None else results).attrs)
     except ValidationError as error:
@@ -122,7 +122,7 @@ def read_record(file: Path, results: xr.Dataset | None = None) -> Record:
 
 
 class UnitStatus(NamedTuple):
-    """Progress of one unit."""
+    """Progress of one unit (adapter) of a study."""
 
     unit: Unit
     state: str
@@ -132,12 +132,12 @@ class UnitStatus(NamedTuple):
 
 
 def study_status(settings: StudySettings) -> list[UnitStatus]:
-    """Return the progress of every unit, in the order in which they run; reads the disk alone, without torch."""
+    """Return the progress of every unit of a study, in the order in which they run; reads files, without torch."""
     return [UnitStatus(unit, *_unit_state(settings, unit)) for unit in grid_units(settings)]
 
 
 def _unit_state(settings: StudySettings, unit: Unit) -> tuple[str, str]:
-    """Return a unit's state and detail, as in `UnitStatus`."""
+    """Return (state, detail) of a unit: `done`, `begun`, `not begun` or `damaged`, and a text on it."""
     if (path := result_path(settings, unit)).exists():
         try:
             record = read_record(path)
@@ -159,7 +159,7 @@ def _unit_state(settings: StudySettings, unit: Unit) -> tuple[str, str]:
 
 
 def _read_unit(file: Path) -> UnitResult:
-    """Read and check the results of one unit, with its estimates of mutual information if they exist."""
+    """Return the checked results of one unit, with its estimates of mutual information if their file exists."""
     results = _load_file(file)
     record = read_record(file, results)
     _require(file.name == f"{record.unit.name}.nc", file, f"it is of unit {record.unit.name!r} by its own words")
@@ -173,7 +173,7 @@ def _read_unit(file: Path) -> UnitResult:
 
 
 def _load_file(file: Path, *, arrays: bool = True) -> xr.Dataset:
-    """Load a NetCDF file, with its arrays unless `arrays` is False; raise ValueError if it is too large or damaged."""
+    """Return a NetCDF file as a Dataset, loaded if `arrays`; raise ValueError if it is too large or damaged."""
     n_bytes = file.stat().st_size
     _require(n_bytes <= MOST_BYTES, file, f"it has {n_bytes} bytes, where results have {MOST_BYTES} at most")
     try:
@@ -186,7 +186,7 @@ def _load_file(file: Path, *, arrays: bool = True) -> xr.Dataset:
 
 
 def _read_samples(results: xr.Dataset, file: Path) -> xr.Dataset:
-    """Return the texts and numbers by sample of a file of results, checked."""
+    """Return the texts and numbers by sample in `results`; raise ValueError if one is missing or not in nats."""
     numbers = [str(name) for name, values in results.data_vars.items() if values.dtype.kind in "fiu"]
     columns = {
         name: ("sample", results[name].values.astype(np.str_) if name in TEXTS else results[name].values)
@@ -201,7 +201,7 @@ def _read_samples(results: xr.Dataset, file: Path) -> xr.Dataset:
 
 
 def _read_information(file: Path, runs: Mapping[str, Mapping[str, Any]]) -> xr.Dataset:
-    """Read and check the estimates of mutual information of a unit with these runs."""
+    """Return a unit's estimates of mutual information; raise ValueError if malformed or of other runs."""
     estimates = _load_file(file)
     run = str(next(iter(runs.values()), {}).get("fingerprint"))
     _require(estimates.attrs.get("fingerprint", run) == run, file, "it is of another run than the unit's results")
@@ -219,13 +219,13 @@ def _read_information(file: Path, runs: Mapping[str, Mapping[str, Any]]) -> xr.D
 
 
 def _require(is_sound: bool, file: Path, why: str) -> None:
-    """Raise the error for a damaged file unless it is sound."""
+    """Raise the ValueError that `file` is damaged, with the reason `why`, unless `is_sound`."""
     if not is_sound:
         raise _damaged_file(file, why)
 
 
 def _damaged_file(file: Path, why: str) -> ValueError:
-    """Return the error for a file that isn't a unit's results."""
+    """Return the ValueError that `file` isn't a unit's results or is damaged, with the reason `why`."""
     return ValueError(
         f"`{file}` isn't a unit's results, or is damaged: {why}; take it out, or delete it, and `lorascope study run` "
         "makes it again"

@@ -35,7 +35,7 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunData:
-    """Prompts and items of one run of a unit."""
+    """Prompts, and items (questions or texts), on which one run of a unit is captured."""
 
     prompts: tuple[str, ...]
     items: tuple[Item, ...]
@@ -44,7 +44,7 @@ class RunData:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskData:
-    """Training and test items of a task's units."""
+    """Items to train and test on, drawn for the units (adapters) of one task."""
 
     train: tuple[Item, ...]
     probe: tuple[Item, ...]
@@ -66,7 +66,7 @@ class TaskData:
 def draw_items(
     task: Task, settings: StudySettings, train_items: int | None, tokenizer: Callable[[], Any], read: Read = read_items
 ) -> TaskData:
-    """Draw the items of a task; the same files, seed and tokenizer give the same items.
+    """Return the items of a task to train and test on; the same files, seed and tokenizer give the same items.
 
     `train_items` is their number per data set, None for all; `tokenizer` returns a fast tokenizer of transformers, and
     is called if lengths are in tokens; `read` reads a data set's items. Raises FileNotFoundError or ValueError if a
@@ -105,7 +105,7 @@ def draw_items(
 
 
 def data_source(source: str | Articles, settings: StudySettings) -> str:
-    """Return the path of a data set in the study's folder of data or next to its file; else its name on a hub."""
+    """Return the path of a data set in the study's data folder or next to its file; else its name on a hub."""
     name = source.data if isinstance(source, Articles) else source
     path = next((path for path in (settings.data / name, settings.folder / name) if path.exists()), None)
     return str(path or name)
@@ -120,7 +120,7 @@ def items_hash(items: Sequence[Item]) -> str:
 
 
 def write_files(items: Sequence[Item], folder: Path) -> tuple[str, ...]:
-    """Write items as one file per data set, and return the paths in the order of the items."""
+    """Write items into `folder`, one .jsonl or .txt file per data set; return the paths in the items' order."""
     by_set: dict[str, list[Item]] = {}
     for item in items:
         ending = "txt" if isinstance(item, TextItem) else "jsonl"
@@ -136,7 +136,7 @@ def write_files(items: Sequence[Item], folder: Path) -> tuple[str, ...]:
 
 
 def _read_sets(sets: Sequence[str | Articles], settings: StudySettings, read: Read) -> Iterator[list[Item]]:
-    """Yield the items of each data set; raise ValueError if it has neither questions nor a text."""
+    """Yield the list of items of each data set; raise ValueError if it has neither questions nor a text."""
     for source in sets:
         content = read(data_source(source, settings))
         items: list[Item] = [item for item in content if isinstance(item, ChoiceItem | TextItem)]
@@ -152,7 +152,7 @@ def _read_sets(sets: Sequence[str | Articles], settings: StudySettings, read: Re
 
 
 def _pick_few(items: list[Item], n: int | None, seed: int, what: str, notes: list[str]) -> list[Item]:
-    """Return n items drawn by seed, or all for None and for texts; append a note if there are fewer."""
+    """Return `n` items drawn by seed, or all for None and for texts; if there are fewer, append to `notes`."""
     if n is None or isinstance(items[0], TextItem):
         return items
     picked = pick_items(items, n, seed)
@@ -164,7 +164,7 @@ def _pick_few(items: list[Item], n: int | None, seed: int, what: str, notes: lis
 def _draw_lengths(
     sets: Sequence[list[Item]], task: Task, seed: int, tokenizer: Callable[[], Any], notes: list[str]
 ) -> dict[Key, tuple[str, int]]:
-    """Draw items by length, and return each one's bucket and length; append notes on missing ones."""
+    """Return item -> (bucket, length) of the items drawn by length; append to `notes` what is missing."""
     drawn: dict[Key, tuple[str, int]] = {}
     if (lengths := task.lengths) is None:
         return drawn
@@ -185,7 +185,7 @@ def _draw_lengths(
 
 
 def _refuse_leak(train: Sequence[Item], test: Sequence[Item]) -> None:
-    """Raise ValueError if a test item is also trained on."""
+    """Raise ValueError if the content of a test item is in the training items too."""
     trained = {content: item for item in train for content in _contents(item)}
     for item in test:
         if (other := next((trained[content] for content in _contents(item) if content in trained), None)) is not None:
@@ -196,7 +196,7 @@ def _refuse_leak(train: Sequence[Item], test: Sequence[Item]) -> None:
 
 
 def _contents(item: Item) -> list[tuple[str, ...]]:
-    """Return contents that must not be in train and test: a question with its choices, or a text's articles."""
+    """Return what training and test items mustn't share: a question with its choices, or a text's articles."""
     if isinstance(item, ChoiceItem):
         return [(item.question, *sorted(item.choices))]
     try:
@@ -206,17 +206,17 @@ def _contents(item: Item) -> list[tuple[str, ...]]:
 
 
 def _flatten(sets: Any) -> tuple[Item, ...]:
-    """Return the items of all sets in one tuple."""
+    """Return the items of several data sets as one tuple."""
     return tuple(item for items in sets for item in items)
 
 
 def _item_key(item: AnyItem) -> Key:
-    """Return (data set, split, id) of an item."""
+    """Return (data set, split, id), which identifies an item in a study."""
     return (item.dataset, item.split, item.id)
 
 
 def _item_fields(item: Item) -> dict[str, Any]:
-    """Return the content of an item as a line of its file has it."""
+    """Return an item's content as a dict, as a line of its data file has it."""
     if isinstance(item, TextItem):
         return {"text": item.text}
     return {"id": item.id, "question": item.question, "choices": list(item.choices), "answer": item.answer}

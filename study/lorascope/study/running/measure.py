@@ -29,7 +29,7 @@ LOCAL = {"settings", "adapters", "data_sources"}
 
 
 def require_sound(run: Run) -> None:
-    """Raise ValueError unless every chunk of a run has its checksum and can be decoded."""
+    """Raise ValueError unless every chunk of a captured run has its checksum and can be decoded."""
     verdict = verify(run.path, level="decode")
     if not verdict.ok:
         first, *others = verdict.problems
@@ -50,7 +50,7 @@ def measure_runs(
     scheduler: str | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Compute the results of a unit by sample from all of its runs.
+    """Return a unit's results by sample as a Dataset, computed from its captured runs: MIUB, scores, labels.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def measure_runs(
 
 
 def _sample_columns(run: Run, result: xr.DataTree, data: TaskData) -> xr.Dataset:
-    """Return labels, scores and MIUB of a run over `sample`."""
+    """Return a Dataset over `sample` with the labels, scores and MIUB of one run."""
     table = run.samples
     keys = list(zip(*(table[name].values.tolist() for name in ("dataset", "split", "id")), strict=True))
     tested = np.array([key in data.tested for key in keys], dtype=np.int8)
@@ -112,7 +112,7 @@ def _sample_columns(run: Run, result: xr.DataTree, data: TaskData) -> xr.Dataset
 
 
 def _run_record(run: Run, unit: Unit) -> dict[str, Any]:
-    """Return the record of a run for its unit's results, without paths of this machine."""
+    """Return what a unit's results say about a run: fingerprint, counts, provenance; no paths of this machine."""
     provenance = {key: value for key, value in run.attributes.get("provenance", {}).items() if key not in LOCAL}
     return {
         "fingerprint": run.attributes.get("fingerprint"),
@@ -124,5 +124,5 @@ def _run_record(run: Run, unit: Unit) -> dict[str, Any]:
 
 
 def _with_model_name(record: Mapping[str, Any], unit: Unit) -> dict[str, Any]:
-    """Return the record with the model's name as in the study's file."""
+    """Return a copy of `record` in which the model has its name from the study's file, not a path."""
     return {**record, "model": {**record.get("model", {}), "name": unit.model}}

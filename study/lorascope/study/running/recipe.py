@@ -31,7 +31,9 @@ NO_NUMBER = frozenset(
 
 
 def unit_recipe(unit: Unit, settings: StudySettings, data: TaskData) -> dict[str, Any]:
-    """Return everything that a unit's results depend on, by step: `train`, each run by its name, and `measure`.
+    """Return a unit's recipe: all that its results depend on, as JSON values by step.
+
+    The steps are `train`, each run by its name, and `measure`.
 
     Raises FileNotFoundError or ValueError if the model doesn't exist, or a setting isn't allowed.
     """
@@ -71,7 +73,7 @@ def unit_recipe(unit: Unit, settings: StudySettings, data: TaskData) -> dict[str
 
 
 def finetune_config(unit: Unit, settings: StudySettings) -> FinetuneConfig:
-    """Return the settings of the training of a unit's adapter; raise ValueError for an unknown or wrong one."""
+    """Return the FinetuneConfig of a unit's adapter; raise ValueError for an unknown or wrong setting."""
     options = {**settings.training, **settings.tasks[unit.task].training}
     _require_settings(options, FinetuneConfig, "training")
     return FinetuneConfig(**options, rank=unit.rank, seed=unit.seed)
@@ -88,7 +90,7 @@ def capture_config(
     examples: tuple[str, ...] = (),
     out: str = "run.zarr",
 ) -> CaptureConfig:
-    """Return the settings of the capture of a unit's run, with these paths; raise ValueError for a wrong one."""
+    """Return the CaptureConfig of a unit's run with these paths; raise ValueError for a wrong setting."""
     _require_settings(settings.capture, CaptureConfig, "capture")
     needs_states = run == TEST_RUN and information_settings(unit, settings) is not None
     return CaptureConfig(
@@ -109,7 +111,7 @@ def capture_config(
 
 
 def information_settings(unit: Unit, settings: StudySettings) -> dict[str, Any] | None:
-    """Return the settings of a unit's estimates of mutual information; None if they aren't requested."""
+    """Return a unit's settings for estimating mutual information; None if none is to be estimated."""
     information = settings.information
     if information is None or any(getattr(unit, name) not in values for name, values in information.where.items()):
         return None
@@ -117,7 +119,7 @@ def information_settings(unit: Unit, settings: StudySettings) -> dict[str, Any] 
 
 
 def model_source(model: str, settings: StudySettings) -> str:
-    """Return the argument of `load_model` for a model in the study's file; folders are relative to that file."""
+    """Return what `load_model` takes for a model of the study: a local path if it exists, else a hub id."""
     if model == "demo":
         return str(demo_model())
     path = settings.folder / model
@@ -125,13 +127,13 @@ def model_source(model: str, settings: StudySettings) -> str:
 
 
 def prompt_sources(prompts: Sequence[str], settings: StudySettings) -> tuple[str, ...]:
-    """Return prompts as `read_template` takes them; files are looked up in the folder of the study's file."""
+    """Return what `read_template` takes for each prompt: a path next to the study's file, or the prompt's name."""
     paths = {name: settings.folder / name for name in prompts}
     return tuple(str(path) if path.is_file() else name for name, path in paths.items())
 
 
 def require_inputs(settings: StudySettings, units: Sequence[Unit], *, weights: bool = True) -> None:
-    """Raise FileNotFoundError or ValueError unless models, data and prompts of these units exist.
+    """Raise FileNotFoundError or ValueError unless the models, data and prompts that `units` need exist.
 
     Without `weights`, a model needs no weights. Places on a hub are checked as far as that is possible offline.
     """
@@ -147,7 +149,7 @@ def require_inputs(settings: StudySettings, units: Sequence[Unit], *, weights: b
 
 @cache
 def _model_hashes(source: str) -> dict[str, str]:
-    """Return the SHA-256 of each file of a local model, or the model's name on a hub."""
+    """Return the SHA-256 of each file of a local model as a dict; of a model on a hub, its name under `hub`."""
     path = Path(source).expanduser()
     if path.is_file():
         return {path.suffix.removeprefix("."): _file_hash(path)}
@@ -169,13 +171,13 @@ def _json_hash(value: Any) -> str:
 
 
 def _changed_settings(config: Any) -> dict[str, Any]:
-    """Return the settings that aren't at their default, so that a new setting doesn't change old recipes."""
+    """Return a config's settings that differ from their defaults, so that new settings keep old recipes valid."""
     fields = {field.name: field.default for field in dataclasses.fields(config)}
     return {name: value for name, default in fields.items() if (value := getattr(config, name)) != default}
 
 
 def _require_settings(options: Mapping[str, Any], kind: type[Any], section: str) -> None:
-    """Raise ValueError unless these are settings of a stage, each of its type, such as no text for a number."""
+    """Raise ValueError unless each option is a setting of the config class `kind` and has the setting's type."""
     known = get_type_hints(kind)
     for name, value in options.items():
         if name not in known:

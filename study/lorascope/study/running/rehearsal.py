@@ -28,7 +28,7 @@ ENDLESS = 2**31
 
 
 class Cost(NamedTuple):
-    """Tokens of a unit that pass the model, without padding; or seconds per token."""
+    """Tokens of a unit that pass the model in training, scoring and capture; or the seconds per token of each."""
 
     trained: float
     """Tokens of training samples, times their passes."""
@@ -38,12 +38,12 @@ class Cost(NamedTuple):
     """Tokens of the runs' samples."""
 
     def seconds(self, prices: "Cost") -> float:
-        """Return the seconds that these tokens take, given the seconds per token."""
+        """Return the seconds that these tokens take, given `prices`, the seconds per token."""
         return sum(n * price for n, price in zip(self, prices, strict=True))
 
 
 class Planned(NamedTuple):
-    """Expected cost of a unit."""
+    """Expected tokens, time and disk space of one unit (adapter) of a study."""
 
     unit: Unit
     tokens: Cost
@@ -56,7 +56,7 @@ class Planned(NamedTuple):
 
 
 def plan_study(settings: StudySettings, *, only: str | None = None, probe: bool = True) -> list[Planned]:
-    """Plan all units of a study or a part of them; with `probe`, rehearse one unit of each model and task."""
+    """Return what each unit of a study will cost; with `probe`, one unit per model and task is rehearsed."""
     units, models = select_units(grid_units(settings), only), Models(settings)
     require_inputs(settings, units, weights=probe)
     data = draw_all_items(settings, units, models)
@@ -75,7 +75,7 @@ def plan_study(settings: StudySettings, *, only: str | None = None, probe: bool 
 
 
 def count_tokens(unit: Unit, settings: StudySettings, data: TaskData, models: Models) -> Cost:
-    """Count the tokens that pass the model for a unit."""
+    """Return how many tokens pass the model for a unit's training, scoring and capture, without padding."""
     outline, training = models.outline(unit), finetune_config(unit, settings)
     context = context_length(outline.model) or ENDLESS
     longest = training.max_length or context
@@ -98,13 +98,14 @@ def count_tokens(unit: Unit, settings: StudySettings, data: TaskData, models: Mo
 
 
 def rehearse(unit: Unit, settings: StudySettings, data: TaskData, models: Models) -> tuple[Cost, float]:
-    """Run a unit on a few items in a temporary folder; return seconds per token, and bytes per captured token."""
+    """Run a unit on a few items in a temporary folder; return seconds, and stored bytes, per token."""
     runs = {name: dataclasses.replace(run, items=_first_items(run.items)) for name, run in data.runs.items()}
     few = dataclasses.replace(data, train=_first_items(data.train), runs=runs)
     keeps_states = capture_config(unit, settings, data, run=TEST_RUN).states != "none"
     steps: list[float] = []
 
     def watch(step: str, done: int, total: int, counted: str) -> None:
+        """Note the time after each step of the training."""
         if step == "train":
             steps.append(time.perf_counter())
 
@@ -128,7 +129,7 @@ def rehearse(unit: Unit, settings: StudySettings, data: TaskData, models: Models
 
 
 def _rehearsal_settings(settings: StudySettings, folder: Path, states: str) -> StudySettings:
-    """Return the settings of a rehearsal: a few steps, a text's first windows, no mutual information."""
+    """Return a study's settings cut down for a rehearsal: few steps and windows, no mutual information."""
     short = {"max_steps": REHEARSED, "batch_size": REHEARSED, "micro_batch_size": None, "miub_every": None}
     tasks = {
         name: task.model_copy(update={"training": {**settings.training, **task.training, **short}})
@@ -140,10 +141,10 @@ def _rehearsal_settings(settings: StudySettings, folder: Path, states: str) -> S
 
 
 def _group_by_set(items: Sequence[Item]) -> list[list[Item]]:
-    """Return the items of each data set."""
+    """Return one list of items per data set, in order of first appearance."""
     return [[item for item in items if item.dataset == name] for name in dict.fromkeys(item.dataset for item in items)]
 
 
 def _first_items(items: Sequence[Item]) -> tuple[Item, ...]:
-    """Return the first items of each data set, as many as a rehearsal uses."""
+    """Return the first `REHEARSED` items of each data set, for a rehearsal."""
     return tuple(item for own in _group_by_set(items) for item in own[:REHEARSED])

@@ -18,7 +18,7 @@ StudyReport = Callable[[int, int, Unit, str, int, int, str], None]
 
 
 class Outcome(NamedTuple):
-    """Result of one unit."""
+    """Outcome of running one unit (adapter) of a study: made, there already, or another process works on it."""
 
     unit: Unit
     did: str
@@ -34,7 +34,7 @@ def run_study(
     only: str | None = None,
     scheduler: str | None = None,
 ) -> Iterator[Outcome]:
-    """Make all missing results of a study; yield an outcome after each unit.
+    """Train, capture and measure each unit of a study that has no results; yield an Outcome after each unit.
 
     `only` and `scheduler` are as in `select_units` and `miub`. Raises ValueError if a setting isn't allowed or results
     were made with other settings, and any error of `finetune`, `capture` and `miub`. After a kill the same call
@@ -50,6 +50,7 @@ def run_study(
     for number, unit in enumerate(units, start=1):
 
         def update(step: str, done: int, total: int, counted: str, number: int = number, unit: Unit = unit) -> None:
+            """Report the progress of a unit's step, along with the unit and its number."""
             report(number, len(units), unit, step, done, total, counted)
 
         work = UnitWork(
@@ -62,7 +63,7 @@ def run_study(
 
 
 def draw_all_items(settings: StudySettings, units: Sequence[Unit], models: Models) -> dict[Unit, TaskData]:
-    """Draw the items of each unit, once per model, task and number of items."""
+    """Return unit -> its items to train and test on, drawn once per model, task and number of items."""
     drawn: dict[tuple[str, str, int | None], TaskData] = {}
     data, read = {}, cache(read_items)  # reads each file once
     for unit in units:

@@ -37,15 +37,16 @@ Report = Callable[[str, int, int, str], None]
 
 
 class Models:
-    """Base models of a study, one in memory at a time, kept as long as the next units need it."""
+    """Base models of a study: one is in memory at a time, kept as long as the next units need it."""
 
     def __init__(self, settings: StudySettings) -> None:
+        """Keep the settings; a model is loaded when a unit needs it."""
         self._settings = settings
         self._loaded: dict[tuple[str, int], tuple[Any, Any]] = {}
         self._outlines = cache(load_on_meta)
 
     def load(self, unit: Unit) -> tuple[Any, Any]:
-        """Return a unit's base model with its shared weights, and its tokenizer; release the previous model."""
+        """Return (model, tokenizer) of a unit, its layers sharing weights; release the previous model first."""
         settings, key = self._settings, (unit.model, unit.share)
         if key not in self._loaded:
             self._loaded.clear()  # before loading the next one
@@ -60,13 +61,13 @@ class Models:
         return self._loaded[key]
 
     def outline(self, unit: Unit) -> MetaModel:
-        """Return a unit's model without weights, and its tokenizer."""
+        """Return a unit's model without weights, on PyTorch's meta device, and its tokenizer."""
         return self._outlines(model_source(unit.model, self._settings))
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitWork:
-    """A unit with everything that its steps need."""
+    """The work on one unit: its adapter is trained, its runs are captured and measured; and what that needs."""
 
     unit: Unit
     settings: StudySettings
@@ -77,7 +78,7 @@ class UnitWork:
     """Dask scheduler that computes MIUB and mutual information, as in `miub`."""
 
     def run(self) -> bool:
-        """Make the missing results; return whether any were missing.
+        """Make the unit's missing results; return True if any were missing.
 
         Raises FileExistsError if another process works on the unit, and ValueError if a folder was made by another
         recipe or a run is damaged.
@@ -103,15 +104,16 @@ class UnitWork:
         return True
 
     def _progress(self, step: str, counted: str) -> Progress:
-        """Return a callback that reports the progress of a step."""
+        """Return a callback of (done, total, part) that reports the progress of `step`, counted in `counted`."""
 
         def update(done: int, total: int, part: str = "") -> None:
+            """Report the progress of the step, without the name of the part."""
             self.report(step, done, total, counted)
 
         return update
 
     def _train(self) -> dict[str, Any]:
-        """Train the unit's adapter if it doesn't exist, and return the record of its fine-tuning."""
+        """Train the unit's adapter if it doesn't exist; return the record of its training."""
         folder = adapter_path(self.settings, self.unit)
         if not folder.exists():  # it gets its name only once it is complete
             finetune(
@@ -126,9 +128,10 @@ class UnitWork:
         return record
 
     def _capture(self, name: str) -> Run:
-        """Capture one run, or continue it, and return the finished run."""
+        """Capture the unit's run `name`, or continue it; return the finished run."""
 
         def update(progress: CaptureProgress) -> None:
+            """Report the progress of the capture under the run's name and the stage."""
             self.report(f"{name}: {progress.stage}", progress.done, progress.total, progress.unit)
 
         place, adapter = run_path(self.settings, self.unit, name), adapter_path(self.settings, self.unit)
@@ -151,7 +154,10 @@ class UnitWork:
             adapted.unload()
 
     def _measure(self, recipe: dict[str, Any], runs: dict[str, Run], training: dict[str, Any]) -> None:
-        """Check the runs, and save estimates and results; the results come last and mark the unit as done."""
+        """Check the unit's runs, then save their estimates of mutual information, and last the results.
+
+        Results mark the unit as done.
+        """
         for run in runs.values():
             require_sound(run)
         information = information_settings(self.unit, self.settings)
@@ -180,7 +186,7 @@ class UnitWork:
 
 
 def claim_folder(folder: Path, recipe: Mapping[str, Any]) -> None:
-    """Make a unit's folder with its recipe, or raise ValueError if an existing one has another recipe.
+    """Make a unit's folder with its recipe in it; raise ValueError if the existing one has another recipe.
 
     The recipe is the first file of a folder: a folder without it is unfinished, and deleted.
     """
@@ -194,7 +200,7 @@ def claim_folder(folder: Path, recipe: Mapping[str, Any]) -> None:
 
 
 def delete_folder(folder: Path) -> None:
-    """Delete a folder; after a kill in between, nothing is left under its name."""
+    """Delete a folder, renamed first, so that a kill leaves no half-deleted folder under its name."""
     discarded = folder.with_name(f".{folder.name}.discarded")
     if discarded.exists():
         shutil.rmtree(discarded)
@@ -204,13 +210,13 @@ def delete_folder(folder: Path) -> None:
 
 
 def is_made_by(folder: Path, recipe: Mapping[str, Any]) -> bool:
-    """Whether a unit's folder was made by this recipe."""
+    """Return whether a unit's folder was made by this recipe (all that its results depend on)."""
     marker = folder / MADE_BY
     return marker.is_file() and read_json(marker) == recipe
 
 
 def is_done(settings: StudySettings, unit: Unit, recipe: Mapping[str, Any]) -> bool:
-    """Whether a unit's results exist; raise ValueError if another recipe made them, or a part is missing."""
+    """Return whether a unit's results exist; raise ValueError if another recipe made them, or a file is missing."""
     path, estimates = result_path(settings, unit), information_path(settings, unit)
     if not path.exists():
         return False
@@ -223,7 +229,10 @@ def is_done(settings: StudySettings, unit: Unit, recipe: Mapping[str, Any]) -> b
 
 
 def save_checked(result: xr.Dataset, path: Path) -> None:
-    """Save a result, read it back and compare, and only then give it its name, since its runs may be deleted."""
+    """Save a dataset as NetCDF under its name only if it reads back equal; else raise OSError.
+
+    The runs that it was computed from may be deleted afterwards.
+    """
     with atomic_write(path, flush=True) as partial:
         result.to_netcdf(partial, engine="netcdf4")
         with xr.open_dataset(partial, engine="netcdf4", cache=False) as stored:
@@ -233,7 +242,7 @@ def save_checked(result: xr.Dataset, path: Path) -> None:
 
 
 def _require_same_recipe(stored: Mapping[str, Any], expected: Mapping[str, Any], path: Path) -> None:
-    """Raise ValueError, with the differences, if a stored recipe isn't the expected one."""
+    """Raise ValueError, with the first differences, if a stored recipe isn't the expected one."""
     if changes := list(differences(stored, expected)):
         more = f" and {len(changes) - MOST_SHOWN} more" if len(changes) > MOST_SHOWN else ""
         raise ValueError(
