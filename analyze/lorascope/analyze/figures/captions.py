@@ -32,7 +32,7 @@ def headline(figure: go.Figure, title: str, *notes: str) -> None:
 
 
 def shortened(name: object, n: int = 24) -> str:
-    """A name of at most n characters, escaped; longer names lose their middle, paths their beginning.
+    """Return a name of at most n characters, escaped; longer names lose their middle, paths their beginning.
 
     Examples
     --------
@@ -43,19 +43,19 @@ def shortened(name: object, n: int = 24) -> str:
 
 
 def plural(n: int, what: str) -> str:
-    """A count and its noun, with a no-break space."""
+    """Return a count and its noun as text, with a no-break space."""
     return f"{n}\u00a0{what}" if n == 1 else f"{n}\u00a0{what}s"
 
 
 def range_of(counts: Any, what: str) -> str:
-    """Smallest and largest of several counts above 0, and their noun, with no-break spaces."""
+    """Return the smallest and largest of several counts, and their noun, as text; counts of 0 are ignored."""
     known = np.asarray(counts)[np.asarray(counts) > 0]
     low, high = (int(known.min()), int(known.max())) if len(known) else (0, 0)
     return plural(high, what) if low == high else f"{low}\u00a0to\u00a0{plural(high, what)}"
 
 
 def run_name(attributes: Mapping[str, Any]) -> str:
-    """Names of a result's run and adapter, from its attributes, without folders and shortened.
+    """Return the names of a result's run and adapter as text, without folders and shortened.
 
     Examples
     --------
@@ -69,12 +69,13 @@ def run_name(attributes: Mapping[str, Any]) -> str:
 
 
 def tokens_reduced(attributes: Mapping[str, Any]) -> str:
-    """A sentence on how a result's tokens were reduced, from its attributes."""
+    """Return a sentence on how tokens were reduced (as a mean or a sum), from a result's attributes."""
     how = attributes["reduction"].split(";")[0].removeprefix("tokens: ")
     return f"{how[0].upper()}{how[1:]} over tokens." if how.endswith(("mean", "sum")) else f"Tokens: {how}."
 
 
 def _cut(text: str, n: int) -> str:
+    """Return a text of at most n characters: longer ones lose their middle, paths their beginning."""
     if len(text) > n and "/" in text:  # the end of a path says more than its middle
         return f"…{text[1 - n :]}"
     return text if len(text) <= n else f"{text[: n // 2]}…{text[-(n - n // 2 - 1) :]}"

@@ -32,7 +32,7 @@ ROOM = 0.3
 
 
 class _Series(NamedTuple):
-    """Cells of one group and offset along a size, with the fitted law between them."""
+    """Cells of one group and offset along a size, with the fitted law between them: one line of a figure."""
 
     group: str
     offset: str
@@ -45,7 +45,7 @@ class _Series(NamedTuple):
 
 
 def scaling_figure(fit: ScalingFit, *, along: str | None = None) -> go.Figure:
-    """Response over one size with the fitted law through each group, and below it local exponents of both.
+    """Draw a response over one size with the fitted law through each group, and local exponents below.
 
     Cells are shown whose other sizes are at their references or, if a group has no such cells, at its nearest sizes;
     the other cells are counted. Lines end at a group's smallest and largest size; bands are intervals of the mean by
@@ -107,7 +107,10 @@ def scaling_figure(fit: ScalingFit, *, along: str | None = None) -> go.Figure:
 
 
 def _nearest(frame: pd.DataFrame, groups: np.ndarray, column: str, others: Mapping[str, float]) -> np.ndarray:
-    """(n,) bool: cells of each group whose other sizes are nearest to their references and where `column` varies."""
+    """Return which cells are drawn, bool (n,): of each group, those whose `others` are nearest to the references.
+
+    Among these, sizes at which `column` varies are preferred.
+    """
     is_shown = np.ones(len(frame), bool)
     if not others:
         return is_shown
@@ -123,7 +126,7 @@ def _nearest(frame: pd.DataFrame, groups: np.ndarray, column: str, others: Mappi
 
 
 def _series(fit: ScalingFit, column: str, places: np.ndarray) -> Iterator[_Series]:
-    """Cells by group and offset, offsets of more cells first."""
+    """Yield one series per group and offset, with its cells and the law's curve; offsets of more cells come first."""
     frame = fit.design.frame.iloc[places]
     columns = list(fit.design.offset_columns)
     rows = frame[columns].itertuples(index=False, name=None)
@@ -145,7 +148,7 @@ def _series(fit: ScalingFit, column: str, places: np.ndarray) -> Iterator[_Serie
 def _response_traces(
     fit: ScalingFit, part: _Series, look: Look, axis: ValueAxis, *, hollow: bool
 ) -> Iterator[go.Scatter]:
-    """Traces of the band of the mean, cut at the edges of the axis, of the mean, and of the cells."""
+    """Yield the traces of one series: band of the mean (cut at the axis' edges), line of the mean, and cells."""
     known = part.curve.dropna()
     if len(known):
         x = np.concatenate([known["x"], known["x"][::-1]])
@@ -165,7 +168,7 @@ def _response_traces(
 
 
 def _exponent_traces(part: _Series, look: Look, *, hollow: bool, is_log: bool) -> Iterator[go.Scatter]:
-    """Traces of local exponents: the law's as a line, the cells' as points with bars from one size to the next."""
+    """Yield traces of local exponents: a line of the law's, and points with bars between neighbouring cells."""
     mean, x = part.curve["mean"].to_numpy(), part.curve["x"].to_numpy()
     mean = np.log(np.where(mean > 0, mean, np.nan)) if is_log else mean
     yield line(look, part.group, x=x, y=np.gradient(mean, np.log(x), edge_order=2))
@@ -184,20 +187,20 @@ def _exponent_traces(part: _Series, look: Look, *, hollow: bool, is_log: bool) -
 
 
 def _residual_text(fit: ScalingFit, residual: float) -> str:
-    """A residual as text: in percent if it is relative or logarithmic, else in units of the response."""
+    """Return a residual as text: in percent if it is relative or logarithmic, else in units of the response."""
     is_share = fit.design.residual != "absolute" or fit.design.law.logarithmic
     return f"{format_number(100 * residual)}\u00a0%" if is_share else format_number(residual)
 
 
 def _bold_group(group: str) -> str:
-    """First line of a text to hover over: the group's name in bold, if it has one."""
+    """Return the first line (HTML) of a hover text: the group's name in bold, or nothing if it has no name."""
     return f"<b>{html.escape(group)}</b><br>" if group else ""
 
 
 def _caption(
     fit: ScalingFit, series: list[_Series], fixed: Mapping[str, list[float]], n_elsewhere: int, *, is_log: bool
 ) -> Iterator[str]:
-    """Sentences on the cells, lines and bands of the figure."""
+    """Yield the sentences below the figure, on its cells, lines and bands, as plain text."""
     parts = [
         f"{name} at {' or '.join(map(tick_text, values[:3]))}{' and others' if len(values) > 3 else ''}"
         for name, values in fixed.items()
@@ -215,7 +218,7 @@ def _caption(
 
 
 def profile_figure(fit: ScalingFit) -> go.Figure:
-    """Profile of each amplitude, slope and exponent: how much worse the law fits at other values of the parameter.
+    """Draw the profile of each amplitude, slope and exponent: how much worse the law fits at other values.
 
     Height is the square root of (SSR - least SSR) / (least SSR / df), with all other parameters fitted: 0 at the
     estimate, and a V if the law is linear in the parameter. Values below the dotted line are in the interval; an open
@@ -268,18 +271,18 @@ def profile_figure(fit: ScalingFit) -> go.Figure:
 
 
 def _height(ssr: np.ndarray, fit: ScalingFit) -> np.ndarray:
-    """|t| of a profile, from sums of squares."""
+    """Return the height |t| of a profile from sums of squares `ssr`: 0 at the fit's own, which is the least."""
     return np.asarray(np.sqrt(np.maximum(ssr / fit.ssr - 1, 0) * fit.df_resid))
 
 
 def _panel_title(fit: ScalingFit, profile: Profile) -> str:
-    """Estimate and interval of a parameter, in two lines."""
+    """Return the title (HTML) of a parameter's panel: its estimate, and below it its interval."""
     value = format_number(fit.params[profile.name], digits=4)
     return f"<b>{html.escape(profile.name)}</b> = {value}<br>{interval_text(profile.interval)}"
 
 
 def _curve(fit: ScalingFit, profile: Profile, value: float, window: tuple[float, float]) -> go.Scatter:
-    """Trace of a profile, with 0 at the estimate."""
+    """Return the trace of a profile inside `window`, with height 0 at the estimate `value`."""
     order = np.argsort(np.append(profile.values, value), kind="stable")
     x, height = np.append(profile.values, value)[order], np.append(_height(profile.ssr, fit), 0.0)[order]
     inside = (x >= window[0]) & (x <= window[1])
@@ -293,7 +296,7 @@ def _curve(fit: ScalingFit, profile: Profile, value: float, window: tuple[float,
 
 
 def _window(profile: Profile, height: np.ndarray, value: float) -> tuple[float, float]:
-    """Range of the axis: to where the profile becomes flat at open ends, and a little beyond closed ends."""
+    """Return the ends of a panel's axis: where the profile becomes flat at open ends, beyond the interval elsewhere."""
     low, high, low_open, high_open, _ = profile.interval
     below, above = profile.values < value, profile.values > value
     if low_open:
@@ -306,7 +309,7 @@ def _window(profile: Profile, height: np.ndarray, value: float) -> tuple[float, 
 
 
 def _flat_from(x: np.ndarray, height: np.ndarray, end: float) -> float:
-    """First value, going outwards, from which a profile is flat up to the end of its interval."""
+    """Return the first of the values x, going outwards, from which a profile is flat up to `end`."""
     known = np.abs(x - x[:1]) <= np.abs(end - x[:1])
     if not known.any():  # the estimate is at the end
         return end
@@ -315,7 +318,10 @@ def _flat_from(x: np.ndarray, height: np.ndarray, end: float) -> float:
 
 
 def _bar(interval: Interval, window: tuple[float, float], limit: float) -> go.Scatter:
-    """Trace of an interval on its line, with an arrow at each open end, which is moved to the edge if it is outside."""
+    """Return the trace of an interval as a bar at height `limit`, with an arrow at each open end.
+
+    An open end outside of `window` is moved to its edge.
+    """
     low = max(interval.low, window[0]) if interval.low_open else interval.low
     high = min(interval.high, window[1]) if interval.high_open else interval.high
     is_open = {"left": interval.low_open, "right": interval.high_open}

@@ -1,4 +1,4 @@
-"""Figures of mutual information: compared with MIUB, and by estimator."""
+"""Figures of mutual information (MI): compared with MIUB (here the JS of a component), and by estimator."""
 
 import html
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ VAGUE = ("saturated", "undersampled")
 
 
 def bound_figure(result: xr.Dataset, *, estimator: str = "panel") -> go.Figure:
-    """Mutual information of each component over its js, in nats, and the line on which they are equal.
+    """Draw the mutual information of each component over its JS, in nats, and the line on which they are equal.
 
     The paper calls MIUB, the sum of these js, an upper bound: if it were, all points would be in the shaded part. Bars
     are 95 % intervals. Colours are kinds; a hollow marker is a value whose verdict is saturated or undersampled. Axes
@@ -82,7 +82,7 @@ def bound_figure(result: xr.Dataset, *, estimator: str = "panel") -> go.Figure:
 
 
 def estimates_figure(result: xr.Dataset) -> go.Figure:
-    """All estimates of mutual information by layer, in nats, which show where estimators agree.
+    """Draw all estimates of mutual information by layer, in nats, to show where estimators agree.
 
     A line connects the medians of layers; the panel, the largest of its members, is black. Components outside of the
     layers are excluded. Bars are 95 % intervals; a hollow marker is a value whose verdict is saturated or undersampled,
@@ -139,7 +139,7 @@ def estimates_figure(result: xr.Dataset) -> go.Figure:
 
 
 def _refuse_other(result: xr.Dataset) -> None:
-    """Raise ValueError unless a result is by component and estimator."""
+    """Raise ValueError unless a result has values by component and estimator."""
     dims = [str(dim) for dim in result["value"].dims] if "value" in result else []
     if dims != ["component", "estimator"]:
         raise ValueError(
@@ -148,7 +148,7 @@ def _refuse_other(result: xr.Dataset) -> None:
 
 
 def _known_values(result: xr.Dataset, estimator: str) -> pd.DataFrame:
-    """Table of components with a value of this estimator and without a note, in nats, by component index."""
+    """Return a table, in nats, of components that have a value of this estimator and no note on a missing one."""
     values = result.sel(estimator=estimator)
     columns: dict[str, Any] = {name: values[name].values for name in ("component", "kind", "layer", "verdict")}
     columns["js"] = values["js" if result.attrs["against"] == "lora" else "js_delta_alone"].values
@@ -157,7 +157,7 @@ def _known_values(result: xr.Dataset, estimator: str) -> pd.DataFrame:
 
 
 def _value_points(values: pd.DataFrame, group: str, look: Look, estimator: str, axis: ValueAxis) -> go.Scatter:
-    """Trace of points with bars: hollow for vague verdicts, triangles beyond an end of the axis."""
+    """Return a trace of points with bars: hollow for vague verdicts, triangles beyond an end of the axis."""
     symbols = np.where(values["verdict"].isin(VAGUE), f"{look.symbol}-open", look.symbol)
     symbols = np.where(values["value"] > axis.high, EDGES["up"], symbols)
     symbols = np.where(values["value"] < axis.low, EDGES["down"], symbols)
@@ -174,13 +174,13 @@ def _value_points(values: pd.DataFrame, group: str, look: Look, estimator: str, 
 
 
 def _counts_text(result: xr.Dataset, tables: Sequence[pd.DataFrame]) -> str:
-    """A sentence with the number of components, and of tokens per component."""
+    """Return a sentence with the number of components, and of tokens per component."""
     places = pd.concat(tables).index.unique()
     return f"{plural(len(places), 'component')}, {range_of(result['n_tokens'].values[places], 'token')} each."
 
 
 def _footnotes(figure: go.Figure, result: xr.Dataset, tables: Sequence[pd.DataFrame]) -> list[str]:
-    """Sentences on the markers that occur, and on the number of values that aren't shown."""
+    """Return sentences on the markers that occur in a figure, and on the number of values that aren't shown."""
     symbols = {str(symbol) for trace in figure.data for symbol in np.ravel(trace.marker.symbol)}
     notes = ["Hollow: saturated or undersampled."] if any(symbol.endswith("-open") for symbol in symbols) else []
     notes += ["Triangles: beyond the axis."] if symbols & set(EDGES.values()) else []

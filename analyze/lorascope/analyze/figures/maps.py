@@ -1,4 +1,4 @@
-"""Heat maps of a run's components, by layer and kind of module."""
+"""Heat maps of a run's components by layer and kind of module, such as of JS (Jensen-Shannon divergence)."""
 
 import html
 import math
@@ -23,11 +23,11 @@ N_LETTERS = 24
 
 
 def js_figure(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
-    """Heat map of where the adapter acts: mean JS of each component, in the result's unit, by layer and module kind.
+    """Draw a heat map of where the adapter acts: mean JS of each component, by layer and module kind.
 
-    The darker a cell, the further the adapter moves this component's output; colours are on a logarithmic scale. A cell
-    is grey if its JS is exactly 0 or not finite, or there is no such component. Hovering shows the component's name,
-    its JS with standard error, its share of MIUB, and measures that qualify them.
+    Values are in the result's unit. The darker a cell, the further the adapter moves this component's output; colours
+    are on a logarithmic scale. A cell is grey if its JS is exactly 0 or not finite, or there is no such component.
+    Hovering shows the component's name, its JS with standard error, its share of MIUB, and measures that qualify them.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def js_figure(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
 
 
 def null_figure(qualified: xr.DataTree) -> go.Figure:
-    """Heat map of a null: JS of each component over that of its delta with permuted features, by layer and kind.
+    """Draw a heat map of each component's JS divided by that of its delta with permuted features, by layer and kind.
 
     Red, above 1: delta is large at features with much of the softmax's mass, so the adapter moves the output further
     than a change of equal size in random features. Blue, below 1: delta is large at other features. White: as random.
@@ -96,7 +96,7 @@ def component_figure(
     limits: tuple[float, float] | None = None,
     note: str = "",
 ) -> go.Figure:
-    """Heat map of any value per component, by layer and module kind.
+    """Draw a heat map of any value per component, by layer and module kind.
 
     Colours are on a logarithmic scale. If a value is negative, such as a difference, the scale is linear, blue below 0
     and red above.
@@ -176,14 +176,17 @@ def heat_map(
     ends: tuple[float, float],
     is_log: bool,
 ) -> go.Heatmap:
-    """Trace of values (y, x) (powers of ten if `is_log`), with texts to hover over and a colour bar below."""
+    """Return a plotly heat map of values (y, x), with texts to hover over and a colour bar below.
+
+    Values and `ends` are powers of ten if `is_log`.
+    """
     scale = {"colorscale": list(colors), "zmin": ends[0], "zmax": ends[1], "colorbar": colorbar(*ends, is_log)}
     hover = {"text": texts, "hovertemplate": "%{text}<extra></extra>", "hoverongaps": False}
     return go.Heatmap(z=values, x=x, y=y, **scale, **hover)
 
 
 def _hover_text(values: xr.DataArray, members: list[int], notes: Sequence[str], label: str, mean: float) -> str:
-    """Text to hover over a cell: its component with value and note, or its first component and their mean."""
+    """Return the hover text (HTML) of a cell: its component with value and note, or its first one and their mean."""
     label = html.escape(label)
     names = [html.escape(str(values["component"].values[member])) for member in members]
     if len(members) > 1:
@@ -194,7 +197,7 @@ def _hover_text(values: xr.DataArray, members: list[int], notes: Sequence[str], 
 
 
 def _component_notes(result: xr.DataTree) -> list[str]:
-    """HTML for each component: js, its share of MIUB, and measures that qualify it."""
+    """Return one hover note (HTML) per component: JS, its share of MIUB, and measures to judge it by."""
     lines, units, table = [], html.escape(result.attrs["units"]), result.to_dataset()
     for index in range(table.sizes["component"]):
         row = table.isel(component=index)

@@ -1,4 +1,4 @@
-"""Figures of a run's JS by position in the sequence, by layer, and by sample."""
+"""Figures of a run's JS (Jensen-Shannon divergence) by position, by layer, and by sample (its sum MIUB)."""
 
 import html
 import math
@@ -26,10 +26,10 @@ N_POINTS = 300
 
 
 def position_figure(result: xr.DataTree) -> go.Figure:
-    """Median and bands of the tokens' JS over their positions, in the result's unit, and the number of tokens there.
+    """Draw the tokens' JS over their positions, as a median and bands, and the number of tokens there.
 
-    The line is the median over tokens at a position; the bands contain the middle 50 and 80 % of them. JS of a token is
-    summed over components.
+    JS is in the result's unit. The line is the median over tokens at a position; the bands contain the middle 50 and 80
+    % of them. JS of a token is summed over components.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def position_figure(result: xr.DataTree) -> go.Figure:
 
 
 def depth_figure(result: xr.DataTree, *, by: str | None = None) -> go.Figure:
-    """Lines of JS by layer, in the result's unit: means over samples, with bars of one standard error.
+    """Draw lines of JS by layer, in the result's unit: means over samples, with bars of one standard error.
 
     JS is summed over a layer's components. Components outside of the layers are excluded, and a note counts them.
 
@@ -133,10 +133,10 @@ def depth_figure(result: xr.DataTree, *, by: str | None = None) -> go.Figure:
 
 
 def sample_figure(result: xr.DataTree) -> go.Figure:
-    """Histogram of MIUB by sample, in the result's unit, with its mean and standard error over the used samples.
+    """Draw a histogram of MIUB by sample, in the result's unit, with its mean and standard error.
 
-    Every sample is a point above, with its name to hover over. Samples that aren't finite are excluded, and a note
-    counts them.
+    The mean is over the used samples. Every sample is a point above, with its name to hover over. Samples that aren't
+    finite are excluded, and a note counts them.
 
     Parameters
     ----------

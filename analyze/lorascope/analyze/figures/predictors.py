@@ -20,7 +20,7 @@ SLOPE = Look("#777", dash="dot")
 
 
 def metrics_figure(comparison: MetricComparison) -> go.Figure:
-    """Points of accuracy over each metric, both centred within groups, with the pooled correlation and its interval.
+    """Draw accuracy over each metric, both centred within groups, with the pooled correlation and its interval.
 
     The closer a metric's points are to the dotted line, the pooled slope within groups, the better it predicts
     accuracy. Cells that the comparison excluded from its second set, as collapsed, are hollow.
@@ -71,7 +71,7 @@ def metrics_figure(comparison: MetricComparison) -> go.Figure:
 
 
 def _metric_title(comparison: MetricComparison, metric: str) -> str:
-    """A metric's name and its correlations, one line per set of cells."""
+    """Return the title (HTML) of a metric's panel: its name and correlations, one line per set of cells."""
     table = comparison.metrics[comparison.metrics["metric"] == metric]
     sign = f"{table['better'].iloc[0]} should go with higher {shortened(comparison.accuracy, 10)}"
     lines = [f"r = {row.pearson:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in table.itertuples()]
@@ -79,15 +79,16 @@ def _metric_title(comparison: MetricComparison, metric: str) -> str:
 
 
 def _cell_text(cell: tuple[str, str], values: Mapping[str, float]) -> str:
-    """Text to hover over: group and setting of a cell, and its values by name."""
+    """Return the hover text (HTML) of a point: group and setting of its cell, and its values by name."""
     lines = [f"<b>{html.escape(cell[0])}</b>", html.escape(cell[1])]
     return "<br>".join([*lines, *(f"{html.escape(k)}: {format_number(v, digits=4)}" for k, v in values.items())])
 
 
 def ablation_figure(comparison: xr.Dataset, measure: str = "js") -> go.Figure:
-    """Points of the KL of removal in nats (up) over a measure (across): one per component, coloured by kind.
+    """Draw the KL of removing each component, in nats (up), over a measure (across), coloured by kind.
 
-    `comparison` is the result of `compare_measures`, `measure` one of its measures.
+    The KL is of predictions; one point is one component. `comparison` is the result of `compare_measures`, `measure`
+    one of its measures.
     """
     values = comparison.sel(measure=measure)
     kinds = list(dict.fromkeys(map(str, values["kind"].values)))

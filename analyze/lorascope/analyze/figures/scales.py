@@ -18,7 +18,11 @@ LOG_FROM = 30.0
 
 
 def ends(shown: np.ndarray, limits: tuple[float, float] | None, is_log: bool) -> tuple[float, float]:
-    """Values at the ends of a colour scale, or their powers of ten if it is logarithmic; see `component_figure`."""
+    """Return the values at the ends of a colour scale, or their powers of ten if it is logarithmic.
+
+    `limits` are those of `component_figure`, `shown` the values or their powers of ten; ValueError if limits can't be
+    logarithmic.
+    """
     if limits is not None and is_log:
         if not 0 < limits[0] < limits[1] < math.inf:
             raise ValueError(
@@ -33,7 +37,7 @@ def ends(shown: np.ndarray, limits: tuple[float, float] | None, is_log: bool) ->
 
 
 def colorbar(low: float, high: float, is_log: bool) -> dict[str, Any]:
-    """Options of a colour bar below a map, with round values if its scale is logarithmic."""
+    """Return plotly's options of a colour bar below a map, with round values if its scale is logarithmic."""
     bar = {"orientation": "h", "thickness": 10, "y": 0, "yref": "container", "yanchor": "bottom", "outlinewidth": 0}
     if not is_log:
         return {**bar, "exponentformat": "power", "nticks": 6}
@@ -43,12 +47,15 @@ def colorbar(low: float, high: float, is_log: bool) -> dict[str, Any]:
 
 
 def whole_ticks(low: int, high: int) -> dict[str, Any]:
-    """Options of an axis with whole numbers only, which plotly's own ticks have for ranges of ten or more."""
+    """Return plotly's options of an axis with ticks at whole numbers only, from `low` to `high`.
+
+    For ranges of ten or more, plotly's own ticks are whole numbers.
+    """
     return {"dtick": 1} if high - low < 10 else {}
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round values between two powers of ten: powers of ten, and over few decades also 3, or 2 and 5."""
+    """Return round values from 10^low to 10^high: powers of ten, and over few decades also 3, or 2 and 5."""
     steps: tuple[int, ...] = (1,) if high - low > 3 else (1, 3) if high - low > 1.5 else (1, 2, 5)
     powers = range(math.floor(low), math.ceil(high) + 1)
     ticks = [float(f"{step}e{power}") for power in powers for step in steps]
@@ -57,25 +64,25 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 class ValueAxis(NamedTuple):
-    """Values at both ends of an axis, and whether it is logarithmic."""
+    """Values at both ends of a figure's axis, and whether it is logarithmic."""
 
     low: float
     high: float
     is_log: bool
 
     def inside(self, values: np.ndarray) -> np.ndarray:
-        """Values, clipped to the ends of the axis."""
+        """Return values, clipped to the ends of the axis."""
         return np.asarray(np.clip(values, self.low, self.high))
 
     def layout(self) -> dict[str, Any]:
-        """Options of plotly for the axis."""
+        """Return plotly's options for the axis: its type, range and ticks."""
         if not self.is_log:
             return {"range": [self.low, self.high], "nticks": 6}
         return {"type": "log", "range": [math.log10(self.low), math.log10(self.high)], "exponentformat": "power"}
 
 
 def value_axis(values: np.ndarray, *, is_log: bool | None = None) -> ValueAxis:
-    """An axis with all finite values and 0; or a logarithmic one with all positive values, if they differ too much."""
+    """Return an axis for `values` and 0, or a logarithmic one for positive values if they differ too much."""
     known = values[np.isfinite(values)]
     positive = known[known > 0]
     if is_log is None:
@@ -90,7 +97,7 @@ def value_axis(values: np.ndarray, *, is_log: bool | None = None) -> ValueAxis:
 
 
 def size_axis(sizes: np.ndarray) -> dict[str, Any]:
-    """Options of a logarithmic axis with a tick at each size, and texts as far as a phone has room for them."""
+    """Return plotly's options of a logarithmic axis with a tick at each size, and texts as far as a phone has room."""
     levels = np.unique(sizes)
     low, high = math.log10(levels[0]), math.log10(levels[-1])
     room = 0.07 * (high - low) or 0.2
@@ -111,7 +118,7 @@ def size_axis(sizes: np.ndarray) -> dict[str, Any]:
 
 
 def tick_text(value: float) -> str:
-    """A number with all its digits if they are at most six, else with three.
+    """Return a number as text, with all its digits if they are at most six, else with three.
 
     Examples
     --------

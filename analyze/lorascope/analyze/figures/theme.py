@@ -93,14 +93,14 @@ def small_multiples(
 
 
 class Look(NamedTuple):
-    """Colour, symbol and dash of a group."""
+    """Colour, symbol and dash that mark a group in a figure."""
 
     color: str = INK
     symbol: str = "circle"
     dash: str = "solid"
 
     def marker(self, size: float, *, hollow: bool = False) -> dict[str, Any]:
-        """Options of plotly for the group's points."""
+        """Return plotly's options for the group's points."""
         return {"color": self.color, "symbol": f"{self.symbol}-open" if hollow else self.symbol, "size": size}
 
 
@@ -109,7 +109,7 @@ BLACK = Look("#222", "diamond")
 
 
 def looks(n: int, key: str | None = None) -> list[Look]:
-    """Looks of n values of a key: pale to dark if they have an order; else different colours, symbols and dashes."""
+    """Return n looks for values of a key: pale to dark if they have an order; else different colours and symbols."""
     if key in ORDERED:
         places = [0.75] if n == 1 else [0.35 + 0.65 * place / (n - 1) for place in range(n)]
         return [Look(color) for color in sample_colorscale(list(COLORS), places)]
@@ -118,7 +118,7 @@ def looks(n: int, key: str | None = None) -> list[Look]:
 
 
 def points(look: Look, group: str, texts: Sequence[str], *, size: float = 6, **options: Any) -> go.Scatter:
-    """Trace of a group's points, each with a text (HTML) to hover over, and without a legend entry.
+    """Return a plotly trace of a group's points, each with a text (HTML) to hover over, without a legend entry.
 
     `options` are plotly's, and override those that are set here.
     """
@@ -130,14 +130,14 @@ def points(look: Look, group: str, texts: Sequence[str], *, size: float = 6, **o
 
 
 def line(look: Look, group: str, *, width: float = 1.5, **options: Any) -> go.Scatter:
-    """Trace of a group's line, without texts to hover over and without a legend entry."""
+    """Return a plotly trace of a group's line, without texts to hover over and without a legend entry."""
     stroke = {"color": look.color, "dash": look.dash, "width": width}
     quiet = {"hoverinfo": "skip", "legendgroup": html.escape(group), "showlegend": False}
     return go.Scatter({"mode": "lines", "line": stroke, **quiet, **options})
 
 
 def unique_labels(names: Sequence[str]) -> list[str]:
-    """Names, shortened as far as they stay different, and escaped."""
+    """Return names, escaped, and shortened as far as they stay different."""
     for n in LENGTHS:
         short = [shortened(name, n) for name in names]
         if len(set(short)) == len(set(names)):

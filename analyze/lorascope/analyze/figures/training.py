@@ -1,4 +1,4 @@
-"""Figure of a training: MIUB, in total and by layer, with the loss."""
+"""Figure of a training: MIUB (JS of base and adapted output, summed over components) and the loss, by step."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ N_MARKED = 60
 
 
 def training_figure(record: Mapping[str, Any]) -> go.Figure:
-    """Lines of MIUB during training, in nats, with the loss below it and, of one training, MIUB by layer.
+    """Draw MIUB during training, in nats, with the loss below it and, of a single training, MIUB by layer.
 
     Thin lines are the logged loss of each step's batches; lines with points are the cross-entropy of the samples that
     MIUB is measured on. Colours of layers are on a logarithmic scale, so that 0 has no colour.
@@ -83,7 +83,7 @@ def training_figure(record: Mapping[str, Any]) -> go.Figure:
 
 
 def _read_record(name: str, record: Mapping[str, Any]) -> pd.DataFrame:
-    """Table of a training by step, with `COLUMNS` and MIUB of each layer; raises ValueError if it has no MIUB."""
+    """Return a training's table by step, with `COLUMNS` and MIUB of each layer; raise ValueError if it has no MIUB."""
     if "log_history" in record:
         table = pd.DataFrame(record["log_history"])
     else:
@@ -105,7 +105,7 @@ def _read_record(name: str, record: Mapping[str, Any]) -> pd.DataFrame:
 def _training_line(
     name: str, training: pd.DataFrame, column: str, look: Look, what: str, unit: str, *, thin: bool = False
 ) -> go.Scatter:
-    """Trace of one column of a training over its steps."""
+    """Return the trace of one column of a training's table over its steps."""
     curve = training[training["loss" if thin else "miub"].notna()]
     title = f"<b>{html.escape(name)}</b><br>" if name else ""
     pairs = zip(curve["step"].astype(int), curve[column], strict=True)
@@ -116,7 +116,10 @@ def _training_line(
 
 
 def _add_layers(figure: go.Figure, by_layer: pd.DataFrame) -> None:
-    """Add a heat map in the third panel, with one column per measurement that reaches halfway to its neighbours."""
+    """Add a heat map of MIUB by layer and step to the third panel of a figure.
+
+    A column is one measurement, and reaches halfway to its neighbours.
+    """
     steps = by_layer["step"].astype(int).tolist()
     layers = [int(key.removeprefix(LAYER)) for key in by_layer.columns[1:]]
     values = by_layer.iloc[:, 1:].to_numpy().T

@@ -14,14 +14,14 @@ TIE = 1e-12
 
 
 def centred(values: np.ndarray) -> np.ndarray:
-    """Values minus their group's mean; exactly 0 if all values of a group are equal."""
+    """Return values (group, setting) minus their group's mean; exactly 0 if all values of a group are equal."""
     means = np.nanmean(values, axis=1, keepdims=True)
     is_constant = np.nanmax(values, axis=1, keepdims=True) == np.nanmin(values, axis=1, keepdims=True)
     return np.where(is_constant & np.isfinite(values), 0.0, values - means)
 
 
 def pooled_pearson(first: np.ndarray, second: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
-    """Pearson's r (draw,) of two tables centred within groups; NaN if a table is constant in all groups.
+    """Return Pearson's r (draw,) of two tables centred within groups; NaN if a table is constant in all groups.
 
     `counts` (draw, group) is how often each group counts; once if None. This is the partial correlation given the
     groups: with n cells in G groups it has the distribution of a plain r of n - G + 1 cells.
@@ -33,9 +33,10 @@ def pooled_pearson(first: np.ndarray, second: np.ndarray, counts: np.ndarray | N
 
 
 def williams(r_12: float, r_13: float, r_23: float, n: int) -> tuple[float, float]:
-    """Williams' t of two correlations that share variable 1, positive where r_12 is the larger, and its two-sided p.
+    """Return Williams' t for r_12 against r_13, correlations that share variable 1, and its two-sided p.
 
-    r_23 is the correlation of the other two. For values centred within G groups, `n` is cells - G + 1, at least 4.
+    t is positive if r_12 is the larger. r_23 is the correlation of the other two. For values centred within G groups,
+    `n` is cells - G + 1, at least 4.
 
     Notes
     -----
@@ -64,7 +65,7 @@ def williams(r_12: float, r_13: float, r_23: float, n: int) -> tuple[float, floa
 
 
 def setting_residuals(values: np.ndarray, sets: np.ndarray | None = None) -> np.ndarray:
-    """Residuals of a table after least squares on an effect of each group and of each setting.
+    """Return residuals of a table (group, setting) after least squares on effects of groups and of settings.
 
     With `sets`, integers (group,), a setting has a separate effect in each set of groups. All residuals are 0 if no
     degree of freedom is left, or only rounding. The pooled correlation of two such tables is the partial correlation
@@ -80,13 +81,13 @@ def setting_residuals(values: np.ndarray, sets: np.ndarray | None = None) -> np.
 
 
 def residual_freedom(values: np.ndarray, sets: np.ndarray | None = None) -> int:
-    """Degrees of freedom of `setting_residuals`: number of cells minus number of effects that they determine."""
+    """Return the degrees of freedom of `setting_residuals`: cells minus effects that they determine."""
     is_known = np.isfinite(values)
     return int(is_known.sum()) - int(np.linalg.matrix_rank(_effects(is_known, sets)))
 
 
 def _effects(is_known: np.ndarray, sets: np.ndarray | None) -> np.ndarray:
-    """Design matrix of the known cells: indicators of each group, and of each setting in each set of groups."""
+    """Return the design matrix (cell, effect): indicators of groups, and of settings in each set of groups."""
     group, setting = np.nonzero(is_known)
     n_groups, n_settings = is_known.shape
     sets = np.zeros(n_groups, int) if sets is None else sets
@@ -96,14 +97,14 @@ def _effects(is_known: np.ndarray, sets: np.ndarray | None) -> np.ndarray:
 
 
 def correlation_p(r: float, freedom: float) -> float:
-    """Two-sided p of a correlation by Student's t, as in scipy's `pearsonr`; n cells have `freedom` n - 2."""
+    """Return the two-sided p of a correlation by Student's t, as in `pearsonr`; n cells have `freedom` n - 2."""
     from scipy.stats import beta
 
     return 2 * float(beta.sf(abs(r), freedom / 2, freedom / 2, loc=-1, scale=2)) if freedom > 0 else math.nan
 
 
 def permuted_pearson(values: np.ndarray, accuracy: np.ndarray, orders: np.ndarray) -> np.ndarray:
-    """Pooled Pearson correlation (order,) of accuracy with values whose settings are reordered (order, setting).
+    """Return the pooled Pearson correlation (order,) of accuracy with values whose settings are reordered.
 
     An order p pairs the accuracy of setting s with the value of setting p(s), in all groups. Cells without a partner in
     their group are excluded, also from group means. NaN if nothing else varies.
@@ -122,7 +123,7 @@ def permuted_pearson(values: np.ndarray, accuracy: np.ndarray, orders: np.ndarra
 
 
 def permutation_p(values: np.ndarray) -> float:
-    """Two-sided p of a statistic from its values (order,); the first value is the observed one, and NaN gives NaN.
+    """Return the two-sided p of a statistic, `values[0]`, among its values (order,) by permutation.
 
     Notes
     -----
@@ -146,5 +147,5 @@ def permutation_p(values: np.ndarray) -> float:
 
 
 def _ratio(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
-    """Quotient of two arrays; NaN where the divisor isn't above 0."""
+    """Return the quotient of two arrays; NaN where the divisor isn't above 0."""
     return np.asarray(np.divide(upper, lower, out=np.full(len(upper), np.nan), where=lower > 0))

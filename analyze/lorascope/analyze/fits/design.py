@@ -28,7 +28,7 @@ LARGEST_POWER = 250.0
 
 @dataclass(frozen=True)
 class Design:
-    """A table and a law as arrays."""
+    """A table of cells and a scaling law as arrays, ready to be fitted; `make_design` makes it."""
 
     law_name: str
     response: str
@@ -56,27 +56,27 @@ class Design:
 
     @property
     def law(self) -> Law:
-        """Form of the law."""
+        """Form of the law, its equation and terms, by its name."""
         return find_law(self.law_name)
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
-        """Terms of the law."""
+        """Terms of the law for the sizes in use, one `Column` per amplitude."""
         return self.law.terms(self.logs)[0]
 
     @cached_property
     def exponents(self) -> tuple[str, ...]:
-        """Names of the exponents, in the order of their positions."""
+        """Names of the law's exponents, such as `alpha`, in the order of their values in arrays (q,)."""
         return self.law.terms(self.logs)[1]
 
     @property
     def bounds(self) -> np.ndarray:
-        """(q, 2) smallest and largest value of each exponent."""
+        """Smallest and largest value that is searched for each exponent, (q, 2)."""
         return np.array([self.limits[name] for name in self.exponents]).reshape(-1, 2)
 
     @property
     def equation(self) -> str:
-        """Equation of the law with the terms in use, as text."""
+        """Equation of the law as text, with only the terms of sizes in use."""
         used = [f"{name}0" if name in AXES else name for name in self.logs]
         head, *terms = self.law.equation.split(" + ")
         if self.law_name == "multiplicative":
@@ -87,18 +87,18 @@ class Design:
 
     @property
     def y(self) -> np.ndarray:
-        """(n,) the response, or its logarithm if the law is about that."""
+        """Response (n,) of each cell, or its logarithm if the law describes the logarithm."""
         values = self.frame[self.response].to_numpy(np.float64)
         return np.asarray(np.log(values) if self.law.logarithmic else values)
 
     @property
     def weights(self) -> np.ndarray:
-        """(n,) weights of the residuals."""
+        """Weights (n,) that residuals are multiplied by: 1 / response for relative residuals, otherwise 1."""
         return np.ones(len(self.frame)) if self.residual != "relative" else 1 / self.y
 
     @property
     def n_groups(self) -> int:
-        """Number of levels of groups; further levels are offsets."""
+        """Number of levels of groups, which come first; further levels are offsets."""
         return sum(not name.startswith("offset[") for name in self.level_names)
 
     @property
@@ -108,12 +108,12 @@ class Design:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of all parameters: levels, amplitudes, exponents."""
+        """Names of all parameters in the order of their values in arrays (p,): levels, amplitudes, exponents."""
         return (*self.level_names, *self.term_names)
 
     @property
     def problem(self) -> Problem:
-        """The least-squares problem; for logarithmic residuals, the relative one, from which the search begins."""
+        """Weighted least-squares problem of the law; for logarithmic residuals a relative one, as a start."""
         weights = 1 / self.y if self.residual == "log" else self.weights
         return Problem(self.y, weights, self.levels, self.columns, self.bounds)
 
@@ -123,13 +123,13 @@ class Design:
         return parameters[:g], parameters[g : g + k], parameters[g + k :]
 
     def select_rows(self, rows: np.ndarray) -> "Design":
-        """The design of some rows, with the same law, references and names; levels without a row keep their column."""
+        """Return the design of some rows with the same law, references and names; empty levels keep their column."""
         arrays = {name: getattr(self, name)[rows] for name in ("groups", "settings", "levels")}
         logs = {name: values[rows] for name, values in self.logs.items()}
         return replace(self, frame=self.frame.iloc[rows], logs=logs, **arrays)
 
     def without_size(self, size: str) -> "Design":
-        """The design without the terms of one size: N, R, D or share."""
+        """Return the design without the terms of one `size`: N, R, D or share."""
         return replace(self, logs={name: values for name, values in self.logs.items() if name != size})
 
 
@@ -137,7 +137,10 @@ def make_design(
     frame: pd.DataFrame, *, response: str, N: str | None, R: str | None, D: str | None, groups: Sequence[str],
     offsets: Sequence[str], share: str | None, repeat: str | None, law: str, residuals: Any,
 ) -> Design:  # fmt: skip
-    """Return the design of a law on the rows of a table; arguments are those of `fit_scaling_law`."""
+    """Return the design of a law on the rows of a table; raise ValueError if they can't determine the law.
+
+    Arguments are those of `fit_scaling_law`.
+    """
     form = find_law(law)
     roles = {axis: name for axis, name in (("N", N), ("R", R), ("D", D)) if name is not None}
     if residuals not in get_args(Residual):
@@ -177,7 +180,7 @@ def make_design(
 
 
 def apply_design(design: Design, frame: pd.DataFrame) -> Design:
-    """The design of other rows with the law, references and levels of a fit; their response isn't used.
+    """Return the design of other rows with the law, references and levels of a fit; their response isn't used.
 
     Raises ValueError if the fit has no such group or offset.
     """
@@ -196,7 +199,7 @@ def apply_design(design: Design, frame: pd.DataFrame) -> Design:
 
 
 def is_determined(design: Design, *, spare: int = 1) -> bool:
-    """Whether the cells determine a law's amplitudes and exponents, with at least `spare` cells more than parameters.
+    """Return whether cells determine a law's amplitudes and exponents, and leave at least `spare` cells over.
 
     Levels and offsets may overlap, since predictions of the same rows don't depend on how they are split.
     """
@@ -214,7 +217,10 @@ def _row_arrays(
     rows: pd.DataFrame, sizes: Mapping[str, str], references: Mapping[str, float], groups: Sequence[str],
     offsets: Sequence[str], first: pd.Series,
 ) -> dict[str, Any]:  # fmt: skip
-    """Fields of a `Design` with one value per row; offsets are relative to the values in `first`."""
+    """Return the fields of a `Design` that depend on its rows, by name.
+
+    Offsets are relative to the values in `first`.
+    """
     label = group_labels(rows, groups)
     levels = {f"E[{kind}]" if groups else "E": label == kind for kind in dict.fromkeys(label)}
     for column in offsets:
@@ -233,7 +239,7 @@ def _row_arrays(
 
 
 def _refuse_repeated(rows: pd.DataFrame, response: str) -> None:
-    """Raise ValueError if two rows are the same, response included."""
+    """Raise ValueError if two rows of a table are the same, response included."""
     repeated = rows[rows.duplicated(keep=False)]
     if len(repeated):
         same = repeated.index[(repeated == repeated.iloc[0]).all(axis=1)]
@@ -244,7 +250,7 @@ def _refuse_repeated(rows: pd.DataFrame, response: str) -> None:
 
 
 def _refuse_response(values: np.ndarray, response: str, groups: np.ndarray, *, is_grouped: bool) -> None:
-    """Raise ValueError if a response can't be squared, or doesn't vary within groups."""
+    """Raise ValueError if a response can't be squared in float64, or doesn't vary within groups."""
     largest = float(np.abs(values).max())
     for end in (largest, float(values.min())):
         if end > 0 and not 1 / LARGEST <= end <= LARGEST:
@@ -255,7 +261,10 @@ def _refuse_response(values: np.ndarray, response: str, groups: np.ndarray, *, i
 
 
 def _sizes_in_use(rows: pd.DataFrame, roles: Mapping[str, str], law: str) -> tuple[dict[str, str], list[str]]:
-    """Columns of N, R and D with several values, and a sentence on each column with one value."""
+    """Return the columns of N, R and D with several values, and a sentence on each column with one value.
+
+    Raise ValueError if no size varies.
+    """
     used, notes = {}, []
     for axis, column in roles.items():
         if axis == "N" and law == "share":
@@ -274,7 +283,7 @@ def _sizes_in_use(rows: pd.DataFrame, roles: Mapping[str, str], law: str) -> tup
 def _exponent_bounds(
     columns: Sequence[Column], exponents: Sequence[str]
 ) -> tuple[dict[str, tuple[float, float]], list[str]]:
-    """Range of each exponent, and a sentence on each exponent whose range is cut because powers would overflow."""
+    """Return the searched range of each exponent, and a sentence on each range that is cut against overflow."""
     ends, notes = {}, []
     for position, name in enumerate(exponents):
         widest = max(float(np.abs(column.log_x).max()) for column in columns if position in column.exponents)
@@ -286,7 +295,7 @@ def _exponent_bounds(
 
 
 def _refuse_undetermined(design: Design) -> None:
-    """Raise ValueError with the reason if the settings don't determine the law."""
+    """Raise ValueError with the reason if a design's settings don't determine its law."""
     n, n_levels, names = len(design.frame), len(design.level_names), ", ".join(design.term_names)
     if n <= len(design.names):
         raise ValueError(
@@ -303,7 +312,7 @@ def _refuse_undetermined(design: Design) -> None:
 
 
 def _short_texts(column: pd.Series) -> list[str]:
-    """Values as text: numbers with six digits, or with all digits if six don't distinguish them."""
+    """Return values as text: numbers with six digits, or with all digits if six don't distinguish them."""
     if not pd.api.types.is_float_dtype(column):
         return [str(value) for value in column]
     short = {value: f"{value:.6g}" for value in column}

@@ -22,7 +22,7 @@ N_STARTS = {1: 9, 2: 5, 3: 3}
 
 @dataclass(frozen=True)
 class Estimate:
-    """Fitted parameters of a design's law."""
+    """Parameters of a scaling law fitted to a design, with their errors, residuals and predictions."""
 
     design: Design
     parameters: np.ndarray
@@ -38,12 +38,12 @@ class Estimate:
 
     @property
     def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Levels (g,), coefficients of centred columns (k,) and exponents (q,)."""
+        """Fitted parameters in three arrays: levels (g,), coefficients of centred columns (k,), exponents (q,)."""
         return self.design.split(self.parameters)
 
     @cached_property
     def values(self) -> dict[str, float]:
-        """Name -> value of every parameter, as in the printed law."""
+        """Value of every parameter by its name, as in the printed law."""
         levels, coefficients, exponents = self.parts
         printed, amplitudes = levels.copy(), []
         for column, coefficient in zip(self.design.columns, coefficients, strict=True):
@@ -52,19 +52,19 @@ class Estimate:
         return dict(zip(self.design.names, map(float, [*printed, *amplitudes, *exponents]), strict=True))
 
     def predicted(self, design: Design) -> np.ndarray:
-        """(n,) values of the law for the rows of any design, in the unit of the fit."""
+        """Return the law's value (n,) for each row of any design, in the unit of the fit."""
         levels, coefficients, exponents = self.parts
         terms = [c * column.centred(exponents) for c, column in zip(coefficients, design.columns, strict=True)]
         return np.asarray(design.levels @ levels + sum(terms))
 
     @cached_property
     def fitted(self) -> np.ndarray:
-        """(n,) values of the law for the fitted rows."""
+        """Values (n,) of the law for the fitted rows, in the unit of the fit."""
         return self.predicted(self.design)
 
     @cached_property
     def residuals(self) -> np.ndarray:
-        """(n,) residuals: relative, of the logarithm, or in the unit of the response."""
+        """Residuals (n,) of the fitted rows: relative, of the logarithm, or in the unit of the response."""
         return residuals_of(self.design, self.fitted)
 
     @property
@@ -74,7 +74,7 @@ class Estimate:
 
     @property
     def n(self) -> int:
-        """Number of cells."""
+        """Number of fitted cells, one per row of the table."""
         return len(self.design.frame)
 
     @property
@@ -89,13 +89,13 @@ class Estimate:
 
     @property
     def is_exact(self) -> bool:
-        """Whether all residuals are only rounding, so that the law's error isn't known."""
+        """Whether all residuals are only rounding, so that the law's error can't be estimated."""
         unit = float((self.design.y**2).sum()) if self.design.residual == "absolute" else float(self.n)
         return self.ssr <= ROUNDING**2 * unit
 
     @cached_property
     def standard_errors(self) -> dict[str, float]:
-        """Name -> standard error of the printed parameter, by linear theory; all NaN if an amplitude is infinite."""
+        """Standard error of each printed parameter by name, by linear theory; all NaN if an amplitude is infinite."""
         if not all(map(math.isfinite, self.values.values())):
             return dict.fromkeys(self.design.names, math.nan)
         columns, exponents = self.design.columns, self.parts[2]
@@ -107,12 +107,15 @@ class Estimate:
         return dict(zip(self.design.names, map(float, self.sigma * np.linalg.norm(half, axis=1)), strict=True))
 
     def prediction_errors(self, design: Design) -> np.ndarray:
-        """(n,) standard errors of `predicted`, by linear theory."""
+        """Return standard errors (n,) of `predicted` for a design's rows, by linear theory."""
         fitted, rows = (slopes(cells.levels, cells.columns, *self.parts[1:]) for cells in (self.design, design))
         return np.asarray(self.sigma * np.linalg.norm(rows @ self._covariance_root(fitted), axis=1))
 
     def _covariance_root(self, jacobian: np.ndarray) -> np.ndarray:
-        """(p, p) square root of inverse(J' J): times its transpose, it is the parameters' covariance at sigma 1."""
+        """Return a square root (p, p) of the parameters' covariance at sigma 1, from the law's `jacobian` (n, p).
+
+        Times its transpose it is inverse(J' J), for J weighted like the residuals.
+        """
         scale = 1 / self.fitted if self.design.residual == "log" else self.design.weights
         jacobian = jacobian * scale[:, None]
         sizes = np.linalg.norm(jacobian, axis=0)
@@ -122,7 +125,7 @@ class Estimate:
 
 
 def residuals_of(design: Design, predicted: np.ndarray) -> np.ndarray:
-    """(n,) residuals of a design's rows from predictions; infinite if a prediction has no logarithm."""
+    """Return residuals (n,) of a design's rows from `predicted`; infinite if a prediction has no logarithm."""
     if design.residual != "log":
         return np.asarray((design.y - predicted) * design.weights)
     return np.where(predicted > 0, np.log(design.y / np.where(predicted > 0, predicted, 1)), np.inf)
@@ -131,7 +134,7 @@ def residuals_of(design: Design, predicted: np.ndarray) -> np.ndarray:
 def estimate(
     design: Design, *, delta: float = math.inf, starts: Sequence[np.ndarray] = (), grid: Grid = "fine"
 ) -> Estimate:
-    """Search for the parameters with the least loss, from a grid of exponents and from further `starts` (q,)."""
+    """Fit a design's law: search the least loss from a grid of exponents and from further `starts` (q,)."""
     problem, q = design.problem, len(design.exponents)
     solution = least_squares(problem, starts, grid=grid)
     at, loss, converged = _join_parameters(solution), solution.ssr / 2, solution.converged
@@ -151,16 +154,17 @@ def estimate(
 
 
 def _join_parameters(solution: Solution) -> np.ndarray:
-    """(p,) levels, coefficients and exponents of a solution."""
+    """Return a solution's levels, coefficients and exponents as one array (p,)."""
     return np.concatenate([solution.levels, solution.coefficients, solution.exponents])
 
 
 def _minimize(design: Design, delta: float, start: np.ndarray, **options: Any) -> Optimum:
-    """Minimize Huber's loss, or squared logarithmic residuals, over all parameters (p,) at once."""
+    """Return parameters (p,) of least Huber or logarithmic loss near `start`, the loss, and convergence."""
     bounds = np.full((len(start), 2), (-math.inf, math.inf))
     bounds[len(start) - len(design.exponents) :] = design.bounds
 
     def residuals_and_jacobian(parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return residuals (n,) and their derivatives (n, p) at these parameters (p,)."""
         levels, coefficients, exponents = design.split(parameters)
         derivatives = slopes(design.levels, design.columns, coefficients, exponents)
         n_linear = len(levels) + len(coefficients)

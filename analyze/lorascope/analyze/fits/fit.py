@@ -122,7 +122,7 @@ def fit_scaling_law(
 
 @dataclass(frozen=True)
 class FitReport:
-    """A fit and its tests."""
+    """A fitted scaling law with its tests: other laws, a bootstrap and held-out cells."""
 
     fit: ScalingFit
     laws: pd.DataFrame
@@ -150,7 +150,7 @@ class FitReport:
         return (*self.fit.verdicts, Verdict(claim, word, because))
 
     def summary(self) -> Summary:
-        """Summary of the fit, with the other laws, held-out cells and the bootstrap's intervals."""
+        """Return the fit's summary, with tables of other laws, held-out cells and bootstrap intervals added."""
         own, boot = self.fit.summary(), self.bootstrap
         tables = {**own.tables, "laws on the same cells": self.laws, "cells held out": cross_validate(self.held_out)}
         notes = [*own.notes, *(f"the law {name!r} is excluded: {why}" for name, why in self.refused.items())]
@@ -177,7 +177,7 @@ def fit_report(
     progress: Progress | None = None,
     **options: Any,
 ) -> FitReport:
-    """Fit a law and test it: other laws, a bootstrap over groups, and predictions of held-out cells.
+    """Fit a scaling law and test it: other laws, a bootstrap over groups, and predictions of held-out cells.
 
     Parameters
     ----------

@@ -58,7 +58,7 @@ def check_columns(
 
 
 def group_labels(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
-    """Label of each row as text (row,): values of the columns joined by a slash; empty if there are no columns.
+    """Return each row's label (row,): values of the columns joined by a slash, or empty without columns.
 
     Raises ValueError if different values would give the same label.
     """
@@ -76,7 +76,7 @@ def group_labels(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
 
 
 def _numbers(column: pd.Series, name: str, positive: bool) -> pd.Series:
-    """Values of a column as float64; raises ValueError if one isn't a finite number, or not positive if it must be."""
+    """Return a column as float64; raise ValueError if a value isn't finite, or not above 0 if it must be."""
     for place, value in column.items():
         if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
             raise ValueError(f"column {name!r} holds {value!r} in row {place}, where a number belongs")
@@ -92,7 +92,7 @@ def _numbers(column: pd.Series, name: str, positive: bool) -> pd.Series:
 
 
 def first_names(names: Iterable[object]) -> str:
-    """The first names in quotes and the number of further ones.
+    """Return as text the first three names in quotes and the number of further ones.
 
     Examples
     --------
@@ -105,19 +105,19 @@ def first_names(names: Iterable[object]) -> str:
 
 
 def _row_names(labels: Any) -> str:
-    """Labels of rows as text, such as `rows 3, 4, 5 and 2 more`."""
+    """Return labels of rows as text for a message, such as `rows 3, 4, 5 and 2 more`."""
     return f"row{'s' if len(labels) > 1 else ''} {first_names(labels)}"
 
 
 def _quoted_names(names: Sequence[str]) -> str:
-    """Names in quotes, separated by commas."""
+    """Return names in quotes, separated by commas."""
     return ", ".join(repr(name) for name in names)
 
 
 def read_cells(
     frame: pd.DataFrame, accuracy: str, metrics: Sequence[str], groups: Sequence[str], setting: str
 ) -> tuple[pd.DataFrame, list[str], pd.DataFrame]:
-    """Rows that can be compared, notes on excluded ones, and accuracy and metrics indexed by (group, setting).
+    """Check a study's table; return its rows, notes on excluded ones, and accuracy and metrics by (group, setting).
 
     Raises TypeError or ValueError as `check_columns`; ValueError also if accuracy isn't between 0 and 1, a group has a
     setting twice, a metric is accuracy itself, or no column is named.
@@ -152,7 +152,7 @@ def read_cells(
 
 
 def comparable_cells(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[str]]:
-    """Cells of groups with several cells, and a sentence on the other groups.
+    """Return the cells of groups with several cells, and a sentence on the excluded groups.
 
     Raises ValueError if too little remains to compare; `name` says which cells of a study these are.
     """

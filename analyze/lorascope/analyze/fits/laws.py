@@ -23,7 +23,7 @@ LEAST = 1e-290
 
 
 class Axis(NamedTuple):
-    """Names of a size's amplitude and exponent."""
+    """Names of the amplitude and exponent of a size's term, such as A and alpha for N."""
 
     amplitude: str
     exponent: str
@@ -47,7 +47,7 @@ class Column:
     """(j,) positions of the term's exponents among those of the law."""
 
     def centred(self, exponents: np.ndarray) -> np.ndarray:
-        """(..., n) the term minus 1, at exponents (..., q); a single power is also divided by its exponent."""
+        """Return the term minus 1 (..., n), at exponents (..., q); a single power is also divided by its exponent."""
         if not self.exponents:
             return np.broadcast_to(self.log_x[:, 0], (*exponents.shape[:-1], len(self.log_x)))
         grown = np.expm1(exponents[..., list(self.exponents)] @ self.log_x.T)
@@ -58,7 +58,7 @@ class Column:
         return np.where(is_zero, self.log_x[:, 0], grown / np.where(is_zero, 1, e))
 
     def centred_slopes(self, exponents: np.ndarray) -> np.ndarray:
-        """(n, q) derivatives of `centred` by the exponents (q,)."""
+        """Return derivatives (n, q) of `centred` by the exponents (q,)."""
         if len(self.exponents) != 1:
             return self.printed_slopes(exponents)
         u = exponents[self.exponents[0]] * self.log_x
@@ -71,20 +71,20 @@ class Column:
         return slopes
 
     def per_unit(self, exponents: np.ndarray) -> float:
-        """Amplitude of the printed term if the coefficient of `centred` is 1."""
+        """Return the amplitude of the printed term that a coefficient 1 of the centred column stands for."""
         if len(self.exponents) != 1:
             return 1.0
         e = float(exponents[self.exponents[0]])
         return 1 / e if e else math.inf
 
     def printed(self, exponents: np.ndarray) -> np.ndarray:
-        """(..., n) the term as in the printed law, at exponents (..., q) and amplitude 1."""
+        """Return the term as in the printed law (..., n), at exponents (..., q) and amplitude 1."""
         if not self.exponents:
             return self.centred(exponents)
         return np.asarray(np.exp(exponents[..., list(self.exponents)] @ self.log_x.T))
 
     def printed_slopes(self, exponents: np.ndarray) -> np.ndarray:
-        """(n, q) derivatives of `printed` by the exponents (q,)."""
+        """Return derivatives (n, q) of `printed` by the exponents (q,)."""
         slopes = np.zeros((len(self.log_x), len(exponents)))
         if self.exponents:
             slopes[:, list(self.exponents)] = self.log_x * self.printed(exponents)[:, None]
@@ -92,7 +92,7 @@ class Column:
 
 
 class Law(NamedTuple):
-    """Form of a law: how a response depends on the sizes."""
+    """Form of a scaling law: its equation, and its terms for the sizes in use."""
 
     equation: str
     parts: Callable[[Logs], list[Term]]
@@ -103,7 +103,7 @@ class Law(NamedTuple):
     """Whether the law is about the logarithm of the response."""
 
     def terms(self, logs: Logs) -> tuple[tuple[Column, ...], tuple[str, ...]]:
-        """Terms as columns, and the names of all exponents in the order of their positions."""
+        """Return the law's terms as columns, and the names of all exponents in the order of their positions."""
         terms = self.parts(logs)
         names = tuple(dict.fromkeys(name for *_, exponents in terms for name in exponents))
         columns = [
@@ -114,18 +114,18 @@ class Law(NamedTuple):
 
 
 def _powers(logs: Logs) -> list[Term]:
-    """A power of each size in use."""
+    """Return one term per size in use, an amplitude times a power of the size."""
     return [(axis.amplitude, [logs[name]], (axis.exponent,)) for name, axis in AXES.items() if name in logs]
 
 
 def _multiplicative(logs: Logs) -> list[Term]:
-    """One product of powers of all sizes in use."""
+    """Return a single term, the product of powers of all sizes in use; none if no size is in use."""
     used = [name for name in AXES if name in logs]
     return [("A", [logs[name] for name in used], tuple(AXES[name].exponent for name in used))] if used else []
 
 
 def _share(logs: Logs) -> list[Term]:
-    """A linear term in `share`, if it is in use, and a power of each other size."""
+    """Return a term linear in `share` (layers with shared weights) if it is in use, and a power of each other size."""
     return [("slope_share", [logs["share"]], ()), *_powers(logs)] if "share" in logs else _powers(logs)
 
 

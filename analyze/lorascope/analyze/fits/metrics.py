@@ -65,7 +65,7 @@ class MetricComparison:
     """Accuracy and the metrics of all cells compared, indexed by (group, setting)."""
 
     def summary(self) -> Summary:
-        """Verdicts and tables to print."""
+        """Return the verdicts and tables of the comparison, ready to print."""
         brief = ["cells", "metric", "pearson", "p", "permutation_p", "partial_r", "partial_p"]
         tables = {
             "correlation with accuracy, values centred within groups": self.metrics[brief],
@@ -201,7 +201,7 @@ class _ResampledCells(NamedTuple):
     level: float
 
     def ends(self, values: np.ndarray, prefix: str = "") -> dict[str, float]:
-        """Ends `low` and `high` of a number's interval over draws of groups, with a prefix in their names."""
+        """Return the interval of a number over draws of groups: `low` and `high`, with a prefix in their names."""
         low, high = percentile_interval(values, self.level, self.draws.weights)
         return {f"{prefix}low": low, f"{prefix}high": high}
 
@@ -209,7 +209,10 @@ class _ResampledCells(NamedTuple):
 def _resample(
     name: str, cells: pd.DataFrame, members: pd.DataFrame, n_draws: int, seed: int, level: float
 ) -> _ResampledCells:
-    """Return the tables, draws and orders of a set of cells; `members` has the columns of `groups`, by group."""
+    """Return a set of cells as tables (group, setting), with draws of groups and orders of settings.
+
+    `members` has the columns of `groups`, by group.
+    """
     accuracy, *metrics = (column.unstack() for _, column in cells.items())
     n, n_settings = accuracy.shape
     n_all = math.comb(2 * n - 1, n)
@@ -227,7 +230,7 @@ def _resample(
 
 
 def _metric_row(resampled: _ResampledCells, name: str, sign: int) -> dict[str, Any]:
-    """Row of the table of metrics: correlations of one metric with accuracy, and all their tests."""
+    """Return a row of the table of metrics: correlations of one metric with accuracy, and their tests."""
     x, y, counts = resampled.metrics[name], resampled.accuracy, resampled.draws.counts
     r = float(pooled_pearson(x, y)[0])
     partials = {key: _partial(resampled, name, sets) for key, sets in {"": None, **resampled.sets}.items()}
@@ -250,7 +253,7 @@ def _metric_row(resampled: _ResampledCells, name: str, sign: int) -> dict[str, A
 
 
 def _partial(resampled: _ResampledCells, name: str, sets: np.ndarray | None) -> dict[str, float]:
-    """Partial correlation of a metric with accuracy given group and setting, its interval, and p by Student's t."""
+    """Return a metric's partial correlation with accuracy given group and setting, its interval and p, by name."""
     x, y = resampled.metrics[name], resampled.accuracy
     a, b = setting_residuals(x, sets), setting_residuals(y, sets)
     r = float(pooled_pearson(a, b)[0])
@@ -259,7 +262,7 @@ def _partial(resampled: _ResampledCells, name: str, sets: np.ndarray | None) -> 
 
 
 def _pair_row(resampled: _ResampledCells, first: str, second: str, signs: Mapping[str, int]) -> dict[str, Any]:
-    """Row of the table of pairs: agreement of two metrics with accuracy, and tests of their difference."""
+    """Return a row of the table of pairs: how closely two metrics follow accuracy, and tests of the difference."""
     y, counts, orders = resampled.accuracy, resampled.draws.counts, resampled.orders
     a, b = (signs[name] * resampled.metrics[name] for name in (first, second))
     r_first, r_second, r_both = (float(pooled_pearson(*pair)[0]) for pair in ((a, y), (b, y), (a, b)))
@@ -283,7 +286,7 @@ def _pair_row(resampled: _ResampledCells, first: str, second: str, signs: Mappin
 def _verdicts(
     of_metric: Sequence[dict[str, Any]], of_pair: Sequence[dict[str, Any]], level: float
 ) -> Iterator[Verdict]:
-    """Verdicts on each claim for each metric or pair; a word must be the same for all sets of cells."""
+    """Yield one verdict per claim and metric or pair; it is `not identified` if sets of cells disagree."""
     for claim, numbers in CLAIMS.items():
         by_sentence: dict[str, list[dict[str, Any]]] = {}
         for row in of_metric if "{metric}" in claim else of_pair:
@@ -307,12 +310,12 @@ def _verdicts(
 
 
 def _estimate_text(value: float, low: float, high: float, p: float) -> str:
-    """Text of a number with its interval and p."""
+    """Return a number with its interval and p, as text."""
     return f"{format_number(value)} [{format_number(low)}, {format_number(high)}], p = {format_number(p)}"
 
 
 def _verdict_word(p: float, ends: np.ndarray, level: float) -> Word:
-    """Word of a verdict, from a p-value and the ends of intervals, which must all be on one side of 0."""
+    """Return the word of a verdict: `not identified` unless p is small and all intervals are on one side of 0."""
     if not is_small(p, level):
         return "not identified"
     return "supported" if (ends > 0).all() else "contradicted" if (ends < 0).all() else "not identified"

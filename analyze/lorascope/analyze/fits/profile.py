@@ -27,7 +27,7 @@ ZERO = 1e-8
 
 
 class Interval(NamedTuple):
-    """Values of a parameter that the data don't exclude."""
+    """Interval of a parameter's values that the data don't exclude, and whether its ends are open."""
 
     low: float
     """Lowest value; if the end is open, the lowest value that was searched."""
@@ -51,7 +51,7 @@ class Profile(NamedTuple):
 
 
 def interval_text(interval: Sequence[Any], digits: int = 4) -> str:
-    """Text of an interval (low, high, low_open, high_open, in_parts), such as `(open) to 0.5`."""
+    """Return the text of an interval (low, high, low_open, high_open, in_parts), such as `(open) to 0.5`."""
     low, high, low_open, high_open = interval[:4]
     ends = ["(open)" if is_open else format_number(end, digits=digits)
             for end, is_open in ((low, low_open), (high, high_open))]  # fmt: skip
@@ -59,7 +59,7 @@ def interval_text(interval: Sequence[Any], digits: int = 4) -> str:
 
 
 def largest_ssr(ssr: float, df: int, level: float) -> float:
-    """Largest sum of squares at which a parameter's value is inside its interval.
+    """Return the largest sum of squares at which a parameter's value is inside its interval of this level.
 
     (SSR - least SSR) / (least SSR / df) is then the quantile of F with 1 and df.
     """
@@ -69,7 +69,7 @@ def largest_ssr(ssr: float, df: int, level: float) -> float:
 
 
 def profiles(fit: Estimate, level: float) -> dict[str, Profile]:
-    """Profile of each amplitude, slope and exponent of a least-squares fit."""
+    """Return by name the profile (least sum of squares over values) of each amplitude, slope and exponent."""
     design, exponents = fit.design, fit.parts[2]
     limit = largest_ssr(fit.ssr, fit.df, level)
     of_exponents = {name: profile(fit, name, limit) for name in design.exponents}
@@ -90,7 +90,7 @@ def profiles(fit: Estimate, level: float) -> dict[str, Profile]:
 
 
 def profile(fit: Estimate, name: str, limit: float) -> Profile:
-    """Profile of an amplitude or exponent, and the interval in which the sum of squares is below a limit."""
+    """Return the least sum of squares over values of parameter `name`, and the interval with sums below `limit`."""
     design, problem, value, error = fit.design, fit.design.problem, fit.values[name], fit.standard_errors[name]
     is_exponent = name in design.exponents
     position = (design.exponents if is_exponent else design.term_names).index(name)
@@ -99,6 +99,7 @@ def profile(fit: Estimate, name: str, limit: float) -> Profile:
     solutions: dict[float, Solution] = {}
 
     def solve(at: float) -> Solution:
+        """Return the best solution if the parameter has the value `at`; solutions are stored."""
         if at not in solutions:
             nearest = min(solutions, key=lambda other: abs(other - at)) if solutions else None
             start = fit.parts[2] if nearest is None else solutions[nearest].exponents
@@ -128,7 +129,7 @@ def profile(fit: Estimate, name: str, limit: float) -> Profile:
 
 
 def _fix_amplitude(problem: Problem, position: int, amplitude: float) -> Problem:
-    """Return the problem with a fixed printed amplitude of one column."""
+    """Return the problem with the printed amplitude of the column at `position` fixed."""
     rest = problem.columns[:position] + problem.columns[position + 1 :]
     return replace(problem, columns=rest, known=(*problem.known, (problem.columns[position], amplitude)))
 
@@ -136,7 +137,7 @@ def _fix_amplitude(problem: Problem, position: int, amplitude: float) -> Problem
 def _interval_end(
     solve: Callable[[float], Solution], start: float, step: float, bound: float, limit: float
 ) -> tuple[float, bool]:
-    """Value at which the sum of squares crosses the limit on one side, and whether it never does (an open end)."""
+    """Return the value at which the sum of squares crosses `limit`, and False; or the last one, and True (open)."""
     from scipy import optimize
 
     inner = start

@@ -16,7 +16,7 @@ from .solve import column_basis
 
 
 class Bootstrap(NamedTuple):
-    """Parameters of refits on redrawn groups."""
+    """Parameters of a law that was fitted again to groups drawn with replacement."""
 
     n_groups: int
     """Number of groups, which is also the number of groups per draw."""
@@ -30,7 +30,7 @@ class Bootstrap(NamedTuple):
     """Exponent -> range that was searched."""
 
     def intervals(self, level: float) -> pd.DataFrame:
-        """Percentiles of each parameter: `low`, `high`, `low_open`, `high_open` (at a bound of an exponent)."""
+        """Return percentiles of each parameter: `low`, `high`, `low_open`, `high_open` (at a bound of an exponent)."""
         rows = {}
         for name, values in self.values.items():
             low, high = percentile_interval(values.to_numpy(), level, self.weights)
@@ -43,7 +43,10 @@ class Bootstrap(NamedTuple):
 def bootstrap(
     fit: Estimate, *, n_draws: int, random: np.random.Generator, progress: Progress | None = None
 ) -> Bootstrap:
-    """Refit a law to groups drawn with replacement; see `ScalingFit.bootstrap`."""
+    """Fit a law again to groups drawn with replacement; return the parameters of all draws.
+
+    See `ScalingFit.bootstrap`.
+    """
     if isinstance(n_draws, bool) or not isinstance(n_draws, int) or n_draws < 1:
         raise ValueError(f"`n_draws` is {n_draws!r}; give a whole number of at least 1, some hundreds for an interval")
     design = fit.design
@@ -69,7 +72,10 @@ def bootstrap(
 
 
 def held_out(fit: Estimate, *, progress: Progress | None = None) -> pd.DataFrame:
-    """Prediction errors of held-out cells; see `ScalingFit.held_out`."""
+    """Return prediction errors of held-out cells, one row per cell and way of holding out.
+
+    See `ScalingFit.held_out`.
+    """
     splits, parts = list(_splits(fit.design)), []
     for done, split in enumerate(splits, 1):
         parts.append(_predict_split(fit, *split))
@@ -79,7 +85,7 @@ def held_out(fit: Estimate, *, progress: Progress | None = None) -> pd.DataFrame
 
 
 def cross_validate(errors: pd.DataFrame) -> pd.DataFrame:
-    """Root mean squared errors of `held_out`, one row per way of holding out.
+    """Return root mean squared errors of held-out cells from a table of `errors`, one row per way of holding out.
 
     Columns: `split`; `n` predicted cells; `n_undetermined` cells without a prediction; `rmse` and `rmse_plain` (of
     simpler predictions of the same cells), in units of the fit.
@@ -93,7 +99,7 @@ def cross_validate(errors: pd.DataFrame) -> pd.DataFrame:
 
 
 def _splits(design: Design) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
-    """Splits: way of holding out, name of what is held out, its cells (n,), and the cells that predict them (n,)."""
+    """Yield (way of holding out, name of what is held out, mask of its cells, mask of the cells that predict them)."""
     ways = {"cell": design.frame.index.astype(str).to_numpy(), "setting": design.settings, "group": design.groups}
     for way, labels in ways.items():
         names = range(len(labels)) if way == "cell" else dict.fromkeys(labels)
@@ -107,7 +113,7 @@ def _splits(design: Design) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]
 
 
 def _predict_split(fit: Estimate, way: str, name: str, is_out: np.ndarray, is_in: np.ndarray) -> pd.DataFrame:
-    """Rows of `held_out` for one split."""
+    """Predict the cells `is_out` by a law fitted to the cells `is_in`; return rows of the table of errors."""
     design = fit.design
     train, test = design.select_rows(is_in), design.select_rows(is_out)
     basis = column_basis(train.levels.T, APART)
@@ -137,7 +143,7 @@ def _predict_split(fit: Estimate, way: str, name: str, is_out: np.ndarray, is_in
 
 
 def _with_own_level(test: Design, predicted: np.ndarray) -> np.ndarray:
-    """(n,) predictions shifted to the level of the other cells of the held-out group."""
+    """Return predictions (n,) of a held-out group, each shifted to the level of the group's other cells."""
     if len(predicted) < 2:
         return np.full(len(predicted), math.nan)
     rest, weights = test.y - predicted, test.weights**2

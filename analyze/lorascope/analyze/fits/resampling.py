@@ -16,7 +16,7 @@ FEW_GROUPS = 20
 
 
 class Draws(NamedTuple):
-    """Bootstrap draws of groups."""
+    """Bootstrap draws: how often each draw has each group, and the draws' probabilities."""
 
     counts: np.ndarray
     """Integers (draw, group): how often a group was drawn; each row sums to the number of groups."""
@@ -25,7 +25,7 @@ class Draws(NamedTuple):
 
 
 def group_draws(n_groups: int, n_draws: int, rng: np.random.Generator) -> Draws:
-    """Draw all groups with replacement: all different draws if they are at most `n_draws`, else `n_draws` random ones.
+    """Draw groups with replacement: all different draws if they are at most `n_draws`, else random ones.
 
     G groups have C(2G - 1, G) different draws: 126 for 5, 1,716 for 7, 92,378 for 10. Counts c have the multinomial
     probability G!/(c_1! ... c_G!) G^-G.
@@ -51,7 +51,7 @@ def group_draws(n_groups: int, n_draws: int, rng: np.random.Generator) -> Draws:
 
 
 def setting_orders(n_settings: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Orders of settings (order, setting): all if at most `n_draws`, else the given order and `n_draws` random ones."""
+    """Return orders of settings (order, setting), the given one first: all, or `n_draws` random ones if more."""
     if math.factorial(n_settings) <= n_draws:
         return np.array(list(permutations(range(n_settings))))
     unchanged = np.arange(n_settings)
@@ -59,10 +59,10 @@ def setting_orders(n_settings: int, n_draws: int, rng: np.random.Generator) -> n
 
 
 def percentile_interval(values: np.ndarray, level: float, weights: np.ndarray | None = None) -> tuple[float, float]:
-    """Percentile interval of a number (draw,) over bootstrap draws, ignoring NaN; NaN if all values are.
+    """Return the percentile interval of a number (draw,) over bootstrap draws, ignoring NaN.
 
-    With the weights of `Draws`, an end is the least value at which the cumulated probability reaches its share;
-    otherwise quantiles are interpolated linearly.
+    It is NaN if all values are. With the weights of `Draws`, an end is the least value at which the cumulated
+    probability reaches its share; otherwise quantiles are interpolated linearly.
 
     References
     ----------
@@ -81,7 +81,7 @@ def percentile_interval(values: np.ndarray, level: float, weights: np.ndarray | 
 def basic_interval(
     estimate: float, values: np.ndarray, level: float, weights: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """Basic bootstrap interval: twice the estimate minus the ends of `percentile_interval`.
+    """Return the basic bootstrap interval: twice the estimate minus the ends of `percentile_interval`.
 
     It is right if draws differ from the estimate as the estimate differs from the truth.
 
@@ -99,7 +99,9 @@ def basic_interval(
 
 
 def few_groups_note(what: str, n_groups: int) -> list[str]:
-    """A sentence that warns of narrow intervals of `what`, such as a bootstrap, if groups are fewer than 20; else none.
+    """Return a list with a warning that intervals from fewer than 20 groups may be too narrow, else an empty list.
+
+    `what` names what the groups are resampled for, such as the bootstrap.
 
     References
     ----------
@@ -116,7 +118,7 @@ def few_groups_note(what: str, n_groups: int) -> list[str]:
 
 
 def refuse_draws(n_draws: int, seed: int, level: float) -> None:
-    """Raise ValueError unless these are a number of draws, a seed and a confidence level."""
+    """Raise ValueError unless these are a number of draws (100 or more), a seed and a confidence level."""
     require_whole("n_draws", n_draws, FEWEST_DRAWS)
     require_whole("seed", seed, 0)
     if not 0 < level < 1:

@@ -24,7 +24,10 @@ UNITS = {"relative": "(y - f) / y", "log": "ln y - ln f", "absolute": "y - f"}
 
 @dataclass(frozen=True)
 class ScalingFit:
-    """Result of a fitted law. Names follow statsmodels if it has them."""
+    """A scaling law fitted to a table: parameters, intervals, tests and predictions.
+
+    Names follow statsmodels if it has them.
+    """
 
     estimate: Estimate
     """The parameters and the design that they were fitted to."""
@@ -35,12 +38,12 @@ class ScalingFit:
 
     @property
     def design(self) -> Design:
-        """The table and the law as arrays."""
+        """The fitted table and the law, as arrays."""
         return self.estimate.design
 
     @property
     def params(self) -> pd.Series:
-        """All parameters, as in the printed law: levels and offsets, amplitudes, exponents."""
+        """All parameters by name, as in the printed law: levels and offsets, amplitudes, exponents."""
         return pd.Series(self.estimate.values, name="estimate")
 
     @property
@@ -56,7 +59,7 @@ class ScalingFit:
 
     @property
     def nobs(self) -> int:
-        """Number of cells."""
+        """Number of fitted cells, one per row of the table."""
         return self.estimate.n
 
     @property
@@ -106,7 +109,7 @@ class ScalingFit:
 
     @cached_property
     def profiles(self) -> dict[str, Profile]:
-        """Profile of each amplitude, slope and exponent.
+        """Profile (least sum of squares over values) of each amplitude, slope and exponent, by name.
 
         It is empty unless the fit is by least squares of relative or absolute residuals that aren't all 0.
         """
@@ -117,7 +120,7 @@ class ScalingFit:
 
     @cached_property
     def axis_tests(self) -> pd.DataFrame:
-        """F tests of the law against the law without each size, by least squares.
+        """F tests of the law against the law without each size, one row per size, by least squares.
 
         Columns are `axis`, `F`, `n_more`, `df`, `p` and `ssr_ratio` (sum of squares without the terms, divided by that
         with them). Without a term its exponent has no meaning, so p is rough (Davies 1987, Biometrika 74, 33).
@@ -131,7 +134,7 @@ class ScalingFit:
         return verdicts(self.estimate, intervals, self.axis_tests, self.level)
 
     def conf_int(self) -> pd.DataFrame:
-        """Profile intervals of amplitudes, slopes and exponents by F; an end is open if the data don't limit it.
+        """Return profile intervals of amplitudes, slopes and exponents; an end is open if the data don't limit it.
 
         Returns
         -------
@@ -164,7 +167,7 @@ class ScalingFit:
             return bootstrap(self.estimate, n_draws=n_draws, random=np.random.default_rng(seed), progress=progress)
 
     def predict(self, frame: pd.DataFrame | None = None) -> pd.DataFrame:
-        """Predict `mean` for each row, in the unit of the response, and the ends `low` and `high` of its interval.
+        """Return predictions: `mean` for each row, in the unit of the response, and its interval `low` to `high`.
 
         Parameters
         ----------
@@ -195,7 +198,7 @@ class ScalingFit:
         return pd.DataFrame({"mean": mean, "low": low, "high": high}, index=rows.frame.index)
 
     def held_out(self, *, progress: Progress | None = None) -> pd.DataFrame:
-        """Prediction errors of held-out cells.
+        """Return prediction errors of held-out cells, from laws that are fitted to the other cells.
 
         Returns
         -------
@@ -211,7 +214,7 @@ class ScalingFit:
             return held_out(self.estimate, progress=progress)
 
     def summary(self) -> Summary:
-        """Verdicts, parameters with their intervals, tests of each size, and how the fit was made."""
+        """Return verdicts, parameters with their intervals, tests of each size, and how the fit was made, to print."""
         design = self.design
         parameters = pd.DataFrame({"name": self.params.index, "estimate": self.params.array, "se": self.bse.array})
         terms = parameters.iloc[design.n_groups :]

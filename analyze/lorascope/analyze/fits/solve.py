@@ -31,7 +31,10 @@ AT_BOUND = 1e-6
 
 @dataclass(frozen=True)
 class Problem:
-    """Minimise sum (weights * (target - levels @ e - terms))**2 over levels, coefficients and exponents."""
+    """Least squares of a law: minimise sum (weights * (target - levels @ e - terms))**2 over all parameters.
+
+    Levels and coefficients of the terms are linear; exponents are searched.
+    """
 
     target: np.ndarray
     """(n,)"""
@@ -47,45 +50,45 @@ class Problem:
 
     @cached_property
     def basis(self) -> np.ndarray:
-        """(n, rank) an orthonormal basis of the weighted levels."""
+        """Orthonormal basis (n, rank) of the weighted levels, the columns of groups and offsets."""
         return column_basis(self.weights[:, None] * self.levels, RANK)
 
     @property
     def free(self) -> np.ndarray:
-        """Positions of exponents that aren't fixed."""
+        """Positions of the exponents that aren't fixed."""
         return np.flatnonzero(self.bounds[:, 0] < self.bounds[:, 1])
 
     def fix(self, position: int, value: float) -> "Problem":
-        """Return the problem with one exponent fixed."""
+        """Return the problem with the exponent at `position` fixed to `value`."""
         bounds = self.bounds.copy()
         bounds[position] = value
         return replace(self, bounds=bounds)
 
     def at_bound(self, exponents: np.ndarray) -> np.ndarray:
-        """(q,) whether each exponent is free and at an end of its range."""
+        """Return whether each exponent is free and at an end of its range, bool (q,)."""
         low, high = self.bounds.T
         near = AT_BOUND * (high - low)
         return np.asarray((high > low) & ((exponents - low <= near) | (high - exponents <= near)))
 
     def weighted(self, exponents: np.ndarray) -> np.ndarray:
-        """(..., n, k) weighted columns at exponents (..., q)."""
+        """Return the law's columns times the weights, (..., n, k), at exponents (..., q)."""
         if not self.columns:
             return np.zeros((*exponents.shape[:-1], len(self.target), 0))
         terms = np.stack([column.centred(exponents) for column in self.columns], axis=-1)
         return np.asarray(terms * self.weights[:, None])
 
     def unexplained(self, exponents: np.ndarray) -> np.ndarray:
-        """(n,) weighted target minus the known terms."""
+        """Return the weighted target minus terms of known amplitude, (n,), at exponents (q,)."""
         known = sum(amplitude * column.printed(exponents) for column, amplitude in self.known)
         return np.asarray(self.weights * (self.target - known))
 
     def without_levels(self, columns: np.ndarray) -> np.ndarray:
-        """Columns (..., n, k) minus their projection on the levels."""
+        """Return columns (..., n, k) minus their projection on the levels of groups and offsets."""
         return np.asarray(columns - self.basis @ (self.basis.T @ columns))
 
 
 class Solution(NamedTuple):
-    """Parameters with the least sum of squares."""
+    """Solution of a `Problem`: the parameters with the least sum of squares."""
 
     exponents: np.ndarray
     """(q,)"""
@@ -100,7 +103,7 @@ class Solution(NamedTuple):
 
 
 def column_basis(columns: np.ndarray, least: float) -> np.ndarray:
-    """(n, rank) orthonormal basis of the columns' span; singular values below a share of the largest count as 0."""
+    """Return an orthonormal basis (n, rank) of the columns' span; singular values below a share `least` count as 0."""
     u, s, _ = np.linalg.svd(columns, full_matrices=False)
     return np.asarray(u[:, s > least * s[:1].sum()])
 
@@ -108,7 +111,7 @@ def column_basis(columns: np.ndarray, least: float) -> np.ndarray:
 def slopes(
     levels: np.ndarray, columns: Sequence[Column], coefficients: np.ndarray, exponents: np.ndarray
 ) -> np.ndarray:
-    """(n, p) derivatives of a law with respect to levels, coefficients (k,) and exponents (q,)."""
+    """Return derivatives (n, p) of a law by its levels, coefficients (k,) and exponents (q,)."""
     by_exponents = np.zeros((len(levels), len(exponents)))
     for coefficient, column in zip(coefficients, columns, strict=True):
         by_exponents += coefficient * column.centred_slopes(exponents)
@@ -116,14 +119,14 @@ def slopes(
 
 
 def exponent_grid(low: float, high: float, n: int) -> np.ndarray:
-    """(n,) exponents from low to high, evenly spaced in asinh(exponent / SPREAD)."""
+    """Return n exponents from `low` to `high`, evenly spaced in asinh(exponent / SPREAD), so dense near 0."""
     grid = SPREAD * np.sinh(np.linspace(np.arcsinh(low / SPREAD), np.arcsinh(high / SPREAD), n))
     grid[0], grid[-1] = low, high
     return np.asarray(grid)
 
 
 def least_squares(problem: Problem, starts: Sequence[np.ndarray] = (), *, grid: Grid = "fine") -> Solution:
-    """Solve a problem, from the lowest minima of a grid over the exponents and from further starts (q,)."""
+    """Return the best solution of a problem, from minima of a grid of exponents and from further `starts` (q,)."""
     if not len(problem.free):
         return _solution_at(problem, problem.bounds[:, 0].copy(), True)
     optima = [_polish(problem, np.clip(start, *problem.bounds.T)) for start in (*starts, *_grid_minima(problem, grid))]
@@ -135,7 +138,10 @@ def search(
     residuals: Callable[[np.ndarray], np.ndarray], jacobian: Callable[[np.ndarray], np.ndarray], start: np.ndarray,
     bounds: np.ndarray, *, delta: float = math.inf, **options: Any,
 ) -> Optimum:  # fmt: skip
-    """Search for the least loss (half the sum of squares, or Huber's) of residuals within bounds (p, 2)."""
+    """Return the parameters with the least loss of `residuals` within `bounds` (p, 2), the loss, and convergence.
+
+    The loss is half the sum of squares or, if `delta` is finite, Huber's.
+    """
     from scipy import optimize  # type: ignore[import-untyped]
 
     unit = float(np.abs(residuals(start)).max()) or 1.0  # tolerances are absolute
@@ -149,7 +155,7 @@ def search(
 
 
 def _grid_minima(problem: Problem, grid: Grid) -> list[np.ndarray]:
-    """Exponents (q,) at the lowest local minima of the sum of squares on a grid."""
+    """Return the exponents (q,) at the lowest local minima of the sum of squares on a grid, lowest first."""
     n = N_GRID[grid].get(len(problem.free), 1)
     axes = [exponent_grid(low, high, n) if low < high else np.array([low]) for low, high in problem.bounds]
     points = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=-1)
@@ -165,7 +171,7 @@ def _grid_minima(problem: Problem, grid: Grid) -> list[np.ndarray]:
 
 
 def local_minima(values: np.ndarray) -> np.ndarray:
-    """Flat indices of the local minima of values on a grid, lowest first; neighbours share an edge."""
+    """Return flat indices of the local minima of values on a grid, lowest first; neighbours share an edge."""
     from scipy import ndimage
 
     cross = ndimage.generate_binary_structure(values.ndim, 1)
@@ -174,10 +180,11 @@ def local_minima(values: np.ndarray) -> np.ndarray:
 
 
 def _polish(problem: Problem, start: np.ndarray) -> Optimum:
-    """Search for the local minimum of half the sum of squares, from starting exponents (q,)."""
+    """Return the exponents (q,) of least half sum of squares near `start`, that value, and convergence."""
     free = problem.free
 
     def all_exponents(values: np.ndarray) -> np.ndarray:
+        """Return all exponents (q,): `values` for the free ones, and those of the start for the fixed ones."""
         exponents = start.astype(np.float64)
         exponents[free] = values
         return exponents
@@ -191,7 +198,10 @@ def _polish(problem: Problem, start: np.ndarray) -> Optimum:
 
 
 def _solve_linear(problem: Problem, exponents: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weighted residuals (n,), coefficients (k,), and an orthonormal basis (n, k) of the columns without levels."""
+    """Return weighted residuals (n,), coefficients (k,) and a basis (n, k) of the columns without levels.
+
+    The exponents (q,) are given; the basis is orthonormal.
+    """
     target = problem.without_levels(problem.unexplained(exponents)[:, None])[:, 0]
     whole = problem.weighted(exponents)
     columns = problem.without_levels(whole)
@@ -204,13 +214,13 @@ def _solve_linear(problem: Problem, exponents: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _projected_lengths(columns: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """(..., k) lengths of projected columns; infinite if only rounding of the whole column remains."""
+    """Return lengths (..., k) of projected `columns`; infinite if only rounding of the `whole` column remains."""
     lengths = np.linalg.norm(columns, axis=-2)
     return np.where(lengths > RANK * np.linalg.norm(whole, axis=-2), lengths, np.inf)
 
 
 def _projected_slopes(problem: Problem, exponents: np.ndarray) -> np.ndarray:
-    """(n, q) Jacobian of the residuals with respect to exponents, by Kaufman."""
+    """Return the Jacobian (n, q) of the residuals by exponents, with linear parameters solved (Kaufman)."""
     _, coefficients, u = _solve_linear(problem, exponents)
     derivatives = slopes(problem.levels, problem.columns, coefficients, exponents)[:, -len(exponents) :]
     for column, amplitude in problem.known:
@@ -220,7 +230,7 @@ def _projected_slopes(problem: Problem, exponents: np.ndarray) -> np.ndarray:
 
 
 def _solution_at(problem: Problem, exponents: np.ndarray, converged: bool) -> Solution:
-    """Solution at given exponents."""
+    """Return the solution of a problem at given exponents: its linear parameters are solved exactly."""
     residuals, coefficients, _ = _solve_linear(problem, exponents)
     rest = problem.unexplained(exponents) - problem.weighted(exponents) @ coefficients
     levels = np.linalg.lstsq(problem.weights[:, None] * problem.levels, rest, rcond=RANK)[0]

@@ -25,7 +25,7 @@ NOISY = 0.07
 
 
 class Verdict(NamedTuple):
-    """A claim, and what the data say about it."""
+    """A claim, whether the data support or contradict it, and the number behind that."""
 
     claim: str
     """A sentence that could be wrong."""
@@ -35,11 +35,12 @@ class Verdict(NamedTuple):
     """Number behind the word, with its interval or test and the number of values."""
 
     def __str__(self) -> str:
+        """Return the verdict in one line: word, claim and, in brackets, the reason."""
         return f"{self.word}: {self.claim} ({self.because})"
 
 
 def is_small(p_value: float, level: float) -> bool:
-    """Whether a p-value is at most 1 - level; False for NaN."""
+    """Return whether a p-value is at most 1 - level, up to rounding; False for NaN."""
     return p_value <= 1 - level + ROUNDING
 
 
@@ -57,18 +58,22 @@ class Summary:
     """Settings, versions, and a hash of the rows in use."""
 
     def __repr__(self) -> str:
+        """Return the title, the verdicts and the first table as text."""
         title, rows = next(iter(self.tables.items()))
         text = rows.to_string(index=False, float_format=lambda value: format_number(value, digits=4))
         return "\n".join([self.title, *map(str, self.verdicts), "", title, text])
 
     def to_dict(self) -> dict[str, Any]:
-        """All parts as values of JSON, at full precision; NaN is null."""
+        """Return all parts as values of JSON, at full precision; NaN becomes null."""
         parts: dict[str, Any] = json_value(self)
         return parts
 
 
 def f_test(larger: float, smaller: float, n_more: int, df: int) -> tuple[float, float]:
-    """F and p of nested fits, from sums of squares; the wider fit has `n_more` more parameters, and `df` left."""
+    """Return F and p of two nested fits from their sums of squares; `larger` is that of the narrower law.
+
+    The wider law has `n_more` more parameters, and leaves `df` degrees of freedom.
+    """
     from scipy import stats  # type: ignore[import-untyped]
 
     if smaller <= 0:
@@ -78,7 +83,10 @@ def f_test(larger: float, smaller: float, n_more: int, df: int) -> tuple[float, 
 
 
 def axis_tests(fit: Estimate) -> pd.DataFrame:
-    """F tests of the law against the law without each size, by least squares; see `ScalingFit`."""
+    """Return F tests of the law against the law without each size, one row per size, by least squares.
+
+    See `ScalingFit`.
+    """
     full, rows = fit if not math.isfinite(fit.delta) else estimate(fit.design, starts=(fit.parts[2],)), []
     for axis in fit.design.logs:
         without = estimate(fit.design.without_size(axis))
@@ -92,7 +100,7 @@ def axis_tests(fit: Estimate) -> pd.DataFrame:
 def verdicts(
     fit: Estimate, intervals: Mapping[str, Interval], axis_tests: pd.DataFrame, level: float
 ) -> tuple[Verdict, ...]:
-    """Verdicts on the direction along each size, and on whether the data determine each exponent.
+    """Return verdicts on the direction along each size, and on whether the data determine each exponent.
 
     `intervals` are profile intervals of exponents and slopes, empty with Huber's loss.
     """
@@ -104,7 +112,7 @@ def verdicts(
 
 
 def search_notes(fit: Estimate) -> list[str]:
-    """Sentences on problems of the search, and on limits of the fit's numbers."""
+    """Return sentences on problems of the search, and on limits of the fit's numbers."""
     notes = []
     if not fit.converged:
         notes.append("the search ended before it converged: numbers are what it had reached")
@@ -122,7 +130,7 @@ def search_notes(fit: Estimate) -> list[str]:
 
 
 def _direction_verdict(fit: Estimate, row: Any, alpha: float) -> Verdict:
-    """Verdict on the claim that the response falls as a size grows, or rises with the number of shared layers."""
+    """Return the verdict on whether the response falls as a size grows (or rises with shared layers)."""
     design, column, is_share = fit.design, fit.design.sizes[row.axis], row.axis == "share"
     sizes = design.frame[column]
     others = {name: design.references.get(axis, 1.0) for axis, name in design.sizes.items()}
@@ -139,7 +147,7 @@ def _direction_verdict(fit: Estimate, row: Any, alpha: float) -> Verdict:
 
 
 def _exponent_verdict(name: str, fit: Estimate, interval: Interval, level: float) -> Verdict:
-    """Verdict on an exponent: its interval must be closed and exclude 0, where a power is a constant."""
+    """Return the verdict on whether the data determine an exponent: its interval is closed and excludes 0."""
     because = (
         f"{name} = {format_number(fit.values[name])}, {100 * level:g} % profile interval by F "
         f"{interval_text(interval, 3)}, n = {fit.n}"

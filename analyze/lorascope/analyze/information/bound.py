@@ -1,4 +1,4 @@
-"""Bounds of mutual information by the Jensen-Shannon divergence of joint and product, and pairs with known values."""
+"""Bounds of mutual information by the Jensen-Shannon divergence (JS), and exact values of tables and normals."""
 
 import math
 from typing import Any, NamedTuple, TypeVar
@@ -42,7 +42,7 @@ class Dependence(NamedTuple):
 
 
 def js_lower_bound(js: Values) -> Values:
-    """Return the lower bound Xi(js) of mutual information (nats) from the JS of joint and product distribution.
+    """Return the least mutual information Xi (nats) for a Jensen-Shannon divergence `js` of joint and product.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def js_lower_bound(js: Values) -> Values:
 
 
 def js_upper_bound(mi: Values) -> Values:
-    """Return the largest possible JS of joint and product distribution (nats) for a mutual information (nats).
+    """Return the largest Jensen-Shannon divergence (nats) of joint and product for a mutual information `mi` (nats).
 
     Parameters
     ----------
@@ -125,14 +125,17 @@ def js_upper_bound(mi: Values) -> Values:
 
 
 def _extremal_js(x: np.ndarray) -> np.ndarray:
-    """Return J(x): JS (nats) of two distributions whose density ratio is exp(x) or 0, so that their KL is x."""
+    """Return the largest JS (nats) of two distributions with KL x: their density ratio is exp(x) or 0.
+
+    It is J(x) in the notes of `js_lower_bound`.
+    """
     a, rest = np.exp(-x), -np.expm1(-x)
     # ln 2 - ((1 + a) ln(1 + a) + a x)/2, rearranged so that no larger terms cancel for small x
     return np.asarray((rest * LN2 - (1 + a) * np.log1p(-rest / 2) - a * x) / 2)
 
 
 def discrete_dependence(joint: np.ndarray) -> Dependence:
-    """Return mutual information and JS(joint || product of marginals) (nats) of a table of probabilities.
+    """Return the mutual information (nats), and two related divergences, of a table `joint` of probabilities.
 
     Parameters
     ----------
@@ -177,7 +180,7 @@ def discrete_dependence(joint: np.ndarray) -> Dependence:
 
 
 def gaussian_dependence(rho: float) -> Dependence:
-    """Return mutual information and JS(joint || product) (nats) of a bivariate normal with correlation `rho`.
+    """Return the mutual information (nats), and two related divergences, of a bivariate normal of correlation `rho`.
 
     Raises
     ------
@@ -220,7 +223,10 @@ def gaussian_dependence(rho: float) -> Dependence:
 
 
 def _integrate_divergences(difference: np.ndarray, excess: np.ndarray) -> tuple[float, float, float]:
-    """Return KL(P || Q), JS(P || Q) and KL((P + Q)/2 || Q) from arrays P - Q and P/Q - 1; see `discrete_dependence`."""
+    """Return KL(P || Q), JS(P || Q) and KL((P + Q)/2 || Q) for arrays `difference` P - Q and `excess` P/Q - 1.
+
+    See `discrete_dependence`.
+    """
     whole, half = _mean_log(excess), _mean_log(excess / 2)
     return (
         float((difference * whole).sum()),

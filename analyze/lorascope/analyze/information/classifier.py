@@ -1,4 +1,4 @@
-"""JS of joint and product distribution, bounded from below by a classifier between real and mismatched pairs."""
+"""Lower bound of the Jensen-Shannon divergence (JS) of joint and product, by a classifier of pairs."""
 
 import math
 from typing import Any
@@ -27,7 +27,9 @@ def classifier_js(
     groups: Shaped[np.ndarray, " row"] | None = None,
     seed: int = 0,
 ) -> float:
-    """Return a held-out lower bound of JS(joint || product) in nats; noise may make it negative.
+    """Return a held-out lower bound in nats of the Jensen-Shannon divergence of joint and product of x and y.
+
+    Noise may make it negative.
 
     Parameters
     ----------
@@ -77,10 +79,10 @@ def classifier_js(
 
 
 def _split_fitting_half(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the labels of a fitting half, and a mask of the rows that directions are found on.
+    """Split a fitting half into rows for directions and others for the classifier; return labels and a mask.
 
-    If a part would have a single group, every row becomes a group. The fit may then be worse, but the bound stays
-    valid, since it is evaluated on other rows.
+    The mask is that of the rows for directions. If a part would have a single group, every row becomes a group. The fit
+    may then be worse, but the bound stays valid, since it is evaluated on other rows.
     """
     first = first_half(labels, seed=seed)
     if _fewest_groups(labels, first) < 2:
@@ -90,12 +92,15 @@ def _split_fitting_half(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.n
 
 
 def _fewest_groups(labels: np.ndarray, first: np.ndarray) -> int:
-    """Return the smaller of the numbers of groups in the two parts."""
+    """Return the number of distinct labels among the rows `first` or among the others, whichever is smaller."""
     return min(len(np.unique(labels[part])) for part in (first, ~first))
 
 
 def _coordinates(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return all rows along canonical directions found on `rows`, and their norms, which show a shared scale."""
+    """Return all rows of both sides along canonical directions fitted on `rows`, with their norms as last columns.
+
+    Norms show a scale that both sides share; if both sides have one dimension, none are added.
+    """
     sides = [_principal_scores(side, rows) for side in (x, y)]
     axes = canonical_axes(sides[0][rows], sides[1][rows], N_PAIRS, ridge=RIDGE)
     u, v = (project(side, along) for side, along in zip(sides, axes, strict=True))
@@ -108,7 +113,7 @@ def _coordinates(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> tuple[np.nda
 
 
 def _principal_scores(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the scores, projected onto as many principal axes as these rows allow."""
+    """Return all `scores` projected onto principal axes of `rows`, at most one axis per three of these rows."""
     n_axes = max(1, len(rows) // ROWS_PER_AXIS)
     if scores.shape[1] <= n_axes:
         return scores
@@ -118,20 +123,20 @@ def _principal_scores(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def _features(
     u: np.ndarray, v: np.ndarray, labels: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return features of real pairs (row, 8 pair), and of mismatched pairs (row x partner, 8 pair)."""
+    """Return a classifier's features of real pairs (row, feature) and of mismatched pairs (row x partner, feature)."""
     partners = _draw_partners(labels, rng)
     return _quadratic(u, v), _quadratic(np.repeat(u, N_PARTNERS, axis=0), v[partners.ravel()])
 
 
 def _quadratic(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Return u, u^2, v, v^2 and their products: the log density ratio of Gaussians is linear in these."""
+    """Return columns u, u^2, v, v^2 and products of u's with v's, in which a Gaussian log density ratio is linear."""
     first, second = np.stack([u, u**2]), np.stack([v, v**2])
     products = (first[:, None] * second).reshape(4, *u.shape)
     return np.concatenate([*first, *second, *products], axis=1)
 
 
 def _draw_partners(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw rows of other groups for each row, int64 (row, partner)."""
+    """Return random rows of other groups for each row, as its mismatched partners, int64 (row, partner)."""
     _, labels, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     order = np.argsort(labels, kind="stable")
     starts, own = (np.cumsum(sizes) - sizes)[labels][:, None], sizes[labels][:, None]

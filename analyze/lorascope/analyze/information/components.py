@@ -1,4 +1,4 @@
-"""Estimates for components of a run: the plan, the choice of tokens, and the work on one component at a time."""
+"""Mutual information for components of a run: the plan, the chosen tokens, and the work on one component."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
@@ -24,7 +24,7 @@ Against = Literal["lora", "delta"]
 
 
 class Plan(NamedTuple):
-    """Everything that is the same for all components; small, since it is sent to every task."""
+    """Tokens, estimators and options of a call, the same for all components; small, since every task gets it."""
 
     tokens: np.ndarray
     """Int64 (token,), ascending: places of the chosen tokens on the run's token axis."""
@@ -47,7 +47,7 @@ def make_plan(
     run: Run, *, estimator: str | Sequence[str], against: Against, n_tokens: int, n_axes: int, share: float,
     settings: Settings, unit: Unit, n_shuffles: int,
 ) -> Plan:  # fmt: skip
-    """Return the plan for the options of `measure_information`; raise its errors for options that aren't allowed."""
+    """Check the options of `measure_information`, and return its plan: chosen tokens, estimators and settings."""
     names = resolve_estimators(estimator)
     check_settings(settings, unit, n_shuffles)
     if against not in get_args(Against):
@@ -89,7 +89,7 @@ def choose_tokens(run: Run, n_tokens: int, *, seed: int) -> tuple[np.ndarray, np
 
 
 def _prefix_repeats(run: Run, usable: np.ndarray) -> np.ndarray:
-    """Return which usable tokens have the same ids, from position 0 on, as an earlier usable token, bool (token,)."""
+    """Return a mask of usable tokens whose ids, from position 0 up to them, equal those of an earlier usable token."""
     starts = run.samples["token_start"].values
     samples, positions, ids = (run.tokens[name].values for name in ("sample", "position", "token_id"))
     # Positions of a sample ascend: one that equals its place means that none before it is missing.
@@ -132,7 +132,7 @@ REPEAT_JS_DISTANCE = 1e-4
 
 
 class ComponentPairs(NamedTuple):
-    """The chosen tokens of a component, projected onto its axes: the input of estimators."""
+    """States of base and the other side at a component's chosen tokens, projected onto axes: input of estimators."""
 
     pairs: Pairs
     tokens: np.ndarray
@@ -150,7 +150,7 @@ class ComponentPairs(NamedTuple):
 
 
 class ComponentEstimates(NamedTuple):
-    """Estimates of one component, and further values of it."""
+    """Estimates of mutual information for one component, a note if some are missing, and further values of it."""
 
     fields: np.ndarray
     """Float64 (estimator, field) in nats; NaN if estimators refuse the states."""
@@ -161,7 +161,7 @@ class ComponentEstimates(NamedTuple):
 
 
 class _TokenStates(NamedTuple):
-    """States of some tokens at one component; the arrays aren't reused."""
+    """States (base and delta) of some tokens at one component; the arrays aren't reused."""
 
     tokens: np.ndarray
     """Int64 (token,): places on the run's token axis, ascending."""
@@ -171,12 +171,12 @@ class _TokenStates(NamedTuple):
     """Float32 (token, feature)."""
 
     def other(self, plan: Plan) -> np.ndarray:
-        """Return the states that base is compared with."""
+        """Return the states that base is compared with, (token, feature): base + delta, or delta alone."""
         return self.base + self.delta if plan.against == "lora" else self.delta
 
 
 def component_blocks(source: Source, tokens: Bool[np.ndarray, " token"] | None = None) -> Iterator[_TokenStates]:
-    """Yield the finite states of a component, one committed row after the other.
+    """Yield base and delta of a component's tokens, one block per committed row, without NaN and infinity.
 
     `tokens` is a mask of the run's tokens, by default all; rows without a chosen token aren't read. Raises StoreError
     if a chunk is missing, empty or broken.
@@ -191,9 +191,13 @@ def component_blocks(source: Source, tokens: Bool[np.ndarray, " token"] | None =
 
 
 def component_pairs(source: Source, plan: Plan) -> ComponentPairs:
-    """Return the pairs of a component for estimators, or the reason why it has no pairs; reads its states thrice."""
+    """Read a component's states, and return its projected pairs, or no pairs and the reason.
+
+    The states are read three times.
+    """
 
     def chosen_blocks() -> Iterator[_TokenStates]:
+        """Yield the finite states of the chosen tokens, one block per row."""
         mask = np.zeros(source.base.shape[0], np.bool_)
         mask[plan.tokens] = True
         return component_blocks(source, mask)
@@ -235,7 +239,7 @@ def component_pairs(source: Source, plan: Plan) -> ComponentPairs:
 
 
 def _project_states(states: _TokenStates, axes: list[Axes], plan: Plan) -> tuple[np.ndarray, ...]:
-    """Return the tokens of a row, their js as in `ComponentPairs`, and both sides projected onto their axes."""
+    """Return a block's tokens, their two JS (token, 2) in nats, and base and the other side projected onto axes."""
     js = np.empty((2, len(states.base)), np.float32)
     jensen_shannon_rows(states.base, states.delta, js[0])
     jensen_shannon_rows(states.base, states.delta - states.base, js[1])
@@ -243,7 +247,7 @@ def _project_states(states: _TokenStates, axes: list[Axes], plan: Plan) -> tuple
 
 
 def _near_repeats(pairs: Pairs, js: np.ndarray) -> np.ndarray:
-    """Return which pairs equal an earlier pair up to rounding, and have the same two js, bool (n,).
+    """Return a mask of pairs that equal an earlier pair up to rounding, in projections and in both JS, bool (n,).
 
     Tokens of one id have the same states before any attention; in float32 they differ by the batch that computed them.
     Different states may be close along a few axes, but then their js, which is over all features, differ.
@@ -274,7 +278,7 @@ def _divided_by_sd(values: np.ndarray) -> np.ndarray:
 
 
 def estimate_component(source: Source, plan: Plan) -> ComponentEstimates:
-    """Return the estimates of a component; if its states can't be used, they are NaN and a note says why."""
+    """Return a component's estimates of mutual information; NaN, with a note, if its states can't be used."""
     component = component_pairs(source, plan)
     fields, note = np.full((len(plan.names), len(FIELDS)), np.nan), component.why
     n_samples = len(np.unique(component.pairs.groups_x))

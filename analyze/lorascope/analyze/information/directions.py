@@ -71,14 +71,14 @@ def characteristic_directions(x: np.ndarray, y: np.ndarray, *, seed: int = 0) ->
 
 
 def _orthogonal_projector(along: np.ndarray) -> np.ndarray:
-    """Return the projector onto the complement of directions (dimension, pair), float64 (dimension, dimension)."""
+    """Return the matrix (dimension, dimension) that projects onto the complement of the directions `along`."""
     basis, sizes, _ = np.linalg.svd(along)
     rank = int((sizes > 1e-9 * sizes[0]).sum())
     return np.asarray(basis[:, rank:] @ basis[:, rank:].T)
 
 
 def _trial_frequencies(d: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the frequency vectors that are tried for a side of d dimensions, float64 (wave, dimension)."""
+    """Return the frequency vectors that a search starts from on a side of d dimensions, float64 (wave, dimension)."""
     along = np.concatenate([octave * np.eye(d) for octave in OCTAVES]) if d <= MOST_COORDINATES else np.eye(0, d)
     if d == 1:
         return np.concatenate([along, np.sqrt(2) * along])
@@ -90,9 +90,10 @@ def _trial_frequencies(d: int, rng: np.random.Generator) -> np.ndarray:
 def _find_maxima(
     x: np.ndarray, y: np.ndarray, waves: list[np.ndarray], most: int, *, is_sure: bool
 ) -> list[tuple[float, np.ndarray]]:
-    """Climb from the best pairs of waves to at most `most` maxima of the squared covariance: (value, a and b joined).
+    """Return up to `most` maxima of the squared covariance of waves exp(i a.x) and exp(i b.y).
 
-    Starts not above chance are skipped; without `is_sure` the first start is used in any case.
+    Each is (value, a and b joined), reached by a climb from one of the best pairs in `waves`. Starts not above chance
+    are skipped; without `is_sure` the first start is used in any case.
     """
     parts = []
     for side, tried in zip((x, y), waves, strict=True):
@@ -118,13 +119,16 @@ def _find_maxima(
 
 
 def _refine_pair(x: np.ndarray, y: np.ndarray, pair: np.ndarray) -> np.ndarray:
-    """Return a pair of waves (a and b joined) after climbing on all rows and after `refined_directions`."""
+    """Improve the frequencies `pair` (a and b joined) of two waves on all rows, and return them joined.
+
+    First the covariance is climbed, then `refined_directions` raises mutual information.
+    """
     a, b = np.split(_climb_covariance(x, y, pair, CLIMB_STEPS[1])[1][:, None], [x.shape[1]])
     return np.concatenate(refined_directions(x, y, a, b, radians=SMOOTHING_RADIANS))[:, 0]
 
 
 def wave_covariance(u: np.ndarray, v: np.ndarray) -> float:
-    """Return the squared covariance of the waves of two variables u and v (n,), given in radians."""
+    """Return the squared covariance of the waves exp(iu) and exp(iv) of two variables (n,), given in radians."""
     return -_negative_covariance(np.ones(2), u[:, None], v[:, None])[0]
 
 
@@ -134,13 +138,13 @@ def _unit_vectors(vectors: np.ndarray) -> np.ndarray:
 
 
 def _climb_covariance(x: np.ndarray, y: np.ndarray, start: np.ndarray, steps: int) -> tuple[float, np.ndarray]:
-    """Return the squared covariance at a maximum near the start, and the pair (a and b joined) there."""
+    """Climb from `start` to a maximum of two waves' squared covariance; return the value, and a and b joined."""
     optimum = minimize(_negative_covariance, start, (x, y), jac=True, method="L-BFGS-B", options={"maxiter": steps})
     return -float(optimum.fun), np.asarray(optimum.x)
 
 
 def _negative_covariance(both: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return minus the summed squared covariances of cos and sin of a.x with those of b.y, and its gradient."""
+    """Return minus the squared covariance of the waves of a.x and b.y, and its gradient by `both`, a and b joined."""
     u, v = x @ both[: x.shape[1]], y @ both[x.shape[1] :]
     cos_u, sin_u, cos_v, sin_v = waves = np.array([np.cos(u), np.sin(u), np.cos(v), np.sin(v)])
     centred = waves - waves.mean(axis=1)[:, None]
@@ -151,7 +155,7 @@ def _negative_covariance(both: np.ndarray, x: np.ndarray, y: np.ndarray) -> tupl
 
 
 def _are_alike(first: np.ndarray, second: np.ndarray, d: int) -> bool:
-    """Return whether two pairs (a and b joined) have nearly the same directions on both sides."""
+    """Return whether two pairs (a and b joined, a of length d) have nearly the same directions on both sides."""
     return all(
         abs(float(_unit_vectors(first[side]) @ _unit_vectors(second[side]))) > ALIKE_COSINE
         for side in (slice(d), slice(d, None))
@@ -182,7 +186,7 @@ def refined_directions(
     ridge: float = 0.0,
     is_apart: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return directions (dx, pair) and (dy, pair) near a and b that have more mutual information.
+    """Return directions (dx, pair) and (dy, pair) near a and b, along which x and y have more mutual information.
 
     Parameters
     ----------
@@ -245,7 +249,7 @@ def _orthogonal_unit(along: np.ndarray, before: np.ndarray) -> np.ndarray:
 def _refine_one_pair(
     rows: list[np.ndarray], start: list[np.ndarray], before: list[np.ndarray], widths: list[float]
 ) -> tuple[list[np.ndarray], bool]:
-    """Return a unit direction of each side near `start`, orthogonal to `before`, and whether it gained enough.
+    """Return a unit direction per side near `start`, orthogonal to `before`, and whether information grew enough.
 
     Densities are smoothed over `widths` standard deviations. Without enough gain the start itself is returned.
     """
@@ -274,7 +278,7 @@ def _refine_one_pair(
 def _density_information(
     u: np.ndarray, v: np.ndarray, kernels: list[np.ndarray]
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """Return the mean log ratio of joint and product density over rows, and its slopes along u and v, (n,) each."""
+    """Return the mean log ratio of smoothed joint and product density (nats), and its slopes along u and v, (n,)."""
     at = [np.clip((side + GRID_EDGE) / GRID_SPACING, 0, GRID_POINTS - 1.001) for side in (u, v)]
     below = [place.astype(np.int64) for place in at]
     s, t = (place - whole for place, whole in zip(at, below, strict=True))

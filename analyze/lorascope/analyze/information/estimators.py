@@ -1,4 +1,4 @@
-"""The estimators by name: what each computes from pairs, its largest possible value, and its best verdict."""
+"""Estimators of mutual information by name: what each computes, its largest value, and its best verdict."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -54,23 +54,23 @@ def _gaussian_estimate(pairs: Pairs, settings: Settings) -> float:
 
 
 def _ksg_scaled(pairs: Pairs, settings: Settings) -> float:
-    """Return the KSG 1 estimate in nats of columns scaled to variance 1."""
+    """Return the nearest-neighbour estimate (KSG 1) of mutual information in nats, of columns scaled to variance 1."""
     x, y = (side / side.std(axis=0) for side in (pairs.x, pairs.y))
     return ksg(x, y, k=settings.k, groups=(pairs.groups_x, pairs.groups_y))
 
 
 def _ksg_copula(pairs: Pairs, settings: Settings) -> float:
-    """Return the extrapolated KSG 1 estimate in nats."""
+    """Return the nearest-neighbour estimate (KSG 1) of mutual information in nats, extrapolated to distance 0."""
     return extrapolated_ksg(pairs.x, pairs.y, k=settings.k, groups=(pairs.groups_x, pairs.groups_y))
 
 
 def _noise_estimate(pairs: Pairs, settings: Settings, *, sd: float) -> float:
-    """Return the Gaussian mutual information in nats with noise of this standard deviation on both sides."""
+    """Return the Gaussian mutual information in nats with noise of standard deviation `sd` added to both sides."""
     return float(noise_curve(pairs.x, pairs.y, (sd,))[0])
 
 
 def _classifier_estimate(pairs: Pairs, settings: Settings) -> float:
-    """Return the lower bound of mutual information in nats that a classifier's JS gives."""
+    """Return a lower bound of mutual information in nats, from a classifier of real and mismatched pairs."""
     return js_lower_bound(max(classifier_js(pairs.x, pairs.y, groups=pairs.groups_x, seed=settings.seed), 0.0))
 
 
@@ -117,7 +117,9 @@ NAME_SETS: Mapping[str, tuple[str, ...]] = {
 
 
 def resolve_estimators(estimator: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the names of estimators, each once; `panel` becomes its members and itself, `noise` the whole curve.
+    """Return the names of the requested estimators, each once; names of sets are replaced by their members.
+
+    `panel` becomes its members and itself, `noise` all estimators with added noise.
 
     Raises
     ------
@@ -136,9 +138,10 @@ def resolve_estimators(estimator: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def evaluate(pairs: Pairs, names: Sequence[str], settings: Settings, *, strict: bool = True) -> np.ndarray:
-    """Return the values of estimators in nats, float64 (estimator,); the panel is the largest of its members.
+    """Return each named estimator's mutual information of the pairs in nats, float64 (estimator,).
 
-    If an estimator refuses the pairs, raise its ValueError, or without `strict` return NaN.
+    The panel is the largest of its members. If an estimator refuses the pairs, raise its ValueError, or without
+    `strict` return NaN.
     """
     seen_pairs = {"values": pairs}
     transforms = {ESTIMATORS[name].sees for name in names if name in ESTIMATORS}
@@ -164,13 +167,13 @@ def evaluate(pairs: Pairs, names: Sequence[str], settings: Settings, *, strict: 
 
 
 def ceilings(pairs: Pairs, names: Sequence[str], settings: Settings) -> np.ndarray:
-    """Return the largest possible values of estimators in nats, float64 (estimator,); NaN if unlimited."""
+    """Return the largest value in nats that each named estimator can have for these pairs; NaN if unlimited."""
     most = ksg_ceiling(len(pairs.x), settings.k)
     return np.array([most if name in ESTIMATORS and ESTIMATORS[name].has_ceiling else math.nan for name in names])
 
 
 def check_settings(settings: Settings, unit: str, n_shuffles: int) -> None:
-    """Raise ValueError if an option isn't allowed."""
+    """Raise ValueError unless `unit` is nat or bit, and k, seed and `n_shuffles` are large enough whole numbers."""
     for name, value, least in (("k", settings.k, 1), ("seed", settings.seed, 0), ("n_shuffles", n_shuffles, 0)):
         require_whole(name, value, least)
     if unit not in ("nat", "bit"):

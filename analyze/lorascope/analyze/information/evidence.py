@@ -65,7 +65,9 @@ def estimate(
     n_workers: int = 1,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Return all `FIELDS` of estimates, float64 (estimator, field), in nats; the verdict is a place in `VERDICTS`.
+    """Return each estimator's value, error, null and verdict (all `FIELDS`) in nats, float64 (estimator, field).
+
+    The verdict, how far the value can be believed, is a place in `VERDICTS`.
 
     Raises
     ------
@@ -82,6 +84,7 @@ def estimate(
     jobs += [partial(pairs.take, rows) for parts in cuts.values() for rows in parts]
 
     def evaluate_job(place: int) -> np.ndarray:
+        """Return the estimators' values (estimator,) of one job: of all rows, a shuffle or a part."""
         # Job 0 is all rows, whose errors are raised. A shuffle or part may have ties or a constant column that all rows
         # don't have; if an estimator refuses it, the value is NaN.
         return evaluate(jobs[place](), names, settings, strict=not place)
@@ -97,7 +100,7 @@ def estimate(
 
 
 def _shuffle_pairs(pairs: Pairs, rows: np.ndarray) -> Pairs:
-    """Return pairs with the rows of y, and their groups, in another order."""
+    """Return pairs whose y, with its groups, is reordered by `rows`, for the null of no dependence."""
     return pairs._replace(y=pairs.y[rows], groups_y=pairs.groups_y[rows])
 
 
@@ -147,7 +150,7 @@ def _estimate_fields(
     null: np.ndarray,
     ladder: dict[int, np.ndarray],
 ) -> np.ndarray:
-    """Return all fields of estimates, float64 (estimator, field).
+    """Combine values of all rows, of shuffles and of parts into all `FIELDS`, float64 (estimator, field).
 
     The input are values in nats: of all rows (estimator,), of shuffles (shuffle, estimator), and for each number of
     parts of these parts (part, estimator).
@@ -192,7 +195,7 @@ def _estimate_fields(
 
 
 def _largest_member_bias(ladder: dict[int, np.ndarray], members: list[int]) -> float:
-    """Return the bias in nats that noise causes in the largest of several members.
+    """Return the bias in nats that comes from taking the largest of several noisy estimators, by parts of the rows.
 
     It falls as the root of the rows. Over n parts with 1/n of the rows each, the mean of the largest value has the bias
     of a part, and the largest mean has the bias of all rows. They differ by (root n - 1) times the bias of all rows.
@@ -207,7 +210,7 @@ def _largest_member_bias(ladder: dict[int, np.ndarray], members: list[int]) -> f
 
 
 def _remaining_bias(at: dict[str, np.ndarray]) -> np.ndarray:
-    """Return the change in nats that more rows would cause if bias falls as their root, float64 (estimator,)."""
+    """Return the change in nats that more rows would cause, (estimator,), if bias falls as the root of their number."""
     smaller, times = (at["half"], 2) if np.isnan(at["quarter"]).all() else (at["quarter"], 4)
     with np.errstate(invalid="ignore"):  # infinite estimates
         change = (at["value"] - smaller) / (math.sqrt(times) - 1)
@@ -215,9 +218,10 @@ def _remaining_bias(at: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _errors_from_parts(ladder: dict[int, np.ndarray], n_names: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return standard errors and half widths of intervals, float64 (estimator,) each; NaN without parts.
+    """Return standard errors and half widths of 95 % intervals in nats, (estimator,) each, from parts of the rows.
 
-    The variance of an estimate falls as 1/rows: the variance over n parts, divided by n, is that of all rows.
+    NaN without parts. The variance of an estimate falls as 1/rows: the variance over n parts, divided by n, is that of
+    all rows.
     """
     freedom = sum(len(parts) - 1 for parts in ladder.values() if len(parts))
     if not freedom:
@@ -229,7 +233,7 @@ def _errors_from_parts(ladder: dict[int, np.ndarray], n_names: int) -> tuple[np.
 
 
 def _verdicts(names: Sequence[str], at: dict[str, np.ndarray], pairs: Pairs, settings: Settings) -> list[float]:
-    """Return the verdict on each estimate from its fields, as a place in `VERDICTS`."""
+    """Return how far each estimate can be believed, from its fields `at`, as places in `VERDICTS`."""
     n, d = len(pairs.x), pairs.x.shape[1] + pairs.y.shape[1]
     if effective_rows(pairs) < LEAST_EFFECTIVE * n:
         return [float(VERDICTS.index("serial"))] * len(names)
@@ -269,7 +273,9 @@ def verdict(
     null_mean: float = math.nan,
     null_sd: float = math.nan,
 ) -> str:
-    """Return one of `VERDICTS` for an estimate from its fields (nats, NaN if unknown); `says` is its best verdict.
+    """Return how far an estimate can be believed, one of `VERDICTS`, from its fields (nats, NaN if unknown).
+
+    `says` is its best possible verdict.
 
     Notes
     -----
@@ -306,7 +312,9 @@ def verdict(
 def panel_verdicts(
     members: Mapping[str, tuple[float, float]], verdicts: Mapping[str, str], own: str = "ok"
 ) -> dict[str, str]:
-    """Return the verdict on `panel`, and corrected verdicts on members, from their (value, standard error).
+    """Return verdicts by name: on `panel`, the largest of several estimators, and corrected ones on these members.
+
+    `members` has their (value, standard error) in nats, `verdicts` the verdicts on them so far.
 
     Notes
     -----
@@ -335,7 +343,7 @@ LEAST_EFFECTIVE = 0.9
 
 
 def effective_rows(pairs: Pairs) -> float:
-    """Return the number of independent rows with the same sampling error of correlations as these rows.
+    """Return how many independent rows would have the same sampling error of correlations as these rows.
 
     It is n / (1 + 2 sum_h r_x(h) r_y(h)). Here r(h) is the largest autocorrelation of a side's normal scores at lag h,
     and h are lags up to n / 4 at which both sides exceed chance. With groups it is n, since groups show what depends.

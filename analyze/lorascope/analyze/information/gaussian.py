@@ -77,7 +77,7 @@ def _orthonormal_basis(side: np.ndarray, name: str) -> np.ndarray:
 
 
 def gaussian_information(x: np.ndarray, y: np.ndarray) -> float:
-    """Return the mutual information in nats of Gaussians with these covariances, without bias correction.
+    """Return the mutual information in nats of Gaussians with the covariances of x and y; bias isn't subtracted.
 
     It is infinite if a direction is shared exactly (1 - rho^2 below 1e-12).
 
@@ -111,6 +111,7 @@ def gaussian_bias(n: int, dx: int, dy: int) -> float:
     """
 
     def log_det_bias(d: int) -> float:
+        """Return the bias of the log determinant of a covariance of d columns, except terms that cancel."""
         return float(digamma((n - np.arange(1, d + 1)) / 2).sum())
 
     return 0.5 * (log_det_bias(dx) + log_det_bias(dy) - log_det_bias(dx + dy))
@@ -149,7 +150,7 @@ def gaussian_lower_bound(pairs: Pairs, settings: Settings) -> float:
 
 
 def most_checkable(n: int) -> float:
-    """Return the largest excess of a log density ratio in nats that n rows can show: ln of the number of pairs.
+    """Return the largest mutual information in nats that n rows can check: ln of the number of their pairs.
 
     Pairs that make the mean of exp f too large may be rarer than one in all of them (McAllester and Stratos 2020, arXiv
     1811.04251: no lower bound that is valid for all distributions exceeds O(ln n)).
@@ -182,7 +183,7 @@ def _log_mean_exp(ratios: np.ndarray, scale: float, n_pairs: int) -> float:
 
 
 def noise_curve(x: np.ndarray, y: np.ndarray, noise: Sequence[float] = NOISE) -> np.ndarray:
-    """Return the Gaussian mutual information in nats with independent noise on both sides, float64 (noise,).
+    """Return the Gaussian mutual information in nats after noise is added to both sides, by its sd in `noise`.
 
     Parameters
     ----------

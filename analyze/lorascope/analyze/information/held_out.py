@@ -41,6 +41,7 @@ def cca_ksg(scores: Pairs, settings: Settings) -> float:
     """
 
     def project_all(fitted: Pairs) -> tuple[np.ndarray, np.ndarray]:
+        """Return both sides of all rows along canonical directions of the pairs `fitted`."""
         axes = _refine_axes(fitted, canonical_axes(fitted.x, fitted.y, MOST_SUMMED), is_apart=True)
         return project(scores.x, axes[0]), project(scores.y, axes[1])
 
@@ -61,6 +62,7 @@ def quadratic_cca_ksg(scores: Pairs, settings: Settings) -> float:
     features = scores._replace(x=_quadratic_features(scores.x), y=_quadratic_features(scores.y))
 
     def project_all(fitted: Pairs) -> tuple[np.ndarray, np.ndarray]:
+        """Return normal scores of all rows along canonical directions of the pairs `fitted`."""
         axes = _refine_axes(fitted, canonical_axes(fitted.x, fitted.y, N_JOINT, ridge=RIDGE), ridge=RIDGE)
         u, v = (project(side, side_axes) for side, side_axes in zip((features.x, features.y), axes, strict=True))
         return normal_scores(u), normal_scores(v)
@@ -76,6 +78,7 @@ def characteristic_ksg(pairs: Pairs, settings: Settings) -> float:
     """
 
     def project_all(fitted: Pairs) -> tuple[np.ndarray, np.ndarray]:
+        """Return both sides of all rows, in radians, along directions of the pairs `fitted`."""
         a, b = characteristic_directions(fitted.x, fitted.y, seed=settings.seed)
         return pairs.x @ a, pairs.y @ b
 
@@ -95,13 +98,13 @@ def radial_ksg(scores: Pairs, settings: Settings) -> float:
 def _refine_axes(
     pairs: Pairs, axes: tuple[Axes, Axes], *, ridge: float = 0.0, is_apart: bool = False
 ) -> tuple[Axes, Axes]:
-    """Return canonical axes with the vectors improved by `refined_directions`."""
+    """Return two sides' canonical axes, turned by `refined_directions` to have more mutual information."""
     a, b = refined_directions(pairs.x, pairs.y, axes[0].vectors, axes[1].vectors, ridge=ridge, is_apart=is_apart)
     return axes[0]._replace(vectors=a), axes[1]._replace(vectors=b)
 
 
 def _quadratic_features(x: np.ndarray) -> np.ndarray:
-    """Return quadratic features, float64 (n, feature): the largest set that n rows suffice for."""
+    """Return quadratic features of a side's columns, float64 (n, feature): the largest set that n rows suffice for."""
     n, d = x.shape
     r = np.linalg.norm(x + OFF_CENTRE, axis=1, keepdims=True)
     radial = np.concatenate([r, np.log(r + LEAST_NORM)], axis=1)
@@ -115,7 +118,10 @@ def _quadratic_features(x: np.ndarray) -> np.ndarray:
 def _held_out_information(
     pairs: Pairs, settings: Settings, project_all: _Directions, *, n_joint: int, is_summed: bool
 ) -> float:
-    """Return the largest held-out value in nats: of the first 1 to `n_joint` pairs jointly, or of the sum over pairs.
+    """Return mutual information in nats on one half of the samples, along directions found on the other half.
+
+    It is the largest value: of the first 1 to `n_joint` pairs of directions jointly or, if `is_summed`, of the sum over
+    pairs.
 
     Directions are found by `project_all` on one half of the samples. The mean of local values is over the other half,
     with neighbours among all rows. The halves change places and both values are averaged, so that overfitted directions
@@ -131,6 +137,7 @@ def _held_out_information(
         rest = np.flatnonzero(~fitted)
 
         def information(x: np.ndarray, y: np.ndarray, rows: np.ndarray = rest) -> float:
+            """Return the extrapolated KSG estimate in nats over `rows`, by default the half that wasn't fitted on."""
             return extrapolated_ksg(x, y, k=settings.k, groups=groups, rows=rows)
 
         values = [information(u[:, :m], v[:, :m]) for m in range(1, min(n_joint, u.shape[1]) + 1)]
@@ -148,7 +155,7 @@ def _held_out_information(
 def _sum_over_pairs(
     u: np.ndarray, v: np.ndarray, information: Callable[[np.ndarray, np.ndarray], float], most: float
 ) -> float:
-    """Return the sum of the information of single pairs, minus what they share with earlier pairs, up to `most` nats.
+    """Sum the mutual information (nats) of pairs of directions without what they share, until `most` is reached.
 
     I(U; V) = sum I(u_j; v_j) + T(pairs) - T(U) - T(V). T is total correlation: the sum over j of the information
     between the j-th variable and those before it. T(pairs) >= 0 is omitted. So a cluster, scale or direction that two

@@ -13,7 +13,7 @@ _Groups = np.ndarray | tuple[np.ndarray, np.ndarray] | None
 
 
 def ksg(x: np.ndarray, y: np.ndarray, *, k: int = 3, groups: _Groups = None) -> float:
-    """Return the KSG 1 estimate of mutual information in nats: the mean of `ksg_local`."""
+    """Return the nearest-neighbour estimate (KSG 1) of mutual information in nats: the mean of `ksg_local`."""
     return float(ksg_local(x, y, k=k, groups=groups).mean())
 
 
@@ -51,7 +51,7 @@ def ksg_local(x: np.ndarray, y: np.ndarray, *, k: int = 3, groups: _Groups = Non
 def extrapolated_ksg(
     x: np.ndarray, y: np.ndarray, *, k: int = 3, groups: _Groups = None, rows: np.ndarray | None = None
 ) -> float:
-    """Return the KSG 1 estimate in nats, extrapolated to distance 0 if nearer neighbours give more.
+    """Return the nearest-neighbour estimate (KSG 1) in nats, extrapolated to distance 0 if that raises it.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def extrapolated_ksg(
 
 
 def _nearest_and_kth_local(x: np.ndarray, y: np.ndarray, k: int, groups: _Groups) -> np.ndarray:
-    """Return local values (2, n) in nats by the nearest pair (NaN at distance 0) and by the k-th nearest."""
+    """Return local mutual information (2, n) in nats by the nearest neighbour (NaN at distance 0) and by the k-th."""
     labels = _side_labels(groups, len(x))
     others = len(x) - _group_sizes(*labels)
     if others.min() < k:
@@ -123,7 +123,10 @@ def _group_sizes(groups_x: np.ndarray, groups_y: np.ndarray) -> np.ndarray:
 def _neighbour_counts(
     x: np.ndarray, y: np.ndarray, labels_x: np.ndarray, labels_y: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return counts, int64 (2, n) by side, of points nearer than the nearest and k-th pair, and these distances."""
+    """Return how many points are nearer than the nearest and the k-th pair, in x and in y, and these distances.
+
+    Each is (2, n), the counts int64.
+    """
     n = len(x)
     n_x, n_y, distances = np.empty((2, n), np.int64), np.empty((2, n), np.int64), np.empty((2, n))
     order = np.argsort(x[:, 0], kind="stable")

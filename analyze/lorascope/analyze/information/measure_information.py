@@ -1,4 +1,4 @@
-"""Mutual information of base and lora for each component of a run, and the export of the pairs behind it."""
+"""Mutual information of base and lora (output without and with adapter) by component, and export of its pairs."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -69,7 +69,7 @@ def measure_information(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Return the mutual information of base and lora over tokens in nats, by component and estimator.
+    """Return the mutual information (nats) of frozen (base) and adapted (lora) outputs, by component and estimator.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def export_pairs(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, str]:
-    """Write the pairs behind the estimates of `measure_information` as `.npz`; return excluded components and reasons.
+    """Write the projected states behind `measure_information` as `.npz`; return excluded components and reasons.
 
     Parameters and errors are those of `measure_information`. `numpy.load(path, allow_pickle=False)` reads the file:
     `<component>/x` and `<component>/y`, float64 (n, axis); `<component>/sample` and `<component>/token`, int64 (n,);
@@ -181,7 +181,7 @@ def export_pairs(
 
 
 def _write_pairs(path: Path, by_component: Mapping[str, ComponentPairs], about: dict[str, Any]) -> dict[str, str]:
-    """Write pairs of components as `.npz`; return the excluded components and the reasons."""
+    """Write all components' pairs to one `.npz`; return the excluded components, each with the reason."""
     left_out = {name: pairs.why for name, pairs in by_component.items() if pairs.why}
     arrays: dict[str, np.ndarray] = {}
     for name, part in by_component.items():
@@ -220,6 +220,7 @@ def _for_each_component(
     n_done = 0
 
     def count_component() -> None:
+        """Report one more finished component to `progress`."""
         nonlocal n_done
         n_done += 1
         if progress is not None:
@@ -249,7 +250,7 @@ def component_dataset(
     records: Sequence[ComponentEstimates],
     unit: Unit,
 ) -> xr.Dataset:
-    """Return the dataset of `measure_information` from the estimates of each component."""
+    """Return estimates and further values of all components as a dataset over (component, estimator)."""
     fields = np.array([record.fields for record in records])
     result = information_dataset(
         fields, plan.names, plan.settings, unit=unit, n_shuffles=plan.n_shuffles, dims=["component"]
@@ -282,10 +283,10 @@ def component_dataset(
 def shares_directions(
     d_in: np.ndarray, d_out: np.ndarray, rank: np.ndarray, against: Against, *, is_factor: np.ndarray
 ) -> np.ndarray:
-    """Return whether both sides together depend on fewer directions of x than the sum of both, bool (component,).
+    """Return whether base and the other side share directions of the layer's input exactly, bool (component,).
 
-    Then they share directions. If delta isn't stored as a factor, as with DoRA, its rank counts as full. False doesn't
-    mean that mutual information is finite.
+    Both together then depend on fewer directions than the sum of both. If delta isn't stored as a factor, as with DoRA,
+    its rank counts as full. False doesn't mean that mutual information is finite.
     """
     full = np.minimum(d_in, d_out)
     together = np.minimum(d_in, d_out + np.minimum(rank, full))
@@ -294,7 +295,7 @@ def shares_directions(
 
 
 def pairs_provenance(run: Run, adapter: str | None, plan: Plan) -> dict[str, Any]:
-    """Return attributes that say where states come from, and how pairs were made of them."""
+    """Return attributes of a result: its run and adapter, and how states were chosen and projected."""
     return {
         **run_attributes(run, adapter),
         "against": plan.against,

@@ -15,7 +15,7 @@ SMALLEST_VALUE, LARGEST_VALUE = 1e-150, 1e150
 
 
 class Pairs(NamedTuple):
-    """Rows of two sides x and y; row i of x belongs to row i of y."""
+    """Rows of two variables x and y with labels of their groups; row i of x belongs to row i of y."""
 
     x: np.ndarray
     """Float64 (n, dimension)."""
@@ -32,7 +32,7 @@ class Pairs(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """Settings of all estimators."""
+    """Settings that all estimators share: the number of neighbours and the seed."""
 
     k: int = 3
     """Number of nearest neighbours."""
@@ -55,7 +55,10 @@ def check_pairs(x: Any, y: Any, groups: Any = None) -> Pairs:
 
 
 def least_rows(pairs: Pairs) -> int:
-    """Return the least number of rows for these dimensions: directions are found on half of the rows."""
+    """Return the fewest rows that estimators need for the dimensions of x and y.
+
+    Directions are found on half of the rows.
+    """
     return max(LEAST_PAIRS, 2 * int(pairs.x.shape[1] + pairs.y.shape[1] + 3))
 
 
@@ -83,7 +86,7 @@ def refuse_unusable(pairs: Pairs) -> None:
 
 
 def is_repeat(pairs: Pairs) -> np.ndarray:
-    """Return which pairs are equal to an earlier pair, bool (n,)."""
+    """Return a mask of pairs that are equal to an earlier pair, bool (n,)."""
     both = np.ascontiguousarray(np.concatenate([pairs.x, pairs.y], axis=1))
     rows = both.view(np.dtype((np.void, both.dtype.itemsize * both.shape[1]))).ravel()
     again = np.ones(len(rows), np.bool_)
@@ -92,7 +95,7 @@ def is_repeat(pairs: Pairs) -> np.ndarray:
 
 
 def _check_side(side: Any, name: str) -> np.ndarray:
-    """Return one side as float64 (n, dimension); raise ValueError if it can't be used."""
+    """Return x or y as float64 (n, dimension); raise ValueError unless its values are finite real numbers."""
     if np.ma.is_masked(side):
         raise ValueError(f"`{name}` has masked values; drop those rows from both sides")
     values = np.asarray(side)

@@ -103,7 +103,7 @@ def principal_axes(sides: Sides, n_axes: int, *, names: Sequence[str] = ("x", "y
 
 
 def n_axes_for(axes: Axes, share: float, most: int) -> tuple[int, float]:
-    """Return the least number of principal axes, up to `most`, with this share of the variance; and their share."""
+    """Return how many principal axes reach `share` of the variance, at most `most`, and the share that they have."""
     sums = np.cumsum(axes.variances)
     n_needed = int(np.searchsorted(sums, share * axes.total_variance)) + 1
     n_axes = min(n_needed, most, len(sums))
@@ -117,7 +117,7 @@ def canonical_axes(
     *,
     ridge: float = 0.0,
 ) -> tuple[Axes, Axes]:
-    """Return the pairs of directions in which two sides correlate most, scaled to variance 1 (less with a ridge).
+    """Return pairs of directions in which x and y correlate most, scaled to variance 1 (less with a ridge).
 
     Fit them on one half of the samples and evaluate them on the other (see `first_half`): on the samples of the fit,
     correlations are too high. There are fewer than `n_axes` pairs if a side varies in fewer directions. The ridge is
@@ -167,37 +167,42 @@ def first_half(groups: Shaped[np.ndarray, " sample"], *, seed: int) -> Bool[np.n
 
 
 class _Sketch:
-    """Sums of the first pass of `principal_axes`: number of tokens, their mean, and C Omega."""
+    """Sums of a first pass over tokens: their mean, and their covariance times random directions.
+
+    The latter is C Omega in the notes of `principal_axes`.
+    """
 
     def __init__(self, first: np.ndarray, n_columns: int, generator: np.random.Generator) -> None:
+        """Start empty sums; `first`, some tokens, gives the number of features and a guess of the mean."""
         self.n_tokens, self._guess, width = 0, first.mean(axis=0), first.shape[1]
         self._omega = generator.standard_normal((width, min(n_columns, width)))
         self._total, self._sketch = np.zeros(width), np.zeros(self._omega.shape)
 
     def add(self, piece: np.ndarray) -> None:
-        """Add tokens (token, feature), which are changed in place."""
+        """Add tokens (token, feature) to the sums; the array is changed in place."""
         piece -= self._guess
         self.n_tokens += len(piece)
         self._total += piece.sum(axis=0)
         self._sketch += piece.T @ (piece @ self._omega)
 
     def result(self) -> tuple[int, np.ndarray, np.ndarray]:
-        """Return the number of tokens, their mean, and an orthonormal basis of C Omega."""
+        """Return the number of tokens, their mean, and an orthonormal basis of covariance times random directions."""
         rest = self._total / self.n_tokens
         sketch = self._sketch - self.n_tokens * np.outer(rest, rest @ self._omega)
         return self.n_tokens, self._guess + rest, np.linalg.qr(sketch).Q
 
 
 class _Product:
-    """Sums of the second pass of `principal_axes`: C Q, Q'C Q and tr C."""
+    """Sums of a second pass over tokens: their covariance C times a basis Q, then Q'C Q, and the trace of C."""
 
     def __init__(self, n_tokens: int, mean: np.ndarray, basis: np.ndarray) -> None:
+        """Start empty sums, for the number of tokens, the mean and the basis Q of the first pass."""
         self.n_tokens, self.mean, self._basis = n_tokens, mean, basis
         self.n_found, self.trace = 0, 0.0
         self.product, self.gram = np.zeros(basis.shape), np.zeros((basis.shape[1],) * 2)
 
     def add(self, piece: np.ndarray) -> None:
-        """Add tokens (token, feature), which are changed in place."""
+        """Add tokens (token, feature) to the sums; the array is changed in place."""
         piece -= self.mean
         scores = piece @ self._basis
         self.product += piece.T @ scores
@@ -207,7 +212,10 @@ class _Product:
 
 
 def _float64_pieces(sides: Sides, names: Sequence[str]) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (place of the side, a few tokens as float64) for all blocks, and keep none of them in memory."""
+    """Yield (index of the side, some tokens as float64) from all blocks; raise ValueError if one isn't finite.
+
+    No block stays in memory.
+    """
     for blocks in sides():
         for side, block in enumerate(blocks):
             step = max(1, PIECE_VALUES // block.shape[1])
@@ -225,7 +233,7 @@ def _finite_float64(tokens: np.ndarray, name: str) -> np.ndarray:
 
 
 def _principal_axes_of(product: _Product, name: str, n_axes: int) -> Axes:
-    """Return the principal axes of one side from the sums of both passes."""
+    """Return the principal axes of one side from the sums of both passes; raise ValueError if all tokens are equal."""
     n_tokens, mean, trace = product.n_tokens, product.mean, product.trace
     if trace <= n_tokens * CONSTANT_TOLERANCE**2 * (mean @ mean):
         raise ValueError(f"`{name}`: the {n_tokens} tokens are all equal; they have no axes")
@@ -236,7 +244,10 @@ def _principal_axes_of(product: _Product, name: str, n_axes: int) -> Axes:
 
 
 def _nystrom(product: np.ndarray, gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return eigenvectors (feature, axis) and eigenvalues of Nystrom's approximation of C from C Q and Q'C Q."""
+    """Return eigenvectors (feature, axis) and eigenvalues of a covariance C, approximated by `product` and `gram`.
+
+    Nystrom's approximation: `product` is C Q and `gram` is Q'C Q, for an orthonormal basis Q.
+    """
     values, turns = np.linalg.eigh(gram)
     varies = values > VARIANCE_TOLERANCE * values[-1]
     vectors, roots, _ = np.linalg.svd(product @ (turns[:, varies] / np.sqrt(values[varies])), full_matrices=False)
@@ -250,7 +261,10 @@ def _axis_signs(vectors: np.ndarray) -> np.ndarray:
 
 
 def _whitened_side(side: np.ndarray, name: str, ridge: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the whitening matrix sqrt(n - 1) V S^-1 D (feature, direction), and U D (sample, direction)."""
+    """Return the matrix (feature, direction) that whitens a side, and its scores (sample, direction).
+
+    In the notes of `canonical_axes` these are sqrt(n - 1) V S^-1 D, and U D.
+    """
     centred = side - side.mean(axis=0, dtype=np.float64)
     spread = centred.std(axis=0)
     varies = spread > CONSTANT_TOLERANCE * np.abs(side).max(axis=0)
@@ -265,7 +279,7 @@ def _whitened_side(side: np.ndarray, name: str, ridge: float) -> tuple[np.ndarra
 
 
 def _subset_of_half(sizes: np.ndarray) -> list[int]:
-    """Return places of sizes whose sum is the largest possible up to half of the total (subset sum)."""
+    """Return indices into `sizes` whose sum is as large as possible without exceeding half of the total."""
     half = int(sizes.sum()) // 2
     if (sizes == sizes[0]).all():
         return list(range(half // int(sizes[0])))

@@ -1,4 +1,4 @@
-"""The page that compares runs: sentences on each, MIUB and scores with paired differences, maps on one scale."""
+"""The page that compares runs: sentences on each, MIUB (the summed JS) and scores with paired differences, maps."""
 
 from collections.abc import Iterator, Sequence
 
@@ -22,7 +22,7 @@ TITLE = "Adapters compared, layer by layer"
 
 
 def comparison_html(runs: Sequence[Run], results: Sequence[xr.DataTree]) -> str:
-    """HTML of the self-contained page that compares runs, from the result of `qualify` for each."""
+    """Return the HTML of a self-contained page that compares runs; `results` has that of `qualify` for each."""
     names = run_names([str(run.path) for run in runs])
     body = (
         section("miub", "MIUB", _miub_table(names, results)),
@@ -34,7 +34,7 @@ def comparison_html(runs: Sequence[Run], results: Sequence[xr.DataTree]) -> str:
 
 
 def _opening(names: Sequence[str], runs: Sequence[Run], results: Sequence[xr.DataTree]) -> Iterator[str]:
-    """HTML of each run's name, sentences on what its adapter did, and warnings."""
+    """Yield HTML of each run's name, of sentences on what its adapter did, and of warnings."""
     for name, run, result in zip(names, runs, results, strict=True):
         yield f'<h3>{escape(name)}</h3><p class="subtitle">{escape(source(run, result))}</p>'
         answers = answer_whether_it_helps(scores(run), choices_per_item(run)), short_answer_where_it_acts(result)
@@ -43,7 +43,7 @@ def _opening(names: Sequence[str], runs: Sequence[Run], results: Sequence[xr.Dat
 
 
 def _miub_table(names: Sequence[str], results: Sequence[xr.DataTree]) -> str:
-    """HTML table of the MIUB of each run, and its paired difference from the first one."""
+    """Return an HTML table of the MIUB (summed JS) of each run, and its paired difference from the first one."""
     rows, unpaired = [], []
     for name, result in zip(names, results, strict=True):
         size = format_error(float(result["miub"]), float(result["miub_se"]))
@@ -62,7 +62,7 @@ def _miub_table(names: Sequence[str], results: Sequence[xr.DataTree]) -> str:
 
 
 def _paired_difference(first: xr.DataTree, second: xr.DataTree) -> tuple[str, str, str, str]:
-    """Second minus first MIUB, number of pairs and p as text; last, why they can't be paired, or an empty text."""
+    """Return as texts second minus first MIUB, number of pairs, p, and why they can't be paired (or nothing)."""
     try:
         test = paired(first, second)
     except ValueError as why:
@@ -72,7 +72,7 @@ def _paired_difference(first: xr.DataTree, second: xr.DataTree) -> tuple[str, st
 
 
 def _paired_scores(names: Sequence[str], runs: Sequence[Run], results: Sequence[xr.DataTree]) -> str:
-    """HTML table of the scores of each run and of the first one, and their differences on the samples of both."""
+    """Return an HTML table of each run's scores and the first run's, with differences on the samples of both."""
     rows = [
         (name, score.dataset, f"{score.measure} ({score.unit})", score.n, format_error(*score.base),
          format_error(*score.adapted), format_change(*score.change))
@@ -87,7 +87,10 @@ def _paired_scores(names: Sequence[str], runs: Sequence[Run], results: Sequence[
 
 
 def _shared_scores(runs: tuple[Run, Run], results: tuple[xr.DataTree, xr.DataTree]) -> list[Score]:
-    """Scores on the samples of both runs: none if a name means another text, and CE only with the same tokenizer."""
+    """Return scores on the samples of both runs; none if a sample has other tokens in the other run.
+
+    CE is only compared with the same tokenizer.
+    """
     names = [sample_names(result) for result in results]
     try:
         require_same_tokens(*results, names[0].intersection(names[1], sort=False))
@@ -98,7 +101,7 @@ def _shared_scores(runs: tuple[Run, Run], results: tuple[xr.DataTree, xr.DataTre
 
 
 def _maps(names: Sequence[str], results: Sequence[xr.DataTree]) -> Iterator[str]:
-    """HTML of a map of js for each run, on one colour scale."""
+    """Yield HTML of one map of JS per run, all on one colour scale, after a paragraph on them."""
     yield (
         "<p>How far each adapter moves the output of each component: mean Jensen-Shannon divergence (JS) in nats, on "
         "one logarithmic colour scale. Grey: 0, not finite, or no such component.</p>"

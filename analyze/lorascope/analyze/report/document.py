@@ -42,7 +42,7 @@ _logger = logging.getLogger(__name__)
 
 
 def document(title: str, subtitle: str, body: str) -> str:
-    """HTML of a page: a title and subtitle (plain text), then `body` (HTML), and a footer with lorascope's version.
+    """Return the HTML of a page: title and subtitle (plain text), `body` (HTML), and a footer with the version.
 
     The page's script draws its figures. If kaleido and a Chrome are installed, each figure has a picture as well.
     """
@@ -60,19 +60,19 @@ def document(title: str, subtitle: str, body: str) -> str:
 
 
 def _resource(name: str) -> str:
-    """Text of a file of this folder."""
+    """Return the text of a file of this folder, such as the style sheet."""
     return (files(__package__) / name).read_text(encoding="utf-8")
 
 
 def _policy(scripts: list[str]) -> str:
-    """Content security policy that allows these scripts, styles in the page, and images inside of the page."""
+    """Return a content security policy that allows these scripts, and styles and images inside of the page."""
     hashes = (base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() for code in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
     return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
 
 
 def with_pictures(body: str) -> str:
-    """The body of a page (HTML) with a picture of each figure, which viewers without scripts show.
+    """Return a page's body (HTML) with a picture of each figure, which viewers without scripts show.
 
     Without kaleido (plotly's exporter) or a Chrome, the body stays as it is. Figures that can't be drawn, or whose
     picture is too large, get none.
@@ -81,6 +81,7 @@ def with_pictures(body: str) -> str:
     pictures = draw(figures, kind="svg", width=WIDTH) if figures else {}
 
     def with_picture(match: re.Match[str]) -> str:
+        """Return a figure's HTML with its picture, or unchanged without a picture or if that is too large."""
         if match[2] not in pictures or len(pictures[match[2]]) > MOST_BYTES:
             return match[0]
         source = f"data:image/svg+xml;base64,{base64.b64encode(pictures[match[2]]).decode()}"
@@ -90,7 +91,7 @@ def with_pictures(body: str) -> str:
 
 
 def draw(figures: Mapping[str, Mapping[str, Any]], *, kind: Literal["svg", "webp"], width: int) -> dict[str, bytes]:
-    """Draw figures (data and layout by name); returns pictures by name, and an empty dict without kaleido or Chrome.
+    """Draw figures (data and layout by name); return pictures by name, none without kaleido or Chrome.
 
     Another process draws all figures with one Chrome, because a browser that dies can leave kaleido waiting for ever.
     """

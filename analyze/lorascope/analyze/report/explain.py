@@ -17,7 +17,7 @@ from lorascope.stores.reading.read import RunLike, as_run
 
 
 class Explanation(NamedTuple):
-    """Numbers behind the report; `reasons` says why a field is None."""
+    """Numbers behind a run's report, as datasets; `reasons` says why a field is None."""
 
     qualified: xr.DataTree
     """Result of `qualify`."""
@@ -98,7 +98,7 @@ def explain(
 
 
 def _known_reasons(run: Run, adapter: str | None) -> dict[str, str]:
-    """Field of an explanation -> why this run can't give it, as far as the run's metadata show it."""
+    """Return by field of `Explanation` why this run can't give it, as far as the run's metadata show it."""
     reasons = {}
     if run.stream == "base":
         reasons["ablation"] = (

@@ -28,13 +28,16 @@ _MEASURES = {"ACC": ("accuracy", " %"), "CE": ("the loss (lower is better)", " n
 
 
 def choices_per_item(run: Run) -> int:
-    """Number of choices of each item; 0 if there are no choices, or items differ in their number."""
+    """Return the number of answer choices of each item; 0 if there are no choices, or items differ in it."""
     numbers = np.unique(np.unique(run.choices["sample"].values, return_counts=True)[1])
     return int(numbers[0]) if len(numbers) == 1 else 0
 
 
 def answer_whether_it_helps(scores: Sequence[Score], n_choices: int = 0) -> str:
-    """Plain text: how accuracy and loss change with the adapter; `n_choices` is that of each item, 0 if unknown."""
+    """Return sentences (plain text) on how accuracy and loss change with the adapter.
+
+    `n_choices` is the number of choices of each item, 0 if unknown.
+    """
     measures = {name: [score for score in scores if score.measure == name] for name in _MEASURES}
     changes = [_describe_change(*_MEASURES[name], own) for name, own in measures.items() if own]
     if not changes:
@@ -51,7 +54,7 @@ def answer_whether_it_helps(scores: Sequence[Score], n_choices: int = 0) -> str:
 
 
 def _describe_change(what: str, unit: str, scores: Sequence[Score]) -> str:
-    """How the mean of scores over data sets changes with the adapter, with its errors, in words."""
+    """Return a clause on how the mean of scores over data sets changes with the adapter, with errors."""
     base, adapted, change = (_mean([getattr(score, key) for score in scores]) for key in ("base", "adapted", "change"))
     if math.isnan(base.value):
         return f"{what} is {format_error(*adapted)}{unit} (not measured without it)"
@@ -66,7 +69,7 @@ def _describe_change(what: str, unit: str, scores: Sequence[Score]) -> str:
 
 
 def scores_section(run: Run) -> str:
-    """HTML of the section: the table of all scores of a run."""
+    """Return the HTML section on whether the adapter helps: the table of all scores of a run."""
     columns, rows = scores_table(run)
     content = "<p>This run wasn't scored.</p>"
     if rows:
@@ -75,7 +78,7 @@ def scores_section(run: Run) -> str:
 
 
 def scores_caption(rows: Sequence[Sequence[str]]) -> str:
-    """Caption of rows of `scores_table`, which explains the measures that occur in them."""
+    """Return the caption of a table of scores, which explains the measures that occur in its `rows`."""
     measures = [row[1].split(" (")[0] for row in rows]
     texts = ["an item's right answer"] * (measures.count("CE") > measures.count("PPL"))
     texts += ["a text's or chat's tokens that are to be predicted"] * ("PPL" in measures)
@@ -85,5 +88,8 @@ def scores_caption(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _mean(estimates: Sequence[Estimate]) -> Estimate:
-    """Mean over data sets; its error is the mean of their errors, the largest possible if they depend on each other."""
+    """Return the mean of estimates over data sets; its error is the mean of their errors.
+
+    That is the largest possible error, if they depend on each other.
+    """
     return Estimate(*(float(np.mean(values)) for values in zip(*estimates, strict=True)))

@@ -28,7 +28,7 @@ N_CONTEXTS = 3
 
 
 def answer_which_directions(run: Run, explanation: Explanation) -> str:
-    """Plain text: the strongest direction of one component, and the token at which it is strongest."""
+    """Return sentences (plain text) on the strongest direction of one component, and where it is strongest."""
     if explanation.directions is None:
         return f"Can't tell, since {explanation.reasons['directions']}."
     name = main_component(explanation)
@@ -61,7 +61,10 @@ def answer_which_directions(run: Run, explanation: Explanation) -> str:
 
 
 def answer_which_words(explanation: Explanation) -> str:
-    """Plain text: tokens that the mean delta of one site makes more and less likely."""
+    """Return sentences (plain text) on tokens that the mean delta of one site makes more and less likely.
+
+    A site is a component, or the residual stream after a layer.
+    """
     if explanation.lens is None:
         return f"Can't tell, since {explanation.reasons['lens']}."
     site = main_site(explanation.lens)
@@ -85,7 +88,7 @@ def answer_which_words(explanation: Explanation) -> str:
 
 
 def answer_how_many_ranks(explanation: Explanation) -> str:
-    """Plain text: how many directions hold 90 and 99 % of what the adapter adds, compared with its rank."""
+    """Return sentences (plain text) on how many directions hold 90 and 99 % of what the adapter adds."""
     if explanation.directions is None:
         return f"Can't tell, since {explanation.reasons['directions']}."
     directions = explanation.directions.isel(component=(explanation.directions["n_99"] > 0).values)
@@ -108,7 +111,7 @@ def answer_how_many_ranks(explanation: Explanation) -> str:
 
 
 def directions_section(run: Run, explanation: Explanation) -> str:
-    """HTML of the section: the first directions of some components, and the words of some sites."""
+    """Return the HTML section on directions of components and words of sites, or on why they aren't known."""
     directions, words = (
         f"<p>Can't tell {what}, since {with_code(explanation.reasons[field])}.</p>"
         if field in explanation.reasons
@@ -123,7 +126,7 @@ def directions_section(run: Run, explanation: Explanation) -> str:
 
 
 def _directions_table(run: Run, explanation: Explanation, directions: xr.Dataset) -> str:
-    """HTML table of the first direction of some components, with the contexts of its strongest tokens."""
+    """Return an HTML table of some components' strongest direction, with contexts of its strongest tokens."""
     js = explanation.qualified.dataset["js"].fillna(-1)
     order = [main_component(explanation), *js.sortby(-js)["component"].values.tolist()]
     names = [name for name in dict.fromkeys(order) if name in directions["component"].values][:N_ROWS]
@@ -156,7 +159,7 @@ def _directions_table(run: Run, explanation: Explanation, directions: xr.Dataset
 
 
 def _words_table(lens: xr.Dataset) -> str:
-    """HTML table of the tokens that the mean deltas of some sites make more and less likely."""
+    """Return an HTML table of the tokens that the mean deltas of some sites make more and less likely."""
     longest = lens["site"].values[lens["delta_norm"].values.argsort()[::-1]].tolist()
     rows = []
     for site in (_stream_sites(lens)[::-1] or longest)[:N_ROWS]:
@@ -175,7 +178,7 @@ def _words_table(lens: xr.Dataset) -> str:
 
 
 def ranks_section(explanation: Explanation) -> str:
-    """HTML of the section: how many directions each kind of module uses."""
+    """Return the HTML section on how many directions each kind of module uses, compared with its rank."""
     directions = explanation.directions
     if directions is None:
         text = f"<p>Can't tell, since {with_code(explanation.reasons['directions'])}.</p>"
@@ -200,7 +203,10 @@ def ranks_section(explanation: Explanation) -> str:
 
 
 def main_component(explanation: Explanation) -> str:
-    """Component whose directions are shown: the one that matters most or, without ablation, has the largest js."""
+    """Return the component whose directions the report describes.
+
+    It is the one that matters most or, without ablation, has the largest JS.
+    """
     if explanation.measures is not None:
         costs = explanation.measures["ablation"].values
         return str(explanation.measures["component"].values[costs.argmax()])
@@ -209,42 +215,48 @@ def main_component(explanation: Explanation) -> str:
 
 
 def _why_main(explanation: Explanation) -> str:
-    """Clause on why the main component is shown; empty if the answers above it can't tell where or what is largest."""
+    """Return a clause on why this component is shown; empty if earlier answers can't name the largest."""
     if explanation.measures is not None and explanation.ablation is not None:
         return ", whose removal changes predictions most," if has_significant_removal(explanation.ablation) else ""
     return ", where it acts most," if np.isfinite(explanation.qualified["miub"].item()) else ""
 
 
 def main_site(lens: xr.Dataset) -> str:
-    """Site whose words the paragraph names: the stream after the last layer, else the longest mean delta."""
+    """Return the site whose words the report describes: the stream after the last layer, else the longest delta.
+
+    A site is a component, or the residual stream after a layer.
+    """
     stream = _stream_sites(lens)
     return stream[-1] if stream else str(lens["site"].values[int(lens["delta_norm"].fillna(-1).values.argmax())])
 
 
 def _stream_sites(lens: xr.Dataset) -> list[str]:
-    """Sites of the residual stream itself, by layer."""
+    """Return the sites that are the residual stream after a layer, by layer."""
     return [site for site in lens["site"].values.tolist() if site.startswith("after layer ")]
 
 
 def top_words(lens: xr.Dataset, site: str, side: str) -> tuple[str, float, int]:
-    """Tokens that a site's mean delta moves most to one side, p of the first, and how many have p up to 0.05."""
+    """Return the tokens that a site's mean delta moves most to `side`, p of the first, and how many have p <= 0.05."""
     row = lens.sel(site=site)
     return quoted(row[side].values[:N_WORDS].tolist()), float(row[f"{side}_p"].values[0]), int(row[f"n_{side}"])
 
 
 def describe_tokens(result: xr.Dataset, n_tokens: int) -> str:
-    """Number of tokens behind directions or the lens, and whether first tokens are excluded, in words."""
+    """Return text on how many tokens a result is about, and on whether first tokens are excluded."""
     excluded = ", without the first of each sample" if result.attrs["tokens"] == "from:1" else ""
     return f"{n_tokens} token{'' if n_tokens == 1 else 's'}{excluded}"
 
 
 def quoted(texts: Sequence[str]) -> str:
-    """Tokens in quotes, with line breaks as escapes and no-break spaces, which a browser neither joins nor breaks."""
+    """Return tokens in quotes, with line breaks as escapes and no-break spaces.
+
+    A browser neither joins nor breaks these.
+    """
     return ", ".join(f"“{one_line(text).replace(' ', NO_BREAK)}”" for text in texts)
 
 
 def _token_text(run: Run, token_id: int) -> str:
-    """A token's text in quotes, or its id if the run keeps no text."""
+    """Return a token's text in quotes, or its id if the run keeps no text."""
     if "text" not in run.tokens:
         return f"with id {token_id}"
     place = int(np.flatnonzero(run.tokens["token_id"].values == token_id)[0])

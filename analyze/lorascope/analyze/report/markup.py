@@ -13,17 +13,17 @@ NEEDS_SCRIPT = "<noscript>This figure needs JavaScript.</noscript>"
 
 
 def escape(value: object) -> str:
-    """A value as text that is safe in HTML, in quoted attributes and in a terminal."""
+    """Return a value as text that is safe in HTML, in quoted attributes and in a terminal."""
     return html.escape(visible(str(value)), quote=True)
 
 
 def as_json(json_text: str) -> str:
-    """JSON with escapes for `<`, `>` and `&`, so that no string in it can end its script element."""
+    """Return JSON with escapes for `<`, `>` and `&`, so that no string in it can end its script element."""
     return json_text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def figure(name: str, plot: Any, caption: str) -> str:
-    """HTML of a plotly figure, stored as JSON that the page's script draws, and of its caption (HTML)."""
+    """Return the HTML of a plotly figure, stored as JSON that the page's script draws, with its caption (HTML)."""
     data = as_json(json.dumps(json.loads(plot.to_json()), separators=(",", ":")))
     return (
         f'<figure><div class="plot" id="{escape(name)}" style="height:{int(plot.layout.height)}px">{NEEDS_SCRIPT}</div>'
@@ -33,9 +33,10 @@ def figure(name: str, plot: Any, caption: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, n_names: int = 1, caption: str = "") -> str:
-    """HTML of a table of escaped cells; all columns after the first `n_names` are numbers. The caption is HTML.
+    """Return the HTML of a table of escaped cells; all columns after the first `n_names` are numbers.
 
-    On a narrow screen, the numbers of a row are below its names, each under the name of its column.
+    The caption is HTML. On a narrow screen, the numbers of a row are below its names, each under the name of its
+    column.
     """
     kinds = ["name" if place < n_names else "number" for place in range(len(columns))]
     labels = [escape(column) for column in columns]
@@ -56,7 +57,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, n_names: 
 
 
 def tile(label: str, value: str, note: str) -> str:
-    """HTML of a headline number, with a label above it and a note below it."""
+    """Return the HTML of a headline number, with a label above it and a note below it."""
     value, note = escape(with_minus(value)), escape(with_minus(note))
     return (
         f'<div class="tile"><div class="label">{escape(label)}</div><div class="value">{value}</div>'
@@ -65,37 +66,37 @@ def tile(label: str, value: str, note: str) -> str:
 
 
 def contents(body: str) -> str:
-    """HTML of links to the sections of a page's body."""
+    """Return the HTML of links to the sections of a page's body."""
     sections = re.findall(r'<section id="([^"]*)"><h2>(.*?)</h2>', body)
     links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title in sections)
     return f'<nav class="contents" aria-label="Contents"><ul>{links}</ul></nav>'
 
 
 def folded(name: str, summary: str, *parts: str) -> str:
-    """HTML of a line that shows further parts (HTML) when it is clicked."""
+    """Return the HTML of a line that shows further parts (HTML) when it is clicked."""
     return f'<details id="{escape(name)}"><summary>{summary}</summary>{"".join(parts)}</details>'
 
 
 def notice(text: str) -> str:
-    """HTML of a warning (HTML) above the numbers of a page."""
+    """Return the HTML of a warning, for the top of a page; `text` is HTML."""
     return f'<p class="notice">{text}</p>'
 
 
 def section(name: str, title: str, *parts: str) -> str:
-    """HTML of a titled section; parts are HTML."""
+    """Return the HTML of a titled section; parts are HTML."""
     return f'<section id="{escape(name)}"><h2>{escape(title)}</h2>{"".join(parts)}</section>'
 
 
 def _cell(kind: str, value: object) -> str:
-    """HTML of a table's cell: names, such as module paths, may break after a dot; numbers get a minus sign."""
+    """Return the HTML of a table's cell: names may break after a dot, numbers get a minus sign."""
     return escape(value).replace(".", ".<wbr>") if kind == "name" else escape(with_minus(str(value)))
 
 
 def with_code(text: str) -> str:
-    """HTML of plain text, with code between backquotes."""
+    """Return the HTML of plain text, with code between backquotes marked as such."""
     return re.sub("`([^`]*)`", r"<code>\1</code>", escape(with_minus(text)))
 
 
 def with_minus(text: str) -> str:
-    """Text whose negative numbers have a minus sign in place of a hyphen."""
+    """Return a text whose negative numbers have a minus sign in place of a hyphen."""
     return re.sub(r"(?<![\w.])-(?=[\d∞])", "\N{MINUS SIGN}", text)

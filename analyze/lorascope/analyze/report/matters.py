@@ -37,11 +37,12 @@ KL_SCALE = "; 0 is no change, and at 0.693 what was predicted is half as probabl
 
 
 def answer_what_matters(run: Run, explanation: Explanation) -> str:
-    """Plain text: how much the adapter changes predictions, and which part's removal changes them most."""
+    """Return sentences (plain text) on how much the adapter changes predictions, and on which part most."""
     return " ".join(_sentences(run, explanation))
 
 
 def _sentences(run: Run, explanation: Explanation) -> Iterator[str]:
+    """Yield the sentences of `answer_what_matters`; they end early if no part's effect is known or significant."""
     name, scale = KL, KL_SCALE
     moved = captured_measure(run, "kl", explanation.qualified.attrs["adapter"])
     known = np.empty(0, int) if moved is None else np.flatnonzero(np.isfinite(moved.values))
@@ -84,13 +85,13 @@ def _sentences(run: Run, explanation: Explanation) -> Iterator[str]:
 
 
 def has_significant_removal(ablation: xr.Dataset) -> bool:
-    """Whether the largest change of predictions by a removal is more than twice its standard error."""
+    """Return whether the largest change of predictions by a removal is above twice its standard error."""
     top = int(ablation["kl"].values.argmax())
     return bool(ablation["kl"][top] > 2 * ablation["kl_se"][top])
 
 
 def prediction(comparison: xr.Dataset) -> str:
-    """Say how well JS predicts the cost of removing a component, and whether another measure does better."""
+    """Return a sentence on how well JS predicts the cost of removing a component, and which measure does best."""
     known = comparison["spearman"].dropna("measure")
     if "js" not in known["measure"].values:
         return "Can't tell whether modules on which it acts more matter more: JS isn't finite, or doesn't vary."
@@ -110,7 +111,7 @@ def prediction(comparison: xr.Dataset) -> str:
 
 
 def what_matters_section(explanation: Explanation) -> str:
-    """HTML of the section: the parts with the largest cost of removal and, by component, which measure predicts it."""
+    """Return the HTML section on the parts that cost most to remove, and on which measure predicts that."""
     title = "What matters"
     ablation = explanation.ablation
     if ablation is None:
@@ -133,7 +134,7 @@ def what_matters_section(explanation: Explanation) -> str:
 
 
 def _measures_html(comparison: xr.Dataset) -> str:
-    """HTML of how well each measure predicts the cost of removing a component, from `compare_measures`."""
+    """Return HTML on how well each measure predicts the cost of removing a component."""
     attrs = comparison.attrs
     caption = (
         "Rank correlation of a measure with the KL of removal, over components (1: the same order; 0: no relation). "
@@ -157,7 +158,7 @@ def _measures_html(comparison: xr.Dataset) -> str:
 def _with_interval(
     comparison: xr.Dataset, measure: str, name: str = "spearman", *, form: str = "{:.2f} ({:.2f} to {:.2f})"
 ) -> str:
-    """A measure's correlation as text, with its interval if there is one."""
+    """Return a measure's correlation as text, with its interval if there is one; n/a if it isn't known."""
     value, low, high = (float(comparison[f"{name}{end}"].sel(measure=measure)) for end in ("", "_low", "_high"))
     if np.isnan(value):
         return "n/a"

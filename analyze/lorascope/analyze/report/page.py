@@ -93,14 +93,14 @@ def write_report(
 
 
 def page_path(run: Run, ending: str) -> Path:
-    """Path of a page about a run, in the run's folder (or here, for a remote run): its name with another ending."""
+    """Return the path of a page about a run: next to it (here, if it is remote), with another ending."""
     # Not with_suffix, which turns `llama-3.1` into `llama-3.html`.
     place = run.path if isinstance(run.path, Path) else Path(run.path.rstrip("/").rpartition("/")[2])
     return place.with_name(place.name.removesuffix(".zarr") + ending)
 
 
 def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:
-    """Six questions about the adapter of a run, each with its answer in a few sentences of plain text in one line.
+    """Return six questions about a run's adapter, each with an answer in plain text on one line.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:
 
 
 def _report_html(run: Run, explanation: Explanation, view_page: str | None) -> str:
-    """HTML of the page about one run."""
+    """Return the HTML of the report on one run."""
     qualified = explanation.qualified
     opening = "".join(
         f'<p class="opening"><b>{escape(question)}</b> {with_code(answer)}</p>'

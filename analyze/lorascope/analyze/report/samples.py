@@ -1,4 +1,4 @@
-"""The section with the text of the samples that the adapter changed most; colours show the JS of each token."""
+"""Section with the text of the samples of largest MIUB (summed JS); colours show the JS of each token."""
 
 import shlex
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ _CONTROLS: dict[int, int | str] = {**{code: 0x2400 + code for code in range(32)}
 
 
 def samples_section(run: Run, qualified: xr.DataTree, view_page: str | None) -> str:
-    """HTML of the section: the samples with the largest MIUB as coloured text.
+    """Return the HTML section with the samples of largest MIUB (summed JS), as coloured text.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def samples_section(run: Run, qualified: xr.DataTree, view_page: str | None) -> 
 
 
 def changed_most(qualified: xr.DataTree) -> list[int]:
-    """Indices of the `N_SAMPLES` samples with the largest MIUB, in descending order."""
+    """Return the indices of the samples with the largest MIUB, at most `N_SAMPLES`, in descending order."""
     by_sample = qualified.children["samples"].dataset
     miub = np.where(by_sample["used"].values, by_sample["miub"].values, np.nan)
     ranked = np.argsort(-miub, kind="stable")  # NaN comes last
@@ -59,14 +59,17 @@ def changed_most(qualified: xr.DataTree) -> list[int]:
 
 
 def full_colour(qualified: xr.DataTree) -> float:
-    """The JS from which on tokens have the strongest colour: a few large values shouldn't make all others pale."""
+    """Return the JS from which on tokens have the strongest colour, the 98th percentile over captured tokens.
+
+    A few large values shouldn't make all others pale.
+    """
     js = qualified.children["tokens"].dataset["miub"].values
     finite = js[np.isfinite(js)]
     return float(np.quantile(finite, 0.98)) if len(finite) else 0.0
 
 
 def _legend(run: Run, top: float) -> str:
-    """HTML that explains colours and marks."""
+    """Return HTML that explains the colours and marks of the samples' text."""
     roles = {ROLES[number] for number in np.unique(run.tokens["role"].values).tolist() if 0 <= number < len(ROLES)}
     underlined = " or ".join(name for name in ROLES if name in roles & UNDERLINED)
     marks = [
@@ -82,7 +85,7 @@ def _legend(run: Run, top: float) -> str:
 
 
 def _sample(run: Run, qualified: xr.DataTree, index: int, top: float, view_page: str | None) -> str:
-    """HTML of one sample: its name and MIUB, its tokens, and the right and given answers."""
+    """Return the HTML of one sample: its name and MIUB, its tokens, and the right and given answers."""
     several = len(set(run.samples["prompt"].values[run.samples["answer"].values >= 0].tolist())) > 1
     keys = ("dataset", "id", "prompt") if several else ("dataset", "id")
     title = escape(" · ".join(str(run.samples[key].values[index]) for key in keys))
@@ -100,7 +103,7 @@ def _sample(run: Run, qualified: xr.DataTree, index: int, top: float, view_page:
 
 
 def _answers_text(run: Run, index: int) -> str:
-    """The right answer and the picked ones of a scored multiple-choice sample; empty for other samples."""
+    """Return the right and picked answers of a scored multiple-choice sample as text; empty for other samples."""
     texts = run.choices["text"].values[run.choices["sample"].values == index]
     answer = int(run.samples["answer"].values[index])
     if not 0 <= answer < len(texts):
@@ -114,7 +117,7 @@ def _answers_text(run: Run, index: int) -> str:
 
 
 def _tokens_html(run: Run, qualified: xr.DataTree, index: int, top: float) -> Iterator[str]:
-    """HTML of a sample's tokens as coloured text, and of the gaps between captured tokens."""
+    """Yield HTML of a sample's tokens as coloured text, and of the gaps between captured tokens."""
     start, stop = (int(run.samples[name].values[index]) for name in ("token_start", "token_stop"))
     names = ("position", "role", "nll", "text" if "text" in run.tokens else "token_id")
     columns = [run.tokens[name].values for name in names]
@@ -138,15 +141,15 @@ def _tokens_html(run: Run, qualified: xr.DataTree, index: int, top: float) -> It
 
 
 def _token_text(token: object) -> str:
-    """Text of a token with visible control characters, or its id if the run keeps no text."""
+    """Return a token's text with visible control characters, or its id if the run keeps no text."""
     return visible(token.translate(_CONTROLS)) if isinstance(token, str) else f"[{token}]"
 
 
 def colour_percent(value: float, top: float) -> int:
-    """Strength of a token's colour in percent, for a value from 0 to `top` or above."""
+    """Return the strength of a token's colour in percent, for a value from 0 to `top` or above."""
     return round(100 * min(value / top, 1.0)) if top > 0 and value > 0 else 0
 
 
 def _gap_html(n: int) -> str:
-    """HTML that stands for n tokens that weren't captured."""
+    """Return HTML that stands for n tokens that weren't captured."""
     return f'<span class="gap" title="{n} tokens weren\'t captured">[{n}]</span>'

@@ -1,4 +1,4 @@
-"""Warnings above the numbers of a page, and the section on how far to trust them."""
+"""Warnings above a page's numbers, and the section on how far to trust JS, the Jensen-Shannon divergence."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ from .markup import escape, figure, folded, section, table, with_code
 
 
 def source(run: Run, qualified: xr.DataTree) -> str:
-    """Names of model, adapter, data and stream, as plain text in one line."""
+    """Return the names of a run's model, adapter, data and stream, as plain text in one line."""
     settings = run.attributes.get("provenance", {}).get("settings", {})
     datasets = ", ".join(dict.fromkeys(run.samples["dataset"].values.tolist()))
     parts = [
@@ -34,20 +34,20 @@ def source(run: Run, qualified: xr.DataTree) -> str:
 
 
 def _adapter_source(sources: Any, name: str) -> str:
-    """Folder or hub id of the page's adapter from the capture's settings; its name if they don't have it."""
+    """Return the folder or hub id of a run's adapter from its settings, or its name if they don't have it."""
     names = list(map(str, sources)) if isinstance(sources, list | tuple) else [str(sources)] if sources else []
     own = [source.removeprefix(f"{name}=") for source in names if len(names) == 1 or source.startswith(f"{name}=")]
     return _short_path(own[0]) if own else name
 
 
 def _short_path(source: str) -> str:
-    """A hub id or relative path as it is; the last two parts of an absolute path, which provenance has in full."""
+    """Return a hub id or relative path as it is, and the last two parts of an absolute path."""
     path = PurePath(source)
     return "/".join(path.parts[1:][-2:]) if path.is_absolute() else source
 
 
 def notices(run: Run, qualified: xr.DataTree) -> Iterator[str]:
-    """HTML of warnings that must be read before any number."""
+    """Yield warnings (HTML) that must be read before any number, such as of lost rows or an unfinished run."""
     attrs = qualified.attrs
     if len(run.lost_rows):
         yield (
@@ -104,7 +104,7 @@ def notices(run: Run, qualified: xr.DataTree) -> Iterator[str]:
 
 
 def trust_section(run: Run, qualified: xr.DataTree) -> str:
-    """HTML of the section: what was captured, what JS shows, fidelity and provenance."""
+    """Return the HTML section on what was captured, how JS must be read, fidelity and provenance."""
     rows = [("path", run.path), *_flat(run.attributes)]
     line = f"<b>Provenance:</b> model, adapter, data, settings and libraries, {len(rows)} entries"
     return section(
@@ -118,7 +118,7 @@ def trust_section(run: Run, qualified: xr.DataTree) -> str:
 
 
 def _captured_tokens(run: Run) -> str:
-    """HTML that says which tokens the numbers are about."""
+    """Return HTML that says which tokens the numbers are about, and how they were chosen."""
     provenance, n_read = run.attributes.get("provenance", {}), int(run.samples["length"].sum())
     selection, population = recorded_choices(provenance), provenance.get("population")
     named = f" (token selection {escape(selection)})" if selection else ""
@@ -138,7 +138,7 @@ def _captured_tokens(run: Run) -> str:
 
 
 def _what_js_shows(qualified: xr.DataTree) -> Iterator[str]:
-    """HTML on how js must be read: a paragraph, and the map of js over that of shuffled deltas."""
+    """Yield HTML on how JS must be read: a paragraph, and the map of JS over that of shuffled deltas."""
     yield (
         "<p><b>What JS shows.</b> JS depends on the shape of an output as well as on the adapter: a large JS needn't "
         "be a large change. Effective width exp(H(softmax(base))) is the number of features that share the softmax's "
@@ -162,7 +162,7 @@ def _what_js_shows(qualified: xr.DataTree) -> Iterator[str]:
 
 
 def _fidelity(run: Run, qualified: xr.DataTree) -> str:
-    """HTML that compares js at capture with js from the store, and reports changes lost to the layers' rounding."""
+    """Return HTML that compares JS at capture with JS from the store, and reports changes lost to rounding."""
     attrs = qualified.attrs
     if attrs["js_source"] == "capture":
         line = "JS was measured during capture; it isn't computed again from states and compared."
@@ -178,7 +178,7 @@ def _fidelity(run: Run, qualified: xr.DataTree) -> str:
 
 
 def _rounded_away(run: Run, adapter: str) -> str:
-    """HTML on the share of features whose change by the adapter disappears in the layers' own rounding."""
+    """Return HTML on the share of features whose change by the adapter disappears in the layers' rounding."""
     measured, weights, shares = captured_measure(run, "swallowed", adapter), token_weights(run), dict[str, float]()
     if measured is not None:
         for path, column in zip(run.component_paths, measured.values.T, strict=True):
@@ -198,7 +198,7 @@ def _rounded_away(run: Run, adapter: str) -> str:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Names, joined by dots, and values of nested mappings as text."""
+    """Yield (name joined by dots, value as text) for each entry of nested mappings."""
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):

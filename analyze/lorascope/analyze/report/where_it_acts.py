@@ -1,4 +1,4 @@
-"""Sentences and section on where the adapter acts: layers and kinds of modules with most of its effect."""
+"""Sentences and section on where the adapter acts: layers and module kinds with most of MIUB, the summed JS."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ STREAMS = {
 
 
 def answer_where_it_acts(qualified: xr.DataTree) -> str:
-    """Plain text: the places with most of the effect, what a module and its effect are, and how it is measured."""
+    """Return sentences (plain text) on where most of the adapter's effect is, and on how it is measured."""
     miub, error = float(qualified["miub"]), float(qualified["miub_se"])
     if not miub > 0:
         return short_answer_where_it_acts(qualified)
@@ -43,7 +43,7 @@ def answer_where_it_acts(qualified: xr.DataTree) -> str:
 
 
 def short_answer_where_it_acts(qualified: xr.DataTree) -> str:
-    """Plain text: the places with half of the effect, and the effect that shuffled changes would have."""
+    """Return sentences (plain text) on the places with half of the effect, and on the effect if shuffled."""
     miub, n = float(qualified["miub"]), qualified.attrs["n_samples"]
     if not np.isfinite(miub):
         n_undefined = qualified.attrs["n_not_finite"]
@@ -57,7 +57,7 @@ def short_answer_where_it_acts(qualified: xr.DataTree) -> str:
 
 
 def main_places(qualified: xr.DataTree) -> str:
-    """Sentences on the fewest layers and kinds of modules that have half of MIUB, which must be above 0."""
+    """Return sentences on the fewest layers and kinds of modules that have half of MIUB, which must be above 0."""
     js, sentences = qualified.dataset["js"].values, list[str]()
     for key, plural in (("layer", "layers"), ("kind", "kinds of modules")):
         values = qualified.dataset[key].values
@@ -72,7 +72,7 @@ def main_places(qualified: xr.DataTree) -> str:
 
 
 def _half(shares: Mapping[int | str, float], plural: str) -> tuple[int, str]:
-    """Number of the fewest names that together have half, and these names as text; only their number if many."""
+    """Return the number of the fewest names whose shares add up to half, and text that names (or counts) them."""
     ranked = sorted(shares, key=lambda name: -shares[name])
     n = int(np.searchsorted(np.cumsum([shares[name] for name in ranked]), 0.5)) + 1
     if plural == "layers":
@@ -86,7 +86,7 @@ def _half(shares: Mapping[int | str, float], plural: str) -> tuple[int, str]:
 
 
 def _ranges(numbers: Sequence[int]) -> list[str]:
-    """Ascending numbers as text, with three or more neighbours as one range.
+    """Return ascending numbers as texts, with three or more neighbours as one range.
 
     Examples
     --------
@@ -103,17 +103,20 @@ def _ranges(numbers: Sequence[int]) -> list[str]:
 
 
 def join_names(names: Sequence[str]) -> str:
-    """Names separated by commas, with "and" before the last one."""
+    """Return names separated by commas, with "and" before the last one."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def sample_count(n: int) -> str:
-    """A number of samples in words, with a warning if there is one sample only."""
+    """Return a number of samples in words, with a warning if there is one sample only."""
     return "one sample, which gives no error" if n == 1 else f"{n} samples"
 
 
 def compare_with_shuffled(qualified: xr.DataTree) -> str:
-    """Sentences on MIUB compared with that of the same changes with permuted features; MIUB must be above 0."""
+    """Return sentences on MIUB compared with that of the same changes with permuted features.
+
+    MIUB must be above 0.
+    """
     if "js_permuted" not in qualified:
         return "Whether that is much isn't known, since a comparison needs the stored outputs of all tokens."
     js, null = float(qualified["js"].sum()), float(qualified["js_permuted"].sum(skipna=False))
@@ -131,7 +134,7 @@ def compare_with_shuffled(qualified: xr.DataTree) -> str:
 
 
 def where_it_acts_section(run: Run, qualified: xr.DataTree) -> str:
-    """HTML of the section, from the result of `qualify`."""
+    """Return the HTML section on where the adapter acts, from the result of `qualify`: maps and a table."""
     cells = set(zip(*(qualified.dataset[key].values.tolist() for key in ("layer", "kind")), strict=True))
     shared = len(cells) < qualified.sizes["component"]
     sums = "a cell with several components shows their mean" if shared else "the cells add up to MIUB"
@@ -156,7 +159,7 @@ def where_it_acts_section(run: Run, qualified: xr.DataTree) -> str:
 
 
 def _largest_table(qualified: xr.DataTree) -> str:
-    """HTML table of the components with the largest js; components without a finite js come last."""
+    """Return an HTML table of the components with the largest JS; those without a finite JS come last."""
     js = np.nan_to_num(qualified.dataset["js"].values, nan=-1.0)
     top = qualified.to_dataset().isel(component=np.argsort(-js, kind="stable")[:N_ROWS])
     columns = {
@@ -182,7 +185,7 @@ def _largest_table(qualified: xr.DataTree) -> str:
 
 
 def _miub_html(run: Run, qualified: xr.DataTree) -> str:
-    """HTML that explains JS and MIUB, folded until clicked."""
+    """Return HTML that explains JS and MIUB, folded until it is clicked."""
     miub, most = float(qualified["miub"]), qualified.attrs["n_components"] * math.log(2)
     share = f" ({format_percent(miub / most)} of the most it could be, {format_number(most)} nats)" if miub > 0 else ""
     line = (
