@@ -18,9 +18,10 @@ SUM = {"contract", "reassoc"}  # keeps NaN and infinity
 
 
 def compiled(fastmath: Set[str] = frozenset(), *, inline: bool = False) -> Callable[[_Function], _Function]:
-    """Return a decorator that compiles a function at its first call, without the GIL, with these fast-math flags."""
+    """Return a decorator that compiles a function with numba at its first call, without the GIL, with these flags."""
 
     def compile_lazily(function: _Function) -> _Function:
+        """Return the numba kernel of `function`, cached on disk if numba finds a folder for it."""
         kernel = numba.njit(nogil=True, error_model="numpy", fastmath=set(fastmath), forceinline=inline)(function)
         # The cache is on disk. numba checks the time and size of the function's own file, and the processor's name and
         # features. Therefore each file of kernels contains everything that they call, except this file: clear their
@@ -33,17 +34,20 @@ def compiled(fastmath: Set[str] = frozenset(), *, inline: bool = False) -> Calla
 
 
 def _intrinsic(function: Callable[..., Any]) -> Any:
-    """Apply numba's `intrinsic` with a type annotation, which the type checker needs."""
+    """Return `function` as a numba intrinsic, typed for the type checker, as numba's own decorator isn't."""
     return intrinsic(function)
 
 
 def _select_where(comparison: str) -> Any:
-    """Return an intrinsic (a, b) that returns a if the comparison `a ? b` is true, else b."""
+    """Return a numba intrinsic (a, b) that gives a if `a comparison b` is true, else b; LLVM can vectorise it."""
 
     # numba's own `max` carries no fast-math flags, without which LLVM doesn't vectorise the reduction.
     @_intrinsic
     def select(typing_context: Any, a: Any, b: Any) -> Any:
+        """Return the signature (a, a) -> a and the function that generates code, as numba wants of an intrinsic."""
+
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            """Return the LLVM value of the selection; its flags assume that neither value is NaN."""
             chosen = builder.fcmp_ordered(comparison, *arguments, flags=("nnan", "nsz"))
             return builder.select(chosen, *arguments, flags=("nnan", "nsz"))
 
@@ -58,10 +62,11 @@ larger, smaller = _select_where(">"), _select_where("<")
 
 @_intrinsic
 def quotient(typing_context: Any, a: Any, b: Any) -> Any:
-    """Return a / b, possibly by a refined estimate of 1 / b."""
+    """Return a / b of two float32 values, possibly by a refined estimate of 1 / b, to two units in the last place."""
 
     # `arcp` lets LLVM refine an estimate of 1/b, to two units in the last place, where that beats a division.
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        """Return the LLVM value of the division."""
         return builder.fdiv(*arguments, flags=("arcp",))
 
     return numba.float32(numba.float32, numba.float32), generate
@@ -69,11 +74,12 @@ def quotient(typing_context: Any, a: Any, b: Any) -> Any:
 
 @_intrinsic
 def prefer_512_bits(typing_context: Any) -> Any:
-    """Ask for vectors of 512 bits in the function that calls this."""
+    """Ask LLVM for vectors of 512 bits in the kernel that calls this; other processors ignore it."""
 
     # LLVM keeps to 256 bits on many processors with AVX-512; 512 make these loops a quarter faster. Other
     # processors ignore the attribute. `set.add`, since llvmlite's own takes no attribute with a value.
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        """Set the attribute of the calling LLVM function, and return a value that stands for nothing."""
         set.add(builder.function.attributes, '"prefer-vector-width"="512"')
         return context.get_dummy_value()
 
@@ -86,5 +92,5 @@ INFINITE = 0x7F800000
 
 @compiled(EXACT, inline=True)
 def bits_of_size(x: Any) -> Any:
-    """Return the bits of float32 |x| as int32: they are in the order of |x|, then infinity, then NaN."""
+    """Return |x| of a float32 x as its bits, int32: they ascend with |x|, and infinity and then NaN come last."""
     return np.int32(np.float32(x).view(np.int32) & np.int32(0x7FFFFFFF))

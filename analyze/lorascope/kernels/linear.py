@@ -36,7 +36,7 @@ def norm_rows(
     delta_norm: Float32[np.ndarray, " row"],
     dot: Float32[np.ndarray, " row"],
 ) -> None:
-    """Fill in the Euclidean norms of base and delta, and their dot product, for each row.
+    """Fill `base_norm`, `delta_norm` and `dot` with each row's Euclidean norms and dot product of base and delta.
 
     A value is NaN if an input of it is NaN or infinite, and infinite beyond the largest float32.
     """
@@ -49,13 +49,13 @@ def norm_rows(
 
 @compiled(EXACT, inline=True)
 def _plus(a: Any, b: Any) -> Any:
-    """Return a + b in a function of its own, so that fast-math flags don't reorder the sum."""
+    """Return a + b; as a function of its own, so that fast-math flags of its callers don't reorder the sum."""
     return a + b
 
 
 @compiled(SCAN)
 def _two_tops(x: Any, delta: Any) -> Any:
-    """Return the maxima of x and of x + delta, and whether either has NaN or infinity."""
+    """Return max(x), max(x + delta), and whether x or delta has NaN or infinity."""
     prefer_512_bits()
     top = top_q = -_F(np.inf)
     magnitude = _I(0)
@@ -68,7 +68,7 @@ def _two_tops(x: Any, delta: Any) -> Any:
 
 @compiled(SCAN)
 def _first_places(x: Any, delta: Any, top: Any, top_q: Any) -> Any:
-    """Return the first places of the maxima `top` of x and `top_q` of x + delta."""
+    """Return the first index at which x is `top`, and the first one at which x + delta is `top_q`."""
     prefer_512_bits()
     first = first_q = _I(x.size)
     for i in range(x.size):
@@ -83,7 +83,7 @@ def argmax_agreement_rows(
     delta: Float32[np.ndarray, "row feature"],
     out: Float32[np.ndarray, " row"],
 ) -> None:
-    """Fill `out` with 1 where base and base + delta, in float32, have the same argmax, the first of equal ones, else 0.
+    """Fill `out` with 1 for rows whose base and base + delta have the same argmax (first of equal ones), else 0.
 
     A row with NaN or infinity gets NaN.
     """
@@ -98,7 +98,7 @@ def argmax_agreement_rows(
 
 @compiled()
 def _widen(bits: Any, out: Any) -> None:
-    """Write bfloat16 bits as float32 bits."""
+    """Write bfloat16 numbers, given as bits (uint16), to `out` as the bits (uint32) of equal float32 numbers."""
     prefer_512_bits()
     for i in range(bits.size):
         out[i] = np.uint32(np.uint32(bits[i]) << np.uint32(16))
@@ -109,7 +109,7 @@ def widen_bfloat16_rows(
     bits: UInt16[np.ndarray, "row feature"],
     out: Float32[np.ndarray, "row feature"],
 ) -> None:
-    """Fill `out` with the values of bfloat16 numbers, given by their bits, which float32 holds exactly."""
+    """Fill `out` with bfloat16 numbers, given as uint16 bits, converted to float32 exactly."""
     _widen(bits.reshape(-1), out.reshape(-1).view(np.uint32))
 
 
@@ -118,7 +118,7 @@ _TILE = 1024  # columns: eight rows of lora_B_T, this wide, take 32 KiB and stay
 
 @compiled(inline=True)
 def _rows_of_tile(B: Any, k: Any, j: Any, start: Any, width: Any) -> Any:
-    """Return columns of row k + j of B."""
+    """Return `width` values from column `start` of row k + j of the matrix B, or of its last row beyond its end."""
     # Past the last row of B this is the last row again, with weight 0. Infinity or NaN in it makes its column NaN, and
     # that isn't finite anyway, except if its factor is 0. Rows are contiguous; LLVM wouldn't know that of a 2D slice.
     return B[min(k + j, B.shape[0] - 1)][start : start + width]
@@ -126,7 +126,7 @@ def _rows_of_tile(B: Any, k: Any, j: Any, start: Any, width: Any) -> Any:
 
 @compiled(EXACT, inline=True)
 def _plus_eight(total: Any, z: Any, b: Any) -> Any:
-    """Return total plus the dot product of eight weights with eight values."""
+    """Return `total` plus the dot product of the eight numbers z with the eight numbers b, in a fixed order."""
     # The order of the sum is fixed, so that rows don't depend on how they are grouped.
     total = total + z[0] * b[0] + z[1] * b[1] + z[2] * b[2] + z[3] * b[3]
     return total + z[4] * b[4] + z[5] * b[5] + z[6] * b[6] + z[7] * b[7]
@@ -134,13 +134,13 @@ def _plus_eight(total: Any, z: Any, b: Any) -> Any:
 
 @compiled(inline=True)
 def _eight_weights(z: Any, k: Any) -> Any:
-    """Return the weights z[k] to z[k + 7]."""
+    """Return z[k] to z[k + 7] as a tuple."""
     return z[k], z[k + 1], z[k + 2], z[k + 3], z[k + 4], z[k + 5], z[k + 6], z[k + 7]
 
 
 @compiled(EXACT)
 def _add_eight(z: Any, k: Any, B: Any, start: Any, begin: Any, out0: Any, out1: Any, out2: Any, out3: Any) -> None:
-    """Add the products with eight rows of B, from row k, to four rows of output."""
+    """Add the products of z[:, k:k+8] with rows k to k + 7 of B, from column `start`, to four rows of output."""
     # Four rows share the values read from B. They start from `begin`, or from `out` if it is None.
     prefer_512_bits()
     z0, z1, z2, z3 = _eight_weights(z[0], k), _eight_weights(z[1], k), _eight_weights(z[2], k), _eight_weights(z[3], k)
@@ -159,7 +159,7 @@ def _add_eight(z: Any, k: Any, B: Any, start: Any, begin: Any, out0: Any, out1: 
 
 @compiled()
 def _four_rows(z: Any, B: Any, start: Any, begin: Any, out0: Any, out1: Any, out2: Any, out3: Any) -> None:
-    """Compute one tile of columns of four rows of output."""
+    """Fill four rows of output, `out0` to `out3`, with begin + z @ B for the columns from `start` on."""
     _add_eight(z, 0, B, start, begin, out0, out1, out2, out3)
     for k in range(8, B.shape[0], 8):
         _add_eight(z, k, B, start, None, out0, out1, out2, out3)
@@ -173,7 +173,7 @@ def delta_rows(
     bias: Float32[np.ndarray, " feature"],
     out: Float32[np.ndarray, "row feature"],
 ) -> None:
-    """Fill `out` with scaling * (factor @ lora_B_T + bias), for small ranks; an empty bias counts as 0.
+    """Fill `out` with delta, scaling * (factor @ lora_B_T + bias), for small ranks; an empty bias counts as 0.
 
     A row's result depends on that row alone, to the last bit. `scaling` is a float32, and a rank is at least 1.
     """

@@ -1,6 +1,7 @@
 """Kernels for nearest neighbours of pairs (x, y), and for counts of points within their distance on each side.
 
-Points are scanned in blocks, or along their order if each side has a single coordinate.
+Nearest-neighbour estimates of mutual information need them. Points are scanned in blocks, or along their order if each
+side has a single coordinate. A point's distance from another is the largest difference of a coordinate.
 """
 
 from typing import Any
@@ -19,7 +20,7 @@ FAR = 1e308
 
 @compiled(SCAN, inline=True)
 def _one_coordinate(row: Any, here: Any, is_first: Any, out: Any) -> None:
-    """Fill `out` with distances in one coordinate, or with the larger of these and its values."""
+    """Raise each value of `out` to |row - here| if that is larger; if `is_first`, overwrite it."""
     for j in range(out.shape[0]):
         a = abs(row[j] - here)
         out[j] = a if is_first else larger(out[j], a)
@@ -29,7 +30,7 @@ def _one_coordinate(row: Any, here: Any, is_first: Any, out: Any) -> None:
 def _four_coordinates(
     r0: Any, r1: Any, r2: Any, r3: Any, h0: Any, h1: Any, h2: Any, h3: Any, is_first: Any, out: Any
 ) -> None:
-    """Fill `out` with the largest distance in four coordinates, or the larger of it and its values."""
+    """Raise each value of `out` to the largest of |r0 - h0| to |r3 - h3|; if `is_first`, overwrite it."""
     for j in range(out.shape[0]):
         a, b, c, d = abs(r0[j] - h0), abs(r1[j] - h1), abs(r2[j] - h2), abs(r3[j] - h3)
         whole = larger(larger(a, b), larger(c, d))
@@ -38,7 +39,10 @@ def _four_coordinates(
 
 @compiled(SCAN)
 def _distances(points: Any, i: Any, start: Any, stop: Any, out: Any) -> None:
-    """Fill `out` with the distances from point i to points start to stop in the maximum norm."""
+    """Fill `out` with the distances (maximum norm) from point i to points `start` to `stop`.
+
+    `points` is (coordinate, point).
+    """
     # Four coordinates at a time keep intermediate values in registers. Views of rows save checks for negative indices.
     d = 0
     while d + 4 <= points.shape[0]:
@@ -54,7 +58,7 @@ def _distances(points: Any, i: Any, start: Any, stop: Any, out: Any) -> None:
 
 @compiled(SCAN, inline=True)
 def _insert(distance: Any, nearest: Any) -> None:
-    """Insert a distance into an ascending list, and drop the last entry."""
+    """Insert `distance` into the ascending array `nearest` in place, and drop the last entry."""
     place = nearest.shape[0] - 1
     while place > 0 and nearest[place - 1] > distance:
         nearest[place] = nearest[place - 1]
@@ -64,7 +68,7 @@ def _insert(distance: Any, nearest: Any) -> None:
 
 @compiled(SCAN)
 def _leave_out(distances: Any, groups_x: Any, groups_y: Any, group_x: Any, group_y: Any) -> None:
-    """Set distances to points of the point's own groups to `FAR`."""
+    """Set `distances[j]` to `FAR`, which marks no neighbour, if point j is in `group_x` or in `group_y`."""
     for j in range(distances.shape[0]):
         is_other = (groups_x[j] != group_x) & (groups_y[j] != group_y)
         distances[j] = distances[j] if is_other else FAR
@@ -72,7 +76,7 @@ def _leave_out(distances: Any, groups_x: Any, groups_y: Any, group_x: Any, group
 
 @compiled(SCAN, inline=True)
 def _leave_out_own(distances: Any, groups_x: Any, groups_y: Any, i: Any, start: Any, is_grouped: Any) -> None:
-    """Set distances of a block, which begins at `start`, to `FAR` for point i itself and points of its groups."""
+    """Set distances of the points from `start` on to `FAR` for point i itself and points that share its groups."""
     if is_grouped:
         stop = start + distances.shape[0]
         _leave_out(distances, groups_x[start:stop], groups_y[start:stop], groups_x[i], groups_y[i])
@@ -82,7 +86,10 @@ def _leave_out_own(distances: Any, groups_x: Any, groups_y: Any, i: Any, start: 
 
 @compiled(SCAN)
 def _take_neighbours(of_x: Any, of_y: Any, both: Any, nearest: Any) -> None:
-    """Insert the distances of points nearer than the last of the list `nearest` into it."""
+    """Insert into the ascending list `nearest` all pair distances, max(of_x, of_y), that are below its last.
+
+    `both` is scratch memory.
+    """
     last = nearest.shape[0] - 1
     n = of_x.shape[0]
     for j in range(n):
@@ -100,7 +107,7 @@ def _take_neighbours(of_x: Any, of_y: Any, both: Any, nearest: Any) -> None:
 
 @compiled(SCAN)
 def _count(distances: Any, radius: Any) -> Any:
-    """Return how many distances are below a radius."""
+    """Return the number of distances below `radius`, int64."""
     count = np.int64(0)
     for j in range(distances.shape[0]):
         count += np.int64(distances[j] < radius)
@@ -109,7 +116,10 @@ def _count(distances: Any, radius: Any) -> Any:
 
 @compiled(SCAN, inline=True)
 def _is_beyond(edges: Any, block: Any, first: Any, distance: Any) -> Any:
-    """Return whether all points of a block are farther than `distance`, by their first coordinate."""
+    """Return whether all points of a block are farther than `distance` from `first` in the first coordinate.
+
+    `edges` (block, 2) has the least and largest first coordinate of each block.
+    """
     return larger(edges[block, 0] - first, first - edges[block, 1]) > distance
 
 
@@ -127,7 +137,10 @@ def _scan(
     both: Any,
     nearest: Any,
 ) -> tuple[int, int]:
-    """Fill the neighbour list and distances of point i; return the range of points whose x-distances are filled."""
+    """Fill point i's list of `nearest` pairs, and its distances `of_x` and `of_y`; return (left, right).
+
+    `of_x` is only filled for points from left to right: the others are farther in x than all of `nearest`.
+    """
     n = x.shape[1]
     last = nearest.shape[0] - 1
     nearest[:] = FAR
@@ -174,7 +187,7 @@ def neighbour_counts(
     counts_y: Any,
     distances: Any,
 ) -> None:
-    """Count, on each side, points of other groups nearer than each point's nearest pair and than its k-th nearest.
+    """Count for each point how many are nearer in x, and in y, than its nearest and its k-th nearest pair (x, y).
 
     Parameters
     ----------
@@ -207,7 +220,10 @@ def neighbour_counts(
 
 @compiled(SCAN)
 def _walk(x: Any, y: Any, groups_x: Any, groups_y: Any, i: Any, nearest: Any) -> None:
-    """Fill the neighbour list of point i among points in ascending order of x, searching outwards."""
+    """Fill `nearest` with the least distances of point i to other pairs (x, y), searching outwards in ascending x.
+
+    Points that share a group with point i don't count.
+    """
     last = nearest.shape[0] - 1
     nearest[:] = FAR
     is_open = True
@@ -227,7 +243,7 @@ def _walk(x: Any, y: Any, groups_x: Any, groups_y: Any, i: Any, nearest: Any) ->
 
 @compiled(SCAN)
 def _count_along(line: Any, groups_x: Any, groups_y: Any, i: Any, radius: Any) -> Any:
-    """Return how many numbers of an ascending array, of other groups, are nearer than `radius` to number i."""
+    """Return how many values of the ascending array `line`, of other groups, are nearer than `radius` to value i."""
     left, right = i, i + 1
     while left > 0 and line[i] - line[left - 1] < radius:
         left -= 1
@@ -244,7 +260,7 @@ def _count_along(line: Any, groups_x: Any, groups_y: Any, i: Any, radius: Any) -
 def neighbour_counts_of_numbers(
     x: Any, y: Any, ascending: Any, groups_x: Any, groups_y: Any, k: Any, counts_x: Any, counts_y: Any, distances: Any
 ) -> None:
-    """Fill in what `neighbour_counts` does, for one coordinate per side, by searching along the order of each side.
+    """Count nearer points in x and in y like `neighbour_counts`, for one coordinate per side, along sorted values.
 
     Parameters
     ----------

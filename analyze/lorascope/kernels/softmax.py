@@ -3,6 +3,10 @@
 Each public kernel computes one number per row. It starts no threads and releases the interpreter lock, so that a Dask
 task may call it. Arrays are C-contiguous, of the dtype in the annotation and of agreeing shapes; nothing checks that
 here. `docs/js-kernel.md` derives the formulas and their accuracy.
+
+x is a row of base; p = softmax(x) and q = softmax(x + delta) have the normalisers Zp and Zq. JS is their Jensen-Shannon
+divergence, the sum of (p + q)/2 g(d) over features, with the log ratio d = log q - log p. The weight of a feature is
+exp(x) in a unit that depends on the row's maximum, `top`; its change is weight (exp(delta - shift) - 1).
 """
 
 import math
@@ -105,25 +109,25 @@ _L0, _L1, _L2, _L3, _L4, _L5, _L6 = (
 
 @compiled(EXACT, inline=True)
 def _expm1_reduced(r: Any) -> Any:
-    """Return exp(r) - 1 for |r| <= ln(2)/2."""
+    """Return exp(r) - 1 for |r| <= ln(2)/2, by a polynomial, in float32."""
     return (r * r) * ((((_P4 * r + _P3) * r + _P2) * r + _P1) * r + _P0) + r
 
 
 @compiled(EXACT, inline=True)
 def _exponent(a: Any) -> Any:
-    """Return round(a / ln 2)."""
+    """Return a / ln 2 rounded to an integer, int32: the exponent of the power of 2 nearest to exp(a)."""
     return _I(_F(a * _LOG2_E + _MAGIC).view(np.int32) - _F(_MAGIC).view(np.int32))
 
 
 @compiled(EXACT, inline=True)
 def _weight_range(top: Any) -> Any:
-    """Return the value up to which a weight is 0, and the exponent bits that `_weight` adds."""
+    """Return the x up to which `_weight` is 0, and the exponent bits that it adds, if a row's maximum is `top`."""
     return top + _FLUSH, _I((127 + _SCALE_BITS - _exponent(top)) << 23)
 
 
 @compiled(EXACT, inline=True)
 def _expm1_parts(a: Any, low: Any) -> Any:
-    """Return part and scale such that exp(a + low) = scale (1 + part)."""
+    """Return (part, scale) with exp(a + low) = scale * (1 + part); scale is a power of 2, low a small rest."""
     magic = a * _LOG2_E + _MAGIC
     k = magic - _MAGIC
     part = _expm1_reduced(((a - k * (_LN2_HIGH + _LN2_MIDDLE)) - k * _LN2_LOW) + low)
@@ -132,7 +136,7 @@ def _expm1_parts(a: Any, low: Any) -> Any:
 
 @compiled(EXACT, inline=True)
 def _weight(x: Any, floor: Any, offset: Any) -> Any:
-    """Return the weight of x in a softmax, 2^36 exp(x) relative to the top; 0 up to the floor."""
+    """Return exp(x) as an unnormalised softmax weight, about 2^36 at the row's maximum; 0 for x <= floor."""
     # 2^36 exp(x) over the power of 2 nearest to exp(top), or zero up to the floor. Not exp(x - top), whose
     # argument would be rounded: the first two of these differences are exact.
     magic = x * _LOG2_E + _MAGIC
@@ -144,7 +148,7 @@ def _weight(x: Any, floor: Any, offset: Any) -> Any:
 
 @compiled(EXACT, inline=True)
 def _difference(a: Any, b: Any) -> Any:
-    """Return a - b and its rounding error (TwoSum)."""
+    """Return a - b as rounded, and its rounding error (TwoSum)."""
     # a - b and what rounding takes from it (TwoSum), since exp would magnify that
     high = a - b
     back = high + b
@@ -153,14 +157,14 @@ def _difference(a: Any, b: Any) -> Any:
 
 @compiled(EXACT, inline=True)
 def _log_ratio(delta: Any, high: Any, low: Any) -> Any:
-    """Return log q - log p at a feature from its delta and log(Zq/Zp) = high + low."""
+    """Return log(q/p) of two softmaxes at a feature: delta minus log(Zq/Zp) of their normalisers, high + low."""
     # high + low is log(Zq/Zp) to float64: where delta is close to it the first difference is exact (Sterbenz)
     return (delta - high) - low
 
 
 @compiled(EXACT, inline=True)
 def _plain_weight(x: Any, magic: Any) -> Any:
-    """Return `_weight` for x above the floor and |x| < 2^13, with few operations."""
+    """Return exp(x) as an unnormalised softmax weight, faster than `_weight`: for x above its floor, |x| < 2^13."""
     # _weight where no x lies below the floor and |x| < 2^13; `magic` holds the offset of the exponent as well
     high = x * _LOG2_E + magic
     k = high - magic
@@ -171,13 +175,13 @@ def _plain_weight(x: Any, magic: Any) -> Any:
 
 @compiled(inline=True)
 def _magic_of(top: Any) -> Any:
-    """Return the constant that `_plain_weight` rounds with, for rows with this top."""
+    """Return the constant `magic` with which `_plain_weight` rounds, for rows whose maximum is `top`."""
     return _F(_MAGIC + _F(127 + _SCALE_BITS - _exponent(top)))
 
 
 @compiled(EXACT, inline=True)
 def _narrow_parts(a: Any) -> Any:
-    """Return part and scale such that exp(a) = scale (1 + part), for |a| <= 8."""
+    """Return (part, scale) with exp(a) = scale * (1 + part), scale a power of 2, for |a| <= 8."""
     magic = a * _LOG2_E + (_MAGIC + _F(127))
     part = _expm1_reduced(a - (magic - (_MAGIC + _F(127))) * _LN2)  # eight times the error of _LN2 is 2e-8
     return part, _I(_F(magic).view(np.int32) << _I(23)).view(np.float32)
@@ -185,27 +189,27 @@ def _narrow_parts(a: Any) -> Any:
 
 @compiled(EXACT, inline=True)
 def _narrow_expm1(a: Any) -> Any:
-    """Return exp(a) - 1 for |a| <= 8."""
+    """Return exp(a) - 1 for |a| <= 8, in float32."""
     part, scale = _narrow_parts(a)
     return part * scale + (scale - _F1)
 
 
 @compiled(EXACT, inline=True)
 def _tiny_expm1(a: Any) -> Any:
-    """Return exp(a) - 1 for |a| <= 3/4."""
+    """Return exp(a) - 1 for |a| <= 3/4, by a polynomial, in float32."""
     return ((((((_T5 * a + _T4) * a + _T3) * a + _T2) * a + _T1) * a + _T0) * a + _F1) * a
 
 
 @compiled(EXACT, inline=True)
 def _tiny_g(d: Any) -> Any:
-    """Return g(d) for |d| <= 1."""
+    """Return g(d) = (d/2) tanh(d/2) - log cosh(d/2), JS per weight at log ratio d, |d| <= 1."""
     u = d * d
     return u * ((((_H4 * u + _H3) * u + _H2) * u + _H1) * u + _H0)
 
 
 @compiled(EXACT, inline=True)
 def _rational_g(d: Any) -> Any:
-    """Return g(d) for |d| <= 8."""
+    """Return g(d) = (d/2) tanh(d/2) - log cosh(d/2), JS per weight at log ratio d, |d| <= 8."""
     u = d * d
     above = (((_A4 * u + _A3) * u + _A2) * u + _A1) * u + _A0
     below = (((_B4 * u + _B3) * u + _B2) * u + _B1) * u + _F1
@@ -214,7 +218,7 @@ def _rational_g(d: Any) -> Any:
 
 @compiled(EXACT, inline=True)
 def _g(d: Any) -> Any:
-    """Return g(d) for any d."""
+    """Return g(d) = (d/2) tanh(d/2) - log cosh(d/2), JS per weight at log ratio d."""
     negative = larger(-abs(d), _TAIL_END)
     part, scale = _expm1_parts(negative, _F(0))
     t = part * scale + scale
@@ -224,7 +228,7 @@ def _g(d: Any) -> Any:
 
 @compiled(SCAN)
 def _scan_one(x: Any) -> Any:
-    """Return the maximum of x, and whether it has NaN or infinity."""
+    """Return the maximum of x, and whether x has NaN or infinity."""
     prefer_512_bits()
     top = -_LARGEST
     magnitude = _I(0)
@@ -236,7 +240,7 @@ def _scan_one(x: Any) -> Any:
 
 @compiled(SCAN)
 def _scan_both(x: Any, delta: Any) -> Any:
-    """Return maximum and minimum of x, and minimum and maximum of delta."""
+    """Return max(x), min(x), min(delta) and max(delta), which NaN needn't show in."""
     prefer_512_bits()
     top = high = -_LARGEST
     bottom = low = _LARGEST
@@ -278,7 +282,7 @@ def _sum(x: Any) -> float:
 
 @compiled(EXACT)
 def _tiny_weights(x: Any, delta: Any, magic: Any, shift: Any, weight: Any, change: Any) -> None:
-    """Fill in the weights of x and their changes by delta - shift, for |delta - shift| <= 3/4."""
+    """Fill `weight` with scaled exp(x) and `change` with weight * expm1(delta - shift), |delta - shift| <= 3/4."""
     prefer_512_bits()
     for i in range(x.size):
         e = _plain_weight(x[i], magic)
@@ -288,7 +292,7 @@ def _tiny_weights(x: Any, delta: Any, magic: Any, shift: Any, weight: Any, chang
 
 @compiled(EXACT)
 def _narrow_weights(x: Any, delta: Any, magic: Any, shift: Any, weight: Any, change: Any) -> None:
-    """Fill in the weights of x and their changes by delta - shift, for |delta - shift| <= 8."""
+    """Fill `weight` with scaled exp(x) and `change` with weight * expm1(delta - shift), |delta - shift| <= 8."""
     prefer_512_bits()
     for i in range(x.size):
         e = _plain_weight(x[i], magic)
@@ -298,7 +302,7 @@ def _narrow_weights(x: Any, delta: Any, magic: Any, shift: Any, weight: Any, cha
 
 @compiled(EXACT)
 def _wide_weights(x: Any, delta: Any, top: Any, shift: Any, weight: Any, change: Any) -> None:
-    """Fill in the weights of x and their changes by delta - shift, for rows that aren't plain."""
+    """Fill `weight` with scaled exp(x), `change` with weight * expm1(a), for a = delta - shift limited to +-60."""
     prefer_512_bits()
     floor, offset = _weight_range(top)
     for i in range(x.size):
@@ -311,7 +315,7 @@ def _wide_weights(x: Any, delta: Any, top: Any, shift: Any, weight: Any, change:
 
 @compiled(EXACT)
 def _tiny_terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change: Any) -> None:
-    """Replace weights by the terms of JS, for |log ratio| <= 1."""
+    """Replace `weight` by the terms of JS, (weight * both + change) * g(log ratio), for |log ratio| <= 1."""
     prefer_512_bits()
     for i in range(delta.size):
         weight[i] = (weight[i] * both + change[i]) * _tiny_g(_log_ratio(delta[i], high, low))
@@ -319,7 +323,7 @@ def _tiny_terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change:
 
 @compiled(EXACT)
 def _rational_terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change: Any) -> None:
-    """Replace weights by the terms of JS, for |log ratio| <= 8."""
+    """Replace `weight` by the terms of JS, (weight * both + change) * g(log ratio), for |log ratio| <= 8."""
     prefer_512_bits()
     for i in range(delta.size):
         weight[i] = (weight[i] * both + change[i]) * _rational_g(_log_ratio(delta[i], high, low))
@@ -327,7 +331,7 @@ def _rational_terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, cha
 
 @compiled(EXACT)
 def _terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change: Any) -> None:
-    """Replace weights by the terms of JS, for any log ratio."""
+    """Replace `weight` by the terms of JS, (weight * both + change) * g(log ratio), for any log ratio."""
     prefer_512_bits()
     for i in range(delta.size):
         weight[i] = (weight[i] * both + change[i]) * _g(_log_ratio(delta[i], high, low))
@@ -344,7 +348,7 @@ def _tiny_excesses(d: Any) -> Any:
 
 @compiled(EXACT, inline=True)
 def _second_weight(d: Any, factor: Any, weight: Any, change: Any) -> Any:
-    """Return the weight of a feature in the second softmax."""
+    """Return a feature's weight in softmax(base + delta): weight * exp(d), or factor * (weight + change) if d > 4."""
     # not weight + change where these may cancel, and not exp(d) where rounding a large d shows
     part, scale = _narrow_parts(larger(d, _RATIO_LOW))
     return weight * (part * scale + scale) if d <= _EXP_END else factor * (weight + change)
@@ -352,7 +356,7 @@ def _second_weight(d: Any, factor: Any, weight: Any, change: Any) -> Any:
 
 @compiled(EXACT, inline=True)
 def _excesses(d: Any, p: Any, q: Any) -> Any:
-    """Return p (exp(d) - 1 - d) and q (exp(-d) - 1 + d), where q = p exp(d)."""
+    """Return p (exp(d) - 1 - d) and q (exp(-d) - 1 + d), terms of both KL divergences, given q = p exp(d)."""
     # p (exp(d) - 1 - d) and q (exp(-d) - 1 + d), where q = p exp(d): beyond |d| = 1 little cancels
     forth, back = _tiny_excesses(d)
     is_small = abs(d) <= _SERIES_END
@@ -363,7 +367,7 @@ def _excesses(d: Any, p: Any, q: Any) -> Any:
 def _tiny_divergences(
     x: Any, delta: Any, top: Any, high: Any, low: Any, factor: Any, weight: Any, change: Any, depth: Any, depth_q: Any
 ) -> None:
-    """Fill in the terms of both KL divergences and both entropies, for |log ratio| <= 1."""
+    """Compute the terms of both KL divergences (into `weight`, `change`) and of both entropies; |log ratio| <= 1."""
     prefer_512_bits()
     for i in range(x.size):
         p, q = weight[i], factor * (weight[i] + change[i])
@@ -377,7 +381,7 @@ def _tiny_divergences(
 def _narrow_divergences(
     x: Any, delta: Any, top: Any, high: Any, low: Any, factor: Any, weight: Any, change: Any, depth: Any, depth_q: Any
 ) -> None:
-    """Fill in the terms of both KL divergences and both entropies, for |log ratio| <= 8."""
+    """Compute the terms of both KL divergences (into `weight`, `change`) and of both entropies; |log ratio| <= 8."""
     prefer_512_bits()
     for i in range(x.size):
         d = _log_ratio(delta[i], high, low)
@@ -390,7 +394,7 @@ def _narrow_divergences(
 def _wide_divergences(
     x: Any, delta: Any, top: Any, high: Any, low: Any, factor: Any, weight: Any, change: Any, depth: Any, depth_q: Any
 ) -> None:
-    """Fill in the terms of both KL divergences and both entropies, for any log ratio."""
+    """Compute the terms of both KL divergences (into `weight`, `change`) and of both entropies; any ratio."""
     prefer_512_bits()
     for i in range(x.size):
         d = _log_ratio(delta[i], high, low)
@@ -404,7 +408,7 @@ def _wide_divergences(
 
 @compiled(SCAN)
 def _reach(x: Any, delta: Any, top: Any, shift: Any) -> Any:
-    """Return the largest log weight of the second softmax at a feature whose delta is above the clamp."""
+    """Return the largest x - top + delta - shift, a log weight in the second softmax, for delta - shift > 40."""
     # the largest log weight of the second softmax, relative to the top, that the clamped ratio would get wrong
     prefer_512_bits()
     largest = -_LARGEST
@@ -416,7 +420,7 @@ def _reach(x: Any, delta: Any, top: Any, shift: Any) -> Any:
 
 @compiled(inline=True)
 def _distance(low: Any, high: Any, centre: Any) -> Any:
-    """Return the largest distance of values from low to high from a centre."""
+    """Return how far the farther end of the interval `low` to `high` is from `centre`, float64."""
     return max(np.float64(high) - centre, centre - np.float64(low))
 
 
@@ -425,7 +429,7 @@ def _distance(low: Any, high: Any, centre: Any) -> Any:
 def _fill(
     x: Any, delta: Any, low: Any, high: Any, top: Any, shift: Any, plain: Any, weight: Any, change: Any
 ) -> tuple[float, float]:
-    """Fill in weights and changes; return the sum of weights, and that of changes relative to it."""
+    """Fill in `weight` and `change` of a row's features; return sum(weight), and sum(change) / sum(weight)."""
     magic = _magic_of(top)
     if not plain:
         _wide_weights(x, delta, top, shift, weight, change)
@@ -441,7 +445,7 @@ def _fill(
 def _fill_centred(
     x: Any, delta: Any, low: Any, high: Any, top: Any, shift: Any, plain: Any, weight: Any, change: Any
 ) -> tuple[float, float, float]:
-    """Fill in weights and changes with a suitable shift; return three normalisers of the two softmaxes."""
+    """Fill in `weight`, `change`; return sum(weight), the normalisers' Zq/(Zp exp(shift)), and log(Zq/Zp)."""
     # the sum of the weights, Zq/(Zp exp(s)) and log(Zq/Zp), with s what the changes are relative to
     sum_weight, ratio = _fill(x, delta, low, high, top, shift, plain, weight, change)
     if ratio < _SHIFT_AGAIN:  # deltas are far below the shift
@@ -454,7 +458,7 @@ def _fill_centred(
 def _fast_row(
     x: Any, delta: Any, low: Any, high: Any, top: Any, shift: Any, plain: Any, weight: Any, change: Any
 ) -> tuple[float, float]:
-    """Return JS of a row in float32 arithmetic, and log(Zq/Zp)."""
+    """Return the JS of a row in nats, in float32 arithmetic, and the log ratio of its softmaxes' normalisers."""
     sum_weight, ratio, centre = _fill_centred(x, delta, low, high, top, shift, plain, weight, change)
     centre_high = _F(centre)
     centre_low = _F(centre - centre_high)
@@ -471,7 +475,7 @@ def _fast_row(
 
 @compiled()
 def _careful_g(d: float) -> float:
-    """Return g(d) in float64 for any d."""
+    """Return g(d) = (d/2) tanh(d/2) - log cosh(d/2), JS per weight at log ratio d (float64)."""
     a = abs(d)
     if a < 2.0:
         h = math.tanh(0.5 * a)
@@ -484,19 +488,19 @@ def _careful_g(d: float) -> float:
 
 @compiled(inline=True)
 def _half_sum(x: Any, delta: Any) -> Any:
-    """Return (x + delta)/2 as two parts whose sum is exact."""
+    """Return (x + delta)/2 as two float64 numbers whose sum is exact."""
     return _difference(0.5 * np.float64(x), -0.5 * np.float64(delta))
 
 
 @compiled(inline=True)
 def _above(high: float, low: float, top: tuple[float, float]) -> float:
-    """Return how far a sum is above another one, from the parts of their halves."""
+    """Return how far x + delta is above a reference, given half of each as two parts: high + low, and `top`."""
     return 2.0 * ((high - top[0]) + (low - top[1]))
 
 
 @compiled()
 def _careful_normalisers(x: Any, delta: Any) -> tuple[float, float, tuple[float, float], bool, float, float, float]:
-    """Return the tops and normalisers of both softmaxes of a row in float64."""
+    """Return maxima and normalisers of both softmaxes of a row in float64; the first is NaN if x isn't finite."""
     # The weights are exp(x - top) / sum_p and exp((x + delta) - top_q) / sum_q; see _careful_log_ratio for the rest.
     # The two tops may lie as far apart as the deltas do, so that neither softmax can be taken relative to the other's.
     # A row that isn't finite has NaN for its top.
@@ -523,7 +527,7 @@ def _careful_normalisers(x: Any, delta: Any) -> tuple[float, float, tuple[float,
 
 @compiled(inline=True)
 def _careful_log_ratio(b: float, a: float, c: float, is_near: bool, log_ratio: float) -> float:
-    """Return log q - log p at a feature in float64."""
+    """Return log(q/p) of two softmaxes at a feature in float64: a if `is_near`, else c - b, minus `log_ratio`."""
     # log q - log p, where b, a and c are how far base, delta and their sum lie above the first top, its delta and the
     # second top. From a alone where Zq/Zp is near exp(shift), and else from what the two weights are made of: where one
     # of these matters, b or c is small.
@@ -532,7 +536,7 @@ def _careful_log_ratio(b: float, a: float, c: float, is_near: bool, log_ratio: f
 
 @compiled()
 def _careful_row(x: Any, delta: Any) -> float:
-    """Return JS of any row in float64."""
+    """Return the JS of any row in nats, by slow loops in float64; NaN if the row isn't finite."""
     # Any row, in float64: for float64 input, and where the clamped ratio isn't enough.
     top, shift, top_q, is_near, log_ratio, sum_p, sum_q = _careful_normalisers(x, delta)
     if math.isnan(top):
@@ -549,7 +553,7 @@ def _careful_row(x: Any, delta: Any) -> float:
 
 @compiled(inline=True)
 def _is_plain(top: Any, bottom: Any, low: Any, high: Any) -> bool:
-    """Return whether the bounds of a row allow the kernels for plain rows."""
+    """Return whether a row may take the fast path: |top| <= 1024, base spans at most 104, and delta at most 8."""
     # A plain row holds no infinity, which would show in these bounds. NaN may not, but makes its sums NaN.
     span = np.float64(high) - np.float64(low)
     return bool(abs(top) <= _PLAIN_TOP and top - bottom <= -_FLUSH and span <= _NARROW_SPAN)
@@ -557,20 +561,20 @@ def _is_plain(top: Any, bottom: Any, low: Any, high: Any) -> bool:
 
 @compiled(inline=True)
 def _middle(low: Any, high: Any) -> Any:
-    """Return the middle of low and high without overflow."""
+    """Return the middle of `low` and `high`, float32, without overflow."""
     return _F(low + (high - low) * _F(0.5))
 
 
 @compiled(inline=True)
 def _is_representable(x: Any, delta: Any, low: Any, high: Any, top: Any, span_limit: Any, negligible: Any) -> bool:
-    """Return whether clamping delta - shift has no effect on the result."""
+    """Return whether clamping delta - shift leaves a row's result unchanged, so that float32 is exact enough."""
     span = np.float64(high) - np.float64(low)
     return bool(span <= _REACH or (span < span_limit and _reach(x, delta, top, _delta_at(x, delta, top)) < negligible))
 
 
 @compiled()
 def _single_rows(base: Any, delta: Any, out: Any) -> None:
-    """Fill in JS of rows, one row at a time."""
+    """Fill `out` with the JS of each row in nats, one row at a time; NaN for rows that aren't finite."""
     weight = np.empty(base.shape[1], np.float32)
     change = np.empty(base.shape[1], np.float32)
     for row in range(base.shape[0]):
@@ -600,14 +604,14 @@ _NARROW_WIDTH = 64  # at 96, lanes are no faster with vectors of 256 bits
 
 @compiled()
 def _copy(x: Any, out: Any) -> None:
-    """Copy x to `out`."""
+    """Copy the values of x to `out`."""
     for i in range(x.size):
         out[i] = x[i]
 
 
 @compiled(EXACT)
 def _deal(x: Any, out: Any) -> None:
-    """Interleave the four quarters of x."""
+    """Fill `out` with x, its four quarters interleaved; doing it twice transposes sixteen rows."""
     # one value of each quarter in turn: twice, this transposes sixteen rows
     prefer_512_bits()
     n = x.size // 4
@@ -618,7 +622,7 @@ def _deal(x: Any, out: Any) -> None:
 
 @compiled(SCAN)
 def _eighth_of_bounds(x: Any, delta: Any, tops: Any, bottoms: Any, lows: Any, highs: Any) -> None:
-    """Reduce the bounds of x and delta to an eighth of their length: tops, -bottoms, -lows and highs."""
+    """Reduce the eighths of x and delta to one: max(x), -min(x), -min(delta) and max(delta), in four arrays."""
     prefer_512_bits()
     n = tops.size
     for i in range(n):
@@ -632,14 +636,14 @@ def _eighth_of_bounds(x: Any, delta: Any, tops: Any, bottoms: Any, lows: Any, hi
 
 @compiled(SCAN)
 def _keep_larger(a: Any, b: Any) -> None:
-    """Replace values of a by larger ones of b."""
+    """Raise the values of a to those of b that are larger, in place."""
     for i in range(a.size):
         a[i] = larger(a[i], b[i])
 
 
 @compiled(SUM)
 def _eighth_of_sum(x: Any, out: Any) -> None:
-    """Sum the eight eighths of x into `out` in float64."""
+    """Fill `out`, an eighth as long as x, with the sum of the eight eighths of x, float64."""
     # eight at a time in float32, as in `_sum`
     prefer_512_bits()
     n = out.size
@@ -651,14 +655,14 @@ def _eighth_of_sum(x: Any, out: Any) -> None:
 
 @compiled(SUM)
 def _add(a: Any, b: Any) -> None:
-    """Add b to a."""
+    """Add b to a, in place."""
     for i in range(a.size):
         a[i] += b[i]
 
 
 @compiled()
 def _lane_bounds(x: Any, delta: Any, bounds: Any) -> None:
-    """Fill in the bounds of sixteen rows that lie side by side."""
+    """Fill 16 columns of `bounds` with max(x), -min(x), -min(delta), max(delta) of 16 interleaved rows."""
     # top, -bottom, -low and high, in the first sixteen columns
     _eighth_of_bounds(x, delta, bounds[0], bounds[1], bounds[2], bounds[3])
     for bound in range(4):
@@ -671,7 +675,7 @@ def _lane_bounds(x: Any, delta: Any, bounds: Any) -> None:
 
 @compiled()
 def _lane_sums(x: Any, sums: Any) -> None:
-    """Fill in the sums of sixteen rows that lie side by side."""
+    """Fill the first 16 values of `sums` with the sums of the 16 interleaved rows in x."""
     n = sums.size
     _eighth_of_sum(x, sums)
     while n > _LANES:
@@ -682,7 +686,7 @@ def _lane_sums(x: Any, sums: Any) -> None:
 
 @compiled()
 def _repeat(x: Any) -> None:
-    """Repeat the first sixteen values up to the end of x."""
+    """Repeat the first 16 values of x up to its end, in place."""
     n = _LANES
     while n < x.size:
         m = min(n, x.size - n)
@@ -692,7 +696,7 @@ def _repeat(x: Any) -> None:
 
 @compiled(EXACT)
 def _lane_weights(x: Any, delta: Any, magic: Any, shift: Any, weight: Any, change: Any) -> None:
-    """Fill in the weights and changes of sixteen rows that lie side by side."""
+    """Fill `weight` with scaled exp(x) and `change` with weight * expm1(delta - shift), in 16 interleaved rows."""
     prefer_512_bits()
     for i in range(x.size):
         e = _plain_weight(x[i], magic[i])
@@ -702,7 +706,7 @@ def _lane_weights(x: Any, delta: Any, magic: Any, shift: Any, weight: Any, chang
 
 @compiled(EXACT)
 def _lane_terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change: Any) -> None:
-    """Replace weights of sixteen rows that lie side by side by the terms of JS."""
+    """Replace `weight` by the terms of JS, (weight * both + change) * g(log ratio), in 16 interleaved rows."""
     prefer_512_bits()
     for i in range(delta.size):
         weight[i] = (weight[i] * both[i] + change[i]) * _rational_g(_log_ratio(delta[i], high[i], low[i]))
@@ -710,7 +714,7 @@ def _lane_terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change:
 
 @compiled()
 def _fast_lanes(rows: Any, delta_rows: Any, work: Any, bounds: Any, sums: Any, out: Any) -> None:
-    """Fill in JS of sixteen rows, or NaN for rows that aren't plain."""
+    """Fill `out` with the JS of sixteen rows in nats, computed side by side; NaN for rows that aren't plain."""
     # `rows` are sixteen, one after the other. A row that is left to `_single_rows` gets NaN.
     n = rows.size
     x, delta, weight, change = work[0][:n], work[1][:n], work[2][:n], work[3][:n]
@@ -758,7 +762,7 @@ def _fast_lanes(rows: Any, delta_rows: Any, work: Any, bounds: Any, sums: Any, o
 
 @compiled()
 def _narrow_rows(base: Any, delta: Any, out: Any) -> None:
-    """Fill in JS of narrow rows, sixteen at a time."""
+    """Fill `out` with the JS of each row in nats, for at most 64 features, sixteen rows at a time."""
     n_rows, width = base.shape
     # longer than necessary, so that they don't all begin at the same place of a memory page
     work = np.empty((7, _LANES * width + 80), np.float32)
@@ -784,7 +788,7 @@ def jensen_shannon_rows(
     delta: Float32[np.ndarray, "row feature"],
     out: Float32[np.ndarray, " row"],
 ) -> None:
-    """Fill `out` with JS(softmax(base), softmax(base + delta)) of each row, in nats.
+    """Fill `out` with the Jensen-Shannon divergence of softmax(base) and softmax(base + delta) by row, in nats.
 
     A row with NaN or infinity gets NaN, and no other row does.
     """
@@ -795,7 +799,7 @@ def jensen_shannon_rows(
 
 @compiled(EXACT, inline=True)
 def _expm1_parts64(a: Any) -> Any:
-    """Return part and scale such that exp(a) = scale (1 + part), for |a| < 700, in float64."""
+    """Return (part, scale) with exp(a) = scale * (1 + part), scale a power of 2, for |a| < 700, in float64."""
     magic = a * math.log2(math.e) + _MAGIC64
     k = magic - _MAGIC64
     r = (a - k * _LN2_HIGH64) - k * _LN2_LOW64
@@ -809,7 +813,7 @@ def _expm1_parts64(a: Any) -> Any:
 
 @compiled(EXACT, inline=True)
 def _tiny_g64(d: Any) -> Any:
-    """Return g(d) for |d| <= 1 in float64."""
+    """Return g(d) = (d/2) tanh(d/2) - log cosh(d/2), JS per weight at log ratio d, |d| <= 1 (float64)."""
     u = d * d
     low = (((_K4 * u + _K3) * u + _K2) * u + _K1) * u + _K0
     high = (((_K9 * u + _K8) * u + _K7) * u + _K6) * u + _K5
@@ -818,7 +822,7 @@ def _tiny_g64(d: Any) -> Any:
 
 @compiled(EXACT, inline=True)
 def _tail_g64(d: Any) -> Any:
-    """Return g(d) for |d| >= 1 in float64."""
+    """Return g(d) = (d/2) tanh(d/2) - log cosh(d/2), JS per weight at log ratio d, |d| >= 1 (float64)."""
     part, scale = _expm1_parts64(-abs(d))
     t = part * scale + scale
     v = t / (2.0 + t)
@@ -829,7 +833,7 @@ def _tail_g64(d: Any) -> Any:
 
 @compiled(SCAN)
 def _scan_both64(x: Any, delta: Any) -> Any:
-    """Return maximum and minimum of x, and minimum and maximum of delta, in float64."""
+    """Return max(x), min(x), min(delta) and max(delta) in float64, which NaN needn't show in."""
     prefer_512_bits()
     top = high = -np.inf
     bottom = low = np.inf
@@ -854,19 +858,19 @@ def _delta_at64(x: Any, delta: Any, top: Any) -> Any:
 # a difference apart, which keeps it from being reordered within a sum
 @compiled(EXACT, inline=True)
 def _minus(a: Any, b: Any) -> Any:
-    """Return a - b in a function of its own, so that fast-math flags don't reorder it."""
+    """Return a - b; as a function of its own, so that fast-math flags of its callers don't reorder the sum."""
     return a - b
 
 
 @compiled(EXACT, inline=True)
 def _mixed(weight: Any, change: Any, factor: Any) -> Any:
-    """Return the sum of a feature's two softmax weights, up to a common factor."""
+    """Return a feature's p + q of two softmaxes up to a common factor: (1 + factor) * weight + factor * change."""
     return (1.0 + factor) * weight + factor * change
 
 
 @compiled(EXACT, inline=True)
 def _weight_and_change64(b: Any, a: Any) -> Any:
-    """Return exp(b), and its change if b grows by a."""
+    """Return exp(b), and exp(b + a) - exp(b), in float64."""
     part, scale = _expm1_parts64(b)
     weight = part * scale + scale
     part, scale = _expm1_parts64(a)
@@ -875,7 +879,7 @@ def _weight_and_change64(b: Any, a: Any) -> Any:
 
 @compiled(SUM)
 def _weights64(x: Any, delta: Any, top: Any, shift: Any, weight: Any, change: Any) -> tuple[float, float]:
-    """Fill in weights and changes; return their sums."""
+    """Fill `weight` with exp(x - top), `change` with weight * expm1(delta - shift), float64; return their sums."""
     prefer_512_bits()
     sum_weight = sum_change = 0.0
     for i in range(x.size):
@@ -887,7 +891,7 @@ def _weights64(x: Any, delta: Any, top: Any, shift: Any, weight: Any, change: An
 
 @compiled(SUM)
 def _sum_tiny_terms64(delta: Any, shift: Any, log_ratio: Any, factor: Any, weight: Any, change: Any) -> float:
-    """Return the sum of the terms of JS, for |log ratio| <= 1."""
+    """Return the sum over features of (p + q) g(log ratio), up to a factor; all |log ratio| are at most 1."""
     prefer_512_bits()
     total = 0.0
     for i in range(delta.size):
@@ -898,7 +902,7 @@ def _sum_tiny_terms64(delta: Any, shift: Any, log_ratio: Any, factor: Any, weigh
 
 @compiled(SUM)
 def _sum_terms64(delta: Any, shift: Any, log_ratio: Any, factor: Any, weight: Any, change: Any) -> float:
-    """Return the sum of the terms of JS, for any log ratio."""
+    """Return the sum over features of (p + q) g(log ratio), up to a factor, for any log ratios."""
     prefer_512_bits()
     total = 0.0
     for i in range(delta.size):
@@ -910,7 +914,7 @@ def _sum_terms64(delta: Any, shift: Any, log_ratio: Any, factor: Any, weight: An
 
 @compiled()
 def _fast_row64(x: Any, delta: Any, top: Any, shift: Any, span: Any, weight: Any, change: Any) -> float:
-    """Return JS of a row whose spans are moderate, in float64."""
+    """Return the JS of a row in nats, in float64, if neither base nor delta spans too much for vectorised exp."""
     sum_weight, sum_change = _weights64(x, delta, top, shift, weight, change)
     if sum_change < _SHIFT_AGAIN * sum_weight:
         shift += math.log1p(sum_change / sum_weight)
@@ -930,7 +934,7 @@ def jensen_shannon_rows_float64(
     delta: Float64[np.ndarray, "row feature"],
     out: Float64[np.ndarray, " row"],
 ) -> None:
-    """Fill `out` with JS(softmax(base), softmax(base + delta)) of each row, in nats, computed in float64.
+    """Fill `out` with the Jensen-Shannon divergence of softmax(base) and softmax(base + delta) by row, float64.
 
     A row with NaN or infinity gets NaN, and no other row does.
     """
@@ -948,7 +952,7 @@ def jensen_shannon_rows_float64(
 
 @compiled()
 def _careful_excess(d: float) -> float:
-    """Return exp(d) - 1 - d for |d| <= 1 in float64."""
+    """Return exp(d) - 1 - d for |d| <= 1, by its series, in float64."""
     total = 0.0
     for k in range(18, 1, -1):
         total = (total * d + 1.0) / k
@@ -957,7 +961,7 @@ def _careful_excess(d: float) -> float:
 
 @compiled()
 def _careful_divergences(x: Any, delta: Any) -> tuple[float, float, float, float]:
-    """Return both KL divergences and both entropies of any row in float64."""
+    """Return both KL divergences and both entropies of any row's two softmaxes in nats, by slow loops in float64."""
     top, shift, top_q, is_near, log_ratio, sum_p, sum_q = _careful_normalisers(x, delta)
     if math.isnan(top):
         return np.nan, np.nan, np.nan, np.nan
@@ -979,7 +983,7 @@ def _careful_divergences(x: Any, delta: Any) -> tuple[float, float, float, float
 def _fast_divergences(
     x: Any, delta: Any, low: Any, high: Any, top: Any, shift: Any, plain: Any, parts: Any
 ) -> tuple[float, float, float, float, float]:
-    """Return both KL divergences, both entropies and log(Zq/Zp) of a row in float32 arithmetic."""
+    """Return both KL divergences and both entropies of a row's softmaxes, and the log ratio of their normalisers."""
     weight, change, depth, depth_q = parts[0], parts[1], parts[2], parts[3]
     sum_weight, ratio, centre = _fill_centred(x, delta, low, high, top, shift, plain, weight, change)
     centre_high = _F(centre)
@@ -1007,7 +1011,7 @@ def divergence_rows(
     entropy_base: Float32[np.ndarray, " row"],
     entropy_lora: Float32[np.ndarray, " row"],
 ) -> None:
-    """Fill KL(p||q), KL(q||p), H(p) and H(q), p = softmax(base) and q = softmax(base + delta), in nats.
+    """Fill in KL(p||q), KL(q||p), H(p) and H(q) by row, in nats: p = softmax(base), q = softmax(base + delta).
 
     A row with NaN or infinity gets NaN, and no other row does. A divergence beyond the largest float32 is
     infinite.
@@ -1036,7 +1040,7 @@ def divergence_rows(
 
 @compiled(EXACT)
 def _entropy_terms(x: Any, top: Any, weight: Any, term: Any) -> None:
-    """Fill in the weights of x, and their products with the distance from the top."""
+    """Fill `weight` with scaled exp(x), and `term` with weight * (top - x); both sums give softmax(x)'s entropy."""
     prefer_512_bits()
     floor, offset = _weight_range(top)
     for i in range(x.size):
@@ -1047,13 +1051,13 @@ def _entropy_terms(x: Any, top: Any, weight: Any, term: Any) -> None:
 
 @compiled()
 def _log_unit(top: Any) -> Any:
-    """Return the logarithm of the unit of weights: add it to the log of their sum for that of exp(x - top)."""
+    """Return what to add to the log of a row's summed weights to get the log of sum(exp(x - top))."""
     return _exponent(top) * math.log(2.0) - top - _SCALE_BITS * math.log(2.0)
 
 
 @compiled()
 def _fast_width(x: Any, top: Any, weight: Any, term: Any) -> float:
-    """Return the effective width of a row in float32 arithmetic."""
+    """Return exp(entropy of softmax(x)), the effective width of a row, in float32 arithmetic."""
     _entropy_terms(x, top, weight, term)
     sum_weight = _sum(weight)
     return sum_weight * math.exp(_log_unit(top) + _sum(term) / sum_weight)
@@ -1061,7 +1065,7 @@ def _fast_width(x: Any, top: Any, weight: Any, term: Any) -> float:
 
 @compiled()
 def _careful_width(x: Any, top: Any) -> float:
-    """Return the effective width of any finite row in float64."""
+    """Return exp(entropy of softmax(x)), the effective width of any finite row, in float64."""
     sum_weight = sum_term = 0.0
     for i in range(x.size):
         b = np.float64(x[i]) - top

@@ -21,7 +21,7 @@ from lorascope.stores.reading.read import RunLike, as_run
 
 
 def ablation_by_part(run: Run, adapter: str | None = None) -> xr.Dataset | None:
-    """Return the mean KL that removing each part's delta causes; None if no sample is completely ablated yet.
+    """Return the mean KL that removing each part's delta causes, by part; None if no sample is wholly ablated yet.
 
     Returns
     -------
@@ -183,11 +183,14 @@ def correlate(
     draws: Draws,
     level: float,
 ) -> xr.Dataset:
-    """Return the result of `compare_measures` without labels: `tables` vary over samples, `fixed` measures don't."""
+    """Return rank correlations of measures with the effect of ablation over components, with bootstrap intervals.
+
+    This is the result of `compare_measures` without labels. `tables` vary over samples, `fixed` measures don't.
+    """
     n = len(tables["ablation"])
 
     def means(counts: np.ndarray) -> dict[str, np.ndarray]:
-        """Return means over samples, weighted by counts (draw, sample), by measure: each (draw, component)."""
+        """Return measure -> means over samples, (draw, component), weighted by `counts` (draw, sample)."""
         shares = counts / counts.sum(axis=1, keepdims=True)
         values = {name: shares @ np.where(np.isfinite(table), table, np.nan) for name, table in tables.items()}
         permuted = values["js_permuted"]
@@ -198,7 +201,7 @@ def correlate(
     known = {m: np.isfinite(whole[m][0]) & np.isfinite(by_draw[m]).all(axis=0) for m in COMPARED_MEASURES}
 
     def correlations(means_by_measure: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the correlations of each measure with ablation, (measure, correlation, draw)."""
+        """Return each measure's correlations with the effect of ablation, (measure, correlation, draw)."""
         ablation = means_by_measure["ablation"]
         return np.array(
             [_both_correlations(means_by_measure[m][:, at], ablation[:, at], kinds[at]) for m, at in known.items()]
@@ -221,7 +224,10 @@ def correlate(
 
 
 def _both_correlations(value: np.ndarray, ablation: np.ndarray, kinds: np.ndarray) -> list[np.ndarray]:
-    """Return both `CORRELATIONS` of a measure with ablation, each (draw,); NaN for too few components."""
+    """Return a measure's rank correlation with ablation, and that within kinds of modules, each (draw,).
+
+    Both are NaN for too few components.
+    """
     if value.shape[1] < MIN_COMPONENTS:
         return [np.full(len(value), np.nan)] * len(CORRELATIONS)
     kinds = np.unique(kinds, return_inverse=True)[1]
@@ -233,7 +239,7 @@ def rank_correlation(
     second: Float64[np.ndarray, "draw component"],
     groups: Int64[np.ndarray, " component"],
 ) -> Float64[np.ndarray, " draw"]:
-    """Return Pearson's r of ranks minus their group means, which with a single group is Spearman's.
+    """Return, by draw, Pearson's r of ranks over components minus their group means; Spearman's for one group.
 
     It is NaN if a value is, or if nothing varies within groups.
     """
@@ -248,7 +254,7 @@ def rank_correlation(
 
 
 def _weight_norms(weights: str | Path | None, paths: list[str]) -> Float64[np.ndarray, " component"]:
-    """Return the Frobenius norms of s B A at these components, read from the adapter's folder; NaN without one."""
+    """Return Frobenius norms of an adapter's change of weight by component, read from its folder; NaN without one."""
     if weights is None:
         return np.full(len(paths), np.nan)
     norms = adapter_report(weights)["frobenius_norm"].to_series()

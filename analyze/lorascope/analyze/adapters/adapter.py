@@ -115,7 +115,7 @@ def adapter_report(path: str | Path, *, progress: Progress | None = None) -> xr.
 def _spectrum(
     B: Float64[np.ndarray, "d_out rank"], A: Float64[np.ndarray, "rank d_in"], scaling: float
 ) -> dict[str, float]:
-    """Return norm and ranks of scaling * B A without forming that product; ranks are NaN if it is zero."""
+    """Return Frobenius norm, effective and stable rank of scaling * B A by name; ranks are NaN if it is zero."""
     # B A = Q_B (R_B R_A^T) Q_A^T, and orthonormal columns don't change singular values. The Gram matrices B^T B and
     # A A^T would be cheaper, but lose half the digits of the small ones.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -137,7 +137,7 @@ def _spectrum(
 def _branch_spectra(
     folder: Path, branches: Sequence[Branch], settings: Mapping[str, Any], progress: Progress | None
 ) -> list[dict[str, float]]:
-    """Return norm and ranks of s B A for each branch; raise one ValueError for all that can't be computed."""
+    """Return norm and ranks of each layer's change s B A (s: scaling); raise one ValueError for all failures."""
     spectra, problems = [], []
     with (folder / WEIGHTS).open("rb") as file:
         for done, branch in enumerate(branches, start=1):
@@ -157,7 +157,7 @@ def _branch_spectra(
 def _spectra_dataset(
     branches: Sequence[Branch], measured: Sequence[Mapping[str, float]], settings: Mapping[str, Any]
 ) -> xr.Dataset:
-    """Return the dataset of `adapter_report` without attributes, from the measured norms and ranks."""
+    """Return norms and ranks that were measured as a dataset by component, without attributes."""
     paths = [branch.path for branch in branches]
     names = [path.split(".") for path in paths]
     types = [dict.fromkeys(DTYPES[factor.dtype][0] for factor in (branch.down, branch.up)) for branch in branches]
@@ -188,7 +188,7 @@ def _spectra_dataset(
 def _remarks(
     result: xr.Dataset, branches: Sequence[Branch], others: Sequence[str], settings: Mapping[str, Any]
 ) -> Iterator[str]:
-    """Yield remarks that a reader of these numbers should know."""
+    """Yield sentences that a reader of an adapter's norms should know, such as that it is untrained."""
     n, n_zero = len(branches), int((result["frobenius_norm"].values == 0).sum())
     if n_zero == n:
         yield "untrained: s B A is zero in every component, as before the first step"

@@ -20,7 +20,7 @@ UNSUPPORTED_SETTINGS = ("kasa_config", "monteclora_config", "use_bdlora", "use_q
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """Return the LoRA configuration in an adapter's folder, with valid ranks and alphas.
+    """Return the LoRA configuration in an adapter's folder, after checking it, as a dict.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def module_rank(settings: Mapping[str, Any], path: str) -> int:
-    """Return the rank of the module with this path."""
+    """Return the LoRA rank of the module at `path`, from `rank_pattern` and `r` of the configuration."""
     return int(_pattern_value(settings, "rank_pattern", path, settings["r"]))
 
 
@@ -51,7 +51,10 @@ def module_scaling(settings: Mapping[str, Any], path: str) -> float:
 
 
 def _pattern_value(settings: Mapping[str, Any], name: str, path: str, default: float) -> float:
-    """Return the value of the first pattern that matches the end of a path (PEFT 0.21, `get_pattern_key`)."""
+    """Return the value in the pattern setting `name` for a module's path, or `default` if no pattern matches.
+
+    The first pattern that matches the end of the path counts (PEFT 0.21, `get_pattern_key`).
+    """
     pattern: Mapping[str, float] = settings.get(name) or {}
     return next((value for key, value in pattern.items() if re.match(KEY_PATTERN.format(key), path)), default)
 
@@ -93,7 +96,7 @@ class StoredTensor(NamedTuple):
 
 
 class Branch(NamedTuple):
-    """Factors of one layer: A (rank, d_in) and B (d_out, rank), with 1 or more kernel axes in a convolution."""
+    """LoRA factors of one layer in a file, not read yet: A (rank, d_in) and B (d_out, rank)."""
 
     path: str
     """Module path in the plain model, as in runs."""
@@ -135,7 +138,7 @@ def read_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 
 def read_factor(file: BinaryIO, tensor: StoredTensor) -> Float64[np.ndarray, "row column"]:
-    """Read the values of a tensor; all axes after the first are flattened into one."""
+    """Return a tensor's values from an open file, float64; all axes after the first are flattened into one."""
     from lorascope.stores.format.stored_array import widen_block  # imports xarray, which a refused adapter doesn't need
 
     name, bits = DTYPES[tensor.dtype]
@@ -146,7 +149,7 @@ def read_factor(file: BinaryIO, tensor: StoredTensor) -> Float64[np.ndarray, "ro
 
 
 def narrow_factor(values: Float64[np.ndarray, "..."], dtype: str) -> np.ndarray:
-    """Return numbers in the type of a file, bfloat16 as bits; raise FloatingPointError if one overflows."""
+    """Return values in a stored type, bfloat16 as bits (uint16); raise FloatingPointError if one overflows."""
     with np.errstate(over="raise"):
         if dtype != "BF16":
             return np.ascontiguousarray(values, DTYPES[dtype][1])
@@ -226,7 +229,7 @@ def raise_problems(problems: Iterable[Problem], folder: Path) -> None:
 
 
 def _layer_order(path: str) -> list[tuple[int, int, str]]:
-    """Return a sort key of a layer's path: layers by their numbers, then modules in the order of `MODULE_ORDER`."""
+    """Return a sort key of a layer's path: by its numbers, then in the order in which Llama runs its modules."""
     places = {name: place for place, name in enumerate(MODULE_ORDER)}
     names = path.split(".")
     return [(int(n), 0, "") if n.isdecimal() else (-1, places.get(n, len(places)), n) for n in names]

@@ -127,7 +127,7 @@ def truncate_adapter(path: str | Path, out: str | Path, *, share: float = 0.99) 
 
 
 def mean_scores(measured: xr.Dataset) -> pd.DataFrame:
-    """Return means over samples, with standard errors, of the adapters `whole` and `truncated` and their difference.
+    """Return a table of mean CE, accuracy and KL with errors, of a whole and a truncated adapter and the difference.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def mean_scores(measured: xr.Dataset) -> pd.DataFrame:
 def _truncation_problems(
     settings: Mapping[str, Any], keys: Mapping[str, StoredTensor], branches: Sequence[Branch]
 ) -> Iterator[Problem]:
-    """Yield reasons why s B A can't be truncated, or a tensor can't be copied."""
+    """Yield a `Problem` for each reason why an adapter's change s B A can't be truncated, or a tensor not copied."""
     if has_residual_init(settings):
         message = "the init {!r} changed the base weights, so that s B A isn't the change of the checkpoint"
         yield Problem("init_lora_weights", "init", message.format(settings.get("init_lora_weights")))
@@ -171,7 +171,7 @@ def _truncate_all(
     branches: Sequence[Branch],
     share: float,
 ) -> tuple[dict[str, np.ndarray], list[int], list[float]]:
-    """Return the tensors of the new file by key, and for each branch its rank and remaining share."""
+    """Return the truncated adapter's tensors by key, and for each layer its rank and remaining share of the norm."""
     key_of, ranks, shares_left = {tensor: key for key, tensor in keys.items()}, [], []
     stored: dict[str, np.ndarray] = {}
     with (folder / WEIGHTS).open("rb") as file:
@@ -214,7 +214,7 @@ def _truncate_factors(
 
 
 def _truncated_settings(settings: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[str, Any]:
-    """Return the configuration of an adapter with these ranks by path and scaling 1 everywhere."""
+    """Return a PEFT configuration like `settings`, with these ranks by module path and scaling 1 everywhere."""
     counts = Counter(ranks.values())
     usual = max(counts, key=lambda rank: (counts[rank], rank))
     # Without `^`, PEFT would match the end of another layer's path.

@@ -20,7 +20,7 @@ NEGLIGIBLE = 1e-13
 
 
 class Directions(NamedTuple):
-    """Directions of one component, by descending share; if there are fewer than its rank, the last ones are zero."""
+    """Singular directions of one component's delta by descending share, as many as its rank; the last may be zero."""
 
     rotation: Float32[np.ndarray, "direction rank"]
     """`rotation @ z` are a token's coordinates of delta along the directions; NaN if lora_B isn't finite."""
@@ -43,12 +43,13 @@ def directions_of(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> list[Directions]:
-    """Compute the singular directions of each component over the used tokens, reading the run's rows twice.
+    """Return the singular directions of each component's delta over the used tokens; reads the run's rows twice.
 
     All components must have a factor and belong to one adapter. `map_rows` bounds the memory; see `directions`.
     """
 
     def report_progress(walk: int, done: int, total: int, _: str = "") -> None:
+        """Report the rows done so far in both passes over the rows; `walk` is the number of this pass, 0 or 1."""
         if progress is not None:
             progress(walk * total + done, 2 * total)
 
@@ -57,6 +58,7 @@ def directions_of(
     n_rows, n_not_finite = Counter[str](), Counter[str]()
 
     def block_grams(block: RowBlock) -> dict[str, tuple[np.ndarray, int]]:
+        """Return component -> Gram matrix of its factor in these rows, and number of tokens that aren't finite."""
         return {name: gram_matrix(z) for name, z in block.factor.items()}
 
     options: dict[str, Any] = {"tokens": used, "n_threads": n_workers, "progress": partial(report_progress, 0)}
@@ -82,24 +84,24 @@ def directions_of(
 
 
 def n_leading(share: Float64[np.ndarray, " direction"], least: float) -> int:
-    """Number of leading directions that together have at least this share of |delta|²; 0 if delta is zero."""
+    """Return the number of leading directions that have the share `least` of |delta|² together; 0 if delta is zero."""
     return int(np.searchsorted(np.cumsum(share), least)) + 1 if share[0] > 0 else 0
 
 
 def state_rows(source: Source) -> list[int]:
-    """Numbers of the committed rows of a component, whose states can be read."""
+    """Return the numbers of a component's committed rows, whose states can be read."""
     return [row for row in range(source.base.n_rows) if source.base.is_committed(row)]
 
 
 def gram_matrix(z: Float32[np.ndarray, "token rank"]) -> tuple[Float64[np.ndarray, "rank rank"], int]:
-    """Z^T Z over tokens whose z is finite, and the number of other tokens."""
+    """Return z^T z over tokens whose z is finite, float64 (rank, rank), and the number of other tokens."""
     is_finite = np.isfinite(z)
     wide = (z if is_finite.all() else z[is_finite.all(axis=1)]).astype(np.float64)
     return wide.T @ wide, len(z) - len(wide)
 
 
 def delta_basis(source: Source) -> tuple[Float64[np.ndarray, "feature basis"], Float64[np.ndarray, "basis rank"]]:
-    """QR decomposition of scaling * lora_B: Q is an orthonormal basis of the space of a component's deltas."""
+    """Return Q and R of scaling * lora_B = Q R; Q is an orthonormal basis of the space of a component's deltas."""
     weights = source.delta.weights()
     q, r = np.linalg.qr(float(weights["scaling"]) * weights["lora_B"].astype(np.float64))
     return q, r
@@ -108,7 +110,7 @@ def delta_basis(source: Source) -> tuple[Float64[np.ndarray, "feature basis"], F
 def singular_directions(
     gram: Float64[np.ndarray, "rank rank"], r: Float64[np.ndarray, "basis rank"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return rotation, share and axes, as in `Directions`, from a Gram matrix Z^T Z and R of `delta_basis`."""
+    """Return rotation, share and axes of a delta's singular directions from its z^T z and R of scaling * lora_B."""
     if not np.isfinite(r).all():
         return np.full(r.shape, np.nan, np.float32), np.full(len(r), np.nan), np.full((len(r), len(r)), np.nan)
     energy, w = np.linalg.eigh(r @ gram @ r.T)
@@ -119,7 +121,7 @@ def singular_directions(
 
 
 class TopTokens(NamedTuple):
-    """Tokens of each direction by descending |score|, equal scores in token order; a score of 0 means no token."""
+    """Strongest tokens of each direction by descending |score|, ties in token order; a score of 0 means no token."""
 
     token: Int64[np.ndarray, "direction top"]
     score: Float32[np.ndarray, "direction top"]
@@ -133,12 +135,13 @@ def strongest_tokens(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> list[TopTokens]:
-    """Used tokens with the largest |score| along some directions of each component; -1 and NaN if there are too few."""
+    """Return, by component, the used tokens with the largest |score| along its directions; -1 and NaN if too few."""
     names = [source.component for source in sources]
     rotation_of = dict(zip(names, rotations, strict=True))
     tops = {name: empty_tops(len(rotation), n_top) for name, rotation in rotation_of.items()}
 
     def block_tops(block: RowBlock) -> dict[str, TopTokens]:
+        """Return component -> tokens of these rows that are stronger than the weakest one kept so far."""
         return {
             name: tokens_above(tops[name], scores_along(z, rotation_of[name]), block.tokens)
             for name, z in block.factor.items()
@@ -153,7 +156,10 @@ def strongest_tokens(
 def scores_along(
     z: Float32[np.ndarray, "token rank"], rotation: Float32[np.ndarray, "direction rank"]
 ) -> Float32[np.ndarray, "direction token"]:
-    """Coordinates of tokens' deltas along directions: equal for equal z, to the last bit; NaN where z isn't finite."""
+    """Return delta's coordinates along directions, rotation @ z, float32 (direction, token), for tokens' factors z.
+
+    They are equal for equal z, to the last bit, and NaN if a token's z isn't finite.
+    """
     out = np.empty((len(z), len(rotation)), np.float32)
     delta_rows(z, np.ascontiguousarray(rotation.T), np.float32(1), np.empty(0, np.float32), out)
     out[~np.isfinite(z).all(axis=1)] = np.nan
@@ -161,27 +167,27 @@ def scores_along(
 
 
 def empty_tops(n_directions: int, n: int) -> TopTokens:
-    """TopTokens with room for n tokens per direction, all with a score of 0."""
+    """Return a `TopTokens` with room for n tokens per direction, all with a score of 0, which means no token."""
     return TopTokens(np.full((n_directions, n), -1), np.zeros((n_directions, n), np.float32))
 
 
 def tokens_above(
     tops: TopTokens, scores: Float32[np.ndarray, "direction token"], tokens: Int64[np.ndarray, " token"]
 ) -> TopTokens:
-    """Tokens whose |score| along any direction is larger than the last one of `tops`; NaN counts as 0."""
+    """Return the tokens whose |score| along any direction is larger than the last one in `tops`; NaN counts as 0."""
     scores = np.where(np.isnan(scores), np.float32(0), scores)
     columns = np.flatnonzero((np.abs(scores) > np.abs(tops.score[:, -1:])).any(axis=0))
     return TopTokens(np.broadcast_to(tokens[columns], (len(scores), len(columns))), scores[:, columns])
 
 
 def merge_tops(tops: TopTokens, later: TopTokens) -> TopTokens:
-    """Tokens with the largest |score| out of `tops` and of later tokens; earlier tokens win ties."""
+    """Return the tokens with the largest |score| out of `tops` and of `later` tokens; earlier tokens win ties."""
     token, score = (np.concatenate(both, axis=1) for both in zip(tops, later, strict=True))
     order = np.argsort(-np.abs(score), axis=1, kind="stable")[:, : tops.token.shape[1]]
     return TopTokens(np.take_along_axis(token, order, 1), np.take_along_axis(score, order, 1))
 
 
 def mark_missing(tops: TopTokens) -> TopTokens:
-    """TopTokens with -1 and NaN in place of tokens with a score of 0."""
+    """Return `tops` with -1 and NaN in place of tokens with a score of 0."""
     is_token = tops.score != 0
     return TopTokens(np.where(is_token, tops.token, -1), np.where(is_token, tops.score, np.float32(np.nan)))

@@ -26,10 +26,10 @@ def directions(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Singular directions of a component's delta over tokens, and the tokens with the largest score along each.
+    """Return the singular directions of a component's delta over tokens, and the strongest tokens along each.
 
-    PEFT's own basis of z = A x is arbitrary: any invertible matrix can be moved between A and B. These directions are
-    well defined: they are the right singular vectors of delta (token, feature).
+    PEFT's own basis of the factor z = A x is arbitrary: any invertible matrix can be moved between A and B. These
+    directions are well defined: they are the right singular vectors of delta (token, feature).
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def directions(
 
 
 def contexts(run: RunLike, tokens: Any, *, width: int = 8) -> xr.Dataset:
-    """Text of tokens and of `width` tokens before and after them in the same sample.
+    """Return the text of tokens, and of `width` tokens before and after them in the same sample, as a dataset.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def contexts(run: RunLike, tokens: Any, *, width: int = 8) -> xr.Dataset:
 
 
 def _read_column(run: Run, name: str, places: np.ndarray) -> np.ndarray:
-    """Values of a column of the token table at some places, read from the chunks that contain them; ids as text."""
+    """Return a token table's column at `places`, an object array, reading only their chunks; ids as text."""
     array = run.arrays[f"tokens/{name}"]
     chunks, offsets = np.divmod(places, array.chunks[0])
     values = np.empty(len(places), object)

@@ -28,7 +28,7 @@ def directions_by_component(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Count the directions that components use over some tokens, and find the tokens that drive the first ones.
+    """Return, by component, how many directions its delta uses, and the token that drives the first one.
 
     Returns
     -------
@@ -55,6 +55,7 @@ def directions_by_component(
     ids, counts = np.unique(np.unique(places[used]) >> 32, return_counts=True)
 
     def driver_of(top: np.ndarray) -> tuple[int, int, float, float]:
+        """Return id, count, share and chance of the id that is most over-represented among these tokens."""
         return _driver(token_ids[top[top >= 0]], ids, counts)
 
     tops = [_without_repeats(each.top_token[0], places) for each in decomposed]
@@ -90,7 +91,7 @@ def directions_by_component(
 
 
 def _without_repeats(tokens: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """The first `N_TOP` of these tokens that differ in `places` (token,); -1 means no token, and pads the result."""
+    """Return the first `N_TOP` tokens that differ in `places` (id and position), filled up with -1."""
     tokens = tokens[tokens >= 0]
     first = np.sort(np.unique(places[tokens], return_index=True)[1])[:N_TOP]
     return np.pad(tokens[first], (0, N_TOP - len(first)), constant_values=-1)
@@ -103,7 +104,10 @@ def _strongest_of_mixtures(
     n_workers: int | None,
     progress: Progress | None,
 ) -> list[np.ndarray]:
-    """Strongest tokens (draw, top) of random mixtures of each component's directions, scaled to equal shares."""
+    """Return the strongest tokens (draw, top) of random mixtures of each component's directions, a null for them.
+
+    Directions are scaled to equal shares before they are mixed.
+    """
     rng, mixtures = np.random.default_rng(0), list[np.ndarray]()
     for each in directions:
         scale = np.divide(1, np.sqrt(each.share), out=np.zeros_like(each.share), where=each.share > NEGLIGIBLE)
@@ -112,7 +116,7 @@ def _strongest_of_mixtures(
 
 
 def _driver(top_ids: np.ndarray, ids: np.ndarray, counts: np.ndarray) -> tuple[int, int, float, float]:
-    """The most over-represented id among `top_ids`: the id, its count there, its share of all tokens, and its chance.
+    """Return the most over-represented id among `top_ids`: the id, its count, its share of all tokens, its chance.
 
     `counts` is how often each of `ids` occurs among all tokens. The chance is that of at least this count if tokens
     were drawn at random. It only ranks ids and isn't a p-value, since tokens of similar meaning cluster along any

@@ -43,7 +43,7 @@ MIN_DRAWS = 19
 
 
 class Site(NamedTuple):
-    """A component, or the residual stream after a layer, with its mean delta."""
+    """Place of a mean delta: a component, or the residual stream after a layer."""
 
     name: str
     kind: str
@@ -65,7 +65,7 @@ def lens(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Tokens that the mean delta of a component promotes and suppresses, seen through the model's unembedding.
+    """Return tokens that a component's mean delta promotes and suppresses, seen through the model's unembedding.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def lens(
 
 
 def save_steering(result: xr.Dataset, path: str | Path) -> Path:
-    """Write the mean deltas of `lens` as steering vectors, a safetensors file with one per site; returns its path.
+    """Write the mean deltas that `lens` returns as steering vectors to a safetensors file; return its path.
 
     A vector, float32 (feature,), moves the residual stream as the adapter does on average if it is added where the site
     writes. The file's metadata contain the result's attributes.
@@ -188,7 +188,7 @@ def save_steering(result: xr.Dataset, path: str | Path) -> Path:
 
 
 def _paths_to_read(run: Run, component: str | None, adapter: str | None, width: int) -> tuple[list[str], str]:
-    """Paths of components to read, and why their sum isn't the change of the stream itself (empty if it is)."""
+    """Return paths of components to read, and why their sum isn't the residual stream's change (empty if it is)."""
     table, ranks = run.components, run.adapter(adapter)["rank"].values
     wide = table.isel(component=(ranks > 0) & (table["d_out"].values == width))
     is_writer = np.isin(wide["kind"].values, list(WRITERS))
@@ -211,7 +211,7 @@ def _paths_to_read(run: Run, component: str | None, adapter: str | None, width: 
 
 
 def _model_class(run: Run) -> str:
-    """Class name of the run's model, such as `LlamaForCausalLM`; empty if unknown."""
+    """Return the class name of the run's model, such as `LlamaForCausalLM`; empty if unknown."""
     return str(run.attributes.get("provenance", {}).get("model", {}).get("class", ""))
 
 
@@ -222,7 +222,10 @@ def _mean_deltas(
     weight: Float64[np.ndarray, " token"],
     progress: Progress | None,
 ) -> list[Site]:
-    """Weighted mean delta of each component over tokens where it is finite; reads factors where they are stored."""
+    """Return one `Site` per component with its weighted mean delta over tokens at which it is finite.
+
+    Factors are read where they are stored, and deltas otherwise.
+    """
     sources = {path: run.source(path, adapter) for path in paths}
     sums: dict[str, np.ndarray] = {}
     for kind in ("factor", "delta"):
@@ -243,7 +246,7 @@ def _mean_deltas(
 
 
 def _row_sums(block: RowBlock, *, kind: str, weight: Float64[np.ndarray, " token"]) -> dict[str, np.ndarray]:
-    """Component -> weighted sums of columns over the row's finite tokens, sum of weights, and number of tokens."""
+    """Return component -> weighted sums of columns over a row's finite tokens, sum of weights, number of tokens."""
     sums = {}
     for path, values in getattr(block, kind).items():
         is_finite = np.isfinite(values).all(axis=1)
@@ -253,7 +256,7 @@ def _row_sums(block: RowBlock, *, kind: str, weight: Float64[np.ndarray, " token
 
 
 def _mean_delta(sums: Float64[np.ndarray, " column"], delta: DeltaSource) -> Float64[np.ndarray, " feature"]:
-    """Mean delta from the sums of `_row_sums`."""
+    """Return a component's mean delta from its summed rows; sums of factors are multiplied by lora_B here."""
     mean: np.ndarray = sums[:-2] / sums[-2]
     if weights := delta.weights():
         mean = weights["lora_B"].astype(np.float64) @ mean
@@ -262,7 +265,7 @@ def _mean_delta(sums: Float64[np.ndarray, " column"], delta: DeltaSource) -> Flo
 
 
 def _stream_sites(sites: Sequence[Site], parts: tuple[str, str]) -> list[Site]:
-    """Mean change of the stream after each layer, up to the first layer without both of its components."""
+    """Return the mean change of the residual stream after each layer, up to the first that lacks one of `parts`."""
     before = [site for site in sites if site.layer < 0]
     total = np.sum([site.delta for site in before], axis=0)
     sums: list[Site] = []
@@ -276,7 +279,7 @@ def _stream_sites(sites: Sequence[Site], parts: tuple[str, str]) -> list[Site]:
 
 
 class _Scores(NamedTuple):
-    """Scores of the vocabulary for each site's mean delta."""
+    """Scores of all token ids for the mean delta of each site (a component, or the stream after a layer)."""
 
     raw: Float32[np.ndarray, "site vocabulary"]
     z: Float32[np.ndarray, "site vocabulary"]
@@ -284,7 +287,7 @@ class _Scores(NamedTuple):
     """Largest |z| over the vocabulary in each draw of signs, ascending."""
 
     def p(self, site: int, z: np.ndarray) -> np.ndarray:
-        """Share of draws (with the data as one of them) whose largest |z| is at least z; 1 for negative z."""
+        """Return the share of draws, with the data as one, whose largest |z| at the site is at least z; 1 if z < 0."""
         n = self.largest.shape[1]
         return np.asarray((1 + n - np.searchsorted(self.largest[site], z)) / (1 + n))
 
@@ -296,7 +299,7 @@ def _score_vocabulary(
     seed: int,
     progress: Progress | None,
 ) -> _Scores:
-    """Scores of all token ids for each site's mean delta, and the largest |z| in draws of random signs."""
+    """Return scores of all token ids for each site's mean delta, and the largest |z| per draw of random signs."""
     (n, width), rng = unembedding["weight"].shape, np.random.default_rng(seed)
     signs = rng.choice(np.array([-1, 1], np.float32), (n_draws, width))
     longest = np.abs(deltas).max(axis=1, keepdims=True)
@@ -321,7 +324,7 @@ def _score_vocabulary(
 
 
 def _weight_blocks(unembedding: xr.Dataset) -> Iterator[tuple[slice, Float64[np.ndarray, "vocabulary feature"]]]:
-    """Blocks of token ids, and their unembedding times the norm, centred if the norm is."""
+    """Yield slices of token ids and their unembedding times the weight of the final norm, centred if that is."""
     n, norm = unembedding.sizes["vocabulary"], unembedding["norm"].values.astype(np.float64)
     for start in range(0, n, BLOCK):
         part = slice(start, min(start + BLOCK, n))
@@ -333,7 +336,7 @@ def _weight_blocks(unembedding: xr.Dataset) -> Iterator[tuple[slice, Float64[np.
 
 
 def _strongest_words(text: np.ndarray, scores: _Scores, n_top: int) -> dict[str, Any]:
-    """Variables of the result: promoted and suppressed tokens, and the number of tokens that are significant."""
+    """Return name -> (dimensions, values, description) of promoted and suppressed tokens, and of their counts."""
     variables: dict[str, Any] = {}
     for name, sign in (("promoted", 1), ("suppressed", -1)):
         ids = np.stack([np.argsort(-sign * z, kind="stable")[:n_top] for z in scores.z])

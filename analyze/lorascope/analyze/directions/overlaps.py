@@ -22,11 +22,11 @@ ROUNDING = 1e-6
 def base_overlap(
     run: RunLike, component: str, *, adapter: str | None = None, n_workers: int | None = None
 ) -> xr.Dataset:
-    """Overlap of the directions of a component's delta with those in which its base varies; low for intruders.
+    """Return overlaps of the directions of a component's delta with those in which its base varies most.
 
     Intruders (Shuttleworth et al., arXiv 2410.21228) are singular vectors of tuned weights that are unlike all singular
-    vectors of the original weights. Here, directions of delta and base on data are compared instead. The base is read
-    three times. Arguments are those of `directions`.
+    vectors of the original weights. Here, directions of delta and base on data are compared instead, and an
+    intruder has a low overlap. The base is read three times. Arguments are those of `directions`.
 
     Returns
     -------
@@ -58,6 +58,7 @@ def base_overlap(
     source = run.source(component, adapter)
 
     def blocks() -> Iterator[tuple[np.ndarray]]:
+        """Yield the base of each row, float32 (token, feature), as a tuple of one; tokens not finite are skipped."""
         for row in walk_rows([source], ["base"], n_threads=n_workers):
             base = row.base[component]
             yield (base[np.isfinite(base).all(axis=1)],)
@@ -93,7 +94,7 @@ def compare_directions(
     n_draws: int = 200,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Overlap of the directions of two adapters of one model at a component, compared with random directions.
+    """Return the overlap of two adapters' directions of delta at a component, compared with random directions.
 
     For each adapter, the leading directions that have 99 % of its summed |delta|² are taken: k and l of them.
 

@@ -31,6 +31,7 @@ class KeepFreedMemory(distributed.WorkerPlugin):
     """
 
     def __init__(self) -> None:
+        """Give the plugin a unique name, with which it is unregistered later."""
         self.name = f"lorascope-{uuid.uuid4().hex}"  # other computations may use the same client
 
     def setup(self, worker: Any) -> None:
@@ -44,7 +45,7 @@ class KeepFreedMemory(distributed.WorkerPlugin):
 
 @contextmanager
 def cluster_workers(scheduler: Any) -> Iterator[Workers]:
-    """Open the workers of a scheduler, given by its address or a client; see `compute.open_workers`."""
+    """Yield the `Workers` of a Dask scheduler, given by its address or a client; a client made here is closed."""
     client = _connect(scheduler) if isinstance(scheduler, str) else scheduler
     plugin = KeepFreedMemory()
     try:
@@ -61,7 +62,7 @@ def cluster_workers(scheduler: Any) -> Iterator[Workers]:
 
 
 def _connect(address: str) -> Any:
-    """Return a client of the scheduler at an address; raise OSError if it doesn't answer."""
+    """Return a client of the Dask scheduler at an address; raise OSError if none answers, ValueError if malformed."""
     if address.partition("://")[0] not in PROTOCOLS:
         raise ValueError(f"`scheduler` is {address!r}; its address begins with one of {PROTOCOLS}")
     try:
@@ -72,11 +73,12 @@ def _connect(address: str) -> Any:
 
 
 def _compute_on_cluster(client: Any, array: Any, done: Callable[[], None]) -> np.ndarray:
-    """Compute an array on a cluster, and call `done` after each block; blocks of a lost worker are computed again."""
+    """Return a Dask array's values, computed on a cluster; call `done` per block, and repeat blocks of lost workers."""
     # The client isn't made current: that is a setting of the whole process, which other threads may be changing.
     futures = distributed.futures_of(client.persist(array), client=client)
 
     def blocks() -> Iterator[tuple[tuple[Any, ...], np.ndarray]]:
+        """Yield key and values of each block once it is computed, and then call `done`."""
         for future, block in distributed.as_completed(futures, loop=client.loop, with_results=True):
             yield future.key, block
             done()

@@ -19,7 +19,7 @@ LOCAL = ("threads", "processes", "synchronous")
 
 
 class Workers(NamedTuple):
-    """Threads, processes or a cluster that compute arrays."""
+    """Threads, processes or a cluster that compute Dask arrays, as `open_workers` yields them."""
 
     compute: Callable[[Any, Callable[[], None]], np.ndarray]
     """(array, function to call after each task) -> the array's values."""
@@ -31,7 +31,7 @@ class Workers(NamedTuple):
 
 @contextmanager
 def open_workers(scheduler: Any = None, n_workers: int | None = None) -> Iterator[Workers]:
-    """Open the workers that compute arrays, and close them at the end of the block.
+    """Yield the threads, processes or cluster that compute Dask arrays, and close them at the end of the block.
 
     Parameters
     ----------
@@ -81,11 +81,14 @@ def assemble_blocks(array: Any, blocks: Iterable[tuple[tuple[Any, ...], np.ndarr
 
 
 def _local_compute(name: str, n_workers: int | None) -> Callable[[Any, Callable[[], None]], np.ndarray]:
-    """Return a function that computes an array with one of Dask's schedulers on this machine."""
+    """Return a function (array, done) -> values that computes with the Dask scheduler `name` on this machine."""
     options = {"scheduler": name, **({} if n_workers is None else {"num_workers": n_workers})}
 
     def compute(array: Any, done: Callable[[], None]) -> np.ndarray:
+        """Return the values of a Dask array, and call `done` after each block."""
+
         def count_block(key: Any, *_: Any) -> None:
+            """Call `done` if the task that has ended computed a block of the array."""
             if key[0] == array.name:
                 done()
 
@@ -98,7 +101,7 @@ def _local_compute(name: str, n_workers: int | None) -> Callable[[Any, Callable[
 
 
 def _active_client() -> Any:
-    """Return the client of `dask.distributed` that is active in this process, or None."""
+    """Return the client of `dask.distributed` that is active in this process, or None if there is no client."""
     with suppress(KeyError, ValueError):
         return sys.modules["distributed"].default_client()
     return None

@@ -20,7 +20,7 @@ def jensen_shannon(base: xr.DataArray, delta: xr.DataArray) -> xr.DataArray: ...
 
 
 def jensen_shannon(base: Any, delta: Any) -> Any:
-    """Return JS(softmax(base), softmax(base + delta)) over the last axis, in nats.
+    """Return the Jensen-Shannon divergence of softmax(base) and softmax(base + delta) over the last axis, in nats.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def jensen_shannon(base: Any, delta: Any) -> Any:
 
 
 def _jensen_shannon_dataarray(base: xr.DataArray, delta: xr.DataArray) -> xr.DataArray:
-    """Return `jensen_shannon` of two DataArrays, lazy if they are."""
+    """Return `jensen_shannon` of two DataArrays, without their last dimension; lazy if they are."""
     if not base.ndim or base.dims[-1:] != delta.dims[-1:]:
         raise ValueError(
             f"the last dimensions of `base` and `delta` are {base.dims} and {delta.dims}; they must be alike"

@@ -61,7 +61,7 @@ def measure_sources(
 
 
 def measure_block(sources: Any, rows: Any, *, measures: Sequence[Measure], outputs: Sequence[str]) -> np.ndarray:
-    """Return all measures of one row of some components, float32 (measure, component, token)."""
+    """Return the measures of one stored row of tokens at some components, float32 (measure, component, token)."""
     row, length = int(rows[0]), sources[0].base.n_tokens(int(rows[0]))
     if not sources[0].base.is_committed(row):
         return np.full((len(outputs), len(sources), length), np.nan, np.float32)
@@ -78,7 +78,7 @@ def measure_block(sources: Any, rows: Any, *, measures: Sequence[Measure], outpu
 def _tile_values(
     measures: Sequence[Measure], base: np.ndarray, delta: np.ndarray, component: str
 ) -> Mapping[str, np.ndarray]:
-    """Return name -> values (token,) of all measures of one tile of tokens."""
+    """Return measure name -> values (token,) for the base and delta of some tokens at one component."""
     by_name: dict[str, np.ndarray] = {}
     for measure in measures:
         is_ours = MEASURES.keys() >= measure.outputs.keys()
@@ -90,7 +90,7 @@ def _tile_values(
 def _checked_user_values(
     measure: Measure, base: np.ndarray, delta: np.ndarray, component: str
 ) -> tuple[np.ndarray, ...]:
-    """Return the values of a user's measure after checking them; the function gets read-only arrays."""
+    """Return the values of a user's measure; raise ValueError unless they are real numbers, one per token."""
     names = ", ".join(measure.outputs)
     base, delta = base.view(), delta.view()
     base.flags.writeable = delta.flags.writeable = False

@@ -1,4 +1,8 @@
-"""Measures of a token at a component: functions of base and delta, with their names, units and references."""
+"""Measures of a token at a component: functions of base and delta, with their names, units and references.
+
+Base is the output of a frozen layer, delta is what the adapter adds, and lora is their sum. The measure js is the
+Jensen-Shannon divergence of softmax(base) and softmax(lora).
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +33,7 @@ RESERVED_NAMES |= {"d_out", "rank", "delta_source", "sample", "text", "miub"}
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """A function of base and delta, and the names and attributes of its results."""
+    """Measure of a token at a component: a function of base and delta, with names and attributes of its results."""
 
     function: Callable[[np.ndarray, np.ndarray], Values]
     """(base, delta), float32 (token, feature) each -> an array (token,), or one for each of `outputs`."""
@@ -65,6 +69,7 @@ def token_measure(*, long_name: str, units: str, **attributes: str) -> Callable[
     """
 
     def make(function: Callable[..., Values]) -> Measure:
+        """Return the function as a `Measure` whose only result has the function's name."""
         outputs = {function.__name__: {"long_name": long_name, "units": units, **attributes}}
         return Measure(function=function, outputs=outputs)
 
@@ -72,7 +77,7 @@ def token_measure(*, long_name: str, units: str, **attributes: str) -> Callable[
 
 
 def _run_kernel(kernel: Callable[..., None], n: int, *blocks: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Run a kernel on blocks (token, feature), and return the n arrays float32 (token,) that it fills."""
+    """Return the n arrays float32 (token,) that a compiled kernel fills from blocks (token, feature)."""
     out = tuple(np.empty(len(blocks[0]), np.float32) for _ in range(n))
     kernel(*blocks, *out)
     return out
@@ -85,7 +90,7 @@ def _js(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def feature_permutation(width: int) -> np.ndarray:
-    """Return the order in which `js_permuted` takes the features of delta.
+    """Return the fixed random order of `width` features in which the null measure `js_permuted` takes delta.
 
     It is the same for all tokens and runs, so that the null is reproducible.
     """
@@ -93,33 +98,33 @@ def feature_permutation(width: int) -> np.ndarray:
 
 
 def _js_permuted(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    """Return js of a delta whose features are permuted, nats (token,)."""
+    """Return js after shuffling delta's features, nats (token,): what the size of delta alone would give."""
     return _js(base, np.take(delta, feature_permutation(delta.shape[1]), axis=1))  # 5 times as fast as delta[:, order]
 
 
 def _js_delta_alone(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    """Return js of softmax(base) and softmax(delta), nats (token,)."""
+    """Return the Jensen-Shannon divergence of softmax(base) and softmax(delta), nats (token,)."""
     return _js(base, delta - base)
 
 
 def _effective_width(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    """Return exp of the entropy of softmax(base), (token,)."""
+    """Return exp(entropy of softmax(base)), float32 (token,): how many features share its mass."""
     return _run_kernel(effective_width_rows, 1, base)[0]
 
 
 def _divergences(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return both KL divergences and both entropies in nats, and the effective width of lora, each (token,)."""
+    """Return KL(p||q), KL(q||p), H(p), H(q) in nats, exp(H(q)), each (token,); p, q: softmax of base, base + delta."""
     values = _run_kernel(divergence_rows, 4, base, delta)
     return (*values, np.exp(values[3]))
 
 
 def _argmax_agreement(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    """Return 1 if base and lora have the same largest feature, else 0, (token,)."""
+    """Return 1 for tokens at which base and base + delta have the same largest feature, else 0, float32 (token,)."""
     return _run_kernel(argmax_agreement_rows, 1, base, delta)[0]
 
 
 def _norms(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return |base|, |delta|, their ratio, and the cosine between base and delta, each (token,)."""
+    """Return |base|, |delta|, |delta| / |base|, and the cosine between base and delta, each float32 (token,)."""
     base_norm, delta_norm, dot = _run_kernel(norm_rows, 3, base, delta)
     with np.errstate(divide="ignore", invalid="ignore"):
         cosine = dot / base_norm / delta_norm
@@ -127,7 +132,7 @@ def _norms(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def norm_ratio(delta: np.ndarray, base: np.ndarray) -> np.ndarray:
-    """Return the ratio of two norms, float32: infinite if only base is 0, NaN if both are 0 or one isn't finite."""
+    """Return the norms' ratio delta / base, float32: inf if only base is 0, NaN if both are 0 or one isn't finite."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(np.isfinite(delta) & np.isfinite(base), delta / base, np.nan), np.float32)
 
@@ -137,7 +142,7 @@ _KULLBACK = "Kullback and Leibler 1951, On information and sufficiency, Ann. Mat
 
 
 def _attributes(long_name: str, units: str = "nat", references: str = "") -> Attributes:
-    """Return the attributes of a measure."""
+    """Return a measure's xarray attributes: `long_name`, `units`, and `references` if there are any."""
     return {"long_name": long_name, "units": units} | ({"references": references} if references else {})
 
 
@@ -177,7 +182,7 @@ MEASURES: Mapping[str, Measure] = {
 
 
 def resolve_measures(names: Sequence[str | Measure]) -> tuple[tuple[Measure, ...], dict[str, Attributes]]:
-    """Return the measures to run, each once, and name -> attributes of the requested results in this order.
+    """Return the measures to compute, each once, and a dict from each requested name to its xarray attributes.
 
     Raises
     ------

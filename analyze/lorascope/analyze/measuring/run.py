@@ -42,7 +42,7 @@ def measure_run(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Return measures of a run by token and component, one float32 variable per measure; see `MEASURES`.
+    """Return measures of a run by token and component as a dataset, one float32 variable per measure, such as `js`.
 
     They are computed from states if the run has those of all tokens. Otherwise they are the values measured during
     capture.
@@ -94,7 +94,7 @@ def measure_resumable(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Do what `measure_run` does; with a `target`, values are written to its unfinished part, which can be resumed.
+    """Return `measure_run`'s dataset; with a `target`, values go to an unfinished result that can be resumed.
 
     `finish_result` turns that part into the result.
     """
@@ -140,7 +140,7 @@ def _computed_batches(
     n_workers: int | None,
     progress: Progress | None,
 ) -> Iterator[tuple[slice, Mapping[str, np.ndarray]]]:
-    """Yield batches of components that aren't done, as a slice and their measures (token, component) by name."""
+    """Yield a slice of components and their measures (token, component) by name, for each batch not done yet."""
     outputs = resolve_measures(names)[1]
     with open_workers(scheduler, n_workers) as pool:
         group_bytes = GROUP_BYTES * _groups_per_task(sources, pool)
@@ -150,6 +150,7 @@ def _computed_batches(
         count, total = itertools.count(1), n_groups * sources[0].base.n_rows
 
         def count_task() -> None:
+            """Report one more finished task to `progress`."""
             if progress is not None:
                 progress(next(count), total)
 
@@ -160,13 +161,13 @@ def _computed_batches(
 
 
 def _groups_per_task(sources: Sequence[Source], pool: Workers) -> int:
-    """Return how many groups of `GROUP_BYTES` a task has: the most allowed that leave every worker a queue."""
+    """Return the number of component groups (`GROUP_BYTES` each) in a task: the most that keep all workers busy."""
     n_tasks = len(group_sizes(sources, GROUP_BYTES)) * sources[0].base.n_rows
     return max(1, min(pool.most_groups_per_task, n_tasks // (BATCH_TASKS * pool.n_threads)))
 
 
 def _component_batches(sources: Sequence[Source], *, group_bytes: int, n_threads: int, n_outputs: int) -> list[slice]:
-    """Return slices of components that are computed together: whole chunks of the result within `BATCH_BYTES`."""
+    """Return slices of components to compute together: whole chunks of the result, at most `BATCH_BYTES` large."""
     rows = sources[0].base
     group = max(group_sizes(sources, group_bytes))
     n_components = -(-BATCH_TASKS * n_threads * group // rows.n_rows)
@@ -178,7 +179,7 @@ def _component_batches(sources: Sequence[Source], *, group_bytes: int, n_threads
 
 
 def _result_identity(run: Run, adapter: str | None, names: Sequence[str | Measure]) -> dict[str, Any]:
-    """Return everything that determines the numbers of a result, for comparison with an unfinished one."""
+    """Return a dict of everything that determines a result's numbers, to compare with that of an unfinished one."""
     return {
         "static_digest": run.attributes["static_digest"],
         "rows": rows_digest(run),
@@ -191,14 +192,14 @@ def _result_identity(run: Run, adapter: str | None, names: Sequence[str | Measur
 
 
 def rows_digest(run: Run) -> str:
-    """Return the hexadecimal SHA-256 of the digests of all rows, which are 0 for uncommitted rows."""
+    """Return the hexadecimal SHA-256 of the digests of all stored rows of a run, 0 for uncommitted rows."""
     return sha256(b"".join(run.digest(row).tobytes() for row in range(run.n_rows))).hexdigest()
 
 
 def _labelled_dataset(
     run: Run, table: xr.Dataset, values: Mapping[str, Any], attributes: Mapping[str, Mapping[str, str]]
 ) -> xr.Dataset:
-    """Return values as a dataset with the coordinates of tokens and of the components in `table`."""
+    """Return measured values (token, component) as a dataset with labels of tokens and of components in `table`."""
     # In a pair, delta is always a difference of outputs, whatever form the adapter's branch is stored in.
     labels = ["kind", "layer", "d_out", "rank"] + ([] if run.stream == "pair" else ["delta_source"])
     measured = xr.Dataset(

@@ -24,7 +24,9 @@ GROUP_BYTES = 16 * 2**20
 
 
 def component_sources(run: Run, adapter: str | None = None, components: Sequence[str] | None = None) -> list[Source]:
-    """Return the components that the adapter touches, in the run's order: all, or those that `components` names.
+    """Return a reader of base and delta for each component that the adapter changes, in the run's order.
+
+    `components` are paths or patterns that choose some of them.
 
     Raises
     ------
@@ -41,12 +43,12 @@ def component_sources(run: Run, adapter: str | None = None, components: Sequence
 
 
 def has_all_states(run: Run) -> bool:
-    """Return whether the run keeps the states of all tokens, so that measures can be computed from them."""
+    """Return whether the run keeps base and delta of all tokens, so that measures can be computed from them."""
     return run.states == "all"
 
 
 def captured_measure(run: Run, name: str, adapter: str | None = None) -> xr.DataArray | None:
-    """Return a measure that capture stored, lazy, by token (and component), or None if the run doesn't have it."""
+    """Return a measure stored at capture, a lazy array by token (and component), or None if the run lacks it."""
     run.adapter(adapter)  # an unknown adapter is an error, not a missing measure
     try:
         return run.reduction(name, adapter)
@@ -55,12 +57,12 @@ def captured_measure(run: Run, name: str, adapter: str | None = None) -> xr.Data
 
 
 def available_measures(run: Run, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return those of `names` that the run can provide: all if it keeps all states, else those stored at capture."""
+    """Return those of `names` that the run has: all if it keeps base and delta of all tokens, else those it stored."""
     return names if has_all_states(run) else tuple(name for name in names if name in CAPTURED_MEASURES)
 
 
 def captured_measures(run: Run, names: tuple[str, ...], adapter: str | None) -> list[np.ndarray]:
-    """Return measures stored at capture, each float32 (token, touched component); NaN if not measured.
+    """Return one array float32 (token, changed component) per measure stored at capture; NaN if not measured.
 
     Raises
     ------
@@ -73,6 +75,7 @@ def captured_measures(run: Run, names: tuple[str, ...], adapter: str | None) -> 
     touched = run.adapter(adapter)["rank"].values > 0
 
     def read_measure(name: str) -> np.ndarray:
+        """Return a stored measure at all components; `delta_ratio` is computed from the stored norms."""
         if name == "delta_ratio":
             return norm_ratio(read_measure("delta_norm"), read_measure("base_norm"))
         values = run.js(adapter) if name == "js" else run.reduction(name, None if name == "base_norm" else adapter)

@@ -20,7 +20,7 @@ _DeltaReader = Callable[[slice, np.ndarray], np.ndarray]
 
 
 class LoraWeights(NamedTuple):
-    """Weights that turn a component's factor into its delta."""
+    """Weights that turn a component's factor (the output of lora_A) into its delta."""
 
     lora_B_T: np.ndarray  # noqa: N815 (PEFT's name)
     """Float32 (rank, feature), contiguous."""
@@ -30,7 +30,7 @@ class LoraWeights(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """Some tokens of one row of a component; its arrays are overwritten by the next tile."""
+    """Base and delta of some tokens of one row at a component; the arrays are overwritten by the next tile."""
 
     tokens: slice
     base: np.ndarray
@@ -40,7 +40,9 @@ class Tile(NamedTuple):
 
 
 def row_tiles(source: Source, row: int, factor: np.ndarray | None) -> Iterator[Tile]:
-    """Yield base and delta of a committed row in tiles; no number depends on the tile size.
+    """Yield base and delta of a stored row at one component, float32, in tiles of tokens that fit into the cache.
+
+    No number depends on the tile size.
 
     `factor` is the row's (token, rank), or None if delta or the adapted output is stored instead.
 
@@ -60,7 +62,7 @@ def row_tiles(source: Source, row: int, factor: np.ndarray | None) -> Iterator[T
 
 @lru_cache(maxsize=16)  # about a batch of components; only wide ones of high rank are large
 def lora_weights(source: Source) -> LoraWeights:
-    """Return the weights that turn a component's factor into delta, cached for the rows that a worker reads."""
+    """Return lora_B, bias and scaling, which turn a component's factor into delta; cached for later rows."""
     delta = source.delta
     assert delta.lora_B is not None
     lora_b = delta.lora_B()
@@ -71,7 +73,7 @@ def lora_weights(source: Source) -> LoraWeights:
 def factor_delta(
     source: Source, factor: Float32[np.ndarray, "token rank"], out: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return delta of tokens, float32 (token, feature), from their factors: bit-identical to that of a tile."""
+    """Return delta of tokens, float32 (token, feature), from their factors; bit-identical to that of `row_tiles`."""
     weights = lora_weights(source)
     out = np.empty((len(factor), weights.lora_B_T.shape[1]), np.float32) if out is None else out
     delta_rows(factor, weights.lora_B_T, weights.scaling, weights.bias, out)
@@ -79,13 +81,14 @@ def factor_delta(
 
 
 def _float32_reader(rows: RowArray, row: int, step: int) -> Callable[[slice], np.ndarray]:
-    """Return a function that gives the values of some tokens of a row as contiguous float32."""
+    """Return a function from a slice of a row's tokens to their values, contiguous float32 (token, feature)."""
     stored = rows.read_stored(row)
     if rows.dtype_logical != "bfloat16":
         return lambda tokens: np.ascontiguousarray(widen_block(stored[tokens], rows.dtype_logical))
     scratch = np.empty((step, rows.shape[1]), np.float32)
 
     def widen(tokens: slice) -> np.ndarray:
+        """Return the values of these tokens from bfloat16, in memory that the next call overwrites."""
         out = scratch[: tokens.stop - tokens.start]
         widen_bfloat16_rows(stored[tokens], out)
         return out
@@ -94,7 +97,7 @@ def _float32_reader(rows: RowArray, row: int, step: int) -> Callable[[slice], np
 
 
 def _delta_reader(source: Source, row: int, factor: np.ndarray | None, step: int) -> _DeltaReader:
-    """Return a function that gives the delta of some tokens of a row from their base."""
+    """Return a function from a slice of a row's tokens and their base to their delta, float32 (token, feature)."""
     delta = source.delta
     if factor is None:
         stored = _float32_reader(delta.rows, row, step)
@@ -103,6 +106,7 @@ def _delta_reader(source: Source, row: int, factor: np.ndarray | None, step: int
     scratch = np.empty((step, source.base.shape[1]), np.float32)
 
     def multiply(tokens: slice, base: np.ndarray) -> np.ndarray:
+        """Return the delta of these tokens from their factors, in memory that the next call overwrites."""
         return factor_delta(source, factor[tokens], scratch[: tokens.stop - tokens.start])
 
     return multiply

@@ -20,9 +20,10 @@ NODE = "tokens"
 
 
 class Unfinished:
-    """One array float32 (token, component) per measure, and which components are done; see `open_unfinished`."""
+    """Unfinished result on disk: an array (token, component) per measure, and which components are done."""
 
     def __init__(self, path: Path) -> None:
+        """Open the Zarr group at `path`, which must exist, for reading and writing."""
         self.path = path
         self._group = zarr.open_group(path, mode="r+", use_consolidated=False)
 
@@ -40,12 +41,12 @@ class Unfinished:
         self._array(DONE)[:] = done
 
     def open(self) -> xr.Dataset:
-        """Open the measures lazily as a dataset."""
+        """Return the measures as a dataset whose values are read from disk only when they are used."""
         options: dict[str, Any] = {"group": NODE, "consolidated": False, "drop_variables": [DONE]}
         return xr.open_dataset(self.path, engine="zarr", cache=False, **options)
 
     def _array(self, name: str) -> zarr.Array[Any]:
-        """Return one of the arrays."""
+        """Return the Zarr array of this name in the group."""
         array = self._group[name]
         assert isinstance(array, zarr.Array)
         return array
@@ -58,7 +59,7 @@ def open_unfinished(
     attributes: Mapping[str, Mapping[str, str]],
     shape: tuple[int, int],
 ) -> Unfinished:
-    """Open the values computed so far for the result `target`; start over if they are missing or don't match.
+    """Return the values computed so far for the result `target`; start over if they are missing or don't match.
 
     Parameters
     ----------
@@ -110,14 +111,14 @@ def finish_result(result: xr.DataTree, target: Path) -> xr.DataTree:
 
 
 def unfinished_path(target: Path) -> Path:
-    """Return the path of a result until it is complete."""
+    """Return the path next to `target` that has the values of a result until it is complete."""
     return target.with_name(f".{target.name}.unfinished")
 
 
 def _create_unfinished(
     path: Path, identity: Mapping[str, Any], attributes: Mapping[str, Mapping[str, str]], shape: tuple[int, int]
 ) -> None:
-    """Create an unfinished result without values, whose array `DONE` is written last."""
+    """Write an unfinished result without values (all NaN) to `path`; its array `DONE` is written last."""
     group = zarr.create_group(path, zarr_format=3)
     n_tokens, n_components = shape
     chunks = (min(CHUNK_TOKENS, max(n_tokens, 1)), min(CHUNK_COMPONENTS, max(n_components, 1)))

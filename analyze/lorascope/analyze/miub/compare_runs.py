@@ -1,4 +1,8 @@
-"""MIUB of several results in one table, and the paired test of two results."""
+"""MIUB of several results in one table, and the paired test of two results.
+
+MIUB is js, the Jensen-Shannon divergence of a layer's output without and with the adapter, averaged over tokens and
+samples and summed over components. A result is what `miub` returns for a run.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +22,7 @@ PAIR_KEYS = ("component", "layer", "kind")
 
 
 def group_runs(results: Sequence[xr.DataTree], by: str | Sequence[str] = ("run",)) -> xr.Dataset:
-    """Return MIUB of several results by properties of the runs (`RUN_KEYS`) and any keys of `group_by`.
+    """Return mean MIUB of several runs' results by model, rank or other properties (`RUN_KEYS`, keys of `group_by`).
 
     Parameters
     ----------
@@ -70,7 +74,7 @@ def group_runs(results: Sequence[xr.DataTree], by: str | Sequence[str] = ("run",
 
 
 def _run_rows(result: xr.DataTree, by: Sequence[str]) -> pd.DataFrame:
-    """Return MIUB of one result as a table with one row per group and one column per key."""
+    """Return MIUB of one run's result as a table: one row per group of `group_by`, one column per key in `by`."""
     inner = [key for key in by if key not in RUN_KEYS]
     if inner:
         rows = to_dataframe(group_by(result, inner), "group")
@@ -143,7 +147,7 @@ def paired(first: xr.DataTree, second: xr.DataTree, by: Sequence[str] = ()) -> x
 
 
 def _format_datasets(result: xr.DataTree) -> str:
-    """Return the data sets and splits of a result's samples as text."""
+    """Return the names of data sets and splits of a result's samples as text, for an error message."""
     samples = result.children["samples"].dataset
     names = zip(samples["dataset"].values.tolist(), samples["split"].values.tolist(), strict=True)
     return ", ".join(dict.fromkeys(repr("/".join(filter(None, name))) for name in names))
@@ -169,7 +173,7 @@ def _check_alike(results: Sequence[xr.DataTree]) -> None:
 
 
 def _key_value(result: xr.DataTree, key: str) -> Any:
-    """Return the value of one of `RUN_KEYS` for a result."""
+    """Return a result's value of a key in `RUN_KEYS`, such as its model, or its rank (`mixed` for several ranks)."""
     if key == "rank":
         ranks = np.unique(result.dataset["rank"].values)
         return int(ranks[0]) if len(ranks) == 1 else "mixed"
@@ -179,7 +183,7 @@ def _key_value(result: xr.DataTree, key: str) -> Any:
 
 
 def _shared_attributes(results: Sequence[xr.DataTree]) -> dict[str, Any]:
-    """Return the attributes that alike results have in common."""
+    """Return measure, units, reduction and version as a dict, from the first of results that agree in them."""
     return {key: results[0].attrs[key] for key in ("measure", "units", "reduction", "lorascope")}
 
 
@@ -189,7 +193,7 @@ def _run_label(result: xr.DataTree) -> str:
 
 
 def sample_names(result: xr.DataTree) -> pd.MultiIndex:
-    """Return (data set, split, prompt, id) of each sample as an index."""
+    """Return (data set, split, prompt, id) of each sample of a result as a pandas MultiIndex."""
     table = result.children["samples"].dataset
     return pd.MultiIndex.from_arrays([table[key].values.astype(str) for key in (*SAMPLE_KEYS[:3], "sample")])
 
@@ -224,7 +228,7 @@ def require_same_tokens(first: xr.DataTree, second: xr.DataTree, shared: pd.Mult
 
 
 def _js_by_sample(result: xr.DataTree, by: Sequence[str]) -> pd.DataFrame:
-    """Return js of the used samples by (data set, split, prompt, id), summed over each group of components."""
+    """Return a table of js: a row per used sample (data set, split, prompt, id), a column per group of components."""
     table = result.children["samples"].dataset
     used = table["used"].values
     samples = sample_names(result)[used]
@@ -238,7 +242,7 @@ def _js_by_sample(result: xr.DataTree, by: Sequence[str]) -> pd.DataFrame:
 
 
 def _paired_tests(differences: np.ndarray, *, adjust: bool) -> dict[str, np.ndarray]:
-    """Return mean, standard error and paired tests of differences (pair, group) by group."""
+    """Return name -> values by group: mean, standard error and paired tests of differences (pair, group)."""
     from scipy import stats  # type: ignore[import-untyped]  # takes a quarter of a second
 
     mean, error = differences.mean(axis=0), standard_error(differences)

@@ -1,4 +1,8 @@
-"""MIUB by groups of samples, components and tokens, with errors for independent samples."""
+"""MIUB by groups of samples, components and tokens, with errors for independent samples.
+
+MIUB is js, the Jensen-Shannon divergence of a layer's output without and with the adapter, averaged over tokens and
+samples and summed over components.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -24,7 +28,7 @@ MOST_GROUPS = 10_000_000
 
 
 def group_by(result: xr.DataTree, by: str | Sequence[str]) -> xr.Dataset:
-    """Return MIUB by groups of samples, components or tokens, with standard errors.
+    """Return MIUB by groups of samples, components or tokens as a dataset, with standard errors over samples.
 
     Parameters
     ----------
@@ -134,7 +138,7 @@ def to_dataframe(result: xr.Dataset | xr.DataTree, per: str = "component") -> An
 
 
 class _GroupCodes(NamedTuple):
-    """The group that each item (sample, token or component) belongs to."""
+    """Groups of items (samples, tokens or components): a code per item, and the labels that codes stand for."""
 
     labels: Mapping[str, list[Any]]
     """Key -> its values, in the order of their dimension."""
@@ -145,7 +149,7 @@ class _GroupCodes(NamedTuple):
 
 
 def _check_keys(result: xr.DataTree, by: Sequence[str]) -> None:
-    """Raise an error unless this is a result that can be grouped by these keys."""
+    """Raise ValueError unless the result can be grouped by these keys, TypeError if it isn't a result of `miub`."""
     require_result(result)
     unknown = [key for key in by if key not in KEYS]
     if unknown or not by or len(set(by)) < len(by):
@@ -165,14 +169,14 @@ def _check_keys(result: xr.DataTree, by: Sequence[str]) -> None:
 
 
 def has_matching_tokens(result: xr.DataTree) -> bool:
-    """Return whether the samples are still in the order that the result's tokens refer to."""
+    """Return whether a result's samples are in the order that its tokens refer to, not selected or sorted."""
     ids, by_token = result.children["samples"].dataset["sample"].values, result.children["tokens"].dataset
     owners = by_token["sample_of_token"].values
     return not len(owners) or bool(owners.max() < len(ids) and (ids[owners] == by_token["sample"].values).all())
 
 
 def _group_codes(columns: Mapping[str, np.ndarray], n: int) -> _GroupCodes:
-    """Return the groups of n items from the values (item,) of each key."""
+    """Return the groups of n items, one for each combination of the values (item,) of all keys."""
     labels: dict[str, list[Any]] = {}
     codes, size = np.zeros(n, np.int64), 1
     for key, values in columns.items():
@@ -186,7 +190,7 @@ def _group_codes(columns: Mapping[str, np.ndarray], n: int) -> _GroupCodes:
 def _token_means(
     by_token: xr.Dataset, unit: str, groups: np.ndarray, tokens: _GroupCodes, parts: _GroupCodes
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield codes (cell,) and weighted means (cell, component group) of js; a cell is a sample's tokens of one group.
+    """Yield codes (cell,) and weighted means of js (cell, component group); a cell is a sample's tokens of one group.
 
     A code combines the sample's group and the tokens' group. `groups` is (sample,), -1 for an unused sample. A few
     whole samples are in memory at a time.
@@ -210,7 +214,7 @@ def _token_means(
 
 
 def _component_group_sums(values: np.ndarray, parts: _GroupCodes) -> np.ndarray:
-    """Return sums over the components of each group, float64 (..., component group)."""
+    """Return values (..., component) summed over each group's components, float64 (..., component group)."""
     with np.errstate(invalid="ignore"):
         sums = [values[..., parts.codes == code].sum(axis=-1, dtype=np.float64) for code in range(parts.n)]
     return np.stack(sums, axis=-1)
@@ -219,7 +223,7 @@ def _component_group_sums(values: np.ndarray, parts: _GroupCodes) -> np.ndarray:
 def _group_statistics(
     cells: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]], n: int, n_parts: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return count, mean and standard error, each (group, component group), of the values of cells by their codes.
+    """Return count, mean, standard error, each (group, component group), of the values that `cells` yields by code.
 
     `cells` is called twice: for the means, and for the deviations from them.
     """
@@ -236,7 +240,7 @@ def _group_statistics(
 
 
 def _label_names(key: str, values: list[Any]) -> list[Any]:
-    """Return the labels of a key as text: ranges of lengths and names of roles; others unchanged."""
+    """Return a key's labels as texts if it is `length` (such as 1-100) or `role`, otherwise unchanged."""
     if key == "length":
         return [f"{LENGTH_TOKENS * place + 1}-{LENGTH_TOKENS * (place + 1)}" for place in values]
     return [[*ROLES, ""][number] for number in values] if key == "role" else values

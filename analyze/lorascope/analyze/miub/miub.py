@@ -1,4 +1,8 @@
-"""MIUB, the paper's eq. 9, of a run: js by token and component, its reductions, and all readings of the equation."""
+"""MIUB of a run (eq. 9 of arXiv 2501.03152): js by token and component, its reductions, and all readings of eq. 9.
+
+js is the Jensen-Shannon divergence (JS) of a layer's output without and with the adapter, as softmaxes. MIUB is js
+averaged over tokens and samples and summed over components.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -41,7 +45,7 @@ def miub(
     progress: Progress | None = None,
     out: str | Path | None = None,
 ) -> xr.DataTree:
-    """Return MIUB of a run in nats, with the JS of every token and component.
+    """Return MIUB of a run, the summed Jensen-Shannon divergence (JS), with the JS of every token and component.
 
     Parameters
     ----------
@@ -123,7 +127,7 @@ def miub(
 def reduce_js(
     measured: xr.Dataset, run: Run, adapter: str | None = None, *, reduction: Reduction = "mean", unit: Unit = "nat"
 ) -> xr.DataTree:
-    """Return the tree that `miub` returns, from measured `js` (token, component)."""
+    """Return the result tree of `miub` from a dataset of js (token, component) that was measured before."""
     used = require_samples(measured, run, reduction)
     by_sample, by_token, diagnostics = _scan_js(measured, run, adapter, reduction, unit)
     by_sample[~used] = np.nan
@@ -151,7 +155,7 @@ def reduce_js(
 def _scan_js(
     measured: xr.Dataset, run: Run, adapter: str | None, reduction: Reduction, unit: Unit
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Return js by (sample, component), its sum by token, and diagnostics, in one pass: js may be on disk.
+    """Return js by (sample, component), its sum by token, and a dict of diagnostics, in one pass over js.
 
     Diagnostics are counts of values that aren't finite, and differences from js measured at capture.
     """
@@ -179,14 +183,14 @@ def _scan_js(
 
 
 def _relative_differences(block: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Return relative differences of js from js measured at capture, float32, where both are finite."""
+    """Return relative differences of js from js measured at capture, flat float32, of values finite in both."""
     shared = np.isfinite(reference) & np.isfinite(block)
     difference = np.abs(block[shared] - reference[shared])
     return np.asarray(difference / np.maximum(reference[shared], LEAST_JS), np.float32)
 
 
 def mismatch_warning(result: xr.DataTree, run: Run) -> str | None:
-    """Return a warning if js from stored states differs from js measured at capture, otherwise None.
+    """Return a warning text if js from stored states differs from js measured at capture, otherwise None.
 
     States stored as bfloat16 (`--store bf16`) may differ; for others only rounding is expected.
     """
@@ -210,7 +214,7 @@ def require_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.
 
 
 def miub_attributes(run: Run, adapter: str | None, measured: xr.Dataset) -> dict[str, Any]:
-    """Return attributes that say where js comes from and how many tokens and components it covers."""
+    """Return attributes of a result, as a dict: where js comes from, and its numbers of tokens and components."""
     return {
         "measure": "softmax Jensen-Shannon divergence, arXiv 2501.03152 eq. 9",
         "n_tokens": int(measured["counted"].sum()),
@@ -239,7 +243,7 @@ def miub_readings(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Return MIUB under each possible reading of the paper's eq. 9; reads the store once.
+    """Return MIUB (the paper's eq. 9) for each choice that the paper leaves open: states, reduction and unit.
 
     Parameters
     ----------

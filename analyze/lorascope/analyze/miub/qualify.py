@@ -1,4 +1,8 @@
-"""MIUB of a run with measures that help to interpret it, from one pass over the store."""
+"""MIUB of a run with measures that help to interpret it, from one pass over the store.
+
+MIUB is js, the Jensen-Shannon divergence of a layer's output without and with the adapter, averaged over tokens and
+samples and summed over components.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +34,7 @@ def qualify(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.DataTree:
-    """Return the tree of `miub` (nats), with the null of js, effective width and delta ratio by component.
+    """Return the tree of `miub` with three measures by component that help to interpret it, such as a null of js.
 
     Parameters
     ----------
@@ -76,7 +80,7 @@ def qualify(
 
 
 def _qualifiers(measured: xr.Dataset, run: Run, used: np.ndarray) -> dict[str, xr.DataArray]:
-    """Return the measured qualifiers by name, each reduced over tokens and samples to (component,)."""
+    """Return name -> values (component,) of the measures that help to interpret js, over tokens and samples."""
     qualifiers = {}
     if "js_permuted" in measured:
         permuted = reduce_tokens(measured, "js_permuted", run)[used].mean(axis=0)
@@ -90,12 +94,12 @@ def _qualifiers(measured: xr.Dataset, run: Run, used: np.ndarray) -> dict[str, x
 
 
 def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
-    """Return the weighted median; NaN if there is no value or one of them is NaN."""
+    """Return the weighted median as a float; NaN if there are no values or one of them is NaN."""
     return np.nan if np.isnan(values).any() or not len(values) else float(weighted_quantiles(values, weights, [0.5])[0])
 
 
 def _qualifier_array(values: np.ndarray, name: str, reduction: str) -> xr.DataArray:
-    """Return values (component,) with the attributes of a measure and its reduction in `long_name`."""
+    """Return values as an array (component,) with attributes of the measure `name`, `reduction` in `long_name`."""
     attributes = dict(MEASURES[name].outputs[name])
     attributes["long_name"] += f"; {reduction}"
     return xr.DataArray(values.astype(np.float64), dims="component", attrs=attributes)

@@ -1,4 +1,7 @@
-"""Reductions over the tokens of each sample: from values by token and component to values by sample and component."""
+"""Reductions over the tokens of each sample: from values by token and component to values by sample and component.
+
+The values are mostly js, the Jensen-Shannon divergence (JS) of a layer's output without and with the adapter.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -46,21 +49,21 @@ def refuse_unknown_reduction(reduction: str, unit: str) -> None:
 
 
 def token_blocks(values: Any) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield ranges of tokens and the values of an array (token, ...) there, reading one range at a time."""
+    """Yield slices of tokens and the values there of an array (token, ...), which is read one slice at a time."""
     for start in range(0, values.shape[0], CHUNK_TOKENS):
         tokens = slice(start, min(start + CHUNK_TOKENS, values.shape[0]))
         yield tokens, np.asarray(values[tokens])
 
 
 def token_sums(block: np.ndarray, unit: str) -> Float64[np.ndarray, " token"]:
-    """Return js (token, component), given in nats, converted to a unit and summed over components."""
+    """Return js (token, component), in nats, converted to `unit` and then summed over components, float64 (token,)."""
     return np.asarray(UNITS[unit].convert(block.astype(np.float64)).sum(axis=1))
 
 
 def reduce_tokens(
     measured: xr.Dataset, name: str, run: Run, reduction: Reduction = "mean", *, unit: str = "nat"
 ) -> Float64[np.ndarray, "sample component"]:
-    """Return a measure by sample and component; NaN if a sample has no counted token, or one of them is NaN.
+    """Return a measure by sample and component; NaN if no token of a sample counts, or one that counts is NaN.
 
     Parameters
     ----------
@@ -79,12 +82,13 @@ def reduce_tokens(
 
 
 class SampleSums:
-    """Accumulator of a reduction over each sample's tokens; ranges of tokens are added in ascending order.
+    """Accumulator that reduces values by token to values by sample, from ranges of tokens in ascending order.
 
     A value of weight 0 is ignored, even NaN; any other NaN makes the sample NaN. The ranges affect only rounding.
     """
 
     def __init__(self, measured: xr.Dataset, run: Run, reduction: Reduction, *, unit: str) -> None:
+        """Start with empty sums; `measured` gives weights and labels of tokens, and `add` the values."""
         starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
         self._some = np.flatnonzero(stops > starts)  # samples without captured tokens have no value
         self._starts = starts[self._some]
@@ -96,7 +100,7 @@ class SampleSums:
         self._whole = np.full((len(starts), measured.sizes["component"]), np.nan)
 
     def add(self, tokens: slice, block: np.ndarray) -> None:
-        """Add the values (token, component) of a range of tokens."""
+        """Add the values (token, component) of a range of tokens to the sums of their samples."""
         w = self._counted[tokens, None]
         terms = np.where(w != 0, self._convert(block.astype(np.float64)), 0.0) * w
         first = max(int(np.searchsorted(self._starts, tokens.start, side="right")) - 1, 0)
@@ -105,7 +109,7 @@ class SampleSums:
         self._sums[first:last] += np.add.reduceat(terms, edges, axis=0)
 
     def values(self) -> Float64[np.ndarray, "sample component"]:
-        """Return the reduced values of every sample; NaN if none of its tokens counts."""
+        """Return the reduced values, (sample, component); NaN for samples without a token that counts."""
         totals = np.add.reduceat(self._counted, self._starts)[:, None]
         means = np.divide(self._sums, totals, out=np.full_like(self._sums, np.nan), where=totals > 0)
         if self._is_sum:
@@ -115,7 +119,7 @@ class SampleSums:
 
 
 def usable_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
-    """Return which samples are usable, bool (sample,): all tokens committed, and some token counts."""
+    """Return which samples can be reduced, bool (sample,): all tokens are committed, and at least one counts."""
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
     some = np.flatnonzero(stops > starts)
     usable = np.zeros(len(starts), bool)
@@ -125,7 +129,7 @@ def usable_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.n
 
 
 def _counted_tokens(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
-    """Return which tokens a reduction counts, bool (token,)."""
+    """Return which tokens a reduction counts, bool (token,): all committed ones, answers, or the last of a sample."""
     counts = np.asarray(measured["counted"].values)
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
     if reduction == "answer":

@@ -69,7 +69,7 @@ def encode_labels(result: xr.Dataset | xr.DataTree) -> xr.DataTree:
 
 
 def _encode_dataset(dataset: xr.Dataset) -> xr.Dataset:
-    """Return one node of the tree with its text labels of tokens as codes."""
+    """Return a dataset with its text labels by token as integer codes, and a table of labels for each."""
     for name in [
         str(name)
         for name, coordinate in dataset.coords.items()
@@ -83,7 +83,7 @@ def _encode_dataset(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _decode_dataset(dataset: xr.Dataset) -> xr.Dataset:
-    """Return one node of a saved tree with the labels that its codes stand for, and with indexes."""
+    """Return a dataset as it was before saving: labels in place of codes and their tables, and with indexes."""
     texts = {
         name: variable.astype(object) for name, variable in dataset.variables.items() if variable.dtype.kind in "TU"
     }
@@ -102,7 +102,7 @@ def _decode_dataset(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def dataset_to_table(result: xr.Dataset) -> pd.DataFrame:
-    """Return a dataset as one table: dimensions and coordinates as columns, attributes and units in `attrs`."""
+    """Return a dataset as one DataFrame: dimensions and coordinates as columns, attributes and units in `attrs`."""
     frame = result.to_dataframe().reset_index()
     units = {
         str(name): str(variable.attrs["units"])
@@ -113,7 +113,7 @@ def dataset_to_table(result: xr.Dataset) -> pd.DataFrame:
 
 
 def with_units(frame: pd.DataFrame, units: Mapping[str, str], about: Mapping[Any, Any]) -> pd.DataFrame:
-    """Return a copy of the table with `about` and the units of its columns in `attrs`."""
+    """Return a copy of a table whose `attrs` have the attributes `about`, and `units` of its columns."""
     table = frame.copy()
     own_units = {name: unit for name, unit in units.items() if name in frame.columns and unit not in ("", "1")}
     table.attrs = {**json_value(about), "units": own_units}

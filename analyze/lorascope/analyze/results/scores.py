@@ -31,7 +31,7 @@ class Estimate(NamedTuple):
 
 
 class Score(NamedTuple):
-    """Score of one data set, without and with the adapter."""
+    """Score of one data set (accuracy, CE or perplexity), without and with the adapter, and its change."""
 
     dataset: str
     """Name of the data set, then `/split` if it has one, then `, prompt` if the run has several prompts for it."""
@@ -73,7 +73,7 @@ def scores(run: Run) -> list[Score]:
 
 
 def shared_scores(first: Run, second: Run) -> list[Score]:
-    """Return accuracy and CE of two adapters on the samples that both runs scored.
+    """Return accuracy and CE (cross-entropy) of two adapters on the samples that both runs scored.
 
     `base` is the first adapter, `adapted` the second, and `change` has the error of paired differences. Samples are
     matched by data set, split, prompt and id; if these aren't unique the list is empty.
@@ -120,7 +120,7 @@ def format_perplexity(ppl: Estimate) -> str:
 
 
 def _samples_by_dataset(samples: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
-    """Yield the name and the samples of each data set, split and prompt."""
+    """Yield the name and the samples of each data set, split and prompt; a prompt is named if there are several."""
     datasets, splits = samples["dataset"].values, samples["split"].values
     names = np.array(
         [f"{dataset}/{split}" if split else dataset for dataset, split in zip(datasets, splits, strict=True)]
@@ -147,7 +147,7 @@ def correct_per_character(run: Run, loglik: str) -> np.ndarray:
 
 
 def sample_scores(name: str, table: xr.Dataset) -> Iterator[Score]:
-    """Yield all scores of some rows of `Run.samples` under the name of a data set."""
+    """Yield a `Score` of the data set `name` for each measure that was taken of the samples in `table`."""
     if "written_correct" in table and "written_prediction" in table:
         wrote, names = table["written_correct"] >= 0, ("", "base_")
         predictions = {f"{name}not_read": table.get(f"{name}written_prediction") for name in names}
@@ -181,7 +181,7 @@ def sample_scores(name: str, table: xr.Dataset) -> Iterator[Score]:
 
 
 def _is_scored(values: np.ndarray) -> Any:
-    """Return which values of a column are scores: finite floats, or integers of at least 0."""
+    """Return which values of a column are scores, bool (sample,): finite floats, or integers of at least 0."""
     return np.isfinite(values) if values.dtype.kind == "f" else values >= 0
 
 
@@ -200,7 +200,7 @@ def _percentage(values: np.ndarray) -> Estimate:
 
 
 def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> Estimate:
-    """Return the weighted mean over samples and its standard error as a ratio estimate."""
+    """Return the weighted mean over samples, and its standard error as a ratio estimate; NaN for one sample."""
     n, total = len(values), weights.sum()
     mean = float((weights * values).sum() / total)
     if n < 2:

@@ -14,7 +14,7 @@ STORED_MEASURES = ("delta_norm", "swallowed", "kl", "ablation")
 
 
 class Size(NamedTuple):
-    """Bytes of one part of a store."""
+    """Bytes of one part of a store, such as `base` or `js`, in memory and on disk."""
 
     part: str
     raw_bytes: int

@@ -53,7 +53,7 @@ def result_tree(tokens: xr.Dataset, samples: xr.Dataset) -> xr.DataTree:
 
 
 def run_attributes(run: Run, adapter: str | None) -> dict[str, str]:
-    """Return attributes that name the run, adapter, model and lorascope version of a result."""
+    """Return attributes of a result, as a dict of texts: its run, adapter, model and version of lorascope."""
     provenance = run.attributes.get("provenance", {})
     return {
         "stream": run.stream,

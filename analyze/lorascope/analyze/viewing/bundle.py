@@ -98,7 +98,7 @@ def _require_all_rows(run: Run) -> None:
 
 
 def _write_reports(runs: Sequence[Run], folder: Path, progress: Progress | None) -> None:
-    """Write a report of the runs, or one per run and adapter if a run has several adapters."""
+    """Write `report.html`, or one per run and adapter if a run has several; nothing if a run has no whole sample."""
     from lorascope.analyze.report import write_report  # imports plotly, which the page's server doesn't need
 
     if not all(map(_has_whole_sample, runs)):
@@ -114,14 +114,17 @@ def _write_reports(runs: Sequence[Run], folder: Path, progress: Progress | None)
 
 
 def _has_whole_sample(run: Run) -> bool:
-    """Whether all captured tokens of at least one sample are committed."""
+    """Return whether all captured tokens of at least one sample are committed, that is written."""
     committed, samples = run.committed.values, run.samples
     spans = zip(samples["token_start"].values, samples["token_stop"].values, strict=True)
     return any(committed[start:stop].all() for start, stop in spans if stop > start)
 
 
 def _relative_addresses(runs: Sequence[Run], folder: Path) -> Iterator[str]:
-    """Address of each run relative to the page; runs in a bucket as if the folder were above them in that bucket."""
+    """Yield each run's address relative to the page in `folder`; raise ValueError if a run has no such address.
+
+    Runs in a bucket get addresses as if the folder were in their common folder there.
+    """
     paths = [PurePosixPath(run.path if run.place.remote else os.path.abspath(run.path)) for run in runs]
     in_bucket = all(run.place.remote for run in runs)
     home = PurePosixPath(os.path.abspath(folder)).parent
@@ -139,9 +142,10 @@ def _relative_addresses(runs: Sequence[Run], folder: Path) -> Iterator[str]:
 
 
 def _copy_store(store: ServedStore, into: Path, progress: Progress | None) -> None:
-    """Copy all nodes and chunks of a store into a folder."""
+    """Copy all metadata and chunks of a Zarr store into the folder `into`."""
 
     def copy(key: str) -> None:
+        """Write the file that this key names, and make its folders."""
         file = into / key
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(store.read(key))

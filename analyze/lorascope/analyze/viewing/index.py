@@ -37,7 +37,7 @@ SCALE_VALUES = 2**24
 
 
 def view_index(run: RunLike, *, n_workers: int | None = None, progress: Progress | None = None) -> Path:
-    """Return the folder of a run's view index; make it if it doesn't exist, or has fewer rows than the run.
+    """Return the folder of a run's view index (data for the browser page); make it if missing or out of date.
 
     It is next to the run, `run.view.zarr` for `run.zarr`; for a remote run, it is in the current folder, with a digest
     of the url in its name. `docs/view.md` describes it. If the call is stopped, the same call continues it. Js by token
@@ -86,7 +86,7 @@ def view_index(run: RunLike, *, n_workers: int | None = None, progress: Progress
 
 
 def index_path(run: Run) -> Path:
-    """Path of the view index of a run."""
+    """Return the path of a run's view index: next to a local run, in the current folder for a remote one."""
     if isinstance(run.path, Path):
         place = Path(os.path.abspath(run.path))  # a link isn't followed, since its target may not be writable
         name = place.name.removesuffix(".zarr")
@@ -98,7 +98,7 @@ def index_path(run: Run) -> Path:
 
 
 def _is_current(target: Path, identity: Mapping[str, Any]) -> bool:
-    """Whether the index exists and fits the run's current rows; raises if something else has its name."""
+    """Return whether the index exists and fits the run's rows; raise FileExistsError if it is something else."""
     if not target.exists():
         return False
     root = read_json(target / "zarr.json") if (target / "zarr.json").exists() else None
@@ -111,14 +111,17 @@ def _is_current(target: Path, identity: Mapping[str, Any]) -> bool:
 def _make_index(
     run: Run, target: Path, identity: Mapping[str, Any], n_workers: int | None, progress: Progress | None
 ) -> None:
-    """Write the index to a temporary folder and rename it; js by token is in that folder as well until then."""
+    """Compute the view index of a run in a temporary folder, and rename it to `target` once it is complete."""
     scratch = target.with_name(f".{target.name}.unfinished")
     partial, older = scratch / "index.zarr", scratch / "older.zarr"
     for left in (partial, older):
         shutil.rmtree(left, ignore_errors=True)
 
     def progress_of(what: str) -> Progress:
+        """Return a function that reports progress of the part named `what`."""
+
         def report_part(done: int, total: int, part: str = what) -> None:
+            """Call `progress` with the name of this part, if the caller wants progress."""
             if progress is not None:
                 progress(done, total, part)
 
@@ -146,7 +149,7 @@ def _make_index(
 
 
 def _js_by_token(run: Run, adapter: str, scratch: Path, n_workers: int | None, progress: Progress) -> xr.Dataset:
-    """`js` (token, component) on disk: from states, written to `scratch`, if the run keeps all; else that of capture.
+    """Return a dataset of js (token, component), computed from states into `scratch`, or as measured at capture.
 
     Coordinates are those that reductions need, and the `place` of each component in the run.
     """
@@ -161,7 +164,7 @@ def _js_by_token(run: Run, adapter: str, scratch: Path, n_workers: int | None, p
 
 
 def _write_js(group: zarr.Group, run: Run, measured: xr.Dataset) -> dict[str, float]:
-    """Write js (if it was computed from states) and miub of samples; returns the quantiles with the darkest colours."""
+    """Write js by token (if computed from states) and MIUB by sample; return js and token sum of the darkest colour."""
     js, n_components = measured["js"].variable, len(run)
     stored = None
     if has_all_states(run):
@@ -186,12 +189,12 @@ def _write_js(group: zarr.Group, run: Run, measured: xr.Dataset) -> dict[str, fl
 
 
 def _quantile(values: np.ndarray) -> float:
-    """Quantile `SCALE_LEVEL` of values, which it reorders; 0 for no values."""
+    """Return the quantile `SCALE_LEVEL` (0.995) of values, which it reorders; 0 for no values."""
     return float(np.quantile(values, SCALE_LEVEL, overwrite_input=True)) if values.size else 0.0
 
 
 def _write_directions(group: zarr.Group, run: Run, adapter: str, n_workers: int | None, progress: Progress) -> int:
-    """Write directions and top tokens of each component with a factor; returns the number of tokens with states."""
+    """Write directions and top tokens of each component with a factor; return the number of tokens with states."""
     rank = int(run.adapter(adapter)["rank"].values.max())
     sources = component_sources(run, adapter) if run.has_states and rank else []
     sources = [source for source in sources if source.delta.lora_B is not None]
@@ -223,7 +226,7 @@ def _create_array(
     fill: float = np.nan,
     chunks: tuple[int, ...] | None = None,
 ) -> zarr.Array[Any]:
-    """Create an array of the group, by default with one chunk, encoded like arrays of runs."""
+    """Return a new Zarr array of the group, by default with one chunk, encoded like arrays of runs."""
     shape = tuple(sizes.values())
     return group.create_array(
         name,
@@ -239,7 +242,7 @@ def _create_array(
 
 
 def _consolidate(path: Path) -> None:
-    """Copy the metadata of all nodes into the root's, as Zarr does (its own function warns)."""
+    """Copy the metadata of all Zarr nodes below `path` into its root's (Zarr's own function for it warns)."""
     root = path / "zarr.json"
     nodes = {node.parent.relative_to(path).as_posix(): json.loads(node.read_text()) for node in path.rglob("zarr.json")}
     document = nodes.pop(".")

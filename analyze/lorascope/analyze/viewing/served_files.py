@@ -24,12 +24,12 @@ _CHUNK = re.compile(r"(.+)/c((?:\.[0-9]{1,9})+)")
 
 
 def page() -> bytes:
-    """HTML of the page, built from `view/`; it only requests files next to it."""
+    """Return the HTML of the page, built from `view/`; it only requests files next to it."""
     return (files(__package__) / "page.html").read_bytes()
 
 
 def manifest(runs: Sequence[Run], addresses: Sequence[str]) -> bytes:
-    """JSON of `view.json`: each run's name, and addresses of the run and its index relative to the page."""
+    """Return `view.json` as bytes: each run's name, and addresses of the run and its index relative to the page."""
     names = run_names([run.place.name for run in runs])
     entries = [
         {"name": one_line(name), "run": address, "index": INDEX.format(place)}
@@ -49,13 +49,13 @@ class ServedStore:
 
     @classmethod
     def of(cls, root: Root) -> Self:
-        """Return the served store of a root; raises StoreError if metadata below it can't be read."""
+        """Return the served store of a Zarr root; raise StoreError if metadata below it can't be read."""
         paths = node_paths(root.place) if root.nodes is None else root.nodes
         arrays = {path: StoredArray.from_metadata(path, metadata) for path, metadata in root.arrays.items()}
         return cls(root.place, frozenset(["zarr.json", *(f"{path}/zarr.json" for path in paths)]), arrays)
 
     def limit(self, key: str) -> int | None:
-        """Largest allowed number of bytes of a key; None if it isn't part of the store."""
+        """Return the largest allowed number of bytes of a key's file; None if the key isn't part of the store."""
         if key in self.nodes:
             return MAX_BYTES if key == "zarr.json" else MAX_NODE_BYTES
         chunk = _CHUNK.fullmatch(key)
@@ -65,7 +65,7 @@ class ServedStore:
         return array.max_bytes if chunk[2].count(".") == len(array.shape) else None
 
     def size(self, key: str) -> int:
-        """Number of bytes of a key.
+        """Return the number of bytes of a key's file; raise if it isn't part of the store, or too large.
 
         Raises
         ------
@@ -81,15 +81,15 @@ class ServedStore:
         return n_bytes
 
     def read(self, key: str) -> bytes:
-        """Read all bytes of a key; raises as `size`."""
+        """Return all bytes of a key's file; raise if it isn't part of the store or too large, like `size`."""
         return self.place.read(key, at_most=self._require_part(key))
 
     def read_part(self, key: str, start: int, stop: int) -> bytes:
-        """Read bytes start to stop of a key; raises as `size`."""
+        """Return bytes `start` to `stop` of a key's file; raise if it isn't part of the store, like `size`."""
         return self.place.read_part(key, start, stop, at_most=self._require_part(key))
 
     def _require_part(self, key: str) -> int:
-        """Largest allowed number of bytes of a key; raises if it isn't part of the store or leads out of it."""
+        """Return the largest allowed number of bytes of a key's file; raise if it isn't in the store or leads out."""
         at_most = self.limit(key)
         if at_most is None:
             raise FileNotFoundError(f"{key!r} isn't part of the store")

@@ -57,6 +57,7 @@ class ViewServer(ThreadingHTTPServer):
     def __init__(
         self, documents: Mapping[str, tuple[bytes, str]], stores: Mapping[str, ServedStore], port: int
     ) -> None:
+        """Bind to `port` of 127.0.0.1 (0: any free one) and choose a secret; raise OSError if the port is taken."""
         self.documents, self.stores = documents, stores
         self.secret = secrets.token_urlsafe(16)
         self.stopped = False
@@ -76,6 +77,8 @@ class ViewServer(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
+    """Handler of HTTP requests: answers GET and HEAD with documents and parts of stores, and the rest with errors."""
+
     server: ViewServer
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "lorascope", ""
@@ -84,6 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1  # headers are sent together with the content
 
     def do_GET(self) -> None:
+        """Send the answer to a GET or HEAD request; for HEAD without its content."""
         answer = self._answer()
         self.send_response(answer.status)
         length = str(len(answer.content))
@@ -97,15 +101,17 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 (its name there)
 
     def end_headers(self) -> None:
+        """Send the headers of every answer, such as `nosniff`, after the others."""
         for name, value in HEADERS.items():
             self.send_header(name, value)
         super().end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
+        """Log a request at level DEBUG, instead of printing it."""
         _logger.debug("%s", one_line(format % args))
 
     def _answer(self) -> Answer:
-        """Answer to this request; errors of the request or the store are answers as well."""
+        """Return the answer to this request; errors of the request or the store are answers as well."""
         path, secret = self.path.partition("?")[0], f"/{self.server.secret}/"
         key = path[len(secret) :]
         if self.server.stopped or self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
@@ -129,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
             return _text_answer(HTTPStatus.BAD_GATEWAY, str(error))
 
     def _respond(self, key: str) -> Answer:
-        """Answer with the document or the part of a store that a key names; raises FileNotFoundError for other keys."""
+        """Return the document or the part of a store that a key names; raise FileNotFoundError for other keys."""
         if key in self.server.documents:
             return Answer(HTTPStatus.OK, *self.server.documents[key])
         prefix = next((prefix for prefix in self.server.stores if key.startswith(prefix)), None)
@@ -155,7 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def byte_range(header: str, size: int) -> range | None:
-    """Bytes that a `Range` header requests from a file of `size` bytes; empty if they are all beyond its end.
+    """Return the bytes that a `Range` header wants from a file of `size` bytes; empty if all are beyond its end.
 
     None means the whole file, as for anything but a single range of bytes (RFC 9110, 14.2).
 
@@ -173,5 +179,5 @@ def byte_range(header: str, size: int) -> range | None:
 
 
 def _text_answer(status: HTTPStatus, message: str) -> Answer:
-    """Answer with a message as plain text."""
+    """Return an HTTP answer with a message as plain text."""
     return Answer(status, f"{message}\n".encode(errors="backslashreplace"))

@@ -27,21 +27,26 @@ class View:
     """The page about some runs, served until it is stopped; made by `view`."""
 
     def __init__(self, server: ViewServer) -> None:
+        """Start answering requests in a background thread."""
         self.url = server.url
         self._server = server
         threading.Thread(target=server.serve_forever, args=(STOP_SECONDS,), daemon=True, name="lorascope-view").start()
 
     def __repr__(self) -> str:
+        """Return `<View URL>` as text, with a mark if it is stopped."""
         return f"<View {self.url}{' (stopped)' if self._server.stopped else ''}>"
 
     def _repr_html_(self) -> str:
+        """Return HTML of an iframe with the page, which a notebook shows in the cell."""
         style = f"width:100%;height:{HEIGHT_PIXELS}px;border:0"
         return f'<iframe src="{escape(self.url)}" title="lorascope" style="{style}"></iframe>'
 
     def __enter__(self) -> Self:
+        """Return this view, whose page is served already."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Stop serving the page, also after an error, which is passed on."""
         self.stop()
 
     def stop(self) -> None:
@@ -53,7 +58,7 @@ class View:
 
 
 def view(runs: RunLike | Sequence[RunLike], *, port: int = 0, progress: Progress | None = None) -> View:
-    """Serve the page about one run or several in the background; a notebook shows it in the cell.
+    """Serve the page about one run or several in the background; a notebook shows the returned `View` in the cell.
 
     A view index with all that the page needs and the run lacks is computed once, in the run's folder. A process serves
     the same runs only once. The server only answers this machine, so in a notebook that runs elsewhere, such as on a
