@@ -31,7 +31,7 @@ MAX_EXPRESSIONS, MAX_NAMES = 1024, 16_384
 
 
 class Pattern(NamedTuple):
-    """A regular expression, and how it is matched."""
+    """Regular expression of an adapter's settings, and whether it must match a whole name or its beginning."""
 
     what: str
     """Beginning of an error message about it, such as "`target_modules` is '.*'"."""
@@ -42,7 +42,7 @@ class Pattern(NamedTuple):
 
 
 def read_adapter_settings(folder: Path) -> dict[str, Any]:
-    """Read the LoRA configuration in an adapter's folder, and check its ranks, alphas and the lengths of its lists.
+    """Return an adapter's LoRA settings from its `adapter_config.json`, with ranks, alphas and list lengths checked.
 
     Its regular expressions aren't checked: give `setting_patterns` of it to `check_patterns`.
 
@@ -95,7 +95,10 @@ def read_adapter_settings(folder: Path) -> dict[str, Any]:
 
 
 def setting_patterns(settings: Mapping[str, Any], where: str) -> Iterator[Pattern]:
-    """Regular expressions of a configuration, as PEFT 0.21 matches them; `where` names the adapter in errors."""
+    """Yield the regular expressions in an adapter's settings, in the form in which PEFT 0.21 matches them.
+
+    `where` names the adapter in errors.
+    """
     for name in ("target_modules", "exclude_modules"):
         if isinstance(text := settings.get(name), str):
             yield Pattern(f"`{name}` {where} is {reprlib.repr(text)}", text, whole=True)
@@ -113,7 +116,7 @@ def setting_patterns(settings: Mapping[str, Any], where: str) -> Iterator[Patter
 
 
 def has_residual_init(settings: Mapping[str, Any]) -> bool:
-    """Whether the adapter's initialisation changed the base weights.
+    """Return whether the adapter's initialisation changed the base weights, as that of PiSSA does.
 
     PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA and KaSA change them; EVA, MiCA and orthogonal initialisation don't.
     """
@@ -143,7 +146,7 @@ for place, (text, whole) in enumerate(patterns):
 
 
 def check_patterns(patterns: Iterable[Pattern], names: Collection[str]) -> None:
-    """Raise ValueError if matching these expressions with these names might never end.
+    """Raise ValueError if matching these regular expressions against these layer names might never end.
 
     Raises
     ------

@@ -8,12 +8,12 @@ N_PLACES_SHOWN = 2
 
 
 class StoreError(ValueError):
-    """Error about a store that is wrong or would become wrong; the message says what to do."""
+    """Error about a run on disk that is wrong or would become wrong; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One problem that a check found."""
+    """One problem that a check of a run or an adapter found: its place, its kind and a sentence about it."""
 
     place: str
     """Place of the problem: a chunk's key, row or array; a module's path, a key of an adapter's file, the adapter."""
@@ -24,7 +24,10 @@ class Problem:
 
 
 def join_problems(problems: Iterable[Problem], *, unnamed: str = "") -> str:
-    """Return all problems in one line, each message once with its places; the place `unnamed` isn't named."""
+    """Return all problems as one line of text: each message once, followed by the places that have it.
+
+    The place `unnamed` isn't named.
+    """
     grouped: dict[str, list[str]] = {}
     for problem in problems:
         grouped.setdefault(problem.message, []).extend([problem.place] if problem.place != unnamed else [])

@@ -17,7 +17,7 @@ MAX_CONTAINERS = 2**20
 
 
 def read_json(path: Path) -> Any:
-    """Return the value in the JSON file at `path`.
+    """Return the parsed value of the JSON file at `path`, which must be a regular file of at most 32 MiB.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(content: bytes, name: str) -> Any:
-    """Return the value of a JSON document; errors call it by its `name`.
+    """Return the parsed value of a JSON document, given as bytes; errors call it by its `name`.
 
     Raises
     ------
@@ -55,7 +55,10 @@ def parse_json(content: bytes, name: str) -> Any:
 
 
 def object_with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object as a dict; raises ValueError if it has a key twice, since readers differ on its value."""
+    """Return a JSON object's (key, value) pairs as a dict; raises ValueError if a key occurs twice.
+
+    Readers would differ on the value of such a key.
+    """
     document = dict(pairs)
     if len(document) < len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]

@@ -58,18 +58,18 @@ def _corrected_pattern(pattern: str, names: Sequence[str]) -> str:
 
 
 def suggestion_or_first_name(name: str, names: Sequence[str]) -> str:
-    """End of an error about an unknown name: its `suggestion`, else the first of all names; empty without names."""
+    """Return the end of an error about an unknown name: similar names, else the first of `names`; may be empty."""
     return suggestion(name, names) or (f"; the first is {names[0]!r}" if names else "")
 
 
 def suggestion(name: str, names: Sequence[str]) -> str:
-    """End of an error about an unknown name, `; did you mean 'tokens'?`; empty if no name is similar."""
+    """Return the end of an error about an unknown name, `; did you mean 'tokens'?`; empty if no name is similar."""
     close = close_names(name, names)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def close_names(name: str, names: Sequence[str], n: int = MAX_SUGGESTIONS) -> list[str]:
-    """Return up to `n` names similar to an unknown one, likeliest first.
+    """Return up to `n` of `names` that are similar to an unknown `name`, likeliest first.
 
     First come names with the same last part and numbers; without such, names with the same last part, or the most
     similar one; else names that are spelt alike.

@@ -30,7 +30,7 @@ def keeping_freed_memory() -> Iterator[None]:
 
 
 def keep_freed_memory() -> bool:
-    """Keep freed memory in the process from now on; False if the C library doesn't allow it."""
+    """Keep freed memory in the process from now on; returns False if the C library doesn't allow it."""
     library = _find_glibc()
     # Older versions refuse more than the default; without that threshold the other one would only do harm.
     if library is None or not (
@@ -51,7 +51,7 @@ def restore_memory_settings() -> None:
 
 
 def _find_glibc() -> ctypes.CDLL | None:
-    """The C library of this process; None if it isn't glibc."""
+    """Return the C library of this process if it is glibc, else None."""
     try:
         library = ctypes.CDLL(None)
     except TypeError:  # Windows has no such handle
@@ -61,7 +61,7 @@ def _find_glibc() -> ctypes.CDLL | None:
 
 @contextmanager
 def handling_signals(handler: Any, *signals: signal.Signals) -> Iterator[None]:
-    """Call `handler` on these signals inside of this context; does nothing outside of the main thread."""
+    """Call `handler` on these signals inside of this context; outside of the main thread, change nothing."""
     try:
         before = {number: signal.signal(number, handler) for number in signals}
     except ValueError:  # "signal only works in main thread"

@@ -36,7 +36,7 @@ def parse_size(size: str | int) -> int:
 
 
 def format_size(n_bytes: float) -> str:
-    """Return a size in bytes as text, in decimal units with three digits.
+    """Return a size in bytes as text, in decimal units with three digits, such as `1.23 MB`.
 
     Examples
     --------

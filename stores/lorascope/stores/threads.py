@@ -36,7 +36,7 @@ def map_in_order(
     n_bytes: Callable[[Task], int] = lambda task: 0,
     max_bytes: int = MAX_BYTES,
 ) -> Iterator[Result]:
-    """Yield the function's result for each task, in the order of tasks, computed by threads that run ahead.
+    """Yield `function(task)` for each task, in the order of tasks, computed by threads that run ahead.
 
     Each thread runs ahead by at most two tasks, and all of them by at most `max_bytes`; `n_bytes` gives a task's bytes.
     BLAS is limited to one thread meanwhile. The first error ends the work; tasks that haven't begun are dropped.
@@ -66,7 +66,7 @@ def map_in_order(
 
 @contextmanager
 def limiting_blas_to_one_thread() -> Iterator[None]:
-    """Limit BLAS to the calling thread inside of this context.
+    """Limit BLAS, which multiplies matrices, to the calling thread inside of this context.
 
     The limit holds for the whole process while any of these contexts is open. Threads of BLAS next to ours wait for
     each other in loops, on a busy machine thirty times as long as the work takes.
@@ -84,6 +84,6 @@ def limiting_blas_to_one_thread() -> Iterator[None]:
 
 @cache
 def limit_worker_to_one_blas_thread() -> None:
-    """Limit BLAS to the calling thread for good, if this is a worker process that another one started."""
+    """Limit BLAS to the calling thread for good, if this is a worker process that another process started."""
     if parent_process() is not None:
         threadpool_limits(limits=1, user_api="blas")

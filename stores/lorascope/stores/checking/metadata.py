@@ -17,7 +17,7 @@ WITHOUT_ROOT_DIGEST = (
 
 
 def metadata_problems(root: Root) -> list[Problem]:
-    """Return every change of the root's and the nodes' own metadata that digests can show."""
+    """Return a list of Problem, one for each change in a run's `zarr.json` files that their digests show."""
     problem = root_digest_problem(root)
     problems = [] if problem is None else [Problem("zarr.json", "digest", problem)]
     if "metadata_digest" in root.attributes and not _is_fingerprint_right(root):
@@ -27,12 +27,12 @@ def metadata_problems(root: Root) -> list[Problem]:
 
 
 def uncovered_by_digests(root: Root) -> tuple[str, ...]:
-    """Return sentences on the parts that no digest of this run covers; empty for a run of a current writer."""
+    """Return sentences on the parts of a run that no digest covers; empty unless an older version wrote it."""
     return () if "metadata_digest" in root.attributes else (WITHOUT_ROOT_DIGEST,)
 
 
 def _is_fingerprint_right(root: Root) -> bool:
-    """Whether the fingerprint is that of the provenance, or both are missing."""
+    """Return whether a run's fingerprint is the hash of its provenance; True too if it has neither."""
     attributes = root.attributes
     if "provenance" not in attributes and "fingerprint" not in attributes:
         return True
@@ -43,7 +43,10 @@ def _is_fingerprint_right(root: Root) -> bool:
 
 
 def _node_problems(root: Root) -> list[Problem]:
-    """Nodes whose own metadata are missing, broken or differ from the root's; else a wrong digest of all of them."""
+    """Return problems of arrays' and groups' own `zarr.json`: missing, unreadable, or unlike their copy in the root.
+
+    If there are no such problems, the digest of all of them together is compared.
+    """
     expected = root.attributes.get("metadata_digest")
     try:
         nodes = root.nodes
@@ -62,7 +65,7 @@ def _node_problems(root: Root) -> list[Problem]:
 
 
 def _document_problems(path: str, own: bytes | StoreError | None, in_root: Any) -> Iterator[Problem]:
-    """Difference of a node's own metadata from those in the root."""
+    """Yield a Problem if a node's own `zarr.json` is missing, unreadable or differs from its copy in the root."""
     key = f"{path}/zarr.json"
     if own is None:
         yield Problem(key, "missing", f"{key!r} is missing; a plain reader of Zarr wouldn't find this part of the run")
@@ -79,7 +82,7 @@ def _document_problems(path: str, own: bytes | StoreError | None, in_root: Any) 
 
 
 def _canonical_text(document: Any) -> str:
-    """A node's metadata as text with sorted keys, for comparison."""
+    """Return an array's or group's metadata as JSON text with sorted keys, so that two copies can be compared."""
     if isinstance(document, dict) and document.get("node_type") == "group":
         document = {**document, "consolidated_metadata": None}  # each group in the root has an empty one
     return json.dumps(document, sort_keys=True)

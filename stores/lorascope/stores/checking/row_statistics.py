@@ -1,4 +1,8 @@
-"""Checks of the numbers in a run's rows: values that no sound capture writes, and rows or vectors that repeat."""
+"""Checks of the numbers in a run's rows: values that no sound capture writes, and rows or vectors that repeat.
+
+A row is 1,024 tokens of every array. A component is a layer that LoRA wraps, and its states are its stored outputs. JS
+is the Jensen-Shannon divergence of softmax(base) and softmax(base + delta), at most ln 2.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -35,7 +39,7 @@ MIN_VECTOR_BYTES = 12
 def value_problems(
     key: str, block: np.ndarray, *, row: int, position: np.ndarray, unadapted: np.ndarray | None
 ) -> Iterator[Problem]:
-    """Yield a problem for each kind of value in a block that no sound capture writes.
+    """Yield a Problem for each kind of value in a chunk that no sound capture writes, such as a negative norm.
 
     `block` is float32 (token, ...), from the chunk with this key; `position`, int (token,), are the tokens' places in
     their samples; `unadapted`, bool (component,), are components without the array's adapter, None for other arrays.
@@ -56,7 +60,7 @@ def value_problems(
 
 
 def _reduction_problems(key: str, name: str, block: np.ndarray, unadapted: np.ndarray | None) -> Iterator[Problem]:
-    """Values of a stored measure that are NaN or out of range."""
+    """Yield a Problem if values of a stored measure, such as `js`, are NaN or outside of their allowed range."""
     lowest, largest, what = ALLOWED_RANGES[name]
     if name not in MAY_BE_NAN:
         touched = block if unadapted is None else block[:, ~unadapted]
@@ -66,7 +70,7 @@ def _reduction_problems(key: str, name: str, block: np.ndarray, unadapted: np.nd
 
 
 def _vector_problems(key: str, block: np.ndarray, row: int, *, is_state: bool) -> Iterator[Problem]:
-    """Vectors that aren't finite, and states that are zero or constant."""
+    """Yield a Problem for vectors of a chunk that aren't finite, and for states that are zero or constant."""
     nan, inf = np.isnan(block), np.isinf(block)
     if nan.all():
         yield Problem(key, "blank", f"{key!r}: row {row} is blank, all NaN")
@@ -88,7 +92,7 @@ def _vector_problems(key: str, block: np.ndarray, row: int, *, is_state: bool) -
 
 
 def _first_token_problem(key: str, kind: str, bad: Any, what: str) -> Iterator[Problem]:
-    """Problem that names the first bad token and counts the others; none without bad tokens."""
+    """Yield one Problem that names the first token of the mask `bad` and counts the others; nothing if all are good."""
     places = np.flatnonzero(bad)
     if len(places):
         more = f", and {len(places) - 1} more" if len(places) > 1 else ""
@@ -96,7 +100,7 @@ def _first_token_problem(key: str, kind: str, bad: Any, what: str) -> Iterator[P
 
 
 def vector_labels(block: np.ndarray) -> np.ndarray:
-    """Return labels, int64 (token,), that are equal if two vectors are, bit for bit; -1 for zero or short vectors."""
+    """Return a hash of each token's vector, int64 (token,): equal for equal bits, -1 for zero or very short vectors."""
     n_bytes = block.shape[1] * block.itemsize
     if n_bytes < MIN_VECTOR_BYTES:
         return np.full(len(block), -1)
@@ -107,7 +111,7 @@ def vector_labels(block: np.ndarray) -> np.ndarray:
 
 
 class VectorWindow:
-    """Finds equal vectors of different token ids, within a row and between a row and the one before it.
+    """Detector of equal vectors under different token ids, in one row of 1,024 tokens or two neighbouring ones.
 
     Token ids may share one embedding (unused rows of a vocabulary): then vectors are equal from the first component on,
     until an attention layer mixes in earlier tokens. So equality in a later component is a problem only if the tokens
@@ -115,11 +119,15 @@ class VectorWindow:
     """
 
     def __init__(self) -> None:
+        """Begin without an earlier row."""
         self._before: tuple[np.ndarray, Mapping[str, np.ndarray]] | None = None
         """Token ids and labels of the row before."""
 
     def check(self, labels: Mapping[str, np.ndarray], ids: np.ndarray) -> Iterator[Problem]:
-        """Yield problems of a row; `labels` has the `vector_labels` of each component's chunk, in order."""
+        """Yield a Problem for each component in which different token ids share a vector; call it row after row.
+
+        `labels` has the `vector_labels` of each component's chunk, in order.
+        """
         before, self._before = self._before, (ids, labels)
         by_array = {_array_path(key): labels_before for key, labels_before in before[1].items()} if before else {}
         joined = {
@@ -135,11 +143,15 @@ class VectorWindow:
 
 
 def _array_path(key: str) -> str:
+    """Return the path of the array that a chunk's key belongs to, `tokens/nll` for `tokens/nll/c.0`."""
     return key.rpartition("/")[0]
 
 
 def _shared_vector_problems(labels: Mapping[str, np.ndarray], ids: np.ndarray, first_new: int) -> Iterator[Problem]:
-    """Components in which different token ids share a vector, at least one of them from token `first_new` on."""
+    """Yield a Problem for each component in which tokens of different ids share a vector, one of them being new.
+
+    New tokens are those from `first_new` on.
+    """
     if len(labels) < 2:
         return
     apart = list(labels.values())[1]
@@ -152,7 +164,10 @@ def _shared_vector_problems(labels: Mapping[str, np.ndarray], ids: np.ndarray, f
 
 
 def _n_shared_vectors(label: np.ndarray, ids: np.ndarray, apart: np.ndarray, first_new: int) -> int:
-    """Number of vectors shared by two tokens, one of them new, that differ in id and in the label `apart`."""
+    """Return how many labels are shared by two tokens, one of them new, that differ in `ids` and in `apart`.
+
+    New tokens are those from `first_new` on.
+    """
     order = np.lexsort((ids, label))
     two_ids = (np.diff(label[order]) == 0) & (np.diff(ids[order]) != 0) & (label[order][1:] != -1)
     groups: dict[int, set[tuple[int, int, bool]]] = defaultdict(set)
@@ -165,21 +180,31 @@ def _n_shared_vectors(label: np.ndarray, ids: np.ndarray, apart: np.ndarray, fir
 
 
 class RepeatedRows:
-    """Finds rows with equal blocks but different tokens; needs 8 bytes per chunk."""
+    """Detector of rows whose block of an array equals that of an earlier row although their tokens differ.
+
+    It needs 8 bytes of memory per chunk.
+    """
 
     def __init__(self, paths: list[str], n_rows: int, ids_and_positions: Callable[[int], np.ndarray]) -> None:
+        """Reserve a hash for each row of each array.
+
+        `ids_and_positions` returns the token ids and positions of a row.
+        """
         self._marks = {path: np.zeros(n_rows, np.int64) for path in paths}
         self._ids_and_positions_of = ids_and_positions
 
     @staticmethod
     def block_hash(block: np.ndarray) -> int | None:
-        """Hash of a block; None for a constant or blank block, which different rows may share."""
+        """Return a hash of a block's bytes; None for a constant or blank block, which different rows may share."""
         if block.size < 2 or (block == block.flat[0]).all() or (_is_zero_or_nan(block[0]) and _is_zero_or_nan(block)):
             return None
         return hash(np.ascontiguousarray(block).tobytes())
 
     def check(self, path: str, row: int, mark: int | None) -> Iterator[Problem]:
-        """Yield a problem if an earlier row has this hash of an array's block but other tokens; rows ascend."""
+        """Yield a Problem if an earlier row has the same block hash, `mark`, in this array, but other tokens.
+
+        Call it for rows in ascending order.
+        """
         if mark is None:
             return
         marks = self._marks[path]
@@ -192,12 +217,12 @@ class RepeatedRows:
 
 
 def _is_zero_or_nan(block: np.ndarray) -> bool:
-    """Whether all values are zero or NaN, as in `swallowed` if rounding loses nothing."""
+    """Return whether all values are zero or NaN, as those of the measure `swallowed` may rightly be."""
     return bool(((block == 0) | (block != block)).all())
 
 
 class ChunkFindings(NamedTuple):
-    """Findings in one chunk of a row; small for chunks of any size."""
+    """Findings in one chunk of a row: its problems, and hashes to compare with other rows."""
 
     key: str
     problems: list[Problem]
@@ -208,12 +233,13 @@ class ChunkFindings(NamedTuple):
 
 
 class RowStatistics:
-    """Checks of the numbers in rows: each chunk alone, and rows with each other.
+    """Checks of the numbers in a run's rows: each chunk alone, and rows with each other.
 
     Call `check_chunk` for every chunk of a row, in any thread, then `check_row`; rows ascend.
     """
 
     def __init__(self, run: Run) -> None:
+        """Read what the checks need: token ids, positions, and the components that each adapter leaves alone."""
         self._components = run.component_paths
         self._known = {entry.path for entry in array_specs(stored_spec(run.attributes, run.arrays, run.read_static))}
         self._logical = {
@@ -226,7 +252,7 @@ class RowStatistics:
         self._unadapted = {name: run.adapter(name)["rank"].values == 0 for name in run.adapters}
 
     def check_chunk(self, path: str, key: str, row: int, block: np.ndarray) -> ChunkFindings:
-        """Return the findings in one chunk of a row; `block` is as stored."""
+        """Return a chunk's problems, and its hashes for `check_row`; `block` is as stored."""
         names = path.split("/")
         if path not in self._known:  # of a newer writer
             return ChunkFindings(key, [])
@@ -240,7 +266,10 @@ class RowStatistics:
         return ChunkFindings(key, problems, mark, vector_labels(block))
 
     def check_row(self, row: int, findings: Mapping[str, ChunkFindings]) -> Iterator[Problem]:
-        """Yield problems of a row, from the findings of `check_chunk` in each of its arrays, by path."""
+        """Yield every Problem of a row: those in its chunks, and blocks or vectors that repeat others.
+
+        `findings` has the result of `check_chunk` for each of the row's arrays, by path.
+        """
         for path, chunk in findings.items():
             yield from chunk.problems
             yield from self._repeated.check(path, row, chunk.mark)
@@ -256,5 +285,5 @@ class RowStatistics:
                 yield from window.check(labels, token_id)
 
     def _ids_and_positions_of(self, row: int) -> np.ndarray:
-        """Return token ids and positions of a row, int (2, token)."""
+        """Return token ids and positions of a row's tokens, int (2, token)."""
         return self._ids_and_positions[:, row * ROW_TOKENS : (row + 1) * ROW_TOKENS]

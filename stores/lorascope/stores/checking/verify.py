@@ -30,7 +30,7 @@ LEVELS: tuple[Level, ...] = ("digests", "decode", "statistics")
 
 
 class Verdict(NamedTuple):
-    """Result of `verify`: amount of data that was checked, and every problem."""
+    """Result of `verify`: how many rows and chunks of a run were checked, and every problem."""
 
     level: Level
     n_rows: int
@@ -54,7 +54,7 @@ def verify(
     components: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
-    """Check the run at `path`, and return every problem; each level includes those before it.
+    """Check the run at `path`, and return a Verdict with every problem; each level includes those before it.
 
     Parameters
     ----------
@@ -128,10 +128,12 @@ def verify(
 
 
 def _check_static(run: Run, *, decode: bool) -> tuple[int, list[Problem]]:
-    """Check all arrays that are written once; return the number of chunks that were read, and problems."""
+    """Check tables and weights, which are written once; return (number of chunks read, problems)."""
     once = [array for path, array in run.arrays.items() if not array.by_row and path != "rows/digest"]
 
     def read(decode: bool) -> list[Chunk]:
+        """Read all chunks of these arrays on threads, and return them without their blocks."""
+
         def read_one(task: tuple[StoredArray, int]) -> Chunk:
             chunk = read_chunk(run.place, *task, version=run.format_version, decode=decode)
             return chunk._replace(block=None)  # the block isn't needed any more
@@ -162,9 +164,13 @@ def _check_rows(
     statistics: RowStatistics | None,
     progress: Progress | None,
 ) -> Iterator[tuple[int, list[Problem]]]:
-    """Check committed rows, of these arrays or all; yield the number of chunks and the problems of each row."""
+    """Check committed rows, and yield (number of chunks, problems) for each row.
+
+    `paths` limits the check to these arrays; None checks all.
+    """
 
     def look(row: int, path: str, chunk: Chunk) -> tuple[Chunk, ChunkFindings | None]:
+        """Return the chunk without its block, and the findings in its numbers if these are checked."""
         findings = None
         if statistics is not None and chunk.block is not None:
             findings = statistics.check_chunk(path, chunk.key, row, chunk.block)
@@ -187,5 +193,5 @@ def _check_rows(
 
 
 def _combined_digest(chunks: Sequence[Chunk]) -> bytes:
-    """Combined digest of these chunks, without missing ones."""
+    """Return one digest over the digests of these chunks; chunks that couldn't be read are skipped."""
     return combine_digests((chunk.key, chunk.digest) for chunk in chunks if chunk.digest is not None)

@@ -16,7 +16,7 @@ from ..writing.write import RunWriter
 
 
 class Slice(NamedTuple):
-    """Part of a run, as indices in the run."""
+    """Part of a run that is copied: indices of its components, samples and tokens in the run."""
 
     components: np.ndarray
     """Indices of components, int (component,), ascending."""
@@ -42,7 +42,7 @@ def select_slice(
     seed: int,
     adapters: Sequence[str] | None,
 ) -> Slice:
-    """Return the slice of a run that names, patterns and a choice of tokens select.
+    """Return the part of a run that names, patterns and a choice of tokens select, as indices in the run.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def copy_rows(
     writer: RunWriter,
     progress: Progress | None,
 ) -> None:
-    """Copy the slice's tokens to the rows that the writer lacks; each row of the source is read once."""
+    """Copy the tokens of `part` to the rows that `writer` lacks; each row of the source is read once."""
     columns = _source_columns(run, part, writer)
     committed = writer.committed_rows
     rows_of_tokens = part.tokens // ROW_TOKENS
@@ -120,7 +120,7 @@ def copy_rows(
 
 
 def _source_columns(run: Run, part: Slice, writer: RunWriter) -> dict[str, np.ndarray | None]:
-    """Return the arrays of the source to copy -> indices of the columns to copy; None for all."""
+    """Return {path of each array to copy: indices of the columns to copy, None for all}."""
     paths = {path for row in range(writer.n_rows) for path in writer.row_arrays(row)}
     whole = len(part.components) == len(run.component_paths)
     columns: dict[str, np.ndarray | None] = {}
@@ -137,7 +137,7 @@ def _source_columns(run: Run, part: Slice, writer: RunWriter) -> dict[str, np.nd
 
 
 def _empty_blocks(writer: RunWriter, row: int, source: Run) -> dict[str, np.ndarray]:
-    """Return empty blocks for a row; filled with NaN for arrays that an older source doesn't have."""
+    """Return {array path: empty block} for a row of the copy; NaN for arrays that an older source doesn't have."""
     tokens = writer.row_tokens(row)
     return {
         path: np.empty((tokens.stop - tokens.start, *shape[1:]), dtype)
@@ -154,7 +154,7 @@ def _copy_tokens(
     tokens: np.ndarray,
     start: int,
 ) -> None:
-    """Copy these tokens of a source's row into the blocks of a row of the slice, from `start` on."""
+    """Copy tokens of a source's row from `blocks` to the blocks of a copy's row, `into`, from `start` on."""
     for path in columns.keys() & into.keys():
         chosen = columns[path]
         if np.array_equal(tokens, np.arange(len(into[path]))) and len(blocks[path]) == len(tokens) and chosen is None:
@@ -165,7 +165,10 @@ def _copy_tokens(
 
 
 def _committed_samples(run: Run, samples: Sequence[str] | int | None) -> tuple[np.ndarray, int]:
-    """Return the indices of selected samples that are completely committed, and the number of other selected ones."""
+    """Return (indices of selected samples that are completely committed, number of the other selected ones).
+
+    If `samples` is a number, it counts completely committed ones from the start, and the second value is 0.
+    """
     ids = [str(name) for name in run.samples["id"].values]
     if samples is None or isinstance(samples, int):
         asked = np.arange(len(ids))

@@ -40,7 +40,7 @@ def open_copy(
     tables: Mapping[str, Mapping[str, Any]],
     weights: Mapping[str, np.ndarray],
 ) -> RunWriter | Run:
-    """Create or resume a copy, and return its writer; or the copy itself if it is finished.
+    """Create the run of a copy, or continue an interrupted one, and return its writer; a finished copy as a Run.
 
     An interrupted copy is resumed only if the last step in its provenance's `copied` has the same source and selection.
 
@@ -68,7 +68,10 @@ def open_copy(
 
 
 def attributes_with_step(run: Run, how: str, rows: Iterable[int], **more: Any) -> dict[str, Any]:
-    """Return root attributes for a copy of these rows of a run: the run's, with a further step in `copied`."""
+    """Return root attributes for a copy of these rows of a run: the run's, with a record of the copying.
+
+    The record is a further step in the provenance's `copied`.
+    """
     attributes = {name: value for name, value in run.attributes.items() if name not in DERIVED_ATTRIBUTES}
     step = {
         "how": how,
@@ -85,13 +88,13 @@ def attributes_with_step(run: Run, how: str, rows: Iterable[int], **more: Any) -
 
 
 def last_copy_step(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the latest copying step without place and time; empty for a captured run."""
+    """Return the record of a run's latest copying, without source and time; empty for a captured run."""
     steps = copying_steps(attributes.get("provenance"))
     return step_identity(steps[-1]) if steps else {}
 
 
 def copied_spec(run: Run) -> RunSpec:
-    """Return the specification of an equal run, compressed by default or not at all; without attributes."""
+    """Return the RunSpec of an equal run, without attributes; its codec is `default`, or `raw` if uncompressed."""
     spec = stored_spec(run.attributes, run.arrays, run.read_static)
     fused = [tuple(map(tuple, json.loads(text or "[]"))) for text in run.components["fused"].values]
     return replace(
@@ -107,7 +110,10 @@ def copied_spec(run: Run) -> RunSpec:
 
 
 def read_tables(run: Run) -> dict[str, dict[str, np.ndarray]]:
-    """Read the columns of `samples`, `choices` and `tokens` that are written once, as `create_run` takes them."""
+    """Return {table: {column: values}} of a run's samples, choices and tokens, as `create_run` takes them.
+
+    Columns that are written row by row are skipped.
+    """
     # Some columns of an open run aren't stored.
     once = {path for path, array in run.arrays.items() if not array.by_row}
     return {
@@ -117,7 +123,7 @@ def read_tables(run: Run) -> dict[str, dict[str, np.ndarray]]:
 
 
 def read_weights(run: Run, spec: RunSpec) -> dict[str, np.ndarray]:
-    """Read each `lora_B`, `lora_bias` and the unembedding of a specification from a run, by path."""
+    """Return {path: values} of a run's `lora_B`, `lora_bias` and unembedding, as far as `spec` has them."""
     paths = (entry.path.split("/") for entry in array_specs(spec) if not entry.by_row)
     weights = ("/".join(p) for p in paths if p[0] == "unembedding" or p[2:3] in (["lora_B"], ["lora_bias"]))
     return {path: run.read_static(path) for path in weights}

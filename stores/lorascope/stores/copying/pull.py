@@ -32,7 +32,9 @@ def pull(
     codec: Codec = "default",
     progress: Progress | None = None,
 ) -> Run:
-    """Copy a run or a part of it, finished or not, into a finished run; the source doesn't change.
+    """Copy a run or a part of it, finished or not, into a finished run, and return the copy as a Run.
+
+    The source doesn't change.
 
     Only completely committed samples are copied, and all values are exactly those of the source. Each chunk is decoded
     and compared with its values before it is written, and the copy is read and compared with its digests before it
@@ -112,7 +114,7 @@ def pull(
 
 
 def _slice_spec(run: Run, part: Slice) -> RunSpec:
-    """Specification of a slice."""
+    """Return the RunSpec of a copy of this part of a run."""
     whole = copied_spec(run)
     n_rows = -(-len(part.tokens) // ROW_TOKENS)
     with_states = run.with_states.values[part.tokens]
@@ -129,7 +131,7 @@ def _slice_spec(run: Run, part: Slice) -> RunSpec:
 
 
 def _slice_adapter(adapter: Adapter, part: Slice) -> Adapter:
-    """Adapter with the slice's components."""
+    """Return the adapter with only the components of this part of a run."""
     columns = {name: getattr(adapter, name) for name in ("rank", "scaling", "factored", "biased", "delta_source")}
     chosen: dict[str, Any] = {
         name: tuple(values[index] for index in part.components) for name, values in columns.items() if values
@@ -138,7 +140,7 @@ def _slice_adapter(adapter: Adapter, part: Slice) -> Adapter:
 
 
 def _slice_tables(run: Run, part: Slice) -> dict[str, dict[str, np.ndarray]]:
-    """Tables of a slice, with indices of its own samples and tokens."""
+    """Return {table: {column: values}} of this part of a run; indices of samples and tokens are the copy's."""
     tables = read_tables(run)
     samples = {name: values[part.samples] for name, values in tables["samples"].items()}
     stops = np.cumsum(part.n_tokens)
@@ -154,7 +156,7 @@ def _slice_tables(run: Run, part: Slice) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _slice_attributes(run: Run, part: Slice, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Root attributes of a copy of a slice; `asked` are the arguments of `pull`."""
+    """Return root attributes of a copy of this part of a run, with a record of `asked`, the arguments of `pull`."""
     counts = {
         "components": [len(part.components), len(run.component_paths)],
         "samples": [len(part.samples), run.samples.sizes["sample"]],

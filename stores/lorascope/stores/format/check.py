@@ -33,7 +33,7 @@ def layout_problems(
     read: Callable[[str], np.ndarray],
     n_objects: Callable[[str], int],
 ) -> list[Problem]:
-    """Return every difference of root attributes and arrays from the format; an empty list for a sound layout.
+    """Return a Problem for each difference of a run's root attributes and arrays from the format; [] if sound.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def layout_problems(
 
 
 def _attribute_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
-    """Root attributes of the format that are missing or have a wrong value."""
+    """Yield a Problem for each root attribute of the format that is missing or has a wrong value."""
     n_tokens = attributes.get("n_tokens")
     counts = type(n_tokens) is int and n_tokens > 0
     n_rows = -(-n_tokens // ROW_TOKENS) if type(n_tokens) is int and counts else "ceil(n_tokens / 1024)"
@@ -97,7 +97,7 @@ def _attribute_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _object_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
-    """Entries of the free attributes that readers use as objects or lists, but are something else."""
+    """Yield a Problem for each entry of provenance and `measured` that must be an object or a list and isn't."""
     objects = {name: attributes[name] for name in ("provenance", "measured") if name in attributes}
     provenance = objects.get("provenance")
     if isinstance(provenance, dict):
@@ -117,7 +117,7 @@ def _object_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _known_array_problems(specs: Iterator[ArraySpec] | list[ArraySpec], arrays: Arrays) -> Iterator[Problem]:
-    """Arrays that are missing, or differ from their specification."""
+    """Yield a Problem for each specified array that is missing or differs from its specification."""
     for entry in specs:
         if entry.path in arrays:
             yield from _metadata_problems(entry, arrays[entry.path])
@@ -126,7 +126,7 @@ def _known_array_problems(specs: Iterator[ArraySpec] | list[ArraySpec], arrays: 
 
 
 def _owner_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
-    """Arrays of an adapter or component that the run doesn't list."""
+    """Yield a Problem for each array of an adapter or component that the run doesn't list."""
     adapters = {adapter.name for adapter in spec.adapters}
     components = {component.path for component in spec.components}
     for path in others:
@@ -144,7 +144,10 @@ def _owner_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
 
 
 def _unknown_array_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
-    """Arrays unknown to this version, which newer writers may add, that can't be read safely."""
+    """Yield a Problem for each array unknown to this version that can't be read safely.
+
+    Newer writers may add arrays.
+    """
     for path, metadata in others.items():
         by_row = metadata.attributes.get("written") == "by row"
         if not metadata.shape or (by_row and metadata.shape[0] != spec.n_tokens):
@@ -164,7 +167,7 @@ def _unknown_array_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
 
 
 def _length_problems(arrays: Arrays, others: Arrays, n_objects: Callable[[str], int]) -> Iterator[Problem]:
-    """Tables that lack chunks, so that the length which they announce can't be trusted."""
+    """Yield a Problem for each table with fewer chunks than its announced length needs."""
     once = [path for path, metadata in others.items() if metadata.attributes.get("written") != "by row"]
     for path in ("samples/id", "choices/sample", "tokens/sample", "rows/states", *UNEMBEDDING_ARRAYS, *once):
         if path in arrays:
@@ -176,7 +179,7 @@ def _length_problems(arrays: Arrays, others: Arrays, n_objects: Callable[[str], 
 
 
 def _metadata_problems(entry: ArraySpec, stored: ArrayV3Metadata) -> Iterator[Problem]:
-    """Differences of an array's stored metadata from its specification."""
+    """Yield a Problem for each difference of an array's stored metadata from its specification, `entry`."""
     for what, value, expected in (
         ("shape", stored.shape, entry.shape),
         ("dtype", str(stored.data_type.to_json(zarr_format=3)), entry.dtype),
@@ -195,7 +198,7 @@ def _metadata_problems(entry: ArraySpec, stored: ArrayV3Metadata) -> Iterator[Pr
 
 
 def _encoding_problems(entry: ArraySpec, stored: ArrayV3Metadata) -> Iterator[Problem]:
-    """Codecs that the format doesn't have, and chunks too large to decode in bounded memory."""
+    """Yield a Problem if an array has codecs that the format lacks, or chunks of a shape or size that it forbids."""
     strange = codec_problem(stored)
     if strange is not None:
         message = f"{entry.path!r} can't be decoded: {strange}, which this format doesn't have"
@@ -209,12 +212,12 @@ def _encoding_problems(entry: ArraySpec, stored: ArrayV3Metadata) -> Iterator[Pr
 
 
 def _chunk_shape(stored: ArrayV3Metadata) -> tuple[int, ...]:
-    """Shape of a stored object: of a shard if there are shards, else of a chunk."""
+    """Return the shape of one stored object: of a shard if the array is sharded, else of a chunk."""
     return tuple(getattr(stored.chunk_grid, "chunk_shape", ()))
 
 
 def _is_chunk_shape_valid(entry: ArraySpec, stored: ArrayV3Metadata) -> bool:
-    """Whether each stored object has one row, or whole entries of an array that is written once."""
+    """Return whether each stored object has one row (1,024 tokens), or whole entries of an array written once."""
     chunks = _chunk_shape(stored)
     n_bytes = math.prod(chunks) * (getattr(stored.data_type, "item_size", None) or 1)
     inner = getattr(stored.codecs[0], "chunk_shape", None)
@@ -233,4 +236,5 @@ def _is_chunk_shape_valid(entry: ArraySpec, stored: ArrayV3Metadata) -> bool:
 
 
 def _is_nan(value: Any) -> bool:
+    """Return whether a fill value, which may be of any type, is NaN."""
     return bool(value != value)

@@ -25,7 +25,7 @@ LZ4_BLOCK_BYTES = 128 * 1024
 
 
 def compressor_name(dtype: str, codec: Codec = "default") -> Literal["zstd", "lz4", "raw"]:
-    """Name of the compressor for an array of this dtype: by default LZ4 for float32, zstd for everything else.
+    """Return the compressor of an array of this dtype; codec `default` chooses LZ4 for float32, else zstd.
 
     LZ4 takes half of the CPU time of zstd, for 6 % more bytes of float32 states and 16 % of bfloat16 ones. Texts and
     bytes, which can't be shuffled, always use zstd.
@@ -37,7 +37,7 @@ def compressor_name(dtype: str, codec: Codec = "default") -> Literal["zstd", "lz
 
 
 def compressors(dtype: str, codec: Codec = "default") -> tuple[Any, ...]:
-    """Bytes-to-bytes codecs for an array of this dtype: Blosc and crc32c, or crc32c alone for `raw`.
+    """Return Zarr's bytes-to-bytes codecs for an array of this dtype: Blosc and crc32c, or crc32c alone for `raw`.
 
     Blosc uses LZ4 of level 1 with bit shuffle, or zstd of level 1 with byte shuffle; see `compressor_name`.
     """
@@ -54,7 +54,7 @@ def compressors(dtype: str, codec: Codec = "default") -> tuple[Any, ...]:
 
 
 def codec_problem(metadata: ArrayV3Metadata) -> str | None:
-    """Return how an array's codecs differ from the format's; None if they don't.
+    """Return a phrase on how an array's codecs differ from those that the format allows; None if they don't.
 
     Other codecs are never used: a store may name any installed codec, even one that unpickles.
     """
@@ -81,16 +81,20 @@ def codec_problem(metadata: ArrayV3Metadata) -> str | None:
 
 
 def _setting_text(setting: Any) -> str:
-    """A codec's setting as text; some versions of Zarr keep an enumeration's member instead."""
+    """Return a codec's setting as text, also if Zarr keeps it as a member of an enumeration."""
     return str(getattr(setting, "value", setting))
 
 
 def _codec_names(codecs: Any) -> list[str]:
+    """Return the class names of these codecs, for messages."""
     return [type(codec).__name__ for codec in codecs]
 
 
 def codec_settings_problems(path: str, metadata: ArrayV3Metadata) -> Iterator[Problem]:
-    """Settings of an array's codecs that differ from the format's; the codecs themselves were checked before."""
+    """Yield a Problem for each codec of an array whose settings differ from the format's.
+
+    `codec_problem` has checked the codecs themselves before.
+    """
     codecs: list[Any] = [codec.to_dict() for codec in metadata.codecs]
     if codecs[0]["name"] == "sharding_indexed":
         codecs = list(codecs[0]["configuration"]["codecs"])
@@ -116,20 +120,21 @@ Pieces = tuple[memoryview, ...]
 
 
 class ChunkEncoder:
-    """Encoder of blocks of a run's arrays into chunks, for use in any thread.
+    """Encoder of blocks of a run's arrays into the bytes of Zarr chunks, for use in any thread.
 
     The bytes are those of Zarr's pipelines, which copy a chunk three times and keep an event loop busy. With
     `decode_back` each chunk is decoded and compared with its block, so that a faulty compressor is noticed.
     """
 
     def __init__(self, metadata: Mapping[str, ArrayV3Metadata], *, decode_back: bool = False) -> None:
+        """Prepare to encode the arrays in `metadata`, path -> Zarr metadata."""
         self.arrays = {path: StoredArray.from_metadata(path, array) for path, array in metadata.items()}
         """Path -> array."""
         self._decode_back = decode_back
         self._blosc = {path: _blosc_settings(array) for path, array in metadata.items()}
 
     def encode(self, path: str, block: np.ndarray) -> Pieces:
-        """Encode a block as one chunk (or shard) along the first axis of an array; a short block is padded.
+        """Return the bytes of one chunk or shard with this block of the array at `path`; a short block is padded.
 
         Raises
         ------
@@ -144,7 +149,10 @@ class ChunkEncoder:
 
 
 def _encode_block(array: StoredArray, block: np.ndarray, blosc: tuple[Any, ...] | None) -> Pieces:
-    """Encode a block as a chunk, or as a shard of inner chunks followed by their index."""
+    """Return a block's bytes as a chunk, or as a shard: inner chunks followed by their index.
+
+    `blosc` has the settings from `_blosc_settings`.
+    """
     whole = _padded(array, block)
     if array.part_width is None:
         return _compressed(whole, blosc)
@@ -160,6 +168,7 @@ def _encode_block(array: StoredArray, block: np.ndarray, blosc: tuple[Any, ...] 
 
 
 def _decodes_to_block(array: StoredArray, pieces: Pieces, block: np.ndarray) -> bool:
+    """Return whether the pieces of a chunk, decoded again, equal the block byte for byte (texts: as text)."""
     try:
         decoded = array.decode(0, b"".join(pieces))[: len(block)]
     except (ValueError, RuntimeError):
@@ -170,7 +179,10 @@ def _decodes_to_block(array: StoredArray, pieces: Pieces, block: np.ndarray) -> 
 
 
 def _blosc_settings(metadata: ArrayV3Metadata) -> tuple[Any, ...] | None:
-    """Arguments of `blosc.compress`: compressor, level, shuffle, sizes of blocks and items; None without Blosc."""
+    """Return an array's (compressor, level, shuffle, block size, item size) for `blosc.compress`; or None.
+
+    It is None if the array isn't compressed with Blosc.
+    """
     codecs: Any = metadata.codecs
     for codec in codecs[0].codecs if isinstance(codecs[0], ShardingCodec) else codecs:
         if isinstance(codec, BloscCodec):
@@ -181,7 +193,7 @@ def _blosc_settings(metadata: ArrayV3Metadata) -> tuple[Any, ...] | None:
 
 
 def _padded(array: StoredArray, block: np.ndarray) -> np.ndarray:
-    """The block padded with fill values to a whole chunk, contiguous."""
+    """Return the block, padded with the array's fill value to a whole chunk, in contiguous memory."""
     if block.shape == array.chunks:
         return np.ascontiguousarray(block)
     whole = np.full(array.chunks, array.fill, array.dtype)
@@ -190,12 +202,13 @@ def _padded(array: StoredArray, block: np.ndarray) -> np.ndarray:
 
 
 def _compressed(block: np.ndarray, blosc: tuple[Any, ...] | None) -> Pieces:
-    """A whole block, compressed if there are settings of Blosc, and its checksum."""
+    """Return a block as (bytes, checksum), the bytes compressed if there are settings of Blosc."""
     body: Any = VLenUTF8().encode(block.astype(object)) if block.dtype.kind == "T" else block
     return _with_checksum(body if blosc is None else numcodecs.blosc.compress(body, *blosc))
 
 
 def _with_checksum(body: Any) -> Pieces:
+    """Return (the bytes of `body`, their CRC-32C in 4 bytes); the body isn't copied."""
     content = memoryview(body).cast("B")
     checksum = google_crc32c.value(np.frombuffer(content, np.uint8))
     return content, memoryview(CHECKSUM.pack(checksum))

@@ -26,18 +26,18 @@ DIGEST_PLACEHOLDER = "0" * 64
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return a value as canonical JSON: sorted keys, no white space, UTF-8; raises ValueError for NaN and infinity."""
+    """Return a value as bytes of canonical JSON (sorted keys, no spaces); raises ValueError for NaN and infinity."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode()
 
 
 def fingerprint(values: Mapping[str, Any]) -> str:
-    """SHA-256, in hexadecimal, of values as canonical JSON; raises ValueError for NaN and infinity."""
+    """Return the SHA-256, in hexadecimal, of values as canonical JSON; raises ValueError for NaN and infinity."""
     return hashlib.sha256(canonical_json(values)).hexdigest()
 
 
 def run_fingerprint(provenance: Any) -> str:
-    """Fingerprint of a run with this provenance, in hexadecimal: equal if everything that affects numbers is.
+    """Return a run's fingerprint, in hexadecimal: a hash of those parts of its provenance that affect its numbers.
 
     Raises
     ------
@@ -49,19 +49,19 @@ def run_fingerprint(provenance: Any) -> str:
 
 
 def copying_steps(provenance: Any) -> list[Mapping[str, Any]]:
-    """Return the copying steps in a run's provenance, oldest first; empty for a captured run."""
+    """Return the records of copying in a run's provenance, oldest first; empty for a run that was captured."""
     steps = _mapping_or_empty(provenance).get("copied")
     return [_mapping_or_empty(step) for step in steps] if isinstance(steps, list) else []
 
 
 def with_fingerprint(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return root attributes with the fingerprint of their provenance, if they have one."""
+    """Return root attributes with the fingerprint of their provenance added, unless they have no provenance."""
     added = {"fingerprint": run_fingerprint(attributes["provenance"])} if "provenance" in attributes else {}
     return {**attributes, **added}
 
 
 def step_identity(step: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of a copying step that decide what was copied."""
+    """Return the entries of a record of copying that decide what was copied, without source, time and version."""
     return {key: value for key, value in step.items() if key not in UNCOMPARED_ENTRIES}
 
 
@@ -85,12 +85,12 @@ def provenance_identity(provenance: Any) -> dict[str, Any]:
 
 
 def _mapping_or_empty(value: Any) -> Mapping[str, Any]:
-    """The value if it is a mapping, else an empty mapping."""
+    """Return the value if it is a mapping, else an empty mapping."""
     return value if isinstance(value, Mapping) else {}
 
 
 def with_root_digest(document: Mapping[str, Any]) -> bytes:
-    """Return the root's `zarr.json` on one line, with a `root_digest` of all its bytes."""
+    """Return the bytes of a run's root `zarr.json`, on one line, with a `root_digest` of all its bytes added."""
     mark = secrets.token_hex(32)  # occurs nowhere else
     content = json.dumps({**document, "attributes": {**document["attributes"], "root_digest": mark}})
     digest = hashlib.sha256(content.replace(mark, DIGEST_PLACEHOLDER).encode()).hexdigest()
@@ -98,14 +98,14 @@ def with_root_digest(document: Mapping[str, Any]) -> bytes:
 
 
 def is_root_digest_right(content: bytes, root_digest: Any) -> bool:
-    """Whether the root's `zarr.json` is unchanged since this digest, which it contains, was computed."""
+    """Return whether the bytes of a root `zarr.json` are still those that its `root_digest` was computed from."""
     if not isinstance(root_digest, str) or content.count(root_digest.encode()) != 1:
         return False
     return hashlib.sha256(content.replace(root_digest.encode(), DIGEST_PLACEHOLDER.encode())).hexdigest() == root_digest
 
 
 def chunk_digest(version: int, *pieces: bytes | memoryview) -> bytes:
-    """Digest of a chunk's bytes in a run of this format version: BLAKE3, or SHA-256 in version 1."""
+    """Return the 32-byte hash of a chunk's bytes: BLAKE3, or SHA-256 in a run of format version 1."""
     digest = hashlib.sha256() if version == 1 else blake3()
     for piece in pieces:
         digest.update(piece)
@@ -113,7 +113,7 @@ def chunk_digest(version: int, *pieces: bytes | memoryview) -> bytes:
 
 
 def combine_digests(parts: Iterable[tuple[str, bytes]]) -> bytes:
-    """SHA-256 over (key, digest of a chunk or file) pairs, sorted by key: the digest of a row.
+    """Return the SHA-256 over (key, digest) pairs sorted by key, such as a row's digest from those of its chunks.
 
     Each pair contributes the key in UTF-8, a newline, the 32 bytes, and a newline.
     """

@@ -55,7 +55,7 @@ ADAPTER_REDUCTIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArraySpec:
-    """Specification of one array of a run."""
+    """Specification of one array of a run: path, shape, chunks, dtype, fill value, dimension names, attributes."""
 
     path: str
     shape: tuple[int, ...]
@@ -72,17 +72,20 @@ class ArraySpec:
 
 
 def is_factor_smaller(*, rank: int, d_out: int, itemsize: int) -> bool:
-    """Whether a component's float32 factor takes fewer bytes than delta in the base's item size."""
+    """Return whether storing z = A x in float32 takes fewer bytes than delta at `itemsize` bytes per value."""
     return 4 * rank < itemsize * d_out
 
 
 def chunk_key(path: str, row: int, ndim: int) -> str:
-    """Key of the chunk with a row of an array: its file's path in the run."""
+    """Return a chunk's key, its file's path in the run: `tokens/nll/c.3` for row 3 of a one-dimensional array."""
     return f"{path}/c." + ".".join([str(row)] + ["0"] * (ndim - 1))
 
 
 def require_rows_fit_chunks(spec: RunSpec) -> None:
-    """Raise ValueError if a row of an array doesn't fit one chunk, as with half a million features."""
+    """Raise ValueError if a row (1,024 tokens) of an array doesn't fit the largest possible chunk.
+
+    That takes half a million features.
+    """
     for entry in array_specs(spec):
         if entry.dtype != "string":
             n_bytes = math.prod(entry.shards or entry.chunks) * np.dtype(entry.dtype).itemsize
@@ -94,13 +97,13 @@ def require_rows_fit_chunks(spec: RunSpec) -> None:
 
 
 def is_kept_with_states(path: str) -> bool:
-    """Whether only rows with states have this array: states themselves, factor and delta."""
+    """Return whether an array is stored only for rows that keep states: base, adapted, factor and delta."""
     parts = path.split("/")
     return parts[0] == "states" or (parts[0] == "adapters" and parts[2] in ("factor", "delta"))
 
 
 def single_component(path: str) -> str | None:
-    """Component whose states, delta or weights are in this array; None for an array of several components or none."""
+    """Return the component that an array's path names; None for an array of several components or of none."""
     parts = path.split("/")
     if parts[0] == "states":
         return parts[1]
@@ -108,7 +111,7 @@ def single_component(path: str) -> str | None:
 
 
 def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
-    """Yield the specification of every array of a run, tables first."""
+    """Yield the specification of every array that a run of this RunSpec has, tables first."""
     yield ArraySpec(
         path="rows/digest",
         shape=(spec.n_rows, 32),
@@ -144,7 +147,7 @@ def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
 
 
 def _column_array(table: str, column: Column, length: int) -> ArraySpec:
-    """Array with one value for each entry of a table."""
+    """Return the specification of a table's column: an array with one value per entry of the table."""
     return ArraySpec(
         path=f"{table}/{column.name}",
         shape=(length,),
@@ -170,7 +173,10 @@ def _token_array(
     optional: bool = False,
     **attributes: object,
 ) -> ArraySpec:
-    """Array with values for each token, written row by row; `axis` is the name and length of its second axis."""
+    """Return the specification of an array (token, ...) that is written row by row.
+
+    `axis` is the name and length of its second axis, if it has one.
+    """
     widths = tuple(width for _, width in axis)
     return ArraySpec(
         path=path,
@@ -187,12 +193,13 @@ def _token_array(
 
 
 def _component_array(spec: RunSpec, path: str, meaning: str, **attributes: object) -> ArraySpec:
-    """Array with one number for each token and component."""
+    """Return the specification of an array (token, component), which is written row by row."""
     axis = ("component", len(spec.components))
     return _token_array(spec, path, meaning, axis, **attributes, component_axis=COMPONENT_AXIS)  # type: ignore[arg-type]
 
 
 def _state_arrays(spec: RunSpec, component: Component) -> Iterator[ArraySpec]:
+    """Yield the specification of a component's `base` and, in a run of stream `pair`, of its `adapted`."""
     dtype, fill = DTYPES[component.stored_dtype]
     meanings = {"base": "output of the frozen layer, W x (+ bias)"}
     if spec.stream == "pair":
@@ -211,6 +218,7 @@ def _state_arrays(spec: RunSpec, component: Component) -> Iterator[ArraySpec]:
 
 
 def _adapter_arrays(spec: RunSpec, adapter: Adapter) -> Iterator[ArraySpec]:
+    """Yield the specifications of an adapter's arrays: values by component, measures by token, weights, deltas."""
     root = f"adapters/{adapter.name}"
     for name, dtype, fill, meaning in ADAPTER_COLUMNS:
         attributes = {"long_name": meaning, "component_axis": COMPONENT_AXIS}
@@ -244,6 +252,7 @@ def _adapter_arrays(spec: RunSpec, adapter: Adapter) -> Iterator[ArraySpec]:
 
 
 def _delta_arrays(spec: RunSpec, adapter: Adapter, root: str) -> Iterator[ArraySpec]:
+    """Yield the specifications of an adapter's `factor`, `lora_B` and `lora_bias`, or of `delta` stored itself."""
     if adapter.n_factor_columns:
         columns = min(FACTOR_CHUNK_COLUMNS, adapter.n_factor_columns)
         yield _token_array(
@@ -272,7 +281,10 @@ def _delta_arrays(spec: RunSpec, adapter: Adapter, root: str) -> Iterator[ArrayS
 
 
 def _unembedding_arrays(unembedding: Unembedding) -> Iterator[ArraySpec]:
-    """Weight, norm and the text of each token id, in chunks along the vocabulary, so that parts can be read."""
+    """Yield the specifications of the unembedding's weight, of the final norm and of the text of each token id.
+
+    Weight and texts are in chunks along the vocabulary, so that parts can be read.
+    """
     dtype, fill = DTYPES[unembedding.dtype]
     vocabulary, feature = ("vocabulary", unembedding.n_vocabulary), ("feature", unembedding.n_features)
     meaning = "output embedding: logits are its product with what the final norm puts out"
@@ -290,7 +302,7 @@ def _unembedding_arrays(unembedding: Unembedding) -> Iterator[ArraySpec]:
 
 
 def _weight_array(path: str, meaning: str, *axes: tuple[str, int]) -> ArraySpec:
-    """Array that is written once, in one chunk."""
+    """Return the specification of a float32 array that is written once, in one chunk; `axes` are (name, length)."""
     shape = tuple(n for _, n in axes)
     return ArraySpec(
         path=path,

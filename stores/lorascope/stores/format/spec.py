@@ -43,7 +43,7 @@ _VALID_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """One LoRA-wrapped linear layer of the model, the paper's m."""
+    """One linear layer of the model that LoRA wraps, the paper's m: its path, sizes and types."""
 
     path: str
     """Module path in the plain model, e.g. `model.layers.3.self_attn.q_proj`."""
@@ -63,6 +63,7 @@ class Component:
     """(name, start, stop) of the row ranges of a fused projection."""
 
     def __post_init__(self) -> None:
+        """Raise ValueError if the path can't name a folder or a type is unknown."""
         _require_valid_name("component", self.path)
         for name in (self.dtype, self.stored_dtype):
             if name not in DTYPES:
@@ -71,7 +72,7 @@ class Component:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
-    """One LoRA adapter of a run; its tuples have one entry per component, in order."""
+    """One LoRA adapter of a run; its tuples have one entry per component (wrapped layer), in order."""
 
     name: str
     """The adapter's name in PEFT."""
@@ -87,6 +88,7 @@ class Adapter:
     """One of `DELTA_SOURCES` by component; empty: `factor` or `branch`, as `factored` says."""
 
     def __post_init__(self) -> None:
+        """Raise ValueError if the name can't name a folder, or `delta_source` contradicts `rank` and `factored`."""
         _require_valid_name("adapter", self.name)
         sources = tuple("branch" if source == "difference" else source for source in self.delta_source)
         if sources and sources != self._derived_sources:
@@ -97,11 +99,12 @@ class Adapter:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Source of each component's delta: one of `DELTA_SOURCES`."""
+        """Origin of each component's delta: `factor`, `branch`, `difference`, or empty if unadapted."""
         return self.delta_source or self._derived_sources
 
     @property
     def _derived_sources(self) -> tuple[str, ...]:
+        """Origin of each component's delta as far as `rank` and `factored` show it: `factor`, `branch` or empty."""
         return tuple(
             "" if rank == 0 else "factor" if factored else "branch"
             for rank, factored in zip(self.rank, self.factored, strict=True)
@@ -109,7 +112,7 @@ class Adapter:
 
     @property
     def factor_start(self) -> tuple[int, ...]:
-        """First column of each component's z in `factor`; -1 if delta is stored instead."""
+        """First column of each component's z = A x in the array `factor`; -1 if z isn't stored."""
         starts, column = [], 0
         for rank, factored in zip(self.rank, self.factored, strict=True):
             is_stored = factored and rank > 0
@@ -119,13 +122,13 @@ class Adapter:
 
     @property
     def n_factor_columns(self) -> int:
-        """Number of columns of `factor`: the sum of ranks over factored components."""
+        """Number of columns of the array `factor`: the sum of ranks over components stored as z = A x."""
         return sum(rank * factored for rank, factored in zip(self.rank, self.factored, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unembedding:
-    """The model's final norm and output embedding, as far as they decide how they are stored."""
+    """Sizes, type and kind of the model's final norm and output embedding, which decide how these are stored."""
 
     n_vocabulary: int
     """Number of token ids."""
@@ -137,6 +140,7 @@ class Unembedding:
     """Whether the norm subtracts the mean over features, as LayerNorm does and RMSNorm doesn't."""
 
     def __post_init__(self) -> None:
+        """Raise ValueError if the weight's type is unknown."""
         if self.dtype not in DTYPES:
             raise ValueError(f"`dtype` of the unembedding is {self.dtype!r}; allowed are {sorted(DTYPES)}")
 
@@ -171,6 +175,7 @@ class RunSpec:
     """Further attributes of the root group, such as `provenance`, from which the fingerprint is computed."""
 
     def __post_init__(self) -> None:
+        """Raise ValueError if fields are impossible or contradict each other, or a name occurs twice."""
         if self.stream not in STREAMS:
             raise ValueError(f"`stream` is {self.stream!r}; allowed are {STREAMS}")
         if self.stream == "pair" and len(self.adapters) != 1:
@@ -195,12 +200,12 @@ class RunSpec:
 
     @property
     def n_rows(self) -> int:
-        """Number of rows of the token axis; the last one may be short."""
+        """Number of rows (blocks of 1,024 tokens) of the token axis; the last one may be short."""
         return -(-self.n_tokens // ROW_TOKENS)
 
 
 def _require_valid_name(what: str, name: str) -> None:
-    """Raise ValueError unless this name can be a folder inside of a store."""
+    """Raise ValueError unless this name can be a folder inside of a store; `what` has it, for the error."""
     if not _VALID_NAME.fullmatch(name) or ".." in name:
         raise ValueError(
             f"{what} name {name!r} can't be kept in a store; use letters, digits, `_`, `-` and single dots"
@@ -208,7 +213,7 @@ def _require_valid_name(what: str, name: str) -> None:
 
 
 def _require_unique(what: str, names: list[str]) -> None:
-    """Raise ValueError if a name occurs twice."""
+    """Raise ValueError if a name occurs twice; `what` has these names, for the error."""
     twice = sorted(name for name, n in Counter(names).items() if n > 1)
     if twice:
         raise ValueError(f"{what} names must differ; {twice} stand twice")

@@ -37,7 +37,10 @@ _text_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class StoredArray:
-    """Description of an array, enough to decode its chunks; its codecs were checked. Small to pickle."""
+    """Description of a stored array, enough to decode its chunks; its codecs were checked.
+
+    It is small when pickled.
+    """
 
     path: str
     shape: tuple[int, ...]
@@ -54,7 +57,7 @@ class StoredArray:
 
     @classmethod
     def from_metadata(cls, path: str, metadata: ArrayV3Metadata) -> Self:
-        """Return the description of an array with this metadata."""
+        """Return the description of the array at `path` with this Zarr metadata."""
         grid: Any = metadata.chunk_grid
         codecs: Any = metadata.codecs
         sharded = isinstance(codecs[0], ShardingCodec)
@@ -73,17 +76,20 @@ class StoredArray:
 
     @property
     def by_row(self) -> bool:
-        """Whether the array is written row by row; else once, when the run is set up."""
+        """Whether the array is written row by row (1,024 tokens each); else once, when the run is set up."""
         return self.attributes.get("written") == "by row"
 
     @property
     def n_chunks(self) -> int:
-        """Number of stored objects of the array."""
+        """Number of stored objects (chunks or shards) of the array."""
         return -(-self.shape[0] // self.chunks[0])
 
     @property
     def max_bytes(self) -> int:
-        """Most bytes that a stored object can have: Blosc adds at most its header to what it can't compress."""
+        """Most bytes that one stored object, a chunk or shard, can have.
+
+        Blosc adds at most its header to what it can't compress.
+        """
         if self.dtype.kind == "T":
             return max_text_bytes(self.path) + BLOSC_HEADER.size + CHECKSUM.size
         n_parts = 1 if self.part_width is None else self.chunks[1] // self.part_width
@@ -91,11 +97,11 @@ class StoredArray:
         return n_bytes if self.part_width is None else n_bytes + shard_index_bytes(n_parts)
 
     def key(self, chunk: int) -> str:
-        """Key of a chunk, by its index along the first axis."""
+        """Return the key of a chunk, its file's path in the run, by its index along the first axis."""
         return chunk_key(self.path, chunk, len(self.shape))
 
     def decode(self, chunk: int, content: bytes) -> np.ndarray:
-        """Decode a chunk by its index along the first axis; entries beyond the end of the array are cut off.
+        """Return the entries of a chunk, by its index along the first axis, without those beyond the array's end.
 
         Raises
         ------
@@ -113,7 +119,10 @@ class StoredArray:
         return whole[(slice(n_entries), *map(slice, self.shape[1:]))]
 
     def decode_part(self, content: bytes) -> np.ndarray:
-        """Decode a whole chunk that isn't a shard, or an inner chunk, into a writeable array; raises as `decode`."""
+        """Return all entries of an unsharded chunk or of an inner chunk, padding included, as a writeable array.
+
+        Raises what `decode` raises.
+        """
         body = without_checksum(content)
         if self.dtype.kind == "T":
             return _decode_text(body, self.chunks[0], max_text_bytes(self.path), compressed=self.compressed)
@@ -128,12 +137,12 @@ class StoredArray:
 
 
 def max_text_bytes(path: str) -> int:
-    """Most bytes of a decoded chunk of this array of texts."""
+    """Return the most bytes that a decoded chunk of the text array at `path` may have."""
     return MAX_NAME_BYTES if path.startswith("components/") else MAX_TEXT_BYTES
 
 
 def _decode_text(body: np.ndarray, n_texts: int, max_bytes: int, *, compressed: bool) -> np.ndarray:
-    """Decode a chunk of texts in Zarr's `vlen-utf8` format, in bounded memory."""
+    """Return the texts in a chunk of Zarr's `vlen-utf8` format, StringDType (text,), decoded in bounded memory."""
     n_bytes = announced_text_bytes(body[: BLOSC_HEADER.size].tobytes()) if compressed else len(body)
     if not 0 <= n_bytes <= max_bytes:
         raise ValueError(f"it announces {n_bytes} bytes of text, where at most {max_bytes} can be")
@@ -165,12 +174,12 @@ def without_checksum(content: bytes) -> np.ndarray:
 
 
 def announced_text_bytes(body: bytes) -> int:
-    """Decompressed size in the header of a Blosc chunk; -1 if the chunk is too short."""
+    """Return the decompressed size that a Blosc chunk's header announces; -1 if the chunk is too short."""
     return int.from_bytes(body[4:8], "little") if len(body) >= BLOSC_HEADER.size else -1
 
 
 def shard_index_bytes(n_parts: int) -> int:
-    """Size of the index at the end of a shard with `n_parts` inner chunks."""
+    """Return the size in bytes of the index at the end of a shard with `n_parts` inner chunks."""
     return 16 * n_parts + CHECKSUM.size
 
 
@@ -184,7 +193,10 @@ def parse_shard_index(tail: bytes) -> list[tuple[int, int] | None]:
 
 
 def _decompress(body: np.ndarray, n_bytes: int) -> np.ndarray:
-    """Decompress a Blosc chunk to exactly `n_bytes` (c-blosc 1.21, `README_CHUNK_FORMAT.rst`)."""
+    """Return the content of a Blosc chunk, uint8 of exactly `n_bytes`; raises ValueError if its header differs.
+
+    The header is that of c-blosc 1.21 (`README_CHUNK_FORMAT.rst`).
+    """
     header = BLOSC_HEADER.unpack(body[: BLOSC_HEADER.size].tobytes()) if len(body) >= BLOSC_HEADER.size else (0,) * 7
     _, _, flags, _, announced, block_bytes, compressed_bytes = header
     if (announced, compressed_bytes) != (n_bytes, len(body)) or not block_bytes:
@@ -200,7 +212,7 @@ def _decompress(body: np.ndarray, n_bytes: int) -> np.ndarray:
 
 
 def widen_block(block: np.ndarray, dtype_logical: str) -> np.ndarray:
-    """Return a stored block as float32, exact for every type of the format."""
+    """Return a stored block as float32, without rounding, from any type of the format; bfloat16 is uint16 bits."""
     require_stored_type(block.dtype, dtype_logical)
     if dtype_logical != "bfloat16":
         return block.astype(np.float32, copy=False)
@@ -209,7 +221,10 @@ def widen_block(block: np.ndarray, dtype_logical: str) -> np.ndarray:
 
 
 def require_stored_type(dtype: np.dtype[Any], dtype_logical: str) -> None:
-    """Raise ValueError unless this dtype stores that type of the format, so that bits are never read as numbers."""
+    """Raise ValueError unless `dtype` is the one that stores `dtype_logical`, such as uint16 for bfloat16.
+
+    So bits are never read as numbers.
+    """
     if dtype_logical not in DTYPES:
         raise ValueError(f"`dtype_logical` is {dtype_logical!r}; allowed are {sorted(DTYPES)}")
     if dtype != DTYPES[dtype_logical][0]:
@@ -217,7 +232,7 @@ def require_stored_type(dtype: np.dtype[Any], dtype_logical: str) -> None:
 
 
 def widen(tree: xr.DataTree) -> xr.DataTree:
-    """Convert the stored states of a tree to float32; arrays that were lazy stay lazy.
+    """Return a tree of a run's arrays with its stored states as float32; arrays that were lazy stay lazy.
 
     Use it for a run opened with `xarray.open_datatree`, where bfloat16 is stored as uint16, whose means or sums are
     meaningless.
@@ -229,6 +244,7 @@ def widen(tree: xr.DataTree) -> xr.DataTree:
     """
 
     def widen_dataset(dataset: xr.Dataset) -> xr.Dataset:
+        """Return the dataset with each array that has a `dtype_logical` as float32."""
         states = {name: array for name, array in dataset.data_vars.items() if "dtype_logical" in array.attrs}
         return dataset.assign({name: _widen_array(array) for name, array in states.items()})
 
@@ -236,6 +252,7 @@ def widen(tree: xr.DataTree) -> xr.DataTree:
 
 
 def _widen_array(array: xr.DataArray) -> xr.DataArray:
+    """Return a stored array as float32, lazy if it was, with its attributes changed to say so."""
     dtype_logical = array.attrs["dtype_logical"]
     kwargs: dict[str, Any] = {"dtype_logical": dtype_logical}
     wide: xr.DataArray = xr.apply_ufunc(

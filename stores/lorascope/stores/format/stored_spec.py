@@ -18,7 +18,10 @@ ArrayDescription = ArrayV3Metadata | StoredArray
 def stored_spec(
     attributes: Mapping[str, Any], arrays: Mapping[str, ArrayDescription], read: Callable[[str], np.ndarray]
 ) -> RunSpec:
-    """Return the specification of a stored run, as far as it decides which arrays exist."""
+    """Return the RunSpec of a stored run, as far as it decides which arrays exist.
+
+    `read` returns a whole array by its path.
+    """
     names = ("path", "kind", "layer", "d_in", "d_out", "dtype", "stored_dtype")
     columns = {name: read(f"components/{name}").tolist() for name in names}
     components = tuple(
@@ -41,7 +44,10 @@ def stored_spec(
 
 
 def specs_read_first(attributes: Mapping[str, Any], arrays: Mapping[str, ArrayDescription]) -> list[ArraySpec]:
-    """Arrays whose values decide which others exist: those along the component axis, and `rows/states`."""
+    """Return the specifications of arrays whose values decide which others exist, such as ranks by component.
+
+    They are those along the component axis or of ablated parts, and `rows/states`.
+    """
     n_components = _table_length(arrays, "components")
     if n_components > MAX_COMPONENTS:
         raise ValueError(f"`components` announces {n_components} entries; a run has at most {MAX_COMPONENTS}")
@@ -62,6 +68,7 @@ def specs_read_first(attributes: Mapping[str, Any], arrays: Mapping[str, ArrayDe
 
 
 def _adapter_from_columns(name: str, rank: list[int], scaling: list[float], start: list[int]) -> Adapter:
+    """Return the Adapter with these table columns; it has a factor at each component whose `start` isn't -1."""
     return Adapter(name=name, rank=tuple(rank), scaling=tuple(scaling), factored=tuple(s >= 0 for s in start))
 
 
@@ -71,7 +78,7 @@ def _run_spec(
     components: tuple[Component, ...],
     adapters: tuple[Adapter, ...],
 ) -> RunSpec:
-    """Specification with these components and adapters, and sizes from attributes and shapes of arrays."""
+    """Return the RunSpec of these components and adapters, with sizes from root attributes and array shapes."""
     ablation = arrays.get(f"adapters/{adapters[0].name}/ablation") if len(adapters) == 1 else None
     return RunSpec(
         stream=attributes["stream"],
@@ -88,7 +95,7 @@ def _run_spec(
 
 
 def _stored_unembedding(arrays: Mapping[str, ArrayDescription]) -> Unembedding | None:
-    """Unembedding of a stored run; None if it has no unembedding."""
+    """Return the Unembedding that a run's array metadata describe; None if the run has no unembedding."""
     if "unembedding/weight" not in arrays:
         return None
     weight, norm = arrays["unembedding/weight"], arrays.get("unembedding/norm")
@@ -103,6 +110,6 @@ def _stored_unembedding(arrays: Mapping[str, ArrayDescription]) -> Unembedding |
 
 
 def _table_length(arrays: Mapping[str, ArrayDescription], table: str) -> int:
-    """Number of entries of a table, from its first existing column."""
+    """Return the number of entries of a table, from its first existing column; 0 without columns."""
     shapes = (arrays[path].shape for column in TABLES[table] if (path := f"{table}/{column.name}") in arrays)
     return next((shape[0] for shape in shapes if shape), 0)

@@ -14,7 +14,7 @@ ROLES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """Column of a table: a one-dimensional array of the store."""
+    """Specification of a table's column, a one-dimensional array of the store: name, dtype and fill value."""
 
     name: str
     dtype: str
@@ -27,20 +27,24 @@ class Column:
 
 
 def _text_column(name: str, meaning: str, *, optional: bool = False) -> Column:
+    """Return the specification of a text column with empty fill value; `meaning` becomes its `long_name`."""
     return Column(name=name, dtype="string", fill="", attributes={"long_name": meaning}, optional=optional)
 
 
 def _integer_column(name: str, meaning: str, dtype: str = "int32", *, optional: bool = False) -> Column:
+    """Return the specification of an integer column with fill value -1; `meaning` becomes its `long_name`."""
     return Column(name=name, dtype=dtype, fill=-1, attributes={"long_name": meaning}, optional=optional)
 
 
 def _float_column(name: str, meaning: str, units: str) -> Column:
+    """Return the specification of a float64 column with fill value NaN; optional if named `base_...`."""
     optional = name.startswith("base_")  # early writers had no scores without the adapter
     attributes = {"long_name": meaning, "units": units}
     return Column(name=name, dtype="float64", fill=np.nan, attributes=attributes, optional=optional)
 
 
 def _score_columns(prefix: str, which: str) -> tuple[Column, ...]:
+    """Return the columns of a sample's scores; `prefix` is `base_` for scores without the adapter, else empty."""
     best = "choice with the highest log-likelihood"
     counts = (
         ("prediction", f"{best} {which}; -1 for text", "int16"),
@@ -55,6 +59,7 @@ def _score_columns(prefix: str, which: str) -> tuple[Column, ...]:
 
 
 def _answer_columns(prefix: str, which: str) -> tuple[Column, ...]:
+    """Return the columns of a sample's written answer; `prefix` is `base_` for that without the adapter, else empty."""
     text = f"what the model {which} wrote greedily as its answer; empty for text"
     choice = "choice that was read in it; -1 where none was, and for text"
     correct = "1 where written_prediction is the answer, 0 where not, -1 for text"
@@ -149,15 +154,15 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
 
 
 def is_base_column(path: str) -> bool:
-    """Whether this column has scores or answers of the model without the adapter."""
+    """Return whether the column at `path` has scores or answers of the model without the adapter."""
     return path.startswith(("samples/base_", "choices/base_"))
 
 
 def is_answer_column(path: str) -> bool:
-    """Whether this column has the model's written answers, with or without the adapter."""
+    """Return whether the column at `path` has the model's written answers, with or without the adapter."""
     return path.startswith(("samples/written", "samples/base_written"))
 
 
 def is_base_score_column(path: str) -> bool:
-    """Whether this column has scores without the adapter, which early writers created without a chunk."""
+    """Return whether the column at `path` has scores without the adapter; early writers wrote no chunk of these."""
     return is_base_column(path) and not is_answer_column(path)

@@ -15,9 +15,10 @@ ENTRY_BYTES = 256
 
 
 class ByteCache:
-    """Thread-safe cache of contents by key, which drops the least recently used ones beyond `max_bytes`."""
+    """Thread-safe cache of bytes by key, which drops the least recently used entries beyond `max_bytes`."""
 
     def __init__(self, max_bytes: int) -> None:
+        """Create an empty cache for at most `max_bytes`."""
         self.max_bytes = max_bytes
         self.largest_bytes = max_bytes // ENTRY_SHARE
         """Size of the largest object that is kept."""
@@ -27,7 +28,7 @@ class ByteCache:
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, fetch: Callable[[], bytes | None]) -> bytes | None:
-        """Return the cached content of a key, or else what `fetch` returns, which is cached.
+        """Return the content of a key from the cache, or else from `fetch`, whose result is then cached.
 
         Threads that ask for the key meanwhile wait for the result or get the same error. `fetch` returns None for an
         object that is too large to be kept; None is cached too. If the fetching thread is interrupted, a waiting one
@@ -61,14 +62,14 @@ class ByteCache:
         return content
 
     def discard(self, key: Hashable) -> None:
-        """Remove a key, even if it is being fetched."""
+        """Remove a key from the cache; if it is being fetched now, the result won't be cached."""
         with self._lock:
             self._asked.pop(key, None)
             if key in self._entries:
                 self._remove(key)
 
     def _store_fetched(self, key: Hashable, asked: Future[bytes | None], *content: bytes | None) -> None:
-        """Cache the content that was fetched, unless its key was discarded meanwhile."""
+        """End the fetching of a key, and cache its content if the fetch succeeded and nobody discarded the key."""
         with self._lock:
             if self._asked.get(key) is not asked:
                 return
@@ -80,10 +81,12 @@ class ByteCache:
                 self._entries[key] = entry
 
     def _remove(self, key: Hashable) -> None:
+        """Remove an entry, and subtract its size from `n_bytes`."""
         self.n_bytes -= _entry_bytes(self._entries.pop(key))
 
 
 def _entry_bytes(content: bytes | None) -> int:
+    """Return the approximate bytes of memory that a cache entry with this content takes."""
     return ENTRY_BYTES + len(content or b"")
 
 
@@ -92,12 +95,12 @@ _cache = ByteCache(CACHE_BYTES)
 
 
 def process_cache() -> ByteCache:
-    """Return the cache that all places of this process share."""
+    """Return the cache that all runs in object stores share in this process."""
     return _cache
 
 
 def _replace_cache_after_fork() -> None:
-    """Create a new cache in a forked process, since threads that fetch or hold the lock weren't forked."""
+    """Create an empty cache in a forked process, since threads that fetch or hold the lock weren't forked."""
     global _cache
     _cache = ByteCache(_cache.max_bytes)
 

@@ -25,7 +25,7 @@ NAMING_SECONDS = 0.1
 
 
 class Holder(NamedTuple):
-    """A process that writes at a path."""
+    """Process that writes at a path: its host, id and start, and the identity of its machine."""
 
     host: str
     process: int
@@ -37,13 +37,15 @@ class Holder(NamedTuple):
     """When the process began, as the kernel counts; empty if unknown."""
 
     def __str__(self) -> str:
+        """Return text for errors, such as `process 12 on host gpu1 since 2026-01-01 10:00 UTC`."""
         return f"process {self.process} on host {self.host} since {self.since}"
 
 
 class HeldError(FileExistsError):
-    """Error: another process is writing at a path."""
+    """Error that another process is writing at a path."""
 
     def __init__(self, message: str, holder: Holder | None = None) -> None:
+        """Keep the writing process along with the message."""
         super().__init__(message)
         self.holder = holder
         """The writing process; None if it isn't known."""
@@ -82,13 +84,19 @@ def file_lock(target: Path) -> Iterator[None]:
 
 
 def run_lock(path: str | Path | Place) -> AbstractContextManager[None]:
-    """Return the `file_lock` of a run's folder; of a run in an object store, a context that does nothing."""
+    """Return a context that locks a run's folder; for a run in an object store, one that does nothing.
+
+    The lock is `file_lock`.
+    """
     place = open_place(path)
     return file_lock(place.path) if isinstance(place.path, Path) else nullcontext()
 
 
 def _open_locked_file(path: Path, target: Path) -> int | None:
-    """Open the lock file, lock it, write this process into it, and return its descriptor; None if impossible."""
+    """Open and lock a lock file, write this process into it, and return its descriptor; None if not permitted.
+
+    Raises HeldError if another process has locked it.
+    """
     attempts = count()
     while True:
         try:
@@ -123,7 +131,7 @@ def _open_locked_file(path: Path, target: Path) -> int | None:
 
 
 def _try_lock(descriptor: int) -> bool:
-    """Lock a file, and return whether that was possible; True too if the file system has no locks."""
+    """Lock an open file without waiting, and return whether that worked; True too if the system has no locks."""
     try:
         import fcntl
     except ImportError:  # Windows: a file that another process has open can't be deleted or renamed anyway
@@ -139,14 +147,14 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _write_holder(descriptor: int) -> None:
-    """Write this process into the lock file."""
+    """Write this process's `Holder` into the lock file as JSON; a failure is ignored."""
     with suppress(OSError):  # a full disk, or another user's file: the lock is held anyway
         os.ftruncate(descriptor, 0)
         os.write(descriptor, json.dumps(this_process()._asdict()).encode())
 
 
 def _held_error(descriptor: int, target: Path) -> HeldError:
-    """Return the error that names the process in the lock file."""
+    """Return the HeldError that names the process in the lock file, or `another process` if it is unreadable."""
     time.sleep(NAMING_SECONDS)
     holder = None
     with suppress(OSError, ValueError, RecursionError):
@@ -156,7 +164,7 @@ def _held_error(descriptor: int, target: Path) -> HeldError:
 
 
 def _is_same_file(descriptor: int, path: Path) -> bool:
-    """Whether the open file is still the one at this path."""
+    """Return whether the open file is still the one at this path, neither deleted nor replaced."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
@@ -168,13 +176,13 @@ MAX_HOLDER_CHARACTERS = 300
 
 
 def this_process() -> Holder:
-    """Return this process as a `Holder` that writes from now on."""
+    """Return this process as a `Holder`, which writes from now on."""
     since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     return Holder(socket.gethostname(), os.getpid(), since, _machine_identity(), _start_of_process(os.getpid()))
 
 
 def parse_holder(document: Any) -> Holder | None:
-    """Return the `Holder` whose `_asdict()` is this document; None if it is something else."""
+    """Return the `Holder` whose `_asdict()` is this document from JSON; None if it is something else."""
     if not isinstance(document, dict) or document.keys() != set(Holder._fields):
         return None
     texts = [value for name, value in document.items() if name != "process"]
@@ -185,7 +193,7 @@ def parse_holder(document: Any) -> Holder | None:
 
 
 def may_be_running(holder: Holder) -> bool:
-    """Whether this may be another process that still runs; True for any process of another machine."""
+    """Return whether this may be another process that still runs; True for any process of another machine."""
     here = this_process()
     if not here.machine or (here.host, here.machine) != (holder.host, holder.machine):
         return True
@@ -201,7 +209,7 @@ def may_be_running(holder: Holder) -> bool:
 
 
 def _machine_identity() -> str:
-    """Boot id and process namespace of this machine, see `Holder.machine`."""
+    """Return boot id and process namespace of this machine, which make process ids unique; empty if unknown."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + " " + os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -209,7 +217,7 @@ def _machine_identity() -> str:
 
 
 def _start_of_process(process: int) -> str:
-    """When a process began, see `Holder.started`."""
+    """Return when a process began, as text in clock ticks since the boot; empty if unknown."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):

@@ -24,7 +24,7 @@ _NONBLOCKING = getattr(os, "O_NONBLOCK", 0)  # Windows has neither this nor name
 
 
 def open_regular(path: Path, *, at_most: int) -> BinaryIO:
-    """Open a regular file for reading, and follow links.
+    """Open a regular file of at most `at_most` bytes for reading, and follow links.
 
     Raises
     ------
@@ -50,13 +50,13 @@ def open_regular(path: Path, *, at_most: int) -> BinaryIO:
 
 
 def read_regular(path: Path, *, at_most: int) -> bytes:
-    """Return all bytes of a regular file; raises what `open_regular` raises."""
+    """Return all bytes of a regular file; raises StoreError if it isn't one or is larger than `at_most`."""
     with open_regular(path, at_most=at_most) as file:
         return file.read(os.fstat(file.fileno()).st_size)  # some system files never end
 
 
 def require_size(name: str, n_bytes: int, at_most: int) -> None:
-    """Raise StoreError if a file or object has more than `at_most` bytes."""
+    """Raise StoreError if a file or object has more than `at_most` bytes; the error calls it by its `name`."""
     if n_bytes > at_most:
         raise StoreError(
             f"`{name}` has {format_size(n_bytes)}, where at most {format_size(at_most)} can be; "
@@ -65,6 +65,7 @@ def require_size(name: str, n_bytes: int, at_most: int) -> None:
 
 
 def _require_regular(path: Path, status: os.stat_result, at_most: int) -> None:
+    """Raise StoreError unless `status` is that of a regular file of at most `at_most` bytes."""
     if not stat.S_ISREG(status.st_mode):
         kind = next((name for is_kind, name in FILE_KINDS if is_kind(status.st_mode)), "no regular file")
         raise StoreError(f"`{path}` is {kind}, not a file; put the file back")
@@ -77,7 +78,7 @@ PARTIAL = ".partial"
 
 @contextmanager
 def atomic_write(target: Path, *, flush: bool = False, make_folder: bool = True) -> Iterator[Path]:
-    """Give a temporary path to write to, which replaces `target` when the block ends without an error.
+    """Yield a temporary path to write to, which replaces `target` when the block ends without an error.
 
     Parameters
     ----------

@@ -31,40 +31,48 @@ _buffers = threading.local()
 
 @dataclass(frozen=True)
 class FolderPlace:
-    """A folder of this machine's file system."""
+    """Storage of one run in a folder of this machine's file system, with the methods of `Place`."""
 
     path: Path
     remote: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
+        """Path of the folder as text."""
         return str(self.path)
 
     def read(self, key: str, *, at_most: int) -> bytes:
+        """Return a file's bytes; raises StoreError if it isn't regular or has more than `at_most`."""
         return read_regular(self.path / key, at_most=at_most)
 
     def read_part(self, key: str, start: int, stop: int, *, at_most: int) -> bytes:
+        """Return bytes `start` to `stop` of a file, fewer if it ends before."""
         with open_regular(self.path / key, at_most=at_most) as file:
             file.seek(start)
             return file.read(stop - start)
 
     def size(self, key: str) -> int | None:
+        """Return a file's size in bytes; None if there is no such file."""
         try:
             return (self.path / key).stat().st_size
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def sizes(self, folder: str = "") -> Iterator[tuple[str, int]]:
+        """Yield (key, size in bytes) of every file below a folder, without temporary files."""
         for key in self.keys(folder):
             yield key, (self.path / key).lstat().st_size
 
     def keys(self, folder: str = "") -> Iterator[str]:
+        """Yield the key of every file below a folder, without temporary files."""
         return (key for key in self._walk_files(folder) if not key.endswith(PARTIAL))
 
     def temporary_files(self) -> Iterator[str]:
+        """Yield the keys of unfinished files of interrupted writers."""
         return (key for key in self._walk_files("") if key.endswith(PARTIAL))
 
     def _walk_files(self, folder: str) -> Iterator[str]:
+        """Yield the keys of all files and links below a folder, always in the same order; links aren't followed."""
         for at, folders, files in os.walk(self.path / folder):
             folders.sort()
             links = [name for name in folders if os.path.islink(os.path.join(at, name))]  # not followed
@@ -72,6 +80,7 @@ class FolderPlace:
                 yield (Path(at) / name).relative_to(self.path).as_posix()
 
     def mark(self, key: str) -> str | None:
+        """Return a file's device, inode and time of change as text; None if there is no such file."""
         try:
             status = (self.path / key).stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -79,13 +88,14 @@ class FolderPlace:
         return f"{status.st_dev} {status.st_ino} {status.st_mtime_ns}"
 
     def write(self, key: str, *pieces: bytes | memoryview) -> None:
+        """Write a file whole or not at all, with its content on the disk; errors say what to do."""
         with explain_write_errors(self.path, key):
             self._make_folder(key)
             with atomic_write(self.path / key, make_folder=False) as partial:
                 _write_durably(partial, [memoryview(piece).cast("B") for piece in pieces])
 
     def _make_folder(self, key: str) -> None:
-        """Create the folder of a key; the run's own, which may have been deleted meanwhile, only for the root."""
+        """Create the folder of a key; the run's own only for the root, so that a deleted run stays deleted."""
         if "/" not in key:
             self.path.mkdir(parents=True, exist_ok=True)
         elif not (self.path / key).parent.is_dir():
@@ -93,12 +103,14 @@ class FolderPlace:
                 (self.path / folder).mkdir(exist_ok=True)
 
     def flush(self, folder: str) -> None:
+        """Flush the names in a folder to the disk; for the run's own folder also its name."""
         with explain_write_errors(self.path, folder or "zarr.json"):
             flush_to_disk(self.path / folder)
             if not folder:
                 flush_to_disk(self.path.absolute().parent)
 
     def delete(self, keys: Iterable[str]) -> None:
+        """Delete files, and folders that are empty then; missing files are ignored."""
         folders = set()
         for key in keys:
             (self.path / key).unlink(missing_ok=True)
@@ -108,12 +120,13 @@ class FolderPlace:
                 folder.rmdir()
 
     def free_bytes(self) -> int | None:
+        """Return the free bytes of the disk with this folder, which needn't exist yet."""
         folder = next(parent for parent in (self.path.absolute(), *self.path.absolute().parents) if parent.is_dir())
         return shutil.disk_usage(folder).free
 
 
 def _write_durably(file: Path, pieces: list[memoryview]) -> None:
-    """Write these pieces to a file and flush it to the disk."""
+    """Write these pieces to a file, and flush its content to the disk."""
     if sum(map(len, pieces)) < DIRECT_BYTES or not _write_directly(file, pieces):
         with open(file, "wb", buffering=0) as stream:
             for piece in pieces:
@@ -146,7 +159,9 @@ def _write_directly(file: Path, pieces: list[memoryview]) -> bool:
 
 
 def _aligned_pieces(pieces: list[memoryview]) -> Iterator[memoryview]:
-    """Yield the pieces' bytes as direct writes need them, aligned to pages and in whole blocks; the last is filled up.
+    """Yield the bytes of `pieces` in whole, page-aligned blocks, as direct writes need them.
+
+    The last block is filled up.
 
     Aligned bytes are passed on as they are, all others through one buffer, which the next step overwrites.
     """
@@ -169,7 +184,7 @@ def _aligned_pieces(pieces: list[memoryview]) -> Iterator[memoryview]:
 
 
 def _aligned_buffer() -> memoryview:
-    """Return this thread's buffer, which begins at the start of a page."""
+    """Return this thread's buffer of 4 MiB for direct writes, which begins at the start of a page."""
     if not hasattr(_buffers, "aligned"):
         _buffers.aligned = memoryview(mmap.mmap(-1, PIECE_BYTES))
     aligned: memoryview = _buffers.aligned
@@ -181,7 +196,7 @@ _DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def explain_write_errors(run: Path, key: str) -> Iterator[None]:
-    """Turn errors while a file of a run is written into errors of the same type with a message of one line.
+    """Turn an OSError while a run's file is written into one of the same type that says what to do.
 
     Raises
     ------
@@ -197,7 +212,7 @@ def explain_write_errors(run: Path, key: str) -> Iterator[None]:
 
 
 def _explained_error(run: Path, key: str, error: OSError) -> OSError:
-    """Return an error of the same type that says what to do."""
+    """Return an error of the same type as `error` that names the run's file and says what to do."""
     if isinstance(error, FileNotFoundError):
         if key != "zarr.json" and not (run / "zarr.json").exists():
             return FileNotFoundError(deleted_message(str(run)))
@@ -218,7 +233,7 @@ def _explained_error(run: Path, key: str, error: OSError) -> OSError:
 
 
 def deleted_message(run: str) -> str:
-    """Error message about a run whose folder was deleted or moved away."""
+    """Return the message of an error about a run whose folder was deleted or moved away while it was written."""
     return (
         f"`{run}` was deleted or moved away while it was written; put it back and the same command goes on, or "
         "delete what is left of it and the same command starts again"

@@ -12,7 +12,7 @@ from .remote import PREFIXES, ObjectPlace
 
 
 class Place(Protocol):
-    """Storage of one run: bytes by key, where keys are paths relative to the run, with `/`."""
+    """Storage of one run, in a folder or an object store: bytes by key, a path relative to the run with `/`."""
 
     @property
     def path(self) -> Path | str:
@@ -20,14 +20,14 @@ class Place(Protocol):
 
     @property
     def name(self) -> str:
-        """Path of the run as text for people."""
+        """Path or url of the run as text, for messages."""
 
     @property
     def remote(self) -> bool:
-        """Whether requests go over a network."""
+        """Whether the run is in an object store, so that requests go over a network."""
 
     def read(self, key: str, *, at_most: int) -> bytes:
-        """Return all bytes of a key; its size is checked first.
+        """Return all bytes of a key, after checking that there are at most `at_most`.
 
         Raises
         ------
@@ -38,16 +38,19 @@ class Place(Protocol):
         """
 
     def read_part(self, key: str, start: int, stop: int, *, at_most: int) -> bytes:
-        """Return bytes start to stop of a key, fewer if it ends before; `at_most` limits its whole size."""
+        """Return bytes `start` to `stop` of a key, fewer if it ends before.
+
+        `at_most` limits its whole size.
+        """
 
     def size(self, key: str) -> int | None:
-        """Size of a key's content in bytes; None if there is no such key."""
+        """Return the size of a key's content in bytes; None if there is no such key."""
 
     def mark(self, key: str) -> str | None:
-        """Text that changes when a key's content is replaced; None if there is no such key."""
+        """Return text that changes when a key's content is replaced; None if there is no such key."""
 
     def sizes(self, folder: str = "") -> Iterator[tuple[str, int]]:
-        """Yield every key below a folder and its size in bytes, without temporary files."""
+        """Yield (key, size in bytes) of everything below a folder, without temporary files."""
 
     def temporary_files(self) -> Iterator[str]:
         """Yield the keys of unfinished files of interrupted writers."""
@@ -59,7 +62,7 @@ class Place(Protocol):
         """
 
     def flush(self, folder: str) -> None:
-        """Make the names in a folder durable."""
+        """Make the names of new files in a folder survive a power failure."""
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete these keys, in any order, and folders that are empty then; missing keys are ignored."""
@@ -68,11 +71,11 @@ class Place(Protocol):
         """Yield every key below a folder, without temporary files."""
 
     def free_bytes(self) -> int | None:
-        """Bytes that can still be written; None if unknown."""
+        """Return the bytes that can still be written; None if unknown."""
 
 
 def open_place(path: str | Path | Place) -> Place:
-    """Return the place at a path or url, or the place itself; nothing is read yet.
+    """Return the storage of a run, a Place, from its path or url; a Place is returned as it is; nothing is read.
 
     Parameters
     ----------
@@ -104,7 +107,7 @@ def open_place(path: str | Path | Place) -> Place:
 
 
 def with_cache(place: Place) -> Place:
-    """Return a place that caches the chunks that it reads, if this one is in an object store.
+    """Return an object store's place with a cache for the chunks that it reads; a folder's place as it is.
 
     Use it to read committed rows of one opened run, whose chunks never change; not to write, nor to see the current
     content. Each call begins with an empty cache.

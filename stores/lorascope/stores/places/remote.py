@@ -26,7 +26,7 @@ PREFIXES = {"s3": "AWS_", "s3a": "AWS_", "gs": "GOOGLE_", "az": "AZURE_", "abfs"
 
 @dataclass(frozen=True)
 class ObjectPlace:
-    """A run below a prefix in an object store; each object is written whole by one request.
+    """Storage of one run below a prefix in an object store; each object is written whole by one request.
 
     It is pickled as its url: the process that unpickles it uses credentials of its own environment and its own cache.
     """
@@ -37,10 +37,12 @@ class ObjectPlace:
     """Key of this opened run in the cache of chunks; None without a cache."""
 
     def __reduce__(self) -> tuple[type["ObjectPlace"], tuple[str, str | None]]:
+        """Pickle the url and the key in the cache, without connection and credentials."""
         return ObjectPlace, (self.path, self.opened)
 
     @cached_property
     def _store(self) -> Any:
+        """Connection to the object store, made at the first access."""
         from obstore.store import from_url
 
         with _explain_remote_errors(self.path):
@@ -48,9 +50,11 @@ class ObjectPlace:
 
     @property
     def name(self) -> str:
+        """Url of the run."""
         return self.path
 
     def read(self, key: str, *, at_most: int) -> bytes:
+        """Return an object's bytes, of a chunk through the cache; raises StoreError above `at_most`."""
         content = self._read_cached(key, at_most)
         if content is not None:
             return content
@@ -60,6 +64,7 @@ class ObjectPlace:
             return bytes(answer.bytes())
 
     def read_part(self, key: str, start: int, stop: int, *, at_most: int) -> bytes:
+        """Return bytes `start` to `stop` of an object, fewer if it ends before."""
         content = self._read_cached(key, at_most)
         if content is not None:
             return content[start:stop]
@@ -75,6 +80,7 @@ class ObjectPlace:
             raise
 
     def size(self, key: str) -> int | None:
+        """Return an object's size in bytes; None if there is no such object."""
         try:
             content = self._read_cached(key, process_cache().largest_bytes)
             if content is not None:
@@ -85,6 +91,7 @@ class ObjectPlace:
             return None
 
     def mark(self, key: str) -> str | None:
+        """Return an object's entity tag, or else its time and size, as text; None if there is no such object."""
         try:
             with _explain_remote_errors(self.path):
                 answer = self._store.head(key)
@@ -93,12 +100,13 @@ class ObjectPlace:
         return str(answer["e_tag"] or (answer["last_modified"], answer["size"]))
 
     def _read_cached(self, key: str, at_most: int) -> bytes | None:
-        """Read all bytes of a chunk through the cache; None for keys that aren't cached and for too large chunks."""
+        """Return a chunk's bytes through the cache; None without a cache, for other keys and for large chunks."""
         if self.opened is None or not _is_unchanging_key(key):
             return None
         cache = process_cache()
 
         def fetch() -> bytes | None:
+            """Request the object, and return its bytes; None if it is too large for the cache."""
             with _explain_remote_errors(self.path):
                 answer = self._store.get(key)
                 return bytes(answer.bytes()) if answer.meta["size"] <= min(at_most, cache.largest_bytes) else None
@@ -106,17 +114,21 @@ class ObjectPlace:
         return cache.get((self.opened, key), fetch)
 
     def sizes(self, folder: str = "") -> Iterator[tuple[str, int]]:
+        """Yield (key, size in bytes) of every object below a folder."""
         with _explain_remote_errors(self.path):
             for batch in self._store.list(prefix=folder or None):
                 yield from ((item["path"], item["size"]) for item in batch)
 
     def keys(self, folder: str = "") -> Iterator[str]:
+        """Yield the key of every object below a folder."""
         return (key for key, _ in self.sizes(folder))
 
     def temporary_files(self) -> Iterator[str]:
+        """Return an empty iterator, since an interrupted request leaves no object."""
         return iter(())  # an interrupted request leaves nothing
 
     def write(self, key: str, *pieces: bytes | memoryview) -> None:
+        """Write an object in one request, and remove it from the cache; raises OSError if the store fails."""
         try:
             with _explain_remote_errors(self.path):
                 self._store.put(key, b"".join(pieces), use_multipart=False)
@@ -128,9 +140,10 @@ class ObjectPlace:
             process_cache().discard((self.opened, key))
 
     def flush(self, folder: str) -> None:
-        pass  # objects are durable once they are written
+        """Do nothing, since objects are durable once they are written."""
 
     def delete(self, keys: Iterable[str]) -> None:
+        """Delete objects, and remove them from the cache; raises OSError if the store fails."""
         keys = list(keys)
         try:
             with _explain_remote_errors(self.path):
@@ -140,16 +153,20 @@ class ObjectPlace:
                 process_cache().discard((self.opened, key))
 
     def free_bytes(self) -> int | None:
+        """Return None, since the free space of an object store isn't known."""
         return None
 
 
 def _is_unchanging_key(key: str) -> bool:
-    """Whether this is a chunk, which never changes; metadata and the digests of rows may."""
+    """Return whether a key is that of a chunk, which never changes; metadata and the digests of rows may."""
     return key.rpartition("/")[2].startswith("c.") and not key.startswith("rows/")
 
 
 def _client_options(url: str) -> Any:
-    """Our client options and those of the environment, which obstore reads only if it is given none."""
+    """Return the timeouts and other options of the connection: ours, or those in environment variables.
+
+    obstore reads those of the environment only if it is given no options.
+    """
     prefix = PREFIXES[url.partition("://")[0]]
     names = {option: (prefix + option).upper() for option in CLIENT_OPTIONS}
     return {**CLIENT_DEFAULTS, **{option: os.environ[name] for option, name in names.items() if name in os.environ}}
@@ -157,7 +174,7 @@ def _client_options(url: str) -> Any:
 
 @contextmanager
 def _explain_remote_errors(place: str) -> Iterator[None]:
-    """Turn errors of an object store into an OSError whose message names the place and says what to do."""
+    """Turn errors of an object store into an OSError whose message names the run and says what to do."""
     from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
     try:
@@ -173,6 +190,6 @@ def _explain_remote_errors(place: str) -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    """First line of an error's message, without the server's XML."""
+    """Return the first line of an error's message, without the server's XML, at most 300 characters."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
     return line.partition(": <?xml")[0][:300]

@@ -20,7 +20,7 @@ MISSING_ERRORS = (FileNotFoundError, NotADirectoryError)
 
 
 class Chunk(NamedTuple):
-    """A chunk that was read for a check: its digest, its content or its problem."""
+    """Result of reading one chunk of an array for a check: its digest, and its block or its problem."""
 
     key: str
     digest: bytes | None
@@ -31,7 +31,10 @@ class Chunk(NamedTuple):
 
 
 def read_chunk(place: Place, array: StoredArray, index: int, *, version: int, decode: bool) -> Chunk:
-    """Read, hash and maybe decode a chunk, by its index along the first axis; problems are returned, not raised."""
+    """Read and hash a chunk, decode it if asked, and return it as a Chunk, which has the problem if any.
+
+    `index` is its place along the array's first axis. Problems aren't raised.
+    """
     key = array.key(index)
     try:
         content = place.read(key, at_most=array.max_bytes)
@@ -54,7 +57,7 @@ def read_chunk(place: Place, array: StoredArray, index: int, *, version: int, de
 def read_chunk_columns(
     place: Place, array: StoredArray, chunk: int, columns: Sequence[slice] = (slice(None),)
 ) -> list[np.ndarray]:
-    """Read spans of columns of one chunk, as stored: an array (entry, column) for each of `columns`.
+    """Return one array (entry, column), as stored, for each span of columns of a chunk.
 
     Raises
     ------
@@ -77,7 +80,7 @@ def read_chunk_columns(
 
 
 def _read_shard_columns(place: Place, array: StoredArray, key: str, spans: Sequence[range]) -> list[np.ndarray]:
-    """Read spans of columns of a shard; each inner chunk is read once."""
+    """Return one array (entry, column) for each span of columns of a shard; each inner chunk is read once."""
     assert array.part_width is not None
     width = array.part_width
     needed = sorted({part for span in spans for part in range(span.start // width, -(-span.stop // width))})
@@ -90,7 +93,7 @@ def _read_shard_columns(place: Place, array: StoredArray, key: str, spans: Seque
 
 
 def _part_bounds(place: Place, array: StoredArray, key: str, parts: Sequence[int]) -> list[tuple[int, int]]:
-    """Return (first byte, byte after the last) of inner chunks, from the index at the end of the shard."""
+    """Return (first byte, byte after the last) of each inner chunk in `parts`, from the index of their shard."""
     assert array.part_width is not None
     size = place.size(key) or 0
     n_bytes = shard_index_bytes(array.chunks[1] // array.part_width)
@@ -113,21 +116,21 @@ def _part_bounds(place: Place, array: StoredArray, key: str, parts: Sequence[int
 
 
 def _columns_of_parts(parts: dict[int, np.ndarray], span: range, width: int) -> np.ndarray:
-    """Return a span of columns from the decoded inner chunks of a shard."""
+    """Return a span of columns from a shard's decoded inner chunks, each `width` columns wide."""
     first, last = span.start // width, -(-span.stop // width)
     side_by_side = np.concatenate([parts[part] for part in range(first, last)], axis=1)
     return side_by_side[:, span.start - first * width : span.stop - first * width]
 
 
 def _require_content(content: bytes, key: str) -> bytes:
-    """Return the content; raises StoreError if it is empty."""
+    """Return the bytes of a chunk as they are; raises StoreError if it is empty."""
     if not content:
         raise StoreError(f"chunk {key!r} is empty; run `lorascope verify`")
     return content
 
 
 def read_digests(array: StoredArray, place: Place) -> np.ndarray:
-    """Read the digests of all rows, uint8 (row, byte); all zero for rows that aren't committed.
+    """Return the digests of all rows (1,024 tokens each), uint8 (row, byte); all zero for rows not committed.
 
     Raises
     ------
@@ -144,13 +147,13 @@ def read_digests(array: StoredArray, place: Place) -> np.ndarray:
 
 
 def _row_of_key(key: str) -> int | None:
-    """Row whose digest has this key; None for another file."""
+    """Return the row whose digest is stored at this key; None if it is another file's key."""
     name = key.rpartition("/")[2].split(".")
     return int(name[1]) if len(name) == 3 and name[1].isdecimal() else None
 
 
 def _read_digest(array: StoredArray, place: Place, row: int) -> np.ndarray:
-    """Read the digest of a row; all zero if its file is gone."""
+    """Return the digest of a row, uint8 (byte,); all zero if its file is gone."""
     key = array.key(row)
     try:
         return np.asarray(array.decode(row, place.read(key, at_most=array.max_bytes))[0])

@@ -20,17 +20,20 @@ COMPONENT_INDEXES = ("kind", "layer", "rank")
 
 
 class LazyText(BackendArray):
-    """Texts of tokens that are read at the first access, since reading ten million takes seconds."""
+    """Texts of a run's tokens for xarray, read at the first access, since reading ten million takes seconds."""
 
     def __init__(self, read: Callable[[], np.ndarray], n_tokens: int) -> None:
+        """Keep the function that reads all `n_tokens` texts, without calling it."""
         self.shape, self.dtype, self._read = (n_tokens,), np.dtype(object), read
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        """Return the texts that xarray's indexer asks for; the first access reads all of them."""
         support = indexing.IndexingSupport.OUTER
         return indexing.explicit_indexing_adapter(key, self.shape, support, lambda places: self._values[places])
 
     @cached_property
     def _values(self) -> np.ndarray:
+        """All texts as Python strings, object (token,); equal texts are one object."""
         texts = self._read()
         objects, known = np.empty(len(texts), object), dict[str, str]()
         for start in range(0, len(texts), 2**16):  # each text is kept once: there are only some thousands
@@ -40,7 +43,10 @@ class LazyText(BackendArray):
 
 
 def token_coordinates(columns: Mapping[str, Any]) -> xr.Coordinates:
-    """Return coordinates (token,) with an index for each of `TOKEN_INDEXES`; text may be lazy."""
+    """Return xarray coordinates (token,) of these columns, with an index for sample, role and position.
+
+    Text may be lazy.
+    """
     coordinates = xr.Coordinates()
     for name, values in columns.items():
         if name in TOKEN_INDEXES:
@@ -53,22 +59,23 @@ def token_coordinates(columns: Mapping[str, Any]) -> xr.Coordinates:
 
 
 def lazy_text(read: Callable[[], np.ndarray], n_tokens: int, attributes: Mapping[str, Any]) -> xr.Variable:
-    """Return a variable (token,) of texts that are read at the first access."""
+    """Return an xarray variable (token,) of texts that are read at the first access."""
     attributes = {key: value for key, value in attributes.items() if key != "written"}
     return _text_variable(indexing.LazilyIndexedArray(LazyText(read, n_tokens)), attributes)
 
 
 def _text_variable(values: Any, attributes: Mapping[str, Any] | None = None) -> xr.Variable:
+    """Return an xarray variable (token,) of these texts, which aren't copied."""
     return xr.Variable("token", values, attributes, fastpath=True)  # else xarray would copy each text
 
 
 def role_names(roles: np.ndarray) -> np.ndarray:
-    """Return the names of roles, which are given as indices in `ROLES`; empty for -1."""
+    """Return the names of tokens' roles, given as indices in `ROLES`, as an array of text; empty for -1."""
     return np.asarray(np.array([*ROLES, ""], object)[roles])
 
 
 def with_component_indexes(dataset: xr.Dataset) -> xr.Dataset:
-    """Return the dataset with an index for each of its `COMPONENT_INDEXES`."""
+    """Return the dataset with an index for each of `kind`, `layer` and `rank` that it has, for selection."""
     for name in COMPONENT_INDEXES:
         if name in dataset.coords and dataset[name].ndim == 1 and name not in dataset.xindexes:
             dataset = dataset.set_xindex(name)
@@ -76,7 +83,7 @@ def with_component_indexes(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def sample_token_places(samples: xr.Dataset, names: str | Sequence[str]) -> slice | np.ndarray:
-    """Return the places of the tokens of samples with these ids, in the order of the ids.
+    """Return where samples' tokens are on the token axis: a slice for one id, an array of indices for several.
 
     Raises
     ------

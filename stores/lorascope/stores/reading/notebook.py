@@ -17,7 +17,7 @@ _STYLE = "text-align:left;vertical-align:top;padding:1px 1em 1px 0;background:no
 
 
 def run_html(run: "Run") -> str:
-    """Return a table of a run's model, adapters, data, size and completeness as HTML."""
+    """Return HTML for notebooks: a table of a run's model, adapters, data, size and completeness."""
     rows = "".join(
         f'<tr style="background:none"><th style="{_STYLE};opacity:.65;font-weight:normal">{html.escape(name)}</th>'
         f'<td style="{_STYLE}">{html.escape(value)}</td></tr>'
@@ -28,6 +28,7 @@ def run_html(run: "Run") -> str:
 
 
 def _table_rows(run: "Run") -> Iterator[tuple[str, str]]:
+    """Yield (label, text) for each line of the table about a run; the text is empty if it isn't known."""
     settings = run.attributes.get("provenance", {}).get("settings", {})
     yield "model", str(settings.get("model") or "")
     ranks = {name: run.adapter(name)["rank"].values for name in run.adapters}
@@ -46,5 +47,6 @@ def _table_rows(run: "Run") -> Iterator[tuple[str, str]]:
 
 
 def _format_ranks(ranks: np.ndarray) -> str:
+    """Return the ranks of an adapter as text, `rank 8` or `rank 4 to 16`, without those of unadapted components."""
     low, high = ranks[ranks > 0].min(initial=ranks.max()), ranks.max()
     return f"rank {high}" if low == high else f"rank {low} to {high}"

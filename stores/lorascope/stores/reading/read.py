@@ -21,7 +21,7 @@ RunLike = Run | str | Path
 
 
 def open_run(path: str | Path | Place) -> Run:
-    """Open the run at `path`, finished or not; `path` may also be a local folder that contains one run.
+    """Open the run at `path`, or the only run in that folder, and return it as a Run; it may be unfinished.
 
     Chunks from an object store are cached in memory (up to 256 MiB per process), so a chunk that several components
     share is read once.
@@ -38,14 +38,14 @@ def open_run(path: str | Path | Place) -> Run:
 
 
 def as_run(run: RunLike) -> Run:
-    """Return an open run, or open the one at a path or url; raises what `open_run` raises, or TypeError."""
+    """Return an open run as it is, or open the one at a path or url; raises as `open_run` does, or TypeError."""
     if not isinstance(run, RunLike):
         raise TypeError(f"`run` is {run!r}; give an open run, its path or its url")
     return run if isinstance(run, Run) else open_run(run)
 
 
 def checked_run(place: Place, root: Root) -> Run:
-    """Return the run of this root; raises StoreError unless its layout is that of the format."""
+    """Return the Run with this root metadata; raises StoreError unless its layout is that of the format."""
     problems = find_layout_problems(place, root)
     if problems:
         more = f" (and {len(problems) - 1} more such)" if len(problems) > 1 else ""
@@ -57,13 +57,16 @@ def checked_run(place: Place, root: Root) -> Run:
 
 
 def unchecked_run(place: Place, root: Root) -> Run:
-    """Return the run of this root, whose layout was checked before."""
+    """Return the Run with this root metadata, whose layout the caller has checked."""
     arrays = {path: StoredArray.from_metadata(path, metadata) for path, metadata in root.arrays.items()}
     return Run(place, root.attributes, arrays)
 
 
 def open_root(path: str | Path | Place) -> tuple[Place, Root]:
-    """Return place and root of the run at `path`; raises StoreError unless it can be read and is completely set up."""
+    """Return (place, root metadata) of the run at `path`; raises StoreError unless it is completely set up.
+
+    It is also raised if the root can't be read.
+    """
     place = open_place(path)
     try:
         root = read_root(place)
@@ -81,7 +84,10 @@ def open_root(path: str | Path | Place) -> tuple[Place, Root]:
 
 
 def find_layout_problems(place: Place, root: Root) -> list[Problem]:
-    """Return every difference of a run's layout from the format; reads metadata and the smallest tables only."""
+    """Return a Problem for each difference of a run's metadata and tables from the format.
+
+    Only metadata and the smallest tables are read.
+    """
     try:
         metadata = root.arrays
     except StoreError as error:
@@ -95,7 +101,7 @@ def find_layout_problems(place: Place, root: Root) -> list[Problem]:
 
 
 def missing_chunks(path: str | Path | Place) -> list[str]:
-    """Return the keys of missing chunks of the run at `path`, sorted; no chunk is read.
+    """Return the keys of chunks that the run at `path` should have and lacks, sorted; no chunk is read.
 
     Expected are the chunks of committed rows, and of all arrays that are written when a run is set up.
 

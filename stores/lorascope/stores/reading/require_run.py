@@ -10,7 +10,7 @@ APath = TypeVar("APath", bound=str | Path)
 
 
 def require_store(path: APath) -> APath:
-    """Return the path that `find_run_path` finds; raises StoreError if a local folder holds no Zarr store."""
+    """Return the path of the run at `path`, or of the only run in it; raises StoreError without a Zarr store."""
     run = find_run_path(path)
     if not ("://" in str(run) or (Path(run) / "zarr.json").exists()):
         raise no_store_error(str(path), nowhere=not Path(path).exists())
@@ -18,7 +18,7 @@ def require_store(path: APath) -> APath:
 
 
 def find_run_path(path: APath) -> APath:
-    """Return the path itself, or that of the only run inside if it is a local folder and not a run.
+    """Return `path`, or the path of the only run inside if it is a local folder and not a run itself.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def find_run_path(path: APath) -> APath:
 
 
 def _is_run_folder(folder: Path) -> bool:
-    """Whether this folder is a run and not another Zarr group, such as a result."""
+    """Return whether a folder is a run of lorascope and not another Zarr group, such as a result."""
     if not (folder / "zarr.json").is_file():
         return False
 
@@ -50,6 +50,9 @@ def _is_run_folder(folder: Path) -> bool:
 
 
 def no_store_error(name: str, *, nowhere: bool) -> StoreError:
-    """Return the error for a path that should be a run but has no Zarr store."""
+    """Return the StoreError about a path that should be a run but has no Zarr store.
+
+    `nowhere`: whether nothing exists at the path.
+    """
     problem = "doesn't exist" if nowhere else "holds no Zarr store"
     return StoreError(f"`{name}` {problem}; name a run that `lorascope capture` wrote")

@@ -27,7 +27,7 @@ _NODE_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,254}(/[A-Za-z0-9_][A-Za-
 
 @dataclass(frozen=True)
 class Root:
-    """Root of a run: its `zarr.json` as it was read, and the metadata in it."""
+    """Root metadata of a run: its `zarr.json` as bytes and as a document, and what is in it."""
 
     place: Place
     content: bytes
@@ -41,7 +41,7 @@ class Root:
 
     @cached_property
     def nodes(self) -> Mapping[str, Any] | None:
-        """Path -> document of every node, as consolidated in the root; None without consolidated metadata.
+        """Path -> metadata of every array and group, as consolidated in the root; None if they aren't.
 
         Raises
         ------
@@ -60,7 +60,7 @@ class Root:
 
     @cached_property
     def arrays(self) -> Mapping[str, ArrayV3Metadata]:
-        """Path -> metadata of every array, consolidated or from each node's own file.
+        """Path -> Zarr metadata of every array, consolidated in the root or else from its own `zarr.json`.
 
         Raises
         ------
@@ -71,7 +71,7 @@ class Root:
 
 
 def read_root(place: Place) -> Root:
-    """Read the root of the run at a place.
+    """Read the root `zarr.json` of the run at a place, and return it as a Root.
 
     Raises
     ------
@@ -91,14 +91,14 @@ def read_root(place: Place) -> Root:
 
 
 def require_root_digest(root: Root) -> None:
-    """Raise StoreError if the root's digest is wrong; roots of older writers have no digest."""
+    """Raise StoreError if the root `zarr.json` contradicts its digest; roots of older writers have no digest."""
     problem = root_digest_problem(root)
     if problem is not None:
         raise StoreError(f"`{root.place.name}` can't be resumed: {problem}; put that file back, or name a new folder")
 
 
 def root_digest_problem(root: Root) -> str | None:
-    """Return the problem of the root's digest; None if it is right, or an older writer wrote none."""
+    """Return a sentence on a wrong digest of the root `zarr.json`; None if it is right or from an older writer."""
     attributes = root.attributes
     if "root_digest" not in attributes:
         return "'zarr.json' has lost its `root_digest`" if "metadata_digest" in attributes else None
@@ -107,9 +107,10 @@ def root_digest_problem(root: Root) -> str | None:
 
 
 def read_node_documents(place: Place, paths: list[str]) -> dict[str, bytes | StoreError | None]:
-    """Read each node's own `zarr.json`: path -> content, None if it is missing, or the error if it can't be read."""
+    """Return path -> bytes of each array's or group's own `zarr.json`; None if missing, an error if unreadable."""
 
     def read(path: str) -> bytes | StoreError | None:
+        """Return a node's own `zarr.json`, None if it is missing, or the error instead of raising it."""
         try:
             return place.read(f"{path}/zarr.json", at_most=MAX_NODE_BYTES)
         except (FileNotFoundError, NotADirectoryError):
@@ -121,7 +122,7 @@ def read_node_documents(place: Place, paths: list[str]) -> dict[str, bytes | Sto
 
 
 def parse_arrays(nodes: Mapping[str, Any]) -> dict[str, ArrayV3Metadata]:
-    """Parse documents of nodes: path -> metadata of each array; raises StoreError for documents that aren't Zarr's."""
+    """Return path -> Zarr metadata of each array in these documents; raises StoreError if one isn't Zarr's."""
     arrays = {}
     for path, document in nodes.items():
         try:
@@ -137,14 +138,14 @@ def parse_arrays(nodes: Mapping[str, Any]) -> dict[str, ArrayV3Metadata]:
 
 
 def node_paths(place: Place) -> list[str]:
-    """Return the paths of all nodes with their own `zarr.json`, sorted; raises StoreError for an impossible path."""
+    """Return the sorted paths of all arrays and groups with a `zarr.json`; raises StoreError for a bad path."""
     paths = sorted(key.removesuffix("/zarr.json") for key, _ in place.sizes() if key.endswith("/zarr.json"))
     _require_node_paths(paths)
     return paths
 
 
 def _read_nodes(place: Place) -> dict[str, Any]:
-    """Read every node's own `zarr.json`: path -> document."""
+    """Return path -> parsed `zarr.json` of every array and group of the run, from their own files."""
     nodes: dict[str, Any] = {}
     for path, content in read_node_documents(place, node_paths(place)).items():
         if isinstance(content, StoreError):
@@ -155,7 +156,7 @@ def _read_nodes(place: Place) -> dict[str, Any]:
 
 
 def _require_node_paths(paths: Any) -> None:
-    """Raise StoreError unless these can be paths of nodes inside of a run's folder."""
+    """Raise StoreError unless these can be paths of a run's arrays and groups, and aren't too many."""
     if len(paths) > MAX_NODES:
         raise StoreError(f"it announces {len(paths)} nodes; a run has at most {MAX_NODES}")
     for path in paths:

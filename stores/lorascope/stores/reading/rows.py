@@ -15,12 +15,16 @@ from .chunks import read_chunk_columns
 
 
 class RowArray:
-    """Array (token, ...) of a run that is read like a NumPy array, in float32, one row at a time.
+    """Array (token, ...) of a run, read like a NumPy array, in float32, one row (1,024 tokens) at a time.
 
     Tokens of rows that aren't committed are NaN. It can be pickled, so that Dask tasks anywhere can read their rows.
     """
 
     def __init__(self, array: StoredArray, *, place: Place, committed: np.ndarray, columns: slice) -> None:
+        """Take columns of a stored array, without reading; raises StoreError if they aren't numbers.
+
+        `committed` is the mask of rows that can be read.
+        """
         self.path = array.path
         self.dtype_logical = str(array.attributes.get("dtype_logical", array.dtype.name))
         try:
@@ -42,12 +46,13 @@ class RowArray:
         return {**self.__dict__, "_committed": (len(self._committed), np.packbits(self._committed).tobytes())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickled array, with its mask of rows unpacked to bool."""
         n_rows, bits = state["_committed"]
         committed = np.unpackbits(np.frombuffer(bits, np.uint8), count=n_rows).astype(np.bool_)
         self.__dict__.update(state, _committed=committed)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        """Read a NumPy array by any key that NumPy accepts, tokens first; whole rows are read for it."""
+        """Return a float32 NumPy array for any key that NumPy accepts, tokens first; whole rows are read for it."""
         tokens, *rest = key if isinstance(key, tuple) else (key,)
         if not isinstance(tokens, slice) or (tokens.step or 1) < 0:
             places = np.asarray(np.arange(self.shape[0])[tokens])
@@ -60,7 +65,7 @@ class RowArray:
         return np.asarray(whole[(slice(None, None, step), *rest)])
 
     def take(self, tokens: np.ndarray) -> np.ndarray:
-        """Read tokens by their places in the run, in any order; each row is read once and whole."""
+        """Return tokens by their places in the run, in any order, float32; each row is read once and whole."""
         values = np.empty((len(tokens), *self.shape[1:]), self.dtype)
         rows, offsets = np.divmod(tokens, ROW_TOKENS)
         for row in np.unique(rows).tolist():
@@ -69,7 +74,7 @@ class RowArray:
         return values
 
     def read_row(self, row: int, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Read tokens `start` to `stop` of the run that are in this row (all by default), float32.
+        """Return tokens `start` to `stop` of the run that are in this row (all by default), float32.
 
         Raises
         ------
@@ -84,28 +89,31 @@ class RowArray:
         return widen_block(self.read_stored(row)[part], self.dtype_logical)
 
     def read_stored(self, row: int) -> np.ndarray:
-        """Read a committed row as it is stored, of type `dtype_logical`: bfloat16 as uint16."""
+        """Return a committed row in the type in which it is stored: bfloat16 as uint16 bits."""
         return self.read_columns(row, [self.columns])[0]
 
     def read_columns(self, row: int, columns: Sequence[slice]) -> list[np.ndarray]:
-        """Read spans of columns of a committed row, as stored; neighbouring ones are read together."""
+        """Return one array (token, column), as stored, for each span of columns of a committed row.
+
+        Neighbouring spans are read together.
+        """
         return [block[: self.n_tokens(row)] for block in read_chunk_columns(self._place, self._array, row, columns)]
 
     @property
     def n_rows(self) -> int:
-        """Number of rows, committed or not."""
+        """Number of rows (blocks of 1,024 tokens), committed or not."""
         return len(self._committed)
 
     def is_committed(self, row: int) -> bool:
-        """Whether a row is committed and has this array."""
+        """Return whether a row is committed (completely written) and has this array."""
         return bool(self._committed[row])
 
     def n_tokens(self, row: int) -> int:
-        """Number of tokens in a row; only the last row may be short."""
+        """Return the number of tokens in a row; only the last row may have fewer than 1,024."""
         return min(ROW_TOKENS, self.shape[0] - row * ROW_TOKENS)
 
     def to_dask(self) -> Any:
-        """Return a lazy Dask array with one block per row."""
+        """Return a lazy float32 Dask array with one block per row (1,024 tokens)."""
         import dask.array as da  # takes half a second, so only where it is needed
 
         return da.from_array(
@@ -120,7 +128,7 @@ class RowArray:
 
 
 def read_static(array: StoredArray, place: Place, *, may_be_absent: bool = False) -> np.ndarray:
-    """Read a whole array that was written when the run was set up.
+    """Return the whole of an array that was written once, when the run was set up.
 
     With `may_be_absent` missing chunks are read as the fill value: early writers wrote none for some columns.
 
@@ -140,7 +148,7 @@ def read_static(array: StoredArray, place: Place, *, may_be_absent: bool = False
 
 
 def read_unembedding(arrays: Mapping[str, StoredArray], place: Place) -> xr.Dataset:
-    """Read `norm` and `text` of the unembedding, and return them with the lazy `weight`; see `Run.unembedding`."""
+    """Return the unembedding as a Dataset: `norm` and `text` read now, `weight` lazy; see `Run.unembedding`."""
     import dask.array as da  # takes half a second, so only where it is needed
     from dask.array.core import normalize_chunks
 
@@ -148,6 +156,7 @@ def read_unembedding(arrays: Mapping[str, StoredArray], place: Place) -> xr.Data
     weights = stored["weight"]
 
     def read(block_id: tuple[int, int]) -> np.ndarray:
+        """Return a chunk of the weight as float32, without padding."""
         n = chunks[0][block_id[0]]  # the rest of the last chunk is padding
         return widen_block(
             read_chunk_columns(place, weights, block_id[0])[0][:n], str(weights.attributes["dtype_logical"])
@@ -164,4 +173,5 @@ def read_unembedding(arrays: Mapping[str, StoredArray], place: Place) -> xr.Data
 
 
 def _long_name(array: StoredArray) -> str:
+    """Return an array's `long_name` without the note about bits of bfloat16; empty if it isn't named."""
     return str(array.attributes.get("long_name", "")).removesuffix(BITS_NOTE)

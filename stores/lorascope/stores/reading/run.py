@@ -1,4 +1,9 @@
-"""An open run: its tables as xarray datasets, its states as lazy float32 arrays."""
+"""An open run: its tables as xarray datasets, its states as lazy float32 arrays.
+
+A component is a layer that LoRA wraps; its states are base, the frozen layer's output, and delta, what the adapter
+adds. Arrays are written in rows of 1,024 tokens. JS is the Jensen-Shannon divergence of softmax(base) and
+softmax(base + delta).
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
@@ -30,7 +35,7 @@ BASE_REDUCTIONS = ("base_norm", "effective_width")
 
 
 class Run:
-    """Run that is open for reading; made by `open_run`.
+    """Captured run, open for reading: its tables, states and measures; made by `open_run`.
 
     Only committed rows are read. Tokens in other rows are NaN in every state; `committed` says which tokens are read.
 
@@ -38,6 +43,7 @@ class Run:
     """
 
     def __init__(self, place: Place, attributes: Mapping[str, Any], arrays: Mapping[str, StoredArray]) -> None:
+        """Take a run's place, root attributes and arrays, which were checked before; nothing is read."""
         self.place = place
         self.path = place.path
         self.arrays = arrays
@@ -54,6 +60,7 @@ class Run:
         self.n_rows: int = self.attributes["n_rows"]
 
     def __repr__(self) -> str:
+        """Return one line on stream, components, adapters, tokens and committed rows."""
         rows = f"{int(self.committed_rows.sum())} of {self.n_rows} rows"
         state = "" if self.finished else ", unfinished"
         if len(self.lost_rows):
@@ -64,6 +71,7 @@ class Run:
         )
 
     def _repr_html_(self) -> str:
+        """Return a table about the run as HTML, which notebooks show."""
         return run_html(self)
 
     def __getitem__(self, component: str) -> xr.Dataset:
@@ -75,30 +83,34 @@ class Run:
         return xr.Dataset({state.name: state for state in states})
 
     def __len__(self) -> int:
+        """Return the number of components."""
         return len(self.component_paths)
 
     def __iter__(self) -> Iterator[str]:
+        """Yield the paths of the components."""
         return iter(self.component_paths)
 
     def _ipython_key_completions_(self) -> list[str]:
+        """Return the paths of the components, which IPython offers after `run[`."""
         return list(self.component_paths)
 
     @cached_property
     def committed_rows(self) -> np.ndarray:
-        """Mask of committed rows, bool (row,), read at the first access."""
+        """Mask of committed (completely written) rows, bool (row,), read at the first access."""
         return np.asarray(self._digests.any(axis=1))
 
     @property
     def lost_rows(self) -> np.ndarray:
-        """Indices of rows of a finished run whose digest was lost, so that they can't be read."""
+        """Indices of rows of a finished run that can't be read, since their digest was lost."""
         return np.flatnonzero(~self.committed_rows) if self.finished else np.empty(0, np.intp)
 
     def digest(self, row: int) -> np.ndarray:
-        """Digest of a committed row, uint8 (32,); all zero if it isn't committed."""
+        """Return the digest of a committed row, uint8 (32,); all zero if it isn't committed."""
         return np.asarray(self._digests[row])
 
     @cached_property
     def _digests(self) -> np.ndarray:
+        """Digests of all rows, uint8 (row, 32), read at the first access; zero for rows not committed."""
         return read_digests(self.arrays["rows/digest"], self.place)
 
     @cached_property
@@ -110,7 +122,7 @@ class Run:
 
     @cached_property
     def committed(self) -> xr.DataArray:
-        """Mask of tokens in committed rows, bool (token,)."""
+        """Mask of tokens in committed (completely written) rows, bool (token,)."""
         return self._repeat_by_token(self.committed_rows, "committed")
 
     @cached_property
@@ -119,7 +131,7 @@ class Run:
         return self._repeat_by_token(self.state_rows, "with_states")
 
     def row_paths(self, row: int) -> list[str]:
-        """Paths of the arrays that have a chunk for this row once it is committed."""
+        """Return the paths of the arrays that have a chunk for this row once it is committed."""
         with_states = bool(self.state_rows[row])
         return [
             path
@@ -128,17 +140,18 @@ class Run:
         ]
 
     def _repeat_by_token(self, rows: np.ndarray, name: str) -> xr.DataArray:
+        """Return a DataArray (token,) with the value of each token's row, from an array (row,)."""
         return xr.DataArray(np.repeat(rows, ROW_TOKENS)[: self.n_tokens], dims="token", name=name)
 
     @cached_property
     def samples(self) -> xr.Dataset:
-        """Table of samples, labelled by id: dataset, scores, and the range of captured tokens."""
+        """Table of samples, labelled by id: data set, scores, and the range of captured tokens."""
         samples = self._read_table("samples")
         return samples.assign_coords(sample=samples["id"].values)
 
     @cached_property
     def choices(self) -> xr.Dataset:
-        """Table of choices: sample, text and log-likelihood."""
+        """Table of the choices that samples offer as answers: index of the sample, text and log-likelihood."""
         return self._read_table("choices")
 
     @cached_property
@@ -168,12 +181,13 @@ class Run:
 
     @cached_property
     def _token_text(self) -> xr.Variable:
+        """Texts of tokens as a variable (token,) that is read at the first access."""
         array = self.arrays["tokens/text"]
         return lazy_text(partial(read_static, array, self.place), self.n_tokens, array.attributes)
 
     @cached_property
     def components(self) -> xr.Dataset:
-        """Table of components: path, kind, layer, widths, dtype."""
+        """Table of components, the layers that LoRA wraps: path, kind, layer, widths, dtype."""
         return self._read_table("components")
 
     @cached_property
@@ -187,7 +201,7 @@ class Run:
         return self.states != "none"
 
     def adapter(self, name: str | None = None) -> xr.Dataset:
-        """Table of an adapter: rank, scaling, factor_start and delta_source by component.
+        """Return the table of an adapter by component: rank, scaling, factor_start and delta_source.
 
         `name` isn't needed if there is only one. `delta_source` is `factor`, `branch` (measured in the adapter's own
         branch), `difference` (output minus base, in the layer's own rounding), or empty for unadapted components.
@@ -206,7 +220,7 @@ class Run:
         return self._adapter_tables[name]
 
     def base(self, component: str, *, sample: Samples = None) -> xr.DataArray:
-        """Output of a component's frozen layer (h_LLM), float32 (token, feature), lazy, one Dask block per row.
+        """Return the output of a component's frozen layer (h_LLM): float32 (token, feature), a lazy block per row.
 
         As in every array by token, `sample` is one id or several of samples whose tokens are read, and coordinates
         label tokens; see `token_labels`.
@@ -214,13 +228,13 @@ class Run:
         return self._state_array(component, "base", sample)
 
     def adapted(self, component: str, *, sample: Samples = None) -> xr.DataArray:
-        """Output of a component with the adapter, of stream `pair` only, float32 (token, feature), lazy."""
+        """Return a component's output with the adapter, lazy float32 (token, feature); stream `pair` only."""
         if self.stream != "pair":
             raise StoreError(f"only a run of stream 'pair' holds `adapted`; {self.place.name!r} is {self.stream!r}")
         return self._state_array(component, "adapted", sample)
 
     def factor(self, component: str, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
-        """z = A x of a component, float32 (token, rank), lazy.
+        """Return z = A x of a component, A being the adapter's first matrix: lazy float32 (token, rank).
 
         Raises
         ------
@@ -235,27 +249,33 @@ class Run:
         return self._with_labels(array, sample, component)
 
     def lora_B(self, component: str, adapter: str | None = None) -> xr.DataArray:  # noqa: N802 (PEFT's name)
-        """The adapter's B of a component, float32 (feature, rank)."""
+        """Return the adapter's second matrix, B, of a component: float32 (feature, rank), read at once."""
         name = self._checked_adapter_name(adapter)
         self._component_index(component)
         values = self.read_static(f"adapters/{name}/lora_B/{component}")
         return xr.DataArray(values, dims=("feature", "rank"), name="lora_B", attrs={"component": component})
 
     def delta(self, component: str, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
-        """Output of the adapter, scaling * B A x (+ its bias), float32 (token, feature), lazy; see `delta_arrays`."""
+        """Return the adapter's part of a component's output, `scaling * (B A x + bias)`, lazy (token, feature).
+
+        It is float32; see `delta_arrays`.
+        """
         blocks = self.delta_arrays(component, adapter).to_dask()
         array = xr.DataArray(blocks, dims=("token", "feature"), name="delta", attrs={"component": component})
         return self._with_labels(array, sample, component)
 
     def lora(self, component: str, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
-        """h_LoRA = base + delta before the layer rounds, float32 (token, feature), lazy; `adapted` in a `pair` run."""
+        """Return h_LoRA = base + delta of a component before the layer rounds, lazy float32 (token, feature).
+
+        In a run of stream `pair` it is `adapted`.
+        """
         if self.stream == "pair":
             return self.adapted(component, sample=sample).rename("lora")
         lora = self.base(component, sample=sample) + self.delta(component, adapter, sample=sample)
         return lora.rename("lora").assign_attrs(component=component)
 
     def take(self, tokens: Any, *, components: Sequence[str] | None = None, adapter: str | None = None) -> xr.DataTree:
-        """Read base and delta of a few tokens at many components, float32, at once and without Dask.
+        """Return base and delta of a few tokens at many components, float32, read at once and without Dask.
 
         Parameters
         ----------
@@ -318,7 +338,7 @@ class Run:
         return xr.DataTree.from_dict(nodes)
 
     def unembedding(self) -> xr.Dataset:
-        """Return final norm and output embedding of the model, which turn the residual stream into logits.
+        """Return the model's final norm and output embedding, which turn the residual stream into logits.
 
         Returns
         -------
@@ -337,11 +357,14 @@ class Run:
         return read_unembedding(self.arrays, self.place)
 
     def js(self, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
-        """JS that was measured during capture, in nats (token, component); NaN for tokens without a measurement."""
+        """Return the Jensen-Shannon divergence measured during capture, in nats, lazy (token, component).
+
+        Tokens without a measurement are NaN.
+        """
         return self.reduction("js", adapter, sample=sample)
 
     def reduction(self, name: str, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
-        """Measure per token that capture stored: float32 (token, component), or (token,) for `kl`; lazy.
+        """Return a measure per token that capture stored, lazy float32 (token, component), or (token,) for `kl`.
 
         Parameters
         ----------
@@ -378,7 +401,7 @@ class Run:
         return self._with_labels(array, sample)
 
     def ablation(self, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
-        """Change of the model's output without each part of the adapter, in nats: float32 (token, part), lazy.
+        """Return the change of the model's output without each part of the adapter, in nats, lazy (token, part).
 
         KL(adapted || adapted without this part's delta) of the next-token distributions after each token; NaN in
         batches without a measurement. The attribute `parts` is `components`, `layers` or `kinds`, and the coordinate
@@ -395,7 +418,7 @@ class Run:
         return self._with_labels(array, sample)
 
     def delta_arrays(self, component: str, adapter: str | None = None) -> DeltaSource:
-        """Arrays and weights from which `delta` is computed, to be read row by row in any thread or process.
+        """Return the arrays and weights that give `delta`, to be read row by row in any thread or process.
 
         In a `pair` run delta is adapted - base in float32, so it includes the effect of earlier layers.
         """
@@ -416,27 +439,32 @@ class Run:
         )
 
     def source(self, component: str, adapter: str | None = None) -> Source:
-        """Base and delta of an adapted component, for `walk_rows` and tasks in other processes."""
+        """Return base and delta of an adapted component as a Source, to be read in any thread or process.
+
+        `walk_rows` takes such sources.
+        """
         delta = self.delta_arrays(component, adapter)
         return Source(component, self.base_rows(component), delta, str(self.attributes["static_digest"]))
 
     def base_rows(self, component: str) -> RowArray:
-        """Base of a component, to be read row by row in any thread or process."""
+        """Return base of a component as a RowArray, to be read row by row in any thread or process."""
         return self._state_row_array(component, "base")
 
     def _state_row_array(self, component: str, name: str) -> RowArray:
+        """Return `base` or `adapted` of a component as a RowArray; raises StoreError if the run lacks states."""
         self._component_index(component)
         self._require_states(name)
         return self._row_array(f"states/{component}/{name}")
 
     def _require_states(self, what: str) -> None:
+        """Raise StoreError if the run keeps no states (base and delta); the error names `what` was asked for."""
         if not self.has_states:
             raise StoreError(
                 f"{self.place.name!r} was captured with states 'none': it keeps no states (no {what}), only js by token"
             )
 
     def _with_labels(self, array: xr.DataArray, sample: Samples, component: str | None = None) -> xr.DataArray:
-        """Add coordinates of tokens, and of the component if there is one, and select samples' tokens."""
+        """Return the array with labels of its tokens and component, cut to the tokens of `sample` if given."""
         if component is not None:
             row = self.components.isel(component=self._component_index(component))
             array = array.assign_coords(component=component, kind=row["kind"].item(), layer=row["layer"].item())
@@ -444,6 +472,7 @@ class Run:
         return array if sample is None else array.isel(token=sample_token_places(self.samples, sample))
 
     def _state_array(self, component: str, name: str, sample: Samples) -> xr.DataArray:
+        """Return `base` or `adapted` of a component as a labelled DataArray (token, feature), lazy."""
         rows = self._state_row_array(component, name)
         stored = self.arrays[f"states/{component}/{name}"].attributes
         attrs = {"component": component, **{key: str(value) for key, value in stored.items() if key != "written"}}
@@ -452,7 +481,10 @@ class Run:
         return self._with_labels(array, sample, component)
 
     def _factor_row_array(self, component: str, adapter: str) -> RowArray | None:
-        """Factor of a component; None if delta is stored instead."""
+        """Return z = A x of a component as a RowArray; None if delta is stored instead.
+
+        Raises StoreError if the adapter leaves the component alone.
+        """
         self._require_states("factor")
         index = self._component_index(component)
         table = self.adapter(adapter)
@@ -462,17 +494,18 @@ class Run:
         return None if start < 0 else self._row_array(f"adapters/{adapter}/factor", slice(start, start + rank))
 
     def _row_array(self, path: str, columns: slice = slice(None)) -> RowArray:
-        """Array that is written row by row, by its path in the store."""
+        """Return an array that is written row by row, by its path in the store, as a RowArray."""
         readable = self.committed_rows & self.state_rows if is_kept_with_states(path) else self.committed_rows
         return RowArray(self.arrays[path], place=self.place, committed=readable, columns=columns)
 
     def read_static(self, path: str) -> np.ndarray:
-        """Read an array that was written when the run was set up, by its path in the store."""
+        """Return a whole array that was written when the run was set up, by its path in the store."""
         if path not in self.arrays:
             raise StoreError(f"{path!r} is missing from `{self.place.name}`; run `lorascope verify`")
         return read_static(self.arrays[path], self.place, may_be_absent=is_base_score_column(path))
 
     def _read_column(self, path: str) -> xr.Variable:
+        """Return a table's column, by its path in the store, as a Variable, read at once unless it is token text."""
         array = self.arrays[path]
         if path == "tokens/text":
             return self._token_text
@@ -483,11 +516,12 @@ class Run:
         return xr.Variable(array.dims, values, attributes)
 
     def _read_table(self, table: str) -> xr.Dataset:
+        """Return a table as a Dataset, without optional columns that the run lacks."""
         columns = [column for column in TABLES[table] if not column.optional or f"{table}/{column.name}" in self.arrays]
         return xr.Dataset({column.name: self._read_column(f"{table}/{column.name}") for column in columns})
 
     def _checked_adapter_name(self, name: str | None) -> str:
-        """Return the name, or that of the only adapter; raises StoreError if there is no such adapter."""
+        """Return the adapter's name, that of the only one if None; raises StoreError if there is no such adapter."""
         if name is None and len(self.adapters) == 1:
             return self.adapters[0]
         if name is None:
@@ -499,6 +533,7 @@ class Run:
         return name
 
     def _component_index(self, path: str) -> int:
+        """Return a component's place on the component axis; raises StoreError with a suggestion if unknown."""
         try:
             return self.component_paths.index(path)
         except ValueError:

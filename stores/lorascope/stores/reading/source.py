@@ -1,4 +1,8 @@
-"""Base and delta of one component, to be read row by row without the run itself."""
+"""Base and delta of one component, to be read row by row without the run itself.
+
+A component is a layer that LoRA wraps, base its frozen layer's output, delta what the adapter adds, and factor z = A x,
+from which delta is computed. A row is 1,024 tokens.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +14,10 @@ from .rows import RowArray
 
 
 class DeltaSource(NamedTuple):
-    """Arrays from which a component's delta is computed: factor and weights, delta itself, or outputs of two passes."""
+    """Stored arrays from which a component's delta is read or computed, row by row.
+
+    They are a factor and weights, delta itself, or the outputs of two passes (stream `pair`).
+    """
 
     rows: RowArray
     lora_B: Callable[[], np.ndarray] | None = None  # noqa: N815 (PEFT's name)
@@ -21,7 +28,7 @@ class DeltaSource(NamedTuple):
     """Base to subtract from `rows`, which are adapted, in stream `pair`; else None."""
 
     def to_dask(self) -> Any:
-        """Return delta as a lazy Dask array with one block per row."""
+        """Return delta as a lazy float32 Dask array (token, feature) with one block per row."""
         import dask.array as da
 
         rows = self.rows.to_dask()
@@ -34,7 +41,7 @@ class DeltaSource(NamedTuple):
         return da.map_blocks(delta_block, rows, **weights, dtype=np.float32, chunks=chunks)
 
     def weights(self) -> dict[str, Any]:
-        """Read the arguments of `delta_block`; empty if delta isn't computed from a factor."""
+        """Read and return the keyword arguments of `delta_block`; empty if delta isn't computed from a factor."""
         if self.lora_B is None:
             return {}
         bias = None if self.bias is None else self.bias()
@@ -42,7 +49,7 @@ class DeltaSource(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Component of a run, to be read in any thread, process or machine; pickled in a few kB."""
+    """Base and delta of one component, to be read in any thread, process or machine; pickled in a few kB."""
 
     component: str
     base: RowArray
@@ -51,24 +58,27 @@ class Source(NamedTuple):
     """Digest of everything that was written when the run was set up, including weights."""
 
     def __hash__(self) -> int:
+        """Return a hash of run, adapter and component, not of the numbers."""
         return hash(self._key())
 
     def __eq__(self, other: object) -> bool:
+        """Return whether both are the same component and adapter of the same run."""
         return isinstance(other, Source) and self._key() == other._key()
 
     def _key(self) -> tuple[str, str, str]:
+        """Return (digest of the run as it was set up, path of delta's array, component), which identify the source."""
         return self.identity, self.delta.rows.path, self.component
 
 
 def base_row_bytes(source: Source) -> int:
-    """Bytes of a full row of a component's base in float32."""
+    """Return the bytes that a full row (1,024 tokens) of a component's base takes in float32."""
     return 4 * ROW_TOKENS * source.base.shape[1]
 
 
 def group_sizes(
     sources: Sequence[Source], group_bytes: int, row_bytes: Callable[[Source], int] = base_row_bytes
 ) -> list[int]:
-    """Sizes of groups of neighbouring components such that a row of each group has about `group_bytes`."""
+    """Return the sizes of groups of neighbouring components whose rows take about `group_bytes` per group."""
     sizes, size = [0], 0
     for source in sources:
         sizes[-1] += 1
@@ -80,7 +90,7 @@ def group_sizes(
 
 
 def read_factors(sources: Sequence[Source], row: int) -> list[np.ndarray | None]:
-    """Read components' factors of a committed row, float32 (token, rank); None for a component without factor.
+    """Return each component's factor z = A x in a committed row, float32 (token, rank); None without a factor.
 
     All factors are columns of one array, so neighbouring ones are read together.
     """
@@ -95,7 +105,7 @@ def read_factors(sources: Sequence[Source], row: int) -> list[np.ndarray | None]
 
 
 def delta_block(factor: np.ndarray, *, lora_B: np.ndarray, scaling: np.float32, bias: np.ndarray | None) -> np.ndarray:
-    """Return delta = scaling * (z B^T + bias), float32 (token, feature), in PEFT's order of operations."""
+    """Return delta = scaling * (factor @ lora_B.T + bias), float32 (token, feature), in PEFT's operation order."""
     product: np.ndarray = factor @ lora_B.T
     if bias is not None:
         product += bias

@@ -24,7 +24,7 @@ _SETUP_KEY = re.compile(
 
 
 def run_state(path: str | Path | Place) -> RunState:
-    """Return the state of the run at `path`: absent, torn, unfinished or finished.
+    """Return whether the run at `path` is `absent`, `torn` (not set up completely), `unfinished` or `finished`.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def run_state(path: str | Path | Place) -> RunState:
 
 
 def clear_torn(path: str | Path | Place) -> None:
-    """Delete a run that was interrupted while it was set up; if the deletion is interrupted, call this again.
+    """Delete a run that was interrupted while it was set up, before any row; if that is interrupted, call again.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def clear_torn(path: str | Path | Place) -> None:
 
 
 def _require_writer_ended(place: Place) -> None:
-    """Raise StoreError unless the process that set up this run has ended, or is this one."""
+    """Raise StoreError unless the process that set up this run is known to have ended, or is this one."""
     holder = parse_holder((root_attributes(place) or {}).get(WRITER_ATTRIBUTE))
     if holder is None or may_be_running(holder):
         who = holder or "a process that left no name"
@@ -86,7 +86,7 @@ def _require_writer_ended(place: Place) -> None:
 
 
 def require_known_version(place: Place, attributes: Mapping[str, Any]) -> None:
-    """Raise StoreError unless these are root attributes of a run of a known version."""
+    """Raise StoreError unless these are root attributes of a run of a known format version."""
     if attributes.get("format") != FORMAT:
         raise StoreError(
             f"`{place.name}` is a Zarr group but no lorascope run: `format` is {attributes.get('format')!r}, not "
@@ -101,7 +101,10 @@ def require_known_version(place: Place, attributes: Mapping[str, Any]) -> None:
 
 
 def root_attributes(place: Place) -> Mapping[str, Any] | None:
-    """Read the attributes of the root; None if nothing exists at this place."""
+    """Return the root attributes of the run at a place; None if nothing exists there.
+
+    Raises StoreError if something else is there.
+    """
     if isinstance(place.path, Path):
         existing = next(path for path in (place.path.absolute(), *place.path.absolute().parents) if path.exists())
         if not existing.is_dir():
@@ -115,7 +118,7 @@ def root_attributes(place: Place) -> Mapping[str, Any] | None:
 
 
 def _require_empty(place: Place) -> None:
-    """Raise StoreError if a place without a root isn't empty."""
+    """Raise StoreError if a place without a root `zarr.json` has any other file."""
     keys = place.keys()
     first = next(keys, None)
     if first is None:

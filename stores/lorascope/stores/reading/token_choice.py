@@ -46,7 +46,7 @@ GRAMMAR = (
 
 
 class ParsedChoice(NamedTuple):
-    """Choice of tokens in words, parsed."""
+    """Choice of tokens in words, such as `first:4`, parsed into a kind and a number."""
 
     kind: str
     """`all`, a role, `first`, `last`, `from`, `every` or `share`."""
@@ -60,7 +60,7 @@ class ParsedChoice(NamedTuple):
 
 
 class ChosenTokens(NamedTuple):
-    """Chosen tokens of one sample, and their weights."""
+    """Tokens of one sample that a choice takes, and their weights in unbiased means."""
 
     places: Int64[np.ndarray, " chosen"]
     """Indices among the sample's tokens, ascending."""
@@ -69,7 +69,9 @@ class ChosenTokens(NamedTuple):
 
 
 def parse_choice(tokens: str, *, has_indices: bool = False) -> ParsedChoice:
-    """Parse a choice in words; raises ValueError with the grammar if it isn't one, TypeError if it isn't text.
+    """Return a choice of tokens, such as `first:4`, as kind and number; ValueError if it isn't in the grammar.
+
+    Raises TypeError if it isn't text.
 
     `has_indices`: whether the caller accepts indices too, so that the error mentions them.
 
@@ -96,7 +98,7 @@ def parse_choice(tokens: str, *, has_indices: bool = False) -> ParsedChoice:
 
 
 def describe_population(tokens: str) -> str:
-    """Describe the tokens that means over a choice represent.
+    """Return a phrase for the tokens that means over a choice represent; a random choice represents all tokens.
 
     Examples
     --------
@@ -108,7 +110,7 @@ def describe_population(tokens: str) -> str:
 
 
 def narrow_population(population: str, tokens: str) -> str:
-    """Describe the tokens that means over a copy represent, from those of its source and the choice of the copy.
+    """Return a phrase for the tokens that means over a copy represent, from its source's and the copy's choice.
 
     Examples
     --------
@@ -123,14 +125,14 @@ def narrow_population(population: str, tokens: str) -> str:
 
 
 def recorded_choices(provenance: Mapping[str, Any]) -> str:
-    """Return the choices of tokens by which a run was captured and copied, as text; empty if none is recorded."""
+    """Return the choices of tokens of a run's capture and of its copying, as text; empty if none is recorded."""
     chosen = [(provenance.get("settings") or {}).get("tokens")]
     chosen += [(step.get("selection") or {}).get("tokens") for step in copying_steps(provenance)]
     return ", then ".join(str(tokens) for tokens in chosen if tokens and tokens != "all") or str(chosen[0] or "")
 
 
 def describe_choice(tokens: TokenChoice) -> str:
-    """Describe a choice for an attribute of a result: its words, or the number of indices."""
+    """Return a choice of tokens as text for an attribute of a result: its words, or the number of indices."""
     return tokens if isinstance(tokens, str) else f"{len(tokens)} chosen"
 
 
@@ -142,7 +144,7 @@ def choose_tokens(
     length: int,
     generator: np.random.Generator,
 ) -> ChosenTokens:
-    """Choose tokens of one sample.
+    """Choose tokens of one sample, and return their places and weights; `generator` draws random ones.
 
     Parameters
     ----------
@@ -181,7 +183,7 @@ def choose_tokens(
 def empty_sample_error(
     tokens: str, name: str, *, positions: Int[np.ndarray, " token"], roles: Int[np.ndarray, " token"], length: int
 ) -> ValueError:
-    """Return the error about a choice that takes none of a sample's tokens; `name` is the sample's, quoted."""
+    """Return the ValueError about a choice that takes no token of a sample; `name` is the sample's, quoted."""
     if parse_choice(tokens).kind in ROLE_GROUPS:
         present = [ROLES[role] for role in np.unique(roles)]
         reason = f"whose tokens have other roles ({', '.join(present)})"
@@ -195,7 +197,10 @@ def empty_sample_error(
 def is_chosen(
     choice: ParsedChoice, positions: np.ndarray, roles: np.ndarray, length: int | np.ndarray
 ) -> Bool[np.ndarray, " token"]:
-    """Whether each token is in a choice that isn't random; `length` is its sample's, one for all or one per token."""
+    """Return a mask, bool (token,), of the tokens that a choice takes, which must not be a random one.
+
+    `length` is that of the sample's sequence: one for all tokens, or one per token.
+    """
     if choice.kind == "all":
         return np.ones(len(positions), np.bool_)
     if choice.kind == "first":
@@ -210,7 +215,7 @@ def is_chosen(
 def chosen_token_weights(
     run: "Run", tokens: TokenChoice, among: Bool[np.ndarray, " token"] | None = None, *, seed: int = 0
 ) -> Float32[np.ndarray, " token"]:
-    """Return the weight of each token of a run in a choice: 0 if it isn't chosen.
+    """Return the weight of each of a run's tokens in a choice, float32 (token,): 0 if it isn't chosen.
 
     Weights of chosen tokens are 1, except for `every:K` and `share:P`: see `choose_tokens`.
 
@@ -265,7 +270,7 @@ def chosen_token_weights(
 
 
 def checked_token_places(tokens: Any, n_tokens: int) -> np.ndarray:
-    """Return indices of tokens as an array, after checking that they are integers within the run."""
+    """Return token indices as an integer array; raises ValueError or IndexError unless they are in the run."""
     places = np.asarray(tokens)
     if places.ndim != 1 or (places.size and places.dtype.kind not in "iu"):
         raise ValueError(

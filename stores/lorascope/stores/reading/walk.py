@@ -1,5 +1,8 @@
 """Walks over a run's rows: row after row, read on threads, in order, in bounded memory.
 
+A row is 1,024 tokens of every array. Components are the layers that LoRA wraps; base is a layer's output without the
+adapter, delta what the adapter adds, and factor z = A x, from which delta is computed.
+
 `map_rows` and `walk_rows` give base, delta and factors of chosen components and tokens, float32. `stored_rows` gives
 rows as stored, for copies, and `walk_chunks` each chunk with its digest and problem, for checks.
 """
@@ -35,7 +38,7 @@ Quantity = Literal["base", "delta", "factor"]
 
 
 class RowBlock(NamedTuple):
-    """Chosen tokens of one row, at one component or several neighbouring ones."""
+    """Base, delta or factor at one or several neighbouring components, for the chosen tokens of one row."""
 
     row: int
     tokens: Int64[np.ndarray, " token"]
@@ -57,7 +60,7 @@ def map_rows(
     n_threads: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Result]:
-    """Yield the result of a function of each row of components, in order, computed on threads.
+    """Read components row by row (1,024 tokens) on threads, and yield a function's result of each row, in order.
 
     Only rows that are committed, keep states and contain a chosen token are read. Neighbouring components whose numbers
     are few, such as factors, are read together: all rows of the first group of components, then all rows of the next.
@@ -102,15 +105,18 @@ def map_rows(
     groups = [_Group(sources[start:stop], quantities, tokens) for start, stop in pairwise(starts)]
 
     def tasks() -> Iterator[tuple[_Group, list[int]]]:
+        """Yield (group of components, rows that a thread reads together)."""
         for group in groups:
             step = max(1, TASK_BYTES // group.row_bytes)
             for start in range(0, len(rows), step):
                 yield group, rows[start : start + step]
 
     def read(task: tuple[_Group, list[int]]) -> list[Result]:
+        """Return the function's results of these rows."""
         return [function(task[0].read(row)) for row in task[1]]
 
     def n_bytes(task: tuple[_Group, list[int]]) -> int:
+        """Return the bytes of float32 that these rows take."""
         return task[0].row_bytes * len(task[1])
 
     n_done, n_all = 0, len(rows) * len(groups)
@@ -129,7 +135,7 @@ def walk_rows(
     n_threads: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[RowBlock]:
-    """Yield each row of components as a `RowBlock`; parameters are those of `map_rows`.
+    """Yield each row of components as a RowBlock with base, delta or factor; parameters are those of `map_rows`.
 
     Examples
     --------
@@ -151,7 +157,7 @@ def walk_chunks(
     decode: bool = True,
     progress: Progress | None = None,
 ) -> Iterator[tuple[int, list[Result]]]:
-    """Yield (row, results of a function for each of its chunks), row after row.
+    """Yield (row, results) row after row, with the function's result for each of the row's chunks.
 
     Parameters
     ----------
@@ -172,6 +178,7 @@ def walk_chunks(
         return [path for path in run.row_paths(row) if paths is None or path in paths]
 
     def read(task: tuple[int, str]) -> Result:
+        """Return the function's result for one chunk."""
         row, path = task
         return function(
             row, path, read_chunk(run.place, run.arrays[path], row, version=run.format_version, decode=decode)
@@ -189,7 +196,9 @@ def walk_chunks(
 
 
 def stored_rows(run: "Run", rows: Sequence[int], paths: Container[str]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Yield (row, {path: block (token, ...) as stored}) for committed rows and those of these arrays that they have.
+    """Yield (row, {path: block (token, ...) as stored}) for committed rows, after comparing their digests.
+
+    Arrays in `paths` that a row doesn't have are skipped.
 
     Each chunk's own checksum is checked; if all of a row is read, its digest too.
 
@@ -209,18 +218,19 @@ def stored_rows(run: "Run", rows: Sequence[int], paths: Container[str]) -> Itera
 
 
 class _Group:
-    """Neighbouring components of a walk, whose rows are read together."""
+    """Neighbouring components of a walk, whose rows are read together since each has few numbers."""
 
     def __init__(
         self, sources: Sequence[Source], quantities: Sequence[Quantity], tokens: Bool[np.ndarray, " token"] | None
     ) -> None:
+        """Keep what is read: components, any of base, delta and factor, and the mask of chosen tokens."""
         self._sources, self._quantities, self._tokens = sources, quantities, tokens
         self.row_bytes = max(1, sum(_row_bytes(source, quantities) for source in sources))
         self._weights: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
 
     def read(self, row: int) -> RowBlock:
-        """Read the chosen tokens of a row."""
+        """Return base, delta or factor of the chosen tokens of a row, read now for every component of the group."""
         n_tokens = self._sources[0].base.n_tokens(row)
         start, places = row * ROW_TOKENS, np.arange(n_tokens)
         chosen: slice | np.ndarray = slice(None)
@@ -249,7 +259,7 @@ class _Group:
         return block
 
     def _delta_weights(self, source: Source) -> dict[str, Any]:
-        """Return the weights that turn a factor into delta, read once for all rows."""
+        """Return the keyword arguments of `delta_block` for a component, read once for all rows."""
         with self._lock:
             if source.component not in self._weights:
                 self._weights[source.component] = source.delta.weights()
@@ -257,12 +267,12 @@ class _Group:
 
 
 def _read_float32(rows: RowArray, row: int, chosen: slice | np.ndarray) -> np.ndarray:
-    """Read chosen tokens of a row as float32."""
+    """Return chosen tokens of a committed row as float32."""
     return widen_block(rows.read_stored(row)[chosen], rows.dtype_logical)
 
 
 def _refuse_mask(tokens: np.ndarray | None, n_tokens: int) -> None:
-    """Raise ValueError unless `tokens` is None or a mask of this many tokens."""
+    """Raise ValueError unless `tokens` is None or a mask, bool of shape (n_tokens,)."""
     if tokens is None:
         return
     tokens = np.asarray(tokens)
@@ -273,13 +283,13 @@ def _refuse_mask(tokens: np.ndarray | None, n_tokens: int) -> None:
 
 
 def _committed_rows_with_tokens(rows: RowArray, tokens: Bool[np.ndarray, " token"] | None) -> list[int]:
-    """Indices of committed rows with states and a chosen token."""
+    """Return the indices of rows that can be read from this array and have a token in the mask."""
     chosen = range(rows.n_rows) if tokens is None else np.unique(np.flatnonzero(tokens) // ROW_TOKENS).tolist()
     return [row for row in chosen if rows.is_committed(row)]
 
 
 def _row_bytes(source: Source, quantities: Sequence[Quantity]) -> int:
-    """Bytes of float32 that a full row of a component takes."""
+    """Return the bytes of float32 that these quantities of a component take in a full row of 1,024 tokens."""
     n_columns = {
         "base": source.base.shape[1],
         "delta": source.base.shape[1],

@@ -47,7 +47,7 @@ def create_run(
     weights: Mapping[str, np.ndarray],
     decode_back: bool = False,
 ) -> RunWriter:
-    """Create an empty run on disk, and return the writer of its rows.
+    """Create a run on disk with its tables and weights but no rows yet, and return the writer of its rows.
 
     Parameters
     ----------
@@ -149,13 +149,13 @@ def resume_run(path: str | Path | Place, *, decode_back: bool = False) -> RunWri
 
 
 def _require_unused(place: Place) -> None:
-    """Raise StoreError if anything is at this place."""
+    """Raise StoreError if a run or anything else is at this place."""
     if run_state(place) != "absent":
         raise StoreError(f"`{place.name}` holds another run; name a new folder, or delete this one first")
 
 
 def _require_root_size(documents: Mapping[str, bytes]) -> None:
-    """Raise StoreError if the root with all these documents would be larger than readers accept."""
+    """Raise StoreError if the root `zarr.json` with all these documents would exceed what readers accept."""
     n_bytes = sum(100 + len(key) + len(re.sub(rb"\n *", b" ", content)) for key, content in documents.items())
     if n_bytes > MAX_BYTES - RESERVED_ROOT_BYTES or len(documents) > MAX_NODES:
         raise StoreError(
@@ -165,14 +165,14 @@ def _require_root_size(documents: Mapping[str, bytes]) -> None:
 
 
 def _root_with_writer(root: bytes) -> bytes:
-    """Return the root of a run that is being set up, with the name of this process."""
+    """Return the root `zarr.json` of a run that is being set up, with host and id of this process."""
     document = json.loads(root)
     document["attributes"][WRITER_ATTRIBUTE] = this_process()._asdict()
     return json.dumps(document).encode()
 
 
 def _require_unchanged_root(place: Place, root: bytes) -> None:
-    """Raise StoreError unless the root at this place is still the one that this process wrote."""
+    """Raise StoreError unless the root `zarr.json` at this place is still the one that this process wrote."""
     try:
         if read_root(place).content == root:
             return
@@ -185,7 +185,7 @@ def _require_unchanged_root(place: Place, root: bytes) -> None:
 
 
 def _write_static_array(place: Place, encoder: ChunkEncoder, entry: ArraySpec, values: Any) -> list[tuple[str, bytes]]:
-    """Write an array durably, and return key and digest of each chunk."""
+    """Write an array's values durably to the run, and return (key, digest) of each chunk."""
     block = np.asarray(values, np.dtypes.StringDType() if entry.dtype == "string" else np.dtype(entry.dtype))
     parts = []
     for index in range(-(-len(block) // entry.chunks[0])):
@@ -198,7 +198,7 @@ def _write_static_array(place: Place, encoder: ChunkEncoder, entry: ArraySpec, v
 
 
 def _node_documents(spec: RunSpec, specs: list[ArraySpec]) -> dict[str, bytes]:
-    """Return the `zarr.json` of every node, as Zarr would write them: key -> content."""
+    """Return {key: content} of the `zarr.json` of every array and group, as Zarr would write them."""
     memory: dict[str, Buffer] = {}
     attributes = {
         "format": FORMAT,
@@ -227,7 +227,7 @@ def _node_documents(spec: RunSpec, specs: list[ArraySpec]) -> dict[str, bytes]:
 
 
 def _create_array(group: zarr.Group, entry: ArraySpec, codec: Codec) -> None:
-    """Create an array with Zarr."""
+    """Create an array with this specification and compression in a Zarr group, by Zarr's own function."""
     group.create_array(
         entry.path,
         shape=entry.shape,
@@ -246,7 +246,7 @@ def _create_array(group: zarr.Group, entry: ArraySpec, codec: Codec) -> None:
 
 
 def _array_document(form: Mapping[str, Any], entry: ArraySpec) -> dict[str, Any]:
-    """Return an array's metadata, from those of an array that differs only in lengths, names and attributes.
+    """Return an array's `zarr.json`, from that of an array that differs only in lengths, names and attributes.
 
     Zarr takes a millisecond to create an array, and a run has thousands.
     """
@@ -258,15 +258,17 @@ def _array_document(form: Mapping[str, Any], entry: ArraySpec) -> dict[str, Any]
 
 
 def _array_attributes(entry: ArraySpec) -> dict[str, Any]:
+    """Return an array's attributes with `written` added: `by row` or `once`."""
     return dict(entry.attributes, written="by row" if entry.by_row else "once")
 
 
 def _with_chunk_shape(part: Mapping[str, Any], chunks: tuple[int, ...]) -> dict[str, Any]:
+    """Return a chunk grid's or sharding codec's metadata with another chunk shape."""
     return {**part, "configuration": {**part["configuration"], "chunk_shape": chunks}}
 
 
 def _consolidated_root(documents: Mapping[str, bytes], digests: Mapping[str, str]) -> dict[str, Any]:
-    """Return the root's metadata with digests of everything that is written once, and the metadata of every node.
+    """Return the root's metadata with those of every array and group and with digests of what is written once.
 
     So a run can be opened with one read. Nodes keep their own metadata too, since Zarr v3 doesn't specify consolidated
     metadata yet; see docs/store-format.md.
@@ -278,7 +280,10 @@ def _consolidated_root(documents: Mapping[str, bytes], digests: Mapping[str, str
 
 
 def _consolidated(node: dict[str, Any], within: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a node as Zarr consolidates it; `within` are the nodes below a group; only the root lists any."""
+    """Return an array's or group's metadata as Zarr consolidates them; `within` has the nodes below a group.
+
+    Only the root lists any nodes.
+    """
     if node["node_type"] == "array":
         return node
     table = {"kind": "inline", "must_understand": False, "metadata": within}
@@ -287,7 +292,7 @@ def _consolidated(node: dict[str, Any], within: Mapping[str, Any]) -> dict[str, 
 
 
 def _static_values(spec: RunSpec, tables: Tables, weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return all values that are written once: path -> values, from the arguments and the specification."""
+    """Return {path: values} of everything that is written once, from tables, weights and the specification."""
     components = {c.name: [getattr(component, c.name) for component in spec.components] for c in TABLES["components"]}
     components["fused"] = [json.dumps(component.fused) if component.fused else "" for component in spec.components]
     columns: Tables = {**tables, "components": components}
@@ -304,7 +309,7 @@ def _static_values(spec: RunSpec, tables: Tables, weights: Mapping[str, np.ndarr
 
 
 def _require_matching_values(specs: list[ArraySpec], values: Mapping[str, Any]) -> None:
-    """Raise StoreError unless there are values of the right shape for exactly these arrays."""
+    """Raise StoreError unless `values` has every array that is written once, in its shape, and no other."""
     once = {entry.path: entry for entry in specs if not entry.by_row and entry.path != "rows/digest"}
     unknown = sorted(set(values) - set(once))
     if unknown:
@@ -319,7 +324,10 @@ def _require_matching_values(specs: list[ArraySpec], values: Mapping[str, Any]) 
 
 
 def _with_text_chunks(entry: ArraySpec, texts: Sequence[str]) -> ArraySpec:
-    """Return the array with chunks short enough for these texts; a text takes its bytes in UTF-8 plus 4."""
+    """Return a text array's specification, with chunks so short that these texts fit the allowed bytes.
+
+    A text takes its bytes in UTF-8 plus 4. Raises StoreError if not even the shortest chunks fit.
+    """
     most = max_text_bytes(entry.path)
     ends = np.cumsum([4 + len(text.encode()) for text in texts])
     n = entry.chunks[0]

@@ -26,7 +26,7 @@ RowArrays = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 
 class RowWritten(NamedTuple):
-    """Size of a row that was written, and the time that it took."""
+    """Size of a row that was written, in bytes, and the seconds that it took."""
 
     row: int
     raw_bytes: int
@@ -40,7 +40,7 @@ class RowWritten(NamedTuple):
 
 
 class _Chunk(NamedTuple):
-    """A chunk that was written."""
+    """Key, digest, size and times of a chunk that was written."""
 
     key: str
     digest: bytes
@@ -51,7 +51,7 @@ class _Chunk(NamedTuple):
 
 
 class RunWriter:
-    """Writer of a run's rows; made by `create_run` and `resume_run`.
+    """Writer of a run's rows (1,024 tokens each); made by `create_run` and `resume_run`.
 
     A row is written once, as a whole. Its digest is written after all of its chunks are safely on disk, and only a row
     with a digest counts. So no reader sees half a row, even if the writer is interrupted. Rows may be written in any
@@ -86,6 +86,7 @@ class RunWriter:
         static_digest: str,
         decode_back: bool = False,
     ) -> None:
+        """Prepare to write rows; nothing is read or written yet."""
         self.place = place
         self.path = place.path
         self._version = version
@@ -102,14 +103,16 @@ class RunWriter:
         self._threads = ThreadPoolExecutor(thread_name_prefix="lorascope-chunk")
 
     def __enter__(self) -> Self:
+        """Return the writer itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End the writing threads; the run stays unfinished unless `finish` was called, and errors pass on."""
         self._threads.shutdown()
 
     @property
     def committed_rows(self) -> np.ndarray:
-        """Mask of rows that are committed now, by any writer, bool (row,)."""
+        """Mask of rows that are committed now, by any writer, bool (row,); read at each access."""
         return np.asarray(read_digests(self._digests, self.place).any(axis=1))
 
     def row_arrays(self, row: int) -> RowArrays:
@@ -129,7 +132,7 @@ class RunWriter:
         self.place.delete(list(self.place.temporary_files()))
 
     def write_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> RowWritten:
-        """Write and commit one row, and return its size and the time that it took.
+        """Write a row's chunks, commit it by its digest, and return its size and the time that it took.
 
         Parameters
         ----------
@@ -202,7 +205,7 @@ class RunWriter:
         self._root_mark = mark
 
     def _require_valid_blocks(self, row: int, blocks: Mapping[str, np.ndarray]) -> None:
-        """Raise StoreError unless these are the blocks of a row that can be written."""
+        """Raise StoreError unless the row can be written and `blocks` are its arrays, each of its shape and dtype."""
         if not 0 <= row < self.n_rows:
             raise StoreError(f"row {row} doesn't exist; the run has {self.n_rows} rows")
         if row in self._committed:
@@ -219,7 +222,7 @@ class RunWriter:
                 raise StoreError(f"{path!r} of row {row} is {stored}; it must be {dtype} {shape}")
 
     def _write_chunk(self, path: str, row: int, block: np.ndarray) -> _Chunk:
-        """Encode, hash and write a chunk."""
+        """Encode, hash and write a chunk, and return its key, digest, size and times."""
         key = chunk_key(path, row, block.ndim)
         start = time.perf_counter()
         pieces = self._encoder.encode(path, block)
@@ -243,6 +246,6 @@ def collect_results(tasks: Sequence[Future[Result]]) -> list[Result]:
 
 
 def write_document(place: Place, document: Mapping[str, Any]) -> None:
-    """Replace the root's metadata by this document and its digest."""
+    """Replace the run's root `zarr.json` by this document with its digest added."""
     place.write("zarr.json", with_root_digest(document))
     place.flush("")
