@@ -22,41 +22,46 @@ _RUN_TOKENS = 8
 
 
 class ChosenTokens:
-    """Chosen tokens of a flattened batch, as indices and as runs of consecutive tokens."""
+    """Selection of tokens of a flattened batch, as indices and as runs of consecutive tokens."""
 
     def __init__(self, flat: np.ndarray) -> None:
+        """Keep the ascending indices `flat` (chosen token,), and find their runs of consecutive tokens."""
         self.flat = flat
         self.runs: tuple[tuple[slice, slice], ...] = _consecutive_runs(flat)
         """(slice of the batch, slice of the chosen tokens) of every run of consecutive tokens."""
         self._index: dict[torch.device, torch.Tensor] = {}
 
     def __len__(self) -> int:
+        """Return the number of chosen tokens."""
         return len(self.flat)
 
     def index(self, device: torch.device) -> torch.Tensor:
-        """Indices (chosen token,) as a tensor on a device, sent there once."""
+        """Return the indices int64 (chosen token,) as a tensor on `device`; each device gets them only once."""
         if device not in self._index:
             self._index[device] = torch.from_numpy(self.flat).to(device, non_blocking=True)
         return self._index[device]
 
     def view(self, output: torch.Tensor) -> torch.Tensor:
-        """The chosen tokens of an output (flat token, feature): a view if they are consecutive, else a copy."""
+        """Return the chosen tokens of an output (flat token, feature): a view if they are consecutive, else a copy."""
         return output[self.runs[0][0]] if len(self.runs) == 1 else self.copy(output)
 
     def copy(self, output: torch.Tensor) -> torch.Tensor:
-        """A copy of the chosen tokens of an output (flat token, feature), on its device."""
+        """Return a copy of the chosen tokens of an output (flat token, feature), on its device."""
         return output.index_select(0, self.index(output.device))
 
 
 class Copier(Protocol):
-    """Copies tensors into host memory, perhaps later; the caller may change or free them at once."""
+    """Protocol of an object that copies tensors into host memory, perhaps only after the call returns."""
 
     def copy(self, output: torch.Tensor, chosen: ChosenTokens, place: torch.Tensor) -> None:
-        """Copy the chosen tokens of an output (flat token, feature) into host memory, cast to its type."""
+        """Copy the chosen tokens of an output (flat token, feature) into `place` in host memory, cast to its type.
+
+        The caller may change or free the output at once.
+        """
         ...
 
     def send(self, values: torch.Tensor, place: torch.Tensor) -> None:
-        """Copy values into host memory of the same shape and type; the values must not change any more."""
+        """Copy values into `place`, host memory of the same shape and type; the values must not change any more."""
         ...
 
     def mark(self) -> Wait:
@@ -64,23 +69,26 @@ class Copier(Protocol):
         ...
 
     def pin(self, memory: torch.Tensor) -> None:
-        """Prepare host memory for copies."""
+        """Prepare host memory for copies until `unpin`, such as by page-locking it for CUDA."""
         ...
 
     def unpin(self, memory: torch.Tensor) -> None:
-        """Undo `pin` before the memory is freed; all copies into it must be done."""
+        """Undo `pin` on host memory before it is freed; all copies into it must be done."""
         ...
 
     def close(self) -> None:
-        """Wait for every copy, and unpin all memory."""
+        """Wait for every copy, and unpin all host memory."""
         ...
 
 
 class DirectCopier:
-    """Copies at once: for outputs in host memory, and for devices without streams."""
+    """Copier whose calls return once the copy is done: for outputs on the host and devices without streams."""
 
     def copy(self, output: torch.Tensor, chosen: ChosenTokens, place: torch.Tensor) -> None:
-        """Copy at once; one pass over the data if tokens are mostly consecutive or the types agree, else two."""
+        """Copy the chosen tokens of an output into `place`, and return once they are there.
+
+        This is one pass over the data if tokens are mostly consecutive or the types agree, else two.
+        """
         if len(chosen.runs) * _RUN_TOKENS <= len(chosen):
             for source, target in chosen.runs:
                 place[target].copy_(output[source])
@@ -90,25 +98,25 @@ class DirectCopier:
             place.copy_(chosen.copy(output))
 
     def send(self, values: torch.Tensor, place: torch.Tensor) -> None:
-        """Copy at once."""
+        """Copy values into `place` in host memory, and return once they are there."""
         place.copy_(values)
 
     def mark(self) -> Wait:
-        """Return a function that does nothing, since copies are always done."""
+        """Return a function that does nothing, since every copy is already done."""
         return lambda: None
 
     def pin(self, memory: torch.Tensor) -> None:
-        """Do nothing: any memory will do."""
+        """Do nothing, since direct copies may go into any memory."""
 
     def unpin(self, memory: torch.Tensor) -> None:
-        """Do nothing: `pin` did nothing."""
+        """Do nothing, since `pin` does nothing either."""
 
     def close(self) -> None:
-        """Do nothing: every copy is done."""
+        """Do nothing, since every copy is already done."""
 
 
 class StreamCopier:
-    """Copies from CUDA devices on a separate stream, during the forward pass, into page-locked memory.
+    """Copier from CUDA devices into page-locked host memory, on a separate stream while the model runs on.
 
     The chosen tokens are gathered and cast on the pass's own stream, so that a later change of the output doesn't
     affect them. The gathered tensor is kept until its copy is done, so that the allocator can't reuse its memory.
@@ -123,6 +131,7 @@ class StreamCopier:
     """
 
     def __init__(self, device: torch.device, *, in_flight_bytes: int = IN_FLIGHT_BYTES) -> None:
+        """Copy for a model on `device`; with more than `in_flight_bytes` waiting, `send` waits for old copies."""
         self._device = device
         self._limit = in_flight_bytes
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
@@ -133,14 +142,20 @@ class StreamCopier:
         self._direct = DirectCopier()
 
     def copy(self, output: torch.Tensor, chosen: ChosenTokens, place: torch.Tensor) -> None:
-        """Gather now and copy during the pass; outputs of layers on the host are copied at once."""
+        """Gather the chosen tokens now and copy them to `place` while the model runs on.
+
+        Outputs of layers on the host are copied at once.
+        """
         if output.device.type == "cuda":
             self.send(chosen.copy(output).to(place.dtype), place)
         else:
             self._direct.copy(output, chosen, place)
 
     def send(self, values: torch.Tensor, place: torch.Tensor) -> None:
-        """Copy during the pass, after all work launched so far."""
+        """Copy values to `place` on a separate stream, after all work launched so far.
+
+        The call returns before the copy is done; it waits only while too many bytes are in flight.
+        """
         device = values.device
         if device.type != "cuda":
             self._direct.send(values, place)
@@ -160,13 +175,14 @@ class StreamCopier:
         events = [stream.record_event() for stream in self._streams.values()]
 
         def wait() -> None:
+            """Wait until the device has reached every recorded event, so that the copies before it are done."""
             for event in events:
                 event.synchronize()
 
         return wait
 
     def pin(self, memory: torch.Tensor) -> None:
-        """Page-lock memory with CUDA. If it refuses, a warning is logged once, and the pass waits for every copy."""
+        """Page-lock host memory with CUDA; if CUDA refuses, log a warning once, and later copies are waited for."""
         if not self._may_pin:
             return
         with torch.cuda.device(self._device):  # else a context would be made on the first one
@@ -184,7 +200,7 @@ class StreamCopier:
         )
 
     def unpin(self, memory: torch.Tensor) -> None:
-        """Unregister memory that `pin` registered with CUDA."""
+        """Unregister host memory that `pin` registered with CUDA; do nothing for other memory."""
         if self._pinned.pop(memory.data_ptr(), None) is not None:
             with torch.cuda.device(self._device):
                 # Its code reports errors of earlier work only; those are raised where that work is waited for.
@@ -200,7 +216,7 @@ class StreamCopier:
                 self.unpin(memory)
 
     def _release_copied(self) -> None:
-        """Release tensors whose copy is done; while too many bytes are held, wait for the oldest copies."""
+        """Free device tensors whose copy is done; above the limit of bytes, wait for the oldest copies first."""
         while self._sources and (self._held_bytes > self._limit or _is_done(self._sources[0][0])):
             event, values = self._sources.popleft()
             event.synchronize()
@@ -208,12 +224,12 @@ class StreamCopier:
 
 
 def copier_for(device: torch.device) -> Copier:
-    """The copier for a model on this device."""
+    """Return a `StreamCopier` for a CUDA device, and a `DirectCopier` for any other device."""
     return StreamCopier(device) if device.type == "cuda" else DirectCopier()
 
 
 def _cuda_runtime() -> Any:
-    """The CUDA runtime, as torch loads it."""
+    """Return torch's binding of the CUDA runtime, `torch.cuda.cudart()`."""
     return torch.cuda.cudart()  # type: ignore[no-untyped-call]  # torch's own
 
 
@@ -226,12 +242,12 @@ def _clear_cuda_error(device: torch.device) -> None:
 
 
 def _is_done(event: torch.cuda.Event) -> bool:
-    """Whether the device has reached an event."""
+    """Whether the device has reached a recorded CUDA event; this doesn't wait."""
     return bool(event.query())  # type: ignore[no-untyped-call]  # torch's own
 
 
 def _consecutive_runs(flat: np.ndarray) -> tuple[tuple[slice, slice], ...]:
-    """(slice of the batch, slice of the chosen tokens) of every run of consecutive indices."""
+    """Return (slice of the batch, slice of the chosen tokens) for every run of consecutive indices in `flat`."""
     if not len(flat):
         return ()
     cuts = np.flatnonzero(np.diff(flat) != 1) + 1

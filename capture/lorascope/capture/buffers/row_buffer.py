@@ -1,4 +1,4 @@
-"""One row in memory, and a record of the tokens and columns that are filled."""
+"""One row of a run (1024 tokens of every array) in memory, and a record of what is filled in it."""
 
 import math
 import mmap
@@ -18,24 +18,25 @@ RowArrays = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 
 def buffer_bytes(sizes: Iterable[int]) -> int:
-    """Bytes of one block of memory for arrays of these sizes in bytes, each starting at a page."""
+    """Return the bytes of one block of memory for arrays of these sizes, each rounded up to whole pages."""
     return sum(map(_round_up_to_pages, sizes))
 
 
 def array_bytes(array: tuple[tuple[int, ...], np.dtype[Any]]) -> int:
-    """Size in bytes of an array, given as (shape, dtype)."""
+    """Return the size in bytes of an array that is given as (shape, dtype)."""
     shape, dtype = array
     return math.prod(shape) * dtype.itemsize
 
 
 class RowBuffer:
-    """One row's arrays as torch tensors, which share their memory with the NumPy arrays for the writer.
+    """Memory of one row of a run: its arrays as torch tensors, which the writer sees as NumPy arrays.
 
     It records which columns were filled for which tokens, since a block that a pass skipped still holds the values of
     an earlier row.
     """
 
     def __init__(self, arrays: RowArrays) -> None:
+        """Allocate page-aligned memory for a row's arrays, given as path -> (shape, dtype)."""
         sizes = {path: array_bytes(array) for path, array in arrays.items()}
         self.memory = _allocate_pages(buffer_bytes(sizes.values()))
         """Memory of all arrays, uint8 (byte,): whole pages that nothing else uses."""
@@ -54,7 +55,7 @@ class RowBuffer:
         """Function that returns once all copies into this row are done."""
 
     def reset(self) -> None:
-        """Prepare for the next row: arrays that may have gaps become NaN, and all others count as not filled."""
+        """Prepare for the next row: mark its arrays as not filled, and set those that may have gaps to NaN."""
         self._filled = {path: {} for path in self.tensors if not _may_have_gaps(path)}
         self.wait = None
         for path, tensor in self.tensors.items():
@@ -62,7 +63,7 @@ class RowBuffer:
                 tensor.fill_(float("nan"))
 
     def claim(self, path: str, columns: slice, tokens: slice) -> torch.Tensor | None:
-        """Record that columns of an array will be filled for these tokens, and return it; None if not in the row.
+        """Record that `columns` of an array will be filled for `tokens`; return the array, or None if the row lacks it.
 
         Raises
         ------
@@ -81,7 +82,10 @@ class RowBuffer:
         return self.tensors.get(path)
 
     def require_filled(self, row: int, n_tokens: int) -> None:
-        """Raise `CaptureError` unless every array was filled once for every token, in all its columns."""
+        """Raise `CaptureError` unless every array was filled once for every token, in all its columns.
+
+        Arrays that may have gaps aren't checked.
+        """
         for path, filled in self._filled.items():
             width = int(np.prod(self.tensors[path].shape[1:]))
             stop = 0
@@ -96,12 +100,12 @@ class RowBuffer:
                 )
 
     def blocks(self, n_tokens: int) -> dict[str, np.ndarray]:
-        """The first `n_tokens` tokens of every array, by path."""
+        """Return path -> NumPy array of the row's first `n_tokens` tokens, in the buffer's own memory."""
         return {path: array[:n_tokens] for path, array in self._arrays.items()}
 
 
 class Segment(NamedTuple):
-    """The part of a batch that goes into one row."""
+    """Part of a batch that goes into one row: the row's buffer, and the tokens' places in batch and row."""
 
     buffer: RowBuffer
     source: slice
@@ -110,17 +114,17 @@ class Segment(NamedTuple):
     """Range of the row's tokens."""
 
     def claim(self, path: str, columns: slice) -> torch.Tensor | None:
-        """Claim columns of the row's array for the segment's tokens; see `RowBuffer.claim`."""
+        """Record that `columns` of the row's array will be filled for these tokens; return the array or None."""
         return self.buffer.claim(path, columns, self.target)
 
 
 def _round_up_to_pages(n_bytes: int) -> int:
-    """Round a number of bytes up to whole pages."""
+    """Return a number of bytes, rounded up to whole pages."""
     return -(-n_bytes // BLOCK_BYTES) * BLOCK_BYTES
 
 
 def _allocate_pages(n_bytes: int) -> torch.Tensor:
-    """Allocate page-aligned memory, uint8 (byte,), which can be pinned and is written to disk without a copy.
+    """Return page-aligned memory, uint8 (byte,), which can be pinned and is written to disk without a copy.
 
     The system gets it back when the last tensor in it is gone.
     """
@@ -128,7 +132,7 @@ def _allocate_pages(n_bytes: int) -> torch.Tensor:
 
 
 def _may_have_gaps(path: str) -> bool:
-    """Whether the array at this path may lack values of some tokens or components."""
+    """Whether the array at this path may lack values of some tokens or components, which are then NaN."""
     return path.startswith("reductions/") or path.rpartition("/")[2] in {
         "js",
         "swallowed",

@@ -22,19 +22,19 @@ _ROWS_AHEAD = 2
 
 
 class RowWriter(Protocol):
-    """Protocol of an object that takes full rows from several threads, such as a `RunWriter`."""
+    """Protocol of an object that writes full rows of a run from several threads, such as a `RunWriter`."""
 
     def row_arrays(self, row: int) -> RowArrays:
-        """Path -> (shape, dtype) of each array of this row."""
+        """Return path -> (shape, dtype) of each array of the row with this number."""
         ...
 
     def write_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> RowWritten:
-        """Write a row's arrays; the caller may reuse their memory when this returns."""
+        """Write a row's arrays (path -> array) and return sizes and times; afterwards their memory may be reused."""
         ...
 
 
 class RowQueue:
-    """Row buffers between the forward pass and the disk, reused within a limit of bytes.
+    """Queue of row buffers between the forward pass and the disk, reused within a limit of bytes.
 
     Tokens come in order. `take` returns places for the next tokens, and waits while every buffer is full or being
     written: the forward pass waits, and nothing is dropped. `put` hands full rows to the writer.
@@ -70,6 +70,7 @@ class RowQueue:
         rows: np.ndarray | None = None,
         copier: Copier | None = None,
     ) -> None:
+        """Raise ValueError if one batch's rows don't fit into `queue_bytes`; no buffer is allocated yet."""
         self.copier: Copier = copier or DirectCopier()
         """The copier into the rows."""
         self._writer = writer
@@ -93,11 +94,13 @@ class RowQueue:
         self.stored_bytes = self.raw_bytes = 0
 
     def __enter__(self) -> Self:
+        """Return the queue itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Wait for the rows handed over (after an error, only for those being written), and close the copier."""
         # After an error the rows being written are finished and no others are started: committed rows stay whole.
         try:
             self._threads.shutdown(cancel_futures=error is not None)
@@ -105,17 +108,20 @@ class RowQueue:
             self.copier.close()
 
     def has_expected_rows(self, start: int, n_tokens: int) -> bool:
-        """Whether any of these `n_tokens` tokens from `start` on is in a row that will be written."""
+        """Whether any of the `n_tokens` tokens from `start` on belongs to a row that will be written."""
         return bool(self._expected[start // ROW_TOKENS : -(-(start + n_tokens) // ROW_TOKENS)].any())
 
     def drop_unstarted_rows(self) -> None:
-        """Write only rows that already have tokens; drop all others."""
+        """Give up every row that has no tokens yet: only rows already started will be written."""
         started = [row for row in self._open if self._expected[row]]
         self._expected[:] = False
         self._expected[started] = True
 
     def take(self, start: int, n_tokens: int) -> list[Segment]:
-        """Return places, one segment per row, for `n_tokens` tokens of the token axis from `start` on, in order."""
+        """Return places for the next `n_tokens` tokens from `start` on: one `Segment` per row that will be written.
+
+        It waits while no buffer is free.
+        """
         assert start >= self._taken
         self._taken = start + n_tokens
         segments = []
@@ -129,7 +135,7 @@ class RowQueue:
         return segments
 
     def put(self) -> None:
-        """Hand every full row to a writing thread, which first waits for the row's copies.
+        """Hand every full row to a writing thread, which first waits for the row's copies into host memory.
 
         Raises
         ------
@@ -145,18 +151,18 @@ class RowQueue:
         self._collect_written(self._writing)
 
     def drain(self) -> None:
-        """Wait until every row handed over is on the disk; raise the error of a writer that failed."""
+        """Wait until every row handed to a writing thread is on the disk; raise the error of one that failed."""
         start = time.perf_counter()
         while self._writing:
             self._collect_written(self._writing[:1], wait=True)
         self.seconds_waited += time.perf_counter() - start
 
     def _row_tokens(self, row: int) -> slice:
-        """Range of the token axis that a row covers."""
+        """Return the slice of the run's token axis that a row covers."""
         return slice(row * ROW_TOKENS, min((row + 1) * ROW_TOKENS, self._n_tokens))
 
     def _wait_for_buffer(self, row: int) -> RowBuffer:
-        """Wait until a buffer is free for a row, and prepare it."""
+        """Wait until a row buffer is free or may be allocated, and return it, reset for this row."""
         arrays = self._writer.row_arrays(row)
         start = time.perf_counter()
         with self._changed:
@@ -187,7 +193,7 @@ class RowQueue:
         return buffer
 
     def _collect_written(self, futures: Iterable[Future[RowWritten | None]], *, wait: bool = False) -> None:
-        """Add sizes and times of rows that are written (or, with `wait`, wait for them); raise a writer's error."""
+        """Add written rows' sizes and times to the totals; raise a writer's error. With `wait`, wait for the rows."""
         for future in [future for future in futures if wait or future.done()]:
             self._writing.remove(future)
             if (written := future.result()) is not None:
@@ -198,7 +204,7 @@ class RowQueue:
                 self.seconds_write += written.seconds_write
 
     def _write_row(self, row: int, buffer: RowBuffer) -> RowWritten | None:
-        """Write one row (in a thread) and return its sizes and times; None if an earlier row failed."""
+        """Write one row in a thread and return its sizes and times; return None if an earlier row failed."""
         if self._failed:
             return None
         tokens = self._row_tokens(row)
@@ -216,25 +222,25 @@ class RowQueue:
         return written
 
     def _notify_waiting(self, _: Future[RowWritten | None]) -> None:
-        """Wake a pass that waits for a buffer."""
+        """Wake a forward pass that waits for a row buffer, once a row's writing has ended."""
         with self._changed:
             self._changed.notify_all()
 
 
 def _arrays_bytes(arrays: RowArrays) -> int:
-    """Bytes of memory that a row's arrays take."""
+    """Return the bytes of memory that a row's arrays take in a `RowBuffer`."""
     return buffer_bytes(map(array_bytes, arrays.values()))
 
 
 def row_spans(starts: np.ndarray, batches: Sequence[slice]) -> list[range]:
-    """Range of rows that each batch fills; `starts` has the first captured token of each sample (sample + 1,)."""
+    """Return the range of rows that each batch fills, from the samples' first tokens, `starts` (sample + 1,)."""
     return [
         range(int(starts[batch.start]) // ROW_TOKENS, -(-int(starts[batch.stop]) // ROW_TOKENS)) for batch in batches
     ]
 
 
 def queue_bytes_needed(sizes: Sequence[int], spans: Sequence[range], queue_bytes: int | None) -> int:
-    """Maximum bytes that a `RowQueue` takes: the rows of one batch, and some rows ahead if the limit allows them.
+    """Return the most bytes that a `RowQueue` takes: one batch's rows, and some ahead if the limit allows.
 
     `sizes` has the bytes of each row's arrays in memory, 0 for rows that aren't written; `queue_bytes` is that of
     `RowQueue`. Raises a ValueError if a batch fills more than the limit.

@@ -21,14 +21,15 @@ _WAITS_ABOVE = 0.05
 
 
 class Meter:
-    """Seconds by stage, measured in the thread of the forward pass."""
+    """Timer of a capture's stages: seconds by stage, measured in the thread of the forward pass."""
 
     def __init__(self) -> None:
+        """Start every stage at 0 seconds."""
         self.seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the time of a block to a stage, minus the time of other stages inside the block."""
+        """Add the time of the block to a stage, minus the time of other stages timed inside the block."""
         start, inner = time.perf_counter(), self._forward_thread_seconds()
         try:
             yield
@@ -36,20 +37,22 @@ class Meter:
             self.seconds[stage] += time.perf_counter() - start - (self._forward_thread_seconds() - inner)
 
     def bottleneck(self) -> str:
-        """The stage that limits the capture: `forward`, `copy` (reductions included), `encode` or `disk`."""
+        """Return the stage that limits the capture: `forward`, `copy` (with reductions), `encode` or `disk`."""
         seconds = self.seconds
         if seconds["wait"] > _WAITS_ABOVE * self._forward_thread_seconds():
             return "encode" if seconds["encode"] > seconds["write"] else "disk"
         return "copy" if seconds["copy"] + seconds["reduce"] > seconds["forward"] else "forward"
 
     def _forward_thread_seconds(self) -> float:
-        """Seconds of all stages in the thread of the forward pass."""
+        """Return the seconds of all stages except encoding and writing, which other threads do."""
         return sum(seconds for stage, seconds in self.seconds.items() if stage not in {"encode", "write"})
 
 
 @dataclass(slots=True, eq=False)
 class BatchTarget:
-    """Copies the outputs of a batch's passes, flattened over (sequence, position), into the rows of its tokens.
+    """Destination of one batch's outputs: copies those of the captured tokens into the rows they belong to.
+
+    Outputs are flattened over (sequence, position).
 
     Wide arrays are copied at once. Narrow ones, where each component fills a few columns, are gathered on the device
     and copied in `flush`.
@@ -75,30 +78,33 @@ class BatchTarget:
     device until `flush`."""
 
     def __post_init__(self) -> None:
+        """Prepare the selections of the captured tokens, of the measured ones, and of each row's tokens."""
         self._captured = ChosenTokens(self.flat)
         self._measured = ChosenTokens(self.flat[self.measured])
         self._among = ChosenTokens(np.flatnonzero(self.measured))
         self._parts = [ChosenTokens(self.flat[segment.source]) for segment in self.segments]
 
     def take(self, output: torch.Tensor) -> torch.Tensor:
-        """Outputs of the captured tokens (token, feature); a view of `output` if the tokens are consecutive."""
+        """Return the captured tokens of an output (flat token, feature); a view of it if they are consecutive."""
         return self._captured.view(output)
 
     def take_measured(self, output: torch.Tensor) -> torch.Tensor:
-        """Copy of the outputs of the measured tokens (measured token, feature), on the device of `output`."""
+        """Return a copy of an output (flat token, feature) at the measured tokens, on its device."""
         return self._measured.copy(output)
 
     def token_index(self, device: torch.device, *, measured: bool) -> torch.Tensor | None:
-        """Indices int64 of the captured or measured tokens, on a device; None if they are all tokens of the batch."""
+        """Return the indices int64 of the captured or measured tokens in the batch, on a device; None if all."""
         chosen = self._measured if measured else self._captured
         return None if len(chosen) == math.prod(self.shape) else chosen.index(device)
 
     def select_measured(self, values: torch.Tensor) -> torch.Tensor:
-        """Select the values of measured tokens (measured token,) from values (captured token,)."""
+        """Return the measured tokens' values (measured token,) from values of all captured tokens."""
         return values if self.measured.all() else self._among.copy(values)
 
     def put(self, path: str, output: torch.Tensor, columns: slice | None = None) -> None:
-        """Copy the captured tokens of an output (flat token, feature) into the rows' array at `path`, or its `columns`.
+        """Copy the captured tokens of an output (flat token, feature) into the rows' array at `path`.
+
+        With `columns`, the output fills only these columns of the array.
 
         A cast to a narrower type rounds to nearest even. Rows without this array are skipped.
         """
@@ -112,7 +118,7 @@ class BatchTarget:
                     self.copier.copy(output, chosen, array[segment.target])
 
     def put_values(self, path: str, values: torch.Tensor, column: int = 0, *, measured: bool = False) -> None:
-        """Write values (captured token,) into an array (token,), or into one column of an array (token, column).
+        """Write one value per captured token into the rows' array (token,) at `path`, or into one of its columns.
 
         With `measured`, values are (measured token,), and other tokens become NaN. The target owns the values from
         here on. Rows without this array are skipped.
@@ -131,15 +137,15 @@ class BatchTarget:
                 segment.buffer.wait = wait
 
     def _claim_in_rows(self, path: str, columns: slice) -> bool:
-        """Record in every row that columns will be filled; whether any row has the array."""
+        """Record in every row that `columns` of an array will be filled; return whether any row has the array."""
         return any([segment.claim(path, columns) is not None for segment in self.segments])  # noqa: C419 (claim them all)
 
     def _gather_columns(self, path: str, start: int, values: torch.Tensor, *, measured: bool) -> None:
-        """Keep values of some columns of an array until `flush`."""
+        """Keep values (token, column) for an array's columns from `start` on, until `flush` copies them."""
         self._columns.setdefault((path, measured), []).append((start, values))
 
     def _send_columns(self, path: str, columns: Sequence[tuple[int, torch.Tensor]], *, measured: bool) -> None:
-        """Join columns and copy them to their rows; missing columns and tokens are NaN."""
+        """Join an array's gathered columns and copy them to their rows; missing columns and tokens are NaN."""
         places = [(s.source, s.buffer.tensors[path][s.target]) for s in self.segments if path in s.buffer.tensors]
         width = places[0][1].shape[1:].numel()
         block = _join_columns(columns, width).to(places[0][1].dtype)
@@ -151,19 +157,22 @@ class BatchTarget:
 
 
 def flat_index(positions: Sequence[np.ndarray], width: int) -> np.ndarray:
-    """Indices int64 (token,), in the flattened (sequence, position) axis, of the chosen positions of each sequence."""
+    """Return int64 indices (token,) of each sequence's chosen positions on the flat (sequence, position) axis."""
     return np.concatenate([row * width + chosen for row, chosen in enumerate(positions)])
 
 
 def empty_target(lengths: Sequence[int], n_measured: int) -> BatchTarget:
-    """A target without rows, for sequences of these lengths; the first `n_measured` tokens are measured."""
+    """Return a target that writes to no rows, for a trial pass over sequences of these lengths.
+
+    The first `n_measured` tokens are measured.
+    """
     width = max(lengths)
     flat = flat_index([np.arange(length) for length in lengths], width)
     return BatchTarget((len(lengths), width), flat, np.arange(len(flat)) < n_measured, ())
 
 
 def _join_columns(columns: Sequence[tuple[int, torch.Tensor]], width: int) -> torch.Tensor:
-    """Join values into (token, column) of `width` columns, on the device of the first values; NaN in the gaps."""
+    """Join (first column, values) pairs into one tensor (token, `width`); columns without values are NaN."""
     like, stop = columns[0][1], 0
     parts = []
     for start, values in [*sorted(columns, key=itemgetter(0)), (width, like[:, :0])]:

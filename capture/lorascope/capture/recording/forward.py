@@ -18,7 +18,10 @@ from .reduce import has_kernel
 def probe(
     model: Any, recorder: Recorder, samples: Sequence[EncodedSample], device: torch.device
 ) -> dict[str, torch.dtype]:
-    """Run the recorder's passes over a batch, check that every hook fires, and return each component's output type."""
+    """Run a trial batch with hooks, check that every hook fires, and return component path -> output type.
+
+    It also checks that every layer's output is its base plus delta.
+    """
     lengths = [len(sample.token_ids) for sample in samples]
     for proof in (recorder, *recorder.proofs):
         with proof.attached():
@@ -29,7 +32,7 @@ def probe(
 
 
 def forward_seconds(model: Any, samples: Sequence[EncodedSample], device: torch.device) -> float:
-    """Seconds of one forward pass over a batch, without hooks."""
+    """Return the seconds of one forward pass over a batch without hooks, up to the end of the GPU's work."""
     start = time.perf_counter()
     forward(model, samples, device)
     if device.type == "cuda":
@@ -56,7 +59,7 @@ def forward(model: Any, samples: Sequence[EncodedSample], device: torch.device) 
 def negative_log_likelihood(
     logits: torch.Tensor, samples: Sequence[EncodedSample], positions: Sequence[np.ndarray]
 ) -> torch.Tensor:
-    """Negative log-likelihood of chosen tokens given the tokens before them, in nats, float32 (chosen token,).
+    """Return -log p of the chosen tokens given the tokens before each, in nats, float32 (chosen token,).
 
     Parameters
     ----------
@@ -78,7 +81,7 @@ def negative_log_likelihood(
 
 
 def kl_divergence(base: torch.Tensor, adapted: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
-    """KL(base || adapted) of the next-token distributions at each captured token, nats, float32 (captured token,).
+    """Return KL(base || adapted) of the next-token distributions at captured tokens, nats, float32 (token,).
 
     Parameters
     ----------

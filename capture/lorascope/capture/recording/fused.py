@@ -1,5 +1,8 @@
 """Measures of tokens on a GPU, in one launch of the kernel, from the tensors that the layer computed.
 
+A layer's frozen output is its base, an adapter's addition to it the delta, and JS the Jensen-Shannon divergence of the
+softmaxes of base and base + delta.
+
 The float64 functions of `reduce` and `sink` are the reference, and devices without triton use them. This module needs
 triton, which comes with torch's CUDA builds; it is imported only if triton was found.
 """
@@ -25,7 +28,7 @@ to 10 bits, and the kernel doesn't."""
 
 
 class Measured(NamedTuple):
-    """Measures of tokens at one component, float32 (token,) each; NaN where base or delta isn't finite."""
+    """Six measures of tokens of one adapted layer, float32 (token,) each; NaN where base or delta isn't finite."""
 
     js: torch.Tensor
     """JS(softmax(base), softmax(base + delta)), nats."""
@@ -42,7 +45,7 @@ class Measured(NamedTuple):
 
 
 class _Settings(NamedTuple):
-    """Numbers that the kernel's launches share."""
+    """Numbers for one launch of the kernel: scaling, rounding, how often to compare, and JS or KL."""
 
     scaling: float = 1.0
     rounding: float = 0.0
@@ -52,7 +55,10 @@ class _Settings(NamedTuple):
 
 
 def measure_sum(total: Sum, rows: torch.Tensor | None, *, prove_every: int = 1) -> Measured:
-    """Measures of a sum's tokens, or of these rows; the output is compared with base + delta if delta is known."""
+    """Return six measures per token of a layer's base and delta, at all tokens or at the indices `rows`.
+
+    The output is compared with base + delta if delta is known.
+    """
     base, z_or_delta, output = total.base, total.z_or_delta, total.output
     if z_or_delta is None:
         assert output is not None
@@ -77,7 +83,9 @@ def measure_factor(
     rows: torch.Tensor | None = None,
     prove_every: int = 1,
 ) -> Measured:
-    """Measures of base and delta = scaling (z B^T + bias), where delta is computed in float32 as `Addition.delta` does.
+    """Return six measures per token of base and delta = scaling * (factor @ weight + bias) on a GPU.
+
+    Delta is computed in float32, as `Addition.delta` does.
 
     Parameters
     ----------
@@ -106,23 +114,26 @@ def measure_delta(
     rows: torch.Tensor | None = None,
     prove_every: int = 1,
 ) -> Measured:
-    """Measures of base and a delta (row, feature) that a branch of the layer computed in `dtype`."""
+    """Return six measures per token of base and a delta (row, feature) that the layer computed in `dtype`."""
     settings = _Settings(1.0, 4 * torch.finfo(dtype).eps, prove_every)
     return Measured(*_launch(base, output, delta, None, None, rows, settings=settings))
 
 
 def measure_difference(base: torch.Tensor, output: torch.Tensor, *, rows: torch.Tensor | None = None) -> Measured:
-    """Measures of base and delta = output - base; the output isn't compared."""
+    """Return six measures per token of base and delta = output - base; `excess` is 0, as nothing is compared."""
     return Measured(*_launch(base, output, None, None, None, rows, settings=_Settings()))
 
 
 def kl_divergence(base: torch.Tensor, adapted: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """KL(softmax(base) || softmax(adapted)) in nats, float32 (token,), of these rows of logits (row, token id)."""
+    """Return KL(softmax(base) || softmax(adapted)) at `rows` of logits (row, token id), nats, float32 (token,)."""
     return _launch(base, adapted, None, None, None, rows, settings=_Settings(is_kl=True))[0]
 
 
 def token_nll(logits: torch.Tensor, rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood of each token, as `samples.scoring.token_nll` computes it."""
+    """Return the negative log softmax of each of these rows of logits at its token id, in nats, by triton.
+
+    This is what `samples.scoring.token_nll` computes.
+    """
     logits = _with_contiguous_rows(logits)
     nll = torch.empty(len(rows), dtype=torch.float32, device=logits.device)
     tokens, features = block_shape(logits.shape[1])
@@ -139,7 +150,10 @@ def token_nll(logits: torch.Tensor, rows: torch.Tensor, ids: torch.Tensor) -> to
 
 
 def block_shape(width: int) -> tuple[int, int]:
-    """(tokens, features) of a program's block, for rows of this width; the block wastes least beyond a row's end."""
+    """Return (tokens, features) of the block that a triton program holds, for rows of this width.
+
+    It is the shape that wastes least beyond a row's end.
+    """
     features = min((512, 256, 128, 64), key=lambda size: -(-width // size) * size)
     return _BLOCK_VALUES // features, features
 
@@ -154,7 +168,10 @@ def _launch(
     *,
     settings: _Settings,
 ) -> torch.Tensor:
-    """Measures (measure, token) from one launch of the kernel, at all rows if `rows` is None."""
+    """Launch the kernel once, and return its measures, float32 (measure, token): six, or one for a KL.
+
+    All rows are measured if `rows` is None.
+    """
     n_tokens, width = len(base) if rows is None else len(rows), base.shape[1]
     measures = torch.empty((1 if settings.is_kl else 6, n_tokens), dtype=torch.float32, device=base.device)
     tokens, features = block_shape(width)
@@ -177,16 +194,19 @@ def _launch(
 
 
 def _current_device(tensor: torch.Tensor) -> AbstractContextManager[None]:
-    """Context in which the tensor's device is the current one, where triton launches."""
+    """Return a context in which the tensor's device is CUDA's current one, where triton launches."""
     return torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call]  # torch's own
 
 
 def _with_contiguous_rows(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor itself, or (rarely) a copy if the values of a row aren't contiguous."""
+    """Return the tensor itself or, if the values of a row aren't contiguous, a contiguous copy."""
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
 
 
 def _rounding_limits(dtype: torch.dtype) -> tuple[float, float]:
-    """(spacing at 1, smallest step) of a type; a device may round numbers below float32's normal range to zero."""
+    """Return (spacing of numbers at 1, smallest step) of a floating type, as the kernel allows for rounding.
+
+    A device may round numbers below float32's normal range to zero.
+    """
     kind, least = torch.finfo(dtype), torch.finfo(torch.float32).smallest_normal
     return kind.eps, max(kind.smallest_normal * kind.eps, least)

@@ -12,7 +12,7 @@ from .sites import Addition, Site, Sum
 
 @dataclass(slots=True)
 class Call:
-    """One call of a hooked module."""
+    """One call of a hooked module, as its forward hook gets it: arguments and output."""
 
     args: Any
     kwargs: Any
@@ -20,14 +20,17 @@ class Call:
 
     @property
     def flat(self) -> torch.Tensor:
-        """The output as (sequence * position, feature)."""
+        """The module's output as a detached tensor (sequence * position, feature)."""
         flat: torch.Tensor = self.output.detach().flatten(0, -2)
         return flat
 
 
 @dataclass(slots=True)
 class BasePassActions:
-    """Hook actions of a pass with adapters off: take the base and every adapter's delta, or the base of a pair."""
+    """Actions of the hooks in a pass with adapters off: store each layer's output and every adapter's delta.
+
+    In a pair of passes, off and on, only the layer's output (the base) is taken.
+    """
 
     sink: Sink
     pair_bases: dict[int, torch.Tensor]
@@ -36,7 +39,10 @@ class BasePassActions:
     """Component -> copy of the base of the proved tokens."""
 
     def take_base(self, site: Site, call: Call) -> None:
-        """Take the frozen layer's output."""
+        """Store the frozen layer's output, and compute, store and measure every adapter's delta there.
+
+        In a pair no delta is computed.
+        """
         self._store_base(site, call.flat)
         self.outputs[site.index] = self.sink.take_proved(call.flat)
         if not self.sink.is_pair:
@@ -44,12 +50,15 @@ class BasePassActions:
                 self.sink.measure(site, self._adapter_sum(site, addition, call))
 
     def take_output(self, site: Site, call: Call) -> None:
-        """Take the wrapped layer's output, which must be the frozen layer's."""
+        """Compare the wrapped layer's output with the frozen layer's; with adapters off they must be equal."""
         if site.index in self.outputs:  # else a hook didn't fire, which is detected after the pass
             self.sink.prove_equal(site, self.outputs.pop(site.index), self.sink.take_proved(call.flat))
 
     def take_replaced(self, site: Site, call: Call) -> None:
-        """Take the output of a wrapper of trained weights, which is the base's in this pass."""
+        """Store the base weights' output of a layer with a trained copy, and store and measure the copy's difference.
+
+        In a pair only the base is stored.
+        """
         self._store_base(site, call.flat)
         if not self.sink.is_pair:
             for addition in site.additions:
@@ -59,13 +68,13 @@ class BasePassActions:
                 self.sink.measure(site, total)
 
     def _store_base(self, site: Site, base: torch.Tensor) -> None:
-        """Store the base and, in a pair, keep a copy for the adapted pass."""
+        """Store the frozen layer's output and, in a pair of passes, keep a copy for the adapted one."""
         self.sink.take_state(site, "base", base)
         if self.sink.is_pair:
             self.pair_bases[site.index] = self.sink.copy_for_pair(base)
 
     def _adapter_sum(self, site: Site, addition: Addition, call: Call) -> Sum:
-        """Compute one adapter's branch from the frozen layer's input, and return the sum."""
+        """Compute an adapter's factor or delta from the layer's input, store it, and return it with the base."""
         if addition.component.delta_source == "factor":
             factor = compute_factor(site.module, addition.adapter, call.args[0]).flatten(0, -2)
             self.sink.take_factor(addition, factor)
@@ -78,7 +87,10 @@ class BasePassActions:
 
 @dataclass(slots=True)
 class AdaptedPassActions:
-    """Hook actions of a pass with one adapter on, which is the second pass of a pair."""
+    """Actions of the hooks in a pass with one adapter on: store each layer's base and delta, and measure.
+
+    This is also the second pass of a pair.
+    """
 
     sink: Sink
     pair_bases: dict[int, torch.Tensor]
@@ -87,7 +99,7 @@ class AdaptedPassActions:
     """Component -> its sum so far; the tensors are the layer's own."""
 
     def take_base(self, site: Site, call: Call) -> None:
-        """Take the frozen layer's output, before PEFT changes it."""
+        """Store the frozen layer's output, and keep it for the layer's sum before PEFT changes it."""
         (addition,) = site.additions
         self._store_base(site, call.flat)
         is_lost = adds_in_place(site.module, addition.adapter)
@@ -97,14 +109,14 @@ class AdaptedPassActions:
             self.take_factor(site, Call((), {}, factor))
 
     def take_factor(self, site: Site, call: Call) -> None:
-        """Take the factor z = A x."""
+        """Store the adapter's factor z = A x at a layer, and keep it for the layer's sum."""
         if site.index in self.sums:
             total = replace(self.sums[site.index], z_or_delta=call.flat, dtype=call.output.dtype)
             self.sums[site.index] = total
             self.sink.take_factor(total.addition, call.flat)
 
     def take_branch(self, site: Site, call: Call) -> None:
-        """Take the output of DoRA's magnitude module."""
+        """Compute delta from the output of DoRA's magnitude module, store it, and keep it for the layer's sum."""
         if site.index in self.sums:
             total = self.sums[site.index]
             delta = dora_delta(site.module, call.output, total.base)
@@ -112,7 +124,7 @@ class AdaptedPassActions:
             self.sink.take_delta(total.addition, delta)
 
     def take_output(self, site: Site, call: Call) -> None:
-        """Take the wrapped layer's output, which is the sum."""
+        """Complete the layer's sum with its output, measure it, and check that it is base + delta."""
         total = self.sums.pop(site.index, None)
         if total is None:
             return  # a hook didn't fire, which is detected after the pass
@@ -124,7 +136,10 @@ class AdaptedPassActions:
         self._finish_pair(site, total)
 
     def take_replaced(self, site: Site, call: Call) -> None:
-        """Take the output of a wrapper of trained weights, and compute the output of the base's weights."""
+        """Store and measure the difference of a layer's trained weights' output from the base weights' output.
+
+        The base weights' output is computed here.
+        """
         (addition,) = site.additions
         base = site.module.original_module(*call.args, **call.kwargs).flatten(0, -2)
         self._store_base(site, base)
@@ -134,11 +149,11 @@ class AdaptedPassActions:
         self._finish_pair(site, total)
 
     def _store_base(self, site: Site, base: torch.Tensor) -> None:
-        """Store the base, unless the base pass of a pair stored it."""
+        """Store the frozen layer's output, unless the base pass of a pair has already stored it."""
         if not self.sink.is_pair:
             self.sink.take_state(site, "base", base)
 
     def _finish_pair(self, site: Site, total: Sum) -> None:
-        """In the second pass of a pair, compare the output with the first pass's base."""
+        """In a pair's second pass, store the output and measure its difference from the first pass's base."""
         if self.sink.is_pair:
             self.sink.finish_pair(site, replace(total, base=self.pair_bases.pop(site.index), z_or_delta=None))

@@ -27,7 +27,9 @@ from .sites import Site, make_sites
 
 
 class Recorder:
-    """Takes base and delta of every component into the rows of a batch while the model runs.
+    """Forward hooks that copy every adapted layer's base and delta into the rows of a batch while the model runs.
+
+    Base is the frozen layer's output, delta what an adapter adds to it.
 
     Parameters
     ----------
@@ -65,6 +67,7 @@ class Recorder:
         keep_states: bool = True,
         reducer: TakeReduced | None = None,
     ) -> None:
+        """Plan the passes and hooks, without attaching any; ValueError if the stream doesn't fit the adapters."""
         self.keep_states = keep_states
         self.dtypes: dict[str, torch.dtype] = {}
         """Type of each component's last output."""
@@ -83,13 +86,13 @@ class Recorder:
 
     @property
     def proofs(self) -> tuple["Recorder", ...]:
-        """One recorder per adapter in stream `base`, to prove the adapter's branch in a probe; else empty."""
+        """Recorders that check each adapter's branch in a trial pass: one per adapter in stream `base`, else none."""
         by_adapter = self._components.items() if self._stream == "base" else ()
         return tuple(Recorder({adapter: components}) for adapter, components in by_adapter)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Hook every component; the hooks are removed afterwards, also after an error."""
+        """Hook every adapted layer inside the block; the hooks are removed afterwards, also after an error."""
         handles = []
         try:
             for site in self._sites:
@@ -102,7 +105,7 @@ class Recorder:
 
     @contextmanager
     def recording(self, target: BatchTarget, pass_: Pass) -> Iterator[None]:
-        """Record one pass into `target`; raise `CaptureError` unless every hook fires and every sum is right."""
+        """Record the block's pass into `target`; raise `CaptureError` unless all hooks fire and all sums are right."""
         sink = Sink(
             target=target,
             is_pair=self._stream == "pair",
@@ -125,9 +128,13 @@ class Recorder:
             self._actions = None
 
     def _hook(self, what: str, site: Site) -> Any:
-        """Make the hook that takes `what` of a site: one of the names of `_hooked_modules`."""
+        """Return the forward hook for one module of a layer; `what` names its role, such as `base` or `factor`.
+
+        The names are those of `_hooked_modules`.
+        """
 
         def hook(module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            """Hand a planned module's first output in a pass to the pass's action; do nothing outside of a pass."""
             actions = self._actions
             if actions is None or what not in _planned_hooks(site, self._pass):
                 return
@@ -144,7 +151,10 @@ class Recorder:
         return hook
 
     def _check_sums(self, sink: Sink) -> None:
-        """Raise `CaptureError` unless every sum is right; the only place that waits for the device."""
+        """Raise `CaptureError` unless every layer's output is its base plus delta.
+
+        This is the only place that waits for the device.
+        """
         for path, value in zip(sink.excess, _largest_values(sink.excess.values()), strict=True):
             self.worst_excess = max(self.worst_excess, value)
             if math.isnan(value):
@@ -160,7 +170,7 @@ class Recorder:
                 )
 
     def _check_fired(self) -> None:
-        """Raise `CaptureError` unless every planned hook fired exactly once."""
+        """Raise `CaptureError` unless every hook planned for the pass fired exactly once."""
         for site in self._sites:
             for what in _planned_hooks(site, self._pass):
                 n = self._fired[site.path, what]
@@ -173,7 +183,7 @@ class Recorder:
 
 
 def _hooked_modules(site: Site, stream: str) -> dict[str, torch.nn.Module]:
-    """The site's modules to hook, by the name of what the hook takes."""
+    """Return the modules of an adapted layer to hook, keyed by what the hook takes, such as `base`."""
     if site.is_wrapper:
         return {"replaced": site.module}
     modules = {"base": site.module.base_layer, "output": site.module}
@@ -185,14 +195,20 @@ def _hooked_modules(site: Site, stream: str) -> dict[str, torch.nn.Module]:
 
 
 def _planned_hooks(site: Site, pass_: Pass) -> tuple[str, ...]:
-    """Names of the hooks that must fire in a pass, each once. DoRA calls lora_A and lora_B twice: they have no hook."""
+    """Return the names of an adapted layer's hooks that must fire in a pass, each exactly once.
+
+    DoRA calls lora_A and lora_B twice: they have no hook.
+    """
     if site.is_wrapper:
         return ("replaced",)
     return ("base", "output") if pass_.name == "base" else ("base", *_inner_hooks(site), "output")
 
 
 def _inner_hooks(site: Site) -> tuple[str, ...]:
-    """Names of the hooks inside the adapter. An embedding's A and B are bare parameters and can't have hooks."""
+    """Return the name of the hook inside a layer's adapter, `factor` or `branch` (DoRA), or no name.
+
+    An embedding's A and B are bare parameters and can't have hooks.
+    """
     source = site.additions[0].component.delta_source
     if source == "branch":
         return ("branch",)
@@ -200,7 +216,7 @@ def _inner_hooks(site: Site) -> tuple[str, ...]:
 
 
 def _check_layout(site: Site, what: str, shape: tuple[int, int], output: Any) -> None:
-    """Raise `CaptureError` unless an output keeps (sequence, position), which identify the tokens."""
+    """Raise `CaptureError` unless an output keeps the axes (sequence, position), which identify the tokens."""
     if what == "branch":
         return  # of the same shape as the output, which is checked; an embedding's is a pair of tensors
     if not isinstance(output, torch.Tensor):
@@ -214,7 +230,7 @@ def _check_layout(site: Site, what: str, shape: tuple[int, int], output: Any) ->
 
 
 def _largest_values(values: Any) -> list[float]:
-    """Largest value of each tensor, NaN if any value is NaN; every device is read once."""
+    """Return the largest value of each tensor as a list, NaN if a value is NaN; each device is read once."""
     tensors = list(values)
     largest: dict[int, float] = {}
     for device in {tensor.device for tensor in tensors}:

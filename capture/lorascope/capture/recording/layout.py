@@ -20,7 +20,10 @@ _CHOICE_SCORES = ("loglik", "loglik_per_token")
 
 
 class TokenPlan(NamedTuple):
-    """Plan of a run's token axis and of what is measured; a pure function of data and configuration."""
+    """Plan of the tokens that a run stores from each sample, and of the tokens and batches that it measures.
+
+    It is a pure function of data and configuration.
+    """
 
     positions: tuple[np.ndarray, ...]
     """Sample -> captured positions in its sequence, int64 (token,)."""
@@ -37,12 +40,14 @@ class TokenPlan(NamedTuple):
 
     @property
     def n_tokens(self) -> int:
-        """Length of the token axis."""
+        """Number of stored tokens: the length of the run's token axis."""
         return int(self.starts[-1])
 
 
 class Layout(NamedTuple):
-    """Samples, batches, tokens and arrays of a capture; a pure function of data, model and settings.
+    """All that is settled before a capture runs: samples, batches, tokens, adapted layers and arrays.
+
+    It is a pure function of data, model and settings.
 
     All processes that share a capture, and all later attempts at it, get the same layout.
     """
@@ -63,7 +68,7 @@ class Layout(NamedTuple):
     """Share of the tokens on which js is measured."""
 
     def weights(self) -> dict[str, Any]:
-        """Weights of every factored component, lora_B and (if there is one) lora_bias, by path in the run."""
+        """Return path in the run -> array of the LoRA weights to store: B and any bias of each layer with a factor."""
         weights: dict[str, Any] = {}
         paths = [component.path for component in self.spec.components]
         for adapter in self.spec.adapters if self.spec.states != "none" else ():
@@ -87,7 +92,7 @@ def plan_tokens(
     kl_share: float = 0.0,
     ablate_share: float = 0.0,
 ) -> TokenPlan:
-    """Plan which tokens of these samples are captured, and which tokens and batches are measured.
+    """Choose the tokens to capture from each sample, and draw the tokens and batches to measure.
 
     Parameters
     ----------
@@ -143,14 +148,14 @@ def plan_tokens(
 
 
 def _generator(sample: EncodedSample, seed: int) -> np.random.Generator:
-    """Random generator of a sample, which depends on the seed and the sample's name only."""
+    """Return a sample's NumPy generator, seeded by `seed` and the sample's data set, split, prompt and id only."""
     name = "\0".join((sample.dataset, sample.split, sample.prompt, sample.id))
     digest = hashlib.sha256(name.encode()).digest()
     return np.random.default_rng([seed, *np.frombuffer(digest, "<u4").tolist()])
 
 
 def _seeded_share(n: int, share: float, generator: np.random.Generator) -> np.ndarray:
-    """Mask, bool (n,), with exactly ceil(share * n) entries drawn without replacement."""
+    """Return a mask, bool (n,), with exactly ceil(share * n) entries True, drawn without replacement."""
     chosen = generator.permutation(n)[: int(np.ceil(share * n))]
     mask = np.zeros(n, dtype=bool)
     mask[chosen] = True
@@ -168,7 +173,9 @@ def make_tables(
     *,
     scored: Sequence[EncodedSample] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Columns of the run's tables `samples`, `choices` and `tokens`; missing scores are -1 or NaN.
+    """Return the columns of a run's tables `samples`, `choices` and `tokens`, as table -> column -> values.
+
+    Missing scores are -1 or NaN.
 
     Parameters
     ----------

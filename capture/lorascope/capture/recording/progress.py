@@ -12,7 +12,7 @@ CONCURRENT_STAGES = {"capture", "ablate"}
 
 
 class CaptureProgress(NamedTuple):
-    """Progress of a capture."""
+    """Report of how far a capture is: its stage, parts done and in all, bytes on disk, and slowest part."""
 
     stage: str
     """`load model`, `check`, `answer`, `answer base`, `score`, `score base`, `hash weights`, `set up`, `capture` or,
@@ -29,7 +29,7 @@ class CaptureProgress(NamedTuple):
 
     @property
     def units(self) -> str:
-        """The unit in the plural."""
+        """The unit that is counted, in the plural, such as `tokens` or `passes`."""
         return f"{self.unit}es" if self.unit.endswith("s") else f"{self.unit}s"
 
 
@@ -39,7 +39,7 @@ Report = Callable[[CaptureProgress], None] | None
 
 @contextmanager
 def report_stage(report: Report, stage: str) -> Iterator[None]:
-    """Report that a stage without countable parts begins and, after the block, that it is done."""
+    """Report a stage without countable parts as 0 of 1 before the block, and as 1 of 1 after it."""
     if report is not None:
         report(CaptureProgress(stage, 0, 1, "step"))
     yield
@@ -59,6 +59,7 @@ def progress_bar() -> Iterator[Callable[[CaptureProgress], None]]:
     bars: dict[str, Any] = {}
 
     def show(now: CaptureProgress) -> None:
+        """Update the stage's bar; open a bar for a new stage, and close those of other stages."""
         if now.stage not in bars:
             close(but=now.stage)  # else the next bar would stand a line below
             leave = now.unit != "step"  # nothing is worth keeping of what is one step
@@ -67,6 +68,7 @@ def progress_bar() -> Iterator[Callable[[CaptureProgress], None]]:
         bars[now.stage].update(now.done - bars[now.stage].n)
 
     def close(but: str = "") -> None:
+        """Close all bars, except those of stages that are shown together with stage `but`."""
         for stage, bar in bars.items():
             if not {stage, but} <= CONCURRENT_STAGES:
                 bar.close()

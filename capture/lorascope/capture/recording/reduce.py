@@ -1,4 +1,8 @@
-"""Measures of tokens at a component: js, and (if states aren't kept) norms and effective width."""
+"""Measures of tokens at a component: js, and (if states aren't kept) norms and effective width.
+
+A component is a layer that an adapter changes, its frozen output the base, and the adapter's addition the delta. js, or
+JS, is the Jensen-Shannon divergence of softmax(base) and softmax(base + delta).
+"""
 
 import logging
 import math
@@ -25,7 +29,7 @@ _SERIES_BELOW = 0.1
 
 
 def jensen_shannon(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-    """JS of softmax(base) and softmax(base + delta) over the last axis, in nats, float64.
+    """Return the Jensen-Shannon divergence of softmax(base) and softmax(base + delta), last axis, nats, float64.
 
     Parameters
     ----------
@@ -56,12 +60,12 @@ def jensen_shannon(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
 
 
 def values_per_part(device: torch.device) -> int:
-    """Number of values that a device best computes at a time, with a dozen float64 temporaries for each."""
+    """Return the number of values to compute at a time on a device, with a dozen float64 temporaries for each."""
     return _PART_VALUES.get(device.type, _PART_VALUES_ELSEWHERE)
 
 
 def _jensen_shannon(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-    """JS of a part of the tokens that fits the cache, float64."""
+    """Return the Jensen-Shannon divergence of a part that fits the cache, over the last axis, nats, float64."""
     base, delta = base.double(), delta.double()
     log_p = torch.log_softmax(base - base.amax(-1, keepdim=True), -1)
     # A constant changes no softmax; without the mean under p, small differences of large deltas keep their digits.
@@ -78,7 +82,7 @@ def _jensen_shannon(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
 
 
 def _js_term(d: torch.Tensor) -> torch.Tensor:
-    """g(d) = ln 2 - H_b(sigmoid(d)): the term of JS for a log-ratio d of two probabilities, before its weight."""
+    """Return a feature's term g(d) = ln 2 - H_b(sigmoid(d)) of JS, for d = log q - log p, before its weight."""
     t = torch.exp(-d.abs())
     closed = math.log(2) - torch.log1p(t) - d.abs() * t / (1 + t)
     x = (d / 2) ** 2
@@ -87,7 +91,10 @@ def _js_term(d: torch.Tensor) -> torch.Tensor:
 
 
 class Reduced(NamedTuple):
-    """Measures of tokens at one component, float32 (token,) each, on the device of the states."""
+    """Measures of tokens at one adapted layer, float32 (token,) each: JS, two norms and effective width.
+
+    They are on the device of the states.
+    """
 
     js: torch.Tensor
     """JS(softmax(base), softmax(base + delta)), nats."""
@@ -100,7 +107,7 @@ class Reduced(NamedTuple):
 
 
 def reduce_tokens(base: torch.Tensor, delta: torch.Tensor, *, threads: ThreadPoolExecutor | None = None) -> Reduced:
-    """Js, norms and effective width of each token; NaN where base or delta isn't finite.
+    """Return JS, both norms and the base's effective width of each token; NaN where an input isn't finite.
 
     Parameters
     ----------
@@ -125,14 +132,14 @@ def reduce_tokens(base: torch.Tensor, delta: torch.Tensor, *, threads: ThreadPoo
 
 
 def make_helper_threads() -> ThreadPoolExecutor | None:
-    """Make a pool of torch's number of threads minus one (this one); None if torch uses one thread."""
+    """Return a pool with one thread fewer than torch uses, to reduce tokens; None if torch uses only one."""
     n_others = torch.get_num_threads() - 1
     return ThreadPoolExecutor(n_others, "lorascope-reduce") if n_others > 0 else None
 
 
 @cache
 def has_kernel(device: torch.device) -> bool:
-    """Whether triton, which comes with torch's CUDA builds, can measure on this device, found by a tiny launch.
+    """Whether triton's kernel runs on this device, found by a tiny launch; False for a device without CUDA.
 
     If the launch fails, the reason is logged once, as a warning.
     """
@@ -157,17 +164,18 @@ def has_kernel(device: torch.device) -> bool:
 
 
 class Reducer:
-    """Writes the measures of every component into the rows, during a batch's pass.
+    """Callback of a `Recorder` that writes each adapted layer's measures into the rows of a batch.
 
     A `Recorder` calls it with the measures of the captured tokens, for each adapter and component.
     """
 
     def __init__(self) -> None:
+        """Start without a batch; the first call sets one."""
         self._target: BatchTarget | None = None
         self._reduced: set[int] = set()
 
     def __call__(self, target: BatchTarget, index: int, adapter: str, reduced: Reduced) -> None:
-        """Write an adapter's measures at the component with this index on the component axis."""
+        """Write an adapter's JS and delta norm, and the base's norm and width, at layer `index` into the rows."""
         if target is not self._target:  # another batch
             self._target = target
             self._reduced.clear()
@@ -180,7 +188,10 @@ class Reducer:
 
 
 def _reduce_tiles(base: np.ndarray, delta: np.ndarray, measures: np.ndarray, tiles: deque[slice]) -> None:
-    """Measure tiles until none is left; several threads may share the tiles."""
+    """Take tiles of tokens until none is left, and write JS, norms and width to `measures` (measure, token).
+
+    Several threads may share the tiles.
+    """
     # Here, so that capture with states never waits for numba.
     from lorascope.kernels.linear import norm_rows
     from lorascope.kernels.softmax import effective_width_rows, jensen_shannon_rows
@@ -197,14 +208,17 @@ def _reduce_tiles(base: np.ndarray, delta: np.ndarray, measures: np.ndarray, til
 
 
 def _reduce_in_torch(base: torch.Tensor, delta: torch.Tensor) -> Reduced:
-    """Measure tokens with torch, part by part, since every part takes a dozen float64 temporaries."""
+    """Return JS, norms and effective width of tokens, computed by torch in float64, part by part.
+
+    Every part takes a dozen float64 temporaries.
+    """
     n_tokens = max(1, values_per_part(base.device) // max(1, base.shape[1]))
     parts = zip(torch.split(base, n_tokens), torch.split(delta, n_tokens), strict=True)
     return Reduced(*(torch.cat(values) for values in zip(*(_reduce_part(*part) for part in parts), strict=True)))
 
 
 def _reduce_part(base: torch.Tensor, delta: torch.Tensor) -> Reduced:
-    """Measures of a part of the tokens, computed in float64."""
+    """Return JS, norms and effective width of some tokens, computed by torch in float64 in one step."""
     base, delta = base.double(), delta.double()
     log_p = base.log_softmax(-1)
     entropy = -torch.special.xlogy(log_p.exp(), log_p.exp()).sum(-1)

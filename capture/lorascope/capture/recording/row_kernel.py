@@ -2,6 +2,9 @@
 # Kernels have no types to check: triton compiles them from their text.
 """A kernel over rows of two softmaxes, for triton: divergences, norms, effective widths and the proof of a sum.
 
+A row is a token's features: base, a frozen layer's output, and delta, an adapter's addition to it. JS is the
+Jensen-Shannon divergence of softmax(base) and softmax(base + delta).
+
 A program takes some tokens through their features in blocks, three times: the largest of base; sums of the softmaxes'
 weights; terms of the divergence. Delta is computed again each time and never written. Arithmetic is float32, with sums
 in two floats. The formulas are those of `lorascope.kernels.softmax`, which `docs/js-kernel.md` derives.
@@ -15,6 +18,7 @@ import triton.language as tl
 
 
 def _constants(*values: float) -> tuple[tl.constexpr, ...]:
+    """Return numbers, rounded to float32, as the constants that triton's kernels may read."""
     return tuple(tl.constexpr(float(np.float32(value))) for value in values)
 
 
@@ -52,7 +56,7 @@ _S0, _S1, _S2, _S3 = _constants(
 
 @triton.jit
 def _two_sum(a, b):
-    # a + b, and what rounding takes from it
+    """Return the rounded sum a + b and what rounding takes from it: together they are exact."""
     high = a + b
     back = high - a
     return high, (a - (high - back)) + (b - back)
@@ -60,6 +64,7 @@ def _two_sum(a, b):
 
 @triton.jit
 def _add(total, values):
+    """Return a running sum, kept in two floats (token, group of 8 features), with a block's values added."""
     # Eight neighbours, which one thread holds, are added in float32, and these sums to two floats.
     eighths = tl.sum(tl.reshape(values, (total[0].shape[0], total[0].shape[1], 8)), 2)
     high, low = _two_sum(total[0], eighths)
@@ -68,22 +73,28 @@ def _add(total, values):
 
 @triton.jit
 def _size(values):
-    # bits of the magnitudes, which sort as these do: infinity's are larger than any number's, and NaN's still larger
+    """Return the bits of the values' magnitudes as int32, which sort as the magnitudes do.
+
+    Infinity's are larger than any number's, and NaN's still larger.
+    """
     return values.to(tl.int32, bitcast=True) & 0x7FFFFFFF
 
 
 @triton.jit
 def _largest(largest, values):
+    """Return the larger of `largest` (bits of magnitudes) and a block's magnitudes, per group of 8 features."""
     return tl.maximum(largest, tl.max(tl.reshape(_size(values), (largest.shape[0], largest.shape[1], 8)), 2))
 
 
 @triton.jit
 def _total(total):
+    """Return each token's sum of a running sum in two floats, added in float64, as float32 (token,)."""
     return tl.sum(total[0].to(tl.float64) + total[1].to(tl.float64), 1).to(tl.float32)
 
 
 @triton.jit
 def _exp(high, low):
+    """Return exp(high + low) in float32, for an exponent in two floats."""
     # exp(high + low) = 2^t (1 + rest) where a fused multiply-add leaves the rest exact
     t = high * _LOG2_E
     rest = tl.fma(t, tl.full(t.shape, -_LN2_LOW, tl.float32), tl.fma(t, tl.full(t.shape, -_LN2, tl.float32), high))
@@ -93,12 +104,14 @@ def _exp(high, low):
 
 @triton.jit
 def _expm1(a):
+    """Return exp(a) - 1 in float32, by a series for |a| <= 3/4, where the difference would lose digits."""
     series = a * ((((((_T5 * a + _T4) * a + _T3) * a + _T2) * a + _T1) * a + _T0) * a) + a
     return tl.where(tl.abs(a) <= 0.75, series, tl.exp2(a * _LOG2_E) - 1.0)
 
 
 @triton.jit
 def _log1p(x):
+    """Return log(1 + x) in float32, for |x| <= 1/2."""
     # 2 atanh(v) for |x| <= 1/2; the next term is 1e-8 of it
     v = x / (2.0 + x)
     u = v * v
@@ -107,19 +120,20 @@ def _log1p(x):
 
 @triton.jit
 def _is_finite(x):
+    """Return whether each value is neither infinite nor NaN, from its bits."""
     return _size(x) < _INFINITE
 
 
 @triton.jit
 def _scale(largest):
-    # the power of two that takes values up to `largest` to about 1, so that no square leaves the range
+    """Return the power of two that takes values up to `largest` to about 1, so that squares stay in range."""
     exponent = tl.minimum(tl.maximum(_size(largest) >> 23, 1), 253)
     return ((254 - exponent) << 23).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def _series(d, IS_KL: tl.constexpr):
-    # |d| <= 1: g(d), or exp(d) - 1 - d
+    """Return, for |d| <= 1, a feature's term of JS, g(d), or with IS_KL of KL, exp(d) - 1 - d, by a series."""
     u = d * d
     if IS_KL:
         even = ((_C3 * u + _C2) * u + _C1) * u + _C0
@@ -131,6 +145,7 @@ def _series(d, IS_KL: tl.constexpr):
 
 @triton.jit
 def _g(d):
+    """Return g(d), a feature's term of JS at d = log q - log p before its weight, for d of any size."""
     a = tl.abs(d)
     near = tl.minimum(a, _RATIONAL_END)
     u = near * near
@@ -144,11 +159,13 @@ def _g(d):
 
 @triton.jit
 def _rows_at(pointer, stride, row, features, inside):
+    """Load these features of rows as float32 (token, feature); 0 where `inside` is false."""
     return tl.load(pointer + row * stride + features, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
 def _block(base, stride, row, start, WIDTH: tl.constexpr, FEATURES: tl.constexpr):
+    """Load a block of base: its values as float32 (token, feature), the features' indices, and which are in the row."""
     features = start + tl.arange(0, FEATURES)[None, :]
     # Where blocks fill the row this is a constant, which leaves no trace in the code.
     inside = tl.full((1, FEATURES), 1, tl.int1) if WIDTH % FEATURES == 0 else features < WIDTH
@@ -157,7 +174,10 @@ def _block(base, stride, row, start, WIDTH: tl.constexpr, FEATURES: tl.constexpr
 
 @triton.jit
 def _delta_at(source, x, row, features, inside, WIDTH: tl.constexpr, RANK: tl.constexpr, IS_SIZE: tl.constexpr = False):
-    # delta, or what its terms' magnitudes add up to: made of a factor, read, or what the output differs by
+    """Return delta at these features: the product of factor and weight, a stored delta, or output minus base.
+
+    With IS_SIZE, return what the magnitudes of its terms add up to.
+    """
     output, output_stride, addition, addition_stride, weight, bias, scaling = source
     if weight is not None:
         delta = tl.zeros_like(x)
@@ -182,6 +202,7 @@ def _delta_at(source, x, row, features, inside, WIDTH: tl.constexpr, RANK: tl.co
 
 @triton.jit
 def _minus_top(x, top, IS_ROUNDED: tl.constexpr):
+    """Return x minus the row's largest value, at least -104, as two floats; the second is 0 unless IS_ROUNDED."""
     # Short types leave float32 room for the difference; where they don't, it is off by 6e-8 of itself.
     if IS_ROUNDED:
         high, low = _two_sum(x, -top)
@@ -192,7 +213,7 @@ def _minus_top(x, top, IS_ROUNDED: tl.constexpr):
 
 @triton.jit
 def _scan(base, stride, row, WIDTH: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr):
-    # the largest of each row (token, 1), one feature that has it, and the largest magnitude (token,)
+    """Return each row's largest value (token, 1), a feature that has it, and the largest magnitude (token,)."""
     top = tl.full((TOKENS, FEATURES // 8), float("-inf"), tl.float32)
     magnitude, at = tl.zeros(top.shape, tl.int32), tl.zeros(top.shape, tl.int32)
     for start in range(0, WIDTH, FEATURES):
@@ -222,7 +243,7 @@ def _second_normaliser(
     TOKENS: tl.constexpr,
     FEATURES: tl.constexpr,
 ):
-    # the sum of exp(base + delta - (high + low)), and the largest of what is exponentiated
+    """Return each token's sum of exp(base + delta - (high + low)), and the largest exponent in it."""
     nothing = tl.zeros((TOKENS, FEATURES // 8), tl.float32)
     total = nothing, nothing
     most = tl.full((TOKENS, FEATURES), float("-inf"), tl.float32)
@@ -241,8 +262,10 @@ def _terms(
     source, base, stride, row, top, high, low, scale, IS_SMALL: tl.constexpr, IS_KL: tl.constexpr,
     WIDTH: tl.constexpr, RANK: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
 ):  # fmt: skip
-    # the divergence times the first normaliser (and 2, if it is JS), and the squares of delta times a scale;
-    # high + low is log(Zq/Zp)
+    """Return each token's divergence times the first normaliser, and the sum of squares of delta * scale.
+
+    The divergence is KL or twice JS; high + low is log(Zq/Zp).
+    """
     nothing = tl.zeros((TOKENS, FEATURES // 8), tl.float32)
     terms, squares = (nothing, nothing), (nothing, nothing)
     for start in range(0, WIDTH, FEATURES):
@@ -274,6 +297,7 @@ def _excess(
     source, base, stride, output, row, rounding, eps, smallest,
     WIDTH: tl.constexpr, RANK: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
 ):  # fmt: skip
+    """Return each token's largest |output - (base + delta)| divided by what rounding allows (token,)."""
     worst = tl.zeros((TOKENS, FEATURES // 8), tl.int32)
     for start in range(0, WIDTH, FEATURES):
         x, features, inside = _block(base, stride, row, start, WIDTH, FEATURES)
@@ -294,7 +318,10 @@ def measure_rows(
     n_tokens, scaling, rounding, eps, smallest, prove_every,
     WIDTH: tl.constexpr, RANK: tl.constexpr, IS_KL: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
 ):  # fmt: skip
-    """Fill `result`, float32 (measure, token), with the measures of `fused.Measured`; rows must be contiguous."""
+    """Fill `result`, float32 (measure, token), with six measures of each row's base and delta, or with its KL.
+
+    The six are those of `fused.Measured`; rows must be contiguous.
+    """
     token = tl.minimum(tl.program_id(0) * TOKENS + tl.arange(0, TOKENS), n_tokens - 1)  # the last may come repeatedly
     row = (token.to(tl.int64) if rows is None else tl.load(rows + token))[:, None]
     source = (output, output_stride, addition, addition_stride, weight, bias, scaling)
@@ -412,7 +439,7 @@ def measure_rows(
 def nll_rows(
     result, logits, stride, rows, ids, n_tokens, WIDTH: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr
 ):
-    """Fill `result`, float32 (token,), with the negative log softmax of each of `rows` at its id."""
+    """Fill `result`, float32 (token,), with the negative log softmax of each of `rows` of logits at its token id."""
     token = tl.minimum(tl.program_id(0) * TOKENS + tl.arange(0, TOKENS), n_tokens - 1)
     row, at = tl.load(rows + token)[:, None], tl.load(ids + token)[:, None]
     top, _first, magnitude = _scan(logits, stride, row, WIDTH, TOKENS, FEATURES)

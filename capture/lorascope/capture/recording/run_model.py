@@ -27,7 +27,10 @@ T = TypeVar("T")
 def all_scores(
     model: Any, samples: Sequence[EncodedSample], ranks: Ranks, progress: Report, *, batch_tokens: int, with_base: bool
 ) -> tuple[Scores, Scores | None]:
-    """Score samples with the adapter and (with `with_base`) without it; every rank scores its part of the batches."""
+    """Return the samples' scores with the adapter and, if `with_base`, without it; ranks share the batches.
+
+    A rank is one of the processes of a capture.
+    """
     work = partial(score, model, batch_tokens=batch_tokens)
     batches = score_batches(samples, batch_tokens=batch_tokens)
     unit = "choice" if any(sample.choices for sample in samples) else "sample"
@@ -48,7 +51,10 @@ def all_answers(
     batch_tokens: int,
     with_base: bool,
 ) -> tuple[list[Answer], list[Answer] | None]:
-    """Answers of at most n tokens that the model writes with the adapter and (with `with_base`) without it, by rank."""
+    """Return the answers of at most n tokens that the model writes with and, if `with_base`, without the adapter.
+
+    Every rank, one of the processes of a capture, writes its part.
+    """
     questions = [sample for sample in samples if sample.choices]
     work = partial(write_answers, model, tokenizer, n=n, batch_tokens=batch_tokens)
     batches = generation_batches(questions, n=n, batch_tokens=batch_tokens)
@@ -70,10 +76,16 @@ def _with_and_without(
     unit: str,
     with_base: bool,
 ) -> tuple[list[T], list[T] | None]:
-    """Results of `work` on every rank's part of the samples, with the adapter and (with `with_base`) without it."""
+    """Run `work` on the samples, shared by ranks, with the adapter and, if `with_base`, without it.
+
+    Each result is a list with one entry per rank that has samples; the second is None without `with_base`.
+    """
 
     def run(stage: str) -> list[T]:
+        """Run `work` on every rank's part of the batches, report its progress as `stage`, and return all results."""
+
         def report(done: int, total: int) -> None:
+            """Pass `done` of `total` on to `progress` as a `CaptureProgress`, if there is a `progress`."""
             if progress is not None:
                 progress(CaptureProgress(stage, done, total, unit))
 
@@ -95,7 +107,7 @@ def fill_rows(
     queue_bytes: int | None = None,
     **options: Any,
 ) -> Streamed:
-    """Run the model on every batch with tokens of the chosen rows, bool (row,), and write these rows.
+    """Run the model with hooks on all batches with tokens of the chosen rows, bool (row,), and write these rows.
 
     `queue_bytes` is that of `RowQueue`; the other options and the errors are those of `stream_states`.
     """

@@ -1,5 +1,8 @@
 """The sink of a pass: it stores and measures the tensors, and proves that base plus delta is the output.
 
+Base is a frozen layer's output, delta an adapter's addition to it, and js (JS) the Jensen-Shannon divergence of their
+softmaxes, with and without delta.
+
 On a GPU, one launch of the kernel in `fused` measures a sum. Other devices use the float64 functions below, on several
 components together.
 """
@@ -26,17 +29,18 @@ changes a layer's output changes it for most tokens."""
 
 
 class _GatheredCalls:
-    """Calls of one function on tensors of equal shapes and types, gathered until they are enough for one call.
+    """Queue of calls of functions on small tensors: calls with equal shapes and types are made as one.
 
     A step on 16 tokens takes as long as one on a thousand. The results equal those of single calls if the function
     treats the entries of a further first axis independently.
     """
 
     def __init__(self) -> None:
+        """Start without waiting calls."""
         self._waiting: dict[tuple[Any, ...], list[tuple[Done, tuple[torch.Tensor, ...]]]] = {}
 
     def add(self, work: Work, done: Done, *tensors: torch.Tensor, **settings: Any) -> None:
-        """Call `done` with `work(*tensors, **settings)`, now or later; the tensors must not change any more."""
+        """Pass `work(*tensors, **settings)` to `done`, now or later; the tensors must not change any more."""
         kinds = tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors)
         key = (work, kinds, tuple(settings.items()))
         self._waiting.setdefault(key, []).append((done, tensors))
@@ -50,6 +54,7 @@ class _GatheredCalls:
 
     @torch.inference_mode()
     def _run(self, key: tuple[Any, ...]) -> None:
+        """Make all calls that wait under `key` as one call on stacked tensors, and pass each result on."""
         work, _, settings = key
         calls = self._waiting.pop(key)
         kinds = zip(*(tensors for _, tensors in calls), strict=True)
@@ -60,7 +65,10 @@ class _GatheredCalls:
 
 @dataclass(slots=True, kw_only=True)
 class Sink:
-    """Stores, measures and proves the outputs (sequence * position, feature) of one pass over one batch."""
+    """Receiver of the layers' outputs in one pass over a batch: it stores, measures and checks them.
+
+    Outputs are (sequence * position, feature).
+    """
 
     target: BatchTarget
     is_pair: bool
@@ -75,16 +83,19 @@ class Sink:
     _gathered: _GatheredCalls = field(default_factory=_GatheredCalls)
 
     def finish(self) -> None:
-        """Finish, after the pass, the measurements and proofs that still wait."""
+        """Make the measurements and checks that still wait, after the pass."""
         self._gathered.finish()
 
     def take_state(self, site: Site, name: str, output: torch.Tensor) -> None:
-        """Store a component's output under `name`: `base` or `adapted`."""
+        """Store a layer's output (flat token, feature) as its `base` or `adapted`, the `name`, if states are kept."""
         if self.keep_states:
             self.target.put(f"states/{site.path}/{name}", output)
 
     def take_factor(self, addition: Addition, factor: torch.Tensor) -> None:
-        """Store an adapter's factor, or the delta made from it if the run stores delta itself."""
+        """Store an adapter's factor z = A x at a layer, if states are kept.
+
+        If the run stores delta itself, it is made from the factor and stored.
+        """
         if self.keep_states and addition.start >= 0:
             columns = slice(addition.start, addition.start + factor.shape[-1])
             self.target.put(f"adapters/{addition.adapter}/factor", factor, columns)
@@ -92,17 +103,17 @@ class Sink:
             self.take_delta(addition, addition.delta(factor))
 
     def take_delta(self, addition: Addition, delta: torch.Tensor) -> None:
-        """Store an adapter's delta."""
+        """Store an adapter's delta (flat token, feature) at a layer, if states are kept."""
         if self.keep_states:
             self.target.put(f"adapters/{addition.adapter}/delta/{addition.component.path}", delta)
 
     def take_difference(self, total: Sum) -> None:
-        """Store output minus base as delta."""
+        """Store a layer's output minus its base as the adapter's delta, if states are kept."""
         if self.keep_states:
             self.take_delta(total.addition, total.delta)
 
     def measure(self, site: Site, total: Sum) -> None:
-        """Store the measures of a sum, and prove it if the layer added the delta itself.
+        """Store the measures of a layer's base and delta, and check their sum if the layer itself added delta.
 
         The measures are js (in a pair only the second pass can measure it) and the share of features whose delta
         rounding swallows. With a reducer, js and the other measures go to it instead, for all captured tokens.
@@ -130,7 +141,10 @@ class Sink:
             self._measure(jensen_shannon, "js", site, total.addition, chosen.base, delta)
 
     def copy_for_pair(self, base: torch.Tensor) -> torch.Tensor:
-        """Copy a base for the adapted pass of a pair, since the model may change it later."""
+        """Return a copy of a layer's base at the tokens to compare, for the pass with the adapter that follows.
+
+        The model may change the base itself later.
+        """
         if self.reducer is None:
             return self.target.take_measured(base)
         taken = self.target.take(base)
@@ -138,7 +152,7 @@ class Sink:
         return taken.clone() if is_view else taken
 
     def finish_pair(self, site: Site, total: Sum) -> None:
-        """Store the adapted output of a pair, and measure or reduce its difference from the base."""
+        """Store a layer's output in the adapted pass of a pair, and measure its difference from the base pass's."""
         assert total.output is not None
         self.take_state(site, "adapted", total.output)
         take = self.target.take_measured if self.reducer is None else self.target.take
@@ -151,17 +165,17 @@ class Sink:
             self._measure(jensen_shannon, "js", site, total.addition, chosen.base, chosen.delta)
 
     def take_proved(self, output: torch.Tensor) -> torch.Tensor:
-        """Copy the tokens of an output (token, feature) that are measured and proved."""
+        """Return a copy of the tokens of an output (flat token, feature) on which sums are checked."""
         rows = self.target.token_index(output.device, measured=True)
         return output[:: _proof_step(len(output))].clone() if rows is None else output.index_select(0, proved(rows))
 
     def prove_equal(self, site: Site, base: torch.Tensor, output: torch.Tensor) -> None:
-        """Prove that disabled adapters add nothing: the output equals the base bit for bit."""
+        """Record an infinite excess unless a layer's output, with adapters off, equals its base bit for bit."""
         differ = (output != base) & ~(torch.isnan(output) & torch.isnan(base))
         self.excess[site.path] = torch.where(differ.any(), torch.inf, 0.0)
 
     def _measure_at_once(self, site: Site, total: Sum, rows: torch.Tensor | None) -> None:
-        """Measure these rows (all if None) with the kernel, in one launch."""
+        """Measure a layer's tokens at `rows` (all if None) with the GPU kernel in one launch, and store the results."""
         from .fused import measure_sum  # imports triton
 
         with self.target.meter.timed("reduce"):
@@ -182,14 +196,14 @@ class Sink:
                     self.excess[site.path] = measured.excess
 
     def _reduce(self, site: Site, chosen: Sum) -> None:
-        """Reduce the captured tokens of a sum, and hand the measures to the reducer."""
+        """Compute JS, norms and width of a layer's captured tokens, and hand them to the reducer, which stores them."""
         assert self.reducer is not None
         with self.target.meter.timed("reduce"):
             reduced = reduce_tokens(chosen.base, chosen.delta, threads=self.threads)
             self.reducer(self.target, site.index, chosen.addition.adapter, reduced)
 
     def _prove(self, site: Site, chosen: Sum, delta: torch.Tensor) -> None:
-        """Compare tokens of a layer's output with base + delta, without waiting for the result."""
+        """Compare a layer's output with base + delta on at most 256 measured tokens, without waiting for the result."""
         assert chosen.z_or_delta is not None
         assert chosen.output is not None
         base, delta, output = proved(chosen.base), proved(delta), proved(chosen.output)
@@ -203,18 +217,24 @@ class Sink:
         self._gathered.add(excess, done, base, delta, size, output, n_roundings=n_roundings, dtype=chosen.dtype)
 
     def _measure(self, work: Work, name: str, site: Site, addition: Addition, *tensors: torch.Tensor) -> None:
-        """Store one value a measured token, of one component and adapter."""
+        """Store `work(*tensors)`, one value per measured token, as array `name` of one layer and adapter."""
         path, column = f"adapters/{addition.adapter}/{name}", site.index
         self._gathered.add(work, partial(self.target.put_values, path, column=column, measured=True), *tensors)
 
 
 def _proof_step(n_tokens: int) -> int:
-    """Step between proved tokens: odd, or else windows of even length were proved at the same positions."""
+    """Return the step between the tokens on which sums are checked, so that these are at most 256.
+
+    It is odd, or else windows of even length were proved at the same positions.
+    """
     return -(-n_tokens // PROVED_TOKENS) | 1
 
 
 def proved(measured: torch.Tensor) -> torch.Tensor:
-    """The measured tokens (token, feature) that are proved; a copy, unless they are all of them."""
+    """Return the measured tokens (token, feature), at most 256, on which base + delta = output is checked.
+
+    They are a copy, unless they are all measured tokens.
+    """
     return measured[:: _proof_step(len(measured))].contiguous()
 
 
@@ -227,7 +247,9 @@ def excess(
     n_roundings: int,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """Largest |output - (base + delta)|, divided by what rounding allows, on the device; NaN if either side is NaN.
+    """Return the largest |output - (base + delta)| divided by what rounding allows; above 1 the sum is wrong.
+
+    It stays on the device, and is NaN if either side is NaN.
 
     Tensors (token, feature) give a scalar; tensors with a further first axis give one value per index of that axis.
 
@@ -255,7 +277,10 @@ def excess(
 
 
 def _excess(part: tuple[torch.Tensor, ...], rounding: float) -> torch.Tensor:
-    """Excess of a part of the tokens: (base, delta, size, output)."""
+    """Return the largest |output - (base + delta)| of some tokens, divided by what rounding allows.
+
+    `part` is (base, delta, size, output).
+    """
     base, delta, size, output = part
     base, delta, out = base.double(), delta.double(), output.double()
     both = base + delta
@@ -270,13 +295,13 @@ def _excess(part: tuple[torch.Tensor, ...], rounding: float) -> torch.Tensor:
 
 
 def factor_size(factor: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, scaling: float) -> torch.Tensor:
-    """Sum of the magnitudes of delta's terms, |scaling| * (|z| |B|^T + |bias|), float32 (token, feature)."""
+    """Return |scaling| * (|factor| |weight|^T + |bias|), float32 (token, feature), which bounds delta's rounding."""
     offset = None if bias is None else bias.abs()
     with torch.autocast(factor.device.type, enabled=False):  # in which a model may run that is in training
         return torch.nn.functional.linear(factor.float().abs(), weight.abs(), offset) * abs(scaling)
 
 
 def _swallowed_share(base: torch.Tensor, delta: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-    """Share of features whose output is the base although delta isn't zero, float32 (token,)."""
+    """Return each token's share of features whose output is the base although delta isn't 0, float32 (token,)."""
     swallowed = (output == base).logical_and_(delta != 0)
     return (torch.count_nonzero(swallowed, dim=-1) / base.shape[-1]).float()

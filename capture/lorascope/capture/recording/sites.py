@@ -1,4 +1,7 @@
-"""Sites of hooks: each component's module, what every adapter adds there, and the sum of both."""
+"""Sites of hooks: each component's module, what every adapter adds there, and the sum of both.
+
+A component is a layer that an adapter changes.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +16,7 @@ from ..models.components import LoraComponent, component_axis
 
 @dataclass(slots=True)
 class Addition:
-    """One adapter's delta at one component."""
+    """One adapter's part at one layer: B and bias, from which delta is made, and its place in the stored factor."""
 
     adapter: str
     component: LoraComponent
@@ -24,7 +27,10 @@ class Addition:
     bias: torch.Tensor | None = None
 
     def weights_on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """B and its bias on this device. They stay there, B with contiguous columns, as the kernel reads them."""
+        """Return the adapter's B (feature, rank) and its bias, or None without one, on this device.
+
+        They stay there, B with contiguous columns, as the kernel reads them.
+        """
         assert self.weight is not None
         if self.weight.device != device:
             self.weight = self.weight.T.contiguous().to(device).T
@@ -32,7 +38,7 @@ class Addition:
         return self.weight, self.bias
 
     def delta(self, factor: torch.Tensor) -> torch.Tensor:
-        """Delta = scaling * (z B^T + bias), float32 (token, feature), in PEFT's order of operations."""
+        """Return delta = scaling * (factor B^T + bias), float32 (token, feature), in PEFT's order of operations."""
         with torch.autocast(factor.device.type, enabled=False):  # in which a model may run that is in training
             return torch.nn.functional.linear(factor.float(), *self.weights_on(factor.device)).mul_(
                 self.component.scaling
@@ -41,7 +47,7 @@ class Addition:
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """A layer's base, an adapter's delta (or the z it is made of) and the layer's output, for all or some tokens."""
+    """A layer's frozen output (base), an adapter's factor or delta, and the layer's output, at the same tokens."""
 
     addition: Addition
     base: torch.Tensor
@@ -55,26 +61,26 @@ class Sum:
 
     @property
     def is_factored(self) -> bool:
-        """Whether delta is made from z."""
+        """Whether delta is to be made from the factor z, rather than given or a difference."""
         return self.z_or_delta is not None and self.addition.weight is not None
 
     @property
     def delta(self) -> torch.Tensor:
-        """Delta, float32 (token, feature)."""
+        """Delta, float32 (token, feature): made from the factor, as given, or output minus base."""
         if self.z_or_delta is None:
             assert self.output is not None
             return self.output.float() - self.base.float()
         return self.addition.delta(self.z_or_delta) if self.is_factored else self.z_or_delta
 
     def select(self, take: Callable[[torch.Tensor], torch.Tensor]) -> "Sum":
-        """The sum for some tokens only; `take` selects them from a tensor."""
+        """Return the sum at some tokens only; `take` selects them from each tensor (token, feature)."""
         z_or_delta, output = (None if tensor is None else take(tensor) for tensor in (self.z_or_delta, self.output))
         return replace(self, base=take(self.base), z_or_delta=z_or_delta, output=output)
 
 
 @dataclass(slots=True)
 class Site:
-    """One component's module in the model."""
+    """One layer of the model that adapters change: its module, and what each adapter adds there."""
 
     index: int
     """Place on the component axis."""
@@ -85,12 +91,12 @@ class Site:
 
     @property
     def is_wrapper(self) -> bool:
-        """Whether trained weights replace the base's, so that only complete outputs are known."""
+        """Whether the module wraps trained weights that replace the base's, so that no delta is known inside."""
         return not isinstance(self.module, LoraLayer)
 
     @property
     def is_embedding(self) -> bool:
-        """Whether LoRA's A and B are bare parameters, which no hook sees."""
+        """Whether the module is PEFT's LoRA embedding, whose A and B are bare parameters that no hook sees."""
         return isinstance(self.module, Embedding)
 
 
@@ -98,7 +104,7 @@ def make_sites(
     components: Mapping[str, Sequence[LoraComponent]],
     factor_start: Mapping[str, Sequence[int]] | None,
 ) -> list[Site]:
-    """The sites of an adapter -> components mapping, in the order of the component axis."""
+    """Return one `Site` per layer that any adapter changes, in the order of the run's component axis."""
     axis = {component.path: index for index, component in enumerate(component_axis(components))}
     sites: dict[str, Site] = {}
     for adapter, own in components.items():

@@ -27,7 +27,7 @@ _MOST_BARE_PASSES = 3
 
 
 class Streamed(NamedTuple):
-    """Measurements of a stream of batches, and whether it was stopped."""
+    """Result of running a capture's batches: times, bytes and rows, tokens with padding, and if it was stopped."""
 
     measured: dict[str, Any]
     """Numbers that a run keeps, as JSON values: seconds from the first batch to the last row on the disk (without bare
@@ -55,7 +55,7 @@ def stream_states(
     stop: Callable[[], bool] = lambda: False,
     progress: Report = None,
 ) -> Streamed:
-    """Run the model on every batch with tokens of the chosen rows, and fill `rows` with its states.
+    """Run the model with hooks on all batches with tokens of the chosen rows, and fill `rows` with its states.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def stream_states(
 
 @dataclass(slots=True)
 class _Stream:
-    """State of a stream of batches while it runs."""
+    """A capture's batches while they run: what they need, and seconds and tokens so far."""
 
     model: Any
     recorder: Recorder
@@ -152,7 +152,7 @@ class _Stream:
     bare_tokens: int = 0
 
     def capture(self, batch: slice, *, kl: bool, ablate: bool) -> None:
-        """Run all passes of one batch, and fill the rows of its tokens."""
+        """Run all passes of one batch with hooks, fill the rows of its tokens, and hand full rows to the writer."""
         with self.meter.timed("wait"):
             segments = self.rows.take(*_token_range(self.plan, batch))
         samples, positions = self.samples[batch], self.plan.positions[batch]
@@ -177,7 +177,10 @@ class _Stream:
         self._update_times()
 
     def time_bare_pass(self, batch: slice) -> None:
-        """Time the batch's passes without hooks, after waiting for the writers; the wait is part of capture's time."""
+        """Add the time of a batch's passes without hooks to `bare_seconds`, after waiting for the writers.
+
+        The wait is part of capture's time.
+        """
         self.drain()
         start = time.perf_counter()
         samples = self.samples[batch]
@@ -188,7 +191,7 @@ class _Stream:
         self.seconds_apart += time.perf_counter() - start
 
     def drain(self) -> None:
-        """Wait until every full row is on the disk, and update the times."""
+        """Wait until every full row is on the disk, and update the writers' times."""
         with self.meter.timed("wait"):
             self.rows.drain()
         self._update_times()
@@ -202,7 +205,7 @@ class _Stream:
         *,
         kl: bool,
     ) -> None:
-        """Store the nll of every captured token (NaN if the model has no logits) and, with `kl`, the KL."""
+        """Store captured tokens' negative log-likelihoods (NaN without logits) and, with `kl`, KL(base || adapted)."""
         last = self.recorder.passes[-1]
         last_logits = logits[last.name]
         if last_logits is None:
@@ -216,7 +219,7 @@ class _Stream:
             target.put_values(f"adapters/{last.adapter}/kl", kl_divergence(base, last_logits, flat))
 
     def _ablate(self, adapted: torch.Tensor, samples: Sequence[EncodedSample], target: BatchTarget) -> None:
-        """Store KL(adapted || without a part) of every captured token, for each part in turn, without recording."""
+        """Run the model without each part of the adapter in turn, and store KL(adapted || without) of every token."""
         last = self.recorder.passes[-1]
         flat = torch.from_numpy(target.flat).to(adapted.device)
         with last.enabled(self.model):
@@ -237,21 +240,21 @@ class _Stream:
                     self.progress(CaptureProgress("ablate", self.ablations, self.n_ablations, "pass", *now))
 
     def _base_logits(self, samples: Sequence[EncodedSample]) -> torch.Tensor | None:
-        """Logits of a pass without the adapter."""
+        """Return the logits of a pass with adapters off, without recording; None if the model has no logits."""
         with Pass("base", None).enabled(self.model), self.meter.timed("forward"):
             return forward(self.model, samples, self.device)
 
     def _update_times(self) -> None:
-        """Copy the writers' times to the meter."""
+        """Copy the writing threads' seconds (encoding and disk) to the meter of stages."""
         self.meter.seconds["encode"] = self.rows.seconds_encode
         self.meter.seconds["write"] = self.rows.seconds_write
 
 
 def _token_range(plan: TokenPlan, batch: slice) -> tuple[int, int]:
-    """(first captured token, number of captured tokens) of a batch."""
+    """Return (first captured token, number of captured tokens) of a batch on the run's token axis."""
     return int(plan.starts[batch.start]), int(plan.starts[batch.stop] - plan.starts[batch.start])
 
 
 def _padded_shape(samples: Sequence[EncodedSample]) -> tuple[int, int]:
-    """(sequences, positions) of the samples' padded batch."""
+    """Return (sequences, positions) of the padded batch that these samples make."""
     return len(samples), max(len(sample.token_ids) for sample in samples)

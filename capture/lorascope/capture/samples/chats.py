@@ -23,7 +23,7 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 class _ContentSpan(NamedTuple):
-    """Span of a message's content in a chat's text, in characters."""
+    """Span (start, stop), in characters, of one message's content in the rendered text of a chat."""
 
     message: int
     start: int
@@ -31,14 +31,17 @@ class _ContentSpan(NamedTuple):
 
 
 def special_tokens(tokenizer: Any) -> dict[int, str]:
-    """Id -> special token of a tokenizer. Call it once, since some tokenizers have thousands."""
+    """Return token id -> text of a tokenizer's special tokens.
+
+    Call it once, since some tokenizers have thousands.
+    """
     return {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if token.special}
 
 
 def encode_chat(
     item: ChatItem, tokenizer: Any, *, max_length: int, special: Mapping[int, str] | None = None
 ) -> EncodedSample:
-    """Encode a chat with the tokenizer's template, each token with its role; the assistant's tokens are targets.
+    """Encode a chat by the tokenizer's template; each token gets a role, and the assistant's are to be predicted.
 
     Raises
     ------
@@ -100,13 +103,16 @@ def encode_chat(
 
 
 def special_token_in(item: ChatItem, special: Mapping[int, str]) -> str | None:
-    """Text of a special token that a message contains, which transformers would encode as that token; None if none."""
+    """Return the text of a special token that a chat's messages contain; None if they contain no such text.
+
+    transformers would encode that text as the special token.
+    """
     contents = "\0".join(message["content"] or "" for message in item.messages)
     return next((name for name in special.values() if name in contents), None)
 
 
 def _chat_template(item: ChatItem, tokenizer: Any) -> str:
-    """The tokenizer's template for a chat; raise a ValueError without one."""
+    """Return the tokenizer's template (Jinja text) for a chat; raise ValueError if it has no such template."""
     try:
         return str(tokenizer.get_chat_template(tools=item.tools))
     except ValueError as error:
@@ -118,7 +124,10 @@ def _chat_template(item: ChatItem, tokenizer: Any) -> str:
 
 
 def _template_options(item: ChatItem, tokenizer: Any) -> dict[str, Any]:
-    """Arguments of the template; raise a ValueError if one is transformers' own, such as another template."""
+    """Return the chat template's arguments; raise ValueError if an item sets one that is transformers' own.
+
+    One such option is `chat_template`, another template.
+    """
     own = inspect.signature(tokenizer.apply_chat_template).parameters.keys() - {"documents"}
     if taken := sorted(own & item.template_options.keys()):
         raise ValueError(
@@ -129,7 +138,7 @@ def _template_options(item: ChatItem, tokenizer: Any) -> dict[str, Any]:
 
 
 def _render_chat(item: ChatItem, tokenizer: Any, messages: Messages) -> str:
-    """Text of messages as the template writes them; raise a ValueError if it refuses them."""
+    """Return the messages' text as the tokenizer's chat template writes it; raise ValueError if it refuses them."""
     options = _template_options(item, tokenizer)
     try:
         text = str(tokenizer.apply_chat_template(list(messages), **options, tokenize=False))
@@ -150,7 +159,7 @@ def _render_chat(item: ChatItem, tokenizer: Any, messages: Messages) -> str:
 
 
 def _require_plain_turns(item: ChatItem, tokenizer: Any, text: str) -> None:
-    """Raise a ValueError if the template writes more of the assistant's messages than their contents."""
+    """Raise ValueError if the chat template writes more of the assistant's messages than their `content`."""
     plain = [
         {"role": "assistant", "content": message["content"] or ""} if message["role"] == "assistant" else message
         for message in item.messages
@@ -165,7 +174,10 @@ def _require_plain_turns(item: ChatItem, tokenizer: Any, text: str) -> None:
 
 
 def _find_contents(item: ChatItem, tokenizer: Any, text: str, *, marks: bool) -> list[_ContentSpan]:
-    """Spans of the messages' contents in the chat's text; without the assistant's if the template marks them."""
+    """Return where each message's content stands in the chat's `text`; ValueError if the template changes one.
+
+    With `marks`, the template itself marks the assistant's contents, and these are skipped.
+    """
     contents = {
         number: message["content"]
         for number, message in enumerate(item.messages)
@@ -199,7 +211,10 @@ def _find_contents(item: ChatItem, tokenizer: Any, text: str, *, marks: bool) ->
 
 
 def _unidentified_message(item: ChatItem, number: int, what: str) -> str:
-    """Error message about a message whose content the template changes, so that its tokens aren't known."""
+    """Return the error text for message `number` of a chat, whose tokens the template makes unknowable.
+
+    `what` says how the template changes the message's content.
+    """
     role = item.messages[number]["role"]
     way = f"give the tokenizer {MARKED}" if role == "assistant" else "give it as the template writes it"
     return (

@@ -32,7 +32,9 @@ def encode_items(
     prompt: Template | None = None,
     examples: Examples | None = None,
 ) -> list[EncodedSample]:
-    """Encode items as samples, in order, each at most `max_length` tokens long.
+    """Encode items (questions, texts, chats, token ids) as samples for the model, in order.
+
+    Each sample is at most `max_length` tokens long.
 
     Parameters
     ----------
@@ -89,7 +91,7 @@ def encode_items(
 
 
 def require_known_tokens(n_known: int, samples: Sequence[EncodedSample]) -> None:
-    """Raise a ValueError if a sample has a token id outside of a vocabulary of this size."""
+    """Raise ValueError if a sample has a token id of `n_known` or more, the size of the model's vocabulary."""
     for sample in samples:
         sequences = (sample.token_ids, *(choice.token_ids for choice in sample.choices))
         highest = max(int(ids.max()) for ids in sequences)
@@ -103,7 +105,7 @@ def require_known_tokens(n_known: int, samples: Sequence[EncodedSample]) -> None
 def _encode_choice_items(
     items: Sequence[ChoiceItem], template: Template, examples: Examples | None, tokenizer: Any, max_length: int
 ) -> list[EncodedSample]:
-    """Encode questions with their prompts and choices, in order."""
+    """Encode multiple-choice items as samples: filled prompt and right answer, and the tokens of each choice."""
     shown = examples if template.shows_examples else None
     rendered = [render(template, item, shown.draw(item) if shown else None) for item in items]
     for item, asked in zip(items, rendered, strict=True):
@@ -134,7 +136,7 @@ def _encode_choice_items(
 
 
 def _tokenize_answers(tokenizer: Any, cue: str, answers: Sequence[str]) -> list[TokenIds]:
-    """Token ids of each answer as it follows the prompt's last words, the cue."""
+    """Return the token ids of each answer as it follows `cue`, the prompt's last words."""
     texts = [f" {answer}" for answer in answers]
     answer_ids: list[TokenIds | None] = [None] * len(texts)
     # If a tokenizer joins characters of cue and answer, the answer is tokenized after a line's end. The start of a text
@@ -149,7 +151,7 @@ def _tokenize_answers(tokenizer: Any, cue: str, answers: Sequence[str]) -> list[
 
 
 def _encode_text(item: TextItem, tokenizer: Any, *, max_length: int, window_tokens: int) -> list[EncodedSample]:
-    """Encode a text as windows of at most `window_tokens` tokens."""
+    """Cut a text into windows of at most `window_tokens` tokens, and return one sample per window."""
     if window_tokens > max_length:
         raise ValueError(f"`window_tokens` is {window_tokens}; the context has {max_length} tokens, give at most that")
     tokens = tokenize(tokenizer, [item.text])[0]
@@ -177,7 +179,7 @@ def _encode_text(item: TextItem, tokenizer: Any, *, max_length: int, window_toke
 
 
 def encode_completion(item: CompletionItem, tokenizer: Any, *, max_length: int) -> EncodedSample:
-    """Encode prompt and completion as one text with the tokenizer's end token; the completion's tokens are targets.
+    """Encode prompt, completion and end token as one sample; the completion's tokens are to be predicted.
 
     Raises
     ------
@@ -205,7 +207,7 @@ def encode_completion(item: CompletionItem, tokenizer: Any, *, max_length: int) 
 
 
 def encode_token_ids(item: TokensItem, tokenizer: Any, *, max_length: int) -> EncodedSample:
-    """Encode token ids as given; roles are `prompt` and `answer` if only some are targets, else `text`.
+    """Make a sample of token ids as given; their roles are `prompt` and `answer`, or `text` if all are targets.
 
     Raises
     ------

@@ -30,7 +30,7 @@ TokenIds = Int64[np.ndarray, " position"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedChoice:
-    """One possible answer, tokenized as it follows the prompt."""
+    """One possible answer to a question: its text, and its token ids as they follow the prompt."""
 
     text: str
     token_ids: TokenIds
@@ -39,7 +39,7 @@ class EncodedChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedSample:
-    """One sequence for the model: a prompt with its right answer or completion, a chat, or a window of plain text.
+    """One token sequence for the model: a prompt with its answer or completion, a chat, or a window of text.
 
     `generate` replaces the answer or the last turn with the model's own text, or adds that text to a window; scores are
     computed before that.
@@ -64,13 +64,13 @@ class EncodedSample:
 
     @classmethod
     def from_item(cls, item: Any, prompt: str, token_ids: TokenIds, roles: np.ndarray, **more: Any) -> "EncodedSample":
-        """Make the sample of an item, with the item's id unless another is given."""
+        """Make a sample with an item's id, data set and split; `more` sets further fields, or another id."""
         named = {"id": item.id, "dataset": item.dataset, "split": item.split, **more}
         return cls(prompt=prompt, token_ids=token_ids, roles=roles.astype(np.uint8), **named)
 
     @property
     def is_target(self) -> Bool[np.ndarray, " position"]:
-        """Whether the model must predict each token: those of an answer, the assistant or a text, except the first one.
+        """Mask (position,) of the tokens to predict: an answer's, the assistant's or a text's, never the first one.
 
         In a chat whose first turns are a prompt, the assistant's tokens in the prompt aren't targets.
         """
@@ -81,7 +81,7 @@ class EncodedSample:
 
     @property
     def n_context(self) -> int:
-        """Number of tokens before the first target."""
+        """Number of tokens before the first one that the model must predict."""
         return int(np.argmax(self.is_target))
 
     @property
@@ -96,7 +96,7 @@ class EncodedSample:
         return int(targets[np.flatnonzero(np.diff(targets, prepend=-1) > 1)[-1]])
 
     def continued_with(self, token_ids: TokenIds) -> "EncodedSample":
-        """The sample with its first `n_prefix` tokens, followed by these generated tokens."""
+        """Return the sample cut to its first `n_prefix` tokens and followed by these generated tokens."""
         n = self.n_prefix
         return dataclasses.replace(
             self,
@@ -107,13 +107,13 @@ class EncodedSample:
 
 
 def count_roles(samples: Iterable[EncodedSample]) -> dict[str, int]:
-    """Role -> number of tokens with it in these samples, without roles that don't occur."""
+    """Return role -> number of tokens with this role in all samples; roles that don't occur are missing."""
     counts = sum((np.bincount(sample.roles, minlength=len(ROLES)) for sample in samples), np.zeros(len(ROLES), int))
     return {role: int(count) for role, count in zip(ROLES, counts, strict=True) if count}
 
 
 class Tokens(NamedTuple):
-    """Tokens of a text, without special tokens after it."""
+    """Token ids of a text and their places in it, without special tokens after the text."""
 
     ids: TokenIds
     offsets: Int64[np.ndarray, "position side"]
@@ -123,7 +123,7 @@ class Tokens(NamedTuple):
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], *, special_tokens: bool = True) -> list[Tokens]:
-    """Tokenize texts with a fast tokenizer, with or without special tokens before each.
+    """Return the tokens of each text from a fast tokenizer, with or without special tokens before them.
 
     Raises
     ------
@@ -150,7 +150,7 @@ def tokenize(tokenizer: Any, texts: Sequence[str], *, special_tokens: bool = Tru
 
 
 def require_splittable(text: str) -> None:
-    """Raise a ValueError if a text has more than `MAX_WORD` characters in a row without white space."""
+    """Raise ValueError if a text has more than `MAX_WORD` (2**20) characters in a row without white space."""
     if len(text) > MAX_WORD and (longest := max(map(len, text.split()))) > MAX_WORD:
         raise ValueError(
             f"the text {reprlib.repr(text)} has {longest} characters without white space between them; allowed are "
@@ -159,7 +159,10 @@ def require_splittable(text: str) -> None:
 
 
 def require_short(tokenizer: Any, name: str, text: str, max_length: int) -> None:
-    """Raise a ValueError if the beginning of a text alone has more tokens than twice the context."""
+    """Raise ValueError if just the beginning of a text has more than 2 * `max_length` tokens.
+
+    A huge text is thus refused before all of it is tokenized.
+    """
     if len(text) > (start := MOST_CHARACTERS * max_length):
         (tokens,) = tokenize(tokenizer, [text[:start]])
         if len(tokens.ids) > 2 * max_length:
@@ -168,7 +171,7 @@ def require_short(tokenizer: Any, name: str, text: str, max_length: int) -> None
 
 
 def require_context_fit(name: str, n_tokens: int, max_length: int) -> None:
-    """Raise a ValueError if a sample is longer than the context, since a shortened one would be another sample."""
+    """Raise ValueError if a sample has more tokens than the model's context, since none is ever shortened."""
     if n_tokens > max_length:
         raise ValueError(
             f"sample {name!r} has {n_tokens} tokens; the context has {max_length}: leave the item out, or shorten it"
@@ -176,7 +179,9 @@ def require_context_fit(name: str, n_tokens: int, max_length: int) -> None:
 
 
 def plan_batches(lengths: Sequence[int], *, batch_tokens: int) -> list[slice]:
-    """Split samples into batches: slices of consecutive samples that cover all of them in order.
+    """Return slices of consecutive samples, one per batch of at most `batch_tokens` padded tokens.
+
+    They cover all samples in order.
 
     Parameters
     ----------
@@ -218,7 +223,7 @@ def plan_batches(lengths: Sequence[int], *, batch_tokens: int) -> list[slice]:
 
 
 def probe_samples(sample: EncodedSample, *, whole: bool) -> list[EncodedSample]:
-    """Sequences for a probe of a model: the sample's first tokens as two sequences, or the whole sample.
+    """Return sequences for a trial pass: a sample's first tokens (at most 32) as two sequences, or all of it.
 
     Two sequences, the second of them padded if the number of tokens is odd, show the layout of a layer's output, if
     each has more than two tokens: (position, sequence) of two by two would look like (sequence, position). `whole` is
@@ -236,14 +241,14 @@ def probe_samples(sample: EncodedSample, *, whole: bool) -> list[EncodedSample]:
 
 
 def pad(samples: Sequence[EncodedSample]) -> tuple[Int64[Tensor, "sample position"], Int64[Tensor, "sample position"]]:
-    """Token ids of samples, padded on the right, and their attention mask (1 for a token, 0 for padding)."""
+    """Return the samples' token ids, padded on the right, and the attention mask (1 for a token, 0 for padding)."""
     return pad_tokens([sample.token_ids for sample in samples])
 
 
 def pad_tokens(
     sequences: Sequence[Int64[np.ndarray, " _"]], *, left: bool = False
 ) -> tuple[Int64[Tensor, "sequence position"], Int64[Tensor, "sequence position"]]:
-    """Token sequences padded to the longest one, on the right or the left, and their attention mask.
+    """Return sequences padded to the longest, on the right or the left, and their attention mask, both int64.
 
     Parameters
     ----------

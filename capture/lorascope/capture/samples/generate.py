@@ -23,7 +23,7 @@ _AFTER = r"(?!\w)(?![+*/^'’-]\w)(?![.,]\d)"  # noqa: RUF001
 
 
 class Answer(NamedTuple):
-    """A model's own answer to a multiple-choice sample."""
+    """A model's own answer to a multiple-choice question: the generated text, and the choice that it names."""
 
     written: str
     """The generated text, without special tokens."""
@@ -40,6 +40,8 @@ def generate(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[EncodedSample]:
     """Generate at most n tokens after each sample's prompt, chat or window of text; return the samples with them.
+
+    Decoding is greedy.
 
     Parameters
     ----------
@@ -97,7 +99,10 @@ def generate(
 
 
 def generation_batches(samples: Sequence[EncodedSample], *, n: int, batch_tokens: int) -> list[slice]:
-    """Batches of `generate`. Parts of the samples, split at the boundary of two batches, give the same batches."""
+    """Return the batches, slices of the samples, in which `generate` runs.
+
+    Parts of the samples, split at the boundary of two batches, give the same batches.
+    """
     return plan_batches([sample.n_prefix + n for sample in samples], batch_tokens=batch_tokens)
 
 
@@ -110,7 +115,7 @@ def write_answers(
     batch_tokens: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Answer]:
-    """Generate an answer after the prompt of each multiple-choice sample, and find the choice that it names.
+    """Generate an answer to each multiple-choice question; return the texts and the choices that they name.
 
     Parameters and errors are those of `generate`, which writes the texts; `tokenizer` is the model's.
 
@@ -133,7 +138,7 @@ def write_answers(
 
 
 def parse_choice(text: str, choices: Sequence[str], *, lettered: bool = True) -> int:
-    """Index of the choice that a generated answer names; -1 if it names none.
+    """Return the index of the choice that a generated answer names; -1 if it names no choice.
 
     Parameters
     ----------
@@ -180,14 +185,14 @@ def parse_choice(text: str, choices: Sequence[str], *, lettered: bool = True) ->
 
 
 def is_ambiguous_prefix(text: str, choices: Sequence[str]) -> bool:
-    """Whether a text equals one choice and is the beginning of another."""
+    """Whether a text equals one choice and is also the beginning of another one."""
     line, texts = _normalized(text), [_normalized(choice) for choice in choices]
     return line in texts and sum(words.startswith(line) for words in texts) > 1
 
 
 @contextmanager
 def _greedy_decoding(model: Any, n: int) -> Iterator[tuple[int, ...]]:
-    """Set the model's `generate` to greedy decoding inside the block; yield the token ids that end a text."""
+    """Make the model's `generate` greedy, with at most n new tokens, inside the block; yield the end tokens' ids."""
     own = model.generation_config
     ends = own.eos_token_id if own.eos_token_id is not None else model.config.get_text_config().eos_token_id
     ends = [ends] if isinstance(ends, int) else list(ends or ())
@@ -205,9 +210,13 @@ def _greedy_decoding(model: Any, n: int) -> Iterator[tuple[int, ...]]:
 def _new_tokens(
     model: Any, prompts: Sequence[np.ndarray], ends: tuple[int, ...], names: Sequence[str]
 ) -> list[np.ndarray]:
-    """Generate tokens after each prompt, up to and with the first that ends a text; errors use the samples' names."""
+    """Generate tokens after each prompt; return them per prompt, up to and with the first of the tokens `ends`.
+
+    Errors use the samples' names.
+    """
 
     def require_numbers(_: Any, logits: torch.Tensor) -> torch.Tensor:
+        """Return the logits unchanged; raise ValueError, naming the sample, if any of them is NaN."""
         broken = logits.isnan().any(dim=1)
         if broken.any():  # the likeliest token would be the first of the vocabulary
             raise ValueError(
@@ -225,5 +234,5 @@ def _new_tokens(
 
 
 def _normalized(text: str) -> str:
-    """A text in lower case, with single spaces, and without punctuation around it."""
+    """Return a text in lower case, with single spaces, without quotes, brackets and punctuation around it."""
     return " ".join(text.casefold().split()).lstrip(_OUTER).rstrip(_OUTER + ".")

@@ -19,7 +19,7 @@ CONVERTED = "refs/convert/parquet"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubSet:
-    """A data set on the hub: its place, and the columns that make a question of each row, or one text of all rows."""
+    """A data set on the Hugging Face hub: its place, and the columns that make questions or one text of its rows."""
 
     hub: str
     """Name of the repository."""
@@ -46,7 +46,7 @@ class HubSet:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns that are read."""
+        """Names of the columns to read: that of the text, or those of id, question, choices and answer."""
         names = (self.text,) if self.text else (self.id, self.question, *self.choices, self.answer)
         return tuple(filter(None, names))
 
@@ -83,7 +83,7 @@ KNOWN_SETS = {
 
 
 class Reference(NamedTuple):
-    """A split of a data set, named as `NAME:SPLIT` or `NAME:SPLIT@FOLDER`."""
+    """A split of a data set on the hub or in a folder, named as `NAME:SPLIT` or `NAME:SPLIT@FOLDER`."""
 
     text: str
     """The reference as it was written."""
@@ -97,7 +97,9 @@ class Reference(NamedTuple):
 
 
 def parse_reference(text: str) -> Reference | None:
-    """Parse the name of a split; None if the text names an existing file or can only be a path.
+    """Parse `NAME:SPLIT` or `NAME:SPLIT@FOLDER`, a split of a data set; None if the text is a file's path.
+
+    It is one if it names an existing file or can only be a path.
 
     Parameters
     ----------
@@ -133,13 +135,13 @@ def parse_reference(text: str) -> Reference | None:
 
 
 def require_folder(reference: Reference) -> None:
-    """Raise FileNotFoundError if the reference names a folder that doesn't exist."""
+    """Raise FileNotFoundError if a data set's reference names a folder that doesn't exist."""
     if reference.folder is not None and not Path(reference.folder).is_dir():
         raise FileNotFoundError(f"{reference.text}: folder {reference.folder!r} doesn't exist")
 
 
 def hub_source(path: str) -> dict[str, str | None] | None:
-    """Repository, configuration, revision, split and folder of a data set, as JSON values; None for a file."""
+    """Return a data set's repository, configuration, revision, split and folder as JSON values; None for a file."""
     reference = parse_reference(path)
     if reference is None:
         return None
@@ -149,7 +151,7 @@ def hub_source(path: str) -> dict[str, str | None] | None:
 
 
 def read_rows(reference: Reference) -> list[dict[str, Any]]:
-    """Read a split as fields of items, in the order of its rows.
+    """Read a split of a data set; return each row's fields (id, question, choices, ...) as a dictionary, in order.
 
     A known set gives id, question, choices and answer of each row, or one text.
 
@@ -183,7 +185,10 @@ def read_rows(reference: Reference) -> list[dict[str, Any]]:
 
 
 def _question_fields(reference: Reference, number: int, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of the item in a row of a known set; values that aren't texts are checked with the item."""
+    """Return id, question, choices and answer of a known data set's row; ValueError if it has no answer.
+
+    Values that aren't texts are checked when the item is made.
+    """
     known, place = reference.source, f"{reference.text}, row {number}"
     try:
         choices = [row[column] for column in known.choices]
@@ -211,7 +216,10 @@ def _question_fields(reference: Reference, number: int, row: Mapping[str, Any]) 
 
 
 def _checked_texts(reference: Reference, table: Any, column: str) -> Iterator[str]:
-    """Texts of a column; raise a ValueError if one is missing, which would become the word None or a blank line."""
+    """Yield the texts of a table's column; raise ValueError if one is missing.
+
+    A missing text would become the word None or a blank line.
+    """
     for number, text in enumerate(table[column]):
         if not isinstance(text, str):
             raise ValueError(f"{reference.text}, row {number}: `{column}` is {text!r}; give a string of characters")
@@ -219,7 +227,7 @@ def _checked_texts(reference: Reference, table: Any, column: str) -> Iterator[st
 
 
 def _require_columns(reference: Reference, table: Any, names: Sequence[str]) -> None:
-    """Raise a ValueError if the table lacks one of these columns."""
+    """Raise ValueError if the data set's table lacks one of these columns."""
     missing = [name for name in names if name not in table.column_names]
     if missing:
         existing = ", ".join(table.column_names)
@@ -227,7 +235,7 @@ def _require_columns(reference: Reference, table: Any, names: Sequence[str]) -> 
 
 
 def _load_split(reference: Reference) -> Any:
-    """Load the split as a table of `datasets`, which doesn't run code of the data set."""
+    """Load a data set's split from the hub or a folder as a table of `datasets`, without running the set's code."""
     import datasets  # type: ignore[import-untyped]
 
     source, path = reference.source, reference.source.hub

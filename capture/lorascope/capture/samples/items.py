@@ -24,7 +24,7 @@ _HEADING = re.compile(r"(?:\A(?: *\n)*|(?<=\n)(?: *\n)+) = [^\n]+?(?<! =) = (?=\
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _NamedItem:
-    """Base of all items, with their names."""
+    """Base class of all data items: a checked id, a data set's name and a split's name."""
 
     id: str
     """Name of the item, unique within its data set."""
@@ -33,6 +33,7 @@ class _NamedItem:
     """Name of the split, or ""."""
 
     def __post_init__(self) -> None:
+        """Raise ValueError if the id is blank or has more than 1000 characters."""
         _require_text("id", self.id)
         if len(self.id) > MAX_ID:
             words = f"of {len(self.id)} characters; give at most {MAX_ID}"
@@ -51,6 +52,7 @@ class ChoiceItem(_NamedItem):
     """Index of the right choice."""
 
     def __post_init__(self) -> None:
+        """Raise ValueError unless there are 2 to 26 choices, none blank, and `answer` is the index of one."""
         _NamedItem.__post_init__(self)
         _require_text("question", self.question)
         if not 2 <= len(self.choices) <= len(LETTERS):
@@ -66,12 +68,13 @@ class ChoiceItem(_NamedItem):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextItem(_NamedItem):
-    """A plain text for language modelling."""
+    """A plain text on which a language model predicts each token."""
 
     text: str
     """The text as it stands in the file."""
 
     def __post_init__(self) -> None:
+        """Raise ValueError if the id or the text is blank."""
         _NamedItem.__post_init__(self)
         _require_text("text", self.text)
 
@@ -90,6 +93,7 @@ class ChatItem(_NamedItem):
     """Further arguments of the template."""
 
     def __post_init__(self) -> None:
+        """Raise ValueError if a message's role or content isn't allowed, or no assistant's turn is to be predicted."""
         _NamedItem.__post_init__(self)
         for number, message in enumerate(self.messages):
             name, role, content = f"messages[{number}]", message.get("role"), message.get("content")
@@ -117,6 +121,7 @@ class CompletionItem(_NamedItem):
     """Text after the prompt, with white space at its start."""
 
     def __post_init__(self) -> None:
+        """Raise ValueError if the id, the prompt or the completion is blank."""
         _NamedItem.__post_init__(self)
         _require_text("prompt", self.prompt)
         _require_text("completion", self.completion)
@@ -124,7 +129,7 @@ class CompletionItem(_NamedItem):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokensItem(_NamedItem):
-    """A sequence that was tokenized already."""
+    """A sequence given as token ids, with a mask of those to be predicted."""
 
     token_ids: tuple[int, ...]
     """Ids without padding."""
@@ -132,6 +137,7 @@ class TokensItem(_NamedItem):
     """Whether each token is to be predicted (position,); the first never is."""
 
     def __post_init__(self) -> None:
+        """Raise ValueError if the id is blank, or no token after the first is to be predicted."""
         _NamedItem.__post_init__(self)
         if not any(self.targets[1:]):
             raise ValueError(
@@ -145,13 +151,13 @@ SomeItem = TypeVar("SomeItem", bound=Item)
 
 
 def _require_text(name: str, text: str) -> None:
-    """Raise a ValueError if a text is blank."""
+    """Raise ValueError, with the field's `name`, if its text is blank."""
     if not text.strip():
         raise ValueError(f"`{name}` is {text!r}; give a text that isn't empty")
 
 
 class LengthPick(NamedTuple):
-    """Items of a data set drawn by their length."""
+    """Items drawn from each span of lengths of a data set, and how many were asked for."""
 
     dataset: str
     unit: Unit
@@ -163,7 +169,9 @@ class LengthPick(NamedTuple):
 
 
 def item_length(item: Item, unit: Unit = "tokens", tokenizer: Any = None) -> int:
-    """Length of an item's text, or of its question and choices joined by single spaces; prompts don't count.
+    """Return the length, in `unit`, of an item's text, or of its question and choices joined by spaces.
+
+    Prompts don't count.
 
     Parameters
     ----------
@@ -196,7 +204,7 @@ def item_length(item: Item, unit: Unit = "tokens", tokenizer: Any = None) -> int
 
 
 def _measured_text(item: Item) -> str:
-    """Text whose length is an item's length."""
+    """Return the text whose length is an item's length; raise ValueError for chats, completions and token ids."""
     if isinstance(item, TextItem):
         return item.text
     if isinstance(item, ChoiceItem):
@@ -205,7 +213,9 @@ def _measured_text(item: Item) -> str:
 
 
 def pick_items(items: Sequence[SomeItem], n: int, seed: int = 0) -> tuple[SomeItem, ...]:
-    """Draw at most `n` items without replacement, and return them in the order of the data; all if there are fewer.
+    """Return at most `n` items, drawn by `seed` without replacement, in the order of the data.
+
+    All are returned if there are fewer.
 
     Notes
     -----
@@ -233,7 +243,9 @@ def pick_by_length(
     seed: int = 0,
     tokenizer: Any = None,
 ) -> LengthPick:
-    """Draw at most `n` items of each span of lengths, as `pick_items` does; `shortfall_messages` names small spans.
+    """Draw at most `n` items by `seed` from each span of lengths (`buckets`); return them by span.
+
+    They are drawn as `pick_items` does; `shortfall_messages` names spans with fewer items.
 
     Parameters
     ----------
@@ -267,7 +279,7 @@ def pick_by_length(
 
 
 def shortfall_messages(pick: LengthPick) -> list[str]:
-    """One phrase for each span with too few items, such as `piqa: 7 of 100 items of 201 to 300 tokens`."""
+    """Return a phrase per span with too few items, such as `piqa: 7 of 100 items of 201 to 300 tokens`."""
     return [
         f"{pick.dataset}: {len(items)} of {pick.n} items of {first} to {last} {pick.unit}"
         for (first, last), items in pick.items.items()
@@ -276,7 +288,7 @@ def shortfall_messages(pick: LengthPick) -> list[str]:
 
 
 def articles(text: str) -> tuple[str, ...]:
-    """Split a text in WikiText's form into articles, each with its heading.
+    """Split a text in WikiText's form before each first-level heading; return the articles in order.
 
     A heading of the first level is a line ` = Title = ` between blank lines (or at the text's end); an article includes
     the blank lines before its heading.
@@ -295,7 +307,9 @@ def articles(text: str) -> tuple[str, ...]:
 
 
 def pick_articles(item: TextItem, first: int, last: int) -> TextItem:
-    """The item with the text of articles `first` to `last` only, both included and counted from 1.
+    """Return a copy of the item with only articles `first` to `last` of its text, counted from 1.
+
+    Both are included.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Prompts of multiple-choice items: the paper's four, the user's own templates, and randomly drawn examples."""
+"""Prompts of multiple-choice items: the four of arXiv 2501.03152, the user's own templates, and drawn examples."""
 
 import dataclasses
 import hashlib
@@ -34,6 +34,7 @@ class Template:
     `{stem}`, which doesn't; `{example}` and `{negative}` are optional."""
 
     def __post_init__(self) -> None:
+        """Raise ValueError unless the text asks one question, knows its placeholders and ends in words."""
         names = _PLACEHOLDER.findall(self.text)
         if unknown := [name for name in names if name not in PLACEHOLDERS]:
             allowed = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
@@ -46,12 +47,12 @@ class Template:
 
     @property
     def cue(self) -> str:
-        """The words before the answer: the last line after the last placeholder."""
+        """Words right before the answer, such as `Answer:`: the last line after the last placeholder."""
         return _PLACEHOLDER.split(self.text)[-1].rpartition("\n")[2].strip()
 
     @property
     def shows_examples(self) -> bool:
-        """Whether the prompt shows other items as examples."""
+        """Whether the prompt shows other questions, with their answers, as examples."""
         return any(name not in ASKED for name in _PLACEHOLDER.findall(self.text))
 
     @property
@@ -61,7 +62,7 @@ class Template:
 
 
 class DrawnExamples(NamedTuple):
-    """The examples that were drawn for one item."""
+    """Two questions drawn as examples for one item: one shown with its right answer, one with a wrong one."""
 
     example: ChoiceItem
     """Example that is shown with its right answer: the paper's s_i."""
@@ -72,7 +73,7 @@ class DrawnExamples(NamedTuple):
 
 
 class RenderedPrompt(NamedTuple):
-    """Text of a prompt, and the spans of the choices in it."""
+    """Text of a filled prompt, and the places of the choices in it."""
 
     text: str
     """The prompt, up to the cue for the answer, which is included."""
@@ -82,7 +83,9 @@ class RenderedPrompt(NamedTuple):
 
 
 def read_template(name: str) -> Template:
-    """Read the template of one of `PROMPTS`, or a file `<name of the prompt>.txt` in UTF-8.
+    """Return a prompt's template: one of the four of `PROMPTS` by its name, or a .txt file in UTF-8.
+
+    A file's name without `.txt` is the prompt's name.
 
     Raises
     ------
@@ -108,7 +111,7 @@ def read_template(name: str) -> Template:
 
 
 def render(template: Template, item: ChoiceItem, drawn: DrawnExamples | None = None) -> RenderedPrompt:
-    r"""Fill a template with an item's question and with examples; return the prompt.
+    r"""Fill a template with an item's question and drawn examples; return the text and the places of the choices.
 
     Raises
     ------
@@ -139,6 +142,7 @@ def render(template: Template, item: ChoiceItem, drawn: DrawnExamples | None = N
         raise ValueError(f"prompt {template.name!r} shows {{{missing[0]}}}, but none is given")
 
     def fill(text: str) -> str:
+        """Return a text with each placeholder replaced by its content."""
         return _PLACEHOLDER.sub(lambda match: contents[match[1]], text)
 
     start = len(fill(template.text.partition("{question}")[0])) if template.lists_choices else 0
@@ -147,7 +151,7 @@ def render(template: Template, item: ChoiceItem, drawn: DrawnExamples | None = N
 
 
 class Examples:
-    """Pool of items from which examples are drawn, by data set.
+    """Pool of questions, by data set, from which the examples in prompts are drawn by seed.
 
     Notes
     -----
@@ -158,6 +162,7 @@ class Examples:
     """
 
     def __init__(self, items: Sequence[ChoiceItem], *, seed: int) -> None:
+        """Sort the items into one pool per data set, and give equal questions the same number."""
         self.items = tuple(sorted(items, key=lambda item: (item.dataset, item.split, item.id)))
         self._seed = seed
         self._questions: dict[str, int] = {}
@@ -170,7 +175,7 @@ class Examples:
             self._pools[dataset] = pool, np.array(numbers), np.array([bool(_wrong_answers(item)) for item in pool])
 
     def draw(self, item: ChoiceItem) -> DrawnExamples:
-        """Draw the two examples of an item.
+        """Draw an item's two examples from its data set's pool; the same seed, item and pool give the same two.
 
         Raises
         ------
@@ -196,27 +201,27 @@ class Examples:
         return DrawnExamples(drawn[0], drawn[1], wrong[self._random_number(item, "wrong") % len(wrong)])
 
     def _random_number(self, item: ChoiceItem, what: str) -> int:
-        """Random number of 256 bits that depends only on the seed, the item's name and the purpose `what`."""
+        """Return a random integer of 256 bits, fixed by the seed, the item's name and the purpose `what`."""
         name = "\0".join((str(self._seed), item.dataset, item.id, what))
         return int.from_bytes(hashlib.sha256(name.encode()).digest())
 
 
 class Prompts(NamedTuple):
-    """Prompts of the multiple-choice items of a run."""
+    """Templates for the multiple-choice items of a run, and the pool of examples if any template shows some."""
 
     templates: tuple[Template, ...]
     examples: Examples | None
     """None if no template shows examples."""
 
     def require_examples(self, items: Iterable[Item]) -> None:
-        """Raise a ValueError if prompts show examples and one of these items can't get any."""
+        """Raise ValueError if prompts show examples and one of these items can't get any from the pool."""
         if self.examples is not None:
             for item in items:
                 if isinstance(item, ChoiceItem):
                     self.examples.draw(item)
 
     def description(self) -> dict[str, Any]:
-        """Names, wordings and hashes of the templates, and a hash of the examples' items, as JSON values."""
+        """Return names, wordings and hashes of the templates, and a hash of the pool of examples, as JSON values."""
         wordings = {
             template.name: {"text": template.text, "sha256": _sha256(template.text.encode())}
             for template in self.templates
@@ -229,7 +234,7 @@ class Prompts(NamedTuple):
 
 
 def read_prompts(names: Sequence[str], example_files: Sequence[str], *, seed: int) -> Prompts:
-    """Read templates by name or file and, if they show examples, the items to draw examples from.
+    """Read templates by name or file and, if they show examples, the items to draw them from.
 
     Raises
     ------
@@ -259,7 +264,7 @@ def read_prompts(names: Sequence[str], example_files: Sequence[str], *, seed: in
 
 
 def _question_with_letters(item: ChoiceItem) -> tuple[str, Sequence[tuple[int, int]]]:
-    """Question followed by one line per choice, with its letter; and the spans of the choices in that text."""
+    """Return the question with one lettered line per choice, and each choice's (start, stop) in that text."""
     text, spans = item.question, []
     for letter, choice in zip(LETTERS, item.choices, strict=False):
         text += f"\n{letter}. "
@@ -269,14 +274,15 @@ def _question_with_letters(item: ChoiceItem) -> tuple[str, Sequence[tuple[int, i
 
 
 def _wrong_answers(item: ChoiceItem) -> list[int]:
-    """Indices of the choices whose text isn't the right answer's."""
+    """Return the indices of the choices whose text isn't the right answer's."""
     return [index for index, choice in enumerate(item.choices) if choice != item.choices[item.answer]]
 
 
 def _normalized_question(item: ChoiceItem) -> str:
-    """An item's question in lower case and with single spaces, to compare questions."""
+    """Return an item's question in lower case with single spaces, so that equal questions compare equal."""
     return " ".join(item.question.split()).casefold()
 
 
 def _sha256(content: bytes) -> str:
+    """Return the SHA-256 of bytes as a hexadecimal text."""
     return hashlib.sha256(content).hexdigest()

@@ -25,7 +25,7 @@ FIELDS = (
 
 
 def parse_records(records: Iterable[tuple[str, str, Any]], *, source: str, dataset: str, split: str) -> list[Item]:
-    """Parse records, all of one format and with different ids, into items.
+    """Parse records (dictionaries or JSON texts), all of one format and with different ids, into items.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def parse_records(records: Iterable[tuple[str, str, Any]], *, source: str, datas
 
 
 def _record_fields(record: Any) -> Mapping[str, Any]:
-    """Fields of a record, which is a mapping or the text of a JSON object."""
+    """Return a record's fields, parsing it if it is a JSON text; raise ValueError unless it is an object."""
     if isinstance(record, str):
         record = _from_json(record, "not JSON", "give one object per line")
     if not isinstance(record, Mapping):
@@ -73,7 +73,7 @@ def _record_fields(record: Any) -> Mapping[str, Any]:
 
 
 def _from_json(text: str, what: str, advice: str) -> Any:
-    """Parse JSON without repeated keys; raise a ValueError that says `what` is wrong, with advice."""
+    """Parse JSON without repeated keys; raise ValueError with the texts `what` (is wrong) and `advice` if it can't."""
     try:
         return json.loads(text, object_pairs_hook=object_with_unique_keys)
     except json.JSONDecodeError as error:
@@ -81,7 +81,10 @@ def _from_json(text: str, what: str, advice: str) -> Any:
 
 
 def _find_format(fields: Mapping[str, Any]) -> str:
-    """Name of the field that identifies a record's format; of several, the format closest to a model's input."""
+    """Return the field that identifies a record's format, such as `messages`; ValueError if no format fits.
+
+    Of several formats, it is the one closest to a model's input.
+    """
     filled = {name for name, value in fields.items() if value is not None}  # tables have null where a row lacks a field
     for names in (filled, set(fields)):
         for name in _MAKERS:
@@ -95,7 +98,7 @@ def _find_format(fields: Mapping[str, Any]) -> str:
 
 
 def _item_id(fields: Mapping[str, Any], default: str) -> str:
-    """Id of a record's item as a text."""
+    """Return a record's `id` as a text, or `default` without one; ValueError unless it is a text or whole number."""
     name = default if fields.get("id") is None else fields["id"]
     if type(name) is int:  # as tables number their rows
         return str(name)
@@ -105,7 +108,7 @@ def _item_id(fields: Mapping[str, Any], default: str) -> str:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether a value is a text that can be encoded as UTF-8."""
+    """Whether a value is a string that can be encoded as UTF-8, without half of a surrogate pair."""
     if not isinstance(value, str):
         return False
     try:
@@ -116,6 +119,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_list_of_texts(value: Any) -> bool:
+    """Whether a value is a list of strings that can all be encoded as UTF-8."""
     return isinstance(value, list) and all(map(_is_text, value))
 
 
@@ -129,7 +133,7 @@ _TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def _checked_fields(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """Fields with these names, each checked for its type."""
+    """Return a record's fields with these names; raise ValueError if one is missing or of a wrong type."""
     for name in names:
         accepts, description = _TYPES[name]
         if name not in fields:
@@ -140,20 +144,27 @@ def _checked_fields(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _choice_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> ChoiceItem:
+    """Make a multiple-choice item of a record's fields; `names` has its id, data set and split."""
     checked = _checked_fields(fields, "question", "choices", "answer")
     return ChoiceItem(**names, **{**checked, "choices": tuple(checked["choices"])})
 
 
 def _text_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> TextItem:
+    """Make a plain-text item of a record's `text`; `names` has its id, data set and split."""
     return TextItem(**names, **_checked_fields(fields, "text"))
 
 
 def _chat_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> ChatItem:
+    """Make a chat item of a record's `messages` and template options; `names` has its id, data set and split."""
     messages = _parse_messages("messages", fields["messages"])
     return ChatItem(**names, messages=messages, **_template_fields(fields))
 
 
 def _completion_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> ChatItem | CompletionItem:
+    """Make an item of `prompt` and `completion`: a chat if both are messages, else a text and its continuation.
+
+    `names` has its id, data set and split.
+    """
     prompt, completion = fields["prompt"], fields["completion"]
     if _is_text(prompt) and _is_text(completion):
         return CompletionItem(**names, prompt=prompt, completion=completion)
@@ -170,7 +181,7 @@ def _completion_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> Cha
 
 
 def _template_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Tools and further arguments of the chat template in a record's fields."""
+    """Return a chat record's tools and template arguments, as the keyword arguments of `ChatItem`."""
     tools, options = fields.get("tools"), fields.get("chat_template_kwargs") or {}
     if isinstance(tools, str):  # tables keep what has no fixed form as a text
         tools = _from_json(tools, "`tools` is a text that isn't JSON", "give a list of tools")
@@ -183,7 +194,7 @@ def _template_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parse_messages(name: str, value: Any) -> tuple[dict[str, Any], ...]:
-    """Parse a list of messages, with contents as texts and without fields that are null."""
+    """Return a chat's messages with contents as texts and without null fields; ValueError if one is malformed."""
     if not isinstance(value, list) or not value:
         raise ValueError(f"`{name}` is {reprlib.repr(value)}; give a list of messages with `role` and `content`")
     messages = []
@@ -206,6 +217,10 @@ def _parse_messages(name: str, value: Any) -> tuple[dict[str, Any], ...]:
 
 
 def _tokens_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> TokensItem:
+    """Make an item of a record's `input_ids` without padding; labels and masks say which to predict.
+
+    A ValueError is raised if several sequences are packed into one, or labels are shifted.
+    """
     columns = {name: fields[name] for name in TOKEN_FIELDS if fields.get(name) is not None}
     masks = [columns[name] for name in TOKEN_FIELDS[4:] if name in columns]
     for name, values in columns.items():

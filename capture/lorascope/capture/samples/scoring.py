@@ -23,7 +23,10 @@ _PART_LOGITS = {"cpu": 2**18, "cuda": 2**24}
 
 
 class Scores(NamedTuple):
-    """A model's scores of each sample, and of each choice; the choices of all samples follow each other in order."""
+    """A model's scores of each sample and of each choice: log-likelihoods, predictions and cross-entropies.
+
+    The choices of all samples follow each other in order.
+    """
 
     prediction: Int16[np.ndarray, " sample"]
     """Index of the choice with the highest log-likelihood, the first of equals; -1 for text."""
@@ -48,7 +51,7 @@ def score(
     batch_tokens: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
-    """Score samples: log-likelihoods of all choices in nats, predictions, whether these are right, cross-entropies.
+    """Return the choices' log-likelihoods in nats, predictions and their correctness, and samples' cross-entropies.
 
     Parameters
     ----------
@@ -89,21 +92,25 @@ def score(
 
 
 def score_batches(samples: Sequence[EncodedSample], *, batch_tokens: int) -> list[slice]:
-    """Batches of `score`. Parts of the samples, split at the boundary of two batches, give the same batches."""
+    """Return the batches, slices of the samples, in which `score` runs.
+
+    Parts of the samples, split at the boundary of two batches, give the same batches.
+    """
     # Each choice counts as if it had its own prompt, padded.
     lengths = [[len(token_ids) for token_ids, _ in _scored_sequences(sample)] for sample in samples]
     return plan_batches([len(own) * max(own) for own in lengths], batch_tokens=batch_tokens)
 
 
 def join_scores(parts: Sequence[Scores]) -> Scores:
-    """Concatenate the scores of consecutive parts of the samples."""
+    """Concatenate the scores of consecutive parts of the samples into the scores of all."""
     return Scores(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 class _Forward:
-    """A model's forward pass, adapted to the arguments that the model accepts."""
+    """Callable that runs a model's forward pass with only the arguments that the model accepts."""
 
     def __init__(self, model: Any) -> None:
+        """Look up the model's arguments, and find by a pass of one token if choices can share a prompt's cache."""
         self._model, self._device = model, input_device(model)
         self._accepts = set(inspect.signature(plain_model(model).forward).parameters)
         # transformers renamed it in 5.24, both as an input and as an output.
@@ -117,7 +124,10 @@ class _Forward:
             self.shares_prompts = type(cache) is DynamicCache and all(type(layer) in plain for layer in cache.layers)
 
     def __call__(self, *, keep: Tensor | int, **inputs: Any) -> Any:
-        """Run the model; its logits (sequence, position, vocabulary) are at positions `keep`, or the last `keep`."""
+        """Run the model; return its output with logits (sequence, position, vocabulary) at positions `keep` only.
+
+        If `keep` is a number, these are the last positions.
+        """
         if "logits_to_keep" in self._accepts:
             inputs["logits_to_keep"] = keep
         inputs = {
@@ -130,7 +140,7 @@ class _Forward:
 
 
 def _scored_sequences(sample: EncodedSample) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Sequences of a sample, one per choice: token ids, and the ascending positions that are scored."""
+    """Yield (token ids, positions to score) for each choice after its prompt, or for a sample without choices."""
     if not sample.choices:
         yield sample.token_ids, np.flatnonzero(sample.is_target)
     for choice in sample.choices:
@@ -140,7 +150,7 @@ def _scored_sequences(sample: EncodedSample) -> Iterator[tuple[np.ndarray, np.nd
 
 @torch.inference_mode()
 def _score_whole(forward: _Forward, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[float]:
-    """Log-likelihoods of sequences in nats, by one pass over all of them."""
+    """Return the log-likelihood, in nats, of each sequence's scored tokens, by one forward pass over all."""
     input_ids, attention_mask = pad_tokens([token_ids for token_ids, _ in sequences])
     first = int(min(targets[0] for _, targets in sequences)) - 1
     keep = torch.arange(first, input_ids.shape[1] - 1)
@@ -153,7 +163,10 @@ def _score_whole(forward: _Forward, sequences: Sequence[tuple[np.ndarray, np.nda
 
 @torch.inference_mode()
 def _score_shared(forward: _Forward, samples: Sequence[EncodedSample]) -> list[float]:
-    """Log-likelihoods of all choices in nats, by one pass over prompts and one over choices with the prompts' cache."""
+    """Return the log-likelihoods of all choices in nats, by one pass over prompts and one over choices.
+
+    The second pass starts from the prompts' key-value cache.
+    """
     choices = [choice.token_ids for sample in samples for choice in sample.choices]
     owner = torch.tensor([row for row, sample in enumerate(samples) for _ in sample.choices])
     input_ids, attention_mask = pad_tokens([sample.token_ids[: sample.n_context] for sample in samples], left=True)
@@ -181,13 +194,13 @@ def _score_shared(forward: _Forward, samples: Sequence[EncodedSample]) -> list[f
 
 
 def _loglik(logits: Tensor, rows: Int64[np.ndarray, " position"], token_ids: Int64[np.ndarray, " position"]) -> float:
-    """Sum of the tokens' log-likelihoods in nats; `rows` has the row of the logits (row, vocabulary) for each."""
+    """Return the sum of the tokens' log-likelihoods in nats; `rows` has the row of the logits that predicts each."""
     where, ids = (torch.as_tensor(values, device=logits.device) for values in (rows, token_ids))
     return -float(token_nll(logits, where, ids).double().sum())
 
 
 def _make_scores(samples: Sequence[EncodedSample], logliks: Sequence[Float64[np.ndarray, " _"]]) -> Scores:
-    """Scores from the log-likelihoods (choice,) of each sample; raise a ValueError if one isn't finite."""
+    """Return `Scores` from each sample's log-likelihoods (choice,); raise ValueError if one isn't finite."""
     for sample, values in zip(samples, logliks, strict=True):
         if not np.isfinite(values).all():
             raise ValueError(
@@ -214,13 +227,13 @@ def _make_scores(samples: Sequence[EncodedSample], logliks: Sequence[Float64[np.
 
 
 def _first_equal_choices(sample: EncodedSample) -> list[int]:
-    """For each choice, the index of the first choice with the same tokens."""
+    """Return, for each choice of a sample, the index of the first choice with the same token ids."""
     firsts: dict[bytes, int] = {}
     return [firsts.setdefault(choice.token_ids.tobytes(), place) for place, choice in enumerate(sample.choices)]
 
 
 def token_nll(logits: torch.Tensor, rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood of tokens in nats, float32 (token,), computed in float32 from logits of any type.
+    """Return tokens' negative log-likelihoods in nats, float32 (token,), from logits of any floating type.
 
     Parameters
     ----------
@@ -236,11 +249,11 @@ def token_nll(logits: torch.Tensor, rows: torch.Tensor, ids: torch.Tensor) -> to
 
 
 def logits_per_part(device: torch.device) -> int:
-    """Number of logits that a device best computes at a time."""
+    """Return the number of logits to compute at a time on a device, so that temporaries stay small."""
     return _PART_LOGITS.get(device.type, 2**22)
 
 
 def logit_parts(n_tokens: int, logits: torch.Tensor) -> Iterator[slice]:
-    """Slices of `n_tokens` tokens whose logits (..., token id) the device best computes at a time."""
+    """Return slices of `n_tokens` tokens, each with as few logits as the device best computes at a time."""
     step = max(1, logits_per_part(logits.device) // logits.shape[-1])
     return (slice(start, min(start + step, n_tokens)) for start in range(0, n_tokens, step))

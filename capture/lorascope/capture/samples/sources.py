@@ -21,7 +21,7 @@ _BATCH_ROWS = 1024
 
 
 def read_items(source: str | Path | Iterable[Any], *, name: str | None = None) -> list[Item]:
-    """Read the items of a file, a data set of the hub, or data in memory, in order.
+    """Read the items of a file, a data set of the Hugging Face hub, or data in memory, in order.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def read_items(source: str | Path | Iterable[Any], *, name: str | None = None) -
 
 
 def require_data(path: str | Path) -> None:
-    """Raise an error, as `read_items` does, if data don't exist or a file's first line isn't an item.
+    """Raise an error, as `read_items` does, if data don't exist or a .jsonl file's first line isn't an item.
 
     The hub isn't asked.
     """
@@ -95,7 +95,7 @@ def require_data(path: str | Path) -> None:
 
 
 def read_item_files(setting: str, paths: Sequence[str]) -> dict[str, list[Item]]:
-    """Read the items of all files in a setting: file -> items.
+    """Read all data files of a setting; return file -> items, and raise ValueError if two hold the same item.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def read_item_files(setting: str, paths: Sequence[str]) -> dict[str, list[Item]]
 
 
 def read_text(path: Path, what: str, alternatives: str) -> str:
-    """Read a UTF-8 file as text. Errors call it `what` and, if it doesn't exist, name the `alternatives`."""
+    """Return a UTF-8 file's text with Unix line ends; errors call the file `what` and name `alternatives`."""
     try:
         text = read_regular(path, at_most=MAX_FILE_BYTES).decode("utf-8-sig")  # some editors begin a file with a mark
     except FileNotFoundError as error:
@@ -128,20 +128,20 @@ def read_text(path: Path, what: str, alternatives: str) -> str:
 
 
 def _split_name(name: str) -> tuple[str, str]:
-    """Data set and split of `<dataset>[.<split>]`."""
+    """Return (data set, split) of a name `<dataset>[.<split>]`; a missing split is an empty text."""
     dataset, split, *_ = [*name.split("."), ""]
     return dataset, split
 
 
 def _require_items(items: list[Item], source: str, what: str) -> list[Item]:
-    """Return items; raise a ValueError if the list is empty."""
+    """Return the items unchanged; raise ValueError, naming their source, if there are no items."""
     if not items:
         raise ValueError(f"{source}: the {what} holds no items; give one that isn't empty")
     return items
 
 
 def _hub_items(reference: Reference, name: str | None) -> list[Item]:
-    """Items of a split of the hub or of a folder."""
+    """Read the items of a data set's split from the hub or a folder; `name` replaces the names of set and split."""
     rows = ((f"row {number}", str(number), row) for number, row in enumerate(read_rows(reference)))
     dataset, split = _split_name(name) if name else (reference.dataset, reference.split)
     return _require_items(
@@ -150,7 +150,7 @@ def _hub_items(reference: Reference, name: str | None) -> list[Item]:
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a Parquet file, as dictionaries of the known columns."""
+    """Yield a Parquet file's rows as dictionaries of the known columns; raise ValueError if it can't be read."""
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
@@ -174,7 +174,7 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _memory_items(source: Iterable[Any], name: str | None) -> list[Item]:
-    """Items of data in memory."""
+    """Return the items of an iterable of dictionaries, such as a `Dataset` or DataLoader; ValueError for other data."""
     if isinstance(source, Mapping) or not isinstance(source, Iterable):
         keys = f" with the keys {reprlib.repr(list(source))[1:-1]}" if isinstance(source, Mapping) else ""
         raise ValueError(
@@ -192,7 +192,7 @@ def _memory_items(source: Iterable[Any], name: str | None) -> list[Item]:
 
 
 def _unbatched_records(element: Any) -> Iterator[Any]:
-    """Split a dictionary into records: several if its `input_ids` are those of a batch, else one."""
+    """Yield the records in one element of the data: a dictionary's rows if it is a batch, else itself."""
     if isinstance(element, str):
         raise ValueError(f"the data gives the text {reprlib.repr(element)}; give one dictionary per item, or per batch")
     if not isinstance(element, Mapping):

@@ -28,7 +28,7 @@ N_COPIES = 32
 
 
 class Check(NamedTuple):
-    """Result of one check, as texts."""
+    """Result of one selftest check: its name, result and allowed value as texts, and whether it passed."""
 
     what: str
     result: str
@@ -38,7 +38,7 @@ class Check(NamedTuple):
 
 
 def check_measuring(device: torch.device) -> Check:
-    """Compare the measures of a capture on this device with float64 functions, for several widths, types and deltas."""
+    """Check a capture's measures on this device against float64 functions, for several widths and types."""
     if has_kernel(device):
         return check_kernel(device)
     worst = 0.0
@@ -50,7 +50,7 @@ def check_measuring(device: torch.device) -> Check:
 
 
 def check_kernel(device: torch.device) -> Check:
-    """Compare all measures of the kernel with float64 functions, and check that it accepts right outputs only."""
+    """Check all measures of the triton kernel against float64 functions, and that it flags only wrong outputs."""
     from ..recording import fused  # imports triton
 
     worst, excess, missed = 0.0, 0.0, 0
@@ -83,7 +83,7 @@ def check_kernel(device: torch.device) -> Check:
 
 
 def check_copies(device: torch.device, copier: Copier | None = None) -> Check:
-    """Compare copies made while later work overwrites their source with synchronous copies."""
+    """Check that copies to host memory stay right although later work overwrites what they copy."""
     if device.type != "cuda" and copier is None:
         return Check("copies under load", "nothing to copy on a CPU", "", None)
     copier = copier or copier_for(device)
@@ -108,7 +108,10 @@ def check_copies(device: torch.device, copier: Copier | None = None) -> Check:
 
 
 def check_capture(config: CaptureConfig, device: torch.device) -> Iterator[Check]:
-    """Check a capture: its store is valid, states computed again agree, and JS agrees with the states' JS."""
+    """Capture a run, and yield checks that its store is valid, a recomputation agrees, and its JS fits its states.
+
+    JS is the Jensen-Shannon divergence of the softmaxes with and without delta.
+    """
     run = capture(config)
     problems = verify(run.path).problems
     yield Check("a capture, verified", f"{len(problems)} problems", "0", not problems)
@@ -127,7 +130,7 @@ def check_capture(config: CaptureConfig, device: torch.device) -> Iterator[Check
 
 
 def check_ranks(config: CaptureConfig, n: int) -> Check:
-    """Compare the rows that n processes capture, one per device, with the rows of one process."""
+    """Check that n processes, one per device, capture the same rows as one process."""
     if n < 2:
         return Check("ranks over several devices", "there is one device", "", None)
     config = dataclasses.replace(config, states="none", limit=n * 1024 // config.window_tokens)
@@ -143,7 +146,9 @@ def check_ranks(config: CaptureConfig, n: int) -> Check:
 
 
 def allowed_difference(run: Run) -> float:
-    """Largest ||difference|| / ||vector|| of a state between two devices that another order of sums explains.
+    """Return the largest relative difference of a state between devices that the order of sums explains.
+
+    Relative is ||difference|| / ||vector||.
 
     A layer's sum of K float32 products is off by about eps sqrt(K) of its size, and a sum rounded to a shorter type by
     a unit of that type. The errors of n layers in a row are independent, so they grow with sqrt(n). TF32 is off, as in
@@ -156,7 +161,7 @@ def allowed_difference(run: Run) -> float:
 
 
 def _js_error(run: Run, path: str, js: torch.Tensor) -> float:
-    """Largest difference of a component's JS (token,) from the JS of its states, divided by what rounding allows.
+    """Return the largest difference of `js` (token,) from the stored states' JS, divided by what rounding allows.
 
     Two float32 sums give delta, here and in the capture, and differ by at most e. The square root of JS is a metric
     (Endres and Schindelin 2003), so e changes it by at most that of JS(q, q'), which is Var_q(e) / 8 for small e. The
@@ -175,7 +180,7 @@ def _js_error(run: Run, path: str, js: torch.Tensor) -> float:
 
 
 def _test_bases(device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Generator]]:
-    """Yield random bases of several widths and types, the sizes (token, 1) of their deltas, and the generator."""
+    """Yield (random base on `device`, sizes (token, 1) for its deltas, generator) for each width and type."""
     generator = torch.Generator().manual_seed(0)
     spread = torch.logspace(-1, 1.5, N_TOKENS)[:, None]
     # Powers of two, from 3e-8 to 128: JS from about 1e-16 to ln 2.
@@ -185,14 +190,17 @@ def _test_bases(device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tens
 
 
 def _largest_error(values: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest error relative to the expected values (at least float32's smallest); infinite if a value is NaN."""
+    """Return the largest error of `values` relative to `expected`; infinite if a value is NaN.
+
+    Expected values count as at least float32's smallest.
+    """
     off = (values.double() - expected).abs() / expected.abs().clamp(min=torch.finfo(torch.float32).tiny)
     off = off.masked_fill(values.double() == expected, 0)
     return float(off.nan_to_num(math.inf).max())
 
 
 def _capture_rank(rank: int, config: CaptureConfig, n: int, port: int) -> None:
-    """Capture as one of n processes on this machine."""
+    """Capture as process number `rank` of `n` on this machine, with the environment variables that torch reads."""
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in names.items()}
     capture(config)

@@ -40,7 +40,7 @@ N_SUMS = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selftest:
-    """Results of a selftest: checks and speed of captures on this machine."""
+    """Results of a selftest: this machine in words, the checks, and the speed of captures."""
 
     machine: dict[str, str]
     checks: tuple[Check, ...]
@@ -97,7 +97,7 @@ def selftest(
 
 
 def time_captures(config: CaptureConfig, device: torch.device) -> dict[Way, TrialResult]:
-    """Measure the speed of captures with the default codec, raw, and without states."""
+    """Time trial captures with the default codec, raw, and without states; return way -> result."""
     loaded = load_on_meta(config.model)
     data = read_data(config.data, config.prompt, config.examples, seed=config.seed)
     window = {"max_length": model_facts(loaded.model).context_length, "window_tokens": config.window_tokens}
@@ -106,7 +106,7 @@ def time_captures(config: CaptureConfig, device: torch.device) -> dict[Way, Tria
 
 
 def _checks(config: CaptureConfig, device: torch.device, progress: Callable[[str], None]) -> Iterator[Check]:
-    """Run the checks, one after the other, and report the stages."""
+    """Run the checks one after the other, yield each result, and report the stages to `progress`."""
     progress(SELFTEST_STAGES[0])
     yield check_measuring(device)
     yield check_copies(device)
@@ -119,7 +119,7 @@ def _checks(config: CaptureConfig, device: torch.device, progress: Callable[[str
 
 
 def _machine(device: torch.device, out: str | Path, model: str | None) -> dict[str, str]:
-    """Versions, device, memory and disk of this machine, in words."""
+    """Return this machine in words by heading: versions, device, cores, memory, disk and model."""
     described, cuda = device_description(device), device.type == "cuda"
     memory = f"{format_size(free_host_bytes() or 0)} of the host free"
     if cuda:
@@ -135,7 +135,7 @@ def _machine(device: torch.device, out: str | Path, model: str | None) -> dict[s
 
 
 def write_model(folder: Path) -> tuple[Path, Path]:
-    """Write a Llama of four layers with random weights, a tokenizer of bytes, and an adapter; return their folders."""
+    """Write a tiny random Llama with a byte tokenizer, and a LoRA adapter; return the folders of both."""
     special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
     alphabet = [*special.values(), *sorted(pre_tokenizers.ByteLevel.alphabet())]
     tokenizer = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate(alphabet)}, merges=[]))
@@ -163,5 +163,5 @@ def write_model(folder: Path) -> tuple[Path, Path]:
 
 
 def write_text(file: Path) -> None:
-    """Write a text of sums, with about 400,000 characters."""
+    """Write a plain text of sums, such as `1 and 1 make 2.`, with about 400,000 characters."""
     file.write_text(" ".join(f"{n} and {n % 97} make {n + n % 97}." for n in range(N_SUMS)))
