@@ -86,7 +86,7 @@ def fitted(cells: CellSet, model: str, law: LawName = "additive") -> tuple[Any, 
 
 
 def eq8_fits() -> Iterator[tuple[dict[str, Any], Any, pd.Series]]:
-    """Yield (labels, fit, held-out errors) of the scaling law eq. 8, by version of table 1 and model."""
+    """Yield (labels, fit, held-out errors) of the paper's scaling law (eq. 8), by version of table 1 and model."""
     for cells in MIUB_SETS:
         for model in MODELS:
             yield {"cells": cells, "model": model}, *fitted(cells, model)
@@ -94,7 +94,7 @@ def eq8_fits() -> Iterator[tuple[dict[str, Any], Any, pd.Series]]:
 
 @cache
 def robust(cells: CellSet, model: str, delta: float) -> dict[str, float]:
-    """Return the parameters of the scaling law eq. 8, fitted by Huber's loss of logarithms, and that loss."""
+    """Return the parameters of the paper's scaling law (eq. 8) fitted by Huber's loss of logarithms, and that loss."""
     if model == "Phi3" and cells == "without collapsed":
         return robust("as printed", model, delta)
     rows = chosen(cells, model, once=True)
@@ -106,7 +106,7 @@ def robust(cells: CellSet, model: str, delta: float) -> dict[str, float]:
 
 
 def eq8_parameters() -> Iterator[dict[str, Any]]:
-    """Yield rows with each parameter of the scaling law eq. 8, its error and profile interval."""
+    """Yield rows with each parameter of the paper's scaling law (eq. 8), its error and profile interval."""
     for start, fit, _ in eq8_fits():
         intervals = fit.conf_int()
         for name, value in fit.params.items():
@@ -121,7 +121,7 @@ def ends(row: pd.Series) -> str:
 
 
 def eq8_quality() -> Iterator[dict[str, Any]]:
-    """Yield rows on how well the scaling law eq. 8 fits and predicts, by version of table 1 and model."""
+    """Yield rows on how well the paper's scaling law (eq. 8) fits and predicts, by version of table 1 and model."""
     for start, fit, errors in eq8_fits():
         axes = fit.axis_tests.set_index("axis")
         yield {
@@ -132,7 +132,7 @@ def eq8_quality() -> Iterator[dict[str, Any]]:
 
 
 def huber() -> Iterator[dict[str, Any]]:
-    """Yield rows with the parameters of the scaling law eq. 8, for each delta of Huber's loss."""
+    """Yield rows with the parameters of the paper's scaling law (eq. 8), for each delta of Huber's loss."""
     for cells in MIUB_SETS:
         for model in MODELS:
             for delta in DELTAS:
@@ -141,7 +141,7 @@ def huber() -> Iterator[dict[str, Any]]:
 
 
 def rivals() -> Iterator[dict[str, Any]]:
-    """Yield rows on how well each scaling law, eq. 8's form and others, fits and predicts MIUB."""
+    """Yield rows on how well the paper's scaling law and each other law fit MIUB and predict held-out cells."""
     laws: tuple[LawName, ...] = ("additive", "multiplicative", "share", "log", "log-log")
     for model in MODELS:
         for law in laws:
@@ -244,7 +244,7 @@ def ratios() -> Iterator[dict[str, Any]]:
 
 
 def verdicts() -> Iterator[dict[str, Any]]:
-    """Yield rows with verdicts on metrics as predictors of accuracy, with all cells and without collapsed ones."""
+    """Yield rows with verdicts on metrics as predictors of accuracy, with and without cells below chance."""
     for cells in ("as printed", "repaired"):
         for below in (None, 0.25):
             for claim, word, because in compare_metrics(paper_study(cells, once=True), collapsed_below=below).verdicts:

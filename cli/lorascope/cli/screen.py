@@ -214,7 +214,7 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
 
 
 def quiet_libraries() -> None:
-    """Silence progress bars of transformers, and warnings that PEFT and transformers cause in each other."""
+    """Silence progress bars of transformers, and two warnings of PEFT and transformers that no user can act on."""
     from transformers import modeling_gguf_pytorch_utils
     from transformers.utils import logging
 

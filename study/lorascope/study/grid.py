@@ -78,17 +78,17 @@ def select_units(units: Sequence[Unit], only: str | None) -> list[Unit]:
 
 
 def result_path(settings: StudySettings, unit: Unit) -> Path:
-    """Return the path of the NetCDF file with a unit's results, which exists once the unit is done."""
+    """Return the path of the NetCDF file with the results of a unit (one adapter); it exists once they are whole."""
     return settings.results / f"{unit.name}.nc"
 
 
 def information_path(settings: StudySettings, unit: Unit) -> Path:
-    """Return the path of the NetCDF file with a unit's estimates of mutual information."""
+    """Return the path of the NetCDF file with the mutual information estimated for a unit (one adapter)."""
     return settings.results / f"{unit.name}{INFORMATION}"
 
 
 def unit_folder(settings: StudySettings, unit: Unit) -> Path:
-    """Return the folder in which a unit's adapter is trained and its runs are captured."""
+    """Return the folder in which the adapter of a study's unit is trained and its runs are captured."""
     return settings.work / unit.name
 
 
@@ -98,5 +98,5 @@ def adapter_path(settings: StudySettings, unit: Unit) -> Path:
 
 
 def run_path(settings: StudySettings, unit: Unit, run: str) -> Path:
-    """Return the path of a unit's captured run, `main` (first prompt) or `prompts` (the other prompts)."""
+    """Return the path of a captured run of a unit (one adapter): `main` (first prompt) or `prompts` (the others)."""
     return unit_folder(settings, unit) / run / "run.zarr"

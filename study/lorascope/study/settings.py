@@ -168,7 +168,7 @@ class StudySettings(_Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudySettings":
-        """Return the settings, or raise ValueError if some contradict each other or aren't theirs to set."""
+        """Return the settings; raise ValueError if two contradict each other, or one is for the study to decide."""
         if refused := sorted(NOT_IN_CAPTURE.keys() & self.capture.keys()):
             raise ValueError(f"`capture` has {refused[0]!r}, {NOT_IN_CAPTURE[refused[0]]}")
         for training in (self.training, *(task.training for task in self.tasks.values())):

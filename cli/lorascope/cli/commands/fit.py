@@ -148,7 +148,7 @@ def fit(
 
 
 def _groups_without_model(frame: "pd.DataFrame", requested: str | None, N: str | None) -> tuple[str, ...]:
-    """Return the columns that define groups, by default without `model` if N varies only between models."""
+    """Return the columns that define groups; by default not `model` if N (parameters) varies only between models."""
     columns = choose_groups(frame, requested)
     if requested is None and "model" in columns and N in frame.columns and frame[N].nunique() > 1:
         varies = (frame.groupby("model")[N].nunique() > 1).any()

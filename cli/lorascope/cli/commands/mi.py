@@ -190,7 +190,7 @@ def _summary(estimates: "xr.Dataset") -> str:
 
 
 def _remark_on_infinite(result: "xr.Dataset") -> Iterator[str]:
-    """Yield a line if the mutual information of whole states is infinite in some components, with the reason."""
+    """Yield a line if mutual information of whole states (all axes) is infinite in some components, and why."""
     repeats = result["n_repeats"].values > 0  # states that depend on the token id alone are discrete
     embeds = [bool(EMBEDDING.search(str(kind))) for kind in result["kind"].values]
     if n := sum(s and not (r or e) for s, r, e in zip(result["singular"].values, repeats, embeds, strict=True)):

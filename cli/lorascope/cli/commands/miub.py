@@ -240,7 +240,7 @@ def _print_tests(tests: "Sequence[xr.Dataset]", why_unpaired: str) -> None:
 
 
 def _print_components(result: "xr.DataTree", *, full: bool) -> None:
-    """Print a table of js by component, the largest first, with each one's share of MIUB."""
+    """Print a table of js (JS divergence) by component, the largest first, with each one's share of MIUB."""
     frame, total = _components_frame(result), float(result["miub"])
     shares = [format_percent(js / total) if total > 0 else "-" for js in frame["js"]]
     table = frame[["component", "js", "js_se"]].assign(share=shares).sort_values("js", ascending=False, kind="stable")

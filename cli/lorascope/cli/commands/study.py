@@ -88,7 +88,7 @@ def run(study: StudyFile, /, *, only: str | None = None, scheduler: str | None =
     outcomes: Counter[str] = Counter()
 
     def describe() -> str:
-        """Return a sentence on how many units are known to be done when the command is stopped."""
+        """Return a sentence on how many units (adapters) are known to be done when the command is stopped."""
         n_done = outcomes["made"] + outcomes[ALREADY_DONE]
         return f"stopped with {n_done} of {len(units)} units known to be done; {CONTINUES}"
 
@@ -98,7 +98,7 @@ def run(study: StudyFile, /, *, only: str | None = None, scheduler: str | None =
         quiet_libraries()
 
         def report_step(number: int, n_units: int, unit: Unit, step: str, done: int, total: int, counted: str) -> None:
-            """Show the progress of a unit's step in the bar, with the unit's number and name."""
+            """Show the progress of a step of a unit (adapter) in the bar, with the unit's number and name."""
             update(done, total, f"{counted}, {number}/{n_units} {unit.name}", step)
 
         for outcome in run_study(settings, report_step, only=only, scheduler=scheduler):

@@ -30,7 +30,7 @@ MEANING = (
 
 
 def notices(study: StudyResults) -> Iterator[str]:
-    """Yield the notices at the top of a study's page, as HTML: missing units, few items or seeds, and so on."""
+    """Yield the notices at the top of a study's page, as HTML: missing units, few items, differing settings."""
     cells, missing, unplanned = study.tables["study"], study.missing, study.unplanned_units
     if missing:
         n = f"{len(missing)} of {len(study.planned)}"
@@ -104,7 +104,7 @@ def units_section(study: StudyResults) -> str:
 
 
 def _unit_html(unit: UnitResult) -> str:
-    """Return the part of the page about one unit as HTML: its files, runs, training and recipe."""
+    """Return the part of the page about one unit (adapter) as HTML: its files, runs, training and recipe."""
     rows = [("file", f"results/{unit.name}.nc"), ("model", unit.model)]
     for name, run in unit.runs.items():
         about = f"{run.get('fingerprint')}; {run.get('n_tokens')} tokens, states kept: {run.get('states')}"
@@ -133,12 +133,12 @@ def _join_names(names: Sequence[str]) -> str:
 
 
 def unit_anchor(unit: str) -> str:
-    """Return the HTML id of a unit's part of the page, for links to it."""
+    """Return the HTML id of the page's part on a unit (one adapter), for links to it."""
     return f"unit-{unit}"
 
 
 def unit_links(runs: Sequence[str], first: str) -> str:
-    """Return HTML links to the units `runs`: `first` is the text of the first link, numbers of the others."""
+    """Return HTML links to the units (adapters) `runs`: the first link's text is `first`, others' are numbers."""
     if not runs:
         return escape(first)
     others = "".join(

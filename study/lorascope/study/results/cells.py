@@ -133,7 +133,7 @@ def group_samples(samples: xr.Dataset, chosen: np.ndarray) -> Iterator[tuple[dic
 
 
 def _unit_rows(unit: UnitResult, chosen: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Yield one row (column -> value) per data set, split and prompt over the chosen samples of a unit."""
+    """Yield one row (column -> value) per data set, split and prompt over the chosen samples of a unit (adapter)."""
     for labels, part in group_samples(unit.samples, chosen):
         is_text = bool((part["answer"].values < 0).all())
         kind: dict[str, Any] = {"first_prompt": is_text or labels["prompt"] == unit.first_prompt, "is_text": is_text}

@@ -30,13 +30,19 @@ PROMPTS = ("prompt1", "main", "prompt3", "prompt2")
 
 
 def percent_change(means: Means) -> np.ndarray:
-    """Return by how many percent MIUB changes from the first setting to the last, (draw,); NaN if it was 0."""
+    """Return by how many percent MIUB changes from the first setting to the last, per bootstrap draw.
+
+    It is NaN if MIUB is 0 in the first setting.
+    """
     first, last = means["MIUB"][0], means["MIUB"][-1]
     return np.asarray(100 * (np.divide(last, first, out=np.full_like(last, np.nan), where=first != 0) - 1))
 
 
 def log_ratio(values: np.ndarray) -> np.ndarray:
-    """Return |ln(last / first)| of `values` (setting, draw) along settings; NaN unless both are above 0."""
+    """Return |ln(last / first)| of `values` (setting, draw) from the first to the last setting, per draw.
+
+    It is NaN unless both are above 0.
+    """
     known = np.where(values > 0, values, np.nan)
     return np.asarray(np.abs(np.log(known[-1] / known[0])))
 
@@ -55,7 +61,7 @@ def _difference(metric: str, scale: float = 1.0) -> Statistic:
 
 
 def _flattening(means: Means) -> np.ndarray:
-    """Return how much less MIUB falls at the last step between settings than at the first, (draw,)."""
+    """Return how much less MIUB falls at the last step between settings than at the first, per bootstrap draw."""
     a, b, c, d = means["MIUB"][[0, 1, -2, -1]]
     return np.asarray((a - b) - (c - d))
 
@@ -72,13 +78,13 @@ def _unevenness(values: np.ndarray) -> np.ndarray:
 
 
 def _unevenness_gap(means: Means) -> np.ndarray:
-    """Return how much more unequal the steps of CE, which is ln PPL, are than those of ln MIUB; (draw,)."""
+    """Return how much more unequal the steps of CE (= ln PPL) are than those of ln MIUB, per bootstrap draw."""
     of_miub = _unevenness(np.log(np.maximum(means["MIUB"], np.finfo(float).tiny)))
     return np.asarray(_unevenness(means["CE"]) - of_miub)
 
 
 def _log_ratio_gap(means: Means) -> np.ndarray:
-    """Return |ln(last / first)| of MIUB over the settings minus that of CE, (draw,)."""
+    """Return |ln(last / first)| of MIUB over the settings minus the same of CE, per bootstrap draw."""
     return np.asarray(log_ratio(means["MIUB"]) - log_ratio(means["CE"]))
 
 
@@ -156,7 +162,7 @@ class Finding(NamedTuple):
 
 
 def decide(number: int, claim: str, estimate: Estimate, unit: str, what: str, *, falls: bool = True) -> Finding:
-    """Return a Finding on the claim that an estimate is below 0 (without `falls`, above 0), by its interval."""
+    """Return a Finding on whether an estimate is below 0 (above 0 without `falls`), decided by its interval."""
     low, high = estimate.ends
     word: Word = "not identified"
     if high < 0 or low > 0:

@@ -201,7 +201,7 @@ def item_rows(unit: UnitResult) -> pd.DataFrame:
 
 
 def item_table(rows: pd.DataFrame, settings: Sequence[str], metrics: Sequence[str]) -> ItemTable | None:
-    """Return metrics of the items that all `settings` have under all seeds, by training; None without items.
+    """Return metrics by training of the items that all `settings` have under all seeds; None if no item has.
 
     `rows` are some of `item_rows`, with a column `setting`; a data set in two tasks counts as two. A seed is excluded
     if another seed of its setting has more data sets. Trainings under other settings are included if they have all of

@@ -2,7 +2,8 @@
 
 Every table has the columns `model`, `metric`, `setting`, `value` (mean over seeds), `se` (over items), `seed_sd`
 (between seeds, empty for one), `n_items`, `n_seeds`, `unit` and `runs` (names of units). A number that wasn't measured
-has no value and 0 items; `attrs` has the `rank` of the sizes and the units in no column (`left_out`).
+has no value and 0 items; `attrs` has the `rank` of the sizes and the units in no column (`left_out`). ACC is accuracy,
+CE cross-entropy, PPL its exponential, js a Jensen-Shannon divergence, MIUB its sum over layers, MI mutual information.
 
 `se` measures how another draw of items would differ, `seed_sd` how another adapter would. For a mean over seeds, `se`
 is the mean of their errors, which is no smaller than the error of that mean, since seeds answer the same items. `AVG`
@@ -206,7 +207,7 @@ def information_table(cells: pd.DataFrame, units: Sequence[UnitResult]) -> pd.Da
 
 
 def with_sizes(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """Return `table` with the columns N, N_non_embedding, share and R of its settings, looked up in `cells`.
+    """Return `table` with columns N (parameters), N_non_embedding, share and R (rank) by setting, from `cells`.
 
     `cells` are those of a `Layout`.
     """
@@ -270,7 +271,7 @@ def _mean_over_seeds(numbers: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame
 
 
 def _join_runs(names: pd.Series) -> str:
-    """Return the distinct names of units as one text, separated by spaces."""
+    """Return the distinct names of units (adapters of a study) as one text, separated by spaces."""
     return " ".join(dict.fromkeys(names))
 
 

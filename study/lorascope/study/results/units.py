@@ -114,7 +114,7 @@ def read_units(folder: str | Path) -> list[UnitResult]:
 
 
 def read_record(file: Path, results: xr.Dataset | None = None) -> Record:
-    """Return the attributes of a unit's file of results, without its arrays; raise ValueError if damaged."""
+    """Return the attributes of a file with a unit's results, without its arrays; raise ValueError if damaged."""
     try:
         return Record.model_validate((_load_file(file, arrays=False) if results is None else results).attrs)
     except ValidationError as error:
@@ -137,7 +137,7 @@ def study_status(settings: StudySettings) -> list[UnitStatus]:
 
 
 def _unit_state(settings: StudySettings, unit: Unit) -> tuple[str, str]:
-    """Return (state, detail) of a unit: `done`, `begun`, `not begun` or `damaged`, and a text on it."""
+    """Return (state, detail) of a unit (adapter): `done`, `begun`, `not begun` or `damaged`, and a text on it."""
     if (path := result_path(settings, unit)).exists():
         try:
             record = read_record(path)
@@ -159,7 +159,7 @@ def _unit_state(settings: StudySettings, unit: Unit) -> tuple[str, str]:
 
 
 def _read_unit(file: Path) -> UnitResult:
-    """Return the checked results of one unit, with its estimates of mutual information if their file exists."""
+    """Return the checked results of one unit (adapter), with estimates of mutual information if stored."""
     results = _load_file(file)
     record = read_record(file, results)
     _require(file.name == f"{record.unit.name}.nc", file, f"it is of unit {record.unit.name!r} by its own words")

@@ -31,7 +31,7 @@ NO_NUMBER = frozenset(
 
 
 def unit_recipe(unit: Unit, settings: StudySettings, data: TaskData) -> dict[str, Any]:
-    """Return a unit's recipe: all that its results depend on, as JSON values by step.
+    """Return the recipe of a unit (adapter): all that its results depend on, as JSON values by step.
 
     The steps are `train`, each run by its name, and `measure`.
 

@@ -46,7 +46,7 @@ class Models:
         self._outlines = cache(load_on_meta)
 
     def load(self, unit: Unit) -> tuple[Any, Any]:
-        """Return (model, tokenizer) of a unit, its layers sharing weights; release the previous model first."""
+        """Return (base model, tokenizer) that a unit needs, layers shared as it says; release the previous model."""
         settings, key = self._settings, (unit.model, unit.share)
         if key not in self._loaded:
             self._loaded.clear()  # before loading the next one
@@ -67,7 +67,7 @@ class Models:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitWork:
-    """The work on one unit: its adapter is trained, its runs are captured and measured; and what that needs."""
+    """A unit (adapter) with all that it takes to train, capture and measure it, which `run` does."""
 
     unit: Unit
     settings: StudySettings
@@ -78,7 +78,7 @@ class UnitWork:
     """Dask scheduler that computes MIUB and mutual information, as in `miub`."""
 
     def run(self) -> bool:
-        """Make the unit's missing results; return True if any were missing.
+        """Train, capture and measure the unit if its results are missing; return True if they were.
 
         Raises FileExistsError if another process works on the unit, and ValueError if a folder was made by another
         recipe or a run is damaged.
