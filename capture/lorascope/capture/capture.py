@@ -175,7 +175,7 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
 
 
 def _write_missing_rows(settled: Settled, writer: RunWriter, progress: Report) -> None:
-    """Compute and write this rank's share of the rows that aren't committed; rank 0 then finishes the run."""
+    """Compute and write this rank's share of the rows (1024 tokens each) still missing; rank 0 finishes the run."""
     config, ranks, loaded = settled.config, settled.ranks, settled.loaded
     missing = np.flatnonzero(~ranks.from_leader(writer.committed_rows))
     own = np.zeros(writer.n_rows, dtype=bool)

@@ -111,7 +111,7 @@ def compare_adapters(
 
 @contextmanager
 def _restoring_modules(model: Any) -> Iterator[None]:
-    """Put the model's own submodules and flags back at the end, and delete `peft_config`.
+    """When the context ends, put the model's own submodules and flags back, and delete `peft_config`.
 
     PEFT's `unload` would keep trained copies of some modules.
     """

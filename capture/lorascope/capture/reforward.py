@@ -108,7 +108,7 @@ def reforward(
 
 
 def _choose_samples(run: Run, k: int, seed: int) -> np.ndarray:
-    """Draw k samples whose tokens are all committed, or all such samples if they are fewer; return sorted indices."""
+    """Draw k samples that are written completely, or all such samples if they are fewer; return sorted indices."""
     committed = np.concatenate([[0], np.cumsum(run.committed.values)])
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
     whole = np.flatnonzero(committed[stops] - committed[starts] == stops - starts)
@@ -118,7 +118,7 @@ def _choose_samples(run: Run, k: int, seed: int) -> np.ndarray:
 
 
 def _rows_with(run: Run, samples: np.ndarray) -> np.ndarray:
-    """Return a mask of the committed rows that have tokens of these samples, bool (row,)."""
+    """Return a mask, bool (row,), of the committed rows that have tokens of these samples."""
     rows = np.zeros(run.n_rows, dtype=bool)
     for start, stop in zip(
         run.samples["token_start"].values[samples], run.samples["token_stop"].values[samples], strict=True
@@ -128,7 +128,7 @@ def _rows_with(run: Run, samples: np.ndarray) -> np.ndarray:
 
 
 class _Comparer:
-    """A writer that compares recomputed rows with the stored ones instead of writing them."""
+    """Stand-in for a run's writer that compares recomputed rows with the stored ones instead of writing them."""
 
     def __init__(self, run: Run, result: Reforwarded) -> None:
         """Compare with the rows of `run`; add counts and problems to `result`."""

@@ -169,7 +169,7 @@ def read_trainings(model: nn.Module, folders: Mapping[str, str], identity: Mappi
 
 
 def read_adapter(path: str | Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
-    """Return the LoraConfig in an adapter's folder, and key in its file -> weight, mapped but not yet read.
+    """Return (LoraConfig, key in the file -> weight) of an adapter's folder; weights are mapped, not yet read.
 
     Raises
     ------

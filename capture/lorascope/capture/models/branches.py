@@ -54,7 +54,7 @@ def effective_scaling(module: Any, adapter: str) -> float:
 
 
 def embed_scale(module: Any) -> torch.Tensor | None:
-    """Return the factor that an embedding puts on all rows, its adapter's too (as in Gemma 3); None without one."""
+    """Return the factor that an embedding multiplies its rows by (as in Gemma 3); None if it doesn't scale them."""
     if not isinstance(module, Embedding):
         return None
     scale: torch.Tensor | None = module._get_embed_scale()  # type: ignore[no-untyped-call]
@@ -122,13 +122,13 @@ def dora_delta(module: Any, output: Any, base: torch.Tensor) -> torch.Tensor:
 
 
 def dora_dtype(output: Any) -> torch.dtype:
-    """Return the type in which DoRA's magnitude module computed this output: its least precise tensor's."""
+    """Return the dtype in which DoRA's magnitude module computed: that of the least precise tensor in `output`."""
     tensors = (output,) if isinstance(output, torch.Tensor) else output
     return min((tensor.dtype for tensor in tensors), key=lambda dtype: -torch.finfo(dtype).eps)
 
 
 def replaced_output(module: Any, adapter: str, args: Any, kwargs: Any) -> torch.Tensor:
-    """Return the output of a wrapper of trained weights (`modules_to_save`) with this adapter's copy of them."""
+    """Run PEFT's wrapper of a module in `modules_to_save` with this adapter's trained copy; return its output."""
     with Pass("adapted", adapter).enabled(module):
         output: torch.Tensor = module(*args, **kwargs)
     return output

@@ -154,7 +154,7 @@ def is_causal(model: Any) -> bool:
 
 
 def is_encoder_kin(model: Any) -> bool:
-    """Return whether transformers has encoders of this model's type (BERT and its kin), even if it is a decoder."""
+    """Return whether transformers also has encoders of this model's type (BERT ...), even if this is a decoder."""
     return plain_model(model).config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
@@ -224,7 +224,7 @@ def model_identity(model: nn.Module, source: str, *, sha256: str | None = None) 
 
 
 def hash_weights(model: nn.Module, start_hash: Hash) -> Callable[[], str]:
-    """Begin to hash the base model's weights; return a function that waits for the SHA-256 and returns it.
+    """Begin to hash the base model's weights with `start_hash`; return a function that waits for the SHA-256.
 
     They are hashed at once if a pass may change how they are kept: offloaded and quantised weights, and those of RWKV,
     which rescales some before its first pass.
@@ -236,7 +236,7 @@ def hash_weights(model: nn.Module, start_hash: Hash) -> Callable[[], str]:
 
 
 def _n_parameters(model: Any) -> tuple[int, int]:
-    """Return the number of the base's parameters, shared ones counted once: (all, all except embeddings)."""
+    """Count the base model's parameters, shared ones once: (all, all except input and output embeddings)."""
     base = plain_model(model)
     modules: list[Any] = [module for module in base.modules() if isinstance(module, nn.Embedding)]
     if isinstance(base, PreTrainedModel):

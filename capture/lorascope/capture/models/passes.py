@@ -56,7 +56,7 @@ def disabled_adapters(layers: Sequence[Any]) -> Iterator[None]:
 
 
 def stream_passes(stream: str, adapters: Sequence[str]) -> tuple[Pass, ...]:
-    """Return the forward passes that a stream (`adapted`, `base` or `pair`) makes over a batch, in their order.
+    """Return the forward passes over a batch for `stream`: adapter on (`adapted`), off (`base`) or both (`pair`).
 
     Raises
     ------

@@ -166,7 +166,9 @@ def captured_adapters(model: Any, stream: str, *, allow_zero: bool) -> tuple[str
 def inspect_calls(
     model: nn.Module, modules: Mapping[str, nn.Module], probe: Mapping[str, Any], adapters: Sequence[str], stream: str
 ) -> tuple[list[Problem], list[str]]:
-    """Run the stream's last pass over the probe; return problems in it, and paths of outputs without a token axis.
+    """Run `model` once on `probe`; return problems with how `modules` ran, and paths without a token axis.
+
+    The pass is the last of the stream's.
 
     Each module should run once, and output a tensor with the tokens in the probe's layout. Training modes are kept.
     """
@@ -174,7 +176,7 @@ def inspect_calls(
     shapes: dict[str, list[tuple[int, ...] | str]] = {path: [] for path in modules}
 
     def keep_shape(path: str, module: nn.Module, args: Any, output: Any) -> None:
-        """Add the output's shape without features, or the name of its type if it is no tensor, to `shapes`."""
+        """Forward hook: add the output's shape without features, or its type's name if it is no tensor, to `shapes`."""
         is_tensor = isinstance(output, torch.Tensor)
         shapes[path].append(tuple(output.shape[:-1]) if is_tensor else type(output).__name__)
 
@@ -225,7 +227,7 @@ def _model_problems(model: nn.Module) -> Iterator[Problem]:
 
 
 def _layer_problems(path: str, layer: LoraLayer, name: str, stream: str) -> Iterator[Problem]:
-    """Yield problems of one LoRA layer: merged, disabled, not active, or a delta that can't be stored."""
+    """Yield problems of adapter `name` in a LoRA layer, such as merged, inactive, or a delta that can't be stored."""
     carried = layer._get_available_adapters()
     active = [adapter for adapter in layer.active_adapters if adapter in carried]
     if layer.merged_adapters:

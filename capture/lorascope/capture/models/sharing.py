@@ -157,7 +157,7 @@ def _why_not_shareable(layer: nn.Module, other: nn.Module) -> str | None:
 
 
 def _layer_structure(layer: nn.Module) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
-    """Return path -> text on the class, or type and shape, of a layer's parts, and name -> weight, for comparing."""
+    """Return two dicts to compare layers by: path -> class, or type and shape; and name -> weight."""
     tensors = state_tensors(layer)
     forms = {path: type(module).__qualname__ for path, module in layer.named_modules()}
     for name, tensor in tensors.items():

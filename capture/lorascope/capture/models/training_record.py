@@ -112,7 +112,7 @@ def describe_sharing(sharing: Mapping[str, Any]) -> str:
 
 
 def _model_names(model: str) -> set[str]:
-    """Return the names that an adapter may call this model: its own, its folder's, those of links' targets."""
+    """Return names that an adapter's configuration may use for a model: its own, its folder's, links' targets'."""
     folders = [place.parent for place in (Path(model), Path(model).resolve()) if place.suffix == ".gguf"]
     return {_short_model_name(name) for name in (model, str(Path(model).resolve()), *map(str, folders))}
 
@@ -125,7 +125,7 @@ def _short_model_name(name: str) -> str:
 
 
 def _training_counts(document: Any) -> dict[str, Any]:
-    """Return the counts and the names of data in a training record; raise ValueError if they aren't valid."""
+    """Return n_samples, n_target_tokens, n_steps and `data` of a training record; ValueError if one isn't valid."""
     if not isinstance(document, dict):
         raise ValueError(f"it holds a {type(document).__name__}, not an object")
     data, steps = _checked_entry(document, "data", list), _checked_entry(document, "steps", list)

@@ -133,7 +133,7 @@ def _module_before(
     before: list[Any] = []
 
     def keep(path: str, module: nn.Module, args: Any, output: Any) -> None:
-        """Keep path, module, input and output of a call among the latest, if both are floating-point tensors."""
+        """Forward hook: keep path, module, input and output of this call if both are floating-point tensors."""
         both = (args[0] if args else None, output)
         if all(isinstance(tensor, torch.Tensor) and tensor.is_floating_point() for tensor in both):
             latest.append((path, module, args[0], output))

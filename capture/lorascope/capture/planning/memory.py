@@ -59,7 +59,7 @@ def device_bytes_needed(
 
 
 def _float64_needs(spec: RunSpec, batch_tokens: int, n_logits: int, itemsize: int) -> tuple[int, int]:
-    """Return the bytes that js and KL in float64 take without a kernel: (for logits, for components)."""
+    """Return the bytes that js and KL take in float64, if no kernel measures: (for logits, for components)."""
     cuda = torch.device("cuda")
     # nll takes float32 and its log softmax; KL takes float64 and its log softmax for both sides, and a product.
     softmax = min(n_logits, logits_per_part(cuda)) * (40 if spec.kl or spec.ablate else 8)

@@ -131,7 +131,7 @@ def output_dtypes(components: Mapping[str, Sequence[LoraComponent]]) -> dict[str
 
 
 def _choose_dtype(config: Any, folder: Path, dtype: str) -> torch.dtype:
-    """Return the type that `load_model` would choose for the weights."""
+    """Return the dtype that `load_model` would give the weights: `dtype`, or the configuration's or the files' own."""
     named: Any = config.dtype if dtype == "auto" else DTYPES[dtype]
     if named is not None:
         return named if isinstance(named, torch.dtype) else getattr(torch, named)

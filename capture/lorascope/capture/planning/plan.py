@@ -45,7 +45,7 @@ class Fit(NamedTuple):
 
     @property
     def needed_bytes(self) -> int:
-        """Bytes that all parts need together."""
+        """Bytes of disk or memory that the capture needs: the sum over `parts`."""
         return sum(self.parts.values())
 
     @property
@@ -146,7 +146,7 @@ class Plan:
 
 
 def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
-    """Estimate how much disk, memory and time a capture will need; nothing stays on disk.
+    """Estimate how much disk, memory and time a capture will need, and return a Plan; nothing stays on the disk.
 
     Parameters
     ----------
@@ -201,7 +201,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     padded = [len(lengths[batch]) * max(lengths[batch]) for batch in layout.batches]
 
     def needs() -> tuple[Fit, ...]:
-        """Return disk and memory that the current estimate needs, and what is free."""
+        """Return one Fit each for disk and memory: bytes that the current estimate needs, and bytes that are free."""
         disk = Fit("disk", {"run": max(estimated.needed_bytes - written_bytes, 0)}, place.free_bytes())
         free = None if config.device_map else free_device_bytes(device)
         return disk, *_memory_fits(layout, model, estimated, max(padded), device, free, config.queue_bytes)
@@ -271,7 +271,7 @@ def _memory_fits(
     free_bytes: int | None,
     queue_bytes: int | None,
 ) -> tuple[Fit, ...]:
-    """Return needed and free memory for the largest batch and the rows: of device and host, or of the host only.
+    """Return the Fit of device and host, or host only: memory that the largest batch and rows need, and free memory.
 
     `batch_tokens` are the tokens of the largest batch, with padding.
     """

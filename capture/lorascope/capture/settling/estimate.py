@@ -131,7 +131,7 @@ def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False) 
 def require_space(
     estimated: Estimate, where: str, free_bytes: int | None, *, written_bytes: int = 0, overfill: bool = False
 ) -> None:
-    """Raise StoreError, which says what would fit, if the run needs more than `free_bytes` (None if unknown).
+    """Raise StoreError, which says what would fit, if the run needs more disk than `free_bytes` (None if unknown).
 
     `written_bytes` are those of a run that is continued; with `overfill` a run may start that isn't expected to fit.
     """
@@ -180,7 +180,10 @@ def choose_share(spec: RunSpec, lengths: Sequence[int], budget_bytes: int) -> st
 
 
 def _largest_step(n_tokens: Callable[[int], int], spec: RunSpec, n_bytes: int) -> int:
-    """Return the largest step whose run of n_tokens(step) tokens fits `n_bytes`; -1 if no step does."""
+    """Return the largest step whose run, of `n_tokens(step)` tokens, fits `n_bytes`; -1 if no step does.
+
+    A step is a share of the tokens, in units of 1 / SHARE_STEPS.
+    """
 
     def needed(step: int) -> int:
         """Return the bytes that the run of this step needs on the disk."""

@@ -113,9 +113,7 @@ def require_same_identity(
     what: str,
     advice: str = "repeat the command that began it, or name a new folder",
 ) -> None:
-    """Raise StoreError if two identities (JSON values) differ; it begins with `what` and lists the differences.
-
-    The message ends with `advice`.
+    """Raise StoreError if two identities (JSON values) differ: `what`, then each difference, then `advice`.
 
     Raises
     ------

@@ -245,7 +245,7 @@ def _capture_lock(place: Place, ranks: Ranks) -> Iterator[None]:
 
 
 def _stored_settings(config: CaptureConfig) -> dict[str, Any]:
-    """Return the settings as a run stores them, a dict without newer ones that shape no number of this run.
+    """Return the settings as a dict for provenance, without later options that change no number of this run.
 
     With them, older runs would have another fingerprint than the one that they store.
     """

@@ -183,7 +183,7 @@ def try_ways(
 
 
 def costs_of(measured: Mapping[str, Any], n_tokens: int, device: torch.device) -> Costs:
-    """Return the seconds per token of each stage, from what a trial measured on this device."""
+    """Return the Costs (seconds per token of each stage) that follow from `measured`, a trial's measurements."""
     stages, forward = measured["alone"]["stages"], measured["bare_seconds"] / measured["bare_tokens"]
     hooked = sum(stages[name] for name in ("forward", "reduce", "logits")) / n_tokens
     raw, stored = (measured[name] / n_tokens for name in ("raw_bytes", "stored_bytes"))
@@ -273,7 +273,7 @@ def _trial_layout(config: CaptureConfig, *inputs: Any) -> Layout:
 
 
 def _time_bare_passes(layout: Layout, model: Any, device: torch.device) -> dict[str, float]:
-    """Measure passes over a trial's batches without hooks: seconds (median of repeats), tokens with padding."""
+    """Time passes over a trial's batches without hooks; return seconds (median of repeats) and tokens with padding."""
     seconds: list[float] = []
     while sum(seconds) < BARE_SECONDS:
         spent = 0.0
@@ -304,7 +304,10 @@ def _ablation_seconds(layout: Layout, model: Any, device: torch.device) -> float
 
 
 class _DiscardingWriter:
-    """A writer that discards rows, to time a capture without encoding and disk; some blocks of row 0 stay."""
+    """Stand-in for a run's writer that discards rows, to time a capture without encoding and disk.
+
+    It keeps some blocks of the first row.
+    """
 
     def __init__(self, writer: RunWriter) -> None:
         """Take the shapes of a row's arrays from the run's own `writer`."""

@@ -131,7 +131,10 @@ class MiubCallback(TrainerCallback):
         self.seconds, self._began, self._is_start = 0.0, time.perf_counter(), True
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """Measure before the first step, when every logger is ready; a resumed training did that before."""
+        """Measure and log MIUB before the first step, unless a resumed training did that before.
+
+        Every logger is ready only now.
+        """
         if self._is_start and not any("miub" in entry for entry in state.log_history):
             self._measure(control, model)
         self._is_start = False

@@ -147,7 +147,10 @@ def train(
 def _miub_curve(
     history: Sequence[Mapping[str, Any]], samples: Sequence[EncodedSample], train_seconds: float
 ) -> dict[str, Any]:
-    """Return the MIUB entries of Trainer's log as JSON values, in nats; parts are lists in the order of names."""
+    """Return MIUB by step from Trainer's log, as JSON values in nats; its parts are lists in the order of names.
+
+    Parts are the sums over the components of a layer, or of a kind such as `q_proj`.
+    """
     entries = [entry for entry in history if "miub" in entry]
     layers, kinds = ([key for key in entries[-1] if key.startswith(start)] for start in (LAYER, KIND))
     seconds = sum(entry["miub_seconds"] for entry in entries)
