@@ -107,7 +107,7 @@ def scaling_figure(fit: ScalingFit, *, along: str | None = None) -> go.Figure:
 
 
 def _nearest(frame: pd.DataFrame, groups: np.ndarray, column: str, others: Mapping[str, float]) -> np.ndarray:
-    """Return which cells are drawn, bool (n,): of each group, those whose `others` are nearest to the references.
+    """Return which cells are drawn, bool (n,): of each group, those whose other sizes are nearest to references.
 
     Among these, sizes at which `column` varies are preferred.
     """

@@ -23,11 +23,12 @@ N_LETTERS = 24
 
 
 def js_figure(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
-    """Draw a heat map of where the adapter acts: mean JS of each component, by layer and module kind.
+    """Draw a heat map of where the adapter acts: mean Jensen-Shannon divergence by layer and kind of module.
 
-    Values are in the result's unit. The darker a cell, the further the adapter moves this component's output; colours
-    are on a logarithmic scale. A cell is grey if its JS is exactly 0 or not finite, or there is no such component.
-    Hovering shows the component's name, its JS with standard error, its share of MIUB, and measures that qualify them.
+    Values (JS) are in the result's unit. The darker a cell, the further the adapter moves this component's output;
+    colours are on a logarithmic scale. A cell is grey if its JS is exactly 0 or not finite, or there is no such
+    component. Hovering shows the component's name, its JS with standard error, its share of MIUB, and
+    measures that qualify them.
 
     Parameters
     ----------

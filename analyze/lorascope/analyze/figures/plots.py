@@ -26,7 +26,7 @@ N_POINTS = 300
 
 
 def position_figure(result: xr.DataTree) -> go.Figure:
-    """Draw the tokens' JS over their positions, as a median and bands, and the number of tokens there.
+    """Draw the tokens' JS (Jensen-Shannon divergence) by position, as a median and bands, and their number.
 
     JS is in the result's unit. The line is the median over tokens at a position; the bands contain the middle 50 and 80
     % of them. JS of a token is summed over components.
@@ -73,9 +73,10 @@ def position_figure(result: xr.DataTree) -> go.Figure:
 
 
 def depth_figure(result: xr.DataTree, *, by: str | None = None) -> go.Figure:
-    """Draw lines of JS by layer, in the result's unit: means over samples, with bars of one standard error.
+    """Draw the JS (Jensen-Shannon divergence) of layers, as means over samples with bars of one standard error.
 
-    JS is summed over a layer's components. Components outside of the layers are excluded, and a note counts them.
+    JS is in the result's unit, summed over a layer's components. Components outside of the layers are excluded, and a
+    note counts them.
 
     Parameters
     ----------
@@ -133,7 +134,7 @@ def depth_figure(result: xr.DataTree, *, by: str | None = None) -> go.Figure:
 
 
 def sample_figure(result: xr.DataTree) -> go.Figure:
-    """Draw a histogram of MIUB by sample, in the result's unit, with its mean and standard error.
+    """Draw a histogram of the samples' MIUB (summed JS), in the result's unit, with mean and standard error.
 
     The mean is over the used samples. Every sample is a point above, with its name to hover over. Samples that aren't
     finite are excluded, and a note counts them.

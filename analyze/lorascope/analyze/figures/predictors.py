@@ -85,10 +85,10 @@ def _cell_text(cell: tuple[str, str], values: Mapping[str, float]) -> str:
 
 
 def ablation_figure(comparison: xr.Dataset, measure: str = "js") -> go.Figure:
-    """Draw the KL of removing each component, in nats (up), over a measure (across), coloured by kind.
+    """Draw the KL of predictions if a component is removed (nats, up) over a measure (across), one point each.
 
-    The KL is of predictions; one point is one component. `comparison` is the result of `compare_measures`, `measure`
-    one of its measures.
+    KL is the Kullback-Leibler divergence; colours are kinds of modules. `comparison` is the result of
+    `compare_measures`, `measure` one of its measures.
     """
     values = comparison.sel(measure=measure)
     kinds = list(dict.fromkeys(map(str, values["kind"].values)))

@@ -24,7 +24,7 @@ N_MARKED = 60
 
 
 def training_figure(record: Mapping[str, Any]) -> go.Figure:
-    """Draw MIUB during training, in nats, with the loss below it and, of a single training, MIUB by layer.
+    """Draw MIUB (summed JS, in nats) during training, the loss below it and, of a single training, MIUB by layer.
 
     Thin lines are the logged loss of each step's batches; lines with points are the cross-entropy of the samples that
     MIUB is measured on. Colours of layers are on a logarithmic scale, so that 0 has no colour.

@@ -106,8 +106,8 @@ def correlation_p(r: float, freedom: float) -> float:
 def permuted_pearson(values: np.ndarray, accuracy: np.ndarray, orders: np.ndarray) -> np.ndarray:
     """Return the pooled Pearson correlation (order,) of accuracy with values whose settings are reordered.
 
-    An order p pairs the accuracy of setting s with the value of setting p(s), in all groups. Cells without a partner in
-    their group are excluded, also from group means. NaN if nothing else varies.
+    `orders` is (order, setting): an order p pairs the accuracy of setting s with the value of setting p(s), in all
+    groups. Cells without a partner in their group are excluded, also from group means. NaN if nothing else varies.
     """
     x, y = centred(values), centred(accuracy)
     sums = np.zeros((3, len(orders)))  # of squares of x, of squares of y, of products
@@ -123,7 +123,7 @@ def permuted_pearson(values: np.ndarray, accuracy: np.ndarray, orders: np.ndarra
 
 
 def permutation_p(values: np.ndarray) -> float:
-    """Return the two-sided p of a statistic, `values[0]`, among its values (order,) by permutation.
+    """Return the two-sided p of a statistic, `values[0]`, among its values (order,) by permutation; NaN if NaN.
 
     Notes
     -----

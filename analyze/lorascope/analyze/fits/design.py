@@ -28,7 +28,7 @@ LARGEST_POWER = 250.0
 
 @dataclass(frozen=True)
 class Design:
-    """A table of cells and a scaling law as arrays, ready to be fitted; `make_design` makes it."""
+    """A table of cells (runs) and a scaling law as arrays, ready to be fitted; `make_design` makes it."""
 
     law_name: str
     response: str

@@ -137,7 +137,7 @@ def _fix_amplitude(problem: Problem, position: int, amplitude: float) -> Problem
 def _interval_end(
     solve: Callable[[float], Solution], start: float, step: float, bound: float, limit: float
 ) -> tuple[float, bool]:
-    """Return the value at which the sum of squares crosses `limit`, and False; or the last one, and True (open)."""
+    """Return an interval's end, where the sum of squares crosses `limit`, and whether it is open (never crosses)."""
     from scipy import optimize
 
     inner = start

@@ -25,7 +25,7 @@ class Draws(NamedTuple):
 
 
 def group_draws(n_groups: int, n_draws: int, rng: np.random.Generator) -> Draws:
-    """Draw groups with replacement: all different draws if they are at most `n_draws`, else random ones.
+    """Draw groups with replacement: all different draws if at most `n_draws`, else `n_draws` random ones.
 
     G groups have C(2G - 1, G) different draws: 126 for 5, 1,716 for 7, 92,378 for 10. Counts c have the multinomial
     probability G!/(c_1! ... c_G!) G^-G.

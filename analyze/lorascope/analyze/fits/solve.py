@@ -180,7 +180,7 @@ def local_minima(values: np.ndarray) -> np.ndarray:
 
 
 def _polish(problem: Problem, start: np.ndarray) -> Optimum:
-    """Return the exponents (q,) of least half sum of squares near `start`, that value, and convergence."""
+    """Return the exponents (q,) at the local minimum near `start`, half the sum of squares there, and convergence."""
     free = problem.free
 
     def all_exponents(values: np.ndarray) -> np.ndarray:

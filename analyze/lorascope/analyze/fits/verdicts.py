@@ -147,7 +147,7 @@ def _direction_verdict(fit: Estimate, row: Any, alpha: float) -> Verdict:
 
 
 def _exponent_verdict(name: str, fit: Estimate, interval: Interval, level: float) -> Verdict:
-    """Return the verdict on whether the data determine an exponent: its interval is closed and excludes 0."""
+    """Return the verdict on whether data determine an exponent: yes if its interval is closed and excludes 0."""
     because = (
         f"{name} = {format_number(fit.values[name])}, {100 * level:g} % profile interval by F "
         f"{interval_text(interval, 3)}, n = {fit.n}"

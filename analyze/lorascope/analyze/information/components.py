@@ -1,4 +1,8 @@
-"""Mutual information for components of a run: the plan, the chosen tokens, and the work on one component."""
+"""Mutual information for components of a run: the plan, the chosen tokens, and the work on one component.
+
+Sides are base (the frozen layer's output), and lora (base + delta) or delta alone. JS is the Jensen-Shannon divergence
+of their softmaxes.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
@@ -24,7 +28,7 @@ Against = Literal["lora", "delta"]
 
 
 class Plan(NamedTuple):
-    """Tokens, estimators and options of a call, the same for all components; small, since every task gets it."""
+    """Tokens, estimators and options of `measure_information`, the same for all components and sent to every task."""
 
     tokens: np.ndarray
     """Int64 (token,), ascending: places of the chosen tokens on the run's token axis."""
@@ -132,7 +136,7 @@ REPEAT_JS_DISTANCE = 1e-4
 
 
 class ComponentPairs(NamedTuple):
-    """States of base and the other side at a component's chosen tokens, projected onto axes: input of estimators."""
+    """States of base and of lora (or delta) at a component's chosen tokens, projected onto axes for estimators."""
 
     pairs: Pairs
     tokens: np.ndarray
@@ -191,7 +195,7 @@ def component_blocks(source: Source, tokens: Bool[np.ndarray, " token"] | None =
 
 
 def component_pairs(source: Source, plan: Plan) -> ComponentPairs:
-    """Read a component's states, and return its projected pairs, or no pairs and the reason.
+    """Read a component's states, and return pairs (base, lora or delta) projected onto axes, or none and a reason.
 
     The states are read three times.
     """
@@ -239,7 +243,7 @@ def component_pairs(source: Source, plan: Plan) -> ComponentPairs:
 
 
 def _project_states(states: _TokenStates, axes: list[Axes], plan: Plan) -> tuple[np.ndarray, ...]:
-    """Return a block's tokens, their two JS (token, 2) in nats, and base and the other side projected onto axes."""
+    """Return a block's tokens, their two JS (token, 2) in nats, and base and lora (or delta) projected onto axes."""
     js = np.empty((2, len(states.base)), np.float32)
     jensen_shannon_rows(states.base, states.delta, js[0])
     jensen_shannon_rows(states.base, states.delta - states.base, js[1])

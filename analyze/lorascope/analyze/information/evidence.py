@@ -195,7 +195,7 @@ def _estimate_fields(
 
 
 def _largest_member_bias(ladder: dict[int, np.ndarray], members: list[int]) -> float:
-    """Return the bias in nats that comes from taking the largest of several noisy estimators, by parts of the rows.
+    """Return the bias in nats that comes from taking the largest of several noisy estimators, judged by parts.
 
     It falls as the root of the rows. Over n parts with 1/n of the rows each, the mean of the largest value has the bias
     of a part, and the largest mean has the bias of all rows. They differ by (root n - 1) times the bias of all rows.

@@ -58,7 +58,7 @@ def standardised_or_scores(x: np.ndarray, scores: np.ndarray, *, seed: int) -> n
 
 
 def canonical_correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the canonical correlations of two sides, descending, float64 (min(dx, dy),)."""
+    """Return the canonical correlations of x and y, descending, float64 (min(dx, dy),)."""
     bases = [_orthonormal_basis(side, name) for side, name in ((x, "x"), (y, "y"))]
     return np.asarray(np.clip(svd(bases[0].T @ bases[1], compute_uv=False), 0.0, 1.0))
 
@@ -118,7 +118,7 @@ def gaussian_bias(n: int, dx: int, dy: int) -> float:
 
 
 def gaussian_lower_bound(pairs: Pairs, settings: Settings) -> float:
-    """Return a lower bound of mutual information in nats: the Gaussian value, reduced to a variational bound.
+    """Return a lower bound of mutual information in nats: the Gaussian value, lowered to a variational bound.
 
     Notes
     -----

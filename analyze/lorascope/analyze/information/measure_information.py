@@ -283,7 +283,7 @@ def component_dataset(
 def shares_directions(
     d_in: np.ndarray, d_out: np.ndarray, rank: np.ndarray, against: Against, *, is_factor: np.ndarray
 ) -> np.ndarray:
-    """Return whether base and the other side share directions of the layer's input exactly, bool (component,).
+    """Return whether base and lora (or delta) share directions of the layer's input exactly, bool (component,).
 
     Both together then depend on fewer directions than the sum of both. If delta isn't stored as a factor, as with DoRA,
     its rank counts as full. False doesn't mean that mutual information is finite.

@@ -1,4 +1,7 @@
-"""The page that compares runs: sentences on each, MIUB (the summed JS) and scores with paired differences, maps."""
+"""The page that compares runs: sentences on each, MIUB (the summed JS) and scores with paired differences, maps.
+
+JS is the Jensen-Shannon divergence of softmax(base) and softmax(base + delta), of one component and token.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -22,7 +25,7 @@ TITLE = "Adapters compared, layer by layer"
 
 
 def comparison_html(runs: Sequence[Run], results: Sequence[xr.DataTree]) -> str:
-    """Return the HTML of a self-contained page that compares runs; `results` has that of `qualify` for each."""
+    """Return the HTML of a self-contained page that compares runs; `results` are those of `qualify`, one per run."""
     names = run_names([str(run.path) for run in runs])
     body = (
         section("miub", "MIUB", _miub_table(names, results)),
@@ -62,7 +65,7 @@ def _miub_table(names: Sequence[str], results: Sequence[xr.DataTree]) -> str:
 
 
 def _paired_difference(first: xr.DataTree, second: xr.DataTree) -> tuple[str, str, str, str]:
-    """Return as texts second minus first MIUB, number of pairs, p, and why they can't be paired (or nothing)."""
+    """Return four texts on two runs' MIUB (summed JS): paired difference, number of pairs, p, reason if unpaired."""
     try:
         test = paired(first, second)
     except ValueError as why:

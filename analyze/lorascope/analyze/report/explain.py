@@ -98,7 +98,7 @@ def explain(
 
 
 def _known_reasons(run: Run, adapter: str | None) -> dict[str, str]:
-    """Return by field of `Explanation` why this run can't give it, as far as the run's metadata show it."""
+    """Return {field of `Explanation`: why this run can't give it}, as far as the run's metadata show it."""
     reasons = {}
     if run.stream == "base":
         reasons["ablation"] = (

@@ -28,7 +28,7 @@ _MEASURES = {"ACC": ("accuracy", " %"), "CE": ("the loss (lower is better)", " n
 
 
 def choices_per_item(run: Run) -> int:
-    """Return the number of answer choices of each item; 0 if there are no choices, or items differ in it."""
+    """Return the number of answer choices per item; 0 if there are no choices, or their number differs."""
     numbers = np.unique(np.unique(run.choices["sample"].values, return_counts=True)[1])
     return int(numbers[0]) if len(numbers) == 1 else 0
 

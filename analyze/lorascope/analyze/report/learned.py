@@ -1,4 +1,8 @@
-"""Sentences and sections on what the adapter learned: directions, words and ranks."""
+"""Sentences and sections on what the adapter learned: directions, words and ranks.
+
+Delta is what the adapter adds to a component, a module that it changes. JS is the Jensen-Shannon divergence that shows
+how far this moves the module's output.
+"""
 
 from collections.abc import Sequence
 
@@ -61,7 +65,7 @@ def answer_which_directions(run: Run, explanation: Explanation) -> str:
 
 
 def answer_which_words(explanation: Explanation) -> str:
-    """Return sentences (plain text) on tokens that the mean delta of one site makes more and less likely.
+    """Return sentences (plain text) on tokens that the mean delta at one place makes more and less likely.
 
     A site is a component, or the residual stream after a layer.
     """
@@ -159,7 +163,7 @@ def _directions_table(run: Run, explanation: Explanation, directions: xr.Dataset
 
 
 def _words_table(lens: xr.Dataset) -> str:
-    """Return an HTML table of the tokens that the mean deltas of some sites make more and less likely."""
+    """Return an HTML table of tokens that mean deltas of some modules or layers make more and less likely."""
     longest = lens["site"].values[lens["delta_norm"].values.argsort()[::-1]].tolist()
     rows = []
     for site in (_stream_sites(lens)[::-1] or longest)[:N_ROWS]:
@@ -203,10 +207,7 @@ def ranks_section(explanation: Explanation) -> str:
 
 
 def main_component(explanation: Explanation) -> str:
-    """Return the component whose directions the report describes.
-
-    It is the one that matters most or, without ablation, has the largest JS.
-    """
+    """Return the module whose directions the report describes: the costliest to remove, or of largest JS."""
     if explanation.measures is not None:
         costs = explanation.measures["ablation"].values
         return str(explanation.measures["component"].values[costs.argmax()])
@@ -215,7 +216,7 @@ def main_component(explanation: Explanation) -> str:
 
 
 def _why_main(explanation: Explanation) -> str:
-    """Return a clause on why this component is shown; empty if earlier answers can't name the largest."""
+    """Return a clause on why the report shows its main component; empty if earlier answers can't name the largest."""
     if explanation.measures is not None and explanation.ablation is not None:
         return ", whose removal changes predictions most," if has_significant_removal(explanation.ablation) else ""
     return ", where it acts most," if np.isfinite(explanation.qualified["miub"].item()) else ""
@@ -236,7 +237,10 @@ def _stream_sites(lens: xr.Dataset) -> list[str]:
 
 
 def top_words(lens: xr.Dataset, site: str, side: str) -> tuple[str, float, int]:
-    """Return the tokens that a site's mean delta moves most to `side`, p of the first, and how many have p <= 0.05."""
+    """Return (tokens, p of the first, number with p <= 0.05) that a site's mean delta promotes or suppresses most.
+
+    `side` is `promoted` or `suppressed`; a site is a component, or the residual stream after a layer.
+    """
     row = lens.sel(site=site)
     return quoted(row[side].values[:N_WORDS].tolist()), float(row[f"{side}_p"].values[0]), int(row[f"n_{side}"])
 

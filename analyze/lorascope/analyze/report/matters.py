@@ -1,4 +1,7 @@
-"""Sentences and section on what matters: the parts whose removal changes predictions most."""
+"""Sentences and section on what matters: the parts whose removal changes predictions most.
+
+JS is the Jensen-Shannon divergence that shows how far the adapter moves one module's own output.
+"""
 
 import json
 from collections.abc import Iterator
@@ -42,7 +45,7 @@ def answer_what_matters(run: Run, explanation: Explanation) -> str:
 
 
 def _sentences(run: Run, explanation: Explanation) -> Iterator[str]:
-    """Yield the sentences of `answer_what_matters`; they end early if no part's effect is known or significant."""
+    """Yield sentences on what matters for predictions; they end early if no part's effect is known or significant."""
     name, scale = KL, KL_SCALE
     moved = captured_measure(run, "kl", explanation.qualified.attrs["adapter"])
     known = np.empty(0, int) if moved is None else np.flatnonzero(np.isfinite(moved.values))

@@ -93,7 +93,7 @@ def write_report(
 
 
 def page_path(run: Run, ending: str) -> Path:
-    """Return the path of a page about a run: next to it (here, if it is remote), with another ending."""
+    """Return the path of a page about a run: its name with another `ending`, next to it or, if remote, here."""
     # Not with_suffix, which turns `llama-3.1` into `llama-3.html`.
     place = run.path if isinstance(run.path, Path) else Path(run.path.rstrip("/").rpartition("/")[2])
     return place.with_name(place.name.removesuffix(".zarr") + ending)

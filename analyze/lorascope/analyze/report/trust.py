@@ -21,7 +21,7 @@ from .markup import escape, figure, folded, section, table, with_code
 
 
 def source(run: Run, qualified: xr.DataTree) -> str:
-    """Return the names of a run's model, adapter, data and stream, as plain text in one line."""
+    """Return one line of plain text that names a run's model, adapter, data and stream (kind of capture)."""
     settings = run.attributes.get("provenance", {}).get("settings", {})
     datasets = ", ".join(dict.fromkeys(run.samples["dataset"].values.tolist()))
     parts = [
@@ -138,7 +138,7 @@ def _captured_tokens(run: Run) -> str:
 
 
 def _what_js_shows(qualified: xr.DataTree) -> Iterator[str]:
-    """Yield HTML on how JS must be read: a paragraph, and the map of JS over that of shuffled deltas."""
+    """Yield HTML on how JS must be read: a paragraph, and the map of JS divided by that of shuffled deltas."""
     yield (
         "<p><b>What JS shows.</b> JS depends on the shape of an output as well as on the adapter: a large JS needn't "
         "be a large change. Effective width exp(H(softmax(base))) is the number of features that share the softmax's "

@@ -43,7 +43,7 @@ def answer_where_it_acts(qualified: xr.DataTree) -> str:
 
 
 def short_answer_where_it_acts(qualified: xr.DataTree) -> str:
-    """Return sentences (plain text) on the places with half of the effect, and on the effect if shuffled."""
+    """Return sentences on the places with half of the adapter's effect, and how shuffled changes would compare."""
     miub, n = float(qualified["miub"]), qualified.attrs["n_samples"]
     if not np.isfinite(miub):
         n_undefined = qualified.attrs["n_not_finite"]
@@ -57,7 +57,7 @@ def short_answer_where_it_acts(qualified: xr.DataTree) -> str:
 
 
 def main_places(qualified: xr.DataTree) -> str:
-    """Return sentences on the fewest layers and kinds of modules that have half of MIUB, which must be above 0."""
+    """Return sentences on the fewest layers and kinds of modules with half of the effect (MIUB, above 0)."""
     js, sentences = qualified.dataset["js"].values, list[str]()
     for key, plural in (("layer", "layers"), ("kind", "kinds of modules")):
         values = qualified.dataset[key].values
@@ -72,7 +72,7 @@ def main_places(qualified: xr.DataTree) -> str:
 
 
 def _half(shares: Mapping[int | str, float], plural: str) -> tuple[int, str]:
-    """Return the number of the fewest names whose shares add up to half, and text that names (or counts) them."""
+    """Return how many of the largest shares are needed for half of all, and text that names (or counts) them."""
     ranked = sorted(shares, key=lambda name: -shares[name])
     n = int(np.searchsorted(np.cumsum([shares[name] for name in ranked]), 0.5)) + 1
     if plural == "layers":
@@ -113,7 +113,7 @@ def sample_count(n: int) -> str:
 
 
 def compare_with_shuffled(qualified: xr.DataTree) -> str:
-    """Return sentences on MIUB compared with that of the same changes with permuted features.
+    """Return sentences that compare MIUB (the effect) with that of the same changes with permuted features.
 
     MIUB must be above 0.
     """
