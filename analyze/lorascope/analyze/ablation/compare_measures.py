@@ -21,7 +21,7 @@ from lorascope.stores.reading.read import RunLike, as_run
 
 
 def ablation_by_part(run: Run, adapter: str | None = None) -> xr.Dataset | None:
-    """Return the mean KL that removing each part's delta causes, by part; None if no sample is wholly ablated yet.
+    """Return mean KL from removing a part's delta, by part (component, layer or kind); None without ablated samples.
 
     Returns
     -------
@@ -224,7 +224,7 @@ def correlate(
 
 
 def _both_correlations(value: np.ndarray, ablation: np.ndarray, kinds: np.ndarray) -> list[np.ndarray]:
-    """Return a measure's rank correlation with ablation, and that within kinds of modules, each (draw,).
+    """Return rank correlations of `value` with `ablation` over components, overall and within `kinds`, each (draw,).
 
     Both are NaN for too few components.
     """
@@ -239,7 +239,7 @@ def rank_correlation(
     second: Float64[np.ndarray, "draw component"],
     groups: Int64[np.ndarray, " component"],
 ) -> Float64[np.ndarray, " draw"]:
-    """Return, by draw, Pearson's r of ranks over components minus their group means; Spearman's for one group.
+    """Return, per draw, the correlation of ranks over components less their group means; Spearman's for one group.
 
     It is NaN if a value is, or if nothing varies within groups.
     """

@@ -42,7 +42,7 @@ VARIABLES = {
 
 
 def adapter_report(path: str | Path, *, progress: Progress | None = None) -> xr.Dataset:
-    """Return norms and ranks of an adapter's change to each layer's weight, s B A, computed from its folder.
+    """Return norms and ranks of an adapter's change of each layer's weight, scaling * B A, from its folder.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def _spectrum(
 def _branch_spectra(
     folder: Path, branches: Sequence[Branch], settings: Mapping[str, Any], progress: Progress | None
 ) -> list[dict[str, float]]:
-    """Return norm and ranks of each layer's change s B A (s: scaling); raise one ValueError for all failures."""
+    """Return norm and ranks of each layer's change, scaling * B A; raise one ValueError for all that fail."""
     spectra, problems = [], []
     with (folder / WEIGHTS).open("rb") as file:
         for done, branch in enumerate(branches, start=1):
@@ -157,7 +157,7 @@ def _branch_spectra(
 def _spectra_dataset(
     branches: Sequence[Branch], measured: Sequence[Mapping[str, float]], settings: Mapping[str, Any]
 ) -> xr.Dataset:
-    """Return norms and ranks that were measured as a dataset by component, without attributes."""
+    """Return the measured norms and ranks of all layers as a dataset by component, without attributes."""
     paths = [branch.path for branch in branches]
     names = [path.split(".") for path in paths]
     types = [dict.fromkeys(DTYPES[factor.dtype][0] for factor in (branch.down, branch.up)) for branch in branches]

@@ -20,7 +20,7 @@ UNSUPPORTED_SETTINGS = ("kasa_config", "monteclora_config", "use_bdlora", "use_q
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """Return the LoRA configuration in an adapter's folder, after checking it, as a dict.
+    """Return the LoRA configuration in an adapter's folder; raise ValueError if its change isn't scaling * B A.
 
     Raises
     ------
@@ -86,7 +86,7 @@ MAX_FACTOR = 2**27
 
 
 class StoredTensor(NamedTuple):
-    """Type, shape and place of a tensor in its file."""
+    """Type, shape and byte position of a tensor in an adapter's safetensors file."""
 
     dtype: str
     """Name of the type in safetensors, e.g. `BF16`."""
@@ -158,7 +158,7 @@ def narrow_factor(values: Float64[np.ndarray, "..."], dtype: str) -> np.ndarray:
 
 
 def group_tensors(keys: Mapping[str, StoredTensor]) -> tuple[list[Branch], list[str], list[Problem]]:
-    """Return the LoRA branches in layer order, the keys that aren't LoRA weights, and problems with other keys."""
+    """Return layers' LoRA factors (`Branch`) in layer order, keys of other weights, and problems with the rest."""
     layers: dict[str, dict[str, StoredTensor]] = {}
     first: dict[tuple[str, str], str] = {}
     others, problems, adapters = [], [], set()
@@ -197,7 +197,7 @@ def group_tensors(keys: Mapping[str, StoredTensor]) -> tuple[list[Branch], list[
 
 
 def branch_problems(branch: Branch, settings: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield reasons why the factors of one layer can't be multiplied, or don't fit the configuration."""
+    """Yield a `Problem` for each reason why a layer's A and B can't be multiplied, or don't fit the settings."""
     for name, tensor in (("lora_A", branch.down), ("lora_B", branch.up)):
         if tensor.dtype not in DTYPES:
             allowed = ", ".join(kind for kind, _ in DTYPES.values())
@@ -223,7 +223,7 @@ def branch_problems(branch: Branch, settings: Mapping[str, Any]) -> Iterator[Pro
 
 
 def raise_problems(problems: Iterable[Problem], folder: Path) -> None:
-    """Raise one ValueError that lists all problems, if there are any."""
+    """Raise one ValueError that lists all problems of the adapter in `folder`, if there are any."""
     if reasons := join_problems(problems):
         raise ValueError(f"adapter {str(folder)!r} can't be measured: {reasons}")
 

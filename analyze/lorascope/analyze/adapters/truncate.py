@@ -43,7 +43,7 @@ RECORD = "finetune.json"
 
 
 def truncate_adapter(path: str | Path, out: str | Path, *, share: float = 0.99) -> xr.Dataset:
-    """Write an adapter of smaller rank that keeps a share of the squared norm of each layer's change s B A.
+    """Write an adapter of smaller rank that keeps this share of each layer's squared norm; return ranks by layer.
 
     Parameters
     ----------

@@ -89,7 +89,7 @@ def n_leading(share: Float64[np.ndarray, " direction"], least: float) -> int:
 
 
 def state_rows(source: Source) -> list[int]:
-    """Return the numbers of a component's committed rows, whose states can be read."""
+    """Return the numbers of a component's rows (stored groups of tokens) that are committed and can be read."""
     return [row for row in range(source.base.n_rows) if source.base.is_committed(row)]
 
 
@@ -110,7 +110,7 @@ def delta_basis(source: Source) -> tuple[Float64[np.ndarray, "feature basis"], F
 def singular_directions(
     gram: Float64[np.ndarray, "rank rank"], r: Float64[np.ndarray, "basis rank"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return rotation, share and axes of a delta's singular directions from its z^T z and R of scaling * lora_B."""
+    """Return rotation, share and axes of delta's directions, given `gram` = z^T z and scaling * lora_B = Q r."""
     if not np.isfinite(r).all():
         return np.full(r.shape, np.nan, np.float32), np.full(len(r), np.nan), np.full((len(r), len(r)), np.nan)
     energy, w = np.linalg.eigh(r @ gram @ r.T)

@@ -28,7 +28,7 @@ def directions_by_component(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Return, by component, how many directions its delta uses, and the token that drives the first one.
+    """Return a dataset by component: how many directions its delta uses, and which token drives the first one.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def _strongest_of_mixtures(
     n_workers: int | None,
     progress: Progress | None,
 ) -> list[np.ndarray]:
-    """Return the strongest tokens (draw, top) of random mixtures of each component's directions, a null for them.
+    """Return, by component, the strongest tokens (draw, top) of random mixtures of its directions, as a null.
 
     Directions are scaled to equal shares before they are mixed.
     """

@@ -256,7 +256,7 @@ def _row_sums(block: RowBlock, *, kind: str, weight: Float64[np.ndarray, " token
 
 
 def _mean_delta(sums: Float64[np.ndarray, " column"], delta: DeltaSource) -> Float64[np.ndarray, " feature"]:
-    """Return a component's mean delta from its summed rows; sums of factors are multiplied by lora_B here."""
+    """Return a component's mean delta, float64 (feature,), from weighted sums; sums of factors go through lora_B."""
     mean: np.ndarray = sums[:-2] / sums[-2]
     if weights := delta.weights():
         mean = weights["lora_B"].astype(np.float64) @ mean
@@ -265,7 +265,7 @@ def _mean_delta(sums: Float64[np.ndarray, " column"], delta: DeltaSource) -> Flo
 
 
 def _stream_sites(sites: Sequence[Site], parts: tuple[str, str]) -> list[Site]:
-    """Return the mean change of the residual stream after each layer, up to the first that lacks one of `parts`."""
+    """Return a `Site` per layer with the residual stream's mean change, until a layer lacks one of its two `parts`."""
     before = [site for site in sites if site.layer < 0]
     total = np.sum([site.delta for site in before], axis=0)
     sums: list[Site] = []
@@ -287,7 +287,10 @@ class _Scores(NamedTuple):
     """Largest |z| over the vocabulary in each draw of signs, ascending."""
 
     def p(self, site: int, z: np.ndarray) -> np.ndarray:
-        """Return the share of draws, with the data as one, whose largest |z| at the site is at least z; 1 if z < 0."""
+        """Return p-values of z at a site: the share of draws, the data as one, whose largest |z| is at least z.
+
+        It is 1 for negative z.
+        """
         n = self.largest.shape[1]
         return np.asarray((1 + n - np.searchsorted(self.largest[site], z)) / (1 + n))
 

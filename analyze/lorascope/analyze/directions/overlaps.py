@@ -22,7 +22,7 @@ ROUNDING = 1e-6
 def base_overlap(
     run: RunLike, component: str, *, adapter: str | None = None, n_workers: int | None = None
 ) -> xr.Dataset:
-    """Return overlaps of the directions of a component's delta with those in which its base varies most.
+    """Return, for each direction of a component's delta, its overlap with those in which the base varies most.
 
     Intruders (Shuttleworth et al., arXiv 2410.21228) are singular vectors of tuned weights that are unlike all singular
     vectors of the original weights. Here, directions of delta and base on data are compared instead, and an

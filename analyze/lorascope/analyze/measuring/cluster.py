@@ -45,7 +45,7 @@ class KeepFreedMemory(distributed.WorkerPlugin):
 
 @contextmanager
 def cluster_workers(scheduler: Any) -> Iterator[Workers]:
-    """Yield the `Workers` of a Dask scheduler, given by its address or a client; a client made here is closed."""
+    """Yield the `Workers` of a Dask scheduler, given by its address or a client; then close a client made here."""
     client = _connect(scheduler) if isinstance(scheduler, str) else scheduler
     plugin = KeepFreedMemory()
     try:

@@ -72,7 +72,7 @@ def open_workers(scheduler: Any = None, n_workers: int | None = None) -> Iterato
 
 
 def assemble_blocks(array: Any, blocks: Iterable[tuple[tuple[Any, ...], np.ndarray]]) -> np.ndarray:
-    """Return the values of a Dask array from (key, block) pairs; a key is its name and the block's index per axis."""
+    """Return a Dask array's values from (key, block) pairs; a key: the array's name, and the block's index per axis."""
     out = np.empty(array.shape, array.dtype)
     edges = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in array.chunks]
     for (_, *places), block in blocks:

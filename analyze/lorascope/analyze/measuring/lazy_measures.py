@@ -16,7 +16,7 @@ from .tiles import row_tiles
 def measure_sources(
     sources: Sequence[Source], names: Sequence[str | Measure], *, group_bytes: int = GROUP_BYTES
 ) -> Any:
-    """Return measures as a lazy Dask array float32 (measure, component, token); NaN in rows that aren't committed.
+    """Return measures as a lazy Dask array float32 (measure, component, token); NaN in rows not captured yet.
 
     Parameters
     ----------

@@ -94,9 +94,9 @@ def measure_resumable(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Return `measure_run`'s dataset; with a `target`, values go to an unfinished result that can be resumed.
+    """Return measures of a run by token and component; with `target`, write them so that a stopped call can go on.
 
-    `finish_result` turns that part into the result.
+    Values are then written to the unfinished part of `target`, which `finish_result` turns into the result.
     """
     measures = resolve_measures(names)[1]
     table = run.components.assign(run.adapter(adapter))
@@ -192,7 +192,7 @@ def _result_identity(run: Run, adapter: str | None, names: Sequence[str | Measur
 
 
 def rows_digest(run: Run) -> str:
-    """Return the hexadecimal SHA-256 of the digests of all stored rows of a run, 0 for uncommitted rows."""
+    """Return the hexadecimal SHA-256 of all rows' digests (0 for uncommitted rows), which changes with any row."""
     return sha256(b"".join(run.digest(row).tobytes() for row in range(run.n_rows))).hexdigest()
 
 

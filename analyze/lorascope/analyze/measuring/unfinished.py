@@ -85,7 +85,7 @@ def open_unfinished(
 
 
 def finish_result(result: xr.DataTree, target: Path) -> xr.DataTree:
-    """Turn the unfinished part of `target` into the saved result, and return it opened from disk.
+    """Turn the values computed so far for `target` into the saved result, and return it opened from disk.
 
     Raises the errors of `save`.
     """

@@ -127,7 +127,7 @@ def miub(
 def reduce_js(
     measured: xr.Dataset, run: Run, adapter: str | None = None, *, reduction: Reduction = "mean", unit: Unit = "nat"
 ) -> xr.DataTree:
-    """Return the result tree of `miub` from a dataset of js (token, component) that was measured before."""
+    """Return MIUB and its parts as a tree, from a dataset of js (token, component) that was measured before."""
     used = require_samples(measured, run, reduction)
     by_sample, by_token, diagnostics = _scan_js(measured, run, adapter, reduction, unit)
     by_sample[~used] = np.nan
@@ -204,7 +204,7 @@ def mismatch_warning(result: xr.DataTree, run: Run) -> str | None:
 
 
 def require_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
-    """Return which samples can be reduced, bool (sample,); raise StoreError if no sample can."""
+    """Return which samples can be reduced, all tokens captured, bool (sample,); raise StoreError if no sample can."""
     used = usable_samples(measured, run, reduction)
     if used.any():
         return used

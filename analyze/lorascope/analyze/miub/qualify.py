@@ -34,7 +34,7 @@ def qualify(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.DataTree:
-    """Return the tree of `miub` with three measures by component that help to interpret it, such as a null of js.
+    """Return MIUB of a run as `miub` does, with a null of js, effective width and delta ratio by component.
 
     Parameters
     ----------

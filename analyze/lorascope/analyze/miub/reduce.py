@@ -22,7 +22,7 @@ ANSWERS = ("answer", "assistant")
 
 
 class DivergenceUnit(NamedTuple):
-    """A unit of divergences, and the conversion to it."""
+    """Unit of divergences (nat, bit or root of nat), and the conversion from nats to it."""
 
     symbol: str
     """Name of the unit after a number and in `units` attributes."""
@@ -42,7 +42,7 @@ UNITS: Mapping[str, DivergenceUnit] = {
 
 
 def refuse_unknown_reduction(reduction: str, unit: str) -> None:
-    """Raise ValueError unless the reduction and the unit are known."""
+    """Raise ValueError unless `reduction` (such as `mean`) and `unit` (such as `nat`) are known."""
     for name, value, allowed in (("reduction", reduction, REDUCTIONS), ("unit", unit, tuple(UNITS))):
         if value not in allowed:
             raise ValueError(f"`{name}` is {value!r}; allowed are {allowed}")
@@ -63,7 +63,9 @@ def token_sums(block: np.ndarray, unit: str) -> Float64[np.ndarray, " token"]:
 def reduce_tokens(
     measured: xr.Dataset, name: str, run: Run, reduction: Reduction = "mean", *, unit: str = "nat"
 ) -> Float64[np.ndarray, "sample component"]:
-    """Return a measure by sample and component; NaN if no token of a sample counts, or one that counts is NaN.
+    """Return the measure `name` reduced over each sample's tokens, (sample, component); NaN if no token counts.
+
+    It is also NaN if a token that counts is NaN.
 
     Parameters
     ----------

@@ -48,7 +48,7 @@ def save(result: xr.Dataset | xr.DataTree, path: str | Path) -> Path:
 
 
 def open_result(path: str | Path) -> xr.DataTree:
-    """Open a saved result; large arrays are read from disk only when they are used.
+    """Return a saved result as an xarray.DataTree; large arrays are read from disk only when they are used.
 
     Results of `miub` and `qualify` come back as they were. Another dataset is the root of a tree without nodes, and
     `to_dataset()` returns it.

@@ -73,7 +73,7 @@ def scores(run: Run) -> list[Score]:
 
 
 def shared_scores(first: Run, second: Run) -> list[Score]:
-    """Return accuracy and CE (cross-entropy) of two adapters on the samples that both runs scored.
+    """Return a `Score` per data set and measure that compares two adapters on the samples that both runs scored.
 
     `base` is the first adapter, `adapted` the second, and `change` has the error of paired differences. Samples are
     matched by data set, split, prompt and id; if these aren't unique the list is empty.
@@ -100,7 +100,7 @@ def shared_scores(first: Run, second: Run) -> list[Score]:
 
 
 def scores_table(run: RunLike) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return column names and rows of text that show the scores of a run, with errors and units."""
+    """Return column names, and rows of texts that show the scores of a run with errors and units."""
     run = as_run(run)
     columns = ("data set", "measure", "n", "without adapter", "with adapter", "change")
     rows = []

@@ -43,7 +43,7 @@ def sizes(run: Run) -> list[Size]:
 
 
 def _part_of_path(path: str) -> str:
-    """Return the name of the part (one of `PARTS`) that a path inside a store belongs to."""
+    """Return which part of a store (such as `base`, `js` or `tables`) a path inside it belongs to."""
     names = PurePosixPath(path).parts
     if names[0] == "reductions":
         return "reductions"

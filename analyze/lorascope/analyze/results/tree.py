@@ -23,7 +23,7 @@ def require_result(result: object) -> None:
 
 
 def result_tree(tokens: xr.Dataset, samples: xr.Dataset) -> xr.DataTree:
-    """Return the tree of a result: MIUB and js by component, computed from `samples`, above the two given nodes.
+    """Return a result tree: MIUB and js by component at its root, from `samples`, and below it the two given nodes.
 
     Parameters
     ----------

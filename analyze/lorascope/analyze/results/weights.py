@@ -10,7 +10,7 @@ from lorascope.stores import Run
 
 
 def token_weights(run: Run) -> Float64[np.ndarray, " token"]:
-    """Return each token's weight: the inverse of its probability of being captured."""
+    """Return each token's weight, float64 (token,): the inverse of its probability of being captured."""
     return run.tokens["weight"].values.astype(np.float64)
 
 

@@ -24,7 +24,7 @@ def write_bundle(
     with_runs: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Write the page about one run or several as a folder of plain files for any web server; returns the folder.
+    """Write the browser page about runs as a folder of plain files for any web server, and return the folder.
 
     The folder also has the report, `report.html`, whose samples link to the page. If a run has several adapters, there
     is a report of each run and adapter, such as `report-0-NAME.html`. If a run has no wholly committed sample, there is

@@ -98,7 +98,7 @@ def index_path(run: Run) -> Path:
 
 
 def _is_current(target: Path, identity: Mapping[str, Any]) -> bool:
-    """Return whether the index exists and fits the run's rows; raise FileExistsError if it is something else."""
+    """Return whether the view index exists and fits the run's rows; raise FileExistsError if it is something else."""
     if not target.exists():
         return False
     root = read_json(target / "zarr.json") if (target / "zarr.json").exists() else None

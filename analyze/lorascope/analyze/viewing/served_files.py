@@ -24,7 +24,7 @@ _CHUNK = re.compile(r"(.+)/c((?:\.[0-9]{1,9})+)")
 
 
 def page() -> bytes:
-    """Return the HTML of the page, built from `view/`; it only requests files next to it."""
+    """Return the HTML of the browser page about runs, as bytes; it only requests files next to it."""
     return (files(__package__) / "page.html").read_bytes()
 
 

@@ -45,7 +45,7 @@ class Answer(NamedTuple):
 
 
 class ViewServer(ThreadingHTTPServer):
-    """HTTP server of documents by name, and of stores by prefix, on 127.0.0.1 only.
+    """HTTP server of documents by name, and of Zarr stores by prefix, for processes of this machine only.
 
     Every address begins with a secret: on a shared machine, everybody can connect to all ports, and could otherwise
     read through this server what they may not read on the disk.

@@ -24,7 +24,7 @@ _views: dict[tuple[object, ...], "View"] = {}
 
 
 class View:
-    """The page about some runs, served until it is stopped; made by `view`."""
+    """Browser page about some runs, served until it is stopped; made by `view`."""
 
     def __init__(self, server: ViewServer) -> None:
         """Start answering requests in a background thread."""
