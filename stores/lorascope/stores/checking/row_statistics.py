@@ -70,7 +70,7 @@ def _reduction_problems(key: str, name: str, block: np.ndarray, unadapted: np.nd
 
 
 def _vector_problems(key: str, block: np.ndarray, row: int, *, is_state: bool) -> Iterator[Problem]:
-    """Yield a Problem for vectors of a chunk that aren't finite, and for states that are zero or constant."""
+    """Yield a Problem for vectors of a chunk that aren't finite, and for zero or constant states (layer outputs)."""
     nan, inf = np.isnan(block), np.isinf(block)
     if nan.all():
         yield Problem(key, "blank", f"{key!r}: row {row} is blank, all NaN")
@@ -124,7 +124,7 @@ class VectorWindow:
         """Token ids and labels of the row before."""
 
     def check(self, labels: Mapping[str, np.ndarray], ids: np.ndarray) -> Iterator[Problem]:
-        """Yield a Problem for each component in which different token ids share a vector; call it row after row.
+        """Yield a Problem for each component in which different token ids share an output; call it row after row.
 
         `labels` has the `vector_labels` of each component's chunk, in order.
         """
@@ -252,7 +252,10 @@ class RowStatistics:
         self._unadapted = {name: run.adapter(name)["rank"].values == 0 for name in run.adapters}
 
     def check_chunk(self, path: str, key: str, row: int, block: np.ndarray) -> ChunkFindings:
-        """Return a chunk's problems, and its hashes for `check_row`; `block` is as stored."""
+        """Return the problems in a chunk's numbers, and hashes that let `check_row` find repeats across rows.
+
+        `block` is as stored.
+        """
         names = path.split("/")
         if path not in self._known:  # of a newer writer
             return ChunkFindings(key, [])

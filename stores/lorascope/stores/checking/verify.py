@@ -43,7 +43,7 @@ class Verdict(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether no problem was found."""
+        """Whether `verify` found no problem."""
         return not self.problems
 
 
@@ -164,7 +164,7 @@ def _check_rows(
     statistics: RowStatistics | None,
     progress: Progress | None,
 ) -> Iterator[tuple[int, list[Problem]]]:
-    """Check committed rows, and yield (number of chunks, problems) for each row.
+    """Check committed (completely written) rows, and yield (number of chunks, problems) for each row.
 
     `paths` limits the check to these arrays; None checks all.
     """

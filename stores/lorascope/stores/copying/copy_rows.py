@@ -91,7 +91,7 @@ def copy_rows(
     writer: RunWriter,
     progress: Progress | None,
 ) -> None:
-    """Copy the tokens of `part` to the rows that `writer` lacks; each row of the source is read once."""
+    """Copy the tokens of `part` into the rows that `writer` hasn't committed; each source row is read once."""
     columns = _source_columns(run, part, writer)
     committed = writer.committed_rows
     rows_of_tokens = part.tokens // ROW_TOKENS
@@ -154,7 +154,7 @@ def _copy_tokens(
     tokens: np.ndarray,
     start: int,
 ) -> None:
-    """Copy tokens of a source's row from `blocks` to the blocks of a copy's row, `into`, from `start` on."""
+    """Copy tokens of a source row's `blocks` into the blocks of a copy's row, `into`, from token `start` on."""
     for path in columns.keys() & into.keys():
         chosen = columns[path]
         if np.array_equal(tokens, np.arange(len(into[path]))) and len(blocks[path]) == len(tokens) and chosen is None:

@@ -94,7 +94,7 @@ def last_copy_step(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def copied_spec(run: Run) -> RunSpec:
-    """Return the RunSpec of an equal run, without attributes; its codec is `default`, or `raw` if uncompressed."""
+    """Return the specification of a run equal to this one, without attributes; compression is `default` or `raw`."""
     spec = stored_spec(run.attributes, run.arrays, run.read_static)
     fused = [tuple(map(tuple, json.loads(text or "[]"))) for text in run.components["fused"].values]
     return replace(

@@ -114,7 +114,7 @@ def pull(
 
 
 def _slice_spec(run: Run, part: Slice) -> RunSpec:
-    """Return the RunSpec of a copy of this part of a run."""
+    """Return the specification (components, adapters, sizes) of a copy of this part of a run."""
     whole = copied_spec(run)
     n_rows = -(-len(part.tokens) // ROW_TOKENS)
     with_states = run.with_states.values[part.tokens]

@@ -72,7 +72,7 @@ class ArraySpec:
 
 
 def is_factor_smaller(*, rank: int, d_out: int, itemsize: int) -> bool:
-    """Return whether storing z = A x in float32 takes fewer bytes than delta at `itemsize` bytes per value."""
+    """Return whether LoRA's z = A x in float32 takes fewer bytes than delta at `itemsize` bytes per value."""
     return 4 * rank < itemsize * d_out
 
 
@@ -97,7 +97,7 @@ def require_rows_fit_chunks(spec: RunSpec) -> None:
 
 
 def is_kept_with_states(path: str) -> bool:
-    """Return whether an array is stored only for rows that keep states: base, adapted, factor and delta."""
+    """Return whether the array at `path` exists only in rows that keep states: base, adapted, factor, delta."""
     parts = path.split("/")
     return parts[0] == "states" or (parts[0] == "adapters" and parts[2] in ("factor", "delta"))
 
@@ -199,7 +199,7 @@ def _component_array(spec: RunSpec, path: str, meaning: str, **attributes: objec
 
 
 def _state_arrays(spec: RunSpec, component: Component) -> Iterator[ArraySpec]:
-    """Yield the specification of a component's `base` and, in a run of stream `pair`, of its `adapted`."""
+    """Yield the specifications of a component's stored outputs: `base`, and in a run of stream `pair` `adapted`."""
     dtype, fill = DTYPES[component.stored_dtype]
     meanings = {"base": "output of the frozen layer, W x (+ bias)"}
     if spec.stream == "pair":

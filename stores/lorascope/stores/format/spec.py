@@ -99,7 +99,7 @@ class Adapter:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Origin of each component's delta: `factor`, `branch`, `difference`, or empty if unadapted."""
+        """Origin of each component's delta, what the adapter adds: one of `DELTA_SOURCES`, such as `factor`."""
         return self.delta_source or self._derived_sources
 
     @property

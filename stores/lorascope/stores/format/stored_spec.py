@@ -18,7 +18,7 @@ ArrayDescription = ArrayV3Metadata | StoredArray
 def stored_spec(
     attributes: Mapping[str, Any], arrays: Mapping[str, ArrayDescription], read: Callable[[str], np.ndarray]
 ) -> RunSpec:
-    """Return the RunSpec of a stored run, as far as it decides which arrays exist.
+    """Return the specification of a stored run: components, adapters and sizes, which decide its arrays.
 
     `read` returns a whole array by its path.
     """

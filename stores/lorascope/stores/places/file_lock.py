@@ -45,7 +45,7 @@ class HeldError(FileExistsError):
     """Error that another process is writing at a path."""
 
     def __init__(self, message: str, holder: Holder | None = None) -> None:
-        """Keep the writing process along with the message."""
+        """Keep the writing process, if it is known, along with the message."""
         super().__init__(message)
         self.holder = holder
         """The writing process; None if it isn't known."""

@@ -27,7 +27,7 @@ class Place(Protocol):
         """Whether the run is in an object store, so that requests go over a network."""
 
     def read(self, key: str, *, at_most: int) -> bytes:
-        """Return all bytes of a key, after checking that there are at most `at_most`.
+        """Return all bytes of a key (a file's path in the run), after checking that there are at most `at_most`.
 
         Raises
         ------
@@ -44,13 +44,13 @@ class Place(Protocol):
         """
 
     def size(self, key: str) -> int | None:
-        """Return the size of a key's content in bytes; None if there is no such key."""
+        """Return the bytes stored under a key (a file's path in the run), as a number; None for a missing key."""
 
     def mark(self, key: str) -> str | None:
-        """Return text that changes when a key's content is replaced; None if there is no such key."""
+        """Return text that changes when the file of a key is replaced; None if there is no such key."""
 
     def sizes(self, folder: str = "") -> Iterator[tuple[str, int]]:
-        """Yield (key, size in bytes) of everything below a folder, without temporary files."""
+        """Yield (key, size in bytes) of every file below a folder, without temporary files."""
 
     def temporary_files(self) -> Iterator[str]:
         """Yield the keys of unfinished files of interrupted writers."""

@@ -45,7 +45,7 @@ class LazyText(BackendArray):
 def token_coordinates(columns: Mapping[str, Any]) -> xr.Coordinates:
     """Return xarray coordinates (token,) of these columns, with an index for sample, role and position.
 
-    Text may be lazy.
+    Text may be a variable that is read at the first access.
     """
     coordinates = xr.Coordinates()
     for name, values in columns.items():
@@ -75,7 +75,7 @@ def role_names(roles: np.ndarray) -> np.ndarray:
 
 
 def with_component_indexes(dataset: xr.Dataset) -> xr.Dataset:
-    """Return the dataset with an index for each of `kind`, `layer` and `rank` that it has, for selection."""
+    """Return the dataset with an xarray index for each of its labels `kind`, `layer` and `rank`, for selection."""
     for name in COMPONENT_INDEXES:
         if name in dataset.coords and dataset[name].ndim == 1 and name not in dataset.xindexes:
             dataset = dataset.set_xindex(name)
@@ -84,6 +84,8 @@ def with_component_indexes(dataset: xr.Dataset) -> xr.Dataset:
 
 def sample_token_places(samples: xr.Dataset, names: str | Sequence[str]) -> slice | np.ndarray:
     """Return where samples' tokens are on the token axis: a slice for one id, an array of indices for several.
+
+    Indices are in the order of the ids.
 
     Raises
     ------

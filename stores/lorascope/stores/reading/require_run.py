@@ -10,7 +10,7 @@ APath = TypeVar("APath", bound=str | Path)
 
 
 def require_store(path: APath) -> APath:
-    """Return the path of the run at `path`, or of the only run in it; raises StoreError without a Zarr store."""
+    """Return the path of the run at `path`, or of the only run in it; raises StoreError if it holds no Zarr store."""
     run = find_run_path(path)
     if not ("://" in str(run) or (Path(run) / "zarr.json").exists()):
         raise no_store_error(str(path), nowhere=not Path(path).exists())

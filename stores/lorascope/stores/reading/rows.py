@@ -21,7 +21,7 @@ class RowArray:
     """
 
     def __init__(self, array: StoredArray, *, place: Place, committed: np.ndarray, columns: slice) -> None:
-        """Take columns of a stored array, without reading; raises StoreError if they aren't numbers.
+        """Take columns of a stored array, without reading; raises StoreError if its type isn't a float type.
 
         `committed` is the mask of rows that can be read.
         """

@@ -201,7 +201,7 @@ class Run:
         return self.states != "none"
 
     def adapter(self, name: str | None = None) -> xr.Dataset:
-        """Return the table of an adapter by component: rank, scaling, factor_start and delta_source.
+        """Return an adapter's rank, scaling, factor_start and delta_source by component, as a Dataset.
 
         `name` isn't needed if there is only one. `delta_source` is `factor`, `branch` (measured in the adapter's own
         branch), `difference` (output minus base, in the layer's own rounding), or empty for unadapted components.
@@ -220,10 +220,10 @@ class Run:
         return self._adapter_tables[name]
 
     def base(self, component: str, *, sample: Samples = None) -> xr.DataArray:
-        """Return the output of a component's frozen layer (h_LLM): float32 (token, feature), a lazy block per row.
+        """Return the output of a component's frozen layer (h_LLM), lazy float32 (token, feature).
 
-        As in every array by token, `sample` is one id or several of samples whose tokens are read, and coordinates
-        label tokens; see `token_labels`.
+        It has one Dask block per row. As in every array by token, `sample` is one id or several of samples whose tokens
+        are read, and coordinates label tokens; see `token_labels`.
         """
         return self._state_array(component, "base", sample)
 
@@ -275,7 +275,7 @@ class Run:
         return lora.rename("lora").assign_attrs(component=component)
 
     def take(self, tokens: Any, *, components: Sequence[str] | None = None, adapter: str | None = None) -> xr.DataTree:
-        """Return base and delta of a few tokens at many components, float32, read at once and without Dask.
+        """Return base and delta of a few tokens at many components, a DataTree of float32, read at once.
 
         Parameters
         ----------
@@ -338,7 +338,7 @@ class Run:
         return xr.DataTree.from_dict(nodes)
 
     def unembedding(self) -> xr.Dataset:
-        """Return the model's final norm and output embedding, which turn the residual stream into logits.
+        """Return as a Dataset the final norm and output embedding, which turn the residual stream into logits.
 
         Returns
         -------
@@ -364,7 +364,9 @@ class Run:
         return self.reduction("js", adapter, sample=sample)
 
     def reduction(self, name: str, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
-        """Return a measure per token that capture stored, lazy float32 (token, component), or (token,) for `kl`.
+        """Return a measure that capture stored per token, such as `js`, lazy float32 (token, component).
+
+        The measure `kl` is (token,).
 
         Parameters
         ----------
@@ -401,7 +403,7 @@ class Run:
         return self._with_labels(array, sample)
 
     def ablation(self, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
-        """Return the change of the model's output without each part of the adapter, in nats, lazy (token, part).
+        """Return how much the model's output changes without each part of an adapter, in nats, lazy (token, part).
 
         KL(adapted || adapted without this part's delta) of the next-token distributions after each token; NaN in
         batches without a measurement. The attribute `parts` is `components`, `layers` or `kinds`, and the coordinate
@@ -418,7 +420,7 @@ class Run:
         return self._with_labels(array, sample)
 
     def delta_arrays(self, component: str, adapter: str | None = None) -> DeltaSource:
-        """Return the arrays and weights that give `delta`, to be read row by row in any thread or process.
+        """Return the arrays and weights that give `delta`, what the adapter adds, to be read in any process.
 
         In a `pair` run delta is adapted - base in float32, so it includes the effect of earlier layers.
         """

@@ -98,7 +98,7 @@ def parse_choice(tokens: str, *, has_indices: bool = False) -> ParsedChoice:
 
 
 def describe_population(tokens: str) -> str:
-    """Return a phrase for the tokens that means over a choice represent; a random choice represents all tokens.
+    """Return a phrase, such as `the tokens of the answer`, for the tokens that means over a choice represent.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def describe_population(tokens: str) -> str:
 
 
 def narrow_population(population: str, tokens: str) -> str:
-    """Return a phrase for the tokens that means over a copy represent, from its source's and the copy's choice.
+    """Return a phrase for the tokens that a copied run represents, from its source's phrase and its choice.
 
     Examples
     --------
@@ -215,7 +215,7 @@ def is_chosen(
 def chosen_token_weights(
     run: "Run", tokens: TokenChoice, among: Bool[np.ndarray, " token"] | None = None, *, seed: int = 0
 ) -> Float32[np.ndarray, " token"]:
-    """Return the weight of each of a run's tokens in a choice, float32 (token,): 0 if it isn't chosen.
+    """Return each token's weight in means over a choice of a run's tokens, float32 (token,); 0 if not chosen.
 
     Weights of chosen tokens are 1, except for `every:K` and `share:P`: see `choose_tokens`.
 

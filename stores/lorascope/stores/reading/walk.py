@@ -38,7 +38,7 @@ Quantity = Literal["base", "delta", "factor"]
 
 
 class RowBlock(NamedTuple):
-    """Base, delta or factor at one or several neighbouring components, for the chosen tokens of one row."""
+    """Base, delta or factor at one or several components, for the chosen tokens of one row (1,024 tokens)."""
 
     row: int
     tokens: Int64[np.ndarray, " token"]
@@ -60,7 +60,7 @@ def map_rows(
     n_threads: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Result]:
-    """Read components row by row (1,024 tokens) on threads, and yield a function's result of each row, in order.
+    """Read rows (1,024 tokens) of components on threads, call `function` on each, and yield its results in order.
 
     Only rows that are committed, keep states and contain a chosen token are read. Neighbouring components whose numbers
     are few, such as factors, are read together: all rows of the first group of components, then all rows of the next.
@@ -157,7 +157,7 @@ def walk_chunks(
     decode: bool = True,
     progress: Progress | None = None,
 ) -> Iterator[tuple[int, list[Result]]]:
-    """Yield (row, results) row after row, with the function's result for each of the row's chunks.
+    """Read the chunks of each row on threads, and yield (row, [result of `function` for each chunk]) in order.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ def walk_chunks(
 
 
 def stored_rows(run: "Run", rows: Sequence[int], paths: Container[str]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Yield (row, {path: block (token, ...) as stored}) for committed rows, after comparing their digests.
+    """Yield (row, {path: block (token, ...) as stored}) for committed rows; raises StoreError if one is damaged.
 
     Arrays in `paths` that a row doesn't have are skipped.
 

@@ -280,7 +280,7 @@ def _consolidated_root(documents: Mapping[str, bytes], digests: Mapping[str, str
 
 
 def _consolidated(node: dict[str, Any], within: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an array's or group's metadata as Zarr consolidates them; `within` has the nodes below a group.
+    """Return a node's metadata in the form of Zarr's consolidated metadata; `within` has the nodes below it.
 
     Only the root lists any nodes.
     """
