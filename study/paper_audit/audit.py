@@ -84,7 +84,7 @@ def step_verdicts(table: pd.DataFrame, axis: list[str]) -> Iterator[Verdict]:
 
 
 def claimed_ratios() -> pd.DataFrame:
-    """Return the ratios that the paper claims, computed from each data set and model of its table 1.
+    """Return the ratios that the paper claims, computed for each data set and average of its table 1, by model.
 
     `low` and `high` are their range by rounding.
     """

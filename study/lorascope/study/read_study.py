@@ -193,7 +193,7 @@ def _adapter_rank(run: Run, adapter: str) -> int:
 
 
 def _find_runs(source: str | Path, *, alone: bool) -> list[tuple[str, str]]:
-    """Return (name, path or url) of each run at or below `source`; `alone` makes names relative to that folder."""
+    """Return (name, path or url) of each run at or below `source`; `alone` shortens names to those in its folder."""
     path = Path(source)
     if "://" in str(source) or is_store(path):
         return [(str(source), str(source))]

@@ -164,7 +164,7 @@ def _pick_few(items: list[Item], n: int | None, seed: int, what: str, notes: lis
 def _draw_lengths(
     sets: Sequence[list[Item]], task: Task, seed: int, tokenizer: Callable[[], Any], notes: list[str]
 ) -> dict[Key, tuple[str, int]]:
-    """Return item -> (bucket, length) of the items drawn by length; append to `notes` what is missing."""
+    """Return item's key -> (bucket, length) of items drawn by length; append to `notes` what is missing."""
     drawn: dict[Key, tuple[str, int]] = {}
     if (lengths := task.lengths) is None:
         return drawn

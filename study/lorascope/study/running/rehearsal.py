@@ -56,7 +56,7 @@ class Planned(NamedTuple):
 
 
 def plan_study(settings: StudySettings, *, only: str | None = None, probe: bool = True) -> list[Planned]:
-    """Return what each unit of a study will cost; with `probe`, one unit per model and task is rehearsed."""
+    """Return the expected cost of each unit (adapter); `probe` rehearses one unit per model and task for times."""
     units, models = select_units(grid_units(settings), only), Models(settings)
     require_inputs(settings, units, weights=probe)
     data = draw_all_items(settings, units, models)
@@ -75,7 +75,7 @@ def plan_study(settings: StudySettings, *, only: str | None = None, probe: bool 
 
 
 def count_tokens(unit: Unit, settings: StudySettings, data: TaskData, models: Models) -> Cost:
-    """Return how many tokens pass the model for a unit's training, scoring and capture, without padding."""
+    """Return the tokens that pass the model for a unit's training, scoring and capture, without padding."""
     outline, training = models.outline(unit), finetune_config(unit, settings)
     context = context_length(outline.model) or ENDLESS
     longest = training.max_length or context
@@ -98,14 +98,14 @@ def count_tokens(unit: Unit, settings: StudySettings, data: TaskData, models: Mo
 
 
 def rehearse(unit: Unit, settings: StudySettings, data: TaskData, models: Models) -> tuple[Cost, float]:
-    """Run a unit on a few items in a temporary folder; return seconds, and stored bytes, per token."""
+    """Run a unit on a few items in a temporary folder; return seconds per token, and bytes per captured token."""
     runs = {name: dataclasses.replace(run, items=_first_items(run.items)) for name, run in data.runs.items()}
     few = dataclasses.replace(data, train=_first_items(data.train), runs=runs)
     keeps_states = capture_config(unit, settings, data, run=TEST_RUN).states != "none"
     steps: list[float] = []
 
     def watch(step: str, done: int, total: int, counted: str) -> None:
-        """Note the time after each step of the training."""
+        """Append the time to `steps` after each step of the training."""
         if step == "train":
             steps.append(time.perf_counter())
 

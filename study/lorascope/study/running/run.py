@@ -63,7 +63,7 @@ def run_study(
 
 
 def draw_all_items(settings: StudySettings, units: Sequence[Unit], models: Models) -> dict[Unit, TaskData]:
-    """Return unit -> its items to train and test on, drawn once per model, task and number of items."""
+    """Return unit (adapter) -> items to train and test on, drawn once per model, task and number of items."""
     drawn: dict[tuple[str, str, int | None], TaskData] = {}
     data, read = {}, cache(read_items)  # reads each file once
     for unit in units:
