@@ -233,7 +233,10 @@ def _arrays_bytes(arrays: RowArrays) -> int:
 
 
 def row_spans(starts: np.ndarray, batches: Sequence[slice]) -> list[range]:
-    """Return the range of rows that each batch fills, from the samples' first tokens, `starts` (sample + 1,)."""
+    """Return the range of rows (1024 tokens each) that each batch fills, from samples' first tokens `starts`.
+
+    `starts` is (sample + 1,): its last value is the number of tokens.
+    """
     return [
         range(int(starts[batch.start]) // ROW_TOKENS, -(-int(starts[batch.stop]) // ROW_TOKENS)) for batch in batches
     ]

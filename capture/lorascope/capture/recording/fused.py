@@ -28,7 +28,10 @@ to 10 bits, and the kernel doesn't."""
 
 
 class Measured(NamedTuple):
-    """Six measures of tokens of one adapted layer, float32 (token,) each; NaN where base or delta isn't finite."""
+    """JS, norms, effective width, swallowed share and excess of tokens at one layer, float32 (token,) each.
+
+    They are NaN where base or delta isn't finite.
+    """
 
     js: torch.Tensor
     """JS(softmax(base), softmax(base + delta)), nats."""
@@ -55,7 +58,7 @@ class _Settings(NamedTuple):
 
 
 def measure_sum(total: Sum, rows: torch.Tensor | None, *, prove_every: int = 1) -> Measured:
-    """Return six measures per token of a layer's base and delta, at all tokens or at the indices `rows`.
+    """Return JS, norms and further measures per token of a layer's base and delta, at all tokens or at `rows`.
 
     The output is compared with base + delta if delta is known.
     """
@@ -83,7 +86,7 @@ def measure_factor(
     rows: torch.Tensor | None = None,
     prove_every: int = 1,
 ) -> Measured:
-    """Return six measures per token of base and delta = scaling * (factor @ weight + bias) on a GPU.
+    """Return JS, norms and more per token of base and delta = scaling * (factor @ weight + bias), by triton.
 
     Delta is computed in float32, as `Addition.delta` does.
 
@@ -114,13 +117,13 @@ def measure_delta(
     rows: torch.Tensor | None = None,
     prove_every: int = 1,
 ) -> Measured:
-    """Return six measures per token of base and a delta (row, feature) that the layer computed in `dtype`."""
+    """Return JS, norms and more per token of a layer's base and a delta that it computed in `dtype`."""
     settings = _Settings(1.0, 4 * torch.finfo(dtype).eps, prove_every)
     return Measured(*_launch(base, output, delta, None, None, rows, settings=settings))
 
 
 def measure_difference(base: torch.Tensor, output: torch.Tensor, *, rows: torch.Tensor | None = None) -> Measured:
-    """Return six measures per token of base and delta = output - base; `excess` is 0, as nothing is compared."""
+    """Return JS, norms and more per token of base and delta = output - base, so that `excess` is always 0."""
     return Measured(*_launch(base, output, None, None, None, rows, settings=_Settings()))
 
 
@@ -168,7 +171,7 @@ def _launch(
     *,
     settings: _Settings,
 ) -> torch.Tensor:
-    """Launch the kernel once, and return its measures, float32 (measure, token): six, or one for a KL.
+    """Launch the triton kernel once on base and delta; return float32 (measure, token): six measures, or one KL.
 
     All rows are measured if `rows` is None.
     """
@@ -204,7 +207,7 @@ def _with_contiguous_rows(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _rounding_limits(dtype: torch.dtype) -> tuple[float, float]:
-    """Return (spacing of numbers at 1, smallest step) of a floating type, as the kernel allows for rounding.
+    """Return (eps, smallest step) of a floating type: the relative and absolute rounding that is allowed.
 
     A device may round numbers below float32's normal range to zero.
     """

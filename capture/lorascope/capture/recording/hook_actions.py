@@ -39,7 +39,7 @@ class BasePassActions:
     """Component -> copy of the base of the proved tokens."""
 
     def take_base(self, site: Site, call: Call) -> None:
-        """Store the frozen layer's output, and compute, store and measure every adapter's delta there.
+        """Store the frozen layer's output and, unless an adapted pass follows, compute and measure every delta.
 
         In a pair no delta is computed.
         """
@@ -55,7 +55,7 @@ class BasePassActions:
             self.sink.prove_equal(site, self.outputs.pop(site.index), self.sink.take_proved(call.flat))
 
     def take_replaced(self, site: Site, call: Call) -> None:
-        """Store the base weights' output of a layer with a trained copy, and store and measure the copy's difference.
+        """Store the base weights' output of a layer with a trained copy, and measure how the copy's output differs.
 
         In a pair only the base is stored.
         """
@@ -68,7 +68,7 @@ class BasePassActions:
                 self.sink.measure(site, total)
 
     def _store_base(self, site: Site, base: torch.Tensor) -> None:
-        """Store the frozen layer's output and, in a pair of passes, keep a copy for the adapted one."""
+        """Store the frozen layer's output and, if an adapted pass of the batch follows, keep a copy for it."""
         self.sink.take_state(site, "base", base)
         if self.sink.is_pair:
             self.pair_bases[site.index] = self.sink.copy_for_pair(base)
@@ -99,7 +99,7 @@ class AdaptedPassActions:
     """Component -> its sum so far; the tensors are the layer's own."""
 
     def take_base(self, site: Site, call: Call) -> None:
-        """Store the frozen layer's output, and keep it for the layer's sum before PEFT changes it."""
+        """Store the frozen layer's output (base), and keep it, before PEFT changes it, until delta is known."""
         (addition,) = site.additions
         self._store_base(site, call.flat)
         is_lost = adds_in_place(site.module, addition.adapter)
@@ -109,14 +109,14 @@ class AdaptedPassActions:
             self.take_factor(site, Call((), {}, factor))
 
     def take_factor(self, site: Site, call: Call) -> None:
-        """Store the adapter's factor z = A x at a layer, and keep it for the layer's sum."""
+        """Store the adapter's factor z = A x at a layer, and keep it until the layer's output comes."""
         if site.index in self.sums:
             total = replace(self.sums[site.index], z_or_delta=call.flat, dtype=call.output.dtype)
             self.sums[site.index] = total
             self.sink.take_factor(total.addition, call.flat)
 
     def take_branch(self, site: Site, call: Call) -> None:
-        """Compute delta from the output of DoRA's magnitude module, store it, and keep it for the layer's sum."""
+        """Compute delta from the output of DoRA's magnitude module, store it, and keep it until the output comes."""
         if site.index in self.sums:
             total = self.sums[site.index]
             delta = dora_delta(site.module, call.output, total.base)
@@ -124,7 +124,7 @@ class AdaptedPassActions:
             self.sink.take_delta(total.addition, delta)
 
     def take_output(self, site: Site, call: Call) -> None:
-        """Complete the layer's sum with its output, measure it, and check that it is base + delta."""
+        """Measure the layer's base and delta, and check that the output, which comes last, is their sum."""
         total = self.sums.pop(site.index, None)
         if total is None:
             return  # a hook didn't fire, which is detected after the pass
@@ -136,7 +136,7 @@ class AdaptedPassActions:
         self._finish_pair(site, total)
 
     def take_replaced(self, site: Site, call: Call) -> None:
-        """Store and measure the difference of a layer's trained weights' output from the base weights' output.
+        """Compute the base weights' output of a layer with a trained copy, and store and measure the difference.
 
         The base weights' output is computed here.
         """
@@ -149,11 +149,11 @@ class AdaptedPassActions:
         self._finish_pair(site, total)
 
     def _store_base(self, site: Site, base: torch.Tensor) -> None:
-        """Store the frozen layer's output, unless the base pass of a pair has already stored it."""
+        """Store the frozen layer's output, unless an earlier pass with adapters off has already stored it."""
         if not self.sink.is_pair:
             self.sink.take_state(site, "base", base)
 
     def _finish_pair(self, site: Site, total: Sum) -> None:
-        """In a pair's second pass, store the output and measure its difference from the first pass's base."""
+        """If a pass with adapters off came before, store the output and measure its difference from that base."""
         if self.sink.is_pair:
             self.sink.finish_pair(site, replace(total, base=self.pair_bases.pop(site.index), z_or_delta=None))

@@ -105,7 +105,7 @@ class Recorder:
 
     @contextmanager
     def recording(self, target: BatchTarget, pass_: Pass) -> Iterator[None]:
-        """Record the block's pass into `target`; raise `CaptureError` unless all hooks fire and all sums are right."""
+        """Record the block's pass; raise `CaptureError` unless all hooks fire and all outputs are base + delta."""
         sink = Sink(
             target=target,
             is_pair=self._stream == "pair",

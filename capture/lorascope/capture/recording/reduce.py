@@ -65,7 +65,7 @@ def values_per_part(device: torch.device) -> int:
 
 
 def _jensen_shannon(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-    """Return the Jensen-Shannon divergence of a part that fits the cache, over the last axis, nats, float64."""
+    """Return JS of softmax(base) and softmax(base + delta), float64, for tensors whose temporaries fit the cache."""
     base, delta = base.double(), delta.double()
     log_p = torch.log_softmax(base - base.amax(-1, keepdim=True), -1)
     # A constant changes no softmax; without the mean under p, small differences of large deltas keep their digits.
@@ -82,7 +82,7 @@ def _jensen_shannon(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
 
 
 def _js_term(d: torch.Tensor) -> torch.Tensor:
-    """Return a feature's term g(d) = ln 2 - H_b(sigmoid(d)) of JS, for d = log q - log p, before its weight."""
+    """Return ln 2 - H(sigmoid(d)), H the binary entropy: a feature's JS term at d = log q - log p, unweighted."""
     t = torch.exp(-d.abs())
     closed = math.log(2) - torch.log1p(t) - d.abs() * t / (1 + t)
     x = (d / 2) ** 2
@@ -91,7 +91,7 @@ def _js_term(d: torch.Tensor) -> torch.Tensor:
 
 
 class Reduced(NamedTuple):
-    """Measures of tokens at one adapted layer, float32 (token,) each: JS, two norms and effective width.
+    """JS, base norm, delta norm and effective width of tokens at one adapted layer, float32 (token,) each.
 
     They are on the device of the states.
     """
@@ -164,13 +164,13 @@ def has_kernel(device: torch.device) -> bool:
 
 
 class Reducer:
-    """Callback of a `Recorder` that writes each adapted layer's measures into the rows of a batch.
+    """Callback of a `Recorder` that writes each adapted layer's JS, norms and effective width into a batch's rows.
 
     A `Recorder` calls it with the measures of the captured tokens, for each adapter and component.
     """
 
     def __init__(self) -> None:
-        """Start without a batch; the first call sets one."""
+        """Start without a batch: the first call brings one."""
         self._target: BatchTarget | None = None
         self._reduced: set[int] = set()
 

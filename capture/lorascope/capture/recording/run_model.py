@@ -27,9 +27,9 @@ T = TypeVar("T")
 def all_scores(
     model: Any, samples: Sequence[EncodedSample], ranks: Ranks, progress: Report, *, batch_tokens: int, with_base: bool
 ) -> tuple[Scores, Scores | None]:
-    """Return the samples' scores with the adapter and, if `with_base`, without it; ranks share the batches.
+    """Return the samples' scores with the adapter and, if `with_base`, without it; processes share the batches.
 
-    A rank is one of the processes of a capture.
+    The processes of a capture are its `ranks`.
     """
     work = partial(score, model, batch_tokens=batch_tokens)
     batches = score_batches(samples, batch_tokens=batch_tokens)
@@ -107,7 +107,9 @@ def fill_rows(
     queue_bytes: int | None = None,
     **options: Any,
 ) -> Streamed:
-    """Run the model with hooks on all batches with tokens of the chosen rows, bool (row,), and write these rows.
+    """Run the model with hooks on all batches with tokens of the chosen rows (1024 tokens each); write these rows.
+
+    `rows` is bool (row,).
 
     `queue_bytes` is that of `RowQueue`; the other options and the errors are those of `stream_states`.
     """

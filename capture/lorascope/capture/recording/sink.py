@@ -36,7 +36,7 @@ class _GatheredCalls:
     """
 
     def __init__(self) -> None:
-        """Start without waiting calls."""
+        """Start with no calls waiting."""
         self._waiting: dict[tuple[Any, ...], list[tuple[Done, tuple[torch.Tensor, ...]]]] = {}
 
     def add(self, work: Work, done: Done, *tensors: torch.Tensor, **settings: Any) -> None:
@@ -48,7 +48,7 @@ class _GatheredCalls:
             self._run(key)
 
     def finish(self) -> None:
-        """Make all calls that still wait."""
+        """Make all calls that are still queued."""
         for key in list(self._waiting):
             self._run(key)
 
@@ -83,7 +83,7 @@ class Sink:
     _gathered: _GatheredCalls = field(default_factory=_GatheredCalls)
 
     def finish(self) -> None:
-        """Make the measurements and checks that still wait, after the pass."""
+        """Make the queued measurements and checks, once the pass is over."""
         self._gathered.finish()
 
     def take_state(self, site: Site, name: str, output: torch.Tensor) -> None:
@@ -152,7 +152,7 @@ class Sink:
         return taken.clone() if is_view else taken
 
     def finish_pair(self, site: Site, total: Sum) -> None:
-        """Store a layer's output in the adapted pass of a pair, and measure its difference from the base pass's."""
+        """Store a layer's output with adapters on, and measure its difference from the earlier base."""
         assert total.output is not None
         self.take_state(site, "adapted", total.output)
         take = self.target.take_measured if self.reducer is None else self.target.take
@@ -165,12 +165,12 @@ class Sink:
             self._measure(jensen_shannon, "js", site, total.addition, chosen.base, chosen.delta)
 
     def take_proved(self, output: torch.Tensor) -> torch.Tensor:
-        """Return a copy of the tokens of an output (flat token, feature) on which sums are checked."""
+        """Return a copy of an output at the tokens on which base + delta = output is checked."""
         rows = self.target.token_index(output.device, measured=True)
         return output[:: _proof_step(len(output))].clone() if rows is None else output.index_select(0, proved(rows))
 
     def prove_equal(self, site: Site, base: torch.Tensor, output: torch.Tensor) -> None:
-        """Record an infinite excess unless a layer's output, with adapters off, equals its base bit for bit."""
+        """Record excess 0 if a layer's output, with adapters off, equals its base bit for bit, else infinity."""
         differ = (output != base) & ~(torch.isnan(output) & torch.isnan(base))
         self.excess[site.path] = torch.where(differ.any(), torch.inf, 0.0)
 
@@ -223,7 +223,7 @@ class Sink:
 
 
 def _proof_step(n_tokens: int) -> int:
-    """Return the step between the tokens on which sums are checked, so that these are at most 256.
+    """Return the step between the tokens on which base + delta = output is checked, at most 256 of `n_tokens`.
 
     It is odd, or else windows of even length were proved at the same positions.
     """

@@ -55,7 +55,7 @@ def stream_states(
     stop: Callable[[], bool] = lambda: False,
     progress: Report = None,
 ) -> Streamed:
-    """Run the model with hooks on all batches with tokens of the chosen rows, and fill `rows` with its states.
+    """Run the model with hooks on all batches with tokens of rows to be written; fill `rows`, return measurements.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def stream_states(
 
 @dataclass(slots=True)
 class _Stream:
-    """A capture's batches while they run: what they need, and seconds and tokens so far."""
+    """State of a capture while its batches run: model, hooks, rows, and seconds and tokens so far."""
 
     model: Any
     recorder: Recorder

@@ -211,7 +211,7 @@ def _find_contents(item: ChatItem, tokenizer: Any, text: str, *, marks: bool) ->
 
 
 def _unidentified_message(item: ChatItem, number: int, what: str) -> str:
-    """Return the error text for message `number` of a chat, whose tokens the template makes unknowable.
+    """Return the error text for message `number`, whose tokens can't be found since the template changes it.
 
     `what` says how the template changes the message's content.
     """

@@ -99,7 +99,7 @@ def generate(
 
 
 def generation_batches(samples: Sequence[EncodedSample], *, n: int, batch_tokens: int) -> list[slice]:
-    """Return the batches, slices of the samples, in which `generate` runs.
+    """Return slices of the samples, one per batch of at most `batch_tokens` tokens, as `generate` runs them.
 
     Parts of the samples, split at the boundary of two batches, give the same batches.
     """

@@ -34,7 +34,7 @@ class Template:
     `{stem}`, which doesn't; `{example}` and `{negative}` are optional."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError unless the text asks one question, knows its placeholders and ends in words."""
+        """Raise ValueError unless the text has one `{question}` or `{stem}`, known placeholders and ends in words."""
         names = _PLACEHOLDER.findall(self.text)
         if unknown := [name for name in names if name not in PLACEHOLDERS]:
             allowed = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)

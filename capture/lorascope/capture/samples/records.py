@@ -161,7 +161,7 @@ def _chat_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> ChatItem:
 
 
 def _completion_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> ChatItem | CompletionItem:
-    """Make an item of `prompt` and `completion`: a chat if both are messages, else a text and its continuation.
+    """Make an item of `prompt` and `completion`: a chat if they are lists of messages, else a text to continue.
 
     `names` has its id, data set and split.
     """

@@ -92,7 +92,7 @@ def score(
 
 
 def score_batches(samples: Sequence[EncodedSample], *, batch_tokens: int) -> list[slice]:
-    """Return the batches, slices of the samples, in which `score` runs.
+    """Return slices of the samples, one per batch of at most `batch_tokens` tokens, as `score` runs them.
 
     Parts of the samples, split at the boundary of two batches, give the same batches.
     """
@@ -140,7 +140,7 @@ class _Forward:
 
 
 def _scored_sequences(sample: EncodedSample) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (token ids, positions to score) for each choice after its prompt, or for a sample without choices."""
+    """Yield (token ids, positions to score): one pair per choice after its prompt, or one without choices."""
     if not sample.choices:
         yield sample.token_ids, np.flatnonzero(sample.is_target)
     for choice in sample.choices:
@@ -254,6 +254,6 @@ def logits_per_part(device: torch.device) -> int:
 
 
 def logit_parts(n_tokens: int, logits: torch.Tensor) -> Iterator[slice]:
-    """Return slices of `n_tokens` tokens, each with as few logits as the device best computes at a time."""
+    """Return slices of `n_tokens` tokens, each small enough to compute all its logits (..., token id) at once."""
     step = max(1, logits_per_part(logits.device) // logits.shape[-1])
     return (slice(start, min(start + step, n_tokens)) for start in range(0, n_tokens, step))
