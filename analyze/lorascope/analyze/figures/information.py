@@ -157,7 +157,7 @@ def _known_values(result: xr.Dataset, estimator: str) -> pd.DataFrame:
 
 
 def _value_points(values: pd.DataFrame, group: str, look: Look, estimator: str, axis: ValueAxis) -> go.Scatter:
-    """Return a trace of points with bars: hollow for vague verdicts, triangles beyond an end of the axis."""
+    """Return a trace of points with interval bars: hollow if saturated or undersampled, triangles beyond the axis."""
     symbols = np.where(values["verdict"].isin(VAGUE), f"{look.symbol}-open", look.symbol)
     symbols = np.where(values["value"] > axis.high, EDGES["up"], symbols)
     symbols = np.where(values["value"] < axis.low, EDGES["down"], symbols)

@@ -186,7 +186,7 @@ def compare_metrics(
 
 
 class _ResampledCells(NamedTuple):
-    """A set of cells as tables (group, setting), with draws of groups and orders of settings."""
+    """Cells (accuracy and metrics of runs) as tables (group, setting), with draws of groups, orders of settings."""
 
     name: str
     n_cells: int
@@ -209,7 +209,7 @@ class _ResampledCells(NamedTuple):
 def _resample(
     name: str, cells: pd.DataFrame, members: pd.DataFrame, n_draws: int, seed: int, level: float
 ) -> _ResampledCells:
-    """Return a set of cells as tables (group, setting), with draws of groups and orders of settings.
+    """Return cells of a study as tables (group, setting), with draws of groups and orders of settings for tests.
 
     `members` has the columns of `groups`, by group.
     """

@@ -28,7 +28,7 @@ NEAR_COSINE, ALIKE_COSINE = 0.5, 0.7
 
 
 def characteristic_directions(x: np.ndarray, y: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return directions a (dx, pair) and b (dy, pair), best first, along which exp(i a.x) and exp(i b.y) covary most.
+    """Return directions a (dx, pair), b (dy, pair), best first, along which exp(i a.x) and exp(i b.y) covary most.
 
     `x` and `y` are float64 (n, dimension) with columns of about unit variance; `seed` is that of random directions.
 

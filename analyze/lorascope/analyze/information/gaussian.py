@@ -183,7 +183,7 @@ def _log_mean_exp(ratios: np.ndarray, scale: float, n_pairs: int) -> float:
 
 
 def noise_curve(x: np.ndarray, y: np.ndarray, noise: Sequence[float] = NOISE) -> np.ndarray:
-    """Return the Gaussian mutual information in nats after noise is added to both sides, by its sd in `noise`.
+    """Return Gaussian mutual information in nats, float64 (noise,), after noise of each sd is added to both sides.
 
     Parameters
     ----------

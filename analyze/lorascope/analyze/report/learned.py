@@ -32,7 +32,7 @@ N_CONTEXTS = 3
 
 
 def answer_which_directions(run: Run, explanation: Explanation) -> str:
-    """Return sentences (plain text) on the strongest direction of one component, and where it is strongest."""
+    """Return sentences (plain text) on the strongest direction of one module's delta, and the token it is about."""
     if explanation.directions is None:
         return f"Can't tell, since {explanation.reasons['directions']}."
     name = main_component(explanation)
@@ -115,7 +115,7 @@ def answer_how_many_ranks(explanation: Explanation) -> str:
 
 
 def directions_section(run: Run, explanation: Explanation) -> str:
-    """Return the HTML section on directions of components and words of sites, or on why they aren't known."""
+    """Return the HTML section with tables of modules' directions and promoted tokens, or why they are unknown."""
     directions, words = (
         f"<p>Can't tell {what}, since {with_code(explanation.reasons[field])}.</p>"
         if field in explanation.reasons
@@ -232,7 +232,7 @@ def main_site(lens: xr.Dataset) -> str:
 
 
 def _stream_sites(lens: xr.Dataset) -> list[str]:
-    """Return the sites that are the residual stream after a layer, by layer."""
+    """Return the names of sites in the residual stream, such as `after layer 3`, by layer."""
     return [site for site in lens["site"].values.tolist() if site.startswith("after layer ")]
 
 

@@ -88,7 +88,7 @@ def _sentences(run: Run, explanation: Explanation) -> Iterator[str]:
 
 
 def has_significant_removal(ablation: xr.Dataset) -> bool:
-    """Return whether the largest change of predictions by a removal is above twice its standard error."""
+    """Return whether removing some part of the adapter changes predictions by over twice the standard error."""
     top = int(ablation["kl"].values.argmax())
     return bool(ablation["kl"][top] > 2 * ablation["kl_se"][top])
 

@@ -104,7 +104,7 @@ def notices(run: Run, qualified: xr.DataTree) -> Iterator[str]:
 
 
 def trust_section(run: Run, qualified: xr.DataTree) -> str:
-    """Return the HTML section on what was captured, how JS must be read, fidelity and provenance."""
+    """Return the HTML section on trust: captured tokens, how to read JS, fidelity of stored JS, provenance."""
     rows = [("path", run.path), *_flat(run.attributes)]
     line = f"<b>Provenance:</b> model, adapter, data, settings and libraries, {len(rows)} entries"
     return section(
