@@ -66,7 +66,7 @@ def quotient(typing_context: Any, a: Any, b: Any) -> Any:
 
     # `arcp` lets LLVM refine an estimate of 1/b, to two units in the last place, where that beats a division.
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        """Return the LLVM value of the division."""
+        """Return the LLVM value of a / b, with the flag that allows a product with an estimate of 1 / b."""
         return builder.fdiv(*arguments, flags=("arcp",))
 
     return numba.float32(numba.float32, numba.float32), generate

@@ -121,7 +121,7 @@ def _exponent(a: Any) -> Any:
 
 @compiled(EXACT, inline=True)
 def _weight_range(top: Any) -> Any:
-    """Return the x up to which `_weight` is 0, and the exponent bits that it adds, if a row's maximum is `top`."""
+    """Return the x up to which a softmax weight is taken as 0, and the exponent bits that scale weights, by `top`."""
     return top + _FLUSH, _I((127 + _SCALE_BITS - _exponent(top)) << 23)
 
 
@@ -175,7 +175,7 @@ def _plain_weight(x: Any, magic: Any) -> Any:
 
 @compiled(inline=True)
 def _magic_of(top: Any) -> Any:
-    """Return the constant `magic` with which `_plain_weight` rounds, for rows whose maximum is `top`."""
+    """Return the constant that rounds and scales exponents in `_plain_weight`, for rows whose maximum is `top`."""
     return _F(_MAGIC + _F(127 + _SCALE_BITS - _exponent(top)))
 
 

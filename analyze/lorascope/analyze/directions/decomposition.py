@@ -174,7 +174,7 @@ def empty_tops(n_directions: int, n: int) -> TopTokens:
 def tokens_above(
     tops: TopTokens, scores: Float32[np.ndarray, "direction token"], tokens: Int64[np.ndarray, " token"]
 ) -> TopTokens:
-    """Return the tokens whose |score| along any direction is larger than the last one in `tops`; NaN counts as 0."""
+    """Return the tokens whose |score| along any direction exceeds the weakest one in `tops`; NaN counts as 0."""
     scores = np.where(np.isnan(scores), np.float32(0), scores)
     columns = np.flatnonzero((np.abs(scores) > np.abs(tops.score[:, -1:])).any(axis=0))
     return TopTokens(np.broadcast_to(tokens[columns], (len(scores), len(columns))), scores[:, columns])
@@ -188,6 +188,6 @@ def merge_tops(tops: TopTokens, later: TopTokens) -> TopTokens:
 
 
 def mark_missing(tops: TopTokens) -> TopTokens:
-    """Return `tops` with -1 and NaN in place of tokens with a score of 0."""
+    """Return `tops` with token -1 and score NaN in place of entries with a score of 0, which are no tokens."""
     is_token = tops.score != 0
     return TopTokens(np.where(is_token, tops.token, -1), np.where(is_token, tops.score, np.float32(np.nan)))

@@ -194,7 +194,7 @@ def _quantile(values: np.ndarray) -> float:
 
 
 def _write_directions(group: zarr.Group, run: Run, adapter: str, n_workers: int | None, progress: Progress) -> int:
-    """Write directions and top tokens of each component with a factor; return the number of tokens with states."""
+    """Write directions and top tokens per component (if stored as factor); return how many tokens have states."""
     rank = int(run.adapter(adapter)["rank"].values.max())
     sources = component_sources(run, adapter) if run.has_states and rank else []
     sources = [source for source in sources if source.delta.lora_B is not None]
