@@ -1,4 +1,4 @@
-"""Runs on disk: the store that capture writes and analysis reads (format version 1, `docs/store-format.md`)."""
+"""Runs on disk: the store that capture writes and analysis reads (format version 2, `docs/store-format.md`)."""
 
 from typing import TYPE_CHECKING
 

@@ -236,7 +236,7 @@ def chosen_token_weights(
     Examples
     --------
     >>> from lorascope.stores import open_run
-    >>> mask = chosen_tokens(open_run("runs/demo/run.zarr"), "first:4") > 0  # doctest: +SKIP
+    >>> mask = chosen_token_weights(open_run("runs/demo/run.zarr"), "first:4") > 0  # doctest: +SKIP
     """
     if seed < 0:
         raise ValueError(f"`seed` is {seed}; give a whole number of at least 0")
