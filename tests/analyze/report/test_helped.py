@@ -48,8 +48,8 @@ WORDS = {
     ),
     "both": (
         [score(), score("CE", base=(2.0, 0.1), adapted=(1.0, 0.1), change=(-1.0, 0.1)), score("PPL")],
-        "accuracy rises (from 33.0 ± 4.7 to 66.0 ± 4.7 %); the loss (lower is better) falls (from 2.00 ± 0.10 to 1.00 "
-        "± 0.10 nat per token).",
+        "accuracy rises (from 33.0 ± 4.7 to 66.0 ± 4.7 %); the loss on right answers (lower is better) "
+        "falls (from 2.00 ± 0.10 to 1.00 ± 0.10 nat per token).",
     ),
     "few": ([score(n=29)], "Measured on 29 samples (few: errors are rough with fewer than 30) of facts/test;"),
     "enough": ([score(n=30)], "Measured on 30 samples of facts/test;"),

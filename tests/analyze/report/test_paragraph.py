@@ -57,23 +57,27 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "components": (
         {"ablate": "components"},
         {
-            MATTERS: "The adapter's part in model.layers.0.down_proj matters most: no other removal changes the "
-            "predictions of the next token as much (Kullback-Leibler divergence, KL: 4.1 ± 1.5 nat over 37 tokens of 6 "
-            "samples; 0 is no change, and at 0.693 what was predicted is half as probable, on average). Others may "
-            "matter as much: model.layers.1.q_proj, model.layers.1.up_proj and model.layers.1.down_proj (the "
-            "difference is less than twice its standard error). What matters for predictions can differ from where the "
-            "adapter acts, which is about each module's own output. A changed prediction needn't be a worse one. "
+            MATTERS: "Parts of the adapter were taken out one at a time. Predictions of the next token change most "
+            "without the part in model.layers.0.down_proj (Kullback-Leibler divergence, KL: 4.1 ± 1.5 nat over 37 "
+            "tokens of 6 samples; 0 is no change, and at 0.693 what was predicted is half as probable, on average), "
+            "and about as much without that in model.layers.1.q_proj, model.layers.1.up_proj and "
+            "model.layers.1.down_proj (the difference is less than twice its standard error). What matters for "
+            "predictions can differ from where the adapter acts, which is about each module's own output. A changed "
+            "prediction needn't be a worse one. "
             "Modules on which it acts more matter ",
             DIRECTIONS: "of model.layers.0.down_proj, whose removal changes predictions most, is a mix of ",
         },
     ),
     "layers": (
         {"ablate": "layers"},
-        {MATTERS: "part in layer 0 matters most: no other removal"},
+        {MATTERS: "change most without the part in layer 0 (Kullback"},
     ),
     "kinds": (
         {"ablate": "kinds"},
-        {MATTERS: "part in modules named down_proj matters most", DIRECTIONS: ", where it acts most, is a mix"},
+        {
+            MATTERS: "change most without the part in modules named down_proj (",
+            DIRECTIONS: ", where its effect is largest, is a mix",
+        },
     ),
     "pair": ({"stream": "pair"}, {DIRECTIONS: PAIR, RANKS: PAIR, WORDS: NO_WORDS}),
     "no states": (
@@ -113,7 +117,7 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
             DIRECTIONS: "_proj is a mix of at most",
         },
     ),
-    "outside": ({"outside": True}, {ACTS: "The adapter acts most in layers 0 and 1 (83.2 % of its effect; "}),
+    "outside": ({"outside": True}, {ACTS: "The adapter's effect is largest in layers 0 and 1 (83.2 % of all; "}),
     "one sample": (
         {"n_samples": 1, "ablate": "components"},
         {
@@ -199,13 +203,10 @@ def test_a_planted_token_drives_the_first_direction(tmp_path: Path) -> None:
     run = write_factors(tmp_path / "run.zarr", {"a.down_proj": factor}, lengths=[30] * 20, ids=ids)
     answer = answers_of(run)[DIRECTIONS]
     assert answer.startswith(
-        "What the adapter adds to the output of a.down_proj, where it acts most, is a mix of at most 16 directions"
+        "What the adapter adds to the output of a.down_proj, where its effect is largest, is a mix of at most 16 "
     )
     assert "is strongest at the token “\u00a0t7” (10 of its 10 strongest places; " in answer
-    assert (
-        "19 random directions were tried, and none is as much about one token (p = 0.0500, the smallest possible)"
-        in answer
-    )
+    assert "none is as much about one token (p = 0.0500, the smallest possible with 19)." in answer
 
 
 @pytest.fixture(scope="module")
@@ -231,8 +232,8 @@ def test_words_are_those_of_the_longest_mean_delta(planted: Run) -> None:
     words = dict(paragraph(planted, explanation))[WORDS]
     spelt = (EVIL + r"\n\x1b[31m").replace(" ", "\u00a0")
     assert (
-        "what the adapter adds to the output of model.layers.0.mlp.down_proj (the largest average of all down_proj and "
-        f"o_proj) makes these next tokens more likely: “{spelt}”, "
+        "what the adapter adds to the output of model.layers.0.mlp.down_proj (the largest average change among all "
+        f"down_proj and o_proj) makes these next tokens more likely: “{spelt}”, "
     ) in words
     n = int(explanation.lens.sel(site="model.layers.0.mlp.down_proj")["n_promoted"])
     assert n > 0

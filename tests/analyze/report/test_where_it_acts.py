@@ -30,21 +30,21 @@ def measured(
 PLACES = {
     "one layer": (
         measured([1, 8, 1]),
-        "The adapter acts most in layer 1 (80.0 % of its effect; 33.3 % if all layers were equal).",
+        "The adapter's effect is largest in layer 1 (80.0 % of all; 33.3 % if all layers were equal).",
     ),
-    "several": (measured([3, 1, 4, 1, 1]), "in layers 0 and 2 (70.0 % of its effect; 40.0 % if"),
-    "neighbours": (measured([1, 4, 4, 4, 1, 3]), "in layers 1-3 (70.6 % of its effect; 50.0 % if"),
-    "many": (measured([3, 1] * 8), "in 6 of 16 layers (56.2 % of its effect; 37.5 % if"),
+    "several": (measured([3, 1, 4, 1, 1]), "in layers 0 and 2 (70.0 % of all; 40.0 % if"),
+    "neighbours": (measured([1, 4, 4, 4, 1, 3]), "in layers 1-3 (70.6 % of all; 50.0 % if"),
+    "many": (measured([3, 1] * 8), "in 6 of 16 layers (56.2 % of all; 37.5 % if"),
     "outside": (measured([1, 9], layers=[0, -1]), "in modules outside of the layers (90.0 %"),
     "inside and outside": (measured([2, 5, 5], layers=[0, 1, -1]), "in layer 1 and modules outside of the layers (83"),
     "kinds": (
         measured([8, 1, 1, 2], layers=[0, 0, 1, 1], kinds=["q", "v", "q", "v"]),
-        "in layer 0 (75.0 % of its effect; 50.0 % if all layers were equal). By kind, it acts most in modules named q "
+        "in layer 0 (75.0 % of all; 50.0 % if all layers were equal). By kind, it is largest in modules named q "
         "(75.0 %; 50.0 % if all kinds were equal).",
     ),
     "kinds of one layer": (
         measured([1, 3], layers=[4, 4], kinds=["q", "v"]),
-        "The adapter acts most in modules named v (75.0 % of its effect; 50.0 % if all kinds were equal).",
+        "The adapter's effect is largest in modules named v (75.0 % of all; 50.0 % if all kinds were equal).",
     ),
     "many kinds": (measured([1] * 12, layers=[0] * 12, kinds=list("abcdefghijkl")), "in 7 of 12 kinds of modules (58"),
     "one component": (measured([2.0]), "The adapter acts in a single module."),
@@ -65,15 +65,15 @@ def test_where_it_acts(name: str) -> None:
         ([1, math.nan], "Whether that is much isn't known, since the same changes in random order have no known"),
         (
             [1, 1],
-            "smaller (real / shuffled = 2.00). So the effect depends on which numbers of an output change, not only",
+            "smaller (real / shuffled = 2.00). So it depends on which numbers of an output change, not only",
         ),
         (
             [2, 1],
-            "about as large (real / shuffled = 1.33). So the effect depends on how large the changes are, hardly on",
+            "about as large (real / shuffled = 1.33). So it shows how large the changes are, and hardly",
         ),
         (
             [4, 4],
-            "larger (real / shuffled = 0.500). So the effect depends on which numbers of an output change, not",
+            "larger (real / shuffled = 0.500). So it depends on which numbers of an output change, not",
         ),
     ],
 )

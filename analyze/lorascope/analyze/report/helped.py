@@ -39,7 +39,10 @@ def answer_whether_it_helps(scores: Sequence[Score], n_choices: int = 0) -> str:
     `n_choices` is the number of choices of each item, 0 if unknown.
     """
     measures = {name: [score for score in scores if score.measure == name] for name in _MEASURES}
-    changes = [_describe_change(*_MEASURES[name], own) for name, own in measures.items() if own]
+    names = _MEASURES | (
+        {"CE": ("the loss on right answers (lower is better)", " nat per token")} if measures["ACC"] else {}
+    )
+    changes = [_describe_change(*names[name], own) for name, own in measures.items() if own]
     if not changes:
         return "Can't tell, since no sample was scored."
     counts = {score.dataset: score.n for own in measures.values() for score in own}

@@ -44,10 +44,10 @@ def answer_which_directions(run: Run, explanation: Explanation) -> str:
         return f"Can't tell, since what the adapter adds to {name} is 0, or not finite."
     tokens = describe_tokens(explanation.directions, explanation.directions.attrs["n_tokens"])
     if explanation.directions.attrs["tokens"] == "from:1":
-        tokens += ", where it can be far larger"
+        tokens += ", which can be so large that it hides the others"
     first = (
         f"What the adapter adds to the output of {name}{_why_main(explanation)} is a mix of at most {rank} directions "
-        f"(its rank). The strongest has {format_percent(share)} of it ({format_percent(1 / rank)} if all were equal; "
+        f"(its rank). One direction has {format_percent(share)} of it ({format_percent(1 / rank)} if all were equal; "
         f"squared length over {tokens})."
     )
     count, n_top = int(row["driver_count"]), int((row["token"] >= 0).sum())
@@ -58,9 +58,9 @@ def answer_which_directions(run: Run, explanation: Explanation) -> str:
         )
     return (
         f"{first} This direction is strongest at the token {_token_text(run, int(row['driver']))} ({count} of its "
-        f"{n_top} strongest places; {format_percent(float(row['driver_share']))} of all places). That is more than "
-        f"chance: {N_DRAWS} random directions were tried, and none is as much about one token (p = {format_number(p)}, "
-        "the smallest possible)."
+        f"{n_top} strongest places; {format_percent(float(row['driver_share']))} of all places). That is a hint, no "
+        f"more: of {N_DRAWS} random mixtures of the module's directions none is as much about one token "
+        f"(p = {format_number(p)}, the smallest possible with {N_DRAWS})."
     )
 
 
@@ -77,7 +77,7 @@ def answer_which_words(explanation: Explanation) -> str:
     )
     null = f"compared with {explanation.lens.attrs['n_draws']} random changes of the same size"
     kinds = join_names(np.unique(explanation.lens["kind"]).tolist())
-    what, why = f"to the output of {site}", f" (the largest average of all {kinds})"
+    what, why = f"to the output of {site}", f" (the largest average change among all {kinds})"
     if site.startswith("after "):
         what, why = f"to the residual stream {site}", ""
     if not n_more + n_less:
@@ -86,8 +86,9 @@ def answer_which_words(explanation: Explanation) -> str:
     return (
         f"On average, what the adapter adds {what}{why} makes these next tokens more likely: {more}; and these less "
         f"likely: {less}. Beyond chance are {first[0]} of the former and {first[1]} of the latter (p up to {LEVEL}, "
-        f"{null}). This is a rough look: {'other modules can outweigh' if why else 'single positions can differ from'} "
-        "this average over all captured positions, so a less likely token may still be predicted."
+        f"{null}). This is a rough look, an average over all captured tokens: "
+        f"{'other modules can outweigh it' if why else 'single tokens can differ from it'}, and a token that is less "
+        "likely on average may be predicted where it counts."
     )
 
 
@@ -107,10 +108,10 @@ def answer_how_many_ranks(explanation: Explanation) -> str:
         error = f"{int(halves[0])} and {int(halves[1])} in two halves of the tokens"
     zero = f" Not counted: {n_zero} modules where what is added is 0 or not finite." if n_zero else ""
     return (
-        f"A module needs {round(n_99 / n, 1):g} of its {round(rank / n, 1):g} directions on average for 99 % of what "
-        f"the adapter adds ({n_99} of {rank} in {n} modules; {error}), and {round(n_90 / n, 1):g} for 90 % ({n_90} of "
-        f"{rank}; squared length over {tokens}).{zero} `lorascope adapter --truncate` writes a smaller adapter, chosen "
-        "by its weights, and can measure the loss."
+        f"On these tokens, a module needs {round(n_99 / n, 1):g} of its {round(rank / n, 1):g} directions on average "
+        f"for 99 % of what the adapter adds ({n_99} of {rank} in {n} modules; {error}), and {round(n_90 / n, 1):g} for "
+        f"90 % ({n_90} of {rank}; squared length over {tokens}).{zero} To try a smaller rank, use `lorascope adapter "
+        "--truncate`: it chooses directions by the weights, not by these tokens, and can measure what is lost."
     )
 
 
@@ -219,7 +220,7 @@ def _why_main(explanation: Explanation) -> str:
     """Return a clause on why the report shows its main component; empty if earlier answers can't name the largest."""
     if explanation.measures is not None and explanation.ablation is not None:
         return ", whose removal changes predictions most," if has_significant_removal(explanation.ablation) else ""
-    return ", where it acts most," if np.isfinite(explanation.qualified["miub"].item()) else ""
+    return ", where its effect is largest," if np.isfinite(explanation.qualified["miub"].item()) else ""
 
 
 def main_site(lens: xr.Dataset) -> str:

@@ -71,14 +71,16 @@ def _sentences(run: Run, explanation: Explanation) -> Iterator[str]:
         return
     prefix = {"components": "", "layers": "layer ", "kinds": "modules named "}[parts]
     names = [f"{prefix}{part}".replace("layer -1", "modules outside of the layers") for part in ablation["part"].values]
-    yield (
-        f"The adapter's part in {names[top]} matters most: no other removal changes the predictions of the next token "
-        f"as much ({name}: {format_error(kl, error)} nat over {tokens}{scale})."
-    )
     is_equal = (ablation["behind"] <= 2 * ablation["behind_se"]).values
-    if equal := [name for place, name in enumerate(names) if is_equal[place] and place != top]:
+    equal = [name for place, name in enumerate(names) if is_equal[place] and place != top]
+    tie = ""
+    if equal:
         others = join_names(equal) if len(equal) <= MOST_EQUAL else f"{len(equal)} other {parts}"
-        yield f"Others may matter as much: {others} (the difference is less than twice its standard error)."
+        tie = f", and about as much without that in {others} (the difference is less than twice its standard error)"
+    yield (
+        "Parts of the adapter were taken out one at a time. Predictions of the next token change most without the part "
+        f"in {names[top]} ({name}: {format_error(kl, error)} nat over {tokens}{scale}){tie}."
+    )
     yield (
         "What matters for predictions can differ from where the adapter acts, which is about each module's own output. "
         "A changed prediction needn't be a worse one."

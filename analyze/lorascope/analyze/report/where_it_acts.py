@@ -34,11 +34,12 @@ def answer_where_it_acts(qualified: xr.DataTree) -> str:
     if not miub > 0:
         return short_answer_where_it_acts(qualified)
     return (
-        f"{main_places(qualified)} A module is a weight matrix that the adapter changes; the effect on it is how far "
-        f"this moves its output. {compare_with_shuffled(qualified)} The effect is measured as a distance between the "
-        "output with and without the adapter's change (Jensen-Shannon divergence of their softmax, JS: 0 if they are "
-        "the same, 0.693 nat at most). Added up over all modules, it is called MIUB "
-        f"({format_error(miub, error)} nat over {sample_count(qualified.attrs['n_samples'])})."
+        f"{main_places(qualified)} A module is a weight matrix that the adapter changes. The effect on it is how far "
+        "the adapter moves its output: 0 if not at all, and 0.693 if the output is an entirely different one "
+        "(Jensen-Shannon divergence, JS, of the softmax of the output with and without the adapter, in nat). Added up "
+        f"over all modules, it is called MIUB ({format_error(miub, error)} nat over "
+        f"{sample_count(qualified.attrs['n_samples'])}). No MIUB is good or bad: it compares adapters of one model on "
+        f"the same samples. {compare_with_shuffled(qualified)}"
     )
 
 
@@ -65,9 +66,9 @@ def main_places(qualified: xr.DataTree) -> str:
         if len(shares) > 1:
             n, names = _half(shares, plural)
             share = sum(sorted(shares.values())[-n:])
-            start, of_what = ("By kind, it", "") if sentences else ("The adapter", " of its effect")
+            start, of_what = ("By kind, it", "") if sentences else ("The adapter's effect", " of all")
             equal = f"{format_percent(n / len(shares))} if all {plural.split()[0]} were equal"
-            sentences.append(f"{start} acts most in {names} ({format_percent(share)}{of_what}; {equal}).")
+            sentences.append(f"{start} is largest in {names} ({format_percent(share)}{of_what}; {equal}).")
     return " ".join(sentences) or "The adapter acts in a single module."
 
 
@@ -123,13 +124,13 @@ def compare_with_shuffled(qualified: xr.DataTree) -> str:
     if not null > 0:
         return "Whether that is much isn't known, since the same changes in random order have no known effect."
     ratio = js / null
-    size = "about as large"
-    meaning = "how large the changes are, hardly on which numbers of an output change; that doesn't mean it is random"
+    size, meaning = "about as large", "So it shows how large the changes are, and hardly what they do."
     if not 1 / LARGE < ratio < LARGE:
-        size, meaning = "smaller" if ratio > 1 else "larger", "which numbers of an output change, not only how much"
+        size = "smaller" if ratio > 1 else "larger"
+        meaning = "So it depends on which numbers of an output change, not only on how much they change."
     return (
-        "If the numbers of each change were shuffled over the output, the effect would be "
-        f"{size} (real / shuffled = {format_number(ratio)}). So the effect depends on {meaning}."
+        "As a check, the numbers of each change were put in random order within the output: then the effect is "
+        f"{size} (real / shuffled = {format_number(ratio)}). {meaning}"
     )
 
 
