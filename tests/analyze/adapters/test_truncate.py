@@ -165,6 +165,13 @@ def test_rounded_to_the_nearest(tmp_path: Path, dtype: str, n_bits: int) -> None
     assert 0.4 < off.max() * 2**n_bits <= 1
 
 
+@pytest.mark.parametrize(("dtype", "beyond"), [("F16", 65520.0), ("BF16", 3.4e38), ("F32", 3.41e38)])
+def test_what_overflows_a_type_is_refused(dtype: str, beyond: float) -> None:
+    narrow_factor(np.array([0.99 * beyond]), dtype)
+    with pytest.raises(FloatingPointError, match="overflow"):
+        narrow_factor(np.array([1.0, -beyond]), dtype)
+
+
 def test_bfloat16_is_written_as_such(tmp_path: Path) -> None:
     bits = {key: narrow_factor(one, "BF16") for key, one in factors(Q, decay=0.5).items()}
     folder = write(tmp_path / "lora", {})

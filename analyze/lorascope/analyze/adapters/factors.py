@@ -154,7 +154,10 @@ def narrow_factor(values: Float64[np.ndarray, "..."], dtype: str) -> np.ndarray:
         if dtype != "BF16":
             return np.ascontiguousarray(values, DTYPES[dtype][1])
         bits = np.ascontiguousarray(values, "<f4").view("<u4").astype(np.uint64)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")  # ties go to the even one
+    narrow = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # ties go to the even one
+    if (np.isfinite(values) & ((narrow & 0x7F80) == 0x7F80)).any():
+        raise FloatingPointError("overflow encountered in bfloat16")
+    return narrow.astype("<u2")
 
 
 def group_tensors(keys: Mapping[str, StoredTensor]) -> tuple[list[Branch], list[str], list[Problem]]:

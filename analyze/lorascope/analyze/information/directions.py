@@ -148,10 +148,10 @@ def _negative_covariance(both: np.ndarray, x: np.ndarray, y: np.ndarray) -> tupl
     u, v = x @ both[: x.shape[1]], y @ both[x.shape[1] :]
     cos_u, sin_u, cos_v, sin_v = waves = np.array([np.cos(u), np.sin(u), np.cos(v), np.sin(v)])
     centred = waves - waves.mean(axis=1)[:, None]
-    wave_covariance = centred[:2] @ centred[2:].T / len(x)
-    of_u, of_v = wave_covariance @ centred[2:], wave_covariance.T @ centred[:2]
+    covariance = centred[:2] @ centred[2:].T / len(x)
+    of_u, of_v = covariance @ centred[2:], covariance.T @ centred[:2]
     slopes = (cos_u * of_u[1] - sin_u * of_u[0]) @ x, (cos_v * of_v[1] - sin_v * of_v[0]) @ y
-    return -float((wave_covariance**2).sum()), -2 / len(x) * np.concatenate(slopes)
+    return -float((covariance**2).sum()), -2 / len(x) * np.concatenate(slopes)
 
 
 def _are_alike(first: np.ndarray, second: np.ndarray, d: int) -> bool:
@@ -231,9 +231,9 @@ def refined_directions(
 def _whitened(x: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return whitened rows, the matrix from whitened to original directions, and the matrix back."""
     centred = x - x.mean(axis=0)
-    wave_covariance = centred.T @ centred / len(x)
-    scale = np.sqrt(np.maximum(np.diag(wave_covariance), 1e-300))
-    variances, axes = np.linalg.eigh(wave_covariance / scale[:, None] / scale)
+    covariance = centred.T @ centred / len(x)
+    scale = np.sqrt(np.maximum(np.diag(covariance), 1e-300))
+    variances, axes = np.linalg.eigh(covariance / scale[:, None] / scale)
     varies = variances > LEAST_VARIANCE * variances[-1]
     roots, axes = np.sqrt(variances[varies] + ridge), axes[:, varies]
     back = axes / roots / scale[:, None]
