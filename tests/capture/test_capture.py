@@ -181,17 +181,6 @@ def test_limit_is_recorded_as_an_omission(make: Any, data: Path) -> None:
     assert run.attributes["provenance"]["omitted_items"] == {str(data): 4}
 
 
-def test_an_omission_counts_items_that_only_the_first_prompt_encodes(make: Any, tmp_path: Path) -> None:
-    mixed = tmp_path / "mixed.jsonl"
-    choices = [{"id": name, "question": name, "choices": ["x", "y"], "answer": 0} for name in "ab"]
-    texts = [{"id": name, "text": "one two three four"} for name in "cd"]
-    mixed.write_text("\n".join(map(json.dumps, [*choices, *texts])))
-    again = tmp_path / "again.txt"
-    again.write_text("Question: {question}\nAnswer:")
-    run = make(limit=1, data=(str(mixed),), prompt=("main", str(again)))
-    assert run.attributes["provenance"]["omitted_items"] == {str(mixed): 3}
-
-
 def test_measurements_are_kept(make: Any) -> None:
     measured = make(measure_overhead=True).attributes["measured"]
     assert measured["raw_bytes"] > measured["stored_bytes"] > 0

@@ -76,8 +76,7 @@ def encode_data(
             )
             samples += encoded[:limit]
             if len(encoded) > len(encoded[:limit]):
-                n_omitted = len(encoded) - len(encoded[:limit])
-                omitted[path] = max(n_omitted, omitted.get(path, 0))  # other prompts repeat multiple choice alone
+                omitted[path] = len(encoded) - len(encoded[:limit])
     return samples, omitted
 
 
