@@ -1,7 +1,8 @@
 """Check the words of names and docstrings: `words.py [FOLDER...]` lists findings, `words.py --counts` counts them.
 
 A name is a noun that says what it holds, no participle that leaves the reader to guess of what. The first line of a
-public docstring makes sense to somebody who sees it alone: it has a subject, or starts with a verb.
+public docstring makes sense to somebody who sees it alone: it has a subject, or starts with a verb. No docstring uses
+a phrase that readers had to read twice.
 """
 
 import ast
@@ -30,6 +31,15 @@ FIRST = re.compile(
     r"|[a-z]\w* [a-z]"
 )
 """Beginnings of a docstring's first line that leave the subject to the reader."""
+TWICE = {
+    r"of (which|whom)|by which": "two sentences", r"so (many|much)": "`this many`, or the number",
+    r"puts? out": "`outputs`, `returns`", r"beside": "`next to`, `with`, `compared with`", r"but for": "`except`",
+    r"anew": "`again`",
+    r"becomes? of": "`results`", r"that (is|are|was|were) there": "`existing`", r"go(es)? by": "`uses`, `depends on`",
+    r"(has|have|there (is|are|was|were)) none": "`no ...`", r"left out": "`excluded`", r"taken for": "`treated as`",
+    r"(tells|told|untold)": "`reports`, `says`",
+}  # fmt: skip
+"""Phrase that readers had to read twice (a regular expression) -> what to write instead."""
 
 
 class Finding(NamedTuple):
@@ -71,6 +81,15 @@ def first_lines(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
                 yield below.lineno, named.id, str(below.value.value).partition("\n")[0]
 
 
+def phrases(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
+    """Line, phrase and what to write instead, for every phrase of `TWICE` in a docstring."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            for pattern, better in TWICE.items():
+                for match in re.finditer(rf"\b({pattern})\b", node.value.value, re.IGNORECASE):
+                    yield node.lineno + node.value.value[: match.start()].count("\n"), match[0], better
+
+
 def findings(path: Path) -> Iterator[Finding]:
     """What isn't plain in a file, its own name among it."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -83,6 +102,8 @@ def findings(path: Path) -> Iterator[Finding]:
     for line, name, text in first_lines(tree):
         if FIRST.match(text):
             yield Finding(path, line, "docstring", f"`{name}`: {text[:40]!r} needs a subject, or a verb")
+    for line, phrase, better in phrases(tree):
+        yield Finding(path, line, "docstring", f"{phrase!r}: write {better}")
 
 
 def main(words: list[str]) -> int:
