@@ -8,6 +8,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import pytest
+import zarr
 
 from lorascope.analyze.measuring import tiles
 from lorascope.analyze.measuring.compute import open_workers
@@ -178,6 +179,18 @@ def test_weights_of_another_run_at_the_same_place_are_not_taken(tmp_path: Path, 
         shutil.copytree(other.run.path, place)
         values = compute(measure(open_run(place)))[0]
         np.testing.assert_allclose(values, other.js(), rtol=1e-4)
+
+
+def test_weights_of_a_damaged_run_are_not_taken_for_its_original(tmp_path: Path, run: Run) -> None:
+    """Both have the same digests in their root, and each chunk's own checksum is right."""
+    path = next(source.component for source in component_sources(run) if source.delta.lora_B is not None)
+    damaged = shutil.copytree(run.path, tmp_path / "run.zarr")
+    lora_b = zarr.open_array(damaged / f"adapters/{run.adapters[0]}/lora_B/{path}", mode="r+")
+    lora_b[:] = lora_b[:][::-1]
+    of_damaged, of_original = (
+        tiles.lora_weights(open_run(where).source(path)).lora_B_T for where in (damaged, run.path)
+    )
+    assert not np.array_equal(of_damaged, of_original)
 
 
 def test_many_rows_and_components_are_no_matter_for_a_warning(run: Run) -> None:

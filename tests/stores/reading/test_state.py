@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from lorascope.stores import StoreError, clear_torn, open_place, open_run, run_state
+from lorascope.stores import StoreError, clear_torn, create_run, open_place, open_run, run_state
+from lorascope.stores.format.layout import GROUPS
+from lorascope.stores.format.spec import Unembedding
 from lorascope.stores.places.folder import FolderPlace
 
 from ..on_disk import edit_root, go_on, stored
@@ -72,6 +74,46 @@ def test_death_at_any_write_and_in_any_clearing(make_run: Any, tmp_path: Path, m
         assert stored(path) == expected
         assert not list(open_place(path).temporary_files())
     assert seen == {"absent", "torn", "unfinished"}
+
+
+UNEMBEDDING = Unembedding(n_vocabulary=30, n_features=4, dtype="float32", centred=False)
+EVERYTHING: dict[str, dict[str, Any]] = {
+    "ablation": {"states": "sample", "state_rows": (True, False), "ablate": "kinds", "ablation_parts": ("a", "b")},
+    "two adapters": {"adapters": ("default", "other"), "kl": True},
+    "pair": {"stream": "pair"},
+    "none": {"states": "none"},
+}
+
+
+@pytest.mark.parametrize("options", EVERYTHING.values(), ids=EVERYTHING)
+def test_death_in_any_set_up_is_mended_by_the_same_command(
+    make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    run = make_run(n_tokens=1100, rows=(), unembedding=UNEMBEDDING, **options)
+    assert {key.partition("/")[0] for key in stored(run.path)} - {"zarr.json"} <= set(GROUPS)
+    expected = stored(run.path)
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+    def set_up(path: Path) -> None:
+        if run_state(path) == "torn":
+            clear_torn(path)
+        with create_run(path, run.spec, tables=run.tables, weights=run.weights):
+            pass
+
+    for method, step in (("write", 9), ("flush", 25)):
+        with monkeypatch.context() as patch:
+            counting = Dying(10**9, patch, method)
+            set_up(tmp_path / f"counted-{method}")
+            n_calls = next(counting.count)
+        for call in range(n_calls - 2, 0, -step):  # the last one is of the root that says that it is set up
+            path = tmp_path / f"{method}-{call}"
+            with monkeypatch.context() as patch:
+                Dying(call, patch, method)
+                with pytest.raises(Death):
+                    set_up(path)
+            assert run_state(path) == "torn"
+            set_up(path)
+            assert stored(path) == expected
 
 
 KILLED = """

@@ -19,6 +19,8 @@ FACTOR_CHUNK_COLUMNS = 64
 """Columns of `factor` in one inner chunk: 256 KiB of float32 per row, below which Blosc compresses less."""
 TABLE_CHUNK = 65_536
 """Most entries of a table in one chunk."""
+GROUPS = ("rows", *TABLES, "states", "reductions", "adapters", "unembedding")
+"""Top-level groups of a run: the first part of the path of each of its arrays."""
 COMPONENT_AXIS = "in the order of components/path"
 """Attribute `component_axis` of every array along the component axis."""
 BITS_NOTE = "; bits of bfloat16 in uint16; widen before use"
@@ -111,7 +113,7 @@ def single_component(path: str) -> str | None:
 
 
 def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
-    """Yield the specification of every array that a run of this RunSpec has, tables first."""
+    """Yield the specification of every array that a run of this RunSpec has, tables first; each in one of `GROUPS`."""
     yield ArraySpec(
         path="rows/digest",
         shape=(spec.n_rows, 32),

@@ -5,6 +5,7 @@ adds. Arrays are written in rows of 1,024 tokens. JS is the Jensen-Shannon diver
 softmax(base + delta).
 """
 
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
@@ -49,6 +50,7 @@ class Run:
         self.arrays = arrays
         """Path in the store -> array."""
         self._adapter_tables: dict[str, xr.Dataset] = {}
+        self._opening = secrets.token_hex(8)
         self.attributes: dict[str, Any] = dict(attributes)
         self.format_version: int = self.attributes["format_version"]
         self.stream: str = self.attributes["stream"]
@@ -446,7 +448,7 @@ class Run:
         `walk_rows` takes such sources.
         """
         delta = self.delta_arrays(component, adapter)
-        return Source(component, self.base_rows(component), delta, str(self.attributes["static_digest"]))
+        return Source(component, self.base_rows(component), delta, self._opening)
 
     def base_rows(self, component: str) -> RowArray:
         """Return base of a component as a RowArray, to be read row by row in any thread or process."""

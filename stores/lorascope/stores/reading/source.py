@@ -54,20 +54,20 @@ class Source(NamedTuple):
     component: str
     base: RowArray
     delta: DeltaSource
-    identity: str
-    """Digest of everything that was written when the run was set up, including weights."""
+    opening: str
+    """Random id of the opening of the run, so that nothing that was read is taken from another run of equal digests."""
 
     def __hash__(self) -> int:
-        """Return a hash of run, adapter and component, not of the numbers."""
+        """Return a hash of the opened run, adapter and component, not of the numbers."""
         return hash(self._key())
 
     def __eq__(self, other: object) -> bool:
-        """Return whether both are the same component and adapter of the same run."""
+        """Return whether both are the same component and adapter of a run that was opened once."""
         return isinstance(other, Source) and self._key() == other._key()
 
     def _key(self) -> tuple[str, str, str]:
-        """Return (digest of the run as it was set up, path of delta's array, component), which identify the source."""
-        return self.identity, self.delta.rows.path, self.component
+        """Return (id of the run's opening, path of delta's array, component), which identify the source."""
+        return self.opening, self.delta.rows.path, self.component
 
 
 def base_row_bytes(source: Source) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import StoreError
+from ..format.layout import GROUPS
 from ..format.spec import FORMAT, READ_VERSIONS
 from ..places.file_lock import may_be_running, parse_holder
 from ..places.place import Place, open_place
@@ -17,9 +18,7 @@ WRITER_ATTRIBUTE = "set_up_by"
 
 RunState = Literal["absent", "torn", "unfinished", "finished"]
 
-_SETUP_KEY = re.compile(
-    r"((rows|samples|choices|tokens|components|states|reductions|adapters)(/[A-Za-z0-9_.\-]+)*/)?(zarr\.json|c(\.\d+)+)"
-)
+_SETUP_KEY = re.compile(rf"(({'|'.join(GROUPS)})(/[A-Za-z0-9_.\-]+)*/)?(zarr\.json|c(\.\d+)+)")
 """Pattern of the keys that are written while a run is set up."""
 
 
