@@ -284,6 +284,24 @@ def test_broken_source_is_refused_and_the_rest_is_taken_up(many_rows: Path, tmp_
     assert pull(source, out).attributes == pulled.attributes
 
 
+@pytest.mark.parametrize("damage", ["weights", "metadata"])
+def test_a_source_that_is_not_what_was_written_is_refused_before_the_first_byte(
+    many_rows: Path, tmp_path: Path, damage: str
+) -> None:
+    """Zarr writes the weights again, so that every chunk's own checksum is right."""
+    source = shutil.copytree(many_rows, tmp_path / "source.zarr")
+    if damage == "weights":
+        lora_b = zarr.open_array(next((source / "adapters/default/lora_B").glob("*/zarr.json")).parent, mode="r+")
+        lora_b[:] = lora_b[:][::-1]
+    else:
+        node = source / f"states/{COMPONENTS[0]}/base/zarr.json"
+        node.write_bytes(node.read_bytes() + b" ")
+    for options in ({}, {"components": COMPONENTS[1:2]}, {"codec": "raw"}):
+        with pytest.raises(StoreError, match="source.zarr` isn't what was written: .*; `lorascope verify` lists all"):
+            pull(source, tmp_path / "out.zarr", **options)
+    assert not (tmp_path / "out.zarr").exists()
+
+
 def test_only_what_is_needed_is_read(many_rows: Path, tmp_path: Path) -> None:
     """Without the chunks of all other components a slice of one can be pulled."""
     source = shutil.copytree(many_rows, tmp_path / "source.zarr")

@@ -17,6 +17,7 @@ from ..progress import Progress
 from ..reading.chunks import Chunk, read_chunk
 from ..reading.read import find_layout_problems, open_root, unchecked_run
 from ..reading.require_run import find_run_path
+from ..reading.root import Root
 from ..reading.run import Run
 from ..reading.walk import walk_chunks
 from ..threads import map_in_order
@@ -125,6 +126,15 @@ def verify(
         n_chunks += n_checked
         problems += broken
     return Verdict(level, run.n_rows, len(rows), n_chunks, tuple(problems), uncovered_by_digests(root))
+
+
+def require_as_written(run: Run, root: Root) -> None:
+    """Raise StoreError if digests show that a run's metadata, tables or weights aren't what was written."""
+    problems = [*metadata_problems(root), *_check_static(run, decode=False)[1]]
+    if problems:
+        raise StoreError(
+            f"`{run.place.name}` isn't what was written: {problems[0].message}; `lorascope verify` lists all"
+        )
 
 
 def _check_static(run: Run, *, decode: bool) -> tuple[int, list[Problem]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checking.verify import verify
+from ..checking.verify import require_as_written, verify
 from ..errors import StoreError
 from ..format.spec import CODECS, ROW_TOKENS, Adapter, Codec, RunSpec
 from ..places.file_lock import run_lock
@@ -68,8 +68,8 @@ def pull(
     Raises
     ------
     StoreError
-        If a name matches nothing, no sample is complete, a chunk of the source is broken, something else is at `out`, a
-        compressor changed values, or the written copy isn't what is read back.
+        If a name matches nothing, no sample is complete, the source's metadata, tables, weights or a chunk aren't what
+        was written, something else is at `out`, a compressor changed values, or the copy isn't what is read back.
     ValueError
         If `tokens` or `codec` isn't known, `tokens` takes no token of a sample, or a number of samples is below 1.
     FileExistsError
@@ -87,7 +87,9 @@ def pull(
     if codec not in CODECS:
         raise ValueError(f"`codec` is {codec!r}; allowed are {', '.join(map(repr, CODECS))}")
     source = find_run_path(source)
-    run = checked_run(*open_root(source))
+    place, root = open_root(source)
+    run = checked_run(place, root)
+    require_as_written(run, root)
     part = select_slice(run, components=components, samples=samples, tokens=tokens, seed=seed, adapters=adapters)
     asked = {
         "components": None if components is None else list(components),
