@@ -59,7 +59,7 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         {
             MATTERS: "Parts of the adapter were taken out one at a time. Predictions of the next token change most "
             "without the part in model.layers.0.down_proj (Kullback-Leibler divergence, KL: 4.1 ± 1.5 nat over 37 "
-            "tokens of 6 samples; 0 is no change, and at 0.693 what was predicted is half as probable, on average), "
+            "tokens of 6 samples: what was predicted becomes 98.4 % less probable, on average), "
             "and about as much without that in model.layers.1.q_proj, model.layers.1.up_proj and "
             "model.layers.1.down_proj (the difference is less than twice its standard error). What matters for "
             "predictions can differ from where the adapter acts, which is about each module's own output. A changed "
@@ -149,7 +149,8 @@ def test_divergence_of_the_next_token_weighs_drawn_tokens(make_small: Callable[.
         known = np.isfinite(kl)
         mean = np.average(kl[known], weights=small.weight[known] if is_weighted else None)
         expected = "The adapter as a whole changes the model's predictions of the next token (Kullback-Leibler "
-        expected += f"divergence, KL: {format_number(mean)} nat over {known.sum()} tokens; 0 is no change, "
+        expected += f"divergence, KL: {format_number(mean)} nat over {known.sum()} tokens: what was "
+        expected += f"predicted becomes {100 * (1 - np.exp(-mean)):.1f} % less probable, on average)."
         assert expected in answers_of(small.run)[MATTERS]
 
 
@@ -206,7 +207,7 @@ def test_a_planted_token_drives_the_first_direction(tmp_path: Path) -> None:
         "What the adapter adds to the output of a.down_proj, where its effect is largest, is a mix of at most 16 "
     )
     assert "is strongest at the token “\u00a0t7” (10 of its 10 strongest places; " in answer
-    assert "none is as much about one token (p = 0.0500, the smallest possible with 19)." in answer
+    assert "is as much about one token, which is all that 19 can show (p = 0.0500)." in answer
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def test_factors_of_chosen_tokens_and_rows_without_any_are_not_read(make_run: An
     mask = np.zeros(opened.n_tokens, bool)
     mask[[3, 7, 2100]] = True
     sources = [opened.source(path) for path in (F32, BF16)]
-    blocks = list(walk_rows(sources, ["factor"], tokens=mask))
+    blocks = list(walk_rows(sources, ["factor"], tokens=mask.tolist()))  # type: ignore[arg-type]
     assert [(block.row, block.tokens.tolist()) for block in blocks] == [(0, [3, 7]), (2, [2100])]
     expected = run.whole("adapters/default/factor")[[3, 7, 2100], 2:5]  # ranks are 2 and 3
     np.testing.assert_array_equal(together(blocks, "factor", BF16), expected)

@@ -44,7 +44,7 @@ def answer_which_directions(run: Run, explanation: Explanation) -> str:
         return f"Can't tell, since what the adapter adds to {name} is 0, or not finite."
     tokens = describe_tokens(explanation.directions, explanation.directions.attrs["n_tokens"])
     if explanation.directions.attrs["tokens"] == "from:1":
-        tokens += ", which can be so large that it hides the others"
+        tokens += ", whose values can swamp the rest"
     first = (
         f"What the adapter adds to the output of {name}{_why_main(explanation)} is a mix of at most {rank} directions "
         f"(its rank). One direction has {format_percent(share)} of it ({format_percent(1 / rank)} if all were equal; "
@@ -59,8 +59,8 @@ def answer_which_directions(run: Run, explanation: Explanation) -> str:
     return (
         f"{first} This direction is strongest at the token {_token_text(run, int(row['driver']))} ({count} of its "
         f"{n_top} strongest places; {format_percent(float(row['driver_share']))} of all places). That is a hint, no "
-        f"more: of {N_DRAWS} random mixtures of the module's directions none is as much about one token "
-        f"(p = {format_number(p)}, the smallest possible with {N_DRAWS})."
+        f"more: none of {N_DRAWS} random mixtures of the module's directions is as much about one token, which is all "
+        f"that {N_DRAWS} can show (p = {format_number(p)})."
     )
 
 
@@ -88,7 +88,7 @@ def answer_which_words(explanation: Explanation) -> str:
         f"likely: {less}. Beyond chance are {first[0]} of the former and {first[1]} of the latter (p up to {LEVEL}, "
         f"{null}). This is a rough look, an average over all captured tokens: "
         f"{'other modules can outweigh it' if why else 'single tokens can differ from it'}, and a token that is less "
-        "likely on average may be predicted where it counts."
+        "likely overall can still be chosen at some of them."
     )
 
 

@@ -4,6 +4,7 @@ JS is the Jensen-Shannon divergence that shows how far the adapter moves one mod
 """
 
 import json
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -35,8 +36,6 @@ N_ROWS = 10
 MOST_EQUAL = 3
 """Most parts that are named as not significantly behind the largest; more are counted."""
 KL = "Kullback-Leibler divergence, KL"
-KL_SCALE = "; 0 is no change, and at 0.693 what was predicted is half as probable, on average"
-"""Two values of a KL in nats, for scale; the average is the geometric mean."""
 
 
 def answer_what_matters(run: Run, explanation: Explanation) -> str:
@@ -46,16 +45,16 @@ def answer_what_matters(run: Run, explanation: Explanation) -> str:
 
 def _sentences(run: Run, explanation: Explanation) -> Iterator[str]:
     """Yield sentences on what matters for predictions; they end early if no part's effect is known or significant."""
-    name, scale = KL, KL_SCALE
+    name = KL
     moved = captured_measure(run, "kl", explanation.qualified.attrs["adapter"])
     known = np.empty(0, int) if moved is None else np.flatnonzero(np.isfinite(moved.values))
     if moved is not None and len(known):
-        mean = format_number(weighted_mean(moved.values[known], token_weights(run)[known]))
+        mean = float(weighted_mean(moved.values[known], token_weights(run)[known]))
         yield (
             "The adapter as a whole changes the model's predictions of the next token "
-            f"({name}: {mean} nat over {len(known)} tokens{scale})."
+            f"({name}: {format_number(mean)} nat over {len(known)} tokens: {_kl_in_words(mean)})."
         )
-        name, scale = "KL", ""
+        name = "KL"
     ablation = explanation.ablation
     if ablation is None:
         yield f"Can't tell which part matters, since {explanation.reasons['ablation']}."
@@ -79,7 +78,7 @@ def _sentences(run: Run, explanation: Explanation) -> Iterator[str]:
         tie = f", and about as much without that in {others} (the difference is less than twice its standard error)"
     yield (
         "Parts of the adapter were taken out one at a time. Predictions of the next token change most without the part "
-        f"in {names[top]} ({name}: {format_error(kl, error)} nat over {tokens}{scale}){tie}."
+        f"in {names[top]} ({name}: {format_error(kl, error)} nat over {tokens}: {_kl_in_words(kl)}){tie}."
     )
     yield (
         "What matters for predictions can differ from where the adapter acts, which is about each module's own output. "
@@ -87,6 +86,11 @@ def _sentences(run: Run, explanation: Explanation) -> Iterator[str]:
     )
     if explanation.measures is not None:
         yield prediction(explanation.measures)
+
+
+def _kl_in_words(kl: float) -> str:
+    """Say what a Kullback-Leibler divergence in nats means: by how much the geometric mean probability falls."""
+    return f"what was predicted becomes {format_percent(-math.expm1(-kl))} less probable, on average"
 
 
 def has_significant_removal(ablation: xr.Dataset) -> bool:

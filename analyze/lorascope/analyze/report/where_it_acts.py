@@ -129,8 +129,8 @@ def compare_with_shuffled(qualified: xr.DataTree) -> str:
         size = "smaller" if ratio > 1 else "larger"
         meaning = "So it depends on which numbers of an output change, not only on how much they change."
     return (
-        "As a check, the numbers of each change were put in random order within the output: then the effect is "
-        f"{size} (real / shuffled = {format_number(ratio)}). {meaning}"
+        "As a check, the adapter's changes were scrambled, so that they kept their size but not their pattern: then "
+        f"the effect is {size} (real / shuffled = {format_number(ratio)}). {meaning}"
     )
 
 

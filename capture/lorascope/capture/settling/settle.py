@@ -160,6 +160,7 @@ def settle_loaded(
     inputs = {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}
     preflight = inspect(model, loaded.adapters, stream=config.stream, allow_zero=config.allow_zero, probe=inputs)
     raise_for_problems(preflight.problems, ", ".join(loaded.adapters))
+    components = select_components(model, loaded.adapters, config.component, skip=preflight.skipped)
     unembedding, norm = read_unembedding(model, inputs) if config.unembedding else (None, None)
     samples = scored
     if config.generate:
@@ -167,7 +168,6 @@ def settle_loaded(
         batches = generation_batches(scored, **options)
         parts = ranks.map_batches(scored, batches, lambda part: generate(model, part, **options))
         samples = [sample for part in parts for sample in part]
-    components = select_components(model, loaded.adapters, config.component, skip=preflight.skipped)
     recorder = Recorder(components, stream=config.stream)
     dtypes = probe(model, recorder, probe_samples(samples[0], whole=facts.attends_by_length), device)
     layout = make_layout(config, facts, samples, components, dtypes, device, unembedding)

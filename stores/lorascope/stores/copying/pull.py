@@ -89,7 +89,6 @@ def pull(
     source = find_run_path(source)
     place, root = open_root(source)
     run = checked_run(place, root)
-    require_as_written(run, root)
     part = select_slice(run, components=components, samples=samples, tokens=tokens, seed=seed, adapters=adapters)
     asked = {
         "components": None if components is None else list(components),
@@ -100,6 +99,7 @@ def pull(
         "codec": codec,
     }
     spec = replace(_slice_spec(run, part), codec=codec, attributes=_slice_attributes(run, part, asked))
+    require_as_written(run, root)
     with run_lock(out):
         target = open_copy(source, out, spec, tables=_slice_tables(run, part), weights=read_weights(run, spec))
         if isinstance(target, Run):

@@ -99,7 +99,7 @@ def map_rows(
         raise ValueError(f"`n_threads` is {n_threads}; give a whole number of at least 1")
     if not sources:
         return
-    _refuse_mask(tokens, sources[0].base.shape[0])
+    tokens = _checked_mask(tokens, sources[0].base.shape[0])
     rows = _committed_rows_with_tokens(sources[0].base, tokens)
     starts = np.cumsum([0, *group_sizes(sources, GROUP_BYTES, lambda source: _row_bytes(source, quantities))]).tolist()
     groups = [_Group(sources[start:stop], quantities, tokens) for start, stop in pairwise(starts)]
@@ -271,15 +271,17 @@ def _read_float32(rows: RowArray, row: int, chosen: slice | np.ndarray) -> np.nd
     return widen_block(rows.read_stored(row)[chosen], rows.dtype_logical)
 
 
-def _refuse_mask(tokens: np.ndarray | None, n_tokens: int) -> None:
-    """Raise ValueError unless `tokens` is None or a mask, bool of shape (n_tokens,)."""
+def _checked_mask(tokens: Any, n_tokens: int) -> Bool[np.ndarray, " token"] | None:
+    """Return `tokens` as a NumPy mask, or None; raise ValueError unless it is bool of shape (n_tokens,)."""
     if tokens is None:
-        return
+        return None
     tokens = np.asarray(tokens)
     if tokens.dtype != np.bool_ or tokens.shape != (n_tokens,):
         raise ValueError(
             f"`tokens` is {tokens.dtype} of shape {tokens.shape}; it must be a mask, bool of shape ({n_tokens},)"
         )
+    mask: np.ndarray = tokens
+    return mask
 
 
 def _committed_rows_with_tokens(rows: RowArray, tokens: Bool[np.ndarray, " token"] | None) -> list[int]:
