@@ -16,7 +16,7 @@ from lorascope.capture.samples import scoring
 from lorascope.capture.samples.encode import encode_items
 from lorascope.capture.samples.encoded import EncodedChoice, EncodedSample
 from lorascope.capture.samples.items import ChoiceItem
-from lorascope.capture.samples.scoring import join_scores, score, score_batches
+from lorascope.capture.samples.scoring import join_scores, score, score_batches, token_nll
 
 
 def seeded(cls: Any, config: Any) -> Any:
@@ -256,3 +256,29 @@ def test_refuses_logliks_that_are_not_finite(tiny_model: Any, samples: list[Enco
     tiny_model.lm_head.weight.data.fill_(torch.nan)
     with pytest.raises(ValueError, match=r"sample 'a': the log-likelihoods are \[nan, nan\], not all finite"):
         score(tiny_model, samples, batch_tokens=1000)
+
+
+@pytest.mark.parametrize("shift", [0, 20])
+@pytest.mark.parametrize("scale", [4, 8])
+def test_nll_in_float32_is_that_of_float64(scale: float, shift: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(24, 128256, generator=generator) * scale + shift  # the vocabulary of Llama 3
+    exact = logits.double().log_softmax(-1)
+    ids = torch.multinomial(exact.exp(), 1, generator=generator)[:, 0]
+    expected = -exact.gather(-1, ids[:, None])[:, 0]
+    error = token_nll(logits, torch.arange(24), ids).double() - expected
+    # In roundings of 2^-24: each exponent by its size, exp by two, a sum in three levels of 16 and 32 lanes by half of
+    # 48 and 5, since it grows evenly; the result by its size.
+    depth = (exact.exp() * (exact.amax(-1, keepdim=True) - exact)).sum(-1)
+    assert (error.abs() < 2**-24 * (depth + 2 + 29 + expected)).all()
+    # Errors of a number's last rounding have no sign: the mean of 24 is within five of its standard errors.
+    assert abs(error.mean()) < 5 * 2**-23 * expected.max() / np.sqrt(12 * 24)
+
+
+def test_nll_of_logits_that_are_not_finite() -> None:
+    """Tokens that cannot come have minus infinity; what is larger than any number gives no answer."""
+    logits = torch.tensor([[0.0, -torch.inf], [0.0, -torch.inf], [torch.inf, 0.0], [torch.nan, 0.0]])
+    logits = torch.cat([logits, torch.full((1, 2), -torch.inf)])
+    nll = token_nll(logits, torch.arange(5), torch.tensor([0, 1, 0, 0, 0]))
+    np.testing.assert_array_equal(nll, [0, np.inf, np.nan, np.nan, np.nan])
+    assert logits[0, 0] == 0  # the caller's logits stay as they are

@@ -75,8 +75,8 @@ def encode_data(
                 examples=data.prompts.examples,
             )
             samples += encoded[:limit]
-            if len(encoded) > len(encoded[:limit]):
-                omitted[path] = len(encoded) - len(encoded[:limit])
+            if n_omitted := len(encoded) - len(encoded[:limit]):
+                omitted[path] = max(n_omitted, omitted.get(path, 0))  # later prompts ask questions only
     return samples, omitted
 
 
