@@ -6,13 +6,16 @@ import shutil
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lorascope.analyze.viewing import server
 from lorascope.stores import open_place
 
 from .conftest import PAGE, Given, reply
@@ -289,6 +292,56 @@ def test_many_at_once_get_what_they_asked_for(given: Given) -> None:
 
     with ThreadPoolExecutor(32) as pool:
         assert all(pool.map(same, keys))
+
+
+def test_connections_beyond_the_limit_are_told_to_come_later(
+    given: Given, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 30.0)
+    with ExitStack() as idle:
+        for _ in range(3):
+            idle.enter_context(socket.create_connection(("127.0.0.1", given.server.server_port), timeout=30))
+        for _ in range(4):
+            assert given.ask("").status == 503
+        assert given.ask("").headers["Retry-After"] == "10"
+    others = [thread for thread in threading.enumerate() if "process_request_thread" in thread.name]
+    for thread in others:
+        thread.join(30)
+    assert given.ask("").body == PAGE[0]
+    assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
+
+
+def test_a_request_that_comes_byte_by_byte_is_closed(
+    given: Given, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each byte comes well before the limit, and so would the whole request if its time weren't limited."""
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.5)
+    for start in (b"GET /", b"GET / HTTP/1.1\r\nX: "):
+        with socket.create_connection(("127.0.0.1", given.server.server_port), timeout=30) as client:
+            client.sendall(start)
+            started = time.monotonic()
+            with pytest.raises(ConnectionError):  # noqa: PT012 (which byte fails is up to the system)
+                for _ in range(200):
+                    client.sendall(b"x")
+                    time.sleep(0.05)
+            assert time.monotonic() - started > 0.4
+    assert capfd.readouterr() == ("", "")
+    assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
+
+
+def test_an_answer_that_is_read_slowly_is_closed(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "ANSWER_SECONDS", 0.5)
+    given.server.documents = {"": (bytes(50_000_000), "text/plain")}
+    port, secret = given.server.server_port, given.server.secret
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.sendall(f"GET /{secret}/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        for _ in range(30):
+            assert client.recv(1000)
+            time.sleep(0.05)
+        assert len(b"".join(iter(lambda: client.recv(2**20), b""))) < 49_000_000
+    given.server.documents = {"": PAGE}
+    assert given.ask("").body == PAGE[0]
 
 
 def test_after_the_end_nothing_is_given(give: Callable[..., Given], many_rows: Path) -> None:

@@ -17,11 +17,12 @@ from lorascope.analyze.directions.decomposition import N_TOP, Directions, direct
 from lorascope.analyze.miub.reduce import SampleSums, token_blocks, usable_samples
 from lorascope.analyze.results.weights import token_weights
 from lorascope.stores import Run
+from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.format.codec import compressors
 from lorascope.stores.json_document import read_json
 from lorascope.stores.places.file_lock import file_lock
 from lorascope.stores.progress import Progress
-from lorascope.stores.reading.read import RunLike, as_run
+from lorascope.stores.reading.read import RunLike
 
 from ..measuring.measures import feature_permutation
 from ..measuring.run import measure_resumable, rows_digest
@@ -63,7 +64,7 @@ def view_index(run: RunLike, *, n_workers: int | None = None, progress: Progress
     FileExistsError
         If something else has its name.
     """
-    run = as_run(run)
+    run = open_as_written(run)
     target = index_path(run)
     identity = {
         "format": FORMAT,

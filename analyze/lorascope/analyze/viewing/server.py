@@ -4,9 +4,13 @@ import logging
 import os
 import re
 import secrets
+import socket
 import socketserver
 import sys
+import threading
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,8 +22,12 @@ from lorascope.stores.visible import one_line
 from .served_files import ServedStore
 
 HTML, JSON, BYTES = "text/html; charset=utf-8", "application/json", "application/octet-stream"
-IDLE_SECONDS = 60.0
-"""Seconds without data in either direction after which a connection is closed."""
+MAX_CONNECTIONS = 64
+"""Most connections at once, ten times those of a browser; each has a thread."""
+REQUEST_SECONDS = 10.0
+"""Seconds within which a request must have arrived whole, since its connection was opened or the last answer ended."""
+ANSWER_SECONDS = 300.0
+"""Seconds within which an answer must have been read whole, also through a slow tunnel."""
 OURS = (None, "none", "same-origin")
 """Values of `Sec-Fetch-Site` in requests from the page, or after the address was typed."""
 HEADERS = {
@@ -32,6 +40,7 @@ ABSENT = (FileNotFoundError, NotADirectoryError)
 """Errors that mean that a file doesn't exist."""
 
 _logger = logging.getLogger(__name__)
+_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
@@ -61,6 +70,8 @@ class ViewServer(ThreadingHTTPServer):
         self.documents, self.stores = documents, stores
         self.secret = secrets.token_urlsafe(16)
         self.stopped = False
+        self._deadlines: dict[socket.socket, float] = {}
+        self._lock = threading.Lock()
         super().__init__(("127.0.0.1", port), _Handler)
         self.hosts = tuple([f"{name}:{self.server_port}"] for name in ("127.0.0.1", "localhost"))
         self.url = f"http://127.0.0.1:{self.server_port}/{self.secret}/"
@@ -69,6 +80,35 @@ class ViewServer(ThreadingHTTPServer):
         """Bind like any TCP server, because HTTPServer's method asks the network for this machine's name."""
         socketserver.TCPServer.server_bind(self)
         self.server_port = self.server_address[1]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer a new connection in a thread of its own, or close it at once if there are too many."""
+        if len(self._deadlines) >= MAX_CONNECTIONS:
+            with suppress(OSError):
+                request.sendall(_BUSY)
+            self.shutdown_request(request)
+            return
+        self.limit_seconds(request, REQUEST_SECONDS)
+        super().process_request(request, client_address)
+
+    def limit_seconds(self, connection: socket.socket, seconds: float) -> None:
+        """Close a connection after these seconds, unless another call comes before."""
+        with self._lock:
+            self._deadlines[connection] = time.monotonic() + seconds
+
+    def service_actions(self) -> None:
+        """Close connections that took too long; the server calls this at least every `STOP_SECONDS`."""
+        with self._lock:
+            late = [connection for connection, deadline in self._deadlines.items() if deadline < time.monotonic()]
+            for connection in late:
+                with suppress(OSError):  # the client closed it
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection, which doesn't count any more."""
+        with self._lock:
+            self._deadlines.pop(request, None)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log an error, unless the client only hung up."""
@@ -82,12 +122,18 @@ class _Handler(BaseHTTPRequestHandler):
     server: ViewServer
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "lorascope", ""
-    timeout = IDLE_SECONDS
+    timeout = REQUEST_SECONDS  # of one read or write, also once the server has stopped
     disable_nagle_algorithm = True
     wbufsize = -1  # headers are sent together with the content
 
+    def handle_one_request(self) -> None:
+        """Read a request and answer it, both within a limited time."""
+        self.server.limit_seconds(self.connection, REQUEST_SECONDS)
+        super().handle_one_request()
+
     def do_GET(self) -> None:
         """Send the answer to a GET or HEAD request; for HEAD without its content."""
+        self.server.limit_seconds(self.connection, ANSWER_SECONDS)
         answer = self._answer()
         self.send_response(answer.status)
         length = str(len(answer.content))
