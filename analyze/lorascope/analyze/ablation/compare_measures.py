@@ -16,8 +16,9 @@ from lorascope.analyze.miub.reduce import reduce_tokens, usable_samples
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.analyze.results.weights import standard_error, token_weights
 from lorascope.stores import Run, StoreError
+from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.progress import Progress
-from lorascope.stores.reading.read import RunLike, as_run
+from lorascope.stores.reading.read import RunLike
 
 
 def ablation_by_part(run: Run, adapter: str | None = None) -> xr.Dataset | None:
@@ -137,7 +138,7 @@ def compare_measures(
     Spearman (1904), American Journal of Psychology 15, 72. Fisher (1924), Metron 3, 329 (partial correlation).
     """
     refuse_draws(n_draws, seed, level)
-    run = as_run(run)
+    run = open_as_written(run)
     ablation = run.ablation(adapter)
     if ablation.attrs["parts"] != "components":
         raise StoreError(

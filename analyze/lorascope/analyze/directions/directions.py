@@ -8,9 +8,10 @@ import xarray as xr
 from lorascope.analyze.results.options import require_whole
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores import Run, StoreError
+from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.chunks import read_chunk_columns
-from lorascope.stores.reading.read import RunLike, as_run
+from lorascope.stores.reading.read import RunLike
 from lorascope.stores.reading.token_choice import TokenChoice, chosen_token_weights, describe_choice
 
 from .decomposition import N_TOP, delta_basis, directions_of, n_leading, state_rows
@@ -84,7 +85,7 @@ def directions(
     require_whole("n_top", n_top)
     if n_workers is not None:
         require_whole("n_workers", n_workers)
-    run = as_run(run)
+    run = open_as_written(run)
     source = run.source(component, adapter)
     if source.delta.lora_B is None:
         why = "stream 'pair'" if run.stream == "pair" else "its delta is stored itself"
@@ -136,7 +137,7 @@ def contexts(run: RunLike, tokens: Any, *, width: int = 8) -> xr.Dataset:
     StoreError
         If a chunk is missing or broken.
     """
-    run, tokens = as_run(run), xr.DataArray(tokens)
+    run, tokens = open_as_written(run), xr.DataArray(tokens)
     flat = tokens.values.ravel()
     if len(outside := flat[(flat < -1) | (flat >= run.n_tokens)]):
         raise IndexError(

@@ -13,10 +13,11 @@ from safetensors.numpy import save_file
 from lorascope.analyze.results.options import refuse_target, require_whole
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores import Run, StoreError
+from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.names import suggestion_or_first_name
 from lorascope.stores.places.files import atomic_write
 from lorascope.stores.progress import Progress
-from lorascope.stores.reading.read import RunLike, as_run
+from lorascope.stores.reading.read import RunLike
 from lorascope.stores.reading.source import DeltaSource
 from lorascope.stores.reading.token_choice import TokenChoice, chosen_token_weights, describe_choice
 from lorascope.stores.reading.walk import RowBlock, map_rows
@@ -129,7 +130,7 @@ def lens(
     """
     require_whole("n_top", n_top)
     require_whole("n_draws", n_draws, MIN_DRAWS)
-    run = as_run(run)
+    run = open_as_written(run)
     unembedding = run.unembedding()
     n_vocabulary, width = unembedding["weight"].shape
     if (largest := int(run.read_static("tokens/token_id").max(initial=-1))) >= n_vocabulary:

@@ -8,7 +8,8 @@ import xarray as xr
 from lorascope.analyze.information.projections import Axes, n_axes_for, principal_axes, project
 from lorascope.analyze.results.options import require_whole
 from lorascope.analyze.results.tree import run_attributes
-from lorascope.stores.reading.read import RunLike, as_run
+from lorascope.stores.checking.verify import open_as_written
+from lorascope.stores.reading.read import RunLike
 from lorascope.stores.reading.walk import walk_rows
 
 from .directions import directions
@@ -52,7 +53,7 @@ def base_overlap(
     """
     from scipy import stats  # type: ignore[import-untyped]  # a quarter of a second
 
-    run = as_run(run)
+    run = open_as_written(run)
     result = directions(run, component, adapter=adapter, n_top=1, n_workers=n_workers)
     vectors, width = result["vector"].values.astype(np.float64), result.sizes["feature"]
     source = run.source(component, adapter)
@@ -125,7 +126,7 @@ def compare_directions(
     """
     require_whole("n_draws", n_draws)
     require_whole("seed", seed, 0)
-    runs, adapters = (as_run(run), as_run(other)), (adapter, other_adapter)
+    runs, adapters = (open_as_written(run), open_as_written(other)), (adapter, other_adapter)
     models = [str(opened.attributes.get("provenance", {}).get("model", {}).get("sha256", "")) for opened in runs]
     if all(models) and models[0] != models[1]:
         hashes = " and ".join(sha256[:12] for sha256 in models)

@@ -15,9 +15,10 @@ from lorascope.analyze.measuring.sources import component_sources
 from lorascope.analyze.results.options import N_SHUFFLES, PAIR_FORMATS, refuse_target
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores import Run
+from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.places.files import atomic_write
 from lorascope.stores.progress import Progress
-from lorascope.stores.reading.read import RunLike, as_run
+from lorascope.stores.reading.read import RunLike
 from lorascope.stores.reading.source import Source
 from lorascope.stores.threads import limit_worker_to_one_blas_thread, limiting_blas_to_one_thread
 
@@ -129,7 +130,7 @@ def measure_information(
     ----------
     arXiv 2501.03152, whose table 3 has one such number; Amjad and Geiger 2018, arXiv 1802.09766, on why it is infinite.
     """
-    run = as_run(run)
+    run = open_as_written(run)
     plan = make_plan(
         run, estimator=estimator, against=against, n_tokens=n_tokens, n_axes=n_axes, share=share,
         settings=Settings(k=k, seed=seed), unit=unit, n_shuffles=n_shuffles,
@@ -168,7 +169,7 @@ def export_pairs(
     FileExistsError, PermissionError
         If the path exists, or can't be written.
     """
-    run = as_run(run)
+    run = open_as_written(run)
     target = refuse_target(Path(path), PAIR_FORMATS, option="export")
     plan = make_plan(
         run, estimator="panel", against=against, n_tokens=n_tokens, n_axes=n_axes, share=share,

@@ -14,10 +14,11 @@ import xarray as xr
 from lorascope.analyze.results.tree import CHUNK_COMPONENTS
 from lorascope.analyze.results.weights import token_weights
 from lorascope.stores import Run
+from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.names import matching_indices
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.labels import with_component_indexes
-from lorascope.stores.reading.read import RunLike, as_run
+from lorascope.stores.reading.read import RunLike
 from lorascope.stores.reading.source import Source, group_sizes
 
 from .compute import Workers, open_workers
@@ -80,7 +81,7 @@ def measure_run(
         no component.
     """
     options: dict[str, Any] = {"scheduler": scheduler, "n_workers": n_workers, "progress": progress}
-    return measure_resumable(as_run(run), names, adapter=adapter, components=components, **options)
+    return measure_resumable(open_as_written(run), names, adapter=adapter, components=components, **options)
 
 
 def measure_resumable(

@@ -19,9 +19,10 @@ from lorascope.analyze.results.options import Reduction, Unit, refuse_target
 from lorascope.analyze.results.tree import result_tree, run_attributes
 from lorascope.analyze.results.weights import is_weighted, standard_error
 from lorascope.stores import Run, StoreError
+from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.places.file_lock import file_lock
 from lorascope.stores.progress import Progress
-from lorascope.stores.reading.read import RunLike, as_run
+from lorascope.stores.reading.read import RunLike
 
 from .reduce import UNITS, SampleSums, reduce_tokens, refuse_unknown_reduction, token_blocks, token_sums, usable_samples
 
@@ -109,7 +110,7 @@ def miub(
     ----------
     Zhang et al., arXiv 2501.03152, eq. 9.
     """
-    run = as_run(run)
+    run = open_as_written(run)
     refuse_unknown_reduction(reduction, unit)
     if has_all_states(run):  # then samples can be checked before the work
         known = xr.Dataset(coords=run.token_labels).assign_coords(counted=run.committed.variable)
@@ -269,7 +270,7 @@ def miub_readings(
     values per component exceed ln 2 = 0.693 nats, the most that a mean over tokens can reach, 17 to 25 times. This says
     how each reading compares in size with them; size alone doesn't show which of them the paper used.
     """
-    run = as_run(run)
+    run = open_as_written(run)
     names = available_measures(run, tuple(READING_STATES.values()))
     options: dict[str, Any] = {"scheduler": scheduler, "n_workers": n_workers, "progress": progress}
     measured = measure_run(run, names, adapter=adapter, components=components, **options)

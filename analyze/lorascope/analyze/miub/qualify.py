@@ -15,8 +15,9 @@ from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.measuring.sources import available_measures
 from lorascope.analyze.results.weights import weighted_quantiles
 from lorascope.stores import Run
+from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.progress import Progress
-from lorascope.stores.reading.read import RunLike, as_run
+from lorascope.stores.reading.read import RunLike
 
 from .miub import reduce_js
 from .reduce import reduce_tokens
@@ -68,7 +69,7 @@ def qualify(
     If a run doesn't have the states of all tokens, js, effective_width and delta_ratio are the values measured during
     capture, and js_permuted is missing. Means and medians over tokens are weighted.
     """
-    run = as_run(run)
+    run = open_as_written(run)
     if measured is None:
         names = available_measures(run, ("js", *QUALIFIERS))
         options: dict[str, Any] = {"adapter": adapter, "components": components, "n_workers": n_workers}

@@ -12,8 +12,9 @@ from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.measuring.sources import available_measures
 from lorascope.analyze.miub.qualify import QUALIFIERS, qualify
 from lorascope.stores import Run, StoreError
+from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.progress import Progress
-from lorascope.stores.reading.read import RunLike, as_run
+from lorascope.stores.reading.read import RunLike
 
 
 class Explanation(NamedTuple):
@@ -62,7 +63,7 @@ def explain(
     StoreError
         If no sample is wholly committed, the adapter changes no component, or a chunk is broken.
     """
-    run = as_run(run)
+    run = open_as_written(run)
     names = available_measures(run, ("js", *QUALIFIERS))
     options: dict[str, Any] = {"adapter": adapter, "n_workers": n_workers, "progress": progress}
     measured = measure_run(run, names, components=components, **options)

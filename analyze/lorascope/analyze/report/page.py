@@ -7,9 +7,10 @@ from typing import Any
 from lorascope.analyze.miub.qualify import qualify
 from lorascope.analyze.results.scores import scores
 from lorascope.stores import Run
+from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.places.files import atomic_write
 from lorascope.stores.progress import Progress
-from lorascope.stores.reading.read import RunLike, as_run
+from lorascope.stores.reading.read import RunLike
 from lorascope.stores.visible import one_line
 
 from .comparison import comparison_html
@@ -77,7 +78,7 @@ def write_report(
     page = Path(path)
     if page.is_dir():
         raise IsADirectoryError(f"`path` is {str(path)!r}, a folder; name a file, e.g. {str(page / 'report.html')!r}")
-    opened = [as_run(run) for run in ([runs] if isinstance(runs, RunLike) else runs)]
+    opened = [open_as_written(run) for run in ([runs] if isinstance(runs, RunLike) else runs)]
     places = [str(run.path) for run in opened]
     if not opened or len(set(places)) < len(places):
         raise ValueError(f"`runs` are {places}; give at least one run, and each once")

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 
@@ -15,9 +16,9 @@ from ..format.tables import is_base_score_column
 from ..names import matching_indices
 from ..progress import Progress
 from ..reading.chunks import Chunk, read_chunk
-from ..reading.read import find_layout_problems, open_root, unchecked_run
+from ..reading.read import RunLike, as_run, find_layout_problems, open_root, unchecked_run
 from ..reading.require_run import find_run_path
-from ..reading.root import Root
+from ..reading.root import Root, root_digest_problem
 from ..reading.run import Run
 from ..reading.walk import walk_chunks
 from ..threads import map_in_order
@@ -130,7 +131,36 @@ def verify(
 
 def require_as_written(run: Run, root: Root) -> None:
     """Raise StoreError if digests show that a run's metadata, tables or weights aren't what was written."""
-    problems = [*metadata_problems(root), *_check_static(run, decode=False)[1]]
+    _raise_unwritten(run, metadata_problems(root))
+
+
+_as_written: WeakSet[Run] = WeakSet()
+"""Open runs whose root, tables and weights were compared with their digests."""
+
+
+def open_as_written(run: RunLike) -> Run:
+    """Return an open run, or open one at a path, once its root, tables and weights were compared with their digests.
+
+    An open run is compared once. Rows aren't read, and neither are metadata that the root has too.
+
+    Raises
+    ------
+    StoreError
+        If they aren't what was written, or as `open_run` does.
+    TypeError
+        If it is neither a run nor a path.
+    """
+    run = as_run(run)
+    if run not in _as_written:
+        problem = root_digest_problem(open_root(run.place)[1])
+        _raise_unwritten(run, [] if problem is None else [Problem("zarr.json", "digest", problem)])
+        _as_written.add(run)
+    return run
+
+
+def _raise_unwritten(run: Run, problems: Sequence[Problem]) -> None:
+    """Raise StoreError if there are problems, or a run's tables and weights differ from their digest."""
+    problems = [*problems, *_check_static(run, decode=False)[1]]
     if problems:
         raise StoreError(
             f"`{run.place.name}` isn't what was written: {problems[0].message}; `lorascope verify` lists all"
