@@ -26,6 +26,7 @@ from lorascope.stores.format.codec import ChunkEncoder
 from lorascope.stores.format.digests import chunk_digest, combine_digests, with_fingerprint
 from lorascope.stores.format.spec import FORMAT_VERSION
 from lorascope.stores.format.stored_array import StoredArray
+from lorascope.stores.format.stored_spec import describe_array
 from lorascope.stores.places.place import open_place
 from lorascope.stores.writing.write import write_document
 
@@ -174,6 +175,19 @@ def table_column(run: Path, chance: random.Random) -> str:
     return f"{chosen}[{at}] is {value!r:.30}"
 
 
+def column_out_of_range(run: Path, chance: random.Random) -> str:
+    """A value next to the range of a column that has one, well encoded."""
+    metadata = {path: stored(run, path)[1] for path in arrays(run)}
+    ranged = {path: array for path in metadata if (array := describe_array(path, metadata)).limits is not None}
+    chosen = chance.choice([path for path in ranged if (run / path / "c.0").exists()])
+    values = ranged[chosen].decode(0, (run / chosen / "c.0").read_bytes()).copy()
+    low, high = ranged[chosen].limits or (0, 0)
+    value = chance.choice([np.nan, np.inf] if values.dtype.kind == "f" else [low - 1, *([high + 1] * (high < 2**31))])
+    values[chance.randrange(len(values))] = np.asarray(value).astype(values.dtype)
+    replace(run / f"{chosen}/c.0", b"".join(ChunkEncoder({chosen: metadata[chosen]}).encode(chosen, values)))
+    return f"an entry of {chosen} is {value!r}"
+
+
 def row_block(run: Path, chance: random.Random) -> str:
     """A row of one number, well encoded."""
     file = chance.choice([file for file in chunks(run) if file.name.endswith(".0.0") and file.parent.name != "digest"])
@@ -317,7 +331,8 @@ def strange_json(run: Path, chance: random.Random) -> str:
 
 
 FORGED: list[Mutation] = [root_attribute] * 3 + [adapters, token_axis] + [node_field] * 3 + [consolidated] * 2
-FORGED += [table_column] * 3 + [row_block, text_chunk, text_chunk, blosc_header, shard_index, damaged_chunk]
+FORGED += [table_column, column_out_of_range] * 2 + [row_block, text_chunk, text_chunk]
+FORGED += [blosc_header, shard_index, damaged_chunk]
 BROKEN: list[Mutation] = [special_file] * 5 + [strange_digest] * 2 + [strange_json] * 3
 
 

@@ -42,7 +42,8 @@ def sound(root: Path) -> Run:
 
 @pytest.mark.parametrize(("tokens", "n_chosen"), [("all", 100), ("share:0.1", 10)])
 def test_sample_without_captured_tokens_is_taken_as_it_is(make_run: Any, tokens: str, n_chosen: int) -> None:
-    run = make_run(n_tokens=100, columns={"token_start": [0, 0], "token_stop": [0, 100]})
+    run = make_run(n_tokens=100, columns={"token_start": [0, 0], "token_stop": [0, 100], "length": [1, 100]})
+    zarr.open_array(run.path / "tokens/sample", mode="r+")[...] = 1
     part = select_slice(open_run(run.path), components=None, samples=None, tokens=tokens, seed=0, adapters=None)
     assert (part.samples.tolist(), part.n_tokens.tolist()) == ([0, 1], [0, n_chosen])
     assert part.weight.tolist() == [100 / n_chosen] * n_chosen
@@ -53,7 +54,7 @@ def test_sample_without_captured_tokens_is_taken_as_it_is(make_run: Any, tokens:
 )
 def test_samples_that_do_not_follow_each_other_are_refused(make_run: Any, starts: list[int], stops: list[int]) -> None:
     run = make_run(n_tokens=100, columns={"token_start": starts, "token_stop": stops})
-    with pytest.raises(StoreError, match="don't follow each other along its 100 tokens; their `token_start` and"):
+    with pytest.raises(StoreError, match="don't follow each other along .* 100 tokens|'samples/token_stop' is -40"):
         select_slice(open_run(run.path), components=None, samples=None, tokens="all", seed=0, adapters=None)
 
 

@@ -206,7 +206,8 @@ def test_columns_of_the_factor_must_follow_each_other(make_run: Any, key: str) -
     run = make_run()
     array = zarr.open_array(run.path / f"adapters/default/{key}", mode="r+")
     array[1] = -1 if key == "rank" else 1
-    refused(run.path, "`rank` and `factor_start` of adapter 'default' don't fit each other")
+    words = "entry 1 of 'adapters/default/rank' is -1" if key == "rank" else "`rank` and `factor_start` of adapter 'de"
+    refused(run.path, words)
 
 
 def test_metadata_that_can_not_be_read(make_run: Any) -> None:

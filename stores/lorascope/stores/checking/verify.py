@@ -26,7 +26,12 @@ from .metadata import metadata_problems, uncovered_by_digests
 from .row_statistics import ChunkFindings, RowStatistics
 
 Level = Literal["digests", "decode", "statistics"]
-STATISTICS_INPUTS = ("tokens/sample/", "tokens/position/", "tokens/token_id/", "components/", "adapters/")
+TOKEN_PLACES = ("samples/token_start", "tokens/sample", "tokens/position")
+"""Columns that are compared with others when they are read."""
+STATISTICS_INPUTS = (
+    *(*TOKEN_PLACES, "samples/token_stop", "samples/length", "tokens/token_id"),
+    *("components/", "adapters/"),
+)
 """Beginnings of the keys that statistics need."""
 LEVELS: tuple[Level, ...] = ("digests", "decode", "statistics")
 
@@ -94,10 +99,10 @@ def verify(
     if broken:  # without a sound layout nothing else can be read
         return Verdict(level, n_rows if isinstance(n_rows, int) else 0, 0, 0, (*broken, *problems))
     run = unchecked_run(place, root)
-    try:
-        rows = np.flatnonzero(run.committed_rows)
-    except StoreError as error:
-        return Verdict(level, run.n_rows, 0, 0, (Problem("rows/digest", "decode", str(error)), *problems))
+    broken = _unreadable_rows(run)
+    if broken:
+        return Verdict(level, run.n_rows, 0, 0, (*broken, *problems))
+    rows = np.flatnonzero(run.committed_rows)
     chosen = None
     if components is not None:
         part = {
@@ -167,6 +172,16 @@ def _raise_unwritten(run: Run, problems: Sequence[Problem]) -> None:
         )
 
 
+def _unreadable_rows(run: Run) -> list[Problem]:
+    """Return a Problem if it can't be read which rows of a run are committed or which keep states, else nothing."""
+    for path, name in (("rows/digest", "committed_rows"), ("rows/states", "state_rows")):
+        try:
+            getattr(run, name)
+        except StoreError as error:
+            return [Problem(path, "decode", str(error))]
+    return []
+
+
 def _check_static(run: Run, *, decode: bool) -> tuple[int, list[Problem]]:
     """Check tables and weights, which are written once; return (number of chunks read, problems)."""
     once = [array for path, array in run.arrays.items() if not array.by_row and path != "rows/digest"]
@@ -192,7 +207,19 @@ def _check_static(run: Run, *, decode: bool) -> tuple[int, list[Problem]]:
     ]
     if differs:
         problems.append(Problem("tables", "digest", "tables or weights aren't what was written: their digest differs"))
+    if decode and not any(problem.place.startswith(STATISTICS_INPUTS) for problem in problems):
+        problems += _token_place_problems(run)
     return sum(chunk.digest is not None for chunk in chunks), problems
+
+
+def _token_place_problems(run: Run) -> list[Problem]:
+    """Return the first problem of samples' places on the token axis, or of tokens' samples and positions."""
+    for path in TOKEN_PLACES:
+        try:
+            run.read_static(path)
+        except StoreError as error:
+            return [Problem(path, "range", str(error))]
+    return []
 
 
 def _check_rows(

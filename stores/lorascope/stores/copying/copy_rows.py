@@ -178,12 +178,6 @@ def _committed_samples(run: Run, samples: Sequence[str] | int | None) -> tuple[n
         prompted = [f"{prompt}/{name}" for prompt, name in zip(run.samples["prompt"].values, full, strict=True)]
         asked = np.array(matching_indices(ids, samples, full, prompted, of="samples of the run", option="samples"))
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
-    bounds = np.append(starts, run.n_tokens)
-    if starts[:1].any() or not np.array_equal(bounds[1:], stops) or (starts > stops).any():
-        raise StoreError(
-            f"samples of `{run.place.name}` don't follow each other along its {run.n_tokens} tokens; their "
-            "`token_start` and `token_stop` aren't what a capture wrote: copy it from where it is whole"
-        )
     committed = np.concatenate([[0], np.cumsum(run.committed.values)])
     starts, stops = starts[asked], stops[asked]
     whole = committed[stops] - committed[starts] == stops - starts

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .spec import DTYPES, ROW_TOKENS, Adapter, Component, RunSpec, Unembedding
-from .tables import TABLES, TOKEN_TEXT, Column
+from .tables import ADAPTER_COLUMNS, ROW_STATES, TABLES, TOKEN_TEXT, UNEMBEDDING_NORM, Column
 
 MAX_CHUNK_BYTES = 2**31 - 1
 """Size of the largest chunk that is written or read: more doesn't fit one buffer of Blosc."""
@@ -26,18 +26,6 @@ COMPONENT_AXIS = "in the order of components/path"
 BITS_NOTE = "; bits of bfloat16 in uint16; widen before use"
 """End of the long name of arrays of bfloat16 bits, for readers that use xarray alone."""
 
-ADAPTER_COLUMNS: tuple[tuple[str, str, int | float | str, str], ...] = (
-    ("rank", "int32", -1, "rank of the adapter at this component; 0 where it leaves it alone"),
-    ("scaling", "float64", np.nan, "delta = scaling * B A x"),
-    ("factor_start", "int64", -1, "first column of this component's z in `factor`; -1 where delta is stored"),
-    (
-        "delta_source",
-        "string",
-        "",
-        "where delta comes from: factor, the adapter's own branch, or the difference of output and base",
-    ),
-)
-"""(name, dtype, fill value, meaning) of the values that an adapter has for each component."""
 ADAPTER_REDUCTIONS = (
     (
         "js",
@@ -133,9 +121,7 @@ def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
             if column is not TOKEN_TEXT or spec.token_text:
                 yield _column_array(table, column, length)
     if spec.states == "sample":
-        meaning = "1 where the row keeps states, factor and delta; 0 where it keeps reductions alone"
-        column = Column(name="states", dtype="uint8", fill=0, attributes={"long_name": meaning})
-        yield _column_array("rows", column, spec.n_rows)
+        yield _column_array("rows", ROW_STATES, spec.n_rows)
     if spec.states != "all":
         yield _component_array(spec, "reductions/base_norm", "Euclidean norm of base", optional=True)
         meaning = "exp of the entropy, in nats, of softmax(base): how many features share its mass"
@@ -222,11 +208,10 @@ def _state_arrays(spec: RunSpec, component: Component) -> Iterator[ArraySpec]:
 def _adapter_arrays(spec: RunSpec, adapter: Adapter) -> Iterator[ArraySpec]:
     """Yield the specifications of an adapter's arrays: values by component, measures by token, weights, deltas."""
     root = f"adapters/{adapter.name}"
-    for name, dtype, fill, meaning in ADAPTER_COLUMNS:
-        attributes = {"long_name": meaning, "component_axis": COMPONENT_AXIS}
-        optional = name == "delta_source"
-        column = Column(name=name, dtype=dtype, fill=fill, attributes=attributes, optional=optional)
-        yield replace(_column_array(root, column, len(spec.components)), dims=("component",))
+    for column in ADAPTER_COLUMNS:
+        array = _column_array(root, column, len(spec.components))
+        attributes = {**array.attributes, "component_axis": COMPONENT_AXIS}
+        yield replace(array, dims=("component",), attributes=attributes)
     for name, units, meaning in ADAPTER_REDUCTIONS:
         yield _component_array(spec, f"{root}/{name}", meaning, units=units, optional=name == "swallowed")
     if spec.states != "all":
@@ -296,8 +281,8 @@ def _unembedding_arrays(unembedding: Unembedding) -> Iterator[ArraySpec]:
     types = {"dtype_logical": unembedding.dtype, "source_dtype": unembedding.dtype}
     chunks = (min(max(unembedding.n_vocabulary, 1), ROW_TOKENS), unembedding.n_features)
     yield replace(weight, dtype=dtype.name, fill=fill, chunks=chunks, attributes={**weight.attributes, **types})
-    norm = _weight_array("unembedding/norm", "weight of the final norm", feature)
-    yield replace(norm, attributes={**norm.attributes, "centred": unembedding.centred})
+    norm = _column_array("unembedding", UNEMBEDDING_NORM, unembedding.n_features)
+    yield replace(norm, dims=("feature",), attributes={**norm.attributes, "centred": unembedding.centred})
     meaning = "text of each token id, as the tokenizer decodes it alone"
     text = Column(name="text", dtype="string", fill="", attributes={"long_name": meaning})
     yield replace(_column_array("unembedding", text, unembedding.n_vocabulary), dims=("vocabulary",))

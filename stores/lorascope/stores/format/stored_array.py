@@ -54,6 +54,8 @@ class StoredArray:
     fill: Any
     dims: tuple[str | None, ...]
     attributes: Mapping[str, Any]
+    limits: tuple[float, float] | None = None
+    """Smallest and largest value that a column may have; None if any is allowed."""
 
     @classmethod
     def from_metadata(cls, path: str, metadata: ArrayV3Metadata) -> Self:
@@ -117,6 +119,22 @@ class StoredArray:
             whole = np.concatenate([self.decode_part(content[slice(*place)]) for place in places if place], axis=1)
         n_entries = min(self.chunks[0], self.shape[0] - chunk * self.chunks[0])
         return whole[(slice(n_entries), *map(slice, self.shape[1:]))]
+
+    def range_problem(self, chunk: int, entries: np.ndarray) -> str | None:
+        """Return a sentence on the first entry of a chunk that a column may not have; None if all are allowed.
+
+        Padding beyond the array's end may be anything.
+        """
+        if self.limits is None:
+            return None
+        low, high = self.limits
+        first = chunk * self.chunks[0]
+        values = entries[: max(self.shape[0] - first, 0)]
+        places = np.flatnonzero(~((values >= low) & (values <= high)))  # NaN is outside, too
+        if not len(places):
+            return None
+        more = f" ({len(places) - 1} more such)" if len(places) > 1 else ""
+        return f"entry {first + places[0]} of {self.path!r} is {values[places[0]]}; allowed are {low} to {high}{more}"
 
     def decode_part(self, content: bytes) -> np.ndarray:
         """Return all entries of an unsharded chunk or of an inner chunk, padding included, as a writeable array.

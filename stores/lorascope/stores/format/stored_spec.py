@@ -10,7 +10,7 @@ from zarr.core.metadata import ArrayV3Metadata
 from .layout import ArraySpec, array_specs
 from .spec import MAX_COMPONENTS, Adapter, Component, RunSpec, Unembedding
 from .stored_array import StoredArray
-from .tables import TABLES
+from .tables import TABLES, find_column
 
 ArrayDescription = ArrayV3Metadata | StoredArray
 
@@ -35,12 +35,23 @@ def stored_spec(
         biased = tuple(f"{root}/lora_bias/{component.path}" in arrays for component in components)
         if min(rank, default=0) < 0 or list(adapter.factor_start) != start:
             raise ValueError(f"`rank` and `factor_start` of adapter {name!r} don't fit each other")
+        if not np.isfinite(np.array(scaling)[np.array(rank) > 0]).all():
+            raise ValueError(f"'{root}/scaling' is {scaling}; it must be finite where `rank` is above 0")
         sources = tuple(read(f"{root}/delta_source").tolist()) if f"{root}/delta_source" in arrays else ()
         adapters.append(replace(adapter, biased=biased, delta_source=sources))
     spec = _run_spec(attributes, arrays, components, tuple(adapters))
     if spec.ablate is None:
         return spec
     return replace(spec, ablation_parts=tuple(read(f"adapters/{spec.adapters[0].name}/ablation_part")))
+
+
+def describe_array(path: str, arrays: Mapping[str, ArrayV3Metadata]) -> StoredArray:
+    """Return the description of the array at `path` among a run's arrays, with the limits of a column's values."""
+    array, column = StoredArray.from_metadata(path, arrays[path]), find_column(path)
+    if column is None or column.low is None:
+        return array
+    high = _table_length(arrays, column.high) - 1 if isinstance(column.high, str) else column.high
+    return replace(array, limits=(column.low, high))
 
 
 def specs_read_first(attributes: Mapping[str, Any], arrays: Mapping[str, ArrayDescription]) -> list[ArraySpec]:

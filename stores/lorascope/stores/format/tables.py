@@ -5,20 +5,28 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .spec import MAX_COMPONENTS
+
 ROLES = (
     *("prompt", "choice", "answer", "generated", "text"),
     *("system", "user", "assistant", "tool", "template"),  # of a chat
 )
 """Roles of tokens; `tokens/role` stores the index in this tuple."""
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
+"""Largest finite float32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """Specification of a table's column, a one-dimensional array of the store: name, dtype and fill value."""
+    """Specification of a table's column, a one-dimensional array of the store: name, dtype, fill and allowed values."""
 
     name: str
     dtype: str
     fill: int | float | str
+    low: float | None = None
+    """Smallest allowed value; None if any is allowed, NaN included, which is outside of every range."""
+    high: float | str = np.inf
+    """Largest allowed value; the name of a table stands for the index of its last entry."""
     attributes: Mapping[str, object] = field(default_factory=dict)
     by_row: bool = False
     """Whether it is measured by the forward pass, so written row by row; else it is known before."""
@@ -31,9 +39,12 @@ def _text_column(name: str, meaning: str, *, optional: bool = False) -> Column:
     return Column(name=name, dtype="string", fill="", attributes={"long_name": meaning}, optional=optional)
 
 
-def _integer_column(name: str, meaning: str, dtype: str = "int32", *, optional: bool = False) -> Column:
+def _integer_column(
+    name: str, meaning: str, dtype: str = "int32", *, low: int = 0, high: float | str = np.inf, optional: bool = False
+) -> Column:
     """Return the specification of an integer column with fill value -1; `meaning` becomes its `long_name`."""
-    return Column(name=name, dtype=dtype, fill=-1, attributes={"long_name": meaning}, optional=optional)
+    attributes = {"long_name": meaning}
+    return Column(name=name, dtype=dtype, fill=-1, low=low, high=high, attributes=attributes, optional=optional)
 
 
 def _float_column(name: str, meaning: str, units: str) -> Column:
@@ -46,14 +57,17 @@ def _float_column(name: str, meaning: str, units: str) -> Column:
 def _score_columns(prefix: str, which: str) -> tuple[Column, ...]:
     """Return the columns of a sample's scores; `prefix` is `base_` for scores without the adapter, else empty."""
     best = "choice with the highest log-likelihood"
-    counts = (
-        ("prediction", f"{best} {which}; -1 for text", "int16"),
-        ("prediction_per_token", f"{best} per token {which}; -1 for text", "int16"),
-        ("correct", "1 where prediction is the answer, 0 where not, -1 for text", "int8"),
-        ("correct_per_token", "the same for prediction_per_token", "int8"),
+    counts: tuple[tuple[str, str, str, float | str], ...] = (
+        ("prediction", f"{best} {which}; -1 for text", "int16", "choices"),
+        ("prediction_per_token", f"{best} per token {which}; -1 for text", "int16", "choices"),
+        ("correct", "1 where prediction is the answer, 0 where not, -1 for text", "int8", 1),
+        ("correct_per_token", "the same for prediction_per_token", "int8", 1),
     )
     return (
-        *(_integer_column(prefix + name, meaning, dtype, optional=bool(prefix)) for name, meaning, dtype in counts),
+        *(
+            _integer_column(prefix + name, meaning, dtype, low=-1, high=high, optional=bool(prefix))
+            for name, meaning, dtype, high in counts
+        ),
         _float_column(f"{prefix}ce", f"mean negative log-likelihood of the answer's tokens {which}", "nat/token"),
     )
 
@@ -65,8 +79,8 @@ def _answer_columns(prefix: str, which: str) -> tuple[Column, ...]:
     correct = "1 where written_prediction is the answer, 0 where not, -1 for text"
     return (
         _text_column(f"{prefix}written", text, optional=True),
-        _integer_column(f"{prefix}written_prediction", choice, "int16", optional=True),
-        _integer_column(f"{prefix}written_correct", correct, "int8", optional=True),
+        _integer_column(f"{prefix}written_prediction", choice, "int16", low=-1, high="choices", optional=True),
+        _integer_column(f"{prefix}written_correct", correct, "int8", low=-1, high=1, optional=True),
     )
 
 
@@ -78,6 +92,8 @@ TOKEN_WEIGHT = Column(
     name="weight",
     dtype="float32",
     fill=np.nan,
+    low=float(np.finfo(np.float32).tiny),
+    high=MAX_FLOAT32,
     attributes={
         "long_name": "inverse of the probability that the token was taken into the run: means and sums over tokens "
         "that are weighted by it are unbiased",
@@ -92,8 +108,8 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         _text_column("dataset", "data set"),
         _text_column("split", "split of the data set"),
         _text_column("prompt", "name of the prompt, or `text`"),
-        _integer_column("length", "tokens of the whole sequence that the model read"),
-        _integer_column("answer", "index of the right choice; -1 for text", "int16"),
+        _integer_column("length", "tokens of the whole sequence that the model read", low=1),
+        _integer_column("answer", "index of the right choice; -1 for text", "int16", low=-1, high="choices"),
         _N_TARGETS,
         *_score_columns("", "with the adapter"),
         *_score_columns("base_", "without the adapter"),
@@ -103,7 +119,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         _integer_column("token_stop", "one past the last of them", "int64"),
     ),
     "choices": (
-        _integer_column("sample", "index of the sample", "int64"),
+        _integer_column("sample", "index of the sample", "int64", high="samples"),
         _text_column("text", "the choice"),
         _integer_column("n_tokens", "tokens of the choice"),
         _float_column("loglik", "log-likelihood with the adapter, summed over the choice's tokens", "nat"),
@@ -112,13 +128,15 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         _float_column("base_loglik_per_token", "base_loglik / n_tokens", "nat/token"),
     ),
     "tokens": (
-        _integer_column("sample", "index of the sample", "int64"),
+        _integer_column("sample", "index of the sample", "int64", high="samples"),
         _integer_column("position", "place in the sample's sequence, from 0"),
         _integer_column("token_id", "id in the tokenizer's vocabulary"),
         Column(
             name="role",
             dtype="int8",
             fill=-1,
+            low=-1,
+            high=len(ROLES) - 1,
             attributes={
                 "long_name": "what the token is there for",
                 "flag_values": list(range(len(ROLES))),
@@ -142,15 +160,53 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
     "components": (
         _text_column("path", "module path in the plain model"),
         _text_column("kind", "last name of the path"),
-        _integer_column("layer", "index of the decoder layer; -1 outside of one"),
-        _integer_column("d_in", "features that come in"),
-        _integer_column("d_out", "features that go out"),
+        _integer_column("layer", "index of the decoder layer; -1 outside of one", low=-1, high=MAX_COMPONENTS - 1),
+        _integer_column("d_in", "features that come in", low=1),
+        _integer_column("d_out", "features that go out", low=1),
         _text_column("dtype", "type in which the layer put its output out"),
         _text_column("stored_dtype", "type in which base is stored"),
         _text_column("fused", "row ranges of a fused projection as JSON, [[name, start, stop], ...]"),
     ),
 }
 """Table -> columns, in the order of the specification."""
+ADAPTER_COLUMNS = (
+    _integer_column("rank", "rank of the adapter at this component; 0 where it leaves it alone"),
+    Column(name="scaling", dtype="float64", fill=np.nan, attributes={"long_name": "delta = scaling * B A x"}),
+    _integer_column(
+        "factor_start", "first column of this component's z in `factor`; -1 where delta is stored", "int64", low=-1
+    ),
+    _text_column(
+        "delta_source",
+        "where delta comes from: factor, the adapter's own branch, or the difference of output and base",
+        optional=True,
+    ),
+)
+"""Values that an adapter has for each component."""
+ROW_STATES = Column(
+    name="states",
+    dtype="uint8",
+    fill=0,
+    low=0,
+    high=1,
+    attributes={"long_name": "1 where the row keeps states, factor and delta; 0 where it keeps reductions alone"},
+)
+UNEMBEDDING_NORM = Column(
+    name="norm",
+    dtype="float32",
+    fill=np.nan,
+    low=-MAX_FLOAT32,
+    high=MAX_FLOAT32,
+    attributes={"long_name": "weight of the final norm"},
+)
+
+
+def find_column(path: str) -> Column | None:
+    """Return the specification of the column that is stored at `path`; None for an array of another kind."""
+    table, _, name = path.rpartition("/")
+    columns = {**TABLES, "rows": (ROW_STATES,), "unembedding": (UNEMBEDDING_NORM,)}.get(table, ())
+    if table.startswith("adapters/") and table.count("/") == 1:
+        columns = ADAPTER_COLUMNS
+    return next((column for column in columns if column.name == name), None)
 
 
 def is_base_column(path: str) -> bool:

@@ -48,10 +48,12 @@ def read_chunk(place: Place, array: StoredArray, index: int, *, version: int, de
     if not decode:
         return Chunk(key, digest)
     try:
-        return Chunk(key, digest, array.decode(index, content))
+        block = array.decode(index, content)
     except (ValueError, RuntimeError) as error:
         message = f"{key!r} can't be decoded: {type(error).__name__}: {error}"
         return Chunk(key, digest, problem=Problem(key, "decode", message))
+    outside = array.range_problem(index, block)
+    return Chunk(key, digest, block, None if outside is None else Problem(key, "range", outside))
 
 
 def read_chunk_columns(
@@ -62,13 +64,19 @@ def read_chunk_columns(
     Raises
     ------
     StoreError
-        If the chunk is missing, empty or broken. Of a shard only its index and the inner chunks of these columns are
-        read.
+        If the chunk is missing, empty or broken, or has a value that its column may not have.
+
+    Notes
+    -----
+    Of a shard only its index and the inner chunks of these columns are read.
     """
     key = array.key(chunk)
     try:
         if array.part_width is None:
             whole = array.decode_part(_require_content(place.read(key, at_most=array.max_bytes), key))
+            outside = array.range_problem(chunk, whole)
+            if outside is not None:
+                raise StoreError(f"{outside}; run `lorascope verify`")
             return [whole[:, span] for span in columns] if whole.ndim > 1 else [whole]
         return _read_shard_columns(place, array, key, [range(*span.indices(array.shape[1])) for span in columns])
     except MISSING_ERRORS:

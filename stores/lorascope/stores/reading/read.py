@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import Problem, StoreError
 from ..format.check import layout_problems
-from ..format.stored_array import StoredArray
+from ..format.stored_spec import describe_array
 from ..format.tables import is_base_score_column
 from ..places.place import Place, open_place, with_cache
 from .chunks import MISSING_ERRORS
@@ -58,7 +58,7 @@ def checked_run(place: Place, root: Root) -> Run:
 
 def unchecked_run(place: Place, root: Root) -> Run:
     """Return the Run with this root metadata, whose layout the caller has checked."""
-    arrays = {path: StoredArray.from_metadata(path, metadata) for path, metadata in root.arrays.items()}
+    arrays = {path: describe_array(path, root.arrays) for path in root.arrays}
     return Run(place, root.attributes, arrays)
 
 
@@ -95,7 +95,7 @@ def find_layout_problems(place: Place, root: Root) -> list[Problem]:
     return layout_problems(
         root.attributes,
         metadata,
-        read=lambda path: read_static(StoredArray.from_metadata(path, metadata[path]), place),
+        read=lambda path: read_static(describe_array(path, metadata), place),
         n_objects=lambda path: sum(key.startswith(f"{path}/c.") for key in place.keys(path)),
     )
 

@@ -135,7 +135,7 @@ def read_static(array: StoredArray, place: Place, *, may_be_absent: bool = False
     Raises
     ------
     StoreError
-        If a chunk is missing, empty or broken.
+        If a chunk is missing, empty or broken, or has a value that its column may not have.
     """
     parts = []
     for chunk in range(array.n_chunks):

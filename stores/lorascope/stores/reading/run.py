@@ -26,6 +26,7 @@ from .notebook import run_html
 from .rows import RowArray, read_static, read_unembedding
 from .source import DeltaSource, Source
 from .token_choice import checked_token_places
+from .token_places import require_contiguous, require_own_tokens
 from .walk import walk_rows
 
 Samples = str | Sequence[str] | None
@@ -503,10 +504,27 @@ class Run:
         return RowArray(self.arrays[path], place=self.place, committed=readable, columns=columns)
 
     def read_static(self, path: str) -> np.ndarray:
-        """Return a whole array that was written when the run was set up, by its path in the store."""
+        """Return a whole array that was written when the run was set up, by its path in the store.
+
+        Raises StoreError if it is missing or broken, or has values that its column may not have.
+        """
         if path not in self.arrays:
             raise StoreError(f"{path!r} is missing from `{self.place.name}`; run `lorascope verify`")
-        return read_static(self.arrays[path], self.place, may_be_absent=is_base_score_column(path))
+        values = read_static(self.arrays[path], self.place, may_be_absent=is_base_score_column(path))
+        if path in ("samples/token_start", "samples/token_stop"):
+            self._token_bounds  # noqa: B018 (raises)
+        elif path in ("tokens/sample", "tokens/position"):
+            require_own_tokens(path, values, *self._token_bounds)
+        return values
+
+    @cached_property
+    def _token_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Index after the last token of each sample, and the length of its sequence; checked to fit the token axis."""
+        start, stop, length = (
+            read_static(self.arrays[f"samples/{name}"], self.place) for name in ("token_start", "token_stop", "length")
+        )
+        require_contiguous(start, stop, self.n_tokens)
+        return stop, length
 
     def _read_column(self, path: str) -> xr.Variable:
         """Return a table's column, by its path in the store, as a Variable, read at once unless it is token text."""
