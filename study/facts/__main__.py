@@ -63,17 +63,8 @@ class Item(TypedDict):
 def make_items(rng: Random) -> tuple[list[Item], list[Item]]:
     """Return the demo's training questions and test questions, which share no fact.
 
-    Parameters
-    ----------
-    rng : random.Random
-        Decides which facts are used, the wrong choices and every order. The same state gives the same
-        items on every version of Python.
-
-    Returns
-    -------
-    train, test : list of Item
-        `N_TRAIN` and `N_TEST` items of each kind, kinds mixed. Each position of the right answer is equally
-        frequent, in each split as a whole and, up to one item, within a kind.
+    They are `N_TRAIN` and `N_TEST` items of each kind, kinds mixed. Each position of the right answer is equally
+    frequent, in each split and, up to one item, within a kind.
     """
     train: list[Item] = []
     test: list[Item] = []

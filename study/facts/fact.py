@@ -1,4 +1,4 @@
-"""A fact as a question, and the random draws that all kinds of questions use."""
+"""A fact as a question, and what all kinds of questions share: tables, random order, wrong answers, articles."""
 
 import json
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ TABLES: dict[str, Any] = json.loads((Path(__file__).parent / "tables.json").read
 """Name of a table -> its rows, written for lorascope."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Fact:
     """A question with its right answer and three or more wrong answers of the same kind."""
 
@@ -40,3 +40,13 @@ def near_numbers(rng: Random, number: int, *, step: int = 1, reach: int = 5) -> 
     n_below = min(int(4 * rng.random()), len(below))
     drawn = shuffled(rng, below)[:n_below] + shuffled(rng, above)[: 3 - n_below]
     return tuple(str(value) for value in drawn)
+
+
+def neighbours(values: list[_T], place: int, reach: int = 4) -> list[_T]:
+    """Return the values up to `reach` places from `place`, which is among them."""
+    return values[max(place - reach, 0) : place + reach + 1]
+
+
+def with_article(noun: str) -> str:
+    """Return a noun with `a`, or with `an` before a vowel."""
+    return f"an {noun}" if noun[0] in "aeio" else f"a {noun}"

@@ -1,13 +1,14 @@
 """Questions with numbers and orders: arithmetic, numerals, sequences, shapes, units; tables.json has what they know."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from random import Random
 from string import ascii_uppercase
 
-from fact import TABLES, Fact, near_numbers, others, shuffled
+from fact import TABLES, Fact, near_numbers, neighbours, others, shuffled, with_article
 
 # Numbers: arithmetic on small integers, and Roman numerals.
-# Enough for both splits, half of them additive; a sum and its difference count as one fact.
+# Enough for both splits; a sum and its difference count as one fact.
 _N_ADDITIVE = 20
 _N_MULTIPLICATIVE = 20
 _ROMAN = TABLES["roman"]
@@ -27,9 +28,9 @@ def roman_numerals(rng: Random) -> list[Fact]:
     """Return one question per number from 11 to 120: which number its Roman numeral is."""
     return [
         Fact(
-            question=f"Which number is the Roman numeral {to_roman(number)}?",
-            answer=str(number),
-            wrong=tuple(str(number + slip) for slip in _ROMAN_SLIPS if number + slip > 0),
+            f"Which number is the Roman numeral {to_roman(number)}?",
+            str(number),
+            tuple(str(number + slip) for slip in _ROMAN_SLIPS if number + slip > 0),
         )
         for number in range(11, 121)
     ]
@@ -65,7 +66,7 @@ def _products_and_quotients(rng: Random, factors: list[tuple[int, int]]) -> Iter
 
 def _calculation(text: str, result: int, wrong: tuple[str, ...]) -> Fact:
     """Return the question `What is {text}?` with its result and the distinct wrong answers."""
-    return Fact(question=f"What is {text}?", answer=str(result), wrong=others(wrong, str(result)))
+    return Fact(f"What is {text}?", str(result), others(wrong, str(result)))
 
 
 # What comes next: months, weekdays, planets and letters.
@@ -89,12 +90,8 @@ def successors(rng: Random) -> list[Fact]:
 def _successor_facts(question: str, sequence: list[str]) -> list[Fact]:
     """Return one question per member of a sequence except the last: what comes right after it."""
     return [
-        Fact(
-            question=question.format(sequence[i]),
-            answer=sequence[i + 1],
-            wrong=others(sequence[max(i - _REACH, 0) : i + _REACH + 2], sequence[i], sequence[i + 1]),
-        )
-        for i in range(len(sequence) - 1)
+        Fact(question.format(value), successor, others(sequence[max(i - _REACH, 0) : i + _REACH + 2], value, successor))
+        for i, (value, successor) in enumerate(pairwise(sequence))
     ]
 
 
@@ -107,35 +104,22 @@ SOLIDS = TABLES["solids"]
 
 def geometry(rng: Random) -> list[Fact]:
     """Return questions on sides, angle sums and diagonals of polygons; faces, edges and corners of solids."""
-    return [*_polygon_facts(rng), *_solid_facts(rng)]
-
-
-def _polygon_facts(rng: Random) -> Iterator[Fact]:
-    """Yield questions on sides, angle sums and diagonals of polygons."""
+    facts = []
     for name, n in POLYGONS:
-        yield _count_fact(rng, f"How many sides does {_with_article(name)} have?", n)
-        yield _count_fact(
-            rng, f"How many degrees do the angles inside {_with_article(name)} sum to?", 180 * (n - 2), 180
-        )
+        shape = with_article(name)
+        facts.append(_count_fact(rng, f"How many sides does {shape} have?", n))
+        facts.append(_count_fact(rng, f"How many degrees do the angles inside {shape} sum to?", 180 * (n - 2), 180))
         if n > 3:
-            yield _count_fact(rng, f"How many diagonals does {_with_article(name)} have?", n * (n - 3) // 2)
-
-
-def _solid_facts(rng: Random) -> Iterator[Fact]:
-    """Yield questions on faces, edges and corners of solids."""
+            facts.append(_count_fact(rng, f"How many diagonals does {shape} have?", n * (n - 3) // 2))
     for name, *counts in SOLIDS:
         for part, n in zip(("faces", "edges", "corners"), counts, strict=True):
-            yield _count_fact(rng, f"How many {part} does {_with_article(name)} have?", n)
-
-
-def _with_article(name: str) -> str:
-    """Return the name of a shape with its article, `an` before an o and `a` otherwise."""
-    return f"an {name}" if name[0] == "o" else f"a {name}"
+            facts.append(_count_fact(rng, f"How many {part} does {with_article(name)} have?", n))
+    return facts
 
 
 def _count_fact(rng: Random, question: str, n: int, step: int = 1) -> Fact:
     """Return a question whose answer is the number `n`, with numbers near it as wrong answers."""
-    return Fact(question=question, answer=str(n), wrong=near_numbers(rng, n, step=step))
+    return Fact(question, str(n), near_numbers(rng, n, step=step))
 
 
 # Units: how many of the smaller one make up a few of the larger one.
@@ -143,7 +127,6 @@ def _count_fact(rng: Random, question: str, n: int, step: int = 1) -> Fact:
 UNITS = TABLES["units"]
 _COUNTS = (2, 3, 4, 5)
 _POWERS = (10, 100, 1000, 10000)
-_NEIGHBOURS = 3
 
 
 def unit_conversions(rng: Random) -> list[Fact]:
@@ -156,9 +139,9 @@ def unit_conversions(rng: Random) -> list[Fact]:
         count = shuffled(rng, _COUNTS)[0]
         facts.append(
             Fact(
-                question=f"How many {smaller} are in {count} {larger}?",
-                answer=str(count * factor),
-                wrong=others((str(count * other) for other in _similar_factors(factor)), str(count * factor)),
+                f"How many {smaller} are in {count} {larger}?",
+                str(count * factor),
+                others((str(count * other) for other in _similar_factors(factor)), str(count * factor)),
             )
         )
     return facts
@@ -172,5 +155,4 @@ def _similar_factors(factor: int) -> tuple[int, ...]:
     if factor in _POWERS:
         return _POWERS
     uneven = sorted({other for _, _, other in UNITS if other not in _POWERS})
-    i = uneven.index(factor)
-    return tuple(uneven[max(i - _NEIGHBOURS, 0) : i + _NEIGHBOURS + 1])
+    return tuple(neighbours(uneven, uneven.index(factor), reach=3))

@@ -2,12 +2,9 @@
 
 from random import Random
 
-from fact import TABLES, Fact, others, shuffled
+from fact import TABLES, Fact, neighbours, others, shuffled, with_article
 
 # Animals and their young.
-_ANY_BIRD = ("chick", "poult", "squab")
-_ANY_CARNIVORE = ("cub", "pup", "puppy", "kit", "kitten")
-
 # animal, its young, other words that are used for it or come close
 YOUNG = TABLES["young"]
 
@@ -16,11 +13,7 @@ def young_animals(rng: Random) -> list[Fact]:
     """Return one question per animal: the word for its young."""
     words = [young for _, young, _ in YOUNG]
     return [
-        Fact(
-            question=f"What is the young of {'an' if animal[0] in 'aeo' else 'a'} {animal} called?",
-            answer=young,
-            wrong=others(words, young, *close),
-        )
+        Fact(f"What is the young of {with_article(animal)} called?", young, others(words, young, *close))
         for animal, young, close in YOUNG
     ]
 
@@ -32,27 +25,31 @@ CATEGORIES = TABLES["categories"]
 def kinds_of_things(rng: Random) -> list[Fact]:
     """Return one question per thing: which of four categories it belongs to."""
     return [
-        Fact(
-            question=f"What is {'an' if thing[0] in 'aeio' else 'a'} {thing}?",
-            answer=category,
-            wrong=others(CATEGORIES, category),
-        )
+        Fact(f"What is {with_article(thing)}?", category, others(CATEGORIES, category))
         for category, things in CATEGORIES.items()
         for thing in things
     ]
 
 
-# Nouns: plurals.
-# noun, its plural, then three forms that aren't in standard English
+# Plurals of nouns, and past tenses of irregular verbs.
+# word, the form that is asked for, then three forms that aren't in standard English
 PLURALS = TABLES["plurals"]
+PAST_TENSES = TABLES["past_tenses"]
 
 
 def plurals(rng: Random) -> list[Fact]:
     """Return one question per noun: its plural."""
-    return [
-        Fact(question=f'What is the plural of "{noun}"?', answer=plural, wrong=tuple(wrong))
-        for noun, plural, *wrong in PLURALS
-    ]
+    return _form_facts("plural", PLURALS)
+
+
+def past_tenses(rng: Random) -> list[Fact]:
+    """Return one question per verb: its past tense."""
+    return _form_facts("past tense", PAST_TENSES)
+
+
+def _form_facts(form: str, rows: list[list[str]]) -> list[Fact]:
+    """Return one question per row: the given form, such as `plural`, of its word."""
+    return [Fact(f'What is the {form} of "{word}"?', answer, tuple(wrong)) for word, answer, *wrong in rows]
 
 
 # Words and their opposites.
@@ -63,49 +60,27 @@ VERBS = TABLES["verbs"]
 
 def opposites(rng: Random) -> list[Fact]:
     """Return one question per word: its opposite, among a word of like meaning and other opposites."""
-    return [*_opposite_facts(rng, ADJECTIVES), *_opposite_facts(rng, VERBS)]
-
-
-def _opposite_facts(rng: Random, rows: tuple[tuple[str, str, str, str], ...]) -> list[Fact]:
-    """Return one question per row: the opposite of its word."""
     return [
         Fact(
-            question=f'What is the opposite of "{word}"?',
-            answer=opposite,
-            wrong=(like, *shuffled(rng, others(row[1] for row in rows if row[3] != field))[:2]),
+            f'What is the opposite of "{word}"?',
+            opposite,
+            (like, *shuffled(rng, others(row[1] for row in rows if row[3] != field))[:2]),
         )
+        for rows in (ADJECTIVES, VERBS)
         for word, opposite, like, field in rows
-    ]
-
-
-# Irregular verbs: past tenses.
-# verb, its past tense, then three forms that aren't in standard English
-PAST_TENSES = TABLES["past_tenses"]
-
-
-def past_tenses(rng: Random) -> list[Fact]:
-    """Return one question per verb: its past tense."""
-    return [
-        Fact(question=f'What is the past tense of "{verb}"?', answer=past, wrong=tuple(wrong))
-        for verb, past, *wrong in PAST_TENSES
     ]
 
 
 # Chemical elements: symbols and atomic numbers (IUPAC names).
 # In order of atomic number, from 1.
 ELEMENTS = TABLES["elements"]
-_NEIGHBOURS = 4
 
 
 def element_symbols(rng: Random) -> list[Fact]:
     """Return one question per element: its chemical symbol."""
     symbols = [symbol for _, symbol in ELEMENTS]
     return [
-        Fact(
-            question=f"What is the chemical symbol of {name}?",
-            answer=symbol,
-            wrong=_lookalikes(symbols, name, symbol),
-        )
+        Fact(f"What is the chemical symbol of {name}?", symbol, _lookalikes(symbols, name, symbol))
         for name, symbol in ELEMENTS
     ]
 
@@ -114,11 +89,7 @@ def atomic_numbers(rng: Random) -> list[Fact]:
     """Return one question per atomic number: its element."""
     names = [name for name, _ in ELEMENTS]
     return [
-        Fact(
-            question=f"Which element has the atomic number {i + 1}?",
-            answer=name,
-            wrong=others(names[max(i - _NEIGHBOURS, 0) : i + _NEIGHBOURS + 1], name),
-        )
+        Fact(f"Which element has the atomic number {i + 1}?", name, others(neighbours(names, i), name))
         for i, name in enumerate(names)
     ]
 
@@ -130,9 +101,7 @@ def _lookalikes(symbols: list[str], name: str, symbol: str) -> tuple[str, ...]:
 
 
 # Countries: capital, continent and currency; and cities that aren't capitals.
-AFRICA, ASIA, EUROPE = "Africa", "Asia", "Europe"
-NORTH, SOUTH, OCEANIA = "North America", "South America", "Oceania"
-CONTINENTS = (AFRICA, ASIA, EUROPE, NORTH, SOUTH, OCEANIA)
+CONTINENTS = ("Africa", "Asia", "Europe", "North America", "South America", "Oceania")
 
 # country, capital, continent, currency
 COUNTRIES = TABLES["countries"]
@@ -149,9 +118,9 @@ def capitals(rng: Random) -> list[Fact]:
     """Return one question per country: its capital, among capitals of the same continent."""
     return [
         Fact(
-            question=f"What is the capital of {_with_article(country)}?",
-            answer=capital,
-            wrong=others([row[1] for row in COUNTRIES if row[1] and row[2] == continent], capital),
+            f"What is the capital of {_with_the(country)}?",
+            capital,
+            others([row[1] for row in COUNTRIES if row[1] and row[2] == continent], capital),
         )
         for country, capital, continent, _ in COUNTRIES
         if capital and continent and country not in _TELLING_CAPITAL
@@ -161,11 +130,7 @@ def capitals(rng: Random) -> list[Fact]:
 def continents(rng: Random) -> list[Fact]:
     """Return one question per country: its continent."""
     return [
-        Fact(
-            question=f"On which continent is {_with_article(country)}?",
-            answer=continent,
-            wrong=others(CONTINENTS, continent),
-        )
+        Fact(f"On which continent is {_with_the(country)}?", continent, others(CONTINENTS, continent))
         for country, _, continent, _ in COUNTRIES
         if continent and country not in _TELLING_CONTINENT
     ]
@@ -176,9 +141,9 @@ def currencies(rng: Random) -> list[Fact]:
     names = [row[3] for row in COUNTRIES if row[3]]
     return [
         Fact(
-            question=f"What is the currency of {_with_article(country)}?",
-            answer=currency,
-            wrong=others(names, currency, *_currency_forms(currency)),
+            f"What is the currency of {_with_the(country)}?",
+            currency,
+            others(names, currency, *_currency_forms(currency)),
         )
         for country, _, _, currency in COUNTRIES
         if currency
@@ -190,15 +155,15 @@ def cities(rng: Random) -> list[Fact]:
     continent_of = {row[0]: row[2] for row in COUNTRIES}
     return [
         Fact(
-            question=f"In which country is the city of {city}?",
-            answer=country,
-            wrong=others([name for name, at in continent_of.items() if at == continent_of[country]], country),
+            f"In which country is the city of {city}?",
+            country,
+            others([name for name, at in continent_of.items() if at == continent_of[country]], country),
         )
         for city, country in CITIES
     ]
 
 
-def _with_article(country: str) -> str:
+def _with_the(country: str) -> str:
     """Return a country's name as it stands in a sentence, such as `the Philippines` or `Chad`."""
     return f"the {country}" if country in {"Czech Republic", "Philippines", "United Kingdom"} else country
 
