@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from lorascope.study import read_units, study_results
-from lorascope.study.results.paper_claims import FROM_BELOW
+from lorascope.study.results.paper_claims import LOWER_BOUNDS
 from lorascope.study.results.study_results import StudyResults
 
 STUDIES = Path(__file__).parents[1] / "study"
@@ -182,7 +182,7 @@ def verdicts(study: StudyResults) -> Iterator[dict[str, Any]]:
             continue
         panel = unit.information.sel(estimator="panel")
         words = pd.Series(panel["verdict"].values.astype(str))
-        bounds = words.isin(FROM_BELOW).to_numpy()
+        bounds = words.isin(LOWER_BOUNDS).to_numpy()
         mi, js = panel["value"].values[bounds], panel["js"].values[bounds]
         yield {
             "unit": unit.name,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lorascope.cli.main import main
-from lorascope.study.settings import NOT_IN_CAPTURE, Articles, read_settings
+from lorascope.study.settings import REFUSED_IN_CAPTURE, Articles, read_settings
 
 Write = Callable[[dict[str, Any]], Path]
 
@@ -68,9 +68,9 @@ def test_a_mistake_is_one_line_that_names_place_and_value(
     assert str(path) in error
 
 
-@pytest.mark.parametrize("name", list(NOT_IN_CAPTURE))
+@pytest.mark.parametrize("name", list(REFUSED_IN_CAPTURE))
 def test_settings_of_capture_that_would_bend_a_study(write: Write, content: dict[str, Any], name: str) -> None:
-    with pytest.raises(ValueError, match=f"`capture` has '{name}', {NOT_IN_CAPTURE[name]}"):
+    with pytest.raises(ValueError, match=f"`capture` has '{name}', {REFUSED_IN_CAPTURE[name]}"):
         read_settings(write(content | {"capture": {name: 1}}))
 
 

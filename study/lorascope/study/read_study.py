@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
+from lorascope.analyze.fits.frame import first_names
 from lorascope.analyze.miub.miub import miub
 from lorascope.stores import Run, open_run
 from lorascope.stores.format.spec import FORMAT
@@ -20,14 +21,18 @@ from lorascope.stores.progress import Progress
 
 from .paper_tables import paper_study
 from .read_table import read_table, select_rows
-from .results.cells import MIUB_COLUMNS, SETTING, cell_values, group_samples
+from .results.cells import MIUB_COLUMNS, SETTING, cell_values, group_samples, name_settings
 from .study_names import PAPER, TABLE, CellSet, find_table, is_store
 
 COLUMNS = (*SETTING, "ACC", "CE", "PPL", *MIUB_COLUMNS)
 """Columns of the table of runs."""
-MAY_LACK = {"N": "parameters of the model (N)", "ACC": "accuracy (ACC)", "CE": "cross-entropy (CE)"}
-"""Column that may be empty -> description of it in a note."""
-KINDS = ("what x feeds the layers (stream)", "which tokens they keep", "whether js is from states or from capture")
+OPTIONAL_COLUMNS = {"N": "parameters of the model (N)", "ACC": "accuracy (ACC)", "CE": "cross-entropy (CE)"}
+"""Column that may be empty -> its description in a note."""
+MIUB_CONDITIONS = (
+    "what x feeds the layers (stream)",
+    "which tokens they keep",
+    "whether js is from states or from capture",
+)
 """Differences that make the MIUB of two runs different quantities."""
 
 
@@ -112,14 +117,14 @@ def _read_paper(cells: CellSet, where: Mapping[str, Sequence[str]]) -> pd.DataFr
 
 def _read_runs(places: Sequence[str | Path], n_workers: int | None, progress: Progress | None) -> pd.DataFrame:
     """Return a table of MIUB and scores of all runs at `places`; notes in `attrs` say what differs or is unknown."""
-    named = [run for source in places for run in _find_runs(source, alone=len(places) == 1)]
-    real = [place.rstrip("/") if "://" in place else str(Path(place).resolve()) for _, place in named]
-    if twice := [name for (name, _), place in zip(named, real, strict=True) if real.count(place) > 1]:
+    runs = [run for source in places for run in _find_runs(source, alone=len(places) == 1)]
+    resolved = [place.rstrip("/") if "://" in place else str(Path(place).resolve()) for _, place in runs]
+    if twice := [name for (name, _), place in zip(runs, resolved, strict=True) if resolved.count(place) > 1]:
         raise ValueError(f"run {twice[0]!r} is given twice; give each run once")
     rows: list[dict[str, Any]] = []
     notes: dict[str, None] = {}
-    kinds: dict[str, dict[str, None]] = {what: {} for what in KINDS}
-    for name, place in named:
+    kinds: dict[str, dict[str, None]] = {what: {} for what in MIUB_CONDITIONS}
+    for name, place in runs:
 
         def update(done: int, total: int, part: str = "", name: str = name) -> None:
             """Report a run's progress under the run's name instead of that of a part."""
@@ -135,26 +140,23 @@ def _read_runs(places: Sequence[str | Path], n_workers: int | None, progress: Pr
             if n := result.attrs["n_not_finite"]:
                 notes[f"run {name!r}: {n} values aren't finite, and MIUB is empty where they enter"] = None
             population = dict(run.attributes.get("provenance") or {}).get("population", "")
-            for what, value in zip(KINDS, (run.stream, population, result.attrs["js_source"]), strict=True):
+            for what, value in zip(MIUB_CONDITIONS, (run.stream, population, result.attrs["js_source"]), strict=True):
                 kinds[what][str(value)] = None
     frame = pd.DataFrame(rows)
-    for column, what in MAY_LACK.items():
-        if lacks := list(dict.fromkeys(frame["run"][frame[column].isna()] if column in frame else frame["run"])):
-            is_none = len(lacks) == frame["run"].nunique()
-            who = "no run" if is_none else f"not every run: {_join_names(lacks)} lacks it"
-            notes[f"{what}: known of {who}"] = None
+    for column, what in OPTIONAL_COLUMNS.items():
+        if lacking := list(dict.fromkeys(frame["run"][frame[column].isna()] if column in frame else frame["run"])):
+            is_unknown = len(lacking) == frame["run"].nunique()
+            known_of = "no run" if is_unknown else f"not every run: {first_names(lacking)} lacks it"
+            notes[f"{what}: known of {known_of}"] = None
     for what, values in kinds.items():
         if len(values) > 1:
-            notes[f"runs differ in {what}: {_join_names(list(values))}; their MIUB isn't one quantity"] = None
-    varying = [name for name in ("share", "D") if frame[name].notna().all() and frame[name].nunique() > 1]
-    frame["setting"] = "r" + frame["R"].astype(str)
-    if "share" in varying:
-        frame["setting"] = "share" + frame["share"].astype(str) + " " + frame["setting"]
-    if "D" in varying:
+            notes[f"runs differ in {what}: {first_names(values)}; their MIUB isn't one quantity"] = None
+    frame["setting"] = name_settings(frame)
+    if frame["D"].notna().all() and frame["D"].nunique() > 1:
         frame["setting"] += " d" + frame["D"].astype(int).astype(str)
-    known = [name for name in COLUMNS if name == "MIUB" or (name in frame and frame[name].notna().any())]
-    frame = frame[known].infer_objects()
-    source = f"{len(named)} run{'s' if len(named) > 1 else ''}: {', '.join(map(str, places))}"
+    columns = [name for name in COLUMNS if name == "MIUB" or (name in frame and frame[name].notna().any())]
+    frame = frame[columns].infer_objects()
+    source = f"{len(runs)} run{'s' if len(runs) > 1 else ''}: {', '.join(map(str, places))}"
     frame.attrs = {"source": source, "notes": list(notes)}
     return frame
 
@@ -215,12 +217,12 @@ def _runs_below(folder: Path) -> Iterator[Path]:
     visited = set()
     for place, folders, _ in os.walk(folder, onerror=fail, followlinks=True):
         path = Path(place)
-        if path.resolve() in visited or is_store(path):
-            folders.clear()
-        if path.resolve() not in visited and is_store(path) and _is_run(path):
-            yield path
+        is_new = path.resolve() not in visited
         visited.add(path.resolve())
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        if is_new and is_store(path) and _is_run(path):
+            yield path
+        is_searched = is_new and not is_store(path)
+        folders[:] = [name for name in folders if is_searched and not name.startswith(".")]
 
 
 def _is_run(path: Path) -> bool:
@@ -230,8 +232,3 @@ def _is_run(path: Path) -> bool:
     except ValueError:
         return True
     return isinstance(content, dict) and (content.get("attributes") or {}).get("format") == FORMAT
-
-
-def _join_names(names: Sequence[str]) -> str:
-    """Return names as text for a message: the first three, quoted, and how many more there are."""
-    return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 DECIDED = "which the study itself decides; leave it out"
-NOT_IN_CAPTURE = {
+REFUSED_IN_CAPTURE = {
     **dict.fromkeys(("adapter", "data", "device", "dtype", "examples", "model", "out", "prompt", "seed"), DECIDED),
     **dict.fromkeys(("states", "stream", "score", "score_base", "share", "shared_layers", "share_from"), DECIDED),
     "limit": "which would leave test items out unsaid; give `test_items`, or a shorter text",
@@ -19,7 +19,7 @@ NOT_IN_CAPTURE = {
     "trust_remote_code": "but a study runs no code that comes with a model",
 }
 """Setting of capture that a study's file can't have -> reason."""
-NOT_IN_TRAINING = ("rank", "seed")
+REFUSED_IN_TRAINING = ("rank", "seed")
 """Settings of fine-tuning that the grid decides."""
 
 
@@ -105,7 +105,7 @@ class Task(_Settings):
     """Settings of `FinetuneConfig` that differ from the study's."""
 
     @model_validator(mode="after")
-    def _prompts_once(self) -> "Task":
+    def _refuse_repeated_prompts(self) -> "Task":
         """Return the task, or raise ValueError if `prompts` names a prompt twice."""
         if twice := [prompt for prompt in self.prompts if self.prompts.count(prompt) > 1]:
             raise ValueError(f"`prompts` names {twice[0]!r} twice; give each once")
@@ -147,7 +147,7 @@ class StudySettings(_Settings):
     training: dict[str, Any] = {}
     """Settings of `FinetuneConfig`, except rank and seed."""
     capture: dict[str, Any] = {}
-    """Settings of `CaptureConfig`, except those in `NOT_IN_CAPTURE`."""
+    """Settings of `CaptureConfig`, except those in `REFUSED_IN_CAPTURE`."""
     information: Information | None = None
     """Estimates of mutual information; by default none."""
     states: Literal["all", "sample", "none"] = "none"
@@ -169,10 +169,10 @@ class StudySettings(_Settings):
     @model_validator(mode="after")
     def _consistent(self) -> "StudySettings":
         """Return the settings; raise ValueError if two contradict each other, or one is for the study to decide."""
-        if refused := sorted(NOT_IN_CAPTURE.keys() & self.capture.keys()):
-            raise ValueError(f"`capture` has {refused[0]!r}, {NOT_IN_CAPTURE[refused[0]]}")
+        if refused := sorted(REFUSED_IN_CAPTURE.keys() & self.capture.keys()):
+            raise ValueError(f"`capture` has {refused[0]!r}, {REFUSED_IN_CAPTURE[refused[0]]}")
         for training in (self.training, *(task.training for task in self.tasks.values())):
-            if refused := [name for name in NOT_IN_TRAINING if name in training]:
+            if refused := [name for name in REFUSED_IN_TRAINING if name in training]:
                 raise ValueError(f"`training` has {refused[0]!r}, which belongs into `grid`")
         for part in self.grid:
             if unknown := [task for task in part.tasks if task not in self.tasks]:

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.study import datasets_table, lengths_table, read_units, study_cells, texts_table
+from lorascope.study import read_units
 from lorascope.study.page.study_figures import lengths_figure, sweeps_figure, text_sizes_figure
-from lorascope.study.results.cells import length_cells
-from lorascope.study.results.tables import lay_out, with_sizes
+from lorascope.study.results.cells import length_cells, study_cells
+from lorascope.study.results.tables import datasets_table, lay_out, lengths_table, texts_table, with_sizes
 from lorascope.study.results.units import UnitResult
 
 from ...analyze.figures.conftest import HOSTILE, legend_of, points_of, title_of

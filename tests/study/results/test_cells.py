@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from lorascope.study import read_units, study_cells
-from lorascope.study.results.cells import length_cells, prompt_cells
+from lorascope.study import read_units
+from lorascope.study.results.cells import length_cells, prompt_cells, study_cells
 from lorascope.study.results.units import UnitResult
 
 from ..made import SETS, make_study, make_unit, n_parameters

@@ -10,7 +10,8 @@ from scipy import stats  # type: ignore[import-untyped]
 
 from lorascope.analyze import save
 from lorascope.analyze.fits.verdicts import Verdict
-from lorascope.study import read_units, study_cells
+from lorascope.study import read_units
+from lorascope.study.results.cells import study_cells
 from lorascope.study.results.claims import CLAIMS
 from lorascope.study.results.paper_claims import paper_claims
 from lorascope.study.results.study_results import compare_study_metrics

@@ -3,9 +3,10 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from lorascope.study import datasets_table, study_cells
-from lorascope.study.results.claims import decide, log_ratio, percent_change
+from lorascope.study.results.cells import study_cells
+from lorascope.study.results.claims import decide_claim, log_ratio, percent_change
 from lorascope.study.results.items import Estimate, ItemTable, Means, Spread, Training, item_rows, item_table
+from lorascope.study.results.tables import datasets_table
 from lorascope.study.results.units import UnitResult
 
 
@@ -117,7 +118,7 @@ def test_data_sets_count_the_same() -> None:
 def test_few_items_support_nothing(n_items: int) -> None:
     """Of five items that only scatter, all fall together once in sixteen times."""
     values = np.stack([np.full(n_items, 2.0), np.linspace(1, 1.5, n_items)], axis=1)
-    made = decide(1, "c", table_of(values).estimate(gap), "nat", "b less a:", falls=True)
+    made = decide_claim(1, "c", table_of(values).estimate(gap), "nat", "b less a:", falls=True)
     assert made.verdict == "not identified"
     assert f"no interval of {n_items} items" in made.because
 
@@ -144,7 +145,7 @@ def test_intervals_of_ten_items_hold_what_they_promise() -> None:
     ],
 )
 def test_the_interval_decides(low: float, high: float, falls: bool, word: str) -> None:
-    made = decide(2, "a claim", Estimate(0.5, low, high, 40), "nat", "b less a:", falls=falls)
+    made = decide_claim(2, "a claim", Estimate(0.5, low, high, 40), "nat", "b less a:", falls=falls)
     assert made.verdict == word
     assert made.because.startswith("b less a: 0.500 [")
     assert made.because.endswith("nat, 95 % over 40 items, one seed a setting")
@@ -156,7 +157,9 @@ def test_the_interval_decides(low: float, high: float, falls: bool, word: str) -
     [(0.6, (3, 3), "supported"), (0.9, (3, 3), "not identified"), (0.9, (1, 3), "not identified")],
 )
 def test_items_and_trainings_decide_together(reach: float, seeds: tuple[int, int], word: str) -> None:
-    made = decide(2, "c", Estimate(1.0, 0.5, 1.5, 40, Spread(0.2, reach, *seeds)), "nat", "b less a:", falls=False)
+    made = decide_claim(
+        2, "c", Estimate(1.0, 0.5, 1.5, 40, Spread(0.2, reach, *seeds)), "nat", "b less a:", falls=False
+    )
     assert made.verdict == word
     assert (made.high - 1) == pytest.approx(np.hypot(0.5, reach))
     assert (made.n_seeds, made.seed_sd) == (seeds[0], 0.2)

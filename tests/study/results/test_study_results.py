@@ -7,8 +7,9 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import compare_metrics, fit_scaling_law
-from lorascope.study import read_study, read_units, study_cells
-from lorascope.study.page.page_parts import differing_settings
+from lorascope.study import read_study, read_units
+from lorascope.study.page.page_parts import setting_differences
+from lorascope.study.results.cells import study_cells
 from lorascope.study.results.study_results import compare_study_metrics, study_law, study_results
 from lorascope.study.results.units import UnitResult
 
@@ -93,11 +94,11 @@ def test_units_that_differ_in_what_shapes_numbers(tmp_path: Path) -> None:
     made(
         4, 8, train={"sharing": [4, 16, "first"]}, main={"config": {"share": 4, "shared_layers": 16, "states": "none"}}
     )
-    assert not list(differing_settings(read_units(tmp_path)))
+    assert not list(setting_differences(read_units(tmp_path)))
     made(1, 32, train={"items": "ee", "config": {"rank": 32}})  # a learning rate by default
     made(1, 64, main={"items": "02", "config": {"window_tokens": 64}, "templates": {"main": "y"}})
     made(1, 128, train={"model": {"a": "c"}, "sharing": [2]}, libraries={"torch": "<2.10>"})
-    message = " ".join(differing_settings(read_units(tmp_path)))
+    message = " ".join(setting_differences(read_units(tmp_path)))
     for what in (
         "items of train, qa, smol, share1, dall: &quot;ff&quot; in share1-r8-s0-qa, share1-r16-s0-qa, share1-r64-s0-qa",
         "settings of train, qa: {&quot;learning_rate&quot;: 4e-05} in share4-r8-s0-qa, share1-r8-s0-qa,",

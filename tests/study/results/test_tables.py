@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.study import read_units, study_cells
-from lorascope.study.results.cells import length_cells, prompt_cells
+from lorascope.study import read_units
+from lorascope.study.results.cells import length_cells, prompt_cells, study_cells
 from lorascope.study.results.tables import (
     data_labels,
     datasets_table,
@@ -33,7 +33,7 @@ def test_table_1_is_that_of_plain_pandas(study: Path, units: list[UnitResult]) -
     assert table["setting"].drop_duplicates().tolist() == COLUMNS
     assert table["dataset"].drop_duplicates().tolist() == ["piqa", "arce", "hellaswag", "AVG"]
     assert len(table) == 4 * 3 * 7
-    assert table.attrs == {"rank": 8, "left_out": []}
+    assert table.attrs == {"rank": 8, "excluded_units": []}
     for row in table.itertuples():
         own = raw(study, RUNS[row.setting]).query("prompt == 'main' and in_test == 1")
         means = own.groupby("dataset")[SOURCES[row.metric]].mean()
@@ -93,7 +93,7 @@ def test_of_data_sizes_the_largest_is_laid_out(tmp_path: Path) -> None:
     for n in (100, 200):
         make_unit(tmp_path, train_items=n, noise=0.0)
     layout = lay_out(study_cells(read_units(tmp_path)))
-    assert layout.left_out == ("share1-r8-s0-d100-qa",)
+    assert layout.excluded_units == ("share1-r8-s0-d100-qa",)
     assert (layout.ranks, layout.sizes, layout.columns) == (("r8",), (), ("r8",))
     make_unit(tmp_path)  # all items are more than any number
     assert lay_out(study_cells(read_units(tmp_path))).cells["run"].unique().tolist() == ["share1-r8-s0-qa"]
@@ -103,7 +103,7 @@ def test_sizes_are_those_of_the_rank_with_most_of_them(tmp_path: Path) -> None:
     make_study(tmp_path, [(8, 4), (1, 4), (8, 16), (2, 16), (1, 16), (1, 64)], informed=False)
     layout = lay_out(study_cells(read_units(tmp_path)))
     assert (layout.ranks, layout.sizes, layout.rank) == (("r4", "r16", "r64"), ("share8", "share2", "share1"), 16)
-    assert layout.left_out == ("share8-r4-s0-qa",)
+    assert layout.excluded_units == ("share8-r4-s0-qa",)
 
 
 def test_data_sets_of_one_name_are_told_apart() -> None:

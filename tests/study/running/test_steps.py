@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 from lorascope.analyze import save  # noqa: E402
 from lorascope.cli.main import main  # noqa: E402
 from lorascope.study.running import run, steps  # noqa: E402
-from lorascope.study.running.steps import claim_folder, delete_folder, is_made_by  # noqa: E402
+from lorascope.study.running.steps import claim_folder, delete_folder, has_recipe  # noqa: E402
 from lorascope.study.settings import read_settings  # noqa: E402
 
 Write = Callable[[dict[str, Any]], Path]
@@ -32,7 +32,7 @@ def path(write: Write, content: dict[str, Any], models: Path) -> Path:
 
 def run_study(path: Path, **options: Any) -> list[str]:
     outcomes = run.run_study(read_settings(path), lambda *_: None, **options)
-    return [outcome.did for outcome in outcomes]
+    return [outcome.state for outcome in outcomes]
 
 
 def change(path: Path, old: str, new: str) -> None:
@@ -52,9 +52,9 @@ def test_a_folder_without_a_recipe_is_nobodys(tmp_path: Path) -> None:
     (work / "adapter/weights").mkdir(parents=True)
     claim_folder(work, {"train": 1})
     assert [file.name for file in work.iterdir()] == ["recipe.json"]
-    assert is_made_by(work, {"train": 1})
-    assert not is_made_by(work, {"train": 2})
-    assert not is_made_by(tmp_path, {})
+    assert has_recipe(work, {"train": 1})
+    assert not has_recipe(work, {"train": 2})
+    assert not has_recipe(tmp_path, {})
     with pytest.raises(ValueError, match=r"unit` was made with other settings \(train: 1 -> 2\); put them back, name"):
         claim_folder(work, {"train": 2})
     (tmp_path / ".unit.discarded/old").mkdir(parents=True)

@@ -102,13 +102,13 @@ def run(study: StudyFile, /, *, only: str | None = None, scheduler: str | None =
             update(done, total, f"{counted}, {number}/{n_units} {unit.name}", step)
 
         for outcome in run_study(settings, report_step, only=only, scheduler=scheduler):
-            outcomes[outcome.did] += 1
-            say(f"{outcome.unit.name}: {outcome.did}" + (f" ({outcome.who})" if outcome.who else ""))
+            outcomes[outcome.state] += 1
+            say(f"{outcome.unit.name}: {outcome.state}" + (f" ({outcome.holder})" if outcome.holder else ""))
     if outcomes[ALREADY_DONE] and outcomes.total() == outcomes[ALREADY_DONE]:
         done = f"all {len(units)} units are done, by the same settings, models, data and prompts"
         say(f"already complete: {done}; results: {settings.results}")
         return
-    counts = ", ".join(f"{n} {did}" for did, n in outcomes.items()) or f"part {only} has no units"
+    counts = ", ".join(f"{n} {state}" for state, n in outcomes.items()) or f"part {only} has no units"
     say(f"units: {counts}, in {format_duration(time.perf_counter() - began)}; results: {settings.results}")
     say(f"`lorascope study report {study}` writes tables and figures")
 

@@ -20,7 +20,7 @@ MOST_NAMED = 8
 FEW_ITEMS = 400
 """Number of items of a data set below which the standard error of accuracy may exceed 2.5 points."""
 UNIT_COLUMNS = ("unit", "N", "D", "samples", "train s")
-MAY_DIFFER = {"rank", "seed", "states", "states_share", "prompt", "share", "shared_layers", "share_from"}
+UNCOMPARED_SETTINGS = {"rank", "seed", "states", "states_share", "prompt", "share", "shared_layers", "share_from"}
 """Settings that may differ between units: the grid decides them, or they change no number."""
 MEANING = (
     "<p>MIUB, in nats: mean over a sample's tokens, sum over components, mean over samples. Accuracy: share of items "
@@ -58,14 +58,14 @@ def notices(study: StudyResults) -> Iterator[str]:
             f"<b>Few items:</b> {low if low == high else f'{low} to {high}'} a data set. An accuracy has a standard "
             f"error of up to {format_number(100 * float(choices['ACC_se'].max()))} points."
         )
-    yield from (f"<b>Units differ</b> in {what}." for what in differing_settings(study.units))
+    yield from (f"<b>Units differ</b> in {what}." for what in setting_differences(study.units))
     if n_bad := int(cells["MIUB"].isna().sum()):
         yield f"<b>{n_bad} cells have a MIUB that isn't finite</b> in some sample; they are empty."
 
 
-def differing_settings(units: Sequence[UnitResult]) -> Iterator[str]:
+def setting_differences(units: Sequence[UnitResult]) -> Iterator[str]:
     """Yield HTML on each setting, library or weights that differ between units although the grid doesn't vary it."""
-    values_of: dict[str, dict[str, list[str]]] = {}  # setting -> its value as JSON -> units
+    units_by_value: dict[str, dict[str, list[str]]] = {}  # setting -> its value as JSON -> units
     for unit in units:
         libraries, device, model = (unit.provenance.get(key) or {} for key in ("libraries", "device", "model"))
         about = {**libraries, **{f"device {key}": device.get(key) for key in ("type", "name")}}
@@ -73,13 +73,13 @@ def differing_settings(units: Sequence[UnitResult]) -> Iterator[str]:
         for step, recipe in unit.recipe.items():
             parts = recipe if isinstance(recipe, Mapping) else {}
             settings = parts["config"] if isinstance(parts.get("config"), Mapping) else {}
-            own = {key: value for key, value in settings.items() if key not in MAY_DIFFER}
+            compared = {key: value for key, value in settings.items() if key not in UNCOMPARED_SETTINGS}
             alike = f"{unit.task}, {unit.model}, share{unit.share}, d{unit.train_items or 'all'}"
-            about |= {f"settings of {step}, {unit.task}": own}
+            about |= {f"settings of {step}, {unit.task}": compared}
             about |= {f"{key} of {step}, {alike}": parts[key] for key in parts.keys() - {"config", "information"}}
         for what, value in about.items():
-            values_of.setdefault(what, {}).setdefault(json.dumps(value, sort_keys=True), []).append(unit.name)
-    for what, values in values_of.items():
+            units_by_value.setdefault(what, {}).setdefault(json.dumps(value, sort_keys=True), []).append(unit.name)
+    for what, values in units_by_value.items():
         if len(values) > 1:
             parted = (f"{shortened(value, 60)} in {_join_names(names)}" for value, names in values.items())
             yield f"{escape(what)}: {'; '.join(parted)}"
@@ -150,8 +150,7 @@ def unit_links(runs: Sequence[str], first: str) -> str:
 def paper_table_html(table: pd.DataFrame, key: str, *, caption: str = "") -> str:
     """Return one of the paper's tables as HTML, models next to each other; missing numbers are dashes.
 
-    `table` is what `datasets_table`, `prompts_table` or `information_table` returns, `key` the column with the names of
-    its rows, and `caption` HTML below it.
+    `key` is the column with the names of rows, `caption` HTML below the table.
     """
     known = table[table["value"].notna()]
     columns = list(dict.fromkeys(known[["model", "setting"]].itertuples(index=False, name=None)))

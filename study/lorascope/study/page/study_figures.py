@@ -76,10 +76,9 @@ def lengths_figure(table: pd.DataFrame) -> go.Figure:
     rows = rows.sort_values(["dataset", "metric"], key=lambda key: key.map(order.index), kind="stable")
     looks_of: dict[str, Look] = {}
     for start, symbol, dash in (("r", "circle", "solid"), ("share", "square", "dash")):
-        own = [name for name in dict.fromkeys(table["setting"]) if name.startswith(start)]
-        looks_of |= {
-            name: Look(look.color, symbol, dash) for name, look in zip(own, looks(len(own), "rank"), strict=True)
-        }
+        names = [name for name in dict.fromkeys(table["setting"]) if name.startswith(start)]
+        for name, look in zip(names, looks(len(names), "rank"), strict=True):
+            looks_of[name] = Look(look.color, symbol, dash)
     n = rows["n_items"]
     figure = _draw_panels(
         rows, "setting", looks_of, "MIUB and accuracy against length (the paper's figure 3)",
@@ -95,24 +94,24 @@ def _draw_panels(
 ) -> go.Figure:
     """Return a figure with one panel per `panel` in `rows`, a line per `line` over `x`, and error bars."""
     figure, panels = small_multiples(list(dict.fromkeys(rows["panel"])), height=HEIGHT, share_y=False)
-    for panel, (_, own) in zip(panels, rows.groupby("panel", sort=False), strict=True):
+    for panel, (_, panel_rows) in zip(panels, rows.groupby("panel", sort=False), strict=True):
         for k, (name, look) in enumerate(marks.items()):
-            own_line = own[own["line"] == name].sort_values("x", kind="stable")
+            line_rows = panel_rows[panel_rows["line"] == name].sort_values("x", kind="stable")
             shift = 0.5 * (k - (len(marks) - 1) / 2) / max(len(marks), 2) if aside else 0.0
-            bars = {"type": "data", "array": own_line["se"].fillna(0), "color": look.color, "thickness": 1, "width": 2}
-            if len(own_line):
-                hover = [_hover_text(row) for row in own_line.itertuples()]
+            bars = {"type": "data", "array": line_rows["se"].fillna(0), "color": look.color, "thickness": 1, "width": 2}
+            if len(line_rows):
+                hover = [_hover_text(row) for row in line_rows.itertuples()]
                 stroke = 2 if look.color == MEAN.color else 1.25
                 shown: dict[str, Any] = {"mode": "lines+markers", "error_y": bars, "line": {"width": stroke}}
-                trace = points(look, name, hover, x=own_line["x"] + shift, y=own_line["value"], **shown)
+                trace = points(look, name, hover, x=line_rows["x"] + shift, y=line_rows["value"], **shown)
                 figure.add_trace(trace, **panel)
-            if own_line["seed_sd"].notna().any():
-                bars |= {"array": own_line["seed_sd"].fillna(0), "thickness": 6, "width": 0}
+            if line_rows["seed_sd"].notna().any():
+                bars |= {"array": line_rows["seed_sd"].fillna(0), "thickness": 6, "width": 0}
                 shown = {"mode": "markers", "marker": {"opacity": 0}, "error_y": bars, "opacity": 0.3}
-                figure.add_trace(line(look, name, x=own_line["x"] + shift, y=own_line["value"], **shown), **panel)
-        figure.update_yaxes(**_value_axis(own), **panel)
-        is_size = not aside and ("side" not in own or (own["side"] == "model size").all())
-        axis = size_axis(own["x"].to_numpy(float)) if not aside else {}
+                figure.add_trace(line(look, name, x=line_rows["x"] + shift, y=line_rows["value"], **shown), **panel)
+        figure.update_yaxes(**_value_axis(panel_rows), **panel)
+        is_size = not aside and ("side" not in panel_rows or (panel_rows["side"] == "model size").all())
+        axis = size_axis(panel_rows["x"].to_numpy(float)) if not aside else {}
         if is_size:  # ticks short enough for half a phone's width
             ticks = zip(axis["tickvals"], axis["ticktext"], strict=True)
             axis["ticktext"] = [format_number(value / 1e6) if text else "" for value, text in ticks]

@@ -1,5 +1,6 @@
 """A study's report: tables as CSV files, and an HTML page with tables, figures, law, metrics and claims."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -117,19 +118,19 @@ def render_study(study: StudyResults, *, source: str = "") -> str:
     about = " · ".join(filter(None, (f"model {models}", f"data {datasets}", source)))
     parts = (
         "".join(map(notice, notices(study))),
-        f'<div class="tiles">{"".join(_tiles(study))}</div>{MIUB}',
-        section("tables", "The paper's tables", *_tables(study)),
-        section("figures", "The paper's figures", *_figures(study)),
-        section("training", "During training", *_trainings(study)),
-        section("law", "The scaling law", LAW, *_law(study)),
-        section("metrics", "Metrics against accuracy", *_metrics(study)),
-        section("claims", "The paper's claims on this study", WORDS_MEAN, *_claims(study)),
+        f'<div class="tiles">{"".join(_headline_tiles(study))}</div>{MIUB}',
+        section("tables", "The paper's tables", *_paper_tables(study)),
+        section("figures", "The paper's figures", *_paper_figures(study)),
+        section("training", "During training", *_training_figures(study)),
+        section("law", "The scaling law", LAW, *_law_html(study)),
+        section("metrics", "Metrics against accuracy", *_metrics_html(study)),
+        section("claims", "The paper's claims on this study", WORDS_MEAN, *_claims_html(study)),
         units_section(study),
     )
     return document(TITLE, about, "".join(parts))
 
 
-def _tiles(study: StudyResults) -> Iterator[str]:
+def _headline_tiles(study: StudyResults) -> Iterator[str]:
     """Yield HTML tiles with a study's main numbers: units, items, change of MIUB, accuracy, verdicts."""
     cells = study.tables["study"]
     choices = cells[cells["first_prompt"] & ~cells["is_text"]]
@@ -150,7 +151,7 @@ def _tiles(study: StudyResults) -> Iterator[str]:
     yield tile("claims looked at", str(len(claims)), _count_words(claims["verdict"]))
 
 
-def _tables(study: StudyResults) -> Iterator[str]:
+def _paper_tables(study: StudyResults) -> Iterator[str]:
     """Yield the paper's tables 1 to 3 of a study as HTML, or a message in place of an empty one."""
     for number, (title, key, about, message) in TABLES.items():
         table = study.tables[f"table_{number}"]
@@ -160,21 +161,21 @@ def _tables(study: StudyResults) -> Iterator[str]:
         known = table[table["value"].notna()]["n_seeds"]
         low, high = (1, 1) if not len(known) else (int(known.min()), int(known.max()))
         means = f"Means of {low if low == high else f'{low} to {high}'} seeds; small figures lead to the others."
-        n_others = len(table.attrs["left_out"])
-        left_out = f" {n_others} units of other settings aren't in it." if n_others and number == 1 else ""
-        caption = f"{about.format(rank=table.attrs['rank'])} {means if high > 1 else 'One seed a cell.'}{left_out}"
+        n_others = len(table.attrs["excluded_units"])
+        others = f" {n_others} units of other settings aren't in it." if n_others and number == 1 else ""
+        caption = f"{about.format(rank=table.attrs['rank'])} {means if high > 1 else 'One seed a cell.'}{others}"
         yield f"<h3>Table {number}: {title}</h3>{paper_table_html(table, key, caption=caption)}"
 
 
-def _figures(study: StudyResults) -> Iterator[str]:
+def _paper_figures(study: StudyResults) -> Iterator[str]:
     """Yield HTML of the figure by rank and model size, and of the paper's figures 2 and 3."""
     rows = with_sizes(study.tables["table_1"], lay_out(study.tables["study"]).cells)
-    yield _try_figure("sweeps", partial(sweeps_figure, rows))
-    yield _try_figure("figure-2", partial(text_sizes_figure, study.tables["figure_2"]))
-    yield _try_figure("figure-3", partial(lengths_figure, study.tables["figure_3"]))
+    yield _figure_or_reason("sweeps", partial(sweeps_figure, rows))
+    yield _figure_or_reason("figure-2", partial(text_sizes_figure, study.tables["figure_2"]))
+    yield _figure_or_reason("figure-3", partial(lengths_figure, study.tables["figure_3"]))
 
 
-def _trainings(study: StudyResults) -> Iterator[str]:
+def _training_figures(study: StudyResults) -> Iterator[str]:
     """Yield HTML figures of MIUB and loss during training, one per model, task, and whether layers are shared.
 
     Each setting is shown by its first seed.
@@ -188,44 +189,44 @@ def _trainings(study: StudyResults) -> Iterator[str]:
         yield "<p>MIUB wasn't measured during training (`miub_every`).</p>"
     for place, ((is_shared, model, task), records) in enumerate(sorted(groups.items(), key=lambda group: group[0][0])):
         yield f"<h3>{escape(task)}, {escape(model)}{', layers shared' if is_shared else ''}</h3>"
-        yield _try_figure(f"training-{place}", partial(training_figure, records))
+        yield _figure_or_reason(f"training-{place}", partial(training_figure, records))
 
 
-def _law(study: StudyResults) -> Iterator[str]:
-    """Yield HTML of the paper's scaling law (eq. 8) fitted to a study, with figures, or why it can't be fitted."""
+def _law_html(study: StudyResults) -> Iterator[str]:
+    """Yield HTML of the paper's scaling law (eq. 8) fitted to a study, with figures, or of why there is no fit."""
     if isinstance(study.law, str):
         yield f"<p><b>Not identified:</b> {escape(study.law)}.</p>"
         return
     yield _remark_on_seeds(study, "Each training is a row of its own")
     yield _verdicts_html(study.law)
     for size in study.law.fit.design.sizes:
-        yield _try_figure(f"law-{size}", partial(scaling_figure, study.law.fit, along=size))
-    yield _try_figure("law-profiles", partial(profile_figure, study.law.fit))
+        yield _figure_or_reason(f"law-{size}", partial(scaling_figure, study.law.fit, along=size))
+    yield _figure_or_reason("law-profiles", partial(profile_figure, study.law.fit))
 
 
-def _metrics(study: StudyResults) -> Iterator[str]:
-    """Yield HTML that compares MIUB and CE as predictors of accuracy, or why they weren't compared."""
+def _metrics_html(study: StudyResults) -> Iterator[str]:
+    """Yield HTML that compares MIUB and CE as predictors of accuracy, or that says why there is no comparison."""
     if isinstance(study.compared, str):
         yield f"<p>Not compared: {escape(study.compared)}.</p>"
         return
     yield _remark_on_seeds(study, "A cell is a mean over seeds, and counts once however many it has")
     yield _verdicts_html(study.compared)
-    yield _try_figure("metrics-figure", partial(metrics_figure, study.compared))
+    yield _figure_or_reason("metrics-figure", partial(metrics_figure, study.compared))
 
 
 def _remark_on_seeds(study: StudyResults, how: str) -> str:
-    """Return HTML that says `how` seeds count if settings have different numbers of them, else an empty text."""
+    """Return a sentence (HTML) on `how` seeds count if settings have different numbers of them, else no text."""
     cells = study.tables["study"].query("not is_text")
     low, high = cells.groupby(["model", "task", "setting"])["seed"].nunique().agg(["min", "max"])
     return f"<p>{how}: settings have {low} to {high} seeds.</p>" if high > low else ""
 
 
-def _claims(study: StudyResults) -> Iterator[str]:
+def _claims_html(study: StudyResults) -> Iterator[str]:
     """Yield HTML on each of the paper's claims: a heading, and this study's verdicts, folded."""
-    for number, own in study.tables["claims"].groupby("number"):
-        verdicts = own[["claim", "verdict", "because"]].itertuples(index=False, name=None)
+    for number, findings in study.tables["claims"].groupby("number"):
+        verdicts = findings[["claim", "verdict", "because"]].itertuples(index=False, name=None)
         yield f"<h3>{f'Claim {number}' if number else 'First'}. {escape(CLAIMS[number])}</h3>"
-        yield f"<details><summary>{_count_words(own['verdict'])}</summary>{verdict_table(verdicts)}</details>"
+        yield f"<details><summary>{_count_words(findings['verdict'])}</summary>{verdict_table(verdicts)}</details>"
 
 
 def _verdicts_html(result: FitReport | MetricComparison) -> str:
@@ -239,8 +240,8 @@ def _verdicts_html(result: FitReport | MetricComparison) -> str:
     return f"{verdict_table(summary.verdicts)}<details><summary>all numbers</summary>{tables}<ul>{notes}</ul></details>"
 
 
-def _try_figure(name: str, make: Callable[[], Any]) -> str:
-    """Return the figure that `make` draws as HTML, or the reason why it can't be drawn from these results."""
+def _figure_or_reason(name: str, make: Callable[[], Any]) -> str:
+    """Return the figure that `make` draws as HTML, or a sentence on why these results lack it."""
     try:
         return figure(name, make(), "")
     except (KeyError, TypeError, ValueError) as error:
@@ -249,5 +250,5 @@ def _try_figure(name: str, make: Callable[[], Any]) -> str:
 
 def _count_words(words: Iterable[str]) -> str:
     """Return how often each verdict occurs as text, such as `3 supported, 1 contradicted`."""
-    counts = pd.Series(list(words)).value_counts()
+    counts = Counter(words)
     return ", ".join(f"{counts[word]} {word}" for word in WORDS if word in counts)

@@ -37,27 +37,19 @@ COLUMNS = (
     *MIUB_COLUMNS,
 )
 """Columns of the tables of a study's units."""
-LACKING = re.compile(r"(.+): \d+ of (\d+) items of (\d+) to (\d+) \w+")
-"""Pattern of a unit's note on a bucket with too few items."""
+SHORTFALL_NOTE = re.compile(r"(.+): \d+ of (\d+) items of (\d+) to (\d+) \w+")
+"""Pattern of a unit's note that a bucket has too few items, with the number that was requested."""
 
 
 def study_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
     """Return scores and MIUB over test items, one row per unit (adapter), data set, split and prompt.
 
-    Items drawn only for their length are excluded.
+    Items drawn only for their length are excluded. Columns are as in `read_study`, with the unit's name as `run` and
+    `adapter`, and `seed`, `task`, `train_items` (per data set, empty for all), `first_prompt` (whether it is the prompt
+    of all test items; True for texts), `is_text`. `ACC` and its kin are shares, `CE` is in nats per token, `MIUB` in
+    nats; `_se` are standard errors over items; `base_` is without adapter, `_change` is with minus without it, paired.
+    `n_samples` enter MIUB, `n_scored` the scores.
 
-    Returns
-    -------
-    DataFrame
-        Columns as in `read_study`: `run` and `adapter` (the unit's name), `model`, `dataset`, `split`, `prompt`,
-        `setting` (rank and whatever else differs, as text), `N` (parameters, each counted once), `N_non_embedding`,
-        `share`, `R` (rank), `D` (training samples), `seed`, `task`; `train_items` (per data set, empty for all),
-        `first_prompt` (whether it is the prompt of all test items; True for texts), `is_text`. `ACC` and its kin are
-        shares, `CE` is in nats per token, `MIUB` in nats; `_se` are standard errors over items; `base_` is
-        without adapter, `_change` is with minus without it, paired. `n_samples` enter MIUB, `n_scored` the scores.
-
-    Notes
-    -----
     `scores` defines ACC, CE and PPL: CE of items is the mean over samples, CE of texts the mean over tokens. MIUB of a
     cell is empty if it isn't finite in one sample.
     """
@@ -82,18 +74,18 @@ def length_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for unit in units:
-        samples, notes = unit.samples, filter(None, map(LACKING.fullmatch, unit.notes))
+        samples, notes = unit.samples, filter(None, map(SHORTFALL_NOTE.fullmatch, unit.notes))
         requested = {(note[1], f"{note[3]}-{note[4]}"): int(note[2]) for note in notes}
         is_first, buckets = samples["prompt"].values == unit.first_prompt, samples["bucket"].values
         for bucket in sorted(set(buckets[is_first].tolist()) - {""}, key=shortest_length):
             for row in _unit_rows(unit, is_first & (buckets == bucket)):
-                n_wanted = requested.pop((row["dataset"], bucket), row["n_samples"])
-                rows.append(row | {"bucket": bucket, "n_wanted": n_wanted})
-        for (dataset, bucket), n_wanted in requested.items():
+                n_requested = requested.pop((row["dataset"], bucket), row["n_samples"])
+                rows.append(row | {"bucket": bucket, "n_wanted": n_requested})
+        for (dataset, bucket), n_requested in requested.items():
             splits = samples["split"].values[samples["dataset"].values == dataset].tolist()
             labels = {"dataset": dataset, "split": (splits or [""])[0], "prompt": unit.first_prompt}
             kind = {"first_prompt": True, "is_text": False, "n_samples": 0, "n_scored": 0}
-            rows.append(_unit_columns(unit) | labels | kind | {"bucket": bucket, "n_wanted": n_wanted})
+            rows.append(_unit_columns(unit) | labels | kind | {"bucket": bucket, "n_wanted": n_requested})
     frame = _cells_frame(units, rows, "bucket", "n_wanted", "mean_length")
     return frame.sort_values("bucket", key=lambda names: names.map(shortest_length), kind="stable", ignore_index=True)
 
@@ -143,17 +135,22 @@ def _unit_rows(unit: UnitResult, chosen: np.ndarray) -> Iterator[dict[str, Any]]
 
 def _unit_columns(unit: UnitResult) -> dict[str, Any]:
     """Return the columns that all rows of a unit (adapter) share: model, rank, seed, task, sizes."""
-    own = {name: getattr(unit, name) for name in ("model", "share", "seed", "task", "train_items")}
-    return {"run": unit.name, "adapter": unit.name, "R": unit.rank} | own | unit.sizes
+    columns = {name: getattr(unit, name) for name in ("model", "share", "seed", "task", "train_items")}
+    return {"run": unit.name, "adapter": unit.name, "R": unit.rank} | columns | unit.sizes
+
+
+def name_settings(cells: pd.DataFrame) -> pd.Series:
+    """Return each row's rank as text such as `r8`, or `share2 r8` if the sharing of layers varies."""
+    share = ("share" + cells["share"].astype(str) + " ") if cells["share"].nunique() > 1 else ""
+    return share + "r" + cells["R"].astype(str)
 
 
 def _cells_frame(units: Sequence[UnitResult], rows: list[dict[str, Any]], *more: str) -> pd.DataFrame:
     """Return rows as a DataFrame with columns `COLUMNS` and `more`, and a name in `setting`, such as `r8`."""
     frame = pd.DataFrame(rows, columns=[*COLUMNS, *more])
     items = frame["train_items"].map(lambda n: "dall" if pd.isna(n) else f"d{int(n)}")
-    share = ("share" + frame["share"].astype(str) + " ") if frame["share"].nunique() > 1 else ""
-    several = items.groupby(frame["task"]).transform("nunique") > 1
-    frame["setting"] = share + "r" + frame["R"].astype(str) + (" " + items).where(several, "")
+    varies = items.groupby(frame["task"]).transform("nunique") > 1
+    frame["setting"] = name_settings(frame) + (" " + items).where(varies, "")
     for name in ("N", "N_non_embedding", "D", "train_items"):  # whole numbers, some unknown
         frame[name] = frame[name].astype("Int64")
     for name in ("first_prompt", "is_text"):  # even without rows

@@ -30,32 +30,23 @@ PROMPTS = ("prompt1", "main", "prompt3", "prompt2")
 
 
 def percent_change(means: Means) -> np.ndarray:
-    """Return by how many percent MIUB changes from the first setting to the last, per bootstrap draw.
-
-    It is NaN if MIUB is 0 in the first setting.
-    """
+    """Return by how many percent MIUB changes from the first setting to the last, per draw; NaN from 0."""
     first, last = means["MIUB"][0], means["MIUB"][-1]
     return np.asarray(100 * (np.divide(last, first, out=np.full_like(last, np.nan), where=first != 0) - 1))
 
 
 def log_ratio(values: np.ndarray) -> np.ndarray:
-    """Return |ln(last / first)| of `values` (setting, draw) from the first to the last setting, per draw.
-
-    It is NaN unless both are above 0.
-    """
+    """Return |ln(last / first)| of `values` (setting, draw), per draw; NaN unless both are above 0."""
     known = np.where(values > 0, values, np.nan)
     return np.asarray(np.abs(np.log(known[-1] / known[0])))
 
 
-def _gain(metric: str, scale: float = 1.0) -> Statistic:
-    """Return a function of means that gives how much adapters raise `metric`, averaged over settings.
-
-    The result is multiplied by `scale`, 100 for percentage points.
-    """
+def _gain_by_tuning(metric: str, scale: float = 1.0) -> Statistic:
+    """Return a function of means: how much adapters raise `metric` on average, times `scale` (100 for points)."""
     return lambda means: np.asarray(scale * (means[metric] - means[f"base_{metric}"]).mean(axis=0))
 
 
-def _difference(metric: str, scale: float = 1.0) -> Statistic:
+def _last_minus_first(metric: str, scale: float = 1.0) -> Statistic:
     """Return a function of means that gives `scale` times `metric` in the last setting minus the first."""
     return lambda means: np.asarray(scale * (means[metric][-1] - means[metric][0]))
 
@@ -67,20 +58,17 @@ def _flattening(means: Means) -> np.ndarray:
 
 
 def _unevenness(values: np.ndarray) -> np.ndarray:
-    """Return how unequal the steps between settings are: their standard deviation over their mean size.
-
-    `values` are (setting, draw); a single step gives 0.
-    """
+    """Return the standard deviation of steps between settings over their mean size, per draw; 0 for one step."""
     steps = np.diff(values, axis=0)
-    size = np.abs(steps).mean(axis=0)
+    mean_size = np.abs(steps).mean(axis=0)
     spread = steps.std(axis=0, ddof=min(len(steps) - 1, 1))
-    return np.asarray(np.divide(spread, size, out=np.zeros_like(size), where=size > 0))
+    return np.asarray(np.divide(spread, mean_size, out=np.zeros_like(mean_size), where=mean_size > 0))
 
 
 def _unevenness_gap(means: Means) -> np.ndarray:
     """Return how much more unequal the steps of CE (= ln PPL) are than those of ln MIUB, per bootstrap draw."""
-    of_miub = _unevenness(np.log(np.maximum(means["MIUB"], np.finfo(float).tiny)))
-    return np.asarray(_unevenness(means["CE"]) - of_miub)
+    log_miub = np.log(np.maximum(means["MIUB"], np.finfo(float).tiny))
+    return np.asarray(_unevenness(means["CE"]) - _unevenness(log_miub))
 
 
 def _log_ratio_gap(means: Means) -> np.ndarray:
@@ -93,7 +81,7 @@ class Claim(NamedTuple):
 
     number: int
     sentence: str
-    """Sentence with {of} for the model, {along} for the sweep and {name} for the text or prompt."""
+    """Sentence with {of} for the model, {along} for what varies (rank, model size), {name} for the text or prompt."""
     statistic: Statistic
     unit: str
     what: str
@@ -102,41 +90,33 @@ class Claim(NamedTuple):
     """Whether the claim is that the number is below 0, or above."""
 
 
+# Descriptions of numbers.
 GAIN, LESS, CHANGE = "with less without adapter, {settings}:", "{last} less {first}:", "{last} against {first}, {sets}:"
 FALLS = "fall of {first} to {second} less that of {last_but_one} to {last}:"
 WINDOWS = "{last} against {first}, windows of a text, which aren't as independent as items:"
+LOGS = "|ln| of {last} over {first}, MIUB's less CE's:"
 STEPS = "spread of steps over their mean size, PPL's less MIUB's:"
+EVENNESS = "along model size{of}, steps of ln PPL of the text {name} differ more than those of ln MIUB"
 TUNING = (
-    Claim(0, "ACC{of} rises with fine-tuning, mean over all settings", _gain("ACC", 100), "points", GAIN, False),
-    Claim(0, "CE{of} falls with fine-tuning, mean over all settings", _gain("CE"), "nat/token", GAIN),
+    Claim(
+        0, "ACC{of} rises with fine-tuning, mean over all settings", _gain_by_tuning("ACC", 100), "points", GAIN, False
+    ),
+    Claim(0, "CE{of} falls with fine-tuning, mean over all settings", _gain_by_tuning("CE"), "nat/token", GAIN),
 )
 """Claims that adapters answer better than the model without them, which the paper presupposes."""
 RANK = (
     Claim(1, "MIUB{of} falls as rank grows", percent_change, "%", CHANGE),
-    Claim(3, "CE{of} rises with rank", _difference("CE"), "nat/token", LESS, False),
-    Claim(3, "ACC{of} rises with rank", _difference("ACC", 100), "points", LESS, False),
+    Claim(3, "CE{of} rises with rank", _last_minus_first("CE"), "nat/token", LESS, False),
+    Claim(3, "ACC{of} rises with rank", _last_minus_first("ACC", 100), "points", LESS, False),
 )
 SIZE = (
     Claim(1, "MIUB{of} falls as model size grows", percent_change, "%", CHANGE),
     Claim(2, "MIUB{of} falls less at the last step of model size than at the first", _flattening, "nat", FALLS, False),
-    Claim(
-        2,
-        "over the model sizes{of}, ln MIUB changes less than ln CE",
-        _log_ratio_gap,
-        "",
-        "|ln| of {last} over {first}, MIUB's less CE's:",
-    ),
+    Claim(2, "over the model sizes{of}, ln MIUB changes less than ln CE", _log_ratio_gap, "", LOGS),
 )
 TEXT = (
     Claim(4, "MIUB{of} of the text {name} falls as the model grows", percent_change, "%", WINDOWS),
-    Claim(
-        4,
-        "along model size{of}, steps of ln PPL of the text {name} differ more than those of ln MIUB",
-        _unevenness_gap,
-        "",
-        STEPS,
-        False,
-    ),
+    Claim(4, EVENNESS, _unevenness_gap, "", STEPS, False),
 )
 PROMPT = Claim(7, "under {name} MIUB{of} falls with {along}", percent_change, "%", "{last} against {first}:")
 
@@ -161,7 +141,7 @@ class Finding(NamedTuple):
     """Standard deviation of the number between trainings; NaN if no setting has several seeds."""
 
 
-def decide(number: int, claim: str, estimate: Estimate, unit: str, what: str, *, falls: bool = True) -> Finding:
+def decide_claim(number: int, claim: str, estimate: Estimate, unit: str, what: str, *, falls: bool = True) -> Finding:
     """Return a Finding on whether an estimate is below 0 (above 0 without `falls`), decided by its interval."""
     low, high = estimate.ends
     word: Word = "not identified"
@@ -178,7 +158,7 @@ def decide(number: int, claim: str, estimate: Estimate, unit: str, what: str, *,
     )
 
 
-def undecided(number: int, claim: str, why: str) -> Finding:
+def undecided_claim(number: int, claim: str, why: str) -> Finding:
     """Return a Finding with the verdict `not identified`, for a claim on which the study has no number."""
     return Finding(number, claim, "not identified", why)
 

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from .units import UnitResult
 
 N_DRAWS = 1000
 LEAST_ITEMS = 10
-"""Fewest items of a data set for an interval: all of fewer items agree by chance too often."""
+"""Fewest items of a data set for an interval: fewer items too often all change alike by chance."""
 SOURCES = {"MIUB": "miub", "ACC": "correct", "CE": "ce", "base_ACC": "base_correct", "base_CE": "base_ce"}
 """Metric -> samples' column; hits are -1 if not scored."""
 LEVEL = 0.95
@@ -70,24 +70,24 @@ def spread_between_trainings(
     means = {name: trained[:, own].mean(axis=1, keepdims=True) for name, own in places.items()}
     seeds = [len(places[name]) for name in settings]
     # A training listed under two settings counts once.
-    several = {tuple(trainings[k].runs for k in own): own for own in places.values() if len(own) > 1}
-    lent, lent_freedom = [k for own in several.values() for k in own], sum(len(own) - 1 for own in several.values())
-    if not lent:
+    several = {tuple(trainings[k].runs for k in own): own for own in places.values() if len(own) > 1}.values()
+    seeded, seeded_freedom = list(itertools.chain(*several)), sum(len(own) - 1 for own in several)
+    if not seeded:
         return Spread()
     levels = np.concatenate([means[name] for name in names], axis=1)
     shares = np.divide(trained, levels, out=np.ones_like(trained), where=levels != 0)
-    at_hand = np.stack([means[name] for name in settings], axis=1)  # (metric, setting, 1)
-    value = statistic(dict(zip(metrics, at_hand, strict=True)))
+    means_at_hand = np.stack([means[name] for name in settings], axis=1)  # (metric, setting, 1)
+    value = statistic(dict(zip(metrics, means_at_hand, strict=True)))
     parts = []  # each setting's variance, seeds, degrees of freedom
     for place, name in enumerate(settings):
-        by, freedom = (places[name], seeds[place] - 1) if seeds[place] > 1 else (lent, lent_freedom)
-        moved = np.repeat(at_hand, len(by), axis=2)
-        moved[:, place] *= shares[:, by]
-        changes = statistic(dict(zip(metrics, moved, strict=True))) - value
+        sources, freedom = (places[name], seeds[place] - 1) if seeds[place] > 1 else (seeded, seeded_freedom)
+        shifted = np.repeat(means_at_hand, len(sources), axis=2)
+        shifted[:, place] *= shares[:, sources]
+        changes = statistic(dict(zip(metrics, shifted, strict=True))) - value
         parts.append((float(changes @ changes) / freedom, seeds[place], freedom))
-    of_means = [(v / n, freedom) for v, n, freedom in parts if n > 1]
-    of_means.append((sum(v for v, n, _ in parts if n == 1), lent_freedom))
-    total, squares = sum(v for v, _ in of_means), sum(v**2 / freedom for v, freedom in of_means)
+    variances = [(v / n, freedom) for v, n, freedom in parts if n > 1]
+    variances.append((sum(v for v, n, _ in parts if n == 1), seeded_freedom))
+    total, squares = sum(v for v, _ in variances), sum(v**2 / freedom for v, freedom in variances)
     reach = stats.t.ppf((1 + LEVEL) / 2, total**2 / squares) * math.sqrt(total) if squares > 0 else 0.0
     used = [n for v, n, _ in parts if v > 0] or seeds
     return Spread(math.sqrt(sum(v for v, *_ in parts)), float(reach), min(used), max(used))
@@ -134,6 +134,11 @@ class ItemTable:
         """Number of items in all data sets."""
         return sum(map(len, self.values.values()))
 
+    def of_sets(self, names: Sequence[str]) -> "ItemTable":
+        """Return the table of some of the data sets."""
+        values, weights = ({name: columns[name] for name in names} for columns in (self.values, self.weights))
+        return replace(self, values=values, weights=weights)
+
     @property
     def seed_weights(self) -> np.ndarray:
         """Weights that average trainings to settings, equal for a setting's seeds; (setting, training)."""
@@ -155,10 +160,7 @@ class ItemTable:
         return means.reshape(len(self.metrics), len(self.trainings), -1)
 
     def means(self, counts: Callable[[int], np.ndarray] = lambda n: np.ones((1, n))) -> dict[str, np.ndarray]:
-        """Return metric -> means over items, data sets and seeds, float64 (setting, draw).
-
-        `counts` is as in `training_means`.
-        """
+        """Return metric -> means over items, data sets and seeds, float64 (setting, draw); `counts` as above."""
         return dict(zip(self.metrics, self.seed_weights @ self.training_means(counts), strict=True))
 
     def estimate(self, statistic: Statistic) -> Estimate:
@@ -183,10 +185,7 @@ class ItemTable:
 
 
 def item_rows(unit: UnitResult) -> pd.DataFrame:
-    """Return a DataFrame with one row per sample of a unit, metrics as columns.
-
-    `label` names task, data set and split.
-    """
+    """Return a DataFrame with one row per sample of a unit (adapter), metrics as columns, its data set as `label`."""
     samples = unit.samples
     names = ("id", "dataset", "prompt", "bucket", "in_test", "in_prompts")
     frame = pd.DataFrame({name: samples[name].values for name in names})
@@ -210,8 +209,8 @@ def item_table(rows: pd.DataFrame, settings: Sequence[str], metrics: Sequence[st
     known = [name for name in settings if (rows["setting"] == name).any()]
     if not known:
         return None
-    is_asked = rows["setting"].isin(known)
-    rows = rows[is_asked | ~rows["run"].isin(rows["run"][is_asked])]
+    is_known = rows["setting"].isin(known)
+    rows = rows[is_known | ~rows["run"].isin(rows["run"][is_known])]
     rows = rows.drop_duplicates(["setting", "seed", "label", "id"])
     n_labels = rows.groupby(["setting", "seed"])["label"].transform("nunique")
     rows = rows[n_labels == n_labels.groupby(rows["setting"]).transform("max")]
@@ -227,13 +226,8 @@ def item_table(rows: pd.DataFrame, settings: Sequence[str], metrics: Sequence[st
         return None
     trainings = [*own, *(key for key in others if np.isfinite(by_item[_column_keys(metrics, [key])]).all(axis=None))]
     values = by_item[_column_keys(metrics, trainings)]
-    weights = pd.concat(
-        [
-            by_item["tokens"][trainings] if name.endswith("CE") else by_item["tokens"][trainings] * 0 + 1
-            for name in metrics
-        ],
-        axis=1,
-    )
+    tokens = by_item["tokens"][trainings]
+    weights = pd.concat([tokens if name.endswith("CE") else tokens * 0 + 1 for name in metrics], axis=1)
     labels = list(dict.fromkeys(values.index.get_level_values("label")))
     return ItemTable(
         tuple(metrics),

@@ -4,7 +4,6 @@ js is the Jensen-Shannon divergence of base and adapted output, MIUB its sum ove
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -27,9 +26,9 @@ from .claims import (
     Claim,
     Finding,
     count_settings,
-    decide,
+    decide_claim,
     log_ratio,
-    undecided,
+    undecided_claim,
 )
 from .items import LEVEL, Estimate, ItemTable, Spread, Statistic, item_rows, item_table, spread_between_trainings
 from .tables import Layout, lay_out
@@ -37,14 +36,14 @@ from .units import UnitResult
 
 MIUB, BOTH, SCORED = ("MIUB",), ("MIUB", "CE"), ("MIUB", "ACC", "CE")
 TUNED = ("ACC", "base_ACC", "CE", "base_CE")
-NEAR = 0.1
+NEARLY_EQUAL = 0.1
 """Largest difference of MI from js, as a share of js, that counts as nearly equal."""
-FROM_BELOW = ("ok", "lower bound only")
+LOWER_BOUNDS = ("ok", "lower bound only")
 """Verdicts of estimates that, apart from noise, are lower bounds of mutual information."""
 
 
-class Sweeps(NamedTuple):
-    """Units of one model (and task), ordered by rank and by model size as in the columns of the paper's tables."""
+class ModelUnits(NamedTuple):
+    """Units (adapters) of one model, and of one task if tasks share data sets, by their column in the tables."""
 
     layout: Layout
     units: Mapping[str, list[UnitResult]]
@@ -52,9 +51,9 @@ class Sweeps(NamedTuple):
     rows: pd.DataFrame
     """Rows of `item_rows`, with their column as `setting`."""
     of: str
-    """` of NAME` if there are several models or tasks, else empty."""
+    """End of the subject of a claim: ` of NAME` if there are several models or tasks, else empty."""
 
-    def table(self, rows: pd.DataFrame, along: str, metrics: Sequence[str]) -> ItemTable | str:
+    def shared_items(self, rows: pd.DataFrame, along: str, metrics: Sequence[str]) -> ItemTable | str:
         """Return the items that all settings along `rank`, `model size` or "" (all) share, or why no item is shared."""
         columns = {"rank": self.layout.ranks, "model size": self.layout.sizes}.get(along, self.layout.settings)
         if along and len(columns) < 2:
@@ -65,16 +64,16 @@ class Sweeps(NamedTuple):
         return table
 
     def test(self, claim: Claim, table: ItemTable | str, **names: str) -> Finding:
-        """Return the Finding on a claim, tested on a table of items; a text as `table` says why it is undecided."""
+        """Return the Finding on a claim: tested on a table of items, or undecided for the reason that `table` gives."""
         sentence = claim.sentence.format(of=self.of, **names)
         if isinstance(table, str):
-            return undecided(claim.number, sentence, table)
+            return undecided_claim(claim.number, sentence, table)
         settings, n_sets = table.settings, len(table.values)
         sets = f"mean over {n_sets} data sets" if n_sets > 1 else "one data set"
         ends = dict(zip(("first", "second", "last_but_one", "last"), (*settings[:2], *settings[-2:]), strict=False))
         what = claim.what.format(**ends, sets=sets, settings=count_settings(len(settings)))
         estimate = table.estimate(claim.statistic)
-        return decide(claim.number, sentence, estimate, claim.unit, what, falls=claim.falls)
+        return decide_claim(claim.number, sentence, estimate, claim.unit, what, falls=claim.falls)
 
 
 def paper_claims(units: Sequence[UnitResult], cells: pd.DataFrame, compared: Iterable[Verdict] = ()) -> pd.DataFrame:
@@ -107,36 +106,36 @@ def paper_claims(units: Sequence[UnitResult], cells: pd.DataFrame, compared: Ite
     it does on the other.
     """
     findings: list[Finding] = []
-    for sweeps in _split_sweeps(units, cells):
-        if sweeps.rows["is_first"].any():
-            findings += [*_test_choices(sweeps), *_test_lengths(sweeps), *_test_prompts(sweeps)]
-        findings += [*_test_texts(sweeps), *_test_information(sweeps.layout, sweeps.units, sweeps.of)]
+    for model in _split_by_model(units, cells):
+        if model.rows["is_first"].any():
+            findings += [*_test_choices(model), *_test_lengths(model), *_test_prompts(model)]
+        findings += [*_test_texts(model), *_test_information(model.layout, model.units, model.of)]
     n_items = int(cells[cells["first_prompt"] & ~cells["is_text"]]["n_scored"].sum())
     findings += [Finding(3, *verdict, n_items=n_items) for verdict in compared]
     return pd.DataFrame(sorted(findings, key=lambda finding: finding.number), columns=Finding._fields)
 
 
-def _split_sweeps(units: Sequence[UnitResult], cells: pd.DataFrame) -> Iterator[Sweeps]:
-    """Yield the Sweeps (units by rank and model size) of each model, and of each task if tasks share data sets."""
-    apart = ["model"] + (["task"] if cells.groupby("dataset")["task"].nunique().max() > 1 else [])
-    distinguished = [name for name in apart if cells[name].nunique() > 1]
-    for _, part in cells.groupby(apart, sort=False):
+def _split_by_model(units: Sequence[UnitResult], cells: pd.DataFrame) -> Iterator[ModelUnits]:
+    """Yield the units (adapters) of each model, and of each task if tasks share data sets."""
+    keys = ["model"] + (["task"] if cells.groupby("dataset")["task"].nunique().max() > 1 else [])
+    varying = [name for name in keys if cells[name].nunique() > 1]
+    for _, part in cells.groupby(keys, sort=False):
         layout = lay_out(part)
         names = layout.cells.groupby("column")["run"].agg(set)
-        own = {column: [unit for unit in units if unit.name in names[column]] for column in layout.columns}
-        rows = pd.concat([item_rows(unit).assign(setting=column) for column, some in own.items() for unit in some])
-        yield Sweeps(layout, own, rows, "".join(f" of {part[name].iloc[0]}" for name in distinguished))
+        by_column = {column: [unit for unit in units if unit.name in names[column]] for column in layout.columns}
+        rows = [item_rows(unit).assign(setting=column) for column, some in by_column.items() for unit in some]
+        yield ModelUnits(layout, by_column, pd.concat(rows), "".join(f" of {part[name].iloc[0]}" for name in varying))
 
 
-def _test_choices(sweeps: Sweeps) -> Iterator[Finding]:
+def _test_choices(model: ModelUnits) -> Iterator[Finding]:
     """Yield Findings on claims 0 to 3 (fine-tuning helps; MIUB, CE by rank and model size) from test questions."""
-    tested = sweeps.rows[sweeps.rows["is_first"] & (sweeps.rows["in_test"] > 0)]
+    tested = model.rows[model.rows["is_first"] & (model.rows["in_test"] > 0)]
     for along, metrics, claims in (("", TUNED, TUNING), ("rank", SCORED, RANK), ("model size", SCORED, SIZE)):
-        table = sweeps.table(tested, along, metrics)
+        table = model.shared_items(tested, along, metrics)
         if along == "model size":
-            yield _test_every_step(sweeps.of, table)
-        yield from (sweeps.test(claim, table) for claim in claims)
-    yield _test_rank_against_size(sweeps, tested)
+            yield _test_every_step(model.of, table)
+        yield from (model.test(claim, table) for claim in claims)
+    yield _test_rank_against_size(model, tested)
 
 
 def _test_every_step(of: str, table: ItemTable | str) -> Finding:
@@ -146,7 +145,7 @@ def _test_every_step(of: str, table: ItemTable | str) -> Finding:
     """
     sentence = f"MIUB{of} falls at every step of model size"
     if isinstance(table, str):
-        return undecided(2, sentence, table)
+        return undecided_claim(2, sentence, table)
     estimates = {
         f"{a} to {b}": table.estimate(lambda means, k=k: means["MIUB"][k + 1] - means["MIUB"][k])  # type: ignore[misc]
         for k, (a, b) in enumerate(pairwise(table.settings))
@@ -154,48 +153,48 @@ def _test_every_step(of: str, table: ItemTable | str) -> Finding:
     rising = [name for name, estimate in estimates.items() if estimate.ends[0] > 0]
     step = max(rising or estimates, key=lambda name: estimates[name].ends[0 if rising else 1])
     what = f"of {len(estimates)} steps the one that decides, {step}:"
-    return decide(2, sentence, estimates[step], "nat", what)
+    return decide_claim(2, sentence, estimates[step], "nat", what)
 
 
-def _test_rank_against_size(sweeps: Sweeps, tested: pd.DataFrame) -> Finding:
+def _test_rank_against_size(model: ModelUnits, tested: pd.DataFrame) -> Finding:
     """Return the Finding on claim 1, that ln MIUB changes less over the ranks than over the model sizes."""
-    sentence = f"ln MIUB{sweeps.of} changes less over the ranks than over the model sizes"
-    table = item_table(tested, sweeps.layout.columns, MIUB)
+    sentence = f"ln MIUB{model.of} changes less over the ranks than over the model sizes"
+    table = item_table(tested, model.layout.columns, MIUB)
     names = table.settings if table else ()
-    n = sum(name in sweeps.layout.ranks for name in names)
+    n = sum(name in model.layout.ranks for name in names)
     if table is None or n < 2 or len(names) - n < 2:
-        return undecided(1, sentence, "it takes two ranks and two model sizes")
+        return undecided_claim(1, sentence, "it takes two ranks and two model sizes")
     estimate = table.estimate(lambda means: log_ratio(means["MIUB"][:n]) - log_ratio(means["MIUB"][n:]))
     what = f"|ln| of {names[n - 1]} over {names[0]} less that of {names[-1]} over {names[n]}:"
-    return decide(1, sentence, estimate, "", what)
+    return decide_claim(1, sentence, estimate, "", what)
 
 
-def _test_texts(sweeps: Sweeps) -> Iterator[Finding]:
+def _test_texts(model: ModelUnits) -> Iterator[Finding]:
     """Yield the Findings on claim 4, that MIUB falls with model size, and more evenly than PPL, on each text."""
-    for name, rows in sweeps.rows[sweeps.rows["is_text"]].groupby("dataset", sort=False):
-        table = sweeps.table(rows, "model size", BOTH)
-        yield from (sweeps.test(claim, table, name=name) for claim in TEXT)
+    for name, rows in model.rows[model.rows["is_text"]].groupby("dataset", sort=False):
+        table = model.shared_items(rows, "model size", BOTH)
+        yield from (model.test(claim, table, name=name) for claim in TEXT)
 
 
-def _test_lengths(sweeps: Sweeps) -> Iterator[Finding]:
+def _test_lengths(model: ModelUnits) -> Iterator[Finding]:
     """Yield the Findings on claim 5, that accuracy rises and MIUB falls with the items' length.
 
     They compare the longest and the shortest bucket, which have different items.
     """
-    rows = sweeps.rows[sweeps.rows["is_first"]]
+    rows = model.rows[model.rows["is_first"]]
     for metric, verb, unit, scale in (("ACC", "rises", "points", 100.0), ("MIUB", "falls", "nat", 1.0)):
-        sentence = f"{metric}{sweeps.of} {verb} with the items' length"
+        sentence = f"{metric}{model.of} {verb} with the items' length"
         tables = [
             (name, table)
             for name in sorted(set(rows["bucket"]) - {""}, key=shortest_length)
-            if (table := item_table(rows[rows["bucket"] == name], sweeps.layout.settings, [metric]))
+            if (table := item_table(rows[rows["bucket"] == name], model.layout.settings, [metric]))
         ]
         gap = _length_gap(tables[0][1], tables[-1][1], scale) if len(tables) > 1 else None
         if gap is None:
-            yield undecided(5, sentence, f"{len(tables)} buckets with items of one data set; a change takes two")
+            yield undecided_claim(5, sentence, f"{len(tables)} buckets with items of one data set; a change takes two")
             continue
         what = f"items of {tables[-1][0]} less those of {tables[0][0]}, all settings and shared data sets:"
-        yield decide(5, sentence, gap, unit, what, falls=verb == "falls")
+        yield decide_claim(5, sentence, gap, unit, what, falls=verb == "falls")
 
 
 def _length_gap(first: ItemTable, last: ItemTable, scale: float) -> Estimate | None:
@@ -206,12 +205,7 @@ def _length_gap(first: ItemTable, last: ItemTable, scale: float) -> Estimate | N
     shared = [name for name in first.values if name in last.values]
     if not shared:
         return None
-    first, last = (
-        replace(
-            table, values={name: table.values[name] for name in shared}, weights={k: table.weights[k] for k in shared}
-        )
-        for table in (first, last)
-    )
+    first, last = (table.of_sets(shared) for table in (first, last))
     items = [scale * table.values[name] @ table.seed_weights.mean(axis=0) for table in (last, first) for name in shared]
     means, n = np.array([values.mean() for values in items]), np.array([len(values) for values in items])
     value, n_items = float(means[: len(shared)].mean() - means[len(shared) :].mean()), int(n.sum())
@@ -229,32 +223,32 @@ def _length_gap(first: ItemTable, last: ItemTable, scale: float) -> Estimate | N
     return Estimate(value, value - reach, value + reach, n_items, spread)
 
 
-def _test_prompts(sweeps: Sweeps) -> Iterator[Finding]:
+def _test_prompts(model: ModelUnits) -> Iterator[Finding]:
     """Yield the Findings on claim 7: MIUB falls under every prompt, and prompts have the paper's order by MIUB.
 
     Only items asked under every prompt count.
     """
-    of, rows = sweeps.of, sweeps.rows[sweeps.rows["in_prompts"] > 0]
-    prompts = list(dict.fromkeys(sweeps.rows[~sweeps.rows["is_text"]]["prompt"]))
+    of, rows = model.of, model.rows[model.rows["in_prompts"] > 0]
+    prompts = list(dict.fromkeys(model.rows[~model.rows["is_text"]]["prompt"]))
     if len(prompts) < 2:
-        yield undecided(7, f"under every prompt MIUB{of} falls with rank and model size", "there is one prompt")
+        yield undecided_claim(7, f"under every prompt MIUB{of} falls with rank and model size", "there is one prompt")
         return
     for along in ("rank", "model size"):
         for name in prompts:
-            table = sweeps.table(rows[rows["prompt"] == name], along, MIUB)
-            yield sweeps.test(PROMPT, table, name=name, along=along)
+            table = model.shared_items(rows[rows["prompt"] == name], along, MIUB)
+            yield model.test(PROMPT, table, name=name, along=along)
     keys = ["setting", "run", "seed", "label", "id"]
     by_prompt = rows.drop_duplicates([*keys, "prompt"]).pivot(index=[*keys, "tokens"], columns="prompt", values="MIUB")
     for higher, lower in pairwise(name for name in PROMPTS if name in prompts):
         sentence = f"MIUB{of} is higher under {higher} than under {lower}"
         pairs = by_prompt.reindex(columns=[higher, lower]).dropna().reset_index()
-        paired = item_table(pairs, sweeps.layout.settings, [higher, lower])
+        paired = item_table(pairs, model.layout.settings, [higher, lower])
         if paired is None:
-            yield undecided(7, sentence, "no item has a number under both")
+            yield undecided_claim(7, sentence, "no item has a number under both")
             continue
         estimate = paired.estimate(lambda means: np.subtract(*means.values()).mean(axis=0))
         what = f"mean over {count_settings(len(paired.settings))}:"
-        yield decide(7, sentence, estimate, "nat", what, falls=False)
+        yield decide_claim(7, sentence, estimate, "nat", what, falls=False)
 
 
 def _test_information(layout: Layout, units: Mapping[str, Sequence[UnitResult]], of: str) -> Iterator[Finding]:
@@ -263,20 +257,21 @@ def _test_information(layout: Layout, units: Mapping[str, Sequence[UnitResult]],
     MI is the estimate of the panel of estimators, compared by component with js of the same tokens.
     """
     estimates = {
-        name: [unit.information for unit in own if unit.information is not None] for name, own in units.items()
+        column: [unit.information for unit in some if unit.information is not None] for column, some in units.items()
     }
-    panels = {column: _panel_means(known) for column, known in estimates.items() if known}
+    panels = {column: _means_over_seeds(some) for column, some in estimates.items() if some}
     if not panels:
-        yield undecided(6, f"js{of} lies above MI", "mutual information was estimated of no unit")
+        yield undecided_claim(6, f"js{of} lies above MI", "mutual information was estimated of no unit")
         return
     yield from _compare_with_js(of, pd.concat([panels[name] for name in layout.settings if name in panels]))
     for along, columns in (("rank", layout.ranks), ("model size", layout.sizes)):
         known = {name: panels[name] for name in columns if name in panels}
         claim = f"MI{of} falls as {along} grows"
         if len(known) < 2:
-            yield undecided(6, claim, f"{count_settings(len(known))} of {along} with estimates; a change takes two")
+            why = f"{count_settings(len(known))} of {along} with estimates; a change takes two"
+            yield undecided_claim(6, claim, why)
         else:
-            yield _test_fall(claim, known)
+            yield _test_mi_falls(claim, known)
 
 
 def _compare_with_js(of: str, panel: pd.DataFrame) -> Iterator[Finding]:
@@ -292,15 +287,15 @@ def _compare_with_js(of: str, panel: pd.DataFrame) -> Iterator[Finding]:
     )
     yield _component_finding(f"js{of} lies above MI", word, because, n_believed)
     ratios = panel["mi"] / panel["js"].where(panel["js"] > 0, 0)
-    is_higher = ((ratios > 1 + NEAR) & panel["is_believed"]).sum() > n / 2
-    is_clean_near = (((ratios - 1).abs() <= NEAR) & panel["is_clean"]).sum() > n / 2
+    is_higher = ((ratios > 1 + NEARLY_EQUAL) & panel["is_believed"]).sum() > n / 2
+    is_clean_near = (((ratios - 1).abs() <= NEARLY_EQUAL) & panel["is_clean"]).sum() > n / 2
     word = "contradicted" if is_higher else "supported" if is_clean_near else "not identified"
     middle = format_number(float(ratios.median())) if n else "n/a"
     because = f"median of MI over js: {middle}, n = {n} components, {panel['is_clean'].sum()} with a verdict of ok"
-    yield _component_finding(f"MI and js{of} nearly coincide, within {100 * NEAR:g} %", word, because, n)
+    yield _component_finding(f"MI and js{of} nearly coincide, within {100 * NEARLY_EQUAL:g} %", word, because, n)
 
 
-def _test_fall(claim: str, panels: Mapping[str, pd.DataFrame]) -> Finding:
+def _test_mi_falls(claim: str, panels: Mapping[str, pd.DataFrame]) -> Finding:
     """Return the Finding on whether MI falls from the first setting to the last, by a sign test over components.
 
     Only components whose verdict is ok in both settings count.
@@ -324,7 +319,7 @@ def _component_finding(claim: str, word: Word, because: str, n_components: int) 
     return Finding(6, claim, word, because, unit="components", n_items=n_components)
 
 
-def _panel_means(estimates: Sequence[xr.Dataset]) -> pd.DataFrame:
+def _means_over_seeds(estimates: Sequence[xr.Dataset]) -> pd.DataFrame:
     """Return mutual information (`mi`) and `js` by component, in nats, as means over seeds.
 
     `is_clean` and `is_believed` say whether the verdicts of all seeds are ok, or at least lower bounds.
@@ -333,7 +328,7 @@ def _panel_means(estimates: Sequence[xr.Dataset]) -> pd.DataFrame:
     for panel in (seed.sel(estimator="panel") for seed in estimates):
         words = panel["verdict"].values.astype(str)
         columns = {"mi": panel["value"].values, "js": panel["js"].values, "is_clean": words == "ok"}
-        columns["is_believed"] = np.isin(words, FROM_BELOW)
+        columns["is_believed"] = np.isin(words, LOWER_BOUNDS)
         frames.append(pd.DataFrame(columns, index=panel["component"].values.astype(str)))
     seeds = pd.concat(frames)
     seeds = seeds[np.isfinite(seeds[["mi", "js"]]).all(axis=1)]

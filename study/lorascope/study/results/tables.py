@@ -2,8 +2,9 @@
 
 Every table has the columns `model`, `metric`, `setting`, `value` (mean over seeds), `se` (over items), `seed_sd`
 (between seeds, empty for one), `n_items`, `n_seeds`, `unit` and `runs` (names of units). A number that wasn't measured
-has no value and 0 items; `attrs` has the `rank` of the sizes and the units in no column (`left_out`). ACC is accuracy,
-CE cross-entropy, PPL its exponential, js a Jensen-Shannon divergence, MIUB its sum over layers, MI mutual information.
+has no value and 0 items; `attrs` has the `rank` of the sizes and `excluded_units`, which are in no column. ACC is
+accuracy, CE cross-entropy, PPL its exponential, js a Jensen-Shannon divergence, MIUB its sum over layers, MI mutual
+information. `cells` are what `study_cells` returns, unless another function is named.
 
 `se` measures how another draw of items would differ, `seed_sd` how another adapter would. For a mean over seeds, `se`
 is the mean of their errors, which is no smaller than the error of that mean, since seeds answer the same items. `AVG`
@@ -32,12 +33,12 @@ class Layout(NamedTuple):
     cells: pd.DataFrame
     """With `column` (`r8`, `share4`) and `label` (the data set's name); a cell in two columns has two rows."""
     ranks: tuple[str, ...]
-    """Columns of the rank sweep, the smallest rank first."""
+    """Columns of ranks, the smallest first."""
     sizes: tuple[str, ...]
-    """Columns of the model's size at `rank`, the smallest model first; empty if no layers share weights."""
+    """Columns of model sizes at `rank`, the smallest model first; empty if no layers share weights."""
     rank: int
-    """LoRA rank at which the model's size was varied."""
-    left_out: tuple[str, ...]
+    """LoRA rank of the columns of model sizes."""
+    excluded_units: tuple[str, ...]
     """Units in no column."""
 
     @property
@@ -55,11 +56,10 @@ class Layout(NamedTuple):
 def lay_out(cells: pd.DataFrame) -> Layout:
     """Return each of `cells` with its column in the paper's tables, a rank or a model size, as a Layout.
 
-    `cells` are rows of `study_cells`, `prompt_cells` or `length_cells`.
-
-    Ranks r... are of models whose layers share no weights; sizes share8 ... share1 are of the rank that was run with
-    most sizes, or the smallest such rank. So share1 is the rank sweep's run of that rank, shown a second time, as in
-    the paper. Among units that differ in their number of training items, only those with the most are used, by task.
+    `cells` are rows of `study_cells`, `prompt_cells` or `length_cells`. Ranks r... are of models whose layers share no
+    weights; sizes share8 ... share1 are of the rank that was run with most sizes, or the smallest such rank. So share1
+    is the run of that rank, shown a second time, as in the paper. Among units that differ in their number of training
+    items, only those with the most are used, by task.
     """
     items = cells["train_items"].astype("Float64").fillna(float("inf"))
     full = cells[items == items.groupby(cells["task"]).transform("max")]
@@ -91,11 +91,6 @@ def datasets_table(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the paper's table 1 of a study: ACC, CE and MIUB by data set, model and setting, and their means.
 
     All are under the first prompt.
-
-    Parameters
-    ----------
-    cells
-        What `study_cells` returns.
     """
     layout = lay_out(cells[cells["first_prompt"] & ~cells["is_text"]])
     # If tasks share data sets, each task has its own mean.
@@ -110,12 +105,7 @@ def datasets_table(cells: pd.DataFrame) -> pd.DataFrame:
 def prompts_table(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the paper's table 2 of a study: ACC and MIUB by prompt and setting, means over data sets.
 
-    All prompts have the same items.
-
-    Parameters
-    ----------
-    cells
-        What `prompt_cells` returns.
+    All prompts have the same items; `cells` are what `prompt_cells` returns.
     """
     layout = lay_out(cells[~cells["is_text"]])
     return _numbers_table(
@@ -126,14 +116,8 @@ def prompts_table(cells: pd.DataFrame) -> pd.DataFrame:
 def texts_table(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the paper's figure 2 of a study as a table: MIUB, PPL and CE of each text by model size.
 
-    All are of one rank; `dataset` names the text.
-
-    Further columns: `N`, `N_non_embedding`, `share` and `R`. If no layers share weights, the sizes are those of models.
-
-    Parameters
-    ----------
-    cells
-        What `study_cells` returns.
+    All are of one rank; `dataset` names the text. Further columns: `N`, `N_non_embedding`, `share` and `R`. If no
+    layers share weights, the sizes are those of models.
     """
     layout = lay_out(cells[cells["is_text"]])
     at_rank = layout.sizes or tuple(name for name in layout.ranks if name == f"r{layout.rank}")
@@ -145,12 +129,8 @@ def texts_table(cells: pd.DataFrame) -> pd.DataFrame:
 def lengths_table(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the paper's figure 3 of a study as a table: MIUB and ACC by length, data set and setting.
 
-    Further columns: `bucket`, `mean_length`, and `n_wanted`, the number of items requested.
-
-    Parameters
-    ----------
-    cells
-        What `length_cells` returns.
+    Further columns: `bucket`, `mean_length`, and `n_wanted`, the number of items requested. `cells` are what
+    `length_cells` returns.
     """
     layout = lay_out(cells)
     own = layout.cells.sort_values("bucket", key=lambda names: names.map(shortest_length), kind="stable")
@@ -166,25 +146,12 @@ def lengths_table(cells: pd.DataFrame) -> pd.DataFrame:
 def information_table(cells: pd.DataFrame, units: Sequence[UnitResult]) -> pd.DataFrame:
     """Return the paper's table 3 of a study: ACC, MIUB and mutual information (MI) by task and setting.
 
-    It is empty if mutual information was estimated of no unit.
+    It is empty if mutual information was estimated of no unit. `ACC` and `MIUB` are means over the task's data sets
+    with choices. `MI` is the median over components of the panel's estimate, in nats, with its quartiles `low` and
+    `high`; `js` is the median of js over the same components and tokens, and `js sum` their sum, which is MIUB over
+    these. `n_components` have an estimate, `n_clean` of them with the verdict `ok`; another verdict means a lower
+    bound, or less.
 
-    Parameters
-    ----------
-    cells
-        What `study_cells` returns.
-    units
-        The same study's units.
-
-    Returns
-    -------
-    DataFrame
-        Columns as in other tables. `ACC` and `MIUB` are means over the task's data sets with choices. `MI` is the
-        median over components of the panel's estimate, in nats, with its quartiles `low` and `high`; `js` is the median
-        of js over the same components and tokens, and `js sum` their sum, which is MIUB over these. `n_components` have
-        an estimate, `n_clean` of them with the verdict `ok`; another verdict means a lower bound, or less.
-
-    Notes
-    -----
     The mutual information of whole states is infinite, and each number here is of a few axes: see
     `measure_information`. It compares settings, and is no property of the model.
     """
@@ -207,10 +174,7 @@ def information_table(cells: pd.DataFrame, units: Sequence[UnitResult]) -> pd.Da
 
 
 def with_sizes(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """Return `table` with columns N (parameters), N_non_embedding, share and R (rank) by setting, from `cells`.
-
-    `cells` are those of a `Layout`.
-    """
+    """Return `table` with N (parameters), N_non_embedding, share and R (rank) by setting, from a Layout's `cells`."""
     sizes = cells.drop_duplicates(["model", "column"])[["model", "column", "N", "N_non_embedding", "share", "R"]]
     merged = table.merge(sizes.rename(columns={"column": "setting"}), on=["model", "setting"], how="left")
     merged.attrs = dict(table.attrs)
@@ -236,15 +200,12 @@ def _numbers_table(layout: Layout, by: Sequence[str], metrics: Sequence[str]) ->
     table = table.rename(columns={"column": "setting"})
     table["unit"], table["runs"] = table["metric"].map(UNITS), table["runs"].fillna("")
     table[["n_items", "n_seeds"]] = table[["n_items", "n_seeds"]].fillna(0).astype(int)
-    table.attrs = {"rank": layout.rank, "left_out": list(layout.left_out)}
+    table.attrs = {"rank": layout.rank, "excluded_units": list(layout.excluded_units)}
     return table
 
 
 def _mean_over_data_sets(cells: pd.DataFrame, *by: str) -> pd.DataFrame:
-    """Return means over data sets, with equal weights, by `by`, model, column and seed.
-
-    Seeds that lack a data set are excluded.
-    """
+    """Return means over data sets, by `by`, model, column and seed; seeds that lack a data set are excluded."""
     n_datasets = cells.groupby([*by, "model"])["label"].transform("nunique")
     groups = cells.assign(n_datasets=n_datasets).groupby([*by, "model", "column", "seed"], sort=False)
     how = {"n_samples": "sum", "n_scored": "sum", "run": _join_runs}
@@ -276,10 +237,7 @@ def _join_runs(names: pd.Series) -> str:
 
 
 def _information_quartiles(information: xr.Dataset) -> pd.DataFrame:
-    """Return quartiles of mutual information and js over components, and the sum of js, as rows of a table.
-
-    The rows are `MI`, `js` and `js sum`, in nats; components without a finite estimate are excluded.
-    """
+    """Return quartiles over components as rows `MI`, `js` and `js sum` (a sum), in nats; unknown ones are excluded."""
     panel = information.sel(estimator="panel")
     columns = {"MI": panel["value"], "js": panel["js"], "is_clean": panel["verdict"].astype(str) == "ok"}
     columns |= {name: panel[name] for name in ("n_tokens", "n_samples") if name in panel}

@@ -162,7 +162,7 @@ def _read_unit(file: Path) -> UnitResult:
     """Return the checked results of one unit (adapter), with estimates of mutual information if stored."""
     results = _load_file(file)
     record = read_record(file, results)
-    _require(file.name == f"{record.unit.name}.nc", file, f"it is of unit {record.unit.name!r} by its own words")
+    _refuse_unless(file.name == f"{record.unit.name}.nc", file, f"it is of unit {record.unit.name!r} by its own words")
     estimates = file.with_name(f"{record.unit.name}{INFORMATION}")
     return UnitResult(
         **dataclasses.asdict(record.unit),
@@ -175,7 +175,7 @@ def _read_unit(file: Path) -> UnitResult:
 def _load_file(file: Path, *, arrays: bool = True) -> xr.Dataset:
     """Return a NetCDF file as a Dataset, loaded if `arrays`; raise ValueError if it is too large or damaged."""
     n_bytes = file.stat().st_size
-    _require(n_bytes <= MOST_BYTES, file, f"it has {n_bytes} bytes, where results have {MOST_BYTES} at most")
+    _refuse_unless(n_bytes <= MOST_BYTES, file, f"it has {n_bytes} bytes, where results have {MOST_BYTES} at most")
     try:
         with xr.open_dataset(file, engine="netcdf4", cache=False, decode_times=False) as opened:
             if opened.nbytes > MOST_BYTES:
@@ -194,9 +194,9 @@ def _read_samples(results: xr.Dataset, file: Path) -> xr.Dataset:
         if name in results and results[name].dims == ("sample",)
     }
     for name in (*TEXTS, *NUMBERS):
-        _require(name in columns, file, f"it has no {'texts' if name in TEXTS else 'numbers'} {name!r} by sample")
-    _require(results.sizes["sample"] > 0, file, "it holds no sample")
-    _require((units := results["miub"].attrs.get("units")) == "nat", file, f"`miub` is in {units!r}, not in nats")
+        _refuse_unless(name in columns, file, f"it has no {'texts' if name in TEXTS else 'numbers'} {name!r} by sample")
+    _refuse_unless(results.sizes["sample"] > 0, file, "it holds no sample")
+    _refuse_unless((units := results["miub"].attrs.get("units")) == "nat", file, f"`miub` is in {units!r}, not in nats")
     return xr.Dataset(columns)
 
 
@@ -204,21 +204,21 @@ def _read_information(file: Path, runs: Mapping[str, Mapping[str, Any]]) -> xr.D
     """Return a unit's estimates of mutual information; raise ValueError if malformed or of other runs."""
     estimates = _load_file(file)
     run = str(next(iter(runs.values()), {}).get("fingerprint"))
-    _require(estimates.attrs.get("fingerprint", run) == run, file, "it is of another run than the unit's results")
+    _refuse_unless(estimates.attrs.get("fingerprint", run) == run, file, "it is of another run than the unit's results")
     for name in ("value", "verdict"):
         is_there = name in estimates and estimates[name].dims == ("component", "estimator")
-        _require(is_there, file, f"it isn't what `measure_information` returns: it has no {name!r} by component")
+        _refuse_unless(is_there, file, f"it isn't what `measure_information` returns: it has no {name!r} by component")
     is_panel = "js" in estimates and "panel" in estimates["estimator"].values.tolist()
-    _require(is_panel, file, "it has no 'js' or no estimate of the panel")
-    _require("component" in estimates.indexes, file, "it doesn't name its components")
-    _require(estimates.indexes["component"].is_unique, file, "it has a component twice")
-    _require(
+    _refuse_unless(is_panel, file, "it has no 'js' or no estimate of the panel")
+    _refuse_unless("component" in estimates.indexes, file, "it doesn't name its components")
+    _refuse_unless(estimates.indexes["component"].is_unique, file, "it has a component twice")
+    _refuse_unless(
         (units := estimates["value"].attrs.get("units")) == "nat", file, f"its values are in {units!r}, not in nats"
     )
     return estimates
 
 
-def _require(is_sound: bool, file: Path, why: str) -> None:
+def _refuse_unless(is_sound: bool, file: Path, why: str) -> None:
     """Raise the ValueError that `file` is damaged, with the reason `why`, unless `is_sound`."""
     if not is_sound:
         raise _damaged_file(file, why)

@@ -26,7 +26,7 @@ from ..settings import Articles, StudySettings, Task
 TEST_RUN, PROMPTS_RUN = "main", "prompts"
 """Names of a unit's runs: of the first prompt on all items, and of the other prompts on `prompt_items`."""
 PROBE_ITEMS = 16
-"""Number of held-out items that are scored during a training."""
+"""Number of test items that are scored during a training."""
 Item = ChoiceItem | TextItem
 Read = Callable[[str], Sequence[AnyItem]]
 Key = tuple[str, str, str]
@@ -73,29 +73,28 @@ def draw_items(
     data set can't be read, two test sets have the same name, or an item is both in train and test.
     """
     notes: list[str] = []
-    pool, whole = (list(_read_sets(sets, settings, read)) for sets in (task.train, task.test))
-    train = _flatten(_pick_few(items, train_items, settings.seed, "train", notes) for items in pool)
-    tests = [_pick_few(items, task.test_items, settings.seed, "test", notes) for items in whole]
-    names = [(items[0].dataset, items[0].split) for items in whole]
+    train_sets, test_sets = (list(_read_sets(sets, settings, read)) for sets in (task.train, task.test))
+    train = _flatten(_draw_subset(items, train_items, settings.seed, "train", notes) for items in train_sets)
+    tests = [_draw_subset(items, task.test_items, settings.seed, "test", notes) for items in test_sets]
+    names = [(items[0].dataset, items[0].split) for items in test_sets]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"two test sets are named {'.'.join(filter(None, twice[0]))!r}; results would mix them")
-    _refuse_leak(train, _flatten(whole))
-    lengths = _draw_lengths(whole, task, settings.seed, tokenizer, notes)
+    _refuse_leak(train, _flatten(test_sets))
+    lengths = _draw_lengths(test_sets, task, settings.seed, tokenizer, notes)
     tested = frozenset(map(_item_key, _flatten(tests)))
-    chosen = tested | lengths.keys()
-    runs = {
-        TEST_RUN: RunData(prompts=task.prompts[:1], items=tuple(x for x in _flatten(whole) if _item_key(x) in chosen))
-    }
+    keys = tested | lengths.keys()
+    captured = tuple(item for item in _flatten(test_sets) if _item_key(item) in keys)
+    runs = {TEST_RUN: RunData(prompts=task.prompts[:1], items=captured)}
     choices = [items for items in tests if isinstance(items[0], ChoiceItem)]
     if task.prompts[1:] and choices:
         n = task.prompt_items
-        few = _flatten(items if n is None else pick_items(items, n, settings.seed) for items in choices)
-        runs[PROMPTS_RUN] = RunData(prompts=task.prompts[1:], items=few)
-    each = -(-PROBE_ITEMS // len(tests))  # training uses the first windows of a text
+        prompted = _flatten(items if n is None else pick_items(items, n, settings.seed) for items in choices)
+        runs[PROMPTS_RUN] = RunData(prompts=task.prompts[1:], items=prompted)
+    n_probes = -(-PROBE_ITEMS // len(tests))  # by data set; training uses the first windows of a text
     return TaskData(
         train=train,
-        probe=_flatten(items[:each] for items in tests),
-        examples=tuple(item for item in _flatten(pool) if isinstance(item, ChoiceItem)),
+        probe=_flatten(items[:n_probes] for items in tests),
+        examples=tuple(item for item in _flatten(train_sets) if isinstance(item, ChoiceItem)),
         runs=runs,
         tested=tested,
         prompted=frozenset(map(_item_key, runs[PROMPTS_RUN].items if PROMPTS_RUN in runs else ())),
@@ -151,7 +150,7 @@ def _read_sets(sets: Sequence[str | Articles], settings: StudySettings, read: Re
         yield items
 
 
-def _pick_few(items: list[Item], n: int | None, seed: int, what: str, notes: list[str]) -> list[Item]:
+def _draw_subset(items: list[Item], n: int | None, seed: int, what: str, notes: list[str]) -> list[Item]:
     """Return `n` items drawn by seed, or all for None and for texts; if there are fewer, append to `notes`."""
     if n is None or isinstance(items[0], TextItem):
         return items

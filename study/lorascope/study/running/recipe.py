@@ -14,6 +14,7 @@ from lorascope.capture.config import CaptureConfig, FinetuneConfig
 from lorascope.capture.models.source import locate_model
 from lorascope.capture.samples.prompt import read_template
 from lorascope.capture.samples.sources import require_data
+from lorascope.stores.format.digests import FREE_SETTINGS
 
 from ..demo_inputs import demo_model
 from ..grid import Unit
@@ -22,20 +23,15 @@ from .data import PROMPTS_RUN, TEST_RUN, TaskData, data_source, items_hash
 
 VERSION = 1
 """Version of recipes; raised when the same settings give other numbers."""
-PLACES = {"model", "adapter", "data", "examples", "out"}
-"""Settings of a capture that are paths; the recipe has the hash of the content instead."""
-NO_NUMBER = frozenset(
-    {"score_base", "queue", "overfill", "trust_remote_code", "device", "device_map", "codec", "measure_overhead"}
-)
-"""Settings of a capture that change no number."""
+NOT_IN_RECIPE = (FREE_SETTINGS | {"score_base", "codec"}) - {"prompt", "share", "shared_layers", "share_from"}
+"""Settings of a capture that change no number, or are paths; a recipe has hashes of what these name."""
 
 
 def unit_recipe(unit: Unit, settings: StudySettings, data: TaskData) -> dict[str, Any]:
     """Return the recipe of a unit (adapter): all that its results depend on, as JSON values by step.
 
-    The steps are `train`, each run by its name, and `measure`.
-
-    Raises FileNotFoundError or ValueError if the model doesn't exist, or a setting isn't allowed.
+    The steps are `train`, each run by its name, and `measure`. Raises FileNotFoundError or ValueError if the model
+    doesn't exist, or a setting isn't allowed.
     """
     recipe: dict[str, Any] = {
         "train": {
@@ -57,7 +53,7 @@ def unit_recipe(unit: Unit, settings: StudySettings, data: TaskData) -> dict[str
         names += named
         config = dataclasses.replace(capture_config(unit, settings, data, run=name), prompt=named)
         recipe[name] = {
-            "config": {key: value for key, value in _changed_settings(config).items() if key not in PLACES | NO_NUMBER},
+            "config": {key: value for key, value in _changed_settings(config).items() if key not in NOT_IN_RECIPE},
             "items": items_hash(run.items),
             "templates": {template.name: template.text for template in templates},
             "examples": items_hash(data.examples) if name == PROMPTS_RUN else None,

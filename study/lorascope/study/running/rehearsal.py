@@ -23,7 +23,7 @@ from .steps import Models, UnitWork
 
 REHEARSED = 4
 """Items per data set in a rehearsal, and steps of its training."""
-ENDLESS = 2**31
+UNSTATED_CONTEXT = 2**31
 """Context length of a model that doesn't state one."""
 
 
@@ -42,7 +42,7 @@ class Cost(NamedTuple):
         return sum(n * price for n, price in zip(self, prices, strict=True))
 
 
-class Planned(NamedTuple):
+class UnitPlan(NamedTuple):
     """Expected tokens, time and disk space of one unit (adapter) of a study."""
 
     unit: Unit
@@ -55,7 +55,7 @@ class Planned(NamedTuple):
     """Sentences on items that are missing."""
 
 
-def plan_study(settings: StudySettings, *, only: str | None = None, probe: bool = True) -> list[Planned]:
+def plan_study(settings: StudySettings, *, only: str | None = None, probe: bool = True) -> list[UnitPlan]:
     """Return the expected cost of each unit (adapter); `probe` rehearses one unit per model and task for times."""
     units, models = select_units(grid_units(settings), only), Models(settings)
     require_inputs(settings, units, weights=probe)
@@ -70,14 +70,14 @@ def plan_study(settings: StudySettings, *, only: str | None = None, probe: bool 
             prices[key] = rehearse(largest, settings, data[largest], models)
         price, bytes_each = prices.get(key, (None, 0.0))
         seconds = None if price is None else tokens.seconds(price)
-        planned.append(Planned(unit, tokens, seconds, tokens.captured * bytes_each, data[unit].notes))
+        planned.append(UnitPlan(unit, tokens, seconds, tokens.captured * bytes_each, data[unit].notes))
     return planned
 
 
 def count_tokens(unit: Unit, settings: StudySettings, data: TaskData, models: Models) -> Cost:
     """Return the tokens that pass the model for a unit's training, scoring and capture, without padding."""
     outline, training = models.outline(unit), finetune_config(unit, settings)
-    context = context_length(outline.model) or ENDLESS
+    context = context_length(outline.model) or UNSTATED_CONTEXT
     longest = training.max_length or context
     train = encode_items(data.train, outline.tokenizer, max_length=longest, window_tokens=training.window_tokens)
     steps = training.max_steps

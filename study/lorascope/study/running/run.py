@@ -13,23 +13,23 @@ from .data import TaskData, draw_items
 from .recipe import require_inputs, unit_recipe
 from .steps import Models, UnitWork, is_done
 
-StudyReport = Callable[[int, int, Unit, str, int, int, str], None]
+StudyProgress = Callable[[int, int, Unit, str, int, int, str], None]
 """Callback of (number of the unit, number of units, unit, step, done, total, thing counted)."""
 
 
 class Outcome(NamedTuple):
-    """Outcome of running one unit (adapter) of a study: made, there already, or another process works on it."""
+    """Outcome of running one unit (adapter) of a study."""
 
     unit: Unit
-    did: str
+    state: str
     """`made`, `there already`, or `another process works on it`."""
-    who: str = ""
+    holder: str = ""
     """The other process, and the time since when it works; empty if unknown."""
 
 
 def run_study(
     settings: StudySettings,
-    report: StudyReport,
+    report: StudyProgress,
     *,
     only: str | None = None,
     scheduler: str | None = None,
@@ -45,7 +45,7 @@ def run_study(
     require_inputs(settings, units)
     models = Models(settings)
     data = draw_all_items(settings, units, models)
-    for unit in units:  # raise for any wrong unit before hours of work on others
+    for unit in units:  # raises for any wrong unit before hours of work on others
         is_done(settings, unit, unit_recipe(unit, settings, data[unit]))
     for number, unit in enumerate(units, start=1):
 
@@ -69,8 +69,7 @@ def draw_all_items(settings: StudySettings, units: Sequence[Unit], models: Model
     for unit in units:
         key = (unit.model, unit.task, unit.train_items)
         if key not in drawn:
-            task = settings.tasks[unit.task]
             tokenizer = lambda unit=unit: models.outline(unit).tokenizer  # noqa: E731
-            drawn[key] = draw_items(task, settings, unit.train_items, tokenizer, read)
+            drawn[key] = draw_items(settings.tasks[unit.task], settings, unit.train_items, tokenizer, read)
         data[unit] = drawn[key]
     return data

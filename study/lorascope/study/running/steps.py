@@ -27,17 +27,17 @@ from .data import PROMPTS_RUN, TEST_RUN, TaskData, write_files
 from .measure import measure_runs, require_sound
 from .recipe import capture_config, finetune_config, information_settings, model_source, unit_recipe
 
-MADE_BY = "recipe.json"
+RECIPE_FILE = "recipe.json"
 """File in a unit's folder with the recipe that made everything in it."""
-MOST_SHOWN = 3
+N_DIFFERENCES = 3
 """Most differences that an error lists."""
 
-Report = Callable[[str, int, int, str], None]
+StepProgress = Callable[[str, int, int, str], None]
 """Callback of (step, done, total, thing counted)."""
 
 
 class Models:
-    """Base models of a study: one is in memory at a time, kept as long as the next units need it."""
+    """Base models of a study: a single one is in memory, for as long as the next units need it."""
 
     def __init__(self, settings: StudySettings) -> None:
         """Keep the settings; a model is loaded when a unit needs it."""
@@ -73,7 +73,7 @@ class UnitWork:
     settings: StudySettings
     data: TaskData
     models: Models
-    report: Report
+    report: StepProgress
     scheduler: str | None = None
     """Dask scheduler that computes MIUB and mutual information, as in `miub`."""
 
@@ -86,7 +86,7 @@ class UnitWork:
         settings, unit = self.settings, self.unit
         recipe, work = unit_recipe(unit, settings, self.data), unit_folder(settings, unit)
         if is_done(settings, unit, recipe):
-            if settings.states == "none" and is_made_by(work, recipe):  # stopped before its last step, the deletion
+            if settings.states == "none" and has_recipe(work, recipe):  # stopped before its last step, the deletion
                 with file_lock(work):
                     delete_folder(work)
             return False
@@ -190,7 +190,7 @@ def claim_folder(folder: Path, recipe: Mapping[str, Any]) -> None:
 
     The recipe is the first file of a folder: a folder without it is unfinished, and deleted.
     """
-    marker = folder / MADE_BY
+    marker = folder / RECIPE_FILE
     if marker.is_file():
         _require_same_recipe(read_json(marker), recipe, folder)
         return
@@ -209,9 +209,9 @@ def delete_folder(folder: Path) -> None:
         shutil.rmtree(discarded)
 
 
-def is_made_by(folder: Path, recipe: Mapping[str, Any]) -> bool:
+def has_recipe(folder: Path, recipe: Mapping[str, Any]) -> bool:
     """Return whether a unit's folder was made by this recipe (all that its results depend on)."""
-    marker = folder / MADE_BY
+    marker = folder / RECIPE_FILE
     return marker.is_file() and read_json(marker) == recipe
 
 
@@ -244,8 +244,8 @@ def save_checked(result: xr.Dataset, path: Path) -> None:
 def _require_same_recipe(stored: Mapping[str, Any], expected: Mapping[str, Any], path: Path) -> None:
     """Raise ValueError, with the first differences, if a stored recipe isn't the expected one."""
     if changes := list(differences(stored, expected)):
-        more = f" and {len(changes) - MOST_SHOWN} more" if len(changes) > MOST_SHOWN else ""
+        more = f" and {len(changes) - N_DIFFERENCES} more" if len(changes) > N_DIFFERENCES else ""
         raise ValueError(
-            f"`{path}` was made with other settings ({'; '.join(changes[:MOST_SHOWN])}{more}); put them back, name "
+            f"`{path}` was made with other settings ({'; '.join(changes[:N_DIFFERENCES])}{more}); put them back, name "
             "another `out`, or delete it"
         )
