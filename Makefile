@@ -70,6 +70,7 @@ bench: .venv/installed .venv-peers/installed .venv-bmi/installed .venv-harness/i
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/flips.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/hostile.py
+	$(BIN)/python benchmarks/templates.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/double.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/wide.py

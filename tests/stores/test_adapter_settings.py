@@ -2,8 +2,9 @@
 
 import pytest
 
-from lorascope.stores import adapter_settings
-from lorascope.stores.adapter_settings import MAX_LENGTH, Pattern, check_patterns, setting_patterns
+from lorascope.stores import expressions
+from lorascope.stores.adapter_settings import setting_patterns
+from lorascope.stores.expressions import MAX_LENGTH, Pattern, check_patterns
 
 TIME = 0.2
 """Seconds that the matcher has here."""
@@ -18,7 +19,7 @@ UNSLOTH = (
 
 @pytest.fixture(autouse=True)
 def short_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapter_settings, "MAX_SECONDS", TIME)
+    monkeypatch.setattr(expressions, "MAX_SECONDS", TIME)
 
 
 def check(text: str, *, whole: bool = True) -> None:

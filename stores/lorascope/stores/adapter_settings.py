@@ -1,18 +1,12 @@
-"""Settings of a LoRA adapter, read from PEFT's `adapter_config.json` without PEFT, and checks of their expressions.
+"""Settings of a LoRA adapter, read from PEFT's `adapter_config.json` without PEFT."""
 
-Python's matcher of regular expressions tries one way after the other, and some expressions have more ways to read a
-name than there is time. So another process tries them first, and the system ends it after a while.
-"""
-
-import json
 import re
 import reprlib
-import subprocess
-import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from .expressions import Pattern
 from .json_document import read_json
 
 CONFIG = "adapter_config.json"
@@ -28,17 +22,6 @@ MAX_ALPHA = float.fromhex("0x1.fffffep+127")
 """Largest number in float32, and the largest alpha that is accepted."""
 MAX_EXPRESSIONS, MAX_NAMES = 1024, 16_384
 """Limits of one setting's entries: expressions (PEFT tries each one on every layer), and plain names."""
-
-
-class Pattern(NamedTuple):
-    """Regular expression of an adapter's settings, and whether it must match a whole name or its beginning."""
-
-    what: str
-    """Beginning of an error message about it, such as "`target_modules` is '.*'"."""
-    text: str
-    """The expression for `re`."""
-    whole: bool = False
-    """Whether it must match a whole name (`re.fullmatch`) instead of its beginning (`re.match`)."""
 
 
 def read_adapter_settings(folder: Path) -> dict[str, Any]:
@@ -122,53 +105,3 @@ def has_residual_init(settings: Mapping[str, Any]) -> bool:
     """
     init = settings.get("init_lora_weights")
     return bool(settings.get("kasa_config")) or (isinstance(init, str) and init.lower().startswith(RESIDUAL_INITS))
-
-
-MAX_LENGTH = 2**17
-"""Most characters of all expressions together."""
-MAX_SECONDS = 2.0
-"""CPU time for all expressions on all names; usual ones take a few ms even on a mixture of experts."""
-_TRY = """
-import json, re, signal, sys, warnings
-seconds, patterns, names = json.load(sys.stdin)
-signal.setitimer(signal.ITIMER_PROF, seconds)
-warnings.simplefilter("ignore")  # about expressions that later versions of Python may read differently
-for place, (text, whole) in enumerate(patterns):
-    print(place, flush=True)
-    try:
-        compiled = re.compile(text)
-        for name in names:
-            (compiled.fullmatch if whole else compiled.match)(name)
-    except (re.error, OverflowError, RecursionError) as error:
-        reason = "nested too deep" if isinstance(error, RecursionError) else error
-        sys.exit(f"no regular expression ({reason}); correct it")
-"""
-
-
-def check_patterns(patterns: Iterable[Pattern], names: Collection[str]) -> None:
-    """Raise ValueError if matching these regular expressions against these layer names might never end.
-
-    Raises
-    ------
-    ValueError
-        If one isn't a regular expression, all together are longer than `MAX_LENGTH`, or take more than `MAX_SECONDS`.
-    """
-    tried, n_characters = [], 0
-    for pattern in patterns:
-        tried.append(pattern)
-        n_characters += len(pattern.text)
-        if n_characters > MAX_LENGTH:
-            raise ValueError(f"{pattern.what}, the last of {n_characters} characters; allowed are {MAX_LENGTH} in all")
-    if not tried:
-        return
-    command = [sys.executable, "-I", "-S", "-c", _TRY]
-    task = json.dumps([MAX_SECONDS, [(pattern.text, pattern.whole) for pattern in tried], list(names)])
-    done = subprocess.run(command, input=task, capture_output=True, text=True, check=False)  # noqa: S603  # our own
-    if done.returncode:
-        last = tried[int(done.stdout.split()[-1]) if done.stdout else -1].what
-        if done.returncode > 0:
-            raise ValueError(f"{last}, {done.stderr.strip().splitlines()[-1]}")
-        raise ValueError(
-            f"{last}, which may take for ever to match: it and those before it take more than {MAX_SECONDS:g} s on "
-            f"{len(names)} names; name the layers more simply"
-        )

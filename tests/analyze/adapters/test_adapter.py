@@ -12,7 +12,7 @@ from safetensors import TensorSpec, serialize_file
 from safetensors.numpy import save_file
 
 from lorascope.analyze.adapters.adapter import adapter_report
-from lorascope.stores import adapter_settings
+from lorascope.stores import expressions
 
 PREFIX = "base_model.model."
 Q, UP = "model.layers.2.self_attn.q_proj", "model.layers.10.mlp.up_proj"
@@ -450,7 +450,7 @@ def test_equals_what_peft_would_merge(tmp_path: Path, options: dict[str, Any]) -
 
 
 def test_patterns_that_may_take_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapter_settings, "MAX_SECONDS", 0.2)
+    monkeypatch.setattr(expressions, "MAX_SECONDS", 0.2)
     folder = write(tmp_path / "lora", factors("a" * 200), rank_pattern={"[*]?.*.+.{2,}.*.*X": 4})
     with pytest.raises(ValueError, match=r"`rank_pattern` of adapter '.*' has '.*', which may take for ever to match"):
         adapter_report(folder)

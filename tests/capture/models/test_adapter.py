@@ -22,7 +22,7 @@ from transformers import (
 
 from lorascope.capture.models.adapter import adapter_identity, attach_adapter, attach_adapters
 from lorascope.capture.models.refusal import AdapterError, is_residual
-from lorascope.stores import adapter_settings
+from lorascope.stores import expressions
 
 from ...tiny import llama
 from ..recorded import adapt
@@ -141,7 +141,7 @@ def test_configuration_that_cannot_be_read(tiny_model: Any, tiny_adapter: Path, 
 def test_configuration_with_a_wrong_value(
     tiny_model: Any, tiny_adapter: Path, change: Any, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adapter_settings, "MAX_SECONDS", 0.2)
+    monkeypatch.setattr(expressions, "MAX_SECONDS", 0.2)
     reconfigure(tiny_adapter, **change)
     refuse(tiny_model, tiny_adapter, words)
 

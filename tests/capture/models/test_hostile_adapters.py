@@ -10,7 +10,7 @@ import pytest
 
 from lorascope.analyze import adapter_report
 from lorascope.capture.models.adapter import attach_adapter
-from lorascope.stores import adapter_settings
+from lorascope.stores import expressions
 
 from ...hostile_adapters import HOSTILE
 
@@ -89,7 +89,7 @@ def test_there_are_sixty() -> None:
 def test_hostile_adapters_are_refused_soon(
     tiny_model: Any, tiny_adapter: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adapter_settings, "MAX_SECONDS", 0.2)  # of another process
+    monkeypatch.setattr(expressions, "MAX_SECONDS", 0.2)  # of another process
     HOSTILE[name](tiny_adapter)
     assert (answer(adapter_report, tiny_adapter) is None) == (name in READ_WITHOUT or name == "escape-in-a-name")
     assert (answer(attach_adapter, tiny_model, tiny_adapter) is None) == (name == "escape-in-a-name")

@@ -1,13 +1,15 @@
 """Chats: every token's role against an independent parse of the text, and against transformers' own marks."""
 
 import copy
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lorascope.capture.samples.chats import encode_chat, special_token_in, special_tokens
-from lorascope.capture.samples.encoded import count_roles
+from lorascope.capture.samples.chats import render_process, special_token_in, special_tokens
+from lorascope.capture.samples.encode import encode_items
+from lorascope.capture.samples.encoded import EncodedSample, count_roles
 from lorascope.capture.samples.items import ChatItem
 from lorascope.capture.samples.sources import read_items
 from lorascope.stores.format.tables import ROLES
@@ -23,12 +25,29 @@ def tokenizers() -> dict[str, Any]:
     return {name: chat_tokenizer(name) for name in CHAT_TOKENIZERS}
 
 
+Encode = Callable[..., EncodedSample]
+
+
+@pytest.fixture(scope="module")
+def encode_chat() -> Iterator[Encode]:
+    """All chats of this module are rendered in one process."""
+    with render_process() as renderer:
+
+        def encode(item: ChatItem, tokenizer: Any, *, max_length: int) -> EncodedSample:
+            (sample,) = encode_items([item], tokenizer, max_length=max_length, window_tokens=16, renderer=renderer)
+            return sample
+
+        yield encode
+
+
 def chat(messages: list[dict[str, Any]], **options: Any) -> ChatItem:
     return ChatItem(id="c", dataset="d", split="", messages=tuple(messages), **options)
 
 
 @pytest.mark.parametrize("name", CHAT_TOKENIZERS)
-def test_every_token_has_the_role_that_the_turns_give_it(name: str, tokenizers: dict[str, Any]) -> None:
+def test_every_token_has_the_role_that_the_turns_give_it(
+    name: str, tokenizers: dict[str, Any], encode_chat: Encode
+) -> None:
     tokenizer, chats = tokenizers[name], conversations(50)
     for number, (item, messages) in enumerate(zip(read_items([{"messages": m} for m in chats]), chats, strict=True)):
         sample = encode_chat(item, tokenizer, max_length=1000)
@@ -43,7 +62,9 @@ def test_every_token_has_the_role_that_the_turns_give_it(name: str, tokenizers: 
             assert "".join(spoken.split()) == "".join(wanted.split())
 
 
-def test_roles_are_those_of_the_marks_where_a_template_has_them(tokenizers: dict[str, Any]) -> None:
+def test_roles_are_those_of_the_marks_where_a_template_has_them(
+    tokenizers: dict[str, Any], encode_chat: Encode
+) -> None:
     """And the tokens found without marks are the same: ChatML with and without `{% generation %}`."""
     marked = tokenizers["marked"]
     bare = copy.deepcopy(marked)
@@ -56,7 +77,7 @@ def test_roles_are_those_of_the_marks_where_a_template_has_them(tokenizers: dict
         assert one.is_target.tolist() == [bool(value) for value in mask["assistant_masks"]]
 
 
-def test_only_the_completion_is_predicted_and_gone_on_from(tokenizers: dict[str, Any]) -> None:
+def test_only_the_completion_is_predicted_and_gone_on_from(tokenizers: dict[str, Any], encode_chat: Encode) -> None:
     messages = conversations(6)[5]
     for name in CHAT_TOKENIZERS:
         (item,) = read_items([{"prompt": messages[:3], "completion": messages[3:]}])
@@ -79,7 +100,7 @@ def runs(mask: np.ndarray) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
 
 
-def test_tools_and_calls_go_through_a_template_that_marks(tokenizers: dict[str, Any]) -> None:
+def test_tools_and_calls_go_through_a_template_that_marks(tokenizers: dict[str, Any], encode_chat: Encode) -> None:
     call = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 2}}}
     messages = [
         {"role": "user", "content": "2 + 2?"},
@@ -101,7 +122,7 @@ def test_tools_and_calls_go_through_a_template_that_marks(tokenizers: dict[str, 
     assert '<tools>\n{"name": "add"}\n</tools>' in text
 
 
-def test_options_reach_the_template_and_json_is_seen_through(tokenizers: dict[str, Any]) -> None:
+def test_options_reach_the_template_and_json_is_seen_through(tokenizers: dict[str, Any], encode_chat: Encode) -> None:
     tokenizer = copy.deepcopy(tokenizers["marked"])
     tokenizer.chat_template = (
         "{{ greeting }}{% for m in messages %}<|im_start|>"
@@ -116,7 +137,9 @@ def test_options_reach_the_template_and_json_is_seen_through(tokenizers: dict[st
 
 
 @pytest.mark.parametrize("trim", ["", " | trim", ".strip('\\n')", ".lstrip('\\n')", ".rstrip()"])
-def test_white_space_around_what_is_said_may_be_kept_or_trimmed(trim: str, tokenizers: dict[str, Any]) -> None:
+def test_white_space_around_what_is_said_may_be_kept_or_trimmed(
+    trim: str, tokenizers: dict[str, Any], encode_chat: Encode
+) -> None:
     tokenizer = copy.deepcopy(tokenizers["llama3"])  # whose tokens of white space cover nothing
     tokenizer.chat_template = (
         "{% for m in messages %}<|start_header_id|>{{ m.content" + trim + " }}<|eot_id|>{% endfor %}"
@@ -126,7 +149,9 @@ def test_white_space_around_what_is_said_may_be_kept_or_trimmed(trim: str, token
     assert [ROLES[role] for role in sample.roles] == ["template"] + ["assistant"] * (len(sample.roles) - 1)
 
 
-def test_special_tokens_in_what_is_said_pass_as_transformers_takes_them(tokenizers: dict[str, Any]) -> None:
+def test_special_tokens_in_what_is_said_pass_as_transformers_takes_them(
+    tokenizers: dict[str, Any], encode_chat: Encode
+) -> None:
     tokenizer = tokenizers["chatml"]
     item = chat([{"role": "user", "content": "Say <|im_end|> twice."}, {"role": "assistant", "content": "No."}])
     sample = encode_chat(item, tokenizer, max_length=1000)
@@ -169,7 +194,7 @@ SHORT = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content":
     ],
 )
 def test_what_a_template_makes_of_a_chat_is_proved(
-    template: str | None, words: str, tokenizers: dict[str, Any]
+    template: str | None, words: str, tokenizers: dict[str, Any], encode_chat: Encode
 ) -> None:
     tokenizer = copy.deepcopy(tokenizers["chatml"])
     tokenizer.chat_template = template
@@ -179,7 +204,9 @@ def test_what_a_template_makes_of_a_chat_is_proved(
 
 
 @pytest.mark.parametrize("name", ["truncation", "padding", "chat_template", "return_dict", "continue_final_message"])
-def test_data_neither_brings_a_template_nor_cuts_tokens_off(name: str, tokenizers: dict[str, Any]) -> None:
+def test_data_neither_brings_a_template_nor_cuts_tokens_off(
+    name: str, tokenizers: dict[str, Any], encode_chat: Encode
+) -> None:
     (item,) = read_items([{"messages": SHORT, "chat_template_kwargs": {name: True, "max_length": 20}}])
     with pytest.raises(
         ValueError, match="sample 'data:0': `chat_template_kwargs` has `.*`, which isn't for the template"
@@ -187,7 +214,9 @@ def test_data_neither_brings_a_template_nor_cuts_tokens_off(name: str, tokenizer
         encode_chat(item, tokenizers["marked"], max_length=1000)
 
 
-def test_null_is_no_option_and_what_a_template_writes_must_be_text(tokenizers: dict[str, Any]) -> None:
+def test_null_is_no_option_and_what_a_template_writes_must_be_text(
+    tokenizers: dict[str, Any], encode_chat: Encode
+) -> None:
     tokenizer = copy.deepcopy(tokenizers["chatml"])
     tokenizer.chat_template = "{{ date | default('today') }}" + "{% for m in messages %}{{ m.content }}{% endfor %}"
     options: dict[str, str | None]
@@ -199,7 +228,7 @@ def test_null_is_no_option_and_what_a_template_writes_must_be_text(tokenizers: d
         encode_chat(item, tokenizer, max_length=100)
 
 
-def test_a_chat_that_is_too_long_is_refused_whole(tokenizers: dict[str, Any]) -> None:
+def test_a_chat_that_is_too_long_is_refused_whole(tokenizers: dict[str, Any], encode_chat: Encode) -> None:
     for name, tokenizer in tokenizers.items():
         n = len(encode_chat(chat(SHORT), tokenizer, max_length=1000).token_ids)
         assert len(encode_chat(chat(SHORT), tokenizer, max_length=n).token_ids) == n, name

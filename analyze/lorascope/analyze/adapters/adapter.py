@@ -12,7 +12,8 @@ import xarray as xr
 from jaxtyping import Float64
 
 from lorascope.stores import Problem
-from lorascope.stores.adapter_settings import check_patterns, has_residual_init, setting_patterns
+from lorascope.stores.adapter_settings import has_residual_init, setting_patterns
+from lorascope.stores.expressions import check_patterns
 from lorascope.stores.progress import Progress
 
 from .factors import (

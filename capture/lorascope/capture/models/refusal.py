@@ -20,8 +20,8 @@ from torch import nn
 
 from lorascope.capture.errors import AdapterError
 from lorascope.stores import Problem, adapter_settings
-from lorascope.stores.adapter_settings import check_patterns
 from lorascope.stores.errors import join_problems
+from lorascope.stores.expressions import check_patterns
 
 from .device import copy_without_hooks, is_offloaded
 from .weights import plain_path, state_tensors

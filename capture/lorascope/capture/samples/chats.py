@@ -3,18 +3,26 @@
 import inspect
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import _plain_template_data as as_plain
+from transformers.utils.chat_template_utils import get_json_schema
 
+from lorascope.stores.confined import ConfinedProcess
 from lorascope.stores.format.tables import ROLES
 
 from .encoded import ASSISTANT, TEMPLATE, EncodedSample, require_context_fit, require_short, require_splittable
 from .items import ChatItem
+from .render_texts import Rendered, marks_assistant, render_texts
 
-_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+MAX_SECONDS, MAX_BYTES = 10.0, 2**30
+"""CPU time and memory in which a template must write the chats of a batch; usual ones take less than a second."""
+BATCH_CHATS = 16
+"""Number of chats in a batch, to which the limits apply."""
 _STANDS_FOR = re.compile("\ue000lorascope([0-9]+)\ue001")
 """Mark that stands for a message's content, to find where the template writes contents."""
 MARKED = "a template that marks what the assistant says with {% generation %}"
@@ -38,16 +46,59 @@ def special_tokens(tokenizer: Any) -> dict[int, str]:
     return {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if token.special}
 
 
+def render_process() -> ConfinedProcess:
+    """Return the process in which templates of chats are rendered, with its limits of time and memory."""
+    return ConfinedProcess(render_texts, seconds=MAX_SECONDS, max_bytes=MAX_BYTES)
+
+
+def render_chats(items: Iterable[ChatItem], tokenizer: Any, process: ConfinedProcess) -> Iterator[list[Rendered]]:
+    """Yield the texts of each chat as the tokenizer's template writes its `_variants`, in the process.
+
+    Raises
+    ------
+    ValueError
+        If the tokenizer has no chat template, a chat brings arguments that aren't the template's, or the template
+        needs more time or memory than the process has.
+    """
+    name, left = tokenizer.name_or_path or type(tokenizer).__name__, iter(items)
+    while batch := [*islice(left, BATCH_CHATS)]:
+        requests = [_request(item, tokenizer) for item in batch]
+        results = process.run(requests)
+        for item, request in zip(batch, requests, strict=True):
+            try:
+                yield [Rendered(*next(results)) for _ in request["chats"]]
+            except (TimeoutError, MemoryError, ChildProcessError) as error:
+                raise ValueError(
+                    f"sample {item.id!r}: the chat template of tokenizer {name!r} {error} to write it and up to "
+                    f"{BATCH_CHATS - 1} chats before it; set `tokenizer.chat_template` to the one that the model was "
+                    "trained with, or leave the item out"
+                ) from error
+
+
+def _request(item: ChatItem, tokenizer: Any) -> dict[str, Any]:
+    """Return what `render_texts` needs to write a chat, as JSON values."""
+    template = _chat_template(item, tokenizer)
+    tools = None if item.tools is None else [get_json_schema(t) if inspect.isroutine(t) else t for t in item.tools]
+    options = {**tokenizer.special_tokens_map, **_template_options(item, tokenizer)}
+    chats = _variants(item, marks=marks_assistant(template))
+    return {"template": template, "chats": as_plain(chats), "tools": as_plain(tools), "options": as_plain(options)}
+
+
 def encode_chat(
-    item: ChatItem, tokenizer: Any, *, max_length: int, special: Mapping[int, str] | None = None
+    item: ChatItem,
+    texts: Sequence[Rendered],
+    tokenizer: Any,
+    *,
+    max_length: int,
+    special: Mapping[int, str] | None = None,
 ) -> EncodedSample:
     """Encode a chat by the tokenizer's template; each token gets a role, and the assistant's are to be predicted.
 
     Raises
     ------
     ValueError
-        If the tokenizer has no chat template, the template refuses the chat or changes its contents, no token is the
-        assistant's, or the chat is longer than the context.
+        If the template refuses the chat or changes its contents, no token is the assistant's, or the chat is longer
+        than the context.
 
     Notes
     -----
@@ -60,21 +111,18 @@ def encode_chat(
     the marks, that text must equal the rendered chat, except for white space around the contents.
     """
     special = special_tokens(tokenizer) if special is None else special
-    template = _chat_template(item, tokenizer)
-    text = _render_chat(item, tokenizer, item.messages)
+    text = _require_text(item, texts[0])
     require_splittable(text)
     require_short(tokenizer, item.id, text, max_length)
-    marks = _GENERATION.search(template) is not None
-    if not marks:
-        _require_plain_turns(item, tokenizer, text)
-    spans = _find_contents(item, tokenizer, text, marks=marks)
-    encoding = tokenizer.apply_chat_template(
-        list(item.messages),
-        **_template_options(item, tokenizer),
-        return_dict=True,
-        return_assistant_tokens_mask=marks,
-        tokenizer_kwargs={"return_offsets_mapping": True, "verbose": False},
-    )
+    if len(texts) == 3 and _require_text(item, texts[2]) != text:
+        raise ValueError(
+            f"sample {item.id!r}: the tokenizer's chat template writes more of the assistant's messages than their "
+            f"`content` ({', '.join(_other_keys(item))}), so that its tokens can't be identified; give the tokenizer "
+            f"{MARKED}"
+        )
+    contents = _contents(item, marks=marks_assistant(_chat_template(item, tokenizer)))
+    spans = _find_contents(item, contents, text, _require_text(item, texts[1]))
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     token_ids = np.array(encoding["input_ids"], dtype=np.int64)
     require_context_fit(item.id, len(token_ids), max_length)
     starts, stops = np.array(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2).T
@@ -89,8 +137,8 @@ def encode_chat(
         if role == "assistant" and last + 1 < len(token_ids) and starts[last + 1] == stop:
             last += (end := int(token_ids[last + 1])) == tokenizer.eos_token_id or end in special
         roles[where[0] : last + 1] = ROLES.index(role)
-    if marks:
-        roles[np.array(encoding["assistant_masks"]) == 1] = ASSISTANT
+    for start, stop in texts[0].assistant_spans:
+        roles[(starts < stop) & (stops > start)] = ASSISTANT
     is_assistant = roles == ASSISTANT
     after_prompt = starts >= max((span.stop for span in spans if span.message < item.n_prompt), default=0)
     if not (is_assistant & after_prompt)[1:].any():
@@ -113,6 +161,11 @@ def special_token_in(item: ChatItem, special: Mapping[int, str]) -> str | None:
 
 def _chat_template(item: ChatItem, tokenizer: Any) -> str:
     """Return the tokenizer's template (Jinja text) for a chat; raise ValueError if it has no such template."""
+    if getattr(tokenizer.apply_chat_template, "__func__", None) is not PreTrainedTokenizerBase.apply_chat_template:
+        raise ValueError(
+            f"sample {item.id!r} is a chat, but {type(tokenizer).__name__} writes chats by Python code of its own "
+            "instead of a template; give `prompt` and `completion` as texts"
+        )
     try:
         return str(tokenizer.get_chat_template(tools=item.tools))
     except ValueError as error:
@@ -123,8 +176,8 @@ def _chat_template(item: ChatItem, tokenizer: Any) -> str:
         ) from error
 
 
-def _template_options(item: ChatItem, tokenizer: Any) -> dict[str, Any]:
-    """Return the chat template's arguments; raise ValueError if an item sets one that is transformers' own.
+def _template_options(item: ChatItem, tokenizer: Any) -> Mapping[str, Any]:
+    """Return a chat's own arguments of the template; raise ValueError if one is transformers' own.
 
     One such option is `chat_template`, another template.
     """
@@ -134,60 +187,54 @@ def _template_options(item: ChatItem, tokenizer: Any) -> dict[str, Any]:
             f"sample {item.id!r}: `chat_template_kwargs` has `{taken[0]}`, which isn't for the template to read; leave "
             "it out, and set the template itself as `tokenizer.chat_template`"
         )
-    return {**item.template_options, "tools": item.tools, "add_generation_prompt": False}
+    return item.template_options
 
 
-def _render_chat(item: ChatItem, tokenizer: Any, messages: Messages) -> str:
-    """Return the messages' text as the tokenizer's chat template writes it; raise ValueError if it refuses them."""
-    options = _template_options(item, tokenizer)
-    try:
-        text = str(tokenizer.apply_chat_template(list(messages), **options, tokenize=False))
-        text.encode()  # half of a surrogate pair may stand in whatever else the template writes
-    except (
-        TemplateError,
-        TypeError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
-        reason = " ".join(str(error).split())
-        message = f"sample {item.id!r}: the tokenizer's chat template doesn't take the chat: {reason}"
-        raise ValueError(message) from error
-    return text
+def _require_text(item: ChatItem, rendered: Rendered) -> str:
+    """Return a rendered text; raise ValueError if the template refused the chat."""
+    if rendered.refusal:
+        raise ValueError(f"sample {item.id!r}: the tokenizer's chat template doesn't take the chat: {rendered.refusal}")
+    return rendered.text
 
 
-def _require_plain_turns(item: ChatItem, tokenizer: Any, text: str) -> None:
-    """Raise ValueError if the chat template writes more of the assistant's messages than their `content`."""
-    plain = [
-        {"role": "assistant", "content": message["content"] or ""} if message["role"] == "assistant" else message
-        for message in item.messages
-    ]
+def _other_keys(item: ChatItem) -> list[str]:
+    """Return what the assistant's messages hold besides `role` and `content`."""
     keys = {key for message in item.messages for key in message if message["role"] == "assistant"}
-    others = sorted(keys - {"role", "content"})
-    if others and _render_chat(item, tokenizer, plain) != text:
-        raise ValueError(
-            f"sample {item.id!r}: the tokenizer's chat template writes more of the assistant's messages than their "
-            f"`content` ({', '.join(others)}), so that its tokens can't be identified; give the tokenizer {MARKED}"
-        )
+    return sorted(keys - {"role", "content"})
 
 
-def _find_contents(item: ChatItem, tokenizer: Any, text: str, *, marks: bool) -> list[_ContentSpan]:
-    """Return where each message's content stands in the chat's `text`; ValueError if the template changes one.
-
-    With `marks`, the template itself marks the assistant's contents, and these are skipped.
-    """
-    contents = {
+def _contents(item: ChatItem, *, marks: bool) -> dict[int, str]:
+    """Return number -> content of the messages whose place is to be found: not the assistant's if there are marks."""
+    return {
         number: message["content"]
         for number, message in enumerate(item.messages)
         if message.get("content") and not (marks and message["role"] == "assistant")
     }
-    hidden = [
+
+
+def _variants(item: ChatItem, *, marks: bool) -> list[Messages]:
+    """Return a chat's messages; with a mark in place of each content; and with nothing but the assistant's content.
+
+    The last one is missing if the template has `marks` or the assistant's messages hold nothing else.
+    """
+    contents = _contents(item, marks=marks)
+    masked = [
         {**message, "content": f"\ue000lorascope{number}\ue001"} if number in contents else message
         for number, message in enumerate(item.messages)
     ]
-    first, *pieces = _STANDS_FOR.split(_render_chat(item, tokenizer, hidden))
+    plain = [
+        {"role": "assistant", "content": message["content"] or ""} if message["role"] == "assistant" else message
+        for message in item.messages
+    ]
+    return [item.messages, masked] if marks or not _other_keys(item) else [item.messages, masked, plain]
+
+
+def _find_contents(item: ChatItem, contents: Mapping[int, str], text: str, masked: str) -> list[_ContentSpan]:
+    """Return where each content stands in the chat's `text`; ValueError if the template changes one.
+
+    `masked` is the text with a mark in place of each content.
+    """
+    first, *pieces = _STANDS_FOR.split(masked)
     numbers = [int(number) for number in pieces[::2]]
     for number in contents:
         if (times := numbers.count(number)) != 1:

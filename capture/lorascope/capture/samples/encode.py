@@ -2,11 +2,14 @@
 
 import itertools
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
-from .chats import encode_chat, special_tokens
+from lorascope.stores.confined import ConfinedProcess
+
+from .chats import encode_chat, render_chats, render_process, special_tokens
 from .encoded import (
     ANSWER,
     CHOICE,
@@ -31,6 +34,7 @@ def encode_items(
     window_tokens: int,
     prompt: Template | None = None,
     examples: Examples | None = None,
+    renderer: ConfinedProcess | None = None,
 ) -> list[EncodedSample]:
     """Encode items (questions, texts, chats, token ids) as samples for the model, in order.
 
@@ -50,13 +54,15 @@ def encode_items(
         Prompt of multiple-choice items; None for `main`, the paper's prompt for training.
     examples
         Examples that the prompt shows, if it shows any.
+    renderer
+        Process of `render_process` in which chats are rendered; None for one of their own.
 
     Raises
     ------
     ValueError
         If there are no items, a sample is longer than the context, a choice or text has no tokens, a window leaves no
         token to predict or is longer than the context, the tokenizer isn't a fast one, or the prompt shows examples
-        that aren't given; or as `encode_chat`, `encode_completion` and `encode_token_ids` do.
+        that aren't given; or as `render_chats`, `encode_chat`, `encode_completion` and `encode_token_ids` do.
 
     Notes
     -----
@@ -76,17 +82,19 @@ def encode_items(
     choice_samples = iter(_encode_choice_items(asked, template, examples, tokenizer, max_length) if asked else ())
     special = special_tokens(tokenizer)
     samples: list[EncodedSample] = []
-    for item in items:
-        if isinstance(item, ChoiceItem):
-            samples.append(next(choice_samples))
-        elif isinstance(item, TextItem):
-            samples += _encode_text(item, tokenizer, max_length=max_length, window_tokens=window_tokens)
-        elif isinstance(item, ChatItem):
-            samples.append(encode_chat(item, tokenizer, max_length=max_length, special=special))
-        elif isinstance(item, CompletionItem):
-            samples.append(encode_completion(item, tokenizer, max_length=max_length))
-        else:
-            samples.append(encode_token_ids(item, tokenizer, max_length=max_length))
+    with render_process() if renderer is None else nullcontext(renderer) as process:
+        chats = render_chats((item for item in items if isinstance(item, ChatItem)), tokenizer, process)
+        for item in items:
+            if isinstance(item, ChoiceItem):
+                samples.append(next(choice_samples))
+            elif isinstance(item, TextItem):
+                samples += _encode_text(item, tokenizer, max_length=max_length, window_tokens=window_tokens)
+            elif isinstance(item, ChatItem):
+                samples.append(encode_chat(item, next(chats), tokenizer, max_length=max_length, special=special))
+            elif isinstance(item, CompletionItem):
+                samples.append(encode_completion(item, tokenizer, max_length=max_length))
+            else:
+                samples.append(encode_token_ids(item, tokenizer, max_length=max_length))
     return samples
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..models.preflight import Note
-from ..samples.chats import special_token_in, special_tokens
+from ..samples.chats import render_process, special_token_in, special_tokens
 from ..samples.encode import encode_items
 from ..samples.encoded import EncodedSample
 from ..samples.items import ChatItem, ChoiceItem, Item
@@ -61,22 +61,24 @@ def encode_data(
     """
     samples: list[EncodedSample] = []
     omitted: dict[str, int] = {}
-    for number, template in enumerate(data.prompts.templates):
-        for path, items in data.items.items():
-            prompted = [item for item in items if not number or isinstance(item, ChoiceItem)]
-            if not prompted:
-                continue
-            encoded = encode_items(
-                prompted,
-                tokenizer,
-                max_length=max_length,
-                window_tokens=window_tokens,
-                prompt=template,
-                examples=data.prompts.examples,
-            )
-            samples += encoded[:limit]
-            if n_omitted := len(encoded) - len(encoded[:limit]):
-                omitted[path] = max(n_omitted, omitted.get(path, 0))  # later prompts ask questions only
+    with render_process() as renderer:
+        for number, template in enumerate(data.prompts.templates):
+            for path, items in data.items.items():
+                prompted = [item for item in items if not number or isinstance(item, ChoiceItem)]
+                if not prompted:
+                    continue
+                encoded = encode_items(
+                    prompted,
+                    tokenizer,
+                    max_length=max_length,
+                    window_tokens=window_tokens,
+                    prompt=template,
+                    examples=data.prompts.examples,
+                    renderer=renderer,
+                )
+                samples += encoded[:limit]
+                if n_omitted := len(encoded) - len(encoded[:limit]):
+                    omitted[path] = max(n_omitted, omitted.get(path, 0))  # later prompts ask questions only
     return samples, omitted
 
 
