@@ -144,5 +144,5 @@ def test_open_ends_are_said_and_drawn_where_the_profile_is_flat(figure: Any) -> 
 @pytest.mark.parametrize("options", [{"huber": 0.01}, {"residuals": "log"}])
 def test_a_fit_without_profiles_is_refused(phi: pd.DataFrame, options: dict[str, Any]) -> None:
     fit = fit_scaling_law(phi, "MIUB", **ROLES, **options)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="this fit has no profiles: they need least squares of relative or absolute"):
+    with pytest.raises(ValueError, match="this fit has no profile intervals: they need least squares"):
         profile_figure(fit)

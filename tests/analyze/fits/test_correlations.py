@@ -63,18 +63,18 @@ def test_what_is_left_beyond_the_setting_is_that_of_a_regression(seed: int, n_la
     x, y = tables(seed, n_lacking=n_lacking)
     there = np.isfinite(x)
     fit = sm.OLS(y[there], np.column_stack([x[there], dummies(x, 0), dummies(x, 1)])).fit()
-    partial = pooled_pearson(setting_residuals(x), setting_residuals(y))
+    partial = pooled_pearson(setting_residuals(x)[0], setting_residuals(y)[0])
     assert partial == pytest.approx(fit.tvalues[0] / math.sqrt(fit.tvalues[0] ** 2 + fit.df_resid))
     moved = x + np.arange(6)[:, None] - 3 * np.arange(5) ** 2
-    assert pooled_pearson(setting_residuals(moved), setting_residuals(y)) == pytest.approx(partial)
+    assert pooled_pearson(setting_residuals(moved)[0], setting_residuals(y)[0]) == pytest.approx(partial)
 
 
 def test_nothing_is_left_beyond_the_setting() -> None:
     additive = 1000 * np.arange(4)[:, None] + 0.1 * np.arange(5) ** 2
-    assert not setting_residuals(additive).any()
-    assert not setting_residuals(np.ones((4, 5))).any()
+    assert not setting_residuals(additive)[0].any()
+    assert not setting_residuals(np.ones((4, 5)))[0].any()
     apart = np.array([[1.0, 4, 9, NAN, NAN, NAN], [NAN, NAN, NAN, 1, 3, 7]])  # settings link no groups
-    assert not np.nan_to_num(setting_residuals(apart)).any()
+    assert not np.nan_to_num(setting_residuals(apart)[0]).any()
 
 
 def test_williams_published_example() -> None:

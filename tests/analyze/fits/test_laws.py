@@ -4,7 +4,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from lorascope.analyze.fits.laws import AXES, BOUNDS, LAWS, LawName, find_law
+from lorascope.analyze.fits.laws import BOUNDS, LAWS, LawName, find_law
 
 LOGS = {"N": np.array([0.0, 0.5, 1.0]), "R": np.array([0.0, -1.0, -2.0]), "D": np.array([0.3, 0.2, 0.0])}
 SHARE = np.array([0.0, 1.0, 3.0])
@@ -83,4 +83,4 @@ def test_a_law_that_is_none() -> None:
 
 
 def test_every_exponent_has_bounds() -> None:
-    assert set(BOUNDS) == {axis.exponent for axis in AXES.values()}
+    assert set(BOUNDS) == {name for law in LAWS.values() for name in law.terms({**LOGS, "share": SHARE})[1]}

@@ -87,7 +87,7 @@ def shares(spread: np.ndarray, effects: float, n_runs: int = 300) -> tuple[float
     p = []
     for _ in range(n_runs):
         x, y = (effects * rng.normal(size=6) + spread * rng.normal(size=(8, 6)) for _ in range(2))
-        beyond = permuted_pearson(setting_residuals(x), setting_residuals(y), orders)
+        beyond = permuted_pearson(setting_residuals(x)[0], setting_residuals(y)[0], orders)
         p.append([permutation_p(permuted_pearson(x, y, orders)), permutation_p(beyond)])
     first, second = (np.array(p) <= 0.05).mean(axis=0)
     return float(first), float(second)

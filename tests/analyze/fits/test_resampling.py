@@ -58,11 +58,5 @@ def test_draws_that_define_nothing_are_left_out(weights: np.ndarray | None) -> N
     assert np.isnan(percentile_interval(np.full(4, np.nan), 0.95, weights)).all()
 
 
-@pytest.mark.parametrize(("n_groups", "n_draws"), [(0, 10), (3, 0)])
-def test_nothing_to_draw_is_refused(n_groups: int, n_draws: int) -> None:
-    with pytest.raises(ValueError, match="both must be at least 1"):
-        group_draws(n_groups, n_draws, np.random.default_rng(0))
-
-
 def test_examples() -> None:
     assert doctest.testmod(module).failed == 0

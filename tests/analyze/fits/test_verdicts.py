@@ -11,7 +11,7 @@ from scipy import stats
 
 from lorascope.analyze.fits.design import Design
 from lorascope.analyze.fits.estimate import Estimate, estimate
-from lorascope.analyze.fits.profile import Interval, interval_text, profiles
+from lorascope.analyze.fits.profile import Interval, profiles
 from lorascope.analyze.fits.result import ScalingFit
 from lorascope.analyze.fits.verdicts import WORDS, Summary, Verdict, axis_tests, f_test, is_small, verdicts
 from lorascope.analyze.results.format import format_number
@@ -113,9 +113,9 @@ def test_shared_layers_make_it_rise(design_of: DesignOf, paper_cells: PaperCells
 
 
 def test_texts_of_intervals() -> None:
-    assert interval_text((0.2, 0.51234, False, False)) == "0.2000 to 0.5123"
-    assert interval_text(Interval(0.2, 0.5, True, False, False), 3) == "(open) to 0.500"
-    assert interval_text(Interval(0.2, 0.5, False, True, True)) == "0.2000 to (open), in parts"
+    assert Interval(0.2, 0.51234, False, False, False).text() == "0.2000 to 0.5123"
+    assert Interval(0.2, 0.5, True, False, False).text(3) == "(open) to 0.500"
+    assert Interval(0.2, 0.5, False, True, True).text() == "0.2000 to (open), in parts"
 
 
 def test_the_text_of_a_summary_has_verdicts_and_the_first_table() -> None:

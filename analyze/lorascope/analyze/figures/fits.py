@@ -9,7 +9,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
-from lorascope.analyze.fits.profile import Interval, Profile, interval_text, largest_ssr
+from lorascope.analyze.fits.profile import Interval, Profile, largest_ssr
 from lorascope.analyze.fits.result import ScalingFit
 from lorascope.analyze.results.format import format_number
 
@@ -239,10 +239,7 @@ def profile_figure(fit: ScalingFit) -> go.Figure:
     ValueError
         If the fit has no profiles.
     """
-    if not fit.profiles:
-        raise ValueError(
-            "this fit has no profiles: they need least squares of relative or absolute residuals that aren't all 0"
-        )
+    n_open = int(fit.conf_int()[["low_open", "high_open"]].any(axis=1).sum())  # raises without profiles
     limit = float(_height(np.array(largest_ssr(fit.ssr, fit.df_resid, fit.level)), fit))
     top = 1.8 * limit
     figure, panels = small_multiples([_panel_title(fit, profile) for profile in fit.profiles.values()], height=170)
@@ -258,7 +255,6 @@ def profile_figure(fit: ScalingFit) -> go.Figure:
         figure.update_xaxes(exponentformat="power", nticks=3 if is_long else 4, **panel)
     figure.update_yaxes(range=[-0.08 * top, top])
     figure.update_yaxes(title_text="|t| of the profile", col=1)
-    n_open = sum(any(profile.interval[2:4]) for profile in fit.profiles.values())
     headline(
         figure,
         f"How far the parameters of {fit.design.response} may go",
@@ -278,7 +274,7 @@ def _height(ssr: np.ndarray, fit: ScalingFit) -> np.ndarray:
 def _panel_title(fit: ScalingFit, profile: Profile) -> str:
     """Return the title (HTML) of a parameter's panel: its estimate, and below it its interval."""
     value = format_number(fit.params[profile.name], digits=4)
-    return f"<b>{html.escape(profile.name)}</b> = {value}<br>{interval_text(profile.interval)}"
+    return f"<b>{html.escape(profile.name)}</b> = {value}<br>{profile.interval.text()}"
 
 
 def _curve(fit: ScalingFit, profile: Profile, value: float, window: tuple[float, float]) -> go.Scatter:
@@ -326,6 +322,6 @@ def _bar(interval: Interval, window: tuple[float, float], limit: float) -> go.Sc
     high = min(interval.high, window[1]) if interval.high_open else interval.high
     is_open = {"left": interval.low_open, "right": interval.high_open}
     marker = {"symbol": [EDGES[side] if beyond else "line-ns-open" for side, beyond in is_open.items()], "size": 11}
-    texts = [interval_text(interval)] * 2
+    texts = [interval.text()] * 2
     bar: dict[str, Any] = {"mode": "lines+markers", "marker": marker, "line": {"width": 3}}
     return points(BAR, "", texts, x=[low, high], y=[limit, limit], **bar)

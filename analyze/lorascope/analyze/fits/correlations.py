@@ -14,17 +14,18 @@ TIE = 1e-12
 
 
 def centred(values: np.ndarray) -> np.ndarray:
-    """Return values (group, setting) minus their group's mean; exactly 0 if all values of a group are equal."""
+    """Return a table (group, setting) minus the mean of each group; exactly 0 if all values of a group are equal."""
     means = np.nanmean(values, axis=1, keepdims=True)
     is_constant = np.nanmax(values, axis=1, keepdims=True) == np.nanmin(values, axis=1, keepdims=True)
     return np.where(is_constant & np.isfinite(values), 0.0, values - means)
 
 
 def pooled_pearson(first: np.ndarray, second: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
-    """Return Pearson's r (draw,) of two tables centred within groups; NaN if a table is constant in all groups.
+    """Return Pearson's r (draw,) of two tables (group, setting) centred within groups; NaN if one doesn't vary.
 
-    `counts` (draw, group) is how often each group counts; once if None. This is the partial correlation given the
-    groups: with n cells in G groups it has the distribution of a plain r of n - G + 1 cells.
+    `counts` (draw, group) is how often a bootstrap draw has each group; by default one draw has each group once. This
+    is the partial correlation given the groups: with n cells in G groups it has the distribution of a plain r of
+    n - G + 1 cells.
     """
     x, y = (np.nan_to_num(centred(values)) for values in (first, second))
     times = np.ones((1, len(x))) if counts is None else counts
@@ -33,10 +34,9 @@ def pooled_pearson(first: np.ndarray, second: np.ndarray, counts: np.ndarray | N
 
 
 def williams(r_12: float, r_13: float, r_23: float, n: int) -> tuple[float, float]:
-    """Return Williams' t for r_12 against r_13, correlations that share variable 1, and its two-sided p.
+    """Return Williams' t, positive if r_12 > r_13, and its two-sided p; variable 1 is shared, r_23 the third r.
 
-    t is positive if r_12 is the larger. r_23 is the correlation of the other two. For values centred within G groups,
-    `n` is cells - G + 1, at least 4.
+    For values centred within G groups, `n` is cells - G + 1, at least 4.
 
     Notes
     -----
@@ -64,50 +64,41 @@ def williams(r_12: float, r_13: float, r_23: float, n: int) -> tuple[float, floa
     return t, float(2 * student.sf(abs(t), n - 3))
 
 
-def setting_residuals(values: np.ndarray, sets: np.ndarray | None = None) -> np.ndarray:
-    """Return residuals of a table (group, setting) after least squares on effects of groups and of settings.
+def setting_residuals(values: np.ndarray, sets: np.ndarray | None = None) -> tuple[np.ndarray, int]:
+    """Return residuals (group, setting) of a regression on indicators of groups and settings, and their df.
 
-    With `sets`, integers (group,), a setting has a separate effect in each set of groups. All residuals are 0 if no
-    degree of freedom is left, or only rounding. The pooled correlation of two such tables is the partial correlation
-    given these effects (Fisher 1924, Metron 3, 329).
+    With `sets`, integers (group,), a setting has a separate effect in each set of groups. `df` is cells minus the
+    design's rank. All residuals are 0 if df is below 2, or if they are only rounding. The pooled correlation of two
+    such tables is the partial correlation given these effects (Fisher 1924, Metron 3, 329).
     """
-    is_known = np.isfinite(values)
-    design, cells = _effects(is_known, sets), centred(values)[is_known]
-    rest = cells - design @ np.linalg.lstsq(design, cells, rcond=None)[0]
+    is_known, (n_groups, n_settings) = np.isfinite(values), values.shape
+    group, setting = np.nonzero(is_known)
+    sets = np.zeros(n_groups, int) if sets is None else sets
+    effects = np.eye((sets.max() + 1) * n_settings)[sets[group] * n_settings + setting]
+    design, cells = np.hstack([np.eye(n_groups)[group], effects]), centred(values)[is_known]
+    coefficients, _, rank, _ = np.linalg.lstsq(design, cells, rcond=None)
+    rest, df = cells - design @ coefficients, len(cells) - int(rank)
     varies = np.sqrt(rest @ rest) > ROUNDING * np.sqrt(cells @ cells)
     residuals = np.full(values.shape, np.nan)
-    residuals[is_known] = rest if varies and residual_freedom(values, sets) >= 2 else 0
-    return residuals
+    residuals[is_known] = rest if varies and df >= 2 else 0
+    return residuals, df
 
 
-def residual_freedom(values: np.ndarray, sets: np.ndarray | None = None) -> int:
-    """Return the degrees of freedom of `setting_residuals`: cells minus effects that they determine."""
-    is_known = np.isfinite(values)
-    return int(is_known.sum()) - int(np.linalg.matrix_rank(_effects(is_known, sets)))
+def correlation_p(r: float, df: int) -> float:
+    """Return the two-sided p of a correlation by Student's t with `df` degrees of freedom; NaN if `df` isn't above 0.
 
-
-def _effects(is_known: np.ndarray, sets: np.ndarray | None) -> np.ndarray:
-    """Return the design matrix (cell, effect): indicators of groups, and of settings in each set of groups."""
-    group, setting = np.nonzero(is_known)
-    n_groups, n_settings = is_known.shape
-    sets = np.zeros(n_groups, int) if sets is None else sets
-    return np.hstack(
-        [np.eye(n_groups)[group], np.eye((sets.max() + 1) * n_settings)[sets[group] * n_settings + setting]]
-    )
-
-
-def correlation_p(r: float, freedom: float) -> float:
-    """Return the two-sided p of a correlation by Student's t, as in `pearsonr`; n cells have `freedom` n - 2."""
+    It is that of `scipy.stats.pearsonr` for n cells and `df` n - 2.
+    """
     from scipy.stats import beta
 
-    return 2 * float(beta.sf(abs(r), freedom / 2, freedom / 2, loc=-1, scale=2)) if freedom > 0 else math.nan
+    return 2 * float(beta.sf(abs(r), df / 2, df / 2, loc=-1, scale=2)) if df > 0 else math.nan
 
 
 def permuted_pearson(values: np.ndarray, accuracy: np.ndarray, orders: np.ndarray) -> np.ndarray:
-    """Return the pooled Pearson correlation (order,) of accuracy with values whose settings are reordered.
+    """Return `pooled_pearson` (order,) of two tables after the settings of `values` are permuted in all groups alike.
 
-    `orders` is (order, setting): an order p pairs the accuracy of setting s with the value of setting p(s), in all
-    groups. Cells without a partner in their group are excluded, also from group means. NaN if nothing else varies.
+    An order p of `orders` (order, setting) pairs the accuracy of setting s with the value of setting p(s). Cells
+    without a partner in their group are excluded, also from group means; NaN if the others don't vary.
     """
     x, y = centred(values), centred(accuracy)
     sums = np.zeros((3, len(orders)))  # of squares of x, of squares of y, of products
@@ -123,29 +114,19 @@ def permuted_pearson(values: np.ndarray, accuracy: np.ndarray, orders: np.ndarra
 
 
 def permutation_p(values: np.ndarray) -> float:
-    """Return the two-sided p of a statistic, `values[0]`, among its values (order,) by permutation; NaN if NaN.
+    """Return the two-sided permutation p of a statistic, the first of its `values` (order,); NaN if that is NaN.
 
-    Notes
-    -----
     p is the share of orders with a value at least as far from 0 as the first. If all groups have all settings, it is
     exact under the hypothesis that settings are exchangeable on one side in all groups at once, however similar groups
-    are. Orders with an undefined statistic count as far from 0, which is conservative. With k settings, p is at least
-    1/k!.
-
-    References
-    ----------
-    Mantel (1967), Cancer Research 27, 209: permuting rows of two tables together.
-
-    Examples
-    --------
-    >>> permutation_p(np.array([0.9, 0.1, -0.9, 0.3]))
-    0.5
+    are (Mantel 1967, Cancer Research 27, 209). Orders with an undefined statistic count as far from 0, which is
+    conservative. With k settings, p is at least 1/k!.
     """
     if math.isnan(values[0]):
         return math.nan
     return float((np.isnan(values) | (np.abs(values) >= abs(values[0]) - TIE)).mean())
 
 
-def _ratio(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
-    """Return the quotient of two arrays; NaN where the divisor isn't above 0."""
-    return np.asarray(np.divide(upper, lower, out=np.full(len(upper), np.nan), where=lower > 0))
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Return the quotient (n,) of two arrays; NaN where the denominator isn't above 0."""
+    quotient = np.full(len(numerator), np.nan)
+    return np.divide(numerator, denominator, out=quotient, where=denominator > 0)

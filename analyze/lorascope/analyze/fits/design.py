@@ -11,8 +11,8 @@ import pandas as pd  # type: ignore[import-untyped]
 from lorascope.analyze.results.options import Residual
 
 from .frame import check_columns, group_labels
-from .laws import AXES, BOUNDS, Column, Law, find_law
-from .solve import Problem, column_basis
+from .laws import BOUNDS, Column, Law, find_law
+from .solve import Problem, column_basis, slopes
 
 APART = 1e-9
 """Singular values below this share of the largest count as 0, for derivatives scaled to length 1."""
@@ -28,7 +28,7 @@ LARGEST_POWER = 250.0
 
 @dataclass(frozen=True)
 class Design:
-    """A table of cells (runs) and a scaling law as arrays, ready to be fitted; `make_design` makes it."""
+    """Design matrix of a scaling law and its data: the rows of a table as arrays, made by `make_design`."""
 
     law_name: str
     response: str
@@ -44,13 +44,13 @@ class Design:
     notes: tuple[str, ...]
     frame: pd.DataFrame
     groups: np.ndarray
-    """(n,) label of each row's group."""
+    """(n,) name of each row's group."""
     settings: np.ndarray
-    """(n,) label of each row's setting: its sizes and offsets."""
+    """(n,) name of each row's setting: its sizes and offsets."""
     levels: np.ndarray
-    """(n, g) 1 if a row has a level or an offset, else 0."""
+    """(n, g) indicators of groups and offsets: 1 if a row belongs to one, else 0."""
     level_names: tuple[str, ...]
-    """Names of levels of groups, then of offsets."""
+    """(g,) names of the columns of `levels`: groups, such as `E[a]`, then offsets."""
     logs: Mapping[str, np.ndarray]
     """N, R, D, share -> (n,) logarithms of the sizes of the law's terms, see `laws.Logs`."""
 
@@ -77,13 +77,7 @@ class Design:
     @property
     def equation(self) -> str:
         """Equation of the law as text, with only the terms of sizes in use."""
-        used = [f"{name}0" if name in AXES else name for name in self.logs]
-        head, *terms = self.law.equation.split(" + ")
-        if self.law_name == "multiplicative":
-            amplitude, *factors = terms[0].split(" ")
-            powers = [factor for factor in factors if any(name in factor for name in used)]
-            return f"{head} + {' '.join([amplitude, *powers])}" if powers else head
-        return " + ".join([head, *(term for term in terms if any(name in term for name in used))])
+        return self.law.equation_of(self.logs)
 
     @property
     def y(self) -> np.ndarray:
@@ -162,7 +156,7 @@ def make_design(
     )
     _refuse_repeated(rows.drop(columns=list(offsets)), response)
     _refuse_response(rows[response].to_numpy(), response, group_labels(rows, groups), is_grouped=bool(groups))
-    sizes, dropped = _sizes_in_use(rows, roles, law)
+    sizes, dropped = _sizes_in_use(rows, roles, form)
     sizes |= {"share": share} if share else {}
     ends = {"N": "max", "R": "min", "D": "max"}
     references = {axis: float(rows[sizes[axis]].agg(end)) for axis, end in ends.items() if axis in sizes}
@@ -199,28 +193,22 @@ def apply_design(design: Design, frame: pd.DataFrame) -> Design:
 
 
 def is_determined(design: Design, *, spare: int = 1) -> bool:
-    """Return whether cells determine a law's amplitudes and exponents, and leave at least `spare` cells over.
+    """Return whether the rows identify a law's amplitudes and exponents, and exceed the parameters by `spare` or more.
 
     Levels and offsets may overlap, since predictions of the same rows don't depend on how they are split.
     """
-    at, columns = np.array(GENERIC[: len(design.exponents)]), [column_basis(design.levels, APART)]
-    if design.columns:  # derivatives by amplitudes and exponents, at amplitudes of 1
-        columns += [np.column_stack([term.centred(at) for term in design.columns])]
-        columns += [np.sum([term.centred_slopes(at) for term in design.columns], axis=0)]
-    jacobian = np.column_stack(columns)
-    n_parameters = int(jacobian.shape[1])
+    at, amplitudes = np.array(GENERIC[: len(design.exponents)]), np.ones(len(design.columns))
+    jacobian = slopes(column_basis(design.levels, APART), design.columns, amplitudes, at)
     s = np.linalg.svd(jacobian / np.maximum(np.linalg.norm(jacobian, axis=0), 1e-300), compute_uv=False)
-    return len(design.frame) >= n_parameters + spare and int((s > APART * s[0]).sum()) == n_parameters
+    n, n_parameters = jacobian.shape
+    return bool(n >= n_parameters + spare and (s > APART * s[0]).sum() == n_parameters)
 
 
 def _row_arrays(
     rows: pd.DataFrame, sizes: Mapping[str, str], references: Mapping[str, float], groups: Sequence[str],
     offsets: Sequence[str], first: pd.Series,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return the fields of a `Design` that depend on its rows, by name.
-
-    Offsets are relative to the values in `first`.
-    """
+    """Return by name the fields of a `Design` that depend on its rows; offsets are relative to the row `first`."""
     label = group_labels(rows, groups)
     levels = {f"E[{kind}]" if groups else "E": label == kind for kind in dict.fromkeys(label)}
     for column in offsets:
@@ -260,21 +248,19 @@ def _refuse_response(values: np.ndarray, response: str, groups: np.ndarray, *, i
         raise ValueError(f"{response!r} doesn't vary {where}, {values[0]:g} in the first row; there is nothing to fit")
 
 
-def _sizes_in_use(rows: pd.DataFrame, roles: Mapping[str, str], law: str) -> tuple[dict[str, str], list[str]]:
+def _sizes_in_use(rows: pd.DataFrame, roles: Mapping[str, str], law: Law) -> tuple[dict[str, str], list[str]]:
     """Return the columns of N, R and D with several values, and a sentence on each column with one value.
 
     Raise ValueError if no size varies.
     """
     used, notes = {}, []
     for axis, column in roles.items():
-        if axis == "N" and law == "share":
-            continue
-        if rows[column].nunique() > 1:
+        _, _, term = law.equation_of([axis]).partition(" + ")
+        if term and rows[column].nunique() > 1:
             used[axis] = column
-        else:
-            term = f"{AXES[axis].amplitude} ({axis}0/{axis})^{AXES[axis].exponent}"
+        elif term:
             notes.append(f"{column!r} is {rows[column].iloc[0]:g} in every row: {term} is part of the level")
-    if not used and law != "share":
+    if not used and not law.factors(["share"]):
         sizes = ", ".join(f"{column!r} = {rows[column].iloc[0]:g}" for column in roles.values())
         raise ValueError(f"no size varies ({sizes}); a law needs a column with at least three levels")
     return used, notes
@@ -287,7 +273,7 @@ def _exponent_bounds(
     ends, notes = {}, []
     for position, name in enumerate(exponents):
         widest = max(float(np.abs(column.log_x).max()) for column in columns if position in column.exponents)
-        most = LARGEST_POWER / max(widest, 1e-9)
+        most = LARGEST_POWER / widest
         low, high = ends[name] = (max(BOUNDS[name][0], -most), min(BOUNDS[name][1], most))
         if ends[name] != BOUNDS[name]:
             notes.append(f"{name} is searched from {low:.3g} to {high:.3g} only: powers beyond it can't be computed")

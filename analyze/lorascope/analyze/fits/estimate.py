@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .design import Design
-from .solve import Grid, Optimum, Solution, exponent_grid, least_squares, search, slopes
+from .solve import Grid, Optimum, exponent_grid, least_squares, search, slopes
 
 ROUNDING = 1e-11
 """Residuals below this share of the response count as rounding."""
@@ -137,25 +137,15 @@ def estimate(
     """Fit a design's law: search the least loss from a grid of exponents and from further `starts` (q,)."""
     problem, q = design.problem, len(design.exponents)
     solution = least_squares(problem, starts, grid=grid)
-    at, loss, converged = _join_parameters(solution), solution.ssr / 2, solution.converged
+    at, loss, converged = solution.parameters, solution.ssr / 2, solution.converged
     if math.isfinite(delta) or design.residual == "log":
-        axes = (
-            [exponent_grid(low, high, N_STARTS[q] + 2)[1:-1] for low, high in design.bounds] if grid == "fine" else []
-        )
-        fixed = [*starts, *(map(np.array, product(*axes)) if axes else ())]
-        begins = [
-            at,
-            *(_join_parameters(least_squares(replace(problem, bounds=np.stack([e, e], axis=1)))) for e in fixed),
-        ]
-        optima = [_minimize(design, delta, begin, method="trf", max_nfev=300) for begin in begins]
+        axes = [exponent_grid(low, high, N_STARTS[q] + 2)[1:-1] for low, high in design.bounds]
+        fixed = [*starts, *(map(np.array, product(*axes)) if q and grid == "fine" else ())]
+        solutions = [solution, *(least_squares(replace(problem, bounds=np.stack([e, e], axis=1))) for e in fixed)]
+        optima = [_minimize(design, delta, each.parameters, method="trf", max_nfev=300) for each in solutions]
         at, loss, converged = _minimize(design, delta, min(optima, key=lambda optimum: optimum[1])[0])
     at_bound = tuple(design.exponents[k] for k in np.flatnonzero(problem.at_bound(at[len(at) - q :])))
     return Estimate(design, at, loss, delta, converged, at_bound)
-
-
-def _join_parameters(solution: Solution) -> np.ndarray:
-    """Return a solution's levels, coefficients and exponents as one array (p,)."""
-    return np.concatenate([solution.levels, solution.coefficients, solution.exponents])
 
 
 def _minimize(design: Design, delta: float, start: np.ndarray, **options: Any) -> Optimum:

@@ -28,7 +28,7 @@ def check_columns(
     """Return the named columns, numbers as float64 and labels as text, and a sentence if rows are excluded.
 
     Columns in `numbers` must have finite numbers, those in `positive` numbers above zero. Values in `labels` only
-    distinguish rows. A row with an empty value in `may_lack`, numbers that weren't measured, is excluded.
+    distinguish rows. A row with an empty value in one of `may_lack`, numbers that weren't measured, is excluded.
 
     Raises TypeError if `frame` isn't a DataFrame; ValueError if a column is missing or given twice, a value isn't
     allowed, or no row remains.
@@ -44,14 +44,13 @@ def check_columns(
             raise ValueError(f"the table has {n or 'no'} column{'s' * (n > 1)} {name!r}; it has {existing}")
     empty = frame[list(may_lack)].isna().any(axis=1) if may_lack else pd.Series(False, index=frame.index)
     rows = frame.loc[~empty, columns].copy()
-    required = f"a value in {_quoted_names(may_lack)}"
+    required = f"a value in {', '.join(map(repr, may_lack))}"
     if rows.empty:
         raise ValueError(f"no row of the table has {required}" if len(frame) else "the table has no rows")
     for name in columns:
         if rows[name].isna().any():
-            raise ValueError(
-                f"column {name!r} is empty in {_row_names(rows.index[rows[name].isna()])}; fill it in or drop the row"
-            )
+            places = _row_names(rows.index[rows[name].isna()])
+            raise ValueError(f"column {name!r} is empty in {places}; fill it in or drop the row")
         rows[name] = _numbers(rows[name], name, name in positive) if name in numbers else rows[name].astype(str)
     note = f"{int(empty.sum())} of {len(frame)} rows without {required} are excluded"
     return rows, [note] if empty.any() else []
@@ -65,14 +64,15 @@ def group_labels(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
     if not columns:
         return np.full(len(frame), "", dtype=object)
     rows = list(frame[list(columns)].astype(str).itertuples(index=False, name=None))
-    label_of = {row: "/".join(row) for row in rows}
-    if len(labels := list(label_of.values())) > len(set(labels)):
-        alike = sorted((row for row in label_of if labels.count(label_of[row]) > 1), key=lambda row: label_of[row])
-        raise ValueError(
-            f"{alike[0]!r} and {alike[1]!r} of columns {_quoted_names(columns)} would both be called "
-            f"{label_of[alike[0]]!r}; write one of them without a slash"
-        )
-    return np.array([label_of[row] for row in rows], dtype=object)
+    row_of: dict[str, tuple[str, ...]] = {}
+    for row in rows:
+        label = "/".join(row)
+        if (other := row_of.setdefault(label, row)) != row:
+            raise ValueError(
+                f"{other!r} and {row!r} of columns {', '.join(map(repr, columns))} would both be called {label!r}; "
+                "write one of them without a slash"
+            )
+    return np.array(["/".join(row) for row in rows], dtype=object)
 
 
 def _numbers(column: pd.Series, name: str, positive: bool) -> pd.Series:
@@ -92,32 +92,21 @@ def _numbers(column: pd.Series, name: str, positive: bool) -> pd.Series:
 
 
 def first_names(names: Iterable[object]) -> str:
-    """Return as text the first three names in quotes and the number of further ones.
-
-    Examples
-    --------
-    >>> first_names("abcde")
-    "'a', 'b', 'c' and 2 more"
-    """
+    """Return the first three names in quotes and the number of others, such as `'a', 'b', 'c' and 2 more`."""
     quoted = [repr(name) for name in names]
     more = f" and {len(quoted) - MOST_NAMED} more" if len(quoted) > MOST_NAMED else ""
     return ", ".join(quoted[:MOST_NAMED]) + more
 
 
 def _row_names(labels: Any) -> str:
-    """Return labels of rows as text for a message, such as `rows 3, 4, 5 and 2 more`."""
+    """Return labels of rows as text, such as `rows 3, 4, 5 and 2 more`."""
     return f"row{'s' if len(labels) > 1 else ''} {first_names(labels)}"
-
-
-def _quoted_names(names: Sequence[str]) -> str:
-    """Return names in quotes, separated by commas."""
-    return ", ".join(repr(name) for name in names)
 
 
 def read_cells(
     frame: pd.DataFrame, accuracy: str, metrics: Sequence[str], groups: Sequence[str], setting: str
 ) -> tuple[pd.DataFrame, list[str], pd.DataFrame]:
-    """Check a study's table; return its rows, notes on excluded ones, and accuracy and metrics by (group, setting).
+    """Return the rows of a study's table, notes on excluded ones, and accuracy and metrics by (group, setting).
 
     Raises TypeError or ValueError as `check_columns`; ValueError also if accuracy isn't between 0 and 1, a group has a
     setting twice, a metric is accuracy itself, or no column is named.
@@ -154,7 +143,7 @@ def read_cells(
 def comparable_cells(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[str]]:
     """Return the cells of groups with several cells, and a sentence on the excluded groups.
 
-    Raises ValueError if too little remains to compare; `name` says which cells of a study these are.
+    `name` is the name of these cells in messages. Raises ValueError if too little remains to compare.
     """
     n = table.groupby(level=0).transform("size")
     lone, cells = sorted(table.index.get_level_values(0)[n == 1]), table[n > 1]

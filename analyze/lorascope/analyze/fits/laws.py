@@ -5,7 +5,8 @@ up the -1 / e. Results are converted back to A * x**e.
 """
 
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -14,23 +15,14 @@ import numpy as np
 LawName = Literal["additive", "log", "log-log", "multiplicative", "share"]
 Logs = Mapping[str, np.ndarray]
 """N, R, D -> (n,) ln(reference / size) of the sizes in use; share -> number of layers that share weights, minus 1."""
-Term = tuple[str, list[np.ndarray], tuple[str, ...]]
-"""A term: name of its amplitude, logarithms of the factors of its power, and names of their exponents."""
+FACTOR = re.compile(r"(?:ln)?\((?P<size>N|R|D|share)(?:0/\w| - 1)\)\^?(?P<exponent>\w*)")
+"""Factor of a term in an equation, such as `(N0/N)^alpha`, `ln(N0/N)` or `(share - 1)`."""
 SMALL = 1e-3
 """Arguments below which five terms of the derivative's series are exact to 1e-15."""
 LEAST = 1e-290
 """Exponents closer to 0 count as 0, because products with them lose their digits."""
 
 
-class Axis(NamedTuple):
-    """Names of the amplitude and exponent of a size's term, such as A and alpha for N."""
-
-    amplitude: str
-    exponent: str
-
-
-AXES: Mapping[str, Axis] = {"N": Axis("A", "alpha"), "R": Axis("B", "beta"), "D": Axis("C", "gamma")}
-"""Size (parameters of the model, LoRA rank, size of the data set) -> names of its amplitude and exponent."""
 BOUNDS: Mapping[str, tuple[float, float]] = {"alpha": (0.02, 25.0), "beta": (-1.5, 12.0), "gamma": (0.02, 25.0)}
 """Exponent -> smallest and largest value that is searched."""
 
@@ -92,65 +84,58 @@ class Column:
 
 
 class Law(NamedTuple):
-    """Form of a scaling law: its equation, and its terms for the sizes in use."""
+    """Form of a scaling law, which its equation defines: terms, each an amplitude times factors of sizes."""
 
     equation: str
-    parts: Callable[[Logs], list[Term]]
-    """Function that returns the law's terms for the sizes in use."""
     source: str
     """Source of the law, such as a paper."""
     logarithmic: bool = False
     """Whether the law is about the logarithm of the response."""
 
-    def terms(self, logs: Logs) -> tuple[tuple[Column, ...], tuple[str, ...]]:
-        """Return the law's terms as columns, and the names of all exponents in the order of their positions."""
-        terms = self.parts(logs)
-        names = tuple(dict.fromkeys(name for *_, exponents in terms for name in exponents))
-        columns = [
-            Column(amplitude, np.stack(log_x, axis=1), tuple(map(names.index, exponents)))
-            for amplitude, log_x, exponents in terms
+    def factors(self, sizes: Collection[str]) -> dict[str, list[re.Match[str]]]:
+        """Return amplitude -> matches of `FACTOR` with one of these sizes, for each term that has any."""
+        _, *terms = self.equation.split(" + ")
+        used = {term.split(" ")[0]: [part for part in FACTOR.finditer(term) if part["size"] in sizes] for term in terms}
+        return {amplitude: parts for amplitude, parts in used.items() if parts}
+
+    def equation_of(self, sizes: Collection[str]) -> str:
+        """Return the equation with the factors of these sizes only."""
+        terms = [
+            " ".join([amplitude, *(part[0] for part in parts)]) for amplitude, parts in self.factors(sizes).items()
         ]
+        return " + ".join([self.equation.split(" + ")[0], *terms])
+
+    def terms(self, logs: Logs) -> tuple[tuple[Column, ...], tuple[str, ...]]:
+        """Return the terms of the sizes in `logs` as columns, and the names of all exponents in their order."""
+        factors = self.factors(logs)
+        names = tuple(
+            dict.fromkeys(part["exponent"] for parts in factors.values() for part in parts if part["exponent"])
+        )
+        columns = []
+        for amplitude, parts in factors.items():
+            exponents = tuple(names.index(part["exponent"]) for part in parts if part["exponent"])
+            columns.append(Column(amplitude, np.stack([logs[part["size"]] for part in parts], axis=1), exponents))
         return tuple(columns), names
-
-
-def _powers(logs: Logs) -> list[Term]:
-    """Return one term per size in use, an amplitude times a power of the size."""
-    return [(axis.amplitude, [logs[name]], (axis.exponent,)) for name, axis in AXES.items() if name in logs]
-
-
-def _multiplicative(logs: Logs) -> list[Term]:
-    """Return a single term, the product of powers of all sizes in use; none if no size is in use."""
-    used = [name for name in AXES if name in logs]
-    return [("A", [logs[name] for name in used], tuple(AXES[name].exponent for name in used))] if used else []
-
-
-def _share(logs: Logs) -> list[Term]:
-    """Return a term linear in `share` (layers with shared weights) if it is in use, and a power of each other size."""
-    return [("slope_share", [logs["share"]], ()), *_powers(logs)] if "share" in logs else _powers(logs)
 
 
 LAWS: Mapping[str, Law] = {
     "additive": Law(
-        "E + A (N0/N)^alpha + B (R0/R)^beta + C (D0/D)^gamma", _powers, "arXiv 2501.03152, eq. 8 as its text means it"
+        "E + A (N0/N)^alpha + B (R0/R)^beta + C (D0/D)^gamma", "arXiv 2501.03152, eq. 8 as its text means it"
     ),
     "log": Law(
         "E + slope_N ln(N0/N) + slope_R ln(R0/R) + slope_D ln(D0/D)",
-        lambda logs: [(f"slope_{name}", [logs[name]], ()) for name in AXES if name in logs],
         "the limit of eq. 8 as its exponents go to 0 while A alpha, B beta and C gamma stay",
     ),
     "log-log": Law(
         "ln y = E + alpha ln(N0/N) + beta ln(R0/R) + gamma ln(D0/D)",
-        lambda logs: [(axis.exponent, [logs[name]], ()) for name, axis in AXES.items() if name in logs],
         "a pure power law, without a floor",
         logarithmic=True,
     ),
     "multiplicative": Law(
-        "E + A (N0/N)^alpha (R0/R)^beta (D0/D)^gamma", _multiplicative, "Zhang et al. (2024), arXiv 2402.17193, eq. 1"
+        "E + A (N0/N)^alpha (R0/R)^beta (D0/D)^gamma", "Zhang et al. (2024), arXiv 2402.17193, eq. 1"
     ),
     "share": Law(
-        "E + slope_share (share - 1) + B (R0/R)^beta + C (D0/D)^gamma",
-        _share,
-        "linear in how many layers share their weights",
+        "E + slope_share (share - 1) + B (R0/R)^beta + C (D0/D)^gamma", "linear in how many layers share their weights"
     ),
 }
 

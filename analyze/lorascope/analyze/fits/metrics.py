@@ -17,7 +17,6 @@ from .correlations import (
     permutation_p,
     permuted_pearson,
     pooled_pearson,
-    residual_freedom,
     setting_residuals,
     williams,
 )
@@ -27,7 +26,6 @@ from .verdicts import Summary, Verdict, Word, is_small
 
 EXACT_DRAWS = 100_000
 """Number of different draws of groups up to which all are made, whatever `n_draws` is: 10 groups have 92,378."""
-
 CLAIMS = {
     "{metric} follows accuracy within groups": (("pearson", "", ("p", "permutation_p")),),
     "{first} follows accuracy more closely than {second}": (("difference", "", ("williams_p", "permutation_p")),),
@@ -70,10 +68,10 @@ class MetricComparison:
         tables = {
             "correlation with accuracy, values centred within groups": self.metrics[brief],
             "the same with intervals and partial correlations": self.metrics,
-            "agreement with accuracy by pair of metrics": self.pairs,
         }
+        if len(self.pairs):
+            tables["agreement with accuracy by pair of metrics"] = self.pairs
         title = f"How well {self.metrics['metric'].iloc[0]} follows {self.accuracy} within groups"
-        tables = {name: rows for name, rows in tables.items() if len(rows)}
         return Summary(title, self.verdicts, tables, self.notes, self.provenance)
 
 
@@ -185,98 +183,95 @@ def compare_metrics(
     )
 
 
-class _ResampledCells(NamedTuple):
-    """Cells (accuracy and metrics of runs) as tables (group, setting), with draws of groups, orders of settings."""
+class _Resampling(NamedTuple):
+    """A set of cells as tables (group, setting), with bootstrap draws of groups and permutations of settings."""
 
-    name: str
-    n_cells: int
-    n_effective: int
-    """Cells - groups + 1: the number of independent cells with the same degrees of freedom."""
+    cells: str
+    """Name of the set, such as `all`."""
     accuracy: np.ndarray
     metrics: dict[str, np.ndarray]
     draws: Draws
-    sets: dict[str, np.ndarray]
-    """Column of `groups` -> number of each group's value (group,)."""
+    sets: dict[str, np.ndarray | None]
+    """Column of `groups` -> number of each group's value (group,); no column -> None."""
     orders: np.ndarray
     level: float
 
-    def ends(self, values: np.ndarray, prefix: str = "") -> dict[str, float]:
-        """Return the interval of a number over draws of groups: `low` and `high`, with a prefix in their names."""
-        low, high = percentile_interval(values, self.level, self.draws.weights)
-        return {f"{prefix}low": low, f"{prefix}high": high}
+    @property
+    def n_effective(self) -> int:
+        """Cells - groups + 1: the number of independent cells with the same degrees of freedom."""
+        return int(np.isfinite(self.accuracy).sum()) - len(self.accuracy) + 1
+
+    def interval(self, values: np.ndarray) -> dict[str, float]:
+        """Return the bootstrap interval, `low` and `high`, of a statistic by its values (draw,)."""
+        return dict(zip(("low", "high"), percentile_interval(values, self.level, self.draws.weights), strict=True))
+
+    def correlation(self, x: np.ndarray, y: np.ndarray, df: int) -> dict[str, float]:
+        """Return Pearson's `r` of two tables, its bootstrap interval, and its p by Student's t, `t_p`."""
+        r = float(pooled_pearson(x, y)[0])
+        return {"r": r, **self.interval(pooled_pearson(x, y, self.draws.counts)), "t_p": correlation_p(r, df)}
 
 
 def _resample(
     name: str, cells: pd.DataFrame, members: pd.DataFrame, n_draws: int, seed: int, level: float
-) -> _ResampledCells:
-    """Return cells of a study as tables (group, setting), with draws of groups and orders of settings for tests.
-
-    `members` has the columns of `groups`, by group.
-    """
+) -> _Resampling:
+    """Return a set of cells with its draws and permutations; `members` has the columns of `groups`, by group."""
     accuracy, *metrics = (column.unstack() for _, column in cells.items())
     n, n_settings = accuracy.shape
     n_all = math.comb(2 * n - 1, n)
-    return _ResampledCells(
+    sets = {str(key): pd.factorize(column)[0] for key, column in members.loc[accuracy.index].items()}
+    return _Resampling(
         name,
-        len(cells),
-        len(cells) - n + 1,
         accuracy.to_numpy(),
         {key: table.to_numpy() for key, table in zip(cells.columns[1:], metrics, strict=True)},
         group_draws(n, n_all if n_all <= EXACT_DRAWS else n_draws, np.random.default_rng(seed)),
-        {str(key): pd.factorize(column)[0] for key, column in members.loc[accuracy.index].items()},
+        {"": None, **sets},
         setting_orders(n_settings, n_draws, np.random.default_rng(seed)),
         level,
     )
 
 
-def _metric_row(resampled: _ResampledCells, name: str, sign: int) -> dict[str, Any]:
+def _metric_row(resampling: _Resampling, name: str, sign: int) -> dict[str, Any]:
     """Return a row of the table of metrics: correlations of one metric with accuracy, and their tests."""
-    x, y, counts = resampled.metrics[name], resampled.accuracy, resampled.draws.counts
-    r = float(pooled_pearson(x, y)[0])
-    partials = {key: _partial(resampled, name, sets) for key, sets in {"": None, **resampled.sets}.items()}
+    x, y, n_effective = resampling.metrics[name], resampling.accuracy, resampling.n_effective
+    pearson = resampling.correlation(x, y, n_effective - 2)
+    residuals = {key: (setting_residuals(x, sets), setting_residuals(y, sets)) for key, sets in resampling.sets.items()}
+    partials = {key: resampling.correlation(a, b, df - 1) for key, ((a, df), (b, _)) in residuals.items()}
     strict = max(partials, key=lambda key: np.nan_to_num(partials[key]["t_p"], nan=-1))  # the first of equal ones
+    (a, _), (b, _) = residuals[""]
     return {
-        "cells": resampled.name,
+        "cells": resampling.cells,
         "metric": name,
         "better": "higher" if sign > 0 else "lower",
-        "n_cells": resampled.n_cells,
-        "n_effective": resampled.n_effective,
-        "pearson": r,
-        **resampled.ends(pooled_pearson(x, y, counts)),
-        "p": correlation_p(r, resampled.n_effective - 2),
-        "permutation_p": permutation_p(permuted_pearson(x, y, resampled.orders)),
+        "n_cells": n_effective + len(y) - 1,
+        "n_effective": n_effective,
+        "pearson": pearson["r"],
+        "low": pearson["low"],
+        "high": pearson["high"],
+        "p": pearson["t_p"],
+        "permutation_p": permutation_p(permuted_pearson(x, y, resampling.orders)),
         **{f"partial_{key}": value for key, value in partials[""].items()},
-        "partial_p": permutation_p(permuted_pearson(setting_residuals(x), setting_residuals(y), resampled.orders)),
+        "partial_p": permutation_p(permuted_pearson(a, b, resampling.orders)),
         "strict_by": strict,
         **{f"strict_{key.removeprefix('t_')}": value for key, value in partials[strict].items()},
     }
 
 
-def _partial(resampled: _ResampledCells, name: str, sets: np.ndarray | None) -> dict[str, float]:
-    """Return a metric's partial correlation with accuracy given group and setting, its interval and p, by name."""
-    x, y = resampled.metrics[name], resampled.accuracy
-    a, b = setting_residuals(x, sets), setting_residuals(y, sets)
-    r = float(pooled_pearson(a, b)[0])
-    ends = resampled.ends(pooled_pearson(a, b, resampled.draws.counts))
-    return {"r": r, **ends, "t_p": correlation_p(r, residual_freedom(x, sets) - 1)}
-
-
-def _pair_row(resampled: _ResampledCells, first: str, second: str, signs: Mapping[str, int]) -> dict[str, Any]:
+def _pair_row(resampling: _Resampling, first: str, second: str, signs: Mapping[str, int]) -> dict[str, Any]:
     """Return a row of the table of pairs: how closely two metrics follow accuracy, and tests of the difference."""
-    y, counts, orders = resampled.accuracy, resampled.draws.counts, resampled.orders
-    a, b = (signs[name] * resampled.metrics[name] for name in (first, second))
+    y, counts, orders = resampling.accuracy, resampling.draws.counts, resampling.orders
+    a, b = (signs[name] * resampling.metrics[name] for name in (first, second))
     r_first, r_second, r_both = (float(pooled_pearson(*pair)[0]) for pair in ((a, y), (b, y), (a, b)))
-    t, p_value = williams(r_first, r_second, r_both, resampled.n_effective)
+    t, p_value = williams(r_first, r_second, r_both, resampling.n_effective)
     return {
-        "cells": resampled.name,
+        "cells": resampling.cells,
         "first": first,
         "second": second,
-        "n_effective": resampled.n_effective,
+        "n_effective": resampling.n_effective,
         "agreement_first": r_first,
         "agreement_second": r_second,
         "correlation": r_both,
         "difference": r_first - r_second,
-        **resampled.ends(pooled_pearson(a, y, counts) - pooled_pearson(b, y, counts)),
+        **resampling.interval(pooled_pearson(a, y, counts) - pooled_pearson(b, y, counts)),
         "williams_t": t,
         "williams_p": p_value,
         "permutation_p": permutation_p(permuted_pearson(a, y, orders) - permuted_pearson(b, y, orders)),
@@ -286,13 +281,17 @@ def _pair_row(resampled: _ResampledCells, first: str, second: str, signs: Mappin
 def _verdicts(
     of_metric: Sequence[dict[str, Any]], of_pair: Sequence[dict[str, Any]], level: float
 ) -> Iterator[Verdict]:
-    """Yield one verdict per claim and metric or pair; it is `not identified` if sets of cells disagree."""
+    """Yield one verdict per claim and metric or pair; it is `not identified` if sets of cells disagree.
+
+    A claim on a set of cells is `not identified` too unless its largest p is small and all intervals are on one side
+    of 0.
+    """
     for claim, numbers in CLAIMS.items():
         by_sentence: dict[str, list[dict[str, Any]]] = {}
         for row in of_metric if "{metric}" in claim else of_pair:
             by_sentence.setdefault(claim.format_map(row), []).append(row)
         for sentence, rows in by_sentence.items():
-            words, reasons = set(), []
+            words, reasons = set[Word](), []
             for row in rows:
                 estimates: dict[tuple[float, float, float], float] = {}  # (number, low, high) -> largest p
                 for value, prefix, tests in numbers:
@@ -301,21 +300,11 @@ def _verdicts(
                     estimates[ends] = float(np.max([estimates.get(ends, 0.0), *(row[name] for name in tests)]))
                 sign = -1 if row.get("better") == "lower" else 1  # of a correlation as it is computed
                 intervals = sign * np.array([ends[1:] for ends in estimates])
-                words.add(_verdict_word(float(np.max([*estimates.values()])), intervals, level))
-                texts = [_estimate_text(*ends, p) for ends, p in estimates.items()]
+                is_significant = is_small(float(np.max([*estimates.values()])), level)
+                is_above, is_below = (is_significant and bool(side.all()) for side in (intervals > 0, intervals < 0))
+                words.add("supported" if is_above else "contradicted" if is_below else "not identified")
+                texts = ["{} [{}, {}], p = {}".format(*map(format_number, (*ends, p))) for ends, p in estimates.items()]
                 text = f", and with effects of settings by {row.get('strict_by')} ".join(texts)
                 text += f", n = {row['n_effective']}"
                 reasons.append(f"{row['cells']}: {text}" if len(rows) > 1 else text)
             yield Verdict(sentence, words.pop() if len(words) == 1 else "not identified", "; ".join(reasons))
-
-
-def _estimate_text(value: float, low: float, high: float, p: float) -> str:
-    """Return a number with its interval and p, as text."""
-    return f"{format_number(value)} [{format_number(low)}, {format_number(high)}], p = {format_number(p)}"
-
-
-def _verdict_word(p: float, ends: np.ndarray, level: float) -> Word:
-    """Return the word of a verdict: `not identified` unless p is small and all intervals are on one side of 0."""
-    if not is_small(p, level):
-        return "not identified"
-    return "supported" if (ends > 0).all() else "contradicted" if (ends < 0).all() else "not identified"

@@ -5,16 +5,15 @@ Bates, Watts (1988), Nonlinear Regression Analysis, section 6.1; Venzon, Moolgav
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from lorascope.analyze.results.format import format_number
 
 from .estimate import Estimate
-from .solve import Problem, Solution, exponent_grid, least_squares
+from .solve import Solution, exponent_grid, least_squares
 
 N_STEPS = 30
 """Number of steps outwards, each 1.5 times the last one, after which an end counts as open."""
@@ -38,6 +37,12 @@ class Interval(NamedTuple):
     in_parts: bool
     """Whether some values between the ends are excluded."""
 
+    def text(self, digits: int = 4) -> str:
+        """Return the interval as text, such as `(open) to 0.5`."""
+        low = "(open)" if self.low_open else format_number(self.low, digits=digits)
+        high = "(open)" if self.high_open else format_number(self.high, digits=digits)
+        return f"{low} to {high}{', in parts' if self.in_parts else ''}"
+
 
 class Profile(NamedTuple):
     """Least sum of squares over all other parameters, for several values of one parameter."""
@@ -50,16 +55,8 @@ class Profile(NamedTuple):
     interval: Interval
 
 
-def interval_text(interval: Sequence[Any], digits: int = 4) -> str:
-    """Return the text of an interval (low, high, low_open, high_open, in_parts), such as `(open) to 0.5`."""
-    low, high, low_open, high_open = interval[:4]
-    ends = ["(open)" if is_open else format_number(end, digits=digits)
-            for end, is_open in ((low, low_open), (high, high_open))]  # fmt: skip
-    return " to ".join(ends) + (", in parts" if any(interval[4:]) else "")
-
-
 def largest_ssr(ssr: float, df: int, level: float) -> float:
-    """Return the largest sum of squares at which a parameter's value is inside its interval of this level.
+    """Return the sum of squares at an end of a profile interval, from the least one, `ssr`, with `df` residual df.
 
     (SSR - least SSR) / (least SSR / df) is then the quantile of F with 1 and df.
     """
@@ -69,7 +66,7 @@ def largest_ssr(ssr: float, df: int, level: float) -> float:
 
 
 def profiles(fit: Estimate, level: float) -> dict[str, Profile]:
-    """Return by name the profile (least sum of squares over values) of each amplitude, slope and exponent."""
+    """Return by name the profile of each amplitude, slope and exponent, with its interval of this confidence level."""
     design, exponents = fit.design, fit.parts[2]
     limit = largest_ssr(fit.ssr, fit.df, level)
     of_exponents = {name: profile(fit, name, limit) for name in design.exponents}
@@ -94,8 +91,8 @@ def profile(fit: Estimate, name: str, limit: float) -> Profile:
     design, problem, value, error = fit.design, fit.design.problem, fit.values[name], fit.standard_errors[name]
     is_exponent = name in design.exponents
     position = (design.exponents if is_exponent else design.term_names).index(name)
-    most = 2.0 if is_exponent else 10 * max(abs(value), 1e-9)  # the first step is a standard error if possible
-    step = min(max(error, 1e-6 * max(abs(value), 1e-3)), most) if math.isfinite(error) else most / 10
+    widest = 2.0 if is_exponent else 10 * max(abs(value), 1e-9)  # the first step is a standard error if possible
+    step = min(max(error, 1e-6 * max(abs(value), 1e-3)), widest) if math.isfinite(error) else widest / 10
     solutions: dict[float, Solution] = {}
 
     def solve(at: float) -> Solution:
@@ -103,35 +100,24 @@ def profile(fit: Estimate, name: str, limit: float) -> Profile:
         if at not in solutions:
             nearest = min(solutions, key=lambda other: abs(other - at)) if solutions else None
             start = fit.parts[2] if nearest is None else solutions[nearest].exponents
-            restricted = problem.fix(position, at) if is_exponent else _fix_amplitude(problem, position, at)
+            restricted = problem.fix(position, at) if is_exponent else problem.fix_amplitude(position, at)
             solutions[at] = least_squares(restricted, [start], grid="coarse")
         return solutions[at]
 
-    bounds, coarse, own_exponents = (-math.inf, math.inf), np.zeros(0), list[int]()
-    if is_exponent:
-        bounds = (float(problem.bounds[position, 0]), float(problem.bounds[position, 1]))
-        coarse = exponent_grid(*bounds, N_LOOKS)
-    else:
-        own_exponents += problem.columns[position].exponents
-    inside = {at: solve(at).ssr for at in map(float, coarse)}
+    least, most = problem.bounds[position].tolist() if is_exponent else (-math.inf, math.inf)
+    coarse = exponent_grid(least, most, N_LOOKS).tolist() if is_exponent else []
+    own_exponents = [] if is_exponent else list(problem.columns[position].exponents)
+    inside = {at: solve(at).ssr for at in coarse}
     allowed = [value, *(at for at, ssr in inside.items() if ssr <= limit)]
-    low, low_open = _interval_end(solve, min(allowed), -step, bounds[0], limit)
-    high, high_open = _interval_end(solve, max(allowed), step, bounds[1], limit)
+    low, low_open = _interval_end(solve, min(allowed), -step, least, limit)
+    high, high_open = _interval_end(solve, max(allowed), step, most, limit)
     # An end is also open if it only exists because an exponent of the term is at its bound.
-    low_open, high_open = (
-        is_open or bool(solve(end).at_bound[own_exponents].any())
-        for end, is_open in ((low, low_open), (high, high_open))
-    )
+    low_open |= bool(solve(low).at_bound[own_exponents].any())
+    high_open |= bool(solve(high).at_bound[own_exponents].any())
     in_parts = any(low < at < high and ssr > limit for at, ssr in inside.items())
     interval = Interval(low, high, low_open, high_open, in_parts)
     values = np.array(sorted(solutions))
     return Profile(name, values, np.array([solutions[at].ssr for at in values]), interval)
-
-
-def _fix_amplitude(problem: Problem, position: int, amplitude: float) -> Problem:
-    """Return the problem with the printed amplitude of the column at `position` fixed."""
-    rest = problem.columns[:position] + problem.columns[position + 1 :]
-    return replace(problem, columns=rest, known=(*problem.known, (problem.columns[position], amplitude)))
 
 
 def _interval_end(

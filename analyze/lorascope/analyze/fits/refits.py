@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
+from lorascope.analyze.results.options import require_whole
 from lorascope.stores.progress import Progress
 
 from .design import APART, Design, is_determined
@@ -43,12 +44,8 @@ class Bootstrap(NamedTuple):
 def bootstrap(
     fit: Estimate, *, n_draws: int, random: np.random.Generator, progress: Progress | None = None
 ) -> Bootstrap:
-    """Fit a law again to groups drawn with replacement; return the parameters of all draws.
-
-    See `ScalingFit.bootstrap`.
-    """
-    if isinstance(n_draws, bool) or not isinstance(n_draws, int) or n_draws < 1:
-        raise ValueError(f"`n_draws` is {n_draws!r}; give a whole number of at least 1, some hundreds for an interval")
+    """Return the parameters of a law that was fitted again to groups drawn with replacement, see `ScalingFit`."""
+    require_whole("n_draws", n_draws)
     design = fit.design
     rows = [np.flatnonzero(design.groups == name) for name in dict.fromkeys(design.groups)]
     if len(rows) < 2:
@@ -72,10 +69,7 @@ def bootstrap(
 
 
 def held_out(fit: Estimate, *, progress: Progress | None = None) -> pd.DataFrame:
-    """Return prediction errors of held-out cells, one row per cell and way of holding out.
-
-    See `ScalingFit.held_out`.
-    """
+    """Return prediction errors of held-out cells, one row per cell and way of holding out, see `ScalingFit`."""
     splits, parts = list(_splits(fit.design)), []
     for done, split in enumerate(splits, 1):
         parts.append(_predict_split(fit, *split))
@@ -90,22 +84,19 @@ def cross_validate(errors: pd.DataFrame) -> pd.DataFrame:
     Columns: `split`; `n` predicted cells; `n_undetermined` cells without a prediction; `rmse` and `rmse_plain` (of
     simpler predictions of the same cells), in units of the fit.
     """
-    rows = []
-    for split, part in errors.groupby("split", sort=False):
-        known = part[part["error"].notna()]
-        rmse, rmse_plain = (math.sqrt((known[name] ** 2).mean()) for name in ("error", "error_plain"))
-        rows.append((split, len(known), len(part) - len(known), rmse, rmse_plain))
-    return pd.DataFrame(rows, columns=["split", "n", "n_undetermined", "rmse", "rmse_plain"])
+    by_split = (errors.set_index("split")[["error", "error_plain"]] ** 2).groupby(level=0, sort=False)
+    n, rmse = by_split["error"].count(), np.sqrt(by_split.mean())
+    columns = {"n": n, "n_undetermined": by_split.size() - n, "rmse": rmse["error"], "rmse_plain": rmse["error_plain"]}
+    return pd.DataFrame(columns).reset_index()
 
 
 def _splits(design: Design) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
     """Yield (way of holding out, name of what is held out, mask of its cells, mask of the cells that predict them)."""
-    ways = {"cell": design.frame.index.astype(str).to_numpy(), "setting": design.settings, "group": design.groups}
-    for way, labels in ways.items():
-        names = range(len(labels)) if way == "cell" else dict.fromkeys(labels)
-        for name in names if way != "group" or len(names) > 1 else ():
-            is_out = np.arange(len(labels)) == name if way == "cell" else labels == name
-            yield way, labels[is_out][0], is_out, ~is_out
+    for row, is_out in zip(design.frame.index, np.eye(len(design.frame), dtype=bool), strict=True):
+        yield "cell", str(row), is_out, ~is_out
+    for way, labels in {"setting": design.settings, "group": design.groups}.items():
+        for name in dict.fromkeys(labels) if way == "setting" or len(set(labels)) > 1 else ():
+            yield way, name, labels == name, labels != name
     for axis, column in design.sizes.items():
         values = design.frame[column].to_numpy()
         for size in np.unique(values)[2:]:

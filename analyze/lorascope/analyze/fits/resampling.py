@@ -2,7 +2,7 @@
 
 import math
 from itertools import combinations_with_replacement, permutations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import gammaln  # type: ignore[import-untyped]
@@ -28,11 +28,7 @@ def group_draws(n_groups: int, n_draws: int, rng: np.random.Generator) -> Draws:
     """Draw groups with replacement: all different draws if at most `n_draws`, else `n_draws` random ones.
 
     G groups have C(2G - 1, G) different draws: 126 for 5, 1,716 for 7, 92,378 for 10. Counts c have the multinomial
-    probability G!/(c_1! ... c_G!) G^-G.
-
-    References
-    ----------
-    Fisher and Hall (1991), Journal of Statistical Planning and Inference 27, 157: exact bootstraps of small samples.
+    probability G!/(c_1! ... c_G!) G^-G (Fisher and Hall 1991, Journal of Statistical Planning and Inference 27, 157).
 
     Examples
     --------
@@ -40,8 +36,6 @@ def group_draws(n_groups: int, n_draws: int, rng: np.random.Generator) -> Draws:
     >>> counts.tolist(), weights.round(3).tolist()
     ([[2, 0], [1, 1], [0, 2]], [0.25, 0.5, 0.25])
     """
-    if n_groups < 1 or n_draws < 1:
-        raise ValueError(f"`n_groups` is {n_groups!r} and `n_draws` is {n_draws!r}; both must be at least 1")
     if math.comb(2 * n_groups - 1, n_groups) > n_draws:
         return Draws(rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_draws), None)
     draws = combinations_with_replacement(range(n_groups), n_groups)
@@ -51,7 +45,7 @@ def group_draws(n_groups: int, n_draws: int, rng: np.random.Generator) -> Draws:
 
 
 def setting_orders(n_settings: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Return orders of settings (order, setting), the given one first: all, or `n_draws` random ones if more."""
+    """Return permutations of settings (order, setting), unchanged first: all, or `n_draws` random ones if more."""
     if math.factorial(n_settings) <= n_draws:
         return np.array(list(permutations(range(n_settings))))
     unchanged = np.arange(n_settings)
@@ -59,22 +53,16 @@ def setting_orders(n_settings: int, n_draws: int, rng: np.random.Generator) -> n
 
 
 def percentile_interval(values: np.ndarray, level: float, weights: np.ndarray | None = None) -> tuple[float, float]:
-    """Return the percentile interval of a number (draw,) over bootstrap draws, ignoring NaN.
+    """Return the percentile interval of a statistic's bootstrap values (draw,), ignoring NaN; NaN if all values are.
 
-    It is NaN if all values are. With the weights of `Draws`, an end is the least value at which the cumulated
-    probability reaches its share; otherwise quantiles are interpolated linearly.
-
-    References
-    ----------
-    Efron and Tibshirani (1993), An Introduction to the Bootstrap, section 13.3.
+    With the weights of `Draws`, an end is the least value at which the cumulated probability reaches its share;
+    otherwise quantiles are interpolated linearly (Efron and Tibshirani 1993, section 13.3).
     """
-    known, shares = ~np.isnan(values), [(1 - level) / 2, (1 + level) / 2]
-    if not known.any():
+    is_known, shares = ~np.isnan(values), [(1 - level) / 2, (1 + level) / 2]
+    if not is_known.any():
         return math.nan, math.nan
-    if weights is None:
-        low, high = np.quantile(values[known], shares)
-    else:
-        low, high = np.quantile(values[known], shares, weights=weights[known], method="inverted_cdf")
+    options: dict[str, Any] = {} if weights is None else {"weights": weights[is_known], "method": "inverted_cdf"}
+    low, high = np.quantile(values[is_known], shares, **options)
     return float(low), float(high)
 
 
@@ -83,16 +71,8 @@ def basic_interval(
 ) -> tuple[float, float]:
     """Return the basic bootstrap interval: twice the estimate minus the ends of `percentile_interval`.
 
-    It is right if draws differ from the estimate as the estimate differs from the truth.
-
-    References
-    ----------
-    Davison and Hinkley (1997), Bootstrap Methods and their Application, eq. 5.6.
-
-    Examples
-    --------
-    >>> basic_interval(0.75, np.array([0.25, 0.5, 0.75]), 0.5)
-    (0.875, 1.125)
+    It is right if draws differ from the estimate as the estimate differs from the truth (Davison and Hinkley 1997,
+    Bootstrap Methods and their Application, eq. 5.6).
     """
     low, high = percentile_interval(values, level, weights)
     return 2 * estimate - high, 2 * estimate - low
@@ -101,16 +81,8 @@ def basic_interval(
 def few_groups_note(what: str, n_groups: int) -> list[str]:
     """Return a list with a warning that intervals from fewer than 20 groups may be too narrow, else an empty list.
 
-    `what` names what the groups are resampled for, such as the bootstrap.
-
-    References
-    ----------
-    Cameron and Miller (2015), Journal of Human Resources 50, 317, section VI.
-
-    Examples
-    --------
-    >>> few_groups_note("the bootstrap", 5), few_groups_note("the bootstrap", 20)
-    (['the bootstrap rests on 5 groups: with fewer than 20, its intervals can be too narrow'], [])
+    `what` begins the sentence, such as `the bootstrap`. See Cameron and Miller (2015), Journal of Human Resources 50,
+    317, section VI.
     """
     if n_groups >= FEW_GROUPS:
         return []
@@ -118,7 +90,7 @@ def few_groups_note(what: str, n_groups: int) -> list[str]:
 
 
 def refuse_draws(n_draws: int, seed: int, level: float) -> None:
-    """Raise ValueError unless these are a number of draws (100 or more), a seed and a confidence level."""
+    """Raise ValueError unless `n_draws` is at least 100, `seed` at least 0 and `level` between 0 and 1."""
     require_whole("n_draws", n_draws, FEWEST_DRAWS)
     require_whole("seed", seed, 0)
     if not 0 < level < 1:

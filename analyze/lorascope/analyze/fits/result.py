@@ -14,7 +14,7 @@ from lorascope.stores.threads import limiting_blas_to_one_thread
 
 from .design import Design, apply_design
 from .estimate import Estimate
-from .profile import Profile, interval_text, profiles
+from .profile import Profile, profiles
 from .refits import Bootstrap, bootstrap, held_out
 from .verdicts import Summary, Verdict, axis_tests, search_notes, verdicts
 
@@ -24,10 +24,7 @@ UNITS = {"relative": "(y - f) / y", "log": "ln y - ln f", "absolute": "y - f"}
 
 @dataclass(frozen=True)
 class ScalingFit:
-    """A scaling law fitted to a table: parameters, intervals, tests and predictions.
-
-    Names follow statsmodels if it has them.
-    """
+    """A scaling law fitted to a table: parameters, intervals, tests and predictions, with statsmodels' names."""
 
     estimate: Estimate
     """The parameters and the design that they were fitted to."""
@@ -38,12 +35,12 @@ class ScalingFit:
 
     @property
     def design(self) -> Design:
-        """The fitted table and the law, as arrays."""
+        """Design matrix of the law, and the fitted rows."""
         return self.estimate.design
 
     @property
     def params(self) -> pd.Series:
-        """All parameters by name, as in the printed law: levels and offsets, amplitudes, exponents."""
+        """Value of each parameter, as in the printed law: levels of groups and offsets, amplitudes, exponents."""
         return pd.Series(self.estimate.values, name="estimate")
 
     @property
@@ -93,8 +90,8 @@ class ScalingFit:
         """Akaike's information criterion for small samples (Hurvich, Tsai 1989, Biometrika 76, 297).
 
         The likelihood is that of the response: twice the sum of ln y is added for relative and logarithmic residuals,
-        so that laws with different residuals can be compared on the same cells. With Huber's loss, it is computed from
-        the sum of squared residuals. The spread counts as a parameter. NaN if there are too few cells.
+        so that laws with different residuals can be compared on the same cells. It is that of least squares also with
+        Huber's loss. Sigma counts as a parameter. NaN if there are too few cells.
         """
         n, k = self.nobs, len(self.design.names) + 1
         is_relative = self.design.residual != "absolute" or self.design.law.logarithmic
@@ -109,10 +106,7 @@ class ScalingFit:
 
     @cached_property
     def profiles(self) -> dict[str, Profile]:
-        """Profile (least sum of squares over values) of each amplitude, slope and exponent, by name.
-
-        It is empty unless the fit is by least squares of relative or absolute residuals that aren't all 0.
-        """
+        """Profile of each amplitude, slope and exponent by name; empty if the fit has no profiles, see `conf_int`."""
         if not self.is_least_squares or self.design.residual == "log" or self.estimate.is_exact:
             return {}
         with limiting_blas_to_one_thread():
@@ -122,8 +116,9 @@ class ScalingFit:
     def axis_tests(self) -> pd.DataFrame:
         """F tests of the law against the law without each size, one row per size, by least squares.
 
-        Columns are `axis`, `F`, `n_more`, `df`, `p` and `ssr_ratio` (sum of squares without the terms, divided by that
-        with them). Without a term its exponent has no meaning, so p is rough (Davies 1987, Biometrika 74, 33).
+        Columns are `axis`, `F`, `n_more` (parameters), `df`, `p` and `ssr_ratio` (sum of squared residuals without the
+        terms, divided by that with them). Without a term its exponent has no meaning, so p is rough (Davies 1987,
+        Biometrika 74, 33).
         """
         return axis_tests(self.estimate)
 
@@ -160,7 +155,7 @@ class ScalingFit:
         If there are at most `n_draws` different draws, all of them are made. Intervals from few groups are coarse, with
         extreme values as ends: they don't replace the profile.
 
-        Raises ValueError if there is one group, `n_draws` isn't at least 1, or `seed` is below 0.
+        Raises ValueError if there is one group, `n_draws` is below 1, or `seed` is below 0.
         """
         require_whole("seed", seed, 0)
         with limiting_blas_to_one_thread():
@@ -220,7 +215,7 @@ class ScalingFit:
         terms = parameters.iloc[design.n_groups :]
         tables = {"each size against the law without it": self.axis_tests}
         if self.profiles:
-            texts = {name: interval_text(profile.interval) for name, profile in self.profiles.items()}
+            texts = {name: profile.interval.text() for name, profile in self.profiles.items()}
             terms = terms.assign(interval=[texts.get(name, "") for name in terms["name"]])
             tables["profile intervals"] = self.conf_int().rename_axis("name").reset_index()
         tables = {"parameters": terms, **tables, "levels of groups": parameters.iloc[: design.n_groups]}

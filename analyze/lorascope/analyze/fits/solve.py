@@ -64,6 +64,11 @@ class Problem:
         bounds[position] = value
         return replace(self, bounds=bounds)
 
+    def fix_amplitude(self, position: int, value: float) -> "Problem":
+        """Return the problem with the printed amplitude of the column at `position` fixed to `value`."""
+        rest = self.columns[:position] + self.columns[position + 1 :]
+        return replace(self, columns=rest, known=(*self.known, (self.columns[position], value)))
+
     def at_bound(self, exponents: np.ndarray) -> np.ndarray:
         """Return whether each exponent is free and at an end of its range, bool (q,)."""
         low, high = self.bounds.T
@@ -78,7 +83,7 @@ class Problem:
         return np.asarray(terms * self.weights[:, None])
 
     def unexplained(self, exponents: np.ndarray) -> np.ndarray:
-        """Return the weighted target minus terms of known amplitude, (n,), at exponents (q,)."""
+        """Return the weighted target minus terms of known amplitude, (..., n), at exponents (..., q)."""
         known = sum(amplitude * column.printed(exponents) for column, amplitude in self.known)
         return np.asarray(self.weights * (self.target - known))
 
@@ -100,6 +105,11 @@ class Solution(NamedTuple):
     at_bound: np.ndarray
     """(q,) whether each exponent is free and at an end of its range."""
     converged: bool
+
+    @property
+    def parameters(self) -> np.ndarray:
+        """Levels, coefficients and exponents as one array (p,), in the order of `Design.names`."""
+        return np.concatenate([self.levels, self.coefficients, self.exponents])
 
 
 def column_basis(columns: np.ndarray, least: float) -> np.ndarray:
@@ -163,10 +173,9 @@ def _grid_minima(problem: Problem, grid: Grid) -> list[np.ndarray]:
     columns = problem.without_levels(whole)
     u, s, _ = np.linalg.svd(columns / _projected_lengths(columns, whole)[:, None, :], full_matrices=False)
     bases = u * (s > RANK**0.5 * s[:, :1])[:, None, :]  # zeros if columns depend on each other
-    each = points if problem.known else points[:1]
-    rest = problem.without_levels(np.stack([problem.unexplained(point) for point in each])[..., None])
-    explained = np.matmul(bases.transpose(0, 2, 1), rest)
-    ssr = (rest**2).sum(axis=(1, 2)) - (explained**2).sum(axis=(1, 2))
+    rest = problem.without_levels(problem.unexplained(points)[..., None])
+    explained = bases.transpose(0, 2, 1) @ rest
+    ssr = (rest**2).sum(axis=(-2, -1)) - (explained**2).sum(axis=(-2, -1))
     return list(points[local_minima(ssr.reshape([len(axis) for axis in axes]))[: N_POLISHED[grid]]])
 
 
@@ -198,10 +207,7 @@ def _polish(problem: Problem, start: np.ndarray) -> Optimum:
 
 
 def _solve_linear(problem: Problem, exponents: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return weighted residuals (n,), coefficients (k,) and a basis (n, k) of the columns without levels.
-
-    The exponents (q,) are given; the basis is orthonormal.
-    """
+    """Return weighted residuals (n,), coefficients (k,) and an orthonormal basis (n, k) of columns without levels."""
     target = problem.without_levels(problem.unexplained(exponents)[:, None])[:, 0]
     whole = problem.weighted(exponents)
     columns = problem.without_levels(whole)

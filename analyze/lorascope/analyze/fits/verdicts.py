@@ -14,7 +14,7 @@ from lorascope.analyze.results.save import json_value
 from .design import apply_design
 from .estimate import Estimate, estimate
 from .laws import BOUNDS
-from .profile import Interval, interval_text
+from .profile import Interval
 
 Word = Literal["supported", "not identified", "contradicted"]
 WORDS: tuple[str, ...] = get_args(Word)
@@ -35,12 +35,12 @@ class Verdict(NamedTuple):
     """Number behind the word, with its interval or test and the number of values."""
 
     def __str__(self) -> str:
-        """Return the verdict in one line: word, claim and, in brackets, the reason."""
+        """Return the verdict as one line: word, claim and, in brackets, the reason."""
         return f"{self.word}: {self.claim} ({self.because})"
 
 
 def is_small(p_value: float, level: float) -> bool:
-    """Return whether a p-value is at most 1 - level, up to rounding; False for NaN."""
+    """Return whether a p-value is at most 1 - level, up to rounding; NaN isn't."""
     return p_value <= 1 - level + ROUNDING
 
 
@@ -70,9 +70,9 @@ class Summary:
 
 
 def f_test(larger: float, smaller: float, n_more: int, df: int) -> tuple[float, float]:
-    """Return F and p of two nested fits from their sums of squares; `larger` is that of the narrower law.
+    """Return F and p of two nested fits from their sums of squared residuals, as `compare_f_test` of statsmodels.
 
-    The wider law has `n_more` more parameters, and leaves `df` degrees of freedom.
+    `larger` is that of the restricted law. The full law has `n_more` more parameters and `df` residual df.
     """
     from scipy import stats  # type: ignore[import-untyped]
 
@@ -83,10 +83,7 @@ def f_test(larger: float, smaller: float, n_more: int, df: int) -> tuple[float, 
 
 
 def axis_tests(fit: Estimate) -> pd.DataFrame:
-    """Return F tests of the law against the law without each size, one row per size, by least squares.
-
-    See `ScalingFit`.
-    """
+    """Return F tests of the law against the law without each size, see `ScalingFit.axis_tests`."""
     full, rows = fit if not math.isfinite(fit.delta) else estimate(fit.design, starts=(fit.parts[2],)), []
     for axis in fit.design.logs:
         without = estimate(fit.design.without_size(axis))
@@ -106,7 +103,7 @@ def verdicts(
     """
     names = [name for name in fit.design.term_names if name in BOUNDS and name in intervals]
     return (
-        *(_direction_verdict(fit, row, 1 - level) for row in axis_tests.itertuples()),
+        *(_direction_verdict(fit, row, level) for row in axis_tests.itertuples()),
         *(_exponent_verdict(name, fit, intervals[name], level) for name in names),
     )
 
@@ -129,7 +126,7 @@ def search_notes(fit: Estimate) -> list[str]:
     return notes
 
 
-def _direction_verdict(fit: Estimate, row: Any, alpha: float) -> Verdict:
+def _direction_verdict(fit: Estimate, row: Any, level: float) -> Verdict:
     """Return the verdict on whether the response falls as a size grows (or rises with shared layers)."""
     design, column, is_share = fit.design, fit.design.sizes[row.axis], row.axis == "share"
     sizes = design.frame[column]
@@ -142,7 +139,7 @@ def _direction_verdict(fit: Estimate, row: Any, alpha: float) -> Verdict:
         f"F({row.n_more}, {row.df}) = {format_number(row.F)}, p = {format_number(row.p)}, n = {fit.n}"
     )
     as_claimed = (change > 0) == is_share
-    word: Word = "not identified" if not row.p <= alpha else "supported" if as_claimed else "contradicted"
+    word: Word = "not identified" if not is_small(row.p, level) else "supported" if as_claimed else "contradicted"
     return Verdict(f"{design.response} {'rises' if is_share else 'falls'} as {column} grows", word, because)
 
 
@@ -150,7 +147,7 @@ def _exponent_verdict(name: str, fit: Estimate, interval: Interval, level: float
     """Return the verdict on whether data determine an exponent: yes if its interval is closed and excludes 0."""
     because = (
         f"{name} = {format_number(fit.values[name])}, {100 * level:g} % profile interval by F "
-        f"{interval_text(interval, 3)}, n = {fit.n}"
+        f"{interval.text(3)}, n = {fit.n}"
     )
     word: Word = "not identified" if interval.low_open or interval.high_open else "supported"
     if word == "supported" and interval.low <= 0 <= interval.high and name in fit.design.exponents:
