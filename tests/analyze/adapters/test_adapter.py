@@ -45,7 +45,7 @@ def expected(A: np.ndarray, B: np.ndarray, scaling: float) -> dict[str, float]:
     }
 
 
-def agrees(report: xr.Dataset, path: str, reference: dict[str, float], *, rtol: float = 1e-12) -> None:
+def assert_agrees(report: xr.Dataset, path: str, reference: dict[str, float], *, rtol: float = 1e-12) -> None:
     row = report.sel(component=path)
     for name, value in reference.items():
         np.testing.assert_allclose(float(row[name]), value, rtol=rtol, err_msg=f"{name} of {path}")
@@ -70,7 +70,7 @@ def test_equals_the_dense_matrix(tmp_path: Path) -> None:
     assert list(report["layer"].values) == [2, 10]
     for path in (Q, UP):
         A, B = (tensors[f"{PREFIX}{path}.lora_{part}.weight"] for part in "AB")
-        agrees(report, path, expected(A, B, 2.0) | {"rank": 4, "scaling": 2})
+        assert_agrees(report, path, expected(A, B, 2.0) | {"rank": 4, "scaling": 2})
     squares = report["frobenius_norm"] ** 2
     np.testing.assert_allclose(report["share"], squares / squares.sum(), rtol=1e-12)
     np.testing.assert_allclose(report["total_norm"], np.sqrt(squares.sum()), rtol=1e-12)
@@ -96,14 +96,14 @@ def test_two_unequal_singular_values_by_hand_whatever_the_size(tmp_path: Path, s
     tensors = {f"{PREFIX}q.lora_A.weight": np.ascontiguousarray(A.T), f"{PREFIX}q.lora_B.weight": size * B * [3, 1, 0]}
     report = adapter_report(write(tmp_path / "lora", tensors, r=3, lora_alpha=3))
     reference = {"frobenius_norm": size * 10**0.5, "effective_rank": 4 / 3**0.75, "stable_rank": 10 / 9}
-    agrees(report, "q", reference)
+    assert_agrees(report, "q", reference)
 
 
 @pytest.mark.parametrize(("d_out", "rank", "d_in"), [(50, 4, 30), (3, 8, 30), (30, 8, 3), (1, 1, 1), (6, 6, 6)])
 def test_factors_of_any_shape(tmp_path: Path, d_out: int, rank: int, d_in: int) -> None:
     tensors = factors("q", rank=rank, d_in=d_in, d_out=d_out)
     report = adapter_report(write(tmp_path / "lora", tensors, r=rank, lora_alpha=rank))
-    agrees(report, "q", expected(*tensors.values(), 1.0), rtol=1e-11)
+    assert_agrees(report, "q", expected(*tensors.values(), 1.0), rtol=1e-11)
 
 
 def test_the_dense_matrix_is_never_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def test_half_precision_is_read_exactly(tmp_path: Path) -> None:
     for path, dtype, values in stored:
         report = adapter_report(path)
         assert list(report["dtype"].values) == [dtype]
-        agrees(report, Q, expected(*values.values(), 2.0))
+        assert_agrees(report, Q, expected(*values.values(), 2.0))
 
 
 def test_the_adapters_name_may_stand_in_keys(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_embeddings(tmp_path: Path, name: str) -> None:
     A, B = factors("x", d_in=50).values()
     path = f"{PREFIX}model.embed_tokens.lora_embedding_"
     report = adapter_report(write(tmp_path / "lora", {f"{path}A{name}": A, f"{path}B{name}": B}))
-    agrees(report, "model.embed_tokens", expected(A, B, 2.0) | {"layer": -1})
+    assert_agrees(report, "model.embed_tokens", expected(A, B, 2.0) | {"layer": -1})
     assert "without the scale" in remarks(report)
 
 
@@ -160,7 +160,7 @@ def test_convolutions_are_matrices(tmp_path: Path) -> None:
     report = adapter_report(write(tmp_path / "lora", tensors))
     kernel = np.einsum("or,rikl->oikl", B[:, :, 0, 0], A)
     np.testing.assert_allclose(report["frobenius_norm"], [2 * np.linalg.norm(kernel)], rtol=1e-12)
-    agrees(report, "conv", expected(A.reshape(4, -1), B.reshape(6, 4), 2.0))
+    assert_agrees(report, "conv", expected(A.reshape(4, -1), B.reshape(6, 4), 2.0))
     assert "convolutions, 1 of 1 components, are measured as matrices (d_out, channels x kernel)" in remarks(report)
 
 
@@ -187,7 +187,7 @@ def test_scaling_is_pefts(tmp_path: Path, config: dict[str, Any], scaling: list[
     report = adapter_report(write(tmp_path / "lora", tensors, **config))
     np.testing.assert_allclose(report["scaling"], scaling)
     A, B = factors(Q).values()
-    agrees(report, Q, expected(A, B, scaling[0]))
+    assert_agrees(report, Q, expected(A, B, scaling[0]))
 
 
 def test_rank_patterns(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_what_is_beside_the_factors_is_said(tmp_path: Path) -> None:
     }
     folder = write(tmp_path / "lora", factors(Q) | extra, use_dora=True, alora_invocation_tokens=[1])
     report = adapter_report(folder)
-    agrees(report, Q, expected(*factors(Q).values(), 2.0))
+    assert_agrees(report, Q, expected(*factors(Q).values(), 2.0))
     assert remarks(report).splitlines() == [
         "DoRA: norms are those of s B A, before the magnitude vector rescales the sum of base and change",
         "lora_B has a bias in 1 of 1 components, which isn't in the norms",
@@ -443,7 +443,7 @@ def test_equals_what_peft_would_merge(tmp_path: Path, options: dict[str, Any]) -
             "frobenius_norm": float(delta.norm()),
             "stable_rank": float((sigma**2).sum() / sigma[0] ** 2),
         }
-        agrees(report, path, reference, rtol=2e-6)
+        assert_agrees(report, path, reference, rtol=2e-6)
     assert set(report["dtype"].values) == {dtype}
     if "modules_to_save" in options:
         assert remarks(report) == "also in the file and not measured: lm_head.weight"

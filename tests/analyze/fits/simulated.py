@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from lorascope.analyze.fits.laws import find_law
+from lorascope.analyze.fits.laws import LAWS
 
 __all__ = ["expected", "laid_out", "simulate_study"]
 
@@ -37,7 +37,7 @@ def simulate_study(
         assert (values > 0).all()
         for repeat in range(n_repeats):
             errors = noise * random.standard_normal(len(settings))
-            noisy = values * np.exp(errors) if find_law(law).logarithmic else values * (1 + errors)
+            noisy = values * np.exp(errors) if LAWS[law].logarithmic else values * (1 + errors)
             parts.append(settings.assign(group=name, repeat=repeat, expected=values, y=noisy))
     return pd.concat(parts, ignore_index=True)[["group", *sizes, "repeat", "expected", "y"]]
 
@@ -58,7 +58,7 @@ def expected(
     axes = [axis for axis in ("N", "R", "D") if axis in settings]
     own = references or {axis: settings[axis].min() if axis == "R" else settings[axis].max() for axis in axes}
     logs = {axis: np.log(own[axis] / settings[axis].to_numpy()) for axis in axes}
-    columns, exponents = find_law(law).terms(logs)
+    columns, exponents = LAWS[law].terms(logs)
     at = np.array([parameters[name] for name in exponents])
     values = parameters["E"] + sum(parameters[column.amplitude] * column.printed(at) for column in columns)
-    return np.exp(values) if find_law(law).logarithmic else np.asarray(values)
+    return np.exp(values) if LAWS[law].logarithmic else np.asarray(values)

@@ -49,7 +49,7 @@ def test_single_cells_of_a_straight_law_are_press(design_of: DesignOf, law: str)
     cells = split(held_out(fitted), "cell")
     for design, column in (
         (fitted.design, "error"),
-        (fitted.design.without_size("N").without_size("R"), "error_plain"),
+        (fitted.design.without_sizes(["N", "R"]), "error_plain"),
     ):
         x = np.column_stack([design.levels, *(column.printed(np.zeros(0)) for column in design.columns)])
         peer = sm.OLS(design.y, x).fit()

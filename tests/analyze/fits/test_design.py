@@ -25,7 +25,7 @@ def study(**options: Any) -> pd.DataFrame:
     return simulate_study(TRUTH, **{**defaults, **options})
 
 
-def refused(design_of: DesignOf, frame: pd.DataFrame, words: str, **options: Any) -> None:
+def assert_refused(design_of: DesignOf, frame: pd.DataFrame, words: str, **options: Any) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         design_of(frame, **options)
 
@@ -109,6 +109,10 @@ def test_the_papers_designs(design_of: DesignOf, paper_cells: PaperCells) -> Non
     alone = design_of(phi[phi["sweep"] == "size"], **{**options, "offsets": []}, law="share", share="share")
     assert alone.names[5:] == ("slope_share",)  # the rank doesn't vary
     assert alone.notes == ("'R' is 32 in every row: B (R0/R)^beta is part of the level",)
+    alike = phi[phi["sweep"] == "rank"].assign(share=1.0)
+    dropped = design_of(alike, **{**options, "offsets": []}, law="share", share="share")
+    assert dropped.names[5:] == ("B", "beta")
+    assert "'share' is 1 in every row: slope_share (share - 1) is part of the level" in dropped.notes
 
 
 def test_exponents_are_held_where_powers_stay_finite(design_of: DesignOf) -> None:
@@ -169,20 +173,20 @@ def test_cells_without_a_response_drop_out_with_a_note(design_of: DesignOf) -> N
     ],
 )
 def test_values_that_are_no_sizes(design_of: DesignOf, column: str, value: object, words: str) -> None:
-    refused(design_of, edited(column, 4, value), words)
+    assert_refused(design_of, edited(column, 4, value), words)
 
 
 def test_response_below_zero_needs_absolute_residuals(design_of: DesignOf) -> None:
     frame = edited("y", 4, -0.5)
     assert design_of(frame, residuals="absolute").y[4] == -0.5
     for options in ({"residuals": "log"}, {"law": "log-log"}, {"law": "log-log", "residuals": "absolute"}):
-        refused(design_of, frame, "column 'y' is -0.5 in row 4; it must be above zero", **options)
+        assert_refused(design_of, frame, "column 'y' is -0.5 in row 4; it must be above zero", **options)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"law": "cubic"}, "`law` is 'cubic'; it is one of ['additive',"),
+        ({"law": "cubic"}, "`law` is 'cubic'; it is one of ['additive', 'log', 'log-log',"),
         ({"residuals": "squared"}, "`residuals` is 'squared'; it is one of ['relative', 'log', 'absolute']"),
         ({"groups": "group"}, "`groups` is 'group'; give a sequence of columns, which"),
         ({"offsets": "sweep"}, "`offsets` is 'sweep'; give a sequence of columns, which"),
@@ -195,7 +199,7 @@ def test_response_below_zero_needs_absolute_residuals(design_of: DesignOf) -> No
     ],
 )
 def test_settings_that_are_not_allowed(design_of: DesignOf, options: dict[str, Any], words: str) -> None:
-    refused(design_of, study(), words, **options)
+    assert_refused(design_of, study(), words, **options)
 
 
 @pytest.mark.parametrize(("factor", "shown"), [(1e300, "e+300"), (1e-300, "e-300")])
@@ -204,7 +208,9 @@ def test_a_response_whose_squares_are_not_finite(
     design_of: DesignOf, residuals: str, factor: float, shown: str
 ) -> None:
     frame = study().assign(y=lambda rows: factor * rows["y"])
-    refused(design_of, frame, f"{shown}, whose square can't be computed; give it in another unit", residuals=residuals)
+    assert_refused(
+        design_of, frame, f"{shown}, whose square can't be computed; give it in another unit", residuals=residuals
+    )
     assert len(design_of(study().assign(y=lambda rows: factor**0.3 * rows["y"]), residuals=residuals).frame) == 24
 
 
@@ -212,9 +218,9 @@ def test_a_run_that_stands_twice(design_of: DesignOf) -> None:
     frame = study()
     again = pd.concat([frame, frame.iloc[[5]]], ignore_index=True)
     words = f"rows 5, 24 are the same, 'y' = {frame['y'][5]:g} included: one run twice? drop one"
-    refused(design_of, again, words)
+    assert_refused(design_of, again, words)
     again.loc[24, "repeat"] = 1  # a column that distinguishes them must be named
-    refused(design_of, again, "name the column that distinguishes repeats as `repeat`")
+    assert_refused(design_of, again, "name the column that distinguishes repeats as `repeat`")
     assert len(design_of(again, repeat="repeat").frame) == 25
 
 
@@ -227,7 +233,7 @@ def test_many_groups_that_lack_settings_are_counted(design_of: DesignOf) -> None
 def test_no_size_varies(design_of: DesignOf) -> None:
     frame = study().assign(N=1e9, R=8.0, repeat=range(24))
     words = "no size varies ('N' = 1e+09, 'R' = 8); a law needs a column with at least three levels"
-    refused(design_of, frame, words, repeat="repeat")
+    assert_refused(design_of, frame, words, repeat="repeat")
 
 
 def test_fewer_cells_than_parameters(design_of: DesignOf) -> None:
@@ -235,7 +241,7 @@ def test_fewer_cells_than_parameters(design_of: DesignOf) -> None:
     words = (
         "3 cells can't determine 3 parameters (1 levels, A, alpha) and their error; measure more cells, or take fewer"
     )
-    refused(design_of, frame, words)
+    assert_refused(design_of, frame, words)
     assert len(design_of(frame, law="log").names) == 2
 
 
@@ -243,14 +249,16 @@ def test_fewer_cells_than_parameters(design_of: DesignOf) -> None:
 def test_fewer_levels_than_parameters(design_of: DesignOf, law: str) -> None:
     frame = study(N=(1e9, 3e9), R=())
     frame = pd.concat([frame, study(N=(1e9, 3e9), R=(), random=np.random.default_rng(1)).assign(repeat=1)])
-    refused(design_of, frame, "('N' has 2 levels): exponents need three levels of their", law=law, repeat="repeat")
+    assert_refused(
+        design_of, frame, "('N' has 2 levels): exponents need three levels of their", law=law, repeat="repeat"
+    )
     assert design_of(frame, law="log", repeat="repeat").exponents == ()
 
 
 def test_offsets_that_are_groups(design_of: DesignOf) -> None:
     frame = study().assign(sweep=lambda rows: rows["group"] + "!")
     words = "sizes and `offsets` must vary apart from each other and from the groups"
-    refused(design_of, frame, words, offsets=["sweep"])
+    assert_refused(design_of, frame, words, offsets=["sweep"])
 
 
 def test_a_size_that_varies_between_groups_only(design_of: DesignOf) -> None:
@@ -258,8 +266,8 @@ def test_a_size_that_varies_between_groups_only(design_of: DesignOf) -> None:
     frame = study(N=(), R=(8.0, 32.0, 128.0, 512.0), groups=groups)
     frame["N"] = frame["group"].map({"a": 1e9, "b": 2e9, "c": 4e9, "d": 8e9})
     words = "the settings don't determine A, B, alpha, beta apart ('N' has 4 levels, 'R' has 4"
-    refused(design_of, frame, words)
-    refused(design_of, frame, "the settings don't determine slope_N, slope_R apart", law="log")
+    assert_refused(design_of, frame, words)
+    assert_refused(design_of, frame, "the settings don't determine slope_N, slope_R apart", law="log")
 
 
 def test_sizes_that_go_along_with_each_other(design_of: DesignOf) -> None:
@@ -270,8 +278,8 @@ def test_sizes_that_go_along_with_each_other(design_of: DesignOf) -> None:
         "three levels of their size, and sizes and `offsets` must vary apart from each other and from the groups; "
         "measure more settings, leave one out, or take the law 'log' or 'log-log'"
     )
-    refused(design_of, frame, words)
-    refused(design_of, frame, "the settings don't determine slope_N, slope_R apart", law="log")
+    assert_refused(design_of, frame, words)
+    assert_refused(design_of, frame, "the settings don't determine slope_N, slope_R apart", law="log")
 
 
 # Rows that a fit is applied to.

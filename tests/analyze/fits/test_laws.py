@@ -1,10 +1,9 @@
-import re
 from typing import get_args
 
 import numpy as np
 import pytest
 
-from lorascope.analyze.fits.laws import BOUNDS, LAWS, LawName, find_law
+from lorascope.analyze.fits.laws import BOUNDS, LAWS, LawName
 
 LOGS = {"N": np.array([0.0, 0.5, 1.0]), "R": np.array([0.0, -1.0, -2.0]), "D": np.array([0.3, 0.2, 0.0])}
 SHARE = np.array([0.0, 1.0, 3.0])
@@ -73,13 +72,6 @@ def test_only_one_law_is_of_the_logarithm() -> None:
 
 def test_laws_have_their_names() -> None:
     assert tuple(LAWS) == get_args(LawName)
-    for name, law in LAWS.items():
-        assert find_law(name) is law
-
-
-def test_a_law_that_is_none() -> None:
-    with pytest.raises(ValueError, match=re.escape("`law` is 'cubic'; it is one of ['additive', 'log', 'log-log',")):
-        find_law("cubic")
 
 
 def test_every_exponent_has_bounds() -> None:

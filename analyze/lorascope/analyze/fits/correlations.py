@@ -129,4 +129,4 @@ def permutation_p(values: np.ndarray) -> float:
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Return the quotient (n,) of two arrays; NaN where the denominator isn't above 0."""
     quotient = np.full(len(numerator), np.nan)
-    return np.divide(numerator, denominator, out=quotient, where=denominator > 0)
+    return np.asarray(np.divide(numerator, denominator, out=quotient, where=denominator > 0))

@@ -1,6 +1,6 @@
 """A study's table and a law as arrays; raises if the table can't determine the law."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, get_args
@@ -11,7 +11,7 @@ import pandas as pd  # type: ignore[import-untyped]
 from lorascope.analyze.results.options import Residual
 
 from .frame import check_columns, group_labels
-from .laws import BOUNDS, Column, Law, find_law
+from .laws import BOUNDS, LAWS, Column, Law
 from .solve import Problem, column_basis, slopes
 
 APART = 1e-9
@@ -57,7 +57,7 @@ class Design:
     @property
     def law(self) -> Law:
         """Form of the law, its equation and terms, by its name."""
-        return find_law(self.law_name)
+        return LAWS[self.law_name]
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
@@ -122,9 +122,9 @@ class Design:
         logs = {name: values[rows] for name, values in self.logs.items()}
         return replace(self, frame=self.frame.iloc[rows], logs=logs, **arrays)
 
-    def without_size(self, size: str) -> "Design":
-        """Return the design without the terms of one `size`: N, R, D or share."""
-        return replace(self, logs={name: values for name, values in self.logs.items() if name != size})
+    def without_sizes(self, sizes: Collection[str]) -> "Design":
+        """Return the design without the factors of these `sizes`: N, R, D or share."""
+        return replace(self, logs={size: values for size, values in self.logs.items() if size not in sizes})
 
 
 def make_design(
@@ -135,8 +135,11 @@ def make_design(
 
     Arguments are those of `fit_scaling_law`.
     """
-    form = find_law(law)
-    roles = {axis: name for axis, name in (("N", N), ("R", R), ("D", D)) if name is not None}
+    if law not in LAWS:
+        raise ValueError(f"`law` is {law!r}; it is one of {list(LAWS)}")
+    form = LAWS[law]
+    columns_of = {"N": N, "R": R, "D": D, "share": share if law == "share" else None}
+    roles = {size: column for size, column in columns_of.items() if column is not None}
     if residuals not in get_args(Residual):
         raise ValueError(f"`residuals` is {residuals!r}; it is one of {list(get_args(Residual))}")
     for name, option in (("groups", groups), ("offsets", offsets)):
@@ -144,20 +147,15 @@ def make_design(
             raise ValueError(f"`{name}` is {option!r}; give a sequence of columns, which may be empty")
     if law == "share" and share is None:
         raise ValueError("the law 'share' needs `share`: the column of how many layers share their weights")
-    if law != "share":
-        share = None
-        if not roles:
-            raise ValueError("a law needs at least one of `N`, `R` and `D`: the column of each size that was varied")
-    numbers = [response, *roles.values(), *([share] if share else [])]
-    columns = [*numbers, *groups, *offsets, *([repeat] if repeat else [])]
+    if not roles:
+        raise ValueError("a law needs at least one of `N`, `R` and `D`: the column of each size that was varied")
+    numbers = [response, *roles.values()]
+    labels = [*groups, *offsets, *([repeat] if repeat else [])]
     positive = numbers if form.logarithmic or residuals != "absolute" else numbers[1:]
-    rows, exclusions = check_columns(
-        frame, numbers=numbers, positive=positive, labels=columns[len(numbers) :], may_lack=[response]
-    )
+    rows, exclusions = check_columns(frame, numbers=numbers, positive=positive, labels=labels, may_lack=[response])
     _refuse_repeated(rows.drop(columns=list(offsets)), response)
     _refuse_response(rows[response].to_numpy(), response, group_labels(rows, groups), is_grouped=bool(groups))
     sizes, dropped = _sizes_in_use(rows, roles, form)
-    sizes |= {"share": share} if share else {}
     ends = {"N": "max", "R": "min", "D": "max"}
     references = {axis: float(rows[sizes[axis]].agg(end)) for axis, end in ends.items() if axis in sizes}
     arrays = _row_arrays(rows, sizes, references, groups, offsets, rows.iloc[0])
@@ -249,10 +247,7 @@ def _refuse_response(values: np.ndarray, response: str, groups: np.ndarray, *, i
 
 
 def _sizes_in_use(rows: pd.DataFrame, roles: Mapping[str, str], law: Law) -> tuple[dict[str, str], list[str]]:
-    """Return the columns of N, R and D with several values, and a sentence on each column with one value.
-
-    Raise ValueError if no size varies.
-    """
+    """Return the columns of the law's sizes that vary, and a sentence on each that doesn't; raise if none varies."""
     used, notes = {}, []
     for axis, column in roles.items():
         _, _, term = law.equation_of([axis]).partition(" + ")
@@ -260,7 +255,7 @@ def _sizes_in_use(rows: pd.DataFrame, roles: Mapping[str, str], law: Law) -> tup
             used[axis] = column
         elif term:
             notes.append(f"{column!r} is {rows[column].iloc[0]:g} in every row: {term} is part of the level")
-    if not used and not law.factors(["share"]):
+    if not used:
         sizes = ", ".join(f"{column!r} = {rows[column].iloc[0]:g}" for column in roles.values())
         raise ValueError(f"no size varies ({sizes}); a law needs a column with at least three levels")
     return used, notes
@@ -301,5 +296,5 @@ def _short_texts(column: pd.Series) -> list[str]:
     """Return values as text: numbers with six digits, or with all digits if six don't distinguish them."""
     if not pd.api.types.is_float_dtype(column):
         return [str(value) for value in column]
-    short = {value: f"{value:.6g}" for value in column}
-    return [short[value] if len(set(short.values())) == len(short) else repr(float(value)) for value in column]
+    short = column.map("{:.6g}".format)
+    return list(short if short.nunique() == column.nunique() else column.map(repr))

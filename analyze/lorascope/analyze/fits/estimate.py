@@ -90,8 +90,8 @@ class Estimate:
     @property
     def is_exact(self) -> bool:
         """Whether all residuals are only rounding, so that the law's error can't be estimated."""
-        unit = float((self.design.y**2).sum()) if self.design.residual == "absolute" else float(self.n)
-        return self.ssr <= ROUNDING**2 * unit
+        total = float((self.design.y**2).sum()) if self.design.residual == "absolute" else float(self.n)
+        return self.ssr <= ROUNDING**2 * total
 
     @cached_property
     def standard_errors(self) -> dict[str, float]:
@@ -103,8 +103,8 @@ class Estimate:
         for column in columns:
             by_exponents += self.values[column.amplitude] * column.printed_slopes(exponents)
         terms = [column.printed(exponents) for column in columns]
-        half = self._covariance_root(np.column_stack([self.design.levels, *terms, by_exponents]))
-        return dict(zip(self.design.names, map(float, self.sigma * np.linalg.norm(half, axis=1)), strict=True))
+        root = self._covariance_root(np.column_stack([self.design.levels, *terms, by_exponents]))
+        return dict(zip(self.design.names, map(float, self.sigma * np.linalg.norm(root, axis=1)), strict=True))
 
     def prediction_errors(self, design: Design) -> np.ndarray:
         """Return standard errors (n,) of `predicted` for a design's rows, by linear theory."""
@@ -118,10 +118,10 @@ class Estimate:
         """
         scale = 1 / self.fitted if self.design.residual == "log" else self.design.weights
         jacobian = jacobian * scale[:, None]
-        sizes = np.linalg.norm(jacobian, axis=0)
-        sizes[sizes == 0] = 1
-        _, s, vt = np.linalg.svd(jacobian / sizes, full_matrices=False)
-        return np.asarray((vt.T / np.maximum(s, 1e-300)) / sizes[:, None])
+        norms = np.linalg.norm(jacobian, axis=0)
+        norms[norms == 0] = 1
+        _, s, vt = np.linalg.svd(jacobian / norms, full_matrices=False)
+        return np.asarray((vt.T / np.maximum(s, 1e-300)) / norms[:, None])
 
 
 def residuals_of(design: Design, predicted: np.ndarray) -> np.ndarray:

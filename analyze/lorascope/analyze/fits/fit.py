@@ -58,10 +58,9 @@ def fit_scaling_law(
         Columns that shift the level of all groups by the same amount, such as two sweeps that were run differently.
     law
         `additive`: E + A (N0/N)^alpha + B (R0/R)^beta + C (D0/D)^gamma, eq. 8 of the paper as its text means it; N0 and
-        D0 are the largest N and D, R0 the smallest R. `log`: E + slopes times ln(N0/N) and so on, the limit of eq. 8
-        for exponents that go to 0. `log-log`: ln y = E + alpha ln(N0/N) + beta ln(R0/R) + gamma
-        ln(D0/D), no floor. `multiplicative`: E + A (N0/N)^alpha (R0/R)^beta (D0/D)^gamma, arXiv 2402.17193. `share`:
-        linear in the number of layers that share their weights, in place of N.
+        D0 are the largest N and D, R0 the smallest R. `log`: its limit for exponents that go to 0, linear in ln(N0/N)
+        and so on. `log-log`: the same for ln y, a power law without a floor. `multiplicative`: E + A times the product
+        of all powers. `share`: linear in the number of layers that share their weights, in place of N.
     residuals
         `relative`: (y - f) / y. `log`: ln y - ln f. `absolute`: y - f. The law 'log-log' is fitted to ln y in any case.
     huber
@@ -90,13 +89,11 @@ def fit_scaling_law(
     -----
     Exponents (alpha and gamma from 0.02 to 25, beta from -1.5 to 12) are searched on a grid and refined; for each of
     their values, all linear parameters are solved exactly (variable projection), and amplitudes may have either sign.
-    With Huber's loss or logarithmic residuals, the search continues from there over all parameters. The result depends
-    on the cells, on N and on the loss. `provenance` records them; report them with the numbers.
+    With Huber's loss or logarithmic residuals, the search continues from there over all parameters.
 
     References
     ----------
-    Zhang et al. (2025), arXiv 2501.03152, eq. 8. Golub, Pereyra (1973), SIAM J. Numer. Anal. 10, 413. Huber (1964),
-    Ann. Math. Stat. 35, 73.
+    Zhang et al. (2025), arXiv 2501.03152, eq. 8; Huber (1964), Ann. Math. Stat. 35, 73.
 
     Examples
     --------

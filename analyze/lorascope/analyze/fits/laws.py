@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -138,10 +138,3 @@ LAWS: Mapping[str, Law] = {
         "E + slope_share (share - 1) + B (R0/R)^beta + C (D0/D)^gamma", "linear in how many layers share their weights"
     ),
 }
-
-
-def find_law(name: str) -> Law:
-    """Return the law of this name; raises ValueError if no law has it."""
-    if name not in LAWS:
-        raise ValueError(f"`law` is {name!r}; it is one of {list(get_args(LawName))}")
-    return LAWS[name]

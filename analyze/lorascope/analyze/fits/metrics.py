@@ -127,9 +127,8 @@ def compare_metrics(
     permuted labels of settings are at most 1 - level, and the bootstrap's interval excludes 0. It follows accuracy more
     closely than another metric if the same holds for their difference, with Williams' t. It adds to the setting if the
     partial correlation given group and setting has a small p by permuted labels, and if Student's t and the interval
-    agree when settings have separate effects for each value of a column of `groups`, such as each model; otherwise, a
-    setting that only harms one model would count in favour of the metric. The column with the largest p decides. A
-    verdict has the largest p of its tests; its word must be the same for both sets of cells.
+    agree when settings have separate effects in each value of a column of `groups`, such as each model (the column with
+    the largest p decides). A verdict has the largest p of its tests; its word must hold for both sets of cells.
 
     Effects of k settings in all groups are k independent values, not one per cell. Permuted labels account for that,
     but t and draws of groups don't; draws of groups account for settings that vary more than others, but permuted
@@ -244,10 +243,7 @@ def _metric_row(resampling: _Resampling, name: str, sign: int) -> dict[str, Any]
         "better": "higher" if sign > 0 else "lower",
         "n_cells": n_effective + len(y) - 1,
         "n_effective": n_effective,
-        "pearson": pearson["r"],
-        "low": pearson["low"],
-        "high": pearson["high"],
-        "p": pearson["t_p"],
+        **dict(zip(("pearson", "low", "high", "p"), pearson.values(), strict=True)),
         "permutation_p": permutation_p(permuted_pearson(x, y, resampling.orders)),
         **{f"partial_{key}": value for key, value in partials[""].items()},
         "partial_p": permutation_p(permuted_pearson(a, b, resampling.orders)),

@@ -45,13 +45,12 @@ class Interval(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """Least sum of squares over all other parameters, for several values of one parameter."""
+    """Least sum of squares `ssr` (m,) over all other parameters, for several `values` (m,) of one parameter."""
 
     name: str
     values: np.ndarray
-    """(m,) ascending."""
+    """Values in ascending order."""
     ssr: np.ndarray
-    """(m,)"""
     interval: Interval
 
 
@@ -112,8 +111,8 @@ def profile(fit: Estimate, name: str, limit: float) -> Profile:
     low, low_open = _interval_end(solve, min(allowed), -step, least, limit)
     high, high_open = _interval_end(solve, max(allowed), step, most, limit)
     # An end is also open if it only exists because an exponent of the term is at its bound.
-    low_open |= bool(solve(low).at_bound[own_exponents].any())
-    high_open |= bool(solve(high).at_bound[own_exponents].any())
+    low_open |= bool(problem.at_bound(solve(low).exponents)[own_exponents].any())
+    high_open |= bool(problem.at_bound(solve(high).exponents)[own_exponents].any())
     in_parts = any(low < at < high and ssr > limit for at, ssr in inside.items())
     interval = Interval(low, high, low_open, high_open, in_parts)
     values = np.array(sorted(solutions))

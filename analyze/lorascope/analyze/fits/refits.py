@@ -84,7 +84,9 @@ def cross_validate(errors: pd.DataFrame) -> pd.DataFrame:
     Columns: `split`; `n` predicted cells; `n_undetermined` cells without a prediction; `rmse` and `rmse_plain` (of
     simpler predictions of the same cells), in units of the fit.
     """
-    by_split = (errors.set_index("split")[["error", "error_plain"]] ** 2).groupby(level=0, sort=False)
+    squares = errors.set_index("split")[["error", "error_plain"]] ** 2
+    squares.loc[squares["error"].isna()] = math.nan  # both errors are of the same cells
+    by_split = squares.groupby(level=0, sort=False)
     n, rmse = by_split["error"].count(), np.sqrt(by_split.mean())
     columns = {"n": n, "n_undetermined": by_split.size() - n, "rmse": rmse["error"], "rmse_plain": rmse["error_plain"]}
     return pd.DataFrame(columns).reset_index()
@@ -110,19 +112,17 @@ def _predict_split(fit: Estimate, way: str, name: str, is_out: np.ndarray, is_in
     basis = column_basis(train.levels.T, APART)
     known = np.abs(test.levels - test.levels @ basis @ basis.T).max(axis=1) < 1e-9  # the level is known from other rows
     known |= way == "group"
-    for axis in list(train.logs):  # a size that doesn't vary in the other cells is part of the level
-        sizes = train.frame[design.sizes[axis]].to_numpy()
-        if len(set(sizes)) == 1:
-            known &= test.frame[design.sizes[axis]].to_numpy() == sizes[0]
-            train, test = train.without_size(axis), test.without_size(axis)
+    constant = [axis for axis in train.logs if train.frame[design.sizes[axis]].nunique() == 1]
+    for axis in constant:  # a constant size is part of the level
+        column = design.sizes[axis]
+        known &= (test.frame[column] == train.frame[column].iloc[0]).to_numpy()
+    train, test = train.without_sizes(constant), test.without_sizes(constant)
     law = plain = np.full(len(known), math.nan)
     if known.any() and is_determined(train, spare=0):
         start = np.array([fit.values[exponent] for exponent in train.exponents])
         law = estimate(train, delta=fit.delta, starts=(start,), grid="coarse").predicted(test)
-        plainer, plain_test = train, test
-        for axis in (way.removeprefix("ordered "),) if way.startswith("ordered") else list(train.logs):
-            plainer, plain_test = plainer.without_size(axis), plain_test.without_size(axis)
-        plain = estimate(plainer, delta=fit.delta).predicted(plain_test)
+        sizes = [way.removeprefix("ordered ")] if way.startswith("ordered") else train.logs
+        plain = estimate(train.without_sizes(sizes), delta=fit.delta).predicted(test.without_sizes(sizes))
         if way == "group":
             law, plain = _with_own_level(test, law), _with_own_level(test, plain)
         law, plain = np.where(known, law, math.nan), np.where(known, plain, math.nan)

@@ -33,13 +33,11 @@ AT_BOUND = 1e-6
 class Problem:
     """Least squares of a law: minimise sum (weights * (target - levels @ e - terms))**2 over all parameters.
 
-    Levels and coefficients of the terms are linear; exponents are searched.
+    Levels and coefficients of the terms are linear; exponents are searched. `target` and `weights` are (n,).
     """
 
     target: np.ndarray
-    """(n,)"""
     weights: np.ndarray
-    """(n,)"""
     levels: np.ndarray
     """(n, g) columns of groups and offsets, whose span contains the constant."""
     columns: tuple[Column, ...]
@@ -93,17 +91,14 @@ class Problem:
 
 
 class Solution(NamedTuple):
-    """Solution of a `Problem`: the parameters with the least sum of squares."""
+    """Solution of a `Problem`: exponents (q,), coefficients of the columns (k,) and levels (g,) of least squares."""
 
     exponents: np.ndarray
-    """(q,)"""
     coefficients: np.ndarray
-    """(k,) coefficients of the columns."""
     levels: np.ndarray
     """(g,) coefficients of the levels, with the least norm if levels overlap."""
     ssr: float
-    at_bound: np.ndarray
-    """(q,) whether each exponent is free and at an end of its range."""
+    """Sum of squared residuals."""
     converged: bool
 
     @property
@@ -112,16 +107,16 @@ class Solution(NamedTuple):
         return np.concatenate([self.levels, self.coefficients, self.exponents])
 
 
-def column_basis(columns: np.ndarray, least: float) -> np.ndarray:
-    """Return an orthonormal basis (n, rank) of the columns' span; singular values below a share `least` count as 0."""
+def column_basis(columns: np.ndarray, rcond: float) -> np.ndarray:
+    """Return an orthonormal basis (n, rank) of the columns' span; `rcond` is the cutoff of `np.linalg.lstsq`."""
     u, s, _ = np.linalg.svd(columns, full_matrices=False)
-    return np.asarray(u[:, s > least * s[:1].sum()])
+    return np.asarray(u[:, s > rcond * s[:1].sum()])
 
 
 def slopes(
     levels: np.ndarray, columns: Sequence[Column], coefficients: np.ndarray, exponents: np.ndarray
 ) -> np.ndarray:
-    """Return derivatives (n, p) of a law by its levels, coefficients (k,) and exponents (q,)."""
+    """Return the Jacobian (n, p) of a law: its derivatives by levels, coefficients (k,) and exponents (q,)."""
     by_exponents = np.zeros((len(levels), len(exponents)))
     for coefficient, column in zip(coefficients, columns, strict=True):
         by_exponents += coefficient * column.centred_slopes(exponents)
@@ -154,14 +149,14 @@ def search(
     """
     from scipy import optimize  # type: ignore[import-untyped]
 
-    unit = float(np.abs(residuals(start)).max()) or 1.0  # tolerances are absolute
+    scale = float(np.abs(residuals(start)).max()) or 1.0  # tolerances are absolute
     is_huber = math.isfinite(delta)
     optimum: Any = optimize.least_squares(
-        lambda at: residuals(at) / unit, start, jac=lambda at: jacobian(at) / unit, bounds=bounds.T,
-        loss="huber" if is_huber else "linear", f_scale=delta / unit if is_huber else 1.0,
+        lambda at: residuals(at) / scale, start, jac=lambda at: jacobian(at) / scale, bounds=bounds.T,
+        loss="huber" if is_huber else "linear", f_scale=delta / scale if is_huber else 1.0,
         **{"method": "dogbox", "xtol": 1e-14, "ftol": 1e-15, "gtol": 1e-15, **options},
     )  # fmt: skip
-    return optimum.x, float(optimum.cost) * unit**2, bool(optimum.status > 0)
+    return optimum.x, float(optimum.cost) * scale**2, bool(optimum.status > 0)
 
 
 def _grid_minima(problem: Problem, grid: Grid) -> list[np.ndarray]:
@@ -171,7 +166,7 @@ def _grid_minima(problem: Problem, grid: Grid) -> list[np.ndarray]:
     points = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=-1)
     whole = problem.weighted(points)
     columns = problem.without_levels(whole)
-    u, s, _ = np.linalg.svd(columns / _projected_lengths(columns, whole)[:, None, :], full_matrices=False)
+    u, s, _ = np.linalg.svd(columns / _projected_norms(columns, whole)[:, None, :], full_matrices=False)
     bases = u * (s > RANK**0.5 * s[:, :1])[:, None, :]  # zeros if columns depend on each other
     rest = problem.without_levels(problem.unexplained(points)[..., None])
     explained = bases.transpose(0, 2, 1) @ rest
@@ -189,7 +184,7 @@ def local_minima(values: np.ndarray) -> np.ndarray:
 
 
 def _polish(problem: Problem, start: np.ndarray) -> Optimum:
-    """Return the exponents (q,) at the local minimum near `start`, half the sum of squares there, and convergence."""
+    """Return the exponents (q,) at the local minimum near `start`, half the sum of squares, and convergence."""
     free = problem.free
 
     def all_exponents(values: np.ndarray) -> np.ndarray:
@@ -211,18 +206,18 @@ def _solve_linear(problem: Problem, exponents: np.ndarray) -> tuple[np.ndarray, 
     target = problem.without_levels(problem.unexplained(exponents)[:, None])[:, 0]
     whole = problem.weighted(exponents)
     columns = problem.without_levels(whole)
-    sizes = _projected_lengths(columns, whole)
-    u, s, vt = np.linalg.svd(columns / sizes, full_matrices=False)
+    norms = _projected_norms(columns, whole)
+    u, s, vt = np.linalg.svd(columns / norms, full_matrices=False)
     is_used = s > RANK * s[:1].sum()
     u, s, vt = u[:, is_used], s[is_used], vt[is_used]
     part = u.T @ target
-    return target - u @ part, (vt.T @ (part / s)) / sizes, u
+    return target - u @ part, (vt.T @ (part / s)) / norms, u
 
 
-def _projected_lengths(columns: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return lengths (..., k) of projected `columns`; infinite if only rounding of the `whole` column remains."""
-    lengths = np.linalg.norm(columns, axis=-2)
-    return np.where(lengths > RANK * np.linalg.norm(whole, axis=-2), lengths, np.inf)
+def _projected_norms(columns: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return norms (..., k) of projected `columns`; infinite if only rounding of the `whole` column remains."""
+    norms = np.linalg.norm(columns, axis=-2)
+    return np.where(norms > RANK * np.linalg.norm(whole, axis=-2), norms, np.inf)
 
 
 def _projected_slopes(problem: Problem, exponents: np.ndarray) -> np.ndarray:
@@ -240,5 +235,4 @@ def _solution_at(problem: Problem, exponents: np.ndarray, converged: bool) -> So
     residuals, coefficients, _ = _solve_linear(problem, exponents)
     rest = problem.unexplained(exponents) - problem.weighted(exponents) @ coefficients
     levels = np.linalg.lstsq(problem.weights[:, None] * problem.levels, rest, rcond=RANK)[0]
-    ssr = float((residuals**2).sum())
-    return Solution(exponents, coefficients, levels, ssr, problem.at_bound(exponents), converged)
+    return Solution(exponents, coefficients, levels, float((residuals**2).sum()), converged)

@@ -86,7 +86,7 @@ def axis_tests(fit: Estimate) -> pd.DataFrame:
     """Return F tests of the law against the law without each size, see `ScalingFit.axis_tests`."""
     full, rows = fit if not math.isfinite(fit.delta) else estimate(fit.design, starts=(fit.parts[2],)), []
     for axis in fit.design.logs:
-        without = estimate(fit.design.without_size(axis))
+        without = estimate(fit.design.without_sizes([axis]))
         n_more = len(full.parameters) - len(without.parameters)
         f, p = (math.nan, math.nan) if without.is_exact else f_test(without.ssr, full.ssr, n_more, full.df)
         ratio = without.ssr / full.ssr if full.ssr else math.inf
