@@ -137,6 +137,20 @@ def test_deltas_that_move_everything(kernel: Run) -> None:
     assert_close(kernel("measure_delta", base, delta)["js"], jensen_shannon(base, delta))
 
 
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("spread", [0.1, 5.0])
+def test_a_shift_of_all_features_takes_no_digits(kernel: Run, dtype: torch.dtype, spread: float) -> None:
+    """Output minus base isn't a float32 then: its rounding to 1e-6 would be 1e-5 of a spread of 0.1."""
+    generator = torch.Generator().manual_seed(7)
+    base, delta = torch.randn(2, 6, 70, generator=generator)
+    base, output = base.to(dtype), (base.to(dtype) + 20 + spread * delta).to(dtype)
+    exact = output.double() - base.double()
+    assert dtype != torch.float32 or (exact != exact.float()).any()
+    assert_close(kernel("measure_difference", base, output)["js"], jensen_shannon(base, exact))
+    expected = kl_divergence(base[None].double(), output[None].double(), torch.arange(6))
+    assert_close(kernel("kl_divergence", base, output, torch.arange(6)), expected)
+
+
 def test_no_delta_no_divergence(kernel: Run) -> None:
     base = torch.randn(3, 100)
     found = kernel("measure_factor", base, torch.randn(3, 4), torch.zeros(4, 100), scaling=2.0, output=base)

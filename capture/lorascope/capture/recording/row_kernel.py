@@ -174,11 +174,13 @@ def _block(base, stride, row, start, WIDTH: tl.constexpr, FEATURES: tl.constexpr
 
 @triton.jit
 def _delta_at(source, x, row, features, inside, WIDTH: tl.constexpr, RANK: tl.constexpr, IS_SIZE: tl.constexpr = False):
-    """Return delta at these features: the product of factor and weight, a stored delta, or output minus base.
+    """Return delta at these features (a product of factor and weight, a stored delta, or output - base), and a rest.
 
-    With IS_SIZE, return what the magnitudes of its terms add up to.
+    The rest is what rounding takes from output minus base in float32, else 0. With IS_SIZE, return what the magnitudes
+    of delta's terms add up to in its place.
     """
-    output, output_stride, addition, addition_stride, weight, bias, scaling = source
+    output, output_stride, addition, addition_stride, weight, bias, scaling, HAS_REST = source
+    rest = tl.zeros_like(x)
     if weight is not None:
         delta = tl.zeros_like(x)
         # As many steps at fixed offsets, for which no address is computed, as registers are left for.
@@ -195,9 +197,17 @@ def _delta_at(source, x, row, features, inside, WIDTH: tl.constexpr, RANK: tl.co
     elif addition is not None:
         delta = _rows_at(addition, addition_stride, row, features, inside)
         delta = tl.abs(x) + 2.0 * tl.abs(delta) if IS_SIZE else delta
-    else:
+    elif HAS_REST:
+        delta, rest = _two_sum(_rows_at(output, output_stride, row, features, inside), -x)
+    else:  # exact, unless base is less than 2^-13 of the output in float16, or 2^-16 in bfloat16
         delta = _rows_at(output, output_stride, row, features, inside) - x
-    return delta
+    return delta, rest
+
+
+@triton.jit
+def _plus_rest(source, value, rest):
+    """Return the sum of a value and a rest, or the value alone where rests are 0: compilers can't leave that out."""
+    return value + rest if source[7] else value
 
 
 @triton.jit
@@ -249,7 +259,9 @@ def _second_normaliser(
     most = tl.full((TOKENS, FEATURES), float("-inf"), tl.float32)
     for start in range(0, WIDTH, FEATURES):
         x, features, inside = _block(base, stride, row, start, WIDTH, FEATURES)
-        both, both_low = _two_sum(x, _delta_at(source, x, row, features, inside, WIDTH, RANK))
+        delta, rest = _delta_at(source, x, row, features, inside, WIDTH, RANK)
+        both, both_low = _two_sum(x, delta)
+        both_low = _plus_rest(source, both_low, rest)
         c, c_low = _two_sum(both, -high[:, None])
         most = tl.where(inside, tl.maximum(most, c), most)
         weight = _exp(tl.minimum(tl.maximum(c, _FLUSH), _OVERFLOW), c_low + (both_low - low[:, None]))
@@ -270,16 +282,16 @@ def _terms(
     terms, squares = (nothing, nothing), (nothing, nothing)
     for start in range(0, WIDTH, FEATURES):
         x, features, inside = _block(base, stride, row, start, WIDTH, FEATURES)
-        delta = _delta_at(source, x, row, features, inside, WIDTH, RANK)
+        delta, rest = _delta_at(source, x, row, features, inside, WIDTH, RANK)
         b, b_low = _minus_top(x, top, (base.dtype.element_ty == tl.float32) | (not IS_SMALL))
         p = _exp(b, b_low)
         if IS_SMALL:
-            d = (delta - high) - low
+            d = _plus_rest(source, (delta - high) - low, rest)
             term = _series(d, IS_KL) * (p if IS_KL else p * tl.exp2(d * _LOG2_E) + p)
         else:
             d, d_low = _two_sum(delta, -high)
             h, h_low = _two_sum(x - top, d)
-            d_low -= low
+            d_low = _plus_rest(source, d_low - low, rest)
             q = _exp(tl.minimum(tl.maximum(h, _FLUSH), _OVERFLOW), h_low + b_low + d_low)
             d += d_low
             if IS_KL:
@@ -302,11 +314,11 @@ def _excess(
     for start in range(0, WIDTH, FEATURES):
         x, features, inside = _block(base, stride, row, start, WIDTH, FEATURES)
         out = _rows_at(output, source[1], row, features, inside)
-        delta = _delta_at(source, x, row, features, inside, WIDTH, RANK)
+        delta, _rest = _delta_at(source, x, row, features, inside, WIDTH, RANK)
         both, low = _two_sum(x, delta)
         is_finite = _is_finite(both.to(output.dtype.element_ty).to(tl.float32)) | _is_finite(out)
         overflows = ((is_finite == 0) & _is_finite(delta)) | (_is_finite(x) == 0)
-        size = _delta_at(source, x, row, features, inside, WIDTH, RANK, IS_SIZE=True)
+        size, _rest = _delta_at(source, x, row, features, inside, WIDTH, RANK, IS_SIZE=True)
         allowed = eps * (tl.abs(x) + tl.abs(delta)) + rounding * size + smallest
         worst = _largest(worst, tl.where(overflows, 0.0, ((out - both) - low) / allowed))
     return tl.max(worst, 1).to(tl.float32, bitcast=True)
@@ -324,22 +336,24 @@ def measure_rows(
     """
     token = tl.minimum(tl.program_id(0) * TOKENS + tl.arange(0, TOKENS), n_tokens - 1)  # the last may come repeatedly
     row = (token.to(tl.int64) if rows is None else tl.load(rows + token))[:, None]
-    source = (output, output_stride, addition, addition_stride, weight, bias, scaling)
+    HAS_REST: tl.constexpr = addition is None and output.dtype.element_ty == tl.float32
+    source = (output, output_stride, addition, addition_stride, weight, bias, scaling, HAS_REST)
     nothing = tl.zeros((TOKENS, FEATURES // 8), tl.float32)
 
     # Changes are taken from delta at the top, from which none that matters is many standard deviations away.
     top, at, magnitude = _scan(base, base_stride, row, WIDTH, TOKENS, FEATURES)
-    shift = _delta_at(source, _rows_at(base, base_stride, row, at, at >= 0), row, at, at >= 0, WIDTH, RANK)
+    shift, shift_rest = _delta_at(source, _rows_at(base, base_stride, row, at, at >= 0), row, at, at >= 0, WIDTH, RANK)
     scale = _scale(magnitude)[:, None]
     weights, change, depth, squares = (nothing, nothing), (nothing, nothing), (nothing, nothing), (nothing, nothing)
     swallowed = nothing
     reach = tl.zeros((TOKENS, FEATURES // 8), tl.int32)
     for start in range(0, WIDTH, FEATURES):
         x, features, inside = _block(base, base_stride, row, start, WIDTH, FEATURES)
-        delta = _delta_at(source, x, row, features, inside, WIDTH, RANK)
+        delta, rest = _delta_at(source, x, row, features, inside, WIDTH, RANK)
         b, low = _minus_top(x, top, base.dtype.element_ty == tl.float32)
         e = tl.where(inside, _exp(b, low), 0.0)
-        a = tl.where(inside, delta - shift, 0.0)
+        a = _plus_rest(source, delta - shift, rest - shift_rest)
+        a = tl.where(inside, a, 0.0)
         weights = _add(weights, e)
         change = _add(change, e * _expm1(a))
         reach = _largest(reach, a)
@@ -360,6 +374,7 @@ def measure_rows(
     is_near = (tl.abs(ratio) <= _NEAR) & (reach <= _REACH)
     first, shift = tl.sum(top, 1), tl.sum(shift, 1)
     centre, centre_low = _two_sum(shift, _log1p(ratio))
+    centre_low = centre_low + tl.sum(shift_rest, 1) if HAS_REST else centre_low
     second, second_low = _two_sum(first, shift)
     again = tl.min(is_near.to(tl.int32), 0) == 0
     while again:
