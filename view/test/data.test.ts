@@ -279,12 +279,17 @@ for (const [name, change, message] of [
   [
     "an index of another run",
     (_: Group, index: Group) => attributes({ static_digest: "e" })(index),
-    /index of mine is of another run or version; run `lorascope view` again/,
+    /index of mine is of another run, f{16}\/e, than is stored here, f{16}\/d{16}; run `lorascope view` again/,
+  ],
+  [
+    "a capture of the same adapter on another model",
+    (run: Group) => attributes({ fingerprint: "0".repeat(64) })(run),
+    /index of mine is of another run, f{16}\/d{16}, than is stored here, 0{16}\/d{16};/,
   ],
   [
     "an index of another version",
     (_: Group, index: Group) => attributes({ format_version: 2 })(index),
-    /index of mine is of another run or version/,
+    /index of mine is of another version/,
   ],
   [
     "an index without scales",

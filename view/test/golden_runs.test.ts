@@ -13,8 +13,9 @@ interface Expected {
 }
 const PATHS = ["layers.0.fc", "layers.1.fc"];
 
-function indexOf(expected: Expected): Group {
-  return new Group({ format: "lorascope.view", format_version: 1, static_digest: expected.static_digest })
+function indexOf(version: string, { static_digest }: Expected): Group {
+  const { fingerprint } = JSON.parse(readFileSync(`../tests/stores/golden/${version}.zarr/zarr.json`, "utf8")).attributes;
+  return new Group({ format: "lorascope.view", format_version: 1, static_digest, fingerprint })
     .group("adapters/default", { scale: { js: 0.5, token: 0.6 } })
     .array("permutation/3", Int32Array.of(2, 0, 1))
     .array("permutation/4", Int32Array.of(1, 3, 2, 0))
@@ -39,7 +40,7 @@ for (const version of ["v1", "v2"]) {
         {
           "view.json": manifest("golden"),
           "runs/0/": folder(`../tests/stores/golden/${version}.zarr`),
-          "indexes/0/": indexOf(expected),
+          "indexes/0/": indexOf(version, expected),
         },
         { ranges },
       );

@@ -49,6 +49,7 @@ export function makeRun({
     adapters: ["a"],
     finished,
     static_digest: "d".repeat(64),
+    fingerprint: "f".repeat(64),
     provenance: { model: { name: "tiny" }, copied },
   });
   run
@@ -106,7 +107,9 @@ export function makeRun({
       .array("adapters/a/lora_B/m.1", B[1]!, [4, 2])
       .array("adapters/a/lora_bias/m.1", BIAS);
   }
-  const index = new Group({ format: "lorascope.view", format_version: 1, static_digest: "d".repeat(64) });
+  const index = new Group({
+    format: "lorascope.view", format_version: 1, static_digest: "d".repeat(64), fingerprint: "f".repeat(64),
+  });
   index
     .group("adapters/a", { scale: { js: 0.5, token: 0.6 } })
     .array("permutation/3", Int32Array.of(2, 0, 1))

@@ -105,3 +105,13 @@ def has_residual_init(settings: Mapping[str, Any]) -> bool:
     """
     init = settings.get("init_lora_weights")
     return bool(settings.get("kasa_config")) or (isinstance(init, str) and init.lower().startswith(RESIDUAL_INITS))
+
+
+def belongs_to_adapter(key: str, trained: tuple[str, ...]) -> bool:
+    """Return whether a key of an adapter's file names one of its weights, not a saved copy of the base's embeddings.
+
+    `trained` are the names of modules that the adapter replaces as a whole (`modules_to_save`).
+    """
+    names = key.split(".")
+    is_trained = any(name.startswith("lora_") or name == "token_adapter" or name.endswith(trained) for name in names)
+    return is_trained and "base_layer" not in names

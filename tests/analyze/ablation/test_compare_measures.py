@@ -10,8 +10,9 @@ from scipy.stats import rankdata, spearmanr
 
 from lorascope.analyze import adapter_report, compare_measures
 from lorascope.analyze.ablation.compare_measures import COMPARED_MEASURES, ablation_by_part, correlate, rank_correlation
+from lorascope.analyze.adapters.factors import hash_adapter
 from lorascope.analyze.fits.resampling import basic_interval, group_draws, percentile_interval
-from lorascope.stores import Run, StoreError
+from lorascope.stores import Run, StoreError, open_run
 
 from ..conftest import ABLATED, Small
 
@@ -173,8 +174,8 @@ def test_runs_that_cannot_be_compared_say_what_they_need(small: Small, make_smal
         compare_measures(small.run, level=95)
 
 
-def write_adapter(folder: Path, paths: Sequence[str]) -> None:
-    rng = np.random.default_rng(0)
+def write_adapter(folder: Path, paths: Sequence[str], *, seed: int = 0) -> None:
+    rng = np.random.default_rng(seed)
     tensors = {
         f"base_model.model.{path}.lora_{part}.weight": rng.normal(size=shape).astype(np.float32)
         for path in paths
@@ -197,6 +198,17 @@ def test_weights_give_their_norms(make_small: Callable[..., Small], tmp_path: Pa
     with pytest.raises(
         ValueError, match=r"which has no weights of 'model.layers.1.down_proj'; give the captured adapter's folder"
     ):
+        compare_measures(run, weights=tmp_path)
+
+
+def test_weights_of_another_adapter_are_refused(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    run = open_run(make_small(ablate="components").run.path)
+    write_adapter(tmp_path, run.component_paths)
+    run.attributes["provenance"] = {"adapters": {"default": {"sha256": hash_adapter(tmp_path)}}}
+    assert np.isfinite(compare_measures(run, weights=tmp_path, n_draws=100)["value"].sel(measure="weight_norm")).all()
+    write_adapter(tmp_path, run.component_paths, seed=1)
+    message = f"its hash is {hash_adapter(tmp_path)[:16]}, that of 'default' in '.*run.zarr' is [0-9a-f]{{16}}; give"
+    with pytest.raises(ValueError, match=message):
         compare_measures(run, weights=tmp_path)
 
 

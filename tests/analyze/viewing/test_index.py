@@ -56,7 +56,7 @@ def test_it_holds_js_and_miub_of_the_run(run: Run) -> None:
     assert found.attrs["n_state_tokens"] == run.n_tokens
     assert sorted(os.listdir(path.parent)) == ["run.view.zarr", "run.zarr"]
     about = {"format": "lorascope.view", "format_version": 1, "adapters": ["default"], "n_tokens": 2500}
-    about["static_digest"] = run.attributes["static_digest"]
+    about |= {name: run.attributes[name] for name in ("static_digest", "fingerprint")}
     assert dict(group(path).attrs).items() >= about.items()
     for width, order in group(path)["permutation"].arrays():  # of js_permuted
         np.testing.assert_array_equal(order[:], np.random.default_rng(int(width)).permutation(int(width)))

@@ -62,6 +62,18 @@ def test_a_process_has_one_server_for_the_same_runs(run: Path, two_adapters: Pat
         one.stop()
 
 
+def test_captures_of_one_adapter_on_two_models_have_a_server_and_an_index_each(run: Path) -> None:
+    """Their tables and weights are equal, and so is `static_digest`."""
+    with view(run) as first:
+        document = json.loads((run / "zarr.json").read_text())
+        document["attributes"] |= {"fingerprint": "0" * 64}
+        (run / "zarr.json").write_text(json.dumps(document))
+        with view(run) as second:
+            assert second.url != first.url
+            index = json.loads(get(f"{second.url}indexes/0/zarr.json"))
+    assert index["attributes"]["fingerprint"] == "0" * 64
+
+
 def test_a_run_that_has_grown_since_it_was_opened(unfinished: Path, many_rows: Path, tmp_path: Path) -> None:
     run = open_run(shutil.copytree(unfinished, tmp_path / "run.zarr"))
     assert not run.committed_rows.all()

@@ -20,6 +20,7 @@ from transformers import (
     Phi3ForCausalLM,
 )
 
+from lorascope.analyze.adapters.factors import hash_adapter
 from lorascope.capture.models.adapter import adapter_identity, attach_adapter, attach_adapters
 from lorascope.capture.models.refusal import AdapterError, is_residual
 from lorascope.stores import expressions
@@ -275,10 +276,33 @@ def test_identity_is_the_same_from_folder_and_model(tiny_model: Any, tiny_adapte
     from_folder = adapter_identity(tiny_adapter)
     adapted = attach_adapter(copy.deepcopy(tiny_model).bfloat16(), tiny_adapter, name="other")
     assert adapter_identity(adapted, "other") == from_folder
+    assert hash_adapter(tiny_adapter) == from_folder["sha256"]
     json.dumps(from_folder, allow_nan=False)
     # Half-precision weights have the identity of their numbers.
     rewrite(tiny_adapter, lambda tensors: {key: value.bfloat16() for key, value in tensors.items()})
-    assert adapter_identity(attach_adapter(tiny_model, tiny_adapter)) == adapter_identity(tiny_adapter) != from_folder
+    narrow = adapter_identity(tiny_adapter)
+    assert adapter_identity(attach_adapter(tiny_model, tiny_adapter)) == narrow != from_folder
+    assert hash_adapter(tiny_adapter) == narrow["sha256"]
+
+
+def test_analysis_hashes_an_adapter_as_capture_does(tiny_adapter: Path) -> None:
+    """Also with biases, magnitudes and whole modules, and without copies of the base's weights."""
+    more = {
+        "base_model.model.lm_head.weight": torch.ones(3, 2),
+        "base_model.model.model.embed_tokens.base_layer.weight": torch.ones(2, 2),
+        "base_model.model.model.embed_tokens.weight": torch.ones(2, 2),
+        "base_model.model.model.layers.0.self_attn.q_proj.lora_B.bias": torch.ones(4, dtype=torch.float64),
+        "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector": torch.ones(4, dtype=torch.float16),
+    }
+    before = adapter_identity(tiny_adapter)["sha256"]
+    reconfigure(tiny_adapter, modules_to_save=["lm_head"])
+    rewrite(tiny_adapter, lambda tensors: tensors | more)
+    assert hash_adapter(tiny_adapter) == adapter_identity(tiny_adapter)["sha256"] != before
+    rewrite(
+        tiny_adapter, lambda tensors: tensors | {"base_model.model.lm_head.weight": torch.ones(3, dtype=torch.int64)}
+    )
+    with pytest.raises(ValueError, match=r"'lm_head.weight' is of type 'I64'; save it in float32"):
+        hash_adapter(tiny_adapter)
 
 
 def test_identity_says_what_the_adapter_is(tiny_adapter: Path) -> None:

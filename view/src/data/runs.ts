@@ -19,6 +19,8 @@ export interface Opened extends Run {
 /** The root attributes of a run that the page asks for. */
 interface Root {
   static_digest: string;
+  /** Hash of what shaped the run's numbers; captures of one adapter on two base models differ in it alone. */
+  fingerprint?: unknown;
   stream: Run["stream"];
   states: Run["states"];
   n_tokens: number;
@@ -33,9 +35,13 @@ export async function openRun(place: number, { name, run, index: indexUrl }: Man
   const index = new Store(indexUrl, `the view index of ${name}`, "run `lorascope view` again");
   const [found, indexed] = await Promise.all([store.attributes(), index.attributes()]);
   const root = checkedRoot(found, name);
-  const isView = indexed.format === "lorascope.view" && indexed.format_version === 1;
-  if (!isView || indexed.static_digest !== root.static_digest) {
-    throw new DataError(`${index.name} is of another run or version; ${index.repair}`);
+  if (indexed.format !== "lorascope.view" || indexed.format_version !== 1) {
+    throw new DataError(`${index.name} is of another version; ${index.repair}`);
+  }
+  const [ofIndex, ofRun] = [indexed, root].map((of) => [of.fingerprint ?? "", of.static_digest].map(String));
+  if (String(ofIndex) !== String(ofRun)) {
+    const [other, own] = [ofIndex!, ofRun!].map((hashes) => hashes.map((hash) => hash.slice(0, 16)).join("/"));
+    throw new DataError(`${index.name} is of another run, ${other}, than is stored here, ${own}; ${index.repair}`);
   }
   const { n_tokens: nTokens, n_rows: nRows, stream, states, finished } = root;
   const [n, nSamples] = await Promise.all([

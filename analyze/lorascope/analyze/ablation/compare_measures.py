@@ -9,6 +9,7 @@ import xarray as xr
 from jaxtyping import Float64, Int64
 
 from lorascope.analyze.adapters.adapter import adapter_report
+from lorascope.analyze.adapters.factors import hash_adapter
 from lorascope.analyze.fits.resampling import Draws, basic_interval, group_draws, refuse_draws
 from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.measuring.sources import available_measures
@@ -92,7 +93,8 @@ def compare_measures(
     adapter
         Name of the adapter; not needed if there is only one.
     weights
-        The adapter's PEFT folder, for `weight_norm`: a run doesn't store lora_A.
+        The adapter's PEFT folder, for `weight_norm`: a run doesn't store lora_A. Its weights are compared with the
+        run's hash of them, if it has one.
     level, n_draws, seed
         Confidence level of intervals; number of bootstrap draws of samples (all distinct ones if fewer exist); seed.
     measured
@@ -122,7 +124,8 @@ def compare_measures(
     StoreError
         If the run has no ablation, or not one of components; if no sample is completely ablated; or a chunk is broken.
     ValueError
-        If the adapter's folder lacks a component, or `level`, `n_draws` or `seed` can't be.
+        If `weights` is another adapter than the captured one, or lacks a component, or `level`, `n_draws` or `seed`
+        can't be.
 
     Notes
     -----
@@ -145,6 +148,8 @@ def compare_measures(
             f"{run.place.name!r} has the ablation of {ablation.attrs['parts']!r}; only that of 'components' can be "
             "compared with measures of components: capture with `--ablate components`"
         )
+    if weights is not None:
+        _require_captured(Path(weights), run, adapter or run.adapters[0])
     names, parts = available_measures(run, TOKEN_MEASURES), set(ablation["part"].values.tolist())
     ranks = dict(zip(run.component_paths, run.adapter(adapter)["rank"].values.tolist(), strict=True))
     paths = [path for path, rank in ranks.items() if rank > 0 and path in parts]
@@ -252,6 +257,16 @@ def rank_correlation(
     x, y = (np.round(rank - rank @ share @ one_hot.T, 9) for rank in ranks)  # removes rounding errors
     spread = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
     return np.asarray(np.divide((x * y).sum(axis=1), spread, out=np.full(len(x), np.nan), where=spread > 0))
+
+
+def _require_captured(folder: Path, run: Run, name: str) -> None:
+    """Raise ValueError if the weights in an adapter's folder aren't those of the run's adapter of this name."""
+    stored = run.attributes.get("provenance", {}).get("adapters", {}).get(name, {}).get("sha256")
+    if stored is not None and (sha256 := hash_adapter(folder)) != stored:
+        raise ValueError(
+            f"`weights` is {str(folder)!r}, another adapter: its hash is {sha256[:16]}, that of {name!r} in "
+            f"{run.place.name!r} is {stored[:16]}; give the captured adapter's folder"
+        )
 
 
 def _weight_norms(weights: str | Path | None, paths: list[str]) -> Float64[np.ndarray, " component"]:

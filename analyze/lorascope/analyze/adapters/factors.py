@@ -1,5 +1,6 @@
 """An adapter's folder: its settings, and the tensors of each layer, read one at a time."""
 
+import hashlib
 import math
 import re
 import reprlib
@@ -11,8 +12,9 @@ import numpy as np
 from jaxtyping import Float64
 from safetensors import SafetensorError, safe_open
 
-from lorascope.stores.adapter_settings import KEY_PATTERN, read_adapter_settings
+from lorascope.stores.adapter_settings import KEY_PATTERN, belongs_to_adapter, read_adapter_settings
 from lorascope.stores.errors import Problem, join_problems
+from lorascope.stores.format.digests import canonical_json
 from lorascope.stores.json_document import read_tensor_header
 
 UNSUPPORTED_SETTINGS = ("kasa_config", "monteclora_config", "use_bdlora", "use_qalora", "target_parameters")
@@ -146,6 +148,32 @@ def read_factor(file: BinaryIO, tensor: StoredTensor) -> Float64[np.ndarray, "ro
     values = np.fromfile(file, bits, count=int(np.prod(tensor.shape))).reshape(tensor.shape[0], -1)
     wide = widen_block(values, "bfloat16") if name == "bfloat16" else values
     return wide.astype(np.float64)
+
+
+def hash_adapter(folder: Path) -> str:
+    """Return the SHA-256, in hexadecimal, of an adapter's weights in float32, as runs store it in their provenance.
+
+    It doesn't depend on the type that the weights are kept in, or on where they are in the file.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `read_tensors`; ValueError also if a weight is of a type that isn't in `DTYPES`.
+    """
+    trained = tuple(read_settings(folder).get("modules_to_save") or ())
+    stored = {
+        key.removeprefix(PREFIX): tensor
+        for key, tensor in read_tensors(folder).items()
+        if belongs_to_adapter(key, trained)
+    }
+    digest = hashlib.sha256()
+    with (folder / WEIGHTS).open("rb") as file, np.errstate(over="ignore"):
+        for name, tensor in sorted(stored.items()):
+            if tensor.dtype not in DTYPES:
+                raise ValueError(f"adapter {str(folder)!r}: {name!r} is of type {tensor.dtype!r}; save it in float32")
+            digest.update(canonical_json([name, "float32", list(tensor.shape)]) + b"\n")
+            digest.update(read_factor(file, tensor).astype("<f4").tobytes())
+    return digest.hexdigest()
 
 
 def narrow_factor(values: Float64[np.ndarray, "..."], dtype: str) -> np.ndarray:

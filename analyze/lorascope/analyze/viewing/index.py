@@ -70,6 +70,7 @@ def view_index(run: RunLike, *, n_workers: int | None = None, progress: Progress
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "static_digest": run.attributes["static_digest"],
+        "fingerprint": run.attributes.get("fingerprint", ""),
         "rows": rows_digest(run),
     }
     if _is_current(target, identity):

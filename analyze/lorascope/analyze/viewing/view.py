@@ -96,7 +96,13 @@ def view(runs: RunLike | Sequence[RunLike], *, port: int = 0, progress: Progress
         raise ValueError("`runs` is empty; name one run or several")
     indexes = [view_index(run, progress=progress) for run in opened]
     pairs = list(zip(opened, indexes, strict=True))
-    key = (port, *((index.resolve(), run.attributes["static_digest"], run.finished) for run, index in pairs))
+    key = (
+        port,
+        *(
+            (index.resolve(), run.attributes["static_digest"], run.attributes.get("fingerprint", ""), run.finished)
+            for run, index in pairs
+        ),
+    )
     if key in _views and not _views[key]._server.stopped:
         return _views[key]
     addresses = [RUN.format(place) for place in range(len(opened))]

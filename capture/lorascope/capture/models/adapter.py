@@ -19,7 +19,7 @@ from torch import nn
 
 from lorascope.capture.errors import AdapterError
 from lorascope.stores import StoreError
-from lorascope.stores.adapter_settings import CONFIG
+from lorascope.stores.adapter_settings import CONFIG, belongs_to_adapter
 from lorascope.stores.json_document import read_tensor_header
 
 from .device import execution_device, hidden_device_map, is_offloaded
@@ -135,7 +135,7 @@ def adapter_identity(source: nn.Module | str | Path, name: str = "default") -> d
     else:
         config, stored = read_adapter(source)
         trained = tuple(config.modules_to_save or ())
-        tensors = {plain_path(key): tensor for key, tensor in stored.items() if _belongs_to_adapter(key, trained)}
+        tensors = {plain_path(key): tensor for key, tensor in stored.items() if belongs_to_adapter(key, trained)}
     targets = config.target_modules
     return {
         "peft_type": peft_type(config),
@@ -254,13 +254,3 @@ def _read_config(folder: Path) -> LoraConfig:
     except Exception as error:  # what is wrong in a configuration makes PEFT raise anything
         raise AdapterError(f"{str(folder / CONFIG)!r} is no PEFT configuration: {first_line(error)}") from error
     return config
-
-
-def _belongs_to_adapter(key: str, trained: tuple[str, ...]) -> bool:
-    """Return whether a key of an adapter's file names one of its weights, not a saved copy of the base's embeddings.
-
-    `trained` are the names of modules that the adapter replaces as a whole (`modules_to_save`).
-    """
-    names = key.split(".")
-    is_trained = any(name.startswith("lora_") or name == "token_adapter" or name.endswith(trained) for name in names)
-    return is_trained and "base_layer" not in names
