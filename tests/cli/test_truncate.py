@@ -53,6 +53,8 @@ def test_ranks_and_parameters(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert cells(out, "q_proj") == ["q_proj", "2", "4", "1", "1 to 1"]
     assert cells(out, "up_proj") == ["up_proj", "2", "4", "4", "4 to 4"]
     assert f"{lora}: 1,280 parameters -> {new}: 896, 70.0 %\n" in out
+    again = run(capsys, lora, "--truncate", share, "--out", new)
+    assert again == out.replace("70.0 %", "70.0 %, there already")
     shown = run(capsys, new)
     assert f"{new}: 4 components, rank 1 to 4, scaling 1 (alpha / rank), 896 parameters in float32" in shown
     assert cells(shown, "q_proj")[4] == "1.00 of 1"
@@ -72,6 +74,8 @@ def test_measured_on_data(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
     assert cells(out, "whole")[3] == "0 ± 0"
     assert " ± " in cells(out, "truncated")[3]
     assert "truncated - whole, by sample: CE " in out
+    again = run(capsys, tmp_path / "lora", "--truncate=60%", "--out", tmp_path / "new", *words)
+    assert again.splitlines()[-1] == out.splitlines()[-1]
     words = ["--model", model, "--data", tmp_path / "some.txt"]
     out = run(capsys, tmp_path / "lora", "--truncate=60%", "--out", tmp_path / "again", *words)
     assert cells(out, "truncated")[2] == "n/a"
@@ -101,7 +105,7 @@ def test_measured_on_data(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
         ),
         (
             ["{lora}", "--truncate=99%", "--out={lora}"],
-            "`out` is '{lora}', which is there already; name a new folder",
+            "`out` is '{lora}', which is there already and isn't this truncation's; name a new folder",
         ),
         *(
             (

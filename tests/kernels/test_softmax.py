@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -428,3 +429,17 @@ effective_width_rows(np.ones((1, 2), np.float32), out)
 assert abs(out[0] - 2) < 1e-6
 assert effective_width_rows.stats.cache_path is None
 """)
+
+
+def test_kernels_run_where_the_disk_of_their_cache_is_full(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("numba.core.caching.IndexDataCacheFile._save_data", full)
+    code = "from lorascope.kernels.compiled import compiled\n\n\n@compiled()\ndef double(x):\n    return 2 * x\n"
+    (tmp_path / "doubled.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    from doubled import double
+
+    assert double(21) == 42
+    assert double.stats.cache_path.startswith(str(tmp_path))

@@ -22,12 +22,14 @@ def compiled(fastmath: Set[str] = frozenset(), *, inline: bool = False) -> Calla
 
     def compile_lazily(function: _Function) -> _Function:
         """Return the numba kernel of `function`, cached on disk if numba finds a folder for it."""
-        kernel = numba.njit(nogil=True, error_model="numpy", fastmath=set(fastmath), forceinline=inline)(function)
+        kernel: Any = numba.njit(nogil=True, error_model="numpy", fastmath=set(fastmath), forceinline=inline)(function)
         # The cache is on disk. numba checks the time and size of the function's own file, and the processor's name and
         # features. Therefore each file of kernels contains everything that they call, except this file: clear their
         # cache after a change here.
         with suppress(RuntimeError):  # numba finds no folder to write to, and compiles in each process
             kernel.enable_caching()
+            # A kernel that can't be saved, as on a full disk, is compiled again by the next process.
+            kernel._cache._guard_against_spurious_io_errors = lambda: suppress(OSError)
         return cast(_Function, kernel)
 
     return compile_lazily

@@ -16,6 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import UnknownCommandError, UnknownOptionError
 
 from lorascope.stores.names import suggestion
+from lorascope.stores.places.files import FULL_DISK_ERRORS, DiskFullError
 from lorascope.stores.process import handling_signals
 from lorascope.stores.visible import visible
 
@@ -81,7 +82,7 @@ app.register_install_completion_command(help="Write completion of commands and o
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0 done, 1 problems found, 2 a mistake by the user."""
+    """Run the command line and return the exit code: 0 done, 1 problems found or a full disk, 2 a mistake."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     traceback = "--traceback" in words
     words = [word for word in words if word != "--traceback"]
@@ -112,6 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if traceback:
             raise
         message = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, OSError) and error.errno in FULL_DISK_ERRORS:
+            mend = "" if isinstance(error, DiskFullError) else "; free some space, and give the same command again"
+            return _fail(message + mend, code=1)
         return _fail(message + (_suggest_option(error) if isinstance(error, UnknownOptionError) else ""))
     except KeyboardInterrupt as error:
         message = str(error) or "interrupted; what was finished until then is whole"

@@ -195,7 +195,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(truncate, "_truncated_settings", killed)  # after the weights are written
+        patch.setattr(truncate, "read_settings", killed)  # after everything is written
         with pytest.raises(KeyboardInterrupt):
             truncate_adapter(folder, tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["lora"]
@@ -213,8 +213,32 @@ def test_shares_are_above_zero_and_at_most_one(tmp_path: Path, share: float) -> 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:
     folder = write(tmp_path / "lora", factors(Q, decay=0.5))
+    (tmp_path / "other").mkdir()
     with pytest.raises(FileExistsError, match="`out` is .*, which is there already; name a new folder"):
+        truncate_adapter(folder, tmp_path / "other")
+    with pytest.raises(FileExistsError, match="which is there already and isn't this truncation's; name a new folder"):
         truncate_adapter(folder, folder)
+
+
+@pytest.mark.parametrize("change", ["nothing", "share", "weights", "settings", "record", "a file more"])
+def test_the_same_is_there_already_and_all_else_is_refused(tmp_path: Path, change: str) -> None:
+    folder, new = write(tmp_path / "lora", factors(Q, decay=0.5)), tmp_path / "new"
+    (folder / "finetune.json").write_text("{}")
+    first = truncate_adapter(folder, new, share=0.9)
+    damaged = {"weights": "adapter_model.safetensors", "settings": "adapter_config.json", "record": "finetune.json"}
+    if change in damaged:
+        content = (new / damaged[change]).read_bytes()
+        (new / damaged[change]).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif change == "a file more":
+        (new / "README.md").write_text("x")
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in new.iterdir()}
+    if change in ("nothing", "a file more"):
+        assert truncate_adapter(folder, new, share=0.9).identical(first)
+    else:
+        with pytest.raises(FileExistsError, match="isn't this truncation's; name a new folder"):
+            truncate_adapter(folder, new, share=0.5 if change == "share" else 0.9)
+    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in new.iterdir()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lora", "new"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import Trainer
 
@@ -25,6 +26,7 @@ from lorascope.capture.training.checkpoints import training_folder
 from lorascope.capture.training.finetune import FinetuneResult, finetune
 from lorascope.stores import StoreError
 from lorascope.stores.places.file_lock import file_lock
+from lorascope.stores.places.files import DiskFullError
 
 from ...tiny import llama, save_model
 
@@ -302,6 +304,29 @@ def test_damaged_checkpoints_are_one_line_and_stay(train: Any, tmp_path: Path) -
             path.unlink()
         else:
             path.write_bytes(kept)
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_the_last_checkpoint(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = PeftModel.save_pretrained
+
+    def fail(model: Any, folder: Any, **options: Any) -> None:
+        if Path(folder).name == "adapter":
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        real(model, folder, **options)
+
+    out = tmp_path / "full/out"
+    with monkeypatch.context() as patch:
+        patch.setattr(PeftModel, "save_pretrained", fail)
+        words = (
+            rf"^`{out}` can't be written \(No space left on device\): `.*/checkpoint-5` is left; free some space, and"
+        )
+        with pytest.raises(DiskFullError, match=words):
+            train("full")
+    assert not out.exists()
+    _, seen = train("full")
+    assert seen == [5, 6]
 
 
 @pytest.mark.slow

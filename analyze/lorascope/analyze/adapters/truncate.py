@@ -2,8 +2,8 @@
 
 import json
 import math
+import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 from jaxtyping import Float64
-from safetensors import TensorSpec, serialize_file
+from safetensors import TensorSpec, serialize
 
 from lorascope.analyze.results.options import refuse_unwritable
-from lorascope.stores import Problem
+from lorascope.stores import Problem, StoreError
 from lorascope.stores.adapter_settings import CONFIG, has_residual_init
-from lorascope.stores.places.files import atomic_write
+from lorascope.stores.places.file_lock import file_lock
+from lorascope.stores.places.files import atomic_write, read_regular
 
 from .adapter import adapter_report
 from .factors import (
@@ -50,7 +51,7 @@ def truncate_adapter(path: str | Path, out: str | Path, *, share: float = 0.99) 
     path
         Folder of the adapter, as `adapter_report` takes it.
     out
-        Folder of the new adapter, which must not exist; it appears when it is complete.
+        Folder of the new adapter, which appears when it is complete; if it is there already, nothing is written.
     share
         Least share of the squared Frobenius norm of s B A that each layer keeps; 1 keeps everything but rounding.
 
@@ -64,7 +65,9 @@ def truncate_adapter(path: str | Path, out: str | Path, *, share: float = 0.99) 
     Raises
     ------
     FileNotFoundError, FileExistsError
-        If there is no adapter, or `out` exists.
+        If there is no adapter, or `out` exists and isn't the new adapter, or another process writes it.
+    DiskFullError
+        If the new adapter doesn't fit the disk.
     ValueError
         If `share` isn't above 0 and at most 1; `adapter_report` refuses the adapter; it is DoRA's, or its init changed
         the base weights, so that s B A isn't all of its change; or new weights are beyond their tensor's type.
@@ -79,7 +82,7 @@ def truncate_adapter(path: str | Path, out: str | Path, *, share: float = 0.99) 
     folder, target = Path(path), Path(out)
     if not 0 < share <= 1:
         raise ValueError(f"`share` is {share!r}; it must be above 0 and at most 1, such as 0.99")
-    if target.exists() or target.is_symlink():
+    if os.path.lexists(target) and not (target / WEIGHTS).is_file():
         raise FileExistsError(f"`out` is {str(target)!r}, which is there already; name a new folder")
     refuse_unwritable(target, "out")
     report = adapter_report(folder)
@@ -91,25 +94,30 @@ def truncate_adapter(path: str | Path, out: str | Path, *, share: float = 0.99) 
     except FloatingPointError as error:
         message = "its truncated weights are beyond the type of the whole ones; save it in float32 first"
         raise ValueError(f"adapter {str(folder)!r} can't be truncated: {message}") from error
-    with atomic_write(target, flush=True) as partial:
-        partial.mkdir()
-        specs = {
-            key: TensorSpec(
-                dtype=DTYPES[keys[key].dtype][0],
-                shape=tensor.shape,
-                data_ptr=tensor.ctypes.data,
-                data_len=tensor.nbytes,
-            )
-            for key, tensor in stored.items()
-        }
-        serialize_file(specs, partial / WEIGHTS, metadata={"format": "pt"})
-        if (folder / RECORD).is_file():
-            shutil.copyfile(folder / RECORD, partial / RECORD)
-        changed = _truncated_settings(
-            settings, {branch.path: rank for branch, rank in zip(branches, ranks, strict=True)}
+    specs = {
+        key: TensorSpec(
+            dtype=DTYPES[keys[key].dtype][0], shape=tensor.shape, data_ptr=tensor.ctypes.data, data_len=tensor.nbytes
         )
-        (partial / CONFIG).write_text(json.dumps(changed, indent=2) + "\n", encoding="utf-8")
-        read_settings(partial)  # refuses patterns of too many layers: PEFT tries each on each layer
+        for key, tensor in stored.items()
+    }
+    changed = _truncated_settings(settings, {branch.path: rank for branch, rank in zip(branches, ranks, strict=True)})
+    files = {
+        WEIGHTS: serialize(specs, metadata={"format": "pt"}),
+        CONFIG: (json.dumps(changed, indent=2) + "\n").encode(),
+    }
+    if (folder / RECORD).is_file():
+        files[RECORD] = (folder / RECORD).read_bytes()
+    with file_lock(target):
+        if not os.path.lexists(target):
+            with atomic_write(target, flush=True) as partial:
+                partial.mkdir()
+                for name, content in files.items():
+                    (partial / name).write_bytes(content)
+                read_settings(partial)  # refuses patterns of too many layers: PEFT tries each on each layer
+        elif not _has_files(target, files):
+            raise FileExistsError(
+                f"`out` is {str(target)!r}, which is there already and isn't this truncation's; name a new folder"
+            )
     result = report[["rank"]].rename(rank="rank_before")
     result["rank"] = "component", ranks, {"long_name": "rank of the truncated A and B", "units": "1"}
     result["kept"] = (
@@ -147,6 +155,14 @@ def mean_scores(measured: xr.Dataset) -> pd.DataFrame:
         by_adapter = values.transpose("adapter", "sample").to_pandas()
         columns |= {name: by_adapter.mean(axis=1), f"{name}_se": by_adapter.sem(axis=1)}
     return pd.DataFrame(columns)
+
+
+def _has_files(folder: Path, files: Mapping[str, bytes]) -> bool:
+    """Return whether each of these files is in a folder with this content."""
+    try:
+        return all(read_regular(folder / name, at_most=len(content)) == content for name, content in files.items())
+    except (FileNotFoundError, StoreError):  # missing, or larger
+        return False
 
 
 def _truncation_problems(

@@ -21,6 +21,7 @@ from lorascope.analyze.results.weights import is_weighted, standard_error
 from lorascope.stores import Run, StoreError
 from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.places.file_lock import file_lock
+from lorascope.stores.places.files import explain_full_disk
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike
 
@@ -120,7 +121,7 @@ def miub(
     if out is None:
         return reduce_js(measure_resumable(run, ("js",), None, **options), run, adapter, reduction=reduction, unit=unit)
     target = refuse_target(Path(out))
-    with file_lock(target):
+    with file_lock(target), explain_full_disk(target, "components that are done stay for the next attempt"):
         measured = measure_resumable(run, ("js",), target, **options)
         return finish_result(reduce_js(measured, run, adapter, reduction=reduction, unit=unit), target)
 

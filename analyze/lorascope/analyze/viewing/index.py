@@ -21,6 +21,7 @@ from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.format.codec import compressors
 from lorascope.stores.json_document import read_json
 from lorascope.stores.places.file_lock import file_lock
+from lorascope.stores.places.files import explain_full_disk
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike
 
@@ -81,7 +82,7 @@ def view_index(run: RunLike, *, n_workers: int | None = None, progress: Progress
             f"`{target}` can't be made: `{target.parent}` can't be written to; "
             f"{'change to a folder of yours' if run.place.remote else link}"
         )
-    with file_lock(target):
+    with file_lock(target), explain_full_disk(target, "what was computed stays for the next attempt"):
         if not _is_current(target, identity):  # another process may just have made it
             _make_index(run, target, identity, n_workers, progress)
     return target

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import TrainerCallback
 
 from lorascope.stores.json_document import read_json
-from lorascope.stores.places.files import atomic_write, flush_to_disk
+from lorascope.stores.places.files import atomic_write, flush_to_disk, full_disk_error
 from lorascope.stores.progress import Progress
 from lorascope.stores.visible import visible
 
@@ -133,8 +133,12 @@ def resume(out: Path, recipe: Mapping[str, Any]) -> Iterator[Checkpoints]:
     try:
         yield Checkpoints(folder, last, seconds)
     except BaseException as error:
-        if isinstance(error, FloatingPointError) or last_checkpoint(folder) is None:
+        newest = last_checkpoint(folder)
+        full = full_disk_error(error, out, "nothing of it is left" if newest is None else f"`{newest}` is left")
+        if isinstance(error, FloatingPointError) or newest is None:
             shutil.rmtree(folder, ignore_errors=True)
+        if full is not None:
+            raise full from error
         raise
     shutil.rmtree(folder, ignore_errors=True)
 

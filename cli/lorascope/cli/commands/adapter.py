@@ -189,12 +189,16 @@ def _truncate(
             "`--model` and `--data` go together, and a `--limit` of at least 1 with them; give both or none"
         )
     if model is not None:
-        from lorascope.capture.settling.inputs import require_training_inputs
+        from lorascope.capture.models.source import locate_model
+        from lorascope.capture.samples.sources import require_data
 
-        require_training_inputs(model=model, data=data, out=out)
+        for place in data:
+            require_data(place)
+        locate_model(model)
         from lorascope.capture import compare_adapters, load_model, read_items  # fails without torch, before writing
     from lorascope.analyze.adapters.truncate import truncate_adapter
 
+    was_there = out.exists()
     truncated = truncate_adapter(path, out, share=share)
     before, after = (truncated.attrs[name] for name in ("n_parameters_before", "n_parameters"))
     rows = [
@@ -208,7 +212,8 @@ def _truncate(
         for kind, part in truncated[["rank_before", "rank"]].to_dataframe().groupby("kind", sort=False)
     ]
     print_frame(rows, f"Ranks (medians) that keep {100 * share:g} % of each squared norm")
-    say(f"{path}: {before:,} parameters -> {out}: {after:,}, {format_percent(after / before)}")
+    ending = ", there already" if was_there else ""
+    say(f"{path}: {before:,} parameters -> {out}: {after:,}, {format_percent(after / before)}{ending}")
     if model is not None:
         quiet_libraries()
         say(f"loading {model}", to=aside)

@@ -15,6 +15,7 @@ from lorascope.analyze.results.format import format_duration
 from lorascope.capture.config import CaptureConfig, FinetuneConfig
 from lorascope.capture.training.folder import training_folder
 from lorascope.stores.json_document import read_json
+from lorascope.stores.places.files import atomic_write
 from lorascope.study.demo_inputs import demo_model, facts_path
 
 from ..screen import describe_rows, describe_training, progress_bar, quiet_libraries, report_when_stopped, say
@@ -120,4 +121,5 @@ def _prepare_folder(out: Path, model_file: Path) -> None:
         return
     for made in (out / "adapter", training_folder(out / "adapter"), out / "run.zarr"):
         shutil.rmtree(made, ignore_errors=True)
-    marker.write_text(json.dumps(recipe, indent=1))
+    with atomic_write(marker) as file:
+        file.write_text(json.dumps(recipe, indent=1))

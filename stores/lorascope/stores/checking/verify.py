@@ -152,8 +152,6 @@ def open_as_written(run: RunLike) -> Run:
     ------
     StoreError
         If they aren't what was written, or as `open_run` does.
-    TypeError
-        If it is neither a run nor a path.
     """
     run = as_run(run)
     if run not in _as_written:

@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .files import full_disk_error
 from .place import Place, open_place
 
 _NO_LOCK_ERRORS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
@@ -109,6 +110,8 @@ def _open_locked_file(path: Path, target: Path) -> int | None:
         except (FileExistsError, NotADirectoryError):  # its folder is a file: writing there raises a clearer error
             return None
         except OSError as error:
+            if (full := full_disk_error(error, path, "nothing was written")) is not None:
+                raise full from error
             if error.errno not in _PERMISSION_ERRORS:
                 raise OSError(
                     f"`{path}`, which keeps others from writing `{target}` meanwhile, can't be created "

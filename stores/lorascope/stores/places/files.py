@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -89,6 +90,11 @@ def atomic_write(target: Path, *, flush: bool = False, make_folder: bool = True)
     make_folder
         Whether the target's folder is created if it is missing.
 
+    Raises
+    ------
+    DiskFullError
+        If the disk is full, whatever error the block raised then.
+
     Examples
     --------
     >>> import tempfile
@@ -98,23 +104,73 @@ def atomic_write(target: Path, *, flush: bool = False, make_folder: bool = True)
     >>> target.read_text()
     'whole'
     """
-    if make_folder:
-        target.parent.mkdir(parents=True, exist_ok=True)
     # A name of this call alone; because of its dot no pattern `c.*` for chunks matches it.
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}{PARTIAL}")
+    left = "what was there is unchanged" if os.path.lexists(target) else "nothing of it is left"
     try:
-        yield partial
-        if flush:
-            flush_to_disk(partial)
-        os.replace(partial, target)
-        if flush:
-            flush_to_disk(target.parent)
+        with explain_full_disk(target, left, partial):
+            if make_folder:
+                target.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            if flush:
+                flush_to_disk(partial)
+            os.replace(partial, target)
+            if flush:
+                flush_to_disk(target.parent)
     except BaseException:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
         else:
             partial.unlink(missing_ok=True)
         raise
+
+
+FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers of the errors that a disk is full, and that a user's share of it is."""
+FULL_BYTES = 2**16
+"""Fewest free bytes of a disk that isn't full: some libraries raise errors without a number on a full one."""
+_RUST_ERROR = re.compile(r"\(os error (\d+)\)")
+
+
+class DiskFullError(OSError):
+    """Error that a file can't be written since its disk is full; the message says what is left, and what to do."""
+
+    def __init__(self, message: str, number: int = errno.ENOSPC) -> None:
+        """Keep the message, and the number of the system's error."""
+        super().__init__(message)
+        self.errno = number
+
+
+@contextmanager
+def explain_full_disk(target: Path, left: str, partial: Path | None = None) -> Iterator[None]:
+    """Turn errors of the block into DiskFullError if the disk of `target` is full; `left` says what stays on it.
+
+    An error that already names another file stays as it is, unless that file is in `partial`, which will be deleted.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, DiskFullError) and (partial is None or partial.name not in str(error)):
+            raise
+        if (full := full_disk_error(error, target, left)) is not None:
+            raise full from error
+        raise
+
+
+def full_disk_error(error: BaseException, target: Path, left: str) -> DiskFullError | None:
+    """Return a DiskFullError in place of an error that was raised while `target` was written; None if it isn't one.
+
+    Libraries' errors without a number are recognised by their text, or by the disk having no free bytes.
+    """
+    rust = _RUST_ERROR.search(str(error))
+    number = error.errno if isinstance(error, OSError) else int(rust[1]) if rust else None
+    if number not in FULL_DISK_ERRORS and isinstance(error, OSError | RuntimeError):
+        folder = next(folder for folder in target.absolute().parents if folder.is_dir())
+        number = errno.ENOSPC if shutil.disk_usage(folder).free < FULL_BYTES else number
+    if number not in FULL_DISK_ERRORS:
+        return None
+    mend = "free some space, and give the same command again"
+    return DiskFullError(f"`{target}` can't be written ({os.strerror(number)}): {left}; {mend}", number)
 
 
 def flush_to_disk(path: Path) -> None:

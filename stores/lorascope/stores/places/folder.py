@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .files import PARTIAL, atomic_write, flush_to_disk, open_regular, read_regular
+from .files import FULL_DISK_ERRORS, PARTIAL, DiskFullError, atomic_write, flush_to_disk, open_regular, read_regular
 
 DIRECT_BYTES = 64 * 1024
 """Files of at least this size are written past the page cache."""
@@ -191,9 +191,6 @@ def _aligned_buffer() -> memoryview:
     return aligned
 
 
-_DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
-
-
 @contextmanager
 def explain_write_errors(run: Path, key: str) -> Iterator[None]:
     """Turn an OSError while a run's file is written into one of the same type that says what to do.
@@ -224,9 +221,11 @@ def _explained_error(run: Path, key: str, error: OSError) -> OSError:
         return IsADirectoryError(
             f"{key!r} of `{run}` is a folder, but must be a file; move it away, and the same command goes on"
         )
-    mend = "free some space" if error.errno in _DISK_FULL_ERRORS else "fix that"
-    explained = type(error)(
-        f"{key!r} of `{run}` can't be written ({error.strerror or error}); {mend}, and the same command goes on"
+    is_full = error.errno in FULL_DISK_ERRORS
+    mend = "free some space" if is_full else "fix that"
+    reason = os.strerror(error.errno) if error.errno is not None else str(error)
+    explained = (DiskFullError if is_full else type(error))(
+        f"{key!r} of `{run}` can't be written ({reason}); {mend}, and the same command goes on"
     )
     explained.errno = error.errno
     return explained
