@@ -1,5 +1,6 @@
 """A run whose rows are computed again."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,14 @@ def test_another_adapter_or_model_is_refused(make: Any, adapted: Any, again: Any
         adapted.base_model.model.lm_head.weight[0, 0] += 1
     with pytest.raises(StoreError, match="model.sha256"):
         again(run)
+
+
+def test_another_tokenizer_is_refused(make: Any, again: Any, tiny_tokenizer: Any) -> None:
+    """Also one that gives the same tokens for this data."""
+    other = copy.deepcopy(tiny_tokenizer)
+    other.add_tokens(["unseen"])
+    with pytest.raises(StoreError, match=r"from something else: tokenizer.sha256: '\w+\.\.\.' -> '\w+\.\.\.'; give"):
+        again(make(), tokenizer=other)
 
 
 def test_a_pulled_run_is_refused(make: Any, tmp_path: Path) -> None:

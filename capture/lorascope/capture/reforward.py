@@ -79,7 +79,7 @@ def reforward(
     ------
     StoreError
         If the run wasn't written by `capture`, was pulled from another run or has no committed sample, or if model,
-        adapter or data differ.
+        tokenizer, adapter or data differ.
     ValueError
         If k is below 1.
     """
@@ -99,7 +99,7 @@ def reforward(
             {**stored, "libraries": {}},
             {**provenance_identity(settled.provenance()), "libraries": {}},
             f"`{path}` was captured from something else",
-            "give the model, adapter and data that it was captured from",
+            "give the model, tokenizer, adapter and data that it was captured from",
         )
         compared = Reforwarded(tuple(str(run.samples["id"].values[index]) for index in chosen))
         comparer, rows = _Comparer(run, compared), _rows_with(run, chosen)
