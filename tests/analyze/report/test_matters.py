@@ -8,7 +8,7 @@ import xarray as xr
 
 from lorascope.analyze import compare_measures, explain
 from lorascope.analyze.ablation.compare_measures import COMPARED_MEASURES
-from lorascope.analyze.report.matters import prediction
+from lorascope.analyze.report.matters import best_predictor
 
 from ..conftest import Small
 from .test_report import SECTIONS, Page, page_of, section
@@ -76,13 +76,15 @@ def made(**values: float) -> xr.Dataset:
 
 
 def test_how_well_js_predicts() -> None:
-    assert prediction(made(js=0.4, delta_ratio=-0.7)) == (
+    assert best_predictor(made(js=0.4, delta_ratio=-0.7)) == (
         "Modules on which it acts more matter more (rank correlation of JS with KL: 0.40, 95 % interval 0.30 to 0.50; "
         "1 is the same order, 0 no relation; the largest is that of |delta| / |base|, -0.70, 95 % interval -0.80 to "
         "-0.60)."
     )
-    assert prediction(made(js=0.9)).endswith("; no other measure has a larger one).")
-    assert prediction(made(js=-0.4)).startswith("Modules on which it acts more matter less (rank correlation ")
-    assert prediction(made(js=0.05)).startswith("Whether modules on which it acts more matter more isn't clear (rank ")
+    assert best_predictor(made(js=0.9)).endswith("; no other measure has a larger one).")
+    assert best_predictor(made(js=-0.4)).startswith("Modules on which it acts more matter less (rank correlation ")
+    assert best_predictor(made(js=0.05)).startswith(
+        "Whether modules on which it acts more matter more isn't clear (rank "
+    )
     unknown = "Can't tell whether modules on which it acts more matter more: JS isn't finite, or doesn't vary."
-    assert prediction(made(js=np.nan)) == unknown
+    assert best_predictor(made(js=np.nan)) == unknown

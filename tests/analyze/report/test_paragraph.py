@@ -10,7 +10,7 @@ import xarray as xr
 
 from lorascope.analyze import explain
 from lorascope.analyze.report import paragraph
-from lorascope.analyze.report.learned import main_component, main_site
+from lorascope.analyze.report.learned import main_component, main_place
 from lorascope.analyze.results.format import format_number
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.format.spec import ROW_TOKENS
@@ -251,8 +251,8 @@ def test_words_are_those_of_the_longest_mean_delta(planted: Run) -> None:
 def test_the_stream_itself_is_the_site_where_it_is_known() -> None:
     sites = ["a.down_proj", "b.down_proj", "after layer 0", "after layer 1"]
     lens = xr.Dataset({"delta_norm": ("site", [np.nan, 9.0, 1.0, 2.0])}, {"site": sites})
-    assert main_site(lens) == "after layer 1"
-    assert main_site(lens.isel(site=[0, 1])) == "b.down_proj"
+    assert main_place(lens) == "after layer 1"
+    assert main_place(lens.isel(site=[0, 1])) == "b.down_proj"
 
 
 def test_the_main_component_is_the_one_whose_removal_costs_most(make_small: Callable[..., Small]) -> None:

@@ -14,7 +14,7 @@ from lorascope.analyze.report import paragraph, write_report
 from lorascope.analyze.report.helped import scores_caption
 from lorascope.analyze.report.markup import as_json, escape, table, tile, with_minus
 from lorascope.analyze.report.samples import MOST_TOKENS
-from lorascope.analyze.report.trust import source
+from lorascope.analyze.report.trust import describe_run
 from lorascope.analyze.results.format import format_error, format_number, format_percent
 from lorascope.analyze.results.scores import scores_table
 from lorascope.stores import Run, StoreError, open_run, pull
@@ -286,7 +286,7 @@ def test_drawn_tokens_are_weighed(make_small: Callable[..., Small], tmp_path: Pa
 )
 def test_the_pages_adapter_is_named(make_small: Callable[..., Small], adapter: Any, words: str) -> None:
     run = make_small(attributes={"provenance": {"settings": {"adapter": adapter}}}).run
-    assert f"{words} · data facts" in source(run, qualify(run))
+    assert f"{words} · data facts" in describe_run(run, qualify(run))
 
 
 def test_unscored_run(make_small: Callable[..., Small], tmp_path: Path) -> None:

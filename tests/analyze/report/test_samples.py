@@ -7,7 +7,7 @@ import pytest
 
 from lorascope.analyze.miub.qualify import qualify
 from lorascope.analyze.report import samples as module
-from lorascope.analyze.report.samples import changed_most, colour_percent, samples_section
+from lorascope.analyze.report.samples import colour_percent, most_changed_samples, samples_section
 from lorascope.analyze.results.format import format_number
 from lorascope.stores import open_run
 
@@ -22,16 +22,16 @@ def page(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Page:
 
 def test_the_samples_that_changed_most_come_first(small: Small, make_small: Callable[..., Small]) -> None:
     miub = small.by_sample(small.js()).sum(axis=1)
-    assert changed_most(qualify(small.run)) == np.argsort(-miub)[:10].tolist()
+    assert most_changed_samples(qualify(small.run)) == np.argsort(-miub)[:10].tolist()
     qualified = qualify(make_small(not_finite=True).run)
-    assert np.isfinite(qualified["samples/miub"].values[changed_most(qualified)]).all()
+    assert np.isfinite(qualified["samples/miub"].values[most_changed_samples(qualified)]).all()
 
 
 def test_tokens_are_coloured_by_their_js(small: Small, page: Page) -> None:
     total = small.js().sum(axis=1)
     top = np.quantile(total, 0.98)
     tokens, answers = page.with_class("t"), page.with_class("answer")
-    shown = changed_most(qualify(small.run))
+    shown = most_changed_samples(qualify(small.run))
     stops = small.run.samples["token_stop"].values
     expected = np.concatenate([total[small.starts[index] : stops[index]] for index in shown])
     assert len(tokens) == len(expected)
@@ -53,7 +53,7 @@ def test_samples_link_to_the_page_of_view_where_there_is_one(small: Small) -> No
     assert f">lorascope view {small.run.path}</code> shows all samples" in alone
     assert "href" not in alone
     links = re.findall(r'href="([^"]*)"', linked)
-    assert links == ["index.html", *(f"index.html#sample={index}" for index in changed_most(qualified))]
+    assert links == ["index.html", *(f"index.html#sample={index}" for index in most_changed_samples(qualified))]
     run.path = Path("a folder/$(rm)&.zarr")
     assert ">lorascope view &#x27;a folder/$(rm)&amp;.zarr&#x27;</code>" in samples_section(run, qualified, None)
 

@@ -39,7 +39,7 @@ def shortened(name: object, n: int = 24) -> str:
     >>> shortened("boolq"), shortened("a-data-set-with-a-very-long-name", 15), shortened("/home/me/runs/a/run.zarr", 15)
     ('boolq', 'a-data-…ng-name', '…uns/a/run.zarr')
     """
-    return html.escape(_cut(str(name), n))
+    return html.escape(_shorten_text(str(name), n))
 
 
 def plural(n: int, what: str) -> str:
@@ -65,7 +65,7 @@ def run_name(attributes: Mapping[str, Any]) -> str:
     *folders, name = re.split(r"[/\\]", str(attributes["run"]).rstrip("/\\"))
     if name == "run.zarr" and folders:  # a name that every run may have
         name = folders[-1]
-    return f"{_cut(name, 36)} ({_cut(str(attributes['adapter']), 24)})"
+    return f"{_shorten_text(name, 36)} ({_shorten_text(str(attributes['adapter']), 24)})"
 
 
 def tokens_reduced(attributes: Mapping[str, Any]) -> str:
@@ -74,7 +74,7 @@ def tokens_reduced(attributes: Mapping[str, Any]) -> str:
     return f"{how[0].upper()}{how[1:]} over tokens." if how.endswith(("mean", "sum")) else f"Tokens: {how}."
 
 
-def _cut(text: str, n: int) -> str:
+def _shorten_text(text: str, n: int) -> str:
     """Return a text of at most n characters: longer ones lose their middle, paths their beginning."""
     if len(text) > n and "/" in text:  # the end of a path says more than its middle
         return f"…{text[1 - n :]}"

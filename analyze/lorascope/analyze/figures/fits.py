@@ -31,7 +31,7 @@ ROOM = 0.3
 """Share of an interval drawn beyond its closed ends."""
 
 
-class _Series(NamedTuple):
+class _FittedLine(NamedTuple):
     """Cells of one group and offset along a size, with the fitted law between them: one line of a figure."""
 
     group: str
@@ -77,8 +77,8 @@ def scaling_figure(fit: ScalingFit, *, along: str | None = None) -> go.Figure:
     if frame[column].nunique() < 2:
         raise ValueError(f"{column!r} is {frame[column].iloc[0]:g} in every cell; there is nothing to draw along it")
     references = {name: fit.design.references.get(size, 1.0) for size, name in sizes.items() if size != axis}
-    is_shown = _nearest(frame, fit.design.groups, column, references)
-    series = list(_series(fit, column, np.flatnonzero(is_shown)))
+    is_shown = _nearest_cells(frame, fit.design.groups, column, references)
+    series = list(_lines_by_group(fit, column, np.flatnonzero(is_shown)))
     is_log = all((part.y > 0).all() for part in series)
     shown = np.concatenate([*(part.y for part in series), *(part.curve["mean"] for part in series)])
     y_axis = value_axis(shown, is_log=is_log)
@@ -101,12 +101,12 @@ def scaling_figure(fit: ScalingFit, *, along: str | None = None) -> go.Figure:
     figure.update_yaxes(title_text=slope, row=2, col=1, zeroline=True, zerolinecolor="#bbb", nticks=5)
     fixed = {name: sorted(set(frame[is_shown][name])) for name in references}
     title = f"{fit.design.response} along {column}, and its local exponent"
-    headline(figure, title, *_caption(fit, series, fixed, int((~is_shown).sum()), is_log=is_log))
+    headline(figure, title, *_caption_sentences(fit, series, fixed, int((~is_shown).sum()), is_log=is_log))
     add_legend(figure, "/".join(fit.design.group_columns), groups, list(marks.values()), mode="lines+markers")
     return figure
 
 
-def _nearest(frame: pd.DataFrame, groups: np.ndarray, column: str, others: Mapping[str, float]) -> np.ndarray:
+def _nearest_cells(frame: pd.DataFrame, groups: np.ndarray, column: str, others: Mapping[str, float]) -> np.ndarray:
     """Return which cells are drawn, bool (n,): of each group, those whose other sizes are nearest to references.
 
     Among these, sizes at which `column` varies are preferred.
@@ -125,7 +125,7 @@ def _nearest(frame: pd.DataFrame, groups: np.ndarray, column: str, others: Mappi
     return is_shown
 
 
-def _series(fit: ScalingFit, column: str, places: np.ndarray) -> Iterator[_Series]:
+def _lines_by_group(fit: ScalingFit, column: str, places: np.ndarray) -> Iterator[_FittedLine]:
     """Yield one series per group and offset, with its cells and the law's curve; offsets of more cells come first."""
     frame = fit.design.frame.iloc[places]
     columns = list(fit.design.offset_columns)
@@ -142,11 +142,11 @@ def _series(fit: ScalingFit, column: str, places: np.ndarray) -> Iterator[_Serie
                     along = np.geomspace(x.min(), x.max(), N_POINTS)
                     asked = pd.concat([own.iloc[:1]] * N_POINTS, ignore_index=True).assign(**{column: along})
                     curve = fit.predict(asked).assign(x=along)
-                yield _Series(group, offset, places[inside], x, y, curve)
+                yield _FittedLine(group, offset, places[inside], x, y, curve)
 
 
 def _response_traces(
-    fit: ScalingFit, part: _Series, look: Look, axis: ValueAxis, *, hollow: bool
+    fit: ScalingFit, part: _FittedLine, look: Look, axis: ValueAxis, *, hollow: bool
 ) -> Iterator[go.Scatter]:
     """Yield the traces of one series: band of the mean (cut at the axis' edges), line of the mean, and cells."""
     known = part.curve.dropna()
@@ -167,7 +167,7 @@ def _response_traces(
     yield points(look, part.group, texts, x=part.x, y=part.y, marker=look.marker(7, hollow=hollow))
 
 
-def _exponent_traces(part: _Series, look: Look, *, hollow: bool, is_log: bool) -> Iterator[go.Scatter]:
+def _exponent_traces(part: _FittedLine, look: Look, *, hollow: bool, is_log: bool) -> Iterator[go.Scatter]:
     """Yield traces of local exponents: a line of the law's, and points with bars between neighbouring cells."""
     mean, x = part.curve["mean"].to_numpy(), part.curve["x"].to_numpy()
     mean = np.log(np.where(mean > 0, mean, np.nan)) if is_log else mean
@@ -197,8 +197,8 @@ def _bold_group(group: str) -> str:
     return f"<b>{html.escape(group)}</b><br>" if group else ""
 
 
-def _caption(
-    fit: ScalingFit, series: list[_Series], fixed: Mapping[str, list[float]], n_elsewhere: int, *, is_log: bool
+def _caption_sentences(
+    fit: ScalingFit, series: list[_FittedLine], fixed: Mapping[str, list[float]], n_elsewhere: int, *, is_log: bool
 ) -> Iterator[str]:
     """Yield the sentences below the figure, on its cells, lines and bands, as plain text."""
     parts = [
@@ -240,14 +240,14 @@ def profile_figure(fit: ScalingFit) -> go.Figure:
         If the fit has no profiles.
     """
     n_open = int(fit.conf_int()[["low_open", "high_open"]].any(axis=1).sum())  # raises without profiles
-    limit = float(_height(np.array(largest_ssr(fit.ssr, fit.df_resid, fit.level)), fit))
+    limit = float(_profile_height(np.array(largest_ssr(fit.ssr, fit.df_resid, fit.level)), fit))
     top = 1.8 * limit
     figure, panels = small_multiples([_panel_title(fit, profile) for profile in fit.profiles.values()], height=170)
     for profile, panel in zip(fit.profiles.values(), panels, strict=True):
         value = float(fit.params[profile.name])
-        window = _window(profile, _height(profile.ssr, fit), value)
-        figure.add_trace(_curve(fit, profile, value, window), **panel)
-        figure.add_trace(_bar(profile.interval, window, limit), **panel)
+        window = _axis_ends(profile, _profile_height(profile.ssr, fit), value)
+        figure.add_trace(_profile_curve(fit, profile, value, window), **panel)
+        figure.add_trace(_interval_bar(profile.interval, window, limit), **panel)
         figure.add_hline(y=limit, line={"color": BAR.color, "dash": "dot", "width": 1}, **panel)
         text = f"estimate: {format_number(value, digits=6)}"
         figure.add_trace(points(BLACK, "", [text], size=9, x=[value], y=[0]), **panel)
@@ -266,7 +266,7 @@ def profile_figure(fit: ScalingFit) -> go.Figure:
     return figure
 
 
-def _height(ssr: np.ndarray, fit: ScalingFit) -> np.ndarray:
+def _profile_height(ssr: np.ndarray, fit: ScalingFit) -> np.ndarray:
     """Return the height |t| of a profile from sums of squares `ssr`: 0 at the fit's own, which is the least."""
     return np.asarray(np.sqrt(np.maximum(ssr / fit.ssr - 1, 0) * fit.df_resid))
 
@@ -277,10 +277,10 @@ def _panel_title(fit: ScalingFit, profile: Profile) -> str:
     return f"<b>{html.escape(profile.name)}</b> = {value}<br>{profile.interval.text()}"
 
 
-def _curve(fit: ScalingFit, profile: Profile, value: float, window: tuple[float, float]) -> go.Scatter:
+def _profile_curve(fit: ScalingFit, profile: Profile, value: float, window: tuple[float, float]) -> go.Scatter:
     """Return the trace of a profile inside `window`, with height 0 at the estimate `value`."""
     order = np.argsort(np.append(profile.values, value), kind="stable")
-    x, height = np.append(profile.values, value)[order], np.append(_height(profile.ssr, fit), 0.0)[order]
+    x, height = np.append(profile.values, value)[order], np.append(_profile_height(profile.ssr, fit), 0.0)[order]
     inside = (x >= window[0]) & (x <= window[1])
     x, height = x[inside], height[inside]
     texts = [
@@ -291,20 +291,20 @@ def _curve(fit: ScalingFit, profile: Profile, value: float, window: tuple[float,
     return points(Look(), "", texts, size=3, x=x, y=height, mode="lines+markers")
 
 
-def _window(profile: Profile, height: np.ndarray, value: float) -> tuple[float, float]:
+def _axis_ends(profile: Profile, height: np.ndarray, value: float) -> tuple[float, float]:
     """Return the ends of a panel's axis: where the profile becomes flat at open ends, beyond the interval elsewhere."""
     low, high, low_open, high_open, _ = profile.interval
     below, above = profile.values < value, profile.values > value
     if low_open:
-        low = _flat_from(profile.values[below][::-1], height[below][::-1], low)
+        low = _flat_start(profile.values[below][::-1], height[below][::-1], low)
     if high_open:
-        high = _flat_from(profile.values[above], height[above], high)
+        high = _flat_start(profile.values[above], height[above], high)
     low, high = min(low, value), max(high, value)
     room = ROOM * (high - low) or abs(value) or 1.0
     return low - room, high + room
 
 
-def _flat_from(x: np.ndarray, height: np.ndarray, end: float) -> float:
+def _flat_start(x: np.ndarray, height: np.ndarray, end: float) -> float:
     """Return the first of the values x, going outwards, from which a profile is flat up to `end`."""
     known = np.abs(x - x[:1]) <= np.abs(end - x[:1])
     if not known.any():  # the estimate is at the end
@@ -313,7 +313,7 @@ def _flat_from(x: np.ndarray, height: np.ndarray, end: float) -> float:
     return float(x[known][moved[-1] + 1 if len(moved) else 0])
 
 
-def _bar(interval: Interval, window: tuple[float, float], limit: float) -> go.Scatter:
+def _interval_bar(interval: Interval, window: tuple[float, float], limit: float) -> go.Scatter:
     """Return the trace of an interval as a bar at height `limit`, with an arrow at each open end.
 
     An open end outside of `window` is moved to its edge.

@@ -45,7 +45,7 @@ def bound_figure(result: xr.Dataset, *, estimator: str = "panel") -> go.Figure:
     ValueError
         If the result isn't by component, or doesn't have this estimator.
     """
-    _refuse_other(result)
+    _require_estimates(result)
     if estimator not in result["estimator"].values:
         raise ValueError(f"`estimator` is {estimator!r}; the result has {result['estimator'].values.tolist()}")
     values = _known_values(result, estimator)
@@ -104,7 +104,7 @@ def estimates_figure(result: xr.Dataset) -> go.Figure:
     ValueError
         If the result isn't by component, or no component is in a layer.
     """
-    _refuse_other(result)
+    _require_estimates(result)
     n_outside = int((result["layer"].values < 0).sum())
     result = result.isel(component=np.flatnonzero(result["layer"].values >= 0))
     if not result.sizes["component"]:
@@ -138,7 +138,7 @@ def estimates_figure(result: xr.Dataset) -> go.Figure:
     return figure
 
 
-def _refuse_other(result: xr.Dataset) -> None:
+def _require_estimates(result: xr.Dataset) -> None:
     """Raise ValueError unless a result has values by component and estimator."""
     dims = [str(dim) for dim in result["value"].dims] if "value" in result else []
     if dims != ["component", "estimator"]:

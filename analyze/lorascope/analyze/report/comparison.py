@@ -18,7 +18,7 @@ from lorascope.stores import Run
 from .document import document
 from .helped import answer_whether_it_helps, choices_per_item
 from .markup import contents, escape, figure, notice, section, table
-from .trust import notices, source
+from .trust import describe_run, notices
 from .where_it_acts import short_answer_where_it_acts
 
 TITLE = "Adapters compared, layer by layer"
@@ -30,16 +30,16 @@ def comparison_html(runs: Sequence[Run], results: Sequence[xr.DataTree]) -> str:
     body = (
         section("miub", "MIUB", _miub_table(names, results)),
         section("scores", "Which answers better?", _paired_scores(names, runs, results)),
-        section("maps", "Where they act", *_maps(names, results)),
+        section("maps", "Where they act", *_js_maps_html(names, results)),
     )
-    head = "".join((*_opening(names, runs, results), contents("".join(body))))
+    head = "".join((*_opening_html(names, runs, results), contents("".join(body))))
     return document(TITLE, f"{len(runs)} runs · {' · '.join(names)}", head + "".join(body))
 
 
-def _opening(names: Sequence[str], runs: Sequence[Run], results: Sequence[xr.DataTree]) -> Iterator[str]:
+def _opening_html(names: Sequence[str], runs: Sequence[Run], results: Sequence[xr.DataTree]) -> Iterator[str]:
     """Yield HTML of each run's name, of sentences on what its adapter did, and of warnings."""
     for name, run, result in zip(names, runs, results, strict=True):
-        yield f'<h3>{escape(name)}</h3><p class="subtitle">{escape(source(run, result))}</p>'
+        yield f'<h3>{escape(name)}</h3><p class="subtitle">{escape(describe_run(run, result))}</p>'
         answers = answer_whether_it_helps(scores(run), choices_per_item(run)), short_answer_where_it_acts(result)
         yield f'<p class="opening">{escape(" ".join(answers))}</p>'
         yield from map(notice, notices(run, result))
@@ -103,7 +103,7 @@ def _shared_scores(runs: tuple[Run, Run], results: tuple[xr.DataTree, xr.DataTre
     return [score for score in shared_scores(*runs) if same_tokenizer or score.measure != "CE"]
 
 
-def _maps(names: Sequence[str], results: Sequence[xr.DataTree]) -> Iterator[str]:
+def _js_maps_html(names: Sequence[str], results: Sequence[xr.DataTree]) -> Iterator[str]:
     """Yield HTML of one map of JS per run, all on one colour scale, after a paragraph on them."""
     yield (
         "<p>How far each adapter moves the output of each component: mean Jensen-Shannon divergence (JS) in nats, on "

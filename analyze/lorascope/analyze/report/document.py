@@ -47,24 +47,24 @@ def document(title: str, subtitle: str, body: str) -> str:
     The page's script draws its figures. If kaleido and a Chrome are installed, each figure has a picture as well.
     """
     # A closing tag inside of a string would end the script; this spelling means the same in JavaScript.
-    scripts = [code.replace("</script", "<\\/script") for code in (get_plotlyjs(), _resource("figures.js"))]
+    scripts = [code.replace("</script", "<\\/script") for code in (get_plotlyjs(), _read_resource("figures.js"))]
     header = f'<header><h1>{escape(title)}</h1><p class="subtitle">{escape(subtitle)}</p></header>'
     footer = f"<footer>lorascope {escape(version('lorascope'))} · nothing here is fetched from elsewhere</footer>"
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta http-equiv="Content-Security-Policy" content="{_policy(scripts)}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_content_policy(scripts)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_resource('style.css')}</style></head><body>{header}{with_pictures(body)}{footer}"
+        f"<style>{_read_resource('style.css')}</style></head><body>{header}{with_pictures(body)}{footer}"
         f"{''.join(f'<script>{code}</script>' for code in scripts)}</body></html>\n"
     )
 
 
-def _resource(name: str) -> str:
+def _read_resource(name: str) -> str:
     """Return the text of a file of this folder, such as the style sheet."""
     return (files(__package__) / name).read_text(encoding="utf-8")
 
 
-def _policy(scripts: list[str]) -> str:
+def _content_policy(scripts: list[str]) -> str:
     """Return a content security policy that allows these scripts, and styles and images inside of the page."""
     hashes = (base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() for code in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)

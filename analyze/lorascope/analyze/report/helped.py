@@ -58,7 +58,9 @@ def answer_whether_it_helps(scores: Sequence[Score], n_choices: int = 0) -> str:
 
 def _describe_change(what: str, unit: str, scores: Sequence[Score]) -> str:
     """Return a clause on how the mean of scores over data sets changes with the adapter, with errors."""
-    base, adapted, change = (_mean([getattr(score, key) for score in scores]) for key in ("base", "adapted", "change"))
+    base, adapted, change = (
+        _mean_estimate([getattr(score, key) for score in scores]) for key in ("base", "adapted", "change")
+    )
     if math.isnan(base.value):
         return f"{what} is {format_error(*adapted)}{unit} (not measured without it)"
     ends = f"from {format_error(*base)} to {format_error(*adapted)}{unit}"
@@ -90,7 +92,7 @@ def scores_caption(rows: Sequence[Sequence[str]]) -> str:
     return f"{'. '.join(sentences)}."
 
 
-def _mean(estimates: Sequence[Estimate]) -> Estimate:
+def _mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
     """Return the mean of estimates over data sets; its error is the mean of their errors.
 
     That is the largest possible error, if they depend on each other.

@@ -46,9 +46,9 @@ def answer_which_directions(run: Run, explanation: Explanation) -> str:
     if explanation.directions.attrs["tokens"] == "from:1":
         tokens += ", whose values can swamp the rest"
     first = (
-        f"What the adapter adds to the output of {name}{_why_main(explanation)} is a mix of at most {rank} directions "
-        f"(its rank). One direction has {format_percent(share)} of it ({format_percent(1 / rank)} if all were equal; "
-        f"squared length over {tokens})."
+        f"What the adapter adds to the output of {name}{_main_component_reason(explanation)} is a mix of at most "
+        f"{rank} directions (its rank). One direction has {format_percent(share)} of it "
+        f"({format_percent(1 / rank)} if all were equal; squared length over {tokens})."
     )
     count, n_top = int(row["driver_count"]), int((row["token"] >= 0).sum())
     if not p <= LEVEL:
@@ -71,7 +71,7 @@ def answer_which_words(explanation: Explanation) -> str:
     """
     if explanation.lens is None:
         return f"Can't tell, since {explanation.reasons['lens']}."
-    site = main_site(explanation.lens)
+    site = main_place(explanation.lens)
     (more, _, n_more), (less, _, n_less) = (
         top_words(explanation.lens, site, side) for side in ("promoted", "suppressed")
     )
@@ -167,7 +167,7 @@ def _words_table(lens: xr.Dataset) -> str:
     """Return an HTML table of tokens that mean deltas of some modules or layers make more and less likely."""
     longest = lens["site"].values[lens["delta_norm"].values.argsort()[::-1]].tolist()
     rows = []
-    for site in (_stream_sites(lens)[::-1] or longest)[:N_ROWS]:
+    for site in (_stream_places(lens)[::-1] or longest)[:N_ROWS]:
         sides = [top_words(lens, site, side) for side in ("promoted", "suppressed")]
         cells = zip(*((words, format_number(p), str(n)) for words, p, n in sides), strict=True)
         rows.append((site, *(cell for pair in cells for cell in pair)))
@@ -216,29 +216,29 @@ def main_component(explanation: Explanation) -> str:
     return str(js["component"].values[int(js.values.argmax())])
 
 
-def _why_main(explanation: Explanation) -> str:
+def _main_component_reason(explanation: Explanation) -> str:
     """Return a clause on why the report shows its main component; empty if earlier answers can't name the largest."""
     if explanation.measures is not None and explanation.ablation is not None:
         return ", whose removal changes predictions most," if has_significant_removal(explanation.ablation) else ""
     return ", where its effect is largest," if np.isfinite(explanation.qualified["miub"].item()) else ""
 
 
-def main_site(lens: xr.Dataset) -> str:
+def main_place(lens: xr.Dataset) -> str:
     """Return the site whose words the report describes: the stream after the last layer, else the longest delta.
 
     A site is a component, or the residual stream after a layer.
     """
-    stream = _stream_sites(lens)
+    stream = _stream_places(lens)
     return stream[-1] if stream else str(lens["site"].values[int(lens["delta_norm"].fillna(-1).values.argmax())])
 
 
-def _stream_sites(lens: xr.Dataset) -> list[str]:
-    """Return the names of sites in the residual stream, such as `after layer 3`, by layer."""
+def _stream_places(lens: xr.Dataset) -> list[str]:
+    """Return the names of places in the residual stream, such as `after layer 3`, in the order of layers."""
     return [site for site in lens["site"].values.tolist() if site.startswith("after layer ")]
 
 
 def top_words(lens: xr.Dataset, site: str, side: str) -> tuple[str, float, int]:
-    """Return (tokens, p of the first, number with p <= 0.05) that a site's mean delta promotes or suppresses most.
+    """Return (tokens, p of the first, number with p <= 0.05) that the mean delta at a site raises or lowers most.
 
     `side` is `promoted` or `suppressed`; a site is a component, or the residual stream after a layer.
     """

@@ -40,10 +40,10 @@ KL = "Kullback-Leibler divergence, KL"
 
 def answer_what_matters(run: Run, explanation: Explanation) -> str:
     """Return sentences (plain text) on how much the adapter changes predictions, and on which part most."""
-    return " ".join(_sentences(run, explanation))
+    return " ".join(_effect_sentences(run, explanation))
 
 
-def _sentences(run: Run, explanation: Explanation) -> Iterator[str]:
+def _effect_sentences(run: Run, explanation: Explanation) -> Iterator[str]:
     """Yield sentences on what matters for predictions; they end early if no part's effect is known or significant."""
     name = KL
     moved = captured_measure(run, "kl", explanation.qualified.attrs["adapter"])
@@ -52,7 +52,7 @@ def _sentences(run: Run, explanation: Explanation) -> Iterator[str]:
         mean = float(weighted_mean(moved.values[known], token_weights(run)[known]))
         yield (
             "The adapter as a whole changes the model's predictions of the next token "
-            f"({name}: {format_number(mean)} nat over {len(known)} tokens: {_kl_in_words(mean)})."
+            f"({name}: {format_number(mean)} nat over {len(known)} tokens: {_describe_kl(mean)})."
         )
         name = "KL"
     ablation = explanation.ablation
@@ -78,17 +78,17 @@ def _sentences(run: Run, explanation: Explanation) -> Iterator[str]:
         tie = f", and about as much without that in {others} (the difference is less than twice its standard error)"
     yield (
         "Parts of the adapter were taken out one at a time. Predictions of the next token change most without the part "
-        f"in {names[top]} ({name}: {format_error(kl, error)} nat over {tokens}: {_kl_in_words(kl)}){tie}."
+        f"in {names[top]} ({name}: {format_error(kl, error)} nat over {tokens}: {_describe_kl(kl)}){tie}."
     )
     yield (
         "What matters for predictions can differ from where the adapter acts, which is about each module's own output. "
         "A changed prediction needn't be a worse one."
     )
     if explanation.measures is not None:
-        yield prediction(explanation.measures)
+        yield best_predictor(explanation.measures)
 
 
-def _kl_in_words(kl: float) -> str:
+def _describe_kl(kl: float) -> str:
     """Say what a Kullback-Leibler divergence in nats means: by how much the geometric mean probability falls."""
     return f"what was predicted becomes {format_percent(-math.expm1(-kl))} less probable, on average"
 
@@ -99,7 +99,7 @@ def has_significant_removal(ablation: xr.Dataset) -> bool:
     return bool(ablation["kl"][top] > 2 * ablation["kl_se"][top])
 
 
-def prediction(comparison: xr.Dataset) -> str:
+def best_predictor(comparison: xr.Dataset) -> str:
     """Return a sentence on how well JS predicts the cost of removing a component, and which measure does best."""
     known = comparison["spearman"].dropna("measure")
     if "js" not in known["measure"].values:
@@ -112,9 +112,9 @@ def prediction(comparison: xr.Dataset) -> str:
     best = str(known["measure"].values[int(np.abs(known.values).argmax())])
     other = "no other measure has a larger one"
     if best != "js":
-        other = f"the largest is that of {NAMES[best]}, {_with_interval(comparison, best, form=form)}"
+        other = f"the largest is that of {NAMES[best]}, {_correlation_text(comparison, best, form=form)}"
     return (
-        f"{clause} (rank correlation of JS with KL: {_with_interval(comparison, 'js', form=form)}; 1 is the same "
+        f"{clause} (rank correlation of JS with KL: {_correlation_text(comparison, 'js', form=form)}; 1 is the same "
         f"order, 0 no relation; {other})."
     )
 
@@ -151,7 +151,7 @@ def _measures_html(comparison: xr.Dataset) -> str:
         f"In brackets: {100 * attrs['level']:g} % intervals over {attrs['n_samples']} samples."
     )
     rows = [
-        [NAMES[name], *(_with_interval(comparison, name, kind) for kind in ("spearman", "partial"))]
+        [NAMES[name], *(_correlation_text(comparison, name, kind) for kind in ("spearman", "partial"))]
         for name in comparison["measure"].values.tolist()
     ]
     remarks = (*few_groups_note("The bootstrap", attrs["n_samples"]), *json.loads(attrs["remarks"]))
@@ -164,7 +164,7 @@ def _measures_html(comparison: xr.Dataset) -> str:
     )
 
 
-def _with_interval(
+def _correlation_text(
     comparison: xr.Dataset, measure: str, name: str = "spearman", *, form: str = "{:.2f} ({:.2f} to {:.2f})"
 ) -> str:
     """Return a measure's correlation as text, with its interval if there is one; n/a if it isn't known."""

@@ -27,7 +27,7 @@ from .learned import (
 from .markup import contents, escape, notice, with_code
 from .matters import answer_what_matters, what_matters_section
 from .samples import samples_section
-from .trust import notices, source, trust_section
+from .trust import describe_run, notices, trust_section
 from .where_it_acts import answer_where_it_acts, where_it_acts_section
 
 TITLE = "What the adapter did and learned"
@@ -123,19 +123,19 @@ def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:
 
 def _report_html(run: Run, explanation: Explanation, view_page: str | None) -> str:
     """Return the HTML of the report on one run."""
-    qualified = explanation.qualified
+    result = explanation.qualified
     opening = "".join(
         f'<p class="opening"><b>{escape(question)}</b> {with_code(answer)}</p>'
         for question, answer in paragraph(run, explanation)
     )
     sections = (
-        where_it_acts_section(run, qualified),
+        where_it_acts_section(run, result),
         what_matters_section(explanation),
         directions_section(run, explanation),
         ranks_section(explanation),
         scores_section(run),
-        samples_section(run, qualified, view_page),
-        trust_section(run, qualified),
+        samples_section(run, result, view_page),
+        trust_section(run, result),
     )
-    body, warnings = "".join(sections), "".join(map(notice, notices(run, qualified)))
-    return document(TITLE, source(run, qualified), f"{opening}{warnings}{contents(body)}{body}")
+    body, warnings = "".join(sections), "".join(map(notice, notices(run, result)))
+    return document(TITLE, describe_run(run, result), f"{opening}{warnings}{contents(body)}{body}")

@@ -25,20 +25,20 @@ _CONTROLS: dict[int, int | str] = {**{code: 0x2400 + code for code in range(32)}
 """Control character -> the character shown in its place."""
 
 
-def samples_section(run: Run, qualified: xr.DataTree, view_page: str | None) -> str:
+def samples_section(run: Run, result: xr.DataTree, view_page: str | None) -> str:
     """Return the HTML section with the samples of largest MIUB (summed JS), as coloured text.
 
     Parameters
     ----------
-    run, qualified
+    run, result
         A run, and the result of `qualify`.
     view_page
         Address of the page of `lorascope view`, to which samples link; None if there is no such page.
     """
-    shown = changed_most(qualified)
-    top = full_colour(qualified)
-    blocks = "".join(_sample(run, qualified, index, top, view_page) for index in shown)
-    n = int(qualified.children["samples"].dataset["used"].sum())
+    shown = most_changed_samples(result)
+    top = strongest_colour_js(result)
+    blocks = "".join(_sample_html(run, result, index, top, view_page) for index in shown)
+    n = int(result.children["samples"].dataset["used"].sum())
     viewer = f'<code class="command">lorascope view {escape(shlex.quote(str(run.path)))}</code> shows'
     if view_page is not None:
         viewer = f'<a href="{escape(view_page)}">The page of lorascope view</a> shows'
@@ -47,28 +47,28 @@ def samples_section(run: Run, qualified: xr.DataTree, view_page: str | None) -> 
         "summed over components; the strongest colour is the 98th percentile over all captured tokens. Hover over a "
         f"token for its numbers. {viewer} all samples, token by token and layer by layer.</p>"
     )
-    return section("samples", "Samples that changed most", about, _legend(run, top), blocks)
+    return section("samples", "Samples that changed most", about, _legend_html(run, top), blocks)
 
 
-def changed_most(qualified: xr.DataTree) -> list[int]:
+def most_changed_samples(result: xr.DataTree) -> list[int]:
     """Return the indices of the samples with the largest MIUB, at most `N_SAMPLES`, in descending order."""
-    by_sample = qualified.children["samples"].dataset
+    by_sample = result.children["samples"].dataset
     miub = np.where(by_sample["used"].values, by_sample["miub"].values, np.nan)
     ranked = np.argsort(-miub, kind="stable")  # NaN comes last
     return [int(index) for index in ranked[:N_SAMPLES] if np.isfinite(miub[index])]
 
 
-def full_colour(qualified: xr.DataTree) -> float:
+def strongest_colour_js(result: xr.DataTree) -> float:
     """Return the JS from which on tokens have the strongest colour, the 98th percentile over captured tokens.
 
     A few large values shouldn't make all others pale.
     """
-    js = qualified.children["tokens"].dataset["miub"].values
+    js = result.children["tokens"].dataset["miub"].values
     finite = js[np.isfinite(js)]
     return float(np.quantile(finite, 0.98)) if len(finite) else 0.0
 
 
-def _legend(run: Run, top: float) -> str:
+def _legend_html(run: Run, top: float) -> str:
     """Return HTML that explains the colours and marks of the samples' text."""
     roles = {ROLES[number] for number in np.unique(run.tokens["role"].values).tolist() if 0 <= number < len(ROLES)}
     underlined = " or ".join(name for name in ROLES if name in roles & UNDERLINED)
@@ -84,7 +84,7 @@ def _legend(run: Run, top: float) -> str:
     return f'<p class="legend">{" &emsp; ".join(filter(None, marks))}</p>'
 
 
-def _sample(run: Run, qualified: xr.DataTree, index: int, top: float, view_page: str | None) -> str:
+def _sample_html(run: Run, result: xr.DataTree, index: int, top: float, view_page: str | None) -> str:
     """Return the HTML of one sample: its name and MIUB, its tokens, and the right and given answers."""
     several = len(set(run.samples["prompt"].values[run.samples["answer"].values >= 0].tolist())) > 1
     keys = ("dataset", "id", "prompt") if several else ("dataset", "id")
@@ -92,10 +92,10 @@ def _sample(run: Run, qualified: xr.DataTree, index: int, top: float, view_page:
     if view_page is not None:
         address = f"{view_page}{'&' if '#' in view_page else '#'}sample={index}"
         title = f'<a href="{escape(address)}">{title}</a>'
-    miub = format_number(float(qualified.children["samples"].dataset["miub"].values[index]))
+    miub = format_number(float(result.children["samples"].dataset["miub"].values[index]))
     answers = _answers_text(run, index)
     below = f'<p class="picked">{escape(answers)}</p>' if answers else ""
-    tokens = "".join(_tokens_html(run, qualified, index, top))
+    tokens = "".join(_tokens_html(run, result, index, top))
     return (
         f'<article class="sample"><h3>{title} <small>MIUB {miub} nat</small></h3>'
         f'<p class="tokens">{tokens}</p>{below}</article>'
@@ -116,12 +116,12 @@ def _answers_text(run: Run, index: int) -> str:
     return " · ".join(parts)
 
 
-def _tokens_html(run: Run, qualified: xr.DataTree, index: int, top: float) -> Iterator[str]:
+def _tokens_html(run: Run, result: xr.DataTree, index: int, top: float) -> Iterator[str]:
     """Yield HTML of a sample's tokens as coloured text, and of the gaps between captured tokens."""
     start, stop = (int(run.samples[name].values[index]) for name in ("token_start", "token_stop"))
     names = ("position", "role", "nll", "text" if "text" in run.tokens else "token_id")
     columns = [run.tokens[name].values for name in names]
-    next_position, before, js = 0, "", qualified.children["tokens"].dataset["miub"].values
+    next_position, before, js = 0, "", result.children["tokens"].dataset["miub"].values
     for token in range(start, min(stop, start + MOST_TOKENS)):
         position, number, nll, text = (column[token] for column in columns)
         role = ROLES[number] if 0 <= number < len(ROLES) else "no role"

@@ -20,13 +20,13 @@ from lorascope.stores.reading.token_choice import recorded_choices
 from .markup import escape, figure, folded, section, table, with_code
 
 
-def source(run: Run, qualified: xr.DataTree) -> str:
+def describe_run(run: Run, result: xr.DataTree) -> str:
     """Return one line of plain text that names a run's model, adapter, data and stream (kind of capture)."""
     settings = run.attributes.get("provenance", {}).get("settings", {})
     datasets = ", ".join(dict.fromkeys(run.samples["dataset"].values.tolist()))
     parts = [
         f"model {_short_path(str(settings['model']))}" if settings.get("model") else "",
-        f"adapter {_adapter_source(settings.get('adapter'), qualified.attrs['adapter'])}",
+        f"adapter {_adapter_source(settings.get('adapter'), result.attrs['adapter'])}",
         f"data {datasets}",
         f"stream {run.stream}",
     ]
@@ -46,15 +46,15 @@ def _short_path(source: str) -> str:
     return "/".join(path.parts[1:][-2:]) if path.is_absolute() else source
 
 
-def notices(run: Run, qualified: xr.DataTree) -> Iterator[str]:
+def notices(run: Run, result: xr.DataTree) -> Iterator[str]:
     """Yield warnings (HTML) that must be read before any number, such as of lost rows or an unfinished run."""
-    attrs = qualified.attrs
+    attrs = result.attrs
     if len(run.lost_rows):
         yield (
             f"<b>{len(run.lost_rows)} rows of this run were lost since it was finished.</b> Samples with tokens in "
             f"them ({attrs['n_samples_incomplete']}) are excluded; <code>lorascope verify</code> says what is wrong."
         )
-    if text := mismatch_warning(qualified, run):
+    if text := mismatch_warning(result, run):
         yield f"<b>The store isn't what was captured:</b> {with_code(text)}."
     if not run.finished:
         rows, excluded = int(run.committed_rows.sum()), attrs["n_samples_incomplete"]
@@ -75,7 +75,7 @@ def notices(run: Run, qualified: xr.DataTree) -> Iterator[str]:
                 "missing here."
             )
     if attrs["n_not_finite"]:
-        values = qualified.dataset["js"]
+        values = result.dataset["js"]
         bad = [str(path) for path in values["component"].values[np.isnan(values.values)]]
         more = f" and {len(bad) - 1} more components" if len(bad) > 1 else ""
         where = f"In {escape(bad[0])}{more}" if bad else "In samples that aren't wholly captured"
@@ -93,7 +93,7 @@ def notices(run: Run, qualified: xr.DataTree) -> Iterator[str]:
             f"<b>This run keeps {states}.</b> JS is the one measured during capture, on {attrs['n_tokens']} of "
             f"{run.n_tokens} tokens; results that need states are missing."
         )
-    sources = qualified.dataset["delta_source"].values if "delta_source" in qualified.coords else np.empty(0, object)
+    sources = result.dataset["delta_source"].values if "delta_source" in result.coords else np.empty(0, object)
     if n_differences := int((sources == "difference").sum()):
         yield (
             f"<b>{n_differences} components have no additive branch.</b> Their delta is the layer's output minus its "
@@ -103,21 +103,21 @@ def notices(run: Run, qualified: xr.DataTree) -> Iterator[str]:
         yield f"This run holds {len(run.adapters)} adapters; the page is about <b>{escape(attrs['adapter'])}</b>."
 
 
-def trust_section(run: Run, qualified: xr.DataTree) -> str:
+def trust_section(run: Run, result: xr.DataTree) -> str:
     """Return the HTML section on trust: captured tokens, how to read JS, fidelity of stored JS, provenance."""
-    rows = [("path", run.path), *_flat(run.attributes)]
+    rows = [("path", run.path), *_flatten_entries(run.attributes)]
     line = f"<b>Provenance:</b> model, adapter, data, settings and libraries, {len(rows)} entries"
     return section(
         "trust",
         "How far to trust it",
-        f"<p><b>What was captured.</b> {_captured_tokens(run)}</p>",
-        *_what_js_shows(qualified),
-        _fidelity(run, qualified),
+        f"<p><b>What was captured.</b> {_captured_tokens_html(run)}</p>",
+        *_how_to_read_js(result),
+        _fidelity_html(run, result),
         folded("provenance", line, table(("what", "value"), rows, n_names=2)),
     )
 
 
-def _captured_tokens(run: Run) -> str:
+def _captured_tokens_html(run: Run) -> str:
     """Return HTML that says which tokens the numbers are about, and how they were chosen."""
     provenance, n_read = run.attributes.get("provenance", {}), int(run.samples["length"].sum())
     selection, population = recorded_choices(provenance), provenance.get("population")
@@ -137,7 +137,7 @@ def _captured_tokens(run: Run) -> str:
     return f"{some} {n_read} tokens of {run.samples.sizes['sample']} samples{named}.{about}{omitted}"
 
 
-def _what_js_shows(qualified: xr.DataTree) -> Iterator[str]:
+def _how_to_read_js(result: xr.DataTree) -> Iterator[str]:
     """Yield HTML on how JS must be read: a paragraph, and the map of JS divided by that of shuffled deltas."""
     yield (
         "<p><b>What JS shows.</b> JS depends on the shape of an output as well as on the adapter: a large JS needn't "
@@ -146,7 +146,7 @@ def _what_js_shows(qualified: xr.DataTree) -> Iterator[str]:
         "|delta| / |base| is the length of what the adapter adds, divided by that of what it adds to, without any "
         "softmax. Both are medians over tokens.</p>"
     )
-    if "js_permuted" not in qualified:
+    if "js_permuted" not in result:
         yield (
             "<p>JS, effective width and |delta| / |base| were measured during capture. The comparison with "
             "shuffled features is missing: it needs the states of all tokens, which this run doesn't keep.</p>"
@@ -156,14 +156,14 @@ def _what_js_shows(qualified: xr.DataTree) -> Iterator[str]:
             "Is the effect larger than that of the same change on shuffled features? JS divided by the JS of the same "
             "delta with its features permuted, which has the same size. Above 1 (red), delta is large at features that "
             "have much of the softmax's mass; below 1 (blue), at others. Means over "
-            f"{qualified.attrs['n_samples']} samples."
+            f"{result.attrs['n_samples']} samples."
         )
-        yield figure("null-map", null_figure(qualified), caption)
+        yield figure("null-map", null_figure(result), caption)
 
 
-def _fidelity(run: Run, qualified: xr.DataTree) -> str:
+def _fidelity_html(run: Run, result: xr.DataTree) -> str:
     """Return HTML that compares JS at capture with JS from the store, and reports changes lost to rounding."""
-    attrs = qualified.attrs
+    attrs = result.attrs
     if attrs["js_source"] == "capture":
         line = "JS was measured during capture; it isn't computed again from states and compared."
     elif not attrs["fidelity_n"]:
@@ -174,10 +174,10 @@ def _fidelity(run: Run, qualified: xr.DataTree) -> str:
             f"{format_number(attrs['fidelity_median'])} (median) and {format_number(attrs['fidelity_max'])} (largest) "
             f"over {attrs['fidelity_n']} values."
         )
-    return folded("fidelity", f"<b>Fidelity:</b> {line}", f"<p>{_rounded_away(run, attrs['adapter'])}</p>")
+    return folded("fidelity", f"<b>Fidelity:</b> {line}", f"<p>{_rounded_away_html(run, attrs['adapter'])}</p>")
 
 
-def _rounded_away(run: Run, adapter: str) -> str:
+def _rounded_away_html(run: Run, adapter: str) -> str:
     """Return HTML on the share of features whose change by the adapter disappears in the layers' rounding."""
     measured, weights, shares = captured_measure(run, "swallowed", adapter), token_weights(run), dict[str, float]()
     if measured is not None:
@@ -197,11 +197,11 @@ def _rounded_away(run: Run, adapter: str) -> str:
     )
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flatten_entries(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield (name joined by dots, value as text) for each entry of nested mappings."""
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{name}.")
+            yield from _flatten_entries(value, f"{name}.")
         else:
             yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -28,43 +28,43 @@ STREAMS = {
 """Stream -> what base and delta are in it."""
 
 
-def answer_where_it_acts(qualified: xr.DataTree) -> str:
+def answer_where_it_acts(result: xr.DataTree) -> str:
     """Return sentences (plain text) on where most of the adapter's effect is, and on how it is measured."""
-    miub, error = float(qualified["miub"]), float(qualified["miub_se"])
+    miub, error = float(result["miub"]), float(result["miub_se"])
     if not miub > 0:
-        return short_answer_where_it_acts(qualified)
+        return short_answer_where_it_acts(result)
     return (
-        f"{main_places(qualified)} A module is a weight matrix that the adapter changes. The effect on it is how far "
+        f"{main_places(result)} A module is a weight matrix that the adapter changes. The effect on it is how far "
         "the adapter moves its output: 0 if not at all, and 0.693 if the output is an entirely different one "
         "(Jensen-Shannon divergence, JS, of the softmax of the output with and without the adapter, in nat). Added up "
         f"over all modules, it is called MIUB ({format_error(miub, error)} nat over "
-        f"{sample_count(qualified.attrs['n_samples'])}). No MIUB is good or bad: it compares adapters of one model on "
-        f"the same samples. {compare_with_shuffled(qualified)}"
+        f"{sample_count(result.attrs['n_samples'])}). No MIUB is good or bad: it compares adapters of one model on "
+        f"the same samples. {compare_with_shuffled(result)}"
     )
 
 
-def short_answer_where_it_acts(qualified: xr.DataTree) -> str:
+def short_answer_where_it_acts(result: xr.DataTree) -> str:
     """Return sentences on the places with half of the adapter's effect, and how shuffled changes would compare."""
-    miub, n = float(qualified["miub"]), qualified.attrs["n_samples"]
+    miub, n = float(result["miub"]), result.attrs["n_samples"]
     if not np.isfinite(miub):
-        n_undefined = qualified.attrs["n_not_finite"]
+        n_undefined = result.attrs["n_not_finite"]
         return (
             "Can't tell, since outputs of modules, or the adapter's changes to them, contain NaN or infinity (number "
             f"of undefined effects: {n_undefined})."
         )
     if not miub:
         return f"Nowhere: the adapter changes no module's output in any of {n} sample{'' if n == 1 else 's'}."
-    return f"{main_places(qualified)} {compare_with_shuffled(qualified)}"
+    return f"{main_places(result)} {compare_with_shuffled(result)}"
 
 
-def main_places(qualified: xr.DataTree) -> str:
+def main_places(result: xr.DataTree) -> str:
     """Return sentences on the fewest layers and kinds of modules with half of the effect (MIUB, above 0)."""
-    js, sentences = qualified.dataset["js"].values, list[str]()
+    js, sentences = result.dataset["js"].values, list[str]()
     for key, plural in (("layer", "layers"), ("kind", "kinds of modules")):
-        values = qualified.dataset[key].values
+        values = result.dataset[key].values
         shares = {name: float(js[values == name].sum() / js.sum()) for name in dict.fromkeys(values.tolist())}
         if len(shares) > 1:
-            n, names = _half(shares, plural)
+            n, names = _fewest_for_half(shares, plural)
             share = sum(sorted(shares.values())[-n:])
             start, of_what = ("By kind, it", "") if sentences else ("The adapter's effect", " of all")
             equal = f"{format_percent(n / len(shares))} if all {plural.split()[0]} were equal"
@@ -72,12 +72,12 @@ def main_places(qualified: xr.DataTree) -> str:
     return " ".join(sentences) or "The adapter acts in a single module."
 
 
-def _half(shares: Mapping[int | str, float], plural: str) -> tuple[int, str]:
+def _fewest_for_half(shares: Mapping[int | str, float], plural: str) -> tuple[int, str]:
     """Return how many of the largest shares are needed for half of all, and text that names (or counts) them."""
     ranked = sorted(shares, key=lambda name: -shares[name])
     n = int(np.searchsorted(np.cumsum([shares[name] for name in ranked]), 0.5)) + 1
     if plural == "layers":
-        inside = _ranges(sorted(int(name) for name in ranked[:n] if int(name) >= 0))
+        inside = _number_ranges(sorted(int(name) for name in ranked[:n] if int(name) >= 0))
         names = [f"layer{'s' if len(inside) > 1 or '-' in inside[0] else ''} {join_names(inside)}"] if inside else []
         names += ["modules outside of the layers"] if -1 in ranked[:n] else []
         n_named, text = len(inside), join_names(names)
@@ -86,12 +86,12 @@ def _half(shares: Mapping[int | str, float], plural: str) -> tuple[int, str]:
     return n, text if n_named <= MOST_NAMED else f"{n} of {len(shares)} {plural}"
 
 
-def _ranges(numbers: Sequence[int]) -> list[str]:
+def _number_ranges(numbers: Sequence[int]) -> list[str]:
     """Return ascending numbers as texts, with three or more neighbours as one range.
 
     Examples
     --------
-    >>> _ranges([0, 3, 4, 5, 8, 9])
+    >>> _number_ranges([0, 3, 4, 5, 8, 9])
     ['0', '3-5', '8', '9']
     """
     runs: list[list[int]] = []
@@ -113,14 +113,14 @@ def sample_count(n: int) -> str:
     return "one sample, which gives no error" if n == 1 else f"{n} samples"
 
 
-def compare_with_shuffled(qualified: xr.DataTree) -> str:
+def compare_with_shuffled(result: xr.DataTree) -> str:
     """Return sentences that compare MIUB (the effect) with that of the same changes with permuted features.
 
     MIUB must be above 0.
     """
-    if "js_permuted" not in qualified:
+    if "js_permuted" not in result:
         return "Whether that is much isn't known, since a comparison needs the stored outputs of all tokens."
-    js, null = float(qualified["js"].sum()), float(qualified["js_permuted"].sum(skipna=False))
+    js, null = float(result["js"].sum()), float(result["js_permuted"].sum(skipna=False))
     if not null > 0:
         return "Whether that is much isn't known, since the same changes in random order have no known effect."
     ratio = js / null
@@ -134,14 +134,14 @@ def compare_with_shuffled(qualified: xr.DataTree) -> str:
     )
 
 
-def where_it_acts_section(run: Run, qualified: xr.DataTree) -> str:
+def where_it_acts_section(run: Run, result: xr.DataTree) -> str:
     """Return the HTML section on where the adapter acts, from the result of `qualify`: maps and a table."""
-    cells = set(zip(*(qualified.dataset[key].values.tolist() for key in ("layer", "kind")), strict=True))
-    shared = len(cells) < qualified.sizes["component"]
+    cells = set(zip(*(result.dataset[key].values.tolist() for key in ("layer", "kind")), strict=True))
+    shared = len(cells) < result.sizes["component"]
     sums = "a cell with several components shows their mean" if shared else "the cells add up to MIUB"
     caption = (
         "How far the adapter moves each component's output: mean Jensen-Shannon divergence (JS) in nats, over "
-        f"{qualified.attrs['n_samples']} samples; {sums}. The colour scale is logarithmic, and its lowest colour also "
+        f"{result.attrs['n_samples']} samples; {sums}. The colour scale is logarithmic, and its lowest colour also "
         "stands for all smaller values. Grey: exactly 0, not finite, or no such component. Hover over a cell for its "
         "name, standard error and more."
     )
@@ -152,17 +152,17 @@ def where_it_acts_section(run: Run, qualified: xr.DataTree) -> str:
     return section(
         "components",
         "Where it acts",
-        figure("js-map", js_figure(qualified, titled=False), caption),
-        _largest_table(qualified),
-        figure("positions", position_figure(qualified), positions),
-        _miub_html(run, qualified),
+        figure("js-map", js_figure(result, titled=False), caption),
+        _largest_table(result),
+        figure("positions", position_figure(result), positions),
+        _miub_html(run, result),
     )
 
 
-def _largest_table(qualified: xr.DataTree) -> str:
+def _largest_table(result: xr.DataTree) -> str:
     """Return an HTML table of the components with the largest JS; those without a finite JS come last."""
-    js = np.nan_to_num(qualified.dataset["js"].values, nan=-1.0)
-    top = qualified.to_dataset().isel(component=np.argsort(-js, kind="stable")[:N_ROWS])
+    js = np.nan_to_num(result.dataset["js"].values, nan=-1.0)
+    top = result.to_dataset().isel(component=np.argsort(-js, kind="stable")[:N_ROWS])
     columns = {
         "component": top["component"].values.tolist(),
         "JS (nat)": list(map(format_error, top["js"].values, top["js_se"].values)),
@@ -174,20 +174,20 @@ def _largest_table(qualified: xr.DataTree) -> str:
     widths = zip(map(format_number, top["effective_width"].values), top["d_out"].values, strict=True)
     columns["effective width"] = [f"{width} of {n}" for width, n in widths]
     columns["|delta| / |base|"] = list(map(format_number, top["delta_ratio"].values))
-    if "delta_source" in top.coords and "difference" in qualified.dataset["delta_source"].values:
+    if "delta_source" in top.coords and "difference" in result.dataset["delta_source"].values:
         columns["delta from"] = top["delta_source"].values.tolist()
     shuffled = " Shuffled: JS of the same delta with its features permuted." if "js_permuted" in top else ""
     caption = (
-        f"The {top.sizes['component']} components with the largest JS, of {qualified.sizes['component']}; ± standard "
+        f"The {top.sizes['component']} components with the largest JS, of {result.sizes['component']}; ± standard "
         f"error over samples.{shuffled} Effective width and |delta| / |base|: see "
         '<a href="#trust">How far to trust it</a>.'
     )
     return table(list(columns), zip(*columns.values(), strict=True), caption=caption)
 
 
-def _miub_html(run: Run, qualified: xr.DataTree) -> str:
+def _miub_html(run: Run, result: xr.DataTree) -> str:
     """Return HTML that explains JS and MIUB, folded until it is clicked."""
-    miub, most = float(qualified["miub"]), qualified.attrs["n_components"] * math.log(2)
+    miub, most = float(result["miub"]), result.attrs["n_components"] * math.log(2)
     share = f" ({format_percent(miub / most)} of the most it could be, {format_number(most)} nats)" if miub > 0 else ""
     line = (
         "<b>MIUB</b> says how far the adapter moves the components' outputs. In spite of its name (mutual information "
