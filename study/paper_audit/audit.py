@@ -65,9 +65,8 @@ CLAIMS = (
 def step_verdicts(table: pd.DataFrame, axis: list[str]) -> Iterator[Verdict]:
     """Yield verdicts on whether accuracy rises and MIUB falls at every step of rank and of model size.
 
-    Rows of AVG are counted separately.
-
-    Rounding keeps order: printed numbers that differ can't have been in the other order, equal ones tell nothing.
+    Rows of AVG are counted separately. Rounding keeps order: printed numbers that differ can't have been in the other
+    order, equal ones say nothing.
     """
     wide = table.pivot(index=[*axis, "metric"], columns="setting", values="value")
     is_average = wide.index.get_level_values(axis[0]) == AVERAGE
@@ -96,10 +95,7 @@ def claimed_ratios() -> pd.DataFrame:
         half = HALF_UNITS[claim.metric]
         for group in dict.fromkeys(wide.index.get_level_values("model")):
             for member in [*members, AVERAGE, "plain mean"]:
-                top, bottom = (
-                    wide[member][group, claim.metric, claim.top],
-                    wide[member][group, claim.metric, claim.bottom],
-                )
+                top, bottom = (wide[member][group, claim.metric, place] for place in (claim.top, claim.bottom))
                 ends = [(top + sign * half) / (bottom - sign * half) for sign in (-1, 1)]
                 value, *ends = (1 - ratio if claim.is_decrease else ratio for ratio in (top / bottom, *ends))
                 rows.append((claim.words, group, member, value, *sorted(ends), claim.value))
@@ -120,11 +116,10 @@ def ratio_verdicts(ratios: pd.DataFrame) -> Iterator[Verdict]:
         top, bottom = (f"{wide['Phi3', claim.metric, setting]:.{decimals}f}" for setting in (claim.top, claim.bottom))
         text = f"{claim.value:.0%}".replace("%", " %") if claim.is_decrease else f"{claim.value:g}"
         word: Word = "supported" if low <= stated[1] and stated[0] <= high else "contradicted"
-        what = (
-            f"{claim.metric} of {claim.top}, AVG of Phi3, can be {text} below that of {claim.bottom} within rounding"
-            if claim.is_decrease
-            else f"{claim.metric} of {claim.top} over {claim.bottom}, AVG of Phi3, can be {text} within rounding"
-        )
+        subject = f"{claim.metric} of {claim.top}"
+        what = f"{subject} over {claim.bottom}, AVG of Phi3, can be {text} within rounding"
+        if claim.is_decrease:
+            what = f"{subject}, AVG of Phi3, can be {text} below that of {claim.bottom} within rounding"
         ratio = f"{'1 - ' if claim.is_decrease else ''}{top}/{bottom} = {_format_four(value)}"
         by_rounding = f"{_format_four(low)} to {_format_four(high)} by rounding"
         yield Verdict(what, word, f"{ratio}, {by_rounding}; {stated[0]:g} to {stated[1]:g} counts as {text}")

@@ -82,9 +82,8 @@ def plain_misses(averages: Averages) -> np.ndarray:
 def least_miss(averages: Averages) -> float:
     """Return the largest distance of averages from a weighted mean, with the weights that make it smallest.
 
-    It is in units of what rounding allows (`allowed`).
-
-    A linear program: least v with |gaps @ w| <= v, w >= 0 and sum(w) = 1.
+    It is in units of what rounding allows (`allowed`), and found by a linear program: the least v with
+    |gaps @ w| <= v, w >= 0 and sum(w) = 1.
     """
     gaps = averages.gaps()
     sides = np.vstack([gaps, -gaps])
@@ -123,14 +122,7 @@ def implied_value(averages: Averages, place: int, member: int) -> tuple[float, f
 def find_slips(wide: pd.DataFrame, model: str, metric: str, others: tuple[str, ...]) -> list[Slip]:
     """Return all single values whose move to another column of table 1 would make a metric's averages fit.
 
-    Parameters
-    ----------
-    wide
-        What `wide_table` returns.
-    model, metric
-        Model and metric whose averages don't fit.
-    others
-        Metrics that share the weights; without any the average is a plain mean.
+    `wide` is what `wide_table` returns; `others` are metrics that share the weights, or, for a plain mean, none.
     """
     averages = averages_of(wide, model, (metric, *others))
     members = [name for name in wide.columns if name != AVERAGE]

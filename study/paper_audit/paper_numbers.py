@@ -24,7 +24,7 @@ SETS = get_args(CellSet)
 MIUB_SETS: tuple[CellSet, ...] = ("as printed", "without collapsed")
 """Versions of table 1 with different MIUB; the repair changes only ACC and CE."""
 GROUPS = ["dataset", "model"]
-DELTAS = (1e-4, 1e-3, 1e-2, math.inf)
+DELTAS = (1e-4, 1e-3, 1e-2, 1e9)
 """Deltas of Huber's loss, from nearly absolute values to squares."""
 
 
@@ -51,16 +51,13 @@ def chosen(cells: CellSet, model: str | None, sweep: str | None = None, *, once:
 
 
 def log_log() -> Iterator[dict[str, Any]]:
-    """Yield rows with the slope of ln MIUB along ln size, by sweep, version of table 1 and model.
-
-    A slope is minus the law's exponent.
-    """
+    """Yield rows with the slope of ln MIUB along ln rank or ln model size, which is minus the law's exponent."""
     for sweep, size in (("size", "N"), ("size", "N_non_embedding"), ("rank", "R")):
         for cells in MIUB_SETS if sweep == "size" else MIUB_SETS[:1]:  # no cell of the rank sweep collapsed
             for model in (None, *MODELS):
                 axis, name = ({"R": size}, "beta") if size == "R" else ({"N": size}, "alpha")
                 fit = fit_scaling_law(chosen(cells, model, sweep), "MIUB", **axis, groups=GROUPS, law="log-log")
-                errors = cross_validate(fit.held_out()).set_index("split")["rmse"]
+                errors = held_out_errors(fit)
                 yield {
                     "sweep": f"{sweep}, {size}", "cells": cells, "model": model or "both", "n": fit.nobs,
                     "slope": -fit.params[name], "se": fit.bse[name], "leave setting out": errors["setting"],
@@ -68,46 +65,33 @@ def log_log() -> Iterator[dict[str, Any]]:
                 }  # fmt: skip
 
 
-def offsets(model: str) -> list[str]:
-    """Return the columns that shift a model's fitted level: `sweep` for Phi3, whose sweeps are of different runs."""
-    return ["sweep"] if model == "Phi3" else []
-
-
 @cache
-def fitted(cells: CellSet, model: str, law: LawName = "additive") -> tuple[Any, pd.Series]:
-    """Fit a scaling law to one model's MIUB by relative least squares; return the fit and held-out errors."""
+def fitted(cells: CellSet, model: str, law: LawName = "additive", **options: Any) -> Any:
+    """Fit a scaling law to one model's MIUB, by relative least squares unless `options` say otherwise."""
     if model == "Phi3" and cells == "without collapsed":  # no cell of Phi3 collapsed
-        return fitted("as printed", model, law)
+        return fitted("as printed", model, law, **options)
+    offsets = ["sweep"] if model == "Phi3" else []  # its sweeps are of different runs, with levels of their own
     rows = chosen(cells, model, once=True)
-    fit = fit_scaling_law(
-        rows, "MIUB", N="N", R="R", groups=["dataset"], offsets=offsets(model), law=law, share="share"
+    return fit_scaling_law(
+        rows, "MIUB", N="N", R="R", groups=["dataset"], offsets=offsets, law=law, share="share", **options
     )
-    return fit, cross_validate(fit.held_out()).set_index("split")["rmse"]
 
 
-def eq8_fits() -> Iterator[tuple[dict[str, Any], Any, pd.Series]]:
-    """Yield (labels, fit, held-out errors) of the paper's scaling law (eq. 8), by version of table 1 and model."""
+def held_out_errors(fit: Any) -> pd.Series:
+    """Return a fit's root mean square errors on held-out cells, settings and groups."""
+    return cross_validate(fit.held_out()).set_index("split")["rmse"]
+
+
+def eq8_fits() -> Iterator[tuple[dict[str, Any], Any]]:
+    """Yield (labels, fit) of the paper's scaling law (eq. 8), by version of table 1 and model."""
     for cells in MIUB_SETS:
         for model in MODELS:
-            yield {"cells": cells, "model": model}, *fitted(cells, model)
-
-
-@cache
-def robust(cells: CellSet, model: str, delta: float) -> dict[str, float]:
-    """Return the parameters of the paper's scaling law (eq. 8) fitted by Huber's loss of logarithms, and that loss."""
-    if model == "Phi3" and cells == "without collapsed":
-        return robust("as printed", model, delta)
-    rows = chosen(cells, model, once=True)
-    fit = fit_scaling_law(
-        rows, "MIUB", N="N", R="R", groups=["dataset"], offsets=offsets(model), residuals="log",
-        huber=1e9 if math.isinf(delta) else delta,
-    )  # fmt: skip
-    return {name: fit.params[name] for name in ("A", "alpha", "B", "beta")} | {"summed loss": fit.estimate.loss}
+            yield {"cells": cells, "model": model}, fitted(cells, model)
 
 
 def eq8_parameters() -> Iterator[dict[str, Any]]:
     """Yield rows with each parameter of the paper's scaling law (eq. 8), its error and profile interval."""
-    for start, fit, _ in eq8_fits():
+    for start, fit in eq8_fits():
         intervals = fit.conf_int()
         for name, value in fit.params.items():
             row = {**start, "parameter": name, "estimate": value, "se": fit.bse[name]}
@@ -122,8 +106,8 @@ def ends(row: pd.Series) -> str:
 
 def eq8_quality() -> Iterator[dict[str, Any]]:
     """Yield rows on how well the paper's scaling law (eq. 8) fits and predicts, by version of table 1 and model."""
-    for start, fit, errors in eq8_fits():
-        axes = fit.axis_tests.set_index("axis")
+    for start, fit in eq8_fits():
+        errors, axes = held_out_errors(fit), fit.axis_tests.set_index("axis")
         yield {
             **start, "n": fit.nobs, "df": fit.df_resid, "SSR": fit.ssr, "sigma": fit.sigma,
             "AICc": fit.aicc, "F of N": axes.loc["N", "F"], "F of R": axes.loc["R", "F"], "p of R": axes.loc["R", "p"],
@@ -136,8 +120,10 @@ def huber() -> Iterator[dict[str, Any]]:
     for cells in MIUB_SETS:
         for model in MODELS:
             for delta in DELTAS:
-                start = {"cells": cells, "model": model, "delta": "1e9" if math.isinf(delta) else number(delta)}
-                yield start | robust(cells, model, delta)
+                fit = fitted(cells, model, residuals="log", huber=delta)
+                start = {"cells": cells, "model": model, "delta": number(delta).replace("e+0", "e")}
+                parameters = {name: fit.params[name] for name in ("A", "alpha", "B", "beta")}
+                yield start | parameters | {"summed loss": fit.estimate.loss}
 
 
 def rivals() -> Iterator[dict[str, Any]]:
@@ -145,7 +131,8 @@ def rivals() -> Iterator[dict[str, Any]]:
     laws: tuple[LawName, ...] = ("additive", "multiplicative", "share", "log", "log-log")
     for model in MODELS:
         for law in laws:
-            fit, errors = fitted("as printed", model, law)
+            fit = fitted("as printed", model, law)
+            errors = held_out_errors(fit)
             row = {"model": model, "law": law, "parameters": len(fit.params), "sigma": fit.sigma, "AICc": fit.aicc}
             yield row | {f"leave {split} out": errors[split] for split in ("cell", "setting", "group")}
 
@@ -174,9 +161,8 @@ def trends() -> Iterator[dict[str, Any]]:
 def page(values: np.ndarray) -> tuple[float, float, str]:
     """Return (L, p, method) of Page's test that values (group, level) rise with the level; L is the statistic.
 
-    Groups with gaps are excluded.
-
-    SciPy's distribution doesn't allow for ties; there p is that of 10,000 random orders within groups.
+    Groups with gaps are excluded. SciPy's distribution doesn't allow for ties; with ties p is that of 10,000 random
+    orders within groups.
     """
     ranks = rankdata(values[np.isfinite(values).all(axis=1)], axis=1)
     levels = np.arange(1, ranks.shape[1] + 1)

@@ -1,11 +1,9 @@
-import doctest
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from lorascope.analyze.fits.frame import check_columns
-from lorascope.study import read_table as module
 from lorascope.study.read_table import read_table, select_rows
 
 TEXTS = {
@@ -131,7 +129,3 @@ def test_many_values_are_counted_and_no_rows_said() -> None:
         select_rows(pd.DataFrame({"N": range(10)}), {"N": ["x"]})
     with pytest.raises(ValueError, match="the table has no rows"):
         select_rows(TABLE[:0], {})
-
-
-def test_examples() -> None:
-    assert doctest.testmod(module).failed == 0

@@ -68,7 +68,10 @@ def grid_units(settings: StudySettings) -> list[Unit]:
 
 
 def select_units(units: Sequence[Unit], only: str | None) -> list[Unit]:
-    """Return every n-th unit from the i-th for `only` = 'i/n' (i from 1), all units for None; else raise ValueError."""
+    """Return every n-th unit (adapter) from the i-th, for `only` = 'i/n' with i from 1, or all units for None.
+
+    Raises ValueError for another text.
+    """
     if only is None:
         return list(units)
     first, _, parts = only.partition("/")
@@ -78,7 +81,7 @@ def select_units(units: Sequence[Unit], only: str | None) -> list[Unit]:
 
 
 def result_path(settings: StudySettings, unit: Unit) -> Path:
-    """Return the path of the NetCDF file with the results of a unit (one adapter); it exists once they are whole."""
+    """Return the path of the NetCDF file with the complete results of a unit (one adapter)."""
     return settings.results / f"{unit.name}.nc"
 
 

@@ -104,7 +104,7 @@ def read_study(
 
 
 def _read_paper(cells: CellSet, where: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """Return the rows of the paper's table 1 that fit `where`; the run printed in both sweeps is taken once."""
+    """Return the rows of the paper's table 1 that fit `where`; a run that is printed twice counts once."""
     study = select_rows(paper_study(cells), where)
     notes = []
     if study["sweep"].nunique() > 1:

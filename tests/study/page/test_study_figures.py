@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from lorascope.study import read_units
-from lorascope.study.page.study_figures import lengths_figure, sweeps_figure, text_sizes_figure
+from lorascope.study.page.study_figures import lengths_figure, settings_figure, text_sizes_figure
 from lorascope.study.results.cells import length_cells, study_cells
 from lorascope.study.results.tables import datasets_table, lay_out, lengths_table, texts_table, with_sizes
 from lorascope.study.results.units import UnitResult
@@ -52,7 +52,7 @@ def test_figure_3_has_a_panel_a_data_set_and_metric(units: list[UnitResult]) -> 
 
 def test_sweeps_have_rank_and_size(cells: pd.DataFrame) -> None:
     table = datasets_table(cells)
-    figure = sweeps_figure(with_sizes(table, lay_out(cells).cells))
+    figure = settings_figure(with_sizes(table, lay_out(cells).cells))
     assert len(points_of(figure)) == 3 * 2 * 4
     assert legend_of(figure) == ["piqa", "arce", "hellaswag", "AVG"]
     ranks, sizes = points_of(figure)[3], points_of(figure)[7]
@@ -65,7 +65,7 @@ def test_sweeps_have_rank_and_size(cells: pd.DataFrame) -> None:
 
 def test_seeds_have_wide_bars_behind_the_errors_over_items(seeds: list[UnitResult]) -> None:
     table = with_sizes(datasets_table(study_cells(seeds)), lay_out(study_cells(seeds)).cells)
-    figure = sweeps_figure(table)
+    figure = settings_figure(table)
     own = table[(table["dataset"] == "AVG") & (table["metric"] == "MIUB")].set_index("setting")["seed_sd"]
     wide = [trace for trace in figure.data if trace.opacity == 0.3]
     assert len(wide) == 3 * 2 * 4
@@ -76,11 +76,11 @@ def test_seeds_have_wide_bars_behind_the_errors_over_items(seeds: list[UnitResul
 
 def test_values_far_apart_are_on_a_logarithmic_axis(cells: pd.DataFrame) -> None:
     table = datasets_table(cells)
-    assert {axis.type for axis in sweeps_figure(with_sizes(table, lay_out(cells).cells)).select_yaxes()} == {None}
+    assert {axis.type for axis in settings_figure(with_sizes(table, lay_out(cells).cells)).select_yaxes()} == {None}
     small = table["setting"].isin(["r8", "share1"])
     for column in ("value", "se"):
         table[column] = table[column].where(~small, table[column] / 100)
-    figure = sweeps_figure(with_sizes(table, lay_out(cells).cells))
+    figure = settings_figure(with_sizes(table, lay_out(cells).cells))
     axes = [figure.layout[f"yaxis{k or ''}"] for k in ("", 2, 3, 4, 5, 6)]
     assert [axis.type for axis in axes] == ["log", "log", None, None, "log", "log"]  # not of shares
     assert [axis.title.text for axis in axes] == ["nat, log", "nat, log", "share", "share", *["nat/token, log"] * 2]
@@ -97,7 +97,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     units = read_units(tmp_path)
     cells = study_cells(units)
     figures = [
-        sweeps_figure(with_sizes(datasets_table(cells), lay_out(cells).cells)),
+        settings_figure(with_sizes(datasets_table(cells), lay_out(cells).cells)),
         text_sizes_figure(texts_table(cells)),
         lengths_figure(lengths_table(length_cells(units))),
     ]

@@ -40,7 +40,7 @@ def text_sizes_figure(table: pd.DataFrame) -> go.Figure:
     return _draw_panels(rows, "text", _data_set_looks(rows["line"]), title, f"LoRA rank {ranks}.")
 
 
-def sweeps_figure(table: pd.DataFrame) -> go.Figure:
+def settings_figure(table: pd.DataFrame) -> go.Figure:
     """Draw MIUB, ACC and CE against rank (left) and model size (right), a line per data set, their mean in black.
 
     `table` is what `datasets_table` returns, with `N` and `R` of its settings; raises ValueError if neither varies.
@@ -92,7 +92,7 @@ def lengths_figure(table: pd.DataFrame) -> go.Figure:
 def _draw_panels(
     rows: pd.DataFrame, what: str, marks: dict[str, Look], title: str, note: str, *, aside: bool = False
 ) -> go.Figure:
-    """Return a figure with one panel per `panel` in `rows`, a line per `line` over `x`, and error bars."""
+    """Return a figure of `rows`: a panel per value of column `panel`, a line per `line` over `x`, with error bars."""
     figure, panels = small_multiples(list(dict.fromkeys(rows["panel"])), height=HEIGHT, share_y=False)
     for panel, (_, panel_rows) in zip(panels, rows.groupby("panel", sort=False), strict=True):
         for k, (name, look) in enumerate(marks.items()):

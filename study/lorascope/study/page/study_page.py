@@ -23,7 +23,7 @@ from ..results.study_results import StudyResults, study_results
 from ..results.tables import AVG, lay_out, with_sizes
 from ..results.units import read_units
 from .page_parts import notices, paper_table_html, units_section, verdict_table
-from .study_figures import lengths_figure, sweeps_figure, text_sizes_figure
+from .study_figures import lengths_figure, settings_figure, text_sizes_figure
 
 PAGE = "report.html"
 TITLE = "Adapters by rank and model size"
@@ -170,7 +170,7 @@ def _paper_tables(study: StudyResults) -> Iterator[str]:
 def _paper_figures(study: StudyResults) -> Iterator[str]:
     """Yield HTML of the figure by rank and model size, and of the paper's figures 2 and 3."""
     rows = with_sizes(study.tables["table_1"], lay_out(study.tables["study"]).cells)
-    yield _figure_or_reason("sweeps", partial(sweeps_figure, rows))
+    yield _figure_or_reason("sweeps", partial(settings_figure, rows))
     yield _figure_or_reason("figure-2", partial(text_sizes_figure, study.tables["figure_2"]))
     yield _figure_or_reason("figure-3", partial(lengths_figure, study.tables["figure_3"]))
 

@@ -57,7 +57,7 @@ def study_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
 
 
 def prompt_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
-    """Return scores and MIUB over the items asked under every prompt, one row per unit, data set and prompt.
+    """Return scores and MIUB over items asked under every prompt, one row per unit (adapter), data set and prompt.
 
     Columns are as in `study_cells`; there are no rows if there is one prompt.
     """
@@ -67,10 +67,11 @@ def prompt_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
 
 
 def length_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
-    """Return scores and MIUB by items' length under the first prompt, one row per unit, data set and bucket.
+    """Return scores and MIUB by items' length, one row per unit (adapter), data set and bucket of lengths.
 
-    Columns as in `study_cells`, and `bucket`, `n_wanted` (number of items requested) and `mean_length`, in the unit of
-    the buckets. A bucket without items of a data set has a row without numbers.
+    All are under the first prompt. Columns are as in `study_cells`, and `bucket`, `n_wanted` (number of items
+    requested) and `mean_length`, in the unit of the buckets. A bucket without items of a data set has a row without
+    numbers.
     """
     rows: list[dict[str, Any]] = []
     for unit in units:
@@ -91,7 +92,7 @@ def length_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
 
 
 def cell_values(samples: xr.Dataset, miub: np.ndarray) -> dict[str, Any]:
-    """Return column -> value of a cell: the samples' scores and mean MIUB in nats, with standard errors."""
+    """Return one row of a table (column -> value): samples' scores and mean MIUB in nats, with standard errors."""
     row: dict[str, Any] = {}
     scores = {score.measure: score for score in sample_scores("", samples)}
     for column, score in ((column, scores[measure]) for column, measure in SCORES.items() if measure in scores):
@@ -140,7 +141,7 @@ def _unit_columns(unit: UnitResult) -> dict[str, Any]:
 
 
 def name_settings(cells: pd.DataFrame) -> pd.Series:
-    """Return each row's rank as text such as `r8`, or `share2 r8` if the sharing of layers varies."""
+    """Return each row's rank as text such as `r8`, or `share2 r8` if the number of sharing layers varies."""
     share = ("share" + cells["share"].astype(str) + " ") if cells["share"].nunique() > 1 else ""
     return share + "r" + cells["R"].astype(str)
 

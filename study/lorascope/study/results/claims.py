@@ -30,7 +30,7 @@ PROMPTS = ("prompt1", "main", "prompt3", "prompt2")
 
 
 def percent_change(means: Means) -> np.ndarray:
-    """Return by how many percent MIUB changes from the first setting to the last, per draw; NaN from 0."""
+    """Return by how many percent MIUB changes from the first setting to the last, per draw; NaN if it was 0."""
     first, last = means["MIUB"][0], means["MIUB"][-1]
     return np.asarray(100 * (np.divide(last, first, out=np.full_like(last, np.nan), where=first != 0) - 1))
 
@@ -42,12 +42,12 @@ def log_ratio(values: np.ndarray) -> np.ndarray:
 
 
 def _gain_by_tuning(metric: str, scale: float = 1.0) -> Statistic:
-    """Return a function of means: how much adapters raise `metric` on average, times `scale` (100 for points)."""
+    """Return a statistic: how much adapters raise `metric` on average, times `scale` (100 for percentage points)."""
     return lambda means: np.asarray(scale * (means[metric] - means[f"base_{metric}"]).mean(axis=0))
 
 
 def _last_minus_first(metric: str, scale: float = 1.0) -> Statistic:
-    """Return a function of means that gives `scale` times `metric` in the last setting minus the first."""
+    """Return a statistic: `scale` times the difference of `metric` between the last setting and the first."""
     return lambda means: np.asarray(scale * (means[metric][-1] - means[metric][0]))
 
 

@@ -134,8 +134,8 @@ class ItemTable:
         """Number of items in all data sets."""
         return sum(map(len, self.values.values()))
 
-    def of_sets(self, names: Sequence[str]) -> "ItemTable":
-        """Return the table of some of the data sets."""
+    def select_sets(self, names: Sequence[str]) -> "ItemTable":
+        """Return the table with the named data sets only."""
         values, weights = ({name: columns[name] for name in names} for columns in (self.values, self.weights))
         return replace(self, values=values, weights=weights)
 
@@ -160,7 +160,10 @@ class ItemTable:
         return means.reshape(len(self.metrics), len(self.trainings), -1)
 
     def means(self, counts: Callable[[int], np.ndarray] = lambda n: np.ones((1, n))) -> dict[str, np.ndarray]:
-        """Return metric -> means over items, data sets and seeds, float64 (setting, draw); `counts` as above."""
+        """Return metric -> means over items, data sets and seeds, float64 (setting, draw).
+
+        `counts` is as in `training_means`.
+        """
         return dict(zip(self.metrics, self.seed_weights @ self.training_means(counts), strict=True))
 
     def estimate(self, statistic: Statistic) -> Estimate:

@@ -205,7 +205,7 @@ def _length_gap(first: ItemTable, last: ItemTable, scale: float) -> Estimate | N
     shared = [name for name in first.values if name in last.values]
     if not shared:
         return None
-    first, last = (table.of_sets(shared) for table in (first, last))
+    first, last = (table.select_sets(shared) for table in (first, last))
     items = [scale * table.values[name] @ table.seed_weights.mean(axis=0) for table in (last, first) for name in shared]
     means, n = np.array([values.mean() for values in items]), np.array([len(values) for values in items])
     value, n_items = float(means[: len(shared)].mean() - means[len(shared) :].mean()), int(n.sum())

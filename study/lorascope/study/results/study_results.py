@@ -89,7 +89,7 @@ def study_results(units: Sequence[UnitResult], *, planned: Sequence[str] = ()) -
 
 
 def study_law(cells: pd.DataFrame) -> FitReport | str:
-    """Fit the paper's scaling law (eq. 8) to MIUB by setting; return the report, or why it can't be fitted.
+    """Fit the paper's scaling law (eq. 8) to MIUB by setting; return the report, or a text on why there is no fit.
 
     Only cells under the first prompt are used. Each data set has its own level; seeds are repeats.
     """

@@ -28,7 +28,7 @@ UNSTATED_CONTEXT = 2**31
 
 
 class Cost(NamedTuple):
-    """Tokens of a unit that pass the model in training, scoring and capture; or the seconds per token of each."""
+    """Tokens that pass the model in a unit's training, scoring and capture; or the seconds per token of each."""
 
     trained: float
     """Tokens of training samples, times their passes."""
@@ -56,7 +56,7 @@ class UnitPlan(NamedTuple):
 
 
 def plan_study(settings: StudySettings, *, only: str | None = None, probe: bool = True) -> list[UnitPlan]:
-    """Return the expected cost of each unit (adapter); `probe` rehearses one unit per model and task for times."""
+    """Return tokens, time and disk space that each unit (adapter) needs; `probe` measures times on a few items."""
     units, models = select_units(grid_units(settings), only), Models(settings)
     require_inputs(settings, units, weights=probe)
     data = draw_all_items(settings, units, models)
