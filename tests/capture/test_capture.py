@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from lorascope.analyze import miub
-from lorascope.capture import AdapterError, CaptureConfig, CaptureError, CaptureProgress, attach_adapter, capture
+from lorascope.capture import AdapterError, CaptureConfig, CaptureError, CaptureProgress, attach_adapter, capture, plan
 from lorascope.capture.models.model import model_identity
 from lorascope.capture.models.refusal import lora_layers
 from lorascope.stores import Run, StoreError, open_run, verify
@@ -252,6 +253,30 @@ def test_residual_base_is_told_in_the_run(tiny_model: Any, tiny_tokenizer: Any, 
     assert provenance["model"]["sha256"] == model_identity(tiny_model, "x")["sha256"]
     assert provenance["adapters"]["default"]["base"] == "residual base"
     assert [note["kind"] for note in provenance["preflight"]] == ["residual"]
+
+
+@pytest.mark.parametrize("given", ["model", "folder"])
+def test_base_weights_that_are_not_finite_are_noted(
+    given: str, make: Any, tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, data: Path, tmp_path: Path
+) -> None:
+    with torch.no_grad():
+        tiny_model.model.layers[1].mlp.up_proj.weight[3, 4:6] = torch.nan
+        tiny_model.model.norm.weight[2] = torch.inf
+    save_model(tmp_path / "model", tiny_model, tiny_tokenizer)
+    settings = {"data": (str(data),), "out": str(tmp_path / "run.zarr"), "score": False, "limit": 2}
+    config = CaptureConfig(model=str(tmp_path / "model"), adapter=(str(tiny_adapter),), **settings)
+    model = attach_adapter(tiny_model, tiny_adapter) if given == "model" else None
+    run = capture(config, model=model, tokenizer=tiny_tokenizer if given == "model" else None)
+    (note,) = [note for note in run.attributes["provenance"]["preflight"] if "NaN" in note["message"]]
+    assert note["kind"] == "base"
+    assert note["message"].startswith("3 numbers in 2 of the base model's weights are NaN or infinite, and so are")
+    assert note["places"] == ["model.layers.1.mlp.up_proj.weight", "model.norm.weight"]
+    if given == "folder":
+        planned = plan(dataclasses.replace(config, out=str(tmp_path / "planned.zarr")))
+        assert [n.as_dict() for n in planned.notes if "NaN" in n.message] == [note]
+        json.dumps(planned.as_dict())
+        unread = plan(dataclasses.replace(config, out=str(tmp_path / "planned.zarr")), probe=False)
+        assert not [n for n in unread.notes if "NaN" in n.message]
 
 
 def test_another_model_and_equal_choices_are_told(make: Any, tiny_adapter: Path, data: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from transformers import (
 from lorascope.capture.models.adapter import attach_adapter
 from lorascope.capture.models.components import find_components
 from lorascope.capture.models.model import load_model, model_class, model_identity
+from lorascope.capture.planning.meta import load_on_meta
 
 from ...tiny import save_gguf, save_model
 
@@ -200,3 +201,30 @@ def test_models_that_are_not_causal(kind: Any, tiny_tokenizer: Any, tmp_path: Pa
     config = BertConfig(vocab_size=300, pad_token_id=0, **shape)
     model, _ = load_model(str(save_model(tmp_path, kind(config), tiny_tokenizer)))
     assert type(model) is kind
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "most"),
+    [
+        ("num_hidden_layers", 1_000_000, 4096),
+        ("num_hidden_layers", 10**11, 4096),
+        ("hidden_size", 2**30, 1_048_575),
+        ("intermediate_size", 2**30, 1_048_575),
+        ("num_attention_heads", 2**30, 1_048_575),
+        ("head_dim", 2**30, 1_048_575),
+        ("vocab_size", 2**30, 2**24),
+    ],
+)
+@pytest.mark.parametrize("where", ["top", "part"])
+def test_absurd_sizes_are_refused_before_anything_is_built(
+    where: str, name: str, value: int, most: int, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = json.loads((model_folder / "config.json").read_text())
+    config = config | {name: value} if where == "top" else config | {"text_config": {name: value}}
+    (model_folder / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(AutoConfig, "from_pretrained", lambda *_, **__: pytest.fail("it was built"))
+    words = rf"^model '.*' can't be loaded: `{name}` in its configuration is {value}; allowed are {most} at most"
+    for load in (load_model, load_on_meta):
+        with pytest.raises(ValueError, match=words) as caught:
+            load(str(model_folder))
+        assert "\n" not in str(caught.value)

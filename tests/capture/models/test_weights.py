@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from lorascope.capture.models.weights import hash_at_once, hash_tensors, hashing_in_thread
+from lorascope.capture.models.weights import Hashed, hash_at_once, hash_tensors, hashing_in_thread
 
 
 def test_tensor_hash_is_by_name_not_by_order() -> None:
@@ -76,3 +76,27 @@ def test_no_thread_outlives_a_block_that_fails() -> None:
         raise KeyboardInterrupt
     assert asked == ["a"]
     assert {thread for thread in {*threading.enumerate()} - before if not isinstance(thread, threading.Timer)} == set()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_numbers_that_are_not_finite_are_counted(dtype: torch.dtype) -> None:
+    largest = torch.finfo(dtype).max
+    tensors = {
+        "a": torch.full((999,), largest, dtype=dtype),
+        "b": torch.tensor([-largest, largest], dtype=dtype),
+        "d": torch.zeros(0, dtype=dtype),
+        "e": torch.arange(300),
+    }
+    sound = hash_tensors(tensors)
+    assert sound.not_finite == ()
+    tensors["c"] = torch.ones(40, 30, dtype=dtype)
+    tensors["c"][3, 4], tensors["c"][5] = float("nan"), float("-inf")
+    tensors["f"] = torch.tensor(float("inf"), dtype=dtype)
+    assert hash_tensors(tensors).not_finite == (("c", 31), ("f", 1))
+    with hashing_in_thread() as begin:
+        assert begin(tensors)() == hash_tensors(tensors)
+
+
+def test_types_of_eight_bits_are_hashed_all_the_same() -> None:
+    tensor = torch.tensor([1.0, float("nan")]).to(torch.float8_e4m3fn)
+    assert hash_tensors({"a": tensor}) == Hashed(hash_tensors({"a": tensor}).sha256, ())

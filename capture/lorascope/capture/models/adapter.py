@@ -153,7 +153,7 @@ def adapter_identity(source: nn.Module | str | Path, name: str = "default") -> d
         "base_model": config.base_model_name_or_path,
         "peft_version": config.peft_version,
         "n_parameters": sum(tensor.numel() for tensor in tensors.values()),
-        "sha256": hash_tensors(tensors, dtype=torch.float32),
+        "sha256": hash_tensors(tensors, dtype=torch.float32).sha256,
     }
 
 

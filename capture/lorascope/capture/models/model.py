@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -19,16 +20,19 @@ from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
     GgufConfig,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from lorascope.stores.format.digests import fingerprint
+from lorascope.stores.format.layout import MAX_CHUNK_BYTES
+from lorascope.stores.format.spec import MAX_COMPONENTS, ROW_TOKENS
 
 from .device import is_offloaded, parse_device, require_device
 from .sharing import layer_sharing, share_layers
 from .source import check_sharing, locate_model
-from .weights import Hash, ReadableWeights, base_tensors, hash_at_once, hash_tensors, plain_model
+from .weights import Hash, Hashed, ReadableWeights, base_tensors, hash_at_once, hash_tensors, plain_model
 
 DTYPES: dict[str, Any] = {
     "auto": "auto",
@@ -45,6 +49,16 @@ CLASSES: dict[str, Any] = {
 }
 """End of an architecture's name -> what loads it, the first that fits. Encoder-decoder models have two
 token axes, and aren't among them."""
+_MAX_FEATURES = MAX_CHUNK_BYTES // (2 * ROW_TOKENS)
+"""Most features of a layer: a row of more, at two bytes each, doesn't fit a chunk."""
+_MAX_SIZES = {
+    # A layer has four linear ones at least: more components don't fit a run.
+    **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layers", "n_layer", "num_experts"), MAX_COMPONENTS // 4),
+    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "intermediate_size", "n_inner"), _MAX_FEATURES),
+    **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "n_head", "head_dim"), _MAX_FEATURES),
+    "vocab_size": 2**24,  # the largest have a few hundred thousand
+}
+"""Entry of a model's config -> its largest value."""
 _LOADING_ENTRIES = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
 """Entries of a model's config that say where it came from or how it was loaded, not what it is."""
 
@@ -115,7 +129,7 @@ def load_model(
     if is_gguf := "gguf_file" in options:
         loading["quantization_config"] = GgufConfig(dequantize=True)
     with one_line_errors(f"model {source!r}{origin}"):
-        auto_class = AutoModelForCausalLM if is_gguf else model_class(AutoConfig.from_pretrained(where, **options))
+        auto_class = AutoModelForCausalLM if is_gguf else model_class(read_config(where, **options))
         loaded: Any = auto_class.from_pretrained(where, **options, **loading)
     model, report = loaded
     if missing := sorted(report["missing_keys"]):
@@ -128,6 +142,24 @@ def load_model(
         raise ValueError(f"tokenizer of {source!r} is {kind}; a fast one (with 'tokenizer.json') is needed")
     share_layers(model, share, shared_layers=shared_layers, share_from=share_from)
     return (model if place is None else model.to(place)).eval(), tokenizer
+
+
+def read_config(where: str, **options: Any) -> Any:
+    """Return a model's configuration; raise ValueError if it announces more layers or features than a run can hold."""
+    if Path(where).is_dir() and "gguf_file" not in options:
+        _require_sizes(PreTrainedConfig.get_config_dict(where)[0])  # before a list of all layers is made
+    config = AutoConfig.from_pretrained(where, **options)
+    _require_sizes(config.to_dict())
+    return config
+
+
+def _require_sizes(entries: Mapping[str, Any]) -> None:
+    """Raise ValueError if an entry of a model's config, or of a part of it such as `text_config`, is too large."""
+    for name, value in entries.items():
+        if isinstance(value, dict):
+            _require_sizes(value)
+        elif isinstance(value, int) and value > _MAX_SIZES.get(name, value):
+            raise ValueError(f"`{name}` in its configuration is {value}; allowed are {_MAX_SIZES[name]} at most")
 
 
 def model_class(config: Any) -> Any:
@@ -218,13 +250,13 @@ def model_identity(model: nn.Module, source: str, *, sha256: str | None = None) 
         "n_parameters_non_embedding": n_others,
         **layer_sharing(model),
         "attention": getattr(base.config, "_attn_implementation", None),
-        "sha256": hash_tensors(ReadableWeights(model, tensors)) if sha256 is None else sha256,
+        "sha256": hash_tensors(ReadableWeights(model, tensors)).sha256 if sha256 is None else sha256,
         "config_sha256": _hash_config(base.config),
     }
 
 
-def hash_weights(model: nn.Module, start_hash: Hash) -> Callable[[], str]:
-    """Begin to hash the base model's weights with `start_hash`; return a function that waits for the SHA-256.
+def hash_weights(model: nn.Module, start_hash: Hash) -> Callable[[], Hashed]:
+    """Begin to hash the base model's weights with `start_hash`; return a function that waits for the hash.
 
     They are hashed at once if a pass may change how they are kept: offloaded and quantised weights, and those of RWKV,
     which rescales some before its first pass.

@@ -1,7 +1,7 @@
 """Checks of adapters in a model before anything is written: problems that prevent a capture, and notes for a reader."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -54,6 +54,16 @@ class Preflight(NamedTuple):
     """Remarks for a reader of the run."""
     skipped: tuple[str, ...]
     """Paths of layers that have no token axis in a probe; they must not become components."""
+
+
+def finite_notes(not_finite: Iterable[tuple[str, int]]) -> list[Note]:
+    """Return a note if weights of the base hold numbers that aren't finite, by (name, number of these); else []."""
+    by_name = dict(not_finite)
+    message = (
+        f"{sum(by_name.values())} numbers in {len(by_name)} of the base model's weights are NaN or infinite, and so "
+        "are the states that they reach; get the weights again"
+    )
+    return [Note("base", message, tuple(by_name)[:100])] if by_name else []
 
 
 def inspect(

@@ -12,13 +12,13 @@ import torch
 from peft import LoraConfig, PeftModel
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoTokenizer
 
 from lorascope.stores import Problem
 
 from ..models.adapter import read_adapter
 from ..models.components import LoraComponent
-from ..models.model import DTYPES, model_class, one_line_errors
+from ..models.model import DTYPES, model_class, one_line_errors, read_config
 from ..models.refusal import fit_problems, init_problems, raise_for_problems, weight_problems
 from ..models.sharing import layer_sharing, share_layers
 from ..models.source import locate_model
@@ -52,7 +52,7 @@ def load_on_meta(
     where, options = locate_model(source, weights=False)
     options["trust_remote_code"] = trust_remote_code
     with one_line_errors(f"model {source!r}"):
-        config = AutoConfig.from_pretrained(where, **options)
+        config = read_config(where, **options)
         chosen = _choose_dtype(config, folder, dtype)
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the same come again when the model itself is loaded

@@ -18,7 +18,7 @@ from ..config import CaptureConfig
 from ..models.components import select_components
 from ..models.device import is_present, parse_device
 from ..models.model import is_causal, model_facts
-from ..models.preflight import Note, inspect
+from ..models.preflight import Note, finite_notes, inspect
 from ..models.training_record import base_notes
 from ..models.unembedding import describe_unembedding
 from ..recording.layout import Layout
@@ -210,6 +210,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     ablated = np.flatnonzero(layout.plan.ablate_batches).tolist()
     trials: dict[Way, TrialResult] = {}
     seconds: dict[str, float] = {}
+    notes = [*preflight.notes, *base_notes(model, names, config.model), *data_notes(data, loaded.tokenizer)]
     if probe and loaded.has_weights and not problems and all(need.fits for need in fit):
         codecs = codecs_to_try(config, layout.spec, fit[0].free_bytes)
         trials = run_trial(chosen, samples, device, codecs, skip=preflight.skipped)
@@ -218,6 +219,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
             estimated = estimate(layout.spec, **tables)
             fit = needs()
         tried = trials[layout.spec.codec]
+        notes += finite_notes(tried.measured["not_finite"])
         seconds["load"] = tried.measured["load_seconds"]
         seconds["score"] = tried.costs.forward * n_scored
         seconds["capture"] = tried.seconds * sum(padded)  # seconds per token as in the trial
@@ -234,7 +236,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         estimate=estimated,
         fit=fit,
         problems=tuple(problems),
-        notes=(*preflight.notes, *base_notes(model, names, config.model), *data_notes(data, loaded.tokenizer)),
+        notes=tuple(notes),
         remarks=tuple(_remarks(chosen, layout.spec.codec, loaded, written_bytes, is_tried=bool(trials))),
         ways=() if fit[0].fits else tuple(ways_to_fit(layout.spec, fit[0].free_bytes or 0)),
         trials=trials,

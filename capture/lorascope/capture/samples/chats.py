@@ -85,14 +85,9 @@ def _request(item: ChatItem, tokenizer: Any) -> dict[str, Any]:
 
 
 def encode_chat(
-    item: ChatItem,
-    texts: Sequence[Rendered],
-    tokenizer: Any,
-    *,
-    max_length: int,
-    special: Mapping[int, str] | None = None,
+    item: ChatItem, texts: Sequence[Rendered], tokenizer: Any, *, max_length: int, special: Mapping[int, str]
 ) -> EncodedSample:
-    """Encode a chat by the tokenizer's template; each token gets a role, and the assistant's are to be predicted.
+    """Encode a chat whose texts `render_chats` gave; each token gets a role, and the assistant's are to be predicted.
 
     Raises
     ------
@@ -110,7 +105,6 @@ def encode_chat(
     To find the contents, the chat is rendered once with a mark in place of each content. With the contents in place of
     the marks, that text must equal the rendered chat, except for white space around the contents.
     """
-    special = special_tokens(tokenizer) if special is None else special
     text = _require_text(item, texts[0])
     require_splittable(text)
     require_short(tokenizer, item.id, text, max_length)

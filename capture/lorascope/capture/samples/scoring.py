@@ -205,7 +205,8 @@ def _make_scores(samples: Sequence[EncodedSample], logliks: Sequence[Float64[np.
         if not np.isfinite(values).all():
             raise ValueError(
                 f"sample {sample.id!r}: the log-likelihoods are {values.tolist()!r}, not all finite; "
-                "in float16 models overflow, so load it in bfloat16 or float32"
+                "in float16 models overflow, so load it in bfloat16 or float32; `lorascope plan` says whether its "
+                "weights are finite"
             )
     per_token = [
         values / ([len(choice.token_ids) for choice in sample.choices] or [sample.is_target.sum()])

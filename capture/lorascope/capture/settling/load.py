@@ -17,7 +17,7 @@ from ..models.preflight import captured_adapters
 from ..models.refusal import is_residual
 from ..models.sharing import layer_sharing
 from ..models.training_record import describe_sharing
-from ..models.weights import Hash, base_tensors, hash_at_once, plain_model
+from ..models.weights import Hash, Hashed, base_tensors, hash_at_once, plain_model
 from .data import Items, name_data
 from .inputs import IN_MEMORY
 
@@ -37,7 +37,7 @@ class Loaded(NamedTuple):
     """Device that takes token ids."""
     identity: dict[str, Any]
     """Identity of the base model (`model_identity`), with an empty hash."""
-    weights_hash: Callable[[], str]
+    weights_hash: Callable[[], Hashed]
     """Waits for the hash of the base's weights, and returns it."""
     folders: Mapping[str, str]
     """Adapter -> its folder, if that is known."""
@@ -45,7 +45,7 @@ class Loaded(NamedTuple):
 
     def whole_identity(self) -> dict[str, Any]:
         """Return what identifies the base model, SHA-256 of its weights included; waits until they are hashed."""
-        return {**self.identity, "sha256": self.weights_hash()}
+        return {**self.identity, "sha256": self.weights_hash().sha256}
 
 
 def load(

@@ -20,7 +20,7 @@ from ..models.components import select_components
 from ..models.device import Ranks, join_ranks, local_rank, parse_device, require_device
 from ..models.model import tokenizer_identity
 from ..models.passes import isolated
-from ..models.preflight import Note, inspect
+from ..models.preflight import Note, finite_notes, inspect
 from ..models.refusal import raise_for_problems
 from ..models.training_record import base_notes
 from ..models.unembedding import FinalNorm, read_unembedding, unembedding_values
@@ -70,6 +70,7 @@ class Settled:
         trainings = read_trainings(loaded.model, loaded.folders, model)
         unproven = [name for name in loaded.adapters if not (name in trainings and trainings[name].is_proven)]
         notes = [*self.notes, *(note for training in trainings.values() for note in training.notes)]
+        notes += finite_notes(loaded.weights_hash().not_finite)
         notes += [*base_notes(loaded.model, unproven, config.model), *data_notes(self.data, loaded.tokenizer)]
         return {
             "model": model,

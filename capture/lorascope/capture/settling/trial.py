@@ -30,6 +30,7 @@ from ..models.components import LoraComponent, select_components
 from ..models.device import input_device
 from ..models.model import ModelFacts, load_model, model_facts
 from ..models.passes import evaluating, stream_passes
+from ..models.weights import ReadableWeights, base_tensors, count_not_finite
 from ..recording.forward import forward, forward_seconds, kl_divergence, probe
 from ..recording.hooks import Recorder
 from ..recording.layout import Layout, make_tables
@@ -60,7 +61,8 @@ class TrialResult(NamedTuple):
     """Tokens that passed, padding included."""
     measured: Mapping[str, Any]
     """Numbers that a run stores (`Streamed`); `alone`, the same without encoding and writing; `load_seconds`,
-    `bare_seconds` and `bare_tokens` of passes without hooks; rates of disk, encoder and, from a GPU, copies."""
+    `not_finite` (name, count of NaN and infinite numbers) of the base's weights that hold any; `bare_seconds` and
+    `bare_tokens` of passes without hooks; rates of disk, encoder and, from a GPU, copies."""
     costs: Costs
 
     @property
@@ -94,6 +96,8 @@ def run_trial(
     base, _ = load_model(config.model, device=str(device), **config.loading)
     model = attach_adapters(base, config.adapters, allow_zero=config.allow_zero)
     load_seconds = time.perf_counter() - start
+    weights = ReadableWeights(model, base_tensors(model))
+    not_finite = [(name, n) for name in weights if (n := count_not_finite(weights[name]))]
     place, facts = input_device(model), model_facts(model)
     with evaluating(model):
         components = select_components(model, tuple(config.adapters), config.component, skip=skip)
@@ -106,7 +110,7 @@ def run_trial(
             room = (open_place(config.out).free_bytes() or 2**40) / 2 / raw
             few = first_samples(samples, int(min(seconds / slowest.seconds, MOST_TOKENS, room)))
             tried = try_ways(config, model, facts, few, components, dtypes, place, codecs)
-    loading = {"load_seconds": load_seconds}
+    loading = {"load_seconds": load_seconds, "not_finite": not_finite}
     return {way: result._replace(measured={**result.measured, **loading}) for way, result in tried.items()}
 
 
