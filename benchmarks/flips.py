@@ -97,8 +97,8 @@ def parts_of(run: Path, file: Path) -> Iterator[Part]:
     document = json.loads((file.parent / "zarr.json").read_bytes())
     if file.name == "zarr.json":
         kind = f"metadata of {'an array' if document['node_type'] == 'array' else 'a group'}"
-    elif path == "rows/digest":
-        kind = "digest of a row"
+    elif path in ("rows/digest", "rows/commit"):
+        kind = "digests of rows"
     elif document["attributes"]["written"] == "by row":
         is_state = path.startswith("states/") or path.endswith("/factor") or "/delta/" in path
         kind = "states, factor, delta" if is_state else "numbers by token"

@@ -23,7 +23,8 @@ import numpy as np
 from zarr.core.metadata import ArrayV3Metadata
 
 from lorascope.stores.format.codec import ChunkEncoder
-from lorascope.stores.format.digests import chunk_digest, combine_digests, with_fingerprint
+from lorascope.stores.format.digests import chunk_digest, combine_digests, combine_row_digests, with_fingerprint
+from lorascope.stores.format.layout import DIGEST_ARRAYS, DIGESTS
 from lorascope.stores.format.spec import FORMAT_VERSION
 from lorascope.stores.format.stored_array import StoredArray
 from lorascope.stores.format.stored_spec import describe_array
@@ -101,7 +102,7 @@ def token_axis(run: Path, chance: random.Random) -> str:
     many = chance.choice((MANY, 10**9, 2**63, n_tokens + 5000))
 
     def change(path: str, node: dict[str, Any]) -> None:
-        if path == "rows/digest":
+        if path in DIGEST_ARRAYS:
             node["shape"][0] = -(-many // 1024)
         elif node.get("shape", [0])[0] == n_tokens:
             node["shape"][0] = many
@@ -293,10 +294,10 @@ SPECIAL: dict[str, Callable[[Path], object]] = {
 def strange_digest(run: Path, chance: random.Random) -> str:
     folder = run / "rows/digest"
     names = ("c.0.0", "c.99999999999.0", "c.-1.0", "c.1e3.0", "c.\u0663.0", "c.00.0", "c.0.0.0", "c.0", f"c.{10**30}.0")
-    name, own = chance.choice(names), (folder / "c.1.0").read_bytes()
+    name, own = chance.choice(names), (folder / "c.0.0").read_bytes()
     content = chance.choice((own, own, *(with_checksum(bytes(size)) for size in (0, 31, 64, 2**20))))
     replace(folder / name, content)
-    return f"digest {name!a} is {'another row' if content == own else f'of {len(content)} bytes'}"
+    return f"digest {name!a} is {'that of all rows' if content == own else f'of {len(content)} bytes'}"
 
 
 def many_files(run: Path) -> str:
@@ -346,15 +347,16 @@ def seal(sound: Path, run: Path, chance: random.Random) -> str:
         part = (name, chunk_digest(FORMAT_VERSION, content))
         if file.name == "zarr.json":
             nodes += [(name, hashlib.sha256(content).digest())] if path != "." else []
-        elif path != "rows/digest" and by_row(sound, path):
+        elif path not in DIGEST_ARRAYS and by_row(sound, path):
             rows.setdefault(int(file.name.split(".")[1]), []).append(part)
-        elif path != "rows/digest":
+        elif path not in DIGEST_ARRAYS:
             once.append(part)
-    array, metadata = stored(sound, "rows/digest")
-    for row, parts in rows.items():
-        digest = np.frombuffer(combine_digests(parts), np.uint8)[None]
-        replace(run / array.key(row), b"".join(ChunkEncoder({array.path: metadata}).encode(array.path, digest)))
+    array, metadata = stored(sound, DIGESTS)
+    digests = {row: combine_digests(rows[row]) for row in sorted(rows)}
+    block = np.frombuffer(b"".join(digests.values()), np.uint8).reshape(-1, 32)
+    replace(run / array.key(0), b"".join(ChunkEncoder({DIGESTS: metadata}).encode(DIGESTS, block)))
     fresh = {"static_digest": combine_digests(once).hex(), "metadata_digest": combine_digests(nodes).hex()}
+    fresh["rows_digest"] = combine_row_digests(digests)
     root = json.loads((run / "zarr.json").read_bytes())
     root["attributes"].update(fresh)
     with suppress(ValueError):  # a provenance has no NaN

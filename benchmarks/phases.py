@@ -81,8 +81,11 @@ def litter(out: Path) -> list[Path]:
 
 
 def committed(out: Path) -> int:
-    """Rows whose digest is there."""
-    folder = out / "rows" / "digest"
+    """Rows whose digest is there; all of a finished run."""
+    root = attributes(out)
+    if root.get("finished"):
+        return int(root["n_rows"])
+    folder = out / "rows" / "commit"
     return sum(name.startswith("c.") and not name.endswith(".partial") for name in names_in(folder))
 
 

@@ -196,7 +196,7 @@ def reached(bench: Bench, running: Running, target: str, n_rows: int) -> bool:
     if n_committed < n_rows:
         return False
     if target == "digest write":
-        names = phases.names_in(bench.out / "rows" / "digest")
+        names = phases.names_in(bench.out / "rows" / "commit")
         return n_committed > n_rows or any(name.endswith(".partial") for name in names)
     return target == "forward" or bool(phases.litter(bench.out))
 

@@ -20,7 +20,7 @@ def test_lost_bucket_then_the_same_again(go: Any, s3: Any) -> None:
     url = f"{s3.prefix}/run.zarr"
 
     def lost_at_the_second_row(index: int, method: str) -> str | None:
-        digests = [request for request in s3.requests if request.startswith("PUT") and "/rows/digest/c." in request]
+        digests = [request for request in s3.requests if request.startswith("PUT") and "/rows/commit/c." in request]
         return "500" if len(digests) > 1 else None
 
     s3.counted_from_now(lost_at_the_second_row)

@@ -18,9 +18,9 @@ from lorascope.capture import CaptureProgress
 from lorascope.capture.errors import Interrupted
 from lorascope.capture.models.refusal import lora_layers
 from lorascope.stores import StoreError, open_run, run_state, verify
-from lorascope.stores.format.digests import with_root_digest
 from lorascope.stores.places.file_lock import file_lock
 
+from ..stores.on_disk import unfinish
 from ..tiny import save_model
 
 
@@ -42,12 +42,13 @@ def test_error_in_the_middle_then_the_same_again(content: Any, go: Any, tmp_path
     assert not begun.finished
     assert 0 < begun.committed_rows.sum() < begun.n_rows
     before = {row: begun.digest(row).tobytes() for row in np.flatnonzero(begun.committed_rows)}
-    written = {row: (tmp_path / f"run.zarr/rows/digest/c.{row}.0").stat().st_mtime_ns for row in before}
+    chunks = [tmp_path / f"run.zarr/tokens/nll/c.{row}" for row in before]
+    written = [chunk.stat().st_mtime_ns for chunk in chunks]
     run = go("run.zarr")
     assert run.finished
     assert all(run.digest(row).tobytes() == digest for row, digest in before.items())
     # Committed rows aren't written again.
-    assert written == {row: (tmp_path / f"run.zarr/rows/digest/c.{row}.0").stat().st_mtime_ns for row in before}
+    assert written == [chunk.stat().st_mtime_ns for chunk in chunks]
     go("whole.zarr")
     assert content(tmp_path / "run.zarr") == content(tmp_path / "whole.zarr")
     assert verify(run.path).ok
@@ -78,9 +79,7 @@ def test_rows_missing_anywhere_are_filled(content: Any, go: Any, tmp_path: Path)
     """As several processes leave them: rows commit independently."""
     go("whole.zarr")
     shutil.copytree(tmp_path / "whole.zarr", tmp_path / "run.zarr")
-    unfinish(tmp_path / "run.zarr")
-    for row in (0, 2):
-        (tmp_path / f"run.zarr/rows/digest/c.{row}.0").unlink()
+    unfinish(tmp_path / "run.zarr", 0, 2)
     (tmp_path / "run.zarr/tokens/nll/c.2").write_bytes(b"torn")
     (tmp_path / "run.zarr/tokens/nll/c.0").unlink()
     run = go("run.zarr")
@@ -194,14 +193,6 @@ def test_ranks_end_with_the_refusal_of_the_first(command: Any, tmp_path: Path) -
 
 def raise_enough() -> None:
     raise RuntimeError("enough")
-
-
-def unfinish(run: Path) -> None:
-    """As it was before its last step."""
-    root = json.loads((run / "zarr.json").read_text())
-    root["attributes"]["finished"] = False
-    del root["attributes"]["measured"]
-    (run / "zarr.json").write_bytes(with_root_digest(root))
 
 
 def test_a_finished_run_is_opened_as_it_is_unless_it_lost_a_chunk(go: Any, tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ import pytest
 
 from lorascope.cli.main import main
 
+from ..stores.on_disk import lose_rows
+
 
 @pytest.fixture
 def damaged(many_rows: Path, tmp_path: Path) -> Path:
     """A finished run whose middle row has lost its digest."""
     run = shutil.copytree(many_rows, tmp_path / "run.zarr")
-    (run / "rows/digest/c.1.0").unlink()
+    lose_rows(run, 1)
     return run
 
 

@@ -11,6 +11,8 @@ from lorascope.cli.main import main
 from lorascope.stores import RunSpec, create_run, open_run, pull
 from lorascope.stores.copying.copy_target import copied_spec, read_tables, read_weights
 
+from ..stores.on_disk import lose_rows
+
 KEYS = [
     "run", "state", "format_version", "stream", "states", "fingerprint", "rows", "tokens", "samples", "choices",
     "components", "adapters", "sizes", "scores", "provenance", "measured",
@@ -99,7 +101,7 @@ def test_while_it_is_being_written(
 
 def test_lost_rows_are_told(capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(many_rows, tmp_path / "broken.zarr")
-    (broken / "rows/digest/c.1.0").unlink()
+    lose_rows(broken, 1)
     assert facts(capsys, broken)["rows"]["lost"] == 1
     assert "finished, but damaged since: 2 of 3 rows are whole; run `lorascope verify`" in printed(capsys, broken)
 

@@ -14,6 +14,8 @@ from lorascope.cli.main import main
 from lorascope.cli.screen import describe_components, describe_rows, describe_training, report_when_stopped
 from lorascope.stores import Run, open_run
 
+from ..stores.on_disk import unfinish
+
 
 def torn(run: Path) -> None:
     root = json.loads((run / "zarr.json").read_text())
@@ -21,19 +23,12 @@ def torn(run: Path) -> None:
     (run / "zarr.json").write_text(json.dumps(root))
 
 
-def unfinished(run: Path) -> None:
-    root = json.loads((run / "zarr.json").read_text())
-    root["attributes"]["finished"] = False
-    (run / "zarr.json").write_text(json.dumps(root))
-    (run / "rows/digest/c.1.0").unlink()
-
-
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (shutil.rmtree, "stopped before anything was written to `{run}`; the same command begins again"),
         (torn, "stopped while `{run}` was being set up; it holds no row, and the same command begins again"),
-        (unfinished, "stopped after 2 of 3 rows of `{run}`; the same command goes on"),
+        (lambda run: unfinish(run, 1), "stopped after 2 of 3 rows of `{run}`; the same command goes on"),
         (lambda run: None, "stopped when it was finished, with 3 of 3 rows of `{run}`"),
     ],
 )

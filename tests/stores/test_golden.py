@@ -16,7 +16,7 @@ from lorascope.stores.reading.chunks import read_chunk_columns
 from .on_disk import edit_root
 
 GOLDEN = Path(__file__).parent / "golden"
-VERSIONS = (1, 2)
+VERSIONS = (1, 2, 3)
 
 
 def golden(version: int) -> tuple[Path, Any]:
@@ -49,7 +49,7 @@ def test_it_verifies_and_its_digests_are_pinned(version: int) -> None:
     assert run.attributes["static_digest"] == expected["static_digest"]
 
 
-@pytest.mark.parametrize(("version", "of_chunk"), [(1, hashlib.sha256), (2, blake3)])
+@pytest.mark.parametrize(("version", "of_chunk"), [(1, hashlib.sha256), (2, blake3), (3, blake3)])
 def test_digest_is_what_the_specification_says(version: int, of_chunk: Any) -> None:
     """Written from docs/store-format.md alone."""
     store, expected = golden(version)
@@ -75,9 +75,29 @@ def test_plain_xarray_reads_the_same_bits(component: str, version: int) -> None:
     np.testing.assert_array_equal(values, np.float32(expected["base"][component]))
 
 
-def test_interrupted_run_of_version_1_goes_on_as_one(tmp_path: Path) -> None:
+def test_digests_of_version_3_are_what_the_specification_says() -> None:
+    """Written from docs/store-format.md alone: one object, which the root has a digest of."""
+    store, expected = golden(3)
+    digests = {0: bytes.fromhex(expected["digest"])}
+    whole = hashlib.sha256(b"".join(b"%012d\n" % row + digest + b"\n" for row, digest in digests.items())).hexdigest()
+    assert json.loads((store / "zarr.json").read_text())["attributes"]["rows_digest"] == whole
+    assert [file.name for file in store.glob("rows/*/c.*")] == ["c.0.0"]
+    tree = xr.open_datatree(store, engine="zarr", chunks={})
+    assert bytes(tree["rows/digest"].values[0]) == digests[0]
+
+
+def test_group_of_a_later_writer_is_passed_by(tmp_path: Path) -> None:
+    store, _ = golden(3)
+    assert open_run(store).attributes["optional_groups"] == ["later"]
+    copy = pull(store, tmp_path / "copy.zarr")
+    assert copy.attributes["provenance"]["copied"][-1]["omitted_groups"] == ["later"]
+    assert not (tmp_path / "copy.zarr/later").exists()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_interrupted_run_of_an_older_version_goes_on_as_one(tmp_path: Path, version: int) -> None:
     """Its row is taken away and written again: the same bytes, under the same digest."""
-    store, expected = golden(1)
+    store, expected = golden(version)
     run = open_run(store)
     path = Path(shutil.copytree(store, tmp_path / "run.zarr"))
     blocks = {
@@ -90,6 +110,7 @@ def test_interrupted_run_of_version_1_goes_on_as_one(tmp_path: Path) -> None:
     with resume_run(path) as writer:
         writer.write_row(0, blocks)
         writer.finish({})
+    assert open_run(path).format_version == version
     assert bytes(open_run(path).digest(0)).hex() == expected["digest"]
     assert verify(path).ok
     for name in run.row_paths(0):
@@ -97,8 +118,9 @@ def test_interrupted_run_of_version_1_goes_on_as_one(tmp_path: Path) -> None:
         assert (path / key).read_bytes() == (store / key).read_bytes()
 
 
-def test_copy_of_version_1_is_of_today(tmp_path: Path) -> None:
-    source = open_run(golden(1)[0])
+@pytest.mark.parametrize("version", [1, 2])
+def test_copy_of_an_older_version_is_of_today(tmp_path: Path, version: int) -> None:
+    source = open_run(golden(version)[0])
     copy = pull(source.path, tmp_path / "copy.zarr")
     assert copy.format_version == FORMAT_VERSION
     assert verify(copy.path).ok

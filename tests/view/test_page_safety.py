@@ -44,7 +44,7 @@ def test_an_unfinished_run_says_so_and_what_is_not_committed_is_not_read(
     of_rows = [each for each in opened.requests if re.search(r"runs/0/.*(nll|js|states|factor|delta).*/c\.", each)]
     assert any("/c.0" in each for each in of_rows)
     assert not [each for each in of_rows if re.search(r"/c\.1\b", each)]
-    assert set(opened.missing) == {"runs/0/rows/digest/c.1.0"}
+    assert set(opened.missing) == {"runs/0/rows/commit/c.1.0"}
 
 
 def test_a_copy_of_an_unfinished_run_says_so(

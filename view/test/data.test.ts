@@ -57,7 +57,7 @@ test("a run opens with what is known of it, and two requests of metadata", async
     served.requests.filter((path) => path.includes("zarr.json")),
     ["runs/0/zarr.json", "indexes/0/zarr.json"],
   );
-  assert.ok(!served.requests.some((path) => /tokens\/|states|\/js|digest|choices/.test(path)), served.requests.join());
+  assert.ok(!served.requests.some((path) => /tokens\/|states|\/js|digest|commit|choices/.test(path)), served.requests.join());
   assert.equal(new Set(served.requests).size, served.requests.length);
 });
 
@@ -173,7 +173,7 @@ test("a row with states has them, in a run that keeps some", async () => {
 test("nothing by token is read of rows that aren't committed", async () => {
   for (const lost of [false, true]) {
     const drop = (run: Group) =>
-      ["tokens/nll/c.0", "adapters/a/js/c.0.0", ...(lost ? ["rows/digest/c.0.0"] : [])].forEach((key) =>
+      ["tokens/nll/c.0", "adapters/a/js/c.0.0", ...(lost ? ["rows/commit/c.0.0"] : [])].forEach((key) =>
         run.files.delete(key),
       );
     const { data, run, served } = await opened({ finished: false, committed: false, states: "none" }, drop);
@@ -271,7 +271,7 @@ test("a run without consolidated metadata opens by its nodes", async () => {
 const attributes = (changed: object) => (run: Group) => Object.assign(run.attributes, changed);
 for (const [name, change, message] of [
   ["another format", attributes({ format: "x" }), /mine isn't a run: its format is "x", not "lorascope.run"/],
-  ["a newer version", attributes({ format_version: 3 }), /format version 3; this page reads 1 and 2/],
+  ["a newer version", attributes({ format_version: 4 }), /format version 4; this page reads 1, 2 and 3/],
   ["a run that is being set up", attributes({ static_digest: undefined }), /still being set up/],
   ["an unknown stream", attributes({ stream: "up" }), /attributes of mine aren't/],
   ["a wrong number of rows", attributes({ n_rows: 9e9 }), /attributes of mine aren't/],
@@ -516,7 +516,7 @@ test("a long error page of a server is reported as an error", async () => {
 });
 
 test("an object that may be absent counts as absent where a bucket says 403", async () => {
-  const answer = (path: string) => (/base_ce\/c|digest/.test(path) ? new Response("", { status: 403 }) : undefined);
+  const answer = (path: string) => (/base_ce\/c|commit/.test(path) ? new Response("", { status: 403 }) : undefined);
   const { run } = await opened(
     { finished: false },
     (run) => Object.assign(run.nodes["samples/base_ce"], { fill_value: "NaN" }),

@@ -32,7 +32,7 @@ function indexOf(version: string, { static_digest }: Expected): Group {
     .array("adapters/default/top_score", new Float32Array(12).fill(0.5), [2, 2, 3], [1, 2, 3]);
 }
 
-for (const version of ["v1", "v2"]) {
+for (const version of ["v1", "v2", "v3"]) {
   for (const ranges of [true, false]) {
     test(`the golden run ${version} is read whole${ranges ? "" : ", from a server without ranges"}`, async () => {
       const expected: Expected = JSON.parse(readFileSync(`../tests/stores/golden/${version}.json`, "utf8"));

@@ -41,7 +41,7 @@ export function makeRun({
   ];
   const run = new Group({
     format: "lorascope.run",
-    format_version: 2,
+    format_version: 3,
     stream,
     states,
     n_tokens: N_TOKENS,
@@ -53,7 +53,7 @@ export function makeRun({
     provenance: { model: { name: "tiny" }, copied },
   });
   run
-    .array("rows/digest", new Uint8Array(32).fill(committed ? 7 : 0), [1, 32])
+    .array("rows/commit", new Uint8Array(32).fill(committed ? 7 : 0), [1, 32])
     .array("components/path", ["m.0", "m.1"])
     .array("components/kind", ["q", "v"])
     .array("components/layer", Int32Array.of(0, 1))

@@ -10,6 +10,7 @@ from typing import Any, overload
 import numpy as np
 
 from lorascope.stores import Run, RunWriter, clear_torn, create_run, open_run, resume_run
+from lorascope.stores.writing.write import delete_commits
 
 from .buffers.rows import queue_bytes_needed, row_spans
 from .config import CaptureConfig
@@ -121,6 +122,8 @@ def _capture(config: CaptureConfig, items: Items | None, model: Any, tokenizer: 
         if settled.state != "finished":
             with _open_writer(settled, progress) as writer:
                 _write_missing_rows(settled, writer, progress)
+        elif settled.ranks.leads:
+            delete_commits(settled.place)  # what an interruption right after the last step left
     return open_run(settled.place)
 
 

@@ -19,6 +19,8 @@ from lorascope.analyze.viewing import write_bundle
 from lorascope.analyze.viewing.served_files import page
 from lorascope.stores import StoreError, open_place, open_run, verify
 
+from ...stores.on_disk import lose_rows
+
 CHUNK = "states/model.layers.0.mlp.up_proj/base/c.1.0"
 
 
@@ -162,7 +164,7 @@ def test_of_an_unfinished_run_whole_samples_are_copied(unfinished: Path, tmp_pat
 
 
 def test_of_a_finished_run_that_lost_rows_nothing_is_copied(run: Path, tmp_path: Path) -> None:
-    (run / "rows/digest/c.1.0").unlink()
+    lose_rows(run, 1)
     with pytest.raises(StoreError, match="can't be copied whole: row 1 of a finished run has no digest; run"):
         write_bundle(run, tmp_path / "out", with_runs=True)
     assert [path.name for path in tmp_path.iterdir()] == [run.name]

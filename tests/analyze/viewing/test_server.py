@@ -49,7 +49,7 @@ def test_what_headers_say(given: Given) -> None:
 
 def test_what_an_unfinished_run_lacks_is_not_found(give: Callable[..., Given], unfinished: Path) -> None:
     given = give(unfinished)
-    assert given.ask("runs/0/rows/digest/c.1.0").status == 404
+    assert given.ask("runs/0/rows/commit/c.1.0").status == 404
 
 
 HOSTS: dict[str, tuple[tuple[str, ...], int]] = {

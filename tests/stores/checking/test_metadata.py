@@ -20,7 +20,7 @@ PARTS: dict[str, Callable[[str], bool]] = {
     "root": lambda key: key == "zarr.json",
     "nodes": lambda key: key.endswith("/zarr.json"),
     "tables": lambda key: "/c." in key and key.startswith(("samples", "choices", "tokens", "components")),
-    "digests": lambda key: key.startswith("rows/digest/c."),
+    "digests": lambda key: key.startswith(("rows/digest/c.", "rows/commit/c.")),
     "chunks": lambda key: "/c." in key and key.startswith(("states", "adapters")),
 }
 

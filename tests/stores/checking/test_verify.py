@@ -6,7 +6,7 @@ import pytest
 
 from lorascope.stores import StoreError, verify
 
-from ..on_disk import damage
+from ..on_disk import damage, lose_rows, unfinish
 
 F32 = "model.layers.0.mlp.up_proj"
 BASE = f"states/{F32}/base"
@@ -68,9 +68,10 @@ def test_run_without_a_committed_row_never_passes(make_run: Any) -> None:
 
 def rewrite(run: Any, row: int, path: str, block: np.ndarray) -> None:
     """Commit a row again with another block, as a capture with a defect would have written it."""
-    (run.path / f"rows/digest/c.{row}.0").unlink()
+    unfinish(run.path, row)
     run.writer._committed.discard(row)
     run.writer.write_row(row, {**run.blocks[row], path: block})
+    run.writer.finish({})
 
 
 def test_statistics_find(make_run: Any) -> None:
@@ -177,12 +178,12 @@ def test_unknown_level_and_no_run(make_run: Any, tmp_path: Path) -> None:
 
 def test_rows_lost_by_a_finished_run_are_found(make_run: Any) -> None:
     run = make_run()
-    (run.path / "rows/digest/c.1.0").unlink()
+    lose_rows(run.path, 1)
     assert [(p.place, p.kind, p.message) for p in verify(run.path).problems] == [
         (
             "row 1",
             "missing",
-            "row 1 of a finished run has no digest; 'rows/digest/c.1.0' was lost, and the row can't be read without it",
+            "row 1 of a finished run has no digest; it was lost, and the row can't be read without it",
         )
     ]
     assert verify(make_run("part.zarr", rows=(0,)).path).ok
@@ -190,10 +191,10 @@ def test_rows_lost_by_a_finished_run_are_found(make_run: Any) -> None:
 
 def test_broken_digest_is_a_problem_that_names_its_file(make_run: Any) -> None:
     run = make_run()
-    (run.path / "rows/digest/c.1.0").write_bytes(b"garbage that is no chunk")
+    (run.path / "rows/digest/c.0.0").write_bytes(b"garbage that is no chunk")
     (problem,) = verify(run.path).problems
     assert (problem.place, problem.kind) == ("rows/digest", "decode")
-    assert "digest 'rows/digest/c.1.0' is broken" in problem.message
+    assert "chunk 'rows/digest/c.0.0' is broken" in problem.message
 
 
 def test_two_rows_of_the_same_tokens_may_be_equal(make_run: Any) -> None:

@@ -146,7 +146,7 @@ def test_version_is_a_whole_number(make_run: Any) -> None:
 def test_absurd_length_is_found_without_being_allocated(make_run: Any) -> None:
     run = make_run()
     edit_root(run.path, consolidated=False, n_tokens=10**15, n_rows=-(-(10**15) // 1024))
-    refused(run.path, r"`shape` of 'rows/digest' is \(3, 32\)")
+    refused(run.path, r"`shape` of 'rows/commit' is \(3, 32\)")
 
 
 def test_missing_array_or_group_is_named(make_run: Any) -> None:

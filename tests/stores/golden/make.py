@@ -1,4 +1,4 @@
-"""Made tests/stores/golden/v1.zarr, v2.zarr and their .json, each once, with the code that introduced that version.
+"""Made tests/stores/golden/v1.zarr, v2.zarr, v3.zarr and their .json, each once, with the code that introduced that version.
 
 Never run it again for these versions: the point of a store is that later code reads what earlier code wrote.
 """
@@ -9,7 +9,17 @@ from pathlib import Path
 
 import numpy as np
 from lorascope.stores import Adapter, Component, RunSpec, create_run, open_run
+from lorascope.stores.format.layout import ArraySpec, array_specs
+from lorascope.stores.writing import create
 
+LATER = (
+    ArraySpec(path="later/gain", shape=(4, 2), chunks=(1024, 2), dtype="float32", fill=np.nan, dims=("token", "k"), by_row=True),
+    ArraySpec(path="later/note", shape=(2,), chunks=(2,), dtype="string", fill="", dims=("k",)),
+)
+"""A group of a later writer, which readers of version 3 pass by."""
+values = create._static_values
+create.array_specs = lambda spec: [*array_specs(spec), *LATER]
+create._static_values = lambda *given: {**values(*given), "later/note": ["one", "two"]}
 HERE = Path(__file__).parent
 
 
@@ -64,4 +74,4 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "v2.zarr")
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "v3.zarr")

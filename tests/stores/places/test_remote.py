@@ -49,7 +49,7 @@ def test_row_is_committed_by_its_last_request(make_run: Any, s3: Any) -> None:
         methods = [request.split()[0] for request in s3.requests]
         # Before and after the chunks the root is still this run's.
         assert methods == ["HEAD", *["PUT"] * len(run.blocks[1]), "HEAD", "PUT"]
-        assert s3.requests[-1].endswith("/rows/digest/c.1.0")
+        assert s3.requests[-1].endswith("/rows/commit/c.1.0")
         assert writer.committed_rows.tolist() == [True, True, False]
     assert written.seconds_encode > 0
     assert written.seconds_write > 0
@@ -107,7 +107,7 @@ def test_lost_remote_is_one_line_and_the_same_command_goes_on(make_run: Any, s3:
         go_on(url, run)
         assert run_state(url) == "finished"
         assert stored(url) == expected
-    assert seen == {"absent", "torn", "unfinished"}
+    assert seen == {"absent", "torn", "unfinished", "finished"}
 
 
 def test_lost_while_reading(make_run: Any, s3: Any) -> None:

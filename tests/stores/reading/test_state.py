@@ -176,7 +176,7 @@ def test_states_of_a_run(make_run: Any, tmp_path: Path) -> None:
         ({"zarr.json": "[1]"}, r"isn't a readable Zarr group \(its 'zarr.json' is \[1\]\)"),
         ({"zarr.json": "{}"}, "is a Zarr group but no lorascope run: `format` is None"),
         ({"zarr.json": '{"attributes": []}'}, "is a Zarr group but no lorascope run"),
-        ({"zarr.json": '{"attributes": {"format": "lorascope.run", "format_version": 3}}'}, "has format version 3"),
+        ({"zarr.json": '{"attributes": {"format": "lorascope.run", "format_version": 4}}'}, "has format version 4"),
     ],
 )
 def test_what_is_no_run_is_refused_and_kept(tmp_path: Path, content: dict[str, str] | None, words: str) -> None:

@@ -18,6 +18,7 @@ export interface Opened extends Run {
 
 /** The root attributes of a run that the page asks for. */
 interface Root {
+  format_version: number;
   static_digest: string;
   /** Hash of what shaped the run's numbers; captures of one adapter on two base models differ in it alone. */
   fingerprint?: unknown;
@@ -51,7 +52,7 @@ export async function openRun(place: number, { name, run, index: indexUrl }: Man
     readComponents(store, n),
     readSamples(store, nSamples, nTokens),
     Promise.all(root.adapters.map((adapter) => readAdapter(store, index, adapter, n, nSamples))),
-    finished ? new Uint8Array(nRows).fill(1) : readCommitted(store, nRows),
+    finished ? new Uint8Array(nRows).fill(1) : readCommitted(store, nRows, root.format_version),
     states === "sample" ? readInto(new Uint8Array(nRows), store, "rows/states") : null,
     store.node("tokens/text"),
   ]);
@@ -81,8 +82,8 @@ function checkedRoot(found: Record<string, unknown>, name: string): Root {
   if (format !== "lorascope.run") {
     throw new DataError(`${name} isn't a run: its format is ${JSON.stringify(format)}, not "lorascope.run"`);
   }
-  if (version !== 1 && version !== 2) {
-    const advice = "this page reads 1 and 2, so view it with a newer lorascope";
+  if (version !== 1 && version !== 2 && version !== 3) {
+    const advice = "this page reads 1, 2 and 3, so view it with a newer lorascope";
     throw new DataError(`${name} has format version ${JSON.stringify(version)}; ${advice}`);
   }
   if (typeof static_digest !== "string") {
@@ -97,9 +98,10 @@ function checkedRoot(found: Record<string, unknown>, name: string): Root {
   return found as unknown as Root;
 }
 
-/** By row, 1 where it is committed; in a finished run all are. */
-async function readCommitted(store: Store, nRows: number): Promise<Uint8Array> {
-  const digests = await readInto(new Uint8Array(nRows * 32), store, "rows/digest", { shape: [nRows, 32] });
+/** By row of an unfinished run, 1 where it is committed. */
+async function readCommitted(store: Store, nRows: number, version: number): Promise<Uint8Array> {
+  const path = version >= 3 ? "rows/commit" : "rows/digest";
+  const digests = await readInto(new Uint8Array(nRows * 32), store, path, { shape: [nRows, 32] });
   const isCommitted = (row: number) => digests.subarray(row * 32, (row + 1) * 32).some((byte) => byte !== 0);
   return Uint8Array.from({ length: nRows }, (_, row) => Number(isCommitted(row)));
 }

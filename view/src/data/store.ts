@@ -13,7 +13,7 @@ const MAX_ROOT_BYTES = 32 * MIB, MAX_NODE_BYTES = MIB / 4;
 /** Cache of all runs: compressed chunks of states, decoded chunks of everything else. */
 const CACHE = new Cache(48 * MIB);
 /** What may be absent: nodes, digests of rows that aren't committed, and scores that the first writers left empty. */
-const OPTIONAL = /\/zarr\.json$|^\/rows\/digest\/c\.|^\/samples\/base_\w+\/c\./;
+const OPTIONAL = /\/zarr\.json$|^\/rows\/(digest|commit)\/c\.|^\/samples\/base_\w+\/c\./;
 
 /** Metadata of an array of the format, or of a group. */
 interface Node {

@@ -111,7 +111,8 @@ def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False) 
         by_part[_part_name(entry.path)].append(entry)
     parts = tuple(_estimate_part(spec, name, entries) for name, entries in by_part.items() if entries)
     n_groups = len({"/".join(names[:n]) for e in arrays for names in [e.path.split("/")] for n in range(len(names))})
-    n_files = sum(part.n_chunks for part in parts) + len(arrays) + n_groups
+    n_written = sum(part.n_chunks for part in parts) + len(arrays) + n_groups
+    n_files = n_written - spec.n_rows  # the digests of single rows are deleted at the end
     metadata = len(arrays) * ARRAY_METADATA_BYTES + n_groups * GROUP_METADATA_BYTES
     stored = sum(part.stored_bytes for part in parts) + metadata
     rows = [entry for entry in arrays if entry.by_row]
@@ -122,7 +123,7 @@ def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False) 
         n_files=n_files,
         raw_bytes=sum(part.raw_bytes for part in parts),
         stored_bytes=stored,
-        needed_bytes=int(stored * (1 + MARGIN)) + n_files * BLOCK_BYTES,
+        needed_bytes=int(stored * (1 + MARGIN)) + n_written * BLOCK_BYTES,
         row_arrays=tuple(_row_bytes(entry) for entry in rows),
         bare_row_arrays=tuple(_row_bytes(entry) for entry in rows if not is_kept_with_states(entry.path)),
     )

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import Problem, StoreError
 from ..format.codec import codec_settings_problems
 from ..format.digests import combine_digests
-from ..format.layout import single_component
+from ..format.layout import DIGEST_ARRAYS, single_component
 from ..format.stored_array import StoredArray
 from ..format.tables import is_base_score_column
 from ..names import matching_indices
@@ -117,8 +117,7 @@ def verify(
     n_chunks, broken = _check_static(run, decode=level != "digests")
     problems += broken
     for row in run.lost_rows.tolist():
-        key = run.arrays["rows/digest"].key(row)
-        lost = f"row {row} of a finished run has no digest; {key!r} was lost, and the row can't be read without it"
+        lost = f"row {row} of a finished run has no digest; it was lost, and the row can't be read without it"
         problems.append(Problem(f"row {row}", "missing", lost))
     if not len(rows):
         message = f"none of {run.n_rows} rows is committed; there is nothing to check"
@@ -182,7 +181,7 @@ def _unreadable_rows(run: Run) -> list[Problem]:
 
 def _check_static(run: Run, *, decode: bool) -> tuple[int, list[Problem]]:
     """Check tables and weights, which are written once; return (number of chunks read, problems)."""
-    once = [array for path, array in run.arrays.items() if not array.by_row and path != "rows/digest"]
+    once = [array for path, array in run.arrays.items() if not array.by_row and path not in DIGEST_ARRAYS]
 
     def read(decode: bool) -> list[Chunk]:
         """Read all chunks of these arrays on threads, and return them without their blocks."""

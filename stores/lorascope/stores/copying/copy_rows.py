@@ -104,7 +104,9 @@ def copy_rows(
     }
     missing = [row for row in places if targets[row]]
     filling: dict[int, dict[str, np.ndarray]] = {}
-    for done, (row, blocks) in enumerate(stored_rows(run, missing, columns), 1 + len(places) - len(missing)):
+    # For a row's digest, arrays that aren't copied are read too.
+    paths = run.arrays if takes_all_arrays(run, part) else columns
+    for done, (row, blocks) in enumerate(stored_rows(run, missing, paths), 1 + len(places) - len(missing)):
         first, stop = places[row]
         for target in targets[row]:
             within = writer.row_tokens(target)
@@ -117,6 +119,11 @@ def copy_rows(
                 writer.write_row(target, filling.pop(target))
         if progress is not None:
             progress(done, len(places))
+
+
+def takes_all_arrays(run: Run, part: Slice) -> bool:
+    """Return whether a part of a run has all of its components and adapters, so that rows' digests can be compared."""
+    return len(part.components) == len(run.component_paths) and part.adapters == run.adapters
 
 
 def _source_columns(run: Run, part: Slice, writer: RunWriter) -> dict[str, np.ndarray | None]:

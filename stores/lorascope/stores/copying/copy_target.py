@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import StoreError
-from ..format.digests import combine_digests, copying_steps, step_identity
+from ..format.digests import combine_row_digests, copying_steps, step_identity
 from ..format.layout import array_specs
-from ..format.spec import RunSpec
+from ..format.spec import FORMAT_VERSION, RunSpec
 from ..format.stored_spec import stored_spec
 from ..format.tables import TOKEN_TEXT
 from ..places.place import open_place
@@ -21,12 +21,12 @@ from ..reading.read import open_run
 from ..reading.run import Run
 from ..reading.state import clear_torn, run_state
 from ..writing.create import create_run, resume_run
-from ..writing.write import RunWriter
+from ..writing.write import RunWriter, delete_commits
 
 DERIVED_ATTRIBUTES = frozenset(
     {
         *("format", "format_version", "stream", "states", "n_tokens", "n_rows", "adapters", "finished"),
-        *("static_digest", "metadata_digest", "root_digest", "fingerprint"),
+        *("static_digest", "metadata_digest", "rows_digest", "root_digest", "fingerprint", "optional_groups"),
     }
 )
 """Root attributes that aren't copied, since they follow from the specification or the copy's own state."""
@@ -61,6 +61,7 @@ def open_copy(
     if last_copy_step(existing.attributes) != last_copy_step(spec.attributes):
         raise StoreError(f"`{existing.place.name}` holds another run; name a new folder, or delete this one first")
     if existing.finished:
+        delete_commits(existing.place)
         return existing
     writer = resume_run(out, decode_back=True)
     writer.delete_unfinished_files()
@@ -78,7 +79,7 @@ def attributes_with_step(run: Run, how: str, rows: Iterable[int], **more: Any) -
         "source": run.place.name,
         "fingerprint": run.attributes.get("fingerprint", ""),
         "static_digest": run.attributes["static_digest"],
-        "rows_digest": combine_digests((f"{row:012d}", bytes(run.digest(row))) for row in rows).hex(),
+        "rows_digest": combine_row_digests({row: bytes(run.digest(row)) for row in rows}),
         **more,
         "lorascope": version("lorascope"),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -99,6 +100,7 @@ def copied_spec(run: Run) -> RunSpec:
     fused = [tuple(map(tuple, json.loads(text or "[]"))) for text in run.components["fused"].values]
     return replace(
         spec,
+        format_version=FORMAT_VERSION,
         components=tuple(
             replace(component, fused=ranges) for component, ranges in zip(spec.components, fused, strict=True)
         ),

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..checking.verify import require_as_written, verify
 from ..errors import StoreError
+from ..format.layout import array_specs
 from ..format.spec import CODECS, ROW_TOKENS, Adapter, Codec, RunSpec
 from ..places.file_lock import run_lock
 from ..progress import Progress
@@ -16,7 +17,7 @@ from ..reading.read import checked_run, open_root, open_run
 from ..reading.require_run import find_run_path
 from ..reading.run import Run
 from ..reading.token_choice import narrow_population, parse_choice
-from .copy_rows import Slice, copy_rows, select_slice
+from .copy_rows import Slice, copy_rows, select_slice, takes_all_arrays
 from .copy_target import attributes_with_step, copied_spec, open_copy, read_tables, read_weights
 
 
@@ -83,6 +84,8 @@ def pull(
     of a run of states 'sample' keeps its states if all of its tokens had them.
 
     A copy of a whole run has the run's fingerprint, since it is that run in another encoding; a part has its own.
+    Groups that only some runs have (`optional_groups` of the root) aren't copied: `omitted_groups` in the provenance
+    lists them.
     """
     if codec not in CODECS:
         raise ValueError(f"`codec` is {codec!r}; allowed are {', '.join(map(repr, CODECS))}")
@@ -164,16 +167,19 @@ def _slice_attributes(run: Run, part: Slice, asked: Mapping[str, Any]) -> dict[s
         "samples": [len(part.samples), run.samples.sizes["sample"]],
         "tokens": [len(part.tokens), run.n_tokens],
     }
-    all_read = len(part.components) == len(run.component_paths) and part.adapters == run.adapters
+    known = {entry.path.partition("/")[0] for entry in array_specs(copied_spec(run))}
+    omitted = [name for name in run.attributes.get("optional_groups", []) if name not in known]
     is_whole = run.finished and part.adapters == run.adapters and all(n == n_all for n, n_all in counts.values())
+    is_whole = is_whole and not omitted
     attributes = attributes_with_step(
         run,
         "compact" if is_whole else "pull",  # the format's names for a copy of a whole run, and of a part
         np.unique(part.tokens // ROW_TOKENS).tolist(),
         finished=run.finished,
-        checked="digest of every row" if all_read else "checksum of every chunk",
+        checked="digest of every row" if takes_all_arrays(run, part) else "checksum of every chunk",
         selection=dict(asked),
         samples_incomplete=part.n_samples_incomplete,
+        **({"omitted_groups": omitted} if omitted else {}),
         **counts,
     )
     if not is_whole:

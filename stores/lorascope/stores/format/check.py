@@ -10,7 +10,7 @@ from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import Problem
 from .codec import codec_problem
-from .layout import MAX_CHUNK_BYTES, TABLE_CHUNK, ArraySpec, array_specs
+from .layout import DIGEST_ARRAYS, GROUPS, MAX_CHUNK_BYTES, TABLE_CHUNK, ArraySpec, array_specs, is_sealed
 from .spec import ROW_TOKENS, STATES, STREAMS, RunSpec
 from .stored_spec import specs_read_first, stored_spec
 
@@ -64,7 +64,7 @@ def layout_problems(
             if len(problems) >= MAX_PROBLEMS:  # any number of arrays may be missing
                 return problems
         others = {path: metadata for path, metadata in arrays.items() if path not in known}
-        problems += _owner_problems(spec, others)
+        problems += [*_owner_problems(spec, others), *_unlisted_group_problems(attributes, others)]
         return (
             problems or list(_unknown_array_problems(spec, others)) or list(_length_problems(arrays, others, n_objects))
         )
@@ -80,6 +80,8 @@ def _attribute_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
     adapters = attributes.get("adapters")
     names = isinstance(adapters, list) and 0 < len(adapters) <= MAX_ADAPTERS
     names = names and all(isinstance(name, str) for name in attributes["adapters"])
+    optional, digest = attributes.get("optional_groups", []), "a digest in hexadecimal"
+    groups = isinstance(optional, list) and all(isinstance(name, str) and name not in GROUPS for name in optional)
     for name, good, allowed in (
         ("stream", attributes.get("stream") in STREAMS, f"one of {STREAMS}"),
         ("states", attributes.get("states") in STATES, f"one of {STATES}"),
@@ -87,7 +89,9 @@ def _attribute_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
         ("n_rows", type(attributes.get("n_rows")) is int and attributes["n_rows"] == n_rows, str(n_rows)),
         ("adapters", names, f"a list of names, 1 to {MAX_ADAPTERS}"),
         ("finished", type(attributes.get("finished")) is bool, "true or false"),
-        ("static_digest", isinstance(attributes.get("static_digest"), str), "a digest in hexadecimal"),
+        ("static_digest", isinstance(attributes.get("static_digest"), str), digest),
+        *([("optional_groups", groups, f"a list of names other than {GROUPS}")] if optional != [] else []),
+        *([("rows_digest", isinstance(attributes.get("rows_digest"), str), digest)] if is_sealed(attributes) else []),
     ):
         if name not in attributes:
             yield Problem(name, "missing", f"attribute `{name}` is missing; it must be {allowed}")
@@ -141,6 +145,15 @@ def _owner_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
             owner = below[2]
         if owner is not None and owner not in components:
             yield Problem(path, "unlisted", f"array {path!r} is of a component that isn't in `components/path`")
+
+
+def _unlisted_group_problems(attributes: Mapping[str, Any], others: Arrays) -> Iterator[Problem]:
+    """Yield a Problem for each unknown array in a group that the root doesn't list, which it must from version 3 on."""
+    listed = {*GROUPS, *attributes.get("optional_groups", ())}
+    for path in others if attributes["format_version"] >= 3 else ():
+        if path.partition("/")[0] not in listed:
+            message = f"array {path!r} is in a group that `optional_groups` doesn't list; nothing is known of it"
+            yield Problem(path, "unlisted", message)
 
 
 def _unknown_array_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
@@ -229,7 +242,7 @@ def _is_chunk_shape_valid(entry: ArraySpec, stored: ArrayV3Metadata) -> bool:
         return False
     width = 1 if inner is None else inner[1]  # a shard is padded to whole inner chunks
     whole = all(n <= c < n + width and c % width == 0 for c, n in zip(chunks[1:], stored.shape[1:], strict=True))
-    if entry.by_row or entry.path == "rows/digest":
+    if entry.by_row or (entry.path in DIGEST_ARRAYS and entry.chunks[0] == 1):
         return whole and chunks[0] == (ROW_TOKENS if entry.by_row else 1)
     fewest = min(stored.shape[0], ROW_TOKENS)  # tiny chunks would be too many
     return whole and max(fewest, 1) <= chunks[0] <= max(entry.chunks[0], TABLE_CHUNK)

@@ -112,6 +112,11 @@ def chunk_digest(version: int, *pieces: bytes | memoryview) -> bytes:
     return digest.digest()
 
 
+def combine_row_digests(digests: Mapping[int, bytes]) -> str:
+    """Return the digest, in hexadecimal, of the digests of some rows, given by their indices."""
+    return combine_digests((f"{row:012d}", digest) for row, digest in digests.items()).hex()
+
+
 def combine_digests(parts: Iterable[tuple[str, bytes]]) -> bytes:
     """Return the SHA-256 over (key, digest) pairs sorted by key, such as a row's digest from those of its chunks.
 

@@ -6,6 +6,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,12 @@ FACTOR_CHUNK_COLUMNS = 64
 TABLE_CHUNK = 65_536
 """Most entries of a table in one chunk."""
 GROUPS = ("rows", *TABLES, "states", "reductions", "adapters", "unembedding")
-"""Top-level groups of a run: the first part of the path of each of its arrays."""
+"""Top-level groups that every reader knows; each further one is optional, and the root lists its name."""
+DIGESTS = "rows/digest"
+"""Path of the digests of all rows, one object in a finished run; before version 3, one object a row."""
+COMMITS = "rows/commit"
+"""Path of the digests of rows while a run is written, one object a row, which are deleted when it is finished."""
+DIGEST_ARRAYS = (DIGESTS, COMMITS)
 COMPONENT_AXIS = "in the order of components/path"
 """Attribute `component_axis` of every array along the component axis."""
 BITS_NOTE = "; bits of bfloat16 in uint16; widen before use"
@@ -86,6 +92,16 @@ def require_rows_fit_chunks(spec: RunSpec) -> None:
                 )
 
 
+def commit_path(format_version: int) -> str:
+    """Return the path of the array whose chunks commit rows: each chunk is one row's digest."""
+    return DIGESTS if format_version < 3 else COMMITS
+
+
+def is_sealed(attributes: Mapping[str, Any]) -> bool:
+    """Return whether a run with these root attributes keeps the digests of its rows in one object, `DIGESTS`."""
+    return attributes.get("finished") is True and bool(attributes["format_version"] >= 3)
+
+
 def is_kept_with_states(path: str) -> bool:
     """Return whether the array at `path` exists only in rows that keep states: base, adapted, factor, delta."""
     parts = path.split("/")
@@ -102,8 +118,8 @@ def single_component(path: str) -> str | None:
 
 def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
     """Yield the specification of every array that a run of this RunSpec has, tables first; each in one of `GROUPS`."""
-    yield ArraySpec(
-        path="rows/digest",
+    commits = ArraySpec(
+        path=commit_path(spec.format_version),
         shape=(spec.n_rows, 32),
         chunks=(1, 32),
         dtype="uint8",
@@ -111,6 +127,9 @@ def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
         dims=("row", "byte"),
         attributes={"long_name": "SHA-256 over the digests of the row's chunks; a row counts once this isn't all zero"},
     )
+    yield commits
+    if commits.path != DIGESTS:
+        yield replace(commits, path=DIGESTS, chunks=(min(spec.n_rows, TABLE_CHUNK), 32))
     for table, length in (
         ("samples", spec.n_samples),
         ("choices", spec.n_choices),

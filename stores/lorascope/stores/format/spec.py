@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 
 FORMAT = "lorascope.run"
-FORMAT_VERSION = 2
-"""Version that is written; an interrupted run of version 1 is continued as version 1."""
-READ_VERSIONS = (1, 2)
+FORMAT_VERSION = 3
+"""Version that is written; an interrupted run of an older version is continued as that version."""
+READ_VERSIONS = (1, 2, 3)
 ROW_TOKENS = 1024
 """Number of tokens in a row, the unit in which a run is written, committed and read."""
 
@@ -171,6 +171,8 @@ class RunSpec:
     """Whether each token's text is stored, so that a report needs no tokenizer."""
     unembedding: Unembedding | None = None
     """Final norm and output embedding, if they are stored."""
+    format_version: int = FORMAT_VERSION
+    """Version of the format, on which the arrays of rows' digests depend."""
     attributes: Mapping[str, object] = field(default_factory=dict)
     """Further attributes of the root group, such as `provenance`, from which the fingerprint is computed."""
 

@@ -102,6 +102,7 @@ def _run_spec(
         components=components,
         adapters=adapters,
         unembedding=_stored_unembedding(arrays),
+        format_version=attributes["format_version"],
     )
 
 

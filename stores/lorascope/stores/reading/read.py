@@ -6,6 +6,7 @@ import numpy as np
 
 from ..errors import Problem, StoreError
 from ..format.check import layout_problems
+from ..format.layout import DIGEST_ARRAYS, DIGESTS, commit_path, is_sealed
 from ..format.stored_spec import describe_array
 from ..format.tables import is_base_score_column
 from ..places.place import Place, open_place, with_cache
@@ -113,9 +114,13 @@ def missing_chunks(path: str | Path | Place) -> list[str]:
     run = checked_run(*open_root(path))
     # Before keys are listed, since others may be writing. A finished run had every row.
     committed = range(run.n_rows) if run.finished else np.flatnonzero(run.committed_rows).tolist()
-    expected = {run.arrays[path].key(row) for row in committed for path in ("rows/digest", *run.row_paths(row))}
+    sealed, commits = is_sealed(run.attributes), run.arrays[commit_path(run.format_version)]
+    expected = {run.arrays[path].key(row) for row in committed for path in run.row_paths(row)}
+    expected |= set() if sealed else set(map(commits.key, committed))
     for path, array in run.arrays.items():
         # Early writers wrote no chunks for scores that weren't measured.
-        if not array.by_row and path != "rows/digest" and not is_base_score_column(path):
+        if (not array.by_row and path not in DIGEST_ARRAYS and not is_base_score_column(path)) or (
+            sealed and path == DIGESTS
+        ):
             expected |= set(map(array.key, range(array.n_chunks)))
     return sorted(expected.difference(run.place.keys()))

@@ -114,7 +114,7 @@ class Run:
     @cached_property
     def _digests(self) -> np.ndarray:
         """Digests of all rows, uint8 (row, 32), read at the first access; zero for rows not committed."""
-        return read_digests(self.arrays["rows/digest"], self.place)
+        return read_digests(self.place, self.attributes, self.arrays)
 
     @cached_property
     def state_rows(self) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import StoreError
-from ..format.layout import GROUPS
+from ..format.layout import DIGEST_ARRAYS, GROUPS
 from ..format.spec import FORMAT, READ_VERSIONS
 from ..places.file_lock import may_be_running, parse_holder
 from ..places.place import Place, open_place
@@ -18,8 +18,12 @@ WRITER_ATTRIBUTE = "set_up_by"
 
 RunState = Literal["absent", "torn", "unfinished", "finished"]
 
-_SETUP_KEY = re.compile(rf"(({'|'.join(GROUPS)})(/[A-Za-z0-9_.\-]+)*/)?(zarr\.json|c(\.\d+)+)")
-"""Pattern of the keys that are written while a run is set up."""
+
+def _setup_key(optional_groups: Any = ()) -> re.Pattern[str]:
+    """Return the pattern of the keys that are written while a run with these optional groups is set up."""
+    listed = optional_groups if isinstance(optional_groups, list) else []
+    groups = "|".join((*GROUPS, *(re.escape(name) for name in listed if isinstance(name, str))))
+    return re.compile(rf"(({groups})(/[A-Za-z0-9_.\-]+)*/)?(zarr\.json|c(\.\d+)+)")
 
 
 def run_state(path: str | Path | Place) -> RunState:
@@ -62,7 +66,9 @@ def clear_torn(path: str | Path | Place) -> None:
     if place.remote:
         _require_writer_ended(place)
     keys = list(place.keys())
-    foreign = [key for key in keys if not _SETUP_KEY.fullmatch(key) or key.startswith("rows/digest/c.")]
+    setup_key = _setup_key((root_attributes(place) or {}).get("optional_groups"))
+    digests = tuple(f"{path}/c." for path in DIGEST_ARRAYS)
+    foreign = [key for key in keys if not setup_key.fullmatch(key) or key.startswith(digests)]
     if foreign:
         raise StoreError(
             f"`{place.name}` holds {foreign[0]!r}, which isn't part of a run being set up; nothing was "
@@ -95,7 +101,7 @@ def require_known_version(place: Place, attributes: Mapping[str, Any]) -> None:
     if type(version) is not int or version not in READ_VERSIONS:
         raise StoreError(
             f"`{place.name}` has format version {version!r}; this lorascope reads versions "
-            f"{' and '.join(map(str, READ_VERSIONS))}: upgrade it"
+            f"{', '.join(map(str, READ_VERSIONS))}: upgrade it"
         )
 
 
@@ -122,7 +128,7 @@ def _require_empty(place: Place) -> None:
     first = next(keys, None)
     if first is None:
         return
-    if all(_SETUP_KEY.fullmatch(key) for key in chain([first], keys)):
+    if all(map(_setup_key().fullmatch, chain([first], keys))):
         raise StoreError(
             f"`{place.name}` holds parts of a run ({first!r}) without its root 'zarr.json', as where a run was deleted "
             "while it was written; delete what is left, and the same command starts again"

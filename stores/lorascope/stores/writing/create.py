@@ -18,7 +18,7 @@ from zarr.storage import MemoryStore
 from ..errors import StoreError
 from ..format.codec import ChunkEncoder, compressors
 from ..format.digests import chunk_digest, combine_digests, with_fingerprint
-from ..format.layout import ArraySpec, array_specs, chunk_key, require_rows_fit_chunks
+from ..format.layout import DIGEST_ARRAYS, GROUPS, ArraySpec, array_specs, chunk_key, require_rows_fit_chunks
 from ..format.spec import FORMAT, FORMAT_VERSION, ROW_TOKENS, Codec, RunSpec
 from ..format.stored_array import max_text_bytes
 from ..format.tables import TABLES, TOKEN_TEXT
@@ -200,6 +200,7 @@ def _write_static_array(place: Place, encoder: ChunkEncoder, entry: ArraySpec, v
 def _node_documents(spec: RunSpec, specs: list[ArraySpec]) -> dict[str, bytes]:
     """Return {key: content} of the `zarr.json` of every array and group, as Zarr would write them."""
     memory: dict[str, Buffer] = {}
+    optional = sorted({entry.path.partition("/")[0] for entry in specs}.difference(GROUPS))
     attributes = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -209,6 +210,7 @@ def _node_documents(spec: RunSpec, specs: list[ArraySpec]) -> dict[str, bytes]:
         "n_rows": spec.n_rows,
         "adapters": [adapter.name for adapter in spec.adapters],
         "finished": False,
+        **({"optional_groups": optional} if optional else {}),
         **with_fingerprint(spec.attributes),
     }
     zarr.create_group(MemoryStore(memory), attributes=attributes)
@@ -310,7 +312,7 @@ def _static_values(spec: RunSpec, tables: Tables, weights: Mapping[str, np.ndarr
 
 def _require_matching_values(specs: list[ArraySpec], values: Mapping[str, Any]) -> None:
     """Raise StoreError unless `values` has every array that is written once, in its shape, and no other."""
-    once = {entry.path: entry for entry in specs if not entry.by_row and entry.path != "rows/digest"}
+    once = {entry.path: entry for entry in specs if not entry.by_row and entry.path not in DIGEST_ARRAYS}
     unknown = sorted(set(values) - set(once))
     if unknown:
         raise StoreError(

@@ -10,16 +10,14 @@ from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import StoreError
 from ..format.codec import ChunkEncoder
-from ..format.digests import chunk_digest, combine_digests, with_fingerprint, with_root_digest
-from ..format.layout import chunk_key, is_kept_with_states
+from ..format.digests import chunk_digest, combine_digests, combine_row_digests, with_fingerprint, with_root_digest
+from ..format.layout import COMMITS, DIGEST_ARRAYS, DIGESTS, TABLE_CHUNK, chunk_key, commit_path, is_kept_with_states
 from ..format.spec import ROW_TOKENS
 from ..places.folder import deleted_message
 from ..places.place import Place
 from ..reading.chunks import read_digests
 from ..reading.root import read_root, require_root_digest
 from ..reading.state import root_attributes
-
-DIGESTS = "rows/digest"
 
 Result = TypeVar("Result")
 RowArrays = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
@@ -93,13 +91,13 @@ class RunWriter:
         self._static_digest = static_digest
         self._root_mark: str | None = None
         by_row = {path: array for path, array in metadata.items() if array.attributes.get("written") == "by row"}
-        self._encoder = ChunkEncoder({**by_row, DIGESTS: metadata[DIGESTS]}, decode_back=decode_back)
-        self._digests = self._encoder.arrays[DIGESTS]
-        self._arrays = {path: array for path, array in self._encoder.arrays.items() if path != DIGESTS}
+        digests = {path: metadata[path] for path in DIGEST_ARRAYS if path in metadata}
+        self._encoder = ChunkEncoder({**by_row, **digests}, decode_back=decode_back)
+        self._arrays = {path: array for path, array in self._encoder.arrays.items() if path in by_row}
         self._state_rows = state_rows
         self._committed = {int(row) for row in np.flatnonzero(committed)}
         self.n_tokens: int = self._arrays["tokens/nll"].shape[0]
-        self.n_rows: int = self._digests.shape[0]
+        self.n_rows = len(state_rows)
         self._threads = ThreadPoolExecutor(thread_name_prefix="lorascope-chunk")
 
     def __enter__(self) -> Self:
@@ -113,7 +111,12 @@ class RunWriter:
     @property
     def committed_rows(self) -> np.ndarray:
         """Mask of rows that are committed now, by any writer, bool (row,); read at each access."""
-        return np.asarray(read_digests(self._digests, self.place).any(axis=1))
+        return np.asarray(self._read_digests().any(axis=1))
+
+    def _read_digests(self) -> np.ndarray:
+        """Return the digests of rows that are committed now, by any writer, uint8 (row, byte); zero for others."""
+        known = {"format_version": self._version, "finished": False, "static_digest": self._static_digest}
+        return read_digests(self.place, known, self._encoder.arrays)
 
     def row_arrays(self, row: int) -> RowArrays:
         """Return the arrays that `write_row` needs for this row: path -> (shape of a full row's block, dtype)."""
@@ -158,8 +161,9 @@ class RunWriter:
         flushed = time.perf_counter() - start
         self._require_same_run()
         digest = combine_digests((chunk.key, chunk.digest) for chunk in chunks)
-        self._write_chunk(DIGESTS, row, np.frombuffer(digest, dtype=np.uint8)[None])
-        self.place.flush(DIGESTS)
+        commits = commit_path(self._version)
+        self._write_chunk(commits, row, np.frombuffer(digest, dtype=np.uint8)[None])
+        self.place.flush(commits)
         self._committed.add(row)
         return RowWritten(
             row,
@@ -172,7 +176,8 @@ class RunWriter:
     def finish(self, attributes: Mapping[str, Any]) -> None:
         """Mark the run finished and add attributes to its root; may be called again.
 
-        Both happen in one step: if it is interrupted, the run is unfinished as before, or finished.
+        Both happen in one step: if it is interrupted, the run is unfinished as before, or finished. From version 3 on,
+        the digests of all rows are put into one object before that step, and deleted one by one after it.
 
         Raises
         ------
@@ -182,13 +187,20 @@ class RunWriter:
             If the run is gone.
         """
         self._require_same_run()
-        missing = int((~self.committed_rows).sum())
+        digests = self._read_digests()
+        missing = int((~digests.any(axis=1)).sum())
         if missing:
             raise StoreError(f"{missing} rows of `{self.place.name}` aren't committed; write them before finishing")
         root = read_root(self.place)
         require_root_digest(root)
         added = {**with_fingerprint(attributes), "finished": True}
+        if self._version >= 3:
+            added["rows_digest"] = combine_row_digests(dict(enumerate(map(bytes, digests))))
+            for chunk, first in enumerate(range(0, self.n_rows, TABLE_CHUNK)):
+                self._write_chunk(DIGESTS, chunk, digests[first : first + TABLE_CHUNK])
+            self.place.flush(DIGESTS)
         write_document(self.place, {**root.document, "attributes": {**root.attributes, **added}})
+        delete_commits(self.place)
 
     def _require_same_run(self) -> None:
         """Raise FileNotFoundError if the run is gone, and StoreError if another run took its place."""
@@ -243,6 +255,13 @@ def collect_results(tasks: Sequence[Future[Result]]) -> list[Result]:
             task.cancel()
         wait(tasks)
         raise
+
+
+def delete_commits(place: Place) -> None:
+    """Delete the digests of single rows, which a finished run doesn't need; before version 3 they are elsewhere."""
+    keys = [key for key in place.keys(COMMITS) if key.startswith(f"{COMMITS}/c.")]
+    if keys:
+        place.delete(keys)
 
 
 def write_document(place: Place, document: Mapping[str, Any]) -> None:
