@@ -109,10 +109,6 @@ def test_the_papers_designs(design_of: DesignOf, paper_cells: PaperCells) -> Non
     alone = design_of(phi[phi["sweep"] == "size"], **{**options, "offsets": []}, law="share", share="share")
     assert alone.names[5:] == ("slope_share",)  # the rank doesn't vary
     assert alone.notes == ("'R' is 32 in every row: B (R0/R)^beta is part of the level",)
-    alike = phi[phi["sweep"] == "rank"].assign(share=1.0)
-    dropped = design_of(alike, **{**options, "offsets": []}, law="share", share="share")
-    assert dropped.names[5:] == ("B", "beta")
-    assert "'share' is 1 in every row: slope_share (share - 1) is part of the level" in dropped.notes
 
 
 def test_exponents_are_held_where_powers_stay_finite(design_of: DesignOf) -> None:
@@ -144,6 +140,13 @@ def test_constant_columns_drop_out_with_a_note(design_of: DesignOf) -> None:
     assert design.exponents == ("alpha", "beta")
     assert design.notes == ("'D' is 1000 in every row: C (D0/D)^gamma is part of the level",)
     assert "D" not in design.references
+
+
+def test_a_constant_column_of_shared_layers_drops_out_with_a_note(design_of: DesignOf) -> None:
+    frame = study(N=()).assign(share=4)
+    design = design_of(frame, law="share", share="share")
+    assert (design.names, design.equation) == (design_of(frame).names, "E + B (R0/R)^beta")
+    assert design.notes == ("'share' is 4 in every row: slope_share (share - 1) is part of the level",)
 
 
 def test_cells_without_a_response_drop_out_with_a_note(design_of: DesignOf) -> None:
