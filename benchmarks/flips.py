@@ -1,9 +1,10 @@
-"""One bit flipped anywhere in a finished run: `python benchmarks/flips.py` counts those that `verify` doesn't report.
+"""One bit flipped in a run or a result: `python benchmarks/flips.py` counts those that `verify` doesn't report.
 
-Two runs of a tiny model, one as `kill.py` captures it, one with the demo's settings and states in half of the rows. The
-kinds of files take turns; within a kind the file is drawn, then the byte in it, then the bit: so the few bytes of the
-root's attributes get as many flips as all chunks of states together. `verify` looks at its least thorough level, which
-every other one includes. Each bit is flipped back afterwards. Exit code 1 if any flip went unnoticed.
+Two runs of a tiny model, one as `kill.py` captures it, one with the demo's settings and states in half of the rows, and
+MIUB of the first one, saved as Zarr and as NetCDF. The kinds of files take turns; within a kind the file is drawn, then
+the byte in it, then the bit: so the few bytes of the root's attributes get as many flips as all chunks of states
+together. `verify` looks at its least thorough level, which every other one includes. Each bit is flipped back
+afterwards. Exit code 1 if any flip went unnoticed.
 """
 
 import argparse
@@ -13,13 +14,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from rounds import print_table, write_json
 from tiny_run import make_run
 
+from lorascope.analyze import miub, verify_result
 from lorascope.stores import StoreError, verify
 
 RUNS = {
@@ -27,6 +29,7 @@ RUNS = {
     "the demo's": ("--tokens", "last:16", "--dtype", "float32", "--states", "sample", "--states-share", "0.5"),
 }
 """Run -> further words of its capture."""
+RESULTS = ("result.zarr", "result.nc")
 NOTICED = ("reported", "refused")
 
 
@@ -52,24 +55,31 @@ def main() -> None:
     missed: list[str] = []
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        for index, (title, words) in enumerate(RUNS.items()):
-            run = make_run(Path(name) / str(index), 20_000, *words)
-            kinds = by_kind(run)
+        runs = {
+            title: make_run(Path(name) / str(index), 20_000, *words)
+            for index, (title, words) in enumerate(RUNS.items())
+        }
+        stored = {f"{title} run": (run, by_kind(run), is_run_sound) for title, run in runs.items()}
+        for file in RESULTS:
+            path = Path(name) / file
+            miub(next(iter(runs.values())), out=path).close()
+            stored[file] = path, by_kind(path), is_result_sound
+        for index, (title, (path, kinds, is_sound)) in enumerate(stored.items()):
             sizes.update({kind: len({part.file for part in parts}) for kind, parts in kinds.items()})
-            for flip in range(index, arguments.flips, len(RUNS)):
-                kind = list(kinds)[flip // len(RUNS) % len(kinds)]
-                what, words_of_it = try_flip(run, chance.choice(kinds[kind]), chance)
+            for flip in range(index, arguments.flips, len(stored)):
+                kind = list(kinds)[flip // len(stored) % len(kinds)]
+                what, words_of_it = try_flip(path, chance.choice(kinds[kind]), chance, is_sound)
                 counts[kind, what] += 1
                 if what not in NOTICED:
-                    missed.append(f"{title} run, {kind}: {words_of_it}: {what}")
+                    missed.append(f"{title}, {kind}: {words_of_it}: {what}")
                     print(missed[-1], flush=True)
-            if problems := verify(run).problems:
-                raise SystemExit(f"the run isn't sound once every bit is back: {problems[0].message}")
+            if not is_sound(path):
+                raise SystemExit(f"{title} isn't sound once every bit is back")
     outcomes = [*NOTICED, *sorted({what for _, what in counts} - {*NOTICED})]
     rows = [[kind, sizes[kind], *(counts[kind, what] for what in outcomes)] for kind in sorted(sizes)]
     rows.append(["all", sum(sizes.values()), *(sum(row[2 + at] for row in rows) for at in range(len(outcomes)))])
     print_table(
-        f"{arguments.flips} flips of one bit in two runs, {len(missed)} of them unnoticed "
+        f"{arguments.flips} flips of one bit in two runs and two results, {len(missed)} of them unnoticed "
         f"({time.monotonic() - began:.0f} s)",
         ["bit in", "files", *outcomes],
         rows,
@@ -79,15 +89,27 @@ def main() -> None:
 
 
 def by_kind(run: Path) -> dict[str, list[Part]]:
-    """All bytes of a run, by kind."""
+    """All bytes of a run or result, by kind."""
     kinds: dict[str, list[Part]] = {}
-    for file in sorted(file for file in run.rglob("*") if file.is_file()):
+    for file in sorted(file for file in run.rglob("*") if file.is_file()) or [run]:
         for part in parts_of(run, file):
             kinds.setdefault(part.kind, []).append(part)
     return kinds
 
 
+def is_run_sound(run: Path) -> bool:
+    return verify(run, level="digests").ok
+
+
+def is_result_sound(result: Path) -> bool:
+    return not verify_result(result)
+
+
 def parts_of(run: Path, file: Path) -> Iterator[Part]:
+    if run.name in RESULTS:
+        kind = "metadata" if file.name == "zarr.json" else "chunks"
+        yield Part("NetCDF result" if file == run else f"Zarr result: {kind}", file, 0, file.stat().st_size)
+        return
     path, size = file.parent.relative_to(run).as_posix(), file.stat().st_size
     if path == ".":  # attributes come before consolidated metadata
         boundary = file.read_bytes().index(b'"consolidated_metadata"')
@@ -107,14 +129,14 @@ def parts_of(run: Path, file: Path) -> Iterator[Part]:
     yield Part(kind, file, 0, size)
 
 
-def try_flip(run: Path, part: Part, chance: random.Random) -> tuple[str, str]:
+def try_flip(run: Path, part: Part, chance: random.Random, is_sound: Callable[[Path], bool]) -> tuple[str, str]:
     """(what came of one flipped bit in this part, which bit it was); it is flipped back."""
     offset, bit = chance.randrange(part.start, part.stop), chance.randrange(8)
     before = part.file.read_bytes()
     after = before[:offset] + bytes([before[offset] ^ 1 << bit]) + before[offset + 1 :]
     part.file.write_bytes(after)
     try:
-        what = "unnoticed" if verify(run, level="digests").ok else "reported"
+        what = "unnoticed" if is_sound(run) else "reported"
     except StoreError:
         what = "refused"
     except Exception as error:

@@ -1,13 +1,16 @@
 """What the commands say of a run that isn't whole any more."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+import xarray as xr
 
 from lorascope.cli.main import main
 
 from ..stores.on_disk import lose_rows
+from .called import call
 
 
 @pytest.fixture
@@ -42,3 +45,40 @@ def test_of_many_problems_some_are_shown_and_the_others_counted(
     assert "'tokens/nll/c.0' is missing" in out
     assert "'tokens/nll/c.1'" not in out
     assert "and 2 more: 2 missing" in out
+
+
+@pytest.mark.parametrize("suffix", ["zarr", "nc"])
+def test_verify_compares_every_byte_of_a_result(
+    capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path, suffix: str
+) -> None:
+    result = tmp_path / f"result.{suffix}"
+    assert call("miub", capsys, many_rows, "--out", result)[0] == 0
+    code, out, err = call("verify", capsys, result)
+    assert (code, err) == (0, "")
+    assert out == f"{result}, of run {many_rows}: sound by digests of every byte\n"
+    file = result / "samples/js/c/0/0" if suffix == "zarr" else result
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    code, out, _ = call("verify", capsys, result)
+    assert code == 1
+    assert "aren't what was written: their digest differs" in out
+    assert f"{result}, of run {many_rows}: damaged, or changed by something other than lorascope\n" in out
+    code, out, _ = call("verify", capsys, result, "--json")
+    answer, help_text = json.loads(out), call("verify", capsys, "--help")[1]
+    assert (code, answer["sound"], len(answer["problems"])) == (1, False, 1)
+    assert [key for key in answer if key not in help_text] == []
+    code, _, err = call("verify", capsys, result, "--component", "*")
+    assert (code, "whose bytes are compared; `--component` and `--reforward` are for runs" in err) == (2, True)
+
+
+def test_verify_says_what_it_can_not_find_in_an_older_result(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    xr.Dataset({"x": 1.0}).to_netcdf(tmp_path / "old.nc")
+    code, _, err = call("verify", capsys, tmp_path / "old.nc")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "old.nc` was saved before results had digests; whether it was changed since can't be found" in err
+    (tmp_path / "torn.nc").write_bytes(b"CDF")
+    code, _, err = call("verify", capsys, tmp_path / "torn.nc")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "torn.nc` isn't readable NetCDF (" in err

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .miub.miub import miub, miub_readings
     from .miub.qualify import qualify
     from .report.explain import explain
+    from .results.digests import verify_result
     from .results.save import open_result, save, save_table
     from .results.scores import scores_table
     from .viewing.view import view
@@ -65,6 +66,7 @@ __all__ = [
     "to_dataframe",
     "token_measure",
     "truncate_adapter",
+    "verify_result",
     "view",
 ]
 

@@ -15,7 +15,8 @@ from lorascope.analyze.measuring.measures import token_measure
 from lorascope.analyze.measuring.run import measure_resumable, measure_run
 from lorascope.analyze.measuring.unfinished import Unfinished, unfinished_path
 from lorascope.analyze.miub.miub import miub
-from lorascope.analyze.results.save import DONE, open_result
+from lorascope.analyze.results.digests import DONE, verify_result
+from lorascope.analyze.results.save import open_result
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.places.file_lock import file_lock
 
@@ -150,7 +151,12 @@ def test_a_finish_that_was_interrupted_is_only_that(run: Run, tmp_path: Path, mo
     def fail(*args: Any, **options: Any) -> None:
         raise OSError("no space left on device")
 
-    for place in ("xarray.Dataset.to_zarr", "pathlib.Path.rename"):
+    for place in (
+        "xarray.Dataset.to_zarr",
+        "lorascope.analyze.measuring.unfinished.add_digests",
+        "lorascope.analyze.results.digests._digest",
+        "pathlib.Path.rename",
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(place, fail)
             with pytest.raises(OSError, match="no space left"):
@@ -164,6 +170,7 @@ def test_a_finish_that_was_interrupted_is_only_that(run: Run, tmp_path: Path, mo
     assert not calls
     assert (target / DONE).exists()
     xr.testing.assert_equal(open_result(target).load(), miub(run))
+    assert not verify_result(target)
 
 
 def test_what_an_interrupted_finish_wrote_of_another_unit_goes(
@@ -181,7 +188,7 @@ def test_what_an_interrupted_finish_wrote_of_another_unit_goes(
     found, wanted = (
         miub(run, out=tmp_path / name, unit="bit", reduction="last") for name in ("result.zarr", "other.zarr")
     )
-    for path in ("/", "tokens", "samples"):
+    for path in ("/", "tokens", "samples"):  # the root's attributes include the digest of all bytes
         xr.testing.assert_identical(found[path].to_dataset().load(), wanted[path].to_dataset().load())
 
 
@@ -237,6 +244,7 @@ def test_a_process_that_is_killed_loses_nothing_that_was_done(run: Run, tmp_path
     assert calls
     xr.testing.assert_equal(found.load(), miub(run))
     assert [path.name for path in tmp_path.iterdir()] == ["result.zarr"]
+    assert not verify_result(target)
 
 
 @pytest.mark.parametrize("states", ["all", "none"])

@@ -128,6 +128,8 @@ def test_results_save_and_come_back(run: Run, tmp_path: Path, name: str) -> None
     result = miub(run)
     path = save(result, tmp_path / "new" / name)
     with open_result(path) as back:
+        for key in {"digest", "chunks_digest"} & back.attrs.keys():
+            del back.attrs[key]
         xr.testing.assert_identical(back.load(), result)
         assert back["tokens/js"].sel(sample="s3").equals(result["tokens/js"].sel(sample="s3"))
     assert [p.name for p in path.parent.iterdir()] == [name]

@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 
 import pytest
 
-from lorascope.analyze.measuring.run import rows_digest
+from lorascope.analyze.results.tree import rows_digest
 from lorascope.analyze.viewing import write_bundle
 from lorascope.analyze.viewing.served_files import page
 from lorascope.stores import StoreError, open_place, open_run, verify

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lorascope.analyze import view
-from lorascope.analyze.measuring.run import rows_digest
+from lorascope.analyze.results.tree import rows_digest
 from lorascope.stores import open_run
 
 

@@ -3,7 +3,6 @@
 import itertools
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.results.tree import CHUNK_COMPONENTS
+from lorascope.analyze.results.tree import CHUNK_COMPONENTS, rows_digest
 from lorascope.analyze.results.weights import token_weights
 from lorascope.stores import Run
 from lorascope.stores.checking.verify import open_as_written
@@ -190,11 +189,6 @@ def _result_identity(run: Run, adapter: str | None, names: Sequence[str | Measur
         ],  # a user's function may change
         "lorascope": version("lorascope"),
     }
-
-
-def rows_digest(run: Run) -> str:
-    """Return the hexadecimal SHA-256 of all rows' digests (0 for uncommitted rows), which changes with any row."""
-    return sha256(b"".join(run.digest(row).tobytes() for row in range(run.n_rows))).hexdigest()
 
 
 def _labelled_dataset(

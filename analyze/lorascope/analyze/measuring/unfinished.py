@@ -10,7 +10,8 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from lorascope.analyze.results.save import DONE, encode_labels, open_result, save
+from lorascope.analyze.results.digests import DONE, add_digests
+from lorascope.analyze.results.save import COMPRESSORS, encode_labels, open_result, save
 from lorascope.analyze.results.tree import CHUNK_COMPONENTS, CHUNK_TOKENS
 
 IDENTITY = "identity"
@@ -100,6 +101,7 @@ def finish_result(result: xr.DataTree, target: Path) -> xr.DataTree:
             for name in others.variables:  # else attributes of an interrupted call would stay
                 shutil.rmtree(unfinished / node.path.strip("/") / str(name), ignore_errors=True)
             others.to_zarr(unfinished, group=node.path, mode="a", zarr_format=3, consolidated=False)
+        add_digests(unfinished)
         unfinished.rename(target)
         shutil.rmtree(target / DONE)  # last: without it, the values computed so far would be discarded
     else:
@@ -123,6 +125,7 @@ def _create_unfinished(
     n_tokens, n_components = shape
     chunks = (min(CHUNK_TOKENS, max(n_tokens, 1)), min(CHUNK_COMPONENTS, max(n_components, 1)))
     layout: dict[str, Any] = {"shape": shape, "chunks": chunks, "dtype": "float32", "fill_value": np.nan}
+    layout["compressors"] = COMPRESSORS
     for name, attrs in attributes.items():
         group.create_array(f"{NODE}/{name}", **layout, dimension_names=("token", "component"), attributes=dict(attrs))
     # Last: a part without it wasn't completely set up.

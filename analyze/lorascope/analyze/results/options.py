@@ -6,6 +6,9 @@ from numbers import Integral
 from pathlib import Path
 from typing import Literal
 
+from lorascope.stores.errors import StoreError
+from lorascope.stores.json_document import read_json
+
 Reduction = Literal["mean", "sum", "last", "answer"]
 """Ways of combining the values of a sample's tokens at a component into one number."""
 Unit = Literal["nat", "bit", "sqrt"]
@@ -35,6 +38,19 @@ TABLE_FORMATS = {".csv": "CSV", ".parquet": "Parquet", ".json": "JSON", **RESULT
 """Suffix of the file name of a table -> its format."""
 PAIR_FORMATS = {".npz": "NumPy"}
 """Suffix of the file name of exported pairs -> its format."""
+
+
+def is_result(path: str) -> bool:
+    """Return whether a path is that of a saved result and not of a run, by its suffix or its root attributes."""
+    if path.endswith(".nc"):
+        return True
+    try:
+        attributes = read_json(Path(path, "zarr.json"))["attributes"]
+        return "format" not in attributes and any(
+            name in attributes for name in ("digest", "chunks_digest", "lorascope")
+        )
+    except (OSError, StoreError, LookupError, TypeError):
+        return False
 
 
 def refuse_target(target: Path, formats: Mapping[str, str] = RESULT_FORMATS, *, option: str = "out") -> Path:

@@ -12,20 +12,23 @@ from typing import Any
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from lorascope.stores.places.files import atomic_write
 from lorascope.stores.reading.labels import TOKEN_INDEXES, token_coordinates, with_component_indexes
 
+from .digests import DIGESTS, DONE, add_digests, warn_if_changed
 from .options import RESULT_FORMATS, TABLE_FORMATS, refuse_target
+from .tree import CHUNK_COMPONENTS, CHUNK_TOKENS
 
-DONE = "done"
-"""Name of the array in an unfinished result that says which components are done."""
+COMPRESSORS = (ZstdCodec(level=0), Crc32cCodec())
+"""Codecs of the chunks of a Zarr result: Zarr's default, and a checksum that is compared whenever a chunk is read."""
 LABEL_TABLE = "labels"
 """Attribute of a label that is stored as codes: the name of the table that the codes are places in."""
 
 
 def save(result: xr.Dataset | xr.DataTree, path: str | Path) -> Path:
-    """Write a result as Zarr (`.zarr`) or NetCDF (`.nc`), with its attributes, and return the path.
+    """Write a result as Zarr (`.zarr`) or NetCDF (`.nc`), with its attributes and digests, and return the path.
 
     The file appears under its name only when it is complete. The sample, text and role of each token are stored as
     codes into the tables `sample_labels`, `text_labels` and `role_labels`, which contain each label once.
@@ -44,6 +47,7 @@ def save(result: xr.Dataset | xr.DataTree, path: str | Path) -> Path:
             tree.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
         else:
             tree.to_netcdf(partial, engine="netcdf4")
+        add_digests(partial)
     return target
 
 
@@ -51,9 +55,18 @@ def open_result(path: str | Path) -> xr.DataTree:
     """Return a saved result as an xarray.DataTree; large arrays are read from disk only when they are used.
 
     Results of `miub` and `qualify` come back as they were. Another dataset is the root of a tree without nodes, and
-    `to_dataset()` returns it.
+    `to_dataset()` returns it. The attribute `digest` is that of what was written.
+
+    Warns
+    -----
+    UserWarning
+        If the result isn't what was written. For this, a NetCDF file is read through (about 1 s a GB); of a Zarr result
+        only metadata and the sizes of chunks are compared. A chunk's checksum is compared when it is read, with a
+        ValueError if it differs; `verify_result` compares all bytes.
     """
     is_netcdf = Path(path).suffix == ".nc"
+    if "://" not in str(path):
+        warn_if_changed(Path(path))
     options: dict[str, Any] = {"engine": "netcdf4"} if is_netcdf else {"engine": "zarr", "consolidated": False}
     stored = xr.open_datatree(path, cache=False, drop_variables=[DONE], **options)
     nodes = {node.path: _decode_dataset(node.to_dataset(inherit=False)) for node in stored.subtree}
@@ -63,9 +76,12 @@ def open_result(path: str | Path) -> xr.DataTree:
 
 
 def encode_labels(result: xr.Dataset | xr.DataTree) -> xr.DataTree:
-    """Return the tree as it is saved: text labels of tokens as integer codes, with a table of the distinct labels."""
+    """Return the tree as it is saved: text labels of tokens as codes into a table of labels, chunks with checksums."""
     tree = xr.DataTree(result) if isinstance(result, xr.Dataset) else result
-    return xr.DataTree.from_dict({node.path: _encode_dataset(node.to_dataset(inherit=False)) for node in tree.subtree})
+    nodes = {node.path: _encode_dataset(node.to_dataset(inherit=False)) for node in tree.subtree}
+    for name in DIGESTS:  # those of the result that this one was made from
+        nodes[tree.path].attrs.pop(name, None)
+    return xr.DataTree.from_dict(nodes)
 
 
 def _encode_dataset(dataset: xr.Dataset) -> xr.Dataset:
@@ -79,6 +95,12 @@ def _encode_dataset(dataset: xr.Dataset) -> xr.Dataset:
         codes, labels = pd.factorize(dataset[name].values)
         columns = {name: ("token", codes.astype(np.int32), {LABEL_TABLE: table}), table: (table, labels)}
         dataset = dataset.drop_vars(name).assign_coords(columns)
+    dataset = dataset.copy()
+    for variable in dataset.variables.values():  # each format takes its own and ignores the others
+        is_table = variable.ndim == 2 and variable.size  # larger chunks of NetCDF take ten times as long
+        chunks = tuple(map(min, variable.shape, (CHUNK_TOKENS, CHUNK_COMPONENTS))) if is_table else None
+        own = {"contiguous": False, "chunksizes": chunks, "fletcher32": True, "compressors": COMPRESSORS}
+        variable.encoding = {**variable.encoding, **own}
     return dataset
 
 

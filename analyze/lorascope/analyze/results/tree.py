@@ -1,6 +1,7 @@
 """The tree of a result: values by component at its root, values by token and by sample in one node each."""
 
 import reprlib
+from hashlib import sha256
 from importlib.metadata import version
 
 import numpy as np
@@ -53,7 +54,7 @@ def result_tree(tokens: xr.Dataset, samples: xr.Dataset) -> xr.DataTree:
 
 
 def run_attributes(run: Run, adapter: str | None) -> dict[str, str]:
-    """Return attributes of a result, as a dict of texts: its run, adapter, model and version of lorascope."""
+    """Return attributes of a result, as a dict of texts: its run and rows, adapter, model and version of lorascope."""
     provenance = run.attributes.get("provenance", {})
     return {
         "stream": run.stream,
@@ -63,5 +64,11 @@ def run_attributes(run: Run, adapter: str | None) -> dict[str, str]:
         "population": str(provenance.get("population", "")),
         "run": run.place.name,
         "run_fingerprint": str(run.attributes.get("fingerprint", "")),
+        "run_rows": rows_digest(run),
         "lorascope": version("lorascope"),
     }
+
+
+def rows_digest(run: Run) -> str:
+    """Return the hexadecimal SHA-256 of all rows' digests (0 for uncommitted rows), which changes with any row."""
+    return sha256(b"".join(run.digest(row).tobytes() for row in range(run.n_rows))).hexdigest()

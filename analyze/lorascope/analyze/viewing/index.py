@@ -15,6 +15,7 @@ import zarr
 
 from lorascope.analyze.directions.decomposition import N_TOP, Directions, directions_of, state_rows
 from lorascope.analyze.miub.reduce import SampleSums, token_blocks, usable_samples
+from lorascope.analyze.results.tree import rows_digest
 from lorascope.analyze.results.weights import token_weights
 from lorascope.stores import Run
 from lorascope.stores.checking.verify import open_as_written
@@ -26,7 +27,7 @@ from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike
 
 from ..measuring.measures import feature_permutation
-from ..measuring.run import measure_resumable, rows_digest
+from ..measuring.run import measure_resumable
 from ..measuring.sources import component_sources, has_all_states
 
 FORMAT, FORMAT_VERSION = "lorascope.view", 1

@@ -3,10 +3,12 @@
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cyclopts.types import NonNegativeInt
 
+from lorascope.analyze.results.options import is_result
 from lorascope.stores.errors import StoreError
 from lorascope.stores.reading.require_run import require_store
 
@@ -40,7 +42,7 @@ def verify(
     seed: NonNegativeInt = 0,
     as_json: AsJson = False,
 ) -> int:
-    """Check a run: checksums, decoding, and whether its numbers look right.
+    """Check a run: checksums, decoding, and whether its numbers look right. Of a saved result, compare every byte.
 
     With --reforward, some samples are also computed again by the model. The exit code is 1 if anything is wrong.
 
@@ -71,7 +73,7 @@ def verify(
         Print one JSON object and nothing else: `run`, `sound`, `level`, `n_rows`, `n_committed`, `n_chunks` (checked),
         `problems` (all of them: `place`, `kind`, `message`), `uncovered` (sentences on what no digest covers),
         `reforward` (null without --reforward or if the run is damaged; else `samples`, `n_tokens`, `n_vectors`,
-        `n_equal`, `worst`).
+        `n_equal`, `worst`). Of a result: `result`, `run`, `run_fingerprint`, `run_rows`, `sound`, `problems`.
     """
     asked = {
         "model": model, "adapter": adapter, "data": data, "prompt": prompt, "examples": examples, "device": device,
@@ -81,6 +83,12 @@ def verify(
     if overrides and not reforward:
         name = next(iter(overrides)).replace("_", "-")
         raise ValueError(f"`--{name}` says how to compute samples again; say how many, as in `--reforward 4`")
+    if is_result(run):
+        if reforward or component:
+            raise ValueError(
+                f"`{run}` is a result, whose bytes are compared; `--component` and `--reforward` are for runs"
+            )
+        return _verify_result(run, as_json=as_json)
     run = require_store(run)
     if reforward:
         from lorascope.capture.settling.inputs import require_inputs, settings_of_run
@@ -115,6 +123,22 @@ def verify(
             lines.insert(0, f"and {rest.total()} more: {', '.join(f'{n} {kind}' for kind, n in rest.items())}")
     for line in lines:
         say(line)
+    return 1 if problems else 0
+
+
+def _verify_result(result: str, *, as_json: bool) -> int:
+    """Compare a saved result with its digests, print whether it is sound, and return the exit code."""
+    from lorascope.analyze.results.digests import read_attributes, verify_result
+
+    problems, attributes = verify_result(result), read_attributes(Path(result))
+    origin = {name: attributes.get(name, "") for name in ("run", "run_fingerprint", "run_rows")}
+    if as_json:
+        write_json({"result": result, **origin, "sound": not problems, "problems": problems})
+        return 1 if problems else 0
+    for problem in problems:
+        say(problem.message)
+    state = "damaged, or changed by something other than lorascope" if problems else "sound by digests of every byte"
+    say(f"{result}, of run {origin['run']}: {state}" if origin["run"] else f"{result}: {state}")
     return 1 if problems else 0
 
 
