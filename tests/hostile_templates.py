@@ -36,7 +36,7 @@ HOSTILE: dict[str, str] = {
     "file": "{% include '/etc/passwd' %}",
     "long reason": "{{ raise_exception('x ' * 99999) }}",
     "many digits": "{{ 10 ** 9999999 }}",
-    "power of powers": "{% set n = messages | length + 9 %}{{ n ** n ** n ** n }}",
+    "power of powers": "{% set n = messages | length + 9 %}{{ n ** (n ** (n ** n)) }}",
     "doubled number": "{% set n = namespace(x=3) %}{% for i in range(99) %}{% set n.x = n.x * n.x %}{% endfor %}",
     "ljust": "{{ 'x'.ljust(9999999999) }}",
     "indent": "{{ ('x\\n' * 9999) | indent(9999999) }}",
@@ -45,7 +45,8 @@ HOSTILE: dict[str, str] = {
     "encoded": "{{ ('x' * 999999999).encode('utf-32') | length }}",
     "many characters": "{{ ('x' * 999999999) | list | length }}",
     "year after year": "{{ strftime_now('%Y' * 99999999) }}",
-    "list of lists": "{% set n = namespace(x=[]) %}{% for i in range(9) %}{% set n.x = [n.x] * 99 %}{% endfor %}",
+    "list of lists": "{% set n = namespace(x=[]) %}{% for i in range(9) %}{% set n.x = [n.x] * 99 %}{% endfor %}"
+    "{{ n.x | string | length }}",
     "dictionary of long texts": "{{ dict.fromkeys(range(99999), 'x' * 99999) | tojson }}",
     "growing dictionary": "{% set n = namespace(d={}) %}{% for i in range(99999) %}{% for j in range(99) %}"
     "{% set n.d = dict(n.d, **{'a' ~ i ~ j: i}) %}{% endfor %}{% endfor %}",
@@ -66,6 +67,6 @@ HOSTILE: dict[str, str] = {
     "deep signs": "{{ " + "-" * 99_999 + "1 }}",
     "deep parentheses": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
     "module": "{% import 'os' as os %}{{ os.system('true') }}",
-    "globals of a function": "{{ raise_exception.__globals__ }}",
+    "globals of a function": "{{ raise_exception.__globals__['os'] }}",
 }
 """What the template does -> its text."""
