@@ -18,7 +18,7 @@ def test_it_says_what_it_took(capsys: pytest.CaptureFixture[str], many_rows: Pat
     options = ("--component", "*.0.*", "--component", "*.1.mlp.up_proj", "--samples", "2", "--tokens", "share:0.1")
     text = pulled(capsys, many_rows, out, *options, "--seed", "3", "--adapter", "def*")
     assert "3 of 4 components, 2 of 5 samples, 110 of 2500 tokens: " in text
-    assert re.search(rf"kB of .* MB in {out}\n", text)
+    assert re.search(rf"tokens: \S+ kB in {out} \(the source has \S+ MB\)\n", text)
     assert "the source was checked by the checksum of every chunk, the copy was read back and compared" in text
     run = open_run(out)
     assert run.samples["id"].values.tolist() == ["s0", "s1"]

@@ -467,6 +467,21 @@ def test_only_what_is_looked_at_is_read(look: Callable[..., Look], served: Calla
     assert opened.requests.count("runs/0/tokens/text/c.0") == 1
 
 
+def test_a_bundle_links_to_the_report_of_the_shown_adapter(
+    look: Callable[..., Look], served: Callable[..., str], made: Callable[[str], Small], tmp_path: Path
+) -> None:
+    with static(write_bundle(made("two").run, tmp_path / "bundle", with_runs=True)) as url:
+        opened = look(url)
+        for adapter in ("a", "b"):
+            opened.go(f"panes=0:{adapter}")
+            link = opened.page.get_by_role("link", name="Report")
+            expect(link).to_have_attribute("href", f"report-0-{adapter}.html")
+        link.click()
+        opened.page.wait_for_url(f"{url}report-0-b.html")
+        expect(opened.page.locator("h1")).to_have_text("What the adapter did and learned")
+    expect(look(served("two")).page.get_by_role("link", name="Report")).to_have_count(0)
+
+
 @pytest.mark.slow
 def test_a_bundle_shows_the_same_from_a_web_server_and_a_bucket(
     look: Callable[..., Look], served: Callable[..., str], main: Small, tmp_path: Path, s3: Any

@@ -69,11 +69,13 @@ function start(manifest: App["manifest"]): void {
   const button = (text: string, title: string, click: () => void) =>
     el("button", { class: "plain", "aria-label": title, title, click }, text);
   const [model, main] = [el("span", { class: "model quiet" }), el("main")];
+  const report = el("a", { title: "The report on this run and adapter", hidden: true }, "Report");
   document.body.append(
     el("header", { id: "top" },
       el("button", { class: "drawer", click: () => document.body.classList.toggle("listing") }, "Samples"),
       el("strong", {}, "lorascope"), model,
       el("label", { class: "filter" }, span("quiet", "Components"), filter, patterns, many),
+      report,
       button("◐", "Light or dark", () => app.go({ theme: isDark() ? "light" : "dark" })),
       button("?", "Keys", () => keys.showModal())),
     list.root, main, keys);
@@ -99,6 +101,9 @@ function start(manifest: App["manifest"]): void {
     if (run && adapter) {
       list.update({ run, adapter });
       about(run);
+      const reports = manifest.runs[run.place]?.reports ?? {};
+      report.hidden = !Object.hasOwn(reports, adapter.name); // an adapter may be named constructor
+      if (!report.hidden) report.href = reports[adapter.name]!;
     }
     panes.forEach((each) => each.update());
   }

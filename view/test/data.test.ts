@@ -525,6 +525,13 @@ test("an object that may be absent counts as absent where a bucket says 403", as
   assert.deepEqual([...run.samples.baseCe, run.nCommittedRows], [NaN, NaN, 0]);
 });
 
+test("only files of reports next to the page are linked", async () => {
+  const reports = { a: "report-0-a.html", b: "javascript:alert(1)", c: "report/../../x.html", d: "//x/report.html" };
+  const document = { format: "lorascope.view", format_version: 1, runs: [{ name: "r", run: "r/", index: "i/", reports }] };
+  const { base } = serve({ "view.json": { get: () => new TextEncoder().encode(JSON.stringify(document)) } });
+  assert.deepEqual((await dataAt(base).manifest()).runs[0]!.reports, { a: "report-0-a.html" });
+});
+
 for (const [name, content, message] of [
   ["isn't there", undefined, /can't read http:.*view\.json: `lorascope view`, or any web server/],
   ["isn't JSON", "<html>", /view\.json isn't a manifest/],

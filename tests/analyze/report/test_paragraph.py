@@ -49,7 +49,7 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         {},
         {
             HELPS: "With the adapter, accuracy ",
-            ACTS: "over all modules, it is called MIUB (0.484 ± 0.025 nat over 12 samples).",
+            ACTS: "over all modules, it is called MIUB: 0.484 ± 0.025 nat over 12 samples. A MIUB is neither",
             MATTERS: NO_ABLATION,
         },
     ),
@@ -121,7 +121,7 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "one sample": (
         {"n_samples": 1, "ablate": "components"},
         {
-            ACTS: "MIUB (0.436 nat over one sample, which gives no error).",
+            ACTS: "MIUB: 0.436 nat over one sample, which gives no error.",
             MATTERS: "Can't tell which part matters: whichever is removed, predictions of the next token change by "
             "less than twice the standard error (7 tokens of one sample, which gives no error).",
             DIRECTIONS: "_proj is a mix of at most",

@@ -12,7 +12,7 @@ from lorascope.analyze import explain
 from lorascope.analyze.miub.qualify import qualify
 from lorascope.analyze.report import paragraph, write_report
 from lorascope.analyze.report.helped import scores_caption
-from lorascope.analyze.report.markup import as_json, escape, table, tile, with_minus
+from lorascope.analyze.report.markup import as_json, escape, table, tile, with_minus, with_units
 from lorascope.analyze.report.samples import MOST_TOKENS
 from lorascope.analyze.report.trust import describe_run
 from lorascope.analyze.results.format import format_error, format_number, format_percent
@@ -139,11 +139,26 @@ def test_it_opens_with_the_paragraph(small: Small, page: Page) -> None:
     answers = paragraph(small.run, explain(small.run))
     assert [question for question, _ in opening] == [question for question, _ in answers]
     for (_, shown), (_, answer) in zip(opening, answers, strict=True):
-        assert re.sub("</?code>", "`", shown) == escape(with_minus(answer))
+        assert re.sub("</?code>", "`", shown) == escape(with_units(with_minus(answer)))
     by_sample = small.by_sample(small.js()).sum(axis=1)
-    assert format_error(by_sample.mean(), by_sample.std(ddof=1) / np.sqrt(12)) in opening[1][1]
+    value = with_units(f"{format_error(by_sample.mean(), by_sample.std(ddof=1) / np.sqrt(12))} nat")
+    assert value in opening[1][1]
+    assert " " not in value
     assert "at most ln 2 = 0.693 nats per component" in page.text
     assert "That theorem doesn't hold" in page.text
+
+
+def test_no_line_ends_between_a_number_and_its_unit() -> None:
+    text = "(3.706 ± 0.020)·10⁻³ nat of 2 nats, 5 % or 1.2·10⁻⁶ nat"
+    assert with_units(text).split(" ") == [
+        "(3.706\xa0±\xa00.020)·10⁻³\xa0nat",
+        "of",
+        "2\xa0nats,",
+        "5\xa0%",
+        "or",
+        "1.2·10⁻⁶\xa0nat",
+    ]
+    assert with_units("5 national parks, a % sign, 2 % 3") == "5 national parks, a % sign, 2\xa0% 3"
 
 
 def test_figures_hold_the_definitions_numbers(small: Small, page: Page) -> None:
@@ -263,7 +278,7 @@ def test_drawn_tokens_are_weighed(make_small: Callable[..., Small], tmp_path: Pa
     small = make_small(is_weighted=True)
     by_sample = small.by_sample(small.js()).sum(axis=1)
     page = page_of(small.run, tmp_path)
-    assert format_error(by_sample.mean(), by_sample.std(ddof=1) / np.sqrt(12)) in page.text
+    assert with_units(format_error(by_sample.mean(), by_sample.std(ddof=1) / np.sqrt(12))) in page.text
     swallowed = small.run.reduction("swallowed").values[:, -1]
     known = np.isfinite(swallowed)
     mean = np.average(swallowed[known], weights=small.weight[known])
@@ -306,7 +321,7 @@ def test_chosen_components(small: Small, tmp_path: Path) -> None:
     page = page_of(small.run, tmp_path, components=["*.up_proj"])
     assert "2 of 6 components were chosen: MIUB, shares and colours are only about these." in page.text
     by_sample = small.by_sample(small.js())[:, [1, 4]].sum(axis=1)
-    assert format_error(by_sample.mean(), by_sample.std(ddof=1) / np.sqrt(12)) in page.text
+    assert with_units(format_error(by_sample.mean(), by_sample.std(ddof=1) / np.sqrt(12))) in page.text
 
 
 def test_unfinished_run(unfinished: Path, tmp_path: Path) -> None:

@@ -78,6 +78,8 @@ def test_with_its_runs_it_needs_nothing_beside_it(run: Path, two_adapters: Path,
         ("a #1%.zarr", "runs/0/", "indexes/0/"),
         ("b.zarr", "runs/1/", "indexes/1/"),
     ]
+    of_second = {name: f"report-1-{name}.html" for name in ("a", "b")}
+    assert [entry["reports"] for entry in entries] == [{"default": "report-0-default.html"}, of_second]
     assert json.loads((written / "indexes/1/zarr.json").read_text())["attributes"]["format"] == "lorascope.view"
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 

@@ -257,7 +257,11 @@ def test_what_estimates_can_say_depends_on_their_verdicts(
     falls = of(made, "MI falls as rank grows")
     if verdict != "ok":  # bounds aren't compared
         assert (falls.verdict, falls.n_items) == ("not identified", 0)
-        assert "from r8 to r32 it falls in 0 of the 0 components" in falls.because
+        assert falls.because == "none of the 7 components has a verdict of ok in both r8 and r32"
+    if verdict in ("biased", "saturated"):
+        assert (
+            of(made, "js lies above MI").because == "none of the 14 components has a verdict of ok or lower bound only"
+        )
 
 
 def test_small_studies_say_what_they_lack(tmp_path: Path) -> None:

@@ -39,8 +39,12 @@ async function readManifest(base: string): Promise<Manifest> {
     throw new DataError(`${url.href} isn't a manifest of this page's version; make the bundle again`);
   }
   const absolute = (address: unknown) => new URL(String(address), base).href;
-  const named = runs.map(({ name, run, index }) => [String(name), absolute(run), absolute(index)] as const);
-  return { format, format_version: version, runs: named.map(([name, run, index]) => ({ name, run, index })) };
+  const isReport = ([, file]: [string, unknown]) => /^report[A-Za-z0-9_.-]*\.html$/.test(String(file)); // no other link
+  const named = runs.map(({ name, run, index, reports }) => ({
+    name: String(name), run: absolute(run), index: absolute(index),
+    reports: Object.fromEntries(Object.entries(reports ?? {}).filter(isReport)),
+  }));
+  return { format, format_version: version, runs: named };
 }
 
 export const data: Data = dataAt(globalThis.document?.baseURI ?? "http://localhost/");

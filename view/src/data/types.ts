@@ -1,10 +1,11 @@
 /** The interface between reading runs (`data/`) and showing them (`ui/`). */
 
-/** `view.json`, next to the page. Addresses are relative to the page or absolute, and end in `/`. */
+/** `view.json`, next to the page. Addresses are relative to the page or absolute, and of stores end in `/`. */
 export interface Manifest {
   format: "lorascope.view";
   format_version: 1;
-  runs: { name: string; run: string; index: string }[];
+  /** `reports`: file of the report by adapter, next to the page; only bundles have them. */
+  runs: { name: string; run: string; index: string; reports?: Record<string, string> }[];
 }
 
 /** One LoRA-wrapped linear layer, in the order of every `component` axis. */

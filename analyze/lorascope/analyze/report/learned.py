@@ -16,13 +16,12 @@ from lorascope.stores import Run
 from lorascope.stores.visible import one_line
 
 from .explain import Explanation
-from .markup import section, table, with_code
+from .markup import NO_BREAK, section, table, with_code
 from .matters import has_significant_removal
 from .where_it_acts import join_names
 
 LEVEL = 0.05
 """Largest p at which a sentence claims something; above it the sentence says that it can't tell."""
-NO_BREAK = "\N{NO-BREAK SPACE}"
 N_WORDS = 8
 """Most tokens that a sentence names."""
 N_ROWS = 10

@@ -8,6 +8,7 @@ from typing import Any
 
 from lorascope.stores.visible import visible
 
+NO_BREAK = "\N{NO-BREAK SPACE}"
 NEEDS_SCRIPT = "<noscript>This figure needs JavaScript.</noscript>"
 """Placeholder of a figure that isn't drawn; `with_pictures` replaces it by a picture if it can."""
 
@@ -28,7 +29,7 @@ def figure(name: str, plot: Any, caption: str) -> str:
     return (
         f'<figure><div class="plot" id="{escape(name)}" style="height:{int(plot.layout.height)}px">{NEEDS_SCRIPT}</div>'
         f'<script type="application/json" id="{escape(name)}-data">{data}</script>'
-        f"<figcaption>{caption}</figcaption></figure>"
+        f"<figcaption>{with_units(caption)}</figcaption></figure>"
     )
 
 
@@ -52,7 +53,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, n_names: 
     )
     stacks = ' class="stacks"' if len(columns) > 3 else ""
     whole = f"<table{stacks}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    below = f"<figcaption>{caption}</figcaption>" if caption else ""
+    below = f"<figcaption>{with_units(caption)}</figcaption>" if caption else ""
     return f'<figure><div class="scroll">{whole}</div>{below}</figure>'
 
 
@@ -74,7 +75,7 @@ def contents(body: str) -> str:
 
 def folded(name: str, summary: str, *parts: str) -> str:
     """Return the HTML of a line that shows further parts (HTML) when it is clicked."""
-    return f'<details id="{escape(name)}"><summary>{summary}</summary>{"".join(parts)}</details>'
+    return f'<details id="{escape(name)}"><summary>{with_units(summary)}</summary>{"".join(parts)}</details>'
 
 
 def notice(text: str) -> str:
@@ -94,9 +95,15 @@ def _cell(kind: str, value: object) -> str:
 
 def with_code(text: str) -> str:
     """Return the HTML of plain text, with code between backquotes marked as such."""
-    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(with_minus(text)))
+    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(with_units(with_minus(text))))
 
 
 def with_minus(text: str) -> str:
     """Return a text whose negative numbers have a minus sign in place of a hyphen."""
     return re.sub(r"(?<![\w.])-(?=[\d∞])", "\N{MINUS SIGN}", text)
+
+
+def with_units(text: str) -> str:
+    """Return a text with no-break spaces before units and around ±, so that no line ends inside a quantity."""
+    text = re.sub(r"(?<=[\d⁰¹²³⁴-⁹]) (?=(?:%|nats?\b))", NO_BREAK, text)
+    return re.sub(r"(?<=\d) ± (?=\d)", f"{NO_BREAK}±{NO_BREAK}", text)

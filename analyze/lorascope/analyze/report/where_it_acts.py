@@ -37,9 +37,9 @@ def answer_where_it_acts(result: xr.DataTree) -> str:
         f"{main_places(result)} A module is a weight matrix that the adapter changes. The effect on it is how far "
         "the adapter moves its output: 0 if not at all, and 0.693 if the output is an entirely different one "
         "(Jensen-Shannon divergence, JS, of the softmax of the output with and without the adapter, in nat). Added up "
-        f"over all modules, it is called MIUB ({format_error(miub, error)} nat over "
-        f"{sample_count(result.attrs['n_samples'])}). No MIUB is good or bad: it compares adapters of one model on "
-        f"the same samples. {compare_with_shuffled(result)}"
+        f"over all modules, it is called MIUB: {format_error(miub, error)} nat over "
+        f"{sample_count(result.attrs['n_samples'])}. A MIUB is neither good nor bad by itself; it is for comparing "
+        f"adapters of one model on the same samples. {compare_with_shuffled(result)}"
     )
 
 

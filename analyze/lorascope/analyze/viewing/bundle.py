@@ -83,8 +83,8 @@ def write_bundle(
             else:
                 _copy_store(ServedStore.of(read_root(open_place(index))), into, progress)
         (partial / "index.html").write_bytes(page())
-        (partial / MANIFEST).write_bytes(manifest(opened, addresses))
-        _write_reports(reported, partial, progress)
+        reports = _write_reports(reported, partial, progress)
+        (partial / MANIFEST).write_bytes(manifest(opened, addresses, reports))
     return folder
 
 
@@ -97,20 +97,24 @@ def _require_all_rows(run: Run) -> None:
         )
 
 
-def _write_reports(runs: Sequence[Run], folder: Path, progress: Progress | None) -> None:
-    """Write `report.html`, or one per run and adapter if a run has several; nothing if a run has no whole sample."""
+def _write_reports(runs: Sequence[Run], folder: Path, progress: Progress | None) -> list[dict[str, str]]:
+    """Write `report.html`, or one per run and adapter if a run has several; nothing if a run has no whole sample.
+
+    Return the file of the report by adapter, for each run.
+    """
     from lorascope.analyze.report import write_report  # imports plotly, which the page's server doesn't need
 
     if not all(map(_has_whole_sample, runs)):
-        return
+        return [{} for _ in runs]
     if all(len(run.adapters) == 1 for run in runs):
         write_report(runs, folder / "report.html", view_page="index.html", progress=progress)
-        return
+        return [dict.fromkeys(run.adapters, "report.html") for run in runs]
+    files = [{name: f"report-{place}-{name}.html" for name in run.adapters} for place, run in enumerate(runs)]
     for place, run in enumerate(runs):
-        for name in run.adapters:
+        for name, file in files[place].items():
             page = f"index.html#panes={place}:{name}"
-            file = folder / f"report-{place}-{name}.html"
-            write_report(run, file, adapter=name, view_page=page, progress=progress)
+            write_report(run, folder / file, adapter=name, view_page=page, progress=progress)
+    return files
 
 
 def _has_whole_sample(run: Run) -> bool:

@@ -28,11 +28,17 @@ def page() -> bytes:
     return (files(__package__) / "page.html").read_bytes()
 
 
-def manifest(runs: Sequence[Run], addresses: Sequence[str]) -> bytes:
-    """Return `view.json` as bytes: each run's name, and addresses of the run and its index relative to the page."""
+def manifest(
+    runs: Sequence[Run], addresses: Sequence[str], reports: Sequence[Mapping[str, str]] | None = None
+) -> bytes:
+    """Return `view.json` as bytes: each run's name, and addresses of the run and its index relative to the page.
+
+    `reports` has the file of the report by adapter, for each run; by default no run has one.
+    """
     names = run_names([run.place.name for run in runs])
     entries = [
         {"name": one_line(name), "run": address, "index": INDEX.format(place)}
+        | ({"reports": dict(reports[place])} if reports and reports[place] else {})
         for place, (name, address) in enumerate(zip(names, addresses, strict=True))
     ]
     return json.dumps({"format": "lorascope.view", "format_version": 1, "runs": entries}).encode()

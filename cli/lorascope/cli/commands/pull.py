@@ -72,7 +72,7 @@ def pull(
         say(f"already complete: {amounts} in {run.place.name}; nothing was copied")
         return
     before, after = (sum(n_bytes for _, n_bytes in open_place(path).sizes()) for path in (source, out))
-    say(f"{amounts}: {format_size(after)} of {format_size(before)} in {run.place.name}")
+    say(f"{amounts}: {format_size(after)} in {run.place.name} (the source has {format_size(before)})")
     say(f"the source was checked by the {step['checked']}, the copy was read back and compared")
     if step["samples_incomplete"]:
         say(f"{describe_incomplete(step['samples_incomplete'], open_run(source))} and were excluded")

@@ -282,9 +282,10 @@ def _compare_with_js(of: str, panel: pd.DataFrame) -> Iterator[Finding]:
     believed, n = panel[panel["is_believed"]], len(panel)
     n_believed, n_below = len(believed), int((believed["js"] < believed["mi"]).sum())
     word: Word = "contradicted" if n_below > n_believed / 2 else "not identified"
-    because = (
-        f"MI is above js in {n_below} of the {n_believed} components, of {n}, with a verdict of ok or lower bound only"
-    )
+    believable = "a verdict of ok or lower bound only"
+    because = f"MI is above js in {n_below} of the {n_believed} components, of {n}, with {believable}"
+    if not n_believed:
+        because = f"none of the {n} components has {believable}"
     yield _component_finding(f"js{of} lies above MI", word, because, n_believed)
     ratios = panel["mi"] / panel["js"].where(panel["js"] > 0, 0)
     is_higher = ((ratios > 1 + NEARLY_EQUAL) & panel["is_believed"]).sum() > n / 2
@@ -304,6 +305,9 @@ def _test_mi_falls(claim: str, panels: Mapping[str, pd.DataFrame]) -> Finding:
     both = start.add_suffix("_first").join(end.add_suffix("_last"), how="inner")
     change = (both["mi_last"] - both["mi_first"])[both["is_clean_first"] & both["is_clean_last"]]
     n_falls, n_moved = int((change < 0).sum()), int((change != 0).sum())
+    if not len(change):
+        because = f"none of the {len(both)} components has a verdict of ok in both {first} and {last}"
+        return _component_finding(claim, "not identified", because, 0)
     n = f"{n_falls} of the {len(change)} components, of {len(both)}"
     because = f"from {first} to {last} it falls in {n}, with a verdict of ok at both ends"
     if not n_moved:
