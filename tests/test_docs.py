@@ -231,6 +231,18 @@ def test_every_test_that_a_page_names_is_there() -> None:
         assert any(not test or f"def {test}(" in content for content in contents), f"{file}::{test}"
 
 
+def test_every_promise_names_tests_that_are_there() -> None:
+    _, _, promises = (ROOT / "docs/reliability.md").read_text().partition("\n## What is promised\n")
+    rows = re.findall(r"^\| (?!promise \|)(.*) \| (.*) \|$", promises, flags=re.MULTILINE)
+    assert len(rows) > 50
+    files = list((ROOT / "tests").rglob("test_*.py"))
+    for promise, tests in rows:
+        assert re.fullmatch(r"`[\w/]+\.py::test_\w+`(, `[\w/]+\.py::test_\w+`)*", tests), promise
+        for file, test in re.findall(r"`([\w/]+\.py)::(\w+)`", tests):
+            (path,) = [path for path in files if path.as_posix().endswith(f"/{file}")]
+            assert f"def {test}(" in path.read_text(), f"{file}::{test}"
+
+
 def test_the_page_of_commands_is_made_of_the_commands() -> None:
     hooks = module("hooks", ROOT / "docs/hooks.py")
     page = hooks.on_page_markdown((ROOT / "docs/reference/cli.md").read_text())
