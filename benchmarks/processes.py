@@ -6,8 +6,9 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from phases import SITE, watch
 
@@ -81,13 +82,18 @@ def warm_up() -> None:
     import lorascope.cli.main  # noqa: F401
 
 
-def fork(words: Sequence[str], notes: Path, log: Path) -> Running:
+def fork(words: Sequence[str], notes: Path, log: Path) -> Running:  # noqa: RET503 (a child never gets there)
     """`lorascope WORDS` in a child of this process, which has imported everything already."""
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid:
         return Running(pid, log, 1)
+    become(words, log, lambda: watch(notes))
+
+
+def become(words: Sequence[str], log: Path, prepare: Callable[[], None]) -> NoReturn:
+    """Be `lorascope WORDS` in this process, a fork, which ends with it."""
     code = 70
     try:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -95,7 +101,7 @@ def fork(words: Sequence[str], notes: Path, log: Path) -> Running:
         os.dup2(descriptor, 2)
         os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        watch(notes)
+        prepare()
         from lorascope.cli.main import main
 
         code = main(words)

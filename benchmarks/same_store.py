@@ -49,8 +49,9 @@ def content(store: Path, name: str) -> Any:
     file = store / name
     octets = file.read_bytes()
     if file.suffix == ".nc":  # its attributes hold times
-        with xr.open_dataset(file) as results:
-            return json.dumps(results.load().drop_attrs().to_dict(), default=str)
+        with xr.open_datatree(file, engine="netcdf4") as results:
+            nodes = {node.path: node.to_dataset(inherit=False).drop_attrs().to_dict() for node in results.subtree}
+            return json.dumps(nodes, default=str)
     if file.name != "finetune.json" and (file.name != "zarr.json" or (file.parent.parent / "zarr.json").exists()):
         return octets
     try:
