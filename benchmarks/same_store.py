@@ -1,8 +1,10 @@
 """Whether two finished runs or studies are the same, byte for byte, except for times."""
 
+import base64
 import json
 import os
 import random
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,7 +13,7 @@ from typing import Any
 
 import xarray as xr
 
-CLOCK = frozenset({"measured", "started", "time", "train_seconds", "root_digest"})
+CLOCK = frozenset({"measured", "started", "time", "train_seconds", "seconds", "root_digest"})
 """Entries of a run's root, and of the record of a training, that say when it was made or how long it took, or that
 follow from these."""
 
@@ -52,6 +54,10 @@ def content(store: Path, name: str) -> Any:
         with xr.open_datatree(file, engine="netcdf4") as results:
             nodes = {node.path: node.to_dataset(inherit=False).drop_attrs().to_dict() for node in results.subtree}
             return json.dumps(nodes, default=str)
+    if file.suffix == ".html":
+        return re.sub(
+            rb"svg\+xml;base64,([\w+/]+=*)", lambda picture: without_name(base64.b64decode(picture[1])), octets
+        )
     if file.name != "finetune.json" and (file.name != "zarr.json" or (file.parent.parent / "zarr.json").exists()):
         return octets
     try:
@@ -60,13 +66,20 @@ def content(store: Path, name: str) -> Any:
         return octets
 
 
+def without_name(picture: bytes) -> bytes:
+    """An SVG without the random names that Plotly gives to its parts."""
+    names = re.findall(rb"(?:defs-|trace|-cb)([0-9a-f]{6})\b", picture)
+    return re.sub(b"|".join(names), b"", picture) if names else picture
+
+
 def without_clock(value: Any) -> Any:
     """JSON without the entries that `CLOCK` names, wherever they are."""
     if isinstance(value, list):
         return [without_clock(one) for one in value]
     if not isinstance(value, dict):
         return value
-    return {key: without_clock(one) for key, one in value.items() if key not in CLOCK}
+    clock = CLOCK | {"share"} if "seconds" in value else CLOCK  # what measuring took of a training
+    return {key: without_clock(one) for key, one in value.items() if key not in clock}
 
 
 def check_comparison(store: Path) -> tuple[int, int]:
