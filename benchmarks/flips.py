@@ -1,10 +1,11 @@
-"""One bit flipped in a run or a result: `python benchmarks/flips.py` counts those that `verify` doesn't report.
+"""One bit flipped in what lorascope writes: `python benchmarks/flips.py` counts those that `verify` doesn't report.
 
-Two runs of a tiny model, one as `kill.py` captures it, one with the demo's settings and states in half of the rows, and
-MIUB of the first one, saved as Zarr and as NetCDF. The kinds of files take turns; within a kind the file is drawn, then
-the byte in it, then the bit: so the few bytes of the root's attributes get as many flips as all chunks of states
-together. `verify` looks at its least thorough level, which every other one includes. Each bit is flipped back
-afterwards. Exit code 1 if any flip went unnoticed.
+Two runs of a tiny model, one as `kill.py` captures it, one with the demo's settings and states in half of the rows;
+MIUB of the first one, saved as Zarr and as NetCDF; the view's index of the first; run and index in a bundle of the
+second. A bundle's pages and manifest aren't tried: no digest covers them. The kinds of files take turns; within a kind
+the file is drawn, then the byte in it, then the bit: so the few bytes of the root's attributes get as many flips as all
+chunks of states together. `verify` looks at its least thorough level, which every other one includes. Each bit is
+flipped back afterwards. Exit code 1 if any flip went unnoticed.
 """
 
 import argparse
@@ -22,6 +23,9 @@ from rounds import print_table, write_json
 from tiny_run import make_run
 
 from lorascope.analyze import miub, verify_result
+from lorascope.analyze.viewing.bundle import write_bundle
+from lorascope.analyze.viewing.index import view_index
+from lorascope.analyze.viewing.served_files import INDEX, RUN
 from lorascope.stores import StoreError, verify
 
 RUNS = {
@@ -29,7 +33,7 @@ RUNS = {
     "the demo's": ("--tokens", "last:16", "--dtype", "float32", "--states", "sample", "--states-share", "0.5"),
 }
 """Run -> further words of its capture."""
-RESULTS = ("result.zarr", "result.nc")
+RESULTS = {"Zarr result": "result.zarr", "NetCDF result": "result.nc"}
 NOTICED = ("reported", "refused")
 
 
@@ -59,11 +63,15 @@ def main() -> None:
             title: make_run(Path(name) / str(index), 20_000, *words)
             for index, (title, words) in enumerate(RUNS.items())
         }
+        first, second = runs.values()
         stored = {f"{title} run": (run, by_kind(run), is_run_sound) for title, run in runs.items()}
-        for file in RESULTS:
-            path = Path(name) / file
-            miub(next(iter(runs.values())), out=path).close()
-            stored[file] = path, by_kind(path), is_result_sound
+        bundle = write_bundle(second, Path(name) / "bundle", with_runs=True)
+        stored["run of a bundle"] = (copy := bundle / RUN.format(0), by_kind(copy), is_run_sound)
+        results = {title: Path(name) / file for title, file in RESULTS.items()}
+        for path in results.values():
+            miub(first, out=path).close()
+        results |= {"index": view_index(first), "index of a bundle": bundle / INDEX.format(0)}
+        stored |= {title: (path, by_kind(path, title), is_result_sound) for title, path in results.items()}
         for index, (title, (path, kinds, is_sound)) in enumerate(stored.items()):
             sizes.update({kind: len({part.file for part in parts}) for kind, parts in kinds.items()})
             for flip in range(index, arguments.flips, len(stored)):
@@ -79,7 +87,7 @@ def main() -> None:
     rows = [[kind, sizes[kind], *(counts[kind, what] for what in outcomes)] for kind in sorted(sizes)]
     rows.append(["all", sum(sizes.values()), *(sum(row[2 + at] for row in rows) for at in range(len(outcomes)))])
     print_table(
-        f"{arguments.flips} flips of one bit in two runs and two results, {len(missed)} of them unnoticed "
+        f"{arguments.flips} flips of one bit in runs, results, indices and a bundle, {len(missed)} of them unnoticed "
         f"({time.monotonic() - began:.0f} s)",
         ["bit in", "files", *outcomes],
         rows,
@@ -88,11 +96,11 @@ def main() -> None:
     sys.exit(bool(missed))
 
 
-def by_kind(run: Path) -> dict[str, list[Part]]:
-    """All bytes of a run or result, by kind."""
+def by_kind(run: Path, result: str = "") -> dict[str, list[Part]]:
+    """All bytes of a run, or of this kind of result, by kind."""
     kinds: dict[str, list[Part]] = {}
     for file in sorted(file for file in run.rglob("*") if file.is_file()) or [run]:
-        for part in parts_of(run, file):
+        for part in parts_of(run, file, result):
             kinds.setdefault(part.kind, []).append(part)
     return kinds
 
@@ -105,10 +113,10 @@ def is_result_sound(result: Path) -> bool:
     return not verify_result(result)
 
 
-def parts_of(run: Path, file: Path) -> Iterator[Part]:
-    if run.name in RESULTS:
-        kind = "metadata" if file.name == "zarr.json" else "chunks"
-        yield Part("NetCDF result" if file == run else f"Zarr result: {kind}", file, 0, file.stat().st_size)
+def parts_of(run: Path, file: Path, result: str) -> Iterator[Part]:
+    if result:
+        kind = ("", ": metadata" if file.name == "zarr.json" else ": chunks")[run.is_dir()]
+        yield Part(result + kind, file, 0, file.stat().st_size)
         return
     path, size = file.parent.relative_to(run).as_posix(), file.stat().st_size
     if path == ".":  # attributes come before consolidated metadata

@@ -35,7 +35,7 @@ from writers import INDEX, Writer, empty_out, writers
 CHANGING = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink")
 """Audit events of file operations that change something, with their path first; `open` is one only for writing."""
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-OWN = re.compile(r"(^|/)\.[^/]+\.(partial|lock|unfinished)(/|$)")
+OWN = re.compile(r"(^|/)\.[^/]+\.(partial|lock|unfinished|training)(/|$)")
 """Paths that no reader looks at: what a process writes under a name of its own until it is whole."""
 PATIENCE = 400.0
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-from lorascope.analyze import directions, miub
+from lorascope.analyze import directions, miub, verify_result
 from lorascope.analyze.viewing import index as module
 from lorascope.analyze.viewing.index import index_path, view_index
 from lorascope.stores import Run, StoreError, open_run
@@ -216,6 +216,17 @@ def test_one_of_a_run_that_has_grown_is_made_anew(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.isnan(found["js"][:, 0]), ~run.committed.values)
         shutil.rmtree(tmp_path / "run.zarr")
     assert os.listdir(tmp_path) == ["run.view.zarr"]
+
+
+def test_one_whose_metadata_were_changed_is_made_anew(run: Run) -> None:
+    path = view_index(run)
+    assert not verify_result(path)
+    file = path / "adapters" / "default" / "zarr.json"
+    before = file.read_bytes()
+    file.write_bytes(before.replace(b'"token": ', b'"token": 9'))
+    assert file.read_bytes() != before and verify_result(path)
+    view_index(run)
+    assert file.read_bytes() == before and not verify_result(path)
 
 
 def test_what_was_stopped_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

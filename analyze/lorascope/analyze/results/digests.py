@@ -1,5 +1,6 @@
 """Digests of saved results: every byte of a Zarr or NetCDF result is covered, so that a change can be found."""
 
+import json
 import mmap
 import secrets
 import sys
@@ -9,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import netCDF4
-import zarr
 from blake3 import blake3
 
 from lorascope.stores.errors import Problem, StoreError
 from lorascope.stores.format.digests import DIGEST_PLACEHOLDER, combine_digests
 from lorascope.stores.json_document import read_json
-from lorascope.stores.places.files import open_regular
+from lorascope.stores.places.files import atomic_write, open_regular
 
 DONE = "done"
 """Name of the array in an unfinished result that says which components are done."""
@@ -41,7 +41,7 @@ def verify_result(path: str | Path) -> tuple[Problem, ...]:
     if DIGESTS.isdisjoint(attributes):
         raise StoreError(f"`{path}` was saved before results had digests; whether it was changed since can't be found")
     names = []
-    if _is_changed(path, attributes):
+    if is_changed(path, attributes):
         names.append("metadata or sizes of files" if path.is_dir() else "bytes of the file")
     if path.is_dir() and _chunks_digest(path) != attributes.get(CHUNKS_DIGEST):
         names.append("chunks")
@@ -50,7 +50,7 @@ def verify_result(path: str | Path) -> tuple[Problem, ...]:
 
 def warn_if_changed(path: Path) -> None:
     """Warn (UserWarning) if a saved result isn't what was written; of a Zarr result, no chunk is read for this."""
-    if _is_changed(path, read_attributes(path)):
+    if is_changed(path, read_attributes(path)):
         message = "isn't what was written: it was damaged, or changed and saved again by something other than lorascope"
         warnings.warn(f"`{path}` {message}", UserWarning, stacklevel=3)
 
@@ -59,9 +59,11 @@ def add_digests(path: Path) -> None:
     """Write the digests of a result, which must be complete otherwise, into its root attributes."""
     file, mark = path, secrets.token_hex(32)  # occurs nowhere else
     if path.is_dir():
-        group = zarr.open_group(path, mode="r+", use_consolidated=False)
-        group.update_attributes({CHUNKS_DIGEST: _chunks_digest(path), DIGEST: mark})
         file = path / "zarr.json"
+        document = json.loads(file.read_bytes())
+        document["attributes"] |= {CHUNKS_DIGEST: _chunks_digest(path), DIGEST: mark}
+        with atomic_write(file) as partial:
+            partial.write_text(json.dumps(document, indent=2))
     else:
         with netCDF4.Dataset(path, "a") as dataset:
             dataset.setncattr_string(DIGEST, mark)  # HDF5 has no checksum of such texts: it can be replaced in place
@@ -88,7 +90,7 @@ def read_attributes(path: Path) -> Mapping[str, Any]:
     return attributes
 
 
-def _is_changed(path: Path, attributes: Mapping[str, Any]) -> bool:
+def is_changed(path: Path, attributes: Mapping[str, Any]) -> bool:
     """Return whether a result that was saved with digests has lost the attribute `DIGEST`, or it is wrong."""
     stored = str(attributes.get(DIGEST))
     return not DIGESTS.isdisjoint(attributes) and _digest(path, stored) != stored

@@ -15,6 +15,7 @@ import zarr
 
 from lorascope.analyze.directions.decomposition import N_TOP, Directions, directions_of, state_rows
 from lorascope.analyze.miub.reduce import SampleSums, token_blocks, usable_samples
+from lorascope.analyze.results.digests import add_digests, is_changed
 from lorascope.analyze.results.tree import rows_digest
 from lorascope.analyze.results.weights import token_weights
 from lorascope.stores import Run
@@ -102,14 +103,14 @@ def index_path(run: Run) -> Path:
 
 
 def _is_current(target: Path, identity: Mapping[str, Any]) -> bool:
-    """Return whether the view index exists and fits the run's rows; raise FileExistsError if it is something else."""
+    """Return whether the view index fits the run and is as written; raise FileExistsError if it isn't an index."""
     if not target.exists():
         return False
     root = read_json(target / "zarr.json") if (target / "zarr.json").exists() else None
     attributes = root.get("attributes") if isinstance(root, dict) else None
     if not isinstance(attributes, dict) or attributes.get("format") != FORMAT:
         raise FileExistsError(f"`{target}` isn't an index of the view, which is written there; move it elsewhere")
-    return all(attributes.get(name) == value for name, value in identity.items())
+    return all(attributes.get(name) == value for name, value in identity.items()) and not is_changed(target, attributes)
 
 
 def _make_index(
@@ -146,6 +147,7 @@ def _make_index(
         n_tokens = _write_directions(group, run, name, n_workers, progress_of(f"directions{of}"))
         group.attrs.update({"scale": scale, "n_state_tokens": n_tokens})
     _consolidate(partial)
+    add_digests(partial)
     if os.path.lexists(target):  # renamed first, so that no half-deleted index remains
         target.rename(older)
     partial.rename(target)
