@@ -224,9 +224,11 @@ def test_one_whose_metadata_were_changed_is_made_anew(run: Run) -> None:
     file = path / "adapters" / "default" / "zarr.json"
     before = file.read_bytes()
     file.write_bytes(before.replace(b'"token": ', b'"token": 9'))
-    assert file.read_bytes() != before and verify_result(path)
+    assert file.read_bytes() != before
+    assert verify_result(path)
     view_index(run)
-    assert file.read_bytes() == before and not verify_result(path)
+    assert file.read_bytes() == before
+    assert not verify_result(path)
 
 
 def test_what_was_stopped_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
