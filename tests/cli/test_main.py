@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lorascope.cli.main import COMMANDS, main
+from lorascope.stores.reading.token_choice import CHOICE_HELP
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
@@ -131,6 +132,11 @@ sys.meta_path.insert(0, Block())
 from lorascope.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
+
+
+@pytest.mark.parametrize("command", ["capture", "plan", "pull", "mi"])
+def test_every_command_explains_tokens_alike(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert CHOICE_HELP in plain(run(capsys, command, "--help")[1])
 
 
 HEAVY = {"dask", "numba", "numpy", "pandas", "plotly", "scipy", "sklearn", "statsmodels", "torch", "xarray", "zarr"}

@@ -188,6 +188,7 @@ def test_unfinished_runs_and_tokens_that_arent_finite(
         (["--bound", "--unit", "bit"], "`--bound` compares nats with nats, and `--unit` is 'bit'; leave it out"),
         (["--export", "p.npz", "--bound"], "`--export` writes pairs and estimates nothing; leave `--bound` out"),
         (["--export", "p.npz", "--k", 5, "--full"], "estimates nothing; leave `--full`, `--k` out"),
+        (["--tokens", "frist:3"], "`tokens` is 'frist:3'; allowed are 'all', 'prompt', "),
         (["--against", "base"], 'Invalid value "base" for --against'),
     ],
 )
@@ -211,6 +212,21 @@ def test_what_is_saved_is_what_is_computed(
     with open_result(tmp_path / "r.nc") as saved:
         for variable in expected.data_vars:
             np.testing.assert_array_equal(saved[variable].values, expected[variable].values)
+
+
+def test_tokens_are_chosen(capsys: pytest.CaptureFixture[str], some: Path, opened: Run, tmp_path: Path) -> None:
+    code, out, _ = run(capsys, some, "--tokens", "from:4", "--out", tmp_path / "r.nc", *QUICK)
+    assert code == 0
+    assert out.startswith(
+        "mutual information of base and lora over the tokens of each sequence from position 4 on, median and quartiles"
+    )
+    expected = measure_information(opened, tokens="from:4", n_tokens=200, n_shuffles=1, n_axes=2)
+    with open_result(tmp_path / "r.nc") as saved:
+        np.testing.assert_array_equal(saved["value"].values, expected["value"].values)
+        assert (saved.attrs["tokens"], int(saved["n_tokens"][0])) == ("from:4", 160)
+    assert run(capsys, some, "--tokens", "last:2", "--export", tmp_path / "p.npz")[0] == 0
+    with np.load(tmp_path / "p.npz", allow_pickle=False) as file:
+        np.testing.assert_array_equal(file["model.layers.11.mlp.down_proj/token"] % 12, [10, 11] * 20)
 
 
 def test_pairs_are_exported(capsys: pytest.CaptureFixture[str], some: Path, tmp_path: Path) -> None:

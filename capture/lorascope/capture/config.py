@@ -1,12 +1,12 @@
 """Settings of the stages: one frozen dataclass each."""
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from lorascope.stores.format.spec import ABLATE
-from lorascope.stores.reading.token_choice import parse_choice
+from lorascope.stores.reading.token_choice import CHOICE_HELP, parse_choice
 from lorascope.stores.size import parse_size
 
 from .models.source import check_sharing
@@ -91,9 +91,8 @@ class CaptureConfig:
     """`default` compresses by type (`lz4` for float32, `zstd` for the others), `raw` not at all: larger, and faster
     where the disk is faster than the encoder; `lorascope pull` can compress the run later. `auto` tries `default`
     and `raw` on a few samples and takes the faster one."""
-    tokens: str = "all"
-    """Tokens to keep: `all`; by role `prompt`, `choice`, `answer`, `generated` or `assistant`; by place in the
-    sequence `first:N`, `last:N` or `from:N`; drawn at random `every:K` or `share:P`."""
+    tokens: str = field(default="all", metadata={"help": CHOICE_HELP})
+    """Tokens of each sample to keep; the command line's help lists the choices."""
     budget: str | None = None
     """Largest size of the run, such as `50GB`: keeps as many tokens as fit, chosen at random; `tokens` must be
     `all`."""
@@ -213,10 +212,10 @@ class CaptureConfig:
     def _check_choices(self) -> None:
         """Raise ValueError if a setting isn't one of its allowed values, or two settings contradict each other."""
         parse_choice(self.tokens)
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if get_origin(field.type) is Literal and value not in get_args(field.type):
-                raise ValueError(f"`{field.name}` is {value!r}; allowed are {', '.join(get_args(field.type))}")
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if get_origin(setting.type) is Literal and value not in get_args(setting.type):
+                raise ValueError(f"`{setting.name}` is {value!r}; allowed are {', '.join(get_args(setting.type))}")
         if self.ablate is not None and self.ablate not in ABLATE:
             raise ValueError(f"`ablate` is {self.ablate!r}; allowed are {', '.join(ABLATE)}")
         if self.ablate is not None and self.stream == "base":

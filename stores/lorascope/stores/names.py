@@ -64,7 +64,11 @@ def suggestion_or_first_name(name: str, names: Sequence[str]) -> str:
 
 def suggestion(name: str, names: Sequence[str]) -> str:
     """Return the end of an error about an unknown name, `; did you mean 'tokens'?`; empty if no name is similar."""
-    close = close_names(name, names)
+    return did_you_mean(close_names(name, names))
+
+
+def did_you_mean(close: Sequence[str]) -> str:
+    """Return the end of an error that suggests similar names; empty without one."""
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 

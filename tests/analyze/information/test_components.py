@@ -11,8 +11,8 @@ from lorascope.analyze.information.components import (
     ComponentEstimates,
     ComponentPairs,
     Plan,
-    choose_tokens,
     component_pairs,
+    draw_tokens,
     estimate_component,
     make_plan,
 )
@@ -33,7 +33,7 @@ def run(many_rows: Path) -> Run:
 
 def plan_of(run: Run, **options: Any) -> Plan:
     defaults: dict[str, Any] = {
-        "estimator": "panel", "against": "lora", "n_tokens": 10**6, "n_axes": 4, "share": 1.0,
+        "tokens": "all", "estimator": "panel", "against": "lora", "n_tokens": 10**6, "n_axes": 4, "share": 1.0,
         "settings": Settings(seed=3), "unit": "nat", "n_shuffles": 2,
     }  # fmt: skip
     return make_plan(run, **{**defaults, **options})
@@ -41,7 +41,7 @@ def plan_of(run: Run, **options: Any) -> Plan:
 
 def test_tokens_are_those_of_the_seed(run: Run) -> None:
     plan = plan_of(run, n_tokens=50)
-    np.testing.assert_array_equal(plan.tokens, choose_tokens(run, 50, seed=3)[0])
+    np.testing.assert_array_equal(plan.tokens, draw_tokens(run, np.ones(run.n_tokens, bool), 50, seed=3)[0])
     np.testing.assert_array_equal(plan.samples, run.tokens["sample"].values[plan.tokens])
     assert len(plan_of(run, n_tokens=10**6).tokens) == run.n_tokens
 
@@ -57,12 +57,21 @@ def test_tokens_are_those_of_the_seed(run: Run) -> None:
         ({"share": float("nan")}, "`share` is nan; it must be above 0 and at most 1"),
         ({"unit": "dit"}, "`unit` is 'dit'; allowed are 'nat' and 'bit'"),
         ({"settings": Settings(k=0)}, "`k` is 0; give a whole number of at least 1"),
+        ({"tokens": "form:1"}, "`tokens` is 'form:1'; allowed are 'all', 'prompt', "),
         ({"n_tokens": 3}, "of 3 samples; halves, shuffles and errors need at least 4: choose more tokens, or capture"),
     ],
 )
 def test_options_that_cant_be(run: Run, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         plan_of(run, **options)
+
+
+def test_runs_without_chosen_states_are_refused(make_small: Any, nothing_committed: Path, run: Run) -> None:
+    for empty in (make_small(states="none").run, open_run(nothing_committed)):
+        with pytest.raises(StoreError, match=r"run\.zarr' keeps states; there are no tokens to choose from"):
+            plan_of(empty)
+    with pytest.raises(StoreError, match="`tokens` takes none of the tokens of .* that have states"):
+        plan_of(run, tokens="from:99999")
 
 
 LENGTHS = [15] * 20

@@ -91,6 +91,36 @@ def test_exported_pairs_are_what_estimates_are_made_of(short_samples: Run, tmp_p
 
 
 @pytest.mark.parametrize(
+    ("tokens", "is_chosen"),
+    [("last:9", lambda place: place >= 6), ("from:2", lambda place: place >= 2), (None, lambda place: place % 4 == 1)],
+)
+def test_a_choice_of_tokens_is_as_if_the_run_had_no_others(tmp_path: Path, tokens: str | None, is_chosen: Any) -> None:
+    rng = np.random.default_rng(5)
+    base, delta = rng.normal(size=(2, 450, 4))
+    sink = np.arange(450) % 15 == 0  # would take the first axis if axes were of all tokens
+    base[sink] += 1e3 * rng.normal(size=4)
+    chosen = is_chosen(np.arange(450) % 15)
+    run = store_states(tmp_path / "run.zarr", {"m.a": (base, delta)}, lengths=[15] * 30)
+    n_left = int(chosen.sum()) // 30
+    alone = store_states(tmp_path / "alone.zarr", {"m.a": (base[chosen], delta[chosen])}, lengths=[n_left] * 30)
+    choice = np.flatnonzero(chosen) if tokens is None else tokens
+    options: dict[str, Any] = {"n_tokens": 60, "n_axes": 2, "seed": 7}
+    result = measure_information(run, tokens=choice, n_shuffles=2, **options)
+    expected = measure_information(alone, n_shuffles=2, **options)
+    xr.testing.assert_equal(result, expected)
+    assert np.isfinite(result["value"].values).all()
+    assert (result.attrs["tokens"], expected.attrs["tokens"]) == (tokens or f"{n_left * 30} chosen", "all")
+
+    export_pairs(run, tmp_path / "p.npz", tokens=choice, **options)
+    export_pairs(alone, tmp_path / "q.npz", **options)
+    with np.load(tmp_path / "p.npz") as pairs, np.load(tmp_path / "q.npz") as by_hand:
+        np.testing.assert_array_equal(pairs["m.a/token"], np.flatnonzero(chosen)[by_hand["m.a/token"]])
+        for name in ("x", "y", "sample"):
+            np.testing.assert_array_equal(pairs[f"m.a/{name}"], by_hand[f"m.a/{name}"])
+        assert json.loads(str(pairs["about"]))["tokens"] == result.attrs["tokens"]
+
+
+@pytest.mark.parametrize(
     "options",
     [{"n_workers": 3}, {"scheduler": "processes", "n_workers": 2}],
     ids=str,
@@ -151,6 +181,7 @@ def test_mistakes_come_before_the_work(run: Run, monkeypatch: pytest.MonkeyPatch
         ({"components": ["nope"]}, "'nope' fits none of the"),
         ({"unit": "dit"}, "`unit` is 'dit'"),
         ({"n_tokens": 1}, "of 1 samples;"),
+        ({"tokens": "answr"}, "`tokens` is 'answr'; allowed are 'all', .*; did you mean 'answer'"),
         ({"n_workers": 0}, "`n_workers` is 0"),
         ({"scheduler": "slurm"}, "`scheduler` is 'slurm'"),
     ):

@@ -1,5 +1,4 @@
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,9 +9,9 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorascope.analyze.information.components import choose_tokens, component_blocks
+from lorascope.analyze.information.components import component_blocks, draw_tokens
 from lorascope.analyze.measuring.sources import component_sources
-from lorascope.stores import StoreError, open_run
+from lorascope.stores import open_run
 from lorascope.stores.reading import rows as reading
 
 RUNS: dict[str, dict[str, Any]] = {
@@ -65,7 +64,7 @@ def test_tokens_that_arent_finite_are_dropped(make_small: Any) -> None:
 
 
 def table_run(sequences: list[list[int]], *, firsts: list[int] | None = None, there: Any = True) -> Any:
-    """What `choose_tokens` looks at of a run: token ids by sample, and at which position each sample begins."""
+    """What `draw_tokens` looks at of a run: token ids by sample, and at which position each sample begins."""
     lengths = [len(ids) for ids in sequences]
     starts = np.cumsum([0, *lengths])[:-1]
     n_tokens = sum(lengths)
@@ -85,6 +84,10 @@ def table_run(sequences: list[list[int]], *, firsts: list[int] | None = None, th
         samples=xr.Dataset({"token_start": ("sample", starts)}),
         tokens=xr.Dataset({name: ("token", values) for name, values in columns.items()}),
     )
+
+
+def usable(run: Any) -> Any:
+    return run.committed.values & run.with_states.values
 
 
 def seen_before(run: Any) -> np.ndarray:
@@ -108,7 +111,7 @@ def test_repeats_are_tokens_with_the_same_prefix(data: Any) -> None:
     there = data.draw(st.lists(st.booleans(), min_size=n, max_size=n).filter(any))
     run = table_run(sequences, firsts=firsts, there=np.array(there))
     repeats = seen_before(run)
-    tokens, _, n_repeats = choose_tokens(run, n, seed=0)
+    tokens, _, n_repeats = draw_tokens(run, usable(run), n, seed=0)
     assert n_repeats == repeats.sum()
     np.testing.assert_array_equal(tokens, np.flatnonzero(~repeats & there))
 
@@ -119,26 +122,26 @@ def test_repeats_are_tokens_with_the_same_prefix(data: Any) -> None:
 def test_samples_give_alike(lengths: list[int], n_tokens: int, seed: int) -> None:
     names = iter(range(1000))
     run = table_run([[next(names) for _ in range(n)] for n in lengths])
-    tokens, samples, n_repeats = choose_tokens(run, n_tokens, seed=seed)
+    tokens, samples, n_repeats = draw_tokens(run, usable(run), n_tokens, seed=seed)
     assert n_repeats == 0
     assert len(tokens) == min(n_tokens, sum(lengths))
     assert (np.diff(tokens) > 0).all()
     given_ = np.bincount(samples, minlength=len(lengths))
     for count, length in zip(given_, lengths, strict=True):
         assert count == length or count >= given_.max() - 1
-    np.testing.assert_array_equal(tokens, choose_tokens(run, n_tokens, seed=seed)[0])
+    np.testing.assert_array_equal(tokens, draw_tokens(run, usable(run), n_tokens, seed=seed)[0])
 
 
 def test_the_choice_is_random_within_and_between_samples() -> None:
     run = table_run([list(range(10 * i, 10 * i + 10)) for i in range(4)])
-    chosen = [choose_tokens(run, 10, seed=seed)[0] for seed in range(2000)]
+    chosen = [draw_tokens(run, usable(run), 10, seed=seed)[0] for seed in range(2000)]
     share = np.bincount(np.concatenate(chosen), minlength=40) / 2000
     np.testing.assert_allclose(share, 10 / 40, atol=5 * (0.25 * 0.75 / 2000) ** 0.5)
 
 
 def test_choice_of_a_run_reads_what_is_there(unfinished: Path) -> None:
     run = open_run(unfinished)
-    tokens, samples, n_repeats = choose_tokens(run, 50, seed=1)
+    tokens, samples, n_repeats = draw_tokens(run, usable(run), 50, seed=1)
     assert n_repeats == 0
     assert run.committed.values[tokens].all()
     np.testing.assert_array_equal(samples, run.tokens["sample"].values[tokens])
@@ -149,12 +152,6 @@ def test_choice_of_a_run_reads_what_is_there(unfinished: Path) -> None:
     wanted[tokens] = True
     found = [block.tokens for block in component_blocks(component_sources(run)[0], wanted)]
     np.testing.assert_array_equal(np.concatenate(found), tokens)
-
-
-def test_choices_that_cant_be_made(make_small: Callable[..., Any], nothing_committed: Path) -> None:
-    for run in (make_small(states="none").run, open_run(nothing_committed)):
-        with pytest.raises(StoreError, match=r"run\.zarr' keeps states; there are no tokens to choose from"):
-            choose_tokens(run, 10, seed=0)
 
 
 @pytest.mark.parametrize("stream", ["adapted", "pair"])

@@ -82,8 +82,18 @@ def test_a_number_without_end_and_indices_are_refused_by_name() -> None:
 
 
 def test_the_choice_that_was_meant_is_named() -> None:
-    with pytest.raises(ValueError, match=r"; did you mean 'assistant'\?"):
-        parse_choice("assistint")
+    for tokens, close in (
+        ("assistint", "assistant"),
+        ("answer:2", "answer"),
+        ("frist:3", "first:3"),
+        ("form:12", "from:12"),
+        ("shair:0.5", "share:0.5"),
+    ):
+        with pytest.raises(ValueError, match=rf"; did you mean '{close}'\?$"):
+            parse_choice(tokens)
+    for tokens in ("first:0", "frist:0", "shair:2", "first", "xyz:3"):  # no choice can be made of these
+        with pytest.raises(ValueError, match="at most 1$"):
+            parse_choice(tokens)
 
 
 @pytest.mark.parametrize(("tokens", "n", "counts"), [("every:4", 14, {3, 4}), ("every:4", 3, {1}), ("every:4", 8, {2})])

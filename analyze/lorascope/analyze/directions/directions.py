@@ -41,9 +41,9 @@ def directions(
     adapter
         Name of the adapter; not needed if there is only one.
     tokens
-        Which tokens with states count: `all`; `first:N`, `last:N` or `from:N`, by position in each sample; a role such
-        as `answer`; `every:K` or `share:P`, drawn from each sample; or indices on the token axis. `from:1` excludes
-        position 0, often an attention sink, whose delta may have nearly all of |delta|².
+        Choice among the tokens with states: words of `lorascope.stores.reading.token_choice`, such as `answer`, or
+        indices on the token axis. `from:1` excludes position 0, often an attention sink, whose delta may have nearly
+        all of |delta|².
     n_top
         Number of strongest tokens that are returned per direction.
     n_workers

@@ -15,6 +15,7 @@ from lorascope.analyze.results.options import require_whole
 from lorascope.kernels.softmax import jensen_shannon_rows
 from lorascope.stores import Run, StoreError
 from lorascope.stores.reading.source import Source
+from lorascope.stores.reading.token_choice import TokenChoice, chosen_token_weights, describe_choice
 from lorascope.stores.reading.walk import walk_rows
 
 from ..measuring.tiles import factor_delta
@@ -30,10 +31,14 @@ Against = Literal["lora", "delta"]
 class Plan(NamedTuple):
     """Tokens, estimators and options of `measure_information`, the same for all components and sent to every task."""
 
+    choice: str
+    """Choice of tokens as text, such as `answer`."""
+    population: np.ndarray
+    """Bool (token,): mask of the run's tokens that the choice takes; principal axes are theirs."""
     tokens: np.ndarray
-    """Int64 (token,), ascending: places of the chosen tokens on the run's token axis."""
+    """Int64 (token,), ascending: places of the drawn tokens of the population on the run's token axis."""
     samples: np.ndarray
-    """Int64 (token,): index of the sample of each chosen token."""
+    """Int64 (token,): index of the sample of each drawn token."""
     n_prefix_repeats: int
     """Number of tokens that were excluded since an earlier one has the same id after the same ids."""
     names: tuple[str, ...]
@@ -48,8 +53,8 @@ class Plan(NamedTuple):
 
 
 def make_plan(
-    run: Run, *, estimator: str | Sequence[str], against: Against, n_tokens: int, n_axes: int, share: float,
-    settings: Settings, unit: Unit, n_shuffles: int,
+    run: Run, *, tokens: TokenChoice, estimator: str | Sequence[str], against: Against, n_tokens: int, n_axes: int,
+    share: float, settings: Settings, unit: Unit, n_shuffles: int,
 ) -> Plan:  # fmt: skip
     """Check the options of `measure_information`, and return its plan: chosen tokens, estimators and settings."""
     names = resolve_estimators(estimator)
@@ -60,20 +65,29 @@ def make_plan(
     require_whole("n_tokens", n_tokens)
     if not 0 < share <= 1:
         raise ValueError(f"`share` is {share!r}; it must be above 0 and at most 1")
-    tokens, samples, n_repeats = choose_tokens(run, int(n_tokens), seed=settings.seed)
+    if not (run.committed.values & run.with_states.values).any():
+        raise StoreError(f"no committed row of {run.place.name!r} keeps states; there are no tokens to choose from")
+    population = chosen_token_weights(run, tokens, seed=settings.seed) > 0
+    drawn, samples, n_repeats = draw_tokens(run, population, int(n_tokens), seed=settings.seed)
     if (n_samples := len(np.unique(samples))) < LEAST_GROUPS:
         raise ValueError(
-            f"{len(tokens)} tokens of {run.place.name!r} could be chosen, of {n_samples} samples; halves, shuffles and "
+            f"{len(drawn)} tokens of {run.place.name!r} could be chosen, of {n_samples} samples; halves, shuffles and "
             f"errors need at least {LEAST_GROUPS}: choose more tokens, or capture more samples"
         )
-    return Plan(tokens, samples, n_repeats, names, settings, n_shuffles, against, int(n_axes), share)
+    return Plan(
+        describe_choice(tokens), population, drawn, samples, n_repeats, names, settings, n_shuffles, against,
+        int(n_axes), share,
+    )  # fmt: skip
 
 
-def choose_tokens(run: Run, n_tokens: int, *, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Choose at most `n_tokens` tokens at random, about the same number from each sample.
+def draw_tokens(
+    run: Run, population: Bool[np.ndarray, " token"], n_tokens: int, *, seed: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Draw at most `n_tokens` tokens of a population at random, about the same number from each sample.
 
-    Returns their places on the run's token axis, ascending, int64 (token,); the index of each token's sample, int64
-    (token,); and the number of excluded tokens that repeat the states of an earlier token.
+    `population` is a mask of the run's tokens. Returns the drawn tokens' places on the run's token axis, ascending,
+    int64 (token,); the index of each one's sample, int64 (token,); and the number of excluded tokens that repeat the
+    states of an earlier token of the population.
 
     Notes
     -----
@@ -82,11 +96,8 @@ def choose_tokens(run: Run, n_tokens: int, *, seed: int) -> tuple[np.ndarray, np
     repeats as perfect dependence. Prefixes are known if a sample's captured positions run from 0 without a gap; other
     tokens are all used. Weights of tokens (`run.tokens["weight"]`) have no effect.
     """
-    usable = run.committed.values & run.with_states.values
-    if not usable.any():
-        raise StoreError(f"no committed row of {run.place.name!r} keeps states; there are no tokens to choose from")
-    is_repeat = _prefix_repeats(run, usable)
-    candidates = np.flatnonzero(usable & ~is_repeat)
+    is_repeat = _prefix_repeats(run, population)
+    candidates = np.flatnonzero(population & ~is_repeat)
     labels = np.asarray(run.tokens["sample"].values[candidates])
     chosen = _choose_evenly(labels, n_tokens, np.random.default_rng(seed))
     return candidates[chosen], labels[chosen], int(is_repeat.sum())
@@ -201,14 +212,14 @@ def component_pairs(source: Source, plan: Plan) -> ComponentPairs:
     """
 
     def chosen_blocks() -> Iterator[_TokenStates]:
-        """Yield the finite states of the chosen tokens, one block per row."""
+        """Yield the finite states of the drawn tokens, one block per row."""
         mask = np.zeros(source.base.shape[0], np.bool_)
         mask[plan.tokens] = True
         return component_blocks(source, mask)
 
     try:
         axes = principal_axes(
-            lambda: ((block.base, block.other(plan)) for block in component_blocks(source)),
+            lambda: ((block.base, block.other(plan)) for block in component_blocks(source, plan.population)),
             plan.n_axes,
             names=("base", plan.against),
             seed=plan.settings.seed,

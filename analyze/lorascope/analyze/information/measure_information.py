@@ -20,6 +20,7 @@ from lorascope.stores.places.files import atomic_write
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike
 from lorascope.stores.reading.source import Source
+from lorascope.stores.reading.token_choice import TokenChoice
 from lorascope.stores.threads import limit_worker_to_one_blas_thread, limiting_blas_to_one_thread
 
 from .bound import js_upper_bound
@@ -57,6 +58,7 @@ def measure_information(
     *,
     adapter: str | None = None,
     components: Sequence[str] | None = None,
+    tokens: TokenChoice = "all",
     estimator: str | Sequence[str] = "panel",
     against: Against = "lora",
     n_tokens: int = 2000,
@@ -80,15 +82,17 @@ def measure_information(
         Name of the adapter; not needed if there is only one.
     components
         Paths of components or patterns, such as `*.q_proj`; by default all that the adapter changes.
+    tokens
+        Choice among the tokens with states: words of `lorascope.stores.reading.token_choice`, such as `answer`, or
+        indices on the token axis. Axes are computed from all chosen tokens, and pairs are drawn among them.
     estimator
         Names of `ESTIMATORS`, or `panel`; see `mutual_information`.
     against
         What base is compared with: `lora`, or `delta` alone.
     n_tokens
-        Largest number of tokens, chosen evenly from the samples. Repeated and non-finite states are excluded.
+        Largest number of tokens, drawn evenly from the samples. Repeated and non-finite states are excluded.
     n_axes, share
-        Number of principal axes of each side, computed from all tokens: as few as have this share of the variance, but
-        at most `n_axes`.
+        Number of principal axes of each side: as few as have this share of the variance, but at most `n_axes`.
     k, unit, n_shuffles, seed
         As in `mutual_information`; the groups are samples.
     scheduler, n_workers
@@ -104,15 +108,16 @@ def measure_information(
         `n_tokens` and `n_samples` of the pairs, and excluded tokens `n_repeats` and `n_not_finite`; axes of base and of
         the other side, `n_axes_x` and `n_axes_y`, and their shares of the variance, `share_x` and `share_y`; `note`,
         why values are missing; kind, layer, d_in, d_out and rank; with the estimator `classifier` its lower bound
-        `js_joint` of JS(joint, product), in nats; and `singular` (see Notes). The attribute `n_prefix_repeats` counts
-        tokens that were excluded since an earlier one has the same id after the same ids.
+        `js_joint` of JS(joint, product), in nats; and `singular` (see Notes). The attribute `tokens` is the choice, and
+        `n_prefix_repeats` counts tokens that were excluded since an earlier one has the same id after the same ids.
 
     Raises
     ------
     StoreError
-        If the run keeps no states, or a chunk is broken.
-    ValueError
-        If an option isn't allowed, a component isn't known, or the chosen tokens are of fewer than four samples.
+        If the run keeps no states, none of the chosen tokens has states, or a chunk is broken.
+    ValueError, IndexError
+        If an option isn't allowed, a component isn't known, an index is out of range, or the chosen tokens are of fewer
+        than four samples.
 
     Notes
     -----
@@ -132,7 +137,7 @@ def measure_information(
     """
     run = open_as_written(run)
     plan = make_plan(
-        run, estimator=estimator, against=against, n_tokens=n_tokens, n_axes=n_axes, share=share,
+        run, tokens=tokens, estimator=estimator, against=against, n_tokens=n_tokens, n_axes=n_axes, share=share,
         settings=Settings(k=k, seed=seed), unit=unit, n_shuffles=n_shuffles,
     )  # fmt: skip
     sources = component_sources(run, adapter, components)
@@ -146,6 +151,7 @@ def export_pairs(
     *,
     adapter: str | None = None,
     components: Sequence[str] | None = None,
+    tokens: TokenChoice = "all",
     against: Against = "lora",
     n_tokens: int = 2000,
     n_axes: int = 8,
@@ -172,7 +178,7 @@ def export_pairs(
     run = open_as_written(run)
     target = refuse_target(Path(path), PAIR_FORMATS, option="export")
     plan = make_plan(
-        run, estimator="panel", against=against, n_tokens=n_tokens, n_axes=n_axes, share=share,
+        run, tokens=tokens, estimator="panel", against=against, n_tokens=n_tokens, n_axes=n_axes, share=share,
         settings=Settings(seed=seed), unit="nat", n_shuffles=0,
     )  # fmt: skip
     sources = component_sources(run, adapter, components)
@@ -299,6 +305,7 @@ def pairs_provenance(run: Run, adapter: str | None, plan: Plan) -> dict[str, Any
     """Return attributes of a result: its run and adapter, and how states were chosen and projected."""
     return {
         **run_attributes(run, adapter),
+        "tokens": plan.choice,
         "against": plan.against,
         "n_axes": plan.n_axes,
         "share": plan.share,

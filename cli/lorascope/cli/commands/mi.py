@@ -8,14 +8,16 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt
 
 from lorascope import analyze, stores
 from lorascope.analyze.results.format import format_number, format_percent
 from lorascope.analyze.results.options import N_SHUFFLES, PAIR_FORMATS, TABLE_FORMATS, refuse_target
 from lorascope.stores.reading.require_run import require_store
+from lorascope.stores.reading.token_choice import CHOICE_HELP, describe_population
 
 from ..options import AdapterName, AsJson, Components, Scheduler, Workers
 from ..screen import aside, print_frame, progress_bar, say, write_json
@@ -42,6 +44,7 @@ def mi(
     *,
     adapter: AdapterName = None,
     component: Components = (),
+    tokens: Annotated[str, Parameter(help=CHOICE_HELP)] = "all",
     estimator: Sequence[str] = ("panel",),
     against: Literal["lora", "delta"] = "lora",
     n_tokens: int = 2000,
@@ -72,7 +75,7 @@ def mi(
     against
         States that base is compared with: lora, or delta alone.
     n_tokens
-        Largest number of tokens to use; they are taken evenly from the samples.
+        Largest number of the chosen tokens to use; they are drawn evenly from the samples.
     axes
         Largest number of principal axes for each side.
     share
@@ -107,8 +110,9 @@ def mi(
 
     opened = stores.open_run(run)
     options: dict[str, Any] = {
-        "adapter": adapter, "components": component or None, "against": against, "n_tokens": n_tokens, "n_axes": axes,
-        "share": share, "seed": seed, "scheduler": scheduler, "n_workers": workers,
+        "adapter": adapter, "components": component or None, "tokens": tokens, "against": against,
+        "n_tokens": n_tokens, "n_axes": axes, "share": share, "seed": seed, "scheduler": scheduler,
+        "n_workers": workers,
     }  # fmt: skip
     if export is not None:
         _refuse_unused(
@@ -152,7 +156,9 @@ def _print_estimates(result: "xr.Dataset", run: "Run", *, bound: bool, full: boo
     name = "panel" if "panel" in result["estimator"].values else str(result["estimator"].values[0])
     panel, against = result.sel(estimator=name), result.attrs["against"]
     n_all = _count_components(result.sizes["component"])
-    say(f"mutual information of base and {against}, median and quartiles of {n_all}, by {_summary(panel)}")
+    choice = result.attrs["tokens"]
+    over = "" if choice == "all" else f" over {describe_population(choice)}"
+    say(f"mutual information of base and {against}{over}, median and quartiles of {n_all}, by {_summary(panel)}")
     for line in (*_remark_on_infinite(result), *([_count_claims(result)] if bound else [])):
         say(line)
     head, components = _shorten_paths(result["component"].values.tolist())

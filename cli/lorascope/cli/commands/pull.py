@@ -1,11 +1,13 @@
 """`lorascope pull`."""
 
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
+from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt
 
 from lorascope.stores.reading.require_run import require_store
+from lorascope.stores.reading.token_choice import CHOICE_HELP
 from lorascope.stores.size import format_size
 
 from ..options import Components
@@ -19,7 +21,7 @@ def pull(
     *,
     component: Components = (),
     samples: tuple[str, ...] = (),
-    tokens: str = "all",
+    tokens: Annotated[str, Parameter(help=CHOICE_HELP)] = "all",
     seed: NonNegativeInt = 0,
     adapter: tuple[str, ...] = (),
     codec: Literal["default", "zstd", "lz4", "raw"] = "default",
@@ -37,9 +39,6 @@ def pull(
     samples
         Number of samples from the start; or an id, 'data set/id', 'prompt/data set/id' or a pattern of these; repeat it
         for more; by default all.
-    tokens
-        Tokens of each sample to copy: 'all'; a role, such as 'answer'; 'first:N', 'last:N' or 'from:N'; 'every:K' or
-        'share:P', drawn at random with weights adjusted, so weighted means stay unbiased.
     seed
         Seed of the draw.
     adapter

@@ -53,9 +53,9 @@ def pull(
         Ids or patterns of ids, which may follow `data set/` or `prompt/data set/`; or the number of samples to take
         from the start; by default all. An id alone takes the item with all its prompts.
     tokens
-        Tokens to take of each sample, in the words of `capture --tokens`: `all`, a role, `first:N`, `last:N`, `from:N`,
-        `every:K` or `share:P`. The last two draw at random, and `tokens/weight` grows so that weighted means and sums
-        over tokens stay unbiased; after the others `population` in the provenance says which tokens the copy is about.
+        Choice of each sample's tokens in words of `lorascope.stores.reading.token_choice`. `every:K` and `share:P` draw
+        at random, and `tokens/weight` grows so that weighted means and sums over tokens stay unbiased; after the others
+        `population` in the provenance says which tokens the copy is about.
     seed
         Seed of the draw; a sample's tokens don't depend on the other samples.
     adapters

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float32, Int, Int64
 from ..errors import StoreError
 from ..format.digests import copying_steps
 from ..format.tables import ROLES
-from ..names import suggestion
+from ..names import close_names, did_you_mean
 
 if TYPE_CHECKING:
     from .run import Run
@@ -24,6 +24,10 @@ TokenChoice: TypeAlias = str | Sequence[int] | np.ndarray
 """Tokens of a run as an argument: a choice in words, or indices on the token axis."""
 ROLE_GROUPS = {role: (role,) for role in ROLES} | {"prompt": ("prompt", "choice")}
 """Choice by role -> roles of the chosen tokens."""
+UNNUMBERED = ("all", *ROLE_GROUPS)
+"""Kinds of choices without a number."""
+NUMBERED = ("first", "last", "from", "every", "share")
+"""Kinds of choices with a number."""
 POPULATION_DESCRIPTIONS = {
     "all": "all tokens",
     "prompt": "the tokens of the prompt, its choices included",
@@ -43,6 +47,11 @@ GRAMMAR = (
     "'share:P' with P above 0 and at most 1"
 )
 """Grammar of choices, for errors."""
+CHOICE_HELP = (
+    f"Tokens of each sample: {GRAMMAR}. 'prompt' includes its choices; 'first', 'last' and 'from' count in the whole "
+    "sample; 'every' and 'share' draw at random."
+)
+"""Help of the option `--tokens` of all commands."""
 
 
 class ParsedChoice(NamedTuple):
@@ -83,18 +92,27 @@ def parse_choice(tokens: str, *, has_indices: bool = False) -> ParsedChoice:
     if not isinstance(tokens, str):
         raise TypeError(f"`tokens` is of type {type(tokens).__name__}; give a choice in words: {GRAMMAR}")
     kind, colon, number = tokens.partition(":")
-    if not colon and (kind == "all" or kind in ROLE_GROUPS):
+    if not colon and kind in UNNUMBERED:
         return ParsedChoice(kind)
-    if kind in ("first", "last", "from", "every") and re.fullmatch("[1-9][0-9]{0,99}", number):
-        return ParsedChoice(kind, int(number))
-    try:
-        share = float(number) if kind == "share" else 0.0
-    except ValueError:
-        share = 0.0
-    if 0 < share <= 1:
-        return ParsedChoice(kind, share)
+    if (value := _checked_number(kind, number)) is not None:
+        return ParsedChoice(kind, value)
     grammar = f"{GRAMMAR}; or a sequence of indices" if has_indices else GRAMMAR
-    raise ValueError(f"`tokens` is {tokens!r:.100}; allowed are {grammar}{suggestion(kind, ('all', *ROLE_GROUPS))}")
+    close = [
+        name if name in UNNUMBERED else f"{name}:{number}"
+        for name in close_names(kind, (*UNNUMBERED, *NUMBERED))
+        if name in UNNUMBERED or _checked_number(name, number) is not None
+    ]
+    raise ValueError(f"`tokens` is {tokens!r:.100}; allowed are {grammar}{did_you_mean(close)}")
+
+
+def _checked_number(kind: str, number: str) -> float | None:
+    """Return the number of a choice such as `first:4`; None if this kind takes no number, or not this one."""
+    if kind == "share":
+        try:
+            return share if 0 < (share := float(number)) <= 1 else None
+        except ValueError:
+            return None
+    return int(number) if kind in NUMBERED and re.fullmatch("[1-9][0-9]{0,99}", number) else None
 
 
 def describe_population(tokens: str) -> str:
