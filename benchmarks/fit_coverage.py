@@ -133,7 +133,7 @@ def coverage_of(fit: ScalingFit, name: str, truth: float) -> dict[str, float]:
     problem, place = fit.design.problem, fit.design.exponents.index(name)
 
     def at(value: float) -> float:
-        return least_squares(problem.fix(place, value), [fit.estimate.parts[2]], grid="coarse").ssr
+        return least_squares(problem.fix(place, value), [fit.estimate.solution.exponents], grid="coarse").ssr
 
     limits = {
         "F": largest_ssr(fit.ssr, fit.df_resid, LEVEL),

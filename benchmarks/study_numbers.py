@@ -217,7 +217,7 @@ def training(study: StudyResults) -> Iterator[dict[str, Any]]:
 def law(study: StudyResults) -> str:
     if isinstance(study.law, str):
         return f"No fit: {study.law}"
-    return table([v._asdict() for v in study.law.verdicts])
+    return table([v._asdict() for v in study.law.fit.verdicts])
 
 
 def claims(study: StudyResults) -> str:

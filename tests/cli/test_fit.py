@@ -104,22 +104,22 @@ def test_every_option_reaches_the_fit(capsys: pytest.CaptureFixture[str], tmp_pa
     table["seed"] = 3
     table.to_csv(tmp_path / "s.csv", index=False)
     words = (
-        "--response", "y", "--N", "params", "--R", "none", "--groups", "block", "--offsets", "sweep,R", "--huber",
-        "0.02", "--residuals", "log", "--repeat", "seed", "--where", "sweep=size",
+        "--response", "y", "--N", "params", "--R", "none", "--groups", "block", "--offsets", "sweep,R",
+        "--residuals", "absolute", "--repeat", "seed", "--where", "sweep=size",
     )  # fmt: skip
     code, out, _ = run(capsys, tmp_path / "s.csv", *words, "--quick", "--json")
     assert code == 0
     settings = json.loads(out)["fit"]["provenance"]["settings"]
     expected = {
         "response": "y", "N": "params", "R": None, "D": None, "groups": ["block"], "offsets": ["sweep", "R"],
-        "huber": 0.02, "residuals": "log", "repeat": "seed", "law": "additive",
+        "residuals": "absolute", "repeat": "seed", "law": "additive",
     }  # fmt: skip
     assert expected.items() <= settings.items()
-    code, out, _ = run(capsys, "paper", "--where", "model=Phi3", "--law", "share", "--share", "share", "--huber", 0.01,
+    code, out, _ = run(capsys, "paper", "--where", "model=Phi3", "--law", "share", "--share", "share",
                        "--groups", "dataset", "--quick", "--json")  # fmt: skip
     assert code == 0
     settings = json.loads(out)["fit"]["provenance"]["settings"]
-    assert {"law": "share", "share": "share", "huber": 0.01}.items() <= settings.items()
+    assert {"law": "share", "share": "share"}.items() <= settings.items()
 
 
 def test_defaults_are_those_columns_that_vary(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -93,17 +93,20 @@ def metrics() -> Iterator[Saying]:
 
 
 def eq_8() -> Iterator[Saying]:
-    criteria = (
-        number("| model | law | parameters", "AICc", model, law)
-        for model, rival in (("Phi3", "share"), ("LLaMA3", "multiplicative"))
-        for law in ("additive", rival)
+    header, ways = "| model | law | parameters", ("cell", "setting", "group")
+    phi3, phi3_line, llama3, llama3_line = (
+        [number(header, f"leave {way} out", model, law) for way in ways]
+        for model in MODELS
+        for law in ("additive", "share")
     )
-    words = (
-        "AICc {:.1f} against {:.1f} of a straight line in how many layers share their weights; LLaMA3: {:.1f} against"
-    )
-    values = list(criteria)
-    yield said(words, *values[:3])
-    yield said("{:.1f} against {:.1f} of the multiplicative law", *values[2:])
+    assert all(line < own for line, own in zip(phi3_line, phi3, strict=True))
+    assert [line < own for line, own in zip(llama3_line, llama3, strict=True)] == [False, True, False]
+    for model in MODELS:  # settings of the same cells
+        (n,) = {number(header, "cells of settings", model, law) for law in ("additive", "share")}
+        assert n == 20
+    words = "{:.4f}, {:.4f} and {:.4f} against {:.4f}, {:.4f} and {:.4f}"
+    yield said(f"Phi3: {words} of a straight line", *phi3, *phi3_line)
+    yield said(f"LLaMA3: {words}. The exponent", *llama3, *llama3_line)
     alpha = [number("| cells | model | parameter", "estimate", "as printed", model, "alpha") for model in MODELS]
     words = "the exponent of N is {:.1f} and {:.1f}, from {:.2f} and {:.2f} decades"
     yield said(words, *alpha, *decades().loc[list(MODELS)])

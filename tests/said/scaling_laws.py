@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lorascope.analyze.fits import fit, laws, resampling, verdicts
+from lorascope.analyze.fits import laws, resampling, verdicts
 from lorascope.analyze.fits.fit import fit_scaling_law
 from lorascope.study import paper_study
 from lorascope.study.paper_tables import CHANCE
@@ -31,8 +31,6 @@ def sayings() -> Iterator[Saying]:
     yield from intervals()
     yield from coverage()
     yield from designs()
-    yield said("its AICc is more than {:g} below the AICc of all others", fit.DECISIVE)
-    yield said("if another is more than {:g} below it", fit.DECISIVE)
     n_settings = count(study["setting"].nunique())
     yield said("{} settings are only {} values", n_settings.capitalize(), n_settings)
     yield said("whose accuracy is below {}, which is chance among {} choices", CHANCE, count(round(1 / CHANCE)))

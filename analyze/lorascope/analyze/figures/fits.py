@@ -55,7 +55,7 @@ def scaling_figure(fit: ScalingFit, *, along: str | None = None) -> go.Figure:
     Parameters
     ----------
     fit
-        Result of `fit_scaling_law`. With Huber's loss, there is no band.
+        Result of `fit_scaling_law`.
     along
         N, R, D, or share of the law 'share'; by default, the law's first size.
 
@@ -187,8 +187,8 @@ def _exponent_traces(part: _FittedLine, look: Look, *, hollow: bool, is_log: boo
 
 
 def _residual_text(fit: ScalingFit, residual: float) -> str:
-    """Return a residual as text: in percent if it is relative or logarithmic, else in units of the response."""
-    is_share = fit.design.residual != "absolute" or fit.design.law.logarithmic
+    """Return a residual as text: in percent if it is relative or of a logarithm, else in units of the response."""
+    is_share = fit.design.residual == "relative" or fit.design.law.logarithmic
     return f"{format_number(100 * residual)}\u00a0%" if is_share else format_number(residual)
 
 
@@ -209,7 +209,6 @@ def _caption_sentences(
     n_shown = plural(sum(len(part.y) for part in series), "cell")
     yield f"n\u00a0=\u00a0{n_shown}{at}; {n_elsewhere} elsewhere, not shown."
     band = f"bands: {100 * fit.level:g}\u00a0% intervals of its mean by linear theory."
-    band = band if fit.is_least_squares else "no bands with Huber's loss."
     yield f"Lines: {fit.design.equation}; {band}"
     if others := dict.fromkeys(part.offset for part in series if part.offset != series[0].offset):
         yield f"Hollow: {' or '.join(others)}."
@@ -227,7 +226,7 @@ def profile_figure(fit: ScalingFit) -> go.Figure:
     Parameters
     ----------
     fit
-        Result of `fit_scaling_law` by least squares of relative or absolute residuals.
+        Result of `fit_scaling_law`.
 
     Returns
     -------
@@ -237,7 +236,7 @@ def profile_figure(fit: ScalingFit) -> go.Figure:
     Raises
     ------
     ValueError
-        If the fit has no profiles.
+        If the law goes through every cell.
     """
     n_open = int(fit.conf_int()[["low_open", "high_open"]].any(axis=1).sum())  # raises without profiles
     limit = float(_profile_height(np.array(largest_ssr(fit.ssr, fit.df_resid, fit.level)), fit))
@@ -273,7 +272,7 @@ def _profile_height(ssr: np.ndarray, fit: ScalingFit) -> np.ndarray:
 
 def _panel_title(fit: ScalingFit, profile: Profile) -> str:
     """Return the title (HTML) of a parameter's panel: its estimate, and below it its interval."""
-    value = format_number(fit.params[profile.name], digits=4)
+    value = format_number(fit.params[profile.name])
     return f"<b>{html.escape(profile.name)}</b> = {value}<br>{profile.interval.text()}"
 
 

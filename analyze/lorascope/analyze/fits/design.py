@@ -107,14 +107,8 @@ class Design:
 
     @property
     def problem(self) -> Problem:
-        """Weighted least-squares problem of the law; for logarithmic residuals a relative one, as a start."""
-        weights = 1 / self.y if self.residual == "log" else self.weights
-        return Problem(self.y, weights, self.levels, self.columns, self.bounds)
-
-    def split(self, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Split all parameters (p,) into levels (g,), coefficients of centred columns (k,) and exponents (q,)."""
-        g, k = len(self.level_names), len(self.columns)
-        return parameters[:g], parameters[g : g + k], parameters[g + k :]
+        """Weighted least-squares problem of the law."""
+        return Problem(self.y, self.weights, self.levels, self.columns, self.bounds)
 
     def select_rows(self, rows: np.ndarray) -> "Design":
         """Return the design of some rows with the same law, references and names; empty levels keep their column."""

@@ -1,6 +1,5 @@
 """Fit a scaling law to a study's table, and test it with other laws, a bootstrap and held-out cells."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -18,10 +17,7 @@ from .laws import LawName
 from .refits import Bootstrap, cross_validate
 from .resampling import few_groups_note
 from .result import ScalingFit
-from .verdicts import Summary, Verdict, Word
-
-DECISIVE = 2.0
-"""Smallest difference of AICc at which one law counts as better than another."""
+from .verdicts import Summary
 
 
 def fit_scaling_law(
@@ -35,7 +31,6 @@ def fit_scaling_law(
     offsets: Sequence[str] = (),
     law: LawName = "additive",
     residuals: Residual = "relative",
-    huber: float | None = None,
     share: str | None = None,
     repeat: str | None = None,
     level: float = 0.95,
@@ -62,10 +57,8 @@ def fit_scaling_law(
         and so on. `log-log`: the same for ln y, a power law without a floor. `multiplicative`: E + A times the product
         of all powers. `share`: linear in the number of layers that share their weights, in place of N.
     residuals
-        `relative`: (y - f) / y. `log`: ln y - ln f. `absolute`: y - f. The law 'log-log' is fitted to ln y in any case.
-    huber
-        Huber's delta, in units of the residuals: larger residuals count linearly, not as squares. Losses are summed.
-        None: least squares.
+        Residuals whose squares are summed. `relative`: (y - f) / y. `absolute`: y - f. The law 'log-log' is fitted to
+        ln y in any case.
     share
         Column of the number of layers that share their weights, for the law 'share'.
     repeat
@@ -89,11 +82,10 @@ def fit_scaling_law(
     -----
     Exponents (alpha and gamma from 0.02 to 25, beta from -1.5 to 12) are searched on a grid and refined; for each of
     their values, all linear parameters are solved exactly (variable projection), and amplitudes may have either sign.
-    With Huber's loss or logarithmic residuals, the search continues from there over all parameters.
 
     References
     ----------
-    Zhang et al. (2025), arXiv 2501.03152, eq. 8; Huber (1964), Ann. Math. Stat. 35, 73.
+    Zhang et al. (2025), arXiv 2501.03152, eq. 8.
 
     Examples
     --------
@@ -106,14 +98,12 @@ def fit_scaling_law(
     """
     if not (isinstance(level, float) and 0 < level < 1):
         raise ValueError(f"`level` is {level!r}; it lies between 0 and 1, such as 0.95")
-    if huber is not None and (isinstance(huber, bool) or not isinstance(huber, int | float) or not huber > 0):
-        raise ValueError(f"`huber` is {huber!r}; give a number above zero in units of the residuals")
     roles = {"response": response, "N": N, "R": R, "D": D, "groups": groups, "offsets": offsets, "share": share}
     options: dict[str, Any] = {**roles, "repeat": repeat, "law": law, "residuals": residuals}
     design = make_design(frame, **options)
     with limiting_blas_to_one_thread():
-        fitted = estimate(design, delta=math.inf if huber is None else float(huber))
-    settings = {**options, "huber": huber, "references": design.references, "bounds": design.limits, "level": level}
+        fitted = estimate(design)
+    settings = {**options, "references": design.references, "bounds": design.limits, "level": level}
     return ScalingFit(fitted, level, result_provenance(design.frame, settings))
 
 
@@ -123,28 +113,14 @@ class FitReport:
 
     fit: ScalingFit
     laws: pd.DataFrame
-    """One row per law that these cells can determine: `law`, `n_parameters`, `sigma`, `AICc`, `d_AICc` (minus the
-    least), and root mean squared errors of held-out cells, `rmse_cell`, `rmse_setting`, `rmse_group`, in units of each
-    law's own residuals."""
+    """One row per law that these cells can determine: `law`, `n_parameters`, `sigma`, and root mean squared errors of
+    held-out cells in units of its residuals: `rmse_cell`, `rmse_setting` (of `n_setting` cells) and `rmse_group`."""
     refused: dict[str, str]
     """Law -> why these cells can't determine it, or can't distinguish it from another law."""
     bootstrap: Bootstrap | None
     """Refits on redrawn groups; None if there is one group."""
     held_out: pd.DataFrame
     """Errors of held-out cells, see `ScalingFit.held_out`."""
-
-    @property
-    def verdicts(self) -> tuple[Verdict, ...]:
-        """Verdicts of the fit, and one that compares it with the other laws."""
-        name, known = self.fit.design.law_name, self.laws[self.laws["AICc"].notna()].set_index("law")["AICc"]
-        if len(known) < 2 or name not in known.index:
-            return self.fit.verdicts
-        other = known.drop(name)
-        gap = known[name] - other.iloc[0]
-        because = f"AICc {known[name]:.2f} against {other.iloc[0]:.2f} of {other.index[0]!r}, n = {self.fit.nobs}"
-        word: Word = "supported" if gap < -DECISIVE else "contradicted" if gap > DECISIVE else "not identified"
-        claim = f"of the laws looked at, {name!r} describes these cells best"
-        return (*self.fit.verdicts, Verdict(claim, word, because))
 
     def summary(self) -> Summary:
         """Return the fit's summary, with tables of other laws, held-out cells and bootstrap intervals added."""
@@ -157,7 +133,7 @@ class FitReport:
             excluded = f", {boot.n_undetermined} excluded as undetermined" if boot.n_undetermined else ""
             notes += [f"bootstrap: {100 * self.fit.level:g} % percentiles of {draws}{excluded}"]
             notes += few_groups_note("the bootstrap", boot.n_groups)
-        return Summary(own.title, self.verdicts, tables, notes, own.provenance)
+        return Summary(own.title, own.verdicts, tables, notes, own.provenance)
 
 
 def fit_report(
@@ -212,13 +188,12 @@ def fit_report(
         if same != name:
             refused[name] = f"with one size it is the law {same!r}"
         else:
-            rmse = cross_validate(errors if rival is fit else rival.held_out()).set_index("split")["rmse"]
+            splits = cross_validate(errors if rival is fit else rival.held_out()).set_index("split")
             rows.append({
-                "law": name, "n_parameters": len(rival.design.names), "sigma": rival.sigma, "AICc": rival.aicc,
-                **{f"rmse_{split}": rmse[split] for split in ("cell", "setting", "group") if split in rmse},
+                "law": name, "n_parameters": len(rival.design.names), "sigma": rival.sigma,
+                **{f"rmse_{split}": rmse for split, rmse in splits["rmse"].items() if "ordered" not in split},
+                "n_setting": splits.loc["setting", "n"],
             })  # fmt: skip
         if progress is not None:
             progress(done, len(names), "laws")
-    laws = pd.DataFrame(rows)
-    laws.insert(4, "d_AICc", laws["AICc"] - laws["AICc"].min())
-    return FitReport(fit, laws.sort_values("d_AICc", kind="stable", ignore_index=True), refused, boot, errors)
+    return FitReport(fit, pd.DataFrame(rows), refused, boot, errors)

@@ -37,10 +37,10 @@ class Interval(NamedTuple):
     in_parts: bool
     """Whether some values between the ends are excluded."""
 
-    def text(self, digits: int = 4) -> str:
-        """Return the interval as text, such as `(open) to 0.5`."""
-        low = "(open)" if self.low_open else format_number(self.low, digits=digits)
-        high = "(open)" if self.high_open else format_number(self.high, digits=digits)
+    def text(self) -> str:
+        """Return the interval as text, such as `(open) to 0.500`."""
+        low = "(open)" if self.low_open else format_number(self.low)
+        high = "(open)" if self.high_open else format_number(self.high)
         return f"{low} to {high}{', in parts' if self.in_parts else ''}"
 
 
@@ -66,7 +66,7 @@ def largest_ssr(ssr: float, df: int, level: float) -> float:
 
 def profiles(fit: Estimate, level: float) -> dict[str, Profile]:
     """Return by name the profile of each amplitude, slope and exponent, with its interval of this confidence level."""
-    design, exponents = fit.design, fit.parts[2]
+    design, exponents = fit.design, fit.solution.exponents
     limit = largest_ssr(fit.ssr, fit.df, level)
     of_exponents = {name: profile(fit, name, limit) for name in design.exponents}
     amplitudes = {}
@@ -98,7 +98,7 @@ def profile(fit: Estimate, name: str, limit: float) -> Profile:
         """Return the best solution if the parameter has the value `at`; solutions are stored."""
         if at not in solutions:
             nearest = min(solutions, key=lambda other: abs(other - at)) if solutions else None
-            start = fit.parts[2] if nearest is None else solutions[nearest].exponents
+            start = fit.solution.exponents if nearest is None else solutions[nearest].exponents
             restricted = problem.fix(position, at) if is_exponent else problem.fix_amplitude(position, at)
             solutions[at] = least_squares(restricted, [start], grid="coarse")
         return solutions[at]

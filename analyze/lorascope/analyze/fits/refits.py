@@ -11,7 +11,7 @@ from lorascope.analyze.results.options import require_whole
 from lorascope.stores.progress import Progress
 
 from .design import APART, Design, is_determined
-from .estimate import Estimate, estimate, residuals_of
+from .estimate import Estimate, estimate
 from .resampling import group_draws, percentile_interval
 from .solve import column_basis
 
@@ -55,7 +55,7 @@ def bootstrap(
     for draw, count in enumerate(counts):
         redrawn = design.select_rows(np.concatenate([np.tile(group, n) for group, n in zip(rows, count, strict=True)]))
         if is_determined(redrawn, spare=0):
-            refit = estimate(redrawn, delta=fit.delta, starts=(fit.parts[2],), grid="coarse").values
+            refit = estimate(redrawn, starts=(fit.solution.exponents,), grid="coarse").values
             values.append([refit[name] for name in shared])
             determined_draws.append(draw)
         if progress is not None:
@@ -64,8 +64,8 @@ def bootstrap(
         raise ValueError("no draw of groups determines the law; groups need more settings each")
     if weights is not None:
         weights = weights[determined_draws] / weights[determined_draws].sum()
-    table = pd.DataFrame(values, columns=list(shared))
-    return Bootstrap(len(rows), table, weights, len(counts) - len(values), design.limits)
+    n_undetermined = len(counts) - len(values)
+    return Bootstrap(len(rows), pd.DataFrame(values, columns=list(shared)), weights, n_undetermined, design.limits)
 
 
 def held_out(fit: Estimate, *, progress: Progress | None = None) -> pd.DataFrame:
@@ -120,13 +120,13 @@ def _predict_split(fit: Estimate, way: str, name: str, is_out: np.ndarray, is_in
     law = plain = np.full(len(known), math.nan)
     if known.any() and is_determined(train, spare=0):
         start = np.array([fit.values[exponent] for exponent in train.exponents])
-        law = estimate(train, delta=fit.delta, starts=(start,), grid="coarse").predicted(test)
+        law = estimate(train, starts=(start,), grid="coarse").predicted(test)
         sizes = [way.removeprefix("ordered ")] if way.startswith("ordered") else train.logs
-        plain = estimate(train.without_sizes(sizes), delta=fit.delta).predicted(test.without_sizes(sizes))
+        plain = estimate(train.without_sizes(sizes)).predicted(test.without_sizes(sizes))
         if way == "group":
             law, plain = _with_own_level(test, law), _with_own_level(test, plain)
         law, plain = np.where(known, law, math.nan), np.where(known, plain, math.nan)
-    error, error_plain = (np.where(np.isnan(values), math.nan, residuals_of(test, values)) for values in (law, plain))
+    error, error_plain = ((test.y - values) * test.weights for values in (law, plain))
     return pd.DataFrame({
         "split": way, "held_out": name, "row": test.frame.index.astype(str), "group": test.groups,
         "setting": test.settings, "observed": test.y, "predicted": law, "error": error, "error_plain": error_plain,

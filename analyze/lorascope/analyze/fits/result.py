@@ -1,6 +1,5 @@
 """Result of a fitted law: parameters, intervals, tests, predictions and a summary."""
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,9 +16,6 @@ from .estimate import Estimate
 from .profile import Profile, profiles
 from .refits import Bootstrap, bootstrap, held_out
 from .verdicts import Summary, Verdict, axis_tests, search_notes, verdicts
-
-UNITS = {"relative": "(y - f) / y", "log": "ln y - ln f", "absolute": "y - f"}
-"""Kind of residual -> its formula."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +41,8 @@ class ScalingFit:
 
     @property
     def bse(self) -> pd.Series:
-        """Standard errors by linear theory, wrong if the data don't bound a parameter; NaN with Huber's loss."""
-        errors = pd.Series(self.estimate.standard_errors, name="se")
-        return errors if self.is_least_squares else errors * math.nan
-
-    @property
-    def is_least_squares(self) -> bool:
-        """Whether residuals are squared; otherwise the loss is Huber's."""
-        return not math.isfinite(self.estimate.delta)
+        """Standard errors by linear theory, wrong if the data don't bound a parameter."""
+        return pd.Series(self.estimate.standard_errors, name="se")
 
     @property
     def nobs(self) -> int:
@@ -76,7 +66,7 @@ class ScalingFit:
 
     @property
     def resid(self) -> pd.Series:
-        """Residuals by row label of the table: relative, logarithmic, or in the unit of the response."""
+        """Residuals by row label of the table: relative, or in the unit of the fit."""
         return pd.Series(self.estimate.residuals, index=self.design.frame.index, name="residual")
 
     @property
@@ -86,35 +76,21 @@ class ScalingFit:
         return pd.Series(values, index=self.design.frame.index, name="fitted")
 
     @property
-    def aicc(self) -> float:
-        """Akaike's information criterion for small samples (Hurvich, Tsai 1989, Biometrika 76, 297).
-
-        The likelihood is that of the response: twice the sum of ln y is added for relative and logarithmic residuals,
-        so that laws with different residuals can be compared on the same cells. It is that of least squares also with
-        Huber's loss. Sigma counts as a parameter. NaN if there are too few cells.
-        """
-        n, k = self.nobs, len(self.design.names) + 1
-        is_relative = self.design.residual != "absolute" or self.design.law.logarithmic
-        scale = 2 * float(np.log(self.design.frame[self.design.response]).sum()) if is_relative else 0.0
-        deviance = n * math.log(2 * math.pi * self.ssr / n) + n + scale if self.ssr > 0 else -math.inf
-        return deviance + 2 * k + 2 * k * (k + 1) / (n - k - 1) if n > k + 1 else math.nan
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """Sentences on excluded rows, on the search, and on limits of the fit's numbers."""
         return (*self.design.notes, *search_notes(self.estimate))
 
     @cached_property
     def profiles(self) -> dict[str, Profile]:
-        """Profile of each amplitude, slope and exponent by name; empty if the fit has no profiles, see `conf_int`."""
-        if not self.is_least_squares or self.design.residual == "log" or self.estimate.is_exact:
+        """Profile of each amplitude, slope and exponent by name; empty if the law goes through every cell."""
+        if self.estimate.is_exact:
             return {}
         with limiting_blas_to_one_thread():
             return profiles(self.estimate, self.level)
 
     @cached_property
     def axis_tests(self) -> pd.DataFrame:
-        """F tests of the law against the law without each size, one row per size, by least squares.
+        """F tests of the law against the law without each size, one row per size.
 
         Columns are `axis`, `F`, `n_more` (parameters), `df`, `p` and `ssr_ratio` (sum of squared residuals without the
         terms, divided by that with them). Without a term its exponent has no meaning, so p is rough (Davies 1987,
@@ -139,13 +115,10 @@ class ScalingFit:
         Raises
         ------
         ValueError
-            If the fit has no profiles.
+            If the law goes through every cell.
         """
         if not self.profiles:
-            raise ValueError(
-                "this fit has no profile intervals: they need least squares of residuals that are relative or absolute "
-                "and not all 0; `bootstrap` has intervals of any fit"
-            )
+            raise ValueError("no profile intervals: the law goes through every cell, so its error can't be estimated")
         intervals = {name: profile.interval._asdict() for name, profile in self.profiles.items()}
         return pd.DataFrame.from_dict(intervals, orient="index")
 
@@ -176,20 +149,17 @@ class ScalingFit:
 
         Notes
         -----
-        Linear theory (the delta method), for logarithms on their own scale; NaN with Huber's loss. If a parameter isn't
-        identified, intervals may still be right between the settings, but not beyond them.
+        Linear theory (the delta method), for logarithms on their own scale. If a parameter isn't identified, intervals
+        may still be right between the settings, but not beyond them.
         """
         from scipy import stats  # type: ignore[import-untyped]
 
         rows = self.design if frame is None else apply_design(self.design, frame)
         mean, errors = self.estimate.predicted(rows), self.estimate.prediction_errors(rows)
-        half = errors * (stats.t.ppf((1 + self.level) / 2, self.df_resid) if self.is_least_squares else math.nan)
+        half = errors * stats.t.ppf((1 + self.level) / 2, self.df_resid)
         low, high = mean - half, mean + half
         if rows.law.logarithmic:
             mean, low, high = np.exp(mean), np.exp(low), np.exp(high)
-        elif rows.residual == "log":
-            positive = np.where(mean > 0, mean, math.nan)
-            low, high = positive * np.exp(-half / positive), positive * np.exp(half / positive)
         return pd.DataFrame({"mean": mean, "low": low, "high": high}, index=rows.frame.index)
 
     def held_out(self, *, progress: Progress | None = None) -> pd.DataFrame:
@@ -220,12 +190,12 @@ class ScalingFit:
             tables["profile intervals"] = self.conf_int().rename_axis("name").reset_index()
         tables = {"parameters": terms, **tables, "levels of groups": parameters.iloc[: design.n_groups]}
         references = ", ".join(f"{axis}0 = {size:.6g}" for axis, size in design.references.items())
-        loss = "least squares" if self.is_least_squares else f"Huber's loss, delta {self.estimate.delta:.3g},"
+        unit = "ln y - ln f" if design.law.logarithmic else "(y - f) / y" if design.residual == "relative" else "y - f"
         notes = [
             f"{design.equation} ({design.law.source}){f'; {references}' if references else ''}",
-            f"{loss} of {UNITS['log' if design.law.logarithmic else design.residual]}: sum of squares {self.ssr:.6g}, "
-            f"sigma {self.sigma:.3g}, AICc {self.aicc:.2f}; {self.nobs} cells, {len(set(design.groups))} groups, "
-            f"{len(set(design.settings))} settings, {self.df_resid} degrees of freedom",
+            f"least squares of {unit}: sum of squares {self.ssr:.6g}, sigma {self.sigma:.3g}; {self.nobs} cells, "
+            f"{len(set(design.groups))} groups, {len(set(design.settings))} settings, {self.df_resid} degrees of "
+            "freedom",
             f"intervals: {100 * self.level:g} % profiles by F; an end is (open) where the data don't limit it",
             *self.notes,
         ]

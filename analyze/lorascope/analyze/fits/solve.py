@@ -3,8 +3,7 @@
 Golub, Pereyra (1973), SIAM J. Numer. Anal. 10, 413; Kaufman (1975), BIT 15, 49, whose gradient is exact.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -15,8 +14,6 @@ from .laws import Column
 
 Grid = Literal["fine", "coarse"]
 """Kind of search over exponents; a search with a good start is coarse."""
-Optimum = tuple[np.ndarray, float, bool]
-"""Parameters with the least loss, the loss, and whether the search converged."""
 N_GRID: Mapping[Grid, Mapping[int, int]] = {"fine": {1: 241, 2: 45, 3: 19}, "coarse": {1: 41, 2: 13, 3: 7}}
 """Kind of search -> number of exponents -> grid points for each."""
 N_POLISHED: Mapping[Grid, int] = {"fine": 4, "coarse": 2}
@@ -101,11 +98,6 @@ class Solution(NamedTuple):
     """Sum of squared residuals."""
     converged: bool
 
-    @property
-    def parameters(self) -> np.ndarray:
-        """Levels, coefficients and exponents as one array (p,), in the order of `Design.names`."""
-        return np.concatenate([self.levels, self.coefficients, self.exponents])
-
 
 def column_basis(columns: np.ndarray, rcond: float) -> np.ndarray:
     """Return an orthonormal basis (n, rank) of the columns' span; `rcond` is the cutoff of `np.linalg.lstsq`."""
@@ -139,26 +131,6 @@ def least_squares(problem: Problem, starts: Sequence[np.ndarray] = (), *, grid: 
     return _solution_at(problem, exponents, converged)
 
 
-def search(
-    residuals: Callable[[np.ndarray], np.ndarray], jacobian: Callable[[np.ndarray], np.ndarray], start: np.ndarray,
-    bounds: np.ndarray, *, delta: float = math.inf, **options: Any,
-) -> Optimum:  # fmt: skip
-    """Return the parameters with the least loss of `residuals` within `bounds` (p, 2), the loss, and convergence.
-
-    The loss is half the sum of squares or, if `delta` is finite, Huber's.
-    """
-    from scipy import optimize  # type: ignore[import-untyped]
-
-    scale = float(np.abs(residuals(start)).max()) or 1.0  # tolerances are absolute
-    is_huber = math.isfinite(delta)
-    optimum: Any = optimize.least_squares(
-        lambda at: residuals(at) / scale, start, jac=lambda at: jacobian(at) / scale, bounds=bounds.T,
-        loss="huber" if is_huber else "linear", f_scale=delta / scale if is_huber else 1.0,
-        **{"method": "dogbox", "xtol": 1e-14, "ftol": 1e-15, "gtol": 1e-15, **options},
-    )  # fmt: skip
-    return optimum.x, float(optimum.cost) * scale**2, bool(optimum.status > 0)
-
-
 def _grid_minima(problem: Problem, grid: Grid) -> list[np.ndarray]:
     """Return the exponents (q,) at the lowest local minima of the sum of squares on a grid, lowest first."""
     n = N_GRID[grid].get(len(problem.free), 1)
@@ -176,15 +148,17 @@ def _grid_minima(problem: Problem, grid: Grid) -> list[np.ndarray]:
 
 def local_minima(values: np.ndarray) -> np.ndarray:
     """Return flat indices of the local minima of values on a grid, lowest first; neighbours share an edge."""
-    from scipy import ndimage
+    from scipy import ndimage  # type: ignore[import-untyped]
 
     cross = ndimage.generate_binary_structure(values.ndim, 1)
     indices = np.flatnonzero(values == ndimage.minimum_filter(values, footprint=cross, mode="nearest"))
     return np.asarray(indices[np.argsort(values.ravel()[indices], kind="stable")])
 
 
-def _polish(problem: Problem, start: np.ndarray) -> Optimum:
+def _polish(problem: Problem, start: np.ndarray) -> tuple[np.ndarray, float, bool]:
     """Return the exponents (q,) at the local minimum near `start`, half the sum of squares, and convergence."""
+    from scipy import optimize
+
     free = problem.free
 
     def all_exponents(values: np.ndarray) -> np.ndarray:
@@ -193,12 +167,14 @@ def _polish(problem: Problem, start: np.ndarray) -> Optimum:
         exponents[free] = values
         return exponents
 
-    values, loss, converged = search(
-        lambda values: _solve_linear(problem, all_exponents(values))[0],
-        lambda values: _projected_slopes(problem, all_exponents(values))[:, free],
-        start[free], problem.bounds[free], x_scale=np.maximum(np.abs(start[free]), 0.1), xtol=1e-12, max_nfev=200,
+    scale = float(np.abs(_solve_linear(problem, all_exponents(start[free]))[0]).max()) or 1.0  # tolerances are absolute
+    optimum: Any = optimize.least_squares(
+        lambda values: _solve_linear(problem, all_exponents(values))[0] / scale, start[free],
+        jac=lambda values: _projected_slopes(problem, all_exponents(values))[:, free] / scale,
+        bounds=problem.bounds[free].T, method="dogbox", xtol=1e-12, ftol=1e-15, gtol=1e-15,
+        x_scale=np.maximum(np.abs(start[free]), 0.1), max_nfev=200,
     )  # fmt: skip
-    return all_exponents(values), loss, converged
+    return all_exponents(optimum.x), float(optimum.cost) * scale**2, bool(optimum.status > 0)
 
 
 def _solve_linear(problem: Problem, exponents: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

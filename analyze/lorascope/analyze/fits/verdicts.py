@@ -60,7 +60,7 @@ class Summary:
     def __repr__(self) -> str:
         """Return the title, the verdicts and the first table as text."""
         title, rows = next(iter(self.tables.items()))
-        text = rows.to_string(index=False, float_format=lambda value: format_number(value, digits=4))
+        text = rows.to_string(index=False, float_format=lambda value: format_number(value))
         return "\n".join([self.title, *map(str, self.verdicts), "", title, text])
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,13 +84,13 @@ def f_test(larger: float, smaller: float, n_more: int, df: int) -> tuple[float, 
 
 def axis_tests(fit: Estimate) -> pd.DataFrame:
     """Return F tests of the law against the law without each size, see `ScalingFit.axis_tests`."""
-    full, rows = fit if not math.isfinite(fit.delta) else estimate(fit.design, starts=(fit.parts[2],)), []
+    rows = []
     for axis in fit.design.logs:
         without = estimate(fit.design.without_sizes([axis]))
-        n_more = len(full.parameters) - len(without.parameters)
-        f, p = (math.nan, math.nan) if without.is_exact else f_test(without.ssr, full.ssr, n_more, full.df)
-        ratio = without.ssr / full.ssr if full.ssr else math.inf
-        rows.append({"axis": axis, "F": f, "n_more": n_more, "df": full.df, "p": p, "ssr_ratio": ratio})
+        n_more = without.df - fit.df
+        f, p = (math.nan, math.nan) if without.is_exact else f_test(without.ssr, fit.ssr, n_more, fit.df)
+        ratio = without.ssr / fit.ssr if fit.ssr else math.inf
+        rows.append({"axis": axis, "F": f, "n_more": n_more, "df": fit.df, "p": p, "ssr_ratio": ratio})
     return pd.DataFrame(rows)
 
 
@@ -99,7 +99,7 @@ def verdicts(
 ) -> tuple[Verdict, ...]:
     """Return verdicts on the direction along each size, and on whether the data determine each exponent.
 
-    `intervals` are profile intervals of exponents and slopes, empty with Huber's loss.
+    `intervals` are profile intervals of exponents and slopes; empty if the law goes through every cell.
     """
     names = [name for name in fit.design.term_names if name in BOUNDS and name in intervals]
     return (
@@ -111,7 +111,7 @@ def verdicts(
 def search_notes(fit: Estimate) -> list[str]:
     """Return sentences on problems of the search, and on limits of the fit's numbers."""
     notes = []
-    if not fit.converged:
+    if not fit.solution.converged:
         notes.append("the search ended before it converged: numbers are what it had reached")
     for name in fit.at_bound:
         low, high = fit.design.limits[name]
@@ -119,10 +119,8 @@ def search_notes(fit: Estimate) -> list[str]:
     if fit.design.residual == "relative" and fit.sigma >= NOISY:
         notes.append(
             f"relative residuals divide by the observed response; with this much noise, sigma {fit.sigma:.2g}, that "
-            "pulls the fit down and makes tests reject too often: compare residuals of the logarithm"
+            "pulls the fit down and makes tests reject too often: compare `residuals` 'absolute'"
         )
-    if math.isfinite(fit.delta):
-        notes.append("the tests of what each size adds are by least squares, the parameters by Huber's loss")
     return notes
 
 
@@ -147,7 +145,7 @@ def _exponent_verdict(name: str, fit: Estimate, interval: Interval, level: float
     """Return the verdict on whether data determine an exponent: yes if its interval is closed and excludes 0."""
     because = (
         f"{name} = {format_number(fit.values[name])}, {100 * level:g} % profile interval by F "
-        f"{interval.text(3)}, n = {fit.n}"
+        f"{interval.text()}, n = {fit.n}"
     )
     word: Word = "not identified" if interval.low_open or interval.high_open else "supported"
     if word == "supported" and interval.low <= 0 <= interval.high and name in fit.design.exponents:

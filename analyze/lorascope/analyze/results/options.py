@@ -13,7 +13,7 @@ Reduction = Literal["mean", "sum", "last", "answer"]
 """Ways of combining the values of a sample's tokens at a component into one number."""
 Unit = Literal["nat", "bit", "sqrt"]
 """Units of js; `sqrt` is the root of nats."""
-Residual = Literal["relative", "log", "absolute"]
+Residual = Literal["relative", "absolute"]
 """Kinds of residuals that a fit of a scaling law can minimise."""
 N_SHUFFLES = 19
 """Default number of shuffles for a null distribution; with it p can be as small as 0.05."""

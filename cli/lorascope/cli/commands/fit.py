@@ -78,7 +78,6 @@ def fit(
     offsets: str = "",
     law: LawName = "additive",
     residuals: Residual = "relative",
-    huber: float | None = None,
     share: str | None = None,
     repeat: str | None = None,
     n_draws: int = 1000,
@@ -106,9 +105,7 @@ def fit(
         additive; log: its limit for exponents that go to 0; log-log: a power law without a floor; multiplicative;
         share: linear in how many layers share their weights, in place of N.
     residuals
-        relative: (y - f) / y; log: ln y - ln f; absolute: y - f.
-    huber
-        Huber's delta in units of the residuals; by default least squares.
+        relative: (y - f) / y; absolute: y - f.
     share
         Column of how many layers share their weights, for the law share.
     repeat
@@ -128,8 +125,8 @@ def fit(
         sizes[name] = (name if is_known else None) if column is None else None if column == NONE else column
     columns, shifts = _groups_without_model(frame, groups, sizes["N"]), split_names(offsets)
     settings: dict[str, Any] = {
-        **sizes, "groups": columns, "offsets": shifts, "law": law, "residuals": residuals, "huber": huber,
-        "share": share, "repeat": repeat, "level": options.level,
+        **sizes, "groups": columns, "offsets": shifts, "law": law, "residuals": residuals, "share": share,
+        "repeat": repeat, "level": options.level,
     }  # fmt: skip
     result: ScalingFit | FitReport
     with progress_bar("fit") as update:
