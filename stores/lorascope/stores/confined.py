@@ -58,7 +58,7 @@ class ConfinedProcess:
             self._process.communicate()
 
     def run(self, task: Any) -> Iterator[Any]:
-        """Return an iterator of the function's results for a task; those that the next task finds there are lost.
+        """Return an iterator of the function's results for a task; unread ones are lost when the next task begins.
 
         Raises
         ------

@@ -29,7 +29,7 @@ MEANINGS = {
     "half": "mean over two halves of the samples",
     "quarter": "mean over four quarters of the samples",
     "eighth": "mean over eight eighths of the samples",
-    "ceiling": "the most that this estimator can give for so many pairs; NaN where nothing holds it down",
+    "ceiling": "the most that this estimator can give for this many pairs; NaN where nothing holds it down",
     "verdict": "how far the value can be believed",
 }
 """Field of an estimate -> its description."""

@@ -57,7 +57,7 @@ def captured_measure(run: Run, name: str, adapter: str | None = None) -> xr.Data
 
 
 def available_measures(run: Run, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return those of `names` that the run has: all if it keeps base and delta of all tokens, else those it stored."""
+    """Return the measures in `names` that the run has: all if it stores states of all tokens, else the stored ones."""
     return names if has_all_states(run) else tuple(name for name in names if name in CAPTURED_MEASURES)
 
 

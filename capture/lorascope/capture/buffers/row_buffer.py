@@ -55,7 +55,7 @@ class RowBuffer:
         """Function that returns once all copies into this row are done."""
 
     def reset(self) -> None:
-        """Prepare for the next row: mark its arrays as not filled, and set those that may have gaps to NaN."""
+        """Prepare for the next row: mark its arrays as not filled, and set arrays that may have gaps to NaN."""
         self._filled = {path: {} for path in self.tensors if not _may_have_gaps(path)}
         self.wait = None
         for path, tensor in self.tensors.items():

@@ -1,4 +1,4 @@
-"""Attach LoRA adapters to a model, and refuse those that can't be measured on it.
+"""Attach LoRA adapters to a model, and refuse adapters that can't be measured on it.
 
 Every adapter is compared with the model first; an adapter that is refused then leaves the model as it was.
 """

@@ -132,7 +132,7 @@ def _hooks(module: nn.Module) -> list[AlignDevicesHook]:
 
 
 class Ranks(NamedTuple):
-    """Place of this process among those (ranks) that share a capture, and exchanges of values between them."""
+    """Place of this process among the ranks (processes) of a capture, and exchanges of values between them."""
 
     rank: int
     size: int

@@ -68,7 +68,7 @@ def progress_bar() -> Iterator[Callable[[CaptureProgress], None]]:
         bars[now.stage].update(now.done - bars[now.stage].n)
 
     def close(but: str = "") -> None:
-        """Close all bars, except those of stages that are shown together with stage `but`."""
+        """Close all bars, except the bars of stages that are shown together with stage `but`."""
         for stage, bar in bars.items():
             if not {stage, but} <= CONCURRENT_STAGES:
                 bar.close()

@@ -188,7 +188,7 @@ def read_tables(study: Sequence[str], options: StudyOptions) -> "pd.DataFrame":
 
 
 def choose_groups(frame: "pd.DataFrame", requested: str | None) -> tuple[str, ...]:
-    """Return the columns that define groups: the requested ones, or those of `GROUPS` that vary in the table."""
+    """Return the columns that define groups: the requested ones, or all of `GROUPS` that vary in the table."""
     if requested is not None:
         return split_names(requested)
     return tuple(name for name in GROUPS if name in frame.columns and frame[name].nunique() > 1)

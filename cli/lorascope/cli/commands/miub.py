@@ -107,13 +107,13 @@ def miub(
     options: dict[str, Any] = {"components": component or None, "scheduler": scheduler, "n_workers": workers}
     if paper:
         with progress_bar("paper") as update:
-            readings = analyze.miub_readings(pairs[0][0], adapter=pairs[0][1], progress=update, **options)
+            table = analyze.miub_readings(pairs[0][0], adapter=pairs[0][1], progress=update, **options)
         if as_json:
             from lorascope.analyze.results.save import dataset_to_table, table_to_json_object
 
-            write_json(table_to_json_object(dataset_to_table(readings)))
+            write_json(table_to_json_object(dataset_to_table(table)))
         else:
-            _print_readings(readings)
+            _print_readings(table)
         return 0
     options |= {"reduction": reduction, "unit": unit, "out": result_path}
     results = []

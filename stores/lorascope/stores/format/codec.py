@@ -54,7 +54,7 @@ def compressors(dtype: str, codec: Codec = "default") -> tuple[Any, ...]:
 
 
 def codec_problem(metadata: ArrayV3Metadata) -> str | None:
-    """Return a phrase on how an array's codecs differ from those that the format allows; None if they don't.
+    """Return a phrase on how an array's codecs differ from the allowed ones; None if they don't.
 
     Other codecs are never used: a store may name any installed codec, even one that unpickles.
     """

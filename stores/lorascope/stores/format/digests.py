@@ -37,7 +37,7 @@ def fingerprint(values: Mapping[str, Any]) -> str:
 
 
 def run_fingerprint(provenance: Any) -> str:
-    """Return a run's fingerprint, in hexadecimal: a hash of those parts of its provenance that affect its numbers.
+    """Return a run's fingerprint, in hexadecimal: a hash of the parts of its provenance that affect its numbers.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def with_root_digest(document: Mapping[str, Any]) -> bytes:
 
 
 def is_root_digest_right(content: bytes, root_digest: Any) -> bool:
-    """Return whether the bytes of a root `zarr.json` are still those that its `root_digest` was computed from."""
+    """Return whether the bytes of a root `zarr.json` still have the hash that is its `root_digest`."""
     if not isinstance(root_digest, str) or content.count(root_digest.encode()) != 1:
         return False
     return hashlib.sha256(content.replace(root_digest.encode(), DIGEST_PLACEHOLDER.encode())).hexdigest() == root_digest

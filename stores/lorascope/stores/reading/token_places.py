@@ -12,7 +12,9 @@ def require_contiguous(start: np.ndarray, stop: np.ndarray, n_tokens: int) -> No
     wrong = [*np.flatnonzero((start != before[:-1]) | (stop < start)), len(start) - 1]
     if len(wrong) > 1 or before[-1] != n_tokens:
         span = (
-            f"sample {wrong[0]} has the tokens {start[wrong[0]]} to {stop[wrong[0]]}" if len(start) else "there is none"
+            f"sample {wrong[0]} has the tokens {start[wrong[0]]} to {stop[wrong[0]]}"
+            if len(start)
+            else "no sample is stored"
         )
         raise StoreError(
             f"samples don't follow each other along the run's {n_tokens} tokens: {span} ('samples/token_start', "

@@ -82,7 +82,7 @@ def lengths_figure(table: pd.DataFrame) -> go.Figure:
     n = rows["n_items"]
     figure = _draw_panels(
         rows, "setting", looks_of, "MIUB and accuracy against length (the paper's figure 3)",
-        f"{n.min()} to {n.max()} items a point; lines are moved aside to be told apart.", aside=True,
+        f"{n.min()} to {n.max()} items a point; lines are shifted sideways, so that they don't overlap.", aside=True,
     )  # fmt: skip
     ticks = {"tickvals": list(range(len(buckets))), "ticktext": [html.escape(name) for name in buckets]}
     figure.update_xaxes(title_text="length", type="linear", range=[-0.35, len(buckets) - 0.65], **ticks)
@@ -117,7 +117,7 @@ def _draw_panels(
             axis["ticktext"] = [format_number(value / 1e6) if text else "" for value, text in ticks]
         figure.update_xaxes(title_text="N (million parameters)" if is_size else "rank", **axis, **panel)
     most = int(rows["n_seeds"].max())
-    seeds = "one seed" if most == 1 else f"wide and pale: sd between up to {most} seeds, of which values are means"
+    seeds = "one seed" if most == 1 else f"wide and pale: sd between up to {most} seeds, whose means are the values"
     headline(figure, title, f"Bars: standard errors over items; {seeds}. {note}")
     add_legend(figure, what, list(marks), list(marks.values()), mode="lines+markers")
     return figure
