@@ -34,6 +34,8 @@ RUNS = {
 }
 """Run -> further words of its capture."""
 RESULTS = {"Zarr result": "result.zarr", "NetCDF result": "result.nc"}
+N_CHARACTERS = 6_000
+"""Length of their text; with the questions it fills some ten rows."""
 NOTICED = ("reported", "refused")
 
 
@@ -60,7 +62,7 @@ def main() -> None:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         runs = {
-            title: make_run(Path(name) / str(index), 20_000, *words)
+            title: make_run(Path(name) / str(index), N_CHARACTERS, *words)
             for index, (title, words) in enumerate(RUNS.items())
         }
         first, second = runs.values()

@@ -203,17 +203,15 @@ def kill(writer: Writer, folder: Path, log: list[str], chance: random.Random) ->
     """Kill it once or several times, then let it end."""
     empty_out(writer)
     operations: list[str] = []
-    while not operations or chance.random() < AGAIN:
-        code = start(writer, folder, "first", draw(log, chance)).wait(PATIENCE)
-        if code != -signal.SIGKILL:
-            if operations:
-                break
+    while True:
+        last = draw(log, chance) if not operations or chance.random() < AGAIN else None
+        code = start(writer, folder, "first", last).wait(PATIENCE)
+        if code == -signal.SIGKILL:
+            operations.append((folder / "first.operations").read_text().splitlines()[-1])
+        elif operations:
+            return judge(writer, folder, operations, {"first": code})
+        else:  # it came to fewer operations than the undisturbed one
             empty_out(writer)
-            continue
-        operations.append((folder / "first.operations").read_text().splitlines()[-1])
-    last = start(writer, folder, "first")
-    code = last.wait(PATIENCE)
-    return judge(writer, folder, operations, {"first": code})
 
 
 def start_twice(writer: Writer, folder: Path, log: list[str], chance: random.Random) -> Ended:
