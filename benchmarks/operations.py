@@ -52,7 +52,7 @@ class Ended(NamedTuple):
     left: list[str]
     """Files under names of a process's own."""
     words: str
-    """What those that were refused printed; more than one line each is a failure."""
+    """The last line of those that were refused, which the error must be; all of them if there is a traceback."""
 
     @property
     def outcome(self) -> str:
@@ -238,7 +238,7 @@ def judge(writer: Writer, folder: Path, operations: list[str], codes: dict[str, 
         [*codes.values()],
         unequal(folder / "reference", writer.out)[:8],
         [name for name in left if OWN.search(name)],
-        "\n".join("\n".join(text.splitlines()[-3:]) for text in words),
+        "\n".join(text if "Traceback" in text else (text.splitlines() or [""])[-1] for text in words),
     )
 
 
