@@ -173,6 +173,24 @@ def test_a_finish_that_was_interrupted_is_only_that(run: Run, tmp_path: Path, mo
     assert not verify_result(target)
 
 
+def test_files_that_a_killed_process_left_half_written_are_not_in_the_result(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "result.zarr"
+
+    def leave(unfinished: Path) -> None:
+        (unfinished / "samples" / "zarr.7df6da50.partial").write_text("half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lorascope.analyze.measuring.unfinished.add_digests", leave)
+        with pytest.raises(KeyboardInterrupt):
+            miub(run, out=target)
+    miub(run, out=target)
+    assert not list(target.rglob("*.partial"))
+    assert not verify_result(target)
+
+
 def test_what_an_interrupted_finish_wrote_of_another_unit_goes(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import zarr
 from lorascope.analyze.results.digests import DONE, add_digests
 from lorascope.analyze.results.save import COMPRESSORS, encode_labels, open_result, save
 from lorascope.analyze.results.tree import CHUNK_COMPONENTS, CHUNK_TOKENS
+from lorascope.stores.places.files import PARTIAL
 
 IDENTITY = "identity"
 """Attribute of the array `DONE` with everything that determines the numbers; xarray rewrites root attributes."""
@@ -82,6 +83,8 @@ def open_unfinished(
         if path.exists():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         _create_unfinished(path, identity, attributes, shape)
+    for partial in path.rglob(f"*{PARTIAL}"):  # Zarr's, of a process that was killed
+        partial.unlink()
     return Unfinished(path)
 
 
