@@ -372,3 +372,11 @@ def test_nodes_that_are_no_objects_are_refused(make_run: Any, change: Callable[[
     with pytest.raises(StoreError, match=words):
         open_run(run.path)
     assert "metadata" in {problem.place for problem in verify(run.path).problems}
+
+
+def test_metadata_with_a_line_break_are_refused_in_one_line(make_run: Any) -> None:
+    run = make_run().path
+    set_fields(run, "rows/digest", zarr_format="a\nb")
+    with pytest.raises(StoreError) as refused:
+        open_run(run)
+    assert "\n" not in str(refused.value)

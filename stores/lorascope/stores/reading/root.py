@@ -14,6 +14,7 @@ from ..format.digests import is_root_digest_right
 from ..json_document import MAX_BYTES, parse_json
 from ..places.place import Place
 from ..threads import N_REQUESTS, map_in_order
+from ..visible import one_line
 
 MAX_NODE_BYTES = 256 * 1024
 """Most bytes of a node's own `zarr.json`, which usually has 1 kB."""
@@ -133,7 +134,8 @@ def parse_arrays(nodes: Mapping[str, Any]) -> dict[str, ArrayV3Metadata]:
             elif (document["node_type"], document["zarr_format"]) != ("group", 3):
                 raise ValueError("it is no node of Zarr 3")
         except (*METADATA_ERRORS, zarr.errors.BaseZarrError) as error:
-            raise StoreError(f"{path!r} can't be made sense of ({type(error).__name__}: {error})") from error
+            reason = one_line(f"{type(error).__name__}: {error}")
+            raise StoreError(f"{path!r} can't be made sense of ({reason})") from error
     return arrays
 
 
