@@ -10,10 +10,13 @@ flipped back afterwards. Exit code 1 if any flip went unnoticed.
 
 import argparse
 import json
+import os
 import random
+import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +40,7 @@ RESULTS = {"Zarr result": "result.zarr", "NetCDF result": "result.nc"}
 N_CHARACTERS = 6_000
 """Length of their text; with the questions it fills some ten rows."""
 NOTICED = ("reported", "refused")
+OUTCOMES = (*NOTICED, "unnoticed", "traceback")
 
 
 class Part(NamedTuple):
@@ -145,16 +149,26 @@ def try_flip(run: Path, part: Part, chance: random.Random, is_sound: Callable[[P
     before = part.file.read_bytes()
     after = before[:offset] + bytes([before[offset] ^ 1 << bit]) + before[offset + 1 :]
     part.file.write_bytes(after)
-    try:
-        what = "unnoticed" if is_sound(run) else "reported"
-    except StoreError:
-        what = "refused"
-    except Exception as error:
-        what = f"{type(error).__name__}"
-    finally:
-        part.file.write_bytes(before)
+    sys.stdout.flush()
+    pid = os.fork()  # a damaged file may crash the library that opens it
+    if not pid:
+        os._exit(outcome_of(run, is_sound))
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    part.file.write_bytes(before)
+    what = OUTCOMES[code] if code >= 0 else signal.Signals(-code).name
     name = part.file.relative_to(run).as_posix()
     return what, f"{name}, byte {offset}, bit {bit}, {after[max(offset - 20, 0) : offset + 20]!r}"
+
+
+def outcome_of(run: Path, is_sound: Callable[[Path], bool]) -> int:
+    """The place in `OUTCOMES` of what a check makes of a run or result."""
+    try:
+        return OUTCOMES.index("unnoticed" if is_sound(run) else "reported")
+    except StoreError:
+        return OUTCOMES.index("refused")
+    except Exception:
+        traceback.print_exc()
+        return OUTCOMES.index("traceback")
 
 
 if __name__ == "__main__":
