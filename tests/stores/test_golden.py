@@ -90,7 +90,7 @@ def test_group_of_a_later_writer_is_passed_by(tmp_path: Path) -> None:
     store, _ = golden(3)
     assert open_run(store).attributes["optional_groups"] == ["later"]
     copy = pull(store, tmp_path / "copy.zarr")
-    assert copy.attributes["provenance"]["copied"][-1]["omitted_groups"] == ["later"]
+    assert copy.attributes["provenance"]["copied"][-1]["omitted"] == ["later"]
     assert not (tmp_path / "copy.zarr/later").exists()
 
 

@@ -1,10 +1,13 @@
 """A saved result that isn't what was written is found: by `verify_result`, when it is opened, or when it is read."""
 
+import errno
 import json
+import mmap
 import random
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import netCDF4
 import numpy as np
@@ -147,6 +150,11 @@ def without(result: Path, *names: str) -> None:
 
 @both
 def test_of_older_results_is_said_what_can_not_be_found(result: Path) -> None:
+    if result.suffix == ".zarr":  # those had no checksums either
+        with open_result(result) as tree:
+            nodes = {node.path: node.to_dataset(inherit=False).load().drop_encoding() for node in tree.subtree}
+        shutil.rmtree(result)
+        xr.DataTree.from_dict(nodes).to_zarr(result, zarr_format=3, consolidated=False)
     without(result, "digest", *(["chunks_digest"] if result.suffix == ".zarr" else []))
     with pytest.raises(StoreError, match="was saved before results had digests; whether it was changed since can't be"):
         verify_result(result)
@@ -160,6 +168,34 @@ def test_a_result_that_lost_one_digest_is_no_older_one(result: Path, name: str) 
     without(result, name)
     assert verify_result(result)
     assert outcome(result) == "UserWarning"
+
+
+@as_zarr
+def test_what_xarray_appended_to_opens_with_a_warning(result: Path) -> None:
+    xr.Dataset({"mine": ("x", [1.0])}).to_zarr(result, mode="a", consolidated=False)  # drops the root's attributes
+    assert "digest" not in json.loads((result / "zarr.json").read_text())["attributes"]
+    assert verify_result(result)
+    assert outcome(result) == "UserWarning"
+
+
+@as_zarr
+def test_empty_node_is_found(result: Path) -> None:
+    (result / "tokens/js/zarr.json").write_bytes(b"")
+    assert [problem.place for problem in verify_result(result)] == ["metadata or sizes of files"]
+    assert outcome(result) == "UserWarning"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_results_are_saved_where_no_file_can_be_written_through_a_map(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def mapped(*given: int, access: int = mmap.ACCESS_DEFAULT, original: Any = mmap.mmap) -> mmap.mmap:
+        if access != mmap.ACCESS_READ:
+            raise OSError(errno.ENODEV, "No such device")
+        return original(*given, access=access)
+
+    monkeypatch.setattr("mmap.mmap", mapped)
+    assert not verify_result(save(miub(run), tmp_path / name))
 
 
 def test_what_is_no_result(run: Run, tmp_path: Path) -> None:

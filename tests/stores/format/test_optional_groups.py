@@ -64,12 +64,33 @@ def test_its_lost_chunks_are_missed(with_group: Path) -> None:
 def test_copy_has_it_not_and_says_so(with_group: Path, tmp_path: Path) -> None:
     copy = pull(with_group, tmp_path / "copy.zarr")
     (step,) = copy.attributes["provenance"]["copied"]
-    assert (step["how"], step["omitted_groups"]) == ("pull", ["later"])
+    assert (step["how"], step["omitted"]) == ("pull", ["later"])
     assert "optional_groups" not in copy.attributes
     assert not (tmp_path / "copy.zarr/later").exists()
     assert verify(copy.path).ok
     (again,) = pull(copy.path, tmp_path / "again.zarr").attributes["provenance"]["copied"][1:]
-    assert "omitted_groups" not in again
+    assert "omitted" not in again
+
+
+def test_copy_names_arrays_of_known_groups_that_it_has_not(
+    make_run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    newer = ArraySpec(
+        path="adapters/default/newer",
+        shape=(2148,),
+        chunks=(1024,),
+        dtype="float32",
+        fill=np.nan,
+        dims=("token",),
+        by_row=True,
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(create, "array_specs", lambda spec: [*array_specs(spec), newer])
+        source = make_run("newer.zarr").path
+    copy = pull(source, tmp_path / "copy.zarr")
+    (step,) = copy.attributes["provenance"]["copied"]
+    assert (step["how"], step["omitted"]) == ("pull", [newer.path])
+    assert copy.attributes["fingerprint"] != open_run(source).attributes["fingerprint"]
 
 
 def test_copy_compares_the_digest_of_every_row_all_the_same(with_group: Path, tmp_path: Path) -> None:

@@ -110,6 +110,27 @@ def test_copy_that_was_killed_after_it_was_finished_is_cleaned(
     assert digest_keys(out) == [DIGEST]
 
 
+def test_run_is_finished_where_nobody_may_delete(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run()
+    unfinish(run.path)
+
+    def refuse(place: FolderPlace, keys: Any) -> None:
+        raise PermissionError("deletions are refused")
+
+    monkeypatch.setattr(FolderPlace, "delete", refuse)
+    run.writer.finish({})
+    assert len(digest_keys(run.path)) == 4
+    assert open_run(run.path).finished
+    assert verify(run.path).ok
+
+
+def test_digests_are_in_chunks_of_their_array(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorascope.stores.format.layout.TABLE_CHUNK", 2)
+    run = make_run()
+    assert digest_keys(run.path) == ["rows/digest/c.0.0", "rows/digest/c.1.0"]
+    assert run.writer.committed_rows.all()
+
+
 @pytest.mark.parametrize("how", ["missing", "empty", "truncated", "flip"])
 def test_damaged_object_of_digests_is_found(make_run: Any, how: str) -> None:
     run = make_run()

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..checking.verify import require_as_written, verify
 from ..errors import StoreError
-from ..format.layout import array_specs
+from ..format.layout import GROUPS, array_specs
 from ..format.spec import CODECS, ROW_TOKENS, Adapter, Codec, RunSpec
 from ..places.file_lock import run_lock
 from ..progress import Progress
@@ -84,8 +84,8 @@ def pull(
     of a run of states 'sample' keeps its states if all of its tokens had them.
 
     A copy of a whole run has the run's fingerprint, since it is that run in another encoding; a part has its own.
-    Groups that only some runs have (`optional_groups` of the root) aren't copied: `omitted_groups` in the provenance
-    lists them.
+    Arrays that this version doesn't know aren't copied: `omitted` in the provenance lists them, by group if they are in
+    one of the root's `optional_groups`.
     """
     if codec not in CODECS:
         raise ValueError(f"`codec` is {codec!r}; allowed are {', '.join(map(repr, CODECS))}")
@@ -167,8 +167,9 @@ def _slice_attributes(run: Run, part: Slice, asked: Mapping[str, Any]) -> dict[s
         "samples": [len(part.samples), run.samples.sizes["sample"]],
         "tokens": [len(part.tokens), run.n_tokens],
     }
-    known = {entry.path.partition("/")[0] for entry in array_specs(copied_spec(run))}
-    omitted = [name for name in run.attributes.get("optional_groups", []) if name not in known]
+    known = {entry.path for entry in array_specs(copied_spec(run))}
+    unknown = ((path, path.partition("/")[0]) for path in run.arrays if path not in known)
+    omitted = sorted({path if group in GROUPS else group for path, group in unknown})
     is_whole = run.finished and part.adapters == run.adapters and all(n == n_all for n, n_all in counts.values())
     is_whole = is_whole and not omitted
     attributes = attributes_with_step(
@@ -179,7 +180,7 @@ def _slice_attributes(run: Run, part: Slice, asked: Mapping[str, Any]) -> dict[s
         checked="digest of every row" if takes_all_arrays(run, part) else "checksum of every chunk",
         selection=dict(asked),
         samples_incomplete=part.n_samples_incomplete,
-        **({"omitted_groups": omitted} if omitted else {}),
+        **({"omitted": omitted} if omitted else {}),
         **counts,
     )
     if not is_whole:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -11,7 +12,7 @@ from zarr.core.metadata import ArrayV3Metadata
 from ..errors import StoreError
 from ..format.codec import ChunkEncoder
 from ..format.digests import chunk_digest, combine_digests, combine_row_digests, with_fingerprint, with_root_digest
-from ..format.layout import COMMITS, DIGEST_ARRAYS, DIGESTS, TABLE_CHUNK, chunk_key, commit_path, is_kept_with_states
+from ..format.layout import COMMITS, DIGEST_ARRAYS, DIGESTS, chunk_key, commit_path, is_kept_with_states
 from ..format.spec import ROW_TOKENS
 from ..places.folder import deleted_message
 from ..places.place import Place
@@ -196,8 +197,9 @@ class RunWriter:
         added = {**with_fingerprint(attributes), "finished": True}
         if self._version >= 3:
             added["rows_digest"] = combine_row_digests(dict(enumerate(map(bytes, digests))))
-            for chunk, first in enumerate(range(0, self.n_rows, TABLE_CHUNK)):
-                self._write_chunk(DIGESTS, chunk, digests[first : first + TABLE_CHUNK])
+            length = self._encoder.arrays[DIGESTS].chunks[0]
+            for chunk, first in enumerate(range(0, self.n_rows, length)):
+                self._write_chunk(DIGESTS, chunk, digests[first : first + length])
             self.place.flush(DIGESTS)
         write_document(self.place, {**root.document, "attributes": {**root.attributes, **added}})
         delete_commits(self.place)
@@ -258,10 +260,14 @@ def collect_results(tasks: Sequence[Future[Result]]) -> list[Result]:
 
 
 def delete_commits(place: Place) -> None:
-    """Delete the digests of single rows, which a finished run doesn't need; before version 3 they are elsewhere."""
-    keys = [key for key in place.keys(COMMITS) if key.startswith(f"{COMMITS}/c.")]
-    if keys:
-        place.delete(keys)
+    """Delete the digests of single rows, which a finished run doesn't need; before version 3 they are elsewhere.
+
+    Where that fails they stay, as in an object store that lets nobody delete.
+    """
+    with suppress(OSError):
+        keys = [key for key in place.keys(COMMITS) if key.startswith(f"{COMMITS}/c.")]
+        if keys:
+            place.delete(keys)
 
 
 def write_document(place: Place, document: Mapping[str, Any]) -> None:
