@@ -38,7 +38,7 @@ def verify_result(path: str | Path) -> tuple[Problem, ...]:
     """
     path = Path(path)
     attributes = read_attributes(path)
-    if DIGESTS.isdisjoint(attributes) and not _is_changed(path, attributes):
+    if DIGESTS.isdisjoint(attributes) and not is_changed(path, attributes):
         raise StoreError(f"`{path}` was saved before results had digests; whether it was changed since can't be found")
     names = []
     if is_changed(path, attributes):
