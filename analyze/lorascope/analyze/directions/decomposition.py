@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
+from lorascope.analyze.results.largest import largest_places
 from lorascope.kernels.linear import delta_rows
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.source import Source
@@ -141,15 +142,15 @@ def strongest_tokens(
     tops = {name: empty_tops(len(rotation), n_top) for name, rotation in rotation_of.items()}
 
     def block_tops(block: RowBlock) -> dict[str, TopTokens]:
-        """Return component -> tokens of these rows that are stronger than the weakest one kept so far."""
+        """Return component -> strongest tokens of these rows."""
         return {
-            name: tokens_above(tops[name], scores_along(z, rotation_of[name]), block.tokens)
+            name: top_tokens(block.tokens, scores_along(z, rotation_of[name]), n_top)
             for name, z in block.factor.items()
         }
 
     walk = map_rows(block_tops, sources, ["factor"], tokens=used, n_threads=n_workers, progress=progress)
     for later in walk:
-        tops |= {name: merge_tops(tops[name], tokens) for name, tokens in later.items() if tokens.token.size}
+        tops |= {name: merge_tops(tops[name], tokens) for name, tokens in later.items()}
     return [mark_missing(tops[name]) for name in names]
 
 
@@ -171,19 +172,19 @@ def empty_tops(n_directions: int, n: int) -> TopTokens:
     return TopTokens(np.full((n_directions, n), -1), np.zeros((n_directions, n), np.float32))
 
 
-def tokens_above(
-    tops: TopTokens, scores: Float32[np.ndarray, "direction token"], tokens: Int64[np.ndarray, " token"]
+def top_tokens(
+    tokens: Int64[np.ndarray, " token"], scores: Float32[np.ndarray, "direction token"], n: int
 ) -> TopTokens:
-    """Return the tokens whose |score| along any direction exceeds the weakest one in `tops`; NaN counts as 0."""
+    """Return the n tokens with the largest |score| along each direction, or all if fewer; NaN counts as 0."""
     scores = np.where(np.isnan(scores), np.float32(0), scores)
-    columns = np.flatnonzero((np.abs(scores) > np.abs(tops.score[:, -1:])).any(axis=0))
-    return TopTokens(np.broadcast_to(tokens[columns], (len(scores), len(columns))), scores[:, columns])
+    places = largest_places(np.abs(scores), n)
+    return TopTokens(tokens[places], np.take_along_axis(scores, places, 1))
 
 
 def merge_tops(tops: TopTokens, later: TopTokens) -> TopTokens:
     """Return the tokens with the largest |score| out of `tops` and of `later` tokens; earlier tokens win ties."""
     token, score = (np.concatenate(both, axis=1) for both in zip(tops, later, strict=True))
-    order = np.argsort(-np.abs(score), axis=1, kind="stable")[:, : tops.token.shape[1]]
+    order = largest_places(np.abs(score), tops.token.shape[1])
     return TopTokens(np.take_along_axis(token, order, 1), np.take_along_axis(score, order, 1))
 
 

@@ -10,6 +10,7 @@ import xarray as xr
 from jaxtyping import Float32, Float64
 from safetensors.numpy import save_file
 
+from lorascope.analyze.results.largest import largest_places
 from lorascope.analyze.results.options import refuse_target, require_whole
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores import Run, StoreError
@@ -343,7 +344,7 @@ def _strongest_words(text: np.ndarray, scores: _Scores, n_top: int) -> dict[str,
     """Return name -> (dimensions, values, description) of promoted and suppressed tokens, and of their counts."""
     variables: dict[str, Any] = {}
     for name, sign in (("promoted", 1), ("suppressed", -1)):
-        ids = np.stack([np.argsort(-sign * z, kind="stable")[:n_top] for z in scores.z])
+        ids = np.stack([largest_places(sign * z, n_top) for z in scores.z])
         raw, z = (np.take_along_axis(values, ids, axis=1) for values in (scores.raw, scores.z))
         p = np.stack([scores.p(site, sign * top_z) for site, top_z in enumerate(z)])
         n = [int((scores.p(site, sign * all_z) <= LEVEL).sum()) for site, all_z in enumerate(scores.z)]

@@ -12,6 +12,7 @@ import xarray as xr
 from lorascope.analyze.directions.directions import contexts
 from lorascope.analyze.directions.drivers import N_DRAWS
 from lorascope.analyze.results.format import format_number, format_percent
+from lorascope.analyze.results.largest import largest_places
 from lorascope.stores import Run
 from lorascope.stores.visible import one_line
 
@@ -164,7 +165,7 @@ def _directions_table(run: Run, explanation: Explanation, directions: xr.Dataset
 
 def _words_table(lens: xr.Dataset) -> str:
     """Return an HTML table of tokens that mean deltas of some modules or layers make more and less likely."""
-    longest = lens["site"].values[lens["delta_norm"].values.argsort()[::-1]].tolist()
+    longest = lens["site"].values[largest_places(lens["delta_norm"].values, N_ROWS)].tolist()
     rows = []
     for site in (_stream_places(lens)[::-1] or longest)[:N_ROWS]:
         sides = [top_words(lens, site, side) for side in ("promoted", "suppressed")]

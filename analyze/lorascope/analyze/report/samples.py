@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.results.format import format_number
+from lorascope.analyze.results.largest import largest_places
 from lorascope.stores import Run
 from lorascope.stores.format.tables import ROLES
 from lorascope.stores.visible import visible
@@ -54,8 +55,7 @@ def most_changed_samples(result: xr.DataTree) -> list[int]:
     """Return the indices of the samples with the largest MIUB, at most `N_SAMPLES`, in descending order."""
     by_sample = result.children["samples"].dataset
     miub = np.where(by_sample["used"].values, by_sample["miub"].values, np.nan)
-    ranked = np.argsort(-miub, kind="stable")  # NaN comes last
-    return [int(index) for index in ranked[:N_SAMPLES] if np.isfinite(miub[index])]
+    return [int(index) for index in largest_places(miub, N_SAMPLES) if np.isfinite(miub[index])]
 
 
 def strongest_colour_js(result: xr.DataTree) -> float:

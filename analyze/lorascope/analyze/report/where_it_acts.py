@@ -8,6 +8,7 @@ import xarray as xr
 
 from lorascope.analyze.figures import js_figure, position_figure
 from lorascope.analyze.results.format import format_error, format_number, format_percent
+from lorascope.analyze.results.largest import largest_places
 from lorascope.stores import Run
 
 from .markup import figure, folded, section, table
@@ -161,8 +162,7 @@ def where_it_acts_section(run: Run, result: xr.DataTree) -> str:
 
 def _largest_table(result: xr.DataTree) -> str:
     """Return an HTML table of the components with the largest JS; those without a finite JS come last."""
-    js = np.nan_to_num(result.dataset["js"].values, nan=-1.0)
-    top = result.to_dataset().isel(component=np.argsort(-js, kind="stable")[:N_ROWS])
+    top = result.to_dataset().isel(component=largest_places(result.dataset["js"].values, N_ROWS))
     columns = {
         "component": top["component"].values.tolist(),
         "JS (nat)": list(map(format_error, top["js"].values, top["js_se"].values)),
