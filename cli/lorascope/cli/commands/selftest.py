@@ -19,7 +19,7 @@ def selftest(
 ) -> int:
     """Check on this machine that captures are right, and measure how fast they are.
 
-    The exit code is 1 if a check fails.
+    It prints Markdown, to paste into a report. The exit code is 1 if a check fails.
 
     Parameters
     ----------
