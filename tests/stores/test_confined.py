@@ -20,7 +20,10 @@ import time
 
 def work(task):
     """Yield what the task says, then do what it asks for."""
-    for word in task:
+    words = iter(task)
+    for word in words:
+        if word == "builtin":
+            word = mended
         yield word
         if word == "spin":
             while True:
@@ -32,8 +35,13 @@ def work(task):
         elif word == "end":
             import os
             os._exit(7)
+        elif word == "die":
+            import os
+            os.kill(os.getpid(), 9)
         elif word == "print":
             print("a warning of somebody's\\n" * 999)
+        elif word == "repr":
+            yield repr(next(words))
         elif word == "wait":
             time.sleep(60)
 '''
@@ -58,6 +66,29 @@ def test_values_come_back_as_they_were(process: ConfinedProcess) -> None:
     values = [None, True, 2**70, 0.1, "a\r\n\u2028\0é😀", "\ud800\udc00"[:1], {"k": [float("inf"), {}]}, "x" * 300_000]
     assert results(process, values) == values
     assert results(process, []) == []
+
+
+def test_tasks_come_as_they_are(process: ConfinedProcess) -> None:
+    """JSON would make texts of the keys and lists of the tuples, which a template writes otherwise."""
+    assert results(process, ["repr", {1: "one", None: 2, (3, 4): (5, [6]), "x": float("inf"), "\ud800": "\n"}]) == [
+        "repr",
+        r"{1: 'one', None: 2, (3, 4): (5, [6]), 'x': inf, '\ud800': '\n'}",
+    ]
+
+
+def test_paths_among_those_of_imports(process: ConfinedProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python passes by what isn't text there, and notebooks put paths there all the same."""
+    monkeypatch.setattr(sys, "path", [*sys.path, Path("somewhere")])
+    assert results(process, ["one"]) == ["one"]
+
+
+def test_what_the_site_brings_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, process: ConfinedProcess
+) -> None:
+    """Such as the finders of packages that are installed for editing in a user's own folder."""
+    (tmp_path / "sitecustomize.py").write_text("import builtins\nbuiltins.mended = 'mended'\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert results(process, ["builtin"]) == ["mended"]
 
 
 def test_unread_results_of_a_task_do_not_mix_with_the_next(process: ConfinedProcess) -> None:
@@ -85,7 +116,11 @@ def test_a_task_ends_at_the_limit_of_memory_and_the_next_goes_on(process: Confin
 
 @pytest.mark.parametrize(
     ("word", "message"),
-    [("fail", r"failed \(LookupError: nothing there\)"), ("end", r"ended its process \(exit code 7\)")],
+    [
+        ("fail", r"failed \(LookupError: nothing there\)"),
+        ("end", r"ended its process \(exit code 7\)"),
+        ("die", "had its process killed, perhaps since the machine has no memory left"),
+    ],
 )
 def test_other_ends_are_reported(word: str, message: str, process: ConfinedProcess) -> None:
     with pytest.raises(ChildProcessError, match=f"^{message}$"):

@@ -1,10 +1,12 @@
 """A Python process whose time and memory are limited, for work that somebody else's text can make endless.
 
-It gets a task as a line of JSON and replies to it with lines of JSON; nothing is pickled.
+It gets a task through marshal, which keeps tuples and keys of any type, and replies with lines of JSON, which can't
+harm whoever reads them.
 """
 
 import contextlib
 import json
+import marshal
 import signal
 import subprocess
 import sys
@@ -16,10 +18,10 @@ from typing import Any, Self
 from .size import format_size
 
 _START = """
-import json, sys
-sys.path[:] = json.loads(sys.stdin.buffer.readline())
+import sys
+sys.path[:] = sys.argv[4:]
 from lorascope.stores.confined import serve
-serve()
+serve(*sys.argv[1:4])
 """
 
 
@@ -29,7 +31,8 @@ class ConfinedProcess:
     Parameters
     ----------
     function
-        Takes a task (a JSON value) and yields its results (JSON values). The process imports it by its module and name.
+        Takes a task (numbers, texts and their collections) and yields its results (JSON values). The process imports it
+        by its module and name.
     seconds
         Most CPU time of a task.
     max_bytes
@@ -74,13 +77,16 @@ class ConfinedProcess:
 
     def _run(self, task: Any) -> Iterator[Any]:
         """Yield the results of `run`; the process starts if it hasn't yet."""
-        _, seconds, max_bytes = self._settings
+        name, seconds, max_bytes = self._settings
         if self._process is None:
-            command = [sys.executable, "-I", "-W", "ignore", "-c", _START]
+            settings = (name, seconds, max_bytes, *sys.path)
+            command = [sys.executable, "-P", "-W", "ignore", "-c", _START, *map(str, settings)]
             pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
             self._process = subprocess.Popen(command, **pipes, start_new_session=True)  # noqa: S603  # our own
-            self._send(sys.path, self._settings)
-        self._send(task)
+        content = marshal.dumps(task)
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which is reported below
+            self._process.stdin.write(b"%d\n%b" % (len(content), content))
+            self._process.stdin.flush()
         for line in self._process.stdout:
             if not line.endswith(b"\n"):  # the process was ended while it wrote
                 break
@@ -94,46 +100,38 @@ class ConfinedProcess:
             yield value
         if (code := self._process.wait()) == -getattr(signal, "SIGPROF", 0):
             raise TimeoutError(f"took more than {seconds:g} s")
+        if code == -getattr(signal, "SIGKILL", 0):
+            raise ChildProcessError("had its process killed, perhaps since the machine has no memory left")
         raise ChildProcessError(f"ended its process (exit code {code})")
 
-    def _send(self, *values: Any) -> None:
-        """Write values to the process, one a line; if it has ended, `run` says so."""
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(b"".join(map(_to_line, values)))
-            self._process.stdin.flush()
 
-
-def serve() -> None:
-    """Reply to the tasks on standard input until it ends, within the limits that its first line states."""
-    name, seconds, max_bytes = json.loads(sys.stdin.buffer.readline())
+def serve(name: str, seconds: str, max_bytes: str) -> None:
+    """Reply to the tasks on standard input, within these limits, until it ends."""
     module, _, function = name.partition(":")
-    sys.stdout = sys.stderr  # whatever libraries print, replies go to the first one
+    tasks, sys.stdout = sys.stdin.buffer, sys.stderr  # whatever libraries print, replies go to the first one
     try:
         results = getattr(import_module(module), function)
-        _limit_memory(max_bytes)
-        for line in sys.stdin.buffer:
+        _limit_memory(int(max_bytes))
+        while size := tasks.readline():
+            task = marshal.loads(tasks.read(int(size)))  # noqa: S302  # what the parent wrote
             if hasattr(signal, "setitimer"):  # not on Windows
                 signal.signal(signal.SIGPROF, signal.SIG_DFL)
-                signal.setitimer(signal.ITIMER_PROF, seconds)
+                signal.setitimer(signal.ITIMER_PROF, float(seconds))
             try:
-                for result in results(json.loads(line)):
+                for result in results(task):
                     _reply("result", result)
                 _reply("end")
             except MemoryError:
                 _reply("memory")
     except Exception as error:  # the parent raises it
-        _reply("error", f"{type(error).__name__}: {error}")
-
-
-def _to_line(value: Any) -> bytes:
-    """Return a JSON value as a line; halves of surrogate pairs, which texts may hold, stay what they are."""
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+        _reply("memory" if isinstance(error, MemoryError) else "error", f"{type(error).__name__}: {error}")
 
 
 def _reply(kind: str, value: Any = None) -> None:
     """Write a line for the parent at once: before a limit ends the process, each result has left it."""
     assert sys.__stdout__ is not None
-    sys.__stdout__.buffer.write(_to_line([kind, value]))
+    line = json.dumps([kind, value], ensure_ascii=False)
+    sys.__stdout__.buffer.write(line.encode("utf-8", "surrogatepass") + b"\n")  # texts may hold half a pair
     sys.__stdout__.buffer.flush()
 
 

@@ -16,13 +16,14 @@ from transformers import (
     BertForSequenceClassification,
     BertModel,
     ByT5Tokenizer,
+    PreTrainedConfig,
     PretrainedConfig,
     T5Config,
 )
 
 from lorascope.capture.models.adapter import attach_adapter
 from lorascope.capture.models.components import find_components
-from lorascope.capture.models.model import load_model, model_class, model_identity
+from lorascope.capture.models.model import load_model, model_class, model_identity, read_config
 from lorascope.capture.planning.meta import load_on_meta
 
 from ...tiny import save_gguf, save_model
@@ -99,7 +100,14 @@ def test_hub_id_that_cannot_be_had(error: Exception, words: str, monkeypatch: py
         raise error
 
     monkeypatch.setattr(AutoConfig, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(PreTrainedConfig, "get_config_dict", lambda where, **_: ({}, {}))
     refuse("owner/name", words)
+
+
+def test_absurd_sizes_on_the_hub_are_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AutoConfig, "from_pretrained", lambda *_, **__: pytest.fail("it was built"))
+    monkeypatch.setattr(PreTrainedConfig, "get_config_dict", lambda where, **_: ({"n_layer": 10**9}, {}))
+    refuse("owner/name", "`n_layer` in its configuration is 1000000000; allowed are 4096 at most")
 
 
 def test_settings_that_cannot_be() -> None:
@@ -213,6 +221,7 @@ def test_models_that_are_not_causal(kind: Any, tiny_tokenizer: Any, tmp_path: Pa
         ("num_attention_heads", 2**30, 1_048_575),
         ("head_dim", 2**30, 1_048_575),
         ("vocab_size", 2**30, 2**24),
+        ("n_routed_experts", 10**7, 4096),
     ],
 )
 @pytest.mark.parametrize("where", ["top", "part"])
@@ -228,3 +237,12 @@ def test_absurd_sizes_are_refused_before_anything_is_built(
         with pytest.raises(ValueError, match=words) as caught:
             load(str(model_folder))
         assert "\n" not in str(caught.value)
+
+
+def test_the_sizes_of_the_largest_models_are_allowed(model_folder: Path) -> None:
+    config = json.loads((model_folder / "config.json").read_text())
+    config |= {"vocab_size": 262_144, "num_hidden_layers": 126, "hidden_size": 18_432, "intermediate_size": 53_248}
+    config |= {"num_attention_heads": 128, "num_key_value_heads": 128, "head_dim": 512, "layer_types": None}
+    config |= {"n_routed_experts": 384, "max_position_embeddings": 10**7, "vision_config": {"image_size": 4096}}
+    (model_folder / "config.json").write_text(json.dumps(config))
+    assert read_config(str(model_folder), trust_remote_code=False).hidden_size == 18_432

@@ -182,6 +182,10 @@ SHORT = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content":
             "{% for m in messages %}{{ m.content | replace('4', 'four') }}{% endfor %}",
             r"changes what message 1 \(assis",
         ),
+        (
+            "{% for m in messages %}{{ m.content }}{% endfor %}\ue000lorascope77\ue001",
+            r"sample 'c': the chat, or .* writes 'lorascope77' between U\+E000 and U\+E001, .*; leave the item out",
+        ),
         ("{{ 1 / 0 }}", "template doesn't take the chat: division by zero"),
         (
             "{% generation %}{% endgeneration %}{{ messages[0].content }}",

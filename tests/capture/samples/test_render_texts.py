@@ -57,6 +57,7 @@ SOUND: dict[str, tuple[str, list[dict[str, Any]], dict[str, Any]]] = {
     "special tokens": ("{{ bos_token }}{{ eos_token }}{{ pad_token }}{{ additional_special_tokens }}", ASKED, {}),
     "options": ("{{ x }}{{ y | tojson }}{{ z }}", ASKED, {"x": 2**70, "y": {"a": [None, 1.5]}, "z": float("inf")}),
     "tuples and arrays": ("{{ x }}{{ y }}", ASKED, {"x": np.int64(3), "y": np.ones(2)}),
+    "keys and tuples": ("{{ x[1] }}{{ x[(2, 3)] }}{{ y }}", ASKED, {"x": {1: "one", (2, 3): "two"}, "y": (1, 2)}),
     "tools": ("{{ tools | tojson(indent=2) }}", ASKED, {"tools": [{"name": "add", "ü": [1]}]}),
     "functions": ("{% for tool in tools %}{{ tool | tojson }}{% endfor %}", ASKED, {"tools": [get_weather]}),
     "documents": ("{{ documents[0].title }}", ASKED, {"documents": [{"title": "t", "text": "x"}]}),

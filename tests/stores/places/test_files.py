@@ -121,3 +121,16 @@ def test_the_file_that_stays_is_named(tmp_path: Path) -> None:
         with pytest.raises(DiskFullError, match=f"`{tmp_path}/{named}` can't"):
             fail_within_folder(full, tmp_path / "bundle", inside=inside)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOENT, errno.ENAMETOOLONG, errno.EACCES])
+def test_a_disk_without_free_bytes_is_not_called_full_for_other_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Images of disks that can only be read have no free bytes, and neither has /proc."""
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=0))
+    monkeypatch.setattr("os.access", lambda *_: number != errno.EACCES)
+    error = OSError(number, os.strerror(number))
+    with pytest.raises(type(error)) as raised:
+        fail_within(error, tmp_path / "result")
+    assert raised.value is error

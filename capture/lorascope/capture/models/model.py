@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -53,7 +52,8 @@ _MAX_FEATURES = MAX_CHUNK_BYTES // (2 * ROW_TOKENS)
 """Most features of a layer: a row of more, at two bytes each, doesn't fit a chunk."""
 _MAX_SIZES = {
     # A layer has four linear ones at least: more components don't fit a run.
-    **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layers", "n_layer", "num_experts"), MAX_COMPONENTS // 4),
+    **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layers", "n_layer"), MAX_COMPONENTS // 4),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), MAX_COMPONENTS // 4),
     **dict.fromkeys(("hidden_size", "n_embd", "d_model", "intermediate_size", "n_inner"), _MAX_FEATURES),
     **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "n_head", "head_dim"), _MAX_FEATURES),
     "vocab_size": 2**24,  # the largest have a few hundred thousand
@@ -144,13 +144,10 @@ def load_model(
     return (model if place is None else model.to(place)).eval(), tokenizer
 
 
-def read_config(where: str, **options: Any) -> Any:
+def read_config(where: str, *, trust_remote_code: bool, **options: Any) -> Any:
     """Return a model's configuration; raise ValueError if it announces more layers or features than a run can hold."""
-    if Path(where).is_dir() and "gguf_file" not in options:
-        _require_sizes(PreTrainedConfig.get_config_dict(where)[0])  # before a list of all layers is made
-    config = AutoConfig.from_pretrained(where, **options)
-    _require_sizes(config.to_dict())
-    return config
+    _require_sizes(PreTrainedConfig.get_config_dict(where, **options)[0])  # before a list of all layers is made
+    return AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code, **options)
 
 
 def _require_sizes(entries: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ MAX_SECONDS, MAX_BYTES = 10.0, 2**30
 """CPU time and memory in which a template must write the chats of a batch; usual ones take less than a second."""
 BATCH_CHATS = 16
 """Number of chats in a batch, to which the limits apply."""
-_STANDS_FOR = re.compile("\ue000lorascope([0-9]+)\ue001")
+_STANDS_FOR = re.compile("\ue000lorascope([0-9]{1,9})\ue001")
 """Mark that stands for a message's content, to find where the template writes contents."""
 MARKED = "a template that marks what the assistant says with {% generation %}"
 
@@ -230,6 +230,11 @@ def _find_contents(item: ChatItem, contents: Mapping[int, str], text: str, maske
     """
     first, *pieces = _STANDS_FOR.split(masked)
     numbers = [int(number) for number in pieces[::2]]
+    if foreign := set(numbers) - contents.keys():
+        raise ValueError(
+            f"sample {item.id!r}: the chat, or the tokenizer's chat template, writes 'lorascope{min(foreign)}' between "
+            "U+E000 and U+E001, which mark contents here; leave the item out"
+        )
     for number in contents:
         if (times := numbers.count(number)) != 1:
             raise ValueError(_unidentified_message(item, number, f"writes {times} times what"))

@@ -160,13 +160,15 @@ def explain_full_disk(target: Path, left: str, partial: Path | None = None) -> I
 def full_disk_error(error: BaseException, target: Path, left: str) -> DiskFullError | None:
     """Return a DiskFullError in place of an error that was raised while `target` was written; None if it isn't one.
 
-    Libraries' errors without a number are recognised by their text, or by the disk having no free bytes.
+    Libraries' errors without a number, and netCDF's that it isn't permitted to write where it is, are recognised by
+    their text, or by the disk having no free bytes.
     """
     rust = _RUST_ERROR.search(str(error))
     number = error.errno if isinstance(error, OSError) else int(rust[1]) if rust else None
-    if number not in FULL_DISK_ERRORS and isinstance(error, OSError | RuntimeError):
+    if number in (None, errno.EACCES) and isinstance(error, OSError | RuntimeError):
         folder = next(folder for folder in target.absolute().parents if folder.is_dir())
-        number = errno.ENOSPC if shutil.disk_usage(folder).free < FULL_BYTES else number
+        if os.access(folder, os.W_OK) and shutil.disk_usage(folder).free < FULL_BYTES:
+            number = errno.ENOSPC
     if number not in FULL_DISK_ERRORS:
         return None
     mend = "free some space, and give the same command again"
