@@ -9,6 +9,7 @@ import xarray as xr
 from lorascope.analyze import save
 from lorascope.study import read_units
 from lorascope.study.results import units as module
+from lorascope.study.running.steps import save_checked
 
 from ..made import GRID, make_study, make_unit, n_parameters
 
@@ -89,6 +90,21 @@ def test_foreign_and_damaged_files(tmp_path: Path) -> None:
         ValueError, match=r"other\.nc` isn't a unit's results, or is damaged: `unit`: field required .*; take it out"
     ):
         read_units(tmp_path)
+
+
+def test_a_flipped_bit_in_a_file_of_results_is_found(tmp_path: Path) -> None:
+    made = make_unit(tmp_path / "made")
+    (folder := tmp_path / "results").mkdir()
+    path = folder / made.name
+    with xr.open_dataset(made, engine="netcdf4") as results:
+        save_checked(results.load(), path)
+    whole = path.read_bytes()
+    assert [unit.name for unit in read_units(folder)] == [path.stem]
+    random = np.random.default_rng(0)
+    for place, bit in zip(random.integers(len(whole), size=40), random.integers(8, size=40), strict=True):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << bit)]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match="isn't a unit's results, or is damaged"):
+            read_units(folder)
 
 
 def test_large_files_are_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

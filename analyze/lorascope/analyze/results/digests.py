@@ -2,6 +2,8 @@
 
 import json
 import mmap
+import os
+import re
 import secrets
 import sys
 import warnings
@@ -24,6 +26,8 @@ DIGEST = "digest"
 CHUNKS_DIGEST = "chunks_digest"
 """Root attribute of a Zarr result: digest of the bytes of its chunks."""
 DIGESTS = {DIGEST, CHUNKS_DIGEST}
+MARK = "lorascope-blake3:"
+"""Start of the value of `DIGEST`. A search finds it in a file's bytes, since HDF5 may crash on a damaged file."""
 
 
 def verify_result(path: str | Path) -> tuple[Problem, ...]:
@@ -37,20 +41,20 @@ def verify_result(path: str | Path) -> tuple[Problem, ...]:
         If its root attributes can't be read, or it was saved before results had digests.
     """
     path = Path(path)
-    attributes = read_attributes(path)
-    if DIGESTS.isdisjoint(attributes) and not is_changed(path, attributes):
+    changed = is_changed(path)
+    if not changed and _stored_digest(path) is None:
         raise StoreError(f"`{path}` was saved before results had digests; whether it was changed since can't be found")
     names = []
-    if is_changed(path, attributes):
+    if changed:
         names.append("metadata or sizes of files" if path.is_dir() else "bytes of the file")
-    if path.is_dir() and _chunks_digest(path) != attributes.get(CHUNKS_DIGEST):
+    if path.is_dir() and _chunks_digest(path) != read_attributes(path).get(CHUNKS_DIGEST):
         names.append("chunks")
     return tuple(Problem(name, "digest", f"{name} aren't what was written: their digest differs") for name in names)
 
 
 def warn_if_changed(path: Path) -> None:
     """Warn (UserWarning) if a saved result isn't what was written; of a Zarr result, no chunk is read for this."""
-    if is_changed(path, read_attributes(path)):
+    if is_changed(path):
         message = "isn't what was written: it was damaged, or changed and saved again by something other than lorascope"
         warnings.warn(f"`{path}` {message}", UserWarning, stacklevel=3)
 
@@ -58,15 +62,16 @@ def warn_if_changed(path: Path) -> None:
 def add_digests(path: Path) -> None:
     """Write the digests of a result, which must be complete otherwise, into its root attributes."""
     file, mark = path, secrets.token_hex(32)  # occurs nowhere else
+    value = MARK + mark
     if path.is_dir():
         file = path / "zarr.json"
         document = json.loads(file.read_bytes())
-        document["attributes"] |= {CHUNKS_DIGEST: _chunks_digest(path), DIGEST: mark}
+        document["attributes"] |= {CHUNKS_DIGEST: _chunks_digest(path), DIGEST: value}
         with atomic_write(file) as partial:
             partial.write_text(json.dumps(document, indent=2))
     else:
         with netCDF4.Dataset(path, "a") as dataset:
-            dataset.setncattr_string(DIGEST, mark)  # HDF5 has no checksum of such texts: it can be replaced in place
+            dataset.setncattr_string(DIGEST, value)  # HDF5 has no checksum of such texts: it can be replaced in place
     digest = _digest(path, mark)
     with file.open("r+b") as opened:  # not written through a map: some disks have none, and a full one ends the process
         with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -91,13 +96,25 @@ def read_attributes(path: Path) -> Mapping[str, Any]:
     return attributes
 
 
-def is_changed(path: Path, attributes: Mapping[str, Any]) -> bool:
-    """Return whether a result that was saved with digests has lost the attribute `DIGEST`, or it is wrong."""
-    if DIGESTS.isdisjoint(attributes):  # xarray drops the root's attributes where it appends
-        nodes = (file for _, file in _files(path) if path.is_dir() and file.name == "zarr.json")
-        return any(b'"crc32c"' in file.read_bytes() for file in nodes)  # older results have no checksums
-    stored = str(attributes.get(DIGEST))
-    return _digest(path, stored) != stored
+def is_changed(path: Path) -> bool:
+    """Return whether a result that was saved with digests has lost that of `DIGEST`, or it is wrong."""
+    if (stored := _stored_digest(path)) is not None:
+        return _digest(path, stored) != stored
+    if not DIGESTS.isdisjoint(read_attributes(path)):
+        return True
+    # Older results have no checksums, and xarray drops the root's attributes where it appends.
+    nodes = (file for _, file in _files(path) if path.is_dir() and file.name == "zarr.json")
+    return any(b'"crc32c"' in file.read_bytes() for file in nodes)
+
+
+def _stored_digest(path: Path) -> str | None:
+    """Return the digest `DIGEST`, in hexadecimal, as found in the bytes of a result; None if it has no such mark."""
+    with open_regular(path / "zarr.json" if path.is_dir() else path, at_most=sys.maxsize) as opened:
+        if os.fstat(opened.fileno()).st_size == 0:
+            return None
+        with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            match = re.search(MARK.encode() + rb"([0-9a-f]{64})", content)
+            return match[1].decode() if match else None
 
 
 def _digest(path: Path, own: str) -> str:

@@ -110,7 +110,7 @@ def _is_current(target: Path, identity: Mapping[str, Any]) -> bool:
     attributes = root.get("attributes") if isinstance(root, dict) else None
     if not isinstance(attributes, dict) or attributes.get("format") != FORMAT:
         raise FileExistsError(f"`{target}` isn't an index of the view, which is written there; move it elsewhere")
-    return all(attributes.get(name) == value for name, value in identity.items()) and not is_changed(target, attributes)
+    return all(attributes.get(name) == value for name, value in identity.items()) and not is_changed(target)
 
 
 def _make_index(

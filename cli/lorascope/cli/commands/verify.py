@@ -130,7 +130,8 @@ def _verify_result(result: str, *, as_json: bool) -> int:
     """Compare a saved result with its digests, print whether it is sound, and return the exit code."""
     from lorascope.analyze.results.digests import read_attributes, verify_result
 
-    problems, attributes = verify_result(result), read_attributes(Path(result))
+    problems = verify_result(result)
+    attributes = {} if problems else read_attributes(Path(result))  # HDF5 may crash on a damaged file
     origin = {name: attributes.get(name, "") for name in ("run", "run_fingerprint", "run_rows")}
     if as_json:
         write_json({"result": result, **origin, "sound": not problems, "problems": problems})

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from pydantic import BaseModel, Json, ValidationError
 
+from lorascope.analyze.results.digests import is_changed
 from lorascope.stores import StoreError, open_run
 
 from ..grid import INFORMATION, Unit, adapter_path, grid_units, result_path, run_path, unit_folder
@@ -177,6 +178,8 @@ def _load_file(file: Path, *, arrays: bool = True) -> xr.Dataset:
     n_bytes = file.stat().st_size
     _refuse_unless(n_bytes <= MOST_BYTES, file, f"it has {n_bytes} bytes, where results have {MOST_BYTES} at most")
     try:
+        if is_changed(file):
+            raise ValueError("its bytes aren't what was written: their digest differs")
         with xr.open_dataset(file, engine="netcdf4", cache=False, decode_times=False) as opened:
             if opened.nbytes > MOST_BYTES:
                 raise ValueError(f"its arrays take {opened.nbytes} bytes; results take {MOST_BYTES} at most")

@@ -11,6 +11,7 @@ from typing import Any
 import xarray as xr
 
 from lorascope.analyze import measure_information
+from lorascope.analyze.results.digests import add_digests
 from lorascope.capture import CaptureProgress, attach_adapter, capture, finetune, load_model
 from lorascope.capture.planning.meta import MetaModel, load_on_meta
 from lorascope.capture.settling.provenance import differences
@@ -239,6 +240,7 @@ def save_checked(result: xr.Dataset, path: Path) -> None:
             texts = {key: value for key, value in result.attrs.items() if isinstance(value, str)}
             if not (result.equals(stored.load()) and texts.items() <= stored.attrs.items()):
                 raise OSError(f"`{path}` wouldn't hold what was written; is the disk sound?")
+        add_digests(partial)
 
 
 def _require_same_recipe(stored: Mapping[str, Any], expected: Mapping[str, Any], path: Path) -> None:
