@@ -207,7 +207,7 @@ def broken(main: Small, tmp_path: Path) -> Path:
 
 
 def hostile_components(dtype: str, *, outside: bool) -> tuple[Component, ...]:
-    layers, size = (-1, 0, 7, 2**31 - 1), {"d_in": 8, "d_out": 24, "dtype": dtype, "stored_dtype": dtype}
+    layers, size = (-1, 0, 7, 16_383), {"d_in": 8, "d_out": 24, "dtype": dtype, "stored_dtype": dtype}
     return tuple(
         Component(path=path, kind=kind, layer=layer, **size)
         for path, kind, layer in zip(NAMES, (BAD, "__proto__", "\u202e\n", "k" * 3000), layers, strict=True)

@@ -111,8 +111,9 @@ WRONG, CUT = "is broken: its checksum is wrong", "is broken: "
 def test_a_broken_chunk_is_reported_where_it_matters_and_the_rest_works(
     look: Callable[..., Look], served: Callable[..., str], broken: Path, key: str, how: str, part: str, message: str
 ) -> None:
-    damage(broken.parent / key, how)
-    opened = look(served(broken), view=CELL, is_broken=True)
+    page = served(broken)
+    damage(broken.parent / key, how)  # once the server is there, which refuses what is damaged before
+    opened = look(page, view=CELL, is_broken=True)
     alert = opened.page.locator(f"{part} [role=alert]")
     expect(alert).to_contain_text(f"chunk {key.partition('/')[2]} of")
     expect(alert).to_contain_text(message)
