@@ -58,7 +58,7 @@ def test_from_a_model_to_a_report(folder: Path, capsys: pytest.CaptureFixture[st
         (captured, "already complete: "),
         (["verify", "run.zarr"], "sound by checksums, decoding, statistics"),
         (["verify", "run.zarr", "--reforward", "2"], "2 samples computed again"),
-        (pulled, "small.zarr the source was checked by the"),
+        (pulled, "in small.zarr (the source has"),
         (pulled, "in small.zarr; nothing was copied"),
         (["info", "small.zarr"], "pull"),
         (["miub", "run.zarr", "--out", "result.zarr"], "MIUB"),

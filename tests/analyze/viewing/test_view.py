@@ -14,6 +14,8 @@ from lorascope.analyze import view
 from lorascope.analyze.results.tree import rows_digest
 from lorascope.stores import open_run
 
+from ...stores.on_disk import edit_root
+
 
 @pytest.fixture
 def run(many_rows: Path, tmp_path: Path) -> Path:
@@ -65,9 +67,7 @@ def test_a_process_has_one_server_for_the_same_runs(run: Path, two_adapters: Pat
 def test_captures_of_one_adapter_on_two_models_have_a_server_and_an_index_each(run: Path) -> None:
     """Their tables and weights are equal, and so is `static_digest`."""
     with view(run) as first:
-        document = json.loads((run / "zarr.json").read_text())
-        document["attributes"] |= {"fingerprint": "0" * 64}
-        (run / "zarr.json").write_text(json.dumps(document))
+        edit_root(run, fingerprint="0" * 64)
         with view(run) as second:
             assert second.url != first.url
             index = json.loads(get(f"{second.url}indexes/0/zarr.json"))
