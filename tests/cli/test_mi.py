@@ -188,7 +188,7 @@ def test_unfinished_runs_and_tokens_that_arent_finite(
         (["--bound", "--unit", "bit"], "`--bound` compares nats with nats, and `--unit` is 'bit'; leave it out"),
         (["--export", "p.npz", "--bound"], "`--export` writes pairs and estimates nothing; leave `--bound` out"),
         (["--export", "p.npz", "--k", 5, "--full"], "estimates nothing; leave `--full`, `--k` out"),
-        (["--tokens", "frist:3"], "`tokens` is 'frist:3'; allowed are 'all', 'prompt', "),
+        (["--tokens", "frst:3"], "`tokens` is 'frst:3'; allowed are 'all', 'prompt', "),
         (["--against", "base"], 'Invalid value "base" for --against'),
     ],
 )

@@ -85,13 +85,13 @@ def test_the_choice_that_was_meant_is_named() -> None:
     for tokens, close in (
         ("assistint", "assistant"),
         ("answer:2", "answer"),
-        ("frist:3", "first:3"),
+        ("frst:3", "first:3"),
         ("form:12", "from:12"),
         ("shair:0.5", "share:0.5"),
     ):
         with pytest.raises(ValueError, match=rf"; did you mean '{close}'\?$"):
             parse_choice(tokens)
-    for tokens in ("first:0", "frist:0", "shair:2", "first", "xyz:3"):  # no choice can be made of these
+    for tokens in ("first:0", "frst:0", "shair:2", "first", "xyz:3"):  # no choice can be made of these
         with pytest.raises(ValueError, match="at most 1$"):
             parse_choice(tokens)
 
