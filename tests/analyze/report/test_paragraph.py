@@ -58,10 +58,10 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         {"ablate": "components"},
         {
             MATTERS: "Parts of the adapter were taken out one at a time. Predictions of the next token change most "
-            "without the part in model.layers.0.down_proj (Kullback-Leibler divergence, KL: 4.1 ± 1.5 nat over 37 "
-            "tokens of 6 samples: what was predicted becomes 98.4 % less probable, on average), "
-            "and about as much without that in model.layers.1.q_proj, model.layers.1.up_proj and "
-            "model.layers.1.down_proj (the difference is less than twice its standard error). What matters for "
+            "without the part in model.layers.0.down_proj: what was predicted becomes 98.4 % less probable on average "
+            "(Kullback-Leibler divergence, KL: 4.1 ± 1.5 nat over 37 tokens of 6 samples). Without the part in "
+            "model.layers.1.q_proj, model.layers.1.up_proj and model.layers.1.down_proj they change about as much "
+            "(the difference is less than twice its error). What matters for "
             "predictions can differ from where the adapter acts, which is about each module's own output. A changed "
             "prediction needn't be a worse one. "
             "Modules on which it acts more matter ",
@@ -70,12 +70,12 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     ),
     "layers": (
         {"ablate": "layers"},
-        {MATTERS: "change most without the part in layer 0 (Kullback"},
+        {MATTERS: "change most without the part in layer 0: what was predicted"},
     ),
     "kinds": (
         {"ablate": "kinds"},
         {
-            MATTERS: "change most without the part in modules named down_proj (",
+            MATTERS: "change most without the part in modules named down_proj: what was predicted",
             DIRECTIONS: ", where its effect is largest, is a mix",
         },
     ),
@@ -148,9 +148,11 @@ def test_divergence_of_the_next_token_weighs_drawn_tokens(make_small: Callable[.
         kl = small.run.reduction("kl").values.astype(float)
         known = np.isfinite(kl)
         mean = np.average(kl[known], weights=small.weight[known] if is_weighted else None)
-        expected = "The adapter as a whole changes the model's predictions of the next token (Kullback-Leibler "
-        expected += f"divergence, KL: {format_number(mean)} nat over {known.sum()} tokens: what was "
-        expected += f"predicted becomes {100 * (1 - np.exp(-mean)):.1f} % less probable, on average)."
+        expected = (
+            "The adapter as a whole changes the model's predictions of the next token: what was predicted becomes "
+        )
+        expected += f"{100 * (1 - np.exp(-mean)):.1f} % less probable on average (Kullback-Leibler divergence, KL: "
+        expected += f"{format_number(mean)} nat over {known.sum()} tokens)."
         assert expected in answers_of(small.run)[MATTERS]
 
 
@@ -207,7 +209,7 @@ def test_a_planted_token_drives_the_first_direction(tmp_path: Path) -> None:
         "What the adapter adds to the output of a.down_proj, where its effect is largest, is a mix of at most 16 "
     )
     assert "is strongest at the token “\u00a0t7” (10 of its 10 strongest places; " in answer
-    assert "is as much about one token, which is all that 19 can show (p = 0.0500)." in answer
+    assert "is as much about one token (p = 0.0500, the lowest that 19 can give)." in answer
 
 
 @pytest.fixture(scope="module")

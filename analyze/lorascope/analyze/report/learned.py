@@ -58,9 +58,9 @@ def answer_which_directions(run: Run, explanation: Explanation) -> str:
         )
     return (
         f"{first} This direction is strongest at the token {_token_text(run, int(row['driver']))} ({count} of its "
-        f"{n_top} strongest places; {format_percent(float(row['driver_share']))} of all places). That is a hint, no "
-        f"more: none of {N_DRAWS} random mixtures of the module's directions is as much about one token, which is all "
-        f"that {N_DRAWS} can show (p = {format_number(p)})."
+        f"{n_top} strongest places; {format_percent(float(row['driver_share']))} of all places). That is only "
+        f"a hint: none of {N_DRAWS} random mixtures of the module's directions is as much about one token (p = "
+        f"{format_number(p)}, the lowest that {N_DRAWS} can give)."
     )
 
 
@@ -88,7 +88,7 @@ def answer_which_words(explanation: Explanation) -> str:
         f"likely: {less}. Beyond chance are {first[0]} of the former and {first[1]} of the latter (p up to {LEVEL}, "
         f"{null}). This is a rough look, an average over all captured tokens: "
         f"{'other modules can outweigh it' if why else 'single tokens can differ from it'}, and a token that is less "
-        "likely overall can still be chosen at some of them."
+        "likely overall can still be chosen at some places."
     )
 
 

@@ -51,8 +51,8 @@ def _effect_sentences(run: Run, explanation: Explanation) -> Iterator[str]:
     if moved is not None and len(known):
         mean = float(weighted_mean(moved.values[known], token_weights(run)[known]))
         yield (
-            "The adapter as a whole changes the model's predictions of the next token "
-            f"({name}: {format_number(mean)} nat over {len(known)} tokens: {_describe_kl(mean)})."
+            f"The adapter as a whole changes the model's predictions of the next token: {_describe_kl(mean)} "
+            f"({name}: {format_number(mean)} nat over {len(known)} tokens)."
         )
         name = "KL"
     ablation = explanation.ablation
@@ -75,10 +75,10 @@ def _effect_sentences(run: Run, explanation: Explanation) -> Iterator[str]:
     tie = ""
     if equal:
         others = join_names(equal) if len(equal) <= MOST_EQUAL else f"{len(equal)} other {parts}"
-        tie = f", and about as much without that in {others} (the difference is less than twice its standard error)"
+        tie = f" Without the part in {others} they change about as much (the difference is less than twice its error)."
     yield (
         "Parts of the adapter were taken out one at a time. Predictions of the next token change most without the part "
-        f"in {names[top]} ({name}: {format_error(kl, error)} nat over {tokens}: {_describe_kl(kl)}){tie}."
+        f"in {names[top]}: {_describe_kl(kl)} ({name}: {format_error(kl, error)} nat over {tokens}).{tie}"
     )
     yield (
         "What matters for predictions can differ from where the adapter acts, which is about each module's own output. "
@@ -90,7 +90,7 @@ def _effect_sentences(run: Run, explanation: Explanation) -> Iterator[str]:
 
 def _describe_kl(kl: float) -> str:
     """Say what a Kullback-Leibler divergence in nats means: by how much the geometric mean probability falls."""
-    return f"what was predicted becomes {format_percent(-math.expm1(-kl))} less probable, on average"
+    return f"what was predicted becomes {format_percent(-math.expm1(-kl))} less probable on average"
 
 
 def has_significant_removal(ablation: xr.Dataset) -> bool:

@@ -36,8 +36,8 @@ def answer_where_it_acts(result: xr.DataTree) -> str:
         return short_answer_where_it_acts(result)
     return (
         f"{main_places(result)} A module is a weight matrix that the adapter changes. The effect on it is how far "
-        "the adapter moves its output: 0 if not at all, and 0.693 if the output is an entirely different one "
-        "(Jensen-Shannon divergence, JS, of the softmax of the output with and without the adapter, in nat). Added up "
+        "the adapter moves its output, from 0 (not at all) to 0.693 nat (entirely different): the Jensen-Shannon "
+        "divergence (JS) of the outputs with and without the adapter, each made probabilities by softmax. Added up "
         f"over all modules, it is called MIUB: {format_error(miub, error)} nat over "
         f"{sample_count(result.attrs['n_samples'])}. A MIUB is neither good nor bad by itself; it is for comparing "
         f"adapters of one model on the same samples. {compare_with_shuffled(result)}"
@@ -125,12 +125,12 @@ def compare_with_shuffled(result: xr.DataTree) -> str:
     if not null > 0:
         return "Whether that is much isn't known, since the same changes in random order have no known effect."
     ratio = js / null
-    size, meaning = "about as large", "So it shows how large the changes are, and hardly what they do."
+    size, meaning = "about as large", "So the effect shows how large the changes are, and hardly what they do."
     if not 1 / LARGE < ratio < LARGE:
         size = "smaller" if ratio > 1 else "larger"
-        meaning = "So it depends on which numbers of an output change, not only on how much they change."
+        meaning = "So the effect depends on which numbers of an output change, not only on how much they change."
     return (
-        "As a check, the adapter's changes were scrambled, so that they kept their size but not their pattern: then "
+        "As a check, the adapter's changes were shuffled, so that they kept their size but not their pattern: then "
         f"the effect is {size} (real / shuffled = {format_number(ratio)}). {meaning}"
     )
 
