@@ -9,7 +9,6 @@ if TYPE_CHECKING:
 
     from . import figures as figures
     from . import report as report
-    from .ablation.compare_measures import compare_measures
     from .adapters.adapter import adapter_report
     from .adapters.truncate import truncate_adapter
     from .directions.directions import contexts, directions
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from .directions.overlaps import base_overlap, compare_directions
     from .fits.fit import fit_report, fit_scaling_law
     from .fits.metrics import compare_metrics
+    from .importance.compare_measures import compare_measures
     from .information.bound import js_lower_bound, js_upper_bound
     from .information.measure_information import export_pairs, measure_information
     from .information.mutual_information import mutual_information

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import compare_measures, explain
-from lorascope.analyze.ablation.compare_measures import COMPARED_MEASURES
+from lorascope.analyze.importance.compare_measures import COMPARED_MEASURES
 from lorascope.analyze.report.matters import best_predictor
 
 from ..conftest import Small

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import xarray as xr
 
-from lorascope.analyze.ablation.compare_measures import ablation_by_part, compare_measures
 from lorascope.analyze.directions.drivers import directions_by_component
 from lorascope.analyze.directions.lens import lens
+from lorascope.analyze.importance.compare_measures import ablation_by_part, compare_measures
 from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.measuring.sources import available_measures
 from lorascope.analyze.miub.qualify import QUALIFIERS, qualify

@@ -9,9 +9,14 @@ from safetensors.numpy import save_file
 from scipy.stats import rankdata, spearmanr
 
 from lorascope.analyze import adapter_report, compare_measures
-from lorascope.analyze.ablation.compare_measures import COMPARED_MEASURES, ablation_by_part, correlate, rank_correlation
 from lorascope.analyze.adapters.factors import hash_adapter
 from lorascope.analyze.fits.resampling import basic_interval, group_draws, percentile_interval
+from lorascope.analyze.importance.compare_measures import (
+    COMPARED_MEASURES,
+    ablation_by_part,
+    correlate,
+    rank_correlation,
+)
 from lorascope.stores import Run, StoreError, open_run
 
 from ..conftest import ABLATED, Small
