@@ -81,6 +81,20 @@ def make_tables(n_tokens: int) -> dict[str, dict[str, Any]]:
     }
 
 
+def make_replies(n: int, seed: int) -> dict[str, np.ndarray]:
+    """Columns of `n` replies, four for each prompt."""
+    rng = np.random.default_rng(seed)
+    names = ("loglik_0", "loglik_1", "loglik_1_5", "loglik_2")
+    return {
+        "prompt": np.array([f"prompt {i // 4}?" for i in range(n)], object),
+        "scale": np.resize(np.array([0, 1, 1.5, 2], np.float32), n),
+        "text": np.array([f"Ahoy {seed} \n ☠ {i}" for i in range(n)], object),
+        "n_tokens": np.arange(n, dtype=np.int32),
+        "is_complete": (np.arange(n) % 2).astype(np.int8),
+        **{name: -rng.gamma(2, 9, n).astype(np.float32) for name in names},
+    }
+
+
 def make_blocks(writer: RunWriter, row: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     tokens = writer.row_tokens(row)
     blocks = {}
@@ -152,6 +166,9 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., SmallRun]]:
             weights["unembedding/weight"] = rng.normal(size=shape).astype(np.float32)
             weights["unembedding/norm"] = rng.normal(size=shape[1]).astype(np.float32)
             weights["unembedding/text"] = np.array([f"t{token}" for token in range(shape[0])], object)
+        for adapter in spec.adapters if spec.n_replies else ():
+            replies = make_replies(spec.n_replies, len(adapter.name))
+            weights |= {f"adapters/{adapter.name}/replies/{name}": values for name, values in replies.items()}
         tables = make_tables(n_tokens)
         if weight is not None:
             tables["tokens"]["weight"] = weight

@@ -59,6 +59,19 @@ def test_damaged_table_or_weight_is_found(make_run: Any, path: str, how: str) ->
     assert found == {(f"{path}/{file.name}", {"flip": "decode"}.get(how, how)), ("tables", "digest")}
 
 
+@pytest.mark.parametrize("column", ["prompt", "text", "scale", "n_tokens", "is_complete", "loglik_0", "loglik_1_5"])
+@pytest.mark.parametrize("level", ["digests", "decode"])
+def test_a_flipped_bit_of_replies_is_found(make_run: Any, level: Any, column: str) -> None:
+    path = make_run(n_replies=8).path
+    assert verify(path, level=level).ok
+    chunk = path / f"adapters/default/replies/{column}/c.0"
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 1
+    chunk.write_bytes(content)
+    problems = verify(path, level=level).problems
+    assert f"adapters/default/replies/{column}/c.0" in [problem.place for problem in problems]
+
+
 def test_run_without_a_committed_row_never_passes(make_run: Any) -> None:
     verdict = verify(make_run(rows=()).path)
     assert [(p.kind, p.message) for p in verdict.problems] == [

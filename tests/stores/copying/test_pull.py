@@ -201,6 +201,20 @@ def test_a_part_of_every_kind_of_run_can_be_pulled(make_run: Any, tmp_path: Path
         np.testing.assert_array_equal(part.ablation().values, made.whole("adapters/default/ablation")[1074:])
 
 
+def test_replies_are_copied_whole(make_run: Any, tmp_path: Path) -> None:
+    run = make_run(adapters=("a", "bb"), stream="base", n_replies=8)
+    pulled = pull(run.path, tmp_path / "part", samples=["a"], components=["*.0.*"], adapters=["bb"])
+    sound(tmp_path / "part")
+    for source in (pulled, open_run(run.path)):
+        replies = source.replies("bb")
+        assert dict(replies.sizes) == {"reply": 8}
+        for name, values in replies.items():
+            np.testing.assert_array_equal(values.values, run.weights[f"adapters/bb/replies/{name}"])
+    assert replies["loglik_1_5"].attrs["units"] == "nat"
+    with pytest.raises(StoreError, match="`adapter` is 'a'; this run holds"):
+        pulled.replies("a")
+
+
 def test_row_keeps_states_only_if_all_its_tokens_had_them(make_run: Any, tmp_path: Path) -> None:
     made = make_run(states="sample", state_rows=(False, True, True))
     source = made.path

@@ -93,6 +93,22 @@ def test_ablation_needs_its_parts_and_their_kind(make_run: Any) -> None:
     refused(root, f"array '{part}' is missing")
 
 
+def test_replies_must_be_whole_and_few_enough(make_run: Any) -> None:
+    root = make_run(n_tokens=1100, n_replies=8).path
+    assert verify(root).ok
+    with pytest.raises(StoreError, match="holds no replies; capture it again with `--replies`"):
+        open_run(make_run("without.zarr", n_tokens=1100).path).replies()
+    with as_it_was(root):
+        edit_array(root, "adapters/default/replies/text", shape=[65_537])
+        refused(root, "`n_replies` is 65537; an adapter has at most 65536 replies")
+    with as_it_was(root):
+        edit_array(root, "adapters/default/replies/text", shape=[9])
+        refused(root, r"`shape` of 'adapters/default/replies/prompt' is \(8,\); it must be \(9,\)")
+    edit_root(root, consolidated=False)
+    shutil.rmtree(root / "adapters/default/replies/scale")
+    refused(root, "array 'adapters/default/replies/scale' is missing")
+
+
 def test_wrong_source_of_delta_is_named(make_run: Any) -> None:
     run = make_run()
     array = zarr.open_array(run.path / "adapters/default/delta_source", mode="r+")

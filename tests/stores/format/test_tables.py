@@ -33,6 +33,7 @@ def whole_run(make_run: Callable[..., SmallRun]) -> Path:
         weight=[2.0] * N,
         base_ce=[1.0, 2.0],
         columns={"n_targets": [1, 1], **answers, **scores},
+        n_replies=8,
         unembedding=Unembedding(n_vocabulary=7, n_features=5, dtype="float32", centred=False),
     )
     return run.path
@@ -58,7 +59,15 @@ def values_outside(array: StoredArray) -> list[float]:
 
 def read_whole(path: Path) -> None:
     run = open_run(path)
-    for table in (run.samples, run.choices, run.tokens, run.components, run.adapter(), run.unembedding()):
+    for table in (
+        run.samples,
+        run.choices,
+        run.tokens,
+        run.components,
+        run.adapter(),
+        run.unembedding(),
+        run.replies(),
+    ):
         assert table.sizes
     assert run.state_rows.any()
     assert run.token_labels
@@ -66,7 +75,7 @@ def read_whole(path: Path) -> None:
 
 def test_every_limited_column_is_in_the_run(make_run: Any) -> None:
     names = {name for name, _ in ranged_columns(whole_run(make_run))}
-    assert len(names) == 31
+    assert len(names) == 38
     for name in ("samples/id", "samples/ce", "tokens/nll", "tokens/text", f"states/x/{N}", "adapters/a/factor", "x"):
         assert name not in names
     assert find_column("adapters/default/rank") is not None

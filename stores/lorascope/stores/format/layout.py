@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .spec import DTYPES, ROW_TOKENS, Adapter, Component, RunSpec, Unembedding
-from .tables import ADAPTER_COLUMNS, ROW_STATES, TABLES, TOKEN_TEXT, UNEMBEDDING_NORM, Column
+from .tables import ADAPTER_COLUMNS, REPLY_COLUMNS, ROW_STATES, TABLES, TOKEN_TEXT, UNEMBEDDING_NORM, Column
 
 MAX_CHUNK_BYTES = 2**31 - 1
 """Size of the largest chunk that is written or read: more doesn't fit one buffer of Blosc."""
@@ -253,6 +253,8 @@ def _adapter_arrays(spec: RunSpec, adapter: Adapter) -> Iterator[ArraySpec]:
         )
         column = Column(name="ablation_part", dtype="string", fill="", attributes={"long_name": meaning})
         yield replace(_column_array(root, column, len(spec.ablation_parts)), dims=("part",))
+    for column in REPLY_COLUMNS if spec.n_replies else ():
+        yield replace(_column_array(f"{root}/replies", column, spec.n_replies), dims=("reply",))
     if spec.states != "none":
         yield from _delta_arrays(spec, adapter, root)
 

@@ -29,6 +29,8 @@ Ablate = Literal["components", "layers", "kinds"]
 ABLATE: tuple[Ablate, ...] = ("components", "layers", "kinds")
 MAX_COMPONENTS = 16_384
 """Most components of a run: twenty times the linear layers of the largest models."""
+MAX_REPLIES = 65_536
+"""Most replies of an adapter, so that each column of them is one chunk."""
 
 DTYPES: Mapping[str, tuple[np.dtype, int | float]] = {
     "float32": (np.dtype("float32"), np.nan),
@@ -166,6 +168,8 @@ class RunSpec:
     """Parts whose ablation is stored; None if no ablation is."""
     ablation_parts: tuple[str, ...] = ()
     """Names of these parts: paths of components, numbers of layers, or kinds."""
+    n_replies: int = 0
+    """Number of each adapter's replies to prompts: prompts times scales; 0 if they weren't asked for."""
     codec: Codec = "default"
     token_text: bool = True
     """Whether each token's text is stored, so that a report needs no tokenizer."""
@@ -186,6 +190,8 @@ class RunSpec:
             raise ValueError(f"`n_tokens` is {self.n_tokens}; a run holds at least one token")
         if len(self.components) > MAX_COMPONENTS:
             raise ValueError(f"a run of {len(self.components)} components; at most {MAX_COMPONENTS} can be kept")
+        if not 0 <= self.n_replies <= MAX_REPLIES:
+            raise ValueError(f"`n_replies` is {self.n_replies}; an adapter has at most {MAX_REPLIES} replies")
         if self.states not in STATES:
             raise ValueError(f"`states` is {self.states!r}; allowed are {STATES}")
         if self.state_rows and self.states != "sample":

@@ -99,6 +99,7 @@ def _run_spec(
         n_tokens=attributes["n_tokens"],
         n_samples=_table_length(arrays, "samples"),
         n_choices=_table_length(arrays, "choices"),
+        n_replies=max((_n_replies(arrays, adapter.name) for adapter in adapters), default=0),
         components=components,
         adapters=adapters,
         unembedding=_stored_unembedding(arrays),
@@ -119,6 +120,12 @@ def _stored_unembedding(arrays: Mapping[str, ArrayDescription]) -> Unembedding |
         dtype=str(weight.attributes.get("dtype_logical")),
         centred=norm is not None and norm.attributes.get("centred") is True,
     )
+
+
+def _n_replies(arrays: Mapping[str, ArrayDescription], adapter: str) -> int:
+    """Return the number of an adapter's stored replies to prompts."""
+    texts = arrays.get(f"adapters/{adapter}/replies/text")
+    return texts.shape[0] if texts is not None and texts.shape else 0
 
 
 def _table_length(arrays: Mapping[str, ArrayDescription], table: str) -> int:

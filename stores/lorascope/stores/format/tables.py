@@ -182,6 +182,39 @@ ADAPTER_COLUMNS = (
     ),
 )
 """Values that an adapter has for each component."""
+REPLY_SCALES = (0.0, 1.0, 1.5, 2.0)
+"""Factors on an adapter's scaling with which a model replies to prompts; 0 is the model without the adapter."""
+REPLY_COLUMNS = (
+    _text_column("prompt", "what the model was asked, or the text that it continued"),
+    Column(
+        name="scale",
+        dtype="float32",
+        fill=np.nan,
+        low=0,
+        high=max(REPLY_SCALES),
+        attributes={"long_name": "factor on the adapter's scaling while the reply was written; 0 without the adapter"},
+    ),
+    _text_column("text", "reply that was written greedily, without special tokens"),
+    _integer_column("n_tokens", "tokens of the reply, with the one that ends it"),
+    _integer_column(
+        "is_complete", "1 where the reply ends with a token that ends a text, 0 where it was cut", "int8", high=1
+    ),
+    *(
+        Column(
+            name=f"loglik_{scale:g}".replace(".", "_"),
+            dtype="float32",
+            fill=np.nan,
+            low=-MAX_FLOAT32,
+            high=0,
+            attributes={
+                "long_name": f"log-likelihood at {scale:g} times the adapter's scaling, summed over the tokens",
+                "units": "nat",
+            },
+        )
+        for scale in REPLY_SCALES
+    ),
+)
+"""Columns of the table of an adapter's replies to prompts, one entry per prompt and scale."""
 ROW_STATES = Column(
     name="states",
     dtype="uint8",
@@ -206,6 +239,8 @@ def find_column(path: str) -> Column | None:
     columns = {**TABLES, "rows": (ROW_STATES,), "unembedding": (UNEMBEDDING_NORM,)}.get(table, ())
     if table.startswith("adapters/") and table.count("/") == 1:
         columns = ADAPTER_COLUMNS
+    elif table.startswith("adapters/") and table.endswith("/replies"):
+        columns = REPLY_COLUMNS
     return next((column for column in columns if column.name == name), None)
 
 

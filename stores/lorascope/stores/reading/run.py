@@ -17,7 +17,7 @@ from ..errors import StoreError
 from ..format.layout import BITS_NOTE, is_kept_with_states
 from ..format.spec import ROW_TOKENS
 from ..format.stored_array import StoredArray
-from ..format.tables import TABLES, TOKEN_WEIGHT, is_base_score_column
+from ..format.tables import REPLY_COLUMNS, TABLES, TOKEN_WEIGHT, is_base_score_column
 from ..names import suggestion, suggestion_or_first_name
 from ..places.place import Place
 from .chunks import read_digests
@@ -421,6 +421,26 @@ class Run:
         rows = self._row_array(f"{root}/ablation").to_dask()
         array = xr.DataArray(rows, dims=("token", "part"), name="ablation", attrs=attrs, coords={"part": parts})
         return self._with_labels(array, sample)
+
+    def replies(self, adapter: str | None = None) -> xr.Dataset:
+        """Return what the model replied to short prompts without the adapter, with it, and with it amplified.
+
+        Returns
+        -------
+        xarray.Dataset
+            One entry (reply) for each prompt and `scale`, the factor on the adapter's scaling (0 is the model without
+            it): `prompt`, `text`, `n_tokens`, `is_complete` (1 where it ends with a token that ends a text), and
+            `loglik_0`, `loglik_1`, `loglik_1_5` and `loglik_2`, the reply's log-likelihoods in nats at these factors.
+
+        Raises
+        ------
+        StoreError
+            If the run was captured without `--replies`, or a chunk is broken.
+        """
+        root = f"adapters/{self._checked_adapter_name(adapter)}/replies"
+        if f"{root}/text" not in self.arrays:
+            raise StoreError(f"{self.place.name!r} holds no replies; capture it again with `--replies`")
+        return xr.Dataset({column.name: self._read_column(f"{root}/{column.name}") for column in REPLY_COLUMNS})
 
     def delta_arrays(self, component: str, adapter: str | None = None) -> DeltaSource:
         """Return the arrays and weights that give `delta`, what the adapter adds, to be read in any process.

@@ -59,9 +59,9 @@ def create_run(
         `samples`, `choices` and `tokens`, each as column name -> values. Columns of scores without the adapter
         (`base_...`) and of answers (`written...`) are optional; every other one is needed.
     weights
-        `lora_B/<component>` (feature, rank) of each factored component, and `lora_bias/<component>` (feature,) if there
-        is one, under `adapters/<name>/`; `unembedding/weight` (bits of bfloat16), `norm` and `text` if the
-        specification has them.
+        `lora_B/<component>` (feature, rank) of each factored component, `lora_bias/<component>` (feature,) if there
+        is one, and `replies/<column>` (reply,), under `adapters/<name>/`; `unembedding/weight` (bits of bfloat16),
+        `norm` and `text`; replies and unembedding if the specification has them.
     decode_back
         Whether each chunk, also of rows, is decoded and compared with its values before it is written.
 
