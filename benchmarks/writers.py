@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tiny_run import STUDY, make_inputs
 
 INDEX = "view's index"
-SHARED = ("--unembedding", "--js-share", "0.2", "--tokens", "share:0.9", "--limit", "12", "--window-tokens", "300")
+SHARED = ("--js-share", "0.2", "--tokens", "share:0.9", "--limit", "12", "--window-tokens", "300")
 ABLATED = (
     "--ablate",
     "kinds",

@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import xarray as xr
 
 from lorascope.stores import Adapter, Component, Run, RunSpec, create_run, open_run
-from lorascope.stores.format.spec import Unembedding
 
-__all__ = ["make_unembedding", "sample_tables", "store_factors", "store_states"]
+__all__ = ["sample_tables", "store_factors", "store_states"]
 
 
 def store_states(
@@ -23,11 +21,10 @@ def store_states(
     rank: int = 2,
     datasets: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
-    unembedding: xr.Dataset | None = None,
 ) -> Run:
     """A finished run of these (base, delta), float32 (token, feature) each; samples have these `lengths` in tokens.
 
-    `datasets` are those of the samples; `unembedding` is what `Run.unembedding` is to return.
+    `datasets` are those of the samples.
     """
     components = tuple(
         Component(
@@ -42,13 +39,6 @@ def store_states(
         for name, (base, _) in states.items()
     )
     n = len(components)
-    weights, kind = dict[str, np.ndarray](), None
-    if unembedding is not None:
-        weights = {f"unembedding/{name}": unembedding[name].values for name in ("weight", "norm", "text")}
-        n_vocabulary, n_features = unembedding["weight"].shape
-        kind = Unembedding(
-            n_vocabulary=n_vocabulary, n_features=n_features, dtype="float32", centred=unembedding.attrs["centred"]
-        )
     adapter = Adapter(name="default", rank=(rank,) * n, scaling=(1.0,) * n, factored=(False,) * n)
     spec = RunSpec(
         stream="adapted",
@@ -58,12 +48,11 @@ def store_states(
         n_samples=len(lengths),
         n_choices=0,
         token_text=False,
-        unembedding=kind,
         attributes={"provenance": dict(provenance or {})},
     )
     arrays = {f"states/{name}/base": base for name, (base, _) in states.items()}
     arrays |= {f"adapters/default/delta/{name}": delta for name, (_, delta) in states.items()}
-    return _stored(path, spec, sample_tables(lengths, datasets or ["made"] * len(lengths)), weights, arrays)
+    return _stored(path, spec, sample_tables(lengths, datasets or ["made"] * len(lengths)), {}, arrays)
 
 
 def store_factors(
@@ -123,18 +112,6 @@ def _stored(
             writer.write_row(row, blocks | {key: values[tokens].astype(np.float32) for key, values in arrays.items()})
         writer.finish({})
     return open_run(path)
-
-
-def make_unembedding(width: int, n: int, *, centred: bool = False, shift: float = 0.0) -> xr.Dataset:
-    """An unembedding whose rows are of very different lengths; the texts are word0, word1, ..."""
-    rng = np.random.default_rng(0)
-    weight = rng.normal(size=(n, width)) * rng.gamma(1.0, size=(n, 1)) + shift
-    values = {
-        "weight": (("vocabulary", "feature"), weight.astype(np.float32)),
-        "norm": ("feature", rng.uniform(0.2, 3, width).astype(np.float32)),
-        "text": ("vocabulary", np.array([f"word{index}" for index in range(n)], object)),
-    }
-    return xr.Dataset(values, attrs={"centred": centred})
 
 
 def sample_tables(lengths: Sequence[int], datasets: Sequence[str]) -> dict[str, dict[str, object]]:

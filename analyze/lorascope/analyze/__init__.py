@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from .adapters.adapter import adapter_report
     from .adapters.truncate import truncate_adapter
     from .directions.directions import contexts, directions
-    from .directions.lens import lens, save_steering
     from .directions.overlaps import base_overlap, compare_directions
     from .fits.fit import fit_report, fit_scaling_law
     from .fits.metrics import compare_metrics
@@ -49,7 +48,6 @@ __all__ = [
     "jensen_shannon",
     "js_lower_bound",
     "js_upper_bound",
-    "lens",
     "measure_information",
     "measure_run",
     "miub",
@@ -60,7 +58,6 @@ __all__ = [
     "paired",
     "qualify",
     "save",
-    "save_steering",
     "save_table",
     "scores_table",
     "to_dataframe",

@@ -172,7 +172,7 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
             ]
         )
         tables = make_tables(layout.samples, layout.plan, texts, *scores, *answers, scored=scored)
-        writer = create_run(place, spec, tables=tables, weights=settled.weights())
+        writer = create_run(place, spec, tables=tables, weights=settled.layout.weights())
     ranks.wait()
     return writer
 

@@ -141,8 +141,6 @@ class CaptureConfig:
     one row if that is more."""
     overfill: bool = False
     """Start the capture even if it is expected not to fit in the free space."""
-    unembedding: bool = False
-    """Store the model's final norm, its output embedding and the text of each token id, which `lens` reads."""
     measure_overhead: bool = False
     """Pass up to three batches once more without hooks, and keep how much longer the capture took."""
     score: bool = True

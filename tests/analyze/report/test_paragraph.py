@@ -6,36 +6,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-import xarray as xr
 
 from lorascope.analyze import explain
 from lorascope.analyze.report import paragraph
-from lorascope.analyze.report.learned import main_component, main_place
+from lorascope.analyze.report.learned import main_component
 from lorascope.analyze.results.format import format_number
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.format.spec import ROW_TOKENS
 
 from ...conftest import write_run as write_many
-from ...stored import make_unembedding, store_states
 from ..conftest import Small
 from ..directions.test_drivers import write_factors
-from .test_report import EVIL
 
-HELPS, ACTS, MATTERS, DIRECTIONS, WORDS, RANKS = QUESTIONS = (
+HELPS, ACTS, MATTERS, DIRECTIONS, RANKS = QUESTIONS = (
     "Does it help?",
     "Where does it act?",
     "What matters?",
     "Which directions?",
-    "Which words?",
     "How many ranks?",
 )
 NO_ABLATION = (
     "Can't tell which part matters, since the run has no ablation, passes without one "
     "part of the adapter; capture it with `--ablate components`."
-)
-NO_WORDS = (
-    "Can't tell, since the run has no unembedding, the weights that turn states into "
-    "tokens; capture it with `--unembedding`."
 )
 NO_STATES = "Can't tell, since the run stores no states, the outputs of modules; capture it with `--states all`."
 PAIR = "Can't tell, since stream 'pair' stores changes as a whole, not in low-rank form; capture stream 'adapted'."
@@ -79,23 +71,22 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
             DIRECTIONS: ", where its effect is largest, is a mix",
         },
     ),
-    "pair": ({"stream": "pair"}, {DIRECTIONS: PAIR, RANKS: PAIR, WORDS: NO_WORDS}),
+    "pair": ({"stream": "pair"}, {DIRECTIONS: PAIR, RANKS: PAIR}),
     "no states": (
         {"states": "none"},
         {
             ACTS: "Whether that is much isn't known, since a comparison needs the stored outputs",
             DIRECTIONS: NO_STATES,
-            WORDS: NO_STATES,
             RANKS: NO_STATES,
         },
     ),
     "some states": (
         {"states": "sample", "state_rows": (False, True), "n_tokens": 120},
-        {RANKS: "; too few tokens for an error), and ", DIRECTIONS: "over 416 tokens", WORDS: NO_WORDS},
+        {RANKS: "; too few tokens for an error), and ", DIRECTIONS: "over 416 tokens"},
     ),
     "none of some states": (
         {"states": "sample", "state_rows": (False, False), "n_tokens": 120},
-        {DIRECTIONS: NONE_COMMITTED, WORDS: NONE_COMMITTED, RANKS: NONE_COMMITTED},
+        {DIRECTIONS: NONE_COMMITTED, RANKS: NONE_COMMITTED},
     ),
     "DoRA": ({"factored": False}, {DIRECTIONS: NO_FACTOR, RANKS: NO_FACTOR}),
     "nothing changed": (
@@ -163,7 +154,6 @@ def test_some_components_alone(small: Small, make_small: Callable[..., Small]) -
         assert explanation.directions["component"].values.tolist() == [f"model.layers.{n}.up_proj" for n in (0, 1)]
         answers = dict(paragraph(run, explanation))
         assert CHOSEN in answers[MATTERS]
-        assert CHOSEN in answers[WORDS]
 
 
 def test_a_run_that_is_not_finished_and_one_of_several_adapters(tmp_path: Path, two_adapters: Path) -> None:
@@ -208,53 +198,23 @@ def test_a_planted_token_drives_the_first_direction(tmp_path: Path) -> None:
     assert answer.startswith(
         "What the adapter adds to the output of a.down_proj, where its effect is largest, is a mix of at most 16 "
     )
-    assert "is strongest at the token “\u00a0t7” (10 of its 10 strongest places; " in answer
-    assert "is as much about one token (p = 0.0500, the lowest that 19 can give)." in answer
-
-
-@pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run whose down_proj adds what the unembedding of token 5 is like, and that token's text is hostile."""
-    folder = tmp_path_factory.mktemp("planted")
-    width = 300
-    unembedding = make_unembedding(width, 400)
-    unembedding["text"][5] = EVIL + "\n\x1b[31m"  # a line break and an escape of a terminal
-    row = unembedding["weight"].values[5] * unembedding["norm"].values
-    rng = np.random.default_rng(6)
-    deltas = {
-        "model.layers.0.self_attn.o_proj": rng.normal(size=(60, width)),
-        "model.layers.0.mlp.down_proj": rng.normal(size=(60, width)) + 60 * row / np.linalg.norm(row),
-    }
-    states = {name: (rng.normal(size=delta.shape), delta) for name, delta in deltas.items()}
-    return store_states(folder / "run.zarr", states, lengths=[30, 30], datasets=[EVIL, EVIL], unembedding=unembedding)
-
-
-def test_words_are_those_of_the_longest_mean_delta(planted: Run) -> None:
-    explanation = explain(planted)
-    assert explanation.lens is not None
-    words = dict(paragraph(planted, explanation))[WORDS]
-    spelt = (EVIL + r"\n\x1b[31m").replace(" ", "\u00a0")
-    assert (
-        "what the adapter adds to the output of model.layers.0.mlp.down_proj (the largest average change among all "
-        f"down_proj and o_proj) makes these next tokens more likely: “{spelt}”, "
-    ) in words
-    n = int(explanation.lens.sel(site="model.layers.0.mlp.down_proj")["n_promoted"])
-    assert n > 0
-    null = "compared with 200 random changes of the same size)"
-    assert f"Beyond chance are the first{f' {min(n, 8)}' if n > 1 else ''} of the former and " in words
-    assert f" of the latter (p up to 0.05, {null}." in words
-    only = explanation._replace(lens=explanation.lens.sel(site=["model.layers.0.self_attn.o_proj"]))
-    assert dict(paragraph(planted, only))[WORDS] == (
-        "Can't tell: no token stands out in what the adapter adds to the output of model.layers.0.self_attn.o_proj on "
-        f"average ({null}."
+    assert "is strongest at “\u00a0t7” (10 of its 10 strongest places); first of all in “" in answer
+    assert "[ t7] t1" in answer
+    assert answer.endswith(
+        "It is more about one token than random directions are (p = 0.0500, from 19 random mixtures of the module's "
+        "directions)."
     )
 
 
-def test_the_stream_itself_is_the_site_where_it_is_known() -> None:
-    sites = ["a.down_proj", "b.down_proj", "after layer 0", "after layer 1"]
-    lens = xr.Dataset({"delta_norm": ("site", [np.nan, 9.0, 1.0, 2.0])}, {"site": sites})
-    assert main_place(lens) == "after layer 1"
-    assert main_place(lens.isel(site=[0, 1])) == "b.down_proj"
+def test_strongest_tokens_are_shown_whatever_their_test_says(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    ids, factor = rng.integers(100, 102, 600), 0.1 * rng.normal(size=(600, 16))
+    run = write_factors(tmp_path / "run.zarr", {"a.down_proj": factor}, lengths=[30] * 20, ids=ids)
+    answer = answers_of(run)[DIRECTIONS]
+    top = explain(run).directions["token"].values[0]
+    counts = sorted(np.unique(ids[top], return_counts=True)[1], reverse=True)
+    assert f" ({counts[0]} of its 10 strongest places), “\u00a0t10" in answer
+    assert "It is not significantly more about one token than random directions are (p = " in answer
 
 
 def test_the_main_component_is_the_one_whose_removal_costs_most(make_small: Callable[..., Small]) -> None:

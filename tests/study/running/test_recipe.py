@@ -48,7 +48,7 @@ def test_places_and_their_names_are_no_part_of_it(
     shutil.copy(facts_path("train"), tmp_path / "moved")
     shutil.copy(facts_path("test"), tmp_path / "moved")
     content |= {"model": "moved/model", "data": "moved", "out": "elsewhere", "work": "there", "device": "cpu"}
-    content["capture"] = {"codec": "raw", "queue": "1 GiB", "measure_overhead": True, "unembedding": True}
+    content["capture"] = {"codec": "raw", "queue": "1 GiB", "measure_overhead": True}
     assert recipe(write(content)) == first
     assert str(tmp_path) not in str(first)
     assert first["prompts"]["templates"]["own"] == "Say it: {question}\nAnswer:"

@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 import xarray as xr
 
 from lorascope.analyze.directions.drivers import directions_by_component
-from lorascope.analyze.directions.lens import lens
 from lorascope.analyze.importance.compare_measures import ablation_by_part, compare_measures
 from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.measuring.sources import available_measures
 from lorascope.analyze.miub.qualify import QUALIFIERS, qualify
-from lorascope.stores import Run, StoreError
+from lorascope.stores import Run
 from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike
@@ -28,8 +27,6 @@ class Explanation(NamedTuple):
     """Result of `compare_measures`; None without a reason if other parts than components were ablated."""
     directions: xr.Dataset | None
     """Result of `directions_by_component`, over tokens after position 0 if there are any."""
-    lens: xr.Dataset | None
-    """Result of `lens`, over the same tokens."""
     reasons: dict[str, str]
     """Name of a field that is None -> why, as the end of a sentence that begins with "Can't tell, since"."""
 
@@ -51,8 +48,8 @@ def explain(
     adapter
         Name of the adapter; not needed if there is only one.
     components
-        Paths of components or patterns, such as `*.q_proj`; by default all. If some are chosen, there is no ablation
-        and no lens.
+        Paths of components or patterns, such as `*.q_proj`; by default all. If some are chosen, there is no
+        ablation.
     n_workers
         Number of threads; by default one per processor.
     progress
@@ -70,8 +67,8 @@ def explain(
     qualified = qualify(run, adapter=adapter, measured=measured)
     reasons = _known_reasons(run, adapter)
     if components is not None:
-        reasons |= dict.fromkeys(("ablation", "lens"), "it is only known of all components, and some were chosen")
-    ablation = measures = directions = words = None
+        reasons["ablation"] = "it is only known of all components, and some were chosen"
+    ablation = measures = directions = None
     if "ablation" not in reasons:
         ablation = ablation_by_part(run, adapter)
         if ablation is None:
@@ -90,12 +87,7 @@ def explain(
             reasons["directions"] = (
                 "no module's change is stored in low-rank form (as with DoRA), which directions and ranks need"
             )
-    if "lens" not in reasons:
-        try:
-            words = lens(run, adapter=adapter, tokens=tokens, progress=progress)
-        except StoreError as error:
-            reasons["lens"] = str(error)
-    return Explanation(qualified, ablation, measures, directions, words, reasons)
+    return Explanation(qualified, ablation, measures, directions, reasons)
 
 
 def _known_reasons(run: Run, adapter: str | None) -> dict[str, str]:
@@ -113,13 +105,8 @@ def _known_reasons(run: Run, adapter: str | None) -> dict[str, str]:
         reasons["directions"] = (
             "stream 'pair' stores changes as a whole, not in low-rank form; capture stream 'adapted'"
         )
-    if "unembedding/weight" not in run.arrays:
-        reasons["lens"] = (
-            "the run has no unembedding, the weights that turn states into tokens; capture it with `--unembedding`"
-        )
-    no_states = ""
     if not run.has_states:
-        no_states = "the run stores no states, the outputs of modules; capture it with `--states all`"
+        reasons["directions"] = "the run stores no states, the outputs of modules; capture it with `--states all`"
     elif not (run.committed & run.with_states).any():
-        no_states = "no token with states is committed yet; capture more of the run"
-    return reasons | (dict.fromkeys(("directions", "lens"), no_states) if no_states else {})
+        reasons["directions"] = "no token with states is committed yet; capture more of the run"
+    return reasons

@@ -1,9 +1,10 @@
-"""Sentences and sections on what the adapter learned: directions, words and ranks.
+"""Sentences and sections on the directions in which the adapter moves modules, and on ranks.
 
 Delta is what the adapter adds to a component, a module that it changes. JS is the Jensen-Shannon divergence that shows
 how far this moves the module's output.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,27 +13,27 @@ import xarray as xr
 from lorascope.analyze.directions.directions import contexts
 from lorascope.analyze.directions.drivers import N_DRAWS
 from lorascope.analyze.results.format import format_number, format_percent
-from lorascope.analyze.results.largest import largest_places
 from lorascope.stores import Run
 from lorascope.stores.visible import one_line
 
 from .explain import Explanation
 from .markup import NO_BREAK, section, table, with_code
 from .matters import has_significant_removal
-from .where_it_acts import join_names
 
 LEVEL = 0.05
 """Largest p at which a sentence claims something; above it the sentence says that it can't tell."""
-N_WORDS = 8
-"""Most tokens that a sentence names."""
+N_WORDS = 4
+"""Most tokens of a direction that a sentence names."""
 N_ROWS = 10
-"""Most rows of a table with one row per component or site."""
+"""Most rows of a table with one row per component."""
 N_CONTEXTS = 3
 """Strongest tokens of a direction whose contexts are shown."""
+N_AROUND = 4
+"""Tokens before and after a token that are its context."""
 
 
 def answer_which_directions(run: Run, explanation: Explanation) -> str:
-    """Return sentences (plain text) on the strongest direction of one module's delta, and the token it is about."""
+    """Return sentences (plain text) on the strongest direction of one module's delta, and on its strongest tokens."""
     if explanation.directions is None:
         return f"Can't tell, since {explanation.reasons['directions']}."
     name = main_component(explanation)
@@ -50,45 +51,19 @@ def answer_which_directions(run: Run, explanation: Explanation) -> str:
         f"{rank} directions (its rank). One direction has {format_percent(share)} of it "
         f"({format_percent(1 / rank)} if all were equal; squared length over {tokens})."
     )
-    count, n_top = int(row["driver_count"]), int((row["token"] >= 0).sum())
-    if not p <= LEVEL:
-        return (
-            f"{first} Can't tell at which token this direction is strongest: its {n_top} strongest places hold as many "
-            f"different tokens as those of random directions (p = {format_number(p)})."
-        )
-    return (
-        f"{first} This direction is strongest at the token {_token_text(run, int(row['driver']))} ({count} of its "
-        f"{n_top} strongest places; {format_percent(float(row['driver_share']))} of all places). That is only "
-        f"a hint: none of {N_DRAWS} random mixtures of the module's directions is as much about one token (p = "
-        f"{format_number(p)}, the lowest that {N_DRAWS} can give)."
+    top = row["token"].values[row["token"].values >= 0]
+    texts = contexts(run, top, width=N_AROUND)
+    words = Counter(texts["text"].values.tolist()).most_common(N_WORDS)
+    counts = ", ".join(
+        f"{quoted([word])} ({n}{'' if place else f' of its {len(top)} strongest places'})"
+        for place, (word, n) in enumerate(words)
     )
-
-
-def answer_which_words(explanation: Explanation) -> str:
-    """Return sentences (plain text) on tokens that the mean delta at one place makes more and less likely.
-
-    A site is a component, or the residual stream after a layer.
-    """
-    if explanation.lens is None:
-        return f"Can't tell, since {explanation.reasons['lens']}."
-    site = main_place(explanation.lens)
-    (more, _, n_more), (less, _, n_less) = (
-        top_words(explanation.lens, site, side) for side in ("promoted", "suppressed")
-    )
-    null = f"compared with {explanation.lens.attrs['n_draws']} random changes of the same size"
-    kinds = join_names(np.unique(explanation.lens["kind"]).tolist())
-    what, why = f"to the output of {site}", f" (the largest average change among all {kinds})"
-    if site.startswith("after "):
-        what, why = f"to the residual stream {site}", ""
-    if not n_more + n_less:
-        return f"Can't tell: no token stands out in what the adapter adds {what} on average ({null})."
-    first = [("none", "the first")[n] if n < 2 else f"the first {min(n, N_WORDS)}" for n in (n_more, n_less)]
+    example = one_line(f"{texts['before'].values[0]}[{texts['text'].values[0]}]{texts['after'].values[0]}")
+    test = f"p = {format_number(p)}, from {N_DRAWS} random mixtures of the module's directions"
+    names = "" if "text" in run.tokens else "token ids "
     return (
-        f"On average, what the adapter adds {what}{why} makes these next tokens more likely: {more}; and these less "
-        f"likely: {less}. Beyond chance are {first[0]} of the former and {first[1]} of the latter (p up to {LEVEL}, "
-        f"{null}). This is a rough look, an average over all captured tokens: "
-        f"{'other modules can outweigh it' if why else 'single tokens can differ from it'}, and a token that is less "
-        "likely overall can still be chosen at some places."
+        f"{first} This direction is strongest at {names}{counts}; first of all in “{example}”. It is "
+        f"{'more' if p <= LEVEL else 'not significantly more'} about one token than random directions are ({test})."
     )
 
 
@@ -116,18 +91,11 @@ def answer_how_many_ranks(explanation: Explanation) -> str:
 
 
 def directions_section(run: Run, explanation: Explanation) -> str:
-    """Return the HTML section with tables of modules' directions and promoted tokens, or why they are unknown."""
-    directions, words = (
-        f"<p>Can't tell {what}, since {with_code(explanation.reasons[field])}.</p>"
-        if field in explanation.reasons
-        else ""
-        for field, what in (("directions", "which directions"), ("lens", "which words"))
-    )
-    if explanation.directions is not None:
-        directions = _directions_table(run, explanation, explanation.directions)
-    if explanation.lens is not None:
-        words = _words_table(explanation.lens)
-    return section("directions", "Directions and words", directions, words)
+    """Return the HTML section with a table of modules' directions, or why they are unknown."""
+    if explanation.directions is None:
+        text = f"<p>Can't tell, since {with_code(explanation.reasons['directions'])}.</p>"
+        return section("directions", "Directions", text)
+    return section("directions", "Directions", _directions_table(run, explanation, explanation.directions))
 
 
 def _directions_table(run: Run, explanation: Explanation, directions: xr.Dataset) -> str:
@@ -139,7 +107,7 @@ def _directions_table(run: Run, explanation: Explanation, directions: xr.Dataset
     for name in names:
         row = directions.sel(component=name)
         tokens = row["token"].values
-        texts = contexts(run, tokens[:N_CONTEXTS], width=4)
+        texts = contexts(run, tokens[:N_CONTEXTS], width=N_AROUND)
         pieces = zip(*(texts[part].values for part in ("before", "text", "after")), strict=True)
         rows.append(
             (
@@ -161,25 +129,6 @@ def _directions_table(run: Run, explanation: Explanation, directions: xr.Dataset
     )
     columns = ("component", "strongest at", "share", "if all were equal", "same token", "p")
     return table(columns, rows, n_names=2, caption=caption)
-
-
-def _words_table(lens: xr.Dataset) -> str:
-    """Return an HTML table of tokens that mean deltas of some modules or layers make more and less likely."""
-    longest = lens["site"].values[largest_places(lens["delta_norm"].values, N_ROWS)].tolist()
-    rows = []
-    for site in (_stream_places(lens)[::-1] or longest)[:N_ROWS]:
-        sides = [top_words(lens, site, side) for side in ("promoted", "suppressed")]
-        cells = zip(*((words, format_number(p), str(n)) for words, p, n in sides), strict=True)
-        rows.append((site, *(cell for pair in cells for cell in pair)))
-    caption = (
-        "Tokens that become more and less likely by what the adapter adds on average over "
-        f"{describe_tokens(lens, int(lens['n_tokens'].max()))}, seen through the model's final norm and unembedding. "
-        "p: for the first of them, the chance that the same change with random signs of its features moves some token "
-        "as far. Significant: number of tokens with p up to 0.05. Random signs ignore what words have in common, so "
-        "ten words of one topic may say more than their p."
-    )
-    columns = ("site", "more likely", "less likely", "p, more", "p, less", "significant, more", "significant, less")
-    return table(columns, rows, n_names=3, caption=caption)
 
 
 def ranks_section(explanation: Explanation) -> str:
@@ -223,29 +172,6 @@ def _main_component_reason(explanation: Explanation) -> str:
     return ", where its effect is largest," if np.isfinite(explanation.qualified["miub"].item()) else ""
 
 
-def main_place(lens: xr.Dataset) -> str:
-    """Return the site whose words the report describes: the stream after the last layer, else the longest delta.
-
-    A site is a component, or the residual stream after a layer.
-    """
-    stream = _stream_places(lens)
-    return stream[-1] if stream else str(lens["site"].values[int(lens["delta_norm"].fillna(-1).values.argmax())])
-
-
-def _stream_places(lens: xr.Dataset) -> list[str]:
-    """Return the names of places in the residual stream, such as `after layer 3`, in the order of layers."""
-    return [site for site in lens["site"].values.tolist() if site.startswith("after layer ")]
-
-
-def top_words(lens: xr.Dataset, site: str, side: str) -> tuple[str, float, int]:
-    """Return (tokens, p of the first, number with p <= 0.05) that the mean delta at a site raises or lowers most.
-
-    `side` is `promoted` or `suppressed`; a site is a component, or the residual stream after a layer.
-    """
-    row = lens.sel(site=site)
-    return quoted(row[side].values[:N_WORDS].tolist()), float(row[f"{side}_p"].values[0]), int(row[f"n_{side}"])
-
-
 def describe_tokens(result: xr.Dataset, n_tokens: int) -> str:
     """Return text on how many tokens a result is about, and on whether first tokens are excluded."""
     excluded = ", without the first of each sample" if result.attrs["tokens"] == "from:1" else ""
@@ -258,11 +184,3 @@ def quoted(texts: Sequence[str]) -> str:
     A browser neither joins nor breaks these.
     """
     return ", ".join(f"“{one_line(text).replace(' ', NO_BREAK)}”" for text in texts)
-
-
-def _token_text(run: Run, token_id: int) -> str:
-    """Return a token's text in quotes, or its id if the run keeps no text."""
-    if "text" not in run.tokens:
-        return f"with id {token_id}"
-    place = int(np.flatnonzero(run.tokens["token_id"].values == token_id)[0])
-    return quoted([str(run.tokens["text"][place].item())])

@@ -20,7 +20,6 @@ from .helped import answer_whether_it_helps, choices_per_item, scores_section
 from .learned import (
     answer_how_many_ranks,
     answer_which_directions,
-    answer_which_words,
     directions_section,
     ranks_section,
 )
@@ -101,7 +100,7 @@ def page_path(run: Run, ending: str) -> Path:
 
 
 def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:
-    """Return six questions about a run's adapter, each with an answer in plain text on one line.
+    """Return five questions about a run's adapter, each with an answer in plain text on one line.
 
     Parameters
     ----------
@@ -115,7 +114,6 @@ def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:
         "Where does it act?": answer_where_it_acts(explanation.qualified),
         "What matters?": answer_what_matters(run, explanation),
         "Which directions?": answer_which_directions(run, explanation),
-        "Which words?": answer_which_words(explanation),
         "How many ranks?": answer_how_many_ranks(explanation),
     }
     return [(question, one_line(answer)) for question, answer in answers.items()]

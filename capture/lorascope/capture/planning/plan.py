@@ -20,7 +20,6 @@ from ..models.device import is_present, parse_device
 from ..models.model import is_causal, model_facts
 from ..models.preflight import Note, finite_notes, inspect
 from ..models.training_record import base_notes
-from ..models.unembedding import describe_unembedding
 from ..recording.layout import Layout
 from ..recording.reduce import has_kernel
 from ..samples.encoded import EncodedSample, count_roles
@@ -191,8 +190,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     preflight = inspect(model, names, stream=config.stream, allow_zero=True, probe=meta_inputs(model))
     problems += preflight.problems
     components = select_components(model, names, config.component, skip=preflight.skipped)
-    unembedding = describe_unembedding(model) if config.unembedding else None
-    layout = make_layout(config, facts, samples, components, output_dtypes(components), device, unembedding)
+    layout = make_layout(config, facts, samples, components, output_dtypes(components), device)
     chosen = with_chosen_tokens(config, layout)
     n_scored = sum(_scored_tokens(sample, config) for sample in scored) if facts.is_causal else 0
     tables = {"base_scores": n_scored > 0 and config.score_base, "answers": config.answer_tokens > 0}

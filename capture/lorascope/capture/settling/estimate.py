@@ -204,8 +204,6 @@ def _part_name(path: str) -> str:
         return "reductions"
     if first == "adapters" and rest[1] in {"factor", "delta"}:
         return rest[1]
-    if first == "unembedding":
-        return "tables" if rest == ["text"] else "weights"
     return "weights" if first == "adapters" and rest[1] in {"lora_B", "lora_bias"} else "tables"
 
 

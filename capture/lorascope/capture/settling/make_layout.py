@@ -9,7 +9,7 @@ import torch
 
 from lorascope.stores import Adapter, Component, RunSpec
 from lorascope.stores.format.layout import is_factor_smaller, require_rows_fit_chunks
-from lorascope.stores.format.spec import DTYPES, ROW_TOKENS, Unembedding
+from lorascope.stores.format.spec import DTYPES, ROW_TOKENS
 from lorascope.stores.size import parse_size
 
 from ..config import CaptureConfig
@@ -30,7 +30,6 @@ def make_layout(
     components: Mapping[str, Sequence[LoraComponent]],
     dtypes: Mapping[str, torch.dtype],
     device: torch.device,
-    unembedding: Unembedding | None = None,
 ) -> Layout:
     """Choose a capture's batches and tokens, and its run's specification; return them with the samples as Layout.
 
@@ -46,8 +45,6 @@ def make_layout(
         Type of each component's output, by its path.
     device
         Device of the model: on a GPU, js is measured on all tokens by default.
-    unembedding
-        Sizes and type of the output embedding, if the run is to store it.
 
     Raises
     ------
@@ -68,7 +65,6 @@ def make_layout(
         "n_samples": len(samples),
         "n_choices": sum(len(sample.choices) for sample in samples),
         "kl": kl,
-        "unembedding": unembedding,
     }
     tokens = config.tokens
     if config.budget is not None:
@@ -103,7 +99,6 @@ def make_run_spec(
     n_samples: int,
     n_choices: int,
     kl: bool = False,
-    unembedding: Unembedding | None = None,
 ) -> RunSpec:
     """Return the specification of a capture's run: components, adapters, sizes, rows that store base and delta.
 
@@ -131,7 +126,6 @@ def make_run_spec(
         kl=kl,
         ablate=config.ablate,
         ablation_parts=tuple(parts),
-        unembedding=unembedding,
     )
     require_rows_fit_chunks(spec)
     return spec

@@ -23,7 +23,6 @@ from ..models.passes import isolated
 from ..models.preflight import Note, finite_notes, inspect
 from ..models.refusal import raise_for_problems
 from ..models.training_record import base_notes
-from ..models.unembedding import FinalNorm, read_unembedding, unembedding_values
 from ..models.weights import hashing_in_thread
 from ..recording.forward import probe
 from ..recording.hooks import Recorder
@@ -56,8 +55,6 @@ class Settled:
     scored: tuple[EncodedSample, ...]
     """The samples with their own answers, before generated tokens replaced these; they are scored."""
     layout: Layout
-    norm: FinalNorm | None
-    """The model's final norm, if its unembedding is stored."""
     notes: tuple[Note, ...]
     """Notes of the preflight."""
     omitted: Mapping[str, int]
@@ -92,12 +89,6 @@ class Settled:
             "omitted_items": dict(self.omitted),
         }
 
-    def weights(self) -> dict[str, Any]:
-        """Return path in the run -> an adapter's lora_B or bias, and the output embedding if it is to be stored."""
-        model = self.loaded.model
-        stored = {} if self.norm is None else unembedding_values(model, self.loaded.tokenizer, self.norm)
-        return {**stored, **self.layout.weights()}
-
 
 @contextmanager
 def settle(
@@ -122,7 +113,7 @@ def settle(
         state = ranks.from_leader(run_state(place))
         unfinished = open_run(place) if state in {"unfinished", "finished"} else None
         if unfinished is not None:
-            config = _settings_to_resume(config, unfinished)
+            config = with_stored_codec(config, unfinished.attributes.get("provenance", {}))
         data = read_data(config.data, config.prompt, config.examples, seed=config.seed, items=items)
         with report_stage(progress, "load model") if model is None else nullcontext():
             loaded = load(config, device, model, tokenizer, hashing)
@@ -162,7 +153,6 @@ def settle_loaded(
     preflight = inspect(model, loaded.adapters, stream=config.stream, allow_zero=config.allow_zero, probe=inputs)
     raise_for_problems(preflight.problems, ", ".join(loaded.adapters))
     components = select_components(model, loaded.adapters, config.component, skip=preflight.skipped)
-    unembedding, norm = read_unembedding(model, inputs) if config.unembedding else (None, None)
     samples = scored
     if config.generate:
         options: dict[str, Any] = {"n": config.generate, "batch_tokens": config.batch_tokens}
@@ -171,7 +161,7 @@ def settle_loaded(
         samples = [sample for part in parts for sample in part]
     recorder = Recorder(components, stream=config.stream)
     dtypes = probe(model, recorder, probe_samples(samples[0], whole=facts.attends_by_length), device)
-    layout = make_layout(config, facts, samples, components, dtypes, device, unembedding)
+    layout = make_layout(config, facts, samples, components, dtypes, device)
     return Settled(
         config=with_chosen_tokens(config, layout),
         place=place,
@@ -181,7 +171,6 @@ def settle_loaded(
         data=data,
         scored=tuple(scored),
         layout=layout,
-        norm=norm,
         notes=preflight.notes,
         omitted=omitted,
     )
@@ -195,13 +184,6 @@ def _with_fastest_codec(settled: Settled, config: CaptureConfig) -> Settled:
     codec = settled.ranks.from_leader(codec)
     layout = settled.layout._replace(spec=dataclasses.replace(settled.layout.spec, codec=codec))
     return dataclasses.replace(settled, config=dataclasses.replace(settled.config, codec=codec), layout=layout)
-
-
-def _settings_to_resume(config: CaptureConfig, run: Run) -> CaptureConfig:
-    """Return the settings to continue a run, with its codec; StoreError if it lacks a requested unembedding."""
-    if config.unembedding and "unembedding/weight" not in run.arrays:
-        raise StoreError(f"`{config.out}` was begun without `unembedding`; leave it out, or name a new folder")
-    return with_stored_codec(config, run.attributes.get("provenance", {}))
 
 
 def with_stored_codec(config: CaptureConfig, provenance: Mapping[str, Any]) -> CaptureConfig:
@@ -250,5 +232,5 @@ def _stored_settings(config: CaptureConfig) -> dict[str, Any]:
 
     With them, older runs would have another fingerprint than the one that they store.
     """
-    later = {"unembedding", *(() if config.ablate else ("ablate", "ablate_share"))}
+    later = () if config.ablate else ("ablate", "ablate_share")
     return {name: value for name, value in dataclasses.asdict(config).items() if name not in later}

@@ -341,7 +341,7 @@ class Run:
         return xr.DataTree.from_dict(nodes)
 
     def unembedding(self) -> xr.Dataset:
-        """Return as a Dataset the final norm and output embedding, which turn the residual stream into logits.
+        """Return as a Dataset the final norm and output embedding, which runs of earlier versions may hold.
 
         Returns
         -------
@@ -353,10 +353,10 @@ class Run:
         Raises
         ------
         StoreError
-            If the run was captured without `--unembedding`, or a chunk is broken.
+            If the run holds none, as those of this version, or a chunk is broken.
         """
         if "unembedding/weight" not in self.arrays:
-            raise StoreError(f"`{self.place.name}` holds no unembedding; capture with `--unembedding`")
+            raise StoreError(f"`{self.place.name}` holds no unembedding; only runs of earlier versions do")
         return read_unembedding(self.arrays, self.place)
 
     def js(self, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
