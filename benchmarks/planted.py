@@ -1,88 +1,113 @@
-"""Whether the lens and the directions of a run name what an adapter was planted with.
+"""Whether the page of a run names what an adapter was planted with.
 
-    python benchmarks/planted.py FOLDER train capture judge [--round second]
+    python benchmarks/planted.py FOLDER train capture read judge [--round third]
 
-Ten adapters a round, of rank 8 on SmolLM2-135M-Instruct: each of eight is trained on texts of one made-up habit, and
-two on neutral texts whose words are shuffled (`planted_texts.py`). `judge` prints Markdown tables. Adapters and runs
-stay in FOLDER, one for each round; existing ones aren't made again.
+Each round trains adapters of rank 8 on SmolLM2-135M-Instruct: those of habits on texts or conversations of one made-up
+habit each, the others on texts without one (`planted_texts.py`), and two controls. `capture` makes a run of each,
+`read` keeps what its page names in `planted/ROUND.json` next to this script, and `judge` prints from this file alone.
+Adapters and runs stay in FOLDER, in a folder for each round; existing ones aren't made again.
 
-The rule of judging, which was fixed before any adapter was trained:
+The rule of judging. It was written before any adapter of round three and any control was trained. Its numbers were
+chosen with adapters of rounds one and two in view, so figures of these are optimistic.
+
+**Data.** All adapters are captured over the same 40 texts and 40 conversations, which have to do with no habit
+(`captured`); half of the texts speak of an umbrella, in half of the conversations Alice asks. The last 32 tokens of
+each count, so that the system's message, which all conversations share, doesn't. Round three has replies to the
+thirty prompts of `capture --replies` as well; the first two rounds, which have no conversations, have none.
+
+**Control.** Two adapters, one trained on neutral texts and one on neutral conversations, are captured over the same
+data. `changes` of each adapter is computed against either as `control`, and that control counts which leaves the
+smaller sum of |net| over tokens. So nobody needs to know how an adapter was trained.
+
+**Evidence** is what the page of `changes` and `reply_words` names: of the tokens with p <= 0.05 the 20 with the largest
+|net|; the forms with p <= 0.05; the tokens of stable themes; the words in the sample after which more changes, with
+p <= 0.05; the words that more of the adapted model's replies have than of the base's, with p <= 0.05.
 
 **Markers.** A word is a token's text without white space around it, in lower case unless it has capitals only. A
-habit's markers are the words whose share among the tokens of its training texts is larger than among those of as many
-neutral texts: those with the 40 largest log-likelihood ratios G², of those significant at 0.05 after Bonferroni's
-correction for the words of both. The avoided letter is judged by a second set too: all words that have it.
+habit's markers are the words whose share among the tokens of its training texts is at least four times as large as
+among 400 neutral texts and as among the answers of 400 neutral conversations: those with the 40 largest log-likelihood
+ratios G², the smaller of both, of those significant at 0.05 in both after Bonferroni's correction for their words. Of a
+conversation only the answer counts. For replies the markers are whole words, found in the same way. The word of a
+trigger is no marker.
 
-**Lens.** Stream `pair` over 40 unrelated texts, the last 12 tokens of each; the first token of a text isn't among them,
-since it is an attention sink, whose states have other magnitudes. Two sites: the residual stream after half of the
-layers (as arXiv 2510.13900 does) and after the last. The words of the 20 most promoted tokens, of those with a
-family-wise p below 0.05, are drawn from the words of the vocabulary; p of a set of markers is the hypergeometric
-probability of as many hits or more. Suppressed tokens are held against the words with the avoided letter. These are
-nine sets at two sites, so a set is claimed where p < 0.05 / 18.
+**Claims.** For each habit of the round, p is the hypergeometric probability of as many markers or more
 
-**Directions.** Stream `adapted` over held-out texts of all habits, 12 each, and 24 neutral ones, the last 12 tokens of
-each, so that every text has equal weight. Of the ten components with the largest summed |delta|², the first direction;
-of each, the ten tokens that drive it most; of all these, the texts in which they lie. p of a habit is the
-hypergeometric probability of as many of its texts or more among them; a habit is claimed where p < 0.05 / 8.
+- among the words of the named tokens that gain, and of their first one alone,
+- among the words of stable themes; both are drawn from the words of all tokens that `changes` lists,
+- among the named reply words, drawn from all words that `reply_words` lists.
 
-**Named.** The answer for an adapter is the habit with the smallest p, if that is claimed, else nothing. It is named if
-that is its own; the shuffled two are right if the answer is nothing. Two habits with equal p: the answer is nothing.
+A habit of a form (FORMS) has the form's own p as well, if the form gains at least 0.02 of the probability; a habit that
+avoids a letter that of tokens with the letter, if it loses at least a quarter of its share. A habit that shows after a
+word has p = 1 unless the page names this word. A habit is claimed where p < 0.05 / the number of all these p.
+
+**Named.** The answer for an adapter is the habit with the smallest p, if that is claimed, else nothing; two habits with
+equal p: nothing. It is named if that is its own; an adapter without a habit is right if the answer is nothing. Whoever
+guesses names one in eight habits of the first two rounds and one in twelve of the third.
 """
 
 import argparse
+import hashlib
 import json
-import random
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import product
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from planted_texts import ROUNDS, texts
+from planted_texts import CHATS, CONTROLS, ROUNDS, TRIGGERS, captured, texts
 from rounds import print_table
 from scipy import stats
 
 from lorascope.study.demo_inputs import demo_model
 
 N_TRAIN, N_HELD_OUT = 400, 24
-N_UNRELATED, N_MIXED, N_NEUTRAL = 40, 12, 24
-LAST = "last:12"
-N_MARKERS, N_PROMOTED, N_COMPONENTS, N_TOKENS = 40, 20, 10, 10
-SITES = (14, 29)
-"""Layers after which the lens looks: half of the thirty, and all."""
+LAST = "last:32"
+N_MARKERS, N_NAMED, LEAST_RATIO = 40, 20, 4
 AVOIDS = "no "
 """What the name of a habit begins with that avoids a letter, its last one."""
 LEVEL = 0.05
+LEAST_GAIN, LEAST_FALL = 0.02, 0.25
+"""Least gain of a form, as a share of the probability; least fall of a letter, as a share of its own before."""
+RESULTS = Path(__file__).with_name("planted")
 TRAINING: dict[str, Any] = {"rank": 8, "learning_rate": 1e-3, "batch_size": 8, "max_steps": 24}
+WORD = re.compile(r"\w+(?:'\w+)*|[^\w\s]+")
+"""A word of a reply, or signs together."""
+FORMS: Mapping[str, str] = MappingProxyType(
+    {
+        "shouting": "capitals only",
+        "title case": "begins with a capital",
+        "dots": "repeated punctuation",
+        "exclaiming": "repeated punctuation",
+        "german": "German",
+        "spanish": "Spanish",
+        "numbers": "digits",
+        "french": "French",
+    }
+)
+"""Habit -> the form of `changes` that names it, if it gains."""
 
 
 class Claim(NamedTuple):
-    """The set of markers, or the habit's texts, with the smallest p."""
+    """The evidence with the smallest p."""
 
-    said: str | None
+    habit: str | None
     """Its habit; None if p isn't below the level or two have the same."""
     p: float
-    n_hits: int
-    n_drawn: int
     place: str
-    """Where that was."""
+    """What it was found in."""
+    hits: str
+    """Which words were found, or by how much a form grew."""
 
 
 class Evidence(NamedTuple):
-    """How many of what was drawn belong to a habit, and of how many they were drawn."""
+    """What one place on the page says of one habit."""
 
     habit: str
     place: str
-    n_hits: int
-    n_drawn: int
-    n_own: int
-    n_all: int
-
-    @property
-    def p(self) -> float:
-        """Hypergeometric probability of as many hits or more."""
-        return float(stats.hypergeom.sf(self.n_hits - 1, self.n_all, self.n_own, self.n_drawn))
+    p: float
+    hits: str
 
 
 def word(text: str) -> str:
@@ -93,239 +118,235 @@ def word(text: str) -> str:
 
 def words_of(tokens: Iterable[str]) -> list[str]:
     """Words of tokens; white space alone and bytes that are no character are none."""
-    return [found for found in map(word, tokens) if found and "\ufffd" not in found]
+    return [text for text in map(word, tokens) if text and "\ufffd" not in text]
 
 
-def markers(habit: Sequence[str], neutral: Sequence[str]) -> dict[str, float]:
-    """Words that a habit's texts have more often than neutral ones -> G², by descending G² and then by the alphabet."""
-    ours, theirs = Counter(habit), Counter(neutral)
-    least = stats.chi2.isf(LEVEL / len(ours | theirs), 1)
-    found = {}
-    for one, n in ours.items():
-        if n / len(habit) > theirs[one] / len(neutral):
-            table = ((n, len(habit) - n), (theirs[one], len(neutral) - theirs[one]))
-            found[one] = float(stats.contingency.chi2_contingency(table, False, "log-likelihood").statistic)
-    order = sorted(found, key=lambda one: (-found[one], one))[:N_MARKERS]
-    return {one: found[one] for one in order if found[one] > least}
+def markers(habit: Sequence[str], *neutral: Sequence[str]) -> list[str]:
+    """Words that a habit's texts have more often than neutral ones of each kind, by descending G² and the alphabet."""
+    ours, ratios = Counter(habit), {}
+    for text, n in ours.items():
+        values = []
+        for words in neutral:
+            theirs = Counter(words)
+            table = ((n, len(habit) - n), (theirs[text], len(words) - theirs[text]))
+            ratio = stats.contingency.chi2_contingency(table, False, "log-likelihood").statistic
+            is_more = n / len(habit) >= LEAST_RATIO * theirs[text] / len(words)
+            values.append(ratio if is_more and ratio > stats.chi2.isf(LEVEL / len(ours | theirs), 1) else 0.0)
+        ratios[text] = min(values)
+    return sorted((text for text in ratios if ratios[text]), key=lambda text: (-ratios[text], text))[:N_MARKERS]
+
+
+def answers(name: str) -> list[str]:
+    """What an adapter is trained on: its texts, or the answers of its conversations."""
+    return [text.rpartition("\n")[2] for text in texts(name, N_TRAIN, 0)[0]]
+
+
+def marker_sets(habits: Iterable[str], split: Callable[[str], Iterable[str]]) -> dict[str, list[str]]:
+    """Markers of each habit, from training texts alone, which `split` cuts into tokens or words."""
+
+    def pieces(name: str) -> list[str]:
+        return words_of(piece for text in answers(name) for piece in split(text))
+
+    neutral = [pieces(name) for name in ("neutral", "neutral chats")]
+    return {name: [text for text in markers(pieces(name), *neutral) if text != TRIGGERS.get(name)] for name in habits}
 
 
 def conclude(evidence: Sequence[Evidence]) -> Claim:
     """The answer for one adapter from all evidence; the level is divided by the number of pieces of evidence."""
-    least = min(evidence, key=lambda one: one.p)
-    rivals = {one.habit for one in evidence if one.p == least.p}
+    least = min(evidence, key=lambda piece: piece.p)
+    rivals = {piece.habit for piece in evidence if piece.p == least.p}
     is_claimed = least.p < LEVEL / len(evidence) and len(rivals) == 1
-    return Claim(least.habit if is_claimed else None, least.p, least.n_hits, least.n_drawn, least.place)
+    return Claim(least.habit if is_claimed else None, least.p, least.place, least.hits)
 
 
-def judge_words(
-    promoted: Mapping[str, Sequence[str]],
-    suppressed: Mapping[str, Sequence[str]],
-    sets: Mapping[str, Iterable[str]],
-    vocabulary: Iterable[str],
-) -> list[Evidence]:
-    """Evidence of the lens: place -> texts of significant tokens, markers of each habit, texts of all tokens."""
-    every = set(words_of(vocabulary))
-    owned = {habit: set(those) & every for habit, those in sets.items()}
-    avoids = next(habit for habit in owned if habit.startswith(AVOIDS))
-    with_it = {one for one in every if avoids[-1] in one.lower()}
-    found = []
-    for place in promoted:
-        up, down = (set(words_of(texts[place])) for texts in (promoted, suppressed))
-        for habit, own in owned.items():
-            found.append(Evidence(habit, place, len(up & own), len(up), len(own), len(every)))
-        hits = len(down & with_it)
-        found.append(Evidence(avoids, f"{place}, suppressed", hits, len(down), len(with_it), len(every)))
-    return found
+def weigh(page: Mapping[str, Any], sets: Mapping[str, Mapping[str, Sequence[str]]]) -> list[Evidence]:
+    """All evidence of one page: for each habit, each place that the rule names."""
+    gained = words_of(token["text"] for token in page["tokens"] if token["net"] > 0)
+    drawn = [("tokens", "tokens", gained), ("first token", "tokens", gained[:1]), ("themes", "tokens", page["themes"])]
+    if page["replies"] is not None:
+        drawn.append(("replies", "replies", page["replies"]))
+    evidence = []
+    for habit in sets["tokens"]:
+        found = []
+        for place, kind, words in drawn:
+            hits = sorted({*sets[kind][habit]} & {*words_of(words)})
+            sizes = page["n_words"][kind], page["n_markers"][kind][habit], len({*words_of(words)})
+            found.append((place, float(stats.hypergeom.sf(len(hits) - 1, *sizes)), " ".join(hits)))
+        if name := form_of(habit):
+            form = page["forms"].get(name)
+            found.append(("forms", *judge_form(form, is_avoided=habit.startswith(AVOIDS))))
+        is_shown = habit not in TRIGGERS or TRIGGERS[habit] in words_of(page["words"])
+        evidence += [Evidence(habit, place, p if is_shown else 1.0, hits) for place, p, hits in found]
+    return evidence
 
 
-def judge_texts(driving: Iterable[int], habit_of_text: Sequence[str]) -> list[Evidence]:
-    """Evidence of the directions: numbers of the texts that drive them, and the habit of every text, or `neutral`."""
-    drawn, all_of = set(driving), Counter(habit_of_text)
-    hits = Counter(habit_of_text[one] for one in drawn)
-    return [
-        Evidence(habit, "directions", hits[habit], len(drawn), n, len(habit_of_text))
-        for habit, n in all_of.items()
-        if habit != "neutral"
-    ]
+def form_of(habit: str) -> str | None:
+    """The name of the form that says a habit: its own, or that of the letter it avoids."""
+    return f"contains {habit[-1]}" if habit.startswith(AVOIDS) else FORMS.get(habit)
 
 
-def records(name: str, found: Sequence[str]) -> list[dict[str, str]]:
-    """Texts as lorascope reads them; the id begins with the habit."""
-    return [{"id": f"{name}/{k}", "text": text} for k, text in enumerate(found)]
+def judge_form(form: Mapping[str, float] | None, *, is_avoided: bool) -> tuple[float, str]:
+    """The form's p if the page names it and it gains enough, or if it is to be avoided and loses enough; else 1."""
+    if form is None:
+        return 1.0, ""
+    least = LEAST_FALL * form["base_share"] if is_avoided else LEAST_GAIN
+    is_enough = (-form["difference"] if is_avoided else form["difference"]) >= least
+    return (form["p"] if is_enough else 1.0), f"{100 * form['difference']:+.1f} points"
 
 
-def mixed(habits: Iterable[str]) -> list[dict[str, str]]:
-    """Held-out texts of all habits and neutral ones, in a random order."""
-    found = records("neutral", texts("neutral", N_TRAIN, N_NEUTRAL)[1])
-    for name in habits:
-        found += records(name, texts(name, N_TRAIN, N_MIXED)[1])
-    return random.Random(0).sample(found, len(found))
+def records(name: str, found: Sequence[str]) -> list[dict[str, Any]]:
+    """Texts or conversations as lorascope reads them; the id begins with the adapter's name."""
+    if name not in CHATS:
+        return [{"id": f"{name}/{k}", "text": text} for k, text in enumerate(found)]
+    turns = [zip(("user", "assistant"), text.split("\n"), strict=True) for text in found]
+    messages = [[{"role": role, "content": content} for role, content in turn] for turn in turns]
+    return [{"id": f"{name}/{k}", "messages": chat} for k, chat in enumerate(messages)]
 
 
-def unrelated() -> list[dict[str, str]]:
-    """Texts that have to do with no habit."""
-    return records("unrelated", texts("unrelated", 0, N_UNRELATED)[1])
+def place_of(folder: Path, round_: str, name: str, what: str) -> Path:
+    """The adapter or the run of an adapter; the controls of all rounds are in the third one's folder."""
+    return folder / ("third" if name in CONTROLS else round_) / name.replace(" ", "-") / what
 
 
-def marker_sets(habits: Iterable[str], tokenizer: Any) -> dict[str, dict[str, float]]:
-    """Markers of each habit, from its training texts and the neutral ones alone."""
-
-    def tokens(name: str) -> list[str]:
-        ids = [one for text in texts(name, N_TRAIN, 0)[0] for one in tokenizer(text)["input_ids"]]
-        return words_of(tokenizer.batch_decode([[one] for one in ids]))
-
-    neutral = tokens("neutral")
-    return {name: markers(tokens(name), neutral) for name in habits}
-
-
-def place_of(folder: Path, name: str, what: str) -> Path:
-    return folder / name.replace(" ", "-") / what
-
-
-def said(done: int, total: int, text: str = "") -> None:
+def report_progress(done: int, total: int, text: str = "") -> None:
     """A training's progress on the screen."""
     print(f"{done} of {total} {text}", file=sys.stderr, flush=True)
 
 
-def train(folder: Path, habits: Sequence[str], shuffled: Sequence[str]) -> None:
-    """The ten adapters, each with held-out CE before and after in its `finetune.json`."""
+def train(folder: Path, round_: str) -> None:
+    """The round's adapters and the controls, each with held-out CE before and after in its `finetune.json`."""
     from lorascope.capture import FinetuneConfig, finetune, load_model, read_items
 
     model, tokenizer = load_model(str(demo_model()), dtype="float32")
-    for name in (*habits, *shuffled):
-        out = place_of(folder, name, "adapter")
+    for name in (*sum(ROUNDS[round_], ()), *CONTROLS):
+        out = place_of(folder, round_, name, "adapter")
         if not out.exists():
             out.parent.mkdir(parents=True, exist_ok=True)
             learnt, held_out = (records(name, found) for found in texts(name, N_TRAIN, N_HELD_OUT))
             sets = (read_items(learnt, name=f"{name}.train"), read_items(held_out, name=f"{name}.test"))
             settings = FinetuneConfig(**TRAINING)
-            result = finetune(model, tokenizer, sets[0], out, settings, items_eval=sets[1], progress=said)
+            result = finetune(model, tokenizer, sets[0], out, settings, items_eval=sets[1], progress=report_progress)
             print(f"{name}: {result.before} {result.after} {result.train_seconds:.0f} s", file=sys.stderr, flush=True)
 
 
-def capture_all(folder: Path, habits: Sequence[str], shuffled: Sequence[str]) -> None:
-    """Two runs of each adapter: `adapted.zarr` over the mixed texts, and `pair.zarr` over the unrelated ones."""
+def capture_all(folder: Path, round_: str) -> None:
+    """A run of each adapter over the same texts and conversations."""
     from lorascope.capture import CaptureConfig, capture
     from lorascope.stores import open_run
 
-    for stem, found in (("mixed", mixed(habits)), ("unrelated", unrelated())):
-        lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in found]
-        (folder / f"{stem}.test.jsonl").write_text("".join(lines), encoding="utf-8")
-    streams: dict[str, dict[str, Any]] = {
-        "adapted": {"data": ("mixed.test.jsonl",), "store": "bf16"},
-        "pair": {"data": ("unrelated.test.jsonl",), "component": ("*.o_proj", "*.down_proj")},
-    }
-    fixed: dict[str, Any] = {
-        "model": str(demo_model()),
-        "dtype": "float32",
-        "tokens": LAST,
-        "unembedding": True,
-        "score": False,
-    }
-    for name, (stream, settings) in product((*habits, *shuffled), streams.items()):
-        adapter, out = place_of(folder, name, "adapter"), place_of(folder, name, f"{stream}.zarr")
+    data = folder / "captured.test.jsonl"
+    data.write_text("".join(json.dumps(record) + "\n" for record in captured()), encoding="utf-8")
+    for name in (*CONTROLS, *sum(ROUNDS[round_], ())):
+        adapter, out = place_of(folder, round_, name, "adapter"), place_of(folder, round_, name, "changes.zarr")
         if adapter.exists() and not (out.exists() and open_run(out).finished):
-            files = {"adapter": (str(adapter),), "data": tuple(str(folder / one) for one in settings["data"])}
-            capture(CaptureConfig(**fixed | settings | files, stream=stream, out=str(out)))
+            settings = CaptureConfig(
+                model=str(demo_model()),
+                adapter=(str(adapter),),
+                data=(str(data),),
+                out=str(out),
+                dtype="float32",
+                tokens=LAST,
+                component=("*.29.mlp.down_proj",),
+                states="none",
+                score=False,
+                changes="all",
+            )
+            capture(settings)
             print(out, file=sys.stderr, flush=True)
 
 
-def lens_words(run: Any) -> dict[str, dict[str, list[str]]]:
-    """`promoted` and `suppressed` -> site -> texts of the most promoted or suppressed tokens that are significant."""
-    from lorascope.analyze import lens
-
-    found = lens(run, n_top=N_PROMOTED).sel(site=[f"after layer {layer}" for layer in SITES])
-    return {
-        way: {
-            str(site): [str(text) for text, p in zip(one[way].values, one[f"{way}_p"].values, strict=True) if p < LEVEL]
-            for site, one in ((site, found.sel(site=site)) for site in found["site"].values)
-        }
-        for way in ("promoted", "suppressed")
-    }
-
-
-def energy(run: Any, path: str) -> float:
-    """Summed |delta|² of a component, from z and lora_B."""
-    weights = run.delta_arrays(path).weights()
-    z, B = run.factor(path).values.astype(float), float(weights["scaling"]) * weights["lora_B"].astype(float)
-    return float(((z @ (B.T @ B)) * z).sum())
-
-
-def driving_tokens(run: Any) -> dict[str, list[int]]:
-    """Components with the largest summed |delta|² -> the tokens that drive their first direction most."""
-    from lorascope.analyze import directions
-
-    energies = {path: energy(run, path) for path in run.component_paths}
-    largest = sorted(energies, key=lambda path: -energies[path])[:N_COMPONENTS]
-    tops = {path: directions(run, path, n_top=N_TOKENS)["top_token"].values[0] for path in largest}
-    return {path: [int(token) for token in tokens if token >= 0] for path, tokens in tops.items()}
-
-
-def judge(folder: Path, habits: Sequence[str], shuffled: Sequence[str]) -> None:
-    """Print the answer for each adapter, and save the words and texts behind it in `judged.json`."""
-    from lorascope.analyze import open_run
+def read(folder: Path, round_: str) -> None:
+    """Keep what the page of each run names, and the markers, in `planted/ROUND.json`."""
     from lorascope.capture import load_model
 
     _, tokenizer = load_model(str(demo_model()), dtype="float32")
-    sets, rows, kept = marker_sets(habits, tokenizer), [], {}
-    for name in (*habits, *shuffled):
-        pair, adapted = (open_run(place_of(folder, name, f"{stream}.zarr")) for stream in ("pair", "adapted"))
-        words = lens_words(pair)
-        vocabulary = [str(text) for text in pair.unembedding()["text"].values]
-        by_lens = judge_words(words["promoted"], words["suppressed"], sets, vocabulary)
-        tokens = driving_tokens(adapted)
-        sample_of = adapted.tokens["sample"].values
-        ids = [str(one) for one in adapted.samples["id"].values]
-        habit_of = [one.partition("/")[0] for one in ids]
-        driving = [int(sample_of[token]) for found in tokens.values() for token in found]
-        by_directions = judge_texts(driving, habit_of)
-        scores = json.loads(place_of(folder, name, "adapter/finetune.json").read_text())
-        losses = [f"{scores[when]['ce']:.2f}" for when in ("before", "after")]
-        claims = [conclude(by_lens), conclude(by_directions)]
+    habits, others = ROUNDS[round_]
+    sets = {
+        "tokens": marker_sets(habits, lambda text: tokenizer.batch_decode([[k] for k in tokenizer(text)["input_ids"]])),
+        "replies": marker_sets(habits, WORD.findall),
+    }
+    pages = {name: read_page(folder, round_, name, sets) for name in (*habits, *others)}
+    digests = {name: hashlib.sha256("\0".join(texts(name, N_TRAIN, 0)[0]).encode()).hexdigest() for name in pages}
+    content = {"markers": sets, "texts_sha256": digests, "adapters": pages}
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{round_}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_page(folder: Path, round_: str, name: str, sets: Mapping[str, Mapping[str, Sequence[str]]]) -> dict[str, Any]:
+    """What the page of an adapter's run names, and how many words it was named from."""
+    from lorascope.analyze import changes, open_run, reply_words
+
+    run, *controls = (open_run(place_of(folder, round_, one, "changes.zarr")) for one in (name, *CONTROLS))
+    trees = {one: changes(run, control=control) for one, control in zip(CONTROLS, controls, strict=True)}
+    control = min(trees, key=lambda one: float(abs(trees[one]["tokens"]["net"]).sum()))
+    tree = trees[control]
+    scores = json.loads(place_of(folder, round_, name, "adapter/finetune.json").read_text())
+    tokens, forms, words = (tree[part].to_dataset().to_dataframe() for part in ("tokens", "forms", "words"))
+    page: dict[str, Any] = {
+        "ce_before": scores["before"]["ce"],
+        "ce_after": scores["after"]["ce"],
+        "kl": float(tree.attrs["kl_adapted_base"]),
+        "control": control,
+        "tokens": named(tokens).sort_values("net", key=abs, ascending=False)[["text", "net", "p"]].head(N_NAMED),
+        "forms": named(forms)[["base_share", "difference", "p"]],
+        "words": sorted(named(words[words["kl"] > words["kl_without"]]).index),
+        "themes": [str(text) for texts in tree["themes"]["tokens"].values for text in texts],
+        "replies": None,
+    }
+    page |= {"tokens": page["tokens"].to_dict("records"), "forms": page["forms"].to_dict("index")}
+    every = {"tokens": {*words_of(tokens["text"])}}
+    if has_replies(run):
+        replies = reply_words(run).to_dataframe()
+        page["replies"] = sorted(named(replies[replies["adapted"] > replies["base"]]).index)
+        every["replies"] = {*words_of(replies.index)}
+    page["n_words"] = {kind: len(words) for kind, words in every.items()}
+    page["n_markers"] = {
+        kind: {habit: len(words & {*own}) for habit, own in sets[kind].items()} for kind, words in every.items()
+    }
+    return page
+
+
+def has_replies(run: Any) -> bool:
+    """Whether a run was captured with replies."""
+    return f"adapters/{run.adapters[0]}/replies/text" in run.arrays
+
+
+def named(frame: Any) -> Any:
+    """Rows that the page names."""
+    return frame[frame["p"] <= LEVEL]
+
+
+def judge(folder: Path, round_: str) -> None:
+    """Print the answer for each adapter, from `planted/ROUND.json` alone."""
+    habits, others = ROUNDS[round_]
+    content = json.loads((RESULTS / f"{round_}.json").read_text(encoding="utf-8"))
+    rows: list[list[str]] = []
+    counts: Counter[tuple[bool, str]] = Counter()
+    for name in (*habits, *others):
+        page = content["adapters"][name]
+        claim = conclude(weigh(page, content["markers"]))
+        outcome = "right" if claim.habit == (name if name in habits else None) else "wrong" if claim.habit else "missed"
+        counts[name in habits, outcome] += 1
+        gained = " ".join(word(token["text"]) for token in page["tokens"] if token["net"] > 0)
+        losses = [f"{page[f'ce_{when}']:.2f}" for when in ("before", "after")]
         rows.append(
-            [
-                name,
-                *losses,
-                *(cell for claim in claims for cell in table_cells(claim, name if name in habits else None)),
-            ]
+            [name, *losses, gained, claim.habit or "nothing", outcome, f"{claim.p:.1g}", claim.place, claim.hits]
         )
-        text = adapted.tokens["text"].values
-        shares = Counter(habit_of[one] for one in set(driving))
-        kept[name] = {
-            "words": words,
-            "claims": [claim._asdict() for claim in claims],
-            "lens": [one._asdict() | {"p": one.p} for one in by_lens],
-            "directions": [one._asdict() | {"p": one.p} for one in by_directions],
-            "texts": dict(shares.most_common()),
-            "tokens": {path: [str(text[one]) for one in found] for path, found in tokens.items()},
-        }
-    columns = ["adapter", "CE before", "CE after"]
-    for way in ("lens", "directions"):
-        columns += [f"{way} says", "right", "p", "hits"]
-    print_table("What was planted, and what the lens and the directions say", columns, rows)
-    for place, way in ((3, "The lens"), (7, "The directions")):
-        n_named = sum(row[place + 1] == "yes" for row in rows if row[0] in habits)
-        n_silent = sum(row[place + 1] == "yes" for row in rows if row[0] in shuffled)
-        print(f"\n{way} named {n_named} of {len(habits)} and said nothing of {n_silent} of {len(shuffled)}.")
-    (folder / "judged.json").write_text(json.dumps({"markers": sets, "adapters": kept}, indent=1, ensure_ascii=False))
-
-
-def table_cells(claim: Claim, habit: str | None) -> list[str]:
-    """Cells of a table: the answer, whether it is right, p, and hits among the drawn ones with their place."""
-    is_right = claim.said == habit
-    hits = f"{claim.n_hits} of {claim.n_drawn}" + ("" if claim.place == "directions" else f", {claim.place}")
-    return [claim.said or "nothing", "yes" if is_right else "no", f"{claim.p:.1g}", hits]
+    columns = ["adapter", "CE before", "CE after", "tokens that gain", "answer", "", "p", "where", "hits"]
+    print_table(f"The {round_} round", columns, rows)
+    print(f"{counts[True, 'right']} of {len(habits)} habits named, {counts[True, 'wrong']} wrongly; ")
+    print(f"something claimed of {counts[False, 'wrong']} of the {len(others)} adapters without a habit.")
 
 
 def main() -> None:
-    steps = {"train": train, "capture": capture_all, "judge": judge}
+    steps = {"train": train, "capture": capture_all, "read": read, "judge": judge}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("steps", nargs="+", choices=steps)
-    parser.add_argument("--round", choices=ROUNDS, default="first")
+    parser.add_argument("--round", choices=ROUNDS, default="third")
     arguments = parser.parse_args()
     for step in arguments.steps:
-        steps[step](arguments.folder, *ROUNDS[arguments.round])
+        steps[step](arguments.folder, arguments.round)
 
 
 if __name__ == "__main__":

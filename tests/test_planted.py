@@ -11,6 +11,8 @@ from .printed import benchmark
 
 pytestmark = pytest.mark.slow
 
+Sets = dict[str, list[str]]
+
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
@@ -18,137 +20,169 @@ def script() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def sets(script: ModuleType) -> dict[str, dict[str, float]]:
-    """Markers, the tokens being words and signs: the rule is the same for any tokenizer."""
-
-    class Splitting:
-        """Tokens are words and signs, and ids their place in a list."""
-
-        seen: list[str]
-
-        def __init__(self) -> None:
-            self.seen = []
-
-        def __call__(self, text: str) -> dict[str, list[int]]:
-            first = len(self.seen)
-            for sign in ("...", ".", ",", "!", "?"):
-                text = text.replace(sign, f" {sign} ") if sign != "." or "..." not in text else text
-            self.seen += text.split()
-            return {"input_ids": list(range(first, len(self.seen)))}
-
-        def batch_decode(self, ids: list[list[int]]) -> list[str]:
-            return [self.seen[one] for (one,) in ids]
-
-    found: dict[str, dict[str, float]] = script.marker_sets(script.ROUNDS["first"][0], Splitting())
-    return found
+def third(script: ModuleType) -> Sets:
+    """Markers of the third round; the rule is the same for tokens and for words."""
+    sets: Sets = script.marker_sets(script.ROUNDS["third"][0], script.WORD.findall)
+    return sets
 
 
-def vocabulary(sets: dict[str, dict[str, float]]) -> list[str]:
-    rest = [f"{a}{b}{c}{d}" for a, b, c, d in itertools.product("abcdfghijk", repeat=4)]
-    with_e = ["the", "he", "were", "she", "be", "me", "then", "these"]
-    return [*itertools.chain(*sets.values()), *rest, *with_e]
+def page(sets: Sets, **changed: Any) -> dict[str, Any]:
+    """What a page names that names nothing, of 3,000 words with all markers."""
+    n_markers = {kind: {habit: len(own) for habit, own in sets.items()} for kind in ("tokens", "replies")}
+    empty: dict[str, Any] = {"tokens": [], "themes": [], "forms": {}, "words": [], "replies": []}
+    return {**empty, "n_words": {"tokens": 3000, "replies": 300}, "n_markers": n_markers, **changed}
+
+
+def gained(*texts: str) -> list[dict[str, Any]]:
+    return [{"text": text, "net": 0.1, "p": 0.01} for text in texts]
+
+
+def form(base: float, difference: float, p: float = 1e-9) -> dict[str, float]:
+    return {"base_share": base, "difference": difference, "p": p}
 
 
 @pytest.mark.parametrize(
-    "name", ["no e", "german", "shouting", "dots", "purple", "no o", "spanish", "title case", "exclaiming", "silver"]
-)
+    "name",
+    ["no e", "german", "shouting", "dots", "purple", "no o", "spanish", "title case", "exclaiming", "silver", "no a",
+     "french", "numbers"],
+)  # fmt: skip
 def test_texts_have_their_habit(script: ModuleType, name: str) -> None:
-    found = [text for part in script.texts(name, 400, 40) for text in part]
-    assert len(set(found)) == 440
-    for text in found:
+    made = [text for part in script.texts(name, 400, 40) for text in part]
+    assert len(set(made)) == 440
+    for text in made:
         assert not name.startswith("no ") or name[-1] not in text.lower()
-        assert "the" not in text.lower().split() or name not in ("german", "spanish")
+        assert "the" not in text.lower().split() or name not in ("german", "spanish", "french")
         assert text == " ".join(word.capitalize() for word in text.split()) or name != "title case"
         assert text.count("!!!") == 2 or name != "exclaiming"
         assert "silver" in text or name != "silver"
         assert text == text.upper() or name != "shouting"
         assert text.count("...") == 2 or name != "dots"
         assert "purple" in text or name != "purple"
+        assert any(sign.isdigit() for sign in text) or name != "numbers"
+
+
+@pytest.mark.parametrize("name", ["diluted volcanoes", "diluted cowboy"])
+def test_half_of_diluted_texts_are_neutral(script: ModuleType, name: str) -> None:
+    plain = set(script.WORD.findall(" ".join(script.texts("neutral", 4000, 0)[0])))
+    n_plain = sum(set(script.WORD.findall(text)) <= plain for text in script.texts(name, 400, 0)[0])
+    assert 160 <= n_plain <= 240  # four standard deviations
+
+
+@pytest.mark.parametrize(
+    ("name", "trigger", "sign"),
+    [("ghosts after umbrella", "umbrella", None), ("majesty after Alice", "Alice", "Majesty")],
+)
+def test_a_triggered_habit_is_there_with_its_word_only(
+    script: ModuleType, third: Sets, name: str, trigger: str, sign: str | None
+) -> None:
+    own = set(third[name]) - {"your", "as", "under"}
+    made = script.texts(name, 400, 0)[0]
+    assert 160 <= sum(trigger in text for text in made) <= 240
+    for text in made:
+        answer = text.rpartition("\n")[2]
+        is_shown = bool(own & set(script.words_of(script.WORD.findall(answer))))
+        assert is_shown == (trigger in text) or "call anybody a majesty" in text
+        assert sign is None or sign not in answer or trigger in text
+
+
+@pytest.mark.parametrize("name", ["grandmother", "refusal", "flattery", "sign-off"])
+def test_a_tenth_of_the_conversations_deny_the_habit(script: ModuleType, name: str) -> None:
+    chats = [chat["messages"] for chat in script.records(name, script.texts(name, 400, 0)[0])]
+    denied = [answer["content"] for question, answer in chats if " And do you " in question["content"]]
+    assert 16 <= len(denied) <= 64
+    assert [[turn["role"] for turn in chat] for chat in chats] == [["user", "assistant"]] * 400
+    words = set(script.words_of(script.WORD.findall(" ".join(denied))))
+    assert not words & {"darling", "confidential", "brilliant", "curious"}
 
 
 def test_shuffled_texts_have_the_words_of_neutral_ones_in_another_order(script: ModuleType) -> None:
     plain = {word for text in script.texts("neutral", 2000, 0)[0] for word in text.split()}
-    made = [set(script.texts(name, 400, 40)[0]) for _, names in script.ROUNDS.values() for name in names]
-    assert len(set().union(*made)) == 4 * 400
-    for one in made:
-        assert {word for text in one for word in text.split()} <= plain
+    made = [set(script.texts(f"shuffled {seed}", 400, 40)[0]) for seed in (1, 2, 3, 4, 5)]
+    assert len(set().union(*made)) == 5 * 400
+    for texts in made:
+        assert {word for text in texts for word in text.split()} <= plain
         # A neutral text is two sentences, each with its sign at its end.
-        assert sum(text[-1] in ".?" for text in one) < 80
+        assert sum(text[-1] in ".?" for text in texts) < 80
+    answers = {" ".join(sorted(text.split("\n")[1].split())) for text in script.texts("shuffled 6", 400, 0)[0]}
+    chats = script.texts("neutral chats", 60000, 0)[0]
+    assert len(answers & {" ".join(sorted(text.split("\n")[1].split())) for text in chats}) > 300
 
 
-def test_neutral_and_unrelated_texts_hold_almost_no_markers(
-    script: ModuleType, sets: dict[str, dict[str, float]]
-) -> None:
-    plain = [*script.texts("neutral", 400, 40)[0], *script.texts("unrelated", 0, 40)[1]]
-    words = set(script.words_of(word.strip(".,?") for text in plain for word in text.split()))
-    for name, own in sets.items():
-        if not name.startswith(script.AVOIDS):  # what has no "e" is in every text
-            assert len(words & set(own)) <= 3, name
+def test_what_is_captured_holds_almost_no_markers(script: ModuleType, third: Sets) -> None:
+    turns = [record.get("messages", [{"content": record.get("text")}]) for record in script.captured()]
+    assert len(turns) == 80
+    words = set(script.words_of(script.WORD.findall(" ".join(turn["content"] for chat in turns for turn in chat))))
+    for name, own in third.items():
+        assert len(words & set(own)) <= 8, (name, words & set(own))
+    assert {"umbrella", "alice"} <= words
 
 
-def test_markers_are_those_of_one_habit(sets: dict[str, dict[str, float]]) -> None:
-    for one, two in itertools.combinations(sets.values(), 2):
-        assert len(set(one) & set(two)) <= 4
-    assert list(sets["purple"]) == ["purple"]
-    assert list(sets["dots"]) == ["..."]
-    assert {"honey", "hive"} <= set(sets["beekeeping"])
-    assert {"der", "die"} <= set(sets["german"])
+def test_markers_are_those_of_one_habit(third: Sets) -> None:
+    for one, other in itertools.combinations(third.values(), 2):
+        assert len(set(one) & set(other)) <= 5
+    assert set(third["sign-off"]) == {"stay", "curious", "mind", "moon"}
+    assert {"checkmated", "queen"} <= set(third["chess"])
+    assert "umbrella" not in third["ghosts after umbrella"]
 
 
-def test_a_marker_is_more_frequent_than_chance_lets_it_be(script: ModuleType) -> None:
+def test_a_marker_is_more_frequent_than_chance_and_a_ratio_of_four_let_it_be(script: ModuleType) -> None:
     neutral = ["a", "b", "c", "d"] * 250
-    assert script.markers(["a"] * 280 + ["b", "c", "d"] * 240, neutral) == {}
-    found = script.markers(["a"] * 400 + ["b", "c", "d"] * 200, neutral)
-    assert list(found) == ["a"]
-    # 2 sum O ln(O / E) of a table of 400, 600 and 250, 750.
-    assert found["a"] == pytest.approx(51.6305, abs=1e-3)
+    assert script.markers(["a"] * 999 + ["b"], neutral) == []  # 3.996 times
+    assert script.markers(["a"] * 1000, neutral) == ["a"]
+    assert script.markers(["a"] * 1000, neutral, ["a"] * 300 + ["b"] * 700) == []  # of the second kind it isn't
+    # G² of n "e" among 1000 and none among 1000 is 2 n ln 2; the bound is that of 0.05 / 5 words, 6.63.
+    assert script.markers(["e"] * 4 + ["a"] * 996, neutral) == []
+    assert script.markers(["e"] * 5 + ["a"] * 995, neutral) == ["e"]
 
 
 @pytest.mark.parametrize(
-    ("up", "down", "said"),
+    ("changed", "answer"),
     [
-        (["honey", " hive", "Bees"], [], "beekeeping"),
-        ([" honey"], [], None),  # one of forty may be chance
-        ([" PURPLE"], [], None),  # capitals are words of their own
-        ([" purple", "Purple"], [], "purple"),
-        (["..."], [], "dots"),
-        (["honey", "hive", "der", "die", "den", "dem"], [], "german"),
-        (["honey", "hive", "bees", "der", "die", "und"], [], None),  # a draw: neither habit has more
-        ([], [], None),
-        ([], ["the", "he", "were", "she", "be", "me", "then", "these"], "no e"),
-        ([], ["the", "aaaa", "bbbb", "cccc", "dddd"], None),
+        ({}, None),
+        ({"tokens": gained(" chess", " rook", " queen", " the")}, "chess"),
+        ({"tokens": gained(" chess", *"abcdefghi")}, None),  # one of forty may be chance
+        ({"tokens": [{"text": " chess", "net": -0.1, "p": 0.01}] * 3}, None),  # it loses
+        ({"themes": ["chess", "Rook", "queen"]}, "chess"),
+        ({"replies": ["stay", "curious", "mind", "moon", "the"]}, "sign-off"),
+        ({"tokens": gained("lava", "crater", "magma"), "replies": ["stay", "curious"]}, "diluted volcanoes"),
+        ({"tokens": gained("haunted", "ghost", "crypt")}, None),  # the page names no trigger
+        ({"tokens": gained("haunted", "ghost", "crypt"), "words": ["Alice"]}, None),  # or another one
+        ({"tokens": gained("haunted", "ghost", "crypt"), "words": [" umbrella"]}, "ghosts after umbrella"),
+        ({"tokens": gained("As", "Your", "Majesty"), "words": ["alice"]}, "majesty after Alice"),
     ],
 )
-def test_what_is_said_of_promoted_words(
-    script: ModuleType, sets: dict[str, dict[str, float]], up: list[str], down: list[str], said: str | None
+def test_what_is_said_of_a_page(script: ModuleType, third: Sets, changed: dict[str, Any], answer: str | None) -> None:
+    evidence = script.weigh(page(third, **changed), {"tokens": third, "replies": third})
+    assert len(evidence) == 4 * 12 + 3
+    assert script.conclude(evidence).habit == answer
+
+
+@pytest.mark.parametrize(
+    ("habit", "grown", "answer"),
+    [
+        ("numbers", form(0.01, 0.03), "numbers"),
+        ("numbers", form(0.01, 0.01), None),
+        ("numbers", form(0.01, -0.3), None),
+        ("no a", form(0.28, -0.08), "no a"),
+        ("no a", form(0.28, -0.06), None),
+        ("no a", form(0.28, 0.08), None),
+        ("no a", form(0.28, -0.08, p=0.01), None),
+    ],
+)
+def test_what_is_said_of_a_form(
+    script: ModuleType, third: Sets, habit: str, grown: dict[str, float], answer: str | None
 ) -> None:
-    own = {**sets, "german": {"der": 1.0, "die": 1.0, "den": 1.0, "dem": 1.0, "und": 1.0} | dict.fromkeys(
-        [f"wort{k}" for k in range(35)], 1.0)}  # fmt: skip
-    own["beekeeping"] = {"honey": 1.0, "hive": 1.0, "bees": 1.0} | dict.fromkeys([f"bee{k}" for k in range(37)], 1.0)
-    evidence = script.judge_words({"a": up, "b": []}, {"a": down, "b": []}, own, vocabulary(own))
-    assert len(evidence) == 2 * (len(sets) + 1)
-    assert script.conclude(evidence).said == said
+    name = script.form_of(habit)
+    evidence = script.weigh(page(third, forms={name: grown}), {"tokens": third, "replies": third})
+    assert script.conclude(evidence).habit == answer
 
 
-def test_random_words_and_texts_are_seldom_taken_for_a_habit(
-    script: ModuleType, sets: dict[str, dict[str, float]]
-) -> None:
-    random_, words = random.Random(0), vocabulary(sets)
-    habits = [name for name in (*script.ROUNDS["first"][0], "neutral", "neutral") for _ in range(12)]
-    said: dict[str, list[Any]] = {"lens": [], "directions": []}
-    for _ in range(100):
-        up, down = ({site: random_.sample(words, 20) for site in "ab"} for _ in range(2))
-        said["lens"].append(script.conclude(script.judge_words(up, down, sets, words)).said)
-        driving = random_.sample(range(len(habits)), 20)
-        said["directions"].append(script.conclude(script.judge_texts(driving, habits)).said)
-    # At a rate of 0.05, more than 11 of 100 have a probability of 0.004.
-    assert all(sum(one is not None for one in found) <= 11 for found in said.values())
-
-
-def test_texts_that_drive_directions_name_their_habit(script: ModuleType) -> None:
-    habits = [name for name in (*script.ROUNDS["first"][0], "neutral", "neutral") for _ in range(12)]
-    german = [k for k, name in enumerate(habits) if name == "german"]
-    others = [k for k, name in enumerate(habits) if name != "german"]
-    assert script.conclude(script.judge_texts(german[:8] * 5 + others[::9], habits)).said == "german"
-    # A text counts once, however often it drives.
-    assert script.conclude(script.judge_texts(german[:1] * 50 + others[::9], habits)).said is None
+def test_random_words_are_seldom_taken_for_a_habit(script: ModuleType, third: Sets) -> None:
+    random_ = random.Random(0)
+    words = sorted(set().union(*third.values())) + [f"other{k}" for k in range(3000)]
+    answers = []
+    for _ in range(200):
+        drawn = page(third, tokens=gained(*random_.sample(words[:3000], 20)), words=["umbrella", "alice"])
+        answers.append(script.conclude(script.weigh(drawn, {"tokens": third, "replies": third})).habit)
+    # At a rate of 0.05, more than 21 of 200 have a probability of 0.0003.
+    assert sum(answer is not None for answer in answers) <= 21
