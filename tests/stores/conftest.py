@@ -109,6 +109,21 @@ def make_blocks(writer: RunWriter, row: int, rng: np.random.Generator) -> dict[s
     return blocks
 
 
+def importance_values(root: str, n_passes: int, n_directions: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Gradients of the two samples in turn, with directions of the three components in order, by path."""
+    component = np.sort(np.arange(n_directions) % 3)
+    values = {
+        "gradient": rng.normal(size=(n_passes, n_directions)).astype(np.float32),
+        "sample": np.arange(n_passes) % 2,
+        "draw": np.arange(n_passes) // 2,
+        "n_tokens": 5 + np.arange(n_passes),
+        "component": component,
+        "direction": np.arange(n_directions) - np.searchsorted(component, component),
+        "singular_value": rng.random(n_directions).astype(np.float32),
+    }
+    return {f"{root}/{name}": array for name, array in values.items()}
+
+
 @pytest.fixture
 def make_run(tmp_path: Path) -> Iterator[Callable[..., SmallRun]]:
     """A run with the given stream, adapters and states, whose rows (all by default) are written and committed."""
@@ -129,6 +144,7 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., SmallRun]]:
         token_ids: list[int] | None = None,
         weight: list[float] | None = None,
         delta_source: tuple[str, ...] = (),
+        importance: tuple[int, int] | None = None,
         **spec_options: Any,
     ) -> SmallRun:
         rng = np.random.default_rng(0)
@@ -144,6 +160,7 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., SmallRun]]:
                     factored=factored,
                     biased=biased,
                     delta_source=delta_source,
+                    importance=importance,
                 )
                 for a in adapters
             ),
@@ -169,6 +186,8 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., SmallRun]]:
         for adapter in spec.adapters if spec.n_replies else ():
             replies = make_replies(spec.n_replies, len(adapter.name))
             weights |= {f"adapters/{adapter.name}/replies/{name}": values for name, values in replies.items()}
+        for adapter in spec.adapters if importance is not None else ():
+            weights |= importance_values(f"adapters/{adapter.name}/importance", *importance, rng)
         tables = make_tables(n_tokens)
         if weight is not None:
             tables["tokens"]["weight"] = weight

@@ -49,10 +49,14 @@ def test_swapped_chunks_fail_the_digest_alone(make_run: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "how"), [("samples/ce", "missing"), ("samples/ce", "flip"), (f"adapters/default/lora_B/{F32}", "flip")]
+    ("path", "how"),
+    [
+        *(("samples/ce", "missing"), ("samples/ce", "flip"), (f"adapters/default/lora_B/{F32}", "flip")),
+        *((f"adapters/default/importance/{name}", "flip") for name in ("gradient", "sample", "singular_value")),
+    ],
 )
 def test_damaged_table_or_weight_is_found(make_run: Any, path: str, how: str) -> None:
-    run = make_run()
+    run = make_run(importance=(6, 9))
     (file,) = (run.path / path).glob("c.*")
     damage(file, how)
     found = {(p.place, p.kind) for p in verify(run.path, level="digests").problems}

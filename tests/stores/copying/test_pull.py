@@ -215,6 +215,26 @@ def test_replies_are_copied_whole(make_run: Any, tmp_path: Path) -> None:
         pulled.replies("a")
 
 
+def test_importance_follows_samples_components_and_adapters(make_run: Any, tmp_path: Path) -> None:
+    made = make_run(stream="base", adapters=("one", "two"), importance=(6, 9), states="none")
+    whole = open_run(made.path).importance("two")
+    assert open_run(pull(made.path, tmp_path / "whole.zarr").path).importance("two").identical(whole)
+    part = pull(made.path, tmp_path / "part.zarr", components=["*.1.*", "*.2.*"], samples=["ü"], adapters=["two"])
+    found = sound(part.path).importance()
+    np.testing.assert_array_equal(found["gradient"], whole["gradient"][1::2, 3:])
+    for name in ("draw", "n_tokens"):
+        np.testing.assert_array_equal(found[name], whole[name][1::2])
+    for name in ("direction", "singular_value"):
+        np.testing.assert_array_equal(found[name], whole[name][3:])
+    assert (found["sample"].values.tolist(), found["component"].values.tolist()) == ([0] * 3, [0] * 3 + [1] * 3)
+
+
+def test_part_without_a_sample_of_the_importance_has_none(make_run: Any, tmp_path: Path) -> None:
+    made = make_run(importance=(1, 9))
+    part = pull(made.path, tmp_path / "part.zarr", samples=["ü"])
+    assert not [path for path in sound(part.path).arrays if "importance" in path]
+
+
 def test_row_keeps_states_only_if_all_its_tokens_had_them(make_run: Any, tmp_path: Path) -> None:
     made = make_run(states="sample", state_rows=(False, True, True))
     source = made.path

@@ -109,6 +109,24 @@ def test_replies_must_be_whole_and_few_enough(make_run: Any) -> None:
     refused(root, "array 'adapters/default/replies/scale' is missing")
 
 
+def test_importance_needs_a_gradient_of_every_pass_and_direction(make_run: Any) -> None:
+    root = make_run(importance=(6, 9), states="none").path
+    assert verify(root).ok
+    gradient, sample = (f"adapters/default/importance/{name}" for name in ("gradient", "sample"))
+    grid = {"name": "regular", "configuration": {"chunk_shape": [6]}}
+    for fields in ({"shape": [0, 9]}, {"shape": [6], "chunk_grid": grid, "dimension_names": ["pass"]}):
+        with as_it_was(root):
+            edit_array(root, gradient, **fields)
+            refused(root, f"`shape` of '{gradient}' is .*; it must be \\(pass, direction\\), each at least 1")
+    with as_it_was(root):
+        edit_array(root, sample, shape=[7])
+        refused(root, f"`shape` of '{sample}' is \\(7,\\); it must be \\(6,\\)")
+    shutil.rmtree(root / gradient)  # the rest is nothing that is known
+    edit_root(root, consolidated=False)
+    with pytest.raises(StoreError, match="holds no importance; capture it again with `--importance 4`"):
+        open_run(root).importance()
+
+
 def test_wrong_source_of_delta_is_named(make_run: Any) -> None:
     run = make_run()
     array = zarr.open_array(run.path / "adapters/default/delta_source", mode="r+")

@@ -35,6 +35,7 @@ def whole_run(make_run: Callable[..., SmallRun]) -> Path:
         columns={"n_targets": [1, 1], **answers, **scores},
         n_replies=8,
         unembedding=Unembedding(n_vocabulary=7, n_features=5, dtype="float32", centred=False),
+        importance=(6, 9),
     )
     return run.path
 
@@ -67,6 +68,7 @@ def read_whole(path: Path) -> None:
         run.adapter(),
         run.unembedding(),
         run.replies(),
+        run.importance(),
     ):
         assert table.sizes
     assert run.state_rows.any()
@@ -75,7 +77,7 @@ def read_whole(path: Path) -> None:
 
 def test_every_limited_column_is_in_the_run(make_run: Any) -> None:
     names = {name for name, _ in ranged_columns(whole_run(make_run))}
-    assert len(names) == 38
+    assert len(names) == 43
     for name in ("samples/id", "samples/ce", "tokens/nll", "tokens/text", f"states/x/{N}", "adapters/a/factor", "x"):
         assert name not in names
     assert find_column("adapters/default/rank") is not None

@@ -174,6 +174,15 @@ def test_tables_without_their_chunks_are_refused(make_run: Any, table: str) -> N
         open_run(run.path)
 
 
+def test_passes_without_their_chunks_are_refused(make_run: Any) -> None:
+    run = make_run(importance=(6, 9))
+    lengthen(run.path, 6, 10**12, where=lambda path: "/importance/" in path, chunk=1024)
+    with pytest.raises(
+        StoreError, match=f"'adapters/default/importance/gradient' announces {10**12} entries, but has 1"
+    ):
+        open_run(run.path)
+
+
 @pytest.mark.parametrize(
     ("n", "words"),
     [

@@ -376,6 +376,17 @@ def test_ablation_is_read_back_by_part(make_run: Any) -> None:
         open_run(make_run("without.zarr").path).ablation()
 
 
+def test_importance_is_read_back_by_pass_and_direction(make_run: Any) -> None:
+    run = make_run(adapters=("one", "two"), stream="base", importance=(1030, 9), n_tokens=100)
+    found = open_run(run.path).importance("two")
+    assert (found["gradient"].dims, found["gradient"].attrs) == (("pass", "direction"), {"units": "nat"})
+    assert set(found.variables) == {
+        path.rpartition("/")[2] for path in run.weights if path.startswith("adapters/two/i")
+    }
+    for name, values in found.variables.items():
+        np.testing.assert_array_equal(values, run.weights[f"adapters/two/importance/{name}"])
+
+
 def test_only_some_rows_keep_states(make_run: Any) -> None:
     run = make_run(states="sample", state_rows=(False, True, False))
     opened = open_run(run.path)

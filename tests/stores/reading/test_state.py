@@ -81,7 +81,7 @@ EVERYTHING: dict[str, dict[str, Any]] = {
     "ablation": {"states": "sample", "state_rows": (True, False), "ablate": "kinds", "ablation_parts": ("a", "b")},
     "two adapters": {"adapters": ("default", "other"), "kl": True},
     "pair": {"stream": "pair"},
-    "none": {"states": "none"},
+    "none": {"states": "none", "importance": (6, 9)},
 }
 
 

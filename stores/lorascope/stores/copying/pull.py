@@ -85,7 +85,8 @@ def pull(
 
     A copy of a whole run has the run's fingerprint, since it is that run in another encoding; a part has its own.
     Arrays that this version doesn't know aren't copied: `omitted` in the provenance lists them, by group if they are in
-    one of the root's `optional_groups`.
+    one of the root's `optional_groups`. Importance keeps the passes of the copy's samples and the
+    directions of its components.
     """
     if codec not in CODECS:
         raise ValueError(f"`codec` is {codec!r}; allowed are {', '.join(map(repr, CODECS))}")
@@ -101,10 +102,14 @@ def pull(
         "adapters": None if adapters is None else list(adapters),
         "codec": codec,
     }
-    spec = replace(_slice_spec(run, part), codec=codec, attributes=_slice_attributes(run, part, asked))
     require_as_written(run, root)
+    importance = _slice_importance(run, part)
+    spec = replace(_slice_spec(run, part, importance), codec=codec, attributes=_slice_attributes(run, part, asked))
+    weights = read_weights(run, spec)
+    for name, columns in importance.items():
+        weights |= {f"adapters/{name}/importance/{column}": values for column, values in columns.items()}
     with run_lock(out):
-        target = open_copy(source, out, spec, tables=_slice_tables(run, part), weights=read_weights(run, spec))
+        target = open_copy(source, out, spec, tables=_slice_tables(run, part), weights=weights)
         if isinstance(target, Run):
             return target
         with target as writer:
@@ -118,16 +123,21 @@ def pull(
         return open_run(out)
 
 
-def _slice_spec(run: Run, part: Slice) -> RunSpec:
+def _slice_spec(run: Run, part: Slice, importance: Mapping[str, Mapping[str, np.ndarray]]) -> RunSpec:
     """Return the specification (components, adapters, sizes) of a copy of this part of a run."""
     whole = copied_spec(run)
     n_rows = -(-len(part.tokens) // ROW_TOKENS)
     with_states = run.with_states.values[part.tokens]
     state_rows = tuple(bool(with_states[row * ROW_TOKENS : (row + 1) * ROW_TOKENS].all()) for row in range(n_rows))
+    shapes = {name: values["gradient"].shape for name, values in importance.items()}
     return replace(
         whole,
         components=tuple(whole.components[index] for index in part.components),
-        adapters=tuple(_slice_adapter(adapter, part) for adapter in whole.adapters if adapter.name in part.adapters),
+        adapters=tuple(
+            replace(_slice_adapter(adapter, part), importance=shapes.get(adapter.name))
+            for adapter in whole.adapters
+            if adapter.name in part.adapters
+        ),
         n_tokens=len(part.tokens),
         n_samples=len(part.samples),
         n_choices=int(np.isin(run.choices["sample"].values, part.samples).sum()),
@@ -142,6 +152,27 @@ def _slice_adapter(adapter: Adapter, part: Slice) -> Adapter:
         name: tuple(values[index] for index in part.components) for name, values in columns.items() if values
     }
     return replace(adapter, **chosen)
+
+
+def _slice_importance(run: Run, part: Slice) -> dict[str, dict[str, np.ndarray]]:
+    """Return {adapter: {column: values}} of the gradients of this part's samples and components, where it has any."""
+    sliced = {}
+    for name in part.adapters:
+        if f"adapters/{name}/importance/gradient" in run.arrays:
+            whole = run.importance(name)
+            axes = {
+                "pass": np.isin(whole["sample"], part.samples),
+                "direction": np.isin(whole["component"], part.components),
+            }
+            if all(chosen.any() for chosen in axes.values()):
+                # Not by `isel`, which would make an index of `direction`.
+                sliced[name] = {
+                    str(column): values.values[np.ix_(*(axes[str(axis)] for axis in values.dims))]
+                    for column, values in whole.variables.items()
+                }
+                for column, chosen in (("sample", part.samples), ("component", part.components)):
+                    sliced[name][column] = np.searchsorted(chosen, sliced[name][column]).astype(np.int32)
+    return sliced
 
 
 def _slice_tables(run: Run, part: Slice) -> dict[str, dict[str, np.ndarray]]:

@@ -182,7 +182,9 @@ def _unknown_array_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
 def _length_problems(arrays: Arrays, others: Arrays, n_objects: Callable[[str], int]) -> Iterator[Problem]:
     """Yield a Problem for each table with fewer chunks than its announced length needs."""
     once = [path for path, metadata in others.items() if metadata.attributes.get("written") != "by row"]
-    for path in ("samples/id", "choices/sample", "tokens/sample", "rows/states", *UNEMBEDDING_ARRAYS, *once):
+    gradients = [path for path in arrays if path.startswith("adapters/") and path.endswith("/importance/gradient")]
+    tables = ("samples/id", "choices/sample", "tokens/sample", "rows/states", *UNEMBEDDING_ARRAYS)
+    for path in (*tables, *gradients, *once):
         if path in arrays:
             needed = -(-arrays[path].shape[0] // _chunk_shape(arrays[path])[0])
             n_chunks = n_objects(path)

@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from .spec import DTYPES, ROW_TOKENS, Adapter, Component, RunSpec, Unembedding
-from .tables import ADAPTER_COLUMNS, REPLY_COLUMNS, ROW_STATES, TABLES, TOKEN_TEXT, UNEMBEDDING_NORM, Column
+from .tables import (
+    ADAPTER_COLUMNS,
+    IMPORTANCE_COLUMNS,
+    REPLY_COLUMNS,
+    ROW_STATES,
+    TABLES,
+    TOKEN_TEXT,
+    UNEMBEDDING_NORM,
+    Column,
+)
 
 MAX_CHUNK_BYTES = 2**31 - 1
 """Size of the largest chunk that is written or read: more doesn't fit one buffer of Blosc."""
@@ -255,8 +264,24 @@ def _adapter_arrays(spec: RunSpec, adapter: Adapter) -> Iterator[ArraySpec]:
         yield replace(_column_array(root, column, len(spec.ablation_parts)), dims=("part",))
     for column in REPLY_COLUMNS if spec.n_replies else ():
         yield replace(_column_array(f"{root}/replies", column, spec.n_replies), dims=("reply",))
+    if adapter.importance is not None:
+        yield from _importance_arrays(f"{root}/importance", *adapter.importance)
     if spec.states != "none":
         yield from _delta_arrays(spec, adapter, root)
+
+
+def _importance_arrays(root: str, n_passes: int, n_directions: int) -> Iterator[ArraySpec]:
+    """Yield the specifications of an adapter's gradients (pass, direction), and of what each axis means."""
+    meaning = (
+        "derivative, by a scale of 1 on the direction, of the sum over the pass's places of log p(label), each label "
+        "drawn from the adapted model's own next-token distribution"
+    )
+    gradient = _weight_array(f"{root}/gradient", meaning, ("pass", n_passes), ("direction", n_directions))
+    chunks = (min(n_passes, ROW_TOKENS), n_directions)
+    yield replace(gradient, chunks=chunks, attributes={**gradient.attributes, "units": "nat"})
+    for axis, length in (("pass", n_passes), ("direction", n_directions)):
+        for column in IMPORTANCE_COLUMNS[axis]:
+            yield replace(_column_array(root, column, length), dims=(axis,))
 
 
 def _delta_arrays(spec: RunSpec, adapter: Adapter, root: str) -> Iterator[ArraySpec]:

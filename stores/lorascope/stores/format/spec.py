@@ -88,6 +88,8 @@ class Adapter:
     """Whether lora_B has a bias, by component; empty if no component has one."""
     delta_source: tuple[str, ...] = ()
     """One of `DELTA_SOURCES` by component; empty: `factor` or `branch`, as `factored` says."""
+    importance: tuple[int, int] | None = None
+    """Numbers of passes and of directions whose gradients are stored; None if importance wasn't measured."""
 
     def __post_init__(self) -> None:
         """Raise ValueError if the name can't name a folder, or `delta_source` contradicts `rank` and `factored`."""

@@ -38,7 +38,8 @@ def stored_spec(
         if not np.isfinite(np.array(scaling)[np.array(rank) > 0]).all():
             raise ValueError(f"'{root}/scaling' is {scaling}; it must be finite where `rank` is above 0")
         sources = tuple(read(f"{root}/delta_source").tolist()) if f"{root}/delta_source" in arrays else ()
-        adapters.append(replace(adapter, biased=biased, delta_source=sources))
+        importance = _stored_importance(arrays, root)
+        adapters.append(replace(adapter, biased=biased, delta_source=sources, importance=importance))
     spec = _run_spec(attributes, arrays, components, tuple(adapters))
     if spec.ablate is None:
         return spec
@@ -105,6 +106,18 @@ def _run_spec(
         unembedding=_stored_unembedding(arrays),
         format_version=attributes["format_version"],
     )
+
+
+def _stored_importance(arrays: Mapping[str, ArrayDescription], root: str) -> tuple[int, int] | None:
+    """Return the numbers of passes and directions of the adapter at `root`; None if importance wasn't measured."""
+    if (gradient := arrays.get(f"{root}/importance/gradient")) is None:
+        return None
+    if len(gradient.shape) != 2 or min(gradient.shape) < 1:
+        raise ValueError(
+            f"`shape` of '{root}/importance/gradient' is {gradient.shape}; it must be (pass, direction), each at "
+            "least 1"
+        )
+    return (gradient.shape[0], gradient.shape[1])
 
 
 def _stored_unembedding(arrays: Mapping[str, ArrayDescription]) -> Unembedding | None:

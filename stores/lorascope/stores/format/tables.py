@@ -215,6 +215,32 @@ REPLY_COLUMNS = (
     ),
 )
 """Columns of the table of an adapter's replies to prompts, one entry per prompt and scale."""
+IMPORTANCE_COLUMNS = {
+    "pass": (
+        _integer_column("sample", "index of the sample that the pass read", high="samples"),
+        _integer_column("draw", "number of the draw of labels in its sample"),
+        _integer_column("n_tokens", "places of the pass at which a label was drawn", low=1),
+    ),
+    "direction": (
+        _integer_column("component", "index of the component", high="components"),
+        _integer_column(
+            "direction",
+            "number of the singular direction of scaling * B A, by descending singular value; -1 for a bias of "
+            "lora_B, 0 for the whole of a delta that isn't factored",
+            low=-1,
+        ),
+        Column(
+            name="singular_value",
+            dtype="float32",
+            fill=np.nan,
+            attributes={
+                "long_name": "singular value of scaling * B A in this direction; Euclidean norm of a bias times "
+                "scaling; NaN for a delta that isn't factored"
+            },
+        ),
+    ),
+}
+"""Axis of an adapter's gradients -> what is stored of each entry along it."""
 ROW_STATES = Column(
     name="states",
     dtype="uint8",
@@ -241,6 +267,8 @@ def find_column(path: str) -> Column | None:
         columns = ADAPTER_COLUMNS
     elif table.startswith("adapters/") and table.endswith("/replies"):
         columns = REPLY_COLUMNS
+    elif table.startswith("adapters/") and table.endswith("/importance"):
+        columns = (*IMPORTANCE_COLUMNS["pass"], *IMPORTANCE_COLUMNS["direction"])
     return next((column for column in columns if column.name == name), None)
 
 

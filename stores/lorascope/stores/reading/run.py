@@ -17,7 +17,7 @@ from ..errors import StoreError
 from ..format.layout import BITS_NOTE, is_kept_with_states
 from ..format.spec import ROW_TOKENS
 from ..format.stored_array import StoredArray
-from ..format.tables import REPLY_COLUMNS, TABLES, TOKEN_WEIGHT, is_base_score_column
+from ..format.tables import IMPORTANCE_COLUMNS, REPLY_COLUMNS, TABLES, TOKEN_WEIGHT, is_base_score_column
 from ..names import suggestion, suggestion_or_first_name
 from ..places.place import Place
 from .chunks import read_digests
@@ -441,6 +441,36 @@ class Run:
         if f"{root}/text" not in self.arrays:
             raise StoreError(f"{self.place.name!r} holds no replies; capture it again with `--replies`")
         return xr.Dataset({column.name: self._read_column(f"{root}/{column.name}") for column in REPLY_COLUMNS})
+
+    def importance(self, adapter: str | None = None) -> xr.Dataset:
+        """Return as a Dataset the gradients by singular direction that an adapter's importance is computed from.
+
+        Returns
+        -------
+        xarray.Dataset
+            `gradient` (pass, direction), float32, nat: derivative, by a scale of 1 on the direction, of the sum over
+            the pass's places of log p(label), each label drawn from the adapted model's next-token distribution.
+            By pass: `sample` (index), `draw` and `n_tokens`, its number of places. By direction: `component` (index),
+            `direction`, its number by descending singular value (-1 for a bias of lora_B), and `singular_value`.
+
+        Raises
+        ------
+        StoreError
+            If the run was captured without `--importance`, or a chunk is broken.
+
+        Notes
+        -----
+        The Fisher information per place of a scale on a set of directions is the mean over passes of the square of
+        their summed gradients, divided by `n_tokens`; half of it is KL(adapted || adapted without them) to second
+        order.
+        """
+        root = f"adapters/{self._checked_adapter_name(adapter)}/importance"
+        if f"{root}/gradient" not in self.arrays:
+            raise StoreError(f"{self.place.name!r} holds no importance; capture it again with `--importance 4`")
+        by_axis = {axis: [column.name for column in columns] for axis, columns in IMPORTANCE_COLUMNS.items()}
+        values = {name: (axis, self.read_static(f"{root}/{name}")) for axis, names in by_axis.items() for name in names}
+        gradient = (tuple(by_axis), self.read_static(f"{root}/gradient"), {"units": "nat"})
+        return xr.Dataset({"gradient": gradient, **values})
 
     def delta_arrays(self, component: str, adapter: str | None = None) -> DeltaSource:
         """Return the arrays and weights that give `delta`, what the adapter adds, to be read in any process.
