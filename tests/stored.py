@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from lorascope.stores import Adapter, Component, Run, RunSpec, create_run, open_run
+from lorascope.stores.format.tables import N_DRAWS, N_LARGEST
 
-__all__ = ["sample_tables", "store_factors", "store_states"]
+__all__ = ["change_arrays", "sample_tables", "store_changes", "store_factors", "store_states"]
 
 
 def store_states(
@@ -97,6 +98,76 @@ def store_factors(
     return _stored(path, spec, tables, weights, arrays)
 
 
+def change_arrays(adapted: np.ndarray, base: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
+    """What a run keeps of these next-token distributions, float64 (token, vocabulary) > 0, by name; nll are NaN.
+
+    The draws are seeded here, so they aren't those that a capture of the same distributions would make.
+    """
+    n, width = base.shape
+    arrays: dict[str, np.ndarray] = {"kl_adapted_base": (adapted * np.log(adapted / base)).sum(1)}
+    for name, terms in (("gain", adapted * np.log(adapted / base)), ("loss", base * np.log(base / adapted))):
+        order = np.argsort(-terms, axis=1, kind="stable")[:, :N_LARGEST]
+        largest = np.take_along_axis(terms, order, axis=1)
+        arrays[name], arrays[f"{name}_token"] = np.full((n, N_LARGEST), np.nan), np.full((n, N_LARGEST), -1)
+        arrays[name][:, : order.shape[1]] = np.where(largest > 0, largest, np.nan)
+        arrays[f"{name}_token"][:, : order.shape[1]] = np.where(largest > 0, order, -1)
+    uniform = np.random.default_rng(seed).random((n, N_DRAWS))
+    for name, p in (("adapted", adapted), ("base", base)):
+        arrays[f"{name}_choice"], arrays[f"{name}_choice_p"] = p.argmax(1), p.max(1)
+        drawn = [np.searchsorted(np.cumsum(row), u, side="right") for row, u in zip(p, uniform, strict=True)]
+        arrays[f"{name}_draw"] = np.minimum(drawn, width - 1)
+        arrays[f"{name}_nll"] = np.full(n, np.nan)
+    return arrays
+
+
+def store_changes(
+    path: Path,
+    adapted: np.ndarray,
+    base: np.ndarray,
+    *,
+    lengths: Sequence[int],
+    ids: np.ndarray,
+    texts: Sequence[str],
+    measured: np.ndarray | None = None,
+    datasets: Sequence[str] = (),
+    seed: int = 0,
+    tables: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Run:
+    """A finished run (states `none`) of these next-token distributions, float64 (token, vocabulary) > 0.
+
+    `lengths` are those of the samples, `ids` the token ids, `texts` the text of each id, `measured` the tokens whose
+    changes are stored (all by default); `tables` replace columns, such as `{"tokens": {"role": ...}}`.
+    """
+    component = Component(
+        path="layers.0.q", kind="q", layer=0, d_in=8, d_out=8, dtype="float32", stored_dtype="float32"
+    )
+    spec = RunSpec(
+        stream="adapted",
+        components=(component,),
+        adapters=(Adapter(name="default", rank=(2,), scaling=(1.0,), factored=(True,)),),
+        n_tokens=sum(lengths),
+        n_samples=len(lengths),
+        n_choices=0,
+        states="none",
+        kl=True,
+        changes=True,
+        n_vocabulary=len(texts),
+        attributes={"provenance": {}},
+    )
+    columns = sample_tables(lengths, datasets or ["made"] * len(lengths))
+    columns["tokens"] |= {"token_id": ids, "text": [texts[index] for index in ids]}
+    columns = {table: {**values, **(tables or {}).get(table, {})} for table, values in columns.items()}
+    arrays = {f"adapters/default/changes/{name}": values for name, values in change_arrays(adapted, base, seed).items()}
+    arrays["adapters/default/kl"] = (base * np.log(base / adapted)).sum(1)
+    for values in arrays.values() if measured is not None else ():
+        values[~np.asarray(measured)] = -1 if values.dtype.kind == "i" else np.nan
+    arrays |= {name: np.ones((spec.n_tokens, 1)) for name in ("reductions/base_norm", "reductions/effective_width")}
+    arrays |= {f"adapters/default/{name}": np.ones((spec.n_tokens, 1)) * 0.1 for name in ("js", "delta_norm")}
+    starts = np.isin(np.arange(spec.n_tokens), np.cumsum([0, *lengths]))
+    arrays["tokens/nll"] = np.where(starts, np.nan, 1.0)
+    return _stored(path, spec, columns, {"vocabulary/text": np.array(texts, object)}, arrays)
+
+
 def _stored(
     path: Path, spec: RunSpec, tables: Any, weights: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray]
 ) -> Run:
@@ -106,10 +177,11 @@ def _stored(
         for row in range(spec.n_rows):
             tokens = writer.row_tokens(row)
             blocks = {
-                key: np.full((tokens.stop - tokens.start, *shape[1:]), np.nan, dtype)
+                key: np.full((tokens.stop - tokens.start, *shape[1:]), np.nan if dtype.kind == "f" else -1, dtype)
                 for key, (shape, dtype) in writer.row_arrays(row).items()
             }
-            writer.write_row(row, blocks | {key: values[tokens].astype(np.float32) for key, values in arrays.items()})
+            given = {key: values[tokens].astype(blocks[key].dtype) for key, values in arrays.items()}
+            writer.write_row(row, blocks | given)
         writer.finish({})
     return open_run(path)
 

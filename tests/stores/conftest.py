@@ -101,6 +101,8 @@ def make_blocks(writer: RunWriter, row: int, rng: np.random.Generator) -> dict[s
     for path, ((_, *rest), dtype) in writer.row_arrays(row).items():
         values = rng.normal(size=(tokens.stop - tokens.start, *rest)).astype(np.float32)
         name = path.rpartition("/")[2]
+        if "/changes/" in path:  # ids below 7, probabilities, nats
+            values = rng.integers(7, size=values.shape) if dtype == np.int32 else np.abs(values) % np.float32(1)
         if name in ("js", "swallowed"):
             values = np.abs(values) % np.float32(0.69)
         if name in ("nll", "kl", "ablation", "base_norm", "delta_norm", "effective_width"):
@@ -188,6 +190,8 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., SmallRun]]:
             weights |= {f"adapters/{adapter.name}/replies/{name}": values for name, values in replies.items()}
         for adapter in spec.adapters if importance is not None else ():
             weights |= importance_values(f"adapters/{adapter.name}/importance", *importance, rng)
+        if spec.n_vocabulary:
+            weights["vocabulary/text"] = np.array([f"t{token}" for token in range(spec.n_vocabulary)], object)
         tables = make_tables(n_tokens)
         if weight is not None:
             tables["tokens"]["weight"] = weight

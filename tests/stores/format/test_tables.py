@@ -83,6 +83,8 @@ def test_every_limited_column_is_in_the_run(make_run: Any) -> None:
     assert find_column("adapters/default/rank") is not None
     assert find_column("adapters/default/factor/rank") is None
     assert find_column("adapters/default/js") is None
+    assert find_column("adapters/default/changes/gain_token") is not None
+    assert find_column("adapters/changes/gain_token") is None  # of an adapter of that name
 
 
 def test_every_column_with_values_outside_of_its_range(make_run: Any) -> None:

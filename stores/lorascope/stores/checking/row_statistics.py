@@ -16,6 +16,7 @@ from ..format.layout import array_specs
 from ..format.spec import ROW_TOKENS
 from ..format.stored_array import widen_block
 from ..format.stored_spec import stored_spec
+from ..format.tables import CHANGE_COLUMNS
 from ..reading.run import Run
 
 LN2 = float(np.log(2)) * (1 + 1e-6)
@@ -23,6 +24,13 @@ LN2 = float(np.log(2)) * (1 + 1e-6)
 ALLOWED_RANGES = {
     "js": (0.0, LN2, "js outside of [0, ln 2]"),
     "kl": (-1e-5, np.inf, "negative kl"),
+    "kl_adapted_base": (-1e-5, np.inf, "negative kl_adapted_base"),
+    "gain": (0.0, np.inf, "negative gain"),
+    "loss": (0.0, np.inf, "negative loss"),
+    "adapted_choice_p": (0.0, 1 + 1e-6, "probability outside of [0, 1]"),
+    "base_choice_p": (0.0, 1 + 1e-6, "probability outside of [0, 1]"),
+    "adapted_nll": (-1e-3, np.inf, "negative nll"),
+    "base_nll": (-1e-3, np.inf, "negative nll"),
     "ablation": (-1e-5, np.inf, "negative ablation"),
     "swallowed": (0.0, 1.0, "share of swallowed features outside of [0, 1]"),
     "base_norm": (0.0, np.inf, "negative norm"),
@@ -30,7 +38,7 @@ ALLOWED_RANGES = {
     "effective_width": (1 - 1e-3, np.inf, "effective width below 1"),
 }
 """Name of a stored measure -> (smallest value, largest value, description of a value outside)."""
-MAY_BE_NAN = frozenset({"js", "kl", "ablation", "swallowed"})
+MAY_BE_NAN = frozenset({"js", "kl", "ablation", "swallowed", *(column.name for column in CHANGE_COLUMNS)})
 """Measures that may be measured for some tokens only."""
 MIN_VECTOR_BYTES = 12
 """Smallest vectors that are compared: shorter ones may be equal by chance."""
@@ -259,6 +267,8 @@ class RowStatistics:
         names = path.split("/")
         if path not in self._known:  # of a newer writer
             return ChunkFindings(key, [])
+        if block.dtype == np.int32:  # token ids, whose range was checked when they were decoded
+            return ChunkFindings(key, [], self._repeated.block_hash(block))
         wide = widen_block(block, self._logical[path])
         unadapted = self._unadapted[names[1]] if names[0] == "adapters" else None
         _, position = self._ids_and_positions_of(row)

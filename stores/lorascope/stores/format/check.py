@@ -10,14 +10,21 @@ from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import Problem
 from .codec import codec_problem
-from .layout import DIGEST_ARRAYS, GROUPS, MAX_CHUNK_BYTES, TABLE_CHUNK, ArraySpec, array_specs, is_sealed
+from .layout import (
+    DIGEST_ARRAYS,
+    FOLDERS_BY_COMPONENT,
+    GROUPS,
+    MAX_CHUNK_BYTES,
+    TABLE_CHUNK,
+    ArraySpec,
+    array_specs,
+    is_sealed,
+)
 from .spec import ROW_TOKENS, STATES, STREAMS, RunSpec
 from .stored_spec import specs_read_first, stored_spec
 
 Arrays = Mapping[str, ArrayV3Metadata]
-FOLDERS_BY_COMPONENT = ("lora_B", "lora_bias", "delta")
-"""Folders of an adapter with one array per component."""
-UNEMBEDDING_ARRAYS = ("unembedding/weight", "unembedding/text")
+VOCABULARY_ARRAYS = ("vocabulary/text", "unembedding/weight", "unembedding/text")
 """Arrays along the vocabulary, whose length isn't in any table."""
 MAX_PROBLEMS = 1000
 """Most differences that are listed."""
@@ -183,7 +190,7 @@ def _length_problems(arrays: Arrays, others: Arrays, n_objects: Callable[[str], 
     """Yield a Problem for each table with fewer chunks than its announced length needs."""
     once = [path for path, metadata in others.items() if metadata.attributes.get("written") != "by row"]
     gradients = [path for path in arrays if path.startswith("adapters/") and path.endswith("/importance/gradient")]
-    tables = ("samples/id", "choices/sample", "tokens/sample", "rows/states", *UNEMBEDDING_ARRAYS)
+    tables = ("samples/id", "choices/sample", "tokens/sample", "rows/states", *VOCABULARY_ARRAYS)
     for path in (*tables, *gradients, *once):
         if path in arrays:
             needed = -(-arrays[path].shape[0] // _chunk_shape(arrays[path])[0])

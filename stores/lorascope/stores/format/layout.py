@@ -13,12 +13,15 @@ import numpy as np
 from .spec import DTYPES, ROW_TOKENS, Adapter, Component, RunSpec, Unembedding
 from .tables import (
     ADAPTER_COLUMNS,
+    CHANGE_AXES,
+    CHANGE_COLUMNS,
     IMPORTANCE_COLUMNS,
     REPLY_COLUMNS,
     ROW_STATES,
     TABLES,
     TOKEN_TEXT,
     UNEMBEDDING_NORM,
+    VOCABULARY_TEXT,
     Column,
 )
 
@@ -31,6 +34,8 @@ TABLE_CHUNK = 65_536
 """Most entries of a table in one chunk."""
 GROUPS = ("rows", *TABLES, "states", "reductions", "adapters", "unembedding")
 """Top-level groups that every reader knows; each further one is optional, and the root lists its name."""
+FOLDERS_BY_COMPONENT = ("lora_B", "lora_bias", "delta")
+"""Folders of an adapter with one array per component."""
 DIGESTS = "rows/digest"
 """Path of the digests of all rows, one object in a finished run; before version 3, one object a row."""
 COMMITS = "rows/commit"
@@ -122,7 +127,7 @@ def single_component(path: str) -> str | None:
     parts = path.split("/")
     if parts[0] == "states":
         return parts[1]
-    return parts[3] if parts[0] == "adapters" and len(parts) == 4 else None
+    return parts[3] if parts[0] == "adapters" and parts[2] in FOLDERS_BY_COMPONENT else None
 
 
 def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
@@ -158,6 +163,8 @@ def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
         yield from _state_arrays(spec, component)
     for adapter in spec.adapters:
         yield from _adapter_arrays(spec, adapter)
+    if spec.changes or spec.n_vocabulary:
+        yield replace(_column_array("vocabulary", VOCABULARY_TEXT, spec.n_vocabulary), dims=("vocabulary",))
     if spec.unembedding is not None:
         yield from _unembedding_arrays(spec.unembedding)
 
@@ -244,12 +251,17 @@ def _adapter_arrays(spec: RunSpec, adapter: Adapter) -> Iterator[ArraySpec]:
         yield _component_array(spec, f"{root}/{name}", meaning, units=units, optional=name == "swallowed")
     if spec.states != "all":
         yield _component_array(spec, f"{root}/delta_norm", "Euclidean norm of delta", optional=True)
-    if spec.kl:
+    if spec.kl or spec.changes:
         meaning = (
             "Kullback-Leibler divergence of the next-token distribution with the adapter from the one without, "
             "KL(base || adapted); NaN where it wasn't measured"
         )
         yield _token_array(spec, f"{root}/kl", meaning, units="nat", optional=True)
+    for column in CHANGE_COLUMNS if spec.changes else ():
+        array = _column_array(f"{root}/changes", column, spec.n_tokens)
+        names, widths = CHANGE_AXES.get(column.name, ((), ()))
+        shape, chunks = (*array.shape, *widths), (*array.chunks, *widths)
+        yield replace(array, shape=shape, chunks=chunks, dims=("token", *names))
     if spec.ablate is not None:
         meaning = (
             "Kullback-Leibler divergence of the next-token distribution without one part's delta from the adapted "
@@ -329,9 +341,7 @@ def _unembedding_arrays(unembedding: Unembedding) -> Iterator[ArraySpec]:
     yield replace(weight, dtype=dtype.name, fill=fill, chunks=chunks, attributes={**weight.attributes, **types})
     norm = _column_array("unembedding", UNEMBEDDING_NORM, unembedding.n_features)
     yield replace(norm, dims=("feature",), attributes={**norm.attributes, "centred": unembedding.centred})
-    meaning = "text of each token id, as the tokenizer decodes it alone"
-    text = Column(name="text", dtype="string", fill="", attributes={"long_name": meaning})
-    yield replace(_column_array("unembedding", text, unembedding.n_vocabulary), dims=("vocabulary",))
+    yield replace(_column_array("unembedding", VOCABULARY_TEXT, unembedding.n_vocabulary), dims=("vocabulary",))
 
 
 def _weight_array(path: str, meaning: str, *axes: tuple[str, int]) -> ArraySpec:

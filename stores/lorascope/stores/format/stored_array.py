@@ -130,7 +130,8 @@ class StoredArray:
         low, high = self.limits
         first = chunk * self.chunks[0]
         values = entries[: max(self.shape[0] - first, 0)]
-        places = np.flatnonzero(~((values >= low) & (values <= high)))  # NaN is outside, too
+        outside = ~((values >= low) & (values <= high))  # NaN is outside, too
+        places = np.flatnonzero(outside.any(axis=tuple(range(1, values.ndim))))
         if not len(places):
             return None
         more = f" ({len(places) - 1} more such)" if len(places) > 1 else ""

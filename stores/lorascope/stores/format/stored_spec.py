@@ -10,7 +10,7 @@ from zarr.core.metadata import ArrayV3Metadata
 from .layout import ArraySpec, array_specs
 from .spec import MAX_COMPONENTS, Adapter, Component, RunSpec, Unembedding
 from .stored_array import StoredArray
-from .tables import TABLES, find_column
+from .tables import TABLES, VOCABULARY_TEXT, find_column
 
 ArrayDescription = ArrayV3Metadata | StoredArray
 
@@ -96,6 +96,8 @@ def _run_spec(
         stream=attributes["stream"],
         states=attributes["states"],
         kl=True,  # optional: whether it exists is seen from the arrays
+        changes=any("/changes/" in path for path in arrays),
+        n_vocabulary=_table_length(arrays, "vocabulary"),
         ablate=None if ablation is None else str(ablation.attributes.get("parts", "")),  # type: ignore[arg-type]
         n_tokens=attributes["n_tokens"],
         n_samples=_table_length(arrays, "samples"),
@@ -143,5 +145,6 @@ def _n_replies(arrays: Mapping[str, ArrayDescription], adapter: str) -> int:
 
 def _table_length(arrays: Mapping[str, ArrayDescription], table: str) -> int:
     """Return the number of entries of a table, from its first existing column; 0 without columns."""
-    shapes = (arrays[path].shape for column in TABLES[table] if (path := f"{table}/{column.name}") in arrays)
+    columns = (VOCABULARY_TEXT,) if table == "vocabulary" else TABLES[table]
+    shapes = (arrays[path].shape for column in columns if (path := f"{table}/{column.name}") in arrays)
     return next((shape[0] for shape in shapes if shape), 0)

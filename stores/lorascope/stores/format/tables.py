@@ -1,7 +1,7 @@
 """Columns of a run's tables: samples, choices, tokens and components."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -249,6 +249,46 @@ ROW_STATES = Column(
     high=1,
     attributes={"long_name": "1 where the row keeps states, factor and delta; 0 where it keeps reductions alone"},
 )
+N_LARGEST = 20
+"""Number of tokens that gain most, and of tokens that lose most, which are stored after each token."""
+N_DRAWS = 8
+"""Number of tokens that are drawn from each next-token distribution."""
+
+
+def _change_columns() -> tuple[Column, ...]:
+    """Return the columns of `changes`; P is the next-token distribution with the adapter, Q that without."""
+    columns: list[Column] = []
+    for name, meaning in (
+        ("gain_token", "token ids with the largest p log(p / q), descending; -1 where fewer are above 0"),
+        ("loss_token", "token ids with the largest q log(q / p), descending; -1 where fewer are above 0"),
+        ("adapted_choice", "token id that is likeliest under P"),
+        ("base_choice", "token id that is likeliest under Q"),
+        ("adapted_draw", "token ids drawn from P, by the same uniform numbers as base_draw"),
+        ("base_draw", "token ids drawn from Q, by the same uniform numbers as adapted_draw"),
+    ):
+        columns.append(_integer_column(name, f"{meaning}; -1 where it wasn't measured", low=-1, high="vocabulary"))
+    for name, units, meaning in (
+        ("kl_adapted_base", "nat", "Kullback-Leibler divergence KL(P || Q), the sum of p log(p / q) over token ids"),
+        ("gain", "nat", "p log(p / q) of gain_token"),
+        ("loss", "nat", "q log(q / p) of loss_token"),
+        ("adapted_choice_p", "1", "probability of adapted_choice under P"),
+        ("base_choice_p", "1", "probability of base_choice under Q"),
+        ("adapted_nll", "nat", "negative log-likelihood of the token itself given those before it, with the adapter"),
+        ("base_nll", "nat", "negative log-likelihood of the token itself given those before it, without the adapter"),
+    ):
+        attributes = {"long_name": f"{meaning}; NaN where it wasn't measured", "units": units}
+        columns.append(Column(name=name, dtype="float32", fill=np.nan, attributes=attributes))
+    return tuple(replace(column, by_row=True) for column in columns)
+
+
+CHANGE_COLUMNS = _change_columns()
+"""Values that an adapter has after each token: how the next token's distribution changes from Q without it to P."""
+CHANGE_AXES = {
+    **dict.fromkeys(("gain_token", "gain", "loss_token", "loss"), (("largest",), (N_LARGEST,))),
+    **dict.fromkeys(("adapted_draw", "base_draw"), (("draw",), (N_DRAWS,))),
+}
+"""Name of a column of `CHANGE_COLUMNS` that has a second axis -> that axis' name and length."""
+VOCABULARY_TEXT = _text_column("text", "text of each token id, as the tokenizer decodes it alone")
 UNEMBEDDING_NORM = Column(
     name="norm",
     dtype="float32",
@@ -263,12 +303,10 @@ def find_column(path: str) -> Column | None:
     """Return the specification of the column that is stored at `path`; None for an array of another kind."""
     table, _, name = path.rpartition("/")
     columns = {**TABLES, "rows": (ROW_STATES,), "unembedding": (UNEMBEDDING_NORM,)}.get(table, ())
-    if table.startswith("adapters/") and table.count("/") == 1:
-        columns = ADAPTER_COLUMNS
-    elif table.startswith("adapters/") and table.endswith("/replies"):
-        columns = REPLY_COLUMNS
-    elif table.startswith("adapters/") and table.endswith("/importance"):
-        columns = (*IMPORTANCE_COLUMNS["pass"], *IMPORTANCE_COLUMNS["direction"])
+    if table.startswith("adapters/"):
+        importance = (*IMPORTANCE_COLUMNS["pass"], *IMPORTANCE_COLUMNS["direction"])
+        folders = {"": ADAPTER_COLUMNS, "changes": CHANGE_COLUMNS, "importance": importance, "replies": REPLY_COLUMNS}
+        columns = folders.get("/".join(table.split("/")[2:]), ())
     return next((column for column in columns if column.name == name), None)
 
 

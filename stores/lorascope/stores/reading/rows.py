@@ -17,28 +17,31 @@ from .chunks import read_chunk_columns
 class RowArray:
     """Array (token, ...) of a run, read like a NumPy array, in float32, one row (1,024 tokens) at a time.
 
-    Tokens of rows that aren't committed are NaN. It can be pickled, so that Dask tasks anywhere can read their rows.
+    Token ids are int32. Tokens of rows that aren't committed are NaN, and token ids -1. It can be pickled, so that Dask
+    tasks anywhere can read their rows.
     """
 
     def __init__(self, array: StoredArray, *, place: Place, committed: np.ndarray, columns: slice) -> None:
-        """Take columns of a stored array, without reading; raises StoreError if its type isn't a float type.
+        """Take columns of a stored array, without reading; raises StoreError if its type isn't a float type or int32.
 
         `committed` is the mask of rows that can be read.
         """
         self.path = array.path
         self.dtype_logical = str(array.attributes.get("dtype_logical", array.dtype.name))
+        self.dtype = np.dtype(np.int32 if array.dtype == np.int32 else np.float32)
         try:
-            require_stored_type(array.dtype, self.dtype_logical)
+            if self.dtype != np.int32:
+                require_stored_type(array.dtype, self.dtype_logical)
         except ValueError as error:
             raise StoreError(f"{array.path!r} can't be read as numbers: {error}") from error
         self._array = array
+        self._fill = -1 if self.dtype == np.int32 else np.nan
         self._place = place
         self._committed = committed
         width = array.shape[1] if len(array.shape) > 1 else 1
         self.columns = slice(*columns.indices(width))
         """Columns of the stored array that this one has; several components may share an array."""
         self.shape: tuple[int, ...] = (array.shape[0], *(len(range(n)[columns]) for n in array.shape[1:]))
-        self.dtype = np.dtype(np.float32)
         self.ndim = len(self.shape)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -52,7 +55,7 @@ class RowArray:
         self.__dict__.update(state, _committed=committed)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        """Return a float32 NumPy array for any key that NumPy accepts, tokens first; whole rows are read for it."""
+        """Return a NumPy array for any key that NumPy accepts, tokens first; whole rows are read for it."""
         tokens, *rest = key if isinstance(key, tuple) else (key,)
         if not isinstance(tokens, slice) or (tokens.step or 1) < 0:
             places = np.asarray(np.arange(self.shape[0])[tokens])
@@ -65,7 +68,7 @@ class RowArray:
         return np.asarray(whole[(slice(None, None, step), *rest)])
 
     def take(self, tokens: np.ndarray) -> np.ndarray:
-        """Return tokens by their places in the run, in any order, float32; each row is read once and whole."""
+        """Return tokens by their places in the run, in any order; each row is read once and whole."""
         values = np.empty((len(tokens), *self.shape[1:]), self.dtype)
         rows, offsets = np.divmod(tokens, ROW_TOKENS)
         for row in np.unique(rows).tolist():
@@ -74,7 +77,7 @@ class RowArray:
         return values
 
     def read_row(self, row: int, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Return tokens `start` to `stop` of the run that are in this row (all by default), float32.
+        """Return tokens `start` to `stop` of the run that are in this row (all by default).
 
         Raises
         ------
@@ -85,8 +88,9 @@ class RowArray:
         n_tokens = self.n_tokens(row)
         part = slice(max(start - offset, 0), n_tokens if stop is None else min(stop - offset, n_tokens))
         if not self._committed[row]:
-            return np.full((part.stop - part.start, *self.shape[1:]), np.nan, self.dtype)
-        return widen_block(self.read_stored(row)[part], self.dtype_logical)
+            return np.full((part.stop - part.start, *self.shape[1:]), self._fill, self.dtype)
+        stored = self.read_stored(row)[part]
+        return stored if self.dtype == np.int32 else widen_block(stored, self.dtype_logical)
 
     def read_stored(self, row: int) -> np.ndarray:
         """Return a committed row in the type in which it is stored: bfloat16 as uint16 bits."""
@@ -113,7 +117,7 @@ class RowArray:
         return min(ROW_TOKENS, self.shape[0] - row * ROW_TOKENS)
 
     def to_dask(self) -> Any:
-        """Return a lazy float32 Dask array with one block per row (1,024 tokens)."""
+        """Return a lazy Dask array with one block per row (1,024 tokens), float32 or of token ids int32."""
         import dask.array as da  # takes half a second, so only where it is needed
 
         return da.from_array(

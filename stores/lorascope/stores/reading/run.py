@@ -17,7 +17,14 @@ from ..errors import StoreError
 from ..format.layout import BITS_NOTE, is_kept_with_states
 from ..format.spec import ROW_TOKENS
 from ..format.stored_array import StoredArray
-from ..format.tables import IMPORTANCE_COLUMNS, REPLY_COLUMNS, TABLES, TOKEN_WEIGHT, is_base_score_column
+from ..format.tables import (
+    CHANGE_COLUMNS,
+    IMPORTANCE_COLUMNS,
+    REPLY_COLUMNS,
+    TABLES,
+    TOKEN_WEIGHT,
+    is_base_score_column,
+)
 from ..names import suggestion, suggestion_or_first_name
 from ..places.place import Place
 from .chunks import read_digests
@@ -471,6 +478,48 @@ class Run:
         values = {name: (axis, self.read_static(f"{root}/{name}")) for axis, names in by_axis.items() for name in names}
         gradient = (tuple(by_axis), self.read_static(f"{root}/gradient"), {"units": "nat"})
         return xr.Dataset({"gradient": gradient, **values})
+
+    def changes(self, adapter: str | None = None, *, sample: Samples = None) -> xr.Dataset:
+        """Return how an adapter changes the next token's distribution after each token, a lazy Dataset (token, ...).
+
+        P is the distribution with the adapter, Q that without it.
+
+        Returns
+        -------
+        xarray.Dataset
+            `kl_adapted_base` (token), KL(P || Q) in nats, the sum of p log(p / q) over all token ids; `gain_token` and
+            `gain` (token, largest), the ids whose p log(p / q) is largest, descending, and these values; `loss_token`
+            and `loss`, the same for q log(q / p), whose sum is KL(Q || P), the measure `kl` of `reduction`;
+            `adapted_choice` and `base_choice`, the likeliest ids under P and Q, and `..._p`, their probabilities;
+            `adapted_draw` and `base_draw` (token, draw), ids drawn from P and Q by the same uniform numbers, so that
+            shares of any set of ids are unbiased; `adapted_nll` and `base_nll`, negative log-likelihoods of the token
+            itself, in nats. Ids are int32, other values float32; -1 and NaN in batches without a measurement.
+
+        Raises
+        ------
+        StoreError
+            If the run has no changes, or several adapters and `adapter` names none of them.
+        """
+        root = f"adapters/{self._checked_adapter_name(adapter)}/changes"
+        if f"{root}/{CHANGE_COLUMNS[0].name}" not in self.arrays:
+            raise StoreError(f"{self.place.name!r} holds no next-token changes; capture it again with `--changes all`")
+        variables = {}
+        for column in CHANGE_COLUMNS:
+            array = self.arrays[f"{root}/{column.name}"]
+            attributes = {key: value for key, value in array.attributes.items() if key != "written"}
+            variables[column.name] = xr.Variable(array.dims, self._row_array(array.path).to_dask(), attributes)
+        changes = xr.Dataset(variables).assign_coords(self.token_labels)
+        return changes if sample is None else changes.isel(token=sample_token_places(self.samples, sample))
+
+    def vocabulary(self) -> np.ndarray:
+        """Return the text of each token id, as the tokenizer decodes it alone, str as object (vocabulary,).
+
+        Raises StoreError if the run has neither next-token changes nor an unembedding, which come with these texts.
+        """
+        for path in ("vocabulary/text", "unembedding/text"):
+            if path in self.arrays:
+                return self.read_static(path).astype(object)
+        raise StoreError(f"{self.place.name!r} holds no texts of token ids; capture it again with `--changes all`")
 
     def delta_arrays(self, component: str, adapter: str | None = None) -> DeltaSource:
         """Return the arrays and weights that give `delta`, what the adapter adds, to be read in any process.
