@@ -20,6 +20,8 @@ KINDS = {"q_proj": 24, "up_proj": 40, "down_proj": 16}
 SWALLOWED = 0.125
 ABLATED = 2
 """Every second sample is ablated."""
+PASSES = np.repeat([1, 3, 4, 9, 10], 3)
+"""Sample of each pass whose gradients are stored: three draws of each of five samples."""
 
 
 @dataclass
@@ -107,6 +109,7 @@ def write_small(
     dtype: str = "float32",
     factored: bool = True,
     delta_source: str = "branch",
+    importance: bool = False,
 ) -> Small:
     rng = np.random.default_rng(5)
     components = make_components(dtype, outside=outside)
@@ -135,6 +138,7 @@ def write_small(
                 scaling=(0.5,) * n,
                 factored=(factored,) * n,
                 delta_source=() if factored else (delta_source,) * n,
+                importance=(len(PASSES), 2 * n) if importance else None,
             )
             for name in adapters
         ),
@@ -161,6 +165,10 @@ def write_small(
         for c in components
         if states != "none" and factored
     }
+    if importance:
+        for name in adapters:
+            gradients = make_gradients(np.random.default_rng(6), lengths, n)  # all else is as without
+            weights |= {f"adapters/{name}/importance/{column}": values for column, values in gradients.items()}
     small = Small(run=None, weight=weight if is_weighted else np.ones(spec.n_tokens))  # type: ignore[arg-type]
     arrays = {
         entry.path: rng.normal(size=entry.shape, scale=1.5).astype(np.float32)
@@ -200,6 +208,19 @@ def make_components(dtype: str, *, outside: bool) -> tuple[Component, ...]:
         Component(path=path, kind=kind, layer=layer, d_in=8, d_out=width, dtype=dtype, stored_dtype=dtype)
         for path, kind, layer, width in names
     )
+
+
+def make_gradients(rng: np.random.Generator, lengths: np.ndarray, n: int) -> dict[str, np.ndarray]:
+    """Gradients of two directions of each of n components, which vary in size over three orders of magnitude."""
+    return {
+        "gradient": (rng.normal(size=(len(PASSES), 2 * n)) * np.exp(2 * rng.normal(size=2 * n))).astype(np.float32),
+        "sample": PASSES,
+        "draw": np.arange(len(PASSES)) % 3,
+        "n_tokens": lengths[PASSES],
+        "component": np.arange(2 * n) // 2,
+        "direction": np.arange(2 * n) % 2,
+        "singular_value": rng.random(2 * n).astype(np.float32),
+    }
 
 
 def fill_states(small: Small, spec: RunSpec, arrays: dict[str, np.ndarray], weights: dict[str, np.ndarray]) -> None:

@@ -40,6 +40,7 @@ ANALYSES: dict[str, Callable[[Any, Path], object]] = {
     "directions": lambda run, out: analyze.directions(run, NAME),
     "explain": lambda run, out: analyze.explain(run),
     "export_pairs": lambda run, out: analyze.export_pairs(run, out / "pairs.npz"),
+    "importance": lambda run, out: analyze.importance(run),
     "measure_information": lambda run, out: analyze.measure_information(run, estimator="gaussian", n_shuffles=0),
     "measure_run": lambda run, out: analyze.measure_run(run, ["js"]),
     "miub": lambda run, out: analyze.miub(run),
@@ -50,7 +51,7 @@ ANALYSES: dict[str, Callable[[Any, Path], object]] = {
     "write_bundle": lambda run, out: viewing.write_bundle(run, out / "bundle"),
     "write_report": lambda run, out: report.write_report(run, out / "page.html"),
 }
-NEEDS_MORE = {"compare_measures": "ablat"}
+NEEDS_MORE = {"compare_measures": "ablat", "importance": "no importance"}
 """Analysis -> what it lacks in this run, sound or not."""
 WITHOUT = {"scores_table", "page_path", "paragraph"}
 """Functions for `info`, which also tells about damaged runs, and of an explanation that was computed before."""

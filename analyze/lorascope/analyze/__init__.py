@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .fits.fit import fit_report, fit_scaling_law
     from .fits.metrics import compare_metrics
     from .importance.compare_measures import compare_measures
+    from .importance.importance import importance
     from .information.bound import js_lower_bound, js_upper_bound
     from .information.measure_information import export_pairs, measure_information
     from .information.mutual_information import mutual_information
@@ -45,6 +46,7 @@ __all__ = [
     "fit_report",
     "fit_scaling_law",
     "group_by",
+    "importance",
     "jensen_shannon",
     "js_lower_bound",
     "js_upper_bound",

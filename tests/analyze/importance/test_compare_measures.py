@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 from safetensors.numpy import save_file
 from scipy.stats import rankdata, spearmanr
 
-from lorascope.analyze import adapter_report, compare_measures
+from lorascope.analyze import adapter_report, compare_measures, importance
 from lorascope.analyze.adapters.factors import hash_adapter
 from lorascope.analyze.fits.resampling import basic_interval, group_draws, percentile_interval
 from lorascope.analyze.importance.compare_measures import (
@@ -19,7 +20,7 @@ from lorascope.analyze.importance.compare_measures import (
 )
 from lorascope.stores import Run, StoreError, open_run
 
-from ..conftest import ABLATED, Small
+from ..conftest import ABLATED, PASSES, Small
 
 KINDS = np.repeat([0, 1, 2, 0, 1, 2], 10)
 
@@ -234,3 +235,33 @@ def test_ablation_is_a_mean_over_samples_that_were_ablated(
     assert result["part"].values.tolist() == small.run.ablation()["part"].values.tolist()
     n_tokens = int(np.isfinite(small.run.ablation().values[:, 0]).sum())
     assert result.attrs == {"parts": parts, "n_samples": 6, "n_tokens": n_tokens}
+
+
+def test_importance_is_compared_where_the_run_has_it(make_small: Callable[..., Small]) -> None:
+    small = make_small(ablate="components", importance=True)
+    result = compare_measures(small.run, n_draws=100)
+    assert result["measure"].values.tolist() == [*COMPARED_MEASURES, "importance"]
+    value = importance(small.run)["components"]["value"].values
+    np.testing.assert_allclose(result["value"].sel(measure="importance"), value, rtol=1e-12)
+    r = spearmanr(value, result["ablation"].values)[0]
+    assert float(result["spearman"].sel(measure="importance")) == pytest.approx(r)
+    without = compare_measures(make_small(ablate="components").run, n_draws=100)
+    for name in ("spearman", "spearman_low", "partial_high"):
+        xr.testing.assert_equal(result[name].drop_sel(measure="importance"), without[name])
+    ablated = np.arange(12) % ABLATED == 0
+    common = len({int(sample) for sample in PASSES if ablated[sample]})
+    assert f"importance rests on 5 samples; {common} of them were ablated too" in json.loads(result.attrs["remarks"])
+
+
+def test_intervals_contain_the_error_of_importances_own_samples() -> None:
+    made = tables_of(7, n_samples=12, noise=0.01)["tables"]  # ablation hardly varies between samples
+    noisy = made["ablation"][0] * np.exp(np.random.default_rng(0).normal(size=(6, 60)))
+    draws = group_draws(12, 200, np.random.default_rng(0))
+    fixed = {"depth": np.arange(60) // 3.0, "weight_norm": np.full(60, np.nan)}
+    r = spearmanr(noisy.mean(axis=0), made["ablation"].mean(axis=0))[0]
+    widths = []
+    for counts in (np.random.default_rng(1).multinomial(6, np.full(6, 1 / 6), 200), np.ones((200, 6), int)):
+        result = correlate(made, fixed, KINDS, draws, 0.95, (noisy, counts)).sel(measure="importance")
+        assert float(result["spearman"]) == pytest.approx(r)
+        widths.append(float(result["spearman_high"] - result["spearman_low"]))
+    assert widths[0] > 4 * widths[1]

@@ -21,6 +21,8 @@ from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike
 
+from .importance import has_importance, importance_by_component
+
 
 def ablation_by_part(run: Run, adapter: str | None = None) -> xr.Dataset | None:
     """Return mean KL from removing a part's delta, by part (component, layer or kind); None without ablated samples.
@@ -61,7 +63,7 @@ def ablation_by_part(run: Run, adapter: str | None = None) -> xr.Dataset | None:
 TOKEN_MEASURES = ("js", "delta_ratio", "js_permuted", "effective_width")
 """Compared measures that are means over tokens and samples."""
 COMPARED_MEASURES = ("js", "delta_ratio", "js_permuted", "js_over_permuted", "effective_width", "weight_norm", "depth")
-"""All compared measures, in the order of the result."""
+"""Compared measures that every run has, in the order of the result; `importance` follows if it was measured."""
 MIN_COMPONENTS = 3
 """Least number of components for a rank correlation."""
 CORRELATIONS = {
@@ -108,15 +110,16 @@ def compare_measures(
     -------
     xr.Dataset
         By `measure` (js, delta_ratio, js_permuted, effective_width, their means over tokens and samples;
-        js_over_permuted, a ratio of means; weight_norm, the Frobenius norm of s B A; depth, the layer): `spearman` with
-        ablation, and `partial`, once the mean rank of each kind of module is subtracted from both sides. Each has
-        `_low` and `_high`, the ends of its interval, NaN for one sample.
+        js_over_permuted, a ratio of means; weight_norm, the Frobenius norm of s B A; depth, the layer; and importance,
+        over its own samples, if the run has it): `spearman` with ablation, and `partial`, once the mean rank of each
+        kind of module is subtracted from both sides. Each has `_low` and `_high`, the ends of its interval, NaN for one
+        sample.
 
         By `component`: `ablation` in nats, mean over samples, and its standard error `ablation_se`. `value` (measure,
         component) contains the compared values. Sampled tokens are weighted by the inverse of their probability.
 
         Components at which a measure isn't known or finite are excluded from its correlations, which are NaN if fewer
-        than three remain; `remarks` (JSON list of sentences) says how many.
+        than three remain; `remarks` (JSON list of sentences) says how many, and on which samples importance rests.
         Other attributes: provenance, `n_samples`, `n_tokens`, `level`, `n_draws`, `seed`.
 
     Raises
@@ -130,6 +133,7 @@ def compare_measures(
     Notes
     -----
     Samples are treated as independent draws, and components as a fixed set; each draw of samples recomputes both sides.
+    Importance is measured on other samples than ablation, and these are drawn apart from ablation's.
     A draw is noisier than the data, and noise lowers correlations: those of draws are below the estimate, as that is
     below the true value. Intervals are therefore the bootstrap's basic ones, within -1 and 1; percentile intervals
     would be too low. They are still too narrow: of simulated runs with 60 components, 10 to 60 samples and logs that
@@ -166,16 +170,22 @@ def compare_measures(
     tables = {name: tables.get(name, unknown)[used] for name in ("ablation", *TOKEN_MEASURES)}
     fixed = {"weight_norm": _weight_norms(weights, paths), "depth": measured["layer"].values.astype(np.float64)}
     kinds = np.unique(measured["kind"].values.astype(str), return_inverse=True)[1]
-    correlations = correlate(
-        tables, fixed, kinds, group_draws(int(used.sum()), n_draws, np.random.default_rng(seed)), level
-    )
+    rng = np.random.default_rng(seed)
+    draws, importance = group_draws(int(used.sum()), n_draws, rng), None
+    if has_importance(run, adapter):
+        samples, values = importance_by_component(run, adapter, paths)
+        importance = values, rng.multinomial(len(samples), np.full(len(samples), 1 / len(samples)), len(draws.counts))
+    correlations = correlate(tables, fixed, kinds, draws, level, importance)
     holes = np.isnan(correlations["value"].transpose("measure", "component").values)
     remarks = [
         f"{name} excludes {int(hole.sum())} of {len(paths)} components, where it isn't known or finite, such as "
         f"{paths[hole.argmax()]}"
-        for name, hole in zip(COMPARED_MEASURES, holes, strict=True)
+        for name, hole in zip(correlations["measure"].values, holes, strict=True)
         if hole.any()
     ]
+    if importance is not None:
+        common = np.isin(samples, np.flatnonzero(used)).sum()
+        remarks.append(f"importance rests on {len(samples)} samples; {common} of them were ablated too")
     counts = np.bincount(run.read_static("tokens/sample"), minlength=len(used))
     attributes = run_attributes(run, adapter) | {"remarks": json.dumps(remarks), "level": level, "n_draws": n_draws}
     attributes |= {"seed": seed, "n_samples": int(used.sum()), "n_tokens": int(counts[used].sum())}
@@ -188,23 +198,33 @@ def correlate(
     kinds: Int64[np.ndarray, " component"],
     draws: Draws,
     level: float,
+    importance: tuple[Float64[np.ndarray, "other component"], Int64[np.ndarray, "draw other"]] | None = None,
 ) -> xr.Dataset:
     """Return rank correlations of measures with the effect of ablation over components, with bootstrap intervals.
 
-    This is the result of `compare_measures` without labels. `tables` vary over samples, `fixed` measures don't.
+    This is the result of `compare_measures` without labels. `tables` vary over samples, `fixed` measures don't;
+    `importance` are values of samples of its own, and how often each draw has these.
     """
     n = len(tables["ablation"])
+    measures = COMPARED_MEASURES if importance is None else (*COMPARED_MEASURES, "importance")
 
-    def means(counts: np.ndarray) -> dict[str, np.ndarray]:
-        """Return measure -> means over samples, (draw, component), weighted by `counts` (draw, sample)."""
+    def means(counts: np.ndarray, others: np.ndarray | None) -> dict[str, np.ndarray]:
+        """Return measure -> means over samples, (draw, component), weighted by `counts` (draw, sample).
+
+        Those of importance are weighted by `others`, or equally.
+        """
         shares = counts / counts.sum(axis=1, keepdims=True)
         values = {name: shares @ np.where(np.isfinite(table), table, np.nan) for name, table in tables.items()}
+        if importance is not None:
+            weights = np.ones((1, len(importance[0]))) if others is None else others
+            values["importance"] = weights / weights.sum(axis=1, keepdims=True) @ importance[0]
         permuted = values["js_permuted"]
         ratio = np.divide(values["js"], permuted, out=np.full(permuted.shape, np.nan), where=permuted > 0)
         return values | {"js_over_permuted": ratio} | {k: np.broadcast_to(v, ratio.shape) for k, v in fixed.items()}
 
-    whole, by_draw = means(np.ones((1, n))), means(draws.counts)
-    known = {m: np.isfinite(whole[m][0]) & np.isfinite(by_draw[m]).all(axis=0) for m in COMPARED_MEASURES}
+    whole = means(np.ones((1, n)), None)
+    by_draw = means(draws.counts, None if importance is None else importance[1])
+    known = {m: np.isfinite(whole[m][0]) & np.isfinite(by_draw[m]).all(axis=0) for m in measures}
 
     def correlations(means_by_measure: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return each measure's correlations with the effect of ablation, (measure, correlation, draw)."""
@@ -219,13 +239,13 @@ def correlate(
         [basic_interval(float(v), d, level, draws.weights) for v, d in zip(*m, strict=True)]
         for m in zip(r, drawn, strict=True)
     ]
-    result = xr.Dataset(coords={"measure": list(COMPARED_MEASURES)})
+    result = xr.Dataset(coords={"measure": list(measures)})
     for k, (name, text) in enumerate(CORRELATIONS.items()):
         for end, values in (("", r), ("_low", np.array(ends)[..., 0]), ("_high", np.array(ends)[..., 1])):
             result[name + end] = ("measure", np.clip(values[:, k], -1, 1), {"long_name": text, "units": "1"})
     for name, values in (("ablation", whole["ablation"][0]), ("ablation_se", standard_error(tables["ablation"]))):
         result[name] = ("component", values, {"units": "nat"})
-    result["value"] = (("measure", "component"), np.stack([whole[name][0] for name in COMPARED_MEASURES]))
+    result["value"] = (("measure", "component"), np.stack([whole[name][0] for name in measures]))
     return result
 
 

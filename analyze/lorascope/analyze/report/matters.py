@@ -29,6 +29,7 @@ NAMES = {
     "effective_width": "effective width",
     "weight_norm": "norm of s B A",
     "depth": "layer",
+    "importance": "importance (from gradients)",
 }
 """Measure -> its name on the page."""
 N_ROWS = 10
