@@ -34,6 +34,7 @@ def damage(run: Path, how: str) -> Path:
 
 ANALYSES: dict[str, Callable[[Any, Path], object]] = {
     "base_overlap": lambda run, out: analyze.base_overlap(run, NAME),
+    "changes": lambda run, out: analyze.changes(run),
     "compare_directions": lambda run, out: analyze.compare_directions(run, run, NAME),
     "compare_measures": lambda run, out: analyze.compare_measures(run),
     "contexts": lambda run, out: analyze.contexts(run, [3]),
@@ -51,7 +52,7 @@ ANALYSES: dict[str, Callable[[Any, Path], object]] = {
     "write_bundle": lambda run, out: viewing.write_bundle(run, out / "bundle"),
     "write_report": lambda run, out: report.write_report(run, out / "page.html"),
 }
-NEEDS_MORE = {"compare_measures": "ablat", "importance": "no importance"}
+NEEDS_MORE = {"changes": "no next-token changes", "compare_measures": "ablat", "importance": "no importance"}
 """Analysis -> what it lacks in this run, sound or not."""
 WITHOUT = {"scores_table", "page_path", "paragraph"}
 """Functions for `info`, which also tells about damaged runs, and of an explanation that was computed before."""

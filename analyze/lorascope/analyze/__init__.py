@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from . import report as report
     from .adapters.adapter import adapter_report
     from .adapters.truncate import truncate_adapter
+    from .changes.changes import changes
     from .directions.directions import contexts, directions
     from .directions.overlaps import base_overlap, compare_directions
     from .fits.fit import fit_report, fit_scaling_law
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "adapter_report",
     "base_overlap",
+    "changes",
     "compare_directions",
     "compare_measures",
     "compare_metrics",

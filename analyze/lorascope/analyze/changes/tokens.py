@@ -1,0 +1,88 @@
+"""Tokens that an adapter makes likelier and less likely, and first choices that it changes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+from jaxtyping import Int64
+
+from lorascope.analyze.results.holm import holm
+
+from .errors import difference, ratio, standard_errors, t_test
+from .places import Places
+
+MIN_SAMPLES = 3
+"""Fewest samples in which a token, form or word occurs that is tested."""
+BLOCK = 1024
+"""Number of tokens whose sums by sample are in memory at once."""
+SIDES = {"gain": "kl_adapted_base", "loss": "kl"}
+"""Side of the change -> the KL divergence that its values over all tokens add up to."""
+
+
+def frequent_tokens(places: Places) -> tuple[Int64[np.ndarray, " id"], Int64[np.ndarray, " id"]]:
+    """Return ids that gain or lose in at least `MIN_SAMPLES` samples (in all if there are fewer), and in how many."""
+    pairs = []
+    for side in SIDES:
+        tokens = places.values[f"{side}_token"].astype(np.int64)
+        pairs.append((tokens * places.n_samples + places.sample[:, None])[tokens >= 0])
+    ids, counts = np.unique(np.unique(np.concatenate(pairs)) // places.n_samples, return_counts=True)
+    is_tested = counts >= min(MIN_SAMPLES, places.n_samples)
+    return ids[is_tested], counts[is_tested]
+
+
+def value_sums(places: Places, side: str, ids: np.ndarray, rows: np.ndarray) -> Any:
+    """Return a sparse matrix (row, id) of weighted gains or losses in nats of ascending ids, by each place's row."""
+    tokens, values = places.values[f"{side}_token"], places.values[side] * places.weight[:, None]
+    return count_matrix(np.where(np.isin(tokens, ids), tokens, -1), values, ids, rows)
+
+
+def count_matrix(tokens: np.ndarray, values: np.ndarray, ids: np.ndarray, rows: np.ndarray) -> Any:
+    """Return sums of values (place, token) by each place's row and by id, sparse (row, id); -1 is no token."""
+    from scipy import sparse  # type: ignore[import-untyped]
+
+    cells = np.broadcast_to(rows[:, None], tokens.shape)[tokens >= 0], np.searchsorted(ids, tokens[tokens >= 0])
+    return sparse.csr_array((values[tokens >= 0], cells), shape=(rows.max() + 1, len(ids)))
+
+
+def token_shares(every: Sequence[Places], texts: np.ndarray) -> pd.DataFrame:
+    """Return tokens by falling |net|: the shares of the summed KL that they gain and lose, errors and p.
+
+    `every` is the run's places, then the control's if there is one, whose shares are subtracted; `texts` are by id.
+    """
+    ids, n_samples = frequent_tokens(every[0])
+    sums = {side: [value_sums(places, side, ids, places.sample).tocsc() for places in every] for side in SIDES}
+    totals = {side: [places.sums(places.values[kl])[:, None] for places in every] for side, kl in SIDES.items()}
+    blocks = [pd.DataFrame({"gain": [], "gain_se": [], "loss": [], "loss_se": [], "net": [], "net_se": []})]
+    for start in range(0, len(ids), BLOCK):
+        part = slice(start, start + BLOCK)
+        (gain, gain_residual), (loss, loss_residual) = (
+            difference([ratio(m[:, part].toarray(), kl) for m, kl in zip(sums[side], totals[side], strict=True)])
+            for side in SIDES
+        )
+        columns = {"gain": gain, "gain_se": standard_errors(gain_residual), "loss": loss}
+        columns |= {"loss_se": standard_errors(loss_residual), "net": gain - loss}
+        columns |= {"net_se": standard_errors(gain_residual - loss_residual)}
+        blocks.append(pd.DataFrame(columns))
+    table = pd.concat(blocks, ignore_index=True)
+    p = holm(t_test(table["net"].to_numpy(), table["net_se"].to_numpy(), every[0].n_samples))
+    table = pd.DataFrame({"token_id": ids, "text": texts[ids]}).join(table).assign(p=p, n_samples=n_samples)
+    return table.sort_values("net", key=lambda net: -net.abs(), kind="stable")
+
+
+def changed_choices(every: Sequence[Places], texts: np.ndarray) -> pd.DataFrame:
+    """Return first choices that changed, by falling number of samples; `every` and `texts` as for `token_shares`.
+
+    `count` is the number of places, `of` that of places with this first choice of the base, `changed` that of places
+    among these with any other of the adapted model. A change that the control makes too isn't counted.
+    """
+    base, adapted = (every[0].values[f"{name}_choice"] for name in ("base", "adapted"))
+    is_changed = base != adapted
+    for control in every[1:]:
+        is_changed = is_changed & (control.values["adapted_choice"] != adapted)
+    frame = pd.DataFrame({"base": base, "adapted": adapted, "sample": every[0].sample})
+    table = frame[is_changed].groupby(["base", "adapted"])["sample"].agg(count="size", n_samples="nunique")
+    table = table.reset_index().sort_values(["n_samples", "count"], ascending=False, kind="stable")
+    table = table.assign(of=table["base"].map(frame["base"].value_counts()))
+    table = table.assign(changed=table["base"].map(frame["base"][is_changed].value_counts()))
+    return table.assign(base=texts[table["base"]], adapted=texts[table["adapted"]])

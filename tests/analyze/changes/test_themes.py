@@ -1,0 +1,50 @@
+"""Themes that were planted are found with their places; without a real change there are none."""
+
+import numpy as np
+
+from lorascope.analyze.changes.themes import STABLE, find_themes
+
+from .distributions import exchange_by_sample, places_of, random_distributions
+
+N_SAMPLES, N_PLACES, VOCABULARY = 30, 20, 60
+SAMPLE = np.repeat(np.arange(N_SAMPLES), N_PLACES)
+SEA, WAR = [3, 11, 25, 40], [7, 18, 33, 51]
+
+
+def planted(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Words of the sea gain at the first ten places of a sample, words of war at the last ten."""
+    q = random_distributions(rng, len(SAMPLE), VOCABULARY, sharpness=1.0)
+    p = q * np.exp(0.1 * rng.normal(size=q.shape))
+    is_early = np.arange(len(SAMPLE)) % N_PLACES < 10
+    for theme, places in ((SEA, is_early), (WAR, ~is_early)):
+        p[np.ix_(places, theme)] += rng.uniform(0.05, 0.15, (places.sum(), 4))
+    return p / p.sum(axis=1, keepdims=True), q
+
+
+def test_planted_themes_are_found() -> None:
+    themes = find_themes([places_of(*planted(np.random.default_rng(0)), SAMPLE)])
+    assert sorted(set(tokens[:4].tolist()) for tokens in themes["tokens"]) == [set(SEA), set(WAR)]
+    assert (themes["stability"] >= STABLE).all()
+    assert themes["share"].sum() > 0.9  # nearly all of the KL
+    first = SEA if set(themes["tokens"][0][:4]) == set(SEA) else WAR
+    positions = themes["places"] % N_PLACES
+    assert ((positions < 10).all(axis=1) == [first is SEA, first is WAR]).all()
+    assert all(len(set(SAMPLE[places])) == 5 for places in themes["places"])
+
+
+def test_an_equal_control_leaves_no_theme() -> None:
+    places = places_of(*planted(np.random.default_rng(0)), SAMPLE)
+    themes = find_themes([places, places])
+    assert themes["tokens"].shape == (0, 10)
+
+
+def test_exchanged_distributions_have_no_theme() -> None:
+    rng = np.random.default_rng(1)
+    p, q = exchange_by_sample(*planted(rng), SAMPLE, rng)
+    assert not len(find_themes([places_of(p, q, SAMPLE)])["share"])
+
+
+def test_two_samples_have_no_theme() -> None:
+    here = SAMPLE < 2
+    p, q = planted(np.random.default_rng(2))
+    assert not len(find_themes([places_of(p[here], q[here], SAMPLE[here])])["share"])
