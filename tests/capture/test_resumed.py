@@ -174,7 +174,19 @@ def command(tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, text: Path
 @pytest.mark.slow
 def test_three_processes_write_what_one_writes(content: Any, command: Any, tmp_path: Path) -> None:
     for out, n_ranks in (("alone.zarr", 1), ("three.zarr", 3)):
-        done = command(out, n_ranks, "--prompt", "main", "--prompt", "prompt3", "--answer-tokens", "3", *ABLATION)
+        done = command(
+            out,
+            n_ranks,
+            "--prompt",
+            "main",
+            "--prompt",
+            "prompt3",
+            "--answer-tokens",
+            "3",
+            *ABLATION,
+            "--importance",
+            "2",
+        )
         assert done.returncode == 0, done.stderr[-3000:]
     assert content(tmp_path / "alone.zarr") == content(tmp_path / "three.zarr")
     measured = json.loads((tmp_path / "three.zarr/zarr.json").read_text())["attributes"]["measured"]

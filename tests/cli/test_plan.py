@@ -151,3 +151,10 @@ def test_an_ablation_is_announced(capsys: pytest.CaptureFixture[str], folder: Pa
     assert code == 0
     assert re.search(r"Ablation of 7 kinds: 7 passes more, in 1 of 1 batch \(\d+ tokens\)", out)
     assert re.search(r"About .*, ablate .*, by a trial of", out)
+
+
+def test_importance_is_announced(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    code, out, _ = run(capsys, words(folder, "--importance", "2", "--limit", "3", "--no-probe"))
+    assert code == 0
+    assert re.search(r"Importance by 2 draws in 3 samples \(\d+ tokens\): as long as 5 forward passes over them", out)
+    assert re.search(r"gradients +│ +[\d.]+ .B", out)

@@ -15,6 +15,7 @@ from lorascope.stores.writing.write import delete_commits
 from .buffers.rows import queue_bytes_needed, row_spans
 from .config import CaptureConfig
 from .errors import Interrupted, collecting_signals
+from .recording.importance import all_gradients
 from .recording.layout import make_tables
 from .recording.progress import CaptureProgress, Report, progress_bar, report_stage
 from .recording.run_model import all_answers, all_scores, fill_rows
@@ -101,7 +102,8 @@ def capture(
 
     Notes
     -----
-    Nothing is written before all checks have passed, every choice is scored and every answer is written.
+    Nothing is written before all checks have passed, every choice is scored, every answer is written and every gradient
+    of the importance is taken.
     """
     if isinstance(config, CaptureConfig):
         if data is not None or out is not None or options:
@@ -154,6 +156,10 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
         answers = all_answers(model, tokenizer, scored, ranks, progress, n=n, **options)
     if config.score:
         scores = all_scores(model, scored, ranks, progress, **options)
+    importance: dict[str, np.ndarray] = {}
+    if n := config.importance:
+        options = {"draws": n, "seed": config.seed, "batch_tokens": config.batch_tokens}
+        importance = all_gradients(layout, model, settled.loaded.device, ranks, progress, **options)
     if not ranks.leads:
         ranks.wait()
         return resume_run(place)
@@ -172,7 +178,7 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
             ]
         )
         tables = make_tables(layout.samples, layout.plan, texts, *scores, *answers, scored=scored)
-        writer = create_run(place, spec, tables=tables, weights=settled.layout.weights())
+        writer = create_run(place, spec, tables=tables, weights={**settled.layout.weights(), **importance})
     ranks.wait()
     return writer
 

@@ -134,6 +134,9 @@ class CaptureConfig:
     kind of components, and KL(adapted || without it), in some batches."""
     ablate_share: float = 1 / 64
     """With `ablate`: share of the batches in which it is measured, at least one; each takes a pass for every part."""
+    importance: int = 0
+    """Number of draws of labels, such as 4, that show in up to 32 samples what the model's predictions need of the
+    adapter: each gives a gradient for every singular direction; 0 for none."""
     seed: int = 0
     """Seed of the random choice of tokens and batches."""
     queue: str | None = None
@@ -159,7 +162,7 @@ class CaptureConfig:
                 object.__setattr__(self, name, (getattr(self, name),))
         self._check_names()
         self._check_choices()
-        _require_at_least(self, 0, "seed", "generate", "answer_tokens")
+        _require_at_least(self, 0, "seed", "generate", "answer_tokens", "importance")
         _require_at_least(self, 1, "limit", "batch_tokens")
         _require_at_least(self, 2, "window_tokens")
         for name in ("budget", "queue"):

@@ -56,6 +56,9 @@ def test_what_the_device_holds() -> None:
     assert "states under way" not in bare
     ablated = dataclasses.replace(make_spec(), ablate="kinds", ablation_parts=("q", "k"))
     assert needs_of(ablated, weights=0, batch_tokens=7, vocabulary=11)["logits"] == bare["logits"]
+    adapter = dataclasses.replace(make_spec().adapters[0], importance=(8, 24))
+    graded = needs_of(dataclasses.replace(make_spec(), adapters=(adapter,)), weights=0, batch_tokens=7, vocabulary=11)
+    assert graded["gradients"] == 2 * 7 * (11 + 3 * 8 + (8 + 100 + 8 + 200))
     pair = needs_of(make_spec("pair"), weights=0, batch_tokens=7, vocabulary=11)
     assert pair["logits"] == 7 * 11 * (2 * 2 + 8)
     assert pair["base of a pair"] == 7 * 900 * 2

@@ -63,6 +63,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "states none of some components": {"states": "none", "component": ("*.q_proj", "*.0.*")},
     "states sample, several prompts": {"states": "sample", "states_share": 0.5, "prompt": ("main", "prompt1")},
     "ablation": {"ablate": "layers", "ablate_share": 0.5, "batch_tokens": 128, "codec": "raw", "score": False},
+    "importance": {"importance": 2, "states": "none", "codec": "raw"},
     "a budget": {"budget": "3MB", "answer_tokens": 4, "score_base": False},
 }
 
@@ -128,6 +129,18 @@ def test_an_ablation_is_told_and_timed(config: Callable[..., CaptureConfig], tex
     each = made.trial.measured["ablation_seconds_per_token"]
     assert made.seconds["ablate"] == pytest.approx(7 * kept * each)  # all windows but the last are of one length
     assert plan(config(limit=3), probe=False).ablation == {}
+
+
+def test_importance_is_counted_and_timed(config: Callable[..., CaptureConfig], text: Path) -> None:
+    settings = config(data=str(text), window_tokens=50, importance=3)
+    made = plan(settings)
+    found = capture(settings).importance()
+    n_tokens = int(found["n_tokens"].values[::3].sum())
+    assert found.sizes["pass"] == 3 * 32
+    assert made.as_dict()["importance"] == {"samples": 32, "tokens": n_tokens, "passes": 7}
+    assert made.trial is not None
+    assert made.seconds["importance"] == made.trial.costs.forward * n_tokens * 7
+    assert plan(config(limit=3), probe=False).importance == {}
 
 
 @pytest.mark.slow

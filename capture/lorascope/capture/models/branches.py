@@ -74,6 +74,23 @@ def lora_b(module: Any, adapter: str) -> np.ndarray:
         return _to_float32(weight * diagonal[adapter] if adapter in diagonal else weight)
 
 
+def singular_directions(module: Any, adapter: str, scaling: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return left singular vectors (feature, rank) and values (rank,) of scaling * B A, float64, by descending value.
+
+    Where the rank is larger than the layer, the last columns and values are 0.
+    """
+    b = lora_b(module, adapter).astype(np.float64)
+    if isinstance(module, Embedding):
+        a = _to_float32(module.lora_embedding_A[adapter])
+    else:
+        blocks = getattr(module.lora_A[adapter], "weight_as_blockdiagonal_matrix", None)
+        a = _to_float32(blocks() if blocks is not None else module.lora_A[adapter].weight)
+    (q, left), (_, right) = np.linalg.qr(b), np.linalg.qr(a.T.astype(np.float64))
+    vectors, values, _ = np.linalg.svd(scaling * left @ right.T, full_matrices=False)
+    columns, missing = q @ vectors, b.shape[1] - len(values)
+    return np.pad(columns, ((0, 0), (0, missing))), np.pad(values, (0, missing))
+
+
 def lora_bias(module: Any, adapter: str) -> np.ndarray | None:
     """Return a copy of the bias of a layer's lora_B, float32 (feature,); None if it has no bias."""
     if isinstance(module, Embedding) or not module.lora_bias.get(adapter):

@@ -53,6 +53,13 @@ def device_bytes_needed(
     if spec.states != "none":
         ranks = sum(rank for a in spec.adapters for rank, has in zip(a.rank, a.factored, strict=True) if has)
         needs["states under way"] = min(states, IN_FLIGHT_BYTES) + batch_tokens * ranks * 3 * 4  # factors, and copies
+    if any(adapter.importance for adapter in spec.adapters):
+        widths: dict[int, list[int]] = defaultdict(list)
+        for component in spec.components:
+            widths[component.layer] += [component.d_in, component.d_out]
+        # What enters each layer, the graph of one, and the gradient by the logits.
+        graph = sum(map(min, widths.values())) + max(map(sum, widths.values()))
+        needs["gradients"] = itemsize * (batch_tokens * graph + n_logits)
     if spec.stream == "pair":
         needs["base of a pair"] = states
     return needs

@@ -20,6 +20,7 @@ from ..models.device import is_present, parse_device
 from ..models.model import is_causal, model_facts
 from ..models.preflight import Note, finite_notes, inspect
 from ..models.training_record import base_notes
+from ..recording.importance import choose_samples
 from ..recording.layout import Layout
 from ..recording.reduce import has_kernel
 from ..samples.encoded import EncodedSample, count_roles
@@ -82,10 +83,13 @@ class Plan:
     trials: Mapping[Way, TrialResult]
     """Codec, or `none` for a capture without states -> measurements on this machine; empty without a trial."""
     seconds: Mapping[str, float]
-    """Seconds of `load`, as measured, and of `score` (with answers), `capture` and `ablate`, from the trial; else
-    empty."""
+    """Seconds of `load`, as measured, and of `score` (with answers), `importance`, `capture` and `ablate`, from the
+    trial; else empty."""
     ablation: Mapping[str, int]
     """Numbers of an ablation's `passes`, `batches` and captured `tokens`; empty without an ablation."""
+    importance: Mapping[str, int]
+    """Numbers of the importance's `samples` and of their `tokens`, and of the forward `passes` over them that take as
+    long; empty without importance."""
 
     @property
     def spec(self) -> RunSpec:
@@ -138,6 +142,7 @@ class Plan:
             and {**trial.costs.as_dict(), "ways": {way: tried.costs.as_dict() for way, tried in self.trials.items()}},
             "seconds": dict(self.seconds),
             "ablation": dict(self.ablation),
+            "importance": dict(self.importance),
             "codec": spec.codec,
             "codec_seconds": self.codec_seconds,
             "settings": dataclasses.asdict(self.config),
@@ -205,6 +210,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         return disk, *_memory_fits(layout, model, estimated, max(padded), device, free, config.queue_bytes)
 
     fit = needs()
+    importance = _importance_counts(config, lengths)
     ablated = np.flatnonzero(layout.plan.ablate_batches).tolist()
     trials: dict[Way, TrialResult] = {}
     seconds: dict[str, float] = {}
@@ -220,6 +226,8 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         notes += finite_notes(tried.measured["not_finite"])
         seconds["load"] = tried.measured["load_seconds"]
         seconds["score"] = tried.costs.forward * n_scored
+        if importance:
+            seconds["importance"] = tried.costs.forward * importance["tokens"] * importance["passes"]
         seconds["capture"] = tried.seconds * sum(padded)  # seconds per token as in the trial
         if layout.spec.ablate:
             n_passing = len(layout.spec.ablation_parts) * sum(padded[batch] for batch in ablated)
@@ -240,6 +248,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         trials=trials,
         seconds=seconds,
         ablation=_ablation_counts(layout, ablated),
+        importance=importance,
     )
 
 
@@ -251,6 +260,18 @@ def _ablation_counts(layout: Layout, batches: Sequence[int]) -> dict[str, int]:
     slices = [layout.batches[number] for number in batches]
     n_tokens = sum(int(starts[batch.stop] - starts[batch.start]) for batch in slices)
     return {"passes": len(layout.spec.ablation_parts) * len(batches), "batches": len(batches), "tokens": n_tokens}
+
+
+def _importance_counts(config: CaptureConfig, lengths: Sequence[int]) -> dict[str, int]:
+    """Return the numbers of the importance's `samples`, their `tokens` and `passes`; {} without importance.
+
+    Each draw takes a backward pass and, since only what enters a layer is kept, the forward one again.
+    """
+    if not config.importance:
+        return {}
+    chosen = choose_samples(len(lengths), config.seed)
+    passes = (1 + 2 * config.importance) * len(config.adapters)
+    return {"samples": len(chosen), "tokens": int(np.array(lengths)[chosen].sum()), "passes": passes}
 
 
 def _scored_tokens(sample: EncodedSample, config: CaptureConfig) -> int:

@@ -40,8 +40,7 @@ def forward_seconds(model: Any, samples: Sequence[EncodedSample], device: torch.
     return time.perf_counter() - start
 
 
-@torch.inference_mode()
-def forward(model: Any, samples: Sequence[EncodedSample], device: torch.device) -> torch.Tensor | None:
+def run_pass(model: Any, samples: Sequence[EncodedSample], device: torch.device) -> torch.Tensor | None:
     """Run one forward pass; return the logits (sequence, position, token id), or None if the model has no logits."""
     input_ids, attention_mask = pad(samples)
     # Encoders have no cache, and some don't accept the argument.
@@ -54,6 +53,10 @@ def forward(model: Any, samples: Sequence[EncodedSample], device: torch.device) 
     )
     logits: torch.Tensor | None = getattr(output, "logits", None)
     return logits
+
+
+forward = torch.inference_mode()(run_pass)
+"""Run one forward pass without a graph, as `run_pass` does."""
 
 
 def negative_log_likelihood(

@@ -15,13 +15,13 @@ class CaptureProgress(NamedTuple):
     """Report of how far a capture is: its stage, parts done and in all, bytes on disk, and slowest part."""
 
     stage: str
-    """`load model`, `check`, `answer`, `answer base`, `score`, `score base`, `hash weights`, `set up`, `capture` or,
-    within it, `ablate`."""
+    """`load model`, `check`, `importance`, `answer`, `answer base`, `score`, `score base`, `hash weights`, `set up`,
+    `capture` or, within it, `ablate`."""
     done: int
     total: int
     unit: str
-    """`choice` for scores (`sample` if there are no choices), `token` for states, `pass` for an ablation; `step` for a
-    stage without parts."""
+    """`batch` for importance, `choice` for scores (`sample` if there are no choices), `token` for states, `pass` for an
+    ablation; `step` for a stage without parts."""
     stored_bytes: int = 0
     """Bytes on disk so far."""
     waits_for: str = "forward"

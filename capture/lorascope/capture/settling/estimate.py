@@ -204,7 +204,8 @@ def _part_name(path: str) -> str:
         return "reductions"
     if first == "adapters" and rest[1] in {"factor", "delta"}:
         return rest[1]
-    return "weights" if first == "adapters" and rest[1] in {"lora_B", "lora_bias"} else "tables"
+    is_numbers = first == "adapters" and (rest[1] in {"lora_B", "lora_bias"} or rest[-1] == "gradient")
+    return "weights" if is_numbers else "tables"
 
 
 def _estimate_part(spec: RunSpec, name: str, entries: Sequence[ArraySpec]) -> Part:

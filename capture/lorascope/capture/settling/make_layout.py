@@ -15,6 +15,7 @@ from lorascope.stores.size import parse_size
 from ..config import CaptureConfig
 from ..models.components import LoraComponent, component_axis, group_for_ablation
 from ..models.model import ModelFacts
+from ..recording.importance import MOST_SAMPLES
 from ..recording.layout import Layout, plan_tokens
 from ..samples.encoded import EncodedSample, plan_batches
 from .estimate import choose_share
@@ -51,7 +52,8 @@ def make_layout(
     StoreError
         If the budget doesn't suffice for a token of each sample.
     ValueError
-        If the selection takes no token of a sample, or an ablation is asked for and the model predicts no next tokens.
+        If the selection takes no token of a sample, or an ablation or importance is asked for and the model predicts no
+        next tokens.
     """
     lengths = [len(sample.token_ids) for sample in samples]
     # Next-token distributions are compared if not all states are stored, and both passes predict tokens.
@@ -60,6 +62,11 @@ def make_layout(
         raise ValueError(
             f"`ablate` is {config.ablate!r}, but {facts.class_name} doesn't predict the next token, "
             "and an ablation measures how predictions change; leave `ablate` out"
+        )
+    if config.importance and not facts.is_causal:
+        raise ValueError(
+            f"`importance` is {config.importance}, but {facts.class_name} doesn't predict the next token, and "
+            "importance is what such predictions need; leave `importance` out"
         )
     counts: dict[str, Any] = {
         "n_samples": len(samples),
@@ -113,10 +120,11 @@ def make_run_spec(
         _stored_component(component, dtypes[component.path], narrow=config.store == "bf16") for component in union
     )
     n_rows = -(-n_tokens // ROW_TOKENS)
+    n_passes = config.importance * min(n_samples, MOST_SAMPLES)
     spec = RunSpec(
         stream=config.stream,
         components=stored,
-        adapters=tuple(_stored_adapter(name, own, stored) for name, own in components.items()),
+        adapters=tuple(_stored_adapter(name, own, stored, n_passes) for name, own in components.items()),
         n_tokens=n_tokens,
         n_samples=n_samples,
         n_choices=n_choices,
@@ -154,8 +162,13 @@ def _stored_component(component: LoraComponent, dtype: torch.dtype, *, narrow: b
     )
 
 
-def _stored_adapter(name: str, components: Sequence[LoraComponent], stored: Sequence[Component]) -> Adapter:
-    """Return an adapter's entry in the run's specification: rank, scaling and form of delta per component."""
+def _stored_adapter(
+    name: str, components: Sequence[LoraComponent], stored: Sequence[Component], n_passes: int
+) -> Adapter:
+    """Return an adapter's entry in the run's specification: rank, scaling and form of delta per component.
+
+    `n_passes` is the number of passes whose gradients are stored.
+    """
     by_path = {component.path: component for component in components}
     on_axis = [by_path.get(component.path) for component in stored]
     factored = tuple(
@@ -164,8 +177,10 @@ def _stored_adapter(name: str, components: Sequence[LoraComponent], stored: Sequ
         and is_factor_smaller(rank=c.rank, d_out=c.d_out, itemsize=DTYPES[s.stored_dtype][0].itemsize)
         for c, s in zip(on_axis, stored, strict=True)
     )
+    n_directions = sum(c.rank + c.biased if c.delta_source == "factor" else 1 for c in components)
     return Adapter(
         name=name,
+        importance=(n_passes, n_directions) if n_passes else None,
         rank=tuple(c.rank if c else 0 for c in on_axis),
         scaling=tuple(c.scaling if c else 0.0 for c in on_axis),
         factored=factored,

@@ -17,7 +17,7 @@ from lorascope.stores.reading.token_choice import describe_population
 from ..config import CaptureConfig
 from ..models.adapter import adapter_identity, read_trainings, scaling_identity
 from ..models.components import select_components
-from ..models.device import Ranks, join_ranks, local_rank, parse_device, require_device
+from ..models.device import Ranks, is_offloaded, join_ranks, local_rank, parse_device, require_device
 from ..models.model import tokenizer_identity
 from ..models.passes import isolated
 from ..models.preflight import Note, finite_notes, inspect
@@ -113,6 +113,7 @@ def settle(
         state = ranks.from_leader(run_state(place))
         unfinished = open_run(place) if state in {"unfinished", "finished"} else None
         if unfinished is not None:
+            _require_same_importance(config, unfinished)
             config = with_stored_codec(config, unfinished.attributes.get("provenance", {}))
         data = read_data(config.data, config.prompt, config.examples, seed=config.seed, items=items)
         with report_stage(progress, "load model") if model is None else nullcontext():
@@ -152,6 +153,11 @@ def settle_loaded(
     inputs = {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}
     preflight = inspect(model, loaded.adapters, stream=config.stream, allow_zero=config.allow_zero, probe=inputs)
     raise_for_problems(preflight.problems, ", ".join(loaded.adapters))
+    if config.importance and is_offloaded(model):
+        raise ValueError(
+            f"`importance` is {config.importance}, but some of the model's weights are offloaded, and gradients need "
+            "them all at once; leave `importance` out, or take a larger device"
+        )
     components = select_components(model, loaded.adapters, config.component, skip=preflight.skipped)
     samples = scored
     if config.generate:
@@ -184,6 +190,17 @@ def _with_fastest_codec(settled: Settled, config: CaptureConfig) -> Settled:
     codec = settled.ranks.from_leader(codec)
     layout = settled.layout._replace(spec=dataclasses.replace(settled.layout.spec, codec=codec))
     return dataclasses.replace(settled, config=dataclasses.replace(settled.config, codec=codec), layout=layout)
+
+
+def _require_same_importance(config: CaptureConfig, run: Run) -> None:
+    """Raise StoreError if the run that is to be continued was begun without this number of draws of the importance."""
+    path = f"adapters/{run.adapters[0]}/importance/draw"
+    stored = int(run.read_static(path).max()) + 1 if path in run.arrays else 0
+    if config.importance not in (0, stored):
+        raise StoreError(
+            f"`importance` is {config.importance}, but `{config.out}` was begun with {stored}; give that or none, or "
+            "name a new folder"
+        )
 
 
 def with_stored_codec(config: CaptureConfig, provenance: Mapping[str, Any]) -> CaptureConfig:
@@ -232,5 +249,5 @@ def _stored_settings(config: CaptureConfig) -> dict[str, Any]:
 
     With them, older runs would have another fingerprint than the one that they store.
     """
-    later = () if config.ablate else ("ablate", "ablate_share")
+    later = {*(() if config.ablate else ("ablate", "ablate_share")), *(() if config.importance else ("importance",))}
     return {name: value for name, value in dataclasses.asdict(config).items() if name not in later}

@@ -269,11 +269,11 @@ def copy_rate(device: torch.device, *, n_bytes: int = 2**28) -> float:
 
 
 def _trial_layout(config: CaptureConfig, *inputs: Any) -> Layout:
-    """Return the layout of a trial: as the capture's, but without output embedding and without an ablation.
+    """Return the layout of a trial: as the capture's, but without an ablation, most of a few batches, and importance.
 
-    `inputs` are further arguments of `make_layout`. An ablation would be most of a few batches.
+    `inputs` are further arguments of `make_layout`.
     """
-    return make_layout(dataclasses.replace(config, ablate=None), *inputs)
+    return make_layout(dataclasses.replace(config, ablate=None, importance=0), *inputs)
 
 
 def _time_bare_passes(layout: Layout, model: Any, device: torch.device) -> dict[str, float]:
