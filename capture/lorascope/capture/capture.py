@@ -18,7 +18,7 @@ from .errors import Interrupted, collecting_signals
 from .recording.importance import all_gradients
 from .recording.layout import make_tables
 from .recording.progress import CaptureProgress, Report, progress_bar, report_stage
-from .recording.run_model import all_answers, all_scores, fill_rows
+from .recording.run_model import all_answers, all_replies, all_scores, fill_rows
 from .settling.data import Items
 from .settling.estimate import estimate, require_space
 from .settling.load import settings_in_memory
@@ -102,8 +102,8 @@ def capture(
 
     Notes
     -----
-    Nothing is written before all checks have passed, every choice is scored, every answer is written and every gradient
-    of the importance is taken.
+    Nothing is written before all checks have passed, every choice is scored, every answer and reply is written and
+    every gradient of the importance is taken.
     """
     if isinstance(config, CaptureConfig):
         if data is not None or out is not None or options:
@@ -156,6 +156,10 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
         answers = all_answers(model, tokenizer, scored, ranks, progress, n=n, **options)
     if config.score:
         scores = all_scores(model, scored, ranks, progress, **options)
+    replies: dict[str, Any] = {}
+    if prompts := settled.prompts:
+        names = settled.loaded.adapters
+        replies = all_replies(model, tokenizer, prompts, names, ranks, progress, batch_tokens=config.batch_tokens)
     importance: dict[str, np.ndarray] = {}
     if n := config.importance:
         options = {"draws": n, "seed": config.seed, "batch_tokens": config.batch_tokens}
@@ -178,7 +182,8 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
             ]
         )
         tables = make_tables(layout.samples, layout.plan, texts, *scores, *answers, scored=scored)
-        writer = create_run(place, spec, tables=tables, weights={**settled.layout.weights(), **importance})
+        weights = {**settled.layout.weights(), **importance, **replies}
+        writer = create_run(place, spec, tables=tables, weights=weights)
     ranks.wait()
     return writer
 

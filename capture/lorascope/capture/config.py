@@ -150,6 +150,9 @@ class CaptureConfig:
     """Score every choice, with and without the adapter, before states are captured."""
     score_base: bool = True
     """Score without the adapter too; not needed if another run has these scores already."""
+    replies: bool | str = False
+    """Write down what the model replies to short prompts without the adapter, with it, and with it at 1.5 and 2 times
+    its scale: to thirty prompts of ours, or to those of a file (.txt with one on each line, .jsonl with `prompt`)."""
     allow_zero: bool = False
     """Allow an adapter with an all-zero lora_B, which was never trained."""
     trust_remote_code: bool = False

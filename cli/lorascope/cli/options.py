@@ -81,7 +81,8 @@ def add_file_settings(app: App, commands: tuple[str, ...], arguments: ArgumentCo
                 f"`{path}` has {key!r}, which is no setting of `{command}`{suggestion(key, list(allowed))}"
             )
         for kind, (types, description) in EXPECTED.items():
-            if kind in (allowed[key], *get_args(allowed[key])) and type(value) not in types:
+            hints = (allowed[key], *get_args(allowed[key]))
+            if kind in hints and type(value) not in types and not (str in hints and isinstance(value, str)):
                 raise ValueError(f"`{path}` has {key} = {json.dumps(value, default=str)}; give {description}")
     nested: dict[str, Any] = values
     for command in reversed(commands):

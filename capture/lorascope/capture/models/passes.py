@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 
@@ -37,6 +38,24 @@ class Pass:
         finally:
             for layer, disabled, active in before:
                 layer._disable_adapters, layer._active_adapter = disabled, active
+
+
+@contextmanager
+def scaled_adapter(model: torch.nn.Module, adapter: str, scale: float) -> Iterator[None]:
+    """Let only this adapter act within the context, with its scaling multiplied by `scale`; no adapter for 0.
+
+    Weights that replace the base's (`modules_to_save`) have no scaling, and act as they are.
+    """
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer) and adapter in module.scaling]
+    before = [layer.scaling[adapter] for layer in layers]
+    try:
+        for layer in layers if scale else ():
+            layer.scaling[adapter] *= scale
+        with Pass("adapted" if scale else "base", adapter if scale else None).enabled(model):
+            yield
+    finally:
+        for layer, scaling in zip(layers, before, strict=True):
+            layer.scaling[adapter] = scaling
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import torch
 
 from lorascope.stores import Problem, RunSpec, open_place, run_state
 from lorascope.stores.format.spec import Codec
+from lorascope.stores.format.tables import REPLY_SCALES
 from lorascope.stores.size import format_size
 
 from ..buffers.rows import queue_bytes_needed, row_spans
@@ -24,6 +25,8 @@ from ..recording.importance import choose_samples
 from ..recording.layout import Layout
 from ..recording.reduce import has_kernel
 from ..samples.encoded import EncodedSample, count_roles
+from ..samples.replies import REPLY_TOKENS, encode_reply_prompts
+from ..samples.reply_prompts import read_reply_prompts
 from ..settling.data import data_notes, encode_data, read_data
 from ..settling.estimate import Estimate, estimate, ways_to_fit
 from ..settling.inputs import require_inputs
@@ -83,8 +86,8 @@ class Plan:
     trials: Mapping[Way, TrialResult]
     """Codec, or `none` for a capture without states -> measurements on this machine; empty without a trial."""
     seconds: Mapping[str, float]
-    """Seconds of `load`, as measured, and of `score` (with answers), `importance`, `capture` and `ablate`, from the
-    trial; else empty."""
+    """Seconds of `load`, as measured, and of `score` (with answers), `replies`, `importance`, `capture` and `ablate`,
+    from the trial; else empty."""
     ablation: Mapping[str, int]
     """Numbers of an ablation's `passes`, `batches` and captured `tokens`; empty without an ablation."""
     importance: Mapping[str, int]
@@ -195,7 +198,10 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     preflight = inspect(model, names, stream=config.stream, allow_zero=True, probe=meta_inputs(model))
     problems += preflight.problems
     components = select_components(model, names, config.component, skip=preflight.skipped)
-    layout = make_layout(config, facts, samples, components, output_dtypes(components), device)
+    prompts = encode_reply_prompts(
+        read_reply_prompts(config.replies), loaded.tokenizer, max_length=facts.context_length
+    )
+    layout = make_layout(config, facts, samples, components, output_dtypes(components), device, len(prompts))
     chosen = with_chosen_tokens(config, layout)
     n_scored = sum(_scored_tokens(sample, config) for sample in scored) if facts.is_causal else 0
     tables = {"base_scores": n_scored > 0 and config.score_base, "answers": config.answer_tokens > 0}
@@ -226,6 +232,8 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         notes += finite_notes(tried.measured["not_finite"])
         seconds["load"] = tried.measured["load_seconds"]
         seconds["score"] = tried.costs.forward * n_scored
+        if prompts:
+            seconds["replies"] = tried.costs.forward * _reply_tokens(prompts.values(), len(names))
         if importance:
             seconds["importance"] = tried.costs.forward * importance["tokens"] * importance["passes"]
         seconds["capture"] = tried.seconds * sum(padded)  # seconds per token as in the trial
@@ -283,6 +291,14 @@ def _scored_tokens(sample: EncodedSample, config: CaptureConfig) -> int:
     return n_models * (sample.n_context + sum(len(choice.token_ids) for choice in sample.choices) + answered)
 
 
+def _reply_tokens(prompts: Collection[EncodedSample], n_adapters: int) -> int:
+    """Return the number of tokens that pass the model for replies to prompts and their likelihoods, over all passes."""
+    n_scales, n_tokens = len(REPLY_SCALES), sum(len(prompt.token_ids) for prompt in prompts)
+    n_new = len(prompts) * REPLY_TOKENS
+    n_written = (1 + (n_scales - 1) * n_adapters) * (n_tokens + n_new)
+    return n_written + n_adapters * n_scales * (n_tokens + n_scales * n_new)
+
+
 def _memory_fits(
     layout: Layout,
     model: Any,
@@ -331,6 +347,8 @@ def _remarks(
         yield "the model is spread by `device_map`, so what is free on its devices isn't looked at"
     if n := config.answer_tokens:
         yield f"every answer is counted with all {n} tokens, at the speed of a whole pass; one by one they take longer"
+    if config.replies:
+        yield f"every reply is counted with {REPLY_TOKENS} tokens at the speed of a pass; one by one they take longer"
     if config.generate:
         yield f"every sample is counted with all {config.generate} new tokens; those that end early are shorter"
     if not loaded.has_weights:

@@ -1,6 +1,6 @@
-"""The model's work in a capture: scoring choices and writing answers without hooks, and filling rows with hooks."""
+"""The model's work in a capture: scores, answers and replies without hooks, and rows filled with hooks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
@@ -8,12 +8,16 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from lorascope.stores.format.tables import REPLY_SCALES
+
 from ..buffers.copies import copier_for
 from ..buffers.rows import RowQueue, RowWriter, row_spans
 from ..models.components import group_for_ablation
 from ..models.device import Ranks
+from ..models.passes import scaled_adapter
 from ..samples.encoded import EncodedSample
-from ..samples.generate import Answer, generation_batches, write_answers
+from ..samples.generate import Answer, generate, generation_batches, write_answers
+from ..samples.replies import REPLY_TOKENS, as_question, reply_columns
 from ..samples.scoring import Scores, join_scores, score, score_batches
 from .hooks import Recorder
 from .layout import Layout
@@ -62,6 +66,60 @@ def all_answers(
         model, ranks, progress, questions, batches, work, stage="answer", unit="sample", with_base=with_base
     )
     return list(chain.from_iterable(adapted)), None if base is None else list(chain.from_iterable(base))
+
+
+def all_replies(
+    model: Any,
+    tokenizer: Any,
+    prompts: Mapping[str, EncodedSample],
+    adapters: Sequence[str],
+    ranks: Ranks,
+    progress: Report,
+    *,
+    batch_tokens: int,
+) -> dict[str, Any]:
+    """Return path in the run -> column (reply,) of what the model replies greedily to each of the `prompts`.
+
+    It replies without adapter and with each one at each of `REPLY_SCALES`, and every reply is scored under all of
+    these. Ranks, the processes of a capture, share the batches. Raises ValueError if logits aren't finite.
+    """
+    samples = list(prompts.values())
+
+    def share(
+        what: str, adapter: str, scale: float, items: Sequence[EncodedSample], batches: Sequence[slice], work: Any
+    ) -> Any:
+        """Run `work` on the batches, shared by ranks, with the adapter at this scale; return each rank's result."""
+
+        def report(done: int, total: int) -> None:
+            """Pass `done` of `total` on to `progress` as a `CaptureProgress`, if there is a `progress`."""
+            if progress is not None:
+                progress(CaptureProgress(f"{what} at scale {scale:g}", done, total, "reply"))
+
+        try:
+            with scaled_adapter(model, adapter, scale):
+                return ranks.map_batches(
+                    items, batches, partial(work, model, batch_tokens=batch_tokens, progress=report)
+                )
+        except ValueError as error:
+            raise ValueError(f"`replies` at {scale:g} times the scale of adapter {adapter!r}: {error}") from error
+
+    def write(adapter: str, scale: float) -> list[EncodedSample]:
+        """Return the prompts with the replies that the model writes at this scale of the adapter."""
+        batches = generation_batches(samples, n=REPLY_TOKENS, batch_tokens=batch_tokens)
+        work = partial(generate, n=REPLY_TOKENS)
+        return list(chain.from_iterable(share("reply", adapter, scale, samples, batches, work)))
+
+    columns: dict[str, Any] = {}
+    by_base = write(adapters[0], REPLY_SCALES[0])
+    for name in adapters:
+        written = [by_base, *(write(name, scale) for scale in REPLY_SCALES[1:])]
+        questions = [as_question(replies) for replies in zip(*written, strict=True)]
+        batches = score_batches(questions, batch_tokens=batch_tokens)
+        scores = {scale: share("score replies", name, scale, questions, batches, score) for scale in REPLY_SCALES}
+        logliks = {scale: join_scores(parts).loglik for scale, parts in scores.items()}
+        table = reply_columns(list(prompts), questions, logliks, model, tokenizer)
+        columns |= {f"adapters/{name}/replies/{column}": values for column, values in table.items()}
+    return columns
 
 
 def _with_and_without(

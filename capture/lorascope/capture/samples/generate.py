@@ -78,7 +78,9 @@ def generate(
         raise ValueError("the model is in training mode, where dropout changes the text; call `model.eval()` first")
     bare = plain_model(model)
     if not (hasattr(bare, "can_generate") and bare.can_generate()):
-        raise ValueError(f"a {type(bare).__name__} can't generate text; capture without `generate` and `answer_tokens`")
+        raise ValueError(
+            f"a {type(bare).__name__} can't generate text; capture without `generate`, `answer_tokens` and `replies`"
+        )
     prompts = [sample.token_ids[: sample.n_prefix] for sample in samples]
     context = context_length(bare)
     for sample, prompt in zip(samples, prompts, strict=True):
@@ -190,18 +192,24 @@ def is_ambiguous_prefix(text: str, choices: Sequence[str]) -> bool:
     return line in texts and sum(words.startswith(line) for words in texts) > 1
 
 
+def end_tokens(model: Any) -> tuple[int, ...]:
+    """Return the ids of the tokens that end a text of this model."""
+    plain = plain_model(model)
+    own = plain.generation_config.eos_token_id
+    ends = plain.config.get_text_config().eos_token_id if own is None else own
+    return (ends,) if isinstance(ends, int) else tuple(ends or ())
+
+
 @contextmanager
 def _greedy_decoding(model: Any, n: int) -> Iterator[tuple[int, ...]]:
     """Make the model's `generate` greedy, with at most n new tokens, inside the block; yield the end tokens' ids."""
-    own = model.generation_config
-    ends = own.eos_token_id if own.eos_token_id is not None else model.config.get_text_config().eos_token_id
-    ends = [ends] if isinstance(ends, int) else list(ends or ())
+    own, ends = model.generation_config, end_tokens(model)
     # The model's own configuration would apply to everything that the call doesn't set: penalties, beams, a length.
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers leaves it so
-        max_new_tokens=n, do_sample=False, eos_token_id=ends or None, pad_token_id=PADDING_ID
+        max_new_tokens=n, do_sample=False, eos_token_id=list(ends) or None, pad_token_id=PADDING_ID
     )
     try:
-        yield tuple(ends)
+        yield ends
     finally:
         model.generation_config = own
 

@@ -11,6 +11,7 @@ from lorascope.stores.errors import StoreError
 from ..config import CaptureConfig
 from ..models.source import adapter_weights_file, locate_model, require_adapter_settings
 from ..samples.prompt import read_template
+from ..samples.reply_prompts import read_reply_prompts
 from ..samples.sources import require_data
 
 IN_MEMORY = "(in memory)"
@@ -62,6 +63,7 @@ def require_inputs(
         )
     if writes:
         require_writable(config.out)
+    read_reply_prompts(config.replies)
     prompts = [read_template(name) for name in config.prompt]
     shows_examples = any(prompt.shows_examples for prompt in prompts)
     for path in (*(() if data_given else config.data), *(config.examples if shows_examples else ())):

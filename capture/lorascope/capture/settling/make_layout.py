@@ -10,6 +10,7 @@ import torch
 from lorascope.stores import Adapter, Component, RunSpec
 from lorascope.stores.format.layout import is_factor_smaller, require_rows_fit_chunks
 from lorascope.stores.format.spec import DTYPES, ROW_TOKENS
+from lorascope.stores.format.tables import REPLY_SCALES
 from lorascope.stores.size import parse_size
 
 from ..config import CaptureConfig
@@ -31,6 +32,7 @@ def make_layout(
     components: Mapping[str, Sequence[LoraComponent]],
     dtypes: Mapping[str, torch.dtype],
     device: torch.device,
+    n_prompts: int = 0,
 ) -> Layout:
     """Choose a capture's batches and tokens, and its run's specification; return them with the samples as Layout.
 
@@ -46,14 +48,16 @@ def make_layout(
         Type of each component's output, by its path.
     device
         Device of the model: on a GPU, js is measured on all tokens by default.
+    n_prompts
+        Number of prompts that the model replies to.
 
     Raises
     ------
     StoreError
         If the budget doesn't suffice for a token of each sample.
     ValueError
-        If the selection takes no token of a sample, or an ablation or importance is asked for and the model predicts no
-        next tokens.
+        If the selection takes no token of a sample, or an ablation, importance or replies are asked for and the model
+        predicts no next tokens.
     """
     lengths = [len(sample.token_ids) for sample in samples]
     # Next-token distributions are compared if not all states are stored, and both passes predict tokens.
@@ -68,9 +72,12 @@ def make_layout(
             f"`importance` is {config.importance}, but {facts.class_name} doesn't predict the next token, and "
             "importance is what such predictions need; leave `importance` out"
         )
+    if n_prompts and not facts.is_causal:
+        raise ValueError(f"`replies` are asked for, but {facts.class_name} doesn't write text; leave `replies` out")
     counts: dict[str, Any] = {
         "n_samples": len(samples),
         "n_choices": sum(len(sample.choices) for sample in samples),
+        "n_replies": n_prompts * len(REPLY_SCALES),
         "kl": kl,
     }
     tokens = config.tokens
@@ -105,6 +112,7 @@ def make_run_spec(
     n_tokens: int,
     n_samples: int,
     n_choices: int,
+    n_replies: int = 0,
     kl: bool = False,
 ) -> RunSpec:
     """Return the specification of a capture's run: components, adapters, sizes, rows that store base and delta.
@@ -128,6 +136,7 @@ def make_run_spec(
         n_tokens=n_tokens,
         n_samples=n_samples,
         n_choices=n_choices,
+        n_replies=n_replies,
         states=config.states,
         state_rows=choose_state_rows(n_rows, config.states_share, config.seed) if config.states == "sample" else (),
         codec="default" if config.codec == "auto" else config.codec,  # until a trial has chosen

@@ -32,6 +32,8 @@ from ..samples.encode import require_known_tokens
 from ..samples.encoded import EncodedSample, pad, probe_samples
 from ..samples.generate import generate, generation_batches
 from ..samples.hub import hub_source
+from ..samples.replies import encode_reply_prompts
+from ..samples.reply_prompts import read_reply_prompts
 from .data import Data, Items, data_notes, encode_data, read_data
 from .inputs import require_inputs
 from .load import Loaded, load
@@ -55,6 +57,8 @@ class Settled:
     scored: tuple[EncodedSample, ...]
     """The samples with their own answers, before generated tokens replaced these; they are scored."""
     layout: Layout
+    prompts: Mapping[str, EncodedSample]
+    """Prompt -> its tokens, for each prompt that the model replies to."""
     notes: tuple[Note, ...]
     """Notes of the preflight."""
     omitted: Mapping[str, int]
@@ -167,7 +171,10 @@ def settle_loaded(
         samples = [sample for part in parts for sample in part]
     recorder = Recorder(components, stream=config.stream)
     dtypes = probe(model, recorder, probe_samples(samples[0], whole=facts.attends_by_length), device)
-    layout = make_layout(config, facts, samples, components, dtypes, device)
+    prompts = encode_reply_prompts(
+        read_reply_prompts(config.replies), loaded.tokenizer, max_length=facts.context_length
+    )
+    layout = make_layout(config, facts, samples, components, dtypes, device, len(prompts))
     return Settled(
         config=with_chosen_tokens(config, layout),
         place=place,
@@ -177,6 +184,7 @@ def settle_loaded(
         data=data,
         scored=tuple(scored),
         layout=layout,
+        prompts=prompts,
         notes=preflight.notes,
         omitted=omitted,
     )
@@ -220,6 +228,8 @@ def _require_same_capture(settled: Settled, run: Run, expected: Mapping[str, Any
         provenance_identity(expected),
         f"`{out}` contains another capture, which this one can't continue",
     )
+    if settled.prompts and list(settled.prompts) != _stored_prompts(run):
+        raise StoreError(f"`{out}` was begun without these `replies`; give the same ones or none, or name a new folder")
     # No row is written twice, so a capture can't restore a chunk.
     ranks = settled.ranks
     if lost := ranks.from_leader(missing_chunks(settled.place) if ranks.leads else []):
@@ -227,6 +237,13 @@ def _require_same_capture(settled: Settled, run: Run, expected: Mapping[str, Any
             f"{len(lost)} chunks that were written into `{out}` are missing, {lost[0]!r} first; "
             "put them back, or capture into a new folder"
         )
+
+
+def _stored_prompts(run: Run) -> list[str]:
+    """Return the prompts whose replies a run has, in order; empty if it has no replies."""
+    name = run.adapters[0]
+    stored = run.replies(name)["prompt"].values.tolist() if f"adapters/{name}/replies/prompt" in run.arrays else []
+    return list(dict.fromkeys(stored))
 
 
 @contextmanager
@@ -249,5 +266,6 @@ def _stored_settings(config: CaptureConfig) -> dict[str, Any]:
 
     With them, older runs would have another fingerprint than the one that they store.
     """
-    later = {*(() if config.ablate else ("ablate", "ablate_share")), *(() if config.importance else ("importance",))}
+    later = {"replies", *(() if config.ablate else ("ablate", "ablate_share"))}
+    later |= set() if config.importance else {"importance"}
     return {name: value for name, value in dataclasses.asdict(config).items() if name not in later}

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from lorascope.analyze.results.format import format_duration, format_number
 from lorascope.capture.config import CaptureConfig
 from lorascope.capture.settling.inputs import require_inputs
+from lorascope.stores.format.tables import REPLY_SCALES
 from lorascope.stores.size import format_size
 
 from ..options import ConfigFile
@@ -101,6 +102,12 @@ def _verdict_lines(made: "Plan") -> Iterator[str]:
     )
     if len(made.roles) > 1:
         yield f"By role: {', '.join(f'{n} {role}' for role, n in made.roles.items())}"
+    if spec.n_replies:
+        n_adapters, n_scales = len(spec.adapters), len(REPLY_SCALES)
+        yield (
+            f"Replies to {spec.n_replies // n_scales} prompts: {1 + (n_scales - 1) * n_adapters} times all of them are "
+            f"written, and {n_scales * n_adapters} passes over all replies measure how likely they are"
+        )
     if n := made.ablation:
         yield (
             f"Ablation of {len(spec.ablation_parts)} {spec.ablate}: {n['passes']} passes more, in {n['batches']} of "
