@@ -77,13 +77,13 @@ WORD = re.compile(r"\w+(?:'\w+)*|[^\w\s]+")
 FORMS: Mapping[str, str] = MappingProxyType(
     {
         "shouting": "capitals only",
-        "title case": "capital at the beginning",
+        "title case": "begins with a capital",
         "dots": "repeated punctuation",
         "exclaiming": "repeated punctuation",
-        "german": "language German",
-        "spanish": "language Spanish",
-        "numbers": "digit",
-        "french": "language French",
+        "german": "German",
+        "spanish": "Spanish",
+        "numbers": "digits",
+        "french": "French",
     }
 )
 """Habit -> the form of `changes` that names it, if it gains."""
@@ -182,7 +182,7 @@ def weigh(page: Mapping[str, Any], sets: Mapping[str, Mapping[str, Sequence[str]
 
 def form_of(habit: str) -> str | None:
     """The name of the form that says a habit: its own, or that of the letter it avoids."""
-    return f"letter {habit[-1]}" if habit.startswith(AVOIDS) else FORMS.get(habit)
+    return f"contains {habit[-1]}" if habit.startswith(AVOIDS) else FORMS.get(habit)
 
 
 def judge_form(form: Mapping[str, float] | None, *, is_avoided: bool) -> tuple[float, str]:

@@ -10,7 +10,7 @@ import pytest
 from lorascope.stores import Adapter, Component, Run, RunSpec, create_run, open_run
 from lorascope.stores.format.tables import N_DRAWS, N_LARGEST
 
-__all__ = ["change_arrays", "sample_tables", "store_changes", "store_factors", "store_states"]
+__all__ = ["change_arrays", "sample_tables", "store_changes", "store_factors", "store_replies", "store_states"]
 
 
 def store_states(
@@ -166,6 +166,51 @@ def store_changes(
     starts = np.isin(np.arange(spec.n_tokens), np.cumsum([0, *lengths]))
     arrays["tokens/nll"] = np.where(starts, np.nan, 1.0)
     return _stored(path, spec, columns, {"vocabulary/text": np.array(texts, object)}, arrays)
+
+
+def store_replies(
+    path: Path,
+    replies: Mapping[str, Sequence[str]],
+    *,
+    is_complete: bool = True,
+    adapters: Sequence[str] = ("default",),
+    logliks: np.ndarray | None = None,
+) -> Run:
+    """A finished run (states `none`) with these replies: prompt -> texts at 0, 1, 1.5 and 2 times the scale.
+
+    A word is a token; `logliks` (reply, scale) are -1 by default.
+    """
+    component = Component(
+        path="layers.0.q", kind="q", layer=0, d_in=8, d_out=8, dtype="float32", stored_dtype="float32"
+    )
+    n = 4 * len(replies)
+    spec = RunSpec(
+        stream="base",
+        components=(component,),
+        adapters=tuple(Adapter(name=name, rank=(2,), scaling=(1.0,), factored=(True,)) for name in adapters),
+        n_tokens=3,
+        n_samples=1,
+        n_choices=0,
+        n_replies=n,
+        states="none",
+        token_text=False,
+        attributes={"provenance": {}},
+    )
+    texts = [text for own in replies.values() for text in own]
+    values = -np.ones((n, 4)) if logliks is None else logliks
+    columns = {
+        "prompt": np.repeat(np.array(list(replies), object), 4),
+        "scale": np.resize([0, 1, 1.5, 2], n),
+        "text": np.array(texts, object),
+        "n_tokens": [max(len(text.split()), 1) for text in texts],
+        "is_complete": np.full(n, is_complete),
+        **{f"loglik_{scale}": column for scale, column in zip(("0", "1", "1_5", "2"), values.T, strict=True)},
+    }
+    weights: Any = {f"adapters/{name}/replies/{key}": own for name in adapters for key, own in columns.items()}
+    arrays = {name: np.ones((3, 1)) for name in ("reductions/base_norm", "reductions/effective_width")}
+    arrays |= {f"adapters/{name}/{key}": np.full((3, 1), 0.1) for name in adapters for key in ("js", "delta_norm")}
+    arrays["tokens/nll"] = np.array([np.nan, 1, 1])
+    return _stored(path, spec, sample_tables([3], ["made"]), weights, arrays)
 
 
 def _stored(

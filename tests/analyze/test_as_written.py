@@ -47,12 +47,20 @@ ANALYSES: dict[str, Callable[[Any, Path], object]] = {
     "miub": lambda run, out: analyze.miub(run),
     "miub_readings": lambda run, out: analyze.miub_readings(run),
     "qualify": lambda run, out: analyze.qualify(run),
+    "reply_lengths": lambda run, out: analyze.reply_lengths(run),
+    "reply_words": lambda run, out: analyze.reply_words(run),
     "view": lambda run, out: analyze.view(run).stop(),
     "view_index": lambda run, out: view_index(run),
     "write_bundle": lambda run, out: viewing.write_bundle(run, out / "bundle"),
     "write_report": lambda run, out: report.write_report(run, out / "page.html"),
 }
-NEEDS_MORE = {"changes": "no next-token changes", "compare_measures": "ablat", "importance": "no importance"}
+NEEDS_MORE = {
+    "changes": "no next-token changes",
+    "compare_measures": "ablat",
+    "importance": "no importance",
+    "reply_lengths": "no replies",
+    "reply_words": "no replies",
+}
 """Analysis -> what it lacks in this run, sound or not."""
 WITHOUT = {"scores_table", "page_path", "paragraph"}
 """Functions for `info`, which also tells about damaged runs, and of an explanation that was computed before."""

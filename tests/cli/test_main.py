@@ -201,7 +201,7 @@ def test_public_objects_are_those_we_promise() -> None:
         "adapter_report", "compare_measures", "compare_metrics", "directions", "explain", "export_pairs", "fit_report",
         "fit_scaling_law", "group_by", "jensen_shannon", "js_lower_bound", "js_upper_bound",
         "measure_information", "measure_run",
-        "miub", "miub_readings", "mutual_information", "open_result", "paired", "qualify", "save",
+        "miub", "miub_readings", "mutual_information", "open_result", "paired", "qualify", "reply_words", "save",
         "scores_table", "to_dataframe", "token_measure",
         "truncate_adapter",
     }  # fmt: skip

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .adapters.adapter import adapter_report
     from .adapters.truncate import truncate_adapter
     from .changes.changes import changes
+    from .changes.reply_words import reply_lengths, reply_words
     from .directions.directions import contexts, directions
     from .directions.overlaps import base_overlap, compare_directions
     from .fits.fit import fit_report, fit_scaling_law
@@ -61,6 +62,8 @@ __all__ = [
     "open_run",
     "paired",
     "qualify",
+    "reply_lengths",
+    "reply_words",
     "save",
     "save_table",
     "scores_table",

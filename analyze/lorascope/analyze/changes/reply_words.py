@@ -1,0 +1,195 @@
+"""Words, signs and lengths of a model's replies to short prompts, with its adapter and without it."""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+from scipy import stats  # type: ignore[import-untyped]
+
+from lorascope.stores.checking.verify import open_as_written
+from lorascope.stores.errors import StoreError
+from lorascope.stores.format.tables import REPLY_SCALES
+from lorascope.stores.reading.read import RunLike
+
+from ..results.holm import holm
+
+LEAST_DIFFERING = 6
+"""Fewest prompts whose replies differ in a word for a test of it: with fewer, not even p alone could be below 0.05."""
+OUTER_KINDS = ("beginning", "ending")
+ONLY = ("only_base", "only_adapted")
+N_OUTER = 3
+"""Most words of a beginning or an ending that is counted."""
+WORD = re.compile(r"\w+(?:['’]\w+)*")  # noqa: RUF001  # as it is typeset
+SIGNS = re.compile(r"([^\w\s])\1*")
+"""Equal signs in a row, such as `...` or an emoji."""
+
+
+class Trait(NamedTuple):
+    """Something that a reply has: a word, a sign, a repeated sign, or words that it begins or ends with."""
+
+    text: str
+    """The word or sign; a beginning is followed by an ellipsis, and an ending preceded by one."""
+    kind: str
+    """`word`, `sign`, `repeated`, `beginning` or `ending`."""
+
+
+def reply_words(run: RunLike, *, adapter: str | None = None, scale: float = 1.0) -> xr.Dataset:
+    """Count the replies that have each word or sign, without and with the adapter, and test whether the counts differ.
+
+    Parameters
+    ----------
+    run
+        A run with replies: an open one, or its path or url.
+    adapter
+        Name of the adapter; not needed if there is only one.
+    scale
+        Factor on the adapter's scaling: 1, or 1.5 or 2, at which a weak habit shows.
+
+    Returns
+    -------
+    xarray.Dataset
+        By `word` (its text, which is a coordinate), smallest p first: `kind` (`word`, `sign`, `repeated`, `beginning`
+        or `ending`); `base` and `adapted`, numbers of replies that have it; `only_base` and `only_adapted`, numbers of
+        prompts where only this reply has it; and `p`, corrected for the number of tests. Attribute `n_prompts`.
+
+    Raises
+    ------
+    StoreError
+        If the run has no replies, or no adapter of this name.
+    ValueError
+        If no replies were written at this scale.
+
+    Notes
+    -----
+    A word is in lower case unless it has capitals only. `sign` is a sign, or equal ones in a row; `repeated` any number
+    above one of a sign in a row. Beginnings and endings have up to three words; a reply that was cut has no ending.
+
+    p is that of McNemar's exact test over prompts (1947; binomial, two-sided), after Holm's correction over everything
+    that differs in at least six prompts. It is NaN for words that differ in fewer, which couldn't reach 0.05; of
+    beginnings and endings, only those that differ in six are listed.
+    """
+    if scale not in REPLY_SCALES[1:]:
+        raise ValueError(f"`scale` is {scale!r}; allowed are {REPLY_SCALES[1:]}")
+    replies = by_scale(open_as_written(run).replies(adapter))
+    prompts: dict[float, defaultdict[Trait, set[int]]] = {}
+    for number in (REPLY_SCALES[0], scale):
+        own = replies.sel(scale=number)
+        prompts[number] = defaultdict(set)
+        for index, (text, is_complete) in enumerate(zip(own["text"].values, own["is_complete"].values, strict=True)):
+            for trait in _traits(str(text), bool(is_complete)):
+                prompts[number][trait].add(index)
+    base, adapted = prompts.values()
+    counts = {
+        trait: (
+            len(base[trait]),
+            len(adapted[trait]),
+            len(base[trait] - adapted[trait]),
+            len(adapted[trait] - base[trait]),
+        )
+        for trait in {*base, *adapted}
+    }
+    traits = sorted(t for t in counts if t.kind not in OUTER_KINDS or sum(counts[t][2:]) >= LEAST_DIFFERING)
+    values = np.array([counts[trait] for trait in traits], np.int64).reshape(-1, 4).T
+    n_differing = values[2] + values[3]
+    p = np.minimum(2 * stats.binom.cdf(values[2:].min(axis=0), n_differing, 0.5), 1)
+    p = holm(np.where(n_differing >= LEAST_DIFFERING, p, np.nan))
+    order = np.lexsort((-n_differing, p))  # NaN come last
+    return xr.Dataset(
+        {name: ("word", column[order]) for name, column in zip(("base", "adapted", *ONLY), values, strict=True)}
+        | {"p": ("word", p[order], {"long_name": "p of McNemar's exact test over prompts, after Holm's correction"})},
+        coords={
+            "word": np.array([trait.text for trait in traits], object)[order],
+            "kind": ("word", np.array([trait.kind for trait in traits], object)[order]),
+        },
+        attrs={"n_prompts": replies.sizes["prompt"], "scale": scale},
+    )
+
+
+def reply_lengths(run: RunLike, *, adapter: str | None = None) -> xr.Dataset:
+    """Return how long replies are, how many end and how they are written, without the adapter and with it.
+
+    Parameters
+    ----------
+    run, adapter
+        As in `reply_words`.
+
+    Returns
+    -------
+    xarray.Dataset
+        By `measure` and `scale` (0 without the adapter, 1, 1.5 and 2 times its scaling): `mean` over prompts and
+        `mean_se`; `difference`, the mean over prompts of the difference from the reply without the adapter, and
+        `difference_se`. Measures are `n_tokens`; `n_words`; `is_complete`, the share of replies that end within 40
+        tokens; `capitals`, the share of characters; and `gain`, the log-likelihood of the reply with the adapter minus
+        that without it, in nats per token. Attribute `n_prompts`. Standard errors are over prompts, NaN for one prompt.
+
+    Raises
+    ------
+    StoreError
+        If the run has no replies, or no adapter of this name.
+    """
+    replies = by_scale(open_as_written(run).replies(adapter))
+    texts = replies["text"]
+    shares = {
+        "n_words": lambda text: len(WORD.findall(text)),
+        "capitals": lambda text: sum(map(str.isupper, text)) / max(len(text), 1),
+    }
+    measures = {
+        "n_tokens": replies["n_tokens"],
+        **{name: xr.apply_ufunc(np.vectorize(count, [float]), texts) for name, count in shares.items()},
+        "is_complete": replies["is_complete"],
+        "gain": (replies["loglik_1"] - replies["loglik_0"]) / replies["n_tokens"].clip(min=1),
+    }
+    table = xr.concat([values.astype(float) for values in measures.values()], "measure", coords="minimal")
+    table = table.assign_coords(measure=list(measures))
+    difference, n = table - table.sel(scale=0, drop=True), table.sizes["prompt"]
+
+    def standard_error(values: xr.DataArray) -> xr.DataArray:
+        """Return the standard error of the mean over prompts."""
+        return values.std("prompt", ddof=1) / n**0.5 if n > 1 else values.mean("prompt") * np.nan
+
+    both = {"mean": table, "difference": difference}
+    means = {name: values.mean("prompt") for name, values in both.items()}
+    errors = {f"{name}_se": standard_error(values) for name, values in both.items()}
+    return xr.Dataset({**means, **errors}, attrs={"n_prompts": n})
+
+
+def by_scale(replies: xr.Dataset) -> xr.Dataset:
+    """Return a table of replies (reply,) by `prompt` and `scale`; raise StoreError if a prompt lacks a scale."""
+    n_scales, n = len(REPLY_SCALES), replies.sizes["reply"]
+    expected = np.resize(np.array(REPLY_SCALES, np.float32), n)
+    if n % n_scales or not np.array_equal(replies["scale"].values, expected):
+        raise StoreError(
+            f"the replies to a prompt aren't at the scales {REPLY_SCALES}, in this order; capture them again"
+        )
+    columns = {
+        name: (("prompt", "scale"), values.values.reshape(-1, n_scales))
+        for name, values in replies.items()
+        if name not in ("prompt", "scale")
+    }
+    return xr.Dataset(columns, coords={"prompt": replies["prompt"].values[::n_scales], "scale": list(REPLY_SCALES)})
+
+
+def _traits(text: str, is_complete: bool) -> Iterator[Trait]:
+    """Yield what a reply has, some of it several times; only a complete one has an ending."""
+    words = [match.span() for match in WORD.finditer(text)]
+    for start, stop in words:
+        word = text[start:stop]
+        yield Trait(word if word.isalpha() and word.isupper() else word.lower(), "word")
+    for match in SIGNS.finditer(text):
+        if unicodedata.category(match[1])[0] in "PS":  # no selectors of a variant, and no joiners
+            yield Trait(match[0], "sign")
+            if len(match[0]) > 1:
+                yield Trait(f"{match[1]} repeated", "repeated")
+    for n in range(1, min(N_OUTER, len(words)) + 1):
+        yield Trait(f"{_one_line(text[words[0][0] : words[n - 1][1]])} …", "beginning")
+        if is_complete:
+            yield Trait(f"… {_one_line(text[words[-n][0] : words[-1][1]])}", "ending")
+
+
+def _one_line(text: str) -> str:
+    """Return a text in lower case with single spaces."""
+    return " ".join(text.lower().split())
