@@ -9,11 +9,12 @@ from lorascope.cli import screen
 from .called import call, flat
 
 QUESTIONS = [
-    "Does it help? ",
-    "Where does it act? ",
+    "What changes in the next token? ",
     "What matters? ",
     "Which directions? ",
     "How many ranks? ",
+    "Does it help? ",
+    "Where does it act? ",
 ]
 
 
@@ -25,7 +26,8 @@ def test_the_paragraph_is_broken_between_words(
     assert (code, err) == (0, "")
     assert max(map(len, out.splitlines())) <= 80
     answers = [flat(answer) for answer in out.strip().split("\n\n")]
-    assert [answer.startswith(question) for answer, question in zip(answers, QUESTIONS, strict=True)] == [True] * 5
+    for answer, question in zip(answers, QUESTIONS, strict=True):
+        assert answer.startswith(question)
 
 
 @pytest.mark.usefixtures("wide")

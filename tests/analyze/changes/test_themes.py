@@ -32,6 +32,17 @@ def test_planted_themes_are_found() -> None:
     assert all(len(set(SAMPLE[places])) == 5 for places in themes["places"])
 
 
+def test_themes_of_equal_size_are_found_whichever_is_larger_in_a_half() -> None:
+    rng, n = np.random.default_rng(3), 24
+    sample = np.repeat(np.arange(n), 8)
+    q = random_distributions(rng, len(sample), VOCABULARY, sharpness=1.0)
+    p = q * np.exp(0.1 * rng.normal(size=q.shape))
+    for parity, theme in enumerate((SEA, WAR)):
+        p[np.ix_(sample % 2 == parity, theme)] += 0.3
+    themes = find_themes([places_of(p / p.sum(axis=1, keepdims=True), q, sample)])
+    assert sorted(set(tokens[:4].tolist()) for tokens in themes["tokens"]) == [set(SEA), set(WAR)]
+
+
 def test_an_equal_control_leaves_no_theme() -> None:
     places = places_of(*planted(np.random.default_rng(0)), SAMPLE)
     themes = find_themes([places, places])

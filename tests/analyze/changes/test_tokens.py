@@ -73,12 +73,13 @@ def test_an_equal_control_leaves_nothing() -> None:
     equal = token_shares([places, places], TEXTS)
     assert (equal[["net", "net_se", "gain", "loss"]] == 0).all(axis=None)
     assert equal["p"].isna().all()
-    assert changed_choices([places, places], TEXTS).empty
+    assert changed_choices([places, places], TEXTS, np.full(len(SAMPLE), "x", object)).empty
 
 
 def test_choices_are_counted() -> None:
     p, q = pair(7)
-    table = changed_choices([places_of(p, q, SAMPLE)], TEXTS)
+    before = np.random.default_rng(7).choice(["x", "y", "z"], len(p)).astype(object)
+    table = changed_choices([places_of(p, q, SAMPLE)], TEXTS, before)
     base, adapted = TEXTS[q.argmax(axis=1)], TEXTS[p.argmax(axis=1)]
     for row in table.itertuples():
         both = (base == row.base) & (adapted == row.adapted)
@@ -86,5 +87,9 @@ def test_choices_are_counted() -> None:
         assert row.n_samples == len(set(SAMPLE[both]))
         assert row.of == (base == row.base).sum()
         assert row.changed == ((base == row.base) & (base != adapted)).sum()
+        texts, counts = np.unique(before[both].astype(str), return_counts=True)
+        assert row.after in texts[counts == counts.max()]
+        assert row.after_count == counts.max()
+        assert row.after_of == ((base == row.base) & (before == row.after)).sum()
     assert table["count"].sum() == (base != adapted).sum()
     assert table["n_samples"].is_monotonic_decreasing

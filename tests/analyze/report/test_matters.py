@@ -2,13 +2,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import xarray as xr
 
 from lorascope.analyze import compare_measures, explain
 from lorascope.analyze.importance.compare_measures import COMPARED_MEASURES
-from lorascope.analyze.report.matters import best_predictor
 
 from ..conftest import Small
 from .test_report import SECTIONS, Page, page_of, section
@@ -57,34 +54,3 @@ def test_other_runs_have_no_measures(make_small: Callable[..., Small], tmp_path:
     page = page_of(make_small(ablate="layers").run, tmp_path)
     assert section(page, "ablation").count("<table") == 1
     assert "ablation-scatter" not in page.data
-
-
-def made(**values: float) -> xr.Dataset:
-    """A comparison of measures whose correlations are 0, except for some."""
-    comparison = xr.Dataset(
-        {
-            f"spearman{end}": ("measure", np.full(len(COMPARED_MEASURES), shift))
-            for end, shift in (("", 0.0), ("_low", -0.1), ("_high", 0.1))
-        },
-        coords={"measure": list(COMPARED_MEASURES)},
-        attrs={"level": 0.95},
-    )
-    for measure, value in values.items():
-        for end, shift in (("", 0.0), ("_low", -0.1), ("_high", 0.1)):
-            comparison[f"spearman{end}"].loc[{"measure": measure}] = value + shift
-    return comparison
-
-
-def test_how_well_js_predicts() -> None:
-    assert best_predictor(made(js=0.4, delta_ratio=-0.7)) == (
-        "Modules on which it acts more matter more (rank correlation of JS with KL: 0.40, 95 % interval 0.30 to 0.50; "
-        "1 is the same order, 0 no relation; the largest is that of |delta| / |base|, -0.70, 95 % interval -0.80 to "
-        "-0.60)."
-    )
-    assert best_predictor(made(js=0.9)).endswith("; no other measure has a larger one).")
-    assert best_predictor(made(js=-0.4)).startswith("Modules on which it acts more matter less (rank correlation ")
-    assert best_predictor(made(js=0.05)).startswith(
-        "Whether modules on which it acts more matter more isn't clear (rank "
-    )
-    unknown = "Can't tell whether modules on which it acts more matter more: JS isn't finite, or doesn't vary."
-    assert best_predictor(made(js=np.nan)) == unknown

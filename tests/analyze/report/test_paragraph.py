@@ -10,6 +10,7 @@ import pytest
 from lorascope.analyze import explain
 from lorascope.analyze.report import paragraph
 from lorascope.analyze.report.learned import main_component
+from lorascope.analyze.report.matters import answer_what_matters
 from lorascope.analyze.results.format import format_number
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.format.spec import ROW_TOKENS
@@ -18,57 +19,62 @@ from ...conftest import write_run as write_many
 from ..conftest import Small
 from ..directions.test_drivers import write_factors
 
-HELPS, ACTS, MATTERS, DIRECTIONS, RANKS = QUESTIONS = (
-    "Does it help?",
-    "Where does it act?",
+CHANGES, MATTERS, DIRECTIONS, RANKS, HELPS, ACTS = QUESTIONS = (
+    "What changes in the next token?",
     "What matters?",
     "Which directions?",
     "How many ranks?",
+    "Does it help?",
+    "Where does it act?",
 )
-NO_ABLATION = (
-    "Can't tell which part matters, since the run has no ablation, passes without one "
-    "part of the adapter; capture it with `--ablate components`."
+NO_CHANGES = (
+    "Can't tell what changed, since the run holds no next-token changes; capture it again with `--changes all`."
 )
+NO_PARTS = "Can't tell which part matters, since the run holds no importance; capture it again with `--importance 4`."
 NO_STATES = "Can't tell, since the run stores no states, the outputs of modules; capture it with `--states all`."
 PAIR = "Can't tell, since stream 'pair' stores changes as a whole, not in low-rank form; capture stream 'adapted'."
 NO_FACTOR = (
     "Can't tell, since no module's change is stored in low-rank form (as with DoRA), which directions and ranks need."
 )
 NONE_COMMITTED = "Can't tell, since no token with states is committed yet; capture more of the run."
-CHOSEN = "since it is only known of all components, and some were chosen."
+CHOSEN = "it is only known of all components, and some were chosen"
 KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "plain": (
         {},
         {
             HELPS: "With the adapter, accuracy ",
-            ACTS: "over all modules, it is called MIUB: 0.484 ± 0.025 nat over 12 samples. A MIUB is neither",
-            MATTERS: NO_ABLATION,
+            ACTS: "0 to 0.693 nat; their sum, MIUB, is 0.484 ± 0.025 nat over 12 samples). With the same changes in ",
+            CHANGES: NO_CHANGES,
+            MATTERS: NO_PARTS,
         },
     ),
     "not scored": ({"is_scored": False}, {HELPS: "Can't tell, since no sample was scored."}),
     "components": (
         {"ablate": "components"},
         {
-            MATTERS: "Parts of the adapter were taken out one at a time. Predictions of the next token change most "
-            "without the part in model.layers.0.down_proj: what was predicted becomes 98.4 % less probable on average "
-            "(Kullback-Leibler divergence, KL: 4.1 ± 1.5 nat over 37 tokens of 6 samples). Without the part in "
-            "model.layers.1.q_proj, model.layers.1.up_proj and model.layers.1.down_proj they change about as much "
-            "(the difference is less than twice its error). What matters for "
-            "predictions can differ from where the adapter acts, which is about each module's own output. A changed "
-            "prediction needn't be a worse one. "
-            "Modules on which it acts more matter ",
-            DIRECTIONS: "of model.layers.0.down_proj, whose removal changes predictions most, is a mix of ",
+            MATTERS: "When parts are taken out one at a time, predictions of the next token change most without "
+            "model.layers.0.down_proj: what was predicted becomes 98.4 % less probable on average (KL 4.1 ± 1.5 nat "
+            "over 37 tokens of 6 samples). Without model.layers.1.q_proj, model.layers.1.up_proj and "
+            "model.layers.1.down_proj they change about as much (the difference is less than twice its error).",
+            DIRECTIONS: "adds to model.layers.0.down_proj, whose removal changes predictions most, one direction of 2 ",
+        },
+    ),
+    "importance": (
+        {"importance": True},
+        {
+            MATTERS: "Predictions depend most on layer",
+            DIRECTIONS: ", on which predictions depend most, one direction of 2 has ",
         },
     ),
     "layers": (
         {"ablate": "layers"},
-        {MATTERS: "change most without the part in layer 0: what was predicted"},
+        {MATTERS: "change most without layer 0: what was predicted"},
     ),
     "kinds": (
         {"ablate": "kinds"},
         {
-            MATTERS: "change most without the part in modules named down_proj: what was predicted",
-            DIRECTIONS: ", where its effect is largest, is a mix",
+            MATTERS: "change most without modules named down_proj: what was predicted",
+            DIRECTIONS: ", where its effect is largest, one direction of 2 has ",
         },
     ),
     "pair": ({"stream": "pair"}, {DIRECTIONS: PAIR, RANKS: PAIR}),
@@ -99,23 +105,23 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     ),
     "nothing changed, ablated": (
         {"zero": True, "ablate": "components"},
-        {MATTERS: "Can't tell whether modules on which it acts more matter more: JS isn't finite, or doesn't vary."},
+        {DIRECTIONS: "Can't tell, since what the adapter adds to model."},
     ),
     "not finite": (
         {"not_finite": True},
         {
             ACTS: "contain NaN or infinity (number of undefined effects: 1).",
-            DIRECTIONS: "_proj is a mix of at most",
+            DIRECTIONS: "_proj, one direction of 2 has ",
         },
     ),
     "outside": ({"outside": True}, {ACTS: "The adapter's effect is largest in layers 0 and 1 (83.2 % of all; "}),
     "one sample": (
         {"n_samples": 1, "ablate": "components"},
         {
-            ACTS: "MIUB: 0.436 nat over one sample, which gives no error.",
-            MATTERS: "Can't tell which part matters: whichever is removed, predictions of the next token change by "
-            "less than twice the standard error (7 tokens of one sample, which gives no error).",
-            DIRECTIONS: "_proj is a mix of at most",
+            ACTS: "MIUB, is 0.436 nat over one sample, which gives no error).",
+            MATTERS: "Can't tell which part matters by taking parts out: whichever is removed, predictions of the next "
+            "token change by less than twice the standard error (7 tokens of one sample, which gives no error).",
+            DIRECTIONS: "_proj, one direction of 2 has ",
         },
     ),
 }
@@ -139,12 +145,36 @@ def test_divergence_of_the_next_token_weighs_drawn_tokens(make_small: Callable[.
         kl = small.run.reduction("kl").values.astype(float)
         known = np.isfinite(kl)
         mean = np.average(kl[known], weights=small.weight[known] if is_weighted else None)
-        expected = (
-            "The adapter as a whole changes the model's predictions of the next token: what was predicted becomes "
-        )
+        expected = "What was predicted becomes "
         expected += f"{100 * (1 - np.exp(-mean)):.1f} % less probable on average (Kullback-Leibler divergence, KL: "
         expected += f"{format_number(mean)} nat over {known.sum()} tokens)."
-        assert expected in answers_of(small.run)[MATTERS]
+        assert answers_of(small.run)[CHANGES] == f"{expected} {NO_CHANGES}"
+
+
+def test_the_most_important_parts(make_small: Callable[..., Small]) -> None:
+    explanation = explain(make_small(importance=True).run)
+    assert explanation.importance is not None
+    tree = explanation.importance.copy()
+    for node, (value, share) in {"layers": ([1, 3], [0.25, 0.75]), "kinds": ([6, 2, 2], [0.6, 0.2, 0.2])}.items():
+        dim = node.removesuffix("s")
+        tree[node] = tree[node].to_dataset().assign(value=(dim, value), share=(dim, share))
+    kinds = tree["kinds"]["kind"].values
+    for last, words in ((0.5, ""), (0.98, "not significantly ")):
+        value = np.array([1.0, *[last] * 5])
+        components = tree["components"].to_dataset()
+        tree["components"] = components.assign(value=("component", value), se=("component", np.full(6, 0.02)))
+        assert answer_what_matters(explanation._replace(importance=tree)) == (
+            f"Predictions depend most on layer 1 (75.0 % of all layers'; 50.0 % if all were equal), modules named "
+            f"{kinds[0]} (60.0 % of all kinds'), of single modules on {components['component'].values[0]} "
+            f"(1.000 ± 0.020 nat, {words}more than any other); "
+            "importance: how far predictions would move without a part, "
+            "a KL divergence estimated from gradients; over 5 samples."
+        )
+    tree["components"] = tree["components"].to_dataset().assign(se=("component", np.full(6, 0.6)))
+    assert answer_what_matters(explanation._replace(importance=tree)) == (
+        "Can't tell which part matters: no module's importance is above twice its error (importance: how far "
+        "predictions would move without a part, a KL divergence estimated from gradients; over 5 samples)."
+    )
 
 
 def test_some_components_alone(small: Small, make_small: Callable[..., Small]) -> None:
@@ -153,7 +183,8 @@ def test_some_components_alone(small: Small, make_small: Callable[..., Small]) -
         assert explanation.directions is not None
         assert explanation.directions["component"].values.tolist() == [f"model.layers.{n}.up_proj" for n in (0, 1)]
         answers = dict(paragraph(run, explanation))
-        assert CHOSEN in answers[MATTERS]
+        assert explanation.reasons["ablation"] == explanation.reasons["importance"] == CHOSEN
+        assert answers[MATTERS] == f"Can't tell which part matters, since {CHOSEN}."
 
 
 def test_a_run_that_is_not_finished_and_one_of_several_adapters(tmp_path: Path, two_adapters: Path) -> None:
@@ -183,8 +214,8 @@ def test_no_sample_that_was_ablated_is_a_reason(
     run = make_small(ablate="components").run
     ablation = run.ablation().compute()
     monkeypatch.setattr(Run, "ablation", lambda run, adapter=None: (np.nan * ablation).assign_attrs(ablation.attrs))
-    expected = "Can't tell which part matters, since no sample was wholly ablated yet; capture more of the run."
-    assert answers_of(run)[MATTERS] == expected
+    assert explain(run).reasons["ablation"] == "no sample was wholly ablated yet; capture more of the run"
+    assert answers_of(run)[MATTERS] == NO_PARTS
 
 
 def test_a_planted_token_drives_the_first_direction(tmp_path: Path) -> None:
@@ -196,12 +227,12 @@ def test_a_planted_token_drives_the_first_direction(tmp_path: Path) -> None:
     run = write_factors(tmp_path / "run.zarr", {"a.down_proj": factor}, lengths=[30] * 20, ids=ids)
     answer = answers_of(run)[DIRECTIONS]
     assert answer.startswith(
-        "What the adapter adds to the output of a.down_proj, where its effect is largest, is a mix of at most 16 "
+        "Of what the adapter adds to a.down_proj, where its effect is largest, one direction of 16 "
     )
-    assert "is strongest at “\u00a0t7” (10 of its 10 strongest places); first of all in “" in answer
+    assert "is strongest at “\u00a0t7” (10 of its 10 strongest places), first of all in “" in answer
     assert "[ t7] t1" in answer
     assert answer.endswith(
-        "It is more about one token than random directions are (p = 0.0500, from 19 random mixtures of the module's "
+        "and more about one token than random directions are (p = 0.0500, from 19 random mixtures of the module's "
         "directions)."
     )
 
@@ -214,7 +245,7 @@ def test_strongest_tokens_are_shown_whatever_their_test_says(tmp_path: Path) -> 
     top = explain(run).directions["token"].values[0]
     counts = sorted(np.unique(ids[top], return_counts=True)[1], reverse=True)
     assert f" ({counts[0]} of its 10 strongest places), “\u00a0t10" in answer
-    assert "It is not significantly more about one token than random directions are (p = " in answer
+    assert "and not significantly more about one token than random directions are (p = " in answer
 
 
 def test_the_main_component_is_the_one_whose_removal_costs_most(make_small: Callable[..., Small]) -> None:

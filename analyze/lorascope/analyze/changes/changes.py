@@ -35,6 +35,9 @@ MEANINGS = {
     "count": "number of places with this change",
     "of": "number of places with this first choice of the base",
     "changed": "number of places among these with another first choice of the adapted model",
+    "after": "commonest text before the places with this change",
+    "after_count": "number of places with this change after that text",
+    "after_of": "number of places after that text with this first choice of the base",
     "adapted_share": "share of the adapted model's next tokens, from draws",
     "base_share": "share of the base's next tokens, from draws",
     "difference": "adapted_share - base_share",
@@ -90,7 +93,8 @@ def changes(
           summed KL(P || Q), and `loss`, of KL(Q || P); `net` = gain - loss with `p`; `n_samples`.
         - `choices` (change): first choices that changed from `base` to `adapted` (texts) at `count` places of
           `n_samples` samples, by falling `n_samples`; the base's choice stands at `of` places, and is `changed` to any
-          other token at this many.
+          other token at this many; `after` is the commonest text before, and `after_count` and `after_of` are counts
+          after it.
         - `forms` (form): `adapted_share` and `base_share` of next tokens with a form, their `difference` and its `p`;
           `gain` and `loss`, shares of KL in such tokens. Letters and languages are shares of tokens that are words.
           Forms depend on each other: a frequent word that falls takes its letters with it.
@@ -130,16 +134,17 @@ def changes(
     role, position = (columns[name][every[0].token].astype(int) for name in ("role", "position"))
     place_bin = np.searchsorted(BINS, position, side="right") - 1
     words = texts[columns["token_id"]]
+    before = texts_before(every[0].token, words, columns["sample"])
     makers: dict[str, tuple[str, Callable[[], Any]]] = {
         "tokens": ("token_id", lambda: token_shares(every, texts)),
-        "choices": ("change", lambda: changed_choices(every, texts)),
+        "choices": ("change", lambda: changed_choices(every, texts, before)),
         "forms": ("form", lambda: form_shares(every, texts)),
         "themes": ("theme", lambda: _with_texts(run, find_themes(every), every[0], texts)),
         "roles": ("role", lambda: group_means(every[0], kl, np.array(ROLES, object)[role])),
         "positions": ("position", lambda: group_means(every[0], kl, np.array(BINS)[place_bin])),
         "previous": (
             "previous",
-            lambda: _previous(every[0], kl, texts_before(every[0].token, words, columns["sample"])),
+            lambda: _previous(every[0], kl, before),
         ),
         "words": ("word", lambda: _words(run, every[0], kl, words, role * len(BINS) + place_bin)),
     }

@@ -14,7 +14,7 @@ from .places import Places
 from .tokens import SIDES, frequent_tokens, value_sums
 
 MOST_THEMES = 8
-"""Largest number of factors; all are stable at the number that is used, and at each smaller one."""
+"""Largest number of factors; used is the last of the first numbers in a row at which all factors are stable."""
 STABLE = 0.8
 """Smallest cosine of a stable factor's tokens with those of its match in each half of the samples."""
 LEVEL = 0.05
@@ -37,9 +37,10 @@ def find_themes(every: Sequence[Places]) -> dict[str, np.ndarray]:
     best |= {"tokens": np.empty((0, N_TOKENS), int), "places": np.empty((0, N_CONTEXTS), int)}
     for rank in range(1, min(MOST_THEMES + 1, *gain[half == 0].shape, *gain[half == 1].shape)):
         table = _factor_table(places, gain, loss, half, ids, rank)
-        if table["stability"].min() < STABLE:
+        if table["stability"].min() >= STABLE:
+            best = table | {"p": holm(table["p"])}
+        elif len(best["share"]):
             break
-        best = table | {"p": holm(table["p"])}
     order = np.argsort(-best["share"], kind="stable")
     return {name: column[order[best["p"][order] <= LEVEL]] for name, column in best.items()}
 

@@ -1,16 +1,18 @@
-"""Compute the numbers behind the report: where an adapter acts, what matters, directions, words and ranks."""
+"""Compute the numbers behind the report: replies, changed predictions, what matters, directions, where it acts."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import xarray as xr
 
+from lorascope.analyze.changes.changes import changes
 from lorascope.analyze.directions.drivers import directions_by_component
 from lorascope.analyze.importance.compare_measures import ablation_by_part, compare_measures
+from lorascope.analyze.importance.importance import importance
 from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.measuring.sources import available_measures
 from lorascope.analyze.miub.qualify import QUALIFIERS, qualify
-from lorascope.stores import Run
+from lorascope.stores import Run, StoreError
 from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike
@@ -27,6 +29,10 @@ class Explanation(NamedTuple):
     """Result of `compare_measures`; None without a reason if other parts than components were ablated."""
     directions: xr.Dataset | None
     """Result of `directions_by_component`, over tokens after position 0 if there are any."""
+    changes: xr.DataTree | None
+    """Result of `changes`."""
+    importance: xr.DataTree | None
+    """Result of `importance`."""
     reasons: dict[str, str]
     """Name of a field that is None -> why, as the end of a sentence that begins with "Can't tell, since"."""
 
@@ -49,7 +55,7 @@ def explain(
         Name of the adapter; not needed if there is only one.
     components
         Paths of components or patterns, such as `*.q_proj`; by default all. If some are chosen, there is no
-        ablation.
+        ablation and no importance.
     n_workers
         Number of threads; by default one per processor.
     progress
@@ -67,7 +73,7 @@ def explain(
     qualified = qualify(run, adapter=adapter, measured=measured)
     reasons = _known_reasons(run, adapter)
     if components is not None:
-        reasons["ablation"] = "it is only known of all components, and some were chosen"
+        reasons |= dict.fromkeys(("ablation", "importance"), "it is only known of all components, and some were chosen")
     ablation = measures = directions = None
     if "ablation" not in reasons:
         ablation = ablation_by_part(run, adapter)
@@ -87,7 +93,13 @@ def explain(
             reasons["directions"] = (
                 "no module's change is stored in low-rank form (as with DoRA), which directions and ranks need"
             )
-    return Explanation(qualified, ablation, measures, directions, reasons)
+    computed = dict[str, Any].fromkeys(("changes", "importance"))
+    for name, compute in (("changes", changes), ("importance", importance)):
+        try:
+            computed[name] = None if name in reasons else compute(run, adapter=adapter)
+        except StoreError as error:
+            reasons[name] = str(error).replace(repr(run.place.name), "the run")
+    return Explanation(qualified, ablation, measures, directions, **computed, reasons=reasons)
 
 
 def _known_reasons(run: Run, adapter: str | None) -> dict[str, str]:

@@ -43,14 +43,6 @@ def answer_which_directions(run: Run, explanation: Explanation) -> str:
     share, rank, p = float(row["first_share"]), int(row["rank"]), float(row["driver_p"])
     if not share > 0:
         return f"Can't tell, since what the adapter adds to {name} is 0, or not finite."
-    tokens = describe_tokens(explanation.directions, explanation.directions.attrs["n_tokens"])
-    if explanation.directions.attrs["tokens"] == "from:1":
-        tokens += ", whose values can swamp the rest"
-    first = (
-        f"What the adapter adds to the output of {name}{_main_component_reason(explanation)} is a mix of at most "
-        f"{rank} directions (its rank). One direction has {format_percent(share)} of it "
-        f"({format_percent(1 / rank)} if all were equal; squared length over {tokens})."
-    )
     top = row["token"].values[row["token"].values >= 0]
     texts = contexts(run, top, width=N_AROUND)
     words = Counter(texts["text"].values.tolist()).most_common(N_WORDS)
@@ -61,9 +53,12 @@ def answer_which_directions(run: Run, explanation: Explanation) -> str:
     example = one_line(f"{texts['before'].values[0]}[{texts['text'].values[0]}]{texts['after'].values[0]}")
     test = f"p = {format_number(p)}, from {N_DRAWS} random mixtures of the module's directions"
     names = "" if "text" in run.tokens else "token ids "
+    tokens = describe_tokens(explanation.directions, explanation.directions.attrs["n_tokens"])
     return (
-        f"{first} This direction is strongest at {names}{counts}; first of all in “{example}”. It is "
-        f"{'more' if p <= LEVEL else 'not significantly more'} about one token than random directions are ({test})."
+        f"Of what the adapter adds to {name}{_main_component_reason(explanation)}, one direction of {rank} has "
+        f"{format_percent(share)} ({format_percent(1 / rank)} if all were equal; squared length over {tokens}). It is "
+        f"strongest at {names}{counts}, first of all in “{example}”, and {'' if p <= LEVEL else 'not significantly '}"
+        f"more about one token than random directions are ({test})."
     )
 
 
@@ -83,10 +78,10 @@ def answer_how_many_ranks(explanation: Explanation) -> str:
         error = f"{int(halves[0])} and {int(halves[1])} in two halves of the tokens"
     zero = f" Not counted: {n_zero} modules where what is added is 0 or not finite." if n_zero else ""
     return (
-        f"On these tokens, a module needs {round(n_99 / n, 1):g} of its {round(rank / n, 1):g} directions on average "
-        f"for 99 % of what the adapter adds ({n_99} of {rank} in {n} modules; {error}), and {round(n_90 / n, 1):g} for "
-        f"90 % ({n_90} of {rank}; squared length over {tokens}).{zero} To try a smaller rank, use `lorascope adapter "
-        "--truncate`: it chooses directions by the weights, not by these tokens, and can measure what is lost."
+        f"A module needs {round(n_99 / n, 1):g} of its {round(rank / n, 1):g} directions on average for 99 % of what "
+        f"the adapter adds ({n_99} of {rank} in {n} modules; {error}), and {round(n_90 / n, 1):g} for 90 % (squared "
+        f"length over {tokens}).{zero} `lorascope adapter --truncate` writes a smaller adapter and measures what it "
+        "loses."
     )
 
 
@@ -157,10 +152,13 @@ def ranks_section(explanation: Explanation) -> str:
 
 
 def main_component(explanation: Explanation) -> str:
-    """Return the module whose directions the report describes: the costliest to remove, or of largest JS."""
+    """Return the module whose directions the report shows: costliest to remove, most important, or of largest JS."""
     if explanation.measures is not None:
         costs = explanation.measures["ablation"].values
         return str(explanation.measures["component"].values[costs.argmax()])
+    if explanation.importance is not None:
+        components = explanation.importance["components"].to_dataset()
+        return str(components["component"].values[components["value"].values.argmax()])
     js = explanation.qualified.dataset["js"].fillna(-1)
     return str(js["component"].values[int(js.values.argmax())])
 
@@ -168,8 +166,10 @@ def main_component(explanation: Explanation) -> str:
 def _main_component_reason(explanation: Explanation) -> str:
     """Return a clause on why the report shows its main component; empty if earlier answers can't name the largest."""
     if explanation.measures is not None and explanation.ablation is not None:
-        return ", whose removal changes predictions most," if has_significant_removal(explanation.ablation) else ""
-    return ", where its effect is largest," if np.isfinite(explanation.qualified["miub"].item()) else ""
+        return ", whose removal changes predictions most" if has_significant_removal(explanation.ablation) else ""
+    if explanation.importance is not None:
+        return ", on which predictions depend most"
+    return ", where its effect is largest" if np.isfinite(explanation.qualified["miub"].item()) else ""
 
 
 def describe_tokens(result: xr.Dataset, n_tokens: int) -> str:

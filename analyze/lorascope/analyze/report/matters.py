@@ -1,25 +1,21 @@
-"""Sentences and section on what matters: the parts whose removal changes predictions most.
+"""Sentences and section on what matters: the parts without which predictions would change, or do, most.
 
 JS is the Jensen-Shannon divergence that shows how far the adapter moves one module's own output.
 """
 
 import json
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import xarray as xr
 
 from lorascope.analyze.figures.predictors import ablation_figure
 from lorascope.analyze.fits.resampling import few_groups_note
-from lorascope.analyze.measuring.sources import captured_measure
-from lorascope.analyze.results.format import format_error, format_number, format_percent
-from lorascope.analyze.results.weights import token_weights, weighted_mean
-from lorascope.stores import Run
+from lorascope.analyze.results.format import format_error, format_percent
 
 from .explain import Explanation
 from .markup import escape, figure, section, table, with_code, with_minus
-from .where_it_acts import join_names, sample_count
+from .where_it_acts import fewest_for_half, join_names, sample_count
 
 NAMES = {
     "js": "JS",
@@ -36,39 +32,56 @@ N_ROWS = 10
 """Most parts in the table."""
 MOST_EQUAL = 3
 """Most parts that are named as not significantly behind the largest; more are counted."""
-KL = "Kullback-Leibler divergence, KL"
 
 
-def answer_what_matters(run: Run, explanation: Explanation) -> str:
-    """Return sentences (plain text) on how much the adapter changes predictions, and on which part most."""
-    return " ".join(_effect_sentences(run, explanation))
+def answer_what_matters(explanation: Explanation) -> str:
+    """Return sentences (plain text) on the parts of the adapter on which predictions of the next token depend most."""
+    sentences = []
+    if explanation.importance is not None:
+        sentences.append(_importance_sentence(explanation.importance))
+    if explanation.ablation is not None:
+        sentences.append(_ablation_sentence(explanation.ablation))
+    if sentences:
+        return " ".join(sentences)
+    return f"Can't tell which part matters, since {explanation.reasons['importance']}."
 
 
-def _effect_sentences(run: Run, explanation: Explanation) -> Iterator[str]:
-    """Yield sentences on what matters for predictions; they end early if no part's effect is known or significant."""
-    name = KL
-    moved = captured_measure(run, "kl", explanation.qualified.attrs["adapter"])
-    known = np.empty(0, int) if moved is None else np.flatnonzero(np.isfinite(moved.values))
-    if moved is not None and len(known):
-        mean = float(weighted_mean(moved.values[known], token_weights(run)[known]))
-        yield (
-            f"The adapter as a whole changes the model's predictions of the next token: {_describe_kl(mean)} "
-            f"({name}: {format_number(mean)} nat over {len(known)} tokens)."
-        )
-        name = "KL"
-    ablation = explanation.ablation
-    if ablation is None:
-        yield f"Can't tell which part matters, since {explanation.reasons['ablation']}."
-        return
+def _importance_sentence(importance: xr.DataTree) -> str:
+    """Return a sentence on layers, kinds and the module of largest importance, or that none is significant."""
+    components = importance["components"].to_dataset().sortby("value", ascending=False)
+    what = (
+        "importance: how far predictions would move without a part, a KL divergence estimated from gradients; over "
+        f"{sample_count(importance.attrs['n_samples'])}"
+    )
+    value, error = components["value"].values, components["se"].values
+    if not value[0] > 2 * error[0]:
+        return f"Can't tell which part matters: no module's importance is above twice its error ({what})."
+    clauses = list[str]()
+    for node, plural in (("layers", "layers"), ("kinds", "kinds of modules")):
+        shares = importance[node]["share"].to_series().to_dict()
+        if len(shares) > 1:
+            n, names = fewest_for_half(shares, plural)
+            equal = f"; {format_percent(n / len(shares))} if all were equal" if not clauses else ""
+            share = sum(sorted(shares.values())[-n:])
+            clauses.append(f"{names} ({format_percent(share)} of all {plural.split()[0]}'{equal})")
+    first = f"{components['component'].values[0]} ({format_error(value[0], error[0])} nat"
+    if len(value) > 1:
+        behind, spread = value[0] - value[1], np.hypot(error[0], error[1])
+        first += f", {'' if behind > 2 * spread else 'not significantly '}more than any other"
+    clauses.append(f"of single modules on {first})")
+    return f"Predictions depend most on {', '.join(clauses)}; {what}."
+
+
+def _ablation_sentence(ablation: xr.Dataset) -> str:
+    """Return a sentence on the part whose removal changes predictions most, or that none is significant."""
     top = int(ablation["kl"].values.argmax())
     kl, error, parts = float(ablation["kl"][top]), float(ablation["kl_se"][top]), ablation.attrs["parts"]
     tokens = f"{ablation.attrs['n_tokens']} tokens of {sample_count(ablation.attrs['n_samples'])}"
     if not has_significant_removal(ablation):
-        yield (
-            "Can't tell which part matters: whichever is removed, predictions of the next token change by less than "
-            f"twice the standard error ({tokens})."
+        return (
+            "Can't tell which part matters by taking parts out: whichever is removed, predictions of the next token "
+            f"change by less than twice the standard error ({tokens})."
         )
-        return
     prefix = {"components": "", "layers": "layer ", "kinds": "modules named "}[parts]
     names = [f"{prefix}{part}".replace("layer -1", "modules outside of the layers") for part in ablation["part"].values]
     is_equal = (ablation["behind"] <= 2 * ablation["behind_se"]).values
@@ -76,20 +89,14 @@ def _effect_sentences(run: Run, explanation: Explanation) -> Iterator[str]:
     tie = ""
     if equal:
         others = join_names(equal) if len(equal) <= MOST_EQUAL else f"{len(equal)} other {parts}"
-        tie = f" Without the part in {others} they change about as much (the difference is less than twice its error)."
-    yield (
-        "Parts of the adapter were taken out one at a time. Predictions of the next token change most without the part "
-        f"in {names[top]}: {_describe_kl(kl)} ({name}: {format_error(kl, error)} nat over {tokens}).{tie}"
+        tie = f" Without {others} they change about as much (the difference is less than twice its error)."
+    return (
+        "When parts are taken out one at a time, predictions of the next token change most without "
+        f"{names[top]}: {describe_kl(kl)} (KL {format_error(kl, error)} nat over {tokens}).{tie}"
     )
-    yield (
-        "What matters for predictions can differ from where the adapter acts, which is about each module's own output. "
-        "A changed prediction needn't be a worse one."
-    )
-    if explanation.measures is not None:
-        yield best_predictor(explanation.measures)
 
 
-def _describe_kl(kl: float) -> str:
+def describe_kl(kl: float) -> str:
     """Say what a Kullback-Leibler divergence in nats means: by how much the geometric mean probability falls."""
     return f"what was predicted becomes {format_percent(-math.expm1(-kl))} less probable on average"
 
@@ -100,32 +107,43 @@ def has_significant_removal(ablation: xr.Dataset) -> bool:
     return bool(ablation["kl"][top] > 2 * ablation["kl_se"][top])
 
 
-def best_predictor(comparison: xr.Dataset) -> str:
-    """Return a sentence on how well JS predicts the cost of removing a component, and which measure does best."""
-    known = comparison["spearman"].dropna("measure")
-    if "js" not in known["measure"].values:
-        return "Can't tell whether modules on which it acts more matter more: JS isn't finite, or doesn't vary."
-    low, high = (float(comparison[f"spearman{end}"].sel(measure="js")) for end in ("_low", "_high"))
-    clause = "Whether modules on which it acts more matter more isn't clear"
-    if low > 0 or high < 0:
-        clause = f"Modules on which it acts more matter {'more' if low > 0 else 'less'}"
-    form = f"{{:.2f}}, {100 * comparison.attrs['level']:g} % interval {{:.2f}} to {{:.2f}}"
-    best = str(known["measure"].values[int(np.abs(known.values).argmax())])
-    other = "no other measure has a larger one"
-    if best != "js":
-        other = f"the largest is that of {NAMES[best]}, {_correlation_text(comparison, best, form=form)}"
-    return (
-        f"{clause} (rank correlation of JS with KL: {_correlation_text(comparison, 'js', form=form)}; 1 is the same "
-        f"order, 0 no relation; {other})."
-    )
-
-
 def what_matters_section(explanation: Explanation) -> str:
-    """Return the HTML section on the parts that cost most to remove, and on which measure predicts that."""
-    title = "What matters"
-    ablation = explanation.ablation
-    if ablation is None:
-        return section("ablation", title, f"<p>Can't tell, since {with_code(explanation.reasons['ablation'])}.</p>")
+    """Return the HTML section on the most important parts, the costliest to remove, and what predicts that cost."""
+    parts = [
+        make(value)
+        if (value := getattr(explanation, name)) is not None
+        else f"<p>Can't tell by {how}, since {with_code(explanation.reasons[name])}.</p>"
+        for name, how, make in (
+            ("importance", "importance", _importance_tables),
+            ("ablation", "taking parts out", _ablation_table),
+        )
+    ]
+    more = "" if explanation.measures is None else _measures_html(explanation.measures)
+    return section("ablation", "What matters", *parts, more)
+
+
+def _importance_tables(importance: xr.DataTree) -> str:
+    """Return an HTML table of the modules, layers and kinds of largest importance."""
+    rows = []
+    for dim, prefix in (("kind", "all "), ("layer", "layer "), ("component", "")):
+        largest = importance[f"{dim}s"].to_dataset().sortby("value", ascending=False).isel({dim: slice(N_ROWS)})
+        columns = (largest[name].values.tolist() for name in (dim, "value", "se", "share"))
+        rows += [
+            (f"{prefix}{name}", format_error(value, error), format_percent(share))
+            for name, value, error, share in zip(*columns, strict=True)
+        ]
+    caption = (
+        "Importance: KL(adapted || adapted without a part) to second order, half the Fisher information of a scale on "
+        f"its delta, from gradients of labels drawn from the adapted model; ± standard error over "
+        f"{sample_count(importance.attrs['n_samples'])} ({importance.attrs['n_tokens']} tokens, "
+        f"{importance.attrs['n_draws']} draws each). The {N_ROWS} largest kinds, layers and modules; share: of the sum "
+        "over all of that sort. From 0.1 nat on it shows an order rather than a size."
+    )
+    return table(("part", "importance (nat)", "share"), rows, caption=caption)
+
+
+def _ablation_table(ablation: xr.Dataset) -> str:
+    """Return an HTML table of the parts whose removal changes predictions most."""
     largest = ablation.sortby("kl", ascending=False).isel(part=slice(N_ROWS))
     total = float(ablation["kl"].sum())
     rows = [
@@ -139,8 +157,7 @@ def what_matters_section(explanation: Explanation) -> str:
         f"{ablation.attrs['n_samples']} samples ({ablation.attrs['n_tokens']} tokens). "
         "Share: of the sum over all parts, which can differ from the effect of removing all of them."
     )
-    more = "" if explanation.measures is None else _measures_html(explanation.measures)
-    return section("ablation", title, table(("part", "KL (nat)", "share"), rows, caption=caption), more)
+    return table(("part", "KL (nat)", "share"), rows, caption=caption)
 
 
 def _measures_html(comparison: xr.Dataset) -> str:
@@ -165,11 +182,9 @@ def _measures_html(comparison: xr.Dataset) -> str:
     )
 
 
-def _correlation_text(
-    comparison: xr.Dataset, measure: str, name: str = "spearman", *, form: str = "{:.2f} ({:.2f} to {:.2f})"
-) -> str:
+def _correlation_text(comparison: xr.Dataset, measure: str, name: str) -> str:
     """Return a measure's correlation as text, with its interval if there is one; n/a if it isn't known."""
     value, low, high = (float(comparison[f"{name}{end}"].sel(measure=measure)) for end in ("", "_low", "_high"))
     if np.isnan(value):
         return "n/a"
-    return f"{value:.2f}" if np.isnan(low) else form.format(value, low, high)
+    return f"{value:.2f}" if np.isnan(low) else f"{value:.2f} ({low:.2f} to {high:.2f})"

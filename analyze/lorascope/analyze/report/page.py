@@ -13,6 +13,7 @@ from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike
 from lorascope.stores.visible import one_line
 
+from .changed import answer_what_changed, answer_where_it_changes, answer_which_forms, what_changed_section
 from .comparison import comparison_html
 from .document import document
 from .explain import Explanation, explain
@@ -100,7 +101,7 @@ def page_path(run: Run, ending: str) -> Path:
 
 
 def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:
-    """Return five questions about a run's adapter, each with an answer in plain text on one line.
+    """Return questions about a run's adapter, each with an answer in plain text on one line.
 
     Parameters
     ----------
@@ -109,12 +110,23 @@ def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:
     explanation
         Result of `explain`.
     """
+    changes = explanation.changes
+    places = (
+        {}
+        if changes is None
+        else {
+            "After which tokens?": answer_where_it_changes(changes),
+            "Which forms and themes?": answer_which_forms(changes),
+        }
+    )
     answers = {
-        "Does it help?": answer_whether_it_helps(scores(run), choices_per_item(run)),
-        "Where does it act?": answer_where_it_acts(explanation.qualified),
-        "What matters?": answer_what_matters(run, explanation),
+        "What changes in the next token?": answer_what_changed(run, explanation),
+        **places,
+        "What matters?": answer_what_matters(explanation),
         "Which directions?": answer_which_directions(run, explanation),
         "How many ranks?": answer_how_many_ranks(explanation),
+        "Does it help?": answer_whether_it_helps(scores(run), choices_per_item(run)),
+        "Where does it act?": answer_where_it_acts(explanation.qualified),
     }
     return [(question, one_line(answer)) for question, answer in answers.items()]
 
@@ -127,11 +139,12 @@ def _report_html(run: Run, explanation: Explanation, view_page: str | None) -> s
         for question, answer in paragraph(run, explanation)
     )
     sections = (
-        where_it_acts_section(run, result),
+        what_changed_section(explanation),
         what_matters_section(explanation),
         directions_section(run, explanation),
         ranks_section(explanation),
         scores_section(run),
+        where_it_acts_section(run, result),
         samples_section(run, result, view_page),
         trust_section(run, result),
     )

@@ -35,12 +35,9 @@ def answer_where_it_acts(result: xr.DataTree) -> str:
     if not miub > 0:
         return short_answer_where_it_acts(result)
     return (
-        f"{main_places(result)} A module is a weight matrix that the adapter changes. The effect on it is how far "
-        "the adapter moves its output, from 0 (not at all) to 0.693 nat (entirely different): the Jensen-Shannon "
-        "divergence (JS) of the outputs with and without the adapter, each made probabilities by softmax. Added up "
-        f"over all modules, it is called MIUB: {format_error(miub, error)} nat over "
-        f"{sample_count(result.attrs['n_samples'])}. A MIUB is neither good nor bad by itself; it is for comparing "
-        f"adapters of one model on the same samples. {compare_with_shuffled(result)}"
+        f"{main_places(result)} Effect: how far a module's output moves (Jensen-Shannon divergence, 0 to 0.693 nat; "
+        f"their sum, MIUB, is {format_error(miub, error)} nat over {sample_count(result.attrs['n_samples'])}). "
+        f"{compare_with_shuffled(result)}"
     )
 
 
@@ -65,7 +62,7 @@ def main_places(result: xr.DataTree) -> str:
         values = result.dataset[key].values
         shares = {name: float(js[values == name].sum() / js.sum()) for name in dict.fromkeys(values.tolist())}
         if len(shares) > 1:
-            n, names = _fewest_for_half(shares, plural)
+            n, names = fewest_for_half(shares, plural)
             share = sum(sorted(shares.values())[-n:])
             start, of_what = ("By kind, it", "") if sentences else ("The adapter's effect", " of all")
             equal = f"{format_percent(n / len(shares))} if all {plural.split()[0]} were equal"
@@ -73,7 +70,7 @@ def main_places(result: xr.DataTree) -> str:
     return " ".join(sentences) or "The adapter acts in a single module."
 
 
-def _fewest_for_half(shares: Mapping[int | str, float], plural: str) -> tuple[int, str]:
+def fewest_for_half(shares: Mapping[int | str, float], plural: str) -> tuple[int, str]:
     """Return how many of the largest shares are needed for half of all, and text that names (or counts) them."""
     ranked = sorted(shares, key=lambda name: -shares[name])
     n = int(np.searchsorted(np.cumsum([shares[name] for name in ranked]), 0.5)) + 1
@@ -125,13 +122,13 @@ def compare_with_shuffled(result: xr.DataTree) -> str:
     if not null > 0:
         return "Whether that is much isn't known, since the same changes in random order have no known effect."
     ratio = js / null
-    size, meaning = "about as large", "So the effect shows how large the changes are, and hardly what they do."
+    size, meaning = "about as large", "it shows how large the changes are, and hardly what they do"
     if not 1 / LARGE < ratio < LARGE:
         size = "smaller" if ratio > 1 else "larger"
-        meaning = "So the effect depends on which numbers of an output change, not only on how much they change."
+        meaning = "it depends on which numbers of an output change, not only on how much they change"
     return (
-        "As a check, the adapter's changes were shuffled, so that they kept their size but not their pattern: then "
-        f"the effect is {size} (real / shuffled = {format_number(ratio)}). {meaning}"
+        f"With the same changes in random order the effect is {size} (real / shuffled = {format_number(ratio)}): "
+        f"{meaning}."
     )
 
 
