@@ -137,10 +137,9 @@ def test_importance_is_counted_and_timed(config: Callable[..., CaptureConfig], t
     found = capture(settings).importance()
     n_tokens = int(found["n_tokens"].values[::3].sum())
     assert found.sizes["pass"] == 3 * 32
-    assert made.as_dict()["importance"] == {"samples": 32, "tokens": n_tokens, "passes": 7}
+    assert any(remark.startswith("importance takes as long as 7 forward passes over up to") for remark in made.remarks)
     assert made.trial is not None
     assert made.seconds["importance"] == made.trial.costs.forward * n_tokens * 7
-    assert plan(config(limit=3), probe=False).importance == {}
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from ..models.device import is_present, parse_device
 from ..models.model import is_causal, model_facts
 from ..models.preflight import Note, finite_notes, inspect
 from ..models.training_record import base_notes
-from ..recording.importance import choose_samples
+from ..recording.importance import MOST_SAMPLES, choose_samples
 from ..recording.layout import Layout
 from ..recording.reduce import has_kernel
 from ..samples.encoded import EncodedSample, count_roles
@@ -90,9 +90,6 @@ class Plan:
     from the trial; else empty."""
     ablation: Mapping[str, int]
     """Numbers of an ablation's `passes`, `batches` and captured `tokens`; empty without an ablation."""
-    importance: Mapping[str, int]
-    """Numbers of the importance's `samples` and of their `tokens`, and of the forward `passes` over them that take as
-    long; empty without importance."""
 
     @property
     def spec(self) -> RunSpec:
@@ -145,7 +142,6 @@ class Plan:
             and {**trial.costs.as_dict(), "ways": {way: tried.costs.as_dict() for way, tried in self.trials.items()}},
             "seconds": dict(self.seconds),
             "ablation": dict(self.ablation),
-            "importance": dict(self.importance),
             "codec": spec.codec,
             "codec_seconds": self.codec_seconds,
             "settings": dataclasses.asdict(self.config),
@@ -216,7 +212,8 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         return disk, *_memory_fits(layout, model, estimated, max(padded), device, free, config.queue_bytes)
 
     fit = needs()
-    importance = _importance_counts(config, lengths)
+    graded = choose_samples(len(lengths), config.seed).tolist() if config.importance else []
+    n_graded = sum(lengths[number] for number in graded)
     ablated = np.flatnonzero(layout.plan.ablate_batches).tolist()
     trials: dict[Way, TrialResult] = {}
     seconds: dict[str, float] = {}
@@ -234,8 +231,9 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         seconds["score"] = tried.costs.forward * n_scored
         if prompts:
             seconds["replies"] = tried.costs.forward * _reply_tokens(prompts.values(), len(names))
-        if importance:
-            seconds["importance"] = tried.costs.forward * importance["tokens"] * importance["passes"]
+        if graded:
+            # Each draw takes a backward pass and, since only what enters a layer is kept, the forward one again.
+            seconds["importance"] = tried.costs.forward * n_graded * (1 + 2 * config.importance) * len(names)
         seconds["capture"] = tried.seconds * sum(padded)  # seconds per token as in the trial
         if layout.spec.ablate:
             n_passing = len(layout.spec.ablation_parts) * sum(padded[batch] for batch in ablated)
@@ -256,7 +254,6 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         trials=trials,
         seconds=seconds,
         ablation=_ablation_counts(layout, ablated),
-        importance=importance,
     )
 
 
@@ -268,18 +265,6 @@ def _ablation_counts(layout: Layout, batches: Sequence[int]) -> dict[str, int]:
     slices = [layout.batches[number] for number in batches]
     n_tokens = sum(int(starts[batch.stop] - starts[batch.start]) for batch in slices)
     return {"passes": len(layout.spec.ablation_parts) * len(batches), "batches": len(batches), "tokens": n_tokens}
-
-
-def _importance_counts(config: CaptureConfig, lengths: Sequence[int]) -> dict[str, int]:
-    """Return the numbers of the importance's `samples`, their `tokens` and `passes`; {} without importance.
-
-    Each draw takes a backward pass and, since only what enters a layer is kept, the forward one again.
-    """
-    if not config.importance:
-        return {}
-    chosen = choose_samples(len(lengths), config.seed)
-    passes = (1 + 2 * config.importance) * len(config.adapters)
-    return {"samples": len(chosen), "tokens": int(np.array(lengths)[chosen].sum()), "passes": passes}
 
 
 def _scored_tokens(sample: EncodedSample, config: CaptureConfig) -> int:
@@ -345,6 +330,8 @@ def _remarks(
         yield "the weights are quantised, but counted as if they weren't: they take less memory than stated here"
     if config.device_map:
         yield "the model is spread by `device_map`, so what is free on its devices isn't looked at"
+    if n := config.importance:
+        yield f"importance takes as long as {1 + 2 * n} forward passes over up to {MOST_SAMPLES} samples an adapter"
     if n := config.answer_tokens:
         yield f"every answer is counted with all {n} tokens, at the speed of a whole pass; one by one they take longer"
     if config.replies:

@@ -95,7 +95,7 @@ class _ScaledDelta:
         """Find the directions: those of scaling * B A and of a bias of lora_B; else the whole delta is one."""
         self.path, module = component.path, component.module
         self.columns: torch.Tensor | None = None
-        self.bias: torch.Tensor | None = None
+        self.bias = torch.zeros(())
         self.numbers, self.sizes = np.zeros(1, np.int32), np.full(1, np.nan)
         self.module = module
         """Module whose output has delta: lora_B, or the whole layer where delta isn't its output."""
@@ -108,61 +108,27 @@ class _ScaledDelta:
                 self.numbers = np.append(self.numbers, np.int32(-1))
                 self.sizes = np.append(self.sizes, np.linalg.norm(component.scaling * bias))
             self.columns = torch.from_numpy(columns)
-        self._is_layer = self.module is module
-        self._n_sequences = 0
-        self.scale: torch.Tensor | None = None
-        """Scale (sequence, direction) of the batch that passes, made when it first gets here."""
-
-    def begin(self, n_sequences: int) -> None:
-        """Forget the last batch, and take the number of sequences of the next."""
-        self._n_sequences, self.scale = n_sequences, None
+        self.scale = torch.empty(0)
+        """Scale (sequence, direction) of the batch that passes."""
 
     def hook(self, module: Any, args: Any, kwargs: Any, output: torch.Tensor) -> torch.Tensor | None:
-        """Return the output unchanged, as a function of the scale too."""
-        added = output.detach()
-        if self._is_layer:
+        """Return the output of `module` as it is, plus 0, the sum of its directions times (scale - 1)."""
+        dtype = torch.promote_types(output.dtype, torch.float32)
+        added = output.detach().to(dtype)
+        if hasattr(module, "_disable_adapters"):  # the whole layer
             if module._disable_adapters:  # the call of the next lines
                 return None
             with disabled_adapters([module]), torch.no_grad():
                 added = added - module(*args, **kwargs)
-        dtype = torch.promote_types(output.dtype, torch.float32)
-        added = added.to(dtype)
-        if self.columns is not None:
-            self.columns = self.columns.to(output.device, dtype)
-            if self.bias is not None:
-                self.bias = self.bias.to(output.device, dtype)
-                added = (added - self.bias) @ self.columns
-                added[..., -1] = 1
-            else:
-                added = added @ self.columns
-        if self.scale is None:
-            shape = (self._n_sequences, len(self.numbers))
-            self.scale = torch.ones(shape, dtype=dtype, device=output.device, requires_grad=True)
-        result: torch.Tensor = _Scale.apply(output, self.scale, added, self.columns)  # type: ignore[no-untyped-call]
-        return result
-
-
-class _Scale(torch.autograd.Function):
-    """Multiply what a layer adds by scales on its directions, all of them 1: the output as it is, with gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, output: Any, scale: Any, added: Any, columns: Any) -> Any:
-        """Return `output`; `added` (..., direction) are coefficients of `columns` (feature, direction) in it.
-
-        Without `columns` the whole of `added` (..., feature) is one direction.
-        """
-        ctx.save_for_backward(added, columns)
-        ctx.shape = scale.shape
-        return output.view_as(output)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Any) -> Any:
-        """Return the gradient by the output as it is, and the sum over each sequence's tokens by each scale."""
-        added, columns = ctx.saved_tensors
-        by_value = gradient.to(added.dtype)
-        products = added * (by_value if columns is None else by_value @ columns)
-        by_sequence = products.reshape(ctx.shape[0], -1, added.shape[-1]).sum(1)
-        return gradient, by_sequence.sum(1, keepdim=True) if columns is None else by_sequence, None, None
+        excess = self.scale.to(output.device, dtype) - 1
+        if self.columns is None:
+            change = added.view(len(excess), -1, added.shape[-1]) * excess[:, None]
+        else:
+            self.columns, self.bias = (each.to(output.device, dtype) for each in (self.columns, self.bias))
+            parts = (added - self.bias) @ self.columns
+            parts[..., self.numbers == -1] = 1
+            change = (parts.view(len(excess), -1, parts.shape[-1]) * excess[:, None]) @ self.columns.T
+        return output + change.view(output.shape).to(output.dtype)
 
 
 @contextmanager
@@ -218,14 +184,14 @@ def _gradients(
 ) -> np.ndarray:
     """Return the gradients (pass, direction), float32, of a batch of samples, each with its number in the run."""
     for delta in scaled:
-        delta.begin(len(numbered))
+        delta.scale = torch.ones((len(numbered), len(delta.numbers)), requires_grad=True)
     logits = run_pass(model, [sample for _, sample in numbered], device)
     assert logits is not None
-    scales = [delta.scale for delta in scaled if delta.scale is not None]
+    scales = [delta.scale for delta in scaled]
     by_draw = []
     for draw, by_logit in enumerate(_label_gradients(logits.detach(), numbered, draws, seed)):
         by_scale = torch.autograd.grad(logits, scales, by_logit, retain_graph=draw + 1 < draws)
-        by_draw.append(torch.cat([gradient.float().cpu() for gradient in by_scale], 1).numpy())
+        by_draw.append(torch.cat(by_scale, 1).numpy())
     gradients = np.stack(by_draw, 1).reshape(len(numbered) * draws, -1)
     if not np.isfinite(gradients).all():
         raise CaptureError(

@@ -117,7 +117,6 @@ def settle(
         state = ranks.from_leader(run_state(place))
         unfinished = open_run(place) if state in {"unfinished", "finished"} else None
         if unfinished is not None:
-            _require_same_importance(config, unfinished)
             config = with_stored_codec(config, unfinished.attributes.get("provenance", {}))
         data = read_data(config.data, config.prompt, config.examples, seed=config.seed, items=items)
         with report_stage(progress, "load model") if model is None else nullcontext():
@@ -200,17 +199,6 @@ def _with_fastest_codec(settled: Settled, config: CaptureConfig) -> Settled:
     return dataclasses.replace(settled, config=dataclasses.replace(settled.config, codec=codec), layout=layout)
 
 
-def _require_same_importance(config: CaptureConfig, run: Run) -> None:
-    """Raise StoreError if the run that is to be continued was begun without this number of draws of the importance."""
-    path = f"adapters/{run.adapters[0]}/importance/draw"
-    stored = int(run.read_static(path).max()) + 1 if path in run.arrays else 0
-    if config.importance not in (0, stored):
-        raise StoreError(
-            f"`importance` is {config.importance}, but `{config.out}` was begun with {stored}; give that or none, or "
-            "name a new folder"
-        )
-
-
 def with_stored_codec(config: CaptureConfig, provenance: Mapping[str, Any]) -> CaptureConfig:
     """Return the settings with the codec in a run's provenance, if they themselves say `default` or `auto`."""
     settings = provenance.get("settings")
@@ -230,6 +218,10 @@ def _require_same_capture(settled: Settled, run: Run, expected: Mapping[str, Any
     )
     if settled.prompts and list(settled.prompts) != _stored_prompts(run):
         raise StoreError(f"`{out}` was begun without these `replies`; give the same ones or none, or name a new folder")
+    asked = settled.layout.spec.adapters[0]
+    stored = run.arrays.get(f"adapters/{asked.name}/importance/gradient")
+    if asked.importance is not None and (stored is None or stored.shape != asked.importance):
+        raise StoreError(f"`{out}` was begun without this `importance`; leave it out, or name a new folder")
     # No row is written twice, so a capture can't restore a chunk.
     ranks = settled.ranks
     if lost := ranks.from_leader(missing_chunks(settled.place) if ranks.leads else []):

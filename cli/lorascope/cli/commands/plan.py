@@ -42,7 +42,7 @@ def plan(
         `needed_bytes`, `parts` of the run, `trial` (null without one), `bottleneck` (likewise: tokens per
         second by stage and together, `limit`; `ways` has the same by codec and `none`), `seconds` by stage, `codec`,
         `codec_seconds` (of the capture, by codec), `ablation` (`passes`, `batches`, `tokens`; {} without),
-        `importance` (`samples`, `tokens`, `passes`; likewise), and `settings`.
+        and `settings`.
     """
     require_inputs(settings, weights=False)
     say(f"loading {settings.model}", to=aside)
@@ -112,11 +112,6 @@ def _verdict_lines(made: "Plan") -> Iterator[str]:
         yield (
             f"Ablation of {len(spec.ablation_parts)} {spec.ablate}: {n['passes']} passes more, in {n['batches']} of "
             f"{batches} ({n['tokens']} tokens)"
-        )
-    if n := made.importance:
-        yield (
-            f"Importance by {made.config.importance} draws in {n['samples']} samples ({n['tokens']} tokens): as long "
-            f"as {n['passes']} forward passes over them"
         )
     if made.trial is not None:
         parts = ", ".join(f"{stage} {format_duration(seconds)}" for stage, seconds in made.seconds.items() if seconds)
