@@ -27,6 +27,7 @@ from .learned import (
 from .markup import contents, escape, notice, with_code
 from .matters import answer_what_matters, what_matters_section
 from .samples import samples_section
+from .says import what_it_says_section
 from .trust import describe_run, notices, trust_section
 from .where_it_acts import answer_where_it_acts, where_it_acts_section
 
@@ -140,6 +141,7 @@ def _report_html(run: Run, explanation: Explanation, view_page: str | None) -> s
     )
     sections = (
         what_changed_section(explanation),
+        what_it_says_section(run, result.attrs["adapter"]),
         what_matters_section(explanation),
         directions_section(run, explanation),
         ranks_section(explanation),

@@ -1,0 +1,114 @@
+"""Section on what the adapter makes the model say: replies to short prompts side by side, and words that differ."""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from lorascope.analyze.changes.reply_words import by_scale, reply_lengths, reply_words
+from lorascope.analyze.results.format import format_change, format_error, format_number, format_percent
+from lorascope.stores import Run
+
+from .markup import escape, folded, section, table, with_code, with_minus, with_units
+
+NUMBERS = ("mean", "mean_se", "difference", "difference_se")
+LEVEL = 0.05
+"""Largest p, after the correction for many tests, of words that are named."""
+N_WORDS = 20
+"""Most words in a table."""
+NOTHING = "∎"
+"""Mark where a reply ends and the other goes on."""
+MOST_PROMPTS = 100
+"""Most prompts whose replies are shown."""
+
+
+def what_it_says_section(run: Run, adapter: str) -> str:
+    """Return the HTML section with an adapter's replies to short prompts and the base's; empty without replies."""
+    if f"adapters/{adapter}/replies/text" not in run.arrays:
+        return ""
+    replies = by_scale(run.replies(adapter))
+    n, shown = replies.sizes["prompt"], replies.isel(prompt=slice(MOST_PROMPTS))
+    more = f" Of {n}, the first {MOST_PROMPTS} are shown." if n > MOST_PROMPTS else ""
+    likelier = "Likelier by: log-likelihood of the adapted reply with the adapter minus that without it, per token."
+    return section(
+        "says",
+        "What it says",
+        f"<p>{with_code(_describe_lengths(reply_lengths(run, adapter=adapter)))}</p>",
+        _words_table(reply_words(run, adapter=adapter)),
+        f"<p>A mark shows where the reply with the adapter parts from the reply without it.{more}</p>",
+        _replies_table(shown, {0: "without the adapter", 1: "with it"}),
+        f'<p class="legend">{with_units(likelier)}</p>',
+        folded(
+            "amplified",
+            "With the adapter at 1.5 and 2 times its scale, where a weak habit shows",
+            _words_table(reply_words(run, adapter=adapter, scale=2)),
+            _replies_table(shown, {2: "at 1.5 times its scale", 3: "at 2 times"}),
+        ),
+    )
+
+
+def _describe_lengths(lengths: xr.Dataset) -> str:
+    """Return sentences (plain text) on how long replies are and how many end, without and with the adapter."""
+    values = {
+        (str(measure), scale): [float(lengths[name].sel(measure=measure, scale=scale)) for name in NUMBERS]
+        for measure in lengths["measure"].values
+        for scale in (0, 1)
+    }
+    before, after = (format_error(*values["n_tokens", scale][:2]) for scale in (0, 1))
+    ends, ended = (format_percent(values["is_complete", scale][0]) for scale in (1, 0))
+    return (
+        f"The model replied to {lengths.attrs['n_prompts']} short prompts with at most 40 tokens, always the likeliest "
+        f"next one. Replies have {after} tokens with the adapter and {before} without it (difference "
+        f"{format_change(*values['n_tokens', 1][2:])}); {ends} end by themselves ({ended} without it). The adapter "
+        f"makes its own replies likelier by {format_error(*values['gain', 1][:2])} nat per token. ± is one standard "
+        "error over prompts."
+    )
+
+
+def _words_table(words: xr.Dataset) -> str:
+    """Return the HTML of a table of words and signs that significantly more or fewer adapted replies have."""
+    named = words.isel(word=np.flatnonzero(words["p"].values <= LEVEL)[:N_WORDS])
+    scale = words.attrs["scale"]
+    at = "with the adapter" if scale == 1 else f"at {scale:g} times its scale"
+    if not named.sizes["word"]:
+        return f"<p>No word or sign is in significantly more or fewer replies {at}.</p>"
+    rows = [
+        (f"{text} ({kind})", f"{base}", f"{adapted}", format_number(float(p), digits=2))
+        for text, kind, base, adapted, p in zip(
+            *(named[name].values for name in ("word", "kind", "base", "adapted", "p")), strict=True
+        )
+    ]
+    of = f"of the {words.attrs['n_prompts']} replies have {at} (McNemar's exact test, corrected by Holm)"
+    caption = f"Words and signs that significantly more or fewer {of}, smallest p first."
+    return table(["reply has", "without the adapter", at, "p"], rows, caption=caption)
+
+
+def _replies_table(replies: xr.Dataset, columns: Mapping[int, str]) -> str:
+    """Return the HTML of a table of prompts and replies; `columns` are place in `REPLY_SCALES` -> heading."""
+    labels, last = ["prompt", *columns.values(), "likelier by (nat)"], max(columns)
+    gains = (replies["loglik_1"] - replies["loglik_0"]) / replies["n_tokens"].clip(min=1)
+    body = ""
+    for prompt, texts, gain in zip(*(part.values for part in (replies["prompt"], replies["text"], gains)), strict=True):
+        marked = [_marked(texts[place], texts[0 if place else last]) for place in columns]
+        cells = [escape(prompt), *marked, escape(with_minus(format_number(gain[last], digits=2)))]
+        kinds = ["name", *["reply"] * len(columns), "number"]
+        body += "<tr>"
+        for kind, label, cell in zip(kinds, labels, cells, strict=True):
+            body += f'<td class="{kind}" data-label="{escape(label)}">{cell}</td>'
+        body += "</tr>"
+    head = "".join(f"<th>{escape(label)}</th>" for label in labels)
+    whole = f'<table class="replies stacks"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<figure><div class="scroll">{whole}</div></figure>'
+
+
+def _marked(text: str, other: str) -> str:
+    """Return the HTML of a reply with a mark on the first word that differs from another reply."""
+    n = next((place for place, (own, its) in enumerate(zip(text, other, strict=False)) if own != its), len(text))
+    if text == other:
+        return f'<span class="same">{escape(text)}</span>'
+    start = max((match.end() for match in re.finditer(r"\s", text[:n])), default=0)
+    word = re.match(r"\S*", text[start:])
+    stop = start + (len(word[0]) if word else 0)
+    mark = escape(text[start:stop] or NOTHING)
+    return f'<span class="same">{escape(text[:start])}</span><mark>{mark}</mark>{escape(text[stop:])}'
