@@ -40,8 +40,11 @@ def writers(folder: Path, n_characters: int) -> list[Writer]:
     make_inputs(inputs, n_characters)
     empty.mkdir()
     adapter, run, other, out = inputs / "adapter", folder / "run.zarr", folder / "other.zarr", folder / "out"
-    run_command("adapter", adapter, "--truncate", "0.9", "--out", inputs / "small")
     data = ("--data", inputs / "questions.test.jsonl", "--data", inputs / "text.txt")
+    needed, measured = inputs / "needed.zarr", ("--importance", "1", "--states", "none", "--limit", "4")
+    run_command("capture", "--model", inputs / "model", *data, "--adapter", adapter, *measured, "--out", needed)
+    truncate = ("adapter", adapter, "--truncate", "0.9", "--run", needed)
+    run_command(*truncate, "--out", inputs / "small")
     base = ("capture", "--model", inputs / "model", *data, *SHARED)
     several = (*base, "--adapter", f"whole={adapter}", "--adapter", f"small={inputs / 'small'}", "--stream", "base")
     ablated = (*base, "--adapter", adapter, *ABLATED)
@@ -65,7 +68,7 @@ def writers(folder: Path, n_characters: int) -> list[Writer]:
         "report": (("report", *whole, "--out", out / "page.html"), empty),
         "view --bundle": (("view", run, other, "--bundle", out / "bundle", "--with-run"), empty),
         INDEX: ((INDEX, out / "run.zarr"), linked),
-        "adapter --truncate": (("adapter", adapter, "--truncate", "0.9", "--out", out / "adapter"), empty),
+        "adapter --truncate": ((*truncate, "--out", out / "adapter"), empty),
         "finetune": (("finetune", "--model", inputs / "model", *items, *training, "--out", out / "adapter"), empty),
         "study run": (("study", "run", out / "study.yaml"), study),
     }

@@ -10,7 +10,15 @@ import pytest
 from lorascope.stores import Adapter, Component, Run, RunSpec, create_run, open_run
 from lorascope.stores.format.tables import N_DRAWS, N_LARGEST
 
-__all__ = ["change_arrays", "sample_tables", "store_changes", "store_factors", "store_replies", "store_states"]
+__all__ = [
+    "change_arrays",
+    "sample_tables",
+    "store_changes",
+    "store_factors",
+    "store_gradients",
+    "store_replies",
+    "store_states",
+]
 
 
 def store_states(
@@ -96,6 +104,42 @@ def store_factors(
     arrays |= {f"states/{name}/base": base for name, base in (bases or {}).items()}
     arrays["adapters/default/factor"] = np.concatenate(list(factors.values()), axis=1)
     return _stored(path, spec, tables, weights, arrays)
+
+
+def store_gradients(
+    path: Path, gradients: Mapping[str, np.ndarray], *, provenance: Mapping[str, Any] | None = None
+) -> Run:
+    """A finished run without states, of 4 tokens a sample, with these gradients (sample, direction) by component."""
+    components = tuple(
+        Component(
+            path=name, kind=name.rpartition(".")[2], layer=0, d_in=8, d_out=8, dtype="float32", stored_dtype="float32"
+        )
+        for name in gradients
+    )
+    n, table, ranks = (
+        len(components),
+        np.concatenate(list(gradients.values()), axis=1),
+        [g.shape[1] for g in gradients.values()],
+    )
+    adapter = Adapter(
+        name="default", rank=tuple(ranks), scaling=(1.0,) * n, factored=(True,) * n, importance=table.shape
+    )
+    spec = RunSpec(
+        stream="adapted", components=components, adapters=(adapter,), n_tokens=4 * len(table), n_samples=len(table),
+        n_choices=0, states="none", token_text=False, attributes={"provenance": dict(provenance or {})},
+    )  # fmt: skip
+    columns = {
+        "gradient": table.astype(np.float32),
+        "sample": np.arange(len(table)),
+        "draw": np.zeros(len(table), int),
+        "n_tokens": np.full(len(table), 4),
+        "component": np.repeat(np.arange(n), ranks),
+        "direction": np.concatenate([np.arange(rank) for rank in ranks]),
+        "singular_value": np.ones(table.shape[1], np.float32),
+    }
+    weights = {f"adapters/default/importance/{name}": values for name, values in columns.items()}
+    lengths = [4] * len(table)
+    return _stored(path, spec, sample_tables(lengths, ["made"] * len(table)), weights, {})
 
 
 def change_arrays(adapted: np.ndarray, base: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from lorascope.analyze import truncate_adapter
+from lorascope.analyze.adapters.truncated import truncatable_branches, write_truncated
 from lorascope.capture import AdapterError, compare_adapters, read_items
 from lorascope.capture.samples.encode import encode_items
 from lorascope.capture.samples.scoring import score
@@ -21,7 +21,8 @@ from ..tiny import llama
 
 @pytest.fixture
 def folders(tiny_adapter: Path, tmp_path: Path) -> dict[str, Path]:
-    truncate_adapter(tiny_adapter, tmp_path / "cut", share=0.5)
+    report, branches = truncatable_branches(tiny_adapter, tmp_path / "cut")
+    write_truncated(tiny_adapter, tmp_path / "cut", report, [np.arange(1)] * len(branches))
     return {"whole": tiny_adapter, "cut": tmp_path / "cut"}
 
 

@@ -14,7 +14,7 @@ from lorascope.analyze.viewing.index import view_index
 from lorascope.cli.main import main
 from lorascope.stores.places import folder
 
-from .test_truncate import write
+from .test_truncate import write, write_run
 
 ROOM = 48 * 1024
 """Bytes that are free: a small file, and no result."""
@@ -59,7 +59,16 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 
 def test_a_truncated_adapter(disk: Disk, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lora, new = write(tmp_path / "lora", n_layers=20), disk.path / "new"
-    words = ("adapter", lora, "--truncate", "99%", "--out", new)
+    words = (
+        "adapter",
+        lora,
+        "--truncate",
+        "99%",
+        "--run",
+        write_run(tmp_path / "run.zarr", lora, n_layers=20),
+        "--out",
+        new,
+    )
     disk.fill(8192)
     assert f"`{new}` {FULL}: nothing of it is left{MEND}" in refused(capsys, *words)
     assert disk.names() == set()

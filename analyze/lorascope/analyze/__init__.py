@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from . import figures as figures
     from . import report as report
     from .adapters.adapter import adapter_report
-    from .adapters.truncate import truncate_adapter
     from .changes.changes import changes
     from .changes.reply_words import reply_lengths, reply_words
     from .directions.directions import contexts, directions
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from .fits.metrics import compare_metrics
     from .importance.compare_measures import compare_measures
     from .importance.importance import importance
+    from .importance.truncate import truncate_adapter
     from .information.bound import js_lower_bound, js_upper_bound
     from .information.measure_information import export_pairs, measure_information
     from .information.mutual_information import mutual_information

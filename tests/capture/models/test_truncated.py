@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from lorascope.analyze import truncate_adapter
+from lorascope.analyze.adapters.truncated import truncatable_branches, write_truncated
 from lorascope.capture import attach_adapter
 from lorascope.capture.models.refusal import lora_layers
 
@@ -69,8 +70,8 @@ def save_trained(base: nn.Module, folder: Path, options: dict[str, Any]) -> Peft
     return model.eval()
 
 
-def with_products(base: nn.Module, trained: PeftModel, ranks: dict[str, int]) -> nn.Module:
-    """The base whose layers add the best product of these ranks, and the scaled bias, to what they give."""
+def with_products(base: nn.Module, trained: PeftModel, numbers: dict[str, list[int]]) -> nn.Module:
+    """The base whose layers add the product of these directions, and the scaled bias, to what they give."""
     plain = copy.deepcopy(base)
     if "lm_head" in (trained.peft_config["default"].modules_to_save or ()):
         plain.lm_head = copy.deepcopy(trained.base_model.model.lm_head.modules_to_save["default"])
@@ -82,8 +83,8 @@ def with_products(base: nn.Module, trained: PeftModel, ranks: dict[str, int]) ->
             down, up, bias = layer.lora_embedding_A["default"], layer.lora_embedding_B["default"], None
         scaling = layer.scaling["default"]
         U, S, V = torch.linalg.svd(scaling * up.flatten(1).double() @ down.flatten(1).double(), full_matrices=False)
-        r = ranks[path]
-        dense = ((U[:, :r] * S[:r]) @ V[:r]).float().detach()
+        few = numbers[path]
+        dense = ((U[:, few] * S[few]) @ V[few]).float().detach()
         shift = None if bias is None else scaling * bias.detach()
 
         def add(
@@ -97,6 +98,17 @@ def with_products(base: nn.Module, trained: PeftModel, ranks: dict[str, int]) ->
 
         plain.get_submodule(path).register_forward_hook(add)
     return plain
+
+
+def truncate(folder: Path, out: Path, keep: str = "first") -> dict[str, list[int]]:
+    """Write the adapter with some directions of its layers, which are returned by path; they differ in number."""
+    report, branches = truncatable_branches(folder, out)
+    numbers = []
+    for place, rank in enumerate(report["rank"].values.tolist()):
+        few = {"first": 1 + place % 2, "some": 1 + place % 3, "all": rank}[keep]
+        numbers.append(np.arange(rank)[:few] if keep != "some" else np.arange(rank)[::-1][:few][::-1])
+    write_truncated(folder, out, report, numbers)
+    return {branch.path: few.tolist() for branch, few in zip(branches, numbers, strict=True)}
 
 
 def logits(model: nn.Module) -> Tensor:
@@ -113,26 +125,24 @@ def seeded() -> Any:
 
 
 @pytest.mark.filterwarnings("error:The following rank_pattern", "ignore:Adapter .* LoRA tensor.* have invalid shape")
-@pytest.mark.parametrize("share", [0.5, 0.9, 1.0])
+@pytest.mark.parametrize("keep", ["first", "some", "all"])
 @pytest.mark.parametrize("case", CASES)
-def test_peft_gives_what_base_and_truncated_product_give(
-    tiny_model: Any, tmp_path: Path, case: str, share: float
-) -> None:
+def test_peft_gives_what_base_and_truncated_product_give(tiny_model: Any, tmp_path: Path, case: str, keep: str) -> None:
     make, options = CASES[case]
     base = tiny_model if make is None else make()
     trained = save_trained(base, tmp_path / "whole", options)
-    found = truncate_adapter(tmp_path / "whole", tmp_path / "new", share=share)
-    ranks = dict(zip(found["component"].values, found["rank"].values.tolist(), strict=True))
+    numbers = truncate(tmp_path / "whole", tmp_path / "new", keep)
     loaded = PeftModel.from_pretrained(copy.deepcopy(base), str(tmp_path / "new")).eval()
     layers = lora_layers(loaded)
-    assert {path: layer.r["default"] for path, layer in layers.items()} == ranks
+    ranks = {path: layer.r["default"] for path, layer in layers.items()}
+    assert ranks == {path: len(few) for path, few in numbers.items()}
     assert {layer.scaling["default"] for layer in layers.values()} == {1.0}
     whole, size = logits(trained), logits(trained).abs().max()
-    expected = logits(with_products(base, trained, ranks))
+    expected = logits(with_products(base, trained, numbers))
     assert (logits(loaded) - expected).abs().max() < 1e-5 * size
     off = (logits(loaded) - whole).abs().max() / size
-    assert off < 1e-5 if share == 1 else off > 1e-4
-    assert len(set(ranks.values())) > 1 or share != 0.9  # else no pattern would be tried
+    assert off < 1e-5 if keep == "all" else off > 1e-4
+    assert len({len(few) for few in numbers.values()}) > 1 or keep == "all"  # else no pattern would be tried
 
 
 def test_half_precision_differs_by_its_rounding(tiny_model: Any, tmp_path: Path) -> None:
@@ -140,11 +150,10 @@ def test_half_precision_differs_by_its_rounding(tiny_model: Any, tmp_path: Path)
     file = tmp_path / "whole" / WEIGHTS
     save_file({key: one.bfloat16() for key, one in load_file(file).items()}, file)
     trained = PeftModel.from_pretrained(copy.deepcopy(tiny_model), str(tmp_path / "whole")).eval()
-    found = truncate_adapter(tmp_path / "whole", tmp_path / "new", share=0.9)
+    numbers = truncate(tmp_path / "whole", tmp_path / "new")
     assert {one.dtype for one in load_file(tmp_path / "new" / WEIGHTS).values()} == {torch.bfloat16}
     loaded = PeftModel.from_pretrained(copy.deepcopy(tiny_model), str(tmp_path / "new")).eval()
-    ranks = dict(zip(found["component"].values, found["rank"].values.tolist(), strict=True))
-    expected = logits(with_products(tiny_model, trained, ranks))
+    expected = logits(with_products(tiny_model, trained, numbers))
     off = (logits(loaded) - expected).abs().max() / expected.abs().max()
     assert 1e-5 < off < 2e-2
 
@@ -155,6 +164,6 @@ def test_the_record_of_the_training_comes_along(tiny_model: Any, tmp_path: Path)
     model = {"sha256": "0" * 64, "dtype": "float32", "share": 2, "shared_layers": 2}
     record = {"data": [], "steps": [], "n_samples": 1, "n_target_tokens": 1, "model": model, "adapter_sha256": "1" * 64}
     (tmp_path / "whole" / "finetune.json").write_text(json.dumps(record))
-    truncate_adapter(tmp_path / "whole", tmp_path / "new")
+    truncate(tmp_path / "whole", tmp_path / "new")
     with pytest.raises(ValueError, match="it was trained on a model in which the last 2 layers share weights"):
         attach_adapter(tiny_model, tmp_path / "new")

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float64
 from safetensors import SafetensorError, safe_open
 
+from lorascope.stores import Run
 from lorascope.stores.adapter_settings import KEY_PATTERN, belongs_to_adapter, read_adapter_settings
 from lorascope.stores.errors import Problem, join_problems
 from lorascope.stores.format.digests import canonical_json
@@ -174,6 +175,19 @@ def hash_adapter(folder: Path) -> str:
             digest.update(canonical_json([name, "float32", list(tensor.shape)]) + b"\n")
             digest.update(read_factor(file, tensor).astype("<f4").tobytes())
     return digest.hexdigest()
+
+
+def require_captured(folder: Path, run: Run, name: str, *, option: str) -> None:
+    """Raise ValueError if a folder's weights, given as `option`, aren't those of the run's adapter of this name.
+
+    A run that doesn't know its adapter's hash isn't refused.
+    """
+    stored = run.attributes.get("provenance", {}).get("adapters", {}).get(name, {}).get("sha256")
+    if stored is not None and (sha256 := hash_adapter(folder)) != stored:
+        raise ValueError(
+            f"`{option}` is {str(folder)!r}, another adapter: its hash is {sha256[:16]}, that of {name!r} in "
+            f"{run.place.name!r} is {stored[:16]}; give the captured adapter's folder"
+        )
 
 
 def narrow_factor(values: Float64[np.ndarray, "..."], dtype: str) -> np.ndarray:

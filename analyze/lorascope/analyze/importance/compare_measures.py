@@ -9,7 +9,7 @@ import xarray as xr
 from jaxtyping import Float64, Int64
 
 from lorascope.analyze.adapters.adapter import adapter_report
-from lorascope.analyze.adapters.factors import hash_adapter
+from lorascope.analyze.adapters.factors import require_captured
 from lorascope.analyze.fits.resampling import Draws, basic_interval, group_draws, refuse_draws
 from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.measuring.sources import available_measures
@@ -153,7 +153,7 @@ def compare_measures(
             "compared with measures of components: capture with `--ablate components`"
         )
     if weights is not None:
-        _require_captured(Path(weights), run, adapter or run.adapters[0])
+        require_captured(Path(weights), run, adapter or run.adapters[0], option="weights")
     names, parts = available_measures(run, TOKEN_MEASURES), set(ablation["part"].values.tolist())
     ranks = dict(zip(run.component_paths, run.adapter(adapter)["rank"].values.tolist(), strict=True))
     paths = [path for path, rank in ranks.items() if rank > 0 and path in parts]
@@ -277,16 +277,6 @@ def rank_correlation(
     x, y = (np.round(rank - rank @ share @ one_hot.T, 9) for rank in ranks)  # removes rounding errors
     spread = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
     return np.asarray(np.divide((x * y).sum(axis=1), spread, out=np.full(len(x), np.nan), where=spread > 0))
-
-
-def _require_captured(folder: Path, run: Run, name: str) -> None:
-    """Raise ValueError if the weights in an adapter's folder aren't those of the run's adapter of this name."""
-    stored = run.attributes.get("provenance", {}).get("adapters", {}).get(name, {}).get("sha256")
-    if stored is not None and (sha256 := hash_adapter(folder)) != stored:
-        raise ValueError(
-            f"`weights` is {str(folder)!r}, another adapter: its hash is {sha256[:16]}, that of {name!r} in "
-            f"{run.place.name!r} is {stored[:16]}; give the captured adapter's folder"
-        )
 
 
 def _weight_norms(weights: str | Path | None, paths: list[str]) -> Float64[np.ndarray, " component"]:

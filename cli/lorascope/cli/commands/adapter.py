@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope.analyze.adapters.factors import read_settings, read_tensors
-from lorascope.analyze.results.format import format_change, format_number, format_percent, run_names
+from lorascope.analyze.results.format import format_change, format_error, format_number, format_percent, run_names
 from lorascope.analyze.results.options import RESULT_FORMATS, TABLE_FORMATS, refuse_target
 from lorascope.stores.names import matching_indices
 
@@ -27,6 +27,7 @@ def adapter(
     as_json: AsJson = False,
     out: Path | None = None,
     truncate: str | None = None,
+    run: str | None = None,
     model: str | None = None,
     data: tuple[str, ...] = (),
     limit: int | None = None,
@@ -49,7 +50,9 @@ def adapter(
         Save the numbers here: of one adapter in .zarr or .nc, of all in .csv, .parquet or .json. With `--truncate`, the
         folder of the new adapter.
     truncate
-        Share of each layer's squared norm to keep, such as 99% or 0.99; takes one adapter.
+        Share to keep of what the adapter's directions are worth to predictions, such as 99% or 0.99; takes one adapter.
+    run
+        With `--truncate`: a run of this adapter that was captured with `--importance`.
     model
         With `--truncate`: the base model (a hub id, a local folder, or a .gguf file) on which both adapters are
         measured. Needs torch.
@@ -65,10 +68,10 @@ def adapter(
             raise ValueError(
                 "`--truncate` takes one adapter, and neither `--component`, `--full` nor `--json`; leave them out"
             )
-        _truncate(paths[0], out, truncate, model, data, limit)
+        _truncate(paths[0], out, truncate, run, model, data, limit)
         return
-    if model is not None or data or limit is not None:
-        raise ValueError("`--model`, `--data` and `--limit` are for what `--truncate` writes; give it too, such as 99%")
+    if run is not None or model is not None or data or limit is not None:
+        raise ValueError("`--run`, `--model`, `--data` and `--limit` go with `--truncate`; give it too, such as 99%")
     if out is not None:
         if len(paths) > 1 and out.suffix in RESULT_FORMATS:
             raise ValueError(
@@ -172,9 +175,15 @@ def _format_range(values: "pd.Series") -> str:
 
 
 def _truncate(
-    path: Path, out: Path | None, text: str, model: str | None, data: Sequence[str], limit: int | None
+    path: Path,
+    out: Path | None,
+    text: str,
+    run: str | None,
+    model: str | None,
+    data: Sequence[str],
+    limit: int | None,
 ) -> None:
-    """Write an adapter of lower rank that keeps the share `text` of each squared norm.
+    """Write an adapter of lower rank that keeps the share `text` of the importance that a run has.
 
     With a model and data, measure and print what it loses.
     """
@@ -184,6 +193,10 @@ def _truncate(
         raise ValueError(f"`--truncate` is {text!r}; give a share above 0 and at most 1, such as 99% or 0.99")
     if out is None or out.suffix in TABLE_FORMATS:
         raise ValueError(f"`--out` is {out and str(out)!r}; with `--truncate` it names the new adapter's folder")
+    if run is None:
+        raise ValueError(
+            "`--run` is missing; with `--truncate` it's a run of this adapter, captured with `--importance`"
+        )
     if (model is None) != (not data) or (limit is not None and (limit < 1 or not data)):
         raise ValueError(
             "`--model` and `--data` go together, and a `--limit` of at least 1 with them; give both or none"
@@ -196,10 +209,10 @@ def _truncate(
             require_data(place)
         locate_model(model)
         from lorascope.capture import compare_adapters, load_model, read_items  # fails without torch, before writing
-    from lorascope.analyze.adapters.truncate import truncate_adapter
+    from lorascope.analyze.importance.truncate import truncate_adapter
 
     was_there = out.exists()
-    truncated = truncate_adapter(path, out, share=share)
+    truncated = truncate_adapter(path, out, run=run, share=share)
     before, after = (truncated.attrs[name] for name in ("n_parameters_before", "n_parameters"))
     rows = [
         {
@@ -211,9 +224,11 @@ def _truncate(
         }
         for kind, part in truncated[["rank_before", "rank"]].to_dataframe().groupby("kind", sort=False)
     ]
-    print_frame(rows, f"Ranks (medians) that keep {100 * share:g} % of each squared norm")
+    print_frame(rows, f"Ranks (medians) that keep {100 * share:g} % of the importance for predictions")
     ending = ", there already" if was_there else ""
     say(f"{path}: {before:,} parameters -> {out}: {after:,}, {format_percent(after / before)}{ending}")
+    lost = format_error(float(truncated["lost"]), float(truncated["lost_se"]))
+    say(f"estimated KL from the whole adapter: {lost} nat/token ({truncated.attrs['n_samples']} samples of {run})")
     if model is not None:
         quiet_libraries()
         say(f"loading {model}", to=aside)
@@ -226,7 +241,7 @@ def _truncate(
 
 def _print_measured(measured: "xr.Dataset") -> None:
     """Print CE, accuracy and KL of the whole and the truncated adapter, and by how much the two differ."""
-    from lorascope.analyze.adapters.truncate import mean_scores
+    from lorascope.analyze.importance.truncate import mean_scores
 
     means = mean_scores(measured)
     lost = means.iloc[-1]

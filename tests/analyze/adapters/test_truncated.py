@@ -1,4 +1,4 @@
-"""Truncated adapters: ranks and products against the SVD of the whole matrix; what is refused."""
+"""Truncated adapters: products against the SVD of the whole matrix; what is refused."""
 
 import json
 import re
@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 from safetensors import TensorSpec, serialize_file
 from safetensors.numpy import load_file, save_file
 
-from lorascope.analyze import adapter_report, truncate_adapter
-from lorascope.analyze.adapters import truncate
+from lorascope.analyze import adapter_report
+from lorascope.analyze.adapters import truncated
 from lorascope.analyze.adapters.factors import DTYPES, StoredTensor, narrow_factor, read_factor
+from lorascope.analyze.adapters.truncated import truncatable_branches, write_truncated
 
 PREFIX = "base_model.model."
 Q, UP = "model.layers.2.self_attn.q_proj", "model.layers.10.mlp.up_proj"
@@ -43,49 +45,45 @@ def product(folder: Path, path: str, scaling: float) -> np.ndarray:
     return scaling * B.reshape(len(B), -1) @ A.reshape(len(A), -1)
 
 
-def best(whole: np.ndarray, rank: int) -> np.ndarray:
+def some(whole: np.ndarray, numbers: list[int]) -> np.ndarray:
     U, sigma, V = np.linalg.svd(whole, full_matrices=False)
-    return (U[:, :rank] * sigma[:rank]) @ V[:rank]
+    return (U[:, numbers] * sigma[numbers]) @ V[numbers]
 
 
-def test_the_fewest_directions_that_hold_the_share(tmp_path: Path) -> None:
-    # Squares fall by 4: of 1 + 1/4 + 1/16 + 1/64 the first holds 0.753, two 0.941, three 0.988.
-    folder = write(tmp_path / "lora", factors(Q, decay=0.5) | factors(UP, decay=1.0))
-    for share, rank in ((0.01, 1), (0.75, 1), (0.76, 2), (0.94, 2), (0.95, 3), (0.989, 4), (1.0, 4)):
-        found = truncate_adapter(folder, tmp_path / f"{share}", share=share)
-        q, up = found["rank"].values
-        assert (q, up) == (rank, max(1, int(np.ceil(4 * share - 1e-9))))
-        kept = (1 - 0.25**rank) / (1 - 0.25**4)
-        np.testing.assert_allclose(found["kept"].values, [kept, up / 4], rtol=1e-12)
-        for path, one in ((Q, rank), (UP, up)):
-            new = product(tmp_path / f"{share}", path, 1.0)
-            if path == Q:
-                np.testing.assert_allclose(new, best(product(folder, path, SCALING), one), atol=1e-14)
-            assert np.linalg.matrix_rank(new) == one
-        assert list(found["rank_before"].values) == [4, 4]
-        assert (found.attrs["n_parameters_before"], found.attrs["n_parameters"]) == (4 * 64, 32 * (q + up))
-        report = adapter_report(tmp_path / f"{share}")
-        assert list(report["rank"].values) == [q, up]
-        assert list(report["scaling"].values) == [1, 1]
-        assert report.attrs["n_parameters"] == 32 * (q + up)
+def keep(folder: Path, out: Path, *numbers: list[int]) -> xr.Dataset:
+    """Write the adapter with these directions of its layers, the last ones of all further layers."""
+    report, branches = truncatable_branches(folder, out)
+    chosen = [*numbers, *[numbers[-1]] * (len(branches) - len(numbers))]
+    return write_truncated(folder, out, report, [np.array(few) for few in chosen])
+
+
+@pytest.mark.parametrize("numbers", [[0], [0, 1], [2], [0, 3], [0, 1, 2, 3]])
+def test_each_layer_has_its_own_directions(tmp_path: Path, numbers: list[int]) -> None:
+    folder = write(tmp_path / "lora", factors(Q, decay=0.5) | factors(UP, decay=0.9))
+    found = keep(folder, tmp_path / "new", numbers, [1, 2])
+    for path, few in ((Q, numbers), (UP, [1, 2])):
+        new = product(tmp_path / "new", path, 1.0)
+        np.testing.assert_allclose(new, some(product(folder, path, SCALING), few), atol=1e-14)
+    assert list(found["rank_before"].values) == [4, 4]
+    assert list(found["rank"].values) == [len(numbers), 2]
+    assert (found.attrs["n_parameters_before"], found.attrs["n_parameters"]) == (4 * 64, 32 * (len(numbers) + 2))
+    report = adapter_report(tmp_path / "new")
+    assert list(report["rank"].values) == [len(numbers), 2]
+    assert list(report["scaling"].values) == [1, 1]
+    assert report.attrs["n_parameters"] == 32 * (len(numbers) + 2)
 
 
 def test_both_factors_get_the_root_of_each_singular_value(tmp_path: Path) -> None:
-    truncate_adapter(write(tmp_path / "lora", factors(Q, decay=0.5)), tmp_path / "new", share=0.9)
+    keep(write(tmp_path / "lora", factors(Q, decay=0.5)), tmp_path / "new", [0, 1])
     tensors = load_file(tmp_path / "new" / "adapter_model.safetensors")
     A, B = (tensors[f"{PREFIX}{Q}.lora_{part}.weight"] for part in "AB")
     for gram in (A @ A.T, B.T @ B):
         np.testing.assert_allclose(gram, np.diag([2.0, 1.0]), atol=1e-14)
 
 
-def test_what_is_zero_to_rounding_has_no_direction(tmp_path: Path) -> None:
-    tensors = factors(Q, decay=0.5)
-    tensors[f"{PREFIX}{Q}.lora_A.weight"][3] = tensors[f"{PREFIX}{Q}.lora_A.weight"][:3].sum(axis=0) / 3
-    folder = write(tmp_path / "lora", tensors | {key: 0 * one for key, one in factors(UP, decay=1.0).items()})
-    found = truncate_adapter(folder, tmp_path / "new", share=1)
-    assert list(found["rank"].values) == [3, 1]
-    assert np.isnan(found["kept"].values[1])
-    np.testing.assert_allclose(product(tmp_path / "new", Q, 1.0), product(folder, Q, SCALING), atol=1e-14)
+def test_a_layer_without_change_stays_without(tmp_path: Path) -> None:
+    tensors = factors(Q, decay=0.5) | {key: 0 * tensor for key, tensor in factors(UP, decay=1.0).items()}
+    keep(write(tmp_path / "lora", tensors), tmp_path / "new", [0])
     assert not product(tmp_path / "new", UP, 1.0).any()
 
 
@@ -100,10 +98,10 @@ def test_what_is_zero_to_rounding_has_no_direction(tmp_path: Path) -> None:
 )
 def test_the_scaling_is_in_the_product(tmp_path: Path, config: dict[str, Any]) -> None:
     folder = write(tmp_path / "lora", factors(Q, decay=0.5) | factors(UP, decay=0.9), **config)
-    truncate_adapter(folder, tmp_path / "new", share=0.9)
+    keep(folder, tmp_path / "new", [0, 1])
     scaling = float(adapter_report(folder)["scaling"].sel(component=Q))
     assert abs(scaling) == SCALING
-    np.testing.assert_allclose(product(tmp_path / "new", Q, 1.0), best(product(folder, Q, scaling), 2), atol=1e-14)
+    np.testing.assert_allclose(product(tmp_path / "new", Q, 1.0), some(product(folder, Q, scaling), [0, 1]), atol=1e-14)
     assert list(adapter_report(tmp_path / "new")["scaling"].values) == [1, 1]
 
 
@@ -111,10 +109,11 @@ def test_the_configuration_names_whole_paths_and_keeps_the_rest(tmp_path: Path) 
     """Three layers of rank 1 are the usual; one whose path ends like another's isn't mistaken for it."""
     inner = f"vision.{Q}"
     tensors = {key: one for path in ("a", "b", inner) for key, one in factors(path, decay=0.01).items()}
+    order = adapter_report(write(tmp_path / "ordered", tensors | factors(Q, decay=1.0)))["component"].values.tolist()
     folder = write(
         tmp_path / "lora", tensors | factors(Q, decay=1.0), init_lora_weights="orthogonal", target_modules="x"
     )
-    found = truncate_adapter(folder, tmp_path / "new", share=0.9)
+    found = keep(folder, tmp_path / "new", *([0, 1, 2, 3] if path == Q else [0] for path in order))
     assert dict(zip(found["component"].values, found["rank"].values, strict=True)) == {"a": 1, "b": 1, inner: 1, Q: 4}
     settings = json.loads((tmp_path / "new" / "adapter_config.json").read_text())
     pattern = {"^" + re.escape(Q): 4}
@@ -129,7 +128,7 @@ def test_types_and_other_tensors_stay(tmp_path: Path) -> None:
     tensors |= {key: one.astype(np.float32) for key, one in factors(UP, decay=0.5).items()}
     tensors[f"{PREFIX}{UP}.lora_B.bias"] = np.arange(20, dtype=np.float32)
     tensors[f"{PREFIX}lm_head.weight"] = np.arange(6, dtype=np.float16).reshape(2, 3)
-    found = truncate_adapter(write(tmp_path / "lora", tensors), tmp_path / "new", share=0.9)
+    found = keep(write(tmp_path / "lora", tensors), tmp_path / "new", [0, 1])
     new = load_file(tmp_path / "new" / "adapter_model.safetensors")
     assert {key: one.dtype for key, one in new.items()} == {key: one.dtype for key, one in tensors.items()}
     np.testing.assert_array_equal(new[f"{PREFIX}lm_head.weight"], tensors[f"{PREFIX}lm_head.weight"])
@@ -142,12 +141,11 @@ def test_convolutions_keep_their_kernels(tmp_path: Path) -> None:
     A, B = rng.normal(size=(4, 3, 5, 5)), rng.normal(size=(6, 4, 1, 1))
     tensors = {f"{PREFIX}conv.lora_A.weight": A, f"{PREFIX}conv.lora_B.weight": B}
     folder = write(tmp_path / "lora", tensors)
-    rank = int(truncate_adapter(folder, tmp_path / "new", share=0.6)["rank"][0])
+    keep(folder, tmp_path / "new", [0, 2])
     new = load_file(tmp_path / "new" / "adapter_model.safetensors")
-    assert [one.shape for one in new.values()] == [(rank, 3, 5, 5), (6, rank, 1, 1)]
-    assert rank < 4
+    assert [one.shape for one in new.values()] == [(2, 3, 5, 5), (6, 2, 1, 1)]
     np.testing.assert_allclose(
-        product(tmp_path / "new", "conv", 1.0), best(product(folder, "conv", 2.0), rank), atol=1e-13
+        product(tmp_path / "new", "conv", 1.0), some(product(folder, "conv", 2.0), [0, 2]), atol=1e-13
     )
 
 
@@ -180,7 +178,7 @@ def test_bfloat16_is_written_as_such(tmp_path: Path) -> None:
         for key, one in bits.items()
     }
     serialize_file(specs, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    truncate_adapter(folder, tmp_path / "new", share=0.9)
+    keep(folder, tmp_path / "new", [0, 1])
     before, after = adapter_report(folder), adapter_report(tmp_path / "new")
     assert list(after["dtype"].values) == ["bfloat16"]
     assert list(after["rank"].values) == [2]
@@ -195,36 +193,30 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(truncate, "read_settings", killed)  # after everything is written
+        patch.setattr(truncated, "read_settings", killed)  # after everything is written
         with pytest.raises(KeyboardInterrupt):
-            truncate_adapter(folder, tmp_path / "new")
+            keep(folder, tmp_path / "new", [0])
     assert [path.name for path in tmp_path.iterdir()] == ["lora"]
     (folder / "finetune.json").write_text("{}")
-    truncate_adapter(folder, tmp_path / "new")
+    keep(folder, tmp_path / "new", [0])
     names = ["adapter_config.json", "adapter_model.safetensors", "finetune.json"]
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == names
-
-
-@pytest.mark.parametrize("share", [0, -0.5, 1.01, float("nan")])
-def test_shares_are_above_zero_and_at_most_one(tmp_path: Path, share: float) -> None:
-    with pytest.raises(ValueError, match=r"`share` is .*; it must be above 0 and at most 1, such as 0\.99"):
-        truncate_adapter(write(tmp_path / "lora", factors(Q, decay=0.5)), tmp_path / "new", share=share)
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:
     folder = write(tmp_path / "lora", factors(Q, decay=0.5))
     (tmp_path / "other").mkdir()
     with pytest.raises(FileExistsError, match="`out` is .*, which is there already; name a new folder"):
-        truncate_adapter(folder, tmp_path / "other")
+        keep(folder, tmp_path / "other", [0])
     with pytest.raises(FileExistsError, match="which is there already and isn't this truncation's; name a new folder"):
-        truncate_adapter(folder, folder)
+        keep(folder, folder, [0])
 
 
-@pytest.mark.parametrize("change", ["nothing", "share", "weights", "settings", "record", "a file more"])
+@pytest.mark.parametrize("change", ["nothing", "directions", "weights", "settings", "record", "a file more"])
 def test_the_same_is_there_already_and_all_else_is_refused(tmp_path: Path, change: str) -> None:
     folder, new = write(tmp_path / "lora", factors(Q, decay=0.5)), tmp_path / "new"
     (folder / "finetune.json").write_text("{}")
-    first = truncate_adapter(folder, new, share=0.9)
+    first = keep(folder, new, [0, 1])
     damaged = {"weights": "adapter_model.safetensors", "settings": "adapter_config.json", "record": "finetune.json"}
     if change in damaged:
         content = (new / damaged[change]).read_bytes()
@@ -233,10 +225,10 @@ def test_the_same_is_there_already_and_all_else_is_refused(tmp_path: Path, chang
         (new / "README.md").write_text("x")
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in new.iterdir()}
     if change in ("nothing", "a file more"):
-        assert truncate_adapter(folder, new, share=0.9).identical(first)
+        assert keep(folder, new, [0, 1]).identical(first)
     else:
         with pytest.raises(FileExistsError, match="isn't this truncation's; name a new folder"):
-            truncate_adapter(folder, new, share=0.5 if change == "share" else 0.9)
+            keep(folder, new, [0, 2] if change == "directions" else [0, 1])
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in new.iterdir()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lora", "new"]
 
@@ -261,7 +253,7 @@ def test_refused(tmp_path: Path, config: dict[str, Any], extra: dict[str, np.nda
     tensors = {key: one.astype(np.float16) for key, one in factors(Q, decay=0.5).items()}
     folder = write(tmp_path / "lora", tensors | {PREFIX + key: one for key, one in extra.items()}, **config)
     with pytest.raises(ValueError, match=words) as caught:
-        truncate_adapter(folder, tmp_path / "new")
+        keep(folder, tmp_path / "new", [0])
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "new").exists()
 
@@ -273,5 +265,5 @@ def test_more_ranks_than_peft_could_match(tmp_path: Path) -> None:
         tensors |= factors(f"experts.{place}", decay=place % 2 or 0.001, rank=2, d_in=2, d_out=2)
     folder = write(tmp_path / "lora", tensors, r=2)
     with pytest.raises(ValueError, match="`rank_pattern` of .* has 1050 entries; allowed are 1024"):
-        truncate_adapter(folder, tmp_path / "new", share=0.9)
+        keep(folder, tmp_path / "new", *([0] if place % 2 else [0, 1] for place in range(2100)))
     assert [path.name for path in tmp_path.iterdir()] == ["lora"]

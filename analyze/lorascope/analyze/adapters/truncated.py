@@ -1,4 +1,4 @@
-"""Truncation of an adapter: keep the largest singular directions of each layer's change, in a folder for PEFT."""
+"""An adapter of fewer singular directions in each layer's change, written in a folder for PEFT."""
 
 import json
 import math
@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from safetensors import TensorSpec, serialize
 
 from lorascope.analyze.results.options import refuse_unwritable
@@ -43,54 +42,38 @@ RECORD = "finetune.json"
 """File that `finetune` writes into an adapter's folder; it lists for instance which base layers shared weights."""
 
 
-def truncate_adapter(path: str | Path, out: str | Path, *, share: float = 0.99) -> xr.Dataset:
-    """Write an adapter of smaller rank that keeps this share of each layer's squared norm; return ranks by layer.
+def truncatable_branches(folder: Path, target: Path) -> tuple[xr.Dataset, list[Branch]]:
+    """Return the `adapter_report` of an adapter that can be truncated into the folder `target`, and its layers.
 
-    Parameters
-    ----------
-    path
-        Folder of the adapter, as `adapter_report` takes it.
-    out
-        Folder of the new adapter, which appears when it is complete; if it is there already, nothing is written.
-    share
-        Least share of the squared Frobenius norm of s B A that each layer keeps; 1 keeps everything but rounding.
-
-    Returns
-    -------
-    xr.Dataset
-        Over `component`, with the coordinates of `adapter_report`: `rank_before`, `rank` (at least 1), and `kept`, the
-        remaining share of the squared norm before rounding to the tensors' types (NaN where s B A is zero).
-        Attributes: `adapter` and its `file_sha256`, `share`, `n_parameters_before`, `n_parameters`.
-
-    Raises
-    ------
-    FileNotFoundError, FileExistsError
-        If there is no adapter, or `out` exists and isn't the new adapter, or another process writes it.
-    DiskFullError
-        If the new adapter doesn't fit the disk.
-    ValueError
-        If `share` isn't above 0 and at most 1; `adapter_report` refuses the adapter; it is DoRA's, or its init changed
-        the base weights, so that s B A isn't all of its change; or new weights are beyond their tensor's type.
-
-    Notes
-    -----
-    The truncated SVD is the best approximation of its rank in the Frobenius norm (Eckart & Young 1936, Psychometrika
-    1(3)), here of the core between thin QR factors, in float64. B' = U sqrt(S) and A' = sqrt(S) V^T hold the scaling
-    (and so does a lora_B's bias): each layer's alpha is its rank, so that PEFT multiplies by one. A convolution's
-    kernel is a matrix. Other tensors and settings are copied, except the init, which may not allow the new rank.
+    Raises as `truncate_adapter`; it may be that `target` is there, if it is an adapter's folder.
     """
-    folder, target = Path(path), Path(out)
-    if not 0 < share <= 1:
-        raise ValueError(f"`share` is {share!r}; it must be above 0 and at most 1, such as 0.99")
     if os.path.lexists(target) and not (target / WEIGHTS).is_file():
         raise FileExistsError(f"`out` is {str(target)!r}, which is there already; name a new folder")
     refuse_unwritable(target, "out")
     report = adapter_report(folder)
+    keys = read_tensors(folder)
+    branches = group_tensors(keys)[0]
+    raise_problems(_truncation_problems(json.loads(report.attrs["config"]), keys, branches), folder)
+    return report, branches
+
+
+def n_direction_parameters(branch: Branch) -> int:
+    """Return the number of parameters of one direction of a layer."""
+    return math.prod(branch.down.shape[1:]) + math.prod(branch.up.shape) // branch.up.shape[1]
+
+
+def write_truncated(
+    folder: Path, target: Path, report: xr.Dataset, chosen: Sequence[Int64[np.ndarray, " few"]]
+) -> xr.Dataset:
+    """Write the adapter of a folder with the chosen singular directions of each layer; return ranks by layer.
+
+    `report` is what `adapter_report` returns of it, `chosen` the directions' numbers by descending singular value.
+    Raises as `truncate_adapter`.
+    """
     settings, keys = json.loads(report.attrs["config"]), read_tensors(folder)
     branches = group_tensors(keys)[0]
-    raise_problems(_truncation_problems(settings, keys, branches), folder)
     try:
-        stored, ranks, shares_left = _truncate_all(folder, settings, keys, branches, share)
+        stored = _truncate_all(folder, settings, keys, branches, chosen)
     except FloatingPointError as error:
         message = "its truncated weights are beyond the type of the whole ones; save it in float32 first"
         raise ValueError(f"adapter {str(folder)!r} can't be truncated: {message}") from error
@@ -100,6 +83,7 @@ def truncate_adapter(path: str | Path, out: str | Path, *, share: float = 0.99) 
         )
         for key, tensor in stored.items()
     }
+    ranks = [len(numbers) for numbers in chosen]
     changed = _truncated_settings(settings, {branch.path: rank for branch, rank in zip(branches, ranks, strict=True)})
     files = {
         WEIGHTS: serialize(specs, metadata={"format": "pt"}),
@@ -120,41 +104,11 @@ def truncate_adapter(path: str | Path, out: str | Path, *, share: float = 0.99) 
             )
     result = report[["rank"]].rename(rank="rank_before")
     result["rank"] = "component", ranks, {"long_name": "rank of the truncated A and B", "units": "1"}
-    result["kept"] = (
-        "component",
-        shares_left,
-        {"long_name": "share of the squared Frobenius norm that is left", "units": "1"},
-    )
     return result.assign_attrs(
         {name: report.attrs[name] for name in ("adapter", "file_sha256", "lorascope")},
-        measure="ranks of an adapter that was truncated to a share of each layer's squared norm",
-        share=share,
         n_parameters_before=report.attrs["n_parameters"],
         n_parameters=sum(tensor.size for key, tensor in stored.items() if ".lora_" in key),
     )
-
-
-def mean_scores(measured: xr.Dataset) -> pd.DataFrame:
-    """Return a table of mean CE, accuracy and KL with errors, of a whole and a truncated adapter and the difference.
-
-    Parameters
-    ----------
-    measured
-        What `compare_adapters` returns of adapters named `whole` and `truncated`.
-
-    Returns
-    -------
-    pd.DataFrame
-        One row per `adapter`, the paired difference `truncated - whole` last; columns `ce` (nats per token), `accuracy`
-        (percent) and `kl` (nats), each followed by its standard error, such as `ce_se`: NaN for fewer than two samples.
-    """
-    lost = measured.sel(adapter="truncated") - measured.sel(adapter="whole")
-    both = xr.concat([measured, lost.expand_dims(adapter=["truncated - whole"])], "adapter")
-    columns: dict[str, pd.Series] = {}
-    for name, values in {"ce": both["ce"], "accuracy": 100 * both["correct"], "kl": both["kl"]}.items():
-        by_adapter = values.transpose("adapter", "sample").to_pandas()
-        columns |= {name: by_adapter.mean(axis=1), f"{name}_se": by_adapter.sem(axis=1)}
-    return pd.DataFrame(columns)
 
 
 def _has_files(folder: Path, files: Mapping[str, bytes]) -> bool:
@@ -185,10 +139,10 @@ def _truncate_all(
     settings: Mapping[str, Any],
     keys: Mapping[str, StoredTensor],
     branches: Sequence[Branch],
-    share: float,
-) -> tuple[dict[str, np.ndarray], list[int], list[float]]:
-    """Return the truncated adapter's tensors by key, and for each layer its rank and remaining share of the norm."""
-    key_of, ranks, shares_left = {tensor: key for key, tensor in keys.items()}, [], []
+    chosen: Sequence[Int64[np.ndarray, " few"]],
+) -> dict[str, np.ndarray]:
+    """Return the truncated adapter's tensors by key; each layer keeps its chosen directions."""
+    key_of = {tensor: key for key, tensor in keys.items()}
     stored: dict[str, np.ndarray] = {}
     with (folder / WEIGHTS).open("rb") as file:
         for key, tensor in keys.items():
@@ -200,33 +154,29 @@ def _truncate_all(
             elif match["leaf"] == "bias":  # PEFT multiplies it by the scaling too
                 scaling = module_scaling(settings, BASE_LAYER.sub("", match["path"]))
                 stored[key] = narrow_factor(scaling * read_factor(file, tensor)[:, 0], tensor.dtype)
-        for path, down, up, _ in branches:
-            B, A, left = _truncate_factors(
-                read_factor(file, up), read_factor(file, down), module_scaling(settings, path), share
+        for (path, down, up, _), numbers in zip(branches, chosen, strict=True):
+            B, A = _truncate_factors(
+                read_factor(file, up), read_factor(file, down), module_scaling(settings, path), numbers
             )
             stored[key_of[down]] = narrow_factor(A.reshape(-1, *down.shape[1:]), down.dtype)
             stored[key_of[up]] = narrow_factor(B.reshape(*B.shape, *up.shape[2:]), up.dtype)
-            ranks.append(len(A))
-            shares_left.append(left)
-    return stored, ranks, shares_left
+    return stored
 
 
 def _truncate_factors(
-    B: Float64[np.ndarray, "d_out rank"], A: Float64[np.ndarray, "rank d_in"], scaling: float, share: float
-) -> tuple[Float64[np.ndarray, "d_out few"], Float64[np.ndarray, "few d_in"], float]:
-    """Return B and A of the fewest singular directions of scaling * B A with this share of its squared norm.
+    B: Float64[np.ndarray, "d_out rank"],
+    A: Float64[np.ndarray, "rank d_in"],
+    scaling: float,
+    numbers: Int64[np.ndarray, " few"],
+) -> tuple[Float64[np.ndarray, "d_out few"], Float64[np.ndarray, "few d_in"]]:
+    """Return B and A of the singular directions of scaling * B A with these numbers, by descending singular value.
 
-    The third value is the share that they have.
+    Those beyond the smallest width of the layer are zero.
     """
     (left, R_B), (right, R_A) = np.linalg.qr(B), np.linalg.qr(A.T)
     U, sigma, V = np.linalg.svd(scaling * (R_B @ R_A.T), full_matrices=False)
-    ratios = sigma / (sigma[0] or 1.0)  # so that squares neither overflow nor vanish
-    ratios[ratios < np.finfo(np.float64).eps * max(*A.shape, *B.shape)] = 0  # zero to rounding
-    lost = np.append(np.cumsum(np.square(ratios)[::-1])[::-1], 0.0)  # indexed by the new rank
-    rank = max(1, int(np.argmax(lost <= (1 - share) * lost[0])))
-    root = np.sqrt(sigma[:rank])
-    share_left = float(1 - lost[rank] / lost[0]) if lost[0] else float("nan")
-    return (left @ U[:, :rank]) * root, root[:, None] * (V[:rank] @ right.T), share_left
+    root = np.sqrt(sigma[numbers])
+    return (left @ U[:, numbers]) * root, root[:, None] * (V[numbers] @ right.T)
 
 
 def _truncated_settings(settings: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[str, Any]:
