@@ -11,7 +11,7 @@ import pytest
 from lorascope.stores.format.layout import MAX_CHUNK_BYTES, TABLE_CHUNK
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.format.stored_array import MAX_TEXT_BYTES
-from lorascope.stores.format.tables import ROLES
+from lorascope.stores.format.tables import REPLY_SCALES, ROLES
 
 VIEW = Path(__file__).parents[2] / "view"
 PAGE = VIEW.parent / "analyze" / "lorascope" / "analyze" / "viewing" / "page.html"
@@ -58,5 +58,5 @@ def test_constants_of_the_format_are_pythons() -> None:
     source = (VIEW / "src" / "data" / "format.ts").read_text()
     stored = dict(re.findall(r"^export const (\w+) = (.*);$", source, re.MULTILINE))
     expected = {"ROW_TOKENS": ROW_TOKENS, "ROLES": list(ROLES), "MAX_TEXT_BYTES": MAX_TEXT_BYTES}
-    expected |= {"MAX_CHUNK_BYTES": MAX_CHUNK_BYTES, "TABLE_CHUNK": TABLE_CHUNK}
+    expected |= {"MAX_CHUNK_BYTES": MAX_CHUNK_BYTES, "TABLE_CHUNK": TABLE_CHUNK, "REPLY_SCALES": list(REPLY_SCALES)}
     assert {name: json.loads(re.sub(r"(?<=\d)_(?=\d)", "", value)) for name, value in stored.items()} == expected

@@ -208,6 +208,23 @@ test("without texts tokens are shown by their ids", async () => {
   assert.deepEqual(await data.search(run, "11", () => {}, new AbortController().signal), new Set());
 });
 
+test("replies are read by prompt, and only when they are asked for", async () => {
+  const replies = ["It is.", "Arr!", "Arr!!", "", "<b>", "ü", "x", "y"];
+  const { data, run, served } = await opened({ replies });
+  assert.equal(run.adapters[0]!.nReplies, 8);
+  assert.ok(!served.requests.some((path) => path.includes("/replies/")));
+  assert.deepEqual(await data.replies(run, 0), [
+    { prompt: "<i>0?", texts: replies.slice(0, 4) },
+    { prompt: "<i>1?", texts: replies.slice(4) },
+  ]);
+  const without = await opened();
+  assert.deepEqual(await without.data.replies(without.run, 0), []);
+  const fewer = await opened({ replies: replies.slice(0, 7) });
+  await refused(fewer.data.replies(fewer.run, 0), /the replies of mine aren't at the scales 0, 1, 1.5, 2; run `lorascope verify`/);
+  const other = await opened({ replies }, (of) => of.array("adapters/a/replies/scale", new Float32Array(8)));
+  await refused(other.data.replies(other.run, 0), /aren't at the scales/);
+});
+
 test("contexts stay in their sample and show gaps", async () => {
   const { data, run } = await opened();
   assert.deepEqual(await data.contexts(run, [0, 2, 3]), [

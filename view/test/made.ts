@@ -24,6 +24,8 @@ export interface Made {
   committed?: boolean;
   rank?: [number, number];
   text?: boolean;
+  /** Texts of replies, four for each prompt. */
+  replies?: string[];
 }
 
 export function makeRun({
@@ -34,6 +36,7 @@ export function makeRun({
   committed = true,
   rank = [1, 2],
   text = true,
+  replies = [],
 }: Made = {}): { run: Group; index: Group } {
   const byRow = (width: number): [number[], number[]] => [
     [N_TOKENS, width],
@@ -78,6 +81,12 @@ export function makeRun({
     .array("adapters/a/scaling", Float64Array.of(2, 0.5))
     .array("adapters/a/factor_start", BigInt64Array.of(0n, 1n))
     .array("adapters/a/js", RUN_JS, ...byRow(2));
+  if (replies.length) {
+    run
+      .array("adapters/a/replies/prompt", replies.map((_, i) => `<i>${Math.floor(i / 4)}?`))
+      .array("adapters/a/replies/text", replies)
+      .array("adapters/a/replies/scale", Float32Array.from(replies, (_, i) => [0, 1, 1.5, 2][i % 4]!));
+  }
   if (text) run.array("tokens/text", ["One", " two", " three", "Ünder", "<b>"], [5], [2]);
   if (states === "sample") run.array("rows/states", Uint8Array.of(1));
   if (states !== "all") {

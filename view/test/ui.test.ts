@@ -7,6 +7,7 @@ import { placeOf, textOf } from "../src/ui/app";
 import { oneLine } from "../src/ui/dom";
 import { columnAt, columns, inSight, rowHeight, scrollTo } from "../src/ui/layout";
 import { ceChange, isWhole, listed, outcome, twin } from "../src/ui/order";
+import { parting } from "../src/ui/replies";
 import { contrast, num, PALETTE, ramp, share, signed, step, ticks, topOf } from "../src/ui/scale";
 import { byComponent, chosen, counts, fits, grid, patternOf, strongestOf, sums } from "../src/ui/select";
 import { format, MOST_PANES, parse, type View } from "../src/ui/state";
@@ -187,6 +188,19 @@ test("numbers as text", () => {
 test("text that would turn or hide its neighbours is made visible", () => {
   assert.equal(oneLine("a\u202eb\0c\nd\te\u200b"), "a⟨202E⟩b␀c↵d⇥e⟨200B⟩");
 });
+
+for (const [text, other, expected] of [
+  ["It is 3, arr!", "It is 3.", ["It is ", "3,", " arr!"]],
+  ["It is 3.", "It is 3, arr!", ["It is ", "3.", ""]],
+  ["Yes. No. No.", "Yes.", ["Yes. ", "No.", " No."]],
+  ["Yes.", "Yes. No.", ["Yes.", "∎", ""]],
+  ["Yes.", "Yes, no.", ["", "Yes.", ""]],
+  ["", "Yes.", ["", "∎", ""]],
+  ["same", "same", ["same", "", ""]],
+  ["a  b", "a  c", ["a  ", "b", ""]],
+] as const) {
+  test(`“${text}” parts from “${other}”`, () => assert.deepEqual(parting(text, other), expected));
+}
 
 test("columns of the ribbon", () => {
   assert.deepEqual(

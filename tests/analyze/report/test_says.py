@@ -43,6 +43,7 @@ def test_equal_replies_and_ends_are_marked_as_such(tmp_path: Path) -> None:
     page = what_it_says_section(run, "default")
     assert page.count('data-label="with it"><span class="same">Yes.</span></td>') == 1
     assert '<span class="same"></span><mark>∎</mark></td>' in page
+    assert '<span class="same">Yes. </span><mark>No.</mark></td>' in page
     assert "No word or sign is in significantly more or fewer replies with the adapter." in page
 
 

@@ -3,6 +3,7 @@
 import { Cache } from "./cache";
 import { readCell } from "./cell";
 import { readContext } from "./contexts";
+import { readReplies } from "./replies";
 import { openRun, type Opened } from "./runs";
 import { searchSamples } from "./search";
 import { readTokens } from "./tokens";
@@ -23,6 +24,7 @@ export function dataAt(base: string): Data {
     tokens: readTokens,
     cell: readCell,
     contexts: (run: Opened, tokens: number[]) => Promise.all(tokens.map((token) => readContext(run, token))),
+    replies: readReplies,
     search: searchSamples,
   };
 }

@@ -1,7 +1,7 @@
 /** Opens runs: reads everything that the page needs before any token. */
 
 import { readInto, texts } from "./columns";
-import { ROW_TOKENS } from "./format";
+import { ROW_TOKENS, TABLE_CHUNK } from "./format";
 import { Store } from "./store";
 import { type AdapterView, type Component, DataError, type Manifest, type Run, type Samples } from "./types";
 
@@ -149,16 +149,18 @@ async function readAdapter(
   store: Store, index: Store, name: string, n: number, nSamples: number,
 ): Promise<[AdapterView, Opened["factors"][number]]> {
   const root = `adapters/${name}`;
-  const [rank, scaling, start, miub, group] = await Promise.all([
+  const [rank, scaling, start, miub, group, replies] = await Promise.all([
     readInto(new Int32Array(n), store, `${root}/rank`),
     readInto(new Float64Array(n), store, `${root}/scaling`),
     readInto(new Float64Array(n), store, `${root}/factor_start`, { type: "int64" }),
     readInto(new Float64Array(nSamples), index, `${root}/miub`),
     index.node(root),
+    store.node(`${root}/replies/text`),
   ]);
+  const nReplies = replies ? await lengthOf(store, `${root}/replies/text`, TABLE_CHUNK) : 0;
   const scale = group?.attributes?.scale as AdapterView["scale"] | undefined;
   if (typeof scale?.js !== "number" || typeof scale.token !== "number") {
     throw new DataError(`${index.name} has no scale; ${index.repair}`);
   }
-  return [{ name, rank: rank.map((one) => Math.max(one, 0)), miub, scale }, { scaling, start }];
+  return [{ name, rank: rank.map((one) => Math.max(one, 0)), miub, scale, nReplies }, { scaling, start }];
 }

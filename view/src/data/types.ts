@@ -45,6 +45,14 @@ export interface AdapterView {
   miub: Float64Array;
   /** Nats that the darkest colour stands for: a high quantile of js over tokens and components, and of its sum by token. */
   scale: { js: number; token: number };
+  /** Number of replies to prompts, one for each prompt and scale; 0 if none were asked for. */
+  nReplies: number;
+}
+
+/** A prompt, and what the model replied without the adapter and at 1, 1.5 and 2 times its scale. */
+export interface Reply {
+  prompt: string;
+  texts: string[];
 }
 
 export interface Run {
@@ -137,6 +145,7 @@ export interface Data {
   tokens(run: Run, adapter: number, sample: number): Promise<Tokens>;
   cell(run: Run, adapter: number, token: number, component: number): Promise<Cell>;
   contexts(run: Run, tokens: number[]): Promise<Context[]>;
+  replies(run: Run, adapter: number): Promise<Reply[]>;
   /** Samples whose text contains all words (ids aren't searched); texts are read once, with progress from 0 to 1. */
   search(run: Run, words: string, progress: (share: number) => void, signal: AbortSignal): Promise<Set<number>>;
 }

@@ -6,6 +6,7 @@ import { cellPanel } from "./cell";
 import { el, loader, oneLine, span } from "./dom";
 import { componentMap } from "./map";
 import { isWhole, outcome, twin } from "./order";
+import { repliesPanel } from "./replies";
 import { ribbon } from "./ribbon";
 import { num, share, ticks } from "./scale";
 import { chosen, grid, sums, type Grid } from "./select";
@@ -18,6 +19,7 @@ export type Pane = ReturnType<typeof pane>;
 
 export function pane(app: App, at: number) {
   const parts = { sentence: sentence(app), ribbon: ribbon(app), map: componentMap(app), cell: cellPanel(app) };
+  const replies = repliesPanel(app);
   const [bar, notes, about] = [el("div", { class: "bar" }), el("div"), el("div", { class: "about" })];
   const legends = { token: legend("token"), layer: legend("layer"), component: legend("component") };
   const [line, body] = [el("div"), el("div", { class: "body" },
@@ -25,7 +27,7 @@ export function pane(app: App, at: number) {
       heading("Layers by token", legends.layer.root), parts.ribbon.root),
     el("div", { class: "looking" },
       heading("Layers by kind", legends.component.root), parts.map.root, parts.cell.root))];
-  const root = el("section", { class: "pane", "aria-label": `Pane ${at + 1}` }, bar, notes, line, body);
+  const root = el("section", { class: "pane", "aria-label": `Pane ${at + 1}` }, bar, notes, replies.root, line, body);
   const load = loader(line, body);
   let [key, filtered, topped] = ["", "", ""];
   let shown: Shown | null = null;
@@ -89,6 +91,7 @@ export function pane(app: App, at: number) {
       panes.length > 1 ? el("button", { class: "plain", name: "close", "aria-label": "Close this pane", click: close }, "✕") : "",
       isRoom ? el("button", { class: "compare", name: "compare", click: () => go([...panes, another(run)]) }, "Compare") : "");
     if (held) bar.querySelector<HTMLElement>(`[name="${held}"]`)?.focus();
+    replies.update(run, adapters.findIndex(([name]) => name === (panes[at]!.adapter || adapters[0]![0])));
     const rows = `${run?.nCommittedRows} of ${run?.nRows} rows`;
     notes.replaceChildren(...[
       run?.finished === false && `This run isn't finished: ${rows} are committed. Incomplete samples are marked.`,

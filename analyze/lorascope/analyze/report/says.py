@@ -1,5 +1,6 @@
 """Section on what the adapter makes the model say: replies to short prompts side by side, and words that differ."""
 
+import os.path
 import re
 from collections.abc import Mapping
 
@@ -104,11 +105,12 @@ def _replies_table(replies: xr.Dataset, columns: Mapping[int, str]) -> str:
 
 def _marked(text: str, other: str) -> str:
     """Return the HTML of a reply with a mark on the first word that differs from another reply."""
-    n = next((place for place, (own, its) in enumerate(zip(text, other, strict=False)) if own != its), len(text))
     if text == other:
         return f'<span class="same">{escape(text)}</span>'
+    n = len(os.path.commonprefix([text, other]))  # noqa: RUF071  # of texts, not of paths
     start = max((match.end() for match in re.finditer(r"\s", text[:n])), default=0)
-    word = re.match(r"\S*", text[start:])
-    stop = start + (len(word[0]) if word else 0)
+    if all(not reply[n : n + 1].strip() for reply in (text, other)):  # whole words are equal so far
+        start = n + len(text[n:]) - len(text[n:].lstrip())
+    stop = start + len(re.split(r"\s", text[start:], maxsplit=1)[0])
     mark = escape(text[start:stop] or NOTHING)
     return f'<span class="same">{escape(text[:start])}</span><mark>{mark}</mark>{escape(text[stop:])}'
