@@ -85,47 +85,47 @@ def changes(
     Returns
     -------
     xarray.DataTree
-        At the root the attributes `kl_adapted_base` and `kl`, mean KL(P || Q) and KL(Q || P) in nats with errors
-        `..._se`; `kept_share`, the sum of stored gains by that of KL(P || Q), above 1 where what isn't stored is
-        negative; `n_tokens` (places), `n_samples`, `n_not_finite` (places that were skipped); provenance.
+        At the root the attributes `kl_adapted_base` and `kl`, mean KL(P || Q) and KL(Q || P) in nats; `kept_share`, the
+        sum of stored gains by that of KL(P || Q), above 1 where what isn't stored is negative; `n_tokens` (places),
+        `n_samples`, `n_not_finite` (skipped places); provenance. `..._se` are standard errors over samples, and `p` is
+        corrected for the tests of its table by Holm's method.
 
-        - `tokens` (token_id), of tokens in at least 3 samples, by falling |net|: `text`; `gain`, its share of the
-          summed KL(P || Q), and `loss`, of KL(Q || P); `net` = gain - loss with `p`; `n_samples`.
-        - `choices` (change): first choices that changed from `base` to `adapted` (texts) at `count` places of
-          `n_samples` samples, by falling `n_samples`; the base's choice stands at `of` places, and is `changed` to any
-          other token at this many; `after` is the commonest text before, and `after_count` and `after_of` are counts
-          after it.
-        - `forms` (form): `adapted_share` and `base_share` of next tokens with a form, their `difference` and its `p`;
-          `gain` and `loss`, shares of KL in such tokens. Letters and languages are shares of tokens that are words.
-          Forms depend on each other: a frequent word that falls takes its letters with it.
-        - `themes` (theme): `tokens` (theme, top), `share` of the summed KL(P || Q), five `contexts`, `stability`, `p`;
-          empty if no theme is stable.
-        - `roles`, `positions`, `previous` (the last token or two before the next one), `words`: mean `kl` at `n` places
-          of `n_samples` samples, of labels in at least 3 samples for the latter two. A word's `kl` is of places after
-          its first occurrence, `kl_without` of samples without it, and `p` compares samples.
+        - `tokens` (token_id), by falling |net|: `text`; `gain`, the share of the summed KL(P || Q) that is its p
+          log(p/q) where that is among the 20 largest; `loss`, of KL(Q || P) alike; `net` = gain - loss, its `p`.
+        - `choices` (change): first choices that changed from `base` to `adapted` (texts), at `count` places of
+          `n_samples` samples. The base's choice stands at `of` places, and is `changed` to any other at this many;
+          `after` is the commonest text before, and `after_count` and `after_of` are counts after it.
+        - `forms` (form): `adapted_share` and `base_share` of next tokens with a form, their `difference`, its `p`;
+          `gain` and `loss`, shares of KL in such tokens. Letters and languages are shares of words.
+        - `themes` (theme): its strongest `tokens` (theme, top), `share` of the summed KL(P || Q), five `contexts` with
+          the token that gains there, `stability`, `p`; often empty.
+        - `roles`, `positions` (in bins, by their first one), `previous` (the last token or two before the next one, by
+          falling summed KL), `words`: mean `kl` at `n` places of `n_samples` samples. A word's `kl` is of places after
+          it, `kl_without` of samples without it; `p` compares samples.
 
-        `..._se` are standard errors over samples. `p` is corrected by Holm's method within its table.
+        Tokens, previous texts and words of fewer than 3 samples aren't listed, and such forms not tested.
 
     Raises
     ------
     StoreError
-        If the run has no next-token changes, no chosen place is measured, the adapter changes nothing, the control is
-        not over the same samples, or a chunk is broken.
+        If the run has no next-token changes, no chosen place is measured, an adapter changes nothing, the control isn't
+        over the same samples, or a chunk is broken.
     ValueError, IndexError
         If `tokens` isn't allowed.
 
     Notes
     -----
     Shares are ratios of weighted sums over samples, with linearised errors (Cochran 1977, eq. 2.39) and t tests with
-    n_samples - 1 degrees of freedom: if P and Q are exchangeable, such a test of sparse, symmetric values errs to the
-    safe side. A word's p is of the Mann-Whitney test between samples where it stands before half of the places and
-    samples without it, of each sample's mean KL less the mean at places of equal role and similar position. That KL
-    differs doesn't say that the word is the cause. Themes are factors of non-negative matrix factorisation (Lee and
-    Seung 1999) of the gains by place and token, 2, 4, 6 or 8 of them, whichever number gives most themes: those that
-    both halves of the samples have too (cosine of at least 0.8), and whose tokens gain more than they lose (p up to
-    0.05, where each half is tested with the theme of the other).
+    n_samples - 1 degrees of freedom; these err to the safe side where P and Q are exchangeable. Forms depend on each
+    other: a frequent word that falls takes its letters with it.
 
-    Text is that of captured tokens, so words before them aren't known.
+    A word's test is that of Mann and Whitney, between samples where it stands before half of the places and samples
+    without it, on each sample's mean KL less the mean at places of the same role and similar position. That KL differs
+    doesn't say that the word is the cause. Only words among the captured tokens are known.
+
+    Themes are factors of non-negative matrix factorisation (Lee and Seung 1999) of the gains by place and token: as
+    many, up to 8, as both halves of the samples have too (cosine of at least 0.8). Shown are themes whose tokens gain
+    more than they lose (p up to 0.05, where each half is tested with the theme of the other).
     """
     run, baseline = open_as_written(run), None if control is None else open_as_written(control)
     every, texts = read_places(run, adapter, tokens, baseline), run.vocabulary()

@@ -42,30 +42,29 @@ def read_places(run: Run, adapter: str | None, tokens: TokenChoice, control: Run
 
     Raises StoreError if a run has no changes, both aren't over the same samples, or an adapter changes nothing.
     """
-    runs = [(run, adapter)] + ([] if control is None else [(control, None)])
     if control is not None:
         _require_same_samples(run, control)
-    opened = [each.changes(name) for each, name in runs]
-    measured = np.all([changes["base_choice"].values >= 0 for changes in opened], axis=0)
+    runs = [(run, adapter)] if control is None else [(run, adapter), (control, None)]
+    tables = [each.changes(name).assign(kl=each.reduction("kl", name)) for each, name in runs]
+    measured = np.all([table["base_choice"].values >= 0 for table in tables], axis=0)
     if not measured.any():
         raise StoreError(f"no place of {run.place.name!r} is measured yet; capture more of it")
     weight = chosen_token_weights(run, tokens, measured) * token_weights(run)
-    reverse = [each.reduction("kl", name).values for each, name in runs]
-    is_finite = np.isfinite(reverse).all(axis=0)
-    for changes in opened:
-        is_finite &= np.isfinite(changes["kl_adapted_base"].values)
+    is_finite = np.all([np.isfinite(table[kl].values) for table in tables for kl in ("kl", "kl_adapted_base")], axis=0)
     token = np.flatnonzero(is_finite & (weight > 0))
     sample = np.unique(run.read_static("tokens/sample")[token], return_inverse=True)[1]
-    n_samples, n_not_finite = int(sample.max(initial=-1)) + 1, int(((weight > 0) & ~is_finite).sum())
+    places = Places(
+        token, sample, weight[token], int(sample.max(initial=-1)) + 1, int((weight > 0).sum()) - len(token), {}
+    )
     every = []
-    for (each, name), changes, kl in zip(runs, opened, reverse, strict=True):
-        values = {str(key): array.values for key, array in changes.isel(token=token).data_vars.items()}
-        values = {key: array if array.dtype.kind == "i" else array.astype(float) for key, array in values.items()}
-        values["kl"] = kl[token].astype(float)
-        if not (values["kl"].sum() > 0 and values["kl_adapted_base"].sum() > 0):
+    for (each, name), table in zip(runs, tables, strict=True):
+        values = {str(key): column.values for key, column in table.isel(token=token).data_vars.items()}
+        every.append(
+            places._replace(values={key: v if v.dtype.kind == "i" else v.astype(float) for key, v in values.items()})
+        )
+        if not (every[-1].values["kl"].any() and every[-1].values["kl_adapted_base"].any()):
             label = f"adapter {name or each.adapters[0]!r} of {each.place.name!r}"
             raise StoreError(f"{label} changes no prediction at {len(token)} measured places with finite numbers")
-        every.append(Places(token, sample, weight[token].astype(float), n_samples, n_not_finite, values))
     return every
 
 
