@@ -1,9 +1,12 @@
 """LoRA over quantised layers, where a library for them is installed: the base is the quantised layer's output."""
 
+import copy
+import dataclasses
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -14,6 +17,7 @@ from lorascope.capture.models.model import model_identity
 from lorascope.capture.models.preflight import inspect
 
 from .recorded import Kept, axis, outputs_of, record, stir
+from .recording.test_importance import measured, texts
 
 INPUTS = {"input_ids": torch.arange(3, 17).reshape(2, 7), "attention_mask": torch.ones(2, 7, dtype=torch.long)}
 TYPES = [torch.bfloat16]
@@ -108,3 +112,30 @@ def test_bitsandbytes(bits: int, dtype: torch.dtype, tmp_path: Path) -> None:
     attached = attach_adapter(again, tmp_path / "adapter")
     with torch.inference_mode():
         torch.testing.assert_close(attached(**INPUTS).logits, adapted(**INPUTS).logits)
+
+
+@needs_torchao
+@needs_bitsandbytes
+@pytest.mark.parametrize("kind", ["bitsandbytes", "torchao"])
+def test_gradients_pass_quantised_layers(kind: str, tmp_path: Path) -> None:
+    """Those by an adapter's directions are of the model whose plain layers have the weights that these compute with."""
+    plain = wide_model(torch.float32)
+    if kind == "torchao":
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+        quantised = copy.deepcopy(plain)
+        quantize_(quantised.model.layers, Int8WeightOnlyConfig())
+    else:
+        plain.save_pretrained(tmp_path / "model")
+        settings = BitsAndBytesConfig(load_in_4bit=True)
+        quantised = AutoModelForCausalLM.from_pretrained(
+            tmp_path / "model", device_map="cpu", quantization_config=settings
+        )
+    with torch.no_grad():
+        for path, layer in quantised.model.layers.named_modules():
+            if isinstance(layer, torch.nn.Linear):
+                weight = layer(torch.eye(layer.in_features)).T
+                plain.model.layers.get_submodule(path).weight.copy_(weight)
+    samples = [dataclasses.replace(texts(25)[0], token_ids=np.arange(3, 28))]
+    found, expected = (measured(adapt_quantised(model), samples, draws=2)[0] for model in (quantised, plain))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())

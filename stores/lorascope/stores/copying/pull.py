@@ -85,8 +85,7 @@ def pull(
 
     A copy of a whole run has the run's fingerprint, since it is that run in another encoding; a part has its own.
     Arrays that this version doesn't know aren't copied: `omitted` in the provenance lists them, by group if they are in
-    one of the root's `optional_groups`. Importance keeps the passes of the copy's samples and the
-    directions of its components.
+    one of the root's `optional_groups`. Importance keeps passes and directions of the copy's parts.
     """
     if codec not in CODECS:
         raise ValueError(f"`codec` is {codec!r}; allowed are {', '.join(map(repr, CODECS))}")
@@ -160,18 +159,12 @@ def _slice_importance(run: Run, part: Slice) -> dict[str, dict[str, np.ndarray]]
     for name in part.adapters:
         if f"adapters/{name}/importance/gradient" in run.arrays:
             whole = run.importance(name)
-            axes = {
-                "pass": np.isin(whole["sample"], part.samples),
-                "direction": np.isin(whole["component"], part.components),
-            }
-            if all(chosen.any() for chosen in axes.values()):
-                # Not by `isel`, which would make an index of `direction`.
-                sliced[name] = {
-                    str(column): values.values[np.ix_(*(axes[str(axis)] for axis in values.dims))]
-                    for column, values in whole.variables.items()
-                }
+            in_part = np.isin(whole["sample"], part.samples), np.isin(whole["component"], part.components)
+            own = whole.isel(dict(zip(("pass", "direction"), in_part, strict=True)))
+            if own["gradient"].size:
+                sliced[name] = {str(column): values.values for column, values in own.variables.items()}
                 for column, chosen in (("sample", part.samples), ("component", part.components)):
-                    sliced[name][column] = np.searchsorted(chosen, sliced[name][column]).astype(np.int32)
+                    sliced[name][column] = np.searchsorted(chosen, own[column]).astype(np.int32)
     return sliced
 
 
