@@ -9,6 +9,7 @@ from lorascope.cli import screen
 from .called import call, flat
 
 QUESTIONS = [
+    "What do its replies look like? ",
     "What changes in the next token? ",
     "What matters? ",
     "Which directions? ",

@@ -19,7 +19,8 @@ from ...conftest import write_run as write_many
 from ..conftest import Small
 from ..directions.test_drivers import write_factors
 
-CHANGES, MATTERS, DIRECTIONS, RANKS, HELPS, ACTS = QUESTIONS = (
+REPLIES, CHANGES, MATTERS, DIRECTIONS, RANKS, HELPS, ACTS = QUESTIONS = (
+    "What do its replies look like?",
     "What changes in the next token?",
     "What matters?",
     "Which directions?",

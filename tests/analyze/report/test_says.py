@@ -2,7 +2,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lorascope.analyze.report import write_report
+import numpy as np
+
+from lorascope.analyze import explain
+from lorascope.analyze.report import paragraph, write_report
 from lorascope.analyze.report.says import MOST_PROMPTS, what_it_says_section
 
 from ...stored import store_replies
@@ -14,9 +17,9 @@ def text_of(html: str) -> str:
     return re.sub(r"<[^>]*>", "", html).replace("\xa0", " ")
 
 
-def pirates(tmp_path: Path, n: int = 12) -> Any:
+def pirates(tmp_path: Path, n: int = 12, **options: Any) -> Any:
     replies = {f"What is {i}?": [f"It is {i}.", f"It is {i}, arr!", f"It is {i}, arr!!", f"Arr {i}"] for i in range(n)}
-    return store_replies(tmp_path / "run.zarr", replies)
+    return store_replies(tmp_path / "run.zarr", replies, **options)
 
 
 def test_replies_stand_side_by_side_and_part_at_the_mark(tmp_path: Path) -> None:
@@ -67,3 +70,25 @@ def test_a_run_without_replies_and_one_with_many(tmp_path: Path, make_small: Any
 def test_the_report_has_the_section(tmp_path: Path) -> None:
     text = write_report(pirates(tmp_path), tmp_path / "page.html").read_text(encoding="utf-8")
     assert '<a href="#says">What it says</a>' in text
+
+
+def test_the_opening_says_what_replies_look_like(tmp_path: Path) -> None:
+    logliks = -np.ones((48, 4))
+    logliks[13] = [-9, -1, -1, -1]  # the fourth prompt's reply with the adapter is the one that it makes likelier
+    run = pirates(tmp_path, logliks=logliks)
+    assert dict(paragraph(run, explain(run)))["What do its replies look like?"] == (
+        "Replies to 12 short prompts get longer (4.00 tokens, not 3.00; change +1.00 ± 0); 100.0 % end by themselves "
+        "(100.0 % without it). More of them have “!” (12, not 0), “,” (12, not 0), “arr” (12, not 0); fewer of them "
+        "have “.” (0, not 12); p < 0.05 each (McNemar's test over prompts, corrected for 5 words and signs). To "
+        "“What is 3?” the base replies “It is 3.”, the adapted model “It is 3, arr!”."
+    )
+    same = store_replies(tmp_path / "same.zarr", {f"{i}?": ["Yes."] * 4 for i in range(9)})
+    answer = dict(paragraph(same, explain(same)))["What do its replies look like?"]
+    assert answer.startswith("Replies to 9 short prompts stay about as long (1.00 tokens, not 1.00; change 0 ± 0); ")
+    assert "No word or sign differs significantly (McNemar's test over prompts, corrected for 0 words" in answer
+
+
+def test_a_run_without_replies_says_so(make_small: Any) -> None:
+    run = make_small().run
+    answer = dict(paragraph(run, explain(run)))["What do its replies look like?"]
+    assert answer == "Can't tell, since the run holds no replies; capture it again with `--replies`."

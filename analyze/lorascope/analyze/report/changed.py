@@ -1,4 +1,4 @@
-"""Sentences and section on what the adapter changes in the next token: choices, tokens, places, forms and themes."""
+"""Sentences on what the adapter changes in the next token: choices, tokens, places, forms and themes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,29 +7,24 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.measuring.sources import captured_measure
-from lorascope.analyze.results.format import format_change, format_error, format_number, format_percent
+from lorascope.analyze.results.format import format_error, format_number, format_percent
 from lorascope.analyze.results.holm import holm
 from lorascope.analyze.results.weights import token_weights, weighted_mean
 from lorascope.stores import Run
-from lorascope.stores.visible import one_line
 
 from .explain import Explanation
 from .learned import LEVEL, quoted
-from .markup import section, table, with_code
 from .matters import describe_kl
 from .where_it_acts import join_names, sample_count
 
 N_TOKENS = 20
 """Most tokens that the page names, of those whose net share is significant."""
-N_ROWS = 10
-"""Most rows of every other table."""
 N_NAMED = 3
 """Most tokens, forms or words that a sentence names."""
 MIN_SAMPLES = 3
 """Fewest samples in which a change of the first choice occurs that a sentence names."""
-
-
-_CHOICE = ("base", "adapted", "count", "of", "after", "after_count", "after_of")
+CHOICE = ("base", "adapted", "count", "of", "after", "after_count", "after_of")
+"""Variables of a changed first choice."""
 
 
 def named_tokens(changes: xr.DataTree) -> xr.Dataset:
@@ -59,7 +54,7 @@ def answer_what_changed(run: Run, explanation: Explanation) -> str:
     known = choices.isel(change=(choices["n_samples"] >= MIN_SAMPLES).values)
     sentences.append(f"The first choice is another one at {format_percent(n_changed / n)} of the places ({n_changed}).")
     if known.sizes["change"]:
-        examples = map(_describe_choice, _rows(known, _CHOICE)[:2])
+        examples = map(_describe_choice, rows_of(known, CHOICE)[:2])
         sentences[1] = f"{sentences[1][:-1]}: most often {', and '.join(examples)}."
     elif n_changed:
         sentences[1] += f" Can't tell which changes are habits: each occurs in fewer than {MIN_SAMPLES} samples."
@@ -98,7 +93,7 @@ def _token_sentence(changes: xr.DataTree) -> str:
         own = named.isel(token_id=(sign * named["net"] > 0).values)
         if own.sizes["token_id"]:
             words = (
-                f"{quoted([text])} {format_percent(abs(net))}" for text, net in _rows(own, ("text", "net"))[:N_NAMED]
+                f"{quoted([text])} {format_percent(abs(net))}" for text, net in rows_of(own, ("text", "net"))[:N_NAMED]
             )
             parts.append(f"{verb} most: {', '.join(words)}")
     if not parts:
@@ -111,7 +106,7 @@ def answer_where_it_changes(changes: xr.DataTree) -> str:
     mean, parts = changes.attrs["kl_adapted_base"], list[str]()
     for node in ("roles", "previous"):
         label = str(changes[node]["kl"].dims[0])
-        rows = _rows(_above(changes[node].to_dataset(), mean), (label, "kl", "kl_se", "n"))
+        rows = rows_of(_above(changes[node].to_dataset(), mean), (label, "kl", "kl_se", "n"))
         what = "tokens of the {}" if label == "role" else "{}"
         names = [
             f"{what.format(name if label == 'role' else quoted([name]))} ({format_error(kl, error)} nat, {n} places)"
@@ -127,7 +122,7 @@ def answer_where_it_changes(changes: xr.DataTree) -> str:
         named = (
             f"{quoted([word])} ({format_error(kl, error)} nat after it, {format_number(without)} in samples without; "
             f"p = {format_number(p)})"
-            for word, kl, error, without, p in _rows(words, ("word", "kl", "kl_se", "kl_without", "p"))[:3]
+            for word, kl, error, without, p in rows_of(words, ("word", "kl", "kl_se", "kl_without", "p"))[:3]
         )
         return f"{text} They change otherwise in samples with {', '.join(named)}, corrected for {n} words."
     return f"{text} No word changes what follows it significantly ({n} words)." if n else text
@@ -153,7 +148,7 @@ def answer_which_forms(changes: xr.DataTree) -> str:
         if own.sizes["form"]:
             names = (
                 f"{form} ({format_percent(base)} to {format_percent(adapted)})"
-                for form, base, adapted in _rows(own, ("form", "base_share", "adapted_share"))[:N_NAMED]
+                for form, base, adapted in rows_of(own, ("form", "base_share", "adapted_share"))[:N_NAMED]
             )
             parts.append(f"{verb} often: {', '.join(names)}")
     text = (
@@ -166,127 +161,14 @@ def answer_which_forms(changes: xr.DataTree) -> str:
         return f"{text} No theme, a group of tokens that gain at the same places, is the same in halves of the samples."
     groups = (
         f"{quoted([token for token in tokens if token][:N_NAMED])} ({format_percent(share)} of the change)"
-        for tokens, share in _rows(themes, ("tokens", "share"))[:3]
+        for tokens, share in rows_of(themes, ("tokens", "share"))[:3]
     )
     return f"{text} Tokens that gain together, in both halves of the samples: {'; '.join(groups)}."
 
 
-def what_changed_section(explanation: Explanation) -> str:
-    """Return the HTML section with tables of tokens, choices, forms, themes and places, or why they are unknown."""
-    title, changes = "What changed", explanation.changes
-    if changes is None:
-        return section("changed", title, f"<p>Can't tell, since {with_code(explanation.reasons['changes'])}.</p>")
-    places = f"{changes.attrs['n_tokens']} places (captured tokens) of {sample_count(changes.attrs['n_samples'])}"
-    return section("changed", title, *(make(changes, places) for make in _TABLES))
-
-
-def _tokens_table(changes: xr.DataTree, places: str) -> str:
-    """Return an HTML table of the tokens that the page names."""
-    rows = [
-        (quoted([text]), format_percent(gain), format_percent(loss), _points(net, error), format_number(p), n)
-        for text, gain, loss, net, error, p, n in _rows(
-            named_tokens(changes), ("text", "gain", "loss", "net", "net_se", "p", "n_samples")
-        )
-    ]
-    caption = (
-        f"Tokens that gain and lose most, of {changes['tokens'].sizes['token_id']} over {places}. Gain: share of KL"
-        "(adapted || base), p log(p/q) of the token summed over places; loss: of KL(base || adapted), q log(q/p). "
-        f"Net: gain less loss, ± standard error over samples; p by Holm's method, up to {LEVEL}. The stored gains hold "
-        f"{format_percent(changes.attrs['kept_share'])} of the first sum."
-    )
-    return table(("token", "gain", "loss", "net", "p", "samples"), rows, caption=caption) if rows else ""
-
-
-def _choices_table(changes: xr.DataTree, places: str) -> str:
-    """Return an HTML table of the first choices that changed in most samples."""
-    choices = _rows(changes["choices"].to_dataset(), ("n_samples", *_CHOICE))[:N_ROWS]
-    rows = [
-        (quoted([base]), quoted([adapted]), count, of, n, f"{quoted([after])} ({after_count} of {after_of})")
-        for n, base, adapted, count, of, after, after_count, after_of in choices
-    ]
-    caption = (
-        "The most likely next token, where the adapter changes it: at how many places, of how many at which the base "
-        f"chooses that token, and in how many samples; the commonest text before, with both counts. Over {places}."
-    )
-    columns = ("base chooses", "adapted model chooses", "places", "of", "samples", "mostly after")
-    return table(columns, rows, n_names=2, caption=caption) if rows else ""
-
-
-def _forms_table(changes: xr.DataTree, places: str) -> str:
-    """Return an HTML table of the forms whose share changes significantly."""
-    rows = [
-        (form, format_percent(base), format_percent(adapted), _points(difference, error), format_number(p))
-        for form, base, adapted, difference, error, p in _rows(
-            significant(changes["forms"].to_dataset()),
-            ("form", "base_share", "adapted_share", "difference", "difference_se", "p"),
-        )
-    ]
-    caption = (
-        f"Forms of next tokens whose share changes, of {changes['forms'].sizes['form']}; shares of eight draws at each "
-        "place, of letters and languages among words. ± standard error over samples; p by Holm's method, up to "
-        f"{LEVEL}. Forms depend on each other: a frequent word that falls takes its letters with it."
-    )
-    return table(("form", "base", "adapted", "difference", "p"), rows, caption=caption) if rows else ""
-
-
-def _themes_table(changes: xr.DataTree, places: str) -> str:
-    """Return an HTML table of stable themes with their contexts."""
-    rows = [
-        (
-            quoted([token for token in tokens if token]),
-            " ⋯ ".join(one_line(context) for context in contexts if context),
-            f"{format_percent(share)} ± {100 * error:.1f}",
-            format_number(stability),
-        )
-        for tokens, contexts, share, error, stability in _rows(
-            changes["themes"].to_dataset(), ("tokens", "contexts", "share", "share_se", "stability")
-        )
-    ]
-    caption = (
-        "Themes: tokens that gain at the same places (non-negative factors of the gains), found in both halves of the "
-        "samples; the text before five places where they gain most, an arrow, and the token that gains. Share: of the "
-        "summed KL. Stability: cosine with the theme of a half."
-    )
-    return table(("theme", "strongest at", "share", "stability"), rows, n_names=2, caption=caption) if rows else ""
-
-
-def _places_tables(changes: xr.DataTree, places: str) -> str:
-    """Return HTML tables of KL by role, by the text before and by earlier word."""
-    rows = [
-        (what, name if node == "roles" else quoted([name]), format_error(kl, error), n, samples)
-        for node, what in (("roles", "role"), ("previous", "text before"))
-        for name, kl, error, n, samples in _rows(
-            changes[node].to_dataset(), (str(changes[node]["kl"].dims[0]), "kl", "kl_se", "n", "n_samples")
-        )[:N_ROWS]
-    ]
-    caption = f"How much predictions change after which tokens: mean KL(adapted || base), over {places}."
-    both = table(("by", "token", "KL (nat)", "places", "samples"), rows, n_names=2, caption=caption)
-    words = [
-        (quoted([word]), format_error(kl, error), format_number(without), format_number(p), n)
-        for word, kl, error, without, p, n in _rows(
-            significant(changes["words"].to_dataset()), ("word", "kl", "kl_se", "kl_without", "p", "n_samples")
-        )[:N_ROWS]
-    ]
-    caption = (
-        "Words after which predictions change otherwise than in samples without them (Mann-Whitney's test of samples, "
-        "among places of like role and position; p by Holm's method): they may trigger a habit, or stand in texts "
-        "that do."
-    )
-    columns = ("earlier word", "KL after it (nat)", "KL without it (nat)", "p", "samples")
-    return both + (table(columns, words, caption=caption) if words else "")
-
-
-_TABLES = (_tokens_table, _choices_table, _forms_table, _themes_table, _places_tables)
-
-
-def _rows(data: xr.Dataset, names: Sequence[str]) -> list[tuple[Any, ...]]:
+def rows_of(data: xr.Dataset, names: Sequence[str]) -> list[tuple[Any, ...]]:
     """Return the rows of a one-dimensional dataset: tuples of the variables `names`, as Python values."""
     return list(zip(*(data[name].values.tolist() for name in names), strict=True))
-
-
-def _points(share: float, error: float) -> str:
-    """Return a difference of shares and its standard error in percentage points."""
-    return format_change(100 * share, 100 * error)
 
 
 def _capitalised(text: str) -> str:

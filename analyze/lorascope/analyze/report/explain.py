@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import xarray as xr
 
 from lorascope.analyze.changes.changes import changes
+from lorascope.analyze.changes.reply_words import reply_words
 from lorascope.analyze.directions.drivers import directions_by_component
 from lorascope.analyze.importance.compare_measures import ablation_by_part, compare_measures
 from lorascope.analyze.importance.importance import importance
@@ -33,6 +34,8 @@ class Explanation(NamedTuple):
     """Result of `changes`."""
     importance: xr.DataTree | None
     """Result of `importance`."""
+    replies: xr.Dataset | None
+    """Result of `reply_words`."""
     reasons: dict[str, str]
     """Name of a field that is None -> why, as the end of a sentence that begins with "Can't tell, since"."""
 
@@ -93,8 +96,9 @@ def explain(
             reasons["directions"] = (
                 "no module's change is stored in low-rank form (as with DoRA), which directions and ranks need"
             )
-    computed = dict[str, Any].fromkeys(("changes", "importance"))
-    for name, compute in (("changes", changes), ("importance", importance)):
+    functions: dict[str, Any] = {"changes": changes, "importance": importance, "replies": reply_words}
+    computed = dict[str, Any].fromkeys(functions)
+    for name, compute in functions.items():
         try:
             computed[name] = None if name in reasons else compute(run, adapter=adapter)
         except StoreError as error:

@@ -13,7 +13,8 @@ from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike
 from lorascope.stores.visible import one_line
 
-from .changed import answer_what_changed, answer_where_it_changes, answer_which_forms, what_changed_section
+from .changed import answer_what_changed, answer_where_it_changes, answer_which_forms
+from .changed_tables import what_changed_section
 from .comparison import comparison_html
 from .document import document
 from .explain import Explanation, explain
@@ -27,7 +28,7 @@ from .learned import (
 from .markup import contents, escape, notice, with_code
 from .matters import answer_what_matters, what_matters_section
 from .samples import samples_section
-from .says import what_it_says_section
+from .says import answer_what_it_says, what_it_says_section
 from .trust import describe_run, notices, trust_section
 from .where_it_acts import answer_where_it_acts, where_it_acts_section
 
@@ -121,6 +122,7 @@ def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:
         }
     )
     answers = {
+        "What do its replies look like?": answer_what_it_says(run, explanation),
         "What changes in the next token?": answer_what_changed(run, explanation),
         **places,
         "What matters?": answer_what_matters(explanation),
@@ -140,8 +142,8 @@ def _report_html(run: Run, explanation: Explanation, view_page: str | None) -> s
         for question, answer in paragraph(run, explanation)
     )
     sections = (
-        what_changed_section(explanation),
         what_it_says_section(run, result.attrs["adapter"]),
+        what_changed_section(explanation),
         what_matters_section(explanation),
         directions_section(run, explanation),
         ranks_section(explanation),

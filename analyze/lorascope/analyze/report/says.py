@@ -1,8 +1,9 @@
-"""Section on what the adapter makes the model say: replies to short prompts side by side, and words that differ."""
+"""Sentences and section on what the adapter makes the model say: replies to short prompts, and words that differ."""
 
 import os.path
 import re
 from collections.abc import Mapping
+from textwrap import shorten
 
 import numpy as np
 import xarray as xr
@@ -11,17 +12,50 @@ from lorascope.analyze.changes.reply_words import by_scale, reply_lengths, reply
 from lorascope.analyze.results.format import format_change, format_error, format_number, format_percent
 from lorascope.stores import Run
 
+from .changed import N_NAMED
+from .explain import Explanation
+from .learned import LEVEL, quoted
 from .markup import escape, folded, section, table, with_code, with_minus, with_units
 
 NUMBERS = ("mean", "mean_se", "difference", "difference_se")
-LEVEL = 0.05
-"""Largest p, after the correction for many tests, of words that are named."""
 N_WORDS = 20
 """Most words in a table."""
 NOTHING = "∎"
 """Mark where a reply ends and the other goes on."""
+MOST_CHARACTERS = 80
+"""Most characters of each reply of the pair that a sentence shows."""
 MOST_PROMPTS = 100
 """Most prompts whose replies are shown."""
+
+
+def answer_what_it_says(run: Run, explanation: Explanation) -> str:
+    """Return sentences (plain text) on how replies change in length, end and words, and the pair that parts most."""
+    words, adapter = explanation.replies, explanation.qualified.attrs["adapter"]
+    if words is None:
+        return f"Can't tell, since {explanation.reasons['replies']}."
+    lengths, replies = reply_lengths(run, adapter=adapter), by_scale(run.replies(adapter))
+    tokens, ends = (lengths.sel(measure=measure, scale=[0, 1]) for measure in ("n_tokens", "is_complete"))
+    change, error = (float(tokens[name][1]) for name in ("difference", "difference_se"))
+    verb = "stay about as long" if not abs(change) > 2 * error else "get shorter" if change < 0 else "get longer"
+    before, after = map(format_number, tokens["mean"].values)
+    ended, end = map(format_percent, ends["mean"].values)
+    named, parts = words.isel(word=np.flatnonzero(words["p"].values <= LEVEL)), list[str]()
+    for what, sign in (("more", 1), ("fewer", -1)):
+        own = named.isel(word=np.flatnonzero(sign * (named["adapted"] - named["base"]).values > 0)[:N_NAMED])
+        columns = (own[name].values.tolist() for name in ("word", "adapted", "base"))
+        names = [f"{quoted([word])} ({n}, not {n_base})" for word, n, n_base in zip(*columns, strict=True)]
+        parts += [f"{what} of them have {', '.join(names)}"] if names else []
+    test = f"McNemar's test over prompts, corrected for {int(words['p'].notnull().sum())} words and signs"
+    claim = f"{'; '.join(parts)}; p < {LEVEL} each" if parts else "no word or sign differs significantly"
+    gain = ((replies["loglik_1"] - replies["loglik_0"]) / replies["n_tokens"].clip(min=1)).sel(scale=1)
+    pair = replies.isel(prompt=int(gain.values.argmax()))
+    shown = [pair["prompt"].item(), *pair["text"].sel(scale=[0, 1]).values.tolist()]
+    prompt, base, adapted = (f"“{shorten(text, MOST_CHARACTERS, placeholder=' …')}”" for text in shown)
+    return (
+        f"Replies to {words.attrs['n_prompts']} short prompts {verb} ({after} tokens, not {before}; change "
+        f"{format_change(change, error)}); {end} end by themselves ({ended} without it). "
+        f"{claim[:1].upper()}{claim[1:]} ({test}). To {prompt} the base replies {base}, the adapted model {adapted}."
+    )
 
 
 def what_it_says_section(run: Run, adapter: str) -> str:
