@@ -55,6 +55,32 @@ def test_a_file_has_the_settings_and_the_command_line_goes_first(
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("line", "words", "expected"),
+    [
+        ("", (), False),
+        ("", ("--replies",), True),
+        ("", ("--replies", "mine.txt"), "mine.txt"),
+        ("", ("--replies", "--score"), True),
+        ("replies = true", (), True),
+        ("replies = 'mine.txt'", (), "mine.txt"),
+        ("replies = true", ("--replies", "mine.txt"), "mine.txt"),
+        ("replies = 'mine.txt'", ("--no-replies",), False),
+    ],
+)
+def test_replies_are_ours_or_those_of_a_file(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    asked: list[CaptureConfig],
+    line: str,
+    words: tuple[str, ...],
+    expected: bool | str,
+) -> None:
+    (tmp_path / "settings.toml").write_text(FILE + line)
+    assert call("capture", capsys, "--config", tmp_path / "settings.toml", *words)[0] == 2
+    assert asked[0].replies is expected or asked[0].replies == expected
+
+
 @pytest.mark.parametrize("command", ["capture", "plan"])
 @pytest.mark.parametrize(
     ("text", "said"),
@@ -76,6 +102,7 @@ def test_a_file_has_the_settings_and_the_command_line_goes_first(
                 ("js_share", "false", "has js_share = false; give a number"),
                 ("score", "'no'", 'has score = "no"; give true or false'),
                 ("score", "0", "has score = 0; give true or false"),
+                ("replies", "3", "has replies = 3; give true or false or a text"),
             )
         ],
         (FILE + "limit = ", "which isn't TOML: Invalid value"),

@@ -39,6 +39,7 @@ def test_demo_from_nothing_to_a_report_and_again(
     assert (len(run.component_paths), run.samples.sizes["sample"]) == (210, 6)
     assert run.n_tokens == int(run.samples["length"].sum())  # whole questions
     assert verify(run.path).ok
+    assert run.replies().sizes == {"reply": 120}
     explanation = explain(run)  # all that it can tell
     assert explanation.reasons == {}
     assert explanation.ablation.attrs["parts"] == "kinds"

@@ -82,7 +82,9 @@ def add_file_settings(app: App, commands: tuple[str, ...], arguments: ArgumentCo
             )
         for kind, (types, description) in EXPECTED.items():
             hints = (allowed[key], *get_args(allowed[key]))
-            if kind in hints and type(value) not in types and not (str in hints and isinstance(value, str)):
+            if str in hints:
+                types, description = (*types, str), f"{description} or a text"
+            if kind in hints and type(value) not in types:
                 raise ValueError(f"`{path}` has {key} = {json.dumps(value, default=str)}; give {description}")
     nested: dict[str, Any] = values
     for command in reversed(commands):

@@ -17,7 +17,7 @@ from ..models.device import Ranks
 from ..models.passes import scaled_adapter
 from ..samples.encoded import EncodedSample
 from ..samples.generate import Answer, generate, generation_batches, write_answers
-from ..samples.replies import REPLY_TOKENS, as_question, reply_columns
+from ..samples.replies import LEAST_BATCH_TOKENS, REPLY_TOKENS, as_question, reply_columns
 from ..samples.scoring import Scores, join_scores, score, score_batches
 from .hooks import Recorder
 from .layout import Layout
@@ -97,16 +97,14 @@ def all_replies(
 
         try:
             with scaled_adapter(model, adapter, scale):
-                return ranks.map_batches(
-                    items, batches, partial(work, model, batch_tokens=batch_tokens, progress=report)
-                )
+                return ranks.map_batches(items, batches, partial(work, model, progress=report))
         except ValueError as error:
             raise ValueError(f"`replies` at {scale:g} times the scale of adapter {adapter!r}: {error}") from error
 
     def write(adapter: str, scale: float) -> list[EncodedSample]:
         """Return the prompts with the replies that the model writes at this scale of the adapter."""
-        batches = generation_batches(samples, n=REPLY_TOKENS, batch_tokens=batch_tokens)
-        work = partial(generate, n=REPLY_TOKENS)
+        options: dict[str, Any] = {"n": REPLY_TOKENS, "batch_tokens": max(batch_tokens, LEAST_BATCH_TOKENS)}
+        batches, work = generation_batches(samples, **options), partial(generate, **options)
         return list(chain.from_iterable(share("reply", adapter, scale, samples, batches, work)))
 
     columns: dict[str, Any] = {}
@@ -115,7 +113,8 @@ def all_replies(
         written = [by_base, *(write(name, scale) for scale in REPLY_SCALES[1:])]
         questions = [as_question(replies) for replies in zip(*written, strict=True)]
         batches = score_batches(questions, batch_tokens=batch_tokens)
-        scores = {scale: share("score replies", name, scale, questions, batches, score) for scale in REPLY_SCALES}
+        work = partial(score, batch_tokens=batch_tokens)
+        scores = {scale: share("score replies", name, scale, questions, batches, work) for scale in REPLY_SCALES}
         logliks = {scale: join_scores(parts).loglik for scale, parts in scores.items()}
         table = reply_columns(list(prompts), questions, logliks, model, tokenizer)
         columns |= {f"adapters/{name}/replies/{column}": values for column, values in table.items()}

@@ -22,7 +22,7 @@ from ..screen import describe_rows, describe_training, progress_bar, quiet_libra
 
 N_ITEMS = 60
 """Number of questions whose states are captured, all tokens of each: a store of some 1.3 GB."""
-EXPLAINED: dict[str, Any] = {"ablate": "kinds", "ablate_share": 0.2, "importance": 4}
+EXPLAINED: dict[str, Any] = {"ablate": "kinds", "ablate_share": 0.2, "importance": 4, "replies": True}
 """Settings of the capture that the report needs for all its answers."""
 FINETUNE = FinetuneConfig(rank=8, learning_rate=1e-3, batch_size=8, max_steps=40)
 """A higher learning rate and smaller batches than the paper's, whose 4e-5 changes nothing within a minute."""
