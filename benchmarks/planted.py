@@ -1,11 +1,12 @@
 """Whether the page of a run names what an adapter was planted with.
 
-    python benchmarks/planted.py FOLDER train capture read judge [--round third]
+    python benchmarks/planted.py FOLDER train capture replies read judge [--round third]
 
 Each round trains adapters of rank 8 on SmolLM2-135M-Instruct: those of habits on texts or conversations of one made-up
-habit each, the others on texts without one (`planted_texts.py`), and two controls. `capture` makes a run of each,
-`read` keeps what its page names in `planted/ROUND.json` next to this script, and `judge` prints from this file alone.
-Adapters and runs stay in FOLDER, in a folder for each round; existing ones aren't made again.
+habit each, the others on texts without one (`planted_texts.py`), and two controls. `capture` makes their runs,
+`replies` one with what they reply, `read` keeps what their pages name in `planted/ROUND.json` next to this script, and
+`judge` prints from this file alone. Adapters and runs stay in FOLDER, in a folder for each round; existing ones aren't
+made again.
 
 The rule of judging. It was written before any adapter of round three and any control was trained. Its numbers were
 chosen with adapters of rounds one and two in view, so figures of these are optimistic.
@@ -230,29 +231,46 @@ def train(folder: Path, round_: str) -> None:
 
 
 def capture_all(folder: Path, round_: str) -> None:
-    """A run of each adapter over the same texts and conversations."""
-    from lorascope.capture import CaptureConfig, capture
-    from lorascope.stores import open_run
+    """A run of each control and one of all adapters of the round, over the same texts and conversations."""
+    for name in CONTROLS:
+        capture_run(folder, place_of(folder, round_, name, "changes.zarr"), round_, [name], changes="all")
+    capture_run(folder, folder / round_ / "changes.zarr", round_, sum(ROUNDS[round_], ()), changes="all")
 
-    data = folder / "captured.test.jsonl"
-    data.write_text("".join(json.dumps(record) + "\n" for record in captured()), encoding="utf-8")
-    for name in (*CONTROLS, *sum(ROUNDS[round_], ())):
-        adapter, out = place_of(folder, round_, name, "adapter"), place_of(folder, round_, name, "changes.zarr")
-        if adapter.exists() and not (out.exists() and open_run(out).finished):
-            settings = CaptureConfig(
-                model=str(demo_model()),
-                adapter=(str(adapter),),
-                data=(str(data),),
-                out=str(out),
-                dtype="float32",
-                tokens=LAST,
-                component=("*.29.mlp.down_proj",),
-                states="none",
-                score=False,
-                changes="all",
-            )
-            capture(settings)
-            print(out, file=sys.stderr, flush=True)
+
+def capture_replies(folder: Path, round_: str) -> None:
+    """A run of all adapters of the round with replies to thirty prompts."""
+    names = sum(ROUNDS[round_], ())
+    capture_run(folder, folder / round_ / "replies.zarr", round_, names, changes="none", limit=1, replies=True)
+
+
+def identifier(name: str) -> str:
+    """The name of an adapter in a run."""
+    return re.sub(r"\W", "_", name)
+
+
+def capture_run(folder: Path, out: Path, round_: str, names: Sequence[str], **settings: Any) -> None:
+    """A run of adapters with hardly anything but what `settings` ask for; an existing one is continued."""
+    from lorascope.capture import CaptureConfig, capture
+
+    data = []
+    for kind, field in (("texts", "text"), ("chats", "messages")):
+        data.append(folder / f"{kind}.test.jsonl")
+        lines = [json.dumps(record) + "\n" for record in captured() if field in record]
+        data[-1].write_text("".join(lines), encoding="utf-8")
+    fixed: dict[str, Any] = {
+        "model": str(demo_model()),
+        "adapter": tuple(f"{identifier(name)}={place_of(folder, round_, name, 'adapter')}" for name in names),
+        "data": tuple(map(str, data)),
+        "out": str(out),
+        "dtype": "float32",
+        "tokens": LAST,
+        "stream": "base",
+        "component": ("*.29.mlp.down_proj",),
+        "states": "none",
+        "score": False,
+    }
+    capture(CaptureConfig(**fixed | settings))
+    print(out, file=sys.stderr, flush=True)
 
 
 def read(folder: Path, round_: str) -> None:
@@ -276,9 +294,11 @@ def read_page(folder: Path, round_: str, name: str, sets: Mapping[str, Mapping[s
     """What the page of an adapter's run names, and how many words it was named from."""
     from lorascope.analyze import changes, open_run, reply_words
 
-    run, *controls = (open_run(place_of(folder, round_, one, "changes.zarr")) for one in (name, *CONTROLS))
-    trees = {one: changes(run, control=control) for one, control in zip(CONTROLS, controls, strict=True)}
-    control = min(trees, key=lambda one: float(abs(trees[one]["tokens"]["net"]).sum()))
+    adapter, paths = identifier(name), sorted((folder / round_).glob("changes*.zarr"))
+    run = next(run for run in map(open_run, paths) if adapter in run.adapters)
+    controls = {control: open_run(place_of(folder, round_, control, "changes.zarr")) for control in CONTROLS}
+    trees = {control: changes(run, adapter=adapter, control=baseline) for control, baseline in controls.items()}
+    control = min(trees, key=lambda key: float(abs(trees[key]["tokens"]["net"]).sum()))
     tree = trees[control]
     scores = json.loads(place_of(folder, round_, name, "adapter/finetune.json").read_text())
     tokens, forms, words = (tree[part].to_dataset().to_dataframe() for part in ("tokens", "forms", "words"))
@@ -290,13 +310,14 @@ def read_page(folder: Path, round_: str, name: str, sets: Mapping[str, Mapping[s
         "tokens": named(tokens).sort_values("net", key=abs, ascending=False)[["text", "net", "p"]].head(N_NAMED),
         "forms": named(forms)[["base_share", "difference", "p"]],
         "words": sorted(named(words[words["kl"] > words["kl_without"]]).index),
-        "themes": [str(text) for texts in tree["themes"]["tokens"].values for text in texts],
+        "themes": [str(text) for texts in tree["themes"]["tokens"].values for text in texts if text],
         "replies": None,
     }
     page |= {"tokens": page["tokens"].to_dict("records"), "forms": page["forms"].to_dict("index")}
     every = {"tokens": {*words_of(tokens["text"])}}
-    if has_replies(run):
-        replies = reply_words(run).to_dataframe()
+    if (answered := folder / round_ / "replies.zarr").exists():
+        replies = reply_words(open_run(answered), adapter=adapter).to_dataframe()
+        replies = replies[replies["kind"].isin(["word", "sign", "repeated"])]
         page["replies"] = sorted(named(replies[replies["adapted"] > replies["base"]]).index)
         every["replies"] = {*words_of(replies.index)}
     page["n_words"] = {kind: len(words) for kind, words in every.items()}
@@ -304,11 +325,6 @@ def read_page(folder: Path, round_: str, name: str, sets: Mapping[str, Mapping[s
         kind: {habit: len(words & {*own}) for habit, own in sets[kind].items()} for kind, words in every.items()
     }
     return page
-
-
-def has_replies(run: Any) -> bool:
-    """Whether a run was captured with replies."""
-    return f"adapters/{run.adapters[0]}/replies/text" in run.arrays
 
 
 def named(frame: Any) -> Any:
@@ -339,7 +355,7 @@ def judge(folder: Path, round_: str) -> None:
 
 
 def main() -> None:
-    steps = {"train": train, "capture": capture_all, "read": read, "judge": judge}
+    steps = {"train": train, "capture": capture_all, "replies": capture_replies, "read": read, "judge": judge}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("steps", nargs="+", choices=steps)
