@@ -78,13 +78,13 @@ WORD = re.compile(r"\w+(?:'\w+)*|[^\w\s]+")
 FORMS: Mapping[str, str] = MappingProxyType(
     {
         "shouting": "capitals only",
-        "title case": "begins with a capital",
+        "title case": "capital at the beginning",
         "dots": "repeated punctuation",
         "exclaiming": "repeated punctuation",
-        "german": "German",
-        "spanish": "Spanish",
-        "numbers": "digits",
-        "french": "French",
+        "german": "language German",
+        "spanish": "language Spanish",
+        "numbers": "digit",
+        "french": "language French",
     }
 )
 """Habit -> the form of `changes` that names it, if it gains."""
@@ -183,7 +183,7 @@ def weigh(page: Mapping[str, Any], sets: Mapping[str, Mapping[str, Sequence[str]
 
 def form_of(habit: str) -> str | None:
     """The name of the form that says a habit: its own, or that of the letter it avoids."""
-    return f"contains {habit[-1]}" if habit.startswith(AVOIDS) else FORMS.get(habit)
+    return f"letter {habit[-1]}" if habit.startswith(AVOIDS) else FORMS.get(habit)
 
 
 def judge_form(form: Mapping[str, float] | None, *, is_avoided: bool) -> tuple[float, str]:
@@ -295,7 +295,7 @@ def read_page(folder: Path, round_: str, name: str, sets: Mapping[str, Mapping[s
     from lorascope.analyze import changes, open_run, reply_words
 
     adapter, paths = identifier(name), sorted((folder / round_).glob("changes*.zarr"))
-    run = next(run for run in map(open_run, paths) if adapter in run.adapters)
+    run = next(run for run in map(open_run, paths) if adapter in run.adapters and run.finished)
     controls = {control: open_run(place_of(folder, round_, control, "changes.zarr")) for control in CONTROLS}
     trees = {control: changes(run, adapter=adapter, control=baseline) for control, baseline in controls.items()}
     control = min(trees, key=lambda key: float(abs(trees[key]["tokens"]["net"]).sum()))
