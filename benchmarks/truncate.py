@@ -86,7 +86,7 @@ def measure(folder: Path, rank: int, limit: int) -> Iterator[dict[str, Any]]:
             rows["whole"]["n_parameters"] = result.attrs["n_parameters_before"]
             lost = importance_by_sample(run.importance(), (~kept).ravel().astype(int))[:, 1]
             rows[name] = {"order": order, "n_parameters": result.attrs["n_parameters"], "estimated": mean(lost)}
-    items = read_items(facts_path("test"))[-limit:]
+    items = read_items(facts_path("test"))[N_MEASURED:][-80:][:limit]
     measured = compare_adapters(model, tokenizer, items, folders)
     first = measured.sel(adapter="whole")
     for name, row in rows.items():

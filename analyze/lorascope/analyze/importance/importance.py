@@ -49,8 +49,8 @@ def importance(run: RunLike, *, adapter: str | None = None) -> xr.DataTree:
     g is the sum of its components': they are scaled together, and their importances don't add up to its own.
     `se` is that of samples' means over draws, so it contains the error of the draws; NaN for one sample.
 
-    The quadratic form is that of small changes; the removal of a part that matters much isn't one. Measure the KL of
-    these with `--ablate`.
+    The quadratic form is that of small changes. Parts of the demo's adapter of up to 0.02 nat were a tenth above
+    ablation, the whole one of 0.97 nat three tenths below: from a few tenths of a nat on, measure with `--ablate`.
 
     References
     ----------
