@@ -107,7 +107,7 @@ def test_a_run_of_shared_layers_is_that_of_copied_ones(
     model: Path, train: Any, settings: Any, tmp_path: Path, tiny_tokenizer: Any
 ) -> None:
     adapter = train(**SHARING)
-    run = capture(settings(adapter, **SHARING))
+    run = capture(settings(adapter, importance=2, **SHARING))
     assert verify(run.path).ok
     assert len(run.component_paths) == 5 * 7
     assert run.attributes["provenance"]["preflight"] == []
@@ -120,7 +120,9 @@ def test_a_run_of_shared_layers_is_that_of_copied_ones(
     for place in (1, 3):
         layers[place + 1].load_state_dict(layers[place].state_dict())
     n_layer = sum(parameter.numel() for parameter in layers[1].parameters())
-    copied = capture(settings(adapter, "copied.zarr"), model=attach_adapter(whole, adapter), tokenizer=tiny_tokenizer)
+    again = settings(adapter, "copied.zarr", importance=2)
+    copied = capture(again, model=attach_adapter(whole, adapter), tokenizer=tiny_tokenizer)
+    assert copied.importance().equals(run.importance())
     for path in run.component_paths:
         np.testing.assert_array_equal(run.base(path).values, copied.base(path).values)
         np.testing.assert_array_equal(run.delta(path).values, copied.delta(path).values)
