@@ -1,6 +1,8 @@
 """Texts of the planted adapters, and the rule that says what was named: `benchmarks/planted.py`."""
 
+import hashlib
 import itertools
+import json
 import random
 from types import ModuleType
 from typing import Any
@@ -186,3 +188,19 @@ def test_random_words_are_seldom_taken_for_a_habit(script: ModuleType, third: Se
         answers.append(script.conclude(script.weigh(drawn, {"tokens": third, "replies": third})).habit)
     # At a rate of 0.05, more than 21 of 200 have a probability of 0.0003.
     assert sum(answer is not None for answer in answers) <= 21
+
+
+@pytest.mark.parametrize(("round_", "named", "wrong"), [("first", 6, 1), ("second", 6, 2), ("third", 6, 2)])
+def test_the_committed_pages_say_what_docs_say(script: ModuleType, round_: str, named: int, wrong: int) -> None:
+    content = json.loads((script.RESULTS / f"{round_}.json").read_text(encoding="utf-8"))
+    habits, others = script.ROUNDS[round_]
+    answers = {
+        name: script.conclude(script.weigh(page, content["markers"])).habit
+        for name, page in content["adapters"].items()
+    }
+    assert list(answers) == [*habits, *others]
+    assert sum(answers[name] == name for name in habits) == named
+    assert sum(answers[name] not in (name, None) for name in habits) == wrong
+    assert [answers[name] for name in others] == [None] * len(others)
+    for name, digest in content["texts_sha256"].items():
+        assert hashlib.sha256("\0".join(script.texts(name, 400, 0)[0]).encode()).hexdigest() == digest
