@@ -16,7 +16,7 @@ from .buffers.rows import queue_bytes_needed, row_spans
 from .config import CaptureConfig
 from .errors import Interrupted, collecting_signals
 from .recording.importance import all_gradients
-from .recording.layout import make_tables
+from .recording.layout import make_tables, vocabulary_texts
 from .recording.progress import CaptureProgress, Report, progress_bar, report_stage
 from .recording.run_model import all_answers, all_replies, all_scores, fill_rows
 from .settling.data import Items
@@ -132,7 +132,8 @@ def _capture(config: CaptureConfig, items: Items | None, model: Any, tokenizer: 
 def _open_writer(settled: Settled, progress: Report) -> RunWriter:
     """Return a writer of the run on every rank (process); rank 0 creates the run, or cleans up a stopped one."""
     config, place, ranks, layout = settled.config, settled.place, settled.ranks, settled.layout
-    estimated = estimate(layout.spec, base_scores=config.score and config.score_base, answers=config.answer_tokens > 0)
+    columns = {"base_scores": config.score and config.score_base, "answers": config.answer_tokens > 0}
+    estimated = estimate(layout.spec, **columns, change_share=layout.change_share)
     spans = row_spans(layout.plan.starts, layout.batches)
     queue_bytes_needed(estimated.row_sizes(), spans, config.queue_bytes)  # refuses a queue that is too small
     require_space(
@@ -183,6 +184,8 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
         )
         tables = make_tables(layout.samples, layout.plan, texts, *scores, *answers, scored=scored)
         weights = {**settled.layout.weights(), **importance, **replies}
+        if spec.changes:
+            weights["vocabulary/text"] = vocabulary_texts(tokenizer, spec.n_vocabulary)
         writer = create_run(place, spec, tables=tables, weights=weights)
     ranks.wait()
     return writer
@@ -226,7 +229,7 @@ def _write_missing_rows(settled: Settled, writer: RunWriter, progress: Report) -
 def _combine_measurements(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Merge the speed measurements of all ranks: times of the slowest rank, sums of rows and bytes."""
     longest = max(parts, key=lambda part: float(part["seconds"]))
-    names = ("rows", "raw_bytes", "stored_bytes", "buffer_bytes", "ablation_passes")
+    names = ("rows", "raw_bytes", "stored_bytes", "buffer_bytes", "ablation_passes", "change_passes", "change_tokens")
     summed = {name: sum(part[name] for part in parts) for name in names if name in longest}
     worst = max(part["worst_excess"] for part in parts)
     return {**longest, **summed, "worst_excess": worst, "ranks": len(parts)}

@@ -129,6 +129,9 @@ class CaptureConfig:
     """Share of tokens on which js is measured and sums are checked; by default all on a GPU, 1 in 64 on a CPU."""
     kl_share: float = 1 / 64
     """Share of the batches in which KL between base and adapted logits is measured, unless all states are stored."""
+    changes: Literal["auto", "all", "none"] = "auto"
+    """Store which tokens each prediction of the next one gains and loses by the adapter: in `all` batches, in `none`,
+    or, as `auto`, in all of up to 20,000 tokens and above that in a share that costs a fifth of the pass's time."""
     ablate: Literal["components", "layers", "kinds"] | None = None
     """Measure what each part of the adapter does to the model's predictions: a pass without each component, layer or
     kind of components, and KL(adapted || without it), in some batches."""

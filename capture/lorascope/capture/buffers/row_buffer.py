@@ -55,12 +55,12 @@ class RowBuffer:
         """Function that returns once all copies into this row are done."""
 
     def reset(self) -> None:
-        """Prepare for the next row: mark its arrays as not filled, and set arrays that may have gaps to NaN."""
+        """Prepare for the next row: mark its arrays as not filled; in arrays that may have gaps, set NaN, or id -1."""
         self._filled = {path: {} for path in self.tensors if not _may_have_gaps(path)}
         self.wait = None
         for path, tensor in self.tensors.items():
             if _may_have_gaps(path):
-                tensor.fill_(float("nan"))
+                tensor.fill_(float("nan") if tensor.is_floating_point() else -1)
 
     def claim(self, path: str, columns: slice, tokens: slice) -> torch.Tensor | None:
         """Record that `columns` of an array will be filled for `tokens`; return the array, or None if the row lacks it.
@@ -133,10 +133,15 @@ def _allocate_pages(n_bytes: int) -> torch.Tensor:
 
 def _may_have_gaps(path: str) -> bool:
     """Whether the array at this path may lack values of some tokens or components, which are then NaN."""
-    return path.startswith("reductions/") or path.rpartition("/")[2] in {
-        "js",
-        "swallowed",
-        "kl",
-        "ablation",
-        "delta_norm",
-    }
+    return (
+        path.startswith("reductions/")
+        or "/changes/" in path
+        or path.rpartition("/")[2]
+        in {
+            "js",
+            "swallowed",
+            "kl",
+            "ablation",
+            "delta_norm",
+        }
+    )

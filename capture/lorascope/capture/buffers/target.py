@@ -13,9 +13,10 @@ import torch
 from .copies import ChosenTokens, Copier, DirectCopier
 from .row_buffer import Segment
 
-STAGES = ("forward", "copy", "reduce", "logits", "ablate", "wait", "encode", "write")
-"""Stages whose time is measured: the pass itself; copies of states and reductions in hooks; nll and KL; passes without
-a part of the adapter, with their KL; waiting for a free row; and, summed over other threads, encoding and writing."""
+STAGES = ("forward", "copy", "reduce", "logits", "changes", "ablate", "wait", "encode", "write")
+"""Stages whose time is measured: the pass itself; copies of states and reductions in hooks; nll and KL; next-token
+changes, with the passes for them; passes without a part of the adapter, with their KL; waiting for a free row; and,
+summed over other threads, encoding and writing."""
 _WAITS_ABOVE = 0.05
 """Share of the pass's time above which waiting for rows is more than jitter."""
 
@@ -120,11 +121,12 @@ class BatchTarget:
     def put_values(self, path: str, values: torch.Tensor, column: int = 0, *, measured: bool = False) -> None:
         """Write one value per captured token into the rows' array (token,) at `path`, or into one of its columns.
 
-        With `measured`, values are (measured token,), and other tokens become NaN. The target owns the values from
-        here on. Rows without this array are skipped.
+        Values (token, column) go into as many columns from `column` on. With `measured`, values are (measured token,),
+        and other tokens become NaN. The target owns the values from here on. Rows without this array are skipped.
         """
-        if self._claim_in_rows(path, slice(column, column + 1)):
-            self._gather_columns(path, column, values[:, None], measured=measured)
+        values = values if values.ndim == 2 else values[:, None]
+        if self._claim_in_rows(path, slice(column, column + values.shape[1])):
+            self._gather_columns(path, column, values, measured=measured)
 
     def flush(self) -> None:
         """Copy the gathered columns to their rows, and give every row a function that waits for the batch's copies."""

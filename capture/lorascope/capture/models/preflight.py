@@ -35,7 +35,7 @@ class Note(NamedTuple):
     """A remark on model, adapters or data that a reader of a run should know."""
 
     kind: str
-    """One of `zero`, `residual`, `quantised`, `skipped`, `training`, `base`, `data`."""
+    """One of `zero`, `residual`, `quantised`, `skipped`, `training`, `base`, `data`, `changes`."""
     message: str
     places: tuple[str, ...]
     """Layers or weights that the note is about."""

@@ -41,7 +41,9 @@ def device_bytes_needed(
         by_layer[component.layer] += component.d_out
     n_logits = batch_tokens * vocabulary
     has_kl = spec.kl or spec.ablate is not None
-    softmax, measuring = 0, batch_tokens * len(spec.components) * len(spec.adapters) * KERNEL_BYTES
+    # Changes take float64: the logs of both softmax, their ratio, a product and the cumulated sum.
+    softmax = min(n_logits, logits_per_part(torch.device("cuda"))) * 40 if spec.changes else 0
+    measuring = batch_tokens * len(spec.components) * len(spec.adapters) * KERNEL_BYTES
     if not has_kernel:
         softmax, measuring = _float64_needs(spec, batch_tokens, n_logits, itemsize)
     needs = {

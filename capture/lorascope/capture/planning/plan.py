@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -86,10 +87,12 @@ class Plan:
     trials: Mapping[Way, TrialResult]
     """Codec, or `none` for a capture without states -> measurements on this machine; empty without a trial."""
     seconds: Mapping[str, float]
-    """Seconds of `load`, as measured, and of `score` (with answers), `replies`, `importance`, `capture` and `ablate`,
-    from the trial; else empty."""
+    """Seconds of `load`, as measured, and of `score` (with answers), `replies`, `importance`, `capture`, `changes` and
+    `ablate`, from the trial; else empty."""
     ablation: Mapping[str, int]
     """Numbers of an ablation's `passes`, `batches` and captured `tokens`; empty without an ablation."""
+    changes: Mapping[str, int]
+    """The same of next-token changes: `passes` more, `batches` and captured `tokens`; empty without them."""
 
     @property
     def spec(self) -> RunSpec:
@@ -142,6 +145,7 @@ class Plan:
             and {**trial.costs.as_dict(), "ways": {way: tried.costs.as_dict() for way, tried in self.trials.items()}},
             "seconds": dict(self.seconds),
             "ablation": dict(self.ablation),
+            "changes": dict(self.changes),
             "codec": spec.codec,
             "codec_seconds": self.codec_seconds,
             "settings": dataclasses.asdict(self.config),
@@ -197,10 +201,12 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     prompts = encode_reply_prompts(
         read_reply_prompts(config.replies), loaded.tokenizer, max_length=facts.context_length
     )
-    layout = make_layout(config, facts, samples, components, output_dtypes(components), device, len(prompts))
+    sizes = len(prompts), facts.n_known_tokens % sys.maxsize  # no logits if the model doesn't state their number
+    layout = make_layout(config, facts, samples, components, output_dtypes(components), device, *sizes)
     chosen = with_chosen_tokens(config, layout)
     n_scored = sum(_scored_tokens(sample, config) for sample in scored) if facts.is_causal else 0
-    tables = {"base_scores": n_scored > 0 and config.score_base, "answers": config.answer_tokens > 0}
+    tables: dict[str, Any] = {"base_scores": n_scored > 0 and config.score_base, "answers": config.answer_tokens > 0}
+    tables["change_share"] = layout.change_share
     estimated = estimate(layout.spec, **tables)
     lengths = [len(sample.token_ids) for sample in samples]
     padded = [len(lengths[batch]) * max(lengths[batch]) for batch in layout.batches]
@@ -235,6 +241,9 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
             # Each draw takes a backward pass and, since only what enters a layer is kept, the forward one again.
             seconds["importance"] = tried.costs.forward * n_graded * (1 + 2 * config.importance) * len(names)
         seconds["capture"] = tried.seconds * sum(padded)  # seconds per token as in the trial
+        if layout.spec.changes:
+            n_passing = sum(padded[batch] for batch in np.flatnonzero(layout.plan.change_batches).tolist())
+            seconds["changes"] = tried.measured["change_seconds_per_token"] * n_passing
         if layout.spec.ablate:
             n_passing = len(layout.spec.ablation_parts) * sum(padded[batch] for batch in ablated)
             seconds["ablate"] = tried.measured["ablation_seconds_per_token"] * n_passing
@@ -254,6 +263,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         trials=trials,
         seconds=seconds,
         ablation=_ablation_counts(layout, ablated),
+        changes=_change_counts(layout),
     )
 
 
@@ -261,10 +271,18 @@ def _ablation_counts(layout: Layout, batches: Sequence[int]) -> dict[str, int]:
     """Return the numbers of an ablation's `passes`, `batches` and captured `tokens`; {} without an ablation."""
     if layout.spec.ablate is None:
         return {}
-    starts = layout.plan.starts
-    slices = [layout.batches[number] for number in batches]
-    n_tokens = sum(int(starts[batch.stop] - starts[batch.start]) for batch in slices)
+    n_tokens = layout.count_tokens(layout.plan.ablate_batches)
     return {"passes": len(layout.spec.ablation_parts) * len(batches), "batches": len(batches), "tokens": n_tokens}
+
+
+def _change_counts(layout: Layout) -> dict[str, int]:
+    """Return the numbers of `passes` (further ones), `batches` and `tokens` of next-token changes; {} without them."""
+    chosen = layout.plan.change_batches
+    if not layout.spec.changes:
+        return {}
+    n_passes = {"adapted": 1, "base": len(layout.spec.adapters), "pair": 0}[layout.spec.stream]
+    n_batches = int(chosen.sum())
+    return {"passes": n_passes * n_batches, "batches": n_batches, "tokens": layout.count_tokens(chosen)}
 
 
 def _scored_tokens(sample: EncodedSample, config: CaptureConfig) -> int:

@@ -17,18 +17,19 @@ from .reduce import has_kernel
 
 def probe(
     model: Any, recorder: Recorder, samples: Sequence[EncodedSample], device: torch.device
-) -> dict[str, torch.dtype]:
-    """Run a trial batch with hooks, check that every hook fires, and return component path -> output type.
+) -> tuple[dict[str, torch.dtype], int]:
+    """Run a trial batch with hooks and return component path -> output type, and the number of logits at a position.
 
-    It also checks that every layer's output is its base plus delta.
+    It checks that every hook fires, and that every layer's output is its base plus delta. A model without logits has 0.
     """
+    logits: torch.Tensor | None = None
     lengths = [len(sample.token_ids) for sample in samples]
     for proof in (recorder, *recorder.proofs):
         with proof.attached():
             for pass_ in proof.passes:
                 with pass_.enabled(model), proof.recording(empty_target(lengths, PROBE_TOKENS), pass_):
-                    forward(model, samples, device)
-    return dict(recorder.dtypes)
+                    logits = forward(model, samples, device)
+    return dict(recorder.dtypes), 0 if logits is None else logits.shape[-1]
 
 
 def forward_seconds(model: Any, samples: Sequence[EncodedSample], device: torch.device) -> float:

@@ -85,6 +85,11 @@ class Recorder:
         self._fired: Counter[tuple[str, str]] = Counter()
 
     @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters."""
+        return tuple(self._components)
+
+    @property
     def proofs(self) -> tuple["Recorder", ...]:
         """Recorders that check each adapter's branch in a trial pass: one per adapter in stream `base`, else none."""
         by_adapter = self._components.items() if self._stream == "base" else ()

@@ -1,7 +1,7 @@
 """The layout of a capture: samples, batches, captured tokens, components, arrays, and the tables of the run."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +37,10 @@ class TokenPlan(NamedTuple):
     """Bool (batch,): batches whose next-token distributions are compared with the base model's."""
     ablate_batches: np.ndarray
     """Bool (batch,): batches that run once more without each part of the adapter."""
+    change_batches: np.ndarray
+    """Bool (batch,): batches in which the adapters' changes of next-token distributions are stored."""
+    seed: int
+    """Seed of the draws from next-token distributions."""
 
     @property
     def n_tokens(self) -> int:
@@ -67,6 +71,17 @@ class Layout(NamedTuple):
     js_share: float
     """Share of the tokens on which js is measured."""
 
+    @property
+    def change_share(self) -> float:
+        """Share of the stored tokens whose next-token changes are stored."""
+        return self.count_tokens(self.plan.change_batches) / self.plan.n_tokens
+
+    def count_tokens(self, chosen: np.ndarray) -> int:
+        """Return the number of stored tokens of the chosen batches, a mask (batch,)."""
+        starts = self.plan.starts
+        slices = (batch for batch, is_chosen in zip(self.batches, chosen, strict=True) if is_chosen)
+        return sum(int(starts[batch.stop] - starts[batch.start]) for batch in slices)
+
     def weights(self) -> dict[str, Any]:
         """Return path in the run -> array of the LoRA weights to store: B and any bias of each layer with a factor."""
         weights: dict[str, Any] = {}
@@ -91,6 +106,7 @@ def plan_tokens(
     seed: int,
     kl_share: float = 0.0,
     ablate_share: float = 0.0,
+    change_share: Callable[[int], float] = lambda n_tokens: 0.0,
 ) -> TokenPlan:
     """Choose the tokens to capture from each sample, and draw the tokens and batches to measure.
 
@@ -107,6 +123,8 @@ def plan_tokens(
         samples.
     kl_share, ablate_share
         Share of the batches in `kl_batches` and `ablate_batches`: at least one batch, or none if the share is 0.
+    change_share
+        Function that returns the share of the batches in `change_batches` from the number of captured tokens.
 
     Raises
     ------
@@ -144,6 +162,8 @@ def plan_tokens(
         weights=np.concatenate([weights for _, weights in selected]),
         kl_batches=_seeded_share(len(batches), kl_share, np.random.default_rng([seed, 1])),
         ablate_batches=_seeded_share(len(batches), ablate_share, np.random.default_rng([seed, 2])),
+        change_batches=_seeded_share(len(batches), change_share(int(starts[-1])), np.random.default_rng([seed, 3])),
+        seed=seed,
     )
 
 
@@ -160,6 +180,13 @@ def _seeded_share(n: int, share: float, generator: np.random.Generator) -> np.nd
     mask = np.zeros(n, dtype=bool)
     mask[chosen] = True
     return mask
+
+
+def vocabulary_texts(tokenizer: Any, n_vocabulary: int) -> list[str]:
+    """Return the text of each token id, decoded alone; empty for ids that the model has and the tokenizer hasn't."""
+    n_known = min(n_vocabulary, len(tokenizer))
+    texts: list[str] = tokenizer.batch_decode([[index] for index in range(n_known)])
+    return [*texts, *[""] * (n_vocabulary - n_known)]
 
 
 def make_tables(

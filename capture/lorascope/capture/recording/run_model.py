@@ -201,6 +201,7 @@ def fill_rows(
             queue,
             device=device,
             kl_batches=plan.kl_batches if spec.kl else None,
+            n_vocabulary=spec.n_vocabulary if spec.changes else 0,
             parts=parts,
             **options,
         )

@@ -13,8 +13,10 @@ import torch
 
 from ..buffers.rows import RowQueue
 from ..buffers.target import BatchTarget, Meter, flat_index
+from ..errors import CaptureError
 from ..models.passes import Pass, disabled_adapters
 from ..samples.encoded import EncodedSample
+from .changes import draw_uniforms, next_token_changes
 from .forward import forward, forward_seconds, kl_divergence, negative_log_likelihood
 from .hooks import Recorder
 from .layout import TokenPlan
@@ -31,9 +33,10 @@ class Streamed(NamedTuple):
 
     measured: dict[str, Any]
     """Numbers that a run keeps, as JSON values: seconds from the first batch to the last row on the disk (without bare
-    passes), in all and by stage; rows and bytes; with an ablation `ablation_passes`, whose time is the stage `ablate`;
-    with `measure_overhead`, `bare_seconds` and `bare_tokens` of passes without hooks, and `overhead`, the seconds per
-    token (without the ablation's) divided by the bare seconds per token, NaN without bare passes."""
+    passes), in all and by stage; rows and bytes; with next-token changes `change_passes` and `change_tokens`, whose
+    time is the stage `changes`; with an ablation `ablation_passes`, whose time is the stage `ablate`; with
+    `measure_overhead`, `bare_seconds` and `bare_tokens` of passes without hooks, and `overhead`, the seconds per token
+    (without those two stages) divided by the bare seconds per token, NaN without bare passes."""
     tokens: int
     """Number of tokens that passed, with padding; batches without tokens of a chosen row don't pass."""
     stopped: bool
@@ -50,6 +53,7 @@ def stream_states(
     *,
     device: torch.device,
     kl_batches: np.ndarray | None = None,
+    n_vocabulary: int = 0,
     parts: Sequence[Sequence[Any]] = (),
     measure_overhead: bool = False,
     stop: Callable[[], bool] = lambda: False,
@@ -62,6 +66,9 @@ def stream_states(
     kl_batches
         Bool (batch,): batches whose KL of base and adapted logits is measured. Each costs a pass without the adapter,
         unless the recorder makes one anyway.
+    n_vocabulary
+        Number of logits at a position if next-token changes are stored, in the plan's `change_batches`; else 0. They
+        cost a pass without the adapter, in stream `base` one with each adapter, without hooks; in `pair` none.
     parts
         PEFT's layers of each part of the adapter that is removed in turn in the plan's `ablate_batches`. Each part
         costs a pass, in which hooks record nothing; a model without logits isn't ablated.
@@ -100,7 +107,9 @@ def stream_states(
                 first, n_tokens = _token_range(plan, batches[index])
                 if rows.has_expected_rows(first, n_tokens):
                     kl = kl_batches is not None and bool(kl_batches[index])
-                    stream.capture(batches[index], kl=kl, ablate=n_ablations > 0 and bool(plan.ablate_batches[index]))
+                    ablate, changes = (bool(mask[index]) for mask in (plan.ablate_batches, plan.change_batches))
+                    n_logits = n_vocabulary if changes else 0
+                    stream.capture(batches[index], kl=kl, n_logits=n_logits, ablate=n_ablations > 0 and ablate)
                     if progress is not None:
                         now = (rows.stored_bytes, stream.meter.bottleneck())
                         progress(CaptureProgress("capture", first + n_tokens, plan.n_tokens, "token", *now))
@@ -118,11 +127,13 @@ def stream_states(
         "buffer_bytes": rows.n_bytes,
         "worst_excess": recorder.worst_excess,
     }
+    if n_vocabulary:
+        measured |= {"change_passes": stream.change_passes, "change_tokens": stream.change_tokens}
     if parts:
         measured["ablation_passes"] = stream.ablations
     if measure_overhead:
         bare = stream.bare_seconds / stream.bare_tokens if stream.bare_tokens else math.nan
-        own = seconds - stream.meter.seconds["ablate"]
+        own = seconds - stream.meter.seconds["ablate"] - stream.meter.seconds["changes"]
         measured["overhead"] = own / stream.tokens / bare if stream.tokens else math.nan
         measured |= {"bare_seconds": stream.bare_seconds, "bare_tokens": stream.bare_tokens}
     return Streamed(measured, stream.tokens, stopped)
@@ -142,6 +153,10 @@ class _Stream:
     n_ablations: int
     """Number of all passes without a part."""
     progress: Report
+    change_passes: int = 0
+    """Number of passes for next-token changes alone."""
+    change_tokens: int = 0
+    """Number of captured tokens whose next-token changes are stored."""
     ablations: int = 0
     """Number of passes without a part that are done."""
     meter: Meter = field(default_factory=Meter)
@@ -151,8 +166,11 @@ class _Stream:
     bare_seconds: float = 0.0
     bare_tokens: int = 0
 
-    def capture(self, batch: slice, *, kl: bool, ablate: bool) -> None:
-        """Run all passes of one batch with hooks, fill the rows of its tokens, and hand full rows to the writer."""
+    def capture(self, batch: slice, *, kl: bool, n_logits: int, ablate: bool) -> None:
+        """Run all passes of one batch with hooks, fill the rows of its tokens, and hand full rows to the writer.
+
+        If `n_logits`, the number at a position, isn't 0, next-token changes are stored.
+        """
         with self.meter.timed("wait"):
             segments = self.rows.take(*_token_range(self.plan, batch))
         samples, positions = self.samples[batch], self.plan.positions[batch]
@@ -166,7 +184,10 @@ class _Stream:
             with switched, self.meter.timed("forward"), self.recorder.recording(target, pass_):
                 logits[pass_.name] = forward(self.model, samples, self.device)
         with self.meter.timed("logits"):
-            self._put_nll_and_kl(logits, samples, positions, target, kl=kl)
+            self._put_nll_and_kl(logits, samples, positions, target, kl=kl and not n_logits)
+        if n_logits:
+            with self.meter.timed("changes"):
+                self._put_changes(logits, batch, target, n_logits)
         last_logits = logits.pop(self.recorder.passes[-1].name)
         logits.clear()  # of a base pass, before there are others
         if ablate and last_logits is not None:
@@ -217,6 +238,45 @@ class _Stream:
             assert base is not None
             flat = torch.from_numpy(target.flat).to(last_logits.device)
             target.put_values(f"adapters/{last.adapter}/kl", kl_divergence(base, last_logits, flat))
+
+    def _put_changes(
+        self, logits: dict[str, torch.Tensor | None], batch: slice, target: BatchTarget, n_logits: int
+    ) -> None:
+        """Store how each adapter changes the next token's distribution after a batch's captured tokens, and KL."""
+        samples, positions = self.samples[batch], self.plan.positions[batch]
+        first, n_tokens = _token_range(self.plan, batch)
+        base = self._bare_logits(logits, Pass("base", None), samples)
+        if base.shape[-1] != n_logits:
+            raise CaptureError(
+                f"a pass has {base.shape[-1]} logits at each position, where an earlier one had {n_logits}, so that "
+                "ids of next tokens aren't sure; capture with `--changes none`"
+            )
+        drawn = draw_uniforms(self.plan.seed, first, n_tokens)
+        flat, uniforms = (torch.from_numpy(values).to(base.device) for values in (target.flat, drawn))
+        base_nll = negative_log_likelihood(base, samples, positions)
+        for adapter in self.recorder.adapters:
+            adapted = self._bare_logits(logits, Pass("adapted", adapter), samples)
+            values = next_token_changes(base, adapted, flat, uniforms)
+            values |= {"base_nll": base_nll, "adapted_nll": negative_log_likelihood(adapted, samples, positions)}
+            target.put_values(f"adapters/{adapter}/kl", values.pop("kl"))
+            for name, array in values.items():
+                target.put_values(f"adapters/{adapter}/changes/{name}", array)
+            del adapted  # before there is another
+        self.change_tokens += n_tokens
+        if self.device.type == "cuda":  # else only the launches would be timed
+            torch.cuda.synchronize(self.device)
+
+    def _bare_logits(
+        self, logits: dict[str, torch.Tensor | None], pass_: Pass, samples: Sequence[EncodedSample]
+    ) -> torch.Tensor:
+        """Return the logits of a pass over a batch, from one more pass without recording unless they are there."""
+        known = logits.get(pass_.name)
+        if known is None:
+            self.change_passes += 1
+            with pass_.enabled(self.model):
+                known = forward(self.model, samples, self.device)
+        assert known is not None
+        return known
 
     def _ablate(self, adapted: torch.Tensor, samples: Sequence[EncodedSample], target: BatchTarget) -> None:
         """Run the model without each part of the adapter in turn, and store KL(adapted || without) of every token."""

@@ -23,9 +23,9 @@ from lorascope.stores.size import format_size
 
 from ..buffers.row_buffer import buffer_bytes
 
-PARTS = ("base", "adapted", "factor", "delta", "reductions", "weights", "tables")
+PARTS = ("base", "adapted", "factor", "delta", "reductions", "changes", "weights", "tables")
 
-RATIOS = {"reductions": 0.87, "weights": 0.925, "tables": 0.25}
+RATIOS = {"reductions": 0.87, "changes": 0.53, "weights": 0.925, "tables": 0.25}
 STATE_RATIOS = {
     "zstd": {"bfloat16": 0.670, "float16": 0.844, "float32": 0.831},
     "lz4": {"bfloat16": 0.774, "float16": 0.928, "float32": 0.884},
@@ -96,10 +96,11 @@ class Estimate(NamedTuple):
         return [whole if has_states else bare for has_states in state_rows]
 
 
-def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False) -> Estimate:
+def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False, change_share: float = 1.0) -> Estimate:
     """Estimate from its specification how large a run will be; no model or data is read.
 
-    `base_scores` and `answers` say whether its tables have these columns.
+    `base_scores` and `answers` say whether its tables have these columns, `change_share` is the share of the tokens
+    whose next-token changes are stored; the others' chunks are all fill.
     """
     arrays = [
         entry
@@ -109,7 +110,11 @@ def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False) 
     by_part: dict[str, list[ArraySpec]] = {name: [] for name in PARTS}
     for entry in arrays:
         by_part[_part_name(entry.path)].append(entry)
-    parts = tuple(_estimate_part(spec, name, entries) for name, entries in by_part.items() if entries)
+    parts = tuple(
+        _estimate_part(spec, name, entries, change_share if name == "changes" else 1.0)
+        for name, entries in by_part.items()
+        if entries
+    )
     n_groups = len({"/".join(names[:n]) for e in arrays for names in [e.path.split("/")] for n in range(len(names))})
     n_written = sum(part.n_chunks for part in parts) + len(arrays) + n_groups
     n_files = n_written - spec.n_rows  # the digests of single rows are deleted at the end
@@ -202,24 +207,31 @@ def _part_name(path: str) -> str:
         first == "adapters" and rest[1] in {"js", "kl", "ablation", "delta_norm", "swallowed"}
     ):
         return "reductions"
+    if first == "adapters" and rest[1] == "changes":
+        return "changes"
     if first == "adapters" and rest[1] in {"factor", "delta"}:
         return rest[1]
     is_numbers = first == "adapters" and (rest[1] in {"lora_B", "lora_bias"} or rest[-1] == "gradient")
     return "weights" if is_numbers else "tables"
 
 
-def _estimate_part(spec: RunSpec, name: str, entries: Sequence[ArraySpec]) -> Part:
-    """Return the estimated size of one part of a run, the sum over its arrays `entries`."""
+def _estimate_part(spec: RunSpec, name: str, entries: Sequence[ArraySpec], share: float) -> Part:
+    """Return the estimated size of one part of a run, the sum over its arrays `entries`; `share` of it isn't blank."""
     some = spec.states == "sample" and is_kept_with_states(entries[0].path)
     rows = [row for row in range(spec.n_rows) if not some or spec.state_rows[row]]
     n_tokens = sum(min(ROW_TOKENS, spec.n_tokens - row * ROW_TOKENS) for row in rows)
-    sizes = [_estimate_array(spec, name, entry, n_tokens, len(rows)) for entry in entries]
+    sizes = [_estimate_array(spec, name, entry, n_tokens, len(rows), share) for entry in entries]
     n_chunks, raw, stored = (sum(column) for column in zip(*sizes, strict=True))
     return Part(name, len(entries), n_chunks, raw, stored)
 
 
-def _estimate_array(spec: RunSpec, part: str, entry: ArraySpec, n_tokens: int, n_rows: int) -> tuple[int, int, int]:
-    """Return (chunks, raw bytes, stored bytes) of one array with this number of tokens and rows."""
+def _estimate_array(
+    spec: RunSpec, part: str, entry: ArraySpec, n_tokens: int, n_rows: int, share: float
+) -> tuple[int, int, int]:
+    """Return (chunks, raw bytes, stored bytes) of one array with this number of tokens and rows.
+
+    All but a share of its values are fill.
+    """
     chunk = entry.shards or entry.chunks
     shape = (n_tokens, *entry.shape[1:]) if entry.by_row else entry.shape
     counts = [-(-length // size) for length, size in zip(entry.shape, chunk, strict=True)]
@@ -233,7 +245,7 @@ def _estimate_array(spec: RunSpec, part: str, entry: ArraySpec, n_tokens: int, n
         return n_chunks, raw, (raw if entry.dtype == "string" else whole) + extra
     logical = str(entry.attributes.get("dtype_logical", entry.dtype))
     ratio = RATIOS.get(part) or STATE_RATIOS[compressor_name(entry.dtype, spec.codec)][logical]
-    return n_chunks, raw, int(raw * ratio + (whole - raw) * EMPTY_RATIO) + extra
+    return n_chunks, raw, int(share * raw * ratio + (whole - share * raw) * EMPTY_RATIO) + extra
 
 
 def _value_bytes(entry: ArraySpec) -> int:

@@ -122,4 +122,4 @@ def settings_of_run(run: "Run", overrides: Mapping[str, Any]) -> CaptureConfig:
     unknown = sorted(stored.keys() - known)
     if unknown:
         raise StoreError(f"`{run.path}` was captured with settings that this lorascope doesn't know: {unknown}")
-    return CaptureConfig(**{**stored, **overrides})
+    return CaptureConfig(**{"changes": "none", **stored, **overrides})  # older runs have no changes

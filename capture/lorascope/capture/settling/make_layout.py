@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,13 @@ from .estimate import choose_share
 CPU_SHARE = 1 / 64
 """Share of tokens whose js is measured and whose sums are checked on a CPU: about 2 % of the forward pass's time."""
 
+CHANGE_TOKENS = 20_000
+"""Largest number of captured tokens whose next-token changes are all stored with `changes` = `auto`."""
+CHANGE_TIME = 1 / 5
+"""Largest time for next-token changes with `changes` = `auto` in a longer capture, relative to its own passes."""
+CHANGE_COST = 0.45
+"""Time to compute a token's changes from its logits, relative to its pass, of the demo's model on a CPU."""
+
 
 def make_layout(
     config: CaptureConfig,
@@ -33,6 +41,7 @@ def make_layout(
     dtypes: Mapping[str, torch.dtype],
     device: torch.device,
     n_prompts: int = 0,
+    n_logits: int = 0,
 ) -> Layout:
     """Choose a capture's batches and tokens, and its run's specification; return them with the samples as Layout.
 
@@ -50,6 +59,8 @@ def make_layout(
         Device of the model: on a GPU, js is measured on all tokens by default.
     n_prompts
         Number of prompts that the model replies to.
+    n_logits
+        Number of logits at each position; 0 for a model without.
 
     Raises
     ------
@@ -61,6 +72,7 @@ def make_layout(
     """
     lengths = [len(sample.token_ids) for sample in samples]
     # Next-token distributions are compared if not all states are stored, and both passes predict tokens.
+    changes = config.changes != "none" and facts.is_causal and n_logits > 0
     kl = config.states != "all" and config.stream != "base" and facts.is_causal
     if config.ablate and not facts.is_causal:
         raise ValueError(
@@ -78,7 +90,8 @@ def make_layout(
         "n_samples": len(samples),
         "n_choices": sum(len(sample.choices) for sample in samples),
         "n_replies": n_prompts * len(REPLY_SCALES),
-        "kl": kl,
+        "kl": kl or changes,
+        "n_vocabulary": n_logits if changes else 0,
     }
     tokens = config.tokens
     if config.budget is not None:
@@ -93,6 +106,7 @@ def make_layout(
         js_share=js_share,
         kl_share=config.kl_share if kl else 0.0,
         ablate_share=config.ablate_share if config.ablate else 0.0,
+        change_share=partial(choose_change_share, config) if changes else lambda n_tokens: 0.0,
         seed=config.seed,
     )
     spec = make_run_spec(config, components, dtypes, n_tokens=plan.n_tokens, **counts)
@@ -114,13 +128,15 @@ def make_run_spec(
     n_choices: int,
     n_replies: int = 0,
     kl: bool = False,
+    n_vocabulary: int = 0,
 ) -> RunSpec:
     """Return the specification of a capture's run: components, adapters, sizes, rows that store base and delta.
 
     A pure function, so that a plan and every process of a capture agree on it.
 
     `components` are those of each adapter, in module order; `dtypes` are the types of their outputs, by path; `kl` says
-    whether next-token distributions are compared. Raises a ValueError if one row of a component exceeds a chunk.
+    whether next-token distributions are compared, `n_vocabulary` how many token ids they have if their changes are
+    stored, else 0. Raises a ValueError if one row of a component exceeds a chunk.
     """
     union = component_axis(components)
     parts = group_for_ablation(union, config.ablate) if config.ablate else {}
@@ -141,11 +157,26 @@ def make_run_spec(
         state_rows=choose_state_rows(n_rows, config.states_share, config.seed) if config.states == "sample" else (),
         codec="default" if config.codec == "auto" else config.codec,  # until a trial has chosen
         kl=kl,
+        changes=n_vocabulary > 0,
+        n_vocabulary=n_vocabulary,
         ablate=config.ablate,
         ablation_parts=tuple(parts),
     )
     require_rows_fit_chunks(spec)
     return spec
+
+
+def choose_change_share(config: CaptureConfig, n_tokens: int) -> float:
+    """Return the share of the batches in which next-token changes are stored, for so many captured tokens.
+
+    That is 1 unless `config.changes` is `auto` and the tokens are more than 20,000; then all that is done for changes
+    takes a fifth of the time of the capture's own passes.
+    """
+    if config.changes == "all" or n_tokens <= CHANGE_TOKENS:
+        return 1.0
+    n_adapters = len(config.adapters)
+    own, further = {"adapted": (1, 1), "base": (1, n_adapters), "pair": (2, 0)}[config.stream]
+    return min(1.0, CHANGE_TIME * own / (further + CHANGE_COST * n_adapters))
 
 
 def choose_state_rows(n_rows: int, share: float, seed: int) -> tuple[bool, ...]:

@@ -117,7 +117,7 @@ def settle(
         state = ranks.from_leader(run_state(place))
         unfinished = open_run(place) if state in {"unfinished", "finished"} else None
         if unfinished is not None:
-            config = with_stored_codec(config, unfinished.attributes.get("provenance", {}))
+            config = _settings_to_resume(config, unfinished)
         data = read_data(config.data, config.prompt, config.examples, seed=config.seed, items=items)
         with report_stage(progress, "load model") if model is None else nullcontext():
             loaded = load(config, device, model, tokenizer, hashing)
@@ -169,11 +169,15 @@ def settle_loaded(
         parts = ranks.map_batches(scored, batches, lambda part: generate(model, part, **options))
         samples = [sample for part in parts for sample in part]
     recorder = Recorder(components, stream=config.stream)
-    dtypes = probe(model, recorder, probe_samples(samples[0], whole=facts.attends_by_length), device)
+    dtypes, n_logits = probe(model, recorder, probe_samples(samples[0], whole=facts.attends_by_length), device)
     prompts = encode_reply_prompts(
         read_reply_prompts(config.replies), loaded.tokenizer, max_length=facts.context_length
     )
-    layout = make_layout(config, facts, samples, components, dtypes, device, len(prompts))
+    layout = make_layout(config, facts, samples, components, dtypes, device, len(prompts), n_logits)
+    notes = [*preflight.notes]
+    if config.changes != "none" and not layout.spec.changes:
+        message = f"next-token changes aren't stored, since {facts.class_name} doesn't predict the next token"
+        notes.append(Note("changes", message, ()))
     return Settled(
         config=with_chosen_tokens(config, layout),
         place=place,
@@ -184,7 +188,7 @@ def settle_loaded(
         scored=tuple(scored),
         layout=layout,
         prompts=prompts,
-        notes=preflight.notes,
+        notes=tuple(notes),
         omitted=omitted,
     )
 
@@ -197,6 +201,20 @@ def _with_fastest_codec(settled: Settled, config: CaptureConfig) -> Settled:
     codec = settled.ranks.from_leader(codec)
     layout = settled.layout._replace(spec=dataclasses.replace(settled.layout.spec, codec=codec))
     return dataclasses.replace(settled, config=dataclasses.replace(settled.config, codec=codec), layout=layout)
+
+
+def _settings_to_resume(config: CaptureConfig, run: Run) -> CaptureConfig:
+    """Return the settings to continue a run, with its codec and choice of next-token changes.
+
+    Raises StoreError if all changes are asked for and the run was begun with fewer.
+    """
+    provenance = run.attributes.get("provenance", {})
+    changes = (provenance.get("settings") or {}).get("changes", "none")  # older runs have none
+    if config.changes == "all" != changes:
+        raise StoreError(
+            f"`{config.out}` was begun with `changes` {changes!r}, not 'all'; leave it out, or name a new folder"
+        )
+    return with_stored_codec(dataclasses.replace(config, changes=changes), provenance)
 
 
 def with_stored_codec(config: CaptureConfig, provenance: Mapping[str, Any]) -> CaptureConfig:

@@ -31,6 +31,7 @@ from ..models.device import input_device
 from ..models.model import ModelFacts, load_model, model_facts
 from ..models.passes import evaluating, stream_passes
 from ..models.weights import ReadableWeights, base_tensors, count_not_finite
+from ..recording.changes import draw_uniforms, next_token_changes
 from ..recording.forward import forward, forward_seconds, kl_divergence, probe
 from ..recording.hooks import Recorder
 from ..recording.layout import Layout, make_tables
@@ -102,7 +103,9 @@ def run_trial(
     with evaluating(model):
         components = select_components(model, tuple(config.adapters), config.component, skip=skip)
         recorder = Recorder(components, stream=config.stream)
-        dtypes = probe(model, recorder, probe_samples(samples[0], whole=facts.attends_by_length), place)  # warms up too
+        dtypes, _ = probe(
+            model, recorder, probe_samples(samples[0], whole=facts.attends_by_length), place
+        )  # warms up too
         tried = try_ways(config, model, facts, first_samples(samples), components, dtypes, place, codecs)
         if seconds is not None:
             slowest = max(tried.values(), key=lambda way: way.seconds)
@@ -177,6 +180,8 @@ def try_ways(
     rates |= {"disk_bytes_per_second": disk_rate(config.out, row_bytes // n_chunks)}
     if config.ablate:
         rates["ablation_seconds_per_token"] = _ablation_seconds(layout, model, device)
+    if config.changes != "none" and facts.is_causal:
+        rates["change_seconds_per_token"] = _change_seconds(layout, model, device)
     if device.type == "cuda":
         rates["copy_bytes_per_second"] = copy_rate(device)
     measured = {way: {**result.measured, **rates} for way, result in streamed.items()}
@@ -269,11 +274,11 @@ def copy_rate(device: torch.device, *, n_bytes: int = 2**28) -> float:
 
 
 def _trial_layout(config: CaptureConfig, *inputs: Any) -> Layout:
-    """Return the layout of a trial: as the capture's, but without an ablation, most of a few batches, and importance.
+    """Return the layout of a trial: as the capture's, but without an ablation, next-token changes and importance.
 
-    `inputs` are further arguments of `make_layout`.
+    `inputs` are further arguments of `make_layout`. They are for a share of the data, and timed by themselves.
     """
-    return make_layout(dataclasses.replace(config, ablate=None, importance=0), *inputs)
+    return make_layout(dataclasses.replace(config, ablate=None, changes="none", importance=0), *inputs)
 
 
 def _time_bare_passes(layout: Layout, model: Any, device: torch.device) -> dict[str, float]:
@@ -292,10 +297,7 @@ def _time_bare_passes(layout: Layout, model: Any, device: torch.device) -> dict[
 
 def _ablation_seconds(layout: Layout, model: Any, device: torch.device) -> float:
     """Measure the seconds per token (padding included) of one ablation: a pass over a batch, and its KL."""
-    batch, (pass_, *_) = layout.batches[0], stream_passes("adapted", list(layout.components))
-    samples = layout.samples[batch]
-    shape = len(samples), max(len(sample.token_ids) for sample in samples)
-    flat = torch.from_numpy(flat_index(layout.plan.positions[batch], shape[1])).to(device)
+    (pass_, *_), (samples, flat) = stream_passes("adapted", list(layout.components)), _first_batch(layout, device)
     with pass_.enabled(model):
         adapted = forward(model, samples, device)
         assert adapted is not None
@@ -304,7 +306,31 @@ def _ablation_seconds(layout: Layout, model: Any, device: torch.device) -> float
             without = forward(model, samples, device)
             assert without is not None
             kl_divergence(adapted, without, flat).cpu()
-    return (time.perf_counter() - start) / (shape[0] * shape[1])
+    return (time.perf_counter() - start) / adapted.shape[:2].numel()
+
+
+def _change_seconds(layout: Layout, model: Any, device: torch.device) -> float:
+    """Measure the seconds per token (padding included) of next-token changes: their own passes, and the changes."""
+    samples, flat = _first_batch(layout, device)
+    uniforms = torch.from_numpy(draw_uniforms(0, 0, len(flat))).to(device)
+    n_passes = {"adapted": 1, "base": len(layout.components), "pair": 0}[layout.spec.stream]
+    logits = forward(model, samples, device)
+    assert logits is not None
+    for _ in range(2):  # the first one warms up
+        start = time.perf_counter()
+        for _ in range(n_passes):
+            forward(model, samples, device)
+        for _ in layout.components:
+            next_token_changes(logits, logits, flat, uniforms)["kl"].cpu()
+    return (time.perf_counter() - start) / logits.shape[:2].numel()
+
+
+def _first_batch(layout: Layout, device: torch.device) -> tuple[Sequence[EncodedSample], torch.Tensor]:
+    """Return the samples of a layout's first batch, and the flat indices of its captured tokens on the device."""
+    batch = layout.batches[0]
+    samples = layout.samples[batch]
+    flat = flat_index(layout.plan.positions[batch], max(len(sample.token_ids) for sample in samples))
+    return samples, torch.from_numpy(flat).to(device)
 
 
 class _DiscardingWriter:

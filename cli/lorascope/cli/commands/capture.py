@@ -59,6 +59,9 @@ def capture(
         say(f"note: {format_note(remark['message'], remark['places'])}")
     say(f"{captured}: {run.path}")
     if measured := run.attributes.get("measured"):
+        if n := measured.get("change_tokens"):
+            passes, seconds = measured["change_passes"], format_duration(measured["stages"]["changes"])
+            say(f"next-token changes of {n} tokens: {passes} passes more, {seconds} (`--changes none` leaves them out)")
         overhead = ""
         if "overhead" in measured and measured["seconds"] >= LEAST_SECONDS:
             overhead = f", {format_number(measured['overhead'], digits=2)} times a bare forward pass"

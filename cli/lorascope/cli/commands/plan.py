@@ -41,8 +41,8 @@ def plan(
         `n_components`, `n_all_tokens`, `n_samples`, `n_batches`, `n_arrays`, `n_files`), `raw_bytes`, `stored_bytes`,
         `needed_bytes`, `parts` of the run, `trial` (null without one), `bottleneck` (likewise: tokens per
         second by stage and together, `limit`; `ways` has the same by codec and `none`), `seconds` by stage, `codec`,
-        `codec_seconds` (of the capture, by codec), `ablation` (`passes`, `batches`, `tokens`; {} without),
-        and `settings`.
+        `codec_seconds` (of the capture, by codec), `changes` and `ablation` (`passes`, `batches`, `tokens`; {}
+        without), and `settings`.
     """
     require_inputs(settings, weights=False)
     say(f"loading {settings.model}", to=aside)
@@ -107,6 +107,12 @@ def _verdict_lines(made: "Plan") -> Iterator[str]:
         yield (
             f"Replies to {spec.n_replies // n_scales} prompts: {1 + (n_scales - 1) * n_adapters} times all of them are "
             f"written, and {n_scales * n_adapters} passes over all replies measure how likely they are"
+        )
+    if n := made.changes:
+        stored = next(part.stored_bytes for part in made.estimate.parts if part.name == "changes")
+        yield (
+            f"Next-token changes (`--changes {made.config.changes}`): {n['passes']} passes more, in {n['batches']} of "
+            f"{batches} ({n['tokens']} tokens, {format_size(stored)})"
         )
     if n := made.ablation:
         yield (
