@@ -132,7 +132,7 @@ def test_components_and_types_are_those_of_the_real_model(
     components = components_of(real, "default")
     assert found == components
     sample = encode_items(tiny_items, meta.tokenizer, max_length=256, window_tokens=64)[0]
-    wanted = probe(real, Recorder(components), [sample], torch.device("cpu"))
+    wanted, _ = probe(real, Recorder(components), [sample], torch.device("cpu"))
     assert output_dtypes(found) == wanted
     assert {p.dtype for n, p in adapted.named_parameters() if "lora_" in n} == {
         p.dtype for n, p in real.named_parameters() if "lora_" in n

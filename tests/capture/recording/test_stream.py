@@ -242,9 +242,10 @@ def test_times_and_progress_name_every_stage(job: Job) -> None:
 
 
 def test_probe_tells_types_and_keeps_nothing(job: Job) -> None:
-    dtypes = probe(job.model, job.recorder(), job.samples[:1], CPU)
+    dtypes, n_logits = probe(job.model, job.recorder(), job.samples[:1], CPU)
     assert set(dtypes) == {component.path for component in find_components(job.model, NAME)}
     assert set(dtypes.values()) == {torch.float32}
+    assert n_logits == job.model.config.vocab_size
 
 
 @pytest.mark.parametrize(("n_tokens", "lengths"), [(90, [16, 16]), (7, [4, 3]), (5, [3, 2]), (4, [4]), (1, [1])])
