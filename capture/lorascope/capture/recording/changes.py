@@ -1,4 +1,4 @@
-"""How an adapter changes the next token's distribution after each token, from the logits of two passes."""
+"""Changes that adapters make to the next token's distribution after each token, from the logits of two passes."""
 
 import numpy as np
 import torch

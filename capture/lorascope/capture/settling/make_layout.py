@@ -167,7 +167,7 @@ def make_run_spec(
 
 
 def choose_change_share(config: CaptureConfig, n_tokens: int) -> float:
-    """Return the share of the batches in which next-token changes are stored, for so many captured tokens.
+    """Return the share of the batches in which next-token changes are stored, for this number of captured tokens.
 
     That is 1 unless `config.changes` is `auto` and the tokens are more than 20,000; then all that is done for changes
     takes a fifth of the time of the capture's own passes.
