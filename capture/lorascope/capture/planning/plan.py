@@ -92,7 +92,7 @@ class Plan:
     ablation: Mapping[str, int]
     """Numbers of an ablation's `passes`, `batches` and captured `tokens`; empty without an ablation."""
     changes: Mapping[str, int]
-    """Numbers of further `passes` for next-token changes, their `batches` and captured `tokens`; empty without changes."""
+    """Numbers of further `passes` for next-token changes, their `batches` and captured `tokens`; empty without."""
 
     @property
     def spec(self) -> RunSpec:
