@@ -109,7 +109,7 @@ def _words_table(words: xr.Dataset) -> str:
     if not named.sizes["word"]:
         return f"<p>No word or sign is in significantly more or fewer replies {at}.</p>"
     rows = [
-        (f"{text} ({kind})", f"{base}", f"{adapted}", format_number(float(p), digits=2))
+        (text if kind == "repeated" else f"{text} ({kind})", f"{base}", f"{adapted}", format_number(float(p), digits=2))
         for text, kind, base, adapted, p in zip(
             *(named[name].values for name in ("word", "kind", "base", "adapted", "p")), strict=True
         )
