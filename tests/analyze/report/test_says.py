@@ -1,4 +1,3 @@
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,6 @@ from lorascope.analyze.report.says import MOST_PROMPTS, what_it_says_section
 from ...stored import store_replies
 
 HARMFUL = "<script>alert(1)</script>\x1b[31m"
-
-
-def text_of(html: str) -> str:
-    return re.sub(r"<[^>]*>", "", html).replace("\xa0", " ")
 
 
 def pirates(tmp_path: Path, n: int = 12, **options: Any) -> Any:
@@ -34,11 +29,7 @@ def test_replies_stand_side_by_side_and_part_at_the_mark(tmp_path: Path) -> None
     assert f'<td class="reply" data-label="at 1.5 times its scale">{same}<mark>3,</mark> arr!!</td>' in after
     assert '<td class="reply" data-label="at 2 times"><span class="same"></span><mark>Arr</mark> 3</td>' in after
     assert '<td class="name" data-label="reply has">arr (word)</td>' in before
-    assert "replied to 12 short prompts with at most 40 tokens" in before
-    assert "Replies have 4.00 ± 0 tokens with the adapter and 3.00 ± 0 without it (difference +1.00 ± 0)" in text_of(
-        before
-    )
-    assert "end by themselves (100" in text_of(before)
+    assert "Replies to 12 short prompts, always by the likeliest next token" in before
 
 
 def test_equal_replies_and_ends_are_marked_as_such(tmp_path: Path) -> None:

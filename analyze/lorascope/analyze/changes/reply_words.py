@@ -4,7 +4,6 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -21,20 +20,13 @@ LEAST_DIFFERING = 6
 """Fewest prompts whose replies differ in a word for a test of it: with fewer, not even p alone could be below 0.05."""
 OUTER_KINDS = ("beginning", "ending")
 ONLY = ("only_base", "only_adapted")
+Trait = tuple[str, str]
+"""Text and kind of what a reply has; a beginning's text ends with an ellipsis, and an ending's begins with one."""
 N_OUTER = 3
 """Most words of a beginning or an ending that is counted."""
 WORD = re.compile(r"\w+(?:['’]\w+)*")  # noqa: RUF001  # as it is typeset
 SIGNS = re.compile(r"([^\w\s])\1*")
 """Equal signs in a row, such as `...` or an emoji."""
-
-
-class Trait(NamedTuple):
-    """Something that a reply has: a word, a sign, a repeated sign, or words that it begins or ends with."""
-
-    text: str
-    """The word or sign; a beginning is followed by an ellipsis, and an ending preceded by one."""
-    kind: str
-    """`word`, `sign`, `repeated`, `beginning` or `ending`."""
 
 
 def reply_words(run: RunLike, *, adapter: str | None = None, scale: float = 1.0) -> xr.Dataset:
@@ -92,7 +84,7 @@ def reply_words(run: RunLike, *, adapter: str | None = None, scale: float = 1.0)
         )
         for trait in {*base, *adapted}
     }
-    traits = sorted(t for t in counts if t.kind not in OUTER_KINDS or sum(counts[t][2:]) >= LEAST_DIFFERING)
+    traits = sorted(t for t in counts if t[1] not in OUTER_KINDS or sum(counts[t][2:]) >= LEAST_DIFFERING)
     values = np.array([counts[trait] for trait in traits], np.int64).reshape(-1, 4).T
     n_differing = values[2] + values[3]
     p = np.minimum(2 * stats.binom.cdf(values[2:].min(axis=0), n_differing, 0.5), 1)
@@ -102,8 +94,8 @@ def reply_words(run: RunLike, *, adapter: str | None = None, scale: float = 1.0)
         {name: ("word", column[order]) for name, column in zip(("base", "adapted", *ONLY), values, strict=True)}
         | {"p": ("word", p[order], {"long_name": "p of McNemar's exact test over prompts, after Holm's correction"})},
         coords={
-            "word": np.array([trait.text for trait in traits], object)[order],
-            "kind": ("word", np.array([trait.kind for trait in traits], object)[order]),
+            "word": np.array([text for text, _ in traits], object)[order],
+            "kind": ("word", np.array([kind for _, kind in traits], object)[order]),
         },
         attrs={"n_prompts": replies.sizes["prompt"], "scale": scale},
     )
@@ -132,29 +124,25 @@ def reply_lengths(run: RunLike, *, adapter: str | None = None) -> xr.Dataset:
         If the run has no replies, or no adapter of this name.
     """
     replies = by_scale(open_as_written(run).replies(adapter))
-    texts = replies["text"]
-    shares = {
+    counts = {
         "n_words": lambda text: len(WORD.findall(text)),
         "capitals": lambda text: sum(map(str.isupper, text)) / max(len(text), 1),
     }
     measures = {
         "n_tokens": replies["n_tokens"],
-        **{name: xr.apply_ufunc(np.vectorize(count, [float]), texts) for name, count in shares.items()},
+        **{name: xr.apply_ufunc(np.vectorize(count, [float]), replies["text"]) for name, count in counts.items()},
         "is_complete": replies["is_complete"],
         "gain": (replies["loglik_1"] - replies["loglik_0"]) / replies["n_tokens"].clip(min=1),
     }
-    table = xr.concat([values.astype(float) for values in measures.values()], "measure", coords="minimal")
-    table = table.assign_coords(measure=list(measures))
-    difference, n = table - table.sel(scale=0, drop=True), table.sizes["prompt"]
-
-    def standard_error(values: xr.DataArray) -> xr.DataArray:
-        """Return the standard error of the mean over prompts."""
-        return values.std("prompt", ddof=1) / n**0.5 if n > 1 else values.mean("prompt") * np.nan
-
-    both = {"mean": table, "difference": difference}
-    means = {name: values.mean("prompt") for name, values in both.items()}
-    errors = {f"{name}_se": standard_error(values) for name, values in both.items()}
-    return xr.Dataset({**means, **errors}, attrs={"n_prompts": n})
+    table = xr.Dataset(measures).to_dataarray("measure").astype(float)
+    numbers, n = {"mean": table, "difference": table - table.sel(scale=0, drop=True)}, table.sizes["prompt"]
+    spread = table.mean("prompt") * np.nan  # of one prompt
+    errors = {
+        f"{name}_se": values.std("prompt", ddof=1) / n**0.5 if n > 1 else spread for name, values in numbers.items()
+    }
+    return xr.Dataset(
+        {name: values.mean("prompt") for name, values in numbers.items()} | errors, attrs={"n_prompts": n}
+    )
 
 
 def by_scale(replies: xr.Dataset) -> xr.Dataset:
@@ -178,16 +166,16 @@ def _traits(text: str, is_complete: bool) -> Iterator[Trait]:
     words = [match.span() for match in WORD.finditer(text)]
     for start, stop in words:
         word = text[start:stop]
-        yield Trait(word if word.isalpha() and word.isupper() else word.lower(), "word")
+        yield (word if word.isalpha() and word.isupper() else word.lower(), "word")
     for match in SIGNS.finditer(text):
         if unicodedata.category(match[1])[0] in "PS":  # no selectors of a variant, and no joiners
-            yield Trait(match[0], "sign")
+            yield (match[0], "sign")
             if len(match[0]) > 1:
-                yield Trait(f"{match[1]} repeated", "repeated")
+                yield (f"{match[1]} repeated", "repeated")
     for n in range(1, min(N_OUTER, len(words)) + 1):
-        yield Trait(f"{_one_line(text[words[0][0] : words[n - 1][1]])} …", "beginning")
+        yield (f"{_one_line(text[words[0][0] : words[n - 1][1]])} …", "beginning")
         if is_complete:
-            yield Trait(f"… {_one_line(text[words[-n][0] : words[-1][1]])}", "ending")
+            yield (f"… {_one_line(text[words[-n][0] : words[-1][1]])}", "ending")
 
 
 def _one_line(text: str) -> str:

@@ -9,15 +9,14 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.changes.reply_words import by_scale, reply_lengths, reply_words
-from lorascope.analyze.results.format import format_change, format_error, format_number, format_percent
+from lorascope.analyze.results.format import format_change, format_number, format_percent
 from lorascope.stores import Run
 
 from .changed import N_NAMED
 from .explain import Explanation
 from .learned import LEVEL, quoted
-from .markup import escape, folded, section, table, with_code, with_minus, with_units
+from .markup import escape, folded, section, table, with_minus, with_units
 
-NUMBERS = ("mean", "mean_se", "difference", "difference_se")
 N_WORDS = 20
 """Most words in a table."""
 NOTHING = "∎"
@@ -69,9 +68,9 @@ def what_it_says_section(run: Run, adapter: str) -> str:
     return section(
         "says",
         "What it says",
-        f"<p>{with_code(_describe_lengths(reply_lengths(run, adapter=adapter)))}</p>",
         _words_table(reply_words(run, adapter=adapter)),
-        f"<p>A mark shows where the reply with the adapter parts from the reply without it.{more}</p>",
+        f"<p>Replies to {n} short prompts, always by the likeliest next token, at most 40 of them. A mark shows where "
+        f"the reply with the adapter parts from the reply without it.{more}</p>",
         _replies_table(shown, {0: "without the adapter", 1: "with it"}),
         f'<p class="legend">{with_units(likelier)}</p>',
         folded(
@@ -80,24 +79,6 @@ def what_it_says_section(run: Run, adapter: str) -> str:
             _words_table(reply_words(run, adapter=adapter, scale=2)),
             _replies_table(shown, {2: "at 1.5 times its scale", 3: "at 2 times"}),
         ),
-    )
-
-
-def _describe_lengths(lengths: xr.Dataset) -> str:
-    """Return sentences (plain text) on how long replies are and how many end, without and with the adapter."""
-    values = {
-        (str(measure), scale): [float(lengths[name].sel(measure=measure, scale=scale)) for name in NUMBERS]
-        for measure in lengths["measure"].values
-        for scale in (0, 1)
-    }
-    before, after = (format_error(*values["n_tokens", scale][:2]) for scale in (0, 1))
-    ends, ended = (format_percent(values["is_complete", scale][0]) for scale in (1, 0))
-    return (
-        f"The model replied to {lengths.attrs['n_prompts']} short prompts with at most 40 tokens, always the likeliest "
-        f"next one. Replies have {after} tokens with the adapter and {before} without it (difference "
-        f"{format_change(*values['n_tokens', 1][2:])}); {ends} end by themselves ({ended} without it). The adapter "
-        f"makes its own replies likelier by {format_error(*values['gain', 1][:2])} nat per token. ± is one standard "
-        "error over prompts."
     )
 
 

@@ -51,8 +51,7 @@ def read_reply_prompts(source: bool | str) -> list[str]:
 
 def _prompt_of_record(line: str, place: str) -> str:
     """Return the `prompt` of a line of JSON; raise ValueError, naming the place, if it has no such text."""
-    record = parse_json(line.encode(), place)
-    prompt = record.get("prompt") if isinstance(record, dict) else None
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise ValueError(f'{place}: it is {line[:100]!r}; write {{"prompt": "Tell me about your day."}}')
-    return prompt
+    match parse_json(line.encode(), place):
+        case {"prompt": str(prompt)} if prompt.strip():
+            return prompt
+    raise ValueError(f'{place}: it is {line[:100]!r}; write {{"prompt": "Tell me about your day."}}')
