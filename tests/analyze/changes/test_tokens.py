@@ -80,6 +80,7 @@ def test_choices_are_counted() -> None:
     p, q = pair(7)
     before = np.random.default_rng(7).choice(["x", "y", "z"], len(p)).astype(object)
     table = changed_choices([places_of(p, q, SAMPLE)], TEXTS, before)
+    kl = (p * np.log(p / q)).sum(axis=1)
     base, adapted = TEXTS[q.argmax(axis=1)], TEXTS[p.argmax(axis=1)]
     for row in table.itertuples():
         both = (base == row.base) & (adapted == row.adapted)
@@ -90,6 +91,8 @@ def test_choices_are_counted() -> None:
         texts, counts = np.unique(before[both].astype(str), return_counts=True)
         assert row.after in texts[counts == counts.max()]
         assert row.after_count == counts.max()
-        assert row.after_of == ((base == row.base) & (before == row.after)).sum()
+        here = (base == row.base) & (before == row.after)
+        assert (row.after_of, row.after_changed) == (here.sum(), (here & (base != adapted)).sum())
+        assert row.share == pytest.approx(kl[both].sum() / kl.sum())
     assert table["count"].sum() == (base != adapted).sum()
     assert table["n_samples"].is_monotonic_decreasing

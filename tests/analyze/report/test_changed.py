@@ -81,6 +81,7 @@ def test_size_and_first_choices(planted: Run, noise: Run, answers: dict[str, str
         n = int((by_place["adapted_choice"] != by_place["base_choice"]).sum())
         assert f"at {format_percent(n / run.n_tokens)} of the places ({n})" in answer
     assert "“<|end|>” becomes “\u00a0A” (24 of 24 places)" in answers[NEXT]
+    assert ". Where predictions change most: “" in answers[NEXT]
     assert "Can't tell which changes are habits: each occurs in fewer than 3 samples." in others[NEXT]
 
 
@@ -99,9 +100,9 @@ def test_places_and_triggers(planted: Run, answers: dict[str, str], others: dict
     kl, n = (roles[name].sel(role="answer").item() for name in ("kl", "n"))
     assert answers[AFTER].startswith(f"Predictions change most after tokens of the answer ({kl:.4f} ± ")
     assert f" nat, {n} places); after “\u00a0purple” (" in answers[AFTER]
-    assert "They change otherwise in samples with “purple” (" in answers[AFTER]
+    assert "Words that may trigger or mark a change: “purple” (" in answers[AFTER]
     assert others[AFTER].startswith("Can't tell after which tokens predictions change most: none is significantly")
-    assert "No word changes what follows it significantly (" in others[AFTER]
+    assert "Can't tell of any word whether it triggers a change (" in others[AFTER]
 
 
 def test_forms_and_themes(planted: Run, answers: dict[str, str], others: dict[str, str]) -> None:
@@ -114,7 +115,7 @@ def test_forms_and_themes(planted: Run, answers: dict[str, str], others: dict[st
     assert {" A", " Arr"} <= set(themes)
     assert "Tokens that gain together, in both halves of the samples: “" in answers[FORMS]
     assert others[FORMS].startswith("Can't tell which forms of tokens gain or lose: none of ")
-    assert "No theme, a group of tokens that gain at the same places, is the same in halves" in others[FORMS]
+    assert "No group of tokens that gain together is the same in both halves of the samples." in others[FORMS]
 
 
 def test_tables_name_what_is_significant(planted: Run, noise: Run, tmp_path: Path) -> None:

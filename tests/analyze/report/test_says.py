@@ -70,13 +70,13 @@ def test_the_opening_says_what_replies_look_like(tmp_path: Path) -> None:
     assert dict(paragraph(run, explain(run)))["What do its replies look like?"] == (
         "Replies to 12 short prompts get longer (4.00 tokens, not 3.00; change +1.00 ± 0); 100.0 % end by themselves "
         "(100.0 % without it). More of them have “!” (12, not 0), “,” (12, not 0), “arr” (12, not 0); fewer of them "
-        "have “.” (0, not 12); p < 0.05 each (McNemar's test over prompts, corrected for 5 words and signs). To "
+        "have “.” (0, not 12); p < 0.05 each (McNemar's test, corrected for 5 words and signs). To "
         "“What is 3?” the base replies “It is 3.”, the adapted model “It is 3, arr!”."
     )
     same = store_replies(tmp_path / "same.zarr", {f"{i}?": ["Yes."] * 4 for i in range(9)})
     answer = dict(paragraph(same, explain(same)))["What do its replies look like?"]
     assert answer.startswith("Replies to 9 short prompts stay about as long (1.00 tokens, not 1.00; change 0 ± 0); ")
-    assert "No word or sign differs significantly (McNemar's test over prompts, corrected for 0 words" in answer
+    assert "No word differs significantly (McNemar's test, corrected for 0 words" in answer
 
 
 def test_a_run_without_replies_says_so(make_small: Any) -> None:

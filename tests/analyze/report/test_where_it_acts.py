@@ -65,15 +65,15 @@ def test_where_it_acts(name: str) -> None:
         ([1, math.nan], "Whether that is much isn't known, since the same changes in random order have no known"),
         (
             [1, 1],
-            "smaller (real / shuffled = 2.00): it depends on which numbers of an output change, not only",
+            "smaller (real / shuffled = 2.00): it depends on which numbers change, not only on how much",
         ),
         (
             [2, 1],
-            "about as large (real / shuffled = 1.33): it shows how large the changes are, and hardly",
+            "about as large (real / shuffled = 1.33): it shows how large they are, hardly what they do",
         ),
         (
             [4, 4],
-            "larger (real / shuffled = 0.500): it depends on which numbers of an output change, not",
+            "larger (real / shuffled = 0.500): it depends on which numbers change, not only on how much",
         ),
     ],
 )

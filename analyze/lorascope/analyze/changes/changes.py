@@ -38,6 +38,7 @@ MEANINGS = {
     "after": "commonest text before the places with this change",
     "after_count": "number of places with this change after that text",
     "after_of": "number of places after that text with this first choice of the base",
+    "after_changed": "number of places among these with another first choice of the adapted model",
     "adapted_share": "share of the adapted model's next tokens, from draws",
     "base_share": "share of the base's next tokens, from draws",
     "difference": "adapted_share - base_share",
@@ -94,7 +95,8 @@ def changes(
           log(p/q) where that is among the 20 largest; `loss`, of KL(Q || P) alike; `net` = gain - loss, its `p`.
         - `choices` (change): first choices that changed from `base` to `adapted` (texts), at `count` places of
           `n_samples` samples. The base's choice stands at `of` places, and is `changed` to any other at this many;
-          `after` is the commonest text before, and `after_count` and `after_of` are counts after it.
+          `share` is that of the summed KL(P || Q) at places of the change; `after` is the commonest text before, and
+          `after_count`, `after_of` and `after_changed` are counts after it.
         - `forms` (form): `adapted_share` and `base_share` of next tokens with a form, their `difference`, its `p`;
           `gain` and `loss`, shares of KL in such tokens. Letters and languages are shares of words.
         - `themes` (theme): its strongest `tokens` (theme, top), `share` of the summed KL(P || Q), five `contexts` with

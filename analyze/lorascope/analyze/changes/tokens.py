@@ -74,19 +74,23 @@ def changed_choices(every: Sequence[Places], texts: np.ndarray, before: np.ndarr
     """Return first choices that changed, by falling number of samples; `every` and `texts` as for `token_shares`.
 
     `count` is the number of places, `of` that of places with this first choice of the base, `changed` that of places
-    among these with any other of the adapted model; `after` is the commonest of the texts `before` these places,
-    `after_count` and `after_of` are `count` and `of` after it. A change that the control makes too isn't counted.
+    among these with any other of the adapted model; `share` is that of the summed KL(P || Q) at places of the change;
+    `after` is the commonest of the texts `before` these, and `after_count`, `after_of` and `after_changed` are `count`,
+    `of` and `changed` after it. A change that the control makes too isn't counted.
     """
     base, adapted = (every[0].values[f"{name}_choice"] for name in ("base", "adapted"))
     is_changed = base != adapted
     for control in every[1:]:
         is_changed = is_changed & (control.values["adapted_choice"] != adapted)
+    kl = every[0].values["kl_adapted_base"] * every[0].weight
     frame = pd.DataFrame({"base": base, "adapted": adapted, "sample": every[0].sample, "after": before})
-    table = frame[is_changed].groupby(["base", "adapted"])["sample"].agg(count="size", n_samples="nunique")
+    table = frame.assign(kl=kl / kl.sum())[is_changed].groupby(["base", "adapted"])
+    table = table.agg(count=("sample", "size"), n_samples=("sample", "nunique"), share=("kl", "sum"))
     table = table.reset_index().sort_values(["n_samples", "count"], ascending=False, kind="stable")
     table = table.assign(of=table["base"].map(frame["base"].value_counts()))
     table = table.assign(changed=table["base"].map(frame["base"][is_changed].value_counts()))
     after = frame[is_changed].value_counts(["base", "adapted", "after"]).rename("after_count").reset_index()
-    after = after.merge(frame.value_counts(["base", "after"]).rename("after_of").reset_index())
+    for name, part in (("after_of", frame), ("after_changed", frame[is_changed])):
+        after = after.merge(part.value_counts(["base", "after"]).rename(name).reset_index())
     table = table.merge(after.drop_duplicates(["base", "adapted"]), how="left")
     return table.assign(base=texts[table["base"]], adapted=texts[table["adapted"]])

@@ -23,7 +23,7 @@ N_NAMED = 3
 """Most tokens, forms or words that a sentence names."""
 MIN_SAMPLES = 3
 """Fewest samples in which a change of the first choice occurs that a sentence names."""
-CHOICE = ("base", "adapted", "count", "of", "after", "after_count", "after_of")
+CHOICE = ("base", "adapted", "count", "of", "after", "after_count", "after_of", "after_changed")
 """Variables of a changed first choice."""
 
 
@@ -54,8 +54,8 @@ def answer_what_changed(run: Run, explanation: Explanation) -> str:
     known = choices.isel(change=(choices["n_samples"] >= MIN_SAMPLES).values)
     sentences.append(f"The first choice is another one at {format_percent(n_changed / n)} of the places ({n_changed}).")
     if known.sizes["change"]:
-        examples = map(_describe_choice, rows_of(known, CHOICE)[:2])
-        sentences[1] = f"{sentences[1][:-1]}: most often {', and '.join(examples)}."
+        examples = map(_describe_choice, rows_of(known.sortby("share", ascending=False), CHOICE)[:2])
+        sentences[1] = f"{sentences[1][:-1]}. Where predictions change most: {'; '.join(examples)}."
     elif n_changed:
         sentences[1] += f" Can't tell which changes are habits: each occurs in fewer than {MIN_SAMPLES} samples."
     sentences.append(_token_sentence(changes))
@@ -64,11 +64,13 @@ def answer_what_changed(run: Run, explanation: Explanation) -> str:
 
 def _describe_choice(choice: Sequence[Any]) -> str:
     """Return a clause on a changed first choice, after the text before it if most of its places share that."""
-    base, adapted, count, of, after, after_count, after_of = choice
-    where = ""
-    if 2 * after_count > count:
-        where, count, of = f" after {quoted([after])}", after_count, after_of
-    return f"{quoted([base])} becomes {quoted([adapted])}{where} ({count} of {of} places)"
+    base, adapted, count, of, after, after_count, after_of, after_changed = choice
+    if 2 * after_count <= count:
+        return f"{quoted([base])} becomes {quoted([adapted])} ({count} of {of} places)"
+    start = f"after {quoted([after])}, {quoted([base])} becomes"
+    if after_changed == after_count:
+        return f"{start} {quoted([adapted])} ({after_count} of {after_of} places)"
+    return f"{start} another token ({after_changed} of {after_of} places), mostly {quoted([adapted])} ({after_count})"
 
 
 def _overall_sentence(run: Run, explanation: Explanation) -> str:
@@ -87,7 +89,7 @@ def _overall_sentence(run: Run, explanation: Explanation) -> str:
 def _token_sentence(changes: xr.DataTree) -> str:
     """Return a sentence on the tokens that gain and lose most, or that none does significantly."""
     named, n = named_tokens(changes), changes["tokens"].sizes["token_id"]
-    test = f"share of the change, gain less loss; p < {LEVEL} each, corrected for {n} tokens"
+    test = f"share of the change; p < {LEVEL} each, corrected for {n} tokens"
     parts = []
     for verb, sign in (("gain", 1), ("lose", -1)):
         own = named.isel(token_id=(sign * named["net"] > 0).values)
@@ -110,7 +112,7 @@ def answer_where_it_changes(changes: xr.DataTree) -> str:
         what = "tokens of the {}" if label == "role" else "{}"
         names = [
             f"{what.format(name if label == 'role' else quoted([name]))} ({format_error(kl, error)} nat, {n} places)"
-            for name, kl, error, n in rows[:N_NAMED]
+            for name, kl, error, n in rows[:2]
         ]
         parts += [f"after {join_names(names)}"] if names else []
     text = "Can't tell after which tokens predictions change most: none is significantly above the mean ({{}} nat)."
@@ -118,14 +120,14 @@ def answer_where_it_changes(changes: xr.DataTree) -> str:
         text = f"Predictions change most {'; '.join(parts)} (mean {{}} nat; p < {LEVEL} each, corrected)."
     text = text.format(format_number(mean))
     words, n = significant(changes["words"].to_dataset()), changes["words"].sizes["word"]
-    if words.sizes["word"]:
-        named = (
-            f"{quoted([word])} ({format_error(kl, error)} nat after it, {format_number(without)} in samples without; "
-            f"p = {format_number(p)})"
-            for word, kl, error, without, p in rows_of(words, ("word", "kl", "kl_se", "kl_without", "p"))[:3]
-        )
-        return f"{text} They change otherwise in samples with {', '.join(named)}, corrected for {n} words."
-    return f"{text} No word changes what follows it significantly ({n} words)." if n else text
+    if not words.sizes["word"]:
+        return f"{text} Can't tell of any word whether it triggers a change ({n} words)." if n else text
+    named = (
+        f"{quoted([word])} ({format_error(kl, error)} nat after it, {format_number(without)} without it; p = "
+        f"{format_number(p)})"
+        for word, kl, error, without, p in rows_of(words, ("word", "kl", "kl_se", "kl_without", "p"))[:2]
+    )
+    return f"{text} Words that may trigger or mark a change: {' and '.join(named)}."
 
 
 def _above(rows: xr.Dataset, mean: float) -> xr.Dataset:
@@ -148,7 +150,7 @@ def answer_which_forms(changes: xr.DataTree) -> str:
         if own.sizes["form"]:
             names = (
                 f"{form} ({format_percent(base)} to {format_percent(adapted)})"
-                for form, base, adapted in rows_of(own, ("form", "base_share", "adapted_share"))[:N_NAMED]
+                for form, base, adapted in rows_of(own, ("form", "base_share", "adapted_share"))[:2]
             )
             parts.append(f"{verb} often: {', '.join(names)}")
     text = (
@@ -158,7 +160,7 @@ def answer_which_forms(changes: xr.DataTree) -> str:
     )
     themes = changes["themes"].to_dataset()
     if not themes.sizes["theme"]:
-        return f"{text} No theme, a group of tokens that gain at the same places, is the same in halves of the samples."
+        return f"{text} No group of tokens that gain together is the same in both halves of the samples."
     groups = (
         f"{quoted([token for token in tokens if token][:N_NAMED])} ({format_percent(share)} of the change)"
         for tokens, share in rows_of(themes, ("tokens", "share"))[:3]

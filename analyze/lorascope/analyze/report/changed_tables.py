@@ -43,16 +43,26 @@ def _tokens_table(changes: xr.DataTree, places: str) -> str:
 
 def _choices_table(changes: xr.DataTree, places: str) -> str:
     """Return an HTML table of the first choices that changed in most samples."""
-    choices = rows_of(changes["choices"].to_dataset(), ("n_samples", *CHOICE))[:N_ROWS]
+    choices = changes["choices"].to_dataset().sortby("share", ascending=False)
     rows = [
-        (quoted([base]), quoted([adapted]), count, of, n, f"{quoted([after])} ({after_count} of {after_of})")
-        for n, base, adapted, count, of, after, after_count, after_of in choices
+        (
+            quoted([base]),
+            quoted([adapted]),
+            format_percent(share),
+            f"{count} of {of}",
+            n,
+            f"{quoted([after])} ({after_count} of {after_of})",
+        )
+        for share, n, base, adapted, count, of, after, after_count, after_of, _ in rows_of(
+            choices, ("share", "n_samples", *CHOICE)
+        )[:N_ROWS]
     ]
     caption = (
-        "The most likely next token, where the adapter changes it: at how many places, of how many at which the base "
-        f"chooses that token, and in how many samples; the commonest text before, with both counts. Over {places}."
+        "The most likely next token, where the adapter changes it. Share: of the summed KL. At how many places, of how "
+        "many at which the base chooses that token; in how many samples; and the commonest text before, with both "
+        f"counts. Over {places}."
     )
-    columns = ("base chooses", "adapted model chooses", "places", "of", "samples", "mostly after")
+    columns = ("base chooses", "adapted model chooses", "share", "places", "samples", "mostly after")
     return table(columns, rows, n_names=2, caption=caption) if rows else ""
 
 

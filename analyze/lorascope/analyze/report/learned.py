@@ -11,7 +11,6 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.directions.directions import contexts
-from lorascope.analyze.directions.drivers import N_DRAWS
 from lorascope.analyze.results.format import format_number, format_percent
 from lorascope.stores import Run
 from lorascope.stores.visible import one_line
@@ -51,14 +50,12 @@ def answer_which_directions(run: Run, explanation: Explanation) -> str:
         for place, (word, n) in enumerate(words)
     )
     example = one_line(f"{texts['before'].values[0]}[{texts['text'].values[0]}]{texts['after'].values[0]}")
-    test = f"p = {format_number(p)}, from {N_DRAWS} random mixtures of the module's directions"
     names = "" if "text" in run.tokens else "token ids "
-    tokens = describe_tokens(explanation.directions, explanation.directions.attrs["n_tokens"])
     return (
         f"Of what the adapter adds to {name}{_main_component_reason(explanation)}, one direction of {rank} has "
-        f"{format_percent(share)} ({format_percent(1 / rank)} if all were equal; squared length over {tokens}). It is "
+        f"{format_percent(share)} ({format_percent(1 / rank)} if all were equal). It is "
         f"strongest at {names}{counts}, first of all in “{example}”, and {'' if p <= LEVEL else 'not significantly '}"
-        f"more about one token than random directions are ({test})."
+        f"more about one token than random directions (p = {format_number(p)})."
     )
 
 
@@ -80,8 +77,7 @@ def answer_how_many_ranks(explanation: Explanation) -> str:
     return (
         f"A module needs {round(n_99 / n, 1):g} of its {round(rank / n, 1):g} directions on average for 99 % of what "
         f"the adapter adds ({n_99} of {rank} in {n} modules; {error}), and {round(n_90 / n, 1):g} for 90 % (squared "
-        f"length over {tokens}).{zero} `lorascope adapter --truncate` writes a smaller adapter and measures what it "
-        "loses."
+        f"length over {tokens}).{zero}"
     )
 
 

@@ -50,8 +50,7 @@ def _importance_sentence(importance: xr.DataTree) -> str:
     """Return a sentence on layers, kinds and the module of largest importance, or that none is significant."""
     components = importance["components"].to_dataset().sortby("value", ascending=False)
     what = (
-        "importance: how far predictions would move without a part, a KL divergence estimated from gradients; over "
-        f"{sample_count(importance.attrs['n_samples'])}"
+        f"importance: KL without the part, estimated from gradients, over {sample_count(importance.attrs['n_samples'])}"
     )
     value, error = components["value"].values, components["se"].values
     if not value[0] > 2 * error[0]:
@@ -61,15 +60,13 @@ def _importance_sentence(importance: xr.DataTree) -> str:
         shares = importance[node]["share"].to_series().to_dict()
         if len(shares) > 1:
             n, names = fewest_for_half(shares, plural)
-            equal = f"; {format_percent(n / len(shares))} if all were equal" if not clauses else ""
             share = sum(sorted(shares.values())[-n:])
-            clauses.append(f"{names} ({format_percent(share)} of all {plural.split()[0]}'{equal})")
-    first = f"{components['component'].values[0]} ({format_error(value[0], error[0])} nat"
+            clauses.append(f"{names} ({format_percent(share)}; {format_percent(n / len(shares))} if all were equal)")
+    first = f"of modules on {components['component'].values[0]} ({format_error(value[0], error[0])} nat"
     if len(value) > 1:
         behind, spread = value[0] - value[1], np.hypot(error[0], error[1])
         first += f", {'' if behind > 2 * spread else 'not significantly '}more than any other"
-    clauses.append(f"of single modules on {first})")
-    return f"Predictions depend most on {', '.join(clauses)}; {what}."
+    return f"Predictions depend most on {', '.join([*clauses, first])}; {what})."
 
 
 def _ablation_sentence(ablation: xr.Dataset) -> str:
@@ -89,10 +86,10 @@ def _ablation_sentence(ablation: xr.Dataset) -> str:
     tie = ""
     if equal:
         others = join_names(equal) if len(equal) <= MOST_EQUAL else f"{len(equal)} other {parts}"
-        tie = f" Without {others} they change about as much (the difference is less than twice its error)."
+        tie = f"; not significantly more than without {others}"
     return (
-        "When parts are taken out one at a time, predictions of the next token change most without "
-        f"{names[top]}: {describe_kl(kl)} (KL {format_error(kl, error)} nat over {tokens}).{tie}"
+        "With parts taken out one at a time, predictions change most without "
+        f"{names[top]} (KL {format_error(kl, error)} nat over {tokens}{tie})."
     )
 
 

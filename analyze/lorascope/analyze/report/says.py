@@ -21,7 +21,7 @@ N_WORDS = 20
 """Most words in a table."""
 NOTHING = "∎"
 """Mark where a reply ends and the other goes on."""
-MOST_CHARACTERS = 80
+MOST_CHARACTERS = 60
 """Most characters of each reply of the pair that a sentence shows."""
 MOST_PROMPTS = 100
 """Most prompts whose replies are shown."""
@@ -44,8 +44,8 @@ def answer_what_it_says(run: Run, explanation: Explanation) -> str:
         columns = (own[name].values.tolist() for name in ("word", "adapted", "base"))
         names = [f"{quoted([word])} ({n}, not {n_base})" for word, n, n_base in zip(*columns, strict=True)]
         parts += [f"{what} of them have {', '.join(names)}"] if names else []
-    test = f"McNemar's test over prompts, corrected for {int(words['p'].notnull().sum())} words and signs"
-    claim = f"{'; '.join(parts)}; p < {LEVEL} each" if parts else "no word or sign differs significantly"
+    test = f"McNemar's test, corrected for {int(words['p'].notnull().sum())} words and signs"
+    claim = f"{'; '.join(parts)}; p < {LEVEL} each" if parts else "no word differs significantly"
     gain = ((replies["loglik_1"] - replies["loglik_0"]) / replies["n_tokens"].clip(min=1)).sel(scale=1)
     pair = replies.isel(prompt=int(gain.values.argmax()))
     shown = [pair["prompt"].item(), *pair["text"].sel(scale=[0, 1]).values.tolist()]

@@ -35,8 +35,8 @@ def answer_where_it_acts(result: xr.DataTree) -> str:
     if not miub > 0:
         return short_answer_where_it_acts(result)
     return (
-        f"{main_places(result)} Effect: how far a module's output moves (Jensen-Shannon divergence, 0 to 0.693 nat; "
-        f"their sum, MIUB, is {format_error(miub, error)} nat over {sample_count(result.attrs['n_samples'])}). "
+        f"{main_places(result)} Effect: how far a module's output moves (Jensen-Shannon divergence; "
+        f"the sum, MIUB, is {format_error(miub, error)} nat over {sample_count(result.attrs['n_samples'])}). "
         f"{compare_with_shuffled(result)}"
     )
 
@@ -122,10 +122,10 @@ def compare_with_shuffled(result: xr.DataTree) -> str:
     if not null > 0:
         return "Whether that is much isn't known, since the same changes in random order have no known effect."
     ratio = js / null
-    size, meaning = "about as large", "it shows how large the changes are, and hardly what they do"
+    size, meaning = "about as large", "it shows how large they are, hardly what they do"
     if not 1 / LARGE < ratio < LARGE:
         size = "smaller" if ratio > 1 else "larger"
-        meaning = "it depends on which numbers of an output change, not only on how much they change"
+        meaning = "it depends on which numbers change, not only on how much"
     return (
         f"With the same changes in random order the effect is {size} (real / shuffled = {format_number(ratio)}): "
         f"{meaning}."
