@@ -80,6 +80,7 @@ def measure(folder: Path, rank: int, limit: int) -> Iterator[dict[str, Any]]:
             out = folders[name] = folder / f"rank-{rank}-{name}"
             shutil.rmtree(out, ignore_errors=True)
             report, branches = truncatable_branches(whole, out)
+            assert [branch.path for branch in branches] == list(run.component_paths)  # so both are in one order
             sizes = np.repeat(list(map(n_direction_parameters, branches)), rank).reshape(-1, rank)
             kept = largest(values_by(order, run, sizes), sizes, share)
             result = write_truncated(whole, out, report, [np.flatnonzero(layer) for layer in kept])
