@@ -290,12 +290,20 @@ def read(folder: Path, round_: str) -> None:
     (RESULTS / f"{round_}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def find_run(folder: Path, what: str, adapter: str) -> Any:
+    """The finished run of a round that has an adapter; a round may have several. None without one."""
+    from lorascope.stores import open_run
+
+    runs = map(open_run, sorted(folder.glob(f"{what}*.zarr")))
+    return next((run for run in runs if adapter in run.adapters and run.finished), None)
+
+
 def read_page(folder: Path, round_: str, name: str, sets: Mapping[str, Mapping[str, Sequence[str]]]) -> dict[str, Any]:
     """What the page of an adapter's run names, and how many words it was named from."""
     from lorascope.analyze import changes, open_run, reply_words
 
-    adapter, paths = identifier(name), sorted((folder / round_).glob("changes*.zarr"))
-    run = next(run for run in map(open_run, paths) if adapter in run.adapters and run.finished)
+    adapter = identifier(name)
+    run, answered = (find_run(folder / round_, what, adapter) for what in ("changes", "replies"))
     controls = {control: open_run(place_of(folder, round_, control, "changes.zarr")) for control in CONTROLS}
     trees = {control: changes(run, adapter=adapter, control=baseline) for control, baseline in controls.items()}
     control = min(trees, key=lambda key: float(abs(trees[key]["tokens"]["net"]).sum()))
@@ -315,8 +323,8 @@ def read_page(folder: Path, round_: str, name: str, sets: Mapping[str, Mapping[s
     }
     page |= {"tokens": page["tokens"].to_dict("records"), "forms": page["forms"].to_dict("index")}
     every = {"tokens": {*words_of(tokens["text"])}}
-    if (answered := folder / round_ / "replies.zarr").exists():
-        replies = reply_words(open_run(answered), adapter=adapter).to_dataframe()
+    if answered is not None:
+        replies = reply_words(answered, adapter=adapter).to_dataframe()
         replies = replies[replies["kind"].isin(["word", "sign", "repeated"])]
         page["replies"] = sorted(named(replies[replies["adapted"] > replies["base"]]).index)
         every["replies"] = {*words_of(replies.index)}
