@@ -242,7 +242,7 @@ class Card:
             if not any(at <= first and first + place.nbytes <= at + n for at, n in self.registered.items()):
                 stream.run(stream.n_asked)  # CUDA itself copies so from and to memory that isn't page-locked
                 return place.copy_(hidden)
-            place.fill_(torch.nan)
+            place.fill_(torch.nan if place.is_floating_point() else torch.iinfo(place.dtype).min)
             stream.jobs.append((place, hidden))
             stream.n_asked += 1
         weakref.finalize(values, self._poison, hidden)
@@ -304,7 +304,7 @@ class Card:
 
     def _poison(self, values: T) -> None:
         with self.lock, torch.inference_mode():
-            values.fill_(torch.nan)
+            values.fill_(torch.nan if values.is_floating_point() else torch.iinfo(values.dtype).min)
 
 
 @pytest.fixture

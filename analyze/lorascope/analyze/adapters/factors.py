@@ -6,17 +6,19 @@ import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 from safetensors import SafetensorError, safe_open
 
-from lorascope.stores import Run
 from lorascope.stores.adapter_settings import KEY_PATTERN, belongs_to_adapter, read_adapter_settings
 from lorascope.stores.errors import Problem, join_problems
 from lorascope.stores.format.digests import canonical_json
 from lorascope.stores.json_document import read_tensor_header
+
+if TYPE_CHECKING:  # `read` of an adapter's folder needs no xarray
+    from lorascope.stores import Run
 
 UNSUPPORTED_SETTINGS = ("kasa_config", "monteclora_config", "use_bdlora", "use_qalora", "target_parameters")
 """Settings of variants whose change of a layer's weight isn't the single product s B A."""
@@ -177,7 +179,7 @@ def hash_adapter(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def require_captured(folder: Path, run: Run, name: str, *, option: str) -> None:
+def require_captured(folder: Path, run: "Run", name: str, *, option: str) -> None:
     """Raise ValueError if a folder's weights, given as `option`, aren't those of the run's adapter of this name.
 
     A run that doesn't know its adapter's hash isn't refused.
