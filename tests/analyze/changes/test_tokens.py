@@ -87,7 +87,6 @@ def test_choices_are_counted() -> None:
         assert row.count == both.sum() > 0
         assert row.n_samples == len(set(SAMPLE[both]))
         assert row.of == (base == row.base).sum()
-        assert row.changed == ((base == row.base) & (base != adapted)).sum()
         texts, counts = np.unique(before[both].astype(str), return_counts=True)
         assert row.after in texts[counts == counts.max()]
         assert row.after_count == counts.max()

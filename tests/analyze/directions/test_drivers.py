@@ -71,10 +71,8 @@ def test_a_driver_is_the_token_with_the_smallest_chance_of_all_draws() -> None:
     for top in (np.array([5, 5, 9, 5]), np.array([9, 9, 2, 2]), np.array([2, 5, 2, 9])):
         chances = {i: np.mean([draw.count(i) >= (top == i).sum() for draw in draws]) for i in np.unique(top).tolist()}
         best = min(chances, key=lambda i: chances[i])
-        driver, count, share, chance = _driver(top, ids, counts)
-        assert (driver, count, share) == (best, (top == best).sum(), (population == best).mean())
-        assert chance == pytest.approx(chances[best])
-    assert _driver(np.empty(0, np.int64), ids, counts)[:2] == (-1, 0)
+        assert _driver(top, ids, counts) == ((top == best).sum(), pytest.approx(chances[best]))
+    assert _driver(np.empty(0, np.int64), ids, counts) == (0, pytest.approx(np.nan, nan_ok=True))
 
 
 def test_random_directions_of_tokens_that_cluster_have_a_driver_no_more_often_than_p_says(tmp_path: Path) -> None:
@@ -107,10 +105,8 @@ def test_a_planted_token_drives_and_a_shared_beginning_does_not(tmp_path: Path) 
     strongest = np.argsort(-np.abs(scores), kind="stable")
     different = list(dict.fromkeys(zip(ids[strongest], strongest % 30, strict=True)))[:10]
     assert [(ids[token], token % 30) for token in planted["token"].values] == different
-    n_different = len(set(zip(ids.tolist(), (np.arange(600) % 30).tolist(), strict=True)))
-    n_planted = len({place % 30 for place in places.tolist()})
-    assert (int(planted["driver"]), int(planted["driver_count"])) == (7, 10)
-    assert float(planted["driver_share"]) == pytest.approx(n_planted / n_different)
+    assert (ids[planted["token"].values] == 7).all()
+    assert int(planted["driver_count"]) == 10
     assert float(planted["driver_p"]) <= 0.05
     assert ids[shared["token"].values].tolist().count(3) == 1
     assert float(shared["driver_p"]) > 0.05

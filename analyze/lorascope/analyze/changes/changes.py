@@ -16,7 +16,6 @@ from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike
 from lorascope.stores.reading.token_choice import TokenChoice, describe_choice
 
-from .errors import ratio, standard_errors
 from .forms import form_shares
 from .groups import first_words, group_means, texts_before, word_differences
 from .places import Places, read_places
@@ -34,11 +33,10 @@ MEANINGS = {
     "adapted": "first choice of the adapted model",
     "count": "number of places with this change",
     "of": "number of places with this first choice of the base",
-    "changed": "number of places among these with another first choice of the adapted model",
     "after": "commonest text before the places with this change",
     "after_count": "number of places with this change after that text",
     "after_of": "number of places after that text with this first choice of the base",
-    "after_changed": "number of places among these with another first choice of the adapted model",
+    "after_changed": "number of places among after_of with another first choice of the adapted model",
     "adapted_share": "share of the adapted model's next tokens, from draws",
     "base_share": "share of the base's next tokens, from draws",
     "difference": "adapted_share - base_share",
@@ -93,10 +91,10 @@ def changes(
 
         - `tokens` (token_id), by falling |net|: `text`; `gain`, the share of the summed KL(P || Q) that is its p
           log(p/q) where that is among the 20 largest; `loss`, of KL(Q || P) alike; `net` = gain - loss, its `p`.
-        - `choices` (change): first choices that changed from `base` to `adapted` (texts), at `count` places of
-          `n_samples` samples. The base's choice stands at `of` places, and is `changed` to any other at this many;
-          `share` is that of the summed KL(P || Q) at places of the change; `after` is the commonest text before, and
-          `after_count`, `after_of` and `after_changed` are counts after it.
+        - `choices` (change): first choices that changed from `base` to `adapted` (texts), at `count` of the `of` places
+          with this choice of the base, in `n_samples` samples; `share` is that of the summed KL(P || Q) at places of
+          the change; `after` is the commonest text before, after which `after_count` of `after_of` places change so,
+          and `after_changed` to any other choice.
         - `forms` (form): `adapted_share` and `base_share` of next tokens with a form, their `difference`, its `p`;
           `gain` and `loss`, shares of KL in such tokens. Letters and languages are shares of words.
         - `themes` (theme): its strongest `tokens` (theme, top), `share` of the summed KL(P || Q), five `contexts` with
@@ -144,10 +142,7 @@ def changes(
         "themes": ("theme", lambda: _with_texts(run, find_themes(every), every[0], texts)),
         "roles": ("role", lambda: group_means(every[0], kl, np.array(ROLES, object)[role])),
         "positions": ("position", lambda: group_means(every[0], kl, np.array(BINS)[place_bin])),
-        "previous": (
-            "previous",
-            lambda: _previous(every[0], kl, before),
-        ),
+        "previous": ("previous", lambda: _previous(every[0], kl, before)),
         "words": ("word", lambda: _words(run, every[0], kl, words, role * len(BINS) + place_bin)),
     }
     attributes = _attributes(run, adapter, every[0]) | {"tokens": describe_choice(tokens)}
@@ -162,11 +157,9 @@ def changes(
 def _attributes(run: Run, adapter: str | None, places: Places) -> dict[str, Any]:
     """Return the root attributes: provenance, mean KL with errors, and numbers of places and samples."""
     numbers: dict[str, Any] = {"n_tokens": len(places.token), "n_samples": places.n_samples}
-    for kl in SIDES.values():
-        mean, residual = ratio(
-            places.sums(places.values[kl])[:, None], places.sums(np.ones(len(places.token)))[:, None]
-        )
-        numbers |= {kl: float(mean[0]), f"{kl}_se": float(standard_errors(residual)[0])}
+    for name in SIDES.values():
+        mean = group_means(places, places.values[name], np.zeros(len(places.token), int)).iloc[0]
+        numbers |= {name: float(mean["kl"]), f"{name}_se": float(mean["kl_se"])}
     gain = places.sums(np.nansum(places.values["gain"], axis=1)).sum()
     share = float(gain / places.sums(places.values["kl_adapted_base"]).sum())
     return {**run_attributes(run, adapter), **numbers, "kept_share": share, "n_not_finite": places.n_not_finite}

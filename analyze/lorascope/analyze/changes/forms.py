@@ -4,7 +4,6 @@ import re
 import string
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
@@ -14,7 +13,7 @@ from lorascope.analyze.results.holm import holm
 from .errors import difference, ratio, standard_errors, t_test
 from .languages import COMMONEST_WORDS
 from .places import Places
-from .tokens import MIN_SAMPLES, SIDES, count_matrix, value_sums
+from .tokens import MIN_SAMPLES, SIDES, kl_shares, token_sums
 
 SCRIPTS = {
     *("LATIN", "CYRILLIC", "GREEK", "ARABIC", "HEBREW", "DEVANAGARI", "THAI"),
@@ -77,22 +76,13 @@ def form_shares(every: Sequence[Places], texts: np.ndarray) -> pd.DataFrame:
     has_form = np.array([[name in own for name in names] for own in forms], float)
     is_word = np.array([["word" in own] for own in forms], float)
     among = np.where([name.startswith(OF_WORDS) for name in names], is_word, 1.0)
-    drawn = [(_draw_sums(places, "adapted", ids), _draw_sums(places, "base", ids)) for places in every]
-    shares = [[ratio(sums @ has_form, sums @ among) for sums in pair] for pair in drawn]
-    value, residual = difference([(p[0] - q[0], p[1] - q[1]) for p, q in shares])
-    error, n_samples = standard_errors(residual), ((drawn[0][0] + drawn[0][1]) @ has_form > 0).sum(axis=0)
+    drawn = [[token_sums(places, name, ids, places.sample) for name in known[:2]] for places in every]
+    shares = [[ratio(draws @ has_form, draws @ among) for draws in pair] for pair in drawn]
+    value, residual = difference([difference(pair) for pair in shares])
+    error, n_samples = standard_errors(residual), (sum(drawn[0]) @ has_form > 0).sum(axis=0)
     p = holm(np.where(n_samples >= MIN_SAMPLES, t_test(value, error, every[0].n_samples), np.nan))
     table = {"form": names, "adapted_share": shares[0][0][0], "base_share": shares[0][1][0], "difference": value}
     table |= {"difference_se": error, "p": p, "n_samples": n_samples}
-    for side, kl in SIDES.items():
-        sums = [value_sums(places, side, ids, places.sample) @ has_form for places in every]
-        totals = [places.sums(places.values[kl])[:, None] for places in every]
-        table[side] = difference([ratio(*pair) for pair in zip(sums, totals, strict=True)])[0]
+    for side in SIDES:
+        table[side] = kl_shares(every, side, [token_sums(own, side, ids, own.sample) @ has_form for own in every])[0]
     return pd.DataFrame(table)
-
-
-def _draw_sums(places: Places, model: str, ids: np.ndarray) -> Any:
-    """Return weighted shares of draws that are an id, summed over a sample's places, sparse (sample, id)."""
-    draws = places.values[f"{model}_draw"]
-    weights = np.broadcast_to(places.weight[:, None] / draws.shape[1], draws.shape)
-    return count_matrix(draws, weights, ids, places.sample)

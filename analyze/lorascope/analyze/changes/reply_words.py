@@ -9,17 +9,17 @@ import numpy as np
 import xarray as xr
 from scipy import stats  # type: ignore[import-untyped]
 
+from lorascope.analyze.results.holm import holm
+from lorascope.analyze.results.weights import standard_error
 from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.errors import StoreError
 from lorascope.stores.format.tables import REPLY_SCALES
 from lorascope.stores.reading.read import RunLike
 
-from ..results.holm import holm
-
 LEAST_DIFFERING = 6
 """Fewest prompts whose replies differ in a word for a test of it: with fewer, not even p alone could be below 0.05."""
 OUTER_KINDS = ("beginning", "ending")
-ONLY = ("only_base", "only_adapted")
+COUNTS = ("base", "adapted", "only_base", "only_adapted")
 Trait = tuple[str, str]
 """Text and kind of what a reply has; a beginning's text ends with an ellipsis, and an ending's begins with one."""
 N_OUTER = 3
@@ -67,23 +67,15 @@ def reply_words(run: RunLike, *, adapter: str | None = None, scale: float = 1.0)
     if scale not in REPLY_SCALES[1:]:
         raise ValueError(f"`scale` is {scale!r}; allowed are {REPLY_SCALES[1:]}")
     replies = by_scale(open_as_written(run).replies(adapter))
-    prompts: dict[float, defaultdict[Trait, set[int]]] = {}
-    for number in (REPLY_SCALES[0], scale):
-        own = replies.sel(scale=number)
-        prompts[number] = defaultdict(set)
-        for index, (text, is_complete) in enumerate(zip(own["text"].values, own["is_complete"].values, strict=True)):
-            for trait in _traits(str(text), bool(is_complete)):
-                prompts[number][trait].add(index)
+    prompts: dict[float, defaultdict[Trait, set[int]]] = {REPLY_SCALES[0]: defaultdict(set), scale: defaultdict(set)}
+    for number, having in prompts.items():
+        own = (replies[name].sel(scale=number).values.tolist() for name in ("text", "is_complete"))
+        for prompt, reply in enumerate(zip(*own, strict=True)):
+            for trait in _traits(*reply):
+                having[trait].add(prompt)
     base, adapted = prompts.values()
-    counts = {
-        trait: (
-            len(base[trait]),
-            len(adapted[trait]),
-            len(base[trait] - adapted[trait]),
-            len(adapted[trait] - base[trait]),
-        )
-        for trait in {*base, *adapted}
-    }
+    pairs = {trait: (base[trait], adapted[trait]) for trait in {*base, *adapted}}
+    counts = {trait: (len(a), len(b), len(a - b), len(b - a)) for trait, (a, b) in pairs.items()}
     traits = sorted(t for t in counts if t[1] not in OUTER_KINDS or sum(counts[t][2:]) >= LEAST_DIFFERING)
     values = np.array([counts[trait] for trait in traits], np.int64).reshape(-1, 4).T
     n_differing = values[2] + values[3]
@@ -91,7 +83,7 @@ def reply_words(run: RunLike, *, adapter: str | None = None, scale: float = 1.0)
     p = holm(np.where(n_differing >= LEAST_DIFFERING, p, np.nan))
     order = np.lexsort((-n_differing, p))  # NaN come last
     return xr.Dataset(
-        {name: ("word", column[order]) for name, column in zip(("base", "adapted", *ONLY), values, strict=True)}
+        {name: ("word", column[order]) for name, column in zip(COUNTS, values, strict=True)}
         | {"p": ("word", p[order], {"long_name": "p of McNemar's exact test over prompts, after Holm's correction"})},
         coords={
             "word": np.array([text for text, _ in traits], object)[order],
@@ -134,15 +126,12 @@ def reply_lengths(run: RunLike, *, adapter: str | None = None) -> xr.Dataset:
         "is_complete": replies["is_complete"],
         "gain": (replies["loglik_1"] - replies["loglik_0"]) / replies["n_tokens"].clip(min=1),
     }
-    table = xr.Dataset(measures).to_dataarray("measure").astype(float)
-    numbers, n = {"mean": table, "difference": table - table.sel(scale=0, drop=True)}, table.sizes["prompt"]
-    spread = table.mean("prompt") * np.nan  # of one prompt
-    errors = {
-        f"{name}_se": values.std("prompt", ddof=1) / n**0.5 if n > 1 else spread for name, values in numbers.items()
-    }
-    return xr.Dataset(
-        {name: values.mean("prompt") for name, values in numbers.items()} | errors, attrs={"n_prompts": n}
-    )
+    table = xr.Dataset(measures).to_dataarray("measure").astype(float).transpose("prompt", "measure", "scale")
+    result = xr.Dataset(coords=table.drop_vars("prompt").coords, attrs={"n_prompts": table.sizes["prompt"]})
+    for name, values in {"mean": table, "difference": table - table.sel(scale=0, drop=True)}.items():
+        result[name] = values.mean("prompt")
+        result[f"{name}_se"] = (("measure", "scale"), standard_error(values.values))
+    return result
 
 
 def by_scale(replies: xr.Dataset) -> xr.Dataset:
@@ -155,8 +144,7 @@ def by_scale(replies: xr.Dataset) -> xr.Dataset:
         )
     columns = {
         name: (("prompt", "scale"), values.values.reshape(-1, n_scales))
-        for name, values in replies.items()
-        if name not in ("prompt", "scale")
+        for name, values in replies.drop_vars(["prompt", "scale"]).items()
     }
     return xr.Dataset(columns, coords={"prompt": replies["prompt"].values[::n_scales], "scale": list(REPLY_SCALES)})
 

@@ -11,7 +11,7 @@ from lorascope.analyze.results.largest import largest_places
 
 from .errors import ratio, standard_errors, t_test
 from .places import Places
-from .tokens import SIDES, frequent_tokens, value_sums
+from .tokens import SIDES, frequent_tokens, token_sums
 
 MOST_THEMES = 8
 """Largest number of factors; used is the last of the first numbers in a row at which all factors are stable."""
@@ -48,7 +48,7 @@ def find_themes(every: Sequence[Places]) -> dict[str, np.ndarray]:
 def _place_values(every: Sequence[Places], side: str, ids: np.ndarray) -> Any:
     """Return a sparse matrix (place, id) of gains or losses in nats, less the control's in proportion to its KL."""
     kl, rows = [places.sums(places.values[SIDES[side]]).sum() for places in every], np.arange(len(every[0].token))
-    first, *rest = (value_sums(places, side, ids, rows) * (kl[0] / own) for places, own in zip(every, kl, strict=True))
+    first, *rest = (token_sums(places, side, ids, rows) * (kl[0] / own) for places, own in zip(every, kl, strict=True))
     return first - rest[0] if rest else first
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
 from lorascope.analyze.results.holm import holm
 
@@ -31,18 +31,27 @@ def frequent_tokens(places: Places) -> tuple[Int64[np.ndarray, " id"], Int64[np.
     return ids[is_tested], counts[is_tested]
 
 
-def value_sums(places: Places, side: str, ids: np.ndarray, rows: np.ndarray) -> Any:
-    """Return a sparse matrix (row, id) of weighted gains or losses in nats of ascending ids, by each place's row."""
-    tokens, values = places.values[f"{side}_token"], places.values[side] * places.weight[:, None]
-    return count_matrix(np.where(np.isin(tokens, ids), tokens, -1), values, ids, rows)
+def token_sums(places: Places, name: str, ids: np.ndarray, rows: np.ndarray) -> Any:
+    """Return weighted sums by each place's row and by ascending id, sparse (row, id); other ids don't count.
 
-
-def count_matrix(tokens: np.ndarray, values: np.ndarray, ids: np.ndarray, rows: np.ndarray) -> Any:
-    """Return sums of values (place, token) by each place's row and by id, sparse (row, id); -1 is no token."""
+    They are of the values `gain` or `loss` in nats, or count the draws `adapted_draw` or `base_draw`.
+    """
     from scipy import sparse  # type: ignore[import-untyped]
 
-    cells = np.broadcast_to(rows[:, None], tokens.shape)[tokens >= 0], np.searchsorted(ids, tokens[tokens >= 0])
-    return sparse.csr_array((values[tokens >= 0], cells), shape=(rows.max() + 1, len(ids)))
+    tokens, values = (
+        (places.values[f"{name}_token"], places.values[name]) if name in SIDES else (places.values[name], 1)
+    )
+    weighted, is_counted = np.broadcast_to(places.weight[:, None] * values, tokens.shape), np.isin(tokens, ids)
+    cells = np.broadcast_to(rows[:, None], tokens.shape)[is_counted], np.searchsorted(ids, tokens[is_counted])
+    return sparse.csr_array((weighted[is_counted], cells), shape=(rows.max() + 1, len(ids)))
+
+
+def kl_shares(
+    every: Sequence[Places], side: str, sums: Sequence[Float64[np.ndarray, "sample estimate"]]
+) -> tuple[Float64[np.ndarray, " estimate"], Float64[np.ndarray, "sample estimate"]]:
+    """Return sums of gains or losses as shares of the summed KL, and residuals; the control's are subtracted."""
+    totals = (places.sums(places.values[SIDES[side]])[:, None] for places in every)
+    return difference([ratio(*pair) for pair in zip(sums, totals, strict=True)])
 
 
 def token_shares(every: Sequence[Places], texts: np.ndarray) -> pd.DataFrame:
@@ -51,19 +60,14 @@ def token_shares(every: Sequence[Places], texts: np.ndarray) -> pd.DataFrame:
     `every` is the run's places, then the control's if there is one, whose shares are subtracted; `texts` are by id.
     """
     ids, n_samples = frequent_tokens(every[0])
-    sums = {side: [value_sums(places, side, ids, places.sample).tocsc() for places in every] for side in SIDES}
-    totals = {side: [places.sums(places.values[kl])[:, None] for places in every] for side, kl in SIDES.items()}
-    blocks = [pd.DataFrame({"gain": [], "gain_se": [], "loss": [], "loss_se": [], "net": [], "net_se": []})]
-    for start in range(0, len(ids), BLOCK):
+    sums = {side: [token_sums(places, side, ids, places.sample).tocsc() for places in every] for side in SIDES}
+    blocks = []
+    for start in range(0, max(len(ids), 1), BLOCK):
         part = slice(start, start + BLOCK)
-        (gain, gain_residual), (loss, loss_residual) = (
-            difference([ratio(m[:, part].toarray(), kl) for m, kl in zip(sums[side], totals[side], strict=True)])
-            for side in SIDES
-        )
-        columns = {"gain": gain, "gain_se": standard_errors(gain_residual), "loss": loss}
-        columns |= {"loss_se": standard_errors(loss_residual), "net": gain - loss}
-        columns |= {"net_se": standard_errors(gain_residual - loss_residual)}
-        blocks.append(pd.DataFrame(columns))
+        shares = {side: kl_shares(every, side, [own[:, part].toarray() for own in sums[side]]) for side in SIDES}
+        shares["net"] = difference([shares["gain"], shares["loss"]])
+        columns = {name: {"": value, "_se": standard_errors(residual)} for name, (value, residual) in shares.items()}
+        blocks.append(pd.DataFrame({name + end: own for name, both in columns.items() for end, own in both.items()}))
     table = pd.concat(blocks, ignore_index=True)
     p = holm(t_test(table["net"].to_numpy(), table["net_se"].to_numpy(), every[0].n_samples))
     table = pd.DataFrame({"token_id": ids, "text": texts[ids]}).join(table).assign(p=p, n_samples=n_samples)
@@ -73,10 +77,10 @@ def token_shares(every: Sequence[Places], texts: np.ndarray) -> pd.DataFrame:
 def changed_choices(every: Sequence[Places], texts: np.ndarray, before: np.ndarray) -> pd.DataFrame:
     """Return first choices that changed, by falling number of samples; `every` and `texts` as for `token_shares`.
 
-    `count` is the number of places, `of` that of places with this first choice of the base, `changed` that of places
-    among these with any other of the adapted model; `share` is that of the summed KL(P || Q) at places of the change;
-    `after` is the commonest of the texts `before` these, and `after_count`, `after_of` and `after_changed` are `count`,
-    `of` and `changed` after it. A change that the control makes too isn't counted.
+    `count` is the number of places, `of` that of places with this first choice of the base; `share` is that of the
+    summed KL(P || Q) at places of the change; `after` is the commonest of the texts `before` these, `after_count` and
+    `after_of` are `count` and `of` after it, and `after_changed` is the number of places among `after_of` with any
+    other first choice of the adapted model. A change that the control makes too isn't counted.
     """
     base, adapted = (every[0].values[f"{name}_choice"] for name in ("base", "adapted"))
     is_changed = base != adapted
@@ -88,7 +92,6 @@ def changed_choices(every: Sequence[Places], texts: np.ndarray, before: np.ndarr
     table = table.agg(count=("sample", "size"), n_samples=("sample", "nunique"), share=("kl", "sum"))
     table = table.reset_index().sort_values(["n_samples", "count"], ascending=False, kind="stable")
     table = table.assign(of=table["base"].map(frame["base"].value_counts()))
-    table = table.assign(changed=table["base"].map(frame["base"][is_changed].value_counts()))
     after = frame[is_changed].value_counts(["base", "adapted", "after"]).rename("after_count").reset_index()
     for name, part in (("after_of", frame), ("after_changed", frame[is_changed])):
         after = after.merge(part.value_counts(["base", "after"]).rename(name).reset_index())

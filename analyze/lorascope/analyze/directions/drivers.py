@@ -1,4 +1,4 @@
-"""Number of directions that each component uses, and the token that drives (is over-represented in) its first one."""
+"""Number of directions that each component uses, and the tokens at which its first one is strongest."""
 
 from collections.abc import Sequence
 
@@ -39,11 +39,10 @@ def directions_by_component(
           (component, half), the same in two halves of the data (every other row of 1,024 tokens), NaN if there is one
           row; `first_share`, the share of the first direction.
         - `token` (component, top): tokens with the largest |score| along the first direction, -1 if there are fewer.
-        - `driver`: id of the most over-represented token among these; `driver_count`, how often it occurs there;
-          `driver_share`, its share of all tokens; `driver_p`, the share of random directions (with this one) whose
-          strongest tokens are as concentrated on one id. A random direction is a mixture of all of the component's
-          directions, each scaled to the same share. p says whether the first direction is more about one token than
-          they are; most directions have some driver.
+        - `driver_count`, how often the most over-represented token (id) occurs among these; `driver_p`, the share of
+          random directions (with this one) whose strongest tokens are as concentrated on one id. A random direction is
+          a mixture of all of the component's directions, each scaled to the same share. p says whether the first
+          direction is more about one token than they are; most directions have some driver.
 
         Tokens with the same id and position count once: samples that begin alike have the same deltas there.
     """
@@ -53,35 +52,29 @@ def directions_by_component(
     token_ids = run.tokens["token_id"].values.astype(np.int64)
     places = token_ids << 32 | run.tokens["position"].values.astype(np.int64)
     ids, counts = np.unique(np.unique(places[used]) >> 32, return_counts=True)
-
-    def driver_of(top: np.ndarray) -> tuple[int, int, float, float]:
-        """Return id, count, share and chance of the id that is most over-represented among these tokens."""
-        return _driver(token_ids[top[top >= 0]], ids, counts)
-
-    tops = [_without_repeats(each.top_token[0], places) for each in decomposed]
-    drivers = [driver_of(top) for top in tops]
-    chances = [[driver_of(_without_repeats(draw, places))[3] for draw in draws] for draws in mixtures]
+    tops = [
+        [_without_repeats(top, places) for top in (each.top_token[0], *draws)]  # of the first direction and random ones
+        for each, draws in zip(decomposed, mixtures, strict=True)
+    ]
+    drivers = np.array([[_driver(token_ids[top], ids, counts) for top in own] for own in tops])
+    driver_counts, chances = np.moveaxis(drivers, 2, 0)
     values = {
         "rank": [each.rotation.shape[1] for each in decomposed],
         "n_90": [n_leading(each.share, 0.9) for each in decomposed],
         "n_99": [n_leading(each.share, 0.99) for each in decomposed],
         "first_share": [each.share[0] for each in decomposed],
-        "driver": [driver[0] for driver in drivers],
-        "driver_count": [driver[1] for driver in drivers],
-        "driver_share": [driver[2] for driver in drivers],
-        "driver_p": [
-            (1 + sum(chance <= driver[3] for chance in random)) / (1 + N_DRAWS) if driver[1] else np.nan
-            for driver, random in zip(drivers, chances, strict=True)
-        ],
+        "driver_count": driver_counts[:, 0].astype(int),
+        "driver_p": np.where(driver_counts[:, 0] > 0, (chances <= chances[:, :1]).mean(axis=1), np.nan),
     }
     halves = [
         [n_leading(share, 0.99) if np.isfinite(share).all() else np.nan for share in each.half_share]
         for each in decomposed
     ]
+    first = [np.pad(own[0], (0, N_TOP - len(own[0])), constant_values=-1) for own in tops]
     rows = [run.component_paths.index(source.component) for source in sources]
     return xr.Dataset(
         {name: ("component", np.array(column)) for name, column in values.items()}
-        | {"n_99_half": (("component", "half"), halves), "token": (("component", "top"), np.stack(tops))},
+        | {"n_99_half": (("component", "half"), halves), "token": (("component", "top"), np.stack(first))},
         coords={
             "component": [source.component for source in sources],
             **{name: ("component", run.components[name].values[rows]) for name in ("kind", "layer")},
@@ -91,10 +84,9 @@ def directions_by_component(
 
 
 def _without_repeats(tokens: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Return the first `N_TOP` tokens that differ in `places` (id and position), filled up with -1."""
+    """Return the first `N_TOP` tokens that differ in `places` (id and position); -1 is no token."""
     tokens = tokens[tokens >= 0]
-    first = np.sort(np.unique(places[tokens], return_index=True)[1])[:N_TOP]
-    return np.pad(tokens[first], (0, N_TOP - len(first)), constant_values=-1)
+    return tokens[np.sort(np.unique(places[tokens], return_index=True)[1])[:N_TOP]]
 
 
 def _strongest_of_mixtures(
@@ -115,8 +107,8 @@ def _strongest_of_mixtures(
     return [top.token for top in strongest_tokens(sources, mixtures, used, N_STRONGEST, n_workers, progress)]
 
 
-def _driver(top_ids: np.ndarray, ids: np.ndarray, counts: np.ndarray) -> tuple[int, int, float, float]:
-    """Return the most over-represented id among `top_ids`: the id, its count, its share of all tokens, its chance.
+def _driver(top_ids: np.ndarray, ids: np.ndarray, counts: np.ndarray) -> tuple[int, float]:
+    """Return how often the most over-represented id occurs among `top_ids`, and its chance; 0 and NaN without ids.
 
     `counts` is how often each of `ids` occurs among all tokens. The chance is that of at least this count if tokens
     were drawn at random. It only ranks ids and isn't a p-value, since tokens of similar meaning cluster along any
@@ -125,9 +117,8 @@ def _driver(top_ids: np.ndarray, ids: np.ndarray, counts: np.ndarray) -> tuple[i
     from scipy.stats import hypergeom  # type: ignore[import-untyped]
 
     if not len(top_ids):
-        return -1, 0, np.nan, np.nan
+        return 0, np.nan
     different, n_top = np.unique(top_ids, return_counts=True)
-    n_all, n_tokens = counts[np.searchsorted(ids, different)], int(counts.sum())
-    chances = hypergeom.sf(n_top - 1, n_tokens, n_all, len(top_ids))
+    chances = hypergeom.sf(n_top - 1, counts.sum(), counts[np.searchsorted(ids, different)], len(top_ids))
     best = int(np.argmin(chances))
-    return int(different[best]), int(n_top[best]), float(n_all[best] / n_tokens), float(chances[best])
+    return int(n_top[best]), float(chances[best])

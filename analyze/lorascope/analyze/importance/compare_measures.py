@@ -41,23 +41,27 @@ def ablation_by_part(run: Run, adapter: str | None = None) -> xr.Dataset | None:
     StoreError
         If the run has no ablation, or a chunk is broken.
     """
+    ablated = _ablated_samples(run, adapter)
+    if not len(ablated):
+        return None
+    values = ablated.values
+    behind = values[:, [values.mean(axis=0).argmax()]] - values
+    numbers = {"kl": values.mean(axis=0), "kl_se": standard_error(values)}
+    numbers |= {"behind": behind.mean(axis=0), "behind_se": standard_error(behind)}
+    columns = {name: ("part", column) for name, column in numbers.items()}
+    return xr.Dataset(columns, coords={"part": ablated["part"].values}, attrs=ablated.attrs)
+
+
+def _ablated_samples(run: Run, adapter: str | None) -> xr.DataArray:
+    """Return the KL (sample, part) of removing parts, in nats, of the samples (indices) that were wholly ablated."""
     ablation = run.ablation(adapter)
     labels = {"counted": ("token", run.committed.values), "weight": ("token", token_weights(run))}
     measured = xr.Dataset({"kl": ablation.rename(part="component")}).assign_coords(labels)
     by_sample = reduce_tokens(measured, "kl", run)
-    used = usable_samples(measured, run, "mean") & np.isfinite(by_sample).all(axis=1)
-    if not used.any():
-        return None
-    values = by_sample[used]
-    behind = values[:, [values.mean(axis=0).argmax()]] - values
+    used = np.flatnonzero(usable_samples(measured, run, "mean") & np.isfinite(by_sample).all(axis=1))
     lengths = (run.samples["token_stop"] - run.samples["token_start"]).values[used]
-    numbers = {"kl": values.mean(axis=0), "kl_se": standard_error(values)}
-    numbers |= {"behind": behind.mean(axis=0), "behind_se": standard_error(behind)}
-    return xr.Dataset(
-        {name: ("part", column) for name, column in numbers.items()},
-        coords={"part": ablation["part"].values},
-        attrs={"parts": ablation.attrs["parts"], "n_samples": int(used.sum()), "n_tokens": int(lengths.sum())},
-    )
+    attributes = {"parts": ablation.attrs["parts"], "n_samples": len(used), "n_tokens": int(lengths.sum())}
+    return xr.DataArray(by_sample[used], [("sample", used), ("part", ablation["part"].values)], attrs=attributes)
 
 
 TOKEN_MEASURES = ("js", "delta_ratio", "js_permuted", "effective_width")
@@ -146,32 +150,31 @@ def compare_measures(
     """
     refuse_draws(n_draws, seed, level)
     run = open_as_written(run)
-    ablation = run.ablation(adapter)
-    if ablation.attrs["parts"] != "components":
+    ablated = _ablated_samples(run, adapter)
+    if ablated.attrs["parts"] != "components":
         raise StoreError(
-            f"{run.place.name!r} has the ablation of {ablation.attrs['parts']!r}; only that of 'components' can be "
+            f"{run.place.name!r} has the ablation of {ablated.attrs['parts']!r}; only that of 'components' can be "
             "compared with measures of components: capture with `--ablate components`"
         )
+    if not len(ablated):
+        raise StoreError(f"no sample of {run.place.name!r} is completely ablated yet; capture more of it")
     if weights is not None:
         require_captured(Path(weights), run, adapter or run.adapters[0], option="weights")
-    names, parts = available_measures(run, TOKEN_MEASURES), set(ablation["part"].values.tolist())
+    names, parts = available_measures(run, TOKEN_MEASURES), set(ablated["part"].values.tolist())
     ranks = dict(zip(run.component_paths, run.adapter(adapter)["rank"].values.tolist(), strict=True))
     paths = [path for path, rank in ranks.items() if rank > 0 and path in parts]
     if measured is None:
         measured = measure_run(run, names, adapter=adapter, components=paths, n_workers=n_workers, progress=progress)
     elif measured["component"].values.tolist() != paths:
         measured = measured.sel(component=paths)
-    measured = measured.assign(ablation=(("token", "component"), ablation.sel(part=paths).data))
-    tables = {name: reduce_tokens(measured, name, run) for name in ("ablation", *names)}
-    used = usable_samples(measured, run, "mean") & np.isfinite(tables["ablation"]).all(axis=1)
-    if not used.any():
-        raise StoreError(f"no sample of {run.place.name!r} is completely ablated yet; capture more of it")
-    unknown = np.full(tables["ablation"].shape, np.nan)
-    tables = {name: tables.get(name, unknown)[used] for name in ("ablation", *TOKEN_MEASURES)}
+    values, used = ablated.sel(part=paths).values, ablated["sample"].values
+    unknown = np.full(values.shape, np.nan)
+    tables = {name: reduce_tokens(measured, name, run)[used] if name in names else unknown for name in TOKEN_MEASURES}
+    tables["ablation"] = values
     fixed = {"weight_norm": _weight_norms(weights, paths), "depth": measured["layer"].values.astype(np.float64)}
     kinds = np.unique(measured["kind"].values.astype(str), return_inverse=True)[1]
     rng = np.random.default_rng(seed)
-    draws, importance = group_draws(int(used.sum()), n_draws, rng), None
+    draws, importance = group_draws(len(used), n_draws, rng), None
     if has_importance(run, adapter):
         samples, values = importance_by_component(run, adapter, paths)
         importance = values, rng.multinomial(len(samples), np.full(len(samples), 1 / len(samples)), len(draws.counts))
@@ -184,11 +187,10 @@ def compare_measures(
         if hole.any()
     ]
     if importance is not None:
-        common = np.isin(samples, np.flatnonzero(used)).sum()
+        common = np.isin(samples, used).sum()
         remarks.append(f"importance rests on {len(samples)} samples; {common} of them were ablated too")
-    counts = np.bincount(run.read_static("tokens/sample"), minlength=len(used))
     attributes = run_attributes(run, adapter) | {"remarks": json.dumps(remarks), "level": level, "n_draws": n_draws}
-    attributes |= {"seed": seed, "n_samples": int(used.sum()), "n_tokens": int(counts[used].sum())}
+    attributes |= {"seed": seed, **{name: ablated.attrs[name] for name in ("n_samples", "n_tokens")}}
     return correlations.assign_coords(measured.drop_dims("token").coords).assign_attrs(attributes)
 
 
@@ -205,25 +207,20 @@ def correlate(
     This is the result of `compare_measures` without labels. `tables` vary over samples, `fixed` measures don't;
     `importance` are values of samples of its own, and how often each draw has these.
     """
-    n = len(tables["ablation"])
-    measures = COMPARED_MEASURES if importance is None else (*COMPARED_MEASURES, "importance")
+    sides = {name: (np.where(np.isfinite(table), table, np.nan), draws.counts) for name, table in tables.items()}
+    measures: tuple[str, ...] = COMPARED_MEASURES
+    if importance is not None:
+        sides["importance"], measures = importance, (*measures, "importance")
 
-    def means(counts: np.ndarray, others: np.ndarray | None) -> dict[str, np.ndarray]:
-        """Return measure -> means over samples, (draw, component), weighted by `counts` (draw, sample).
-
-        Those of importance are weighted by `others`, or equally.
-        """
-        shares = counts / counts.sum(axis=1, keepdims=True)
-        values = {name: shares @ np.where(np.isfinite(table), table, np.nan) for name, table in tables.items()}
-        if importance is not None:
-            weights = np.ones((1, len(importance[0]))) if others is None else others
-            values["importance"] = weights / weights.sum(axis=1, keepdims=True) @ importance[0]
+    def means(counts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return measure -> means over samples, (draw, component), weighted by `counts` (draw, sample)."""
+        values = {name: n / n.sum(axis=1, keepdims=True) @ sides[name][0] for name, n in counts.items()}
         permuted = values["js_permuted"]
         ratio = np.divide(values["js"], permuted, out=np.full(permuted.shape, np.nan), where=permuted > 0)
         return values | {"js_over_permuted": ratio} | {k: np.broadcast_to(v, ratio.shape) for k, v in fixed.items()}
 
-    whole = means(np.ones((1, n)), None)
-    by_draw = means(draws.counts, None if importance is None else importance[1])
+    whole = means({name: np.ones((1, len(table))) for name, (table, _) in sides.items()})
+    by_draw = means({name: counts for name, (_, counts) in sides.items()})
     known = {m: np.isfinite(whole[m][0]) & np.isfinite(by_draw[m]).all(axis=0) for m in measures}
 
     def correlations(means_by_measure: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -234,7 +231,7 @@ def correlate(
         )
 
     r, drawn = correlations(whole)[..., 0], correlations(by_draw)  # (measure, correlation), and by draw
-    drawn = drawn if n > 1 else np.full_like(drawn, np.nan)
+    drawn = drawn if len(tables["ablation"]) > 1 else np.full_like(drawn, np.nan)
     ends = [
         [basic_interval(float(v), d, level, draws.weights) for v, d in zip(*m, strict=True)]
         for m in zip(r, drawn, strict=True)
