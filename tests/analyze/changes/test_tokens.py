@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from lorascope.analyze.changes import tokens
-from lorascope.analyze.changes.tokens import changed_choices, frequent_tokens, token_shares
+from lorascope.analyze.changes.tokens import changed_choices, difference, frequent_tokens, token_shares
+from lorascope.analyze.results.weights import ratio
 
 from .distributions import places_of, random_distributions
 
@@ -62,6 +63,13 @@ def test_tokens_of_two_samples_are_not_tested() -> None:
         ids, n_samples = frequent_tokens(places_of(p, q, SAMPLE))
         assert len(ids) == n_tested
         assert (n_samples == 3).all()
+
+
+def test_pairs_of_ratios_are_compared_sample_by_sample() -> None:
+    values = np.random.default_rng(2).normal(size=(9, 2))
+    value, residual = difference([ratio(values, np.ones((9, 1))), ratio(values + 0.5, np.ones((9, 1)))])
+    np.testing.assert_allclose(value, -0.5)
+    np.testing.assert_allclose(residual, 0, atol=1e-15)
 
 
 def test_an_equal_control_leaves_nothing() -> None:

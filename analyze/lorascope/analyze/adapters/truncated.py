@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float64, Int64
+from jaxtyping import Int64
 from safetensors import TensorSpec, serialize
 
 from lorascope.analyze.results.options import refuse_unwritable
@@ -155,28 +155,13 @@ def _truncate_all(
                 scaling = module_scaling(settings, BASE_LAYER.sub("", match["path"]))
                 stored[key] = narrow_factor(scaling * read_factor(file, tensor)[:, 0], tensor.dtype)
         for (path, down, up, _), numbers in zip(branches, chosen, strict=True):
-            B, A = _truncate_factors(
-                read_factor(file, up), read_factor(file, down), module_scaling(settings, path), numbers
-            )
+            (left, R_B), (right, R_A) = np.linalg.qr(read_factor(file, up)), np.linalg.qr(read_factor(file, down).T)
+            U, sigma, V = np.linalg.svd(module_scaling(settings, path) * (R_B @ R_A.T), full_matrices=False)
+            root = np.sqrt(sigma[numbers])
+            B, A = (left @ U[:, numbers]) * root, root[:, None] * (V[numbers] @ right.T)
             stored[key_of[down]] = narrow_factor(A.reshape(-1, *down.shape[1:]), down.dtype)
             stored[key_of[up]] = narrow_factor(B.reshape(*B.shape, *up.shape[2:]), up.dtype)
     return stored
-
-
-def _truncate_factors(
-    B: Float64[np.ndarray, "d_out rank"],
-    A: Float64[np.ndarray, "rank d_in"],
-    scaling: float,
-    numbers: Int64[np.ndarray, " few"],
-) -> tuple[Float64[np.ndarray, "d_out few"], Float64[np.ndarray, "few d_in"]]:
-    """Return B and A of the singular directions of scaling * B A with these numbers, by descending singular value.
-
-    Those beyond the smallest width of the layer are zero.
-    """
-    (left, R_B), (right, R_A) = np.linalg.qr(B), np.linalg.qr(A.T)
-    U, sigma, V = np.linalg.svd(scaling * (R_B @ R_A.T), full_matrices=False)
-    root = np.sqrt(sigma[numbers])
-    return (left @ U[:, numbers]) * root, root[:, None] * (V[numbers] @ right.T)
 
 
 def _truncated_settings(settings: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[str, Any]:

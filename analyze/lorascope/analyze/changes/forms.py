@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.results.holm import holm
+from lorascope.analyze.results.weights import ratio, ratio_error, t_test
 
-from .errors import difference, ratio, standard_errors, t_test
 from .languages import COMMONEST_WORDS
 from .places import Places
-from .tokens import MIN_SAMPLES, SIDES, kl_shares, token_sums
+from .tokens import MIN_SAMPLES, SIDES, difference, kl_shares, token_sums
 
 SCRIPTS = {
     *("LATIN", "CYRILLIC", "GREEK", "ARABIC", "HEBREW", "DEVANAGARI", "THAI"),
@@ -79,7 +79,7 @@ def form_shares(every: Sequence[Places], texts: np.ndarray) -> pd.DataFrame:
     drawn = [[token_sums(places, name, ids, places.sample) for name in known[:2]] for places in every]
     shares = [[ratio(draws @ has_form, draws @ among) for draws in pair] for pair in drawn]
     value, residual = difference([difference(pair) for pair in shares])
-    error, n_samples = standard_errors(residual), (sum(drawn[0]) @ has_form > 0).sum(axis=0)
+    error, n_samples = ratio_error(residual), (sum(drawn[0]) @ has_form > 0).sum(axis=0)
     p = holm(np.where(n_samples >= MIN_SAMPLES, t_test(value, error, every[0].n_samples), np.nan))
     table = {"form": names, "adapted_share": shares[0][0][0], "base_share": shares[0][1][0], "difference": value}
     table |= {"difference_se": error, "p": p, "n_samples": n_samples}

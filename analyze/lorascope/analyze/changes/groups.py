@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.results.holm import holm
+from lorascope.analyze.results.weights import ratio, ratio_error
 
-from .errors import ratio, standard_errors
 from .places import Places
 from .tokens import MIN_SAMPLES
 
@@ -76,7 +76,7 @@ def word_differences(
             mean, residual = ratio(*((total[stops[early]] - total[start])[:, None] for total in totals))
             p = stats.mannwhitneyu(excess[early], excess[without]).pvalue
             n, mean_without = (stops[early] - start).sum(), sums[without].sum() / size[without].sum()
-            rows.append((word, mean[0], standard_errors(residual)[0], n, len(early), mean_without, p))
+            rows.append((word, mean[0], ratio_error(residual)[0], n, len(early), mean_without, p))
     table = pd.DataFrame(rows, columns=["word", "kl", "kl_se", "n", "n_samples", "kl_without", "p"])
     table = table.astype({"n": int, "n_samples": int, "p": float}).assign(p=holm(table["p"].to_numpy(float)))
     return table.sort_values(["p", "kl"], ascending=[True, False], kind="stable")

@@ -8,8 +8,8 @@ import numpy as np
 
 from lorascope.analyze.results.holm import holm
 from lorascope.analyze.results.largest import largest_places
+from lorascope.analyze.results.weights import ratio, ratio_error, t_test
 
-from .errors import ratio, standard_errors, t_test
 from .places import Places
 from .tokens import SIDES, frequent_tokens, token_sums
 
@@ -88,9 +88,9 @@ def _factor_table(
         "tokens": np.where(np.take_along_axis(by_token, top, axis=1) > 0, ids[top], -1),
         "places": np.stack([_strongest_places(column, places) for column in by_place.T]),
         "share": share,
-        "share_se": standard_errors(residual),
+        "share_se": ratio_error(residual),
         "stability": stability,
-        "p": np.where(value > 0, t_test(value, standard_errors(error), places.n_samples), 1.0),
+        "p": np.where(value > 0, t_test(value, ratio_error(error), places.n_samples), 1.0),
     }
 
 

@@ -8,8 +8,8 @@ import pandas as pd  # type: ignore[import-untyped]
 from jaxtyping import Float64, Int64
 
 from lorascope.analyze.results.holm import holm
+from lorascope.analyze.results.weights import ratio, ratio_error, t_test
 
-from .errors import difference, ratio, standard_errors, t_test
 from .places import Places
 
 MIN_SAMPLES = 3
@@ -46,6 +46,12 @@ def token_sums(places: Places, name: str, ids: np.ndarray, rows: np.ndarray) -> 
     return sparse.csr_array((weighted[is_counted], cells), shape=(rows.max() + 1, len(ids)))
 
 
+def difference(ratios: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first ratio and its residuals, less those of the second (the control's) if there is one."""
+    first, *rest = ratios
+    return (first[0] - rest[0][0], first[1] - rest[0][1]) if rest else first
+
+
 def kl_shares(
     every: Sequence[Places], side: str, sums: Sequence[Float64[np.ndarray, "sample estimate"]]
 ) -> tuple[Float64[np.ndarray, " estimate"], Float64[np.ndarray, "sample estimate"]]:
@@ -66,7 +72,7 @@ def token_shares(every: Sequence[Places], texts: np.ndarray) -> pd.DataFrame:
         part = slice(start, start + BLOCK)
         shares = {side: kl_shares(every, side, [own[:, part].toarray() for own in sums[side]]) for side in SIDES}
         shares["net"] = difference([shares["gain"], shares["loss"]])
-        columns = {name: {"": value, "_se": standard_errors(residual)} for name, (value, residual) in shares.items()}
+        columns = {name: {"": value, "_se": ratio_error(residual)} for name, (value, residual) in shares.items()}
         blocks.append(pd.DataFrame({name + end: own for name, both in columns.items() for end, own in both.items()}))
     table = pd.concat(blocks, ignore_index=True)
     p = holm(t_test(table["net"].to_numpy(), table["net_se"].to_numpy(), every[0].n_samples))

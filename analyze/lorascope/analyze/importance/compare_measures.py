@@ -227,7 +227,13 @@ def correlate(
         """Return each measure's correlations with the effect of ablation, (measure, correlation, draw)."""
         ablation = means_by_measure["ablation"]
         return np.array(
-            [_both_correlations(means_by_measure[m][:, at], ablation[:, at], kinds[at]) for m, at in known.items()]
+            [
+                [
+                    rank_correlation(means_by_measure[m][:, at], ablation[:, at], groups[at])
+                    for groups in (0 * kinds, kinds)
+                ]
+                for m, at in known.items()
+            ]
         )
 
     r, drawn = correlations(whole)[..., 0], correlations(by_draw)  # (measure, correlation), and by draw
@@ -246,17 +252,6 @@ def correlate(
     return result
 
 
-def _both_correlations(value: np.ndarray, ablation: np.ndarray, kinds: np.ndarray) -> list[np.ndarray]:
-    """Return rank correlations of `value` with `ablation` over components, overall and within `kinds`, each (draw,).
-
-    Both are NaN for too few components.
-    """
-    if value.shape[1] < MIN_COMPONENTS:
-        return [np.full(len(value), np.nan)] * len(CORRELATIONS)
-    kinds = np.unique(kinds, return_inverse=True)[1]
-    return [rank_correlation(value, ablation, groups) for groups in (np.zeros_like(kinds), kinds)]
-
-
 def rank_correlation(
     first: Float64[np.ndarray, "draw component"],
     second: Float64[np.ndarray, "draw component"],
@@ -264,11 +259,13 @@ def rank_correlation(
 ) -> Float64[np.ndarray, " draw"]:
     """Return, per draw, the correlation of ranks over components less their group means; Spearman's for one group.
 
-    It is NaN if a value is, or if nothing varies within groups.
+    It is NaN if a value is, for fewer than three components, or if nothing varies within groups.
     """
     from scipy.stats import rankdata  # type: ignore[import-untyped]  # takes a quarter of a second
 
-    one_hot = np.eye(groups.max() + 1)[groups]
+    if len(groups) < MIN_COMPONENTS:
+        return np.full(len(first), np.nan)
+    one_hot = (np.unique(groups) == groups[:, None]).astype(float)
     share = one_hot / one_hot.sum(axis=0)
     ranks = (rankdata(side, axis=1) for side in (first, second))
     x, y = (np.round(rank - rank @ share @ one_hot.T, 9) for rank in ranks)  # removes rounding errors

@@ -12,6 +12,7 @@ from lorascope.stores import Run
 from lorascope.stores.reading.read import RunLike, as_run
 
 from .format import format_change, format_error, format_number
+from .weights import ratio, ratio_error
 
 _ACCURACIES = {
     "correct": "ACC",
@@ -201,8 +202,5 @@ def _percentage(values: np.ndarray) -> Estimate:
 
 def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> Estimate:
     """Return the weighted mean over samples, and its standard error as a ratio estimate; NaN for one sample."""
-    n, total = len(values), weights.sum()
-    mean = float((weights * values).sum() / total)
-    if n < 2:
-        return Estimate(mean, np.nan)
-    return Estimate(mean, float(np.sqrt((weights**2 * (values - mean) ** 2).sum() * n / (n - 1)) / total))
+    mean, residual = ratio((weights * values)[:, None], weights[:, None])
+    return Estimate(float(mean[0]), float(ratio_error(residual)[0]))

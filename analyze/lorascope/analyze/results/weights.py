@@ -1,4 +1,4 @@
-"""Weights of tokens that were sampled at capture, and weighted statistics and standard errors."""
+"""Weights of tokens that were sampled at capture, and weighted statistics, their standard errors and t tests."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +24,34 @@ def standard_error(values: np.ndarray) -> Any:
     if len(values) < 2:
         return np.full(values.shape[1:], np.nan)[()]
     return values.std(axis=0, ddof=1) / np.sqrt(len(values))
+
+
+def ratio(
+    numerator: Float64[np.ndarray, "sample estimate"], denominator: Float64[np.ndarray, "sample ..."]
+) -> tuple[Float64[np.ndarray, " estimate"], Float64[np.ndarray, "sample estimate"]]:
+    """Return sums over sums, and residuals: what each sample adds to the error (Cochran 1977, Sampling, eq. 2.39)."""
+    total = denominator.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):  # NaN if there is nothing to divide by
+        share = numerator.sum(axis=0) / total
+        return share, (numerator - share * denominator) / total
+
+
+def ratio_error(residual: Float64[np.ndarray, "sample estimate"]) -> Float64[np.ndarray, " estimate"]:
+    """Return standard errors over samples from the residuals of `ratio`; NaN for one sample."""
+    n = len(residual)
+    return np.sqrt((residual**2).sum(axis=0) * n / (n - 1)) if n > 1 else np.full(residual.shape[1], np.nan)
+
+
+def t_test(value: np.ndarray, error: np.ndarray, n_samples: int) -> Float64[np.ndarray, " estimate"]:
+    """Return two-sided p-values of Student's t with n_samples - 1 degrees of freedom; NaN for a value and error of 0.
+
+    They are NaN too for fewer than three samples.
+    """
+    from scipy import stats  # type: ignore[import-untyped]  # a quarter of a second
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t = np.abs(value / error)
+    return np.asarray(2 * stats.t.sf(t, n_samples - 1)) if n_samples > 2 else np.full(len(t), np.nan)
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
