@@ -114,11 +114,9 @@ def test_only_measured_and_chosen_places_count(tmp_path: Path) -> None:
     measured = SAMPLE % 2 == 0
     kl = (p * np.log(p / q)).sum(axis=1)
     run = planted_run(tmp_path, measured=measured)
-    steps: list[tuple[int, int]] = []
-    result = changes(run, progress=lambda done, total: steps.append((done, total)))
+    result = changes(run)
     assert result.attrs["kl_adapted_base"] == pytest.approx(kl[measured].mean(), rel=1e-6)
     assert result.attrs["n_samples"] == 12
-    assert steps == [(number, 8) for number in range(1, 9)]
     early = changes(run, tokens="first:5")
     here = measured & (np.arange(480) % N_PLACES < 5)
     assert early.attrs["kl_adapted_base"] == pytest.approx(kl[here].mean(), rel=1e-6)

@@ -40,7 +40,7 @@ def found_of(tables: Mapping[str, np.ndarray], n_draws: int = 100, **fixed: np.n
     n, width = tables["ablation"].shape
     draws = group_draws(n, n_draws, np.random.default_rng(0))
     fixed = {"depth": np.arange(width) // 3.0, "weight_norm": np.full(width, np.nan)} | fixed
-    return correlate(tables, fixed, np.resize(KINDS, width), draws, 0.95)
+    return correlate(tables, fixed, np.resize(KINDS, width), draws)
 
 
 def test_correlations_are_scipys_of_the_means() -> None:
@@ -176,8 +176,8 @@ def test_runs_that_cannot_be_compared_say_what_they_need(small: Small, make_smal
         compare_measures(small.run)
     with pytest.raises(StoreError, match="has the ablation of 'layers'; only that of 'components' can be compared"):
         compare_measures(make_small(ablate="layers").run)
-    with pytest.raises(ValueError, match="`level` is 95; it must lie between 0 and 1"):
-        compare_measures(small.run, level=95)
+    with pytest.raises(ValueError, match="`n_draws` is 99; give a whole number of at least 100"):
+        compare_measures(small.run, n_draws=99)
 
 
 def write_adapter(folder: Path, paths: Sequence[str], *, seed: int = 0) -> None:
@@ -261,7 +261,7 @@ def test_intervals_contain_the_error_of_importances_own_samples() -> None:
     r = spearmanr(noisy.mean(axis=0), made["ablation"].mean(axis=0))[0]
     widths = []
     for counts in (np.random.default_rng(1).multinomial(6, np.full(6, 1 / 6), 200), np.ones((200, 6), int)):
-        result = correlate(made, fixed, KINDS, draws, 0.95, (noisy, counts)).sel(measure="importance")
+        result = correlate(made, fixed, KINDS, draws, (noisy, counts)).sel(measure="importance")
         assert float(result["spearman"]) == pytest.approx(r)
         widths.append(float(result["spearman_high"] - result["spearman_low"]))
     assert widths[0] > 4 * widths[1]

@@ -1,6 +1,6 @@
 """Counts what an adapter changes in the next token, over the places of a run: `changes`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores import Run
 from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.format.tables import ROLES
-from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike
 from lorascope.stores.reading.token_choice import TokenChoice, describe_choice
 
@@ -59,7 +58,6 @@ def changes(
     adapter: str | None = None,
     tokens: TokenChoice = "all",
     control: RunLike | None = None,
-    progress: Progress | None = None,
 ) -> xr.DataTree:
     """Return what an adapter changes in the next token: which tokens, forms, themes and choices, and at which places.
 
@@ -78,8 +76,6 @@ def changes(
     control
         A run of another adapter, of no interest (trained on neutral or shuffled texts), over the same samples. Its
         shares, differences and KL are subtracted, paired by place; changes of choices that it makes too don't count.
-    progress
-        Called with (steps done, steps in all).
 
     Returns
     -------
@@ -135,22 +131,18 @@ def changes(
     place_bin = np.searchsorted(BINS, position, side="right") - 1
     words = texts[columns["token_id"]]
     before = texts_before(every[0].token, words, columns["sample"])
-    makers: dict[str, tuple[str, Callable[[], Any]]] = {
-        "tokens": ("token_id", lambda: token_shares(every, texts)),
-        "choices": ("change", lambda: changed_choices(every, texts, before)),
-        "forms": ("form", lambda: form_shares(every, texts)),
-        "themes": ("theme", lambda: _with_texts(run, find_themes(every), every[0], texts)),
-        "roles": ("role", lambda: group_means(every[0], kl, np.array(ROLES, object)[role])),
-        "positions": ("position", lambda: group_means(every[0], kl, np.array(BINS)[place_bin])),
-        "previous": ("previous", lambda: _previous(every[0], kl, before)),
-        "words": ("word", lambda: _words(run, every[0], kl, words, role * len(BINS) + place_bin)),
-    }
     attributes = _attributes(run, adapter, every[0]) | {"tokens": describe_choice(tokens)}
-    nodes = {"/": xr.Dataset(attrs=attributes | ({} if baseline is None else {"control": baseline.place.name}))}
-    for number, (name, (dimension, make_table)) in enumerate(makers.items(), start=1):
-        nodes[name] = _dataset(dimension, make_table())
-        if progress is not None:
-            progress(number, len(makers))
+    nodes = {
+        "/": xr.Dataset(attrs=attributes | ({} if baseline is None else {"control": baseline.place.name})),
+        "tokens": _dataset("token_id", token_shares(every, texts)),
+        "choices": _dataset("change", changed_choices(every, texts, before)),
+        "forms": _dataset("form", form_shares(every, texts)),
+        "themes": _dataset("theme", _with_texts(run, find_themes(every), every[0], texts)),
+        "roles": _dataset("role", group_means(every[0], kl, np.array(ROLES, object)[role])),
+        "positions": _dataset("position", group_means(every[0], kl, np.array(BINS)[place_bin])),
+        "previous": _dataset("previous", _previous(every[0], kl, before)),
+        "words": _dataset("word", _words(run, every[0], kl, words, role * len(BINS) + place_bin)),
+    }
     return xr.DataTree.from_dict(nodes)
 
 

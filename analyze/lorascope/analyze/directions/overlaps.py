@@ -6,7 +6,6 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.information.projections import Axes, n_axes_for, principal_axes, project
-from lorascope.analyze.results.options import require_whole
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.reading.read import RunLike
@@ -16,6 +15,8 @@ from .directions import directions
 
 BASE_SHARE, MOST_AXES = 0.9, 64
 """Share of the base's variance that its principal directions have together, and their largest number."""
+N_DRAWS = 200
+"""Number of random subspaces that an overlap is compared with."""
 ROUNDING = 1e-6
 """Overlaps of float32 vectors that differ by less than this count as equal."""
 
@@ -92,8 +93,6 @@ def compare_directions(
     *,
     adapter: str | None = None,
     other_adapter: str | None = None,
-    n_draws: int = 200,
-    seed: int = 0,
 ) -> xr.Dataset:
     """Return the overlap of two adapters' directions of delta at a component, compared with random directions.
 
@@ -104,9 +103,9 @@ def compare_directions(
     xarray.Dataset
         `cosine` (angle): cosines of the min(k, l) principal angles, descending. `overlap`: the mean of their squares, 1
         if one subspace contains the other, 0 if they are orthogonal. `null_mean`: the mean over random subspaces, which
-        is exactly max(k, l)/d_out; `null_95`: the 95 % quantile of `n_draws` random subspaces; `p` = (1 + number of
-        these with an overlap at least as large) / (n_draws + 1). Attributes: provenance, the other run's as
-        `other_...`; k and l; `n_draws`, `seed`.
+        is exactly max(k, l)/d_out; `null_95`: the 95 % quantile of 200 random subspaces; `p` = (1 + number of these
+        with an overlap at least as large) / 201. Attributes: provenance, the other run's as `other_...`; k and l as
+        `n_directions` and `other_n_directions`.
 
         Random subspaces have nothing in common, but unrelated adapters of one model do: gradients reach a component
         along directions that the model prefers, and one seed gives both the same lora_A. A small p alone doesn't show
@@ -117,15 +116,12 @@ def compare_directions(
     StoreError
         As for `directions`, for either run.
     ValueError
-        If models or widths differ, a delta is zero or isn't finite, `n_draws` isn't a whole number of at least 1, or
-        `seed` is below 0.
+        If models or widths differ, or a delta is zero or isn't finite.
 
     References
     ----------
     Principal angles: Bjorck & Golub 1973, Mathematics of Computation 27, pp. 579-594.
     """
-    require_whole("n_draws", n_draws)
-    require_whole("seed", seed, 0)
     runs, adapters = (open_as_written(run), open_as_written(other)), (adapter, other_adapter)
     models = [str(opened.attributes.get("provenance", {}).get("model", {}).get("sha256", "")) for opened in runs]
     if all(models) and models[0] != models[1]:
@@ -140,12 +136,12 @@ def compare_directions(
     first, second = (result["vector"].values[: int(result["n_99"])].astype(np.float64) for result in both)
     few, many = sorted((len(first), len(second)))
     cosine = np.minimum(np.linalg.svd(first @ second.T, compute_uv=False), 1)
-    overlap, generator = float((cosine**2).mean()), np.random.default_rng(seed)
-    frames = (np.linalg.qr(generator.standard_normal((width, few))).Q for _ in range(n_draws))
+    overlap, generator = float((cosine**2).mean()), np.random.default_rng(0)
+    frames = (np.linalg.qr(generator.standard_normal((width, few))).Q for _ in range(N_DRAWS))
     drawn = np.array([(frame[:many] ** 2).sum() / few for frame in frames])  # any `many` axes are as good as others
     numbers = {"overlap": overlap, "null_mean": many / width, "null_95": float(np.quantile(drawn, 0.95))}
-    numbers["p"] = (1 + int((drawn >= overlap - ROUNDING).sum())) / (n_draws + 1)
+    numbers["p"] = (1 + int((drawn >= overlap - ROUNDING).sum())) / (N_DRAWS + 1)
     theirs = {f"other_{key}": value for key, value in run_attributes(runs[1], other_adapter).items()}
-    counts = {"n_directions": len(first), "other_n_directions": len(second), "n_draws": n_draws, "seed": seed}
+    counts = {"n_directions": len(first), "other_n_directions": len(second)}
     attributes = {"component": component, **run_attributes(runs[0], adapter), **theirs, **counts}
     return xr.Dataset({"cosine": ("angle", cosine), **numbers}, attrs=attributes)

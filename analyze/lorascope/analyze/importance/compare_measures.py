@@ -18,7 +18,6 @@ from lorascope.analyze.results.tree import run_attributes
 from lorascope.analyze.results.weights import standard_error, token_weights
 from lorascope.stores import Run, StoreError
 from lorascope.stores.checking.verify import open_as_written
-from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike
 
 from .importance import has_importance, importance_by_component
@@ -68,6 +67,8 @@ TOKEN_MEASURES = ("js", "delta_ratio", "js_permuted", "effective_width")
 """Compared measures that are means over tokens and samples."""
 COMPARED_MEASURES = ("js", "delta_ratio", "js_permuted", "js_over_permuted", "effective_width", "weight_norm", "depth")
 """Compared measures that every run has, in the order of the result; `importance` follows if it was measured."""
+LEVEL, SEED = 0.95, 0
+"""Confidence level of intervals, and seed of the bootstrap's draws."""
 MIN_COMPONENTS = 3
 """Least number of components for a rank correlation."""
 CORRELATIONS = {
@@ -82,12 +83,8 @@ def compare_measures(
     *,
     adapter: str | None = None,
     weights: str | Path | None = None,
-    level: float = 0.95,
     n_draws: int = 2000,
-    seed: int = 0,
     measured: xr.Dataset | None = None,
-    n_workers: int | None = None,
-    progress: Progress | None = None,
 ) -> xr.Dataset:
     """Return rank correlations over components between measures and the KL that removing a component's delta causes.
 
@@ -101,14 +98,10 @@ def compare_measures(
     weights
         The adapter's PEFT folder, for `weight_norm`: a run doesn't store lora_A. Its weights are compared with the
         run's hash of them, if it has one.
-    level, n_draws, seed
-        Confidence level of intervals; number of bootstrap draws of samples (all distinct ones if fewer exist); seed.
+    n_draws
+        Number of bootstrap draws of samples, at least 100; all distinct ones if fewer exist.
     measured
         What `measure_run` returned for at least those of `TOKEN_MEASURES` that the run has; nothing is computed again.
-    n_workers
-        Threads; by default one per processor. No number depends on it.
-    progress
-        Called with (tasks done, tasks in all).
 
     Returns
     -------
@@ -116,23 +109,22 @@ def compare_measures(
         By `measure` (js, delta_ratio, js_permuted, effective_width, their means over tokens and samples;
         js_over_permuted, a ratio of means; weight_norm, the Frobenius norm of s B A; depth, the layer; and importance,
         over its own samples, if the run has it): `spearman` with ablation, and `partial`, once the mean rank of each
-        kind of module is subtracted from both sides. Each has `_low` and `_high`, the ends of its interval, NaN for one
-        sample.
+        kind of module is subtracted from both sides. Each has `_low` and `_high`, the ends of its 95 % interval, NaN
+        for one sample.
 
         By `component`: `ablation` in nats, mean over samples, and its standard error `ablation_se`. `value` (measure,
         component) contains the compared values. Sampled tokens are weighted by the inverse of their probability.
 
         Components at which a measure isn't known or finite are excluded from its correlations, which are NaN if fewer
         than three remain; `remarks` (JSON list of sentences) says how many, and on which samples importance rests.
-        Other attributes: provenance, `n_samples`, `n_tokens`, `level`, `n_draws`, `seed`.
+        Other attributes: provenance, `n_samples`, `n_tokens`, `level`, `n_draws`.
 
     Raises
     ------
     StoreError
         If the run has no ablation, or not one of components; if no sample is completely ablated; or a chunk is broken.
     ValueError
-        If `weights` is another adapter than the captured one, or lacks a component, or `level`, `n_draws` or `seed`
-        can't be.
+        If `weights` is another adapter than the captured one or lacks a component, or `n_draws` is below 100.
 
     Notes
     -----
@@ -148,7 +140,7 @@ def compare_measures(
     ----------
     Spearman (1904), American Journal of Psychology 15, 72. Fisher (1924), Metron 3, 329 (partial correlation).
     """
-    refuse_draws(n_draws, seed, level)
+    refuse_draws(n_draws, SEED, LEVEL)
     run = open_as_written(run)
     ablated = _ablated_samples(run, adapter)
     if ablated.attrs["parts"] != "components":
@@ -164,7 +156,7 @@ def compare_measures(
     ranks = dict(zip(run.component_paths, run.adapter(adapter)["rank"].values.tolist(), strict=True))
     paths = [path for path, rank in ranks.items() if rank > 0 and path in parts]
     if measured is None:
-        measured = measure_run(run, names, adapter=adapter, components=paths, n_workers=n_workers, progress=progress)
+        measured = measure_run(run, names, adapter=adapter, components=paths)
     elif measured["component"].values.tolist() != paths:
         measured = measured.sel(component=paths)
     values, used = ablated.sel(part=paths).values, ablated["sample"].values
@@ -173,12 +165,12 @@ def compare_measures(
     tables["ablation"] = values
     fixed = {"weight_norm": _weight_norms(weights, paths), "depth": measured["layer"].values.astype(np.float64)}
     kinds = np.unique(measured["kind"].values.astype(str), return_inverse=True)[1]
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     draws, importance = group_draws(len(used), n_draws, rng), None
     if has_importance(run, adapter):
         samples, values = importance_by_component(run, adapter, paths)
         importance = values, rng.multinomial(len(samples), np.full(len(samples), 1 / len(samples)), len(draws.counts))
-    correlations = correlate(tables, fixed, kinds, draws, level, importance)
+    correlations = correlate(tables, fixed, kinds, draws, importance)
     holes = np.isnan(correlations["value"].transpose("measure", "component").values)
     remarks = [
         f"{name} excludes {int(hole.sum())} of {len(paths)} components, where it isn't known or finite, such as "
@@ -189,8 +181,8 @@ def compare_measures(
     if importance is not None:
         common = np.isin(samples, used).sum()
         remarks.append(f"importance rests on {len(samples)} samples; {common} of them were ablated too")
-    attributes = run_attributes(run, adapter) | {"remarks": json.dumps(remarks), "level": level, "n_draws": n_draws}
-    attributes |= {"seed": seed, **{name: ablated.attrs[name] for name in ("n_samples", "n_tokens")}}
+    attributes = run_attributes(run, adapter) | {"remarks": json.dumps(remarks), "level": LEVEL, "n_draws": n_draws}
+    attributes |= {name: ablated.attrs[name] for name in ("n_samples", "n_tokens")}
     return correlations.assign_coords(measured.drop_dims("token").coords).assign_attrs(attributes)
 
 
@@ -199,7 +191,6 @@ def correlate(
     fixed: Mapping[str, Float64[np.ndarray, " component"]],
     kinds: Int64[np.ndarray, " component"],
     draws: Draws,
-    level: float,
     importance: tuple[Float64[np.ndarray, "other component"], Int64[np.ndarray, "draw other"]] | None = None,
 ) -> xr.Dataset:
     """Return rank correlations of measures with the effect of ablation over components, with bootstrap intervals.
@@ -239,7 +230,7 @@ def correlate(
     r, drawn = correlations(whole)[..., 0], correlations(by_draw)  # (measure, correlation), and by draw
     drawn = drawn if len(tables["ablation"]) > 1 else np.full_like(drawn, np.nan)
     ends = [
-        [basic_interval(float(v), d, level, draws.weights) for v, d in zip(*m, strict=True)]
+        [basic_interval(float(v), d, LEVEL, draws.weights) for v, d in zip(*m, strict=True)]
         for m in zip(r, drawn, strict=True)
     ]
     result = xr.Dataset(coords={"measure": list(measures)})

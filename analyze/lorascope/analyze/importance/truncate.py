@@ -39,11 +39,10 @@ def truncate_adapter(
     Returns
     -------
     xr.Dataset
-        Over `component`, with the coordinates of `adapter_report`: `rank_before`, `rank` (at least 1), and `kept`, the
-        remaining share of the layer's summed importance (NaN where that is zero). `lost` and `lost_se`, in nats a
-        token: KL(whole || truncated) of the next token's distribution to second order, from the run's gradients, and
-        its standard error over samples. Attributes: `adapter` and its `file_sha256`, `share`, `n_parameters_before`,
-        `n_parameters`, `n_samples`.
+        Over `component`, with the coordinates of `adapter_report`: `rank_before` and `rank` (at least 1). `lost` and
+        `lost_se`, in nats a token: KL(whole || truncated) of the next token's distribution to second order, from the
+        run's gradients, and its standard error over samples. Attributes: `adapter` and its `file_sha256`, `share`,
+        `n_parameters_before`, `n_parameters`, `n_samples`.
 
     Raises
     ------
@@ -80,9 +79,6 @@ def truncate_adapter(
     stays = np.ones(len(layer), bool)
     stays[own] = choose_directions(value[own], layer[own], sizes[layer[own]], share)
     result = write_truncated(folder, target, report, [number[stays & (layer == k)] for k in range(len(branches))])
-    before, after = (np.bincount(layer[own], value[own] * factor) for factor in (1, stays[own]))
-    left = np.divide(after, before, out=np.full(len(branches), np.nan), where=before > 0)
-    result["kept"] = ("component", left, {"long_name": "share of the importance that is left", "units": "1"})
     lost = importance_by_sample(stored, (~stays).astype(int))[:, 1:].sum(axis=1)  # no column if all stay
     text = "KL(whole || truncated) of the next token's distribution, to second order"
     result["lost"] = ((), lost.mean(), {"long_name": text, "units": "nat/token"})

@@ -40,7 +40,7 @@ SCALE_VALUES = 2**24
 """Largest number of values of js behind a quantile; they are those of evenly spaced tokens."""
 
 
-def view_index(run: RunLike, *, n_workers: int | None = None, progress: Progress | None = None) -> Path:
+def view_index(run: RunLike, *, progress: Progress | None = None) -> Path:
     """Return the folder of a run's view index (data for the browser page); make it if missing or out of date.
 
     It is next to the run, `run.view.zarr` for `run.zarr`; for a remote run, it is in the current folder, with a digest
@@ -51,8 +51,6 @@ def view_index(run: RunLike, *, n_workers: int | None = None, progress: Progress
     ----------
     run
         An open run or its path or url, finished or not, with states or without.
-    n_workers
-        Number of threads; by default one per processor.
     progress
         Called with (done, total, part); every part counts from 0 again.
 
@@ -86,7 +84,7 @@ def view_index(run: RunLike, *, n_workers: int | None = None, progress: Progress
         )
     with file_lock(target), explain_full_disk(target, "what was computed stays for the next attempt"):
         if not _is_current(target, identity):  # another process may just have made it
-            _make_index(run, target, identity, n_workers, progress)
+            _make_index(run, target, identity, progress)
     return target
 
 
@@ -113,9 +111,7 @@ def _is_current(target: Path, identity: Mapping[str, Any]) -> bool:
     return all(attributes.get(name) == value for name, value in identity.items()) and not is_changed(target)
 
 
-def _make_index(
-    run: Run, target: Path, identity: Mapping[str, Any], n_workers: int | None, progress: Progress | None
-) -> None:
+def _make_index(run: Run, target: Path, identity: Mapping[str, Any], progress: Progress | None) -> None:
     """Compute the view index of a run in a temporary folder, and rename it to `target` once it is complete."""
     scratch = target.with_name(f".{target.name}.unfinished")
     partial, older = scratch / "index.zarr", scratch / "older.zarr"
@@ -142,9 +138,9 @@ def _make_index(
     for name in run.adapters:
         group = adapters.create_group(name)
         of = f" of {name}" if len(run.adapters) > 1 else ""
-        measured = _js_by_token(run, name, scratch / f"{name}.zarr", n_workers, progress_of(f"js{of}"))
+        measured = _js_by_token(run, name, scratch / f"{name}.zarr", progress_of(f"js{of}"))
         scale = _write_js(group, run, measured)
-        n_tokens = _write_directions(group, run, name, n_workers, progress_of(f"directions{of}"))
+        n_tokens = _write_directions(group, run, name, progress_of(f"directions{of}"))
         group.attrs.update({"scale": scale, "n_state_tokens": n_tokens})
     _consolidate(partial)
     add_digests(partial)
@@ -154,15 +150,14 @@ def _make_index(
     shutil.rmtree(scratch)
 
 
-def _js_by_token(run: Run, adapter: str, scratch: Path, n_workers: int | None, progress: Progress) -> xr.Dataset:
+def _js_by_token(run: Run, adapter: str, scratch: Path, progress: Progress) -> xr.Dataset:
     """Return a dataset of js (token, component), computed from states into `scratch`, or as measured at capture.
 
     Coordinates are those that reductions need, and the `place` of each component in the run.
     """
     touched = np.flatnonzero(run.adapter(adapter)["rank"].values > 0)
     if has_all_states(run) and touched.size:
-        options: dict[str, Any] = {"n_workers": n_workers, "progress": progress}
-        js = measure_resumable(run, ("js",), scratch, adapter=adapter, **options)["js"].variable
+        js = measure_resumable(run, ("js",), scratch, adapter=adapter, progress=progress)["js"].variable
     else:
         js = run.js(adapter).variable[:, touched]
     tokens = {"counted": ("token", run.committed.values), "weight": ("token", token_weights(run))}
@@ -199,7 +194,7 @@ def _quantile(values: np.ndarray) -> float:
     return float(np.quantile(values, SCALE_LEVEL, overwrite_input=True)) if values.size else 0.0
 
 
-def _write_directions(group: zarr.Group, run: Run, adapter: str, n_workers: int | None, progress: Progress) -> int:
+def _write_directions(group: zarr.Group, run: Run, adapter: str, progress: Progress) -> int:
     """Write directions and top tokens per component (if stored as factor); return how many tokens have states."""
     rank = int(run.adapter(adapter)["rank"].values.max())
     sources = component_sources(run, adapter) if run.has_states and rank else []
@@ -207,7 +202,7 @@ def _write_directions(group: zarr.Group, run: Run, adapter: str, n_workers: int 
     places = [run.component_paths.index(source.component) for source in sources]
     of_components: list[Directions] = []
     if sources and state_rows(sources[0]):
-        of_components = directions_of(sources, n_workers=n_workers, progress=progress)
+        of_components = directions_of(sources, progress=progress)
     sizes = {"component": len(run), "direction": rank}
     for name, axis, dtype, fill, chunks in (
         ("rotation", {"rank": rank}, "float32", np.nan, (1, rank, rank)),
