@@ -28,10 +28,10 @@ RANK = 16
 WINDOW = 512
 BATCH = 1024
 MODES: dict[str, dict[str, Any]] = {
-    "default": {"score": False, "changes": "none"},
-    "codec raw": {"score": False, "codec": "raw", "changes": "none"},
-    "states none": {"score": False, "states": "none", "changes": "none"},
-    "default and scores": {"changes": "none"},
+    "default": {"score": False},
+    "codec raw": {"score": False, "codec": "raw"},
+    "states none": {"score": False, "states": "none"},
+    "default and scores": {},
 }
 """Settings by line of the table; next-token changes, which take a pass more, have a table of their own on the page."""
 BARS = {"default": (1.50, 1.25), "codec raw": (1.30, 1.15), "states none": (1.20, 1.05), "default and scores": (0, 0)}
@@ -169,7 +169,7 @@ def run_capture(adapted: Adapted, data: Path, out: Path, n_rows: int, options: d
         limit=n_rows * BATCH // WINDOW,
         window_tokens=WINDOW,
         batch_tokens=BATCH,
-        **options,
+        **{"changes": "none", **options},
     )
     return capture(config, model=adapted.model, tokenizer=adapted.tokenizer)
 

@@ -117,7 +117,9 @@ def measure_cold(folder: Path, n_times: int) -> list[Took]:
 
 def start_cold(folder: Path, data: Path) -> Took:
     """Start the command, wait until its bar counts tokens, and stop it."""
-    words = f"--window-tokens {WINDOW} --batch-tokens {BATCH} --limit {BATCH // WINDOW} --no-score".split()
+    words = (
+        f"--window-tokens {WINDOW} --batch-tokens {BATCH} --limit {BATCH // WINDOW} --no-score --changes none".split()
+    )
     paths = ["--model", "model", "--adapter", "adapter", "--data", str(data), "--out", f"{time.monotonic_ns()}.zarr"]
     ours, theirs = pty.openpty()
     start = time.perf_counter()

@@ -130,6 +130,7 @@ def capture_as_child(folder: Path, writer: str, n_tokens: int, queue_bytes: int,
     run = capture(
         CaptureConfig(
             score=False,
+            changes="none",
             model="random",
             adapter=(str(folder / "adapter"),),
             data=(str(folder / "facts.txt"),),

@@ -78,7 +78,8 @@ def run_lorascope(model: Any, batches: torch.Tensor, out: Path, work: Path) -> N
         limit=batches.shape[0] * batches.shape[1],
         window_tokens=batches.shape[2],
         batch_tokens=batches.shape[1] * batches.shape[2],
-        score=False,  # passes of their own, which are no part of the job
+        score=False,  # passes of their own, which are no part of the job, as are those for changes
+        changes="none",
         codec=os.environ["CODEC"],
     )
     capture(config, model=model, tokenizer=AutoTokenizer.from_pretrained(str(work / "model")))

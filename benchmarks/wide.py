@@ -125,6 +125,7 @@ def run_capture(shape: str, folder: Path, n_rows: int) -> tuple[float, dict[str,
         adapter=(str(folder / "adapter"),),
         data=(str(folder / "facts.txt"),),
         out=str(folder / "run.zarr"),
+        changes="none",
     )
     start = time.perf_counter()
     run = capture(settings, model=model, tokenizer=byte_tokenizer())

@@ -80,7 +80,7 @@ def test_replies_and_likelihoods_are_those_of_transformers(
     tiny_model: Any, tiny_tokenizer: Any, options: dict[str, Any], batch_tokens: int
 ) -> None:
     model = adapted_model(tiny_model, names=("one", "two"), **options)
-    prompts = encode_reply_prompts(PROMPTS, tiny_tokenizer, max_length=256)
+    prompts = encode_reply_prompts(PROMPTS, tiny_tokenizer, 256)
     columns = all_replies(model, tiny_tokenizer, prompts, ("one", "two"), ALONE, None, batch_tokens=batch_tokens)
     assert len(columns) == 18
     for adapter in ("one", "two"):
@@ -105,7 +105,7 @@ def test_replies_and_likelihoods_are_those_of_transformers(
 
 def test_an_end_completes_a_reply(tiny_model: Any, tiny_tokenizer: Any) -> None:
     model = adapted_model(tiny_model)
-    prompts = encode_reply_prompts(PROMPTS, tiny_tokenizer, max_length=256)
+    prompts = encode_reply_prompts(PROMPTS, tiny_tokenizer, 256)
     first = greedy(at_scale(model, "default", 1), tiny_tokenizer(PROMPTS[0])["input_ids"])
     assert len(first) == REPLY_TOKENS
     model.get_base_model().generation_config.eos_token_id = [first[5]]
@@ -135,11 +135,11 @@ def test_scaling_and_adapters_are_restored(tiny_model: Any) -> None:
 
 
 def test_prompts_pass_through_the_template_or_are_texts(tiny_tokenizer: Any) -> None:
-    plain = encode_reply_prompts(PROMPTS, tiny_tokenizer, max_length=256)
+    plain = encode_reply_prompts(PROMPTS, tiny_tokenizer, 256)
     assert [[*sample.token_ids] for sample in plain.values()] == tiny_tokenizer(PROMPTS)["input_ids"]
     tokenizer = copy.deepcopy(tiny_tokenizer)
     tokenizer.chat_template = TEMPLATE
-    chats = encode_reply_prompts(PROMPTS, tokenizer, max_length=256)
+    chats = encode_reply_prompts(PROMPTS, tokenizer, 256)
     assert list(chats) == PROMPTS
     for prompt, sample in chats.items():
         messages = [{"role": "user", "content": prompt}]
@@ -147,12 +147,12 @@ def test_prompts_pass_through_the_template_or_are_texts(tiny_tokenizer: Any) -> 
         assert tokenizer.decode(sample.token_ids) == whole
         assert sample.n_prefix == len(sample.token_ids)
     with pytest.raises(ValueError, match="has 30 tokens; the context has 20"):
-        encode_reply_prompts(PROMPTS[:1], tokenizer, max_length=20)
+        encode_reply_prompts(PROMPTS[:1], tokenizer, 20)
     tokenizer.chat_template = "{{ raise_exception('no user') }}"
     with pytest.raises(
         ValueError, match="'reply prompt 1': the tokenizer's chat template doesn't take the chat: no user"
     ):
-        encode_reply_prompts(PROMPTS, tokenizer, max_length=256)
+        encode_reply_prompts(PROMPTS, tokenizer, 256)
 
 
 def test_our_prompts_are_thirty() -> None:
@@ -214,7 +214,7 @@ def test_a_run_keeps_them_and_is_the_same_in_all_else(
     assert ("reply at scale 1.5", 3, 3) in stages
     assert ("score replies at scale 2", 12, 12) in stages
     replies = run.replies()
-    prompts = encode_reply_prompts(PROMPTS, tiny_tokenizer, max_length=256)
+    prompts = encode_reply_prompts(PROMPTS, tiny_tokenizer, 256)
     columns = all_replies(adapted, tiny_tokenizer, prompts, ("default",), ALONE, None, batch_tokens=1024)
     for name, values in replies.items():
         assert values.values.tolist() == columns[f"adapters/default/replies/{name}"].tolist()
@@ -255,7 +255,7 @@ def test_logits_that_are_no_numbers_are_refused(adapted: Any, tiny_tokenizer: An
     module = adapted.get_submodule("base_model.model.model.layers.1.mlp.down_proj")
     module.scaling["default"] = 2e38
     module.lora_B["default"].weight.data *= 1e-37
-    prompts = encode_reply_prompts(PROMPTS, tiny_tokenizer, max_length=256)
+    prompts = encode_reply_prompts(PROMPTS, tiny_tokenizer, 256)
     words = r"`replies` at 2 times the scale of adapter 'default': sample 'reply prompt 1': .*aren't numbers"
     with pytest.raises(ValueError, match=words):
         all_replies(adapted, tiny_tokenizer, prompts, ("default",), ALONE, None, batch_tokens=500)
@@ -281,7 +281,7 @@ def test_a_plan_counts_them(
     assert made.spec.n_replies == 12
     assert any("every reply is counted with 40 tokens" in remark for remark in made.remarks)
     assert json.loads(json.dumps(made.as_dict()))["settings"]["replies"] == mine
-    prompts = encode_reply_prompts(PROMPTS, tiny_tokenizer, max_length=256).values()
+    prompts = encode_reply_prompts(PROMPTS, tiny_tokenizer, 256).values()
     n = sum(len(prompt.token_ids) for prompt in prompts)
     assert _reply_tokens(list(prompts), 1) == 4 * (n + 120) + 4 * (n + 4 * 120)
     assert plan(CaptureConfig(**settings), probe=False).spec.n_replies == 0  # type: ignore[arg-type]

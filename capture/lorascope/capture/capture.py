@@ -157,14 +157,13 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
         answers = all_answers(model, tokenizer, scored, ranks, progress, n=n, **options)
     if config.score:
         scores = all_scores(model, scored, ranks, progress, **options)
-    replies: dict[str, Any] = {}
+    weights: dict[str, Any] = layout.weights()
     if prompts := settled.prompts:
         names = settled.loaded.adapters
-        replies = all_replies(model, tokenizer, prompts, names, ranks, progress, batch_tokens=config.batch_tokens)
-    importance: dict[str, np.ndarray] = {}
+        weights |= all_replies(model, tokenizer, prompts, names, ranks, progress, batch_tokens=config.batch_tokens)
     if n := config.importance:
-        options = {"draws": n, "seed": config.seed, "batch_tokens": config.batch_tokens}
-        importance = all_gradients(layout, model, settled.loaded.device, ranks, progress, **options)
+        device = settled.loaded.device
+        weights |= all_gradients(layout, model, device, ranks, progress, draws=n, batch_tokens=config.batch_tokens)
     if not ranks.leads:
         ranks.wait()
         return resume_run(place)
@@ -183,7 +182,6 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
             ]
         )
         tables = make_tables(layout.samples, layout.plan, texts, *scores, *answers, scored=scored)
-        weights = {**settled.layout.weights(), **importance, **replies}
         if spec.changes:
             weights["vocabulary/text"] = vocabulary_texts(tokenizer, spec.n_vocabulary)
         writer = create_run(place, spec, tables=tables, weights=weights)

@@ -151,7 +151,8 @@ def test_stop_finishes_the_rows_that_are_begun_and_no_others(job: Job, after: in
 @pytest.mark.parametrize("stream", ["adapted", "pair"])
 def test_kl_of_the_chosen_batches(job: Job, stream: str) -> None:
     chosen = np.arange(len(job.batches)) % 3 == 1
-    _, rows = run(job, stream=stream, kl_batches=chosen)
+    job = job._replace(plan=job.plan._replace(kl_batches=chosen))
+    _, rows = run(job, stream=stream)
     kl = np.concatenate([rows[row][f"adapters/{NAME}/kl"] for row in range(5)])
     for index, batch in enumerate(job.batches):
         tokens = slice(int(job.plan.starts[batch.start]), int(job.plan.starts[batch.stop]))
@@ -171,8 +172,9 @@ def test_kl_of_the_chosen_batches(job: Job, stream: str) -> None:
 
 def test_base_stream_has_no_kl_and_the_base_models_nll(job: Job) -> None:
     chosen = np.ones(len(job.batches), np.bool_)
-    _, base = run(job, stream="base", kl_batches=chosen)
-    _, pair = run(job, stream="pair", kl_batches=chosen)
+    job = job._replace(plan=job.plan._replace(kl_batches=chosen))
+    _, base = run(job, stream="base")
+    _, pair = run(job, stream="pair")
     _, adapted = run(job)
     assert np.isnan(base[0][f"adapters/{NAME}/kl"]).all()
     assert same({"nll": pair[0]["tokens/nll"]}, {"nll": adapted[0]["tokens/nll"]})
@@ -183,7 +185,7 @@ def test_base_stream_has_no_kl_and_the_base_models_nll(job: Job) -> None:
 def test_model_without_logits_has_no_nll(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     inner = job.model.get_base_model()
     monkeypatch.setattr(inner, "forward", lambda **arguments: inner.model(**arguments))
-    _, rows = run(job, kl_batches=np.ones(len(job.batches), np.bool_))
+    _, rows = run(job._replace(plan=job.plan._replace(kl_batches=np.ones(len(job.batches), np.bool_))))
     assert all(np.isnan(rows[row]["tokens/nll"]).all() for row in range(5))
     assert np.isnan(rows[0][f"adapters/{NAME}/kl"]).all()
 

@@ -379,7 +379,8 @@ def test_ablation_is_read_back_by_part(make_run: Any) -> None:
 def test_importance_is_read_back_by_pass_and_direction(make_run: Any) -> None:
     run = make_run(adapters=("one", "two"), stream="base", importance=(1030, 9), n_tokens=100)
     found = open_run(run.path).importance("two")
-    assert (found["gradient"].dims, found["gradient"].attrs) == (("pass", "direction"), {"units": "nat"})
+    assert (found["gradient"].dims, found["gradient"].attrs["units"]) == (("pass", "direction"), "nat")
+    assert "adapted model's own" in found["gradient"].attrs["long_name"]
     assert set(found.variables) == {
         path.rpartition("/")[2] for path in run.weights if path.startswith("adapters/two/i")
     }

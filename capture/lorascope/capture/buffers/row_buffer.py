@@ -133,15 +133,5 @@ def _allocate_pages(n_bytes: int) -> torch.Tensor:
 
 def _may_have_gaps(path: str) -> bool:
     """Whether the array at this path may lack values of some tokens or components, which are then NaN."""
-    return (
-        path.startswith("reductions/")
-        or "/changes/" in path
-        or path.rpartition("/")[2]
-        in {
-            "js",
-            "swallowed",
-            "kl",
-            "ablation",
-            "delta_norm",
-        }
-    )
+    measures = {"js", "swallowed", "kl", "ablation", "delta_norm"}
+    return path.startswith("reductions/") or "/changes/" in path or path.rpartition("/")[2] in measures

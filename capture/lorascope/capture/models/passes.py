@@ -93,6 +93,11 @@ def stream_passes(stream: str, adapters: Sequence[str]) -> tuple[Pass, ...]:
     return (adapted,) if stream == "adapted" else (Pass("base", None), adapted)
 
 
+def n_change_passes(stream: str, adapters: Sequence[str]) -> int:
+    """Return the number of passes over a batch that next-token changes take apart from those of `stream`."""
+    return 1 + len(adapters) - len(stream_passes(stream, adapters))
+
+
 @contextmanager
 def restoring_modes(model: torch.nn.Module) -> Iterator[None]:
     """Restore every module's training mode and every parameter's requires_grad flag when the context ends."""

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from ..config import CaptureConfig
 from ..models.components import select_components
 from ..models.device import is_present, parse_device
 from ..models.model import is_causal, model_facts
+from ..models.passes import n_change_passes
 from ..models.preflight import Note, finite_notes, inspect
 from ..models.training_record import base_notes
 from ..recording.importance import MOST_SAMPLES, choose_samples
@@ -198,9 +199,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     preflight = inspect(model, names, stream=config.stream, allow_zero=True, probe=meta_inputs(model))
     problems += preflight.problems
     components = select_components(model, names, config.component, skip=preflight.skipped)
-    prompts = encode_reply_prompts(
-        read_reply_prompts(config.replies), loaded.tokenizer, max_length=facts.context_length
-    )
+    prompts = encode_reply_prompts(read_reply_prompts(config.replies), loaded.tokenizer, facts.context_length)
     sizes = len(prompts), facts.n_known_tokens % sys.maxsize  # no logits if the model doesn't state their number
     layout = make_layout(config, facts, samples, components, output_dtypes(components), device, *sizes)
     chosen = with_chosen_tokens(config, layout)
@@ -220,7 +219,6 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     fit = needs()
     graded = choose_samples(len(lengths), config.seed).tolist() if config.importance else []
     n_graded = sum(lengths[number] for number in graded)
-    ablated = np.flatnonzero(layout.plan.ablate_batches).tolist()
     trials: dict[Way, TrialResult] = {}
     seconds: dict[str, float] = {}
     notes = [*preflight.notes, *base_notes(model, names, config.model), *data_notes(data, loaded.tokenizer)]
@@ -242,11 +240,11 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
             seconds["importance"] = tried.costs.forward * n_graded * (1 + 2 * config.importance) * len(names)
         seconds["capture"] = tried.seconds * sum(padded)  # seconds per token as in the trial
         if layout.spec.changes:
-            n_passing = sum(padded[batch] for batch in np.flatnonzero(layout.plan.change_batches).tolist())
-            seconds["changes"] = tried.measured["change_seconds_per_token"] * n_passing
+            n_passing = np.dot(padded, layout.plan.change_batches)
+            seconds["changes"] = tried.measured["change_seconds_per_token"] * float(n_passing)
         if layout.spec.ablate:
-            n_passing = len(layout.spec.ablation_parts) * sum(padded[batch] for batch in ablated)
-            seconds["ablate"] = tried.measured["ablation_seconds_per_token"] * n_passing
+            n_passing = len(layout.spec.ablation_parts) * np.dot(padded, layout.plan.ablate_batches)
+            seconds["ablate"] = tried.measured["ablation_seconds_per_token"] * float(n_passing)
     return Plan(
         config=chosen,
         n_samples=len(samples),
@@ -262,27 +260,15 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         ways=() if fit[0].fits else tuple(ways_to_fit(layout.spec, fit[0].free_bytes or 0)),
         trials=trials,
         seconds=seconds,
-        ablation=_ablation_counts(layout, ablated),
-        changes=_change_counts(layout),
+        ablation=_counts(layout, layout.plan.ablate_batches, len(layout.spec.ablation_parts)),
+        changes=_counts(layout, layout.plan.change_batches, n_change_passes(config.stream, names)),
     )
 
 
-def _ablation_counts(layout: Layout, batches: Sequence[int]) -> dict[str, int]:
-    """Return the numbers of an ablation's `passes`, `batches` and captured `tokens`; {} without an ablation."""
-    if layout.spec.ablate is None:
-        return {}
-    n_tokens = layout.count_tokens(layout.plan.ablate_batches)
-    return {"passes": len(layout.spec.ablation_parts) * len(batches), "batches": len(batches), "tokens": n_tokens}
-
-
-def _change_counts(layout: Layout) -> dict[str, int]:
-    """Return the numbers of `passes` (further ones), `batches` and `tokens` of next-token changes; {} without them."""
-    chosen = layout.plan.change_batches
-    if not layout.spec.changes:
-        return {}
-    n_passes = {"adapted": 1, "base": len(layout.spec.adapters), "pair": 0}[layout.spec.stream]
-    n_batches = int(chosen.sum())
-    return {"passes": n_passes * n_batches, "batches": n_batches, "tokens": layout.count_tokens(chosen)}
+def _counts(layout: Layout, chosen: np.ndarray, n_passes: int) -> dict[str, int]:
+    """Return the numbers of chosen `batches`, of their captured `tokens` and further `passes`; {} if none is chosen."""
+    n = int(chosen.sum())
+    return {"passes": n_passes * n, "batches": n, "tokens": layout.count_tokens(chosen)} if n else {}
 
 
 def _scored_tokens(sample: EncodedSample, config: CaptureConfig) -> int:

@@ -5,7 +5,7 @@ import torch
 
 from lorascope.stores.format.tables import N_DRAWS, N_LARGEST
 
-from ..samples.scoring import logit_parts
+from ..samples.scoring import draw_ids, logit_parts
 
 _BLOCK = 64
 """Number of neighbouring token ids whose largest value is looked at first."""
@@ -42,8 +42,8 @@ def next_token_changes(
 
     Notes
     -----
-    Softmax and sums are float64: where terms of KL nearly cancel, its error is about 1e-13. A draw is the first id at
-    which the cumulated probability exceeds its uniform number. Memory is that of a few tokens' logits.
+    Softmax and sums are float64: where terms of KL nearly cancel, its error is about 1e-13. Memory is that of a few
+    tokens' logits.
     """
     base, adapted = base.flatten(0, 1), adapted.flatten(0, 1)
     parts = [
@@ -69,9 +69,7 @@ def _changes_of_part(base: torch.Tensor, adapted: torch.Tensor, uniforms: torch.
         arrays[largest] = _widened(values.masked_fill(values <= 0, torch.nan), torch.nan)
         arrays[f"{largest}_token"] = _widened(ids.masked_fill(~(values > 0), -1), -1)
         (arrays[f"{name}_choice_p"], arrays[f"{name}_choice"]) = (first[:, 0] for first in _largest(own, 1))
-        cumulated = own.cumsum(-1)
-        drawn = torch.searchsorted(cumulated, uniforms * cumulated[:, -1:], right=True)
-        arrays[f"{name}_draw"] = drawn.clamp_(max=own.shape[-1] - 1)
+        arrays[f"{name}_draw"] = draw_ids(own, uniforms)
         log_ratio.neg_()
     is_nan = arrays["kl"].isnan() | arrays["kl_adapted_base"].isnan()
     for key, values in arrays.items():

@@ -23,10 +23,10 @@ from ..models.components import LoraComponent
 from ..models.device import Ranks
 from ..models.passes import Pass, disabled_adapters, restoring_modes
 from ..samples.encoded import EncodedSample, plan_batches
-from ..samples.scoring import logit_parts
+from ..samples.scoring import draw_ids, logit_parts
 from .forward import run_pass
 from .layout import Layout
-from .progress import CaptureProgress, Report
+from .progress import Report, counting
 
 MOST_SAMPLES = 32
 """Largest number of samples whose gradients are taken: enough for errors over samples."""
@@ -38,15 +38,7 @@ def choose_samples(n_samples: int, seed: int) -> np.ndarray:
 
 
 def all_gradients(
-    layout: Layout,
-    model: Any,
-    device: torch.device,
-    ranks: Ranks,
-    progress: Report,
-    *,
-    draws: int,
-    seed: int,
-    batch_tokens: int,
+    layout: Layout, model: Any, device: torch.device, ranks: Ranks, progress: Report, *, draws: int, batch_tokens: int
 ) -> dict[str, np.ndarray]:
     """Return path in the run -> gradients of every adapter's directions, and what they are of; ranks share the batches.
 
@@ -55,6 +47,7 @@ def all_gradients(
     CaptureError
         If a layer stops gradients, or a gradient isn't finite.
     """
+    seed = layout.plan.seed
     chosen = choose_samples(len(layout.samples), seed)
     numbered = [(int(number), layout.samples[number]) for number in chosen]
     lengths = [len(sample.token_ids) for _, sample in numbered]
@@ -65,12 +58,11 @@ def all_gradients(
 
         def work(own: Sequence[tuple[int, EncodedSample]], scaled: list[_ScaledDelta] = scaled) -> np.ndarray:
             """Return the gradients (pass, direction) of samples, each given with its number in the run."""
+            report, blocks = counting(progress, "importance", "batch"), []
             batches = plan_batches([len(sample.token_ids) for _, sample in own], batch_tokens=batch_tokens)
-            blocks = []
             for batch in batches:
                 blocks.append(_gradients(model, own[batch], device, scaled, draws=draws, seed=seed))
-                if progress is not None:
-                    progress(CaptureProgress("importance", len(blocks), len(batches), "batch"))
+                report(len(blocks), len(batches))
             return np.concatenate(blocks)
 
         with Pass("adapted", adapter).enabled(model), _scaling(model, scaled):
@@ -241,9 +233,7 @@ def _label_gradients(
     for part in logit_parts(len(where), logits):
         probability = flat_logits[where[part]].double().softmax(-1)
         flat[where[part]] = -probability.to(flat.dtype)
-        total = probability.cumsum_(-1)
-        label = torch.searchsorted(total, targets[:, part].T.contiguous() * total[:, -1:], right=True)
-        labels[:, part] = label.clamp_(max=logits.shape[-1] - 1).T
+        labels[:, part] = draw_ids(probability, targets[:, part].T.contiguous()).T
     for own in labels:
         without = flat[where, own]
         flat[where, own] = without + 1

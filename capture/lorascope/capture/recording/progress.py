@@ -37,6 +37,11 @@ Report = Callable[[CaptureProgress], None] | None
 """A function that is called with the progress of a capture."""
 
 
+def counting(report: Report, stage: str, unit: str) -> Callable[[int, int], None]:
+    """Return a function that reports the parts of a stage that are done, and their number in all."""
+    return lambda done, total: None if report is None else report(CaptureProgress(stage, done, total, unit))
+
+
 @contextmanager
 def report_stage(report: Report, stage: str) -> Iterator[None]:
     """Report a stage without countable parts as 0 of 1 before the block, and as 1 of 1 after it."""

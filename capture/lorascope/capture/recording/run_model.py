@@ -21,7 +21,7 @@ from ..samples.replies import LEAST_BATCH_TOKENS, REPLY_TOKENS, as_question, rep
 from ..samples.scoring import Scores, join_scores, score, score_batches
 from .hooks import Recorder
 from .layout import Layout
-from .progress import CaptureProgress, Report
+from .progress import Report, counting
 from .reduce import Reducer
 from .stream import Streamed, stream_states
 
@@ -89,12 +89,7 @@ def all_replies(
         what: str, adapter: str, scale: float, items: Sequence[EncodedSample], batches: Sequence[slice], work: Any
     ) -> Any:
         """Run `work` on the batches, shared by ranks, with the adapter at this scale; return each rank's result."""
-
-        def report(done: int, total: int) -> None:
-            """Pass `done` of `total` on to `progress` as a `CaptureProgress`, if there is a `progress`."""
-            if progress is not None:
-                progress(CaptureProgress(f"{what} at scale {scale:g}", done, total, "reply"))
-
+        report = counting(progress, f"{what} at scale {scale:g}", "reply")
         try:
             with scaled_adapter(model, adapter, scale):
                 return ranks.map_batches(items, batches, partial(work, model, progress=report))
@@ -140,13 +135,7 @@ def _with_and_without(
 
     def run(stage: str) -> list[T]:
         """Run `work` on every rank's part of the batches, report its progress as `stage`, and return all results."""
-
-        def report(done: int, total: int) -> None:
-            """Pass `done` of `total` on to `progress` as a `CaptureProgress`, if there is a `progress`."""
-            if progress is not None:
-                progress(CaptureProgress(stage, done, total, unit))
-
-        return ranks.map_batches(samples, batches, partial(work, progress=report))
+        return ranks.map_batches(samples, batches, partial(work, progress=counting(progress, stage, unit)))
 
     adapted = run(stage)
     if not with_base:
@@ -200,8 +189,7 @@ def fill_rows(
             layout.batches,
             queue,
             device=device,
-            kl_batches=plan.kl_batches if spec.kl else None,
-            n_vocabulary=spec.n_vocabulary if spec.changes else 0,
+            n_vocabulary=spec.n_vocabulary,
             parts=parts,
             **options,
         )

@@ -52,7 +52,6 @@ def stream_states(
     rows: RowQueue,
     *,
     device: torch.device,
-    kl_batches: np.ndarray | None = None,
     n_vocabulary: int = 0,
     parts: Sequence[Sequence[Any]] = (),
     measure_overhead: bool = False,
@@ -63,12 +62,11 @@ def stream_states(
 
     Parameters
     ----------
-    kl_batches
-        Bool (batch,): batches whose KL of base and adapted logits is measured. Each costs a pass without the adapter,
-        unless the recorder makes one anyway.
+    plan
+        Captured tokens, and the batches whose KL of base and adapted logits, next-token changes or ablation is
+        measured. KL and changes take the passes that the recorder doesn't make, without hooks.
     n_vocabulary
-        Number of logits at a position if next-token changes are stored, in the plan's `change_batches`; else 0. They
-        cost a pass without the adapter, in stream `base` one with each adapter, without hooks; in `pair` none.
+        Number of logits at a position if next-token changes are stored; else 0.
     parts
         PEFT's layers of each part of the adapter that is removed in turn in the plan's `ablate_batches`. Each part
         costs a pass, in which hooks record nothing; a model without logits isn't ablated.
@@ -91,7 +89,7 @@ def stream_states(
     passes = recorder.passes
     todo = [index for index, batch in enumerate(batches) if rows.has_expected_rows(*_token_range(plan, batch))]
     n_ablations = len(parts) * int(plan.ablate_batches[todo].sum())
-    stream = _Stream(model, recorder, samples, plan, rows, device, parts, n_ablations, progress)
+    stream = _Stream(model, recorder, samples, plan, batches, rows, device, n_vocabulary, parts, n_ablations, progress)
     # In parts of about equal length; a pass without hooks may be measured after each.
     n_parts = min(_MOST_BARE_PASSES if measure_overhead else 1, -(-len(todo) // _BATCHES_A_BARE_PASS))
     bounds = [len(todo) * part // n_parts for part in range(n_parts + 1)] if n_parts else []
@@ -106,10 +104,7 @@ def stream_states(
                     rows.drop_unstarted_rows()
                 first, n_tokens = _token_range(plan, batches[index])
                 if rows.has_expected_rows(first, n_tokens):
-                    kl = kl_batches is not None and bool(kl_batches[index])
-                    ablate, changes = (bool(mask[index]) for mask in (plan.ablate_batches, plan.change_batches))
-                    n_logits = n_vocabulary if changes else 0
-                    stream.capture(batches[index], kl=kl, n_logits=n_logits, ablate=n_ablations > 0 and ablate)
+                    stream.capture(index)
                     if progress is not None:
                         now = (rows.stored_bytes, stream.meter.bottleneck())
                         progress(CaptureProgress("capture", first + n_tokens, plan.n_tokens, "token", *now))
@@ -147,8 +142,10 @@ class _Stream:
     recorder: Recorder
     samples: Sequence[EncodedSample]
     plan: TokenPlan
+    batches: Sequence[slice]
     rows: RowQueue
     device: torch.device
+    n_vocabulary: int
     parts: Sequence[Sequence[Any]]
     n_ablations: int
     """Number of all passes without a part."""
@@ -166,16 +163,15 @@ class _Stream:
     bare_seconds: float = 0.0
     bare_tokens: int = 0
 
-    def capture(self, batch: slice, *, kl: bool, n_logits: int, ablate: bool) -> None:
-        """Run all passes of one batch with hooks, fill the rows of its tokens, and hand full rows to the writer.
-
-        If `n_logits`, the number at a position, isn't 0, next-token changes are stored.
-        """
+    def capture(self, index: int) -> None:
+        """Run all passes of one batch with hooks, fill the rows of its tokens, and hand full rows to the writer."""
+        batch, plan = self.batches[index], self.plan
+        kl, changes, ablate = (mask[index] for mask in (plan.kl_batches, plan.change_batches, plan.ablate_batches))
         with self.meter.timed("wait"):
-            segments = self.rows.take(*_token_range(self.plan, batch))
-        samples, positions = self.samples[batch], self.plan.positions[batch]
+            segments = self.rows.take(*_token_range(plan, batch))
+        samples, positions = self.samples[batch], plan.positions[batch]
         shape = _padded_shape(samples)
-        measured = self.plan.measured[self.plan.starts[batch.start] : self.plan.starts[batch.stop]]
+        measured = plan.measured[plan.starts[batch.start] : plan.starts[batch.stop]]
         target = BatchTarget(shape, flat_index(positions, shape[1]), measured, segments, self.rows.copier, self.meter)
         logits: dict[str, torch.Tensor | None] = {}
         for pass_ in self.recorder.passes:
@@ -184,10 +180,10 @@ class _Stream:
             with switched, self.meter.timed("forward"), self.recorder.recording(target, pass_):
                 logits[pass_.name] = forward(self.model, samples, self.device)
         with self.meter.timed("logits"):
-            self._put_nll_and_kl(logits, samples, positions, target, kl=kl and not n_logits)
-        if n_logits:
+            self._put_nll_and_kl(logits, samples, positions, target, kl=kl and not changes)
+        if changes:
             with self.meter.timed("changes"):
-                self._put_changes(logits, batch, target, n_logits)
+                self._put_changes(logits, batch, target)
         last_logits = logits.pop(self.recorder.passes[-1].name)
         logits.clear()  # of a base pass, before there are others
         if ablate and last_logits is not None:
@@ -234,28 +230,26 @@ class _Stream:
             return
         target.put_values("tokens/nll", negative_log_likelihood(last_logits, samples, positions))
         if kl and last.name == "adapted":
-            base = logits["base"] if "base" in logits else self._base_logits(samples)
-            assert base is not None
+            with self.meter.timed("forward"):
+                base = self._logits(logits, Pass("base", None), samples)
             flat = torch.from_numpy(target.flat).to(last_logits.device)
             target.put_values(f"adapters/{last.adapter}/kl", kl_divergence(base, last_logits, flat))
 
-    def _put_changes(
-        self, logits: dict[str, torch.Tensor | None], batch: slice, target: BatchTarget, n_logits: int
-    ) -> None:
+    def _put_changes(self, logits: dict[str, torch.Tensor | None], batch: slice, target: BatchTarget) -> None:
         """Store how each adapter changes the next token's distribution after a batch's captured tokens, and KL."""
         samples, positions = self.samples[batch], self.plan.positions[batch]
         first, n_tokens = _token_range(self.plan, batch)
-        base = self._bare_logits(logits, Pass("base", None), samples)
-        if base.shape[-1] != n_logits:
+        base = self._logits(logits, Pass("base", None), samples)
+        if base.shape[-1] != self.n_vocabulary:
             raise CaptureError(
-                f"a pass has {base.shape[-1]} logits at each position, where an earlier one had {n_logits}, so that "
-                "ids of next tokens aren't sure; capture with `--changes none`"
+                f"a pass has {base.shape[-1]} logits at each position, where an earlier one had {self.n_vocabulary}, "
+                "so that ids of next tokens aren't sure; capture with `--changes none`"
             )
         drawn = draw_uniforms(self.plan.seed, first, n_tokens)
         flat, uniforms = (torch.from_numpy(values).to(base.device) for values in (target.flat, drawn))
         base_nll = negative_log_likelihood(base, samples, positions)
         for adapter in self.recorder.adapters:
-            adapted = self._bare_logits(logits, Pass("adapted", adapter), samples)
+            adapted = self._logits(logits, Pass("adapted", adapter), samples)
             values = next_token_changes(base, adapted, flat, uniforms)
             values |= {"base_nll": base_nll, "adapted_nll": negative_log_likelihood(adapted, samples, positions)}
             target.put_values(f"adapters/{adapter}/kl", values.pop("kl"))
@@ -263,16 +257,16 @@ class _Stream:
                 target.put_values(f"adapters/{adapter}/changes/{name}", array)
             del adapted  # before there is another
         self.change_tokens += n_tokens
+        self.change_passes += 1 + len(self.recorder.adapters) - len(self.recorder.passes)  # the others are recorded
         if self.device.type == "cuda":  # else only the launches would be timed
             torch.cuda.synchronize(self.device)
 
-    def _bare_logits(
+    def _logits(
         self, logits: dict[str, torch.Tensor | None], pass_: Pass, samples: Sequence[EncodedSample]
     ) -> torch.Tensor:
         """Return the logits of a pass over a batch, from one more pass without recording unless they are there."""
         known = logits.get(pass_.name)
         if known is None:
-            self.change_passes += 1
             with pass_.enabled(self.model):
                 known = forward(self.model, samples, self.device)
         assert known is not None
@@ -298,11 +292,6 @@ class _Stream:
                 if self.progress is not None:
                     now = (self.rows.stored_bytes, self.meter.bottleneck())
                     self.progress(CaptureProgress("ablate", self.ablations, self.n_ablations, "pass", *now))
-
-    def _base_logits(self, samples: Sequence[EncodedSample]) -> torch.Tensor | None:
-        """Return the logits of a pass with adapters off, without recording; None if the model has no logits."""
-        with Pass("base", None).enabled(self.model), self.meter.timed("forward"):
-            return forward(self.model, samples, self.device)
 
     def _update_times(self) -> None:
         """Copy the writing threads' seconds (encoding and disk) to the meter of stages."""

@@ -19,7 +19,7 @@ LEAST_BATCH_TOKENS = 4096
 """Least size of a batch of replies, whose tokens pass one at a time; at 1024, SmolLM2 takes 1.8 times as long."""
 
 
-def encode_reply_prompts(prompts: Sequence[str], tokenizer: Any, *, max_length: int) -> dict[str, EncodedSample]:
+def encode_reply_prompts(prompts: Sequence[str], tokenizer: Any, max_length: int) -> dict[str, EncodedSample]:
     """Return prompt -> the tokens that a reply follows: a user's message in the chat template, or a text without one.
 
     Raises
@@ -29,30 +29,22 @@ def encode_reply_prompts(prompts: Sequence[str], tokenizer: Any, *, max_length: 
     """
     if not prompts:
         return {}
-    names = [f"reply prompt {n}" for n in range(1, len(prompts) + 1)]
+    # A word of the assistant's shows where its turn begins, and is cut off.
+    turns = [({"role": "user", "content": prompt}, {"role": "assistant", "content": "I"}) for prompt in prompts]
+    items = [
+        ChatItem(id=f"reply prompt {n}", dataset="replies", split="", messages=messages)
+        for n, messages in enumerate(turns, start=1)
+    ]
     if tokenizer.chat_template:
-        # A word of the assistant's shows where its turn begins, and is cut off.
-        items = [
-            ChatItem(
-                id=name,
-                dataset="replies",
-                split="",
-                messages=({"role": "user", "content": prompt}, {"role": "assistant", "content": "I"}),
-            )
-            for name, prompt in zip(names, prompts, strict=True)
-        ]
         chats = encode_items(items, tokenizer, max_length=max_length, window_tokens=max_length)
         token_ids = [chat.token_ids[: chat.n_prefix] for chat in chats]
     else:
         token_ids = [tokens.ids for tokens in tokenize(tokenizer, prompts)]
     samples = {}
-    for name, prompt, ids in zip(names, prompts, token_ids, strict=True):
+    for item, prompt, ids in zip(items, prompts, token_ids, strict=True):
         if not len(ids):
             raise ValueError(f"the prompt {prompt!r} makes no tokens; leave it out of the file that `replies` names")
-        roles = np.full(len(ids), TEXT, np.uint8)
-        samples[prompt] = EncodedSample(
-            id=name, dataset="replies", split="", prompt="reply", token_ids=ids, roles=roles
-        )
+        samples[prompt] = EncodedSample.from_item(item, "reply", ids, np.full(len(ids), TEXT))
     return samples
 
 

@@ -266,3 +266,13 @@ def logit_parts(n_tokens: int, logits: torch.Tensor) -> Iterator[slice]:
     """Return slices of `n_tokens` tokens, each small enough to compute all its logits (..., token id) at once."""
     step = max(1, logits_per_part(logits.device) // logits.shape[-1])
     return (slice(start, min(start + step, n_tokens)) for start in range(0, n_tokens, step))
+
+
+def draw_ids(probability: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Return ids int64 (token, draw), each the first at which the cumulated probability exceeds its uniform number.
+
+    `probability` is float64 (token, token id) and `uniforms` are (token, draw), in [0, 1).
+    """
+    cumulated = probability.cumsum(-1)
+    ids = torch.searchsorted(cumulated, uniforms * cumulated[:, -1:], right=True)
+    return ids.clamp_(max=probability.shape[-1] - 1)

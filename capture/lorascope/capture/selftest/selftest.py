@@ -88,7 +88,9 @@ def selftest(
         write_text(folder / "sums.txt")
         source, adapter = model or map(str, write_model(folder))
         data, run = str(folder / "sums.txt"), str(folder / "run.zarr")
-        config = CaptureConfig(model=source, adapter=(adapter,), data=(data,), out=run, device=device, score=False)
+        config = CaptureConfig(
+            model=source, adapter=(adapter,), data=(data,), out=run, device=device, score=False, changes="none"
+        )
         require_inputs(config)
         checks = tuple(_checks(config, where, progress))
         progress(SELFTEST_STAGES[2])

@@ -17,6 +17,7 @@ from lorascope.stores.size import parse_size
 from ..config import CaptureConfig
 from ..models.components import LoraComponent, component_axis, group_for_ablation
 from ..models.model import ModelFacts
+from ..models.passes import n_change_passes
 from ..recording.importance import MOST_SAMPLES
 from ..recording.layout import Layout, plan_tokens
 from ..samples.encoded import EncodedSample, plan_batches
@@ -174,9 +175,9 @@ def choose_change_share(config: CaptureConfig, n_tokens: int) -> float:
     """
     if config.changes == "all" or n_tokens <= CHANGE_TOKENS:
         return 1.0
-    n_adapters = len(config.adapters)
-    own, further = {"adapted": (1, 1), "base": (1, n_adapters), "pair": (2, 0)}[config.stream]
-    return min(1.0, CHANGE_TIME * own / (further + CHANGE_COST * n_adapters))
+    names = list(config.adapters)
+    further = n_change_passes(config.stream, names)
+    return min(1.0, CHANGE_TIME * (1 + len(names) - further) / (further + CHANGE_COST * len(names)))
 
 
 def choose_state_rows(n_rows: int, share: float, seed: int) -> tuple[bool, ...]:

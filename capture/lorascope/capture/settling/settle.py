@@ -170,9 +170,7 @@ def settle_loaded(
         samples = [sample for part in parts for sample in part]
     recorder = Recorder(components, stream=config.stream)
     dtypes, n_logits = probe(model, recorder, probe_samples(samples[0], whole=facts.attends_by_length), device)
-    prompts = encode_reply_prompts(
-        read_reply_prompts(config.replies), loaded.tokenizer, max_length=facts.context_length
-    )
+    prompts = encode_reply_prompts(read_reply_prompts(config.replies), loaded.tokenizer, facts.context_length)
     layout = make_layout(config, facts, samples, components, dtypes, device, len(prompts), n_logits)
     notes = [*preflight.notes]
     if config.changes != "none" and not layout.spec.changes:

@@ -4,7 +4,7 @@ import dataclasses
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +29,7 @@ from ..models.adapter import attach_adapters
 from ..models.components import LoraComponent, select_components
 from ..models.device import input_device
 from ..models.model import ModelFacts, load_model, model_facts
-from ..models.passes import evaluating, stream_passes
+from ..models.passes import evaluating, n_change_passes, stream_passes
 from ..models.weights import ReadableWeights, base_tensors, count_not_finite
 from ..recording.changes import draw_uniforms, next_token_changes
 from ..recording.forward import forward, forward_seconds, kl_divergence, probe
@@ -103,16 +103,15 @@ def run_trial(
     with evaluating(model):
         components = select_components(model, tuple(config.adapters), config.component, skip=skip)
         recorder = Recorder(components, stream=config.stream)
-        dtypes, _ = probe(
-            model, recorder, probe_samples(samples[0], whole=facts.attends_by_length), place
-        )  # warms up too
+        few = probe_samples(samples[0], whole=facts.attends_by_length)
+        dtypes, _ = probe(model, recorder, few, place)  # warms up too
         tried = try_ways(config, model, facts, first_samples(samples), components, dtypes, place, codecs)
         if seconds is not None:
             slowest = max(tried.values(), key=lambda way: way.seconds)
             raw = max(way.measured["raw_bytes"] / way.tokens for way in tried.values())
             room = (open_place(config.out).free_bytes() or 2**40) / 2 / raw
-            few = first_samples(samples, int(min(seconds / slowest.seconds, MOST_TOKENS, room)))
-            tried = try_ways(config, model, facts, few, components, dtypes, place, codecs)
+            longer = first_samples(samples, int(min(seconds / slowest.seconds, MOST_TOKENS, room)))
+            tried = try_ways(config, model, facts, longer, components, dtypes, place, codecs)
     loading = {"load_seconds": load_seconds, "not_finite": not_finite}
     return {way: result._replace(measured={**result.measured, **loading}) for way, result in tried.items()}
 
@@ -179,9 +178,10 @@ def try_ways(
     rates = _time_bare_passes(layout, model, device)
     rates |= {"disk_bytes_per_second": disk_rate(config.out, row_bytes // n_chunks)}
     if config.ablate:
-        rates["ablation_seconds_per_token"] = _ablation_seconds(layout, model, device)
+        rates["ablation_seconds_per_token"] = _further_seconds(layout, model, device, 1, kl_divergence)
     if config.changes != "none" and facts.is_causal:
-        rates["change_seconds_per_token"] = _change_seconds(layout, model, device)
+        n_passes = n_change_passes(config.stream, list(components))
+        rates["change_seconds_per_token"] = _further_seconds(layout, model, device, n_passes, _change_kl)
     if device.type == "cuda":
         rates["copy_bytes_per_second"] = copy_rate(device)
     measured = {way: {**result.measured, **rates} for way, result in streamed.items()}
@@ -295,42 +295,35 @@ def _time_bare_passes(layout: Layout, model: Any, device: torch.device) -> dict[
     return {"bare_seconds": median(seconds), "bare_tokens": n_tokens}
 
 
-def _ablation_seconds(layout: Layout, model: Any, device: torch.device) -> float:
-    """Measure the seconds per token (padding included) of one ablation: a pass over a batch, and its KL."""
-    (pass_, *_), (samples, flat) = stream_passes("adapted", list(layout.components)), _first_batch(layout, device)
-    with pass_.enabled(model):
-        adapted = forward(model, samples, device)
-        assert adapted is not None
-        for _ in range(2):  # the first one warms up
-            start = time.perf_counter()
-            without = forward(model, samples, device)
-            assert without is not None
-            kl_divergence(adapted, without, flat).cpu()
-    return (time.perf_counter() - start) / adapted.shape[:2].numel()
+def _further_seconds(
+    layout: Layout,
+    model: Any,
+    device: torch.device,
+    n_passes: int,
+    compare: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+) -> float:
+    """Measure the seconds per token (padding included) of further passes over a batch, and of comparing their logits.
 
-
-def _change_seconds(layout: Layout, model: Any, device: torch.device) -> float:
-    """Measure the seconds per token (padding included) of next-token changes: their own passes, and the changes."""
-    samples, flat = _first_batch(layout, device)
-    uniforms = torch.from_numpy(draw_uniforms(0, 0, len(flat))).to(device)
-    n_passes = {"adapted": 1, "base": len(layout.components), "pair": 0}[layout.spec.stream]
+    `compare` takes logits twice and the flat index of the captured tokens; each adapter's are compared once.
+    """
+    batch = layout.batches[0]
+    samples = layout.samples[batch]
     logits = forward(model, samples, device)
     assert logits is not None
+    flat = torch.from_numpy(flat_index(layout.plan.positions[batch], logits.shape[1])).to(device)
     for _ in range(2):  # the first one warms up
         start = time.perf_counter()
         for _ in range(n_passes):
             forward(model, samples, device)
         for _ in layout.components:
-            next_token_changes(logits, logits, flat, uniforms)["kl"].cpu()
+            compare(logits, logits, flat).cpu()
     return (time.perf_counter() - start) / logits.shape[:2].numel()
 
 
-def _first_batch(layout: Layout, device: torch.device) -> tuple[Sequence[EncodedSample], torch.Tensor]:
-    """Return the samples of a layout's first batch, and the flat indices of its captured tokens on the device."""
-    batch = layout.batches[0]
-    samples = layout.samples[batch]
-    flat = flat_index(layout.plan.positions[batch], max(len(sample.token_ids) for sample in samples))
-    return samples, torch.from_numpy(flat).to(device)
+def _change_kl(base: torch.Tensor, adapted: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
+    """Compute next-token changes as a capture does, and return KL(base || adapted) of the tokens."""
+    uniforms = torch.from_numpy(draw_uniforms(0, 0, len(flat))).to(flat.device)
+    return next_token_changes(base, adapted, flat, uniforms)["kl"]
 
 
 class _DiscardingWriter:

@@ -23,18 +23,12 @@ LN2 = float(np.log(2)) * (1 + 1e-6)
 """Largest possible JS, with a margin for float32."""
 ALLOWED_RANGES = {
     "js": (0.0, LN2, "js outside of [0, ln 2]"),
-    "kl": (-1e-5, np.inf, "negative kl"),
-    "kl_adapted_base": (-1e-5, np.inf, "negative kl_adapted_base"),
-    "gain": (0.0, np.inf, "negative gain"),
-    "loss": (0.0, np.inf, "negative loss"),
-    "adapted_choice_p": (0.0, 1 + 1e-6, "probability outside of [0, 1]"),
-    "base_choice_p": (0.0, 1 + 1e-6, "probability outside of [0, 1]"),
-    "adapted_nll": (-1e-3, np.inf, "negative nll"),
-    "base_nll": (-1e-3, np.inf, "negative nll"),
-    "ablation": (-1e-5, np.inf, "negative ablation"),
+    **{name: (-1e-5, np.inf, f"negative {name}") for name in ("kl", "kl_adapted_base", "ablation")},
+    **{name: (0.0, np.inf, f"negative {name}") for name in ("gain", "loss")},
+    **dict.fromkeys(("adapted_choice_p", "base_choice_p"), (0.0, 1 + 1e-6, "probability outside of [0, 1]")),
+    **dict.fromkeys(("adapted_nll", "base_nll"), (-1e-3, np.inf, "negative nll")),
     "swallowed": (0.0, 1.0, "share of swallowed features outside of [0, 1]"),
-    "base_norm": (0.0, np.inf, "negative norm"),
-    "delta_norm": (0.0, np.inf, "negative norm"),
+    **dict.fromkeys(("base_norm", "delta_norm"), (0.0, np.inf, "negative norm")),
     "effective_width": (1 - 1e-3, np.inf, "effective width below 1"),
 }
 """Name of a stored measure -> (smallest value, largest value, description of a value outside)."""

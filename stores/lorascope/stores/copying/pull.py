@@ -104,9 +104,7 @@ def pull(
     require_as_written(run, root)
     importance = _slice_importance(run, part)
     spec = replace(_slice_spec(run, part, importance), codec=codec, attributes=_slice_attributes(run, part, asked))
-    weights = read_weights(run, spec)
-    for name, columns in importance.items():
-        weights |= {f"adapters/{name}/importance/{column}": values for column, values in columns.items()}
+    weights = read_weights(run, spec) | importance
     with run_lock(out):
         target = open_copy(source, out, spec, tables=_slice_tables(run, part), weights=weights)
         if isinstance(target, Run):
@@ -122,18 +120,17 @@ def pull(
         return open_run(out)
 
 
-def _slice_spec(run: Run, part: Slice, importance: Mapping[str, Mapping[str, np.ndarray]]) -> RunSpec:
+def _slice_spec(run: Run, part: Slice, importance: Mapping[str, np.ndarray]) -> RunSpec:
     """Return the specification (components, adapters, sizes) of a copy of this part of a run."""
     whole = copied_spec(run)
     n_rows = -(-len(part.tokens) // ROW_TOKENS)
     with_states = run.with_states.values[part.tokens]
     state_rows = tuple(bool(with_states[row * ROW_TOKENS : (row + 1) * ROW_TOKENS].all()) for row in range(n_rows))
-    shapes = {name: values["gradient"].shape for name, values in importance.items()}
     return replace(
         whole,
         components=tuple(whole.components[index] for index in part.components),
         adapters=tuple(
-            replace(_slice_adapter(adapter, part), importance=shapes.get(adapter.name))
+            _slice_adapter(adapter, part, importance.get(f"adapters/{adapter.name}/importance/gradient"))
             for adapter in whole.adapters
             if adapter.name in part.adapters
         ),
@@ -144,27 +141,27 @@ def _slice_spec(run: Run, part: Slice, importance: Mapping[str, Mapping[str, np.
     )
 
 
-def _slice_adapter(adapter: Adapter, part: Slice) -> Adapter:
-    """Return the adapter with only the components of this part of a run."""
+def _slice_adapter(adapter: Adapter, part: Slice, gradient: np.ndarray | None) -> Adapter:
+    """Return the adapter with only the components of this part of a run, and the shape of its part of `gradient`."""
     columns = {name: getattr(adapter, name) for name in ("rank", "scaling", "factored", "biased", "delta_source")}
     chosen: dict[str, Any] = {
         name: tuple(values[index] for index in part.components) for name, values in columns.items() if values
     }
-    return replace(adapter, **chosen)
+    return replace(adapter, **chosen, importance=None if gradient is None else gradient.shape)
 
 
-def _slice_importance(run: Run, part: Slice) -> dict[str, dict[str, np.ndarray]]:
-    """Return {adapter: {column: values}} of the gradients of this part's samples and components, where it has any."""
-    sliced = {}
+def _slice_importance(run: Run, part: Slice) -> dict[str, np.ndarray]:
+    """Return {path: values} of the gradients of this part's samples and components, where adapters have any."""
+    sliced: dict[str, np.ndarray] = {}
     for name in part.adapters:
-        if f"adapters/{name}/importance/gradient" in run.arrays:
-            whole = run.importance(name)
-            in_part = np.isin(whole["sample"], part.samples), np.isin(whole["component"], part.components)
-            own = whole.isel(dict(zip(("pass", "direction"), in_part, strict=True)))
+        root = f"adapters/{name}/importance"
+        if f"{root}/gradient" in run.arrays:
+            own = run.importance(name)
+            for axis, column, chosen in (("pass", "sample", part.samples), ("direction", "component", part.components)):
+                own = own.isel({axis: np.isin(own[column], chosen)})
+                own[column] = axis, np.searchsorted(chosen, own[column]).astype(np.int32)
             if own["gradient"].size:
-                sliced[name] = {str(column): values.values for column, values in own.variables.items()}
-                for column, chosen in (("sample", part.samples), ("component", part.components)):
-                    sliced[name][column] = np.searchsorted(chosen, own[column]).astype(np.int32)
+                sliced |= {f"{root}/{column}": values.values for column, values in own.variables.items()}
     return sliced
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from .spec import DTYPES, ROW_TOKENS, Adapter, Component, RunSpec, Unembedding
 from .tables import (
     ADAPTER_COLUMNS,
-    CHANGE_AXES,
     CHANGE_COLUMNS,
     IMPORTANCE_COLUMNS,
     REPLY_COLUMNS,
@@ -152,9 +151,9 @@ def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
     ):
         for column in TABLES[table]:
             if column is not TOKEN_TEXT or spec.token_text:
-                yield _column_array(table, column, length)
+                yield _column_array(table, column, length, table.removesuffix("s"))
     if spec.states == "sample":
-        yield _column_array("rows", ROW_STATES, spec.n_rows)
+        yield _column_array("rows", ROW_STATES, spec.n_rows, "row")
     if spec.states != "all":
         yield _component_array(spec, "reductions/base_norm", "Euclidean norm of base", optional=True)
         meaning = "exp of the entropy, in nats, of softmax(base): how many features share its mass"
@@ -164,20 +163,21 @@ def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
     for adapter in spec.adapters:
         yield from _adapter_arrays(spec, adapter)
     if spec.changes or spec.n_vocabulary:
-        yield replace(_column_array("vocabulary", VOCABULARY_TEXT, spec.n_vocabulary), dims=("vocabulary",))
+        yield _column_array("vocabulary", VOCABULARY_TEXT, spec.n_vocabulary, "vocabulary")
     if spec.unembedding is not None:
         yield from _unembedding_arrays(spec.unembedding)
 
 
-def _column_array(table: str, column: Column, length: int) -> ArraySpec:
-    """Return the specification of a table's column: an array with one value per entry of the table."""
+def _column_array(table: str, column: Column, length: int, dim: str) -> ArraySpec:
+    """Return the specification of a table's column: an array along `dim`, the table's entries, and any second axis."""
+    widths = tuple(width for _, width in column.axis)
     return ArraySpec(
         path=f"{table}/{column.name}",
-        shape=(length,),
-        chunks=(ROW_TOKENS if column.by_row else min(max(length, 1), TABLE_CHUNK),),
+        shape=(length, *widths),
+        chunks=(ROW_TOKENS if column.by_row else min(max(length, 1), TABLE_CHUNK), *widths),
         dtype=column.dtype,
         fill=column.fill,
-        dims=(table.removesuffix("s"),),
+        dims=(dim, *(name for name, _ in column.axis)),
         attributes=dict(column.attributes),
         by_row=column.by_row,
         optional=column.optional,
@@ -244,9 +244,8 @@ def _adapter_arrays(spec: RunSpec, adapter: Adapter) -> Iterator[ArraySpec]:
     """Yield the specifications of an adapter's arrays: values by component, measures by token, weights, deltas."""
     root = f"adapters/{adapter.name}"
     for column in ADAPTER_COLUMNS:
-        array = _column_array(root, column, len(spec.components))
-        attributes = {**array.attributes, "component_axis": COMPONENT_AXIS}
-        yield replace(array, dims=("component",), attributes=attributes)
+        array = _column_array(root, column, len(spec.components), "component")
+        yield replace(array, attributes={**array.attributes, "component_axis": COMPONENT_AXIS})
     for name, units, meaning in ADAPTER_REDUCTIONS:
         yield _component_array(spec, f"{root}/{name}", meaning, units=units, optional=name == "swallowed")
     if spec.states != "all":
@@ -258,10 +257,7 @@ def _adapter_arrays(spec: RunSpec, adapter: Adapter) -> Iterator[ArraySpec]:
         )
         yield _token_array(spec, f"{root}/kl", meaning, units="nat", optional=True)
     for column in CHANGE_COLUMNS if spec.changes else ():
-        array = _column_array(f"{root}/changes", column, spec.n_tokens)
-        names, widths = CHANGE_AXES.get(column.name, ((), ()))
-        shape, chunks = (*array.shape, *widths), (*array.chunks, *widths)
-        yield replace(array, shape=shape, chunks=chunks, dims=("token", *names))
+        yield _column_array(f"{root}/changes", column, spec.n_tokens, "token")
     if spec.ablate is not None:
         meaning = (
             "Kullback-Leibler divergence of the next-token distribution without one part's delta from the adapted "
@@ -273,9 +269,9 @@ def _adapter_arrays(spec: RunSpec, adapter: Adapter) -> Iterator[ArraySpec]:
             "what is left out: a component's path, a layer's number, or a kind's name, as `parts` of ablation says"
         )
         column = Column(name="ablation_part", dtype="string", fill="", attributes={"long_name": meaning})
-        yield replace(_column_array(root, column, len(spec.ablation_parts)), dims=("part",))
+        yield _column_array(root, column, len(spec.ablation_parts), "part")
     for column in REPLY_COLUMNS if spec.n_replies else ():
-        yield replace(_column_array(f"{root}/replies", column, spec.n_replies), dims=("reply",))
+        yield _column_array(f"{root}/replies", column, spec.n_replies, "reply")
     if adapter.importance is not None:
         yield from _importance_arrays(f"{root}/importance", *adapter.importance)
     if spec.states != "none":
@@ -293,7 +289,7 @@ def _importance_arrays(root: str, n_passes: int, n_directions: int) -> Iterator[
     yield replace(gradient, chunks=chunks, attributes={**gradient.attributes, "units": "nat"})
     for axis, length in (("pass", n_passes), ("direction", n_directions)):
         for column in IMPORTANCE_COLUMNS[axis]:
-            yield replace(_column_array(root, column, length), dims=(axis,))
+            yield _column_array(root, column, length, axis)
 
 
 def _delta_arrays(spec: RunSpec, adapter: Adapter, root: str) -> Iterator[ArraySpec]:
@@ -339,9 +335,9 @@ def _unembedding_arrays(unembedding: Unembedding) -> Iterator[ArraySpec]:
     types = {"dtype_logical": unembedding.dtype, "source_dtype": unembedding.dtype}
     chunks = (min(max(unembedding.n_vocabulary, 1), ROW_TOKENS), unembedding.n_features)
     yield replace(weight, dtype=dtype.name, fill=fill, chunks=chunks, attributes={**weight.attributes, **types})
-    norm = _column_array("unembedding", UNEMBEDDING_NORM, unembedding.n_features)
-    yield replace(norm, dims=("feature",), attributes={**norm.attributes, "centred": unembedding.centred})
-    yield replace(_column_array("unembedding", VOCABULARY_TEXT, unembedding.n_vocabulary), dims=("vocabulary",))
+    norm = _column_array("unembedding", UNEMBEDDING_NORM, unembedding.n_features, "feature")
+    yield replace(norm, attributes={**norm.attributes, "centred": unembedding.centred})
+    yield _column_array("unembedding", VOCABULARY_TEXT, unembedding.n_vocabulary, "vocabulary")
 
 
 def _weight_array(path: str, meaning: str, *axes: tuple[str, int]) -> ArraySpec:

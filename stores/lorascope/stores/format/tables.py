@@ -32,6 +32,8 @@ class Column:
     """Whether it is measured by the forward pass, so written row by row; else it is known before."""
     optional: bool = False
     """Whether it may be missing, since it wasn't asked for or older writers didn't know it."""
+    axis: tuple[tuple[str, int], ...] = ()
+    """Name and length of its second axis, if it has one."""
 
 
 def _text_column(name: str, meaning: str, *, optional: bool = False) -> Column:
@@ -255,39 +257,35 @@ N_DRAWS = 8
 """Number of tokens that are drawn from each next-token distribution."""
 
 
-def _change_columns() -> tuple[Column, ...]:
-    """Return the columns of `changes`; P is the next-token distribution with the adapter, Q that without."""
-    columns: list[Column] = []
-    for name, meaning in (
-        ("gain_token", "token ids with the largest p log(p / q), descending; -1 where fewer are above 0"),
-        ("loss_token", "token ids with the largest q log(q / p), descending; -1 where fewer are above 0"),
-        ("adapted_choice", "token id that is likeliest under P"),
-        ("base_choice", "token id that is likeliest under Q"),
-        ("adapted_draw", "token ids drawn from P, by the same uniform numbers as base_draw"),
-        ("base_draw", "token ids drawn from Q, by the same uniform numbers as adapted_draw"),
-    ):
-        columns.append(_integer_column(name, f"{meaning}; -1 where it wasn't measured", low=-1, high="vocabulary"))
-    for name, units, meaning in (
+def _change_column(name: str, units: str, meaning: str, *axis: tuple[str, int]) -> Column:
+    """Return a column of `changes`, measured after each token: token ids, int32, if `units` is empty, else float32."""
+    if not units:
+        column = _integer_column(name, f"{meaning}; -1 where it wasn't measured", low=-1, high="vocabulary")
+        return replace(column, by_row=True, axis=axis)
+    attributes = {"long_name": f"{meaning}; NaN where it wasn't measured", "units": units}
+    return Column(name=name, dtype="float32", fill=np.nan, attributes=attributes, by_row=True, axis=axis)
+
+
+_LARGEST, _DRAW = ("largest", N_LARGEST), ("draw", N_DRAWS)
+CHANGE_COLUMNS = tuple(
+    _change_column(*row)
+    for row in (
+        ("gain_token", "", "token ids with the largest p log(p / q), descending; -1 where fewer are above 0", _LARGEST),
+        ("loss_token", "", "token ids with the largest q log(q / p), descending; -1 where fewer are above 0", _LARGEST),
+        ("adapted_choice", "", "token id that is likeliest under P"),
+        ("base_choice", "", "token id that is likeliest under Q"),
+        ("adapted_draw", "", "token ids drawn from P, by the same uniform numbers as base_draw", _DRAW),
+        ("base_draw", "", "token ids drawn from Q, by the same uniform numbers as adapted_draw", _DRAW),
         ("kl_adapted_base", "nat", "Kullback-Leibler divergence KL(P || Q), the sum of p log(p / q) over token ids"),
-        ("gain", "nat", "p log(p / q) of gain_token"),
-        ("loss", "nat", "q log(q / p) of loss_token"),
+        ("gain", "nat", "p log(p / q) of gain_token", _LARGEST),
+        ("loss", "nat", "q log(q / p) of loss_token", _LARGEST),
         ("adapted_choice_p", "1", "probability of adapted_choice under P"),
         ("base_choice_p", "1", "probability of base_choice under Q"),
         ("adapted_nll", "nat", "negative log-likelihood of the token itself given those before it, with the adapter"),
         ("base_nll", "nat", "negative log-likelihood of the token itself given those before it, without the adapter"),
-    ):
-        attributes = {"long_name": f"{meaning}; NaN where it wasn't measured", "units": units}
-        columns.append(Column(name=name, dtype="float32", fill=np.nan, attributes=attributes))
-    return tuple(replace(column, by_row=True) for column in columns)
-
-
-CHANGE_COLUMNS = _change_columns()
+    )
+)
 """Values that an adapter has after each token: how the next token's distribution changes from Q without it to P."""
-CHANGE_AXES = {
-    **dict.fromkeys(("gain_token", "gain", "loss_token", "loss"), (("largest",), (N_LARGEST,))),
-    **dict.fromkeys(("adapted_draw", "base_draw"), (("draw",), (N_DRAWS,))),
-}
-"""Name of a column of `CHANGE_COLUMNS` that has a second axis -> that axis' name and length."""
 VOCABULARY_TEXT = _text_column("text", "text of each token id, as the tokenizer decodes it alone")
 UNEMBEDDING_NORM = Column(
     name="norm",

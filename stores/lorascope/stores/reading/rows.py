@@ -1,13 +1,11 @@
-"""Reading whole arrays: those written row by row, those written once, and the unembedding."""
+"""Reading whole arrays: those written row by row, and those written once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from ..errors import StoreError
-from ..format.layout import BITS_NOTE
 from ..format.spec import ROW_TOKENS
 from ..format.stored_array import StoredArray, require_stored_type, widen_block
 from ..places.place import Place
@@ -149,33 +147,3 @@ def read_static(array: StoredArray, place: Place, *, may_be_absent: bool = False
             parts += read_chunk_columns(place, array, chunk)
     values = np.concatenate(parts) if parts else np.empty(array.shape, array.dtype)
     return values[tuple(map(slice, array.shape))]
-
-
-def read_unembedding(arrays: Mapping[str, StoredArray], place: Place) -> xr.Dataset:
-    """Return the unembedding as a Dataset: `norm` and `text` read now, `weight` lazy; see `Run.unembedding`."""
-    import dask.array as da  # takes half a second, so only where it is needed
-    from dask.array.core import normalize_chunks
-
-    stored = {name: arrays[f"unembedding/{name}"] for name in ("weight", "norm", "text")}
-    weights = stored["weight"]
-
-    def read(block_id: tuple[int, int]) -> np.ndarray:
-        """Return a chunk of the weight as float32, without padding."""
-        n = chunks[0][block_id[0]]  # the rest of the last chunk is padding
-        return widen_block(
-            read_chunk_columns(place, weights, block_id[0])[0][:n], str(weights.attributes["dtype_logical"])
-        )
-
-    chunks = normalize_chunks(weights.chunks, weights.shape)
-    weight = da.map_blocks(read, chunks=chunks, dtype=np.float32, meta=np.empty((0, 0), np.float32))
-    values: dict[str, Any] = {name: read_static(stored[name], place) for name in ("norm", "text")}
-    values = {"weight": weight, "norm": values["norm"], "text": values["text"].astype(object)}
-    variables = {
-        name: (stored[name].dims, value, {"long_name": _long_name(stored[name])}) for name, value in values.items()
-    }
-    return xr.Dataset(variables, attrs={"centred": bool(stored["norm"].attributes["centred"])})
-
-
-def _long_name(array: StoredArray) -> str:
-    """Return an array's `long_name` without the note about bits of bfloat16; empty if it isn't named."""
-    return str(array.attributes.get("long_name", "")).removesuffix(BITS_NOTE)

@@ -16,7 +16,7 @@ import xarray as xr
 from ..errors import StoreError
 from ..format.layout import BITS_NOTE, is_kept_with_states
 from ..format.spec import ROW_TOKENS
-from ..format.stored_array import StoredArray
+from ..format.stored_array import StoredArray, widen_block
 from ..format.tables import (
     CHANGE_COLUMNS,
     IMPORTANCE_COLUMNS,
@@ -30,7 +30,7 @@ from ..places.place import Place
 from .chunks import read_digests
 from .labels import lazy_text, role_names, sample_token_places, token_coordinates
 from .notebook import run_html
-from .rows import RowArray, read_static, read_unembedding
+from .rows import RowArray, read_static
 from .source import DeltaSource, Source
 from .token_choice import checked_token_places
 from .token_places import require_contiguous, require_own_tokens
@@ -353,9 +353,9 @@ class Run:
         Returns
         -------
         xarray.Dataset
-            `weight` (vocabulary, feature), float32, lazy, one Dask block per chunk; `norm` (feature), float32, the
-            final norm's weight; `text` (vocabulary), each token id decoded alone. Attribute `centred`: whether the norm
-            subtracts the mean over features (LayerNorm) or not (RMSNorm).
+            `weight` (vocabulary, feature), float32; `norm` (feature), float32, the final norm's weight; `text`
+            (vocabulary), each token id decoded alone. Attribute `centred`: whether the norm subtracts the mean over
+            features (LayerNorm) or not (RMSNorm).
 
         Raises
         ------
@@ -364,7 +364,10 @@ class Run:
         """
         if "unembedding/weight" not in self.arrays:
             raise StoreError(f"`{self.place.name}` holds no unembedding; only runs of earlier versions do")
-        return read_unembedding(self.arrays, self.place)
+        stored = xr.Dataset({name: self._read_column(f"unembedding/{name}") for name in ("weight", "norm", "text")})
+        weight = stored["weight"]
+        floats = widen_block(weight.values, str(weight.attrs["dtype_logical"]))
+        return stored.assign(weight=(weight.dims, floats)).assign_attrs(centred=stored["norm"].attrs["centred"])
 
     def js(self, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
         """Return the Jensen-Shannon divergence measured during capture, in nats, lazy (token, component).
@@ -420,8 +423,7 @@ class Run:
         `part` names a component's path, a layer's number or a kind. Raises StoreError if the run has no ablation.
         """
         root = f"adapters/{self._checked_adapter_name(adapter)}"
-        if f"{root}/ablation" not in self.arrays:
-            raise StoreError(f"{self.place.name!r} holds no ablation; capture it again with `--ablate components`")
+        self._require_captured(f"{root}/ablation", "ablation", "--ablate components")
         stored = self.arrays[f"{root}/ablation"].attributes
         attrs = {key: str(stored[key]) for key in ("parts", "units", "long_name") if key in stored}
         parts = [str(part) for part in self.read_static(f"{root}/ablation_part")]
@@ -445,8 +447,7 @@ class Run:
             If the run was captured without `--replies`, or a chunk is broken.
         """
         root = f"adapters/{self._checked_adapter_name(adapter)}/replies"
-        if f"{root}/text" not in self.arrays:
-            raise StoreError(f"{self.place.name!r} holds no replies; capture it again with `--replies`")
+        self._require_captured(f"{root}/text", "replies", "--replies")
         return xr.Dataset({column.name: self._read_column(f"{root}/{column.name}") for column in REPLY_COLUMNS})
 
     def importance(self, adapter: str | None = None) -> xr.Dataset:
@@ -472,12 +473,9 @@ class Run:
         order.
         """
         root = f"adapters/{self._checked_adapter_name(adapter)}/importance"
-        if f"{root}/gradient" not in self.arrays:
-            raise StoreError(f"{self.place.name!r} holds no importance; capture it again with `--importance 4`")
-        by_axis = {axis: [column.name for column in columns] for axis, columns in IMPORTANCE_COLUMNS.items()}
-        values = {name: (axis, self.read_static(f"{root}/{name}")) for axis, names in by_axis.items() for name in names}
-        gradient = (tuple(by_axis), self.read_static(f"{root}/gradient"), {"units": "nat"})
-        return xr.Dataset({"gradient": gradient, **values})
+        self._require_captured(f"{root}/gradient", "importance", "--importance 4")
+        names = ["gradient", *(column.name for columns in IMPORTANCE_COLUMNS.values() for column in columns)]
+        return xr.Dataset({name: self._read_column(f"{root}/{name}") for name in names})
 
     def changes(self, adapter: str | None = None, *, sample: Samples = None) -> xr.Dataset:
         """Return how an adapter changes the next token's distribution after each token, a lazy Dataset (token, ...).
@@ -501,14 +499,12 @@ class Run:
             If the run has no changes, or several adapters and `adapter` names none of them.
         """
         root = f"adapters/{self._checked_adapter_name(adapter)}/changes"
-        if f"{root}/{CHANGE_COLUMNS[0].name}" not in self.arrays:
-            raise StoreError(f"{self.place.name!r} holds no next-token changes; capture it again with `--changes all`")
+        self._require_captured(f"{root}/gain", "next-token changes", "--changes all")
         variables = {}
         for column in CHANGE_COLUMNS:
             array = self.arrays[f"{root}/{column.name}"]
-            attributes = {key: value for key, value in array.attributes.items() if key != "written"}
-            variables[column.name] = xr.Variable(array.dims, self._row_array(array.path).to_dask(), attributes)
-        changes = xr.Dataset(variables).assign_coords(self.token_labels)
+            variables[column.name] = (array.dims, self._row_array(array.path).to_dask(), _attributes_of(array))
+        changes = xr.Dataset(variables, coords=self.token_labels)
         return changes if sample is None else changes.isel(token=sample_token_places(self.samples, sample))
 
     def vocabulary(self) -> np.ndarray:
@@ -625,6 +621,11 @@ class Run:
         require_contiguous(start, stop, self.n_tokens)
         return stop, length
 
+    def _require_captured(self, path: str, what: str, option: str) -> None:
+        """Raise StoreError, which names `what` and capture's `option` for it, if the run lacks the array at `path`."""
+        if path not in self.arrays:
+            raise StoreError(f"{self.place.name!r} holds no {what}; capture it again with `{option}`")
+
     def _read_column(self, path: str) -> xr.Variable:
         """Return a table's column, by its path in the store, as a Variable, read at once unless it is token text."""
         array = self.arrays[path]
@@ -633,8 +634,7 @@ class Run:
         values = self._row_array(path)[:] if array.by_row else self.read_static(path)
         if values.dtype.kind == "T":  # xarray and pandas keep text as objects
             values = values.astype(object)
-        attributes = {key: value for key, value in array.attributes.items() if key != "written"}
-        return xr.Variable(array.dims, values, attributes)
+        return xr.Variable(array.dims, values, _attributes_of(array))
 
     def _read_table(self, table: str) -> xr.Dataset:
         """Return a table as a Dataset, without optional columns that the run lacks."""
@@ -660,3 +660,8 @@ class Run:
         except ValueError:
             hint = suggestion_or_first_name(path, self.component_paths)
             raise StoreError(f"no component {path!r} among the {len(self)} of this run{hint}") from None
+
+
+def _attributes_of(array: StoredArray) -> dict[str, Any]:
+    """Return the attributes of an array that say what it means, without how it was written."""
+    return {key: value for key, value in array.attributes.items() if key != "written"}
