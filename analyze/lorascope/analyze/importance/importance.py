@@ -60,29 +60,20 @@ def importance(run: RunLike, *, adapter: str | None = None) -> xr.DataTree:
     run = open_as_written(run)
     stored = run.importance(adapter)
     components = run.components.isel(component=stored["component"].values)
-    parts: dict[str, tuple[str, np.ndarray]] = {
-        "components": ("component", stored["component"].values),
-        "layers": ("layer", components["layer"].values),
-        "kinds": ("kind", components["kind"].values.astype(str)),
-        "directions": ("direction", np.arange(stored.sizes["direction"])),
+    path, kind = (components[name].values.astype(str) for name in ("path", "kind"))
+    layer, number = components["layer"].values, np.arange(stored.sizes["direction"])
+    parts = {  # dimension -> what directions are grouped by, and coordinates, all by direction
+        "component": (stored["component"].values, {"component": path, "kind": kind, "layer": layer}),
+        "layer": (layer, {"layer": layer}),
+        "kind": (kind, {"kind": kind}),
+        "direction": (number, {"direction": number, "component": path, "number": stored["direction"].values}),
     }
     nodes = {}
-    for name, (dim, labels) in parts.items():
-        names, groups = np.unique(labels, return_inverse=True)
-        by_sample = importance_by_sample(stored, groups)
-        node = _summary(by_sample, dim).assign_coords({dim: names})
-        if dim == "component":
-            table = run.components.isel(component=names)
-            node = node.assign_coords(
-                component=table["path"].values.astype(str),
-                kind=(dim, table["kind"].values.astype(str)),
-                layer=(dim, table["layer"].values),
-            )
-        elif dim == "direction":
-            of = {"component": components["path"].values.astype(str), "number": stored["direction"].values}
-            node = node.assign_coords({key: (dim, values) for key, values in of.items()})
-            node["singular_value"] = (dim, stored["singular_value"].values)
-        nodes[name] = node
+    for dim, (labels, columns) in parts.items():
+        _, first, groups = np.unique(labels, return_index=True, return_inverse=True)
+        coordinates = {name: (dim, values[first]) for name, values in columns.items()}
+        nodes[f"{dim}s"] = _summary(importance_by_sample(stored, groups), dim).assign_coords(coordinates)
+    nodes["directions"]["singular_value"] = ("direction", stored["singular_value"].values)
     _, first = np.unique(stored["sample"].values, return_index=True)
     counts = {"n_samples": len(first), "n_draws": stored.sizes["pass"] // len(first)}
     tree = xr.DataTree.from_dict(nodes)
