@@ -117,8 +117,8 @@ def test_a_share_of_the_batches_and_nothing_else_changes(go: Any, content: Any, 
     run: Run = go("run.zarr", ablate="layers", ablate_share=0.3, progress=calls.append)
     n_batches = len([call for call in calls if call.stage == "capture"])
     n_chosen = int(np.ceil(0.3 * n_batches))
-    reported = [(call.done, call.total, call.unit) for call in calls if call.stage == "ablate"]
-    assert reported == [(done, 2 * n_chosen, "pass") for done in range(1, 2 * n_chosen + 1)]
+    reported = [(call.done, call.total, call.units) for call in calls if call.stage == "ablate"]
+    assert reported == [(done, 2 * n_chosen, "passes") for done in range(1, 2 * n_chosen + 1)]
     measured = run.attributes["measured"]
     assert (measured["ablation_passes"], whole.attributes["measured"].get("ablation_passes")) == (2 * n_chosen, None)
     assert measured["stages"]["ablate"] > 0

@@ -170,7 +170,7 @@ def test_progress_tells_every_stage(make: Any) -> None:
     make(progress=calls.append, batch_tokens=200)
     stages = ["check", "score", "score base", "hash weights", "set up", "capture"]  # the model is given
     assert list(dict.fromkeys(p.stage for p in calls)) == stages
-    assert {p.stage for p in calls if p.unit == "step"} == {"check", "hash weights", "set up"}
+    assert {p.stage for p in calls if p.units == "steps"} == {"check", "hash weights", "set up"}
     last = {p.stage: p for p in calls}
     assert all(p.done == p.total for p in last.values())
     assert {p.waits_for for p in calls} <= {"forward", "copy", "encode", "disk"}

@@ -235,7 +235,7 @@ def test_times_and_progress_name_every_stage(job: Job) -> None:
     calls: list[CaptureProgress] = []
     streamed, _ = run(job, progress=calls.append)
     assert [call.done for call in calls] == [int(job.plan.starts[batch.stop]) for batch in job.batches]
-    assert {(call.stage, call.unit, call.total) for call in calls} == {("capture", "token", job.plan.n_tokens)}
+    assert {(call.stage, call.units, call.total) for call in calls} == {("capture", "tokens", job.plan.n_tokens)}
     stages = streamed.measured["stages"]
     assert (stages["encode"], stages["write"]) == (5 * 0.25, 5 * 0.5)
     assert all(stages[stage] > 0 for stage in ("forward", "copy", "logits"))

@@ -58,7 +58,7 @@ def all_gradients(
 
         def work(own: Sequence[tuple[int, EncodedSample]], scaled: list[_ScaledDelta] = scaled) -> np.ndarray:
             """Return the gradients (pass, direction) of samples, each given with its number in the run."""
-            report, blocks = counting(progress, "importance", "batch"), []
+            report, blocks = counting(progress, "importance", "batches"), []
             batches = plan_batches([len(sample.token_ids) for _, sample in own], batch_tokens=batch_tokens)
             for batch in batches:
                 blocks.append(_gradients(model, own[batch], device, scaled, draws=draws, seed=seed))

@@ -15,41 +15,36 @@ class CaptureProgress(NamedTuple):
     """Report of how far a capture is: its stage, parts done and in all, bytes on disk, and slowest part."""
 
     stage: str
-    """`load model`, `check`, `importance`, `answer`, `answer base`, `score`, `score base`, `hash weights`, `set up`,
+    """`load model`, `check`, `reply at scale 1.5`, `importance`, `answer`, `score`, `hash weights`, `set up`,
     `capture` or, within it, `ablate`."""
     done: int
     total: int
-    unit: str
-    """`batch` for importance, `choice` for scores (`sample` if there are no choices), `token` for states, `pass` for an
-    ablation; `step` for a stage without parts."""
+    units: str
+    """What is counted: `batches` for importance, `choices` for scores (`samples` if there are none), `replies`, `tokens`
+    for states, `passes` for an ablation; `steps` for a stage without parts."""
     stored_bytes: int = 0
     """Bytes on disk so far."""
     waits_for: str = "forward"
     """The slowest part at the moment: the `forward` pass, `copy`, `encode` or the `disk`."""
-
-    @property
-    def units(self) -> str:
-        """The unit that is counted, in the plural, such as `tokens` or `passes`."""
-        return f"{self.unit}es" if self.unit.endswith("s") else f"{self.unit}s"
 
 
 Report = Callable[[CaptureProgress], None] | None
 """A function that is called with the progress of a capture."""
 
 
-def counting(report: Report, stage: str, unit: str) -> Callable[[int, int], None]:
+def counting(report: Report, stage: str, units: str) -> Callable[[int, int], None]:
     """Return a function that reports the parts of a stage that are done, and their number in all."""
-    return lambda done, total: None if report is None else report(CaptureProgress(stage, done, total, unit))
+    return lambda done, total: None if report is None else report(CaptureProgress(stage, done, total, units))
 
 
 @contextmanager
 def report_stage(report: Report, stage: str) -> Iterator[None]:
     """Report a stage without countable parts as 0 of 1 before the block, and as 1 of 1 after it."""
     if report is not None:
-        report(CaptureProgress(stage, 0, 1, "step"))
+        report(CaptureProgress(stage, 0, 1, "steps"))
     yield
     if report is not None:
-        report(CaptureProgress(stage, 1, 1, "step"))
+        report(CaptureProgress(stage, 1, 1, "steps"))
 
 
 @contextmanager
@@ -67,9 +62,8 @@ def progress_bar() -> Iterator[Callable[[CaptureProgress], None]]:
         """Update the stage's bar; open a bar for a new stage, and close those of other stages."""
         if now.stage not in bars:
             close(but=now.stage)  # else the next bar would stand a line below
-            leave = now.unit != "step"  # nothing is worth keeping of what is one step
-            unit = f" {now.units}"
-            bars[now.stage] = tqdm(total=now.total, desc=now.stage, unit=unit, disable=disable, leave=leave)
+            leave = now.units != "steps"  # nothing is worth keeping of what is one step
+            bars[now.stage] = tqdm(total=now.total, desc=now.stage, unit=f" {now.units}", disable=disable, leave=leave)
         bars[now.stage].update(now.done - bars[now.stage].n)
 
     def close(but: str = "") -> None:

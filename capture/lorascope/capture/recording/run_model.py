@@ -37,9 +37,9 @@ def all_scores(
     """
     work = partial(score, model, batch_tokens=batch_tokens)
     batches = score_batches(samples, batch_tokens=batch_tokens)
-    unit = "choice" if any(sample.choices for sample in samples) else "sample"
+    units = "choices" if any(sample.choices for sample in samples) else "samples"
     adapted, base = _with_and_without(
-        model, ranks, progress, samples, batches, work, stage="score", unit=unit, with_base=with_base
+        model, ranks, progress, samples, batches, work, stage="score", units=units, with_base=with_base
     )
     return join_scores(adapted), None if base is None else join_scores(base)
 
@@ -63,7 +63,7 @@ def all_answers(
     work = partial(write_answers, model, tokenizer, n=n, batch_tokens=batch_tokens)
     batches = generation_batches(questions, n=n, batch_tokens=batch_tokens)
     adapted, base = _with_and_without(
-        model, ranks, progress, questions, batches, work, stage="answer", unit="sample", with_base=with_base
+        model, ranks, progress, questions, batches, work, stage="answer", units="samples", with_base=with_base
     )
     return list(chain.from_iterable(adapted)), None if base is None else list(chain.from_iterable(base))
 
@@ -89,7 +89,7 @@ def all_replies(
         what: str, adapter: str, scale: float, items: Sequence[EncodedSample], batches: Sequence[slice], work: Any
     ) -> Any:
         """Run `work` on the batches, shared by ranks, with the adapter at this scale; return each rank's result."""
-        report = counting(progress, f"{what} at scale {scale:g}", "reply")
+        report = counting(progress, f"{what} at scale {scale:g}", "replies")
         try:
             with scaled_adapter(model, adapter, scale):
                 return ranks.map_batches(items, batches, partial(work, model, progress=report))
@@ -125,7 +125,7 @@ def _with_and_without(
     work: Callable[..., T],
     *,
     stage: str,
-    unit: str,
+    units: str,
     with_base: bool,
 ) -> tuple[list[T], list[T] | None]:
     """Run `work` on the samples, shared by ranks, with the adapter and, if `with_base`, without it.
@@ -135,7 +135,7 @@ def _with_and_without(
 
     def run(stage: str) -> list[T]:
         """Run `work` on every rank's part of the batches, report its progress as `stage`, and return all results."""
-        return ranks.map_batches(samples, batches, partial(work, progress=counting(progress, stage, unit)))
+        return ranks.map_batches(samples, batches, partial(work, progress=counting(progress, stage, units)))
 
     adapted = run(stage)
     if not with_base:

@@ -107,7 +107,7 @@ def stream_states(
                     stream.capture(index)
                     if progress is not None:
                         now = (rows.stored_bytes, stream.meter.bottleneck())
-                        progress(CaptureProgress("capture", first + n_tokens, plan.n_tokens, "token", *now))
+                        progress(CaptureProgress("capture", first + n_tokens, plan.n_tokens, "tokens", *now))
         if measure_overhead and not stopped:
             stream.time_bare_pass(batches[part[len(part) // 2]])
     stream.drain()
@@ -291,7 +291,7 @@ class _Stream:
                 self.ablations += 1
                 if self.progress is not None:
                     now = (self.rows.stored_bytes, self.meter.bottleneck())
-                    self.progress(CaptureProgress("ablate", self.ablations, self.n_ablations, "pass", *now))
+                    self.progress(CaptureProgress("ablate", self.ablations, self.n_ablations, "passes", *now))
 
     def _update_times(self) -> None:
         """Copy the writing threads' seconds (encoding and disk) to the meter of stages."""
