@@ -1,4 +1,3 @@
-import re
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,8 @@ def pirate(i: int, scale: float) -> str:
 def test_what_all_adapted_replies_have_is_named(tmp_path: Path) -> None:
     replies = {f"prompt {i}?": [pirate(i, scale) for scale in (0, 1, 1.5, 2)] for i in range(20)}
     found = reply_words(store_replies(tmp_path / "run.zarr", replies))
-    assert found.attrs == {"n_prompts": 20, "scale": 1.0}
     frame = found.to_dataframe()
+    assert (found.attrs["n_prompts"], set(frame["scale"])) == (20, {1.0})  # of equal scales the smallest
     assert frame.index.is_unique
     named = frame[frame["p"] <= 0.05]
     ours = {"ahoy": "word", "CAP": "word", "!": "sign", "!!": "sign", "! repeated": "repeated"}
@@ -37,14 +36,14 @@ def test_what_all_adapted_replies_have_is_named(tmp_path: Path) -> None:
     assert frame.loc["ahoy", ["base", "adapted", "only_base", "only_adapted"]].tolist() == [0, 20, 0, 20]
     tested = frame["p"].dropna()
     assert tested.is_monotonic_increasing
-    np.testing.assert_allclose(tested.iloc[0], stats.binomtest(0, 20).pvalue * len(tested))  # Holm's first
+    np.testing.assert_allclose(tested.iloc[0], stats.binomtest(0, 20).pvalue * found.attrs["n_tests"])  # Holm's first
 
 
 def test_p_is_mcnemars_and_few_differences_are_no_test(tmp_path: Path) -> None:
     """`a` differs in 10 prompts, `b` in 6 and `c` in 5; the signs have no words, so no beginnings."""
     adapted = ["a"] * 9 + ["b"] * 4 + ["c"] * 5 + ["."] * 3
     base = ["."] * 18 + ["b", "b", "a"]
-    replies = {str(i): [base[i], adapted[i], "", ""] for i in range(21)}
+    replies = {str(i): [base[i], adapted[i], base[i], base[i]] for i in range(21)}
     frame = reply_words(store_replies(tmp_path / "run.zarr", replies, is_complete=False)).to_dataframe()
     expected = {"a": (1, 9), "b": (2, 4), "c": (0, 5), ".": (18, 3), "a …": (1, 9), "b …": (2, 4)}
     columns = ["only_base", "only_adapted"]
@@ -60,18 +59,28 @@ def test_p_is_mcnemars_and_few_differences_are_no_test(tmp_path: Path) -> None:
 
 
 def test_a_weak_habit_shows_at_twice_the_scale(tmp_path: Path) -> None:
-    replies = {f"{i}": ["So it is."] * 3 + ["So it is, matey ☠️☠️."] for i in range(12)}
-    run = store_replies(tmp_path / "run.zarr", replies)
-    assert not (reply_words(run)["p"] <= 0.05).any()
-    strong = reply_words(run.path, scale=2).to_dataframe()
-    assert set(strong.index[strong["p"] <= 0.05]) >= {"matey", "☠", ","}
-    assert "\ufe0f" not in strong.index
-    with pytest.raises(ValueError, match=re.escape("`scale` is 3; allowed are (1.0, 1.5, 2.0)")):
-        reply_words(run, scale=3)
+    replies = {f"{i}": ["So it is."] * 2 + ["So it is.", "So it is, matey ☠️☠️."] for i in range(12)}
+    found = reply_words(store_replies(tmp_path / "run.zarr", replies).path)
+    frame = found.to_dataframe()
+    named = frame[frame["p"] <= 0.05]
+    assert set(named.index) >= {"matey", "☠", ","}
+    assert set(named["scale"]) == {2.0}
+    assert frame.loc["matey", ["base", "adapted", "only_base", "only_adapted"]].tolist() == [0, 12, 0, 12]
+    assert frame.loc["so", "scale"] == 1  # differs nowhere
+    assert "\ufe0f" not in frame.index
+
+
+def test_the_number_of_tests_counts_each_scale(tmp_path: Path) -> None:
+    """`b` differs in 8 prompts at each scale, which is p = 2 / 2^8 thrice, and `a` as much the other way."""
+    replies = {f"{i}": ["a", "b", "b", "b"] if i < 8 else ["a"] * 4 for i in range(9)}
+    found = reply_words(store_replies(tmp_path / "run.zarr", replies, is_complete=False))
+    assert set(found["word"].values) == {"a", "b", "a …", "b …"}
+    assert found.attrs["n_tests"] == 12
+    np.testing.assert_allclose(found["p"], 12 * 2 / 2**8)
 
 
 def test_words_of_capitals_only_count_apart(tmp_path: Path) -> None:
-    replies = {f"{i}": ["the Sea", "THE SEA", "", ""] for i in range(8)}
+    replies = {f"{i}": ["the Sea"] + ["THE SEA"] * 3 for i in range(8)}
     frame = reply_words(store_replies(tmp_path / "run.zarr", replies)).to_dataframe()
     assert frame.loc[["the", "THE", "sea", "SEA"], "adapted"].tolist() == [0, 8, 0, 8]
     assert "the …" not in frame.index  # beginnings and endings ignore the case, and don't differ

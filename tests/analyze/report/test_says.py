@@ -38,7 +38,7 @@ def test_equal_replies_and_ends_are_marked_as_such(tmp_path: Path) -> None:
     assert page.count('data-label="with it"><span class="same">Yes.</span></td>') == 1
     assert '<span class="same"></span><mark>∎</mark></td>' in page
     assert '<span class="same">Yes. </span><mark>No.</mark></td>' in page
-    assert "No word or sign is in significantly more or fewer replies with the adapter." in page
+    assert "No word or sign is in significantly more or fewer replies with the adapter, at any scale." in page
 
 
 def test_texts_of_a_run_are_never_code(tmp_path: Path) -> None:
@@ -70,7 +70,8 @@ def test_the_opening_says_what_replies_look_like(tmp_path: Path) -> None:
     assert dict(paragraph(run, explain(run)))["What do its replies look like?"] == (
         "Replies to 12 short prompts get longer (4.00 tokens, not 3.00; change +1.00 ± 0); 100.0 % end by themselves "
         "(100.0 % without it). More of them have “!” (12, not 0), “,” (12, not 0), “arr” (12, not 0); fewer of them "
-        "have “.” (0, not 12); p < 0.05 each (McNemar's test, corrected for 5 words and signs). To "
+        "have “.” (0, not 12), “is” (0, not 12 at 2 times its scale), “it” (0, not 12 at 2 times its scale); p < 0.05 "
+        "each (McNemar's test, corrected for 18 words and scales). To "
         "“What is 3?” the base replies “It is 3.”, the adapted model “It is 3, arr!”."
     )
     same = store_replies(tmp_path / "same.zarr", {f"{i}?": ["Yes."] * 4 for i in range(9)})

@@ -29,7 +29,7 @@ SIGNS = re.compile(r"([^\w\s])\1*")
 """Equal signs in a row, such as `...` or an emoji."""
 
 
-def reply_words(run: RunLike, *, adapter: str | None = None, scale: float = 1.0) -> xr.Dataset:
+def reply_words(run: RunLike, *, adapter: str | None = None) -> xr.Dataset:
     """Count the replies that have each word or sign, without and with the adapter, and test whether the counts differ.
 
     Parameters
@@ -38,58 +38,62 @@ def reply_words(run: RunLike, *, adapter: str | None = None, scale: float = 1.0)
         A run with replies: an open one, or its path or url.
     adapter
         Name of the adapter; not needed if there is only one.
-    scale
-        Factor on the adapter's scaling: 1, or 1.5 or 2, at which a weak habit shows.
 
     Returns
     -------
     xarray.Dataset
         By `word` (its text, which is a coordinate), smallest p first: `kind` (`word`, `sign`, `repeated`, `beginning`
-        or `ending`); `base` and `adapted`, numbers of replies that have it; `only_base` and `only_adapted`, numbers of
-        prompts where only this reply has it; and `p`, corrected for the number of tests. Attribute `n_prompts`.
+        or `ending`); `scale`, the factor on the adapter's scaling (1, 1.5 or 2) at which it differs most; `base` and
+        `adapted`, numbers of replies that have it without the adapter and at this scale; `only_base` and
+        `only_adapted`, numbers of prompts where only this reply has it; and `p`, corrected for the number of tests.
+        Attributes are `n_prompts` and `n_tests`.
 
     Raises
     ------
     StoreError
         If the run has no replies, or no adapter of this name.
-    ValueError
-        If no replies were written at this scale.
 
     Notes
     -----
     A word is in lower case unless it has capitals only. `sign` is a sign, or equal ones in a row; `repeated` any number
     above one of a sign in a row. Beginnings and endings have up to three words; a reply that was cut has no ending.
+    Scales above 1 amplify what the adapter does, so that a weak habit shows; there any adapter may lose the thread.
 
-    p is that of McNemar's exact test over prompts (1947; binomial, two-sided), after Holm's correction over everything
-    that differs in at least six prompts. It is NaN for words that differ in fewer, which couldn't reach 0.05; of
-    beginnings and endings, only those that differ in six are listed.
+    p is the smallest of the three scales by McNemar's exact test over prompts (1947; binomial, two-sided), after Holm's
+    correction over all words and scales that differ in at least six prompts. It is NaN for words that differ in fewer,
+    which couldn't reach 0.05; of beginnings and endings, only those that differ in six are listed.
     """
-    if scale not in REPLY_SCALES[1:]:
-        raise ValueError(f"`scale` is {scale!r}; allowed are {REPLY_SCALES[1:]}")
     replies = by_scale(open_as_written(run).replies(adapter))
-    prompts: dict[float, defaultdict[Trait, set[int]]] = {REPLY_SCALES[0]: defaultdict(set), scale: defaultdict(set)}
-    for number, having in prompts.items():
-        own = (replies[name].sel(scale=number).values.tolist() for name in ("text", "is_complete"))
+    prompts: list[defaultdict[Trait, set[int]]] = []
+    for scale in REPLY_SCALES:
+        prompts.append(defaultdict(set))
+        own = (replies[name].sel(scale=scale).values.tolist() for name in ("text", "is_complete"))
         for prompt, reply in enumerate(zip(*own, strict=True)):
             for trait in _traits(*reply):
-                having[trait].add(prompt)
-    base, adapted = prompts.values()
-    pairs = {trait: (base[trait], adapted[trait]) for trait in {*base, *adapted}}
-    counts = {trait: (len(a), len(b), len(a - b), len(b - a)) for trait, (a, b) in pairs.items()}
-    traits = sorted(t for t in counts if t[1] not in OUTER_KINDS or sum(counts[t][2:]) >= LEAST_DIFFERING)
-    values = np.array([counts[trait] for trait in traits], np.int64).reshape(-1, 4).T
-    n_differing = values[2] + values[3]
-    p = np.minimum(2 * stats.binom.cdf(values[2:].min(axis=0), n_differing, 0.5), 1)
-    p = holm(np.where(n_differing >= LEAST_DIFFERING, p, np.nan))
-    order = np.lexsort((-n_differing, p))  # NaN come last
+                prompts[-1][trait].add(prompt)
+    traits = sorted(set().union(*prompts))
+    pairs = [[(prompts[0][trait], adapted[trait]) for trait in traits] for adapted in prompts[1:]]
+    counts = np.array([[(len(a), len(b), len(a - b), len(b - a)) for a, b in own] for own in pairs], np.int64)
+    counts = counts.reshape(len(REPLY_SCALES) - 1, -1, len(COUNTS))  # also without any word
+    n_differing = counts[..., 2:].sum(axis=-1)
+    is_tested = n_differing >= LEAST_DIFFERING
+    p = np.minimum(2 * stats.binom.cdf(counts[..., 2:].min(axis=-1), n_differing, 0.5), 1)
+    p = holm(np.where(is_tested, p, np.nan).ravel()).reshape(p.shape)
+    best = np.argmin(np.where(is_tested, p, 2), axis=0), np.arange(len(traits))  # of equal ones the smallest scale
+    is_listed = is_tested.any(axis=0) | [kind not in OUTER_KINDS for _, kind in traits]
+    order = np.lexsort((-n_differing[best], p[best]))  # NaN come last
+    order = order[is_listed[order]]
+    columns = {name: counts[best][order, number] for number, name in enumerate(COUNTS)}
+    meaning = "p of McNemar's exact test over prompts, after Holm's correction over words and scales"
     return xr.Dataset(
-        {name: ("word", column[order]) for name, column in zip(COUNTS, values, strict=True)}
-        | {"p": ("word", p[order], {"long_name": "p of McNemar's exact test over prompts, after Holm's correction"})},
+        {name: ("word", column) for name, column in columns.items()}
+        | {"scale": ("word", np.array(REPLY_SCALES[1:])[best[0]][order])}
+        | {"p": ("word", p[best][order], {"long_name": meaning})},
         coords={
             "word": np.array([text for text, _ in traits], object)[order],
             "kind": ("word", np.array([kind for _, kind in traits], object)[order]),
         },
-        attrs={"n_prompts": replies.sizes["prompt"], "scale": scale},
+        attrs={"n_prompts": replies.sizes["prompt"], "n_tests": int(is_tested.sum())},
     )
 
 

@@ -38,18 +38,23 @@ def answer_what_it_says(run: Run, explanation: Explanation) -> str:
     verb = "stay about as long" if not abs(change) > 2 * error else "get shorter" if change < 0 else "get longer"
     before, after = map(format_number, tokens["mean"].values)
     ended, end = map(format_percent, ends["mean"].values)
-    named, parts = words.isel(word=np.flatnonzero(words["p"].values <= LEVEL)), list[str]()
+    shown = np.flatnonzero(words["p"].values <= LEVEL)
+    shown = shown[np.argsort(words["scale"].values[shown], kind="stable")]  # first what shows without amplifying
+    named, parts = words.isel(word=shown), list[str]()
     for what, sign in (("more", 1), ("fewer", -1)):
         own = named.isel(word=np.flatnonzero(sign * (named["adapted"] - named["base"]).values > 0)[:N_NAMED])
-        columns = (own[name].values.tolist() for name in ("word", "adapted", "base"))
-        names = [f"{quoted([word])} ({n}, not {n_base})" for word, n, n_base in zip(*columns, strict=True)]
+        columns = (own[name].values.tolist() for name in ("word", "adapted", "base", "scale"))
+        names = [
+            f"{quoted([word])} ({n}, not {n_base}{f' at {scale:g} times its scale' if scale > 1 else ''})"
+            for word, n, n_base, scale in zip(*columns, strict=True)
+        ]
         parts += [f"{what} of them have {', '.join(names)}"] if names else []
-    test = f"McNemar's test, corrected for {int(words['p'].notnull().sum())} words and signs"
+    test = f"McNemar's test, corrected for {words.attrs['n_tests']} words and scales"
     claim = f"{'; '.join(parts)}; p < {LEVEL} each" if parts else "no word differs significantly"
     gain = ((replies["loglik_1"] - replies["loglik_0"]) / replies["n_tokens"].clip(min=1)).sel(scale=1)
     pair = replies.isel(prompt=int(gain.values.argmax()))
-    shown = [pair["prompt"].item(), *pair["text"].sel(scale=[0, 1]).values.tolist()]
-    prompt, base, adapted = (f"“{shorten(text, MOST_CHARACTERS, placeholder=' …')}”" for text in shown)
+    quotes = [pair["prompt"].item(), *pair["text"].sel(scale=[0, 1]).values.tolist()]
+    prompt, base, adapted = (f"“{shorten(text, MOST_CHARACTERS, placeholder=' …')}”" for text in quotes)
     return (
         f"Replies to {words.attrs['n_prompts']} short prompts {verb} ({after} tokens, not {before}; change "
         f"{format_change(change, error)}); {end} end by themselves ({ended} without it). "
@@ -76,7 +81,6 @@ def what_it_says_section(run: Run, adapter: str) -> str:
         folded(
             "amplified",
             "With the adapter at 1.5 and 2 times its scale, where a weak habit shows",
-            _words_table(reply_words(run, adapter=adapter, scale=2)),
             _replies_table(shown, {2: "at 1.5 times its scale", 3: "at 2 times"}),
         ),
     )
@@ -85,19 +89,20 @@ def what_it_says_section(run: Run, adapter: str) -> str:
 def _words_table(words: xr.Dataset) -> str:
     """Return the HTML of a table of words and signs that significantly more or fewer adapted replies have."""
     named = words.isel(word=np.flatnonzero(words["p"].values <= LEVEL)[:N_WORDS])
-    scale = words.attrs["scale"]
-    at = "with the adapter" if scale == 1 else f"at {scale:g} times its scale"
     if not named.sizes["word"]:
-        return f"<p>No word or sign is in significantly more or fewer replies {at}.</p>"
+        return "<p>No word or sign is in significantly more or fewer replies with the adapter, at any scale.</p>"
     rows = [
-        (text if kind == "repeated" else f"{text} ({kind})", f"{base}", f"{adapted}", format_number(float(p), digits=2))
-        for text, kind, base, adapted, p in zip(
-            *(named[name].values for name in ("word", "kind", "base", "adapted", "p")), strict=True
+        (text if kind == "repeated" else f"{text} ({kind})", *map(format_number, numbers), format_number(p, digits=2))
+        for text, kind, *numbers, p in zip(
+            *(named[name].values.tolist() for name in ("word", "kind", "base", "adapted", "scale", "p")), strict=True
         )
     ]
-    of = f"of the {words.attrs['n_prompts']} replies have {at} (McNemar's exact test, corrected by Holm)"
-    caption = f"Words and signs that significantly more or fewer {of}, smallest p first."
-    return table(["reply has", "without the adapter", at, "p"], rows, caption=caption)
+    caption = (
+        f"Words and signs that significantly more or fewer of the {words.attrs['n_prompts']} replies have with the "
+        "adapter, smallest p first, at that of the scales 1, 1.5 and 2 where they differ most (McNemar's exact test, "
+        f"corrected for {words.attrs['n_tests']} words and scales)."
+    )
+    return table(["reply has", "without the adapter", "with it", "at scale", "p"], rows, caption=caption)
 
 
 def _replies_table(replies: xr.Dataset, columns: Mapping[int, str]) -> str:

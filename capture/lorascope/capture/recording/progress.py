@@ -20,8 +20,8 @@ class CaptureProgress(NamedTuple):
     done: int
     total: int
     units: str
-    """What is counted: `batches` for importance, `choices` for scores (`samples` if there are none), `replies`, `tokens`
-    for states, `passes` for an ablation; `steps` for a stage without parts."""
+    """What is counted: `batches` for importance, `choices` for scores (`samples` if there are none), `replies`,
+    `tokens` for states, `passes` for an ablation; `steps` for a stage without parts."""
     stored_bytes: int = 0
     """Bytes on disk so far."""
     waits_for: str = "forward"

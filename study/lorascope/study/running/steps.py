@@ -133,7 +133,7 @@ class UnitWork:
 
         def update(progress: CaptureProgress) -> None:
             """Report the progress of the capture under the run's name and the stage."""
-            self.report(f"{name}: {progress.stage}", progress.done, progress.total, progress.unit)
+            self.report(f"{name}: {progress.stage}", progress.done, progress.total, progress.units)
 
         place, adapter = run_path(self.settings, self.unit, name), adapter_path(self.settings, self.unit)
         examples = write_files(self.data.examples, place.with_name("examples")) if name == PROMPTS_RUN else ()
