@@ -22,7 +22,8 @@ smaller sum of |net| over tokens. So nobody needs to know how an adapter was tra
 
 **Evidence** is what the page of `changes` and `reply_words` names: of the tokens with p <= 0.05 the 20 with the largest
 |net|; the forms with p <= 0.05; the tokens of stable themes; the words in the sample after which more changes, with
-p <= 0.05; the words that more of the adapted model's replies have than of the base's, with p <= 0.05.
+p <= 0.05; the words that more of the adapted model's replies have than of the base's, with p <= 0.05. A first judging
+took replies at the adapter's own scale, a second one, decided on after they were read, at 1.5 and 2 times it as well.
 
 **Markers.** A word is a token's text without white space around it, in lower case unless it has capitals only. A
 habit's markers are the words whose share among the tokens of its training texts is at least four times as large as
