@@ -20,7 +20,7 @@ class CaptureProgress(NamedTuple):
     done: int
     total: int
     units: str
-    """What is counted: `batches` for importance, `choices` for scores (`samples` if there are none), `replies`,
+    """Name of the parts: `batches` for importance, `choices` for scores (`samples` without choices), `replies`,
     `tokens` for states, `passes` for an ablation; `steps` for a stage without parts."""
     stored_bytes: int = 0
     """Bytes on disk so far."""
