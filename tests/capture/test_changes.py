@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM
 
+from lorascope import analyze
 from lorascope.capture import CaptureConfig, CaptureProgress, capture, plan
 from lorascope.capture.settling.make_layout import choose_change_share
 from lorascope.stores import Run, StoreError, open_run, verify
@@ -83,17 +84,42 @@ def test_they_are_those_of_plain_passes(
     )
 
 
-def test_each_adapter_of_a_run_has_its_own(make: Any, adapted: Any, tiny_adapter: Path) -> None:
+@pytest.fixture
+def two(adapted: Any, tiny_adapter: Path) -> Any:
+    """A model with two adapters, `default` and `other`, of which one is minus two times the other."""
     model = copy.deepcopy(adapted)
     model.load_adapter(str(tiny_adapter), "other")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B.other" in name:
                 parameter.mul_(-2)
-    both: Run = make("both.zarr", model=copy.deepcopy(model), stream="base", states="none")
+    return model
+
+
+def test_analysis_counts_what_each_adapter_changes(make: Any, two: Any) -> None:
+    run = make("run.zarr", model=two, stream="base", states="none")
+    with pytest.raises(StoreError, match="name one of"):
+        analyze.changes(run)
+    results = {name: analyze.changes(run, adapter=name) for name in ("default", "other")}
+    for name, result in results.items():
+        stored = run.changes(name)
+        kl = stored["kl_adapted_base"].values.astype(float)
+        assert result.attrs["adapter"] == name
+        assert result.attrs["kl_adapted_base"] == pytest.approx(np.average(kl, weights=run.tokens["weight"]))
+        assert result.attrs["kl"] == pytest.approx(np.average(run.reduction("kl", name), weights=run.tokens["weight"]))
+        n_changed = int((stored["adapted_choice"] != stored["base_choice"]).sum())
+        assert result["choices/count"].values.sum() == n_changed > 0
+        assert result["roles/n"].values.sum() == run.n_tokens
+        assert (result["tokens/n_samples"] >= 3).all()
+        assert set(result["tokens/text"].values) <= set(run.vocabulary())
+    assert results["default"].attrs["kl"] != results["other"].attrs["kl"]
+
+
+def test_each_adapter_of_a_run_has_its_own(make: Any, two: Any) -> None:
+    both: Run = make("both.zarr", model=copy.deepcopy(two), stream="base", states="none")
     for name in ("default", "other"):
-        model.set_adapter(name)
-        one: Run = make(f"{name}.zarr", model=model, stream="adapted")
+        two.set_adapter(name)
+        one: Run = make(f"{name}.zarr", model=two, stream="adapted")
         for key, array in one.changes().data_vars.items():
             np.testing.assert_array_equal(both.changes(name)[key].values, array.values, err_msg=key)
         np.testing.assert_array_equal(both.reduction("kl", name).values, one.reduction("kl").values)
