@@ -89,11 +89,6 @@ def n_leading(share: Float64[np.ndarray, " direction"], least: float) -> int:
     return int(np.searchsorted(np.cumsum(share), least)) + 1 if share[0] > 0 else 0
 
 
-def state_rows(source: Source) -> list[int]:
-    """Return the numbers of a component's rows (stored groups of tokens) that are committed and can be read."""
-    return [row for row in range(source.base.n_rows) if source.base.is_committed(row)]
-
-
 def gram_matrix(z: Float32[np.ndarray, "token rank"]) -> tuple[Float64[np.ndarray, "rank rank"], int]:
     """Return z^T z over tokens whose z is finite, float64 (rank, rank), and the number of other tokens."""
     is_finite = np.isfinite(z)

@@ -14,7 +14,7 @@ from lorascope.stores.reading.chunks import read_chunk_columns
 from lorascope.stores.reading.read import RunLike
 from lorascope.stores.reading.token_choice import TokenChoice, chosen_token_weights, describe_choice
 
-from .decomposition import N_TOP, delta_basis, directions_of, n_leading, state_rows
+from .decomposition import N_TOP, delta_basis, directions_of, n_leading
 
 
 def directions(
@@ -90,11 +90,9 @@ def directions(
     if source.delta.lora_B is None:
         why = "stream 'pair'" if run.stream == "pair" else "its delta is stored itself"
         raise StoreError(f"component {component!r} has no directions in this run ({why}); only a factor gives them")
-    rows = state_rows(source)
-    if not rows:
+    if not (run.committed & run.with_states).any():
         raise StoreError(f"no row with states of {run.place.name!r} is committed yet; capture more of it")
-    used = None if isinstance(tokens, str) and tokens == "all" else chosen_token_weights(run, tokens) > 0
-    n_tokens = sum(map(source.base.n_tokens, rows)) if used is None else int(used.sum())
+    used = chosen_token_weights(run, tokens) > 0
     (decomposed,) = directions_of([source], used, n_top=n_top, n_workers=n_workers, progress=progress)
     values = decomposed._asdict() | {"vector": (decomposed.axes @ delta_basis(source)[0].T).astype(np.float32)}
     variables: dict[str, Any] = {
@@ -110,7 +108,7 @@ def directions(
     for percent in (90, 99):
         text = f"directions that hold {percent} % of the summed |delta|²"
         variables[f"n_{percent}"] = ((), n_leading(decomposed.share, percent / 100), {"long_name": text, "units": "1"})
-    counts = {"tokens": describe_choice(tokens), "n_tokens": n_tokens, "n_not_finite": decomposed.n_not_finite}
+    counts = {"tokens": describe_choice(tokens), "n_tokens": int(used.sum()), "n_not_finite": decomposed.n_not_finite}
     return xr.Dataset(variables, attrs={"component": component, **run_attributes(run, adapter), **counts})
 
 

@@ -20,7 +20,7 @@ from lorascope.stores import Run, StoreError
 from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.reading.read import RunLike
 
-from .importance import has_importance, importance_by_component
+from .importance import importance_by_component
 
 
 def ablation_by_part(run: Run, adapter: str | None = None) -> xr.Dataset | None:
@@ -166,10 +166,10 @@ def compare_measures(
     fixed = {"weight_norm": _weight_norms(weights, paths), "depth": measured["layer"].values.astype(np.float64)}
     kinds = np.unique(measured["kind"].values.astype(str), return_inverse=True)[1]
     rng = np.random.default_rng(SEED)
-    draws, importance = group_draws(len(used), n_draws, rng), None
-    if has_importance(run, adapter):
-        samples, values = importance_by_component(run, adapter, paths)
-        importance = values, rng.multinomial(len(samples), np.full(len(samples), 1 / len(samples)), len(draws.counts))
+    draws, importance = group_draws(len(used), n_draws, rng), importance_by_component(run, adapter, paths)
+    if importance is not None:
+        samples, n = importance[0], len(importance[0])
+        importance = importance[1], rng.multinomial(n, np.full(n, 1 / n), len(draws.counts))
     correlations = correlate(tables, fixed, kinds, draws, importance)
     holes = np.isnan(correlations["value"].transpose("measure", "component").values)
     remarks = [

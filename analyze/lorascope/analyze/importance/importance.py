@@ -97,15 +97,12 @@ def importance_by_sample(stored: xr.Dataset, groups: Int64[np.ndarray, " directi
     return by_sample / counts[:, None]
 
 
-def has_importance(run: Run, adapter: str | None) -> bool:
-    """Return whether a run has the gradients that an adapter's importance is computed from."""
-    return f"adapters/{adapter or run.adapters[0]}/importance/gradient" in run.arrays
-
-
 def importance_by_component(
     run: Run, adapter: str | None, paths: Sequence[str]
-) -> tuple[Int64[np.ndarray, " sample"], Float64[np.ndarray, "sample component"]]:
-    """Return indices of the samples with importance, and its values at these components, NaN where not known."""
+) -> tuple[Int64[np.ndarray, " sample"], Float64[np.ndarray, "sample component"]] | None:
+    """Return indices of the samples with importance, and its values at components, NaN if unknown; None without any."""
+    if f"adapters/{adapter or run.adapters[0]}/importance/gradient" not in run.arrays:
+        return None
     stored = run.importance(adapter)
     present, groups = np.unique(stored["component"].values, return_inverse=True)
     by_sample = importance_by_sample(stored, groups)

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from lorascope.analyze.directions.decomposition import N_TOP, Directions, directions_of, state_rows
+from lorascope.analyze.directions.decomposition import N_TOP, Directions, directions_of
 from lorascope.analyze.miub.reduce import SampleSums, token_blocks, usable_samples
 from lorascope.analyze.results.digests import add_digests, is_changed
 from lorascope.analyze.results.tree import rows_digest
@@ -200,9 +200,8 @@ def _write_directions(group: zarr.Group, run: Run, adapter: str, progress: Progr
     sources = component_sources(run, adapter) if run.has_states and rank else []
     sources = [source for source in sources if source.delta.lora_B is not None]
     places = [run.component_paths.index(source.component) for source in sources]
-    of_components: list[Directions] = []
-    if sources and state_rows(sources[0]):
-        of_components = directions_of(sources, progress=progress)
+    n_tokens = int((run.committed & run.with_states).sum())
+    of_components = directions_of(sources, progress=progress) if sources and n_tokens else list[Directions]()
     sizes = {"component": len(run), "direction": rank}
     for name, axis, dtype, fill, chunks in (
         ("rotation", {"rank": rank}, "float32", np.nan, (1, rank, rank)),
@@ -215,7 +214,7 @@ def _write_directions(group: zarr.Group, run: Run, adapter: str, progress: Progr
             block = getattr(directions, name)
             values[place][tuple(map(slice, block.shape))] = block
         _create_array(group, name, sizes | axis, dtype, fill=fill, chunks=chunks)[...] = values
-    return int((run.committed & run.with_states).sum())
+    return n_tokens
 
 
 def _create_array(
