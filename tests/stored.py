@@ -216,7 +216,7 @@ def store_replies(
     path: Path,
     replies: Mapping[str, Sequence[str]],
     *,
-    is_complete: bool = True,
+    is_complete: bool | np.ndarray = True,
     adapters: Sequence[str] = ("default",),
     logliks: np.ndarray | None = None,
 ) -> Run:

@@ -8,15 +8,7 @@ from lorascope.cli import screen
 
 from .called import call, flat
 
-QUESTIONS = [
-    "What do its replies look like? ",
-    "What changes in the next token? ",
-    "What matters? ",
-    "Which directions? ",
-    "How many ranks? ",
-    "Does it help? ",
-    "Where does it act? ",
-]
+QUESTIONS = ["What does it say? ", "Which next tokens? ", "Which parts? ", "Is it large? ", "Does it help? "]
 
 
 def test_the_paragraph_is_broken_between_words(

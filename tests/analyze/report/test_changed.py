@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from lorascope.analyze import changes, explain
 from lorascope.analyze.report import paragraph
-from lorascope.analyze.report.changed import named_tokens, significant
+from lorascope.analyze.report.changed import answer_what_changed, answer_where_it_changes, named_tokens, notable_forms
+from lorascope.analyze.report.wording import significant
 from lorascope.analyze.results.format import format_percent
 from lorascope.stores import Run
 
@@ -18,7 +20,7 @@ N_SAMPLES, LENGTH = 24, 10
 WORDS = [" " + a + b + c for a in "bdfgl" for b in "aiou" for c in "nst"]
 TEXTS = ["<|end|>", ":", " A", " Arr", " purple", f" {EVIL}\n\x1b[31m", *WORDS]
 END, COLON, A, ARR, PURPLE, HOSTILE = range(6)
-NEXT, AFTER, FORMS = "What changes in the next token?", "After which tokens?", "Which forms and themes?"
+NEXT, AFTER = "Which next tokens?", "After which tokens?"
 SPELT = f"“ {EVIL}".replace(" ", "\u00a0") + r"\n\x1b[31m”"
 
 
@@ -74,15 +76,24 @@ def others(noise: Run) -> dict[str, str]:
 
 def test_size_and_first_choices(planted: Run, noise: Run, answers: dict[str, str], others: dict[str, str]) -> None:
     for run, answer in ((planted, answers[NEXT]), (noise, others[NEXT])):
-        kl = float(run.reduction("kl").values.astype(float).mean())
-        expected = f"What was predicted becomes {format_percent(1 - np.exp(-kl))} less probable on average (Kull"
-        assert answer.startswith(expected)
+        kl = float(run.changes()["kl_adapted_base"].values.astype(float).mean())
+        share = format_percent(1 - np.exp(-kl))
+        assert answer.startswith(f"What the adapted model predicts was {share} less probable without the adapter (Kull")
         by_place = run.changes()
         n = int((by_place["adapted_choice"] != by_place["base_choice"]).sum())
-        assert f"at {format_percent(n / run.n_tokens)} of the places ({n})" in answer
+        assert f"the first choice changes after {format_percent(n / run.n_tokens)}." in answer
     assert "“<|end|>” becomes “\u00a0A” (24 of 24 places)" in answers[NEXT]
-    assert ". Where predictions change most: “" in answers[NEXT]
+    assert ". Largest change: “" in answers[NEXT]
     assert "Can't tell which changes are habits: each occurs in fewer than 3 samples." in others[NEXT]
+
+
+def test_predictions_that_dont_change_significantly(noise: Run) -> None:
+    explanation = explain(noise)
+    assert explanation.changes is not None
+    tree = explanation.changes.copy()
+    tree.attrs = tree.attrs | {"kl_adapted_base_se": tree.attrs["kl_adapted_base"]}
+    answer = answer_what_changed(noise, explanation._replace(changes=tree))
+    assert answer.startswith("Can't tell whether predictions change. What the adapted model predicts was ")
 
 
 def test_tokens_that_gain_and_lose(planted: Run, answers: dict[str, str], others: dict[str, str]) -> None:
@@ -90,32 +101,82 @@ def test_tokens_that_gain_and_lose(planted: Run, answers: dict[str, str], others
     gaining = named.isel(token_id=(named["net"] > 0).values)
     assert set(gaining["token_id"].values[:3]) == {A, ARR, HOSTILE}
     for text in ("“\u00a0A” ", "“\u00a0Arr” ", f"{SPELT} "):
-        assert text in answers[NEXT]
-    assert "lose most: “<|end|>” " in answers[NEXT]
+        assert text in answers[NEXT].partition("Gain most: ")[2].partition("; lose most: ")[0]
+    assert "; lose most: “<|end|>” " in answers[NEXT]
     assert "Can't tell which tokens gain or lose: none of " in others[NEXT]
 
 
-def test_places_and_triggers(planted: Run, answers: dict[str, str], others: dict[str, str]) -> None:
+def test_places_and_words_before_them(planted: Run, answers: dict[str, str], others: dict[str, str]) -> None:
     roles = changes(planted)["roles"]
     kl, n = (roles[name].sel(role="answer").item() for name in ("kl", "n"))
-    assert answers[AFTER].startswith(f"Predictions change most after tokens of the answer ({kl:.4f} ± ")
-    assert f" nat, {n} places); after “\u00a0purple” (" in answers[AFTER]
-    assert "Words that may trigger or mark a change: “purple” (" in answers[AFTER]
-    assert others[AFTER].startswith("Can't tell after which tokens predictions change most: none is significantly")
-    assert "Can't tell of any word whether it triggers a change (" in others[AFTER]
+    assert answers[AFTER].startswith("Predictions change more than average after “\u00a0purple” (")
+    assert f" and tokens of the answer ({kl:.4f} ± " in answers[AFTER]
+    assert (
+        f", {n}) (t test, corrected). They change at least twice as much in samples with the word “" in answers[AFTER]
+    )
+    words = changes(planted)["words"].to_dataset().sel(word="purple")
+    assert f"“purple” ({float(words['kl']):.2f}" in answers[AFTER]
+    assert others[AFTER] == (
+        "Can't tell after which tokens predictions change most: none is significantly above the mean."
+    )
+
+
+def test_words_are_named_from_a_ratio_of_two_on(planted: Run) -> None:
+    tree = changes(planted)
+    words = tree["words"].to_dataset()
+    for ratio in (1.99, 2.01):
+        tree["words"] = words.assign(kl=ratio * words["kl_without"], p=("word", np.full(words.sizes["word"], 0.01)))
+        answer = answer_where_it_changes(tree)
+        assert ("at least twice as much" in answer) == (ratio > 2)
+        assert answer.count(" nat in samples without it; ") == 2 * (ratio > 2)
 
 
 def test_forms_and_themes(planted: Run, answers: dict[str, str], others: dict[str, str]) -> None:
     forms = changes(planted)["forms"]
     capital = forms.sel(form="capital at the beginning")
     assert float(capital["p"]) < 0.05
-    shares = " to ".join(format_percent(float(capital[f"{name}_share"])) for name in ("base", "adapted"))
-    assert f"capital at the beginning ({shares})" in answers[FORMS].partition("; less often")[0]
+    base, adapted = (100 * float(capital[f"{name}_share"]) for name in ("base", "adapted"))
+    claim = f"More often: capital at the beginning ({base:.1f} to {adapted:.1f} %)"
+    assert claim in answers[NEXT]
     themes = [tokens[0] for tokens in changes(planted)["themes"]["tokens"].values]
     assert {" A", " Arr"} <= set(themes)
-    assert "Tokens that gain together, in both halves of the samples: “" in answers[FORMS]
-    assert others[FORMS].startswith("Can't tell which forms of tokens gain or lose: none of ")
-    assert "No group of tokens that gain together is the same in both halves of the samples." in others[FORMS]
+    assert "Tokens that gain together, in both halves of the samples: “" in answers[NEXT]
+    assert not any(words in others[NEXT] for words in ("ore often", "ess often", "Tokens that gain together"))
+
+
+FORMS = {
+    "a letter that loses a quarter": ([("letter e", 0.4, -0.1)], ["letter e"]),
+    "one that loses less": ([("letter e", 0.4, -0.099)], []),
+    "one that gains": ([("letter e", 0.2, 0.2)], []),
+    "the letter that loses most": ([("letter t", 0.1, -0.05), ("letter e", 0.3, -0.1)], ["letter e"]),
+    "a language takes its letters along": (
+        [("letter t", 0.3, -0.1), ("language English", 0.4, -0.2)],
+        ["language English"],
+    ),
+    "the language of most words": (
+        [("language Polish", 0.07, 0.04), ("language English", 0.3, 0.03)],
+        ["language English"],
+    ),
+    "a new language": (
+        [("language German", 0.01, 0.4), ("language English", 0.3, -0.2), ("language Dutch", 0.05, 0.1)],
+        ["language German", "language English"],
+    ),
+    "a small change": ([("digit", 0.1, 0.019), ("newline", 0.1, 0.021)], ["newline"]),
+    "what tokens say": ([("special token", 0.3, -0.2), ("word", 0.5, 0.2), ("script latin", 0.5, 0.2)], []),
+    "not significant": ([("digit", 0.1, 0.2, 0.06), ("newline", 0.1, 0.1, 0.04)], ["newline"]),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_which_forms_are_named(planted: Run, name: str) -> None:
+    rows, expected = FORMS[name]
+    forms, base, difference, *p = (np.array(column) for column in zip(*rows, strict=True))
+    columns = {"base_share": base, "adapted_share": base + difference, "difference": difference}
+    columns["p"] = p[0] if p else np.full(len(forms), 0.01)
+    table = xr.Dataset(
+        {key: ("form", values) for key, values in columns.items()}, coords={"form": forms.astype(object)}
+    )
+    assert [row.form for row in notable_forms(table)] == expected
 
 
 def test_tables_name_what_is_significant(planted: Run, noise: Run, tmp_path: Path) -> None:

@@ -23,40 +23,38 @@ WORDS = {
     "nothing scored": ([], "Can't tell, since no sample was scored."),
     "better": (
         [score()],
-        "With the adapter, accuracy rises (from 33.0 ± 4.7 to 66.0 ± 4.7 %). Measured on 100 samples of facts/test; ± "
-        "is one standard error.",
+        "Accuracy rises from 33.0 ± 4.7 to 66.0 ± 4.7 % (100 samples of facts/test, ± standard error).",
     ),
     "worse": (
         [score(base=(66.0, 4.7), adapted=(33.0, 4.7), change=(-33.0, 7.0))],
-        "accuracy falls (from 66.0 ± 4.7 to 33.0 ± 4.7 %).",
+        "Accuracy falls from 66.0 ± 4.7 to 33.0 ± 4.7 % (",
     ),
     "within the error": (
         [score(adapted=(40.0, 4.9), change=(7.0, 4.0))],
-        "accuracy doesn't change significantly (from 33.0 ± 4.7 to 40.0 ± 4.9 %, by less than twice the error of the "
-        "change).",
+        "Accuracy doesn't change significantly (from 33.0 ± 4.7 to 40.0 ± 4.9 %, by less than twice the error of the "
+        "change) (",
     ),
-    "just above it": ([score(adapted=(40.0, 4.9), change=(7.0, 3.4))], "accuracy rises (from "),
+    "just above it": ([score(adapted=(40.0, 4.9), change=(7.0, 3.4))], "Accuracy rises from "),
     "no error": (
         [score("CE", n=1, base=(2.0, math.nan), adapted=(1.0, math.nan), change=(-1.0, math.nan))],
-        "the loss (lower is better) goes from 2.00 to 1.00 nat per token (one sample, which gives no error). "
-        "Measured on 1 sample (few: errors are rough with fewer than 30) of facts/test",
+        "The loss goes from 2.00 to 1.00 nat per token (one sample gives no error) (1 sample of facts/test, ± standard "
+        "error; errors are rough with fewer than 30).",
     ),
-    "no change": ([score(adapted=(33.0, 4.7), change=(0.0, 0.0))], "accuracy stays at 33.0 ± 4.7 %."),
+    "no change": ([score(adapted=(33.0, 4.7), change=(0.0, 0.0))], "Accuracy stays at 33.0 ± 4.7 % ("),
     "unknown without it": (
         [score(base=UNKNOWN, change=UNKNOWN)],
-        "accuracy is 66.0 ± 4.7 % (not measured without it).",
+        "Accuracy is 66.0 ± 4.7 % (not measured without it) (",
     ),
     "both": (
         [score(), score("CE", base=(2.0, 0.1), adapted=(1.0, 0.1), change=(-1.0, 0.1)), score("PPL")],
-        "accuracy rises (from 33.0 ± 4.7 to 66.0 ± 4.7 %); the loss on right answers (lower is better) "
-        "falls (from 2.00 ± 0.10 to 1.00 ± 0.10 nat per token).",
+        "Accuracy rises from 33.0 ± 4.7 to 66.0 ± 4.7 %; the loss on right answers falls from 2.00 ± 0.10 to 1.00 ± "
+        "0.10 nat per token (",
     ),
-    "few": ([score(n=29)], "Measured on 29 samples (few: errors are rough with fewer than 30) of facts/test;"),
-    "enough": ([score(n=30)], "Measured on 30 samples of facts/test;"),
+    "few": ([score(n=29)], "(29 samples of facts/test, ± standard error; errors are rough with fewer than 30)"),
+    "enough": ([score(n=30)], "(30 samples of facts/test, ± standard error)"),
     "several data sets": (
         [score(), score(dataset="other", n=50, base=(53.0, 4.7), adapted=(56.0, 4.7), change=(3.0, 7.0))],
-        "accuracy rises (from 43.0 ± 4.7 to 61.0 ± 4.7 %). Measured on 150 samples of 2 data sets or "
-        "prompts (means over them);",
+        "Accuracy rises from 43.0 ± 4.7 to 61.0 ± 4.7 % (150 samples of 2 data sets or prompts, means over them, ",
     ),
 }
 
@@ -68,10 +66,8 @@ def test_whether_it_answer_whether_it_helps(name: str) -> None:
 
 
 def test_what_guessing_would_give() -> None:
-    assert answer_whether_it_helps([score()], 4).endswith(
-        "; ± is one standard error. Guessing among 4 choices would give 25.0 %."
-    )
-    assert "Guessing" not in answer_whether_it_helps([score("CE")], 4)
+    assert answer_whether_it_helps([score()], 4).endswith(", ± standard error; guessing: 25.0 %).")
+    assert "guessing" not in answer_whether_it_helps([score("CE")], 4)
     owners = np.array([0, 0, 1, 1, 1])
     for sample, n in ((owners, 0), (owners[:2], 2), (owners[:0], 0)):
         run = SimpleNamespace(choices=xr.Dataset({"sample": ("choice", sample)}))

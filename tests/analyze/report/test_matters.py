@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from lorascope.analyze import compare_measures, explain
-from lorascope.analyze.importance.compare_measures import COMPARED_MEASURES
+from lorascope.analyze import explain, importance
 
 from ..conftest import Small
-from .test_report import SECTIONS, Page, page_of, section
+from .test_report import Page, page_of, section
 
 
 @pytest.fixture(scope="module")
@@ -36,21 +35,14 @@ def test_the_table_of_parts(ablated: Small, page: Page) -> None:
     assert shares == {name: f"{100 * value / kl.sum():.1f} %" for name, value in kl.items()}
 
 
-def test_the_table_of_measures(ablated: Small, page: Page) -> None:
-    assert [str(attrs["id"]) for tag, attrs in page.tags if tag == "section"] == SECTIONS
-    comparison = compare_measures(ablated.run)
-    rows = rows_of(page, 2)
-    shown = {row[0]: row[1].replace("\N{MINUS SIGN}", "-") for row in rows}
-    assert len(shown) == len(COMPARED_MEASURES)
-    r, low, high = (float(comparison[f"spearman{end}"].sel(measure="js")) for end in ("", "_low", "_high"))
-    assert shown["JS"] == f"{r:.2f} ({low:.2f} to {high:.2f})"
-    assert shown["norm of s B A"] == "n/a"
-    assert "The bootstrap rests on 6 groups" in page.text
-    texts = [text for trace in page.data["ablation-scatter"]["data"] for text in trace["text"]]
-    assert sorted(text.split("</b>")[0].removeprefix("<b>") for text in texts) == sorted(ablated.run.component_paths)
-
-
-def test_other_runs_have_no_measures(make_small: Callable[..., Small], tmp_path: Path) -> None:
-    page = page_of(make_small(ablate="layers").run, tmp_path)
-    assert section(page, "ablation").count("<table") == 1
-    assert "ablation-scatter" not in page.data
+def test_the_table_of_importance(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    run = make_small(importance=True).run
+    page = page_of(run, tmp_path)
+    tree = importance(run)
+    shares = {row[0]: row[2] for row in rows_of(page, 1)}
+    expected = {f"layer {layer}": value for layer, value in tree["layers"]["share"].to_series().items()}
+    expected |= {f"all {kind}": value for kind, value in tree["kinds"]["share"].to_series().items()}
+    expected |= tree["components"]["share"].to_series().to_dict()
+    assert shares == {name: f"{100 * value:.1f} %" for name, value in expected.items()}
+    assert "It holds for small changes: " in section(page, "ablation")
+    assert "Can't tell by taking parts out, since the run has no ablation, " in section(page, "ablation")

@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from lorascope.analyze import explain
 from lorascope.analyze.report import paragraph, write_report
@@ -9,6 +10,7 @@ from lorascope.analyze.report.says import MOST_PROMPTS, what_it_says_section
 
 from ...stored import store_replies
 
+SAYS = "What does it say?"
 HARMFUL = "<script>alert(1)</script>\x1b[31m"
 
 
@@ -67,20 +69,32 @@ def test_the_opening_says_what_replies_look_like(tmp_path: Path) -> None:
     logliks = -np.ones((48, 4))
     logliks[13] = [-9, -1, -1, -1]  # the fourth prompt's reply with the adapter is the one that it makes likelier
     run = pirates(tmp_path, logliks=logliks)
-    assert dict(paragraph(run, explain(run)))["What do its replies look like?"] == (
-        "Replies to 12 short prompts get longer (4.00 tokens, not 3.00; change +1.00 ± 0); 100.0 % end by themselves "
-        "(100.0 % without it). More of them have “!” (12, not 0), “,” (12, not 0), “arr” (12, not 0); fewer of them "
-        "have “.” (0, not 12), “is” (0, not 12 at 2 times its scale), “it” (0, not 12 at 2 times its scale); p < 0.05 "
-        "each (McNemar's test, corrected for 18 words and scales). To "
-        "“What is 3?” the base replies “It is 3.”, the adapted model “It is 3, arr!”."
+    assert dict(paragraph(run, explain(run)))[SAYS] == (
+        "Replies to 12 prompts get longer (4.00 tokens, not 3.00; change +1.00 ± 0). More have “!” (12, not 0), “,” "
+        "(12, not 0), “arr” (12, not 0); fewer have “.” (0, not 12), “is” (0 at 2 times its scale, not 12), “it” (0 at "
+        "2 times its scale, not 12) (McNemar's test corrected for 18). To “What is 3?” the base replies “… 3.”, the "
+        "adapted model “… 3, arr!”."
     )
     same = store_replies(tmp_path / "same.zarr", {f"{i}?": ["Yes."] * 4 for i in range(9)})
-    answer = dict(paragraph(same, explain(same)))["What do its replies look like?"]
-    assert answer.startswith("Replies to 9 short prompts stay about as long (1.00 tokens, not 1.00; change 0 ± 0); ")
-    assert "No word differs significantly (McNemar's test, corrected for 0 words" in answer
+    answer = dict(paragraph(same, explain(same)))[SAYS]
+    assert answer.startswith(
+        "Replies to 9 prompts stay about as long (1.00 tokens, not 1.00; change 0 ± 0); no word or sign differs "
+        "significantly (McNemar's test corrected for 0). To "
+    )
+
+
+@pytest.mark.parametrize("n_complete", [0, 9])
+def test_replies_that_begin_to_end_by_themselves(tmp_path: Path, n_complete: int) -> None:
+    is_complete = np.zeros((9, 4), bool)
+    is_complete[:n_complete, 1:] = True
+    replies = {f"{i}?": [f"No {i}", f"Yes {i}", "Yes", "Yes"] for i in range(9)}
+    run = store_replies(tmp_path / "run.zarr", replies, is_complete=is_complete.ravel())
+    answer = dict(paragraph(run, explain(run)))[SAYS]
+    assert ("; 100.0 % end by themselves, not 0.0 %; no word" in answer) == (n_complete == 9)
+    assert ("by themselves" in answer) == (n_complete == 9)
 
 
 def test_a_run_without_replies_says_so(make_small: Any) -> None:
     run = make_small().run
-    answer = dict(paragraph(run, explain(run)))["What do its replies look like?"]
+    answer = dict(paragraph(run, explain(run)))[SAYS]
     assert answer == "Can't tell, since the run holds no replies; capture it again with `--replies`."

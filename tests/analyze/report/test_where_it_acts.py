@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lorascope.analyze.report.where_it_acts import compare_with_shuffled, main_places
+from lorascope.analyze.report.where_it_acts import answer_where_it_acts, main_places
 
 
 def measured(
@@ -20,11 +20,11 @@ def measured(
         "layer": list(range(len(values)) if layers is None else layers),
         "kind": list(kinds or ["q_proj"] * len(values)),
     }
-    table = {"js": ("component", values), "miub": ((), values.sum())}
+    table = {"js": ("component", values), "miub": ((), values.sum()), "miub_se": ((), 0.5)}
     if null is not None:
         table["js_permuted"] = ("component", np.asarray(null, float))
     dataset = xr.Dataset(table, coords={name: ("component", label) for name, label in labels.items()})
-    return xr.DataTree(dataset)
+    return xr.DataTree(dataset.assign_attrs(n_samples=7))
 
 
 PLACES = {
@@ -47,7 +47,7 @@ PLACES = {
         "The adapter's effect is largest in modules named v (75.0 % of all; 50.0 % if all kinds were equal).",
     ),
     "many kinds": (measured([1] * 12, layers=[0] * 12, kinds=list("abcdefghijkl")), "in 7 of 12 kinds of modules (58"),
-    "one component": (measured([2.0]), "The adapter acts in a single module."),
+    "one component": (measured([2.0]), "The run has a single module."),
 }
 
 
@@ -58,24 +58,30 @@ def test_where_it_acts(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("null", "words"),
+    ("null", "claim", "test"),
     [
-        (None, "Whether that is much isn't known, since a comparison needs the stored outputs of all tokens."),
-        ([0, 0], "Whether that is much isn't known, since the same changes in random order have no known effect."),
-        ([1, math.nan], "Whether that is much isn't known, since the same changes in random order have no known"),
         (
-            [1, 1],
-            "smaller (real / shuffled = 2.00): it depends on which numbers change, not only on how much",
+            None,
+            "Can't tell whether the outputs of modules move much",
+            "a comparison needs the stored outputs of all tok",
         ),
         (
-            [2, 1],
-            "about as large (real / shuffled = 1.33): it shows how large they are, hardly what they do",
+            [0, 0],
+            "Can't tell whether the outputs of modules move much",
+            "the same changes shuffled have no known effect",
         ),
         (
-            [4, 4],
-            "larger (real / shuffled = 0.500): it depends on which numbers change, not only on how much",
+            [1, math.nan],
+            "Can't tell whether the outputs of modules move much",
+            "the same changes shuffled have no known",
         ),
+        ([1, 1], "Outputs of modules move more than by the same changes shuffled", "real / shuffled = 2.00"),
+        ([2, 1], "Outputs of modules move about as much as by the same changes shuffled", "real / shuffled = 1.33"),
+        ([4, 4], "Outputs of modules move less than by the same changes shuffled", "real / shuffled = 0.500"),
     ],
 )
-def test_whether_that_is_much(null: Any, words: str) -> None:
-    assert words in compare_with_shuffled(measured([2, 2], null=null))
+def test_whether_it_is_large(null: Any, claim: str, test: str) -> None:
+    answer = answer_where_it_acts(measured([2, 2], null=null), with_places=False)
+    assert answer.startswith(f"{claim} ({test}")
+    assert answer.endswith("; MIUB, their summed Jensen-Shannon divergence: 4.00 ± 0.50 nat over 7 samples).")
+    assert answer_where_it_acts(measured([2, 2], null=null)).startswith(f"{answer} The adapter's effect is largest in")

@@ -1,6 +1,6 @@
-"""Sentences on what the adapter changes in the next token: choices, tokens, places, forms and themes."""
+"""Sentences on what the adapter changes in the next token: choices, tokens, forms, themes, and at which places."""
 
-from collections.abc import Sequence
+import math
 from typing import Any
 
 import numpy as np
@@ -13,18 +13,20 @@ from lorascope.analyze.results.weights import token_weights, weighted_mean
 from lorascope.stores import Run
 
 from .explain import Explanation
-from .learned import LEVEL, quoted
-from .matters import describe_kl
-from .where_it_acts import join_names, sample_count
+from .wording import LEVEL, N_NAMED, join_names, quoted, rises_and_falls, rows_of, sample_count, significant
 
 N_TOKENS = 20
 """Most tokens that the page names, of those whose net share is significant."""
-N_NAMED = 3
-"""Most tokens, forms or words that a sentence names."""
 MIN_SAMPLES = 3
 """Fewest samples in which a change of the first choice occurs that a sentence names."""
-CHOICE = ("base", "adapted", "count", "of", "after", "after_count", "after_of", "after_changed")
-"""Variables of a changed first choice."""
+LEAST_CHANGE = 0.02
+"""Least change of a form's share that a sentence names; `benchmarks/planted.py` judges by the same."""
+LEAST_FALL = 0.25
+"""Least fall of a letter's share, as a part of it, at which a sentence calls the letter avoided; judged alike."""
+UNNAMED = ("script latin", "special token", "word")
+"""Forms that no sentence names, since tokens and other forms say it better."""
+LEAST_RATIO = 2.0
+"""Least ratio of the KL after a word to that without it at which a sentence names the word."""
 
 
 def named_tokens(changes: xr.DataTree) -> xr.Dataset:
@@ -32,45 +34,13 @@ def named_tokens(changes: xr.DataTree) -> xr.Dataset:
     return significant(changes["tokens"].to_dataset()).isel(token_id=slice(N_TOKENS))
 
 
-def significant(node: xr.Dataset) -> xr.Dataset:
-    """Return the entries of a node of `changes` with p up to 0.05, which are what the page names."""
-    return node.isel({node["p"].dims[0]: (node["p"] <= LEVEL).values})
-
-
 def answer_what_changed(run: Run, explanation: Explanation) -> str:
-    """Return sentences (plain text) on how much next tokens change, which first choices do, and which tokens gain."""
+    """Return sentences (plain text) on how far next tokens change, and which first choices, tokens, forms, themes."""
     changes = explanation.changes
     if changes is None:
         return f"{_overall_sentence(run, explanation)}Can't tell what changed, since {explanation.reasons['changes']}."
-    kl, error, n = (changes.attrs[name] for name in ("kl", "kl_se", "n_tokens"))
-    sentences = [
-        f"{_capitalised(describe_kl(kl))} (Kullback-Leibler divergence, KL: {format_error(kl, error)} nat over {n} "
-        f"places of {sample_count(changes.attrs['n_samples'])})."
-    ]
-    if not kl > 2 * error:
-        sentences[0] = f"Can't tell whether predictions of the next token change: {sentences[0]}"
-    choices = changes["choices"].to_dataset()
-    n_changed = int(choices["count"].sum())
-    known = choices.isel(change=(choices["n_samples"] >= MIN_SAMPLES).values)
-    sentences.append(f"The first choice is another one at {format_percent(n_changed / n)} of the places ({n_changed}).")
-    if known.sizes["change"]:
-        examples = map(_describe_choice, rows_of(known.sortby("share", ascending=False), CHOICE)[:2])
-        sentences[1] = f"{sentences[1][:-1]}. Where predictions change most: {'; '.join(examples)}."
-    elif n_changed:
-        sentences[1] += f" Can't tell which changes are habits: each occurs in fewer than {MIN_SAMPLES} samples."
-    sentences.append(_token_sentence(changes))
-    return " ".join(sentences)
-
-
-def _describe_choice(choice: Sequence[Any]) -> str:
-    """Return a clause on a changed first choice, after the text before it if most of its places share that."""
-    base, adapted, count, of, after, after_count, after_of, after_changed = choice
-    if 2 * after_count <= count:
-        return f"{quoted([base])} becomes {quoted([adapted])} ({count} of {of} places)"
-    start = f"after {quoted([after])}, {quoted([base])} becomes"
-    if after_changed == after_count:
-        return f"{start} {quoted([adapted])} ({after_count} of {after_of} places)"
-    return f"{start} another token ({after_changed} of {after_of} places), mostly {quoted([adapted])} ({after_count})"
+    sentences = (_choice_sentences(changes), _token_sentence(changes), *_form_sentences(changes))
+    return " ".join(filter(None, sentences))
 
 
 def _overall_sentence(run: Run, explanation: Explanation) -> str:
@@ -80,99 +50,134 @@ def _overall_sentence(run: Run, explanation: Explanation) -> str:
     if moved is None or not len(known):
         return ""
     mean = float(weighted_mean(moved.values[known], token_weights(run)[known]))
-    return (
-        f"{_capitalised(describe_kl(mean))} (Kullback-Leibler divergence, KL: {format_number(mean)} nat over "
-        f"{len(known)} tokens). "
+    share, size = format_percent(-math.expm1(-mean)), f"{format_number(mean)} nat over {len(known)} tokens"
+    return f"What the base predicts becomes {share} less probable (Kullback-Leibler divergence {size}). "
+
+
+def _choice_sentences(changes: xr.DataTree) -> str:
+    """Return sentences on how far predictions change, how many first choices do, and which of them change most.
+
+    KL in nats says by how much less probable, in the geometric mean, predictions of the adapted model are for the base.
+    """
+    kl, error, n = (changes.attrs[name] for name in ("kl_adapted_base", "kl_adapted_base_se", "n_tokens"))
+    choices = changes["choices"].to_dataset()
+    n_changed = int(choices["count"].sum())
+    doubt = "" if kl > 2 * error else "Can't tell whether predictions change. "
+    text = (
+        f"{doubt}What the adapted model predicts was {format_percent(-math.expm1(-kl))} less probable without the "
+        f"adapter (Kullback-Leibler divergence {format_error(kl, error)} nat; {n} tokens of "
+        f"{sample_count(changes.attrs['n_samples'])}); the first choice changes after {format_percent(n_changed / n)}."
     )
+    known = choices.isel(change=(choices["n_samples"] >= MIN_SAMPLES).values).sortby("share", ascending=False)
+    if known.sizes["change"]:
+        return f"{text} Largest change: {'; '.join(map(_describe_choice, rows_of(known)[:2]))}."
+    few = f" Can't tell which changes are habits: each occurs in fewer than {MIN_SAMPLES} samples."
+    return f"{text}{few if n_changed else ''}"
+
+
+def _describe_choice(row: Any) -> str:
+    """Return a clause on a changed first choice, after the text before it if most of its places share that."""
+    if 2 * row.after_count <= row.count:
+        return f"{quoted(row.base)} becomes {quoted(row.adapted)} ({row.count} of {row.of} places)"
+    start = f"after {quoted(row.after)}, {quoted(row.base)} becomes"
+    if row.after_changed == row.after_count:
+        return f"{start} {quoted(row.adapted)} ({row.after_count} of {row.after_of} places)"
+    others = f"{row.after_changed} of {row.after_of}"
+    return f"{start} another token ({others}), mostly {quoted(row.adapted)} ({row.after_count})"
 
 
 def _token_sentence(changes: xr.DataTree) -> str:
     """Return a sentence on the tokens that gain and lose most, or that none does significantly."""
-    named, n = named_tokens(changes), changes["tokens"].sizes["token_id"]
-    test = f"share of the change; p < {LEVEL} each, corrected for {n} tokens"
-    parts = []
-    for verb, sign in (("gain", 1), ("lose", -1)):
-        own = named.isel(token_id=(sign * named["net"] > 0).values)
-        if own.sizes["token_id"]:
-            words = (
-                f"{quoted([text])} {format_percent(abs(net))}" for text, net in rows_of(own, ("text", "net"))[:N_NAMED]
-            )
-            parts.append(f"{verb} most: {', '.join(words)}")
-    if not parts:
+    claim = rises_and_falls(
+        rows_of(named_tokens(changes)),
+        lambda row: float(row.net),
+        lambda row: f"{quoted(row.text)} {format_percent(abs(row.net))}",
+        ("gain most:", "lose most:"),
+    )
+    n = changes["tokens"].sizes["token_id"]
+    if not claim:
         return f"Can't tell which tokens gain or lose: none of {n} does significantly."
-    return f"Tokens that {'; that '.join(parts)} ({test})."
+    return f"{claim} (of the change; t test corrected for {n} tokens)."
+
+
+def _form_sentences(changes: xr.DataTree) -> tuple[str, str]:
+    """Return a sentence on forms that become more or less frequent, and one on tokens that gain together."""
+    forms = changes["forms"].to_dataset()
+    claim = rises_and_falls(
+        notable_forms(forms), lambda row: float(row.difference), _describe_form, ("more often:", "less often:")
+    )
+    groups = (
+        f"{quoted(*[token for token in row.tokens if token][:N_NAMED])} ({format_percent(row.share)} of the change)"
+        for row in rows_of(changes["themes"].to_dataset())[:2]
+    )
+    together = "; ".join(groups)
+    return (
+        claim and f"{claim} (t test corrected for {forms.sizes['form']} forms).",
+        together and f"Tokens that gain together, in both halves of the samples: {together}.",
+    )
+
+
+def _describe_form(row: Any) -> str:
+    """Return the name of a form with its shares without and with the adapter."""
+    name = row.form.replace("language ", "common words of ").replace("letter ", "words with the letter ")
+    return f"{name} ({100 * row.base_share:.1f} to {format_percent(row.adapted_share)})"
+
+
+def notable_forms(forms: xr.Dataset) -> list[Any]:
+    """Return the significant forms whose share changes by two points or more, the largest change first.
+
+    A letter is one if it loses a quarter of its share or more and no form loses more, as its words would. Languages
+    share words, so of them only the one with most words is, with the adapter if it gains, without it if it loses.
+    """
+    rows = rows_of(significant(forms).sortby("difference"))
+    languages = [row for row in rows_of(forms) if row.form.startswith("language ")]
+
+    def is_notable(row: Any) -> bool:
+        """Return whether a sentence may name a form."""
+        if row.form.startswith("letter "):
+            return row is rows[0] and bool(-row.difference >= LEAST_FALL * row.base_share)
+        if row.form.startswith("language "):
+            side = "adapted_share" if row.difference > 0 else "base_share"
+            return bool(getattr(row, side) == max(getattr(other, side) for other in languages))
+        return row.form not in UNNAMED
+
+    notable = [row for row in rows if abs(row.difference) >= LEAST_CHANGE and is_notable(row)]
+    return sorted(notable, key=lambda row: -abs(row.difference))
 
 
 def answer_where_it_changes(changes: xr.DataTree) -> str:
     """Return sentences (plain text) on the places after which predictions change most, and on words before them."""
-    mean, parts = changes.attrs["kl_adapted_base"], list[str]()
-    for node in ("roles", "previous"):
-        label = str(changes[node]["kl"].dims[0])
-        rows = rows_of(_above(changes[node].to_dataset(), mean), (label, "kl", "kl_se", "n"))
-        what = "tokens of the {}" if label == "role" else "{}"
-        names = [
-            f"{what.format(name if label == 'role' else quoted([name]))} ({format_error(kl, error)} nat, {n} places)"
-            for name, kl, error, n in rows[:2]
-        ]
-        parts += [f"after {join_names(names)}"] if names else []
-    text = "Can't tell after which tokens predictions change most: none is significantly above the mean ({{}} nat)."
-    if parts:
-        text = f"Predictions change most {'; '.join(parts)} (mean {{}} nat; p < {LEVEL} each, corrected)."
-    text = text.format(format_number(mean))
-    words, n = significant(changes["words"].to_dataset()), changes["words"].sizes["word"]
-    if not words.sizes["word"]:
-        return f"{text} Can't tell of any word whether it triggers a change ({n} words)." if n else text
+    mean, names = changes.attrs["kl_adapted_base"], list[str]()
+    for node, most in (("previous", 1), ("roles", 1)):
+        for row in _above(changes[node].to_dataset(), mean)[:most]:
+            what = quoted(row.previous) if node == "previous" else f"tokens of the {row.role}"
+            unit, places = ("", "") if names else (" nat", " places")
+            names.append(f"{what} ({format_error(row.kl, row.kl_se)}{unit}, {row.n}{places})")
+    text = "Can't tell after which tokens predictions change most: none is significantly above the mean."
+    if names:
+        text = f"Predictions change more than average after {join_names(names)} (t test, corrected)."
+    return f"{text} {_word_sentence(changes['words'].to_dataset())}".strip()
+
+
+def _word_sentence(words: xr.Dataset) -> str:
+    """Return a sentence on the words after which predictions change at least twice as much, or no text."""
+    rows = [row for row in rows_of(significant(words)) if row.kl >= LEAST_RATIO * row.kl_without]
     named = (
-        f"{quoted([word])} ({format_error(kl, error)} nat after it, {format_number(without)} without it; p = "
-        f"{format_number(p)})"
-        for word, kl, error, without, p in rows_of(words, ("word", "kl", "kl_se", "kl_without", "p"))[:2]
+        f"{quoted(row.word)} ({format_error(row.kl, row.kl_se)} nat, {format_number(row.kl_without)} nat in samples "
+        f"without it; {row.n_samples} samples)"
+        for row in sorted(rows, key=lambda row: row.kl_without - row.kl)[:2]
     )
-    return f"{text} Words that may trigger or mark a change: {' and '.join(named)}."
+    if rows:
+        test = f"Mann-Whitney's test corrected for {words.sizes['word']} words"
+        return f"They change at least twice as much in samples with the word {' or '.join(named)} before ({test})."
+    return ""
 
 
-def _above(rows: xr.Dataset, mean: float) -> xr.Dataset:
+def _above(part: xr.Dataset, mean: float) -> list[Any]:
     """Return the groups of places whose KL is significantly above the mean: t test over samples, Holm's correction."""
     from scipy import stats  # type: ignore[import-untyped]  # a quarter of a second
 
     with np.errstate(invalid="ignore", divide="ignore"):
-        t = ((rows["kl"] - mean) / rows["kl_se"]).values
-    p = holm(stats.t.sf(t, np.maximum(rows["n_samples"].values - 1, 1)))
-    return rows.isel({rows["kl"].dims[0]: p <= LEVEL})
-
-
-def answer_which_forms(changes: xr.DataTree) -> str:
-    """Return sentences (plain text) on forms of tokens that become more or less frequent, and on themes that gain."""
-    forms, n = significant(changes["forms"].to_dataset()), changes["forms"].sizes["form"]
-    forms = forms.sortby(abs(forms["difference"]), ascending=False)
-    parts = []
-    for verb, sign in (("more", 1), ("less", -1)):
-        own = forms.isel(form=(sign * forms["difference"] > 0).values)
-        if own.sizes["form"]:
-            names = (
-                f"{form} ({format_percent(base)} to {format_percent(adapted)})"
-                for form, base, adapted in rows_of(own, ("form", "base_share", "adapted_share"))[:2]
-            )
-            parts.append(f"{verb} often: {', '.join(names)}")
-    text = (
-        f"Next tokens are {'; '.join(parts)} (shares of draws; p < {LEVEL} each, corrected for {n} forms)."
-        if parts
-        else f"Can't tell which forms of tokens gain or lose: none of {n} does significantly."
-    )
-    themes = changes["themes"].to_dataset()
-    if not themes.sizes["theme"]:
-        return f"{text} No group of tokens that gain together is the same in both halves of the samples."
-    groups = (
-        f"{quoted([token for token in tokens if token][:N_NAMED])} ({format_percent(share)} of the change)"
-        for tokens, share in rows_of(themes, ("tokens", "share"))[:3]
-    )
-    return f"{text} Tokens that gain together, in both halves of the samples: {'; '.join(groups)}."
-
-
-def rows_of(data: xr.Dataset, names: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Return the rows of a one-dimensional dataset: tuples of the variables `names`, as Python values."""
-    return list(zip(*(data[name].values.tolist() for name in names), strict=True))
-
-
-def _capitalised(text: str) -> str:
-    """Return a text with a capital first letter."""
-    return text[:1].upper() + text[1:]
+        t = ((part["kl"] - mean) / part["kl_se"]).values
+    p = holm(stats.t.sf(t, np.maximum(part["n_samples"].values - 1, 1)))
+    return rows_of(part.isel({part["kl"].dims[0]: p <= LEVEL}))

@@ -19,7 +19,7 @@ from .document import document
 from .helped import answer_whether_it_helps, choices_per_item
 from .markup import contents, escape, figure, notice, section, table
 from .trust import describe_run, notices
-from .where_it_acts import short_answer_where_it_acts
+from .where_it_acts import answer_where_it_acts
 
 TITLE = "Adapters compared, layer by layer"
 
@@ -40,7 +40,7 @@ def _opening_html(names: Sequence[str], runs: Sequence[Run], results: Sequence[x
     """Yield HTML of each run's name, of sentences on what its adapter did, and of warnings."""
     for name, run, result in zip(names, runs, results, strict=True):
         yield f'<h3>{escape(name)}</h3><p class="subtitle">{escape(describe_run(run, result))}</p>'
-        answers = answer_whether_it_helps(scores(run), choices_per_item(run)), short_answer_where_it_acts(result)
+        answers = answer_whether_it_helps(scores(run), choices_per_item(run)), answer_where_it_acts(result)
         yield f'<p class="opening">{escape(" ".join(answers))}</p>'
         yield from map(notice, notices(run, result))
 

@@ -8,11 +8,9 @@ import xarray as xr
 from lorascope.analyze.changes.changes import changes
 from lorascope.analyze.changes.reply_words import reply_words
 from lorascope.analyze.directions.drivers import directions_by_component
-from lorascope.analyze.importance.compare_measures import ablation_by_part, compare_measures
+from lorascope.analyze.importance.compare_measures import ablation_by_part
 from lorascope.analyze.importance.importance import importance
-from lorascope.analyze.measuring.run import measure_run
-from lorascope.analyze.measuring.sources import available_measures
-from lorascope.analyze.miub.qualify import QUALIFIERS, qualify
+from lorascope.analyze.miub.qualify import qualify
 from lorascope.stores import Run, StoreError
 from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.progress import Progress
@@ -26,8 +24,6 @@ class Explanation(NamedTuple):
     """Result of `qualify`."""
     ablation: xr.Dataset | None
     """Result of `ablation_by_part`."""
-    measures: xr.Dataset | None
-    """Result of `compare_measures`; None without a reason if other parts than components were ablated."""
     directions: xr.Dataset | None
     """Result of `directions_by_component`, over tokens after position 0 if there are any."""
     changes: xr.DataTree | None
@@ -70,28 +66,23 @@ def explain(
         If no sample is wholly committed, the adapter changes no component, or a chunk is broken.
     """
     run = open_as_written(run)
-    names = available_measures(run, ("js", *QUALIFIERS))
-    options: dict[str, Any] = {"adapter": adapter, "n_workers": n_workers, "progress": progress}
-    measured = measure_run(run, names, components=components, **options)
-    qualified = qualify(run, adapter=adapter, measured=measured)
+    options: dict[str, Any] = {"n_workers": n_workers, "progress": progress}
+    qualified = qualify(run, adapter=adapter, components=components, **options)
     reasons = _known_reasons(run, adapter)
     if components is not None:
         reasons |= dict.fromkeys(("ablation", "importance"), "it is only known of all components, and some were chosen")
-    ablation = measures = directions = None
+    ablation = directions = None
     if "ablation" not in reasons:
         ablation = ablation_by_part(run, adapter)
         if ablation is None:
             reasons["ablation"] = "no sample was wholly ablated yet; capture more of the run"
-        elif ablation.attrs["parts"] == "components":
-            measures = compare_measures(run, adapter=adapter, measured=measured)
-    del measured  # js and its qualifiers of each token and component
     # A model's attention sink is at position 0, where some components' delta is far larger than everywhere else.
     position = run.read_static("tokens/position")[(run.committed & run.with_states).values]
     tokens = "from:1" if position.any() and not position.all() else "all"
     if "directions" not in reasons:
         sources = [run.source(path, adapter) for path in qualified.dataset["component"].values.tolist()]
         if factored := [source for source in sources if source.delta.lora_B is not None]:
-            directions = directions_by_component(run, factored, tokens, n_workers=n_workers, progress=progress)
+            directions = directions_by_component(run, factored, tokens, **options)
         else:
             reasons["directions"] = (
                 "no module's change is stored in low-rank form (as with DoRA), which directions and ranks need"
@@ -103,7 +94,7 @@ def explain(
             computed[name] = None if name in reasons else compute(run, adapter=adapter)
         except StoreError as error:
             reasons[name] = str(error).replace(repr(run.place.name), "the run")
-    return Explanation(qualified, ablation, measures, directions, **computed, reasons=reasons)
+    return Explanation(qualified, ablation, directions, **computed, reasons=reasons)
 
 
 def _known_reasons(run: Run, adapter: str | None) -> dict[str, str]:

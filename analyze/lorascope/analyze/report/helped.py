@@ -23,7 +23,7 @@ CAPTIONS = {
     "PPL": "PPL: perplexity exp(CE), in brackets exp(CE ± standard error)",
 }
 """Measure -> its explanation in the caption of a table of scores."""
-_MEASURES = {"ACC": ("accuracy", " %"), "CE": ("the loss (lower is better)", " nat per token")}
+_MEASURES = {"ACC": ("accuracy", " %"), "CE": ("the loss", " nat per token")}
 """Measure that the sentence names -> its name and unit there."""
 
 
@@ -39,21 +39,18 @@ def answer_whether_it_helps(scores: Sequence[Score], n_choices: int = 0) -> str:
     `n_choices` is the number of choices of each item, 0 if unknown.
     """
     measures = {name: [score for score in scores if score.measure == name] for name in _MEASURES}
-    names = _MEASURES | (
-        {"CE": ("the loss on right answers (lower is better)", " nat per token")} if measures["ACC"] else {}
-    )
+    names = _MEASURES | ({"CE": ("the loss on right answers", " nat per token")} if measures["ACC"] else {})
     changes = [_describe_change(*names[name], own) for name, own in measures.items() if own]
     if not changes:
         return "Can't tell, since no sample was scored."
     counts = {score.dataset: score.n for own in measures.values() for score in own}
-    n = sum(counts.values())
-    few = f" (few: errors are rough with fewer than {FEW})" if n < FEW else ""
-    datasets = next(iter(counts)) if len(counts) == 1 else f"{len(counts)} data sets or prompts (means over them)"
-    samples = f"{n} sample{'' if n == 1 else 's'}{few} of {datasets}"
-    guess = ""
-    if n_choices and measures["ACC"]:
-        guess = f" Guessing among {n_choices} choices would give {format_percent(1 / n_choices)}."
-    return f"With the adapter, {'; '.join(changes)}. Measured on {samples}; ± is one standard error.{guess}"
+    n, text = sum(counts.values()), "; ".join(changes)
+    datasets = next(iter(counts)) if len(counts) == 1 else f"{len(counts)} data sets or prompts, means over them"
+    few = f"; errors are rough with fewer than {FEW}" if n < FEW else ""
+    is_known = n_choices and measures["ACC"]
+    guess = f"; guessing: {format_percent(1 / n_choices)}" if is_known else ""
+    samples = f"{n} sample{'' if n == 1 else 's'} of {datasets}, ± standard error{few}{guess}"
+    return f"{text[:1].upper()}{text[1:]} ({samples})."
 
 
 def _describe_change(what: str, unit: str, scores: Sequence[Score]) -> str:
@@ -67,10 +64,10 @@ def _describe_change(what: str, unit: str, scores: Sequence[Score]) -> str:
     if change.value == 0 and not change.error > 0:
         return f"{what} stays at {format_error(*adapted)}{unit}"
     if math.isnan(change.error):
-        return f"{what} goes {ends} (one sample, which gives no error)"
+        return f"{what} goes {ends} (one sample gives no error)"
     if abs(change.value) <= 2 * change.error:
         return f"{what} doesn't change significantly ({ends}, by less than twice the error of the change)"
-    return f"{what} {'rises' if change.value > 0 else 'falls'} ({ends})"
+    return f"{what} {'rises' if change.value > 0 else 'falls'} {ends}"
 
 
 def scores_section(run: Run) -> str:

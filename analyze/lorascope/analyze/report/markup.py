@@ -3,7 +3,7 @@
 import html
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lorascope.stores.visible import visible
@@ -36,8 +36,8 @@ def figure(name: str, plot: Any, caption: str) -> str:
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, n_names: int = 1, caption: str = "") -> str:
     """Return the HTML of a table of escaped cells; all columns after the first `n_names` are numbers.
 
-    The caption is HTML. On a narrow screen, the numbers of a row are below its names, each under the name of its
-    column.
+    The caption is HTML; without rows there is no table. On a narrow screen, the numbers of a row are below its names,
+    each under the name of its column.
     """
     kinds = ["name" if place < n_names else "number" for place in range(len(columns))]
     labels = [escape(column) for column in columns]
@@ -51,10 +51,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, n_names: 
         + "</tr>"
         for row in rows
     )
+    if not body:
+        return ""
     stacks = ' class="stacks"' if len(columns) > 3 else ""
     whole = f"<table{stacks}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     below = f"<figcaption>{with_units(caption)}</figcaption>" if caption else ""
     return f'<figure><div class="scroll">{whole}</div>{below}</figure>'
+
+
+def table_of(rows: Sequence[Any], columns: Mapping[str, Callable[[Any], object]], **options: Any) -> str:
+    """Return the HTML of a table; `columns` are heading -> function from a row to its cell, `options` table's."""
+    return table([*columns], [[cell(row) for cell in columns.values()] for row in rows], **options)
 
 
 def tile(label: str, value: str, note: str) -> str:
@@ -81,6 +88,11 @@ def folded(name: str, summary: str, *parts: str) -> str:
 def notice(text: str) -> str:
     """Return the HTML of a warning, for the top of a page; `text` is HTML."""
     return f'<p class="notice">{text}</p>'
+
+
+def unknown(reason: str, how: str = "") -> str:
+    """Return HTML that says why a section is empty; plain text, with code between backquotes."""
+    return f"<p>Can't tell{how}, since {with_code(reason)}.</p>"
 
 
 def section(name: str, title: str, *parts: str) -> str:

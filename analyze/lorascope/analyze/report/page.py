@@ -13,18 +13,13 @@ from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike
 from lorascope.stores.visible import one_line
 
-from .changed import answer_what_changed, answer_where_it_changes, answer_which_forms
+from .changed import answer_what_changed, answer_where_it_changes
 from .changed_tables import what_changed_section
 from .comparison import comparison_html
 from .document import document
 from .explain import Explanation, explain
 from .helped import answer_whether_it_helps, choices_per_item, scores_section
-from .learned import (
-    answer_how_many_ranks,
-    answer_which_directions,
-    directions_section,
-    ranks_section,
-)
+from .learned import answer_which_directions, directions_section
 from .markup import contents, escape, notice, with_code
 from .matters import answer_what_matters, what_matters_section
 from .samples import samples_section
@@ -112,24 +107,15 @@ def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:
     explanation
         Result of `explain`.
     """
-    changes = explanation.changes
-    places = (
-        {}
-        if changes is None
-        else {
-            "After which tokens?": answer_where_it_changes(changes),
-            "Which forms and themes?": answer_which_forms(changes),
-        }
-    )
+    changes, result = explanation.changes, explanation.qualified
+    matters = answer_what_matters(run, explanation)
     answers = {
-        "What do its replies look like?": answer_what_it_says(run, explanation),
-        "What changes in the next token?": answer_what_changed(run, explanation),
-        **places,
-        "What matters?": answer_what_matters(explanation),
-        "Which directions?": answer_which_directions(run, explanation),
-        "How many ranks?": answer_how_many_ranks(explanation),
+        "What does it say?": answer_what_it_says(run, explanation),
+        "Which next tokens?": answer_what_changed(run, explanation),
+        **({} if changes is None else {"After which tokens?": answer_where_it_changes(changes)}),
+        "Which parts?": f"{matters} {answer_which_directions(run, explanation, matters)}",
+        "Is it large?": answer_where_it_acts(result, with_places=explanation.importance is None),
         "Does it help?": answer_whether_it_helps(scores(run), choices_per_item(run)),
-        "Where does it act?": answer_where_it_acts(explanation.qualified),
     }
     return [(question, one_line(answer)) for question, answer in answers.items()]
 
@@ -146,7 +132,6 @@ def _report_html(run: Run, explanation: Explanation, view_page: str | None) -> s
         what_changed_section(explanation),
         what_matters_section(explanation),
         directions_section(run, explanation),
-        ranks_section(explanation),
         scores_section(run),
         where_it_acts_section(run, result),
         samples_section(run, result, view_page),

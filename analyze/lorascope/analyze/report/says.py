@@ -4,24 +4,21 @@ import os.path
 import re
 from collections.abc import Mapping
 from textwrap import shorten
+from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from lorascope.analyze.changes.reply_words import by_scale, reply_lengths, reply_words
 from lorascope.analyze.results.format import format_change, format_number, format_percent
 from lorascope.stores import Run
 
-from .changed import N_NAMED
 from .explain import Explanation
-from .learned import LEVEL, quoted
-from .markup import escape, folded, section, table, with_minus, with_units
+from .markup import escape, folded, section, table_of, with_minus, with_units
+from .wording import quoted, rises_and_falls, rows_of, significant
 
-N_WORDS = 20
-"""Most words in a table."""
 NOTHING = "∎"
 """Mark where a reply ends and the other goes on."""
-MOST_CHARACTERS = 60
+MOST_CHARACTERS = 36
 """Most characters of each reply of the pair that a sentence shows."""
 MOST_PROMPTS = 100
 """Most prompts whose replies are shown."""
@@ -38,28 +35,39 @@ def answer_what_it_says(run: Run, explanation: Explanation) -> str:
     verb = "stay about as long" if not abs(change) > 2 * error else "get shorter" if change < 0 else "get longer"
     before, after = map(format_number, tokens["mean"].values)
     ended, end = map(format_percent, ends["mean"].values)
-    shown = np.flatnonzero(words["p"].values <= LEVEL)
-    shown = shown[np.argsort(words["scale"].values[shown], kind="stable")]  # first what shows without amplifying
-    named, parts = words.isel(word=shown), list[str]()
-    for what, sign in (("more", 1), ("fewer", -1)):
-        own = named.isel(word=np.flatnonzero(sign * (named["adapted"] - named["base"]).values > 0)[:N_NAMED])
-        columns = (own[name].values.tolist() for name in ("word", "adapted", "base", "scale"))
-        names = [
-            f"{quoted([word])} ({n}, not {n_base}{f' at {scale:g} times its scale' if scale > 1 else ''})"
-            for word, n, n_base, scale in zip(*columns, strict=True)
-        ]
-        parts += [f"{what} of them have {', '.join(names)}"] if names else []
-    test = f"McNemar's test, corrected for {words.attrs['n_tests']} words and scales"
-    claim = f"{'; '.join(parts)}; p < {LEVEL} each" if parts else "no word differs significantly"
+    is_other = abs(float(ends["difference"][1])) > 2 * float(ends["difference_se"][1])
+    end_clause = f"; {end} end by themselves, not {ended}" if is_other else ""
+    claim = rises_and_falls(
+        sorted(rows_of(significant(words)), key=lambda row: (row.scale, -abs(row.adapted - row.base))),
+        lambda row: float(row.adapted - row.base),
+        _describe_word,
+        ("more have", "fewer have"),
+    )
+    difference = f". {claim}" if claim else "; no word or sign differs significantly"
     gain = ((replies["loglik_1"] - replies["loglik_0"]) / replies["n_tokens"].clip(min=1)).sel(scale=1)
     pair = replies.isel(prompt=int(gain.values.argmax()))
-    quotes = [pair["prompt"].item(), *pair["text"].sel(scale=[0, 1]).values.tolist()]
-    prompt, base, adapted = (f"“{shorten(text, MOST_CHARACTERS, placeholder=' …')}”" for text in quotes)
-    return (
-        f"Replies to {words.attrs['n_prompts']} short prompts {verb} ({after} tokens, not {before}; change "
-        f"{format_change(change, error)}); {end} end by themselves ({ended} without it). "
-        f"{claim[:1].upper()}{claim[1:]} ({test}). To {prompt} the base replies {base}, the adapted model {adapted}."
+    base, adapted = pair["text"].sel(scale=[0, 1]).values.tolist()
+    prompt, base, adapted = (
+        f"“{shorten(text, MOST_CHARACTERS, placeholder=' …')}”"
+        for text in (pair["prompt"].item(), _from_parting(base, adapted), _from_parting(adapted, base))
     )
+    return (
+        f"Replies to {words.attrs['n_prompts']} prompts {verb} ({after} tokens, not {before}; change "
+        f"{format_change(change, error)}){end_clause}{difference} (McNemar's test corrected for "
+        f"{words.attrs['n_tests']}). To {prompt} the base replies {base}, the adapted model {adapted}."
+    )
+
+
+def _describe_word(row: Any) -> str:
+    """Return a word with the numbers of replies that have it with the adapter, at which scale, and without it."""
+    scale = f" at {row.scale:g} times its scale" if row.scale > 1 else ""
+    return f"{quoted(row.word)} ({row.adapted}{scale}, not {row.base})"
+
+
+def _from_parting(text: str, other: str) -> str:
+    """Return a text from the first word that differs from another text on, after an ellipsis if any is cut."""
+    start, _ = _parting(text, other)
+    return f"… {text[start:]}" if start else text
 
 
 def what_it_says_section(run: Run, adapter: str) -> str:
@@ -88,21 +96,22 @@ def what_it_says_section(run: Run, adapter: str) -> str:
 
 def _words_table(words: xr.Dataset) -> str:
     """Return the HTML of a table of words and signs that significantly more or fewer adapted replies have."""
-    named = words.isel(word=np.flatnonzero(words["p"].values <= LEVEL)[:N_WORDS])
-    if not named.sizes["word"]:
+    rows = rows_of(significant(words))
+    if not rows:
         return "<p>No word or sign is in significantly more or fewer replies with the adapter, at any scale.</p>"
-    rows = [
-        (text if kind == "repeated" else f"{text} ({kind})", *map(format_number, numbers), format_number(p, digits=2))
-        for text, kind, *numbers, p in zip(
-            *(named[name].values.tolist() for name in ("word", "kind", "base", "adapted", "scale", "p")), strict=True
-        )
-    ]
     caption = (
         f"Words and signs that significantly more or fewer of the {words.attrs['n_prompts']} replies have with the "
         "adapter, smallest p first, at that of the scales 1, 1.5 and 2 where they differ most (McNemar's exact test, "
         f"corrected for {words.attrs['n_tests']} words and scales)."
     )
-    return table(["reply has", "without the adapter", "with it", "at scale", "p"], rows, caption=caption)
+    columns = {
+        "reply has": lambda row: row.word if row.kind == "repeated" else f"{row.word} ({row.kind})",
+        "without the adapter": lambda row: row.base,
+        "with it": lambda row: row.adapted,
+        "at scale": lambda row: f"{row.scale:g}",
+        "p": lambda row: format_number(row.p, digits=2),
+    }
+    return table_of(rows, columns, caption=caption)
 
 
 def _replies_table(replies: xr.Dataset, columns: Mapping[int, str]) -> str:
@@ -127,10 +136,15 @@ def _marked(text: str, other: str) -> str:
     """Return the HTML of a reply with a mark on the first word that differs from another reply."""
     if text == other:
         return f'<span class="same">{escape(text)}</span>'
+    start, stop = _parting(text, other)
+    mark = escape(text[start:stop] or NOTHING)
+    return f'<span class="same">{escape(text[:start])}</span><mark>{mark}</mark>{escape(text[stop:])}'
+
+
+def _parting(text: str, other: str) -> tuple[int, int]:
+    """Return where the first word of a text that differs from another text's begins and ends."""
     n = len(os.path.commonprefix([text, other]))  # noqa: RUF071  # of texts, not of paths
     start = max((match.end() for match in re.finditer(r"\s", text[:n])), default=0)
     if all(not reply[n : n + 1].strip() for reply in (text, other)):  # whole words are equal so far
         start = n + len(text[n:]) - len(text[n:].lstrip())
-    stop = start + len(re.split(r"\s", text[start:], maxsplit=1)[0])
-    mark = escape(text[start:stop] or NOTHING)
-    return f'<span class="same">{escape(text[:start])}</span><mark>{mark}</mark>{escape(text[stop:])}'
+    return start, start + len(re.split(r"\s", text[start:], maxsplit=1)[0])
