@@ -13,19 +13,20 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import BigBirdConfig, BigBirdForMaskedLM, XLNetConfig, XLNetLMHeadModel
 
-from lorascope.capture import CaptureError, CaptureProgress, attach_adapter
+from lorascope.capture import CaptureConfig, CaptureError, CaptureProgress, attach_adapter
 from lorascope.capture.buffers.rows import RowQueue, row_spans
 from lorascope.capture.models.components import find_components
 from lorascope.capture.models.model import model_facts
 from lorascope.capture.models.preflight import inspect
 from lorascope.capture.recording.forward import forward_seconds, probe
 from lorascope.capture.recording.hooks import Recorder
-from lorascope.capture.recording.layout import TokenPlan, plan_tokens
+from lorascope.capture.recording.layout import Layout, TokenPlan, plan_tokens
 from lorascope.capture.recording.reduce import Reducer
 from lorascope.capture.recording.stream import Streamed, stream_states
 from lorascope.capture.samples.encode import encode_items
 from lorascope.capture.samples.encoded import PROBE_TOKENS, EncodedSample, pad, plan_batches, probe_samples
 from lorascope.capture.samples.items import TextItem
+from lorascope.capture.settling.make_layout import make_run_spec
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.writing.write import RowWritten
 
@@ -44,6 +45,14 @@ class Job(NamedTuple):
         components = find_components(self.model, NAME)
         starts = np.concatenate([[0], np.cumsum([component.rank for component in components])])[:-1]
         return Recorder({NAME: components}, stream=stream, factor_start={NAME: [int(s) for s in starts]}, **options)
+
+    def layout(self, states: Any, stream: Any) -> Layout:
+        config = CaptureConfig(model="m", adapter=("a",), data=("d",), out="o", states=states, stream=stream)
+        components = {NAME: find_components(self.model, NAME)}
+        dtypes = {component.path: torch.float32 for component in components[NAME]}
+        counts = {"n_tokens": self.plan.n_tokens, "n_samples": len(self.samples), "n_choices": 0}
+        spec = make_run_spec(config, components, dtypes, **counts)
+        return Layout(self.samples, self.batches, self.plan, components, spec, "all", 0.1)
 
 
 class MemoryWriter:
@@ -106,7 +115,7 @@ def run(
     recorder = job.recorder(stream, keep_states=states == "all", reducer=Reducer() if states == "none" else None)
     spans = row_spans(job.plan.starts, job.batches)
     with RowQueue(writer, n_tokens=job.plan.n_tokens, spans=spans, **queue or {}) as rows:
-        streamed = stream_states(job.model, recorder, job.samples, job.plan, job.batches, rows, device=CPU, **options)
+        streamed = stream_states(job.model, recorder, job.layout(states, stream), rows, device=CPU, **options)
     assert not any(module._forward_hooks for module in job.model.modules())
     return streamed, writer.rows
 

@@ -66,12 +66,12 @@ def read_whole(path: Path) -> None:
         run.tokens,
         run.components,
         run.adapter(),
-        run.unembedding(),
         run.replies(),
         run.importance(),
     ):
         assert table.sizes
     assert run.state_rows.any()
+    assert run.read_static("unembedding/norm").size
     assert run.token_labels
 
 

@@ -74,6 +74,8 @@ class Recorder:
         self.worst_excess = 0.0
         """Largest |output - (base + delta)| so far, divided by what rounding allows."""
         self._components = components
+        self.adapters = tuple(components)
+        """Names of the adapters."""
         self._stream = stream
         self._sites = make_sites(components, factor_start)
         self.passes: tuple[Pass, ...] = stream_passes(stream, list(components))
@@ -83,11 +85,6 @@ class Recorder:
         self._pass = self.passes[0]
         self._actions: BasePassActions | AdaptedPassActions | None = None
         self._fired: Counter[tuple[str, str]] = Counter()
-
-    @property
-    def adapters(self) -> tuple[str, ...]:
-        """Names of the adapters."""
-        return tuple(self._components)
 
     @property
     def proofs(self) -> tuple["Recorder", ...]:

@@ -10,7 +10,7 @@ from lorascope.stores import RunSpec
 from lorascope.stores.reading.token_choice import choose_tokens, empty_sample_error
 
 from ..models.branches import lora_b, lora_bias
-from ..models.components import LoraComponent
+from ..models.components import LoraComponent, group_for_ablation
 from ..samples.encoded import EncodedSample
 from ..samples.generate import Answer
 from ..samples.scoring import Scores
@@ -81,6 +81,13 @@ class Layout(NamedTuple):
         starts = self.plan.starts
         slices = (batch for batch, is_chosen in zip(self.batches, chosen, strict=True) if is_chosen)
         return sum(int(starts[batch.stop] - starts[batch.start]) for batch in slices)
+
+    def ablated_layers(self) -> list[list[Any]]:
+        """Return PEFT's layers of each part of the adapter that an ablation removes in turn; [] without an ablation."""
+        if self.spec.ablate is None:
+            return []
+        (components,) = self.components.values()
+        return [[c.module for c in part] for part in group_for_ablation(components, self.spec.ablate).values()]
 
     def weights(self) -> dict[str, Any]:
         """Return path in the run -> array of the LoRA weights to store: B and any bias of each layer with a factor."""

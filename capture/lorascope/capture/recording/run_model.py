@@ -12,7 +12,6 @@ from lorascope.stores.format.tables import REPLY_SCALES
 
 from ..buffers.copies import copier_for
 from ..buffers.rows import RowQueue, RowWriter, row_spans
-from ..models.components import group_for_ablation
 from ..models.device import Ranks
 from ..models.passes import scaled_adapter
 from ..samples.encoded import EncodedSample
@@ -109,8 +108,8 @@ def all_replies(
         questions = [as_question(replies) for replies in zip(*written, strict=True)]
         batches = score_batches(questions, batch_tokens=batch_tokens)
         work = partial(score, batch_tokens=batch_tokens)
-        scores = {scale: share("score replies", name, scale, questions, batches, work) for scale in REPLY_SCALES}
-        logliks = {scale: join_scores(parts).loglik for scale, parts in scores.items()}
+        scores = [share("score replies", name, scale, questions, batches, work) for scale in REPLY_SCALES]
+        logliks = [join_scores(parts).loglik for parts in scores]
         table = reply_columns(list(prompts), questions, logliks, model, tokenizer)
         columns |= {f"adapters/{name}/replies/{column}": values for column, values in table.items()}
     return columns
@@ -167,12 +166,6 @@ def fill_rows(
         keep_states=spec.states != "none",
         reducer=Reducer() if spec.states != "all" else None,
     )
-    parts: list[list[Any]] = []
-    if spec.ablate is not None:
-        (components,) = layout.components.values()
-        parts = [
-            [component.module for component in part] for part in group_for_ablation(components, spec.ablate).values()
-        ]
     with RowQueue(
         writer,
         n_tokens=plan.n_tokens,
@@ -181,15 +174,4 @@ def fill_rows(
         rows=rows,
         copier=copier_for(device),
     ) as queue:
-        return stream_states(
-            model,
-            recorder,
-            layout.samples,
-            plan,
-            layout.batches,
-            queue,
-            device=device,
-            n_vocabulary=spec.n_vocabulary,
-            parts=parts,
-            **options,
-        )
+        return stream_states(model, recorder, layout, queue, device=device, **options)

@@ -19,7 +19,7 @@ from ..samples.encoded import EncodedSample
 from .changes import draw_uniforms, next_token_changes
 from .forward import forward, forward_seconds, kl_divergence, negative_log_likelihood
 from .hooks import Recorder
-from .layout import TokenPlan
+from .layout import Layout, TokenPlan
 from .progress import CaptureProgress, Report
 
 _BATCHES_A_BARE_PASS = 64
@@ -46,14 +46,10 @@ class Streamed(NamedTuple):
 def stream_states(
     model: Any,
     recorder: Recorder,
-    samples: Sequence[EncodedSample],
-    plan: TokenPlan,
-    batches: Sequence[slice],
+    layout: Layout,
     rows: RowQueue,
     *,
     device: torch.device,
-    n_vocabulary: int = 0,
-    parts: Sequence[Sequence[Any]] = (),
     measure_overhead: bool = False,
     stop: Callable[[], bool] = lambda: False,
     progress: Report = None,
@@ -62,14 +58,10 @@ def stream_states(
 
     Parameters
     ----------
-    plan
-        Captured tokens, and the batches whose KL of base and adapted logits, next-token changes or ablation is
-        measured. KL and changes take the passes that the recorder doesn't make, without hooks.
-    n_vocabulary
-        Number of logits at a position if next-token changes are stored; else 0.
-    parts
-        PEFT's layers of each part of the adapter that is removed in turn in the plan's `ablate_batches`. Each part
-        costs a pass, in which hooks record nothing; a model without logits isn't ablated.
+    layout
+        Its plan has the batches whose KL of base and adapted logits, next-token changes or ablation is measured. KL and
+        changes take the passes that the recorder doesn't make, and an ablation one for each part, all without
+        recording; a model without logits isn't ablated.
     measure_overhead
         Whether a few batches run once more without hooks.
     stop
@@ -86,10 +78,11 @@ def stream_states(
     OSError
         If the disk is full or fails.
     """
-    passes = recorder.passes
+    passes, plan, batches = recorder.passes, layout.plan, layout.batches
     todo = [index for index, batch in enumerate(batches) if rows.has_expected_rows(*_token_range(plan, batch))]
+    parts = layout.ablated_layers()
     n_ablations = len(parts) * int(plan.ablate_batches[todo].sum())
-    stream = _Stream(model, recorder, samples, plan, batches, rows, device, n_vocabulary, parts, n_ablations, progress)
+    stream = _Stream(model, recorder, layout, rows, device, parts, n_ablations, progress)
     # In parts of about equal length; a pass without hooks may be measured after each.
     n_parts = min(_MOST_BARE_PASSES if measure_overhead else 1, -(-len(todo) // _BATCHES_A_BARE_PASS))
     bounds = [len(todo) * part // n_parts for part in range(n_parts + 1)] if n_parts else []
@@ -122,7 +115,7 @@ def stream_states(
         "buffer_bytes": rows.n_bytes,
         "worst_excess": recorder.worst_excess,
     }
-    if n_vocabulary:
+    if layout.spec.changes:
         measured |= {"change_passes": stream.change_passes, "change_tokens": stream.change_tokens}
     if parts:
         measured["ablation_passes"] = stream.ablations
@@ -140,12 +133,9 @@ class _Stream:
 
     model: Any
     recorder: Recorder
-    samples: Sequence[EncodedSample]
-    plan: TokenPlan
-    batches: Sequence[slice]
+    layout: Layout
     rows: RowQueue
     device: torch.device
-    n_vocabulary: int
     parts: Sequence[Sequence[Any]]
     n_ablations: int
     """Number of all passes without a part."""
@@ -165,11 +155,11 @@ class _Stream:
 
     def capture(self, index: int) -> None:
         """Run all passes of one batch with hooks, fill the rows of its tokens, and hand full rows to the writer."""
-        batch, plan = self.batches[index], self.plan
+        batch, plan = self.layout.batches[index], self.layout.plan
         kl, changes, ablate = (mask[index] for mask in (plan.kl_batches, plan.change_batches, plan.ablate_batches))
         with self.meter.timed("wait"):
             segments = self.rows.take(*_token_range(plan, batch))
-        samples, positions = self.samples[batch], plan.positions[batch]
+        samples, positions = self.layout.samples[batch], plan.positions[batch]
         shape = _padded_shape(samples)
         measured = plan.measured[plan.starts[batch.start] : plan.starts[batch.stop]]
         target = BatchTarget(shape, flat_index(positions, shape[1]), measured, segments, self.rows.copier, self.meter)
@@ -200,7 +190,7 @@ class _Stream:
         """
         self.drain()
         start = time.perf_counter()
-        samples = self.samples[batch]
+        samples = self.layout.samples[batch]
         for pass_ in self.recorder.passes:
             with pass_.enabled(self.model):
                 self.bare_seconds += forward_seconds(self.model, samples, self.device)
@@ -237,15 +227,16 @@ class _Stream:
 
     def _put_changes(self, logits: dict[str, torch.Tensor | None], batch: slice, target: BatchTarget) -> None:
         """Store how each adapter changes the next token's distribution after a batch's captured tokens, and KL."""
-        samples, positions = self.samples[batch], self.plan.positions[batch]
-        first, n_tokens = _token_range(self.plan, batch)
+        plan, n_logits = self.layout.plan, self.layout.spec.n_vocabulary
+        samples, positions = self.layout.samples[batch], plan.positions[batch]
+        first, n_tokens = _token_range(plan, batch)
         base = self._logits(logits, Pass("base", None), samples)
-        if base.shape[-1] != self.n_vocabulary:
+        if base.shape[-1] != n_logits:
             raise CaptureError(
-                f"a pass has {base.shape[-1]} logits at each position, where an earlier one had {self.n_vocabulary}, "
-                "so that ids of next tokens aren't sure; capture with `--changes none`"
+                f"a pass has {base.shape[-1]} logits at each position, where an earlier one had {n_logits}, so that "
+                "ids of next tokens aren't sure; capture with `--changes none`"
             )
-        drawn = draw_uniforms(self.plan.seed, first, n_tokens)
+        drawn = draw_uniforms(plan.seed, first, n_tokens)
         flat, uniforms = (torch.from_numpy(values).to(base.device) for values in (target.flat, drawn))
         base_nll = negative_log_likelihood(base, samples, positions)
         for adapter in self.recorder.adapters:

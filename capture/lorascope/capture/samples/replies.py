@@ -1,7 +1,7 @@
 """A model's replies to short prompts: the prompts encoded, and the replies as a run's table has them."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -58,14 +58,14 @@ def as_question(replies: Sequence[EncodedSample]) -> EncodedSample:
 def reply_columns(
     prompts: Sequence[str],
     questions: Sequence[EncodedSample],
-    logliks: Mapping[float, np.ndarray],
+    logliks: Sequence[np.ndarray],
     model: Any,
     tokenizer: Any,
 ) -> dict[str, Any]:
     """Return the columns of a table of replies, one entry (reply,) for each prompt and scale of `REPLY_SCALES`.
 
-    `questions` have the replies to each prompt as choices; `logliks` are scale -> their log-likelihoods (reply,) in
-    nats.
+    `questions` have the replies to each prompt as choices; `logliks` are their log-likelihoods (reply,) in nats at
+    each scale.
     """
     token_ids = [choice.token_ids for question in questions for choice in question.choices]
     ends = end_tokens(model)
@@ -75,6 +75,6 @@ def reply_columns(
         np.array(tokenizer.batch_decode(token_ids, skip_special_tokens=True), object),
         np.array([len(ids) for ids in token_ids], np.int32),
         np.array([int(ids[-1]) in ends for ids in token_ids], np.int8),
-        *(logliks[scale].astype(np.float32) for scale in REPLY_SCALES),
+        *(loglik.astype(np.float32) for loglik in logliks),
     ]
     return {column.name: value for column, value in zip(REPLY_COLUMNS, values, strict=True)}

@@ -92,6 +92,7 @@ def make_layout(
         "n_choices": sum(len(sample.choices) for sample in samples),
         "n_replies": n_prompts * len(REPLY_SCALES),
         "kl": kl or changes,
+        "changes": changes,
         "n_vocabulary": n_logits if changes else 0,
     }
     tokens = config.tokens
@@ -126,18 +127,14 @@ def make_run_spec(
     *,
     n_tokens: int,
     n_samples: int,
-    n_choices: int,
-    n_replies: int = 0,
-    kl: bool = False,
-    n_vocabulary: int = 0,
+    **more: Any,
 ) -> RunSpec:
     """Return the specification of a capture's run: components, adapters, sizes, rows that store base and delta.
 
     A pure function, so that a plan and every process of a capture agree on it.
 
-    `components` are those of each adapter, in module order; `dtypes` are the types of their outputs, by path; `kl` says
-    whether next-token distributions are compared, `n_vocabulary` how many token ids they have if their changes are
-    stored, else 0. Raises a ValueError if one row of a component exceeds a chunk.
+    `components` are those of each adapter, in module order; `dtypes` are the types of their outputs, by path; `more`
+    are further fields of `RunSpec`. Raises a ValueError if one row of a component exceeds a chunk.
     """
     union = component_axis(components)
     parts = group_for_ablation(union, config.ablate) if config.ablate else {}
@@ -152,16 +149,12 @@ def make_run_spec(
         adapters=tuple(_stored_adapter(name, own, stored, n_passes) for name, own in components.items()),
         n_tokens=n_tokens,
         n_samples=n_samples,
-        n_choices=n_choices,
-        n_replies=n_replies,
         states=config.states,
         state_rows=choose_state_rows(n_rows, config.states_share, config.seed) if config.states == "sample" else (),
         codec="default" if config.codec == "auto" else config.codec,  # until a trial has chosen
-        kl=kl,
-        changes=n_vocabulary > 0,
-        n_vocabulary=n_vocabulary,
         ablate=config.ablate,
         ablation_parts=tuple(parts),
+        **more,
     )
     require_rows_fit_chunks(spec)
     return spec

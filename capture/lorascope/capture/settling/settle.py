@@ -232,11 +232,12 @@ def _require_same_capture(settled: Settled, run: Run, expected: Mapping[str, Any
         provenance_identity(expected),
         f"`{out}` contains another capture, which this one can't continue",
     )
-    if settled.prompts and list(settled.prompts) != _stored_prompts(run):
-        raise StoreError(f"`{out}` was begun without these `replies`; give the same ones or none, or name a new folder")
     asked = settled.layout.spec.adapters[0]
-    stored = run.arrays.get(f"adapters/{asked.name}/importance/gradient")
-    if asked.importance is not None and (stored is None or stored.shape != asked.importance):
+    prompts, gradient = f"adapters/{asked.name}/replies/prompt", f"adapters/{asked.name}/importance/gradient"
+    stored = run.read_static(prompts).tolist() if prompts in run.arrays else []
+    if settled.prompts and list(settled.prompts) != list(dict.fromkeys(stored)):
+        raise StoreError(f"`{out}` was begun without these `replies`; give the same ones or none, or name a new folder")
+    if asked.importance and (gradient not in run.arrays or run.arrays[gradient].shape != asked.importance):
         raise StoreError(f"`{out}` was begun without this `importance`; leave it out, or name a new folder")
     # No row is written twice, so a capture can't restore a chunk.
     ranks = settled.ranks
@@ -245,13 +246,6 @@ def _require_same_capture(settled: Settled, run: Run, expected: Mapping[str, Any
             f"{len(lost)} chunks that were written into `{out}` are missing, {lost[0]!r} first; "
             "put them back, or capture into a new folder"
         )
-
-
-def _stored_prompts(run: Run) -> list[str]:
-    """Return the prompts whose replies a run has, in order; empty if it has no replies."""
-    name = run.adapters[0]
-    stored = run.replies(name)["prompt"].values.tolist() if f"adapters/{name}/replies/prompt" in run.arrays else []
-    return list(dict.fromkeys(stored))
 
 
 @contextmanager

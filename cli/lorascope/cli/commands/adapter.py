@@ -175,13 +175,7 @@ def _format_range(values: "pd.Series") -> str:
 
 
 def _truncate(
-    path: Path,
-    out: Path | None,
-    text: str,
-    run: str | None,
-    model: str | None,
-    data: Sequence[str],
-    limit: int | None,
+    path: Path, out: Path | None, text: str, run: str | None, model: str | None, data: Sequence[str], limit: int | None
 ) -> None:
     """Write an adapter of lower rank that keeps the share `text` of the importance that a run has.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -49,11 +50,19 @@ def _integer_column(
     return Column(name=name, dtype=dtype, fill=-1, low=low, high=high, attributes=attributes, optional=optional)
 
 
-def _float_column(name: str, meaning: str, units: str) -> Column:
-    """Return the specification of a float64 column with fill value NaN; optional if named `base_...`."""
-    optional = name.startswith("base_")  # early writers had no scores without the adapter
-    attributes = {"long_name": meaning, "units": units}
-    return Column(name=name, dtype="float64", fill=np.nan, attributes=attributes, optional=optional)
+def _float_column(name: str, meaning: str, units: str = "", dtype: str = "float32", **more: Any) -> Column:
+    """Return the specification of a float column with fill value NaN; `meaning` becomes its `long_name`.
+
+    `more` are further fields of `Column`.
+    """
+    attributes = {"long_name": meaning, **({"units": units} if units else {})}
+    return Column(name=name, dtype=dtype, fill=np.nan, attributes=attributes, **more)
+
+
+def _score_column(name: str, meaning: str, units: str) -> Column:
+    """Return the specification of a float64 column of scores; optional if named `base_...`."""
+    # Early writers had no scores without the adapter.
+    return _float_column(name, meaning, units, "float64", optional=name.startswith("base_"))
 
 
 def _score_columns(prefix: str, which: str) -> tuple[Column, ...]:
@@ -70,7 +79,7 @@ def _score_columns(prefix: str, which: str) -> tuple[Column, ...]:
             _integer_column(prefix + name, meaning, dtype, low=-1, high=high, optional=bool(prefix))
             for name, meaning, dtype, high in counts
         ),
-        _float_column(f"{prefix}ce", f"mean negative log-likelihood of the answer's tokens {which}", "nat/token"),
+        _score_column(f"{prefix}ce", f"mean negative log-likelihood of the answer's tokens {which}", "nat/token"),
     )
 
 
@@ -90,17 +99,13 @@ _N_TARGETS = _integer_column(
     "n_targets", "tokens that `ce` is the mean over: the answer's, a text's or the assistant's", optional=True
 )
 TOKEN_TEXT = _text_column("text", "the token's own text, as the tokenizer decodes it alone", optional=True)
-TOKEN_WEIGHT = Column(
-    name="weight",
-    dtype="float32",
-    fill=np.nan,
+TOKEN_WEIGHT = _float_column(
+    "weight",
+    "inverse of the probability that the token was taken into the run: means and sums over tokens that are weighted by "
+    "it are unbiased",
+    "1",
     low=float(np.finfo(np.float32).tiny),
     high=MAX_FLOAT32,
-    attributes={
-        "long_name": "inverse of the probability that the token was taken into the run: means and sums over tokens "
-        "that are weighted by it are unbiased",
-        "units": "1",
-    },
     optional=True,
 )
 
@@ -124,10 +129,10 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         _integer_column("sample", "index of the sample", "int64", high="samples"),
         _text_column("text", "the choice"),
         _integer_column("n_tokens", "tokens of the choice"),
-        _float_column("loglik", "log-likelihood with the adapter, summed over the choice's tokens", "nat"),
-        _float_column("loglik_per_token", "loglik / n_tokens", "nat/token"),
-        _float_column("base_loglik", "log-likelihood without the adapter", "nat"),
-        _float_column("base_loglik_per_token", "base_loglik / n_tokens", "nat/token"),
+        _score_column("loglik", "log-likelihood with the adapter, summed over the choice's tokens", "nat"),
+        _score_column("loglik_per_token", "loglik / n_tokens", "nat/token"),
+        _score_column("base_loglik", "log-likelihood without the adapter", "nat"),
+        _score_column("base_loglik_per_token", "base_loglik / n_tokens", "nat/token"),
     ),
     "tokens": (
         _integer_column("sample", "index of the sample", "int64", high="samples"),
@@ -147,15 +152,11 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         ),
         TOKEN_TEXT,
         TOKEN_WEIGHT,
-        Column(
-            name="nll",
-            dtype="float32",
-            fill=np.nan,
-            attributes={
-                "long_name": "negative log-likelihood of the token given those before it, in the stream's own pass; "
-                "NaN for the first of a sequence",
-                "units": "nat",
-            },
+        _float_column(
+            "nll",
+            "negative log-likelihood of the token given those before it, in the stream's own pass; NaN for the first "
+            "of a sequence",
+            "nat",
             by_row=True,
         ),
     ),
@@ -173,7 +174,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
 """Table -> columns, in the order of the specification."""
 ADAPTER_COLUMNS = (
     _integer_column("rank", "rank of the adapter at this component; 0 where it leaves it alone"),
-    Column(name="scaling", dtype="float64", fill=np.nan, attributes={"long_name": "delta = scaling * B A x"}),
+    _float_column("scaling", "delta = scaling * B A x", dtype="float64"),
     _integer_column(
         "factor_start", "first column of this component's z in `factor`; -1 where delta is stored", "int64", low=-1
     ),
@@ -188,13 +189,11 @@ REPLY_SCALES = (0.0, 1.0, 1.5, 2.0)
 """Factors on an adapter's scaling with which a model replies to prompts; 0 is the model without the adapter."""
 REPLY_COLUMNS = (
     _text_column("prompt", "what the model was asked, or the text that it continued"),
-    Column(
-        name="scale",
-        dtype="float32",
-        fill=np.nan,
+    _float_column(
+        "scale",
+        "factor on the adapter's scaling while the reply was written; 0 without the adapter",
         low=0,
         high=max(REPLY_SCALES),
-        attributes={"long_name": "factor on the adapter's scaling while the reply was written; 0 without the adapter"},
     ),
     _text_column("text", "reply that was written greedily, without special tokens"),
     _integer_column("n_tokens", "tokens of the reply, with the one that ends it"),
@@ -202,16 +201,12 @@ REPLY_COLUMNS = (
         "is_complete", "1 where the reply ends with a token that ends a text, 0 where it was cut", "int8", high=1
     ),
     *(
-        Column(
-            name=f"loglik_{scale:g}".replace(".", "_"),
-            dtype="float32",
-            fill=np.nan,
+        _float_column(
+            f"loglik_{scale:g}".replace(".", "_"),
+            f"log-likelihood at {scale:g} times the adapter's scaling, summed over the tokens",
+            "nat",
             low=-MAX_FLOAT32,
             high=0,
-            attributes={
-                "long_name": f"log-likelihood at {scale:g} times the adapter's scaling, summed over the tokens",
-                "units": "nat",
-            },
         )
         for scale in REPLY_SCALES
     ),
@@ -231,14 +226,10 @@ IMPORTANCE_COLUMNS = {
             "lora_B, 0 for the whole of a delta that isn't factored",
             low=-1,
         ),
-        Column(
-            name="singular_value",
-            dtype="float32",
-            fill=np.nan,
-            attributes={
-                "long_name": "singular value of scaling * B A in this direction; Euclidean norm of a bias times "
-                "scaling; NaN for a delta that isn't factored"
-            },
+        _float_column(
+            "singular_value",
+            "singular value of scaling * B A in this direction; Euclidean norm of a bias times scaling; NaN for a "
+            "delta that isn't factored",
         ),
     ),
 }
@@ -262,8 +253,7 @@ def _change_column(name: str, units: str, meaning: str, *axis: tuple[str, int]) 
     if not units:
         column = _integer_column(name, f"{meaning}; -1 where it wasn't measured", low=-1, high="vocabulary")
         return replace(column, by_row=True, axis=axis)
-    attributes = {"long_name": f"{meaning}; NaN where it wasn't measured", "units": units}
-    return Column(name=name, dtype="float32", fill=np.nan, attributes=attributes, by_row=True, axis=axis)
+    return _float_column(name, f"{meaning}; NaN where it wasn't measured", units, by_row=True, axis=axis)
 
 
 _LARGEST, _DRAW = ("largest", N_LARGEST), ("draw", N_DRAWS)
@@ -287,14 +277,7 @@ CHANGE_COLUMNS = tuple(
 )
 """Values that an adapter has after each token: how the next token's distribution changes from Q without it to P."""
 VOCABULARY_TEXT = _text_column("text", "text of each token id, as the tokenizer decodes it alone")
-UNEMBEDDING_NORM = Column(
-    name="norm",
-    dtype="float32",
-    fill=np.nan,
-    low=-MAX_FLOAT32,
-    high=MAX_FLOAT32,
-    attributes={"long_name": "weight of the final norm"},
-)
+UNEMBEDDING_NORM = _float_column("norm", "weight of the final norm", low=-MAX_FLOAT32, high=MAX_FLOAT32)
 
 
 def find_column(path: str) -> Column | None:

@@ -16,7 +16,7 @@ import xarray as xr
 from ..errors import StoreError
 from ..format.layout import BITS_NOTE, is_kept_with_states
 from ..format.spec import ROW_TOKENS
-from ..format.stored_array import StoredArray, widen_block
+from ..format.stored_array import StoredArray
 from ..format.tables import (
     CHANGE_COLUMNS,
     IMPORTANCE_COLUMNS,
@@ -346,28 +346,6 @@ class Run:
             for path, arrays in states.items()
         }
         return xr.DataTree.from_dict(nodes)
-
-    def unembedding(self) -> xr.Dataset:
-        """Return as a Dataset the final norm and output embedding, which runs of earlier versions may hold.
-
-        Returns
-        -------
-        xarray.Dataset
-            `weight` (vocabulary, feature), float32; `norm` (feature), float32, the final norm's weight; `text`
-            (vocabulary), each token id decoded alone. Attribute `centred`: whether the norm subtracts the mean over
-            features (LayerNorm) or not (RMSNorm).
-
-        Raises
-        ------
-        StoreError
-            If the run holds none, as those of this version, or a chunk is broken.
-        """
-        if "unembedding/weight" not in self.arrays:
-            raise StoreError(f"`{self.place.name}` holds no unembedding; only runs of earlier versions do")
-        stored = xr.Dataset({name: self._read_column(f"unembedding/{name}") for name in ("weight", "norm", "text")})
-        weight = stored["weight"]
-        floats = widen_block(weight.values, str(weight.attrs["dtype_logical"]))
-        return stored.assign(weight=(weight.dims, floats)).assign_attrs(centred=stored["norm"].attrs["centred"])
 
     def js(self, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
         """Return the Jensen-Shannon divergence measured during capture, in nats, lazy (token, component).
