@@ -84,22 +84,23 @@ def changed_choices(every: Sequence[Places], texts: np.ndarray, before: np.ndarr
     """Return first choices that changed, by falling number of samples; `every` and `texts` as for `token_shares`.
 
     `count` is the number of places, `of` that of places with this first choice of the base; `share` is that of the
-    summed KL(P || Q) at places of the change; `after` is the commonest of the texts `before` these, `after_count` and
-    `after_of` are `count` and `of` after it, and `after_changed` is the number of places among `after_of` with any
-    other first choice of the adapted model. A change that the control makes too isn't counted.
+    summed KL(P || Q) at places of the change; `after` is the commonest of the texts `before` these (of equal ones the
+    first in the run), `after_count` and `after_of` are `count` and `of` after it, and `after_changed` is the number of
+    places among `after_of` with any other first choice of the adapted model. A change that the control makes too isn't
+    counted.
     """
     base, adapted = (every[0].values[f"{name}_choice"] for name in ("base", "adapted"))
     is_changed = base != adapted
     for control in every[1:]:
         is_changed = is_changed & (control.values["adapted_choice"] != adapted)
     kl = every[0].values["kl_adapted_base"] * every[0].weight
-    frame = pd.DataFrame({"base": base, "adapted": adapted, "sample": every[0].sample, "after": before})
-    table = frame.assign(kl=kl / kl.sum())[is_changed].groupby(["base", "adapted"])
-    table = table.agg(count=("sample", "size"), n_samples=("sample", "nunique"), share=("kl", "sum"))
-    table = table.reset_index().sort_values(["n_samples", "count"], ascending=False, kind="stable")
-    table = table.assign(of=table["base"].map(frame["base"].value_counts()))
-    after = frame[is_changed].value_counts(["base", "adapted", "after"]).rename("after_count").reset_index()
-    for name, part in (("after_of", frame), ("after_changed", frame[is_changed])):
-        after = after.merge(part.value_counts(["base", "after"]).rename(name).reset_index())
-    table = table.merge(after.drop_duplicates(["base", "adapted"]), how="left")
+    frame = pd.DataFrame({"base": base, "adapted": adapted, "after": before, "sample": every[0].sample})
+    frame = frame.assign(share=kl / kl.sum(), of=frame.groupby("base")["sample"].transform("size"))
+    alike = frame.assign(is_changed=is_changed).groupby(["base", "after"])["is_changed"]
+    frame = frame.assign(after_of=alike.transform("size"), after_changed=alike.transform("sum"))[is_changed]
+    frame = frame.assign(after_count=frame.groupby(["base", "adapted", "after"])["sample"].transform("size"))
+    changes = frame.groupby(["base", "adapted"], as_index=False)
+    commonest = frame.loc[changes["after_count"].idxmax()["after_count"]].drop(columns=["sample", "share"])
+    table = changes.agg(count=("sample", "size"), n_samples=("sample", "nunique"), share=("share", "sum"))
+    table = table.merge(commonest).sort_values(["n_samples", "count"], ascending=False, kind="stable")
     return table.assign(base=texts[table["base"]], adapted=texts[table["adapted"]])
