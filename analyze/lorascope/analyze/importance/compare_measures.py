@@ -1,6 +1,5 @@
 """The effect of taking a part of an adapter out, over samples, and which measures predict it."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -84,7 +83,6 @@ def compare_measures(
     adapter: str | None = None,
     weights: str | Path | None = None,
     n_draws: int = 2000,
-    measured: xr.Dataset | None = None,
 ) -> xr.Dataset:
     """Return rank correlations over components between measures and the KL that removing a component's delta causes.
 
@@ -100,8 +98,6 @@ def compare_measures(
         run's hash of them, if it has one.
     n_draws
         Number of bootstrap draws of samples, at least 100; all distinct ones if fewer exist.
-    measured
-        What `measure_run` returned for at least those of `TOKEN_MEASURES` that the run has; nothing is computed again.
 
     Returns
     -------
@@ -116,8 +112,7 @@ def compare_measures(
         component) contains the compared values. Sampled tokens are weighted by the inverse of their probability.
 
         Components at which a measure isn't known or finite are excluded from its correlations, which are NaN if fewer
-        than three remain; `remarks` (JSON list of sentences) says how many, and on which samples importance rests.
-        Other attributes: provenance, `n_samples`, `n_tokens`, `level`, `n_draws`.
+        than three remain. Attributes: provenance, `n_samples` and `n_tokens` that were ablated, `n_draws`.
 
     Raises
     ------
@@ -155,10 +150,7 @@ def compare_measures(
     names, parts = available_measures(run, TOKEN_MEASURES), set(ablated["part"].values.tolist())
     ranks = dict(zip(run.component_paths, run.adapter(adapter)["rank"].values.tolist(), strict=True))
     paths = [path for path, rank in ranks.items() if rank > 0 and path in parts]
-    if measured is None:
-        measured = measure_run(run, names, adapter=adapter, components=paths)
-    elif measured["component"].values.tolist() != paths:
-        measured = measured.sel(component=paths)
+    measured = measure_run(run, names, adapter=adapter, components=paths)
     values, used = ablated.sel(part=paths).values, ablated["sample"].values
     unknown = np.full(values.shape, np.nan)
     tables = {name: reduce_tokens(measured, name, run)[used] if name in names else unknown for name in TOKEN_MEASURES}
@@ -167,23 +159,13 @@ def compare_measures(
     kinds = np.unique(measured["kind"].values.astype(str), return_inverse=True)[1]
     rng = np.random.default_rng(SEED)
     draws, importance = group_draws(len(used), n_draws, rng), importance_by_component(run, adapter, paths)
+    drawn = None
     if importance is not None:
-        samples, n = importance[0], len(importance[0])
-        importance = importance[1], rng.multinomial(n, np.full(n, 1 / n), len(draws.counts))
-    correlations = correlate(tables, fixed, kinds, draws, importance)
-    holes = np.isnan(correlations["value"].transpose("measure", "component").values)
-    remarks = [
-        f"{name} excludes {int(hole.sum())} of {len(paths)} components, where it isn't known or finite, such as "
-        f"{paths[hole.argmax()]}"
-        for name, hole in zip(correlations["measure"].values, holes, strict=True)
-        if hole.any()
-    ]
-    if importance is not None:
-        common = np.isin(samples, used).sum()
-        remarks.append(f"importance rests on {len(samples)} samples; {common} of them were ablated too")
-    attributes = run_attributes(run, adapter) | {"remarks": json.dumps(remarks), "level": LEVEL, "n_draws": n_draws}
-    attributes |= {name: ablated.attrs[name] for name in ("n_samples", "n_tokens")}
-    return correlations.assign_coords(measured.drop_dims("token").coords).assign_attrs(attributes)
+        n = len(importance)
+        drawn = importance, rng.multinomial(n, np.full(n, 1 / n), len(draws.counts))
+    counts = {name: ablated.attrs[name] for name in ("n_samples", "n_tokens")}
+    result = correlate(tables, fixed, kinds, draws, drawn).assign_coords(measured.drop_dims("token").coords)
+    return result.assign_attrs(run_attributes(run, adapter) | counts | {"n_draws": n_draws})
 
 
 def correlate(

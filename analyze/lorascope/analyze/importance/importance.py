@@ -99,8 +99,8 @@ def importance_by_sample(stored: xr.Dataset, groups: Int64[np.ndarray, " directi
 
 def importance_by_component(
     run: Run, adapter: str | None, paths: Sequence[str]
-) -> tuple[Int64[np.ndarray, " sample"], Float64[np.ndarray, "sample component"]] | None:
-    """Return indices of the samples with importance, and its values at components, NaN if unknown; None without any."""
+) -> Float64[np.ndarray, "sample component"] | None:
+    """Return importance in nats a token by sample that has it and component, NaN if unknown; None without any."""
     if f"adapters/{adapter or run.adapters[0]}/importance/gradient" not in run.arrays:
         return None
     stored = run.importance(adapter)
@@ -108,7 +108,7 @@ def importance_by_component(
     by_sample = importance_by_sample(stored, groups)
     values = np.full((len(by_sample), len(run)), np.nan)
     values[:, present] = by_sample
-    return np.unique(stored["sample"].values), values[:, [run.component_paths.index(path) for path in paths]]
+    return values[:, [run.component_paths.index(path) for path in paths]]
 
 
 def _summary(by_sample: Float64[np.ndarray, "sample part"], dim: str) -> xr.Dataset:

@@ -31,7 +31,6 @@ def qualify(
     *,
     adapter: str | None = None,
     components: Sequence[str] | None = None,
-    measured: xr.Dataset | None = None,
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.DataTree:
@@ -45,8 +44,6 @@ def qualify(
         Name of the adapter; not needed if there is only one.
     components
         Paths of components or patterns, such as `*.q_proj`; by default all that the adapter changes.
-    measured
-        What `measure_run` returned for js and those of `QUALIFIERS` that the run has; nothing is computed again.
     n_workers
         Threads; by default one per processor.
     progress
@@ -70,10 +67,8 @@ def qualify(
     capture, and js_permuted is missing. Means and medians over tokens are weighted.
     """
     run = open_as_written(run)
-    if measured is None:
-        names = available_measures(run, ("js", *QUALIFIERS))
-        options: dict[str, Any] = {"adapter": adapter, "components": components, "n_workers": n_workers}
-        measured = measure_run(run, names, progress=progress, **options)
+    options: dict[str, Any] = {"adapter": adapter, "components": components, "n_workers": n_workers}
+    measured = measure_run(run, available_measures(run, ("js", *QUALIFIERS)), progress=progress, **options)
     result = reduce_js(measured, run, adapter)
     used = result.children["samples"].dataset["used"].values
     result.update({name: values.variable for name, values in _qualifiers(measured, run, used).items()})
