@@ -180,11 +180,6 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., SmallRun]]:
         }
         for path in [path for path, has in zip(list(weights), biased, strict=False) if has]:
             weights[path.replace("lora_B", "lora_bias")] = rng.normal(size=weights[path].shape[0]).astype(np.float32)
-        if spec.unembedding is not None:
-            shape = (spec.unembedding.n_vocabulary, spec.unembedding.n_features)
-            weights["unembedding/weight"] = rng.normal(size=shape).astype(np.float32)
-            weights["unembedding/norm"] = rng.normal(size=shape[1]).astype(np.float32)
-            weights["unembedding/text"] = np.array([f"t{token}" for token in range(shape[0])], object)
         for adapter in spec.adapters if spec.n_replies else ():
             replies = make_replies(spec.n_replies, len(adapter.name))
             weights |= {f"adapters/{adapter.name}/replies/{name}": values for name, values in replies.items()}

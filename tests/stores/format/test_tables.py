@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from lorascope.stores import StoreError, open_run, verify
-from lorascope.stores.format.spec import Unembedding
 from lorascope.stores.format.stored_array import StoredArray
 from lorascope.stores.format.tables import find_column
 
@@ -34,7 +33,6 @@ def whole_run(make_run: Callable[..., SmallRun]) -> Path:
         base_ce=[1.0, 2.0],
         columns={"n_targets": [1, 1], **answers, **scores},
         n_replies=8,
-        unembedding=Unembedding(n_vocabulary=7, n_features=5, dtype="float32", centred=False),
         importance=(6, 9),
     )
     return run.path
@@ -71,13 +69,12 @@ def read_whole(path: Path) -> None:
     ):
         assert table.sizes
     assert run.state_rows.any()
-    assert run.read_static("unembedding/norm").size
     assert run.token_labels
 
 
 def test_every_limited_column_is_in_the_run(make_run: Any) -> None:
     names = {name for name, _ in ranged_columns(whole_run(make_run))}
-    assert len(names) == 43
+    assert len(names) == 42
     for name in ("samples/id", "samples/ce", "tokens/nll", "tokens/text", f"states/x/{N}", "adapters/a/factor", "x"):
         assert name not in names
     assert find_column("adapters/default/rank") is not None

@@ -12,7 +12,6 @@ import pytest
 
 from lorascope.stores import StoreError, clear_torn, create_run, open_place, open_run, run_state
 from lorascope.stores.format.layout import GROUPS
-from lorascope.stores.format.spec import Unembedding
 from lorascope.stores.places.folder import FolderPlace
 
 from ..on_disk import edit_root, go_on, stored
@@ -76,7 +75,6 @@ def test_death_at_any_write_and_in_any_clearing(make_run: Any, tmp_path: Path, m
     assert seen == {"absent", "torn", "unfinished"}
 
 
-UNEMBEDDING = Unembedding(n_vocabulary=30, n_features=4, dtype="float32", centred=False)
 EVERYTHING: dict[str, dict[str, Any]] = {
     "ablation": {"states": "sample", "state_rows": (True, False), "ablate": "kinds", "ablation_parts": ("a", "b")},
     "two adapters": {"adapters": ("default", "other"), "kl": True},
@@ -89,7 +87,7 @@ EVERYTHING: dict[str, dict[str, Any]] = {
 def test_death_in_any_set_up_is_mended_by_the_same_command(
     make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    run = make_run(n_tokens=1100, rows=(), unembedding=UNEMBEDDING, **options)
+    run = make_run(n_tokens=1100, rows=(), **options)
     assert {key.partition("/")[0] for key in stored(run.path)} - {"zarr.json"} <= set(GROUPS)
     expected = stored(run.path)
     monkeypatch.setattr("os.fsync", lambda descriptor: None)

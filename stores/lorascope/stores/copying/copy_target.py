@@ -125,8 +125,8 @@ def read_tables(run: Run) -> dict[str, dict[str, np.ndarray]]:
 
 
 def read_weights(run: Run, spec: RunSpec) -> dict[str, np.ndarray]:
-    """Return {path: values} of a run's weights, replies, unembedding and vocabulary, as far as `spec` has them."""
+    """Return {path: values} of a run's weights, replies and vocabulary, as far as `spec` has them."""
     paths = (entry.path.split("/") for entry in array_specs(spec) if not entry.by_row)
-    folders, groups = (["lora_B"], ["lora_bias"], ["replies"]), ("unembedding", "vocabulary")
-    weights = ("/".join(p) for p in paths if p[0] in groups or (len(p) == 4 and p[2:3] in folders))
+    folders = (["lora_B"], ["lora_bias"], ["replies"])
+    weights = ("/".join(p) for p in paths if p[0] == "vocabulary" or (len(p) == 4 and p[2:3] in folders))
     return {path: run.read_static(path) for path in weights}

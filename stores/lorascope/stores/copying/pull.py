@@ -80,8 +80,8 @@ def pull(
     -----
     Every chunk is checked with its own checksum; if all chunks of a row are read, also with the row's digest, which
     isn't possible with fewer components: `checked` in the provenance says which. Memory has at most two rows of the
-    copy, rows of the source that `stored_rows` reads ahead, and for a moment the weights, mostly an unembedding. A row
-    of a run of states 'sample' keeps its states if all of its tokens had them.
+    copy, rows of the source that `stored_rows` reads ahead, and for a moment the weights. A row of a run of states
+    'sample' keeps its states if all of its tokens had them.
 
     A copy of a whole run has the run's fingerprint, since it is that run in another encoding; a part has its own.
     Arrays that this version doesn't know aren't copied: `omitted` in the provenance lists them, by group if they are in

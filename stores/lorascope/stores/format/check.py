@@ -24,8 +24,6 @@ from .spec import ROW_TOKENS, STATES, STREAMS, RunSpec
 from .stored_spec import specs_read_first, stored_spec
 
 Arrays = Mapping[str, ArrayV3Metadata]
-VOCABULARY_ARRAYS = ("vocabulary/text", "unembedding/weight", "unembedding/text")
-"""Arrays along the vocabulary, whose length isn't in any table."""
 MAX_PROBLEMS = 1000
 """Most differences that are listed."""
 MAX_ADAPTERS = 256
@@ -190,7 +188,7 @@ def _length_problems(arrays: Arrays, others: Arrays, n_objects: Callable[[str], 
     """Yield a Problem for each table with fewer chunks than its announced length needs."""
     once = [path for path, metadata in others.items() if metadata.attributes.get("written") != "by row"]
     gradients = [path for path in arrays if path.startswith("adapters/") and path.endswith("/importance/gradient")]
-    tables = ("samples/id", "choices/sample", "tokens/sample", "rows/states", *VOCABULARY_ARRAYS)
+    tables = ("samples/id", "choices/sample", "tokens/sample", "rows/states", "vocabulary/text")
     for path in (*tables, *gradients, *once):
         if path in arrays:
             needed = -(-arrays[path].shape[0] // _chunk_shape(arrays[path])[0])
@@ -208,7 +206,6 @@ def _metadata_problems(entry: ArraySpec, stored: ArrayV3Metadata) -> Iterator[Pr
         ("dtype_logical", stored.attributes.get("dtype_logical"), entry.attributes.get("dtype_logical")),
         ("dims", stored.dimension_names, entry.dims),
         ("written", stored.attributes.get("written"), "by row" if entry.by_row else "once"),
-        ("centred", stored.attributes.get("centred"), entry.attributes.get("centred")),
         ("separator", getattr(stored.chunk_key_encoding, "separator", None), "."),
     ):
         if value != expected:

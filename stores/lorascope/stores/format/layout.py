@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .spec import DTYPES, ROW_TOKENS, Adapter, Component, RunSpec, Unembedding
+from .spec import DTYPES, ROW_TOKENS, Adapter, Component, RunSpec
 from .tables import (
     ADAPTER_COLUMNS,
     CHANGE_COLUMNS,
@@ -19,7 +19,6 @@ from .tables import (
     ROW_STATES,
     TABLES,
     TOKEN_TEXT,
-    UNEMBEDDING_NORM,
     VOCABULARY_TEXT,
     Column,
 )
@@ -32,7 +31,10 @@ FACTOR_CHUNK_COLUMNS = 64
 TABLE_CHUNK = 65_536
 """Most entries of a table in one chunk."""
 GROUPS = ("rows", *TABLES, "states", "reductions", "adapters", "unembedding")
-"""Top-level groups that every reader knows; each further one is optional, and the root lists its name."""
+"""Top-level groups that every reader knows; each further one is optional, and the root lists its name.
+
+`unembedding` is of earlier versions: it is checked as an unknown group is, and not copied.
+"""
 FOLDERS_BY_COMPONENT = ("lora_B", "lora_bias", "delta")
 """Folders of an adapter with one array per component."""
 DIGESTS = "rows/digest"
@@ -164,8 +166,6 @@ def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
         yield from _adapter_arrays(spec, adapter)
     if spec.changes or spec.n_vocabulary:
         yield _column_array("vocabulary", VOCABULARY_TEXT, spec.n_vocabulary, "vocabulary")
-    if spec.unembedding is not None:
-        yield from _unembedding_arrays(spec.unembedding)
 
 
 def _column_array(table: str, column: Column, length: int, dim: str) -> ArraySpec:
@@ -319,25 +319,6 @@ def _delta_arrays(spec: RunSpec, adapter: Adapter, root: str) -> Iterator[ArrayS
         elif rank > 0:
             meaning = "what the adapter adds to the layer's output; scaling is in it"
             yield _token_array(spec, f"{root}/delta/{path}", meaning, feature)
-
-
-def _unembedding_arrays(unembedding: Unembedding) -> Iterator[ArraySpec]:
-    """Yield the specifications of the unembedding's weight, of the final norm and of the text of each token id.
-
-    Weight and texts are in chunks along the vocabulary, so that parts can be read.
-    """
-    dtype, fill = DTYPES[unembedding.dtype]
-    vocabulary, feature = ("vocabulary", unembedding.n_vocabulary), ("feature", unembedding.n_features)
-    meaning = "output embedding: logits are its product with what the final norm puts out"
-    weight = _weight_array(
-        "unembedding/weight", meaning + BITS_NOTE * (unembedding.dtype == "bfloat16"), vocabulary, feature
-    )
-    types = {"dtype_logical": unembedding.dtype, "source_dtype": unembedding.dtype}
-    chunks = (min(max(unembedding.n_vocabulary, 1), ROW_TOKENS), unembedding.n_features)
-    yield replace(weight, dtype=dtype.name, fill=fill, chunks=chunks, attributes={**weight.attributes, **types})
-    norm = _column_array("unembedding", UNEMBEDDING_NORM, unembedding.n_features, "feature")
-    yield replace(norm, attributes={**norm.attributes, "centred": unembedding.centred})
-    yield _column_array("unembedding", VOCABULARY_TEXT, unembedding.n_vocabulary, "vocabulary")
 
 
 def _weight_array(path: str, meaning: str, *axes: tuple[str, int]) -> ArraySpec:

@@ -131,25 +131,6 @@ class Adapter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unembedding:
-    """Sizes, type and kind of the model's final norm and output embedding, which decide how these are stored."""
-
-    n_vocabulary: int
-    """Number of token ids."""
-    n_features: int
-    """Width of the residual stream."""
-    dtype: str
-    """Type of the weight: a key of `DTYPES`."""
-    centred: bool
-    """Whether the norm subtracts the mean over features, as LayerNorm does and RMSNorm doesn't."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError if the weight's type is unknown."""
-        if self.dtype not in DTYPES:
-            raise ValueError(f"`dtype` of the unembedding is {self.dtype!r}; allowed are {sorted(DTYPES)}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
     """Specification of a run: everything that decides which arrays it has and their sizes."""
 
@@ -179,8 +160,6 @@ class RunSpec:
     codec: Codec = "default"
     token_text: bool = True
     """Whether each token's text is stored, so that a report needs no tokenizer."""
-    unembedding: Unembedding | None = None
-    """Final norm and output embedding, if they are stored."""
     format_version: int = FORMAT_VERSION
     """Version of the format, on which the arrays of rows' digests depend."""
     attributes: Mapping[str, object] = field(default_factory=dict)

@@ -8,7 +8,7 @@ import numpy as np
 from zarr.core.metadata import ArrayV3Metadata
 
 from .layout import ArraySpec, array_specs
-from .spec import MAX_COMPONENTS, Adapter, Component, RunSpec, Unembedding
+from .spec import MAX_COMPONENTS, Adapter, Component, RunSpec
 from .stored_array import StoredArray
 from .tables import TABLES, VOCABULARY_TEXT, find_column
 
@@ -105,7 +105,6 @@ def _run_spec(
         n_replies=max((_n_replies(arrays, adapter.name) for adapter in adapters), default=0),
         components=components,
         adapters=adapters,
-        unembedding=_stored_unembedding(arrays),
         format_version=attributes["format_version"],
     )
 
@@ -120,21 +119,6 @@ def _stored_importance(arrays: Mapping[str, ArrayDescription], root: str) -> tup
             "least 1"
         )
     return (gradient.shape[0], gradient.shape[1])
-
-
-def _stored_unembedding(arrays: Mapping[str, ArrayDescription]) -> Unembedding | None:
-    """Return the Unembedding that a run's array metadata describe; None if the run has no unembedding."""
-    if "unembedding/weight" not in arrays:
-        return None
-    weight, norm = arrays["unembedding/weight"], arrays.get("unembedding/norm")
-    if len(weight.shape) != 2:
-        raise ValueError(f"`shape` of 'unembedding/weight' is {weight.shape}; it must be (vocabulary, feature)")
-    return Unembedding(
-        n_vocabulary=weight.shape[0],
-        n_features=weight.shape[1],
-        dtype=str(weight.attributes.get("dtype_logical")),
-        centred=norm is not None and norm.attributes.get("centred") is True,
-    )
 
 
 def _n_replies(arrays: Mapping[str, ArrayDescription], adapter: str) -> int:

@@ -277,13 +277,12 @@ CHANGE_COLUMNS = tuple(
 )
 """Values that an adapter has after each token: how the next token's distribution changes from Q without it to P."""
 VOCABULARY_TEXT = _text_column("text", "text of each token id, as the tokenizer decodes it alone")
-UNEMBEDDING_NORM = _float_column("norm", "weight of the final norm", low=-MAX_FLOAT32, high=MAX_FLOAT32)
 
 
 def find_column(path: str) -> Column | None:
     """Return the specification of the column that is stored at `path`; None for an array of another kind."""
     table, _, name = path.rpartition("/")
-    columns = {**TABLES, "rows": (ROW_STATES,), "unembedding": (UNEMBEDDING_NORM,)}.get(table, ())
+    columns = {**TABLES, "rows": (ROW_STATES,)}.get(table, ())
     if table.startswith("adapters/"):
         importance = (*IMPORTANCE_COLUMNS["pass"], *IMPORTANCE_COLUMNS["direction"])
         folders = {"": ADAPTER_COLUMNS, "changes": CHANGE_COLUMNS, "importance": importance, "replies": REPLY_COLUMNS}

@@ -488,12 +488,10 @@ class Run:
     def vocabulary(self) -> np.ndarray:
         """Return the text of each token id, as the tokenizer decodes it alone, str as object (vocabulary,).
 
-        Raises StoreError if the run has neither next-token changes nor an unembedding, which come with these texts.
+        Raises StoreError if the run has no next-token changes, with which these texts come.
         """
-        for path in ("vocabulary/text", "unembedding/text"):
-            if path in self.arrays:
-                return self.read_static(path).astype(object)
-        raise StoreError(f"{self.place.name!r} holds no texts of token ids; capture it again with `--changes all`")
+        self._require_captured("vocabulary/text", "texts of token ids", "--changes all")
+        return self.read_static("vocabulary/text").astype(object)
 
     def delta_arrays(self, component: str, adapter: str | None = None) -> DeltaSource:
         """Return the arrays and weights that give `delta`, what the adapter adds, to be read in any process.
