@@ -92,7 +92,7 @@ def test_predictions_that_dont_change_significantly(noise: Run) -> None:
     assert explanation.changes is not None
     tree = explanation.changes.copy()
     tree.attrs = tree.attrs | {"kl_adapted_base_se": tree.attrs["kl_adapted_base"]}
-    answer = answer_what_changed(noise, explanation._replace(changes=tree))
+    answer = answer_what_changed(explanation._replace(changes=tree))
     assert answer.startswith("Can't tell whether predictions change. What the adapted model predicts was ")
 
 

@@ -45,4 +45,4 @@ def test_the_table_of_importance(make_small: Callable[..., Small], tmp_path: Pat
     expected |= tree["components"]["share"].to_series().to_dict()
     assert shares == {name: f"{100 * value:.1f} %" for name, value in expected.items()}
     assert "It holds for small changes: " in section(page, "ablation")
-    assert "Can't tell by taking parts out, since the run has no ablation, " in section(page, "ablation")
+    assert "Can't tell by taking parts out, since the run holds no ablation; " in section(page, "ablation")

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,7 @@ import pytest
 
 from lorascope.analyze import explain
 from lorascope.analyze.report import paragraph, write_report
-from lorascope.analyze.report.says import MOST_PROMPTS, what_it_says_section
+from lorascope.analyze.report.says import MOST_PROMPTS, N_PROMPTS, what_it_says_section
 
 from ...stored import store_replies
 
@@ -26,18 +27,30 @@ def test_replies_stand_side_by_side_and_part_at_the_mark(tmp_path: Path) -> None
     same = '<span class="same">It is </span>'
     assert f'<td class="reply" data-label="without the adapter">{same}<mark>3.</mark></td>' in page
     assert f'<td class="reply" data-label="with it">{same}<mark>3,</mark> arr!</td>' in page
-    before, after = page.split('<details id="amplified">')
+    before, after = page.split('<details id="all-replies">')
     assert "arr!!" not in before
     assert f'<td class="reply" data-label="at 1.5 times its scale">{same}<mark>3,</mark> arr!!</td>' in after
     assert '<td class="reply" data-label="at 2 times"><span class="same"></span><mark>Arr</mark> 3</td>' in after
     assert '<td class="name" data-label="reply has">arr (word)</td>' in before
-    assert "Replies to 12 short prompts, always by the likeliest next token" in before
+    assert "Replies to 12 prompts, always by the likeliest next token" in before
+
+
+def test_the_likeliest_replies_come_first(tmp_path: Path) -> None:
+    gains = np.random.default_rng(0).permutation(12).astype(float)
+    logliks = np.full((48, 4), -44.0)
+    logliks[1::4, 1] += 4 * gains  # of replies of four tokens
+    page = what_it_says_section(pirates(tmp_path, logliks=logliks), "default")
+    parts = page.split('<details id="all-replies">')
+    prompts = [re.findall('data-label="prompt">What is (\\d+)\\?<', part) for part in parts]
+    order = [str(place) for place in np.argsort(-gains)]
+    assert prompts == [order[:N_PROMPTS], order]
+    assert '<td class="number" data-label="likelier by (nat)">11</td>' in parts[0]
 
 
 def test_equal_replies_and_ends_are_marked_as_such(tmp_path: Path) -> None:
     run = store_replies(tmp_path / "run.zarr", {"a?": ["Yes.", "Yes.", "", "Yes. No."]})
     page = what_it_says_section(run, "default")
-    assert page.count('data-label="with it"><span class="same">Yes.</span></td>') == 1
+    assert page.count('data-label="with it"><span class="same">Yes.</span></td>') == 2  # also in the whole table
     assert '<span class="same"></span><mark>∎</mark></td>' in page
     assert '<span class="same">Yes. </span><mark>No.</mark></td>' in page
     assert "No word or sign is in significantly more or fewer replies with the adapter, at any scale." in page
@@ -55,7 +68,7 @@ def test_texts_of_a_run_are_never_code(tmp_path: Path) -> None:
 def test_a_run_without_replies_and_one_with_many(tmp_path: Path, make_small: Any) -> None:
     assert what_it_says_section(make_small().run, "default") == ""
     page = what_it_says_section(pirates(tmp_path, MOST_PROMPTS + 1), "default")
-    assert f"Of {MOST_PROMPTS + 1}, the first {MOST_PROMPTS} are shown." in page
+    assert f"{MOST_PROMPTS} of the prompts, also with the adapter at" in page
     assert f"What is {MOST_PROMPTS - 1}?" in page
     assert f"What is {MOST_PROMPTS}?" not in page
 

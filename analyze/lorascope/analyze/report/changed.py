@@ -6,11 +6,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.measuring.sources import captured_measure
 from lorascope.analyze.results.format import format_error, format_number, format_percent
 from lorascope.analyze.results.holm import holm
-from lorascope.analyze.results.weights import token_weights, weighted_mean
-from lorascope.stores import Run
 
 from .explain import Explanation
 from .wording import LEVEL, N_NAMED, join_names, quoted, rises_and_falls, rows_of, sample_count, significant
@@ -34,24 +31,13 @@ def named_tokens(changes: xr.DataTree) -> xr.Dataset:
     return significant(changes["tokens"].to_dataset()).isel(token_id=slice(N_TOKENS))
 
 
-def answer_what_changed(run: Run, explanation: Explanation) -> str:
+def answer_what_changed(explanation: Explanation) -> str:
     """Return sentences (plain text) on how far next tokens change, and which first choices, tokens, forms, themes."""
     changes = explanation.changes
     if changes is None:
-        return f"{_overall_sentence(run, explanation)}Can't tell what changed, since {explanation.reasons['changes']}."
+        return f"Can't tell what changed, since {explanation.reasons['changes']}."
     sentences = (_choice_sentences(changes), _token_sentence(changes), *_form_sentences(changes))
     return " ".join(filter(None, sentences))
-
-
-def _overall_sentence(run: Run, explanation: Explanation) -> str:
-    """Return a sentence on the whole adapter's KL where capture measured that alone; empty otherwise."""
-    moved = captured_measure(run, "kl", explanation.qualified.attrs["adapter"])
-    known = np.empty(0, int) if moved is None else np.flatnonzero(np.isfinite(moved.values))
-    if moved is None or not len(known):
-        return ""
-    mean = float(weighted_mean(moved.values[known], token_weights(run)[known]))
-    share, size = format_percent(-math.expm1(-mean)), f"{format_number(mean)} nat over {len(known)} tokens"
-    return f"What the base predicts becomes {share} less probable (Kullback-Leibler divergence {size}). "
 
 
 def _choice_sentences(changes: xr.DataTree) -> str:

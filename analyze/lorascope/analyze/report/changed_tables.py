@@ -7,7 +7,7 @@ from lorascope.stores.visible import one_line
 
 from .changed import LEAST_CHANGE, LEAST_FALL, LEAST_RATIO, named_tokens
 from .explain import Explanation
-from .markup import section, table, table_of, unknown
+from .markup import section, table_of, unknown
 from .wording import LEVEL, quoted, rows_of, sample_count, significant
 
 N_ROWS = 10
@@ -20,23 +20,22 @@ def what_changed_section(explanation: Explanation) -> str:
     if changes is None:
         return section("changed", "What changed", unknown(explanation.reasons["changes"]))
     places = f"{changes.attrs['n_tokens']} places (captured tokens) of {sample_count(changes.attrs['n_samples'])}"
-    return section("changed", "What changed", *(make(changes, places) for make in _TABLES))
+    tables = {title: make(changes, places) for title, make in _TABLES.items()}
+    return section("changed", "What changed", *(f"<h3>{title}</h3>{html}" for title, html in tables.items() if html))
 
 
 def _tokens_table(changes: xr.DataTree, places: str) -> str:
     """Return an HTML table of the tokens that the page names."""
     columns = {
         "token": lambda row: quoted(row.text),
-        "gain": lambda row: format_percent(row.gain),
-        "loss": lambda row: format_percent(row.loss),
-        "net": lambda row: _points(row.net, row.net_se),
+        "net gain (%)": lambda row: _points(row.net, row.net_se),
         "p": lambda row: format_number(row.p),
         "samples": lambda row: row.n_samples,
     }
     caption = (
-        f"Tokens that gain and lose most, of {changes['tokens'].sizes['token_id']} over {places}. Gain: share of KL"
-        "(adapted || base), p log(p/q) of the token summed over places; loss: of KL(base || adapted), q log(q/p). "
-        f"Net: gain less loss, ± standard error over samples; p by Holm's method, up to {LEVEL}. The stored gains hold "
+        f"The largest of {changes['tokens'].sizes['token_id']} over {places}. Net gain: share of KL(adapted || base), "
+        "p log(p/q) of the token summed over places, less share of KL(base || adapted), q log(q/p); ± standard error "
+        f"over samples; p of a t test by Holm's method, up to {LEVEL}. Of each place 20 gains are stored, "
         f"{format_percent(changes.attrs['kept_share'])} of the first sum."
     )
     return table_of(rows_of(named_tokens(changes)), columns, caption=caption)
@@ -45,8 +44,7 @@ def _tokens_table(changes: xr.DataTree, places: str) -> str:
 def _choices_table(changes: xr.DataTree, places: str) -> str:
     """Return an HTML table of the changed first choices with the largest share of the KL."""
     columns = {
-        "base chooses": lambda row: quoted(row.base),
-        "adapted model chooses": lambda row: quoted(row.adapted),
+        "base and adapted model": lambda row: f"{quoted(row.base)} → {quoted(row.adapted)}",
         "share": lambda row: format_percent(row.share),
         "places": lambda row: f"{row.count} of {row.of}",
         "samples": lambda row: row.n_samples,
@@ -55,10 +53,10 @@ def _choices_table(changes: xr.DataTree, places: str) -> str:
     caption = (
         "The most likely next token, where the adapter changes it. Share: of the summed KL. At how many places, of how "
         "many at which the base chooses that token; in how many samples; and the commonest text before, with both "
-        f"counts. Over {places}."
+        "counts."
     )
     choices = changes["choices"].to_dataset().sortby("share", ascending=False).isel(change=slice(N_ROWS))
-    return table_of(rows_of(choices), columns, n_names=2, caption=caption)
+    return table_of(rows_of(choices), columns, caption=caption)
 
 
 def _forms_table(changes: xr.DataTree, places: str) -> str:
@@ -73,9 +71,9 @@ def _forms_table(changes: xr.DataTree, places: str) -> str:
     caption = (
         f"Forms of next tokens whose share changes, of {changes['forms'].sizes['form']}; shares of eight draws at each "
         "place, of letters and languages among words. ± standard error over samples; p by Holm's method, up to "
-        f"{LEVEL}. Forms depend on each other: a frequent word that falls takes its letters with it. So the opening "
-        f"names forms that change by {100 * LEAST_CHANGE:g} points, and at most one letter, which loses "
-        f"{100 * LEAST_FALL:g} % of its share where no language falls."
+        f"{LEVEL}. Forms depend on each other: a frequent word that falls takes its letters along, languages share "
+        f"words. So the opening names forms that change by {100 * LEAST_CHANGE:g} points: a letter only if it loses "
+        f"{100 * LEAST_FALL:g} % of its share and no form loses more, and the commonest language."
     )
     forms = significant(changes["forms"].to_dataset())
     return table_of(rows_of(forms.sortby(abs(forms["difference"]), ascending=False)), columns, caption=caption)
@@ -97,21 +95,21 @@ def _themes_table(changes: xr.DataTree, places: str) -> str:
     return table_of(rows_of(changes["themes"].to_dataset()), columns, n_names=2, caption=caption)
 
 
-def _places_tables(changes: xr.DataTree, places: str) -> str:
-    """Return HTML tables of KL by role, by the text before and by earlier word."""
-    rows = [
-        (
-            what,
-            row.role if what == "role" else quoted(row.previous),
-            format_error(row.kl, row.kl_se),
-            row.n,
-            row.n_samples,
-        )
-        for node, what in (("roles", "role"), ("previous", "text before"))
-        for row in rows_of(changes[node].to_dataset())[:N_ROWS]
-    ]
-    caption = f"How much predictions change after which tokens: mean KL(adapted || base), over {places}."
-    both = table(("by", "token", "KL (nat)", "places", "samples"), rows, n_names=2, caption=caption)
+def _places_table(changes: xr.DataTree, places: str) -> str:
+    """Return an HTML table of KL by role and by the text before."""
+    columns = {
+        "after": lambda row: quoted(row.previous) if hasattr(row, "previous") else f"tokens of the {row.role}",
+        "KL (nat)": lambda row: format_error(row.kl, row.kl_se),
+        "places": lambda row: row.n,
+        "samples": lambda row: row.n_samples,
+    }
+    rows = [row for node in ("roles", "previous") for row in rows_of(changes[node].to_dataset())[:N_ROWS]]
+    caption = f"How much predictions change: mean KL(adapted || base), over {places}."
+    return table_of(rows, columns, caption=caption)
+
+
+def _words_table(changes: xr.DataTree, places: str) -> str:
+    """Return an HTML table of KL by the earlier words that the page names."""
     columns = {
         "earlier word": lambda row: quoted(row.word),
         "KL after it (nat)": lambda row: format_error(row.kl, row.kl_se),
@@ -124,10 +122,18 @@ def _places_tables(changes: xr.DataTree, places: str) -> str:
         "among places of like role and position; p by Holm's method): they may trigger a habit, or stand in texts "
         f"that do. The opening names at most two, from a ratio of {LEAST_RATIO:g} on."
     )
-    return both + table_of(rows_of(significant(changes["words"].to_dataset())), columns, caption=caption)
+    return table_of(rows_of(significant(changes["words"].to_dataset())), columns, caption=caption)
 
 
-_TABLES = (_tokens_table, _choices_table, _forms_table, _themes_table, _places_tables)
+_TABLES = {
+    "Tokens that gain and lose": _tokens_table,
+    "First choices": _choices_table,
+    "Forms": _forms_table,
+    "Tokens that gain together": _themes_table,
+    "Places": _places_table,
+    "Words before": _words_table,
+}
+"""Heading -> function that makes the HTML of the table below it, which is empty if nothing is significant."""
 
 
 def _points(share: float, error: float) -> str:

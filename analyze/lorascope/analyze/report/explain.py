@@ -68,14 +68,10 @@ def explain(
     run = open_as_written(run)
     options: dict[str, Any] = {"n_workers": n_workers, "progress": progress}
     qualified = qualify(run, adapter=adapter, components=components, **options)
-    reasons = _known_reasons(run, adapter)
+    reasons = _known_reasons(run)
     if components is not None:
         reasons |= dict.fromkeys(("ablation", "importance"), "it is only known of all components, and some were chosen")
-    ablation = directions = None
-    if "ablation" not in reasons:
-        ablation = ablation_by_part(run, adapter)
-        if ablation is None:
-            reasons["ablation"] = "no sample was wholly ablated yet; capture more of the run"
+    directions = None
     # A model's attention sink is at position 0, where some components' delta is far larger than everywhere else.
     position = run.read_static("tokens/position")[(run.committed & run.with_states).values]
     tokens = "from:1" if position.any() and not position.all() else "all"
@@ -87,27 +83,22 @@ def explain(
             reasons["directions"] = (
                 "no module's change is stored in low-rank form (as with DoRA), which directions and ranks need"
             )
-    functions: dict[str, Any] = {"changes": changes, "importance": importance, "replies": reply_words}
+    functions: dict[str, Any] = {"ablation": ablation_by_part, "changes": changes, "importance": importance}
+    functions["replies"] = reply_words
     computed = dict[str, Any].fromkeys(functions)
     for name, compute in functions.items():
         try:
             computed[name] = None if name in reasons else compute(run, adapter=adapter)
         except StoreError as error:
             reasons[name] = str(error).replace(repr(run.place.name), "the run")
-    return Explanation(qualified, ablation, directions, **computed, reasons=reasons)
+    if computed["ablation"] is None:
+        reasons.setdefault("ablation", "no sample was wholly ablated yet; capture more of the run")
+    return Explanation(qualified, directions=directions, **computed, reasons=reasons)
 
 
-def _known_reasons(run: Run, adapter: str | None) -> dict[str, str]:
+def _known_reasons(run: Run) -> dict[str, str]:
     """Return {field of `Explanation`: why this run can't give it}, as far as the run's metadata show it."""
     reasons = {}
-    if run.stream == "base":
-        reasons["ablation"] = (
-            "stream 'base' has no pass with the adapter; capture stream 'adapted' with `--ablate components`"
-        )
-    elif f"adapters/{adapter or run.adapters[0]}/ablation" not in run.arrays:
-        reasons["ablation"] = (
-            "the run has no ablation, passes without one part of the adapter; capture it with `--ablate components`"
-        )
     if run.stream == "pair":
         reasons["directions"] = (
             "stream 'pair' stores changes as a whole, not in low-rank form; capture stream 'adapted'"

@@ -80,15 +80,10 @@ def _rank_sentence(directions: xr.Dataset) -> str:
 
 
 def directions_section(run: Run, explanation: Explanation) -> str:
-    """Return the HTML section with tables of modules' directions and of used ranks, or why they are unknown."""
-    title, directions = "Directions and ranks", explanation.directions
+    """Return the HTML section with a table of some components' strongest direction and its contexts, or why not."""
+    directions = explanation.directions
     if directions is None:
-        return section("directions", title, unknown(explanation.reasons["directions"]))
-    return section("directions", title, _directions_table(run, explanation, directions), _ranks_table(directions))
-
-
-def _directions_table(run: Run, explanation: Explanation, directions: xr.Dataset) -> str:
-    """Return an HTML table of some components' strongest direction, with contexts of its strongest tokens."""
+        return section("directions", "Directions", unknown(explanation.reasons["directions"]))
     js = explanation.qualified.dataset["js"].fillna(-1)
     order = [main_component(explanation)[0], *js.sortby(-js)["component"].values.tolist()]
     names = [name for name in dict.fromkeys(order) if name in directions["component"].values][:N_ROWS]
@@ -103,7 +98,7 @@ def _directions_table(run: Run, explanation: Explanation, directions: xr.Dataset
         "component": lambda row: row["component"].item(),
         "strongest at": strongest,
         "share": lambda row: format_percent(float(row["first_share"])),
-        "if all were equal": lambda row: format_percent(1 / int(row["rank"])),
+        "for 99 %": lambda row: f"{int(row['n_99'])} of {int(row['rank'])}",
         "same token": lambda row: f"{int(row['driver_count'])} of {int((row['token'] >= 0).sum())}",
         "p": lambda row: format_number(float(row["driver_p"])),
     }
@@ -111,30 +106,13 @@ def _directions_table(run: Run, explanation: Explanation, directions: xr.Dataset
         "The strongest direction of what the adapter adds: in the component that the paragraph above names, and in "
         "those with the largest JS. Strongest at: its three strongest tokens in square brackets, with the text around "
         "them; tokens with the same id and position are shown once. Share: of the summed squared length |delta|² over "
-        f"{describe_tokens(directions)}. Same token: how often the most over-represented token occurs among the ten "
-        "strongest ones. p: the share of random directions (mixtures of all of the component's, equally scaled) whose "
-        "strongest tokens are as much of one id."
+        f"{describe_tokens(directions)}. For 99 %: how many directions hold that much of it; if fewer than the rank, "
+        "<code>lorascope adapter --truncate</code> may help. Same token: how often the most over-represented token "
+        "occurs among the ten strongest ones. p: the share of random directions (mixtures of all of the component's, "
+        "equally scaled) whose strongest tokens are as much of one id."
     )
-    return table_of([directions.sel(component=name) for name in names], columns, n_names=2, caption=caption)
-
-
-def _ranks_table(directions: xr.Dataset) -> str:
-    """Return an HTML table of how many directions each kind of module uses, compared with its rank."""
-    caption = (
-        "How many directions hold 90 and 99 % of what the adapter adds (of the summed |delta|² over "
-        f"{describe_tokens(directions)}): medians over components, and the range for 99 %. If that is "
-        "fewer than the rank, a smaller rank would do for these tokens. "
-        "<code>lorascope adapter --truncate</code> makes such an adapter, and reports what it loses."
-    )
-    columns = {
-        "kind": lambda part: part["kind"].values[0],
-        "components": lambda part: part.sizes["component"],
-        "rank": lambda part: f"{float(part['rank'].median()):g}",
-        "for 90 %": lambda part: f"{float(part['n_90'].median()):g}",
-        "for 99 %": lambda part: f"{float(part['n_99'].median()):g}",
-        "range": lambda part: f"{int(part['n_99'].min())} to {int(part['n_99'].max())}",
-    }
-    return table_of([part for _, part in directions.groupby("kind")], columns, caption=caption)
+    rows = [directions.sel(component=name) for name in names]
+    return section("directions", "Directions", table_of(rows, columns, n_names=2, caption=caption))
 
 
 def main_component(explanation: Explanation) -> tuple[str, str]:

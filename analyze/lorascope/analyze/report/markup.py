@@ -13,6 +13,10 @@ NEEDS_SCRIPT = "<noscript>This figure needs JavaScript.</noscript>"
 """Placeholder of a figure that isn't drawn; `with_pictures` replaces it by a picture if it can."""
 
 
+class Html(str):
+    """Text of a table's cell that is HTML already."""
+
+
 def escape(value: object) -> str:
     """Return a value as text that is safe in HTML, in quoted attributes and in a terminal."""
     return html.escape(visible(str(value)), quote=True)
@@ -45,7 +49,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, n_names: 
     body = "".join(
         "<tr>"
         + "".join(
-            f'<td class="{kind}" data-label="{label}">{_cell(kind, cell)}</td>'
+            f'<td class="{"reply" if isinstance(cell, Html) else kind}" data-label="{label}">{_cell(kind, cell)}</td>'
             for kind, label, cell in zip(kinds, labels, row, strict=True)
         )
         + "</tr>"
@@ -102,6 +106,8 @@ def section(name: str, title: str, *parts: str) -> str:
 
 def _cell(kind: str, value: object) -> str:
     """Return the HTML of a table's cell: names may break after a dot, numbers get a minus sign."""
+    if isinstance(value, Html):
+        return value
     return escape(value).replace(".", ".<wbr>") if kind == "name" else escape(with_minus(str(value)))
 
 

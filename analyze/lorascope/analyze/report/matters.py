@@ -17,8 +17,6 @@ from .wording import join_names, rows_of, sample_count
 
 N_ROWS = 10
 """Most parts in the table."""
-MOST_EQUAL = 3
-"""Most parts that are named as not significantly behind the largest; more are counted."""
 
 
 def answer_what_matters(run: Run, explanation: Explanation) -> str:
@@ -70,16 +68,11 @@ def _ablation_sentence(ablation: xr.Dataset) -> str:
             f"change by less than twice the standard error ({tokens})."
         )
     prefix = {"components": "", "layers": "layer ", "kinds": "modules named "}[parts]
-    names = [f"{prefix}{part}".replace("layer -1", "modules outside of the layers") for part in ablation["part"].values]
-    is_equal = (ablation["behind"] <= 2 * ablation["behind_se"]).values
-    equal = [name for place, name in enumerate(names) if is_equal[place] and place != top]
-    tie = ""
-    if equal:
-        others = join_names(equal) if len(equal) <= MOST_EQUAL else f"{len(equal)} other {parts}"
-        tie = f"; not significantly more than without {others}"
+    n_equal = int((ablation["behind"] <= 2 * ablation["behind_se"]).sum()) - 1
+    tie = f"; not significantly more than without {n_equal} other {parts}" if n_equal else ""
     return (
         "With parts taken out one at a time, predictions change most without "
-        f"{names[top]} (KL {format_error(kl, error)} nat over {tokens}{tie})."
+        f"{prefix}{ablation['part'].values[top]} (KL {format_error(kl, error)} nat over {tokens}{tie})."
     )
 
 

@@ -111,7 +111,7 @@ def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:
     matters = answer_what_matters(run, explanation)
     answers = {
         "What does it say?": answer_what_it_says(run, explanation),
-        "Which next tokens?": answer_what_changed(run, explanation),
+        "Which next tokens?": answer_what_changed(explanation),
         **({} if changes is None else {"After which tokens?": answer_where_it_changes(changes)}),
         "Which parts?": f"{matters} {answer_which_directions(run, explanation, matters)}",
         "Is it large?": answer_where_it_acts(result, with_places=explanation.importance is None),
@@ -133,7 +133,7 @@ def _report_html(run: Run, explanation: Explanation, view_page: str | None) -> s
         what_matters_section(explanation),
         directions_section(run, explanation),
         scores_section(run),
-        where_it_acts_section(run, result),
+        where_it_acts_section(result),
         samples_section(run, result, view_page),
         trust_section(run, result),
     )

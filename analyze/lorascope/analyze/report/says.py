@@ -2,10 +2,11 @@
 
 import os.path
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from textwrap import shorten
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from lorascope.analyze.changes.reply_words import by_scale, reply_lengths, reply_words
@@ -13,13 +14,17 @@ from lorascope.analyze.results.format import format_change, format_number, forma
 from lorascope.stores import Run
 
 from .explain import Explanation
-from .markup import escape, folded, section, table_of, with_minus, with_units
+from .markup import Html, escape, folded, section, table, table_of
 from .wording import quoted, rises_and_falls, rows_of, significant
 
 NOTHING = "∎"
 """Mark where a reply ends and the other goes on."""
 MOST_CHARACTERS = 36
 """Most characters of each reply of the pair that a sentence shows."""
+HEADINGS = ("without the adapter", "with it", "at 1.5 times its scale", "at 2 times")
+"""Scale of replies, by their place in `REPLY_SCALES`, as a column's heading."""
+N_PROMPTS = 5
+"""Most prompts whose replies are shown without a click."""
 MOST_PROMPTS = 100
 """Most prompts whose replies are shown."""
 
@@ -44,8 +49,7 @@ def answer_what_it_says(run: Run, explanation: Explanation) -> str:
         ("more have", "fewer have"),
     )
     difference = f". {claim}" if claim else "; no word or sign differs significantly"
-    gain = ((replies["loglik_1"] - replies["loglik_0"]) / replies["n_tokens"].clip(min=1)).sel(scale=1)
-    pair = replies.isel(prompt=int(gain.values.argmax()))
+    pair = replies.isel(prompt=int(_gains(replies)[:, 1].argmax()))
     base, adapted = pair["text"].sel(scale=[0, 1]).values.tolist()
     prompt, base, adapted = (
         f"“{shorten(text, MOST_CHARACTERS, placeholder=' …')}”"
@@ -75,23 +79,25 @@ def what_it_says_section(run: Run, adapter: str) -> str:
     if f"adapters/{adapter}/replies/text" not in run.arrays:
         return ""
     replies = by_scale(run.replies(adapter))
-    n, shown = replies.sizes["prompt"], replies.isel(prompt=slice(MOST_PROMPTS))
-    more = f" Of {n}, the first {MOST_PROMPTS} are shown." if n > MOST_PROMPTS else ""
-    likelier = "Likelier by: log-likelihood of the adapted reply with the adapter minus that without it, per token."
+    order = np.argsort(-_gains(replies)[:, 1], kind="stable")[:MOST_PROMPTS]
+    about = (
+        f"Replies to {replies.sizes['prompt']} prompts, always by the likeliest next token and at most 40 of them; "
+        "first those that the adapter makes likelier most. A mark: where they part. Likelier by: log-likelihood of the "
+        "adapted reply with the adapter minus that without it, per token."
+    )
+    more = f"{len(order)} of the prompts, also with the adapter at 1.5 and 2 times its scale, where a weak habit shows"
     return section(
         "says",
         "What it says",
         _words_table(reply_words(run, adapter=adapter)),
-        f"<p>Replies to {n} short prompts, always by the likeliest next token, at most 40 of them. A mark shows where "
-        f"the reply with the adapter parts from the reply without it.{more}</p>",
-        _replies_table(shown, {0: "without the adapter", 1: "with it"}),
-        f'<p class="legend">{with_units(likelier)}</p>',
-        folded(
-            "amplified",
-            "With the adapter at 1.5 and 2 times its scale, where a weak habit shows",
-            _replies_table(shown, {2: "at 1.5 times its scale", 3: "at 2 times"}),
-        ),
+        _replies_table(replies.isel(prompt=order[:N_PROMPTS]), HEADINGS[:2], about),
+        folded("all-replies", more, _replies_table(replies.isel(prompt=order), HEADINGS)),
     )
+
+
+def _gains(replies: xr.Dataset) -> np.ndarray:
+    """Return how much likelier the adapter makes each reply (prompt, scale): log-likelihoods' difference per token."""
+    return ((replies["loglik_1"] - replies["loglik_0"]) / replies["n_tokens"].clip(min=1)).values
 
 
 def _words_table(words: xr.Dataset) -> str:
@@ -114,22 +120,17 @@ def _words_table(words: xr.Dataset) -> str:
     return table_of(rows, columns, caption=caption)
 
 
-def _replies_table(replies: xr.Dataset, columns: Mapping[int, str]) -> str:
-    """Return the HTML of a table of prompts and replies; `columns` are place in `REPLY_SCALES` -> heading."""
-    labels, last = ["prompt", *columns.values(), "likelier by (nat)"], max(columns)
-    gains = (replies["loglik_1"] - replies["loglik_0"]) / replies["n_tokens"].clip(min=1)
-    body = ""
-    for prompt, texts, gain in zip(*(part.values for part in (replies["prompt"], replies["text"], gains)), strict=True):
-        marked = [_marked(texts[place], texts[0 if place else last]) for place in columns]
-        cells = [escape(prompt), *marked, escape(with_minus(format_number(gain[last], digits=2)))]
-        kinds = ["name", *["reply"] * len(columns), "number"]
-        body += "<tr>"
-        for kind, label, cell in zip(kinds, labels, cells, strict=True):
-            body += f'<td class="{kind}" data-label="{escape(label)}">{cell}</td>'
-        body += "</tr>"
-    head = "".join(f"<th>{escape(label)}</th>" for label in labels)
-    whole = f'<table class="replies stacks"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<figure><div class="scroll">{whole}</div></figure>'
+def _replies_table(replies: xr.Dataset, headings: Sequence[str], caption: str = "") -> str:
+    """Return the HTML of a table of prompts and replies at the first of `REPLY_SCALES`, a heading each."""
+    rows = [
+        (
+            prompt,
+            *(Html(_marked(texts[place], texts[0 if place else 1])) for place in range(len(headings))),
+            format_number(gain[1], digits=2),
+        )
+        for prompt, texts, gain in zip(replies["prompt"].values, replies["text"].values, _gains(replies), strict=True)
+    ]
+    return table(["prompt", *headings, "likelier by (nat)"], rows, caption=caption)
 
 
 def _marked(text: str, other: str) -> str:

@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.figures import null_figure
 from lorascope.analyze.measuring.sources import captured_measure
 from lorascope.analyze.miub.miub import mismatch_warning
-from lorascope.analyze.results.format import format_number, format_percent
+from lorascope.analyze.results.format import format_percent
 from lorascope.analyze.results.weights import is_weighted, token_weights, weighted_mean
 from lorascope.stores import Run
 from lorascope.stores.format.digests import copying_steps
 from lorascope.stores.reading.token_choice import recorded_choices
 
-from .markup import escape, figure, folded, section, table, with_code
+from .markup import escape, folded, section, table, with_code
 
 
 def describe_run(run: Run, result: xr.DataTree) -> str:
@@ -97,22 +96,26 @@ def notices(run: Run, result: xr.DataTree) -> Iterator[str]:
     if n_differences := int((sources == "difference").sum()):
         yield (
             f"<b>{n_differences} components have no additive branch.</b> Their delta is the layer's output minus its "
-            "base, rounded as the layer rounds, so that small deltas are coarse. The table calls it <i>difference</i>."
+            "base, rounded as the layer rounds, so that small deltas are coarse."
         )
     if len(run.adapters) > 1:
         yield f"This run holds {len(run.adapters)} adapters; the page is about <b>{escape(attrs['adapter'])}</b>."
 
 
 def trust_section(run: Run, result: xr.DataTree) -> str:
-    """Return the HTML section on trust: captured tokens, how to read JS, fidelity of stored JS, provenance."""
+    """Return the HTML section on trust: captured tokens, how to read JS, rounding, provenance."""
     rows = [("path", run.path), *_flatten_entries(run.attributes)]
     line = f"<b>Provenance:</b> model, adapter, data, settings and libraries, {len(rows)} entries"
     return section(
         "trust",
         "How far to trust it",
         f"<p><b>What was captured.</b> {_captured_tokens_html(run)}</p>",
-        *_how_to_read_js(result),
-        _fidelity_html(run, result),
+        "<p><b>What JS shows.</b> JS depends on the shape of an output as well as on the adapter: a large JS needn't "
+        "be a large change. Effective width exp(H(softmax(base))) is the number of features that share the softmax's "
+        "mass: if it is near 1, one huge feature has nearly all of it, and JS hardly depends on the others. "
+        "|delta| / |base| is the length of what the adapter adds, divided by that of what it adds to, without any "
+        "softmax. Both are medians over tokens.</p>",
+        _rounded_away_html(run, result.attrs["adapter"]),
         folded("provenance", line, table(("what", "value"), rows, n_names=2)),
     )
 
@@ -137,63 +140,20 @@ def _captured_tokens_html(run: Run) -> str:
     return f"{some} {n_read} tokens of {run.samples.sizes['sample']} samples{named}.{about}{omitted}"
 
 
-def _how_to_read_js(result: xr.DataTree) -> Iterator[str]:
-    """Yield HTML on how JS must be read: a paragraph, and the map of JS divided by that of shuffled deltas."""
-    yield (
-        "<p><b>What JS shows.</b> JS depends on the shape of an output as well as on the adapter: a large JS needn't "
-        "be a large change. Effective width exp(H(softmax(base))) is the number of features that share the softmax's "
-        "mass: if it is near 1, one huge feature has nearly all of it, and JS hardly depends on the others. "
-        "|delta| / |base| is the length of what the adapter adds, divided by that of what it adds to, without any "
-        "softmax. Both are medians over tokens.</p>"
-    )
-    if "js_permuted" not in result:
-        yield (
-            "<p>JS, effective width and |delta| / |base| were measured during capture. The comparison with "
-            "shuffled features is missing: it needs the states of all tokens, which this run doesn't keep.</p>"
-        )
-    else:
-        caption = (
-            "Is the effect larger than that of the same change on shuffled features? JS divided by the JS of the same "
-            "delta with its features permuted, which has the same size. Above 1 (red), delta is large at features that "
-            "have much of the softmax's mass; below 1 (blue), at others. Means over "
-            f"{result.attrs['n_samples']} samples."
-        )
-        yield figure("null-map", null_figure(result), caption)
-
-
-def _fidelity_html(run: Run, result: xr.DataTree) -> str:
-    """Return HTML that compares JS at capture with JS from the store, and reports changes lost to rounding."""
-    attrs = result.attrs
-    if attrs["js_source"] == "capture":
-        line = "JS was measured during capture; it isn't computed again from states and compared."
-    elif not attrs["fidelity_n"]:
-        line = "no token's JS was measured during capture, so there is nothing to compare with."
-    else:
-        line = (
-            "JS computed from the store differs from JS measured in memory during capture by a relative "
-            f"{format_number(attrs['fidelity_median'])} (median) and {format_number(attrs['fidelity_max'])} (largest) "
-            f"over {attrs['fidelity_n']} values."
-        )
-    return folded("fidelity", f"<b>Fidelity:</b> {line}", f"<p>{_rounded_away_html(run, attrs['adapter'])}</p>")
-
-
 def _rounded_away_html(run: Run, adapter: str) -> str:
-    """Return HTML on the share of features whose change by the adapter disappears in the layers' rounding."""
-    measured, weights, shares = captured_measure(run, "swallowed", adapter), token_weights(run), dict[str, float]()
-    if measured is not None:
-        for path, column in zip(run.component_paths, measured.values.T, strict=True):
-            known = np.isfinite(column)
-            if known.any():
-                shares[path] = weighted_mean(column[known], weights[known])
+    """Return HTML on the features whose change by the adapter disappears in rounding; empty if not known."""
+    measured, weights = captured_measure(run, "swallowed", adapter), token_weights(run)
+    columns = {} if measured is None else dict(zip(run.component_paths, measured.values.T, strict=True))
+    known = {path: np.isfinite(column) for path, column in columns.items()}
+    shares = {path: weighted_mean(columns[path][used], weights[used]) for path, used in known.items() if used.any()}
     if not shares:
-        return "It isn't known for how many features the adapter's change disappeared in the layers' own rounding."
-    largest, mean = max(shares, key=lambda path: shares[path]), float(np.mean(list(shares.values())))
-    dtypes = ", ".join(dict.fromkeys(run.components["dtype"].values.tolist()))
+        return ""
+    largest, dtypes = max(shares, key=lambda path: shares[path]), dict.fromkeys(run.components["dtype"].values.tolist())
     return (
-        f"The layers' outputs are {escape(dtypes)}. In that type, base + delta rounds back to base in "
-        f"{format_percent(mean)} of features (mean over {len(shares)} components; at most "
-        f"{format_percent(shares[largest])}, in {escape(largest)}), where the adapter doesn't change the model at all. "
-        "JS on this page is that of base + delta before this rounding."
+        f"<p><b>Rounding.</b> The layers' outputs are {escape(', '.join(dtypes))}. In that type, base + delta rounds "
+        f"back to base in {format_percent(float(np.mean(list(shares.values()))))} of features (mean over {len(shares)} "
+        f"components; at most {format_percent(shares[largest])}, in {escape(largest)}), where the adapter doesn't "
+        "change the model at all. JS on this page is that of base + delta before this rounding.</p>"
     )
 
 

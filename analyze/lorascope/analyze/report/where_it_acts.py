@@ -7,26 +7,14 @@ import xarray as xr
 
 from lorascope.analyze.figures import js_figure, position_figure
 from lorascope.analyze.results.format import format_error, format_number, format_percent
-from lorascope.analyze.results.largest import largest_places
-from lorascope.stores import Run
 
-from .markup import figure, section, table
+from .markup import figure, section
 from .wording import join_names, sample_count
 
 MOST_NAMED = 4
 """Most layers or ranges of them, and kinds of modules, that a sentence names; more are counted."""
 LARGE = 1.5
 """Ratio to the shuffled effect from which on an effect is called more; below its inverse it is called less."""
-N_ROWS = 10
-"""Most components in the table."""
-STREAMS = {
-    "adapted": "a component's base and delta are both computed from the input that it gets in the adapted model",
-    "base": "a component's base and delta are both computed from the input that it gets in the model without adapters, "
-    "so no component feels what the adapter did before it",
-    "pair": "base is a component's output in a run without the adapter, and delta the difference to its output in a "
-    "run with it, in the layer's own rounding: it holds what the adapter did before this component too",
-}
-"""Stream -> what base and delta are in it."""
 
 
 def answer_where_it_acts(result: xr.DataTree, *, with_places: bool = True) -> str:
@@ -106,8 +94,8 @@ def _number_ranges(numbers: Sequence[int]) -> list[str]:
     return [text for run in runs for text in ([f"{run[0]}-{run[-1]}"] if len(run) > 2 else map(str, run))]
 
 
-def where_it_acts_section(run: Run, result: xr.DataTree) -> str:
-    """Return the HTML section on where the adapter acts, from the result of `qualify`: maps and a table."""
+def where_it_acts_section(result: xr.DataTree) -> str:
+    """Return the HTML section on where the adapter acts, from the result of `qualify`: map and line."""
     cells = set(zip(*(result.dataset[key].values.tolist() for key in ("layer", "kind")), strict=True))
     shared = len(cells) < result.sizes["component"]
     sums = "a cell with several components shows their mean" if shared else "the cells add up to MIUB"
@@ -115,7 +103,7 @@ def where_it_acts_section(run: Run, result: xr.DataTree) -> str:
         "How far the adapter moves each component's output: mean Jensen-Shannon divergence (JS) in nats, over "
         f"{result.attrs['n_samples']} samples; {sums}. The colour scale is logarithmic, and its lowest colour also "
         "stands for all smaller values. Grey: exactly 0, not finite, or no such component. Hover over a cell for its "
-        "name, standard error and more."
+        "name, standard error and more; <code>lorascope miub</code> prints all."
     )
     positions = (
         "How far the adapter moves outputs at each position of a sequence: JS of a token in nats, summed over "
@@ -125,38 +113,12 @@ def where_it_acts_section(run: Run, result: xr.DataTree) -> str:
         "<p>The Jensen-Shannon divergence (JS) of softmax(base) and softmax(base + delta), averaged over a sample's "
         "captured tokens, is 0 where the adapter does nothing and at most ln 2 = 0.693 nats per component. Summed over "
         "components and averaged over samples it is MIUB (arXiv 2501.03152, eq. 9), which in spite of its name isn't a "
-        f"bound of a mutual information. In this run (stream {run.stream}), {STREAMS[run.stream]}.</p>"
+        "bound of a mutual information.</p>"
     )
     return section(
         "components",
         "Where it acts",
         about,
         figure("js-map", js_figure(result, titled=False), caption),
-        _largest_table(result),
         figure("positions", position_figure(result), positions),
     )
-
-
-def _largest_table(result: xr.DataTree) -> str:
-    """Return an HTML table of the components with the largest JS; those without a finite JS come last."""
-    top = result.to_dataset().isel(component=largest_places(result.dataset["js"].values, N_ROWS))
-    columns = {
-        "component": top["component"].values.tolist(),
-        "JS (nat)": list(map(format_error, top["js"].values, top["js_se"].values)),
-        "share": list(map(format_percent, top["share"].values)),
-        "cumulative": list(map(format_percent, top["share"].values.cumsum())),
-    }
-    if "js_permuted" in top:
-        columns["shuffled (nat)"] = list(map(format_number, top["js_permuted"].values))
-    widths = zip(map(format_number, top["effective_width"].values), top["d_out"].values, strict=True)
-    columns["effective width"] = [f"{width} of {n}" for width, n in widths]
-    columns["|delta| / |base|"] = list(map(format_number, top["delta_ratio"].values))
-    if "delta_source" in top.coords and "difference" in result.dataset["delta_source"].values:
-        columns["delta from"] = top["delta_source"].values.tolist()
-    shuffled = " Shuffled: JS of the same delta with its features permuted." if "js_permuted" in top else ""
-    caption = (
-        f"The {top.sizes['component']} components with the largest JS, of {result.sizes['component']}; ± standard "
-        f"error over samples.{shuffled} Effective width and |delta| / |base|: see "
-        '<a href="#trust">How far to trust it</a>.'
-    )
-    return table(list(columns), zip(*columns.values(), strict=True), caption=caption)
