@@ -72,10 +72,11 @@ def _factor_table(
     """Return all `rank` factors of the positive gains as columns of `find_themes`; `half` is each place's, 0 or 1."""
     from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
-    by_place, by_token = _factors(gain.maximum(0), rank)
+    positive = gain.maximum(0)
+    by_place, by_token = _factors(positive, rank)
     stability, net = np.ones(rank), np.zeros(by_place.shape)
     for number in (0, 1):
-        other = _factors(gain.maximum(0)[half == number], rank)[1]
+        other = _factors(positive[half == number], rank)[1]
         cosine = by_token @ other.T
         match = linear_sum_assignment(-cosine)[1]
         stability = np.minimum(stability, cosine[np.arange(rank), match])
@@ -84,9 +85,11 @@ def _factor_table(
     share, residual = ratio(np.add.reduceat(by_place * by_token.sum(axis=1), places.starts), kl)
     value, error = ratio(np.add.reduceat(net, places.starts), kl)
     top = largest_places(by_token, N_TOKENS)
+    is_shown = np.take_along_axis(by_token, top, axis=1) > 0
+    gains = [positive[:, own[shown]].sum(axis=1) > 0 for own, shown in zip(top, is_shown, strict=True)]
     return {
-        "tokens": np.where(np.take_along_axis(by_token, top, axis=1) > 0, ids[top], -1),
-        "places": np.stack([_strongest_places(column, places) for column in by_place.T]),
+        "tokens": np.where(is_shown, ids[top], -1),
+        "places": np.stack([_strongest_places(*pair, places) for pair in zip(by_place.T, gains, strict=True)]),
         "share": share,
         "share_se": ratio_error(residual),
         "stability": stability,
@@ -94,8 +97,12 @@ def _factor_table(
     }
 
 
-def _strongest_places(strength: np.ndarray, places: Places) -> np.ndarray:
-    """Return numbers of the `N_CONTEXTS` places with the largest strength in different samples; -1 if fewer."""
+def _strongest_places(strength: np.ndarray, gains: np.ndarray, places: Places) -> np.ndarray:
+    """Return numbers of the `N_CONTEXTS` places with the largest strength in different samples; -1 if fewer.
+
+    Only places where a shown token of the theme `gains` count.
+    """
+    strength = np.where(gains, strength, 0)
     order = np.argsort(-strength, kind="stable")
     top = order[np.sort(np.unique(places.sample[order], return_index=True)[1])[:N_CONTEXTS]]
     return np.pad(np.where(strength[top] > 0, top, -1), (0, N_CONTEXTS - len(top)), constant_values=-1)
