@@ -8,6 +8,7 @@ import numpy as np
 
 from lorascope.stores import Problem, RowWritten, Run, StoreError, open_run
 from lorascope.stores.format.digests import provenance_identity
+from lorascope.stores.format.layout import is_measure
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.format.stored_array import widen_block
 from lorascope.stores.reading.walk import stored_rows
@@ -26,8 +27,6 @@ TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """Largest ||again - stored|| / ||stored|| of a token's vector, by the layers' output type: the largest difference that
 another type of device, number of threads or order of summation makes over all layers of a deep model. A vector of
 another token or adapter differs by about 1."""
-MEASURES = {"js", "swallowed", "kl", "ablation", "nll", "base_norm", "delta_norm", "effective_width"}
-"""Arrays that are computed from others."""
 
 
 @dataclass(slots=True)
@@ -161,7 +160,7 @@ class _Comparer:
         self._result.n_vectors += len(same)
         self._result.n_equal += len(same) - len(differing)
         # Measures follow from states; the relative difference of tiny measures says nothing.
-        if not len(differing) or path.rpartition("/")[2] in MEASURES or "/changes/" in path:
+        if not len(differing) or is_measure(path) or path == "tokens/nll":
             return
         off = np.linalg.norm(again[differing].astype(np.float64) - stored[differing], axis=1)
         size = np.linalg.norm(stored[differing].astype(np.float64), axis=1)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lorascope.capture import CaptureConfig
-from lorascope.capture.settling.settle import with_stored_codec
+from lorascope.capture.settling.settle import settings_to_resume
 
 
 @pytest.mark.parametrize(
@@ -21,5 +21,5 @@ from lorascope.capture.settling.settle import with_stored_codec
 )
 def test_a_run_keeps_its_codec_unless_another_is_asked_for(asked: Any, stored: Any, taken: str) -> None:
     config = CaptureConfig(model="m", adapter="a", data="d", out="o", codec=asked)
-    assert with_stored_codec(config, {"settings": {"codec": stored}}).codec == taken
-    assert with_stored_codec(config, {"settings": 3}).codec == with_stored_codec(config, {}).codec == asked
+    assert settings_to_resume(config, {"settings": {"codec": stored}}).codec == taken
+    assert settings_to_resume(config, {"settings": 3}).codec == settings_to_resume(config, {}).codec == asked

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from lorascope.stores.format.layout import is_measure
 from lorascope.stores.places.folder import BLOCK_BYTES
 
 from ..errors import CaptureError
@@ -56,10 +57,10 @@ class RowBuffer:
 
     def reset(self) -> None:
         """Prepare for the next row: mark its arrays as not filled; in arrays that may have gaps, set NaN, or id -1."""
-        self._filled = {path: {} for path in self.tensors if not _may_have_gaps(path)}
+        self._filled = {path: {} for path in self.tensors if not is_measure(path)}
         self.wait = None
         for path, tensor in self.tensors.items():
-            if _may_have_gaps(path):
+            if is_measure(path):
                 tensor.fill_(float("nan") if tensor.is_floating_point() else -1)
 
     def claim(self, path: str, columns: slice, tokens: slice) -> torch.Tensor | None:
@@ -129,9 +130,3 @@ def _allocate_pages(n_bytes: int) -> torch.Tensor:
     The system gets it back when the last tensor in it is gone.
     """
     return torch.frombuffer(mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype=torch.uint8)
-
-
-def _may_have_gaps(path: str) -> bool:
-    """Whether the array at this path may lack values of some tokens or components, which are then NaN."""
-    measures = {"js", "swallowed", "kl", "ablation", "delta_norm"}
-    return path.startswith("reductions/") or "/changes/" in path or path.rpartition("/")[2] in measures

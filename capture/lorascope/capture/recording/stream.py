@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from ..buffers.rows import RowQueue
@@ -26,6 +25,9 @@ _BATCHES_A_BARE_PASS = 64
 """One batch in this many runs again without hooks, to measure the overhead."""
 _MOST_BARE_PASSES = 3
 """Maximum number of batches that run again."""
+
+Logits = dict[str, torch.Tensor | None]
+"""Name of a pass -> its logits (sequence, position, token id) of a batch; None of a model without."""
 
 
 class Streamed(NamedTuple):
@@ -159,18 +161,19 @@ class _Stream:
         kl, changes, ablate = (mask[index] for mask in (plan.kl_batches, plan.change_batches, plan.ablate_batches))
         with self.meter.timed("wait"):
             segments = self.rows.take(*_token_range(plan, batch))
-        samples, positions = self.layout.samples[batch], plan.positions[batch]
+        samples = self.layout.samples[batch]
         shape = _padded_shape(samples)
         measured = plan.measured[plan.starts[batch.start] : plan.starts[batch.stop]]
-        target = BatchTarget(shape, flat_index(positions, shape[1]), measured, segments, self.rows.copier, self.meter)
-        logits: dict[str, torch.Tensor | None] = {}
+        flat = flat_index(plan.positions[batch], shape[1])
+        target = BatchTarget(shape, flat, measured, segments, self.rows.copier, self.meter)
+        logits: Logits = {}
         for pass_ in self.recorder.passes:
             # Walking over all modules to switch them takes as long as a small batch on a fast device.
             switched = pass_.enabled(self.model) if len(self.recorder.passes) > 1 else nullcontext()
             with switched, self.meter.timed("forward"), self.recorder.recording(target, pass_):
                 logits[pass_.name] = forward(self.model, samples, self.device)
         with self.meter.timed("logits"):
-            self._put_nll_and_kl(logits, samples, positions, target, kl=kl and not changes)
+            self._put_nll_and_kl(logits, batch, target, kl=kl and not changes)
         if changes:
             with self.meter.timed("changes"):
                 self._put_changes(logits, batch, target)
@@ -203,46 +206,37 @@ class _Stream:
             self.rows.drain()
         self._update_times()
 
-    def _put_nll_and_kl(
-        self,
-        logits: dict[str, torch.Tensor | None],
-        samples: Sequence[EncodedSample],
-        positions: Sequence[np.ndarray],
-        target: BatchTarget,
-        *,
-        kl: bool,
-    ) -> None:
+    def _put_nll_and_kl(self, logits: Logits, batch: slice, target: BatchTarget, *, kl: bool) -> None:
         """Store captured tokens' negative log-likelihoods (NaN without logits) and, with `kl`, KL(base || adapted)."""
         last = self.recorder.passes[-1]
         last_logits = logits[last.name]
         if last_logits is None:
             target.put_values("tokens/nll", torch.full((len(target.flat),), torch.nan))
             return
-        target.put_values("tokens/nll", negative_log_likelihood(last_logits, samples, positions))
+        target.put_values("tokens/nll", self._nll(last_logits, batch))
         if kl and last.name == "adapted":
             with self.meter.timed("forward"):
-                base = self._logits(logits, Pass("base", None), samples)
+                base = self._logits(logits, Pass("base", None), batch)
             flat = torch.from_numpy(target.flat).to(last_logits.device)
             target.put_values(f"adapters/{last.adapter}/kl", kl_divergence(base, last_logits, flat))
 
-    def _put_changes(self, logits: dict[str, torch.Tensor | None], batch: slice, target: BatchTarget) -> None:
+    def _put_changes(self, logits: Logits, batch: slice, target: BatchTarget) -> None:
         """Store how each adapter changes the next token's distribution after a batch's captured tokens, and KL."""
-        plan, n_logits = self.layout.plan, self.layout.spec.n_vocabulary
-        samples, positions = self.layout.samples[batch], plan.positions[batch]
-        first, n_tokens = _token_range(plan, batch)
-        base = self._logits(logits, Pass("base", None), samples)
+        n_logits = self.layout.spec.n_vocabulary
+        first, n_tokens = _token_range(self.layout.plan, batch)
+        base = self._logits(logits, Pass("base", None), batch)
         if base.shape[-1] != n_logits:
             raise CaptureError(
                 f"a pass has {base.shape[-1]} logits at each position, where an earlier one had {n_logits}, so that "
                 "ids of next tokens aren't sure; capture with `--changes none`"
             )
-        drawn = draw_uniforms(plan.seed, first, n_tokens)
+        drawn = draw_uniforms(self.layout.plan.seed, first, n_tokens)
         flat, uniforms = (torch.from_numpy(values).to(base.device) for values in (target.flat, drawn))
-        base_nll = negative_log_likelihood(base, samples, positions)
+        base_nll = self._nll(base, batch)
         for adapter in self.recorder.adapters:
-            adapted = self._logits(logits, Pass("adapted", adapter), samples)
+            adapted = self._logits(logits, Pass("adapted", adapter), batch)
             values = next_token_changes(base, adapted, flat, uniforms)
-            values |= {"base_nll": base_nll, "adapted_nll": negative_log_likelihood(adapted, samples, positions)}
+            values |= {"base_nll": base_nll, "adapted_nll": self._nll(adapted, batch)}
             target.put_values(f"adapters/{adapter}/kl", values.pop("kl"))
             for name, array in values.items():
                 target.put_values(f"adapters/{adapter}/changes/{name}", array)
@@ -252,16 +246,18 @@ class _Stream:
         if self.device.type == "cuda":  # else only the launches would be timed
             torch.cuda.synchronize(self.device)
 
-    def _logits(
-        self, logits: dict[str, torch.Tensor | None], pass_: Pass, samples: Sequence[EncodedSample]
-    ) -> torch.Tensor:
+    def _logits(self, logits: Logits, pass_: Pass, batch: slice) -> torch.Tensor:
         """Return the logits of a pass over a batch, from one more pass without recording unless they are there."""
         known = logits.get(pass_.name)
         if known is None:
             with pass_.enabled(self.model):
-                known = forward(self.model, samples, self.device)
+                known = forward(self.model, self.layout.samples[batch], self.device)
         assert known is not None
         return known
+
+    def _nll(self, logits: torch.Tensor, batch: slice) -> torch.Tensor:
+        """Return the negative log-likelihoods of a batch's captured tokens, in nats, float32 (token,)."""
+        return negative_log_likelihood(logits, self.layout.samples[batch], self.layout.plan.positions[batch])
 
     def _ablate(self, adapted: torch.Tensor, samples: Sequence[EncodedSample], target: BatchTarget) -> None:
         """Run the model without each part of the adapter in turn, and store KL(adapted || without) of every token."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from lorascope.stores import RunSpec, StoreError
 from lorascope.stores.format.codec import compressor_name
-from lorascope.stores.format.layout import ArraySpec, array_specs, is_kept_with_states
+from lorascope.stores.format.layout import ArraySpec, array_specs, is_kept_with_states, is_measure
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.format.tables import is_answer_column, is_base_column
 from lorascope.stores.size import format_size
@@ -203,12 +203,8 @@ def _part_name(path: str) -> str:
     first, *rest = path.split("/")
     if first == "states":
         return rest[-1]
-    if first == "reductions" or (
-        first == "adapters" and rest[1] in {"js", "kl", "ablation", "delta_norm", "swallowed"}
-    ):
-        return "reductions"
-    if first == "adapters" and rest[1] == "changes":
-        return "changes"
+    if is_measure(path):
+        return "changes" if rest[1:2] == ["changes"] else "reductions"
     if first == "adapters" and rest[1] in {"factor", "delta"}:
         return rest[1]
     is_numbers = first == "adapters" and (rest[1] in {"lora_B", "lora_bias"} or rest[-1] == "gradient")

@@ -8,6 +8,7 @@ from typing import Any
 
 from lorascope.stores import Place, Run, StoreError, open_place, open_run, run_state
 from lorascope.stores.format.digests import provenance_identity
+from lorascope.stores.format.spec import CODECS
 from lorascope.stores.places.file_lock import run_lock
 from lorascope.stores.process import keeping_freed_memory
 from lorascope.stores.reading.read import missing_chunks
@@ -117,7 +118,7 @@ def settle(
         state = ranks.from_leader(run_state(place))
         unfinished = open_run(place) if state in {"unfinished", "finished"} else None
         if unfinished is not None:
-            config = _settings_to_resume(config, unfinished)
+            config = settings_to_resume(config, unfinished.attributes.get("provenance", {}))
         data = read_data(config.data, config.prompt, config.examples, seed=config.seed, items=items)
         with report_stage(progress, "load model") if model is None else nullcontext():
             loaded = load(config, device, model, tokenizer, hashing)
@@ -201,27 +202,20 @@ def _with_fastest_codec(settled: Settled, config: CaptureConfig) -> Settled:
     return dataclasses.replace(settled, config=dataclasses.replace(settled.config, codec=codec), layout=layout)
 
 
-def _settings_to_resume(config: CaptureConfig, run: Run) -> CaptureConfig:
-    """Return the settings to continue a run, with its codec and choice of next-token changes.
+def settings_to_resume(config: CaptureConfig, provenance: Mapping[str, Any]) -> CaptureConfig:
+    """Return the settings to continue a run: with its next-token changes, and its codec unless another is asked for.
 
     Raises StoreError if all changes are asked for and the run was begun with fewer.
     """
-    provenance = run.attributes.get("provenance", {})
-    changes = (provenance.get("settings") or {}).get("changes", "none")  # older runs have none
+    settings = provenance.get("settings")
+    stored: dict[str, Any] = settings if isinstance(settings, dict) else {}
+    changes = stored.get("changes", "none")  # older runs have none
     if config.changes == "all" != changes:
         raise StoreError(
             f"`{config.out}` was begun with `changes` {changes!r}, not 'all'; leave it out, or name a new folder"
         )
-    return with_stored_codec(dataclasses.replace(config, changes=changes), provenance)
-
-
-def with_stored_codec(config: CaptureConfig, provenance: Mapping[str, Any]) -> CaptureConfig:
-    """Return the settings with the codec in a run's provenance, if they themselves say `default` or `auto`."""
-    settings = provenance.get("settings")
-    stored = settings.get("codec") if isinstance(settings, dict) else None
-    if config.codec in ("default", "auto") and stored in ("default", "zstd", "lz4", "raw"):
-        return dataclasses.replace(config, codec=stored)
-    return config
+    is_codec_kept = config.codec in ("default", "auto") and stored.get("codec") in CODECS
+    return dataclasses.replace(config, changes=changes, codec=stored["codec"] if is_codec_kept else config.codec)
 
 
 def _require_same_capture(settled: Settled, run: Run, expected: Mapping[str, Any]) -> None:

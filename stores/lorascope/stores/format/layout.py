@@ -123,6 +123,13 @@ def is_kept_with_states(path: str) -> bool:
     return parts[0] == "states" or (parts[0] == "adapters" and parts[2] in ("factor", "delta"))
 
 
+def is_measure(path: str) -> bool:
+    """Return whether the array at `path` has measures of tokens or next-token changes; values may be missing."""
+    first, *rest = path.split("/")
+    measures = {"js", "swallowed", "delta_norm", "kl", "changes", "ablation"}
+    return first == "reductions" or (first == "adapters" and rest[1] in measures)
+
+
 def single_component(path: str) -> str | None:
     """Return the component that an array's path names; None for an array of several components or of none."""
     parts = path.split("/")
