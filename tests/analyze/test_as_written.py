@@ -33,9 +33,7 @@ def damage(run: Path, how: str) -> Path:
 
 
 ANALYSES: dict[str, Callable[[Any, Path], object]] = {
-    "base_overlap": lambda run, out: analyze.base_overlap(run, NAME),
     "changes": lambda run, out: analyze.changes(run),
-    "compare_directions": lambda run, out: analyze.compare_directions(run, run, NAME),
     "compare_measures": lambda run, out: analyze.compare_measures(run),
     "contexts": lambda run, out: analyze.contexts(run, [3]),
     "directions": lambda run, out: analyze.directions(run, NAME),

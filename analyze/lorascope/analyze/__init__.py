@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from .changes.changes import changes
     from .changes.reply_words import reply_lengths, reply_words
     from .directions.directions import contexts, directions
-    from .directions.overlaps import base_overlap, compare_directions
     from .fits.fit import fit_report, fit_scaling_law
     from .fits.metrics import compare_metrics
     from .importance.compare_measures import compare_measures
@@ -37,9 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "adapter_report",
-    "base_overlap",
     "changes",
-    "compare_directions",
     "compare_measures",
     "compare_metrics",
     "contexts",
