@@ -68,7 +68,7 @@ def test_texts_of_a_run_are_never_code(tmp_path: Path) -> None:
 def test_a_run_without_replies_and_one_with_many(tmp_path: Path, make_small: Any) -> None:
     assert what_it_says_section(make_small().run, "default") == ""
     page = what_it_says_section(pirates(tmp_path, MOST_PROMPTS + 1), "default")
-    assert f"{MOST_PROMPTS} of the prompts, also with the adapter at" in page
+    assert f"Replies to {MOST_PROMPTS} prompts, also with the adapter at" in page
     assert f"What is {MOST_PROMPTS - 1}?" in page
     assert f"What is {MOST_PROMPTS}?" not in page
 

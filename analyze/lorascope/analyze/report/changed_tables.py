@@ -36,7 +36,7 @@ def _tokens_table(changes: xr.DataTree, places: str) -> str:
         f"The largest of {changes['tokens'].sizes['token_id']} over {places}. Net gain: share of KL(adapted || base), "
         "p log(p/q) of the token summed over places, less share of KL(base || adapted), q log(q/p); ± standard error "
         f"over samples; p of a t test by Holm's method, up to {LEVEL}. Of each place 20 gains are stored, "
-        f"{format_percent(changes.attrs['kept_share'])} of the first sum."
+        f"{format_percent(changes.attrs['kept_share'])} of the first sum (above 100 % where the rest is negative)."
     )
     return table_of(rows_of(named_tokens(changes)), columns, caption=caption)
 

@@ -43,20 +43,24 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, n_names: 
     The caption is HTML; without rows there is no table. On a narrow screen, the numbers of a row are below its names,
     each under the name of its column.
     """
-    kinds = ["name" if place < n_names else "number" for place in range(len(columns))]
+    cells = [[*row] for row in rows]
+    if not cells:
+        return ""
+    kinds = [
+        "reply" if isinstance(cell, Html) else "name" if place < n_names else "number"
+        for place, cell in enumerate(cells[0])
+    ]
     labels = [escape(column) for column in columns]
     head = "".join(f'<th class="{kind}">{label}</th>' for kind, label in zip(kinds, labels, strict=True))
     body = "".join(
         "<tr>"
         + "".join(
-            f'<td class="{"reply" if isinstance(cell, Html) else kind}" data-label="{label}">{_cell(kind, cell)}</td>'
+            f'<td class="{kind}" data-label="{label}">{_cell(kind, cell)}</td>'
             for kind, label, cell in zip(kinds, labels, row, strict=True)
         )
         + "</tr>"
-        for row in rows
+        for row in cells
     )
-    if not body:
-        return ""
     stacks = ' class="stacks"' if len(columns) > 3 else ""
     whole = f"<table{stacks}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     below = f"<figcaption>{with_units(caption)}</figcaption>" if caption else ""
@@ -106,8 +110,8 @@ def section(name: str, title: str, *parts: str) -> str:
 
 def _cell(kind: str, value: object) -> str:
     """Return the HTML of a table's cell: names may break after a dot, numbers get a minus sign."""
-    if isinstance(value, Html):
-        return value
+    if kind == "reply":
+        return str(value)
     return escape(value).replace(".", ".<wbr>") if kind == "name" else escape(with_minus(str(value)))
 
 

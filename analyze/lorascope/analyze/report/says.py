@@ -85,7 +85,9 @@ def what_it_says_section(run: Run, adapter: str) -> str:
         "first those that the adapter makes likelier most. A mark: where they part. Likelier by: log-likelihood of the "
         "adapted reply with the adapter minus that without it, per token."
     )
-    more = f"{len(order)} of the prompts, also with the adapter at 1.5 and 2 times its scale, where a weak habit shows"
+    more = (
+        f"Replies to {len(order)} prompts, also with the adapter at 1.5 and 2 times its scale, where a weak habit shows"
+    )
     return section(
         "says",
         "What it says",
