@@ -194,7 +194,6 @@ def store_changes(
         n_choices=0,
         states="none",
         kl=True,
-        changes=True,
         n_vocabulary=len(texts),
         attributes={"provenance": {}},
     )

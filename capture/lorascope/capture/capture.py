@@ -182,7 +182,7 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
             ]
         )
         tables = make_tables(layout.samples, layout.plan, texts, *scores, *answers, scored=scored)
-        if spec.changes:
+        if spec.n_vocabulary:
             weights["vocabulary/text"] = vocabulary_texts(tokenizer, spec.n_vocabulary)
         writer = create_run(place, spec, tables=tables, weights=weights)
     ranks.wait()

@@ -55,7 +55,7 @@ def test_changes_are_read_as_they_were_stored(tmp_path: Path) -> None:
 
 
 def test_rows_that_are_not_committed_have_no_ids(make_run: Any) -> None:
-    run = open_run(make_run(n_tokens=N, rows=(0,), states="none", changes=True, n_vocabulary=7).path)
+    run = open_run(make_run(n_tokens=N, rows=(0,), states="none", n_vocabulary=7).path)
     changes = run.changes()
     assert (changes["adapted_draw"].values[1024:] == -1).all()
     assert np.isnan(changes["gain"].values[1024:]).all()
@@ -114,7 +114,7 @@ def test_impossible_values_are_found(tmp_path: Path, name: str, value: float, wo
 
 
 def test_changes_without_the_vocabulary_are_refused(make_run: Any) -> None:
-    run = make_run(n_tokens=N, states="none", changes=True, n_vocabulary=7)
+    run = make_run(n_tokens=N, states="none", n_vocabulary=7)
     damage(run.path / "vocabulary/text/c.0", "missing")
     (problem,) = verify(run.path).problems
     assert problem.message == "'vocabulary/text' announces 7 entries, but has 0 of 1 chunks"

@@ -42,7 +42,7 @@ def device_bytes_needed(
     n_logits = batch_tokens * vocabulary
     has_kl = spec.kl or spec.ablate is not None
     # Changes take float64: the logs of both softmax, their ratio, a product and the cumulated sum.
-    softmax = min(n_logits, logits_per_part(torch.device("cuda"))) * 40 if spec.changes else 0
+    softmax = min(n_logits, logits_per_part(torch.device("cuda"))) * 40 if spec.n_vocabulary else 0
     measuring = batch_tokens * len(spec.components) * len(spec.adapters) * KERNEL_BYTES
     if not has_kernel:
         softmax, measuring = _float64_needs(spec, batch_tokens, n_logits, itemsize)

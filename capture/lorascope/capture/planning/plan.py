@@ -239,7 +239,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
             # Each draw takes a backward pass and, since only what enters a layer is kept, the forward one again.
             seconds["importance"] = tried.costs.forward * n_graded * (1 + 2 * config.importance) * len(names)
         seconds["capture"] = tried.seconds * sum(padded)  # seconds per token as in the trial
-        if layout.spec.changes:
+        if layout.spec.n_vocabulary:
             n_passing = np.dot(padded, layout.plan.change_batches)
             seconds["changes"] = tried.measured["change_seconds_per_token"] * float(n_passing)
         if layout.spec.ablate:

@@ -149,22 +149,19 @@ def _scaling(model: Any, scaled: Sequence[_ScaledDelta]) -> Iterator[None]:
     base = model.get_base_model()
     stacks = {match[1] for delta in scaled if (match := re.match(r"(.*?)\.\d+\.", delta.path))}
     layers = [layer for stack in stacks for layer in base.get_submodule(stack)]
-    before = [(layer, layer.__dict__.get("forward")) for layer in layers]
     with restoring_modes(model), torch.enable_grad(), ExitStack() as hooks:
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         for delta in scaled:
             hooks.callback(delta.module.register_forward_hook(delta.hook, with_kwargs=True).remove)
         hooks.callback(register_module_forward_hook(_require_gradient).remove)
-        try:
-            for layer in layers:
-                layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
-            yield
-        finally:
-            for layer, forward in before:
-                layer.__dict__.pop("forward", None)
-                if forward is not None:
-                    layer.forward = forward
+        for layer in layers:
+            if "forward" in vars(layer):
+                hooks.callback(setattr, layer, "forward", layer.forward)
+            else:
+                hooks.callback(delattr, layer, "forward")
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+        yield
 
 
 def _require_gradient(module: torch.nn.Module, args: Any, output: Any) -> None:

@@ -117,7 +117,7 @@ def stream_states(
         "buffer_bytes": rows.n_bytes,
         "worst_excess": recorder.worst_excess,
     }
-    if layout.spec.changes:
+    if layout.spec.n_vocabulary:
         measured |= {"change_passes": stream.change_passes, "change_tokens": stream.change_tokens}
     if parts:
         measured["ablation_passes"] = stream.ablations

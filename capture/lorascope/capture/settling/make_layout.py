@@ -92,7 +92,6 @@ def make_layout(
         "n_choices": sum(len(sample.choices) for sample in samples),
         "n_replies": n_prompts * len(REPLY_SCALES),
         "kl": kl or changes,
-        "changes": changes,
         "n_vocabulary": n_logits if changes else 0,
     }
     tokens = config.tokens

@@ -174,7 +174,7 @@ def settle_loaded(
     prompts = encode_reply_prompts(read_reply_prompts(config.replies), loaded.tokenizer, facts.context_length)
     layout = make_layout(config, facts, samples, components, dtypes, device, len(prompts), n_logits)
     notes = [*preflight.notes]
-    if config.changes != "none" and not layout.spec.changes:
+    if config.changes != "none" and not layout.spec.n_vocabulary:
         message = f"next-token changes aren't stored, since {facts.class_name} doesn't predict the next token"
         notes.append(Note("changes", message, ()))
     return Settled(

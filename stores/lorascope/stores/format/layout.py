@@ -171,7 +171,7 @@ def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
         yield from _state_arrays(spec, component)
     for adapter in spec.adapters:
         yield from _adapter_arrays(spec, adapter)
-    if spec.changes or spec.n_vocabulary:
+    if spec.n_vocabulary:
         yield _column_array("vocabulary", VOCABULARY_TEXT, spec.n_vocabulary, "vocabulary")
 
 
@@ -257,13 +257,13 @@ def _adapter_arrays(spec: RunSpec, adapter: Adapter) -> Iterator[ArraySpec]:
         yield _component_array(spec, f"{root}/{name}", meaning, units=units, optional=name == "swallowed")
     if spec.states != "all":
         yield _component_array(spec, f"{root}/delta_norm", "Euclidean norm of delta", optional=True)
-    if spec.kl or spec.changes:
+    if spec.kl or spec.n_vocabulary:
         meaning = (
             "Kullback-Leibler divergence of the next-token distribution with the adapter from the one without, "
             "KL(base || adapted); NaN where it wasn't measured"
         )
         yield _token_array(spec, f"{root}/kl", meaning, units="nat", optional=True)
-    for column in CHANGE_COLUMNS if spec.changes else ():
+    for column in CHANGE_COLUMNS if spec.n_vocabulary else ():
         yield _column_array(f"{root}/changes", column, spec.n_tokens, "token")
     if spec.ablate is not None:
         meaning = (

@@ -147,10 +147,8 @@ class RunSpec:
     """Mask of the rows that keep states; empty except for states `sample`."""
     kl: bool = False
     """Whether the KL divergence of the next-token distributions is stored."""
-    changes: bool = False
-    """Whether the changes of each next-token distribution by the adapters are stored, which tokens gain and lose."""
     n_vocabulary: int = 0
-    """Number of token ids whose text is stored: of the whole vocabulary with `changes`, else 0."""
+    """Number of token ids, all with their text, if next-token changes are stored; else 0."""
     ablate: Ablate | None = None
     """Parts whose ablation is stored; None if no ablation is."""
     ablation_parts: tuple[str, ...] = ()

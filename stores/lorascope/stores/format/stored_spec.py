@@ -96,7 +96,6 @@ def _run_spec(
         stream=attributes["stream"],
         states=attributes["states"],
         kl=True,  # optional: whether it exists is seen from the arrays
-        changes=any("/changes/" in path for path in arrays),
         n_vocabulary=_table_length(arrays, "vocabulary"),
         ablate=None if ablation is None else str(ablation.attributes.get("parts", "")),  # type: ignore[arg-type]
         n_tokens=attributes["n_tokens"],
