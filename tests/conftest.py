@@ -23,6 +23,8 @@ settings.load_profile("lorascope")
 
 # Tests write dozens of pages, and each would look for a Chrome: only the fixture `pictured` lets it.
 os.environ["BROWSER_PATH"] = "no-chrome"
+# Nor does any write into the user's cache.
+os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parent.parent / ".pytest_cache" / "user")
 sys.modules["kaleido"] = None  # type: ignore[assignment]  # as if it weren't installed
 
 WIDTHS = (40, 24, 64, 32)

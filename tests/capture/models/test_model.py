@@ -2,7 +2,9 @@
 
 import copy
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +25,14 @@ from transformers import (
 
 from lorascope.capture.models.adapter import attach_adapter
 from lorascope.capture.models.components import find_components
-from lorascope.capture.models.model import load_model, model_class, model_identity, read_config
+from lorascope.capture.models.gguf import converted_folder, describe_loading
+from lorascope.capture.models.model import (
+    load_model,
+    model_class,
+    model_identity,
+    read_config,
+    tokenizer_identity,
+)
 from lorascope.capture.planning.meta import load_on_meta
 
 from ...tiny import save_gguf, save_model
@@ -68,6 +77,48 @@ def test_gguf_is_a_plain_model(gguf_file: Path, dtype: str, kept: str) -> None:
     assert tokenizer("ab a")["input_ids"] == [4, 5, 2]
     assert not any(getattr(model, label, None) for label in ("is_quantized", "hf_quantizer", "quantization_method"))
     assert not hasattr(model.config, "quantization_config")
+
+
+def facts(source: Path) -> tuple[Any, ...]:
+    model, tokenizer = load_model(str(source), dtype="float32")
+    names = model.name_or_path, model.config.name_or_path, tokenizer.name_or_path
+    return model_identity(model, "tiny"), tokenizer_identity(tokenizer), names, model.config.to_dict()
+
+
+def test_gguf_is_converted_once(gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is loaded from the conversion is the same model under the same name; another time is another file."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = converted_folder(gguf_file, "float32")
+    assert describe_loading(str(gguf_file)).endswith(f"converted to safetensors once, in {folder}")
+    first = facts(gguf_file)
+    assert describe_loading(str(gguf_file)).endswith(f"as converted to safetensors in {folder}")
+    with monkeypatch.context() as patch:
+        patch.setattr("gguf.GGUFReader", None)  # whoever reads a GGUF file fails
+        assert facts(gguf_file) == first
+        assert load_on_meta(str(gguf_file)).model.dtype == torch.float32
+    assert first[2] == (str(gguf_file.parent),) * 3
+    assert converted_folder(gguf_file, "auto") == folder != converted_folder(gguf_file, "bfloat16")
+    os.utime(gguf_file)
+    assert not converted_folder(gguf_file, "float32").exists()
+    assert describe_loading("owner/name") == "loading owner/name"
+
+
+def test_a_gguf_loads_without_a_conversion(gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "cache").write_text("a file, in which no folder can be")
+    expected = facts(gguf_file)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10_000))
+        assert facts(gguf_file) == expected
+    with monkeypatch.context() as patch:
+        patch.setenv("RANK", "1")
+        assert facts(gguf_file) == expected
+    assert not converted_folder(gguf_file, "float32").exists()
+    assert facts(gguf_file) == expected
+    assert [path.name for path in converted_folder(gguf_file, "float32").parent.iterdir()] == [
+        converted_folder(gguf_file, "float32").name
+    ]
 
 
 def test_gguf_casts_saves_and_is_adapted(gguf_file: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -29,6 +30,7 @@ from lorascope.stores.format.layout import MAX_CHUNK_BYTES
 from lorascope.stores.format.spec import MAX_COMPONENTS, ROW_TOKENS
 
 from .device import is_offloaded, parse_device, require_device
+from .gguf import converted_folder, keep_conversion
 from .sharing import layer_sharing, share_layers
 from .source import check_sharing, locate_model
 from .weights import Hash, Hashed, ReadableWeights, base_tensors, hash_at_once, hash_tensors, plain_model
@@ -108,7 +110,8 @@ def load_model(
 
     Notes
     -----
-    GGUF weights are unpacked to `dtype`. By default, transformers may keep them packed if a kernel is installed;
+    GGUF weights are unpacked to `dtype`, and kept so in the user's cache (see
+    `converted_folder`). By default, transformers may keep them packed if a kernel is installed;
     without a kernel it unpacks them but still labels the model quantized (`hf_quantizer`, `is_quantized`,
     `quantization_method`, `config.quantization_config`), so that `float()`, `save_pretrained` and `Trainer` refuse it.
     `GgufConfig(dequantize=True)` unpacks in any case and leaves no label.
@@ -120,7 +123,7 @@ def load_model(
         raise ValueError(f"`dtype` is {dtype!r}; allowed are {list(DTYPES)}")
     check_sharing(share, shared_layers, share_from)
     place = require_device(parse_device(device)) if device_map is None else None
-    where, options = locate_model(source)
+    where, options = locate_model(source, dtype=dtype)
     origin = "" if options else " (nothing on this disk, so taken as a hub id)"
     options["trust_remote_code"] = trust_remote_code
     loading: dict[str, Any] = {"dtype": DTYPES[dtype], "use_safetensors": True, "output_loading_info": True}
@@ -140,6 +143,10 @@ def load_model(
     if not tokenizer.is_fast:
         kind = f"{type(tokenizer).__name__}, which can't say where in the text its tokens are"
         raise ValueError(f"tokenizer of {source!r} is {kind}; a fast one (with 'tokenizer.json') is needed")
+    if (file := Path(source).expanduser()).is_file():  # a GGUF file
+        if is_gguf:
+            keep_conversion(model, tokenizer, converted_folder(file, dtype))
+        model.name_or_path = model.config.name_or_path = tokenizer.name_or_path = str(file.parent)
     share_layers(model, share, shared_layers=shared_layers, share_from=share_from)
     return (model if place is None else model.to(place)).eval(), tokenizer
 

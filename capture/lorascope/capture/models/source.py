@@ -8,6 +8,7 @@ from typing import Any
 from lorascope.stores.adapter_settings import read_adapter_settings
 
 from ..errors import AdapterError
+from .gguf import converted_folder
 
 MODELS = "a hub id ('owner/name'), a local folder with 'config.json' and safetensors, or a '.gguf' file"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
@@ -15,10 +16,11 @@ WEIGHTS, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 """Names that PEFT's `save_pretrained` gives to weights."""
 
 
-def locate_model(source: str, *, weights: bool = True) -> tuple[str, dict[str, Any]]:
+def locate_model(source: str, *, dtype: str = "auto", weights: bool = True) -> tuple[str, dict[str, Any]]:
     """Return a model's path or hub id, and options for `from_pretrained`; raise an error if its files are missing.
 
-    `weights` says whether its weights must exist too.
+    `weights` says whether its weights must exist too. A `.gguf` file that was converted to
+    `dtype` before is read from the conversion's folder.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -34,6 +36,8 @@ def locate_model(source: str, *, weights: bool = True) -> tuple[str, dict[str, A
     if path.is_file():
         if path.suffix != ".gguf":
             raise ValueError(f"`model` is {source!r}, a file that isn't '.gguf'; allowed are {MODELS}")
+        if (converted := converted_folder(path, dtype)).is_dir():
+            return str(converted), {"local_files_only": True}
         return str(path.parent), {"gguf_file": path.name, "local_files_only": True}
     if not _HUB_ID.fullmatch(source) or path.suffix == ".gguf":
         raise FileNotFoundError(f"`model` is {source!r}, which doesn't exist; allowed are {MODELS}")

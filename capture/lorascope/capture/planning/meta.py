@@ -49,7 +49,7 @@ def load_on_meta(
     """
     folder = Path(source).expanduser()
     bare = (folder / "config.json").is_file() and not any(folder.glob("*.safetensors"))
-    where, options = locate_model(source, weights=False)
+    where, options = locate_model(source, dtype=dtype, weights=False)
     options["trust_remote_code"] = trust_remote_code
     with one_line_errors(f"model {source!r}"):
         config = read_config(where, **options)

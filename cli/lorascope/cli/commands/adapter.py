@@ -196,6 +196,7 @@ def _truncate(
             "`--model` and `--data` go together, and a `--limit` of at least 1 with them; give both or none"
         )
     if model is not None:
+        from lorascope.capture.models.gguf import describe_loading
         from lorascope.capture.models.source import locate_model
         from lorascope.capture.samples.sources import require_data
 
@@ -225,7 +226,7 @@ def _truncate(
     say(f"estimated KL from the whole adapter: {lost} nat/token ({truncated.attrs['n_samples']} samples of {run})")
     if model is not None:
         quiet_libraries()
-        say(f"loading {model}", to=aside)
+        say(describe_loading(model), to=aside)
         base, tokenizer = load_model(model, device="auto")
         items = [item for place in data for item in read_items(place)[:limit]]
         with progress_bar("measure") as update:

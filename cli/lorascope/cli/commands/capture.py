@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from lorascope.analyze.results.format import format_duration, format_number
 from lorascope.capture.config import CaptureConfig
+from lorascope.capture.models.gguf import describe_loading
 from lorascope.capture.settling.inputs import require_inputs
 from lorascope.stores.size import format_size
 
@@ -35,7 +36,7 @@ def capture(
     require_inputs(settings)
     leads = os.environ.get("RANK", "0") == "0"  # only one of several processes prints
     if leads:
-        say(f"loading {settings.model}", to=aside)
+        say(describe_loading(settings.model, settings.dtype), to=aside)
 
     with report_when_stopped(partial(describe_rows, settings.out)):
         from lorascope.capture import capture as capture_run

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from lorascope.analyze.results.format import format_duration, format_number
 from lorascope.capture.config import CaptureConfig
+from lorascope.capture.models.gguf import describe_loading
 from lorascope.capture.settling.inputs import require_inputs
 from lorascope.stores.format.tables import REPLY_SCALES
 from lorascope.stores.size import format_size
@@ -45,7 +46,7 @@ def plan(
         without), and `settings`.
     """
     require_inputs(settings, weights=False)
-    say(f"loading {settings.model}", to=aside)
+    say(describe_loading(settings.model, settings.dtype), to=aside)
 
     from lorascope.capture import plan as plan_capture
 
