@@ -92,7 +92,7 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, tuple[str, ...]]]] = {
             LARGE: ("Nowhere: the adapter changes no module's output in any of 12 samples.",),
             PARTS: (
                 "Can't tell which directions model.layers.0.q_proj has, since what the adapter adds to it is 0, or not",
-                "Can't tell how many it uses, since what the adapter adds is 0 or not finite on all of 73 tokens.",
+                "Can't tell how many it uses, since what the adapter adds is 0 or not finite everywhere.",
             ),
         },
     ),

@@ -7,7 +7,7 @@ import pytest
 
 from lorascope.analyze import explain
 from lorascope.analyze.report import paragraph, write_report
-from lorascope.analyze.report.says import MOST_PROMPTS, N_PROMPTS, what_it_says_section
+from lorascope.analyze.report.says import N_PROMPTS, what_it_says_section
 
 from ...stored import store_replies
 
@@ -65,12 +65,8 @@ def test_texts_of_a_run_are_never_code(tmp_path: Path) -> None:
     assert "&lt;script&gt;" in page
 
 
-def test_a_run_without_replies_and_one_with_many(tmp_path: Path, make_small: Any) -> None:
+def test_a_run_without_replies_has_no_section(make_small: Any) -> None:
     assert what_it_says_section(make_small().run, "default") == ""
-    page = what_it_says_section(pirates(tmp_path, MOST_PROMPTS + 1), "default")
-    assert f"Replies to {MOST_PROMPTS} prompts, also with the adapter at" in page
-    assert f"What is {MOST_PROMPTS - 1}?" in page
-    assert f"What is {MOST_PROMPTS}?" not in page
 
 
 def test_the_report_has_the_section(tmp_path: Path) -> None:

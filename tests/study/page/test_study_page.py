@@ -9,7 +9,7 @@ import pytest
 
 from lorascope.analyze.results.format import format_error, format_number, format_percent
 from lorascope.study import read_units
-from lorascope.study.page.page_parts import paper_table_html, unit_anchor, unit_links
+from lorascope.study.page.page_parts import paper_table_html, tile, unit_anchor, unit_links
 from lorascope.study.page.study_page import render_study
 from lorascope.study.results.study_results import StudyResults, study_results
 
@@ -182,6 +182,10 @@ def test_trainings_are_drawn_where_they_were_measured(tmp_path: Path) -> None:
     assert "training-2" not in page.data
     assert good.index("<h3>qa, smol</h3>") < good.index("<h3>qa, smol, layers shared</h3>")
     assert "No figure: " in bad.split("<h3>qa, smol, layers shared</h3>")[1][:100]
+
+
+def test_a_headline_number_has_a_minus_sign() -> None:
+    assert "change \N{MINUS SIGN}2" in tile("a", "1", "change -2")
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:

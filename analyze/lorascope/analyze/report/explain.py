@@ -1,6 +1,7 @@
 """Compute the numbers behind the report: replies, changed predictions, what matters, directions, where it acts."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import xarray as xr
@@ -68,23 +69,16 @@ def explain(
     run = open_as_written(run)
     options: dict[str, Any] = {"n_workers": n_workers, "progress": progress}
     qualified = qualify(run, adapter=adapter, components=components, **options)
-    reasons = _known_reasons(run)
-    if components is not None:
-        reasons |= dict.fromkeys(("ablation", "importance"), "it is only known of all components, and some were chosen")
-    directions = None
-    # A model's attention sink is at position 0, where some components' delta is far larger than everywhere else.
-    position = run.read_static("tokens/position")[(run.committed & run.with_states).values]
-    tokens = "from:1" if position.any() and not position.all() else "all"
-    if "directions" not in reasons:
-        sources = [run.source(path, adapter) for path in qualified.dataset["component"].values.tolist()]
-        if factored := [source for source in sources if source.delta.lora_B is not None]:
-            directions = directions_by_component(run, factored, tokens, **options)
-        else:
-            reasons["directions"] = (
-                "no module's change is stored in low-rank form (as with DoRA), which directions and ranks need"
-            )
-    functions: dict[str, Any] = {"ablation": ablation_by_part, "changes": changes, "importance": importance}
-    functions["replies"] = reply_words
+    options["paths"] = qualified.dataset["component"].values.tolist()
+    functions: dict[str, Any] = {
+        "ablation": ablation_by_part,
+        "directions": partial(_directions, **options),
+        "changes": changes,
+        "importance": importance,
+        "replies": reply_words,
+    }
+    some = "it is only known of all components, and some were chosen"
+    reasons = {} if components is None else dict.fromkeys(("ablation", "importance"), some)
     computed = dict[str, Any].fromkeys(functions)
     for name, compute in functions.items():
         try:
@@ -93,18 +87,23 @@ def explain(
             reasons[name] = str(error).replace(repr(run.place.name), "the run")
     if computed["ablation"] is None:
         reasons.setdefault("ablation", "no sample was wholly ablated yet; capture more of the run")
-    return Explanation(qualified, directions=directions, **computed, reasons=reasons)
+    return Explanation(qualified, **computed, reasons=reasons)
 
 
-def _known_reasons(run: Run) -> dict[str, str]:
-    """Return {field of `Explanation`: why this run can't give it}, as far as the run's metadata show it."""
-    reasons = {}
-    if run.stream == "pair":
-        reasons["directions"] = (
-            "stream 'pair' stores changes as a whole, not in low-rank form; capture stream 'adapted'"
-        )
+def _directions(run: Run, adapter: str | None, paths: Sequence[str], **options: Any) -> xr.Dataset:
+    """Return the directions of components, over tokens after position 0; raise StoreError if the run can't give any."""
     if not run.has_states:
-        reasons["directions"] = "the run stores no states, the outputs of modules; capture it with `--states all`"
-    elif not (run.committed & run.with_states).any():
-        reasons["directions"] = "no token with states is committed yet; capture more of the run"
-    return reasons
+        raise StoreError("the run stores no states, the outputs of modules; capture it with `--states all`")
+    if not (run.committed & run.with_states).any():
+        raise StoreError("no token with states is committed yet; capture more of the run")
+    if run.stream == "pair":
+        raise StoreError("stream 'pair' stores changes as a whole, not in low-rank form; capture stream 'adapted'")
+    sources = [source for path in paths if (source := run.source(path, adapter)).delta.lora_B is not None]
+    if not sources:
+        raise StoreError(
+            "no module's change is stored in low-rank form (as with DoRA), which directions and ranks need"
+        )
+    # A model's attention sink is at position 0, where some components' delta is far larger than everywhere else.
+    position = run.read_static("tokens/position")[(run.committed & run.with_states).values]
+    tokens = "from:1" if position.any() and not position.all() else "all"
+    return directions_by_component(run, sources, tokens, **options)

@@ -65,9 +65,8 @@ def _direction_sentence(run: Run, directions: xr.Dataset, name: str, where: str)
 def _rank_sentence(directions: xr.Dataset) -> str:
     """Return a sentence on how many directions hold 99 % of what the adapter adds."""
     known = directions.isel(component=(directions["n_99"] > 0).values)
-    tokens = describe_tokens(directions)
     if not known.sizes["component"]:
-        return f"Can't tell how many it uses, since what the adapter adds is 0 or not finite on all of {tokens}."
+        return "Can't tell how many it uses, since what the adapter adds is 0 or not finite everywhere."
     n_99, rank, n = int(known["n_99"].sum()), int(known["rank"].sum()), known.sizes["component"]
     halves = known["n_99_half"].sum("component", skipna=False)
     error = "too few tokens for an error"
@@ -102,14 +101,14 @@ def directions_section(run: Run, explanation: Explanation) -> str:
         "same token": lambda row: f"{int(row['driver_count'])} of {int((row['token'] >= 0).sum())}",
         "p": lambda row: format_number(float(row["driver_p"])),
     }
+    excluded = ", without the first of each sample" if directions.attrs["tokens"] == "from:1" else ""
     caption = (
-        "The strongest direction of what the adapter adds: in the component that the paragraph above names, and in "
-        "those with the largest JS. Strongest at: its three strongest tokens in square brackets, with the text around "
-        "them; tokens with the same id and position are shown once. Share: of the summed squared length |delta|² over "
-        f"{describe_tokens(directions)}. For 99 %: how many directions hold that much of it; if fewer than the rank, "
-        "<code>lorascope adapter --truncate</code> may help. Same token: how often the most over-represented token "
-        "occurs among the ten strongest ones. p: the share of random directions (mixtures of all of the component's, "
-        "equally scaled) whose strongest tokens are as much of one id."
+        "The strongest direction of what the adapter adds: in the module of the opening, and in those with the largest "
+        "JS. Strongest at: its three strongest tokens in square brackets, with the text around them. Share: of the "
+        f"squared length |delta|² over {directions.attrs['n_tokens']} tokens{excluded}. For 99 %: how many directions "
+        "hold that much; if fewer than the rank, <code>lorascope adapter --truncate</code> may help. Same token: how "
+        "often the most over-represented token occurs among the ten strongest. p: the share of random directions "
+        "(mixtures of all of the component's, equally scaled) whose strongest tokens are as much of one id."
     )
     rows = [directions.sel(component=name) for name in names]
     return section("directions", "Directions", table_of(rows, columns, n_names=2, caption=caption))
@@ -125,10 +124,3 @@ def main_component(explanation: Explanation) -> tuple[str, str]:
         return str(ablation["part"].values[ablation["kl"].values.argmax()]), "the module of largest KL when removed"
     js = explanation.qualified.dataset["js"].fillna(-1)
     return str(js["component"].values[int(js.values.argmax())]), "the module of largest JS"
-
-
-def describe_tokens(directions: xr.Dataset) -> str:
-    """Return text on how many tokens directions are about, and on whether first tokens are excluded."""
-    n = directions.attrs["n_tokens"]
-    excluded = ", without the first of each sample" if directions.attrs["tokens"] == "from:1" else ""
-    return f"{n} token{'' if n == 1 else 's'}{excluded}"

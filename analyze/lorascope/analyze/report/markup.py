@@ -72,15 +72,6 @@ def table_of(rows: Sequence[Any], columns: Mapping[str, Callable[[Any], object]]
     return table([*columns], [[cell(row) for cell in columns.values()] for row in rows], **options)
 
 
-def tile(label: str, value: str, note: str) -> str:
-    """Return the HTML of a headline number, with a label above it and a note below it."""
-    value, note = escape(with_minus(value)), escape(with_minus(note))
-    return (
-        f'<div class="tile"><div class="label">{escape(label)}</div><div class="value">{value}</div>'
-        f'<div class="note">{note}</div></div>'
-    )
-
-
 def contents(body: str) -> str:
     """Return the HTML of links to the sections of a page's body."""
     sections = re.findall(r'<section id="([^"]*)"><h2>(.*?)</h2>', body)

@@ -25,8 +25,6 @@ HEADINGS = ("without the adapter", "with it", "at 1.5 times its scale", "at 2 ti
 """Scale of replies, by their place in `REPLY_SCALES`, as a column's heading."""
 N_PROMPTS = 5
 """Most prompts whose replies are shown without a click."""
-MOST_PROMPTS = 100
-"""Most prompts whose replies are shown."""
 
 
 def answer_what_it_says(run: Run, explanation: Explanation) -> str:
@@ -79,7 +77,7 @@ def what_it_says_section(run: Run, adapter: str) -> str:
     if f"adapters/{adapter}/replies/text" not in run.arrays:
         return ""
     replies = by_scale(run.replies(adapter))
-    order = np.argsort(-_gains(replies)[:, 1], kind="stable")[:MOST_PROMPTS]
+    order = np.argsort(-_gains(replies)[:, 1], kind="stable")
     about = (
         f"Replies to {replies.sizes['prompt']} prompts, always by the likeliest next token and at most 40 of them; "
         "first those that the adapter makes likelier most. A mark: where they part. Likelier by: log-likelihood of the "

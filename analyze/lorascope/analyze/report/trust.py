@@ -62,17 +62,10 @@ def notices(run: Run, result: xr.DataTree) -> Iterator[str]:
             "aren't wholly captured are excluded."
         )
     for step in copying_steps(run.attributes.get("provenance")):
-        n_missing = escape(step.get("samples_incomplete") or 0)
-        if step.get("finished") is False:
-            yield (
-                f"<b>This run was copied from an unfinished run:</b> {n_missing} of its samples weren't captured yet "
-                "and are missing here."
-            )
-        elif n_missing != "0":
-            yield (
-                f"<b>This run was copied from a damaged run:</b> {n_missing} of its samples had lost rows and are "
-                "missing here."
-            )
+        n_missing, is_unfinished = step.get("samples_incomplete") or 0, step.get("finished") is False
+        if is_unfinished or n_missing:
+            state = "an unfinished run" if is_unfinished else "a damaged run"
+            yield f"<b>This run was copied from {state}:</b> {escape(n_missing)} of its samples are missing here."
     if attrs["n_not_finite"]:
         values = result.dataset["js"]
         bad = [str(path) for path in values["component"].values[np.isnan(values.values)]]

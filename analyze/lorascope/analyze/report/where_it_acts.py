@@ -1,6 +1,7 @@
 """Sentences and section on where the adapter acts: layers and module kinds with most of MIUB, the summed JS."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 import xarray as xr
@@ -85,12 +86,7 @@ def _number_ranges(numbers: Sequence[int]) -> list[str]:
     >>> _number_ranges([0, 3, 4, 5, 8, 9])
     ['0', '3-5', '8', '9']
     """
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
+    runs = [[n for _, n in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
     return [text for run in runs for text in ([f"{run[0]}-{run[-1]}"] if len(run) > 2 else map(str, run))]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.figures.captions import shortened
-from lorascope.analyze.report.markup import escape, section, table
+from lorascope.analyze.report.markup import escape, section, table, with_minus
 from lorascope.analyze.results.format import format_error, format_number, format_power
 
 from ..results.study_results import StudyResults
@@ -27,6 +27,15 @@ MEANING = (
     "whose right choice has the highest log-likelihood. CE: nat a token of the right answer, mean over items; of texts "
     "mean over tokens; PPL = exp(CE).</p>"
 )
+
+
+def tile(label: str, value: str, note: str) -> str:
+    """Return the HTML of a headline number, with a label above it and a note below it."""
+    value, note = escape(with_minus(value)), escape(with_minus(note))
+    return (
+        f'<div class="tile"><div class="label">{escape(label)}</div><div class="value">{value}</div>'
+        f'<div class="note">{note}</div></div>'
+    )
 
 
 def notices(study: StudyResults) -> Iterator[str]:

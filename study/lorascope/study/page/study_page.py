@@ -13,7 +13,7 @@ from lorascope.analyze.fits.fit import FitReport
 from lorascope.analyze.fits.metrics import MetricComparison
 from lorascope.analyze.fits.verdicts import WORDS
 from lorascope.analyze.report.document import document
-from lorascope.analyze.report.markup import escape, figure, notice, section, tile
+from lorascope.analyze.report.markup import escape, figure, notice, section
 from lorascope.analyze.results.format import format_number, format_percent
 from lorascope.stores.places.files import atomic_write
 from lorascope.stores.visible import visible
@@ -22,7 +22,7 @@ from ..results.claims import CLAIMS
 from ..results.study_results import StudyResults, study_results
 from ..results.tables import AVG, lay_out, with_sizes
 from ..results.units import read_units
-from .page_parts import notices, paper_table_html, units_section, verdict_table
+from .page_parts import notices, paper_table_html, tile, units_section, verdict_table
 from .study_figures import lengths_figure, settings_figure, text_sizes_figure
 
 PAGE = "report.html"
