@@ -148,6 +148,9 @@ def test_prompts_pass_through_the_template_or_are_texts(tiny_tokenizer: Any) -> 
         assert sample.n_prefix == len(sample.token_ids)
     with pytest.raises(ValueError, match="has 30 tokens; the context has 20"):
         encode_reply_prompts(PROMPTS[:1], tokenizer, 20)
+    with pytest.raises(ValueError, match="'xxx' of `replies` makes 4 tokens, which with 40 of a reply don't fit"):
+        encode_reply_prompts(["xxx"], tiny_tokenizer, 43)
+    assert len(encode_reply_prompts(["xxx"], tiny_tokenizer, 44)) == 1
     tokenizer.chat_template = "{{ raise_exception('no user') }}"
     with pytest.raises(
         ValueError, match="'reply prompt 1': the tokenizer's chat template doesn't take the chat: no user"
