@@ -112,6 +112,12 @@ def test_one_prompt_has_no_error_and_no_test(tmp_path: Path) -> None:
         reply_words(run)
 
 
+def test_empty_replies_have_no_words(tmp_path: Path) -> None:
+    run = store_replies(tmp_path / "run.zarr", {"a": [""] * 4, "b": [""] * 4})
+    assert reply_words(run).sizes["word"] == 0
+    assert float(reply_lengths(run)["mean"].sel(measure="n_words", scale=1)) == 0
+
+
 def test_replies_at_other_scales_are_refused(tmp_path: Path) -> None:
     replies = store_replies(tmp_path / "run.zarr", {"a?": ["one", "two", "", ""]}).replies()
     assert by_scale(replies)["text"].values.tolist() == [["one", "two", "", ""]]

@@ -80,7 +80,7 @@ def reply_words(run: RunLike, *, adapter: str | None = None) -> xr.Dataset:
     p = np.minimum(2 * stats.binom.cdf(counts[..., 2:].min(axis=-1), n_differing, 0.5), 1)
     p = holm(np.where(is_tested, p, np.nan).ravel()).reshape(p.shape)
     best = np.argmin(np.where(is_tested, p, 2), axis=0), np.arange(len(traits))  # of equal ones the smallest scale
-    is_listed = is_tested.any(axis=0) | [kind not in OUTER_KINDS for _, kind in traits]
+    is_listed = is_tested.any(axis=0) | np.array([kind not in OUTER_KINDS for _, kind in traits], bool)
     order = np.lexsort((-n_differing[best], p[best]))  # NaN come last
     order = order[is_listed[order]]
     columns = {name: counts[best][order, number] for number, name in enumerate(COUNTS)}
